@@ -1,0 +1,134 @@
+//! Where ticks come from. A feed turns a source into records; it knows no sequence, no ring and no client.
+//!
+//! Feeds are pure machines: time comes in with [`Feed::poll`], records go out as wire bytes with the feed's own
+//! instrument ids, each announced by a Definition record before its first use. `run` in the runtime drives one feed on
+//! one thread; tests drive it with a clock of their own.
+//!
+//! * [`sim`]: a seeded market.
+//! * [`replay`]: recordings, as fast as they were, faster, or as fast as the rings take them.
+//! * [`binance`]: the venue's messages and its book procedure.
+
+pub mod binance;
+pub mod replay;
+pub mod sim;
+
+/// A source of records.
+pub trait Feed: Send {
+    /// The word for it in logs: `sim`, `replay`.
+    fn name(&self) -> &str;
+
+    /// Appends what is due at `now_ns` (ns since the Unix epoch) to `batch`, as whole wire records, at most about
+    /// [`BATCH_BYTES_MAX`], and says when to call again. Sequences and `ts_recv` are left 0: the sequencer sets them.
+    fn poll(&mut self, now_ns: u64, batch: &mut Vec<u8>) -> Next;
+
+    /// What has been counted so far.
+    fn report(&self) -> Report;
+}
+
+/// A batch is handed over once it has grown to this: large enough to amortise the hand-over, small beside a ring.
+pub const BATCH_BYTES_MAX: usize = 32 * 1024;
+
+/// When a feed wants to be polled again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// More is due already.
+    Now,
+    /// More is there as soon as the rings have room: a recording can wait, a live feed cannot.
+    Paced,
+    /// Nothing is due before this time, ns since the Unix epoch.
+    At(u64),
+    /// The source has come to its end.
+    Ended,
+}
+
+/// A feed's own counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Records handed over.
+    pub records: u64,
+    /// Messages that could not be read: counted, logged with their place, skipped.
+    pub malformed: u64,
+    /// Messages of types that are not market data, skipped on purpose.
+    pub ignored: u64,
+    /// Books dropped for a sequence gap.
+    pub book_gaps: u64,
+}
+
+/// A `--feed` argument, proven.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Spec {
+    /// `sim[:key=value,…]`
+    Sim(sim::Params),
+    /// `replay:FILE[,FILE…][?key=value&…]`
+    Replay(replay::Params),
+    /// `none`: only publishers.
+    None,
+}
+
+/// Why a `--feed` argument was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("feed {spec:?}: {problem}")]
+pub struct SpecError {
+    /// What was given.
+    pub spec: String,
+    /// What is wrong with it, and what is allowed.
+    pub problem: String,
+}
+
+impl Spec {
+    /// Reads a `--feed` argument.
+    pub fn parse(spec: &str) -> Result<Self, SpecError> {
+        let (name, rest) = spec.split_once(':').unwrap_or((spec, ""));
+        let parsed = match name {
+            "sim" => sim::Params::parse(rest).map(Self::Sim),
+            "replay" => replay::Params::parse(rest).map(Self::Replay),
+            "none" if rest.is_empty() => Ok(Self::None),
+            _ => Err(format!("unknown feed {name:?}; have sim[:key=value,…], replay:FILE[,FILE…][?key=value&…], none")),
+        };
+        parsed.map_err(|problem| SpecError { spec: spec.to_owned(), problem })
+    }
+
+    /// Opens the source; `None` for `none`.
+    pub fn open(&self) -> Result<Option<Box<dyn Feed>>, OpenError> {
+        Ok(match self {
+            Self::Sim(params) => Some(Box::new(sim::Sim::new(params))),
+            Self::Replay(params) => Some(Box::new(replay::Replay::open(params)?)),
+            Self::None => None,
+        })
+    }
+}
+
+/// Why a source could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file is not there or not readable.
+    #[error("{path}: {error}")]
+    Io { path: String, error: std::io::Error },
+    /// The file is there, but it is not what it should be.
+    #[error("{path}: {problem}")]
+    NotARecording { path: String, problem: String },
+}
+
+/// Splits `key=value` pairs at `separator`, and hands each to `set`, whose error names what is allowed.
+fn each_pair(
+    pairs: &str,
+    separator: char,
+    mut set: impl FnMut(&str, &str) -> Result<(), String>,
+) -> Result<(), String> {
+    for pair in pairs.split(separator).filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is not key=value"))?;
+        set(key, value)?;
+    }
+    Ok(())
+}
+
+/// A number within bounds, or an error that says the bounds.
+fn number_within<T>(key: &str, value: &str, least: T, most: T) -> Result<T, String>
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    match value.parse::<T>() {
+        Ok(number) if number >= least && number <= most => Ok(number),
+        _ => Err(format!("{key}={value}: want a number from {least} to {most}")),
+    }
+}

@@ -1,0 +1,3 @@
+//! tickcast pushes live market data to very many WebSocket clients.
+
+pub mod market;

@@ -1,0 +1,123 @@
+//! Decimal text to mantissa and back, exactly. No value is ever a float on its way through.
+
+/// Why text is not a price or size at this exponent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecimalError {
+    /// Not `[-]digits[.digits]`.
+    #[error("not a decimal number")]
+    Malformed,
+    /// Digits beyond the exponent that are not zero.
+    #[error("more decimals than the instrument's exponent holds")]
+    Precision,
+    /// Does not fit into an `i64` mantissa.
+    #[error("too large for a 64-bit mantissa")]
+    Overflow,
+}
+
+/// The mantissa of `text` at `exponent`: `("61837.63", -2)` is `6183763`. Zeros beyond the exponent are allowed.
+pub fn parse(text: &str, exponent: i8) -> Result<i64, DecimalError> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let well_formed = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty()
+        || !well_formed(whole)
+        || !well_formed(fraction)
+        || (fraction.is_empty() && digits.contains('.'))
+    {
+        return Err(DecimalError::Malformed);
+    }
+    let all = whole.len() + fraction.len();
+    // The mantissa keeps the digits down to 10^exponent: `kept` of them, the rest must be zeros.
+    let kept = usize::try_from(whole.len() as i64 - i64::from(exponent)).unwrap_or(0);
+    let mut mantissa = 0i64;
+    for (index, byte) in whole.bytes().chain(fraction.bytes()).enumerate() {
+        let digit = i64::from(byte - b'0');
+        if index < kept {
+            mantissa = push(mantissa, digit)?;
+        } else if digit != 0 {
+            return Err(DecimalError::Precision);
+        }
+    }
+    for _ in all..kept {
+        mantissa = push(mantissa, 0)?;
+    }
+    // Digits were gathered below zero, where one more value fits.
+    if negative { Ok(mantissa) } else { mantissa.checked_neg().ok_or(DecimalError::Overflow) }
+}
+
+/// How many decimals `text` is written with: the exponent a venue's fixed notation implies.
+pub fn decimals(text: &str) -> i8 {
+    text.split_once('.').map_or(0, |(_, fraction)| i8::try_from(fraction.len()).unwrap_or(i8::MAX))
+}
+
+/// Appends `mantissa × 10^exponent` with all its decimals: `(6183763, -2)` is `61837.63`.
+pub fn format(mantissa: i64, exponent: i8, out: &mut String) {
+    use std::fmt::Write;
+    let write = |out: &mut String, args: std::fmt::Arguments<'_>| out.write_fmt(args).expect("a String takes all");
+    if mantissa < 0 {
+        out.push('-');
+    }
+    let magnitude = mantissa.unsigned_abs();
+    if exponent >= 0 {
+        write(out, format_args!("{magnitude}"));
+        if magnitude != 0 {
+            out.extend(std::iter::repeat_n('0', exponent.unsigned_abs().into()));
+        }
+        return;
+    }
+    let places = usize::from(exponent.unsigned_abs());
+    match 10u64.checked_pow(places as u32) {
+        Some(unit) => write(out, format_args!("{}.{:0places$}", magnitude / unit, magnitude % unit)),
+        None => write(out, format_args!("0.{magnitude:0places$}")),
+    }
+}
+
+/// [`format`] into a new string.
+pub fn to_string(mantissa: i64, exponent: i8) -> String {
+    let mut text = String::new();
+    format(mantissa, exponent, &mut text);
+    text
+}
+
+fn push(mantissa: i64, digit: i64) -> Result<i64, DecimalError> {
+    mantissa.checked_mul(10).and_then(|wide| wide.checked_sub(digit)).ok_or(DecimalError::Overflow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_mantissa_agree_at_the_extremes() {
+        for (text, exponent, mantissa) in [
+            ("61837.63000000", -8, 6_183_763_000_000),
+            ("61837.63000000", -2, 6_183_763),
+            ("0", -8, 0),
+            ("-0.5", -1, -5),
+            ("1200", 2, 12),
+            ("-9223372036854775808", 0, i64::MIN),
+            ("9223372036854775807", 0, i64::MAX),
+            ("7", -3, 7_000),
+        ] {
+            assert_eq!(parse(text, exponent), Ok(mantissa), "{text} at {exponent}");
+        }
+        assert_eq!(to_string(-5, -1), "-0.5");
+        assert_eq!(to_string(6_183_763, -2), "61837.63");
+        assert_eq!(to_string(12, 2), "1200");
+        assert_eq!(to_string(1, -20), "0.00000000000000000001");
+        assert_eq!(to_string(i64::MIN, 0), "-9223372036854775808");
+    }
+
+    #[test]
+    fn malformed_text_is_an_error_and_never_a_value() {
+        for text in ["", "-", ".", "1.", ".5", "0.-10000", "1e5", "+1", " 1", "1.2.3", "NaN", "٣"] {
+            assert_eq!(parse(text, -8), Err(DecimalError::Malformed), "{text:?}");
+        }
+        assert_eq!(parse("0.001", -2), Err(DecimalError::Precision));
+        assert_eq!(parse("9223372036854775808", 0), Err(DecimalError::Overflow));
+        assert_eq!(parse("1000000000000", -8), Err(DecimalError::Overflow));
+    }
+}

@@ -1,0 +1,40 @@
+//! What is traded: the directory's entry, announced on the wire as a Definition.
+
+use super::record::PRICE_NONE;
+
+/// One instrument of the directory. Ids are dense, start at 1 and live as long as the epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instrument {
+    /// Id for this epoch, from 1. In a feed's own stream: the feed's local id.
+    pub id: u32,
+    /// The name at the edge, 1 to 255 bytes of UTF-8, unique in the directory.
+    pub symbol: String,
+    /// Where it is traded, at most 255 bytes of UTF-8.
+    pub venue: String,
+    /// A price is `px × 10^px_exp`.
+    pub px_exp: i8,
+    /// A size is `sz × 10^sz_exp`.
+    pub sz_exp: i8,
+    /// `'T'` trading, `'H'` halted, `'C'` closed.
+    pub status: u8,
+    /// Smallest price step in mantissa units, or [`PRICE_NONE`].
+    pub tick_size: i64,
+    /// Smallest size step in mantissa units, or [`PRICE_NONE`].
+    pub lot_size: i64,
+}
+
+impl Instrument {
+    /// An instrument that trades, with no stated tick or lot.
+    pub fn new(id: u32, symbol: &str, venue: &str, px_exp: i8, sz_exp: i8) -> Self {
+        Self {
+            id,
+            symbol: symbol.to_owned(),
+            venue: venue.to_owned(),
+            px_exp,
+            sz_exp,
+            status: b'T',
+            tick_size: PRICE_NONE,
+            lot_size: PRICE_NONE,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The ring between the sequencer and one shard.

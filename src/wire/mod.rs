@@ -1,0 +1,5 @@
+//! Records and requests ↔ bytes. No socket.
+
+pub mod control;
+pub mod json;
+pub mod packet;

@@ -1,0 +1,78 @@
+//! The packet: one WebSocket message of the data stream, a 24-byte header and records, the oldest first.
+//!
+//! ```text
+//! 0 u8 version = 1   1 u8 flags   2 u16 count   4 u32 epoch   8 u64 position   16 u64 ts_send
+//! ```
+
+/// Bytes of a packet header.
+pub const HEADER_BYTES: usize = 24;
+/// The version of the wire format.
+pub const VERSION: u8 = 1;
+/// Records that one packet can count.
+pub const RECORDS_MAX: usize = u16::MAX as usize;
+
+/// Packet flags.
+pub mod flags {
+    /// State before live.
+    pub const SNAPSHOT: u8 = 0x01;
+    /// History after a resume.
+    pub const REPLAY: u8 = 0x02;
+    /// Last of either.
+    pub const CAUGHT_UP: u8 = 0x04;
+}
+
+/// The 24 bytes that open every packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketHeader {
+    /// See [`flags`].
+    pub flags: u8,
+    /// Records that follow.
+    pub count: u16,
+    /// Changes whenever sequence and position numbers start anew.
+    pub epoch: u32,
+    /// Place of the newest record of this packet in the node's total order.
+    pub position: u64,
+    /// When the packet was built, ns since the Unix epoch.
+    pub ts_send: u64,
+}
+
+impl PacketHeader {
+    /// The wire bytes.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0] = VERSION;
+        bytes[1] = self.flags;
+        bytes[2..4].copy_from_slice(&self.count.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.position.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.ts_send.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header of a packet; the records follow it at byte 24.
+    pub fn read(packet: &[u8]) -> Result<Self, PacketError> {
+        let head = packet.first_chunk::<HEADER_BYTES>().ok_or(PacketError::Short { have: packet.len() })?;
+        if head[0] != VERSION {
+            return Err(PacketError::Version(head[0]));
+        }
+        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| head[at + i]));
+        Ok(Self {
+            flags: head[1],
+            count: u16::from_le_bytes([head[2], head[3]]),
+            epoch: u32::from_le_bytes([head[4], head[5], head[6], head[7]]),
+            position: u64_at(8),
+            ts_send: u64_at(16),
+        })
+    }
+}
+
+/// Why bytes are not a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PacketError {
+    /// Fewer bytes than a header has.
+    #[error("packet of {have} bytes; its header alone has 24")]
+    Short { have: usize },
+    /// Another wire version.
+    #[error("packet version {0}; this is version 1")]
+    Version(u8),
+}
