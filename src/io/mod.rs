@@ -86,9 +86,6 @@ pub trait Io {
     /// Asks to be told once when the socket has room; answered by `Writable` or `Ended`.
     fn want_writable(&mut self, seat: Seat);
 
-    /// Ends our side of the stream after what was sent (FIN); input still comes.
-    fn shut_down(&mut self, seat: Seat);
-
     /// Closes the connection and frees its slot. Nothing completes for this seat afterwards.
     fn close(&mut self, seat: Seat);
 
