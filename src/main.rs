@@ -1,1 +1,75 @@
-fn main() {}
+//! Arguments → config → run → exit code.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tickcast::config::{Config, Layer, check_variables};
+use tickcast::load::{LoadArgs, TapArgs};
+use tickcast::{load, runtime};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Pushes live market data to very large numbers of WebSocket clients.
+///
+/// Without a command it serves: a simulated market unless --feed says otherwise, with a page at the printed address.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve market data (the default)
+    Serve(ServeArgs),
+    /// Subscribe from the terminal and print what comes
+    Tap(TapArgs),
+    /// Connect many subscribers and measure what they get
+    Load(LoadArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct ServeArgs {
+    /// Read settings from a TOML file; its keys are the flags' names with underscores
+    #[arg(long, env = "TICKCAST_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    layer: Layer,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        None => serve(cli.serve),
+        Some(Command::Serve(args)) => serve(args),
+        Some(Command::Tap(args)) => load::tap(&args, &mut std::io::stdout().lock()).map_err(Into::into),
+        Some(Command::Load(args)) => match load::load(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error.into()),
+        },
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tickcast: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
+    check_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
+    let file = args.config.as_deref().map(Layer::read).transpose()?.unwrap_or_default();
+    let config = Config::resolve(args.layer.over(file), &runtime::machine()?, runtime::new_epoch())?;
+    runtime::log_to_stderr(&config.log)?;
+    // Nobody reads the description where stdout is closed; that is no reason not to serve.
+    let _ = write!(std::io::stdout(), "tickcast {}\n{}", env!("CARGO_PKG_VERSION"), config.describe());
+    runtime::serve(&config)?;
+    Ok(())
+}

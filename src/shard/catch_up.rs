@@ -1,0 +1,339 @@
+//! Phase 4: those who are owed something. First the rest of what was cut, then answers, then the newest values, then the
+//! log from where it stopped, or a Gap; and when nothing is missing at the end of a turn, the client is a member again.
+
+use bytes::Bytes;
+
+use super::client::{CatchUp, Client, Ending, Owed, StateMark};
+use super::conflate::Lane;
+use super::interest::{AudienceId, Key, Target};
+use super::packets::{Packing, push_packets};
+use super::{Fresh, Shard};
+use crate::io::{Io, Outcome, Send};
+use crate::market::record::{self, Channel, Gap, Header, Kind, flags};
+use crate::stats::Counter;
+use crate::wire::packet;
+use crate::wire::profile::Profile;
+
+/// Records that one client gets in one turn, so that a large snapshot does not keep the others waiting.
+const PIECE_BYTES: usize = 64 * 1024;
+/// The same for all clients together.
+const TURN_BYTES: usize = 4 * 1024 * 1024;
+
+impl<I: Io> Shard<I> {
+    /// Serves those who wait, as far as the turn's budget goes.
+    pub(super) fn catch_up(&mut self) -> bool {
+        let mut served = Vec::new();
+        for _ in 0..self.waiting.len() {
+            let Some(slot) = self.waiting.pop_front() else { break };
+            let start = self.scratch.arena.len();
+            let Some(complete) = self.prepare(slot) else { continue };
+            let len = self.scratch.arena.len() - start;
+            if len > 0 {
+                let seat = self.clients[slot as usize].as_ref().expect("prepared above").seat;
+                self.scratch.sends.push(Send { seat, start: start as u32, len: len as u32 });
+            }
+            served.push((slot, complete));
+            if self.scratch.arena.len() > TURN_BYTES {
+                break;
+            }
+        }
+        self.send_prepared();
+        for (slot, complete) in &served {
+            self.conclude(*slot, *complete);
+        }
+        !served.is_empty()
+    }
+
+    /// Appends the next piece of what a client is owed to the arena. Returns whether nothing is missing after it; `None`
+    /// if nobody is owed anything there.
+    fn prepare(&mut self, slot: u32) -> Option<bool> {
+        let client = self.clients.get_mut(slot as usize)?.as_mut()?;
+        let audience = client.audience;
+        let ending = client.ending;
+        let mut catch_up = client.catch_up.take()?;
+        if !catch_up.queued {
+            client.catch_up = Some(catch_up);
+            return None;
+        }
+        catch_up.queued = false;
+        let arena = &mut self.scratch.arena;
+        arena.extend_from_slice(&std::mem::take(&mut catch_up.tail));
+        arena.extend_from_slice(&std::mem::take(&mut catch_up.control));
+        let complete = ending == Ending::No && {
+            self.push_state(audience, &mut catch_up);
+            let walked = catch_up.state.is_at(self.turn.number);
+            walked && self.push_log(audience, &mut catch_up)
+        };
+        self.clients[slot as usize].as_mut().expect("looked up above").catch_up = Some(catch_up);
+        Some(complete)
+    }
+
+    fn send_prepared(&mut self) {
+        let mut short = std::mem::take(&mut self.scratch.short);
+        short.clear();
+        if !self.scratch.sends.is_empty() {
+            self.io.send_batch(&self.scratch.arena, &self.scratch.sends, &mut short);
+        }
+        let now_ns = self.turn.now_ns;
+        for send in &self.scratch.sends {
+            if let Some(catch_up) = self.clients[send.seat.slot as usize].as_mut().and_then(|c| c.catch_up.as_mut()) {
+                catch_up.progress_ns = now_ns.max(catch_up.progress_ns);
+            }
+        }
+        self.counters.add(Counter::ShortSends, short.len() as u64);
+        for stopped in &short {
+            let send = self.scratch.sends[stopped.index as usize];
+            match stopped.outcome {
+                Outcome::Failed => self.drop_client(send.seat.slot),
+                Outcome::Took(taken) => {
+                    let whole = &self.scratch.arena[send.start as usize..][..send.len as usize];
+                    let rest = Bytes::copy_from_slice(&whole[taken as usize..]);
+                    self.block(send.seat.slot, rest);
+                }
+            }
+        }
+        self.scratch.short = short;
+        self.scratch.sends.clear();
+        self.scratch.arena.clear();
+    }
+
+    /// After the send: the client is a member again, waits for the next turn or for its socket, or goes.
+    fn conclude(&mut self, slot: u32, complete: bool) {
+        let Some(client) = self.clients.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let Some(catch_up) = client.catch_up.as_mut() else { return };
+        if catch_up.blocked {
+            return;
+        }
+        if client.ending != Ending::No {
+            self.conclude_ending(slot);
+        } else if complete && !catch_up.owes_bytes() {
+            self.join(slot);
+        } else {
+            self.queue(slot);
+        }
+    }
+
+    /// Nothing is missing: the client is a member of its audience from the next turn on.
+    fn join(&mut self, slot: u32) {
+        let (now_ns, position) = (self.turn.now_ns, self.turn.position);
+        let client = self.clients[slot as usize].as_mut().expect("only clients join");
+        let catch_up = client.catch_up.take().expect("only those who were out join");
+        let audience = client.audience;
+        client.place = self.audiences.join(audience, slot, now_ns);
+        if (1..Profile::COUNT).any(|at| self.interest.uses(Profile::from_index(at))) {
+            /// The longest interval: by then every profile has had a tick.
+            const LONGEST_NS: u64 = 1_000_000_000;
+            self.fresh.insert(slot, Fresh { position, until_ns: now_ns + LONGEST_NS });
+        }
+        if catch_up.held_input.is_empty() {
+            self.receive_if_ready(slot);
+        } else {
+            // Its requests go on in the next turn; the box is kept only for what they are.
+            self.hold_input(slot, catch_up.held_input);
+        }
+    }
+
+    /// Walks over the instruments from where the last piece ended, and appends what the client has not had.
+    fn push_state(&mut self, audience: AudienceId, catch_up: &mut CatchUp) {
+        if catch_up.job.is_empty() && catch_up.state.is_at(self.turn.number) {
+            return;
+        }
+        let mark = StateMark { turn: self.turn.number, position: self.turn.position, explicit: true };
+        let mut records = std::mem::take(&mut self.scratch.records);
+        records.clear();
+        let candidates = self.candidates(audience, catch_up.state.cursor);
+        let mut last = u32::MAX;
+        for instrument in candidates {
+            self.push_instrument(audience, catch_up, instrument, &mut records);
+            if records.len() >= PIECE_BYTES {
+                last = instrument;
+                break;
+            }
+        }
+        let is_last = last == u32::MAX;
+        catch_up.state.advance(last, mark);
+        let snapshot = catch_up.snapshot;
+        if !records.is_empty() || (is_last && snapshot) {
+            let (flags, last_flags) = match (snapshot, is_last) {
+                (false, _) => (0, 0),
+                (true, false) => (packet::flags::SNAPSHOT, 0),
+                (true, true) => (packet::flags::SNAPSHOT, packet::flags::CAUGHT_UP),
+            };
+            self.push_piece(&records, catch_up.log.position, flags, last_flags);
+        }
+        if is_last {
+            catch_up.job = Vec::new();
+            catch_up.snapshot = false;
+            catch_up.directory_len = self.directory.len() as u32;
+        }
+        self.scratch.records = records;
+    }
+
+    /// The instruments that an audience's items may cover, from an id on, in ascending order.
+    fn candidates(&self, audience: AudienceId, from: u32) -> Vec<u32> {
+        if self.interest.has_patterns(audience) {
+            return (from..=self.directory.len() as u32).collect();
+        }
+        let ids = self.interest.keys(audience).filter_map(|key| match key.target() {
+            Target::Instrument(id) if id >= from => Some(id),
+            _ => None,
+        });
+        let mut ids: Vec<u32> = ids.collect();
+        ids.dedup();
+        ids
+    }
+
+    fn push_instrument(&self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
+        let Some(row) = self.values.row(instrument) else { return };
+        let mark = catch_up.state.mark_of(instrument);
+        let wanted: Vec<(Channel, Profile, Option<Owed>)> = [Channel::Book, Channel::Ticker, Channel::Quote, Channel::Trade, Channel::Raw]
+            .into_iter()
+            .filter_map(|channel| {
+                let profile = self.interest.wants(audience, instrument, channel)?;
+                Some((channel, profile, self.owed(catch_up, instrument, channel)))
+            })
+            .collect();
+        let announce = instrument > catch_up.directory_len || wanted.iter().any(|(_, _, owed)| owed.is_some_and(|owed| owed != Owed::Merged));
+        if announce
+            && !wanted.is_empty()
+            && let Some(definition) = self.directory.get(instrument)
+        {
+            record::encode_definition(definition, out);
+        }
+        let lane = self.lane(audience, instrument);
+        for (channel, profile, owed) in wanted {
+            let extra = match owed {
+                Some(Owed::Snapshot) => flags::SNAPSHOT,
+                Some(Owed::Definition) => continue,
+                Some(Owed::Merged) => flags::CONFLATED,
+                None if channel.is_log() || !self.missed(mark, instrument, channel, profile, lane) => continue,
+                None => flags::CONFLATED,
+            };
+            row.push(instrument, channel, extra, out);
+        }
+    }
+
+    /// Which lane an audience's quote of an instrument is in.
+    pub(super) fn lane(&self, audience: AudienceId, instrument: u32) -> Lane {
+        match self.interest.wants(audience, instrument, Channel::Trade) {
+            Some(_) => Lane::Safe,
+            None => Lane::Plain,
+        }
+    }
+
+    /// What the client's latest requests say of a channel of an instrument: the most that any covering item owes.
+    fn owed(&self, catch_up: &CatchUp, instrument: u32, channel: Channel) -> Option<Owed> {
+        if catch_up.job.is_empty() {
+            return None;
+        }
+        let exact = Key::new(Target::Instrument(instrument), channel);
+        let find = |key: Key| {
+            let at = catch_up.job.binary_search_by_key(&key, |(of, _)| *of).ok()?;
+            Some(catch_up.job[at].1)
+        };
+        let patterns = self.interest.patterns_of(instrument).iter();
+        let keys = patterns.map(|pattern| Key::new(Target::Pattern(*pattern), channel));
+        std::iter::once(exact).chain(keys).filter_map(find).max()
+    }
+
+    /// True if a state value has changed since the client had it.
+    fn missed(&self, mark: StateMark, instrument: u32, channel: Channel, profile: Profile, lane: Lane) -> bool {
+        let position = self.values.row(instrument).map_or(0, |row| row.position(channel));
+        if mark.explicit || profile == Profile::IMMEDIATE {
+            return position > mark.position;
+        }
+        let lane = if channel == Channel::Quote { lane } else { Lane::Plain };
+        self.conflator.is_news(profile, instrument, channel, lane, mark.turn)
+    }
+
+    /// Appends log records that the client has not had. True if it has had them all now.
+    fn push_log(&mut self, audience: AudienceId, catch_up: &mut CatchUp) -> bool {
+        let here = self.turn.ring_position;
+        if catch_up.log.ring_position == here {
+            return true;
+        }
+        let mut history = std::mem::take(&mut self.scratch.history);
+        history.clear();
+        let wanted = |_: u64, word: u64| self.wants_of_log(audience, word);
+        let from = catch_up.log.ring_position;
+        let read = if from < self.log_floor { None } else { self.ring.history(from, PIECE_BYTES, wanted, &mut history).ok() };
+        let mut records = std::mem::take(&mut self.scratch.records);
+        records.clear();
+        match read {
+            Some(next) => {
+                for entry in &history.entries {
+                    records.extend_from_slice(history.payload(entry));
+                    catch_up.log.position = entry.tag;
+                }
+                catch_up.log.ring_position = next;
+            }
+            None => {
+                self.push_gaps(audience, &catch_up.log.sequences, &mut records);
+                catch_up.log.ring_position = here;
+            }
+        }
+        let all = catch_up.log.ring_position == here;
+        if all {
+            catch_up.log.position = self.turn.position;
+        }
+        if !records.is_empty() {
+            self.push_piece(&records, catch_up.log.position, 0, 0);
+        }
+        self.scratch.records = records;
+        self.scratch.history = history;
+        all
+    }
+
+    /// Whether a record of the ring, known by its first word, is a log record that the audience wants.
+    fn wants_of_log(&self, audience: AudienceId, word: u64) -> bool {
+        let (kind, record_flags, instrument) = ((word >> 16) as u8, (word >> 24) as u8, (word >> 32) as u32);
+        // What the sequencer sent again is not history: it was had before, or told as a Gap.
+        let log = Kind::from_wire(kind).and_then(Kind::channel).filter(|channel| channel.is_log());
+        record_flags & flags::SNAPSHOT == 0
+            && instrument as usize <= self.directory.len()
+            && instrument != 0
+            && log.is_some_and(|channel| self.wants_channel(audience, instrument, channel))
+    }
+
+    /// One Gap for every log channel that went on while its records were lost to this client.
+    fn push_gaps(&mut self, audience: AudienceId, had: &[[u64; 2]], out: &mut Vec<u8>) {
+        for instrument in self.candidates(audience, 1) {
+            let had = had.get(instrument as usize - 1).copied().unwrap_or_default();
+            for (channel, had) in [Channel::Trade, Channel::Raw].into_iter().zip(had) {
+                let newest = self.values.sequence(instrument, channel);
+                if newest > had && self.wants_channel(audience, instrument, channel) {
+                    let gap = Gap { instrument, channel, from_sequence: had + 1, to_sequence: newest, reason: b'S' };
+                    gap.encode(self.turn.now_ns, out);
+                    self.counters.add(Counter::GapsSent, 1);
+                }
+            }
+        }
+    }
+
+    /// Appends records as packets for one client, that state this position.
+    fn push_piece(&mut self, records: &[u8], position: u64, flags: u8, last_flags: u8) {
+        let packing = Packing {
+            epoch: self.settings.epoch,
+            ts_send: self.turn.now_ns,
+            flags,
+            last_flags,
+            from_position: position,
+            to_position: position,
+        };
+        let mut rest = records;
+        let each = std::iter::from_fn(move || {
+            let (record, tail) = rest.split_at_checked(Header::read(rest)?.bytes())?;
+            rest = tail;
+            Some((position, record))
+        });
+        let (_, count) = push_packets(&packing, each, &mut self.scratch.arena);
+        self.counters.add(Counter::Records, count);
+    }
+}
+
+impl Client {
+    /// True if further requests have to wait: something of an earlier turn is still owed.
+    pub(super) fn must_wait(&self, turn: u64) -> bool {
+        self.catch_up.as_ref().is_some_and(|catch_up| catch_up.since_turn != turn || catch_up.blocked)
+    }
+}

@@ -1,0 +1,210 @@
+//! Conflation, once a core and interval: at most one value per instrument and channel in that interval, the newest.
+//!
+//! A profile above 0 keeps, for each state channel of an instrument, how many values came since the last one that was
+//! dispatched; the value itself is the last value that the shard holds anyway. At the profile's tick (aligned to
+//! multiples of its interval) each of them is encoded once and goes to all who watch it. Of a book, the levels that
+//! changed are kept, and the tick sends their present sizes.
+//!
+//! The trade-safe rule: a pending quote is sent before the trade that follows it, to those who get the trade. From then
+//! on, those have had the quote and the others have not; hence two counts, plain and safe.
+//!
+//! Memory: 40 bytes an instrument and state channel for each profile in use, 16 a changed level.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use crate::market::book::{Book, Side};
+use crate::market::record::{BOOK_SNAPSHOT, Channel, Level};
+use crate::wire::profile::Profile;
+
+/// Changed levels of one book that are kept before the whole book is sent instead.
+const LEVELS_MAX: usize = 4096;
+
+/// Those who get trades of the instrument, too, have had early what the others still wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    Plain,
+    Safe,
+}
+
+/// What is pending of one instrument and channel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pending {
+    /// Values since the last dispatch, for the plain and the safe.
+    counts: [u32; 2],
+    /// Turn of the last dispatch.
+    dispatched: [u64; 2],
+    queued: bool,
+}
+
+impl Pending {
+    /// Values that wait for a lane.
+    pub(super) fn count(&self, lane: Lane) -> u32 {
+        self.counts[lane as usize]
+    }
+
+    /// True if both lanes wait for the same.
+    pub(super) fn is_even(&self) -> bool {
+        self.counts[0] == self.counts[1]
+    }
+}
+
+/// The levels of a book that changed since the last tick.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    levels: Vec<(Side, i64)>,
+    whole: bool,
+}
+
+impl Changed {
+    fn note(&mut self, kind: u8, levels: impl Iterator<Item = Level>) {
+        if kind == BOOK_SNAPSHOT || self.levels.len() > LEVELS_MAX {
+            self.whole = true;
+            self.levels.clear();
+        }
+        if !self.whole {
+            self.levels.extend(levels.filter_map(|level| Some((Side::from_wire(level.side)?, level.px))));
+        }
+    }
+
+    /// The present sizes of the changed levels, each once; `None` where the whole book has to be sent.
+    pub(super) fn present(mut self, book: &Book) -> Option<Vec<Level>> {
+        if self.whole {
+            return None;
+        }
+        self.levels.sort_unstable();
+        self.levels.dedup();
+        let level = |(side, px): (Side, i64)| Level { px, sz: book.size(side, px), side: side.wire() };
+        Some(self.levels.into_iter().map(level).collect())
+    }
+}
+
+#[derive(Debug, Default)]
+struct ProfileState {
+    tick_ns: u64,
+    pending: Vec<Pending>,
+    queue: Vec<(u32, Channel)>,
+    books: HashMap<u32, Changed, RandomState>,
+}
+
+/// The state channels in the order in which they are kept.
+const CHANNELS: [Channel; 3] = [Channel::Quote, Channel::Ticker, Channel::Book];
+
+fn index(instrument: u32, channel: Channel) -> usize {
+    let offset = CHANNELS.iter().position(|state| *state == channel).expect("only state channels are conflated");
+    (instrument as usize - 1) * CHANNELS.len() + offset
+}
+
+/// All profiles of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Conflator {
+    profiles: [ProfileState; Profile::COUNT],
+}
+
+impl Conflator {
+    /// Notes that a newer value is there.
+    pub(super) fn note(&mut self, profile: Profile, instrument: u32, channel: Channel) {
+        let state = &mut self.profiles[profile.index()];
+        let at = index(instrument, channel);
+        if state.pending.len() <= at {
+            state.pending.resize(at + 1, Pending::default());
+        }
+        let pending = &mut state.pending[at];
+        pending.counts = pending.counts.map(|count| count.saturating_add(1));
+        if !pending.queued {
+            pending.queued = true;
+            state.queue.push((instrument, channel));
+        }
+    }
+
+    /// Notes which levels of a book changed.
+    pub(super) fn note_levels(
+        &mut self,
+        profile: Profile,
+        instrument: u32,
+        kind: u8,
+        levels: impl Iterator<Item = Level>,
+    ) {
+        self.profiles[profile.index()].books.entry(instrument).or_default().note(kind, levels);
+    }
+
+    /// The profiles whose tick has come, in ascending order of interval; their next tick is set.
+    pub(super) fn due(&mut self, now_ns: u64) -> impl Iterator<Item = Profile> + use<> {
+        let mut due = [false; Profile::COUNT];
+        for (at, state) in self.profiles.iter_mut().enumerate().skip(1) {
+            if now_ns >= state.tick_ns {
+                let interval_ns = Profile::from_index(at).interval_ns();
+                state.tick_ns = (now_ns / interval_ns + 1) * interval_ns;
+                due[at] = !state.queue.is_empty();
+            }
+        }
+        (1..Profile::COUNT).filter(move |at| due[*at]).map(Profile::from_index)
+    }
+
+    /// When the next pending value is due; `None` if nothing is pending.
+    pub(super) fn next_tick_ns(&self) -> Option<u64> {
+        self.profiles.iter().filter(|state| !state.queue.is_empty()).map(|state| state.tick_ns).min()
+    }
+
+    /// What is pending, in the order in which it first came; the queue is empty afterwards.
+    pub(super) fn take_queue(&mut self, profile: Profile) -> Vec<(u32, Channel)> {
+        std::mem::take(&mut self.profiles[profile.index()].queue)
+    }
+
+    /// Gives the memory of a queue back.
+    pub(super) fn return_queue(&mut self, profile: Profile, mut queue: Vec<(u32, Channel)>) {
+        queue.clear();
+        let state = &mut self.profiles[profile.index()];
+        if state.queue.is_empty() {
+            state.queue = queue;
+        }
+    }
+
+    /// Takes what is pending of one value, and notes the turn of its dispatch.
+    pub(super) fn take(&mut self, profile: Profile, instrument: u32, channel: Channel, turn: u64) -> Pending {
+        let Some(pending) = self.profiles[profile.index()].pending.get_mut(index(instrument, channel)) else {
+            return Pending::default();
+        };
+        let taken = *pending;
+        for lane in [Lane::Plain, Lane::Safe] {
+            if pending.counts[lane as usize] > 0 {
+                pending.dispatched[lane as usize] = turn;
+            }
+        }
+        pending.counts = [0, 0];
+        pending.queued = false;
+        taken
+    }
+
+    /// Takes what is pending for the safe lane alone: the quote that goes before a trade. Returns the count.
+    pub(super) fn take_safe(&mut self, profile: Profile, instrument: u32, turn: u64) -> u32 {
+        let pending = self.profiles[profile.index()].pending.get_mut(index(instrument, Channel::Quote));
+        let Some(pending) = pending else { return 0 };
+        let count = std::mem::take(&mut pending.counts[Lane::Safe as usize]);
+        if count > 0 {
+            pending.dispatched[Lane::Safe as usize] = turn;
+        }
+        count
+    }
+
+    /// Takes the changed levels of a book.
+    pub(super) fn take_levels(&mut self, profile: Profile, instrument: u32) -> Changed {
+        self.profiles[profile.index()].books.remove(&instrument).unwrap_or_default()
+    }
+
+    /// True if a value waits for the tick.
+    pub(super) fn is_pending(&self, profile: Profile, instrument: u32, channel: Channel, lane: Lane) -> bool {
+        self.at(profile, instrument, channel).is_some_and(|pending| pending.count(lane) > 0)
+    }
+
+    /// True if the value was dispatched after this turn, or waits to be.
+    pub(super) fn is_news(&self, profile: Profile, instrument: u32, channel: Channel, lane: Lane, turn: u64) -> bool {
+        let news = |pending: &Pending| pending.count(lane) > 0 || pending.dispatched[lane as usize] > turn;
+        self.at(profile, instrument, channel).is_some_and(news)
+    }
+
+    fn at(&self, profile: Profile, instrument: u32, channel: Channel) -> Option<&Pending> {
+        self.profiles[profile.index()].pending.get(index(instrument, channel))
+    }
+}

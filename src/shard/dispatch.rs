@@ -1,0 +1,254 @@
+//! Phase 1: from the ring to the audiences. Every record updates the last values, then goes to those who want it at
+//! once, and is noted for those who want it merged.
+
+use super::conflate::Lane;
+use super::{Shard, Turn};
+use crate::io::Io;
+use crate::market::last_value::Applied;
+use crate::market::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, flags};
+use crate::stats::Counter;
+use crate::wire::profile::Profile;
+
+impl<I: Io> Shard<I> {
+    /// Reads what the ring has, up to the turn's budget, and dispatches it.
+    pub(super) fn drain(&mut self) -> bool {
+        if let Err(overrun) = self.ring.read(self.settings.turn_bytes_max, &mut self.turn.batch) {
+            self.counters.add(Counter::Overruns, 1);
+            self.counters.add(Counter::OverrunBytes, overrun.lost);
+            self.resync_wanted = true;
+        }
+        self.turn.ring_position = self.ring.position();
+        let entries = std::mem::take(&mut self.turn.batch.entries);
+        for entry in &entries {
+            let start = entry.start as usize;
+            self.turn.position = self.turn.position.max(entry.tag);
+            self.dispatch(start, start + entry.len as usize, entry.tag);
+        }
+        self.counters.add(Counter::RecordsRead, entries.len() as u64);
+        self.turn.batch.entries = entries;
+        for profile in self.conflator.due(self.turn.now_ns) {
+            self.dispatch_merged(profile);
+        }
+        !self.turn.records.is_empty() || !self.turn.batch.entries.is_empty()
+    }
+
+    fn dispatch(&mut self, start: usize, end: usize, position: u64) {
+        let bytes = &self.turn.batch.bytes[start..end];
+        let Some(header) = Header::read(bytes) else { return };
+        match Kind::from_wire(header.kind) {
+            Some(Kind::Definition) => self.dispatch_definition(start, end, position),
+            Some(Kind::Gap) => self.dispatch_gap(start, end, position),
+            Some(Kind::Status) => self.dispatch_status(start, end, position, &header),
+            Some(kind) => {
+                if let Some(channel) = kind.channel() {
+                    self.dispatch_record(start, end, position, header, channel);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// A new instrument is announced to those whose patterns cover it.
+    fn dispatch_definition(&mut self, start: usize, end: usize, position: u64) {
+        let Some(instrument) = record::read_definition(&self.turn.batch.bytes[start..end]) else { return };
+        let id = instrument.id;
+        self.interest_of_new(&instrument);
+        if !self.directory.insert(instrument) {
+            return;
+        }
+        self.values.add(id);
+        let number = add_record(&mut self.turn, start, end, position);
+        let (interest, audiences) = (&self.interest, &mut self.audiences);
+        interest.each_pattern_watcher(id, |audience| audiences.mark(audience, number));
+    }
+
+    fn interest_of_new(&mut self, instrument: &crate::market::Instrument) {
+        if self.directory.get(instrument.id).is_none() {
+            self.interest.add_instrument(instrument.id, &instrument.symbol);
+        }
+    }
+
+    /// The sequencer tells up to where a log channel has come, as it sends the whole state again.
+    fn dispatch_gap(&mut self, start: usize, end: usize, position: u64) {
+        let Some(gap) = Gap::read(&self.turn.batch.bytes[start..end]) else { return };
+        if let Some(gap) = self.values.apply_gap(&gap, position) {
+            self.announce_gap(&gap, position);
+        }
+    }
+
+    /// The state of a feed (instrument 0) or an instrument goes to all who watch any of its channels.
+    fn dispatch_status(&mut self, start: usize, end: usize, position: u64, header: &Header) {
+        let number = add_record(&mut self.turn, start, end, position);
+        let (interest, audiences) = (&self.interest, &mut self.audiences);
+        if header.instrument == 0 {
+            (0..interest.audience_ids() as u32)
+                .filter(|audience| interest.items(*audience) > 0)
+                .for_each(|audience| audiences.mark(audience, number));
+        } else if self.directory.get(header.instrument).is_some() {
+            each_watcher_of_any(interest, header.instrument, |audience| audiences.mark(audience, number));
+        }
+    }
+
+    fn dispatch_record(&mut self, start: usize, end: usize, position: u64, mut header: Header, channel: Channel) {
+        // SNAPSHOT says that the sequencer sends its state again; to clients it is live.
+        header.flags &= !flags::SNAPSHOT;
+        record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags);
+        let applied = self.values.apply(&header, channel, &self.turn.batch.bytes[start..end], position);
+        match applied {
+            Applied::Ignored | Applied::Broken => return,
+            Applied::Next => {}
+            Applied::After { from, to } if channel.is_log() => {
+                let instrument = header.instrument;
+                self.announce_gap(
+                    &Gap { instrument, channel, from_sequence: from, to_sequence: to, reason: b'O' },
+                    position,
+                );
+            }
+            Applied::After { .. } => {
+                record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags | flags::CONFLATED);
+            }
+        }
+        if channel == Channel::Trade {
+            self.dispatch_quotes_before_trade(header.instrument, position);
+        }
+        let number = add_record(&mut self.turn, start, end, position);
+        let profiles = if channel.is_log() { Profile::COUNT } else { 1 };
+        let (interest, audiences) = (&self.interest, &mut self.audiences);
+        for profile in (0..profiles).map(Profile::from_index).filter(|profile| interest.uses(*profile)) {
+            interest.each_watcher(header.instrument, channel, profile, |audience| audiences.mark(audience, number));
+        }
+        if !channel.is_log() {
+            self.note_merged(start, end, header.instrument, channel);
+        }
+    }
+
+    /// Trades and raw are never merged, whatever interval their items carry; state is noted for the ticks.
+    fn note_merged(&mut self, start: usize, end: usize, instrument: u32, channel: Channel) {
+        for profile in (1..Profile::COUNT).map(Profile::from_index) {
+            if !self.interest.is_watched(instrument, channel, profile) {
+                continue;
+            }
+            self.conflator.note(profile, instrument, channel);
+            if channel == Channel::Book
+                && let Some((kind, levels)) = record::read_book(&self.turn.batch.bytes[start..end])
+            {
+                self.conflator.note_levels(profile, instrument, kind, levels);
+            }
+        }
+    }
+
+    /// A pending quote is sent before the trade that follows it, to those who get the trade.
+    fn dispatch_quotes_before_trade(&mut self, instrument: u32, position: u64) {
+        for profile in (1..Profile::COUNT).map(Profile::from_index) {
+            if !self.conflator.is_pending(profile, instrument, Channel::Quote, Lane::Safe) {
+                continue;
+            }
+            let mut with_trades = Vec::new();
+            self.interest.each_watcher(instrument, Channel::Quote, profile, |audience| {
+                if self.interest.wants(audience, instrument, Channel::Trade).is_some() {
+                    with_trades.push(audience);
+                }
+            });
+            if with_trades.is_empty() {
+                continue;
+            }
+            let count = self.conflator.take_safe(profile, instrument, self.turn.number);
+            if let Some(number) = self.add_value(instrument, Channel::Quote, count > 1, position) {
+                with_trades.into_iter().for_each(|audience| self.audiences.mark(audience, number));
+            }
+        }
+    }
+
+    /// The tick of a profile: every pending value is encoded once, and goes to those who have not had it.
+    fn dispatch_merged(&mut self, profile: Profile) {
+        let queue = self.conflator.take_queue(profile);
+        for &(instrument, channel) in &queue {
+            let pending = self.conflator.take(profile, instrument, channel, self.turn.number);
+            // A value per meaning: alone, or standing for several.
+            let mut made: [Option<Option<u32>>; 2] = [None, None];
+            let mut watchers = Vec::new();
+            self.interest.each_watcher(instrument, channel, profile, |audience| {
+                let safe = !pending.is_even() && self.interest.wants(audience, instrument, Channel::Trade).is_some();
+                let count = pending.count(if safe { Lane::Safe } else { Lane::Plain });
+                if count > 0 {
+                    watchers.push((audience, count > 1));
+                }
+            });
+            let changed =
+                (channel == Channel::Book).then(|| self.conflator.take_levels(profile, instrument)).and_then(|changed| {
+                    let book = &self.values.row(instrument)?.book()?.levels;
+                    changed.present(book)
+                });
+            for (audience, merged) in watchers {
+                let number = *made[usize::from(merged)]
+                    .get_or_insert_with(|| self.add_merged(instrument, channel, merged, changed.as_deref()));
+                if let Some(number) = number {
+                    self.audiences.mark(audience, number);
+                }
+            }
+        }
+        self.conflator.return_queue(profile, queue);
+    }
+
+    fn add_merged(
+        &mut self,
+        instrument: u32,
+        channel: Channel,
+        merged: bool,
+        changed: Option<&[record::Level]>,
+    ) -> Option<u32> {
+        let position = self.values.row(instrument)?.position(channel);
+        let Some(levels) = changed else {
+            return self.add_value(instrument, channel, merged, position);
+        };
+        let row = self.values.row(instrument)?;
+        let extra = if merged { flags::CONFLATED } else { 0 };
+        let header = row.book_header(row.book()?, instrument, extra);
+        let start = self.turn.batch.bytes.len();
+        record::encode_book(&header, BOOK_DELTA, levels.iter().copied(), &mut self.turn.batch.bytes);
+        self.counters.add(Counter::Conflated, merged.into());
+        Some(self.turn.add(start, position))
+    }
+
+    /// Adds the newest value of a state channel to this turn's records.
+    fn add_value(&mut self, instrument: u32, channel: Channel, merged: bool, position: u64) -> Option<u32> {
+        let row = self.values.row(instrument)?;
+        let start = self.turn.batch.bytes.len();
+        let extra = if merged { flags::CONFLATED } else { 0 };
+        if !row.push(instrument, channel, extra, &mut self.turn.batch.bytes) {
+            return None;
+        }
+        self.counters.add(Counter::Conflated, merged.into());
+        Some(self.turn.add(start, position))
+    }
+
+    /// Tells all who watch a log channel that records are missing.
+    fn announce_gap(&mut self, gap: &Gap, position: u64) {
+        // What stragglers would read from the ring has the same hole.
+        self.log_floor = self.turn.ring_position;
+        let start = self.turn.batch.bytes.len();
+        gap.encode(self.turn.now_ns, &mut self.turn.batch.bytes);
+        let number = self.turn.add(start, position);
+        let (interest, audiences) = (&self.interest, &mut self.audiences);
+        for profile in (0..Profile::COUNT).map(Profile::from_index) {
+            interest.each_watcher(gap.instrument, gap.channel, profile, |audience| audiences.mark(audience, number));
+        }
+    }
+}
+
+fn add_record(turn: &mut Turn, start: usize, end: usize, position: u64) -> u32 {
+    turn.records.push(super::TurnRecord { start: start as u32, len: (end - start) as u32, position });
+    turn.records.len() as u32 - 1
+}
+
+fn each_watcher_of_any(
+    interest: &super::interest::Interest,
+    instrument: u32,
+    mut each: impl FnMut(super::interest::AudienceId),
+) {
+    for channel in Channel::ALL {
+        for profile in (0..Profile::COUNT).map(Profile::from_index) {
+            interest.each_watcher(instrument, channel, profile, &mut each);
+        }
+    }
+}

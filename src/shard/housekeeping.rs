@@ -1,0 +1,120 @@
+//! Phase 5, every tenth of a second: heartbeats, pings, deadlines, levels.
+
+use super::client::{ABSENT, Ending};
+use super::packets::{Packing, push_packets};
+use super::{Shard, client};
+use crate::io::{Io, Seat, Send};
+use crate::market::record;
+use crate::stats::Counter;
+use crate::wire::control::reply;
+use crate::ws::close::{CloseCode, push_close};
+use crate::ws::frame::{Opcode, push_frame};
+
+/// How often the house is kept.
+const INTERVAL_NS: u64 = 100_000_000;
+/// Clients are looked at in so many portions, one each time: a deadline is seen at the latest a second after it.
+const PORTIONS: usize = 10;
+
+impl<I: Io> Shard<I> {
+    /// True if something was sent.
+    pub(super) fn keep_house(&mut self) -> bool {
+        if self.turn.now_ns < self.housekeeping_ns {
+            return false;
+        }
+        self.housekeeping_ns = self.turn.now_ns + INTERVAL_NS;
+        let now_ns = self.turn.now_ns;
+        self.fresh.retain(|_, fresh| fresh.until_ns > now_ns);
+        self.check_deadlines();
+        self.set_levels();
+        self.send_heartbeats()
+    }
+
+    /// Audiences that have had nothing for a while get a heartbeat: silence then means a broken connection.
+    fn send_heartbeats(&mut self) -> bool {
+        let interval_ns = u64::from(self.settings.heartbeat_ms) * 1_000_000;
+        let Some(before_ns) = self.turn.now_ns.checked_sub(interval_ns) else { return false };
+        let silent: Vec<_> = self.audiences.silent_since(before_ns).collect();
+        if silent.is_empty() {
+            return false;
+        }
+        let mut heartbeat = Vec::new();
+        record::encode_heartbeat(self.turn.now_ns, &mut heartbeat);
+        let position = self.turn.position;
+        let packing = Packing {
+            epoch: self.settings.epoch,
+            ts_send: self.turn.now_ns,
+            flags: 0,
+            last_flags: 0,
+            from_position: position,
+            to_position: position,
+        };
+        for audience in silent {
+            let start = self.scratch.arena.len();
+            push_packets(&packing, std::iter::once((position, heartbeat.as_slice())), &mut self.scratch.arena);
+            let len = (self.scratch.arena.len() - start) as u32;
+            for slot in self.audiences.members(audience) {
+                let seat: Seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
+                self.scratch.sends.push(Send { seat, start: start as u32, len });
+            }
+            self.audiences.served(audience, self.turn.now_ns);
+        }
+        self.counters.add(Counter::Heartbeats, self.scratch.sends.len() as u64);
+        self.send_portion();
+        true
+    }
+
+    fn check_deadlines(&mut self) {
+        let portion = (self.turn.now_ns / INTERVAL_NS) as usize % PORTIONS;
+        for slot in (portion..self.clients.len()).step_by(PORTIONS) {
+            self.check_client(slot as u32);
+        }
+    }
+
+    fn check_client(&mut self, slot: u32) {
+        let now_ns = self.turn.now_ns;
+        let passed = |since_ns: u64, ms: u32| now_ns.saturating_sub(since_ns) >= u64::from(ms) * 1_000_000;
+        let Some(client) = self.client(slot) else { return };
+        if let Ending::Lingering { until_ns } = client.ending {
+            if now_ns >= until_ns {
+                self.drop_client(slot);
+            }
+            return;
+        }
+        let stalled = client.catch_up.as_ref().filter(|catch_up| catch_up.blocked).map(|stalled| stalled.progress_ns);
+        if stalled.is_some_and(|since_ns| passed(since_ns, self.settings.slow_timeout_ms)) {
+            self.close_slow(slot);
+        } else if passed(client.received_ns, self.settings.idle_timeout_ms) {
+            self.counters.add(Counter::IdleClosed, 1);
+            self.say_farewell(slot, CloseCode::POLICY, "nothing was received for too long, not even a pong");
+        } else if passed(client.received_ns, self.settings.ping_interval_ms) && !client.pinged && client.place != ABSENT {
+            self.answer_frame(slot, Opcode::Ping, b"");
+            self.clients[slot as usize].as_mut().expect("looked up above").pinged = true;
+        }
+    }
+
+    /// A client that takes nothing is told, if its socket takes that, and closed. Nobody waits for its answer.
+    fn close_slow(&mut self, slot: u32) {
+        self.counters.add(Counter::SlowClosed, 1);
+        let Some(client) = self.clients[slot as usize].as_mut() else { return };
+        if let Some(catch_up) = &client.catch_up {
+            let arena = &mut self.scratch.arena;
+            let mut text = Vec::new();
+            reply::closing(&mut text, "slow_consumer", client::reconnect_ms(slot));
+            arena.extend_from_slice(&catch_up.tail);
+            arena.extend_from_slice(&catch_up.control);
+            push_frame(Opcode::Text, &text, arena);
+            push_close(CloseCode::SLOW_CONSUMER, "nothing was taken for too long", arena);
+            let send = Send { seat: client.seat, start: 0, len: arena.len() as u32 };
+            self.io.send_batch(arena, &[send], &mut Vec::new());
+            arena.clear();
+        }
+        self.drop_client(slot);
+    }
+
+    fn set_levels(&mut self) {
+        let catching_up = self.clients.iter().flatten().filter(|client| client.catch_up.is_some()).count();
+        self.counters.set(Counter::Clients, self.clients_len as u64);
+        self.counters.set(Counter::Audiences, self.interest.audiences() as u64);
+        self.counters.set(Counter::CatchingUp, catching_up as u64);
+    }
+}

@@ -1,0 +1,73 @@
+//! Records into packets, packets into WebSocket frames: the bytes that an audience shares.
+
+use crate::wire::packet::{self, PacketHeader};
+use crate::ws::frame::{Opcode, encode_header};
+
+/// A packet is closed once it has grown to this: large enough that its 34 bytes of headers weigh nothing, small enough
+/// that a client shows the first records of a burst before it has the last. One record may be larger.
+pub(super) const PACKET_BYTES_MAX: usize = 16 * 1024;
+
+/// What the packets of one send have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packing {
+    pub(super) epoch: u32,
+    pub(super) ts_send: u64,
+    /// Flags of every packet.
+    pub(super) flags: u8,
+    /// Flags that the last one has besides.
+    pub(super) last_flags: u8,
+    /// Position before the first record.
+    pub(super) from_position: u64,
+    /// Position that the last packet states: the place up to which nothing is missing after it.
+    pub(super) to_position: u64,
+}
+
+/// Appends the records as frames, one packet each; at least one, even if it is empty. Returns how many packets and
+/// records there were.
+pub(super) fn push_packets<'a>(
+    packing: &Packing,
+    records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+    out: &mut Vec<u8>,
+) -> (u64, u64) {
+    let mut rest = records;
+    let mut position = packing.from_position;
+    let (mut packets, mut total) = (0, 0);
+    loop {
+        let (count, bytes, newest, is_last) = measure(rest.clone(), position);
+        position = if is_last { packing.to_position } else { newest };
+        let mut frame_header = [0; 10];
+        let length = encode_header(Opcode::Binary, packet::HEADER_BYTES + bytes, &mut frame_header);
+        out.extend_from_slice(&frame_header[..length]);
+        let header = PacketHeader {
+            flags: packing.flags | if is_last { packing.last_flags } else { 0 },
+            count: count as u16,
+            epoch: packing.epoch,
+            position,
+            ts_send: packing.ts_send,
+        };
+        out.extend_from_slice(&header.encode());
+        for (_, record) in rest.by_ref().take(count) {
+            out.extend_from_slice(record);
+        }
+        packets += 1;
+        total += count as u64;
+        if is_last {
+            return (packets, total);
+        }
+    }
+}
+
+/// How many records the next packet takes, their bytes, the newest position among them, and whether they are the last.
+fn measure<'a>(records: impl Iterator<Item = (u64, &'a [u8])>, from: u64) -> (usize, usize, u64, bool) {
+    let (mut count, mut bytes, mut newest) = (0, 0, from);
+    for (position, record) in records {
+        let full = bytes + record.len() > PACKET_BYTES_MAX || count == packet::RECORDS_MAX;
+        if count > 0 && full {
+            return (count, bytes, newest, false);
+        }
+        count += 1;
+        bytes += record.len();
+        newest = newest.max(position);
+    }
+    (count, bytes, newest, true)
+}

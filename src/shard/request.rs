@@ -1,0 +1,351 @@
+//! What clients say: frames into events, requests into changes of interest and answers.
+//!
+//! A request is handled between two sweeps; its answer and what it makes the client be owed go out in the catch-up phase
+//! of the same turn. Requests that follow one whose snapshot is still under way wait, in order.
+
+use super::client::{Ending, Owed};
+use super::interest::{Change, Key, Target};
+use super::{Settings, Shard};
+use crate::io::{Io, Seat};
+use crate::market::record::Channel;
+use crate::stats::Counter;
+use crate::wire::control::{ChannelSet, Pattern, Request, RequestError, RequestLimits, parse_request, reply};
+use crate::wire::profile::Profile;
+use crate::ws::close::{CloseCode, push_close};
+use crate::ws::frame::{Opcode, push_frame};
+use crate::ws::session::{Event, Limits, Role, Session};
+
+/// Symbols are at most this long, bytes.
+const SYMBOL_BYTES_MAX: usize = 64;
+
+impl<I: Io> Shard<I> {
+    pub(super) fn on_received(&mut self, seat: Seat, input: &mut [u8], more: bool) {
+        let now_ns = self.turn.now_ns;
+        let Some(client) = self.holder(seat) else { return };
+        client.receiving = false;
+        client.pinged = false;
+        client.received_ns = now_ns;
+        client.readable |= more;
+        self.take_input(seat.slot, input);
+        self.receive_if_ready(seat.slot);
+    }
+
+    /// Keeps input until the client is owed nothing.
+    pub(super) fn hold_input(&mut self, slot: u32, input: Vec<u8>) {
+        let Some(client) = self.client(slot) else { return };
+        let seat = client.seat;
+        self.held.push((seat, input));
+    }
+
+    /// Goes on with input that was kept.
+    pub(super) fn take_up_held_input(&mut self, seat: Seat, mut input: Vec<u8>) {
+        if self.holder(seat).is_some() {
+            self.take_input(seat.slot, &mut input);
+            self.receive_if_ready(seat.slot);
+        }
+    }
+
+    /// Handles the frames in `input`, one after another, until the client has to wait or is on its way out.
+    fn take_input(&mut self, slot: u32, input: &mut [u8]) {
+        let limits = Limits { message_bytes_max: self.settings.request_bytes_max };
+        let mut at = 0;
+        while at < input.len() {
+            let turn = self.turn.number;
+            let Some(client) = self.client_mut(slot) else { return };
+            if client.must_wait(turn) && client.ending == Ending::No {
+                let catch_up = client.catch_up.as_mut().expect("only who catches up has to wait");
+                catch_up.held_input.extend_from_slice(&input[at..]);
+                return;
+            }
+            // The event borrows the session, and handling it needs the whole shard: the session stands aside.
+            let mut session = std::mem::replace(&mut client.session, Session::new(Role::Server));
+            let mut consumed = 0;
+            let outcome = session.next(&limits, &mut input[at..], &mut consumed);
+            let goes_on = match outcome {
+                Ok(Some(event)) => self.on_event(slot, event),
+                Ok(None) => false,
+                Err(violation) => {
+                    self.counters.add(Counter::Violations, 1);
+                    let (code, reason) = (violation.close_code(), violation.to_string());
+                    self.say_farewell(slot, code, &reason);
+                    false
+                }
+            };
+            at += consumed;
+            match self.client_mut(slot) {
+                Some(client) => client.session = session,
+                None => return,
+            }
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// True if the next frame may be handled.
+    fn on_event(&mut self, slot: u32, event: Event<'_>) -> bool {
+        let client = self.clients[slot as usize].as_mut().expect("its input is being handled");
+        if client.ending != Ending::No {
+            // Only the answer to our close frame is awaited.
+            if matches!(event, Event::Close(_)) {
+                self.drop_client(slot);
+            }
+            return false;
+        }
+        match event {
+            Event::Pong(_) => return true,
+            Event::Close(frame) => {
+                //= RFC 6455 section 5.5.1
+                //# "When sending a Close frame in response, the endpoint typically echos the status code it received."
+                let code = frame.map_or(CloseCode::NORMAL, |frame| frame.code);
+                self.end(slot, code, "", true);
+                return false;
+            }
+            Event::Text(_) | Event::Binary(_) | Event::Ping(_) => {}
+        }
+        if !client.allowance.take(self.settings.requests_per_s, self.turn.now_ns) {
+            self.counters.add(Counter::Floods, 1);
+            let reason = format!("more than {} requests a second", self.settings.requests_per_s);
+            self.say_farewell(slot, CloseCode::POLICY, &reason);
+            return false;
+        }
+        self.counters.add(Counter::Requests, 1);
+        match event {
+            Event::Text(text) => self.on_request(slot, text),
+            //= RFC 6455 section 5.5.3
+            //# "A Pong frame sent in response to a Ping frame must have identical \"Application data\" as found in the message body of the Ping frame being replied to."
+            Event::Ping(payload) => self.answer_frame(slot, Opcode::Pong, payload),
+            _ => {
+                let message = "binary frames are for publishers, at /v1/publish; requests are JSON in text frames";
+                self.answer_error(slot, &RequestError { id: None, code: "bad_request", message: message.to_owned() });
+            }
+        }
+        true
+    }
+
+    fn on_request(&mut self, slot: u32, text: &mut [u8]) {
+        let limits =
+            RequestLimits { symbols_max: self.settings.subscriptions_max, symbol_bytes_max: SYMBOL_BYTES_MAX };
+        let handled = parse_request(text, &limits).and_then(|request| self.handle(slot, request));
+        if let Err(error) = handled {
+            self.answer_error(slot, &error);
+        }
+    }
+
+    fn handle(&mut self, slot: u32, request: Request) -> Result<(), RequestError> {
+        match request {
+            Request::Ping { id } => {
+                let now_ns = self.turn.now_ns;
+                self.answer(slot, |out| reply::pong(out, id, now_ns));
+                Ok(())
+            }
+            Request::Subscribe { id, channels, symbols, conflate, snapshot } => {
+                let (count, unknown) = self.subscribe(slot, id, channels, &symbols, conflate, snapshot)?;
+                let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
+                self.answer(slot, |out| reply::subscribed(out, id, conflate.interval_ms(), count, &unknown, &[]));
+                Ok(())
+            }
+            Request::Resume { id, channels, symbols, conflate, .. } => {
+                self.subscribe(slot, id, channels, &symbols, conflate, true)?;
+                let from = self.turn.position + 1;
+                self.answer(slot, |out| reply::resumed(out, id, "snapshot", from));
+                Ok(())
+            }
+            Request::Unsubscribe { id, channels, symbols } => {
+                let count = self.unsubscribe(slot, channels, &symbols);
+                self.answer(slot, |out| reply::unsubscribed(out, id, count));
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns how many instruments the request covers now, and the names that it does not know.
+    fn subscribe(
+        &mut self,
+        slot: u32,
+        id: u64,
+        channels: ChannelSet,
+        symbols: &[Pattern],
+        profile: Profile,
+        snapshot: bool,
+    ) -> Result<(usize, Vec<String>), RequestError> {
+        let audience = self.client(slot).expect("its request is being handled").audience;
+        let mut targets = Vec::with_capacity(symbols.len());
+        let mut unknown = Vec::new();
+        for symbol in symbols {
+            match symbol {
+                Pattern::Prefix(prefix) => targets.push(Target::Pattern(self.interest.intern(prefix))),
+                Pattern::Exact(name) => match self.directory.find(name) {
+                    Some(instrument) => targets.push(Target::Instrument(instrument.id)),
+                    None => unknown.push(name.clone()),
+                },
+            }
+        }
+        targets.sort_unstable();
+        targets.dedup();
+        let keys: Vec<Key> =
+            targets.iter().flat_map(|target| channels.iter().map(|channel| Key::new(*target, channel))).collect();
+        let new: Vec<Key> =
+            keys.iter().copied().filter(|key| self.interest.profile_of(audience, *key).is_none()).collect();
+        let total = self.interest.items(audience) + new.len();
+        if total > self.settings.subscriptions_max {
+            self.release(&targets);
+            let max = self.settings.subscriptions_max;
+            let message = format!("symbols: {total} subscriptions (symbols times channels) would be held; at most {max} a connection");
+            return Err(RequestError { id: Some(id), code: "limit", message });
+        }
+        let mut job: Vec<(Key, Owed)> = self.pending_at_old_interval(audience, &keys, profile);
+        let owed = if snapshot { Owed::Snapshot } else { Owed::Definition };
+        job.extend(new.iter().map(|key| (*key, owed)));
+        let changes: Vec<Change> = keys.into_iter().map(|key| Change::Want(key, profile)).collect();
+        self.change_interest(slot, &changes, job, snapshot && !new.is_empty());
+        Ok((self.count_covered(&targets), unknown))
+    }
+
+    /// Returns how many instruments are concerned. A name takes its own item away; a pattern all that it covers, names and
+    /// narrower patterns included.
+    fn unsubscribe(&mut self, slot: u32, channels: ChannelSet, symbols: &[Pattern]) -> usize {
+        let audience = self.client(slot).expect("its request is being handled").audience;
+        let covered = |key: &Key| {
+            channels.contains(key.channel())
+                && match key.target() {
+                    Target::Instrument(id) => symbols.iter().any(|symbol| symbol.matches(self.interest.symbol(id))),
+                    Target::Pattern(pattern) => {
+                        let prefix = self.interest.prefix(pattern);
+                        symbols.iter().any(|symbol| matches!(symbol, Pattern::Prefix(own) if prefix.starts_with(own.as_str())))
+                    }
+                }
+        };
+        let dropped: Vec<Key> = self.interest.keys(audience).filter(covered).collect();
+        let mut targets: Vec<Target> = dropped.iter().map(|key| key.target()).collect();
+        targets.dedup();
+        let count = self.count_covered(&targets);
+        let changes: Vec<Change> = dropped.into_iter().map(Change::Drop).collect();
+        self.change_interest(slot, &changes, Vec::new(), false);
+        count
+    }
+
+    /// Values that wait for the tick of an interval that the client is about to leave: it would never get them.
+    fn pending_at_old_interval(&self, audience: u32, keys: &[Key], profile: Profile) -> Vec<(Key, Owed)> {
+        let mut pending = Vec::new();
+        for key in keys {
+            let Some(old) = self.interest.profile_of(audience, *key).filter(|old| *old != profile) else { continue };
+            let channel = key.channel();
+            if old == Profile::IMMEDIATE || channel.is_log() {
+                continue;
+            }
+            for instrument in self.interest.covered(&key.target()) {
+                let lane = self.lane(audience, *instrument);
+                if self.conflator.is_pending(old, *instrument, channel, lane) {
+                    pending.push((Key::new(Target::Instrument(*instrument), channel), Owed::Merged));
+                }
+            }
+        }
+        pending
+    }
+
+    fn count_covered(&self, targets: &[Target]) -> usize {
+        let mut covered: Vec<u32> =
+            targets.iter().flat_map(|target| self.interest.covered(target).iter().copied()).collect();
+        covered.sort_unstable();
+        covered.dedup();
+        covered.len()
+    }
+
+    fn change_interest(&mut self, slot: u32, changes: &[Change], job: Vec<(Key, Owed)>, snapshot: bool) {
+        let now_ns = self.turn.now_ns;
+        let catch_up = self.begin_catch_up(slot, now_ns);
+        catch_up.job.extend(job);
+        catch_up.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));
+        catch_up.job.dedup_by_key(|(key, _)| *key);
+        catch_up.snapshot |= snapshot;
+        let client = self.clients[slot as usize].as_mut().expect("its request is being handled");
+        client.audience = self.interest.change(client.audience, changes);
+        self.audiences.grow(self.interest.audience_ids());
+        self.queue(slot);
+    }
+
+    fn release(&mut self, targets: &[Target]) {
+        for target in targets {
+            if let Target::Pattern(pattern) = target {
+                self.interest.release_unused(*pattern);
+            }
+        }
+    }
+
+    /// Greets a client that has just come.
+    pub(super) fn welcome(&mut self, slot: u32) {
+        let Settings { epoch, heartbeat_ms, subscriptions_max, requests_per_s, .. } = self.settings;
+        let limits = reply::Limits { symbols: subscriptions_max as u64, requests_per_s: requests_per_s.into() };
+        self.answer(slot, |out| {
+            reply::welcome(out, epoch, env!("CARGO_PKG_VERSION"), heartbeat_ms.into(), limits);
+        });
+    }
+
+    fn answer_error(&mut self, slot: u32, error: &RequestError) {
+        self.counters.add(Counter::RequestErrors, 1);
+        self.answer(slot, |out| reply::error(out, error.id, error.code, &error.message));
+    }
+
+    fn answer(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut text = Vec::new();
+        write(&mut text);
+        self.answer_frame(slot, Opcode::Text, &text);
+    }
+
+    /// Owes the client a frame. One that sends requests and never reads is closed at the limit.
+    pub(super) fn answer_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
+        let now_ns = self.turn.now_ns;
+        let limit = self.settings.answers_bytes_max;
+        let catch_up = self.begin_catch_up(slot, now_ns);
+        let owed = catch_up.control.len();
+        push_frame(opcode, payload, &mut catch_up.control);
+        self.queue(slot);
+        if owed > limit {
+            self.counters.add(Counter::Floods, 1);
+            let reason = format!("more than {limit} bytes of answers are not read");
+            self.say_farewell(slot, CloseCode::POLICY, &reason);
+        }
+    }
+
+    /// Ends a connection from our side: the close frame goes behind what is owed already.
+    pub(super) fn say_farewell(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        self.end(slot, code, reason, false);
+    }
+
+    fn end(&mut self, slot: u32, code: CloseCode, reason: &str, echo: bool) {
+        let now_ns = self.turn.now_ns;
+        if self.client(slot).is_none_or(|client| client.ending != Ending::No) {
+            return;
+        }
+        let catch_up = self.begin_catch_up(slot, now_ns);
+        if !echo && code == CloseCode::GOING_AWAY {
+            let mut text = Vec::new();
+            reply::closing(&mut text, "going_away", super::client::reconnect_ms(slot));
+            push_frame(Opcode::Text, &text, &mut catch_up.control);
+        }
+        push_close(code, reason, &mut catch_up.control);
+        self.clients[slot as usize].as_mut().expect("looked up above").ending = Ending::Closing { echo };
+        self.queue(slot);
+    }
+
+    /// The close frame is out.
+    pub(super) fn conclude_ending(&mut self, slot: u32) {
+        let until_ns = self.turn.now_ns + u64::from(self.settings.close_timeout_ms) * 1_000_000;
+        let client = self.clients[slot as usize].as_mut().expect("only those who are there end");
+        if client.ending == (Ending::Closing { echo: true }) {
+            // Both close frames are exchanged; the server is the one to end the connection.
+            self.drop_client(slot);
+            return;
+        }
+        client.catch_up = None;
+        client.ending = Ending::Lingering { until_ns };
+        // A parser that met a violation must not go on; what comes is only looked through for a close frame.
+        client.session = Session::new(Role::Server);
+        self.receive_if_ready(slot);
+    }
+
+    pub(super) fn wants_channel(&self, audience: u32, instrument: u32, channel: Channel) -> bool {
+        self.interest.wants(audience, instrument, channel).is_some()
+    }
+}

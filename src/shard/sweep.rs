@@ -1,0 +1,113 @@
+//! Phase 2: one packet for each audience for which something has gathered, one send per member.
+
+use bytes::Bytes;
+
+use super::interest::AudienceId;
+use super::packets::{Packing, push_packets};
+use super::{Shard, client};
+use crate::io::{Io, Outcome, Send};
+use crate::stats::Counter;
+
+/// Packets are made and sent in portions of this size, so that the bytes are still in the cache when they are sent.
+const PORTION_BYTES: usize = 256 * 1024;
+
+impl<I: Io> Shard<I> {
+    /// Serves all audiences that this turn has something for.
+    pub(super) fn sweep(&mut self) -> bool {
+        let touched = self.audiences.touched();
+        for index in 0..touched {
+            self.serve(self.audiences.touched_at(index));
+            if self.scratch.arena.len() >= PORTION_BYTES {
+                self.send_portion();
+            }
+        }
+        self.send_portion();
+        touched > 0
+    }
+
+    fn serve(&mut self, audience: AudienceId) {
+        let members = self.audiences.members_len(audience) as u64;
+        if members == 0 {
+            return;
+        }
+        let turn = &self.turn;
+        let packing = Packing {
+            epoch: self.settings.epoch,
+            ts_send: turn.now_ns,
+            flags: 0,
+            last_flags: 0,
+            from_position: turn.from_position,
+            to_position: turn.position,
+        };
+        let records = self.audiences.gathered(audience).map(|number| turn.record(number));
+        let arena = &mut self.scratch.arena;
+        let start = arena.len();
+        let (_, count) = push_packets(&packing, records.clone(), arena);
+        let shared = Send { seat: crate::io::Seat { slot: 0, generation: 0 }, start: start as u32, len: 0 };
+        let shared = Send { len: (arena.len() - start) as u32, ..shared };
+        for slot in self.audiences.members(audience) {
+            let seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
+            let send = match self.fresh.get(&slot).copied() {
+                None => shared,
+                Some(fresh) => {
+                    // It had the present values when it joined; what was merged from before then it has had.
+                    let news = records.clone().filter(|(position, _)| *position > fresh.position);
+                    let start = arena.len();
+                    if news.clone().next().is_none() {
+                        continue;
+                    }
+                    push_packets(&packing, news, arena);
+                    Send { start: start as u32, len: (arena.len() - start) as u32, ..shared }
+                }
+            };
+            self.scratch.sends.push(Send { seat, ..send });
+        }
+        self.audiences.served(audience, turn.now_ns);
+        self.counters.add(Counter::Records, count * members);
+    }
+
+    /// Hands the gathered sends to the kernel. Whom a full socket stops is taken out, with the rest of the send.
+    pub(super) fn send_portion(&mut self) {
+        if self.scratch.sends.is_empty() {
+            self.scratch.arena.clear();
+            return;
+        }
+        let mut short = std::mem::take(&mut self.scratch.short);
+        short.clear();
+        self.io.send_batch(&self.scratch.arena, &self.scratch.sends, &mut short);
+        self.counters.add(Counter::Packets, self.scratch.sends.len() as u64);
+        self.counters.add(Counter::PacketBytes, self.scratch.sends.iter().map(|send| u64::from(send.len)).sum());
+        self.counters.add(Counter::ShortSends, short.len() as u64);
+        let mut shared: Option<(Send, Bytes)> = None;
+        for stopped in &short {
+            let send = self.scratch.sends[stopped.index as usize];
+            match stopped.outcome {
+                Outcome::Failed => self.drop_client(send.seat.slot),
+                Outcome::Took(taken) => {
+                    let whole = match &shared {
+                        Some((same, whole)) if (same.start, same.len) == (send.start, send.len) => whole.clone(),
+                        _ => Bytes::copy_from_slice(&self.scratch.arena[send.start as usize..][..send.len as usize]),
+                    };
+                    shared = Some((send, whole.clone()));
+                    self.block(send.seat.slot, whole.slice(taken as usize..));
+                }
+            }
+        }
+        self.scratch.short = short;
+        self.scratch.sends.clear();
+        self.scratch.arena.clear();
+    }
+
+    /// A socket is full: the rest is kept, and the client is served again once there is room.
+    pub(super) fn block(&mut self, slot: u32, rest: Bytes) {
+        let now_ns = self.turn.now_ns;
+        if self.client(slot).is_none() {
+            return;
+        }
+        let catch_up: &mut client::CatchUp = self.begin_catch_up(slot, now_ns);
+        catch_up.tail = rest;
+        catch_up.blocked = true;
+        let seat = self.client(slot).expect("looked up above").seat;
+        self.io.want_writable(seat);
+    }
+}

@@ -1,0 +1,117 @@
+//! One list of counters, one line of meaning each.
+//!
+//! A shard counts in plain integers ([`Counters`]) and publishes them now and then ([`Published`]), so that counting
+//! costs an addition and no shared cache line.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($name:ident $kind:ident $text:literal;)*) => {
+        /// What a shard counts.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter { $(#[doc = $text] $name,)* }
+
+        impl Counter {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [(Counter, &'static str, Kind, &'static str)] =
+                &[$((Counter::$name, stringify!($name), Kind::$kind, $text),)*];
+        }
+    };
+}
+
+/// How a number is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Grows only.
+    Count,
+    /// Goes up and down.
+    Level,
+}
+
+counters! {
+    Turns Count "Turns of the shard that did something";
+    TurnNsMax Level "Longest turn since the start, in ns";
+    RecordsRead Count "Records read from the ring";
+    Overruns Count "Times the shard was lapped by the sequencer";
+    OverrunBytes Count "Bytes of the ring that were lost to overruns";
+    Clients Level "Connected subscribers";
+    ClientsAccepted Count "Subscribers that came";
+    ClientsClosed Count "Subscribers that went, for whatever reason";
+    Audiences Level "Different interests among the subscribers";
+    Packets Count "Sends of data packets, one a subscriber and sweep";
+    PacketBytes Count "Bytes of those sends";
+    Records Count "Records delivered, one a subscriber";
+    ShortSends Count "Sends that a full socket cut short or refused";
+    CatchingUp Level "Subscribers that are owed something: a snapshot, an answer, or what they were too slow for";
+    SlowClosed Count "Subscribers closed with 4002 for taking nothing too long";
+    GapsSent Count "Gap records sent, one a subscriber";
+    Conflated Count "Records sent that stand for several, one an audience";
+    Requests Count "Requests of subscribers";
+    RequestErrors Count "Requests that were answered with an error";
+    Violations Count "Subscribers closed for breaking the protocol";
+    Floods Count "Subscribers closed for sending requests faster than the limit";
+    IdleClosed Count "Subscribers closed because nothing came from them, not even a pong";
+    Heartbeats Count "Heartbeats sent, one a subscriber";
+    RefusedFull Count "Upgrades refused because all seats were taken";
+}
+
+/// Numbers a shard counts in. Plain integers: one owner.
+#[derive(Clone, Debug)]
+pub struct Counters([u64; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; Counter::ALL.len()])
+    }
+}
+
+impl Counters {
+    /// Counts `amount` more.
+    pub fn add(&mut self, counter: Counter, amount: u64) {
+        self.0[counter as usize] += amount;
+    }
+
+    /// Sets a level.
+    pub fn set(&mut self, counter: Counter, value: u64) {
+        self.0[counter as usize] = value;
+    }
+
+    /// Raises a level to at least `value`.
+    pub fn raise(&mut self, counter: Counter, value: u64) {
+        let held = &mut self.0[counter as usize];
+        *held = value.max(*held);
+    }
+
+    /// The present number.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+}
+
+/// Where other threads read a shard's numbers, some tens of milliseconds late.
+#[derive(Clone, Debug)]
+pub struct Published(Arc<[AtomicU64]>);
+
+impl Default for Published {
+    fn default() -> Self {
+        Self((0..Counter::ALL.len()).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Published {
+    /// Shows the present numbers.
+    pub fn publish(&self, counters: &Counters) {
+        for (shown, value) in self.0.iter().zip(counters.0) {
+            // Relaxed: each number stands for itself, nothing is ordered by them.
+            shown.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// One number as last shown.
+    pub fn get(&self, counter: Counter) -> u64 {
+        // Relaxed: see `publish`.
+        self.0[counter as usize].load(Ordering::Relaxed)
+    }
+}
