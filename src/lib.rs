@@ -2,3 +2,5 @@
 
 pub mod io;
 pub mod market;
+pub mod ring;
+mod sync;
