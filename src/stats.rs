@@ -115,3 +115,30 @@ impl Published {
         self.0[counter as usize].load(Ordering::Relaxed)
     }
 }
+
+/// The sequencer's numbers, where other threads read them.
+#[derive(Debug, Default)]
+pub struct SequencerStats {
+    /// Place of the newest record.
+    pub position: AtomicU64,
+    /// Records written to the rings.
+    pub records: AtomicU64,
+    /// Records of instruments that their source had not defined.
+    pub undefined: AtomicU64,
+    /// Definitions refused.
+    pub refused: AtomicU64,
+    /// Resynchronisations of overrun shards.
+    pub resyncs: AtomicU64,
+}
+
+impl SequencerStats {
+    /// Shows the present numbers.
+    pub fn publish(&self, counters: &crate::sequencer::Counters, position: u64) {
+        // Relaxed: each number stands for itself.
+        self.position.store(position, Ordering::Relaxed);
+        self.records.store(counters.records, Ordering::Relaxed);
+        self.undefined.store(counters.undefined, Ordering::Relaxed);
+        self.refused.store(counters.refused, Ordering::Relaxed);
+        self.resyncs.store(counters.resyncs, Ordering::Relaxed);
+    }
+}

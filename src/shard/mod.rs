@@ -268,9 +268,14 @@ impl<I: Io> Shard<I> {
         !self.ring.is_empty()
     }
 
-    /// True once after an overrun: the sequencer has to send the whole state again.
-    pub fn take_resync_request(&mut self) -> bool {
-        std::mem::take(&mut self.resync_wanted)
+    /// True after an overrun, until [`Self::resync_requested`]: the sequencer has to send the whole state again.
+    pub fn wants_resync(&self) -> bool {
+        self.resync_wanted
+    }
+
+    /// The sequencer knows that it has to send the whole state again.
+    pub fn resync_requested(&mut self) {
+        self.resync_wanted = false;
     }
 
     /// How many clients are connected.
@@ -299,6 +304,11 @@ impl<I: Io> Shard<I> {
     }
 
     /// The kernel's side.
+    pub fn io(&self) -> &I {
+        &self.io
+    }
+
+    /// The kernel's side, to be asked for something.
     pub fn io_mut(&mut self) -> &mut I {
         &mut self.io
     }

@@ -8,6 +8,8 @@
 pub const HEADER_BYTES: usize = 24;
 /// The version of the wire format.
 pub const VERSION: u8 = 1;
+/// The WebSocket subprotocol that carries packets in binary frames.
+pub const SUBPROTOCOL: &str = "tickcast.v1";
 /// Records that one packet can count.
 pub const RECORDS_MAX: usize = u16::MAX as usize;
 

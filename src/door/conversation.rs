@@ -1,0 +1,119 @@
+//! A WebSocket that keeps its task: publishers and echoes. Pings, closes and violations are answered here, messages are
+//! handed out whole.
+
+use super::Door;
+use super::stream::Peer;
+use crate::ws::close::{CloseCode, push_close};
+use crate::ws::frame::{Opcode, push_frame};
+use crate::ws::handshake::{Refusal, upgrade};
+use crate::ws::session::{Event, Limits, Role, Session};
+
+/// A whole message of the peer.
+pub(super) enum Message {
+    Text(Vec<u8>),
+    Binary(Vec<u8>),
+}
+
+/// An upgraded connection and its parser.
+pub(super) struct Conversation {
+    peer: Peer,
+    session: Session,
+    limits: Limits,
+    input: Vec<u8>,
+    at: usize,
+}
+
+/// What one step of the parser came to.
+enum Step {
+    Message(Message),
+    Send(Vec<u8>),
+    Leave(Vec<u8>),
+    More,
+}
+
+impl Conversation {
+    /// Upgrades the connection; `None` if the peer has gone meanwhile.
+    pub(super) async fn open(
+        door: &Door,
+        peer: &mut Option<Peer>,
+        request: &http::Request<()>,
+        protocols: &[&str],
+    ) -> Result<Option<Self>, Refusal> {
+        let accepted = upgrade(request, protocols)?;
+        let Some(mut peer) = peer.take() else { return Ok(None) };
+        if peer.write(&accepted.response).await.is_err() {
+            return Ok(None);
+        }
+        let limits = Limits { message_bytes_max: door.public.config.packet_bytes_max };
+        let input = peer.take_unread();
+        Ok(Some(Self { peer, session: Session::new(Role::Server), limits, input, at: 0 }))
+    }
+
+    /// The next message; `None` when the conversation is over.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        loop {
+            match self.step() {
+                Step::Message(message) => return Some(message),
+                Step::Send(frame) => self.peer.write(&frame).await.ok()?,
+                Step::Leave(frame) => {
+                    if self.peer.write(&frame).await.is_ok() {
+                        self.peer.finish().await;
+                    }
+                    return None;
+                }
+                Step::More => {
+                    self.input.clear();
+                    self.at = 0;
+                    if self.peer.read().await.ok()? == 0 {
+                        return None;
+                    }
+                    self.input = self.peer.take_unread();
+                }
+            }
+        }
+    }
+
+    /// Sends one message.
+    pub(super) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> std::io::Result<()> {
+        let mut frame = Vec::with_capacity(payload.len() + 10);
+        push_frame(opcode, payload, &mut frame);
+        self.peer.write(&frame).await
+    }
+
+    /// Ends the conversation with a reason.
+    pub(super) async fn close(mut self, code: CloseCode, reason: &str) {
+        let mut frame = Vec::new();
+        push_close(code, reason, &mut frame);
+        if self.peer.write(&frame).await.is_ok() {
+            self.peer.finish().await;
+        }
+    }
+
+    fn step(&mut self) -> Step {
+        let mut frame = Vec::new();
+        let mut consumed = 0;
+        let step = match self.session.next(&self.limits, &mut self.input[self.at..], &mut consumed) {
+            Ok(None) => Step::More,
+            Ok(Some(Event::Text(text))) => Step::Message(Message::Text(text.to_vec())),
+            Ok(Some(Event::Binary(bytes))) => Step::Message(Message::Binary(bytes.to_vec())),
+            Ok(Some(Event::Pong(_))) => Step::Send(frame),
+            Ok(Some(Event::Ping(payload))) => {
+                push_frame(Opcode::Pong, payload, &mut frame);
+                Step::Send(frame)
+            }
+            Ok(Some(Event::Close(body))) => {
+                match body {
+                    Some(body) => push_close(body.code, "", &mut frame),
+                    None => push_frame(Opcode::Close, b"", &mut frame),
+                }
+                Step::Leave(frame)
+            }
+            Err(violation) => {
+                push_close(violation.close_code(), &violation.to_string(), &mut frame);
+                Step::Leave(frame)
+            }
+        };
+        self.at += consumed;
+        step
+    }
+}

@@ -1,0 +1,209 @@
+//! One shard on its executor: glommio pins the thread, runs the door's tasks and timers, and parks the core; one task
+//! drives the hot ring.
+//!
+//! * Busy: turn after turn; the executor gets a look whenever it wants one (a handshake's bytes, a timer).
+//! * Idle: let the ring's eventfd signal, look once more, sleep on it through glommio, or until the shard's deadline.
+//!
+//! The read of the eventfd is one future that lives across sleeps. Were it dropped whenever a deadline comes first, the
+//! cancelled read could still swallow a signal meant for the next.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::net::TcpListener;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use glommio::io::BufferedFile;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+
+use super::now_ns;
+use super::park::Parking;
+use crate::door::{Door, Public};
+use crate::intake::Input;
+use crate::io::uring::{SetupError, Uring, adopt_fd};
+use crate::ring;
+use crate::shard::Shard;
+use crate::ws::close::CloseCode;
+
+/// Memory that glommio registers for files: we read eventfds only.
+const FILE_BYTES: usize = 64 * 1024;
+/// How long an idle shard goes on turning before it sleeps: shorter than a sleep and a wake-up take.
+const SPIN_NS: u64 = 20_000;
+/// How often a busy shard shows its counters.
+const PUBLISH_NS: u64 = 50_000_000;
+
+/// Why a shard could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    #[error(transparent)]
+    Ring(#[from] SetupError),
+    #[error("{0}")]
+    Event(io::Error),
+    #[error(
+        "glommio could not start: {0}; if it is locked memory, 'ulimit -l unlimited' (LimitMEMLOCK=infinity in a unit) mends it; \
+         if it is io_uring, 'sysctl -w kernel.io_uring_disabled=0' does"
+    )]
+    Executor(String),
+    #[error("the shard's thread died at its start; the lines above say why")]
+    Died,
+}
+
+/// A shard's thread.
+pub struct Core {
+    pub parking: Arc<Parking>,
+    pub thread: ExecutorJoinHandle<()>,
+}
+
+impl Core {
+    /// Waits for the end of the shard.
+    pub fn join(self) {
+        if let Err(error) = self.thread.join() {
+            tracing::error!("a shard's executor ended badly: {error}");
+        }
+    }
+}
+
+/// Starts the executor of a shard; `report` is told once how the start went.
+pub fn spawn(
+    index: usize,
+    core: usize,
+    public: Arc<Public>,
+    socket: TcpListener,
+    ring: ring::Reader,
+    report: mpsc::Sender<Result<Arc<Parking>, CoreError>>,
+) -> Result<ExecutorJoinHandle<()>, CoreError> {
+    LocalExecutorBuilder::new(Placement::Fixed(core))
+        .name(&format!("shard-{index}"))
+        .io_memory(FILE_BYTES)
+        .spawn(move || async move {
+            match set_up(&public, ring) {
+                Ok((shard, parking)) => {
+                    // The starter may have given up on another core; then nobody listens, and this one ends as well.
+                    if report.send(Ok(parking.clone())).is_ok() {
+                        run(index, public, socket, shard, parking).await;
+                    }
+                }
+                Err(error) => drop(report.send(Err(error))),
+            }
+        })
+        .map_err(|error| CoreError::Executor(error.to_string()))
+}
+
+fn set_up(public: &Public, ring: ring::Reader) -> Result<(Shard<Uring>, Arc<Parking>), CoreError> {
+    let uring = Uring::new(public.config.seats_per_shard())?;
+    let parking = Arc::new(Parking::new(uring.wake_fd().map_err(CoreError::Event)?));
+    Ok((Shard::new(public.config.shard.clone(), uring, ring), parking))
+}
+
+async fn run(index: usize, public: Arc<Public>, socket: TcpListener, shard: Shard<Uring>, parking: Arc<Parking>) {
+    let event = match shard.io().wake_fd() {
+        Ok(event) => adopt_fd::<BufferedFile>(event),
+        Err(error) => return tracing::error!("shard {index}: its eventfd cannot be duplicated: {error}"),
+    };
+    let shard = Rc::new(RefCell::new(shard));
+    let door = Door::new(index, shard.clone(), public.clone(), parking.clone());
+    let accepting = door.open(socket);
+    let mut driver = Driver { index, public, parking, shard, published_ns: 0, worked_ns: 0 };
+    let mut signal = Box::pin(event.read_at(0, 8));
+    // Relaxed: the flag stands for itself, see `Server::stop`.
+    while !driver.public.stopping.load(Ordering::Relaxed) {
+        if driver.turn_is_idle() && driver.may_sleep() {
+            if driver.sleep(signal.as_mut()).await {
+                signal.set(event.read_at(0, 8));
+            }
+            driver.woken();
+        }
+        glommio::yield_if_needed().await;
+    }
+    accepting.cancel().await;
+    driver.drain().await;
+}
+
+/// What one shard's task works with.
+struct Driver {
+    index: usize,
+    public: Arc<Public>,
+    parking: Arc<Parking>,
+    shard: Rc<RefCell<Shard<Uring>>>,
+    published_ns: u64,
+    worked_ns: u64,
+}
+
+impl Driver {
+    /// Turns once. True if the shard has had nothing to do for a while.
+    fn turn_is_idle(&mut self) -> bool {
+        let now_ns = now_ns();
+        let mut shard = self.shard.borrow_mut();
+        let worked = shard.turn(now_ns);
+        if shard.wants_resync() && self.public.inputs.try_send(Input::Resync { core: self.index }).is_ok() {
+            shard.resync_requested();
+        }
+        if worked {
+            self.worked_ns = now_ns;
+        }
+        if now_ns - self.published_ns.min(now_ns) > PUBLISH_NS {
+            self.published_ns = now_ns;
+            self.public.shards[self.index].publish(shard.counters());
+        }
+        now_ns.saturating_sub(self.worked_ns) > SPIN_NS
+    }
+
+    /// Lets the shard be woken, then looks once more for work. True if there is none.
+    fn may_sleep(&mut self) -> bool {
+        self.parking.prepare();
+        let mut shard = self.shard.borrow_mut();
+        shard.io_mut().arm();
+        let worked = shard.turn(now_ns()) || shard.has_news() || shard.wants_resync();
+        self.public.shards[self.index].publish(shard.counters());
+        if worked {
+            drop(shard);
+            self.woken();
+        }
+        !worked
+    }
+
+    /// Sleeps until the eventfd signals (true) or the shard's deadline comes (false).
+    async fn sleep<T>(&self, signal: Pin<&mut impl Future<Output = T>>) -> bool {
+        let deadline_ns = self.shard.borrow().deadline_ns();
+        let signalled = async {
+            signal.await;
+            true
+        };
+        match deadline_ns {
+            None => signalled.await,
+            Some(deadline_ns) => {
+                let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
+                let deadline = async {
+                    glommio::timer::sleep(left).await;
+                    false
+                };
+                futures_lite::future::or(signalled, deadline).await
+            }
+        }
+    }
+
+    fn woken(&mut self) {
+        self.parking.awake();
+        self.shard.borrow_mut().io_mut().mute();
+        self.worked_ns = now_ns();
+    }
+
+    /// Sends all clients away and gives them time to go.
+    async fn drain(&mut self) {
+        let until_ns = now_ns() + u64::from(self.public.config.drain_timeout_ms) * 1_000_000;
+        self.shard.borrow_mut().close_all(CloseCode::GOING_AWAY, "the server is stopping", now_ns());
+        loop {
+            let worked = self.shard.borrow_mut().turn(now_ns());
+            if self.shard.borrow().clients() == 0 || now_ns() >= until_ns {
+                return;
+            }
+            if !worked {
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+}

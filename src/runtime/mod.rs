@@ -1,0 +1,178 @@
+//! The shell that runs everything: threads, cores, signals. glommio is the executor of every shard.
+//!
+//! * `core`: one shard on its executor: turn, yield, park.
+//! * `threads`: the sequencer and the feeds.
+//! * `park`: how a shard sleeps and is woken.
+
+mod core;
+mod park;
+
+pub use self::park::Parking;
+mod threads;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use self::core::{Core, CoreError};
+
+use crate::config::{Config, Machine};
+use crate::door::{self, Public};
+use crate::intake::{self, Input};
+use crate::ring;
+use crate::sequencer::{Sequencer, SourceId};
+use crate::stats::{Published, SequencerStats};
+
+/// Why the server could not start: what is wrong, the likely cause, what mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("log: {0:?} is not a log filter; have error, warn, info, debug, or a list like info,tickcast::door=debug")]
+    Log(String),
+    #[error("the system does not tell which cores this process may use")]
+    Cores,
+    #[error(transparent)]
+    Listen(#[from] door::listen::ListenError),
+    #[error("feed {0}")]
+    Feed(#[from] crate::feed::OpenError),
+    #[error("core {core}: {error}")]
+    Core { core: usize, error: CoreError },
+    #[error("a thread could not be started: {0}; the limit of processes may be too low: 'ulimit -u'")]
+    Thread(std::io::Error),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+}
+
+/// ns since the Unix epoch.
+pub fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// A number for this run: another one than before whenever the server was started in another second.
+pub fn new_epoch() -> u32 {
+    (now_ns() / 1_000_000_000) as u32
+}
+
+/// What the machine has. Raises the descriptor limit as far as it may be raised.
+pub fn machine() -> Result<Machine, StartError> {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let descriptors_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let cores = core_affinity::get_core_ids().filter(|cores| !cores.is_empty()).ok_or(StartError::Cores)?;
+    Ok(Machine { cores: cores.into_iter().map(|core| core.id).collect(), descriptors_max })
+}
+
+/// Logs to stderr what passes the filter.
+pub fn log_to_stderr(filter: &str) -> Result<(), StartError> {
+    let parsed = tracing_subscriber::EnvFilter::try_new(filter).map_err(|_| StartError::Log(filter.to_owned()))?;
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // A second subscriber in one process (a test's) is no fault.
+    let _ = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(ansi).try_init();
+    Ok(())
+}
+
+/// Serves until a signal, then sends all clients away and returns.
+pub fn serve(config: &Config) -> Result<(), StartError> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(StartError::Signals)?;
+    let server = Server::start(config)?;
+    println!("serving on http://{}", server.address);
+    signals.forever().next();
+    tracing::info!("stopping; a second signal ends at once");
+    std::thread::Builder::new()
+        .name("second-signal".to_owned())
+        .spawn(move || {
+            signals.forever().next();
+            std::process::exit(1);
+        })
+        .map_err(StartError::Thread)?;
+    server.stop();
+    Ok(())
+}
+
+/// A running server.
+struct Server {
+    address: SocketAddr,
+    stopping: Arc<AtomicBool>,
+    shards: Vec<Arc<Parking>>,
+    cores: Vec<Core>,
+    sequencer: JoinHandle<()>,
+    feeds: Vec<JoinHandle<()>>,
+    inputs: crossbeam::channel::Sender<Input>,
+}
+
+impl Server {
+    fn start(config: &Config) -> Result<Self, StartError> {
+        let feeds = config.feeds.iter().map(crate::feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
+        let listeners = door::listen::bind(config.listen, config.cores.len(), config.send_buffer_bytes)?;
+        let address = listeners.address;
+        let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
+        let gauges: Vec<_> = writers.iter().map(ring::Writer::gauge).collect();
+        let (inputs, received) = intake::intake();
+        let public = Arc::new(Public {
+            config: config.clone(),
+            inputs: inputs.clone(),
+            gauges: gauges.clone(),
+            shards: config.cores.iter().map(|_| Published::default()).collect(),
+            sequencer: Arc::new(SequencerStats::default()),
+            stopping: Arc::new(AtomicBool::new(false)),
+            publishers: door::publish::Publishers::after(config.feeds.len() as SourceId),
+        });
+        let cores = start_cores(&public, listeners.sockets, readers)?;
+        let shards: Vec<_> = cores.iter().map(|core| core.parking.clone()).collect();
+        let sequencer = Sequencer::new(writers, config.instruments_max);
+        let other = |nth: usize| config.other_cores[nth % config.other_cores.len()];
+        let sequencer =
+            threads::spawn_sequencer(sequencer, received, shards.clone(), public.sequencer.clone(), other(0))
+                .map_err(StartError::Thread)?;
+        let mut running = Vec::new();
+        for (nth, feed) in feeds.into_iter().enumerate().filter_map(|(nth, feed)| Some((nth, feed?))) {
+            let (inputs, gauges, stopping) = (inputs.clone(), gauges.clone(), public.stopping.clone());
+            let thread = threads::spawn_feed(feed, nth as SourceId, inputs, gauges, stopping, other(nth + 1));
+            running.push(thread.map_err(StartError::Thread)?);
+        }
+        let stopping = public.stopping.clone();
+        Ok(Self { address, stopping, shards, cores, sequencer, feeds: running, inputs })
+    }
+
+    fn stop(self) {
+        // Relaxed: the flag stands for itself; the wake-ups below order it for those who sleep.
+        self.stopping.store(true, Ordering::Relaxed);
+        for shard in &self.shards {
+            shard.wake();
+        }
+        for core in self.cores {
+            core.join();
+        }
+        for feed in self.feeds {
+            let _ = feed.join();
+        }
+        // The sequencer takes this last; if it is gone already, nothing is left to stop.
+        let _ = self.inputs.send(Input::Stop);
+        let _ = self.sequencer.join();
+    }
+}
+
+/// Starts one shard a core, and waits until each of them listens, or says why it cannot.
+fn start_cores(
+    public: &Arc<Public>,
+    sockets: Vec<std::net::TcpListener>,
+    readers: Vec<ring::Reader>,
+) -> Result<Vec<Core>, StartError> {
+    let mut cores = Vec::new();
+    for (index, (socket, reader)) in sockets.into_iter().zip(readers).enumerate() {
+        let core = public.config.cores[index];
+        let (report, started) = mpsc::channel();
+        let spawned = core::spawn(index, core, public.clone(), socket, reader, report);
+        let outcome = spawned.and_then(|thread| {
+            let parking = started.recv().map_err(|_| CoreError::Died)??;
+            Ok(Core { parking, thread })
+        });
+        cores.push(outcome.map_err(|error| StartError::Core { core, error })?);
+    }
+    Ok(cores)
+}
