@@ -416,7 +416,7 @@ let state = { name: "connecting", reason: "", retryAt: 0 };
 /** @param {import("./wire.js").State} next */
 function onState(next) {
   state = next;
-  part(document.body, ".state").dataset.state = state.name;
+  document.body.dataset.state = state.name;
   write(element("state"), state.name);
   write(element("reason"), state.reason);
   showCountdown();
