@@ -329,6 +329,16 @@ fn check_refuses_every_wrong_length() {
 }
 
 #[test]
+fn check_does_not_take_a_count_from_the_record_that_follows() {
+    for (kind, following) in [(4, &[] as &[u8]), (4, &[3; 64]), (5, &[]), (5, &[3; 64])] {
+        let mut bytes = encoded(|out| encode_heartbeat(TS, out));
+        bytes[2] = kind;
+        bytes.extend(following);
+        assert_eq!(check(&bytes), Err(Malformed::Length { kind, given: 32, want: 40 }));
+    }
+}
+
+#[test]
 fn check_refuses_counts_that_the_length_does_not_hold() {
     for (name, record) in publishable().into_iter().filter(|(name, _)| matches!(*name, "book" | "raw")) {
         for count in [0u32, 1, 9, 200, u32::MAX] {
