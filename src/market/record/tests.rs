@@ -23,10 +23,13 @@ fn hex(bytes: &[u8]) -> String {
 /// Two levels, one of which removes.
 const LEVELS: [Level; 2] = [Level { px: 100, sz: 5, side: b'B' }, Level { px: 101, sz: 0, side: b'A' }];
 
-/// Every record with the bytes that another program packs for it: Python's `struct`, format `<HBBIQQQ` for the header
-/// and for the bodies `qqqq`, `qqQB7x`, `8q`, `HB5x` and `qqB7x` a level, `II`, `bbBBB3xqqQ`, none, `QQBB6x`, `B7x`.
-fn golden() -> [(&'static str, Vec<u8>, &'static str); 9] {
-    let euro = Instrument { tick_size: 1, ..Instrument::new(7, "BTC-€", "sim", -2, -8) };
+/// What a record is, as it is written, and as it has to be.
+type Golden = (&'static str, Vec<u8>, &'static str);
+
+/// The records of channels with the bytes that another program packs for them: Python's `struct`, format `<HBBIQQQ` for
+/// the header and for the bodies of all nine `qqqq`, `qqQB7x`, `8q`, `HB5x` and `qqB7x` a level, `II`, `bbBBB3xqqQ`, none,
+/// `QQBB6x`, `B7x`.
+fn golden_of_channels() -> [Golden; 5] {
     let quote = Quote { bid_px: 6_183_763, bid_sz: 378_826_000, ask_px: 6_183_764, ask_sz: -1 };
     let trade = Trade { px: 6_183_763, sz: 1200, trade_id: u64::MAX, side: b'S' };
     let ticker = Ticker {
@@ -39,7 +42,6 @@ fn golden() -> [(&'static str, Vec<u8>, &'static str); 9] {
         bid_px: 7,
         ask_px: 8,
     };
-    let gap = Gap { instrument: 7, channel: Channel::Trade, from_sequence: 11, to_sequence: 19, reason: b'O' };
     let snapshot = flags::LAST | flags::SNAPSHOT;
     [
         (
@@ -74,6 +76,14 @@ fn golden() -> [(&'static str, Vec<u8>, &'static str); 9] {
             "0600058007000000050000000000000000405b36ceeb7918dc455b36ceeb7918\
              050000000000000068656c6c6f000000",
         ),
+    ]
+}
+
+/// The same for what announces.
+fn golden_announcements() -> [Golden; 4] {
+    let euro = Instrument { tick_size: 1, ..Instrument::new(7, "BTC-€", "sim", -2, -8) };
+    let gap = Gap { instrument: 7, channel: Channel::Trade, from_sequence: 11, to_sequence: 19, reason: b'O' };
+    [
         (
             "definition",
             encoded(|out| encode_definition(&euro, out)),
@@ -99,6 +109,11 @@ fn golden() -> [(&'static str, Vec<u8>, &'static str); 9] {
              4c00000000000000",
         ),
     ]
+}
+
+/// All of them, by wire number.
+fn golden() -> impl Iterator<Item = Golden> {
+    golden_of_channels().into_iter().chain(golden_announcements())
 }
 
 #[test]
@@ -275,7 +290,7 @@ fn what_the_sequencer_owns_is_patched_and_nothing_else() {
 
 #[test]
 fn a_list_of_records_is_read_in_order_and_ends_where_one_is_cut_short() {
-    let all: Vec<u8> = golden().into_iter().flat_map(|(_, record, _)| record).collect();
+    let all: Vec<u8> = golden().flat_map(|(_, record, _)| record).collect();
     let kinds = |bytes: &[u8]| records(bytes).map(|(header, _)| header.kind).collect::<Vec<_>>();
     assert_eq!(kinds(&all), [1, 2, 3, 4, 5, 16, 17, 18, 19]);
     assert_eq!(kinds(&all[..all.len() - 1]), [1, 2, 3, 4, 5, 16, 17, 18]);
@@ -286,7 +301,7 @@ fn a_list_of_records_is_read_in_order_and_ends_where_one_is_cut_short() {
 
 /// The five kinds that publishers send.
 fn publishable() -> Vec<(&'static str, Vec<u8>)> {
-    golden().into_iter().take(5).map(|(name, record, _)| (name, record)).collect()
+    golden_of_channels().into_iter().map(|(name, record, _)| (name, record)).collect()
 }
 
 #[test]
@@ -398,7 +413,7 @@ fn readers_give_nothing_for_bodies_that_are_cut_short() {
 
 #[test]
 fn a_definition_that_is_not_utf8_gives_nothing() {
-    let (_, mut record, _) = golden().into_iter().find(|(name, ..)| *name == "definition").expect("it is in the list");
+    let (_, mut record, _) = golden().find(|(name, ..)| *name == "definition").expect("it is in the list");
     record[64] = 0xff;
     assert_eq!(read_definition(&record), None);
 }
@@ -427,7 +442,9 @@ fn assert_sound(record: &[u8], header: &Header, kind: Kind) -> Result<(), TestCa
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(header in any_header(), words: [i64; 8], side in prop::sample::select(vec![b'B', b'S', b'N'])) {
+    fn what_is_written_is_read(
+        header in any_header(), words: [i64; 8], side in prop::sample::select(vec![b'B', b'S', b'N']),
+    ) {
         let [last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px] = words;
         let of = |kind: Kind| Header { kind: kind as u8, ..header };
         let quote = Quote { bid_px: last_px, bid_sz: open_px, ask_px: high_px, ask_sz: low_px };
@@ -482,7 +499,9 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic_and_what_is_taken_is_whole(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..24, units in 0u8..20) {
+    fn random_bytes_never_panic_and_what_is_taken_is_whole(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..24, units in 0u8..20,
+    ) {
         let _ = check(&bytes);
         if bytes.len() >= HEADER_BYTES {
             (bytes[0], bytes[1], bytes[2]) = (units, 0, kind);

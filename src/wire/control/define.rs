@@ -110,8 +110,8 @@ fn name<'tape>(key: &str, field: &'tape Field, bytes_min: usize) -> Result<&'tap
 
 /// Characters that show nothing, or change how others are shown: two names that look alike must be alike.
 fn is_unseen(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    let invisible = matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    letter.is_control() || invisible || matches!(letter, '\u{2028}'..='\u{202e}')
 }
 
 fn exponent(key: &str, field: Field) -> Result<i8, RequestError> {

@@ -10,7 +10,8 @@
 //! * [`reply`]: the server's answers.
 //! * [`client`]: the same conversation from the other end, for our own clients.
 //!
-//! Cost: in proportion to the text; working memory is allocated for each request, some 30 times its length at the worst.
+//! Cost: in proportion to the text; each request allocates its working memory, some 30 times its
+//! length at the worst.
 
 pub mod client;
 pub mod define;

@@ -264,7 +264,9 @@ proptest! {
     }
 
     #[test]
-    fn a_request_that_is_broken_anywhere_never_panics(text in nearly_a_request(), at in any::<prop::sample::Index>(), byte: u8) {
+    fn a_request_that_is_broken_anywhere_never_panics(
+        text in nearly_a_request(), at in any::<prop::sample::Index>(), byte: u8,
+    ) {
         let mut broken = text.into_bytes();
         let at = at.index(broken.len());
         broken[at] = byte;
