@@ -110,3 +110,77 @@ impl Book {
         bid.chain(ask).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::record::BOOK_DELTA;
+    use super::*;
+
+    fn level(px: i64, sz: i64, side: u8) -> Level {
+        Level { px, sz, side }
+    }
+
+    fn book_of(bids: i64, asks: i64) -> Book {
+        let mut book = Book::default();
+        (0..bids).for_each(|depth| book.set(Side::Bid, 99 - depth, 1 + depth));
+        (0..asks).for_each(|depth| book.set(Side::Ask, 101 + depth, 1 + depth));
+        book
+    }
+
+    #[test]
+    fn a_delta_sets_and_removes_absolute_sizes_and_a_snapshot_replaces_all() {
+        let mut book = Book::default();
+        book.apply(BOOK_DELTA, [level(99, 5, b'B'), level(98, 6, b'B'), level(101, 7, b'A')].into_iter());
+        book.apply(BOOK_DELTA, [level(99, 3, b'B'), level(98, 0, b'B'), level(97, 0, b'B')].into_iter());
+        assert_eq!(book.bids().collect::<Vec<_>>(), [(99, 3)]);
+        assert_eq!(book.asks().collect::<Vec<_>>(), [(101, 7)]);
+        assert_eq!((book.size(Side::Bid, 99), book.size(Side::Ask, 99), book.len()), (3, 0, 2));
+        book.apply(BOOK_SNAPSHOT, [level(102, 1, b'A')].into_iter());
+        assert_eq!((book.bids().count(), book.asks().collect::<Vec<_>>()), (0, vec![(102, 1)]));
+        book.apply(BOOK_SNAPSHOT, [].into_iter());
+        assert!(book.is_empty());
+    }
+
+    #[test]
+    fn sides_are_read_best_first() {
+        let book = book_of(3, 3);
+        assert_eq!(book.bids().map(|(px, _)| px).collect::<Vec<_>>(), [99, 98, 97]);
+        assert_eq!(book.asks().map(|(px, _)| px).collect::<Vec<_>>(), [101, 102, 103]);
+    }
+
+    #[test]
+    fn a_cut_draws_from_both_sides_evenly_and_fills_up_from_the_longer() {
+        for (bids, asks, levels_max, bids_kept, asks_kept) in [
+            (9, 9, 4, 2, 2),
+            (9, 1, 4, 3, 1),
+            (1, 9, 4, 1, 3),
+            (1, 1, 4, 1, 1),
+            (0, 9, 4, 0, 4),
+            (9, 0, 4, 4, 0),
+            (9, 9, 0, 0, 0),
+        ] {
+            let levels = book_of(bids, asks).levels(levels_max);
+            let kept = |side| levels.iter().filter(|level| level.side == side).count();
+            assert_eq!((kept(b'B'), kept(b'A')), (bids_kept, asks_kept), "{levels_max} of {bids} and {asks}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_book_rebuilt_from_its_levels_is_the_same(
+            changes in prop::collection::vec((0i64..40, 0i64..4, any::<bool>()), 0..200), levels_max in 0usize..100,
+        ) {
+            let mut book = Book::default();
+            for (px, sz, bid) in changes {
+                book.set(if bid { Side::Bid } else { Side::Ask }, px, sz);
+            }
+            let cut = book.levels(levels_max);
+            prop_assert_eq!(cut.len(), book.len().min(levels_max));
+            let mut rebuilt = book_of(5, 5);
+            rebuilt.apply(BOOK_SNAPSHOT, book.levels(book.len()).into_iter());
+            prop_assert_eq!(rebuilt, book);
+        }
+    }
+}

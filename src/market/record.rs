@@ -468,6 +468,8 @@ pub fn check(bytes: &[u8]) -> Result<Header, Malformed> {
         Kind::Quote => length(Quote::BYTES)?,
         Kind::Trade => length(Trade::BYTES)?,
         Kind::Ticker => length(Ticker::BYTES)?,
+        // The count stands at byte 32: a record that ends before it has none, whatever follows.
+        Kind::Book | Kind::Raw if given < 40 => length(40)?,
         Kind::Book => {
             let count = bytes.get(32..34).ok_or(short.clone())?;
             length(40 + usize::from(u16::from_le_bytes([count[0], count[1]])) * LEVEL_BYTES)?;
@@ -548,3 +550,6 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
 }
+
+#[cfg(test)]
+mod tests;

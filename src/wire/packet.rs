@@ -78,3 +78,56 @@ pub enum PacketError {
     #[error("packet version {0}; this is version 1")]
     Version(u8),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: PacketHeader = PacketHeader {
+        flags: flags::SNAPSHOT | flags::CAUGHT_UP,
+        count: 0x0102,
+        epoch: 7,
+        position: 91823,
+        ts_send: 1_763_700_000_000_000_000,
+    };
+    /// [`HEADER`] as another program packs it: `struct.pack("<BBHIQQ", 1, 5, 0x0102, 7, 91823, 1763700000000000000)`.
+    const GOLDEN: [u8; HEADER_BYTES] = [
+        0x01, 0x05, 0x02, 0x01, 0x07, 0x00, 0x00, 0x00, 0xaf, 0x66, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x40,
+        0x5b, 0x36, 0xce, 0xeb, 0x79, 0x18,
+    ];
+
+    #[test]
+    fn the_header_has_the_bytes_of_the_protocol() {
+        assert_eq!(HEADER.encode(), GOLDEN);
+        assert_eq!(PacketHeader::read(&GOLDEN), Ok(HEADER));
+    }
+
+    #[test]
+    fn the_extremes_come_back() {
+        let header =
+            PacketHeader { flags: 255, count: u16::MAX, epoch: u32::MAX, position: u64::MAX, ts_send: u64::MAX };
+        let bytes = header.encode();
+        assert_eq!(bytes[0], 1);
+        assert_eq!(bytes[1..], [0xff; HEADER_BYTES - 1]);
+        assert_eq!(PacketHeader::read(&bytes), Ok(header));
+    }
+
+    #[test]
+    fn records_follow_the_header_and_do_not_matter_to_it() {
+        let mut packet = GOLDEN.to_vec();
+        packet.extend([0xff; 64]);
+        assert_eq!(PacketHeader::read(&packet), Ok(HEADER));
+    }
+
+    #[test]
+    fn a_header_that_is_cut_short_or_of_another_version_is_an_error() {
+        for have in 0..HEADER_BYTES {
+            assert_eq!(PacketHeader::read(&GOLDEN[..have]), Err(PacketError::Short { have }));
+        }
+        for version in [0, 2, 255] {
+            let mut packet = GOLDEN;
+            packet[0] = version;
+            assert_eq!(PacketHeader::read(&packet), Err(PacketError::Version(version)));
+        }
+    }
+}

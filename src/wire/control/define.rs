@@ -1,0 +1,130 @@
+//! What publishers ask: define instruments, so that their packets may carry records of them.
+
+use serde::Serialize;
+use simd_json::prelude::*;
+use simd_json::tape::{Object, Value};
+
+use super::RequestError;
+use super::field::{self, Field, bad, over_limit};
+
+/// Instruments that one request can define.
+pub const INSTRUMENTS_MAX: usize = 10_000;
+/// Bytes of a symbol or a venue: the directory's own limit is 255, but names are sent with every announcement.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Powers of ten to either side: beyond them no 64-bit mantissa means a price.
+const EXPONENT_MAX: u64 = 18;
+
+/// A `define` that can be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Define {
+    /// The id that the answer carries.
+    pub id: u64,
+    /// What is announced, in the order given.
+    pub instruments: Vec<DefineInstrument>,
+}
+
+/// One instrument that a publisher announces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DefineInstrument {
+    /// 1 to 64 bytes; no spaces, no `*`, nothing that cannot be seen.
+    pub symbol: String,
+    /// 0 to 64 bytes of the same kind.
+    pub venue: String,
+    /// A price is `px × 10^px_exp`.
+    pub px_exp: i8,
+    /// A size is `sz × 10^sz_exp`.
+    pub sz_exp: i8,
+    /// Smallest price step, in units of `10^px_exp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tick_size: Option<i64>,
+    /// Smallest size step, in units of `10^sz_exp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lot_size: Option<i64>,
+}
+
+/// Reads one `define`; the text is rewritten on the way.
+///
+/// # Errors
+/// What is wrong first, in the order: the text, `op`, `id`, then the instruments from the first on.
+pub fn parse_define(text: &mut [u8]) -> Result<Define, RequestError> {
+    field::with_object(text, |object| {
+        let [op, id, instruments] = field::collect(object, ["op", "id", "instruments"]);
+        let id = field::unsigned("id", id, u64::MAX);
+        let known_id = id.as_ref().ok().copied();
+        take(&op, id, instruments).map_err(|error| RequestError { id: known_id, ..error })
+    })
+}
+
+fn take(op: &Field, id: Result<u64, RequestError>, instruments: Field) -> Result<Define, RequestError> {
+    let op = field::text("op", op, "have define")?;
+    if op != "define" {
+        return Err(bad("op", format_args!("unknown op {}; have define", field::quote(op))));
+    }
+    let id = id?;
+    let list = field::list("instruments", instruments, "a list of instruments")?;
+    if list.len() > INSTRUMENTS_MAX {
+        let message = format_args!("{} in one request; at most {INSTRUMENTS_MAX}", list.len());
+        return Err(over_limit("instruments", message));
+    }
+    let instruments =
+        list.iter().enumerate().map(|(index, value)| instrument(index, &value)).collect::<Result<_, _>>()?;
+    Ok(Define { id, instruments })
+}
+
+fn instrument(index: usize, value: &Value) -> Result<DefineInstrument, RequestError> {
+    let Some(object) = value.as_object() else {
+        let given = field::describe(value);
+        return Err(bad(format_args!("instruments[{index}]"), format_args!("given {given}; want an object")));
+    };
+    fields_of(&object)
+        .map_err(|error| RequestError { message: format!("instruments[{index}].{}", error.message), ..error })
+}
+
+fn fields_of(object: &Object) -> Result<DefineInstrument, RequestError> {
+    let keys = ["symbol", "venue", "px_exp", "sz_exp", "tick_size", "lot_size"];
+    let [symbol, venue, px_exp, sz_exp, tick_size, lot_size] = field::collect(object, keys);
+    Ok(DefineInstrument {
+        symbol: name("symbol", &symbol, 1)?.to_owned(),
+        venue: if venue.is_some() { name("venue", &venue, 0)?.to_owned() } else { String::new() },
+        px_exp: exponent("px_exp", px_exp)?,
+        sz_exp: exponent("sz_exp", sz_exp)?,
+        tick_size: step("tick_size", tick_size)?,
+        lot_size: step("lot_size", lot_size)?,
+    })
+}
+
+fn name<'tape>(key: &str, field: &'tape Field, bytes_min: usize) -> Result<&'tape str, RequestError> {
+    let want = format_args!("want a text of {bytes_min} to {NAME_BYTES_MAX} bytes");
+    let text = field::text(key, field, want)?;
+    if text.len() < bytes_min || text.len() > NAME_BYTES_MAX {
+        return Err(bad(key, format_args!("{} has {} bytes; {want}", field::quote(text), text.len())));
+    }
+    match text.chars().find(|letter| *letter == '*' || letter.is_whitespace() || is_unseen(*letter)) {
+        Some(letter) => Err(bad(
+            key,
+            format_args!("{} has {letter:?}; want no *, no spaces, and only what can be seen", field::quote(text)),
+        )),
+        None => Ok(text),
+    }
+}
+
+/// Characters that show nothing, or change how others are shown: two names that look alike must be alike.
+fn is_unseen(letter: char) -> bool {
+    let invisible = matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    letter.is_control() || invisible || matches!(letter, '\u{2028}'..='\u{202e}')
+}
+
+fn exponent(key: &str, field: Field) -> Result<i8, RequestError> {
+    field::whole_number(key, field, -(EXPONENT_MAX as i64), EXPONENT_MAX).map(|number| number as i8)
+}
+
+/// A step that is not there or null is not stated.
+fn step(key: &str, field: Field) -> Result<Option<i64>, RequestError> {
+    if field.is_none_or(|value| value.is_null()) {
+        return Ok(None);
+    }
+    field::whole_number(key, field, 1, i64::MAX as u64).map(|number| Some(number as i64))
+}
+
+#[cfg(test)]
+mod tests;
