@@ -129,6 +129,8 @@ pub struct Config {
     /// Cores for the sequencer and the feeds: those without a shard, or all.
     pub other_cores: Vec<usize>,
     pub feeds: Vec<feed::Spec>,
+    /// The feeds as they were given.
+    pub feed_texts: Vec<String>,
     pub publish_token: Option<String>,
     pub enable_echo: bool,
     pub log: String,
@@ -167,12 +169,42 @@ impl Config {
         let shard = shard::Settings {
             epoch,
             heartbeat_ms: within("heartbeat_ms", layer.heartbeat_ms, 1000, 10, 60_000)?,
-            ping_interval_ms: within("ping_interval_ms", layer.ping_interval_ms, defaults.ping_interval_ms, 100, 3_600_000)?,
-            idle_timeout_ms: within("idle_timeout_ms", layer.idle_timeout_ms, defaults.idle_timeout_ms, 200, 86_400_000)?,
-            slow_timeout_ms: within("slow_timeout_ms", layer.slow_timeout_ms, defaults.slow_timeout_ms, 100, 3_600_000)?,
+            ping_interval_ms: within(
+                "ping_interval_ms",
+                layer.ping_interval_ms,
+                defaults.ping_interval_ms,
+                100,
+                3_600_000,
+            )?,
+            idle_timeout_ms: within(
+                "idle_timeout_ms",
+                layer.idle_timeout_ms,
+                defaults.idle_timeout_ms,
+                200,
+                86_400_000,
+            )?,
+            slow_timeout_ms: within(
+                "slow_timeout_ms",
+                layer.slow_timeout_ms,
+                defaults.slow_timeout_ms,
+                100,
+                3_600_000,
+            )?,
             requests_per_s: within("requests_per_s", layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000)?,
-            subscriptions_max: within("subscriptions_max", layer.subscriptions_max, defaults.subscriptions_max, 1, 1_000_000)?,
-            request_bytes_max: within("request_bytes_max", layer.request_bytes_max, defaults.request_bytes_max, 256, 64 << 20)?,
+            subscriptions_max: within(
+                "subscriptions_max",
+                layer.subscriptions_max,
+                defaults.subscriptions_max,
+                1,
+                1_000_000,
+            )?,
+            request_bytes_max: within(
+                "request_bytes_max",
+                layer.request_bytes_max,
+                defaults.request_bytes_max,
+                256,
+                64 << 20,
+            )?,
             ..defaults
         };
         let ring_bytes = within("ring_bytes", layer.ring_bytes, 32 << 20, 2 << 20, 16 << 30)?;
@@ -180,9 +212,11 @@ impl Config {
             let near = ring_bytes.next_power_of_two();
             return Err(value("ring_bytes", format!("{ring_bytes} is not a power of two; {near} is the next")));
         }
+        let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed };
         Ok(Self {
             listen: resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?,
-            feeds: resolve_feeds(&layer.feed)?,
+            feeds: resolve_feeds(&feed_texts)?,
+            feed_texts,
             publish_token: resolve_token(layer.publish_token)?,
             enable_echo: layer.enable_echo.unwrap_or(false),
             log: layer.log.unwrap_or_else(|| "info".to_owned()),
@@ -213,20 +247,52 @@ impl Config {
         let lines = [
             ("listen", self.listen.to_string()),
             ("cores", format!("{:?}, sequencer and feeds on {:?}", self.cores, self.other_cores)),
-            ("feed", self.feeds.iter().map(feed::Spec::to_string).collect::<Vec<_>>().join(" ; ")),
+            ("feed", self.feed_texts.join(" ; ")),
             ("publish", if self.publish_token.is_some() { "on, with a token" } else { "off" }.to_owned()),
             ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
             ("ring_bytes", format!("{} a shard, {} in all", mib(self.ring_bytes), mib(self.ring_bytes * shards))),
-            ("connections_max", format!("{seats}, some 4 KiB of kernel memory and 200 B of our own each: {} when full", mib(seats * 4300))),
-            ("send_buffer_bytes", format!("{} a connection at the most: {} if all were stalled", self.send_buffer_bytes, mib(seats * self.send_buffer_bytes))),
-            ("instruments_max", format!("{}, some 400 B and their books each, once for the sequencer and once a shard: {} when full", self.instruments_max, mib(self.instruments_max * 400 * (shards + 1)))),
+            (
+                "connections_max",
+                format!(
+                    "{seats}, some 4 KiB of kernel memory and 200 B of our own each: {} when full",
+                    mib(seats * 4300)
+                ),
+            ),
+            (
+                "send_buffer_bytes",
+                format!(
+                    "{} a connection at the most: {} if all were stalled",
+                    self.send_buffer_bytes,
+                    mib(seats * self.send_buffer_bytes)
+                ),
+            ),
+            (
+                "instruments_max",
+                format!(
+                    "{}, some 400 B and their books each, once for the sequencer and once a shard: {} when full",
+                    self.instruments_max,
+                    mib(self.instruments_max * 400 * (shards + 1))
+                ),
+            ),
             ("subscriptions_max", format!("{} a connection, 20 B each", self.shard.subscriptions_max)),
             ("request_bytes_max", format!("{}, held while a request is incomplete", self.shard.request_bytes_max)),
             ("requests_per_s", self.shard.requests_per_s.to_string()),
             ("packet_bytes_max", format!("{} of a publisher", self.packet_bytes_max)),
             ("heartbeat_ms", self.shard.heartbeat_ms.to_string()),
-            ("ping_interval_ms", format!("{}, idle_timeout_ms {}, slow_timeout_ms {}", self.shard.ping_interval_ms, self.shard.idle_timeout_ms, self.shard.slow_timeout_ms)),
-            ("upgrade_timeout_ms", format!("{}, head_bytes_max {}, drain_timeout_ms {}", self.upgrade_timeout_ms, self.head_bytes_max, self.drain_timeout_ms)),
+            (
+                "ping_interval_ms",
+                format!(
+                    "{}, idle_timeout_ms {}, slow_timeout_ms {}",
+                    self.shard.ping_interval_ms, self.shard.idle_timeout_ms, self.shard.slow_timeout_ms
+                ),
+            ),
+            (
+                "upgrade_timeout_ms",
+                format!(
+                    "{}, head_bytes_max {}, drain_timeout_ms {}",
+                    self.upgrade_timeout_ms, self.head_bytes_max, self.drain_timeout_ms
+                ),
+            ),
         ];
         lines.map(|(name, text)| format!("  {name:<19} {text}\n")).concat()
     }
@@ -258,8 +324,6 @@ fn resolve_listen(listen: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 fn resolve_feeds(specs: &[String]) -> Result<Vec<feed::Spec>, ConfigError> {
-    let default = ["sim".to_owned()];
-    let specs = if specs.is_empty() { &default[..] } else { specs };
     specs.iter().map(|spec| feed::Spec::parse(spec).map_err(|error| value("feed", error.to_string()))).collect()
 }
 
@@ -308,7 +372,10 @@ fn resolve_cores(list: Option<&str>, machine: &Machine) -> Result<Vec<usize>, Co
         }
         for core in first..=last {
             if !machine.cores.contains(&core) {
-                return Err(value("cores", format!("core {core} is not one of this process; have {:?}", machine.cores)));
+                return Err(value(
+                    "cores",
+                    format!("core {core} is not one of this process; have {:?}", machine.cores),
+                ));
             }
             cores.push(core);
         }
@@ -353,7 +420,9 @@ mod tests {
     #[test]
     fn core_lists_are_read_and_their_faults_named() {
         assert_eq!(resolve("cores = '0,2-4'").unwrap().cores, [0, 2, 3, 4]);
-        for (list, said) in [("7", "core 7 is not one"), ("3-1", "runs backwards"), ("a", "\"a\" is not a core"), ("1,1", "twice")] {
+        for (list, said) in
+            [("7", "core 7 is not one"), ("3-1", "runs backwards"), ("a", "\"a\" is not a core"), ("1,1", "twice")]
+        {
             let error = resolve(&format!("cores = '{list}'")).unwrap_err();
             assert!(error.starts_with("cores: ") && error.contains(said), "{error}");
         }
@@ -388,6 +457,11 @@ mod tests {
     fn a_misspelt_variable_is_refused() {
         let names = |name: &str| std::iter::once(name.to_owned());
         assert!(check_variables(names("TICKCAST_LISTEN")).is_ok());
-        assert!(check_variables(names("TICKCAST_LISTN")).unwrap_err().to_string().contains("TICKCAST_LISTN is not a setting"));
+        assert!(
+            check_variables(names("TICKCAST_LISTN"))
+                .unwrap_err()
+                .to_string()
+                .contains("TICKCAST_LISTN is not a setting")
+        );
     }
 }

@@ -48,7 +48,6 @@ pub fn intake() -> (Sender<Input>, Receiver<Input>) {
 }
 
 /// Where a source stands: what it has handed over, and how far the rings are behind.
-#[derive(Debug)]
 pub struct Pace {
     gauges: Vec<Gauge>,
     handed_over: u64,

@@ -67,7 +67,8 @@ impl Sequencer {
     pub fn accept(&mut self, source: SourceId, batch: &mut [u8], now_ns: u64) -> Vec<Result<u32, DefineError>> {
         let mut outcomes = Vec::new();
         let mut rest = batch;
-        while let Some(header) = Header::read(rest).filter(|h| (record::HEADER_BYTES..=rest.len()).contains(&h.bytes())) {
+        while let Some(header) = Header::read(rest).filter(|h| (record::HEADER_BYTES..=rest.len()).contains(&h.bytes()))
+        {
             let (bytes, tail) = std::mem::take(&mut rest).split_at_mut(header.bytes());
             match Kind::from_wire(header.kind) {
                 Some(Kind::Definition) => outcomes.push(self.define(source, bytes, now_ns)),

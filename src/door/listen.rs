@@ -20,7 +20,9 @@ pub struct Listeners {
 pub enum ListenError {
     #[error("{address} is in use by another program; stop it, or choose another port with --listen ({error})")]
     InUse { address: SocketAddr, error: io::Error },
-    #[error("{address} is not an address of this machine; have 127.0.0.1, 0.0.0.0 for all, or one that 'ip addr' shows ({error})")]
+    #[error(
+        "{address} is not an address of this machine; have 127.0.0.1, 0.0.0.0 for all, or one that 'ip addr' shows ({error})"
+    )]
     NotHere { address: SocketAddr, error: io::Error },
     #[error("listening on {address} is not permitted: ports below 1024 need CAP_NET_BIND_SERVICE ({error})")]
     Forbidden { address: SocketAddr, error: io::Error },

@@ -52,7 +52,11 @@ impl Collector for Numbers {
         }
         let of_sequencer = [
             ("sequencer_records", "Records sequenced", &self.sequencer.records),
-            ("sequencer_undefined", "Records of instruments that their source had not defined", &self.sequencer.undefined),
+            (
+                "sequencer_undefined",
+                "Records of instruments that their source had not defined",
+                &self.sequencer.undefined,
+            ),
             ("sequencer_refused", "Definitions refused", &self.sequencer.refused),
             ("sequencer_resyncs", "Times the whole state was sent again to an overrun shard", &self.sequencer.resyncs),
         ];

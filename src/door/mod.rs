@@ -39,7 +39,6 @@ use crate::wire::packet;
 use crate::ws::handshake::Refusal;
 
 /// What all doors share.
-#[derive(Debug)]
 pub struct Public {
     pub config: Config,
     pub inputs: Sender<Input>,
@@ -77,7 +76,10 @@ impl Door {
                     }
                     Err(error) => {
                         // Out of descriptors, most often: those who are here keep being served.
-                        tracing::warn!("shard {}: a connection was not accepted: {error}; is 'ulimit -n' too low?", self.index);
+                        tracing::warn!(
+                            "shard {}: a connection was not accepted: {error}; is 'ulimit -n' too low?",
+                            self.index
+                        );
                         glommio::timer::sleep(Duration::from_millis(50)).await;
                     }
                 }

@@ -82,7 +82,8 @@ fn authorize(door: &Door, request: &http::Request<()>) -> Result<(), Refusal> {
         return Err(not_found(message));
     };
     let header = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer = header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let bearer =
+        header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let query = request.uri().query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("token="));
     let query = query.map(|text| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>());
     let given = bearer.map(|(_, token)| token.trim().as_bytes().to_vec()).or(query);

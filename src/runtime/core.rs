@@ -119,7 +119,7 @@ async fn run(index: usize, public: Arc<Public>, socket: TcpListener, shard: Shar
         }
         glommio::yield_if_needed().await;
     }
-    accepting.cancel().await;
+    accepting.cancel();
     driver.drain().await;
 }
 

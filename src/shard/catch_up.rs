@@ -186,14 +186,16 @@ impl<I: Io> Shard<I> {
     fn push_instrument(&self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
         let Some(row) = self.values.row(instrument) else { return };
         let mark = catch_up.state.mark_of(instrument);
-        let wanted: Vec<(Channel, Profile, Option<Owed>)> = [Channel::Book, Channel::Ticker, Channel::Quote, Channel::Trade, Channel::Raw]
-            .into_iter()
-            .filter_map(|channel| {
-                let profile = self.interest.wants(audience, instrument, channel)?;
-                Some((channel, profile, self.owed(catch_up, instrument, channel)))
-            })
-            .collect();
-        let announce = instrument > catch_up.directory_len || wanted.iter().any(|(_, _, owed)| owed.is_some_and(|owed| owed != Owed::Merged));
+        let wanted: Vec<(Channel, Profile, Option<Owed>)> =
+            [Channel::Book, Channel::Ticker, Channel::Quote, Channel::Trade, Channel::Raw]
+                .into_iter()
+                .filter_map(|channel| {
+                    let profile = self.interest.wants(audience, instrument, channel)?;
+                    Some((channel, profile, self.owed(catch_up, instrument, channel)))
+                })
+                .collect();
+        let announce = instrument > catch_up.directory_len
+            || wanted.iter().any(|(_, _, owed)| owed.is_some_and(|owed| owed != Owed::Merged));
         if announce
             && !wanted.is_empty()
             && let Some(definition) = self.directory.get(instrument)
@@ -256,7 +258,8 @@ impl<I: Io> Shard<I> {
         history.clear();
         let wanted = |_: u64, word: u64| self.wants_of_log(audience, word);
         let from = catch_up.log.ring_position;
-        let read = if from < self.log_floor { None } else { self.ring.history(from, PIECE_BYTES, wanted, &mut history).ok() };
+        let read =
+            if from < self.log_floor { None } else { self.ring.history(from, PIECE_BYTES, wanted, &mut history).ok() };
         let mut records = std::mem::take(&mut self.scratch.records);
         records.clear();
         match read {

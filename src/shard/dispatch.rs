@@ -174,11 +174,12 @@ impl<I: Io> Shard<I> {
                     watchers.push((audience, count > 1));
                 }
             });
-            let changed =
-                (channel == Channel::Book).then(|| self.conflator.take_levels(profile, instrument)).and_then(|changed| {
+            let changed = (channel == Channel::Book).then(|| self.conflator.take_levels(profile, instrument)).and_then(
+                |changed| {
                     let book = &self.values.row(instrument)?.book()?.levels;
                     changed.present(book)
-                });
+                },
+            );
             for (audience, merged) in watchers {
                 let number = *made[usize::from(merged)]
                     .get_or_insert_with(|| self.add_merged(instrument, channel, merged, changed.as_deref()));

@@ -86,7 +86,8 @@ impl<I: Io> Shard<I> {
         } else if passed(client.received_ns, self.settings.idle_timeout_ms) {
             self.counters.add(Counter::IdleClosed, 1);
             self.say_farewell(slot, CloseCode::POLICY, "nothing was received for too long, not even a pong");
-        } else if passed(client.received_ns, self.settings.ping_interval_ms) && !client.pinged && client.place != ABSENT {
+        } else if passed(client.received_ns, self.settings.ping_interval_ms) && !client.pinged && client.place != ABSENT
+        {
             self.answer_frame(slot, Opcode::Ping, b"");
             self.clients[slot as usize].as_mut().expect("looked up above").pinged = true;
         }

@@ -29,9 +29,6 @@ mod packets;
 mod request;
 mod sweep;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 

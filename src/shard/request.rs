@@ -124,8 +124,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn on_request(&mut self, slot: u32, text: &mut [u8]) {
-        let limits =
-            RequestLimits { symbols_max: self.settings.subscriptions_max, symbol_bytes_max: SYMBOL_BYTES_MAX };
+        let limits = RequestLimits { symbols_max: self.settings.subscriptions_max, symbol_bytes_max: SYMBOL_BYTES_MAX };
         let handled = parse_request(text, &limits).and_then(|request| self.handle(slot, request));
         if let Err(error) = handled {
             self.answer_error(slot, &error);
@@ -191,7 +190,9 @@ impl<I: Io> Shard<I> {
         if total > self.settings.subscriptions_max {
             self.release(&targets);
             let max = self.settings.subscriptions_max;
-            let message = format!("symbols: {total} subscriptions (symbols times channels) would be held; at most {max} a connection");
+            let message = format!(
+                "symbols: {total} subscriptions (symbols times channels) would be held; at most {max} a connection"
+            );
             return Err(RequestError { id: Some(id), code: "limit", message });
         }
         let mut job: Vec<(Key, Owed)> = self.pending_at_old_interval(audience, &keys, profile);
@@ -212,7 +213,9 @@ impl<I: Io> Shard<I> {
                     Target::Instrument(id) => symbols.iter().any(|symbol| symbol.matches(self.interest.symbol(id))),
                     Target::Pattern(pattern) => {
                         let prefix = self.interest.prefix(pattern);
-                        symbols.iter().any(|symbol| matches!(symbol, Pattern::Prefix(own) if prefix.starts_with(own.as_str())))
+                        symbols
+                            .iter()
+                            .any(|symbol| matches!(symbol, Pattern::Prefix(own) if prefix.starts_with(own.as_str())))
                     }
                 }
         };

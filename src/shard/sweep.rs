@@ -30,6 +30,13 @@ impl<I: Io> Shard<I> {
         if members == 0 {
             return;
         }
+        let count = self.make_sends(audience);
+        self.audiences.served(audience, self.turn.now_ns);
+        self.counters.add(Counter::Records, count * members);
+    }
+
+    /// Appends the audience's packets to the arena and a send for each member; returns how many records they hold.
+    fn make_sends(&mut self, audience: AudienceId) -> u64 {
         let turn = &self.turn;
         let packing = Packing {
             epoch: self.settings.epoch,
@@ -43,12 +50,11 @@ impl<I: Io> Shard<I> {
         let arena = &mut self.scratch.arena;
         let start = arena.len();
         let (_, count) = push_packets(&packing, records.clone(), arena);
-        let shared = Send { seat: crate::io::Seat { slot: 0, generation: 0 }, start: start as u32, len: 0 };
-        let shared = Send { len: (arena.len() - start) as u32, ..shared };
+        let range = (start as u32, (arena.len() - start) as u32);
         for slot in self.audiences.members(audience) {
             let seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
-            let send = match self.fresh.get(&slot).copied() {
-                None => shared,
+            let (start, len) = match self.fresh.get(&slot).copied() {
+                None => range,
                 Some(fresh) => {
                     // It had the present values when it joined; what was merged from before then it has had.
                     let news = records.clone().filter(|(position, _)| *position > fresh.position);
@@ -57,13 +63,12 @@ impl<I: Io> Shard<I> {
                         continue;
                     }
                     push_packets(&packing, news, arena);
-                    Send { start: start as u32, len: (arena.len() - start) as u32, ..shared }
+                    (start as u32, (arena.len() - start) as u32)
                 }
             };
-            self.scratch.sends.push(Send { seat, ..send });
+            self.scratch.sends.push(Send { seat, start, len });
         }
-        self.audiences.served(audience, turn.now_ns);
-        self.counters.add(Counter::Records, count * members);
+        count
     }
 
     /// Hands the gathered sends to the kernel. Whom a full socket stops is taken out, with the rest of the send.
