@@ -1,1 +1,27 @@
-//! RFC 6455 without a socket.
+//! RFC 6455 without a socket: bytes in, events and bytes out.
+//!
+//! * [`handshake`]: an HTTP request head, and the verdict on its upgrade; [`refusal`] is the answer where it is no.
+//! * [`frame`]: the header of a frame, masking, whole frames ready to be sent.
+//! * [`session`]: what a connected peer sends, turned into messages and control frames.
+//! * [`close`]: close codes and the frame that carries one.
+//! * [`violation`]: every rule that a peer can break, and the close code that it earns.
+//!
+//! What always holds: nothing that a peer sends panics, and a peer makes this room hold no more than the message limit
+//! and some 300 bytes. What it does not do: read, write, time out, answer pings, or negotiate extensions; RSV bits are
+//! therefore always an error.
+//!
+//! Cost: an idle connection holds 16 bytes here. A small whole frame costs some 20 ns and no copy
+//! (`benches/session.rs`).
+
+pub mod close;
+pub mod frame;
+pub mod handshake;
+mod partial;
+pub mod refusal;
+pub mod session;
+pub mod violation;
+
+pub use close::{CloseCode, CloseFrame};
+pub use frame::Opcode;
+pub use session::{Event, Limits, Role, Session};
+pub use violation::Violation;

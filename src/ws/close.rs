@@ -1,0 +1,141 @@
+//! Close codes, and the frame that carries one.
+//!
+//! ```text
+//! 0 u16 code, big-endian   2 reason, UTF-8, at most 123 bytes
+//! ```
+
+use std::fmt;
+
+use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Opcode, push_frame};
+use super::violation::Violation;
+
+/// Bytes of the code in front of the reason.
+const CODE_BYTES: usize = 2;
+/// Bytes that a reason can have.
+pub const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - CODE_BYTES;
+
+/// Why a connection ends: RFC 6455 section 7.4, and the codes of our own from 4000 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// The purpose of the connection is fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// The server is drained, or the page was left.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// A rule of RFC 6455 was broken.
+    pub const PROTOCOL: Self = Self(1002);
+    /// A kind of message that this endpoint does not take.
+    pub const UNSUPPORTED: Self = Self(1003);
+    /// Text that is not UTF-8.
+    pub const BAD_UTF8: Self = Self(1007);
+    /// A flood, a bad packet, or over a limit.
+    pub const POLICY: Self = Self(1008);
+    /// A message over the size limit.
+    pub const TOO_BIG: Self = Self(1009);
+    /// The server's own fault.
+    pub const INTERNAL: Self = Self(1011);
+    /// The credentials of this connection are no longer valid.
+    pub const CREDENTIALS_EXPIRED: Self = Self(4001);
+    /// The client owed too much for too long.
+    pub const SLOW_CONSUMER: Self = Self(4002);
+    /// What was subscribed is no longer allowed.
+    pub const NOT_ENTITLED: Self = Self(4003);
+
+    /// True for the codes that may stand in a close frame: those defined for the wire (1012 to 1014 were registered
+    /// with IANA after the RFC), and the ranges of libraries and applications.
+    pub fn peer_may_send(self) -> bool {
+        //= RFC 6455 section 7.4.1
+        //# "1005 is a reserved value and MUST NOT be set as a status code in a Close control frame by an endpoint."
+        //= RFC 6455 section 7.4.1
+        //# "1006 is a reserved value and MUST NOT be set as a status code in a Close control frame by an endpoint."
+        //= RFC 6455 section 7.4.1
+        //# "1015 is a reserved value and MUST NOT be set as a status code in a Close control frame by an endpoint."
+        //= RFC 6455 section 7.4.2
+        //# "Status codes in the range 0-999 are not used."
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a peer's close frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseFrame<'a> {
+    /// One that [`CloseCode::peer_may_send`].
+    pub code: CloseCode,
+    /// Empty where none was given.
+    pub reason: &'a str,
+}
+
+/// Appends a whole server close frame. The reason is cut at a character so that the frame is a legal control frame.
+pub fn push_close(code: CloseCode, reason: &str, out: &mut Vec<u8>) {
+    assert!(code.peer_may_send(), "close code {code} must not be on the wire");
+    //= RFC 6455 section 5.5
+    //# "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be fragmented."
+    let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+    let mut payload = [0; CONTROL_PAYLOAD_BYTES_MAX];
+    //= RFC 6455 section 5.5.1
+    //# "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer (in network byte order)
+    //# representing a status code with value /code/ defined in Section 7.4."
+    payload[..CODE_BYTES].copy_from_slice(&code.0.to_be_bytes());
+    payload[CODE_BYTES..CODE_BYTES + reason.len()].copy_from_slice(reason.as_bytes());
+    push_frame(Opcode::Close, &payload[..CODE_BYTES + reason.len()], out);
+}
+
+/// Reads the unmasked payload of a close frame; `None` where it has none.
+pub fn read_close(payload: &[u8]) -> Result<Option<CloseFrame<'_>>, Violation> {
+    let Some((code, reason)) = payload.split_first_chunk::<CODE_BYTES>() else {
+        return if payload.is_empty() { Ok(None) } else { Err(Violation::CloseBodyOfOneByte) };
+    };
+    let code = CloseCode(u16::from_be_bytes(*code));
+    if !code.peer_may_send() {
+        return Err(Violation::CloseCodeNotSendable(code.0));
+    }
+    //= RFC 6455 section 5.5.1
+    //# "Following the 2-byte integer, the body MAY contain UTF-8-encoded data with value /reason/, the interpretation
+    //# of which is not defined by this specification."
+    let reason = std::str::from_utf8(reason).map_err(|_| Violation::CloseReasonNotUtf8)?;
+    Ok(Some(CloseFrame { code, reason }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_codes_meant_for_the_wire_may_be_sent() {
+        let sendable = [(1000, 1003), (1007, 1014), (3000, 4999)];
+        for code in 0..=u16::MAX {
+            let expected = sendable.iter().any(|(first, last)| (*first..=*last).contains(&code));
+            assert_eq!(CloseCode(code).peer_may_send(), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        for (reason, kept) in
+            [("slow", 4), (&"x".repeat(300) as &str, 123), (&"€".repeat(60), 123), (&"𝄞".repeat(31), 120)]
+        {
+            let mut frame = Vec::new();
+            push_close(CloseCode::SLOW_CONSUMER, reason, &mut frame);
+            assert_eq!(frame[..2], [0x88, kept as u8 + 2]);
+            let read = read_close(&frame[2..]).expect("our own frame is legal").expect("it has a code");
+            assert_eq!(read, CloseFrame { code: CloseCode::SLOW_CONSUMER, reason: &reason[..kept] });
+        }
+    }
+
+    #[test]
+    fn a_close_payload_is_empty_or_a_sendable_code_and_utf8() {
+        assert_eq!(read_close(b""), Ok(None));
+        assert_eq!(read_close(b"\x03"), Err(Violation::CloseBodyOfOneByte));
+        assert_eq!(read_close(b"\x03\xed"), Err(Violation::CloseCodeNotSendable(1005)));
+        assert_eq!(read_close(b"\x03\xe8\xff"), Err(Violation::CloseReasonNotUtf8));
+        let bye = CloseFrame { code: CloseCode::NORMAL, reason: "bye" };
+        assert_eq!(read_close(b"\x03\xe8bye"), Ok(Some(bye)));
+    }
+}

@@ -1,0 +1,69 @@
+//! Every rule of RFC 6455 that a connected peer can break.
+
+use super::close::CloseCode;
+
+/// Which rule the peer has broken. The text is short enough to be the reason of a close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// RSV1, RSV2 or RSV3 is set; no extension is ever negotiated.
+    #[error("reserved bits {0:#04x} are set and no extension is in use (RFC 6455 section 5.2)")]
+    ReservedBits(u8),
+    /// Opcode 3 to 7 or 11 to 15.
+    #[error("opcode {0:#x} is reserved (RFC 6455 section 5.2)")]
+    ReservedOpcode(u8),
+    /// A close, ping or pong without FIN.
+    #[error("a control frame is fragmented (RFC 6455 section 5.5)")]
+    ControlFragmented,
+    /// A close, ping or pong whose length does not fit into 7 bits.
+    #[error("a control frame announces more than 125 bytes (RFC 6455 section 5.5)")]
+    ControlTooLong,
+    /// A continuation frame where no message has begun.
+    #[error("a continuation frame continues no message (RFC 6455 section 5.4)")]
+    ContinuationWithoutStart,
+    /// A text or binary frame before the fragmented message has ended.
+    #[error("a new message begins inside a fragmented one (RFC 6455 section 5.4)")]
+    MessageInsideMessage,
+    /// A client's frame is not masked.
+    #[error("a frame from the client is not masked (RFC 6455 section 5.1)")]
+    NotMasked,
+    /// A server's frame is masked.
+    #[error("a frame from the server is masked (RFC 6455 section 5.1)")]
+    Masked,
+    /// The length would fit into fewer bytes than were used.
+    #[error("length {0} is not encoded in the minimal number of bytes (RFC 6455 section 5.2)")]
+    LengthNotMinimal(u64),
+    /// The top bit of a 64-bit length is set.
+    #[error("the most significant bit of a 64-bit length is set (RFC 6455 section 5.2)")]
+    LengthTopBit,
+    /// The message, fragments summed, would be larger than the limit.
+    #[error("a message of {announced} bytes is over the limit of {max}")]
+    TooBig {
+        /// Bytes of the message as far as its headers have announced them.
+        announced: u64,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// A text message that is not UTF-8, or ends within a character.
+    #[error("a text message is not valid UTF-8 (RFC 6455 section 8.1)")]
+    TextNotUtf8,
+    /// A close frame with one byte: too few for a code, too many for none.
+    #[error("a close frame has a body of 1 byte; a code takes 2 (RFC 6455 section 5.5.1)")]
+    CloseBodyOfOneByte,
+    /// A code that must not be on the wire.
+    #[error("close code {0} must not be sent (RFC 6455 section 7.4)")]
+    CloseCodeNotSendable(u16),
+    /// The reason of a close frame is not UTF-8.
+    #[error("the reason of a close frame is not valid UTF-8 (RFC 6455 section 5.5.1)")]
+    CloseReasonNotUtf8,
+}
+
+impl Violation {
+    /// The code to close with: 1007 for text, 1009 for size, 1002 for the rest.
+    pub fn close_code(&self) -> CloseCode {
+        match self {
+            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 => CloseCode::BAD_UTF8,
+            Self::TooBig { .. } => CloseCode::TOO_BIG,
+            _ => CloseCode::PROTOCOL,
+        }
+    }
+}
