@@ -49,8 +49,8 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
         Some(Command::Serve(args)) => serve(args),
         Some(Command::Tap(args)) => load::tap(&args, &mut std::io::stdout().lock()).map_err(Into::into),
-        Some(Command::Load(args)) => match load::load(&args) {
-            Ok(code) => return code,
+        Some(Command::Load(args)) => match load::load(&args, &mut std::io::stdout().lock()) {
+            Ok(report) => return ExitCode::from(report.exit_code()),
             Err(error) => Err(error.into()),
         },
     };

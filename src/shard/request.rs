@@ -49,10 +49,10 @@ impl<I: Io> Shard<I> {
     fn take_input(&mut self, slot: u32, input: &mut [u8]) {
         let limits = Limits { message_bytes_max: self.settings.request_bytes_max };
         let mut at = 0;
-        while at < input.len() {
+        loop {
             let turn = self.turn.number;
             let Some(client) = self.client_mut(slot) else { return };
-            if client.must_wait(turn) && client.ending == Ending::No {
+            if at < input.len() && client.ending == Ending::No && client.must_wait(turn) {
                 let catch_up = client.catch_up.as_mut().expect("only who catches up has to wait");
                 catch_up.held_input.extend_from_slice(&input[at..]);
                 return;
