@@ -1,0 +1,407 @@
+//! The ring against a model on one thread, where every answer can be foretold, and under two threads, where every byte
+//! that is read tells by its position what it has to be.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use proptest::prelude::*;
+use tickcast::ring::{Batch, Entry, Overrun, Reader, Writer, ring, ring_at};
+
+const HEADER_BYTES: u64 = tickcast::ring::HEADER_BYTES as u64;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push { tag: u64, words: usize },
+    Publish,
+    Read { bytes_max: usize },
+    History { entries_back: usize, bytes_max: usize, modulus: u64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (any::<u64>(), 0..300usize).prop_map(|(tag, words)| Step::Push { tag, words }),
+        4 => Just(Step::Publish),
+        3 => prop_oneof![0..64usize, 0..6000usize, Just(usize::MAX)].prop_map(|bytes_max| Step::Read { bytes_max }),
+        2 => (0..40usize, 0..3000usize, 1..4u64)
+            .prop_map(|(entries_back, bytes_max, modulus)| Step::History { entries_back, bytes_max, modulus }),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+fn firsts() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), Just((1 << 32) - 104), (0..1u64 << 60).prop_map(|words| words * 8)]
+}
+
+/// One entry of the model.
+#[derive(Clone, Debug, PartialEq)]
+struct Made {
+    position: u64,
+    tag: u64,
+    payload: Vec<u8>,
+}
+
+impl Made {
+    fn bytes(&self) -> u64 {
+        HEADER_BYTES + self.payload.len() as u64
+    }
+
+    fn first_word(&self) -> u64 {
+        self.payload.first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+    }
+}
+
+/// Whether something may still be read: near the edge the ring may give up a little early.
+#[derive(PartialEq)]
+enum Alive {
+    Yes,
+    No,
+    Either,
+}
+
+/// Everything that was ever pushed, and where the reader has to stand.
+struct Model {
+    capacity: u64,
+    first: u64,
+    head: u64,
+    published: u64,
+    position: u64,
+    made: Vec<Made>,
+    writer: Writer,
+    reader: Reader,
+}
+
+impl Model {
+    fn new(capacity: u64, first: u64) -> Self {
+        let (writer, reader) = ring_at(capacity as usize, first);
+        Self { capacity, first, head: first, published: first, position: first, made: Vec::new(), writer, reader }
+    }
+
+    fn run(&mut self, step: Step) {
+        match step {
+            Step::Push { tag, words } => self.push(tag, words % (self.capacity / 16 - 1) as usize),
+            Step::Publish => {
+                self.writer.publish();
+                self.published = self.head;
+            }
+            Step::Read { bytes_max } => self.read(bytes_max),
+            Step::History { entries_back, bytes_max, modulus } => self.history(entries_back, bytes_max, modulus),
+        }
+        assert_eq!(self.reader.position(), self.position);
+        assert_eq!(self.reader.is_empty(), self.position == self.published);
+        assert_eq!(self.writer.gauge().backlog_bytes(), self.published - self.position);
+    }
+
+    fn push(&mut self, tag: u64, words: usize) {
+        let payload: Vec<u8> = (0..words as u64).flat_map(|i| mix(self.head + i).to_le_bytes()).collect();
+        self.writer.push(tag, &payload);
+        let made = Made { position: self.head, tag, payload };
+        self.head += made.bytes();
+        self.made.push(made);
+    }
+
+    fn read(&mut self, bytes_max: usize) {
+        let mut batch = used_batch();
+        let result = self.reader.read(bytes_max, &mut batch);
+        let available = self.published - self.position;
+        match result {
+            Ok(()) => {
+                assert!(available == 0 || self.alive(self.position) != Alive::No, "an overrun was not told");
+                let expected = self.next_entries(bytes_max as u64);
+                self.position += expected.iter().map(Made::bytes).sum::<u64>();
+                assert_eq!(read_entries(&batch), expected);
+            }
+            Err(Overrun { lost }) => {
+                assert!(available > 0 && self.alive(self.position) != Alive::Yes, "an overrun where there was none");
+                assert_eq!(lost, available);
+                self.position = self.published;
+                assert_eq!(read_entries(&batch), []);
+            }
+        }
+    }
+
+    /// What a read has to bring: at least one, and as many as fit.
+    fn next_entries(&self, bytes_max: u64) -> Vec<Made> {
+        let fits = |made: &&Made| {
+            let end = made.position + made.bytes();
+            end <= self.published && (made.position == self.position || end - self.position <= bytes_max)
+        };
+        self.made.iter().skip_while(|made| made.position < self.position).take_while(fits).cloned().collect()
+    }
+
+    fn history(&mut self, entries_back: usize, bytes_max: usize, modulus: u64) {
+        let read: Vec<&Made> = self.made.iter().filter(|made| made.position < self.position).collect();
+        let Some(from) = read.iter().rev().nth(entries_back).map(|made| made.position) else { return };
+        let mut batch = used_batch();
+        let mut looked_at = Vec::new();
+        let wanted = |tag: u64, first: u64| {
+            looked_at.push((tag, first));
+            tag.is_multiple_of(modulus)
+        };
+        match self.reader.history(from, bytes_max, wanted, &mut batch) {
+            Ok(next) => {
+                assert!(self.alive(from) != Alive::No, "an overrun was not told");
+                let scanned: Vec<&Made> = read.into_iter().filter(|made| made.position >= from).collect();
+                let expected = history_entries(&scanned, bytes_max, modulus);
+                assert_eq!(next, expected.next);
+                assert_eq!(read_entries(&batch), expected.wanted);
+                assert_eq!(looked_at, expected.looked_at);
+            }
+            Err(Overrun { lost }) => {
+                assert!(self.alive(from) != Alive::Yes, "an overrun where there was none");
+                assert_eq!(read_entries(&batch), []);
+                let least = (self.head - self.capacity).min(self.position);
+                assert!((least..=least + self.capacity / 8).contains(&(from + lost)) && from + lost <= self.position);
+            }
+        }
+    }
+
+    fn alive(&self, position: u64) -> Alive {
+        let written = self.head - self.first;
+        let back = self.head - position;
+        if written <= self.capacity || back <= self.capacity - self.capacity / 8 {
+            Alive::Yes
+        } else if back > self.capacity {
+            Alive::No
+        } else {
+            Alive::Either
+        }
+    }
+}
+
+/// What a re-read of history has to bring.
+struct HistoryExpected {
+    wanted: Vec<Made>,
+    looked_at: Vec<(u64, u64)>,
+    next: u64,
+}
+
+fn history_entries(scanned: &[&Made], bytes_max: usize, modulus: u64) -> HistoryExpected {
+    let mut expected = HistoryExpected { wanted: Vec::new(), looked_at: Vec::new(), next: 0 };
+    let mut gathered = 0;
+    for made in scanned {
+        expected.next = made.position + made.bytes();
+        expected.looked_at.push((made.tag, made.first_word()));
+        if made.tag.is_multiple_of(modulus) {
+            expected.wanted.push((*made).clone());
+            gathered += made.payload.len();
+            if gathered >= bytes_max {
+                break;
+            }
+        }
+    }
+    expected
+}
+
+/// A batch that already holds an entry, which has to stay as it is.
+fn used_batch() -> Batch {
+    Batch { bytes: vec![7; 8], entries: vec![Entry { position: 1, tag: 2, start: 0, len: 8 }] }
+}
+
+/// The entries that were added to a [`used_batch`].
+fn read_entries(batch: &Batch) -> Vec<Made> {
+    let made =
+        |entry: &Entry| Made { position: entry.position, tag: entry.tag, payload: batch.payload(entry).to_vec() };
+    let mut all = batch.entries.iter().map(made);
+    assert_eq!(all.next(), Some(Made { position: 1, tag: 2, payload: vec![7; 8] }));
+    let added: Vec<Made> = all.collect();
+    assert!(!added.is_empty() || batch.bytes.len() == 8, "bytes without an entry");
+    added
+}
+
+/// A word that looks like no other (splitmix64's finalizer).
+fn mix(seed: u64) -> u64 {
+    let mut word = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_answer_is_the_models(bits in 6..14u32, first in firsts(), steps in steps()) {
+        let mut model = Model::new(1 << bits, first);
+        for step in steps {
+            model.run(step);
+        }
+    }
+}
+
+/// Position of the stress test's first entry: 2^32 is crossed on the way.
+const STRESS_FIRST: u64 = (1 << 32) - (1 << 20) - 8;
+const STRESS_CAPACITY: usize = 1 << 16;
+/// The producer stops here even where the reader has not seen what it waits for.
+const STRESS_BYTES_MAX: u64 = 2 << 30;
+
+/// The entry that belongs at a position: length, tag and every word follow from it.
+fn stress_payload(position: u64, payload: &mut Vec<u8>) -> u64 {
+    payload.clear();
+    let words = mix(position) % 24;
+    payload.extend((0..words).flat_map(|i| mix(position + i).to_le_bytes()));
+    mix(!position)
+}
+
+fn stress_produce(mut writer: Writer, stop: &AtomicBool, finished: &AtomicBool) -> u64 {
+    let mut position = STRESS_FIRST;
+    let mut payload = Vec::new();
+    let gauge = writer.gauge();
+    while position - STRESS_FIRST < STRESS_BYTES_MAX && !stop.load(Ordering::Relaxed) {
+        for _ in 0..1 + mix(position) % 8 {
+            let tag = stress_payload(position, &mut payload);
+            writer.push(tag, &payload);
+            position += HEADER_BYTES + payload.len() as u64;
+        }
+        writer.publish();
+        // The first stretch goes hand in hand, so that some reads are whole however the two threads are scheduled.
+        while position - STRESS_FIRST < 1 << 18 && gauge.backlog_bytes() > 0 && !stop.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
+    }
+    finished.store(true, Ordering::Release);
+    position
+}
+
+/// Ends the producer where an assertion of the reader fails, so that the test fails rather than hangs.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the reading side has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    reads: u64,
+    overruns: u64,
+    histories: u64,
+    histories_overrun: u64,
+    delivered_bytes: u64,
+    lost_bytes: u64,
+}
+
+impl Seen {
+    fn enough(&self) -> bool {
+        self.reads > 20_000 && self.overruns > 200 && self.histories > 200 && self.histories_overrun > 20
+    }
+
+    fn read(&mut self, reader: &mut Reader, batch: &mut Batch) {
+        batch.clear();
+        match reader.read(4096, batch) {
+            Ok(()) => {
+                self.reads += u64::from(!batch.entries.is_empty());
+                self.delivered_bytes += stress_check(batch);
+            }
+            Err(Overrun { lost }) => {
+                assert!(batch.entries.is_empty() && batch.bytes.is_empty());
+                self.overruns += 1;
+                self.lost_bytes += lost;
+            }
+        }
+    }
+
+    fn history(&mut self, reader: &Reader, from: u64, batch: &mut Batch) {
+        batch.clear();
+        let wanted = |tag: u64, _first: u64| tag.is_multiple_of(2);
+        match reader.history(from, 8192, wanted, batch) {
+            Ok(next) => {
+                assert!(from < next && next <= reader.position());
+                stress_check(batch);
+                self.histories += u64::from(!batch.entries.is_empty());
+            }
+            Err(Overrun { lost }) => {
+                assert!(batch.entries.is_empty() && lost > 0);
+                self.histories_overrun += 1;
+            }
+        }
+    }
+}
+
+/// Asserts every byte of every entry, and returns what they took in the ring.
+fn stress_check(batch: &Batch) -> u64 {
+    let mut expected = Vec::new();
+    let mut bytes = 0;
+    for entry in &batch.entries {
+        let tag = stress_payload(entry.position, &mut expected);
+        assert_eq!((entry.tag, batch.payload(entry)), (tag, &expected[..]), "torn at {}", entry.position);
+        bytes += HEADER_BYTES + u64::from(entry.len);
+    }
+    bytes
+}
+
+#[test]
+fn nothing_is_torn_while_the_producer_laps_a_reader_that_dawdles() {
+    let (writer, mut reader) = ring_at(STRESS_CAPACITY, STRESS_FIRST);
+    let gauge = writer.gauge();
+    let (stop, finished) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mut seen = Seen::default();
+    let mut batch = Batch::default();
+    let end = thread::scope(|scope| {
+        let producer = scope.spawn(|| stress_produce(writer, &stop, &finished));
+        let stop = StopOnDrop(&stop);
+        let mut remembered = STRESS_FIRST;
+        for turn in 1u64.. {
+            if finished.load(Ordering::Acquire) && reader.is_empty() {
+                break;
+            }
+            let before = reader.position();
+            seen.read(&mut reader, &mut batch);
+            if reader.position() > remembered {
+                seen.history(&reader, remembered, &mut batch);
+            }
+            if turn.is_multiple_of(8) {
+                remembered = before;
+            }
+            let dawdles = turn.is_multiple_of(64) && before - STRESS_FIRST > 1 << 18;
+            while dawdles && gauge.backlog_bytes() <= gauge.capacity_bytes() && !finished.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            stop.0.store(seen.enough(), Ordering::Relaxed);
+        }
+        producer.join().expect("the producer asserts nothing")
+    });
+    assert_eq!(reader.position(), end);
+    assert_eq!(seen.delivered_bytes + seen.lost_bytes, end - STRESS_FIRST);
+    assert!(seen.reads > 0 && seen.overruns > 0, "{seen:?}");
+    assert!(seen.histories > 0 && seen.histories_overrun > 0, "{seen:?}");
+}
+
+#[test]
+#[should_panic(expected = "want a power of two")]
+fn a_capacity_that_is_no_power_of_two_is_refused() {
+    ring(96);
+}
+
+#[test]
+#[should_panic(expected = "want a multiple of 8")]
+fn a_payload_of_odd_length_is_refused() {
+    ring(64).0.push(0, &[0; 12]);
+}
+
+#[test]
+#[should_panic(expected = "want half")]
+fn an_entry_longer_than_half_of_the_ring_is_refused() {
+    ring(64).0.push(0, &[0; 24]);
+}
+
+#[test]
+#[should_panic(expected = "the reader stands at 0")]
+fn history_that_has_not_been_read_yet_is_refused() {
+    let (mut writer, reader) = ring(64);
+    writer.push(1, &[]);
+    writer.publish();
+    let _ = reader.history(16, 0, |_, _| true, &mut Batch::default());
+}
+
+#[test]
+#[should_panic(expected = "no entry begins at 8")]
+fn history_from_within_an_entry_is_refused() {
+    let (mut writer, mut reader) = ring(64);
+    writer.push(1 << 40, &[]);
+    writer.publish();
+    let mut batch = Batch::default();
+    reader.read(64, &mut batch).expect("nothing was overwritten");
+    let _ = reader.history(8, 0, |_, _| true, &mut batch);
+}
