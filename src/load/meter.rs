@@ -24,9 +24,11 @@ pub struct Meter {
     from_future: u64,
 }
 
-/// One histogram in five numbers, in ns.
+/// One histogram in a few numbers, in ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Latency {
+    /// Values; the others mean nothing where this is 0.
+    pub count: u64,
     pub p50_ns: u64,
     pub p90_ns: u64,
     pub p99_ns: u64,
@@ -90,7 +92,14 @@ impl Meter {
 
 fn summary(histogram: &Histogram<u64>) -> Latency {
     let at = |quantile| histogram.value_at_quantile(quantile);
-    Latency { p50_ns: at(0.5), p90_ns: at(0.9), p99_ns: at(0.99), p999_ns: at(0.999), max_ns: histogram.max() }
+    Latency {
+        count: histogram.len(),
+        p50_ns: at(0.5),
+        p90_ns: at(0.9),
+        p99_ns: at(0.99),
+        p999_ns: at(0.999),
+        max_ns: histogram.max(),
+    }
 }
 
 /// The channel that a record belongs to, where it belongs to one.
@@ -155,6 +164,7 @@ mod tests {
         header.ts_recv = NOW_NS - 90_000_000_000;
         meter.record(NOW_NS, &header.with_flags(flags::SNAPSHOT));
         let near = |ns: u64, want: u64| ns.abs_diff(want) <= want / 500;
+        assert_eq!((meter.send().count, meter.recv().count), (1, 1));
         assert!(near(meter.send().p50_ns, 10_000) && near(meter.send().max_ns, 10_000), "{:?}", meter.send());
         assert!(near(meter.recv().p999_ns, 50_000) && near(meter.recv().max_ns, 50_000), "{:?}", meter.recv());
     }

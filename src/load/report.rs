@@ -187,7 +187,10 @@ fn push_measured(measured: &Measured, out: &mut String) {
 }
 
 fn latency_text(latency: &Latency) -> String {
-    let Latency { p50_ns, p90_ns, p99_ns, p999_ns, max_ns } = *latency;
+    let Latency { count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns } = *latency;
+    if count == 0 {
+        return "nothing was received".to_owned();
+    }
     let [p50, p90, p99, p999, max] = [p50_ns, p90_ns, p99_ns, p999_ns, max_ns].map(duration_text);
     format!("p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max}")
 }
@@ -205,10 +208,13 @@ fn line(out: &mut String, name: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::packet::PacketHeader;
 
     fn window(cpu_seconds: f64) -> Window {
         let counters = Counters { packets: 200, records: 3_000, gaps: 1, lost: 6, conflated: 4, ..Counters::default() };
-        Window { seconds: 2.0, bytes: 500_000, counters, meter: Meter::default(), cpu_seconds, starved_seconds: 0.0 }
+        let mut meter = Meter::default();
+        meter.packet(50_000, &PacketHeader { flags: 0, count: 0, epoch: 1, position: 1, ts_send: 30_000 });
+        Window { seconds: 2.0, bytes: 500_000, counters, meter, cpu_seconds, starved_seconds: 0.0 }
     }
 
     fn report(windows: &[Window]) -> Report {
@@ -229,8 +235,8 @@ measured      2.0 s
 packets       200 /s
 records       3.00 k/s
 bytes         0.50 MB/s
-from ts_send  p50 0ns  p90 0ns  p99 0ns  p99.9 0ns  max 0ns
-from ts_recv  p50 0ns  p90 0ns  p99 0ns  p99.9 0ns  max 0ns
+from ts_send  p50 20.0us  p90 20.0us  p99 20.0us  p99.9 20.0us  max 20.0us
+from ts_recv  nothing was received
 gaps          2 (12 records missing)
 conflated     8
 violations    0

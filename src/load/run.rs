@@ -315,7 +315,6 @@ fn is_stalled(index: usize, percent: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use tungstenite::protocol::Message;
 
     use super::*;
     use crate::load::fake::{self, PacketBuilder};
@@ -404,16 +403,15 @@ mod tests {
     #[test]
     fn a_run_goes_from_the_directory_to_its_report() {
         let directory = r#"{"instruments":[{"instrument":1,"symbol":"BTC-USD"}]}"#;
-        let address = fake::serve(directory, |mut peer| {
-            let request = fake::subscribe_request(&mut peer);
-            let message = format!("have {}", request["symbols"]);
-            let reply = serde_json::json!({"type": "error", "id": 1, "code": "test", "message": message});
-            // In one write with the packet after it, and before the client can have left.
-            peer.write(Message::text(reply.to_string())).expect("the client reads");
-            peer.send(PacketBuilder::new().definition(1, "BTC-USD").quote(1, 0).message()).expect("the client reads");
+        let (told, asked) = std::sync::mpsc::channel();
+        let address = fake::serve(directory, move |mut peer| {
+            told.send(fake::subscribe_request(&mut peer)["symbols"].take()).expect("the test waits");
+            // A client may have left by then: the run is short.
+            let _ = peer.send(PacketBuilder::new().definition(1, "BTC-USD").quote(1, 0).message());
             fake::wait_for_end(&mut peer);
         });
         let (report, text) = run(address, &["--clients", "5", "--threads", "2", "--shape", "one"], false);
+        assert!((0..5).all(|_| asked.recv() == Ok(serde_json::json!(["BTC-USD"]))));
         let report = report.expect("a run");
         assert_eq!((report.connected, report.sequence_violations), (5, 0));
         assert!(text.starts_with("connections   5 connected, 0 refused ("), "{text}");

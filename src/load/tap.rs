@@ -276,6 +276,9 @@ impl Stats {
 }
 
 fn latency_text(latency: &Latency) -> String {
+    if latency.count == 0 {
+        return "-".to_owned();
+    }
     let [p50, p99, max] = [latency.p50_ns, latency.p99_ns, latency.max_ns].map(duration_text);
     format!("p50 {p50} p99 {p99} max {max}")
 }
@@ -430,7 +433,12 @@ mod tests {
         );
         line.clear();
         stats.push_line(start + Duration::from_secs(3), decoder.counters(), &channels, &mut line);
-        assert!(line.starts_with("  quote 0 /s") && line.ends_with("gaps 0  conflated 0\n"), "{line}");
+        assert!(
+            line.starts_with("  quote 0 /s")
+                && line.contains("  send -  recv -  ")
+                && line.ends_with("gaps 0  conflated 0\n"),
+            "{line}"
+        );
     }
 
     #[test]

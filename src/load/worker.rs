@@ -409,6 +409,22 @@ mod tests {
     }
 
     #[test]
+    fn subscriptions_that_the_server_rejects_are_counted_by_message() {
+        let (told, heard) = channel();
+        let address = fake::serve("", move |mut peer| {
+            fake::subscribe_request(&mut peer);
+            let error = r#"{"type":"error","id":1,"code":"bad_request","message":"symbols: too many"}"#;
+            peer.send(Message::text(error)).expect("the client reads");
+            peer.close(None).expect("the client reads");
+            fake::wait_for_end(&mut peer);
+            told.send(()).expect("the test waits");
+        });
+        let (tally, _) = run(address, 2, false, &heard);
+        assert_eq!(tally.rejected, BTreeMap::from([("bad_request: symbols: too many".to_owned(), 2)]));
+        assert_eq!(tally.closes, BTreeMap::from([("1005 (no code given)".to_owned(), 2)]));
+    }
+
+    #[test]
     fn a_stalled_client_reads_nothing_until_the_run_is_over() {
         let (told, heard) = channel();
         let address = fake::serve("", move |mut peer| {
