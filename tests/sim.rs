@@ -1,0 +1,357 @@
+//! The simulated market, read as any other feed: by its wire records, with books of our own, on a virtual clock.
+
+use std::collections::{HashMap, HashSet};
+
+use tickcast::feed::sim::{Params, Shape, Sim};
+use tickcast::feed::{BATCH_BYTES_MAX, Feed, Next};
+use tickcast::market::record::{self, Header, PRICE_NONE, Quote, Ticker, Trade, flags};
+use tickcast::market::{Book, Kind};
+
+const START_NS: u64 = 1_763_700_000_000_000_000;
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+/// Polls until the feed has nothing more at `now_ns`; hands over each batch.
+fn drain(sim: &mut Sim, now_ns: u64, batch: &mut Vec<u8>, mut each: impl FnMut(&[u8])) -> u64 {
+    loop {
+        batch.clear();
+        let next = sim.poll(now_ns, batch);
+        assert!(batch.len() <= BATCH_BYTES_MAX + 16 * 1024, "a batch of {} bytes", batch.len());
+        each(batch);
+        match next {
+            Next::Now => {}
+            Next::At(at_ns) => return at_ns,
+            other => panic!("a market neither ends nor waits for room: {other:?}"),
+        }
+    }
+}
+
+/// The whole stream up to `until_ns`, polled when the feed asks to be.
+fn run(params: &Params, until_ns: u64, mut each: impl FnMut(&[u8])) -> Sim {
+    let (mut sim, mut batch) = (Sim::new(params), Vec::new());
+    let mut now_ns = START_NS;
+    while now_ns <= until_ns {
+        let at_ns = drain(&mut sim, now_ns, &mut batch, &mut each);
+        assert!(at_ns > now_ns && (at_ns - START_NS).is_multiple_of(MS), "asks for {at_ns} at {now_ns}");
+        now_ns = at_ns;
+    }
+    sim
+}
+
+fn stream(params: &Params, elapsed_ns: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    run(params, START_NS + elapsed_ns, |batch| bytes.extend_from_slice(batch));
+    bytes
+}
+
+fn params(text: &str) -> Params {
+    Params::parse(text).expect(text)
+}
+
+/// Everything that must hold of the records of one instrument, in their order.
+#[derive(Default)]
+struct Instrument {
+    tick: i64,
+    lot: i64,
+    depth: usize,
+    book: Book,
+    quote: Option<Quote>,
+    /// What rests at the touch that trades of this event have not taken.
+    taken: i64,
+    trade_id: Option<u64>,
+    last_px: i64,
+    volume: i64,
+    ticker: Option<Ticker>,
+    ticker_ns: u64,
+    newest_ns: u64,
+}
+
+impl Instrument {
+    fn top(&self) -> Quote {
+        let (bid_px, bid_sz) = self.book.bids().next().expect("a bid");
+        let (ask_px, ask_sz) = self.book.asks().next().expect("an ask");
+        Quote { bid_px, bid_sz, ask_px, ask_sz }
+    }
+
+    fn book(&mut self, record: &[u8]) {
+        let (kind, levels) = record::read_book(record).expect("a book");
+        let levels: Vec<_> = levels.collect();
+        assert!(!levels.is_empty() && levels.iter().all(|level| level.px > 0 && level.px % self.tick == 0));
+        assert!(levels.iter().all(|level| level.sz >= 0 && level.sz % self.lot == 0), "sizes are lots");
+        assert_eq!(kind == b'S', self.quote.is_none(), "a whole book comes first and once");
+        for level in levels.iter().filter(|level| kind == b'D' && level.sz == 0) {
+            let side = if level.side == b'B' { tickcast::market::Side::Bid } else { tickcast::market::Side::Ask };
+            assert!(self.book.size(side, level.px) > 0, "only what is there is taken away");
+        }
+        self.book.apply(kind, levels.into_iter());
+        assert_eq!((self.book.bids().count(), self.book.asks().count()), (self.depth, self.depth));
+        let top = self.top();
+        let spread = (top.ask_px - top.bid_px) / self.tick;
+        assert!((1..=3).contains(&spread), "a spread of {spread} ticks");
+    }
+
+    fn trade(&mut self, record: &[u8]) {
+        let trade = Trade::read(record).expect("a trade");
+        let top = self.top();
+        let (px, rests) = match trade.side {
+            b'B' => (top.ask_px, top.ask_sz),
+            b'S' => (top.bid_px, top.bid_sz),
+            other => panic!("side {other}"),
+        };
+        assert_eq!(trade.px, px, "a trade is at the touch");
+        self.taken += trade.sz;
+        assert!(trade.sz > 0 && trade.sz % self.lot == 0 && self.taken <= rests, "no more than rests there");
+        if let Some(before) = self.trade_id.replace(trade.trade_id) {
+            assert_eq!(trade.trade_id, before + 1);
+        }
+        self.last_px = trade.px;
+        self.volume += trade.sz;
+    }
+
+    fn ticker(&mut self, record: &[u8], ts_event: u64) {
+        let ticker = Ticker::read(record).expect("a ticker");
+        let top = self.top();
+        assert_eq!((ticker.bid_px, ticker.ask_px), (top.bid_px, top.ask_px));
+        assert!(ticker.low_px <= ticker.open_px.min(ticker.last_px) && ticker.low_px > 0);
+        assert!(ticker.high_px >= ticker.open_px.max(ticker.last_px));
+        for mantissa in [ticker.high_px, ticker.volume, ticker.turnover] {
+            assert!((1..1 << 53).contains(&mantissa), "{ticker:?}");
+        }
+        if let Some(before) = self.ticker.replace(ticker) {
+            assert_eq!(ticker.last_px, self.last_px);
+            assert_eq!(ticker.volume - before.volume, self.volume, "volume counts the trades between");
+            assert!(ticker.turnover > before.turnover && ticker.open_px == before.open_px);
+            assert!(self.ticker_ns == START_NS || ts_event >= self.ticker_ns + SECOND, "at most one a second");
+        }
+        (self.ticker_ns, self.volume) = (ts_event, 0);
+    }
+}
+
+/// Reads a stream record by record.
+#[derive(Default)]
+struct Checker {
+    depth: usize,
+    instruments: HashMap<u32, Instrument>,
+    symbols: HashSet<String>,
+    /// Instrument and time of the event that has not had its LAST.
+    open: Option<(u32, u64)>,
+    /// Records of the open event, one letter each.
+    letters: String,
+    newest_ns: u64,
+    counts: HashMap<u8, u64>,
+}
+
+impl Checker {
+    fn batch(&mut self, batch: &[u8]) {
+        let mut bytes = 0;
+        for (header, record) in record::records(batch) {
+            bytes += record.len();
+            assert_eq!((header.sequence, header.ts_recv), (0, 0), "these are the sequencer's");
+            if header.kind == Kind::Definition as u8 {
+                self.define(record);
+            } else {
+                record::check(record).expect("a well-formed record");
+                self.record(header, record);
+            }
+        }
+        assert_eq!(bytes, batch.len(), "whole records");
+        assert_eq!(self.open, None, "a batch does not cut an event");
+    }
+
+    fn define(&mut self, record: &[u8]) {
+        let defined = record::read_definition(record).expect("a definition");
+        assert_eq!(defined.id as usize, self.instruments.len() + 1, "local ids are dense");
+        assert!(defined.tick_size > 0 && defined.lot_size > 0 && defined.tick_size != PRICE_NONE);
+        let (tick, lot, depth) = (defined.tick_size, defined.lot_size, self.depth);
+        self.instruments.insert(defined.id, Instrument { tick, lot, depth, ..Instrument::default() });
+        assert!(self.symbols.insert(defined.symbol));
+    }
+
+    fn record(&mut self, header: Header, record: &[u8]) {
+        let event = (header.instrument, header.ts_event);
+        assert_eq!(*self.open.get_or_insert(event), event, "an event is one instrument's at one time");
+        assert!(header.ts_event >= self.newest_ns, "time never goes back");
+        self.newest_ns = header.ts_event;
+        *self.counts.entry(header.kind).or_default() += 1;
+        let instrument = self.instruments.get_mut(&header.instrument).expect("defined before its use");
+        instrument.newest_ns = header.ts_event;
+        match Kind::from_wire(header.kind).expect("a kind") {
+            Kind::Book => instrument.book(record),
+            Kind::Trade => instrument.trade(record),
+            Kind::Ticker => instrument.ticker(record, header.ts_event),
+            Kind::Quote => {
+                let quote = Quote::read(record);
+                assert_eq!(quote, Some(instrument.top()), "a quote is the top of the book");
+                assert_ne!(quote, instrument.quote, "a quote that says nothing new");
+                instrument.quote = quote;
+            }
+            other => panic!("{other:?} is not this feed's"),
+        }
+        self.letters.push(char::from(b'0' + header.kind));
+        if header.flags == flags::LAST {
+            self.end_event(header.instrument);
+        } else {
+            assert_eq!(header.flags, 0);
+        }
+    }
+
+    /// One book record in each event, trades before it, a quote and a ticker after it, and LAST nowhere else.
+    fn end_event(&mut self, id: u32) {
+        let rest = self.letters.trim_start_matches('2');
+        assert!(matches!(rest, "4" | "41" | "43" | "413"), "an event of {:?}", self.letters);
+        let instrument = self.instruments.get_mut(&id).expect("it was just used");
+        assert_eq!(instrument.quote, Some(instrument.top()), "every change of the top has its quote");
+        instrument.taken = 0;
+        self.open = None;
+        self.letters.clear();
+    }
+}
+
+fn check(text: &str, elapsed_ns: u64) -> Checker {
+    let params = params(text);
+    let mut checker = Checker { depth: params.depth as usize, ..Checker::default() };
+    let sim = run(&params, START_NS + elapsed_ns, |batch| checker.batch(batch));
+    let definitions = checker.instruments.len() as u64;
+    assert_eq!(definitions, u64::from(params.instruments));
+    assert_eq!(sim.report().records, checker.counts.values().sum::<u64>() + definitions);
+    checker
+}
+
+#[test]
+fn every_record_of_a_minute_is_consistent_with_those_before_it() {
+    let checker = check("", 60 * SECOND);
+    let quiet = checker.instruments.values().map(|instrument| instrument.newest_ns).min().expect("instruments");
+    assert!(checker.newest_ns - quiet < 3 * SECOND, "every instrument has moved in the last seconds");
+    let all = checker.counts.values().sum::<u64>() as f64;
+    let share = |kind: Kind| (checker.counts[&(kind as u8)] as f64 / all * 100.0).round() as u64;
+    println!("{:?}", [Kind::Quote, Kind::Book, Kind::Trade, Kind::Ticker].map(|kind| (kind, share(kind))));
+    assert!((38..=48).contains(&share(Kind::Quote)) && (38..=48).contains(&share(Kind::Book)));
+    assert!((12..=20).contains(&share(Kind::Trade)), "{} % trades", share(Kind::Trade));
+    assert!(checker.counts[&(Kind::Ticker as u8)] > 50 * 200, "about one a second for each");
+}
+
+#[test]
+fn thin_and_deep_books_and_other_seeds_are_consistent_too() {
+    check("instruments=3,depth=1,rate=20000,seed=2", 10 * SECOND);
+    check("instruments=40,depth=100,rate=20000,seed=3,shape=even", 5 * SECOND);
+    check("instruments=1,rate=50000,seed=4", 5 * SECOND);
+    check("instruments=20000,rate=20000,seed=5", SECOND);
+}
+
+#[test]
+fn the_stream_opens_with_every_definition_and_then_every_state() {
+    let bytes = stream(&params("instruments=50"), 0);
+    let kinds: Vec<u8> = record::records(&bytes).map(|(header, _)| header.kind).collect();
+    assert!(kinds[..50].iter().all(|&kind| kind == Kind::Definition as u8));
+    assert!(kinds[50..].chunks(3).all(|state| state == [4, 1, 3]), "book, quote, ticker");
+    assert_eq!(kinds.len(), 200);
+}
+
+#[test]
+fn same_seed_same_bytes_and_another_seed_another_market() {
+    let once = stream(&params("seed=9"), 3 * SECOND);
+    assert!(once == stream(&params("seed=9"), 3 * SECOND));
+    assert!(once != stream(&params("seed=10"), 3 * SECOND));
+}
+
+#[test]
+fn when_it_is_polled_does_not_change_the_bytes() {
+    let text = "seed=11,rate=40000";
+    let (mut sim, mut batch) = (Sim::new(&params(text)), Vec::new());
+    let (mut ragged, mut now_ns) = (Vec::new(), START_NS);
+    // From 1 ns to 0.95 s late, across a storm.
+    for step in [0, 1, 999_999, 17, 3 * MS, 950 * MS, 1, 333_333_333, 900 * MS, 5 * MS].into_iter().cycle().take(60) {
+        now_ns += step;
+        drain(&mut sim, now_ns, &mut batch, |bytes| ragged.extend_from_slice(bytes));
+    }
+    assert_eq!(sim.shifted_ns(), 0);
+    let mut steady = stream(&params(text), now_ns - START_NS);
+    // The steady run stops at the last millisecond that it asked for; what lies between is cut off.
+    assert!(ragged.len() >= steady.len());
+    steady.extend_from_slice(&ragged[steady.len()..]);
+    assert!(ragged == steady);
+    let surplus = record::records(&ragged).filter(|(header, _)| header.ts_event > now_ns).count();
+    assert_eq!(surplus, 0);
+}
+
+#[test]
+fn a_late_poll_catches_up_in_batches_and_a_very_late_one_drops_the_backlog() {
+    let (mut sim, mut batch) = (Sim::new(&params("rate=100000,shape=even")), Vec::new());
+    let mut now_ns = drain(&mut sim, START_NS, &mut batch, |_| {});
+    let mut batches = 0;
+    now_ns += 900 * MS;
+    drain(&mut sim, now_ns, &mut batch, |_| batches += 1);
+    assert!(batches > 100, "900 ms are 90,000 records, in {batches} batches");
+    assert_eq!(sim.shifted_ns(), 0);
+
+    let before = sim.report().records;
+    now_ns += 3600 * SECOND;
+    let mut times = Vec::new();
+    drain(&mut sim, now_ns, &mut batch, |bytes| {
+        times.extend(record::records(bytes).map(|(header, _)| header.ts_event));
+    });
+    assert!(sim.report().records - before < 10, "the hour is dropped");
+    assert!(sim.shifted_ns() > 3599 * SECOND && times.iter().all(|&ts_event| ts_event == now_ns));
+}
+
+#[test]
+fn nothing_is_due_where_the_clock_stands_still_or_goes_back() {
+    let (mut sim, mut batch) = (Sim::new(&params("rate=1,shape=even")), Vec::new());
+    let at_ns = drain(&mut sim, START_NS, &mut batch, |_| {});
+    for now_ns in [START_NS, START_NS - SECOND] {
+        batch.clear();
+        assert_eq!(sim.poll(now_ns, &mut batch), Next::At(at_ns));
+        assert!(batch.is_empty());
+    }
+}
+
+#[test]
+fn rate_and_bursts_are_those_of_a_real_feed() {
+    let rate = 20_000;
+    let mut bins = vec![0u64; 12_000];
+    run(&params("seed=1"), START_NS + 120 * SECOND, |batch| {
+        for (header, _) in record::records(batch).filter(|(header, _)| header.ts_event > START_NS) {
+            if let Some(bin) = bins.get_mut(((header.ts_event - START_NS) / (10 * MS)) as usize) {
+                *bin += 1;
+            }
+        }
+    });
+    let total: u64 = bins.iter().sum();
+    let mean = total as f64 / 120.0;
+    assert!((mean / f64::from(rate) - 1.0).abs() < 0.04, "{mean} records a second");
+    let busiest = *bins.iter().max().expect("bins") as f64 / (mean / 100.0);
+    let second = bins.chunks(100).map(|second| second.iter().sum::<u64>()).max().expect("bins") as f64 / mean;
+    println!("mean {mean}, busiest 10 ms {busiest:.1} times, busiest second {second:.2} times");
+    assert!((40.0..=100.0).contains(&busiest), "busiest 10 ms: {busiest}");
+    assert!((2.0..=8.0).contains(&second), "busiest second: {second}");
+}
+
+#[test]
+fn activity_is_skewed_towards_the_first_of_the_list() {
+    let mut counts = vec![0u64; 201];
+    run(&params("shape=even"), START_NS + 5 * SECOND, |batch| {
+        record::records(batch).for_each(|(header, _)| counts[header.instrument as usize] += 1);
+    });
+    let total: u64 = counts.iter().sum();
+    assert!(counts[1] > 15 * counts[200], "{} against {}", counts[1], counts[200]);
+    assert!(counts[1..=20].iter().sum::<u64>() * 10 > total * 4, "the first tenth has near half of all");
+}
+
+#[test]
+fn parameters_have_defaults_bounds_and_errors_that_say_them() {
+    let all = params("instruments=7,rate=9,seed=18446744073709551615,depth=3,shape=even");
+    assert_eq!(all, Params { instruments: 7, rate: 9, seed: u64::MAX, depth: 3, shape: Shape::Even });
+    assert_eq!(params(""), Params::default());
+    for (text, wanted) in [
+        ("instruments=0", "instruments=0: want a number from 1 to 20000"),
+        ("instruments=20001", "instruments=20001: want a number from 1 to 20000"),
+        ("rate=5000001", "rate=5000001: want a number from 1 to 5000000"),
+        ("depth=101", "depth=101: want a number from 1 to 100"),
+        ("seed=-1", "seed=-1: want a number from 0 to 18446744073709551615"),
+        ("shape=spiky", "shape=spiky: want bursty or even"),
+        ("speed=2", "unknown key \"speed\"; have instruments, rate, seed, depth, shape"),
+        ("rate", "\"rate\" is not key=value"),
+    ] {
+        assert_eq!(Params::parse(text), Err(wanted.to_owned()), "{text}");
+    }
+}
