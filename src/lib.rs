@@ -1,3 +1,4 @@
 //! tickcast pushes live market data to very many WebSocket clients.
 
+pub mod feed;
 pub mod market;
