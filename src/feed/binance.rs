@@ -1,1 +1,0 @@
-//! Binance's messages.

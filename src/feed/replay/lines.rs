@@ -1,0 +1,198 @@
+//! The lines of a recording, gzip or plain, told apart by the first two bytes.
+//!
+//! What always holds: a line is at most [`LINE_BYTES_MAX`] long in memory, whatever the file holds; one descriptor serves
+//! any number of readers, since each reads at an offset of its own. Cost: one copy of each line; a reader of a
+//! gzip file holds some 100 KB.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use flate2::bufread::MultiGzDecoder;
+
+/// Longer lines are passed over. The longest message seen at any venue is 0.7 MB.
+pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A line buffer larger than this is given back after use.
+const LINE_BYTES_KEPT: usize = 256 * 1024;
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// What was found where a line was looked for.
+#[derive(Debug)]
+pub enum Found {
+    /// A line; [`Lines::line`] has it.
+    Line,
+    /// A line that is too long; it was passed over.
+    TooLong,
+    /// The file cannot be read further, such as gzip that is cut short. Nothing follows.
+    Broken(io::Error),
+    /// The end.
+    End,
+}
+
+/// Reads a recording line by line.
+pub struct Lines {
+    input: Box<dyn BufRead + Send>,
+    line: Vec<u8>,
+    number: u64,
+    ended: bool,
+}
+
+impl Lines {
+    /// Starts at the beginning of `file`. A file that cannot be read shows that with the first line.
+    pub fn new(file: &Arc<File>) -> Self {
+        let mut input = BufReader::new(At { file: Arc::clone(file), offset: 0 });
+        let gzip = input.fill_buf().is_ok_and(|start| start.starts_with(&GZIP_MAGIC));
+        let input: Box<dyn BufRead + Send> = if gzip {
+            Box::new(BufReader::with_capacity(32 * 1024, MultiGzDecoder::new(input)))
+        } else {
+            Box::new(input)
+        };
+        Self { input, line: Vec::new(), number: 0, ended: false }
+    }
+
+    /// Goes on to the next line that is not blank.
+    pub fn advance(&mut self) -> Found {
+        loop {
+            if self.ended {
+                return Found::End;
+            }
+            let found = self.read_line();
+            if !matches!(found, Found::Line) || !self.line.trim_ascii().is_empty() {
+                return found;
+            }
+        }
+    }
+
+    /// The bytes of the line, without its end.
+    pub fn line(&mut self) -> &mut [u8] {
+        &mut self.line
+    }
+
+    /// Its number in the file, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn read_line(&mut self) -> Found {
+        self.line.clear();
+        if self.line.capacity() > LINE_BYTES_KEPT {
+            self.line.shrink_to(LINE_BYTES_KEPT);
+        }
+        self.number += 1;
+        let mut too_long = false;
+        loop {
+            let chunk = match self.input.fill_buf() {
+                Ok(chunk) => chunk,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    self.ended = true;
+                    return Found::Broken(error);
+                }
+            };
+            let end = chunk.iter().position(|byte| *byte == b'\n');
+            let part = &chunk[..end.unwrap_or(chunk.len())];
+            too_long |= self.line.len() + part.len() > LINE_BYTES_MAX;
+            if !too_long {
+                self.line.extend_from_slice(part);
+            }
+            let (at_end, used) = (chunk.is_empty(), part.len() + usize::from(end.is_some()));
+            self.input.consume(used);
+            self.ended = at_end;
+            match (at_end || end.is_some(), too_long) {
+                (true, true) => return Found::TooLong,
+                (true, false) if at_end && self.line.is_empty() => return Found::End,
+                (true, false) => return Found::Line,
+                (false, _) => {}
+            }
+        }
+    }
+}
+
+/// A position in a file that others read as well.
+struct At {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Read for At {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn lines_of(bytes: &[u8]) -> Lines {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(bytes).expect("room for it");
+        Lines::new(&Arc::new(file))
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).expect("a Vec takes all");
+        encoder.finish().expect("a Vec takes all")
+    }
+
+    /// Lines with their numbers, and how it ended.
+    fn read_all(mut lines: Lines) -> (Vec<(u64, String)>, Found) {
+        let mut all = Vec::new();
+        loop {
+            match lines.advance() {
+                Found::Line => {
+                    let number = lines.number();
+                    all.push((number, String::from_utf8_lossy(lines.line()).into_owned()));
+                }
+                Found::TooLong => all.push((lines.number(), "too long".to_owned())),
+                end => return (all, end),
+            }
+        }
+    }
+
+    #[test]
+    fn plain_and_gzip_and_several_gzip_members_read_the_same() {
+        let text = b"one\n\n  \ntwo\nthree";
+        let two_members = [gzip(&text[..6]), gzip(&text[6..])].concat();
+        for bytes in [text.to_vec(), gzip(text), two_members] {
+            let (all, end) = read_all(lines_of(&bytes));
+            let want = [(1, "one"), (4, "two"), (5, "three")].map(|(number, line)| (number, line.to_owned()));
+            assert_eq!(all, want);
+            assert!(matches!(end, Found::End));
+        }
+        assert!(matches!(read_all(lines_of(b"")).1, Found::End));
+    }
+
+    #[test]
+    fn a_line_beyond_the_bound_is_passed_over_and_the_next_is_read() {
+        let mut text = b"a\n".to_vec();
+        text.resize(text.len() + LINE_BYTES_MAX, b'x');
+        text.extend_from_slice(b"\n");
+        text.resize(text.len() + LINE_BYTES_MAX + 1, b'y');
+        text.extend_from_slice(b"\nb\n");
+        let (all, _) = read_all(lines_of(&text));
+        let lengths: Vec<_> = all.iter().map(|(number, line)| (*number, line.len())).collect();
+        assert_eq!(lengths, [(1, 1), (2, LINE_BYTES_MAX), (3, "too long".len()), (4, 1)]);
+    }
+
+    #[test]
+    fn gzip_cut_short_gives_its_whole_lines_and_then_says_so() {
+        let mut bytes = gzip(b"one\ntwo\nthree\n");
+        bytes.truncate(bytes.len() - 4);
+        let (all, end) = read_all(lines_of(&bytes));
+        assert_eq!(all.len(), 3);
+        assert!(matches!(end, Found::Broken(_)), "{end:?}");
+        let mut lines = lines_of(&bytes);
+        while !matches!(lines.advance(), Found::Broken(_)) {}
+        assert!(matches!(lines.advance(), Found::End), "it breaks once");
+    }
+}
