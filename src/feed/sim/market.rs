@@ -7,7 +7,7 @@
 //!
 //! The busiest instruments are the first of the list (Zipf's law). Order flow leans one way for a while, and the more
 //! towards the starting price the farther away it is: a mean-reverting walk. Cost: 16 bytes a level and some 200 bytes an
-//! instrument; some 150 ns an event.
+//! instrument; some 180 ns an event of 2.4 records.
 
 use rand_distr::weighted::WeightedAliasIndex;
 
@@ -276,4 +276,25 @@ fn resting_lots(typical_lots: i64, dice: &mut Dice) -> i64 {
 /// From one level to the next: mostly the next tick.
 fn gap_ticks(dice: &mut Dice) -> i64 {
     if dice.below(4) == 0 { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_wanders_and_comes_back() {
+        let mut instrument = Instrument::new(1, "LOW", "SIM", -2, 0);
+        (instrument.tick_size, instrument.lot_size) = (1, 1);
+        let mut dice = Dice::new(3, 0);
+        let mut stock = Stock::new(Listing { instrument, home_ticks: 1_000, typical_lots: 50 }, 10, &mut dice);
+        let (mut out, mut low, mut high) = (Vec::new(), i64::MAX, i64::MIN);
+        for at_ns in 0..500_000 {
+            out.clear();
+            stock.step(at_ns, &mut dice, &mut Event::new(1, at_ns, &mut out));
+            let bid = stock.ladder.best(Side::Bid).ticks;
+            (low, high) = (low.min(bid), high.max(bid));
+        }
+        assert!((850..980).contains(&low) && (1_020..1_150).contains(&high), "from {low} to {high}");
+    }
 }

@@ -13,8 +13,11 @@
 //! stands still for that while, nothing of its stream is missing, and [`Sim::shifted_ns`] says how much. So a rate beyond
 //! what the core makes becomes the rate that it makes.
 //!
-//! It does not model an order queue, sessions or halts. Cost, release build: see the crate's benches; some 60 to 150 ns a
-//! record, 500 bytes an instrument at 10 levels a side, no allocation after the opening.
+//! It does not model an order queue, sessions or halts. Of the records about 41 % are quotes, 42 % book deltas, 16 %
+//! trades and 1 % tickers: no quote comes without the delta that moved the top, so quotes cannot outnumber deltas.
+//!
+//! Cost: 75 to 85 ns a record with 200 instruments, 160 with 20,000, where the caches miss; 600 bytes an instrument at 10
+//! levels a side; no allocation after the opening.
 
 mod day;
 mod dice;

@@ -35,7 +35,7 @@ pub(super) struct Listing {
 /// A price has fewer ticks than this: a dear coin gets a coarser step, so that its moves can be seen.
 const TICKS_MAX: i64 = 1_000_000;
 /// And at least this many: room for 100 levels below a price that has halved.
-pub(super) const TICKS_MIN: i64 = 900;
+const TICKS_MIN: i64 = 900;
 
 /// The first `count` instruments, with ids from 1. The classes are interleaved by their share, the best known first, so
 /// that every beginning of the list is a mix.
@@ -52,14 +52,15 @@ pub(super) fn listings(count: u32, dice: &mut Dice) -> Vec<Listing> {
         let px = decimal::parse(price, group.px_exp).expect("the table's prices fit their exponent");
         (group, symbol.to_owned(), px)
     });
-    let ids = 1..=count;
     let mut named = named.fuse();
-    ids.map(|id| {
-        let (group, symbol, px) =
-            named.next().unwrap_or_else(|| (&MADE_UP, format!("SIM{id:04}"), i64::from(dice.between(20_00, 400_00))));
-        group.list(id, &symbol, px, dice)
-    })
-    .collect()
+    (1..=count)
+        .map(|id| {
+            let (group, symbol, px) = named
+                .next()
+                .unwrap_or_else(|| (&MADE_UP, format!("SIM{id:04}"), i64::from(dice.between(2_000, 40_000))));
+            group.list(id, &symbol, px, dice)
+        })
+        .collect()
 }
 
 impl Group {
@@ -70,6 +71,7 @@ impl Group {
         }
         // Another seed is another day: the price starts within 2 % of the table's.
         let home_ticks = px / tick * i64::from(dice.between(9_800, 10_200)) / 10_000;
+        assert!(home_ticks >= TICKS_MIN, "{symbol}: a price of {home_ticks} ticks has no room for a book");
         let unit = 10i64.pow(u32::from((-self.px_exp).unsigned_abs()));
         let lots_a_unit = 10i64.pow(u32::from((-self.sz_exp).unsigned_abs())) / self.lot;
         // The notional is in whole units: lots = notional / price × lots in one unit of the base.

@@ -237,6 +237,16 @@ mod tests {
     }
 
     #[test]
+    fn seeds_differ_in_their_times_alone_too() {
+        let times = |seed| {
+            let mut pace = Pace::new(20_000, Shape::Even, seed);
+            (0..100).map(|_| pace.next_event_ns(2)).collect::<Vec<_>>()
+        };
+        assert_eq!(times(1), times(1));
+        assert_ne!(times(1), times(2));
+    }
+
+    #[test]
     fn slowest_and_fastest_rates_keep_their_mean() {
         let slow: u64 = bins(1, Shape::Bursty, 5, 1, 3_600).iter().sum();
         assert!((3_350..=3_850).contains(&slow), "{slow} in an hour at 1/s");
