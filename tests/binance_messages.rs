@@ -118,7 +118,8 @@ fn values_are_the_venues_exactly() {
         "spot quotes have no time"
     );
 
-    let usdm = r#"{"e":"trade","E":1723161256323,"T":1723161256322,"s":"BTCUSDT","t":5266583935,"p":"61800.30","q":"0.006","X":"MARKET","m":false}"#;
+    let usdm = r#"{"e":"trade","E":1723161256323,"T":1723161256322,"s":"BTCUSDT","t":5266583935,
+        "p":"61800.30","q":"0.006","X":"MARKET","m":false}"#;
     let taken = take(Market::UsdM, usdm);
     let trade = Trade { px: 6_180_030, sz: 6, trade_id: 5_266_583_935, side: b'B' };
     assert_eq!(Trade::read(taken.record(1)), Some(trade));

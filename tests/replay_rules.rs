@@ -42,12 +42,8 @@ fn line(ms: u64, json: impl AsRef<str>) -> String {
 }
 
 fn quote(ms: u64, symbol: &str, bid_px: &str) -> String {
-    line(
-        ms,
-        format!(
-            r#"{{"stream":"x@bookTicker","data":{{"u":1,"s":"{symbol}","b":"{bid_px}","B":"1.0","a":"9.99","A":"2.0"}}}}"#
-        ),
-    )
+    let fields = format!(r#""u":1,"s":"{symbol}","b":"{bid_px}","B":"1.0","a":"9.99","A":"2.0""#);
+    line(ms, format!(r#"{{"stream":"x@bookTicker","data":{{{fields}}}}}"#))
 }
 
 fn trade(ms: u64, symbol: &str, id: u64, px: &str, sz: &str) -> String {

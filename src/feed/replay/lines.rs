@@ -1,7 +1,7 @@
 //! The lines of a recording, gzip or plain, told apart by the first two bytes.
 //!
-//! What always holds: a line is at most [`LINE_BYTES_MAX`] long in memory, whatever the file holds; one descriptor serves
-//! any number of readers, since each reads at an offset of its own. Cost: one copy of each line; a reader of a
+//! What always holds: a line is at most [`LINE_BYTES_MAX`] long in memory, whatever the file holds; one descriptor
+//! serves any number of readers, since each reads at an offset of its own. Cost: one copy of each line; a reader of a
 //! gzip file holds 90 KB and its longest line.
 
 use std::fs::File;
