@@ -74,7 +74,8 @@ pub fn sum(key: &'static str, text: &str, exponent: i8) -> Result<i64, Malformed
     if !cut.bytes().all(|byte| byte.is_ascii_digit()) {
         return mantissa(key, text, exponent);
     }
-    match decimal::parse(kept.strip_suffix('.').unwrap_or(kept), exponent) {
+    let whole = if cut.is_empty() { kept } else { kept.strip_suffix('.').unwrap_or(kept) };
+    match decimal::parse(whole, exponent) {
         Err(DecimalError::Overflow) => Ok(PRICE_NONE),
         Err(error) => Err(Malformed::Decimal { key, text: text.to_owned(), error }),
         Ok(mantissa) => Ok(mantissa),

@@ -1,8 +1,8 @@
 //! The lines of a recording, gzip or plain, told apart by the first two bytes.
 //!
-//! What always holds: a line is at most [`LINE_BYTES_MAX`] long in memory, whatever the file holds; one descriptor serves
-//! any number of readers, since each reads at an offset of its own. Cost: one copy of each line; a reader of a
-//! gzip file holds some 100 KB.
+//! What always holds: a line is at most [`LINE_BYTES_MAX`] long in memory, whatever the file holds; one descriptor
+//! serves any number of readers, since each reads at an offset of its own. Cost: one copy of each line; a reader of a
+//! gzip file holds 90 KB and its longest line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -148,7 +148,9 @@ mod tests {
     fn read_all(mut lines: Lines) -> (Vec<(u64, String)>, Found) {
         let mut all = Vec::new();
         loop {
-            match lines.advance() {
+            let found = lines.advance();
+            assert!(lines.line.len() <= LINE_BYTES_MAX, "{} bytes are held", lines.line.len());
+            match found {
                 Found::Line => {
                     let number = lines.number();
                     all.push((number, String::from_utf8_lossy(lines.line()).into_owned()));
