@@ -27,6 +27,7 @@ use crate::intake::Input;
 use crate::io::uring::{SetupError, Uring, adopt_fd};
 use crate::ring;
 use crate::shard::Shard;
+use crate::stats::Counter;
 use crate::ws::close::CloseCode;
 
 /// Memory that glommio registers for files: we read eventfds only.
@@ -143,7 +144,8 @@ impl Driver {
             shard.resync_requested();
         }
         if worked {
-            self.worked_ns = now_ns;
+            self.worked_ns = super::now_ns();
+            shard.counters_mut().raise(Counter::TurnNsMax, self.worked_ns.saturating_sub(now_ns));
         }
         if now_ns - self.published_ns.min(now_ns) > PUBLISH_NS {
             self.published_ns = now_ns;

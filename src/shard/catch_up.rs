@@ -120,7 +120,7 @@ impl<I: Io> Shard<I> {
         let catch_up = client.catch_up.take().expect("only those who were out join");
         let audience = client.audience;
         client.place = self.audiences.join(audience, slot, now_ns);
-        if (1..Profile::COUNT).any(|at| self.interest.uses(Profile::from_index(at))) {
+        if self.interest.merges(audience) {
             /// The longest interval: by then every profile has had a tick.
             const LONGEST_NS: u64 = 1_000_000_000;
             self.fresh.insert(slot, Fresh { position, until_ns: now_ns + LONGEST_NS });

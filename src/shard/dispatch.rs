@@ -52,20 +52,16 @@ impl<I: Io> Shard<I> {
     fn dispatch_definition(&mut self, start: usize, end: usize, position: u64) {
         let Some(instrument) = record::read_definition(&self.turn.batch.bytes[start..end]) else { return };
         let id = instrument.id;
-        self.interest_of_new(&instrument);
-        if !self.directory.insert(instrument) {
+        // Known already, or one whose predecessor was lost to an overrun: the whole state is on its way, in order.
+        if id as usize != self.directory.len() + 1 {
             return;
         }
+        self.interest.add_instrument(id, &instrument.symbol);
+        self.directory.insert(instrument);
         self.values.add(id);
         let number = add_record(&mut self.turn, start, end, position);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         interest.each_pattern_watcher(id, |audience| audiences.mark(audience, number));
-    }
-
-    fn interest_of_new(&mut self, instrument: &crate::market::Instrument) {
-        if self.directory.get(instrument.id).is_none() {
-            self.interest.add_instrument(instrument.id, &instrument.symbol);
-        }
     }
 
     /// The sequencer tells up to where a log channel has come, as it sends the whole state again.

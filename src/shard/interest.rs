@@ -303,6 +303,12 @@ impl Interest {
         self.audiences[audience as usize].set.find(key).map(|item| item.profile)
     }
 
+    /// True if the audience has an item that is conflated at an interval.
+    pub fn merges(&self, audience: AudienceId) -> bool {
+        let merged = |item: &Item| item.profile != Profile::IMMEDIATE && !item.key.channel().is_log();
+        self.audiences[audience as usize].set.items.iter().any(merged)
+    }
+
     /// The keys of an audience's set, exact ones first, by id.
     pub fn keys(&self, audience: AudienceId) -> impl ExactSizeIterator<Item = Key> {
         self.audiences[audience as usize].set.items.iter().map(|item| item.key)

@@ -51,9 +51,13 @@ impl<I: Io> Shard<I> {
         let start = arena.len();
         let (_, count) = push_packets(&packing, records.clone(), arena);
         let range = (start as u32, (arena.len() - start) as u32);
+        let oldest = match self.fresh.is_empty() {
+            true => u64::MAX,
+            false => records.clone().map(|(position, _)| position).min().unwrap_or(u64::MAX),
+        };
         for slot in self.audiences.members(audience) {
             let seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
-            let (start, len) = match self.fresh.get(&slot).copied() {
+            let (start, len) = match self.fresh.get(&slot).filter(|fresh| oldest <= fresh.position) {
                 None => range,
                 Some(fresh) => {
                     // It had the present values when it joined; what was merged from before then it has had.
