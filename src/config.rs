@@ -207,11 +207,6 @@ impl Config {
             )?,
             ..defaults
         };
-        let ring_bytes = within("ring_bytes", layer.ring_bytes, 32 << 20, 2 << 20, 16 << 30)?;
-        if !ring_bytes.is_power_of_two() {
-            let near = ring_bytes.next_power_of_two();
-            return Err(value("ring_bytes", format!("{ring_bytes} is not a power of two; {near} is the next")));
-        }
         let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed };
         Ok(Self {
             listen: resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?,
@@ -222,7 +217,7 @@ impl Config {
             log: layer.log.unwrap_or_else(|| "info".to_owned()),
             connections_max: resolve_connections(layer.connections_max, machine, cores.len())?,
             instruments_max: within("instruments_max", layer.instruments_max, 20_000, 1, 10_000_000)?,
-            ring_bytes,
+            ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
             send_buffer_bytes: within("send_buffer_bytes", layer.send_buffer_bytes, 256 << 10, 4096, 64 << 20)?,
             upgrade_timeout_ms: within("upgrade_timeout_ms", layer.upgrade_timeout_ms, 10_000, 100, 600_000)?,
             drain_timeout_ms: within("drain_timeout_ms", layer.drain_timeout_ms, 2000, 0, 600_000)?,
@@ -321,6 +316,15 @@ fn resolve_listen(listen: &str) -> Result<SocketAddr, ConfigError> {
         let problem = format!("{listen:?} is not ADDRESS:PORT; for example 127.0.0.1:9001, 0.0.0.0:9001 or [::]:9001");
         value("listen", problem)
     })
+}
+
+fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
+    let bytes = within("ring_bytes", given, 32 << 20, 2 << 20, 16 << 30)?;
+    if !bytes.is_power_of_two() {
+        let near = bytes.next_power_of_two();
+        return Err(value("ring_bytes", format!("{bytes} is not a power of two; {near} is the next")));
+    }
+    Ok(bytes)
 }
 
 fn resolve_feeds(specs: &[String]) -> Result<Vec<feed::Spec>, ConfigError> {

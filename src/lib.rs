@@ -1,4 +1,39 @@
-//! tickcast pushes live market data to very many WebSocket clients.
+//! tickcast pushes live market data to very many WebSocket clients, at close to the cost that the kernel alone asks.
+//!
+//! # The journey of one tick
+//!
+//! ```text
+//!  feed ──► intake ──► sequencer ──► ring (one per core) ═══► shard ──► audience ──► io ──► sockets
+//!  parse    bounded    number,       single producer,         pinned    one packet   batched    one send per
+//!  into     queue of   stamp,        single consumer,         glommio   built once   io_uring   subscriber
+//!  records  batches    write once    producer never waits     executor  for all who  sends      and sweep
+//!              ▲                                                 ▲      want the same bytes
+//!              │ publishers                          subscribers │
+//!              └──────────── door (glommio tasks on every shard) ┘  accept ► HTTP ► upgrade ► seat in the shard
+//! ```
+//!
+//! * [`feed`]: each feed on a thread of its own, makes records and never waits for a client.
+//! * [`intake`]: what feeds and publishers hand over; they wait where it is full, the sequencer never does.
+//! * [`sequencer`]: the only writer. Every record gets its place and sequence, and goes to the ring of every core.
+//! * [`ring`]: the producer overwrites; a reader that was lapped learns it, and asks for the whole state.
+//! * [`shard`]: one core and its clients, synchronous. A turn drains the ring, sweeps the audiences, reaps completions,
+//!   catches up with those who are owed something, and keeps house.
+//! * [`io`]: operations in, completions out. A connection is a seat there: an id, not a descriptor.
+//! * [`door`]: ordinary async code that brings a connection up to its upgrade, and publishers beyond it.
+//!
+//! # The rooms
+//!
+//! * [`market`]: instruments, records (the wire structs), books, last values, decimals
+//! * [`wire`]: packets, control requests and answers, JSON; records and requests to bytes and back, no socket
+//! * [`ws`]: RFC 6455 without a socket
+//! * [`config`]: what was typed becomes what is proven; every limit
+//! * [`stats`]: one list of counters, one line of meaning each
+//! * [`runtime`]: glommio, threads, signals: pin, spawn, park, wake
+//! * [`load`]: the load generator, and the tap
+//! * `sync`: the atomics of the ring, so that loom can stand in for them
+//!
+//! Pure rooms take time, chance and the kernel as arguments. glommio is named in [`runtime`] and [`door`] alone, io_uring
+//! and unsafe code in [`io::uring`] alone; `tests/rooms.rs` holds the sources to this, and to who may name whom.
 
 pub mod config;
 pub mod door;

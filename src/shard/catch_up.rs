@@ -205,6 +205,8 @@ impl<I: Io> Shard<I> {
         let lane = self.lane(audience, instrument);
         for (channel, profile, owed) in wanted {
             let extra = match owed {
+                // Newer than the log's mark: the log, which follows from there, has it.
+                Some(Owed::Snapshot) if channel.is_log() && row.position(channel) > catch_up.log.position => continue,
                 Some(Owed::Snapshot) => flags::SNAPSHOT,
                 Some(Owed::Definition) => continue,
                 Some(Owed::Merged) => flags::CONFLATED,

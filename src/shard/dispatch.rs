@@ -105,7 +105,7 @@ impl<I: Io> Shard<I> {
             }
         }
         if channel == Channel::Trade {
-            self.dispatch_quotes_before_trade(header.instrument, position);
+            self.dispatch_quotes_before_trade(header.instrument);
         }
         let number = add_record(&mut self.turn, start, end, position);
         let profiles = if channel.is_log() { Profile::COUNT } else { 1 };
@@ -134,7 +134,9 @@ impl<I: Io> Shard<I> {
     }
 
     /// A pending quote is sent before the trade that follows it, to those who get the trade.
-    fn dispatch_quotes_before_trade(&mut self, instrument: u32, position: u64) {
+    fn dispatch_quotes_before_trade(&mut self, instrument: u32) {
+        // The quote's own place, not the trade's: whoever joined in between has had it.
+        let position = self.values.row(instrument).map_or(0, |row| row.position(Channel::Quote));
         for profile in (1..Profile::COUNT).map(Profile::from_index) {
             if !self.conflator.is_pending(profile, instrument, Channel::Quote, Lane::Safe) {
                 continue;

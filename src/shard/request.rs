@@ -113,7 +113,8 @@ impl<I: Io> Shard<I> {
         match event {
             Event::Text(text) => self.on_request(slot, text),
             //= RFC 6455 section 5.5.3
-            //# "A Pong frame sent in response to a Ping frame must have identical \"Application data\" as found in the message body of the Ping frame being replied to."
+            //# "A Pong frame sent in response to a Ping frame must have identical \"Application data\" as found in
+            //# the message body of the Ping frame being replied to."
             Event::Ping(payload) => self.answer_frame(slot, Opcode::Pong, payload),
             _ => {
                 let message = "binary frames are for publishers, at /v1/publish; requests are JSON in text frames";
