@@ -93,7 +93,7 @@ impl Client {
                     self.closed_with = code;
                     self.leaving = true;
                 }
-                Ok(_) => {}
+                Ok(_) => self.oracle.disturbances += 1,
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(Error::ConnectionClosed) => self.over = true,
                 Err(error) => {
@@ -141,16 +141,6 @@ impl Client {
             _ => (control::ping_text(id), Ask::Ping),
         };
         self.oracle.asked.insert(id, ask);
-        frame(Opcode::Text, text.as_bytes(), dice)
-    }
-
-    /// A subscription that does not depend on chance.
-    pub fn subscribe(&mut self, channels: ChannelSet, names: &[&str], profile: Profile, dice: &mut Dice) -> Vec<u8> {
-        let id = self.next_id;
-        self.next_id += 1;
-        let symbols = names.iter().map(|name| Pattern::parse(name).expect("a pattern")).collect();
-        self.oracle.asked.insert(id, Ask::Subscribe { channels, symbols, profile, snapshot: true });
-        let text = control::subscribe_text(id, channels, names, profile.interval_ms(), true);
         frame(Opcode::Text, text.as_bytes(), dice)
     }
 }

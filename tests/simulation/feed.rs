@@ -138,17 +138,10 @@ impl Feed {
         match dice.below(16) {
             0..6 => Quote { bid_px: a, bid_sz: b, ask_px: c, ask_sz: d }.encode(&header(Kind::Quote), out),
             6..9 => Trade { px: a, sz: b, trade_id: c as u64, side: b'B' }.encode(&header(Kind::Trade), out),
-            9..11 => Ticker {
-                last_px: a,
-                open_px: b,
-                high_px: c,
-                low_px: d,
-                volume: e,
-                turnover: f,
-                bid_px: g,
-                ask_px: h,
+            9..11 => {
+                Ticker { last_px: a, open_px: b, high_px: c, low_px: d, volume: e, turnover: f, bid_px: g, ask_px: h }
+                    .encode(&header(Kind::Ticker), out)
             }
-            .encode(&header(Kind::Ticker), out),
             11..14 => {
                 let whole = first || dice.chance(100);
                 let count = if whole { 1 + dice.below(self.size) } else { dice.below(6) };

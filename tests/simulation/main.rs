@@ -55,10 +55,12 @@ pub struct Seen {
     pub slow_closed: u64,
     /// Subscriptions that were found whole at rest.
     pub whole: u64,
+    /// Values of a conflated subscription whose interval was checked.
+    pub calm_values: u64,
 }
 
 impl Seen {
-    fn numbers(&mut self) -> [(&'static str, &mut u64); 12] {
+    fn numbers(&mut self) -> [(&'static str, &mut u64); 13] {
         [
             ("gaps", &mut self.gaps),
             ("conflated", &mut self.conflated),
@@ -72,6 +74,7 @@ impl Seen {
             ("resets", &mut self.resets),
             ("slow closed", &mut self.slow_closed),
             ("whole", &mut self.whole),
+            ("calm values", &mut self.calm_values),
         ]
     }
 

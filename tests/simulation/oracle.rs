@@ -37,8 +37,8 @@ struct Track {
     /// The shard's sequence when the subscription was known to hold.
     upper: u64,
     book: Option<Levels>,
-    /// Interval of the last value, and how many frames of other sorts had come by then.
-    interval: (u64, u64),
+    /// Interval of the last value.
+    interval: u64,
 }
 
 #[derive(Default)]
@@ -49,8 +49,10 @@ pub struct Oracle {
     defined: HashSet<u32>,
     position: u64,
     pub welcomed: bool,
-    /// Frames other than data, and sends that were cut.
+    /// Frames other than data, and sends that were cut: what follows may be more than the interval allows.
     pub disturbances: u64,
+    /// When the last of them was.
+    disturbed_ns: u64,
     pub packets_at_ns: u64,
     pub seen: Seen,
     /// Bytes of all data records.
@@ -95,9 +97,7 @@ impl Oracle {
                     panic!("an answer to no resume: {text}")
                 };
                 assert_eq!(how, "snapshot");
-                let known = |name: &&Pattern| !truth.history.instruments.iter().any(|i| i.symbol == name.to_string());
-                let unknown: Vec<String> = symbols.iter().filter(known).map(Pattern::to_string).collect();
-                self.subscribed(channels, &symbols, profile, snapshot, &unknown, truth);
+                self.subscribed(channels, &symbols, profile, snapshot, &[], truth);
             }
             Reply::Unsubscribed { id, .. } => {
                 let Some(Ask::Unsubscribe { channels, symbols }) = self.asked.remove(&id) else {
@@ -148,15 +148,17 @@ impl Oracle {
             !(channels.contains(*channel) && covered)
         });
         let mut tracks = std::mem::take(&mut self.tracks);
-        tracks.retain(|(id, channel), _| {
-            self.profile(&history.instruments[*id as usize - 1].symbol, *channel).is_some()
-        });
+        tracks
+            .retain(|(id, channel), _| self.profile(&history.instruments[*id as usize - 1].symbol, *channel).is_some());
         self.tracks = tracks;
     }
 
     pub fn packet(&mut self, bytes: &[u8], now_ns: u64, truth: &Truth) {
         let header = PacketHeader::read(bytes).expect("a packet");
         self.packets_at_ns = now_ns;
+        if std::mem::take(&mut self.disturbances) > 0 {
+            self.disturbed_ns = header.ts_send;
+        }
         assert_eq!(header.epoch, 1);
         assert!(header.position >= self.position, "position {} after {}", header.position, self.position);
         assert!(header.position <= truth.history.position);
@@ -231,9 +233,11 @@ impl Oracle {
         self.seen.conflated += u64::from(conflated);
         track.last = Some(sequence);
         if profile != Profile::IMMEDIATE && !channel.is_log() && !snapshot {
-            let interval = (packet.ts_send / profile.interval_ns(), self.disturbances);
+            let interval = packet.ts_send / profile.interval_ns();
+            let calm = packet.ts_send > self.disturbed_ns + 2_000_000_000;
+            self.seen.calm_values += u64::from(calm);
             let early = channel == Channel::Quote && with_trades;
-            assert!(early || track.interval != interval, "two in one interval: {}", about());
+            assert!(early || !calm || track.interval != interval, "two in one interval: {}", about());
             track.interval = interval;
         }
         if channel == Channel::Book {
@@ -266,9 +270,8 @@ impl Oracle {
         let quotes = truth.history.of(id, Channel::Quote);
         let newest = quotes.partition_point(|quote| quote.position < position);
         let Some(quote) = newest.checked_sub(1).map(|at| &quotes[at]) else { return };
-        let lost = |(from, to): &(u64, u64)| {
-            (*from..=*to).contains(&position) || (*from..=*to).contains(&quote.position)
-        };
+        let lost =
+            |(from, to): &(u64, u64)| (*from..=*to).contains(&position) || (*from..=*to).contains(&quote.position);
         if truth.overruns.iter().any(lost) || (!track.snapshot && newest as u64 <= track.upper) {
             return;
         }

@@ -187,8 +187,7 @@ impl World {
     fn open(&mut self) -> usize {
         let (conn, seat) = self.shard.io_mut().open(self.plan.socket_bytes);
         let mut client = Client::new(conn);
-        let input =
-            if self.dice.chance(300) { client.request(&self.symbols, &mut self.dice) } else { Vec::new() };
+        let input = if self.dice.chance(300) { client.request(&self.symbols, &mut self.dice) } else { Vec::new() };
         self.shard.open(seat, &input, self.now_ns);
         self.clients.push(client);
         self.clients.len() - 1
@@ -276,7 +275,6 @@ impl World {
             let bytes: Vec<u8> = conn.to_client.drain(..len).collect();
             let ended = conn.reset || (conn.seat.is_none() && conn.to_client.is_empty());
             client.oracle.disturbances += std::mem::take(&mut conn.shorts);
-            self.seen.stragglers += u64::from(client.oracle.disturbances > 0 && conn.shorts > 0);
             (client.conn, &bytes).hash(&mut self.trace);
             let overruns = &self.overruns;
             let truth = Truth { history: &self.history, shard: self.shard.values(), overruns };
