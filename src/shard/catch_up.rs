@@ -3,12 +3,13 @@
 
 use bytes::Bytes;
 
-use super::client::{CatchUp, Client, Ending, Owed, StateMark};
+use super::client::{CatchUp, Client, Ending, LogMark, Owed, StateMark};
 use super::conflate::Lane;
 use super::interest::{AudienceId, Key, Target};
 use super::packets::{Packing, push_packets};
 use super::{Fresh, Shard};
 use crate::io::{Io, Outcome, Send};
+use crate::market::last_value::Row;
 use crate::market::record::{self, Channel, Gap, Header, Kind, flags};
 use crate::stats::Counter;
 use crate::wire::packet;
@@ -115,15 +116,16 @@ impl<I: Io> Shard<I> {
 
     /// Nothing is missing: the client is a member of its audience from the next turn on.
     fn join(&mut self, slot: u32) {
-        let (now_ns, position) = (self.turn.now_ns, self.turn.position);
+        let (now_ns, place) = (self.turn.now_ns, self.turn.ring_position);
         let client = self.clients[slot as usize].as_mut().expect("only clients join");
         let catch_up = client.catch_up.take().expect("only those who were out join");
         let audience = client.audience;
         client.place = self.audiences.join(audience, slot, now_ns);
-        if self.interest.merges(audience) {
+        // One that only had an answer has not had what waits for a tick.
+        if catch_up.state.is_explicit() && self.interest.merges(audience) {
             /// The longest interval: by then every profile has had a tick.
             const LONGEST_NS: u64 = 1_000_000_000;
-            self.fresh.insert(slot, Fresh { position, until_ns: now_ns + LONGEST_NS });
+            self.fresh.insert(slot, Fresh { place, until_ns: now_ns + LONGEST_NS });
         }
         if catch_up.held_input.is_empty() {
             self.receive_if_ready(slot);
@@ -138,7 +140,8 @@ impl<I: Io> Shard<I> {
         if catch_up.job.is_empty() && catch_up.state.is_at(self.turn.number) {
             return;
         }
-        let mark = StateMark { turn: self.turn.number, position: self.turn.position, explicit: true };
+        let place = self.turn.ring_position;
+        let mark = StateMark { turn: self.turn.number, place, explicit: true, floor: place };
         let mut records = std::mem::take(&mut self.scratch.records);
         records.clear();
         let candidates = self.candidates(audience, catch_up.state.cursor);
@@ -205,13 +208,18 @@ impl<I: Io> Shard<I> {
         let lane = self.lane(audience, instrument);
         for (channel, profile, owed) in wanted {
             let extra = match owed {
-                // Newer than the log's mark: the log, which follows from there, has it.
-                Some(Owed::Snapshot) if channel.is_log() && row.position(channel) > catch_up.log.position => continue,
+                // What has come since the request comes as history, in its order.
+                Some(Owed::Snapshot) if channel.is_log() && !is_newest(row, instrument, channel, &catch_up.log) => {
+                    continue;
+                }
                 Some(Owed::Snapshot) => flags::SNAPSHOT,
-                Some(Owed::Definition) => continue,
                 Some(Owed::Merged) => flags::CONFLATED,
-                None if channel.is_log() || !self.missed(mark, instrument, channel, profile, lane) => continue,
-                None => flags::CONFLATED,
+                None | Some(Owed::Definition)
+                    if channel.is_log() || !self.missed(mark, instrument, channel, profile, lane) =>
+                {
+                    continue;
+                }
+                None | Some(Owed::Definition) => flags::CONFLATED,
             };
             row.push(instrument, channel, extra, out);
         }
@@ -242,12 +250,12 @@ impl<I: Io> Shard<I> {
 
     /// True if a state value has changed since the client had it.
     fn missed(&self, mark: StateMark, instrument: u32, channel: Channel, profile: Profile, lane: Lane) -> bool {
-        let position = self.values.row(instrument).map_or(0, |row| row.position(channel));
+        let place = self.values.row(instrument).map_or(0, |row| row.position(channel));
         if mark.explicit || profile == Profile::IMMEDIATE {
-            return position > mark.position;
+            return place > mark.place;
         }
         let lane = if channel == Channel::Quote { lane } else { Lane::Plain };
-        self.conflator.is_news(profile, instrument, channel, lane, mark.turn)
+        place > mark.floor && self.conflator.is_news(profile, instrument, channel, lane, mark.turn)
     }
 
     /// Appends log records that the client has not had. True if it has had them all now.
@@ -280,6 +288,10 @@ impl<I: Io> Shard<I> {
         let all = catch_up.log.ring_position == here;
         if all {
             catch_up.log.position = self.turn.position;
+            let sequences = self.turn.log_sequences.get_or_insert_with(|| self.values.log_sequences().collect());
+            catch_up.log.sequences = sequences.clone();
+        } else {
+            note_sequences(&records, &mut catch_up.log);
         }
         if !records.is_empty() {
             self.push_piece(&records, catch_up.log.position, 0, 0);
@@ -334,6 +346,25 @@ impl<I: Io> Shard<I> {
         let (_, count) = push_packets(&packing, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);
     }
+}
+
+/// True if the newest record of a log channel is the one that the client's mark stands at.
+fn is_newest(row: &Row, instrument: u32, channel: Channel, log: &LogMark) -> bool {
+    let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
+    row.sequence(channel) == had[usize::from(channel == Channel::Raw)]
+}
+
+/// Moves a mark over history that was delivered, so that a Gap after it starts behind it.
+fn note_sequences(records: &[u8], log: &mut LogMark) {
+    let mut sequences = log.sequences.to_vec();
+    for (header, _) in record::records(records) {
+        let raw = usize::from(header.kind == Kind::Raw as u8);
+        if sequences.len() < header.instrument as usize {
+            sequences.resize(header.instrument as usize, [0; 2]);
+        }
+        sequences[header.instrument as usize - 1][raw] = header.sequence;
+    }
+    log.sequences = sequences.into();
 }
 
 impl Client {

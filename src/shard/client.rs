@@ -73,12 +73,14 @@ impl Allowance {
 }
 
 /// Up to where a client has had its state: everything dispatched by the end of that turn, or, where the values were sent
-/// to it one by one (`explicit`), everything up to that position.
+/// to it one by one (`explicit`), everything up to that place of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StateMark {
     pub(super) turn: u64,
-    pub(super) position: u64,
+    pub(super) place: u64,
     pub(super) explicit: bool,
+    /// Up to this place it has had everything in any case, dispatched or not.
+    pub(super) floor: u64,
 }
 
 /// Up to where a client has had its log channels.
@@ -88,8 +90,8 @@ pub(super) struct LogMark {
     pub(super) position: u64,
     /// Where the ring goes on for it.
     pub(super) ring_position: u64,
-    /// Sequences (trade, raw) of all instruments at that place, shared by all who were stopped in the same turn: what a
-    /// Gap starts from, should the ring be overwritten.
+    /// Sequences (trade, raw) of all instruments at that place: what a Gap starts from, should the ring be overwritten.
+    /// Shared by all who came to it in the same turn; one that stands amid the history has a copy of its own.
     pub(super) sequences: Arc<[[u64; 2]]>,
 }
 
@@ -125,10 +127,10 @@ pub(super) struct CatchUp {
 pub(super) enum Owed {
     /// Only the Definition: the client wants no snapshot.
     Definition,
-    /// The value, as a snapshot.
-    Snapshot,
     /// The value, merged: it was pending at the interval that the client has left.
     Merged,
+    /// The value, as a snapshot.
+    Snapshot,
 }
 
 /// A walk over the instruments in the order of ids, in pieces. A value that was sent early in the walk may change before
@@ -158,6 +160,11 @@ impl StatePass {
     /// True if no instrument's mark is older than this turn.
     pub(super) fn is_at(&self, turn: u64) -> bool {
         self.after.is_empty() && self.cursor == 1 && self.before.iter().all(|(_, mark)| mark.turn == turn)
+    }
+
+    /// True if every value up to the marks was sent, also those that still wait for a tick.
+    pub(super) fn is_explicit(&self) -> bool {
+        self.before.iter().all(|(_, mark)| mark.explicit)
     }
 
     /// Notes that the walk has come to `last`, with values as of `mark`.

@@ -103,15 +103,15 @@ pub(super) struct Conflator {
 }
 
 impl Conflator {
-    /// Notes that a newer value is there.
-    pub(super) fn note(&mut self, profile: Profile, instrument: u32, channel: Channel) {
+    /// Notes that a newer value is there; `jumped`: and that it stands for some that never came.
+    pub(super) fn note(&mut self, profile: Profile, instrument: u32, channel: Channel, jumped: bool) {
         let state = &mut self.profiles[profile.index()];
         let at = index(instrument, channel);
         if state.pending.len() <= at {
             state.pending.resize(at + 1, Pending::default());
         }
         let pending = &mut state.pending[at];
-        pending.counts = pending.counts.map(|count| count.saturating_add(1));
+        pending.counts = pending.counts.map(|count| count.saturating_add(1 + u32::from(jumped)));
         if !pending.queued {
             pending.queued = true;
             state.queue.push((instrument, channel));
@@ -191,6 +191,11 @@ impl Conflator {
     /// Takes the changed levels of a book.
     pub(super) fn take_levels(&mut self, profile: Profile, instrument: u32) -> Changed {
         self.profiles[profile.index()].books.remove(&instrument).unwrap_or_default()
+    }
+
+    /// The values that wait for a profile's tick.
+    pub(super) fn queue(&self, profile: Profile) -> &[(u32, Channel)] {
+        &self.profiles[profile.index()].queue
     }
 
     /// True if a value waits for the tick.

@@ -2,10 +2,11 @@
 //! once, and is noted for those who want it merged.
 
 use super::conflate::Lane;
-use super::{Shard, Turn};
+use super::{Place, Shard, Turn};
 use crate::io::Io;
 use crate::market::last_value::Applied;
 use crate::market::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, flags};
+use crate::ring;
 use crate::stats::Counter;
 use crate::wire::profile::Profile;
 
@@ -22,7 +23,8 @@ impl<I: Io> Shard<I> {
         for entry in &entries {
             let start = entry.start as usize;
             self.turn.position = self.turn.position.max(entry.tag);
-            self.dispatch(start, start + entry.len as usize, entry.tag);
+            let ring = entry.position + ring::HEADER_BYTES as u64 + u64::from(entry.len);
+            self.dispatch(start, start + entry.len as usize, Place { position: entry.tag, ring });
         }
         self.counters.add(Counter::RecordsRead, entries.len() as u64);
         self.turn.batch.entries = entries;
@@ -32,24 +34,25 @@ impl<I: Io> Shard<I> {
         !self.turn.records.is_empty() || !self.turn.batch.entries.is_empty()
     }
 
-    fn dispatch(&mut self, start: usize, end: usize, position: u64) {
+    fn dispatch(&mut self, start: usize, end: usize, at: Place) {
         let bytes = &self.turn.batch.bytes[start..end];
         let Some(header) = Header::read(bytes) else { return };
         match Kind::from_wire(header.kind) {
-            Some(Kind::Definition) => self.dispatch_definition(start, end, position),
-            Some(Kind::Gap) => self.dispatch_gap(start, end, position),
-            Some(Kind::Status) => self.dispatch_status(start, end, position, &header),
+            Some(Kind::Definition) => self.dispatch_definition(start, end, at),
+            Some(Kind::Gap) => self.dispatch_gap(start, end, at),
+            Some(Kind::Status) => self.dispatch_status(start, end, at, &header),
             Some(kind) => {
                 if let Some(channel) = kind.channel() {
-                    self.dispatch_record(start, end, position, header, channel);
+                    self.dispatch_record(start, end, at, header, channel);
                 }
             }
             None => {}
         }
     }
 
-    /// A new instrument is announced to those whose patterns cover it.
-    fn dispatch_definition(&mut self, start: usize, end: usize, position: u64) {
+    /// A new instrument is announced to those whose patterns cover it. One that comes before its forerunners, which an
+    /// overrun has swallowed, comes once more: they all do when the state is sent again.
+    fn dispatch_definition(&mut self, start: usize, end: usize, at: Place) {
         let Some(instrument) = record::read_definition(&self.turn.batch.bytes[start..end]) else { return };
         let id = instrument.id;
         // Known already, or one whose predecessor was lost to an overrun: the whole state is on its way, in order.
@@ -59,22 +62,22 @@ impl<I: Io> Shard<I> {
         self.interest.add_instrument(id, &instrument.symbol);
         self.directory.insert(instrument);
         self.values.add(id);
-        let number = add_record(&mut self.turn, start, end, position);
+        let number = add_record(&mut self.turn, start, end, at);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         interest.each_pattern_watcher(id, |audience| audiences.mark(audience, number));
     }
 
     /// The sequencer tells up to where a log channel has come, as it sends the whole state again.
-    fn dispatch_gap(&mut self, start: usize, end: usize, position: u64) {
+    fn dispatch_gap(&mut self, start: usize, end: usize, at: Place) {
         let Some(gap) = Gap::read(&self.turn.batch.bytes[start..end]) else { return };
-        if let Some(gap) = self.values.apply_gap(&gap, position) {
-            self.announce_gap(&gap, position);
+        if let Some(gap) = self.values.apply_gap(&gap, at.ring) {
+            self.announce_gap(&gap, at);
         }
     }
 
     /// The state of a feed (instrument 0) or an instrument goes to all who watch any of its channels.
-    fn dispatch_status(&mut self, start: usize, end: usize, position: u64, header: &Header) {
-        let number = add_record(&mut self.turn, start, end, position);
+    fn dispatch_status(&mut self, start: usize, end: usize, at: Place, header: &Header) {
+        let number = add_record(&mut self.turn, start, end, at);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         if header.instrument == 0 {
             (0..interest.audience_ids() as u32)
@@ -85,20 +88,20 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn dispatch_record(&mut self, start: usize, end: usize, position: u64, mut header: Header, channel: Channel) {
+    fn dispatch_record(&mut self, start: usize, end: usize, at: Place, mut header: Header, channel: Channel) {
+        let sent_again = header.flags & flags::SNAPSHOT != 0;
         // SNAPSHOT says that the sequencer sends its state again; to clients it is live.
         header.flags &= !flags::SNAPSHOT;
         record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags);
-        let applied = self.values.apply(&header, channel, &self.turn.batch.bytes[start..end], position);
+        let applied = self.values.apply(&header, channel, &self.turn.batch.bytes[start..end], at.ring);
         match applied {
             Applied::Ignored | Applied::Broken => return,
+            // Stragglers pass over what was sent again: to them the one record that was lost is a hole.
+            Applied::Next if sent_again && channel.is_log() => self.log_floor = self.turn.ring_position,
             Applied::Next => {}
             Applied::After { from, to } if channel.is_log() => {
                 let instrument = header.instrument;
-                self.announce_gap(
-                    &Gap { instrument, channel, from_sequence: from, to_sequence: to, reason: b'O' },
-                    position,
-                );
+                self.announce_gap(&Gap { instrument, channel, from_sequence: from, to_sequence: to, reason: b'O' }, at);
             }
             Applied::After { .. } => {
                 record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags | flags::CONFLATED);
@@ -107,24 +110,25 @@ impl<I: Io> Shard<I> {
         if channel == Channel::Trade {
             self.dispatch_quotes_before_trade(header.instrument);
         }
-        let number = add_record(&mut self.turn, start, end, position);
+        let number = add_record(&mut self.turn, start, end, at);
         let profiles = if channel.is_log() { Profile::COUNT } else { 1 };
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         for profile in (0..profiles).map(Profile::from_index).filter(|profile| interest.uses(*profile)) {
             interest.each_watcher(header.instrument, channel, profile, |audience| audiences.mark(audience, number));
         }
         if !channel.is_log() {
-            self.note_merged(start, end, header.instrument, channel);
+            let jumped = matches!(applied, Applied::After { .. });
+            self.note_merged(start, end, header.instrument, channel, jumped);
         }
     }
 
     /// Trades and raw are never merged, whatever interval their items carry; state is noted for the ticks.
-    fn note_merged(&mut self, start: usize, end: usize, instrument: u32, channel: Channel) {
+    fn note_merged(&mut self, start: usize, end: usize, instrument: u32, channel: Channel, jumped: bool) {
         for profile in (1..Profile::COUNT).map(Profile::from_index) {
             if !self.interest.is_watched(instrument, channel, profile) {
                 continue;
             }
-            self.conflator.note(profile, instrument, channel);
+            self.conflator.note(profile, instrument, channel, jumped);
             if channel == Channel::Book
                 && let Some((kind, levels)) = record::read_book(&self.turn.batch.bytes[start..end])
             {
@@ -135,8 +139,6 @@ impl<I: Io> Shard<I> {
 
     /// A pending quote is sent before the trade that follows it, to those who get the trade.
     fn dispatch_quotes_before_trade(&mut self, instrument: u32) {
-        // The quote's own place, not the trade's: whoever joined in between has had it.
-        let position = self.values.row(instrument).map_or(0, |row| row.position(Channel::Quote));
         for profile in (1..Profile::COUNT).map(Profile::from_index) {
             if !self.conflator.is_pending(profile, instrument, Channel::Quote, Lane::Safe) {
                 continue;
@@ -151,7 +153,7 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             let count = self.conflator.take_safe(profile, instrument, self.turn.number);
-            if let Some(number) = self.add_value(instrument, Channel::Quote, count > 1, position) {
+            if let Some(number) = self.add_value(instrument, Channel::Quote, count > 1) {
                 with_trades.into_iter().for_each(|audience| self.audiences.mark(audience, number));
             }
         }
@@ -196,9 +198,8 @@ impl<I: Io> Shard<I> {
         merged: bool,
         changed: Option<&[record::Level]>,
     ) -> Option<u32> {
-        let position = self.values.row(instrument)?.position(channel);
         let Some(levels) = changed else {
-            return self.add_value(instrument, channel, merged, position);
+            return self.add_value(instrument, channel, merged);
         };
         let row = self.values.row(instrument)?;
         let extra = if merged { flags::CONFLATED } else { 0 };
@@ -206,11 +207,17 @@ impl<I: Io> Shard<I> {
         let start = self.turn.batch.bytes.len();
         record::encode_book(&header, BOOK_DELTA, levels.iter().copied(), &mut self.turn.batch.bytes);
         self.counters.add(Counter::Conflated, merged.into());
-        Some(self.turn.add(start, position))
+        Some(self.turn.add(start, self.place_of(instrument, channel)?))
+    }
+
+    /// Where a value that is sent later than it came stands.
+    fn place_of(&self, instrument: u32, channel: Channel) -> Option<Place> {
+        let ring = self.values.row(instrument)?.position(channel);
+        Some(Place { position: self.turn.from_position, ring })
     }
 
     /// Adds the newest value of a state channel to this turn's records.
-    fn add_value(&mut self, instrument: u32, channel: Channel, merged: bool, position: u64) -> Option<u32> {
+    fn add_value(&mut self, instrument: u32, channel: Channel, merged: bool) -> Option<u32> {
         let row = self.values.row(instrument)?;
         let start = self.turn.batch.bytes.len();
         let extra = if merged { flags::CONFLATED } else { 0 };
@@ -218,16 +225,16 @@ impl<I: Io> Shard<I> {
             return None;
         }
         self.counters.add(Counter::Conflated, merged.into());
-        Some(self.turn.add(start, position))
+        Some(self.turn.add(start, self.place_of(instrument, channel)?))
     }
 
     /// Tells all who watch a log channel that records are missing.
-    fn announce_gap(&mut self, gap: &Gap, position: u64) {
+    fn announce_gap(&mut self, gap: &Gap, at: Place) {
         // What stragglers would read from the ring has the same hole.
         self.log_floor = self.turn.ring_position;
         let start = self.turn.batch.bytes.len();
         gap.encode(self.turn.now_ns, &mut self.turn.batch.bytes);
-        let number = self.turn.add(start, position);
+        let number = self.turn.add(start, at);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         for profile in (0..Profile::COUNT).map(Profile::from_index) {
             interest.each_watcher(gap.instrument, gap.channel, profile, |audience| audiences.mark(audience, number));
@@ -235,8 +242,9 @@ impl<I: Io> Shard<I> {
     }
 }
 
-fn add_record(turn: &mut Turn, start: usize, end: usize, position: u64) -> u32 {
-    turn.records.push(super::TurnRecord { start: start as u32, len: (end - start) as u32, position });
+fn add_record(turn: &mut Turn, start: usize, end: usize, at: Place) -> u32 {
+    let (start, len) = (start as u32, (end - start) as u32);
+    turn.records.push(super::TurnRecord { start, len, position: at.position, place: at.ring });
     turn.records.len() as u32 - 1
 }
 

@@ -95,8 +95,20 @@ impl Default for Settings {
 struct TurnRecord {
     start: u32,
     len: u32,
-    /// Place of the newest record that it stands for.
+    /// Place in the node's order, for the packet that it goes into.
     position: u64,
+    /// Place in the ring of the newest record that it stands for. Unlike positions, places are never the same for two:
+    /// what the sequencer sends again has the position of the moment, however many records that are.
+    place: u64,
+}
+
+/// Where a record stands.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// In the node's order.
+    position: u64,
+    /// Its end in the ring.
+    ring: u64,
 }
 
 /// The records of one turn, and the bytes they are in.
@@ -124,9 +136,9 @@ impl Turn {
     }
 
     /// Notes the bytes from `start` as a record; returns its number.
-    fn add(&mut self, start: usize, position: u64) -> u32 {
+    fn add(&mut self, start: usize, at: Place) -> u32 {
         let len = (self.batch.bytes.len() - start) as u32;
-        self.records.push(TurnRecord { start: start as u32, len, position });
+        self.records.push(TurnRecord { start: start as u32, len, position: at.position, place: at.ring });
         self.records.len() as u32 - 1
     }
 }
@@ -145,7 +157,8 @@ struct Scratch {
 /// Until when a client that joined amid an interval must not be sent merged values that it has had.
 #[derive(Clone, Copy, Debug)]
 struct Fresh {
-    position: u64,
+    /// Everything up to this place of the ring it has had.
+    place: u64,
     until_ns: u64,
 }
 
@@ -337,7 +350,8 @@ impl<I: Io> Shard<I> {
     /// Takes a client out of its audience's members, as it is owed something; all that was dispatched up to now it has
     /// had. Does nothing for one that is out already.
     fn begin_catch_up(&mut self, slot: u32, now_ns: u64) -> &mut CatchUp {
-        let mark = StateMark { turn: self.turn.number, position: self.turn.position, explicit: false };
+        let floor = self.fresh.get(&slot).map_or(0, |fresh| fresh.place);
+        let mark = StateMark { turn: self.turn.number, place: self.turn.ring_position, explicit: false, floor };
         let sequences = self.turn.log_sequences.get_or_insert_with(|| self.values.log_sequences().collect()).clone();
         let log = LogMark { position: self.turn.position, ring_position: self.turn.ring_position, sequences };
         let directory_len = self.directory.len() as u32;

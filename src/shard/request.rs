@@ -3,7 +3,8 @@
 //! A request is handled between two sweeps; its answer and what it makes the client be owed go out in the catch-up phase
 //! of the same turn. Requests that follow one whose snapshot is still under way wait, in order.
 
-use super::client::{Ending, Owed};
+use super::client::{Ending, Owed, StateMark, StatePass};
+use super::conflate::Lane;
 use super::interest::{Change, Key, Target};
 use super::{Settings, Shard};
 use crate::io::{Io, Seat};
@@ -89,8 +90,9 @@ impl<I: Io> Shard<I> {
             // Only the answer to our close frame is awaited.
             if matches!(event, Event::Close(_)) {
                 self.drop_client(slot);
+                return false;
             }
-            return false;
+            return true;
         }
         match event {
             Event::Pong(_) => return true,
@@ -196,9 +198,8 @@ impl<I: Io> Shard<I> {
             );
             return Err(RequestError { id: Some(id), code: "limit", message });
         }
-        let mut job: Vec<(Key, Owed)> = self.pending_at_old_interval(audience, &keys, profile);
         let owed = if snapshot { Owed::Snapshot } else { Owed::Definition };
-        job.extend(new.iter().map(|key| (*key, owed)));
+        let job = new.iter().map(|key| (*key, owed)).collect();
         let changes: Vec<Change> = keys.into_iter().map(|key| Change::Want(key, profile)).collect();
         self.change_interest(slot, &changes, job, snapshot && !new.is_empty());
         Ok((self.count_covered(&targets), unknown))
@@ -229,23 +230,25 @@ impl<I: Io> Shard<I> {
         count
     }
 
-    /// Values that wait for the tick of an interval that the client is about to leave: it would never get them.
-    fn pending_at_old_interval(&self, audience: u32, keys: &[Key], profile: Profile) -> Vec<(Key, Owed)> {
-        let mut pending = Vec::new();
-        for key in keys {
-            let Some(old) = self.interest.profile_of(audience, *key).filter(|old| *old != profile) else { continue };
-            let channel = key.channel();
-            if old == Profile::IMMEDIATE || channel.is_log() {
-                continue;
-            }
-            for instrument in self.interest.covered(&key.target()) {
-                let lane = self.lane(audience, *instrument);
-                if self.conflator.is_pending(old, *instrument, channel, lane) {
-                    pending.push((Key::new(Target::Instrument(*instrument), channel), Owed::Merged));
+    /// Values newer than `floor` that wait for a tick which the audience's members would get them at.
+    fn waiting_for_ticks(&self, audience: u32, floor: u64) -> Vec<(Key, Owed)> {
+        let mut waiting = Vec::new();
+        if self.interest.items(audience) == 0 {
+            return waiting;
+        }
+        for profile in (1..Profile::COUNT).map(Profile::from_index) {
+            for &(instrument, channel) in self.conflator.queue(profile) {
+                let lane = if channel == Channel::Quote { self.lane(audience, instrument) } else { Lane::Plain };
+                let place = self.values.row(instrument).map_or(0, |row| row.position(channel));
+                if place > floor
+                    && self.conflator.is_pending(profile, instrument, channel, lane)
+                    && self.interest.wants(audience, instrument, channel) == Some(profile)
+                {
+                    waiting.push((Key::new(Target::Instrument(instrument), channel), Owed::Merged));
                 }
             }
         }
-        pending
+        waiting
     }
 
     fn count_covered(&self, targets: &[Target]) -> usize {
@@ -258,6 +261,18 @@ impl<I: Io> Shard<I> {
 
     fn change_interest(&mut self, slot: u32, changes: &[Change], job: Vec<(Key, Owed)>, snapshot: bool) {
         let now_ns = self.turn.now_ns;
+        let place = self.turn.ring_position;
+        let turn = self.turn.number;
+        let state = &self.begin_catch_up(slot, now_ns).state;
+        if !state.is_explicit() {
+            // The old intervals' ticks are not the new ones': what waits for them is sent now, and the rest it has had.
+            let floor = state.mark_of(u32::MAX).floor;
+            let waiting =
+                self.waiting_for_ticks(self.client(slot).expect("its request is being handled").audience, floor);
+            let catch_up = self.begin_catch_up(slot, now_ns);
+            catch_up.job.extend(waiting);
+            catch_up.state = StatePass::at(StateMark { turn, place, explicit: true, floor: place });
+        }
         let catch_up = self.begin_catch_up(slot, now_ns);
         catch_up.job.extend(job);
         catch_up.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));

@@ -61,7 +61,8 @@ impl<I: Io> Shard<I> {
                 None => range,
                 Some(fresh) => {
                     // It had the present values when it joined; what was merged from before then it has had.
-                    let news = records.clone().filter(|(position, _)| *position > fresh.position);
+                    let is_news = |number: &u32| turn.records[*number as usize].place > fresh.place;
+                    let news = self.audiences.gathered(audience).filter(is_news).map(|number| turn.record(number));
                     let start = arena.len();
                     if news.clone().next().is_none() {
                         continue;

@@ -1,0 +1,174 @@
+//! A random feed, and all that it ever said: what every client's stream is held against.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use tickcast::market::record::{self, Header, Level, Quote, Ticker, Trade, encode_book, encode_raw, flags};
+use tickcast::market::{Channel, Instrument, Kind};
+use tickcast::sequencer::Sequencer;
+
+use crate::Dice;
+
+/// A book as plain as can be: (side, price) → size.
+pub type Levels = BTreeMap<(u8, i64), i64>;
+
+/// Applies a book record.
+pub fn apply(levels: &mut Levels, record: &[u8]) {
+    let (kind, changes) = record::read_book(record).expect("a whole book");
+    if kind == b'S' {
+        levels.clear();
+    }
+    for Level { px, sz, side } in changes {
+        if sz == 0 {
+            levels.remove(&(side, px));
+        } else {
+            levels.insert((side, px), sz);
+        }
+    }
+}
+
+/// One value that the sequencer has numbered.
+pub struct Value {
+    pub position: u64,
+    pub record: Vec<u8>,
+    /// The book after it.
+    pub book: Option<Rc<Levels>>,
+}
+
+/// All values ever, by instrument and channel; the sequence is the index plus 1.
+#[derive(Default)]
+pub struct History {
+    pub instruments: Vec<Instrument>,
+    values: Vec<[Vec<Value>; Channel::COUNT]>,
+    pub position: u64,
+}
+
+impl History {
+    pub fn of(&self, instrument: u32, channel: Channel) -> &[Value] {
+        &self.values[instrument as usize - 1][channel as usize]
+    }
+
+    pub fn newest(&self, instrument: u32, channel: Channel) -> u64 {
+        self.of(instrument, channel).len() as u64
+    }
+
+    /// Takes in what the sequencer made of a batch.
+    fn take(&mut self, batch: &[u8]) {
+        for (header, bytes) in record::records(batch) {
+            let kind = Kind::from_wire(header.kind).expect("the feed knows its kinds");
+            if kind == Kind::Definition {
+                let instrument = record::read_definition(bytes).expect("a whole definition");
+                if self.instruments.iter().any(|known| known.symbol == instrument.symbol) {
+                    continue;
+                }
+                self.instruments.push(instrument);
+                self.values.push(Default::default());
+                self.position += 1;
+                continue;
+            }
+            self.position += 1;
+            let Some(channel) = kind.channel() else { continue };
+            let values = &mut self.values[header.instrument as usize - 1][channel as usize];
+            assert_eq!(header.sequence, values.len() as u64 + 1, "the sequencer numbers without holes");
+            let book = (channel == Channel::Book).then(|| {
+                let mut levels = values.last().and_then(|value| value.book.as_deref().cloned()).unwrap_or_default();
+                apply(&mut levels, bytes);
+                Rc::new(levels)
+            });
+            values.push(Value { position: self.position, record: bytes.to_vec(), book });
+        }
+    }
+}
+
+/// The feed: two sources with ids of their own.
+pub struct Feed {
+    dice: Dice,
+    /// Levels of a book and bytes of a raw payload, at the most.
+    pub size: u32,
+    /// For each instrument, by global id: source and local id.
+    locals: Vec<(u32, u32)>,
+    counts: [u32; 2],
+}
+
+impl Feed {
+    pub fn new(seed: u64, size: u32) -> Self {
+        Self { dice: Dice::new(seed), size, locals: Vec::new(), counts: [0; 2] }
+    }
+
+    /// Defines one more instrument.
+    pub fn define(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) {
+        let source = self.dice.below(2);
+        self.counts[source as usize] += 1;
+        let local = self.counts[source as usize];
+        let family = ["A-", "AB-", "ABC-", "B-"][self.dice.below(4) as usize];
+        let symbol = format!("{family}{}", self.locals.len() + 1);
+        let mut batch = Vec::new();
+        record::encode_definition(&Instrument::new(local, &symbol, "sim", -2, -8), &mut batch);
+        self.locals.push((source, local));
+        self.hand_over(source, batch, sequencer, history, now_ns);
+    }
+
+    /// Sends some records of some instruments.
+    pub fn burst(&mut self, records: u32, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) {
+        let mut batches = [Vec::new(), Vec::new()];
+        // A few instruments are busy.
+        let busy = 1 + self.dice.below(self.locals.len() as u32);
+        let mut opened = Vec::new();
+        for _ in 0..records {
+            let at = self.dice.below(busy) as usize;
+            let (source, local) = self.locals[at];
+            let first = history.newest(at as u32 + 1, Channel::Book) == 0 && !opened.contains(&at);
+            if self.record(local, first, now_ns, &mut batches[source as usize]) {
+                opened.push(at);
+            }
+        }
+        for (source, batch) in (0..).zip(batches) {
+            self.hand_over(source, batch, sequencer, history, now_ns);
+        }
+    }
+
+    /// True if it was a book.
+    fn record(&mut self, local: u32, first: bool, now_ns: u64, out: &mut Vec<u8>) -> bool {
+        let dice = &mut self.dice;
+        let mut number = || i64::from(dice.below(1000));
+        let numbers: [i64; 8] = std::array::from_fn(|_| number());
+        let delayed = if dice.chance(50) { flags::DELAYED } else { 0 };
+        let header = |kind| Header::of_feed(kind, local, now_ns - 7).with_flags(flags::LAST | delayed);
+        let [a, b, c, d, e, f, g, h] = numbers;
+        match dice.below(16) {
+            0..6 => Quote { bid_px: a, bid_sz: b, ask_px: c, ask_sz: d }.encode(&header(Kind::Quote), out),
+            6..9 => Trade { px: a, sz: b, trade_id: c as u64, side: b'B' }.encode(&header(Kind::Trade), out),
+            9..11 => {
+                Ticker { last_px: a, open_px: b, high_px: c, low_px: d, volume: e, turnover: f, bid_px: g, ask_px: h }
+                    .encode(&header(Kind::Ticker), out)
+            }
+            11..14 => {
+                let whole = first || dice.chance(100);
+                let count = if whole { 1 + dice.below(self.size) } else { dice.below(6) };
+                let levels: Vec<Level> = (0..count)
+                    .map(|_| Level {
+                        px: i64::from(dice.below(2 * self.size)),
+                        sz: i64::from(dice.below(4) + u32::from(whole)),
+                        side: if dice.chance(512) { b'B' } else { b'A' },
+                    })
+                    .collect();
+                let kind = if whole { b'S' } else { b'D' };
+                encode_book(&header(Kind::Book), kind, levels.into_iter(), out);
+                return true;
+            }
+            14 => {
+                let payload = vec![a as u8; dice.below(self.size * 8) as usize];
+                encode_raw(&header(Kind::Raw), &payload, out);
+            }
+            _ if dice.chance(100) => record::encode_status(&header(Kind::Status), b'L', out),
+            _ => Quote { bid_px: a, bid_sz: b, ask_px: c, ask_sz: d }.encode(&header(Kind::Quote), out),
+        }
+        false
+    }
+
+    fn hand_over(&mut self, source: u32, mut batch: Vec<u8>, to: &mut Sequencer, history: &mut History, now_ns: u64) {
+        to.accept(source, &mut batch, now_ns);
+        history.take(&batch);
+        assert_eq!(history.position, to.position(), "every record has its place");
+    }
+}
