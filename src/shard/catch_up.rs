@@ -120,7 +120,11 @@ impl<I: Io> Shard<I> {
         let catch_up = client.catch_up.take().expect("only those who were out join");
         let audience = client.audience;
         client.place = self.audiences.join(audience, slot, now_ns);
-        if (1..Profile::COUNT).any(|at| self.interest.uses(Profile::from_index(at))) {
+        // It was not asked anything while it was out; that it took what it was owed is a sign of life.
+        client.received_ns = client.received_ns.max(catch_up.progress_ns);
+        // One that was out within this turn only was sent no values: what waits for the tick it has not had.
+        let had_values = catch_up.state.is_explicit();
+        if had_values && (1..Profile::COUNT).any(|at| self.interest.uses(Profile::from_index(at))) {
             /// The longest interval: by then every profile has had a tick.
             const LONGEST_NS: u64 = 1_000_000_000;
             self.fresh.insert(slot, Fresh { position, until_ns: now_ns + LONGEST_NS });
@@ -205,6 +209,8 @@ impl<I: Io> Shard<I> {
         let lane = self.lane(audience, instrument);
         for (channel, profile, owed) in wanted {
             let extra = match owed {
+                // The log goes on from before that record: the snapshot would come twice, and before older ones.
+                Some(Owed::Snapshot) if self.is_in_log(catch_up, instrument, channel) => continue,
                 Some(Owed::Snapshot) => flags::SNAPSHOT,
                 Some(Owed::Definition) => continue,
                 Some(Owed::Merged) => flags::CONFLATED,
@@ -213,6 +219,22 @@ impl<I: Io> Shard<I> {
             };
             row.push(instrument, channel, extra, out);
         }
+    }
+
+    /// The lane in which a channel's merged values come to an audience: only quotes know two.
+    pub(super) fn lane_of(&self, audience: AudienceId, instrument: u32, channel: Channel) -> Lane {
+        if channel == Channel::Quote { self.lane(audience, instrument) } else { Lane::Plain }
+    }
+
+    /// True if the newest record of a log channel is among what the client will get from its place in the log.
+    fn is_in_log(&self, catch_up: &CatchUp, instrument: u32, channel: Channel) -> bool {
+        let had = catch_up.log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
+        let had = match channel {
+            Channel::Trade => had[0],
+            Channel::Raw => had[1],
+            Channel::Quote | Channel::Ticker | Channel::Book => return false,
+        };
+        self.values.sequence(instrument, channel) > had
     }
 
     /// Which lane an audience's quote of an instrument is in.
@@ -252,6 +274,11 @@ impl<I: Io> Shard<I> {
     fn push_log(&mut self, audience: AudienceId, catch_up: &mut CatchUp) -> bool {
         let here = self.turn.ring_position;
         if catch_up.log.ring_position == here {
+            return true;
+        }
+        if !self.interest.keys(audience).any(|key| key.channel().is_log()) {
+            // Nothing to look for: to read through a whole ring for each straggler would stop the others.
+            (catch_up.log.ring_position, catch_up.log.position) = (here, self.turn.position);
             return true;
         }
         let mut history = std::mem::take(&mut self.scratch.history);

@@ -125,10 +125,10 @@ pub(super) struct CatchUp {
 pub(super) enum Owed {
     /// Only the Definition: the client wants no snapshot.
     Definition,
-    /// The value, as a snapshot.
-    Snapshot,
     /// The value, merged: it was pending at the interval that the client has left.
     Merged,
+    /// The value, as a snapshot.
+    Snapshot,
 }
 
 /// A walk over the instruments in the order of ids, in pieces. A value that was sent early in the walk may change before
@@ -158,6 +158,11 @@ impl StatePass {
     /// True if no instrument's mark is older than this turn.
     pub(super) fn is_at(&self, turn: u64) -> bool {
         self.after.is_empty() && self.cursor == 1 && self.before.iter().all(|(_, mark)| mark.turn == turn)
+    }
+
+    /// True if every value was sent one by one, or was found not to be owed.
+    pub(super) fn is_explicit(&self) -> bool {
+        self.before.iter().all(|(_, mark)| mark.explicit)
     }
 
     /// Notes that the walk has come to `last`, with values as of `mark`.

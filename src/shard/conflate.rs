@@ -59,12 +59,14 @@ pub(super) struct Changed {
 
 impl Changed {
     fn note(&mut self, kind: u8, levels: impl Iterator<Item = Level>) {
-        if kind == BOOK_SNAPSHOT || self.levels.len() > LEVELS_MAX {
-            self.whole = true;
-            self.levels.clear();
-        }
+        self.whole |= kind == BOOK_SNAPSHOT;
         if !self.whole {
             self.levels.extend(levels.filter_map(|level| Some((Side::from_wire(level.side)?, level.px))));
+            // Looked at afterwards: one record may bring more levels than another can hold beside those that are here.
+            self.whole = self.levels.len() > LEVELS_MAX;
+        }
+        if self.whole {
+            self.levels = Vec::new();
         }
     }
 

@@ -52,6 +52,10 @@ impl<I: Io> Shard<I> {
     fn dispatch_definition(&mut self, start: usize, end: usize, position: u64) {
         let Some(instrument) = record::read_definition(&self.turn.batch.bytes[start..end]) else { return };
         let id = instrument.id;
+        if id == 0 || id as usize > self.directory.len() + 1 {
+            // An overrun took those before it away; the state that is sent again has them all, this one included.
+            return;
+        }
         self.interest_of_new(&instrument);
         if !self.directory.insert(instrument) {
             return;
@@ -91,11 +95,16 @@ impl<I: Io> Shard<I> {
 
     fn dispatch_record(&mut self, start: usize, end: usize, position: u64, mut header: Header, channel: Channel) {
         // SNAPSHOT says that the sequencer sends its state again; to clients it is live.
+        let again = header.flags & flags::SNAPSHOT != 0;
         header.flags &= !flags::SNAPSHOT;
         record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags);
-        let applied = self.values.apply(&header, channel, &self.turn.batch.bytes[start..end], position);
+        // What is sent again has the place that the node has come to, and so may have some client's mark: news all the same.
+        let applied_at = position + u64::from(again);
+        let applied = self.values.apply(&header, channel, &self.turn.batch.bytes[start..end], applied_at);
         match applied {
             Applied::Ignored | Applied::Broken => return,
+            // Stragglers pass over what is sent again, as history; so what is missing up to here is told them as a Gap.
+            Applied::Next if again && channel.is_log() => self.log_floor = self.turn.ring_position,
             Applied::Next => {}
             Applied::After { from, to } if channel.is_log() => {
                 let instrument = header.instrument;
@@ -109,7 +118,7 @@ impl<I: Io> Shard<I> {
             }
         }
         if channel == Channel::Trade {
-            self.dispatch_quotes_before_trade(header.instrument, position);
+            self.dispatch_quotes_before_trade(header.instrument);
         }
         let number = add_record(&mut self.turn, start, end, position);
         let profiles = if channel.is_log() { Profile::COUNT } else { 1 };
@@ -138,7 +147,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// A pending quote is sent before the trade that follows it, to those who get the trade.
-    fn dispatch_quotes_before_trade(&mut self, instrument: u32, position: u64) {
+    fn dispatch_quotes_before_trade(&mut self, instrument: u32) {
         for profile in (1..Profile::COUNT).map(Profile::from_index) {
             if !self.conflator.is_pending(profile, instrument, Channel::Quote, Lane::Safe) {
                 continue;
@@ -153,6 +162,7 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             let count = self.conflator.take_safe(profile, instrument, self.turn.number);
+            let position = self.values.row(instrument).map_or(0, |row| row.position(Channel::Quote));
             if let Some(number) = self.add_value(instrument, Channel::Quote, count > 1, position) {
                 with_trades.into_iter().for_each(|audience| self.audiences.mark(audience, number));
             }
@@ -208,7 +218,7 @@ impl<I: Io> Shard<I> {
         let start = self.turn.batch.bytes.len();
         record::encode_book(&header, BOOK_DELTA, levels.iter().copied(), &mut self.turn.batch.bytes);
         self.counters.add(Counter::Conflated, merged.into());
-        Some(self.turn.add(start, position))
+        Some(self.turn.add(start, position, true))
     }
 
     /// Adds the newest value of a state channel to this turn's records.
@@ -220,7 +230,7 @@ impl<I: Io> Shard<I> {
             return None;
         }
         self.counters.add(Counter::Conflated, merged.into());
-        Some(self.turn.add(start, position))
+        Some(self.turn.add(start, position, true))
     }
 
     /// Tells all who watch a log channel that records are missing.
@@ -229,7 +239,7 @@ impl<I: Io> Shard<I> {
         self.log_floor = self.turn.ring_position;
         let start = self.turn.batch.bytes.len();
         gap.encode(self.turn.now_ns, &mut self.turn.batch.bytes);
-        let number = self.turn.add(start, position);
+        let number = self.turn.add(start, position, false);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         for profile in (0..Profile::COUNT).map(Profile::from_index) {
             interest.each_watcher(gap.instrument, gap.channel, profile, |audience| audiences.mark(audience, number));
@@ -238,7 +248,7 @@ impl<I: Io> Shard<I> {
 }
 
 fn add_record(turn: &mut Turn, start: usize, end: usize, position: u64) -> u32 {
-    turn.records.push(super::TurnRecord { start: start as u32, len: (end - start) as u32, position });
+    turn.records.push(super::TurnRecord { start: start as u32, len: (end - start) as u32, position, merged: false });
     turn.records.len() as u32 - 1
 }
 

@@ -97,6 +97,8 @@ struct TurnRecord {
     len: u32,
     /// Place of the newest record that it stands for.
     position: u64,
+    /// Made by a tick: a client may have had the value already.
+    merged: bool,
 }
 
 /// The records of one turn, and the bytes they are in.
@@ -124,9 +126,9 @@ impl Turn {
     }
 
     /// Notes the bytes from `start` as a record; returns its number.
-    fn add(&mut self, start: usize, position: u64) -> u32 {
+    fn add(&mut self, start: usize, position: u64, merged: bool) -> u32 {
         let len = (self.batch.bytes.len() - start) as u32;
-        self.records.push(TurnRecord { start: start as u32, len, position });
+        self.records.push(TurnRecord { start: start as u32, len, position, merged });
         self.records.len() as u32 - 1
     }
 }
@@ -140,6 +142,8 @@ struct Scratch {
     completions: Completions,
     records: Vec<u8>,
     history: ring::Batch,
+    /// Members of the audience being served that must not have all of what gathered: what they have had, and who.
+    own: Vec<(u64, u32)>,
 }
 
 /// Until when a client that joined amid an interval must not be sent merged values that it has had.

@@ -4,6 +4,7 @@
 //! of the same turn. Requests that follow one whose snapshot is still under way wait, in order.
 
 use super::client::{Ending, Owed};
+use super::conflate::Lane;
 use super::interest::{Change, Key, Target};
 use super::{Settings, Shard};
 use crate::io::{Io, Seat};
@@ -14,6 +15,14 @@ use crate::wire::profile::Profile;
 use crate::ws::close::{CloseCode, push_close};
 use crate::ws::frame::{Opcode, push_frame};
 use crate::ws::session::{Event, Limits, Role, Session};
+
+/// A value that waits for the tick of an interval, in a lane.
+struct Waiting {
+    instrument: u32,
+    channel: Channel,
+    profile: Profile,
+    lane: Lane,
+}
 
 /// Symbols are at most this long, bytes.
 const SYMBOL_BYTES_MAX: usize = 64;
@@ -195,9 +204,8 @@ impl<I: Io> Shard<I> {
             );
             return Err(RequestError { id: Some(id), code: "limit", message });
         }
-        let mut job: Vec<(Key, Owed)> = self.pending_at_old_interval(audience, &keys, profile);
         let owed = if snapshot { Owed::Snapshot } else { Owed::Definition };
-        job.extend(new.iter().map(|key| (*key, owed)));
+        let job: Vec<(Key, Owed)> = new.iter().map(|key| (*key, owed)).collect();
         let changes: Vec<Change> = keys.into_iter().map(|key| Change::Want(key, profile)).collect();
         self.change_interest(slot, &changes, job, snapshot && !new.is_empty());
         Ok((self.count_covered(&targets), unknown))
@@ -228,23 +236,32 @@ impl<I: Io> Shard<I> {
         count
     }
 
-    /// Values that wait for the tick of an interval that the client is about to leave: it would never get them.
-    fn pending_at_old_interval(&self, audience: u32, keys: &[Key], profile: Profile) -> Vec<(Key, Owed)> {
-        let mut pending = Vec::new();
+    /// Values that wait for a tick and that changes to these items may keep from the client: it may get another interval,
+    /// or, with trades or without, another lane of quotes.
+    fn waiting_for_ticks(&self, audience: u32, keys: impl Iterator<Item = Key>) -> Vec<Waiting> {
+        let mut waiting = Vec::new();
         for key in keys {
-            let Some(old) = self.interest.profile_of(audience, *key).filter(|old| *old != profile) else { continue };
-            let channel = key.channel();
-            if old == Profile::IMMEDIATE || channel.is_log() {
-                continue;
-            }
-            for instrument in self.interest.covered(&key.target()) {
-                let lane = self.lane(audience, *instrument);
-                if self.conflator.is_pending(old, *instrument, channel, lane) {
-                    pending.push((Key::new(Target::Instrument(*instrument), channel), Owed::Merged));
+            let channel = match key.channel() {
+                Channel::Trade => Channel::Quote,
+                Channel::Raw => continue,
+                state => state,
+            };
+            for instrument in self.interest.covered(&key.target()).iter().copied() {
+                let Some(profile) = self.interest.wants(audience, instrument, channel) else { continue };
+                let lane = self.lane_of(audience, instrument, channel);
+                if profile != Profile::IMMEDIATE && self.conflator.is_pending(profile, instrument, channel, lane) {
+                    waiting.push(Waiting { instrument, channel, profile, lane });
                 }
             }
         }
-        pending
+        waiting
+    }
+
+    /// True if the value still comes to this audience by that tick, or is not wanted any more.
+    fn is_settled(&self, audience: u32, waiting: &Waiting) -> bool {
+        let Waiting { instrument, channel, profile, lane } = *waiting;
+        let same = |now| now == profile && self.lane_of(audience, instrument, channel) == lane;
+        self.interest.wants(audience, instrument, channel).is_none_or(same)
     }
 
     fn count_covered(&self, targets: &[Target]) -> usize {
@@ -257,14 +274,24 @@ impl<I: Io> Shard<I> {
 
     fn change_interest(&mut self, slot: u32, changes: &[Change], job: Vec<(Key, Owed)>, snapshot: bool) {
         let now_ns = self.turn.now_ns;
+        self.begin_catch_up(slot, now_ns);
+        let before = self.client(slot).expect("its request is being handled").audience;
+        let keys = changes.iter().map(|change| match change {
+            Change::Want(key, _) | Change::Drop(key) => *key,
+        });
+        let waiting = self.waiting_for_ticks(before, keys);
+        let audience = self.interest.change(before, changes);
+        self.audiences.grow(self.interest.audience_ids());
+        let unsettled = waiting.iter().filter(|waiting| !self.is_settled(audience, waiting));
+        let merged: Vec<(Key, Owed)> = unsettled
+            .map(|waiting| (Key::new(Target::Instrument(waiting.instrument), waiting.channel), Owed::Merged))
+            .collect();
+        self.clients[slot as usize].as_mut().expect("looked up above").audience = audience;
         let catch_up = self.begin_catch_up(slot, now_ns);
-        catch_up.job.extend(job);
+        catch_up.job.extend(job.into_iter().chain(merged));
         catch_up.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));
         catch_up.job.dedup_by_key(|(key, _)| *key);
         catch_up.snapshot |= snapshot;
-        let client = self.clients[slot as usize].as_mut().expect("its request is being handled");
-        client.audience = self.interest.change(client.audience, changes);
-        self.audiences.grow(self.interest.audience_ids());
         self.queue(slot);
     }
 

@@ -46,29 +46,57 @@ impl<I: Io> Shard<I> {
             from_position: turn.from_position,
             to_position: turn.position,
         };
-        let records = self.audiences.gathered(audience).map(|number| turn.record(number));
+        let gathered = self.audiences.gathered(audience);
+        let merged = gathered.clone().map(|number| turn.records[number as usize]).filter(|record| record.merged);
+        let oldest_merged = merged.map(|record| record.position).min();
         let arena = &mut self.scratch.arena;
         let start = arena.len();
-        let (_, count) = push_packets(&packing, records.clone(), arena);
-        let range = (start as u32, (arena.len() - start) as u32);
+        let (_, count) = push_packets(&packing, gathered.map(|number| turn.record(number)), arena);
+        let (start, len) = (start as u32, (arena.len() - start) as u32);
         for slot in self.audiences.members(audience) {
-            let seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
-            let (start, len) = match self.fresh.get(&slot).copied() {
-                None => range,
-                Some(fresh) => {
-                    // It had the present values when it joined; what was merged from before then it has had.
-                    let news = records.clone().filter(|(position, _)| *position > fresh.position);
-                    let start = arena.len();
-                    if news.clone().next().is_none() {
-                        continue;
-                    }
-                    push_packets(&packing, news, arena);
-                    (start as u32, (arena.len() - start) as u32)
+            let fresh =
+                self.fresh.get(&slot).filter(|fresh| oldest_merged.is_some_and(|oldest| oldest <= fresh.position));
+            match fresh {
+                Some(fresh) => self.scratch.own.push((fresh.position, slot)),
+                None => {
+                    let seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
+                    self.scratch.sends.push(Send { seat, start, len });
                 }
-            };
-            self.scratch.sends.push(Send { seat, start, len });
+            }
         }
+        self.make_own_sends(audience, &packing);
         count
+    }
+
+    /// Packets for members that had the present values when they joined: what was merged from before then they have
+    /// had. Those who joined at the same place share one.
+    fn make_own_sends(&mut self, audience: AudienceId, packing: &Packing) {
+        let mut own = std::mem::take(&mut self.scratch.own);
+        own.sort_unstable();
+        for same in own.chunk_by(|one, other| one.0 == other.0) {
+            let had = same[0].0;
+            let turn = &self.turn;
+            let is_news = |number: &u32| {
+                let record = turn.records[*number as usize];
+                !record.merged || record.position > had
+            };
+            let news = self.audiences.gathered(audience).filter(is_news).map(|number| turn.record(number));
+            if news.clone().next().is_none() {
+                continue;
+            }
+            let start = self.scratch.arena.len();
+            push_packets(packing, news, &mut self.scratch.arena);
+            let (start, len) = (start as u32, (self.scratch.arena.len() - start) as u32);
+            for (_, slot) in same {
+                let seat = self.clients[*slot as usize].as_ref().expect("nothing was sent to it yet").seat;
+                self.scratch.sends.push(Send { seat, start, len });
+            }
+            if self.scratch.arena.len() >= PORTION_BYTES {
+                self.send_portion();
+            }
+        }
+        own.clear();
+        self.scratch.own = own;
     }
 
     /// Hands the gathered sends to the kernel. Whom a full socket stops is taken out, with the rest of the send.
