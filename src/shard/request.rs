@@ -276,10 +276,7 @@ impl<I: Io> Shard<I> {
         let now_ns = self.turn.now_ns;
         self.begin_catch_up(slot, now_ns);
         let before = self.client(slot).expect("its request is being handled").audience;
-        let keys = changes.iter().map(|change| match change {
-            Change::Want(key, _) | Change::Drop(key) => *key,
-        });
-        let waiting = self.waiting_for_ticks(before, keys);
+        let waiting = self.waiting_for_ticks(before, changes.iter().map(Change::key));
         let audience = self.interest.change(before, changes);
         self.audiences.grow(self.interest.audience_ids());
         let unsettled = waiting.iter().filter(|waiting| !self.is_settled(audience, waiting));
