@@ -155,7 +155,10 @@ impl Sequencer {
         };
         let sequence = self.values.sequence(id, channel) + 1;
         record::patch_sequenced(bytes, id, sequence, now_ns);
-        let numbered = Header { instrument: id, sequence, ts_recv: now_ns, ..*header };
+        // In a ring this flag says that state is sent again; a source's own would hide its record from stragglers.
+        let own_flags = header.flags & !flags::SNAPSHOT;
+        record::patch_flags(bytes, own_flags);
+        let numbered = Header { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
         self.values.apply(&numbered, channel, bytes, self.position + 1);
         self.write(bytes);
     }

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::EventfdFlags;
@@ -192,6 +192,9 @@ impl Uring {
     /// Lets completions signal the eventfd: to be called before the shard sleeps, and followed by one more reap.
     pub fn arm(&mut self) {
         self.ring.completion().enable_eventfd();
+        // The kernel announces work, then looks whether it may signal; this allows it, then looks for work. With a full
+        // fence on both sides one of them sees the other.
+        fence(Ordering::SeqCst);
     }
 
     /// Keeps completions from signalling: while the shard turns, it looks by itself.
@@ -330,13 +333,20 @@ impl Uring {
 
     /// Collects the sends that failed or were cut, and keeps everything else for the next reap.
     fn sort_send_completions(&mut self, base: u32, short: &mut Vec<Short>) {
-        for entry in self.ring.completion() {
-            let user_data = entry.user_data();
-            if (user_data >> 56) as u8 != SEND {
-                self.stash.push_back(entry);
-                continue;
+        loop {
+            for entry in self.ring.completion() {
+                if (entry.user_data() >> 56) as u8 == SEND {
+                    short.push(short_of(&entry, base));
+                } else {
+                    self.stash.push_back(entry);
+                }
             }
-            short.push(short_of(&entry, base));
+            // Where the queue was full the kernel has kept completions back, those of this batch included. Taken for
+            // sent, a short send would tear its stream; taken up later, it would be laid to another batch.
+            if !self.ring.submission().cq_overflow() {
+                break;
+            }
+            self.run_deferred_work();
         }
         let stashed = self.stash.len();
         for _ in 0..stashed {
@@ -398,9 +408,12 @@ impl Io for Uring {
         }
         let generation = &mut self.generations[seat.slot as usize];
         *generation = generation.wrapping_add(1);
-        // The poll holds the file; it has to go before the close can.
-        let polls = types::CancelBuilder::fd(types::Fixed(seat.slot)).all();
-        self.push(opcode::AsyncCancel2::new(polls).build().user_data(tag(CANCEL, seat)));
+        // The polls hold the file; they have to go before the close can. They are named by their tags: to find them by
+        // the file, the kernel would go through the polls of all seats.
+        for operation in [POLL_IN, POLL_OUT] {
+            let polls = types::CancelBuilder::user_data(tag(operation, seat)).all();
+            self.push(opcode::AsyncCancel2::new(polls).build().user_data(tag(CANCEL, seat)));
+        }
         self.push(opcode::Close::new(types::Fixed(seat.slot)).build().user_data(tag(CLOSE, seat)));
     }
 

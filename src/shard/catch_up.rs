@@ -121,6 +121,8 @@ impl<I: Io> Shard<I> {
         let catch_up = client.catch_up.take().expect("only those who were out join");
         let audience = client.audience;
         client.place = self.audiences.join(audience, slot, now_ns);
+        // It was not asked anything while it was out; that it took what it was owed is a sign of life.
+        client.received_ns = client.received_ns.max(catch_up.progress_ns);
         // One that only had an answer has not had what waits for a tick.
         if catch_up.state.is_explicit() && self.interest.merges(audience) {
             /// The longest interval: by then every profile has had a tick.
@@ -262,6 +264,11 @@ impl<I: Io> Shard<I> {
     fn push_log(&mut self, audience: AudienceId, catch_up: &mut CatchUp) -> bool {
         let here = self.turn.ring_position;
         if catch_up.log.ring_position == here {
+            return true;
+        }
+        if !self.interest.keys(audience).any(|key| key.channel().is_log()) {
+            // Nothing to look for: to read through a whole ring for each straggler would stop the others.
+            (catch_up.log.ring_position, catch_up.log.position) = (here, self.turn.position);
             return true;
         }
         let mut history = std::mem::take(&mut self.scratch.history);

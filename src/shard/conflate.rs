@@ -59,12 +59,14 @@ pub(super) struct Changed {
 
 impl Changed {
     fn note(&mut self, kind: u8, levels: impl Iterator<Item = Level>) {
-        if kind == BOOK_SNAPSHOT || self.levels.len() > LEVELS_MAX {
-            self.whole = true;
-            self.levels.clear();
-        }
+        self.whole |= kind == BOOK_SNAPSHOT;
         if !self.whole {
             self.levels.extend(levels.filter_map(|level| Some((Side::from_wire(level.side)?, level.px))));
+            // Looked at afterwards: one record may bring more levels than another can hold beside those that are here.
+            self.whole = self.levels.len() > LEVELS_MAX;
+        }
+        if self.whole {
+            self.levels = Vec::new();
         }
     }
 
@@ -211,5 +213,117 @@ impl Conflator {
 
     fn at(&self, profile: Profile, instrument: u32, channel: Channel) -> Option<&Pending> {
         self.profiles[profile.index()].pending.get(index(instrument, channel))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::record::BOOK_DELTA;
+
+    fn profile(ms: u64) -> Profile {
+        Profile::round_up(ms).expect("an offered interval")
+    }
+
+    fn levels(px: std::ops::Range<i64>) -> impl Iterator<Item = Level> {
+        px.map(|px| Level { px, sz: 1, side: b'B' })
+    }
+
+    #[test]
+    fn values_are_counted_until_they_are_taken_and_queued_once() {
+        let mut conflator = Conflator::default();
+        for _ in 0..3 {
+            conflator.note(profile(100), 7, Channel::Ticker);
+        }
+        conflator.note(profile(100), 2, Channel::Ticker);
+        conflator.note(profile(250), 2, Channel::Quote);
+        assert_eq!(conflator.take_queue(profile(100)), [(7, Channel::Ticker), (2, Channel::Ticker)]);
+        let taken = conflator.take(profile(100), 7, Channel::Ticker, 5);
+        assert_eq!((taken.count(Lane::Plain), taken.count(Lane::Safe), taken.is_even()), (3, 3, true));
+        assert_eq!(conflator.take(profile(100), 7, Channel::Ticker, 6).count(Lane::Plain), 0);
+        assert!(conflator.is_pending(profile(250), 2, Channel::Quote, Lane::Plain), "another interval's is its own");
+        assert!(!conflator.is_pending(profile(100), 2, Channel::Quote, Lane::Plain), "another channel's, too");
+    }
+
+    #[test]
+    fn a_quote_taken_before_a_trade_still_waits_for_those_without_trades() {
+        let mut conflator = Conflator::default();
+        conflator.note(profile(100), 1, Channel::Quote);
+        conflator.note(profile(100), 1, Channel::Quote);
+        assert_eq!(conflator.take_safe(profile(100), 1, 3), 2);
+        assert_eq!(conflator.take_safe(profile(100), 1, 4), 0);
+        conflator.note(profile(100), 1, Channel::Quote);
+        let taken = conflator.take(profile(100), 1, Channel::Quote, 5);
+        assert_eq!((taken.count(Lane::Plain), taken.count(Lane::Safe), taken.is_even()), (3, 1, false));
+    }
+
+    #[test]
+    fn news_is_what_waits_or_was_dispatched_after_the_turn() {
+        let mut conflator = Conflator::default();
+        let is_news =
+            |conflator: &Conflator, lane, turn| conflator.is_news(profile(100), 1, Channel::Quote, lane, turn);
+        assert!(!is_news(&conflator, Lane::Plain, 0));
+        conflator.note(profile(100), 1, Channel::Quote);
+        assert!(is_news(&conflator, Lane::Plain, 9));
+        conflator.take_safe(profile(100), 1, 10);
+        assert!(is_news(&conflator, Lane::Safe, 9) && !is_news(&conflator, Lane::Safe, 10));
+        assert!(is_news(&conflator, Lane::Plain, 10));
+        conflator.take(profile(100), 1, Channel::Quote, 12);
+        assert!(is_news(&conflator, Lane::Plain, 11) && !is_news(&conflator, Lane::Plain, 12));
+        assert!(!is_news(&conflator, Lane::Safe, 10), "nothing of the safe lane was dispatched at the tick");
+    }
+
+    #[test]
+    fn ticks_are_multiples_of_the_interval_and_due_only_where_something_waits() {
+        const MS: u64 = 1_000_000;
+        let mut conflator = Conflator::default();
+        let due = |conflator: &mut Conflator, now_ns| conflator.due(now_ns).collect::<Vec<_>>();
+        assert_eq!(due(&mut conflator, 1234 * MS), []);
+        assert_eq!(conflator.next_tick_ns(), None);
+        conflator.note(profile(100), 1, Channel::Quote);
+        conflator.note(profile(50), 1, Channel::Quote);
+        assert_eq!(conflator.next_tick_ns(), Some(1250 * MS));
+        assert_eq!(due(&mut conflator, 1250 * MS - 1), []);
+        assert_eq!(due(&mut conflator, 1250 * MS), [profile(50)]);
+        assert_eq!(due(&mut conflator, 1300 * MS), [profile(50), profile(100)]);
+        for profile in [profile(50), profile(100)] {
+            let queue = conflator.take_queue(profile);
+            conflator.return_queue(profile, queue);
+        }
+        assert_eq!(due(&mut conflator, 5000 * MS), []);
+        assert_eq!(conflator.next_tick_ns(), None);
+    }
+
+    #[test]
+    fn changed_levels_come_once_each_at_their_present_size() {
+        let mut conflator = Conflator::default();
+        let mut book = Book::default();
+        for round in [levels(5..8), levels(6..9)] {
+            let round: Vec<Level> = round.collect();
+            book.apply(BOOK_DELTA, round.iter().copied());
+            conflator.note_levels(profile(100), 1, BOOK_DELTA, round.into_iter());
+        }
+        book.set(Side::Bid, 6, 0);
+        book.set(Side::Bid, 7, 44);
+        let present = conflator.take_levels(profile(100), 1).present(&book).expect("not whole");
+        let present: Vec<(i64, i64)> = present.iter().map(|level| (level.px, level.sz)).collect();
+        assert_eq!(present, [(5, 1), (6, 0), (7, 44), (8, 1)]);
+        assert_eq!(conflator.take_levels(profile(100), 1).present(&book), Some(vec![]), "they were taken");
+    }
+
+    #[test]
+    fn a_book_is_sent_whole_once_a_snapshot_or_too_many_levels_came() {
+        let whole = |records: &[(u8, std::ops::Range<i64>)]| {
+            let mut conflator = Conflator::default();
+            for (kind, px) in records {
+                conflator.note_levels(profile(10), 1, *kind, levels(px.clone()));
+            }
+            conflator.take_levels(profile(10), 1).present(&Book::default()).is_none()
+        };
+        let most = LEVELS_MAX as i64;
+        assert!(whole(&[(BOOK_DELTA, 0..3), (BOOK_SNAPSHOT, 0..3), (BOOK_DELTA, 0..3)]));
+        assert!(!whole(&[(BOOK_DELTA, 0..most)]));
+        assert!(whole(&[(BOOK_DELTA, 0..most + 1)]));
+        assert!(whole(&[(BOOK_DELTA, 0..most), (BOOK_DELTA, most..most + 1), (BOOK_DELTA, 0..1)]));
     }
 }

@@ -16,7 +16,7 @@ const INTERVAL_NS: u64 = 100_000_000;
 const PORTIONS: usize = 10;
 
 impl<I: Io> Shard<I> {
-    /// True if something was sent.
+    /// True if something was sent, or is to be: the turn after this does it.
     pub(super) fn keep_house(&mut self) -> bool {
         if self.turn.now_ns < self.housekeeping_ns {
             return false;
@@ -24,9 +24,11 @@ impl<I: Io> Shard<I> {
         self.housekeeping_ns = self.turn.now_ns + INTERVAL_NS;
         let now_ns = self.turn.now_ns;
         self.fresh.retain(|_, fresh| fresh.until_ns > now_ns);
+        let clients_before = self.clients_len;
         self.check_deadlines();
         self.set_levels();
-        self.send_heartbeats()
+        let sent = self.send_heartbeats();
+        sent || self.clients_len != clients_before || !self.waiting.is_empty()
     }
 
     /// Audiences that have had nothing for a while get a heartbeat: silence then means a broken connection.
@@ -80,10 +82,12 @@ impl<I: Io> Shard<I> {
             }
             return;
         }
+        // Who is owed something is not read; that it takes what it is owed is a sign of life, too.
+        let heard_ns = client.catch_up.as_ref().map_or(0, |catch_up| catch_up.progress_ns).max(client.received_ns);
         let stalled = client.catch_up.as_ref().filter(|catch_up| catch_up.blocked).map(|stalled| stalled.progress_ns);
         if stalled.is_some_and(|since_ns| passed(since_ns, self.settings.slow_timeout_ms)) {
             self.close_slow(slot);
-        } else if passed(client.received_ns, self.settings.idle_timeout_ms) {
+        } else if client.ending == Ending::No && passed(heard_ns, self.settings.idle_timeout_ms) {
             self.counters.add(Counter::IdleClosed, 1);
             self.say_farewell(slot, CloseCode::POLICY, "nothing was received for too long, not even a pong");
         } else if passed(client.received_ns, self.settings.ping_interval_ms) && !client.pinged && client.place != ABSENT

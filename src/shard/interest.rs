@@ -142,6 +142,15 @@ pub enum Change {
     Drop(Key),
 }
 
+impl Change {
+    /// The item that is changed.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Want(key, _) | Self::Drop(key) => *key,
+        }
+    }
+}
+
 /// All interest of one core.
 #[derive(Debug, Default)]
 pub struct Interest {
@@ -282,9 +291,15 @@ impl Interest {
             self.leave(audience);
             copy
         };
-        for change in changes {
-            self.apply(own, change);
+        // A pattern must not be forgotten between its old item's end and its new one's start.
+        changes.iter().for_each(|change| self.hold(change.key()));
+        for change in &changes {
+            self.remove(own, change.key());
+            if let Change::Want(key, profile) = change {
+                self.insert(own, *key, *profile);
+            }
         }
+        changes.iter().for_each(|change| self.let_go(change.key()));
         let row = &mut self.audiences[own as usize];
         debug_assert_eq!(row.set.fingerprint, wanted, "the fingerprint is a sum over the items");
         let patterns = row.set.items.iter().filter(|item| matches!(item.key.target(), Target::Pattern(_))).count();
@@ -398,14 +413,11 @@ impl Interest {
 
     /// Without what would change nothing, in the order of keys, the last word on a key wins.
     fn effective(&self, audience: AudienceId, changes: &[Change]) -> Vec<Change> {
-        let key_of = |change: &Change| match change {
-            Change::Want(key, _) | Change::Drop(key) => *key,
-        };
         let mut sorted: Vec<Change> = changes.to_vec();
-        sorted.sort_by_key(key_of);
+        sorted.sort_by_key(Change::key);
         let mut kept: Vec<Change> = Vec::with_capacity(sorted.len());
         for change in sorted {
-            if kept.last().is_some_and(|last| key_of(last) == key_of(&change)) {
+            if kept.last().is_some_and(|last| last.key() == change.key()) {
                 kept.pop();
             }
             kept.push(change);
@@ -476,31 +488,22 @@ impl Interest {
         self.free_audiences.push(audience);
     }
 
-    fn apply(&mut self, audience: AudienceId, change: Change) {
-        match change {
-            Change::Want(key, profile) => {
-                // A pattern must not be forgotten between its old item's end and its new one's start.
-                self.hold(key, 1);
-                self.remove(audience, key);
-                self.insert(audience, key, profile);
-                self.hold(key, -1);
-            }
-            Change::Drop(key) => self.remove(audience, key),
+    fn hold(&mut self, key: Key) {
+        if let Target::Pattern(pattern) = key.target() {
+            self.patterns[pattern as usize].uses += 1;
         }
     }
 
-    fn hold(&mut self, key: Key, uses: i32) {
+    fn let_go(&mut self, key: Key) {
         if let Target::Pattern(pattern) = key.target() {
-            let row = &mut self.patterns[pattern as usize];
-            row.uses = row.uses.strict_add_signed(uses);
+            self.patterns[pattern as usize].uses -= 1;
+            self.release_unused(pattern);
         }
     }
 
     fn insert(&mut self, audience: AudienceId, key: Key, profile: Profile) {
         let fingerprint = self.fingerprint(key, profile);
-        if let Target::Pattern(pattern) = key.target() {
-            self.patterns[pattern as usize].uses += 1;
-        }
+        self.hold(key);
         let list = self.watch_mut(key).list_mut(profile);
         let item = Item { key, index: list.len() as u32, profile };
         list.push(audience);
@@ -536,10 +539,7 @@ impl Interest {
             let at = set.items.binary_search_by_key(&item.key, |other| other.key).expect("who watches has the item");
             set.items[at].index = item.index;
         }
-        if let Target::Pattern(pattern) = item.key.target() {
-            self.patterns[pattern as usize].uses -= 1;
-            self.release_unused(pattern);
-        }
+        self.let_go(item.key);
     }
 
     fn watch_mut(&mut self, key: Key) -> &mut Watch {

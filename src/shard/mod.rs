@@ -152,6 +152,8 @@ struct Scratch {
     completions: Completions,
     records: Vec<u8>,
     history: ring::Batch,
+    /// Members of the audience being served that have had some of what gathered: up to which place, and who.
+    own: Vec<(u64, u32)>,
 }
 
 /// Until when a client that joined amid an interval must not be sent merged values that it has had.

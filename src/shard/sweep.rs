@@ -46,34 +46,52 @@ impl<I: Io> Shard<I> {
             from_position: turn.from_position,
             to_position: turn.position,
         };
-        let records = self.audiences.gathered(audience).map(|number| turn.record(number));
-        let arena = &mut self.scratch.arena;
-        let start = arena.len();
-        let (_, count) = push_packets(&packing, records.clone(), arena);
-        let range = (start as u32, (arena.len() - start) as u32);
+        let gathered = self.audiences.gathered(audience);
+        // Live records are newer than anyone's joining; only what was merged can be older.
         let oldest = match self.fresh.is_empty() {
             true => u64::MAX,
-            false => records.clone().map(|(position, _)| position).min().unwrap_or(u64::MAX),
+            false => gathered.clone().map(|number| turn.records[number as usize].place).min().unwrap_or(u64::MAX),
         };
+        let arena = &mut self.scratch.arena;
+        let start = arena.len();
+        let (_, count) = push_packets(&packing, gathered.map(|number| turn.record(number)), arena);
+        let (start, len) = (start as u32, (arena.len() - start) as u32);
         for slot in self.audiences.members(audience) {
-            let seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
-            let (start, len) = match self.fresh.get(&slot).filter(|fresh| oldest <= fresh.position) {
-                None => range,
-                Some(fresh) => {
-                    // It had the present values when it joined; what was merged from before then it has had.
-                    let is_news = |number: &u32| turn.records[*number as usize].place > fresh.place;
-                    let news = self.audiences.gathered(audience).filter(is_news).map(|number| turn.record(number));
-                    let start = arena.len();
-                    if news.clone().next().is_none() {
-                        continue;
-                    }
-                    push_packets(&packing, news, arena);
-                    (start as u32, (arena.len() - start) as u32)
+            match self.fresh.get(&slot).filter(|fresh| oldest <= fresh.place) {
+                Some(fresh) => self.scratch.own.push((fresh.place, slot)),
+                None => {
+                    let seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
+                    self.scratch.sends.push(Send { seat, start, len });
                 }
-            };
-            self.scratch.sends.push(Send { seat, start, len });
+            }
         }
+        self.make_own_sends(audience, &packing);
         count
+    }
+
+    /// Packets for members that had the present values when they joined: what was merged from before then they have
+    /// had. Those who joined at the same place share one.
+    fn make_own_sends(&mut self, audience: AudienceId, packing: &Packing) {
+        let mut own = std::mem::take(&mut self.scratch.own);
+        own.sort_unstable();
+        for same in own.chunk_by(|one, other| one.0 == other.0) {
+            let had = same[0].0;
+            let turn = &self.turn;
+            let is_news = |number: &u32| turn.records[*number as usize].place > had;
+            let news = self.audiences.gathered(audience).filter(is_news).map(|number| turn.record(number));
+            if news.clone().next().is_none() {
+                continue;
+            }
+            let start = self.scratch.arena.len();
+            push_packets(packing, news, &mut self.scratch.arena);
+            let (start, len) = (start as u32, (self.scratch.arena.len() - start) as u32);
+            for (_, slot) in same {
+                let seat = self.clients[*slot as usize].as_ref().expect("members are clients").seat;
+                self.scratch.sends.push(Send { seat, start, len });
+            }
+        }
+        own.clear();
+        self.scratch.own = own;
     }
 
     /// Hands the gathered sends to the kernel. Whom a full socket stops is taken out, with the rest of the send.

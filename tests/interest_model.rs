@@ -1,0 +1,201 @@
+//! The interest of a shard against a naive map: whatever clients ask, in whatever order, who watches what is what the
+//! map says, audiences with the same set are one, and nothing is left behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use tickcast::market::Channel;
+use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
+use tickcast::wire::profile::Profile;
+
+const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
+const PREFIXES: [&str; 6] = ["", "A", "AB", "ABC", "B", "X"];
+
+/// What a client points at: a name by its place among the symbols, or a prefix by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Aim {
+    Name(usize),
+    Prefix(usize),
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Enter,
+    Leave(usize),
+    /// Wants (a profile) or drops (none) these.
+    Change(usize, Vec<(Aim, Channel, Option<usize>)>),
+    AddInstrument,
+}
+
+type Wants = BTreeMap<(Aim, usize), usize>;
+
+#[derive(Default)]
+struct World {
+    interest: Interest,
+    instruments: usize,
+    clients: Vec<(AudienceId, Wants)>,
+}
+
+impl World {
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Enter => self.clients.push((self.interest.enter(), Wants::new())),
+            Step::Leave(client) if !self.clients.is_empty() => {
+                let client = client % self.clients.len();
+                let (audience, _) = self.clients.swap_remove(client);
+                self.interest.leave(audience);
+            }
+            Step::Change(client, changes) if !self.clients.is_empty() => {
+                let client = client % self.clients.len();
+                self.change(client, &changes);
+            }
+            Step::AddInstrument if self.instruments < SYMBOLS.len() => {
+                self.instruments += 1;
+                self.interest.add_instrument(self.instruments as u32, SYMBOLS[self.instruments - 1]);
+            }
+            Step::Leave(_) | Step::Change(..) | Step::AddInstrument => {}
+        }
+    }
+
+    fn change(&mut self, client: usize, changes: &[(Aim, Channel, Option<usize>)]) {
+        let mut asked = Vec::new();
+        let mut interned = Vec::new();
+        let (audience, wants) = &mut self.clients[client];
+        for (aim, channel, profile) in changes {
+            let target = match *aim {
+                Aim::Name(name) if name < self.instruments => Target::Instrument(name as u32 + 1),
+                Aim::Name(_) => continue,
+                Aim::Prefix(prefix) => {
+                    let pattern = self.interest.intern(PREFIXES[prefix]);
+                    interned.push(pattern);
+                    Target::Pattern(pattern)
+                }
+            };
+            let key = Key::new(target, *channel);
+            match profile {
+                Some(profile) => {
+                    wants.insert((*aim, *channel as usize), *profile);
+                    asked.push(Change::Want(key, Profile::from_index(*profile)));
+                }
+                None => {
+                    wants.remove(&(*aim, *channel as usize));
+                    asked.push(Change::Drop(key));
+                }
+            }
+        }
+        *audience = self.interest.change(*audience, &asked);
+        interned.sort_unstable();
+        interned.dedup();
+        // One that nobody came to use, as it was asked for and dropped at once.
+        for pattern in interned {
+            if self.interest.find_pattern(self.interest.prefix(pattern)) == Some(pattern) {
+                self.interest.release_unused(pattern);
+            }
+        }
+    }
+
+    fn check(&self) {
+        self.check_audiences();
+        self.check_watchers();
+        let used: BTreeSet<usize> = self
+            .clients
+            .iter()
+            .flat_map(|(_, wants)| wants.keys())
+            .filter_map(|(aim, _)| if let Aim::Prefix(prefix) = aim { Some(*prefix) } else { None })
+            .collect();
+        for (nth, prefix) in PREFIXES.iter().enumerate() {
+            assert_eq!(self.interest.find_pattern(prefix).is_some(), used.contains(&nth), "pattern {prefix:?}");
+        }
+    }
+
+    fn check_audiences(&self) {
+        let mut by_wants: BTreeMap<&Wants, AudienceId> = BTreeMap::new();
+        for (audience, wants) in &self.clients {
+            assert_eq!(by_wants.entry(wants).or_insert(*audience), audience, "the same set is the same audience");
+            assert_eq!(self.interest.items(*audience), wants.len());
+        }
+        let distinct: BTreeSet<AudienceId> = by_wants.values().copied().collect();
+        assert_eq!(distinct.len(), by_wants.len(), "different sets are different audiences");
+        assert_eq!(self.interest.audiences(), by_wants.len(), "no audience without clients is left");
+        for profile in Profile::all() {
+            let used = by_wants.keys().any(|wants| wants.values().any(|of| *of == profile.index()));
+            assert_eq!(self.interest.uses(profile), used, "{profile:?}");
+        }
+    }
+
+    fn check_watchers(&self) {
+        for (name, symbol) in SYMBOLS.iter().enumerate().take(self.instruments) {
+            let instrument = name as u32 + 1;
+            for channel in Channel::ALL {
+                let mut expected: BTreeMap<usize, BTreeSet<AudienceId>> = BTreeMap::new();
+                for (audience, wants) in &self.clients {
+                    let resolved = resolve(wants, name, symbol, channel);
+                    let answer = self.interest.wants(*audience, instrument, channel);
+                    assert_eq!(answer.map(Profile::index), resolved, "{symbol} {channel:?} {wants:?}");
+                    if let Some(profile) = resolved {
+                        expected.entry(profile).or_default().insert(*audience);
+                    }
+                }
+                for profile in Profile::all() {
+                    let mut watchers = Vec::new();
+                    self.interest.each_watcher(instrument, channel, profile, |audience| watchers.push(audience));
+                    watchers.sort_unstable();
+                    let want: Vec<AudienceId> = expected.get(&profile.index()).into_iter().flatten().copied().collect();
+                    assert_eq!(watchers, want, "{symbol} {channel:?} {profile:?}");
+                    if !want.is_empty() {
+                        assert!(self.interest.is_watched(instrument, channel, profile));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The naive rule: the exact name, then the longest prefix.
+fn resolve(wants: &Wants, name: usize, symbol: &str, channel: Channel) -> Option<usize> {
+    if let Some(profile) = wants.get(&(Aim::Name(name), channel as usize)) {
+        return Some(*profile);
+    }
+    let covering = wants.iter().filter_map(|((aim, of), profile)| match aim {
+        Aim::Prefix(prefix) if *of == channel as usize && symbol.starts_with(PREFIXES[*prefix]) => {
+            Some((PREFIXES[*prefix].len(), *profile))
+        }
+        _ => None,
+    });
+    covering.max_by_key(|(length, _)| *length).map(|(_, profile)| profile)
+}
+
+fn aims() -> impl Strategy<Value = Aim> {
+    prop_oneof![(0..SYMBOLS.len()).prop_map(Aim::Name), (0..PREFIXES.len()).prop_map(Aim::Prefix)]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let channels = prop::sample::select(vec![Channel::Quote, Channel::Trade, Channel::Book]);
+    let change = (aims(), channels, prop::option::weighted(0.6, prop::sample::select(vec![0usize, 1, 6])));
+    prop_oneof![
+        2 => Just(Step::Enter),
+        1 => any::<usize>().prop_map(Step::Leave),
+        8 => (any::<usize>(), prop::collection::vec(change, 1..5)).prop_map(|(of, changes)| Step::Change(of, changes)),
+        1 => Just(Step::AddInstrument),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn who_watches_what_is_what_a_naive_map_says(steps in prop::collection::vec(steps(), 1..60)) {
+        let mut world = World::default();
+        for _ in 0..3 {
+            world.take(Step::AddInstrument);
+        }
+        for step in steps {
+            world.take(step);
+            world.check();
+        }
+        while !world.clients.is_empty() {
+            world.take(Step::Leave(0));
+            world.check();
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The sequencer over real rings, read as a shard reads them.
+
+use tickcast::market::directory::DefineError;
+use tickcast::market::last_value::LastValues;
+use tickcast::market::record::{
+    self, BOOK_DELTA, BOOK_SNAPSHOT, Channel, Gap, Header, Kind, Level, Quote, Trade, flags,
+};
+use tickcast::market::{Directory, Instrument};
+use tickcast::ring::{Batch, Reader, ring};
+use tickcast::sequencer::Sequencer;
+
+const RING_BYTES: usize = 1 << 16;
+
+fn definition(local: u32, symbol: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record::encode_definition(&Instrument::new(local, symbol, "v", -2, -8), &mut bytes);
+    bytes
+}
+
+fn quote(local: u32, bid_px: i64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let quote = Quote { bid_px, bid_sz: 1, ask_px: bid_px + 1, ask_sz: 1 };
+    quote.encode(&Header::of_feed(Kind::Quote, local, 7), &mut bytes);
+    bytes
+}
+
+fn trade(local: u32, px: i64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Trade { px, sz: 1, trade_id: 1, side: b'B' }.encode(&Header::of_feed(Kind::Trade, local, 7), &mut bytes);
+    bytes
+}
+
+fn raw(local: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record::encode_raw(&Header::of_feed(Kind::Raw, local, 7), b"abc", &mut bytes);
+    bytes
+}
+
+fn book(local: u32, kind: u8, px: i64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let levels = [Level { px, sz: 1 + px, side: b'B' }, Level { px: px + 10, sz: 2, side: b'A' }];
+    record::encode_book(&Header::of_feed(Kind::Book, local, 7), kind, levels.into_iter(), &mut bytes);
+    bytes
+}
+
+/// What a shard makes of its ring.
+struct Follower {
+    reader: Reader,
+    directory: Directory,
+    values: LastValues,
+    overruns: usize,
+}
+
+impl Follower {
+    fn new(reader: Reader) -> Self {
+        Self { reader, directory: Directory::default(), values: LastValues::default(), overruns: 0 }
+    }
+
+    /// Reads all there is: positions and records.
+    fn read(&mut self) -> Vec<(u64, Vec<u8>)> {
+        let mut records = Vec::new();
+        let mut batch = Batch::default();
+        while !self.reader.is_empty() {
+            batch.clear();
+            if self.reader.read(1 << 20, &mut batch).is_err() {
+                self.overruns += 1;
+            }
+            for entry in &batch.entries {
+                records.push((entry.tag, batch.payload(entry).to_vec()));
+                self.apply(entry.tag, batch.payload(entry));
+            }
+        }
+        records
+    }
+
+    fn apply(&mut self, position: u64, bytes: &[u8]) {
+        let header = Header::read(bytes).unwrap();
+        match Kind::from_wire(header.kind).unwrap() {
+            Kind::Definition => {
+                let instrument = record::read_definition(bytes).unwrap();
+                let id = instrument.id;
+                if id as usize <= self.directory.len() + 1 && self.directory.insert(instrument) {
+                    self.values.add(id);
+                }
+            }
+            Kind::Gap => drop(self.values.apply_gap(&Gap::read(bytes).unwrap(), position)),
+            kind => drop(self.values.apply(&header, kind.channel().unwrap(), bytes, position)),
+        }
+    }
+
+    /// All that a client could be shown, without the sequencer's own marks.
+    fn state(&self) -> Vec<Vec<u8>> {
+        let mut state = Vec::new();
+        for instrument in self.directory.iter() {
+            let row = self.values.row(instrument.id).unwrap();
+            let mut bytes = Vec::new();
+            record::encode_definition(instrument, &mut bytes);
+            for channel in Channel::ALL {
+                let start = bytes.len();
+                if row.push(instrument.id, channel, 0, &mut bytes) {
+                    let shown = Header::read(&bytes[start..]).unwrap().flags & !flags::SNAPSHOT;
+                    record::patch_flags(&mut bytes[start..], shown);
+                }
+                bytes.extend_from_slice(&row.sequence(channel).to_le_bytes());
+            }
+            state.push(bytes);
+        }
+        state
+    }
+}
+
+fn two_rings() -> (Sequencer, Follower, Follower) {
+    let (one, one_end) = ring(RING_BYTES);
+    let (two, two_end) = ring(RING_BYTES);
+    (Sequencer::new(vec![one, two], 100), Follower::new(one_end), Follower::new(two_end))
+}
+
+fn accept(sequencer: &mut Sequencer, source: u32, records: &[Vec<u8>]) -> Vec<Result<u32, DefineError>> {
+    sequencer.accept(source, &mut records.concat(), 99)
+}
+
+#[test]
+fn numbers_are_contiguous_and_all_rings_have_the_same_bytes() {
+    let (mut sequencer, mut one, mut two) = two_rings();
+    let outcomes = accept(&mut sequencer, 0, &[definition(1, "A"), quote(1, 5), trade(1, 6), quote(1, 7)]);
+    assert_eq!(outcomes, [Ok(1)]);
+    accept(&mut sequencer, 0, &[definition(2, "B"), trade(1, 8), quote(2, 9), raw(2)]);
+    let records = one.read();
+    assert_eq!(records, two.read());
+    let positions: Vec<u64> = records.iter().map(|(position, _)| *position).collect();
+    assert_eq!(positions, (1..=8).collect::<Vec<u64>>());
+    assert_eq!(sequencer.position(), 8);
+    let numbered: Vec<(u8, u32, u64, u64)> = records
+        .iter()
+        .map(|(_, bytes)| Header::read(bytes).unwrap())
+        .map(|header| (header.kind, header.instrument, header.sequence, header.ts_recv))
+        .collect();
+    let expected = [(16, 1, 0), (1, 1, 1), (2, 1, 1), (1, 1, 2), (16, 2, 0), (2, 1, 2), (1, 2, 1), (5, 2, 1)];
+    assert_eq!(numbered, expected.map(|(kind, instrument, sequence)| (kind, instrument, sequence, 99)));
+}
+
+#[test]
+fn each_source_has_ids_of_its_own() {
+    let (mut sequencer, mut one, _) = two_rings();
+    accept(&mut sequencer, 0, &[definition(1, "A"), definition(2, "B")]);
+    assert_eq!(accept(&mut sequencer, 1, &[definition(1, "B"), definition(5, "C")]), [Ok(2), Ok(3)]);
+    one.read();
+    accept(&mut sequencer, 0, &[quote(2, 1)]);
+    accept(&mut sequencer, 1, &[quote(1, 2), quote(5, 3)]);
+    let headers: Vec<(u32, u64)> = one
+        .read()
+        .iter()
+        .map(|(_, bytes)| Header::read(bytes).unwrap())
+        .map(|header| (header.instrument, header.sequence))
+        .collect();
+    assert_eq!(headers, [(2, 1), (2, 2), (3, 1)], "two sources of one instrument share its sequence");
+}
+
+#[test]
+fn what_nobody_defined_is_counted_and_not_passed_on() {
+    let (mut sequencer, mut one, _) = two_rings();
+    accept(&mut sequencer, 0, &[definition(1, "A")]);
+    accept(&mut sequencer, 0, &[quote(2, 1), quote(0, 1)]);
+    accept(&mut sequencer, 1, &[quote(1, 1)]);
+    sequencer.close_source(0);
+    accept(&mut sequencer, 0, &[quote(1, 1)]);
+    assert_eq!(sequencer.counters().undefined, 4);
+    assert_eq!(one.read().len(), 1);
+}
+
+#[test]
+fn the_same_symbol_with_another_precision_is_refused() {
+    let (mut sequencer, mut one, _) = two_rings();
+    accept(&mut sequencer, 0, &[definition(1, "A")]);
+    let mut other = Vec::new();
+    record::encode_definition(&Instrument::new(1, "A", "v", -3, -8), &mut other);
+    let outcomes = accept(&mut sequencer, 1, &[other, quote(1, 1)]);
+    assert_eq!(outcomes, [Err(DefineError::Conflict { symbol: "A".to_owned(), px_exp: -2, sz_exp: -8 })]);
+    assert_eq!((sequencer.counters().refused, sequencer.counters().undefined), (1, 1));
+    assert_eq!(one.read().len(), 1);
+}
+
+#[test]
+fn a_source_cannot_mark_its_records_as_sent_again() {
+    let (mut sequencer, mut one, _) = two_rings();
+    let mut marked = trade(1, 5);
+    record::patch_flags(&mut marked, flags::LAST | flags::SNAPSHOT);
+    accept(&mut sequencer, 0, &[definition(1, "A"), marked]);
+    assert_eq!(Header::read(&one.read()[1].1).unwrap().flags, flags::LAST);
+}
+
+#[test]
+fn a_reader_that_was_lapped_is_made_whole_by_a_resynchronisation() {
+    let (mut sequencer, mut lapped, mut whole) = two_rings();
+    accept(&mut sequencer, 0, &[definition(1, "A"), book(1, BOOK_SNAPSHOT, 5), quote(1, 5)]);
+    lapped.read();
+    whole.read();
+    for round in 0..2000 {
+        let mut records = vec![quote(1, round), trade(1, round), book(1, BOOK_DELTA, round % 50), raw(1)];
+        if round % 500 == 0 {
+            let local = 2 + round as u32 / 500;
+            records.extend([definition(local, &format!("S{local}")), quote(local, 1), trade(local, 2)]);
+        }
+        accept(&mut sequencer, 0, &records);
+        whole.read();
+    }
+    lapped.read();
+    assert_eq!((lapped.overruns, whole.overruns), (1, 0));
+    assert_ne!(lapped.state(), whole.state());
+    sequencer.request_resync(0);
+    while sequencer.advance_resyncs() {
+        accept(&mut sequencer, 0, &[quote(1, 77), trade(1, 78), definition(9, "LATE"), book(1, BOOK_DELTA, 3)]);
+        lapped.read();
+        whole.read();
+    }
+    lapped.read();
+    whole.read();
+    assert_eq!(lapped.state(), whole.state());
+    assert_eq!((lapped.overruns, whole.overruns), (1, 0));
+    assert_eq!(sequencer.counters().resyncs, 1);
+}

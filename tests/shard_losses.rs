@@ -1,0 +1,324 @@
+//! A shard over a scripted kernel: what a client must get although it asks, joins, or is slow at the wrong moment.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
+use tickcast::market::Instrument;
+use tickcast::market::record::{self, BOOK_DELTA, Header, Kind, Level, Quote, Trade};
+use tickcast::ring::{Writer, ring};
+use tickcast::shard::{Settings, Shard};
+use tickcast::wire::packet;
+use tickcast::ws::session::{Event, Limits, Role, Session};
+
+const MS: u64 = 1_000_000;
+
+#[derive(Default)]
+struct Kernel {
+    queue: VecDeque<Completion>,
+    input: HashMap<Seat, Vec<u8>>,
+    sent: HashMap<Seat, Vec<u8>>,
+    full: HashSet<Seat>,
+    waiting: HashSet<Seat>,
+    closed: Vec<Seat>,
+}
+
+impl Io for Kernel {
+    fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
+        for (index, send) in (0..).zip(sends) {
+            if self.full.contains(&send.seat) {
+                short.push(Short { index, outcome: Outcome::Took(0) });
+            } else {
+                let payload = &bytes[send.start as usize..][..send.len as usize];
+                self.sent.entry(send.seat).or_default().extend_from_slice(payload);
+            }
+        }
+    }
+
+    fn receive(&mut self, seat: Seat) {
+        self.queue.push_back(Completion::Received { seat, start: 0, len: 0, more: false });
+    }
+
+    fn want_writable(&mut self, seat: Seat) {
+        assert!(self.waiting.insert(seat), "room is asked for once");
+    }
+
+    fn close(&mut self, seat: Seat) {
+        self.closed.push(seat);
+    }
+
+    fn reap(&mut self, _: usize, out: &mut Completions) {
+        for completion in self.queue.drain(..) {
+            match completion {
+                Completion::Received { seat, .. } => {
+                    let input = self.input.remove(&seat).unwrap_or_default();
+                    let start = out.input.len() as u32;
+                    out.input.extend_from_slice(&input);
+                    let len = input.len() as u32;
+                    out.list.push(Completion::Received { seat, start, len, more: false });
+                }
+                other => out.list.push(other),
+            }
+        }
+    }
+}
+
+struct World {
+    shard: Shard<Kernel>,
+    ring: Writer,
+    position: u64,
+    sequences: HashMap<(u32, u8), u64>,
+    now_ns: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let (ring, reader) = ring(4 << 20);
+        let shard = Shard::new(Settings::default(), Kernel::default(), reader);
+        Self { shard, ring, position: 0, sequences: HashMap::new(), now_ns: 1_000_000 * MS + 1 }
+    }
+
+    fn define(&mut self, id: u32, symbol: &str) {
+        let mut bytes = Vec::new();
+        record::encode_definition(&Instrument::new(id, symbol, "v", -2, -8), &mut bytes);
+        self.push(bytes);
+    }
+
+    fn push(&mut self, mut bytes: Vec<u8>) {
+        let header = Header::read(&bytes).unwrap();
+        let sequence = self.sequences.entry((header.instrument, header.kind)).or_default();
+        *sequence += 1;
+        record::patch_sequenced(&mut bytes, header.instrument, *sequence, 1);
+        self.position += 1;
+        self.ring.push(self.position, &bytes);
+        self.ring.publish();
+    }
+
+    fn quote(&mut self, id: u32, bid_px: i64) {
+        let mut bytes = Vec::new();
+        let quote = Quote { bid_px, bid_sz: 1, ask_px: 1, ask_sz: 1 };
+        quote.encode(&Header::of_feed(Kind::Quote, id, 0), &mut bytes);
+        self.push(bytes);
+    }
+
+    fn trade(&mut self, id: u32, px: i64) {
+        let mut bytes = Vec::new();
+        Trade { px, sz: 1, trade_id: 1, side: b'B' }.encode(&Header::of_feed(Kind::Trade, id, 0), &mut bytes);
+        self.push(bytes);
+    }
+
+    fn turn(&mut self, ms: u64) {
+        self.now_ns += ms * MS;
+        self.shard.turn(self.now_ns);
+    }
+
+    fn open(&mut self, slot: u32) -> Seat {
+        let seat = Seat { slot, generation: 1 };
+        self.shard.open(seat, &[], self.now_ns);
+        self.turn(0);
+        seat
+    }
+
+    fn ask(&mut self, seat: Seat, text: &str) {
+        let mut frame = vec![0x81];
+        match text.len() {
+            short @ 0..126 => frame.push(0x80 | short as u8),
+            long => {
+                frame.push(0x80 | 126);
+                frame.extend_from_slice(&(long as u16).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(text.as_bytes());
+        let io = self.shard.io_mut();
+        io.input.insert(seat, frame);
+        io.queue.push_back(Completion::Readable { seat });
+        // One turn for the kernel's news, one for the input.
+        self.turn(0);
+        self.turn(0);
+    }
+
+    fn subscribe(&mut self, seat: Seat, channel: &str, symbol: &str, conflate_ms: u32, snapshot: bool) {
+        self.ask(
+            seat,
+            &format!(
+                r#"{{"op":"subscribe","id":1,"channels":["{channel}"],"symbols":["{symbol}"],"conflate_ms":{conflate_ms},"snapshot":{snapshot}}}"#
+            ),
+        );
+    }
+
+    /// Records that were sent since the last look.
+    fn records(&mut self, seat: Seat) -> Vec<Vec<u8>> {
+        let mut input = self.shard.io_mut().sent.remove(&seat).unwrap_or_default();
+        let mut session = Session::new(Role::Client);
+        let mut consumed = 0;
+        let mut all = Vec::new();
+        while let Some(event) =
+            session.next(&Limits { message_bytes_max: 1 << 26 }, &mut input, &mut consumed).expect("whole frames")
+        {
+            if let Event::Binary(bytes) = event {
+                all.extend(record::records(&bytes[packet::HEADER_BYTES..]).map(|(_, record)| record.to_vec()));
+            }
+        }
+        all
+    }
+
+    fn bids(&mut self, seat: Seat) -> Vec<i64> {
+        let records = self.records(seat);
+        let quotes = records.iter().filter(|record| record[2] == Kind::Quote as u8);
+        quotes.map(|record| Quote::read(record).unwrap().bid_px).collect()
+    }
+}
+
+#[test]
+fn a_value_that_waits_for_the_tick_is_not_lost_to_a_client_that_asks_something() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.turn(0);
+    let seat = world.open(0);
+    world.subscribe(seat, "quote", "A", 1000, true);
+    world.turn(1500);
+    world.records(seat);
+    world.quote(1, 5);
+    world.turn(0);
+    world.ask(seat, r#"{"op":"ping","id":4}"#);
+    assert!(world.bids(seat).is_empty(), "the tick has not come");
+    world.turn(1000);
+    assert_eq!(world.bids(seat), [5]);
+}
+
+#[test]
+fn a_quote_that_waits_is_not_lost_to_a_client_that_subscribes_to_trades() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.turn(0);
+    let (seat, other) = (world.open(0), world.open(1));
+    world.subscribe(seat, "quote", "A", 1000, true);
+    world.subscribe(other, "quote", "A", 1000, true);
+    world.subscribe(other, "trade", "A", 0, true);
+    world.turn(1500);
+    world.records(seat);
+    world.records(other);
+    world.quote(1, 5);
+    world.trade(1, 9);
+    world.turn(0);
+    assert_eq!(world.bids(other), [5], "before the trade");
+    assert!(world.bids(seat).is_empty());
+    world.subscribe(seat, "trade", "A", 0, true);
+    world.turn(1000);
+    assert_eq!(world.bids(seat), [5]);
+}
+
+#[test]
+fn a_value_that_waits_at_a_patterns_interval_is_not_lost_as_the_pattern_goes() {
+    let mut world = World::new();
+    world.define(1, "AB");
+    world.turn(0);
+    let seat = world.open(0);
+    world.subscribe(seat, "quote", "*", 0, true);
+    world.subscribe(seat, "quote", "A*", 1000, true);
+    world.turn(1500);
+    world.records(seat);
+    world.quote(1, 5);
+    world.turn(0);
+    world.ask(seat, r#"{"op":"unsubscribe","id":2,"channels":["quote"],"symbols":["A*"]}"#);
+    assert_eq!(world.bids(seat), [5]);
+}
+
+#[test]
+fn a_definition_behind_lost_ones_waits_for_the_state_to_be_sent_again() {
+    let mut world = World::new();
+    world.define(2, "B");
+    world.turn(0);
+    assert_eq!(world.shard.directory().len(), 0);
+    world.define(1, "A");
+    world.define(2, "B");
+    world.turn(0);
+    assert_eq!(world.shard.directory().len(), 2);
+}
+
+#[test]
+fn a_merged_book_of_more_levels_than_a_record_holds_is_sent_whole() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.turn(0);
+    let seat = world.open(0);
+    world.subscribe(seat, "book", "A", 1000, true);
+    world.turn(1500);
+    world.records(seat);
+    for (first, count) in [(0, 4000), (10_000, record::BOOK_LEVELS_MAX as i64)] {
+        let mut bytes = Vec::new();
+        let levels: Vec<Level> = (first..first + count).map(|px| Level { px, sz: 1, side: b'A' }).collect();
+        record::encode_book(&Header::of_feed(Kind::Book, 1, 0), BOOK_DELTA, levels.into_iter(), &mut bytes);
+        world.push(bytes);
+    }
+    world.turn(0);
+    world.turn(1000);
+    let records = world.records(seat);
+    let (kind, levels) = record::read_book(records.last().expect("the tick has come")).unwrap();
+    assert_eq!((kind, levels.len()), (b'S', record::BOOK_LEVELS_MAX));
+}
+
+#[test]
+fn a_client_that_is_slow_but_takes_is_not_closed_as_idle() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.turn(0);
+    let seat = world.open(0);
+    world.subscribe(seat, "quote", "A", 0, true);
+    // For two minutes its socket is full whenever something is sent, and has room a second later.
+    for round in 0..120 {
+        world.shard.io_mut().full.insert(seat);
+        world.quote(1, round);
+        world.turn(0);
+        let io = world.shard.io_mut();
+        io.full.remove(&seat);
+        if io.waiting.remove(&seat) {
+            io.queue.push_back(Completion::Writable { seat });
+        }
+        for _ in 0..10 {
+            world.quote(1, round);
+            world.shard.io_mut().full.insert(seat);
+            world.turn(100);
+            let io = world.shard.io_mut();
+            io.full.remove(&seat);
+            if io.waiting.remove(&seat) {
+                io.queue.push_back(Completion::Writable { seat });
+            }
+        }
+    }
+    assert_eq!(world.shard.io().closed, []);
+    assert_eq!(world.shard.clients(), 1);
+}
+
+#[test]
+fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
+    let mut world = World::new();
+    // More state than one piece holds, so that trades come amid the walk.
+    for id in 1..=2000 {
+        world.define(id, &format!("S{id}"));
+        world.quote(id, 1);
+        world.trade(id, 1);
+    }
+    world.turn(0);
+    while world.shard.has_news() {
+        world.turn(0);
+    }
+    let seat = world.open(0);
+    world.records(seat);
+    world.ask(
+        seat,
+        r#"{"op":"subscribe","id":1,"channels":["trade","quote"],"symbols":["*"],"conflate_ms":0,"snapshot":true}"#,
+    );
+    for px in 0..20 {
+        world.trade(1999, px);
+        world.turn(0);
+    }
+    let trades: Vec<u64> = world
+        .records(seat)
+        .iter()
+        .map(|record| Header::read(record).unwrap())
+        .filter(|header| header.kind == Kind::Trade as u8 && header.instrument == 1999)
+        .map(|header| header.sequence)
+        .collect();
+    assert!(trades.len() > 1 && trades.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{trades:?}");
+}
