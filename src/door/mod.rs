@@ -96,11 +96,11 @@ impl Door {
             Ok(Some(head)) => head,
             // Nothing was asked.
             Ok(None) => return,
-            Err(refusal) => return peer.refuse(&refusal).await,
+            Err(refusal) => return peer.refuse(&refusal, false).await,
         };
         if let Err(refusal) = self.route(&mut Some(peer), &head).await {
             let (mut peer, refusal) = refusal;
-            peer.refuse(&refusal).await;
+            peer.refuse(&refusal, head.method() == ::http::Method::HEAD).await;
         }
     }
 

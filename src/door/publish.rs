@@ -68,6 +68,7 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::
         source,
         pace: Pace::new(door.public.gauges.clone()),
         instruments: HashMap::new(),
+        taken: Vec::new(),
         conversation,
     };
     publisher.run().await;
@@ -101,6 +102,8 @@ struct Publisher {
     pace: Pace,
     /// Symbols to this connection's instrument ids, which are dense from 1.
     instruments: HashMap<String, u32>,
+    /// By id, whether the sequencer has taken the definition: one that it refused has an id, and may have no records.
+    taken: Vec<bool>,
     conversation: Conversation,
 }
 
@@ -156,6 +159,10 @@ impl Publisher {
         batch.reply = Some(reply);
         send(&self.door, Input::Batch(batch)).await;
         let outcomes = outcomes.await.unwrap_or_default();
+        self.taken.resize(self.instruments.len() + 1, false);
+        for (id, _) in ids.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
+            self.taken[*id as usize] = true;
+        }
         let refused = outcomes.into_iter().enumerate().find_map(|(nth, outcome)| Some((nth, outcome.err()?)));
         match refused {
             None => Ok(ids),
@@ -194,7 +201,7 @@ impl Publisher {
     fn check(&self, bytes: &[u8], record: usize, at: usize) -> Result<usize, Break> {
         let header = record::check(&bytes[at..]).map_err(|why| Break::Record { record, at, why })?;
         let instrument = header.instrument;
-        if instrument == 0 || instrument as usize > self.instruments.len() {
+        if !self.taken.get(instrument as usize).is_some_and(|taken| *taken) {
             return Err(Break::Undefined { record, at, instrument });
         }
         Ok(header.bytes())

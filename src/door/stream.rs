@@ -88,8 +88,9 @@ impl Peer {
         }
     }
 
-    pub(super) async fn refuse(&mut self, refusal: &Refusal) {
-        if self.write(&refusal.response()).await.is_ok() {
+    pub(super) async fn refuse(&mut self, refusal: &Refusal, headers_only: bool) {
+        let answer = if headers_only { refusal.response_to_head() } else { refusal.response() };
+        if self.write(&answer).await.is_ok() {
             self.finish().await;
         }
     }

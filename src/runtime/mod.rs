@@ -10,6 +10,7 @@ mod park;
 pub use self::park::Parking;
 mod threads;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -80,7 +81,8 @@ pub fn log_to_stderr(filter: &str) -> Result<(), StartError> {
 pub fn serve(config: &Config) -> Result<(), StartError> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(StartError::Signals)?;
     let server = Server::start(config)?;
-    println!("serving on http://{}", server.address);
+    // Nobody reads it where stdout is closed; that is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "serving on http://{}", server.address);
     signals.forever().next();
     tracing::info!("stopping; a second signal ends at once");
     std::thread::Builder::new()

@@ -30,16 +30,27 @@ impl Refusal {
 
     /// The bytes of the HTTP answer; the connection ends after it.
     pub fn response(&self) -> Vec<u8> {
-        let body = serde_json::json!({ "error": { "code": self.code, "message": self.message } }).to_string();
+        let body = self.body();
+        [self.head(body.len()), body].concat().into_bytes()
+    }
+
+    /// The bytes of the answer to a HEAD, which is the same without its body (RFC 9110 section 9.3.2).
+    pub fn response_to_head(&self) -> Vec<u8> {
+        self.head(self.body().len()).into_bytes()
+    }
+
+    fn body(&self) -> String {
+        serde_json::json!({ "error": { "code": self.code, "message": self.message } }).to_string()
+    }
+
+    fn head(&self, body_bytes: usize) -> String {
         let phrase = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
         let mut text = format!("HTTP/1.1 {} {}\r\n", self.status, phrase.unwrap_or("Refused"));
         for (name, value) in &self.headers {
             assert!(!value.contains(['\r', '\n']), "header {name} has more than one line");
             text += &format!("{name}: {value}\r\n");
         }
-        let body_bytes = body.len();
         text += &format!("Content-Type: application/json\r\nContent-Length: {body_bytes}\r\nConnection: close\r\n\r\n");
-        text += &body;
-        text.into_bytes()
+        text
     }
 }

@@ -3,7 +3,10 @@
 // Each test program compiles this for itself and uses its own part.
 #![allow(dead_code)]
 
+pub mod client;
+pub mod http;
 pub mod oracle;
+pub mod server;
 pub mod stream;
 
 use std::path::PathBuf;
