@@ -86,9 +86,19 @@ fn changing_plans() -> Vec<(&'static str, Vec<Step>)> {
     ]
 }
 
-fn connect(server: &Server, truth: &Arc<Truth>, name: String, steps: Vec<Step>) -> Subscriber {
-    let stream = TcpStream::connect(&server.address).expect("the server listens");
+fn connect(address: &str, truth: &Arc<Truth>, name: String, steps: Vec<Step>) -> Subscriber {
+    let stream = TcpStream::connect(address).expect("the server listens");
     Subscriber::connect(name, stream, truth, steps)
+}
+
+/// A connection that holds little on its way.
+fn narrow(address: &str) -> TcpStream {
+    let address: SocketAddr = address.parse().expect("an address");
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    socket.connect(&address.into()).expect("the server listens");
+    socket.into()
 }
 
 /// As many clients of each plan.
@@ -102,7 +112,7 @@ fn connect_all(
 ) {
     for nth in 0..each {
         for (name, steps) in plans {
-            clients.push((*name, connect(server, truth, format!("{name}, {when} {nth}"), steps.clone())));
+            clients.push((*name, connect(&server.address, truth, format!("{name}, {when} {nth}"), steps.clone())));
             // Those who are there go on reading meanwhile.
             pump(&mut clients.iter_mut().map(|(_, client)| client).collect::<Vec<_>>(), Duration::ZERO);
         }
@@ -227,31 +237,30 @@ struct Race {
 impl Race {
     /// Messages that a slow client reads at once, and records that the others have to get in between.
     const MESSAGES: usize = 6;
-    const RECORDS: u64 = 12_000;
+    const RECORDS: u64 = 1_000;
 
     fn start(truth: &Arc<Truth>, ring_bytes: &str) -> Self {
-        let lead = lead(300_000, 1_000_000_000);
+        let lead = lead(600_000, 1_000_000_000);
         let flags = ["--heartbeat-ms", "200", "--send-buffer-bytes", "16384", "--ring-bytes", ring_bytes];
         let server =
             Server::start(&truth.feed(lead.path(), "max"), &[&flags[..], &["--slow-timeout-ms", "600000"]].concat());
 
-        let mut clients = Vec::new();
-        for nth in 0..3 {
-            let reader = connect(&server, truth, format!("reader {nth}"), vec![wants(ALL, &["BTC*", "ETH*"], 0)]);
-            clients.push(("reader", reader));
-        }
         let slow: [(&[usize], u64); 3] = [(ALL, 0), (&[QUOTE, TRADE], 0), (&[QUOTE, TRADE, BOOK], 100)];
-        let address: SocketAddr = server.address.parse().expect("an address");
-        for (channels, conflate_ms) in slow {
-            let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None);
-            let socket = socket.expect("a socket");
-            socket.set_recv_buffer_size(4096).expect("a small buffer");
-            socket.connect(&address.into()).expect("the server listens");
-            let channels: &'static [usize] = Box::leak(channels.into());
-            let steps = vec![wants(channels, &["BTC*", "ETH*"], conflate_ms)];
-            let name = format!("slow, {channels:?} at {conflate_ms} ms");
-            clients.push(("slow", Subscriber::connect(name, socket.into(), truth, steps)));
-        }
+        // All at once: a busy server takes its time for each upgrade.
+        let address = &server.address;
+        let clients = std::thread::scope(|scope| {
+            let readers = (0..3).map(|nth| {
+                let steps = vec![wants(ALL, &["BTC*", "ETH*"], 0)];
+                scope.spawn(move || ("reader", connect(address, truth, format!("reader {nth}"), steps)))
+            });
+            let slow = slow.map(|(channels, conflate_ms)| {
+                let steps = vec![wants(channels, &["BTC*", "ETH*"], conflate_ms)];
+                let name = format!("slow, {channels:?} at {conflate_ms} ms");
+                scope.spawn(move || ("slow", Subscriber::connect(name, narrow(address), truth, steps)))
+            });
+            let begun: Vec<_> = readers.chain(slow).collect();
+            begun.into_iter().map(|client| client.join().expect("connected")).collect()
+        });
         Self { server, clients, readers: 3, resumes: vec![0; 3] }
     }
 

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 
-use super::client::{CatchUp, Client, Ending, Owed, StateMark};
+use std::collections::BTreeMap;
+
+use super::client::{CatchUp, Client, Ending, LogMark, Owed, StateMark};
 use super::conflate::Lane;
 use super::interest::{AudienceId, Key, Target};
 use super::packets::{Packing, push_packets};
@@ -120,7 +122,9 @@ impl<I: Io> Shard<I> {
         let catch_up = client.catch_up.take().expect("only those who were out join");
         let audience = client.audience;
         client.place = self.audiences.join(audience, slot, now_ns);
-        if (1..Profile::COUNT).any(|at| self.interest.uses(Profile::from_index(at))) {
+        // Who was out for an answer only, as most are, has had what was dispatched and waits for the rest with the others.
+        let explicit = catch_up.state.is_explicit();
+        if explicit && (1..Profile::COUNT).any(|at| self.interest.uses(Profile::from_index(at))) {
             /// The longest interval: by then every profile has had a tick.
             const LONGEST_NS: u64 = 1_000_000_000;
             self.fresh.insert(slot, Fresh { position, until_ns: now_ns + LONGEST_NS });
@@ -183,7 +187,7 @@ impl<I: Io> Shard<I> {
         ids
     }
 
-    fn push_instrument(&self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
+    fn push_instrument(&self, audience: AudienceId, catch_up: &mut CatchUp, instrument: u32, out: &mut Vec<u8>) {
         let Some(row) = self.values.row(instrument) else { return };
         let mark = catch_up.state.mark_of(instrument);
         let wanted: Vec<(Channel, Profile, Option<Owed>)> =
@@ -195,7 +199,7 @@ impl<I: Io> Shard<I> {
                 })
                 .collect();
         let announce = instrument > catch_up.directory_len
-            || wanted.iter().any(|(_, _, owed)| owed.is_some_and(|owed| owed != Owed::Merged));
+            || wanted.iter().any(|(_, _, owed)| matches!(owed, Some(Owed::Definition | Owed::Snapshot)));
         if announce
             && !wanted.is_empty()
             && let Some(definition) = self.directory.get(instrument)
@@ -207,11 +211,19 @@ impl<I: Io> Shard<I> {
             let extra = match owed {
                 Some(Owed::Snapshot) => flags::SNAPSHOT,
                 Some(Owed::Definition) => continue,
+                Some(Owed::Had) if row.position(channel) <= mark.position => continue,
+                Some(Owed::Had) => flags::CONFLATED,
                 Some(Owed::Merged) => flags::CONFLATED,
                 None if channel.is_log() || !self.missed(mark, instrument, channel, profile, lane) => continue,
                 None => flags::CONFLATED,
             };
-            row.push(instrument, channel, extra, out);
+            if row.push(instrument, channel, extra, out)
+                && channel.is_log()
+                && row.position(channel) > catch_up.log.position
+            {
+                // Its log goes on from an older place, and must not repeat what the snapshot stands for.
+                catch_up.log.sent.insert((instrument, channel as usize), row.sequence(channel));
+            }
         }
     }
 
@@ -224,7 +236,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// What the client's latest requests say of a channel of an instrument: the most that any covering item owes.
-    fn owed(&self, catch_up: &CatchUp, instrument: u32, channel: Channel) -> Option<Owed> {
+    pub(super) fn owed(&self, catch_up: &CatchUp, instrument: u32, channel: Channel) -> Option<Owed> {
         if catch_up.job.is_empty() {
             return None;
         }
@@ -265,13 +277,16 @@ impl<I: Io> Shard<I> {
         match read {
             Some(next) => {
                 for entry in &history.entries {
-                    records.extend_from_slice(history.payload(entry));
                     catch_up.log.position = entry.tag;
+                    push_unsent(history.payload(entry), &mut catch_up.log.sent, &mut records);
                 }
                 catch_up.log.ring_position = next;
             }
             None => {
-                self.push_gaps(audience, &catch_up.log.sequences, &mut records);
+                self.push_gaps(audience, &catch_up.log, &mut records);
+                let now = self.turn.log_sequences.get_or_insert_with(|| self.values.log_sequences().collect());
+                catch_up.log.sequences = now.clone();
+                catch_up.log.sent.clear();
                 catch_up.log.ring_position = here;
             }
         }
@@ -299,10 +314,12 @@ impl<I: Io> Shard<I> {
     }
 
     /// One Gap for every log channel that went on while its records were lost to this client.
-    fn push_gaps(&mut self, audience: AudienceId, had: &[[u64; 2]], out: &mut Vec<u8>) {
+    fn push_gaps(&mut self, audience: AudienceId, log: &LogMark, out: &mut Vec<u8>) {
         for instrument in self.candidates(audience, 1) {
-            let had = had.get(instrument as usize - 1).copied().unwrap_or_default();
+            let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
             for (channel, had) in [Channel::Trade, Channel::Raw].into_iter().zip(had) {
+                let sent = log.sent.get(&(instrument, channel as usize)).copied().unwrap_or_default();
+                let had = had.max(sent);
                 let newest = self.values.sequence(instrument, channel);
                 if newest > had && self.wants_channel(audience, instrument, channel) {
                     let gap = Gap { instrument, channel, from_sequence: had + 1, to_sequence: newest, reason: b'S' };
@@ -331,6 +348,17 @@ impl<I: Io> Shard<I> {
         });
         let (_, count) = push_packets(&packing, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);
+    }
+}
+
+/// Appends a log record that the client has not had, and notes that it has it now.
+fn push_unsent(record: &[u8], sent: &mut BTreeMap<(u32, usize), u64>, out: &mut Vec<u8>) {
+    let Some(header) = Header::read(record) else { return };
+    let Some(channel) = Kind::from_wire(header.kind).and_then(Kind::channel) else { return };
+    let last = sent.entry((header.instrument, channel as usize)).or_default();
+    if header.sequence > *last {
+        *last = header.sequence;
+        out.extend_from_slice(record);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a shard knows of one client.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -91,6 +92,9 @@ pub(super) struct LogMark {
     /// Sequences (trade, raw) of all instruments at that place, shared by all who were stopped in the same turn: what a
     /// Gap starts from, should the ring be overwritten.
     pub(super) sequences: Arc<[[u64; 2]]>,
+    /// Last sequences, by instrument and channel, of what was sent to this one since: pieces of its log, and snapshots
+    /// that are newer than its place.
+    pub(super) sent: BTreeMap<(u32, usize), u64>,
 }
 
 /// What a client that is not among the members of its audience is owed. Constant memory, whatever happens meanwhile: the
@@ -123,6 +127,8 @@ pub(super) struct CatchUp {
 /// Why an item is owed its present value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owed {
+    /// Only what is newer than its mark: it has had the value at the interval that it has left.
+    Had,
     /// Only the Definition: the client wants no snapshot.
     Definition,
     /// The value, as a snapshot.
@@ -158,6 +164,11 @@ impl StatePass {
     /// True if no instrument's mark is older than this turn.
     pub(super) fn is_at(&self, turn: u64) -> bool {
         self.after.is_empty() && self.cursor == 1 && self.before.iter().all(|(_, mark)| mark.turn == turn)
+    }
+
+    /// True if every value was sent one by one: none waits for the tick of an interval.
+    pub(super) fn is_explicit(&self) -> bool {
+        self.before.iter().all(|(_, mark)| mark.explicit)
     }
 
     /// Notes that the walk has come to `last`, with values as of `mark`.

@@ -109,7 +109,7 @@ impl<I: Io> Shard<I> {
             }
         }
         if channel == Channel::Trade {
-            self.dispatch_quotes_before_trade(header.instrument, position);
+            self.dispatch_quotes_before_trade(header.instrument);
         }
         let number = add_record(&mut self.turn, start, end, position);
         let profiles = if channel.is_log() { Profile::COUNT } else { 1 };
@@ -138,7 +138,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// A pending quote is sent before the trade that follows it, to those who get the trade.
-    fn dispatch_quotes_before_trade(&mut self, instrument: u32, position: u64) {
+    fn dispatch_quotes_before_trade(&mut self, instrument: u32) {
         for profile in (1..Profile::COUNT).map(Profile::from_index) {
             if !self.conflator.is_pending(profile, instrument, Channel::Quote, Lane::Safe) {
                 continue;
@@ -153,7 +153,7 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             let count = self.conflator.take_safe(profile, instrument, self.turn.number);
-            if let Some(number) = self.add_value(instrument, Channel::Quote, count > 1, position) {
+            if let Some(number) = self.add_value(instrument, Channel::Quote, count > 1) {
                 with_trades.into_iter().for_each(|audience| self.audiences.mark(audience, number));
             }
         }
@@ -198,11 +198,11 @@ impl<I: Io> Shard<I> {
         merged: bool,
         changed: Option<&[record::Level]>,
     ) -> Option<u32> {
-        let position = self.values.row(instrument)?.position(channel);
         let Some(levels) = changed else {
-            return self.add_value(instrument, channel, merged, position);
+            return self.add_value(instrument, channel, merged);
         };
         let row = self.values.row(instrument)?;
+        let position = row.position(channel);
         let extra = if merged { flags::CONFLATED } else { 0 };
         let header = row.book_header(row.book()?, instrument, extra);
         let start = self.turn.batch.bytes.len();
@@ -212,8 +212,10 @@ impl<I: Io> Shard<I> {
     }
 
     /// Adds the newest value of a state channel to this turn's records.
-    fn add_value(&mut self, instrument: u32, channel: Channel, merged: bool, position: u64) -> Option<u32> {
+    /// Its place is its own, not that of what calls for it: by that is known who has had it.
+    fn add_value(&mut self, instrument: u32, channel: Channel, merged: bool) -> Option<u32> {
         let row = self.values.row(instrument)?;
+        let position = row.position(channel);
         let start = self.turn.batch.bytes.len();
         let extra = if merged { flags::CONFLATED } else { 0 };
         if !row.push(instrument, channel, extra, &mut self.turn.batch.bytes) {

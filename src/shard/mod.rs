@@ -29,7 +29,7 @@ mod packets;
 mod request;
 mod sweep;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -339,7 +339,12 @@ impl<I: Io> Shard<I> {
     fn begin_catch_up(&mut self, slot: u32, now_ns: u64) -> &mut CatchUp {
         let mark = StateMark { turn: self.turn.number, position: self.turn.position, explicit: false };
         let sequences = self.turn.log_sequences.get_or_insert_with(|| self.values.log_sequences().collect()).clone();
-        let log = LogMark { position: self.turn.position, ring_position: self.turn.ring_position, sequences };
+        let log = LogMark {
+            position: self.turn.position,
+            ring_position: self.turn.ring_position,
+            sequences,
+            sent: BTreeMap::new(),
+        };
         let directory_len = self.directory.len() as u32;
         let client = self.clients[slot as usize].as_mut().expect("only clients that are there begin to catch up");
         if client.place != ABSENT {

@@ -4,6 +4,7 @@
 //! of the same turn. Requests that follow one whose snapshot is still under way wait, in order.
 
 use super::client::{Ending, Owed};
+use super::conflate::Lane;
 use super::interest::{Change, Key, Target};
 use super::{Settings, Shard};
 use crate::io::{Io, Seat};
@@ -17,6 +18,15 @@ use crate::ws::session::{Event, Limits, Role, Session};
 
 /// Symbols are at most this long, bytes.
 const SYMBOL_BYTES_MAX: usize = 64;
+
+/// How a client has had a state value up to now.
+#[derive(Clone, Copy, Debug)]
+struct HeldState {
+    instrument: u32,
+    channel: Channel,
+    profile: Profile,
+    lane: Lane,
+}
 
 impl<I: Io> Shard<I> {
     pub(super) fn on_received(&mut self, seat: Seat, input: &mut [u8], more: bool) {
@@ -195,9 +205,8 @@ impl<I: Io> Shard<I> {
             );
             return Err(RequestError { id: Some(id), code: "limit", message });
         }
-        let mut job: Vec<(Key, Owed)> = self.pending_at_old_interval(audience, &keys, profile);
         let owed = if snapshot { Owed::Snapshot } else { Owed::Definition };
-        job.extend(new.iter().map(|key| (*key, owed)));
+        let job = new.iter().map(|key| (*key, owed)).collect();
         let changes: Vec<Change> = keys.into_iter().map(|key| Change::Want(key, profile)).collect();
         self.change_interest(slot, &changes, job, snapshot && !new.is_empty());
         Ok((self.count_covered(&targets), unknown))
@@ -228,23 +237,50 @@ impl<I: Io> Shard<I> {
         count
     }
 
-    /// Values that wait for the tick of an interval that the client is about to leave: it would never get them.
-    fn pending_at_old_interval(&self, audience: u32, keys: &[Key], profile: Profile) -> Vec<(Key, Owed)> {
-        let mut pending = Vec::new();
-        for key in keys {
-            let Some(old) = self.interest.profile_of(audience, *key).filter(|old| *old != profile) else { continue };
-            let channel = key.channel();
-            if old == Profile::IMMEDIATE || channel.is_log() {
-                continue;
-            }
-            for instrument in self.interest.covered(&key.target()) {
-                let lane = self.lane(audience, *instrument);
-                if self.conflator.is_pending(old, *instrument, channel, lane) {
-                    pending.push((Key::new(Target::Instrument(*instrument), channel), Owed::Merged));
+    /// How the client has had the state values that a change may concern.
+    fn held_state(&self, audience: u32, changes: &[Change]) -> Vec<HeldState> {
+        let is_conflated = |change: &Change| matches!(change, Change::Want(_, of) if *of != Profile::IMMEDIATE);
+        let in_use = (1..Profile::COUNT).any(|at| self.interest.uses(Profile::from_index(at)));
+        if self.interest.items(audience) == 0 || !(in_use || changes.iter().any(is_conflated)) {
+            return Vec::new();
+        }
+        let target = |change: &Change| match change {
+            Change::Want(key, _) | Change::Drop(key) => key.target(),
+        };
+        let mut targets: Vec<Target> = changes.iter().map(target).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        let mut held = Vec::new();
+        for instrument in targets.iter().flat_map(|target| self.interest.covered(target)).copied() {
+            for channel in [Channel::Quote, Channel::Ticker, Channel::Book] {
+                if let Some(profile) = self.interest.wants(audience, instrument, channel) {
+                    held.push(HeldState { instrument, channel, profile, lane: self.lane(audience, instrument) });
                 }
             }
         }
-        pending
+        held
+    }
+
+    /// What the client is owed of values that it gets in another way from now on: at another interval, or with other
+    /// trades. One that waits for the tick of the old way would never come.
+    fn owed_after_change(&self, slot: u32, held: &[HeldState]) -> Vec<(Key, Owed)> {
+        let Some(client) = self.client(slot) else { return Vec::new() };
+        let catch_up = client.catch_up.as_ref().expect("whoever changes its interest is catching up");
+        let mut owed = Vec::new();
+        for &HeldState { instrument, channel, profile: old, lane } in held {
+            let Some(profile) = self.interest.wants(client.audience, instrument, channel) else { continue };
+            let same_lane = channel != Channel::Quote || lane == self.lane(client.audience, instrument);
+            let same = profile == old && (same_lane || profile == Profile::IMMEDIATE);
+            // What an earlier request of the same turn made it be owed is settled.
+            if same || self.owed(catch_up, instrument, channel).is_some() {
+                continue;
+            }
+            let lane = if channel == Channel::Quote { lane } else { Lane::Plain };
+            let waits = old != Profile::IMMEDIATE && self.conflator.is_pending(old, instrument, channel, lane);
+            let key = Key::new(Target::Instrument(instrument), channel);
+            owed.push((key, if waits { Owed::Merged } else { Owed::Had }));
+        }
+        owed
     }
 
     fn count_covered(&self, targets: &[Target]) -> usize {
@@ -257,14 +293,18 @@ impl<I: Io> Shard<I> {
 
     fn change_interest(&mut self, slot: u32, changes: &[Change], job: Vec<(Key, Owed)>, snapshot: bool) {
         let now_ns = self.turn.now_ns;
-        let catch_up = self.begin_catch_up(slot, now_ns);
-        catch_up.job.extend(job);
-        catch_up.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));
-        catch_up.job.dedup_by_key(|(key, _)| *key);
-        catch_up.snapshot |= snapshot;
+        let held = self.held_state(self.client(slot).expect("its request is being handled").audience, changes);
+        self.begin_catch_up(slot, now_ns);
         let client = self.clients[slot as usize].as_mut().expect("its request is being handled");
         client.audience = self.interest.change(client.audience, changes);
         self.audiences.grow(self.interest.audience_ids());
+        let owed = self.owed_after_change(slot, &held);
+        let catch_up = self.begin_catch_up(slot, now_ns);
+        catch_up.job.extend(job);
+        catch_up.job.extend(owed);
+        catch_up.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));
+        catch_up.job.dedup_by_key(|(key, _)| *key);
+        catch_up.snapshot |= snapshot;
         self.queue(slot);
     }
 

@@ -364,6 +364,9 @@ impl Subscriber {
         };
         assert!(from == next && to >= from, "{}: a gap from {from} to {to} where {next} is next", self.name);
         track.progress = Progress::At(to);
+        if self.first_trades[symbol] == 0 {
+            self.first_trades[symbol] = from;
+        }
         self.gaps += 1;
         self.missed += to + 1 - from;
     }

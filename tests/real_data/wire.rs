@@ -18,7 +18,6 @@ pub const STATUS: u8 = 19;
 /// One WebSocket message of the data stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    pub flags: u8,
     pub epoch: u32,
     pub position: u64,
     pub ts_send: u64,
@@ -55,7 +54,6 @@ impl<'a> Packet<'a> {
         assert_eq!(bytes[0], 1, "version");
         assert_eq!(bytes[1] & !PACKET_FLAGS, 0, "packet flags {:#x}", bytes[1]);
         Self {
-            flags: bytes[1],
             left: u16_at(bytes, 2),
             epoch: u32_at(bytes, 4),
             position: u64_at(bytes, 8),
