@@ -214,7 +214,11 @@ impl<I: Io> Shard<I> {
                 Some(Owed::Had) if row.position(channel) <= mark.position => continue,
                 Some(Owed::Had) => flags::CONFLATED,
                 Some(Owed::Merged) => flags::CONFLATED,
-                None if channel.is_log() || !self.missed(mark, instrument, channel, profile, lane) => continue,
+                None if channel.is_log()
+                    || !self.missed(mark, catch_up.had_position, instrument, channel, profile, lane) =>
+                {
+                    continue;
+                }
                 None => flags::CONFLATED,
             };
             if row.push(instrument, channel, extra, out)
@@ -251,13 +255,21 @@ impl<I: Io> Shard<I> {
     }
 
     /// True if a state value has changed since the client had it.
-    fn missed(&self, mark: StateMark, instrument: u32, channel: Channel, profile: Profile, lane: Lane) -> bool {
+    fn missed(
+        &self,
+        mark: StateMark,
+        had_position: u64,
+        instrument: u32,
+        channel: Channel,
+        profile: Profile,
+        lane: Lane,
+    ) -> bool {
         let position = self.values.row(instrument).map_or(0, |row| row.position(channel));
         if mark.explicit || profile == Profile::IMMEDIATE {
             return position > mark.position;
         }
         let lane = if channel == Channel::Quote { lane } else { Lane::Plain };
-        self.conflator.is_news(profile, instrument, channel, lane, mark.turn)
+        position > had_position && self.conflator.is_news(profile, instrument, channel, lane, mark.turn)
     }
 
     /// Appends log records that the client has not had. True if it has had them all now.

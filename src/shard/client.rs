@@ -117,6 +117,8 @@ pub(super) struct CatchUp {
     pub(super) queued: bool,
     /// Instruments above this have not been announced to it.
     pub(super) directory_len: u32,
+    /// Place up to which it had merged values one by one when it left the members, although they wait for a tick.
+    pub(super) had_position: u64,
     pub(super) state: StatePass,
     pub(super) log: LogMark,
     /// Newly wanted items: keys, sorted, and whether their present value is sent as a snapshot (or as a merged value).

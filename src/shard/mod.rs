@@ -346,6 +346,7 @@ impl<I: Io> Shard<I> {
             sent: BTreeMap::new(),
         };
         let directory_len = self.directory.len() as u32;
+        let had_position = self.fresh.get(&slot).map_or(0, |fresh| fresh.position);
         let client = self.clients[slot as usize].as_mut().expect("only clients that are there begin to catch up");
         if client.place != ABSENT {
             let (audience, place) = (client.audience, client.place);
@@ -365,6 +366,7 @@ impl<I: Io> Shard<I> {
                 blocked: false,
                 queued: false,
                 directory_len,
+                had_position,
                 state: StatePass::at(mark),
                 log,
                 job: Vec::new(),

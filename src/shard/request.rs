@@ -276,7 +276,10 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             let lane = if channel == Channel::Quote { lane } else { Lane::Plain };
-            let waits = old != Profile::IMMEDIATE && self.conflator.is_pending(old, instrument, channel, lane);
+            let newest = self.values.row(instrument).map_or(0, |row| row.position(channel));
+            let waits = newest > catch_up.had_position
+                && old != Profile::IMMEDIATE
+                && self.conflator.is_pending(old, instrument, channel, lane);
             let key = Key::new(Target::Instrument(instrument), channel);
             owed.push((key, if waits { Owed::Merged } else { Owed::Had }));
         }
