@@ -269,7 +269,10 @@ impl World {
                 }
                 client.reading = Reading::Always;
             }
+            // Whoever took nothing for too long may be closed without a word: there was no room for one.
+            let slow_closed = self.shard.counters().get(Counter::SlowClosed) > 0;
             let conn = &mut self.shard.io_mut().conns[client.conn];
+            client.leaving |= slow_closed && conn.seat.is_none();
             let most = if self.dice.chance(100) { self.dice.below(2000) as usize } else { usize::MAX };
             let len = conn.to_client.len().min(most);
             let bytes: Vec<u8> = conn.to_client.drain(..len).collect();
@@ -295,6 +298,11 @@ impl World {
         self.plan.sleeps = 0;
         let io = self.shard.io_mut();
         io.faults = Faults { shuffled: io.faults.shuffled, ..Faults::default() };
+        while self.shard.has_news() || self.resyncing {
+            self.now_ns += MS / 10;
+            self.turn();
+            self.deliver();
+        }
         for _ in 0..500 {
             self.now_ns += 13 * MS;
             self.turn();
