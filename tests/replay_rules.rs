@@ -222,7 +222,7 @@ fn malformed_lines_are_counted_and_skipped_and_their_neighbours_stay() {
     assert_eq!((report.malformed, report.ignored), (bad.len() as u64, 2));
     assert_eq!(kinds(&stream), [Kind::Definition, Kind::Quote, Kind::Trade, Kind::Trade, Kind::Quote, Kind::Ticker]);
     for one in bad {
-        let lines = [&good[..], &[one.clone()], &after].concat();
+        let lines = [&good[..], std::slice::from_ref(&one), &after].concat();
         let (alone, report) = stream::all(&[files.plain("b", &lines)], "speed=max");
         assert_eq!(report.malformed, 1, "{one}");
         assert_eq!(alone.len(), stream.len(), "{one}");
@@ -263,7 +263,7 @@ fn gzip_cut_short_replays_what_is_there_and_counts_one_malformed() {
     let whole = encoder.finish().expect("a Vec takes all");
     let files = Files::new();
     let file = files.bytes("a.gz", &whole[..whole.len() / 2]);
-    let (stream, report) = stream::all(&[file.clone()], "speed=max");
+    let (stream, report) = stream::all(std::slice::from_ref(&file), "speed=max");
     let ids: Vec<_> =
         stream.iter().filter(|came| came.kind() == Kind::Trade).map(|came| came.trade().trade_id).collect();
     assert!(ids.len() > 100 && ids.len() < 2000, "{}", ids.len());
