@@ -125,7 +125,7 @@ fn literal_or_comment(rest: &str, word_before: bool) -> usize {
     if rest.starts_with("/*") {
         return rest.find("*/").map_or(rest.len(), |end| end + 2);
     }
-    if bytes[0] == b'r' && !word_before || rest.starts_with("br") && !word_before {
+    if !word_before && (bytes[0] == b'r' || rest.starts_with("br")) {
         let from = if bytes[0] == b'b' { 2 } else { 1 };
         let hashes = bytes[from..].iter().take_while(|&&byte| byte == b'#').count();
         if bytes.get(from + hashes) == Some(&b'"') {

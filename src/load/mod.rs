@@ -3,7 +3,7 @@
 //! * [`target`]: where a server is: URLs, sources, descriptors, ports; the directory over HTTP.
 //! * [`client`]: one connection, blocking: subscribe, then packets and replies one after another.
 //! * [`decode`]: a packet's records, and the check that nothing is missing silently. Pure.
-//! * [`tap`]: `tickcast tap`, a stream on the terminal; `text` renders its lines.
+//! * [`mod@tap`]: `tickcast tap`, a stream on the terminal; `text` renders its lines.
 //! * [`run`]: `tickcast load`, very many connections; `worker` is one thread of it, `peer` one connection and
 //!   `lane` its socket; [`report`] is what it found.
 //! * [`meter`]: latency histograms for both.

@@ -35,7 +35,7 @@ const REQUEST_ID: u64 = 1;
 /// 4 a stream had a hole that nothing announced.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LoadArgs {
-    /// Where the server is: ws://HOST[:PORT][/PATH], or HOST:PORT alone
+    /// Where the server is: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT alone
     #[arg(default_value = DEFAULT_URL)]
     pub url: String,
     /// Connections to open

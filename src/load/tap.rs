@@ -23,7 +23,7 @@ use crate::wire::json;
 /// Shows a stream on the terminal.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TapArgs {
-    /// Where the server is: ws://HOST[:PORT][/PATH], or HOST:PORT alone
+    /// Where the server is: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT alone
     #[arg(default_value = DEFAULT_URL)]
     pub url: String,
     /// Channels: quote, trade, ticker, book, raw

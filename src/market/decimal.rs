@@ -75,7 +75,7 @@ pub fn format(mantissa: i64, exponent: i8, out: &mut String) {
     }
 }
 
-/// [`format`] into a new string.
+/// [`format()`] into a new string.
 pub fn to_string(mantissa: i64, exponent: i8) -> String {
     let mut text = String::new();
     format(mantissa, exponent, &mut text);
