@@ -3,11 +3,6 @@
 
 use bytes::Bytes;
 
-<<<<<<< HEAD
-=======
-use std::collections::BTreeMap;
-
->>>>>>> w-e2e
 use super::client::{CatchUp, Client, Ending, LogMark, Owed, StateMark};
 use super::conflate::Lane;
 use super::interest::{AudienceId, Key, Target};
@@ -126,16 +121,10 @@ impl<I: Io> Shard<I> {
         let catch_up = client.catch_up.take().expect("only those who were out join");
         let audience = client.audience;
         client.place = self.audiences.join(audience, slot, now_ns);
-<<<<<<< HEAD
         // It was not asked anything while it was out; that it took what it was owed is a sign of life.
         client.received_ns = client.received_ns.max(catch_up.progress_ns);
         // One that only had an answer has not had what waits for a tick.
         if catch_up.state.is_explicit() && self.interest.merges(audience) {
-=======
-        // Who was out for an answer only, as most are, has had what was dispatched and waits for the rest with the others.
-        let explicit = catch_up.state.is_explicit();
-        if explicit && (1..Profile::COUNT).any(|at| self.interest.uses(Profile::from_index(at))) {
->>>>>>> w-e2e
             /// The longest interval: by then every profile has had a tick.
             const LONGEST_NS: u64 = 1_000_000_000;
             self.fresh.insert(slot, Fresh { place, until_ns: now_ns + LONGEST_NS });
@@ -199,7 +188,7 @@ impl<I: Io> Shard<I> {
         ids
     }
 
-    fn push_instrument(&self, audience: AudienceId, catch_up: &mut CatchUp, instrument: u32, out: &mut Vec<u8>) {
+    fn push_instrument(&self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
         let Some(row) = self.values.row(instrument) else { return };
         let mark = catch_up.state.mark_of(instrument);
         let wanted: Vec<(Channel, Profile, Option<Owed>)> =
@@ -211,7 +200,7 @@ impl<I: Io> Shard<I> {
                 })
                 .collect();
         let announce = instrument > catch_up.directory_len
-            || wanted.iter().any(|(_, _, owed)| matches!(owed, Some(Owed::Definition | Owed::Snapshot)));
+            || wanted.iter().any(|(_, _, owed)| owed.is_some_and(|owed| owed != Owed::Merged));
         if announce
             && !wanted.is_empty()
             && let Some(definition) = self.directory.get(instrument)
@@ -226,7 +215,6 @@ impl<I: Io> Shard<I> {
                     continue;
                 }
                 Some(Owed::Snapshot) => flags::SNAPSHOT,
-<<<<<<< HEAD
                 Some(Owed::Merged) => flags::CONFLATED,
                 None | Some(Owed::Definition)
                     if channel.is_log() || !self.missed(mark, instrument, channel, profile, lane) =>
@@ -234,26 +222,8 @@ impl<I: Io> Shard<I> {
                     continue;
                 }
                 None | Some(Owed::Definition) => flags::CONFLATED,
-=======
-                Some(Owed::Definition) => continue,
-                Some(Owed::Had) if row.position(channel) <= mark.position => continue,
-                Some(Owed::Had) => flags::CONFLATED,
-                Some(Owed::Merged) => flags::CONFLATED,
-                None if channel.is_log()
-                    || !self.missed(mark, catch_up.had_position, instrument, channel, profile, lane) =>
-                {
-                    continue;
-                }
-                None => flags::CONFLATED,
->>>>>>> w-e2e
             };
-            if row.push(instrument, channel, extra, out)
-                && channel.is_log()
-                && row.position(channel) > catch_up.log.position
-            {
-                // Its log goes on from an older place, and must not repeat what the snapshot stands for.
-                catch_up.log.sent.insert((instrument, channel as usize), row.sequence(channel));
-            }
+            row.push(instrument, channel, extra, out);
         }
     }
 
@@ -266,7 +236,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// What the client's latest requests say of a channel of an instrument: the most that any covering item owes.
-    pub(super) fn owed(&self, catch_up: &CatchUp, instrument: u32, channel: Channel) -> Option<Owed> {
+    fn owed(&self, catch_up: &CatchUp, instrument: u32, channel: Channel) -> Option<Owed> {
         if catch_up.job.is_empty() {
             return None;
         }
@@ -281,30 +251,13 @@ impl<I: Io> Shard<I> {
     }
 
     /// True if a state value has changed since the client had it.
-<<<<<<< HEAD
     fn missed(&self, mark: StateMark, instrument: u32, channel: Channel, profile: Profile, lane: Lane) -> bool {
         let place = self.values.row(instrument).map_or(0, |row| row.position(channel));
-=======
-    fn missed(
-        &self,
-        mark: StateMark,
-        had_position: u64,
-        instrument: u32,
-        channel: Channel,
-        profile: Profile,
-        lane: Lane,
-    ) -> bool {
-        let position = self.values.row(instrument).map_or(0, |row| row.position(channel));
->>>>>>> w-e2e
         if mark.explicit || profile == Profile::IMMEDIATE {
             return place > mark.place;
         }
         let lane = if channel == Channel::Quote { lane } else { Lane::Plain };
-<<<<<<< HEAD
         place > mark.floor && self.conflator.is_news(profile, instrument, channel, lane, mark.turn)
-=======
-        position > had_position && self.conflator.is_news(profile, instrument, channel, lane, mark.turn)
->>>>>>> w-e2e
     }
 
     /// Appends log records that the client has not had. True if it has had them all now.
@@ -329,16 +282,13 @@ impl<I: Io> Shard<I> {
         match read {
             Some(next) => {
                 for entry in &history.entries {
+                    records.extend_from_slice(history.payload(entry));
                     catch_up.log.position = entry.tag;
-                    push_unsent(history.payload(entry), &mut catch_up.log.sent, &mut records);
                 }
                 catch_up.log.ring_position = next;
             }
             None => {
-                self.push_gaps(audience, &catch_up.log, &mut records);
-                let now = self.turn.log_sequences.get_or_insert_with(|| self.values.log_sequences().collect());
-                catch_up.log.sequences = now.clone();
-                catch_up.log.sent.clear();
+                self.push_gaps(audience, &catch_up.log.sequences, &mut records);
                 catch_up.log.ring_position = here;
             }
         }
@@ -370,12 +320,10 @@ impl<I: Io> Shard<I> {
     }
 
     /// One Gap for every log channel that went on while its records were lost to this client.
-    fn push_gaps(&mut self, audience: AudienceId, log: &LogMark, out: &mut Vec<u8>) {
+    fn push_gaps(&mut self, audience: AudienceId, had: &[[u64; 2]], out: &mut Vec<u8>) {
         for instrument in self.candidates(audience, 1) {
-            let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
+            let had = had.get(instrument as usize - 1).copied().unwrap_or_default();
             for (channel, had) in [Channel::Trade, Channel::Raw].into_iter().zip(had) {
-                let sent = log.sent.get(&(instrument, channel as usize)).copied().unwrap_or_default();
-                let had = had.max(sent);
                 let newest = self.values.sequence(instrument, channel);
                 if newest > had && self.wants_channel(audience, instrument, channel) {
                     let gap = Gap { instrument, channel, from_sequence: had + 1, to_sequence: newest, reason: b'S' };
@@ -407,7 +355,6 @@ impl<I: Io> Shard<I> {
     }
 }
 
-<<<<<<< HEAD
 /// True if the newest record of a log channel is the one that the client's mark stands at.
 fn is_newest(row: &Row, instrument: u32, channel: Channel, log: &LogMark) -> bool {
     let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
@@ -425,17 +372,6 @@ fn note_sequences(records: &[u8], log: &mut LogMark) {
         sequences[header.instrument as usize - 1][raw] = header.sequence;
     }
     log.sequences = sequences.into();
-=======
-/// Appends a log record that the client has not had, and notes that it has it now.
-fn push_unsent(record: &[u8], sent: &mut BTreeMap<(u32, usize), u64>, out: &mut Vec<u8>) {
-    let Some(header) = Header::read(record) else { return };
-    let Some(channel) = Kind::from_wire(header.kind).and_then(Kind::channel) else { return };
-    let last = sent.entry((header.instrument, channel as usize)).or_default();
-    if header.sequence > *last {
-        *last = header.sequence;
-        out.extend_from_slice(record);
-    }
->>>>>>> w-e2e
 }
 
 impl Client {

@@ -1,6 +1,5 @@
 //! What a shard knows of one client.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -94,9 +93,6 @@ pub(super) struct LogMark {
     /// Sequences (trade, raw) of all instruments at that place: what a Gap starts from, should the ring be overwritten.
     /// Shared by all who came to it in the same turn; one that stands amid the history has a copy of its own.
     pub(super) sequences: Arc<[[u64; 2]]>,
-    /// Last sequences, by instrument and channel, of what was sent to this one since: pieces of its log, and snapshots
-    /// that are newer than its place.
-    pub(super) sent: BTreeMap<(u32, usize), u64>,
 }
 
 /// What a client that is not among the members of its audience is owed. Constant memory, whatever happens meanwhile: the
@@ -119,8 +115,6 @@ pub(super) struct CatchUp {
     pub(super) queued: bool,
     /// Instruments above this have not been announced to it.
     pub(super) directory_len: u32,
-    /// Place up to which it had merged values one by one when it left the members, although they wait for a tick.
-    pub(super) had_position: u64,
     pub(super) state: StatePass,
     pub(super) log: LogMark,
     /// Newly wanted items: keys, sorted, and whether their present value is sent as a snapshot (or as a merged value).
@@ -131,8 +125,6 @@ pub(super) struct CatchUp {
 /// Why an item is owed its present value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owed {
-    /// Only what is newer than its mark: it has had the value at the interval that it has left.
-    Had,
     /// Only the Definition: the client wants no snapshot.
     Definition,
     /// The value, merged: it was pending at the interval that the client has left.
@@ -170,11 +162,7 @@ impl StatePass {
         self.after.is_empty() && self.cursor == 1 && self.before.iter().all(|(_, mark)| mark.turn == turn)
     }
 
-<<<<<<< HEAD
     /// True if every value up to the marks was sent, also those that still wait for a tick.
-=======
-    /// True if every value was sent one by one: none waits for the tick of an interval.
->>>>>>> w-e2e
     pub(super) fn is_explicit(&self) -> bool {
         self.before.iter().all(|(_, mark)| mark.explicit)
     }

@@ -233,10 +233,10 @@ mod tests {
     fn values_are_counted_until_they_are_taken_and_queued_once() {
         let mut conflator = Conflator::default();
         for _ in 0..3 {
-            conflator.note(profile(100), 7, Channel::Ticker);
+            conflator.note(profile(100), 7, Channel::Ticker, false);
         }
-        conflator.note(profile(100), 2, Channel::Ticker);
-        conflator.note(profile(250), 2, Channel::Quote);
+        conflator.note(profile(100), 2, Channel::Ticker, false);
+        conflator.note(profile(250), 2, Channel::Quote, false);
         assert_eq!(conflator.take_queue(profile(100)), [(7, Channel::Ticker), (2, Channel::Ticker)]);
         let taken = conflator.take(profile(100), 7, Channel::Ticker, 5);
         assert_eq!((taken.count(Lane::Plain), taken.count(Lane::Safe), taken.is_even()), (3, 3, true));
@@ -248,11 +248,11 @@ mod tests {
     #[test]
     fn a_quote_taken_before_a_trade_still_waits_for_those_without_trades() {
         let mut conflator = Conflator::default();
-        conflator.note(profile(100), 1, Channel::Quote);
-        conflator.note(profile(100), 1, Channel::Quote);
+        conflator.note(profile(100), 1, Channel::Quote, false);
+        conflator.note(profile(100), 1, Channel::Quote, false);
         assert_eq!(conflator.take_safe(profile(100), 1, 3), 2);
         assert_eq!(conflator.take_safe(profile(100), 1, 4), 0);
-        conflator.note(profile(100), 1, Channel::Quote);
+        conflator.note(profile(100), 1, Channel::Quote, false);
         let taken = conflator.take(profile(100), 1, Channel::Quote, 5);
         assert_eq!((taken.count(Lane::Plain), taken.count(Lane::Safe), taken.is_even()), (3, 1, false));
     }
@@ -263,7 +263,7 @@ mod tests {
         let is_news =
             |conflator: &Conflator, lane, turn| conflator.is_news(profile(100), 1, Channel::Quote, lane, turn);
         assert!(!is_news(&conflator, Lane::Plain, 0));
-        conflator.note(profile(100), 1, Channel::Quote);
+        conflator.note(profile(100), 1, Channel::Quote, false);
         assert!(is_news(&conflator, Lane::Plain, 9));
         conflator.take_safe(profile(100), 1, 10);
         assert!(is_news(&conflator, Lane::Safe, 9) && !is_news(&conflator, Lane::Safe, 10));
@@ -280,8 +280,8 @@ mod tests {
         let due = |conflator: &mut Conflator, now_ns| conflator.due(now_ns).collect::<Vec<_>>();
         assert_eq!(due(&mut conflator, 1234 * MS), []);
         assert_eq!(conflator.next_tick_ns(), None);
-        conflator.note(profile(100), 1, Channel::Quote);
-        conflator.note(profile(50), 1, Channel::Quote);
+        conflator.note(profile(100), 1, Channel::Quote, false);
+        conflator.note(profile(50), 1, Channel::Quote, false);
         assert_eq!(conflator.next_tick_ns(), Some(1250 * MS));
         assert_eq!(due(&mut conflator, 1250 * MS - 1), []);
         assert_eq!(due(&mut conflator, 1250 * MS), [profile(50)]);

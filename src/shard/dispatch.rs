@@ -202,7 +202,6 @@ impl<I: Io> Shard<I> {
             return self.add_value(instrument, channel, merged);
         };
         let row = self.values.row(instrument)?;
-        let position = row.position(channel);
         let extra = if merged { flags::CONFLATED } else { 0 };
         let header = row.book_header(row.book()?, instrument, extra);
         let start = self.turn.batch.bytes.len();
@@ -218,13 +217,8 @@ impl<I: Io> Shard<I> {
     }
 
     /// Adds the newest value of a state channel to this turn's records.
-<<<<<<< HEAD
-=======
-    /// Its place is its own, not that of what calls for it: by that is known who has had it.
->>>>>>> w-e2e
     fn add_value(&mut self, instrument: u32, channel: Channel, merged: bool) -> Option<u32> {
         let row = self.values.row(instrument)?;
-        let position = row.position(channel);
         let start = self.turn.batch.bytes.len();
         let extra = if merged { flags::CONFLATED } else { 0 };
         if !row.push(instrument, channel, extra, &mut self.turn.batch.bytes) {

@@ -29,7 +29,7 @@ mod packets;
 mod request;
 mod sweep;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -355,14 +355,8 @@ impl<I: Io> Shard<I> {
         let floor = self.fresh.get(&slot).map_or(0, |fresh| fresh.place);
         let mark = StateMark { turn: self.turn.number, place: self.turn.ring_position, explicit: false, floor };
         let sequences = self.turn.log_sequences.get_or_insert_with(|| self.values.log_sequences().collect()).clone();
-        let log = LogMark {
-            position: self.turn.position,
-            ring_position: self.turn.ring_position,
-            sequences,
-            sent: BTreeMap::new(),
-        };
+        let log = LogMark { position: self.turn.position, ring_position: self.turn.ring_position, sequences };
         let directory_len = self.directory.len() as u32;
-        let had_position = self.fresh.get(&slot).map_or(0, |fresh| fresh.position);
         let client = self.clients[slot as usize].as_mut().expect("only clients that are there begin to catch up");
         if client.place != ABSENT {
             let (audience, place) = (client.audience, client.place);
@@ -382,7 +376,6 @@ impl<I: Io> Shard<I> {
                 blocked: false,
                 queued: false,
                 directory_len,
-                had_position,
                 state: StatePass::at(mark),
                 log,
                 job: Vec::new(),

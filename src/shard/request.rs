@@ -3,11 +3,7 @@
 //! A request is handled between two sweeps; its answer and what it makes the client be owed go out in the catch-up phase
 //! of the same turn. Requests that follow one whose snapshot is still under way wait, in order.
 
-<<<<<<< HEAD
 use super::client::{Ending, Owed, StateMark, StatePass};
-=======
-use super::client::{Ending, Owed};
->>>>>>> w-e2e
 use super::conflate::Lane;
 use super::interest::{Change, Key, Target};
 use super::{Settings, Shard};
@@ -22,15 +18,6 @@ use crate::ws::session::{Event, Limits, Role, Session};
 
 /// Symbols are at most this long, bytes.
 const SYMBOL_BYTES_MAX: usize = 64;
-
-/// How a client has had a state value up to now.
-#[derive(Clone, Copy, Debug)]
-struct HeldState {
-    instrument: u32,
-    channel: Channel,
-    profile: Profile,
-    lane: Lane,
-}
 
 impl<I: Io> Shard<I> {
     pub(super) fn on_received(&mut self, seat: Seat, input: &mut [u8], more: bool) {
@@ -243,7 +230,6 @@ impl<I: Io> Shard<I> {
         count
     }
 
-<<<<<<< HEAD
     /// Values newer than `floor` that wait for a tick which the audience's members would get them at.
     fn waiting_for_ticks(&self, audience: u32, floor: u64) -> Vec<(Key, Owed)> {
         let mut waiting = Vec::new();
@@ -263,55 +249,6 @@ impl<I: Io> Shard<I> {
             }
         }
         waiting
-=======
-    /// How the client has had the state values that a change may concern.
-    fn held_state(&self, audience: u32, changes: &[Change]) -> Vec<HeldState> {
-        let is_conflated = |change: &Change| matches!(change, Change::Want(_, of) if *of != Profile::IMMEDIATE);
-        let in_use = (1..Profile::COUNT).any(|at| self.interest.uses(Profile::from_index(at)));
-        if self.interest.items(audience) == 0 || !(in_use || changes.iter().any(is_conflated)) {
-            return Vec::new();
-        }
-        let target = |change: &Change| match change {
-            Change::Want(key, _) | Change::Drop(key) => key.target(),
-        };
-        let mut targets: Vec<Target> = changes.iter().map(target).collect();
-        targets.sort_unstable();
-        targets.dedup();
-        let mut held = Vec::new();
-        for instrument in targets.iter().flat_map(|target| self.interest.covered(target)).copied() {
-            for channel in [Channel::Quote, Channel::Ticker, Channel::Book] {
-                if let Some(profile) = self.interest.wants(audience, instrument, channel) {
-                    held.push(HeldState { instrument, channel, profile, lane: self.lane(audience, instrument) });
-                }
-            }
-        }
-        held
-    }
-
-    /// What the client is owed of values that it gets in another way from now on: at another interval, or with other
-    /// trades. One that waits for the tick of the old way would never come.
-    fn owed_after_change(&self, slot: u32, held: &[HeldState]) -> Vec<(Key, Owed)> {
-        let Some(client) = self.client(slot) else { return Vec::new() };
-        let catch_up = client.catch_up.as_ref().expect("whoever changes its interest is catching up");
-        let mut owed = Vec::new();
-        for &HeldState { instrument, channel, profile: old, lane } in held {
-            let Some(profile) = self.interest.wants(client.audience, instrument, channel) else { continue };
-            let same_lane = channel != Channel::Quote || lane == self.lane(client.audience, instrument);
-            let same = profile == old && (same_lane || profile == Profile::IMMEDIATE);
-            // What an earlier request of the same turn made it be owed is settled.
-            if same || self.owed(catch_up, instrument, channel).is_some() {
-                continue;
-            }
-            let lane = if channel == Channel::Quote { lane } else { Lane::Plain };
-            let newest = self.values.row(instrument).map_or(0, |row| row.position(channel));
-            let waits = newest > catch_up.had_position
-                && old != Profile::IMMEDIATE
-                && self.conflator.is_pending(old, instrument, channel, lane);
-            let key = Key::new(Target::Instrument(instrument), channel);
-            owed.push((key, if waits { Owed::Merged } else { Owed::Had }));
-        }
-        owed
->>>>>>> w-e2e
     }
 
     fn count_covered(&self, targets: &[Target]) -> usize {
@@ -324,7 +261,6 @@ impl<I: Io> Shard<I> {
 
     fn change_interest(&mut self, slot: u32, changes: &[Change], job: Vec<(Key, Owed)>, snapshot: bool) {
         let now_ns = self.turn.now_ns;
-<<<<<<< HEAD
         let place = self.turn.ring_position;
         let turn = self.turn.number;
         let state = &self.begin_catch_up(slot, now_ns).state;
@@ -342,20 +278,9 @@ impl<I: Io> Shard<I> {
         catch_up.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));
         catch_up.job.dedup_by_key(|(key, _)| *key);
         catch_up.snapshot |= snapshot;
-=======
-        let held = self.held_state(self.client(slot).expect("its request is being handled").audience, changes);
-        self.begin_catch_up(slot, now_ns);
->>>>>>> w-e2e
         let client = self.clients[slot as usize].as_mut().expect("its request is being handled");
         client.audience = self.interest.change(client.audience, changes);
         self.audiences.grow(self.interest.audience_ids());
-        let owed = self.owed_after_change(slot, &held);
-        let catch_up = self.begin_catch_up(slot, now_ns);
-        catch_up.job.extend(job);
-        catch_up.job.extend(owed);
-        catch_up.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));
-        catch_up.job.dedup_by_key(|(key, _)| *key);
-        catch_up.snapshot |= snapshot;
         self.queue(slot);
     }
 
