@@ -48,7 +48,7 @@ fn assert_last_ticker(known: &Known, want: &OracleInstrument) {
     let ticker = known.tickers.last().expect("tickers made from trades");
     let prices = || want.trades.iter().map(|(_, px, ..)| *px);
     let shown = [ticker.open_px, ticker.last_px, ticker.high_px, ticker.low_px].map(|px| known.px(px));
-    let expected = [prices().next(), prices().last(), prices().max(), prices().min()];
+    let expected = [prices().next(), prices().next_back(), prices().max(), prices().min()];
     assert_eq!(shown.map(Some), expected.map(|px| px.map(|px| px.normalize())));
     let volume: Decimal = want.trades.iter().map(|(_, _, sz, _)| *sz).sum();
     let turnover: Decimal = want.trades.iter().map(|(_, px, sz, _)| *px * *sz).sum();
