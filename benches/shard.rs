@@ -152,11 +152,11 @@ fn one_audience(criterion: &mut Criterion) {
     for (name, clients) in [("no client", 0), ("100", 100), ("10,000", 10_000), ("1,000,000", 1_000_000)] {
         let request = subscribe(&["*".to_owned()], 0);
         let mut node = Node::with_clients(100, clients, |_| request.clone());
-        let mut sweep = |node: &mut Node| {
+        let sweep = |node: &mut Node| {
             node.quote(7);
             node.sweep();
         };
-        assert_eq!(node.sends_of(&mut sweep), u64::from(clients), "every client gets every sweep");
+        assert_eq!(node.sends_of(sweep), u64::from(clients), "every client gets every sweep");
         group.throughput(Throughput::Elements(u64::from(clients.max(1))));
         group.bench_function(name, |bencher| bencher.iter(|| sweep(&mut node)));
     }
