@@ -384,7 +384,7 @@ impl Subscriber {
         }
         let live = record.flags & wire::SNAPSHOT == 0;
         if live {
-            self.check_interval(symbol, channel, ts_send);
+            self.check_interval(symbol, channel, record, ts_send);
             self.digest(symbol, channel, record);
         }
         self.before = (symbol as u64) << 60 | (channel as u64) << 56 | record.sequence;
@@ -463,15 +463,20 @@ impl Subscriber {
 
     /// At most one merged value in an interval, but for the quotes that a trade calls early, and where the client asked
     /// for something else meanwhile.
-    fn check_interval(&mut self, symbol: usize, channel: usize, ts_send: u64) {
+    fn check_interval(&mut self, symbol: usize, channel: usize, record: &Record, ts_send: u64) {
         let with_trades = self.tracks[symbol][TRADE].progress != Progress::Unwanted;
         let track = &mut self.tracks[symbol][channel];
         let applies = channel != TRADE && track.interval_ms > 0 && self.steps.len() == 1;
         if !applies || (channel == QUOTE && with_trades) {
             return;
         }
+        if channel == BOOK && record.bytes[34] == b'S' && record.flags & wire::CONFLATED != 0 {
+            // It was stopped by a full socket: the whole book comes as soon as there is room.
+            track.tick = 0;
+            return;
+        }
         let tick = ts_send / (track.interval_ms * 1_000_000);
-        assert!(tick > track.tick, "{}: two {}s in one interval", self.name, CHANNELS[channel]);
+        assert!(tick > track.tick, "{}: two {}s in one interval: {record:?}", self.name, CHANNELS[channel]);
         track.tick = tick;
     }
 
