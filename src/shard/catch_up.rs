@@ -17,6 +17,8 @@ use crate::wire::profile::Profile;
 
 /// Records that one client gets in one turn, so that a large snapshot does not keep the others waiting.
 const PIECE_BYTES: usize = 64 * 1024;
+/// How often a piece doubles at the most.
+const WALKS_MAX: u32 = 10;
 /// The same for all clients together.
 const TURN_BYTES: usize = 4 * 1024 * 1024;
 
@@ -75,12 +77,6 @@ impl<I: Io> Shard<I> {
         if !self.scratch.sends.is_empty() {
             self.io.send_batch(&self.scratch.arena, &self.scratch.sends, &mut short);
         }
-        let now_ns = self.turn.now_ns;
-        for send in &self.scratch.sends {
-            if let Some(catch_up) = self.clients[send.seat.slot as usize].as_mut().and_then(|c| c.catch_up.as_mut()) {
-                catch_up.progress_ns = now_ns.max(catch_up.progress_ns);
-            }
-        }
         self.counters.add(Counter::ShortSends, short.len() as u64);
         for stopped in &short {
             let send = self.scratch.sends[stopped.index as usize];
@@ -90,6 +86,10 @@ impl<I: Io> Shard<I> {
                     let whole = &self.scratch.arena[send.start as usize..][..send.len as usize];
                     let rest = Bytes::copy_from_slice(&whole[taken as usize..]);
                     self.block(send.seat.slot, rest);
+                    // A full socket that took nothing is no progress, however often it said that it had room.
+                    if taken > 0 {
+                        self.note_progress(send.seat.slot);
+                    }
                 }
             }
         }
@@ -98,16 +98,25 @@ impl<I: Io> Shard<I> {
         self.scratch.arena.clear();
     }
 
+    fn note_progress(&mut self, slot: u32) {
+        let now_ns = self.turn.now_ns;
+        if let Some(catch_up) = self.client_mut(slot).and_then(|client| client.catch_up.as_mut()) {
+            catch_up.progress_ns = catch_up.progress_ns.max(now_ns);
+        }
+    }
+
     /// After the send: the client is a member again, waits for the next turn or for its socket, or goes.
     fn conclude(&mut self, slot: u32, complete: bool) {
         let Some(client) = self.clients.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        let Some(catch_up) = client.catch_up.as_mut() else { return };
-        if catch_up.blocked {
+        if client.catch_up.as_ref().is_none_or(|catch_up| catch_up.blocked) {
             return;
         }
+        self.note_progress(slot);
+        let client = self.clients[slot as usize].as_mut().expect("looked up above");
+        let owes_bytes = client.catch_up.as_ref().is_some_and(|catch_up| catch_up.owes_bytes());
         if client.ending != Ending::No {
             self.conclude_ending(slot);
-        } else if complete && !catch_up.owes_bytes() {
+        } else if complete && !owes_bytes {
             self.join(slot);
         } else {
             self.queue(slot);
@@ -147,10 +156,13 @@ impl<I: Io> Shard<I> {
         let mut records = std::mem::take(&mut self.scratch.records);
         records.clear();
         let candidates = self.candidates(audience, catch_up.state.cursor);
+        // Values that change faster than pieces go out would keep the client walking: each walk takes larger pieces, until
+        // one is a single piece.
+        let piece_bytes = PIECE_BYTES << catch_up.state.walks.min(WALKS_MAX);
         let mut last = u32::MAX;
         for instrument in candidates {
             self.push_instrument(audience, catch_up, instrument, &mut records);
-            if records.len() >= PIECE_BYTES {
+            if records.len() >= piece_bytes {
                 last = instrument;
                 break;
             }

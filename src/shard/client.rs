@@ -143,12 +143,14 @@ pub(super) struct StatePass {
     pub(super) after: Vec<(u32, StateMark)>,
     /// Next instrument of this walk.
     pub(super) cursor: u32,
+    /// Walks that have come to their end.
+    pub(super) walks: u32,
 }
 
 impl StatePass {
     /// Everything is known up to `mark`.
     pub(super) fn at(mark: StateMark) -> Self {
-        Self { before: vec![(u32::MAX, mark)], after: Vec::new(), cursor: 1 }
+        Self { before: vec![(u32::MAX, mark)], after: Vec::new(), cursor: 1, walks: 0 }
     }
 
     /// The mark that holds for an instrument.
@@ -176,6 +178,7 @@ impl StatePass {
         if last == u32::MAX {
             self.before = std::mem::take(&mut self.after);
             self.cursor = 1;
+            self.walks += 1;
         } else {
             self.cursor = last + 1;
         }

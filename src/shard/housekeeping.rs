@@ -25,8 +25,9 @@ impl<I: Io> Shard<I> {
         let now_ns = self.turn.now_ns;
         self.fresh.retain(|_, fresh| fresh.until_ns > now_ns);
         let clients_before = self.clients_len;
-        self.check_deadlines();
+        // Before the pings: who is sent one is not behind.
         self.set_levels();
+        self.check_deadlines();
         let sent = self.send_heartbeats();
         sent || self.clients_len != clients_before || !self.waiting.is_empty()
     }
@@ -66,7 +67,9 @@ impl<I: Io> Shard<I> {
     }
 
     fn check_deadlines(&mut self) {
-        let portion = (self.turn.now_ns / INTERVAL_NS) as usize % PORTIONS;
+        // Counted, not taken from the clock: a round that comes late must not leave a portion out.
+        self.housekeeping_round = self.housekeeping_round.wrapping_add(1);
+        let portion = self.housekeeping_round % PORTIONS;
         for slot in (portion..self.clients.len()).step_by(PORTIONS) {
             self.check_client(slot as u32);
         }

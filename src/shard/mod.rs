@@ -186,6 +186,7 @@ pub struct Shard<I: Io> {
     log_floor: u64,
     resync_wanted: bool,
     housekeeping_ns: u64,
+    housekeeping_round: usize,
     counters: Counters,
     scratch: Scratch,
 }
@@ -211,6 +212,7 @@ impl<I: Io> Shard<I> {
             log_floor: 0,
             resync_wanted: false,
             housekeeping_ns: 0,
+            housekeeping_round: 0,
             counters: Counters::default(),
             scratch: Scratch::default(),
         }
