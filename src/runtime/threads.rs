@@ -11,7 +11,6 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, T
 use super::park::Parking;
 use crate::feed::{self, Feed, Next};
 use crate::intake::{Input, Pace};
-use crate::market::record::{self, Header, Kind};
 use crate::ring::Gauge;
 use crate::sequencer::{Sequencer, SourceId};
 use crate::stats::SequencerStats;
@@ -117,9 +116,7 @@ fn drive(mut feed: Box<dyn Feed>, source: SourceId, inputs: &Sender<Input>, gaug
             Next::At(time_ns) => sleep_until(time_ns, &stops),
             Next::Ended => {
                 tracing::info!("feed {} has come to its end: {:?}", feed.name(), feed.report());
-                let mut ended = Vec::new();
-                record::encode_status(&Header::of_feed(Kind::Status, 0, 0), b'E', &mut ended);
-                hand_over(inputs, Input::Batch(pace.batch(source, ended)), &stops);
+                hand_over(inputs, Input::Batch(pace.batch(source, feed::end_of_feed())), &stops);
                 return;
             }
         }

@@ -1,4 +1,4 @@
-//! Phase 4: those who are owed something. First the rest of what was cut, then answers, then the newest values, then the
+//! Phase 5: those who are owed something. First the rest of what was cut, then answers, then the newest values, then the
 //! log from where it stopped, or a Gap; and when nothing is missing at the end of a turn, the client is a member again.
 
 use bytes::Bytes;

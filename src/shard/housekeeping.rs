@@ -1,4 +1,5 @@
-//! Phase 5, every tenth of a second: heartbeats, pings, deadlines, levels.
+//! Phase 4, every tenth of a second: heartbeats, pings, deadlines, levels. It comes before the catch-up phase, so that who
+//! is sent a ping is a member again at the end of the same turn, and misses nothing.
 
 use super::client::{ABSENT, Ending};
 use super::packets::{Packing, push_packets};

@@ -5,8 +5,8 @@
 //! 1. **drain** the ring: last values, and for every record the audiences that want it
 //! 2. **sweep**: one packet for each audience for which something has gathered, one send per member
 //! 3. **reap** completions into a list, then handle it: requests, room in a socket, ends
-//! 4. **catch up** those who are owed something: answers, snapshots, what they were too slow for
-//! 5. **housekeeping** now and then: heartbeats, pings, deadlines, counters
+//! 4. **housekeeping** now and then: heartbeats, pings, deadlines, counters
+//! 5. **catch up** those who are owed something: answers, pings, snapshots, what they were too slow for
 //!
 //! What always holds:
 //! * A client is either a member of its audience, and has had all that was dispatched up to now, or it has a
@@ -225,8 +225,8 @@ impl<I: Io> Shard<I> {
         let drained = self.drain();
         let swept = self.sweep();
         let completed = self.reap();
-        let served = self.catch_up();
         let kept_house = self.keep_house();
+        let served = self.catch_up();
         let worked = drained || swept || completed || served || kept_house;
         self.counters.add(Counter::Turns, worked.into());
         worked

@@ -401,7 +401,9 @@ impl Subscriber {
         match track.progress {
             Progress::Unwanted => panic!("{}: it did not ask for this", what()),
             Progress::Fresh { snapshot: true } => {
-                assert!(is_snapshot || sequence == 1 || is_conflated, "{}: a snapshot comes first", what());
+                // A trade that comes while the snapshot is under way is sent as itself, and stands for the snapshot.
+                let stands_alone = sequence == 1 || is_conflated || is_log;
+                assert!(is_snapshot || stands_alone, "{}: a snapshot comes first", what());
             }
             Progress::Fresh { snapshot: false } => {}
             Progress::At(last) => {
