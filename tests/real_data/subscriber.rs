@@ -117,6 +117,8 @@ pub struct Subscriber {
     pub first_trades: Vec<u64>,
     pub gaps: u64,
     pub missed: u64,
+    /// It got whole books merged: a full socket had stopped it, or its snapshot took more than a turn.
+    pub stopped: bool,
 }
 
 impl Subscriber {
@@ -152,6 +154,7 @@ impl Subscriber {
             first_trades: vec![0; SYMBOLS.len()],
             gaps: 0,
             missed: 0,
+            stopped: false,
         }
     }
 
@@ -443,6 +446,7 @@ impl Subscriber {
         let [bids, asks] = &mut self.books[symbol];
         match kind {
             b'S' => {
+                self.stopped |= record.flags & wire::CONFLATED != 0;
                 bids.clear();
                 asks.clear();
             }
