@@ -117,8 +117,6 @@ pub struct Subscriber {
     pub first_trades: Vec<u64>,
     pub gaps: u64,
     pub missed: u64,
-    /// It got whole books merged: a full socket had stopped it, or its snapshot took more than a turn.
-    pub stopped: bool,
 }
 
 impl Subscriber {
@@ -154,7 +152,6 @@ impl Subscriber {
             first_trades: vec![0; SYMBOLS.len()],
             gaps: 0,
             missed: 0,
-            stopped: false,
         }
     }
 
@@ -177,15 +174,16 @@ impl Subscriber {
         true
     }
 
-    /// True if everything it wants has come to `targets`, and all it has to ask is answered.
+    /// True if everything it wants has come to `targets`, and all that it has asked is answered.
     pub fn is_complete(&self, targets: &[[Option<u64>; 4]]) -> bool {
-        self.answered == self.steps.len() && self.lacking(targets).is_none()
+        self.lacking(targets).is_none()
     }
 
     /// What it still lacks, for people.
     pub fn lacking(&self, targets: &[[Option<u64>; 4]]) -> Option<String> {
-        if self.answered < self.steps.len() {
-            return Some(format!("{} of {} requests answered", self.answered, self.steps.len()));
+        // One that came late may have seen the end before the records that its next request waits for.
+        if self.answered < self.asked || self.asked == 0 {
+            return Some(format!("{} of {} requests answered", self.answered, self.asked));
         }
         self.tracks.iter().zip(targets).enumerate().find_map(|(symbol, (tracks, targets))| {
             (0..4).find_map(|channel| {
@@ -446,7 +444,6 @@ impl Subscriber {
         let [bids, asks] = &mut self.books[symbol];
         match kind {
             b'S' => {
-                self.stopped |= record.flags & wire::CONFLATED != 0;
                 bids.clear();
                 asks.clear();
             }
