@@ -32,7 +32,7 @@ fn a_broken_frame_is_closed_with_the_code_of_its_rule() {
         let mut client = scene.server.client();
         client.ping();
         client.raw(&bytes);
-        client.is_closed(code, &[said]);
+        client.expect_closed(code, &[said]);
         scene.undisturbed();
     }
     scene.server.wait_metric("tickcast_violations_total", |count| count == 15);
@@ -57,17 +57,17 @@ fn a_message_over_the_limit_is_closed_with_1009() {
     client.say(&most);
     assert_eq!(client.reply()["type"], "pong", "a message of just the limit is taken");
     client.say(&format!("{most} "));
-    client.is_closed(1009, &["4097 bytes", "4096"]);
+    client.expect_closed(1009, &["4097 bytes", "4096"]);
 
     let mut in_parts = scene.server.client();
     in_parts.raw(&frame(0x01, &[b' '; 4000]));
     in_parts.raw(&frame(0x00, &[b' '; 97]));
-    in_parts.is_closed(1009, &["4097 bytes", "4096"]);
+    in_parts.expect_closed(1009, &["4097 bytes", "4096"]);
 
     // Refused by its header: the eight exabytes are not awaited.
     let mut announced = scene.server.client();
     announced.raw(&[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
-    announced.is_closed(1009, &["4096"]);
+    announced.expect_closed(1009, &["4096"]);
     scene.undisturbed();
 }
 
@@ -143,7 +143,7 @@ fn a_hundred_thousand_subscriptions_over_the_bytes_are_closed_with_1009() {
     let request = json!({"op": "subscribe", "id": 3, "channels": ["quote"], "symbols": names}).to_string();
     let mut client = scene.server.client();
     client.raw(&frame(0x81, request.as_bytes()));
-    client.is_closed(1009, &["65536"]);
+    client.expect_closed(1009, &["65536"]);
     scene.undisturbed();
 }
 
@@ -153,7 +153,7 @@ fn a_flood_of_requests_is_closed_with_1008() {
     for flood in [frame(0x81, br#"{"op":"ping","id":1}"#), frame(0x89, b"x"), frame(0x81, b"nonsense")] {
         let mut client = scene.server.client();
         client.raw(&flood.repeat(1000));
-        client.is_closed(1008, &["more than 10 requests a second"]);
+        client.expect_closed(1008, &["more than 10 requests a second"]);
     }
     scene.undisturbed();
     scene.server.wait_metric("tickcast_floods_total", |count| count == 3);

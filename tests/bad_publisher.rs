@@ -154,7 +154,7 @@ fn a_packet_that_breaks_the_layout_is_closed_with_1008_and_what_came_before_is_k
         let mut bad = publisher(&scene.server);
         define(&mut bad, &[&symbol]);
         bad.send(Message::binary(bytes));
-        bad.is_closed(1008, said);
+        bad.expect_closed(1008, said);
         // The next record of the symbol tells that nothing stands between.
         let mut good = publisher(&scene.server);
         let id = define(&mut good, &[&symbol])[0];
@@ -201,7 +201,7 @@ fn records_of_an_instrument_that_was_refused_are_not_lost_in_silence() {
     let conflict = r#"{"op":"define","id":4,"instruments":[{"symbol":"ONE","px_exp":-3,"sz_exp":0}]}"#;
     other.is_refused(conflict, Some(4), "bad_request", &["px_exp -2"]);
     publish(&mut other, &[quote(1, 1)]);
-    other.is_closed(1008, &["record 0 at byte 24", "instrument 1 was not defined"]);
+    other.expect_closed(1008, &["record 0 at byte 24", "instrument 1 was not defined"]);
     scene.undisturbed();
 }
 

@@ -29,7 +29,7 @@ fn a_signal_sends_the_clients_away_and_ends_with_0() {
             let closing = client.reply();
             assert_eq!((closing["type"].as_str(), closing["reason"].as_str()), (Some("closing"), Some("going_away")));
             assert!(closing["reconnect_ms"].as_u64().is_some_and(|ms| ms > 0), "{closing}");
-            client.is_closed(1001, &["stopping"]);
+            client.expect_closed(1001, &["stopping"]);
         }
         let exit = server.program.exit();
         assert_eq!(exit.code, Some(0), "{exit:?}");
@@ -110,7 +110,7 @@ fn a_client_that_answers_pings_stays_and_one_that_does_not_is_closed_with_1008()
         while !matches!(answering.next(), Came::Ping) {}
     }
     answering.ping();
-    deaf.is_closed(1008, &["nothing was received"]);
+    deaf.expect_closed(1008, &["nothing was received"]);
     answering.ping();
 }
 
@@ -293,7 +293,7 @@ fn echo_gives_back_text_binary_and_fragments() {
     assert!(matches!(client.next(), Came::Pong(payload) if payload == b"!"), "a ping between fragments");
     assert!(matches!(client.next(), Came::Text(back) if back == "a€ b"));
     client.raw(&frame(0x88, &[&3000u16.to_be_bytes()[..], b"enough"].concat()));
-    client.is_closed(3000, &[]);
+    client.expect_closed(3000, &[]);
 }
 
 #[test]

@@ -171,7 +171,7 @@ impl Client {
 
     /// Reads up to a close with this code and a reason that has all of `said` in it.
     #[track_caller]
-    pub fn is_closed(self, code: u16, said: &[&str]) {
+    pub fn expect_closed(self, code: u16, said: &[&str]) {
         let (given, reason) = self.closed();
         assert_eq!(given, code, "{reason}");
         said.iter().for_each(|part| assert!(reason.contains(part), "{part:?} is not in {reason:?}"));

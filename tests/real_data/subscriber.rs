@@ -290,10 +290,10 @@ impl Subscriber {
                 new.push((symbol, channel));
             }
         }
-        for symbol in 0..SYMBOLS.len() {
+        for (symbol, (its_name, _)) in SYMBOLS.iter().enumerate() {
             for channel in 0..4 {
-                let interval = self.interval_of(SYMBOLS[symbol].0, channel);
-                let is_new = new.iter().any(|(name, of)| *of == channel && covers(name, SYMBOLS[symbol].0));
+                let interval = self.interval_of(its_name, channel);
+                let is_new = new.iter().any(|(name, of)| *of == channel && covers(name, its_name));
                 let track = &mut self.tracks[symbol][channel];
                 match interval {
                     None => *track = Track::default(),
