@@ -319,7 +319,7 @@ fn resolve_listen(listen: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
-    let bytes = within("ring_bytes", given, 32 << 20, 2 << 20, 16 << 30)?;
+    let bytes = within("ring_bytes", given, 32 << 20, 2 << 20, 2 << 30)?;
     if !bytes.is_power_of_two() {
         let near = bytes.next_power_of_two();
         return Err(value("ring_bytes", format!("{bytes} is not a power of two; {near} is the next")));
