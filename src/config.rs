@@ -70,6 +70,8 @@ layer! {
     log "TICKCAST_LOG" "FILTER" String;
     /// Connections in all [default: as many as the descriptor limit allows, at most 1000000]
     connections_max "TICKCAST_CONNECTIONS_MAX" "N" u32;
+    /// Publishers at a time [default: 64]
+    publishers_max "TICKCAST_PUBLISHERS_MAX" "N" u32;
     /// Instruments in all [default: 20000]
     instruments_max "TICKCAST_INSTRUMENTS_MAX" "N" usize;
     /// Ring between the sequencer and a shard, and the shard's history, bytes, a power of two [default: 33554432]
@@ -136,6 +138,7 @@ pub struct Config {
     pub log: String,
     /// Of all shards together.
     pub connections_max: u32,
+    pub publishers_max: u32,
     pub instruments_max: usize,
     pub ring_bytes: usize,
     pub send_buffer_bytes: usize,
@@ -216,6 +219,7 @@ impl Config {
             enable_echo: layer.enable_echo.unwrap_or(false),
             log: layer.log.unwrap_or_else(|| "info".to_owned()),
             connections_max: resolve_connections(layer.connections_max, machine, cores.len())?,
+            publishers_max: within("publishers_max", layer.publishers_max, 64, 1, 4096)?,
             instruments_max: within("instruments_max", layer.instruments_max, 20_000, 1, 10_000_000)?,
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
             send_buffer_bytes: within("send_buffer_bytes", layer.send_buffer_bytes, 256 << 10, 4096, 64 << 20)?,
@@ -244,6 +248,7 @@ impl Config {
             ("cores", format!("{:?}, sequencer and feeds on {:?}", self.cores, self.other_cores)),
             ("feed", self.feed_texts.join(" ; ")),
             ("publish", if self.publish_token.is_some() { "on, with a token" } else { "off" }.to_owned()),
+            ("publishers_max", format!("{}, a thread and some 400 KiB each", self.publishers_max)),
             ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
             ("ring_bytes", format!("{} a shard, {} in all", mib(self.ring_bytes), mib(self.ring_bytes * shards))),
             (

@@ -3,23 +3,23 @@
 //! # The journey of one tick
 //!
 //! ```text
-//!  feed ──► intake ──► sequencer ──► ring (one per core) ═══► shard ──► audience ──► io ──► sockets
-//!  parse    bounded    number,       single producer,         pinned    one packet   batched    one send per
-//!  into     queue of   stamp,        single consumer,         glommio   built once   io_uring   subscriber
-//!  records  batches    write once    producer never waits     executor  for all who  sends      and sweep
-//!              ▲                                                 ▲      want the same bytes
-//!              │ publishers                          subscribers │
-//!              └──────────── door (glommio tasks on every shard) ┘  accept ► HTTP ► upgrade ► seat in the shard
+//!  feed ─────────► sequencer ──► ring (one per core) ═══► shard ──► audience ──► io ──► sockets
+//!  parse into      number,       single producer,         pinned    one packet   batched    one send per
+//!  records     ┌─► stamp,        single consumer,         glommio   built once   io_uring   subscriber
+//!              │   write once    producer never waits     executor  for all who  sends      and sweep
+//!   publishers │                                             ▲      want the same bytes
+//!   (threads)  │                                 subscribers │
+//!              └──────── door (glommio tasks on every shard) ┘  accept ► HTTP ► upgrade ► seat in the shard
 //! ```
 //!
 //! * [`feed`]: each feed on a thread of its own, makes records and never waits for a client.
-//! * [`intake`]: what feeds and publishers hand over; they wait where it is full, the sequencer never does.
 //! * [`sequencer`]: the only writer. Every record gets its place and sequence, and goes to the ring of every core.
+//!   Sources take turns at it ([`runtime::Desk`]).
 //! * [`ring`]: the producer overwrites; a reader that was lapped learns it, and asks for the whole state.
 //! * [`shard`]: one core and its clients, synchronous. A turn drains the ring, sweeps the audiences, reaps completions,
 //!   catches up with those who are owed something, and keeps house.
 //! * [`io`]: operations in, completions out. A connection is a seat there: an id, not a descriptor.
-//! * [`door`]: ordinary async code that brings a connection up to its upgrade, and publishers beyond it.
+//! * [`door`]: ordinary async code that brings a connection up to its upgrade. A publisher then gets a thread of its own.
 //!
 //! # The rooms
 //!
@@ -38,7 +38,6 @@
 pub mod config;
 pub mod door;
 pub mod feed;
-pub mod intake;
 pub mod io;
 pub mod load;
 pub mod market;

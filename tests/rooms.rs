@@ -18,13 +18,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("feed", &["market"]),
     ("sequencer", &["market", "wire", "ring"]),
     ("stats", &["sequencer"]),
-    ("intake", &["market", "ring", "sequencer"]),
     ("shard", &["market", "wire", "ring", "ws", "io", "stats"]),
     ("config", &["feed", "shard"]),
     ("load", &["market", "wire", "ws"]),
     // The door hands sockets to the shard, records to the intake, and wakes the shard's task through `runtime::Parking`.
-    ("door", &["config", "intake", "io", "market", "ring", "runtime", "sequencer", "shard", "stats", "wire", "ws"]),
-    ("runtime", &["config", "door", "feed", "intake", "io", "ring", "sequencer", "shard", "stats", "ws"]),
+    ("door", &["config", "io", "market", "ring", "runtime", "sequencer", "shard", "stats", "wire", "ws"]),
+    ("runtime", &["config", "door", "feed", "io", "market", "ring", "sequencer", "shard", "stats", "ws"]),
     ("main", &["config", "load", "runtime"]),
     ("lib", &[]),
 ];

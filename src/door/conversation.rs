@@ -1,9 +1,9 @@
-//! A WebSocket that keeps its task: publishers and echoes. Pings, closes and violations are answered here, messages are
+//! A WebSocket that keeps its task: an echo. Pings, closes and violations are answered here, messages are
 //! handed out whole.
 
 use super::Door;
 use super::stream::Peer;
-use crate::ws::close::{CloseCode, push_close};
+use crate::ws::close::push_close;
 use crate::ws::frame::{Opcode, push_frame};
 use crate::ws::handshake::{Refusal, upgrade};
 use crate::ws::session::{Event, Limits, Role, Session};
@@ -78,15 +78,6 @@ impl Conversation {
         let mut frame = Vec::with_capacity(payload.len() + 10);
         push_frame(opcode, payload, &mut frame);
         self.peer.write(&frame).await
-    }
-
-    /// Ends the conversation with a reason.
-    pub(super) async fn close(mut self, code: CloseCode, reason: &str) {
-        let mut frame = Vec::new();
-        push_close(code, reason, &mut frame);
-        if self.peer.write(&frame).await.is_ok() {
-            self.peer.finish().await;
-        }
     }
 
     fn step(&mut self) -> Step {

@@ -18,7 +18,8 @@ pub(super) fn render(public: &Public) -> String {
     let mut registry = Registry::with_prefix("tickcast");
     let shards = public.shards.clone();
     let sequencer = public.sequencer.clone();
-    registry.register_collector(Box::new(Numbers { shards, sequencer }));
+    let publishers = [public.publishers.connected(), public.publishers.refused()].map(u64::from);
+    registry.register_collector(Box::new(Numbers { shards, sequencer, publishers }));
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
         Ok(()) => text,
@@ -30,6 +31,8 @@ pub(super) fn render(public: &Public) -> String {
 struct Numbers {
     shards: Vec<crate::stats::Published>,
     sequencer: std::sync::Arc<crate::stats::SequencerStats>,
+    /// Connected now, and refused so far.
+    publishers: [u64; 2],
 }
 
 impl Collector for Numbers {
@@ -65,7 +68,17 @@ impl Collector for Numbers {
             let number = ConstCounter::new(number.load(Ordering::Relaxed));
             number.encode(encoder.encode_descriptor(name, help, None, number.metric_type())?)?;
         }
-        Ok(())
+        let [connected, refused] = self.publishers;
+        let connected = ConstGauge::new(connected);
+        connected.encode(encoder.encode_descriptor(
+            "publishers",
+            "Connected publishers",
+            None,
+            connected.metric_type(),
+        )?)?;
+        let refused = ConstCounter::new(refused);
+        let help = "Publishers refused because publishers_max were connected";
+        refused.encode(encoder.encode_descriptor("publishers_refused", help, None, refused.metric_type())?)
     }
 }
 

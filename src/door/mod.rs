@@ -1,7 +1,7 @@
 //! The door: ordinary async code on glommio, one task a connection until it is upgraded.
 //!
 //! accept → HTTP head → a page, an answer, or an upgrade. A subscriber becomes a seat of the shard: its socket moves into
-//! the registered-file table, its descriptor closes, its task ends. Publishers and echo connections keep their task.
+//! the registered-file table, its descriptor closes, its task ends. A publisher gets a thread; an echo keeps its task.
 //!
 //! What always holds: the shard is borrowed between awaits only; whatever a peer sends is answered or closed, with a
 //! reason, and never waited for longer than a limit says.
@@ -14,6 +14,7 @@ pub mod listen;
 mod metrics;
 mod pages;
 pub mod publish;
+mod publisher;
 mod stream;
 
 use std::cell::RefCell;
@@ -23,16 +24,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam::channel::Sender;
 use glommio::net::TcpStream;
 use glommio::task::JoinHandle;
 
 use self::stream::Peer;
 use crate::config::Config;
-use crate::intake::Input;
 use crate::io::uring::{Uring, adopt_fd};
-use crate::ring::Gauge;
-use crate::runtime::Parking;
+use crate::runtime::{Desk, Parking};
 use crate::shard::Shard;
 use crate::stats::{Counter, Published, SequencerStats};
 use crate::wire::packet;
@@ -41,8 +39,7 @@ use crate::ws::handshake::Refusal;
 /// What all doors share.
 pub struct Public {
     pub config: Config,
-    pub inputs: Sender<Input>,
-    pub gauges: Vec<Gauge>,
+    pub desk: Desk,
     pub shards: Vec<Published>,
     pub sequencer: Arc<SequencerStats>,
     pub stopping: Arc<AtomicBool>,

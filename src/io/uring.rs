@@ -456,6 +456,12 @@ fn untag(user_data: u64) -> (u8, Seat) {
     ((user_data >> 56) as u8, Seat { slot: user_data as u32, generation })
 }
 
+/// Another descriptor of the same socket, for runtimes whose types cannot be borrowed as one.
+pub fn duplicate(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, which is longer than this borrow.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }.try_clone_to_owned()
+}
+
 /// Makes any type that owns a descriptor out of one: for runtimes whose types have no safe conversion.
 pub fn adopt_fd<T: FromRawFd>(fd: OwnedFd) -> T {
     // SAFETY: `from_raw_fd` asks for an open descriptor that nobody else owns; an OwnedFd that gives itself up is one.

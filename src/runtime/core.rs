@@ -23,7 +23,6 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use super::now_ns;
 use super::park::Parking;
 use crate::door::{Door, Public};
-use crate::intake::Input;
 use crate::io::uring::{SetupError, Uring, adopt_fd};
 use crate::ring;
 use crate::shard::Shard;
@@ -140,7 +139,7 @@ impl Driver {
         let now_ns = now_ns();
         let mut shard = self.shard.borrow_mut();
         let worked = shard.turn(now_ns);
-        if shard.wants_resync() && self.public.inputs.try_send(Input::Resync { core: self.index }).is_ok() {
+        if shard.wants_resync() && self.public.desk.request_resync(self.index) {
             shard.resync_requested();
         }
         if worked {

@@ -1,21 +1,25 @@
 //! The shell that runs everything: threads, cores, signals. glommio is the executor of every shard.
 //!
 //! * `core`: one shard on its executor: turn, yield, park.
-//! * `threads`: the sequencer and the feeds.
+//! * `desk`: the sequencer, and how sources share it.
+//! * `threads`: the feeds, and the thread that sends an overrun shard its state again.
 //! * `park`: how a shard sleeps and is woken.
 
 mod core;
+mod desk;
 mod park;
-
-pub use self::park::Parking;
 mod threads;
+
+pub use self::desk::{BATCH_BYTES_MAX, Desk};
+pub use self::park::Parking;
+pub use self::threads::pin;
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -25,7 +29,6 @@ use self::core::{Core, CoreError};
 
 use crate::config::{Config, Machine};
 use crate::door::{self, Public};
-use crate::intake::{self, Input};
 use crate::ring;
 use crate::sequencer::{Sequencer, SourceId};
 use crate::stats::{Published, SequencerStats};
@@ -99,12 +102,10 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
 /// A running server.
 struct Server {
     address: SocketAddr,
-    stopping: Arc<AtomicBool>,
-    shards: Vec<Arc<Parking>>,
     cores: Vec<Core>,
-    sequencer: JoinHandle<()>,
+    public: Arc<Public>,
+    resync: JoinHandle<()>,
     feeds: Vec<JoinHandle<()>>,
-    inputs: crossbeam::channel::Sender<Input>,
 }
 
 impl Server {
@@ -114,48 +115,55 @@ impl Server {
         let address = listeners.address;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let gauges: Vec<_> = writers.iter().map(ring::Writer::gauge).collect();
-        let (inputs, received) = intake::intake();
+        let stats = Arc::new(SequencerStats::default());
+        let sequencer = Sequencer::new(writers, config.instruments_max);
+        let (desk, orders) = Desk::new(sequencer, gauges, stats.clone());
         let public = Arc::new(Public {
             config: config.clone(),
-            inputs: inputs.clone(),
-            gauges: gauges.clone(),
+            desk,
             shards: config.cores.iter().map(|_| Published::default()).collect(),
-            sequencer: Arc::new(SequencerStats::default()),
+            sequencer: stats,
             stopping: Arc::new(AtomicBool::new(false)),
-            publishers: door::publish::Publishers::after(config.feeds.len() as SourceId),
+            publishers: door::publish::Publishers::after(config.feeds.len() as SourceId, config.publishers_max),
         });
         let cores = start_cores(&public, listeners.sockets, readers)?;
-        let shards: Vec<_> = cores.iter().map(|core| core.parking.clone()).collect();
-        let sequencer = Sequencer::new(writers, config.instruments_max);
+        public.desk.attach(cores.iter().map(|core| core.parking.clone()).collect());
         let other = |nth: usize| config.other_cores[nth % config.other_cores.len()];
-        let sequencer =
-            threads::spawn_sequencer(sequencer, received, shards.clone(), public.sequencer.clone(), other(0))
-                .map_err(StartError::Thread)?;
+        let resync = threads::spawn_resync(public.clone(), orders, other(0)).map_err(StartError::Thread)?;
         let mut running = Vec::new();
         for (nth, feed) in feeds.into_iter().enumerate().filter_map(|(nth, feed)| Some((nth, feed?))) {
-            let (inputs, gauges, stopping) = (inputs.clone(), gauges.clone(), public.stopping.clone());
-            let thread = threads::spawn_feed(feed, nth as SourceId, inputs, gauges, stopping, other(nth + 1));
+            let thread = threads::spawn_feed(feed, nth as SourceId, public.clone(), other(nth));
             running.push(thread.map_err(StartError::Thread)?);
         }
-        let stopping = public.stopping.clone();
-        Ok(Self { address, stopping, shards, cores, sequencer, feeds: running, inputs })
+        Ok(Self { address, public, cores, resync, feeds: running })
     }
 
-    fn stop(self) {
+    fn stop(mut self) {
         // Relaxed: the flag stands for itself; the wake-ups below order it for those who sleep.
-        self.stopping.store(true, Ordering::Relaxed);
-        for shard in &self.shards {
-            shard.wake();
+        self.public.stopping.store(true, Ordering::Relaxed);
+        for core in &self.cores {
+            core.parking.wake();
         }
-        for core in self.cores {
+        for core in std::mem::take(&mut self.cores) {
             core.join();
         }
-        for feed in self.feeds {
+        for feed in std::mem::take(&mut self.feeds) {
             let _ = feed.join();
         }
-        // The sequencer takes this last; if it is gone already, nothing is left to stop.
-        let _ = self.inputs.send(Input::Stop);
-        let _ = self.sequencer.join();
+        self.await_publishers();
+        self.public.desk.stop();
+        let _ = self.resync.join();
+    }
+}
+
+impl Server {
+    /// Gives publishers the time to hear that the server stops.
+    fn await_publishers(&self) {
+        const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+        let until = Instant::now() + Duration::from_millis(self.public.config.drain_timeout_ms.into());
+        while self.public.publishers.connected() > 0 && Instant::now() < until {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
     }
 }
 

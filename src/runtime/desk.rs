@@ -1,0 +1,125 @@
+//! The sequencer's desk: feeds and publishers bring their batches here, one after another.
+//!
+//! Whoever brings a batch has it sequenced on its own thread, under the one lock of the data path: a hand-over to a
+//! thread of its own would cost a wake-up for every batch, which is most of what a quiet server's tick takes. What
+//! always holds: sources wait for each other, for the time of a batch at the most; no shard ever waits for the lock.
+//!
+//! A shard that was overrun asks for the whole state; that is sent by a thread of its own, in pieces, as the ring has room.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::{Parking, now_ns};
+use crate::market::DefineError;
+use crate::ring::Gauge;
+use crate::sequencer::{Sequencer, SourceId};
+use crate::stats::SequencerStats;
+
+/// A batch is at most this long but for its last record, so that the rings publish often and the lock is free soon.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// A ring that had no room a moment ago is looked at again so soon.
+const RESYNC_INTERVAL: Duration = Duration::from_micros(200);
+/// Resynchronisations that wait to be begun: more than there are shards that may each ask once.
+const RESYNCS_MAX: usize = 1024;
+
+/// The one sequencer, shared by all sources.
+pub struct Desk {
+    seat: Mutex<Seat>,
+    gauges: Vec<Gauge>,
+    stats: Arc<SequencerStats>,
+    resyncs: Sender<Order>,
+}
+
+/// Who has the lock has these.
+struct Seat {
+    sequencer: Sequencer,
+    shards: Arc<[Arc<Parking>]>,
+}
+
+/// What the thread for resynchronisations is told.
+#[derive(Debug)]
+enum Order {
+    Resync { core: usize },
+    Stop,
+}
+
+/// What [`Desk::serve_resyncs`] works on.
+pub struct Orders(Receiver<Order>);
+
+impl Desk {
+    /// A desk for this sequencer, whose rings have these gauges; and what a thread has to serve.
+    pub fn new(sequencer: Sequencer, gauges: Vec<Gauge>, stats: Arc<SequencerStats>) -> (Self, Orders) {
+        let (resyncs, orders) = bounded(RESYNCS_MAX);
+        let seat = Mutex::new(Seat { sequencer, shards: Arc::new([]) });
+        (Self { seat, gauges, stats, resyncs }, Orders(orders))
+    }
+
+    /// Names the shards that are woken whenever something was sequenced. What came before is there for them now.
+    pub fn attach(&self, shards: Vec<Arc<Parking>>) {
+        let mut seat = self.lock();
+        seat.shards = shards.into();
+        self.announce(seat);
+    }
+
+    /// Sequences a batch of whole wire records with the source's own instrument ids, and wakes the shards. Returns how
+    /// each Definition of it ended. The batch is scratch afterwards.
+    pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> Vec<Result<u32, DefineError>> {
+        let mut seat = self.lock();
+        let outcomes = seat.sequencer.accept(source, batch, now_ns());
+        self.announce(seat);
+        outcomes
+    }
+
+    /// A source has gone; its instrument ids end.
+    pub fn close_source(&self, source: SourceId) {
+        self.lock().sequencer.close_source(source);
+    }
+
+    /// True while every ring is at least three quarters empty: sources that can wait keep behind the slowest shard, and
+    /// leave the rest of it to live feeds.
+    pub fn has_room(&self) -> bool {
+        self.gauges.iter().all(|gauge| gauge.backlog_bytes() < gauge.capacity_bytes() / 4)
+    }
+
+    /// Asks for the whole state to be sent to a core again. False if it has to be asked once more, later.
+    pub fn request_resync(&self, core: usize) -> bool {
+        self.resyncs.try_send(Order::Resync { core }).is_ok()
+    }
+
+    /// Ends [`Self::serve_resyncs`].
+    pub fn stop(&self) {
+        // If that thread is gone already, nothing is left to stop.
+        let _ = self.resyncs.send(Order::Stop);
+    }
+
+    /// Sends the state to shards that ask for it, until [`Self::stop`].
+    pub fn serve_resyncs(&self, orders: &Orders) {
+        let mut pending = false;
+        loop {
+            let order = if pending { orders.0.recv_timeout(RESYNC_INTERVAL).ok() } else { orders.0.recv().ok() };
+            let mut seat = self.lock();
+            match order {
+                Some(Order::Resync { core }) => seat.sequencer.request_resync(core),
+                Some(Order::Stop) => return,
+                None if pending => {}
+                None => return,
+            }
+            pending = seat.sequencer.advance_resyncs();
+            self.announce(seat);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seat> {
+        self.seat.lock().expect("a panic amid sequencing is a bug, and leaves no order to go on with")
+    }
+
+    /// Shows the numbers and wakes the shards: after the lock is free, as a shard on this very core may run at once.
+    fn announce(&self, seat: MutexGuard<'_, Seat>) {
+        self.stats.publish(&seat.sequencer.counters(), seat.sequencer.position());
+        let shards = seat.shards.clone();
+        drop(seat);
+        shards.iter().for_each(|shard| shard.wake());
+    }
+}
