@@ -3,6 +3,7 @@
 
 use super::client::{ABSENT, Ending};
 use super::packets::{Packing, push_packets};
+use super::sweep::PORTION_BYTES;
 use super::{Shard, client};
 use crate::io::{Io, Seat, Send};
 use crate::market::record;
@@ -37,7 +38,11 @@ impl<I: Io> Shard<I> {
     fn send_heartbeats(&mut self) -> bool {
         let interval_ns = u64::from(self.settings.heartbeat_ms) * 1_000_000;
         let Some(before_ns) = self.turn.now_ns.checked_sub(interval_ns) else { return false };
-        let silent: Vec<_> = self.audiences.silent_since(before_ns).collect();
+        // In portions, the more the longer the interval: silence is seen at the latest a fifth of it after it is due.
+        let portions = (self.settings.heartbeat_ms as usize / 500).clamp(1, PORTIONS);
+        let portion = self.audiences.len().div_ceil(portions);
+        let from = self.housekeeping_round % portions * portion;
+        let silent: Vec<_> = self.audiences.silent_since(before_ns, from..from + portion).collect();
         if silent.is_empty() {
             return false;
         }
@@ -61,8 +66,11 @@ impl<I: Io> Shard<I> {
                 self.scratch.sends.push(Send { seat, start: start as u32, len });
             }
             self.audiences.served(audience, self.turn.now_ns);
+            self.counters.add(Counter::Heartbeats, self.audiences.members_len(audience) as u64);
+            if self.scratch.arena.len() >= PORTION_BYTES {
+                self.send_portion();
+            }
         }
-        self.counters.add(Counter::Heartbeats, self.scratch.sends.len() as u64);
         self.send_portion();
         true
     }

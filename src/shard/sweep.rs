@@ -9,12 +9,12 @@ use crate::io::{Io, Outcome, Send};
 use crate::stats::Counter;
 
 /// Packets are made and sent in portions of this size, so that the bytes are still in the cache when they are sent.
-const PORTION_BYTES: usize = 256 * 1024;
+pub(super) const PORTION_BYTES: usize = 256 * 1024;
 
 impl<I: Io> Shard<I> {
     /// Serves all audiences that this turn has something for.
     pub(super) fn sweep(&mut self) -> bool {
-        let touched = self.audiences.touched();
+        let touched = self.audiences.gather();
         for index in 0..touched {
             self.serve(self.audiences.touched_at(index));
             if self.scratch.arena.len() >= PORTION_BYTES {
@@ -50,11 +50,11 @@ impl<I: Io> Shard<I> {
         // Live records are newer than anyone's joining; only what was merged can be older.
         let oldest = match self.fresh.is_empty() {
             true => u64::MAX,
-            false => gathered.clone().map(|number| turn.records[number as usize].place).min().unwrap_or(u64::MAX),
+            false => gathered.iter().map(|number| turn.records[*number as usize].place).min().unwrap_or(u64::MAX),
         };
         let arena = &mut self.scratch.arena;
         let start = arena.len();
-        let (_, count) = push_packets(&packing, gathered.map(|number| turn.record(number)), arena);
+        let (_, count) = push_packets(&packing, gathered.iter().map(|number| turn.record(*number)), arena);
         let (start, len) = (start as u32, (arena.len() - start) as u32);
         for slot in self.audiences.members(audience) {
             match self.fresh.get(&slot).filter(|fresh| oldest <= fresh.place) {
@@ -77,8 +77,9 @@ impl<I: Io> Shard<I> {
         for same in own.chunk_by(|one, other| one.0 == other.0) {
             let had = same[0].0;
             let turn = &self.turn;
-            let is_news = |number: &u32| turn.records[*number as usize].place > had;
-            let news = self.audiences.gathered(audience).filter(is_news).map(|number| turn.record(number));
+            let is_news = |number: &&u32| turn.records[**number as usize].place > had;
+            let gathered = self.audiences.gathered(audience).iter();
+            let news = gathered.filter(is_news).map(|number| turn.record(*number));
             if news.clone().next().is_none() {
                 continue;
             }
