@@ -78,7 +78,7 @@ layer! {
     ring_bytes "TICKCAST_RING_BYTES" "BYTES" usize;
     /// Kernel send buffer of a connection, bytes: what a stalled client can hold back [default: 262144]
     send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
-    /// Silence after which a subscriber gets a heartbeat, ms [default: 1000]
+    /// Silence after which a subscriber gets a heartbeat, ms [default: 5000]
     heartbeat_ms "TICKCAST_HEARTBEAT_MS" "MS" u32;
     /// Silence of a subscriber after which it is pinged, ms [default: 20000]
     ping_interval_ms "TICKCAST_PING_INTERVAL_MS" "MS" u32;
@@ -171,7 +171,7 @@ impl Config {
         let defaults = shard::Settings::default();
         let shard = shard::Settings {
             epoch,
-            heartbeat_ms: within("heartbeat_ms", layer.heartbeat_ms, 1000, 10, 60_000)?,
+            heartbeat_ms: within("heartbeat_ms", layer.heartbeat_ms, defaults.heartbeat_ms, 10, 60_000)?,
             ping_interval_ms: within(
                 "ping_interval_ms",
                 layer.ping_interval_ms,

@@ -14,8 +14,9 @@ use crate::ws::handshake::{Head, HeadLimits, Refusal, parse_head};
 const HEADERS_MAX: usize = 64;
 /// Time for a peer to read its answer and go.
 const LINGER: Duration = Duration::from_secs(1);
-/// What one read takes.
-const READ_BYTES: usize = 4096;
+/// What one read takes: a browser's request head is some 500 bytes. Never an array in a future, which would be carried by
+/// every connection's task.
+const READ_BYTES: usize = 2048;
 
 /// A connection that is not a seat.
 pub(super) struct Peer {
@@ -58,10 +59,11 @@ impl Peer {
 
     /// Reads more into what is unread; 0 at the end of the stream.
     pub(super) async fn read(&mut self) -> io::Result<usize> {
-        let mut buffer = [0; READ_BYTES];
-        let read = self.stream.read(&mut buffer).await?;
-        self.unread.extend_from_slice(&buffer[..read]);
-        Ok(read)
+        let at = self.unread.len();
+        self.unread.resize(at + READ_BYTES, 0);
+        let read = self.stream.read(&mut self.unread[at..]).await;
+        self.unread.truncate(at + *read.as_ref().unwrap_or(&0));
+        read
     }
 
     /// What has been read and not been looked at.
@@ -102,7 +104,7 @@ impl Peer {
             return;
         }
         let rest = async {
-            let mut buffer = [0; READ_BYTES];
+            let mut buffer = vec![0; READ_BYTES];
             while matches!(self.stream.read(&mut buffer).await, Ok(1..)) {}
         };
         let late = async {

@@ -28,8 +28,8 @@ use super::{Completion, Completions, Io, Outcome, Seat, Send, Short};
 const SUBMISSIONS: u32 = 1024;
 /// Entries of the completion queue. Overflow is kept by the kernel, but costs; a storm of short sends fits.
 const COMPLETIONS: u32 = 16 * 1024;
-/// Size of one input buffer: a control message is some 100 bytes.
-const INPUT_BYTES: usize = 4096;
+/// Size of one input buffer: a request is some 100 bytes, and one that is longer comes in several.
+const INPUT_BYTES: usize = 1024;
 /// Input buffers: as many receives as one reap serves.
 const INPUT_BUFFERS: u16 = 256;
 /// The buffer group's name within this ring.

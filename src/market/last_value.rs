@@ -116,6 +116,7 @@ impl Row {
 #[derive(Clone, Debug, Default)]
 pub struct LastValues {
     rows: Vec<Row>,
+    log_changes: u64,
 }
 
 impl LastValues {
@@ -124,6 +125,7 @@ impl LastValues {
         let rows = instrument as usize;
         if self.rows.len() < rows {
             self.rows.resize_with(rows, Row::default);
+            self.log_changes += 1;
         }
     }
 
@@ -140,6 +142,11 @@ impl LastValues {
     /// Sequences of the log channels (trade, raw) of all instruments, by id: what a Gap is computed from.
     pub fn log_sequences(&self) -> impl ExactSizeIterator<Item = [u64; 2]> {
         self.rows.iter().map(|row| [row.sequence(Channel::Trade), row.sequence(Channel::Raw)])
+    }
+
+    /// Counts the changes of what [`Self::log_sequences`] tells: while it is the same, that is.
+    pub fn log_changes(&self) -> u64 {
+        self.log_changes
     }
 
     /// Takes a record of a channel in.
@@ -167,6 +174,7 @@ impl LastValues {
         }
         row.sequences[index] = header.sequence;
         row.positions[index] = position;
+        self.log_changes += u64::from(channel.is_log());
         if hole { Applied::After { from: last + 1, to: header.sequence - 1 } } else { Applied::Next }
     }
 
@@ -180,6 +188,7 @@ impl LastValues {
         }
         row.sequences[index] = gap.to_sequence;
         row.positions[index] = position;
+        self.log_changes += 1;
         Some(Gap { from_sequence, ..*gap })
     }
 }

@@ -107,7 +107,7 @@ async fn run(index: usize, public: Arc<Public>, socket: TcpListener, shard: Shar
     let shard = Rc::new(RefCell::new(shard));
     let door = Door::new(index, shard.clone(), public.clone(), parking.clone());
     let accepting = door.open(socket);
-    let mut driver = Driver { index, public, parking, shard, published_ns: 0, worked_ns: 0 };
+    let mut driver = Driver { index, public, parking, shard, published_ns: 0, worked_ns: 0, alarm: None };
     let mut signal = Box::pin(event.read_at(0, 8));
     // Relaxed: the flag stands for itself, see `Server::stop`.
     while !driver.public.stopping.load(Ordering::Relaxed) {
@@ -131,6 +131,13 @@ struct Driver {
     shard: Rc<RefCell<Shard<Uring>>>,
     published_ns: u64,
     worked_ns: u64,
+    alarm: Option<Alarm>,
+}
+
+/// A timer that lives across sleeps.
+struct Alarm {
+    at_ns: u64,
+    timer: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 impl Driver {
@@ -168,23 +175,34 @@ impl Driver {
     }
 
     /// Sleeps until the eventfd signals (true) or the shard's deadline comes (false).
-    async fn sleep<T>(&self, signal: Pin<&mut impl Future<Output = T>>) -> bool {
-        let deadline_ns = self.shard.borrow().deadline_ns();
+    async fn sleep<T>(&mut self, signal: Pin<&mut impl Future<Output = T>>) -> bool {
         let signalled = async {
             signal.await;
             true
         };
-        match deadline_ns {
-            None => signalled.await,
-            Some(deadline_ns) => {
-                let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
-                let deadline = async {
-                    glommio::timer::sleep(left).await;
-                    false
-                };
-                futures_lite::future::or(signalled, deadline).await
-            }
+        let deadline_ns = self.shard.borrow().deadline_ns();
+        let Some(alarm) = self.alarm_before(deadline_ns) else { return signalled.await };
+        let due = async {
+            alarm.timer.as_mut().await;
+            false
+        };
+        let was_signalled = futures_lite::future::or(signalled, due).await;
+        if !was_signalled {
+            self.alarm = None;
         }
+        was_signalled
+    }
+
+    /// The alarm that was set, if it is early enough, else a new one; none where nothing is due. To set one and cancel it
+    /// for every sleep costs glommio four system calls, more than a tick; to wake early now and then costs an empty turn.
+    fn alarm_before(&mut self, deadline_ns: Option<u64>) -> Option<&mut Alarm> {
+        if let Some(at_ns) = deadline_ns
+            && self.alarm.as_ref().is_none_or(|alarm| alarm.at_ns > at_ns)
+        {
+            let left = Duration::from_nanos(at_ns.saturating_sub(now_ns()));
+            self.alarm = Some(Alarm { at_ns, timer: Box::pin(glommio::timer::sleep(left)) });
+        }
+        self.alarm.as_mut()
     }
 
     fn woken(&mut self) {

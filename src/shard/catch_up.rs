@@ -307,8 +307,7 @@ impl<I: Io> Shard<I> {
         let all = catch_up.log.ring_position == here;
         if all {
             catch_up.log.position = self.turn.position;
-            let sequences = self.turn.log_sequences.get_or_insert_with(|| self.values.log_sequences().collect());
-            catch_up.log.sequences = sequences.clone();
+            catch_up.log.sequences = self.log_sequences();
         } else {
             note_sequences(&records, &mut catch_up.log);
         }

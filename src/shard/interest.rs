@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use crate::market::record::Channel;
 use crate::wire::control::ChannelSet;
@@ -84,6 +85,12 @@ impl Set {
     }
 }
 
+/// Most lists have one entry, and a vector's own first step is to four.
+fn push_frugally<T>(list: &mut Vec<T>, entry: T) {
+    list.reserve_exact(usize::from(list.is_empty()));
+    list.push(entry);
+}
+
 /// The audiences that watch one target on one channel, by profile.
 #[derive(Debug, Default)]
 struct Watch {
@@ -97,7 +104,7 @@ impl Watch {
 
     fn list_mut(&mut self, profile: Profile) -> &mut Vec<AudienceId> {
         let at = self.lists.iter().position(|(of, _)| *of == profile).unwrap_or_else(|| {
-            self.lists.push((profile, Vec::new()));
+            push_frugally(&mut self.lists, (profile, Vec::new()));
             self.lists.len() - 1
         });
         &mut self.lists[at].1
@@ -156,7 +163,8 @@ impl Change {
 pub struct Interest {
     audiences: Vec<AudienceRow>,
     free_audiences: Vec<AudienceId>,
-    by_fingerprint: HashMap<u128, AudienceId, RandomState>,
+    /// By the fingerprint of its set, which stands in its row and is its own hash.
+    by_fingerprint: HashTable<AudienceId>,
     instruments: Vec<InstrumentRow>,
     patterns: Vec<PatternRow>,
     free_patterns: Vec<u32>,
@@ -253,9 +261,13 @@ impl Interest {
 
     /// A client without any interest comes in; it belongs to the audience of the empty set.
     pub fn enter(&mut self) -> AudienceId {
-        let audience = match self.by_fingerprint.get(&0) {
-            Some(audience) => *audience,
-            None => self.allocate(0),
+        let audience = match self.with_fingerprint(0) {
+            Some(audience) => audience,
+            None => {
+                let audience = self.allocate();
+                self.enter_fingerprint(audience);
+                audience
+            }
         };
         self.audiences[audience as usize].clients += 1;
         audience
@@ -278,13 +290,13 @@ impl Interest {
             return audience;
         }
         let wanted = self.fingerprint_after(audience, &changes);
-        if let Some(existing) = self.by_fingerprint.get(&wanted).copied() {
+        if let Some(existing) = self.with_fingerprint(wanted) {
             self.audiences[existing as usize].clients += 1;
             self.leave(audience);
             return existing;
         }
         let own = if self.audiences[audience as usize].clients == 1 {
-            self.by_fingerprint.remove(&self.audiences[audience as usize].set.fingerprint);
+            self.remove_fingerprint(audience);
             audience
         } else {
             let copy = self.copy(audience);
@@ -302,9 +314,10 @@ impl Interest {
         changes.iter().for_each(|change| self.let_go(change.key()));
         let row = &mut self.audiences[own as usize];
         debug_assert_eq!(row.set.fingerprint, wanted, "the fingerprint is a sum over the items");
-        let patterns = row.set.items.iter().filter(|item| matches!(item.key.target(), Target::Pattern(_))).count();
-        row.overlaps = patterns > 0 && row.set.items.len() > 1;
-        self.by_fingerprint.insert(wanted, own);
+        // Patterns stand behind all exact items.
+        let has_patterns = row.set.items.last().is_some_and(|item| matches!(item.key.target(), Target::Pattern(_)));
+        row.overlaps = has_patterns && row.set.items.len() > 1;
+        self.enter_fingerprint(own);
         own
     }
 
@@ -451,23 +464,37 @@ impl Interest {
         u128::from(self.hash_high.hash_one(item)) << 64 | u128::from(self.hash_low.hash_one(item))
     }
 
-    fn allocate(&mut self, fingerprint: u128) -> AudienceId {
-        let audience = self.free_audiences.pop().unwrap_or_else(|| {
+    fn with_fingerprint(&self, fingerprint: u128) -> Option<AudienceId> {
+        let same = |audience: &AudienceId| self.audiences[*audience as usize].set.fingerprint == fingerprint;
+        self.by_fingerprint.find(fingerprint as u64, same).copied()
+    }
+
+    fn enter_fingerprint(&mut self, audience: AudienceId) {
+        let audiences = &self.audiences;
+        let hash = |audience: &AudienceId| audiences[*audience as usize].set.fingerprint as u64;
+        self.by_fingerprint.insert_unique(hash(&audience), audience, hash);
+    }
+
+    fn remove_fingerprint(&mut self, audience: AudienceId) {
+        let hash = self.audiences[audience as usize].set.fingerprint as u64;
+        if let Ok(entry) = self.by_fingerprint.find_entry(hash, |other| *other == audience) {
+            entry.remove();
+        }
+    }
+
+    /// An audience without items and clients. Its fingerprint is entered by the caller, once it has its set.
+    fn allocate(&mut self) -> AudienceId {
+        self.free_audiences.pop().unwrap_or_else(|| {
             self.audiences.push(AudienceRow::default());
             self.audiences.len() as u32 - 1
-        });
-        self.by_fingerprint.insert(fingerprint, audience);
-        audience
+        })
     }
 
     /// A new audience with the same set and one client. Its fingerprint is entered by the caller, once it differs.
     fn copy(&mut self, audience: AudienceId) -> AudienceId {
         let items: Vec<(Key, Profile)> =
             self.audiences[audience as usize].set.items.iter().map(|item| (item.key, item.profile)).collect();
-        let copy = self.free_audiences.pop().unwrap_or_else(|| {
-            self.audiences.push(AudienceRow::default());
-            self.audiences.len() as u32 - 1
-        });
+        let copy = self.allocate();
         self.audiences[copy as usize].clients = 1;
         for (key, profile) in items {
             self.insert(copy, key, profile);
@@ -476,13 +503,9 @@ impl Interest {
     }
 
     fn dissolve(&mut self, audience: AudienceId) {
-        let row = &mut self.audiences[audience as usize];
-        let set = std::mem::take(&mut row.set);
-        *row = AudienceRow::default();
-        if self.by_fingerprint.get(&set.fingerprint) == Some(&audience) {
-            self.by_fingerprint.remove(&set.fingerprint);
-        }
-        for item in &set.items {
+        self.remove_fingerprint(audience);
+        let row = std::mem::take(&mut self.audiences[audience as usize]);
+        for item in &row.set.items {
             self.unwatch(item);
         }
         self.free_audiences.push(audience);
@@ -506,10 +529,11 @@ impl Interest {
         self.hold(key);
         let list = self.watch_mut(key).list_mut(profile);
         let item = Item { key, index: list.len() as u32, profile };
-        list.push(audience);
+        push_frugally(list, audience);
         self.items_at[profile.index()] += 1;
         let set = &mut self.audiences[audience as usize].set;
         let at = set.items.partition_point(|other| other.key < key);
+        set.items.reserve_exact(usize::from(set.items.is_empty()));
         set.items.insert(at, item);
         set.fingerprint = set.fingerprint.wrapping_add(fingerprint);
     }

@@ -76,7 +76,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             epoch: 1,
-            heartbeat_ms: 1000,
+            heartbeat_ms: 5000,
             ping_interval_ms: 20_000,
             idle_timeout_ms: 60_000,
             slow_timeout_ms: 30_000,
@@ -125,8 +125,6 @@ struct Turn {
     ring_position: u64,
     batch: ring::Batch,
     records: Vec<TurnRecord>,
-    /// Sequences of the log channels at the end of this turn, made when somebody needs them.
-    log_sequences: Option<Arc<[[u64; 2]]>>,
 }
 
 impl Turn {
@@ -182,6 +180,8 @@ pub struct Shard<I: Io> {
     waiting: VecDeque<u32>,
     /// Input of clients that had to wait, to be taken up in the next turn.
     held: Vec<(Seat, Vec<u8>)>,
+    /// Sequences of the log channels, with the count of changes at which they were taken: made when somebody needs them.
+    log_sequences: (u64, Arc<[[u64; 2]]>),
     /// Log history before this place of the ring has holes that a Gap has to tell.
     log_floor: u64,
     resync_wanted: bool,
@@ -209,6 +209,7 @@ impl<I: Io> Shard<I> {
             fresh: HashMap::default(),
             waiting: VecDeque::new(),
             held: Vec::new(),
+            log_sequences: (0, Arc::default()),
             log_floor: 0,
             resync_wanted: false,
             housekeeping_ns: 0,
@@ -334,7 +335,6 @@ impl<I: Io> Shard<I> {
         turn.from_position = turn.position;
         turn.batch.clear();
         turn.records.clear();
-        turn.log_sequences = None;
         self.audiences.begin_turn();
     }
 
@@ -356,7 +356,7 @@ impl<I: Io> Shard<I> {
     fn begin_catch_up(&mut self, slot: u32, now_ns: u64) -> &mut CatchUp {
         let floor = self.fresh.get(&slot).map_or(0, |fresh| fresh.place);
         let mark = StateMark { turn: self.turn.number, place: self.turn.ring_position, explicit: false, floor };
-        let sequences = self.turn.log_sequences.get_or_insert_with(|| self.values.log_sequences().collect()).clone();
+        let sequences = self.log_sequences();
         let log = LogMark { position: self.turn.position, ring_position: self.turn.ring_position, sequences };
         let directory_len = self.directory.len() as u32;
         let client = self.clients[slot as usize].as_mut().expect("only clients that are there begin to catch up");
@@ -384,6 +384,15 @@ impl<I: Io> Shard<I> {
                 snapshot: false,
             })
         })
+    }
+
+    /// The sequences of all log channels as of now, shared by all who need them before one of them changes.
+    fn log_sequences(&mut self) -> Arc<[[u64; 2]]> {
+        let changes = self.values.log_changes();
+        if self.log_sequences.0 != changes {
+            self.log_sequences = (changes, self.values.log_sequences().collect());
+        }
+        self.log_sequences.1.clone()
     }
 
     /// Has a client that is owed something served in the next catch-up phase, unless it waits for its socket.

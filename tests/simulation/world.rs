@@ -113,6 +113,7 @@ impl World {
     pub fn new(seed: u64, plan: Plan) -> Self {
         let (writer, reader) = ring::ring(plan.ring_bytes);
         let settings = Settings {
+            heartbeat_ms: 1000,
             ping_interval_ms: 2000,
             idle_timeout_ms: 8000,
             slow_timeout_ms: 3000,
