@@ -113,7 +113,7 @@ impl Node {
     fn with_clients(instruments: u32, clients: u32, mut request: impl FnMut(u32) -> Vec<u8>) -> Self {
         let mut node = Self::new(instruments);
         for slot in 0..clients {
-            node.shard.open(Seat { slot, generation: 0 }, &request(slot), node.now_ns);
+            node.shard.open(Seat { slot, generation: 0 }, &[], &request(slot), node.now_ns);
         }
         node.settle();
         node

@@ -97,7 +97,7 @@ impl Node {
         let slot = self.shard.io().sent.len();
         let seat = Seat { slot: slot as u32, generation: 0 };
         self.shard.io_mut().sent.push(Vec::new());
-        self.shard.open(seat, &[], self.now_ns);
+        self.shard.open(seat, &[], &[], self.now_ns);
         self.settle();
         let mut frame = Vec::new();
         push_masked_frame(Opcode::Text, request.as_bytes(), [1, 2, 3, 4], &mut frame);

@@ -113,7 +113,7 @@ impl World {
 
     fn open(&mut self, slot: u32) -> Seat {
         let seat = Seat { slot, generation: 1 };
-        self.shard.open(seat, &[], self.now_ns);
+        self.shard.open(seat, &[], &[], self.now_ns);
         self.turn(0);
         seat
     }

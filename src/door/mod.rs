@@ -104,7 +104,7 @@ impl Door {
     async fn route(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), (Peer, Refusal)> {
         let path = request.uri().path();
         let outcome = match path {
-            "/v1/stream" => self.seat(peer, request).await,
+            "/v1/stream" => self.seat(peer, request),
             "/v1/publish" => publish::serve(self, peer, request).await,
             "/v1/echo" if self.public.config.enable_echo => echo::serve(self, peer, request).await,
             _ => match answer::answer(self, request) {
@@ -124,7 +124,7 @@ impl Door {
     }
 
     /// Upgrades a subscriber, and hands its socket over to the shard.
-    async fn seat(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
+    fn seat(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
         let accepted = crate::ws::handshake::upgrade(request, &[packet::SUBPROTOCOL])?;
         // Relaxed: the flag stands for itself.
         if self.public.stopping.load(Ordering::Relaxed) {
@@ -134,21 +134,26 @@ impl Door {
             self.shard.borrow_mut().counters_mut().add(Counter::RefusedFull, 1);
             return Err(http::unavailable("all seats are taken"));
         }
-        let Some(mut peer) = peer.take() else { return Ok(()) };
-        if peer.write(&accepted.response).await.is_err() {
-            return Ok(());
-        }
+        let Some(socket) = peer.as_ref() else { return Ok(()) };
         let mut shard = self.shard.borrow_mut();
-        match shard.io_mut().adopt(peer.socket()) {
+        match shard.io_mut().adopt(socket.socket()) {
             Ok(Some(seat)) => {
-                shard.open(seat, peer.unread(), crate::runtime::now_ns());
+                // The answer leaves with the shard's welcome, in one send.
+                shard.open(seat, &accepted.response, socket.unread(), crate::runtime::now_ns());
                 drop(shard);
                 // The shard's task may be asleep on this very executor.
                 self.parking.wake();
+                *peer = None;
+                Ok(())
             }
-            Ok(None) => shard.counters_mut().add(Counter::RefusedFull, 1),
-            Err(error) => tracing::warn!("a socket could not be registered: {error}"),
+            Ok(None) => {
+                shard.counters_mut().add(Counter::RefusedFull, 1);
+                Err(http::unavailable("all seats are taken"))
+            }
+            Err(error) => {
+                tracing::warn!("a socket could not be registered: {error}");
+                Err(http::unavailable("the connection could not be taken over"))
+            }
         }
-        Ok(())
     }
 }

@@ -233,8 +233,9 @@ impl<I: Io> Shard<I> {
         worked
     }
 
-    /// Takes a connection over after its upgrade, with what the client has sent beyond it.
-    pub fn open(&mut self, seat: Seat, input: &[u8], now_ns: u64) {
+    /// Takes a connection over: `upgrade` is the answer to its handshake, which has not been sent yet, and `input` what the
+    /// client has sent beyond its request.
+    pub fn open(&mut self, seat: Seat, upgrade: &[u8], input: &[u8], now_ns: u64) {
         let slot = seat.slot as usize;
         if self.clients.len() <= slot {
             self.clients.resize_with(slot + 1, || None);
@@ -258,6 +259,7 @@ impl<I: Io> Shard<I> {
         self.clients_len += 1;
         self.counters.add(Counter::ClientsAccepted, 1);
         let catch_up = self.begin_catch_up(seat.slot, now_ns);
+        catch_up.control.extend_from_slice(upgrade);
         catch_up.held_input.extend_from_slice(input);
         self.welcome(seat.slot);
     }

@@ -189,7 +189,7 @@ impl World {
         let (conn, seat) = self.shard.io_mut().open(self.plan.socket_bytes);
         let mut client = Client::new(conn);
         let input = if self.dice.chance(300) { client.request(&self.symbols, &mut self.dice) } else { Vec::new() };
-        self.shard.open(seat, &input, self.now_ns);
+        self.shard.open(seat, &[], &input, self.now_ns);
         self.clients.push(client);
         self.clients.len() - 1
     }
