@@ -102,7 +102,7 @@ fn a_silent_market_has_heartbeats() {
 
 #[test]
 fn a_client_that_answers_pings_stays_and_one_that_does_not_is_closed_with_1008() {
-    let server = Server::start(&["--feed", "none", "--ping-interval-ms", "100", "--idle-timeout-ms", "1500"]);
+    let server = Server::start(&["--feed", "none", "--ping-interval-ms", "100", "--idle-timeout-ms", "4000"]);
     let mut answering = server.client();
     let deaf = server.client();
     // As long as nobody reads for it, the other one answers nothing.
