@@ -161,7 +161,7 @@ pub struct Machine {
 /// Descriptors that are not connections: listeners, rings, files, publishers.
 const DESCRIPTORS_RESERVED: u64 = 500;
 /// The kernel's own limit on the registered files of one ring (`IORING_MAX_FIXED_FILES`).
-const SEATS_MAX: u64 = 1 << 20;
+pub const SEATS_MAX: u64 = 1 << 20;
 
 impl Config {
     /// Proves the settings.
@@ -345,6 +345,11 @@ fn resolve_token(token: Option<String>) -> Result<Option<String>, ConfigError> {
     }
 }
 
+/// The descriptor limit that this many connections on this many shards need.
+pub fn descriptors_needed(connections: u64, shards: u64) -> u64 {
+    connections.div_ceil(shards) + DESCRIPTORS_RESERVED
+}
+
 fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> Result<u32, ConfigError> {
     let descriptors = machine.descriptors_max;
     // A seat needs no descriptor of the process, but the kernel bounds each ring's table by the same limit.
@@ -353,7 +358,7 @@ fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> 
         None => Ok(possible.clamp(1, 1_000_000) as u32),
         Some(0) => Err(value("connections_max", "0 is out of bounds; have 1 and more".to_owned())),
         Some(given) if given > possible => {
-            let needed = given.div_ceil(shards as u64) + DESCRIPTORS_RESERVED;
+            let needed = descriptors_needed(given, shards as u64);
             let problem = format!(
                 "{given} connections on {shards} shards need a descriptor limit of {needed}, and it is {descriptors}; raise it with \
                  'ulimit -n {needed}' (LimitNOFILE={needed} in a systemd unit), or ask for at most {possible}"

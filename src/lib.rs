@@ -29,12 +29,14 @@
 //! * [`config`]: what was typed becomes what is proven; every limit
 //! * [`stats`]: one list of counters, one line of meaning each
 //! * [`runtime`]: glommio, threads, signals: pin, spawn, park, wake
+//! * [`check`]: what the machine has to be told, and whether it was: `tickcast check`, and the start of a server
 //! * [`load`]: the load generator, and the tap
 //! * `sync`: the atomics of the ring, so that loom can stand in for them
 //!
 //! Pure rooms take time, chance and the kernel as arguments. glommio is named in [`runtime`] and [`door`] alone, io_uring
 //! and unsafe code in [`io::uring`] alone; `tests/rooms.rs` holds the sources to this, and to who may name whom.
 
+pub mod check;
 pub mod config;
 pub mod door;
 pub mod feed;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tickcast::config::{Config, Layer, check_variables};
+use tickcast::check::CheckArgs;
+use tickcast::config::{Config, ConfigError, Layer, check_variables};
 use tickcast::load::{LoadArgs, TapArgs};
-use tickcast::{load, runtime};
+use tickcast::{check, load, runtime};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,6 +33,17 @@ enum Command {
     Tap(TapArgs),
     /// Connect many subscribers and measure what they get
     Load(LoadArgs),
+    /// Say how this machine is set, what the server wants, and which file in tuning/ mends it
+    ///
+    /// Takes the settings of the server, as what is wanted follows from them. Nothing is changed. The exit code is 0
+    /// where all is well, 1 where a recommended setting is off, 3 where a required one is missing, and 2 where the
+    /// arguments or the configuration are not understood.
+    Check {
+        #[command(flatten)]
+        args: CheckArgs,
+        #[command(flatten)]
+        serve: ServeArgs,
+    },
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -53,6 +65,10 @@ fn main() -> ExitCode {
             Ok(report) => return ExitCode::from(report.exit_code()),
             Err(error) => Err(error.into()),
         },
+        Some(Command::Check { args, serve }) => match look(args, serve) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,12 +80,21 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
-    check_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
-    let file = args.config.as_deref().map(Layer::read).transpose()?.unwrap_or_default();
-    let config = Config::resolve(args.layer.over(file), &runtime::machine()?, runtime::new_epoch())?;
+    let config = Config::resolve(layer(args)?, &runtime::machine()?, runtime::new_epoch())?;
     runtime::log_to_stderr(&config.log)?;
     // Nobody reads the description where stdout is closed; that is no reason not to serve.
     let _ = write!(std::io::stdout(), "tickcast {}\n{}", env!("CARGO_PKG_VERSION"), config.describe());
     runtime::serve(&config)?;
     Ok(())
+}
+
+fn look(args: CheckArgs, serve: ServeArgs) -> Result<u8, Box<dyn std::error::Error>> {
+    Ok(check::check(args, layer(serve)?, &runtime::machine()?, &mut std::io::stdout().lock())?)
+}
+
+/// What flags, variables and the file say together.
+fn layer(args: ServeArgs) -> Result<Layer, ConfigError> {
+    check_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
+    let file = args.config.as_deref().map(Layer::read).transpose()?.unwrap_or_default();
+    Ok(args.layer.over(file))
 }

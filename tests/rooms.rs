@@ -21,10 +21,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("shard", &["market", "wire", "ring", "ws", "io", "stats"]),
     ("config", &["feed", "shard"]),
     ("load", &["market", "wire", "ws"]),
+    // What is asked of the machine follows from the configuration, and whether there is a ring only a ring can tell.
+    ("check", &["config", "io"]),
     // The door hands sockets to the shard, records to the intake, and wakes the shard's task through `runtime::Parking`.
     ("door", &["config", "io", "market", "ring", "runtime", "sequencer", "shard", "stats", "wire", "ws"]),
-    ("runtime", &["config", "door", "feed", "io", "market", "ring", "sequencer", "shard", "stats", "ws"]),
-    ("main", &["config", "load", "runtime"]),
+    ("runtime", &["check", "config", "door", "feed", "io", "market", "ring", "sequencer", "shard", "stats", "ws"]),
+    ("main", &["check", "config", "load", "runtime"]),
     ("lib", &[]),
 ];
 

@@ -110,6 +110,25 @@ const POLL_INPUT: u32 = 0x1 | 0x2000;
 /// `POLLOUT`.
 const POLL_OUTPUT: u32 = 0x4;
 
+/// A ring with what a shard asks of the kernel.
+fn build(submissions: u32, completions: u32) -> Result<IoUring, SetupError> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_coop_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(completions)
+        .build(submissions)
+        .map_err(SetupError::of_ring)
+}
+
+/// Whether this process gets a ring at all: sets the smallest one up and drops it. A shard's own, which is larger and
+/// has its seats, can still meet a limit.
+pub fn probe() -> Result<(), SetupError> {
+    build(1, 2).map(drop)
+}
+
 /// The real [`Io`].
 pub struct Uring {
     ring: IoUring,
@@ -130,15 +149,7 @@ pub struct Uring {
 impl Uring {
     /// A ring with room for `seats_max` connections.
     pub fn new(seats_max: u32) -> Result<Self, SetupError> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_coop_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .build(SUBMISSIONS)
-            .map_err(SetupError::of_ring)?;
+        let ring = build(SUBMISSIONS, COMPLETIONS)?;
         let submitter = ring.submitter();
         submitter
             .register_files_sparse(seats_max)

@@ -27,6 +27,7 @@ use signal_hook::iterator::Signals;
 
 use self::core::{Core, CoreError};
 
+use crate::check::{Needs, Survey, Unfit};
 use crate::config::{Config, Machine};
 use crate::door::{self, Public};
 use crate::ring;
@@ -40,6 +41,8 @@ pub enum StartError {
     Log(String),
     #[error("the system does not tell which cores this process may use")]
     Cores,
+    #[error(transparent)]
+    Machine(#[from] Unfit),
     #[error(transparent)]
     Listen(#[from] door::listen::ListenError),
     #[error("feed {0}")]
@@ -82,6 +85,11 @@ pub fn log_to_stderr(filter: &str) -> Result<(), StartError> {
 
 /// Serves until a signal, then sends all clients away and returns.
 pub fn serve(config: &Config) -> Result<(), StartError> {
+    let survey = Survey::here(Needs::of(config));
+    survey.refusal()?;
+    if let Some(warning) = survey.warning() {
+        tracing::warn!("{warning}");
+    }
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(StartError::Signals)?;
     let server = Server::start(config)?;
     // Nobody reads it where stdout is closed; that is no reason not to serve.

@@ -1,0 +1,162 @@
+//! What the machine has to be told before it can do what is asked of the server, and whether it was.
+//!
+//! * [`settings`]: each setting: what is there, what is wanted, which file under `tuning/` mends it.
+//! * [`tree`]: values of `/proc` and `/sys` below a root, which a test puts elsewhere.
+//! * [`report`]: the findings as lines and as JSON.
+//!
+//! `tickcast check` shows all of it. A server's start looks at the same: what is missing refuses it, what is merely off
+//! is one line of the log. What always holds: nothing is changed here, and what a machine does not have (a governor on a
+//! virtual one) is never held against it. Not seen from here: the network card's queues and interrupts, which belong to
+//! one interface of several; `tuning/profile check` asks for them. Costs some fifty small files and one small ring.
+
+pub mod report;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+pub mod tree;
+
+use std::io::Write;
+use std::path::Path;
+
+use rustix::process::{Resource, getrlimit};
+
+use self::settings::{Finding, State};
+use self::tree::Tree;
+use crate::config::{Config, ConfigError, Layer, Machine};
+use crate::io::uring::{self, SetupError};
+
+/// What to look for, besides the server's own settings.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Connections in all that the machine should hold [default: --connections-max]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
+    /// One JSON object in place of lines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is asked of the machine.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    /// Of all cores together.
+    pub connections: u64,
+    /// Cores with a shard; never empty.
+    pub cores: Vec<usize>,
+    /// What each connection's socket is asked to hold back.
+    pub send_buffer_bytes: u64,
+}
+
+impl Needs {
+    /// What a server with these settings asks.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            connections: u64::from(config.connections_max),
+            cores: config.cores.clone(),
+            send_buffer_bytes: config.send_buffer_bytes as u64,
+        }
+    }
+
+    /// What a server with these settings would ask, and with so many connections, whether this machine allows it or not.
+    fn wished(mut layer: Layer, machine: &Machine, connections: Option<u32>) -> Result<Self, ConfigError> {
+        // Taken out, as a number that is too large for the machine is what the check is there to explain.
+        let connections = connections.or(layer.connections_max.take());
+        let needs = Self::of(&Config::resolve(layer, machine, 0)?);
+        Ok(Self { connections: connections.map_or(needs.connections, |given| u64::from(given.max(1))), ..needs })
+    }
+
+    /// Connections of one core.
+    pub fn seats(&self) -> u64 {
+        self.connections.div_ceil(self.cores.len() as u64)
+    }
+}
+
+/// What the kernel says of this process, rather than in a file.
+#[derive(Debug)]
+pub struct Process {
+    /// The hard limit: the server raises the soft one to it.
+    pub descriptors_max: u64,
+    /// The soft limit; `None` where there is none.
+    pub locked_bytes_max: Option<u64>,
+    /// Whether it gets a ring.
+    pub ring: Result<(), SetupError>,
+}
+
+impl Process {
+    /// This process.
+    pub fn here() -> Self {
+        Self {
+            descriptors_max: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
+            locked_bytes_max: getrlimit(Resource::Memlock).current,
+            ring: uring::probe(),
+        }
+    }
+}
+
+/// All findings, and for what.
+#[derive(Debug)]
+pub struct Survey {
+    pub needs: Needs,
+    pub findings: Vec<Finding>,
+}
+
+/// Required settings that are missing: what is there, what is wanted, what mends it.
+#[derive(Debug, thiserror::Error)]
+#[error("this machine lacks what the server needs: {0}; 'tickcast check' shows all settings")]
+pub struct Unfit(String);
+
+impl Survey {
+    /// Looks at a machine whose `/proc` and `/sys` are below this root.
+    pub fn of(root: &Path, process: &Process, needs: Needs) -> Self {
+        let findings = settings::survey(&Tree::at(root), process, &needs);
+        Self { needs, findings }
+    }
+
+    /// Looks at this machine.
+    pub fn here(needs: Needs) -> Self {
+        Self::of(Path::new("/"), &Process::here(), needs)
+    }
+
+    /// The worst of all findings.
+    pub fn state(&self) -> State {
+        self.in_state(State::Missing).or(self.in_state(State::Off)).map_or(State::Fine, |finding| finding.state)
+    }
+
+    /// 0 where all is well, 1 where a recommended setting is off, 3 where a required one is missing. 2 is left to
+    /// arguments and files that are not understood, as everywhere in this program.
+    pub fn exit_code(&self) -> u8 {
+        match self.state() {
+            State::Missing => 3,
+            State::Off => 1,
+            State::Absent | State::Fine | State::Optional => 0,
+        }
+    }
+
+    /// An error where a server could not run.
+    pub fn refusal(&self) -> Result<(), Unfit> {
+        let missing = self.findings.iter().filter(|finding| finding.state == State::Missing);
+        let said: Vec<_> = missing.map(Finding::sentence).collect();
+        if said.is_empty() { Ok(()) } else { Err(Unfit(said.join("; "))) }
+    }
+
+    /// One line for a server's log where recommended settings are off.
+    pub fn warning(&self) -> Option<String> {
+        let off = self.findings.iter().filter(|finding| finding.state == State::Off);
+        let names: Vec<_> = off.map(|finding| finding.setting).collect();
+        let names = (!names.is_empty()).then(|| names.join(", "))?;
+        Some(format!("settings of this machine that are not as recommended: {names}; see 'tickcast check'"))
+    }
+
+    fn in_state(&self, state: State) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.state == state)
+    }
+}
+
+/// `tickcast check`: looks at this machine and says what it found. Returns the exit code.
+pub fn check(args: CheckArgs, layer: Layer, machine: &Machine, out: &mut impl Write) -> Result<u8, ConfigError> {
+    let survey = Survey::here(Needs::wished(layer, machine, args.connections)?);
+    let text = if args.json { report::json(&survey) } else { report::lines(&survey) };
+    // Nobody reads it where stdout is closed; the exit code still tells.
+    let _ = out.write_all(text.as_bytes());
+    Ok(survey.exit_code())
+}
