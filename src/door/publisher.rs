@@ -30,6 +30,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Time for a publisher to read an answer, and at the end to go.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
+/// Reads that come faster than this, one message after another, are spaced by it: what has gathered meanwhile is
+/// sequenced in one go, and the shards are woken once. A message that comes after a longer silence goes on at once.
+const SPACING: Duration = Duration::from_micros(500);
 /// What one read takes at the most: some thousand records.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -83,10 +86,15 @@ impl Publisher {
         let mut buffer = vec![0; READ_BYTES];
         buffer[..unread.len()].copy_from_slice(unread);
         let mut filled = unread.len();
+        let mut looked = Instant::now();
         loop {
             if !self.take(&mut buffer[..filled])? {
                 return Ok(());
             }
+            if looked.elapsed() < SPACING && (1..READ_BYTES).contains(&filled) {
+                std::thread::sleep(SPACING);
+            }
+            looked = Instant::now();
             filled = match self.stream.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(read) => read,
