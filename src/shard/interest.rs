@@ -13,8 +13,9 @@
 //!
 //! Memory: 16 bytes an item, 4 in the watch list; some 150 an audience. No client, socket or byte of a packet here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
+use std::ops::Bound;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -166,6 +167,8 @@ pub struct Interest {
     /// By the fingerprint of its set, which stands in its row and is its own hash.
     by_fingerprint: HashTable<AudienceId>,
     instruments: Vec<InstrumentRow>,
+    /// Ids by symbol, in order: what a prefix covers is a piece of it.
+    by_symbol: BTreeMap<Box<str>, u32>,
     patterns: Vec<PatternRow>,
     free_patterns: Vec<u32>,
     by_prefix: HashMap<String, u32, RandomState>,
@@ -180,14 +183,14 @@ impl Interest {
     pub fn add_instrument(&mut self, id: u32, symbol: &str) -> &[u32] {
         assert_eq!(id as usize, self.instruments.len() + 1, "instrument ids are dense");
         let mut row = InstrumentRow { symbol: symbol.to_owned(), ..Default::default() };
-        for (pattern, covering) in self.patterns.iter_mut().enumerate() {
-            if covering.uses > 0 && symbol.starts_with(&covering.prefix) {
-                covering.instruments.push(id);
-                row.patterns.push(pattern as u32);
-            }
+        let ends = symbol.char_indices().map(|(end, _)| end).chain([symbol.len()]);
+        for pattern in ends.filter_map(|end| self.by_prefix.get(&symbol[..end])) {
+            self.patterns[*pattern as usize].instruments.push(id);
+            row.patterns.push(*pattern);
         }
-        let patterns = &self.patterns;
-        row.patterns.sort_by_key(|pattern| std::cmp::Reverse(patterns[*pattern as usize].prefix.len()));
+        // The longest first.
+        row.patterns.reverse();
+        self.by_symbol.insert(symbol.into(), id);
         self.instruments.push(row);
         &self.instruments[id as usize - 1].patterns
     }
@@ -203,8 +206,10 @@ impl Interest {
             self.patterns.push(row);
             self.patterns.len() as u32 - 1
         });
-        let covered = (1u32..).zip(&self.instruments).filter(|(_, row)| row.symbol.starts_with(prefix));
-        let instruments: Vec<u32> = covered.map(|(id, _)| id).collect();
+        let from = self.by_symbol.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let covered = from.take_while(|(symbol, _)| symbol.starts_with(prefix));
+        let mut instruments: Vec<u32> = covered.map(|(_, id)| *id).collect();
+        instruments.sort_unstable();
         self.patterns[pattern as usize].prefix = prefix.to_owned();
         for id in &instruments {
             let patterns = &self.patterns;

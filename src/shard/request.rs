@@ -3,6 +3,10 @@
 //! A request is handled between two sweeps; its answer and what it makes the client be owed go out in the catch-up phase
 //! of the same turn. Requests that follow one whose snapshot is still under way wait, in order.
 
+use std::collections::HashSet;
+
+use foldhash::fast::RandomState;
+
 use super::client::{Ending, Owed, StateMark, StatePass};
 use super::conflate::Lane;
 use super::interest::{Change, Key, Target};
@@ -18,6 +22,39 @@ use crate::ws::session::{Event, Limits, Role, Session};
 
 /// Symbols are at most this long, bytes.
 const SYMBOL_BYTES_MAX: usize = 64;
+
+/// What a request names, so that an item is held against all of it at once: a request of 10,000 names from a client with
+/// 10,000 items must not cost their product.
+#[derive(Default)]
+struct Named<'a> {
+    exact: HashSet<&'a str, RandomState>,
+    prefixes: HashSet<&'a str, RandomState>,
+}
+
+impl<'a> FromIterator<&'a Pattern> for Named<'a> {
+    fn from_iter<T: IntoIterator<Item = &'a Pattern>>(patterns: T) -> Self {
+        let mut named = Self::default();
+        for pattern in patterns {
+            match pattern {
+                Pattern::Exact(name) => named.exact.insert(name),
+                Pattern::Prefix(prefix) => named.prefixes.insert(prefix),
+            };
+        }
+        named
+    }
+}
+
+impl Named<'_> {
+    fn covers(&self, symbol: &str) -> bool {
+        self.exact.contains(symbol) || self.covers_pattern(symbol)
+    }
+
+    /// True if one of the patterns covers all that begins with `prefix`.
+    fn covers_pattern(&self, prefix: &str) -> bool {
+        let ends = prefix.char_indices().map(|(end, _)| end).chain([prefix.len()]);
+        !self.prefixes.is_empty() && ends.into_iter().any(|end| self.prefixes.contains(&prefix[..end]))
+    }
+}
 
 impl<I: Io> Shard<I> {
     pub(super) fn on_received(&mut self, seat: Seat, input: &mut [u8], more: bool) {
@@ -209,16 +246,12 @@ impl<I: Io> Shard<I> {
     /// narrower patterns included.
     fn unsubscribe(&mut self, slot: u32, channels: ChannelSet, symbols: &[Pattern]) -> usize {
         let audience = self.client(slot).expect("its request is being handled").audience;
+        let named: Named<'_> = symbols.iter().collect();
         let covered = |key: &Key| {
             channels.contains(key.channel())
                 && match key.target() {
-                    Target::Instrument(id) => symbols.iter().any(|symbol| symbol.matches(self.interest.symbol(id))),
-                    Target::Pattern(pattern) => {
-                        let prefix = self.interest.prefix(pattern);
-                        symbols
-                            .iter()
-                            .any(|symbol| matches!(symbol, Pattern::Prefix(own) if prefix.starts_with(own.as_str())))
-                    }
+                    Target::Instrument(id) => named.covers(self.interest.symbol(id)),
+                    Target::Pattern(pattern) => named.covers_pattern(self.interest.prefix(pattern)),
                 }
         };
         let dropped: Vec<Key> = self.interest.keys(audience).filter(covered).collect();
