@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tickcast::config::{Config, Layer, check_variables};
-use tickcast::load::{LoadArgs, TapArgs};
+use tickcast::load::{FloorArgs, LoadArgs, TapArgs};
 use tickcast::{load, runtime};
 
 #[global_allocator]
@@ -32,6 +32,8 @@ enum Command {
     Tap(TapArgs),
     /// Connect many subscribers and measure what they get
     Load(LoadArgs),
+    #[command(hide = true)]
+    Floor(FloorArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
         Some(Command::Serve(args)) => serve(args),
         Some(Command::Tap(args)) => load::tap(&args, &mut std::io::stdout().lock()).map_err(Into::into),
+        Some(Command::Floor(args)) => load::floor(&args, &mut std::io::stdout()).map_err(Into::into),
         Some(Command::Load(args)) => match load::load(&args, &mut std::io::stdout().lock()) {
             Ok(report) => return ExitCode::from(report.exit_code()),
             Err(error) => Err(error.into()),

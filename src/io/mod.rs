@@ -7,6 +7,7 @@
 //! * Input is pulled: the kernel says that a seat is readable, the shard asks for the bytes when it wants them. A client
 //!   that is owed something is not read, and TCP slows it down.
 
+pub mod floor;
 pub mod uring;
 
 /// A connection that the fan-out owns.

@@ -6,6 +6,7 @@
 //! * [`mod@tap`]: `tickcast tap`, a stream on the terminal; `text` renders its lines.
 //! * [`run`]: `tickcast load`, very many connections; `worker` is one thread of it, `peer` one connection and
 //!   `lane` its socket; [`report`] is what it found.
+//! * [`mod@floor`]: `tickcast floor`, what the server is measured against.
 //! * [`meter`]: latency histograms for both.
 //!
 //! The WebSocket codec here is tungstenite, not the server's own: what the server sends is read by an independent
@@ -15,6 +16,7 @@ pub mod client;
 pub mod decode;
 #[cfg(test)]
 mod fake;
+pub mod floor;
 mod lane;
 pub mod meter;
 mod peer;
@@ -27,5 +29,6 @@ mod worker;
 
 pub use client::{Client, ClientError, Received, Subscription};
 pub use decode::Decoder;
+pub use floor::{FloorArgs, floor};
 pub use run::{LoadArgs, load};
 pub use tap::{TapArgs, tap};

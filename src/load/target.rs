@@ -149,6 +149,11 @@ pub fn ensure_descriptors(connections: u64) -> Result<(), ClientError> {
     }
 }
 
+/// The most connections that [`ensure_descriptors`] can grant.
+pub fn descriptors_max() -> u64 {
+    getrlimit(Resource::Nofile).maximum.map_or(u64::MAX, |most| most.saturating_sub(DESCRIPTORS_BESIDE))
+}
+
 /// What to do about the limit of open descriptors.
 #[derive(Debug, PartialEq, Eq)]
 enum Descriptors {
