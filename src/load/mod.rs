@@ -7,6 +7,7 @@
 //! * [`run`]: `tickcast load`, very many connections; `worker` is one thread of it, `peer` one connection and
 //!   `lane` its socket; [`report`] is what it found.
 //! * [`mod@floor`]: `tickcast floor`, what the server is measured against.
+//! * [`probe`]: what the system tells of a server: CPU time, memory, cores.
 //! * [`meter`]: latency histograms for both.
 //!
 //! The WebSocket codec here is tungstenite, not the server's own: what the server sends is read by an independent
@@ -20,6 +21,7 @@ pub mod floor;
 mod lane;
 pub mod meter;
 mod peer;
+pub mod probe;
 pub mod report;
 pub mod run;
 pub mod tap;
