@@ -7,6 +7,7 @@
 //! * [`run`]: `tickcast load`, very many connections; `worker` is one thread of it, `peer` one connection and
 //!   `lane` its socket; [`report`] is what it found.
 //! * [`mod@floor`]: `tickcast floor`, what the server is measured against.
+//! * [`plot`]: latencies of several runs as a picture.
 //! * [`probe`]: what the system tells of a server: CPU time, memory, cores.
 //! * [`meter`]: latency histograms for both.
 //!
@@ -21,6 +22,7 @@ pub mod floor;
 mod lane;
 pub mod meter;
 mod peer;
+pub mod plot;
 pub mod probe;
 pub mod report;
 pub mod run;
