@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -98,7 +99,7 @@ pub struct FloorRing {
     /// Reads that go out behind the next sends.
     due: Vec<u32>,
     events: Vec<Event>,
-    listener: i32,
+    listener: TcpListener,
     /// The first error that ends it all.
     failure: Option<io::Error>,
 }
@@ -106,9 +107,8 @@ pub struct FloorRing {
 impl FloorRing {
     /// A ring with room for `connections_max` connections, which listens at once.
     ///
-    /// `listener` must stay open as long as the ring is used. Errors are the kernel's: io_uring is not permitted, or more
-    /// connections are asked for than descriptors are allowed.
-    pub fn new(connections_max: u32, listener: &impl AsRawFd) -> io::Result<Self> {
+    /// Errors are the kernel's: io_uring is not permitted, or more connections are asked for than descriptors are allowed.
+    pub fn new(connections_max: u32, listener: TcpListener) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -118,7 +118,6 @@ impl FloorRing {
             .build(SUBMISSIONS)?;
         ring.submitter().register_files_sparse(connections_max)?;
         let inputs = std::iter::repeat_with(|| None).take(connections_max as usize).collect();
-        let listener = listener.as_raw_fd();
         let mut ring = Self { ring, inputs, due: Vec::new(), events: Vec::new(), listener, failure: None };
         ring.accept();
         Ok(ring)
@@ -156,9 +155,12 @@ impl FloorRing {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Reads into `input` behind what it holds, with the next [`Self::send_and_wait`].
+    /// Reads into `input` behind what it holds, with the next [`Self::send_and_wait`]. One read at a time for a slot.
     pub fn read(&mut self, slot: u32, input: Input) {
-        self.inputs[slot as usize] = Some(input);
+        let before = self.inputs[slot as usize].replace(input);
+        // The kernel may be writing into it.
+        let before = std::mem::ManuallyDrop::new(before);
+        assert!(before.is_none(), "a read of slot {slot} is under way");
         self.due.push(slot);
     }
 
@@ -175,7 +177,7 @@ impl FloorRing {
     }
 
     fn accept(&mut self) {
-        let accept = opcode::AcceptMulti::new(types::Fd(self.listener)).allocate_file_index(true).build();
+        let accept = opcode::AcceptMulti::new(types::Fd(self.listener.as_raw_fd())).allocate_file_index(true).build();
         self.push_pointless(accept.user_data(tag(ACCEPT, 0)));
     }
 

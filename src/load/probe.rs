@@ -326,7 +326,7 @@ fn parse_core_times(text: &str) -> BTreeMap<usize, CoreTime> {
     text.lines().filter_map(core).collect()
 }
 
-/// The line `Cpus_allowed_list:	0,2-3` of a `status`.
+/// The line `Cpus_allowed_list: 0,2-3` of a `status`.
 fn parse_cores(status: &str) -> Option<BTreeSet<usize>> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     let mut cores = BTreeSet::new();

@@ -5,6 +5,15 @@ use crate::ws::frame::{self, Expected, Opcode};
 /// Where a packet's first record has its instrument: behind the packet's header and four bytes of the record's.
 const INSTRUMENT_AT: usize = 28;
 
+/// Why a publisher is not read any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It said goodbye.
+    Goodbye,
+    /// It sent what is not taken here.
+    Fault(String),
+}
+
 /// One sweep: everything that has gathered since the one before.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
@@ -47,14 +56,14 @@ impl Sweep {
     }
 
     /// Takes all whole frames at the start of `input`, and says how many bytes they had. Text and control frames are
-    /// passed over. An error is that of a publisher to be sent away.
-    pub(super) fn gather(&mut self, input: &[u8]) -> Result<usize, String> {
+    /// passed over.
+    pub(super) fn gather(&mut self, input: &[u8]) -> Result<usize, End> {
         let mut at = 0;
         loop {
             let rest = &input[at..];
             let expected = Expected { masked: true, continuation: false };
             let Some((header, header_bytes)) =
-                frame::parse_header(rest, expected).map_err(|violation| format!("{violation:?}"))?
+                frame::parse_header(rest, expected).map_err(|violation| End::Fault(violation.to_string()))?
             else {
                 return Ok(at);
             };
@@ -63,9 +72,9 @@ impl Sweep {
                 return Ok(at);
             }
             match (header.opcode, header.key) {
-                (Opcode::Close, _) => return Err("it said goodbye".to_owned()),
+                (Opcode::Close, _) => return Err(End::Goodbye),
                 (Opcode::Binary, Some(key)) if header.fin => self.push(&rest[header_bytes..end as usize], key),
-                (Opcode::Binary, _) => return Err("a fragmented message: the floor takes whole ones".to_owned()),
+                (Opcode::Binary, _) => return Err(End::Fault("a fragmented message; want whole ones".into())),
                 _ => {}
             }
             at += end as usize;
@@ -167,7 +176,8 @@ mod tests {
         let mut sweep = Sweep::new(false);
         assert_eq!((sweep.gather(&input), sweep.messages), (Ok(input.len()), 0));
         frame::push_masked_frame(Opcode::Close, &[3, 232], [9; 4], &mut input);
-        assert!(sweep.gather(&input).is_err_and(|why| why.contains("goodbye")));
+        assert_eq!(sweep.gather(&input), Err(End::Goodbye));
+        assert!(matches!(sweep.gather(&[2, 128, 0, 0, 0, 0]), Err(End::Fault(_))), "a fragment");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::Tally;
-use super::frames::Sweep;
+use super::frames::{End, Sweep};
 use super::kernel::Kernel;
 use super::upgrade::{self, Head};
 use crate::io::floor::{Event, Input};
@@ -240,8 +240,10 @@ impl<K: Kernel> Hall<K> {
                 input.consume(consumed);
                 self.kernel.read(slot, input);
             }
-            Err(why) => {
-                eprintln!("tickcast floor: a publisher was sent away: {why}");
+            Err(end) => {
+                if let End::Fault(fault) = end {
+                    eprintln!("tickcast floor: a publisher is sent away: {fault}");
+                }
                 self.end(slot);
             }
         }

@@ -83,7 +83,7 @@ pub struct Tally {
 /// Runs `tickcast floor` until a signal or the end of its input, and writes to `out` where it listens, and in the end what
 /// it did.
 pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), ClientError> {
-    let connections_max = args.connections_max.map_or_else(|| descriptors_max().min(1_000_000) as u32, |given| given);
+    let connections_max = args.connections_max.unwrap_or_else(|| descriptors_max().min(1_000_000) as u32);
     ensure_descriptors(u64::from(connections_max))?;
     let failed = |error| ClientError::System { what: "floor", error };
     let listener = listen(args).map_err(failed)?;
@@ -93,7 +93,7 @@ pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), ClientError> 
     let ready = |out: &mut dyn Write| say(out, &format!("listening on {address}")).map_err(ClientError::Output);
     let tally = match args.sends {
         Sends::IoUring => {
-            let mut ring = FloorRing::new(connections_max, &listener).map_err(failed)?;
+            let mut ring = FloorRing::new(connections_max, listener).map_err(failed)?;
             ring.watch(&stop);
             ready(out)?;
             Hall::new(ring, connections_max, args.each).run().map_err(failed)?

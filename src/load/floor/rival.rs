@@ -71,9 +71,10 @@ async fn serve(listener: TcpListener, stop: UnixStream, counts: Arc<Counts>) -> 
 /// One connection, from its upgrade to its end.
 async fn connection(stream: TcpStream, channel: Sender<Message>, counts: Arc<Counts>) {
     let mut publishes = false;
-    let upgrade = |request: &Request, response| {
+    #[expect(clippy::result_large_err, reason = "the library's own type")]
+    let upgrade = |request: &Request, response| -> Result<Response, ErrorResponse> {
         publishes = request.uri().path() == "/v1/publish";
-        agree(request, response)
+        Ok(agree(request, response))
     };
     let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, upgrade).await else { return };
     if publishes {
@@ -86,14 +87,13 @@ async fn connection(stream: TcpStream, channel: Sender<Message>, counts: Arc<Cou
 }
 
 /// A client that offers subprotocols insists on one: it gets its first.
-#[expect(clippy::result_large_err, reason = "the type is the library's")]
-fn agree(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+fn agree(request: &Request, mut response: Response) -> Response {
     let offered = request.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|offered| offered.to_str().ok());
     let first = offered.and_then(|offered| offered.split(',').next());
     if let Some(protocol) = first.and_then(|first| first.trim().parse().ok()) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-    Ok(response)
+    response
 }
 
 async fn publish(mut socket: WebSocketStream<TcpStream>, channel: Sender<Message>) {
