@@ -1,31 +1,56 @@
-//! How old the stream is when it arrives: histograms of `ts_send` → now and `ts_recv` → now.
+//! How old the stream is when it arrives: histograms of `ts_send` → now, and of each record's [`Origin`] → now.
 //!
-//! Both are differences of the server's clock and ours, so they mean something only on one machine, or where clocks
+//! All but those of our own publisher are differences of the server's clock and ours, so they mean something only on one machine, or where clocks
 //! are kept together; packets from the future are counted. State before live (SNAPSHOT, REPLAY) is old by nature and
-//! is left out. Cost: some 5 ns a value; 3 significant digits up to 10 minutes, about 500 KB a meter.
+//! is left out. Cost: some 5 ns a value, 1 ns where it is the same as the one before; 3 significant digits up to 10 minutes, about 500 KB a meter.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::market::record::{Header, flags};
 use crate::market::{Channel, Kind};
 use crate::wire::packet::{self, PacketHeader};
 
+/// What the age of a record is counted from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Its `ts_recv`: the way through the server and this client, but not the wait before the server.
+    #[default]
+    Received,
+    /// Its `ts_event`, where that is when our own publisher meant to publish it: whoever is late, it shows here.
+    Scheduled,
+}
+
 /// Records latencies.
 #[derive(Clone, Debug)]
 pub struct Meter {
+    origin: Origin,
     /// From the packet's `ts_send`: the way through the kernel and this client.
     send: Histogram<u64>,
-    /// From each record's `ts_recv`: the whole way through the server.
+    /// From each record's origin.
     recv: Histogram<u64>,
+    /// An age that came several times in a row, and how often: records of one packet mostly share it.
+    run: (u64, u64),
     /// Packets that came before they were sent: the clocks differ.
     from_future: u64,
 }
 
+/// A meter on its way between processes: the histograms as HdrHistogram's V2 serialization in base64.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MeterText {
+    origin: Origin,
+    send: String,
+    recv: String,
+    from_future: u64,
+}
+
 /// One histogram in a few numbers, in ns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
     /// Values; the others mean nothing where this is 0.
     pub count: u64,
@@ -38,32 +63,99 @@ pub struct Latency {
 
 impl Default for Meter {
     fn default() -> Self {
-        let histogram =
-            || Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds that hdrhistogram takes, by its docs");
-        Self { send: histogram(), recv: histogram(), from_future: 0 }
+        Self::new(Origin::Received)
     }
 }
 
+/// A histogram as all of this room are: ns, 3 significant digits, up to 10 minutes.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds that hdrhistogram takes, by its docs")
+}
+
+/// HdrHistogram's V2 serialization in base64, which its tools in other languages read as well.
+pub fn to_text(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    V2Serializer::new().serialize(histogram, &mut bytes).expect("a Vec takes all");
+    BASE64_STANDARD.encode(bytes)
+}
+
+/// The histogram of [`to_text`]; an error says what is wrong with the text.
+pub fn from_text(text: &str) -> Result<Histogram<u64>, String> {
+    let bytes = BASE64_STANDARD.decode(text).map_err(|error| format!("histogram: {error}"))?;
+    let read: Histogram<u64> =
+        Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|error| format!("histogram: {error:?}"))?;
+    let mut ours = histogram();
+    ours.add(&read).map_err(|error| format!("histogram: {error}"))?;
+    Ok(ours)
+}
+
 impl Meter {
-    /// Takes note of a packet that arrived at `now_ns`.
+    /// A meter that counts records' ages from there.
+    pub fn new(origin: Origin) -> Self {
+        Self { origin, send: histogram(), recv: histogram(), run: (0, 0), from_future: 0 }
+    }
+
+    /// Takes note of a packet that arrived at `now_ns`; one without a `ts_send` says nothing.
     pub fn packet(&mut self, now_ns: u64, packet: &PacketHeader) {
-        if packet.flags & (packet::flags::SNAPSHOT | packet::flags::REPLAY) == 0 {
+        let before_live = packet.flags & (packet::flags::SNAPSHOT | packet::flags::REPLAY) != 0;
+        if !before_live && packet.ts_send != 0 {
             self.from_future += u64::from(packet.ts_send > now_ns);
             self.send.saturating_record(now_ns.saturating_sub(packet.ts_send));
         }
+        self.settle();
     }
 
     /// Takes note of a record that arrived at `now_ns`.
     pub fn record(&mut self, now_ns: u64, header: &Header) {
-        if header.flags & flags::SNAPSHOT == 0 && channel_of(header).is_some() {
-            self.recv.saturating_record(now_ns.saturating_sub(header.ts_recv));
+        if channel_of(header).is_some() {
+            self.age(now_ns, header);
         }
+    }
+
+    /// The same for a record that is known to be of a channel. It is in the histogram after the next
+    /// [`Self::packet`] or [`Self::settle`].
+    #[inline]
+    pub fn age(&mut self, now_ns: u64, header: &Header) {
+        let since = if self.origin == Origin::Scheduled { header.ts_event } else { header.ts_recv };
+        if header.flags & flags::SNAPSHOT != 0 || since == 0 {
+            return;
+        }
+        let age = now_ns.saturating_sub(since);
+        if age != self.run.0 {
+            self.settle();
+            self.run.0 = age;
+        }
+        self.run.1 += 1;
+    }
+
+    /// Puts the ages that are held back into the histogram.
+    #[inline]
+    pub fn settle(&mut self) {
+        let (age, count) = std::mem::take(&mut self.run);
+        if count > 0 {
+            self.recv.saturating_record_n(age, count);
+        }
+    }
+
+    /// For another process.
+    pub fn to_text(&self) -> MeterText {
+        let Self { origin, from_future, .. } = *self;
+        MeterText { origin, send: to_text(&self.send), recv: to_text(&self.recv), from_future }
+    }
+
+    /// From another process; an error says what is wrong with the text.
+    pub fn from_text(text: &MeterText) -> Result<Self, String> {
+        let MeterText { origin, from_future, .. } = *text;
+        Ok(Self { origin, send: from_text(&text.send)?, recv: from_text(&text.recv)?, run: (0, 0), from_future })
     }
 
     /// Adds what another has recorded.
     pub fn add(&mut self, other: &Self) {
         self.send.add(&other.send).expect("all meters have the same bounds");
         self.recv.add(&other.recv).expect("all meters have the same bounds");
+        if other.run.1 > 0 {
+            self.recv.saturating_record_n(other.run.0, other.run.1);
+        }
         self.from_future += other.from_future;
     }
 
@@ -71,6 +163,7 @@ impl Meter {
     pub fn clear(&mut self) {
         self.send.reset();
         self.recv.reset();
+        self.run = (0, 0);
         self.from_future = 0;
     }
 
@@ -79,9 +172,24 @@ impl Meter {
         summary(&self.send)
     }
 
-    /// From `ts_recv`.
+    /// From the records' [`Origin`].
     pub fn recv(&self) -> Latency {
-        summary(&self.recv)
+        if self.run.1 == 0 {
+            return summary(&self.recv);
+        }
+        let mut whole = self.clone();
+        whole.settle();
+        summary(&whole.recv)
+    }
+
+    /// The ages of records, settled by the last packet.
+    pub fn recv_histogram(&self) -> &Histogram<u64> {
+        &self.recv
+    }
+
+    /// What [`Self::recv`] is counted from.
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Packets whose `ts_send` was later than our clock.
@@ -90,7 +198,8 @@ impl Meter {
     }
 }
 
-fn summary(histogram: &Histogram<u64>) -> Latency {
+/// The numbers of a histogram.
+pub fn summary(histogram: &Histogram<u64>) -> Latency {
     let at = |quantile| histogram.value_at_quantile(quantile);
     Latency {
         count: histogram.len(),
@@ -179,6 +288,32 @@ mod tests {
         assert_eq!(sum.from_future(), 1);
         sum.clear();
         assert_eq!(sum.from_future(), 0);
+    }
+
+    #[test]
+    fn a_scheduled_meter_counts_from_the_event_and_runs_of_one_age_are_counted_whole() {
+        let mut meter = Meter::new(Origin::Scheduled);
+        let mut header = Header::of_feed(Kind::Raw, 1, NOW_NS - 20_000);
+        header.ts_recv = NOW_NS - 5_000;
+        for _ in 0..3 {
+            meter.age(NOW_NS, &header);
+        }
+        header.ts_event = NOW_NS - 90_000;
+        meter.age(NOW_NS, &header);
+        header.ts_event = 0;
+        meter.age(NOW_NS, &header);
+        let latency = meter.recv();
+        assert_eq!((latency.count, latency.p50_ns / 100, latency.max_ns / 100), (4, 200, 900));
+        let back = Meter::from_text(&{
+            meter.settle();
+            meter.to_text()
+        });
+        let back = back.expect("what was written");
+        assert_eq!((back.recv(), back.origin()), (latency, Origin::Scheduled));
+        let mut sum = Meter::new(Origin::Scheduled);
+        sum.add(&back);
+        assert_eq!(sum.recv(), latency);
+        assert!(from_text("!").is_err() && from_text("AAAA").is_err());
     }
 
     #[test]

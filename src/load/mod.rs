@@ -19,6 +19,7 @@ pub mod decode;
 #[cfg(test)]
 mod fake;
 pub mod floor;
+pub mod follow;
 mod lane;
 pub mod meter;
 mod peer;
