@@ -34,6 +34,9 @@ enum Command {
     Load(LoadArgs),
     #[command(hide = true)]
     Floor(FloorArgs),
+    /// One process of a load run; speaks with the one that started it
+    #[command(hide = true)]
+    LoadWorker,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
             Ok(report) => return ExitCode::from(report.exit_code()),
             Err(error) => Err(error.into()),
         },
+        Some(Command::LoadWorker) => load::load_worker().map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

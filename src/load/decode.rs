@@ -97,7 +97,8 @@ impl Counters {
     }
 
     fn numbers(&mut self) -> [&mut u64; 9 + Channel::COUNT] {
-        let Self { packets, records, by_channel, snapshots, conflated, gaps, lost, violations, skipped, covered } = self;
+        let Self { packets, records, by_channel, snapshots, conflated, gaps, lost, violations, skipped, covered } =
+            self;
         let [quote, trade, ticker, book, raw] = by_channel;
         [
             packets, records, quote, trade, ticker, book, raw, snapshots, conflated, gaps, lost, violations, skipped,

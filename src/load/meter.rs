@@ -1,8 +1,9 @@
 //! How old the stream is when it arrives: histograms of `ts_send` → now, and of each record's [`Origin`] → now.
 //!
-//! All but those of our own publisher are differences of the server's clock and ours, so they mean something only on one machine, or where clocks
-//! are kept together; packets from the future are counted. State before live (SNAPSHOT, REPLAY) is old by nature and
-//! is left out. Cost: some 5 ns a value, 1 ns where it is the same as the one before; 3 significant digits up to 10 minutes, about 500 KB a meter.
+//! All but those of our own publisher are differences of the server's clock and ours, so they mean something only on
+//! one machine, or where clocks are kept together; packets from the future are counted. State before live (SNAPSHOT,
+//! REPLAY) is old by nature and is left out. Cost: some 5 ns a value, 1 ns where it is the same as the one before; 3
+//! significant digits up to 10 minutes, about 500 KB a meter.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,27 +28,24 @@ pub enum Origin {
 }
 
 /// Records latencies.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Meter {
     origin: Origin,
     /// From the packet's `ts_send`: the way through the kernel and this client.
-    send: Histogram<u64>,
+    send: Ages,
     /// From each record's origin.
-    recv: Histogram<u64>,
+    recv: Ages,
     /// An age that came several times in a row, and how often: records of one packet mostly share it.
     run: (u64, u64),
     /// Packets that came before they were sent: the clocks differ.
     from_future: u64,
 }
 
-/// A meter on its way between processes: the histograms as HdrHistogram's V2 serialization in base64.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct MeterText {
-    origin: Origin,
-    send: String,
-    recv: String,
-    from_future: u64,
-}
+/// A histogram of durations: ns, 3 significant digits, up to 10 minutes. In text it is HdrHistogram's V2 serialization
+/// in base64, which that library's tools in other languages read as well.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Ages(pub Histogram<u64>);
 
 /// One histogram in a few numbers, in ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,42 +65,78 @@ impl Default for Meter {
     }
 }
 
-/// A histogram as all of this room are: ns, 3 significant digits, up to 10 minutes.
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds that hdrhistogram takes, by its docs")
+impl Default for Ages {
+    fn default() -> Self {
+        Self(Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds that hdrhistogram takes, by its docs"))
+    }
 }
 
-/// HdrHistogram's V2 serialization in base64, which its tools in other languages read as well.
-pub fn to_text(histogram: &Histogram<u64>) -> String {
-    let mut bytes = Vec::new();
-    V2Serializer::new().serialize(histogram, &mut bytes).expect("a Vec takes all");
-    BASE64_STANDARD.encode(bytes)
+impl Ages {
+    /// Takes note of a duration.
+    pub fn record(&mut self, ns: u64) {
+        self.0.saturating_record(ns);
+    }
+
+    /// Adds what another has recorded.
+    pub fn add(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("all have the same bounds");
+    }
+
+    /// In a few numbers.
+    pub fn summary(&self) -> Latency {
+        let at = |quantile| self.0.value_at_quantile(quantile);
+        Latency {
+            count: self.0.len(),
+            p50_ns: at(0.5),
+            p90_ns: at(0.9),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            max_ns: self.0.max(),
+        }
+    }
 }
 
-/// The histogram of [`to_text`]; an error says what is wrong with the text.
-pub fn from_text(text: &str) -> Result<Histogram<u64>, String> {
-    let bytes = BASE64_STANDARD.decode(text).map_err(|error| format!("histogram: {error}"))?;
-    let read: Histogram<u64> =
-        Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|error| format!("histogram: {error:?}"))?;
-    let mut ours = histogram();
-    ours.add(&read).map_err(|error| format!("histogram: {error}"))?;
-    Ok(ours)
+impl std::fmt::Debug for Ages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.summary().fmt(f)
+    }
+}
+
+impl From<Ages> for String {
+    fn from(ages: Ages) -> Self {
+        let mut bytes = Vec::new();
+        V2Serializer::new().serialize(&ages.0, &mut bytes).expect("a Vec takes all");
+        BASE64_STANDARD.encode(bytes)
+    }
+}
+
+impl TryFrom<String> for Ages {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let bytes = BASE64_STANDARD.decode(text).map_err(|error| format!("histogram: {error}"))?;
+        let read: Histogram<u64> =
+            Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|error| format!("histogram: {error:?}"))?;
+        let mut ages = Self::default();
+        ages.0.add(&read).map_err(|error| format!("histogram: {error}"))?;
+        Ok(ages)
+    }
 }
 
 impl Meter {
     /// A meter that counts records' ages from there.
     pub fn new(origin: Origin) -> Self {
-        Self { origin, send: histogram(), recv: histogram(), run: (0, 0), from_future: 0 }
+        Self { origin, send: Ages::default(), recv: Ages::default(), run: (0, 0), from_future: 0 }
     }
 
     /// Takes note of a packet that arrived at `now_ns`; one without a `ts_send` says nothing.
+    #[inline]
     pub fn packet(&mut self, now_ns: u64, packet: &PacketHeader) {
         let before_live = packet.flags & (packet::flags::SNAPSHOT | packet::flags::REPLAY) != 0;
         if !before_live && packet.ts_send != 0 {
             self.from_future += u64::from(packet.ts_send > now_ns);
-            self.send.saturating_record(now_ns.saturating_sub(packet.ts_send));
+            self.send.record(now_ns.saturating_sub(packet.ts_send));
         }
-        self.settle();
     }
 
     /// Takes note of a record that arrived at `now_ns`.
@@ -113,7 +147,7 @@ impl Meter {
     }
 
     /// The same for a record that is known to be of a channel. It is in the histogram after the next
-    /// [`Self::packet`] or [`Self::settle`].
+    /// [`Self::settle`].
     #[inline]
     pub fn age(&mut self, now_ns: u64, header: &Header) {
         let since = if self.origin == Origin::Scheduled { header.ts_event } else { header.ts_recv };
@@ -133,57 +167,45 @@ impl Meter {
     pub fn settle(&mut self) {
         let (age, count) = std::mem::take(&mut self.run);
         if count > 0 {
-            self.recv.saturating_record_n(age, count);
+            self.recv.0.saturating_record_n(age, count);
         }
-    }
-
-    /// For another process.
-    pub fn to_text(&self) -> MeterText {
-        let Self { origin, from_future, .. } = *self;
-        MeterText { origin, send: to_text(&self.send), recv: to_text(&self.recv), from_future }
-    }
-
-    /// From another process; an error says what is wrong with the text.
-    pub fn from_text(text: &MeterText) -> Result<Self, String> {
-        let MeterText { origin, from_future, .. } = *text;
-        Ok(Self { origin, send: from_text(&text.send)?, recv: from_text(&text.recv)?, run: (0, 0), from_future })
     }
 
     /// Adds what another has recorded.
     pub fn add(&mut self, other: &Self) {
-        self.send.add(&other.send).expect("all meters have the same bounds");
-        self.recv.add(&other.recv).expect("all meters have the same bounds");
+        self.send.add(&other.send);
+        self.recv.add(&other.recv);
         if other.run.1 > 0 {
-            self.recv.saturating_record_n(other.run.0, other.run.1);
+            self.recv.0.saturating_record_n(other.run.0, other.run.1);
         }
         self.from_future += other.from_future;
     }
 
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
-        self.send.reset();
-        self.recv.reset();
+        self.send.0.reset();
+        self.recv.0.reset();
         self.run = (0, 0);
         self.from_future = 0;
     }
 
     /// From `ts_send`.
     pub fn send(&self) -> Latency {
-        summary(&self.send)
+        self.send.summary()
     }
 
     /// From the records' [`Origin`].
     pub fn recv(&self) -> Latency {
         if self.run.1 == 0 {
-            return summary(&self.recv);
+            return self.recv.summary();
         }
         let mut whole = self.clone();
         whole.settle();
-        summary(&whole.recv)
+        whole.recv.summary()
     }
 
-    /// The ages of records, settled by the last packet.
-    pub fn recv_histogram(&self) -> &Histogram<u64> {
+    /// The ages of records, as far as they are settled.
+    pub fn recv_ages(&self) -> &Ages {
         &self.recv
     }
 
@@ -195,19 +217,6 @@ impl Meter {
     /// Packets whose `ts_send` was later than our clock.
     pub fn from_future(&self) -> u64 {
         self.from_future
-    }
-}
-
-/// The numbers of a histogram.
-pub fn summary(histogram: &Histogram<u64>) -> Latency {
-    let at = |quantile| histogram.value_at_quantile(quantile);
-    Latency {
-        count: histogram.len(),
-        p50_ns: at(0.5),
-        p90_ns: at(0.9),
-        p99_ns: at(0.99),
-        p999_ns: at(0.999),
-        max_ns: histogram.max(),
     }
 }
 
@@ -304,16 +313,16 @@ mod tests {
         meter.age(NOW_NS, &header);
         let latency = meter.recv();
         assert_eq!((latency.count, latency.p50_ns / 100, latency.max_ns / 100), (4, 200, 900));
-        let back = Meter::from_text(&{
-            meter.settle();
-            meter.to_text()
-        });
-        let back = back.expect("what was written");
+        meter.settle();
+        let text = serde_json::to_string(&meter).expect("numbers and text");
+        let back: Meter = serde_json::from_str(&text).expect("what was written");
         assert_eq!((back.recv(), back.origin()), (latency, Origin::Scheduled));
         let mut sum = Meter::new(Origin::Scheduled);
         sum.add(&back);
         assert_eq!(sum.recv(), latency);
-        assert!(from_text("!").is_err() && from_text("AAAA").is_err());
+        for bad in ["!", "AAAA", ""] {
+            assert!(Ages::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
