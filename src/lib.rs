@@ -34,7 +34,8 @@
 //! * `sync`: the atomics of the ring, so that loom can stand in for them
 //!
 //! Pure rooms take time, chance and the kernel as arguments. glommio is named in [`runtime`] and [`door`] alone, io_uring
-//! and unsafe code in [`io::uring`] alone; `tests/rooms.rs` holds the sources to this, and to who may name whom.
+//! and unsafe code in [`io::uring`] and [`io::floor`], its yardstick, alone; `tests/rooms.rs` holds the sources to this,
+//! and to who may name whom.
 
 pub mod check;
 pub mod config;

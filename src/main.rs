@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tickcast::check::CheckArgs;
 use tickcast::config::{Config, ConfigError, Layer, check_variables};
-use tickcast::load::{LoadArgs, TapArgs};
+use tickcast::load::{FloorArgs, LoadArgs, TapArgs};
 use tickcast::{check, load, runtime};
 
 #[global_allocator]
@@ -44,6 +44,11 @@ enum Command {
         #[command(flatten)]
         serve: ServeArgs,
     },
+    #[command(hide = true)]
+    Floor(FloorArgs),
+    /// One process of a load run; speaks with the one that started it
+    #[command(hide = true)]
+    LoadWorker,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
         Some(Command::Serve(args)) => serve(args),
         Some(Command::Tap(args)) => load::tap(&args, &mut std::io::stdout().lock()).map_err(Into::into),
+        Some(Command::Floor(args)) => load::floor(&args, &mut std::io::stdout()).map_err(Into::into),
         Some(Command::Load(args)) => match load::load(&args, &mut std::io::stdout().lock()) {
             Ok(report) => return ExitCode::from(report.exit_code()),
             Err(error) => Err(error.into()),
@@ -69,6 +75,7 @@ fn main() -> ExitCode {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        Some(Command::LoadWorker) => load::load_worker().map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

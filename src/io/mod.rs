@@ -6,7 +6,11 @@
 //!   no reference count, and one send at the most is in flight per socket by construction.
 //! * Input is pulled: the kernel says that a seat is readable, the shard asks for the bytes when it wants them. A client
 //!   that is owed something is not read, and TCP slows it down.
+//!
+//! [`uring`] is what the server runs on. [`floor`] is the least that the kernel asks for the same sends, to be measured
+//! against: nothing of the server uses it.
 
+pub mod floor;
 pub mod uring;
 
 /// A connection that the fan-out owns.

@@ -1,4 +1,5 @@
-//! io_uring: the one place that knows submission entries, descriptors and pointers, and the one unsafe island.
+//! io_uring: the one place of the server that knows submission entries, descriptors and pointers, and its one unsafe
+//! island.
 //!
 //! One ring a shard, owned by the shard's thread. Invariants:
 //! * A send never outlives the call that makes it: `MSG_DONTWAIT` keeps the kernel from parking it, so once the batch is

@@ -59,6 +59,14 @@ pub enum ClientError {
          source addresses, such as --source 127.0.0.1,127.0.0.2,…"
     )]
     Ports { connections: u64, ports: u64, sources: u64 },
+    #[error("the publisher could not go on: {0}")]
+    Publish(String),
+    #[error("the server that was to be started: {0}")]
+    Serve(String),
+    #[error("{0}")]
+    Probe(#[from] super::probe::ProbeError),
+    #[error("a load process could not go on: {0}")]
+    Worker(String),
     #[error("interrupted before there was anything to report")]
     Interrupted,
     #[error("cannot write the output: {0}")]

@@ -12,6 +12,7 @@
 //! it is kept.
 
 use foldhash::{HashMap, HashMapExt};
+use serde::{Deserialize, Serialize};
 
 use crate::market::record::{self, Gap, HEADER_BYTES, Header, Quote, Ticker, Trade, flags};
 use crate::market::{Channel, Instrument, Kind};
@@ -37,7 +38,7 @@ struct Streams {
 }
 
 /// What a decoder has counted since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub packets: u64,
     /// Records of channels: all but definitions, heartbeats, gaps, status, and types unknown to this version.
@@ -56,6 +57,8 @@ pub struct Counters {
     pub violations: u64,
     /// Records of types that this version does not know.
     pub skipped: u64,
+    /// Sequences that live records account for: each its own, those merged into it, and those of Gap records.
+    pub covered: u64,
 }
 
 impl Counters {
@@ -74,10 +77,33 @@ impl Counters {
         self
     }
 
-    fn numbers(&mut self) -> [&mut u64; 8 + Channel::COUNT] {
-        let Self { packets, records, by_channel, snapshots, conflated, gaps, lost, violations, skipped } = self;
+    /// Counts a record of a channel.
+    #[inline]
+    pub(super) fn record(&mut self, channel: Channel, record_flags: u8) {
+        self.records += 1;
+        self.by_channel[channel as usize] += 1;
+        self.snapshots += u64::from(record_flags & flags::SNAPSHOT != 0);
+        self.conflated += u64::from(record_flags & flags::CONFLATED != 0);
+    }
+
+    /// Counts a Gap record after the sequence `last`; false where it does not continue from there.
+    pub(super) fn gap(&mut self, gap: &Gap, last: u64) -> bool {
+        let missing = gap.to_sequence.saturating_sub(gap.from_sequence).saturating_add(1);
+        self.gaps += 1;
+        self.lost += missing;
+        self.covered += missing;
+        let is_range = gap.from_sequence != 0 && gap.to_sequence >= gap.from_sequence;
+        is_range && (last == 0 || gap.from_sequence == last + 1)
+    }
+
+    fn numbers(&mut self) -> [&mut u64; 9 + Channel::COUNT] {
+        let Self { packets, records, by_channel, snapshots, conflated, gaps, lost, violations, skipped, covered } =
+            self;
         let [quote, trade, ticker, book, raw] = by_channel;
-        [packets, records, quote, trade, ticker, book, raw, snapshots, conflated, gaps, lost, violations, skipped]
+        [
+            packets, records, quote, trade, ticker, book, raw, snapshots, conflated, gaps, lost, violations, skipped,
+            covered,
+        ]
     }
 }
 
@@ -210,28 +236,24 @@ impl Decoder {
 
     fn gap(&mut self, gap: &Gap) {
         let Gap { instrument, channel, from_sequence: from, to_sequence: to, .. } = *gap;
-        self.counters.gaps += 1;
-        self.counters.lost += to.saturating_sub(from).saturating_add(1);
         let last = &mut self.streams.entry(instrument).or_default().last[channel as usize];
         let before = *last;
         *last = before.max(to);
-        if from == 0 || to < from || (before != 0 && from != before + 1) {
+        if !self.counters.gap(gap, before) {
             self.violation(Violation::Gap { instrument, channel, last: before, from, to });
         }
     }
 
     /// Holds a channel's record against the rule, and returns its instrument.
     fn follow(&mut self, channel: Channel, header: &Header) -> Option<&Instrument> {
-        let counters = &mut self.counters;
-        counters.records += 1;
-        counters.by_channel[channel as usize] += 1;
-        counters.snapshots += u64::from(header.flags & flags::SNAPSHOT != 0);
-        counters.conflated += u64::from(header.flags & flags::CONFLATED != 0);
+        self.counters.record(channel, header.flags);
         let instrument = header.instrument;
         let streams = self.streams.entry(instrument).or_default();
         let (defined, last) = (streams.defined, streams.last[channel as usize]);
         streams.last[channel as usize] = last.max(header.sequence);
-        if let Some(violation) = broken(channel, header, last) {
+        let violation = broken(channel, header, last);
+        self.counters.covered += covered(header, last, violation.is_some());
+        if let Some(violation) = violation {
             self.violation(violation);
         }
         if !defined {
@@ -247,8 +269,19 @@ impl Decoder {
     }
 }
 
+/// Sequences that a record accounts for after `last`: what was there before it came is not of the live stream, and a
+/// hole that nothing announced stays one.
+pub(super) fn covered(header: &Header, last: u64, is_broken: bool) -> u64 {
+    match header.sequence.checked_sub(last) {
+        None | Some(0) => 0,
+        Some(_) if last == 0 => u64::from(header.flags & flags::SNAPSHOT == 0),
+        Some(_) if is_broken => 1,
+        Some(advance) => advance,
+    }
+}
+
 /// How a record breaks the rule after `last`, if it does.
-fn broken(channel: Channel, header: &Header, last: u64) -> Option<Violation> {
+pub(super) fn broken(channel: Channel, header: &Header, last: u64) -> Option<Violation> {
     let (instrument, got) = (header.instrument, header.sequence);
     let snapshot = header.flags & flags::SNAPSHOT != 0;
     let conflated = header.flags & flags::CONFLATED != 0 && !channel.is_log();
@@ -264,7 +297,8 @@ fn broken(channel: Channel, header: &Header, last: u64) -> Option<Violation> {
 }
 
 /// The record at the start of `bytes`.
-fn split_record(bytes: &[u8], index: u16) -> Result<(Header, &[u8]), DecodeError> {
+#[inline]
+pub(super) fn split_record(bytes: &[u8], index: u16) -> Result<(Header, &[u8]), DecodeError> {
     let header = Header::read(bytes).ok_or(DecodeError::Cut { index, bytes: HEADER_BYTES, have: bytes.len() })?;
     let cut = DecodeError::Cut { index, bytes: header.bytes(), have: bytes.len() };
     if header.bytes() < HEADER_BYTES {
@@ -274,7 +308,8 @@ fn split_record(bytes: &[u8], index: u16) -> Result<(Header, &[u8]), DecodeError
 }
 
 /// Whether a record holds all that its type has. Longer ones are fine: fields are appended in later versions.
-fn body_is_whole(kind: Kind, record: &[u8]) -> bool {
+#[inline]
+pub(super) fn body_is_whole(kind: Kind, record: &[u8]) -> bool {
     match kind {
         Kind::Quote => record.len() >= Quote::BYTES,
         Kind::Trade => record.len() >= Trade::BYTES,

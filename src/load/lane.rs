@@ -40,6 +40,19 @@ impl Lane {
         Ok(self.filled)
     }
 
+    /// Lets these bytes be read next, as if they had come from the socket just now.
+    pub fn give(&mut self, bytes: Vec<u8>) {
+        assert!(self.taken == self.filled, "the bytes of the last fill were not all taken");
+        (self.filled, self.taken) = (bytes.len(), 0);
+        self.input = bytes;
+    }
+
+    /// The socket alone.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.taken == self.filled, "the bytes of the last fill were not all taken");
+        self.stream
+    }
+
     /// Gives the buffer back.
     pub fn release(&mut self) -> Vec<u8> {
         (self.filled, self.taken) = (0, 0);

@@ -4,28 +4,56 @@
 //! * [`client`]: one connection, blocking: subscribe, then packets and replies one after another.
 //! * [`decode`]: a packet's records, and the check that nothing is missing silently. Pure.
 //! * [`mod@tap`]: `tickcast tap`, a stream on the terminal; `text` renders its lines.
-//! * [`run`]: `tickcast load`, very many connections; `worker` is one thread of it, `peer` one connection and
-//!   `lane` its socket; [`report`] is what it found.
+//! * [`run`]: `tickcast load`, very many connections, as [`args`] asks and [`report`] tells. `plan` is what each client
+//!   does, `crew` the processes from the run's side and `hand` one of them, which talk as [`job`] says; `worker` is one
+//!   thread of a process, `peer` one connection, `upgrade`, `lane` and `send` its parts, [`follow`] its fast reader.
+//! * [`publisher`]: the run's own publisher, on a [`schedule`] that nothing delays.
+//! * [`compare`]: the same against several servers; [`rival`] starts them, [`observe`] looks at them.
+//! * [`mod@floor`]: `tickcast floor`, what the server is measured against.
+//! * [`plot`]: latencies of several runs as a picture.
+//! * [`probe`]: what the system tells of a server: CPU time, memory, cores.
 //! * [`meter`]: latency histograms for both.
 //!
-//! The WebSocket codec here is tungstenite, not the server's own: what the server sends is read by an independent
-//! parser. Nothing here is used by the server.
+//! What the server sends is read by independent parsers: the tap and one in a hundred connections of a load run by
+//! tungstenite; the others by [`crate::ws::Session`] in the client's role, which shares no code with what writes the
+//! server's frames, and which a test holds to tungstenite's reading. Nothing here is used by the server.
 
+pub mod args;
 pub mod client;
+pub mod compare;
+pub mod cores;
+mod crew;
 pub mod decode;
 #[cfg(test)]
 mod fake;
+pub mod floor;
+pub mod follow;
+mod hand;
+pub mod job;
 mod lane;
 pub mod meter;
+pub mod observe;
 mod peer;
+mod plan;
+pub mod plot;
+pub mod probe;
+mod progress;
+pub mod publisher;
 pub mod report;
+pub mod rival;
 pub mod run;
+pub mod schedule;
+mod send;
 pub mod tap;
 pub mod target;
 mod text;
+mod upgrade;
 mod worker;
 
+pub use args::LoadArgs;
 pub use client::{Client, ClientError, Received, Subscription};
 pub use decode::Decoder;
-pub use run::{LoadArgs, load};
+pub use floor::{FloorArgs, floor};
+pub use hand::load_worker;
+pub use run::load;
 pub use tap::{TapArgs, tap};

@@ -1,320 +1,421 @@
 //! `tickcast load`: very many clients against one server, every stream checked, honest about its own limits.
 //!
-//! The run goes through stages: connect all, warm up, measure, say goodbye. Method: every client reads and decodes every
-//! record and checks its sequence; latencies are taken when a message has been read. Non-goals: TLS, coordinated
-//! omission (the server sets the pace here, not the client). The clients share the machine with the server
-//! where both run on one: then the report's generator line says what they took of it.
+//! A run goes through stages: define what is to be published, connect all, publish and warm up, measure, let the tail
+//! arrive, say goodbye. Method: the clients live in processes of their own ([`super::crew`]); each reads every record
+//! and checks its sequence; one in a hundred is read by tungstenite and the [`super::Decoder`], the others by a faster
+//! reader that a test holds to the same verdicts. Latencies are taken when the kernel has handed a read's bytes over.
+//! With a publisher of its own they count from when each record was *due*, so that no wait is omitted; without one,
+//! from the server's own stamps. Non-goal: TLS. The clients share the machine with the server where both run on one:
+//! then the report's generator line says what they took of it.
 
-use std::io::{IsTerminal, Write};
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
-use std::sync::Arc;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
-use rand::seq::index::sample;
-use rand_pcg::Pcg64Mcg;
+use super::args::{LoadArgs, Shape};
+use super::client::ClientError;
+use super::compare::{Comparison, Row};
+use super::cores::available;
+use super::crew::{Crew, Start};
+use super::job::{Job, Order, Published, Terms};
+use super::meter::Origin;
+use super::observe::Observer;
+use super::plan::{Dialect, Plans, deal, plans, publication};
+use super::probe::ProbeError;
+use super::progress::Progress;
+use super::publisher::{Done, Publisher, Publishing};
+use super::report::{self, MEASURED, Report};
+use super::rival::{Bare, Started};
+use super::tap::stop_flag;
+use super::target::{Target, fetch_symbols, sources_for};
 
-use super::client::{ClientError, Subscription};
-use super::peer::Plan;
-use super::report::Report;
-use super::tap::{parse_channel, stop_flag};
-use super::target::{DEFAULT_URL, Target, ensure_descriptors, ensure_ports, fetch_symbols};
-use super::worker::{Shared, Stage, Tally, Worker};
-use crate::market::Channel;
-
-/// How often the driver looks at the stage, and draws the progress line.
+/// How often the run looks at its processes, and draws the progress bar.
 const TICK: Duration = Duration::from_millis(50);
-/// The subscribe request's id; each connection sends one.
-const REQUEST_ID: u64 = 1;
-
-/// Loads a server with very many clients, and checks and measures what they receive.
-///
-/// Exit codes: 0 all is well, 1 it could not run, 3 the generator itself was the bottleneck (no rates are shown),
-/// 4 a stream had a hole that nothing announced.
-#[derive(Clone, Debug, clap::Args)]
-pub struct LoadArgs {
-    /// Where the server is: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT alone
-    #[arg(default_value = DEFAULT_URL)]
-    pub url: String,
-    /// Connections to open
-    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub clients: u32,
-    /// Threads that share them
-    #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: u32,
-    /// Channels: quote, trade, ticker, book, raw
-    #[arg(long, value_delimiter = ',', default_value = "quote,trade,ticker", value_parser = parse_channel)]
-    pub channels: Vec<Channel>,
-    /// Symbols, or patterns with one * at the end
-    #[arg(long, value_delimiter = ',', default_value = "*")]
-    pub symbols: Vec<String>,
-    /// Who subscribes to what: all (everybody to --symbols), one (one symbol each, in turn), random:K (K symbols each)
-    #[arg(long, default_value = "all")]
-    pub shape: Shape,
-    /// Seed of random:K
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// At most one value per instrument and state channel in this many milliseconds; 0 = every update
-    #[arg(long, default_value_t = 0, value_name = "MS")]
-    pub conflate_ms: u32,
-    /// Seconds to measure
-    #[arg(long, default_value_t = 10, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
-    pub seconds: u32,
-    /// Seconds between the last connect and the measurement
-    #[arg(long, default_value_t = 2, value_name = "S")]
-    pub warmup: u32,
-    /// Source addresses to bind in turn: each has some 28,000 ports, so that more connections need more of them
-    #[arg(long, value_delimiter = ',', value_name = "IP,IP,…")]
-    pub source: Vec<IpAddr>,
-    /// Percent of the clients that subscribe and then never read
-    #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = parse_percent)]
-    pub stalled: f64,
-    /// The report as one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Who subscribes to what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Everybody the same.
-    All,
-    /// One symbol of the directory each, round robin.
-    One,
-    /// This many symbols of the directory each, at random.
-    Random(u32),
-}
-
-impl FromStr for Shape {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        let count = |text: &str| text.parse().ok().filter(|count| *count > 0);
-        match (word, word.strip_prefix("random:").and_then(count)) {
-            ("all", _) => Ok(Self::All),
-            ("one", _) => Ok(Self::One),
-            (_, Some(count)) => Ok(Self::Random(count)),
-            _ => Err(format!("unknown shape {word:?}; have all, one, random:K with K from 1")),
-        }
-    }
-}
-
-fn parse_percent(text: &str) -> Result<f64, String> {
-    let percent = text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
-    percent.ok_or_else(|| "want a number from 0 to 100".to_owned())
-}
+/// What is quiet for so long has arrived.
+const QUIET: Duration = Duration::from_millis(500);
+/// How long what is under way may take to arrive.
+const TAIL_MAX: Duration = Duration::from_secs(10);
 
 /// Runs `tickcast load`, writes its report to `out`, and returns it; [`Report::exit_code`] is the process's.
 pub fn load(args: &LoadArgs, out: &mut impl Write) -> Result<Report, ClientError> {
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    load_until(args, &Schedule { warmup: seconds(args.warmup), measure: seconds(args.seconds) }, out, &*stop_flag()?)
+    let schedule = Stages { warmup: seconds(args.warmup), measure: seconds(args.seconds), start: Start::Processes };
+    load_until(args, &schedule, out, &*stop_flag()?)
 }
 
-/// How long the stages last.
-struct Schedule {
-    warmup: Duration,
-    measure: Duration,
+/// How long the stages last, and how the processes come about.
+#[derive(Clone, Copy, Debug)]
+pub struct Stages {
+    pub warmup: Duration,
+    pub measure: Duration,
+    pub start: Start,
 }
 
 fn load_until(
     args: &LoadArgs,
-    schedule: &Schedule,
+    stages: &Stages,
     out: &mut impl Write,
     stop: &AtomicBool,
 ) -> Result<Report, ClientError> {
-    let target = Target::parse(&args.url)?;
-    ensure_descriptors(u64::from(args.clients))?;
-    ensure_ports(u64::from(args.clients), &args.source)?;
-    let plans = plans(args, || fetch_symbols(&target))?;
-    // Tells a server that is not there in one sentence, rather than once for every client.
-    let address = target.connect()?.peer_addr().map_err(|error| ClientError::System { what: "peer address", error })?;
-    let stalled = plans.iter().filter(|plan| plan.stalled).count() as u64;
-
-    let tallies = run_workers(args, address, &target, plans, |shared| drive(args, schedule, shared, stop))?;
-    let report = report(args, stalled, tallies)?;
+    let report = session(args, stages, stop)?;
+    if let Some(path) = &args.plot {
+        plot(&report, path).map_err(ClientError::Output)?;
+    }
     let text = if args.json { report.json() + "\n" } else { report.text() };
     out.write_all(text.as_bytes()).map_err(ClientError::Output)?;
     Ok(report)
 }
 
-/// Runs the clients on their threads until `drive` returns.
-fn run_workers(
-    args: &LoadArgs,
-    address: SocketAddr,
-    target: &Target,
-    plans: Vec<Plan>,
-    drive: impl FnOnce(&Shared) -> Result<(), ClientError>,
-) -> Result<Vec<Tally>, ClientError> {
-    let shared = Arc::new(Shared::default());
-    let mut shares = vec![Vec::new(); args.threads as usize];
-    for (index, plan) in plans.into_iter().enumerate() {
-        shares[index % args.threads as usize].push(plan);
+/// All runs of one command: against the server, and against what it is compared with.
+fn session(args: &LoadArgs, stages: &Stages, stop: &AtomicBool) -> Result<Report, ClientError> {
+    let mut run = Run::of(args)?;
+    let others = args.server.others();
+    check_comparison(args, &others)?;
+    let cores = args.server.server_cores.as_ref().map(|list| list.0.as_slice());
+    let serve = |run: &mut Run<'_>| -> Result<Option<Started>, ClientError> {
+        let Some(arguments) = &args.server.serve else { return Ok(None) };
+        let address = run.target.addresses()?[0];
+        let started = Started::serve(arguments, address, cores)?;
+        run.server_pid = Some(started.pid());
+        Ok(Some(started))
+    };
+    let started = serve(&mut run)?;
+    let (mut report, mut server_cores) = run.run(stages, stop)?;
+    drop(started);
+    if others.is_empty() {
+        return Ok(report);
     }
-    let system = |error| ClientError::System { what: "load thread", error };
-    let mut workers = Vec::new();
-    for share in shares {
-        workers.push(Worker::new(address, target.uri.clone(), share, Arc::clone(&shared)).map_err(system)?);
-    }
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = workers.into_iter().map(|worker| scope.spawn(|| worker.run())).collect();
-        let driven = drive(&shared);
-        shared.set_stage(Stage::Done);
-        let joined = threads.into_iter().map(|thread| thread.join().expect("a worker that panicked is a bug"));
-        let tallies = joined.collect::<Result<Vec<_>, _>>().map_err(system)?;
-        driven.map(|()| tallies)
-    })
-}
-
-/// Leads the workers through the stages; an interrupt ends the measured time early.
-fn drive(args: &LoadArgs, schedule: &Schedule, shared: &Shared, stop: &AtomicBool) -> Result<(), ClientError> {
-    let mut progress = Progress::new();
-    let clients = u64::from(args.clients);
-    // Relaxed: numbers that are looked at again and again, and a flag that is all the handler says.
-    let stopped = || stop.load(Ordering::Relaxed);
-    while shared.settled.load(Ordering::Relaxed) < clients && !stopped() {
-        std::thread::sleep(TICK);
-        progress.show(&format!("connecting {}/{clients}", shared.connected.load(Ordering::Relaxed)));
-    }
-    let nobody = shared.settled.load(Ordering::Relaxed) == clients && shared.connected.load(Ordering::Relaxed) == 0;
-    let warm = Instant::now() + schedule.warmup;
-    while Instant::now() < warm && !nobody && !stopped() {
-        std::thread::sleep(TICK);
-        progress.show("warming up");
-    }
-    if stopped() {
-        return Err(ClientError::Interrupted);
-    }
-    if nobody {
-        return Ok(());
-    }
-    shared.set_stage(Stage::Measuring);
-    let (start, length) = (Instant::now(), schedule.measure);
-    let before = shared.records.load(Ordering::Relaxed);
-    while start.elapsed() < length && !stopped() {
-        std::thread::sleep(TICK.min(length.saturating_sub(start.elapsed())));
-        let seconds = start.elapsed().as_secs_f64();
-        let rate = (shared.records.load(Ordering::Relaxed) - before) as f64 / seconds / 1e6;
-        progress.show(&format!("measuring {seconds:.0}/{} s, {rate:.2} M records/s", args.seconds));
-    }
-    Ok(())
-}
-
-/// Puts the threads' findings together. Where nobody connected, that is the error.
-fn report(args: &LoadArgs, stalled: u64, tallies: Vec<Tally>) -> Result<Report, ClientError> {
-    let mut report = Report { clients: args.clients.into(), stalled, ..Report::default() };
-    let mut windows = Vec::new();
-    for tally in tallies {
-        report.connected += tally.connected;
-        report.connect_seconds = report.connect_seconds.max(tally.connect_seconds);
-        report.sequence_violations += tally.violations;
-        report.first_violation = report.first_violation.or(tally.first_violation.map(|first| first.to_string()));
-        let maps = [
-            (&mut report.refused, tally.refused),
-            (&mut report.rejected, tally.rejected),
-            (&mut report.malformed, tally.malformed),
-            (&mut report.closes, tally.closes),
-        ];
-        for (sum, part) in maps {
-            for (what, count) in part {
-                *sum.entry(what).or_default() += count;
-            }
+    server_cores = cores.map(<[usize]>::to_vec).or(server_cores);
+    let mut rows = vec![Row { name: MEASURED, pair: 0, report: report.clone() }];
+    for pair in 0..args.server.pairs as usize {
+        let mut contenders: Vec<Option<Bare>> = others.iter().copied().map(Some).collect();
+        if pair > 0 {
+            contenders.insert(0, None);
         }
-        windows.push(tally.window);
+        if pair % 2 == 1 {
+            contenders.reverse();
+        }
+        for contender in contenders {
+            let row = match contender {
+                None => {
+                    let _started = serve(&mut run)?;
+                    Row { name: MEASURED, pair, report: run.run(stages, stop)?.0 }
+                }
+                Some(bare) => {
+                    let report = run_bare(args, bare, server_cores.as_deref(), stages, stop)?;
+                    Row { name: bare.name(), pair, report }
+                }
+            };
+            rows.push(row);
+        }
     }
-    if report.connected == 0 {
-        let why = report.refused.into_iter().next().map_or_else(String::new, |(why, _)| why);
-        return Err(ClientError::Refused(why));
-    }
-    report.connects_per_second = report.connected as f64 / report.connect_seconds.max(1e-9);
-    report.measure(&windows);
+    report.compared = Some(Box::new(Comparison::of(rows, MEASURED)));
     Ok(report)
 }
 
-/// One line on stderr that is drawn over and over; nothing where stderr is no terminal.
-struct Progress {
-    to_terminal: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { to_terminal: std::io::stderr().is_terminal() }
-    }
-
-    fn show(&mut self, text: &str) {
-        if self.to_terminal {
-            eprint!("\r\x1b[K{text}");
+fn check_comparison(args: &LoadArgs, others: &[Bare]) -> Result<(), ClientError> {
+    let wrong = |problem: &str| Err(ClientError::Arguments(problem.to_owned()));
+    match &args.shape {
+        _ if others.is_empty() => Ok(()),
+        _ if args.publish.publish.is_none() => {
+            wrong("what the server is compared with has no market of its own: give --publish RATE")
         }
+        Shape::Random(_) | Shape::Pattern(_) => {
+            wrong("a bare loop sends to all or to one each: compare with --shape all or one")
+        }
+        _ => Ok(()),
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.show("");
-    }
-}
-
-/// What each client shall do. The directory is asked for only where the shape needs it.
-fn plans(
+/// The same workload against a bare server, on the measured server's cores.
+fn run_bare(
     args: &LoadArgs,
-    directory: impl FnOnce() -> Result<Vec<String>, ClientError>,
-) -> Result<Vec<Plan>, ClientError> {
-    let request = |symbols: Vec<String>| -> Arc<str> {
-        let subscription =
-            Subscription { channels: args.channels.clone(), symbols, conflate_ms: args.conflate_ms, snapshot: true };
-        subscription.request(REQUEST_ID).into()
+    bare: Bare,
+    cores: Option<&[usize]>,
+    stages: &Stages,
+    stop: &AtomicBool,
+) -> Result<Report, ClientError> {
+    let (started, address) = bare.start(args.shape == Shape::One, cores)?;
+    let target = Target::parse(&format!("{address}/subscribe"))?;
+    let run = Run {
+        args,
+        publish_target: target.with_path(&publish_path(None)),
+        target,
+        plain: true,
+        dialect: Dialect::Other(Vec::new()),
+        server_pid: Some(started.pid()),
     };
-    let symbols = match args.shape {
-        Shape::All => Vec::new(),
-        Shape::One | Shape::Random(_) => matching(directory()?, &args.symbols)?,
-    };
-    let requests: Vec<Arc<str>> = match args.shape {
-        Shape::All => vec![request(args.symbols.clone())],
-        Shape::One => symbols.into_iter().map(|symbol| request(vec![symbol])).collect(),
-        Shape::Random(count) => {
-            let mut random = Pcg64Mcg::seed_from_u64(args.seed);
-            let count = (count as usize).min(symbols.len());
-            let pick =
-                |_| request(sample(&mut random, symbols.len(), count).iter().map(|at| symbols[at].clone()).collect());
-            (0..args.clients).map(pick).collect()
-        }
-    };
-    let plan = |index: usize| Plan {
-        request: Arc::clone(&requests[index % requests.len()]),
-        stalled: is_stalled(index, args.stalled),
-        source: (!args.source.is_empty()).then(|| args.source[index % args.source.len()]),
-    };
-    Ok((0..args.clients as usize).map(plan).collect())
+    Ok(run.run(stages, stop)?.0)
 }
 
-/// The symbols of the directory that the patterns cover.
-fn matching(directory: Vec<String>, patterns: &[String]) -> Result<Vec<String>, ClientError> {
-    let covers = |pattern: &String, symbol: &str| match pattern.strip_suffix('*') {
-        Some(prefix) => symbol.starts_with(prefix),
-        None => pattern == symbol,
+fn plot(report: &Report, path: &Path) -> std::io::Result<()> {
+    let alone = [Row { name: MEASURED, pair: 0, report: report.clone() }];
+    let rows = report.compared.as_ref().map_or(&alone[..], |comparison| &comparison.runs);
+    let measured = |row: &Row| Some((format!("{} {}", row.name, row.pair + 1), row.report.measured.clone()?));
+    let named: Vec<_> = rows.iter().filter_map(measured).collect();
+    let runs: Vec<_> = named
+        .iter()
+        .map(|(name, measured)| super::plot::Run { name, latencies: &measured.latency_histogram.0 })
+        .collect();
+    let from = match named.first().map(|(_, measured)| measured.latency_origin) {
+        Some(Origin::Scheduled) => "from the scheduled time",
+        _ => "from ts_recv",
     };
-    let known = directory.len();
-    let symbols: Vec<_> =
-        directory.into_iter().filter(|symbol| patterns.iter().any(|pattern| covers(pattern, symbol))).collect();
-    if symbols.is_empty() {
-        let patterns = patterns.join(",");
-        return Err(ClientError::Arguments(format!(
-            "none of the server's {known} instruments matches --symbols {patterns}"
-        )));
+    let title = format!("{} clients, latency {from}", report.clients);
+    std::fs::write(path, super::plot::latency_svg(&title, &runs))
+}
+
+/// One workload against one server.
+#[derive(Debug)]
+pub struct Run<'a> {
+    pub args: &'a LoadArgs,
+    pub target: Target,
+    /// Where to publish, and whether without definitions.
+    pub publish_target: Target,
+    pub plain: bool,
+    pub dialect: Dialect,
+    /// The server's process, where it is known.
+    pub server_pid: Option<u32>,
+}
+
+impl<'a> Run<'a> {
+    /// The run that the arguments ask for.
+    pub fn of(args: &'a LoadArgs) -> Result<Self, ClientError> {
+        let target = Target::parse(&args.url)?;
+        let publish_target = match &args.publish.publish_url {
+            Some(url) => Target::parse(url)?,
+            None => target.with_path(&publish_path(args.publish.publish_token.as_deref())),
+        };
+        let dialect = match args.message.is_empty() {
+            true => Dialect::Tickcast,
+            false => Dialect::Other(args.message.clone()),
+        };
+        let server_pid = args.server.server_pid;
+        Ok(Self { args, target, publish_target, plain: args.publish.publish_plain, dialect, server_pid })
     }
-    Ok(symbols)
+
+    /// Does it; tells the cores of the server as well, where its process is to be seen.
+    pub fn run(&self, stages: &Stages, stop: &AtomicBool) -> Result<(Report, Option<Vec<usize>>), ClientError> {
+        let args = self.args;
+        // Tells a server that is not there in one sentence, rather than once for every client.
+        let peer = self.target.connect()?.peer_addr();
+        let address = peer.map_err(|error| ClientError::System { what: "peer address", error })?;
+        let publisher = publication(args, self.plain)
+            .map(|publication| Publisher::connect(&self.publish_target, publication))
+            .transpose()?;
+        let plans = self.plans(address)?;
+        let observer = match (Observer::of(address, self.server_pid), self.server_pid) {
+            (Err(error), Some(_)) => return Err(error.into()),
+            (observer, _) => observer,
+        };
+        let server_cores = observer.as_ref().ok().and_then(|observer| observer.cores().ok());
+        let cores = self.load_cores(server_cores.as_deref());
+        let jobs = deal(&Job { cores: cores.clone(), ..self.job(address) }, &plans, args.processes as usize);
+        let mut conduct = Conduct {
+            clients: u64::from(args.clients),
+            stages: *stages,
+            stop,
+            crew: Crew::start(jobs, stages.start)?,
+            progress: Progress::new(),
+            observer,
+            cores,
+        };
+        let published = conduct.lead(publisher)?;
+        Ok((self.report(&plans, conduct, published)?, server_cores))
+    }
+
+    /// The cores to run on: those given, or those that the server does not use; any where it uses all.
+    fn load_cores(&self, server: Option<&[usize]>) -> Option<Vec<usize>> {
+        if let Some(given) = &self.args.load_cores {
+            return Some(given.0.clone());
+        }
+        let chosen = self.args.server.server_cores.as_ref().map(|list| list.0.as_slice());
+        let server = chosen.or(server)?;
+        let free: Vec<_> = available().ok()?.into_iter().filter(|core| !server.contains(core)).collect();
+        (!free.is_empty()).then_some(free)
+    }
+
+    fn plans(&self, address: SocketAddr) -> Result<Plans, ClientError> {
+        let args = self.args;
+        let given = args.source.as_ref().map_or(&[][..], |sources| &sources.0);
+        let connections = u64::from(args.clients) + u64::from(args.storm);
+        let sources = sources_for(connections, given, address.ip())?;
+        plans(args, &self.dialect, &sources, || fetch_symbols(&self.target))
+    }
+
+    /// What all processes have in common.
+    fn job(&self, address: SocketAddr) -> Job {
+        let args = self.args;
+        let origin = if args.publish.publish.is_some() { Origin::Scheduled } else { Origin::Received };
+        Job {
+            address,
+            uri: self.target.uri.to_string(),
+            terms: Terms { opaque: self.dialect != Dialect::Tickcast, origin, dense: false },
+            requests: Vec::new(),
+            plans: Vec::new(),
+            storm: Vec::new(),
+            threads: args.threads as usize,
+            pending: args.pending as usize,
+            churn_per_s: args.churn,
+            stall_for_ms: args.stall_for.map(|seconds| (seconds * 1e3) as u64),
+            cores: None,
+        }
+    }
+
+    /// Puts the findings together. Where nobody connected, that is the error.
+    fn report(&self, plans: &Plans, conduct: Conduct, published: Option<Done>) -> Result<Report, ClientError> {
+        let stalled = plans.steady.iter().filter(|plan| plan.role == super::job::Role::Stalled).count() as u64;
+        let url = self.target.uri.to_string();
+        let mut report = Report { url, clients: conduct.clients, stalled, ..Report::default() };
+        let windows = report.gather(conduct.crew.tallies()?, plans.storm.len() as u64);
+        if report.connected == 0 {
+            let why = report.refused.into_iter().next().map_or_else(String::new, |(why, _)| why);
+            return Err(ClientError::Refused(why));
+        }
+        report.publisher = published.zip(self.args.publish.publish).map(|(done, rate)| of_publisher(&done, rate));
+        report.measure(&windows);
+        match &conduct.observer {
+            Ok(observer) => {
+                report.server =
+                    report.measured.as_ref().and_then(|measured| observer.server(report.connected, measured));
+            }
+            Err(error) => report.server_unseen = Some(error.to_string()),
+        }
+        Ok(report)
+    }
 }
 
-/// Spreads the stalled clients evenly over all.
-fn is_stalled(index: usize, percent: f64) -> bool {
-    let until = |clients: usize| (clients as f64 * percent / 100.0).floor();
-    until(index + 1) > until(index)
+fn of_publisher(done: &Done, rate: u64) -> report::Publisher {
+    report::Publisher {
+        rate,
+        records: done.records,
+        records_per_second: done.records as f64 / done.seconds.max(1e-9),
+        lateness: done.lateness.own.summary(),
+        held_lateness: done.lateness.held.summary(),
+        held_seconds: done.held.as_secs_f64(),
+        cpu_seconds: done.cpu_seconds,
+    }
+}
+
+/// The path of the publish endpoint, with the token.
+fn publish_path(token: Option<&str>) -> String {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    let query = token.map(|token| format!("?token={}", utf8_percent_encode(token, NON_ALPHANUMERIC)));
+    format!("/v1/publish{}", query.unwrap_or_default())
+}
+
+/// A run under way.
+struct Conduct<'a> {
+    clients: u64,
+    stages: Stages,
+    stop: &'a AtomicBool,
+    crew: Crew,
+    progress: Progress,
+    observer: Result<Observer, ProbeError>,
+    cores: Option<Vec<usize>>,
+}
+
+impl Conduct<'_> {
+    /// Leads the crew through the stages; an interrupt ends the measured time early.
+    fn lead(&mut self, publisher: Option<Publisher>) -> Result<Option<Done>, ClientError> {
+        let connected = self.connect()?;
+        self.observe(Observer::connected)?;
+        let cores = self.cores.clone();
+        let publishing = publisher.filter(|_| connected).map(|publisher| publisher.start(cores)).transpose()?;
+        let mut done = None;
+        if connected {
+            self.warm_up(publishing.as_ref())?;
+            self.measure(publishing.as_ref())?;
+            self.crew.order(Order::Tail)?;
+            self.observe(Observer::end)?;
+            done = publishing.map(Publishing::stop).transpose()?;
+            if done.is_some() {
+                self.await_tail()?;
+            }
+        }
+        let published = done.as_ref().map_or(Published::default(), |done| done.published);
+        self.crew.order(Order::Done(published))?;
+        Ok(done)
+    }
+
+    /// True once all have connected or were refused; false where all were refused.
+    fn connect(&mut self) -> Result<bool, ClientError> {
+        self.progress.begin("connecting", self.clients);
+        loop {
+            let come = self.crew.listen(TICK)?;
+            self.progress.at(come.connected, "");
+            if come.settled >= self.clients {
+                return Ok(come.connected > 0);
+            }
+            if self.is_stopped() {
+                return Err(ClientError::Interrupted);
+            }
+        }
+    }
+
+    fn warm_up(&mut self, publishing: Option<&Publishing>) -> Result<(), ClientError> {
+        let (begun, length) = (Instant::now(), self.stages.warmup);
+        self.progress.begin("warming up", length.as_millis() as u64);
+        while begun.elapsed() < length && !ended(publishing) {
+            self.crew.listen(TICK.min(length.saturating_sub(begun.elapsed())))?;
+            self.progress.at(begun.elapsed().as_millis() as u64, "");
+            if self.is_stopped() {
+                return Err(ClientError::Interrupted);
+            }
+        }
+        if self.is_stopped() { Err(ClientError::Interrupted) } else { Ok(()) }
+    }
+
+    fn measure(&mut self, publishing: Option<&Publishing>) -> Result<(), ClientError> {
+        self.crew.order(Order::Measure)?;
+        self.observe(Observer::begin)?;
+        publishing.inspect(|publishing| publishing.measure());
+        let (begun, length) = (Instant::now(), self.stages.measure);
+        self.progress.begin("measuring", length.as_millis() as u64);
+        let before = self.crew.listen(Duration::ZERO)?.records;
+        while begun.elapsed() < length && !self.is_stopped() && !ended(publishing) {
+            let come = self.crew.listen(TICK.min(length.saturating_sub(begun.elapsed())))?;
+            let rate = (come.records - before) as f64 / begun.elapsed().as_secs_f64() / 1e6;
+            self.progress.at(begun.elapsed().as_millis() as u64, &format!("{rate:.2} M records/s"));
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing has come for a while.
+    fn await_tail(&mut self) -> Result<(), ClientError> {
+        let begun = Instant::now();
+        self.progress.begin("the rest arrives", 0);
+        let (mut last, mut since) = (self.crew.listen(Duration::ZERO)?.records, Instant::now());
+        while since.elapsed() < QUIET && begun.elapsed() < TAIL_MAX && !self.is_stopped() {
+            let now = self.crew.listen(TICK)?.records;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, look: fn(&mut Observer) -> Result<(), ProbeError>) -> Result<(), ClientError> {
+        self.observer.as_mut().map_or(Ok(()), look).map_err(ClientError::Probe)
+    }
+
+    fn is_stopped(&self) -> bool {
+        // Relaxed: the flag is all that the signal's handler says.
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// A publisher that ends by itself has an error to tell.
+fn ended(publishing: Option<&Publishing>) -> bool {
+    publishing.is_some_and(Publishing::has_ended)
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use tungstenite::Message;
 
     use super::*;
     use crate::load::fake::{self, PacketBuilder};
@@ -330,67 +431,7 @@ mod tests {
         Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).load
     }
 
-    fn symbols_of(plans: &[Plan]) -> Vec<Vec<String>> {
-        let parse = |plan: &Plan| -> serde_json::Value { serde_json::from_str(&plan.request).expect("JSON") };
-        plans.iter().map(|plan| serde_json::from_value(parse(plan)["symbols"].take()).expect("strings")).collect()
-    }
-
-    fn directory() -> Result<Vec<String>, ClientError> {
-        Ok(["BTC-USD", "ETH-USD", "BTC-EUR", "AAPL"].map(str::to_owned).to_vec())
-    }
-
-    #[test]
-    fn shapes_give_each_client_its_symbols() {
-        let plans_of = |flags: &[&str]| symbols_of(&plans(&args(flags), directory).expect("a plan"));
-        assert_eq!(plans_of(&["--clients", "2", "--symbols", "BTC-*,X"]), [["BTC-*", "X"], ["BTC-*", "X"]]);
-        let one = plans_of(&["--clients", "3", "--symbols", "BTC-*", "--shape", "one"]);
-        assert_eq!(one, [["BTC-USD"], ["BTC-EUR"], ["BTC-USD"]]);
-        let random = plans_of(&["--clients", "40", "--shape", "random:2"]);
-        assert!(random.iter().all(|symbols| symbols.len() == 2 && symbols[0] != symbols[1]), "{random:?}");
-        assert!(random.iter().any(|symbols| *symbols != random[0]), "not all the same");
-        assert_eq!(random, plans_of(&["--clients", "40", "--shape", "random:2"]), "the seed decides");
-        assert_ne!(random, plans_of(&["--clients", "40", "--shape", "random:2", "--seed", "2"]));
-        assert_eq!(plans_of(&["--clients", "1", "--shape", "random:9"])[0].len(), 4, "no more than there are");
-    }
-
-    #[test]
-    fn the_directory_is_not_asked_for_where_all_subscribe_the_same() {
-        assert!(plans(&args(&[]), || panic!("not needed")).is_ok());
-    }
-
-    #[test]
-    fn patterns_that_match_nothing_are_an_error_that_says_so() {
-        let error = plans(&args(&["--shape", "one", "--symbols", "DOGE"]), directory).expect_err("nothing matches");
-        assert_eq!(error.to_string(), "none of the server's 4 instruments matches --symbols DOGE");
-    }
-
-    #[test]
-    fn stalled_clients_are_spread_evenly_and_sources_taken_in_turn() {
-        let plans = plans(&args(&["--stalled", "25", "--source", "127.0.0.1,127.0.0.2"]), directory).expect("a plan");
-        let stalled: Vec<_> = plans.iter().map(|plan| plan.stalled).collect();
-        assert_eq!(stalled.iter().filter(|stalled| **stalled).count(), 25);
-        assert!(stalled.chunks(4).all(|four| four.iter().filter(|stalled| **stalled).count() == 1));
-        assert_eq!(plans[3].source, Some(IpAddr::from([127, 0, 0, 2])));
-    }
-
-    #[test]
-    fn arguments_that_make_no_sense_are_refused() {
-        for (flags, problem) in [
-            (["--shape", "two"], "unknown shape \"two\"; have all, one, random:K"),
-            (["--shape", "random:0"], "unknown shape"),
-            (["--stalled", "101"], "want a number from 0 to 100"),
-            (["--clients", "0"], "is not in 1..=10000000"),
-            (["--threads", "0"], "is not in 1..=1024"),
-            (["--source", "localhost"], "invalid IP address"),
-            (["--channels", "quotes"], "unknown channel"),
-        ] {
-            let line = ["load"].into_iter().chain(flags);
-            let error = Cli::try_parse_from(line).map(|_| ()).expect_err("refused").to_string();
-            assert!(error.contains(problem), "{flags:?}: {error}");
-        }
-    }
-
-    const SHORT: Schedule = Schedule { warmup: Duration::ZERO, measure: Duration::from_millis(100) };
+    const SHORT: Stages = Stages { warmup: Duration::ZERO, measure: Duration::from_millis(200), start: Start::Threads };
 
     fn run(address: SocketAddr, flags: &[&str], stop: bool) -> (Result<Report, ClientError>, String) {
         let address = address.to_string();
@@ -415,10 +456,84 @@ mod tests {
         let report = report.expect("a run");
         assert_eq!((report.connected, report.sequence_violations), (5, 0));
         assert!(text.starts_with("connections   5 connected, 0 refused ("), "{text}");
-        let (report, json) = run(address, &["--clients", "1", "--json"], false);
+        let (report, json) = run(address, &["--clients", "1", "--json", "--processes", "2"], false);
         assert_eq!(report.expect("a run").connected, 1);
         let json: serde_json::Value = serde_json::from_str(&json).expect("one object");
         assert_eq!((&json["connected"], &json["clients"]), (&1.into(), &1.into()));
+    }
+
+    /// Instrument, sequence and `ts_event` of a record.
+    type Stamps = (u32, u64, u64);
+
+    /// A server that takes a publisher's packets, and tells of each what it is when the publisher has gone.
+    fn publish_server() -> (SocketAddr, std::sync::mpsc::Receiver<Vec<Stamps>>) {
+        let (told, heard) = std::sync::mpsc::channel();
+        let address = fake::serve("", move |mut peer| {
+            let define: serde_json::Value =
+                serde_json::from_str(peer.read().expect("a define").to_text().expect("text")).expect("JSON");
+            let named: Vec<_> = define["instruments"].as_array().expect("a list").iter().enumerate().collect();
+            let ids: Vec<_> = named
+                .iter()
+                .map(|(nth, each)| serde_json::json!({"symbol": each["symbol"], "instrument": nth + 7}))
+                .collect();
+            let defined = serde_json::json!({"type": "defined", "id": 1, "instruments": ids});
+            peer.send(Message::text(defined.to_string())).expect("the publisher reads");
+            peer.send(Message::Ping("are you there".into())).expect("the publisher reads");
+            let (mut records, mut decoder) = (Vec::new(), crate::load::Decoder::without_names());
+            while let Ok(message) = peer.read() {
+                if let Message::Binary(packet) = message {
+                    let note = |_: Option<&_>, header: &crate::market::record::Header, _: &[u8]| {
+                        records.push((header.instrument, header.sequence, header.ts_event));
+                    };
+                    decoder.packet(&packet, note).expect("well-formed");
+                }
+            }
+            told.send(records).expect("the test waits");
+        });
+        (address, heard)
+    }
+
+    #[test]
+    fn the_publisher_publishes_in_turn_and_stamps_each_record_with_its_own_time() {
+        let (publish_address, published) = publish_server();
+        let subscribers = fake::serve("", |mut peer| {
+            fake::accept_subscription(&mut peer, &[]);
+            fake::wait_for_end(&mut peer);
+        });
+        let url = publish_address.to_string();
+        let publish = ["--publish", "2000", "--burst", "4", "--records-per-packet", "2", "--instruments", "3"];
+        let flags = [&publish[..], &["--publish-url", &url, "--clients", "2"]].concat();
+        let report = run(subscribers, &flags, false).0.expect("a run");
+        let records = published.recv().expect("the publisher has gone");
+        assert!(records.len() >= 300, "{} records", records.len());
+        let start_ns = records[0].2;
+        for (n, (instrument, sequence, ts_event)) in records.iter().enumerate() {
+            let n = n as u64;
+            assert_eq!((*instrument, *sequence), ((n % 3) as u32 + 7, n / 3 + 1));
+            assert_eq!(*ts_event, start_ns + n / 4 * 2_000_000, "record {n}");
+        }
+        // Nobody passed them on: what is missing is told, exactly.
+        let delivered = report.delivered.expect("a publisher was there");
+        let count = records.len() as u64;
+        assert_eq!((delivered.expected, delivered.missing, delivered.clients_short), (2 * count, 2 * count, 2));
+        assert_eq!(report.publisher.expect("a publisher was there").rate, 2000);
+    }
+
+    #[test]
+    fn a_publisher_that_is_sent_away_ends_the_run_with_what_the_server_said() {
+        let publish_address = fake::serve("", |mut peer| {
+            peer.read().expect("a define");
+            peer.send(Message::text(r#"{"type":"defined","id":1,"instruments":[{"symbol":"A","instrument":1}]}"#))
+                .expect("the publisher reads");
+            let frame = tungstenite::protocol::CloseFrame { code: 1008.into(), reason: "no more".into() };
+            peer.close(Some(frame)).expect("the publisher reads");
+            fake::wait_for_end(&mut peer);
+        });
+        let subscribers = fake::serve("", |mut peer| fake::wait_for_end(&mut peer));
+        let url = publish_address.to_string();
+        let error = run(subscribers, &["--publish", "10", "--publish-url", &url, "--clients", "1"], false).0;
+        let error = error.expect_err("no publisher").to_string();
+        assert!(error.contains("1008 (policy): no more"), "{error}");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Where a server is, and what this machine must allow to reach it: URLs, the directory, descriptors, ports.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use http::Uri;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::args::Sources;
 use super::client::{ClientError, refusal_message};
 
 /// Where `tap` and `load` connect when nothing is said.
@@ -64,6 +65,12 @@ impl Target {
         };
         let uri = format!("ws://{host}:{port}{path}").parse().map_err(malformed)?;
         Ok(Self { uri, host: host.trim_matches(['[', ']']).to_owned(), port })
+    }
+
+    /// The same server at another path.
+    pub fn with_path(&self, path: &str) -> Self {
+        let uri = format!("ws://{}{path}", self.authority()).parse().expect("a path of ours behind a proven authority");
+        Self { uri, ..self.clone() }
     }
 
     /// `host:port`, for messages and the `Host` header.
@@ -149,6 +156,11 @@ pub fn ensure_descriptors(connections: u64) -> Result<(), ClientError> {
     }
 }
 
+/// The most connections that [`ensure_descriptors`] can grant.
+pub fn descriptors_max() -> u64 {
+    getrlimit(Resource::Nofile).maximum.map_or(u64::MAX, |most| most.saturating_sub(DESCRIPTORS_BESIDE))
+}
+
 /// What to do about the limit of open descriptors.
 #[derive(Debug, PartialEq, Eq)]
 enum Descriptors {
@@ -167,10 +179,41 @@ fn descriptors(need: u64, soft: Option<u64>, hard: Option<u64>) -> Descriptors {
     }
 }
 
-/// Sees to it that the kernel has a local port for each of `connections` to one address and port.
-pub fn ensure_ports(connections: u64, sources: &[IpAddr]) -> Result<(), ClientError> {
+/// The source addresses for so many connections: those given, or where the server is on this machine and one address
+/// has not ports enough, as many of 127.0.0.0/8 as are needed. Empty where the kernel shall choose.
+pub fn sources_for(connections: u64, given: &[IpAddr], server: IpAddr) -> Result<Vec<IpAddr>, ClientError> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    ports(connections, sources.len().max(1) as u64, ports_of(&range))
+    sources(connections, given, server, ports_of(&range))
+}
+
+fn sources(connections: u64, given: &[IpAddr], server: IpAddr, ports_each: u64) -> Result<Vec<IpAddr>, ClientError> {
+    // Ports that others use, or that wait for late segments, are not free: an address gets four fifths of its own.
+    let comfortable = (ports_each * 4 / 5).max(1);
+    let spreads = given.is_empty() && server.is_ipv4() && server.is_loopback() && connections > comfortable;
+    if spreads {
+        // 127.0.0.1 has its ports used by everything else here.
+        let count = u32::try_from(connections.div_ceil(comfortable)).unwrap_or(u32::MAX).min(1 << 20);
+        return Ok((0..count).map(|nth| IpAddr::from((0x7f00_0002 + nth).to_be_bytes())).collect());
+    }
+    ports(connections, given.len().max(1) as u64, ports_each).map(|()| given.to_vec())
+}
+
+/// Reads `127.0.0.1,127.0.0.4-9`: the last number of an IPv4 address may be a range.
+pub fn parse_sources(text: &str) -> Result<Sources, String> {
+    let mut sources = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let bad = || format!("{part:?} is no address, and no range like 127.0.0.4-9");
+        match part.split_once('-') {
+            None => sources.push(part.parse().map_err(|_| bad())?),
+            Some((first, last)) => {
+                let first: Ipv4Addr = first.parse().map_err(|_| bad())?;
+                let [a, b, c, from] = first.octets();
+                let to: u8 = last.parse().ok().filter(|to| *to >= from).ok_or_else(bad)?;
+                sources.extend((from..=to).map(|d| IpAddr::from([a, b, c, d])));
+            }
+        }
+    }
+    Ok(Sources(sources))
 }
 
 /// The size of `"32768\t60999"`; the kernel's default range where that cannot be read.
@@ -256,6 +299,26 @@ mod tests {
         assert_eq!(descriptors(102, Some(100), Some(101)), Descriptors::Short { have: 101 });
         let error = ClientError::Descriptors { need: 102, have: 101 }.to_string();
         assert!(error.contains("sudo prlimit --pid $$ --nofile=102:102"), "{error}");
+    }
+
+    #[test]
+    fn a_server_on_this_machine_gets_clients_from_as_many_addresses_as_they_need() {
+        let home = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(sources(800, &[], home, 1000).expect("enough"), Vec::<IpAddr>::new());
+        let spread = sources(2000, &[], home, 1000).expect("loopback has many");
+        assert_eq!(spread, [[127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 4]].map(IpAddr::from));
+        assert!(sources(2000, &[], IpAddr::from([10, 0, 0, 1]), 1000).is_err());
+        assert!(sources(2000, &[home], home, 1000).is_err(), "what was given is what is used");
+    }
+
+    #[test]
+    fn ranges_of_sources_are_read() {
+        let sources = parse_sources("127.0.0.1,127.0.0.4-6,::1").expect("addresses").0;
+        let want = ["127.0.0.1", "127.0.0.4", "127.0.0.5", "127.0.0.6", "::1"];
+        assert_eq!(sources.iter().map(IpAddr::to_string).collect::<Vec<_>>(), want);
+        for bad in ["", "localhost", "127.0.0.4-2", "127.0.0.4-", "::1-4", "127.0.0.1-256"] {
+            assert!(parse_sources(bad).expect_err(bad).contains("is no address"), "{bad}");
+        }
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! One thread of a load run: connects its share of the clients, reads them all, and counts.
 //!
 //! A plain readiness loop (epoll, level-triggered): wait, wake each connection that has something, look at the stage
-//! that the run is in. What always holds: at most [`PENDING_MAX`] connections are on their way at a time, so that the
-//! server's listen queue is not what is measured; counters are taken at the edges of the measured time.
+//! that the run is in. What always holds: only so many connections are on their way at a time, so that the server's
+//! listen queue is not what is measured; counters are taken at the edges of the measured time.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -13,25 +12,33 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Uri;
+use rand::SeedableRng;
+use rand_pcg::Pcg64Mcg;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::client::ClientError;
-use super::decode::{Counters, Violation};
+use super::decode::Counters;
+use super::follow::{Check, Follower, Table};
+use super::job::{Delivered, Job, Joins, Plan, Progress, Published, Request, Role, Tally, Terms};
 use super::meter::Meter;
-use super::peer::{Desk, End, Peer, Plan, Woken};
+use super::peer::{Desk, End, Peer, Seen, Woken};
 use super::report::Window;
 use super::target::CONNECT_TIMEOUT;
 
-/// Connections of a thread that are not upgraded yet.
-const PENDING_MAX: usize = 64;
+/// Connections of a thread that may be on their way in a storm: what listen queues mostly hold.
+const STORM_PENDING_MAX: usize = 4096;
 /// One read of a socket: above what a loopback socket buffer mostly holds.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Events of one wait.
-const EVENTS_MAX: usize = 1024;
+/// Events of one wait, and connects of one turn: few enough that a storm's upgrades, at some 30 µs each, do not keep the
+/// clients that are measured waiting for this thread.
+const EVENTS_MAX: usize = 128;
+const CONNECTS_MAX: usize = 16;
 /// How often a worker looks at the stage when nothing happens.
 const WAIT_MAX: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// The same while connections have to be churned.
+const WAIT_CHURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 /// How often connections on their way are held against their deadline.
 const EXPIRY_EVERY: Duration = Duration::from_millis(250);
 
@@ -42,57 +49,102 @@ pub enum Stage {
     /// Connecting, then warming up.
     Before = 0,
     Measuring = 1,
-    Done = 2,
+    /// Measured; what is under way is still read.
+    Tail = 2,
+    Done = 3,
 }
 
-/// What the run and its workers tell each other. All of it is Relaxed: numbers for people and a stage that is
+/// What a process and its workers tell each other. All of it is Relaxed: numbers for people and a stage that is
 /// looked at again and again; what is counted travels with the thread's end.
 #[derive(Debug, Default)]
 pub struct Shared {
     stage: AtomicU8,
-    /// Upgraded so far.
-    pub connected: AtomicU64,
-    /// Upgraded or refused so far.
-    pub settled: AtomicU64,
-    /// Records received so far.
-    pub records: AtomicU64,
+    /// What the publisher has published by its end; set before the stage is [`Stage::Done`].
+    published: [AtomicU64; 2],
+    connected: AtomicU64,
+    settled: AtomicU64,
+    records: AtomicU64,
 }
 
 impl Shared {
     /// Tells all workers.
     pub fn set_stage(&self, stage: Stage) {
-        self.stage.store(stage as u8, Ordering::Relaxed);
+        // Release: the partner is the Acquire in `stage`; with Done comes what was published.
+        self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    /// Tells all workers to end, and what their clients should have got.
+    pub fn finish(&self, published: Published) {
+        self.published[0].store(published.records, Ordering::Relaxed);
+        self.published[1].store(published.instruments, Ordering::Relaxed);
+        self.set_stage(Stage::Done);
+    }
+
+    /// How far the workers have come.
+    pub fn progress(&self) -> Progress {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        Progress { connected: read(&self.connected), settled: read(&self.settled), records: read(&self.records) }
     }
 
     fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Relaxed) {
+        // Acquire: the partner is the Release in `set_stage`.
+        match self.stage.load(Ordering::Acquire) {
             0 => Stage::Before,
             1 => Stage::Measuring,
+            2 => Stage::Tail,
             _ => Stage::Done,
         }
     }
+
+    fn published(&self) -> Published {
+        let [records, instruments] = self.published.each_ref().map(|number| number.load(Ordering::Relaxed));
+        Published { records, instruments }
+    }
 }
 
-/// What a worker has found by its end.
-#[derive(Debug, Default)]
-pub struct Tally {
-    pub connected: u64,
-    pub connect_seconds: f64,
-    pub refused: BTreeMap<String, u64>,
-    pub rejected: BTreeMap<String, u64>,
-    pub closes: BTreeMap<String, u64>,
-    pub malformed: BTreeMap<String, u64>,
-    pub violations: u64,
-    pub first_violation: Option<Violation>,
-    pub window: Window,
+/// What one thread shall do: its share of a [`Job`].
+#[derive(Clone, Debug)]
+pub struct Share {
+    pub address: SocketAddr,
+    pub uri: Uri,
+    pub terms: Terms,
+    pub requests: Arc<[Request]>,
+    pub plans: Vec<Plan>,
+    pub storm: Vec<Plan>,
+    pub pending_max: usize,
+    pub churn_per_s: f64,
+    pub stall_for: Option<Duration>,
+}
+
+impl Share {
+    /// Deals a job out to its threads.
+    pub fn of(job: &Job, uri: &Uri) -> Vec<Self> {
+        let requests: Arc<[Request]> = job.requests.clone().into();
+        let deal = |plans: &[Plan], nth: usize| plans.iter().skip(nth).step_by(job.threads).copied().collect();
+        let share = |nth| Self {
+            address: job.address,
+            uri: uri.clone(),
+            terms: job.terms,
+            requests: Arc::clone(&requests),
+            plans: deal(&job.plans, nth),
+            storm: deal(&job.storm, nth),
+            pending_max: job.pending,
+            churn_per_s: job.churn_per_s / job.threads as f64,
+            stall_for: job.stall_for_ms.map(Duration::from_millis),
+        };
+        (0..job.threads).map(share).collect()
+    }
 }
 
 /// One thread's clients.
 #[derive(Debug)]
 pub struct Worker {
     address: SocketAddr,
-    uri: Uri,
     plans: std::vec::IntoIter<Plan>,
+    storm: Vec<Plan>,
+    pending_max: usize,
+    churn_per_s: f64,
+    stall_for: Option<Duration>,
     peers: Vec<Peer>,
     pending: usize,
     epoll: OwnedFd,
@@ -104,13 +156,17 @@ pub struct Worker {
     begun: Instant,
     expiry_checked: Instant,
     window_start: Option<Edge>,
+    /// Where the churn goes on.
+    churn_next: usize,
+    /// Of what was seen, what the run was told of.
+    seen_told: u64,
 }
 
 /// Everything that is counted, at one moment.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Edge {
     at: Instant,
-    bytes: u64,
+    seen: Seen,
     counters: Counters,
     cpu_seconds: f64,
     starved_seconds: f64,
@@ -118,20 +174,29 @@ struct Edge {
 
 impl Worker {
     /// A worker for these clients; it begins with [`Self::run`], on its own thread.
-    pub fn new(address: SocketAddr, uri: Uri, plans: Vec<Plan>, shared: Arc<Shared>) -> io::Result<Self> {
+    pub fn new(share: Share, shared: Arc<Shared>) -> io::Result<Self> {
+        let meter = || Meter::new(share.terms.origin);
         let desk = Desk {
+            uri: share.uri,
+            terms: share.terms,
+            requests: share.requests,
             buffer: vec![0; BUFFER_BYTES],
-            bytes: 0,
-            records: 0,
-            meter: Meter::default(),
+            keys: Pcg64Mcg::seed_from_u64(std::process::id().into()),
+            seen: Seen::default(),
+            meters: [meter(), meter()],
             measuring: false,
+            in_storm: false,
+            joins: Joins::default(),
             rejected: Vec::new(),
         };
         Ok(Self {
-            address,
-            uri,
-            peers: Vec::with_capacity(plans.len()),
-            plans: plans.into_iter(),
+            address: share.address,
+            peers: Vec::with_capacity(share.plans.len() + share.storm.len()),
+            plans: share.plans.into_iter(),
+            storm: share.storm,
+            pending_max: share.pending_max,
+            churn_per_s: share.churn_per_s,
+            stall_for: share.stall_for,
             pending: 0,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             shared,
@@ -141,6 +206,8 @@ impl Worker {
             begun: Instant::now(),
             expiry_checked: Instant::now(),
             window_start: None,
+            churn_next: 0,
+            seen_told: 0,
         })
     }
 
@@ -148,15 +215,20 @@ impl Worker {
     pub fn run(mut self) -> io::Result<Tally> {
         self.begun = Instant::now();
         let mut events = Vec::with_capacity(EVENTS_MAX);
+        let wait = if self.churn_per_s > 0.0 { WAIT_CHURN } else { WAIT_MAX };
         loop {
             match self.shared.stage() {
                 Stage::Before => {}
                 Stage::Measuring if self.window_start.is_none() => self.open_window(),
-                Stage::Measuring => {}
+                Stage::Measuring => self.disturb()?,
+                Stage::Tail => self.close_window(),
                 Stage::Done => break,
             }
             self.connect_more()?;
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&WAIT_MAX)) {
+            // More connects are due: what is ready is looked at, and nothing is waited for.
+            let may_connect = self.pending < self.pending_max && self.plans.len() > 0;
+            let wait = if may_connect { Timespec::default() } else { wait };
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&wait)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -164,43 +236,51 @@ impl Worker {
                 self.wake(event.data.u64() as usize)?;
             }
             self.expire();
-            self.shared.records.fetch_add(std::mem::take(&mut self.desk.records), Ordering::Relaxed);
+            let seen = if self.desk.terms.opaque { self.desk.seen.messages } else { self.desk.seen.records };
+            self.shared.records.fetch_add(seen - self.seen_told, Ordering::Relaxed);
+            self.seen_told = seen;
         }
         self.close_window();
         Ok(self.finish())
     }
 
     fn connect_more(&mut self) -> io::Result<()> {
-        while self.pending < PENDING_MAX {
+        for _ in 0..CONNECTS_MAX {
+            if self.pending >= self.pending_max {
+                return Ok(());
+            }
             let Some(plan) = self.plans.next() else { return Ok(()) };
-            match Peer::begin(plan, self.address) {
+            match Peer::begin(plan, self.address, &self.desk.terms) {
                 Ok(peer) => {
-                    let stream = peer.stream().expect("a new peer has a socket");
-                    let key = epoll::EventData::new_u64(self.peers.len() as u64);
-                    epoll::add(&self.epoll, stream, key, epoll::EventFlags::OUT)?;
+                    self.watch(&peer, self.peers.len())?;
                     self.peers.push(peer);
                     self.pending += 1;
                 }
-                Err(error) => self.refuse(error.to_string()),
+                Err(error) => self.refuse(plan.role, error.to_string()),
             }
         }
         Ok(())
     }
 
+    /// Waits for what becomes of a connect.
+    fn watch(&self, peer: &Peer, index: usize) -> io::Result<()> {
+        let stream = peer.stream().expect("a new peer has a socket");
+        epoll::add(&self.epoll, stream, epoll::EventData::new_u64(index as u64), epoll::EventFlags::OUT)?;
+        Ok(())
+    }
+
     fn wake(&mut self, index: usize) -> io::Result<()> {
         let was_pending = self.peers[index].is_pending();
-        let woken = self.peers[index].wake(&self.uri, &mut self.desk);
-        let key = epoll::EventData::new_u64(index as u64);
-        match woken {
+        match self.peers[index].wake(&mut self.desk) {
             Woken::Same => {}
-            Woken::Asked => self.listen_for(index, key, epoll::EventFlags::IN)?,
+            Woken::Asked => self.listen_for(index, epoll::EventFlags::IN)?,
             Woken::Connected(end) => {
-                self.connected();
+                self.connected(index);
                 if let Some(end) = end {
                     self.note_end(index, end, false);
-                } else if self.peers[index].plan.stalled {
+                } else if self.peers[index].plan.role == Role::Stalled {
                     // Errors and the end of both directions are told without being asked for.
-                    self.listen_for(index, key, epoll::EventFlags::empty())?;
+                    self.listen_for(index, epoll::EventFlags::empty())?;
                 }
             }
             Woken::Ended(end) => self.note_end(index, end, was_pending),
@@ -211,31 +291,52 @@ impl Worker {
         Ok(())
     }
 
-    fn listen_for(&self, index: usize, key: epoll::EventData, flags: epoll::EventFlags) -> io::Result<()> {
+    fn listen_for(&self, index: usize, flags: epoll::EventFlags) -> io::Result<()> {
         match self.peers[index].stream() {
-            Some(stream) => Ok(epoll::modify(&self.epoll, stream, key, flags)?),
+            Some(stream) => Ok(epoll::modify(&self.epoll, stream, epoll::EventData::new_u64(index as u64), flags)?),
             None => Ok(()),
         }
     }
 
-    fn connected(&mut self) {
+    fn connected(&mut self, index: usize) {
         self.pending -= 1;
-        self.tally.connected += 1;
-        self.tally.connect_seconds = self.begun.elapsed().as_secs_f64();
-        self.shared.connected.fetch_add(1, Ordering::Relaxed);
-        self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        if self.peers[index].plan.role == Role::Storm {
+            self.tally.storm.connected += 1;
+            self.settle_storm();
+        } else if !self.peers[index].is_replacement {
+            self.tally.connected += 1;
+            self.tally.connect_seconds = self.begun.elapsed().as_secs_f64();
+            self.shared.connected.fetch_add(1, Ordering::Relaxed);
+            self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    fn refuse(&mut self, why: String) {
+    fn refuse(&mut self, role: Role, why: String) {
         *self.tally.refused.entry(why).or_default() += 1;
-        self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        if role == Role::Storm {
+            self.tally.storm.refused += 1;
+            self.settle_storm();
+        } else {
+            self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One more of the storm has connected or was refused.
+    fn settle_storm(&mut self) {
+        let storm = &mut self.tally.storm;
+        if let Some(start) = &self.window_start {
+            storm.seconds = start.at.elapsed().as_secs_f64();
+        }
+        if storm.connected + storm.refused == self.storm.len() as u64 {
+            self.desk.in_storm = false;
+        }
     }
 
     fn note_end(&mut self, index: usize, end: End, was_pending: bool) {
         self.pending -= usize::from(was_pending);
         match end {
-            End::Refused(why) => self.refuse(why),
-            End::Closed(how) => *self.tally.closes.entry(how).or_default() += 1,
+            End::Refused(why) if was_pending => self.refuse(self.peers[index].plan.role, why),
+            End::Refused(how) | End::Closed(how) => *self.tally.closes.entry(how).or_default() += 1,
             End::Malformed(what) => *self.tally.malformed.entry(what).or_default() += 1,
         }
         self.retire(index);
@@ -243,10 +344,12 @@ impl Worker {
 
     /// Keeps what a connection has counted, and frees what it knew.
     fn retire(&mut self, index: usize) {
-        let decoder = std::mem::replace(&mut self.peers[index].decoder, super::Decoder::without_names());
-        self.ended.add(decoder.counters());
-        self.tally.violations += decoder.counters().violations;
-        self.tally.first_violation = self.tally.first_violation.or(decoder.first_violation());
+        let nothing = Check::Fast(Follower::new(Table::Sparse, true));
+        let check = std::mem::replace(&mut self.peers[index].check, nothing);
+        self.ended.add(check.counters());
+        self.tally.violations += check.counters().violations;
+        let first = check.first_violation().map(|violation| violation.to_string());
+        self.tally.first_violation = self.tally.first_violation.take().or(first);
     }
 
     fn expire(&mut self) {
@@ -262,36 +365,90 @@ impl Worker {
         }
     }
 
+    /// The measured time begins, and with it a storm.
     fn open_window(&mut self) {
-        self.desk.meter.clear();
+        self.desk.meters.iter_mut().for_each(Meter::clear);
         self.desk.measuring = true;
         self.window_start = Some(self.edge());
+        if !self.storm.is_empty() {
+            self.desk.in_storm = true;
+            self.pending_max = self.pending_max.max(STORM_PENDING_MAX);
+            let later: Vec<_> = self.plans.by_ref().chain(self.storm.iter().copied()).collect();
+            self.plans = later.into_iter();
+        }
+    }
+
+    /// What disturbs the measured time, when it is due: churn, and stalled clients that begin to read.
+    fn disturb(&mut self) -> io::Result<()> {
+        let Some(start) = self.window_start else { return Ok(()) };
+        let elapsed = start.at.elapsed();
+        if self.stall_for.is_some_and(|stalled| elapsed >= stalled) {
+            self.stall_for = None;
+            for index in 0..self.peers.len() {
+                if self.peers[index].plan.role == Role::Stalled && self.peers[index].is_open() {
+                    self.listen_for(index, epoll::EventFlags::IN)?;
+                }
+            }
+        }
+        let due = (elapsed.as_secs_f64() * self.churn_per_s) as u64;
+        for _ in self.tally.churned..due {
+            if self.pending >= self.pending_max || !self.churn_one()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the next open steady connection by a new one; false where there is none.
+    fn churn_one(&mut self) -> io::Result<bool> {
+        let count = self.peers.len();
+        let open = |index: &usize| self.peers[*index].is_open() && self.peers[*index].plan.role == Role::Steady;
+        let Some(index) = (0..count).map(|step| (self.churn_next + step) % count).find(open) else { return Ok(false) };
+        self.churn_next = index + 1;
+        self.tally.churned += 1;
+        self.peers[index].vanish();
+        self.retire(index);
+        match Peer::begin(self.peers[index].plan, self.address, &self.desk.terms) {
+            Ok(mut peer) => {
+                peer.is_replacement = true;
+                self.watch(&peer, index)?;
+                self.peers[index] = peer;
+                self.pending += 1;
+            }
+            Err(error) => self.refuse(Role::Steady, error.to_string()),
+        }
+        Ok(true)
     }
 
     fn close_window(&mut self) {
-        self.desk.measuring = false;
-        if let Some(start) = self.window_start.take() {
-            let end = self.edge();
-            self.tally.window = Window {
-                seconds: end.at.duration_since(start.at).as_secs_f64(),
-                bytes: end.bytes - start.bytes,
-                counters: end.counters.since(&start.counters),
-                meter: std::mem::take(&mut self.desk.meter),
-                cpu_seconds: end.cpu_seconds - start.cpu_seconds,
-                starved_seconds: end.starved_seconds - start.starved_seconds,
-            };
+        if !std::mem::take(&mut self.desk.measuring) {
+            return;
         }
+        let Some(start) = self.window_start else { return };
+        let end = self.edge();
+        let [mut meter, storm] = std::mem::take(&mut self.desk.meters);
+        meter.add(&storm);
+        self.tally.window = Window {
+            seconds: end.at.duration_since(start.at).as_secs_f64(),
+            bytes: end.seen.bytes - start.seen.bytes,
+            messages: end.seen.messages - start.seen.messages,
+            counters: end.counters.since(&start.counters),
+            meter,
+            meter_in_storm: storm,
+            cpu_seconds: end.cpu_seconds - start.cpu_seconds,
+            starved_seconds: end.starved_seconds - start.starved_seconds,
+        };
     }
 
     fn edge(&self) -> Edge {
         let mut counters = self.ended;
         for peer in &self.peers {
-            counters.add(peer.decoder.counters());
+            counters.add(peer.check.counters());
         }
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
         Edge {
             at: Instant::now(),
-            bytes: self.desk.bytes,
+            seen: self.desk.seen,
             counters,
             cpu_seconds: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
             starved_seconds: starved_seconds(),
@@ -300,17 +457,42 @@ impl Worker {
 
     /// Looks for close frames that stalled clients have not read, and says goodbye to everybody.
     fn finish(mut self) -> Tally {
+        let published = self.shared.published();
         for index in 0..self.peers.len() {
-            let stalled = self.peers[index].plan.stalled;
+            self.account(index, &published);
+            let stalled = self.peers[index].plan.role == Role::Stalled;
             match stalled.then(|| self.peers[index].look_through(&mut self.desk)).flatten() {
                 Some(end) => self.note_end(index, end, false),
                 None => {
                     self.retire(index);
-                    self.peers[index].leave();
+                    self.peers[index].leave(&mut self.desk);
                 }
             }
         }
+        self.tally.joins = self.desk.joins;
         self.tally
+    }
+
+    /// Holds what a steady client got of the publisher against what it should have got.
+    fn account(&mut self, index: usize, published: &Published) {
+        let peer = &self.peers[index];
+        let watch = &self.desk.requests[peer.plan.request as usize].watch;
+        let Some(expected) = published.of(watch) else { return };
+        if peer.plan.role != Role::Steady || peer.is_replacement || !peer.is_open() {
+            return;
+        }
+        let counters = peer.check.counters();
+        let received = counters.records - counters.snapshots;
+        let missing = expected.saturating_sub(counters.covered);
+        self.tally.delivered.add(&Delivered {
+            clients: 1,
+            expected,
+            received,
+            merged: counters.covered.saturating_sub(received + counters.lost),
+            lost: counters.lost,
+            missing,
+            clients_short: u64::from(missing > 0),
+        });
     }
 }
 
@@ -322,142 +504,4 @@ fn starved_seconds() -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, channel};
-
-    use tungstenite::protocol::Message;
-
-    use super::*;
-    use crate::load::fake::{self, PacketBuilder};
-    use crate::load::target::Target;
-    use crate::market::Channel;
-
-    /// Runs a worker with `count` clients until `until` has heard from the server's end of each.
-    fn run(address: SocketAddr, count: usize, stalled: bool, until: &Receiver<()>) -> (Tally, Arc<Shared>) {
-        let shared = Arc::new(Shared::default());
-        shared.set_stage(Stage::Measuring);
-        let target = Target::parse(&address.to_string()).expect("an address is a good URL");
-        let plans = vec![Plan { request: r#"{"op":"subscribe","id":1}"#.into(), stalled, source: None }; count];
-        let worker = Worker::new(address, target.uri, plans, Arc::clone(&shared)).expect("epoll is there");
-        let thread = std::thread::spawn(move || worker.run());
-        for _ in 0..count {
-            until.recv().expect("the server tells when it is done");
-        }
-        shared.set_stage(Stage::Done);
-        (thread.join().expect("the worker ends").expect("no system error"), shared)
-    }
-
-    /// A server that sends these packets to each client, closes with 4002, and tells when the client has gone.
-    fn server(packets: Vec<PacketBuilder>) -> (SocketAddr, Receiver<()>) {
-        let (told, heard) = channel();
-        let address = fake::serve("", move |mut peer| {
-            fake::accept_subscription(&mut peer, &[]);
-            for packet in &packets {
-                peer.send(packet.message()).expect("the client reads");
-            }
-            let frame = tungstenite::protocol::CloseFrame { code: 4002.into(), reason: "enough".into() };
-            // A client that found something malformed has gone by now.
-            let _ = peer.close(Some(frame));
-            fake::wait_for_end(&mut peer);
-            told.send(()).expect("the test waits");
-        });
-        (address, heard)
-    }
-
-    fn start() -> PacketBuilder {
-        PacketBuilder::new().definition(1, "BTC-USD")
-    }
-
-    #[test]
-    fn every_client_reads_all_records_and_closes_are_counted_by_code() {
-        let gap = PacketBuilder::new().gap(Channel::Trade, 4, 9).trade(10, 0);
-        let (address, heard) = server(vec![start().quote(1, 0).trade(3, 0), gap]);
-        // More than may be on their way at once.
-        let (tally, shared) = run(address, PENDING_MAX + 6, false, &heard);
-        let clients = PENDING_MAX as u64 + 6;
-        assert_eq!((tally.connected, tally.refused.len()), (clients, 0));
-        assert_eq!(shared.settled.load(Ordering::Relaxed), clients);
-        assert_eq!((tally.violations, tally.first_violation), (0, None));
-        assert_eq!(tally.closes, BTreeMap::from([("4002 (slow consumer)".to_owned(), clients)]));
-        let counters = tally.window.counters;
-        assert_eq!((counters.records, counters.packets, counters.gaps), (3 * clients, 2 * clients, clients));
-        assert!(tally.window.bytes > clients * 300, "{}", tally.window.bytes);
-        assert!(tally.window.meter.recv().max_ns > 0);
-    }
-
-    #[test]
-    fn a_planted_jump_is_found_on_every_connection() {
-        let (address, heard) = server(vec![start().trade(3, 0), PacketBuilder::new().trade(5, 0)]);
-        let (tally, _) = run(address, 3, false, &heard);
-        assert_eq!(tally.violations, 3);
-        let jump = Violation::Jump { instrument: 1, channel: Channel::Trade, last: 3, got: 5 };
-        assert_eq!(tally.first_violation, Some(jump));
-    }
-
-    #[test]
-    fn a_malformed_packet_ends_the_connection_and_is_told() {
-        let (told, heard) = channel();
-        let address = fake::serve("", move |mut peer| {
-            fake::accept_subscription(&mut peer, &[]);
-            peer.send(Message::binary(vec![9; 24])).expect("the client reads");
-            fake::wait_for_end(&mut peer);
-            told.send(()).expect("the test waits");
-        });
-        let (tally, _) = run(address, 1, false, &heard);
-        assert_eq!(tally.malformed.len(), 1);
-        assert!(tally.malformed.keys().all(|what| what.contains("version 9")), "{:?}", tally.malformed);
-    }
-
-    #[test]
-    fn subscriptions_that_the_server_rejects_are_counted_by_message() {
-        let (told, heard) = channel();
-        let address = fake::serve("", move |mut peer| {
-            fake::subscribe_request(&mut peer);
-            let error = r#"{"type":"error","id":1,"code":"bad_request","message":"symbols: too many"}"#;
-            peer.send(Message::text(error)).expect("the client reads");
-            peer.close(None).expect("the client reads");
-            fake::wait_for_end(&mut peer);
-            told.send(()).expect("the test waits");
-        });
-        let (tally, _) = run(address, 2, false, &heard);
-        assert_eq!(tally.rejected, BTreeMap::from([("bad_request: symbols: too many".to_owned(), 2)]));
-        assert_eq!(tally.closes, BTreeMap::from([("1005 (no code given)".to_owned(), 2)]));
-    }
-
-    #[test]
-    fn a_stalled_client_reads_nothing_until_the_run_is_over() {
-        let (told, heard) = channel();
-        let address = fake::serve("", move |mut peer| {
-            fake::subscribe_request(&mut peer);
-            peer.send(start().quote(1, 0).message()).expect("the socket has room");
-            let frame = tungstenite::protocol::CloseFrame { code: 4002.into(), reason: "enough".into() };
-            peer.close(Some(frame)).expect("the socket has room");
-            told.send(()).expect("the test waits");
-            fake::wait_for_end(&mut peer);
-        });
-        let (tally, shared) = run(address, 2, true, &heard);
-        assert_eq!((tally.connected, shared.records.load(Ordering::Relaxed)), (2, 0));
-        assert_eq!(tally.closes, BTreeMap::from([("4002 (slow consumer)".to_owned(), 2)]));
-    }
-
-    #[test]
-    fn refusals_are_counted_by_what_the_server_said() {
-        let answer = concat!(
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 42\r\n\r\n",
-            r#"{"error":{"code":"full","message":"full"}}"#
-        );
-        let address = fake::refuse(answer);
-        let target = Target::parse(&address.to_string()).expect("an address is a good URL");
-        let shared = Arc::new(Shared::default());
-        let plans = vec![Plan { request: "".into(), stalled: false, source: None }; 3];
-        let worker = Worker::new(address, target.uri, plans, Arc::clone(&shared)).expect("epoll is there");
-        let thread = std::thread::spawn(move || worker.run());
-        while shared.settled.load(Ordering::Relaxed) < 3 {
-            std::thread::yield_now();
-        }
-        shared.set_stage(Stage::Done);
-        let tally = thread.join().expect("the worker ends").expect("no system error");
-        assert_eq!(tally.connected, 0);
-        assert_eq!(tally.refused, BTreeMap::from([("503 Service Unavailable: full".to_owned(), 3)]));
-    }
-}
+mod tests;

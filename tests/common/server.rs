@@ -114,6 +114,15 @@ impl Program {
         kill_process(pid, signal).expect("it is a child of ours");
     }
 
+    /// Waits for the address that follows this text on stdout.
+    pub fn announces(&self, text: &str) -> SocketAddr {
+        let address = self.stdout.wait(|said| {
+            let (_, rest) = said.text.split_once(text)?;
+            rest.split_once('\n')?.0.parse().ok()
+        });
+        address.unwrap_or_else(|| panic!("it does not serve: {}", self.stderr.text()))
+    }
+
     /// Waits until stderr has this text.
     pub fn says(&self, text: &str) {
         let found = self.stderr.wait(|said| said.text.contains(text).then_some(()));
@@ -145,13 +154,8 @@ impl Server {
 
     /// Waits until the program says where it serves.
     pub fn of(command: Command) -> Self {
-        const SERVING: &str = "serving on http://";
         let program = Program::spawn(command);
-        let address = program.stdout.wait(|said| {
-            let (_, rest) = said.text.split_once(SERVING)?;
-            rest.split_once('\n')?.0.parse().ok()
-        });
-        let Some(address) = address else { panic!("it does not serve: {}", program.stderr.text()) };
+        let address = program.announces("serving on http://");
         Self { address, program }
     }
 

@@ -1,0 +1,114 @@
+//! The whole server beside its floor: what a delivery costs, how late it is, what a connection takes, and whether that is
+//! close to the least that the kernel asks.
+//!
+//! Method: each row starts the real program on core 0 and `tickcast load` on core 1, as processes of their own. A pair is
+//! one run of the server and one of its reference straight after or before it, in turn, under the same load: for most rows
+//! the reference is `tickcast floor`, a loop with no protocol, no subscriptions and no checks. A figure is the median of
+//! the pairs, a ratio the median of the pairs' ratios, with the least and the greatest beside it. CPU time is that of all
+//! the server's threads, as the system counts it. A run whose load generator was the bottleneck gives no figure, and a
+//! floor that dropped messages is no floor; both are told below the table.
+//!
+//! Non-goals: comparing with other servers, networks beyond loopback, and more than two cores. A figure from a machine
+//! that does other work meanwhile says nothing: the spread shows it.
+//!
+//! ```text
+//! cargo bench --bench bars -- all                          # some hours
+//! cargo bench --bench bars -- --pairs 5 --seconds 10 burst quiet
+//! ```
+
+mod rows;
+mod run;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Measures the server beside its floor, and prints a table.
+#[derive(Parser)]
+struct Cli {
+    /// Runs of each side of a row
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// Seconds to measure in each run [default: the row's own]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
+    /// Rows to measure, or `all`
+    names: Vec<String>,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // `cargo bench` without a file runs all of them: this one takes hours, and wants to be asked for.
+    if cli.names.is_empty() {
+        println!("bars: name the rows to measure, or all: cargo bench --bench bars -- [--pairs N] [--seconds S] NAME…");
+        rows::ROWS.iter().for_each(|row| println!("  {:<12} {}", row.name, row.what));
+        return ExitCode::SUCCESS;
+    }
+    let is_known = |name: &&String| *name == "all" || rows::ROWS.iter().any(|row| row.name == **name);
+    if let Some(unknown) = cli.names.iter().find(|name| !is_known(name)) {
+        let known: Vec<_> = rows::ROWS.iter().map(|row| row.name).collect();
+        eprintln!("bars: no row is named {unknown:?}; have all, {}", known.join(", "));
+        return ExitCode::from(2);
+    }
+    let wanted = |row: &&rows::Row| cli.names.iter().any(|name| name == "all" || name == row.name);
+    let mut findings = Vec::new();
+    for row in rows::ROWS.iter().filter(wanted) {
+        findings.push(measure(row, cli.pairs, cli.seconds.unwrap_or(row.seconds)));
+        // Each row by itself, so that what has been measured is seen when a later one fails.
+        eprintln!("{}", table::render(&findings[findings.len() - 1..]));
+    }
+    println!("{}", table::render(&findings));
+    ExitCode::SUCCESS
+}
+
+/// All pairs of a row, and what went wrong with some.
+fn measure(row: &'static rows::Row, pairs: u32, seconds: u32) -> table::Finding {
+    let mut finding = table::Finding::new(row);
+    for pair in 0..pairs {
+        eprintln!("{}: pair {} of {pairs}, {seconds} s a run", row.name, pair + 1);
+        let subject = || run::run(&row.subject, row.load, seconds);
+        let reference = || row.reference.as_ref().map(|reference| run::run(reference, row.load, seconds)).transpose();
+        // In turn, so that neither side always finds the machine as the other left it.
+        let outcome = if pair % 2 == 0 {
+            subject().and_then(|subject| Ok((subject, reference()?)))
+        } else {
+            reference().and_then(|reference| Ok((subject()?, reference)))
+        };
+        match outcome {
+            Ok((subject, reference)) => finding.add(subject, reference),
+            Err(problem) => finding.notes.push(format!("pair {}: {problem}", pair + 1)),
+        }
+    }
+    if let Some(search) = &row.search {
+        finding.notes.push(largest_rate(row, search, seconds));
+    }
+    finding
+}
+
+/// Raises the rate until the row no longer holds what it promises.
+fn largest_rate(row: &rows::Row, search: &rows::Search, seconds: u32) -> String {
+    let mut held = None;
+    let mut rate = search.first;
+    let end = loop {
+        let text = rate.to_string();
+        let mut load = row.load.to_vec();
+        let at = load.iter().position(|word| *word == "--publish").expect("a row that is searched publishes");
+        load[at + 1] = &text;
+        match run::run(&row.subject, &load, seconds) {
+            Ok(outcome)
+                if outcome.lost() == Some(0.0) && outcome.p99_ms().is_some_and(|p99| p99 <= search.p99_ms_max) =>
+            {
+                held = Some(rate);
+            }
+            Ok(outcome) => break format!("at {rate}/s {}", outcome.summary()),
+            Err(problem) => break format!("at {rate}/s: {problem}"),
+        }
+        rate += rate / 4;
+    };
+    let held = held.map_or("none".to_owned(), |rate| format!("{rate}/s"));
+    format!("largest rate that held: {held}; {end}")
+}

@@ -1,0 +1,269 @@
+//! One run: a server or a floor on its core, the load on the other, and what both had to say.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::Value;
+use tickcast::load::probe::{Cpu, Process};
+
+/// How often memory and CPU time are looked at.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is loaded, and how.
+pub struct Setup {
+    pub program: Program,
+    /// Its own further arguments.
+    pub args: &'static [&'static str],
+    /// Further arguments of the load.
+    pub load: &'static [&'static str],
+}
+
+pub enum Program {
+    Server {
+        /// Cores of its shards, and of everything else that it runs.
+        cores: &'static str,
+    },
+    Floor,
+}
+
+/// What a run came to.
+pub struct Outcome {
+    /// The load's report.
+    report: Value,
+    samples: Vec<Sample>,
+    /// What a floor counted; nothing of a server.
+    tally: Option<Value>,
+}
+
+struct Sample {
+    anonymous_bytes: u64,
+    cpu: Cpu,
+}
+
+/// Starts the program, loads it, and ends it.
+pub fn run(setup: &Setup, load: &[&str], seconds: u32) -> Result<Outcome, String> {
+    let mut served = Served::start(setup)?;
+    let sampler = Sampler::start(served.child.id());
+    let report = load_it(&served, setup, load, seconds);
+    let samples = sampler.stop();
+    let tally = served.end()?;
+    let outcome = Outcome { report: report?, samples, tally };
+    match outcome.bottleneck() {
+        Some(why) => Err(format!("the load generator was the bottleneck: {why}")),
+        None => Ok(outcome),
+    }
+}
+
+fn load_it(served: &Served, setup: &Setup, load: &[&str], seconds: u32) -> Result<Value, String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tickcast"));
+    command.args(["load", &served.address.to_string(), "--json", "--seconds", &seconds.to_string()]);
+    command.args(load).args(setup.load);
+    match setup.program {
+        Program::Server { .. } if load.contains(&"--publish") => command.args(["--publish-token", "bars"]),
+        Program::Server { .. } => &mut command,
+        // It neither defines nor subscribes: whoever upgrades gets everything.
+        Program::Floor => command.args(["--publish-plain", "--message", ""]),
+    };
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| format!("tickcast load: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last().unwrap_or_default();
+    serde_json::from_str(last).map_err(|_| format!("tickcast load ended with {} and no report", output.status))
+}
+
+/// A program that serves; it ends with this.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Served {
+    fn start(setup: &Setup) -> Result<Self, String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tickcast"));
+        let (announces, cores) = match setup.program {
+            Program::Server { cores } => {
+                command.args(["serve", "--feed", "none", "--publish-token", "bars", "--log", "warn"]);
+                command.args(["--listen", "127.0.0.1:0", "--cores", cores]);
+                ("serving on http://", cores)
+            }
+            Program::Floor => {
+                command.args(["floor", "--listen", "127.0.0.1:0"]);
+                ("listening on ", "0")
+            }
+        };
+        command.args(setup.args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = on_cores(cores, || command.spawn())?;
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        while stdout.read_line(&mut line).is_ok_and(|read| read > 0) {
+            if let Some(address) = line.split(announces).nth(1).and_then(|rest| rest.trim().parse().ok()) {
+                return Ok(Self { child, address, stdout });
+            }
+            line.clear();
+        }
+        // It has closed its output, and so has ended or will.
+        let _ = child.kill();
+        Err(format!("the program does not serve: {:?}", child.wait()))
+    }
+
+    /// Asks for its end; what a floor says then.
+    fn end(&mut self) -> Result<Option<Value>, String> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).map_err(|error| format!("the program has ended by itself: {error}"))?;
+        let mut last = None;
+        for line in (&mut self.stdout).lines().map_while(Result::ok) {
+            last = serde_json::from_str(&line).ok().filter(Value::is_object).or(last);
+        }
+        self.child.wait().map_err(|error| error.to_string())?;
+        Ok(last)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Both do nothing to one that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts something whose every thread stays on these cores: a child inherits them from the thread that starts it.
+fn on_cores(cores: &str, start: impl FnOnce() -> std::io::Result<Child>) -> Result<Child, String> {
+    let problem = |error: &dyn std::fmt::Display| format!("cores {cores}: {error}");
+    let before = sched_getaffinity(None).map_err(|error| problem(&error))?;
+    let mut set = CpuSet::new();
+    for core in cores.split(',') {
+        set.set(core.parse().expect("rows name cores by number"));
+    }
+    sched_setaffinity(None, &set).map_err(|error| problem(&error))?;
+    let started = start().map_err(|error| problem(&error));
+    sched_setaffinity(None, &before).map_err(|error| problem(&error))?;
+    started
+}
+
+/// Looks at a process now and then.
+struct Sampler {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Sample>>,
+}
+
+impl Sampler {
+    fn start(pid: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let process = Process::of(pid);
+            let mut samples = Vec::new();
+            // Relaxed: the flag stands for itself.
+            while !stopped.load(Ordering::Relaxed) {
+                // One that has ended has nothing to tell; the run says so.
+                if let (Ok(memory), Ok(cpu)) = (process.memory(), process.cpu()) {
+                    samples.push(Sample { anonymous_bytes: memory.anonymous, cpu });
+                }
+                std::thread::sleep(SAMPLE_INTERVAL);
+            }
+            samples
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> Vec<Sample> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the sampler does not panic")
+    }
+}
+
+impl Outcome {
+    fn number(&self, pointer: &str) -> Option<f64> {
+        self.report.pointer(pointer)?.as_f64()
+    }
+
+    /// CPU time of all the server's threads for each record that a client received.
+    pub fn cpu_ns(&self) -> Option<f64> {
+        self.number("/server/cpu_ns_per_delivery")
+    }
+
+    pub fn p50_ms(&self) -> Option<f64> {
+        Some(self.number("/measured/latency_recv/p50_ns")? / 1e6)
+    }
+
+    pub fn p99_ms(&self) -> Option<f64> {
+        Some(self.number("/measured/latency_recv/p99_ns")? / 1e6)
+    }
+
+    pub fn accepts_per_second(&self) -> Option<f64> {
+        self.number("/storm/accepts_per_second")
+    }
+
+    pub fn storm_p99_ms(&self) -> Option<f64> {
+        Some(self.number("/storm/live_latency/p99_ns")? / 1e6)
+    }
+
+    /// Records that did not come, for whatever reason, and streams that were out of order. A connection that the server
+    /// closed counts as one.
+    pub fn lost(&self) -> Option<f64> {
+        let closed: f64 = self.report["closes"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_f64()).sum();
+        let announced = self.number("/delivered/lost")?;
+        let dropped = self.tally.as_ref().and_then(|tally| tally["dropped"].as_f64()).unwrap_or(0.0);
+        let broken = self.number("/sequence_violations")?;
+        Some(self.number("/delivered/missing")? + announced + broken + closed + dropped)
+    }
+
+    /// Heap and stacks when they were most, beyond what they were before the first connection, for each of `count`.
+    pub fn anonymous_each(&self, count: f64) -> Option<f64> {
+        let before = self.samples.first()?.anonymous_bytes;
+        let most = self.samples.iter().map(|sample| sample.anonymous_bytes).max()?;
+        Some((most - before) as f64 / count)
+    }
+
+    /// Heap and stacks at the end, when all were still connected: the most of the last quarter.
+    pub fn anonymous_end(&self) -> Option<f64> {
+        self.most_anonymous(3)
+    }
+
+    /// What they grew by from the third quarter of the run to the last.
+    pub fn anonymous_growth(&self) -> Option<f64> {
+        Some(self.most_anonymous(3)? - self.most_anonymous(2)?)
+    }
+
+    /// The most in a quarter of the run, counted from 0.
+    fn most_anonymous(&self, quarter: usize) -> Option<f64> {
+        let count = self.samples.len();
+        let part = &self.samples[count * quarter / 4..count * (quarter + 1) / 4];
+        part.iter().map(|sample| sample.anonymous_bytes as f64).max_by(f64::total_cmp)
+    }
+
+    /// Of the CPU time of all shards, that of the busiest.
+    pub fn busier_shard_percent(&self) -> Option<f64> {
+        let by_thread = &self.samples.last()?.cpu.by_thread;
+        let shards = by_thread.iter().filter(|(name, _)| name.starts_with("shard-")).map(|(_, ns)| *ns as f64);
+        let (all, most) = shards.fold((0.0, 0.0), |(all, most), ns| (all + ns, f64::max(most, ns)));
+        (all > 0.0).then_some(most / all * 100.0)
+    }
+
+    /// A run that did not measure what it was to.
+    fn bottleneck(&self) -> Option<String> {
+        let is_bottleneck = self.report["generator_was_the_bottleneck"].as_bool().unwrap_or(false);
+        let why = self.report["bottlenecks"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        is_bottleneck.then(|| why.collect::<Vec<_>>().join("; "))
+    }
+
+    /// Messages that a floor dropped: then it is none.
+    pub fn dropped_by_floor(&self) -> Option<f64> {
+        self.tally.as_ref()?["dropped"].as_f64().filter(|dropped| *dropped > 0.0)
+    }
+
+    /// For a note.
+    pub fn summary(&self) -> String {
+        let lost = self.lost().map_or("unknown".to_owned(), |lost| lost.to_string());
+        let p99 = self.p99_ms().map_or("unknown".to_owned(), |p99| format!("{p99:.0} ms"));
+        format!("{lost} were not delivered, p99 {p99}")
+    }
+}

@@ -1,0 +1,218 @@
+//! What `tickcast load` is asked for.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::cores::parse_cores;
+use super::rival::{Bare, Rival};
+use super::tap::parse_channel;
+use super::target::{DEFAULT_URL, parse_sources};
+use crate::market::Channel;
+
+/// Loads a server with very many clients, and checks and measures what they receive.
+///
+/// Exit codes: 0 all is well, 2 it could not run, 3 the generator itself was the bottleneck (no rates are shown),
+/// 4 a stream had a hole that nothing announced.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LoadArgs {
+    /// Where the server is: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT alone
+    #[arg(default_value = DEFAULT_URL)]
+    pub url: String,
+    /// Connections to open
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub clients: u32,
+    /// Processes that share them, each under its own limit of descriptors
+    #[arg(long, default_value_t = 1, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub processes: u32,
+    /// Threads of each process
+    #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// Connections on their way at a time, for each thread
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pending: u32,
+    /// Channels: quote, trade, ticker, book, raw [default: quote,trade,ticker, or that of --publish]
+    #[arg(long, value_delimiter = ',', value_parser = parse_channel)]
+    pub channels: Vec<Channel>,
+    /// Symbols, or patterns with one * at the end [default: *, or those of --publish]
+    #[arg(long, value_delimiter = ',')]
+    pub symbols: Vec<String>,
+    /// Who subscribes to what: all (everybody to --symbols), one (one symbol each, in turn), random:K (K symbols each),
+    /// pattern:PREFIX* (everybody to what begins so)
+    #[arg(long, default_value = "all")]
+    pub shape: Shape,
+    /// Seed of random:K
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// At most one value per instrument and state channel in this many milliseconds; 0 = every update
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    pub conflate_ms: u32,
+    /// Seconds to measure
+    #[arg(long, default_value_t = 10, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
+    /// Seconds between the last connect and the measurement
+    #[arg(long, default_value_t = 2, value_name = "S")]
+    pub warmup: u32,
+    /// Source addresses to bind in turn, like 127.0.0.1,127.0.0.4-9: each has some 28,000 ports [default: as many of
+    /// 127.0.0.0/8 as are needed where the server is on this machine]
+    #[arg(long, value_name = "IP,IP-N,…", value_parser = parse_sources)]
+    pub source: Option<Sources>,
+    /// Percent of the clients that subscribe and then do not read
+    #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = parse_percent)]
+    pub stalled: f64,
+    /// Seconds of the measurement after which those begin to read
+    #[arg(long, value_name = "S")]
+    pub stall_for: Option<f64>,
+    /// Connections more that are opened at once when the measurement begins, while the others are measured
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub storm: u32,
+    /// Connections a second that leave without a word while measuring, and are replaced
+    #[arg(long, default_value_t = 0.0, value_name = "R", value_parser = parse_rate)]
+    pub churn: f64,
+    #[command(flatten)]
+    pub publish: PublishArgs,
+    /// Send this after the upgrade in place of a subscription, for servers of another kind; may be given several times,
+    /// an empty text sends nothing. What comes is counted, and checked and timed where it is a packet
+    #[arg(long, value_name = "TEXT")]
+    pub message: Vec<String>,
+    /// Cores to run on, like 1,2-3 [default: those that the server does not use]
+    #[arg(long, value_name = "LIST", value_parser = parse_core_list)]
+    pub load_cores: Option<CoreList>,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Write the latencies as a picture to this file, in SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// The report as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What the run publishes itself.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PublishArgs {
+    /// Publish this many records a second, on a fixed schedule; latency is then counted from when each was due
+    #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub publish: Option<u64>,
+    /// Records that are due at once
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "publish",
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub burst: u64,
+    /// Channel to publish on: quote, trade, ticker, raw
+    #[arg(long, default_value = "quote", value_name = "CHANNEL", requires = "publish", value_parser = parse_published)]
+    pub publish_channel: Channel,
+    /// Payload bytes of a raw record
+    #[arg(long, default_value_t = 32, value_name = "BYTES", requires = "publish",
+        value_parser = clap::value_parser!(u32).range(0..=500_000))]
+    pub size: u32,
+    /// Instruments to publish, LOAD-00000 and on, in turn
+    #[arg(long, default_value_t = 100, value_name = "M", requires = "publish",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub instruments: u32,
+    /// Records of each packet; a burst is made of packets
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "publish",
+        value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub records_per_packet: u64,
+    /// Token that the server wants of publishers
+    #[arg(long, value_name = "TOKEN", requires = "publish")]
+    pub publish_token: Option<String>,
+    /// Where to publish [default: the server's /v1/publish]
+    #[arg(long, value_name = "URL", requires = "publish")]
+    pub publish_url: Option<String>,
+    /// Define nothing: for servers that pass messages on as they are
+    #[arg(long, requires = "publish")]
+    pub publish_plain: bool,
+}
+
+/// The server's process, and what it is compared with.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ServerArgs {
+    /// The server's process, where it is not to be found by its port
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Start the server for the run, with these arguments, and end it after
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true, conflicts_with = "server_pid")]
+    pub serve: Option<String>,
+    /// Cores for the server that is started, and for what it is compared with
+    #[arg(long, value_name = "LIST", value_parser = parse_core_list)]
+    pub server_cores: Option<CoreList>,
+    /// Run a bare loop of the same sends as well, and print ratios: what the kernel alone asks
+    #[arg(long)]
+    pub floor: bool,
+    /// The same with one send(2) for each subscriber
+    #[arg(long)]
+    pub floor_send: bool,
+    /// Run this as well, and print ratios
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub rival: Vec<Rival>,
+    /// How often each is run, in turn
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub pairs: u32,
+}
+
+impl ServerArgs {
+    /// What the server is compared with.
+    pub fn others(&self) -> Vec<Bare> {
+        let floor = self.floor.then_some(Bare::Floor);
+        let send = self.floor_send.then_some(Bare::FloorSend);
+        floor.into_iter().chain(send).chain(self.rival.iter().map(|rival| Bare::Rival(*rival))).collect()
+    }
+}
+
+/// Cores, proven to be a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreList(pub Vec<usize>);
+
+/// Source addresses, proven to be some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources(pub Vec<IpAddr>);
+
+/// Who subscribes to what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Everybody the same.
+    All,
+    /// One symbol of the directory each, round robin.
+    One,
+    /// This many symbols of the directory each, at random.
+    Random(u32),
+    /// Everybody this pattern.
+    Pattern(String),
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let count = |text: &str| text.parse().ok().filter(|count| *count > 0);
+        if let Some(pattern) = word.strip_prefix("pattern:").filter(|pattern| !pattern.is_empty()) {
+            return Ok(Self::Pattern(pattern.to_owned()));
+        }
+        match (word, word.strip_prefix("random:").and_then(count)) {
+            ("all", _) => Ok(Self::All),
+            ("one", _) => Ok(Self::One),
+            (_, Some(count)) => Ok(Self::Random(count)),
+            _ => Err(format!("unknown shape {word:?}; have all, one, random:K with K from 1, pattern:PREFIX*")),
+        }
+    }
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| "want a number from 0 to 100".to_owned())
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.0..=1e6).contains(rate));
+    rate.ok_or_else(|| "want a number from 0 to 1000000".to_owned())
+}
+
+fn parse_core_list(text: &str) -> Result<CoreList, String> {
+    parse_cores(text).map(CoreList)
+}
+
+fn parse_published(word: &str) -> Result<Channel, String> {
+    let channel = parse_channel(word)?;
+    let refused = || "books are not published; have quote, trade, ticker, raw".to_owned();
+    (channel != Channel::Book).then_some(channel).ok_or_else(refused)
+}

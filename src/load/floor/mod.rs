@@ -1,0 +1,161 @@
+//! `tickcast floor`: a server with no protocol, no subscriptions and no checks, to be measured against.
+//!
+//! Whoever upgrades on `/v1/publish` publishes: the payload of each binary message goes, as it is, to everybody who has
+//! upgraded on another path. What has gathered since the last sweep goes out as one send each. That is the least that the
+//! kernel asks for the same bytes, and what the figures of the server are shown beside.
+//!
+//! * `hall`: the loop; `kernel` what it asks, `epoll` and [`crate::io::floor`] who answer; `frames` and `upgrade` the
+//!   least of WebSocket.
+//! * `rival`: the same with tokio and tokio-tungstenite, the usual way in Rust. Only with the feature `rivals`.
+//!
+//! It ends on a signal, and when its standard input, where that is a pipe, is closed: so it does not outlive the load
+//! generator that started it.
+
+mod epoll;
+mod frames;
+mod hall;
+mod kernel;
+#[cfg(feature = "rivals")]
+mod rival;
+mod upgrade;
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+
+use rustix::fs::FileType;
+use serde::Serialize;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use self::epoll::Epoll;
+use self::hall::Hall;
+use super::client::ClientError;
+use super::target::{descriptors_max, ensure_descriptors};
+use crate::io::floor::FloorRing;
+
+/// Connections that may wait for their accept; the kernel takes its own limit where that is lower.
+const BACKLOG: i32 = 65_535;
+
+/// Serves without protocol, subscriptions and checks: what the server's cost is measured against.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FloorArgs {
+    /// Address and port to listen on
+    #[arg(long, default_value = "127.0.0.1:9002", value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+    /// How it sends
+    #[arg(long, value_enum, default_value_t = Sends::IoUring)]
+    pub sends: Sends,
+    /// Each message goes to one subscriber: instrument 1 to the first that came, and so on
+    #[arg(long)]
+    pub each: bool,
+    /// Connections in all; by default what the descriptor limit allows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub connections_max: Option<u32>,
+    /// Kernel send buffer of a connection, as the server has it
+    #[arg(long, default_value_t = 262_144, value_name = "BYTES")]
+    pub send_buffer_bytes: u32,
+}
+
+/// How a floor sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sends {
+    /// Batches of io_uring sends on registered files
+    IoUring,
+    /// send(2) from an epoll loop
+    Send,
+    /// A task for each connection, fed by a broadcast channel
+    TokioTungstenite,
+}
+
+/// What a floor did; one line of JSON at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Messages sent, one a subscriber.
+    pub sent: u64,
+    /// Messages not sent, because a socket was full, a channel was lapped, or nobody was there.
+    pub dropped: u64,
+    /// Times that what had gathered was sent; 0 where each connection sweeps by itself.
+    pub sweeps: u64,
+    /// Subscribers at the end.
+    pub subscribers: u64,
+}
+
+/// Runs `tickcast floor` until a signal or the end of its input, and writes to `out` where it listens, and in the end what
+/// it did.
+pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), ClientError> {
+    let connections_max = args.connections_max.unwrap_or_else(|| descriptors_max().min(1_000_000) as u32);
+    ensure_descriptors(u64::from(connections_max))?;
+    let failed = |error| ClientError::System { what: "floor", error };
+    let listener = listen(args).map_err(failed)?;
+    let stop = stop_socket().map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let say = |out: &mut dyn Write, line: &str| writeln!(out, "{line}").and_then(|()| out.flush());
+    let ready = |out: &mut dyn Write| say(out, &format!("listening on {address}")).map_err(ClientError::Output);
+    let tally = match args.sends {
+        Sends::IoUring => {
+            let mut ring = FloorRing::new(connections_max, listener).map_err(failed)?;
+            ring.watch(&stop);
+            ready(out)?;
+            Hall::new(ring, connections_max, args.each).run().map_err(failed)?
+        }
+        Sends::Send => {
+            let epoll = Epoll::new(connections_max, listener, &stop).map_err(failed)?;
+            ready(out)?;
+            Hall::new(epoll, connections_max, args.each).run().map_err(failed)?
+        }
+        Sends::TokioTungstenite => {
+            ready(out)?;
+            rival(listener, stop, args.each)?
+        }
+    };
+    let line = serde_json::to_string(&tally).expect("numbers are JSON");
+    // Who has gone does not want to know.
+    let _ = say(out, &line);
+    Ok(())
+}
+
+#[cfg(feature = "rivals")]
+fn rival(listener: TcpListener, stop: UnixStream, each: bool) -> Result<Tally, ClientError> {
+    if each {
+        return Err(ClientError::Arguments("--each is for io-uring and send: a broadcast channel has no each".into()));
+    }
+    rival::run(listener, stop).map_err(|error| ClientError::System { what: "tokio", error })
+}
+
+#[cfg(not(feature = "rivals"))]
+fn rival(_listener: TcpListener, _stop: UnixStream, _each: bool) -> Result<Tally, ClientError> {
+    Err(ClientError::Arguments(
+        "--sends tokio-tungstenite is not built in; build it with 'cargo build --release --features rivals'".into(),
+    ))
+}
+
+/// A listener whose connections send at once, with the server's send buffer.
+fn listen(args: &FloorArgs) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(args.listen), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // Connections inherit both.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(args.send_buffer_bytes as usize)?;
+    socket.bind(&args.listen.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket that becomes readable when it is time to end.
+fn stop_socket() -> io::Result<UnixStream> {
+    let (here, there) = UnixStream::pair()?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::low_level::pipe::register(signal, there.try_clone()?)?;
+    }
+    let input = rustix::fs::fstat(io::stdin())?;
+    if FileType::from_raw_mode(input.st_mode) == FileType::Fifo {
+        // It ends with the process.
+        std::thread::Builder::new().name("parent".to_owned()).spawn(move || {
+            let mut there = there;
+            while matches!(io::stdin().read(&mut [0; 64]), Ok(1..)) {}
+            // The process is ending anyway where nobody listens.
+            let _ = there.write_all(&[0]);
+        })?;
+    }
+    Ok(here)
+}

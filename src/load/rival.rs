@@ -1,0 +1,150 @@
+//! Servers that a run starts itself, on cores of its choice: the server to be measured, the bare floor, rivals.
+//!
+//! What always holds: a child gets its cores before its first thread begins, and does not outlive its run.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::client::ClientError;
+use super::cores;
+
+/// How long a server may take to listen.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long it may take to end after SIGTERM.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A server that this run has started.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    /// Its standard input; a floor ends when this does.
+    _input: Option<ChildStdin>,
+}
+
+/// What a run is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Rival {
+    /// A task for each connection, fed by a broadcast channel
+    TokioTungstenite,
+}
+
+/// A server that takes what is published and passes it on as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bare {
+    Floor,
+    FloorSend,
+    Rival(Rival),
+}
+
+impl Bare {
+    /// What the report calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::FloorSend => "floor, send(2)",
+            Self::Rival(Rival::TokioTungstenite) => "tokio-tungstenite",
+        }
+    }
+
+    fn sends(self) -> &'static str {
+        match self {
+            Self::Floor => "io-uring",
+            Self::FloorSend => "send",
+            Self::Rival(Rival::TokioTungstenite) => "tokio-tungstenite",
+        }
+    }
+
+    /// Starts it on a free port of this machine.
+    pub fn start(self, each: bool, on: Option<&[usize]>) -> Result<(Started, SocketAddr), ClientError> {
+        let mut command = itself()?;
+        command.args(["floor", "--listen", "127.0.0.1:0", "--sends", self.sends()]);
+        if each {
+            command.arg("--each");
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = spawn(command, on)?;
+        let input = child.stdin.take();
+        let output = child.stdout.take();
+        let started = Started { child, _input: input };
+        let mut line = String::new();
+        let mut output = BufReader::new(output.expect("it is piped"));
+        output.read_line(&mut line).map_err(|error| ClientError::System { what: "floor", error })?;
+        // It says more at its end, to a pipe that somebody has to empty.
+        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        let address = line.trim().strip_prefix("listening on ").and_then(|address| address.parse().ok());
+        match address {
+            Some(address) => Ok((started, address)),
+            None => Err(ClientError::Serve(format!("{} did not start", self.name()))),
+        }
+    }
+}
+
+impl Started {
+    /// Starts this program with the arguments of a server, and waits until it listens.
+    pub fn serve(arguments: &str, address: SocketAddr, on: Option<&[usize]>) -> Result<Self, ClientError> {
+        let mut command = itself()?;
+        command.args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null());
+        if !arguments.contains("--listen") && !arguments.contains("--config") {
+            command.arg("--listen").arg(address.to_string());
+        }
+        if TcpStream::connect(address).is_ok() {
+            return Err(ClientError::Serve(format!("somebody listens on {address} already")));
+        }
+        let mut started = Self { child: spawn(command, on)?, _input: None };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while TcpStream::connect(address).is_err() {
+            if let Ok(Some(status)) = started.child.try_wait() {
+                return Err(ClientError::Serve(format!("it ended with {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(ClientError::Serve(format!("nobody listens on {address} after {START_TIMEOUT:?}")));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(started)
+    }
+
+    /// Its id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to end.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline = Instant::now() + END_TIMEOUT;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(POLL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn itself() -> Result<Command, ClientError> {
+    let path = std::env::current_exe().map_err(|error| ClientError::System { what: "this program's file", error })?;
+    Ok(Command::new(path))
+}
+
+/// Starts a child that inherits its cores from the thread that starts it.
+fn spawn(mut command: Command, on: Option<&[usize]>) -> Result<Child, ClientError> {
+    let on = on.map(<[usize]>::to_vec);
+    let starter = std::thread::spawn(move || {
+        if let Some(on) = &on {
+            cores::stay_on(None, on)?;
+        }
+        command.spawn()
+    });
+    let started = starter.join().expect("a starter that panicked is a bug");
+    started.map_err(|error| ClientError::System { what: "server process", error })
+}
