@@ -125,6 +125,8 @@ async fn run(index: usize, public: Arc<Public>, socket: TcpListener, shard: Shar
                     signal.set(event.read_at(0, 8));
                 }
                 driver.woken();
+                // What it was woken for comes before the executor's other tasks.
+                continue;
             }
         }
         glommio::yield_if_needed().await;

@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use super::interest::AudienceId;
+use super::pages::Pages;
 
 const NONE: u32 = u32::MAX;
 
@@ -50,7 +51,7 @@ struct Mark {
 #[derive(Debug, Default)]
 pub(super) struct Audiences {
     gatherings: Vec<Gathering>,
-    rows: Vec<Row>,
+    rows: Pages<Row>,
     /// When each was last sent something.
     sent_ns: Vec<u64>,
     marks: Vec<Mark>,
@@ -62,9 +63,9 @@ pub(super) struct Audiences {
 impl Audiences {
     /// Makes room for ids below `count`.
     pub(super) fn grow(&mut self, count: usize) {
-        if self.rows.len() < count {
+        if self.sent_ns.len() < count {
             self.gatherings.resize_with(count, Gathering::default);
-            self.rows.resize_with(count, Row::default);
+            self.rows.grow(count);
             self.sent_ns.resize(count, 0);
         }
     }
@@ -172,6 +173,6 @@ impl Audiences {
 
     /// How many audiences there have ever been at a time.
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.sent_ns.len()
     }
 }

@@ -128,6 +128,7 @@ impl<I: Io> Shard<I> {
         let (now_ns, place) = (self.turn.now_ns, self.turn.ring_position);
         let client = self.clients[slot as usize].as_mut().expect("only clients join");
         let catch_up = client.catch_up.take().expect("only those who were out join");
+        self.catching_up -= 1;
         let audience = client.audience;
         client.place = self.audiences.join(audience, slot, now_ns);
         // It was not asked anything while it was out; that it took what it was owed is a sign of life.

@@ -129,9 +129,8 @@ impl<I: Io> Shard<I> {
     }
 
     fn set_levels(&mut self) {
-        let catching_up = self.clients.iter().flatten().filter(|client| client.catch_up.is_some()).count();
         self.counters.set(Counter::Clients, self.clients_len as u64);
         self.counters.set(Counter::Audiences, self.interest.audiences() as u64);
-        self.counters.set(Counter::CatchingUp, catching_up as u64);
+        self.counters.set(Counter::CatchingUp, self.catching_up as u64);
     }
 }

@@ -26,6 +26,7 @@ mod dispatch;
 mod housekeeping;
 pub mod interest;
 mod packets;
+mod pages;
 mod request;
 mod sweep;
 
@@ -38,6 +39,7 @@ use self::audience::Audiences;
 use self::client::{ABSENT, Allowance, CatchUp, Client, Ending, LogMark, StateMark, StatePass};
 use self::conflate::Conflator;
 use self::interest::Interest;
+use self::pages::Pages;
 use crate::io::{Completion, Completions, Io, Seat, Short};
 use crate::market::{Directory, LastValues};
 use crate::ring;
@@ -173,8 +175,10 @@ pub struct Shard<I: Io> {
     interest: Interest,
     audiences: Audiences,
     conflator: Conflator,
-    clients: Vec<Option<Client>>,
+    clients: Pages<Option<Client>>,
     clients_len: usize,
+    /// Clients that have a [`CatchUp`].
+    catching_up: usize,
     fresh: HashMap<u32, Fresh, RandomState>,
     /// Clients to be served in the catch-up phase.
     waiting: VecDeque<u32>,
@@ -204,8 +208,9 @@ impl<I: Io> Shard<I> {
             interest: Interest::default(),
             audiences: Audiences::default(),
             conflator: Conflator::default(),
-            clients: Vec::new(),
+            clients: Pages::default(),
             clients_len: 0,
+            catching_up: 0,
             fresh: HashMap::default(),
             waiting: VecDeque::new(),
             held: Vec::new(),
@@ -237,9 +242,7 @@ impl<I: Io> Shard<I> {
     /// client has sent beyond its request.
     pub fn open(&mut self, seat: Seat, upgrade: &[u8], input: &[u8], now_ns: u64) {
         let slot = seat.slot as usize;
-        if self.clients.len() <= slot {
-            self.clients.resize_with(slot + 1, || None);
-        }
+        self.clients.grow(slot + 1);
         assert!(self.clients[slot].is_none(), "seat {slot} has a client already");
         let audience = self.interest.enter();
         self.audiences.grow(self.interest.audience_ids());
@@ -371,6 +374,7 @@ impl<I: Io> Shard<I> {
         }
         let client = self.clients[slot as usize].as_mut().expect("looked up above");
         client.catch_up.get_or_insert_with(|| {
+            self.catching_up += 1;
             Box::new(CatchUp {
                 tail: bytes::Bytes::new(),
                 control: Vec::new(),
@@ -414,6 +418,7 @@ impl<I: Io> Shard<I> {
         {
             self.clients[moved as usize].as_mut().expect("members are clients").place = client.place;
         }
+        self.catching_up -= usize::from(client.catch_up.is_some());
         self.interest.leave(client.audience);
         self.fresh.remove(&slot);
         self.io.close(client.seat);

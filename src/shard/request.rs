@@ -390,7 +390,7 @@ impl<I: Io> Shard<I> {
             self.drop_client(slot);
             return;
         }
-        client.catch_up = None;
+        self.catching_up -= usize::from(client.catch_up.take().is_some());
         client.ending = Ending::Lingering { until_ns };
         // A parser that met a violation must not go on; what comes is only looked through for a close frame.
         client.session = Session::new(Role::Server);
