@@ -10,6 +10,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::market::directory::{DefineError, Directory};
 use crate::market::last_value::LastValues;
 use crate::market::record::{self, Channel, Gap, Header, Kind, flags};
@@ -40,7 +42,7 @@ pub struct Sequencer {
     /// For each core, the next instrument of its resynchronisation.
     resyncs: Vec<Option<u32>>,
     /// Per source: local instrument id → id of the epoch, 0 where unknown.
-    sources: HashMap<SourceId, Vec<u32>>,
+    sources: HashMap<SourceId, Vec<u32>, RandomState>,
     position: u64,
     counters: Counters,
     scratch: Vec<u8>,
@@ -55,7 +57,7 @@ impl Sequencer {
             values: LastValues::default(),
             resyncs: vec![None; rings.len()],
             rings,
-            sources: HashMap::new(),
+            sources: HashMap::default(),
             position: 0,
             counters: Counters::default(),
             scratch: Vec::new(),

@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
+use thread_priority::{RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
 use super::client::ClientError;
 use super::job::Published;
@@ -224,11 +225,16 @@ impl Publishing {
     }
 }
 
-/// A late publisher is the first thing that spoils a measurement: it goes before the readers where that is permitted.
+/// A late publisher is the first thing that spoils a measurement: it goes before the readers, by the real-time scheduler
+/// where that is permitted (it sleeps nearly always), else by a better nice value.
 fn prefer_this_thread() {
     const NICE: i32 = -10;
     const SLACK_NS: u64 = 1;
-    let _ = rustix::process::setpriority_process(None, NICE);
+    let realtime = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let own = thread_priority::thread_native_id();
+    if thread_priority::set_thread_priority_and_policy(own, ThreadPriority::Min, realtime).is_err() {
+        let _ = rustix::process::setpriority_process(None, NICE);
+    }
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(SLACK_NS));
 }
 
