@@ -1,74 +1,146 @@
-//! What the codec costs: small client frames, unmasking, headers.
+//! What the codec costs: client frames whole, in pieces and in fragments, control frames, unmasking, headers.
 //!
 //! Method: criterion, one thread, hot caches, no socket. A client's requests are unmasked in place, so each round gets
-//! a fresh copy; `copy` is the cost of that copy alone, the floor under `parse`. Not measured: what the server does
-//! with a request, and what the kernel takes to deliver it.
+//! a fresh copy; `copy` is the cost of that copy alone, the floor under `parse`. Unmasking goes over the same bytes
+//! again and again, and its floor is to turn every bit of them. How many events a stream holds is checked before it is
+//! measured. Not measured: what the server does with a request, and what the kernel takes to deliver it.
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use tickcast::ws::frame::{Opcode, encode_header, mask, push_masked_frame};
-use tickcast::ws::{Event, Limits, Role, Session};
+use tickcast::ws::{CloseCode, Limits, Role, Session};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const LIMITS: Limits = Limits { message_bytes_max: 64 * 1024 };
 const FRAMES: usize = 1000;
+const SUBSCRIBE: &str = r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["BTC-USD","ETH-*"]}"#;
 
 /// A client's requests, one frame each.
-fn requests(text: &str) -> Vec<u8> {
+fn requests(frames: usize, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut stream = Vec::new();
-    for _ in 0..FRAMES {
-        push_masked_frame(Opcode::Text, text.as_bytes(), KEY, &mut stream);
+    for _ in 0..frames {
+        push_masked_frame(opcode, payload, KEY, &mut stream);
     }
     stream
 }
 
-/// Bytes of all text in `input`.
-fn parse(session: &mut Session, input: &mut [u8]) -> usize {
-    let (mut consumed, mut text_bytes) = (0, 0);
-    while let Some(event) = session.next(&LIMITS, input, &mut consumed).expect("the stream is good") {
-        if let Event::Text(text) = event {
-            text_bytes += black_box(text).len();
+/// The same message again and again, each time in fragments of so many bytes.
+fn fragmented(frames: usize, text: &str, fragment_bytes: usize) -> Vec<u8> {
+    let fragments = text.len().div_ceil(fragment_bytes);
+    let mut stream = Vec::new();
+    for _ in 0..frames {
+        for (index, fragment) in text.as_bytes().chunks(fragment_bytes).enumerate() {
+            let start = stream.len();
+            let opcode = if index == 0 { Opcode::Text } else { Opcode::Continuation };
+            push_masked_frame(opcode, fragment, KEY, &mut stream);
+            if index + 1 < fragments {
+                // The first bit says that the message ends here.
+                stream[start] &= 0x7F;
+            }
         }
     }
-    text_bytes
+    stream
 }
 
-fn small_text_frames(criterion: &mut Criterion) {
-    let subscribe = r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["BTC-USD","ETH-*"]}"#;
-    for (name, text) in [("ping of 20 bytes", r#"{"op":"ping","id":4}"#), ("subscribe of 84 bytes", subscribe)] {
-        let stream = requests(text);
+/// How many events `input` holds.
+fn parse(session: &mut Session, input: &mut [u8]) -> usize {
+    let (mut consumed, mut events) = (0, 0);
+    while let Some(event) = session.next(&LIMITS, input, &mut consumed).expect("the stream is good") {
+        black_box(event);
+        events += 1;
+    }
+    events
+}
+
+/// Measures `parse_all` over a stream that holds so many events, and the copy that each round begins with.
+fn measure(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    (copy, parse): (&str, &str),
+    (stream, events): (&[u8], usize),
+    mut parse_all: impl FnMut(&mut [u8]) -> usize,
+) {
+    let mut input = stream.to_vec();
+    assert_eq!(parse_all(&mut input), events, "{parse}: what was sent arrives");
+    group.throughput(Throughput::Elements(events as u64));
+    group.bench_function(copy, |bencher| {
+        bencher.iter(|| black_box(&mut input).copy_from_slice(black_box(stream)));
+    });
+    group.bench_function(parse, |bencher| {
+        bencher.iter(|| {
+            input.copy_from_slice(stream);
+            parse_all(&mut input)
+        });
+    });
+}
+
+fn text_frames(criterion: &mut Criterion) {
+    let (line, long) = ("x".repeat(100), "x".repeat(64 * 1024));
+    let sizes: [(&str, &str, usize); 4] = [
+        ("ping of 20 bytes", r#"{"op":"ping","id":4}"#, FRAMES),
+        ("subscribe of 84 bytes", SUBSCRIBE, FRAMES),
+        ("text of 100 bytes", &line, FRAMES),
+        ("text of 64 KiB", &long, 1),
+    ];
+    for (name, text, frames) in sizes {
+        let stream = requests(frames, Opcode::Text, text.as_bytes());
         let mut group = criterion.benchmark_group(name);
-        group.throughput(Throughput::Elements(FRAMES as u64));
-        group.bench_function("copy", |bencher| {
-            let mut input = stream.clone();
-            bencher.iter(|| black_box(&mut input).copy_from_slice(black_box(&stream)));
-        });
-        group.bench_function("parse", |bencher| {
-            let mut session = Session::new(Role::Server);
-            let mut input = stream.clone();
-            bencher.iter(|| {
-                input.copy_from_slice(&stream);
-                parse(&mut session, &mut input)
-            });
-        });
-        group.bench_function("parse in pieces of 100 bytes", |bencher| {
-            let mut session = Session::new(Role::Server);
-            let mut input = stream.clone();
-            bencher.iter(|| {
-                input.copy_from_slice(&stream);
-                input.chunks_mut(100).map(|piece| parse(&mut session, piece)).sum::<usize>()
-            });
-        });
+        let mut session = Session::new(Role::Server);
+        measure(&mut group, ("copy", "parse"), (&stream, frames), |input| parse(&mut session, input));
         group.finish();
     }
 }
 
+/// What TCP or the client has cut: the same message of 84 bytes.
+fn cut_messages(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("subscribe of 84 bytes");
+    let whole = requests(FRAMES, Opcode::Text, SUBSCRIBE.as_bytes());
+    for (name, piece_bytes) in [("in pieces of 100 bytes", 100), ("in single bytes", 1)] {
+        let (copy, parse_name) = (format!("copy, then {name}"), format!("parse {name}"));
+        let mut session = Session::new(Role::Server);
+        measure(&mut group, (&copy, &parse_name), (&whole, FRAMES), |input| {
+            input.chunks_mut(piece_bytes).map(|piece| parse(&mut session, piece)).sum()
+        });
+    }
+    for fragment_bytes in [42, 8] {
+        let stream = fragmented(FRAMES, SUBSCRIBE, fragment_bytes);
+        let name = format!("fragments of {fragment_bytes} bytes");
+        let mut session = Session::new(Role::Server);
+        measure(&mut group, (&format!("copy {name}"), &format!("parse {name}")), (&stream, FRAMES), |input| {
+            parse(&mut session, input)
+        });
+    }
+    group.finish();
+}
+
+/// A ping and a pong as browsers send them, and a close, the last that a session takes: each has a session of its own.
+fn control_frames(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("control frame");
+    for (name, opcode, payload) in [("ping", Opcode::Ping, b"tick"), ("pong", Opcode::Pong, b"tick")] {
+        let stream = requests(FRAMES, opcode, payload);
+        let mut session = Session::new(Role::Server);
+        let names = (format!("copy/{name} of 4 bytes"), format!("parse/{name} of 4 bytes"));
+        measure(&mut group, (&names.0, &names.1), (&stream, FRAMES), |input| parse(&mut session, input));
+    }
+    let mut payload = CloseCode::GOING_AWAY.0.to_be_bytes().to_vec();
+    payload.extend_from_slice(b"the page was left");
+    let stream = requests(FRAMES, Opcode::Close, &payload);
+    let close_bytes = stream.len() / FRAMES;
+    measure(&mut group, ("copy/close with a reason", "parse/close with a reason"), (&stream, FRAMES), |input| {
+        input.chunks_mut(close_bytes).map(|close| parse(&mut Session::new(Role::Server), close)).sum()
+    });
+    group.finish();
+}
+
 fn unmask(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("unmask");
-    for bytes in [16, 100, 64 * 1024] {
-        let mut payload = vec![0xA5; bytes];
+    for bytes in [20, 84, 100, 64 * 1024] {
+        let mut payload = vec![0xA5u8; bytes];
         group.throughput(Throughput::Bytes(bytes as u64));
+        group.bench_function(format!("floor: turn the bits of {bytes} bytes"), |bencher| {
+            bencher.iter(|| black_box(&mut payload).iter_mut().for_each(|byte| *byte = !*byte));
+        });
         group.bench_function(format!("{bytes} bytes"), |bencher| {
             bencher.iter(|| mask(black_box(KEY), black_box(0), black_box(&mut payload)));
         });
@@ -87,5 +159,5 @@ fn headers(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, small_text_frames, unmask, headers);
+criterion_group!(benches, text_frames, cut_messages, control_frames, unmask, headers);
 criterion_main!(benches);

@@ -1,0 +1,165 @@
+//! What a delivery costs as instructions of user space: a figure that a busy machine does not move.
+//!
+//! Method: started by `cargo bench`, the program runs itself under `valgrind --tool=callgrind`, which counts. Each shape
+//! is a node of `node/`, a real sequencer, ring and shard above a kernel that takes everything, and runs twice, with
+//! different numbers of sweeps. Counted is `measured_sweeps` alone and what it calls; the difference of the two runs
+//! leaves out what first sweeps do once, like growing vectors. A figure is that difference by the difference in sweeps,
+//! in sends (one for a client and sweep), in records delivered (one in a send to one client). Before the runs with
+//! clients stand those without, the floor: the same quotes are numbered, written to the ring and drained.
+//!
+//! Runs of one build print the same figures, whatever else the machine does. Another compiler, profile or C library
+//! (which picks its copying by the processor) changes them, so that only those of one machine compare.
+//!
+//! Not measured: time. Instructions that wait for memory count as much as others, and the kernel's, which are most of
+//! what a send costs, not at all.
+
+mod node;
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use self::node::shapes::{Sent, Shape};
+
+/// Sweeps of the two runs. A shape's stride has visited its symbols evenly after ten.
+const SWEEPS: [u32; 2] = [10, 30];
+/// First argument of the program that runs under valgrind; shape and sweeps follow.
+const COUNTED: &str = "counted";
+
+struct Workload {
+    name: &'static str,
+    make: fn() -> Shape,
+}
+
+const WORKLOADS: [Workload; 7] = [
+    Workload { name: "floor: no client, 1 quote a sweep", make: || Shape::one_audience(0, 1) },
+    Workload { name: "floor: no client, 100 quotes a sweep", make: || Shape::one_audience(0, 100) },
+    Workload { name: "floor: no client, 1,000 quotes a sweep", make: || Shape::one_audience(0, 1_000) },
+    Workload { name: "one audience of 10,000, 1 quote a sweep", make: || Shape::one_audience(10_000, 1) },
+    Workload { name: "one audience of 10,000, 100 quotes a sweep", make: || Shape::one_audience(10_000, 100) },
+    Workload {
+        name: "5,000 watchlists of 50 of 1,000, 100 quotes a sweep",
+        make: || Shape::watchlists(5_000, 50, 1_000, 100),
+    },
+    Workload {
+        name: "10,000 clients with a symbol each, 1,000 quotes a sweep",
+        make: || Shape::one_symbol_each(10_000, 10_000, 1_000),
+    },
+];
+
+/// What was counted in one run, or in the difference of two.
+struct Count {
+    sweeps: u64,
+    instructions: u64,
+    sent: Sent,
+}
+
+impl Count {
+    fn less(&self, fewer: &Self) -> Self {
+        let sent = Sent { sends: self.sent.sends - fewer.sent.sends, records: self.sent.records - fewer.sent.records };
+        let instructions = self.instructions - fewer.instructions;
+        Self { sweeps: self.sweeps - fewer.sweeps, instructions, sent }
+    }
+
+    fn row(&self, name: &str) -> String {
+        let by = |amount: u64, digits: usize| match amount {
+            0 => "".to_owned(),
+            _ => format!("{:.digits$}", self.instructions as f64 / amount as f64),
+        };
+        let Sent { sends, records } = self.sent;
+        format!("| {name} | {} | {} | {} |", by(self.sweeps, 0), by(sends, 1), by(records, 1))
+    }
+}
+
+/// What callgrind counts: it knows the function by its name.
+#[inline(never)]
+fn measured_sweeps(shape: &mut Shape, sweeps: u32) {
+    for _ in 0..sweeps {
+        shape.sweep();
+    }
+}
+
+/// Under valgrind: sweeps, and tells on the standard output what was sent.
+fn run_counted(arguments: &[String]) -> Option<()> {
+    let [shape, sweeps] = arguments else { return None };
+    let workload = WORKLOADS.get(shape.parse::<usize>().ok()?)?;
+    let sweeps = sweeps.parse().ok()?;
+    let sent = (workload.make)().sent_by(|shape| measured_sweeps(shape, sweeps));
+    println!("{} {}", sent.sends, sent.records);
+    Some(())
+}
+
+/// One run under valgrind; an error says what was wrong.
+fn count(shape: usize, sweeps: u32, folder: &Path) -> Result<Count, String> {
+    let counts = folder.join(format!("{shape}-{sweeps}"));
+    let program = std::env::current_exe().map_err(|error| format!("the program does not find itself: {error}"))?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--quiet", "--toggle-collect=*measured_sweeps*"])
+        .arg([OsStr::new("--callgrind-out-file="), counts.as_os_str()].join(OsStr::new("")))
+        .arg(program)
+        .args([COUNTED, &shape.to_string(), &sweeps.to_string()])
+        .output()
+        .map_err(|error| format!("valgrind does not start: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        return Err(format!(
+            "valgrind ended with {}: {said}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ));
+    }
+    let sent = said
+        .trim()
+        .split_once(' ')
+        .and_then(|(sends, records)| Some(Sent { sends: sends.parse().ok()?, records: records.parse().ok()? }));
+    let sent = sent.ok_or_else(|| format!("instead of sends and records the run said {said:?}"))?;
+    let profile = std::fs::read_to_string(&counts).map_err(|error| format!("callgrind wrote no counts: {error}"))?;
+    let instructions = profile.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+    let instructions = instructions.filter(|counted| *counted > 0).ok_or(
+        "callgrind counted nothing: it has not found the function `measured_sweeps`, was the program stripped?",
+    )?;
+    Ok(Count { sweeps: sweeps.into(), instructions, sent })
+}
+
+/// Runs the shapes whose names hold one of `wanted`, or all, and prints the table.
+fn print_table(wanted: &[String]) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| format!("there is no place for callgrind's counts: {error}"))?;
+    println!("| shape | instructions a sweep | a send | a record delivered |\n|---|---|---|---|");
+    for (shape, Workload { name, .. }) in WORKLOADS.iter().enumerate() {
+        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part)) {
+            continue;
+        }
+        let [fewer, more] = SWEEPS.map(|sweeps| count(shape, sweeps, folder.path()));
+        let (fewer, more) = (fewer?, more?);
+        let difference = more.less(&fewer);
+        if !name.starts_with("floor") && (difference.sent.sends == 0 || difference.sent.records == 0) {
+            return Err(format!("{name}: nobody was sent anything"));
+        }
+        println!("{}", difference.row(name));
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((COUNTED, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        run_counted(rest).expect("the number of a shape and of sweeps follow");
+        return ExitCode::SUCCESS;
+    }
+    let absent = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
+    if Command::new("valgrind").arg("--version").output().is_err_and(|error| absent(&error)) {
+        // No failure: the other benches, which `cargo bench` runs in the same go, need no valgrind.
+        eprintln!("instructions: left out, as there is no valgrind here; `apt-get install valgrind` brings it");
+        return ExitCode::SUCCESS;
+    }
+    // What cargo and criterion are told, like `--bench`, is not for this program.
+    let wanted: Vec<String> = arguments.into_iter().filter(|argument| !argument.starts_with('-')).collect();
+    match print_table(&wanted) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("instructions: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

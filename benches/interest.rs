@@ -1,0 +1,298 @@
+//! What it costs to keep who wants what: subscribing, changing, leaving, and finding the audiences of a record.
+//!
+//! Method: one thread, the room `shard::interest` alone, quotes only. In the room stand 10,000 instruments and 10,000
+//! audiences of ten symbols each, so that tables have their size and caches their share of misses. Requests are timed
+//! in batches of a thousand clients that came in before and go afterwards, outside of the time; every client's set is
+//! then counted. The floor of subscribing pushes the same keys into a vector and the client into as many lists, and
+//! takes it out of them again; the floor of a match reads as many audience numbers from one list.
+//!
+//! Not measured: parsing the request and answering it (`shard.rs` has the whole), the members of an audience, and what
+//! is gathered for them.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rand::SeedableRng;
+use rand::seq::index::sample;
+use rand_pcg::Pcg64Mcg;
+use tickcast::market::Channel;
+use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
+use tickcast::wire::profile::Profile;
+
+const INSTRUMENTS: u32 = 10_000;
+const STANDING: u32 = 10_000;
+const BATCH: u32 = 1_000;
+/// Symbols of a long list.
+const MANY: u32 = 100;
+/// Whose list of [`MANY`] the standing audience of [`shared`] has: no client of a batch.
+const SHARED: u32 = 5_000;
+
+fn symbol(instrument: u32) -> String {
+    format!("S{instrument:05}")
+}
+
+fn key(target: Target) -> Key {
+    Key::new(target, Channel::Quote)
+}
+
+fn want(instrument: u32) -> Change {
+    Change::Want(key(Target::Instrument(instrument)), Profile::IMMEDIATE)
+}
+
+fn want_pattern(interest: &mut Interest, prefix: &str) -> Change {
+    Change::Want(key(Target::Pattern(interest.intern(prefix))), Profile::IMMEDIATE)
+}
+
+/// The symbol at this place of a client's list: scattered, and no two clients of a batch have the same list.
+fn scattered(client: u32, place: u32) -> u32 {
+    (client * 7 + place * 97) % INSTRUMENTS + 1
+}
+
+fn many(client: u32) -> Vec<Change> {
+    (0..MANY).map(|place| want(scattered(client, place))).collect()
+}
+
+fn with_instruments(instruments: u32) -> Interest {
+    let mut interest = Interest::default();
+    for id in 1..=instruments {
+        interest.add_instrument(id, &symbol(id));
+    }
+    interest
+}
+
+fn join(interest: &mut Interest, changes: &[Change]) -> AudienceId {
+    let audience = interest.enter();
+    interest.change(audience, changes)
+}
+
+/// The room with its instruments and standing audiences.
+fn room() -> Interest {
+    let mut interest = with_instruments(INSTRUMENTS);
+    let mut random = Pcg64Mcg::seed_from_u64(1);
+    for _ in 0..STANDING {
+        let watched = sample(&mut random, INSTRUMENTS as usize, 10);
+        join(&mut interest, &watched.iter().map(|index| want(index as u32 + 1)).collect::<Vec<_>>());
+    }
+    assert_eq!(interest.audiences(), STANDING as usize, "no two of the standing audiences are alike");
+    interest
+}
+
+/// The room, and in it an audience that many clients share.
+fn shared() -> Interest {
+    let mut interest = room();
+    join(&mut interest, &many(SHARED));
+    interest
+}
+
+/// A client of a batch, and what it is about to ask for.
+struct Staged {
+    audience: AudienceId,
+    changes: Vec<Change>,
+}
+
+impl Staged {
+    /// Comes in with this set, and will ask for these changes.
+    fn new(interest: &mut Interest, set: &[Change], changes: Vec<Change>) -> Self {
+        Self { audience: join(interest, set), changes }
+    }
+
+    fn subscribe(&self, interest: &mut Interest) -> AudienceId {
+        interest.change(self.audience, &self.changes)
+    }
+}
+
+/// The time in which as many clients do `work`, which returns their audience. All then leave, outside of the time.
+fn time_changes(
+    clients: u64,
+    interest: &mut Interest,
+    items_after: usize,
+    mut stage: impl FnMut(&mut Interest, u32) -> Staged,
+    mut work: impl FnMut(&mut Interest, u32, &Staged) -> AudienceId,
+) -> Duration {
+    let mut took = Duration::ZERO;
+    let mut left = clients;
+    while left > 0 {
+        let batch = left.min(BATCH.into()) as u32;
+        let mut staged: Vec<Staged> = (0..batch).map(|client| stage(interest, client)).collect();
+        let start = Instant::now();
+        for (client, staged) in (0..).zip(&mut staged) {
+            staged.audience = work(interest, client, staged);
+        }
+        took += start.elapsed();
+        for Staged { audience, .. } in staged {
+            assert_eq!(interest.items(audience), items_after, "a client's set after its request");
+            interest.leave(audience);
+        }
+        left -= u64::from(batch);
+    }
+    took
+}
+
+/// The time in which as many clients leave, each with such a set.
+fn time_leaving(clients: u64, interest: &mut Interest, set: impl Fn(u32) -> Vec<Change>) -> Duration {
+    let mut took = Duration::ZERO;
+    let mut left = clients;
+    while left > 0 {
+        let batch = left.min(BATCH.into()) as u32;
+        let audiences: Vec<AudienceId> = (0..batch).map(|client| join(interest, &set(client))).collect();
+        let standing = interest.audiences();
+        let start = Instant::now();
+        audiences.into_iter().for_each(|audience| interest.leave(audience));
+        took += start.elapsed();
+        assert!(interest.audiences() <= standing, "who leaves makes no audience");
+        left -= u64::from(batch);
+    }
+    took
+}
+
+fn subscribing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("interest/subscribe");
+    for (name, symbols) in [("one symbol", 1), ("100 symbols", MANY)] {
+        let mut lists = vec![Vec::<AudienceId>::with_capacity(64); INSTRUMENTS as usize];
+        group.bench_function(BenchmarkId::new("floor: push", name), |bencher| {
+            let wanted: Vec<u32> = (0..symbols).map(|place| scattered(SHARED, place) - 1).collect();
+            bencher.iter(|| {
+                let mut keys = Vec::new();
+                for instrument in black_box(&wanted) {
+                    keys.push(u64::from(*instrument));
+                    lists[*instrument as usize].push(black_box(7));
+                }
+                for instrument in &wanted {
+                    lists[*instrument as usize].pop();
+                }
+                keys
+            });
+        });
+        group.bench_function(BenchmarkId::new("a set of its own", name), |bencher| {
+            let mut interest = room();
+            let stage = |interest: &mut Interest, client| {
+                Staged::new(interest, &[], many(client).into_iter().take(symbols as usize).collect())
+            };
+            bencher.iter_custom(|clients| {
+                let work = |interest: &mut Interest, _, staged: &Staged| staged.subscribe(interest);
+                time_changes(clients, &mut interest, symbols as usize, stage, work)
+            });
+        });
+    }
+    group.bench_function("a set that others have/100 symbols", |bencher| {
+        let mut interest = shared();
+        let stage = |interest: &mut Interest, _| Staged::new(interest, &[], many(SHARED));
+        bencher.iter_custom(|clients| {
+            let work = |interest: &mut Interest, _, staged: &Staged| staged.subscribe(interest);
+            time_changes(clients, &mut interest, MANY as usize, stage, work)
+        });
+    });
+    // A pattern is looked up or made with the request, and the set of those who come later is an existing one.
+    for (name, prefixes) in
+        [("a pattern that others have", 1), ("a pattern of its own, which covers one symbol", BATCH)]
+    {
+        group.bench_function(name, |bencher| {
+            let mut interest = room();
+            let prefixes: Vec<String> = (1..=prefixes).map(symbol).collect();
+            let common = want_pattern(&mut interest, "S0");
+            join(&mut interest, &[common]);
+            let prefix = |client: u32| if prefixes.len() == 1 { "S0" } else { &prefixes[client as usize] };
+            bencher.iter_custom(|clients| {
+                let work = |interest: &mut Interest, client, staged: &Staged| {
+                    let change = want_pattern(interest, prefix(client));
+                    interest.change(staged.audience, &[change])
+                };
+                time_changes(clients, &mut interest, 1, |interest, _| Staged::new(interest, &[], vec![]), work)
+            });
+        });
+    }
+    group.finish();
+}
+
+fn changing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("interest/change");
+    let work = |interest: &mut Interest, _, staged: &Staged| staged.subscribe(interest);
+    group.bench_function("one of 100 symbols for another, alone in its audience", |bencher| {
+        let mut interest = room();
+        let stage = |interest: &mut Interest, client| {
+            let old = Change::Drop(key(Target::Instrument(scattered(client, 0))));
+            Staged::new(interest, &many(client), vec![old, want(scattered(client, MANY))])
+        };
+        bencher.iter_custom(|clients| time_changes(clients, &mut interest, MANY as usize, stage, work));
+    });
+    group.bench_function("one symbol more than the 100 that others have, too", |bencher| {
+        let mut interest = shared();
+        let had: Vec<u32> = (0..MANY).map(|place| scattered(SHARED, place)).collect();
+        let others: Vec<u32> = (1..=INSTRUMENTS).filter(|id| !had.contains(id)).collect();
+        let stage =
+            |interest: &mut Interest, client| Staged::new(interest, &many(SHARED), vec![want(others[client as usize])]);
+        bencher.iter_custom(|clients| time_changes(clients, &mut interest, MANY as usize + 1, stage, work));
+    });
+    group.finish();
+}
+
+fn leaving(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("interest/leave");
+    group.bench_function("the only one with its one symbol", |bencher| {
+        let mut interest = room();
+        bencher.iter_custom(|clients| time_leaving(clients, &mut interest, |client| vec![want(scattered(client, 0))]));
+        assert_eq!(interest.audiences(), STANDING as usize, "audiences without clients are dissolved");
+    });
+    group.bench_function("the only one with its 100 symbols", |bencher| {
+        let mut interest = room();
+        bencher.iter_custom(|clients| time_leaving(clients, &mut interest, many));
+        assert_eq!(interest.audiences(), STANDING as usize, "audiences without clients are dissolved");
+    });
+    group.bench_function("one of many with the same 100 symbols", |bencher| {
+        let mut interest = shared();
+        bencher.iter_custom(|clients| time_leaving(clients, &mut interest, |_| many(SHARED)));
+        assert_eq!(interest.audiences(), STANDING as usize + 1, "who stays keeps the audience");
+    });
+    group.finish();
+}
+
+/// A room in which as many audiences want instrument 7, by its name, by patterns, or both, and a symbol of their own.
+fn watched(audiences: u32, by_name: bool, prefixes: &[&str]) -> Interest {
+    let mut interest = with_instruments(2 * INSTRUMENTS);
+    for client in 0..audiences {
+        let mut set = vec![want(INSTRUMENTS + client + 1)];
+        set.extend(by_name.then(|| want(7)));
+        set.extend(prefixes.iter().map(|prefix| want_pattern(&mut interest, prefix)));
+        join(&mut interest, &set);
+    }
+    assert_eq!(interest.audiences(), audiences as usize, "every audience has its own set");
+    interest
+}
+
+fn matching(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("interest/match");
+    let ways: [(&str, bool, &[&str]); 3] = [
+        ("by name", true, &[]),
+        ("by two patterns that overlap", false, &["S", "S00"]),
+        ("by name and two patterns", true, &["S", "S00"]),
+    ];
+    for audiences in [1, 250, 10_000] {
+        group.throughput(Throughput::Elements(audiences.into()));
+        group.bench_function(BenchmarkId::new("floor: one list", audiences), |bencher| {
+            let list: Vec<AudienceId> = (0..audiences).collect();
+            bencher.iter(|| {
+                for audience in black_box(&list) {
+                    black_box(*audience);
+                }
+            });
+        });
+        for (name, by_name, prefixes) in ways {
+            group.bench_function(BenchmarkId::new(name, audiences), |bencher| {
+                let interest = watched(audiences, by_name, prefixes);
+                let mut count = 0;
+                interest.each_watcher(7, Channel::Quote, Profile::IMMEDIATE, |_| count += 1);
+                assert_eq!(count, audiences, "every audience once, however many of its items cover the record");
+                bencher.iter(|| {
+                    interest.each_watcher(black_box(7), Channel::Quote, Profile::IMMEDIATE, |audience| {
+                        black_box(audience);
+                    });
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, subscribing, changing, leaving, matching);
+criterion_main!(benches);

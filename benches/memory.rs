@@ -1,0 +1,111 @@
+//! What a client takes of the process's memory, above the kernel.
+//!
+//! Method: a node of `node/`, a real sequencer, ring and shard above a kernel that takes everything, gets its clients in
+//! waves and sweeps once; then `/proc/self/statm` says how much is resident. The same node without clients is the base:
+//! ring, directory, last values. The difference by the number of clients is the figure. Each node has a process of its
+//! own, as what an earlier one gave back would hide what the next one takes, and the server's allocator, mimalloc, told
+//! to give freed pages back at once. The floor beside it is what a client takes in a list of sends, without which no
+//! sweep goes out.
+//!
+//! Not measured: the kernel's memory of a socket, which is more; clients that are owed something; fragmentation by weeks
+//! of coming and going.
+
+mod node;
+
+use std::process::{Command, ExitCode};
+
+use tickcast::io::Send;
+
+use self::node::shapes::Shape;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// First argument of the process that has the node; shape and number of clients follow.
+const RESIDENT: &str = "resident";
+
+struct Population {
+    name: &'static str,
+    clients: u32,
+    make: fn(u32) -> Shape,
+}
+
+const POPULATIONS: [Population; 3] = [
+    Population {
+        name: "1,000,000 clients, one audience",
+        clients: 1_000_000,
+        make: |clients| Shape::one_audience(clients, 1),
+    },
+    Population {
+        name: "100,000 clients, a watchlist of 10 of 10,000 each",
+        clients: 100_000,
+        make: |clients| Shape::watchlists(clients, 10, 10_000, 1_000),
+    },
+    Population {
+        name: "100,000 clients, a symbol of its own each",
+        clients: 100_000,
+        make: |clients| Shape::one_symbol_each(clients, 100_000, 100_000),
+    },
+];
+
+/// Resident bytes of this process, and the sends of its sweep.
+fn print_resident(arguments: &[String]) -> Option<()> {
+    let [population, clients] = arguments else { return None };
+    let population = POPULATIONS.get(population.parse::<usize>().ok()?)?;
+    let mut shape = (population.make)(clients.parse().ok()?);
+    let sends = shape.sent_by(Shape::sweep).sends;
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    // proc(5): the second number is the resident pages.
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    println!("{} {sends}", pages * rustix::param::page_size() as u64);
+    Some(())
+}
+
+/// Resident bytes and sends of a process with so many clients; an error says what was wrong.
+fn resident(population: usize, clients: u32) -> Result<(u64, u64), String> {
+    let program = std::env::current_exe().map_err(|error| format!("the program does not find itself: {error}"))?;
+    let output = Command::new(program)
+        .args([RESIDENT, &population.to_string(), &clients.to_string()])
+        // Milliseconds that freed pages stay resident. What the set-up freed would be counted with the base, and hide
+        // what the clients take of it.
+        .env("MIMALLOC_PURGE_DELAY", "0")
+        .output()
+        .map_err(|error| format!("the program does not start a second time: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let numbers = said.trim().split_once(' ');
+    numbers.and_then(|(bytes, sends)| Some((bytes.parse().ok()?, sends.parse().ok()?))).ok_or_else(|| {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        format!("instead of bytes and sends the process with {clients} clients said {said:?}: {errors}")
+    })
+}
+
+fn print_table() -> Result<(), String> {
+    println!("| population | bytes a client | of them the floor, its send | all clients |\n|---|---|---|---|");
+    for (index, Population { name, clients, .. }) in POPULATIONS.iter().enumerate() {
+        let (base, _) = resident(index, 0)?;
+        let (with_clients, sends) = resident(index, *clients)?;
+        if sends < u64::from(*clients) / 2 {
+            return Err(format!("{name}: only {sends} were sent what most of them want"));
+        }
+        let grown = with_clients.saturating_sub(base);
+        let each = grown / u64::from(*clients);
+        println!("| {name} | {each} | {} | {} MiB |", size_of::<Send>(), grown >> 20);
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    // What cargo says, like `--bench`, is not for this program.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((RESIDENT, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        print_resident(rest).expect("the number of a population and of clients follow, and /proc is there");
+        return ExitCode::SUCCESS;
+    }
+    match print_table() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("memory: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

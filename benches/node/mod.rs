@@ -1,0 +1,135 @@
+//! A sequencer, its ring and a shard above a kernel that takes everything, for the benches of the fan-out.
+
+pub mod shapes;
+
+use std::hint::black_box;
+
+use tickcast::io::{Completion, Completions, Io, Seat, Send, Short};
+use tickcast::market::Instrument;
+use tickcast::market::record::{self, Header, Kind, Quote};
+use tickcast::ring::ring;
+use tickcast::sequencer::Sequencer;
+use tickcast::shard::{Settings, Shard};
+use tickcast::ws::frame::{Opcode, push_masked_frame};
+
+const RING_BYTES: usize = 64 << 20;
+const SWEEP_NS: u64 = 1_000;
+const START_NS: u64 = 1_763_700_000_000_000_000;
+/// Clients come in waves of this many, as no more come in a turn of a server: what one needs only while it is welcomed
+/// is used again by the next, and does not stay behind in the process.
+const WAVE: u32 = 1_000;
+
+/// A kernel that takes everything at once.
+#[derive(Default)]
+pub struct NullIo {
+    /// Input that the next reaps deliver.
+    pub inbox: Vec<(Seat, Vec<u8>)>,
+    pub sends: u64,
+}
+
+impl Io for NullIo {
+    fn send_batch(&mut self, bytes: &[u8], sends: &[Send], _short: &mut Vec<Short>) {
+        black_box(bytes);
+        self.sends += black_box(sends).len() as u64;
+    }
+
+    fn receive(&mut self, _seat: Seat) {}
+
+    fn want_writable(&mut self, _seat: Seat) {}
+
+    fn close(&mut self, seat: Seat) {
+        panic!("no client of a bench is to be closed, but {seat:?} is");
+    }
+
+    fn reap(&mut self, completions_max: usize, out: &mut Completions) {
+        let from = self.inbox.len().saturating_sub(completions_max);
+        for (seat, bytes) in self.inbox.drain(from..) {
+            let (start, len) = (out.input.len() as u32, bytes.len() as u32);
+            out.input.extend_from_slice(&bytes);
+            out.list.push(Completion::Received { seat, start, len, more: false });
+        }
+    }
+}
+
+pub fn symbol(instrument: u32) -> String {
+    format!("S{instrument:05}")
+}
+
+pub fn subscribe(symbols: &[String], conflate_ms: u32) -> Vec<u8> {
+    let names = serde_json::to_string(symbols).expect("names are text");
+    let request = format!(
+        r#"{{"op":"subscribe","id":1,"channels":["quote"],"symbols":{names},"conflate_ms":{conflate_ms},"snapshot":false}}"#
+    );
+    let mut frame = Vec::new();
+    push_masked_frame(Opcode::Text, request.as_bytes(), [1, 2, 3, 4], &mut frame);
+    frame
+}
+
+/// A sequencer, its ring, a shard, and the clock that they are told.
+pub struct Node {
+    sequencer: Sequencer,
+    pub shard: Shard<NullIo>,
+    pub now_ns: u64,
+    batch: Vec<u8>,
+    quotes: u64,
+}
+
+impl Node {
+    pub fn new(instruments: u32) -> Self {
+        let (writer, reader) = ring(RING_BYTES);
+        let never = u32::MAX;
+        let settings = Settings {
+            ping_interval_ms: never,
+            idle_timeout_ms: never,
+            slow_timeout_ms: never,
+            requests_per_s: 1_000_000,
+            turn_bytes_max: RING_BYTES,
+            ..Settings::default()
+        };
+        let mut node = Self {
+            sequencer: Sequencer::new(vec![writer], instruments as usize),
+            shard: Shard::new(settings, NullIo::default(), reader),
+            now_ns: START_NS,
+            batch: Vec::new(),
+            quotes: 0,
+        };
+        for id in 1..=instruments {
+            record::encode_definition(&Instrument::new(id, &symbol(id), "bench", -2, -2), &mut node.batch);
+        }
+        node.sweep();
+        node.settle();
+        node
+    }
+
+    /// As many clients, each with its own request.
+    pub fn with_clients(instruments: u32, clients: u32, mut request: impl FnMut(u32) -> Vec<u8>) -> Self {
+        let mut node = Self::new(instruments);
+        for slot in 0..clients {
+            node.shard.open(Seat { slot, generation: 0 }, &[], &request(slot), node.now_ns);
+            if (slot + 1).is_multiple_of(WAVE) {
+                node.settle();
+            }
+        }
+        node.settle();
+        node
+    }
+
+    pub fn quote(&mut self, instrument: u32) {
+        self.quotes += 1;
+        let px = 10_000 + (self.quotes % 100) as i64;
+        let quote = Quote { bid_px: px, bid_sz: 100, ask_px: px + 1, ask_sz: 200 };
+        quote.encode(&Header::of_feed(Kind::Quote, instrument, self.now_ns), &mut self.batch);
+    }
+
+    /// Sequences what has gathered and sends it out.
+    pub fn sweep(&mut self) {
+        self.now_ns += SWEEP_NS;
+        self.sequencer.accept(0, &mut self.batch, self.now_ns);
+        self.batch.clear();
+        self.shard.turn(self.now_ns);
+    }
+
+    pub fn settle(&mut self) {
+        while self.shard.turn(self.now_ns) || !self.shard.io().inbox.is_empty() {}
+    }
+}
