@@ -62,7 +62,7 @@ macro_rules! layer {
 layer! {
     /// Address and port to listen on [default: 127.0.0.1:9001]
     listen "TICKCAST_LISTEN" "ADDR:PORT" String;
-    /// Cores for shards, like `0,2-5`; the sequencer and the feeds run on the others [default: all but the first]
+    /// Cores for shards, like `0,2-5`; feeds and publishers have the others [default: all but the first]
     cores "TICKCAST_CORES" "LIST" String;
     /// Token that publishers present; without it `/v1/publish` is off
     publish_token "TICKCAST_PUBLISH_TOKEN" "TOKEN" String;
@@ -76,7 +76,7 @@ layer! {
     instruments_max "TICKCAST_INSTRUMENTS_MAX" "N" usize;
     /// Ring between the sequencer and a shard, and the shard's history, bytes, a power of two [default: 33554432]
     ring_bytes "TICKCAST_RING_BYTES" "BYTES" usize;
-    /// Kernel send buffer of a connection, bytes: what a stalled client can hold back [default: 262144]
+    /// Kernel send buffer of a connection, bytes: what a stalled client can hold back [default: 65536]
     send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
     /// Silence after which a subscriber gets a heartbeat, ms [default: 5000]
     heartbeat_ms "TICKCAST_HEARTBEAT_MS" "MS" u32;
@@ -128,7 +128,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Cores that run a shard each.
     pub cores: Vec<usize>,
-    /// Cores for the sequencer and the feeds: those without a shard, or all.
+    /// Cores for feeds and publishers: those without a shard, or all.
     pub other_cores: Vec<usize>,
     pub feeds: Vec<feed::Spec>,
     /// The feeds as they were given.
@@ -222,7 +222,7 @@ impl Config {
             publishers_max: within("publishers_max", layer.publishers_max, 64, 1, 4096)?,
             instruments_max: within("instruments_max", layer.instruments_max, 20_000, 1, 10_000_000)?,
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
-            send_buffer_bytes: within("send_buffer_bytes", layer.send_buffer_bytes, 256 << 10, 4096, 64 << 20)?,
+            send_buffer_bytes: within("send_buffer_bytes", layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20)?,
             upgrade_timeout_ms: within("upgrade_timeout_ms", layer.upgrade_timeout_ms, 10_000, 100, 600_000)?,
             drain_timeout_ms: within("drain_timeout_ms", layer.drain_timeout_ms, 2000, 0, 600_000)?,
             packet_bytes_max: within("packet_bytes_max", layer.packet_bytes_max, 16 << 20, 1024, 256 << 20)?,
@@ -245,7 +245,7 @@ impl Config {
         let seats = self.connections_max as usize;
         let lines = [
             ("listen", self.listen.to_string()),
-            ("cores", format!("{:?}, sequencer and feeds on {:?}", self.cores, self.other_cores)),
+            ("cores", format!("{:?}, feeds and publishers on {:?}", self.cores, self.other_cores)),
             ("feed", self.feed_texts.join(" ; ")),
             ("publish", if self.publish_token.is_some() { "on, with a token" } else { "off" }.to_owned()),
             ("publishers_max", format!("{}, a thread and some 400 KiB each", self.publishers_max)),

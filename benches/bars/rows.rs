@@ -55,8 +55,9 @@ pub struct Search {
 }
 
 /// The server on the core that is not the load's.
-const SERVER: Setup = Setup { program: Program::Server { cores: "0" }, args: &[], load: &["--load-cores", "1"] };
-const FLOOR: Setup = Setup { program: Program::Floor, args: &[], load: &["--load-cores", "1"] };
+const SERVER: Setup =
+    Setup { program: Program::Server { cores: "0" }, args: &[], load: &["--load-cores", "1"], small_pages: false };
+const FLOOR: Setup = Setup { program: Program::Floor, ..SERVER };
 
 const fn cpu(bar: f64) -> Check {
     Check { figure: "CPU a delivery", unit: Unit::Ns, read: |subject, _| subject.cpu_ns(), bar: Bar::Ratio(bar) }
@@ -129,7 +130,19 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "watchlists",
         what: "watchlists: 5,000 subscribers, 50 of 1,000 instruments each, 20,000 quotes a second",
-        load: &["--clients", "5000", "--shape", "random:50", "--instruments", "1000", "--publish", "20000"],
+        // Twenty at a time: one by one, the writes alone would take half of the load's core.
+        load: &[
+            "--clients",
+            "5000",
+            "--shape",
+            "random:50",
+            "--instruments",
+            "1000",
+            "--publish",
+            "20000",
+            "--burst",
+            "20",
+        ],
         subject: SERVER,
         reference: None,
         checks: &[
@@ -179,9 +192,9 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "memory",
-        what: "memory: 15,000 idle subscribers with one subscription each",
+        what: "memory: 15,000 idle subscribers with one subscription each, memory in small pages",
         load: &["--clients", "15000", "--channels", "quote", "--symbols", "L*"],
-        subject: SERVER,
+        subject: Setup { small_pages: true, ..SERVER },
         reference: None,
         checks: &[Check {
             figure: "memory a connection",
@@ -199,9 +212,14 @@ pub const ROWS: &[Row] = &[
         subject: Setup {
             args: &["--slow-timeout-ms", "600000", "--idle-timeout-ms", "600000"],
             load: &["--load-cores", "1", "--stalled", "10"],
+            small_pages: true,
             ..SERVER
         },
-        reference: Some(Setup { args: &["--slow-timeout-ms", "600000", "--idle-timeout-ms", "600000"], ..SERVER }),
+        reference: Some(Setup {
+            args: &["--slow-timeout-ms", "600000", "--idle-timeout-ms", "600000"],
+            small_pages: true,
+            ..SERVER
+        }),
         checks: &[
             p99(Bar::Ratio(1.2)),
             Check {

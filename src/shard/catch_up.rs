@@ -130,7 +130,7 @@ impl<I: Io> Shard<I> {
         let catch_up = client.catch_up.take().expect("only those who were out join");
         self.catching_up -= 1;
         let audience = client.audience;
-        client.place = self.audiences.join(audience, slot, now_ns);
+        client.place = self.audiences.join(audience, client.seat, now_ns);
         // It was not asked anything while it was out; that it took what it was owed is a sign of life.
         client.received_ns = client.received_ns.max(catch_up.progress_ns);
         // One that only had an answer has not had what waits for a tick.

@@ -5,7 +5,7 @@ use super::client::{ABSENT, Ending};
 use super::packets::{Packing, push_packets};
 use super::sweep::PORTION_BYTES;
 use super::{Shard, client};
-use crate::io::{Io, Seat, Send};
+use crate::io::{Io, Send};
 use crate::market::record;
 use crate::stats::Counter;
 use crate::wire::control::reply;
@@ -61,10 +61,8 @@ impl<I: Io> Shard<I> {
             let start = self.scratch.arena.len();
             push_packets(&packing, std::iter::once((position, heartbeat.as_slice())), &mut self.scratch.arena);
             let len = (self.scratch.arena.len() - start) as u32;
-            for slot in self.audiences.members(audience) {
-                let seat: Seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
-                self.scratch.sends.push(Send { seat, start: start as u32, len });
-            }
+            let send = |seat| Send { seat, start: start as u32, len };
+            self.scratch.sends.extend(self.audiences.members(audience).map(send));
             self.audiences.served(audience, self.turn.now_ns);
             self.counters.add(Counter::Heartbeats, self.audiences.members_len(audience) as u64);
             if self.scratch.arena.len() >= PORTION_BYTES {

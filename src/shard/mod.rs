@@ -153,7 +153,7 @@ struct Scratch {
     records: Vec<u8>,
     history: ring::Batch,
     /// Members of the audience being served that have had some of what gathered: up to which place, and who.
-    own: Vec<(u64, u32)>,
+    own: Vec<(u64, Seat)>,
 }
 
 /// Until when a client that joined amid an interval must not be sent merged values that it has had.
@@ -369,7 +369,7 @@ impl<I: Io> Shard<I> {
             let (audience, place) = (client.audience, client.place);
             client.place = ABSENT;
             if let Some(moved) = self.audiences.leave(audience, place) {
-                self.clients[moved as usize].as_mut().expect("members are clients").place = place;
+                self.clients[moved.slot as usize].as_mut().expect("members are clients").place = place;
             }
         }
         let client = self.clients[slot as usize].as_mut().expect("looked up above");
@@ -416,7 +416,7 @@ impl<I: Io> Shard<I> {
         if client.place != ABSENT
             && let Some(moved) = self.audiences.leave(client.audience, client.place)
         {
-            self.clients[moved as usize].as_mut().expect("members are clients").place = client.place;
+            self.clients[moved.slot as usize].as_mut().expect("members are clients").place = client.place;
         }
         self.catching_up -= usize::from(client.catch_up.is_some());
         self.interest.leave(client.audience);

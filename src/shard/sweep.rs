@@ -56,13 +56,10 @@ impl<I: Io> Shard<I> {
         let start = arena.len();
         let (_, count) = push_packets(&packing, gathered.iter().map(|number| turn.record(*number)), arena);
         let (start, len) = (start as u32, (arena.len() - start) as u32);
-        for slot in self.audiences.members(audience) {
-            match self.fresh.get(&slot).filter(|fresh| oldest <= fresh.place) {
-                Some(fresh) => self.scratch.own.push((fresh.place, slot)),
-                None => {
-                    let seat = self.clients[slot as usize].as_ref().expect("members are clients").seat;
-                    self.scratch.sends.push(Send { seat, start, len });
-                }
+        for seat in self.audiences.members(audience) {
+            match self.fresh.get(&seat.slot).filter(|fresh| oldest <= fresh.place) {
+                Some(fresh) => self.scratch.own.push((fresh.place, seat)),
+                None => self.scratch.sends.push(Send { seat, start, len }),
             }
         }
         self.make_own_sends(audience, &packing);
@@ -86,10 +83,7 @@ impl<I: Io> Shard<I> {
             let start = self.scratch.arena.len();
             push_packets(packing, news, &mut self.scratch.arena);
             let (start, len) = (start as u32, (self.scratch.arena.len() - start) as u32);
-            for (_, slot) in same {
-                let seat = self.clients[*slot as usize].as_ref().expect("members are clients").seat;
-                self.scratch.sends.push(Send { seat, start, len });
-            }
+            self.scratch.sends.extend(same.iter().map(|(_, seat)| Send { seat: *seat, start, len }));
         }
         own.clear();
         self.scratch.own = own;
