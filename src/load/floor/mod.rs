@@ -52,7 +52,7 @@ pub struct FloorArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: Option<u32>,
     /// Kernel send buffer of a connection, as the server has it
-    #[arg(long, default_value_t = 262_144, value_name = "BYTES")]
+    #[arg(long, default_value_t = 65_536, value_name = "BYTES")]
     pub send_buffer_bytes: u32,
 }
 
