@@ -50,7 +50,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_COLUMNS_MAX: usize = 124;
 /// Put together, so that this file does not hold them.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")];
-const UNFINISHED_MACROS: &[&str] = &["todo", "unimplemented"];
+const UNFINISHED_MACROS: &[&str] = &[concat!("to", "do"), concat!("unimple", "mented")];
 
 struct Source {
     /// From the package's root, like `src/ring.rs`.
@@ -402,11 +402,12 @@ fn files_functions_and_lines_stay_short() {
 #[test]
 fn nothing_is_left_unfinished() {
     let mark = format!("// {}: later\n", UNFINISHED[0]);
+    let call = format!("fn f() {{\n    {}!()\n}}\n", UNFINISHED_MACROS[0]);
     holds_and_is_caught(
         unfinished,
         &[
             ("src/ring.rs", &mark, 1),
-            ("src/ring.rs", "fn f() {\n    todo!()\n}\n", 1),
+            ("src/ring.rs", &call, 1),
             ("src/ring.rs", "// todos\n", 0),
         ],
     );
