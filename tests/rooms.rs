@@ -405,10 +405,6 @@ fn nothing_is_left_unfinished() {
     let call = format!("fn f() {{\n    {}!()\n}}\n", UNFINISHED_MACROS[0]);
     holds_and_is_caught(
         unfinished,
-        &[
-            ("src/ring.rs", &mark, 1),
-            ("src/ring.rs", &call, 1),
-            ("src/ring.rs", "// todos\n", 0),
-        ],
+        &[("src/ring.rs", &mark, 1), ("src/ring.rs", &call, 1), ("src/ring.rs", "// todos\n", 0)],
     );
 }

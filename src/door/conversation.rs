@@ -3,10 +3,10 @@
 
 use super::Door;
 use super::stream::Peer;
-use crate::ws::close::push_close;
+use crate::ws::close::{CloseCode, push_close};
 use crate::ws::frame::{Opcode, push_frame};
 use crate::ws::handshake::{Refusal, upgrade};
-use crate::ws::session::{Event, Limits, Role, Session};
+use crate::ws::session::{Event, Limits, Role, Session, Violation};
 
 /// A whole message of the peer.
 pub(super) enum Message {
@@ -26,9 +26,16 @@ pub(super) struct Conversation {
 /// What one step of the parser came to.
 enum Step {
     Message(Message),
-    Send(Vec<u8>),
-    Leave(Vec<u8>),
+    Then(Then),
     More,
+}
+
+/// What is to be done with a connection after a frame.
+pub(super) enum Then {
+    GoOn,
+    Answer(Vec<u8>),
+    /// A last frame, then the end.
+    Leave(Vec<u8>),
 }
 
 impl Conversation {
@@ -54,8 +61,9 @@ impl Conversation {
         loop {
             match self.step() {
                 Step::Message(message) => return Some(message),
-                Step::Send(frame) => self.peer.write(&frame).await.ok()?,
-                Step::Leave(frame) => {
+                Step::Then(Then::GoOn) => {}
+                Step::Then(Then::Answer(frame)) => self.peer.write(&frame).await.ok()?,
+                Step::Then(Then::Leave(frame)) => {
                     if self.peer.write(&frame).await.is_ok() {
                         self.peer.finish().await;
                     }
@@ -81,30 +89,43 @@ impl Conversation {
     }
 
     fn step(&mut self) -> Step {
-        let mut frame = Vec::new();
         let mut consumed = 0;
         let step = match self.session.next(&self.limits, &mut self.input[self.at..], &mut consumed) {
             Ok(None) => Step::More,
             Ok(Some(Event::Text(text))) => Step::Message(Message::Text(text.to_vec())),
             Ok(Some(Event::Binary(bytes))) => Step::Message(Message::Binary(bytes.to_vec())),
-            Ok(Some(Event::Pong(_))) => Step::Send(frame),
-            Ok(Some(Event::Ping(payload))) => {
-                push_frame(Opcode::Pong, payload, &mut frame);
-                Step::Send(frame)
-            }
-            Ok(Some(Event::Close(body))) => {
-                match body {
-                    Some(body) => push_close(body.code, "", &mut frame),
-                    None => push_frame(Opcode::Close, b"", &mut frame),
-                }
-                Step::Leave(frame)
-            }
-            Err(violation) => {
-                push_close(violation.close_code(), &violation.to_string(), &mut frame);
-                Step::Leave(frame)
-            }
+            Ok(Some(control)) => Step::Then(on_control(&control)),
+            Err(violation) => Step::Then(on_violation(&violation)),
         };
         self.at += consumed;
         step
     }
+}
+
+/// What a control frame asks for.
+pub(super) fn on_control(event: &Event<'_>) -> Then {
+    let mut frame = Vec::new();
+    match event {
+        Event::Ping(payload) => {
+            push_frame(Opcode::Pong, payload, &mut frame);
+            Then::Answer(frame)
+        }
+        Event::Close(Some(body)) => Then::Leave(close_frame(body.code, "")),
+        Event::Close(None) => {
+            push_frame(Opcode::Close, b"", &mut frame);
+            Then::Leave(frame)
+        }
+        Event::Pong(_) | Event::Text(_) | Event::Binary(_) => Then::GoOn,
+    }
+}
+
+/// A violation is told, and ends the connection.
+pub(super) fn on_violation(violation: &Violation) -> Then {
+    Then::Leave(close_frame(violation.close_code(), &violation.to_string()))
+}
+
+pub(super) fn close_frame(code: CloseCode, reason: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    push_close(code, reason, &mut frame);
+    frame
 }

@@ -13,13 +13,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Public;
+use super::conversation::{Then, close_frame, on_control, on_violation};
 use crate::market::Instrument;
 use crate::market::record::{self, Malformed};
 use crate::runtime::BATCH_BYTES_MAX;
 use crate::sequencer::SourceId;
 use crate::wire::control::{Define, RequestError, parse_define, reply};
 use crate::wire::packet::{self, PacketError, PacketHeader};
-use crate::ws::close::{CloseCode, push_close};
+use crate::ws::close::CloseCode;
 use crate::ws::frame::{Opcode, push_frame};
 use crate::ws::session::{Event, Limits, Role, Session};
 
@@ -47,14 +48,6 @@ enum Break {
     Undefined { record: usize, at: usize, instrument: u32 },
     #[error("the header counts {count} records, and {bytes} bytes are left after them")]
     Left { count: usize, bytes: usize },
-}
-
-/// What is to be done with a connection after an event.
-enum Then {
-    GoOn,
-    Answer(Vec<u8>),
-    /// A last frame, then the end.
-    Leave(Vec<u8>),
 }
 
 /// One publisher's connection.
@@ -103,9 +96,7 @@ impl Publisher {
                 Err(error) => return Err(error),
             };
             if self.source.server_stops() {
-                let mut frame = Vec::new();
-                push_close(CloseCode::GOING_AWAY, "the server is stopping", &mut frame);
-                return self.leave(&frame);
+                return self.leave(&close_frame(CloseCode::GOING_AWAY, "the server is stopping"));
             }
         }
     }
@@ -117,7 +108,7 @@ impl Publisher {
             let then = match self.session.next(&self.limits, input, &mut at) {
                 Ok(None) => break,
                 Ok(Some(event)) => self.source.on_event(event),
-                Err(violation) => Then::Leave(close_frame(violation.close_code(), &violation.to_string())),
+                Err(violation) => on_violation(&violation),
             };
             match then {
                 Then::GoOn => {}
@@ -169,18 +160,7 @@ impl Source {
                 Ok(()) => Then::GoOn,
                 Err(why) => Then::Leave(close_frame(CloseCode::POLICY, &why.to_string())),
             },
-            Event::Ping(payload) => {
-                let mut frame = Vec::new();
-                push_frame(Opcode::Pong, payload, &mut frame);
-                Then::Answer(frame)
-            }
-            Event::Pong(_) => Then::GoOn,
-            Event::Close(Some(body)) => Then::Leave(close_frame(body.code, "")),
-            Event::Close(None) => {
-                let mut frame = Vec::new();
-                push_frame(Opcode::Close, b"", &mut frame);
-                Then::Leave(frame)
-            }
+            control => on_control(&control),
         }
     }
 
@@ -273,10 +253,4 @@ impl Source {
         self.flush();
         self.public.desk.close_source(self.id);
     }
-}
-
-fn close_frame(code: CloseCode, reason: &str) -> Vec<u8> {
-    let mut frame = Vec::new();
-    push_close(code, reason, &mut frame);
-    frame
 }
