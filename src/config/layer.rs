@@ -1,0 +1,104 @@
+//! What was typed: a layer of settings, each of which may be given or not, from flags and variables or from a file.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::ConfigError;
+
+macro_rules! layer {
+    ($($(#[doc = $doc:literal])* $name:ident $env:literal $value:literal $type:ty;)*) => {
+        /// One layer of settings.
+        #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Layer {
+            $($(#[doc = $doc])*
+            #[arg(long, env = $env, value_name = $value)]
+            pub $name: Option<$type>,)*
+            /// Source of market data, may be given several times: `sim:instruments=200,rate=20000,seed=1`,
+            /// `replay:FILE[,FILE…]?speed=1|10|max&loop=1&copies=K`, or `none` [default: sim]
+            #[arg(long, env = "TICKCAST_FEED", value_name = "SPEC", value_delimiter = ';')]
+            #[serde(default)]
+            pub feed: Vec<String>,
+            /// Serve `/v1/echo`, a WebSocket echo through the same codec, for conformance suites
+            #[arg(long, env = "TICKCAST_ENABLE_ECHO", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+            pub enable_echo: Option<bool>,
+        }
+
+        impl Layer {
+            /// This layer, and what it leaves open from the one below.
+            pub fn over(self, below: Self) -> Self {
+                Self {
+                    $($name: self.$name.or(below.$name),)*
+                    feed: if self.feed.is_empty() { below.feed } else { self.feed },
+                    enable_echo: self.enable_echo.or(below.enable_echo),
+                }
+            }
+        }
+
+        const VARIABLES: &[&str] = &[$($env,)* "TICKCAST_FEED", "TICKCAST_ENABLE_ECHO", "TICKCAST_CONFIG"];
+    };
+}
+
+layer! {
+    /// Address and port to listen on [default: 127.0.0.1:9001]
+    listen "TICKCAST_LISTEN" "ADDR:PORT" String;
+    /// Cores for shards, like `0,2-5`; feeds and publishers have the others [default: all but the first]
+    cores "TICKCAST_CORES" "LIST" String;
+    /// Token that publishers present; without it `/v1/publish` is off
+    publish_token "TICKCAST_PUBLISH_TOKEN" "TOKEN" String;
+    /// What to log: `error`, `warn`, `info`, `debug`, or a filter by module [default: info]
+    log "TICKCAST_LOG" "FILTER" String;
+    /// Connections in all [default: as many as the descriptor limit allows, at most 1000000]
+    connections_max "TICKCAST_CONNECTIONS_MAX" "N" u32;
+    /// Publishers at a time [default: 64]
+    publishers_max "TICKCAST_PUBLISHERS_MAX" "N" u32;
+    /// Instruments in all [default: 20000]
+    instruments_max "TICKCAST_INSTRUMENTS_MAX" "N" usize;
+    /// Ring between the sequencer and a shard, and the shard's history, bytes, a power of two [default: 33554432]
+    ring_bytes "TICKCAST_RING_BYTES" "BYTES" usize;
+    /// Kernel send buffer of a connection, bytes: what a stalled client can hold back [default: 65536]
+    send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
+    /// Silence after which a subscriber gets a heartbeat, ms [default: 5000]
+    heartbeat_ms "TICKCAST_HEARTBEAT_MS" "MS" u32;
+    /// Silence of a subscriber after which it is pinged, ms [default: 20000]
+    ping_interval_ms "TICKCAST_PING_INTERVAL_MS" "MS" u32;
+    /// Silence of a subscriber after which it is closed with 1008, ms [default: 60000]
+    idle_timeout_ms "TICKCAST_IDLE_TIMEOUT_MS" "MS" u32;
+    /// Time a subscriber may take nothing at all before it is closed with 4002, ms [default: 30000]
+    slow_timeout_ms "TICKCAST_SLOW_TIMEOUT_MS" "MS" u32;
+    /// Time to send a whole request head and be upgraded, ms [default: 10000]
+    upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
+    /// Time that clients have to go when the server stops, ms [default: 2000]
+    drain_timeout_ms "TICKCAST_DRAIN_TIMEOUT_MS" "MS" u32;
+    /// Requests a second that a subscriber may send; four seconds' worth at once [default: 50]
+    requests_per_s "TICKCAST_REQUESTS_PER_S" "N" u32;
+    /// Subscriptions of a connection: symbols times channels [default: 10000]
+    subscriptions_max "TICKCAST_SUBSCRIPTIONS_MAX" "N" usize;
+    /// Longest request of a subscriber, bytes [default: 1048576]
+    request_bytes_max "TICKCAST_REQUEST_BYTES_MAX" "BYTES" usize;
+    /// Longest packet of a publisher, and longest echoed message, bytes [default: 16777216]
+    packet_bytes_max "TICKCAST_PACKET_BYTES_MAX" "BYTES" usize;
+    /// Longest request head, bytes [default: 16384]
+    head_bytes_max "TICKCAST_HEAD_BYTES_MAX" "BYTES" usize;
+}
+
+impl Layer {
+    /// The settings of a TOML file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Toml { path: path.to_owned(), error })
+    }
+}
+
+/// Refuses `TICKCAST_*` variables that no setting reads: a misspelt one must not be ignored.
+pub fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+    /// Where the tests look for recordings; not a setting of the program.
+    const OF_TESTS: &str = "TICKCAST_DATA";
+    for name in names.filter(|name| name.starts_with("TICKCAST_") && name != OF_TESTS) {
+        if !VARIABLES.contains(&name.as_str()) {
+            return Err(ConfigError::Variable(name, VARIABLES.join(", ")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! What was typed → what is proven; every limit.
+//!
+//! One struct ([`Layer`]) is a layer of settings, each of which may be given or not. It is read from flags and `TICKCAST_*`
+//! variables (by clap) and from a TOML file (by serde), the layers are laid over each other, and [`Config::resolve`]
+//! proves the result: afterwards every part of the program reads plain values that it can trust.
+
+mod describe;
+mod layer;
+mod resolve;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub use self::layer::{Layer, check_variables};
+pub use self::resolve::{SEATS_MAX, descriptors_needed};
+
+use crate::feed;
+use crate::shard;
+
+/// Why settings were not taken. The message names the setting, what was given and what is allowed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{setting}: {problem}")]
+    Value { setting: &'static str, problem: String },
+    #[error("cannot read the configuration file {path}: {error}")]
+    File { path: PathBuf, error: std::io::Error },
+    #[error("configuration file {path}: {error}")]
+    Toml { path: PathBuf, error: toml::de::Error },
+    #[error("environment variable {0} is not a setting; have {1}")]
+    Variable(String, String),
+}
+
+/// Settings of a server, proven.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    /// Cores that run a shard each.
+    pub cores: Vec<usize>,
+    /// Cores for feeds and publishers: those without a shard, or all.
+    pub other_cores: Vec<usize>,
+    pub feeds: Vec<feed::Spec>,
+    /// The feeds as they were given.
+    pub feed_texts: Vec<String>,
+    pub publish_token: Option<String>,
+    pub enable_echo: bool,
+    pub log: String,
+    /// Of all shards together.
+    pub connections_max: u32,
+    pub publishers_max: u32,
+    pub instruments_max: usize,
+    pub ring_bytes: usize,
+    pub send_buffer_bytes: usize,
+    pub upgrade_timeout_ms: u32,
+    pub drain_timeout_ms: u32,
+    pub packet_bytes_max: usize,
+    pub head_bytes_max: usize,
+    pub shard: shard::Settings,
+}
+
+/// What the machine has, for defaults and for what cannot be more.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Cores that this process may use.
+    pub cores: Vec<usize>,
+    /// Descriptors that this process may open.
+    pub descriptors_max: u64,
+}
+
+impl Config {
+    /// Connections that one shard takes.
+    pub fn seats_per_shard(&self) -> u32 {
+        self.connections_max.div_ceil(self.cores.len() as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine { cores: vec![0, 1, 2, 3, 4, 5], descriptors_max: 20_000 }
+    }
+
+    fn resolve(toml: &str) -> Result<Config, String> {
+        let layer: Layer = toml::from_str(toml).map_err(|error| error.to_string())?;
+        Config::resolve(layer, &machine(), 1).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_not_given_has_its_default() {
+        let config = resolve("").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:9001");
+        assert_eq!(config.cores, [1, 2, 3, 4, 5]);
+        assert_eq!(config.other_cores, [0]);
+        assert_eq!(config.connections_max, 97_500);
+    }
+
+    #[test]
+    fn core_lists_are_read_and_their_faults_named() {
+        assert_eq!(resolve("cores = '0,2-4'").unwrap().cores, [0, 2, 3, 4]);
+        for (list, said) in
+            [("7", "core 7 is not one"), ("3-1", "runs backwards"), ("a", "\"a\" is not a core"), ("1,1", "twice")]
+        {
+            let error = resolve(&format!("cores = '{list}'")).unwrap_err();
+            assert!(error.starts_with("cores: ") && error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_key_or_value_names_itself_and_what_is_allowed() {
+        for (toml, said) in [
+            ("lisen = ''", "unknown field `lisen`"),
+            ("listen = 'here'", "listen: \"here\" is not ADDRESS:PORT"),
+            ("heartbeat_ms = 1", "heartbeat_ms: 1 is out of bounds; have 10 to 60000"),
+            ("ring_bytes = 3000000", "ring_bytes: 3000000 is not a power of two; 4194304 is the next"),
+            ("connections_max = 1000000", "ulimit -n 200500"),
+            ("feed = ['simm']", "unknown feed \"simm\"; have sim"),
+            ("publish_token = 'a b'", "publish_token: wants"),
+        ] {
+            let error = resolve(toml).unwrap_err();
+            assert!(error.contains(said), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_upper_layer_hides_a_lower_one_setting_by_setting() {
+        let upper: Layer = toml::from_str("listen = '127.0.0.1:1'\nfeed = ['none']").unwrap();
+        let lower: Layer = toml::from_str("listen = '127.0.0.1:2'\nheartbeat_ms = 50\nfeed = ['sim']").unwrap();
+        let config = Config::resolve(upper.over(lower), &machine(), 1).unwrap();
+        assert_eq!((config.listen.port(), config.shard.heartbeat_ms), (1, 50));
+        assert_eq!(config.feeds, [feed::Spec::None]);
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_refused() {
+        let names = |name: &str| std::iter::once(name.to_owned());
+        assert!(check_variables(names("TICKCAST_LISTEN")).is_ok());
+        assert!(
+            check_variables(names("TICKCAST_LISTN"))
+                .unwrap_err()
+                .to_string()
+                .contains("TICKCAST_LISTN is not a setting")
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! What was typed becomes what is proven: defaults, bounds, and what the machine can hold.
+
+use std::net::SocketAddr;
+
+use super::{Config, ConfigError, Layer, Machine};
+use crate::feed;
+use crate::shard;
+
+/// Descriptors that are not connections: listeners, rings, files, publishers.
+const DESCRIPTORS_RESERVED: u64 = 500;
+/// The kernel's own limit on the registered files of one ring (`IORING_MAX_FIXED_FILES`).
+pub const SEATS_MAX: u64 = 1 << 20;
+
+impl Config {
+    /// Proves the settings.
+    pub fn resolve(layer: Layer, machine: &Machine, epoch: u32) -> Result<Self, ConfigError> {
+        let cores = resolve_cores(layer.cores.as_deref(), machine)?;
+        let other_cores = without(&machine.cores, &cores);
+        let defaults = shard::Settings::default();
+        let shard = shard::Settings {
+            epoch,
+            heartbeat_ms: within("heartbeat_ms", layer.heartbeat_ms, defaults.heartbeat_ms, 10, 60_000)?,
+            ping_interval_ms: within(
+                "ping_interval_ms",
+                layer.ping_interval_ms,
+                defaults.ping_interval_ms,
+                100,
+                3_600_000,
+            )?,
+            idle_timeout_ms: within(
+                "idle_timeout_ms",
+                layer.idle_timeout_ms,
+                defaults.idle_timeout_ms,
+                200,
+                86_400_000,
+            )?,
+            slow_timeout_ms: within(
+                "slow_timeout_ms",
+                layer.slow_timeout_ms,
+                defaults.slow_timeout_ms,
+                100,
+                3_600_000,
+            )?,
+            requests_per_s: within("requests_per_s", layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000)?,
+            subscriptions_max: within(
+                "subscriptions_max",
+                layer.subscriptions_max,
+                defaults.subscriptions_max,
+                1,
+                1_000_000,
+            )?,
+            request_bytes_max: within(
+                "request_bytes_max",
+                layer.request_bytes_max,
+                defaults.request_bytes_max,
+                256,
+                64 << 20,
+            )?,
+            ..defaults
+        };
+        let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed };
+        Ok(Self {
+            listen: resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?,
+            feeds: resolve_feeds(&feed_texts)?,
+            feed_texts,
+            publish_token: resolve_token(layer.publish_token)?,
+            enable_echo: layer.enable_echo.unwrap_or(false),
+            log: layer.log.unwrap_or_else(|| "info".to_owned()),
+            connections_max: resolve_connections(layer.connections_max, machine, cores.len())?,
+            publishers_max: within("publishers_max", layer.publishers_max, 64, 1, 4096)?,
+            instruments_max: within("instruments_max", layer.instruments_max, 20_000, 1, 10_000_000)?,
+            ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
+            send_buffer_bytes: within("send_buffer_bytes", layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20)?,
+            upgrade_timeout_ms: within("upgrade_timeout_ms", layer.upgrade_timeout_ms, 10_000, 100, 600_000)?,
+            drain_timeout_ms: within("drain_timeout_ms", layer.drain_timeout_ms, 2000, 0, 600_000)?,
+            packet_bytes_max: within("packet_bytes_max", layer.packet_bytes_max, 16 << 20, 1024, 256 << 20)?,
+            head_bytes_max: within("head_bytes_max", layer.head_bytes_max, 16 << 10, 512, 1 << 20)?,
+            cores,
+            other_cores,
+            shard,
+        })
+    }
+}
+
+fn value(setting: &'static str, problem: String) -> ConfigError {
+    ConfigError::Value { setting, problem }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    setting: &'static str,
+    given: Option<T>,
+    default: T,
+    least: T,
+    most: T,
+) -> Result<T, ConfigError> {
+    match given {
+        None => Ok(default),
+        Some(given) if given >= least && given <= most => Ok(given),
+        Some(given) => Err(value(setting, format!("{given} is out of bounds; have {least} to {most}"))),
+    }
+}
+
+fn resolve_listen(listen: &str) -> Result<SocketAddr, ConfigError> {
+    listen.parse().map_err(|_| {
+        let problem = format!("{listen:?} is not ADDRESS:PORT; for example 127.0.0.1:9001, 0.0.0.0:9001 or [::]:9001");
+        value("listen", problem)
+    })
+}
+
+fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
+    let bytes = within("ring_bytes", given, 32 << 20, 2 << 20, 2 << 30)?;
+    if !bytes.is_power_of_two() {
+        let near = bytes.next_power_of_two();
+        return Err(value("ring_bytes", format!("{bytes} is not a power of two; {near} is the next")));
+    }
+    Ok(bytes)
+}
+
+fn resolve_feeds(specs: &[String]) -> Result<Vec<feed::Spec>, ConfigError> {
+    specs.iter().map(|spec| feed::Spec::parse(spec).map_err(|error| value("feed", error.to_string()))).collect()
+}
+
+fn resolve_token(token: Option<String>) -> Result<Option<String>, ConfigError> {
+    match token {
+        Some(token) if token.is_empty() || token.bytes().any(|byte| !byte.is_ascii_graphic()) => {
+            Err(value("publish_token", "wants one or more printable ASCII characters without spaces".to_owned()))
+        }
+        token => Ok(token),
+    }
+}
+
+/// The descriptor limit that this many connections on this many shards need.
+pub fn descriptors_needed(connections: u64, shards: u64) -> u64 {
+    connections.div_ceil(shards) + DESCRIPTORS_RESERVED
+}
+
+fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> Result<u32, ConfigError> {
+    let descriptors = machine.descriptors_max;
+    // A seat needs no descriptor of the process, but the kernel bounds each ring's table by the same limit.
+    let possible = (descriptors.saturating_sub(DESCRIPTORS_RESERVED)).min(SEATS_MAX) * shards as u64;
+    match given.map(u64::from) {
+        None => Ok(possible.clamp(1, 1_000_000) as u32),
+        Some(0) => Err(value("connections_max", "0 is out of bounds; have 1 and more".to_owned())),
+        Some(given) if given > possible => {
+            let needed = descriptors_needed(given, shards as u64);
+            let problem = format!(
+                "{given} connections on {shards} shards need a descriptor limit of {needed}, and it is {descriptors}; raise it with \
+                 'ulimit -n {needed}' (LimitNOFILE={needed} in a systemd unit), or ask for at most {possible}"
+            );
+            Err(value("connections_max", problem))
+        }
+        Some(given) => Ok(given as u32),
+    }
+}
+
+fn resolve_cores(list: Option<&str>, machine: &Machine) -> Result<Vec<usize>, ConfigError> {
+    let Some(list) = list else {
+        // The first core takes the sequencer, the feeds, and most interrupts of small machines.
+        return Ok(if machine.cores.len() > 1 { machine.cores[1..].to_vec() } else { machine.cores.clone() });
+    };
+    let mut cores = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.trim().parse::<usize>().ok();
+        let (Some(first), Some(last)) = (number(first), number(last)) else {
+            return Err(value("cores", format!("{part:?} is not a core or a range; write a list like 0,2-5")));
+        };
+        if first > last {
+            return Err(value("cores", format!("the range {part:?} runs backwards; write {last}-{first}")));
+        }
+        for core in first..=last {
+            if !machine.cores.contains(&core) {
+                return Err(value(
+                    "cores",
+                    format!("core {core} is not one of this process; have {:?}", machine.cores),
+                ));
+            }
+            cores.push(core);
+        }
+    }
+    cores.sort_unstable();
+    let named = cores.len();
+    cores.dedup();
+    if cores.len() < named {
+        return Err(value("cores", format!("{list:?} names a core twice")));
+    }
+    Ok(cores)
+}
+
+/// The cores that are left, or all of them where none is.
+fn without(all: &[usize], taken: &[usize]) -> Vec<usize> {
+    let left: Vec<usize> = all.iter().copied().filter(|core| !taken.contains(core)).collect();
+    if left.is_empty() { all.to_vec() } else { left }
+}
