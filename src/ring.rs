@@ -22,6 +22,8 @@
 //! together; history skips an entry in 5 ns (`benches/ring.rs`). The oldest eighth of a small ring, and 4 KiB of a
 //! large one, are given up early, so that `oldest` need not be stored for each entry.
 
+use std::ops::Range;
+
 use crossbeam::utils::CachePadded;
 
 use crate::sync::{Arc, AtomicU64, Ordering, fence};
@@ -307,25 +309,26 @@ impl Reader {
         self.position
     }
 
-    /// Re-reads from `from`, an entry boundary not above [`position`](Self::position), up to there: appends the payload
-    /// of each entry for which `wanted(tag, first_payload_word)` holds (0 where the payload is empty), until that makes
-    /// `bytes_max` or, by the last entry, somewhat more. Returns the boundary where to go on, `position()` when done.
-    /// `wanted` is never shown a torn value.
+    /// Re-reads the entries that begin in `range`, whose start is an entry boundary and whose end is not above
+    /// [`position`](Self::position): appends the payload of each for which `wanted(tag, first_payload_word)` holds (0
+    /// where the payload is empty), until that makes `bytes_max` or, by the last entry, somewhat more. Returns the
+    /// boundary where to go on, the first at or above the range's end when done. `wanted` is never shown a torn value.
     ///
-    /// Fails if `from` has been overwritten, with nothing appended; `lost` then counts from `from` to the oldest byte
+    /// Fails if the start has been overwritten, with nothing appended; `lost` then counts from there to the oldest byte
     /// that may still be alive, at most to `position()`. That byte need not begin an entry: nothing goes on from it. If
     /// the producer comes by in mid-scan, what was good is kept, and the call that goes on from there fails.
     pub fn history(
         &self,
-        from: u64,
+        range: Range<u64>,
         bytes_max: usize,
         mut wanted: impl FnMut(u64, u64) -> bool,
         batch: &mut Batch,
     ) -> Result<u64, Overrun> {
-        assert!(from <= self.position, "history from {from}, but the reader stands at {}", self.position);
+        let Range { start: from, end } = range;
+        assert!(from <= end && end <= self.position, "history {from}..{end}: the reader stands at {}", self.position);
         let gathered_before = batch.bytes.len();
         let mut at = from;
-        while at < self.position {
+        while at < end {
             let Some(head) = self.head_at(at) else { return self.history_lapped(from, at) };
             if wanted(head.tag, head.first_word) {
                 if !self.append_payload(at, &head, batch) {
@@ -338,6 +341,12 @@ impl Reader {
             at += head.entry_bytes();
         }
         Ok(at)
+    }
+
+    /// The oldest place that may still be read. It need not begin an entry.
+    pub fn oldest(&self) -> u64 {
+        // Relaxed: it may be raised right after; `history` looks again.
+        self.shared.oldest.load(Ordering::Relaxed)
     }
 
     /// The ring's memory, bytes.

@@ -208,6 +208,8 @@ impl Sequencer {
         out.clear();
         record::encode_definition(instrument, out);
         push(out);
+        self.values.status(id).push(id, flags::SNAPSHOT, out);
+        push(out);
         for channel in [Channel::Book, Channel::Ticker, Channel::Quote, Channel::Trade] {
             if row.push(id, channel, flags::SNAPSHOT, out) {
                 push(out);
@@ -217,6 +219,7 @@ impl Sequencer {
         if raw > 0 {
             let gap = Gap { instrument: id, channel: Channel::Raw, from_sequence: 1, to_sequence: raw, reason: b'O' };
             gap.encode(0, out);
+            record::patch_flags(out, flags::SNAPSHOT);
             push(out);
         }
     }

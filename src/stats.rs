@@ -46,6 +46,13 @@ counters! {
     ShortSends Count "Sends that a full socket cut short or refused";
     CatchingUp Level "Subscribers that are owed something: a snapshot, an answer, or what they were too slow for";
     SlowClosed Count "Subscribers closed with 4002 for taking nothing too long";
+    ResumesReplayed Count "Resumes that were answered with the history after the token";
+    ResumesSnapshot Count "Resumes that were answered with a snapshot: another epoch, or no longer in the history";
+    ReplaysLost Count "Replays that the sequencer overtook, and that ended in a snapshot";
+    RecordsReplayed Count "Records of the history that were sent, one a subscriber";
+    HistoryBytes Level "How far back a subscriber can resume, in bytes of the ring";
+    HistoryMs Level "How far back a subscriber can resume, in ms";
+    BehindClosed Count "Subscribers closed with 4002 for having been behind too long";
     GapsSent Count "Gap records sent, one a subscriber";
     Conflated Count "Records sent that stand for several, one an audience";
     Requests Count "Requests of subscribers";

@@ -14,7 +14,7 @@ enum Step {
     Push { tag: u64, words: usize },
     Publish,
     Read { bytes_max: usize },
-    History { entries_back: usize, bytes_max: usize, modulus: u64 },
+    History { entries_back: usize, span: u64, bytes_max: usize, modulus: u64 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -22,8 +22,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (any::<u64>(), prop_oneof![0..12usize, 0..512usize]).prop_map(|(tag, words)| Step::Push { tag, words }),
         4 => Just(Step::Publish),
         3 => prop_oneof![0..64usize, 0..6000usize, Just(usize::MAX)].prop_map(|bytes_max| Step::Read { bytes_max }),
-        2 => (0..40usize, 0..3000usize, 1..4u64)
-            .prop_map(|(entries_back, bytes_max, modulus)| Step::History { entries_back, bytes_max, modulus }),
+        2 => (0..40usize, prop_oneof![1..500u64, Just(u64::MAX)], 0..3000usize, 1..4u64).prop_map(
+            |(entries_back, span, bytes_max, modulus)| Step::History { entries_back, span, bytes_max, modulus }
+        ),
     ];
     prop::collection::vec(step, 1..200)
 }
@@ -84,7 +85,9 @@ impl Model {
                 self.published = self.head;
             }
             Step::Read { bytes_max } => self.read(bytes_max),
-            Step::History { entries_back, bytes_max, modulus } => self.history(entries_back, bytes_max, modulus),
+            Step::History { entries_back, span, bytes_max, modulus } => {
+                self.history(entries_back, span, bytes_max, modulus);
+            }
         }
         assert_eq!(self.reader.position(), self.position);
         assert_eq!(self.reader.is_empty(), self.position == self.published);
@@ -128,19 +131,21 @@ impl Model {
         self.made.iter().skip_while(|made| made.position < self.position).take_while(fits).cloned().collect()
     }
 
-    fn history(&mut self, entries_back: usize, bytes_max: usize, modulus: u64) {
+    fn history(&mut self, entries_back: usize, span: u64, bytes_max: usize, modulus: u64) {
         let read: Vec<&Made> = self.made.iter().filter(|made| made.position < self.position).collect();
         let Some(from) = read.iter().rev().nth(entries_back).map(|made| made.position) else { return };
+        let end = from.saturating_add(span).min(self.position);
         let mut batch = used_batch();
         let mut looked_at = Vec::new();
         let wanted = |tag: u64, first: u64| {
             looked_at.push((tag, first));
             tag.is_multiple_of(modulus)
         };
-        match self.reader.history(from, bytes_max, wanted, &mut batch) {
+        match self.reader.history(from..end, bytes_max, wanted, &mut batch) {
             Ok(next) => {
                 assert!(self.alive(from) != Alive::No, "an overrun was not told");
-                let scanned: Vec<&Made> = read.into_iter().filter(|made| made.position >= from).collect();
+                let scanned: Vec<&Made> =
+                    read.into_iter().filter(|made| (from..end).contains(&made.position)).collect();
                 let expected = history_entries(&scanned, bytes_max, modulus);
                 assert_eq!(next, expected.next);
                 assert_eq!(read_entries(&batch), expected.wanted);
@@ -313,7 +318,7 @@ impl Seen {
     fn history(&mut self, reader: &Reader, from: u64, batch: &mut Batch) {
         batch.clear();
         let wanted = |tag: u64, _first: u64| tag.is_multiple_of(2);
-        match reader.history(from, STRESS_CAPACITY, wanted, batch) {
+        match reader.history(from..reader.position(), STRESS_CAPACITY, wanted, batch) {
             Ok(next) => {
                 assert!(from < next && next <= reader.position());
                 stress_check(batch);
@@ -413,7 +418,7 @@ fn history_that_has_not_been_read_yet_is_refused() {
     let (mut writer, reader) = ring(64);
     writer.push(1, &[]);
     writer.publish();
-    let _ = reader.history(16, 0, |_, _| true, &mut Batch::default());
+    let _ = reader.history(16..16, 0, |_, _| true, &mut Batch::default());
 }
 
 #[test]
@@ -424,5 +429,5 @@ fn history_from_within_an_entry_is_refused() {
     writer.publish();
     let mut batch = Batch::default();
     reader.read(64, &mut batch).expect("nothing was overwritten");
-    let _ = reader.history(8, 0, |_, _| true, &mut batch);
+    let _ = reader.history(8..reader.position(), 0, |_, _| true, &mut batch);
 }

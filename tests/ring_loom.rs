@@ -148,7 +148,7 @@ fn history_is_whole_or_refused_while_it_is_overwritten() {
             assert_eq!(first, if payload_words(tag) == 0 { 0 } else { word_of(tag, 0) });
             true
         };
-        match reader.history(FIRST, 1024, wanted, &mut batch) {
+        match reader.history(FIRST..reader.position(), 1024, wanted, &mut batch) {
             Ok(next) => assert_eq!(next, FIRST + check(&batch)),
             Err(Overrun { lost }) => {
                 assert!(batch.entries.is_empty() && batch.bytes.is_empty());

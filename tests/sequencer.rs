@@ -83,6 +83,7 @@ impl Follower {
                     self.values.add(id);
                 }
             }
+            Kind::Status => drop(self.values.apply_status(&header, bytes, position)),
             Kind::Gap => drop(self.values.apply_gap(&Gap::read(bytes).unwrap(), position)),
             kind => drop(self.values.apply(&header, kind.channel().unwrap(), bytes, position)),
         }
@@ -95,6 +96,7 @@ impl Follower {
             let row = self.values.row(instrument.id).unwrap();
             let mut bytes = Vec::new();
             record::encode_definition(instrument, &mut bytes);
+            bytes.push(self.values.status(instrument.id).state);
             for channel in Channel::ALL {
                 let start = bytes.len();
                 if row.push(instrument.id, channel, 0, &mut bytes) {

@@ -34,9 +34,41 @@ pub struct BookState {
     pub broken: bool,
 }
 
+/// What the newest Status record of a feed or an instrument said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// `'L'` live, `'S'` stale, `'H'` halted, `'E'` ended.
+    pub state: u8,
+    /// Place of that record, in what the owner counts places in; 0 before the first.
+    pub place: u64,
+    pub ts_recv: u64,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self { state: b'L', place: 0, ts_recv: 0 }
+    }
+}
+
+impl Status {
+    /// Appends it as a record.
+    pub fn push(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) {
+        let header = Header { ts_recv: self.ts_recv, ..Header::of_feed(Kind::Status, instrument, 0) };
+        record::encode_status(&header.with_flags(flags::LAST | extra), self.state, out);
+    }
+
+    /// Appends it as a record where it is not what everybody takes for granted.
+    pub fn push_unless_live(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) {
+        if self.state != b'L' {
+            self.push(instrument, extra, out);
+        }
+    }
+}
+
 /// What is known of one instrument.
 #[derive(Clone, Debug)]
 pub struct Row {
+    status: Status,
     sequences: [u64; Channel::COUNT],
     positions: [u64; Channel::COUNT],
     quote: [u8; record::Quote::BYTES],
@@ -48,6 +80,7 @@ pub struct Row {
 impl Default for Row {
     fn default() -> Self {
         Self {
+            status: Status::default(),
             sequences: [0; Channel::COUNT],
             positions: [0; Channel::COUNT],
             quote: [0; record::Quote::BYTES],
@@ -115,6 +148,8 @@ impl Row {
 /// Rows by instrument id.
 #[derive(Clone, Debug, Default)]
 pub struct LastValues {
+    /// Of the feed as a whole.
+    status: Status,
     rows: Vec<Row>,
     log_changes: u64,
 }
@@ -147,6 +182,25 @@ impl LastValues {
     /// Counts the changes of what [`Self::log_sequences`] tells: while it is the same, that is.
     pub fn log_changes(&self) -> u64 {
         self.log_changes
+    }
+
+    /// The state of an instrument; of the feed as a whole for instrument 0.
+    pub fn status(&self, instrument: u32) -> Status {
+        if instrument == 0 { self.status } else { self.row(instrument).map(|row| row.status).unwrap_or_default() }
+    }
+
+    /// Takes a Status record in. False for one that says nothing new, or of an instrument that is not known.
+    pub fn apply_status(&mut self, header: &Header, bytes: &[u8], place: u64) -> bool {
+        let held = match header.instrument {
+            0 => &mut self.status,
+            id => match self.rows.get_mut(id as usize - 1) {
+                Some(row) => &mut row.status,
+                None => return false,
+            },
+        };
+        let Some(&state) = bytes.get(record::HEADER_BYTES).filter(|state| **state != held.state) else { return false };
+        *held = Status { state, place, ts_recv: header.ts_recv };
+        true
     }
 
     /// Takes a record of a channel in.

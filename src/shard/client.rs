@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::interest::{AudienceId, Key};
+use super::replay::Replay;
 use crate::io::Seat;
 use crate::ws::session::Session;
 
@@ -107,6 +108,8 @@ pub(super) struct CatchUp {
     pub(super) held_input: Vec<u8>,
     /// The turn in which it left the members.
     pub(super) since_turn: u64,
+    /// When it left the members.
+    pub(super) since_ns: u64,
     /// When something last left for it.
     pub(super) progress_ns: u64,
     /// Waits for the socket to have room.
@@ -115,6 +118,8 @@ pub(super) struct CatchUp {
     pub(super) queued: bool,
     /// Instruments above this have not been announced to it.
     pub(super) directory_len: u32,
+    /// What is read from the ring after a resume, before anything newer.
+    pub(super) replay: Option<Replay>,
     pub(super) state: StatePass,
     pub(super) log: LogMark,
     /// Newly wanted items: keys, sorted, and whether their present value is sent as a snapshot (or as a merged value).
@@ -186,6 +191,13 @@ impl StatePass {
 }
 
 impl CatchUp {
+    /// Adds items whose present value is owed; of several claims to one, the greatest counts.
+    pub(super) fn owe(&mut self, items: impl IntoIterator<Item = (Key, Owed)>) {
+        self.job.extend(items);
+        self.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));
+        self.job.dedup_by_key(|(key, _)| *key);
+    }
+
     /// True if an answer or a rest of a send is still owed.
     pub(super) fn owes_bytes(&self) -> bool {
         !self.tail.is_empty() || !self.control.is_empty()

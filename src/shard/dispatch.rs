@@ -17,6 +17,7 @@ impl<I: Io> Shard<I> {
             self.counters.add(Counter::Overruns, 1);
             self.counters.add(Counter::OverrunBytes, overrun.lost);
             self.resync_wanted = true;
+            self.history.clear();
         }
         self.turn.ring_position = self.ring.position();
         let entries = std::mem::take(&mut self.turn.batch.entries);
@@ -25,6 +26,9 @@ impl<I: Io> Shard<I> {
             self.turn.position = self.turn.position.max(entry.tag);
             let ring = entry.position + ring::HEADER_BYTES as u64 + u64::from(entry.len);
             self.dispatch(start, start + entry.len as usize, Place { position: entry.tag, ring });
+        }
+        if !entries.is_empty() {
+            self.history.note(self.turn.position, self.turn.ring_position, self.turn.now_ns);
         }
         self.counters.add(Counter::RecordsRead, entries.len() as u64);
         self.turn.batch.entries = entries;
@@ -39,7 +43,7 @@ impl<I: Io> Shard<I> {
         let Some(header) = Header::read(bytes) else { return };
         match Kind::from_wire(header.kind) {
             Some(Kind::Definition) => self.dispatch_definition(start, end, at),
-            Some(Kind::Gap) => self.dispatch_gap(start, end, at),
+            Some(Kind::Gap) => self.dispatch_gap(start, end, at, &header),
             Some(Kind::Status) => self.dispatch_status(start, end, at, &header),
             Some(kind) => {
                 if let Some(channel) = kind.channel() {
@@ -67,29 +71,50 @@ impl<I: Io> Shard<I> {
         interest.each_pattern_watcher(id, |audience| audiences.mark(audience, number));
     }
 
-    /// The sequencer tells up to where a log channel has come, as it sends the whole state again.
-    fn dispatch_gap(&mut self, start: usize, end: usize, at: Place) {
+    /// A source says that it has lost records of a log channel (the record is history as any other); or the sequencer
+    /// tells how far one has come, as it sends the whole state again.
+    fn dispatch_gap(&mut self, start: usize, end: usize, at: Place, header: &Header) {
         let Some(gap) = Gap::read(&self.turn.batch.bytes[start..end]) else { return };
-        if let Some(gap) = self.values.apply_gap(&gap, at.ring) {
-            self.announce_gap(&gap, at);
+        let is_sent_again = header.flags & flags::SNAPSHOT != 0;
+        if is_sent_again {
+            self.history.note_sent_again(at.position);
         }
+        let is_whole = !is_sent_again && gap.from_sequence == self.values.sequence(gap.instrument, gap.channel) + 1;
+        match self.values.apply_gap(&gap, at.ring) {
+            Some(gap) if is_whole => self.pass_gap_on(&gap, start, end, at),
+            Some(gap) => self.announce_gap(&gap, at),
+            None => {}
+        }
+    }
+
+    fn pass_gap_on(&mut self, gap: &Gap, start: usize, end: usize, at: Place) {
+        let number = add_record(&mut self.turn, start, end, at);
+        self.mark_all_profiles(gap.instrument, gap.channel, number);
     }
 
     /// The state of a feed (instrument 0) or an instrument goes to all who watch any of its channels.
     fn dispatch_status(&mut self, start: usize, end: usize, at: Place, header: &Header) {
+        if !self.values.apply_status(header, &self.turn.batch.bytes[start..end], at.ring) {
+            return;
+        }
+        // What is sent again is live to clients.
+        record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags & !flags::SNAPSHOT);
         let number = add_record(&mut self.turn, start, end, at);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         if header.instrument == 0 {
             (0..interest.audience_ids() as u32)
                 .filter(|audience| interest.items(*audience) > 0)
                 .for_each(|audience| audiences.mark(audience, number));
-        } else if self.directory.get(header.instrument).is_some() {
+        } else {
             each_watcher_of_any(interest, header.instrument, |audience| audiences.mark(audience, number));
         }
     }
 
     fn dispatch_record(&mut self, start: usize, end: usize, at: Place, mut header: Header, channel: Channel) {
         let sent_again = header.flags & flags::SNAPSHOT != 0;
+        if sent_again {
+            self.history.note_sent_again(at.position);
+        }
         // SNAPSHOT says that the sequencer sends its state again; to clients it is live.
         header.flags &= !flags::SNAPSHOT;
         record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags);
@@ -235,9 +260,13 @@ impl<I: Io> Shard<I> {
         let start = self.turn.batch.bytes.len();
         gap.encode(self.turn.now_ns, &mut self.turn.batch.bytes);
         let number = self.turn.add(start, at);
+        self.mark_all_profiles(gap.instrument, gap.channel, number);
+    }
+
+    fn mark_all_profiles(&mut self, instrument: u32, channel: Channel, number: u32) {
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         for profile in (0..Profile::COUNT).map(Profile::from_index) {
-            interest.each_watcher(gap.instrument, gap.channel, profile, |audience| audiences.mark(audience, number));
+            interest.each_watcher(instrument, channel, profile, |audience| audiences.mark(audience, number));
         }
     }
 }

@@ -95,8 +95,13 @@ impl<I: Io> Shard<I> {
         // Who is owed something is not read; that it takes what it is owed is a sign of life, too.
         let heard_ns = client.catch_up.as_ref().map_or(0, |catch_up| catch_up.progress_ns).max(client.received_ns);
         let stalled = client.catch_up.as_ref().filter(|catch_up| catch_up.blocked).map(|stalled| stalled.progress_ns);
+        let behind_ns = client.catch_up.as_ref().map(|catch_up| catch_up.since_ns);
         if stalled.is_some_and(|since_ns| passed(since_ns, self.settings.slow_timeout_ms)) {
-            self.close_slow(slot);
+            self.counters.add(Counter::SlowClosed, 1);
+            self.close_slow(slot, "nothing was taken for too long");
+        } else if behind_ns.is_some_and(|since_ns| passed(since_ns, self.settings.backlog_ms_max)) {
+            self.counters.add(Counter::BehindClosed, 1);
+            self.close_slow(slot, "too slow for what it subscribed to: behind for too long");
         } else if client.ending == Ending::No && passed(heard_ns, self.settings.idle_timeout_ms) {
             self.counters.add(Counter::IdleClosed, 1);
             self.say_farewell(slot, CloseCode::POLICY, "nothing was received for too long, not even a pong");
@@ -108,17 +113,17 @@ impl<I: Io> Shard<I> {
     }
 
     /// A client that takes nothing is told, if its socket takes that, and closed. Nobody waits for its answer.
-    fn close_slow(&mut self, slot: u32) {
-        self.counters.add(Counter::SlowClosed, 1);
+    fn close_slow(&mut self, slot: u32, reason: &str) {
         let Some(client) = self.clients[slot as usize].as_mut() else { return };
-        if let Some(catch_up) = &client.catch_up {
+        // One that is on its way out has been told already.
+        if let Some(catch_up) = client.catch_up.as_ref().filter(|_| client.ending == Ending::No) {
             let arena = &mut self.scratch.arena;
             let mut text = Vec::new();
             reply::closing(&mut text, "slow_consumer", client::reconnect_ms(slot));
             arena.extend_from_slice(&catch_up.tail);
             arena.extend_from_slice(&catch_up.control);
             push_frame(Opcode::Text, &text, arena);
-            push_close(CloseCode::SLOW_CONSUMER, "nothing was taken for too long", arena);
+            push_close(CloseCode::SLOW_CONSUMER, reason, arena);
             let send = Send { seat: client.seat, start: 0, len: arena.len() as u32 };
             self.io.send_batch(arena, &[send], &mut Vec::new());
             arena.clear();
@@ -130,5 +135,9 @@ impl<I: Io> Shard<I> {
         self.counters.set(Counter::Clients, self.clients_len as u64);
         self.counters.set(Counter::Audiences, self.interest.audiences() as u64);
         self.counters.set(Counter::CatchingUp, self.catching_up as u64);
+        self.history.forget(self.ring.oldest(), self.turn.now_ns);
+        let (bytes, ns) = self.history.depth(self.turn.ring_position, self.turn.now_ns);
+        self.counters.set(Counter::HistoryBytes, bytes);
+        self.counters.set(Counter::HistoryMs, ns / 1_000_000);
     }
 }

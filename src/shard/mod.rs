@@ -23,10 +23,12 @@ mod catch_up;
 mod client;
 mod conflate;
 mod dispatch;
+mod history;
 mod housekeeping;
 pub mod interest;
 mod packets;
 mod pages;
+mod replay;
 mod request;
 mod sweep;
 
@@ -38,6 +40,7 @@ use foldhash::fast::RandomState;
 use self::audience::Audiences;
 use self::client::{ABSENT, Allowance, CatchUp, Client, Ending, LogMark, StateMark, StatePass};
 use self::conflate::Conflator;
+use self::history::History;
 use self::interest::Interest;
 use self::pages::Pages;
 use crate::io::{Completion, Completions, Io, Seat, Short};
@@ -60,6 +63,12 @@ pub struct Settings {
     pub idle_timeout_ms: u32,
     /// Time a client may take nothing at all before it is closed with 4002, ms.
     pub slow_timeout_ms: u32,
+    /// Time a client may be behind without a break before it is closed with 4002, ms.
+    pub backlog_ms_max: u32,
+    /// Bytes of the ring that a client may be behind: what is older of its log channels is told as a Gap.
+    pub backlog_bytes_max: u64,
+    /// Age of a token that is resumed by replay, ms.
+    pub history_ms: u32,
     /// Time a peer has to answer a close frame, ms.
     pub close_timeout_ms: u32,
     /// Requests a second that a client may send.
@@ -82,6 +91,9 @@ impl Default for Settings {
             ping_interval_ms: 20_000,
             idle_timeout_ms: 60_000,
             slow_timeout_ms: 30_000,
+            backlog_ms_max: 120_000,
+            backlog_bytes_max: 16 << 20,
+            history_ms: 300_000,
             close_timeout_ms: 1000,
             requests_per_s: 50,
             subscriptions_max: 10_000,
@@ -152,6 +164,8 @@ struct Scratch {
     completions: Completions,
     records: Vec<u8>,
     history: ring::Batch,
+    /// History that was looked through in this turn.
+    scanned_bytes: u64,
     /// Members of the audience being served that have had some of what gathered: up to which place, and who.
     own: Vec<(u64, Seat)>,
 }
@@ -188,6 +202,7 @@ pub struct Shard<I: Io> {
     log_sequences: (u64, Arc<[[u64; 2]]>),
     /// Log history before this place of the ring has holes that a Gap has to tell.
     log_floor: u64,
+    history: History,
     resync_wanted: bool,
     housekeeping_ns: u64,
     housekeeping_round: usize,
@@ -199,9 +214,10 @@ impl<I: Io> Shard<I> {
     /// A shard without clients, that reads this ring from its start.
     pub fn new(settings: Settings, io: I, ring: ring::Reader) -> Self {
         Self {
-            settings,
             io,
             turn: Turn { ring_position: ring.position(), ..Turn::default() },
+            history: History::new(&ring, settings.history_ms),
+            settings,
             ring,
             directory: Directory::default(),
             values: LastValues::default(),
@@ -380,10 +396,12 @@ impl<I: Io> Shard<I> {
                 control: Vec::new(),
                 held_input: Vec::new(),
                 since_turn: mark.turn,
+                since_ns: now_ns,
                 progress_ns: now_ns,
                 blocked: false,
                 queued: false,
                 directory_len,
+                replay: None,
                 state: StatePass::at(mark),
                 log,
                 job: Vec::new(),

@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 use super::client::{Ending, Owed, StateMark, StatePass};
 use super::conflate::Lane;
 use super::interest::{Change, Key, Target};
+use super::replay::Replay;
 use super::{Settings, Shard};
 use crate::io::{Io, Seat};
 use crate::market::record::Channel;
@@ -22,6 +23,28 @@ use crate::ws::session::{Event, Limits, Role, Session};
 
 /// Symbols are at most this long, bytes.
 const SYMBOL_BYTES_MAX: usize = 64;
+
+/// How a subscription begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// With the newest values.
+    Snapshot,
+    /// With what comes next.
+    Live,
+    /// With what came after a token's position, which the ring has from this place on.
+    Replay { position: u64, place: u64 },
+}
+
+impl Begin {
+    /// What is owed of each item, if not its history.
+    fn owed(self) -> Option<Owed> {
+        match self {
+            Self::Snapshot => Some(Owed::Snapshot),
+            Self::Live => Some(Owed::Definition),
+            Self::Replay { .. } => None,
+        }
+    }
+}
 
 /// What a request names, so that an item is held against all of it at once: a request of 10,000 names from a client with
 /// 10,000 items must not cost their product.
@@ -179,16 +202,14 @@ impl<I: Io> Shard<I> {
                 Ok(())
             }
             Request::Subscribe { id, channels, symbols, conflate, snapshot } => {
-                let (count, unknown) = self.subscribe(slot, id, channels, &symbols, conflate, snapshot)?;
+                let begin = if snapshot { Begin::Snapshot } else { Begin::Live };
+                let (count, unknown) = self.subscribe(slot, id, channels, &symbols, conflate, begin)?;
                 let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
                 self.answer(slot, |out| reply::subscribed(out, id, conflate.interval_ms(), count, &unknown, &[]));
                 Ok(())
             }
-            Request::Resume { id, channels, symbols, conflate, .. } => {
-                self.subscribe(slot, id, channels, &symbols, conflate, true)?;
-                let from = self.turn.position + 1;
-                self.answer(slot, |out| reply::resumed(out, id, "snapshot", from));
-                Ok(())
+            Request::Resume { id, epoch, position, channels, symbols, conflate } => {
+                self.resume(slot, id, (epoch, position), channels, &symbols, conflate)
             }
             Request::Unsubscribe { id, channels, symbols } => {
                 let count = self.unsubscribe(slot, channels, &symbols);
@@ -196,6 +217,29 @@ impl<I: Io> Shard<I> {
                 Ok(())
             }
         }
+    }
+
+    /// Goes on from a token where the ring still has what came after it, and else begins with a snapshot.
+    fn resume(
+        &mut self,
+        slot: u32,
+        id: u64,
+        (epoch, position): (u32, u64),
+        channels: ChannelSet,
+        symbols: &[Pattern],
+        profile: Profile,
+    ) -> Result<(), RequestError> {
+        let (begin, how, from, counter) = match self.find_token(epoch, position, profile) {
+            Some(place) => (Begin::Replay { position, place }, "replay", position + 1, Counter::ResumesReplayed),
+            None => (Begin::Snapshot, "snapshot", self.turn.position + 1, Counter::ResumesSnapshot),
+        };
+        let (count, unknown) = self.subscribe(slot, id, channels, symbols, profile, begin)?;
+        self.counters.add(counter, 1);
+        let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
+        let conflate_ms = profile.interval_ms();
+        let answer = reply::Resumed { id, how, from, conflate_ms, count, unknown: &unknown };
+        self.answer(slot, |out| reply::resumed(out, &answer));
+        Ok(())
     }
 
     /// Returns how many instruments the request covers now, and the names that it does not know.
@@ -206,7 +250,7 @@ impl<I: Io> Shard<I> {
         channels: ChannelSet,
         symbols: &[Pattern],
         profile: Profile,
-        snapshot: bool,
+        begin: Begin,
     ) -> Result<(usize, Vec<String>), RequestError> {
         let audience = self.client(slot).expect("its request is being handled").audience;
         let mut targets = Vec::with_capacity(symbols.len());
@@ -235,11 +279,30 @@ impl<I: Io> Shard<I> {
             );
             return Err(RequestError { id: Some(id), code: "limit", message });
         }
-        let owed = if snapshot { Owed::Snapshot } else { Owed::Definition };
-        let job = new.iter().map(|key| (*key, owed)).collect();
         let changes: Vec<Change> = keys.into_iter().map(|key| Change::Want(key, profile)).collect();
-        self.change_interest(slot, &changes, job, snapshot && !new.is_empty());
-        Ok((self.count_covered(&targets), unknown))
+        let job = begin.owed().map_or(Vec::new(), |owed| new.iter().map(|key| (*key, owed)).collect());
+        let alone = self.interest.items(audience) == 0;
+        self.change_interest(slot, &changes, job, begin == Begin::Snapshot && !new.is_empty());
+        let count = self.count_covered(&targets);
+        if let Begin::Replay { position, place } = begin {
+            let conflate_ms = profile.interval_ms();
+            let (end, end_position) = (self.turn.ring_position, self.turn.position);
+            let keys = new;
+            let replay = Replay {
+                id,
+                conflate_ms,
+                count,
+                keys,
+                alone,
+                after: position,
+                announce: 1,
+                next: place,
+                end,
+                end_position,
+            };
+            self.begin_catch_up(slot, self.turn.now_ns).replay = Some(replay);
+        }
+        Ok((count, unknown))
     }
 
     /// Returns how many instruments are concerned. A name takes its own item away; a pattern all that it covers, names and
@@ -307,9 +370,7 @@ impl<I: Io> Shard<I> {
             catch_up.state = StatePass::at(StateMark { turn, place, explicit: true, floor: place });
         }
         let catch_up = self.begin_catch_up(slot, now_ns);
-        catch_up.job.extend(job);
-        catch_up.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));
-        catch_up.job.dedup_by_key(|(key, _)| *key);
+        catch_up.owe(job);
         catch_up.snapshot |= snapshot;
         let client = self.clients[slot as usize].as_mut().expect("its request is being handled");
         client.audience = self.interest.change(client.audience, changes);

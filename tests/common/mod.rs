@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod http;
+pub mod node;
 pub mod oracle;
 pub mod server;
 pub mod stream;

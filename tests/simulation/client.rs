@@ -134,7 +134,7 @@ impl Client {
                 (control::unsubscribe_text(id, channels, &names), Ask::Unsubscribe { channels, symbols: patterns })
             }
             12 => (
-                control::resume_text(id, 1, 0, channels, &["*"], ms),
+                control::resume_text(id, 2, 0, channels, &["*"], ms),
                 Ask::Subscribe { channels, symbols: vec![Pattern::Prefix(String::new())], profile, snapshot: true },
             ),
             13 => (format!("{{\"op\":\"subscribe\",\"id\":{id},\"channels\":[\"quotes\"]}}"), Ask::Bad),

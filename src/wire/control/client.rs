@@ -65,6 +65,12 @@ pub enum Reply {
         id: u64,
         how: String,
         from: u64,
+        #[serde(default)]
+        conflate_ms: u32,
+        #[serde(default)]
+        count: usize,
+        #[serde(default)]
+        unknown: Vec<String>,
     },
     Pong {
         id: u64,
@@ -189,8 +195,11 @@ mod tests {
         let subscribed = Reply::Subscribed { id: u64::MAX, conflate_ms: 10, count: 3, unknown, denied };
         assert_eq!(read(&|out| control::subscribed(out, u64::MAX, 10, 3, &["a\""], &["b"])), subscribed);
         assert_eq!(read(&|out| control::unsubscribed(out, 1, 2)), Reply::Unsubscribed { id: 1, count: 2 });
-        let resumed = Reply::Resumed { id: 1, how: "snapshot".to_owned(), from: u64::MAX };
-        assert_eq!(read(&|out| control::resumed(out, 1, "snapshot", u64::MAX)), resumed);
+        let (how, unknown) = ("snapshot".to_owned(), vec!["X".to_owned()]);
+        let resumed = Reply::Resumed { id: 1, how, from: u64::MAX, conflate_ms: 10, count: 2, unknown };
+        let answer =
+            control::Resumed { id: 1, how: "snapshot", from: u64::MAX, conflate_ms: 10, count: 2, unknown: &["X"] };
+        assert_eq!(read(&|out| control::resumed(out, &answer)), resumed);
         assert_eq!(read(&|out| control::pong(out, 1, 2)), Reply::Pong { id: 1, ts: 2 });
         for id in [None, Some(4)] {
             let error = Reply::Error { id, code: "limit".to_owned(), message: "m\n".to_owned() };

@@ -29,9 +29,25 @@ pub fn unsubscribed(out: &mut Vec<u8>, id: u64, count: usize) {
     push(out, &Answer::Unsubscribed { id, count });
 }
 
-/// Answers a resume: `how` is `replay` or `snapshot`, and `from` the first position that is sent.
-pub fn resumed(out: &mut Vec<u8>, id: u64, how: &str, from: u64) {
-    push(out, &Answer::Resumed { id, how, from });
+/// The answer to a resume.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Resumed<'a> {
+    pub id: u64,
+    /// `replay` or `snapshot`.
+    pub how: &'a str,
+    /// The first position that is sent.
+    pub from: u64,
+    /// The interval that was granted.
+    pub conflate_ms: u32,
+    /// Instruments that it covers now.
+    pub count: usize,
+    /// Exact names that no instrument has.
+    pub unknown: &'a [&'a str],
+}
+
+/// Answers a resume. A second answer with the same id says that a replay could not be finished, and `how` it goes on.
+pub fn resumed(out: &mut Vec<u8>, resumed: &Resumed<'_>) {
+    push(out, &Answer::Resumed(resumed));
 }
 
 /// Answers a ping with the server's time, ns since the Unix epoch.
@@ -76,11 +92,7 @@ enum Answer<'a> {
         id: u64,
         count: usize,
     },
-    Resumed {
-        id: u64,
-        how: &'a str,
-        from: u64,
-    },
+    Resumed(&'a Resumed<'a>),
     Pong {
         id: u64,
         ts: u64,
@@ -135,8 +147,11 @@ mod tests {
             r#"{"type":"subscribed","id":1,"conflate_ms":0,"count":37,"unknown":["FOO-BAR"],"denied":[]}"#
         );
         assert_eq!(text(|out| unsubscribed(out, 2, 1)), r#"{"type":"unsubscribed","id":2,"count":1}"#);
-        let resumed = text(|out| resumed(out, 3, "replay", 91824));
-        assert_eq!(resumed, r#"{"type":"resumed","id":3,"how":"replay","from":91824}"#);
+        let answer = Resumed { id: 3, how: "replay", from: 91824, conflate_ms: 10, count: 2, unknown: &["FOO"] };
+        let resumed = text(|out| resumed(out, &answer));
+        let wanted =
+            r#"{"type":"resumed","id":3,"how":"replay","from":91824,"conflate_ms":10,"count":2,"unknown":["FOO"]}"#;
+        assert_eq!(resumed, wanted);
         let pong = text(|out| pong(out, 4, 1_763_700_000_000_000_000));
         assert_eq!(pong, r#"{"type":"pong","id":4,"ts":1763700000000000000}"#);
         let closing = text(|out| closing(out, "slow_consumer", 1500));

@@ -1,0 +1,215 @@
+//! A sequencer and a shard over sockets that keep what they are sent, driven by a clock of the test's own.
+
+use std::collections::HashMap;
+
+use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
+use tickcast::market::Instrument;
+use tickcast::market::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Header, Kind, Level, Quote, Trade};
+use tickcast::ring::ring;
+use tickcast::sequencer::Sequencer;
+use tickcast::shard::{Settings, Shard};
+use tickcast::wire::packet::{self, PacketHeader};
+use tickcast::ws::frame::{Opcode, push_masked_frame};
+use tickcast::ws::session::{Event, Limits, Role, Session};
+
+pub const START_NS: u64 = 1_763_700_000_000_000_000;
+pub const MS: u64 = 1_000_000;
+
+/// Keeps for each seat what was sent, as far as it was told that there is room.
+#[derive(Default)]
+pub struct Sockets {
+    sent: HashMap<u32, Vec<u8>>,
+    /// Bytes that a seat still takes; without an entry, all.
+    room: HashMap<u32, usize>,
+    inbox: Vec<Completion>,
+    input: HashMap<u32, Vec<u8>>,
+}
+
+impl Io for Sockets {
+    fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
+        for (index, send) in (0..).zip(sends) {
+            let payload = &bytes[send.start as usize..][..send.len as usize];
+            let room = self.room.get_mut(&send.seat.slot);
+            let taken = room.as_deref().copied().unwrap_or(usize::MAX).min(payload.len());
+            if let Some(room) = room {
+                *room -= taken;
+            }
+            self.sent.entry(send.seat.slot).or_default().extend_from_slice(&payload[..taken]);
+            if taken < payload.len() {
+                short.push(Short { index, outcome: Outcome::Took(taken as u32) });
+            }
+        }
+    }
+
+    fn receive(&mut self, _seat: Seat) {}
+
+    fn want_writable(&mut self, _seat: Seat) {}
+
+    fn close(&mut self, _seat: Seat) {}
+
+    fn reap(&mut self, _completions_max: usize, out: &mut Completions) {
+        for completion in self.inbox.drain(..) {
+            let completion = match completion {
+                Completion::Readable { seat } => {
+                    let input = self.input.remove(&seat.slot).unwrap_or_default();
+                    let (start, len) = (out.input.len() as u32, input.len() as u32);
+                    out.input.extend_from_slice(&input);
+                    Completion::Received { seat, start, len, more: false }
+                }
+                other => other,
+            };
+            out.list.push(completion);
+        }
+    }
+}
+
+/// What a client got in one message.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A control frame's text.
+    Text(String),
+    /// A packet.
+    Packet { header: PacketHeader, records: Vec<(Header, Vec<u8>)> },
+    /// The code of a close frame.
+    Close(u16),
+}
+
+/// One core, and what feeds it.
+pub struct Node {
+    pub sequencer: Sequencer,
+    pub shard: Shard<Sockets>,
+    pub now_ns: u64,
+    clients: u32,
+}
+
+impl Node {
+    /// A node with this many instruments, called `S1`, `S2` and so on.
+    pub fn new(instruments: u32) -> Self {
+        Self::with(instruments, 1 << 22, Settings::default())
+    }
+
+    pub fn with(instruments: u32, ring_bytes: usize, settings: Settings) -> Self {
+        let (writer, reader) = ring(ring_bytes);
+        let mut node = Self {
+            sequencer: Sequencer::new(vec![writer], 1 << 20),
+            shard: Shard::new(settings, Sockets::default(), reader),
+            now_ns: START_NS + MS,
+            clients: 0,
+        };
+        for id in 1..=instruments {
+            node.define(id);
+        }
+        node.settle();
+        node
+    }
+
+    pub fn define(&mut self, id: u32) {
+        let mut batch = Vec::new();
+        record::encode_definition(&Instrument::new(id, &format!("S{id}"), "test", -2, -2), &mut batch);
+        self.accept(batch);
+    }
+
+    pub fn accept(&mut self, mut batch: Vec<u8>) {
+        self.sequencer.accept(0, &mut batch, self.now_ns);
+    }
+
+    pub fn trade(&mut self, instrument: u32) {
+        let mut batch = Vec::new();
+        let trade = Trade { px: 10, sz: 1, trade_id: 1, side: b'B' };
+        trade.encode(&Header::of_feed(Kind::Trade, instrument, self.now_ns), &mut batch);
+        self.accept(batch);
+    }
+
+    pub fn quote(&mut self, instrument: u32) {
+        let mut batch = Vec::new();
+        let quote = Quote { bid_px: 10, bid_sz: 1, ask_px: 11, ask_sz: 1 };
+        quote.encode(&Header::of_feed(Kind::Quote, instrument, self.now_ns), &mut batch);
+        self.accept(batch);
+    }
+
+    /// A whole book of one level, or a change of one.
+    pub fn book(&mut self, instrument: u32, whole: bool, px: i64, sz: i64) {
+        let mut batch = Vec::new();
+        let kind = if whole { BOOK_SNAPSHOT } else { BOOK_DELTA };
+        let header = Header::of_feed(Kind::Book, instrument, self.now_ns);
+        record::encode_book(&header, kind, [Level { px, sz, side: b'B' }].into_iter(), &mut batch);
+        self.accept(batch);
+    }
+
+    pub fn turn(&mut self) -> bool {
+        self.shard.turn(self.now_ns)
+    }
+
+    /// Turns until there is nothing to do.
+    pub fn settle(&mut self) {
+        while self.turn() {}
+    }
+
+    /// Lets time pass, a millisecond a turn.
+    pub fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now_ns += MS;
+            self.settle();
+        }
+    }
+
+    /// A client that has been welcomed, and whose request comes with the next turn.
+    pub fn client(&mut self, request: &str) -> u32 {
+        let slot = self.clients;
+        self.clients += 1;
+        self.shard.open(seat(slot), &[], &[], self.now_ns);
+        self.settle();
+        self.say(slot, request);
+        slot
+    }
+
+    /// Has a client's request come with the next turn.
+    pub fn say(&mut self, slot: u32, request: &str) {
+        let io = self.shard.io_mut();
+        push_masked_frame(Opcode::Text, request.as_bytes(), [1, 2, 3, 4], io.input.entry(slot).or_default());
+        io.inbox.push(Completion::Readable { seat: seat(slot) });
+    }
+
+    /// From now on the client's socket takes so much and no more.
+    pub fn give_room(&mut self, slot: u32, bytes: usize) {
+        let io = self.shard.io_mut();
+        io.room.insert(slot, bytes);
+        io.inbox.push(Completion::Writable { seat: seat(slot) });
+    }
+
+    /// The client is gone.
+    pub fn end(&mut self, slot: u32) {
+        self.shard.io_mut().inbox.push(Completion::Ended { seat: seat(slot) });
+        self.settle();
+    }
+
+    /// The whole messages that a client was sent up to now.
+    pub fn received(&self, slot: u32) -> Vec<Message> {
+        let mut bytes = self.shard.io().sent.get(&slot).cloned().unwrap_or_default();
+        let mut session = Session::new(Role::Client);
+        let mut messages = Vec::new();
+        let mut at = 0;
+        loop {
+            let mut consumed = 0;
+            let limits = Limits { message_bytes_max: 1 << 26 };
+            let event = session.next(&limits, &mut bytes[at..], &mut consumed).expect("frames");
+            at += consumed;
+            match event {
+                None => return messages,
+                Some(Event::Text(text)) => messages.push(Message::Text(String::from_utf8_lossy(text).into_owned())),
+                Some(Event::Binary(bytes)) => {
+                    let header = PacketHeader::read(bytes).expect("a packet");
+                    let records = record::records(&bytes[packet::HEADER_BYTES..]);
+                    let records = records.map(|(header, record)| (header, record.to_vec())).collect();
+                    messages.push(Message::Packet { header, records });
+                }
+                Some(Event::Close(frame)) => messages.push(Message::Close(frame.map_or(1005, |frame| frame.code.0))),
+                Some(Event::Ping(_) | Event::Pong(_)) => {}
+            }
+        }
+    }
+}
+
+fn seat(slot: u32) -> Seat {
+    Seat { slot, generation: 0 }
+}
