@@ -136,6 +136,18 @@ pub struct SequencerStats {
     pub refused: AtomicU64,
     /// Resynchronisations of overrun shards.
     pub resyncs: AtomicU64,
+    /// Records that sources have said to have lost.
+    pub lost: AtomicU64,
+    /// Times a source fell silent for too long.
+    pub silences: AtomicU64,
+    /// Sources that went without having ended.
+    pub losses: AtomicU64,
+    /// Feeds that died and were opened again, or are to be.
+    pub restarts: AtomicU64,
+    /// Sources that are there now, and not silent.
+    pub sources: AtomicU64,
+    /// Instruments whose values are stale or ended now.
+    pub stale: AtomicU64,
 }
 
 impl SequencerStats {
@@ -147,5 +159,10 @@ impl SequencerStats {
         self.undefined.store(counters.undefined, Ordering::Relaxed);
         self.refused.store(counters.refused, Ordering::Relaxed);
         self.resyncs.store(counters.resyncs, Ordering::Relaxed);
+        self.lost.store(counters.lost, Ordering::Relaxed);
+        self.silences.store(counters.silences, Ordering::Relaxed);
+        self.losses.store(counters.losses, Ordering::Relaxed);
+        self.sources.store(counters.sources, Ordering::Relaxed);
+        self.stale.store(counters.stale, Ordering::Relaxed);
     }
 }

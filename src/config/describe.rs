@@ -39,6 +39,19 @@ impl Config {
                     mib(self.instruments_max * 400 * (shards + 1))
                 ),
             ),
+            (
+                "history_ms",
+                format!("{}, as far as ring_bytes reach: some 350,000 quotes in 32 MiB", self.shard.history_ms),
+            ),
+            (
+                "backlog_bytes_max",
+                format!(
+                    "{} of the ring, backlog_ms_max {}",
+                    mib(self.shard.backlog_bytes_max as usize),
+                    self.shard.backlog_ms_max
+                ),
+            ),
+            ("stale_ms", if self.stale_ms == 0 { "never".to_owned() } else { self.stale_ms.to_string() }),
             ("subscriptions_max", format!("{} a connection, 20 B each", self.shard.subscriptions_max)),
             ("request_bytes_max", format!("{}, held while a request is incomplete", self.shard.request_bytes_max)),
             ("requests_per_s", self.shard.requests_per_s.to_string()),

@@ -67,6 +67,14 @@ layer! {
     idle_timeout_ms "TICKCAST_IDLE_TIMEOUT_MS" "MS" u32;
     /// Time a subscriber may take nothing at all before it is closed with 4002, ms [default: 30000]
     slow_timeout_ms "TICKCAST_SLOW_TIMEOUT_MS" "MS" u32;
+    /// Time a subscriber may be behind without a break before it is closed with 4002, ms [default: 120000]
+    backlog_ms_max "TICKCAST_BACKLOG_MS_MAX" "MS" u32;
+    /// Bytes of the ring a subscriber may be behind: what is older of its trades is told as a Gap [default: 16777216]
+    backlog_bytes_max "TICKCAST_BACKLOG_BYTES_MAX" "BYTES" u64;
+    /// Age up to which a token is resumed with the history after it, ms [default: 300000]
+    history_ms "TICKCAST_HISTORY_MS" "MS" u32;
+    /// Silence of a feed or publisher after which its instruments are stale, ms; 0 for never [default: 10000]
+    stale_ms "TICKCAST_STALE_MS" "MS" u32;
     /// Time to send a whole request head and be upgraded, ms [default: 10000]
     upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
     /// Time that clients have to go when the server stops, ms [default: 2000]

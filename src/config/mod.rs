@@ -50,6 +50,8 @@ pub struct Config {
     pub instruments_max: usize,
     pub ring_bytes: usize,
     pub send_buffer_bytes: usize,
+    /// Silence after which a source is stale; 0 for never.
+    pub stale_ms: u32,
     pub upgrade_timeout_ms: u32,
     pub drain_timeout_ms: u32,
     pub packet_bytes_max: usize,

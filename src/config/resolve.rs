@@ -41,6 +41,15 @@ impl Config {
                 100,
                 3_600_000,
             )?,
+            backlog_ms_max: within("backlog_ms_max", layer.backlog_ms_max, defaults.backlog_ms_max, 1000, 86_400_000)?,
+            backlog_bytes_max: within(
+                "backlog_bytes_max",
+                layer.backlog_bytes_max,
+                defaults.backlog_bytes_max,
+                64 << 10,
+                2 << 30,
+            )?,
+            history_ms: within("history_ms", layer.history_ms, defaults.history_ms, 0, 86_400_000)?,
             requests_per_s: within("requests_per_s", layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000)?,
             subscriptions_max: within(
                 "subscriptions_max",
@@ -71,6 +80,7 @@ impl Config {
             instruments_max: within("instruments_max", layer.instruments_max, 20_000, 1, 10_000_000)?,
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
             send_buffer_bytes: within("send_buffer_bytes", layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20)?,
+            stale_ms: within("stale_ms", layer.stale_ms, 10_000, 0, 86_400_000)?,
             upgrade_timeout_ms: within("upgrade_timeout_ms", layer.upgrade_timeout_ms, 10_000, 100, 600_000)?,
             drain_timeout_ms: within("drain_timeout_ms", layer.drain_timeout_ms, 2000, 0, 600_000)?,
             packet_bytes_max: within("packet_bytes_max", layer.packet_bytes_max, 16 << 20, 1024, 256 << 20)?,

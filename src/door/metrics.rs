@@ -62,10 +62,23 @@ impl Collector for Numbers {
             ),
             ("sequencer_refused", "Definitions refused", &self.sequencer.refused),
             ("sequencer_resyncs", "Times the whole state was sent again to an overrun shard", &self.sequencer.resyncs),
+            ("sequencer_lost", "Records of log channels that sources have said to have lost", &self.sequencer.lost),
+            ("source_silences", "Times a source fell silent for longer than stale_ms", &self.sequencer.silences),
+            ("source_losses", "Feeds that died and publishers that went without a close", &self.sequencer.losses),
+            ("feed_restarts", "Feeds that died and were opened again, or are to be", &self.sequencer.restarts),
         ];
         for (name, help, number) in of_sequencer {
             // Relaxed: the number stands for itself.
             let number = ConstCounter::new(number.load(Ordering::Relaxed));
+            number.encode(encoder.encode_descriptor(name, help, None, number.metric_type())?)?;
+        }
+        let levels = [
+            ("sources", "Feeds and publishers that have instruments and are not silent", &self.sequencer.sources),
+            ("stale_instruments", "Instruments whose values are stale or ended", &self.sequencer.stale),
+        ];
+        for (name, help, number) in levels {
+            // Relaxed: the number stands for itself.
+            let number = ConstGauge::new(number.load(Ordering::Relaxed));
             number.encode(encoder.encode_descriptor(name, help, None, number.metric_type())?)?;
         }
         let [connected, refused] = self.publishers;

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use super::Public;
 use super::conversation::{Then, close_frame, on_control, on_violation};
-use crate::market::Instrument;
 use crate::market::record::{self, Malformed};
+use crate::market::{Instrument, Kind};
 use crate::runtime::BATCH_BYTES_MAX;
-use crate::sequencer::SourceId;
+use crate::sequencer::{Farewell, SourceId};
 use crate::wire::control::{Define, RequestError, parse_define, reply};
 use crate::wire::packet::{self, PacketError, PacketHeader};
 use crate::ws::close::CloseCode;
@@ -64,7 +64,14 @@ impl Publisher {
         stream.set_read_timeout(Some(LOOK_INTERVAL))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let limits = Limits { message_bytes_max: public.config.packet_bytes_max };
-        let source = Source { public, id: source, instruments: HashMap::new(), taken: Vec::new(), batch: Vec::new() };
+        let source = Source {
+            public,
+            id: source,
+            instruments: HashMap::new(),
+            taken: Vec::new(),
+            batch: Vec::new(),
+            farewell: Farewell::Lost,
+        };
         Ok(Self { stream, session: Session::new(Role::Server), limits, source })
     }
 
@@ -145,6 +152,8 @@ struct Source {
     taken: Vec<bool>,
     /// Records that were checked and not sequenced yet.
     batch: Vec<u8>,
+    /// How it goes: it has ended once it has said so with a normal close.
+    farewell: Farewell,
 }
 
 impl Source {
@@ -160,7 +169,12 @@ impl Source {
                 Ok(()) => Then::GoOn,
                 Err(why) => Then::Leave(close_frame(CloseCode::POLICY, &why.to_string())),
             },
-            control => on_control(&control),
+            control => {
+                if matches!(&control, Event::Close(Some(frame)) if frame.code == CloseCode::NORMAL) {
+                    self.farewell = Farewell::Ended;
+                }
+                on_control(&control)
+            }
         }
     }
 
@@ -225,6 +239,10 @@ impl Source {
     fn check(&self, bytes: &[u8], record: usize, at: usize) -> Result<usize, Break> {
         let header = record::check(&bytes[at..]).map_err(|why| Break::Record { record, at, why })?;
         let instrument = header.instrument;
+        // Of all of its own instruments it may speak before it has any.
+        if instrument == 0 && matches!(Kind::from_wire(header.kind), Some(Kind::Heartbeat | Kind::Status)) {
+            return Ok(header.bytes());
+        }
         if !self.taken.get(instrument as usize).is_some_and(|taken| *taken) {
             return Err(Break::Undefined { record, at, instrument });
         }
@@ -251,6 +269,6 @@ impl Source {
 
     fn close(&mut self) {
         self.flush();
-        self.public.desk.close_source(self.id);
+        self.public.desk.close_source(self.id, self.farewell);
     }
 }

@@ -12,8 +12,6 @@ pub mod binance;
 pub mod replay;
 pub mod sim;
 
-use crate::market::record::{self, Header, Kind};
-
 /// A source of records.
 pub trait Feed: Send {
     /// The word for it in logs: `sim`, `replay`.
@@ -41,13 +39,6 @@ pub enum Next {
     At(u64),
     /// The source has come to its end.
     Ended,
-}
-
-/// The record that tells every subscriber that a feed has come to its end.
-pub fn end_of_feed() -> Vec<u8> {
-    let mut bytes = Vec::new();
-    record::encode_status(&Header::of_feed(Kind::Status, 0, 0), b'E', &mut bytes);
-    bytes
 }
 
 /// A feed's own counters.

@@ -431,9 +431,12 @@ impl Gap {
     }
 }
 
+/// Length of a Status record on the wire.
+const STATUS_BYTES: usize = 40;
+
 /// Appends a Status record, 40 bytes: `'L'` live, `'S'` stale, `'H'` halted, `'E'` ended; instrument 0 is the feed.
 pub fn encode_status(header: &Header, state: u8, out: &mut Vec<u8>) {
-    header.write(40, out);
+    header.write(STATUS_BYTES, out);
     out.extend_from_slice(&[state, 0, 0, 0, 0, 0, 0, 0]);
 }
 
@@ -459,8 +462,8 @@ pub enum Malformed {
 pub fn check(bytes: &[u8]) -> Result<Header, Malformed> {
     let header = Header::read(bytes).ok_or(Malformed::Short { have: bytes.len(), need: HEADER_BYTES })?;
     let given = header.bytes();
-    let kind =
-        Kind::from_wire(header.kind).filter(|kind| kind.channel().is_some()).ok_or(Malformed::Kind(header.kind))?;
+    let may_be_sent = |kind: &Kind| *kind != Kind::Definition;
+    let kind = Kind::from_wire(header.kind).filter(may_be_sent).ok_or(Malformed::Kind(header.kind))?;
     let short = Malformed::Short { have: bytes.len(), need: given.max(HEADER_BYTES) };
     let length =
         |want: usize| if given == want { Ok(()) } else { Err(Malformed::Length { kind: header.kind, given, want }) };
@@ -468,6 +471,9 @@ pub fn check(bytes: &[u8]) -> Result<Header, Malformed> {
         Kind::Quote => length(Quote::BYTES)?,
         Kind::Trade => length(Trade::BYTES)?,
         Kind::Ticker => length(Ticker::BYTES)?,
+        Kind::Gap => length(Gap::BYTES)?,
+        Kind::Status => length(STATUS_BYTES)?,
+        Kind::Heartbeat => length(HEADER_BYTES)?,
         // The count stands at byte 32: a record that ends before it has none, whatever follows.
         Kind::Book | Kind::Raw if given < 40 => length(40)?,
         Kind::Book => {
@@ -488,6 +494,12 @@ fn check_letters(kind: Kind, record: &[u8]) -> Result<(), Malformed> {
     match kind {
         Kind::Trade if !matches!(record[56], b'B' | b'S' | b'N') => {
             Err(Malformed::Field { field: "trade side", given: record[56], want: "have 'B', 'S', 'N'" })
+        }
+        Kind::Status if !matches!(record[32], b'L' | b'S' | b'H' | b'E') => {
+            Err(Malformed::Field { field: "status", given: record[32], want: "have 'L', 'S', 'H', 'E'" })
+        }
+        Kind::Gap if Gap::read(record).is_none_or(|gap| !gap.channel.is_log()) => {
+            Err(Malformed::Field { field: "gap channel", given: record[48], want: "have 2 (trade), 5 (raw)" })
         }
         Kind::Book => {
             if !matches!(record[34], BOOK_SNAPSHOT | BOOK_DELTA) {

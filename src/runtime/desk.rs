@@ -6,21 +6,24 @@
 //!
 //! A shard that was overrun asks for the whole state; that is sent by a thread of its own, in pieces, as the ring has room.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Parking, now_ns};
 use crate::market::DefineError;
 use crate::ring::Gauge;
-use crate::sequencer::{Sequencer, SourceId};
+use crate::sequencer::{Farewell, Sequencer, SourceId};
 use crate::stats::SequencerStats;
 
 /// A batch is at most this long but for its last record, so that the rings publish often and the lock is free soon.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// A ring that had no room a moment ago is looked at again so soon.
 const RESYNC_INTERVAL: Duration = Duration::from_micros(200);
+/// How often sources are looked at: one is stale at the latest so long after the time that it may be silent.
+const SOURCES_INTERVAL: Duration = Duration::from_millis(500);
 /// Resynchronisations that wait to be begun: more than there are shards that may each ask once.
 const RESYNCS_MAX: usize = 1024;
 
@@ -72,9 +75,17 @@ impl Desk {
         outcomes
     }
 
-    /// A source has gone; its instrument ids end.
-    pub fn close_source(&self, source: SourceId) {
-        self.lock().sequencer.close_source(source);
+    /// A source has gone; its instrument ids end, and what it leaves is told.
+    pub fn close_source(&self, source: SourceId, farewell: Farewell) {
+        let mut seat = self.lock();
+        seat.sequencer.close_source(source, farewell, now_ns());
+        self.announce(seat);
+    }
+
+    /// A feed has died and is to be opened again.
+    pub fn count_restart(&self) {
+        // Relaxed: a number that stands for itself.
+        self.stats.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// True while every ring is at least three quarters empty: sources that can wait keep behind the slowest shard, and
@@ -94,17 +105,23 @@ impl Desk {
         let _ = self.resyncs.send(Order::Stop);
     }
 
-    /// Sends the state to shards that ask for it, until [`Self::stop`].
-    pub fn serve_resyncs(&self, orders: &Orders) {
+    /// Sends the state to shards that ask for it, and looks after silent sources, until [`Self::stop`]. A source is stale
+    /// after `stale_ms`; 0 leaves them all alone.
+    pub fn serve_resyncs(&self, orders: &Orders, stale_ms: u32) {
         let mut pending = false;
         loop {
-            let order = if pending { orders.0.recv_timeout(RESYNC_INTERVAL).ok() } else { orders.0.recv().ok() };
+            let order = orders.0.recv_timeout(if pending { RESYNC_INTERVAL } else { SOURCES_INTERVAL });
             let mut seat = self.lock();
             match order {
-                Some(Order::Resync { core }) => seat.sequencer.request_resync(core),
-                Some(Order::Stop) => return,
-                None if pending => {}
-                None => return,
+                Ok(Order::Resync { core }) => seat.sequencer.request_resync(core),
+                Err(RecvTimeoutError::Timeout) if pending => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let silence_ns = u64::from(stale_ms) * 1_000_000;
+                    if stale_ms == 0 || !seat.sequencer.check_sources(silence_ns, now_ns()) {
+                        continue;
+                    }
+                }
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
             pending = seat.sequencer.advance_resyncs();
             self.announce(seat);

@@ -140,7 +140,8 @@ impl Server {
         let resync = threads::spawn_resync(public.clone(), orders, other(0)).map_err(StartError::Thread)?;
         let mut running = Vec::new();
         for (nth, feed) in feeds.into_iter().enumerate().filter_map(|(nth, feed)| Some((nth, feed?))) {
-            let thread = threads::spawn_feed(feed, nth as SourceId, public.clone(), other(nth));
+            let spec = config.feeds[nth].clone();
+            let thread = threads::spawn_feed(spec, feed, nth as SourceId, public.clone(), other(nth));
             running.push(thread.map_err(StartError::Thread)?);
         }
         Ok(Self { address, public, cores, resync, feeds: running })

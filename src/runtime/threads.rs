@@ -1,45 +1,100 @@
-//! The threads beside the shards: the feeds, and the one that resynchronises, pinned with core_affinity to the cores left
+//! The threads beside the shards: the feeds with what watches over them, and the one that resynchronises, pinned with core_affinity to the cores left
 //! to them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 
 use super::desk::{Desk, Orders};
 use crate::door::Public;
 use crate::feed::{self, Feed, Next};
-use crate::sequencer::SourceId;
+use crate::sequencer::{Farewell, SourceId};
 
 /// How long a thread waits at the most before it looks whether the server stops.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Sends the state to shards that were overrun, until the desk is told to stop.
+/// Sends the state to shards that were overrun, and looks after silent sources, until the desk is told to stop.
 pub fn spawn_resync(public: Arc<Public>, orders: Orders, core: usize) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("resync".to_owned()).spawn(move || {
         pin(core);
-        public.desk.serve_resyncs(&orders);
+        public.desk.serve_resyncs(&orders, public.config.stale_ms);
     })
 }
 
-/// Runs a feed until it ends or the server stops.
+/// Runs a feed until it ends or the server stops. One that dies is opened again, after a pause that doubles.
 pub fn spawn_feed(
-    feed: Box<dyn Feed>,
+    spec: feed::Spec,
+    first: Box<dyn Feed>,
     source: SourceId,
     public: Arc<Public>,
     core: usize,
 ) -> std::io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("feed-{}", feed.name())).spawn(move || {
+    thread::Builder::new().name(format!("feed-{}", first.name())).spawn(move || {
         pin(core);
-        drive(feed, source, &public.desk, &public.stopping);
+        // Relaxed: the flag stands for itself.
+        let stops = || public.stopping.load(Ordering::Relaxed);
+        let open = || match spec.open() {
+            Ok(feed) => feed.ok_or_else(|| "there is none".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        supervise(first, open, source, &public.desk, &stops, PAUSES);
     })
 }
 
-fn drive(mut feed: Box<dyn Feed>, source: SourceId, desk: &Desk, stopping: &AtomicBool) {
-    // Relaxed: the flag stands for itself.
-    let stops = || stopping.load(Ordering::Relaxed);
+/// How long a feed that died is left alone: at first, at the most, and how long one has to run to be taken for sound.
+#[derive(Clone, Copy, Debug)]
+struct Pauses {
+    first: Duration,
+    longest: Duration,
+    sound: Duration,
+}
+
+const PAUSES: Pauses =
+    Pauses { first: Duration::from_secs(1), longest: Duration::from_secs(30), sound: Duration::from_secs(60) };
+
+fn supervise(
+    first: Box<dyn Feed>,
+    open: impl Fn() -> Result<Box<dyn Feed>, String>,
+    source: SourceId,
+    desk: &Desk,
+    stops: &impl Fn() -> bool,
+    pauses: Pauses,
+) {
+    let mut feed = Ok(first);
+    let mut pause = pauses.first;
+    loop {
+        match feed {
+            Ok(mut feed) => {
+                let began = Instant::now();
+                let driven = catch_unwind(AssertUnwindSafe(|| drive(feed.as_mut(), source, desk, stops)));
+                if driven.is_ok() {
+                    return;
+                }
+                tracing::error!("feed {} has died; its instruments are stale until it is back", feed.name());
+                desk.close_source(source, Farewell::Lost);
+                desk.count_restart();
+                if began.elapsed() >= pauses.sound {
+                    pause = pauses.first;
+                }
+            }
+            Err(problem) => tracing::error!("feed {source} cannot be opened again: {problem}"),
+        }
+        tracing::info!("feed {source} is opened again in {} ms", pause.as_millis());
+        sleep_until(super::now_ns() + pause.as_nanos() as u64, stops);
+        if stops() {
+            return;
+        }
+        pause = (pause * 2).min(pauses.longest);
+        feed = open();
+    }
+}
+
+/// Hands over what a feed has, until it ends or the server stops.
+fn drive(feed: &mut dyn Feed, source: SourceId, desk: &Desk, stops: &impl Fn() -> bool) {
     let mut bytes = Vec::with_capacity(feed::BATCH_BYTES_MAX);
     while !stops() {
         bytes.clear();
@@ -54,10 +109,10 @@ fn drive(mut feed: Box<dyn Feed>, source: SourceId, desk: &Desk, stopping: &Atom
                     thread::sleep(Duration::from_micros(100));
                 }
             }
-            Next::At(time_ns) => sleep_until(time_ns, &stops),
+            Next::At(time_ns) => sleep_until(time_ns, stops),
             Next::Ended => {
                 tracing::info!("feed {} has come to its end: {:?}", feed.name(), feed.report());
-                return accept(desk, source, &mut feed::end_of_feed());
+                return desk.close_source(source, Farewell::Ended);
             }
         }
     }
@@ -83,5 +138,90 @@ fn sleep_until(time_ns: u64, stops: &impl Fn() -> bool) {
 pub fn pin(core: usize) {
     if !core_affinity::set_for_current(CoreId { id: core }) {
         tracing::warn!("thread {:?} could not be pinned to core {core}", thread::current().name().unwrap_or(""));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::feed::Report;
+    use crate::market::Instrument;
+    use crate::market::record::{self, Header, Kind};
+    use crate::ring::{Batch, Reader, ring};
+    use crate::sequencer::Sequencer;
+    use crate::stats::SequencerStats;
+
+    /// Defines an instrument, and then dies or ends.
+    struct Short {
+        polled: bool,
+        dies: bool,
+    }
+
+    impl Feed for Short {
+        fn name(&self) -> &str {
+            "short"
+        }
+
+        fn poll(&mut self, _now_ns: u64, batch: &mut Vec<u8>) -> Next {
+            if std::mem::replace(&mut self.polled, true) {
+                assert!(!self.dies, "this feed dies");
+                return Next::Ended;
+            }
+            record::encode_definition(&Instrument::new(1, "A", "v", -2, -2), batch);
+            Next::Now
+        }
+
+        fn report(&self) -> Report {
+            Report::default()
+        }
+    }
+
+    fn desk() -> (Desk, Reader) {
+        let (writer, reader) = ring(1 << 16);
+        let gauge = writer.gauge();
+        let (desk, _orders) =
+            Desk::new(Sequencer::new(vec![writer], 9), vec![gauge], Arc::new(SequencerStats::default()));
+        (desk, reader)
+    }
+
+    /// Instrument and state of what the ring tells.
+    fn states(mut reader: Reader) -> Vec<(u32, char)> {
+        let mut batch = Batch::default();
+        reader.read(1 << 16, &mut batch).expect("nothing was overwritten");
+        let records = batch.entries.iter().map(|entry| batch.payload(entry));
+        let status = records.filter(|bytes| bytes[2] == Kind::Status as u8);
+        status.map(|bytes| (Header::read(bytes).expect("whole").instrument, char::from(bytes[32]))).collect()
+    }
+
+    const NO_PAUSE: Pauses = Pauses { first: Duration::ZERO, longest: Duration::ZERO, sound: Duration::MAX };
+
+    #[test]
+    fn a_feed_that_dies_is_stale_and_opened_again_until_it_is_back() {
+        let (desk, reader) = desk();
+        let opened = Cell::new(0);
+        let open = || {
+            opened.set(opened.get() + 1);
+            match opened.get() {
+                1 => Err("the file is gone".to_owned()),
+                2 => Ok(Box::new(Short { polled: false, dies: true }) as Box<dyn Feed>),
+                _ => Ok(Box::new(Short { polled: false, dies: false }) as Box<dyn Feed>),
+            }
+        };
+        supervise(Box::new(Short { polled: false, dies: true }), open, 0, &desk, &|| false, NO_PAUSE);
+        assert_eq!(opened.get(), 3);
+        let lost_and_back = [(1, 'S'), (0, 'S'), (0, 'L')];
+        // What was stale already is not told twice.
+        assert_eq!(states(reader), [&lost_and_back[..], &[(0, 'S'), (0, 'L'), (1, 'E'), (0, 'E')]].concat());
+    }
+
+    #[test]
+    fn a_server_that_stops_does_not_open_its_feeds_again() {
+        let (desk, _reader) = desk();
+        let stops = Cell::new(false);
+        let open = || -> Result<Box<dyn Feed>, String> { panic!("opened although the server stops") };
+        let asked = || stops.replace(true);
+        supervise(Box::new(Short { polled: true, dies: true }), open, 0, &desk, &asked, NO_PAUSE);
     }
 }

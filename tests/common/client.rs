@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tickcast::market::Kind;
-use tickcast::market::record::{self, Header, flags};
+use tickcast::market::record::{self, Gap, Header, flags};
 use tickcast::wire::packet::{self, PacketHeader};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::ProtocolError;
@@ -227,13 +227,18 @@ pub struct Subscriber {
     symbols: HashMap<u32, String>,
     sequences: HashMap<(u32, u8), u64>,
     ready: VecDeque<Record>,
+    /// Instrument and state of the Status records that came.
+    pub states: Vec<(u32, char)>,
+    /// The Gaps that came.
+    pub gaps: Vec<Gap>,
 }
 
 impl Subscriber {
     pub fn of(mut client: Client, channels: &[&str], symbols: &[&str]) -> Self {
         client.say(&json!({"op": "subscribe", "id": 1, "channels": channels, "symbols": symbols}).to_string());
         let (symbols, sequences, ready) = (HashMap::new(), HashMap::new(), VecDeque::new());
-        let mut subscriber = Self { client, symbols, sequences, ready };
+        let (states, gaps) = (Vec::new(), Vec::new());
+        let mut subscriber = Self { client, symbols, sequences, ready, states, gaps };
         let reply = subscriber.reply();
         assert_eq!(reply["type"], "subscribed", "{reply}");
         subscriber
@@ -300,6 +305,13 @@ impl Subscriber {
                     self.symbols.insert(instrument, definition.symbol);
                 }
                 Kind::Heartbeat => {}
+                Kind::Status => self.states.push((instrument, char::from(record.bytes[32]))),
+                Kind::Gap => {
+                    let gap = Gap::read(&record.bytes).expect("a whole gap");
+                    let before = self.sequences.insert((instrument, gap.channel.kind() as u8), gap.to_sequence);
+                    assert!(before.is_none_or(|before| gap.from_sequence == before + 1), "{before:?}, then {gap:?}");
+                    self.gaps.push(gap);
+                }
                 kind if kind.channel().is_some() => {
                     assert!(self.symbols.contains_key(&instrument), "{record:?} was not announced");
                     assert_eq!(record.header.flags & flags::CONFLATED, 0, "{record:?} stands for several");

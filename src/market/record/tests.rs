@@ -369,7 +369,7 @@ fn check_refuses_counts_that_the_length_does_not_hold() {
 #[test]
 fn check_refuses_kinds_that_are_not_for_publishers() {
     for (_, record, _) in golden() {
-        for kind in (0..=u8::MAX).filter(|kind| !(1..=5).contains(kind)) {
+        for kind in (0..=u8::MAX).filter(|kind| !matches!(kind, 1..=5 | 17..=19)) {
             let mut wrong = record.clone();
             wrong[2] = kind;
             assert_eq!(check(&wrong), Err(Malformed::Kind(kind)));
@@ -512,8 +512,10 @@ proptest! {
             let readable = match Kind::from_wire(header.kind) {
                 Some(Kind::Book) => read_book(record).is_some(),
                 Some(Kind::Raw) => read_raw(record).is_some(),
-                Some(Kind::Quote | Kind::Trade | Kind::Ticker) => true,
-                _ => false,
+                Some(Kind::Gap) => Gap::read(record).is_some_and(|gap| gap.channel.is_log()),
+                Some(Kind::Status) => b"LSHE".contains(&record[32]),
+                Some(Kind::Quote | Kind::Trade | Kind::Ticker | Kind::Heartbeat) => true,
+                Some(Kind::Definition) | None => false,
             };
             prop_assert!(readable);
         }

@@ -3,15 +3,18 @@
 //! What always holds:
 //! * A record is numbered and encoded once; all cores see the same bytes in the same order.
 //! * Sequences of an instrument and channel are contiguous from 1, positions of the node too.
+//! * A source that falls silent, ends or is lost is told to all who watch its instruments, and so is its return
+//!   ([`sources`]).
 //! * The sequencer never waits for a shard. One that was overrun asks for a resynchronisation, and gets the whole state
 //!   (flag SNAPSHOT) through its own ring, in pieces, as that ring has room.
 //!
 //! It does not know threads, clocks or clients. Cost: some 100 ns a record and core, mostly two copies.
 
-use std::collections::HashMap;
+mod sources;
 
-use foldhash::fast::RandomState;
+pub use self::sources::Farewell;
 
+use self::sources::Sources;
 use crate::market::directory::{DefineError, Directory};
 use crate::market::last_value::LastValues;
 use crate::market::record::{self, Channel, Gap, Header, Kind, flags};
@@ -19,6 +22,9 @@ use crate::ring;
 
 /// Who sends: a feed or a publisher. Each has instrument ids of its own.
 pub type SourceId = u32;
+
+/// Sequences stay below this, however many records a source says to have lost.
+const SEQUENCE_MAX: u64 = 1 << 53;
 
 /// What has been counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +37,16 @@ pub struct Counters {
     pub refused: u64,
     /// Resynchronisations asked for by overrun shards.
     pub resyncs: u64,
+    /// Records that sources have said to have lost.
+    pub lost: u64,
+    /// Times a source fell silent for too long.
+    pub silences: u64,
+    /// Sources that went without having ended.
+    pub losses: u64,
+    /// Sources that are there now.
+    pub sources: u64,
+    /// Instruments whose values are stale or ended now.
+    pub stale: u64,
 }
 
 /// The sequencer's state. One owner, one thread.
@@ -41,8 +57,7 @@ pub struct Sequencer {
     rings: Vec<ring::Writer>,
     /// For each core, the next instrument of its resynchronisation.
     resyncs: Vec<Option<u32>>,
-    /// Per source: local instrument id → id of the epoch, 0 where unknown.
-    sources: HashMap<SourceId, Vec<u32>, RandomState>,
+    sources: Sources,
     position: u64,
     counters: Counters,
     scratch: Vec<u8>,
@@ -57,7 +72,7 @@ impl Sequencer {
             values: LastValues::default(),
             resyncs: vec![None; rings.len()],
             rings,
-            sources: HashMap::default(),
+            sources: Sources::default(),
             position: 0,
             counters: Counters::default(),
             scratch: Vec::new(),
@@ -68,27 +83,27 @@ impl Sequencer {
     /// Bytes after the first that are not a whole record are ignored: whoever fills a batch has checked it.
     pub fn accept(&mut self, source: SourceId, batch: &mut [u8], now_ns: u64) -> Vec<Result<u32, DefineError>> {
         let mut outcomes = Vec::new();
+        self.hear(source, now_ns);
         let mut rest = batch;
         while let Some(header) = Header::read(rest).filter(|h| (record::HEADER_BYTES..=rest.len()).contains(&h.bytes()))
         {
             let (bytes, tail) = std::mem::take(&mut rest).split_at_mut(header.bytes());
             match Kind::from_wire(header.kind) {
                 Some(Kind::Definition) => outcomes.push(self.define(source, bytes, now_ns)),
-                Some(kind) => match kind.channel() {
-                    Some(channel) => self.sequence(source, &header, channel, bytes, now_ns),
-                    None => self.pass_on(source, &header, bytes, now_ns),
-                },
+                Some(Kind::Status) => self.pass_status_on(source, &header, bytes, now_ns),
+                Some(Kind::Gap) => self.skip(source, bytes, now_ns),
+                // A source that has nothing to say lives nevertheless.
+                Some(Kind::Heartbeat) => {}
+                Some(kind) => {
+                    let channel = kind.channel().expect("the others are the channels'");
+                    self.sequence(source, &header, channel, bytes, now_ns);
+                }
                 None => self.counters.undefined += 1,
             }
             rest = tail;
         }
         self.publish();
         outcomes
-    }
-
-    /// Forgets a source's instrument ids; the instruments stay.
-    pub fn close_source(&mut self, source: SourceId) {
-        self.sources.remove(&source);
     }
 
     /// Starts to send the whole state to a core again.
@@ -136,12 +151,8 @@ impl Sequencer {
                 return Err(error);
             }
         };
-        let map = self.sources.entry(source).or_default();
-        let local = instrument.id as usize;
-        if map.len() <= local {
-            map.resize(local + 1, 0);
-        }
-        map[local] = id;
+        self.sources.define(source, instrument.id, id);
+        self.push_feed_state(b'S', now_ns);
         if new {
             self.values.add(id);
             record::patch_sequenced(bytes, id, 0, now_ns);
@@ -155,31 +166,48 @@ impl Sequencer {
             self.counters.undefined += 1;
             return;
         };
+        if matches!(self.values.status(id).state, b'S' | b'E') {
+            // Its newest values were not to be trusted any more; this one is.
+            self.push_status(id, b'L', now_ns);
+        }
         let sequence = self.values.sequence(id, channel) + 1;
         record::patch_sequenced(bytes, id, sequence, now_ns);
         // In a ring this flag says that state is sent again; a source's own would hide its record from stragglers.
-        let own_flags = header.flags & !flags::SNAPSHOT;
+        let mut own_flags = header.flags & !flags::SNAPSHOT;
+        if channel == Channel::Book && self.sources.is_book_suspect(id, bytes) {
+            own_flags |= flags::MAYBE_BAD_BOOK;
+        }
         record::patch_flags(bytes, own_flags);
         let numbered = Header { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
         self.values.apply(&numbered, channel, bytes, self.position + 1);
         self.write(bytes);
     }
 
-    /// Status and the like: no sequence. Instrument 0 is the feed itself.
-    fn pass_on(&mut self, source: SourceId, header: &Header, bytes: &mut [u8], now_ns: u64) {
-        let id = if header.instrument == 0 { Some(0) } else { self.global(source, header.instrument) };
-        match id {
-            Some(id) => {
-                record::patch_sequenced(bytes, id, 0, now_ns);
-                self.write(bytes);
-            }
-            None => self.counters.undefined += 1,
-        }
+    /// A source has lost records of a log channel: their sequences are left out. What it says of their numbers counts for
+    /// nothing but how many there are.
+    fn skip(&mut self, source: SourceId, bytes: &[u8], now_ns: u64) {
+        let gap = Gap::read(bytes).filter(|gap| gap.channel.is_log() && gap.to_sequence >= gap.from_sequence);
+        let known = gap.and_then(|gap| Some((self.global(source, gap.instrument)?, gap)));
+        let Some((instrument, gap)) = known else {
+            self.counters.undefined += 1;
+            return;
+        };
+        let from_sequence = self.values.sequence(instrument, gap.channel) + 1;
+        let count = gap.to_sequence - gap.from_sequence;
+        let Some(to_sequence) = from_sequence.checked_add(count).filter(|last| *last < SEQUENCE_MAX) else {
+            self.counters.undefined += 1;
+            return;
+        };
+        self.counters.lost += count + 1;
+        let gap = Gap { instrument, from_sequence, to_sequence, reason: b'F', ..gap };
+        self.values.apply_gap(&gap, self.position + 1);
+        let mut bytes = Vec::new();
+        gap.encode(now_ns, &mut bytes);
+        self.write(&bytes);
     }
 
     fn global(&self, source: SourceId, local: u32) -> Option<u32> {
-        let id = *self.sources.get(&source)?.get(local as usize)?;
-        (id != 0).then_some(id)
+        self.sources.global(source, local)
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -198,6 +226,9 @@ impl Sequencer {
 
     /// Writes all that is known of one instrument to one core's ring, at the present position.
     fn push_state(&mut self, core: usize, id: u32) {
+        if id == 1 {
+            self.push_feed_status(core);
+        }
         let (Some(instrument), Some(row)) = (self.directory.get(id), self.values.row(id)) else { return };
         let ring = &mut self.rings[core];
         let mut push = |out: &mut Vec<u8>| {
@@ -222,5 +253,11 @@ impl Sequencer {
             record::patch_flags(out, flags::SNAPSHOT);
             push(out);
         }
+    }
+
+    fn push_feed_status(&mut self, core: usize) {
+        self.scratch.clear();
+        self.values.status(0).push(0, flags::SNAPSHOT, &mut self.scratch);
+        self.rings[core].push(self.position, &self.scratch);
     }
 }
