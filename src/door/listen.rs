@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -46,7 +47,7 @@ impl ListenError {
 pub fn bind(address: SocketAddr, shards: usize, send_buffer_bytes: usize) -> Result<Listeners, ListenError> {
     let failed = ListenError::of(address);
     // SO_REUSEPORT would let a second server of the same user share the port in silence; a plain bind finds it out.
-    let probe = bound(address, false).map_err(&failed)?;
+    let probe = bound_soon(address).map_err(&failed)?;
     let address = probe.local_addr().map_err(&failed)?.as_socket().unwrap_or(address);
     drop(probe);
     let mut sockets = Vec::with_capacity(shards);
@@ -58,6 +59,26 @@ pub fn bind(address: SocketAddr, shards: usize, send_buffer_bytes: usize) -> Res
         sockets.push(socket.into());
     }
     Ok(Listeners { address, sockets })
+}
+
+/// A plain bind, as soon as it succeeds. The kernel tears the rings of a process that was killed down after the process is
+/// gone, and its listeners with them: whoever is started in its place at once has to wait for that.
+fn bound_soon(address: SocketAddr) -> io::Result<Socket> {
+    const INTERVAL: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(2);
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        match bound(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < LONGEST => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("{address} is in use; trying again for {} s", LONGEST.as_secs());
+                }
+                std::thread::sleep(INTERVAL);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {

@@ -1,5 +1,5 @@
-//! The threads beside the shards: the feeds with what watches over them, and the one that resynchronises, pinned with core_affinity to the cores left
-//! to them.
+//! The threads beside the shards: the feeds with what watches over them, and the one that resynchronises, pinned with
+//! core_affinity to the cores left to them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

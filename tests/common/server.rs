@@ -109,6 +109,11 @@ impl Program {
         Exit { code, stdout: self.stdout.text(), stderr: self.stderr.text() }
     }
 
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a pid is not 0");
         kill_process(pid, signal).expect("it is a child of ours");
@@ -193,11 +198,12 @@ impl Server {
         }
     }
 
-    /// The values of a family, one a shard.
+    /// The values of a family, one a shard, or the one of the whole server.
     pub fn metric(&self, family: &str) -> Vec<u64> {
         let text = self.get("/metrics").text();
         let of_family = |line: &str| {
-            let value = line.strip_prefix(family)?.strip_prefix('{')?.rsplit_once(' ')?.1;
+            let rest = line.strip_prefix(family).filter(|rest| rest.starts_with(['{', ' ']))?;
+            let value = rest.rsplit_once(' ')?.1;
             Some(value.parse().expect("a whole number"))
         };
         text.lines().filter_map(of_family).collect()
