@@ -65,7 +65,8 @@ fn read_to(client: &mut Client, px: i64) -> ((u32, u64), i64) {
 fn resume(client: &mut Client, (epoch, position): (u32, u64)) -> Value {
     let channels = ["quote", "trade"];
     let (op, symbols) = ("resume", ["A", "B"]);
-    let ask = json!({"op": op, "id": 3, "epoch": epoch, "position": position, "channels": channels, "symbols": symbols});
+    let ask =
+        json!({"op": op, "id": 3, "epoch": epoch, "position": position, "channels": channels, "symbols": symbols});
     client.say(&ask.to_string());
     client.reply()
 }
