@@ -122,9 +122,12 @@ fn what_a_killed_publisher_leaves_is_stale_and_live_again_when_it_is_back() {
     drop(publisher);
     server.wait_metric("tickcast_stale_instruments", |stale| stale == 2);
     server.wait_metric("tickcast_source_losses_total", |losses| losses == 1);
+    let shown = |state: &str| server.get("/v1/snapshot/A").text().contains(&format!(r#""state":"{state}""#));
+    assert!(shown("stale"));
     let mut publisher = Publisher::open(&server);
     publisher.publish(101, 1);
     assert_eq!(subscriber.record().header.sequence, 2, "its numbers go on");
     assert_eq!(subscriber.states, [(1, 'S'), (0, 'S'), (0, 'L'), (1, 'L')]);
     server.wait_metric("tickcast_stale_instruments", |stale| stale == 0);
+    assert!(shown("live"));
 }

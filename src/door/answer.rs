@@ -65,6 +65,7 @@ fn snapshot(door: &Door, symbol: &str) -> Result<Response, Refusal> {
     };
     let mut text = String::from(r#"{"instrument":"#);
     json::push_instrument(instrument, &mut text);
+    text.push_str(&format!(r#","state":"{}""#, state_word(shard.values().status(instrument.id).state)));
     let mut record = Vec::new();
     for channel in [Channel::Quote, Channel::Trade, Channel::Ticker, Channel::Book] {
         text.push_str(&format!(r#","{}":"#, channel.name()));
@@ -78,6 +79,16 @@ fn snapshot(door: &Door, symbol: &str) -> Result<Response, Refusal> {
     }
     text.push('}');
     Ok(Response::new(JSON, text))
+}
+
+/// The word for the state of a feed or an instrument.
+fn state_word(state: u8) -> &'static str {
+    match state {
+        b'S' => "stale",
+        b'H' => "halted",
+        b'E' => "ended",
+        _ => "live",
+    }
 }
 
 /// A peer's text, short enough to be repeated.
