@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod http;
+pub mod io_contract;
 pub mod node;
 pub mod oracle;
 pub mod server;
