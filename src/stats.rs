@@ -61,7 +61,19 @@ counters! {
     Floods Count "Subscribers closed for sending requests faster than the limit";
     IdleClosed Count "Subscribers closed because nothing came from them, not even a pong";
     Heartbeats Count "Heartbeats sent, one a subscriber";
-    RefusedFull Count "Upgrades refused because all seats were taken";
+    RefusedFull Count "Upgrades refused with 503 because all seats were taken: connections_max";
+    RefusedAddress Count "Connections refused with 429 because their address had as many: connections_per_address_max";
+    RefusedRate Count "Upgrades refused with 503 because too many came at once: handshakes_per_s";
+    RefusedAddressRate Count "Upgrades refused with 429 because too many came of their address: handshakes_per_address_per_s";
+    HandshakesDelayed Count "Upgrades that had to wait for their turn: handshakes_per_s, handshakes_per_address_per_s";
+    DoorConnections Level "Connections that are no subscribers and no publishers: requests under way, answers, echoes";
+    RefusedDoor Count "Connections refused with 503 because the door was full of requests under way: door_connections_max";
+    DoorEvicted Count "Connections sent away because newer ones wanted their place and they had sent no whole request";
+    HeadTimeouts Count "Connections answered with 408 because no whole request had come: upgrade_timeout_ms";
+    HeadsTooLarge Count "Requests refused with 431: head_bytes_max";
+    WriteTimeouts Count "Connections ended because an answer or an echo was not taken: write_timeout_ms";
+    RefusedEchoes Count "Echoes refused with 503 because as many were connected: echoes_max";
+    EchoesIdle Count "Echoes closed because nothing came from them: idle_timeout_ms";
 }
 
 /// Numbers a shard counts in. Plain integers: one owner.

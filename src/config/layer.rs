@@ -51,6 +51,22 @@ layer! {
     log "TICKCAST_LOG" "FILTER" String;
     /// Connections in all [default: as many as the descriptor limit allows, at most 1000000]
     connections_max "TICKCAST_CONNECTIONS_MAX" "N" u32;
+    /// Connections of one address: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit [default: 20000]
+    connections_per_address_max "TICKCAST_CONNECTIONS_PER_ADDRESS_MAX" "N" u32;
+    /// Addresses and networks that the limits of an address do not hold for, such as proxies in front, or `none`
+    /// [default: 127.0.0.0/8,::1]
+    addresses_exempt "TICKCAST_ADDRESSES_EXEMPT" "LIST" String;
+    /// Handshakes a second on one core; more wait for half of upgrade_timeout_ms, the rest is refused with 503; 0 for no
+    /// limit [default: 2000]
+    handshakes_per_s "TICKCAST_HANDSHAKES_PER_S" "N" u32;
+    /// Handshakes a second of one address; more wait as above, the rest is refused with 429; 0 for no limit
+    /// [default: 1000]
+    handshakes_per_address_per_s "TICKCAST_HANDSHAKES_PER_ADDRESS_PER_S" "N" u32;
+    /// Connections that are not yet subscribers or publishers, or never will be: requests under way, answers, echoes
+    /// [default: 10000, or half of the descriptor limit]
+    door_connections_max "TICKCAST_DOOR_CONNECTIONS_MAX" "N" u32;
+    /// Echo connections [default: 256]
+    echoes_max "TICKCAST_ECHOES_MAX" "N" u32;
     /// Publishers at a time [default: 64]
     publishers_max "TICKCAST_PUBLISHERS_MAX" "N" u32;
     /// Instruments in all [default: 20000]
@@ -77,6 +93,8 @@ layer! {
     stale_ms "TICKCAST_STALE_MS" "MS" u32;
     /// Time to send a whole request head and be upgraded, ms [default: 10000]
     upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
+    /// Time a peer may take nothing of an HTTP answer or an echo, ms [default: 5000]
+    write_timeout_ms "TICKCAST_WRITE_TIMEOUT_MS" "MS" u32;
     /// Time that clients have to go when the server stops, ms [default: 2000]
     drain_timeout_ms "TICKCAST_DRAIN_TIMEOUT_MS" "MS" u32;
     /// Requests a second that a subscriber may send; four seconds' worth at once [default: 50]

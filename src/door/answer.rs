@@ -31,7 +31,10 @@ fn answer_get(door: &Door, path: &str) -> Result<Response, Refusal> {
     }
     match path {
         "/v1/instruments" => Ok(Response::new(JSON, instruments(door))),
-        "/metrics" => Ok(Response::new(metrics::CONTENT_TYPE, metrics::render(&door.public))),
+        "/metrics" => {
+            door.show();
+            Ok(Response::new(metrics::CONTENT_TYPE, metrics::render(&door.public)))
+        }
         "/healthz" => Ok(Response::new(JSON, r#"{"status":"ok"}"#)),
         // Relaxed: the flag stands for itself.
         "/readyz" if door.public.stopping.load(Ordering::Relaxed) => Err(unavailable("the server is stopping")),

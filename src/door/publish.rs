@@ -15,7 +15,7 @@ use super::stream::Peer;
 use crate::io::uring::duplicate;
 use crate::sequencer::SourceId;
 use crate::wire::packet;
-use crate::ws::handshake::{Refusal, upgrade};
+use crate::ws::handshake::Refusal;
 
 /// Who publishes: counts them, and gives each a source id of its own.
 #[derive(Debug)]
@@ -59,7 +59,8 @@ impl Publishers {
 
 pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::Request<()>) -> Result<(), Refusal> {
     authorize(door, request)?;
-    let accepted = upgrade(request, &[packet::SUBPROTOCOL])?;
+    let Some(waiting) = peer.as_ref() else { return Ok(()) };
+    let accepted = door.upgrade(waiting, request, &[packet::SUBPROTOCOL]).await?;
     let Some(source) = door.public.publishers.enter() else {
         let max = door.public.config.publishers_max;
         return Err(unavailable(&format!("{max} publishers are connected, which is publishers_max")));
@@ -85,7 +86,7 @@ async fn start(door: &Door, mut peer: Peer, response: &[u8], source: SourceId) -
         return Ok(false);
     }
     let stream = TcpStream::from(duplicate(peer.socket())?);
-    let unread = peer.take_unread();
+    let (unread, place) = (peer.take_unread(), peer.take_place());
     drop(peer);
     stream.set_nonblocking(false)?;
     let public = Arc::clone(&door.public);
@@ -95,6 +96,7 @@ async fn start(door: &Door, mut peer: Peer, response: &[u8], source: SourceId) -
     std::thread::Builder::new().name(format!("publisher-{source}")).spawn(move || {
         crate::runtime::pin(core);
         publisher.run(&unread);
+        drop(place);
         public.publishers.leave();
     })?;
     Ok(true)

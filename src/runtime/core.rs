@@ -110,9 +110,9 @@ async fn run(index: usize, public: Arc<Public>, socket: TcpListener, shard: Shar
     };
     let shard = Rc::new(RefCell::new(shard));
     let door = Door::new(index, shard.clone(), public.clone(), parking.clone());
-    let accepting = door.open(socket);
+    let accepting = door.clone().open(socket);
     let mut driver =
-        Driver { index, public, parking, shard, published_ns: 0, worked_ns: 0, alarm: None, short_sleep: false };
+        Driver { index, public, parking, shard, door, published_ns: 0, worked_ns: 0, alarm: None, short_sleep: false };
     let mut signal = Box::pin(event.read_at(0, 8));
     // Relaxed: the flag stands for itself, see `Server::stop`.
     while !driver.public.stopping.load(Ordering::Relaxed) {
@@ -141,6 +141,7 @@ struct Driver {
     public: Arc<Public>,
     parking: Arc<Parking>,
     shard: Rc<RefCell<Shard<Uring>>>,
+    door: Door,
     published_ns: u64,
     worked_ns: u64,
     alarm: Option<Alarm>,
@@ -160,6 +161,7 @@ impl Driver {
         let now_ns = now_ns();
         let mut shard = self.shard.borrow_mut();
         let worked = shard.turn(now_ns);
+        self.door.left(shard.take_left());
         if shard.wants_resync() && self.public.desk.request_resync(self.index) {
             shard.resync_requested();
         }
@@ -169,6 +171,7 @@ impl Driver {
         }
         if now_ns - self.published_ns.min(now_ns) > PUBLISH_NS {
             self.published_ns = now_ns;
+            self.door.set_levels(shard.counters_mut());
             self.public.shards[self.index].publish(shard.counters());
         }
         now_ns.saturating_sub(self.worked_ns) > SPIN_NS
@@ -185,6 +188,8 @@ impl Driver {
         let mut shard = self.shard.borrow_mut();
         shard.io_mut().arm();
         let worked = shard.turn(now_ns()) || shard.has_news() || shard.wants_resync();
+        self.door.left(shard.take_left());
+        self.door.set_levels(shard.counters_mut());
         self.public.shards[self.index].publish(shard.counters());
         if worked {
             drop(shard);
@@ -240,9 +245,11 @@ impl Driver {
     async fn drain(&mut self) {
         let until_ns = now_ns() + u64::from(self.public.config.drain_timeout_ms) * 1_000_000;
         self.shard.borrow_mut().close_all(CloseCode::GOING_AWAY, "the server is stopping", now_ns());
+        self.door.send_away();
         loop {
             let worked = self.shard.borrow_mut().turn(now_ns());
-            if self.shard.borrow().clients() == 0 || now_ns() >= until_ns {
+            let nobody = self.shard.borrow().clients() == 0 && self.door.talking() == 0;
+            if nobody || now_ns() >= until_ns {
                 return;
             }
             if !worked {

@@ -134,6 +134,7 @@ impl Server {
             sequencer: stats,
             stopping: Arc::new(AtomicBool::new(false)),
             publishers: door::publish::Publishers::after(config.feeds.len() as SourceId, config.publishers_max),
+            addresses: Arc::default(),
         });
         let cores = start_cores(&public, listeners.sockets, readers)?;
         public.desk.attach(cores.iter().map(|core| core.parking.clone()).collect());

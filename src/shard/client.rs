@@ -27,6 +27,8 @@ pub(super) struct Client {
     /// A receive is under way.
     pub(super) receiving: bool,
     pub(super) pinged: bool,
+    /// Its end is to be told to whoever seated it.
+    pub(super) reported: bool,
     pub(super) catch_up: Option<Box<CatchUp>>,
     pub(super) ending: Ending,
 }

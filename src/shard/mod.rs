@@ -203,6 +203,8 @@ pub struct Shard<I: Io> {
     /// Log history before this place of the ring has holes that a Gap has to tell.
     log_floor: u64,
     history: History,
+    /// Slots of clients that have gone and were to be reported.
+    left: Vec<u32>,
     resync_wanted: bool,
     housekeeping_ns: u64,
     housekeeping_round: usize,
@@ -232,6 +234,7 @@ impl<I: Io> Shard<I> {
             held: Vec::new(),
             log_sequences: (0, Arc::default()),
             log_floor: 0,
+            left: Vec::new(),
             resync_wanted: false,
             housekeeping_ns: 0,
             housekeeping_round: 0,
@@ -272,6 +275,7 @@ impl<I: Io> Shard<I> {
             readable: false,
             receiving: false,
             pinged: false,
+            reported: false,
             catch_up: None,
             ending: Ending::No,
         });
@@ -281,6 +285,18 @@ impl<I: Io> Shard<I> {
         catch_up.control.extend_from_slice(upgrade);
         catch_up.held_input.extend_from_slice(input);
         self.welcome(seat.slot);
+    }
+
+    /// Has the end of this client told by [`Self::take_left`].
+    pub fn report_leaving(&mut self, seat: Seat) {
+        if let Some(client) = self.holder(seat) {
+            client.reported = true;
+        }
+    }
+
+    /// Slots of clients that have gone since, of those who were to be reported.
+    pub fn take_left(&mut self) -> impl Iterator<Item = u32> {
+        self.left.drain(..)
     }
 
     /// Sends every client away with this code, as the server is to stop.
@@ -439,6 +455,9 @@ impl<I: Io> Shard<I> {
         self.catching_up -= usize::from(client.catch_up.is_some());
         self.interest.leave(client.audience);
         self.fresh.remove(&slot);
+        if client.reported {
+            self.left.push(slot);
+        }
         self.io.close(client.seat);
         self.clients_len -= 1;
         self.counters.add(Counter::ClientsClosed, 1);
