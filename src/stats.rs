@@ -60,6 +60,8 @@ counters! {
     Violations Count "Subscribers closed for breaking the protocol";
     Floods Count "Subscribers closed for sending requests faster than the limit";
     IdleClosed Count "Subscribers closed because nothing came from them, not even a pong";
+    PingTimeouts Count "Subscribers closed because a ping was not answered: ping_timeout_ms";
+    SubscribeTimeouts Count "Subscribers closed because they came and subscribed to nothing: subscribe_timeout_ms";
     Heartbeats Count "Heartbeats sent, one a subscriber";
     RefusedFull Count "Upgrades refused with 503 because all seats were taken: connections_max";
     RefusedAddress Count "Connections refused with 429 because their address had as many: connections_per_address_max";
@@ -160,6 +162,8 @@ pub struct SequencerStats {
     pub sources: AtomicU64,
     /// Instruments whose values are stale or ended now.
     pub stale: AtomicU64,
+    /// Book records refused because the book would have had too many levels.
+    pub books_refused: AtomicU64,
 }
 
 impl SequencerStats {
@@ -176,5 +180,6 @@ impl SequencerStats {
         self.losses.store(counters.losses, Ordering::Relaxed);
         self.sources.store(counters.sources, Ordering::Relaxed);
         self.stale.store(counters.stale, Ordering::Relaxed);
+        self.books_refused.store(counters.books_refused, Ordering::Relaxed);
     }
 }

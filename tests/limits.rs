@@ -6,7 +6,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
-use common::client::{Client, frame};
+use common::client::{Came, Client, frame};
 use common::http::{Answer, ask, connect, read_answer, upgrade};
 use common::server::{DEADLINE, Scene, Server};
 use tungstenite::Message;
@@ -185,7 +185,7 @@ fn over_echoes_max_an_echo_is_a_503() {
     is_to_come_back(&refused, 503, "unavailable", &["echoes_max"]);
     server.wait_metric("tickcast_refused_echoes_total", |count| count == 1);
     echo.say("still here");
-    assert!(matches!(echo.next(), common::client::Came::Text(text) if text == "still here"));
+    assert!(matches!(echo.next(), Came::Text(text) if text == "still here"));
 }
 
 #[test]
@@ -216,4 +216,141 @@ fn late_and_large_heads_are_counted() {
     ask(server.address, &b"GET / HTTP/1.1\r\nA: ".repeat(100)).refuses(431, "head_too_large", &["512"]);
     server.wait_metric("tickcast_head_timeouts_total", |count| count == 1);
     server.wait_metric("tickcast_heads_too_large_total", |count| count == 1);
+}
+
+/// A number of `/metrics` that is not one of a shard.
+fn number(server: &Server, name: &str) -> u64 {
+    let text = server.get("/metrics").text();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("{name} is not told")).parse().expect("a whole number")
+}
+
+#[test]
+fn a_ping_that_is_not_answered_is_a_1008_and_who_answers_stays() {
+    let args =
+        ["--feed", "none", "--ping-interval-ms", "100", "--ping-timeout-ms", "4000", "--idle-timeout-ms", "80000000"];
+    let server = Server::start(&args);
+    let mut answering = server.client();
+    let deaf = server.client();
+    // As long as nobody reads for it, the other one answers nothing.
+    while server.metric("tickcast_ping_timeouts_total") == [0] {
+        while !matches!(answering.next(), Came::Ping) {}
+    }
+    answering.ping();
+    deaf.expect_closed(1008, &["a ping was not answered within 4000 ms"]);
+    answering.ping();
+}
+
+#[test]
+fn who_subscribes_to_nothing_is_closed_with_1008_and_who_did_stays() {
+    let server = Server::start(&["--feed", "none", "--subscribe-timeout-ms", "3000"]);
+    let mut subscribed = server.subscriber(&["quote"], &["*"]);
+    server.client().expect_closed(1008, &["nothing was subscribed within 3000 ms"]);
+    server.wait_metric("tickcast_subscribe_timeouts_total", |count| count == 1);
+    subscribed.ping();
+}
+
+#[test]
+fn a_name_over_its_limit_is_refused_to_subscribers_and_publishers() {
+    let server = Server::start(&["--feed", "none", "--symbol-bytes-max", "8", "--publish-token", "t"]);
+    let mut client = server.client();
+    let subscribe = |symbol| format!(r#"{{"op":"subscribe","id":1,"channels":["quote"],"symbols":["{symbol}"]}}"#);
+    client.is_refused(&subscribe("NINE-BYT*"), Some(1), "limit", &["9 bytes", "at most 8"]);
+    client.say(&subscribe("EIGHT-B*"));
+    assert_eq!(client.reply()["type"], "subscribed");
+    let mut publisher = Client::open(server.address, "/v1/publish?token=t", &[]);
+    publisher.is_refused(&define(&["NINE-BYTE"]), Some(1), "bad_request", &["9 bytes", "1 to 8"]);
+}
+
+fn define(symbols: &[&str]) -> String {
+    let instruments: Vec<_> =
+        symbols.iter().map(|symbol| serde_json::json!({"symbol": symbol, "px_exp": -2, "sz_exp": 0})).collect();
+    serde_json::json!({"op": "define", "id": 1, "instruments": instruments}).to_string()
+}
+
+fn publish(publisher: &mut Client, records: &[Vec<u8>]) {
+    let head = [&[1, 0][..], &(records.len() as u16).to_le_bytes(), &[0; 20]].concat();
+    publisher.send(Message::binary([head, records.concat()].concat()));
+}
+
+fn record(kind: u8, body: &[u8]) -> Vec<u8> {
+    let units = (32 + body.len()) / 8;
+    [&(units as u16).to_le_bytes()[..], &[kind, 0x80], &1u32.to_le_bytes(), &[0; 24], body].concat()
+}
+
+#[test]
+fn over_publishers_max_a_publisher_is_a_503_until_one_leaves() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--publishers-max", "1"]);
+    let open = || Client::try_open(server.address, "/v1/publish?token=t", &[]);
+    let first = open().ok().expect("one is let in");
+    is_to_come_back(&open().err().expect("a second is refused"), 503, "unavailable", &["publishers_max"]);
+    assert_eq!(number(&server, "tickcast_publishers_refused_total"), 1);
+    drop(first);
+    let mut tries = 0;
+    while open().is_err() {
+        tries += 1;
+        assert!(tries < 10_000, "the publisher was not forgotten");
+    }
+}
+
+#[test]
+fn over_its_instruments_a_publisher_gets_an_error_and_stays() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--publisher-instruments-max", "2"]);
+    let mut publisher = Client::open(server.address, "/v1/publish?token=t", &[]);
+    publisher.say(&define(&["A", "B"]));
+    assert_eq!(publisher.reply()["type"], "defined");
+    publisher.is_refused(&define(&["A", "C"]), Some(1), "limit", &["3 would be held", "publisher_instruments_max"]);
+    publisher.say(&define(&["A", "B", "A"]));
+    assert_eq!(publisher.reply()["type"], "defined", "what it has it may name again");
+    assert_eq!(number(&server, "tickcast_publishers_crowded_total"), 1);
+}
+
+#[test]
+fn a_publisher_over_its_rate_is_slowed_and_loses_nothing() {
+    let mut scene = Scene::start(&["--publish-token", "t", "--publish-records-per-s", "5000"]);
+    let mut publisher = Client::open(scene.server.address, "/v1/publish?token=t", &[]);
+    publisher.say(&define(&["PACED"]));
+    assert_eq!(publisher.reply()["type"], "defined");
+    let mut subscriber = scene.server.subscriber(&["trade"], &["PACED"]);
+    let trade = record(2, &[[1; 24].as_slice(), b"S\0\0\0\0\0\0\0"].concat());
+    for _ in 0..40 {
+        publish(&mut publisher, &vec![trade.clone(); 50]);
+    }
+    assert_eq!(subscriber.records(2000).last().expect("2000").header.sequence, 2000);
+    assert!(number(&scene.server, "tickcast_publishers_slowed_ms_total") > 0);
+    scene.undisturbed();
+}
+
+#[test]
+fn a_book_over_its_levels_closes_its_publisher_with_1008_and_stays_as_it_was() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--book-levels-max", "4"]);
+    let mut publisher = Client::open(server.address, "/v1/publish?token=t", &[]);
+    publisher.say(&define(&["DEEP"]));
+    assert_eq!(publisher.reply()["type"], "defined");
+    let mut subscriber = server.subscriber(&["book"], &["DEEP"]);
+    let book = |kind: u8, levels: &[(i64, i64)]| {
+        let level = |(px, sz): &(i64, i64)| [&px.to_le_bytes()[..], &sz.to_le_bytes(), b"B\0\0\0\0\0\0\0"].concat();
+        let head = [&(levels.len() as u16).to_le_bytes()[..], &[kind, 0, 0, 0, 0, 0]].concat();
+        record(4, &[head, levels.iter().flat_map(level).collect()].concat())
+    };
+    publish(&mut publisher, &[book(b'S', &[(1, 1), (2, 1), (3, 1)]), book(b'D', &[(4, 1), (1, 5)])]);
+    // As many as there may be: one level goes, another comes.
+    publish(&mut publisher, &[book(b'D', &[(4, 0)]), book(b'D', &[(5, 1)])]);
+    publish(&mut publisher, &[book(b'D', &[(6, 1)])]);
+    publisher.expect_closed(1008, &["book of DEEP", "more than 4 levels", "book_levels_max"]);
+    assert_eq!(subscriber.records(4).last().expect("4").header.sequence, 4);
+    assert_eq!(number(&server, "tickcast_sequencer_books_refused_total"), 1);
+    let mut again = Client::open(server.address, "/v1/publish?token=t", &[]);
+    again.say(&define(&["DEEP"]));
+    assert_eq!(again.reply()["type"], "defined");
+    publish(&mut again, &[book(b'D', &[(5, 9)]), book(b'S', &[(7, 1)]), book(b'D', &[(8, 1)])]);
+    // The book says that it may be wrong, with a change of nothing and with each change, until it is sent whole.
+    let mut came = vec![subscriber.record()];
+    while came.last().expect("one").bytes[34] != b'S' {
+        came.push(subscriber.record());
+    }
+    came.push(subscriber.record());
+    let marks: Vec<_> = came.iter().map(|record| record.header.flags & 0x04 != 0).collect();
+    let (wrong, whole) = marks.split_at(marks.len() - 2);
+    assert!(!wrong.is_empty() && wrong.iter().all(|mark| *mark) && whole == [false, false], "{marks:?}");
 }

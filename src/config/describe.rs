@@ -8,7 +8,7 @@ impl Config {
     /// The effective settings, one a line, with what the limits cost.
     pub fn describe(&self) -> String {
         let lines = [self.describe_node(), self.describe_door(), self.describe_publishers(), self.describe_clients()];
-        lines.concat().into_iter().map(|(name, text)| format!("  {name:<19} {text}\n")).collect()
+        lines.concat().into_iter().map(|(name, text)| format!("  {name:<21} {text}\n")).collect()
     }
 
     fn describe_node(&self) -> Vec<(&'static str, String)> {
@@ -100,6 +100,22 @@ impl Config {
         vec![
             ("publish", if self.publish_token.is_some() { "on, with a token" } else { "off" }.to_owned()),
             ("publishers_max", format!("{}, a thread and some 400 KiB each", self.publishers_max)),
+            (
+                "publish_records_per_s",
+                format!(
+                    "{} of a publisher, and {} instruments, some 100 B each",
+                    unless_0(self.publish_records_per_s),
+                    self.publisher_instruments_max
+                ),
+            ),
+            (
+                "book_levels_max",
+                format!(
+                    "{}, some 30 B each, once for the sequencer and once a shard: {} a full book",
+                    self.book_levels_max,
+                    mib(self.book_levels_max * 30 * (self.cores.len() + 1))
+                ),
+            ),
             ("packet_bytes_max", format!("{} of a publisher", self.packet_bytes_max)),
         ]
     }
@@ -108,15 +124,20 @@ impl Config {
         vec![
             ("subscriptions_max", format!("{} a connection, 20 B each", self.shard.subscriptions_max)),
             ("request_bytes_max", format!("{}, held while a request is incomplete", self.shard.request_bytes_max)),
-            ("requests_per_s", self.shard.requests_per_s.to_string()),
+            ("requests_per_s", format!("{}, pings included", self.shard.requests_per_s)),
+            ("symbol_bytes_max", self.shard.symbol_bytes_max.to_string()),
             ("heartbeat_ms", self.shard.heartbeat_ms.to_string()),
             (
                 "ping_interval_ms",
                 format!(
-                    "{}, idle_timeout_ms {}, slow_timeout_ms {}",
-                    self.shard.ping_interval_ms, self.shard.idle_timeout_ms, self.shard.slow_timeout_ms
+                    "{}, ping_timeout_ms {}, idle_timeout_ms {}, slow_timeout_ms {}",
+                    self.shard.ping_interval_ms,
+                    self.shard.ping_timeout_ms,
+                    self.shard.idle_timeout_ms,
+                    self.shard.slow_timeout_ms
                 ),
             ),
+            ("subscribe_timeout_ms", unless_0(self.shard.subscribe_timeout_ms)),
         ]
     }
 }

@@ -69,6 +69,12 @@ layer! {
     echoes_max "TICKCAST_ECHOES_MAX" "N" u32;
     /// Publishers at a time [default: 64]
     publishers_max "TICKCAST_PUBLISHERS_MAX" "N" u32;
+    /// Records a second of one publisher, over which its socket is read no faster; 0 for no limit [default: 1000000]
+    publish_records_per_s "TICKCAST_PUBLISH_RECORDS_PER_S" "N" u32;
+    /// Instruments that one publisher's connection may define [default: 20000]
+    publisher_instruments_max "TICKCAST_PUBLISHER_INSTRUMENTS_MAX" "N" usize;
+    /// Levels of a book, both sides together; a publisher that goes beyond is closed with 1008 [default: 20000]
+    book_levels_max "TICKCAST_BOOK_LEVELS_MAX" "N" usize;
     /// Instruments in all [default: 20000]
     instruments_max "TICKCAST_INSTRUMENTS_MAX" "N" usize;
     /// Ring between the sequencer and a shard, and the shard's history, bytes, a power of two [default: 33554432]
@@ -79,8 +85,13 @@ layer! {
     heartbeat_ms "TICKCAST_HEARTBEAT_MS" "MS" u32;
     /// Silence of a subscriber after which it is pinged, ms [default: 20000]
     ping_interval_ms "TICKCAST_PING_INTERVAL_MS" "MS" u32;
+    /// Time a subscriber has to answer a ping before it is closed with 1008, ms [default: 20000]
+    ping_timeout_ms "TICKCAST_PING_TIMEOUT_MS" "MS" u32;
     /// Silence of a subscriber after which it is closed with 1008, ms [default: 60000]
     idle_timeout_ms "TICKCAST_IDLE_TIMEOUT_MS" "MS" u32;
+    /// Time a subscriber has to send its first subscription before it is closed with 1008, ms; 0 for no limit
+    /// [default: 30000]
+    subscribe_timeout_ms "TICKCAST_SUBSCRIBE_TIMEOUT_MS" "MS" u32;
     /// Time a subscriber may take nothing at all before it is closed with 4002, ms [default: 30000]
     slow_timeout_ms "TICKCAST_SLOW_TIMEOUT_MS" "MS" u32;
     /// Time a subscriber may be behind without a break before it is closed with 4002, ms [default: 120000]
@@ -101,6 +112,8 @@ layer! {
     requests_per_s "TICKCAST_REQUESTS_PER_S" "N" u32;
     /// Subscriptions of a connection: symbols times channels [default: 10000]
     subscriptions_max "TICKCAST_SUBSCRIPTIONS_MAX" "N" usize;
+    /// Longest symbol or pattern, bytes [default: 64]
+    symbol_bytes_max "TICKCAST_SYMBOL_BYTES_MAX" "BYTES" usize;
     /// Longest request of a subscriber, bytes [default: 1048576]
     request_bytes_max "TICKCAST_REQUEST_BYTES_MAX" "BYTES" usize;
     /// Longest packet of a publisher, and longest echoed message, bytes [default: 16777216]

@@ -60,6 +60,11 @@ pub struct Config {
     pub door_connections_max: u32,
     pub echoes_max: u32,
     pub publishers_max: u32,
+    /// Of one publisher; 0 for no limit.
+    pub publish_records_per_s: u32,
+    pub publisher_instruments_max: usize,
+    /// Of one book.
+    pub book_levels_max: usize,
     pub instruments_max: usize,
     pub ring_bytes: usize,
     pub send_buffer_bytes: usize,

@@ -42,6 +42,9 @@ impl Config {
             door_connections_max: resolve_door(layer.door_connections_max, publishers_max, machine)?,
             echoes_max: within!(layer.echoes_max, 256, 1, 1_000_000),
             publishers_max,
+            publish_records_per_s: within!(layer.publish_records_per_s, 1_000_000, 0, 1_000_000_000),
+            publisher_instruments_max: within!(layer.publisher_instruments_max, 20_000, 1, 10_000_000),
+            book_levels_max: within!(layer.book_levels_max, 20_000, 2, 10_000_000),
             instruments_max: within!(layer.instruments_max, 20_000, 1, 10_000_000),
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
             send_buffer_bytes: within!(layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20),
@@ -64,13 +67,17 @@ fn resolve_shard(layer: &Layer, epoch: u32) -> Result<shard::Settings, ConfigErr
         epoch,
         heartbeat_ms: within!(layer.heartbeat_ms, defaults.heartbeat_ms, 10, 60_000),
         ping_interval_ms: within!(layer.ping_interval_ms, defaults.ping_interval_ms, 100, 3_600_000),
+        ping_timeout_ms: within!(layer.ping_timeout_ms, defaults.ping_timeout_ms, 100, 3_600_000),
         idle_timeout_ms: within!(layer.idle_timeout_ms, defaults.idle_timeout_ms, 200, 86_400_000),
+        subscribe_timeout_ms: within!(layer.subscribe_timeout_ms, defaults.subscribe_timeout_ms, 0, 86_400_000),
         slow_timeout_ms: within!(layer.slow_timeout_ms, defaults.slow_timeout_ms, 100, 3_600_000),
         backlog_ms_max: within!(layer.backlog_ms_max, defaults.backlog_ms_max, 1000, 86_400_000),
         backlog_bytes_max: within!(layer.backlog_bytes_max, defaults.backlog_bytes_max, 64 << 10, 2 << 30),
         history_ms: within!(layer.history_ms, defaults.history_ms, 0, 86_400_000),
         requests_per_s: within!(layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000),
         subscriptions_max: within!(layer.subscriptions_max, defaults.subscriptions_max, 1, 1_000_000),
+        // The directory's own limit, and the wire's: a Definition has a byte for the length.
+        symbol_bytes_max: within!(layer.symbol_bytes_max, defaults.symbol_bytes_max, 1, 255),
         request_bytes_max: within!(layer.request_bytes_max, defaults.request_bytes_max, 256, 64 << 20),
         ..defaults
     })

@@ -57,7 +57,7 @@ pub struct Public {
     pub shards: Vec<Published>,
     pub sequencer: Arc<SequencerStats>,
     pub stopping: Arc<AtomicBool>,
-    pub publishers: publish::Publishers,
+    pub publishers: Arc<publish::Publishers>,
     pub addresses: Arc<Addresses>,
 }
 

@@ -16,6 +16,17 @@ impl Pace {
     /// Takes the next turn where it is at most `wait_max` away, and says how far; else says how far it would be, and takes
     /// nothing. A rate of 0 is no limit.
     pub(super) fn take(&mut self, per_second: u32, now_ns: u64, wait_max: Duration) -> Result<Duration, Duration> {
+        self.take_many(1, per_second, now_ns, wait_max)
+    }
+
+    /// The same for `turns` that follow each other: they wait for the first of them.
+    pub(super) fn take_many(
+        &mut self,
+        turns: u64,
+        per_second: u32,
+        now_ns: u64,
+        wait_max: Duration,
+    ) -> Result<Duration, Duration> {
         let Some(step_ns) = 1_000_000_000u64.checked_div(per_second.into()) else { return Ok(Duration::ZERO) };
         // What was not used lately may be used at once, up to the burst.
         let burst_ns = (1_000_000_000 / BURST).max(step_ns) - step_ns;
@@ -24,7 +35,7 @@ impl Pace {
         if wait > wait_max {
             return Err(wait);
         }
-        self.next_ns = turn_ns + step_ns;
+        self.next_ns = turn_ns + turns * 1_000_000_000 / u64::from(per_second);
         Ok(wait)
     }
 

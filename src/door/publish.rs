@@ -4,7 +4,8 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use constant_time_eq::constant_time_eq;
 
@@ -23,13 +24,20 @@ pub struct Publishers {
     next: AtomicU32,
     connected: AtomicU32,
     refused: AtomicU32,
-    max: u32,
+    crowded: AtomicU32,
+    slowed_us: AtomicU64,
 }
 
 impl Publishers {
-    /// At most `max` at a time, with ids from `first` on; those below are the feeds'.
-    pub fn after(first: SourceId, max: u32) -> Self {
-        Self { next: AtomicU32::new(first), connected: AtomicU32::new(0), refused: AtomicU32::new(0), max }
+    /// With ids from `first` on; those below are the feeds'.
+    pub fn after(first: SourceId) -> Self {
+        Self {
+            next: AtomicU32::new(first),
+            connected: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
+            crowded: AtomicU32::new(0),
+            slowed_us: AtomicU64::new(0),
+        }
     }
 
     /// How many are connected.
@@ -43,8 +51,26 @@ impl Publishers {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn enter(&self) -> Option<SourceId> {
-        let more = |connected: u32| (connected < self.max).then_some(connected + 1);
+    /// How many requests to define were refused since the start as the connection would have had too many instruments.
+    pub fn crowded(&self) -> u32 {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// For how long publishers had to wait since the start, as they were faster than they may be.
+    pub fn slowed(&self) -> Duration {
+        Duration::from_micros(self.slowed_us.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count_crowded(&self) {
+        self.crowded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_slowed(&self, wait: Duration) {
+        self.slowed_us.fetch_add(wait.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn enter(&self, max: u32) -> Option<SourceId> {
+        let more = |connected: u32| (connected < max).then_some(connected + 1);
         if self.connected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -61,8 +87,8 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::
     authorize(door, request)?;
     let Some(waiting) = peer.as_ref() else { return Ok(()) };
     let accepted = door.upgrade(waiting, request, &[packet::SUBPROTOCOL]).await?;
-    let Some(source) = door.public.publishers.enter() else {
-        let max = door.public.config.publishers_max;
+    let max = door.config().publishers_max;
+    let Some(source) = door.public.publishers.enter(max) else {
         return Err(unavailable(&format!("{max} publishers are connected, which is publishers_max")));
     };
     let entered = match peer.take() {
@@ -90,7 +116,7 @@ async fn start(door: &Door, mut peer: Peer, response: &[u8], source: SourceId) -
     drop(peer);
     stream.set_nonblocking(false)?;
     let public = Arc::clone(&door.public);
-    let publisher = Publisher::new(public.clone(), source, stream)?;
+    let publisher = Publisher::new(public.clone(), door.config(), source, stream)?;
     let cores = &public.config.other_cores;
     let core = cores[source as usize % cores.len()];
     std::thread::Builder::new().name(format!("publisher-{source}")).spawn(move || {
@@ -103,7 +129,8 @@ async fn start(door: &Door, mut peer: Peer, response: &[u8], source: SourceId) -
 }
 
 fn authorize(door: &Door, request: &http::Request<()>) -> Result<(), Refusal> {
-    let Some(token) = &door.public.config.publish_token else {
+    let config = door.config();
+    let Some(token) = &config.publish_token else {
         let message = "publishing is off; start the server with --publish-token TOKEN".to_owned();
         return Err(not_found(message));
     };

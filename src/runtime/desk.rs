@@ -51,6 +51,15 @@ enum Order {
 /// What [`Desk::serve_resyncs`] works on.
 pub struct Orders(Receiver<Order>);
 
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Accepted {
+    /// How each Definition of it ended.
+    pub definitions: Vec<Result<u32, DefineError>>,
+    /// The symbol of a book that would have had more levels than it may, and so has not had a record.
+    pub refused_book: Option<String>,
+}
+
 impl Desk {
     /// A desk for this sequencer, whose rings have these gauges; and what a thread has to serve.
     pub fn new(sequencer: Sequencer, gauges: Vec<Gauge>, stats: Arc<SequencerStats>) -> (Self, Orders) {
@@ -66,13 +75,14 @@ impl Desk {
         self.announce(seat);
     }
 
-    /// Sequences a batch of whole wire records with the source's own instrument ids, and wakes the shards. Returns how
-    /// each Definition of it ended. The batch is scratch afterwards.
-    pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> Vec<Result<u32, DefineError>> {
+    /// Sequences a batch of whole wire records with the source's own instrument ids, and wakes the shards. The batch is
+    /// scratch afterwards.
+    pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> Accepted {
         let mut seat = self.lock();
-        let outcomes = seat.sequencer.accept(source, batch, now_ns());
+        let definitions = seat.sequencer.accept(source, batch, now_ns());
+        let refused_book = seat.sequencer.take_refused_book();
         self.announce(seat);
-        outcomes
+        Accepted { definitions, refused_book }
     }
 
     /// A source has gone; its instrument ids end, and what it leaves is told.

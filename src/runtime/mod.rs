@@ -125,7 +125,7 @@ impl Server {
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let gauges: Vec<_> = writers.iter().map(ring::Writer::gauge).collect();
         let stats = Arc::new(SequencerStats::default());
-        let sequencer = Sequencer::new(writers, config.instruments_max);
+        let sequencer = Sequencer::new(writers, config.instruments_max).with_book_levels_max(config.book_levels_max);
         let (desk, orders) = Desk::new(sequencer, gauges, stats.clone());
         let public = Arc::new(Public {
             config: config.clone(),
@@ -133,7 +133,7 @@ impl Server {
             shards: config.cores.iter().map(|_| Published::default()).collect(),
             sequencer: stats,
             stopping: Arc::new(AtomicBool::new(false)),
-            publishers: door::publish::Publishers::after(config.feeds.len() as SourceId, config.publishers_max),
+            publishers: Arc::new(door::publish::Publishers::after(config.feeds.len() as SourceId)),
             addresses: Arc::default(),
         });
         let cores = start_cores(&public, listeners.sockets, readers)?;

@@ -119,8 +119,12 @@ fn drive(feed: &mut dyn Feed, source: SourceId, desk: &Desk, stops: &impl Fn() -
 }
 
 fn accept(desk: &Desk, source: SourceId, batch: &mut [u8]) {
-    for error in desk.accept(source, batch).iter().filter_map(|outcome| outcome.as_ref().err()) {
+    let accepted = desk.accept(source, batch);
+    for error in accepted.definitions.iter().filter_map(|outcome| outcome.as_ref().err()) {
         tracing::warn!("source {source}: an instrument was refused: {error}");
+    }
+    if let Some(symbol) = accepted.refused_book {
+        tracing::warn!("source {source}: the book of {symbol} has as many levels as it may (book_levels_max)");
     }
 }
 

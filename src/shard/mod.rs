@@ -59,8 +59,12 @@ pub struct Settings {
     pub heartbeat_ms: u32,
     /// Silence of a client after which it is pinged, ms.
     pub ping_interval_ms: u32,
+    /// Time a client has to answer a ping, ms.
+    pub ping_timeout_ms: u32,
     /// Silence of a client after which it is closed, ms.
     pub idle_timeout_ms: u32,
+    /// Time a client has to send its first subscription, ms; 0 for no limit.
+    pub subscribe_timeout_ms: u32,
     /// Time a client may take nothing at all before it is closed with 4002, ms.
     pub slow_timeout_ms: u32,
     /// Time a client may be behind without a break before it is closed with 4002, ms.
@@ -75,6 +79,8 @@ pub struct Settings {
     pub requests_per_s: u32,
     /// Subscriptions (a symbol or pattern and a channel) that a client may have.
     pub subscriptions_max: usize,
+    /// Longest name or pattern, bytes.
+    pub symbol_bytes_max: usize,
     /// Longest request, bytes.
     pub request_bytes_max: usize,
     /// Answers that a client may be owed before it is closed, bytes.
@@ -89,7 +95,9 @@ impl Default for Settings {
             epoch: 1,
             heartbeat_ms: 5000,
             ping_interval_ms: 20_000,
+            ping_timeout_ms: 20_000,
             idle_timeout_ms: 60_000,
+            subscribe_timeout_ms: 30_000,
             slow_timeout_ms: 30_000,
             backlog_ms_max: 120_000,
             backlog_bytes_max: 16 << 20,
@@ -97,6 +105,7 @@ impl Default for Settings {
             close_timeout_ms: 1000,
             requests_per_s: 50,
             subscriptions_max: 10_000,
+            symbol_bytes_max: 64,
             request_bytes_max: 1024 * 1024,
             answers_bytes_max: 64 * 1024,
             turn_bytes_max: 256 * 1024,
@@ -274,7 +283,8 @@ impl<I: Io> Shard<I> {
             allowance: Allowance::new(self.settings.requests_per_s, now_ns),
             readable: false,
             receiving: false,
-            pinged: false,
+            pinged_ns: 0,
+            unsubscribed_since_ns: now_ns.max(1),
             reported: false,
             catch_up: None,
             ending: Ending::No,
