@@ -67,6 +67,8 @@ counters! {
     RefusedAddress Count "Connections refused with 429 because their address had as many: connections_per_address_max";
     RefusedRate Count "Upgrades refused with 503 because too many came at once: handshakes_per_s";
     RefusedAddressRate Count "Upgrades refused with 429 because too many came of their address: handshakes_per_address_per_s";
+    RefusedDraining Count "Upgrades refused with 503 because the server stops";
+    Drained Count "Subscribers sent away with 1001 because the server stops";
     HandshakesDelayed Count "Upgrades that had to wait for their turn: handshakes_per_s, handshakes_per_address_per_s";
     DoorConnections Level "Connections that are no subscribers and no publishers: requests under way, answers, echoes";
     RefusedDoor Count "Connections refused with 503 because the door was full of requests under way: door_connections_max";

@@ -88,8 +88,12 @@ impl Config {
             (
                 "upgrade_timeout_ms",
                 format!(
-                    "{}, write_timeout_ms {}, head_bytes_max {}, drain_timeout_ms {}",
-                    self.upgrade_timeout_ms, self.write_timeout_ms, self.head_bytes_max, self.drain_timeout_ms
+                    "{}, write_timeout_ms {}, head_bytes_max {}, drain_ms {}, drain_timeout_ms {}",
+                    self.upgrade_timeout_ms,
+                    self.write_timeout_ms,
+                    self.head_bytes_max,
+                    self.drain_ms,
+                    self.drain_timeout_ms
                 ),
             ),
             ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),

@@ -106,7 +106,9 @@ layer! {
     upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
     /// Time a peer may take nothing of an HTTP answer or an echo, ms [default: 5000]
     write_timeout_ms "TICKCAST_WRITE_TIMEOUT_MS" "MS" u32;
-    /// Time that clients have to go when the server stops, ms [default: 2000]
+    /// Time over which subscribers are sent away when the server stops, ms [default: 1000]
+    drain_ms "TICKCAST_DRAIN_MS" "MS" u32;
+    /// Time that the last of them then have to go, ms [default: 2000]
     drain_timeout_ms "TICKCAST_DRAIN_TIMEOUT_MS" "MS" u32;
     /// Requests a second that a subscriber may send; four seconds' worth at once [default: 50]
     requests_per_s "TICKCAST_REQUESTS_PER_S" "N" u32;

@@ -6,12 +6,14 @@
 
 mod describe;
 mod layer;
+mod reload;
 mod resolve;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use self::layer::{Layer, check_variables};
+pub use self::reload::Reloaded;
 pub use self::resolve::{SEATS_MAX, descriptors_needed};
 
 use ipnet::IpNet;
@@ -72,6 +74,7 @@ pub struct Config {
     pub stale_ms: u32,
     pub upgrade_timeout_ms: u32,
     pub write_timeout_ms: u32,
+    pub drain_ms: u32,
     pub drain_timeout_ms: u32,
     pub packet_bytes_max: usize,
     pub head_bytes_max: usize,

@@ -51,6 +51,7 @@ impl Config {
             stale_ms: within!(layer.stale_ms, 10_000, 0, 86_400_000),
             upgrade_timeout_ms: within!(layer.upgrade_timeout_ms, 10_000, 100, 600_000),
             write_timeout_ms: within!(layer.write_timeout_ms, 5000, 100, 600_000),
+            drain_ms: within!(layer.drain_ms, 1000, 0, 600_000),
             drain_timeout_ms: within!(layer.drain_timeout_ms, 2000, 0, 600_000),
             packet_bytes_max: within!(layer.packet_bytes_max, 16 << 20, 1024, 256 << 20),
             head_bytes_max: within!(layer.head_bytes_max, 16 << 10, 512, 1 << 20),

@@ -28,7 +28,6 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use glommio::net::TcpStream;
@@ -40,7 +39,7 @@ use self::pace::Pace;
 use self::stream::Peer;
 use crate::config::Config;
 use crate::io::uring::{Uring, adopt_fd, duplicate};
-use crate::runtime::{Desk, Parking};
+use crate::runtime::{Desk, Life, Parking};
 use crate::shard::Shard;
 use crate::stats::{Counter, Counters, Published, SequencerStats};
 use crate::wire::packet;
@@ -56,7 +55,7 @@ pub struct Public {
     pub desk: Desk,
     pub shards: Vec<Published>,
     pub sequencer: Arc<SequencerStats>,
-    pub stopping: Arc<AtomicBool>,
+    pub life: Arc<Life>,
     pub publishers: Arc<publish::Publishers>,
     pub addresses: Arc<Addresses>,
 }
@@ -161,6 +160,11 @@ impl Door {
     /// Counts who is at the door.
     pub fn set_levels(&self, counters: &mut Counters) {
         counters.set(Counter::DoorConnections, self.own.lobby.len() as u64);
+    }
+
+    /// Other settings from now on, for those who come.
+    pub fn change_settings(&self, config: Arc<Config>) {
+        *self.own.config.borrow_mut() = config;
     }
 
     /// Tells those who talk with the door itself that the server stops.
@@ -287,16 +291,22 @@ impl Door {
     /// Judges an upgrade; a good one waits for its turn.
     async fn upgrade(&self, peer: &Peer, request: &::http::Request<()>, spoken: &[&str]) -> Result<Accepted, Refusal> {
         let accepted = crate::ws::handshake::upgrade(request, spoken)?;
-        // Relaxed: the flag stands for itself.
-        if self.public.stopping.load(Ordering::Relaxed) {
-            return Err(http::unavailable("the server is stopping"));
-        }
+        self.refuse_draining()?;
         let wait = self.turn_of(peer)?;
         if !wait.is_zero() {
             self.count(Counter::HandshakesDelayed);
             glommio::timer::sleep(wait).await;
+            self.refuse_draining()?;
         }
         Ok(accepted)
+    }
+
+    fn refuse_draining(&self) -> Result<(), Refusal> {
+        if self.public.life.drains() {
+            self.count(Counter::RefusedDraining);
+            return Err(http::unavailable("the server is stopping"));
+        }
+        Ok(())
     }
 
     /// How long a handshake has to wait for its turn: first among those of its address, then among all of this core.

@@ -3,6 +3,7 @@
 //! between two sweeps, and the busier the fan-out, the later.
 
 use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub struct Publishers {
     next: AtomicU32,
     connected: AtomicU32,
     refused: AtomicU32,
+    handed_in: AtomicU32,
     crowded: AtomicU32,
     slowed_us: AtomicU64,
 }
@@ -35,6 +37,7 @@ impl Publishers {
             next: AtomicU32::new(first),
             connected: AtomicU32::new(0),
             refused: AtomicU32::new(0),
+            handed_in: AtomicU32::new(0),
             crowded: AtomicU32::new(0),
             slowed_us: AtomicU64::new(0),
         }
@@ -78,7 +81,17 @@ impl Publishers {
         Some(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn leave(&self) {
+    /// True once all that publishers had handed in when the server began to stop is sequenced.
+    pub fn have_handed_in(&self) -> bool {
+        self.handed_in.load(Ordering::Relaxed) >= self.connected()
+    }
+
+    pub(super) fn count_handed_in(&self) {
+        self.handed_in.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self, handed_in: bool) {
+        self.handed_in.fetch_sub(handed_in.into(), Ordering::Relaxed);
         self.connected.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -97,10 +110,10 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::
     };
     match entered {
         Ok(true) => {}
-        Ok(false) => door.public.publishers.leave(),
+        Ok(false) => door.public.publishers.leave(false),
         Err(error) => {
             tracing::warn!("a publisher could not be served: {error}");
-            door.public.publishers.leave();
+            door.public.publishers.leave(false);
         }
     }
     Ok(())
@@ -121,9 +134,10 @@ async fn start(door: &Door, mut peer: Peer, response: &[u8], source: SourceId) -
     let core = cores[source as usize % cores.len()];
     std::thread::Builder::new().name(format!("publisher-{source}")).spawn(move || {
         crate::runtime::pin(core);
-        publisher.run(&unread);
+        // A panic is this publisher's alone, unless it is the sequencer's, which the desk sees.
+        let served = catch_unwind(AssertUnwindSafe(|| publisher.run(&unread)));
         drop(place);
-        public.publishers.leave();
+        public.publishers.leave(served.unwrap_or(false));
     })?;
     Ok(true)
 }

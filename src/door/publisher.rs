@@ -9,7 +9,6 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Public;
@@ -60,6 +59,10 @@ pub(super) struct Publisher {
     session: Session,
     limits: Limits,
     source: Source,
+    /// What lay in the socket when the server was first seen to stop, and has not been read since.
+    waiting_bytes: Option<u64>,
+    /// All of that is sequenced.
+    handed_in: bool,
 }
 
 impl Publisher {
@@ -85,14 +88,17 @@ impl Publisher {
             pace: Pace::default(),
             refused_book: None,
         };
-        Ok(Self { stream, session: Session::new(Role::Server), limits, source })
+        let session = Session::new(Role::Server);
+        Ok(Self { stream, session, limits, source, waiting_bytes: None, handed_in: false })
     }
 
-    /// Serves the connection to its end; `unread` is what came with the upgrade.
-    pub(super) fn run(mut self, unread: &[u8]) {
+    /// Serves the connection to its end; `unread` is what came with the upgrade. Returns whether it was counted as one that
+    /// had handed everything in.
+    pub(super) fn run(mut self, unread: &[u8]) -> bool {
         // What fails here is the peer's socket: it has gone, and nobody is left to be told.
         let _ = self.converse(unread);
         self.source.close();
+        self.handed_in
     }
 
     fn converse(&mut self, unread: &[u8]) -> io::Result<()> {
@@ -104,6 +110,7 @@ impl Publisher {
             if !self.take(&mut buffer[..filled])? {
                 return Ok(());
             }
+            self.note_handed_in(filled)?;
             if looked.elapsed() < SPACING && (1..READ_BYTES).contains(&filled) {
                 std::thread::sleep(SPACING);
             }
@@ -119,6 +126,24 @@ impl Publisher {
                 return self.leave(&close_frame(CloseCode::GOING_AWAY, "the server is stopping"));
             }
         }
+    }
+
+    /// As the server is to stop, counts this publisher once what it had handed in before is sequenced: what lay in its
+    /// socket when that was first seen.
+    fn note_handed_in(&mut self, read: usize) -> io::Result<()> {
+        if self.handed_in || !self.source.public.life.drains() {
+            return Ok(());
+        }
+        let waiting = match self.waiting_bytes {
+            Some(waiting) => waiting.saturating_sub(read as u64),
+            None => rustix::io::ioctl_fionread(&self.stream)?,
+        };
+        self.waiting_bytes = Some(waiting);
+        if waiting == 0 {
+            self.handed_in = true;
+            self.source.public.publishers.count_handed_in();
+        }
+        Ok(())
     }
 
     /// Goes through what was read. False if the connection was ended.
@@ -329,8 +354,7 @@ impl Source {
     }
 
     fn server_stops(&self) -> bool {
-        // Relaxed: the flag stands for itself.
-        self.public.stopping.load(Ordering::Relaxed)
+        self.public.life.stops()
     }
 
     fn close(&mut self) {

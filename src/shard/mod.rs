@@ -6,6 +6,7 @@
 //! 2. **sweep**: one packet for each audience for which something has gathered, one send per member
 //! 3. **reap** completions into a list, then handle it: requests, room in a socket, ends
 //! 4. **housekeeping** now and then: heartbeats, pings, deadlines, counters
+//!    and, as the server is to stop, who is to be told of it
 //! 5. **catch up** those who are owed something: answers, pings, snapshots, what they were too slow for
 //!
 //! What always holds:
@@ -23,6 +24,7 @@ mod catch_up;
 mod client;
 mod conflate;
 mod dispatch;
+mod farewell;
 mod history;
 mod housekeeping;
 pub mod interest;
@@ -40,6 +42,7 @@ use foldhash::fast::RandomState;
 use self::audience::Audiences;
 use self::client::{ABSENT, Allowance, CatchUp, Client, Ending, LogMark, StateMark, StatePass};
 use self::conflate::Conflator;
+use self::farewell::Drain;
 use self::history::History;
 use self::interest::Interest;
 use self::pages::Pages;
@@ -47,7 +50,6 @@ use crate::io::{Completion, Completions, Io, Seat, Short};
 use crate::market::{Directory, LastValues};
 use crate::ring;
 use crate::stats::{Counter, Counters};
-use crate::ws::close::CloseCode;
 use crate::ws::session::{Role, Session};
 
 /// What a shard is told at its start.
@@ -212,6 +214,7 @@ pub struct Shard<I: Io> {
     /// Log history before this place of the ring has holes that a Gap has to tell.
     log_floor: u64,
     history: History,
+    leaving: Option<Drain>,
     /// Slots of clients that have gone and were to be reported.
     left: Vec<u32>,
     resync_wanted: bool,
@@ -243,6 +246,7 @@ impl<I: Io> Shard<I> {
             held: Vec::new(),
             log_sequences: (0, Arc::default()),
             log_floor: 0,
+            leaving: None,
             left: Vec::new(),
             resync_wanted: false,
             housekeeping_ns: 0,
@@ -260,8 +264,9 @@ impl<I: Io> Shard<I> {
         let swept = self.sweep();
         let completed = self.reap();
         let kept_house = self.keep_house();
+        let sent_away = self.send_away();
         let served = self.catch_up();
-        let worked = drained || swept || completed || served || kept_house;
+        let worked = drained || swept || completed || served || kept_house || sent_away;
         self.counters.add(Counter::Turns, worked.into());
         worked
     }
@@ -309,20 +314,15 @@ impl<I: Io> Shard<I> {
         self.left.drain(..)
     }
 
-    /// Sends every client away with this code, as the server is to stop.
-    pub fn close_all(&mut self, code: CloseCode, reason: &str, now_ns: u64) {
-        self.turn.now_ns = now_ns;
-        for slot in 0..self.clients.len() as u32 {
-            if self.client(slot).is_some() {
-                self.say_farewell(slot, code, reason);
-            }
-        }
+    /// Other settings from now on; the epoch stays.
+    pub fn change_settings(&mut self, settings: Settings) {
+        self.settings = Settings { epoch: self.settings.epoch, ..settings };
     }
 
     /// When the shard has to turn again although nothing comes; `None` if there is no such time.
     pub fn deadline_ns(&self) -> Option<u64> {
         let house = (self.clients_len > 0).then_some(self.housekeeping_ns);
-        [house, self.conflator.next_tick_ns()].into_iter().flatten().min()
+        [house, self.conflator.next_tick_ns(), self.farewell_ns()].into_iter().flatten().min()
     }
 
     /// True if the ring has news. To be asked once more before sleeping.
