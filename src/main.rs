@@ -49,6 +49,9 @@ enum Command {
     /// One process of a load run; speaks with the one that started it
     #[command(hide = true)]
     LoadWorker,
+    /// The process of an attack; speaks with the load run that started it
+    #[command(hide = true)]
+    AttackWorker,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        Some(Command::AttackWorker) => load::attack_worker().map_err(Into::into),
         Some(Command::LoadWorker) => load::load_worker().map_err(Into::into),
     };
     match outcome {

@@ -282,7 +282,7 @@ fn record(kind: u8, body: &[u8]) -> Vec<u8> {
 fn over_publishers_max_a_publisher_is_a_503_until_one_leaves() {
     let server = Server::start(&["--feed", "none", "--publish-token", "t", "--publishers-max", "1"]);
     let open = || Client::try_open(server.address, "/v1/publish?token=t", &[]);
-    let first = open().ok().expect("one is let in");
+    let Ok(first) = open() else { panic!("one is let in") };
     is_to_come_back(&open().err().expect("a second is refused"), 503, "unavailable", &["publishers_max"]);
     assert_eq!(number(&server, "tickcast_publishers_refused_total"), 1);
     drop(first);
