@@ -12,7 +12,7 @@ pub struct Reloaded {
 }
 
 macro_rules! reload {
-    (fixed: $($fixed:ident)*; changed: $($changed:ident)*; shard: $($shard:ident)*;) => {
+    (fixed: $($fixed:ident)*; changed: $($changed:ident)*; shard_fixed: $($kept:ident)*; shard: $($shard:ident)*;) => {
         impl Config {
             /// Makes this second reading what can be in effect beside a server that was started with `old`.
             pub fn reload(&mut self, old: &Config) -> Reloaded {
@@ -20,6 +20,10 @@ macro_rules! reload {
                 $(if self.$fixed != old.$fixed {
                     fixed.push(stringify!($fixed));
                     self.$fixed = old.$fixed.clone();
+                })*
+                $(if self.shard.$kept != old.shard.$kept {
+                    fixed.push(stringify!($kept));
+                    self.shard.$kept = old.shard.$kept;
                 })*
                 self.feeds = old.feeds.clone();
                 self.other_cores = old.other_cores.clone();
@@ -44,8 +48,9 @@ reload! {
         handshakes_per_address_per_s door_connections_max echoes_max publishers_max publish_records_per_s
         publisher_instruments_max upgrade_timeout_ms write_timeout_ms drain_ms drain_timeout_ms packet_bytes_max
         head_bytes_max;
+    shard_fixed: history_ms;
     shard: heartbeat_ms ping_interval_ms ping_timeout_ms idle_timeout_ms subscribe_timeout_ms slow_timeout_ms
-        backlog_ms_max backlog_bytes_max history_ms
+        backlog_ms_max backlog_bytes_max
         requests_per_s subscriptions_max symbol_bytes_max request_bytes_max;
 }
 
