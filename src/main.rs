@@ -49,6 +49,9 @@ enum Command {
     /// One process of a load run; speaks with the one that started it
     #[command(hide = true)]
     LoadWorker,
+    /// The process of an attack; speaks with the load run that started it
+    #[command(hide = true)]
+    AttackWorker,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -75,23 +78,27 @@ fn main() -> ExitCode {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),
         },
+        Some(Command::AttackWorker) => load::attack_worker().map_err(Into::into),
         Some(Command::LoadWorker) => load::load_worker().map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tickcast: {error}");
-            ExitCode::from(2)
+            let has_served = matches!(error.downcast_ref(), Some(runtime::StartError::Failed(_)));
+            ExitCode::from(if has_served { 1 } else { 2 })
         }
     }
 }
 
 fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::resolve(layer(args)?, &runtime::machine()?, runtime::new_epoch())?;
-    runtime::log_to_stderr(&config.log)?;
+    let (machine, epoch) = (runtime::machine()?, runtime::new_epoch());
+    let read = || Config::resolve(layer(args.clone())?, &machine, epoch);
+    let config = read()?;
+    let log = runtime::log_to_stderr(&config.log)?;
     // Nobody reads the description where stdout is closed; that is no reason not to serve.
     let _ = write!(std::io::stdout(), "tickcast {}\n{}", env!("CARGO_PKG_VERSION"), config.describe());
-    runtime::serve(&config)?;
+    runtime::serve(&config, &log, read)?;
     Ok(())
 }
 

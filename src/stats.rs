@@ -60,8 +60,24 @@ counters! {
     Violations Count "Subscribers closed for breaking the protocol";
     Floods Count "Subscribers closed for sending requests faster than the limit";
     IdleClosed Count "Subscribers closed because nothing came from them, not even a pong";
+    PingTimeouts Count "Subscribers closed because a ping was not answered: ping_timeout_ms";
+    SubscribeTimeouts Count "Subscribers closed because they came and subscribed to nothing: subscribe_timeout_ms";
     Heartbeats Count "Heartbeats sent, one a subscriber";
-    RefusedFull Count "Upgrades refused because all seats were taken";
+    RefusedFull Count "Upgrades refused with 503 because all seats were taken: connections_max";
+    RefusedAddress Count "Connections refused with 429 because their address had as many: connections_per_address_max";
+    RefusedRate Count "Upgrades refused with 503 because too many came at once: handshakes_per_s";
+    RefusedAddressRate Count "Upgrades refused with 429 because too many came of their address: handshakes_per_address_per_s";
+    RefusedDraining Count "Upgrades refused with 503 because the server stops";
+    Drained Count "Subscribers sent away with 1001 because the server stops";
+    HandshakesDelayed Count "Upgrades that had to wait for their turn: handshakes_per_s, handshakes_per_address_per_s";
+    DoorConnections Level "Connections that are no subscribers and no publishers: requests under way, answers, echoes";
+    RefusedDoor Count "Connections refused with 503 because the door was full of requests under way: door_connections_max";
+    DoorEvicted Count "Connections sent away because newer ones wanted their place and they had sent no whole request";
+    HeadTimeouts Count "Connections answered with 408 because no whole request had come: upgrade_timeout_ms";
+    HeadsTooLarge Count "Requests refused with 431: head_bytes_max";
+    WriteTimeouts Count "Connections ended because an answer or an echo was not taken: write_timeout_ms";
+    RefusedEchoes Count "Echoes refused with 503 because as many were connected: echoes_max";
+    EchoesIdle Count "Echoes closed because nothing came from them: idle_timeout_ms";
 }
 
 /// Numbers a shard counts in. Plain integers: one owner.
@@ -148,6 +164,8 @@ pub struct SequencerStats {
     pub sources: AtomicU64,
     /// Instruments whose values are stale or ended now.
     pub stale: AtomicU64,
+    /// Book records refused because the book would have had too many levels.
+    pub books_refused: AtomicU64,
 }
 
 impl SequencerStats {
@@ -164,5 +182,6 @@ impl SequencerStats {
         self.losses.store(counters.losses, Ordering::Relaxed);
         self.sources.store(counters.sources, Ordering::Relaxed);
         self.stale.store(counters.stale, Ordering::Relaxed);
+        self.books_refused.store(counters.books_refused, Ordering::Relaxed);
     }
 }

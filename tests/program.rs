@@ -296,6 +296,25 @@ fn load_storms_churns_and_stalls_without_harm_to_the_others() {
 }
 
 #[test]
+fn load_attacks_the_server_and_compares_with_runs_in_peace() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
+    let address = server.address.to_string();
+    let publish = ["--publish", "200", "--publish-token", "t", "--clients", "10", "--seconds", "1", "--warmup", "0"];
+    let kinds = "slow-headers,half-open,pings,subscribes,connects";
+    let attack = ["--attack", kinds, "--attack-connections", "8", "--attack-rate", "500"];
+    let (report, _) = load(&[&[address.as_str()], &publish[..], &attack].concat());
+    let counts = report["attack"].as_array().expect("a list");
+    assert_eq!(counts.len(), 5, "{report}");
+    assert!(counts.iter().all(|count| count["opened"].as_u64() >= Some(8)), "{report}");
+    let runs = report["compared"]["runs"].as_array().expect("a list");
+    let names: Vec<_> = runs.iter().map(|run| run["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["calm", "attacked"]);
+    for run in runs {
+        assert_eq!((&run["report"]["connected"], &run["report"]["delivered"]["missing"]), (&10.into(), &0.into()));
+    }
+}
+
+#[test]
 fn load_starts_the_server_and_the_floor_itself_and_compares_them() {
     let free = std::net::TcpListener::bind("127.0.0.79:0").expect("a free port").local_addr().expect("it is bound");
     let folder = tempfile::tempdir().expect("a folder");

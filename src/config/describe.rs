@@ -1,20 +1,22 @@
 //! What is in effect, in words: printed at the start, with what the limits cost.
 
+use ipnet::IpNet;
+
 use super::Config;
 
 impl Config {
     /// The effective settings, one a line, with what the limits cost.
     pub fn describe(&self) -> String {
-        let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
-        let shards = self.cores.len();
-        let seats = self.connections_max as usize;
-        let lines = [
+        let lines = [self.describe_node(), self.describe_door(), self.describe_publishers(), self.describe_clients()];
+        lines.concat().into_iter().map(|(name, text)| format!("  {name:<21} {text}\n")).collect()
+    }
+
+    fn describe_node(&self) -> Vec<(&'static str, String)> {
+        let (seats, shards) = (self.connections_max as usize, self.cores.len());
+        vec![
             ("listen", self.listen.to_string()),
             ("cores", format!("{:?}, feeds and publishers on {:?}", self.cores, self.other_cores)),
             ("feed", self.feed_texts.join(" ; ")),
-            ("publish", if self.publish_token.is_some() { "on, with a token" } else { "off" }.to_owned()),
-            ("publishers_max", format!("{}, a thread and some 400 KiB each", self.publishers_max)),
-            ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
             ("ring_bytes", format!("{} a shard, {} in all", mib(self.ring_bytes), mib(self.ring_bytes * shards))),
             (
                 "connections_max",
@@ -52,26 +54,103 @@ impl Config {
                 ),
             ),
             ("stale_ms", if self.stale_ms == 0 { "never".to_owned() } else { self.stale_ms.to_string() }),
-            ("subscriptions_max", format!("{} a connection, 20 B each", self.shard.subscriptions_max)),
-            ("request_bytes_max", format!("{}, held while a request is incomplete", self.shard.request_bytes_max)),
-            ("requests_per_s", self.shard.requests_per_s.to_string()),
-            ("packet_bytes_max", format!("{} of a publisher", self.packet_bytes_max)),
-            ("heartbeat_ms", self.shard.heartbeat_ms.to_string()),
+        ]
+    }
+
+    fn describe_door(&self) -> Vec<(&'static str, String)> {
+        let exempt: Vec<_> = self.addresses_exempt.iter().map(IpNet::to_string).collect();
+        vec![
             (
-                "ping_interval_ms",
+                "door_connections",
                 format!(
-                    "{}, idle_timeout_ms {}, slow_timeout_ms {}",
-                    self.shard.ping_interval_ms, self.shard.idle_timeout_ms, self.shard.slow_timeout_ms
+                    "{} at the most that are no subscribers, a descriptor and some 6 KiB each: {}; echoes_max {}",
+                    self.door_connections_max,
+                    mib(self.door_connections_max as usize * 6144),
+                    self.echoes_max
+                ),
+            ),
+            (
+                "handshakes_per_s",
+                format!(
+                    "{} a core, some 0.1 ms of it each; {} of one address",
+                    unless_0(self.handshakes_per_s),
+                    unless_0(self.handshakes_per_address_per_s)
+                ),
+            ),
+            (
+                "per_address_max",
+                format!(
+                    "{} connections, some 100 B an address; exempt are {}",
+                    unless_0(self.connections_per_address_max),
+                    if exempt.is_empty() { "none".to_owned() } else { exempt.join(", ") }
                 ),
             ),
             (
                 "upgrade_timeout_ms",
                 format!(
-                    "{}, head_bytes_max {}, drain_timeout_ms {}",
-                    self.upgrade_timeout_ms, self.head_bytes_max, self.drain_timeout_ms
+                    "{}, write_timeout_ms {}, head_bytes_max {}, drain_ms {}, drain_timeout_ms {}",
+                    self.upgrade_timeout_ms,
+                    self.write_timeout_ms,
+                    self.head_bytes_max,
+                    self.drain_ms,
+                    self.drain_timeout_ms
                 ),
             ),
-        ];
-        lines.map(|(name, text)| format!("  {name:<19} {text}\n")).concat()
+            ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
+        ]
     }
+
+    fn describe_publishers(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("publish", if self.publish_token.is_some() { "on, with a token" } else { "off" }.to_owned()),
+            ("publishers_max", format!("{}, a thread and some 400 KiB each", self.publishers_max)),
+            (
+                "publish_records_per_s",
+                format!(
+                    "{} of a publisher, and {} instruments, some 100 B each",
+                    unless_0(self.publish_records_per_s),
+                    self.publisher_instruments_max
+                ),
+            ),
+            (
+                "book_levels_max",
+                format!(
+                    "{}, some 30 B each, once for the sequencer and once a shard: {} a full book",
+                    self.book_levels_max,
+                    mib(self.book_levels_max * 30 * (self.cores.len() + 1))
+                ),
+            ),
+            ("packet_bytes_max", format!("{} of a publisher", self.packet_bytes_max)),
+        ]
+    }
+
+    fn describe_clients(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("subscriptions_max", format!("{} a connection, 20 B each", self.shard.subscriptions_max)),
+            ("request_bytes_max", format!("{}, held while a request is incomplete", self.shard.request_bytes_max)),
+            ("requests_per_s", format!("{}, pings included", self.shard.requests_per_s)),
+            ("symbol_bytes_max", self.shard.symbol_bytes_max.to_string()),
+            ("heartbeat_ms", self.shard.heartbeat_ms.to_string()),
+            (
+                "ping_interval_ms",
+                format!(
+                    "{}, ping_timeout_ms {}, idle_timeout_ms {}, slow_timeout_ms {}",
+                    self.shard.ping_interval_ms,
+                    self.shard.ping_timeout_ms,
+                    self.shard.idle_timeout_ms,
+                    self.shard.slow_timeout_ms
+                ),
+            ),
+            ("subscribe_timeout_ms", unless_0(self.shard.subscribe_timeout_ms)),
+        ]
+    }
+}
+
+fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// A limit, or that there is none.
+fn unless_0(limit: u32) -> String {
+    if limit == 0 { "unlimited".to_owned() } else { limit.to_string() }
 }

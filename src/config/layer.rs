@@ -51,8 +51,30 @@ layer! {
     log "TICKCAST_LOG" "FILTER" String;
     /// Connections in all [default: as many as the descriptor limit allows, at most 1000000]
     connections_max "TICKCAST_CONNECTIONS_MAX" "N" u32;
+    /// Connections of one address: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit [default: 20000]
+    connections_per_address_max "TICKCAST_CONNECTIONS_PER_ADDRESS_MAX" "N" u32;
+    /// Addresses and networks that the limits of an address do not hold for, such as proxies in front, or `none`
+    /// [default: 127.0.0.0/8,::1]
+    addresses_exempt "TICKCAST_ADDRESSES_EXEMPT" "LIST" String;
+    /// Handshakes a second on one core; more wait for half of upgrade_timeout_ms, the rest is refused with 503; 0 for no
+    /// limit [default: 2000]
+    handshakes_per_s "TICKCAST_HANDSHAKES_PER_S" "N" u32;
+    /// Handshakes a second of one address; more wait as above, the rest is refused with 429; 0 for no limit
+    /// [default: 1000]
+    handshakes_per_address_per_s "TICKCAST_HANDSHAKES_PER_ADDRESS_PER_S" "N" u32;
+    /// Connections that are not yet subscribers or publishers, or never will be: requests under way, answers, echoes
+    /// [default: 10000, or half of the descriptor limit]
+    door_connections_max "TICKCAST_DOOR_CONNECTIONS_MAX" "N" u32;
+    /// Echo connections [default: 256]
+    echoes_max "TICKCAST_ECHOES_MAX" "N" u32;
     /// Publishers at a time [default: 64]
     publishers_max "TICKCAST_PUBLISHERS_MAX" "N" u32;
+    /// Records a second of one publisher, over which its socket is read no faster; 0 for no limit [default: 1000000]
+    publish_records_per_s "TICKCAST_PUBLISH_RECORDS_PER_S" "N" u32;
+    /// Instruments that one publisher's connection may define [default: 20000]
+    publisher_instruments_max "TICKCAST_PUBLISHER_INSTRUMENTS_MAX" "N" usize;
+    /// Levels of a book, both sides together; a publisher that goes beyond is closed with 1008 [default: 20000]
+    book_levels_max "TICKCAST_BOOK_LEVELS_MAX" "N" usize;
     /// Instruments in all [default: 20000]
     instruments_max "TICKCAST_INSTRUMENTS_MAX" "N" usize;
     /// Ring between the sequencer and a shard, and the shard's history, bytes, a power of two [default: 33554432]
@@ -63,8 +85,13 @@ layer! {
     heartbeat_ms "TICKCAST_HEARTBEAT_MS" "MS" u32;
     /// Silence of a subscriber after which it is pinged, ms [default: 20000]
     ping_interval_ms "TICKCAST_PING_INTERVAL_MS" "MS" u32;
+    /// Time a subscriber has to answer a ping before it is closed with 1008, ms [default: 20000]
+    ping_timeout_ms "TICKCAST_PING_TIMEOUT_MS" "MS" u32;
     /// Silence of a subscriber after which it is closed with 1008, ms [default: 60000]
     idle_timeout_ms "TICKCAST_IDLE_TIMEOUT_MS" "MS" u32;
+    /// Time a subscriber has to send its first subscription before it is closed with 1008, ms; 0 for no limit
+    /// [default: 30000]
+    subscribe_timeout_ms "TICKCAST_SUBSCRIBE_TIMEOUT_MS" "MS" u32;
     /// Time a subscriber may take nothing at all before it is closed with 4002, ms [default: 30000]
     slow_timeout_ms "TICKCAST_SLOW_TIMEOUT_MS" "MS" u32;
     /// Time a subscriber may be behind without a break before it is closed with 4002, ms [default: 120000]
@@ -77,12 +104,18 @@ layer! {
     stale_ms "TICKCAST_STALE_MS" "MS" u32;
     /// Time to send a whole request head and be upgraded, ms [default: 10000]
     upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
-    /// Time that clients have to go when the server stops, ms [default: 2000]
+    /// Time a peer may take nothing of an HTTP answer or an echo, ms [default: 5000]
+    write_timeout_ms "TICKCAST_WRITE_TIMEOUT_MS" "MS" u32;
+    /// Time over which subscribers are sent away when the server stops, ms [default: 1000]
+    drain_ms "TICKCAST_DRAIN_MS" "MS" u32;
+    /// Time that the last of them then have to go, ms [default: 2000]
     drain_timeout_ms "TICKCAST_DRAIN_TIMEOUT_MS" "MS" u32;
     /// Requests a second that a subscriber may send; four seconds' worth at once [default: 50]
     requests_per_s "TICKCAST_REQUESTS_PER_S" "N" u32;
     /// Subscriptions of a connection: symbols times channels [default: 10000]
     subscriptions_max "TICKCAST_SUBSCRIPTIONS_MAX" "N" usize;
+    /// Longest symbol or pattern, bytes [default: 64]
+    symbol_bytes_max "TICKCAST_SYMBOL_BYTES_MAX" "BYTES" usize;
     /// Longest request of a subscriber, bytes [default: 1048576]
     request_bytes_max "TICKCAST_REQUEST_BYTES_MAX" "BYTES" usize;
     /// Longest packet of a publisher, and longest echoed message, bytes [default: 16777216]

@@ -6,13 +6,17 @@
 
 mod describe;
 mod layer;
+mod reload;
 mod resolve;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use self::layer::{Layer, check_variables};
+pub use self::reload::Reloaded;
 pub use self::resolve::{SEATS_MAX, descriptors_needed};
+
+use ipnet::IpNet;
 
 use crate::feed;
 use crate::shard;
@@ -46,13 +50,31 @@ pub struct Config {
     pub log: String,
     /// Of all shards together.
     pub connections_max: u32,
+    /// Of one address; 0 for no limit.
+    pub connections_per_address_max: u32,
+    /// What the limits of an address do not hold for.
+    pub addresses_exempt: Vec<IpNet>,
+    /// On one core; 0 for no limit.
+    pub handshakes_per_s: u32,
+    /// Of one address; 0 for no limit.
+    pub handshakes_per_address_per_s: u32,
+    /// Of all shards together: connections that are no seats and no publishers.
+    pub door_connections_max: u32,
+    pub echoes_max: u32,
     pub publishers_max: u32,
+    /// Of one publisher; 0 for no limit.
+    pub publish_records_per_s: u32,
+    pub publisher_instruments_max: usize,
+    /// Of one book.
+    pub book_levels_max: usize,
     pub instruments_max: usize,
     pub ring_bytes: usize,
     pub send_buffer_bytes: usize,
     /// Silence after which a source is stale; 0 for never.
     pub stale_ms: u32,
     pub upgrade_timeout_ms: u32,
+    pub write_timeout_ms: u32,
+    pub drain_ms: u32,
     pub drain_timeout_ms: u32,
     pub packet_bytes_max: usize,
     pub head_bytes_max: usize,
@@ -72,6 +94,11 @@ impl Config {
     /// Connections that one shard takes.
     pub fn seats_per_shard(&self) -> u32 {
         self.connections_max.div_ceil(self.cores.len() as u32)
+    }
+
+    /// Connections at one shard's door that are no seats.
+    pub fn visitors_per_shard(&self) -> u32 {
+        self.door_connections_max.div_ceil(self.cores.len() as u32)
     }
 }
 
@@ -116,12 +143,34 @@ mod tests {
             ("heartbeat_ms = 1", "heartbeat_ms: 1 is out of bounds; have 10 to 60000"),
             ("ring_bytes = 3000000", "ring_bytes: 3000000 is not a power of two; 4194304 is the next"),
             ("connections_max = 1000000", "ulimit -n 200500"),
+            ("connections_max = 6000000", "holds at most 1048576 connections, which is 5242880 on 5 shards"),
+            ("publishers_max = 4096\ndoor_connections_max = 20000", "a descriptor limit of 24596"),
+            ("addresses_exempt = '10.0.0.0/33'", "addresses_exempt: \"10.0.0.0/33\" is not an address"),
             ("feed = ['simm']", "unknown feed \"simm\"; have sim"),
             ("publish_token = 'a b'", "publish_token: wants"),
         ] {
             let error = resolve(toml).unwrap_err();
             assert!(error.contains(said), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn exempt_addresses_are_networks_or_single_ones_or_none() {
+        let texts =
+            |toml: &str| resolve(toml).unwrap().addresses_exempt.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(""), ["127.0.0.0/8", "::1/128"]);
+        assert_eq!(
+            texts("addresses_exempt = '10.1.0.0/16, 192.0.2.7,2001:db8::/32'"),
+            ["10.1.0.0/16", "192.0.2.7/32", "2001:db8::/32"]
+        );
+        assert!(texts("addresses_exempt = 'none'").is_empty());
+    }
+
+    #[test]
+    fn where_descriptors_are_few_the_door_has_half_of_them() {
+        let few = Machine { descriptors_max: 1024, ..machine() };
+        let config = Config::resolve(Layer::default(), &few, 1).unwrap();
+        assert_eq!((config.door_connections_max, config.connections_max), (512, 2620));
     }
 
     #[test]

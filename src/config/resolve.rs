@@ -1,95 +1,87 @@
 //! What was typed becomes what is proven: defaults, bounds, and what the machine can hold.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
 
 use super::{Config, ConfigError, Layer, Machine};
 use crate::feed;
 use crate::shard;
 
-/// Descriptors that are not connections: listeners, rings, files, publishers.
+/// Descriptors that are neither connections nor publishers: listeners, rings, eventfds, files.
 const DESCRIPTORS_RESERVED: u64 = 500;
 /// The kernel's own limit on the registered files of one ring (`IORING_MAX_FIXED_FILES`).
 pub const SEATS_MAX: u64 = 1 << 20;
+
+/// A setting of the layer within its bounds, or its default.
+macro_rules! within {
+    ($layer:ident.$name:ident, $default:expr, $least:expr, $most:expr) => {
+        within(stringify!($name), $layer.$name, $default, $least, $most)?
+    };
+}
 
 impl Config {
     /// Proves the settings.
     pub fn resolve(layer: Layer, machine: &Machine, epoch: u32) -> Result<Self, ConfigError> {
         let cores = resolve_cores(layer.cores.as_deref(), machine)?;
         let other_cores = without(&machine.cores, &cores);
-        let defaults = shard::Settings::default();
-        let shard = shard::Settings {
-            epoch,
-            heartbeat_ms: within("heartbeat_ms", layer.heartbeat_ms, defaults.heartbeat_ms, 10, 60_000)?,
-            ping_interval_ms: within(
-                "ping_interval_ms",
-                layer.ping_interval_ms,
-                defaults.ping_interval_ms,
-                100,
-                3_600_000,
-            )?,
-            idle_timeout_ms: within(
-                "idle_timeout_ms",
-                layer.idle_timeout_ms,
-                defaults.idle_timeout_ms,
-                200,
-                86_400_000,
-            )?,
-            slow_timeout_ms: within(
-                "slow_timeout_ms",
-                layer.slow_timeout_ms,
-                defaults.slow_timeout_ms,
-                100,
-                3_600_000,
-            )?,
-            backlog_ms_max: within("backlog_ms_max", layer.backlog_ms_max, defaults.backlog_ms_max, 1000, 86_400_000)?,
-            backlog_bytes_max: within(
-                "backlog_bytes_max",
-                layer.backlog_bytes_max,
-                defaults.backlog_bytes_max,
-                64 << 10,
-                2 << 30,
-            )?,
-            history_ms: within("history_ms", layer.history_ms, defaults.history_ms, 0, 86_400_000)?,
-            requests_per_s: within("requests_per_s", layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000)?,
-            subscriptions_max: within(
-                "subscriptions_max",
-                layer.subscriptions_max,
-                defaults.subscriptions_max,
-                1,
-                1_000_000,
-            )?,
-            request_bytes_max: within(
-                "request_bytes_max",
-                layer.request_bytes_max,
-                defaults.request_bytes_max,
-                256,
-                64 << 20,
-            )?,
-            ..defaults
-        };
-        let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed };
+        let publishers_max = within!(layer.publishers_max, 64, 1, 4096);
+        let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed.clone() };
         Ok(Self {
             listen: resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?,
             feeds: resolve_feeds(&feed_texts)?,
             feed_texts,
-            publish_token: resolve_token(layer.publish_token)?,
+            publish_token: resolve_token(layer.publish_token.clone())?,
             enable_echo: layer.enable_echo.unwrap_or(false),
-            log: layer.log.unwrap_or_else(|| "info".to_owned()),
+            log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
             connections_max: resolve_connections(layer.connections_max, machine, cores.len())?,
-            publishers_max: within("publishers_max", layer.publishers_max, 64, 1, 4096)?,
-            instruments_max: within("instruments_max", layer.instruments_max, 20_000, 1, 10_000_000)?,
+            connections_per_address_max: layer.connections_per_address_max.unwrap_or(20_000),
+            addresses_exempt: resolve_exempt(layer.addresses_exempt.as_deref().unwrap_or("127.0.0.0/8,::1"))?,
+            handshakes_per_s: within!(layer.handshakes_per_s, 2000, 0, 1_000_000),
+            handshakes_per_address_per_s: within!(layer.handshakes_per_address_per_s, 1000, 0, 1_000_000),
+            door_connections_max: resolve_door(layer.door_connections_max, publishers_max, machine)?,
+            echoes_max: within!(layer.echoes_max, 256, 1, 1_000_000),
+            publishers_max,
+            publish_records_per_s: within!(layer.publish_records_per_s, 1_000_000, 0, 1_000_000_000),
+            publisher_instruments_max: within!(layer.publisher_instruments_max, 20_000, 1, 10_000_000),
+            book_levels_max: within!(layer.book_levels_max, 20_000, 2, 10_000_000),
+            instruments_max: within!(layer.instruments_max, 20_000, 1, 10_000_000),
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
-            send_buffer_bytes: within("send_buffer_bytes", layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20)?,
-            stale_ms: within("stale_ms", layer.stale_ms, 10_000, 0, 86_400_000)?,
-            upgrade_timeout_ms: within("upgrade_timeout_ms", layer.upgrade_timeout_ms, 10_000, 100, 600_000)?,
-            drain_timeout_ms: within("drain_timeout_ms", layer.drain_timeout_ms, 2000, 0, 600_000)?,
-            packet_bytes_max: within("packet_bytes_max", layer.packet_bytes_max, 16 << 20, 1024, 256 << 20)?,
-            head_bytes_max: within("head_bytes_max", layer.head_bytes_max, 16 << 10, 512, 1 << 20)?,
+            send_buffer_bytes: within!(layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20),
+            stale_ms: within!(layer.stale_ms, 10_000, 0, 86_400_000),
+            upgrade_timeout_ms: within!(layer.upgrade_timeout_ms, 10_000, 100, 600_000),
+            write_timeout_ms: within!(layer.write_timeout_ms, 5000, 100, 600_000),
+            drain_ms: within!(layer.drain_ms, 1000, 0, 600_000),
+            drain_timeout_ms: within!(layer.drain_timeout_ms, 2000, 0, 600_000),
+            packet_bytes_max: within!(layer.packet_bytes_max, 16 << 20, 1024, 256 << 20),
+            head_bytes_max: within!(layer.head_bytes_max, 16 << 10, 512, 1 << 20),
+            shard: resolve_shard(&layer, epoch)?,
             cores,
             other_cores,
-            shard,
         })
     }
+}
+
+fn resolve_shard(layer: &Layer, epoch: u32) -> Result<shard::Settings, ConfigError> {
+    let defaults = shard::Settings::default();
+    Ok(shard::Settings {
+        epoch,
+        heartbeat_ms: within!(layer.heartbeat_ms, defaults.heartbeat_ms, 10, 60_000),
+        ping_interval_ms: within!(layer.ping_interval_ms, defaults.ping_interval_ms, 100, 3_600_000),
+        ping_timeout_ms: within!(layer.ping_timeout_ms, defaults.ping_timeout_ms, 100, 3_600_000),
+        idle_timeout_ms: within!(layer.idle_timeout_ms, defaults.idle_timeout_ms, 200, 86_400_000),
+        subscribe_timeout_ms: within!(layer.subscribe_timeout_ms, defaults.subscribe_timeout_ms, 0, 86_400_000),
+        slow_timeout_ms: within!(layer.slow_timeout_ms, defaults.slow_timeout_ms, 100, 3_600_000),
+        backlog_ms_max: within!(layer.backlog_ms_max, defaults.backlog_ms_max, 1000, 86_400_000),
+        backlog_bytes_max: within!(layer.backlog_bytes_max, defaults.backlog_bytes_max, 64 << 10, 2 << 30),
+        history_ms: within!(layer.history_ms, defaults.history_ms, 0, 86_400_000),
+        requests_per_s: within!(layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000),
+        subscriptions_max: within!(layer.subscriptions_max, defaults.subscriptions_max, 1, 1_000_000),
+        // The directory's own limit, and the wire's: a Definition has a byte for the length.
+        symbol_bytes_max: within!(layer.symbol_bytes_max, defaults.symbol_bytes_max, 1, 255),
+        request_bytes_max: within!(layer.request_bytes_max, defaults.request_bytes_max, 256, 64 << 20),
+        ..defaults
+    })
 }
 
 fn value(setting: &'static str, problem: String) -> ConfigError {
@@ -145,22 +137,60 @@ pub fn descriptors_needed(connections: u64, shards: u64) -> u64 {
 }
 
 fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> Result<u32, ConfigError> {
-    let descriptors = machine.descriptors_max;
+    let (descriptors, shards) = (machine.descriptors_max, shards as u64);
     // A seat needs no descriptor of the process, but the kernel bounds each ring's table by the same limit.
-    let possible = (descriptors.saturating_sub(DESCRIPTORS_RESERVED)).min(SEATS_MAX) * shards as u64;
-    match given.map(u64::from) {
-        None => Ok(possible.clamp(1, 1_000_000) as u32),
-        Some(0) => Err(value("connections_max", "0 is out of bounds; have 1 and more".to_owned())),
+    let possible = (descriptors.saturating_sub(DESCRIPTORS_RESERVED)).min(SEATS_MAX) * shards;
+    let problem = match given.map(u64::from) {
+        None => return Ok(possible.clamp(1, 1_000_000) as u32),
+        Some(0) => "0 is out of bounds; have 1 and more".to_owned(),
+        // No descriptor limit mends this.
+        Some(given) if given > SEATS_MAX * shards => format!(
+            "{given} connections are too many: a shard's ring holds at most {SEATS_MAX} connections, which is {} on \
+             {shards} shards; ask for as many, or give more cores with --cores",
+            SEATS_MAX * shards
+        ),
         Some(given) if given > possible => {
-            let needed = descriptors_needed(given, shards as u64);
-            let problem = format!(
+            let needed = descriptors_needed(given, shards);
+            format!(
                 "{given} connections on {shards} shards need a descriptor limit of {needed}, and it is {descriptors}; raise it with \
                  'ulimit -n {needed}' (LimitNOFILE={needed} in a systemd unit), or ask for at most {possible}"
-            );
-            Err(value("connections_max", problem))
+            )
         }
-        Some(given) => Ok(given as u32),
+        Some(given) => return Ok(given as u32),
+    };
+    Err(value("connections_max", problem))
+}
+
+/// Connections at the door and publishers have descriptors of the process: there have to be as many.
+fn resolve_door(given: Option<u32>, publishers_max: u32, machine: &Machine) -> Result<u32, ConfigError> {
+    let descriptors = machine.descriptors_max;
+    let door = match given {
+        Some(_) => within("door_connections_max", given, 0, 16, 1_000_000)?,
+        None => (descriptors / 2).clamp(16, 10_000) as u32,
+    };
+    let needed = u64::from(door) + u64::from(publishers_max) + DESCRIPTORS_RESERVED;
+    if (given.is_some() || publishers_max > 64) && needed > descriptors {
+        let problem = format!(
+            "{publishers_max} publishers and {door} connections at the door (door_connections_max) need a descriptor limit of \
+             {needed}, and it is {descriptors}; raise it with 'ulimit -n {needed}' (LimitNOFILE={needed} in a systemd unit), or \
+             lower one of them"
+        );
+        return Err(value("publishers_max", problem));
     }
+    Ok(door)
+}
+
+fn resolve_exempt(list: &str) -> Result<Vec<IpNet>, ConfigError> {
+    let parse = |text: &str| {
+        let text = text.trim();
+        let one = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse().ok().or_else(one).ok_or_else(|| {
+            let problem =
+                format!("{text:?} is not an address or a network; write a list like 10.0.0.0/8,192.0.2.7,::1, or none");
+            value("addresses_exempt", problem)
+        })
+    };
+    if list.trim() == "none" { Ok(Vec::new()) } else { list.split(',').map(parse).collect() }
 }
 
 fn resolve_cores(list: Option<&str>, machine: &Machine) -> Result<Vec<usize>, ConfigError> {

@@ -1,7 +1,5 @@
 //! The paths that are answered at once: pages, the directory, last values, health, metrics.
 
-use std::sync::atomic::Ordering;
-
 use http::Method;
 
 use super::http::{Response, not_found, unavailable};
@@ -31,11 +29,15 @@ fn answer_get(door: &Door, path: &str) -> Result<Response, Refusal> {
     }
     match path {
         "/v1/instruments" => Ok(Response::new(JSON, instruments(door))),
-        "/metrics" => Ok(Response::new(metrics::CONTENT_TYPE, metrics::render(&door.public))),
+        "/metrics" => {
+            door.show();
+            Ok(Response::new(metrics::CONTENT_TYPE, metrics::render(&door.public)))
+        }
         "/healthz" => Ok(Response::new(JSON, r#"{"status":"ok"}"#)),
-        // Relaxed: the flag stands for itself.
-        "/readyz" if door.public.stopping.load(Ordering::Relaxed) => Err(unavailable("the server is stopping")),
-        "/readyz" => Ok(Response::new(JSON, r#"{"status":"ready"}"#)),
+        "/readyz" => match door.public.life.not_ready() {
+            Some(why) => Err(unavailable(&why)),
+            None => Ok(Response::new(JSON, r#"{"status":"ready"}"#)),
+        },
         _ => match path.strip_prefix("/v1/snapshot/") {
             Some(symbol) => snapshot(door, symbol),
             None => Err(not_found(format!("nothing is at {}; have {PATHS}", shown(path)))),

@@ -1,11 +1,16 @@
 //! A WebSocket that keeps its task: an echo. Pings, closes and violations are answered here, messages are
 //! handed out whole.
 
+use std::time::Duration;
+
+use futures_lite::future;
+
 use super::Door;
 use super::stream::Peer;
+use crate::stats::Counter;
 use crate::ws::close::{CloseCode, push_close};
 use crate::ws::frame::{Opcode, push_frame};
-use crate::ws::handshake::{Refusal, upgrade};
+use crate::ws::handshake::Refusal;
 use crate::ws::session::{Event, Limits, Role, Session, Violation};
 
 /// A whole message of the peer.
@@ -21,6 +26,8 @@ pub(super) struct Conversation {
     limits: Limits,
     input: Vec<u8>,
     at: usize,
+    idle_timeout: Duration,
+    door: Door,
 }
 
 /// What one step of the parser came to.
@@ -28,6 +35,14 @@ enum Step {
     Message(Message),
     Then(Then),
     More,
+}
+
+/// What a wait for more came to.
+enum Wait {
+    Input,
+    Ended,
+    Idle,
+    Stopping,
 }
 
 /// What is to be done with a connection after a frame.
@@ -46,14 +61,16 @@ impl Conversation {
         request: &http::Request<()>,
         protocols: &[&str],
     ) -> Result<Option<Self>, Refusal> {
-        let accepted = upgrade(request, protocols)?;
+        let Some(waiting) = peer.as_ref() else { return Ok(None) };
+        let accepted = door.upgrade(waiting, request, protocols).await?;
         let Some(mut peer) = peer.take() else { return Ok(None) };
-        if peer.write(&accepted.response).await.is_err() {
-            return Ok(None);
-        }
-        let limits = Limits { message_bytes_max: door.public.config.packet_bytes_max };
-        let input = peer.take_unread();
-        Ok(Some(Self { peer, session: Session::new(Role::Server), limits, input, at: 0 }))
+        peer.visit().talks();
+        let config = door.config();
+        let limits = Limits { message_bytes_max: config.packet_bytes_max };
+        let idle_timeout = Duration::from_millis(config.shard.idle_timeout_ms.into());
+        let (session, input, at) = (Session::new(Role::Server), peer.take_unread(), 0);
+        let mut conversation = Self { peer, session, limits, input, at, idle_timeout, door: door.clone() };
+        Ok(conversation.write(&accepted.response).await.then_some(conversation))
     }
 
     /// The next message; `None` when the conversation is over.
@@ -62,30 +79,75 @@ impl Conversation {
             match self.step() {
                 Step::Message(message) => return Some(message),
                 Step::Then(Then::GoOn) => {}
-                Step::Then(Then::Answer(frame)) => self.peer.write(&frame).await.ok()?,
+                Step::Then(Then::Answer(frame)) => self.write(&frame).await.then_some(())?,
                 Step::Then(Then::Leave(frame)) => {
-                    if self.peer.write(&frame).await.is_ok() {
-                        self.peer.finish().await;
-                    }
+                    self.leave(&frame).await;
                     return None;
                 }
-                Step::More => {
-                    self.input.clear();
-                    self.at = 0;
-                    if self.peer.read().await.ok()? == 0 {
-                        return None;
-                    }
-                    self.input = self.peer.take_unread();
-                }
+                Step::More => self.read().await?,
             }
         }
     }
 
-    /// Sends one message.
-    pub(super) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> std::io::Result<()> {
+    /// Reads on; `None` where the peer has gone, or was sent away.
+    async fn read(&mut self) -> Option<()> {
+        self.input.clear();
+        self.at = 0;
+        match self.wait().await {
+            Wait::Input => {
+                self.input = self.peer.take_unread();
+                return Some(());
+            }
+            Wait::Ended => {}
+            Wait::Idle => {
+                self.door.count(Counter::EchoesIdle);
+                self.leave(&close_frame(CloseCode::POLICY, "nothing was received for too long")).await;
+            }
+            Wait::Stopping => self.leave(&close_frame(CloseCode::GOING_AWAY, "the server is stopping")).await,
+        }
+        None
+    }
+
+    async fn wait(&mut self) -> Wait {
+        let timeout = self.idle_timeout;
+        let idle = async {
+            glommio::timer::sleep(timeout).await;
+            Wait::Idle
+        };
+        let (reading, visit) = self.peer.read_or_visit();
+        let reading = async {
+            match reading.await {
+                Ok(1..) => Wait::Input,
+                Ok(0) | Err(_) => Wait::Ended,
+            }
+        };
+        let stopping = async {
+            visit.notice().await;
+            Wait::Stopping
+        };
+        future::or(reading, future::or(stopping, idle)).await
+    }
+
+    /// Sends a last frame and ends the connection.
+    async fn leave(&mut self, frame: &[u8]) {
+        if self.write(frame).await {
+            self.peer.finish().await;
+        }
+    }
+
+    /// False where the peer has gone, or does not read.
+    async fn write(&mut self, bytes: &[u8]) -> bool {
+        let written = self.peer.write(bytes).await;
+        let is_written = written.is_ok();
+        self.door.note(written);
+        is_written
+    }
+
+    /// Sends one message; false where the peer has gone, or does not read.
+    pub(super) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
         let mut frame = Vec::with_capacity(payload.len() + 10);
         push_frame(opcode, payload, &mut frame);
-        self.peer.write(&frame).await
+        self.write(&frame).await
     }
 
     fn step(&mut self) -> Step {

@@ -2,18 +2,26 @@
 
 use super::Door;
 use super::conversation::{Conversation, Message};
+use super::http::unavailable;
 use super::stream::Peer;
+use crate::stats::Counter;
 use crate::ws::frame::Opcode;
 use crate::ws::handshake::Refusal;
 
 pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::Request<()>) -> Result<(), Refusal> {
+    let config = door.config();
+    let max = config.echoes_max;
+    if door.own.lobby.talking() >= max.div_ceil(config.cores.len() as u32) as usize {
+        door.count(Counter::RefusedEchoes);
+        return Err(unavailable(&format!("{max} echoes are connected, which is echoes_max")));
+    }
     let Some(mut conversation) = Conversation::open(door, peer, request, &[]).await? else { return Ok(()) };
     while let Some(message) = conversation.next().await {
         let sent = match message {
             Message::Text(text) => conversation.send(Opcode::Text, &text).await,
             Message::Binary(bytes) => conversation.send(Opcode::Binary, &bytes).await,
         };
-        if sent.is_err() {
+        if !sent {
             break;
         }
     }

@@ -35,8 +35,19 @@ impl Response {
 
 /// 503: come back later.
 pub(super) fn unavailable(message: &str) -> Refusal {
-    let headers = vec![("Retry-After", "5".to_owned())];
-    Refusal { status: 503, code: "unavailable", message: message.to_owned(), headers }
+    Refusal::new(503, "unavailable", message).with_header("Retry-After", "5")
+}
+
+/// 503 or 429: come back when there is a turn for you.
+pub(super) fn later(status: u16, message: String, wait: Duration) -> Refusal {
+    let code = if status == 429 { "limit" } else { "unavailable" };
+    Refusal::new(status, code, message).with_header("Retry-After", wait.as_secs().max(1).to_string())
+}
+
+/// 503: others want the place.
+pub(super) fn crowded_out() -> Refusal {
+    let message = "too many connections wait for their request (door_connections_max), and this one waited longest";
+    later(503, message.to_owned(), Duration::from_secs(1))
 }
 
 /// 408: the head did not come in time.

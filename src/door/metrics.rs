@@ -18,7 +18,7 @@ pub(super) fn render(public: &Public) -> String {
     let mut registry = Registry::with_prefix("tickcast");
     let shards = public.shards.clone();
     let sequencer = public.sequencer.clone();
-    let publishers = [public.publishers.connected(), public.publishers.refused()].map(u64::from);
+    let publishers = public.publishers.clone();
     registry.register_collector(Box::new(Numbers { shards, sequencer, publishers }));
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
@@ -31,8 +31,7 @@ pub(super) fn render(public: &Public) -> String {
 struct Numbers {
     shards: Vec<crate::stats::Published>,
     sequencer: std::sync::Arc<crate::stats::SequencerStats>,
-    /// Connected now, and refused so far.
-    publishers: [u64; 2],
+    publishers: std::sync::Arc<super::publish::Publishers>,
 }
 
 impl Collector for Numbers {
@@ -61,6 +60,11 @@ impl Collector for Numbers {
                 &self.sequencer.undefined,
             ),
             ("sequencer_refused", "Definitions refused", &self.sequencer.refused),
+            (
+                "sequencer_books_refused",
+                "Book records refused because the book would have had too many levels: book_levels_max",
+                &self.sequencer.books_refused,
+            ),
             ("sequencer_resyncs", "Times the whole state was sent again to an overrun shard", &self.sequencer.resyncs),
             ("sequencer_lost", "Records of log channels that sources have said to have lost", &self.sequencer.lost),
             ("source_silences", "Times a source fell silent for longer than stale_ms", &self.sequencer.silences),
@@ -81,17 +85,31 @@ impl Collector for Numbers {
             let number = ConstGauge::new(number.load(Ordering::Relaxed));
             number.encode(encoder.encode_descriptor(name, help, None, number.metric_type())?)?;
         }
-        let [connected, refused] = self.publishers;
-        let connected = ConstGauge::new(connected);
-        connected.encode(encoder.encode_descriptor(
-            "publishers",
-            "Connected publishers",
-            None,
-            connected.metric_type(),
-        )?)?;
-        let refused = ConstCounter::new(refused);
-        let help = "Publishers refused because publishers_max were connected";
-        refused.encode(encoder.encode_descriptor("publishers_refused", help, None, refused.metric_type())?)
+        let connected = ConstGauge::new(u64::from(self.publishers.connected()));
+        let kind = connected.metric_type();
+        connected.encode(encoder.encode_descriptor("publishers", "Connected publishers", None, kind)?)?;
+        let of_publishers = [
+            (
+                "publishers_refused",
+                "Publishers refused with 503 because as many were connected: publishers_max",
+                self.publishers.refused().into(),
+            ),
+            (
+                "publishers_crowded",
+                "Requests to define refused because the connection would have had too many: publisher_instruments_max",
+                self.publishers.crowded().into(),
+            ),
+            (
+                "publishers_slowed_ms",
+                "Time that publishers had to wait because they were faster than they may be: publish_records_per_s",
+                self.publishers.slowed().as_millis() as u64,
+            ),
+        ];
+        for (name, help, number) in of_publishers {
+            let number = ConstCounter::new(number);
+            number.encode(encoder.encode_descriptor(name, help, None, number.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

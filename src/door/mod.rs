@@ -4,46 +4,60 @@
 //! the registered-file table, its descriptor closes, its task ends. A publisher gets a thread; an echo keeps its task.
 //!
 //! What always holds: the shard is borrowed between awaits only; whatever a peer sends is answered or closed, with a
-//! reason, and never waited for longer than a limit says.
+//! reason, and never waited for longer than a limit says. What comes at once is taken in portions, so that a storm of
+//! connections has no more of the core than its share between two turns of the shard.
 
+mod address;
 mod answer;
 mod conversation;
 mod echo;
 mod http;
 pub mod listen;
+mod lobby;
 mod metrics;
+mod pace;
 mod pages;
 pub mod publish;
 mod publisher;
 mod stream;
 
-use std::cell::RefCell;
+pub use self::address::Addresses;
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use glommio::net::TcpStream;
 use glommio::task::JoinHandle;
 
+use self::address::{Crowded, Place};
+use self::lobby::{Entered, Lobby};
+use self::pace::Pace;
 use self::stream::Peer;
 use crate::config::Config;
-use crate::io::uring::{Uring, adopt_fd};
-use crate::runtime::{Desk, Parking};
+use crate::io::uring::{Uring, adopt_fd, duplicate};
+use crate::runtime::{Desk, Life, Parking};
 use crate::shard::Shard;
-use crate::stats::{Counter, Published, SequencerStats};
+use crate::stats::{Counter, Counters, Published, SequencerStats};
 use crate::wire::packet;
-use crate::ws::handshake::Refusal;
+use crate::ws::handshake::{Accepted, Refusal};
+
+/// Connections that are accepted before everybody else on the core has a turn: some 0.2 ms.
+const ACCEPTS_MAX: usize = 8;
 
 /// What all doors share.
 pub struct Public {
+    /// As of the start.
     pub config: Config,
     pub desk: Desk,
     pub shards: Vec<Published>,
     pub sequencer: Arc<SequencerStats>,
-    pub stopping: Arc<AtomicBool>,
-    pub publishers: publish::Publishers,
+    pub life: Arc<Life>,
+    pub publishers: Arc<publish::Publishers>,
+    pub addresses: Arc<Addresses>,
 }
 
 /// The door of one shard.
@@ -53,18 +67,38 @@ pub struct Door {
     shard: Rc<RefCell<Shard<Uring>>>,
     public: Arc<Public>,
     parking: Arc<Parking>,
+    own: Rc<Own>,
+}
+
+/// What a door has for itself.
+struct Own {
+    /// The settings in effect.
+    config: RefCell<Arc<Config>>,
+    lobby: Rc<Lobby>,
+    accepts: Cell<Pace>,
+    handshakes: Cell<Pace>,
+    /// What the holder of each seat counts for at its address.
+    places: RefCell<Vec<Option<Place>>>,
 }
 
 impl Door {
     /// A door to this shard.
     pub fn new(index: usize, shard: Rc<RefCell<Shard<Uring>>>, public: Arc<Public>, parking: Arc<Parking>) -> Self {
-        Self { index, shard, public, parking }
+        let own = Own {
+            config: RefCell::new(Arc::new(public.config.clone())),
+            lobby: Rc::default(),
+            accepts: Cell::default(),
+            handshakes: Cell::default(),
+            places: RefCell::default(),
+        };
+        Self { index, shard, public, parking, own: Rc::new(own) }
     }
 
     /// Accepts connections until cancelled.
     pub fn open(self, socket: TcpListener) -> JoinHandle<()> {
         glommio::spawn_local(async move {
             let listener = adopt_fd::<glommio::net::TcpListener>(socket.into());
+            let mut accepted = 0;
             loop {
                 match listener.accept().await {
                     Ok(stream) => {
@@ -80,37 +114,168 @@ impl Door {
                         glommio::timer::sleep(Duration::from_millis(50)).await;
                     }
                 }
+                accepted += 1;
+                if accepted % ACCEPTS_MAX == 0 {
+                    self.rest().await;
+                }
             }
         })
         .detach()
     }
 
+    /// Lets everybody else on the core have a turn, and waits where connections come faster than they may.
+    async fn rest(&self) {
+        /// Connections for each handshake: some are answered with a page, some are refused.
+        const ACCEPTS_PER_HANDSHAKE: u32 = 2;
+        let portions =
+            self.config().handshakes_per_s.saturating_mul(ACCEPTS_PER_HANDSHAKE).div_ceil(ACCEPTS_MAX as u32);
+        let mut pace = self.own.accepts.get();
+        let wait = pace.take(portions, crate::runtime::now_ns(), Duration::MAX).unwrap_or_default();
+        self.own.accepts.set(pace);
+        // Who has to wait does so in the kernel's queue, where it costs us nothing.
+        if wait.is_zero() {
+            glommio::executor().yield_task_queue_now().await;
+        } else {
+            glommio::timer::sleep(wait).await;
+        }
+    }
+
+    /// The settings in effect.
+    fn config(&self) -> Arc<Config> {
+        self.own.config.borrow().clone()
+    }
+
+    fn count(&self, counter: Counter) {
+        self.shard.borrow_mut().counters_mut().add(counter, 1);
+        self.show();
+    }
+
+    /// Shows the numbers: a shard that sleeps does not.
+    fn show(&self) {
+        let mut shard = self.shard.borrow_mut();
+        self.set_levels(shard.counters_mut());
+        self.public.shards[self.index].publish(shard.counters());
+    }
+
+    /// Counts who is at the door.
+    pub fn set_levels(&self, counters: &mut Counters) {
+        counters.set(Counter::DoorConnections, self.own.lobby.len() as u64);
+    }
+
+    /// Other settings from now on, for those who come.
+    pub fn change_settings(&self, config: Arc<Config>) {
+        *self.own.config.borrow_mut() = config;
+    }
+
+    /// Tells those who talk with the door itself that the server stops.
+    pub fn send_away(&self) {
+        self.own.lobby.send_away();
+    }
+
+    /// How many talk with the door itself: echoes.
+    pub fn talking(&self) -> usize {
+        self.own.lobby.talking()
+    }
+
+    /// Forgets what these seats counted for at their addresses.
+    pub fn left(&self, slots: impl Iterator<Item = u32>) {
+        let mut places = self.own.places.borrow_mut();
+        for slot in slots {
+            if let Some(place) = places.get_mut(slot as usize) {
+                *place = None;
+            }
+        }
+    }
+
     /// One connection, from its first byte to its last, or until it is a seat.
     async fn receive(self, stream: TcpStream) {
-        let timeout = Duration::from_millis(self.public.config.upgrade_timeout_ms.into());
-        let mut peer = Peer::new(stream);
-        let head = match peer.read_head(self.public.config.head_bytes_max, timeout).await {
+        let config = self.config();
+        let Some(mut peer) = self.admit(stream, &config) else { return };
+        if let Err(crowded) = self.count_in(&mut peer, &config) {
+            return self.refuse(&mut peer, &crowded, false).await;
+        }
+        let timeout = Duration::from_millis(config.upgrade_timeout_ms.into());
+        let head = match peer.read_head(config.head_bytes_max, timeout).await {
             Ok(Some(head)) => head,
             // Nothing was asked.
             Ok(None) => return,
-            Err(refusal) => return peer.refuse(&refusal, false).await,
+            Err(refusal) => {
+                match refusal.status {
+                    408 => self.count(Counter::HeadTimeouts),
+                    431 => self.count(Counter::HeadsTooLarge),
+                    _ => {}
+                }
+                return self.refuse(&mut peer, &refusal, false).await;
+            }
         };
+        peer.visit().served();
         if let Err(refusal) = self.route(&mut Some(peer), &head).await {
             let (mut peer, refusal) = refusal;
-            peer.refuse(&refusal, head.method() == ::http::Method::HEAD).await;
+            self.refuse(&mut peer, &refusal, head.method() == ::http::Method::HEAD).await;
+        }
+    }
+
+    /// Gives the connection a place at the door, if need be that of one who has long sent nothing whole.
+    fn admit(&self, stream: TcpStream, config: &Config) -> Option<Peer> {
+        let visit = match self.own.lobby.enter(config.visitors_per_shard() as usize) {
+            Entered::Freely(visit) => visit,
+            Entered::InPlaceOfAnother(visit) => {
+                self.count(Counter::DoorEvicted);
+                visit
+            }
+            Entered::Full => {
+                self.count(Counter::RefusedDoor);
+                // What its buffer takes at once it gets; nobody waits for it to be read.
+                let refusal =
+                    http::later(503, "the door is full (door_connections_max)".to_owned(), Duration::from_secs(1));
+                answer_and_drop(&stream, &refusal.response());
+                return None;
+            }
+        };
+        Some(Peer::new(stream, visit, Duration::from_millis(config.write_timeout_ms.into())))
+    }
+
+    /// Counts the connection for its address.
+    fn count_in(&self, peer: &mut Peer, config: &Config) -> Result<(), Refusal> {
+        // Who has gone already has no address any more, and asks nothing.
+        let Ok(address) = peer.socket().peer_addr() else { return Ok(()) };
+        match self.public.addresses.enter(address.ip(), config, crate::runtime::now_ns()) {
+            Ok(place) => {
+                peer.count(place);
+                Ok(())
+            }
+            Err(Crowded) => {
+                self.count(Counter::RefusedAddress);
+                let max = config.connections_per_address_max;
+                let message = format!("this address has {max} connections, which is connections_per_address_max");
+                Err(http::later(429, message, Duration::from_secs(5)))
+            }
+        }
+    }
+
+    async fn refuse(&self, peer: &mut Peer, refusal: &Refusal, headers_only: bool) {
+        let refused = peer.refuse(refusal, headers_only).await;
+        self.note(refused);
+    }
+
+    /// Counts a peer that did not take what it was sent.
+    fn note(&self, written: std::io::Result<()>) {
+        if written.is_err_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
+            self.count(Counter::WriteTimeouts);
         }
     }
 
     async fn route(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), (Peer, Refusal)> {
         let path = request.uri().path();
         let outcome = match path {
-            "/v1/stream" => self.seat(peer, request),
+            "/v1/stream" => self.seat(peer, request).await,
             "/v1/publish" => publish::serve(self, peer, request).await,
-            "/v1/echo" if self.public.config.enable_echo => echo::serve(self, peer, request).await,
+            "/v1/echo" if self.config().enable_echo => echo::serve(self, peer, request).await,
             _ => match answer::answer(self, request) {
                 Ok(response) => {
                     if let Some(mut peer) = peer.take() {
-                        peer.respond(&response).await;
+                        let written = peer.respond(&response).await;
+                        self.note(written);
                     }
                     Ok(())
                 }
@@ -123,23 +288,71 @@ impl Door {
         }
     }
 
-    /// Upgrades a subscriber, and hands its socket over to the shard.
-    fn seat(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
-        let accepted = crate::ws::handshake::upgrade(request, &[packet::SUBPROTOCOL])?;
-        // Relaxed: the flag stands for itself.
-        if self.public.stopping.load(Ordering::Relaxed) {
+    /// Judges an upgrade; a good one waits for its turn.
+    async fn upgrade(&self, peer: &Peer, request: &::http::Request<()>, spoken: &[&str]) -> Result<Accepted, Refusal> {
+        let accepted = crate::ws::handshake::upgrade(request, spoken)?;
+        self.refuse_draining()?;
+        let wait = self.turn_of(peer)?;
+        if !wait.is_zero() {
+            self.count(Counter::HandshakesDelayed);
+            glommio::timer::sleep(wait).await;
+            self.refuse_draining()?;
+        }
+        Ok(accepted)
+    }
+
+    fn refuse_draining(&self) -> Result<(), Refusal> {
+        if self.public.life.drains() {
+            self.count(Counter::RefusedDraining);
             return Err(http::unavailable("the server is stopping"));
         }
+        Ok(())
+    }
+
+    /// How long a handshake has to wait for its turn: first among those of its address, then among all of this core.
+    fn turn_of(&self, peer: &Peer) -> Result<Duration, Refusal> {
+        let (config, now_ns) = (self.config(), crate::runtime::now_ns());
+        // Half of the time that a handshake has: the head has had some of it.
+        let wait_max = Duration::from_millis(u64::from(config.upgrade_timeout_ms) / 2);
+        let own = match peer.place() {
+            Some(place) => place.handshake(config.handshakes_per_address_per_s, now_ns, wait_max).map_err(|wait| {
+                self.count(Counter::RefusedAddressRate);
+                let message = "too many handshakes come from this address (handshakes_per_address_per_s)".to_owned();
+                http::later(429, message, wait)
+            })?,
+            None => Duration::ZERO,
+        };
+        let mut pace = self.own.handshakes.get();
+        let turn = pace.take(config.handshakes_per_s, now_ns, wait_max);
+        self.own.handshakes.set(pace);
+        let all = turn.map_err(|wait| {
+            self.count(Counter::RefusedRate);
+            http::later(503, "too many handshakes come at once (handshakes_per_s)".to_owned(), wait)
+        })?;
+        Ok(own.max(all))
+    }
+
+    /// Upgrades a subscriber, and hands its socket over to the shard.
+    async fn seat(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
+        let Some(waiting) = peer.as_ref() else { return Ok(()) };
+        let accepted = self.upgrade(waiting, request, &[packet::SUBPROTOCOL]).await?;
+        let all_taken = || http::unavailable("all seats are taken (connections_max)");
         if self.shard.borrow().clients() >= self.public.config.seats_per_shard() as usize {
-            self.shard.borrow_mut().counters_mut().add(Counter::RefusedFull, 1);
-            return Err(http::unavailable("all seats are taken"));
+            self.count(Counter::RefusedFull);
+            return Err(all_taken());
         }
-        let Some(socket) = peer.as_ref() else { return Ok(()) };
+        let Some(socket) = peer.as_mut() else { return Ok(()) };
         let mut shard = self.shard.borrow_mut();
+        // The new holder of a seat must not be taken for the one that has left it.
+        self.left(shard.take_left());
         match shard.io_mut().adopt(socket.socket()) {
             Ok(Some(seat)) => {
                 // The answer leaves with the shard's welcome, in one send.
                 shard.open(seat, &accepted.response, socket.unread(), crate::runtime::now_ns());
+                if let Some(place) = socket.take_place() {
+                    shard.report_leaving(seat);
+                    self.keep_place(seat.slot, place);
+                }
                 drop(shard);
                 // The shard's task may be asleep on this very executor.
                 self.parking.wake();
@@ -147,8 +360,9 @@ impl Door {
                 Ok(())
             }
             Ok(None) => {
-                shard.counters_mut().add(Counter::RefusedFull, 1);
-                Err(http::unavailable("all seats are taken"))
+                drop(shard);
+                self.count(Counter::RefusedFull);
+                Err(all_taken())
             }
             Err(error) => {
                 tracing::warn!("a socket could not be registered: {error}");
@@ -156,4 +370,24 @@ impl Door {
             }
         }
     }
+
+    fn keep_place(&self, slot: u32, place: Place) {
+        let mut places = self.own.places.borrow_mut();
+        if places.len() <= slot as usize {
+            places.resize_with(slot as usize + 1, || None);
+        }
+        places[slot as usize] = Some(place);
+    }
+}
+
+/// Writes what the socket takes at once, and closes it. What has come is read first: unread, it would make the close a
+/// reset, which could overtake the answer.
+fn answer_and_drop(stream: &TcpStream, answer: &[u8]) {
+    let Ok(socket) = duplicate(stream) else { return };
+    let socket = std::net::TcpStream::from(socket);
+    // Whatever fails here, the peer is on its way out.
+    let _ = socket.set_nonblocking(true);
+    let _ = (&socket).read(&mut [0; 1024]);
+    let _ = (&socket).write(answer);
+    let _ = socket.shutdown(std::net::Shutdown::Write);
 }

@@ -3,8 +3,10 @@
 //! between two sweeps, and the busier the fan-out, the later.
 
 use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use constant_time_eq::constant_time_eq;
 
@@ -15,7 +17,7 @@ use super::stream::Peer;
 use crate::io::uring::duplicate;
 use crate::sequencer::SourceId;
 use crate::wire::packet;
-use crate::ws::handshake::{Refusal, upgrade};
+use crate::ws::handshake::Refusal;
 
 /// Who publishes: counts them, and gives each a source id of its own.
 #[derive(Debug)]
@@ -23,13 +25,22 @@ pub struct Publishers {
     next: AtomicU32,
     connected: AtomicU32,
     refused: AtomicU32,
-    max: u32,
+    handed_in: AtomicU32,
+    crowded: AtomicU32,
+    slowed_us: AtomicU64,
 }
 
 impl Publishers {
-    /// At most `max` at a time, with ids from `first` on; those below are the feeds'.
-    pub fn after(first: SourceId, max: u32) -> Self {
-        Self { next: AtomicU32::new(first), connected: AtomicU32::new(0), refused: AtomicU32::new(0), max }
+    /// With ids from `first` on; those below are the feeds'.
+    pub fn after(first: SourceId) -> Self {
+        Self {
+            next: AtomicU32::new(first),
+            connected: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
+            handed_in: AtomicU32::new(0),
+            crowded: AtomicU32::new(0),
+            slowed_us: AtomicU64::new(0),
+        }
     }
 
     /// How many are connected.
@@ -43,8 +54,26 @@ impl Publishers {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn enter(&self) -> Option<SourceId> {
-        let more = |connected: u32| (connected < self.max).then_some(connected + 1);
+    /// How many requests to define were refused since the start as the connection would have had too many instruments.
+    pub fn crowded(&self) -> u32 {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// For how long publishers had to wait since the start, as they were faster than they may be.
+    pub fn slowed(&self) -> Duration {
+        Duration::from_micros(self.slowed_us.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count_crowded(&self) {
+        self.crowded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_slowed(&self, wait: Duration) {
+        self.slowed_us.fetch_add(wait.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn enter(&self, max: u32) -> Option<SourceId> {
+        let more = |connected: u32| (connected < max).then_some(connected + 1);
         if self.connected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -52,16 +81,27 @@ impl Publishers {
         Some(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn leave(&self) {
+    /// True once all that publishers had handed in when the server began to stop is sequenced.
+    pub fn have_handed_in(&self) -> bool {
+        self.handed_in.load(Ordering::Relaxed) >= self.connected()
+    }
+
+    pub(super) fn count_handed_in(&self) {
+        self.handed_in.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self, handed_in: bool) {
+        self.handed_in.fetch_sub(handed_in.into(), Ordering::Relaxed);
         self.connected.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::Request<()>) -> Result<(), Refusal> {
     authorize(door, request)?;
-    let accepted = upgrade(request, &[packet::SUBPROTOCOL])?;
-    let Some(source) = door.public.publishers.enter() else {
-        let max = door.public.config.publishers_max;
+    let Some(waiting) = peer.as_ref() else { return Ok(()) };
+    let accepted = door.upgrade(waiting, request, &[packet::SUBPROTOCOL]).await?;
+    let max = door.config().publishers_max;
+    let Some(source) = door.public.publishers.enter(max) else {
         return Err(unavailable(&format!("{max} publishers are connected, which is publishers_max")));
     };
     let entered = match peer.take() {
@@ -70,10 +110,10 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::
     };
     match entered {
         Ok(true) => {}
-        Ok(false) => door.public.publishers.leave(),
+        Ok(false) => door.public.publishers.leave(false),
         Err(error) => {
             tracing::warn!("a publisher could not be served: {error}");
-            door.public.publishers.leave();
+            door.public.publishers.leave(false);
         }
     }
     Ok(())
@@ -85,23 +125,26 @@ async fn start(door: &Door, mut peer: Peer, response: &[u8], source: SourceId) -
         return Ok(false);
     }
     let stream = TcpStream::from(duplicate(peer.socket())?);
-    let unread = peer.take_unread();
+    let (unread, place) = (peer.take_unread(), peer.take_place());
     drop(peer);
     stream.set_nonblocking(false)?;
     let public = Arc::clone(&door.public);
-    let publisher = Publisher::new(public.clone(), source, stream)?;
+    let publisher = Publisher::new(public.clone(), door.config(), source, stream)?;
     let cores = &public.config.other_cores;
     let core = cores[source as usize % cores.len()];
     std::thread::Builder::new().name(format!("publisher-{source}")).spawn(move || {
         crate::runtime::pin(core);
-        publisher.run(&unread);
-        public.publishers.leave();
+        // A panic is this publisher's alone, unless it is the sequencer's, which the desk sees.
+        let served = catch_unwind(AssertUnwindSafe(|| publisher.run(&unread)));
+        drop(place);
+        public.publishers.leave(served.unwrap_or(false));
     })?;
     Ok(true)
 }
 
 fn authorize(door: &Door, request: &http::Request<()>) -> Result<(), Refusal> {
-    let Some(token) = &door.public.config.publish_token else {
+    let config = door.config();
+    let Some(token) = &config.publish_token else {
         let message = "publishing is off; start the server with --publish-token TOKEN".to_owned();
         return Err(not_found(message));
     };

@@ -5,15 +5,16 @@
 //! * A packet that breaks the layout ends the connection with 1008 and says where; the records before the break are kept.
 //! * When the server stops, the publisher is told so with 1001.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Public;
 use super::conversation::{Then, close_frame, on_control, on_violation};
+use super::pace::Pace;
+use crate::config::Config;
 use crate::market::record::{self, Malformed};
 use crate::market::{Instrument, Kind};
 use crate::runtime::BATCH_BYTES_MAX;
@@ -46,6 +47,8 @@ enum Break {
     Record { record: usize, at: usize, why: Malformed },
     #[error("record {record} at byte {at}: instrument {instrument} was not defined on this connection")]
     Undefined { record: usize, at: usize, instrument: u32 },
+    #[error("the book of {symbol} would have more than {max} levels, which is book_levels_max")]
+    Book { symbol: String, max: usize },
     #[error("the header counts {count} records, and {bytes} bytes are left after them")]
     Left { count: usize, bytes: usize },
 }
@@ -56,30 +59,46 @@ pub(super) struct Publisher {
     session: Session,
     limits: Limits,
     source: Source,
+    /// What lay in the socket when the server was first seen to stop, and has not been read since.
+    waiting_bytes: Option<u64>,
+    /// All of that is sequenced.
+    handed_in: bool,
 }
 
 impl Publisher {
     /// For a socket that blocks, right after its upgrade.
-    pub(super) fn new(public: Arc<Public>, source: SourceId, stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn new(
+        public: Arc<Public>,
+        config: Arc<Config>,
+        source: SourceId,
+        stream: TcpStream,
+    ) -> io::Result<Self> {
         stream.set_read_timeout(Some(LOOK_INTERVAL))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        let limits = Limits { message_bytes_max: public.config.packet_bytes_max };
+        let limits = Limits { message_bytes_max: config.packet_bytes_max };
         let source = Source {
             public,
+            config,
             id: source,
             instruments: HashMap::new(),
             taken: Vec::new(),
             batch: Vec::new(),
             farewell: Farewell::Lost,
+            records: 0,
+            pace: Pace::default(),
+            refused_book: None,
         };
-        Ok(Self { stream, session: Session::new(Role::Server), limits, source })
+        let session = Session::new(Role::Server);
+        Ok(Self { stream, session, limits, source, waiting_bytes: None, handed_in: false })
     }
 
-    /// Serves the connection to its end; `unread` is what came with the upgrade.
-    pub(super) fn run(mut self, unread: &[u8]) {
+    /// Serves the connection to its end; `unread` is what came with the upgrade. Returns whether it was counted as one that
+    /// had handed everything in.
+    pub(super) fn run(mut self, unread: &[u8]) -> bool {
         // What fails here is the peer's socket: it has gone, and nobody is left to be told.
         let _ = self.converse(unread);
         self.source.close();
+        self.handed_in
     }
 
     fn converse(&mut self, unread: &[u8]) -> io::Result<()> {
@@ -91,6 +110,7 @@ impl Publisher {
             if !self.take(&mut buffer[..filled])? {
                 return Ok(());
             }
+            self.note_handed_in(filled)?;
             if looked.elapsed() < SPACING && (1..READ_BYTES).contains(&filled) {
                 std::thread::sleep(SPACING);
             }
@@ -106,6 +126,24 @@ impl Publisher {
                 return self.leave(&close_frame(CloseCode::GOING_AWAY, "the server is stopping"));
             }
         }
+    }
+
+    /// As the server is to stop, counts this publisher once what it had handed in before is sequenced: what lay in its
+    /// socket when that was first seen.
+    fn note_handed_in(&mut self, read: usize) -> io::Result<()> {
+        if self.handed_in || !self.source.public.life.drains() {
+            return Ok(());
+        }
+        let waiting = match self.waiting_bytes {
+            Some(waiting) => waiting.saturating_sub(read as u64),
+            None => rustix::io::ioctl_fionread(&self.stream)?,
+        };
+        self.waiting_bytes = Some(waiting);
+        if waiting == 0 {
+            self.handed_in = true;
+            self.source.public.publishers.count_handed_in();
+        }
+        Ok(())
     }
 
     /// Goes through what was read. False if the connection was ended.
@@ -127,7 +165,10 @@ impl Publisher {
             }
         }
         self.source.flush();
-        Ok(true)
+        match self.source.broken_book() {
+            Some(why) => self.leave(&close_frame(CloseCode::POLICY, &why.to_string())).map(|()| false),
+            None => Ok(true),
+        }
     }
 
     /// Sends a last frame, ends our side, and waits a moment for the peer's: a close with unread input would be a reset,
@@ -145,6 +186,8 @@ impl Publisher {
 /// What the publisher has defined, and its way to the sequencer.
 struct Source {
     public: Arc<Public>,
+    /// As of when the publisher came.
+    config: Arc<Config>,
     id: SourceId,
     /// Symbols to this connection's instrument ids, which are dense from 1.
     instruments: HashMap<String, u32>,
@@ -154,6 +197,11 @@ struct Source {
     batch: Vec<u8>,
     /// How it goes: it has ended once it has said so with a normal close.
     farewell: Farewell,
+    /// How many they are.
+    records: u64,
+    pace: Pace,
+    /// A book that would have had more levels than it may.
+    refused_book: Option<String>,
 }
 
 impl Source {
@@ -181,7 +229,9 @@ impl Source {
     /// The answer to a request to define instruments.
     fn define(&mut self, text: &mut [u8]) -> Vec<u8> {
         let mut answer = Vec::new();
-        match parse_define(text).and_then(|define| Ok((self.define_all(&define)?, define))) {
+        match parse_define(text, self.config.shard.symbol_bytes_max)
+            .and_then(|define| Ok((self.define_all(&define)?, define)))
+        {
             Ok((ids, define)) => {
                 let named = define.instruments.iter().map(|instrument| instrument.symbol.as_str());
                 let defined: Vec<(&str, u32)> = named.zip(ids).collect();
@@ -194,6 +244,7 @@ impl Source {
 
     /// This connection's ids for the instruments, in their order. Those before one that is refused are defined.
     fn define_all(&mut self, define: &Define) -> Result<Vec<u32>, RequestError> {
+        self.check_room(define)?;
         let mut ids = Vec::with_capacity(define.instruments.len());
         let mut bytes = Vec::new();
         for wanted in &define.instruments {
@@ -205,7 +256,7 @@ impl Source {
             record::encode_definition(&instrument, &mut bytes);
             ids.push(id);
         }
-        let outcomes = self.public.desk.accept(self.id, &mut bytes);
+        let outcomes = self.public.desk.accept(self.id, &mut bytes).definitions;
         self.taken.resize(self.instruments.len() + 1, false);
         for (id, _) in ids.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
             self.taken[*id as usize] = true;
@@ -220,6 +271,22 @@ impl Source {
         }
     }
 
+    /// A name that was refused has an id all the same, so that what a connection may hold is bounded here.
+    fn check_room(&self, define: &Define) -> Result<(), RequestError> {
+        let new: HashSet<&str> = define.instruments.iter().map(|instrument| instrument.symbol.as_str()).collect();
+        let new = new.into_iter().filter(|symbol| !self.instruments.contains_key(*symbol)).count();
+        let (held, max) = (self.instruments.len(), self.config.publisher_instruments_max);
+        if held + new <= max {
+            return Ok(());
+        }
+        self.public.publishers.count_crowded();
+        let message = format!(
+            "instruments: {} would be held; at most {max} a connection, which is publisher_instruments_max",
+            held + new
+        );
+        Err(RequestError { id: Some(define.id), code: "limit", message })
+    }
+
     /// Takes the records of a packet, up to the first that breaks the layout.
     fn take_packet(&mut self, bytes: &[u8]) -> Result<(), Break> {
         let header = PacketHeader::read(bytes)?;
@@ -227,6 +294,7 @@ impl Source {
         for record in 0..usize::from(header.count) {
             let length = self.check(bytes, record, at)?;
             self.batch.extend_from_slice(&bytes[at..at + length]);
+            self.records += 1;
             at += length;
             if self.batch.len() >= BATCH_BYTES_MAX {
                 self.flush();
@@ -255,16 +323,38 @@ impl Source {
         if self.batch.is_empty() {
             return;
         }
+        self.keep_pace();
         while !self.public.desk.has_room() && !self.server_stops() {
             std::thread::sleep(WAIT);
         }
-        self.public.desk.accept(self.id, &mut self.batch);
+        let accepted = self.public.desk.accept(self.id, &mut self.batch);
+        self.refused_book = accepted.refused_book.or(self.refused_book.take());
         self.batch.clear();
     }
 
+    /// Waits where records come faster than a publisher's may: its socket is not read meanwhile, and TCP slows it down.
+    fn keep_pace(&mut self) {
+        let (records, per_second) = (std::mem::take(&mut self.records), self.config.publish_records_per_s);
+        let turn = self.pace.take_many(records, per_second, crate::runtime::now_ns(), Duration::MAX);
+        let mut wait = turn.unwrap_or_default();
+        if !wait.is_zero() {
+            self.public.publishers.count_slowed(wait);
+        }
+        while !wait.is_zero() && !self.server_stops() {
+            let nap = wait.min(LOOK_INTERVAL);
+            std::thread::sleep(nap);
+            wait -= nap;
+        }
+    }
+
+    /// Why the publisher has to go, where a book would not take a record.
+    fn broken_book(&mut self) -> Option<Break> {
+        let symbol = self.refused_book.take()?;
+        Some(Break::Book { symbol, max: self.config.book_levels_max })
+    }
+
     fn server_stops(&self) -> bool {
-        // Relaxed: the flag stands for itself.
-        self.public.stopping.load(Ordering::Relaxed)
+        self.public.life.stops()
     }
 
     fn close(&mut self) {

@@ -1,4 +1,4 @@
-//! One peer of the door: its socket, and what it has sent that nobody has looked at yet.
+//! One peer of the door: its socket, what it has sent that nobody has looked at yet, and its place in the lobby.
 
 use std::io;
 use std::net::Shutdown;
@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use glommio::net::TcpStream;
 
+use super::address::Place;
 use super::http::Response;
+use super::lobby::Visit;
 use crate::ws::handshake::{Head, HeadLimits, Refusal, parse_head};
 
 /// Headers of a request at the most.
@@ -22,11 +24,15 @@ const READ_BYTES: usize = 2048;
 pub(super) struct Peer {
     stream: TcpStream,
     unread: Vec<u8>,
+    visit: Visit,
+    /// What it counts for at its address.
+    place: Option<Place>,
+    write_timeout: Duration,
 }
 
 impl Peer {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, unread: Vec::new() }
+    pub(super) fn new(stream: TcpStream, visit: Visit, write_timeout: Duration) -> Self {
+        Self { stream, unread: Vec::new(), visit, place: None, write_timeout }
     }
 
     /// The request's head; `None` where the peer went without a request. What follows the head stays unread.
@@ -40,30 +46,31 @@ impl Peer {
             glommio::timer::sleep(timeout).await;
             Err(super::http::timed_out(timeout))
         };
+        let (stream, unread, visit) = (&mut self.stream, &mut self.unread, &self.visit);
+        let unwanted = async {
+            visit.notice().await;
+            Err(super::http::crowded_out())
+        };
         let reading = async {
             loop {
-                if !self.unread.is_empty()
-                    && let Head::Whole { consumed, request } = parse_head(&self.unread, &limits)?
+                if !unread.is_empty()
+                    && let Head::Whole { consumed, request } = parse_head(unread, &limits)?
                 {
-                    self.unread.drain(..consumed);
+                    unread.drain(..consumed);
                     return Ok(Some(request));
                 }
-                match self.read().await {
+                match read(stream, unread).await {
                     Ok(0) | Err(_) => return Ok(None),
                     Ok(_) => {}
                 }
             }
         };
-        future::or(reading, late).await
+        future::or(reading, future::or(unwanted, late)).await
     }
 
-    /// Reads more into what is unread; 0 at the end of the stream.
-    pub(super) async fn read(&mut self) -> io::Result<usize> {
-        let at = self.unread.len();
-        self.unread.resize(at + READ_BYTES, 0);
-        let read = self.stream.read(&mut self.unread[at..]).await;
-        self.unread.truncate(at + *read.as_ref().unwrap_or(&0));
-        read
+    /// Reads more into what is unread, 0 at the end of the stream; and the visit, to see whether it should end meanwhile.
+    pub(super) fn read_or_visit(&mut self) -> (impl Future<Output = io::Result<usize>>, &Visit) {
+        (read(&mut self.stream, &mut self.unread), &self.visit)
     }
 
     /// What has been read and not been looked at.
@@ -76,40 +83,80 @@ impl Peer {
         std::mem::take(&mut self.unread)
     }
 
+    /// Writes all of it. `TimedOut` where the peer has not taken it in time.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
+        let timeout = self.write_timeout;
+        let mut writing = std::pin::pin!(self.stream.write_all(bytes));
+        // Most answers are taken at once, and a timer costs as much as the write.
+        if let Some(written) = future::poll_once(writing.as_mut()).await {
+            return written;
+        }
+        let late = async {
+            glommio::timer::sleep(timeout).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        future::or(writing, late).await
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
         &self.stream
     }
 
-    pub(super) async fn respond(&mut self, response: &Response) {
-        if self.write(&response.encode()).await.is_ok() {
-            self.finish().await;
-        }
+    pub(super) fn visit(&self) -> &Visit {
+        &self.visit
     }
 
-    pub(super) async fn refuse(&mut self, refusal: &Refusal, headers_only: bool) {
+    /// Notes what it counts for at its address.
+    pub(super) fn count(&mut self, place: Option<Place>) {
+        self.place = place;
+    }
+
+    /// What it counts for at its address; `None` for one that is exempt.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// Hands over what it counts for, for whoever takes the connection over.
+    pub(super) fn take_place(&mut self) -> Option<Place> {
+        self.place.take()
+    }
+
+    pub(super) async fn respond(&mut self, response: &Response) -> io::Result<()> {
+        self.write(&response.encode()).await?;
+        self.finish().await;
+        Ok(())
+    }
+
+    pub(super) async fn refuse(&mut self, refusal: &Refusal, headers_only: bool) -> io::Result<()> {
         let answer = if headers_only { refusal.response_to_head() } else { refusal.response() };
-        if self.write(&answer).await.is_ok() {
-            self.finish().await;
-        }
+        self.write(&answer).await?;
+        self.finish().await;
+        Ok(())
     }
 
     /// Ends our side and waits a moment for the peer's: a close with unread input would be a reset, and could take the
-    /// answer with it.
+    /// answer with it. Somebody new who wants the place has it.
     pub(super) async fn finish(&mut self) {
         if self.stream.shutdown(Shutdown::Write).await.is_err() {
             return;
         }
+        self.visit.idle();
+        let (stream, visit) = (&mut self.stream, &self.visit);
         let rest = async {
             let mut buffer = vec![0; READ_BYTES];
-            while matches!(self.stream.read(&mut buffer).await, Ok(1..)) {}
+            while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
         };
         let late = async {
             glommio::timer::sleep(LINGER).await;
         };
-        future::or(rest, late).await;
+        future::or(rest, future::or(visit.notice(), late)).await;
     }
+}
+
+async fn read(stream: &mut TcpStream, unread: &mut Vec<u8>) -> io::Result<usize> {
+    let at = unread.len();
+    unread.resize(at + READ_BYTES, 0);
+    let read = stream.read(&mut unread[at..]).await;
+    unread.truncate(at + *read.as_ref().unwrap_or(&0));
+    read
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::attack::AttackArgs;
 use super::cores::parse_cores;
 use super::rival::{Bare, Rival};
 use super::tap::parse_channel;
@@ -69,6 +70,8 @@ pub struct LoadArgs {
     /// Connections a second that leave without a word while measuring, and are replaced
     #[arg(long, default_value_t = 0.0, value_name = "R", value_parser = parse_rate)]
     pub churn: f64,
+    #[command(flatten)]
+    pub attacked: AttackArgs,
     #[command(flatten)]
     pub publish: PublishArgs,
     /// Send this after the upgrade in place of a subscription, for servers of another kind; may be given several times,

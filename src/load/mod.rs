@@ -9,6 +9,7 @@
 //!   thread of a process, `peer` one connection, `upgrade`, `lane` and `send` its parts, [`follow`] its fast reader.
 //! * [`publisher`]: the run's own publisher, on a [`schedule`] that nothing delays.
 //! * [`compare`]: the same against several servers; [`rival`] starts them, [`observe`] looks at them.
+//! * [`attack`]: what a hostile client does meanwhile.
 //! * [`mod@floor`]: `tickcast floor`, what the server is measured against.
 //! * [`plot`]: latencies of several runs as a picture.
 //! * [`probe`]: what the system tells of a server: CPU time, memory, cores.
@@ -19,6 +20,7 @@
 //! server's frames, and which a test holds to tungstenite's reading. Nothing here is used by the server.
 
 pub mod args;
+pub mod attack;
 pub mod client;
 pub mod compare;
 pub mod cores;
@@ -51,6 +53,7 @@ mod upgrade;
 mod worker;
 
 pub use args::LoadArgs;
+pub use attack::attack_worker;
 pub use client::{Client, ClientError, Received, Subscription};
 pub use decode::Decoder;
 pub use floor::{FloorArgs, floor};

@@ -48,6 +48,8 @@ pub struct Report {
     pub storm: Option<Storm>,
     /// Connections that left abruptly and were replaced.
     pub churned: u64,
+    /// What the attack came to, where there was one.
+    pub attack: Vec<super::attack::Count>,
     /// Where the run published itself.
     pub publisher: Option<Publisher>,
     /// What steady clients should have got of it, and what they got.
@@ -326,6 +328,11 @@ impl Report {
         line(out, "connections", &format!("{connected} connected, {refused} refused ({rate:.0}/s)"));
         if self.stalled > 0 {
             line(out, "stalled", &format!("{} of them do not read", self.stalled));
+        }
+        for super::attack::Count { kind, opened, failed, ended, actions } in &self.attack {
+            let text =
+                format!("{kind:?}: {actions} actions, {opened} opened, {failed} failed, {ended} ended by the server");
+            line(out, "attack", &text);
         }
         push_map(out, "refused", &self.refused);
         push_map(out, "rejected", &self.rejected);

@@ -131,13 +131,13 @@ impl Drop for Started {
     }
 }
 
-fn itself() -> Result<Command, ClientError> {
+pub(super) fn itself() -> Result<Command, ClientError> {
     let path = std::env::current_exe().map_err(|error| ClientError::System { what: "this program's file", error })?;
     Ok(Command::new(path))
 }
 
 /// Starts a child that inherits its cores from the thread that starts it.
-fn spawn(mut command: Command, on: Option<&[usize]>) -> Result<Child, ClientError> {
+pub(super) fn spawn(mut command: Command, on: Option<&[usize]>) -> Result<Child, ClientError> {
     let on = on.map(<[usize]>::to_vec);
     let starter = std::thread::spawn(move || {
         if let Some(on) = &on {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::args::{LoadArgs, Shape};
+use super::attack::Attack;
 use super::client::ClientError;
 use super::compare::{Comparison, Row};
 use super::cores::available;
@@ -73,14 +74,10 @@ fn session(args: &LoadArgs, stages: &Stages, stop: &AtomicBool) -> Result<Report
     let mut run = Run::of(args)?;
     let others = args.server.others();
     check_comparison(args, &others)?;
+    if !args.attacked.attack.is_empty() {
+        return attacked(args, run, stages, stop);
+    }
     let cores = args.server.server_cores.as_ref().map(|list| list.0.as_slice());
-    let serve = |run: &mut Run<'_>| -> Result<Option<Started>, ClientError> {
-        let Some(arguments) = &args.server.serve else { return Ok(None) };
-        let address = run.target.addresses()?[0];
-        let started = Started::serve(arguments, address, cores)?;
-        run.server_pid = Some(started.pid());
-        Ok(Some(started))
-    };
     let started = serve(&mut run)?;
     let (mut report, mut server_cores) = run.run(stages, stop)?;
     drop(started);
@@ -115,9 +112,47 @@ fn session(args: &LoadArgs, stages: &Stages, stop: &AtomicBool) -> Result<Report
     Ok(report)
 }
 
+/// Starts the server, where the run is to do that.
+fn serve(run: &mut Run<'_>) -> Result<Option<Started>, ClientError> {
+    let Some(arguments) = &run.args.server.serve else { return Ok(None) };
+    let address = run.target.addresses()?[0];
+    let cores = run.args.server.server_cores.as_ref().map(|list| list.0.as_slice());
+    let started = Started::serve(arguments, address, cores)?;
+    run.server_pid = Some(started.pid());
+    Ok(Some(started))
+}
+
+/// The same workload with and without an attack, in turn; the report is the first one's under attack.
+fn attacked(args: &LoadArgs, mut run: Run<'_>, stages: &Stages, stop: &AtomicBool) -> Result<Report, ClientError> {
+    const ATTACKED: &str = "attacked";
+    let address = run.target.addresses()?[0];
+    let path = run.target.uri.path().to_owned();
+    let cores = run.load_cores(None);
+    let mut rows = Vec::new();
+    for pair in 0..args.server.pairs as usize {
+        for name in if pair % 2 == 0 { ["calm", ATTACKED] } else { [ATTACKED, "calm"] } {
+            let _started = serve(&mut run)?;
+            let attack = (name == ATTACKED)
+                .then(|| Attack::start(&args.attacked, address, &path, cores.as_deref()))
+                .transpose()?;
+            let mut report = run.run(stages, stop)?.0;
+            if let Some(attack) = attack {
+                report.attack = attack.end()?;
+            }
+            rows.push(Row { name, pair, report });
+        }
+    }
+    let mut report = rows.iter().find(|row| row.name == ATTACKED).expect("there is a pair").report.clone();
+    report.compared = Some(Box::new(Comparison::of(rows, ATTACKED)));
+    Ok(report)
+}
+
 fn check_comparison(args: &LoadArgs, others: &[Bare]) -> Result<(), ClientError> {
     let wrong = |problem: &str| Err(ClientError::Arguments(problem.to_owned()));
     match &args.shape {
+        _ if !args.attacked.attack.is_empty() && !others.is_empty() => {
+            wrong("--attack compares with the same server left in peace: leave out --floor, --floor-send and --rival")
+        }
         _ if others.is_empty() => Ok(()),
         _ if args.publish.publish.is_none() => {
             wrong("what the server is compared with has no market of its own: give --publish RATE")

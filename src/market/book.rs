@@ -65,6 +65,17 @@ impl Book {
         }
     }
 
+    /// How many levels there would be after a record's levels, at the most.
+    pub fn len_after(&self, kind: u8, levels: impl ExactSizeIterator<Item = Level>) -> usize {
+        if kind == BOOK_SNAPSHOT {
+            return levels.filter(|level| level.sz != 0).count();
+        }
+        let is_new = |level: &Level| {
+            level.sz != 0 && Side::from_wire(level.side).is_some_and(|side| self.size(side, level.px) == 0)
+        };
+        self.len() + levels.filter(is_new).count()
+    }
+
     /// Forgets all levels.
     pub fn clear(&mut self) {
         self.bids.clear();

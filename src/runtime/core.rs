@@ -14,21 +14,21 @@ use std::io;
 use std::net::TcpListener;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use crossbeam::channel::{Receiver, Sender};
 use glommio::io::BufferedFile;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
-use super::now_ns;
 use super::park::Parking;
+use super::{clock, now_ns};
+use crate::config::Config;
 use crate::door::{Door, Public};
 use crate::io::uring::{SetupError, Uring, adopt_fd};
 use crate::ring;
 use crate::shard::Shard;
 use crate::stats::Counter;
-use crate::ws::close::CloseCode;
 
 /// Memory that glommio registers for files: we read eventfds only.
 const FILE_BYTES: usize = 64 * 1024;
@@ -38,7 +38,7 @@ const SPIN_NS: u64 = 20_000;
 /// that come one by one, faster than every half millisecond, are gathered for as long; slower ones leave at once.
 const NAP: Duration = Duration::from_micros(500);
 /// How often a busy shard shows its counters.
-const PUBLISH_NS: u64 = 50_000_000;
+const PUBLISH_NS: u64 = clock::STEER_INTERVAL_NS;
 
 /// Why a shard could not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +56,32 @@ pub enum CoreError {
     Died,
 }
 
+/// What a core is told.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Other settings are in effect.
+    Settings(Arc<Config>),
+    /// Send all clients away, and say when they have gone.
+    Drain { over_ms: u32, timeout_ms: u32, gone: Sender<()> },
+    /// End.
+    Stop,
+}
+
 /// A shard's thread.
 pub struct Core {
     pub parking: Arc<Parking>,
     pub thread: ExecutorJoinHandle<()>,
+    pub orders: Sender<Order>,
 }
 
 impl Core {
+    /// Tells the core something.
+    pub fn tell(&self, order: Order) {
+        // A core that has died hears nothing, and its death is known.
+        let _ = self.orders.send(order);
+        self.parking.wake();
+    }
+
     /// Waits for the end of the shard.
     pub fn join(self) {
         if let Err(error) = self.thread.join() {
@@ -78,17 +97,20 @@ pub fn spawn(
     public: Arc<Public>,
     socket: TcpListener,
     ring: ring::Reader,
+    orders: Receiver<Order>,
     report: mpsc::Sender<Result<Arc<Parking>, CoreError>>,
 ) -> Result<ExecutorJoinHandle<()>, CoreError> {
     LocalExecutorBuilder::new(Placement::Fixed(core))
         .name(&format!("shard-{index}"))
         .io_memory(FILE_BYTES)
         .spawn(move || async move {
+            let name = format!("shard {index}");
+            let _watch = public.life.watch(&name);
             match set_up(&public, ring) {
                 Ok((shard, parking)) => {
                     // The starter may have given up on another core; then nobody listens, and this one ends as well.
                     if report.send(Ok(parking.clone())).is_ok() {
-                        run(index, public, socket, shard, parking).await;
+                        run(index, public.clone(), socket, shard, parking, orders).await;
                     }
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -103,19 +125,36 @@ fn set_up(public: &Public, ring: ring::Reader) -> Result<(Shard<Uring>, Arc<Park
     Ok((Shard::new(public.config.shard.clone(), uring, ring), parking))
 }
 
-async fn run(index: usize, public: Arc<Public>, socket: TcpListener, shard: Shard<Uring>, parking: Arc<Parking>) {
+async fn run(
+    index: usize,
+    public: Arc<Public>,
+    socket: TcpListener,
+    shard: Shard<Uring>,
+    parking: Arc<Parking>,
+    orders: Receiver<Order>,
+) {
     let event = match shard.io().wake_fd() {
         Ok(event) => adopt_fd::<BufferedFile>(event),
         Err(error) => return tracing::error!("shard {index}: its eventfd cannot be duplicated: {error}"),
     };
     let shard = Rc::new(RefCell::new(shard));
     let door = Door::new(index, shard.clone(), public.clone(), parking.clone());
-    let accepting = door.open(socket);
-    let mut driver =
-        Driver { index, public, parking, shard, published_ns: 0, worked_ns: 0, alarm: None, short_sleep: false };
+    let accepting = door.clone().open(socket);
+    let mut driver = Driver {
+        index,
+        public,
+        parking,
+        shard,
+        door,
+        orders,
+        drain: None,
+        published_ns: 0,
+        worked_ns: 0,
+        alarm: None,
+        short_sleep: false,
+    };
     let mut signal = Box::pin(event.read_at(0, 8));
-    // Relaxed: the flag stands for itself, see `Server::stop`.
-    while !driver.public.stopping.load(Ordering::Relaxed) {
+    while driver.obey() {
         if driver.turn_is_idle() {
             if driver.should_nap() {
                 glommio::timer::sleep(NAP).await;
@@ -132,7 +171,6 @@ async fn run(index: usize, public: Arc<Public>, socket: TcpListener, shard: Shar
         glommio::yield_if_needed().await;
     }
     accepting.cancel();
-    driver.drain().await;
 }
 
 /// What one shard's task works with.
@@ -141,11 +179,20 @@ struct Driver {
     public: Arc<Public>,
     parking: Arc<Parking>,
     shard: Rc<RefCell<Shard<Uring>>>,
+    door: Door,
+    orders: Receiver<Order>,
+    drain: Option<Drain>,
     published_ns: u64,
     worked_ns: u64,
     alarm: Option<Alarm>,
     /// The last sleep was shorter than a nap.
     short_sleep: bool,
+}
+
+/// Until when clients that were sent away have to be gone, and who waits for it.
+struct Drain {
+    until_ns: u64,
+    gone: Sender<()>,
 }
 
 /// A timer that lives across sleeps.
@@ -155,11 +202,42 @@ struct Alarm {
 }
 
 impl Driver {
+    /// Does what it was told. False if that is to end.
+    fn obey(&mut self) -> bool {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Settings(config) => {
+                    self.shard.borrow_mut().change_settings(config.shard.clone());
+                    self.door.change_settings(config);
+                }
+                Order::Drain { over_ms, timeout_ms, gone } => {
+                    let now_ns = now_ns();
+                    let until_ns = now_ns + (u64::from(over_ms) + u64::from(timeout_ms)) * 1_000_000;
+                    self.shard.borrow_mut().begin_drain(over_ms, now_ns);
+                    self.door.send_away();
+                    self.drain = Some(Drain { until_ns, gone });
+                }
+                Order::Stop => return false,
+            }
+        }
+        true
+    }
+
+    /// Says that all clients have gone, or that they have had their time.
+    fn report_gone(&mut self, now_ns: u64, clients: usize) {
+        let nobody = clients == 0 && self.door.talking() == 0;
+        if let Some(drain) = self.drain.take_if(|drain| nobody || now_ns >= drain.until_ns) {
+            // Who waited may have given up.
+            let _ = drain.gone.send(());
+        }
+    }
+
     /// Turns once. True if the shard has had nothing to do for a while.
     fn turn_is_idle(&mut self) -> bool {
         let now_ns = now_ns();
         let mut shard = self.shard.borrow_mut();
         let worked = shard.turn(now_ns);
+        self.door.left(shard.take_left());
         if shard.wants_resync() && self.public.desk.request_resync(self.index) {
             shard.resync_requested();
         }
@@ -169,8 +247,15 @@ impl Driver {
         }
         if now_ns - self.published_ns.min(now_ns) > PUBLISH_NS {
             self.published_ns = now_ns;
+            if self.index == 0 {
+                clock::steer();
+            }
+            self.door.set_levels(shard.counters_mut());
             self.public.shards[self.index].publish(shard.counters());
         }
+        let clients = shard.clients();
+        drop(shard);
+        self.report_gone(now_ns, clients);
         now_ns.saturating_sub(self.worked_ns) > SPIN_NS
     }
 
@@ -184,7 +269,9 @@ impl Driver {
         self.parking.prepare();
         let mut shard = self.shard.borrow_mut();
         shard.io_mut().arm();
-        let worked = shard.turn(now_ns()) || shard.has_news() || shard.wants_resync();
+        let worked = shard.turn(now_ns()) || shard.has_news() || shard.wants_resync() || !self.orders.is_empty();
+        self.door.left(shard.take_left());
+        self.door.set_levels(shard.counters_mut());
         self.public.shards[self.index].publish(shard.counters());
         if worked {
             drop(shard);
@@ -199,7 +286,8 @@ impl Driver {
             signal.await;
             true
         };
-        let deadline_ns = self.shard.borrow().deadline_ns();
+        let drain_ns = self.drain.as_ref().map(|drain| drain.until_ns);
+        let deadline_ns = self.shard.borrow().deadline_ns().into_iter().chain(drain_ns).min();
         let from_ns = now_ns();
         let was_signalled = match self.alarm_before(deadline_ns) {
             None => signalled.await,
@@ -234,20 +322,5 @@ impl Driver {
         self.parking.awake();
         self.shard.borrow_mut().io_mut().mute();
         self.worked_ns = now_ns();
-    }
-
-    /// Sends all clients away and gives them time to go.
-    async fn drain(&mut self) {
-        let until_ns = now_ns() + u64::from(self.public.config.drain_timeout_ms) * 1_000_000;
-        self.shard.borrow_mut().close_all(CloseCode::GOING_AWAY, "the server is stopping", now_ns());
-        loop {
-            let worked = self.shard.borrow_mut().turn(now_ns());
-            if self.shard.borrow().clients() == 0 || now_ns() >= until_ns {
-                return;
-            }
-            if !worked {
-                glommio::timer::sleep(Duration::from_millis(1)).await;
-            }
-        }
     }
 }

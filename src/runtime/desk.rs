@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::{Parking, now_ns};
+use super::{Life, Parking, now_ns};
 use crate::market::DefineError;
 use crate::ring::Gauge;
 use crate::sequencer::{Farewell, Sequencer, SourceId};
@@ -33,6 +33,7 @@ pub struct Desk {
     gauges: Vec<Gauge>,
     stats: Arc<SequencerStats>,
     resyncs: Sender<Order>,
+    life: Arc<Life>,
 }
 
 /// Who has the lock has these.
@@ -51,12 +52,26 @@ enum Order {
 /// What [`Desk::serve_resyncs`] works on.
 pub struct Orders(Receiver<Order>);
 
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Accepted {
+    /// How each Definition of it ended.
+    pub definitions: Vec<Result<u32, DefineError>>,
+    /// The symbol of a book that would have had more levels than it may, and so has not had a record.
+    pub refused_book: Option<String>,
+}
+
 impl Desk {
     /// A desk for this sequencer, whose rings have these gauges; and what a thread has to serve.
-    pub fn new(sequencer: Sequencer, gauges: Vec<Gauge>, stats: Arc<SequencerStats>) -> (Self, Orders) {
+    pub fn new(
+        sequencer: Sequencer,
+        gauges: Vec<Gauge>,
+        stats: Arc<SequencerStats>,
+        life: Arc<Life>,
+    ) -> (Self, Orders) {
         let (resyncs, orders) = bounded(RESYNCS_MAX);
         let seat = Mutex::new(Seat { sequencer, shards: Arc::new([]) });
-        (Self { seat, gauges, stats, resyncs }, Orders(orders))
+        (Self { seat, gauges, stats, resyncs, life }, Orders(orders))
     }
 
     /// Names the shards that are woken whenever something was sequenced. What came before is there for them now.
@@ -66,13 +81,20 @@ impl Desk {
         self.announce(seat);
     }
 
-    /// Sequences a batch of whole wire records with the source's own instrument ids, and wakes the shards. Returns how
-    /// each Definition of it ended. The batch is scratch afterwards.
-    pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> Vec<Result<u32, DefineError>> {
+    /// Sequences a batch of whole wire records with the source's own instrument ids, and wakes the shards. The batch is
+    /// scratch afterwards.
+    pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> Accepted {
+        let _watch = self.life.watch("the sequencer");
         let mut seat = self.lock();
-        let outcomes = seat.sequencer.accept(source, batch, now_ns());
+        let definitions = seat.sequencer.accept(source, batch, now_ns());
+        let refused_book = seat.sequencer.take_refused_book();
         self.announce(seat);
-        outcomes
+        Accepted { definitions, refused_book }
+    }
+
+    /// How the server is, for those who bring batches.
+    pub fn life(&self) -> &Life {
+        &self.life
     }
 
     /// A source has gone; its instrument ids end, and what it leaves is told.

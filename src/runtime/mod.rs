@@ -1,34 +1,43 @@
 //! The shell that runs everything: threads, cores, signals. glommio is the executor of every shard.
 //!
 //! * `core`: one shard on its executor: turn, yield, park.
+//! * `clock`: the time.
+//! * `life`: how far the server is on its way, and what has gone wrong with it.
 //! * `desk`: the sequencer, and how sources share it.
 //! * `threads`: the feeds, and the thread that sends an overrun shard its state again.
 //! * `park`: how a shard sleeps and is woken.
 
+mod clock;
 mod core;
 mod desk;
+mod life;
 mod park;
 mod threads;
 
-pub use self::desk::{BATCH_BYTES_MAX, Desk};
+pub use self::clock::now_ns;
+pub use self::desk::{Accepted, BATCH_BYTES_MAX, Desk};
+pub use self::life::Life;
 pub use self::park::Parking;
 pub use self::threads::pin;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use crossbeam::channel::{Sender, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload;
 
-use self::core::{Core, CoreError};
+use self::core::{Core, CoreError, Order};
+use self::life::{Event, Stage};
 
 use crate::check::{Needs, Survey, Unfit};
-use crate::config::{Config, Machine};
+use crate::config::{Config, Machine, Reloaded};
 use crate::door::{self, Public};
 use crate::ring;
 use crate::sequencer::{Sequencer, SourceId};
@@ -51,13 +60,10 @@ pub enum StartError {
     Core { core: usize, error: CoreError },
     #[error("a thread could not be started: {0}; the limit of processes may be too low: 'ulimit -u'")]
     Thread(std::io::Error),
+    #[error("{0}; the log says why")]
+    Failed(String),
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
-}
-
-/// ns since the Unix epoch.
-pub fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// A number for this run: another one than before whenever the server was started in another hundredth of a second. A run
@@ -75,38 +81,74 @@ pub fn machine() -> Result<Machine, StartError> {
     Ok(Machine { cores: cores.into_iter().map(|core| core.id).collect(), descriptors_max })
 }
 
+/// What is logged can be changed while the server runs.
+pub struct Log(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>);
+
 /// Logs to stderr what passes the filter.
-pub fn log_to_stderr(filter: &str) -> Result<(), StartError> {
-    let parsed = tracing_subscriber::EnvFilter::try_new(filter).map_err(|_| StartError::Log(filter.to_owned()))?;
+pub fn log_to_stderr(filter: &str) -> Result<Log, StartError> {
+    let parsed = parse_filter(filter)?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(ansi);
+    let builder = builder.with_filter_reloading();
+    let handle = builder.reload_handle();
     // A second subscriber in one process (a test's) is no fault.
-    let _ = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(ansi).try_init();
-    Ok(())
+    let _ = builder.try_init();
+    Ok(Log(Box::new(move |filter| handle.reload(filter))))
 }
 
-/// Serves until a signal, then sends all clients away and returns.
-pub fn serve(config: &Config) -> Result<(), StartError> {
+fn parse_filter(filter: &str) -> Result<EnvFilter, StartError> {
+    EnvFilter::try_new(filter).map_err(|_| StartError::Log(filter.to_owned()))
+}
+
+/// Serves until a signal, then sends all clients away and returns. SIGHUP has `read_again` read the settings.
+pub fn serve<E: std::fmt::Display>(
+    config: &Config,
+    log: &Log,
+    read_again: impl Fn() -> Result<Config, E>,
+) -> Result<(), StartError> {
     let survey = Survey::here(Needs::of(config));
     survey.refusal()?;
     if let Some(warning) = survey.warning() {
         tracing::warn!("{warning}");
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(StartError::Signals)?;
-    let server = Server::start(config)?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(StartError::Signals)?;
+    let (life, events) = Life::begin();
+    let life = Arc::new(life);
+    let reports = life.events();
+    let mut server = Server::start(config, life)?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || pass_on(signals, &reports))
+        .map_err(StartError::Thread)?;
     // Nobody reads it where stdout is closed; that is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "serving on http://{}", server.address);
-    signals.forever().next();
-    tracing::info!("stopping; a second signal ends at once");
-    std::thread::Builder::new()
-        .name("second-signal".to_owned())
-        .spawn(move || {
-            signals.forever().next();
-            std::process::exit(1);
-        })
-        .map_err(StartError::Thread)?;
-    server.stop();
-    Ok(())
+    for event in events {
+        match event {
+            Event::Reload => server.reload(log, read_again()),
+            Event::Stop | Event::Failed => break,
+        }
+    }
+    server.stop()
 }
+
+/// Has the main thread know of signals. A second one that asks for the end gets it at once.
+fn pass_on(mut signals: Signals, events: &Sender<Event>) {
+    /// As after any other death by a signal that was not waited for.
+    const ENDED_AT_ONCE: i32 = 1;
+    let mut stopping = false;
+    for signal in signals.forever() {
+        if signal != SIGHUP && std::mem::replace(&mut stopping, true) {
+            std::process::exit(ENDED_AT_ONCE);
+        }
+        // The main thread lives as long as the process.
+        let _ = events.send(if signal == SIGHUP { Event::Reload } else { Event::Stop });
+    }
+}
+
+/// How often it is looked whether others have come to an end.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// How long they have beyond what the settings say.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A running server.
 struct Server {
@@ -115,25 +157,28 @@ struct Server {
     public: Arc<Public>,
     resync: JoinHandle<()>,
     feeds: Vec<JoinHandle<()>>,
+    /// In effect.
+    config: Config,
 }
 
 impl Server {
-    fn start(config: &Config) -> Result<Self, StartError> {
+    fn start(config: &Config, life: Arc<Life>) -> Result<Self, StartError> {
         let feeds = config.feeds.iter().map(crate::feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
         let listeners = door::listen::bind(config.listen, config.cores.len(), config.send_buffer_bytes)?;
         let address = listeners.address;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let gauges: Vec<_> = writers.iter().map(ring::Writer::gauge).collect();
         let stats = Arc::new(SequencerStats::default());
-        let sequencer = Sequencer::new(writers, config.instruments_max);
-        let (desk, orders) = Desk::new(sequencer, gauges, stats.clone());
+        let sequencer = Sequencer::new(writers, config.instruments_max).with_book_levels_max(config.book_levels_max);
+        let (desk, orders) = Desk::new(sequencer, gauges, stats.clone(), life.clone());
         let public = Arc::new(Public {
             config: config.clone(),
             desk,
             shards: config.cores.iter().map(|_| Published::default()).collect(),
             sequencer: stats,
-            stopping: Arc::new(AtomicBool::new(false)),
-            publishers: door::publish::Publishers::after(config.feeds.len() as SourceId, config.publishers_max),
+            life,
+            publishers: Arc::new(door::publish::Publishers::after(config.feeds.len() as SourceId)),
+            addresses: Arc::default(),
         });
         let cores = start_cores(&public, listeners.sockets, readers)?;
         public.desk.attach(cores.iter().map(|core| core.parking.clone()).collect());
@@ -145,34 +190,87 @@ impl Server {
             let thread = threads::spawn_feed(spec, feed, nth as SourceId, public.clone(), other(nth));
             running.push(thread.map_err(StartError::Thread)?);
         }
-        Ok(Self { address, public, cores, resync, feeds: running })
+        Ok(Self { address, public, cores, resync, feeds: running, config: config.clone() })
     }
 
-    fn stop(mut self) {
-        // Relaxed: the flag stands for itself; the wake-ups below order it for those who sleep.
-        self.public.stopping.store(true, Ordering::Relaxed);
+    /// Has other settings in effect, as far as they can be; or none of them, where one cannot be read.
+    fn reload<E: std::fmt::Display>(&mut self, log: &Log, read: Result<Config, E>) {
+        let refused = |why: &dyn std::fmt::Display| tracing::error!("SIGHUP: nothing was changed: {why}");
+        let mut config = match read {
+            Ok(config) => config,
+            Err(error) => return refused(&error),
+        };
+        let filter = match parse_filter(&config.log) {
+            Ok(filter) => filter,
+            Err(error) => return refused(&error),
+        };
+        let Reloaded { changed, fixed } = config.reload(&self.config);
+        self.config = config.clone();
+        let config = Arc::new(config);
         for core in &self.cores {
-            core.parking.wake();
+            core.tell(Order::Settings(config.clone()));
         }
-        for core in std::mem::take(&mut self.cores) {
-            core.join();
+        let changed = if changed.is_empty() { "nothing has changed".to_owned() } else { changed.join(", ") };
+        tracing::info!("SIGHUP: settings were read again: {changed}");
+        if !fixed.is_empty() {
+            tracing::warn!("SIGHUP: not changed, as it takes a new start: {}", fixed.join(", "));
         }
-        for feed in std::mem::take(&mut self.feeds) {
+        if let Err(error) = (log.0)(filter) {
+            tracing::error!("SIGHUP: the log's filter was not changed: {error}");
+        }
+    }
+
+    /// Sends all clients away, and ends. Until the last of them has gone the door answers: who looks whether the server is
+    /// ready learns that it is not, and who wants in learns that it should go elsewhere, rather than run into a reset.
+    fn stop(self) -> Result<(), StartError> {
+        let Config { drain_ms, drain_timeout_ms, .. } = self.config;
+        tracing::info!("stopping: clients are sent away over {drain_ms} ms; a second signal ends at once");
+        self.public.life.enter(Stage::Draining);
+        self.await_handed_in();
+        let (gone, all_gone) = crossbeam::channel::bounded(self.cores.len());
+        for core in &self.cores {
+            core.tell(Order::Drain { over_ms: drain_ms, timeout_ms: drain_timeout_ms, gone: gone.clone() });
+        }
+        drop(gone);
+        let longest = Duration::from_millis(u64::from(drain_ms) + u64::from(drain_timeout_ms)) + GRACE;
+        let until = Instant::now() + longest;
+        // A core that has died has dropped its end.
+        for _ in 0..self.cores.len() {
+            let _ = all_gone.recv_deadline(until);
+        }
+        self.end()
+    }
+
+    /// Waits until what publishers had handed in when the server began to stop is sequenced: it goes out before clients
+    /// are told to go. Publishers and feeds go on meanwhile, so that those who are told last are served till then.
+    fn await_handed_in(&self) {
+        let until = Instant::now() + GRACE;
+        while !self.public.publishers.have_handed_in() && Instant::now() < until {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    fn end(self) -> Result<(), StartError> {
+        self.public.life.enter(Stage::Stopping);
+        for feed in self.feeds {
             let _ = feed.join();
         }
-        self.await_publishers();
-        self.public.desk.stop();
-        let _ = self.resync.join();
-    }
-}
-
-impl Server {
-    /// Gives publishers the time to hear that the server stops.
-    fn await_publishers(&self) {
-        const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-        let until = Instant::now() + Duration::from_millis(self.public.config.drain_timeout_ms.into());
+        // Publishers hear that the server stops.
+        let until = Instant::now() + Duration::from_millis(self.config.drain_timeout_ms.into());
         while self.public.publishers.connected() > 0 && Instant::now() < until {
             std::thread::sleep(LOOK_INTERVAL);
+        }
+        for core in &self.cores {
+            core.tell(Order::Stop);
+        }
+        for core in self.cores {
+            core.join();
+        }
+        self.public.desk.stop();
+        let _ = self.resync.join();
+        match self.public.life.failure() {
+            Some(failure) => Err(StartError::Failed(failure.to_owned())),
+            None => Ok(()),
         }
     }
 }
@@ -187,10 +285,11 @@ fn start_cores(
     for (index, (socket, reader)) in sockets.into_iter().zip(readers).enumerate() {
         let core = public.config.cores[index];
         let (report, started) = mpsc::channel();
-        let spawned = core::spawn(index, core, public.clone(), socket, reader, report);
+        let (orders, received) = unbounded();
+        let spawned = core::spawn(index, core, public.clone(), socket, reader, received, report);
         let outcome = spawned.and_then(|thread| {
             let parking = started.recv().map_err(|_| CoreError::Died)??;
-            Ok(Core { parking, thread })
+            Ok(Core { parking, thread, orders })
         });
         cores.push(outcome.map_err(|error| StartError::Core { core, error })?);
     }

@@ -3,7 +3,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub fn spawn_resync(public: Arc<Public>, orders: Orders, core: usize) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("resync".to_owned()).spawn(move || {
         pin(core);
+        let _watch = public.life.watch("the thread that sends the state again");
         public.desk.serve_resyncs(&orders, public.config.stale_ms);
     })
 }
@@ -35,8 +35,7 @@ pub fn spawn_feed(
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("feed-{}", first.name())).spawn(move || {
         pin(core);
-        // Relaxed: the flag stands for itself.
-        let stops = || public.stopping.load(Ordering::Relaxed);
+        let stops = || public.life.stops();
         let open = || match spec.open() {
             Ok(feed) => feed.ok_or_else(|| "there is none".to_owned()),
             Err(error) => Err(error.to_string()),
@@ -69,12 +68,15 @@ fn supervise(
     loop {
         match feed {
             Ok(mut feed) => {
+                let name = format!("feed {}", feed.name());
+                desk.life().mend(&name);
                 let began = Instant::now();
                 let driven = catch_unwind(AssertUnwindSafe(|| drive(feed.as_mut(), source, desk, stops)));
                 if driven.is_ok() {
                     return;
                 }
-                tracing::error!("feed {} has died; its instruments are stale until it is back", feed.name());
+                tracing::error!("{name} has died; its instruments are stale until it is back");
+                desk.life().impair(&name);
                 desk.close_source(source, Farewell::Lost);
                 desk.count_restart();
                 if began.elapsed() >= pauses.sound {
@@ -119,8 +121,12 @@ fn drive(feed: &mut dyn Feed, source: SourceId, desk: &Desk, stops: &impl Fn() -
 }
 
 fn accept(desk: &Desk, source: SourceId, batch: &mut [u8]) {
-    for error in desk.accept(source, batch).iter().filter_map(|outcome| outcome.as_ref().err()) {
+    let accepted = desk.accept(source, batch);
+    for error in accepted.definitions.iter().filter_map(|outcome| outcome.as_ref().err()) {
         tracing::warn!("source {source}: an instrument was refused: {error}");
+    }
+    if let Some(symbol) = accepted.refused_book {
+        tracing::warn!("source {source}: the book of {symbol} has as many levels as it may (book_levels_max)");
     }
 }
 
@@ -181,8 +187,12 @@ mod tests {
     fn desk() -> (Desk, Reader) {
         let (writer, reader) = ring(1 << 16);
         let gauge = writer.gauge();
-        let (desk, _orders) =
-            Desk::new(Sequencer::new(vec![writer], 9), vec![gauge], Arc::new(SequencerStats::default()));
+        let (desk, _orders) = Desk::new(
+            Sequencer::new(vec![writer], 9),
+            vec![gauge],
+            Arc::new(SequencerStats::default()),
+            Arc::new(super::super::Life::begin().0),
+        );
         (desk, reader)
     }
 

@@ -15,6 +15,7 @@ mod sources;
 pub use self::sources::Farewell;
 
 use self::sources::Sources;
+use crate::market::book::Book;
 use crate::market::directory::{DefineError, Directory};
 use crate::market::last_value::LastValues;
 use crate::market::record::{self, Channel, Gap, Header, Kind, flags};
@@ -47,12 +48,17 @@ pub struct Counters {
     pub sources: u64,
     /// Instruments whose values are stale or ended now.
     pub stale: u64,
+    /// Book records refused because the book would have had too many levels.
+    pub books_refused: u64,
 }
 
 /// The sequencer's state. One owner, one thread.
 pub struct Sequencer {
     directory: Directory,
     instruments_max: usize,
+    book_levels_max: usize,
+    /// An instrument whose book has refused a record, until [`Self::take_refused_book`].
+    refused_book: Option<u32>,
     values: LastValues,
     rings: Vec<ring::Writer>,
     /// For each core, the next instrument of its resynchronisation.
@@ -69,6 +75,8 @@ impl Sequencer {
         Self {
             directory: Directory::default(),
             instruments_max,
+            book_levels_max: usize::MAX,
+            refused_book: None,
             values: LastValues::default(),
             resyncs: vec![None; rings.len()],
             rings,
@@ -77,6 +85,17 @@ impl Sequencer {
             counters: Counters::default(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Bounds the levels of each book, both sides together.
+    pub fn with_book_levels_max(self, book_levels_max: usize) -> Self {
+        Self { book_levels_max, ..self }
+    }
+
+    /// The symbol of a book that refused a record of the last batch, as it would have had more levels than it may.
+    pub fn take_refused_book(&mut self) -> Option<String> {
+        let id = self.refused_book.take()?;
+        self.directory.get(id).map(|instrument| instrument.symbol.clone())
     }
 
     /// Numbers the records of a batch and writes them to all rings; returns the outcome of each Definition in it.
@@ -166,6 +185,9 @@ impl Sequencer {
             self.counters.undefined += 1;
             return;
         };
+        if channel == Channel::Book && !self.has_room(id, bytes) {
+            return self.refuse_book(id, now_ns);
+        }
         if matches!(self.values.status(id).state, b'S' | b'E') {
             // Its newest values were not to be trusted any more; this one is.
             self.push_status(id, b'L', now_ns);
@@ -181,6 +203,22 @@ impl Sequencer {
         let numbered = Header { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
         self.values.apply(&numbered, channel, bytes, self.position + 1);
         self.write(bytes);
+    }
+
+    /// Whether a book record leaves its book within its limit.
+    fn has_room(&self, id: u32, bytes: &[u8]) -> bool {
+        let Some((kind, levels)) = record::read_book(bytes) else { return true };
+        let book = self.values.row(id).and_then(|row| row.book()).map(|state| &state.levels);
+        // Only near the limit is it worth looking which levels are new.
+        book.map_or(0, Book::len) + levels.len() <= self.book_levels_max
+            || book.unwrap_or(&Book::default()).len_after(kind, levels) <= self.book_levels_max
+    }
+
+    /// A record that would make its book too large is left out; the book says that it may be wrong until it is whole.
+    fn refuse_book(&mut self, id: u32, now_ns: u64) {
+        self.counters.books_refused += 1;
+        self.refused_book = Some(id);
+        self.suspect_book(id, now_ns);
     }
 
     /// A source has lost records of a log channel: their sequences are left out. What it says of their numbers counts for

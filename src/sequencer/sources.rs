@@ -203,7 +203,7 @@ impl Sequencer {
     }
 
     /// The book of a source that was lost may be wrong from now on, and says so.
-    fn suspect_book(&mut self, id: u32, now_ns: u64) {
+    pub(super) fn suspect_book(&mut self, id: u32, now_ns: u64) {
         let Some(row) = self.values.row(id) else { return };
         let Some(book) = row.book().filter(|_| !self.sources.suspect[id as usize]) else { return };
         let sequence = row.sequence(Channel::Book) + 1;

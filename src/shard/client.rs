@@ -26,7 +26,12 @@ pub(super) struct Client {
     pub(super) readable: bool,
     /// A receive is under way.
     pub(super) receiving: bool,
-    pub(super) pinged: bool,
+    /// When it was pinged, if nothing has come from it since; else 0.
+    pub(super) pinged_ns: u64,
+    /// When it came, until it has subscribed for the first time; then 0.
+    pub(super) unsubscribed_since_ns: u64,
+    /// Its end is to be told to whoever seated it.
+    pub(super) reported: bool,
     pub(super) catch_up: Option<Box<CatchUp>>,
     pub(super) ending: Ending,
 }

@@ -1,7 +1,7 @@
 //! Phase 4, every tenth of a second: heartbeats, pings, deadlines, levels. It comes before the catch-up phase, so that who
 //! is sent a ping is a member again at the end of the same turn, and misses nothing.
 
-use super::client::{ABSENT, Ending};
+use super::client::{Client, Ending};
 use super::packets::{Packing, push_packets};
 use super::sweep::PORTION_BYTES;
 use super::{Shard, client};
@@ -16,6 +16,24 @@ use crate::ws::frame::{Opcode, push_frame};
 const INTERVAL_NS: u64 = 100_000_000;
 /// Clients are looked at in so many portions, one each time: a deadline is seen at the latest a second after it.
 const PORTIONS: usize = 10;
+
+/// What the time that has passed asks to be done with a client.
+enum Due {
+    /// It was given time to answer the close frame.
+    Drop,
+    /// It takes nothing.
+    Slow,
+    /// It takes something, and is behind for too long.
+    Behind,
+    /// It is silent: is it there?
+    Ping,
+    /// It was silent for too long.
+    Idle,
+    /// It has not answered a ping.
+    Pong,
+    /// It has come and subscribed to nothing.
+    Subscribe,
+}
 
 impl<I: Io> Shard<I> {
     /// True if something was sent, or is to be: the turn after this does it.
@@ -83,32 +101,75 @@ impl<I: Io> Shard<I> {
     }
 
     fn check_client(&mut self, slot: u32) {
-        let now_ns = self.turn.now_ns;
-        let passed = |since_ns: u64, ms: u32| now_ns.saturating_sub(since_ns) >= u64::from(ms) * 1_000_000;
         let Some(client) = self.client(slot) else { return };
-        if let Ending::Lingering { until_ns } = client.ending {
-            if now_ns >= until_ns {
-                self.drop_client(slot);
+        let Some(due) = self.due(client) else { return };
+        match due {
+            Due::Drop => self.drop_client(slot),
+            Due::Slow => {
+                self.counters.add(Counter::SlowClosed, 1);
+                self.close_slow(slot, "nothing was taken for too long");
             }
-            return;
+            Due::Behind => {
+                self.counters.add(Counter::BehindClosed, 1);
+                self.close_slow(slot, "too slow for what it subscribed to: behind for too long");
+            }
+            Due::Ping => {
+                self.answer_frame(slot, Opcode::Ping, b"");
+                let now_ns = self.turn.now_ns;
+                self.clients[slot as usize].as_mut().expect("looked up above").pinged_ns = now_ns;
+            }
+            Due::Idle => {
+                self.counters.add(Counter::IdleClosed, 1);
+                self.say_farewell(slot, CloseCode::POLICY, "nothing was received for too long, not even a pong");
+            }
+            Due::Pong => {
+                self.counters.add(Counter::PingTimeouts, 1);
+                let reason = format!("a ping was not answered within {} ms", self.settings.ping_timeout_ms);
+                self.say_farewell(slot, CloseCode::POLICY, &reason);
+            }
+            Due::Subscribe => {
+                self.counters.add(Counter::SubscribeTimeouts, 1);
+                let reason = format!("nothing was subscribed within {} ms", self.settings.subscribe_timeout_ms);
+                self.say_farewell(slot, CloseCode::POLICY, &reason);
+            }
         }
-        // Who is owed something is not read; that it takes what it is owed is a sign of life, too.
-        let heard_ns = client.catch_up.as_ref().map_or(0, |catch_up| catch_up.progress_ns).max(client.received_ns);
-        let stalled = client.catch_up.as_ref().filter(|catch_up| catch_up.blocked).map(|stalled| stalled.progress_ns);
-        let behind_ns = client.catch_up.as_ref().map(|catch_up| catch_up.since_ns);
-        if stalled.is_some_and(|since_ns| passed(since_ns, self.settings.slow_timeout_ms)) {
-            self.counters.add(Counter::SlowClosed, 1);
-            self.close_slow(slot, "nothing was taken for too long");
-        } else if behind_ns.is_some_and(|since_ns| passed(since_ns, self.settings.backlog_ms_max)) {
-            self.counters.add(Counter::BehindClosed, 1);
-            self.close_slow(slot, "too slow for what it subscribed to: behind for too long");
-        } else if client.ending == Ending::No && passed(heard_ns, self.settings.idle_timeout_ms) {
-            self.counters.add(Counter::IdleClosed, 1);
-            self.say_farewell(slot, CloseCode::POLICY, "nothing was received for too long, not even a pong");
-        } else if passed(client.received_ns, self.settings.ping_interval_ms) && !client.pinged && client.place != ABSENT
-        {
-            self.answer_frame(slot, Opcode::Ping, b"");
-            self.clients[slot as usize].as_mut().expect("looked up above").pinged = true;
+    }
+
+    /// What has to be done with a client now, if anything.
+    fn due(&self, client: &Client) -> Option<Due> {
+        let (now_ns, settings) = (self.turn.now_ns, &self.settings);
+        let passed = |since_ns: u64, ms: u32| now_ns.saturating_sub(since_ns) >= u64::from(ms) * 1_000_000;
+        if let Ending::Lingering { until_ns } = client.ending {
+            return (now_ns >= until_ns).then_some(Due::Drop);
+        }
+        if let Some(catch_up) = &client.catch_up {
+            if catch_up.blocked && passed(catch_up.progress_ns, settings.slow_timeout_ms) {
+                return Some(Due::Slow);
+            }
+            if passed(catch_up.since_ns, settings.backlog_ms_max) {
+                return Some(Due::Behind);
+            }
+            // Who is owed something is not read; that it takes what it is owed is a sign of life, too.
+            let heard_ns = catch_up.progress_ns.max(client.received_ns);
+            return (client.ending == Ending::No && passed(heard_ns, settings.idle_timeout_ms)).then_some(Due::Idle);
+        }
+        if client.ending != Ending::No {
+            return None;
+        }
+        let waits_for_pong = client.pinged_ns != 0;
+        // Of one that was owed something since, an answer may only now be read.
+        let asked_ns = client.pinged_ns.max(client.received_ns);
+        let never_subscribed = settings.subscribe_timeout_ms != 0 && client.unsubscribed_since_ns != 0;
+        if passed(client.received_ns, settings.idle_timeout_ms) {
+            Some(Due::Idle)
+        } else if waits_for_pong && passed(asked_ns, settings.ping_timeout_ms) {
+            Some(Due::Pong)
+        } else if never_subscribed && passed(client.unsubscribed_since_ns, settings.subscribe_timeout_ms) {
+            Some(Due::Subscribe)
+        } else if !waits_for_pong && passed(client.received_ns, settings.ping_interval_ms) {
+            Some(Due::Ping)
+        } else {
+            None
         }
     }
 

@@ -6,6 +6,7 @@
 //! 2. **sweep**: one packet for each audience for which something has gathered, one send per member
 //! 3. **reap** completions into a list, then handle it: requests, room in a socket, ends
 //! 4. **housekeeping** now and then: heartbeats, pings, deadlines, counters
+//!    and, as the server is to stop, who is to be told of it
 //! 5. **catch up** those who are owed something: answers, pings, snapshots, what they were too slow for
 //!
 //! What always holds:
@@ -23,6 +24,7 @@ mod catch_up;
 mod client;
 mod conflate;
 mod dispatch;
+mod farewell;
 mod history;
 mod housekeeping;
 pub mod interest;
@@ -40,6 +42,7 @@ use foldhash::fast::RandomState;
 use self::audience::Audiences;
 use self::client::{ABSENT, Allowance, CatchUp, Client, Ending, LogMark, StateMark, StatePass};
 use self::conflate::Conflator;
+use self::farewell::Drain;
 use self::history::History;
 use self::interest::Interest;
 use self::pages::Pages;
@@ -47,7 +50,6 @@ use crate::io::{Completion, Completions, Io, Seat, Short};
 use crate::market::{Directory, LastValues};
 use crate::ring;
 use crate::stats::{Counter, Counters};
-use crate::ws::close::CloseCode;
 use crate::ws::session::{Role, Session};
 
 /// What a shard is told at its start.
@@ -59,8 +61,12 @@ pub struct Settings {
     pub heartbeat_ms: u32,
     /// Silence of a client after which it is pinged, ms.
     pub ping_interval_ms: u32,
+    /// Time a client has to answer a ping, ms.
+    pub ping_timeout_ms: u32,
     /// Silence of a client after which it is closed, ms.
     pub idle_timeout_ms: u32,
+    /// Time a client has to send its first subscription, ms; 0 for no limit.
+    pub subscribe_timeout_ms: u32,
     /// Time a client may take nothing at all before it is closed with 4002, ms.
     pub slow_timeout_ms: u32,
     /// Time a client may be behind without a break before it is closed with 4002, ms.
@@ -75,6 +81,8 @@ pub struct Settings {
     pub requests_per_s: u32,
     /// Subscriptions (a symbol or pattern and a channel) that a client may have.
     pub subscriptions_max: usize,
+    /// Longest name or pattern, bytes.
+    pub symbol_bytes_max: usize,
     /// Longest request, bytes.
     pub request_bytes_max: usize,
     /// Answers that a client may be owed before it is closed, bytes.
@@ -89,7 +97,9 @@ impl Default for Settings {
             epoch: 1,
             heartbeat_ms: 5000,
             ping_interval_ms: 20_000,
+            ping_timeout_ms: 20_000,
             idle_timeout_ms: 60_000,
+            subscribe_timeout_ms: 30_000,
             slow_timeout_ms: 30_000,
             backlog_ms_max: 120_000,
             backlog_bytes_max: 16 << 20,
@@ -97,6 +107,7 @@ impl Default for Settings {
             close_timeout_ms: 1000,
             requests_per_s: 50,
             subscriptions_max: 10_000,
+            symbol_bytes_max: 64,
             request_bytes_max: 1024 * 1024,
             answers_bytes_max: 64 * 1024,
             turn_bytes_max: 256 * 1024,
@@ -203,6 +214,9 @@ pub struct Shard<I: Io> {
     /// Log history before this place of the ring has holes that a Gap has to tell.
     log_floor: u64,
     history: History,
+    leaving: Option<Drain>,
+    /// Slots of clients that have gone and were to be reported.
+    left: Vec<u32>,
     resync_wanted: bool,
     housekeeping_ns: u64,
     housekeeping_round: usize,
@@ -232,6 +246,8 @@ impl<I: Io> Shard<I> {
             held: Vec::new(),
             log_sequences: (0, Arc::default()),
             log_floor: 0,
+            leaving: None,
+            left: Vec::new(),
             resync_wanted: false,
             housekeeping_ns: 0,
             housekeeping_round: 0,
@@ -248,8 +264,9 @@ impl<I: Io> Shard<I> {
         let swept = self.sweep();
         let completed = self.reap();
         let kept_house = self.keep_house();
+        let sent_away = self.send_away();
         let served = self.catch_up();
-        let worked = drained || swept || completed || served || kept_house;
+        let worked = drained || swept || completed || served || kept_house || sent_away;
         self.counters.add(Counter::Turns, worked.into());
         worked
     }
@@ -271,7 +288,9 @@ impl<I: Io> Shard<I> {
             allowance: Allowance::new(self.settings.requests_per_s, now_ns),
             readable: false,
             receiving: false,
-            pinged: false,
+            pinged_ns: 0,
+            unsubscribed_since_ns: now_ns.max(1),
+            reported: false,
             catch_up: None,
             ending: Ending::No,
         });
@@ -283,20 +302,27 @@ impl<I: Io> Shard<I> {
         self.welcome(seat.slot);
     }
 
-    /// Sends every client away with this code, as the server is to stop.
-    pub fn close_all(&mut self, code: CloseCode, reason: &str, now_ns: u64) {
-        self.turn.now_ns = now_ns;
-        for slot in 0..self.clients.len() as u32 {
-            if self.client(slot).is_some() {
-                self.say_farewell(slot, code, reason);
-            }
+    /// Has the end of this client told by [`Self::take_left`].
+    pub fn report_leaving(&mut self, seat: Seat) {
+        if let Some(client) = self.holder(seat) {
+            client.reported = true;
         }
+    }
+
+    /// Slots of clients that have gone since, of those who were to be reported.
+    pub fn take_left(&mut self) -> impl Iterator<Item = u32> {
+        self.left.drain(..)
+    }
+
+    /// Other settings from now on; the epoch stays.
+    pub fn change_settings(&mut self, settings: Settings) {
+        self.settings = Settings { epoch: self.settings.epoch, ..settings };
     }
 
     /// When the shard has to turn again although nothing comes; `None` if there is no such time.
     pub fn deadline_ns(&self) -> Option<u64> {
         let house = (self.clients_len > 0).then_some(self.housekeeping_ns);
-        [house, self.conflator.next_tick_ns()].into_iter().flatten().min()
+        [house, self.conflator.next_tick_ns(), self.farewell_ns()].into_iter().flatten().min()
     }
 
     /// True if the ring has news. To be asked once more before sleeping.
@@ -439,6 +465,9 @@ impl<I: Io> Shard<I> {
         self.catching_up -= usize::from(client.catch_up.is_some());
         self.interest.leave(client.audience);
         self.fresh.remove(&slot);
+        if client.reported {
+            self.left.push(slot);
+        }
         self.io.close(client.seat);
         self.clients_len -= 1;
         self.counters.add(Counter::ClientsClosed, 1);

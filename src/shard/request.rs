@@ -21,9 +21,6 @@ use crate::ws::close::{CloseCode, push_close};
 use crate::ws::frame::{Opcode, push_frame};
 use crate::ws::session::{Event, Limits, Role, Session};
 
-/// Symbols are at most this long, bytes.
-const SYMBOL_BYTES_MAX: usize = 64;
-
 /// How a subscription begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Begin {
@@ -84,7 +81,7 @@ impl<I: Io> Shard<I> {
         let now_ns = self.turn.now_ns;
         let Some(client) = self.holder(seat) else { return };
         client.receiving = false;
-        client.pinged = false;
+        client.pinged_ns = 0;
         client.received_ns = now_ns;
         client.readable |= more;
         self.take_input(seat.slot, input);
@@ -187,7 +184,8 @@ impl<I: Io> Shard<I> {
     }
 
     fn on_request(&mut self, slot: u32, text: &mut [u8]) {
-        let limits = RequestLimits { symbols_max: self.settings.subscriptions_max, symbol_bytes_max: SYMBOL_BYTES_MAX };
+        let Settings { subscriptions_max, symbol_bytes_max, .. } = self.settings;
+        let limits = RequestLimits { symbols_max: subscriptions_max, symbol_bytes_max };
         let handled = parse_request(text, &limits).and_then(|request| self.handle(slot, request));
         if let Err(error) = handled {
             self.answer_error(slot, &error);
@@ -283,6 +281,7 @@ impl<I: Io> Shard<I> {
         let job = begin.owed().map_or(Vec::new(), |owed| new.iter().map(|key| (*key, owed)).collect());
         let alone = self.interest.items(audience) == 0;
         self.change_interest(slot, &changes, job, begin == Begin::Snapshot && !new.is_empty());
+        self.clients[slot as usize].as_mut().expect("its request is being handled").unsubscribed_since_ns = 0;
         let count = self.count_covered(&targets);
         if let Begin::Replay { position, place } = begin {
             let conflate_ms = profile.interval_ms();

@@ -6,7 +6,6 @@ use tickcast::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
 use tickcast::stats::Counter;
-use tickcast::ws::close::CloseCode;
 use tickcast::ws::frame::Opcode;
 
 use crate::client::{Client, Reading, frame};
@@ -330,7 +329,7 @@ impl World {
     }
 
     fn end(&mut self) {
-        self.shard.close_all(CloseCode::GOING_AWAY, "the end", self.now_ns);
+        self.shard.begin_drain(0, self.now_ns);
         for _ in 0..300 {
             self.now_ns += 21 * MS;
             self.turn();

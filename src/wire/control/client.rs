@@ -178,7 +178,7 @@ mod tests {
         };
         let instruments = vec![instrument(None), instrument(Some(i64::MAX))];
         let mut text = define_text(9, &instruments).into_bytes();
-        assert_eq!(parse_define(&mut text), Ok(Define { id: 9, instruments }));
+        assert_eq!(parse_define(&mut text, 64), Ok(Define { id: 9, instruments }));
     }
 
     #[test]

@@ -9,8 +9,6 @@ use super::field::{self, Field, bad, over_limit};
 
 /// Instruments that one request can define.
 pub const INSTRUMENTS_MAX: usize = 10_000;
-/// Bytes of a symbol or a venue: the directory's own limit is 255, but names are sent with every announcement.
-pub const NAME_BYTES_MAX: usize = 64;
 /// Powers of ten to either side: beyond them no 64-bit mantissa means a price.
 const EXPONENT_MAX: u64 = 18;
 
@@ -26,9 +24,9 @@ pub struct Define {
 /// One instrument that a publisher announces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DefineInstrument {
-    /// 1 to 64 bytes; no spaces, no `*`, nothing that cannot be seen.
+    /// No spaces, no `*`, nothing that cannot be seen.
     pub symbol: String,
-    /// 0 to 64 bytes of the same kind.
+    /// Of the same kind, or empty.
     pub venue: String,
     /// A price is `px × 10^px_exp`.
     pub px_exp: i8,
@@ -42,20 +40,25 @@ pub struct DefineInstrument {
     pub lot_size: Option<i64>,
 }
 
-/// Reads one `define`; the text is rewritten on the way.
+/// Reads one `define` whose symbols and venues have at most so many bytes; the text is rewritten on the way.
 ///
 /// # Errors
 /// What is wrong first, in the order: the text, `op`, `id`, then the instruments from the first on.
-pub fn parse_define(text: &mut [u8]) -> Result<Define, RequestError> {
+pub fn parse_define(text: &mut [u8], name_bytes_max: usize) -> Result<Define, RequestError> {
     field::with_object(text, |object| {
         let [op, id, instruments] = field::collect(object, ["op", "id", "instruments"]);
         let id = field::unsigned("id", id, u64::MAX);
         let known_id = id.as_ref().ok().copied();
-        take(&op, id, instruments).map_err(|error| RequestError { id: known_id, ..error })
+        take(&op, id, instruments, name_bytes_max).map_err(|error| RequestError { id: known_id, ..error })
     })
 }
 
-fn take(op: &Field, id: Result<u64, RequestError>, instruments: Field) -> Result<Define, RequestError> {
+fn take(
+    op: &Field,
+    id: Result<u64, RequestError>,
+    instruments: Field,
+    name_bytes_max: usize,
+) -> Result<Define, RequestError> {
     let op = field::text("op", op, "have define")?;
     if op != "define" {
         return Err(bad("op", format_args!("unknown op {}; have define", field::quote(op))));
@@ -66,26 +69,29 @@ fn take(op: &Field, id: Result<u64, RequestError>, instruments: Field) -> Result
         let message = format_args!("{} in one request; at most {INSTRUMENTS_MAX}", list.len());
         return Err(over_limit("instruments", message));
     }
-    let instruments =
-        list.iter().enumerate().map(|(index, value)| instrument(index, &value)).collect::<Result<_, _>>()?;
+    let instruments = list
+        .iter()
+        .enumerate()
+        .map(|(index, value)| instrument(index, &value, name_bytes_max))
+        .collect::<Result<_, _>>()?;
     Ok(Define { id, instruments })
 }
 
-fn instrument(index: usize, value: &Value) -> Result<DefineInstrument, RequestError> {
+fn instrument(index: usize, value: &Value, name_bytes_max: usize) -> Result<DefineInstrument, RequestError> {
     let Some(object) = value.as_object() else {
         let given = field::describe(value);
         return Err(bad(format_args!("instruments[{index}]"), format_args!("given {given}; want an object")));
     };
-    fields_of(&object)
+    fields_of(&object, name_bytes_max)
         .map_err(|error| RequestError { message: format!("instruments[{index}].{}", error.message), ..error })
 }
 
-fn fields_of(object: &Object) -> Result<DefineInstrument, RequestError> {
+fn fields_of(object: &Object, name_bytes_max: usize) -> Result<DefineInstrument, RequestError> {
     let keys = ["symbol", "venue", "px_exp", "sz_exp", "tick_size", "lot_size"];
     let [symbol, venue, px_exp, sz_exp, tick_size, lot_size] = field::collect(object, keys);
     Ok(DefineInstrument {
-        symbol: name("symbol", &symbol, 1)?.to_owned(),
-        venue: if venue.is_some() { name("venue", &venue, 0)?.to_owned() } else { String::new() },
+        symbol: name("symbol", &symbol, 1, name_bytes_max)?.to_owned(),
+        venue: if venue.is_some() { name("venue", &venue, 0, name_bytes_max)?.to_owned() } else { String::new() },
         px_exp: exponent("px_exp", px_exp)?,
         sz_exp: exponent("sz_exp", sz_exp)?,
         tick_size: step("tick_size", tick_size)?,
@@ -93,10 +99,10 @@ fn fields_of(object: &Object) -> Result<DefineInstrument, RequestError> {
     })
 }
 
-fn name<'tape>(key: &str, field: &'tape Field, bytes_min: usize) -> Result<&'tape str, RequestError> {
-    let want = format_args!("want a text of {bytes_min} to {NAME_BYTES_MAX} bytes");
+fn name<'tape>(key: &str, field: &'tape Field, bytes_min: usize, bytes_max: usize) -> Result<&'tape str, RequestError> {
+    let want = format_args!("want a text of {bytes_min} to {bytes_max} bytes");
     let text = field::text(key, field, want)?;
-    if text.len() < bytes_min || text.len() > NAME_BYTES_MAX {
+    if text.len() < bytes_min || text.len() > bytes_max {
         return Err(bad(key, format_args!("{} has {} bytes; {want}", field::quote(text), text.len())));
     }
     match text.chars().find(|letter| *letter == '*' || letter.is_whitespace() || is_unseen(*letter)) {

@@ -4,7 +4,7 @@ use super::*;
 use crate::wire::control::LIMIT;
 
 fn parse(text: &str) -> Result<Define, RequestError> {
-    parse_define(&mut text.as_bytes().to_vec())
+    parse_define(&mut text.as_bytes().to_vec(), 64)
 }
 
 /// A definition of one instrument that is fine but for `replaced`.
@@ -113,7 +113,7 @@ fn more_instruments_than_allowed_are_refused_with_both_numbers() {
 proptest! {
     #[test]
     fn random_bytes_are_refused_and_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(parse_define(&mut bytes).is_err());
+        prop_assert!(parse_define(&mut bytes, 64).is_err());
     }
 
     #[test]
@@ -121,8 +121,8 @@ proptest! {
         let mut broken = definition("tick_size", "5").into_bytes();
         let at = at.index(broken.len());
         broken[at] = byte;
-        let _ = parse_define(&mut broken.clone());
+        let _ = parse_define(&mut broken.clone(), 64);
         broken.truncate(at);
-        prop_assert!(parse_define(&mut broken).is_err());
+        prop_assert!(parse_define(&mut broken, 64).is_err());
     }
 }

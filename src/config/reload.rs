@@ -1,0 +1,83 @@
+//! Settings that are read again while the server runs: which can change, and what was asked of those that cannot.
+
+use super::Config;
+
+/// What a second reading came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Settings that are others now.
+    pub changed: Vec<&'static str>,
+    /// Settings that would be others, and can be so at a start only.
+    pub fixed: Vec<&'static str>,
+}
+
+macro_rules! reload {
+    (fixed: $($fixed:ident)*; changed: $($changed:ident)*; shard_fixed: $($kept:ident)*; shard: $($shard:ident)*;) => {
+        impl Config {
+            /// Makes this second reading what can be in effect beside a server that was started with `old`.
+            pub fn reload(&mut self, old: &Config) -> Reloaded {
+                let mut fixed = Vec::new();
+                $(if self.$fixed != old.$fixed {
+                    fixed.push(stringify!($fixed));
+                    self.$fixed = old.$fixed.clone();
+                })*
+                $(if self.shard.$kept != old.shard.$kept {
+                    fixed.push(stringify!($kept));
+                    self.shard.$kept = old.shard.$kept;
+                })*
+                self.feeds = old.feeds.clone();
+                self.other_cores = old.other_cores.clone();
+                let mut changed = Vec::new();
+                $(if self.$changed != old.$changed {
+                    changed.push(stringify!($changed));
+                })*
+                $(if self.shard.$shard != old.shard.$shard {
+                    changed.push(stringify!($shard));
+                })*
+                Reloaded { changed, fixed }
+            }
+        }
+    };
+}
+
+reload! {
+    // Sockets that listen, threads that are pinned, memory that is allotted, directories that are filled.
+    fixed: listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes send_buffer_bytes
+        stale_ms;
+    changed: publish_token enable_echo log connections_per_address_max addresses_exempt handshakes_per_s
+        handshakes_per_address_per_s door_connections_max echoes_max publishers_max publish_records_per_s
+        publisher_instruments_max upgrade_timeout_ms write_timeout_ms drain_ms drain_timeout_ms packet_bytes_max
+        head_bytes_max;
+    shard_fixed: history_ms;
+    shard: heartbeat_ms ping_interval_ms ping_timeout_ms idle_timeout_ms subscribe_timeout_ms slow_timeout_ms
+        backlog_ms_max backlog_bytes_max
+        requests_per_s subscriptions_max symbol_bytes_max request_bytes_max;
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Layer, Machine};
+
+    use super::*;
+
+    fn config(toml: &str) -> Config {
+        let machine = Machine { cores: vec![0, 1], descriptors_max: 20_000 };
+        Config::resolve(toml::from_str::<Layer>(toml).unwrap(), &machine, 1).unwrap()
+    }
+
+    #[test]
+    fn what_can_change_does_and_what_cannot_is_named_and_stays() {
+        let old = config("publish_token = 'a'");
+        let mut new = config("ring_bytes = 4194304\npublish_token = 'b'\nidle_timeout_ms = 5000\nfeed = ['none']");
+        let Reloaded { changed, fixed } = new.reload(&old);
+        assert_eq!((changed, fixed), (vec!["publish_token", "idle_timeout_ms"], vec!["feed_texts", "ring_bytes"]));
+        assert_eq!((new.ring_bytes, new.feed_texts, new.feeds), (old.ring_bytes, old.feed_texts, old.feeds));
+        assert_eq!((new.publish_token.as_deref(), new.shard.idle_timeout_ms), (Some("b"), 5000));
+    }
+
+    #[test]
+    fn the_same_again_changes_nothing() {
+        let mut again = config("");
+        assert_eq!(again.reload(&config("")), Reloaded { changed: vec![], fixed: vec![] });
+    }
+}
