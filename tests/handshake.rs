@@ -1,10 +1,10 @@
 //! Request heads and upgrades: the golden handshake, every refusal, every limit.
 
 use proptest::prelude::*;
-use tickcast::ws::handshake::{Accepted, Head, HeadLimits, Refusal, parse_head, upgrade};
+use tickcast::ws::handshake::{Accepted, Head, HeadLimits, Refusal, Spoken, parse_head, upgrade};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 8192, headers_max: 64 };
-const SPOKEN: [&str; 2] = ["tickcast.v1", "tickcast.v1+json"];
+const SPOKEN: Spoken<'_> = Spoken::plain(&["tickcast.v1", "tickcast.v1+json"]);
 
 /// The client's handshake of RFC 6455 section 1.3.
 const GOLDEN: &str = "GET /chat HTTP/1.1\r\n\
@@ -49,7 +49,7 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 #[test]
 fn the_handshake_of_section_1_3_is_answered_as_there() {
-    let accepted = upgrade(&request(GOLDEN), &["superchat", "chat"]).expect("the RFC's own request is good");
+    let accepted = upgrade(&request(GOLDEN), &Spoken::plain(&["superchat", "chat"])).expect("the RFC's own request is good");
     assert_eq!(accepted.protocol.as_deref(), Some("chat"), "the client's order decides");
     let (status, headers, body) = read_response(&accepted.response);
     assert_eq!(status, 101);

@@ -8,6 +8,13 @@ impl Config {
         let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         let shards = self.cores.len();
         let seats = self.connections_max as usize;
+        let compression = match self.shard.compression {
+            None => "off".to_owned(),
+            Some(level) => format!(
+                "level {level}, some 400 KiB a shard that uses it; inflate_ratio_max {}",
+                self.shard.inflate_ratio_max
+            ),
+        };
         let lines = [
             ("listen", self.listen.to_string()),
             ("cores", format!("{:?}, feeds and publishers on {:?}", self.cores, self.other_cores)),
@@ -56,6 +63,7 @@ impl Config {
             ("request_bytes_max", format!("{}, held while a request is incomplete", self.shard.request_bytes_max)),
             ("requests_per_s", self.shard.requests_per_s.to_string()),
             ("packet_bytes_max", format!("{} of a publisher", self.packet_bytes_max)),
+            ("compression", compression),
             ("heartbeat_ms", self.shard.heartbeat_ms.to_string()),
             (
                 "ping_interval_ms",

@@ -118,6 +118,8 @@ mod tests {
             ("connections_max = 1000000", "ulimit -n 200500"),
             ("feed = ['simm']", "unknown feed \"simm\"; have sim"),
             ("publish_token = 'a b'", "publish_token: wants"),
+            ("compression = '10'", "compression: \"10\" is not a level; have off, or 1"),
+            ("inflate_ratio_max = 1", "inflate_ratio_max: 1 is out of bounds; have 2 to 1100"),
         ] {
             let error = resolve(toml).unwrap_err();
             assert!(error.contains(said), "{toml}: {error}");

@@ -65,7 +65,7 @@ impl Config {
                 256,
                 64 << 20,
             )?,
-            ..defaults
+            ..resolve_compression(&layer, defaults)?
         };
         let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed };
         Ok(Self {
@@ -124,6 +124,24 @@ fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
         return Err(value("ring_bytes", format!("{bytes} is not a power of two; {near} is the next")));
     }
     Ok(bytes)
+}
+
+/// The settings with those of compression in them.
+fn resolve_compression(layer: &Layer, settings: shard::Settings) -> Result<shard::Settings, ConfigError> {
+    let compression = match layer.compression.as_deref().unwrap_or("off") {
+        "off" => None,
+        level => match level.parse() {
+            Ok(level @ 1..=9) => Some(level),
+            _ => {
+                let problem = format!("{level:?} is not a level; have off, or 1 (fast) to 9 (small)");
+                return Err(value("compression", problem));
+            }
+        },
+    };
+    // No DEFLATE stream comes to more than 1032.
+    let given = layer.inflate_ratio_max;
+    let inflate_ratio_max = within("inflate_ratio_max", given, settings.inflate_ratio_max, 2, 1100)?;
+    Ok(shard::Settings { compression, inflate_ratio_max, ..settings })
 }
 
 fn resolve_feeds(specs: &[String]) -> Result<Vec<feed::Spec>, ConfigError> {

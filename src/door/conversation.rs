@@ -4,9 +4,13 @@
 use super::Door;
 use super::stream::Peer;
 use crate::ws::close::{CloseCode, push_close};
+use crate::ws::deflate::{Compressor, Inflater, WindowBits};
 use crate::ws::frame::{Opcode, push_frame};
-use crate::ws::handshake::{Refusal, upgrade};
+use crate::ws::handshake::{Refusal, Spoken, upgrade};
 use crate::ws::session::{Event, Limits, Role, Session, Violation};
+
+/// The level of compression where none is configured.
+const LEVEL: u8 = 1;
 
 /// A whole message of the peer.
 pub(super) enum Message {
@@ -19,6 +23,8 @@ pub(super) struct Conversation {
     peer: Peer,
     session: Session,
     limits: Limits,
+    inflater: Inflater,
+    compressor: Option<(Compressor, WindowBits)>,
     input: Vec<u8>,
     at: usize,
 }
@@ -44,16 +50,25 @@ impl Conversation {
         door: &Door,
         peer: &mut Option<Peer>,
         request: &http::Request<()>,
-        protocols: &[&str],
+        spoken: &Spoken<'_>,
     ) -> Result<Option<Self>, Refusal> {
-        let accepted = upgrade(request, protocols)?;
+        let accepted = upgrade(request, spoken)?;
         let Some(mut peer) = peer.take() else { return Ok(None) };
         if peer.write(&accepted.response).await.is_err() {
             return Ok(None);
         }
-        let limits = Limits { message_bytes_max: door.public.config.packet_bytes_max };
-        let input = peer.take_unread();
-        Ok(Some(Self { peer, session: Session::new(Role::Server), limits, input, at: 0 }))
+        let config = &door.public.config;
+        let level = config.shard.compression.unwrap_or(LEVEL);
+        let session = if accepted.deflate.is_some() { Session::with_deflate } else { Session::new };
+        Ok(Some(Self {
+            input: peer.take_unread(),
+            peer,
+            session: session(Role::Server),
+            limits: Limits { message_bytes_max: config.packet_bytes_max },
+            inflater: Inflater::new(config.shard.inflate_ratio_max),
+            compressor: accepted.deflate.map(|agreed| (Compressor::new(level), agreed.window())),
+            at: 0,
+        }))
     }
 
     /// The next message; `None` when the conversation is over.
@@ -84,13 +99,17 @@ impl Conversation {
     /// Sends one message.
     pub(super) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> std::io::Result<()> {
         let mut frame = Vec::with_capacity(payload.len() + 10);
-        push_frame(opcode, payload, &mut frame);
+        match &mut self.compressor {
+            Some((compressor, window)) => compressor.push_frame(*window, opcode, payload, &mut frame),
+            None => push_frame(opcode, payload, &mut frame),
+        }
         self.peer.write(&frame).await
     }
 
     fn step(&mut self) -> Step {
         let mut consumed = 0;
-        let step = match self.session.next(&self.limits, &mut self.input[self.at..], &mut consumed) {
+        let input = &mut self.input[self.at..];
+        let step = match self.session.next_inflating(&self.limits, &mut self.inflater, input, &mut consumed) {
             Ok(None) => Step::More,
             Ok(Some(Event::Text(text))) => Step::Message(Message::Text(text.to_vec())),
             Ok(Some(Event::Binary(bytes))) => Step::Message(Message::Binary(bytes.to_vec())),

@@ -34,7 +34,7 @@ use crate::runtime::{Desk, Parking};
 use crate::shard::Shard;
 use crate::stats::{Counter, Published, SequencerStats};
 use crate::wire::packet;
-use crate::ws::handshake::Refusal;
+use crate::ws::handshake::{Refusal, Spoken};
 
 /// What all doors share.
 pub struct Public {
@@ -125,7 +125,7 @@ impl Door {
 
     /// Upgrades a subscriber, and hands its socket over to the shard.
     fn seat(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
-        let accepted = crate::ws::handshake::upgrade(request, &[packet::SUBPROTOCOL])?;
+        let accepted = crate::ws::handshake::upgrade(request, &Spoken::plain(&[packet::SUBPROTOCOL]))?;
         // Relaxed: the flag stands for itself.
         if self.public.stopping.load(Ordering::Relaxed) {
             return Err(http::unavailable("the server is stopping"));

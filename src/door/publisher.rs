@@ -21,6 +21,7 @@ use crate::sequencer::{Farewell, SourceId};
 use crate::wire::control::{Define, RequestError, parse_define, reply};
 use crate::wire::packet::{self, PacketError, PacketHeader};
 use crate::ws::close::CloseCode;
+use crate::ws::deflate::Inflater;
 use crate::ws::frame::{Opcode, push_frame};
 use crate::ws::session::{Event, Limits, Role, Session};
 
@@ -55,15 +56,24 @@ pub(super) struct Publisher {
     stream: TcpStream,
     session: Session,
     limits: Limits,
+    inflater: Inflater,
     source: Source,
 }
 
 impl Publisher {
-    /// For a socket that blocks, right after its upgrade.
-    pub(super) fn new(public: Arc<Public>, source: SourceId, stream: TcpStream) -> io::Result<Self> {
+    /// For a socket that blocks, right after its upgrade; `deflate`: the publisher may compress what it sends. Answers
+    /// are short, and are not compressed.
+    pub(super) fn new(
+        public: Arc<Public>,
+        source: SourceId,
+        stream: TcpStream,
+        deflate: bool,
+    ) -> io::Result<Self> {
         stream.set_read_timeout(Some(LOOK_INTERVAL))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let limits = Limits { message_bytes_max: public.config.packet_bytes_max };
+        let inflater = Inflater::new(public.config.shard.inflate_ratio_max);
+        let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };
         let source = Source {
             public,
             id: source,
@@ -72,7 +82,7 @@ impl Publisher {
             batch: Vec::new(),
             farewell: Farewell::Lost,
         };
-        Ok(Self { stream, session: Session::new(Role::Server), limits, source })
+        Ok(Self { stream, session, limits, inflater, source })
     }
 
     /// Serves the connection to its end; `unread` is what came with the upgrade.
@@ -112,7 +122,7 @@ impl Publisher {
     fn take(&mut self, input: &mut [u8]) -> io::Result<bool> {
         let mut at = 0;
         loop {
-            let then = match self.session.next(&self.limits, input, &mut at) {
+            let then = match self.session.next_inflating(&self.limits, &mut self.inflater, input, &mut at) {
                 Ok(None) => break,
                 Ok(Some(event)) => self.source.on_event(event),
                 Err(violation) => on_violation(&violation),

@@ -77,6 +77,10 @@ pub struct Settings {
     pub subscriptions_max: usize,
     /// Longest request, bytes.
     pub request_bytes_max: usize,
+    /// Level at which packets are compressed for those who have agreed on it, 1 to 9; `None`: nobody can.
+    pub compression: Option<u8>,
+    /// How many times its bytes a client's compressed message may inflate to.
+    pub inflate_ratio_max: u32,
     /// Answers that a client may be owed before it is closed, bytes.
     pub answers_bytes_max: usize,
     /// Bytes of the ring that one turn takes at the most.
@@ -98,6 +102,8 @@ impl Default for Settings {
             requests_per_s: 50,
             subscriptions_max: 10_000,
             request_bytes_max: 1024 * 1024,
+            compression: None,
+            inflate_ratio_max: 100,
             answers_bytes_max: 64 * 1024,
             turn_bytes_max: 256 * 1024,
         }
