@@ -31,7 +31,7 @@ use self::stream::Peer;
 use crate::config::Config;
 use crate::io::uring::{Uring, adopt_fd};
 use crate::runtime::{Desk, Parking};
-use crate::shard::Shard;
+use crate::shard::{Encoding, Shard};
 use crate::stats::{Counter, Published, SequencerStats};
 use crate::wire::packet;
 use crate::ws::handshake::{Refusal, Spoken};
@@ -125,7 +125,9 @@ impl Door {
 
     /// Upgrades a subscriber, and hands its socket over to the shard.
     fn seat(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
-        let accepted = crate::ws::handshake::upgrade(request, &Spoken::plain(&[packet::SUBPROTOCOL]))?;
+        let deflate = self.public.config.shard.compression.is_some();
+        let accepted = crate::ws::handshake::upgrade(request, &Spoken { protocols: &[packet::SUBPROTOCOL], deflate })?;
+        let encoding = Encoding { deflate: accepted.deflate.map(|agreed| agreed.window()) };
         // Relaxed: the flag stands for itself.
         if self.public.stopping.load(Ordering::Relaxed) {
             return Err(http::unavailable("the server is stopping"));
@@ -139,7 +141,7 @@ impl Door {
         match shard.io_mut().adopt(socket.socket()) {
             Ok(Some(seat)) => {
                 // The answer leaves with the shard's welcome, in one send.
-                shard.open(seat, &accepted.response, socket.unread(), crate::runtime::now_ns());
+                shard.open_as(seat, encoding, &accepted.response, socket.unread(), crate::runtime::now_ns());
                 drop(shard);
                 // The shard's task may be asleep on this very executor.
                 self.parking.wake();

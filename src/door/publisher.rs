@@ -63,12 +63,7 @@ pub(super) struct Publisher {
 impl Publisher {
     /// For a socket that blocks, right after its upgrade; `deflate`: the publisher may compress what it sends. Answers
     /// are short, and are not compressed.
-    pub(super) fn new(
-        public: Arc<Public>,
-        source: SourceId,
-        stream: TcpStream,
-        deflate: bool,
-    ) -> io::Result<Self> {
+    pub(super) fn new(public: Arc<Public>, source: SourceId, stream: TcpStream, deflate: bool) -> io::Result<Self> {
         stream.set_read_timeout(Some(LOOK_INTERVAL))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let limits = Limits { message_bytes_max: public.config.packet_bytes_max };

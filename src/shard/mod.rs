@@ -23,6 +23,7 @@ mod catch_up;
 mod client;
 mod conflate;
 mod dispatch;
+mod encoding;
 mod history;
 mod housekeeping;
 pub mod interest;
@@ -40,6 +41,8 @@ use foldhash::fast::RandomState;
 use self::audience::Audiences;
 use self::client::{ABSENT, Allowance, CatchUp, Client, Ending, LogMark, StateMark, StatePass};
 use self::conflate::Conflator;
+use self::encoding::Encoder;
+pub use self::encoding::Encoding;
 use self::history::History;
 use self::interest::Interest;
 use self::pages::Pages;
@@ -48,6 +51,7 @@ use crate::market::{Directory, LastValues};
 use crate::ring;
 use crate::stats::{Counter, Counters};
 use crate::ws::close::CloseCode;
+use crate::ws::deflate::Inflater;
 use crate::ws::session::{Role, Session};
 
 /// What a shard is told at its start.
@@ -195,6 +199,8 @@ pub struct Shard<I: Io> {
     interest: Interest,
     audiences: Audiences,
     conflator: Conflator,
+    encoder: Encoder,
+    inflater: Inflater,
     clients: Pages<Option<Client>>,
     clients_len: usize,
     /// Clients that have a [`CatchUp`].
@@ -220,6 +226,8 @@ impl<I: Io> Shard<I> {
     /// A shard without clients, that reads this ring from its start.
     pub fn new(settings: Settings, io: I, ring: ring::Reader) -> Self {
         Self {
+            encoder: Encoder::new(settings.compression.unwrap_or(1)),
+            inflater: Inflater::new(settings.inflate_ratio_max),
             io,
             turn: Turn { ring_position: ring.position(), ..Turn::default() },
             history: History::new(&ring, settings.history_ms),
@@ -263,16 +271,21 @@ impl<I: Io> Shard<I> {
     /// Takes a connection over: `upgrade` is the answer to its handshake, which has not been sent yet, and `input` what the
     /// client has sent beyond its request.
     pub fn open(&mut self, seat: Seat, upgrade: &[u8], input: &[u8], now_ns: u64) {
+        self.open_as(seat, Encoding::PLAIN, upgrade, input, now_ns);
+    }
+
+    /// The same for a client whose packets are to be encoded in this way.
+    pub fn open_as(&mut self, seat: Seat, encoding: Encoding, upgrade: &[u8], input: &[u8], now_ns: u64) {
         let slot = seat.slot as usize;
         self.clients.grow(slot + 1);
         assert!(self.clients[slot].is_none(), "seat {slot} has a client already");
-        let audience = self.interest.enter();
+        let audience = self.interest.enter(encoding);
         self.audiences.grow(self.interest.audience_ids());
         self.clients[slot] = Some(Client {
             seat,
             audience,
             place: ABSENT,
-            session: Session::new(Role::Server),
+            session: session(encoding),
             received_ns: now_ns,
             allowance: Allowance::new(self.settings.requests_per_s, now_ns),
             readable: false,
@@ -509,4 +522,9 @@ impl<I: Io> Shard<I> {
         catch_up.blocked = false;
         self.queue(seat.slot);
     }
+}
+
+/// Reads what a client sends, who may compress it where its packets are compressed.
+fn session(encoding: Encoding) -> Session {
+    if encoding.deflate.is_some() { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) }
 }

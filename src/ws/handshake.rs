@@ -221,17 +221,17 @@ fn choose_deflate(headers: &HeaderMap) -> Result<Option<Agreed>, Refusal> {
     //= RFC 6455 section 9.1
     //# "If a value is received by either the client or the server during negotiation that does not conform to the ABNF
     //# below, the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_."
-    offer::agree(headers.get_all(&name).iter().map(HeaderValue::as_bytes)).map_err(|malformed| {
-        malformed_upgrade(fault(headers, &name, &format!("a list of extensions; it {malformed}")))
-    })
+    offer::agree(headers.get_all(&name).iter().map(HeaderValue::as_bytes))
+        .map_err(|malformed| malformed_upgrade(fault(headers, &name, &format!("a list of extensions; it {malformed}"))))
 }
 
 /// What follows the head is frames. A body would be taken for them, and is nothing that a handshake has.
 fn check_no_body(headers: &HeaderMap) -> Result<(), Refusal> {
     let has_length = headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");
-    for (name, is_there) in
-        [(header::CONTENT_LENGTH, has_length), (header::TRANSFER_ENCODING, headers.contains_key(header::TRANSFER_ENCODING))]
-    {
+    for (name, is_there) in [
+        (header::CONTENT_LENGTH, has_length),
+        (header::TRANSFER_ENCODING, headers.contains_key(header::TRANSFER_ENCODING)),
+    ] {
         if is_there {
             return Err(malformed_upgrade(fault(headers, &name, "no body")));
         }

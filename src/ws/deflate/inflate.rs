@@ -190,7 +190,11 @@ mod tests {
         assert_eq!(inflated(&hello_again), Ok(b"HelloHello".to_vec()));
         let final_blocks = |count: usize| inflated(&[&[0x03, 0x00].repeat(count)[..], &[0x00]].concat());
         assert_eq!(final_blocks(FINAL_BLOCKS_MAX), Ok(vec![]));
-        assert_eq!(final_blocks(FINAL_BLOCKS_MAX + 1), Err(Violation::NotDeflate), "each costs more than its two bytes");
+        assert_eq!(
+            final_blocks(FINAL_BLOCKS_MAX + 1),
+            Err(Violation::NotDeflate),
+            "each costs more than its two bytes"
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub mod compress;
 pub mod inflate;
 pub mod offer;
 
-pub use compress::Compressor;
+pub use compress::{Compressor, LastFrame};
 pub use inflate::Inflater;
 pub use offer::Agreed;
 

@@ -266,7 +266,8 @@ mod tests {
     #[test]
     fn the_first_offer_that_can_be_taken_is_over_all_lines() {
         let nine = Ok(Some(format!("{BOTH}; server_max_window_bits=9")));
-        let (bad, good) = ("permessage-deflate; server_max_window_bits=99", "permessage-deflate; server_max_window_bits=9");
+        let (bad, good) =
+            ("permessage-deflate; server_max_window_bits=99", "permessage-deflate; server_max_window_bits=9");
         assert_eq!(agreed(&[&format!("{bad}, {good}, permessage-deflate")]), nine);
         assert_eq!(agreed(&["foo; bar=1", bad, good, "permessage-deflate"]), nine);
         assert_eq!(agreed(&[good, "permessage-deflate; server_max_window_bits=12"]), nine);
