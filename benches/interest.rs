@@ -17,6 +17,7 @@ use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_pcg::Pcg64Mcg;
 use tickcast::market::Channel;
+use tickcast::shard::Encoding;
 use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
 use tickcast::wire::profile::Profile;
 
@@ -62,7 +63,7 @@ fn with_instruments(instruments: u32) -> Interest {
 }
 
 fn join(interest: &mut Interest, changes: &[Change]) -> AudienceId {
-    let audience = interest.enter();
+    let audience = interest.enter(Encoding::PLAIN);
     interest.change(audience, changes)
 }
 

@@ -57,7 +57,11 @@ counters! {
     Conflated Count "Records sent that stand for several, one an audience";
     Requests Count "Requests of subscribers";
     RequestErrors Count "Requests that were answered with an error";
+    Compressed Count "Packets that were compressed, one an audience";
+    CompressedBytesBefore Count "Bytes of those packets before";
+    CompressedBytesAfter Count "Bytes of those packets after, with their frames' headers";
     Violations Count "Subscribers closed for breaking the protocol";
+    InflatedTooFar Count "Of those, subscribers whose compressed message inflated beyond a limit";
     Floods Count "Subscribers closed for sending requests faster than the limit";
     IdleClosed Count "Subscribers closed because nothing came from them, not even a pong";
     PingTimeouts Count "Subscribers closed because a ping was not answered: ping_timeout_ms";

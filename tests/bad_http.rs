@@ -96,6 +96,8 @@ fn an_upgrade_that_lacks_something_names_it() {
         ("Connection: Upgrade\r\n", "Connection: close\r\n", "Connection: given \"close\""),
         ("Host: here\r\n", "", "Host: missing"),
         ("HTTP/1.1", "HTTP/1.0", "HTTP/1.1"),
+        ("Host: here\r\n", "Host: here\r\nContent-Length: 4\r\n", "Content-Length: given \"4\"; want no body"),
+        ("Host: here\r\n", "Host: here\r\nSec-WebSocket-Protocol: a b\r\n", "Sec-WebSocket-Protocol: given"),
     ] {
         let request = right.replacen(line, instead, 1);
         assert_ne!(request, right);

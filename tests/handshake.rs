@@ -1,10 +1,10 @@
 //! Request heads and upgrades: the golden handshake, every refusal, every limit.
 
 use proptest::prelude::*;
-use tickcast::ws::handshake::{Accepted, Head, HeadLimits, Refusal, parse_head, upgrade};
+use tickcast::ws::handshake::{Accepted, Head, HeadLimits, Refusal, Spoken, parse_head, upgrade};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 8192, headers_max: 64 };
-const SPOKEN: [&str; 2] = ["tickcast.v1", "tickcast.v1+json"];
+const SPOKEN: Spoken<'_> = Spoken::plain(&["tickcast.v1", "tickcast.v1+json"]);
 
 /// The client's handshake of RFC 6455 section 1.3.
 const GOLDEN: &str = "GET /chat HTTP/1.1\r\n\
@@ -49,7 +49,8 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 #[test]
 fn the_handshake_of_section_1_3_is_answered_as_there() {
-    let accepted = upgrade(&request(GOLDEN), &["superchat", "chat"]).expect("the RFC's own request is good");
+    let accepted =
+        upgrade(&request(GOLDEN), &Spoken::plain(&["superchat", "chat"])).expect("the RFC's own request is good");
     assert_eq!(accepted.protocol.as_deref(), Some("chat"), "the client's order decides");
     let (status, headers, body) = read_response(&accepted.response);
     assert_eq!(status, 101);
@@ -91,6 +92,8 @@ fn lists_repeated_lines_and_any_case_are_good() {
         ("Upgrade: websocket\r\n", "Upgrade: h2c\r\nUpgrade: websocket\r\n"),
         ("Origin: http://example.com\r\n", ""),
         ("Origin: http://example.com\r\n", "Sec-WebSocket-Extensions: permessage-deflate\r\n"),
+        ("Origin: http://example.com\r\n", "Content-Length: 0\r\n"),
+        ("GET /chat ", "GET http://server.example.com/chat "),
     ] {
         let accepted = with_line(line, replacement).unwrap_or_else(|refusal| panic!("{replacement:?}: {refusal}"));
         let (status, headers, _) = read_response(&accepted.response);
@@ -106,11 +109,33 @@ fn the_subprotocol_is_the_first_of_the_clients_that_is_spoken() {
         ("Sec-WebSocket-Protocol: v9, tickcast.v1+json, tickcast.v1\r\n", Some("tickcast.v1+json")),
         ("Sec-WebSocket-Protocol: v9\r\nSec-WebSocket-Protocol: tickcast.v1\r\n", Some("tickcast.v1")),
         ("Sec-WebSocket-Protocol: v9,,TICKCAST.V1, tickcast\r\n", None),
+        ("SEC-websocket-PROTOCOL: ,tickcast.v1+json ,\r\n", Some("tickcast.v1+json")),
     ] {
         let accepted = with_line("Sec-WebSocket-Protocol: chat, superchat\r\n", offered).expect("it is no fault");
         assert_eq!(accepted.protocol.as_deref(), chosen, "{offered:?}");
         let (_, headers, _) = read_response(&accepted.response);
         assert_eq!(header(&headers, "sec-websocket-protocol"), chosen, "{offered:?}");
+    }
+}
+
+#[test]
+fn deflate_is_agreed_on_where_it_is_spoken_and_offered() {
+    let spoken = Spoken { deflate: true, ..SPOKEN };
+    let origin = "Origin: http://example.com\r\n";
+    let agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    for (offer, response) in [
+        ("permessage-deflate", Some(agreed.to_owned())),
+        ("permessage-deflate; server_max_window_bits=9", Some(format!("{agreed}; server_max_window_bits=9"))),
+        ("foo, permessage-deflate; bar\r\nsec-websocket-extensions: permessage-deflate", Some(agreed.to_owned())),
+        ("foo; bar=\"baz\"", None),
+    ] {
+        let head = GOLDEN.replace(origin, &format!("Sec-WebSocket-Extensions: {offer}\r\n"));
+        let accepted = upgrade(&request(&head), &spoken).unwrap_or_else(|refusal| panic!("{offer:?}: {refusal}"));
+        let (_, headers, _) = read_response(&accepted.response);
+        assert_eq!(header(&headers, "sec-websocket-extensions"), response.as_deref(), "{offer:?}");
+        assert_eq!(accepted.deflate.is_some(), response.is_some());
+        let plain = upgrade(&request(&head), &SPOKEN).expect("an offer is no fault where it is not spoken");
+        assert_eq!(plain.deflate, None);
     }
 }
 
@@ -164,6 +189,41 @@ fn each_fault_names_the_header_what_was_given_and_what_would_be_right() {
 }
 
 #[test]
+fn lists_that_break_their_grammar_and_bodies_are_faults() {
+    for (line, replacement, status, message) in [
+        (
+            "chat, superchat",
+            "chat, super chat",
+            400,
+            "Sec-WebSocket-Protocol: given \"chat, super chat\"; want names without spaces and separators, each once",
+        ),
+        (
+            "chat, superchat",
+            "chat\r\nSec-WebSocket-Protocol: chat",
+            400,
+            "Sec-WebSocket-Protocol: given \"chat\" and \"chat\"; want names without spaces and separators, each once",
+        ),
+        (
+            "Origin: http://example.com",
+            "Sec-WebSocket-Extensions: permessage-deflate; a=",
+            400,
+            "Sec-WebSocket-Extensions: given \"permessage-deflate; a=\"; want a list of extensions; it breaks the grammar \
+             at byte 22 (RFC 6455 section 9.1)",
+        ),
+        ("Origin: http://example.com", "Content-Length: 5", 400, "Content-Length: given \"5\"; want no body"),
+        (
+            "Origin: http://example.com",
+            "Transfer-Encoding: chunked",
+            400,
+            "Transfer-Encoding: given \"chunked\"; want no body",
+        ),
+    ] {
+        let refusal = with_line(line, replacement).expect_err(message);
+        assert_eq!((refusal.status, &refusal.message[..]), (status, message));
+    }
+}
+
+#[test]
 fn a_refusal_is_an_http_answer_with_a_json_body() {
     for (line, replacement, name, value) in
         [("Version: 13", "Version: \"8\"", "sec-websocket-version", "13"), ("GET", "PUT", "allow", "GET")]
@@ -182,11 +242,14 @@ fn a_refusal_is_an_http_answer_with_a_json_body() {
 
 #[test]
 fn what_is_not_http_is_refused_at_once() {
-    let cases: [(&[u8], u16, &str); 6] = [
+    let cases: [(&[u8], u16, &str); 8] = [
         (b"\x16\x03\x01\x02\x00\x01", 400, "TLS"),
         (b"\x00\x01\x02", 400, "request head"),
         (b"GET / HTTP/1.1\r\nno colon here\r\n", 400, "request head"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nBad Name: x\r\n", 400, "request head"),
+        // Folded lines, which HTTP/1.1 has given up (RFC 9112 section 5.2).
+        (b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400, "request head"),
+        (b"GET / HTTP/1.1\r\n folded: x\r\n\r\n", 400, "request head"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/1.1"),
         (b"GET \"\" HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request target"),
     ];

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use tickcast::market::Channel;
+use tickcast::shard::Encoding;
 use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
 use tickcast::wire::profile::Profile;
+use tickcast::ws::deflate::WindowBits;
 
 const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "ABC", "B", "X"];
@@ -20,7 +22,7 @@ enum Aim {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Enter,
+    Enter(Encoding),
     Leave(usize),
     /// Wants (a profile) or drops (none) these.
     Change(usize, Vec<(Aim, Channel, Option<usize>)>),
@@ -33,16 +35,16 @@ type Wants = BTreeMap<(Aim, usize), usize>;
 struct World {
     interest: Interest,
     instruments: usize,
-    clients: Vec<(AudienceId, Wants)>,
+    clients: Vec<(AudienceId, Encoding, Wants)>,
 }
 
 impl World {
     fn take(&mut self, step: Step) {
         match step {
-            Step::Enter => self.clients.push((self.interest.enter(), Wants::new())),
+            Step::Enter(encoding) => self.clients.push((self.interest.enter(encoding), encoding, Wants::new())),
             Step::Leave(client) if !self.clients.is_empty() => {
                 let client = client % self.clients.len();
-                let (audience, _) = self.clients.swap_remove(client);
+                let (audience, ..) = self.clients.swap_remove(client);
                 self.interest.leave(audience);
             }
             Step::Change(client, changes) if !self.clients.is_empty() => {
@@ -60,7 +62,7 @@ impl World {
     fn change(&mut self, client: usize, changes: &[(Aim, Channel, Option<usize>)]) {
         let mut asked = Vec::new();
         let mut interned = Vec::new();
-        let (audience, wants) = &mut self.clients[client];
+        let (audience, _, wants) = &mut self.clients[client];
         for (aim, channel, profile) in changes {
             let target = match *aim {
                 Aim::Name(name) if name < self.instruments => Target::Instrument(name as u32 + 1),
@@ -100,7 +102,7 @@ impl World {
         let used: BTreeSet<usize> = self
             .clients
             .iter()
-            .flat_map(|(_, wants)| wants.keys())
+            .flat_map(|(.., wants)| wants.keys())
             .filter_map(|(aim, _)| if let Aim::Prefix(prefix) = aim { Some(*prefix) } else { None })
             .collect();
         for (nth, prefix) in PREFIXES.iter().enumerate() {
@@ -109,16 +111,18 @@ impl World {
     }
 
     fn check_audiences(&self) {
-        let mut by_wants: BTreeMap<&Wants, AudienceId> = BTreeMap::new();
-        for (audience, wants) in &self.clients {
-            assert_eq!(by_wants.entry(wants).or_insert(*audience), audience, "the same set is the same audience");
+        let mut by_wants: BTreeMap<(Option<u8>, &Wants), AudienceId> = BTreeMap::new();
+        for (audience, encoding, wants) in &self.clients {
+            let key = (encoding.deflate.map(WindowBits::get), wants);
+            assert_eq!(by_wants.entry(key).or_insert(*audience), audience, "the same set is the same audience");
+            assert_eq!(self.interest.encoding(*audience), *encoding);
             assert_eq!(self.interest.items(*audience), wants.len());
         }
         let distinct: BTreeSet<AudienceId> = by_wants.values().copied().collect();
         assert_eq!(distinct.len(), by_wants.len(), "different sets are different audiences");
         assert_eq!(self.interest.audiences(), by_wants.len(), "no audience without clients is left");
         for profile in Profile::all() {
-            let used = by_wants.keys().any(|wants| wants.values().any(|of| *of == profile.index()));
+            let used = by_wants.keys().any(|(_, wants)| wants.values().any(|of| *of == profile.index()));
             assert_eq!(self.interest.uses(profile), used, "{profile:?}");
         }
     }
@@ -128,7 +132,7 @@ impl World {
             let instrument = name as u32 + 1;
             for channel in Channel::ALL {
                 let mut expected: BTreeMap<usize, BTreeSet<AudienceId>> = BTreeMap::new();
-                for (audience, wants) in &self.clients {
+                for (audience, _, wants) in &self.clients {
                     let resolved = resolve(wants, name, symbol, channel);
                     let answer = self.interest.wants(*audience, instrument, channel);
                     assert_eq!(answer.map(Profile::index), resolved, "{symbol} {channel:?} {wants:?}");
@@ -173,7 +177,8 @@ fn steps() -> impl Strategy<Value = Step> {
     let channels = prop::sample::select(vec![Channel::Quote, Channel::Trade, Channel::Book]);
     let change = (aims(), channels, prop::option::weighted(0.6, prop::sample::select(vec![0usize, 1, 6])));
     prop_oneof![
-        2 => Just(Step::Enter),
+        2 => prop::sample::select(vec![None, WindowBits::new(9), WindowBits::new(15)])
+            .prop_map(|deflate| Step::Enter(Encoding { deflate })),
         1 => any::<usize>().prop_map(Step::Leave),
         8 => (any::<usize>(), prop::collection::vec(change, 1..5)).prop_map(|(of, changes)| Step::Change(of, changes)),
         1 => Just(Step::AddInstrument),

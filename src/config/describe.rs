@@ -142,6 +142,16 @@ impl Config {
                 ),
             ),
             ("subscribe_timeout_ms", unless_0(self.shard.subscribe_timeout_ms)),
+            (
+                "compression",
+                match self.shard.compression {
+                    None => "off".to_owned(),
+                    Some(level) => format!(
+                        "level {level}, some 400 KiB a shard that uses it; inflate_ratio_max {}",
+                        self.shard.inflate_ratio_max
+                    ),
+                },
+            ),
         ]
     }
 }

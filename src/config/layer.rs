@@ -120,6 +120,10 @@ layer! {
     request_bytes_max "TICKCAST_REQUEST_BYTES_MAX" "BYTES" usize;
     /// Longest packet of a publisher, and longest echoed message, bytes [default: 16777216]
     packet_bytes_max "TICKCAST_PACKET_BYTES_MAX" "BYTES" usize;
+    /// permessage-deflate for clients that offer it: `off`, or a level from 1, fast, to 9, small [default: off]
+    compression "TICKCAST_COMPRESSION" "LEVEL" String;
+    /// How many times its bytes a compressed message of a client may inflate to, beyond 64 KiB [default: 100]
+    inflate_ratio_max "TICKCAST_INFLATE_RATIO_MAX" "N" u32;
     /// Longest request head, bytes [default: 16384]
     head_bytes_max "TICKCAST_HEAD_BYTES_MAX" "BYTES" usize;
 }

@@ -148,6 +148,8 @@ mod tests {
             ("addresses_exempt = '10.0.0.0/33'", "addresses_exempt: \"10.0.0.0/33\" is not an address"),
             ("feed = ['simm']", "unknown feed \"simm\"; have sim"),
             ("publish_token = 'a b'", "publish_token: wants"),
+            ("compression = '10'", "compression: \"10\" is not a level; have off, or 1"),
+            ("inflate_ratio_max = 1", "inflate_ratio_max: 1 is out of bounds; have 2 to 1100"),
         ] {
             let error = resolve(toml).unwrap_err();
             assert!(error.contains(said), "{toml}: {error}");

@@ -80,6 +80,9 @@ fn resolve_shard(layer: &Layer, epoch: u32) -> Result<shard::Settings, ConfigErr
         // The directory's own limit, and the wire's: a Definition has a byte for the length.
         symbol_bytes_max: within!(layer.symbol_bytes_max, defaults.symbol_bytes_max, 1, 255),
         request_bytes_max: within!(layer.request_bytes_max, defaults.request_bytes_max, 256, 64 << 20),
+        compression: resolve_compression(layer.compression.as_deref().unwrap_or("off"))?,
+        // No DEFLATE stream comes to more than 1032.
+        inflate_ratio_max: within!(layer.inflate_ratio_max, defaults.inflate_ratio_max, 2, 1100),
         ..defaults
     })
 }
@@ -116,6 +119,19 @@ fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
         return Err(value("ring_bytes", format!("{bytes} is not a power of two; {near} is the next")));
     }
     Ok(bytes)
+}
+
+fn resolve_compression(given: &str) -> Result<Option<u8>, ConfigError> {
+    match given {
+        "off" => Ok(None),
+        level => match level.parse() {
+            Ok(level @ 1..=9) => Ok(Some(level)),
+            _ => {
+                let problem = format!("{level:?} is not a level; have off, or 1 (fast) to 9 (small)");
+                Err(value("compression", problem))
+            }
+        },
+    }
 }
 
 fn resolve_feeds(specs: &[String]) -> Result<Vec<feed::Spec>, ConfigError> {

@@ -9,9 +9,13 @@ use super::Door;
 use super::stream::Peer;
 use crate::stats::Counter;
 use crate::ws::close::{CloseCode, push_close};
+use crate::ws::deflate::{Compressor, Inflater, WindowBits};
 use crate::ws::frame::{Opcode, push_frame};
-use crate::ws::handshake::Refusal;
+use crate::ws::handshake::{Refusal, Spoken};
 use crate::ws::session::{Event, Limits, Role, Session, Violation};
+
+/// The level of compression where none is configured.
+const LEVEL: u8 = 1;
 
 /// A whole message of the peer.
 pub(super) enum Message {
@@ -24,6 +28,8 @@ pub(super) struct Conversation {
     peer: Peer,
     session: Session,
     limits: Limits,
+    inflater: Inflater,
+    compressor: Option<(Compressor, WindowBits)>,
     input: Vec<u8>,
     at: usize,
     idle_timeout: Duration,
@@ -59,17 +65,26 @@ impl Conversation {
         door: &Door,
         peer: &mut Option<Peer>,
         request: &http::Request<()>,
-        protocols: &[&str],
+        spoken: &Spoken<'_>,
     ) -> Result<Option<Self>, Refusal> {
         let Some(waiting) = peer.as_ref() else { return Ok(None) };
-        let accepted = door.upgrade(waiting, request, protocols).await?;
+        let accepted = door.upgrade(waiting, request, spoken).await?;
         let Some(mut peer) = peer.take() else { return Ok(None) };
         peer.visit().talks();
         let config = door.config();
-        let limits = Limits { message_bytes_max: config.packet_bytes_max };
-        let idle_timeout = Duration::from_millis(config.shard.idle_timeout_ms.into());
-        let (session, input, at) = (Session::new(Role::Server), peer.take_unread(), 0);
-        let mut conversation = Self { peer, session, limits, input, at, idle_timeout, door: door.clone() };
+        let level = config.shard.compression.unwrap_or(LEVEL);
+        let session = if accepted.deflate.is_some() { Session::with_deflate } else { Session::new };
+        let mut conversation = Self {
+            input: peer.take_unread(),
+            peer,
+            session: session(Role::Server),
+            limits: Limits { message_bytes_max: config.packet_bytes_max },
+            inflater: Inflater::new(config.shard.inflate_ratio_max),
+            compressor: accepted.deflate.map(|agreed| (Compressor::new(level), agreed.window())),
+            at: 0,
+            idle_timeout: Duration::from_millis(config.shard.idle_timeout_ms.into()),
+            door: door.clone(),
+        };
         Ok(conversation.write(&accepted.response).await.then_some(conversation))
     }
 
@@ -146,13 +161,17 @@ impl Conversation {
     /// Sends one message; false where the peer has gone, or does not read.
     pub(super) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
         let mut frame = Vec::with_capacity(payload.len() + 10);
-        push_frame(opcode, payload, &mut frame);
+        match &mut self.compressor {
+            Some((compressor, window)) => compressor.push_frame(*window, opcode, payload, &mut frame),
+            None => push_frame(opcode, payload, &mut frame),
+        }
         self.write(&frame).await
     }
 
     fn step(&mut self) -> Step {
         let mut consumed = 0;
-        let step = match self.session.next(&self.limits, &mut self.input[self.at..], &mut consumed) {
+        let input = &mut self.input[self.at..];
+        let step = match self.session.next_inflating(&self.limits, &mut self.inflater, input, &mut consumed) {
             Ok(None) => Step::More,
             Ok(Some(Event::Text(text))) => Step::Message(Message::Text(text.to_vec())),
             Ok(Some(Event::Binary(bytes))) => Step::Message(Message::Binary(bytes.to_vec())),

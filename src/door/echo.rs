@@ -1,4 +1,5 @@
-//! `/v1/echo`: gives every message back, through the codec that serves subscribers. For conformance suites.
+//! `/v1/echo`: gives every message back, through the codec that serves subscribers, compressed where the client has
+//! offered it. For conformance suites.
 
 use super::Door;
 use super::conversation::{Conversation, Message};
@@ -6,7 +7,7 @@ use super::http::unavailable;
 use super::stream::Peer;
 use crate::stats::Counter;
 use crate::ws::frame::Opcode;
-use crate::ws::handshake::Refusal;
+use crate::ws::handshake::{Refusal, Spoken};
 
 pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::Request<()>) -> Result<(), Refusal> {
     let config = door.config();
@@ -15,7 +16,8 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::
         door.count(Counter::RefusedEchoes);
         return Err(unavailable(&format!("{max} echoes are connected, which is echoes_max")));
     }
-    let Some(mut conversation) = Conversation::open(door, peer, request, &[]).await? else { return Ok(()) };
+    let spoken = Spoken { protocols: &[], deflate: true };
+    let Some(mut conversation) = Conversation::open(door, peer, request, &spoken).await? else { return Ok(()) };
     while let Some(message) = conversation.next().await {
         let sent = match message {
             Message::Text(text) => conversation.send(Opcode::Text, &text).await,

@@ -40,10 +40,10 @@ use self::stream::Peer;
 use crate::config::Config;
 use crate::io::uring::{Uring, adopt_fd, duplicate};
 use crate::runtime::{Desk, Life, Parking};
-use crate::shard::Shard;
+use crate::shard::{Encoding, Shard};
 use crate::stats::{Counter, Counters, Published, SequencerStats};
 use crate::wire::packet;
-use crate::ws::handshake::{Accepted, Refusal};
+use crate::ws::handshake::{Accepted, Refusal, Spoken};
 
 /// Connections that are accepted before everybody else on the core has a turn: some 0.2 ms.
 const ACCEPTS_MAX: usize = 8;
@@ -289,7 +289,12 @@ impl Door {
     }
 
     /// Judges an upgrade; a good one waits for its turn.
-    async fn upgrade(&self, peer: &Peer, request: &::http::Request<()>, spoken: &[&str]) -> Result<Accepted, Refusal> {
+    async fn upgrade(
+        &self,
+        peer: &Peer,
+        request: &::http::Request<()>,
+        spoken: &Spoken<'_>,
+    ) -> Result<Accepted, Refusal> {
         let accepted = crate::ws::handshake::upgrade(request, spoken)?;
         self.refuse_draining()?;
         let wait = self.turn_of(peer)?;
@@ -335,7 +340,10 @@ impl Door {
     /// Upgrades a subscriber, and hands its socket over to the shard.
     async fn seat(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
         let Some(waiting) = peer.as_ref() else { return Ok(()) };
-        let accepted = self.upgrade(waiting, request, &[packet::SUBPROTOCOL]).await?;
+        let deflate = self.public.config.shard.compression.is_some();
+        let spoken = Spoken { protocols: &[packet::SUBPROTOCOL], deflate };
+        let accepted = self.upgrade(waiting, request, &spoken).await?;
+        let encoding = Encoding { deflate: accepted.deflate.map(|agreed| agreed.window()) };
         let all_taken = || http::unavailable("all seats are taken (connections_max)");
         if self.shard.borrow().clients() >= self.public.config.seats_per_shard() as usize {
             self.count(Counter::RefusedFull);
@@ -348,7 +356,7 @@ impl Door {
         match shard.io_mut().adopt(socket.socket()) {
             Ok(Some(seat)) => {
                 // The answer leaves with the shard's welcome, in one send.
-                shard.open(seat, &accepted.response, socket.unread(), crate::runtime::now_ns());
+                shard.open_as(seat, encoding, &accepted.response, socket.unread(), crate::runtime::now_ns());
                 if let Some(place) = socket.take_place() {
                     shard.report_leaving(seat);
                     self.keep_place(seat.slot, place);

@@ -17,7 +17,7 @@ use super::stream::Peer;
 use crate::io::uring::duplicate;
 use crate::sequencer::SourceId;
 use crate::wire::packet;
-use crate::ws::handshake::Refusal;
+use crate::ws::handshake::{Accepted, Refusal, Spoken};
 
 /// Who publishes: counts them, and gives each a source id of its own.
 #[derive(Debug)]
@@ -99,13 +99,15 @@ impl Publishers {
 pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::Request<()>) -> Result<(), Refusal> {
     authorize(door, request)?;
     let Some(waiting) = peer.as_ref() else { return Ok(()) };
-    let accepted = door.upgrade(waiting, request, &[packet::SUBPROTOCOL]).await?;
+    let deflate = door.public.config.shard.compression.is_some();
+    let spoken = Spoken { protocols: &[packet::SUBPROTOCOL], deflate };
+    let accepted = door.upgrade(waiting, request, &spoken).await?;
     let max = door.config().publishers_max;
     let Some(source) = door.public.publishers.enter(max) else {
         return Err(unavailable(&format!("{max} publishers are connected, which is publishers_max")));
     };
     let entered = match peer.take() {
-        Some(peer) => start(door, peer, &accepted.response, source).await,
+        Some(peer) => start(door, peer, &accepted, source).await,
         None => Ok(false),
     };
     match entered {
@@ -120,8 +122,8 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::
 }
 
 /// Hands the connection over to a thread that blocks on it. False if the peer has gone meanwhile.
-async fn start(door: &Door, mut peer: Peer, response: &[u8], source: SourceId) -> std::io::Result<bool> {
-    if peer.write(response).await.is_err() {
+async fn start(door: &Door, mut peer: Peer, accepted: &Accepted, source: SourceId) -> std::io::Result<bool> {
+    if peer.write(&accepted.response).await.is_err() {
         return Ok(false);
     }
     let stream = TcpStream::from(duplicate(peer.socket())?);
@@ -129,7 +131,7 @@ async fn start(door: &Door, mut peer: Peer, response: &[u8], source: SourceId) -
     drop(peer);
     stream.set_nonblocking(false)?;
     let public = Arc::clone(&door.public);
-    let publisher = Publisher::new(public.clone(), door.config(), source, stream)?;
+    let publisher = Publisher::new(public.clone(), door.config(), source, stream, accepted.deflate.is_some())?;
     let cores = &public.config.other_cores;
     let core = cores[source as usize % cores.len()];
     std::thread::Builder::new().name(format!("publisher-{source}")).spawn(move || {

@@ -22,6 +22,7 @@ use crate::sequencer::{Farewell, SourceId};
 use crate::wire::control::{Define, RequestError, parse_define, reply};
 use crate::wire::packet::{self, PacketError, PacketHeader};
 use crate::ws::close::CloseCode;
+use crate::ws::deflate::Inflater;
 use crate::ws::frame::{Opcode, push_frame};
 use crate::ws::session::{Event, Limits, Role, Session};
 
@@ -58,6 +59,7 @@ pub(super) struct Publisher {
     stream: TcpStream,
     session: Session,
     limits: Limits,
+    inflater: Inflater,
     source: Source,
     /// What lay in the socket when the server was first seen to stop, and has not been read since.
     waiting_bytes: Option<u64>,
@@ -66,16 +68,20 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// For a socket that blocks, right after its upgrade.
+    /// For a socket that blocks, right after its upgrade; `deflate`: the publisher may compress what it sends. Answers
+    /// are short, and are not compressed.
     pub(super) fn new(
         public: Arc<Public>,
         config: Arc<Config>,
         source: SourceId,
         stream: TcpStream,
+        deflate: bool,
     ) -> io::Result<Self> {
         stream.set_read_timeout(Some(LOOK_INTERVAL))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let limits = Limits { message_bytes_max: config.packet_bytes_max };
+        let inflater = Inflater::new(config.shard.inflate_ratio_max);
+        let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };
         let source = Source {
             public,
             config,
@@ -88,8 +94,7 @@ impl Publisher {
             pace: Pace::default(),
             refused_book: None,
         };
-        let session = Session::new(Role::Server);
-        Ok(Self { stream, session, limits, source, waiting_bytes: None, handed_in: false })
+        Ok(Self { stream, session, limits, inflater, source, waiting_bytes: None, handed_in: false })
     }
 
     /// Serves the connection to its end; `unread` is what came with the upgrade. Returns whether it was counted as one that
@@ -150,7 +155,7 @@ impl Publisher {
     fn take(&mut self, input: &mut [u8]) -> io::Result<bool> {
         let mut at = 0;
         loop {
-            let then = match self.session.next(&self.limits, input, &mut at) {
+            let then = match self.session.next_inflating(&self.limits, &mut self.inflater, input, &mut at) {
                 Ok(None) => break,
                 Ok(Some(event)) => self.source.on_event(event),
                 Err(violation) => on_violation(&violation),

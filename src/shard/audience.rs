@@ -11,6 +11,7 @@
 
 use std::ops::Range;
 
+use super::encoding::Encoding;
 use super::interest::AudienceId;
 use super::pages::Pages;
 use crate::io::Seat;
@@ -40,7 +41,11 @@ struct Row {
     members: Vec<Seat>,
     /// Which member is the first of the next sweep: nobody is always last.
     rotation: u32,
+    encoding: Encoding,
 }
+
+// One per audience, of which there may be as many as clients.
+const _: () = assert!(size_of::<Row>() == 32);
 
 /// A record for an audience.
 #[derive(Clone, Copy, Debug)]
@@ -72,10 +77,12 @@ impl Audiences {
         }
     }
 
-    /// Adds a client; returns its place.
-    pub(super) fn join(&mut self, audience: AudienceId, client: Seat, now_ns: u64) -> u32 {
+    /// Adds a client; returns its place. All who ever join an audience have its encoding.
+    pub(super) fn join(&mut self, audience: AudienceId, client: Seat, encoding: Encoding, now_ns: u64) -> u32 {
         self.grow(audience as usize + 1);
-        let members = &mut self.rows[audience as usize].members;
+        let row = &mut self.rows[audience as usize];
+        row.encoding = encoding;
+        let members = &mut row.members;
         if members.is_empty() {
             self.sent_ns[audience as usize] = now_ns;
             // Most audiences have one member; the vector's own first step would be four.
@@ -151,6 +158,11 @@ impl Audiences {
         let row = &self.rows[audience as usize];
         let (before, after) = row.members.split_at((row.rotation as usize).min(row.members.len()));
         after.iter().chain(before).copied()
+    }
+
+    /// How the packets of the members are encoded.
+    pub(super) fn encoding(&self, audience: AudienceId) -> Encoding {
+        self.rows[audience as usize].encoding
     }
 
     /// How many members there are.

@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use super::client::{CatchUp, Client, Ending, LogMark, Owed, StateMark};
 use super::conflate::Lane;
+use super::encoding::Encoder;
 use super::interest::{AudienceId, Key, Target};
-use super::packets::{Packing, push_packets};
+use super::packets::Packing;
 use super::{Fresh, Shard};
 use crate::io::{Io, Outcome, Send};
 use crate::market::last_value::Row;
@@ -152,7 +153,7 @@ impl<I: Io> Shard<I> {
         let catch_up = client.catch_up.take().expect("only those who were out join");
         self.catching_up -= 1;
         let audience = client.audience;
-        client.place = self.audiences.join(audience, client.seat, now_ns);
+        client.place = self.audiences.join(audience, client.seat, self.interest.encoding(audience), now_ns);
         // It was not asked anything while it was out; that it took what it was owed is a sign of life.
         client.received_ns = client.received_ns.max(catch_up.progress_ns);
         // One that only had an answer has not had what waits for a tick.
@@ -200,7 +201,7 @@ impl<I: Io> Shard<I> {
                 (true, false) => (packet::flags::SNAPSHOT, 0),
                 (true, true) => (packet::flags::SNAPSHOT, packet::flags::CAUGHT_UP),
             };
-            self.push_piece(&records, catch_up.log.position, flags, last_flags);
+            self.push_piece(audience, &records, catch_up.log.position, (flags, last_flags));
         }
         if is_last {
             catch_up.job = Vec::new();
@@ -372,6 +373,8 @@ impl<I: Io> Shard<I> {
     /// that it can resume from whichever it got last.
     fn push_log_piece(&mut self, audience: AudienceId, history: &ring::Batch, from: u64, to: u64) {
         let mut arena = std::mem::take(&mut self.scratch.arena);
+        // What is wanted is asked of the whole shard meanwhile.
+        let mut encoder = std::mem::replace(&mut self.encoder, Encoder::new(1));
         let is_for = |entry: &&ring::Entry| {
             let bytes = history.payload(entry);
             Header::read(bytes).is_some_and(|header| match Kind::from_wire(header.kind) {
@@ -389,8 +392,10 @@ impl<I: Io> Shard<I> {
             to_position: to,
         };
         let is_empty = each.clone().next().is_none();
-        let count = if is_empty { 0 } else { push_packets(&packing, each, &mut arena).1 };
+        let encoding = self.interest.encoding(audience);
+        let count = if is_empty { 0 } else { encoder.push_packets(encoding, &packing, each, &mut arena).1 };
         self.scratch.arena = arena;
+        self.encoder = encoder;
         self.counters.add(Counter::Records, count);
     }
 
@@ -415,13 +420,14 @@ impl<I: Io> Shard<I> {
             sequences: self.log_sequences(),
         };
         if !records.is_empty() {
-            self.push_piece(&records, log.position, 0, 0);
+            self.push_piece(audience, &records, log.position, (0, 0));
         }
         self.scratch.records = records;
     }
 
-    /// Appends records as packets for one client, that state this position.
-    fn push_piece(&mut self, records: &[u8], position: u64, flags: u8, last_flags: u8) {
+    /// Appends records as packets for one client of this audience, that state this position. `flags` are those of every
+    /// packet, and those that the last one has besides.
+    fn push_piece(&mut self, audience: AudienceId, records: &[u8], position: u64, (flags, last_flags): (u8, u8)) {
         let packing = Packing {
             epoch: self.settings.epoch,
             ts_send: self.turn.now_ns,
@@ -436,7 +442,8 @@ impl<I: Io> Shard<I> {
             rest = tail;
             Some((position, record))
         });
-        let (_, count) = push_packets(&packing, each, &mut self.scratch.arena);
+        let encoding = self.interest.encoding(audience);
+        let (_, count) = self.encoder.push_packets(encoding, &packing, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);
     }
 }

@@ -200,5 +200,9 @@ impl<I: Io> Shard<I> {
         let (bytes, ns) = self.history.depth(self.turn.ring_position, self.turn.now_ns);
         self.counters.set(Counter::HistoryBytes, bytes);
         self.counters.set(Counter::HistoryMs, ns / 1_000_000);
+        let compressed = self.encoder.compressed();
+        self.counters.set(Counter::Compressed, compressed.packets);
+        self.counters.set(Counter::CompressedBytesBefore, compressed.bytes_before);
+        self.counters.set(Counter::CompressedBytesAfter, compressed.bytes_after);
     }
 }

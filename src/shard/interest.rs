@@ -1,11 +1,11 @@
 //! Who wants what: audiences, their items, and for every record the audiences it goes to.
 //!
-//! An audience is the clients of a core that want exactly the same bytes: the same set of items, an item being a target
-//! (an instrument or a pattern), a channel, and the interval it is conflated at. A client has no interest of its own:
-//! it belongs to the audience whose set it wants.
+//! An audience is the clients of a core that want exactly the same bytes: the same encoding, and the same set of items,
+//! an item being a target (an instrument or a pattern), a channel, and the interval it is conflated at. A client has no
+//! interest of its own: it belongs to the audience whose set it wants.
 //!
 //! What always holds:
-//! * Two audiences never have the same set: a set has a fingerprint (a keyed 128-bit sum over its items).
+//! * Two audiences never have the same encoding and set: they have a fingerprint (a keyed 128-bit sum over both).
 //! * Every item stands in the watch list of its target, at the index it remembers; so joining, leaving and changing are
 //!   constant work an item, however many others watch.
 //! * Where several items of one audience cover a record, the most specific decides: the exact name, then the longest
@@ -20,6 +20,7 @@ use std::ops::Bound;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use super::encoding::Encoding;
 use crate::market::record::Channel;
 use crate::wire::control::ChannelSet;
 use crate::wire::profile::Profile;
@@ -73,11 +74,12 @@ struct Item {
     profile: Profile,
 }
 
-/// A set of items, whose fingerprint tells whether two are the same.
+/// A set of items and their encoding, whose fingerprint tells whether two are the same.
 #[derive(Debug, Default)]
 struct Set {
     items: Vec<Item>,
     fingerprint: u128,
+    encoding: Encoding,
 }
 
 impl Set {
@@ -264,12 +266,12 @@ impl Interest {
         &self.instruments[id as usize - 1].symbol
     }
 
-    /// A client without any interest comes in; it belongs to the audience of the empty set.
-    pub fn enter(&mut self) -> AudienceId {
-        let audience = match self.with_fingerprint(0) {
+    /// A client without any interest comes in; it belongs to the audience of the empty set in its encoding.
+    pub fn enter(&mut self, encoding: Encoding) -> AudienceId {
+        let audience = match self.with_fingerprint(self.fingerprint_of(encoding)) {
             Some(audience) => audience,
             None => {
-                let audience = self.allocate();
+                let audience = self.allocate(encoding);
                 self.enter_fingerprint(audience);
                 audience
             }
@@ -324,6 +326,11 @@ impl Interest {
         row.overlaps = has_patterns && row.set.items.len() > 1;
         self.enter_fingerprint(own);
         own
+    }
+
+    /// How an audience's packets are encoded.
+    pub fn encoding(&self, audience: AudienceId) -> Encoding {
+        self.audiences[audience as usize].set.encoding
     }
 
     /// The interval at which an audience wants a channel of an instrument; `None` if it does not.
@@ -469,6 +476,13 @@ impl Interest {
         u128::from(self.hash_high.hash_one(item)) << 64 | u128::from(self.hash_low.hash_one(item))
     }
 
+    /// What the sum of an encoding's audiences starts from.
+    fn fingerprint_of(&self, encoding: Encoding) -> u128 {
+        // No item has this key.
+        let base = (u64::MAX, encoding);
+        u128::from(self.hash_high.hash_one(base)) << 64 | u128::from(self.hash_low.hash_one(base))
+    }
+
     fn with_fingerprint(&self, fingerprint: u128) -> Option<AudienceId> {
         let same = |audience: &AudienceId| self.audiences[*audience as usize].set.fingerprint == fingerprint;
         self.by_fingerprint.find(fingerprint as u64, same).copied()
@@ -488,18 +502,21 @@ impl Interest {
     }
 
     /// An audience without items and clients. Its fingerprint is entered by the caller, once it has its set.
-    fn allocate(&mut self) -> AudienceId {
-        self.free_audiences.pop().unwrap_or_else(|| {
+    fn allocate(&mut self, encoding: Encoding) -> AudienceId {
+        let audience = self.free_audiences.pop().unwrap_or_else(|| {
             self.audiences.push(AudienceRow::default());
             self.audiences.len() as u32 - 1
-        })
+        });
+        let fingerprint = self.fingerprint_of(encoding);
+        self.audiences[audience as usize].set = Set { items: Vec::new(), fingerprint, encoding };
+        audience
     }
 
     /// A new audience with the same set and one client. Its fingerprint is entered by the caller, once it differs.
     fn copy(&mut self, audience: AudienceId) -> AudienceId {
         let items: Vec<(Key, Profile)> =
             self.audiences[audience as usize].set.items.iter().map(|item| (item.key, item.profile)).collect();
-        let copy = self.allocate();
+        let copy = self.allocate(self.encoding(audience));
         self.audiences[copy as usize].clients = 1;
         for (key, profile) in items {
             self.insert(copy, key, profile);

@@ -24,6 +24,7 @@ mod catch_up;
 mod client;
 mod conflate;
 mod dispatch;
+mod encoding;
 mod farewell;
 mod history;
 mod housekeeping;
@@ -42,6 +43,8 @@ use foldhash::fast::RandomState;
 use self::audience::Audiences;
 use self::client::{ABSENT, Allowance, CatchUp, Client, Ending, LogMark, StateMark, StatePass};
 use self::conflate::Conflator;
+use self::encoding::Encoder;
+pub use self::encoding::Encoding;
 use self::farewell::Drain;
 use self::history::History;
 use self::interest::Interest;
@@ -50,6 +53,7 @@ use crate::io::{Completion, Completions, Io, Seat, Short};
 use crate::market::{Directory, LastValues};
 use crate::ring;
 use crate::stats::{Counter, Counters};
+use crate::ws::deflate::Inflater;
 use crate::ws::session::{Role, Session};
 
 /// What a shard is told at its start.
@@ -85,6 +89,10 @@ pub struct Settings {
     pub symbol_bytes_max: usize,
     /// Longest request, bytes.
     pub request_bytes_max: usize,
+    /// Level at which packets are compressed for those who have agreed on it, 1 to 9; `None`: nobody can.
+    pub compression: Option<u8>,
+    /// How many times its bytes a client's compressed message may inflate to.
+    pub inflate_ratio_max: u32,
     /// Answers that a client may be owed before it is closed, bytes.
     pub answers_bytes_max: usize,
     /// Bytes of the ring that one turn takes at the most.
@@ -109,6 +117,8 @@ impl Default for Settings {
             subscriptions_max: 10_000,
             symbol_bytes_max: 64,
             request_bytes_max: 1024 * 1024,
+            compression: None,
+            inflate_ratio_max: 100,
             answers_bytes_max: 64 * 1024,
             turn_bytes_max: 256 * 1024,
         }
@@ -200,6 +210,8 @@ pub struct Shard<I: Io> {
     interest: Interest,
     audiences: Audiences,
     conflator: Conflator,
+    encoder: Encoder,
+    inflater: Inflater,
     clients: Pages<Option<Client>>,
     clients_len: usize,
     /// Clients that have a [`CatchUp`].
@@ -228,6 +240,8 @@ impl<I: Io> Shard<I> {
     /// A shard without clients, that reads this ring from its start.
     pub fn new(settings: Settings, io: I, ring: ring::Reader) -> Self {
         Self {
+            encoder: Encoder::new(settings.compression.unwrap_or(1)),
+            inflater: Inflater::new(settings.inflate_ratio_max),
             io,
             turn: Turn { ring_position: ring.position(), ..Turn::default() },
             history: History::new(&ring, settings.history_ms),
@@ -274,16 +288,21 @@ impl<I: Io> Shard<I> {
     /// Takes a connection over: `upgrade` is the answer to its handshake, which has not been sent yet, and `input` what the
     /// client has sent beyond its request.
     pub fn open(&mut self, seat: Seat, upgrade: &[u8], input: &[u8], now_ns: u64) {
+        self.open_as(seat, Encoding::PLAIN, upgrade, input, now_ns);
+    }
+
+    /// The same for a client whose packets are to be encoded in this way.
+    pub fn open_as(&mut self, seat: Seat, encoding: Encoding, upgrade: &[u8], input: &[u8], now_ns: u64) {
         let slot = seat.slot as usize;
         self.clients.grow(slot + 1);
         assert!(self.clients[slot].is_none(), "seat {slot} has a client already");
-        let audience = self.interest.enter();
+        let audience = self.interest.enter(encoding);
         self.audiences.grow(self.interest.audience_ids());
         self.clients[slot] = Some(Client {
             seat,
             audience,
             place: ABSENT,
-            session: Session::new(Role::Server),
+            session: session(encoding),
             received_ns: now_ns,
             allowance: Allowance::new(self.settings.requests_per_s, now_ns),
             readable: false,
@@ -532,4 +551,9 @@ impl<I: Io> Shard<I> {
         catch_up.blocked = false;
         self.queue(seat.slot);
     }
+}
+
+/// Reads what a client sends, who may compress it where its packets are compressed.
+fn session(encoding: Encoding) -> Session {
+    if encoding.deflate.is_some() { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) }
 }

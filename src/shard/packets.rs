@@ -1,6 +1,7 @@
 //! Records into packets, packets into WebSocket frames: the bytes that an audience shares.
 
 use crate::wire::packet::{self, PacketHeader};
+use crate::ws::deflate::LastFrame;
 use crate::ws::frame::{Opcode, encode_header};
 
 /// A packet is closed once it has grown to this: large enough that its 34 bytes of headers weigh nothing, small enough
@@ -24,10 +25,22 @@ pub(super) struct Packing {
 
 /// Appends the records as frames, one packet each; at least one, even if it is empty. Returns how many packets and
 /// records there were.
+#[inline]
 pub(super) fn push_packets<'a>(
     packing: &Packing,
     records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
     out: &mut Vec<u8>,
+) -> (u64, u64) {
+    push_compressed(packing, records, out, |_, _| {})
+}
+
+/// The same with a `compress` that may put another frame in the place of each.
+#[inline]
+pub(super) fn push_compressed<'a>(
+    packing: &Packing,
+    records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+    out: &mut Vec<u8>,
+    mut compress: impl FnMut(&mut Vec<u8>, LastFrame),
 ) -> (u64, u64) {
     let mut rest = records;
     let mut position = packing.from_position;
@@ -35,6 +48,7 @@ pub(super) fn push_packets<'a>(
     loop {
         let (count, bytes, newest, is_last) = measure(rest.clone(), position);
         position = if is_last { packing.to_position } else { newest };
+        let start = out.len();
         let mut frame_header = [0; 10];
         let length = encode_header(Opcode::Binary, packet::HEADER_BYTES + bytes, &mut frame_header);
         out.extend_from_slice(&frame_header[..length]);
@@ -49,6 +63,7 @@ pub(super) fn push_packets<'a>(
         for (_, record) in rest.by_ref().take(count) {
             out.extend_from_slice(record);
         }
+        compress(out, LastFrame { opcode: Opcode::Binary, start, payload_start: start + length });
         packets += 1;
         total += count as u64;
         if is_last {

@@ -18,8 +18,9 @@ use crate::stats::Counter;
 use crate::wire::control::{ChannelSet, Pattern, Request, RequestError, RequestLimits, parse_request, reply};
 use crate::wire::profile::Profile;
 use crate::ws::close::{CloseCode, push_close};
+use crate::ws::deflate::Inflater;
 use crate::ws::frame::{Opcode, push_frame};
-use crate::ws::session::{Event, Limits, Role, Session};
+use crate::ws::session::{Event, Limits, Role, Session, Violation};
 
 /// How a subscription begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,13 @@ impl<I: Io> Shard<I> {
 
     /// Handles the frames in `input`, one after another, until the client has to wait or is on its way out.
     fn take_input(&mut self, slot: u32, input: &mut [u8]) {
+        // What it inflates is lent to events, and handling them needs the whole shard: it stands aside.
+        let mut inflater = std::mem::replace(&mut self.inflater, Inflater::new(0));
+        self.take_frames(slot, input, &mut inflater);
+        self.inflater = inflater;
+    }
+
+    fn take_frames(&mut self, slot: u32, input: &mut [u8], inflater: &mut Inflater) {
         let limits = Limits { message_bytes_max: self.settings.request_bytes_max };
         let mut at = 0;
         loop {
@@ -118,12 +126,12 @@ impl<I: Io> Shard<I> {
             // The event borrows the session, and handling it needs the whole shard: the session stands aside.
             let mut session = std::mem::replace(&mut client.session, Session::new(Role::Server));
             let mut consumed = 0;
-            let outcome = session.next(&limits, &mut input[at..], &mut consumed);
+            let outcome = session.next_inflating(&limits, inflater, &mut input[at..], &mut consumed);
             let goes_on = match outcome {
                 Ok(Some(event)) => self.on_event(slot, event),
                 Ok(None) => false,
                 Err(violation) => {
-                    self.counters.add(Counter::Violations, 1);
+                    self.count_violation(&violation);
                     let (code, reason) = (violation.close_code(), violation.to_string());
                     self.say_farewell(slot, code, &reason);
                     false
@@ -137,6 +145,13 @@ impl<I: Io> Shard<I> {
             if !goes_on {
                 return;
             }
+        }
+    }
+
+    fn count_violation(&mut self, violation: &Violation) {
+        self.counters.add(Counter::Violations, 1);
+        if matches!(violation, Violation::InflatesTooBig { .. } | Violation::InflatesTooFar { .. }) {
+            self.counters.add(Counter::InflatedTooFar, 1);
         }
     }
 
@@ -453,7 +468,7 @@ impl<I: Io> Shard<I> {
         self.catching_up -= usize::from(client.catch_up.take().is_some());
         client.ending = Ending::Lingering { until_ns };
         // A parser that met a violation must not go on; what comes is only looked through for a close frame.
-        client.session = Session::new(Role::Server);
+        client.session = super::session(self.interest.encoding(client.audience));
         self.receive_if_ready(slot);
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::interest::AudienceId;
-use super::packets::{Packing, push_packets};
+use super::packets::Packing;
 use super::{Shard, client};
 use crate::io::{Io, Outcome, Send};
 use crate::stats::Counter;
@@ -54,7 +54,9 @@ impl<I: Io> Shard<I> {
         };
         let arena = &mut self.scratch.arena;
         let start = arena.len();
-        let (_, count) = push_packets(&packing, gathered.iter().map(|number| turn.record(*number)), arena);
+        let records = gathered.iter().map(|number| turn.record(*number));
+        let encoding = self.audiences.encoding(audience);
+        let (_, count) = self.encoder.push_packets(encoding, &packing, records, arena);
         let (start, len) = (start as u32, (arena.len() - start) as u32);
         for seat in self.audiences.members(audience) {
             match self.fresh.get(&seat.slot).filter(|fresh| oldest <= fresh.place) {
@@ -81,7 +83,8 @@ impl<I: Io> Shard<I> {
                 continue;
             }
             let start = self.scratch.arena.len();
-            push_packets(packing, news, &mut self.scratch.arena);
+            let encoding = self.audiences.encoding(audience);
+            self.encoder.push_packets(encoding, packing, news, &mut self.scratch.arena);
             let (start, len) = (start as u32, (self.scratch.arena.len() - start) as u32);
             self.scratch.sends.extend(same.iter().map(|(_, seat)| Send { seat: *seat, start, len }));
         }

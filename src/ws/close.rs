@@ -27,7 +27,7 @@ impl CloseCode {
     pub const PROTOCOL: Self = Self(1002);
     /// A kind of message that this endpoint does not take.
     pub const UNSUPPORTED: Self = Self(1003);
-    /// Text that is not UTF-8.
+    /// Text that is not UTF-8, or a compressed message that is not DEFLATE.
     pub const BAD_UTF8: Self = Self(1007);
     /// A flood, a bad packet, or over a limit.
     pub const POLICY: Self = Self(1008);

@@ -5,6 +5,8 @@
 //! |F R R R opcode |M  length 7    | length 16 or 64 | key 32 | payload
 //! ```
 //!
+//! The first R of a message's first frame says, where permessage-deflate is in use, that the message is compressed.
+//!
 //! A header is judged in the order of its bytes, each of the first two as it comes and the length once it is whole, so
 //! that the verdict does not depend on how the bytes were cut.
 //!
@@ -19,6 +21,8 @@ pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
 const FIN: u8 = 0x80;
 const RESERVED_BITS: u8 = 0x70;
+/// RSV1, the "Per-Message Compressed" bit of RFC 7692.
+pub(super) const COMPRESSED: u8 = 0x40;
 const OPCODE: u8 = 0x0F;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7F;
@@ -145,6 +149,8 @@ pub struct Header {
     pub fin: bool,
     /// What the frame is.
     pub opcode: Opcode,
+    /// Begins a compressed message.
+    pub compressed: bool,
     /// The masking key, where the frame is masked.
     pub key: Option<[u8; KEY_BYTES]>,
     /// Bytes that follow; at most 125 for a control frame, below 2^63 for any.
@@ -158,13 +164,15 @@ pub struct Expected {
     pub masked: bool,
     /// A fragmented message has begun and not ended.
     pub continuation: bool,
+    /// permessage-deflate is in use, so that a message may be compressed.
+    pub deflate: bool,
 }
 
 /// Reads the header at the start of `bytes`, and says how long it is; `None` where it is not whole but good so far.
 #[inline]
 pub fn parse_header(bytes: &[u8], expected: Expected) -> Result<Option<(Header, usize)>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
-    let opcode = judge_first(first, expected.continuation)?;
+    let opcode = judge_first(first, expected)?;
     let Some(&second) = bytes.get(1) else { return Ok(None) };
     judge_second(second, opcode, expected.masked)?;
     let Some((payload_bytes, length_end)) = read_length(second & LENGTH, bytes)? else { return Ok(None) };
@@ -174,21 +182,30 @@ pub fn parse_header(bytes: &[u8], expected: Expected) -> Result<Option<(Header, 
     } else {
         (None, length_end)
     };
-    Ok(Some((Header { fin: first & FIN != 0, opcode, key, payload_bytes }, header_bytes)))
+    let (fin, compressed) = (first & FIN != 0, first & COMPRESSED != 0);
+    Ok(Some((Header { fin, opcode, compressed, key, payload_bytes }, header_bytes)))
 }
 
 /// FIN, RSV and opcode.
 #[inline]
-fn judge_first(first: u8, mid_message: bool) -> Result<Opcode, Violation> {
+fn judge_first(first: u8, expected: Expected) -> Result<Opcode, Violation> {
+    let mid_message = expected.continuation;
     //= RFC 6455 section 5.2
     //# "If a nonzero value is received and none of the negotiated extensions defines the meaning of such a nonzero
     //# value, the receiving endpoint MUST _Fail the WebSocket Connection_."
-    if first & RESERVED_BITS != 0 {
-        return Err(Violation::ReservedBits(first & RESERVED_BITS));
+    let meaningless = if expected.deflate { RESERVED_BITS & !COMPRESSED } else { RESERVED_BITS };
+    if first & meaningless != 0 {
+        return Err(Violation::ReservedBits(first & meaningless));
     }
     //= RFC 6455 section 5.2
     //# "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket Connection_."
     let opcode = Opcode::from_bits(first & OPCODE).ok_or(Violation::ReservedOpcode(first & OPCODE))?;
+    //= RFC 7692 section 6.1
+    //# "An endpoint MUST NOT set the "Per-Message Compressed" bit of control frames and non-first fragments of a data
+    //# message.  An endpoint receiving such a frame MUST _Fail the WebSocket Connection_."
+    if first & COMPRESSED != 0 && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+        return Err(Violation::CompressedBitMisplaced);
+    }
     match opcode {
         //= RFC 6455 section 5.4
         //# "Control frames themselves MUST NOT be fragmented."
@@ -265,8 +282,8 @@ fn read_length(length: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, Violati
 mod tests {
     use super::*;
 
-    const FROM_CLIENT: Expected = Expected { masked: true, continuation: false };
-    const FROM_SERVER: Expected = Expected { masked: false, continuation: false };
+    const FROM_CLIENT: Expected = Expected { masked: true, continuation: false, deflate: false };
+    const FROM_SERVER: Expected = Expected { masked: false, continuation: false, deflate: false };
 
     #[test]
     fn encoded_headers_are_minimal_and_read_back() {
@@ -274,7 +291,8 @@ mod tests {
         for (payload_bytes, header_bytes) in sizes {
             let mut out = [0; 10];
             assert_eq!(encode_header(Opcode::Binary, payload_bytes, &mut out), header_bytes);
-            let header = Header { fin: true, opcode: Opcode::Binary, key: None, payload_bytes: payload_bytes as u64 };
+            let (opcode, payload) = (Opcode::Binary, payload_bytes as u64);
+            let header = Header { fin: true, opcode, compressed: false, key: None, payload_bytes: payload };
             assert_eq!(parse_header(&out, FROM_SERVER), Ok(Some((header, header_bytes))), "{payload_bytes}");
             for cut in 0..header_bytes {
                 assert_eq!(parse_header(&out[..cut], FROM_SERVER), Ok(None), "{payload_bytes} cut at {cut}");
@@ -332,7 +350,7 @@ mod tests {
             assert_eq!(parse_header(bytes, FROM_CLIENT), Err(violation), "{bytes:02x?}");
             assert_eq!(parse_header(&bytes[..bytes.len() - 1], FROM_CLIENT), Ok(None), "{bytes:02x?} without its end");
         }
-        let mid_message = Expected { masked: true, continuation: true };
+        let mid_message = Expected { continuation: true, ..FROM_CLIENT };
         assert_eq!(parse_header(&[0x82], mid_message), Err(V::MessageInsideMessage));
         assert_eq!(parse_header(&[0x01], mid_message), Err(V::MessageInsideMessage));
         assert_eq!(parse_header(&[0x89], mid_message), Ok(None));

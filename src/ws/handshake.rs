@@ -11,6 +11,7 @@ use http::header::{self, AsHeaderName, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 use tungstenite::handshake::server::{create_response, write_response};
 
+use super::deflate::offer::{self, Agreed, is_token};
 pub use super::refusal::Refusal;
 
 /// The version of the WebSocket protocol.
@@ -46,6 +47,22 @@ pub enum Head {
     },
 }
 
+/// What an endpoint speaks beyond the plain protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken<'a> {
+    /// Subprotocols.
+    pub protocols: &'a [&'a str],
+    /// permessage-deflate, for clients that offer it.
+    pub deflate: bool,
+}
+
+impl<'a> Spoken<'a> {
+    /// These subprotocols, and no compression.
+    pub const fn plain(protocols: &'a [&'a str]) -> Self {
+        Self { protocols, deflate: false }
+    }
+}
+
 /// An upgrade that was granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
@@ -53,6 +70,8 @@ pub struct Accepted {
     pub response: Vec<u8>,
     /// The subprotocol that was agreed on.
     pub protocol: Option<String>,
+    /// permessage-deflate, where it was agreed on.
+    pub deflate: Option<Agreed>,
 }
 
 /// Reads a request head from the start of `bytes`; call again with more where it is [`Head::Partial`].
@@ -105,10 +124,10 @@ fn to_request(head: &httparse::Request<'_, '_>) -> Result<Request<()>, Refusal> 
     Ok(request)
 }
 
-/// Judges an upgrade by RFC 6455 section 4.2, and makes the 101 response. `spoken` are the subprotocols of this
-/// endpoint. The first of the client's that is spoken is chosen; where there is none, the response names none, and it
-/// is for the client to fail the connection or to go on.
-pub fn upgrade(request: &Request<()>, spoken: &[&str]) -> Result<Accepted, Refusal> {
+/// Judges an upgrade by RFC 6455 section 4.2, and makes the 101 response. The first of the client's subprotocols and
+/// extensions that is spoken is chosen; where there is none, the response names none, and it is for the client to fail
+/// the connection or to go on.
+pub fn upgrade(request: &Request<()>, spoken: &Spoken<'_>) -> Result<Accepted, Refusal> {
     //= RFC 6455 section 4.2.1
     //# "If the server, while reading the handshake, finds that the client did not send a handshake that matches the
     //# description below (note that as per [RFC2616], the order of the header fields is not important), including but
@@ -130,13 +149,15 @@ pub fn upgrade(request: &Request<()>, spoken: &[&str]) -> Result<Accepted, Refus
     //= RFC 6455 section 11.3.1
     //# "The |Sec-WebSocket-Key| header field MUST NOT appear more than once in an HTTP request."
     let key = single(headers, header::SEC_WEBSOCKET_KEY, KEY_WANTED)?;
-    let protocol = choose_protocol(headers, spoken);
+    check_no_body(headers)?;
+    let protocol = choose_protocol(headers, spoken.protocols)?;
+    let deflate = choose_deflate(headers)?.filter(|_| spoken.deflate);
     //= RFC 6455 section 4.2.1
     //# "A |Sec-WebSocket-Key| header field with a base64-encoded (see Section 4 of [RFC4648]) value that, when decoded,
     //# is 16 bytes in length."
-    let response = respond(key, protocol)
+    let response = respond(key, protocol, deflate)
         .ok_or_else(|| malformed_upgrade(fault(headers, &header::SEC_WEBSOCKET_KEY, KEY_WANTED)))?;
-    Ok(Accepted { response, protocol: protocol.map(str::to_owned) })
+    Ok(Accepted { response, protocol: protocol.map(str::to_owned), deflate })
 }
 
 fn check_request_line(request: &Request<()>) -> Result<(), Refusal> {
@@ -175,18 +196,52 @@ fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The first subprotocol of the client's list, its most preferred, that is spoken here.
-fn choose_protocol<'a>(headers: &HeaderMap, spoken: &[&'a str]) -> Option<&'a str> {
+fn choose_protocol<'a>(headers: &HeaderMap, spoken: &[&'a str]) -> Result<Option<&'a str>, Refusal> {
+    //= RFC 6455 section 4.1
+    //# "The elements that comprise this value MUST be non-empty strings with characters in the range U+0021 to U+007E
+    //# not including separator characters as defined in [RFC2616] and MUST all be unique strings."
+    let name = header::SEC_WEBSOCKET_PROTOCOL;
+    let mut seen: Vec<&[u8]> = Vec::new();
+    for offered in tokens(headers, &name).filter(|offered| !offered.is_empty()) {
+        if !offered.iter().all(|byte| is_token(*byte)) || seen.contains(&offered) {
+            return Err(malformed_upgrade(fault(headers, &name, "names without spaces and separators, each once")));
+        }
+        seen.push(offered);
+    }
     //= RFC 6455 section 4.2.2
     //# "If the client's handshake did not contain such a header field or if the server does not agree to any of the
     //# client's requested subprotocols, the only acceptable value is null."
-    tokens(headers, header::SEC_WEBSOCKET_PROTOCOL)
-        .find_map(|offered| spoken.iter().find(|spoken| spoken.as_bytes() == offered))
-        .copied()
+    Ok(seen.into_iter().find_map(|offered| spoken.iter().find(|spoken| spoken.as_bytes() == offered)).copied())
+}
+
+/// The first offer of permessage-deflate that can be taken. A header that is no list of extensions is a fault also
+/// where no extension is spoken.
+fn choose_deflate(headers: &HeaderMap) -> Result<Option<Agreed>, Refusal> {
+    let name = header::SEC_WEBSOCKET_EXTENSIONS;
+    //= RFC 6455 section 9.1
+    //# "If a value is received by either the client or the server during negotiation that does not conform to the ABNF
+    //# below, the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_."
+    offer::agree(headers.get_all(&name).iter().map(HeaderValue::as_bytes))
+        .map_err(|malformed| malformed_upgrade(fault(headers, &name, &format!("a list of extensions; it {malformed}"))))
+}
+
+/// What follows the head is frames. A body would be taken for them, and is nothing that a handshake has.
+fn check_no_body(headers: &HeaderMap) -> Result<(), Refusal> {
+    let has_length = headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0");
+    for (name, is_there) in [
+        (header::CONTENT_LENGTH, has_length),
+        (header::TRANSFER_ENCODING, headers.contains_key(header::TRANSFER_ENCODING)),
+    ] {
+        if is_there {
+            return Err(malformed_upgrade(fault(headers, &name, "no body")));
+        }
+    }
+    Ok(())
 }
 
 /// The 101 response; `None` where the key is no key. tungstenite decodes the key and derives the answer to it; it is
 /// shown a request in the one form that it takes, because it does not know lists and repeated lines.
-fn respond(key: &HeaderValue, protocol: Option<&str>) -> Option<Vec<u8>> {
+fn respond(key: &HeaderValue, protocol: Option<&str>, deflate: Option<Agreed>) -> Option<Vec<u8>> {
     let request = Request::builder()
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
@@ -198,6 +253,10 @@ fn respond(key: &HeaderValue, protocol: Option<&str>) -> Option<Vec<u8>> {
     if let Some(protocol) = protocol {
         let value = HeaderValue::from_str(protocol).expect("a subprotocol of ours is a token");
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    if let Some(agreed) = deflate {
+        let value = HeaderValue::from_str(&agreed.to_string()).expect("names and numbers");
+        response.headers_mut().insert(header::SEC_WEBSOCKET_EXTENSIONS, value);
     }
     let mut bytes = Vec::new();
     write_response(&mut bytes, &response).expect("a Vec takes all, and every value is visible ASCII");

@@ -1,7 +1,8 @@
 //! What a connection holds while a frame or a message is not whole.
 //!
 //! Always: the buffer grows with the bytes that arrive, never with the bytes that are announced, and its capacity never
-//! exceeds the message limit; text is proven to be UTF-8 as far as it has come. It is put away as soon as it is idle.
+//! exceeds the message limit; text is proven to be UTF-8 as far as it has come, and where it is compressed once it is
+//! inflated. It is put away as soon as it is idle.
 
 use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Expected, HEADER_BYTES_MAX, Header, Opcode, mask, parse_header};
 use super::violation::Violation;
@@ -22,8 +23,8 @@ pub(super) enum Progress {
     Fragment,
     /// A control frame is whole, its payload in [`Partial::control`].
     Control(Opcode),
-    /// A message is whole, in [`Partial::message`].
-    Message(Kind),
+    /// A message is whole, in [`Partial::message`], and compressed or not.
+    Message { kind: Kind, compressed: bool },
 }
 
 /// A frame whose header is whole and whose payload is not.
@@ -42,6 +43,8 @@ pub(super) struct Partial {
     proven: usize,
     /// Set from the first byte of a message that is held here to its last.
     kind: Option<Kind>,
+    /// The message is compressed.
+    compressed: bool,
     frame: Option<Unfinished>,
     header: [u8; HEADER_BYTES_MAX],
     header_len: u8,
@@ -55,6 +58,7 @@ impl Partial {
             message: Vec::new(),
             proven: 0,
             kind: None,
+            compressed: false,
             frame: None,
             header: [0; HEADER_BYTES_MAX],
             header_len: 0,
@@ -81,6 +85,11 @@ impl Partial {
     /// True where the beginning of a header is kept.
     pub(super) fn is_mid_header(&self) -> bool {
         self.header_len > 0
+    }
+
+    /// True where that message is compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.compressed
     }
 
     /// Bytes of memory.
@@ -138,6 +147,9 @@ impl Partial {
             Opcode::Continuation => {}
             Opcode::Close | Opcode::Ping | Opcode::Pong => self.control_len = 0,
         }
+        if matches!(header.opcode, Opcode::Text | Opcode::Binary) {
+            self.compressed = header.compressed;
+        }
         self.frame = Some(Unfinished { header, received: 0 });
     }
 
@@ -168,13 +180,16 @@ impl Partial {
         self.grow(taken, size_max);
         self.message.extend_from_slice(payload);
         let ended = whole && header.fin;
-        if self.kind == Some(Kind::Text) {
+        if self.kind == Some(Kind::Text) && !self.compressed {
             self.prove_text(ended)?;
         }
         let progress = match (whole, ended) {
             (false, _) => Progress::Starved,
             (true, false) => Progress::Fragment,
-            (true, true) => Progress::Message(self.kind.take().expect("a data frame belongs to a message")),
+            (true, true) => {
+                let kind = self.kind.take().expect("a data frame belongs to a message");
+                Progress::Message { kind, compressed: self.compressed }
+            }
         };
         Ok((taken, progress))
     }

@@ -4,11 +4,14 @@
 //! * What is cut, by TCP or into fragments, is gathered in a box that is freed when it is whole and was handed out.
 //! * The verdict on a stream does not depend on how it was cut: the same events, then the same violation.
 //! * After a close frame or a violation the session is deaf: it consumes and discards.
+//! * A compressed message is gathered as it came and inflated once it is whole, into the buffer of an [`Inflater`] that
+//!   all sessions of a thread share.
 //!
 //! It does not answer: pongs and close frames are the caller's to send. Cost: idle 16 bytes; some 20 ns for a small
 //! text frame, unmasked and proven to be UTF-8.
 
 use super::close::{CloseFrame, read_close};
+use super::deflate::Inflater;
 use super::frame::{Expected, Header, Opcode, mask, parse_header};
 use super::partial::{Kind, Partial, Progress};
 pub use super::violation::Violation;
@@ -50,6 +53,7 @@ pub struct Session {
     partial: Option<Box<Partial>>,
     role: Role,
     ended: bool,
+    deflate: bool,
 }
 
 // One per connection, of which there are very many.
@@ -63,12 +67,20 @@ enum Whole {
     Control { opcode: Opcode },
     /// The message of the partial state.
     Message { kind: Kind },
+    /// The message that was inflated last.
+    Inflated { kind: Kind },
 }
 
 impl Session {
     /// A session right after the handshake.
     pub fn new(role: Role) -> Self {
-        Self { partial: None, role, ended: false }
+        Self { partial: None, role, ended: false, deflate: false }
+    }
+
+    /// The same where permessage-deflate was agreed on, neither side taking its window over: messages may be compressed.
+    /// Such a session is read with [`Self::next_inflating`].
+    pub fn with_deflate(role: Role) -> Self {
+        Self { deflate: true, ..Self::new(role) }
     }
 
     /// Takes the next event out of `input`, from `*consumed` on, and advances `*consumed` behind it. `Ok(None)`: all of
@@ -82,9 +94,41 @@ impl Session {
         input: &'a mut [u8],
         consumed: &mut usize,
     ) -> Result<Option<Event<'a>>, Violation> {
+        assert!(!self.deflate, "a session with permessage-deflate needs an inflater");
+        self.step(limits, None, input, consumed)
+    }
+
+    /// The same with what inflates compressed messages.
+    #[inline]
+    pub fn next_inflating<'a>(
+        &'a mut self,
+        limits: &Limits,
+        inflater: &'a mut Inflater,
+        input: &'a mut [u8],
+        consumed: &mut usize,
+    ) -> Result<Option<Event<'a>>, Violation> {
+        self.step(limits, Some(inflater), input, consumed)
+    }
+
+    /// Bytes of memory that the peer makes this session hold beside its own 16.
+    pub fn held_bytes(&self) -> usize {
+        self.partial.as_deref().map_or(0, Partial::memory_bytes)
+    }
+
+    #[inline]
+    fn step<'a>(
+        &'a mut self,
+        limits: &Limits,
+        mut inflater: Option<&'a mut Inflater>,
+        input: &'a mut [u8],
+        consumed: &mut usize,
+    ) -> Result<Option<Event<'a>>, Violation> {
         assert!(*consumed <= input.len(), "{consumed} bytes consumed of {}", input.len());
         if self.partial.as_deref().is_some_and(|partial| self.ended || partial.is_idle()) {
             self.partial = None;
+        }
+        if let Some(inflater) = inflater.as_deref_mut() {
+            inflater.release();
         }
         //= RFC 6455 section 1.4
         //# "after receiving a control frame indicating the connection should be closed, a peer discards any further
@@ -93,8 +137,8 @@ impl Session {
             *consumed = input.len();
             return Ok(None);
         }
-        match self.advance(limits, input, consumed) {
-            Ok(Some(whole)) => Ok(Some(self.lend(whole, input))),
+        match self.advance(limits, inflater.as_deref_mut(), input, consumed) {
+            Ok(Some(whole)) => Ok(Some(self.lend(whole, inflater, input))),
             Ok(None) => Ok(None),
             Err(violation) => {
                 //= RFC 6455 section 7.1.7
@@ -107,29 +151,40 @@ impl Session {
         }
     }
 
-    /// Bytes of memory that the peer makes this session hold beside its own 16.
-    pub fn held_bytes(&self) -> usize {
-        self.partial.as_deref().map_or(0, Partial::memory_bytes)
-    }
-
     /// Goes through frames to the end of a message, of a control frame, or of the input.
     #[inline]
-    fn advance(&mut self, limits: &Limits, input: &mut [u8], consumed: &mut usize) -> Result<Option<Whole>, Violation> {
+    fn advance(
+        &mut self,
+        limits: &Limits,
+        mut inflater: Option<&mut Inflater>,
+        input: &mut [u8],
+        consumed: &mut usize,
+    ) -> Result<Option<Whole>, Violation> {
+        let message_bytes_max = limits.message_bytes_max;
         loop {
             if !self.partial.as_deref().is_some_and(Partial::is_mid_frame) {
                 let Some(header) = self.take_header(input, consumed)? else { return Ok(None) };
                 self.admit(&header, limits)?;
                 if let Some(whole) = self.take_in_place(&header, input, consumed)? {
-                    return Ok(Some(whole));
+                    let inflater = inflater.as_deref_mut().filter(|_| header.compressed);
+                    return inflate_in_place(whole, inflater, input, message_bytes_max).map(Some);
                 }
                 self.partial_mut().begin(header);
             }
-            let (taken, progress) = self.partial_mut().absorb(&mut input[*consumed..], limits.message_bytes_max)?;
+            let compressed = self.partial_mut().is_compressed();
+            let buffer_bytes_max = frames_bytes_max(compressed, message_bytes_max);
+            let (taken, progress) = self.partial_mut().absorb(&mut input[*consumed..], buffer_bytes_max)?;
             *consumed += taken;
             match progress {
                 Progress::Starved => return Ok(None),
                 Progress::Fragment => {}
-                Progress::Message(kind) => return Ok(Some(Whole::Message { kind })),
+                Progress::Message { kind, compressed: false } => return Ok(Some(Whole::Message { kind })),
+                Progress::Message { kind, compressed: true } => {
+                    let inflater = inflater.expect("only where it was agreed on is a message compressed");
+                    inflate(kind, self.partial_mut().message(), inflater, message_bytes_max)?;
+                    self.partial_mut().drop_message();
+                    return Ok(Some(Whole::Inflated { kind }));
+                }
                 Progress::Control(opcode) => return self.end_control(opcode).map(Some),
             }
         }
@@ -142,7 +197,7 @@ impl Session {
         //= RFC 6455 section 5.4
         //# "An endpoint MUST be capable of handling control frames in the middle of a fragmented message."
         let continuation = self.partial.as_deref().is_some_and(Partial::is_mid_message);
-        let expected = Expected { masked: self.role == Role::Server, continuation };
+        let expected = Expected { masked: self.role == Role::Server, continuation, deflate: self.deflate };
         let parsed = match self.partial.as_deref_mut().filter(|partial| partial.is_mid_header()) {
             Some(partial) => partial.finish_header(rest, expected)?,
             None => {
@@ -166,8 +221,10 @@ impl Session {
         let open = self.partial.as_deref().filter(|partial| partial.is_mid_message());
         let held = open.map_or(0, Partial::message_bytes) as u64;
         let announced = held + header.payload_bytes;
-        if announced > limits.message_bytes_max as u64 {
-            return Err(Violation::TooBig { announced, max: limits.message_bytes_max });
+        let compressed = header.compressed || open.is_some_and(Partial::is_compressed);
+        let max = frames_bytes_max(compressed, limits.message_bytes_max);
+        if announced > max as u64 {
+            return Err(Violation::TooBig { announced, max });
         }
         Ok(())
     }
@@ -194,7 +251,9 @@ impl Session {
             //= RFC 6455 section 8.1
             //# "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte stream is not, in fact,
             //# a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_."
-            Opcode::Text if std::str::from_utf8(payload).is_err() => return Err(Violation::TextNotUtf8),
+            Opcode::Text if !header.compressed && std::str::from_utf8(payload).is_err() => {
+                return Err(Violation::TextNotUtf8);
+            }
             Opcode::Close => drop(read_close(payload)?),
             _ => {}
         }
@@ -214,8 +273,12 @@ impl Session {
 
     /// Makes the event of what is whole.
     #[inline]
-    fn lend<'a>(&'a mut self, whole: Whole, input: &'a mut [u8]) -> Event<'a> {
+    fn lend<'a>(&'a mut self, whole: Whole, inflater: Option<&'a mut Inflater>, input: &'a mut [u8]) -> Event<'a> {
         match whole {
+            Whole::Inflated { kind } => {
+                let message = inflater.expect("it has inflated it").message();
+                if kind == Kind::Text { Event::Text(message) } else { Event::Binary(message) }
+            }
             Whole::Input { opcode: Opcode::Text, start, end } => Event::Text(&mut input[start..end]),
             Whole::Input { opcode: Opcode::Binary, start, end } => Event::Binary(&mut input[start..end]),
             Whole::Input { opcode, start, end } => {
@@ -234,6 +297,42 @@ impl Session {
     fn partial_mut(&mut self) -> &mut Partial {
         self.partial.get_or_insert_with(|| Box::new(Partial::new()))
     }
+}
+
+/// What the frames of a message may carry together.
+#[inline]
+fn frames_bytes_max(compressed: bool, message_bytes_max: usize) -> usize {
+    if compressed { Inflater::compressed_bytes_max(message_bytes_max) } else { message_bytes_max }
+}
+
+/// Inflates a message that lies whole in the input, where there is an inflater for it.
+#[inline]
+fn inflate_in_place(
+    whole: Whole,
+    inflater: Option<&mut Inflater>,
+    input: &[u8],
+    message_bytes_max: usize,
+) -> Result<Whole, Violation> {
+    match (whole, inflater) {
+        (Whole::Input { opcode, start, end }, Some(inflater)) => {
+            let kind = if opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
+            inflate(kind, &input[start..end], inflater, message_bytes_max)?;
+            Ok(Whole::Inflated { kind })
+        }
+        (whole, _) => Ok(whole),
+    }
+}
+
+/// Inflates a message, and proves it where it is text.
+fn inflate(kind: Kind, compressed: &[u8], inflater: &mut Inflater, message_bytes_max: usize) -> Result<(), Violation> {
+    let message = inflater.inflate(compressed, message_bytes_max)?;
+    //= RFC 7692 section 6.1
+    //# "The payload data portion in frames generated by a PMCE is not subject to the constraints for the original data
+    //# type."
+    if kind == Kind::Text && std::str::from_utf8(message).is_err() {
+        return Err(Violation::TextNotUtf8);
+    }
+    Ok(())
 }
 
 fn control_event(opcode: Opcode, payload: &[u8]) -> Event<'_> {

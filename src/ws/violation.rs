@@ -5,9 +5,12 @@ use super::close::CloseCode;
 /// Which rule the peer has broken. The text is short enough to be the reason of a close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// RSV1, RSV2 or RSV3 is set; no extension is ever negotiated.
-    #[error("reserved bits {0:#04x} are set and no extension is in use (RFC 6455 section 5.2)")]
+    /// RSV2 or RSV3 is set, or RSV1 where permessage-deflate was not agreed on.
+    #[error("reserved bits {0:#04x} are set and no extension in use defines them (RFC 6455 section 5.2)")]
     ReservedBits(u8),
+    /// RSV1 on a frame that does not begin a message.
+    #[error("RSV1 is set on a frame that begins no message (RFC 7692 section 6.1)")]
+    CompressedBitMisplaced,
     /// Opcode 3 to 7 or 11 to 15.
     #[error("opcode {0:#x} is reserved (RFC 6455 section 5.2)")]
     ReservedOpcode(u8),
@@ -43,6 +46,21 @@ pub enum Violation {
         /// The limit, in bytes.
         max: usize,
     },
+    /// A compressed message would be larger than the limit.
+    #[error("a compressed message inflates to more than the limit of {max} bytes")]
+    InflatesTooBig {
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// A compressed message would be larger than its frames by too much.
+    #[error("a compressed message inflates to more than {ratio_max} times its bytes")]
+    InflatesTooFar {
+        /// The limit: bytes of the message for one of its compressed form.
+        ratio_max: usize,
+    },
+    /// A compressed message that DEFLATE does not know, or that ends amid a block.
+    #[error("a compressed message is not a whole number of DEFLATE blocks (RFC 7692 section 7.2.2)")]
+    NotDeflate,
     /// A text message that is not UTF-8, or ends within a character.
     #[error("a text message is not valid UTF-8 (RFC 6455 section 8.1)")]
     TextNotUtf8,
@@ -58,11 +76,15 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The code to close with: 1007 for text, 1009 for size, 1002 for the rest.
+    /// The code to close with: 1007 for what a message holds, 1009 for size, 1002 for the rest.
     pub fn close_code(&self) -> CloseCode {
         match self {
-            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 => CloseCode::BAD_UTF8,
-            Self::TooBig { .. } => CloseCode::TOO_BIG,
+            //= RFC 6455 section 7.4.1
+            //# "1007 indicates that an endpoint is terminating the connection because it has received data within a
+            //# message that was not consistent with the type of the message (e.g., non-UTF-8 [RFC3629] data within a text
+            //# message)."
+            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 | Self::NotDeflate => CloseCode::BAD_UTF8,
+            Self::TooBig { .. } | Self::InflatesTooBig { .. } | Self::InflatesTooFar { .. } => CloseCode::TOO_BIG,
             _ => CloseCode::PROTOCOL,
         }
     }

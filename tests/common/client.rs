@@ -1,7 +1,7 @@
 //! WebSocket clients for tests: one that shows what comes, one that also checks the promises of the data stream.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +17,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 use super::http::{self, Answer};
 use super::server::DEADLINE;
+use super::unpack::Unpacked;
 
 /// One thing that came from the server.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub enum Came {
 
 /// An upgraded connection.
 pub struct Client {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Unpacked>,
     until: Instant,
 }
 
@@ -49,7 +50,7 @@ impl Client {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
             request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a value"));
         }
-        match tungstenite::client::client(request, http::connect(address)) {
+        match tungstenite::client::client(request, Unpacked::plain(http::connect(address))) {
             Ok((socket, _)) => Ok(Self::with(socket)),
             Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => {
                 let headers = response.headers().iter();
@@ -64,12 +65,37 @@ impl Client {
         }
     }
 
-    /// A connection on which the upgrade's answer has been read, and `beyond` after it.
-    pub fn upgraded(stream: TcpStream, beyond: Vec<u8>) -> Self {
-        Self::with(WebSocket::from_partially_read(stream, beyond, Role::Client, None))
+    /// Upgrades with permessage-deflate on offer; what was agreed on, and the connection. What the server compresses is
+    /// inflated on its way.
+    pub fn open_deflate(address: SocketAddr, path: &str, offer: &str) -> (String, Self) {
+        let extensions = format!("Sec-WebSocket-Extensions: {offer}\r\n\r\n");
+        let request = http::upgrade(path).replacen("\r\n\r\n", &format!("\r\n{extensions}"), 1);
+        let mut stream = http::connect(address);
+        stream.write_all(request.as_bytes()).expect("the server reads");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("an answer");
+            head.push(byte[0]);
+        }
+        let answer = Answer::parse(&head);
+        assert_eq!(answer.status, 101, "{offer}");
+        let agreed = answer.header("sec-websocket-extensions").unwrap_or_default().to_owned();
+        (agreed, Self::upgraded(stream, Vec::new()))
     }
 
-    fn with(socket: WebSocket<TcpStream>) -> Self {
+    /// How many compressed frames have come, and the bytes of all frames as they came and as they were meant.
+    pub fn unpacked(&self) -> (usize, [usize; 2]) {
+        let unpack = self.socket.get_ref().unpack.as_ref();
+        unpack.map_or((0, [0, 0]), |unpack| (unpack.frames, unpack.bytes))
+    }
+
+    /// A connection on which the upgrade's answer has been read, and `beyond` after it.
+    pub fn upgraded(stream: TcpStream, beyond: Vec<u8>) -> Self {
+        Self::with(WebSocket::from_partially_read(Unpacked::new(stream), beyond, Role::Client, None))
+    }
+
+    fn with(socket: WebSocket<Unpacked>) -> Self {
         Self { socket, until: Instant::now() + DEADLINE }
     }
 
@@ -88,7 +114,7 @@ impl Client {
     }
 
     pub fn stream(&self) -> &TcpStream {
-        self.socket.get_ref()
+        &self.socket.get_ref().stream
     }
 
     /// What comes next.
@@ -262,6 +288,11 @@ impl Subscriber {
     #[track_caller]
     pub fn records(&mut self, count: usize) -> Vec<Record> {
         (0..count).map(|_| self.record()).collect()
+    }
+
+    /// The connection.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The symbol of an instrument that was announced.

@@ -10,6 +10,7 @@ pub mod node;
 pub mod oracle;
 pub mod server;
 pub mod stream;
+pub mod unpack;
 
 use std::path::PathBuf;
 

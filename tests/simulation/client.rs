@@ -11,6 +11,7 @@ use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
 
 use crate::Dice;
+use crate::common::unpack::{Unpack, deflated};
 use crate::oracle::{Ask, Oracle, Truth};
 
 /// What tungstenite takes for a socket.
@@ -50,6 +51,8 @@ pub enum Reading {
 
 pub struct Client {
     pub conn: usize,
+    /// Has agreed on permessage-deflate.
+    deflate: bool,
     pub oracle: Oracle,
     pub reading: Reading,
     /// Took a close frame, or its connection ended.
@@ -57,19 +60,23 @@ pub struct Client {
     /// Has sent a close frame or something illegal, or was reset: the end needs no reason.
     pub leaving: bool,
     pub closed_with: Option<u16>,
+    /// Makes what comes compressed readable for tungstenite.
+    unpack: Unpack,
     websocket: WebSocket<Pipe>,
     next_id: u64,
 }
 
 impl Client {
-    pub fn new(conn: usize) -> Self {
+    pub fn new(conn: usize, deflate: bool) -> Self {
         Self {
             conn,
+            deflate,
             oracle: Oracle::default(),
             reading: Reading::Always,
             over: false,
             leaving: false,
             closed_with: None,
+            unpack: Unpack::default(),
             websocket: WebSocket::from_raw_socket(Pipe::default(), Role::Client, None),
             next_id: 1,
         }
@@ -78,7 +85,7 @@ impl Client {
     /// Takes what the socket delivered.
     pub fn take(&mut self, bytes: &[u8], ended: bool, now_ns: u64, truth: &Truth) {
         let pipe = self.websocket.get_mut();
-        pipe.input.extend(bytes);
+        pipe.input.extend(self.unpack.feed(bytes));
         pipe.ended |= ended;
         while !self.over {
             match self.websocket.read() {
@@ -104,6 +111,11 @@ impl Client {
         }
         // Pongs and the answer to a close frame.
         let _ = self.websocket.flush();
+    }
+
+    /// How many frames came compressed.
+    pub fn compressed(&self) -> u64 {
+        self.unpack.frames as u64
     }
 
     /// What tungstenite wants to be sent.
@@ -141,6 +153,12 @@ impl Client {
             _ => (control::ping_text(id), Ask::Ping),
         };
         self.oracle.asked.insert(id, ask);
+        if self.deflate && id.is_multiple_of(2) {
+            let mut bytes = frame(Opcode::Text, &deflated(text.as_bytes()), dice);
+            // RSV1.
+            bytes[0] |= 0x40;
+            return bytes;
+        }
         frame(Opcode::Text, text.as_bytes(), dice)
     }
 }

@@ -4,6 +4,8 @@
 //! `TICKCAST_SIM_SEED=n` replays one seed, `TICKCAST_SIM_SEEDS=n` runs so many.
 
 mod client;
+#[path = "../common/mod.rs"]
+mod common;
 mod feed;
 mod io;
 mod oracle;
@@ -55,12 +57,14 @@ pub struct Seen {
     pub slow_closed: u64,
     /// Subscriptions that were found whole at rest.
     pub whole: u64,
+    /// Frames that came compressed.
+    pub compressed: u64,
     /// Values of a conflated subscription whose interval was checked.
     pub calm_values: u64,
 }
 
 impl Seen {
-    fn numbers(&mut self) -> [(&'static str, &mut u64); 13] {
+    fn numbers(&mut self) -> [(&'static str, &mut u64); 14] {
         [
             ("gaps", &mut self.gaps),
             ("conflated", &mut self.conflated),
@@ -74,6 +78,7 @@ impl Seen {
             ("resets", &mut self.resets),
             ("slow closed", &mut self.slow_closed),
             ("whole", &mut self.whole),
+            ("compressed frames", &mut self.compressed),
             ("calm values", &mut self.calm_values),
         ]
     }

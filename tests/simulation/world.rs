@@ -4,8 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tickcast::ring;
 use tickcast::sequencer::Sequencer;
-use tickcast::shard::{Settings, Shard};
+use tickcast::shard::{Encoding, Settings, Shard};
 use tickcast::stats::Counter;
+use tickcast::ws::deflate::WindowBits;
 use tickcast::ws::frame::Opcode;
 
 use crate::client::{Client, Reading, frame};
@@ -118,6 +119,7 @@ impl World {
             slow_timeout_ms: 3000,
             turn_bytes_max: plan.turn_bytes_max,
             requests_per_s: 10_000,
+            compression: Some(1),
             ..Settings::default()
         };
         let mut world = Self {
@@ -186,9 +188,12 @@ impl World {
 
     fn open(&mut self) -> usize {
         let (conn, seat) = self.shard.io_mut().open(self.plan.socket_bytes);
-        let mut client = Client::new(conn);
+        // Every third has agreed on compression, in one window or another.
+        let window = WindowBits::new(8 + (conn % 8) as u8).filter(|_| conn % 3 == 1);
+        let encoding = Encoding { deflate: window };
+        let mut client = Client::new(conn, encoding.deflate.is_some());
         let input = if self.dice.chance(300) { client.request(&self.symbols, &mut self.dice) } else { Vec::new() };
-        self.shard.open(seat, &[], &input, self.now_ns);
+        self.shard.open_as(seat, encoding, &[], &input, self.now_ns);
         self.clients.push(client);
         self.clients.len() - 1
     }
@@ -341,6 +346,7 @@ impl World {
         assert!(io.conns.iter().all(|conn| conn.seat.is_none()));
         for client in &self.clients {
             self.seen.add(&client.oracle.seen);
+            self.seen.compressed += client.compressed();
             if client.closed_with == Some(4002) {
                 self.seen.slow_closed += 1;
             }

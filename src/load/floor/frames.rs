@@ -61,7 +61,7 @@ impl Sweep {
         let mut at = 0;
         loop {
             let rest = &input[at..];
-            let expected = Expected { masked: true, continuation: false };
+            let expected = Expected { masked: true, continuation: false, deflate: false };
             let Some((header, header_bytes)) =
                 frame::parse_header(rest, expected).map_err(|violation| End::Fault(violation.to_string()))?
             else {

@@ -1,0 +1,185 @@
+//! What compression saves, and what it costs a delivery: none, once for an audience, and for each connection.
+//!
+//! Method: a simulated market of 200 instruments; what came in each interval (quotes, trades, tickers and book changes of
+//! all of them) is a packet, as a sweep makes it. `once` is the server's own: each packet by itself, for all members.
+//! `each` is what a usual server does: every connection has a compressor that takes its window over from packet to
+//! packet, and compresses again what the others got too. Both with the same library, level and packets. The bytes are
+//! those of the payloads; the time is the processor's for all packets by their number, the median of runs with the least
+//! and the greatest. A delivery of `once` to an audience of N costs an Nth. The floor beside it is the copy of the packet.
+//! That all of it inflates to what was meant is checked first.
+//!
+//! Memory is what the compressors of a thousand connections hold: once, one for all; each, one for each.
+//!
+//! Not measured: the send, whose cost in the kernel grows with the bytes (4 to 7 µs up to 6 KB); what the client's
+//! inflating costs; the wire.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+use tickcast::feed::sim::{Params, Sim};
+use tickcast::feed::{Feed, Next};
+use tickcast::market::record::Header;
+use tickcast::wire::packet::PacketHeader;
+use tickcast::ws::deflate::{Compressor, WindowBits};
+use tickcast::ws::frame::{Opcode, push_frame};
+
+const START_NS: u64 = 1_763_700_000_000_000_000;
+const RUNS: usize = 7;
+/// What zlib's documentation states for a window of 15 bits and a memory level of 8 is 256 KiB; zlib-rs takes a little
+/// more.
+const COMPRESSOR_BYTES: usize = 270 * 1024;
+const TAIL_BYTES: usize = 4;
+/// The server begins another packet there; what a burst has beyond is left out.
+const PACKET_BYTES_MAX: usize = 16 * 1024;
+
+/// The packets of a market, each with what came in so many milliseconds.
+fn packets(rate: u32, interval_ms: u64, count: usize) -> Vec<Vec<u8>> {
+    let params = Params::parse(&format!("instruments=200,rate={rate},seed=1")).expect("parameters of the market");
+    let mut sim = Sim::new(&params);
+    let mut packets = Vec::new();
+    let (mut now_ns, mut records) = (START_NS, Vec::new());
+    // The first batch is definitions and whole books, which is a snapshot.
+    poll(&mut sim, now_ns, &mut records);
+    while packets.len() < count {
+        now_ns += interval_ms * 1_000_000;
+        records.clear();
+        poll(&mut sim, now_ns, &mut records);
+        if let Some(packet) = packet(&mut records, now_ns, packets.len() as u64) {
+            packets.push(packet);
+        }
+    }
+    packets
+}
+
+fn poll(sim: &mut Sim, now_ns: u64, records: &mut Vec<u8>) {
+    loop {
+        match sim.poll(now_ns, records) {
+            Next::Now => {}
+            Next::At(at_ns) if at_ns > now_ns => return,
+            Next::At(_) | Next::Paced => {}
+            Next::Ended => panic!("a market does not end"),
+        }
+    }
+}
+
+/// As the sequencer and the shard would have it: records numbered and stamped, under one header.
+fn packet(records: &mut [u8], now_ns: u64, position: u64) -> Option<Vec<u8>> {
+    let (mut at, mut count) = (0, 0u16);
+    while let Some(header) = Header::read(&records[at..]).filter(|header| at + header.bytes() <= PACKET_BYTES_MAX) {
+        records[at + 8..at + 16].copy_from_slice(&(position * 7 + u64::from(count)).to_le_bytes());
+        records[at + 24..at + 32].copy_from_slice(&(now_ns - 1000 * u64::from(count)).to_le_bytes());
+        at += header.bytes();
+        count += 1;
+    }
+    let header = PacketHeader { flags: 0, count, epoch: 7, position, ts_send: now_ns };
+    (count > 0).then(|| [&header.encode()[..], &records[..at]].concat())
+}
+
+/// Bytes of all packets, and the median, least and greatest nanoseconds a packet.
+struct Cost {
+    bytes: usize,
+    ns: [f64; 3],
+}
+
+fn measure(packets: &[Vec<u8>], mut work: impl FnMut(&[Vec<u8>]) -> usize) -> Cost {
+    let bytes = work(packets);
+    let mut times: Vec<f64> = (0..RUNS)
+        .map(|_| {
+            let begun = Instant::now();
+            black_box(work(black_box(packets)));
+            begun.elapsed().as_nanos() as f64 / packets.len() as f64
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    Cost { bytes, ns: [times[RUNS / 2], times[0], times[RUNS - 1]] }
+}
+
+/// The floor: every packet as a frame, as it is.
+fn copied(packets: &[Vec<u8>]) -> usize {
+    let mut out = Vec::new();
+    let push = |packet: &Vec<u8>| {
+        out.clear();
+        push_frame(Opcode::Binary, packet, &mut out);
+        black_box(&out);
+        packet.len()
+    };
+    packets.iter().map(push).sum()
+}
+
+/// What the server does.
+fn once(packets: &[Vec<u8>], compressor: &mut Compressor) -> usize {
+    let mut out = Vec::new();
+    let push = |packet: &Vec<u8>| {
+        out.clear();
+        compressor.push_frame(WindowBits::MOST, Opcode::Binary, packet, &mut out);
+        black_box(&out);
+        // A header of 2 bytes to 125, of 4 above.
+        if out[1] < 126 { out.len() - 2 } else { out.len() - 4 }
+    };
+    packets.iter().map(push).sum()
+}
+
+/// What a connection with a window of its own does.
+fn each(packets: &[Vec<u8>], level: u8) -> Vec<Vec<u8>> {
+    let mut state = Compress::new(Compression::new(level.into()), false);
+    let compress = |packet: &Vec<u8>| {
+        let mut out = Vec::with_capacity(packet.len() + 64);
+        state.compress_vec(packet, &mut out, FlushCompress::Sync).expect("there is room");
+        out.truncate(out.len() - TAIL_BYTES);
+        out
+    };
+    packets.iter().map(compress).collect()
+}
+
+fn check(packets: &[Vec<u8>], level: u8) {
+    let mut taken_over = Decompress::new(false);
+    let mut alone = Compressor::new(level);
+    for (packet, each) in packets.iter().zip(each(packets, level)) {
+        let mut out = Vec::with_capacity(packet.len() + 64);
+        let whole = [&each[..], &[0, 0, 0xff, 0xff]].concat();
+        taken_over.decompress_vec(&whole, &mut out, FlushDecompress::Sync).expect("DEFLATE");
+        assert!(out == *packet, "each: {} bytes of {}", out.len(), packet.len());
+        out.clear();
+        alone.push_frame(WindowBits::MOST, Opcode::Binary, packet, &mut out);
+        if out[0] & 0x40 != 0 {
+            let payload = &out[if out[1] < 126 { 2 } else { 4 }..];
+            let mut inflater = tickcast::ws::deflate::Inflater::new(1100);
+            let inflated = inflater.inflate(payload, packet.len());
+            assert!(inflated.is_ok_and(|inflated| inflated == packet), "once: {} bytes", packet.len());
+        }
+    }
+}
+
+fn main() {
+    println!("packets: bytes a packet of what is sent; ns of one compression, median (least to greatest)\n");
+    println!(
+        "| packets of | level | plain | once | each | copy, ns | once, ns | each, ns | once, ns a delivery to 1 / 100 / 1,000 |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for (name, rate, interval_ms) in [
+        ("1 ms at 2,000 a second", 2_000, 1),
+        ("1 ms at 20,000", 20_000, 1),
+        ("5 ms at 20,000", 20_000, 5),
+        ("12 ms at 20,000", 20_000, 12),
+    ] {
+        let packets = packets(rate, interval_ms, 400);
+        for level in [1, 6] {
+            check(&packets, level);
+            let mut compressor = Compressor::new(level);
+            let costs = [
+                measure(&packets, copied),
+                measure(&packets, |packets| once(packets, &mut compressor)),
+                measure(&packets, |packets| each(packets, level).iter().map(Vec::len).sum()),
+            ];
+            let bytes = costs.each_ref().map(|cost| (cost.bytes / packets.len()).to_string());
+            let ns = costs
+                .each_ref()
+                .map(|Cost { ns: [median, least, most], .. }| format!("{median:.0} ({least:.0} to {most:.0})"));
+            let delivery = [1.0, 100.0, 1000.0].map(|members| format!("{:.0}", costs[1].ns[0] / members));
+            println!("| {name} | {level} | {} | {} | {} |", bytes.join(" | "), ns.join(" | "), delivery.join(" / "));
+        }
+    }
+    let mib = |compressors: usize| (compressors * COMPRESSOR_BYTES) as f64 / f64::from(1 << 20);
+    println!("\ncompressors of 1,000 connections: once {:.1} MiB, each {:.0} MiB", mib(1), mib(1000));
+}
