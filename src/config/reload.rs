@@ -1,6 +1,7 @@
 //! Settings that are read again while the server runs: which can change, and what was asked of those that cannot.
 
 use super::Config;
+use crate::shard;
 
 /// What a second reading came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,11 @@ macro_rules! reload {
         impl Config {
             /// Makes this second reading what can be in effect beside a server that was started with `old`.
             pub fn reload(&mut self, old: &Config) -> Reloaded {
+                // A setting that is in none of the lists does not compile.
+                let Config { $($fixed: _,)* $($changed: _,)* shard: _, feeds: _, other_cores: _ } = old;
+                let shard::Settings {
+                    $($kept: _,)* $($shard: _,)* epoch: _, close_timeout_ms: _, answers_bytes_max: _, turn_bytes_max: _
+                } = &old.shard;
                 let mut fixed = Vec::new();
                 $(if self.$fixed != old.$fixed {
                     fixed.push(stringify!($fixed));
@@ -48,10 +54,9 @@ reload! {
         handshakes_per_address_per_s door_connections_max echoes_max publishers_max publish_records_per_s
         publisher_instruments_max upgrade_timeout_ms write_timeout_ms drain_ms drain_timeout_ms packet_bytes_max
         head_bytes_max;
-    shard_fixed: history_ms;
+    shard_fixed: history_ms compression inflate_ratio_max;
     shard: heartbeat_ms ping_interval_ms ping_timeout_ms idle_timeout_ms subscribe_timeout_ms slow_timeout_ms
-        backlog_ms_max backlog_bytes_max
-        requests_per_s subscriptions_max symbol_bytes_max request_bytes_max;
+        backlog_ms_max backlog_bytes_max requests_per_s subscriptions_max symbol_bytes_max request_bytes_max;
 }
 
 #[cfg(test)]
