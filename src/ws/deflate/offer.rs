@@ -38,8 +38,8 @@ impl fmt::Display for Agreed {
         //# response even if the extension negotiation offer being accepted by the extension negotiation response didn't
         //# include the "server_no_context_takeover" extension parameter."
         //= RFC 7692 section 7.1.1.2
-        //# "A server MAY include the "client_no_context_takeover" extension parameter in an extension negotiation
-        //# response."
+        //# "By including the "client_no_context_takeover" extension parameter in an extension negotiation response, a
+        //# server prevents the peer client from using context takeover."
         write!(f, "{NAME}; server_no_context_takeover; client_no_context_takeover")?;
         // `client_max_window_bits` may be left out, and says then that a window of any size is taken: the one window
         // that a thread inflates in has the full size.
@@ -67,8 +67,8 @@ pub fn agree<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agreed>
     for line in lines {
         let mut reader = Reader { line, at: 0 };
         while let Some(extension) = reader.extension()? {
-            //= RFC 7692 section 5.2
-            //# "The order of elements is important as it specifies the client's preferences."
+            //= RFC 7692 section 5
+            //# "The order of elements is important as it specifies the client's preference."
             agreed = agreed.or_else(|| take(&extension));
         }
     }
@@ -89,11 +89,12 @@ fn take(extension: &Extension<'_>) -> Option<Agreed> {
     let mut server_window = None;
     let mut seen: Vec<&str> = Vec::new();
     for (name, value) in &extension.params {
-        //= RFC 7692 section 7.1
+        //= RFC 7692 section 7
         //# "A server MUST decline an extension negotiation offer for this extension if any of the following conditions
-        //# are met: The negotiation offer contains an extension parameter not defined for use in an offer. [...] an
-        //# extension parameter with an invalid value. [...] multiple extension parameters with the same name. The server
-        //# doesn't support the offered configuration."
+        //# are met: [...] The negotiation offer contains an extension parameter not defined for use in an offer. [...]
+        //# The negotiation offer contains an extension parameter with an invalid value. [...] The negotiation offer
+        //# contains multiple extension parameters with the same name. [...] The server doesn't support the offered
+        //# configuration."
         if seen.contains(name) {
             return None;
         }
