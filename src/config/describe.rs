@@ -49,7 +49,7 @@ impl Config {
                 "backlog_bytes_max",
                 format!(
                     "{} of the ring, backlog_ms_max {}",
-                    mib(self.shard.backlog_bytes_max as usize),
+                    mib(self.ring_bytes.min(self.shard.backlog_bytes_max as usize)),
                     self.shard.backlog_ms_max
                 ),
             ),

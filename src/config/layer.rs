@@ -96,7 +96,7 @@ layer! {
     slow_timeout_ms "TICKCAST_SLOW_TIMEOUT_MS" "MS" u32;
     /// Time a subscriber may be behind without a break before it is closed with 4002, ms [default: 120000]
     backlog_ms_max "TICKCAST_BACKLOG_MS_MAX" "MS" u32;
-    /// Bytes of the ring a subscriber may be behind: what is older of its trades is told as a Gap [default: 16777216]
+    /// Bytes of the ring a subscriber may be behind: what is older of its trades is told as a Gap [default: the ring]
     backlog_bytes_max "TICKCAST_BACKLOG_BYTES_MAX" "BYTES" u64;
     /// Age up to which a token is resumed with the history after it, ms [default: 300000]
     history_ms "TICKCAST_HISTORY_MS" "MS" u32;

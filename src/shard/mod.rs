@@ -110,7 +110,8 @@ impl Default for Settings {
             subscribe_timeout_ms: 30_000,
             slow_timeout_ms: 30_000,
             backlog_ms_max: 120_000,
-            backlog_bytes_max: 16 << 20,
+            // As large as the largest ring: all that the ring has.
+            backlog_bytes_max: 2 << 30,
             history_ms: 300_000,
             close_timeout_ms: 1000,
             requests_per_s: 50,
