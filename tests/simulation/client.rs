@@ -91,16 +91,13 @@ impl Client {
             match self.websocket.read() {
                 Ok(Message::Text(text)) => self.oracle.text(&text, truth),
                 Ok(Message::Binary(bytes)) => self.oracle.packet(&bytes, now_ns, truth),
-                Ok(Message::Ping(_)) => {
-                    self.oracle.disturbances += 1;
-                    self.oracle.seen.pings += 1;
-                }
+                Ok(Message::Ping(_)) => self.oracle.seen.pings += 1,
                 Ok(Message::Close(frame)) => {
                     let code = frame.map(|frame| u16::from(frame.code));
                     self.closed_with = code;
                     self.leaving = true;
                 }
-                Ok(_) => self.oracle.disturbances += 1,
+                Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(Error::ConnectionClosed) => self.over = true,
                 Err(error) => {

@@ -6,6 +6,9 @@ use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
 
 use crate::Dice;
 
+/// First byte of a whole binary message.
+const BINARY: u8 = 0x82;
+
 /// How often what goes wrong, in 1024ths.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
@@ -36,8 +39,10 @@ pub struct Conn {
     pub reset: bool,
     /// The client has ended its side.
     pub finished: bool,
-    /// Sends that did not take all.
-    pub shorts: u64,
+    /// When the server did something else than send what its audience gets: cut sends, their rests, answers. Ascending.
+    pub disturbed_ns: Vec<u64>,
+    /// The last send was cut, so that the next begins with its rest.
+    cut: bool,
     capacity: usize,
     wants_room: bool,
     receiving: bool,
@@ -45,6 +50,7 @@ pub struct Conn {
 }
 
 pub struct SimIo {
+    pub now_ns: u64,
     pub conns: Vec<Conn>,
     pub faults: Faults,
     pub opened: u64,
@@ -61,7 +67,7 @@ impl SimIo {
     pub fn new(faults: Faults, seed: u64) -> Self {
         let (opened, closed) = (0, 0);
         let (conns, slots, free, told) = (vec![], vec![], vec![], VecDeque::new());
-        Self { conns, faults, opened, closed, dice: Dice::new(seed), slots, free, told }
+        Self { now_ns: 0, conns, faults, opened, closed, dice: Dice::new(seed), slots, free, told }
     }
 
     /// A new connection whose socket holds `capacity` bytes.
@@ -80,7 +86,8 @@ impl SimIo {
             to_server: VecDeque::new(),
             reset: false,
             finished: false,
-            shorts: 0,
+            disturbed_ns: Vec::new(),
+            cut: false,
             capacity,
             wants_room: false,
             receiving: false,
@@ -189,7 +196,7 @@ impl SimIo {
 
 impl Io for SimIo {
     fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
-        let first = short.len();
+        let (first, now_ns) = (short.len(), self.now_ns);
         for (index, send) in sends.iter().enumerate() {
             let payload = &bytes[send.start as usize..][..send.len as usize];
             assert!(!payload.is_empty(), "an empty send");
@@ -203,8 +210,11 @@ impl Io for SimIo {
             let taken = self.takes(payload.len(), room);
             let conn = self.conn_of(send.seat);
             conn.to_client.extend(&payload[..taken]);
-            if taken < payload.len() {
-                conn.shorts += 1;
+            let was_cut = std::mem::replace(&mut conn.cut, taken < payload.len());
+            if was_cut || conn.cut || payload[0] != BINARY {
+                conn.disturbed_ns.push(now_ns);
+            }
+            if conn.cut {
                 short.push(Short { index, outcome: Outcome::Took(taken as u32) });
             }
         }

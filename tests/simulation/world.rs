@@ -242,6 +242,7 @@ impl World {
         if self.dice.chance(self.plan.sleeps) {
             self.asleep = self.dice.below(60);
         }
+        self.shard.io_mut().now_ns = self.now_ns;
         self.shard.turn(self.now_ns);
         if self.shard.wants_resync() {
             self.seen.overruns += 1;
@@ -282,7 +283,7 @@ impl World {
             let len = conn.to_client.len().min(most);
             let bytes: Vec<u8> = conn.to_client.drain(..len).collect();
             let ended = conn.reset || (conn.seat.is_none() && conn.to_client.is_empty());
-            client.oracle.disturbances += std::mem::take(&mut conn.shorts);
+            client.oracle.disturbed_ns.append(&mut conn.disturbed_ns);
             (client.conn, &bytes).hash(&mut self.trace);
             let overruns = &self.overruns;
             let truth = Truth { history: &self.history, shard: self.shard.values(), overruns };
