@@ -7,7 +7,7 @@ use tickcast::market::Instrument;
 use tickcast::market::record::{self, BOOK_DELTA, Header, Kind, Level, Quote, Trade};
 use tickcast::ring::{Writer, ring};
 use tickcast::shard::{Settings, Shard};
-use tickcast::wire::packet;
+use tickcast::wire::packet::{self, PacketHeader};
 use tickcast::ws::session::{Event, Limits, Role, Session};
 
 const MS: u64 = 1_000_000;
@@ -148,6 +148,11 @@ impl World {
 
     /// Records that were sent since the last look.
     fn records(&mut self, seat: Seat) -> Vec<Vec<u8>> {
+        self.packets(seat).into_iter().flat_map(|(_, records)| records).collect()
+    }
+
+    /// Packets that were sent since the last look, with their records.
+    fn packets(&mut self, seat: Seat) -> Vec<(PacketHeader, Vec<Vec<u8>>)> {
         let mut input = self.shard.io_mut().sent.remove(&seat).unwrap_or_default();
         let mut session = Session::new(Role::Client);
         let mut consumed = 0;
@@ -156,7 +161,8 @@ impl World {
             session.next(&Limits { message_bytes_max: 1 << 26 }, &mut input, &mut consumed).expect("whole frames")
         {
             if let Event::Binary(bytes) = event {
-                all.extend(record::records(&bytes[packet::HEADER_BYTES..]).map(|(_, record)| record.to_vec()));
+                let records = record::records(&bytes[packet::HEADER_BYTES..]).map(|(_, record)| record.to_vec());
+                all.push((PacketHeader::read(bytes).expect("a packet"), records.collect()));
             }
         }
         all
@@ -323,4 +329,36 @@ fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
         .map(|header| header.sequence)
         .collect();
     assert!(trades.len() > 1 && trades.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{trades:?}");
+}
+
+#[test]
+fn a_packet_of_those_who_catch_up_states_no_place_that_it_has_not_come_to() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.turn(0);
+    let seat = world.open(0);
+    world.subscribe(seat, "trade", "A", 0, true);
+    world.records(seat);
+    let before = world.position;
+    world.shard.io_mut().full.insert(seat);
+    // Several packets' worth.
+    for px in 0..1000 {
+        world.trade(1, px);
+    }
+    world.turn(0);
+    for px in 0..1000 {
+        world.trade(1, px);
+    }
+    world.turn(0);
+    let io = world.shard.io_mut();
+    io.full.remove(&seat);
+    io.queue.push_back(Completion::Writable { seat });
+    world.turn(0);
+    world.turn(0);
+    let packets = world.packets(seat);
+    assert!(packets.len() > 6, "{} packets", packets.len());
+    for (header, records) in packets {
+        let newest = Header::read(records.last().expect("trades")).unwrap().sequence;
+        assert_eq!(header.position, before + newest, "a token that would lose what comes after this packet");
+    }
 }
