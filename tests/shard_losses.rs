@@ -8,6 +8,7 @@ use tickcast::market::record::{self, BOOK_DELTA, Header, Kind, Level, Quote, Tra
 use tickcast::ring::{Writer, ring};
 use tickcast::shard::{Settings, Shard};
 use tickcast::wire::packet::{self, PacketHeader};
+use tickcast::ws::close::CloseCode;
 use tickcast::ws::session::{Event, Limits, Role, Session};
 
 const MS: u64 = 1_000_000;
@@ -361,4 +362,21 @@ fn a_packet_of_those_who_catch_up_states_no_place_that_it_has_not_come_to() {
         let newest = Header::read(records.last().expect("trades")).unwrap().sequence;
         assert_eq!(header.position, before + newest, "a token that would lose what comes after this packet");
     }
+}
+
+#[test]
+fn a_peer_that_says_goodbye_first_is_still_told_why_it_was_sent_away() {
+    let mut world = World::new();
+    let seat = world.open(0);
+    world.records(seat);
+    let io = world.shard.io_mut();
+    io.input.insert(seat, vec![0x88, 0x82, 0, 0, 0, 0, 3, 232]);
+    io.queue.push_back(Completion::Readable { seat });
+    world.turn(0);
+    // Its close frame is on its way to us as ours is made.
+    world.shard.close_all(CloseCode::GOING_AWAY, "bye", world.now_ns);
+    world.turn(0);
+    let sent = world.shard.io_mut().sent.remove(&seat).expect("a farewell");
+    assert!(sent.ends_with(&[0x88, 5, 3, 233, b'b', b'y', b'e']), "{sent:?}");
+    assert_eq!(world.shard.io().closed, [seat], "both frames are exchanged");
 }
