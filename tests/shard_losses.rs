@@ -7,6 +7,7 @@ use tickcast::market::Instrument;
 use tickcast::market::record::{self, BOOK_DELTA, Header, Kind, Level, Quote, Trade};
 use tickcast::ring::{Writer, ring};
 use tickcast::shard::{Settings, Shard};
+use tickcast::stats::Counter;
 use tickcast::wire::packet::{self, PacketHeader};
 use tickcast::ws::close::CloseCode;
 use tickcast::ws::session::{Event, Limits, Role, Session};
@@ -379,4 +380,22 @@ fn a_peer_that_says_goodbye_first_is_still_told_why_it_was_sent_away() {
     let sent = world.shard.io_mut().sent.remove(&seat).expect("a farewell");
     assert!(sent.ends_with(&[0x88, 5, 3, 233, b'b', b'y', b'e']), "{sent:?}");
     assert_eq!(world.shard.io().closed, [seat], "both frames are exchanged");
+}
+
+#[test]
+fn the_level_of_clients_is_told_once_more_after_the_last_has_gone() {
+    let mut world = World::new();
+    let seat = world.open(0);
+    world.turn(500);
+    assert_eq!(world.shard.counters().get(Counter::Clients), 1);
+    world.shard.io_mut().queue.push_back(Completion::Ended { seat });
+    world.turn(1);
+    // Nothing comes any more: a shard turns when it said it would.
+    while let Some(deadline_ns) = world.shard.deadline_ns() {
+        world.now_ns = deadline_ns;
+        world.turn(0);
+    }
+    for level in [Counter::Clients, Counter::Audiences, Counter::CatchingUp] {
+        assert_eq!(world.shard.counters().get(level), 0, "{level:?}");
+    }
 }

@@ -340,7 +340,9 @@ impl<I: Io> Shard<I> {
 
     /// When the shard has to turn again although nothing comes; `None` if there is no such time.
     pub fn deadline_ns(&self) -> Option<u64> {
-        let house = (self.clients_len > 0).then_some(self.housekeeping_ns);
+        // Once more after the last has gone, so that the levels do not tell of it for ever.
+        let levels_are_old = self.counters.get(Counter::Clients) != self.clients_len as u64;
+        let house = (self.clients_len > 0 || levels_are_old).then_some(self.housekeeping_ns);
         [house, self.conflator.next_tick_ns(), self.farewell_ns()].into_iter().flatten().min()
     }
 
