@@ -399,3 +399,30 @@ fn the_level_of_clients_is_told_once_more_after_the_last_has_gone() {
         assert_eq!(world.shard.counters().get(level), 0, "{level:?}");
     }
 }
+
+#[test]
+fn records_and_gaps_are_counted_as_they_are_sent() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.turn(0);
+    let (early, late) = (world.open(0), world.open(1));
+    world.subscribe(early, "quote", "A", 1000, true);
+    world.turn(1500);
+    world.quote(1, 5);
+    world.turn(0);
+    // It has the quote that the other waits for, and is not sent it again at the tick.
+    world.subscribe(late, "quote", "A", 1000, true);
+    world.turn(1000);
+    for seat in [early, late] {
+        world.subscribe(seat, "trade", "A", 0, true);
+    }
+    world.trade(1, 1);
+    world.sequences.insert((1, Kind::Trade as u8), 7);
+    world.trade(1, 2);
+    world.turn(0);
+    let read: Vec<Vec<u8>> = [early, late].into_iter().flat_map(|seat| world.records(seat)).collect();
+    let gaps = read.iter().filter(|record| record[2] == Kind::Gap as u8).count();
+    assert_eq!(gaps, 2);
+    assert_eq!(world.shard.counters().get(Counter::GapsSent), 2);
+    assert_eq!(world.shard.counters().get(Counter::Records), read.len() as u64);
+}

@@ -392,11 +392,13 @@ impl<I: Io> Shard<I> {
             to_position: to,
         };
         let is_empty = each.clone().next().is_none();
+        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == Kind::Gap as u8).count();
         let encoding = self.interest.encoding(audience);
         let count = if is_empty { 0 } else { encoder.push_packets(encoding, &packing, each, &mut arena).1 };
         self.scratch.arena = arena;
         self.encoder = encoder;
         self.counters.add(Counter::Records, count);
+        self.counters.add(Counter::GapsSent, gaps as u64);
     }
 
     /// One Gap for every log channel that went on while its records were lost to this client.

@@ -234,8 +234,10 @@ impl<I: Io> Shard<I> {
             to_position: if done { replay.end_position } else { newest },
         };
         let each = piece.iter().map(|(position, range)| (*position, &records[range.clone()]));
+        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == Kind::Gap as u8).count();
         let (_, count) = push_packets(&packing, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);
+        self.counters.add(Counter::GapsSent, gaps as u64);
         self.counters.add(Counter::RecordsReplayed, count);
     }
 
