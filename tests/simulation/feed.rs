@@ -8,6 +8,7 @@ use tickcast::market::{Channel, Instrument, Kind};
 use tickcast::sequencer::Sequencer;
 
 use crate::Dice;
+use crate::trail::Event;
 
 /// A book as plain as can be: (side, price) → size.
 pub type Levels = BTreeMap<(u8, i64), i64>;
@@ -52,6 +53,11 @@ impl History {
         self.of(instrument, channel).len() as u64
     }
 
+    /// How many values of a channel there were up to a place of the node's order.
+    pub fn count_until(&self, instrument: u32, channel: Channel, position: u64) -> u64 {
+        self.of(instrument, channel).partition_point(|value| value.position <= position) as u64
+    }
+
     /// Takes in what the sequencer made of a batch.
     fn take(&mut self, batch: &[u8]) {
         for (header, bytes) in record::records(batch) {
@@ -88,24 +94,78 @@ pub struct Feed {
     /// For each instrument, by global id: source and local id.
     locals: Vec<(u32, u32)>,
     counts: [u32; 2],
+    dead: [bool; 2],
 }
 
 impl Feed {
     pub fn new(seed: u64, size: u32) -> Self {
-        Self { dice: Dice::new(seed), size, locals: Vec::new(), counts: [0; 2] }
+        Self { dice: Dice::new(seed), size, locals: Vec::new(), counts: [0; 2], dead: [false; 2] }
     }
 
     /// Defines one more instrument.
     pub fn define(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) {
         let source = self.dice.below(2);
-        self.counts[source as usize] += 1;
-        let local = self.counts[source as usize];
         let family = ["A-", "AB-", "ABC-", "B-"][self.dice.below(4) as usize];
         let symbol = format!("{family}{}", self.locals.len() + 1);
+        self.locals.push((source, 0));
         let mut batch = Vec::new();
-        record::encode_definition(&Instrument::new(local, &symbol, "sim", -2, -8), &mut batch);
-        self.locals.push((source, local));
+        self.define_as(self.locals.len() - 1, source, &symbol, &mut batch);
         self.hand_over(source, batch, sequencer, history, now_ns);
+    }
+
+    /// Has a source tell of an instrument, by the next of its own ids.
+    fn define_as(&mut self, at: usize, source: u32, symbol: &str, batch: &mut Vec<u8>) {
+        self.counts[source as usize] += 1;
+        let local = self.counts[source as usize];
+        record::encode_definition(&Instrument::new(local, symbol, "sim", -2, -8), batch);
+        self.locals[at] = (source, local);
+    }
+
+    /// A source dies, comes back, says how it is, or takes an instrument over from the other.
+    pub fn fault(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) -> Event {
+        let source = self.dice.below(2);
+        let mut batch = Vec::new();
+        let what = match self.dice.below(4) {
+            0 if !self.dead[source as usize] => {
+                self.status(0, b'S', now_ns, &mut batch);
+                self.hand_over(source, batch, sequencer, history, now_ns);
+                self.dead[source as usize] = true;
+                sequencer.close_source(source);
+                return Event::FeedFault { source, what: "dies" };
+            }
+            _ if self.dead[source as usize] => {
+                self.dead[source as usize] = false;
+                let own = |locals: &[(u32, u32)]| (0..locals.len()).filter(|at| locals[*at].0 == source).collect();
+                let own: Vec<usize> = own(&self.locals);
+                for at in own {
+                    self.define_as(at, source, &history.instruments[at].symbol, &mut batch);
+                }
+                self.status(0, b'L', now_ns, &mut batch);
+                "returns"
+            }
+            1 => {
+                let at = self.dice.below(self.locals.len() as u32) as usize;
+                self.define_as(at, source, &history.instruments[at].symbol, &mut batch);
+                "takes over"
+            }
+            2 => {
+                let at = self.dice.below(self.locals.len() as u32) as usize;
+                let local = if self.locals[at].0 == source { self.locals[at].1 } else { 0 };
+                self.status(local, b'H', now_ns, &mut batch);
+                "halts"
+            }
+            _ => {
+                self.status(0, b'L', now_ns, &mut batch);
+                "lives"
+            }
+        };
+        self.hand_over(source, batch, sequencer, history, now_ns);
+        Event::FeedFault { source, what }
+    }
+
+    fn status(&mut self, local: u32, state: u8, now_ns: u64, out: &mut Vec<u8>) {
+        let header = Header::of_feed(Kind::Status, local, now_ns - 7).with_flags(flags::LAST);
+        record::encode_status(&header, state, out);
     }
 
     /// Sends some records of some instruments.
@@ -117,6 +177,9 @@ impl Feed {
         for _ in 0..records {
             let at = self.dice.below(busy) as usize;
             let (source, local) = self.locals[at];
+            if self.dead[source as usize] {
+                continue;
+            }
             let first = history.newest(at as u32 + 1, Channel::Book) == 0 && !opened.contains(&at);
             if self.record(local, first, now_ns, &mut batches[source as usize]) {
                 opened.push(at);
