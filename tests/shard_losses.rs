@@ -121,22 +121,17 @@ impl World {
     }
 
     fn ask(&mut self, seat: Seat, text: &str) {
-        let mut frame = vec![0x81];
-        match text.len() {
-            short @ 0..126 => frame.push(0x80 | short as u8),
-            long => {
-                frame.push(0x80 | 126);
-                frame.extend_from_slice(&(long as u16).to_be_bytes());
-            }
-        }
-        frame.extend_from_slice(&[0; 4]);
-        frame.extend_from_slice(text.as_bytes());
-        let io = self.shard.io_mut();
-        io.input.insert(seat, frame);
-        io.queue.push_back(Completion::Readable { seat });
+        self.say(seat, frame(text));
         // One turn for the kernel's news, one for the input.
         self.turn(0);
         self.turn(0);
+    }
+
+    /// Leaves bytes in the client's socket.
+    fn say(&mut self, seat: Seat, bytes: Vec<u8>) {
+        let io = self.shard.io_mut();
+        io.input.insert(seat, bytes);
+        io.queue.push_back(Completion::Readable { seat });
     }
 
     fn subscribe(&mut self, seat: Seat, channel: &str, symbol: &str, conflate_ms: u32, snapshot: bool) {
@@ -175,6 +170,21 @@ impl World {
         let quotes = records.iter().filter(|record| record[2] == Kind::Quote as u8);
         quotes.map(|record| Quote::read(record).unwrap().bid_px).collect()
     }
+}
+
+/// A request as a masked frame.
+fn frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        short @ 0..126 => frame.push(0x80 | short as u8),
+        long => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(long as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(text.as_bytes());
+    frame
 }
 
 #[test]
@@ -425,4 +435,50 @@ fn records_and_gaps_are_counted_as_they_are_sent() {
     assert_eq!(gaps, 2);
     assert_eq!(world.shard.counters().get(Counter::GapsSent), 2);
     assert_eq!(world.shard.counters().get(Counter::Records), read.len() as u64);
+}
+
+/// A request to go on with the trades of a symbol after a position.
+fn resume(id: u64, symbol: &str, position: u64) -> Vec<u8> {
+    frame(&format!(
+        r#"{{"op":"resume","id":{id},"epoch":1,"position":{position},"channels":["trade"],"symbols":["{symbol}"]}}"#
+    ))
+}
+
+#[test]
+fn resumes_that_come_together_are_all_replayed() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.define(2, "B");
+    let token = world.position;
+    for px in 0..3 {
+        world.trade(1, px);
+        world.trade(2, px);
+    }
+    world.turn(0);
+    let seat = world.open(0);
+    world.say(seat, [resume(1, "A", token), resume(2, "B", token)].concat());
+    (0..4).for_each(|_| world.turn(0));
+    let records = world.records(seat);
+    let trades = records.iter().map(|record| Header::read(record).unwrap());
+    let trades = trades.filter(|header| header.kind == Kind::Trade as u8);
+    let trades: Vec<(u32, u64)> = trades.map(|header| (header.instrument, header.sequence)).collect();
+    assert_eq!(trades, [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]);
+}
+
+#[test]
+fn what_waits_behind_a_replay_is_handled_before_what_comes_later() {
+    let mut world = World::new();
+    world.define(1, "A");
+    let token = world.position;
+    world.trade(1, 1);
+    world.turn(0);
+    let seat = Seat { slot: 0, generation: 1 };
+    let first = [resume(1, "A", token), frame(r#"{"op":"ping","id":2}"#)].concat();
+    world.shard.open(seat, &[], &first, world.now_ns);
+    world.turn(0);
+    world.say(seat, frame(r#"{"op":"ping","id":3}"#));
+    (0..6).for_each(|_| world.turn(0));
+    let sent = world.shard.io_mut().sent.remove(&seat).expect("answers");
+    let place = |text: &str| sent.windows(text.len()).position(|bytes| bytes == text.as_bytes()).expect("an answer");
+    assert!(place(r#""pong","id":2"#) < place(r#""pong","id":3"#));
 }

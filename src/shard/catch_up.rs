@@ -486,8 +486,10 @@ fn note_history(history: &ring::Batch, log: &mut LogMark) {
 }
 
 impl Client {
-    /// True if further requests have to wait: something of an earlier turn is still owed.
+    /// True if further requests have to wait: something of an earlier turn is still owed, or a replay, of which there is
+    /// one at a time.
     pub(super) fn must_wait(&self, turn: u64) -> bool {
-        self.catch_up.as_ref().is_some_and(|catch_up| catch_up.since_turn != turn || catch_up.blocked)
+        let waits = |catch_up: &CatchUp| catch_up.since_turn != turn || catch_up.blocked || catch_up.replay.is_some();
+        self.catch_up.as_deref().is_some_and(waits)
     }
 }

@@ -502,6 +502,10 @@ impl<I: Io> Shard<I> {
         completions.clear();
         self.io.reap(COMPLETIONS_MAX, &mut completions);
         let worked = !completions.list.is_empty() || !self.held.is_empty();
+        // First what was said first: a client that is ready for more input is asked for it below.
+        for (seat, input) in std::mem::take(&mut self.held) {
+            self.take_up_held_input(seat, input);
+        }
         for completion in &completions.list {
             match *completion {
                 Completion::Readable { seat } => self.on_readable(seat),
@@ -519,9 +523,6 @@ impl<I: Io> Shard<I> {
             }
         }
         self.scratch.completions = completions;
-        for (seat, input) in std::mem::take(&mut self.held) {
-            self.take_up_held_input(seat, input);
-        }
         worked
     }
 
