@@ -2,7 +2,7 @@
 //! resume, then the newest values, then the log from where it stopped, or a Gap; and when nothing is missing at the end of
 //! a turn, the client is a member again.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 
@@ -201,7 +201,8 @@ impl<I: Io> Shard<I> {
                 (true, false) => (packet::flags::SNAPSHOT, 0),
                 (true, true) => (packet::flags::SNAPSHOT, packet::flags::CAUGHT_UP),
             };
-            self.push_piece(audience, &records, catch_up.log.position, (flags, last_flags));
+            let position = catch_up.log.position;
+            self.push_piece(audience, &records, position..=position, (flags, last_flags));
         }
         if is_last {
             catch_up.job = Vec::new();
@@ -416,33 +417,41 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
+        let before = log.position;
         *log = LogMark {
             position: self.turn.position,
             ring_position: self.turn.ring_position,
             sequences: self.log_sequences(),
         };
         if !records.is_empty() {
-            self.push_piece(audience, &records, log.position, (0, 0));
+            self.push_piece(audience, &records, before..=log.position, (0, 0));
         }
         self.scratch.records = records;
     }
 
-    /// Appends records as packets for one client of this audience, that state this position. `flags` are those of every
-    /// packet, and those that the last one has besides.
-    fn push_piece(&mut self, audience: AudienceId, records: &[u8], position: u64, (flags, last_flags): (u8, u8)) {
+    /// Appends records as packets for one client of this audience. They state the position before them, the last one that
+    /// after them. `flags` are those of every packet, and those that the last one has besides.
+    fn push_piece(
+        &mut self,
+        audience: AudienceId,
+        records: &[u8],
+        positions: RangeInclusive<u64>,
+        (flags, last_flags): (u8, u8),
+    ) {
+        let (from_position, to_position) = positions.into_inner();
         let packing = Packing {
             epoch: self.settings.epoch,
             ts_send: self.turn.now_ns,
             flags,
             last_flags,
-            from_position: position,
-            to_position: position,
+            from_position,
+            to_position,
         };
         let mut rest = records;
         let each = std::iter::from_fn(move || {
             let (record, tail) = rest.split_at_checked(Header::read(rest)?.bytes())?;
             rest = tail;
-            Some((position, record))
+            Some((from_position, record))
         });
         let encoding = self.interest.encoding(audience);
         let (_, count) = self.encoder.push_packets(encoding, &packing, each, &mut self.scratch.arena);
