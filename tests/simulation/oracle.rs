@@ -71,7 +71,11 @@ pub struct Oracle {
     pub interest: u64,
     tracks: BTreeMap<(u32, Channel), Track>,
     defined: HashSet<u32>,
+    /// Of the newest packet: what the client would resume from.
     position: u64,
+    /// The highest, replays aside, and that of the replay.
+    reached: u64,
+    replayed: u64,
     pub welcomed: bool,
     /// A snapshot or replay was promised whose last packet has not come.
     awaits_caught_up: bool,
@@ -182,6 +186,7 @@ impl Oracle {
         if let Some((_, new)) = self.replaying.take_if(|(of, _)| *of == id) {
             assert_eq!(how, "snapshot", "a second answer to {id}");
             self.seen.replays_lost += 1;
+            self.awaits_caught_up = true;
             for key in new {
                 if let Some(track) = self.tracks.get_mut(&key) {
                     *track = Track { snapshot: true, upper: truth.shard.sequence(key.0, key.1), ..Track::default() };
@@ -194,13 +199,12 @@ impl Oracle {
             panic!("an answer to no resume: {id}")
         };
         assert_eq!(conflate_ms, profile.interval_ms());
-        let new = self.subscribed(channels, &symbols, profile, true, unknown, truth);
+        let new = self.subscribed(channels, &symbols, profile, how == "snapshot", unknown, truth);
         match how {
             "replay" => {
                 assert_eq!(from, resume.position + 1);
-                self.replayed(&new, &resume, truth);
+                self.promise_replay(&new, &resume, truth);
                 self.replaying = Some((id, new));
-                self.awaits_caught_up = true;
             }
             other => assert_eq!(other, "snapshot"),
         }
@@ -237,7 +241,7 @@ impl Oracle {
     }
 
     /// The server has promised all that came after the token's position.
-    fn replayed(&mut self, new: &[(u32, Channel)], resume: &Resume, truth: &Truth) {
+    fn promise_replay(&mut self, new: &[(u32, Channel)], resume: &Resume, truth: &Truth) {
         assert!(resume.epoch == 1 && resume.position <= truth.history.position, "a false token is replayed");
         self.seen.replays += 1;
         for key in new {
@@ -275,14 +279,22 @@ impl Oracle {
         let header = PacketHeader::read(bytes).expect("a packet");
         self.packets_at_ns = now_ns;
         assert_eq!(header.epoch, 1);
-        assert!(header.position >= self.position, "position {} after {}", header.position, self.position);
         assert!(header.position <= truth.history.position);
-        self.position = header.position;
         let (mut count, mut length) = (0, packet::HEADER_BYTES);
         let has = |flag: u8| header.flags & flag != 0;
+        // A replay goes back to its token, and ends where the client is.
+        let goes_back = has(packet::flags::REPLAY) && !has(packet::flags::CAUGHT_UP);
+        let floor = if goes_back { self.replayed } else { self.reached };
+        assert!(header.position >= floor, "position {} after {floor}", header.position);
+        self.position = header.position;
+        if goes_back {
+            self.replayed = header.position;
+        } else {
+            (self.replayed, self.reached) = (0, header.position);
+        }
         self.seen.snapshot_pieces += u64::from(has(packet::flags::SNAPSHOT));
         assert!(!has(packet::flags::REPLAY) || self.replaying.is_some(), "a replay that was not promised");
-        if has(packet::flags::CAUGHT_UP) {
+        if has(packet::flags::CAUGHT_UP) && has(packet::flags::SNAPSHOT) {
             assert!(self.awaits_caught_up, "caught up with nothing");
             self.awaits_caught_up = false;
         }
@@ -292,11 +304,11 @@ impl Oracle {
             length += record.len();
         }
         assert_eq!((count, length), (header.count, bytes.len()), "a packet counts its records");
-        if has(packet::flags::CAUGHT_UP) {
+        if has(packet::flags::CAUGHT_UP) && has(packet::flags::REPLAY) {
             self.replaying = None;
         }
         self.seen.records += u64::from(count);
-        if !has(packet::flags::SNAPSHOT | packet::flags::REPLAY) && !self.awaits_caught_up {
+        if !has(packet::flags::SNAPSHOT) && !self.awaits_caught_up {
             self.position_is_true(truth);
         }
     }
@@ -359,10 +371,16 @@ impl Oracle {
         let snapshot = header.flags & flags::SNAPSHOT != 0;
         let conflated = header.flags & flags::CONFLATED != 0;
         let values = truth.history.of(id, channel);
-        let about = || format!("{channel:?} {sequence} of {symbol}, flags {:#x}", header.flags);
+        let about = || {
+            format!(
+                "{channel:?} {sequence} of {symbol}, flags {:#x}, packet {:#x} at {}",
+                header.flags, packet.flags, packet.position
+            )
+        };
         assert!((1..=values.len() as u64).contains(&sequence), "never was: {}", about());
         let value = &values[sequence as usize - 1];
-        if channel == Channel::Trade && !snapshot {
+        // A replay is of what was asked for; the quote may be live, or wait for its snapshot.
+        if channel == Channel::Trade && !snapshot && packet.flags & packet::flags::REPLAY == 0 {
             self.quote_came_first(id, value.position, truth);
         }
         let track = &self.tracks[&(id, channel)];
@@ -370,14 +388,15 @@ impl Oracle {
             Some(last) if snapshot && channel.is_log() => assert_eq!(sequence, last, "{}", about()),
             Some(last) if snapshot => assert!(sequence >= last, "{} after {last}", about()),
             Some(last) if channel.is_log() || !conflated => assert_eq!(sequence, last + 1, "{}", about()),
+            // What waited for a tick as the client resumed may come twice: a repetition, which it can tell by the sequence.
+            Some(last) if track.resumed.is_some() && self.was_out(packet) => assert!(sequence >= last, "{}", about()),
             Some(last) => assert!(sequence > last, "{} after {last}", about()),
             None if channel.is_log() && !snapshot => assert!(sequence <= track.upper + 1, "{} {track:?}", about()),
             None => {}
         }
         if conflated {
             assert!(!channel.is_log(), "{}", about());
-            let was_out = self.disturbed_ns.binary_search(&packet.ts_send).is_ok();
-            let excused = profile != Profile::IMMEDIATE || was_out || !truth.overruns.is_empty();
+            let excused = profile != Profile::IMMEDIATE || self.was_out(packet) || !truth.overruns.is_empty();
             assert!(excused, "merged for a member that wants everything: {}", about());
             self.seen.conflated += 1;
         }
@@ -387,6 +406,11 @@ impl Oracle {
         let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
         track.last = Some(sequence);
         check_bytes(track, header, bytes, profile, value, &about);
+    }
+
+    /// True if a packet was not one of its audience.
+    fn was_out(&self, packet: &PacketHeader) -> bool {
+        self.disturbed_ns.binary_search(&packet.ts_send).is_ok()
     }
 
     /// At most one value in an interval, but for what is owed to a client that was out in it.
@@ -426,6 +450,7 @@ impl Oracle {
     /// At rest, everything that was asked for is there.
     pub fn is_whole(&self, history: &History) {
         assert!(!self.awaits_caught_up, "a snapshot that never ended");
+        assert!(self.replaying.is_none(), "a replay that never ended");
         for ((id, channel), track) in &self.tracks {
             let newest = history.newest(*id, *channel);
             let resumed = track.resumed.is_some_and(|had| newest > had);
