@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
 use tickcast::market::Instrument;
-use tickcast::market::record::{self, BOOK_DELTA, Header, Kind, Level, Quote, Trade};
+use tickcast::market::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, Level, Quote, Trade};
 use tickcast::ring::{Writer, ring};
 use tickcast::shard::{Settings, Shard};
 use tickcast::stats::Counter;
@@ -520,4 +520,58 @@ fn what_waits_behind_a_replay_is_handled_before_what_comes_later() {
     let sent = world.shard.io_mut().sent.remove(&seat).expect("answers");
     let place = |text: &str| sent.windows(text.len()).position(|bytes| bytes == text.as_bytes()).expect("an answer");
     assert!(place(r#""pong","id":2"#) < place(r#""pong","id":3"#));
+}
+
+/// Sequences of trades, and of gaps in them, that were sent since the last look.
+fn trades_and_gaps(world: &mut World, seat: Seat) -> Vec<(u64, u64)> {
+    let records = world.records(seat);
+    let spans = records.iter().filter_map(|record| match record[2] {
+        kind if kind == Kind::Trade as u8 => Header::read(record).map(|header| (header.sequence, header.sequence)),
+        kind if kind == Kind::Gap as u8 => Gap::read(record).map(|gap| (gap.from_sequence, gap.to_sequence)),
+        _ => None,
+    });
+    spans.collect()
+}
+
+/// The feed tells that two trades after the first are missing; then comes one more.
+fn lose_two_trades(world: &mut World) {
+    world.trade(1, 1);
+    let gap = Gap { instrument: 1, channel: Channel::Trade, from_sequence: 2, to_sequence: 3, reason: b'F' };
+    let mut bytes = Vec::new();
+    gap.encode(0, &mut bytes);
+    world.position += 1;
+    world.ring.push(world.position, &bytes);
+    world.ring.publish();
+    world.sequences.insert((1, Kind::Trade as u8), 3);
+    world.turn(0);
+}
+
+#[test]
+fn a_snapshot_of_a_trade_tells_that_later_ones_were_lost() {
+    let mut world = World::new();
+    world.define(1, "A");
+    lose_two_trades(&mut world);
+    let seat = world.open(0);
+    world.subscribe(seat, "trade", "A", 0, true);
+    world.trade(1, 2);
+    world.turn(0);
+    assert_eq!(trades_and_gaps(&mut world, seat), [(1, 1), (2, 3), (4, 4)]);
+}
+
+#[test]
+fn a_replay_does_not_tell_again_of_gaps_in_what_is_live() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.define(2, "B");
+    let token = world.position;
+    world.turn(0);
+    let seat = world.open(0);
+    world.subscribe(seat, "trade", "A", 0, true);
+    lose_two_trades(&mut world);
+    world.trade(1, 2);
+    world.turn(0);
+    assert_eq!(trades_and_gaps(&mut world, seat), [(1, 1), (2, 3), (4, 4)]);
+    world.say(seat, resume(2, "B", token));
+    (0..3).for_each(|_| world.turn(0));
+    assert_eq!(trades_and_gaps(&mut world, seat), []);
 }

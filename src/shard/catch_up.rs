@@ -239,7 +239,7 @@ impl<I: Io> Shard<I> {
         ids
     }
 
-    fn push_instrument(&self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
+    fn push_instrument(&mut self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
         let Some(row) = self.values.row(instrument) else { return };
         let mark = catch_up.state.mark_of(instrument);
         let wanted: Vec<(Channel, Profile, Option<Owed>)> =
@@ -280,7 +280,10 @@ impl<I: Io> Shard<I> {
                 }
                 None | Some(Owed::Definition) => flags::CONFLATED,
             };
-            row.push(instrument, channel, extra, out);
+            let pushed = row.push(instrument, channel, extra, out);
+            if pushed && channel == Channel::Trade && row.push_trades_lost(instrument, self.turn.now_ns, out) {
+                self.counters.add(Counter::GapsSent, 1);
+            }
         }
     }
 
