@@ -11,7 +11,7 @@ use tickcast::wire::packet::{self, PacketHeader};
 use tickcast::wire::profile::Profile;
 
 use crate::client::{Wish, false_token};
-use crate::feed::{History, Levels, apply};
+use crate::feed::{History, Levels, Value, apply};
 use crate::{Dice, Seen};
 
 /// What the stream is held against.
@@ -71,6 +71,8 @@ pub struct Oracle {
     pub interest: u64,
     tracks: BTreeMap<(u32, Channel), Track>,
     defined: HashSet<u32>,
+    /// What was told of instruments, and of the feed; live where nothing was told.
+    states: HashMap<u32, u8>,
     /// Of the newest packet: what the client would resume from.
     position: u64,
     /// The highest, replays aside, and that of the replay.
@@ -221,6 +223,10 @@ impl Oracle {
         truth: &Truth,
     ) -> Vec<(u32, Channel)> {
         let mut new = Vec::new();
+        if self.items.is_empty() {
+            // Nobody told the client of the feed meanwhile; if it is not live, that is told again.
+            self.states.remove(&0);
+        }
         for symbol in symbols.iter().filter(|symbol| !unknown.contains(&symbol.to_string())) {
             for channel in channels.iter() {
                 let old = self.items.insert((symbol.clone(), channel), profile);
@@ -333,28 +339,42 @@ impl Oracle {
                 let instrument = record::read_definition(bytes).expect("a whole definition");
                 assert_eq!(instrument, truth.history.instruments[header.instrument as usize - 1]);
                 self.defined.insert(header.instrument);
+                // What is not live says so behind its definition.
+                self.states.remove(&header.instrument);
             }
             Kind::Heartbeat => self.seen.heartbeats += 1,
-            Kind::Status => self.seen.statuses += 1,
-            Kind::Gap => self.gap(&Gap::read(bytes).expect("a whole gap"), truth),
+            Kind::Status => {
+                self.seen.statuses += 1;
+                self.states.insert(header.instrument, bytes[record::HEADER_BYTES]);
+            }
+            Kind::Gap => self.gap(&Gap::read(bytes).expect("a whole gap"), packet, truth),
             _ => self.value(header, kind.channel().expect("a channel's record"), bytes, packet, truth),
         }
     }
 
-    fn gap(&mut self, gap: &Gap, truth: &Truth) {
+    fn gap(&mut self, gap: &Gap, packet: &PacketHeader, truth: &Truth) {
         self.seen.gaps += 1;
         assert!(gap.channel.is_log(), "{gap:?}");
         assert!(self.defined.contains(&gap.instrument), "a gap before its definition: {gap:?}");
         let overrun = !truth.overruns.is_empty();
         match gap.reason {
             b'O' => assert!(overrun, "nothing was overrun: {gap:?}"),
+            b'F' => assert!(overrun || truth.history.is_lost(gap), "the feed has lost nothing: {gap:?}"),
             b'S' => assert!(overrun || self.was_cut, "nobody was slow: {gap:?}"),
             other => panic!("reason {other}: {gap:?}"),
         }
         let track = self.tracks.get_mut(&(gap.instrument, gap.channel));
         let track = track.unwrap_or_else(|| panic!("nobody asked for {gap:?}"));
         match track.last {
-            Some(last) => assert_eq!(gap.from_sequence, last + 1, "{gap:?}"),
+            // Told with a snapshot's trade, as often as that is asked for.
+            Some(last) if packet.flags & packet::flags::SNAPSHOT != 0 && gap.to_sequence == last => {}
+            Some(last) => assert_eq!(
+                gap.from_sequence,
+                last + 1,
+                "{gap:?} packet {:#x} at {}, {track:?}",
+                packet.flags,
+                packet.position
+            ),
             None => assert!(gap.from_sequence <= track.upper + 1, "{gap:?} {track:?}"),
         }
         assert!(gap.to_sequence >= gap.from_sequence, "{gap:?}");
@@ -385,7 +405,11 @@ impl Oracle {
         }
         let track = &self.tracks[&(id, channel)];
         match track.last {
-            Some(last) if snapshot && channel.is_log() => assert_eq!(sequence, last, "{}", about()),
+            // The last that there is, though some after it may be known to be lost.
+            Some(last) if snapshot && channel.is_log() => {
+                let lost = values.get(sequence as usize..last as usize);
+                assert!(lost.is_some_and(|lost| lost.iter().all(Value::is_lost)), "{} after {last}", about());
+            }
             Some(last) if snapshot => assert!(sequence >= last, "{} after {last}", about()),
             Some(last) if channel.is_log() || !conflated => assert_eq!(sequence, last + 1, "{}", about()),
             // What waited for a tick as the client resumed may come twice: a repetition, which it can tell by the sequence.
@@ -404,7 +428,7 @@ impl Oracle {
             self.keeps_interval(id, channel, profile, packet, &about);
         }
         let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
-        track.last = Some(sequence);
+        track.last = if channel.is_log() { track.last.max(Some(sequence)) } else { Some(sequence) };
         check_bytes(track, header, bytes, profile, value, &about);
     }
 
@@ -451,11 +475,16 @@ impl Oracle {
     pub fn is_whole(&self, history: &History) {
         assert!(!self.awaits_caught_up, "a snapshot that never ended");
         assert!(self.replaying.is_none(), "a replay that never ended");
+        let told = |id: u32| char::from(self.states.get(&id).copied().unwrap_or(b'L'));
+        if !self.items.is_empty() {
+            assert_eq!(told(0), char::from(history.state(0)), "the state of the feed at rest");
+        }
         for ((id, channel), track) in &self.tracks {
+            assert_eq!(told(*id), char::from(history.state(*id)), "the state of {id} at rest, {channel:?} {track:?}");
             let newest = history.newest(*id, *channel);
             let resumed = track.resumed.is_some_and(|had| newest > had);
-            let expected =
-                newest > track.upper || resumed || (track.snapshot && *channel != Channel::Raw && newest > 0);
+            let is_kept = *channel != Channel::Raw && !history.of(*id, *channel).iter().all(Value::is_lost);
+            let expected = newest > track.upper || resumed || (track.snapshot && is_kept);
             if expected || (track.last.is_some() && *channel != Channel::Raw) {
                 assert_eq!(track.last, Some(newest), "{channel:?} of {id} at rest: {track:?}");
             }
@@ -487,7 +516,7 @@ fn check_bytes(
     header: &Header,
     bytes: &[u8],
     profile: Profile,
-    value: &crate::feed::Value,
+    value: &Value,
     about: &dyn Fn() -> String,
 ) {
     let merged = header.flags & (flags::SNAPSHOT | flags::CONFLATED) != 0;
@@ -506,6 +535,8 @@ fn check_bytes(
         assert_eq!(Some(&*book), value.book.as_deref(), "{}", about());
     }
     assert_eq!(bytes[8..32], value.record[8..32], "{}", about());
+    const KEPT: u8 = flags::MAYBE_BAD_BOOK | flags::DELAYED;
+    assert_eq!(bytes[3] & KEPT, value.record[3] & KEPT, "{}", about());
     // A merged book, or one that was sent again after an overrun, lists its levels in the book's order, not the feed's.
     if !merged && !whole && profile == Profile::IMMEDIATE {
         assert_eq!(plain, value.record, "{}", about());

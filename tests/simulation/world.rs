@@ -56,13 +56,15 @@ impl World {
             writers.push(writer);
             nodes.push(Node::new(index, &plan, reader, &mut dice, seed ^ (3 + index as u64) << 32));
         }
+        let (writer, tap) = ring::ring(1 << 22);
+        writers.push(writer);
         let mut world = Self {
             plan,
             dice,
             now_ns: 1_000_000 * MS,
             sequencer: Sequencer::new(writers, 1000),
             feed: Feed::new(seed ^ 2 << 32, plan.feed_size),
-            history: History::default(),
+            history: History::new(tap),
             nodes,
             clients: Vec::new(),
             symbols: Vec::new(),
@@ -116,6 +118,9 @@ impl World {
             if dice.chance(100) {
                 self.silent = dice.below(200);
             }
+        }
+        if self.plan.feed_faults > 0 && dice.chance(100) {
+            feed.check(&mut self.sequencer, &mut self.history, self.now_ns);
         }
         self.silent = self.silent.saturating_sub(1);
         if self.silent == 0 && dice.chance(400) {
