@@ -42,6 +42,10 @@ impl Value {
     pub fn is_lost(&self) -> bool {
         self.record.is_empty()
     }
+
+    pub fn received_ns(&self) -> u64 {
+        Header::read(&self.record).map_or(u64::MAX, |header| header.ts_recv)
+    }
 }
 
 /// All values ever, by instrument and channel; the sequence is the index plus 1. Read from a ring of its own, beside

@@ -90,6 +90,7 @@ seen! {
     slow_closed: "Clients closed as too slow.",
     whole: "Subscriptions that were found whole at rest.",
     calm_values: "Values of a conflated subscription whose interval was checked.",
+    prompt_values: "Values that were checked to have come at their tick.",
     same_bytes: "Sweeps of a client that were compared with those of another with the same interest.",
     refused: "Clients for whom there was no seat.",
     garbage: "Bytes sent that are no request.",

@@ -21,6 +21,8 @@ pub struct Truth<'a> {
     pub shard: &'a LastValues,
     /// Places of the node's order between which the shard was overrun.
     pub overruns: &'a [(u64, u64)],
+    /// The last two times at which the shard was turned, if it had anything to do; `None` where it may have missed one.
+    pub turns_ns: Option<[u64; 2]>,
 }
 
 /// What a client has asked and not been answered.
@@ -425,7 +427,7 @@ impl Oracle {
             self.seen.conflated += 1;
         }
         if profile != Profile::IMMEDIATE && !channel.is_log() && !snapshot {
-            self.keeps_interval(id, channel, profile, packet, &about);
+            self.keeps_interval(id, channel, profile, packet, truth, &about);
         }
         let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
         track.last = if channel.is_log() { track.last.max(Some(sequence)) } else { Some(sequence) };
@@ -437,13 +439,14 @@ impl Oracle {
         self.disturbed_ns.binary_search(&packet.ts_send).is_ok()
     }
 
-    /// At most one value in an interval, but for what is owed to a client that was out in it.
+    /// At most one value in an interval, but for what is owed to a client that was out in it; and it comes at its tick.
     fn keeps_interval(
         &mut self,
         id: u32,
         channel: Channel,
         profile: Profile,
         packet: &PacketHeader,
+        truth: &Truth,
         about: &dyn Fn() -> String,
     ) {
         let interval = packet.ts_send / profile.interval_ns();
@@ -452,6 +455,15 @@ impl Oracle {
         let early = channel == Channel::Quote && self.tracks.contains_key(&(id, Channel::Trade));
         let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
         self.seen.calm_values += u64::from(!out);
+        let next = track.last.and_then(|last| truth.history.of(id, channel).get(last as usize));
+        if let (Some(next), Some([before_ns, now_ns]), false) = (next, truth.turns_ns, out)
+            && packet.ts_send == now_ns
+        {
+            // The oldest that it stands for could have been sent by then, had its tick passed.
+            let ticks = profile.interval_ns();
+            assert!(before_ns / ticks <= next.received_ns() / ticks, "a tick was missed: {}", about());
+            self.seen.prompt_values += 1;
+        }
         assert!(early || out || track.interval != interval, "two in one interval: {}", about());
         track.interval = interval;
     }

@@ -20,6 +20,9 @@ pub struct World {
     pub plan: Plan,
     dice: Dice,
     pub now_ns: u64,
+    /// The last two times at which the shards could turn.
+    turns_ns: [u64; 2],
+    is_prompt: bool,
     sequencer: Sequencer,
     feed: Feed,
     pub history: History,
@@ -62,6 +65,8 @@ impl World {
             plan,
             dice,
             now_ns: 1_000_000 * MS,
+            turns_ns: [0; 2],
+            is_prompt: plan.sleeps == 0 && plan.turn_bytes_max >= 256 * 1024,
             sequencer: Sequencer::new(writers, 1000),
             feed: Feed::new(seed ^ 2 << 32, plan.feed_size),
             history: History::new(tap),
@@ -262,6 +267,7 @@ impl World {
     }
 
     pub fn turn(&mut self) {
+        self.turns_ns = [self.turns_ns[1], self.now_ns];
         let position = self.history.position;
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
@@ -324,7 +330,12 @@ impl World {
             let mut hasher = DefaultHasher::new();
             bytes.hash(&mut hasher);
             self.trail.add(Event::Read { node: client.node, conn: client.conn, bytes: len, hash: hasher.finish() });
-            let truth = Truth { history: &self.history, shard: node.shard.values(), overruns: &node.overruns };
+            let truth = Truth {
+                history: &self.history,
+                shard: node.shard.values(),
+                overruns: &node.overruns,
+                turns_ns: (self.is_prompt && node.overruns.is_empty()).then_some(self.turns_ns),
+            };
             client.take(&bytes, ended, self.now_ns, &truth);
             let output = client.output();
             if !output.is_empty() && !client.speechless {
