@@ -46,6 +46,7 @@ pub struct Resume {
 pub struct Had {
     last: Option<u64>,
     book: Option<Levels>,
+    profile: Option<Profile>,
 }
 
 /// What the client knows of a channel of an instrument.
@@ -59,7 +60,8 @@ struct Track {
     /// Everything above this sequence is owed, even if the client was away when it came.
     resumed: Option<u64>,
     book: Option<Levels>,
-    /// Interval of the last value.
+    /// Interval of the last value, and the number of it.
+    profile: Option<Profile>,
     interval: u64,
 }
 
@@ -133,7 +135,7 @@ impl Oracle {
 
     /// All that was wanted, by interval and channel, with the last token.
     pub fn to_resume(&self) -> Vec<(Wish, Resume)> {
-        let had = |track: &Track| Had { last: track.last, book: track.book.clone() };
+        let had = |track: &Track| Had { last: track.last, book: track.book.clone(), profile: track.profile };
         let had = self.tracks.iter().map(|(key, track)| (*key, had(track))).collect();
         let resume = Resume { epoch: 1, position: self.position, had: Some(Rc::new(had)) };
         let mut wishes: BTreeMap<(usize, usize), Wish> = BTreeMap::new();
@@ -254,14 +256,18 @@ impl Oracle {
         self.seen.replays += 1;
         for key in new {
             let until = truth.history.count_until(key.0, key.1, resume.position);
+            let symbol = &truth.history.instruments[key.0 as usize - 1].symbol;
+            let profile = self.profile(symbol, key.1);
             let had = resume.had.as_ref().and_then(|had| had.get(key));
             let track = self.tracks.get_mut(key).expect("just made");
             track.snapshot = false;
             if key.1.is_log() {
                 (track.last, track.resumed) = (Some(until), Some(until));
             } else {
-                // A merged value may have waited for its tick when the token was given.
-                track.resumed = Some(had.and_then(|had| had.last).unwrap_or(until).min(until));
+                // A merged value may have waited for its tick when the token was given; the interval that is asked for
+                // is taken for the one that the stream had.
+                let same = had.filter(|had| had.profile == profile);
+                track.resumed = Some(same.and_then(|had| had.last).unwrap_or(until).min(until));
                 track.book = had.filter(|had| had.last == Some(until)).and_then(|had| had.book.clone());
             }
         }
@@ -430,6 +436,7 @@ impl Oracle {
             self.keeps_interval(id, channel, profile, packet, truth, &about);
         }
         let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
+        track.profile = Some(profile);
         track.last = if channel.is_log() { track.last.max(Some(sequence)) } else { Some(sequence) };
         check_bytes(track, header, bytes, profile, value, &about);
     }
