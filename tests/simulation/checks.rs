@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use tickcast::stats::Counter;
-use tickcast::ws::close::CloseCode;
 
 use crate::Seen;
 use crate::client::Client;
@@ -23,7 +22,7 @@ impl World {
         for swept in &io.swept {
             sends.entry(swept.conn).or_default().push(swept.range);
         }
-        let mut first: HashMap<u64, (usize, Vec<Range>)> = HashMap::new();
+        let mut first: HashMap<_, (usize, Vec<Range>)> = HashMap::new();
         for client in self.clients.iter().filter(|client| client.node == index && is_quiet(client)) {
             let conn = &io.conns[client.conn];
             let member = conn.seat.is_some() && !conn.cut && conn.to_server.is_empty();
@@ -34,11 +33,11 @@ impl World {
             }
             let sent = sends.remove(&client.conn).unwrap_or_default();
             assert!(sent.len() <= 1, "two sends of one sweep to conn {}: {sent:?}", client.conn);
-            if let Some((other, expected)) = first.get(&client.oracle.interest) {
+            if let Some((other, expected)) = first.get(&(client.oracle.interest, client.window)) {
                 assert_eq!(sent, *expected, "conns {} and {other} want the same", client.conn);
                 self.seen.same_bytes += u64::from(!sent.is_empty());
             } else {
-                first.insert(client.oracle.interest, (client.conn, sent));
+                first.insert((client.oracle.interest, client.window), (client.conn, sent));
             }
         }
     }
@@ -133,7 +132,7 @@ impl World {
             client.deserves.push(1001);
         }
         for node in &mut self.nodes {
-            node.shard.close_all(CloseCode::GOING_AWAY, "the end", self.now_ns);
+            node.shard.begin_drain(0, self.now_ns);
             node.poke();
         }
         for _ in 0..300 {
@@ -155,6 +154,7 @@ impl World {
         }
         for client in &self.clients {
             self.seen.add(&client.oracle.seen);
+            self.seen.compressed += client.compressed();
         }
     }
 }

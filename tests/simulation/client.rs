@@ -6,11 +6,13 @@ use std::io::{self, Read, Write};
 use tickcast::market::Channel;
 use tickcast::wire::control::{self, ChannelSet, Pattern};
 use tickcast::wire::profile::Profile;
+use tickcast::ws::deflate::WindowBits;
 use tickcast::ws::frame::{Opcode, push_masked_frame};
 use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
 
 use crate::Dice;
+use crate::common::unpack::{Unpack, deflated};
 use crate::oracle::{Ask, Oracle, Resume, Truth};
 
 /// What tungstenite takes for a socket.
@@ -75,6 +77,8 @@ impl Wish {
 pub struct Client {
     pub node: usize,
     pub conn: usize,
+    /// The window of the compression that it has agreed on.
+    pub window: Option<WindowBits>,
     pub oracle: Oracle,
     pub reading: Reading,
     /// Did not read for a time.
@@ -92,15 +96,18 @@ pub struct Client {
     pub closed_with: Option<u16>,
     /// Somebody has come in its place.
     pub replaced: bool,
+    /// Makes what comes compressed readable for tungstenite.
+    unpack: Unpack,
     websocket: WebSocket<Pipe>,
     next_id: u64,
 }
 
 impl Client {
-    pub fn new(node: usize, conn: usize) -> Self {
+    pub fn new(node: usize, conn: usize, window: Option<WindowBits>) -> Self {
         Self {
             node,
             conn,
+            window,
             oracle: Oracle::default(),
             reading: Reading::Always,
             paused: false,
@@ -111,6 +118,7 @@ impl Client {
             speechless: false,
             closed_with: None,
             replaced: false,
+            unpack: Unpack::default(),
             websocket: WebSocket::from_raw_socket(Pipe::default(), Role::Client, None),
             next_id: 1,
         }
@@ -124,7 +132,7 @@ impl Client {
     /// Takes what the socket delivered.
     pub fn take(&mut self, bytes: &[u8], ended: bool, now_ns: u64, truth: &Truth) {
         let pipe = self.websocket.get_mut();
-        pipe.input.extend(bytes);
+        pipe.input.extend(self.unpack.feed(bytes));
         pipe.ended |= ended;
         while !self.over {
             match self.websocket.read() {
@@ -154,6 +162,22 @@ impl Client {
     /// What tungstenite wants to be sent.
     pub fn output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.websocket.get_mut().output)
+    }
+
+    /// How many frames came compressed.
+    pub fn compressed(&self) -> u64 {
+        self.unpack.frames as u64
+    }
+
+    /// A request as a frame; every other one compressed, where that was agreed on.
+    pub fn framed(&self, text: &str, dice: &mut Dice) -> Vec<u8> {
+        if self.window.is_none() || dice.chance(512) {
+            return frame(Opcode::Text, text.as_bytes(), dice);
+        }
+        let mut bytes = frame(Opcode::Text, &deflated(text.as_bytes()), dice);
+        // RSV1.
+        bytes[0] |= 0x40;
+        bytes
     }
 
     fn id(&mut self) -> u64 {

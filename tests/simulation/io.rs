@@ -13,6 +13,9 @@ use crate::trail::IoEvent;
 /// First byte of a whole binary message.
 const BINARY: u8 = 0x82;
 
+/// RSV1.
+const COMPRESSED: u8 = 0x40;
+
 /// One connection, which outlives its seat until the client has read what was sent.
 #[derive(Debug)]
 pub struct Conn {
@@ -232,7 +235,7 @@ impl SimIo {
             conn.was_cut |= conn.cut;
             conn.disturbed_ns.push(self.now_ns);
         } else if !self.reaped {
-            assert_eq!(payload[0], BINARY, "a sweep sends packets");
+            assert_eq!(payload[0] & !COMPRESSED, BINARY, "a sweep sends packets");
             self.swept.push(Swept { conn: at, range: (self.batch, send.start, send.len) });
         }
         let conn = &mut self.conns[at];

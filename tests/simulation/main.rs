@@ -6,6 +6,8 @@
 mod canary;
 mod checks;
 mod client;
+#[path = "../common/mod.rs"]
+mod common;
 mod feed;
 mod io;
 mod node;
@@ -93,6 +95,7 @@ seen! {
     prompt_values: "Values that were checked to have come at their tick.",
     same_bytes: "Sweeps of a client that were compared with those of another with the same interest.",
     refused: "Clients for whom there was no seat.",
+    compressed: "Frames that came compressed.",
     garbage: "Bytes sent that are no request.",
     violations: "Clients closed for what they sent.",
     replays: "Resumes that were answered with history.",

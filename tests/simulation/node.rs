@@ -19,6 +19,7 @@ pub fn settings(plan: &Plan) -> Settings {
         turn_bytes_max: plan.turn_bytes_max,
         answers_bytes_max: plan.answers_bytes_max,
         requests_per_s: 10_000,
+        compression: Some(1),
         ..Settings::default()
     }
 }

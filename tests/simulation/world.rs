@@ -4,6 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tickcast::ring;
 use tickcast::sequencer::Sequencer;
+use tickcast::shard::Encoding;
+use tickcast::ws::deflate::WindowBits;
 use tickcast::ws::frame::Opcode;
 
 use crate::client::{Client, Reading, Wish, frame};
@@ -175,7 +177,9 @@ impl World {
             return false;
         };
         self.trail.add(Event::Opened { node: index, conn, slot: seat.slot });
-        let mut client = Client::new(index, conn);
+        // Every third has agreed on compression, in one window or another.
+        let window = WindowBits::new(8 + (conn % 8) as u8).filter(|_| conn % 3 == 1);
+        let mut client = Client::new(index, conn, window);
         if self.plan.answers_bytes_max < 64 * 1024 {
             client.deserves.push(1008);
         }
@@ -191,10 +195,10 @@ impl World {
         }
         let mut input = Vec::new();
         for text in texts {
-            input.extend(frame(Opcode::Text, text.as_bytes(), &mut self.dice));
+            input.extend(client.framed(&text, &mut self.dice));
             self.trail.add(Event::Asked { node: index, conn, text });
         }
-        node.shard.open(seat, &[], &input, self.now_ns);
+        node.shard.open_as(seat, Encoding { deflate: window }, &[], &input, self.now_ns);
         node.poke();
         self.clients.push(client);
         true
@@ -244,7 +248,7 @@ impl World {
         let client = &mut self.clients[at];
         let shard = &mut self.nodes[client.node].shard;
         let text = client.request(&wish, &mut self.dice);
-        let bytes = frame(Opcode::Text, text.as_bytes(), &mut self.dice);
+        let bytes = client.framed(&text, &mut self.dice);
         shard.io_mut().write(client.conn, &bytes);
         self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
     }
