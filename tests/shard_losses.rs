@@ -4,10 +4,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
 use tickcast::market::Instrument;
-use tickcast::market::record::{self, BOOK_DELTA, Header, Kind, Level, Quote, Trade};
+use tickcast::market::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, Level, Quote, Trade};
 use tickcast::ring::{Writer, ring};
 use tickcast::shard::{Settings, Shard};
-use tickcast::wire::packet;
+use tickcast::stats::Counter;
+use tickcast::wire::packet::{self, PacketHeader};
+use tickcast::ws::close::CloseCode;
 use tickcast::ws::session::{Event, Limits, Role, Session};
 
 const MS: u64 = 1_000_000;
@@ -119,22 +121,17 @@ impl World {
     }
 
     fn ask(&mut self, seat: Seat, text: &str) {
-        let mut frame = vec![0x81];
-        match text.len() {
-            short @ 0..126 => frame.push(0x80 | short as u8),
-            long => {
-                frame.push(0x80 | 126);
-                frame.extend_from_slice(&(long as u16).to_be_bytes());
-            }
-        }
-        frame.extend_from_slice(&[0; 4]);
-        frame.extend_from_slice(text.as_bytes());
-        let io = self.shard.io_mut();
-        io.input.insert(seat, frame);
-        io.queue.push_back(Completion::Readable { seat });
+        self.say(seat, frame(text));
         // One turn for the kernel's news, one for the input.
         self.turn(0);
         self.turn(0);
+    }
+
+    /// Leaves bytes in the client's socket.
+    fn say(&mut self, seat: Seat, bytes: Vec<u8>) {
+        let io = self.shard.io_mut();
+        io.input.insert(seat, bytes);
+        io.queue.push_back(Completion::Readable { seat });
     }
 
     fn subscribe(&mut self, seat: Seat, channel: &str, symbol: &str, conflate_ms: u32, snapshot: bool) {
@@ -148,6 +145,11 @@ impl World {
 
     /// Records that were sent since the last look.
     fn records(&mut self, seat: Seat) -> Vec<Vec<u8>> {
+        self.packets(seat).into_iter().flat_map(|(_, records)| records).collect()
+    }
+
+    /// Packets that were sent since the last look, with their records.
+    fn packets(&mut self, seat: Seat) -> Vec<(PacketHeader, Vec<Vec<u8>>)> {
         let mut input = self.shard.io_mut().sent.remove(&seat).unwrap_or_default();
         let mut session = Session::new(Role::Client);
         let mut consumed = 0;
@@ -156,7 +158,8 @@ impl World {
             session.next(&Limits { message_bytes_max: 1 << 26 }, &mut input, &mut consumed).expect("whole frames")
         {
             if let Event::Binary(bytes) = event {
-                all.extend(record::records(&bytes[packet::HEADER_BYTES..]).map(|(_, record)| record.to_vec()));
+                let records = record::records(&bytes[packet::HEADER_BYTES..]).map(|(_, record)| record.to_vec());
+                all.push((PacketHeader::read(bytes).expect("a packet"), records.collect()));
             }
         }
         all
@@ -167,6 +170,21 @@ impl World {
         let quotes = records.iter().filter(|record| record[2] == Kind::Quote as u8);
         quotes.map(|record| Quote::read(record).unwrap().bid_px).collect()
     }
+}
+
+/// A request as a masked frame.
+fn frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        short @ 0..126 => frame.push(0x80 | short as u8),
+        long => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(long as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(text.as_bytes());
+    frame
 }
 
 #[test]
@@ -323,4 +341,240 @@ fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
         .map(|header| header.sequence)
         .collect();
     assert!(trades.len() > 1 && trades.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{trades:?}");
+}
+
+#[test]
+fn a_packet_of_those_who_catch_up_states_no_place_that_it_has_not_come_to() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.turn(0);
+    let seat = world.open(0);
+    world.subscribe(seat, "trade", "A", 0, true);
+    world.records(seat);
+    let before = world.position;
+    world.shard.io_mut().full.insert(seat);
+    // Several packets' worth.
+    for px in 0..1000 {
+        world.trade(1, px);
+    }
+    world.turn(0);
+    for px in 0..1000 {
+        world.trade(1, px);
+    }
+    world.turn(0);
+    let io = world.shard.io_mut();
+    io.full.remove(&seat);
+    io.queue.push_back(Completion::Writable { seat });
+    world.turn(0);
+    world.turn(0);
+    let packets = world.packets(seat);
+    assert!(packets.len() > 6, "{} packets", packets.len());
+    for (header, records) in packets {
+        let newest = Header::read(records.last().expect("trades")).unwrap().sequence;
+        assert_eq!(header.position, before + newest, "a token that would lose what comes after this packet");
+    }
+}
+
+#[test]
+fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
+    let mut world = World::new();
+    let instruments = 1000;
+    for id in 1..=instruments {
+        world.define(id, &format!("S{id}"));
+    }
+    world.turn(0);
+    let seat = world.open(0);
+    world.subscribe(seat, "trade", "*", 0, true);
+    while world.shard.has_news() {
+        world.turn(0);
+    }
+    world.records(seat);
+    let before = world.position;
+    world.shard.io_mut().full.insert(seat);
+    world.trade(1, 1);
+    world.turn(0);
+    // Each trade but the first has a hole before it, as after an overrun: a straggler gets gaps instead of history.
+    for id in 1..=instruments {
+        world.sequences.insert((id, Kind::Trade as u8), 5);
+        world.trade(id, 1);
+    }
+    while world.shard.has_news() {
+        world.turn(0);
+    }
+    let io = world.shard.io_mut();
+    io.full.remove(&seat);
+    io.queue.push_back(Completion::Writable { seat });
+    world.turn(0);
+    world.turn(0);
+    let packets = world.packets(seat);
+    let gaps = packets.iter().flat_map(|(_, records)| records).filter(|record| record[2] == Kind::Gap as u8).count();
+    assert_eq!(gaps, instruments as usize);
+    let (last, others) = packets.split_last().expect("packets");
+    assert_eq!(last.0.position, world.position);
+    assert!(others.len() > 2 && others.iter().all(|(header, _)| header.position <= before + 1), "{others:?}");
+}
+
+#[test]
+fn a_peer_that_says_goodbye_first_is_still_told_why_it_was_sent_away() {
+    let mut world = World::new();
+    let seat = world.open(0);
+    world.records(seat);
+    // More answers than it may be owed: it is sent away, and its own close frame is read before that could be said.
+    let names: Vec<String> = (0..200).map(|at| format!(r#""{at:060}""#)).collect();
+    let names = names.join(",");
+    let request = frame(&format!(r#"{{"op":"subscribe","id":1,"channels":["quote"],"symbols":[{names}]}}"#));
+    let mut input = request.repeat(8);
+    input.extend([0x88, 0x82, 0, 0, 0, 0, 3, 232]);
+    world.say(seat, input);
+    world.turn(0);
+    world.turn(0);
+    let sent = world.shard.io_mut().sent.remove(&seat).expect("a farewell");
+    let policy = |frame: &[u8]| frame[0] == 0x88 && frame[2..] == CloseCode::POLICY.0.to_be_bytes();
+    assert!(sent.windows(4).any(policy), "{} bytes without a farewell", sent.len());
+    assert_eq!(world.shard.io().closed, [seat], "both frames are exchanged");
+}
+
+#[test]
+fn the_level_of_clients_is_told_once_more_after_the_last_has_gone() {
+    let mut world = World::new();
+    let seat = world.open(0);
+    world.turn(500);
+    assert_eq!(world.shard.counters().get(Counter::Clients), 1);
+    world.shard.io_mut().queue.push_back(Completion::Ended { seat });
+    world.turn(1);
+    // Nothing comes any more: a shard turns when it said it would.
+    while let Some(deadline_ns) = world.shard.deadline_ns() {
+        world.now_ns = deadline_ns;
+        world.turn(0);
+    }
+    for level in [Counter::Clients, Counter::Audiences, Counter::CatchingUp] {
+        assert_eq!(world.shard.counters().get(level), 0, "{level:?}");
+    }
+}
+
+#[test]
+fn records_and_gaps_are_counted_as_they_are_sent() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.turn(0);
+    let (early, late) = (world.open(0), world.open(1));
+    world.subscribe(early, "quote", "A", 1000, true);
+    world.turn(1500);
+    world.quote(1, 5);
+    world.turn(0);
+    // It has the quote that the other waits for, and is not sent it again at the tick.
+    world.subscribe(late, "quote", "A", 1000, true);
+    world.turn(1000);
+    for seat in [early, late] {
+        world.subscribe(seat, "trade", "A", 0, true);
+    }
+    world.trade(1, 1);
+    world.sequences.insert((1, Kind::Trade as u8), 7);
+    world.trade(1, 2);
+    world.turn(0);
+    let read: Vec<Vec<u8>> = [early, late].into_iter().flat_map(|seat| world.records(seat)).collect();
+    let gaps = read.iter().filter(|record| record[2] == Kind::Gap as u8).count();
+    assert_eq!(gaps, 2);
+    assert_eq!(world.shard.counters().get(Counter::GapsSent), 2);
+    assert_eq!(world.shard.counters().get(Counter::Records), read.len() as u64);
+}
+
+/// A request to go on with the trades of a symbol after a position.
+fn resume(id: u64, symbol: &str, position: u64) -> Vec<u8> {
+    frame(&format!(
+        r#"{{"op":"resume","id":{id},"epoch":1,"position":{position},"channels":["trade"],"symbols":["{symbol}"]}}"#
+    ))
+}
+
+#[test]
+fn resumes_that_come_together_are_all_replayed() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.define(2, "B");
+    let token = world.position;
+    for px in 0..3 {
+        world.trade(1, px);
+        world.trade(2, px);
+    }
+    world.turn(0);
+    let seat = world.open(0);
+    world.say(seat, [resume(1, "A", token), resume(2, "B", token)].concat());
+    (0..4).for_each(|_| world.turn(0));
+    let records = world.records(seat);
+    let trades = records.iter().map(|record| Header::read(record).unwrap());
+    let trades = trades.filter(|header| header.kind == Kind::Trade as u8);
+    let trades: Vec<(u32, u64)> = trades.map(|header| (header.instrument, header.sequence)).collect();
+    assert_eq!(trades, [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]);
+}
+
+#[test]
+fn what_waits_behind_a_replay_is_handled_before_what_comes_later() {
+    let mut world = World::new();
+    world.define(1, "A");
+    let token = world.position;
+    world.trade(1, 1);
+    world.turn(0);
+    let seat = Seat { slot: 0, generation: 1 };
+    let first = [resume(1, "A", token), frame(r#"{"op":"ping","id":2}"#)].concat();
+    world.shard.open(seat, &[], &first, world.now_ns);
+    world.turn(0);
+    world.say(seat, frame(r#"{"op":"ping","id":3}"#));
+    (0..6).for_each(|_| world.turn(0));
+    let sent = world.shard.io_mut().sent.remove(&seat).expect("answers");
+    let place = |text: &str| sent.windows(text.len()).position(|bytes| bytes == text.as_bytes()).expect("an answer");
+    assert!(place(r#""pong","id":2"#) < place(r#""pong","id":3"#));
+}
+
+/// Sequences of trades, and of gaps in them, that were sent since the last look.
+fn trades_and_gaps(world: &mut World, seat: Seat) -> Vec<(u64, u64)> {
+    let records = world.records(seat);
+    let spans = records.iter().filter_map(|record| match record[2] {
+        kind if kind == Kind::Trade as u8 => Header::read(record).map(|header| (header.sequence, header.sequence)),
+        kind if kind == Kind::Gap as u8 => Gap::read(record).map(|gap| (gap.from_sequence, gap.to_sequence)),
+        _ => None,
+    });
+    spans.collect()
+}
+
+/// The feed tells that two trades after the first are missing; then comes one more.
+fn lose_two_trades(world: &mut World) {
+    world.trade(1, 1);
+    let gap = Gap { instrument: 1, channel: Channel::Trade, from_sequence: 2, to_sequence: 3, reason: b'F' };
+    let mut bytes = Vec::new();
+    gap.encode(0, &mut bytes);
+    world.position += 1;
+    world.ring.push(world.position, &bytes);
+    world.ring.publish();
+    world.sequences.insert((1, Kind::Trade as u8), 3);
+    world.turn(0);
+}
+
+#[test]
+fn a_snapshot_of_a_trade_tells_that_later_ones_were_lost() {
+    let mut world = World::new();
+    world.define(1, "A");
+    lose_two_trades(&mut world);
+    let seat = world.open(0);
+    world.subscribe(seat, "trade", "A", 0, true);
+    world.trade(1, 2);
+    world.turn(0);
+    assert_eq!(trades_and_gaps(&mut world, seat), [(1, 1), (2, 3), (4, 4)]);
+}
+
+#[test]
+fn a_replay_does_not_tell_again_of_gaps_in_what_is_live() {
+    let mut world = World::new();
+    world.define(1, "A");
+    world.define(2, "B");
+    let token = world.position;
+    world.turn(0);
+    let seat = world.open(0);
+    world.subscribe(seat, "trade", "A", 0, true);
+    lose_two_trades(&mut world);
+    world.trade(1, 2);
+    world.turn(0);
+    assert_eq!(trades_and_gaps(&mut world, seat), [(1, 1), (2, 3), (4, 4)]);
+    world.say(seat, resume(2, "B", token));
+    (0..3).for_each(|_| world.turn(0));
+    assert_eq!(trades_and_gaps(&mut world, seat), []);
 }

@@ -129,6 +129,18 @@ impl Row {
         true
     }
 
+    /// Appends a Gap where trades that followed the one that is kept were lost before they came here: who is sent that one
+    /// would else see a hole before the next. True if there is such a hole.
+    pub fn push_trades_lost(&self, instrument: u32, ts_recv: u64, out: &mut Vec<u8>) -> bool {
+        let (channel, to_sequence) = (Channel::Trade, self.sequence(Channel::Trade));
+        let Some(kept) = Header::read(&self.trade).filter(|kept| (1..to_sequence).contains(&kept.sequence)) else {
+            return false;
+        };
+        let from_sequence = kept.sequence + 1;
+        Gap { instrument, channel, from_sequence, to_sequence, reason: b'F' }.encode(ts_recv, out);
+        true
+    }
+
     fn push_book(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) -> bool {
         let Some(state) = self.book() else { return false };
         let header = self.book_header(state, instrument, extra);

@@ -284,6 +284,11 @@ impl Sequencer {
                 push(out);
             }
         }
+        // What the source has lost after the trade that is kept, the shard may have lost the word of.
+        if row.push_trades_lost(id, 0, out) {
+            record::patch_flags(out, flags::SNAPSHOT);
+            push(out);
+        }
         let raw = row.sequence(Channel::Raw);
         if raw > 0 {
             let gap = Gap { instrument: id, channel: Channel::Raw, from_sequence: 1, to_sequence: raw, reason: b'O' };

@@ -2,7 +2,7 @@
 //! resume, then the newest values, then the log from where it stopped, or a Gap; and when nothing is missing at the end of
 //! a turn, the client is a member again.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 
@@ -201,7 +201,8 @@ impl<I: Io> Shard<I> {
                 (true, false) => (packet::flags::SNAPSHOT, 0),
                 (true, true) => (packet::flags::SNAPSHOT, packet::flags::CAUGHT_UP),
             };
-            self.push_piece(audience, &records, catch_up.log.position, (flags, last_flags));
+            let position = catch_up.log.position;
+            self.push_piece(audience, &records, position..=position, (flags, last_flags));
         }
         if is_last {
             catch_up.job = Vec::new();
@@ -238,7 +239,7 @@ impl<I: Io> Shard<I> {
         ids
     }
 
-    fn push_instrument(&self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
+    fn push_instrument(&mut self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
         let Some(row) = self.values.row(instrument) else { return };
         let mark = catch_up.state.mark_of(instrument);
         let wanted: Vec<(Channel, Profile, Option<Owed>)> =
@@ -279,7 +280,10 @@ impl<I: Io> Shard<I> {
                 }
                 None | Some(Owed::Definition) => flags::CONFLATED,
             };
-            row.push(instrument, channel, extra, out);
+            let pushed = row.push(instrument, channel, extra, out);
+            if pushed && channel == Channel::Trade && row.push_trades_lost(instrument, self.turn.now_ns, out) {
+                self.counters.add(Counter::GapsSent, 1);
+            }
         }
     }
 
@@ -392,11 +396,13 @@ impl<I: Io> Shard<I> {
             to_position: to,
         };
         let is_empty = each.clone().next().is_none();
+        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == Kind::Gap as u8).count();
         let encoding = self.interest.encoding(audience);
         let count = if is_empty { 0 } else { encoder.push_packets(encoding, &packing, each, &mut arena).1 };
         self.scratch.arena = arena;
         self.encoder = encoder;
         self.counters.add(Counter::Records, count);
+        self.counters.add(Counter::GapsSent, gaps as u64);
     }
 
     /// One Gap for every log channel that went on while its records were lost to this client.
@@ -414,33 +420,41 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
+        let before = log.position;
         *log = LogMark {
             position: self.turn.position,
             ring_position: self.turn.ring_position,
             sequences: self.log_sequences(),
         };
         if !records.is_empty() {
-            self.push_piece(audience, &records, log.position, (0, 0));
+            self.push_piece(audience, &records, before..=log.position, (0, 0));
         }
         self.scratch.records = records;
     }
 
-    /// Appends records as packets for one client of this audience, that state this position. `flags` are those of every
-    /// packet, and those that the last one has besides.
-    fn push_piece(&mut self, audience: AudienceId, records: &[u8], position: u64, (flags, last_flags): (u8, u8)) {
+    /// Appends records as packets for one client of this audience. They state the position before them, the last one that
+    /// after them. `flags` are those of every packet, and those that the last one has besides.
+    fn push_piece(
+        &mut self,
+        audience: AudienceId,
+        records: &[u8],
+        positions: RangeInclusive<u64>,
+        (flags, last_flags): (u8, u8),
+    ) {
+        let (from_position, to_position) = positions.into_inner();
         let packing = Packing {
             epoch: self.settings.epoch,
             ts_send: self.turn.now_ns,
             flags,
             last_flags,
-            from_position: position,
-            to_position: position,
+            from_position,
+            to_position,
         };
         let mut rest = records;
         let each = std::iter::from_fn(move || {
             let (record, tail) = rest.split_at_checked(Header::read(rest)?.bytes())?;
             rest = tail;
-            Some((position, record))
+            Some((from_position, record))
         });
         let encoding = self.interest.encoding(audience);
         let (_, count) = self.encoder.push_packets(encoding, &packing, each, &mut self.scratch.arena);
@@ -484,8 +498,10 @@ fn note_history(history: &ring::Batch, log: &mut LogMark) {
 }
 
 impl Client {
-    /// True if further requests have to wait: something of an earlier turn is still owed.
+    /// True if further requests have to wait: something of an earlier turn is still owed, or a replay, of which there is
+    /// one at a time.
     pub(super) fn must_wait(&self, turn: u64) -> bool {
-        self.catch_up.as_ref().is_some_and(|catch_up| catch_up.since_turn != turn || catch_up.blocked)
+        let waits = |catch_up: &CatchUp| catch_up.since_turn != turn || catch_up.blocked || catch_up.replay.is_some();
+        self.catch_up.as_deref().is_some_and(waits)
     }
 }

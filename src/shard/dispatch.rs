@@ -89,7 +89,7 @@ impl<I: Io> Shard<I> {
 
     fn pass_gap_on(&mut self, gap: &Gap, start: usize, end: usize, at: Place) {
         let number = add_record(&mut self.turn, start, end, at);
-        self.mark_all_profiles(gap.instrument, gap.channel, number);
+        self.tell_gap(gap, number);
     }
 
     /// The state of a feed (instrument 0) or an instrument goes to all who watch any of its channels.
@@ -260,14 +260,20 @@ impl<I: Io> Shard<I> {
         let start = self.turn.batch.bytes.len();
         gap.encode(self.turn.now_ns, &mut self.turn.batch.bytes);
         let number = self.turn.add(start, at);
-        self.mark_all_profiles(gap.instrument, gap.channel, number);
+        self.tell_gap(gap, number);
     }
 
-    fn mark_all_profiles(&mut self, instrument: u32, channel: Channel, number: u32) {
+    /// A gap goes to all who watch the log channel.
+    fn tell_gap(&mut self, gap: &Gap, number: u32) {
         let (interest, audiences) = (&self.interest, &mut self.audiences);
+        let mut told = 0;
         for profile in (0..Profile::COUNT).map(Profile::from_index) {
-            interest.each_watcher(instrument, channel, profile, |audience| audiences.mark(audience, number));
+            interest.each_watcher(gap.instrument, gap.channel, profile, |audience| {
+                audiences.mark(audience, number);
+                told += audiences.members_len(audience) as u64;
+            });
         }
+        self.counters.add(Counter::GapsSent, told);
     }
 }
 

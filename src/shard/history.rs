@@ -18,6 +18,10 @@ const MARKS: u64 = 1024;
 /// A stretch is at least this long: that much is read in some 0.2 µs.
 const STRETCH_BYTES_MIN: u64 = 4096;
 
+/// A value may have waited for longer than its interval: a tick comes with a turn, and a turn may come late. And the token
+/// may be another shard's, which was ahead of this one or behind it, by so much at the most.
+const LAG_NS: u64 = 5_000_000_000;
+
 /// A place in the ring whose position is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
@@ -107,7 +111,7 @@ impl History {
         if profile == Profile::IMMEDIATE {
             return Ok(mark);
         }
-        let since_ns = mark.time_ns.saturating_sub(u64::from(profile.interval_ms()) * 1_000_000);
+        let since_ns = mark.time_ns.saturating_sub(u64::from(profile.interval_ms()) * 1_000_000 + LAG_NS);
         match self.marks.partition_point(|mark| mark.time_ns < since_ns).checked_sub(1) {
             Some(at) => Ok(self.marks[at]),
             None if self.whole => Ok(self.marks[0]),
@@ -166,7 +170,14 @@ mod tests {
         assert_eq!(history.after(19), Err(TooOld));
         assert_eq!(place(history.after(20)), Ok(2));
         assert_eq!(history.pending_at(history.after(20).unwrap(), second()), Err(TooOld));
-        assert_eq!(place(history.pending_at(history.after(45).unwrap(), second())), Ok(2));
+    }
+
+    #[test]
+    fn what_may_have_waited_for_a_tick_is_searched_for_an_interval_and_a_lag_before_the_token() {
+        let history = history(20, 60_000);
+        assert_eq!(place(history.pending_at(history.after(185).unwrap(), second())), Ok(11));
+        assert_eq!(place(history.pending_at(history.after(185).unwrap(), Profile::IMMEDIATE)), Ok(18));
+        assert_eq!(place(history.pending_at(history.after(40).unwrap(), second())), Ok(0), "the ring is whole");
     }
 
     #[test]

@@ -341,7 +341,9 @@ impl<I: Io> Shard<I> {
 
     /// When the shard has to turn again although nothing comes; `None` if there is no such time.
     pub fn deadline_ns(&self) -> Option<u64> {
-        let house = (self.clients_len > 0).then_some(self.housekeeping_ns);
+        // Once more after the last has gone, so that the levels do not tell of it for ever.
+        let levels_are_old = self.counters.get(Counter::Clients) != self.clients_len as u64;
+        let house = (self.clients_len > 0 || levels_are_old).then_some(self.housekeeping_ns);
         [house, self.conflator.next_tick_ns(), self.farewell_ns()].into_iter().flatten().min()
     }
 
@@ -501,6 +503,10 @@ impl<I: Io> Shard<I> {
         completions.clear();
         self.io.reap(COMPLETIONS_MAX, &mut completions);
         let worked = !completions.list.is_empty() || !self.held.is_empty();
+        // First what was said first: a client that is ready for more input is asked for it below.
+        for (seat, input) in std::mem::take(&mut self.held) {
+            self.take_up_held_input(seat, input);
+        }
         for completion in &completions.list {
             match *completion {
                 Completion::Readable { seat } => self.on_readable(seat),
@@ -518,9 +524,6 @@ impl<I: Io> Shard<I> {
             }
         }
         self.scratch.completions = completions;
-        for (seat, input) in std::mem::take(&mut self.held) {
-            self.take_up_held_input(seat, input);
-        }
         worked
     }
 

@@ -183,7 +183,10 @@ impl<I: Io> Shard<I> {
         let Some((kind, profile)) = self.replays(audience, replay, entry.tag, word) else { return };
         let instrument = header.instrument;
         let Some(channel) = kind.channel() else {
-            if self.is_told(audience, kind, instrument, bytes) {
+            // A hole in what the client has had all along was told when it came.
+            let beside = |gap: Gap| self.is_covered_beside(audience, &replay.keys, instrument, gap.channel);
+            let is_known = || kind == Kind::Gap && !replay.alone && Gap::read(bytes).is_some_and(beside);
+            if self.is_told(audience, kind, instrument, bytes) && !is_known() {
                 out.extend_from_slice(bytes);
             }
             return;
@@ -234,8 +237,10 @@ impl<I: Io> Shard<I> {
             to_position: if done { replay.end_position } else { newest },
         };
         let each = piece.iter().map(|(position, range)| (*position, &records[range.clone()]));
+        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == Kind::Gap as u8).count();
         let (_, count) = push_packets(&packing, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);
+        self.counters.add(Counter::GapsSent, gaps as u64);
         self.counters.add(Counter::RecordsReplayed, count);
     }
 

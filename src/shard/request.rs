@@ -159,9 +159,12 @@ impl<I: Io> Shard<I> {
     fn on_event(&mut self, slot: u32, event: Event<'_>) -> bool {
         let client = self.clients[slot as usize].as_mut().expect("its input is being handled");
         if client.ending != Ending::No {
-            // Only the answer to our close frame is awaited.
+            // Only the answer to our close frame is awaited; a peer that was quicker has not had ours yet.
             if matches!(event, Event::Close(_)) {
-                self.drop_client(slot);
+                match client.ending {
+                    Ending::Closing { .. } => client.ending = Ending::Closing { echo: true },
+                    _ => self.drop_client(slot),
+                }
                 return false;
             }
             return true;

@@ -26,16 +26,16 @@ impl<I: Io> Shard<I> {
     }
 
     fn serve(&mut self, audience: AudienceId) {
-        let members = self.audiences.members_len(audience) as u64;
-        if members == 0 {
+        if self.audiences.members_len(audience) == 0 {
             return;
         }
-        let count = self.make_sends(audience);
+        let records = self.make_sends(audience);
         self.audiences.served(audience, self.turn.now_ns);
-        self.counters.add(Counter::Records, count * members);
+        self.counters.add(Counter::Records, records);
     }
 
-    /// Appends the audience's packets to the arena and a send for each member; returns how many records they hold.
+    /// Appends the audience's packets to the arena and a send for each member; returns how many records these are for
+    /// all members together.
     fn make_sends(&mut self, audience: AudienceId) -> u64 {
         let turn = &self.turn;
         let packing = Packing {
@@ -58,19 +58,21 @@ impl<I: Io> Shard<I> {
         let encoding = self.audiences.encoding(audience);
         let (_, count) = self.encoder.push_packets(encoding, &packing, records, arena);
         let (start, len) = (start as u32, (arena.len() - start) as u32);
+        let sends_before = self.scratch.sends.len();
         for seat in self.audiences.members(audience) {
             match self.fresh.get(&seat.slot).filter(|fresh| oldest <= fresh.place) {
                 Some(fresh) => self.scratch.own.push((fresh.place, seat)),
                 None => self.scratch.sends.push(Send { seat, start, len }),
             }
         }
-        self.make_own_sends(audience, &packing);
-        count
+        let shared = count * (self.scratch.sends.len() - sends_before) as u64;
+        shared + self.make_own_sends(audience, &packing)
     }
 
     /// Packets for members that had the present values when they joined: what was merged from before then they have
-    /// had. Those who joined at the same place share one.
-    fn make_own_sends(&mut self, audience: AudienceId, packing: &Packing) {
+    /// had. Those who joined at the same place share one. Returns how many records these are together.
+    fn make_own_sends(&mut self, audience: AudienceId, packing: &Packing) -> u64 {
+        let mut records = 0;
         let mut own = std::mem::take(&mut self.scratch.own);
         own.sort_unstable();
         for same in own.chunk_by(|one, other| one.0 == other.0) {
@@ -84,12 +86,14 @@ impl<I: Io> Shard<I> {
             }
             let start = self.scratch.arena.len();
             let encoding = self.audiences.encoding(audience);
-            self.encoder.push_packets(encoding, packing, news, &mut self.scratch.arena);
+            let (_, count) = self.encoder.push_packets(encoding, packing, news, &mut self.scratch.arena);
+            records += count * same.len() as u64;
             let (start, len) = (start as u32, (self.scratch.arena.len() - start) as u32);
             self.scratch.sends.extend(same.iter().map(|(_, seat)| Send { seat: *seat, start, len }));
         }
         own.clear();
         self.scratch.own = own;
+        records
     }
 
     /// Hands the gathered sends to the kernel. Whom a full socket stops is taken out, with the rest of the send.

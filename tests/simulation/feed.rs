@@ -1,13 +1,15 @@
 //! A random feed, and all that it ever said: what every client's stream is held against.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use tickcast::market::record::{self, Header, Level, Quote, Ticker, Trade, encode_book, encode_raw, flags};
+use tickcast::market::record::{self, Gap, Header, Level, Quote, Ticker, Trade, encode_book, encode_raw, flags};
 use tickcast::market::{Channel, Instrument, Kind};
-use tickcast::sequencer::Sequencer;
+use tickcast::ring::{Batch, Reader};
+use tickcast::sequencer::{Farewell, Sequencer};
 
 use crate::Dice;
+use crate::trail::Event;
 
 /// A book as plain as can be: (side, price) → size.
 pub type Levels = BTreeMap<(u8, i64), i64>;
@@ -35,15 +37,40 @@ pub struct Value {
     pub book: Option<Rc<Levels>>,
 }
 
-/// All values ever, by instrument and channel; the sequence is the index plus 1.
-#[derive(Default)]
+impl Value {
+    /// One that the feed has said is missing.
+    pub fn is_lost(&self) -> bool {
+        self.record.is_empty()
+    }
+
+    pub fn received_ns(&self) -> u64 {
+        Header::read(&self.record).map_or(u64::MAX, |header| header.ts_recv)
+    }
+}
+
+/// All values ever, by instrument and channel; the sequence is the index plus 1. Read from a ring of its own, beside
+/// those of the shards.
 pub struct History {
+    tap: Reader,
+    batch: Batch,
     pub instruments: Vec<Instrument>,
     values: Vec<[Vec<Value>; Channel::COUNT]>,
+    /// By instrument, 0 for the feed as a whole; live where nothing was said.
+    states: HashMap<u32, u8>,
     pub position: u64,
 }
 
 impl History {
+    pub fn new(tap: Reader) -> Self {
+        let (instruments, values, states) = (Vec::new(), Vec::new(), HashMap::new());
+        Self { tap, batch: Batch::default(), instruments, values, states, position: 0 }
+    }
+
+    /// What was last said of an instrument, or of the feed as a whole.
+    pub fn state(&self, instrument: u32) -> u8 {
+        self.states.get(&instrument).copied().unwrap_or(b'L')
+    }
+
     pub fn of(&self, instrument: u32, channel: Channel) -> &[Value] {
         &self.values[instrument as usize - 1][channel as usize]
     }
@@ -52,30 +79,70 @@ impl History {
         self.of(instrument, channel).len() as u64
     }
 
-    /// Takes in what the sequencer made of a batch.
-    fn take(&mut self, batch: &[u8]) {
-        for (header, bytes) in record::records(batch) {
-            let kind = Kind::from_wire(header.kind).expect("the feed knows its kinds");
-            if kind == Kind::Definition {
-                let instrument = record::read_definition(bytes).expect("a whole definition");
-                if self.instruments.iter().any(|known| known.symbol == instrument.symbol) {
-                    continue;
-                }
-                self.instruments.push(instrument);
+    /// How many values of a channel there were up to a place of the node's order.
+    pub fn count_until(&self, instrument: u32, channel: Channel, position: u64) -> u64 {
+        self.of(instrument, channel).partition_point(|value| value.position <= position) as u64
+    }
+
+    /// True if the feed itself has said that all of this is missing.
+    pub fn is_lost(&self, gap: &Gap) -> bool {
+        let values = self.of(gap.instrument, gap.channel);
+        let missing = values.get(gap.from_sequence as usize - 1..gap.to_sequence as usize);
+        missing.is_some_and(|missing| missing.iter().all(Value::is_lost))
+    }
+
+    /// Takes in all that the sequencer has made.
+    pub fn read(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
+        self.tap.read(usize::MAX / 2, &mut batch).expect("it is read after every batch");
+        for entry in &batch.entries {
+            assert_eq!(entry.tag, self.position + 1, "every record has its place");
+            self.position = entry.tag;
+            self.take(batch.payload(entry));
+        }
+        self.batch = batch;
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let header = Header::read(bytes).expect("a record");
+        let kind = Kind::from_wire(header.kind).expect("the sequencer knows its kinds");
+        match kind {
+            Kind::Definition => {
+                self.instruments.push(record::read_definition(bytes).expect("a whole definition"));
                 self.values.push(Default::default());
-                self.position += 1;
-                continue;
             }
-            self.position += 1;
-            let Some(channel) = kind.channel() else { continue };
-            let values = &mut self.values[header.instrument as usize - 1][channel as usize];
-            assert_eq!(header.sequence, values.len() as u64 + 1, "the sequencer numbers without holes");
-            let book = (channel == Channel::Book).then(|| {
-                let mut levels = values.last().and_then(|value| value.book.as_deref().cloned()).unwrap_or_default();
-                apply(&mut levels, bytes);
-                Rc::new(levels)
-            });
-            values.push(Value { position: self.position, record: bytes.to_vec(), book });
+            Kind::Status => {
+                self.states.insert(header.instrument, bytes[record::HEADER_BYTES]);
+            }
+            Kind::Gap => {
+                let gap = Gap::read(bytes).expect("a whole gap");
+                let values = &mut self.values[gap.instrument as usize - 1][gap.channel as usize];
+                assert_eq!(gap.from_sequence, values.len() as u64 + 1, "the sequencer numbers without holes");
+                for _ in gap.from_sequence..=gap.to_sequence {
+                    values.push(Value { position: self.position, record: Vec::new(), book: None });
+                }
+            }
+            _ => {
+                let channel = kind.channel().expect("a channel's record");
+                let values = &mut self.values[header.instrument as usize - 1][channel as usize];
+                assert_eq!(header.sequence, values.len() as u64 + 1, "the sequencer numbers without holes");
+                let book = (channel == Channel::Book).then(|| {
+                    let mut levels = values.last().and_then(|value| value.book.as_deref().cloned()).unwrap_or_default();
+                    apply(&mut levels, bytes);
+                    Rc::new(levels)
+                });
+                values.push(Value { position: self.position, record: bytes.to_vec(), book });
+            }
+        }
+    }
+
+    /// What the feed has handed over is there, as it was numbered.
+    fn has_all(&self, batch: &[u8]) {
+        for (header, bytes) in record::records(batch).filter(|(header, _)| header.sequence > 0) {
+            let channel = Kind::from_wire(header.kind).and_then(Kind::channel).expect("a channel's record");
+            let value = &self.of(header.instrument, channel)[header.sequence as usize - 1];
+            assert_eq!(value.record, bytes, "{channel:?} {} of {}", header.sequence, header.instrument);
         }
     }
 }
@@ -88,24 +155,93 @@ pub struct Feed {
     /// For each instrument, by global id: source and local id.
     locals: Vec<(u32, u32)>,
     counts: [u32; 2],
+    dead: [bool; 2],
 }
 
 impl Feed {
     pub fn new(seed: u64, size: u32) -> Self {
-        Self { dice: Dice::new(seed), size, locals: Vec::new(), counts: [0; 2] }
+        Self { dice: Dice::new(seed), size, locals: Vec::new(), counts: [0; 2], dead: [false; 2] }
     }
 
     /// Defines one more instrument.
     pub fn define(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) {
         let source = self.dice.below(2);
-        self.counts[source as usize] += 1;
-        let local = self.counts[source as usize];
         let family = ["A-", "AB-", "ABC-", "B-"][self.dice.below(4) as usize];
         let symbol = format!("{family}{}", self.locals.len() + 1);
+        self.locals.push((source, 0));
         let mut batch = Vec::new();
-        record::encode_definition(&Instrument::new(local, &symbol, "sim", -2, -8), &mut batch);
-        self.locals.push((source, local));
+        self.define_as(self.locals.len() - 1, source, &symbol, &mut batch);
         self.hand_over(source, batch, sequencer, history, now_ns);
+    }
+
+    /// Has a source tell of an instrument, by the next of its own ids.
+    fn define_as(&mut self, at: usize, source: u32, symbol: &str, batch: &mut Vec<u8>) {
+        self.counts[source as usize] += 1;
+        let local = self.counts[source as usize];
+        record::encode_definition(&Instrument::new(local, symbol, "sim", -2, -8), batch);
+        self.locals[at] = (source, local);
+    }
+
+    /// A source dies, comes back, says how it is, or takes an instrument over from the other.
+    pub fn fault(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) -> Event {
+        let source = self.dice.below(2);
+        let mut batch = Vec::new();
+        let what = match self.dice.below(6) {
+            0 if !self.dead[source as usize] => {
+                self.dead[source as usize] = true;
+                let farewell = if self.dice.chance(700) { Farewell::Lost } else { Farewell::Ended };
+                sequencer.close_source(source, farewell, now_ns);
+                history.read();
+                return Event::FeedFault { source, what: "dies" };
+            }
+            _ if self.dead[source as usize] => {
+                self.dead[source as usize] = false;
+                let own = |locals: &[(u32, u32)]| (0..locals.len()).filter(|at| locals[*at].0 == source).collect();
+                let own: Vec<usize> = own(&self.locals);
+                for at in own {
+                    self.define_as(at, source, &history.instruments[at].symbol, &mut batch);
+                }
+                self.status(0, b'L', now_ns, &mut batch);
+                "returns"
+            }
+            1 => {
+                let at = self.dice.below(self.locals.len() as u32) as usize;
+                self.define_as(at, source, &history.instruments[at].symbol, &mut batch);
+                "takes over"
+            }
+            2 => {
+                let at = self.dice.below(self.locals.len() as u32) as usize;
+                let local = if self.locals[at].0 == source { self.locals[at].1 } else { 0 };
+                self.status(local, b'H', now_ns, &mut batch);
+                "halts"
+            }
+            3 | 4 => {
+                let at = self.dice.below(self.locals.len() as u32) as usize;
+                let channel = if self.dice.chance(700) { Channel::Trade } else { Channel::Raw };
+                let to_sequence = 1 + u64::from(self.dice.below(5));
+                let gap = Gap { instrument: self.locals[at].1, channel, from_sequence: 1, to_sequence, reason: b'F' };
+                gap.encode(now_ns, &mut batch);
+                "has lost some"
+            }
+            _ => {
+                self.status(0, b'L', now_ns, &mut batch);
+                "lives"
+            }
+        };
+        self.hand_over(source, batch, sequencer, history, now_ns);
+        Event::FeedFault { source, what }
+    }
+
+    /// Sources that were silent for too long are told.
+    pub fn check(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) {
+        const SILENCE_NS: u64 = 300_000_000;
+        sequencer.check_sources(SILENCE_NS, now_ns);
+        history.read();
+    }
+
+    fn status(&mut self, local: u32, state: u8, now_ns: u64, out: &mut Vec<u8>) {
+        let header = Header::of_feed(Kind::Status, local, now_ns - 7).with_flags(flags::LAST);
+        record::encode_status(&header, state, out);
     }
 
     /// Sends some records of some instruments.
@@ -117,6 +253,9 @@ impl Feed {
         for _ in 0..records {
             let at = self.dice.below(busy) as usize;
             let (source, local) = self.locals[at];
+            if self.dead[source as usize] {
+                continue;
+            }
             let first = history.newest(at as u32 + 1, Channel::Book) == 0 && !opened.contains(&at);
             if self.record(local, first, now_ns, &mut batches[source as usize]) {
                 opened.push(at);
@@ -168,7 +307,8 @@ impl Feed {
 
     fn hand_over(&mut self, source: u32, mut batch: Vec<u8>, to: &mut Sequencer, history: &mut History, now_ns: u64) {
         to.accept(source, &mut batch, now_ns);
-        history.take(&batch);
+        history.read();
+        history.has_all(&batch);
         assert_eq!(history.position, to.position(), "every record has its place");
     }
 }

@@ -3,29 +3,18 @@
 use std::collections::VecDeque;
 
 use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
+use tickcast::market::Kind;
 
 use crate::Dice;
+use crate::canary::{Canary, Fuse};
+use crate::plan::Faults;
+use crate::trail::IoEvent;
 
-/// How often what goes wrong, in 1024ths.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    /// A send is cut although there is room.
-    pub cut: u32,
-    /// A send is refused although there is room.
-    pub refused: u32,
-    /// A receive finds nothing although something is there.
-    pub nothing: u32,
-    /// A receive brings less than is there.
-    pub piecemeal: u32,
-    /// A completion waits for a later reap.
-    pub late: u32,
-    /// Room is announced where there is none.
-    pub false_room: u32,
-    /// A connection is reset, a client and step.
-    pub reset: u32,
-    /// Completions and short sends come in another order.
-    pub shuffled: bool,
-}
+/// First byte of a whole binary message.
+const BINARY: u8 = 0x82;
+
+/// RSV1.
+const COMPRESSED: u8 = 0x40;
 
 /// One connection, which outlives its seat until the client has read what was sent.
 #[derive(Debug)]
@@ -36,41 +25,97 @@ pub struct Conn {
     pub reset: bool,
     /// The client has ended its side.
     pub finished: bool,
-    /// Sends that did not take all.
-    pub shorts: u64,
+    /// When the server did something else than send what its audience gets: cut sends, their rests, answers, what it
+    /// was owed. Ascending.
+    pub disturbed_ns: Vec<u64>,
+    /// When it was out last, in any of these ways.
+    pub out_ns: u64,
+    /// The last send was cut, so that the next begins with its rest.
+    pub cut: bool,
+    /// Number of the turn in which it was.
+    pub out_turn: u64,
+    pub was_cut: bool,
+    /// When the socket last took a byte, and the longest time for which it took none.
+    took_ns: u64,
+    pub stalled_ns: u64,
+    /// When the server last heard of the client, and the longest time for which it heard nothing.
+    heard_ns: u64,
+    pub silent_ns: u64,
     capacity: usize,
     wants_room: bool,
     receiving: bool,
     ended: bool,
+    /// A canary has eaten what the shard waits for.
+    deaf: bool,
 }
 
+/// Number of a batch in its turn, start and length.
+pub type Range = (u32, u32, u32);
+
+/// What one sweep sent to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swept {
+    pub conn: usize,
+    /// One for all of an audience.
+    pub range: Range,
+}
+
+/// What was seen of the shard's side.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub opened: u64,
+    pub refused: u64,
+    pub closed: u64,
+    pub short_sends: u64,
+    pub stale: u64,
+    pub kept_back: u64,
+}
+
+#[derive(Default)]
 pub struct SimIo {
+    pub now_ns: u64,
     pub conns: Vec<Conn>,
     pub faults: Faults,
-    pub opened: u64,
-    pub closed: u64,
+    pub tally: Tally,
+    pub events: Vec<IoEvent>,
+    pub swept: Vec<Swept>,
+    pub fuse: Fuse,
     dice: Dice,
+    seats_max: u32,
     /// Conn and generation of each slot.
     slots: Vec<(usize, u32)>,
     free: Vec<u32>,
+    /// Slots of seats that were closed, but not yet to the kernel.
+    closing: Vec<u32>,
     /// What has to be told at some reap.
     told: VecDeque<Completion>,
+    /// Connections with a receive or a wish for room under way, in the order of the asking.
+    busy: Vec<usize>,
+    batch: u32,
+    turn: u64,
+    /// The turn has reaped: what is sent now goes to those who are owed something, or is a heartbeat.
+    reaped: bool,
 }
 
 impl SimIo {
-    pub fn new(faults: Faults, seed: u64) -> Self {
-        let (opened, closed) = (0, 0);
-        let (conns, slots, free, told) = (vec![], vec![], vec![], VecDeque::new());
-        Self { conns, faults, opened, closed, dice: Dice::new(seed), slots, free, told }
+    pub fn new(faults: Faults, seats_max: u32, fuse: Fuse, seed: u64) -> Self {
+        Self { faults, seats_max, fuse, dice: Dice::new(seed), ..Self::default() }
     }
 
-    /// A new connection whose socket holds `capacity` bytes.
-    pub fn open(&mut self, capacity: usize) -> (usize, Seat) {
+    /// A new connection whose socket holds `capacity` bytes; `None` where all seats are taken.
+    pub fn open(&mut self, capacity: usize) -> Option<(usize, Seat)> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if (self.slots.len() as u32) < self.seats_max => {
+                self.slots.push((0, 0));
+                self.slots.len() as u32 - 1
+            }
+            None => {
+                self.tally.refused += 1;
+                return None;
+            }
+        };
         let conn = self.conns.len();
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push((0, 0));
-            self.slots.len() as u32 - 1
-        });
         let entry = &mut self.slots[slot as usize];
         *entry = (conn, entry.1 + 1);
         let seat = Seat { slot, generation: entry.1 };
@@ -80,14 +125,39 @@ impl SimIo {
             to_server: VecDeque::new(),
             reset: false,
             finished: false,
-            shorts: 0,
+            disturbed_ns: Vec::new(),
+            out_ns: self.now_ns,
+            cut: false,
+            out_turn: self.turn,
+            was_cut: false,
+            took_ns: self.now_ns,
+            stalled_ns: 0,
+            heard_ns: self.now_ns,
+            silent_ns: 0,
             capacity,
             wants_room: false,
             receiving: false,
             ended: false,
+            deaf: false,
         });
-        self.opened += 1;
-        (conn, seat)
+        self.tally.opened += 1;
+        Some((conn, seat))
+    }
+
+    pub fn begin_turn(&mut self, now_ns: u64, turn: u64) {
+        (self.now_ns, self.turn) = (now_ns, turn);
+        self.reaped = false;
+        self.batch = 0;
+        self.swept.clear();
+    }
+
+    /// True if a reap could bring something.
+    pub fn is_due(&self) -> bool {
+        let due = |conn: &usize| {
+            let conn = &self.conns[*conn];
+            conn.receiving || (conn.wants_room && (conn.reset || conn.to_client.len() < conn.capacity))
+        };
+        !self.told.is_empty() || self.busy.iter().any(due)
     }
 
     /// The client writes.
@@ -110,17 +180,26 @@ impl SimIo {
         self.tell_readable(conn);
     }
 
+    /// Seats, slots and wishes that are held: nothing, once all have gone.
+    pub fn held(&self) -> (usize, usize, usize) {
+        let seats = self.conns.iter().filter(|conn| conn.seat.is_some()).count();
+        let slots = self.slots.len() - self.free.len() - self.closing.len();
+        let wishes = self.busy.iter().filter(|conn| self.conns[**conn].seat.is_some()).count();
+        (seats, slots, wishes)
+    }
+
     fn tell_readable(&mut self, conn: usize) {
-        if let Some(seat) = self.conns[conn].seat {
+        if let Some(seat) = self.conns[conn].seat
+            && !self.conns[conn].deaf
+        {
             self.told.push_back(Completion::Readable { seat });
         }
     }
 
-    fn conn_of(&mut self, seat: Seat) -> &mut Conn {
+    fn conn_of(&mut self, seat: Seat) -> usize {
         let (conn, generation) = self.slots[seat.slot as usize];
         assert_eq!(generation, seat.generation, "the shard uses a seat of somebody else");
-        let conn = &mut self.conns[conn];
-        assert_eq!(conn.seat, Some(seat), "the shard uses a seat that it has closed");
+        assert_eq!(self.conns[conn].seat, Some(seat), "the shard uses a seat that it has closed");
         conn
     }
 
@@ -140,15 +219,43 @@ impl SimIo {
         taken
     }
 
+    fn send(&mut self, send: &Send, payload: &[u8]) -> Outcome {
+        let at = self.conn_of(send.seat);
+        if self.conns[at].reset {
+            return Outcome::Failed;
+        }
+        let room = self.conns[at].capacity.saturating_sub(self.conns[at].to_client.len());
+        let taken = self.takes(payload.len(), room);
+        let conn = &mut self.conns[at];
+        self.fuse.deliver(&mut conn.to_client, &payload[..taken]);
+        let was_cut = std::mem::replace(&mut conn.cut, taken < payload.len());
+        let out = was_cut || conn.cut || (self.reaped && !is_for_members(payload));
+        if out {
+            (conn.out_ns, conn.out_turn) = (self.now_ns, self.turn);
+            conn.was_cut |= conn.cut;
+            conn.disturbed_ns.push(self.now_ns);
+        } else if !self.reaped {
+            assert_eq!(payload[0] & !COMPRESSED, BINARY, "a sweep sends packets");
+            self.swept.push(Swept { conn: at, range: (self.batch, send.start, send.len) });
+        }
+        let conn = &mut self.conns[at];
+        conn.stalled_ns = conn.stalled_ns.max(self.now_ns - conn.took_ns);
+        if taken > 0 {
+            conn.took_ns = self.now_ns;
+        }
+        let miscounted = self.fuse.miscounts(taken, payload.len());
+        Outcome::Took(taken as u32 + u32::from(miscounted))
+    }
+
     /// The answer to a receive.
-    fn input(&mut self, conn: usize, out: &mut Completions) {
-        let Some(seat) = self.conns[conn].seat else { return };
-        self.conns[conn].receiving = false;
-        let held = self.conns[conn].to_server.len();
+    fn input(&mut self, at: usize, out: &mut Completions) {
+        let Some(seat) = self.conns[at].seat else { return };
+        self.conns[at].receiving = false;
+        let held = self.conns[at].to_server.len();
         if held == 0 {
-            let gone = self.conns[conn].reset || self.conns[conn].finished;
-            if gone && !self.conns[conn].ended {
-                self.conns[conn].ended = true;
+            let gone = self.conns[at].reset || self.conns[at].finished;
+            if gone && !self.conns[at].ended {
+                self.conns[at].ended = true;
                 out.list.push(Completion::Ended { seat });
             } else {
                 out.list.push(Completion::Nothing { seat });
@@ -157,55 +264,113 @@ impl SimIo {
         }
         if self.dice.chance(self.faults.nothing) {
             out.list.push(Completion::Nothing { seat });
-            self.tell_readable(conn);
+            self.tell_readable(at);
             return;
         }
         let piecemeal = self.dice.chance(self.faults.piecemeal);
-        let len = if piecemeal { 1 + self.dice.below(held.min(50) as u32) as usize } else { held.min(4096) };
+        let len = match piecemeal {
+            true if self.dice.chance(300) => 1,
+            true => 1 + self.dice.below(held.min(50) as u32) as usize,
+            false => held.min(1024),
+        };
         let start = out.input.len() as u32;
-        out.input.extend(self.conns[conn].to_server.drain(..len));
+        out.input.extend(self.conns[at].to_server.drain(..len));
         let rest = len < held;
         let more = rest && self.dice.chance(512);
-        if rest && !more || self.conns[conn].finished {
-            self.tell_readable(conn);
+        let conn = &mut self.conns[at];
+        conn.silent_ns = conn.silent_ns.max(self.now_ns - conn.heard_ns);
+        conn.heard_ns = self.now_ns;
+        if rest && !more || self.conns[at].finished {
+            self.tell_readable(at);
         }
         out.list.push(Completion::Received { seat, start, len: len as u32, more });
     }
 
-    fn room(&mut self, conn: usize, out: &mut Completions) {
-        let Some(seat) = self.conns[conn].seat else { return };
-        let broken = self.conns[conn].reset && !self.conns[conn].ended;
-        let room = self.conns[conn].capacity - self.conns[conn].to_client.len();
+    fn room(&mut self, at: usize, out: &mut Completions) {
+        let Some(seat) = self.conns[at].seat else { return };
+        let broken = self.conns[at].reset && !self.conns[at].ended;
+        let room = self.conns[at].capacity.saturating_sub(self.conns[at].to_client.len());
         if broken && self.dice.chance(512) {
-            self.conns[conn].wants_room = false;
-            self.conns[conn].ended = true;
+            self.conns[at].wants_room = false;
+            self.conns[at].ended = true;
             out.list.push(Completion::Ended { seat });
         } else if broken || room > 0 || self.dice.chance(self.faults.false_room) {
-            self.conns[conn].wants_room = false;
-            out.list.push(Completion::Writable { seat });
+            self.conns[at].wants_room = false;
+            if !self.fuse.blows(Canary::LostRoom) {
+                out.list.push(Completion::Writable { seat });
+            }
         }
     }
+
+    /// What was asked for, as far as this reap has room for it.
+    fn answer(&mut self, most: usize, out: &mut Completions) {
+        let buffers = if self.faults.buffers == 0 { usize::MAX } else { self.faults.buffers as usize };
+        let mut received = 0;
+        let mut busy = std::mem::take(&mut self.busy);
+        busy.sort_unstable();
+        busy.dedup();
+        // The one that was asked for first is not always the first to come.
+        let turn = if busy.is_empty() { 0 } else { self.dice.below(busy.len() as u32) as usize };
+        busy.rotate_left(turn);
+        busy.retain(|&at| {
+            let late = self.dice.chance(self.faults.late);
+            if self.conns[at].receiving && !late && out.list.len() < most && received < buffers {
+                received += 1;
+                self.input(at, out);
+            }
+            if self.conns[at].wants_room && !late && out.list.len() < most {
+                self.room(at, out);
+            }
+            let conn = &self.conns[at];
+            conn.seat.is_some() && (conn.receiving || conn.wants_room)
+        });
+        self.busy = busy;
+    }
+
+    fn note(&mut self, out: &Completions) {
+        for completion in &out.list {
+            let (Completion::Readable { seat }
+            | Completion::Received { seat, .. }
+            | Completion::Nothing { seat }
+            | Completion::Writable { seat }
+            | Completion::Ended { seat }) = completion;
+            let (conn, generation) = self.slots[seat.slot as usize];
+            let is_stale = generation != seat.generation || self.conns[conn].seat.is_none();
+            self.tally.stale += u64::from(is_stale);
+            self.events.push(IoEvent::Told { conn, what: completion.into() });
+        }
+    }
+}
+
+/// True for whole frames that a client can be sent without being out of its audience: pings, pongs, a heartbeat.
+fn is_for_members(mut frames: &[u8]) -> bool {
+    const HEARTBEAT_BYTES: usize = 24 + 32;
+    while let [first, length, rest @ ..] = frames {
+        let length = usize::from(*length);
+        let Some((payload, tail)) = rest.split_at_checked(length) else { return false };
+        let heartbeat = *first == BINARY && length == HEARTBEAT_BYTES && payload[26] == Kind::Heartbeat as u8;
+        if !heartbeat && !matches!(*first, 0x89 | 0x8a) {
+            return false;
+        }
+        frames = tail;
+    }
+    frames.is_empty()
 }
 
 impl Io for SimIo {
     fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
         let first = short.len();
+        self.batch += 1;
         for (index, send) in sends.iter().enumerate() {
             let payload = &bytes[send.start as usize..][..send.len as usize];
             assert!(!payload.is_empty(), "an empty send");
-            let conn = self.conn_of(send.seat);
-            let (reset, room) = (conn.reset, conn.capacity - conn.to_client.len());
-            let index = index as u32;
-            if reset {
-                short.push(Short { index, outcome: Outcome::Failed });
-                continue;
-            }
-            let taken = self.takes(payload.len(), room);
-            let conn = self.conn_of(send.seat);
-            conn.to_client.extend(&payload[..taken]);
-            if taken < payload.len() {
-                conn.shorts += 1;
-                short.push(Short { index, outcome: Outcome::Took(taken as u32) });
+            let outcome = self.send(send, payload);
+            let is_short = outcome != Outcome::Took(send.len);
+            let conn = self.slots[send.seat.slot as usize].0;
+            self.events.push(IoEvent::Sent { conn, bytes: send.len, short: is_short.then(|| outcome.into()) });
+            if is_short {
+                self.tally.short_sends += 1;
+                short.push(Short { index: index as u32, outcome });
             }
         }
         if self.faults.shuffled {
@@ -214,44 +379,70 @@ impl Io for SimIo {
     }
 
     fn receive(&mut self, seat: Seat) {
-        let conn = self.conn_of(seat);
-        assert!(!conn.receiving, "two receives at a time");
-        conn.receiving = true;
+        let at = self.conn_of(seat);
+        assert!(!self.conns[at].receiving, "two receives at a time");
+        if self.fuse.blows(Canary::LostInput) {
+            self.conns[at].deaf = true;
+            return;
+        }
+        self.conns[at].receiving = true;
+        self.busy.push(at);
     }
 
     fn want_writable(&mut self, seat: Seat) {
-        let conn = self.conn_of(seat);
-        assert!(!conn.wants_room, "room is asked for twice");
-        conn.wants_room = true;
+        let at = self.conn_of(seat);
+        assert!(!self.conns[at].wants_room, "room is asked for twice");
+        self.conns[at].wants_room = true;
+        self.busy.push(at);
     }
 
     fn close(&mut self, seat: Seat) {
-        self.conn_of(seat).seat = None;
-        self.free.push(seat.slot);
-        self.closed += 1;
+        let at = self.conn_of(seat);
+        if self.dice.chance(self.faults.stale) {
+            let stale = [
+                Completion::Readable { seat },
+                Completion::Nothing { seat },
+                Completion::Writable { seat },
+                Completion::Ended { seat },
+            ];
+            self.told.push_back(stale[self.dice.below(4) as usize]);
+        }
+        self.events.push(IoEvent::Closed { conn: at });
+        self.conns[at].seat = None;
+        let conn = &mut self.conns[at];
+        conn.stalled_ns = conn.stalled_ns.max(self.now_ns - conn.took_ns);
+        conn.silent_ns = conn.silent_ns.max(self.now_ns - conn.heard_ns);
+        self.closing.push(seat.slot);
+        self.tally.closed += 1;
     }
 
     fn reap(&mut self, completions_max: usize, out: &mut Completions) {
+        self.reaped = true;
+        let trickle = if self.faults.trickle == 0 { usize::MAX } else { self.faults.trickle as usize };
+        let most = completions_max.min(trickle);
+        let (dice, faults) = (&mut self.dice, self.faults);
+        let free = &mut self.free;
+        self.closing.retain(|slot| {
+            let stays = dice.chance(faults.slow_close);
+            if !stays {
+                free.push(*slot);
+            }
+            stays
+        });
         for _ in 0..self.told.len() {
             let Some(told) = self.told.pop_front() else { break };
             // What was told of a seat stays told, even if somebody else holds the slot by now.
-            if self.dice.chance(self.faults.late) {
+            if out.list.len() >= most || self.dice.chance(self.faults.late) {
                 self.told.push_back(told);
             } else {
                 out.list.push(told);
             }
         }
-        for conn in 0..self.conns.len() {
-            if self.conns[conn].receiving && !self.dice.chance(self.faults.late) {
-                self.input(conn, out);
-            }
-            if self.conns[conn].wants_room && !self.dice.chance(self.faults.late) {
-                self.room(conn, out);
-            }
-        }
-        assert!(out.list.len() <= completions_max, "the simulation is small");
+        self.answer(most, out);
         if self.faults.shuffled {
             self.dice.shuffle(&mut out.list);
         }
+        self.tally.kept_back += u64::from(out.list.len() >= most);
+        self.note(out);
     }
 }

@@ -1,6 +1,8 @@
 //! What must hold on one client's stream, record by record.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 
 use tickcast::market::record::{self, Gap, Header, flags};
 use tickcast::market::{Channel, Kind, LastValues};
@@ -8,8 +10,9 @@ use tickcast::wire::control::{ChannelSet, Pattern, Reply};
 use tickcast::wire::packet::{self, PacketHeader};
 use tickcast::wire::profile::Profile;
 
-use crate::Seen;
-use crate::feed::{History, Levels, apply};
+use crate::client::{Wish, false_token};
+use crate::feed::{History, Levels, Value, apply};
+use crate::{Dice, Seen};
 
 /// What the stream is held against.
 pub struct Truth<'a> {
@@ -18,14 +21,32 @@ pub struct Truth<'a> {
     pub shard: &'a LastValues,
     /// Places of the node's order between which the shard was overrun.
     pub overruns: &'a [(u64, u64)],
+    /// The last two times at which the shard was turned, if it had anything to do; `None` where it may have missed one.
+    pub turns_ns: Option<[u64; 2]>,
 }
 
 /// What a client has asked and not been answered.
 pub enum Ask {
-    Subscribe { channels: ChannelSet, symbols: Vec<Pattern>, profile: Profile, snapshot: bool },
+    Subscribe { channels: ChannelSet, symbols: Vec<Pattern>, profile: Profile, snapshot: bool, resume: Option<Resume> },
     Unsubscribe { channels: ChannelSet, symbols: Vec<Pattern> },
     Ping,
     Bad,
+}
+
+/// A token, and what the client really had when it got it, if it knows.
+#[derive(Clone)]
+pub struct Resume {
+    pub epoch: u32,
+    pub position: u64,
+    pub had: Option<Rc<HashMap<(u32, Channel), Had>>>,
+}
+
+/// What a client had of a channel of an instrument.
+#[derive(Clone)]
+pub struct Had {
+    last: Option<u64>,
+    book: Option<Levels>,
+    profile: Option<Profile>,
 }
 
 /// What the client knows of a channel of an instrument.
@@ -36,27 +57,43 @@ struct Track {
     snapshot: bool,
     /// The shard's sequence when the subscription was known to hold.
     upper: u64,
+    /// Everything above this sequence is owed, even if the client was away when it came.
+    resumed: Option<u64>,
     book: Option<Levels>,
-    /// Interval of the last value.
+    /// Interval of the last value, and the number of it.
+    profile: Option<Profile>,
     interval: u64,
 }
 
 #[derive(Default)]
 pub struct Oracle {
     pub asked: HashMap<u64, Ask>,
+    /// Frames without an id that an error is owed for.
+    pub nonsense: u32,
     items: BTreeMap<(Pattern, Channel), Profile>,
+    /// Tells interests apart.
+    pub interest: u64,
     tracks: BTreeMap<(u32, Channel), Track>,
     defined: HashSet<u32>,
+    /// What was told of instruments, and of the feed; live where nothing was told.
+    states: HashMap<u32, u8>,
+    /// Of the newest packet: what the client would resume from.
     position: u64,
+    /// The highest, replays aside, and that of the replay.
+    reached: u64,
+    replayed: u64,
     pub welcomed: bool,
-    /// Frames other than data, and sends that were cut: what follows may be more than the interval allows.
-    pub disturbances: u64,
-    /// When the last of them was.
-    disturbed_ns: u64,
+    /// A snapshot or replay was promised whose last packet has not come.
+    awaits_caught_up: bool,
+    /// The resume that is answered with history, and what it is for.
+    replaying: Option<(u64, Vec<(u32, Channel)>)>,
+    /// When the client was out of its audience, by the server's clock: what it is sent then may be more than the
+    /// interval allows. Not by what the client reads: that is older, by all that its socket held.
+    pub disturbed_ns: Vec<u64>,
+    /// A send was cut at some time.
+    pub was_cut: bool,
     pub packets_at_ns: u64,
     pub seen: Seen,
-    /// Bytes of all data records.
-    pub data: Vec<u8>,
 }
 
 impl Oracle {
@@ -69,6 +106,14 @@ impl Oracle {
         })
     }
 
+    fn note_interest(&mut self) {
+        let mut hasher = DefaultHasher::new();
+        for ((pattern, channel), profile) in &self.items {
+            (pattern.to_string(), *channel as u8, profile.index()).hash(&mut hasher);
+        }
+        self.interest = hasher.finish();
+    }
+
     /// A new instrument, that the client's patterns may cover.
     pub fn instrument(&mut self, id: u32, symbol: &str) {
         for channel in Channel::ALL {
@@ -78,26 +123,50 @@ impl Oracle {
         }
     }
 
+    /// A token of this stream, older than its last, or false.
+    pub fn any_token(&self, dice: &mut Dice) -> Resume {
+        let position = match dice.below(4) {
+            0 => return false_token(dice, self.position),
+            1 => u64::from(dice.below(self.position.min(1 << 30) as u32 + 1)),
+            _ => self.position,
+        };
+        Resume { epoch: 1, position, had: None }
+    }
+
+    /// All that was wanted, by interval and channel, with the last token.
+    pub fn to_resume(&self) -> Vec<(Wish, Resume)> {
+        let had = |track: &Track| Had { last: track.last, book: track.book.clone(), profile: track.profile };
+        let had = self.tracks.iter().map(|(key, track)| (*key, had(track))).collect();
+        let resume = Resume { epoch: 1, position: self.position, had: Some(Rc::new(had)) };
+        let mut wishes: BTreeMap<(usize, usize), Wish> = BTreeMap::new();
+        for ((pattern, channel), profile) in &self.items {
+            let wish = wishes.entry((profile.index(), *channel as usize)).or_insert_with(|| Wish {
+                channels: [*channel].into_iter().collect(),
+                symbols: Vec::new(),
+                profile: *profile,
+            });
+            wish.symbols.push(pattern.to_string());
+        }
+        wishes.into_values().map(|wish| (wish, resume.clone())).collect()
+    }
+
     pub fn text(&mut self, text: &str, truth: &Truth) {
-        self.disturbances += 1;
         match Reply::parse(text).expect("the server's JSON") {
             Reply::Welcome { epoch, .. } => {
                 assert!(epoch == 1 && !self.welcomed, "one welcome");
                 self.welcomed = true;
             }
             Reply::Subscribed { id, unknown, conflate_ms, .. } => {
-                let Some(Ask::Subscribe { channels, symbols, profile, snapshot }) = self.asked.remove(&id) else {
+                let Some(Ask::Subscribe { channels, symbols, profile, snapshot, resume: None }) =
+                    self.asked.remove(&id)
+                else {
                     panic!("an answer to no subscription: {text}")
                 };
                 assert_eq!(conflate_ms, profile.interval_ms());
                 self.subscribed(channels, &symbols, profile, snapshot, &unknown, truth);
             }
-            Reply::Resumed { id, how, .. } => {
-                let Some(Ask::Subscribe { channels, symbols, profile, snapshot }) = self.asked.remove(&id) else {
-                    panic!("an answer to no resume: {text}")
-                };
-                assert_eq!(how, "snapshot");
-                self.subscribed(channels, &symbols, profile, snapshot, &[], truth);
+            Reply::Resumed { id, how, from, conflate_ms, unknown, .. } => {
+                self.resumed(id, &how, (from, conflate_ms), &unknown, truth);
             }
             Reply::Unsubscribed { id, .. } => {
                 let Some(Ask::Unsubscribe { channels, symbols }) = self.asked.remove(&id) else {
@@ -106,15 +175,48 @@ impl Oracle {
                 self.unsubscribed(channels, &symbols, truth.history);
             }
             Reply::Pong { id, .. } => assert!(matches!(self.asked.remove(&id), Some(Ask::Ping)), "{text}"),
-            Reply::Error { id, .. } => {
-                let ask = self.asked.remove(&id.expect("every request has an id"));
-                assert!(matches!(ask, Some(Ask::Bad)), "a good request was refused: {text}");
+            Reply::Error { id: Some(id), .. } => {
+                assert!(matches!(self.asked.remove(&id), Some(Ask::Bad)), "a good request was refused: {text}");
+            }
+            Reply::Error { id: None, .. } => {
+                assert!(self.nonsense > 0, "an error that nobody made: {text}");
+                self.nonsense -= 1;
             }
             Reply::Closing { .. } => {}
             other => panic!("an answer that nobody asked for: {other:?}"),
         }
     }
 
+    /// The answer to a resume; or a second one, where the history ran out as it was sent.
+    fn resumed(&mut self, id: u64, how: &str, (from, conflate_ms): (u64, u32), unknown: &[String], truth: &Truth) {
+        if let Some((_, new)) = self.replaying.take_if(|(of, _)| *of == id) {
+            assert_eq!(how, "snapshot", "a second answer to {id}");
+            self.seen.replays_lost += 1;
+            self.awaits_caught_up = true;
+            for key in new {
+                if let Some(track) = self.tracks.get_mut(&key) {
+                    *track = Track { snapshot: true, upper: truth.shard.sequence(key.0, key.1), ..Track::default() };
+                }
+            }
+            return;
+        }
+        let Some(Ask::Subscribe { channels, symbols, profile, resume: Some(resume), .. }) = self.asked.remove(&id)
+        else {
+            panic!("an answer to no resume: {id}")
+        };
+        assert_eq!(conflate_ms, profile.interval_ms());
+        let new = self.subscribed(channels, &symbols, profile, how == "snapshot", unknown, truth);
+        match how {
+            "replay" => {
+                assert_eq!(from, resume.position + 1);
+                self.promise_replay(&new, &resume, truth);
+                self.replaying = Some((id, new));
+            }
+            other => assert_eq!(other, "snapshot"),
+        }
+    }
+
+    /// Returns the channels of instruments that are new.
     fn subscribed(
         &mut self,
         channels: ChannelSet,
@@ -123,17 +225,50 @@ impl Oracle {
         snapshot: bool,
         unknown: &[String],
         truth: &Truth,
-    ) {
+    ) -> Vec<(u32, Channel)> {
+        let mut new = Vec::new();
+        if self.items.is_empty() {
+            // Nobody told the client of the feed meanwhile; if it is not live, that is told again.
+            self.states.remove(&0);
+        }
         for symbol in symbols.iter().filter(|symbol| !unknown.contains(&symbol.to_string())) {
             for channel in channels.iter() {
                 let old = self.items.insert((symbol.clone(), channel), profile);
                 for instrument in truth.history.instruments.iter().filter(|i| symbol.matches(&i.symbol)) {
                     let upper = truth.shard.sequence(instrument.id, channel);
-                    let new = Track { upper, ..Track::default() };
-                    let track = self.tracks.entry((instrument.id, channel)).or_insert(new);
+                    let track = self.tracks.entry((instrument.id, channel)).or_insert_with(|| {
+                        new.push((instrument.id, channel));
+                        Track { upper, ..Track::default() }
+                    });
                     track.snapshot |= snapshot && old.is_none();
                 }
+                self.awaits_caught_up |= snapshot && old.is_none();
                 self.seen.profile_changes += u64::from(old.is_some_and(|old| old != profile));
+            }
+        }
+        self.note_interest();
+        new
+    }
+
+    /// The server has promised all that came after the token's position.
+    fn promise_replay(&mut self, new: &[(u32, Channel)], resume: &Resume, truth: &Truth) {
+        assert!(resume.epoch == 1 && resume.position <= truth.history.position, "a false token is replayed");
+        self.seen.replays += 1;
+        for key in new {
+            let until = truth.history.count_until(key.0, key.1, resume.position);
+            let symbol = &truth.history.instruments[key.0 as usize - 1].symbol;
+            let profile = self.profile(symbol, key.1);
+            let had = resume.had.as_ref().and_then(|had| had.get(key));
+            let track = self.tracks.get_mut(key).expect("just made");
+            track.snapshot = false;
+            if key.1.is_log() {
+                (track.last, track.resumed) = (Some(until), Some(until));
+            } else {
+                // A merged value may have waited for its tick when the token was given; the interval that is asked for
+                // is taken for the one that the stream had.
+                let same = had.filter(|had| had.profile == profile);
+                track.resumed = Some(same.and_then(|had| had.last).unwrap_or(until).min(until));
+                track.book = had.filter(|had| had.last == Some(until)).and_then(|had| had.book.clone());
             }
         }
     }
@@ -151,26 +286,58 @@ impl Oracle {
         tracks
             .retain(|(id, channel), _| self.profile(&history.instruments[*id as usize - 1].symbol, *channel).is_some());
         self.tracks = tracks;
+        self.note_interest();
     }
 
     pub fn packet(&mut self, bytes: &[u8], now_ns: u64, truth: &Truth) {
         let header = PacketHeader::read(bytes).expect("a packet");
         self.packets_at_ns = now_ns;
-        if std::mem::take(&mut self.disturbances) > 0 {
-            self.disturbed_ns = header.ts_send;
-        }
         assert_eq!(header.epoch, 1);
-        assert!(header.position >= self.position, "position {} after {}", header.position, self.position);
         assert!(header.position <= truth.history.position);
-        self.position = header.position;
         let (mut count, mut length) = (0, packet::HEADER_BYTES);
-        self.seen.snapshot_pieces += u64::from(header.flags & packet::flags::SNAPSHOT != 0);
+        let has = |flag: u8| header.flags & flag != 0;
+        // A replay goes back to its token, and ends where the client is.
+        let goes_back = has(packet::flags::REPLAY) && !has(packet::flags::CAUGHT_UP);
+        let floor = if goes_back { self.replayed } else { self.reached };
+        assert!(header.position >= floor, "position {} after {floor}", header.position);
+        self.position = header.position;
+        if goes_back {
+            self.replayed = header.position;
+        } else {
+            (self.replayed, self.reached) = (0, header.position);
+        }
+        self.seen.snapshot_pieces += u64::from(has(packet::flags::SNAPSHOT));
+        assert!(!has(packet::flags::REPLAY) || self.replaying.is_some(), "a replay that was not promised");
+        if has(packet::flags::CAUGHT_UP) && has(packet::flags::SNAPSHOT) {
+            assert!(self.awaits_caught_up, "caught up with nothing");
+            self.awaits_caught_up = false;
+        }
         for (head, record) in record::records(&bytes[packet::HEADER_BYTES..]) {
             self.record(&head, record, &header, truth);
             count += 1;
             length += record.len();
         }
         assert_eq!((count, length), (header.count, bytes.len()), "a packet counts its records");
+        if has(packet::flags::CAUGHT_UP) && has(packet::flags::REPLAY) {
+            self.replaying = None;
+        }
+        self.seen.records += u64::from(count);
+        if !has(packet::flags::SNAPSHOT) && !self.awaits_caught_up {
+            self.position_is_true(truth);
+        }
+    }
+
+    /// A packet's position is a token: of the log channels nothing up to there is missing.
+    fn position_is_true(&self, truth: &Truth) {
+        let lost = |(from, to): &(u64, u64)| (*from..=*to).contains(&self.position);
+        if truth.overruns.iter().any(lost) {
+            return;
+        }
+        for ((id, channel), track) in self.tracks.iter().filter(|((_, channel), _)| channel.is_log()) {
+            let until = truth.history.count_until(*id, *channel, self.position);
+            let had = track.last.unwrap_or(0).max(track.upper);
+            assert!(until <= had, "position {} is ahead of {channel:?} of {id}: {until}, {track:?}", self.position);
+        }
     }
 
     fn record(&mut self, header: &Header, bytes: &[u8], packet: &PacketHeader, truth: &Truth) {
@@ -180,25 +347,42 @@ impl Oracle {
                 let instrument = record::read_definition(bytes).expect("a whole definition");
                 assert_eq!(instrument, truth.history.instruments[header.instrument as usize - 1]);
                 self.defined.insert(header.instrument);
+                // What is not live says so behind its definition.
+                self.states.remove(&header.instrument);
             }
             Kind::Heartbeat => self.seen.heartbeats += 1,
-            Kind::Status => self.seen.statuses += 1,
-            Kind::Gap => self.gap(&Gap::read(bytes).expect("a whole gap"), truth),
-            _ => {
-                self.data.extend_from_slice(bytes);
-                self.value(header, kind.channel().expect("a channel's record"), bytes, packet, truth);
+            Kind::Status => {
+                self.seen.statuses += 1;
+                self.states.insert(header.instrument, bytes[record::HEADER_BYTES]);
             }
+            Kind::Gap => self.gap(&Gap::read(bytes).expect("a whole gap"), packet, truth),
+            _ => self.value(header, kind.channel().expect("a channel's record"), bytes, packet, truth),
         }
     }
 
-    fn gap(&mut self, gap: &Gap, truth: &Truth) {
+    fn gap(&mut self, gap: &Gap, packet: &PacketHeader, truth: &Truth) {
         self.seen.gaps += 1;
         assert!(gap.channel.is_log(), "{gap:?}");
         assert!(self.defined.contains(&gap.instrument), "a gap before its definition: {gap:?}");
+        let overrun = !truth.overruns.is_empty();
+        match gap.reason {
+            b'O' => assert!(overrun, "nothing was overrun: {gap:?}"),
+            b'F' => assert!(overrun || truth.history.is_lost(gap), "the feed has lost nothing: {gap:?}"),
+            b'S' => assert!(overrun || self.was_cut, "nobody was slow: {gap:?}"),
+            other => panic!("reason {other}: {gap:?}"),
+        }
         let track = self.tracks.get_mut(&(gap.instrument, gap.channel));
         let track = track.unwrap_or_else(|| panic!("nobody asked for {gap:?}"));
         match track.last {
-            Some(last) => assert_eq!(gap.from_sequence, last + 1, "{gap:?}"),
+            // Told with a snapshot's trade, as often as that is asked for.
+            Some(last) if packet.flags & packet::flags::SNAPSHOT != 0 && gap.to_sequence == last => {}
+            Some(last) => assert_eq!(
+                gap.from_sequence,
+                last + 1,
+                "{gap:?} packet {:#x} at {}, {track:?}",
+                packet.flags,
+                packet.position
+            ),
             None => assert!(gap.from_sequence <= track.upper + 1, "{gap:?} {track:?}"),
         }
         assert!(gap.to_sequence >= gap.from_sequence, "{gap:?}");
@@ -214,54 +398,81 @@ impl Oracle {
         let profile = profile.unwrap_or_else(|| panic!("nobody asked for {channel:?} of {symbol}"));
         let snapshot = header.flags & flags::SNAPSHOT != 0;
         let conflated = header.flags & flags::CONFLATED != 0;
-        let value = &truth.history.of(id, channel)[sequence as usize - 1];
-        if channel == Channel::Trade && !snapshot {
+        let values = truth.history.of(id, channel);
+        let about = || {
+            format!(
+                "{channel:?} {sequence} of {symbol}, flags {:#x}, packet {:#x} at {}",
+                header.flags, packet.flags, packet.position
+            )
+        };
+        assert!((1..=values.len() as u64).contains(&sequence), "never was: {}", about());
+        let value = &values[sequence as usize - 1];
+        // A replay is of what was asked for; the quote may be live, or wait for its snapshot.
+        if channel == Channel::Trade && !snapshot && packet.flags & packet::flags::REPLAY == 0 {
             self.quote_came_first(id, value.position, truth);
         }
-        let with_trades = self.tracks.contains_key(&(id, Channel::Trade));
-        let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
-        let about = || format!("{channel:?} {sequence} of {symbol}, flags {:#x}", header.flags);
+        let track = &self.tracks[&(id, channel)];
         match track.last {
-            Some(last) if snapshot && channel.is_log() => assert_eq!(sequence, last, "{}", about()),
+            // The last that there is, though some after it may be known to be lost.
+            Some(last) if snapshot && channel.is_log() => {
+                let lost = values.get(sequence as usize..last as usize);
+                assert!(lost.is_some_and(|lost| lost.iter().all(Value::is_lost)), "{} after {last}", about());
+            }
             Some(last) if snapshot => assert!(sequence >= last, "{} after {last}", about()),
             Some(last) if channel.is_log() || !conflated => assert_eq!(sequence, last + 1, "{}", about()),
+            // What waited for a tick as the client resumed may come twice: a repetition, which it can tell by the sequence.
+            Some(last) if track.resumed.is_some() && self.was_out(packet) => assert!(sequence >= last, "{}", about()),
             Some(last) => assert!(sequence > last, "{} after {last}", about()),
             None if channel.is_log() && !snapshot => assert!(sequence <= track.upper + 1, "{} {track:?}", about()),
             None => {}
         }
-        assert!(!(channel.is_log() && conflated), "{}", about());
-        self.seen.conflated += u64::from(conflated);
-        track.last = Some(sequence);
+        if conflated {
+            assert!(!channel.is_log(), "{}", about());
+            let excused = profile != Profile::IMMEDIATE || self.was_out(packet) || !truth.overruns.is_empty();
+            assert!(excused, "merged for a member that wants everything: {}", about());
+            self.seen.conflated += 1;
+        }
         if profile != Profile::IMMEDIATE && !channel.is_log() && !snapshot {
-            let interval = packet.ts_send / profile.interval_ns();
-            let calm = packet.ts_send > self.disturbed_ns + 2_000_000_000;
-            self.seen.calm_values += u64::from(calm);
-            let early = channel == Channel::Quote && with_trades;
-            assert!(early || !calm || track.interval != interval, "two in one interval: {}", about());
-            track.interval = interval;
+            self.keeps_interval(id, channel, profile, packet, truth, &about);
         }
-        if channel == Channel::Book {
-            let whole = record::read_book(bytes).expect("a whole book").0 == b'S';
-            if whole {
-                track.book = Some(Levels::new());
-            }
-            if let Some(book) = &mut track.book {
-                apply(book, bytes);
-                assert_eq!(Some(&*book), value.book.as_deref(), "{}", about());
-            }
-            if conflated || snapshot {
-                assert_eq!(bytes[8..32], value.record[8..32], "{}", about());
-                return;
-            }
-            if bytes.len() != value.record.len() || whole != (value.record[34] == b'S') {
-                return;
-            }
+        let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
+        track.profile = Some(profile);
+        track.last = if channel.is_log() { track.last.max(Some(sequence)) } else { Some(sequence) };
+        check_bytes(track, header, bytes, profile, value, &about);
+    }
+
+    /// True if a packet was not one of its audience.
+    fn was_out(&self, packet: &PacketHeader) -> bool {
+        self.disturbed_ns.binary_search(&packet.ts_send).is_ok()
+    }
+
+    /// At most one value in an interval, but for what is owed to a client that was out in it; and it comes at its tick.
+    fn keeps_interval(
+        &mut self,
+        id: u32,
+        channel: Channel,
+        profile: Profile,
+        packet: &PacketHeader,
+        truth: &Truth,
+        about: &dyn Fn() -> String,
+    ) {
+        let interval = packet.ts_send / profile.interval_ns();
+        let before = self.disturbed_ns.partition_point(|at_ns| *at_ns <= packet.ts_send);
+        let out = self.disturbed_ns[..before].last().is_some_and(|at_ns| at_ns / profile.interval_ns() == interval);
+        let early = channel == Channel::Quote && self.tracks.contains_key(&(id, Channel::Trade));
+        let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
+        self.seen.calm_values += u64::from(!out);
+        let next = track.last.and_then(|last| truth.history.of(id, channel).get(last as usize));
+        if let (Some(next), Some([before_ns, now_ns]), false) = (next, truth.turns_ns, out)
+            && packet.ts_send == now_ns
+        {
+            // The oldest that it stands for could have been sent by then, had its tick passed.
+            let ticks = profile.interval_ns();
+            assert!(before_ns / ticks <= next.received_ns() / ticks, "a tick was missed: {}", about());
+            self.seen.prompt_values += 1;
         }
-        if channel != Channel::Book || profile == Profile::IMMEDIATE {
-            let mut plain = bytes.to_vec();
-            record::patch_flags(&mut plain, header.flags & !(flags::SNAPSHOT | flags::CONFLATED));
-            assert_eq!(plain, value.record, "{}", about());
-        }
+        assert!(early || out || track.interval != interval, "two in one interval: {}", about());
+        track.interval = interval;
     }
 
     /// The trade-safe rule: a quote from before the trade was sent before it.
@@ -272,7 +483,8 @@ impl Oracle {
         let Some(quote) = newest.checked_sub(1).map(|at| &quotes[at]) else { return };
         let lost =
             |(from, to): &(u64, u64)| (*from..=*to).contains(&position) || (*from..=*to).contains(&quote.position);
-        if truth.overruns.iter().any(lost) || (!track.snapshot && newest as u64 <= track.upper) {
+        let replayed = track.resumed.is_some() && track.last.is_none();
+        if truth.overruns.iter().any(lost) || replayed || (!track.snapshot && newest as u64 <= track.upper) {
             return;
         }
         assert!(track.last >= Some(newest as u64), "quote {newest} of {id} is missing before a trade: {track:?}");
@@ -280,9 +492,18 @@ impl Oracle {
 
     /// At rest, everything that was asked for is there.
     pub fn is_whole(&self, history: &History) {
+        assert!(!self.awaits_caught_up, "a snapshot that never ended");
+        assert!(self.replaying.is_none(), "a replay that never ended");
+        let told = |id: u32| char::from(self.states.get(&id).copied().unwrap_or(b'L'));
+        if !self.items.is_empty() {
+            assert_eq!(told(0), char::from(history.state(0)), "the state of the feed at rest");
+        }
         for ((id, channel), track) in &self.tracks {
+            assert_eq!(told(*id), char::from(history.state(*id)), "the state of {id} at rest, {channel:?} {track:?}");
             let newest = history.newest(*id, *channel);
-            let expected = newest > track.upper || (track.snapshot && *channel != Channel::Raw && newest > 0);
+            let resumed = track.resumed.is_some_and(|had| newest > had);
+            let is_kept = *channel != Channel::Raw && !history.of(*id, *channel).iter().all(Value::is_lost);
+            let expected = newest > track.upper || resumed || (track.snapshot && is_kept);
             if expected || (track.last.is_some() && *channel != Channel::Raw) {
                 assert_eq!(track.last, Some(newest), "{channel:?} of {id} at rest: {track:?}");
             }
@@ -293,7 +514,50 @@ impl Oracle {
         }
     }
 
+    /// True if no answer is owed.
+    pub fn is_answered(&self) -> bool {
+        self.asked.is_empty() && self.nonsense == 0
+    }
+
+    /// True if something is wanted at an interval.
+    pub fn merges(&self) -> bool {
+        self.items.iter().any(|((_, channel), profile)| *profile != Profile::IMMEDIATE && !channel.is_log())
+    }
+
     pub fn items(&self) -> usize {
         self.items.len()
+    }
+}
+
+/// The record is the feed's, to the byte; of a book, what is left after it.
+fn check_bytes(
+    track: &mut Track,
+    header: &Header,
+    bytes: &[u8],
+    profile: Profile,
+    value: &Value,
+    about: &dyn Fn() -> String,
+) {
+    let merged = header.flags & (flags::SNAPSHOT | flags::CONFLATED) != 0;
+    let mut plain = bytes.to_vec();
+    record::patch_flags(&mut plain, header.flags & !(flags::SNAPSHOT | flags::CONFLATED));
+    if header.kind != Kind::Book as u8 {
+        assert_eq!(plain, value.record, "{}", about());
+        return;
+    }
+    let whole = record::read_book(bytes).expect("a whole book").0 == b'S';
+    if whole {
+        track.book = Some(Levels::new());
+    }
+    if let Some(book) = &mut track.book {
+        apply(book, bytes);
+        assert_eq!(Some(&*book), value.book.as_deref(), "{}", about());
+    }
+    assert_eq!(bytes[8..32], value.record[8..32], "{}", about());
+    const KEPT: u8 = flags::MAYBE_BAD_BOOK | flags::DELAYED;
+    assert_eq!(bytes[3] & KEPT, value.record[3] & KEPT, "{}", about());
+    // A merged book, or one that was sent again after an overrun, lists its levels in the book's order, not the feed's.
+    if !merged && !whole && profile == Profile::IMMEDIATE {
+        assert_eq!(plain, value.record, "{}", about());
     }
 }

@@ -1,159 +1,102 @@
-//! One seed's world: a feed, the sequencer, a ring, a shard and its clients, stepped by chance.
+//! One seed's world: a feed, the sequencer, rings, shards and their clients, stepped by chance.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tickcast::ring;
 use tickcast::sequencer::Sequencer;
-use tickcast::shard::{Encoding, Settings, Shard};
-use tickcast::stats::Counter;
+use tickcast::shard::Encoding;
 use tickcast::ws::deflate::WindowBits;
 use tickcast::ws::frame::Opcode;
 
-use crate::client::{Client, Reading, frame};
+use crate::client::{Client, Reading, Wish, frame};
 use crate::feed::{Feed, History};
-use crate::io::{Faults, SimIo};
+use crate::node::{IDLE_TIMEOUT_MS, Node, SLOW_TIMEOUT_MS};
 use crate::oracle::Truth;
+use crate::plan::Plan;
+use crate::trail::{Event, Trail};
 use crate::{Dice, Seen};
 
-const MS: u64 = 1_000_000;
-
-/// What a seed has switched on.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    pub faults: Faults,
-    pub clients: u32,
-    pub steps: u32,
-    pub instruments: u32,
-    pub feed_size: u32,
-    pub burst: u32,
-    pub ring_bytes: usize,
-    pub socket_bytes: usize,
-    /// In 1024ths a step.
-    pub requests: u32,
-    pub pauses: u32,
-    pub sleeps: u32,
-    pub leaves: u32,
-    pub turn_bytes_max: usize,
-}
-
-impl Plan {
-    /// One client, nothing goes wrong.
-    pub fn calm() -> Self {
-        Self {
-            faults: Faults::default(),
-            clients: 1,
-            steps: 600,
-            instruments: 12,
-            feed_size: 10,
-            burst: 10,
-            ring_bytes: 1 << 20,
-            socket_bytes: 1 << 20,
-            requests: 30,
-            pauses: 0,
-            sleeps: 0,
-            leaves: 0,
-            turn_bytes_max: 256 * 1024,
-        }
-    }
-
-    /// Swarm: every seed switches some faults off and gives the rest wild probabilities.
-    pub fn of_seed(dice: &mut Dice) -> Self {
-        let mut wild = |most: u32| if dice.chance(512) { 0 } else { dice.below(most) };
-        let faults = Faults {
-            cut: wild(900),
-            refused: wild(600),
-            nothing: wild(700),
-            piecemeal: wild(1000),
-            late: wild(900),
-            false_room: wild(200),
-            reset: wild(8),
-            shuffled: wild(2) == 1,
-        };
-        let (requests, pauses, sleeps, leaves) = (5 + wild(150), wild(20), wild(60), wild(6));
-        let burst = 1 + wild(100);
-        let fat = dice.chance(200);
-        Self {
-            faults,
-            clients: 1 + dice.below(10),
-            steps: if fat { 400 } else { 1000 },
-            instruments: 1 + dice.below(40),
-            feed_size: if fat { 200 } else { 1 + dice.below(20) },
-            burst,
-            ring_bytes: 1 << (if fat { 17 } else { 15 } + dice.below(5)),
-            socket_bytes: 1 << (10 + dice.below(9)),
-            requests,
-            pauses,
-            sleeps,
-            leaves,
-            turn_bytes_max: if dice.chance(300) { 1 + dice.below(2000) as usize } else { 256 * 1024 },
-        }
-    }
-}
+pub const MS: u64 = 1_000_000;
 
 pub struct World {
-    plan: Plan,
+    pub plan: Plan,
     dice: Dice,
-    now_ns: u64,
+    pub now_ns: u64,
+    /// The last two times at which the shards could turn.
+    turns_ns: [u64; 2],
+    is_prompt: bool,
     sequencer: Sequencer,
     feed: Feed,
-    history: History,
-    shard: Shard<SimIo>,
-    clients: Vec<Client>,
+    pub history: History,
+    pub nodes: Vec<Node>,
+    pub clients: Vec<Client>,
     symbols: Vec<String>,
-    overruns: Vec<(u64, u64)>,
-    overrun_open: bool,
-    resyncing: bool,
-    drained_position: u64,
-    asleep: u32,
-    trace: DefaultHasher,
+    /// What clients want, where several want the same.
+    wishes: Vec<Wish>,
+    pub resyncing: bool,
+    silent: u32,
+    pub trail: Trail,
+    /// Whose stream is being looked at: shard and connection.
+    pub about: Option<(usize, usize)>,
     pub seen: Seen,
+}
+
+/// A failure tells what happened last.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.plan.canary.is_none() {
+            eprintln!("{}", self.trail.tail(self.about));
+        }
+    }
 }
 
 impl World {
     pub fn new(seed: u64, plan: Plan) -> Self {
-        let (writer, reader) = ring::ring(plan.ring_bytes);
-        let settings = Settings {
-            heartbeat_ms: 1000,
-            ping_interval_ms: 2000,
-            idle_timeout_ms: 8000,
-            slow_timeout_ms: 3000,
-            turn_bytes_max: plan.turn_bytes_max,
-            requests_per_s: 10_000,
-            compression: Some(1),
-            ..Settings::default()
-        };
+        let mut dice = Dice::new(seed ^ 1 << 32);
+        let (mut writers, mut nodes) = (Vec::new(), Vec::new());
+        for index in 0..plan.shards as usize {
+            // A relay stands behind a ring that is never overrun.
+            let relayed = plan.canary.is_some_and(|canary| canary.is_of_ring());
+            let (writer, reader) = ring::ring(if relayed { 1 << 22 } else { plan.ring_bytes });
+            writers.push(writer);
+            nodes.push(Node::new(index, &plan, reader, &mut dice, seed ^ (3 + index as u64) << 32));
+        }
+        let (writer, tap) = ring::ring(1 << 22);
+        writers.push(writer);
         let mut world = Self {
             plan,
-            dice: Dice::new(seed ^ 1),
+            dice,
             now_ns: 1_000_000 * MS,
-            sequencer: Sequencer::new(vec![writer], 1000),
-            feed: Feed::new(seed ^ 2, plan.feed_size),
-            history: History::default(),
-            shard: Shard::new(settings, SimIo::new(plan.faults, seed ^ 3), reader),
+            turns_ns: [0; 2],
+            is_prompt: plan.sleeps == 0 && plan.turn_bytes_max >= 256 * 1024,
+            sequencer: Sequencer::new(writers, 1000),
+            feed: Feed::new(seed ^ 2 << 32, plan.feed_size),
+            history: History::new(tap),
+            nodes,
             clients: Vec::new(),
             symbols: Vec::new(),
-            overruns: Vec::new(),
-            overrun_open: false,
+            wishes: Vec::new(),
             resyncing: false,
-            drained_position: 0,
-            asleep: 0,
-            trace: DefaultHasher::new(),
+            silent: 0,
+            trail: Trail::default(),
+            about: None,
             seen: Seen::default(),
         };
         for _ in 0..1 + plan.instruments / 3 {
             world.define();
         }
+        world.wishes = (0..plan.interests).map(|_| Wish::any(&world.symbols, &mut world.dice)).collect();
         world
     }
 
-    /// Runs to the end; returns the trace of all bytes delivered.
+    /// Runs to the end; returns the hash of all that happened.
     pub fn run(&mut self) -> u64 {
         for step in 0..self.plan.steps {
             self.step(step);
         }
         self.rest();
         self.end();
-        self.trace.finish()
+        self.trail.hash()
     }
 
     fn step(&mut self, step: u32) {
@@ -162,107 +105,201 @@ impl World {
             1..8 => u64::from(self.dice.below(30)) * MS,
             _ => u64::from(self.dice.below(3000)) * 1000,
         };
-        if self.dice.chance(400) {
-            let records = 1 + self.dice.below(self.plan.burst);
-            self.feed.burst(records, &mut self.sequencer, &mut self.history, self.now_ns);
-        }
+        self.trail.add(Event::Step { now_ns: self.now_ns });
+        self.feed_acts();
         if (self.symbols.len() as u32) < self.plan.instruments && self.dice.chance(20) {
             self.define();
         }
-        if (self.clients.len() as u32) < self.plan.clients && (step == 0 || self.dice.chance(60)) {
-            self.open();
-        }
+        self.clients_come(step);
         self.clients_act();
         self.turn();
         self.deliver();
     }
 
+    fn feed_acts(&mut self) {
+        let (dice, feed) = (&mut self.dice, &mut self.feed);
+        if dice.chance(self.plan.feed_faults) {
+            let event = feed.fault(&mut self.sequencer, &mut self.history, self.now_ns);
+            self.trail.add(event);
+            self.seen.feed_faults += 1;
+            if dice.chance(100) {
+                self.silent = dice.below(200);
+            }
+        }
+        if self.plan.feed_faults > 0 && dice.chance(100) {
+            feed.check(&mut self.sequencer, &mut self.history, self.now_ns);
+        }
+        self.silent = self.silent.saturating_sub(1);
+        if self.silent == 0 && dice.chance(400) {
+            let records = 1 + dice.below(self.plan.burst);
+            feed.burst(records, &mut self.sequencer, &mut self.history, self.now_ns);
+            self.trail.add(Event::Feed { records, position: self.history.position });
+        }
+    }
+
     fn define(&mut self) {
         self.feed.define(&mut self.sequencer, &mut self.history, self.now_ns);
         let instrument = self.history.instruments.last().expect("just defined");
+        self.trail.add(Event::Defined { symbol: instrument.symbol.clone() });
         self.symbols.push(instrument.symbol.clone());
         for client in &mut self.clients {
             client.oracle.instrument(instrument.id, &instrument.symbol);
         }
     }
 
-    fn open(&mut self) -> usize {
-        let (conn, seat) = self.shard.io_mut().open(self.plan.socket_bytes);
+    /// New clients, and those that come again.
+    fn clients_come(&mut self, step: u32) {
+        let open = self.clients.iter().filter(|client| !client.over).count() as u32;
+        // Many come at once, now and then.
+        let come = match self.clients.len() as u32 {
+            0 => 1,
+            len if len >= self.plan.clients => 0,
+            _ if self.dice.chance(60) || step == 0 => 1 + self.dice.below(1 + self.plan.clients / 8),
+            _ => 0,
+        };
+        for _ in 0..come.min(self.plan.clients - open.min(self.plan.clients)) {
+            self.open(None);
+        }
+        for at in 0..self.clients.len() {
+            let client = &self.clients[at];
+            if client.over && !client.replaced && self.dice.chance(self.plan.returns) {
+                self.clients[at].replaced = self.open(Some(at));
+            }
+        }
+    }
+
+    fn open(&mut self, old: Option<usize>) -> bool {
+        let index = self.dice.below(self.nodes.len() as u32) as usize;
+        let node = &mut self.nodes[index];
+        node.shard.io_mut().now_ns = self.now_ns;
+        let Some((conn, seat)) = node.shard.io_mut().open(self.plan.socket_bytes) else {
+            self.trail.add(Event::Refused { node: index });
+            return false;
+        };
+        self.trail.add(Event::Opened { node: index, conn, slot: seat.slot });
         // Every third has agreed on compression, in one window or another.
         let window = WindowBits::new(8 + (conn % 8) as u8).filter(|_| conn % 3 == 1);
-        let encoding = Encoding { deflate: window };
-        let mut client = Client::new(conn, encoding.deflate.is_some());
-        let input = if self.dice.chance(300) { client.request(&self.symbols, &mut self.dice) } else { Vec::new() };
-        self.shard.open_as(seat, encoding, &[], &input, self.now_ns);
+        let mut client = Client::new(index, conn, window);
+        if self.plan.answers_bytes_max < 64 * 1024 {
+            client.deserves.push(1008);
+        }
+        let mut texts = Vec::new();
+        if let Some(old) = old {
+            self.seen.returned += 1;
+            texts = client.resume(&self.clients[old].oracle);
+        } else if self.plan.crowd {
+            texts.push(client.subscribe(&any_wish(&self.wishes, &self.symbols, &mut self.dice), true));
+        } else if self.dice.chance(300) {
+            let wish = any_wish(&self.wishes, &self.symbols, &mut self.dice);
+            texts.push(client.request(&wish, &mut self.dice));
+        }
+        let mut input = Vec::new();
+        for text in texts {
+            input.extend(client.framed(&text, &mut self.dice));
+            self.trail.add(Event::Asked { node: index, conn, text });
+        }
+        node.shard.open_as(seat, Encoding { deflate: window }, &[], &input, self.now_ns);
+        node.poke();
         self.clients.push(client);
-        self.clients.len() - 1
+        true
     }
 
     fn clients_act(&mut self) {
         for at in 0..self.clients.len() {
-            let client = &mut self.clients[at];
-            if client.over || client.leaving {
+            if self.clients[at].over || self.clients[at].leaving {
                 continue;
             }
-            let io = self.shard.io_mut();
-            let dice = &mut self.dice;
-            if dice.chance(self.plan.requests) {
-                for _ in 0..1 + dice.below(3) {
-                    io.write(client.conn, &client.request(&self.symbols, dice));
+            if self.dice.chance(self.plan.requests) {
+                let storm = if self.dice.chance(100) { self.plan.storm } else { 3 };
+                for _ in 0..1 + self.dice.below(storm) {
+                    self.ask(at);
                 }
             }
+            let (dice, client) = (&mut self.dice, &mut self.clients[at]);
+            let (node, conn) = (client.node, client.conn);
+            let io = self.nodes[node].shard.io_mut();
             if dice.chance(self.plan.requests / 4) {
-                io.write(client.conn, &frame(Opcode::Ping, b"?", dice));
+                io.write(conn, &frame(Opcode::Ping, b"?", dice));
             }
             if dice.chance(self.plan.pauses) {
-                let forever = dice.chance(100);
-                let until_ns = if forever { u64::MAX } else { self.now_ns + u64::from(dice.below(1500)) * MS };
+                let until_ns = if dice.chance(100) { u64::MAX } else { self.now_ns + u64::from(dice.below(1500)) * MS };
                 client.reading = Reading::Not { until_ns };
+                client.paused = true;
+                self.trail.add(Event::Pause { node, conn, until_ns });
             }
-            if dice.chance(self.plan.leaves) {
-                client.leaving = true;
-                match dice.below(3) {
-                    0 => io.write(client.conn, &frame(Opcode::Close, &[3, 232], dice)),
-                    1 => io.write(client.conn, &[0x81, 0x01, b'x']),
-                    _ => io.finish(client.conn),
-                }
+            if dice.chance(self.plan.garbage) {
+                let (what, bytes) = client.garbage(dice);
+                io.write(conn, &bytes);
+                self.trail.add(Event::Garbage { node, conn, what });
+                self.seen.garbage += 1;
+            } else if dice.chance(self.plan.leaves) {
+                self.leave(at);
             } else if dice.chance(self.plan.faults.reset) {
-                client.leaving = true;
+                (client.leaving, client.may_break) = (true, true);
                 self.seen.resets += 1;
-                io.reset(client.conn);
+                io.reset(conn);
+                self.trail.add(Event::Reset { node, conn });
             }
         }
     }
 
-    fn turn(&mut self) {
-        if self.asleep > 0 {
-            self.asleep -= 1;
-            return;
+    fn ask(&mut self, at: usize) {
+        let wish = any_wish(&self.wishes, &self.symbols, &mut self.dice);
+        let client = &mut self.clients[at];
+        let shard = &mut self.nodes[client.node].shard;
+        let text = client.request(&wish, &mut self.dice);
+        let bytes = client.framed(&text, &mut self.dice);
+        shard.io_mut().write(client.conn, &bytes);
+        self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
+    }
+
+    /// A client ends its side, with or without a word.
+    fn leave(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        let (node, conn) = (client.node, client.conn);
+        let io = self.nodes[node].shard.io_mut();
+        client.leaving = true;
+        let politely = self.dice.chance(600);
+        if politely {
+            client.deserves.push(1000);
+            io.write(conn, &frame(Opcode::Close, &[3, 232], &mut self.dice));
+        } else {
+            client.may_break = true;
+            io.finish(conn);
         }
-        if self.dice.chance(self.plan.sleeps) {
-            self.asleep = self.dice.below(60);
-        }
-        self.shard.turn(self.now_ns);
-        if self.shard.wants_resync() {
-            self.seen.overruns += 1;
-            if !self.overrun_open {
-                self.overruns.push((self.drained_position, u64::MAX));
-                self.overrun_open = true;
+        self.trail.add(Event::Leaves { node, conn, politely });
+    }
+
+    pub fn turn(&mut self) {
+        self.turns_ns = [self.turns_ns[1], self.now_ns];
+        let position = self.history.position;
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            node.pump();
+            if node.asleep > 0 {
+                node.asleep -= 1;
+                continue;
             }
-            self.sequencer.request_resync(0);
-            self.shard.resync_requested();
-            self.resyncing = true;
-        } else if !self.shard.has_news() {
-            if self.overrun_open && !self.resyncing {
-                self.overruns.last_mut().expect("one is open").1 = self.history.position;
-                self.overrun_open = false;
+            if self.dice.chance(self.plan.sleeps) {
+                node.asleep = self.dice.below(60);
+                self.trail.add(Event::Asleep { node: index, turns: node.asleep });
             }
-            self.drained_position = self.history.position;
+            let turned = node.turn(self.now_ns, self.plan.lazy, &mut self.sequencer);
+            for event in node.shard.io_mut().events.drain(..) {
+                self.trail.add(Event::Io { node: index, event });
+            }
+            if turned {
+                self.same_interest_same_bytes(index);
+            }
         }
         self.resyncing = self.sequencer.advance_resyncs();
+        for node in &mut self.nodes {
+            node.pump();
+            node.note_drained(position, self.resyncing);
+        }
     }
 
-    fn deliver(&mut self) {
+    pub fn deliver(&mut self) {
         for at in 0..self.clients.len() {
             let client = &mut self.clients[at];
             if client.over {
@@ -274,84 +311,51 @@ impl World {
                 }
                 client.reading = Reading::Always;
             }
+            self.about = Some((client.node, client.conn));
+            let node = &mut self.nodes[client.node];
+            let conn = &mut node.shard.io_mut().conns[client.conn];
+            client.oracle.was_cut |= conn.was_cut;
+            client.oracle.disturbed_ns.append(&mut conn.disturbed_ns);
             // Whoever took nothing for too long may be closed without a word: there was no room for one.
-            let slow_closed = self.shard.counters().get(Counter::SlowClosed) > 0;
-            let conn = &mut self.shard.io_mut().conns[client.conn];
-            client.leaving |= slow_closed && conn.seat.is_none();
+            if conn.stalled_ns >= SLOW_TIMEOUT_MS * MS && (client.paused || self.plan.stalls()) {
+                client.may_break = true;
+                client.deserves.push(4002);
+            }
+            if conn.silent_ns >= (IDLE_TIMEOUT_MS - 100) * MS {
+                client.deserves.push(1008);
+            }
             let most = if self.dice.chance(100) { self.dice.below(2000) as usize } else { usize::MAX };
             let len = conn.to_client.len().min(most);
+            let ended = conn.reset || (conn.seat.is_none() && conn.to_client.len() == len);
+            if len == 0 && !ended {
+                continue;
+            }
             let bytes: Vec<u8> = conn.to_client.drain(..len).collect();
-            let ended = conn.reset || (conn.seat.is_none() && conn.to_client.is_empty());
-            client.oracle.disturbances += std::mem::take(&mut conn.shorts);
-            (client.conn, &bytes).hash(&mut self.trace);
-            let overruns = &self.overruns;
-            let truth = Truth { history: &self.history, shard: self.shard.values(), overruns };
+            let mut hasher = DefaultHasher::new();
+            bytes.hash(&mut hasher);
+            self.trail.add(Event::Read { node: client.node, conn: client.conn, bytes: len, hash: hasher.finish() });
+            let truth = Truth {
+                history: &self.history,
+                shard: node.shard.values(),
+                overruns: &node.overruns,
+                turns_ns: (self.is_prompt && node.overruns.is_empty()).then_some(self.turns_ns),
+            };
             client.take(&bytes, ended, self.now_ns, &truth);
             let output = client.output();
-            if !output.is_empty() {
-                self.shard.io_mut().write(client.conn, &output);
+            if !output.is_empty() && !client.speechless {
+                node.shard.io_mut().write(client.conn, &output);
             }
-            if client.over && self.shard.io().conns[client.conn].seat.is_some() {
-                self.shard.io_mut().finish(client.conn);
+            if client.over && node.shard.io().conns[client.conn].seat.is_some() {
+                node.shard.io_mut().finish(client.conn);
             }
         }
+        self.about = None;
     }
+}
 
-    /// The feed stops; who reads comes to hold everything.
-    fn rest(&mut self) {
-        self.asleep = 0;
-        self.plan.sleeps = 0;
-        let io = self.shard.io_mut();
-        io.faults = Faults { shuffled: io.faults.shuffled, ..Faults::default() };
-        while self.shard.has_news() || self.resyncing {
-            self.now_ns += MS / 10;
-            self.turn();
-            self.deliver();
-        }
-        // A socket of a kilobyte takes a large backlog in as many turns; then every tick and heartbeat has to come.
-        let mut quiet = 0;
-        for _ in 0..50_000 {
-            self.now_ns += 13 * MS;
-            self.turn();
-            self.deliver();
-            let answered = |client: &Client| client.oracle.asked.is_empty() && !client.leaving;
-            let reads = |client: &&Client| !client.over && client.reading == Reading::Always;
-            let settled = self.shard.counters().get(Counter::CatchingUp) == 0;
-            quiet = if settled && self.clients.iter().filter(reads).all(answered) { quiet + 1 } else { 0 };
-            if quiet == 300 {
-                break;
-            }
-        }
-        assert_eq!(self.shard.counters().get(Counter::CatchingUp), 0, "all are members at rest");
-        for client in self.clients.iter().filter(|client| !client.over && client.reading == Reading::Always) {
-            assert!(!client.leaving, "a client that goes is let go");
-            assert!(client.oracle.welcomed && client.oracle.asked.is_empty(), "every request is answered");
-            let silent_ns = self.now_ns - client.oracle.packets_at_ns;
-            assert!(silent_ns < 3000 * MS, "silence without a heartbeat: {silent_ns} ns");
-            client.oracle.is_whole(&self.history);
-            self.seen.whole += client.oracle.items() as u64;
-        }
-    }
-
-    fn end(&mut self) {
-        self.shard.begin_drain(0, self.now_ns);
-        for _ in 0..300 {
-            self.now_ns += 21 * MS;
-            self.turn();
-            self.deliver();
-        }
-        assert_eq!(self.shard.clients(), 0, "all have gone");
-        let io = self.shard.io();
-        assert_eq!(io.opened, io.closed, "every seat is closed once");
-        assert!(io.conns.iter().all(|conn| conn.seat.is_none()));
-        for client in &self.clients {
-            self.seen.add(&client.oracle.seen);
-            self.seen.compressed += client.compressed();
-            if client.closed_with == Some(4002) {
-                self.seen.slow_closed += 1;
-            }
-        }
-        self.seen.slow_closed += self.shard.counters().get(Counter::SlowClosed);
-        self.seen.stragglers += self.shard.counters().get(Counter::ShortSends);
+fn any_wish(wishes: &[Wish], symbols: &[String], dice: &mut Dice) -> Wish {
+    match wishes.len() as u32 {
+        0 => Wish::any(symbols, dice),
+        len => wishes[dice.below(len) as usize].clone(),
     }
 }

@@ -1,0 +1,179 @@
+//! What must hold of the whole world: between clients, at rest, and after the end.
+
+use std::collections::HashMap;
+
+use tickcast::stats::Counter;
+
+use crate::Seen;
+use crate::client::Client;
+use crate::io::Range;
+use crate::node::Node;
+use crate::plan::Faults;
+use crate::world::{MS, World};
+
+impl World {
+    /// Who wants the same, and was in no way out of it for a while, is sent the same bytes, and not a copy of them.
+    pub fn same_interest_same_bytes(&mut self, index: usize) {
+        /// The longest interval, in which a member that has just come may have had what the others wait for.
+        const FRESH_NS: u64 = 1200 * MS;
+        let node = &self.nodes[index];
+        let io = node.shard.io();
+        let mut sends: HashMap<usize, Vec<Range>> = HashMap::new();
+        for swept in &io.swept {
+            sends.entry(swept.conn).or_default().push(swept.range);
+        }
+        let mut first: HashMap<_, (usize, Vec<Range>)> = HashMap::new();
+        for client in self.clients.iter().filter(|client| client.node == index && is_quiet(client)) {
+            let conn = &io.conns[client.conn];
+            let member = conn.seat.is_some() && !conn.cut && conn.to_server.is_empty();
+            let fresh_ns = if client.oracle.merges() { FRESH_NS } else { 0 };
+            let settled = conn.out_ns + fresh_ns < node.turned_ns[0] && conn.out_turn + 5 < node.turns;
+            if !member || !settled {
+                continue;
+            }
+            let sent = sends.remove(&client.conn).unwrap_or_default();
+            assert!(sent.len() <= 1, "two sends of one sweep to conn {}: {sent:?}", client.conn);
+            if let Some((other, expected)) = first.get(&(client.oracle.interest, client.window)) {
+                assert_eq!(sent, *expected, "conns {} and {other} want the same", client.conn);
+                self.seen.same_bytes += u64::from(!sent.is_empty());
+            } else {
+                first.insert((client.oracle.interest, client.window), (client.conn, sent));
+            }
+        }
+    }
+
+    /// The feed stops; who reads comes to hold everything.
+    pub fn rest(&mut self) {
+        self.plan.sleeps = 0;
+        for node in &mut self.nodes {
+            node.asleep = 0;
+            let io = node.shard.io_mut();
+            io.faults = Faults { shuffled: io.faults.shuffled, ..Faults::default() };
+        }
+        while self.resyncing || self.nodes.iter().any(|node| node.shard.has_news()) {
+            self.now_ns += MS / 10;
+            self.turn();
+            self.deliver();
+        }
+        // A socket of a kilobyte takes a large backlog in as many turns; then every tick and heartbeat has to come.
+        let mut quiet = 0;
+        for _ in 0..50_000 {
+            self.now_ns += 13 * MS;
+            self.turn();
+            self.deliver();
+            let settled = self.nodes.iter().all(|node| node.shard.counters().get(Counter::CatchingUp) == 0);
+            let answered = |client: &Client| client.oracle.is_answered() && !client.leaving;
+            quiet = if settled && self.readers().all(answered) { quiet + 1 } else { 0 };
+            if quiet == 300 {
+                break;
+            }
+        }
+        self.is_at_rest();
+    }
+
+    fn readers(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter().filter(|client| client.is_there())
+    }
+
+    fn is_at_rest(&mut self) {
+        let now_ns = self.now_ns;
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            assert_eq!(node.shard.counters().get(Counter::CatchingUp), 0, "all are members at rest");
+            assert!(node.is_idle(now_ns), "shard {index} has something to do at rest");
+            node.shard.io_mut().events.clear();
+        }
+        let mut whole = 0;
+        for client in self.clients.iter().filter(|client| client.is_there()) {
+            self.about = Some((client.node, client.conn));
+            let conn = client.conn;
+            assert!(!client.leaving, "a client that goes is let go");
+            assert!(client.oracle.welcomed && client.oracle.is_answered(), "a request of conn {conn} is not answered");
+            let silent_ns = now_ns - client.oracle.packets_at_ns;
+            assert!(silent_ns < 3000 * MS, "silence without a heartbeat for conn {conn}: {silent_ns} ns");
+            client.oracle.is_whole(&self.history);
+            whole += client.oracle.items() as u64;
+        }
+        self.about = None;
+        self.seen.whole += whole;
+        self.counters_add_up();
+    }
+
+    /// Where nobody went or stopped to read, the clients have read what the shard has counted, no more and no less.
+    fn counters_add_up(&mut self) {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let (io, counters) = (node.shard.io(), node.shard.counters());
+            let tally = io.tally;
+            assert_eq!(counters.get(Counter::ClientsAccepted), tally.opened);
+            assert_eq!(counters.get(Counter::ClientsClosed), tally.closed);
+            assert_eq!(node.shard.clients() as u64, tally.opened - tally.closed);
+            let short = counters.get(Counter::ShortSends);
+            let slow = counters.get(Counter::SlowClosed);
+            assert!(
+                (short..=short + slow).contains(&tally.short_sends),
+                "{short} short sends and {slow} slow: {tally:?}"
+            );
+            let mut read = Seen::default();
+            let here = || self.clients.iter().filter(|client| client.node == index);
+            here().for_each(|client| read.add(&client.oracle.seen));
+            let (records, heartbeats) = (counters.get(Counter::Records), counters.get(Counter::Heartbeats));
+            let gaps = counters.get(Counter::GapsSent);
+            let bounded = read.records <= records + heartbeats && read.heartbeats <= heartbeats && read.gaps <= gaps;
+            assert!(bounded, "{records} records, {heartbeats} heartbeats, {gaps} gaps sent, but read: {read:?}");
+            if here().all(Client::is_there) {
+                assert_eq!((records + heartbeats, heartbeats, gaps), (read.records, read.heartbeats, read.gaps));
+                self.seen.counted += 1;
+            }
+        }
+    }
+
+    /// Everybody is sent away, and nothing is left.
+    pub fn end(&mut self) {
+        for client in &mut self.clients {
+            client.deserves.push(1001);
+        }
+        for node in &mut self.nodes {
+            node.shard.begin_drain(0, self.now_ns);
+            node.poke();
+        }
+        for _ in 0..300 {
+            self.now_ns += 21 * MS;
+            self.turn();
+            self.deliver();
+        }
+        for node in &self.nodes {
+            nothing_is_left(node);
+            let (counters, tally) = (node.shard.counters(), node.shard.io().tally);
+            self.seen.slow_closed += counters.get(Counter::SlowClosed);
+            self.seen.violations += counters.get(Counter::Violations);
+            self.seen.overruns += counters.get(Counter::Overruns);
+            self.seen.stragglers += tally.short_sends;
+            self.seen.stale += tally.stale;
+            self.seen.kept_back += tally.kept_back;
+            self.seen.refused += tally.refused;
+            self.seen.slept += node.slept;
+        }
+        for client in &self.clients {
+            self.seen.add(&client.oracle.seen);
+            self.seen.compressed += client.compressed();
+        }
+    }
+}
+
+/// Nothing is on its way that would change what a client wants, as far as it knows itself.
+fn is_quiet(client: &Client) -> bool {
+    client.is_there() && !client.leaving && client.oracle.is_answered() && client.oracle.items() > 0
+}
+
+fn nothing_is_left(node: &Node) {
+    let (shard, io) = (&node.shard, node.shard.io());
+    assert_eq!(shard.clients(), 0, "all have gone");
+    assert_eq!(io.held(), (0, 0, 0), "seats, slots and wishes");
+    assert_eq!(io.tally.opened, io.tally.closed, "every seat is closed once");
+    assert_eq!(shard.deadline_ns(), None, "nothing is due");
+    let counters = shard.counters();
+    for level in [Counter::Clients, Counter::CatchingUp, Counter::Audiences] {
+        assert_eq!(counters.get(level), 0, "{level:?}");
+    }
+    assert_eq!(counters.get(Counter::ClientsAccepted), io.tally.opened);
+    assert_eq!(counters.get(Counter::ClientsClosed), io.tally.closed);
+}

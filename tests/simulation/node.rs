@@ -1,0 +1,132 @@
+//! One shard of the world, driven as the server's runtime drives it.
+
+use tickcast::ring::Reader;
+use tickcast::sequencer::Sequencer;
+use tickcast::shard::{Settings, Shard};
+
+use crate::Dice;
+use crate::canary::{Fuse, Relay};
+use crate::io::SimIo;
+use crate::plan::Plan;
+
+/// What every shard of the simulation is told; the times are short, so that all of them pass in a seed.
+pub fn settings(plan: &Plan) -> Settings {
+    Settings {
+        heartbeat_ms: 1000,
+        ping_interval_ms: 2000,
+        idle_timeout_ms: IDLE_TIMEOUT_MS as u32,
+        slow_timeout_ms: SLOW_TIMEOUT_MS as u32,
+        turn_bytes_max: plan.turn_bytes_max,
+        answers_bytes_max: plan.answers_bytes_max,
+        requests_per_s: 10_000,
+        compression: Some(1),
+        ..Settings::default()
+    }
+}
+
+pub const IDLE_TIMEOUT_MS: u64 = 8000;
+pub const SLOW_TIMEOUT_MS: u64 = 3000;
+
+pub struct Node {
+    index: usize,
+    pub shard: Shard<SimIo>,
+    pub relay: Option<Relay>,
+    /// Places of the node's order between which the shard was overrun; the last one may be open.
+    pub overruns: Vec<(u64, u64)>,
+    overrun_open: bool,
+    drained_position: u64,
+    /// Turns for which it is not scheduled.
+    pub asleep: u32,
+    idle: bool,
+    pub turns: u64,
+    /// When it turned last, and before that.
+    pub turned_ns: [u64; 2],
+    pub slept: u64,
+}
+
+impl Node {
+    pub fn new(index: usize, plan: &Plan, ring: Reader, dice: &mut Dice, seed: u64) -> Self {
+        let fuse = Fuse::new(plan.canary, 20 + dice.below(60));
+        let (relay, ring) = match plan.canary {
+            Some(canary) if canary.is_of_ring() => {
+                let (relay, ring) = Relay::new(ring, fuse, plan.ring_bytes);
+                (Some(relay), ring)
+            }
+            _ => (None, ring),
+        };
+        let io = SimIo::new(plan.faults, plan.seats_max, fuse, seed);
+        Self {
+            index,
+            shard: Shard::new(settings(plan), io, ring),
+            relay,
+            overruns: Vec::new(),
+            overrun_open: false,
+            drained_position: 0,
+            asleep: 0,
+            idle: false,
+            turns: 0,
+            turned_ns: [0; 2],
+            slept: 0,
+        }
+    }
+
+    /// Something was done to the shard from outside: it is awake.
+    pub fn poke(&mut self) {
+        self.idle = false;
+    }
+
+    pub fn pump(&mut self) {
+        if let Some(relay) = &mut self.relay {
+            relay.pump();
+        }
+    }
+
+    /// True if the runtime would let it sleep on.
+    fn sleeps(&self, now_ns: u64) -> bool {
+        let due = self.shard.deadline_ns().is_some_and(|at_ns| at_ns <= now_ns);
+        self.idle && !due && !self.shard.has_news() && !self.shard.io().is_due()
+    }
+
+    /// Turns, unless it has nothing to do (`lazy`); returns whether it turned.
+    pub fn turn(&mut self, now_ns: u64, lazy: bool, sequencer: &mut Sequencer) -> bool {
+        if lazy && self.sleeps(now_ns) {
+            self.slept += 1;
+            return false;
+        }
+        self.turns += 1;
+        self.turned_ns = [self.turned_ns[1], now_ns];
+        self.shard.io_mut().begin_turn(now_ns, self.turns);
+        let worked = self.shard.turn(now_ns);
+        self.idle = !worked && !self.shard.has_news() && !self.shard.wants_resync();
+        if self.shard.wants_resync() {
+            if !self.overrun_open {
+                self.overruns.push((self.drained_position, u64::MAX));
+                self.overrun_open = true;
+            }
+            sequencer.request_resync(self.index);
+            self.shard.resync_requested();
+        }
+        true
+    }
+
+    /// After the sequencer has had its turn: an overrun is over once all that was sent again has been read.
+    pub fn note_drained(&mut self, position: u64, resyncing: bool) {
+        if self.shard.has_news() || resyncing {
+            return;
+        }
+        if std::mem::take(&mut self.overrun_open) {
+            self.overruns.last_mut().expect("one is open").1 = position;
+        }
+        self.drained_position = position;
+    }
+
+    /// At rest a shard has nothing to do, and says when it will have.
+    pub fn is_idle(&mut self, now_ns: u64) -> bool {
+        let idle = (0..20).any(|_| {
+            self.turns += 1;
+            self.shard.io_mut().begin_turn(now_ns, self.turns);
+            !self.shard.turn(now_ns)
+        });
+        idle && self.shard.deadline_ns().is_none_or(|at_ns| at_ns > now_ns)
+    }
+}

@@ -1,0 +1,173 @@
+//! What a seed has switched on. Swarm testing: each seed switches most faults off altogether and gives the rest wild
+//! probabilities, for what hides a fault is often another one.
+
+use crate::Dice;
+use crate::canary::Canary;
+
+/// How often what goes wrong in the kernel, in 1024ths where nothing else is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// A send is cut although there is room.
+    pub cut: u32,
+    /// A send is refused although there is room.
+    pub refused: u32,
+    /// A receive finds nothing although something is there.
+    pub nothing: u32,
+    /// A receive brings less than is there, often a single byte.
+    pub piecemeal: u32,
+    /// A completion waits for a later reap.
+    pub late: u32,
+    /// Room is announced where there is none.
+    pub false_room: u32,
+    /// A connection is reset, a client and step.
+    pub reset: u32,
+    /// Completions and short sends come in another order.
+    pub shuffled: bool,
+    /// A seat that was closed is heard of once more.
+    pub stale: u32,
+    /// Receives that one reap has buffers for; 0: as many as there are.
+    pub buffers: u32,
+    /// Completions that one reap brings, the others being kept for the next; 0: as many as the shard takes.
+    pub trickle: u32,
+    /// The slot of a seat that was closed is free only some reaps later.
+    pub slow_close: u32,
+}
+
+/// A seed's world.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub faults: Faults,
+    pub canary: Option<Canary>,
+    pub shards: u32,
+    pub clients: u32,
+    /// Seats of each shard.
+    pub seats_max: u32,
+    pub steps: u32,
+    pub instruments: u32,
+    pub feed_size: u32,
+    pub burst: u32,
+    pub ring_bytes: usize,
+    pub socket_bytes: usize,
+    pub turn_bytes_max: usize,
+    pub answers_bytes_max: usize,
+    /// A shard that has nothing to do is not turned before something comes or its deadline, as in the server.
+    pub lazy: bool,
+    /// The rest in 1024ths: a client and step, or a step.
+    pub requests: u32,
+    /// A request is one of a storm of so many.
+    pub storm: u32,
+    pub pauses: u32,
+    pub sleeps: u32,
+    pub leaves: u32,
+    pub garbage: u32,
+    /// Somebody comes again where one has gone.
+    pub returns: u32,
+    pub feed_faults: u32,
+    /// All clients want one of so many interests; 0: each its own.
+    pub interests: u32,
+    /// Everybody asks once, at the beginning, and then hardly ever.
+    pub crowd: bool,
+}
+
+impl Plan {
+    /// One client, nothing goes wrong.
+    pub fn calm() -> Self {
+        Self {
+            faults: Faults::default(),
+            canary: None,
+            shards: 1,
+            clients: 1,
+            seats_max: 10,
+            steps: 600,
+            instruments: 12,
+            feed_size: 10,
+            burst: 10,
+            ring_bytes: 1 << 20,
+            socket_bytes: 1 << 20,
+            turn_bytes_max: 256 * 1024,
+            answers_bytes_max: 64 * 1024,
+            lazy: true,
+            requests: 30,
+            storm: 1,
+            pauses: 0,
+            sleeps: 0,
+            leaves: 0,
+            garbage: 0,
+            returns: 0,
+            feed_faults: 0,
+            interests: 0,
+            crowd: false,
+        }
+    }
+
+    /// What this seed has drawn.
+    pub fn of_seed(seed: u64) -> Self {
+        let dice = &mut Dice::new(seed);
+        let faults = Self::faults(dice);
+        let (fat, crowd) = (dice.chance(150), dice.chance(256));
+        let (clients, steps) = match dice.below(12) {
+            0..2 => (100 + dice.below(300), 250),
+            2..5 => (20 + dice.below(60), 500),
+            _ if crowd => (2 + dice.below(30), 1000),
+            _ => (1 + dice.below(12), 1000),
+        };
+        let mut wild = |most: u32| if dice.chance(512) { 0 } else { dice.below(most) };
+        let (requests, storm, pauses, sleeps) = (4 + wild(150), 1 + wild(40), wild(20), wild(60));
+        let (leaves, garbage, returns, feed_faults) = (wild(8), wild(6), wild(200), wild(30));
+        let (burst, seats, interests) = (1 + wild(100), wild(8), wild(9));
+        Self {
+            faults,
+            canary: None,
+            shards: 1 + if dice.chance(512) { 0 } else { dice.below(4) },
+            clients,
+            seats_max: clients.checked_div(seats).map_or(u32::MAX, |seats| seats.max(1)),
+            steps: if fat { steps / 2 } else { steps },
+            instruments: 1 + dice.below(40),
+            feed_size: if fat { 200 } else { 1 + dice.below(20) },
+            burst: if clients < 100 { burst } else { 1 + burst / 3 },
+            ring_bytes: 1 << (if fat { 17 } else { 15 } + dice.below(5)),
+            socket_bytes: 1 << (10 + dice.below(9)),
+            turn_bytes_max: if dice.chance(300) { 1 + dice.below(2000) as usize } else { 256 * 1024 },
+            answers_bytes_max: if dice.chance(300) { 1 + dice.below(4000) as usize } else { 64 * 1024 },
+            lazy: dice.chance(700),
+            requests: match crowd {
+                true => 1,
+                false if clients < 100 => requests,
+                false => requests / 4,
+            },
+            storm: if dice.chance(300) { storm } else { 3 },
+            pauses,
+            sleeps,
+            leaves,
+            garbage,
+            returns,
+            feed_faults,
+            interests: if crowd { interests.clamp(1, 4) } else { interests },
+            crowd,
+        }
+    }
+
+    /// True if a socket may look full for long although its client reads.
+    pub fn stalls(&self) -> bool {
+        let Faults { refused, late, trickle, .. } = self.faults;
+        refused > 0 || late > 0 || trickle > 0 || self.sleeps > 0
+    }
+
+    fn faults(dice: &mut Dice) -> Faults {
+        let mut wild = |most: u32| if dice.chance(512) { 0 } else { dice.below(most) };
+        Faults {
+            cut: wild(900),
+            refused: wild(600),
+            nothing: wild(700),
+            piecemeal: wild(1000),
+            late: wild(900),
+            false_room: wild(200),
+            reset: wild(8),
+            shuffled: wild(2) == 1,
+            stale: wild(1000),
+            buffers: wild(4),
+            trickle: wild(12),
+            slow_close: wild(1000),
+        }
+    }
+}
