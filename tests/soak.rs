@@ -55,6 +55,8 @@ impl Soak {
         let server = Server::start(&["--feed", market, "--publish-token", "t", "--slow-timeout-ms", "2000"]);
         let address = server.address.to_string();
         let descriptors = Holdings::of(&server.program).descriptors;
+        // The market has opened.
+        server.wait_metric("tickcast_sequencer_records_total", |records| records > 10_000);
         Self { server, address, descriptors }
     }
 

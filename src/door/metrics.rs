@@ -36,22 +36,7 @@ struct Numbers {
 
 impl Collector for Numbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        for (counter, name, kind, help) in Counter::ALL {
-            let name = snake_case(name);
-            let family = match kind {
-                Kind::Count => ConstCounter::new(0u64).metric_type(),
-                Kind::Level => ConstGauge::new(0u64).metric_type(),
-            };
-            let mut family = encoder.encode_descriptor(&name, help, None, family)?;
-            for (index, shard) in self.shards.iter().enumerate() {
-                let labels = [("shard", index.to_string())];
-                let one = family.encode_family(&labels)?;
-                match kind {
-                    Kind::Count => ConstCounter::new(shard.get(*counter)).encode(one)?,
-                    Kind::Level => ConstGauge::new(shard.get(*counter)).encode(one)?,
-                }
-            }
-        }
+        encode_shards(&self.shards, &mut encoder)?;
         let of_sequencer = [
             ("sequencer_records", "Records sequenced", &self.sequencer.records),
             (
@@ -111,6 +96,29 @@ impl Collector for Numbers {
         }
         Ok(())
     }
+}
+
+fn encode_shards(
+    shards: &[crate::stats::Published],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    for (counter, name, kind, help) in Counter::ALL {
+        let name = snake_case(name);
+        let family = match kind {
+            Kind::Count => ConstCounter::new(0u64).metric_type(),
+            Kind::Level => ConstGauge::new(0u64).metric_type(),
+        };
+        let mut family = encoder.encode_descriptor(&name, help, None, family)?;
+        for (index, shard) in shards.iter().enumerate() {
+            let labels = [("shard", index.to_string())];
+            let one = family.encode_family(&labels)?;
+            match kind {
+                Kind::Count => ConstCounter::new(shard.get(*counter)).encode(one)?,
+                Kind::Level => ConstGauge::new(shard.get(*counter)).encode(one)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 fn snake_case(name: &str) -> String {

@@ -329,17 +329,22 @@ impl SimIo {
 
     fn note(&mut self, out: &Completions) {
         for completion in &out.list {
-            let (Completion::Readable { seat }
-            | Completion::Received { seat, .. }
-            | Completion::Nothing { seat }
-            | Completion::Writable { seat }
-            | Completion::Ended { seat }) = completion;
+            let seat = seat_of(completion);
             let (conn, generation) = self.slots[seat.slot as usize];
             let is_stale = generation != seat.generation || self.conns[conn].seat.is_none();
             self.tally.stale += u64::from(is_stale);
             self.events.push(IoEvent::Told { conn, what: completion.into() });
         }
     }
+}
+
+fn seat_of(completion: &Completion) -> Seat {
+    let (Completion::Readable { seat }
+    | Completion::Received { seat, .. }
+    | Completion::Nothing { seat }
+    | Completion::Writable { seat }
+    | Completion::Ended { seat }) = completion;
+    *seat
 }
 
 /// True for whole frames that a client can be sent without being out of its audience: pings, pongs, a heartbeat.
@@ -406,6 +411,8 @@ impl Io for SimIo {
                 Completion::Ended { seat },
             ];
             self.told.push_back(stale[self.dice.below(4) as usize]);
+        } else {
+            self.told.retain(|completion| seat_of(completion) != seat);
         }
         self.events.push(IoEvent::Closed { conn: at });
         self.conns[at].seat = None;

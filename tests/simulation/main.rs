@@ -8,6 +8,7 @@ mod checks;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod contract;
 mod feed;
 mod io;
 mod node;

@@ -1,0 +1,56 @@
+//! The contract of `Io` on the simulated one, without faults: what holds here holds on the kernel's, where
+//! `tests/io_contract.rs` runs the same.
+
+use tickcast::io::{Completions, Io, Seat};
+
+use crate::canary::Fuse;
+use crate::common::io_contract::{self as contract, Kernel};
+use crate::io::SimIo;
+use crate::plan::Faults;
+
+/// Bytes that a socket holds for a client that does not read.
+const SOCKET_BYTES: usize = 1 << 16;
+
+impl Kernel for SimIo {
+    type Io = Self;
+    /// Number of its connection.
+    type Peer = usize;
+
+    fn new(seats_max: u32) -> Self {
+        let mut io = Self::new(Faults::default(), seats_max, Fuse::default(), 1);
+        // What is sent before a turn's first reap it holds to be a sweep's, and looks into.
+        io.reap(1, &mut Completions::default());
+        io
+    }
+
+    fn io(&mut self) -> &mut Self {
+        self
+    }
+
+    fn open(&mut self) -> Option<(Seat, usize)> {
+        self.open(SOCKET_BYTES).map(|(conn, seat)| (seat, conn))
+    }
+
+    fn read(&mut self, peer: &mut usize, bytes: usize) -> Vec<u8> {
+        let held = &mut self.conns[*peer].to_client;
+        assert!(held.len() >= bytes, "{} of {bytes} bytes have come", held.len());
+        held.drain(..bytes).collect()
+    }
+
+    fn write(&mut self, peer: &mut usize, bytes: &[u8]) {
+        SimIo::write(self, *peer, bytes);
+    }
+
+    fn leave(&mut self, peer: usize) {
+        self.reset(peer);
+    }
+}
+
+#[test]
+fn the_simulated_io_keeps_the_contract_of_the_real_one() {
+    contract::a_send_takes_all_or_tells_how_much_and_room_is_told_once::<SimIo>();
+    contract::input_is_pulled_and_an_end_is_told::<SimIo>();
+    contract::a_close_frees_the_slot_for_another_holder::<SimIo>();
+    contract::a_peer_that_is_gone_fails_the_send_alone::<SimIo>();
+    contract::many_seats_are_served_and_received_from_in_one_go::<SimIo>(300);
+}
