@@ -6,6 +6,7 @@ use common::node::{MS, Message, Node};
 use tickcast::market::Instrument;
 use tickcast::market::record::{self, Channel, Gap, Header, Kind, Trade, flags};
 use tickcast::sequencer::Farewell;
+use tickcast::shard::Settings;
 
 const SILENCE_NS: u64 = 10_000 * MS;
 
@@ -191,4 +192,34 @@ fn a_source_that_speaks_of_itself_is_heard_for_its_own_instruments_only() {
     node.settle();
     assert_eq!(states(&node.received(client)), [(2, 'H'), (1, 'H'), (1, 'L')]);
     assert_eq!(node.sequencer.counters().undefined, 1);
+}
+
+#[test]
+fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_sent_again() {
+    let mut node = Node::with(1, 1 << 16, Settings::default());
+    node.book(1, true, 5, 1);
+    node.settle();
+    let client = node.client(&subscribe("book", "S1"));
+    node.settle();
+    node.book(1, false, 6, 1);
+    // More than the ring holds, before the shard turns.
+    (0..1000).for_each(|_| node.trade(1));
+    node.settle();
+    node.book(1, false, 7, 1);
+    node.book(1, false, 8, 1);
+    node.settle();
+    let books = |node: &Node| records(&node.received(client), Kind::Book);
+    let is_bad = |header: &Header| header.flags & flags::MAYBE_BAD_BOOK != 0;
+    assert_eq!(books(&node).iter().map(|(header, _)| is_bad(header)).collect::<Vec<_>>(), [false, true], "told once");
+    assert!(node.shard.wants_resync());
+    node.sequencer.request_resync(0);
+    while node.sequencer.advance_resyncs() {
+        node.settle();
+    }
+    node.settle();
+    let books = books(&node);
+    let (whole, bytes) = books.last().expect("it was sent again");
+    assert_eq!((is_bad(whole), bytes[34]), (false, b'S'));
+    let sequences: Vec<u64> = books.iter().map(|(header, _)| header.sequence).collect();
+    assert!(sequences.is_sorted_by(|one, next| one < next), "{sequences:?}");
 }

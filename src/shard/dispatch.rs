@@ -118,8 +118,11 @@ impl<I: Io> Shard<I> {
         // SNAPSHOT says that the sequencer sends its state again; to clients it is live.
         header.flags &= !flags::SNAPSHOT;
         record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags);
+        let had_book =
+            channel == Channel::Book && self.values.row(header.instrument).is_some_and(|row| row.book().is_some());
         let applied = self.values.apply(&header, channel, &self.turn.batch.bytes[start..end], at.ring);
         match applied {
+            Applied::Broken if had_book => return self.suspect_book(&header, at),
             Applied::Ignored | Applied::Broken => return,
             // Stragglers pass over what was sent again: to them the one record that was lost is a hole.
             Applied::Next if sent_again && channel.is_log() => self.log_floor = self.turn.ring_position,
@@ -145,6 +148,20 @@ impl<I: Io> Shard<I> {
             let jumped = matches!(applied, Applied::After { .. });
             self.note_merged(start, end, header.instrument, channel, jumped);
         }
+    }
+
+    /// Changes of a book were lost to an overrun: those who follow it change by change have a wrong one until the sequencer
+    /// has sent it again, and are told by a change of nothing. Who gets merged books has had a right one, of a while ago.
+    fn suspect_book(&mut self, header: &Header, at: Place) {
+        // In place of the change that cannot be applied, or the one before it: the whole book comes after both.
+        let header = Header { sequence: header.sequence - 1, ..*header };
+        let header = header.with_flags(flags::LAST | flags::CONFLATED | flags::MAYBE_BAD_BOOK);
+        let start = self.turn.batch.bytes.len();
+        record::encode_book(&header, BOOK_DELTA, std::iter::empty(), &mut self.turn.batch.bytes);
+        let number = self.turn.add(start, at);
+        let (interest, audiences) = (&self.interest, &mut self.audiences);
+        let profile = Profile::IMMEDIATE;
+        interest.each_watcher(header.instrument, Channel::Book, profile, |audience| audiences.mark(audience, number));
     }
 
     /// Trades and raw are never merged, whatever interval their items carry; state is noted for the ticks.

@@ -60,6 +60,8 @@ struct Track {
     /// Everything above this sequence is owed, even if the client was away when it came.
     resumed: Option<u64>,
     book: Option<Levels>,
+    /// The server has said that the book may be wrong.
+    doubted: bool,
     /// Interval of the last value, and the number of it.
     profile: Option<Profile>,
     interval: u64,
@@ -545,7 +547,16 @@ fn check_bytes(
         assert_eq!(plain, value.record, "{}", about());
         return;
     }
-    let whole = record::read_book(bytes).expect("a whole book").0 == b'S';
+    let (kind, levels) = record::read_book(bytes).expect("a whole book");
+    let whole = kind == b'S';
+    const DOUBT: u8 = flags::CONFLATED | flags::MAYBE_BAD_BOOK;
+    if !whole && header.flags & DOUBT == DOUBT && profile == Profile::IMMEDIATE && levels.count() == 0 {
+        // The server has lost changes of it, and says so: nothing comes before the whole book.
+        (track.book, track.doubted) = (None, true);
+        return;
+    }
+    assert!(whole || !track.doubted, "a change of a book that is in doubt: {}", about());
+    track.doubted = false;
     if whole {
         track.book = Some(Levels::new());
     }
