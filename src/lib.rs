@@ -31,7 +31,7 @@
 //! * [`runtime`]: glommio, threads, signals: pin, spawn, park, wake
 //! * [`check`]: what the machine has to be told, and whether it was: `tickcast check`, and the start of a server
 //! * [`load`]: the load generator, and the tap
-//! * `sync`: the atomics of the ring, so that loom can stand in for them
+//! * `sync`: the atomics of the ring and of the sleep, so that loom can stand in for them
 //!
 //! Pure rooms take time, chance and the kernel as arguments. glommio is named in [`runtime`] and [`door`] alone, io_uring
 //! and unsafe code in [`io::uring`] and [`io::floor`], its yardstick, alone; `tests/rooms.rs` holds the sources to this,

@@ -1,5 +1,6 @@
-//! The atomics that the ring is built on, in one place, so that a model checker can stand in for them: `ring.rs` names
-//! `crate::sync` only, and `tests/ring_loom.rs` compiles the same source against loom's.
+//! The atomics that the ring and the sleep of a shard are built on, in one place, so that a model checker can stand in
+//! for them: `ring.rs` and `runtime/asleep.rs` name `crate::sync` only, and `tests/ring_loom.rs` and
+//! `tests/park_loom.rs` compile the same sources against loom's.
 
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};

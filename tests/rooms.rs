@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("check", &["config", "io"]),
     // The door hands sockets to the shard, records to the sequencer, and wakes the shard's task through `runtime::Parking`.
     ("door", &["config", "io", "market", "ring", "runtime", "sequencer", "shard", "stats", "wire", "ws"]),
-    ("runtime", &["check", "config", "door", "feed", "io", "market", "ring", "sequencer", "shard", "stats"]),
+    ("runtime", &["check", "config", "door", "feed", "io", "market", "ring", "sequencer", "shard", "stats", "sync"]),
     ("main", &["check", "config", "load", "runtime"]),
     ("lib", &[]),
 ];

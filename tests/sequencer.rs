@@ -222,3 +222,29 @@ fn a_reader_that_was_lapped_is_made_whole_by_a_resynchronisation() {
     assert_eq!((lapped.overruns, whole.overruns), (1, 0));
     assert_eq!(sequencer.counters().resyncs, 1);
 }
+
+#[test]
+fn what_a_source_has_lost_after_its_newest_trade_is_made_known_by_a_resynchronisation() {
+    let (mut sequencer, mut lapped, mut whole) = two_rings();
+    let gap = |local: u32| {
+        let mut bytes = Vec::new();
+        let lost = Gap { instrument: local, channel: Channel::Trade, from_sequence: 5, to_sequence: 7, reason: b'F' };
+        lost.encode(0, &mut bytes);
+        bytes
+    };
+    accept(&mut sequencer, 0, &[definition(1, "A"), trade(1, 1), gap(1), definition(2, "ONLY-LOSSES"), gap(2)]);
+    for round in 0..5000 {
+        accept(&mut sequencer, 0, &[quote(1, round), quote(2, round)]);
+        whole.read();
+    }
+    lapped.read();
+    assert_eq!((lapped.overruns, whole.overruns), (1, 0));
+    sequencer.request_resync(0);
+    while sequencer.advance_resyncs() {
+        lapped.read();
+    }
+    lapped.read();
+    whole.read();
+    assert_eq!((lapped.values.sequence(1, Channel::Trade), lapped.values.sequence(2, Channel::Trade)), (4, 3));
+    assert_eq!(lapped.state(), whole.state());
+}

@@ -129,11 +129,11 @@ impl Row {
         true
     }
 
-    /// Appends a Gap where trades that followed the one that is kept were lost before they came here: who is sent that one
-    /// would else see a hole before the next. True if there is such a hole.
+    /// Appends a Gap where trades that followed the one that is kept were lost before they came here, or all were: who is
+    /// sent that one would else see a hole before the next. True if there is such a hole.
     pub fn push_trades_lost(&self, instrument: u32, ts_recv: u64, out: &mut Vec<u8>) -> bool {
         let (channel, to_sequence) = (Channel::Trade, self.sequence(Channel::Trade));
-        let Some(kept) = Header::read(&self.trade).filter(|kept| (1..to_sequence).contains(&kept.sequence)) else {
+        let Some(kept) = Header::read(&self.trade).filter(|kept| (0..to_sequence).contains(&kept.sequence)) else {
             return false;
         };
         let from_sequence = kept.sequence + 1;

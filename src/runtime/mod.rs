@@ -5,8 +5,9 @@
 //! * `life`: how far the server is on its way, and what has gone wrong with it.
 //! * `desk`: the sequencer, and how sources share it.
 //! * `threads`: the feeds, and the thread that sends an overrun shard its state again.
-//! * `park`: how a shard sleeps and is woken.
+//! * `park`: how a shard sleeps and is woken; `asleep` is the part of it that loses no wake-up.
 
+mod asleep;
 mod clock;
 mod core;
 mod desk;

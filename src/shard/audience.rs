@@ -95,10 +95,14 @@ impl Audiences {
 
     /// Removes the client at `place`; returns the one that stands there now, which has to learn it.
     pub(super) fn leave(&mut self, audience: AudienceId, place: u32) -> Option<Seat> {
-        let members = &mut self.rows[audience as usize].members;
-        members.swap_remove(place as usize);
+        let row = &mut self.rows[audience as usize];
+        row.members.swap_remove(place as usize);
+        if row.rotation as usize >= row.members.len() {
+            // Whoever was to be first is gone or moved; were it left so, the next would be first twice.
+            row.rotation = 0;
+        }
         self.gatherings[audience as usize].members -= 1;
-        members.get(place as usize).copied()
+        row.members.get(place as usize).copied()
     }
 
     /// Forgets what gathered in the last turn.
@@ -156,7 +160,7 @@ impl Audiences {
     /// The members, in the order of this sweep.
     pub(super) fn members(&self, audience: AudienceId) -> impl Iterator<Item = Seat> + '_ {
         let row = &self.rows[audience as usize];
-        let (before, after) = row.members.split_at((row.rotation as usize).min(row.members.len()));
+        let (before, after) = row.members.split_at(row.rotation as usize);
         after.iter().chain(before).copied()
     }
 
@@ -190,3 +194,6 @@ impl Audiences {
         self.sent_ns.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

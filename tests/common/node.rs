@@ -155,11 +155,17 @@ impl Node {
 
     /// A client that has been welcomed, and whose request comes with the next turn.
     pub fn client(&mut self, request: &str) -> u32 {
+        let slot = self.open();
+        self.settle();
+        self.say(slot, request);
+        slot
+    }
+
+    /// A client that has asked nothing yet.
+    pub fn open(&mut self) -> u32 {
         let slot = self.clients;
         self.clients += 1;
         self.shard.open(seat(slot), &[], &[], self.now_ns);
-        self.settle();
-        self.say(slot, request);
         slot
     }
 
@@ -167,6 +173,13 @@ impl Node {
     pub fn say(&mut self, slot: u32, request: &str) {
         let io = self.shard.io_mut();
         push_masked_frame(Opcode::Text, request.as_bytes(), [1, 2, 3, 4], io.input.entry(slot).or_default());
+        io.inbox.push(Completion::Readable { seat: seat(slot) });
+    }
+
+    /// Has bytes come from a client with the next turn, whatever they are.
+    pub fn feed(&mut self, slot: u32, bytes: &[u8]) {
+        let io = self.shard.io_mut();
+        io.input.entry(slot).or_default().extend_from_slice(bytes);
         io.inbox.push(Completion::Readable { seat: seat(slot) });
     }
 

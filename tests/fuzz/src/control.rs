@@ -1,0 +1,181 @@
+//! What subscribers and publishers ask in JSON text, against a plain second reading by serde_json: both take the same
+//! requests, and understand the same by them.
+//!
+//! Input: a byte for who asks, then the text.
+//!
+//! Where serde_json may differ: it takes numbers that do not fit into 64 bits and depths over 32 levels, and a text that
+//! is refused for one of these says "not taken"; and it reads `-0` as a fraction, so texts that hold it are not compared.
+
+use serde_json::{Map, Value};
+use tickcast::market::Channel;
+use tickcast::wire::control::define::INSTRUMENTS_MAX;
+use tickcast::wire::control::{
+    BAD_REQUEST, ChannelSet, Define, DefineInstrument, LIMIT, Pattern, Request, RequestError, RequestLimits,
+    define_text, parse_define, parse_request, ping_text, resume_text, subscribe_text, unsubscribe_text,
+};
+use tickcast::wire::profile::Profile;
+
+use super::Script;
+
+const LIMITS: RequestLimits = RequestLimits { symbols_max: 8, symbol_bytes_max: 16 };
+/// Bytes of a symbol or a venue.
+const NAME_BYTES_MAX: usize = 64;
+/// An error repeats some 60 bytes of a peer's text, escaped.
+const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// One input.
+pub fn run(data: &[u8]) {
+    let mut script = Script::new(data);
+    let publishes = script.byte() & 1 == 1;
+    let text = script.rest;
+    let second = serde_json::from_slice::<Value>(text).ok();
+    let object = second.as_ref().and_then(Value::as_object);
+    if publishes {
+        let taken = parse_define(&mut text.to_vec(), NAME_BYTES_MAX);
+        check(text, &taken, object.and_then(define));
+        if let Ok(define) = taken {
+            let again = define_text(define.id, &define.instruments);
+            assert_eq!(parse_define(&mut again.into_bytes(), NAME_BYTES_MAX), Ok(define));
+        }
+    } else {
+        let taken = parse_request(&mut text.to_vec(), &LIMITS);
+        check(text, &taken, object.and_then(request));
+        if let Ok(request) = taken {
+            let again = written(&request);
+            assert_eq!(parse_request(&mut again.into_bytes(), &LIMITS), Ok(request));
+        }
+    }
+}
+
+fn check<T: PartialEq + std::fmt::Debug>(text: &[u8], taken: &Result<T, RequestError>, second: Option<T>) {
+    let shown = String::from_utf8_lossy(text);
+    match taken {
+        _ if shown.contains("-0") => {}
+        Ok(taken) => assert_eq!(Some(taken), second.as_ref(), "serde_json on the right: {shown}"),
+        Err(error) => {
+            assert!([BAD_REQUEST, LIMIT].contains(&error.code), "{error}");
+            assert!(!error.message.is_empty() && error.message.len() <= MESSAGE_BYTES_MAX, "{error}");
+            assert!(second.is_none() || error.message.starts_with("not taken"), "{error}, and {second:?}: {shown}");
+        }
+    }
+}
+
+/// The text that asks for the same.
+fn written(request: &Request) -> String {
+    match request {
+        Request::Subscribe { id, channels, symbols, conflate, snapshot } => {
+            with_names(symbols, |names| subscribe_text(*id, *channels, names, conflate.interval_ms(), *snapshot))
+        }
+        Request::Unsubscribe { id, channels, symbols } => {
+            with_names(symbols, |names| unsubscribe_text(*id, *channels, names))
+        }
+        Request::Resume { id, epoch, position, channels, symbols, conflate } => {
+            with_names(symbols, |names| resume_text(*id, *epoch, *position, *channels, names, conflate.interval_ms()))
+        }
+        Request::Ping { id } => ping_text(*id),
+    }
+}
+
+fn with_names(symbols: &[Pattern], write: impl Fn(&[&str]) -> String) -> String {
+    let names: Vec<String> = symbols.iter().map(Pattern::to_string).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    write(&names)
+}
+
+/// The second reading of a request; `None` where it is not to be taken.
+fn request(object: &Map<String, Value>) -> Option<Request> {
+    let id = whole(object.get("id")?, 0, u64::MAX)? as u64;
+    match object.get("op")?.as_str()? {
+        "ping" => Some(Request::Ping { id }),
+        "subscribe" => Some(Request::Subscribe {
+            id,
+            channels: channels(object)?,
+            symbols: symbols(object)?,
+            conflate: conflate(object)?,
+            snapshot: object.get("snapshot").map_or(Some(true), Value::as_bool)?,
+        }),
+        "unsubscribe" => Some(Request::Unsubscribe { id, channels: channels(object)?, symbols: symbols(object)? }),
+        "resume" => Some(Request::Resume {
+            id,
+            epoch: whole(object.get("epoch")?, 0, u32::MAX.into())? as u32,
+            position: whole(object.get("position")?, 0, u64::MAX)? as u64,
+            channels: channels(object)?,
+            symbols: symbols(object)?,
+            conflate: conflate(object)?,
+        }),
+        _ => None,
+    }
+}
+
+fn channels(object: &Map<String, Value>) -> Option<ChannelSet> {
+    let list = object.get("channels")?.as_array().filter(|list| !list.is_empty())?;
+    list.iter().map(|name| Channel::from_name(name.as_str()?)).collect()
+}
+
+fn symbols(object: &Map<String, Value>) -> Option<Vec<Pattern>> {
+    let list = object.get("symbols")?.as_array()?;
+    if list.is_empty() || list.len() > LIMITS.symbols_max {
+        return None;
+    }
+    let pattern = |value: &Value| {
+        let text = value.as_str().filter(|text| (1..=LIMITS.symbol_bytes_max).contains(&text.len()))?;
+        match text.split_once('*') {
+            None => Some(Pattern::Exact(text.to_owned())),
+            Some((stem, "")) => Some(Pattern::Prefix(stem.to_owned())),
+            Some(_) => None,
+        }
+    };
+    list.iter().map(pattern).collect()
+}
+
+fn conflate(object: &Map<String, Value>) -> Option<Profile> {
+    let Some(value) = object.get("conflate_ms") else { return Some(Profile::IMMEDIATE) };
+    let ms = whole(value, 0, 1000)?;
+    Profile::all().find(|profile| i128::from(profile.interval_ms()) >= ms)
+}
+
+/// The second reading of a `define`.
+fn define(object: &Map<String, Value>) -> Option<Define> {
+    let id = whole(object.get("id")?, 0, u64::MAX)? as u64;
+    let list = object.get("instruments")?.as_array()?;
+    if object.get("op")?.as_str()? != "define" || list.is_empty() || list.len() > INSTRUMENTS_MAX {
+        return None;
+    }
+    let instruments = list.iter().map(|value| instrument(value.as_object()?)).collect::<Option<_>>()?;
+    Some(Define { id, instruments })
+}
+
+fn instrument(object: &Map<String, Value>) -> Option<DefineInstrument> {
+    let exponent = |key| whole(object.get(key)?, -18, 18).map(|number| number as i8);
+    let step = |key| match object.get(key) {
+        None | Some(Value::Null) => Some(None),
+        Some(value) => whole(value, 1, i64::MAX as u64).map(|number| Some(number as i64)),
+    };
+    Some(DefineInstrument {
+        symbol: name(object.get("symbol")?, 1)?,
+        venue: object.get("venue").map_or(Some(String::new()), |value| name(value, 0))?,
+        px_exp: exponent("px_exp")?,
+        sz_exp: exponent("sz_exp")?,
+        tick_size: step("tick_size")?,
+        lot_size: step("lot_size")?,
+    })
+}
+
+fn name(value: &Value, bytes_min: usize) -> Option<String> {
+    let text = value.as_str().filter(|text| (bytes_min..=NAME_BYTES_MAX).contains(&text.len()))?;
+    // What a name may not hold in ASCII; beyond it, the characters that show nothing are the server's own list.
+    let hidden = |letter: char| letter.is_ascii() && (letter == '*' || letter <= ' ' || letter == '\x7f');
+    let unseen = |letter: char| {
+        letter.is_whitespace()
+            || letter.is_control()
+            || ['\u{ad}', '\u{feff}'].contains(&letter)
+            || matches!(letter as u32, 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f)
+    };
+    (!text.contains(hidden) && !text.contains(unseen)).then(|| text.to_owned())
+}
+
+/// A whole number from `least` to `most`.
+fn whole(value: &Value, least: i64, most: u64) -> Option<i128> {
+    let number = value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from))?;
+    (i128::from(least)..=i128::from(most)).contains(&number).then_some(number)
+}

@@ -1,0 +1,201 @@
+//! Publishers' packets: what the check takes, the sequencer, the ring, the last values and a shard with a subscriber
+//! take as well, and number without a hole.
+//!
+//! Input: a byte for how many instruments are defined, then packets, each behind its length in two bytes.
+
+use std::collections::HashMap;
+
+use tickcast::market::record::{self, Gap, Header, Quote, Ticker, Trade};
+use tickcast::market::{Applied, Channel, Instrument, Kind, LastValues};
+use tickcast::ring::{Batch, Reader, ring};
+use tickcast::sequencer::{Farewell, Sequencer};
+use tickcast::wire::packet::{self, PacketHeader};
+
+use super::Script;
+use super::shard::node::{Message, Node};
+
+const INSTRUMENTS_MAX: u32 = 4;
+/// More than the input's records, definitions and status records can take.
+const RING_BYTES: usize = 1 << 22;
+const INPUT_BYTES_MAX: usize = 1 << 16;
+const NOW_NS: u64 = 1_763_700_000_000_000_000;
+
+/// One input.
+pub fn run(data: &[u8]) {
+    let mut script = Script::new(&data[..data.len().min(INPUT_BYTES_MAX)]);
+    let instruments = u32::from(script.byte()) % (INSTRUMENTS_MAX + 1);
+    let mut batches = Vec::new();
+    while !script.is_done() {
+        let length = script.short().into();
+        batches.push(records_of(script.bytes(length), instruments));
+    }
+    check_ring(instruments, &batches);
+    check_subscriber(instruments, batches);
+}
+
+/// The records of a packet up to the first that may not be sent, as a publisher's connection takes them.
+fn records_of(bytes: &[u8], instruments: u32) -> Vec<u8> {
+    let mut taken = Vec::new();
+    let Ok(header) = PacketHeader::read(bytes) else { return taken };
+    let mut rest = &bytes[packet::HEADER_BYTES..];
+    for _ in 0..header.count {
+        let Ok(header) = record::check(rest) else { break };
+        let (record, tail) = rest.split_at(header.bytes());
+        check_views(&header, record);
+        if header.instrument > instruments {
+            break;
+        }
+        taken.extend_from_slice(record);
+        rest = tail;
+    }
+    taken
+}
+
+/// What was checked can be read.
+fn check_views(header: &Header, record: &[u8]) {
+    let kind = Kind::from_wire(header.kind).expect("a kind that is known");
+    let readable = match kind {
+        Kind::Quote => Quote::read(record).is_some(),
+        Kind::Trade => Trade::read(record).is_some_and(|trade| b"BSN".contains(&trade.side)),
+        Kind::Ticker => Ticker::read(record).is_some(),
+        Kind::Book => record::read_book(record).is_some_and(|(_, mut levels)| levels.all(|l| b"BA".contains(&l.side))),
+        Kind::Raw => record::read_raw(record).is_some(),
+        Kind::Gap => Gap::read(record).is_some_and(|gap| gap.channel.is_log()),
+        Kind::Heartbeat | Kind::Status => true,
+        Kind::Definition => false,
+    };
+    assert!(readable, "{header:?}");
+}
+
+fn definitions(instruments: u32) -> Vec<u8> {
+    let mut batch = Vec::new();
+    for id in 1..=instruments {
+        record::encode_definition(&Instrument::new(id, &format!("S{id}"), "test", -2, -2), &mut batch);
+    }
+    batch
+}
+
+/// What stands in the ring: positions and sequences without a hole, and last values that follow it step by step.
+fn check_ring(instruments: u32, batches: &[Vec<u8>]) {
+    let (writer, mut reader) = ring(RING_BYTES);
+    let mut sequencer = Sequencer::new(vec![writer], INSTRUMENTS_MAX as usize);
+    sequencer.accept(1, &mut definitions(instruments), NOW_NS);
+    let mut log = Log::default();
+    for batch in batches {
+        sequencer.accept(1, &mut batch.clone(), NOW_NS);
+        log.follow(&mut reader);
+        assert_eq!(log.position, sequencer.position());
+    }
+    sequencer.close_source(1, Farewell::Lost, NOW_NS + 1);
+    log.follow(&mut reader);
+    assert_eq!(log.position, sequencer.position());
+    sequencer.request_resync(0);
+    while sequencer.advance_resyncs() {}
+    log.follow_resync(&mut reader);
+}
+
+/// What a reader of the ring knows.
+#[derive(Default)]
+struct Log {
+    position: u64,
+    sequences: HashMap<(u32, Channel), u64>,
+    values: LastValues,
+}
+
+impl Log {
+    fn follow(&mut self, reader: &mut Reader) {
+        for (position, record) in read_out(reader) {
+            self.position += 1;
+            assert_eq!(position, self.position, "positions are contiguous");
+            self.take(&record);
+        }
+    }
+
+    fn take(&mut self, record: &[u8]) {
+        let header = Header::read(record).expect("a record");
+        match Kind::from_wire(header.kind).expect("a kind that is known") {
+            Kind::Definition => self.values.add(record::read_definition(record).expect("a definition").id),
+            Kind::Gap => {
+                let gap = Gap::read(record).expect("a gap");
+                let last = self.sequences.entry((gap.instrument, gap.channel)).or_default();
+                assert_eq!(gap.from_sequence, *last + 1, "a gap begins where the records end");
+                assert!(gap.to_sequence >= gap.from_sequence);
+                *last = gap.to_sequence;
+                self.values.apply_gap(&gap, self.position);
+            }
+            Kind::Status => drop(self.values.apply_status(&header, record, self.position)),
+            Kind::Heartbeat => panic!("a heartbeat is the source's alone"),
+            kind => {
+                let channel = kind.channel().expect("the others are the channels'");
+                assert_eq!(record::check(record), Ok(header), "what goes out is as well formed as what came in");
+                let last = self.sequences.entry((header.instrument, channel)).or_default();
+                *last += 1;
+                assert_eq!(header.sequence, *last, "sequences are contiguous");
+                let applied = self.values.apply(&header, channel, record, self.position);
+                assert_eq!(applied, Applied::Next, "{header:?}");
+            }
+        }
+    }
+
+    /// The state that is sent again says no more and no less than what was known already.
+    fn follow_resync(&mut self, reader: &mut Reader) {
+        let mut told = HashMap::new();
+        for (position, record) in read_out(reader) {
+            assert_eq!(position, self.position);
+            let header = Header::read(&record).expect("a record");
+            let kind = Kind::from_wire(header.kind).expect("a kind that is known");
+            let says_so = header.flags & record::flags::SNAPSHOT != 0;
+            assert!(says_so || kind == Kind::Definition, "state that is sent again says so: {header:?}");
+            if let Some(gap) = Gap::read(&record).filter(|_| kind == Kind::Gap) {
+                told.insert((gap.instrument, gap.channel), gap.to_sequence);
+            } else if let Some(channel) = kind.channel() {
+                told.insert((header.instrument, channel), header.sequence);
+            }
+        }
+        assert_eq!(told, self.sequences);
+    }
+}
+
+fn read_out(reader: &mut Reader) -> Vec<(u64, Vec<u8>)> {
+    let mut batch = Batch::default();
+    while !reader.is_empty() {
+        reader.read(RING_BYTES, &mut batch).expect("the ring has room for all");
+    }
+    batch.entries.iter().map(|entry| (entry.tag, batch.payload(entry).to_vec())).collect()
+}
+
+/// A subscriber of all gets every trade and every raw record, or a Gap, and at the end the last values.
+fn check_subscriber(instruments: u32, batches: Vec<Vec<u8>>) {
+    let mut node = Node::new(instruments);
+    let all = r#"{"op":"subscribe","id":1,"channels":["quote","trade","ticker","book","raw"],"symbols":["*"]}"#;
+    let client = node.client(all);
+    node.pass(1);
+    for batch in batches {
+        node.accept(batch);
+        node.pass(1);
+    }
+    let mut logs: HashMap<(u32, Channel), u64> = HashMap::new();
+    for message in node.received(client) {
+        let Message::Packet { header, records } = message else { continue };
+        assert_eq!(usize::from(header.count), records.len(), "a packet counts its records");
+        for (header, record) in records {
+            let (instrument, channel, from, to) = match Kind::from_wire(header.kind) {
+                Some(Kind::Gap) => {
+                    let gap = Gap::read(&record).expect("a gap");
+                    (gap.instrument, gap.channel, gap.from_sequence, gap.to_sequence)
+                }
+                Some(kind @ (Kind::Trade | Kind::Raw)) => {
+                    let channel = kind.channel().expect("both are channels'");
+                    (header.instrument, channel, header.sequence, header.sequence)
+                }
+                _ => continue,
+            };
+            let last = logs.entry((instrument, channel)).or_default();
+            assert_eq!(from, *last + 1, "{channel:?} of {instrument}: nothing is missing, nothing comes twice");
+            *last = to;
+        }
+    }
+    for ((instrument, channel), last) in logs {
+        assert_eq!(last, node.shard.values().sequence(instrument, channel), "{channel:?} of {instrument}");
+    }
+}

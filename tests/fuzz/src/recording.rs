@@ -1,0 +1,104 @@
+//! Recordings: whatever a file holds, plain or gzip, it is refused at its opening or replayed to its end, and every
+//! record of the replay is one that the sequencer takes.
+//!
+//! Input: a byte for how it is played and whether it is compressed first, then the file.
+
+use std::collections::HashSet;
+use std::io::{Seek, Write};
+use std::path::PathBuf;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tempfile::NamedTempFile;
+use tickcast::feed::replay::{Params, Replay, Speed};
+use tickcast::feed::{Feed, Next};
+use tickcast::market::Kind;
+use tickcast::market::record::{self, records};
+use tickcast::ring::{Batch, ring};
+use tickcast::sequencer::Sequencer;
+
+use super::Script;
+
+const NOW_NS: u64 = 1_763_700_000_000_000_000;
+const RING_BYTES: usize = 1 << 20;
+const INSTRUMENTS_MAX: usize = 10_000;
+/// A recording that is repeated has no end.
+const POLLS_MAX: usize = 3;
+const FILE_BYTES_MAX: usize = 1 << 16;
+
+/// One input.
+pub fn run(data: &[u8]) {
+    let mut script = Script::new(&data[..data.len().min(FILE_BYTES_MAX)]);
+    let shape = script.byte();
+    let file = file_of(script.rest, shape & 1 == 1);
+    let params = Params {
+        files: vec![PathBuf::from(file.path())],
+        speed: if shape & 2 == 2 { Speed::Times(1000.0) } else { Speed::Max },
+        repeat: shape & 4 == 4,
+        copies: 1 + u32::from(shape >> 3 & 1),
+    };
+    if let Ok(replay) = Replay::open(&params) {
+        play(replay);
+    }
+}
+
+fn file_of(text: &[u8], compress: bool) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("room for a small file");
+    if compress {
+        let mut gzip = GzEncoder::new(&mut file, Compression::fast());
+        gzip.write_all(text).expect("room for a small file");
+        gzip.finish().expect("room for a small file");
+    } else {
+        file.write_all(text).expect("room for a small file");
+    }
+    file.rewind().expect("a file that was just written");
+    file
+}
+
+fn play(mut replay: Replay) {
+    let (writer, mut reader) = ring(RING_BYTES);
+    let mut sequencer = Sequencer::new(vec![writer], INSTRUMENTS_MAX);
+    let (mut now_ns, mut defined, mut counted) = (NOW_NS, HashSet::new(), 0);
+    let mut read = Batch::default();
+    for _ in 0..POLLS_MAX {
+        let mut batch = Vec::new();
+        let next = replay.poll(now_ns, &mut batch);
+        counted += check(&batch, &mut defined);
+        assert_eq!(replay.report().records, counted);
+        let outcomes = sequencer.accept(0, &mut batch, now_ns);
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        assert_eq!(sequencer.counters().undefined, 0);
+        read.clear();
+        // An overrun is no fault of the replay's: a poll may bring more than this ring holds.
+        let _ = reader.read(RING_BYTES, &mut read);
+        match next {
+            Next::At(due_ns) => {
+                assert!(due_ns > now_ns, "what is due is played");
+                now_ns = due_ns;
+            }
+            Next::Now | Next::Paced => {}
+            Next::Ended => {
+                assert!(batch.is_empty(), "the end is told alone");
+                return;
+            }
+        }
+    }
+}
+
+/// Counts the records, which are all whole and of instruments that were defined before.
+fn check(batch: &[u8], defined: &mut HashSet<u32>) -> u64 {
+    let (mut count, mut bytes) = (0, 0);
+    for (header, record) in records(batch) {
+        if Kind::from_wire(header.kind) == Some(Kind::Definition) {
+            let instrument = record::read_definition(record).expect("a definition");
+            assert!(defined.insert(instrument.id), "{} is defined once", instrument.symbol);
+        } else {
+            assert_eq!(record::check(record), Ok(header));
+            assert!(defined.contains(&header.instrument), "a record of {} before its definition", header.instrument);
+        }
+        count += 1;
+        bytes += record.len();
+    }
+    assert_eq!(bytes, batch.len(), "nothing is left over");
+    count
+}

@@ -1,0 +1,282 @@
+//! A whole shard behind sockets that are told what to take: clients that ask, send garbage, stop reading and vanish, a
+//! feed that goes on, a ring that overruns, and time.
+//!
+//! Input: decisions, a byte each, with what they need behind them. No decision is refused: what does not apply is
+//! passed over.
+//!
+//! What must hold: nothing panics; what a client was sent is frames, and packets that count their records; no record
+//! comes before its Definition; the places of what is live never go back; a log has no hole that no Gap tells, as long
+//! as the client does not change what it wants; and when all clients have gone, none is left.
+
+#[allow(dead_code)]
+#[path = "../../common/node.rs"]
+pub mod node;
+
+use std::collections::{HashMap, HashSet};
+
+use tickcast::market::record::{Gap, Header, read_definition};
+use tickcast::market::{Channel, Kind};
+use tickcast::shard::Settings;
+use tickcast::wire::control::{ChannelSet, resume_text, subscribe_text, unsubscribe_text};
+use tickcast::wire::packet::{PacketHeader, flags};
+
+use self::node::{Message, Node};
+use super::Script;
+
+const CLIENTS_MAX: u32 = 5;
+const INSTRUMENTS: u32 = 2;
+const INSTRUMENTS_MAX: u32 = 6;
+const INPUT_BYTES_MAX: usize = 2048;
+/// A ring that a burst of trades overruns.
+const RING_BYTES: usize = 1 << 14;
+const BURST: usize = 300;
+const SYMBOLS: [&str; 8] = ["S1", "S2", "S3", "S*", "*", "S1*", "S", "X"];
+const INTERVALS_MS: [u32; 4] = [0, 10, 100, 1000];
+const SECOND_NS: u64 = 1_000_000_000;
+const ALL_BYTES: usize = 1 << 30;
+
+/// One input.
+pub fn run(data: &[u8]) {
+    let mut script = Script::new(&data[..data.len().min(INPUT_BYTES_MAX)]);
+    let mut world = World::new(script.byte());
+    while !script.is_done() {
+        world.decide(&mut script);
+        world.attend();
+    }
+    world.end();
+}
+
+/// What a client has asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Wish {
+    #[default]
+    Nothing,
+    /// One subscription, and no other word.
+    Once,
+    /// What its logs have is no longer a matter of counting.
+    Changed,
+}
+
+struct World {
+    node: Node,
+    wishes: Vec<Wish>,
+    gone: HashSet<u32>,
+    instruments: u32,
+}
+
+impl World {
+    /// `kind` chooses limits: an easy one, or some that are reached at once.
+    fn new(kind: u8) -> Self {
+        let mut settings = Settings { backlog_bytes_max: 1 << 13, ..Settings::default() };
+        if kind & 1 == 1 {
+            settings.subscriptions_max = 3;
+            settings.requests_per_s = 1;
+            settings.request_bytes_max = 200;
+            settings.answers_bytes_max = 600;
+        }
+        if kind & 2 == 2 {
+            settings.turn_bytes_max = 512;
+        }
+        let node = Node::with(INSTRUMENTS, RING_BYTES, settings);
+        Self { node, wishes: Vec::new(), gone: HashSet::new(), instruments: INSTRUMENTS }
+    }
+
+    fn decide(&mut self, script: &mut Script<'_>) {
+        match script.byte() % 14 {
+            0 => self.open(),
+            1 => self.subscribe(script),
+            2 => self.ask_otherwise(script),
+            3 => {
+                let (client, length) = (self.client(script), script.byte());
+                let text = String::from_utf8_lossy(script.bytes(length.into())).into_owned();
+                self.with(client, Wish::Changed, |node, client| node.say(client, &text));
+            }
+            4 => {
+                let (client, length) = (self.client(script), script.byte());
+                let bytes = script.bytes(length.into());
+                self.with(client, Wish::Changed, |node, client| node.feed(client, bytes));
+            }
+            5 => {
+                let (client, room) = (self.client(script), script.short());
+                self.with(client, Wish::Nothing, |node, client| node.give_room(client, room.into()));
+            }
+            6 => {
+                let client = self.client(script);
+                self.with(client, Wish::Nothing, Node::end);
+                self.gone.extend(client);
+            }
+            7 => self.node.trade(self.instrument(script)),
+            8 => self.node.quote(self.instrument(script)),
+            9 => {
+                let (instrument, shape) = (self.instrument(script), script.byte());
+                self.node.book(instrument, shape & 1 == 1, (shape >> 4).into(), (shape >> 1 & 3).into());
+            }
+            10 => self.define(),
+            11 => self.burst(script),
+            12 => self.node.pass(u64::from(script.byte()) % 16),
+            _ => self.node.now_ns += u64::from(script.byte()) * SECOND_NS / 2,
+        }
+    }
+
+    fn open(&mut self) {
+        if (self.wishes.len() as u32) < CLIENTS_MAX {
+            self.node.open();
+            self.wishes.push(Wish::Nothing);
+        }
+    }
+
+    fn client(&self, script: &mut Script<'_>) -> Option<u32> {
+        let clients = self.wishes.len() as u32;
+        let client = u32::from(script.byte()).checked_rem(clients)?;
+        (!self.gone.contains(&client)).then_some(client)
+    }
+
+    /// Acts for a client that is there, and notes what that means for its wish.
+    fn with(&mut self, client: Option<u32>, wish: Wish, act: impl FnOnce(&mut Node, u32)) {
+        let Some(client) = client else { return };
+        let wishes = &mut self.wishes[client as usize];
+        *wishes = match (*wishes, wish) {
+            (kept, Wish::Nothing) => kept,
+            (Wish::Nothing, wish) => wish,
+            _ => Wish::Changed,
+        };
+        act(&mut self.node, client);
+    }
+
+    fn instrument(&self, script: &mut Script<'_>) -> u32 {
+        1 + u32::from(script.byte()) % self.instruments
+    }
+
+    fn subscribe(&mut self, script: &mut Script<'_>) {
+        let (client, channels, symbols) = (self.client(script), channels(script), symbols(script));
+        let shape = script.byte();
+        let conflate_ms = INTERVALS_MS[usize::from(shape >> 1) % INTERVALS_MS.len()];
+        let text = subscribe_text(1, channels, &symbols, conflate_ms, shape & 1 == 1);
+        self.with(client, Wish::Once, |node, client| node.say(client, &text));
+    }
+
+    fn ask_otherwise(&mut self, script: &mut Script<'_>) {
+        let (client, channels, symbols) = (self.client(script), channels(script), symbols(script));
+        let (shape, back) = (script.byte(), script.byte());
+        let text = if shape & 1 == 1 {
+            unsubscribe_text(2, channels, &symbols)
+        } else {
+            let conflate_ms = INTERVALS_MS[usize::from(shape >> 1) % INTERVALS_MS.len()];
+            let epoch = 1 + u32::from(shape >> 7);
+            let position = self.node.sequencer.position().saturating_sub(back.into());
+            resume_text(3, epoch, position, channels, &symbols, conflate_ms)
+        };
+        self.with(client, Wish::Changed, |node, client| node.say(client, &text));
+    }
+
+    fn define(&mut self) {
+        if self.instruments < INSTRUMENTS_MAX {
+            self.instruments += 1;
+            self.node.define(self.instruments);
+        }
+    }
+
+    /// More trades than the ring holds, or nearly so.
+    fn burst(&mut self, script: &mut Script<'_>) {
+        let instrument = self.instrument(script);
+        for _ in 0..BURST * usize::from(script.byte()) / 255 {
+            self.node.trade(instrument);
+        }
+    }
+
+    /// What the runtime does between two turns.
+    fn attend(&mut self) {
+        self.node.turn();
+        if self.node.shard.wants_resync() {
+            self.node.sequencer.request_resync(0);
+            self.node.shard.resync_requested();
+        }
+        self.node.sequencer.advance_resyncs();
+    }
+
+    fn end(mut self) {
+        for client in (0..self.wishes.len() as u32).filter(|client| !self.gone.contains(client)) {
+            self.node.give_room(client, ALL_BYTES);
+        }
+        for _ in 0..4 {
+            self.node.pass(1);
+            self.attend();
+        }
+        for (client, wish) in (0..).zip(&self.wishes) {
+            check(&self.node.received(client), *wish);
+        }
+        for client in (0..self.wishes.len() as u32).filter(|client| !self.gone.contains(client)) {
+            self.node.end(client);
+        }
+        assert_eq!(self.node.shard.clients(), 0, "all clients have gone");
+    }
+}
+
+fn channels(script: &mut Script<'_>) -> ChannelSet {
+    let bits = script.byte();
+    Channel::ALL.into_iter().filter(|channel| bits >> *channel as u8 & 1 == 1).collect()
+}
+
+fn symbols(script: &mut Script<'_>) -> Vec<&'static str> {
+    let bits = script.byte();
+    (0..SYMBOLS.len()).filter(|nth| bits >> nth & 1 == 1).map(|nth| SYMBOLS[nth]).collect()
+}
+
+/// What must hold on everything that a client was sent.
+fn check(messages: &[Message], wish: Wish) {
+    let mut seen = Seen::default();
+    for (nth, message) in messages.iter().enumerate() {
+        match message {
+            Message::Text(text) => assert!(serde_json::from_str::<serde_json::Value>(text).is_ok(), "{text}"),
+            Message::Packet { header, records } => seen.packet(header, records, wish),
+            Message::Close(_) => assert_eq!(nth + 1, messages.len(), "a close frame is the last word"),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    position: u64,
+    defined: HashSet<u32>,
+    logs: HashMap<(u32, Channel), u64>,
+}
+
+impl Seen {
+    fn packet(&mut self, header: &PacketHeader, records: &[(Header, Vec<u8>)], wish: Wish) {
+        assert_eq!(usize::from(header.count), records.len(), "a packet counts its records");
+        let may_be_empty = header.flags & flags::CAUGHT_UP != 0;
+        assert!(may_be_empty || !records.is_empty(), "a packet of nothing, with flags {:#x}", header.flags);
+        if header.flags & (flags::SNAPSHOT | flags::REPLAY) == 0 {
+            assert!(header.position >= self.position, "{} after {}", header.position, self.position);
+            self.position = header.position;
+        }
+        for (header, record) in records {
+            self.record(header, record, wish);
+        }
+    }
+
+    fn record(&mut self, header: &Header, record: &[u8], wish: Wish) {
+        let kind = Kind::from_wire(header.kind).expect("a kind that is known");
+        if kind == Kind::Definition {
+            self.defined.insert(read_definition(record).expect("a definition").id);
+        }
+        let known = header.instrument == 0 || self.defined.contains(&header.instrument);
+        assert!(known, "a {kind:?} of {} before its definition", header.instrument);
+        if wish != Wish::Once {
+            return;
+        }
+        let (channel, from, to) = match kind {
+            Kind::Trade | Kind::Raw => (kind.channel().expect("both are channels'"), header.sequence, header.sequence),
+            Kind::Gap => {
+                let gap = Gap::read(record).expect("a gap");
+                (gap.channel, gap.from_sequence, gap.to_sequence)
+            }
+            _ => return,
+        };
+        // The first that is seen may be any: what was before the subscription is nobody's loss.
+        match self.logs.insert((header.instrument, channel), to) {
+            Some(last) => assert_eq!(from, last + 1, "{channel:?} of {}", header.instrument),
+            None => assert!(to >= from),
+        }
+    }
+}
