@@ -223,3 +223,26 @@ fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_se
     let sequences: Vec<u64> = books.iter().map(|(header, _)| header.sequence).collect();
     assert!(sequences.is_sorted_by(|one, next| one < next), "{sequences:?}");
 }
+
+#[test]
+fn the_last_trade_is_known_again_after_an_overrun_although_the_source_has_lost_others_since() {
+    let mut node = Node::with(1, 1 << 16, Settings::default());
+    node.trade(1);
+    node.settle();
+    (0..1000).for_each(|_| node.trade(1));
+    node.settle();
+    let gap = Gap { instrument: 1, channel: Channel::Trade, from_sequence: 1, to_sequence: 3, reason: b'F' };
+    let mut batch = Vec::new();
+    gap.encode(0, &mut batch);
+    node.accept(batch);
+    node.settle();
+    node.sequencer.request_resync(0);
+    while node.sequencer.advance_resyncs() {
+        node.settle();
+    }
+    node.settle();
+    let late = node.client(&subscribe("trade", "S1"));
+    node.settle();
+    let trades = records(&node.received(late), Kind::Trade);
+    assert_eq!(trades.iter().map(|(header, _)| header.sequence).collect::<Vec<_>>(), [1001]);
+}

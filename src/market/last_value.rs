@@ -141,6 +141,14 @@ impl Row {
         true
     }
 
+    /// A trade that is sent again may be newer than the one that is kept, and yet older than a Gap that came meanwhile.
+    fn keep_trade_before_gap(&mut self, header: &Header, channel: Channel, bytes: &[u8]) {
+        let is_newer = |kept: Header| kept.sequence < header.sequence;
+        if channel == Channel::Trade && Header::read(&self.trade).is_some_and(is_newer) {
+            self.trade.copy_from_slice(bytes);
+        }
+    }
+
     fn push_book(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) -> bool {
         let Some(state) = self.book() else { return false };
         let header = self.book_header(state, instrument, extra);
@@ -224,6 +232,7 @@ impl LastValues {
         let last = row.sequences[index];
         let waits_for_whole = channel == Channel::Book && row.book.as_ref().is_some_and(|state| state.broken);
         if header.sequence < last || (header.sequence == last && !waits_for_whole) {
+            row.keep_trade_before_gap(header, channel, bytes);
             return Applied::Ignored;
         }
         let hole = header.sequence > last + 1 || waits_for_whole;

@@ -415,10 +415,13 @@ impl Oracle {
         }
         let track = &self.tracks[&(id, channel)];
         match track.last {
-            // The last that there is, though some after it may be known to be lost.
+            // The last that there is, though some after it may be known to be lost, to the feed or to an overrun.
             Some(last) if snapshot && channel.is_log() => {
+                let overrun =
+                    |value: &Value| truth.overruns.iter().any(|(from, to)| (*from..=*to).contains(&value.position));
                 let lost = values.get(sequence as usize..last as usize);
-                assert!(lost.is_some_and(|lost| lost.iter().all(Value::is_lost)), "{} after {last}", about());
+                let all_lost = lost.is_some_and(|lost| lost.iter().all(|value| value.is_lost() || overrun(value)));
+                assert!(all_lost, "{} after {last}", about());
             }
             Some(last) if snapshot => assert!(sequence >= last, "{} after {last}", about()),
             Some(last) if channel.is_log() || !conflated => assert_eq!(sequence, last + 1, "{}", about()),
