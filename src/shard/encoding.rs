@@ -4,7 +4,7 @@ use super::packets::{Packing, push_compressed, push_packets};
 use crate::ws::deflate::{Compressor, WindowBits};
 
 /// Packets below this stay as they are: a frame of one or two records shrinks by some tens of bytes, and a segment of
-/// TCP has 66 bytes of headers anyway (`benches/README.md`).
+/// TCP has 66 bytes of headers anyway.
 const COMPRESSED_BYTES_MIN: usize = 256;
 
 /// What makes the bytes of two clients different, though they want the same records. A property of the audience: it

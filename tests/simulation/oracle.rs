@@ -287,6 +287,14 @@ impl Oracle {
         let mut tracks = std::mem::take(&mut self.tracks);
         tracks
             .retain(|(id, channel), _| self.profile(&history.instruments[*id as usize - 1].symbol, *channel).is_some());
+        // A snapshot that was taken back before it came is not owed: what is left may not have asked for one.
+        let is_withdrawn = |id: u32, channel: Channel| {
+            let symbol = &history.instruments[id as usize - 1].symbol;
+            channels.contains(channel) && symbols.iter().any(|pattern| pattern.matches(symbol))
+        };
+        for ((id, channel), track) in &mut tracks {
+            track.snapshot &= track.last.is_some() || !is_withdrawn(*id, *channel);
+        }
         self.tracks = tracks;
         self.note_interest();
     }
