@@ -290,6 +290,16 @@ fn what_was_subscribed_before_is_not_replayed() {
 }
 
 #[test]
+fn a_snapshot_of_nothing_has_an_end_too() {
+    let mut node = Node::new(1);
+    let client = node.client(r#"{"op":"resume","id":1,"epoch":9,"position":1,"channels":["trade"],"symbols":["NO"]}"#);
+    node.settle();
+    let messages = node.received(client);
+    assert_eq!(answers(&messages), ["snapshot"]);
+    assert_eq!(packet_flags_of(&messages), [packet_flags::SNAPSHOT | packet_flags::CAUGHT_UP]);
+}
+
+#[test]
 fn an_exact_name_that_nobody_has_is_told() {
     let mut node = Node::new(1);
     let client =

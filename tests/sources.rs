@@ -63,6 +63,27 @@ fn a_silent_source_is_stale_and_live_again_as_soon_as_it_is_heard() {
 }
 
 #[test]
+fn silence_does_not_hide_that_an_instrument_is_halted() {
+    let mut node = Node::new(2);
+    define(&mut node, 7, 2);
+    let client = node.client(&subscribe("trade", "*"));
+    let mut halted = Vec::new();
+    record::encode_status(&Header::of_feed(Kind::Status, 1, 0), b'H', &mut halted);
+    node.accept(halted);
+    node.settle();
+    node.now_ns += SILENCE_NS;
+    assert!(node.sequencer.check_sources(SILENCE_NS, node.now_ns));
+    node.settle();
+    assert_eq!(states(&node.received(client)), [(1, 'H'), (2, 'S'), (0, 'S')]);
+    // Either of the two that stand for it makes the second live again, and nobody the first.
+    let mut heartbeat = Vec::new();
+    record::encode_heartbeat(node.now_ns, &mut heartbeat);
+    node.accept(heartbeat);
+    node.settle();
+    assert_eq!(states(&node.received(client))[3..], [(2, 'L'), (0, 'L')]);
+}
+
+#[test]
 fn what_a_lost_source_leaves_is_stale_until_its_first_record_from_another() {
     let mut node = Node::new(2);
     let client = node.client(&subscribe("trade", "*"));

@@ -24,7 +24,7 @@ macro_rules! reload {
                 } = &old.shard;
                 let mut fixed = Vec::new();
                 $(if self.$fixed != old.$fixed {
-                    fixed.push(stringify!($fixed));
+                    fixed.push(setting(stringify!($fixed)));
                     self.$fixed = old.$fixed.clone();
                 })*
                 $(if self.shard.$kept != old.shard.$kept {
@@ -44,6 +44,11 @@ macro_rules! reload {
             }
         }
     };
+}
+
+/// The name under which a field was given.
+fn setting(field: &'static str) -> &'static str {
+    if field == "feed_texts" { "feed" } else { field }
 }
 
 reload! {
@@ -75,7 +80,7 @@ mod tests {
         let old = config("publish_token = 'a'");
         let mut new = config("ring_bytes = 4194304\npublish_token = 'b'\nidle_timeout_ms = 5000\nfeed = ['none']");
         let Reloaded { changed, fixed } = new.reload(&old);
-        assert_eq!((changed, fixed), (vec!["publish_token", "idle_timeout_ms"], vec!["feed_texts", "ring_bytes"]));
+        assert_eq!((changed, fixed), (vec!["publish_token", "idle_timeout_ms"], vec!["feed", "ring_bytes"]));
         assert_eq!((new.ring_bytes, new.feed_texts, new.feeds), (old.ring_bytes, old.feed_texts, old.feeds));
         assert_eq!((new.publish_token.as_deref(), new.shard.idle_timeout_ms), (Some("b"), 5000));
     }

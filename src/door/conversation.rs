@@ -69,6 +69,7 @@ impl Conversation {
     ) -> Result<Option<Self>, Refusal> {
         let Some(waiting) = peer.as_ref() else { return Ok(None) };
         let accepted = door.upgrade(waiting, request, spoken).await?;
+        super::echo::refuse_crowd(door)?;
         let Some(mut peer) = peer.take() else { return Ok(None) };
         peer.visit().talks();
         let config = door.config();

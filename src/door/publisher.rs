@@ -11,6 +11,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::{SockRef, TcpKeepalive};
+
 use super::Public;
 use super::conversation::{Then, close_frame, on_control, on_violation};
 use super::pace::Pace;
@@ -32,6 +34,9 @@ const WAIT: Duration = Duration::from_micros(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Time for a publisher to read an answer, and at the end to go.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A publisher that has vanished is found out after 35 s.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(20)).with_interval(Duration::from_secs(5)).with_retries(3);
 const LINGER: Duration = Duration::from_secs(1);
 /// Reads that come faster than this, one message after another, are spaced by it: what has gathered meanwhile is
 /// sequenced in one go, and the shards are woken once. A message that comes after a longer silence goes on at once.
@@ -79,6 +84,8 @@ impl Publisher {
     ) -> io::Result<Self> {
         stream.set_read_timeout(Some(LOOK_INTERVAL))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        // A peer that vanished without a word would hold its thread, and its instruments live, for ever.
+        SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
         let limits = Limits { message_bytes_max: config.packet_bytes_max };
         let inflater = Inflater::new(config.shard.inflate_ratio_max);
         let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };
@@ -299,9 +306,11 @@ impl Source {
         for record in 0..usize::from(header.count) {
             let length = self.check(bytes, record, at)?;
             self.batch.extend_from_slice(&bytes[at..at + length]);
-            self.records += 1;
+            let speaks_of_all = bytes[at + 4..at + 8] == [0; 4];
+            // What it says of all of its instruments is a record of each.
+            self.records += if speaks_of_all { self.instruments.len().max(1) as u64 } else { 1 };
             at += length;
-            if self.batch.len() >= BATCH_BYTES_MAX {
+            if self.batch.len() >= BATCH_BYTES_MAX || speaks_of_all {
                 self.flush();
             }
         }

@@ -57,9 +57,10 @@ impl Status {
         record::encode_status(&header.with_flags(flags::LAST | extra), self.state, out);
     }
 
-    /// Appends it as a record where it is not what everybody takes for granted.
-    pub fn push_unless_live(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) {
-        if self.state != b'L' {
+    /// Appends it as a record where there ever was one: live is what everybody takes for granted till then, and who comes
+    /// back may know of another state.
+    pub fn push_once_told(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) {
+        if self.place > 0 {
             self.push(instrument, extra, out);
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! It is the wall clock's reading at the start plus what the monotonic clock has counted since. A step of the wall clock
 //! (somebody sets it, a virtual machine wakes up) is no step here, so that no deadline fires early and no connection is
-//! taken for idle; it is made up for slowly, at most a fiftieth faster or slower, which a deadline does not notice. Two
-//! clocks would keep deadlines exact to that fiftieth as well, but then every turn has two times to confuse.
+//! taken for idle; it is made up for in steps of a millisecond, at most one each 50 ms, which a deadline does not notice.
+//! So it may go back by a millisecond where the wall clock was set back. Two clocks would keep deadlines exact to that, but
+//! then every turn has two times to confuse.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
@@ -130,19 +130,20 @@ impl Desk {
     /// Sends the state to shards that ask for it, and looks after silent sources, until [`Self::stop`]. A source is stale
     /// after `stale_ms`; 0 leaves them all alone.
     pub fn serve_resyncs(&self, orders: &Orders, stale_ms: u32) {
+        let silence_ns = u64::from(stale_ms) * 1_000_000;
         let mut pending = false;
+        let mut looked = Instant::now();
         loop {
             let order = orders.0.recv_timeout(if pending { RESYNC_INTERVAL } else { SOURCES_INTERVAL });
             let mut seat = self.lock();
+            // Whatever else there is to do: a shard that is always behind must not hide that a source is silent.
+            let is_due = stale_ms > 0 && looked.elapsed() >= SOURCES_INTERVAL;
+            looked = if is_due { Instant::now() } else { looked };
+            let found = is_due && seat.sequencer.check_sources(silence_ns, now_ns());
             match order {
                 Ok(Order::Resync { core }) => seat.sequencer.request_resync(core),
-                Err(RecvTimeoutError::Timeout) if pending => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    let silence_ns = u64::from(stale_ms) * 1_000_000;
-                    if stale_ms == 0 || !seat.sequencer.check_sources(silence_ns, now_ns()) {
-                        continue;
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) if pending || found => {}
+                Err(RecvTimeoutError::Timeout) => continue,
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
             pending = seat.sequencer.advance_resyncs();

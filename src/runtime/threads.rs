@@ -68,7 +68,7 @@ fn supervise(
     loop {
         match feed {
             Ok(mut feed) => {
-                let name = format!("feed {}", feed.name());
+                let name = format!("feed {source} ({})", feed.name());
                 desk.life().mend(&name);
                 let began = Instant::now();
                 let driven = catch_unwind(AssertUnwindSafe(|| drive(feed.as_mut(), source, desk, stops)));

@@ -3,8 +3,8 @@
 //! What always holds:
 //! * An instrument is live as long as one of the sources that have defined it is. When the last of them falls silent,
 //!   ends or is lost, its state is told by a Status: `'S'` stale, or `'E'` ended.
-//! * A source that is heard again makes live what its silence made stale. Values that another source has left behind are
-//!   live again with the first record of theirs, not before.
+//! * A source that is heard again makes live what silence made stale. Values that another source has left behind are live
+//!   again with the first record of theirs, not before. What was halted or has ended does not become stale by silence.
 //! * A book that a lost source has left may be wrong: it says so at once, with a change of nothing that is flagged
 //!   MAYBE_BAD_BOOK, and so do its changes, until one comes that replaces it whole.
 //! * Instrument 0 is the feed as a whole: live as long as any source is.
@@ -40,8 +40,7 @@ struct Source {
     /// Local instrument id → id of the epoch, 0 where unknown.
     ids: Vec<u32>,
     heard_ns: u64,
-    /// Instruments that its silence has made stale; `None` while it is heard.
-    silenced: Option<Vec<u32>>,
+    is_silent: bool,
 }
 
 /// All sources, and what they stand for.
@@ -52,6 +51,8 @@ pub(super) struct Sources {
     live: Vec<u32>,
     /// By instrument id: its book was left by a source that was lost.
     suspect: Vec<bool>,
+    /// By instrument id: it is stale for nothing but silence, and live again with any of its sources.
+    hushed: Vec<bool>,
     /// Sources that are not silent, of those that have defined an instrument.
     heard: usize,
 }
@@ -75,6 +76,7 @@ impl Sources {
         if self.live.len() <= id as usize {
             self.live.resize(id as usize + 1, 0);
             self.suspect.resize(id as usize + 1, false);
+            self.hushed.resize(id as usize + 1, false);
         }
         self.live[id as usize] += 1;
         if before != 0 {
@@ -107,10 +109,10 @@ impl Sequencer {
     /// A source has gone. Its instruments stay; what no other source stands for is ended or stale.
     pub fn close_source(&mut self, source: SourceId, farewell: Farewell, now_ns: u64) {
         let Some(gone) = self.sources.sources.remove(&source) else { return };
-        let left = match gone.silenced {
+        let left: Vec<u32> = match gone.is_silent {
             // Stale already; nobody stands for it now either.
-            Some(silenced) => silenced.into_iter().filter(|id| self.sources.live[*id as usize] == 0).collect(),
-            None => self.sources.mute(&gone.ids),
+            true => gone.ids.iter().copied().filter(|id| *id != 0 && self.sources.live[*id as usize] == 0).collect(),
+            false => self.sources.mute(&gone.ids),
         };
         self.counters.losses += u64::from(farewell == Farewell::Lost);
         for id in left {
@@ -118,6 +120,7 @@ impl Sequencer {
                 self.suspect_book(id, now_ns);
             }
             self.push_status(id, farewell.state(), now_ns);
+            self.sources.hushed[id as usize] = false;
         }
         if !gone.ids.is_empty() {
             self.push_feed_state(farewell.state(), now_ns);
@@ -128,7 +131,7 @@ impl Sequencer {
     /// Tells of sources that have not been heard for `silence_ns`. To be called now and then. True if there were any.
     pub fn check_sources(&mut self, silence_ns: u64, now_ns: u64) -> bool {
         let is_silent = |source: &Source| {
-            source.silenced.is_none() && !source.ids.is_empty() && now_ns.saturating_sub(source.heard_ns) >= silence_ns
+            !source.is_silent && !source.ids.is_empty() && now_ns.saturating_sub(source.heard_ns) >= silence_ns
         };
         let sources = self.sources.sources.iter();
         let mut silent: Vec<SourceId> = sources.filter(|(_, source)| is_silent(source)).map(|(id, _)| *id).collect();
@@ -143,8 +146,11 @@ impl Sequencer {
         self.counters.silences += 1;
         let mut source = self.sources.sources.remove(&id).expect("its caller has just seen it");
         let left = self.sources.mute(&source.ids);
-        left.iter().for_each(|instrument| self.push_status(*instrument, b'S', now_ns));
-        source.silenced = Some(left);
+        for instrument in left.into_iter().filter(|id| self.values.status(*id).state == b'L').collect::<Vec<_>>() {
+            self.push_status(instrument, b'S', now_ns);
+            self.sources.hushed[instrument as usize] = true;
+        }
+        source.is_silent = true;
         self.sources.sources.insert(id, source);
         self.push_feed_state(b'S', now_ns);
     }
@@ -153,13 +159,16 @@ impl Sequencer {
     pub(super) fn hear(&mut self, source: SourceId, now_ns: u64) {
         let source = self.sources.sources.entry(source).or_default();
         source.heard_ns = now_ns;
-        let Some(silenced) = source.silenced.take() else { return };
-        for id in source.ids.iter().filter(|id| **id != 0) {
-            self.sources.live[*id as usize] += 1;
+        if !std::mem::take(&mut source.is_silent) {
+            return;
         }
+        let ids: Vec<u32> = source.ids.iter().copied().filter(|id| *id != 0).collect();
         self.sources.heard += 1;
-        for id in silenced {
-            self.push_status(id, b'L', now_ns);
+        for id in ids {
+            self.sources.live[id as usize] += 1;
+            if self.sources.hushed[id as usize] {
+                self.push_status(id, b'L', now_ns);
+            }
         }
         self.push_feed_state(b'S', now_ns);
     }
@@ -191,6 +200,8 @@ impl Sequencer {
         if id != 0 {
             self.counters.stale += u64::from(is_stale(state));
             self.counters.stale -= u64::from(is_stale(before));
+            // Whoever has said something of it since: it is no longer mere silence.
+            self.sources.hushed[id as usize] = false;
         }
         self.write(&bytes);
     }

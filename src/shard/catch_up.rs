@@ -173,7 +173,7 @@ impl<I: Io> Shard<I> {
 
     /// Walks over the instruments from where the last piece ended, and appends what the client has not had.
     fn push_state(&mut self, audience: AudienceId, catch_up: &mut CatchUp) {
-        if catch_up.job.is_empty() && catch_up.state.is_at(self.turn.number) {
+        if catch_up.job.is_empty() && !catch_up.snapshot && catch_up.state.is_at(self.turn.number) {
             return;
         }
         let place = self.turn.ring_position;
@@ -222,7 +222,7 @@ impl<I: Io> Shard<I> {
         if status.place > catch_up.state.mark_of(1).place {
             status.push(0, 0, out);
         } else if catch_up.job.iter().any(|(_, owed)| *owed != Owed::Merged) {
-            status.push_unless_live(0, 0, out);
+            status.push_once_told(0, 0, out);
         }
     }
 
@@ -263,7 +263,7 @@ impl<I: Io> Shard<I> {
         if !wanted.is_empty() && status.place > mark.place {
             status.push(instrument, 0, out);
         } else if announce && !wanted.is_empty() {
-            status.push_unless_live(instrument, 0, out);
+            status.push_once_told(instrument, 0, out);
         }
         let lane = self.lane(audience, instrument);
         for (channel, profile, owed) in wanted {
@@ -467,6 +467,12 @@ impl<I: Io> Shard<I> {
 fn is_newest(row: &Row, instrument: u32, channel: Channel, log: &LogMark) -> bool {
     let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
     row.sequence(channel) == had[usize::from(channel == Channel::Raw)]
+}
+
+/// What was copied from the history and is looked at record by record, in bytes of looking through: some 30 times as
+/// much work.
+pub(super) fn cost_of(history: &ring::Batch) -> u64 {
+    32 * history.bytes.len() as u64
 }
 
 /// The part of the history up to `end` that one turn looks through.

@@ -400,7 +400,8 @@ impl<I: Io> Shard<I> {
     fn begin_turn(&mut self, now_ns: u64) {
         let turn = &mut self.turn;
         turn.number += 1;
-        turn.now_ns = now_ns;
+        // The clock may go back by a step where it is brought nearer to the wall's; a shard's time does not.
+        turn.now_ns = turn.now_ns.max(now_ns);
         turn.from_position = turn.position;
         turn.batch.clear();
         turn.records.clear();

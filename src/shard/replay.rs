@@ -3,18 +3,18 @@
 //! A replay ends at the place of the ring where the shard stood when it was asked for; from there the client is owed what
 //! any other is that has fallen behind. So the two join without a seam, and a replay that takes many turns costs no memory.
 //!
-//! What always holds: log records, and state that is not merged, come in their order, each once. Of state that is merged
-//! the newest value comes, flagged CONFLATED, also where it is as old as the token: it may have waited for a tick then.
-//! So a client may get a value that it has: what is not newer than its sequence is a repetition. The interval asked for
-//! is taken for the one that the stream had.
+//! What always holds: log records, and state that is not merged, come in their order. Of state that is merged, or that may
+//! have been under way when the token was given, the newest value comes, flagged CONFLATED. So a client may get a value
+//! that it has: what is not newer than its sequence is a repetition. The interval asked for is taken for the one that the
+//! stream had.
 //!
 //! A replay that the sequencer overtakes ends in a snapshot, and the client is told so by a second answer.
 
 use super::Shard;
-use super::catch_up::{History, PIECE_BYTES, scan};
+use super::catch_up::{History, PIECE_BYTES, cost_of, scan};
 use super::client::{CatchUp, Owed};
 use super::interest::{AudienceId, Key, Target};
-use super::packets::{Packing, push_packets};
+use super::packets::Packing;
 use crate::io::Io;
 use crate::market::record::{self, Channel, Gap, Header, Kind, flags};
 use crate::ring;
@@ -75,7 +75,7 @@ impl<I: Io> Shard<I> {
         let done = match read {
             Ok(()) => {
                 let done = replay.announce == u32::MAX && replay.next >= replay.end;
-                self.push_replayed(&replay, &records, &piece, done);
+                self.push_replayed(audience, &replay, &records, &piece, done);
                 done
             }
             Err(ring::Overrun { .. }) => {
@@ -97,7 +97,7 @@ impl<I: Io> Shard<I> {
         }
         if replay.announce == 1 {
             let start = records.len();
-            self.values.status(0).push_unless_live(0, 0, records);
+            self.values.status(0).push_once_told(0, 0, records);
             piece.extend((records.len() > start).then_some((replay.after, start..records.len())));
         }
         for instrument in self.candidates(audience, replay.announce) {
@@ -111,7 +111,7 @@ impl<I: Io> Shard<I> {
                 record::encode_definition(definition, records);
                 piece.push((replay.after, start..records.len()));
                 let start = records.len();
-                self.values.status(instrument).push_unless_live(instrument, 0, records);
+                self.values.status(instrument).push_once_told(instrument, 0, records);
                 piece.extend((records.len() > start).then_some((replay.after, start..records.len())));
             }
         }
@@ -131,7 +131,7 @@ impl<I: Io> Shard<I> {
         let range = scan(replay.next, replay.end);
         let read = self.ring.history(range, PIECE_BYTES, wanted, &mut history);
         if let Ok(next) = read {
-            self.scratch.scanned_bytes += next - replay.next;
+            self.scratch.scanned_bytes += next - replay.next + cost_of(&history);
             for entry in &history.entries {
                 let start = records.len();
                 self.push_entry(audience, replay, entry, history.payload(entry), records);
@@ -150,9 +150,10 @@ impl<I: Io> Shard<I> {
     fn replays(&self, audience: AudienceId, replay: &Replay, tag: u64, word: u64) -> Option<(Kind, Profile)> {
         let History { kind, flags, instrument } = History::of(word);
         let kind = Kind::from_wire(kind)?;
+        let sent_again = flags & flags::SNAPSHOT != 0;
         let is_new = tag > replay.after;
         let Some(channel) = kind.channel() else {
-            let is_told = matches!(kind, Kind::Status | Kind::Gap) && flags & flags::SNAPSHOT == 0;
+            let is_told = matches!(kind, Kind::Status | Kind::Gap) && !sent_again;
             return (is_told && is_new).then_some((kind, Profile::IMMEDIATE));
         };
         if instrument == 0 || instrument as usize > self.directory.len() {
@@ -163,7 +164,7 @@ impl<I: Io> Shard<I> {
             return None;
         }
         // What was sent again of a log is no history: where a record of it was new, the history begins after it.
-        let is_history = !channel.is_log() || (is_new && flags & flags::SNAPSHOT == 0);
+        let is_history = !channel.is_log() || (is_new && !sent_again);
         is_history.then_some((kind, profile))
     }
 
@@ -223,7 +224,7 @@ impl<I: Io> Shard<I> {
         is_known && self.wants_channel(audience, instrument, channel)
     }
 
-    fn push_replayed(&mut self, replay: &Replay, records: &[u8], piece: &Piece, done: bool) {
+    fn push_replayed(&mut self, audience: AudienceId, replay: &Replay, records: &[u8], piece: &Piece, done: bool) {
         if piece.is_empty() && !done {
             return;
         }
@@ -238,7 +239,8 @@ impl<I: Io> Shard<I> {
         };
         let each = piece.iter().map(|(position, range)| (*position, &records[range.clone()]));
         let gaps = each.clone().filter(|(_, bytes)| bytes[2] == Kind::Gap as u8).count();
-        let (_, count) = push_packets(&packing, each, &mut self.scratch.arena);
+        let encoding = self.interest.encoding(audience);
+        let (_, count) = self.encoder.push_packets(encoding, &packing, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);
         self.counters.add(Counter::GapsSent, gaps as u64);
         self.counters.add(Counter::RecordsReplayed, count);

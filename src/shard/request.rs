@@ -167,7 +167,12 @@ impl<I: Io> Shard<I> {
                 }
                 return false;
             }
-            return true;
+            // What it still sends is read past, and that is work, too.
+            let goes_on = client.allowance.take(self.settings.requests_per_s, self.turn.now_ns);
+            if !goes_on && matches!(client.ending, Ending::Lingering { .. }) {
+                self.drop_client(slot);
+            }
+            return goes_on;
         }
         match event {
             Event::Pong(_) => return true,
@@ -251,6 +256,10 @@ impl<I: Io> Shard<I> {
         };
         let (count, unknown) = self.subscribe(slot, id, channels, symbols, profile, begin)?;
         self.counters.add(counter, 1);
+        if begin == Begin::Snapshot {
+            // Also where nothing is in it: the client waits for its end.
+            self.begin_catch_up(slot, self.turn.now_ns).snapshot = true;
+        }
         let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
         let conflate_ms = profile.interval_ms();
         let answer = reply::Resumed { id, how, from, conflate_ms, count, unknown: &unknown };

@@ -7,6 +7,8 @@
 //! Cost: a few microseconds a connection. A head that comes in pieces is parsed anew with each piece; its size limit
 //! bounds that.
 
+use std::collections::HashSet;
+
 use http::header::{self, AsHeaderName, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 use tungstenite::handshake::server::{create_response, write_response};
@@ -201,9 +203,10 @@ fn choose_protocol<'a>(headers: &HeaderMap, spoken: &[&'a str]) -> Result<Option
     //# "The elements that comprise this value MUST be non-empty strings with characters in the range U+0021 to U+007E
     //# not including separator characters as defined in [RFC2616] and MUST all be unique strings."
     let name = header::SEC_WEBSOCKET_PROTOCOL;
-    let mut seen: Vec<&[u8]> = Vec::new();
+    // A set beside the list: a head has room for thousands of names.
+    let (mut seen, mut names) = (Vec::new(), HashSet::new());
     for offered in tokens(headers, &name).filter(|offered| !offered.is_empty()) {
-        if !offered.iter().all(|byte| is_token(*byte)) || seen.contains(&offered) {
+        if !offered.iter().all(|byte| is_token(*byte)) || !names.insert(offered) {
             return Err(malformed_upgrade(fault(headers, &name, "names without spaces and separators, each once")));
         }
         seen.push(offered);
@@ -211,7 +214,7 @@ fn choose_protocol<'a>(headers: &HeaderMap, spoken: &[&'a str]) -> Result<Option
     //= RFC 6455 section 4.2.2
     //# "If the client's handshake did not contain such a header field or if the server does not agree to any of the
     //# client's requested subprotocols, the only acceptable value is null."
-    Ok(seen.into_iter().find_map(|offered| spoken.iter().find(|spoken| spoken.as_bytes() == offered)).copied())
+    Ok(seen.into_iter().find_map(|offered: &[u8]| spoken.iter().find(|spoken| spoken.as_bytes() == offered)).copied())
 }
 
 /// The first offer of permessage-deflate that can be taken. A header that is no list of extensions is a fault also

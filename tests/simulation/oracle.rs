@@ -208,6 +208,8 @@ impl Oracle {
         };
         assert_eq!(conflate_ms, profile.interval_ms());
         let new = self.subscribed(channels, &symbols, profile, how == "snapshot", unknown, truth);
+        // Its end is told also where nothing is in it.
+        self.awaits_caught_up |= how == "snapshot";
         match how {
             "replay" => {
                 assert_eq!(from, resume.position + 1);
