@@ -63,7 +63,7 @@ impl Config {
             (
                 "door_connections",
                 format!(
-                    "{} at the most that are no subscribers, a descriptor and some 6 KiB each: {}; echoes_max {}",
+                    "{} at the most that are no subscribers, a descriptor, some 6 KiB and an unread answer each: {} and more; echoes_max {}",
                     self.door_connections_max,
                     mib(self.door_connections_max as usize * 6144),
                     self.echoes_max
