@@ -480,6 +480,8 @@ impl Oracle {
         let next = track.last.and_then(|last| truth.history.of(id, channel).get(last as usize));
         if let (Some(next), Some([before_ns, now_ns]), false) = (next, truth.turns_ns, out)
             && packet.ts_send == now_ns
+            // Of two turns at one time it cannot be told which has sent it.
+            && before_ns < now_ns
         {
             // The oldest that it stands for could have been sent by then, had its tick passed.
             let ticks = profile.interval_ns();
