@@ -59,9 +59,9 @@ impl Status {
 
     /// Appends it as a record where there ever was one: live is what everybody takes for granted till then, and who comes
     /// back may know of another state.
-    pub fn push_once_told(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) {
+    pub fn push_once_told(&self, instrument: u32, out: &mut Vec<u8>) {
         if self.place > 0 {
-            self.push(instrument, extra, out);
+            self.push(instrument, 0, out);
         }
     }
 }

@@ -286,7 +286,7 @@ impl Driver {
             signal.await;
             true
         };
-        // The last echo goes without a word to this task: it is looked for now and then.
+        // The last echo does not wake this task as it goes, so that the task has to look.
         const ECHO_LOOK_NS: u64 = 20_000_000;
         let look_ns = if self.door.talking() > 0 { now_ns() + ECHO_LOOK_NS } else { u64::MAX };
         let drain_ns = self.drain.as_ref().map(|drain| drain.until_ns.min(look_ns));

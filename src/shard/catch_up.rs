@@ -33,13 +33,13 @@ const SCAN_BYTES: u64 = 2 * 1024 * 1024;
 const TURN_SCAN_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What the first word of a record of the ring tells.
-pub(super) struct History {
+pub(super) struct FirstWord {
     pub(super) kind: u8,
     pub(super) flags: u8,
     pub(super) instrument: u32,
 }
 
-impl History {
+impl FirstWord {
     pub(super) fn of(word: u64) -> Self {
         Self { kind: (word >> 16) as u8, flags: (word >> 24) as u8, instrument: (word >> 32) as u32 }
     }
@@ -222,7 +222,7 @@ impl<I: Io> Shard<I> {
         if status.place > catch_up.state.mark_of(1).place {
             status.push(0, 0, out);
         } else if catch_up.job.iter().any(|(_, owed)| *owed != Owed::Merged) {
-            status.push_once_told(0, 0, out);
+            status.push_once_told(0, out);
         }
     }
 
@@ -263,7 +263,7 @@ impl<I: Io> Shard<I> {
         if !wanted.is_empty() && status.place > mark.place {
             status.push(instrument, 0, out);
         } else if announce && !wanted.is_empty() {
-            status.push_once_told(instrument, 0, out);
+            status.push_once_told(instrument, out);
         }
         let lane = self.lane(audience, instrument);
         for (channel, profile, owed) in wanted {
@@ -359,7 +359,7 @@ impl<I: Io> Shard<I> {
 
     /// Whether a record of the ring, known by its first word, is history of a log that the audience may want.
     fn wants_of_log(&self, audience: AudienceId, word: u64) -> bool {
-        let History { kind, flags, instrument } = History::of(word);
+        let FirstWord { kind, flags, instrument } = FirstWord::of(word);
         // What the sequencer sent again is not history: it was had before, or told as a Gap.
         if flags & flags::SNAPSHOT != 0 || instrument == 0 || instrument as usize > self.directory.len() {
             return false;

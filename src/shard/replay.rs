@@ -11,7 +11,7 @@
 //! A replay that the sequencer overtakes ends in a snapshot, and the client is told so by a second answer.
 
 use super::Shard;
-use super::catch_up::{History, PIECE_BYTES, cost_of, scan};
+use super::catch_up::{FirstWord, PIECE_BYTES, cost_of, scan};
 use super::client::{CatchUp, Owed};
 use super::interest::{AudienceId, Key, Target};
 use super::packets::Packing;
@@ -97,7 +97,7 @@ impl<I: Io> Shard<I> {
         }
         if replay.announce == 1 {
             let start = records.len();
-            self.values.status(0).push_once_told(0, 0, records);
+            self.values.status(0).push_once_told(0, records);
             piece.extend((records.len() > start).then_some((replay.after, start..records.len())));
         }
         for instrument in self.candidates(audience, replay.announce) {
@@ -111,7 +111,7 @@ impl<I: Io> Shard<I> {
                 record::encode_definition(definition, records);
                 piece.push((replay.after, start..records.len()));
                 let start = records.len();
-                self.values.status(instrument).push_once_told(instrument, 0, records);
+                self.values.status(instrument).push_once_told(instrument, records);
                 piece.extend((records.len() > start).then_some((replay.after, start..records.len())));
             }
         }
@@ -148,7 +148,7 @@ impl<I: Io> Shard<I> {
     /// Whether an entry of the ring, known by its position and its first word, may be part of a replay; with its channel
     /// and interval, if it has them.
     fn replays(&self, audience: AudienceId, replay: &Replay, tag: u64, word: u64) -> Option<(Kind, Profile)> {
-        let History { kind, flags, instrument } = History::of(word);
+        let FirstWord { kind, flags, instrument } = FirstWord::of(word);
         let kind = Kind::from_wire(kind)?;
         let sent_again = flags & flags::SNAPSHOT != 0;
         let is_new = tag > replay.after;
