@@ -65,7 +65,7 @@ impl Counters {
     /// Adds what another connection has counted.
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.numbers().into_iter().zip(other.clone().numbers()) {
-            *mine += *theirs;
+            *mine = mine.saturating_add(*theirs);
         }
     }
 
@@ -90,10 +90,17 @@ impl Counters {
     pub(super) fn gap(&mut self, gap: &Gap, last: u64) -> bool {
         let missing = gap.to_sequence.saturating_sub(gap.from_sequence).saturating_add(1);
         self.gaps += 1;
-        self.lost += missing;
-        self.covered += missing;
+        // A server may say anything: the numbers stop at the greatest.
+        self.lost = self.lost.saturating_add(missing);
+        self.cover(missing);
         let is_range = gap.from_sequence != 0 && gap.to_sequence >= gap.from_sequence;
-        is_range && (last == 0 || gap.from_sequence == last + 1)
+        is_range && (last == 0 || gap.from_sequence - 1 == last)
+    }
+
+    /// Counts sequences that are accounted for.
+    #[inline]
+    pub(super) fn cover(&mut self, sequences: u64) {
+        self.covered = self.covered.saturating_add(sequences);
     }
 
     fn numbers(&mut self) -> [&mut u64; 9 + Channel::COUNT] {
@@ -252,7 +259,7 @@ impl Decoder {
         let (defined, last) = (streams.defined, streams.last[channel as usize]);
         streams.last[channel as usize] = last.max(header.sequence);
         let violation = broken(channel, header, last);
-        self.counters.covered += covered(header, last, violation.is_some());
+        self.counters.cover(covered(header, last, violation.is_some()));
         if let Some(violation) = violation {
             self.violation(violation);
         }
@@ -286,7 +293,7 @@ pub(super) fn broken(channel: Channel, header: &Header, last: u64) -> Option<Vio
     let snapshot = header.flags & flags::SNAPSHOT != 0;
     let conflated = header.flags & flags::CONFLATED != 0 && !channel.is_log();
     // A stream is joined at any sequence, but 0 is none.
-    if got != 0 && (last == 0 || got == last + 1) {
+    if got != 0 && (last == 0 || got - 1 == last) {
         return None;
     }
     if got > last {

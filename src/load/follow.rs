@@ -135,9 +135,9 @@ impl Follower {
         self.counters.record(channel, header.flags);
         let last = self.sequences.at(channel as usize, header.instrument);
         let before = *last;
-        if before != 0 && header.sequence == before + 1 {
+        if before != 0 && header.sequence.wrapping_sub(before) == 1 {
             *last = header.sequence;
-            self.counters.covered += 1;
+            self.counters.cover(1);
         } else {
             *last = before.max(header.sequence);
             self.judge(channel, header, before);
@@ -148,7 +148,7 @@ impl Follower {
     #[cold]
     fn judge(&mut self, channel: Channel, header: &Header, last: u64) {
         let violation = broken(channel, header, last);
-        self.counters.covered += covered(header, last, violation.is_some());
+        self.counters.cover(covered(header, last, violation.is_some()));
         if let Some(violation) = violation {
             self.violation(violation);
         }
