@@ -104,7 +104,7 @@ layer! {
     stale_ms "TICKCAST_STALE_MS" "MS" u32;
     /// Time to send a whole request head and be upgraded, ms [default: 10000]
     upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
-    /// Time a peer has to take an HTTP answer or an echo, ms [default: 5000]
+    /// Time a peer has to take 64 KiB of an HTTP answer, or an echo, ms [default: 5000]
     write_timeout_ms "TICKCAST_WRITE_TIMEOUT_MS" "MS" u32;
     /// Time over which subscribers are sent away when the server stops, ms [default: 1000]
     drain_ms "TICKCAST_DRAIN_MS" "MS" u32;

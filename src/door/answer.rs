@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::http::{Response, not_found, unavailable};
-use super::{Door, metrics, pages};
+use super::{Door, metrics};
 use crate::market::Channel;
 use crate::wire::json;
 use crate::ws::handshake::Refusal;
@@ -18,25 +18,26 @@ pub(super) fn answer(door: &Door, request: &http::Request<()>) -> Result<Respons
         let headers = vec![("Allow", "GET, HEAD".to_owned())];
         return Err(Refusal { status: 405, code: "method_not_allowed", message, headers });
     }
-    let mut response = answer_get(door, request.uri().path())?;
+    let path = request.uri().path();
+    let mut response = match door.public.pages.find(path, request.headers()) {
+        Some(page) => page,
+        None => answer_get(door, path)?,
+    };
     response.headers_only = request.method() == Method::HEAD;
     Ok(response)
 }
 
 fn answer_get(door: &Door, path: &str) -> Result<Response, Refusal> {
-    if let Some(page) = pages::find(path) {
-        return Ok(page);
-    }
     match path {
         "/v1/instruments" => Ok(Response::new(JSON, instruments(door))),
         "/metrics" => {
             door.show();
-            Ok(Response::new(metrics::CONTENT_TYPE, metrics::render(&door.public)))
+            Ok(Response::new(metrics::CONTENT_TYPE, metrics::render(&door.public)).unstored())
         }
-        "/healthz" => Ok(Response::new(JSON, r#"{"status":"ok"}"#)),
+        "/healthz" => Ok(Response::new(JSON, r#"{"status":"ok"}"#).unstored()),
         "/readyz" => match door.public.life.not_ready() {
             Some(why) => Err(unavailable(&why)),
-            None => Ok(Response::new(JSON, r#"{"status":"ready"}"#)),
+            None => Ok(Response::new(JSON, r#"{"status":"ready"}"#).unstored()),
         },
         _ => match path.strip_prefix("/v1/snapshot/") {
             Some(symbol) => snapshot(door, symbol),

@@ -1,35 +1,83 @@
 //! Plain HTTP answers. Every connection carries one request: pages and JSON are rare here, streams are the rule.
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
 
 use crate::ws::handshake::Refusal;
 
-/// An answer to a GET.
+/// What is sent where nothing else is said: an answer that is no page does nothing in a browser, and is no part of a page
+/// of another origin, unless that one may read it.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+const RESOURCE_POLICY: &str = "same-origin";
+/// Nothing is used without asking whether it is still so; that is answered with 304 where there is an `ETag`.
+const CACHING: &str = "no-cache";
+
+/// An answer to a GET, or to a HEAD.
 pub(super) struct Response {
-    pub(super) content_type: &'static str,
-    pub(super) body: Vec<u8>,
+    status: StatusCode,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
+    caching: &'static str,
+    policy: &'static str,
+    /// Shared with whoever else is sent the same.
+    pub(super) body: Bytes,
     /// A HEAD gets the headers alone.
     pub(super) headers_only: bool,
 }
 
 impl Response {
-    pub(super) fn new(content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self { content_type, body: body.into(), headers_only: false }
+    /// 200 with this body.
+    pub(super) fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), ..Self::empty(StatusCode::OK) }.with("Content-Type", content_type)
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-cache\r\nConnection: close\r\n\
-             X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; \
-             script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-ancestors 'none'\r\n\r\n",
-            self.content_type,
-            self.body.len()
-        )
-        .into_bytes();
-        if !self.headers_only {
-            bytes.extend_from_slice(&self.body);
+    /// 304: the client has it.
+    pub(super) fn not_modified() -> Self {
+        Self::empty(StatusCode::NOT_MODIFIED)
+    }
+
+    fn empty(status: StatusCode) -> Self {
+        let body = Bytes::new();
+        Self { status, headers: Vec::new(), caching: CACHING, policy: POLICY, body, headers_only: false }
+    }
+
+    /// Adds a header; a value is the server's own, never a client's.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Has this Content-Security-Policy.
+    pub(super) fn policy(self, policy: &'static str) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Is kept by nobody.
+    pub(super) fn unstored(self) -> Self {
+        Self { caching: "no-store", ..self }
+    }
+
+    /// The head, with the empty line at its end.
+    pub(super) fn head(&self) -> String {
+        let mut text = format!("HTTP/1.1 {}\r\n", self.status);
+        for (name, value) in &self.headers {
+            assert!(!value.contains(['\r', '\n']), "header {name} has more than one line");
+            text += &format!("{name}: {value}\r\n");
         }
-        bytes
+        //= RFC 9110 section 15.4.5
+        //# "A 304 response is terminated by the end of the header section; it cannot contain content or trailers."
+        if self.status == StatusCode::OK {
+            text += &format!("Content-Length: {}\r\n", self.body.len());
+        }
+        let (caching, policy) = (self.caching, self.policy);
+        text += &format!(
+            "Cache-Control: {caching}\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n\
+             Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: {RESOURCE_POLICY}\r\n\
+             Content-Security-Policy: {policy}\r\n\r\n"
+        );
+        text
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod address;
 mod answer;
+mod content;
 mod conversation;
 mod echo;
 mod http;
@@ -22,6 +23,7 @@ mod publisher;
 mod stream;
 
 pub use self::address::Addresses;
+pub use self::pages::Pages;
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -58,6 +60,7 @@ pub struct Public {
     pub life: Arc<Life>,
     pub publishers: Arc<publish::Publishers>,
     pub addresses: Arc<Addresses>,
+    pub pages: Pages,
 }
 
 /// The door of one shard.

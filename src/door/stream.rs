@@ -20,6 +20,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// every connection's task.
 const READ_BYTES: usize = 2048;
 
+/// What a peer has to take of an answer in the time that a write has: 13 KB a second by default.
+const PORTION_BYTES: usize = 64 << 10;
+
 /// A connection that is not a seat.
 pub(super) struct Peer {
     stream: TcpStream,
@@ -122,7 +125,22 @@ impl Peer {
     }
 
     pub(super) async fn respond(&mut self, response: &Response) -> io::Result<()> {
-        self.write(&response.encode()).await?;
+        let (mut head, body) = (response.head().into_bytes(), &response.body[..]);
+        match body {
+            _ if response.headers_only => self.write(&head).await?,
+            // One segment is better than two.
+            short if short.len() <= PORTION_BYTES => {
+                head.extend_from_slice(short);
+                self.write(&head).await?;
+            }
+            // A long body is shared with others who read it, and written from where it is.
+            long => {
+                self.write(&head).await?;
+                for portion in long.chunks(PORTION_BYTES) {
+                    self.write(portion).await?;
+                }
+            }
+        }
         self.finish().await;
         Ok(())
     }
