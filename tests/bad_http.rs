@@ -73,7 +73,7 @@ fn a_wrong_method_is_a_405_that_says_which_are_right() {
 #[test]
 fn an_unknown_path_is_a_404_that_says_what_there_is() {
     let mut scene = Scene::start(&[]);
-    for path in ["/nowhere", "/v1", "/v1/stream/", "/v1/snapshot", "//", "/../etc/passwd", "/pages/index.html"] {
+    for path in ["/nowhere", "/v1", "/v1/stream/", "/v1/snapshots", "//", "/../etc/passwd", "/pages/index.html"] {
         scene.server.get(path).refuses(404, "not_found", &[path, "/v1/stream", "/metrics"]);
     }
     let long = format!("/{}", "é".repeat(1000).replace('é', "%C3%A9"));

@@ -36,9 +36,9 @@ impl Config {
             (
                 "instruments_max",
                 format!(
-                    "{}, some 400 B and their books each, once for the sequencer and once a shard: {} when full",
+                    "{}, some 400 B and their books each, once for the sequencer and once a shard, and 170 B for /v1/instruments: {} when full",
                     self.instruments_max,
-                    mib(self.instruments_max * 400 * (shards + 1))
+                    mib(self.instruments_max * (400 * (shards + 1) + 170))
                 ),
             ),
             (
@@ -63,7 +63,7 @@ impl Config {
             (
                 "door_connections",
                 format!(
-                    "{} at the most that are no subscribers, a descriptor, some 6 KiB and an unread answer each: {} and more; echoes_max {}",
+                    "{} at the most that are no subscribers, a descriptor, some 6 KiB and an unread answer each (files and /v1/instruments are held once): {} and more; echoes_max {}",
                     self.door_connections_max,
                     mib(self.door_connections_max as usize * 6144),
                     self.echoes_max

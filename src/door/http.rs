@@ -15,6 +15,9 @@ const RESOURCE_POLICY: &str = "same-origin";
 /// Nothing is used without asking whether it is still so; that is answered with 304 where there is an `ETag`.
 const CACHING: &str = "no-cache";
 
+/// The type of an answer for programs.
+pub(super) const JSON: &str = "application/json";
+
 /// An answer to a GET, or to a HEAD.
 pub(super) struct Response {
     status: StatusCode,
@@ -31,6 +34,11 @@ impl Response {
     /// 200 with this body.
     pub(super) fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), ..Self::empty(StatusCode::OK) }.with("Content-Type", content_type)
+    }
+
+    /// 200 with this text.
+    pub(super) fn json(text: impl Into<Bytes>) -> Self {
+        Self::new(JSON, text)
     }
 
     /// 304: the client has it.
@@ -113,4 +121,16 @@ pub(super) fn unauthorized(message: &str) -> Refusal {
 /// 404: nothing is there.
 pub(super) fn not_found(message: String) -> Refusal {
     Refusal { status: 404, code: "not_found", message, headers: Vec::new() }
+}
+
+/// 400: this is not what is served here.
+pub(super) fn bad_request(message: String) -> Refusal {
+    Refusal { status: 400, code: "bad_request", message, headers: Vec::new() }
+}
+
+/// A peer's text, short enough to be repeated.
+pub(super) fn shown(text: &str) -> &str {
+    /// Enough to recognise what was asked.
+    const BYTES_MAX: usize = 80;
+    &text[..text.floor_char_boundary(BYTES_MAX)]
 }

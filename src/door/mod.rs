@@ -14,15 +14,18 @@ mod conversation;
 mod echo;
 mod http;
 pub mod listen;
+mod listing;
 mod lobby;
 mod metrics;
 mod pace;
 mod pages;
 pub mod publish;
 mod publisher;
+mod snapshot;
 mod stream;
 
 pub use self::address::Addresses;
+pub use self::listing::Listings;
 pub use self::pages::Pages;
 
 use std::cell::{Cell, RefCell};
@@ -33,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glommio::net::TcpStream;
+use glommio::sync::Semaphore;
 use glommio::task::JoinHandle;
 
 use self::address::{Crowded, Place};
@@ -61,6 +65,7 @@ pub struct Public {
     pub publishers: Arc<publish::Publishers>,
     pub addresses: Arc<Addresses>,
     pub pages: Pages,
+    pub listings: Listings,
 }
 
 /// The door of one shard.
@@ -80,6 +85,8 @@ struct Own {
     lobby: Rc<Lobby>,
     accepts: Cell<Pace>,
     handshakes: Cell<Pace>,
+    /// Held by the visitor that has the directory listed.
+    listing: Semaphore,
     /// What the holder of each seat counts for at its address.
     places: RefCell<Vec<Option<Place>>>,
 }
@@ -92,6 +99,7 @@ impl Door {
             lobby: Rc::default(),
             accepts: Cell::default(),
             handshakes: Cell::default(),
+            listing: Semaphore::new(1),
             places: RefCell::default(),
         };
         Self { index, shard, public, parking, own: Rc::new(own) }
@@ -274,7 +282,7 @@ impl Door {
             "/v1/stream" => self.seat(peer, request).await,
             "/v1/publish" => publish::serve(self, peer, request).await,
             "/v1/echo" if self.config().enable_echo => echo::serve(self, peer, request).await,
-            _ => match answer::answer(self, request) {
+            _ => match answer::answer(self, request).await {
                 Ok(response) => {
                     if let Some(mut peer) = peer.take() {
                         let written = peer.respond(&response).await;

@@ -181,6 +181,7 @@ impl Server {
             publishers: Arc::new(door::publish::Publishers::after(config.feeds.len() as SourceId)),
             addresses: Arc::default(),
             pages: door::Pages::default(),
+            listings: door::Listings::default(),
         });
         let cores = start_cores(&public, listeners.sockets, readers)?;
         public.desk.attach(cores.iter().map(|core| core.parking.clone()).collect());
