@@ -26,6 +26,7 @@
 //! * [`market`]: instruments, records (the wire structs), books, last values, decimals
 //! * [`wire`]: packets, control requests and answers, JSON; records and requests to bytes and back, no socket
 //! * [`ws`]: RFC 6455 without a socket
+//! * [`bars`]: open, high, low, close and volume since the start; what it took from the ring that it has for itself
 //! * [`config`]: what was typed becomes what is proven; every limit
 //! * [`stats`]: one list of counters, one line of meaning each
 //! * [`runtime`]: glommio, threads, signals: pin, spawn, park, wake
@@ -37,6 +38,7 @@
 //! and unsafe code in [`io::uring`] and [`io::floor`], its yardstick, alone; `tests/rooms.rs` holds the sources to this,
 //! and to who may name whom.
 
+pub mod bars;
 pub mod check;
 pub mod config;
 pub mod door;

@@ -13,20 +13,25 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ring", &["sync"]),
     ("market", &[]),
     ("ws", &[]),
+    ("bars", &["market"]),
     ("io", &[]),
     ("wire", &["market", "ws"]),
     ("feed", &["market"]),
     ("sequencer", &["market", "wire", "ring"]),
     ("stats", &["sequencer"]),
     ("shard", &["market", "wire", "ring", "ws", "io", "stats"]),
-    ("config", &["feed", "shard"]),
+    // What the memory of bars comes to is printed at the start.
+    ("config", &["bars", "feed", "shard"]),
     // The floor that the server is measured against has its kernel calls in `io::floor`.
     ("load", &["io", "market", "wire", "ws"]),
     // What is asked of the machine follows from the configuration, and whether there is a ring only a ring can tell.
     ("check", &["config", "io"]),
     // The door hands sockets to the shard, records to the sequencer, and wakes the shard's task through `runtime::Parking`.
-    ("door", &["config", "io", "market", "ring", "runtime", "sequencer", "shard", "stats", "wire", "ws"]),
-    ("runtime", &["check", "config", "door", "feed", "io", "market", "ring", "sequencer", "shard", "stats", "sync"]),
+    ("door", &["bars", "config", "io", "market", "ring", "runtime", "sequencer", "shard", "stats", "wire", "ws"]),
+    (
+        "runtime",
+        &["bars", "check", "config", "door", "feed", "io", "market", "ring", "sequencer", "shard", "stats", "sync"],
+    ),
     ("main", &["check", "config", "load", "runtime"]),
     ("lib", &[]),
 ];

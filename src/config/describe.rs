@@ -53,8 +53,24 @@ impl Config {
                     self.shard.backlog_ms_max
                 ),
             ),
+            ("bars_bytes", self.describe_bars()),
             ("stale_ms", if self.stale_ms == 0 { "never".to_owned() } else { self.stale_ms.to_string() }),
         ]
+    }
+
+    fn describe_bars(&self) -> String {
+        let bars = |instruments| crate::bars::capacity(self.bars_bytes, instruments);
+        match self.bars_bytes {
+            0 => "0: none are kept".to_owned(),
+            bytes => format!(
+                "{}, and a ring of {}: {} bars of a second and as many of a minute for each of 200 instruments, {} for \
+                 each of instruments_max",
+                mib(bytes),
+                mib(super::TAPE_BYTES),
+                bars(200),
+                bars(self.instruments_max)
+            ),
+        }
     }
 
     fn describe_door(&self) -> Vec<(&'static str, String)> {
@@ -103,6 +119,10 @@ impl Config {
     fn describe_publishers(&self) -> Vec<(&'static str, String)> {
         vec![
             ("publish", if self.publish_token.is_some() { "on, with a token" } else { "off" }.to_owned()),
+            (
+                "operator",
+                if self.operator_token.is_some() { "with a token" } else { "for this machine alone" }.to_owned(),
+            ),
             ("publishers_max", format!("{}, a thread and some 400 KiB each", self.publishers_max)),
             (
                 "publish_records_per_s",

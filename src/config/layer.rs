@@ -47,6 +47,8 @@ layer! {
     cores "TICKCAST_CORES" "LIST" String;
     /// Token that publishers present; without it `/v1/publish` is off
     publish_token "TICKCAST_PUBLISH_TOKEN" "TOKEN" String;
+    /// Token that opens `/v1/operator`; without it, only this machine sees that [default: none]
+    operator_token "TICKCAST_OPERATOR_TOKEN" "TOKEN" String;
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter by module [default: info]
     log "TICKCAST_LOG" "FILTER" String;
     /// Connections in all [default: as many as the descriptor limit allows, at most 1000000]
@@ -79,6 +81,8 @@ layer! {
     instruments_max "TICKCAST_INSTRUMENTS_MAX" "N" usize;
     /// Ring between the sequencer and a shard, and the shard's history, bytes, a power of two [default: 33554432]
     ring_bytes "TICKCAST_RING_BYTES" "BYTES" usize;
+    /// Bars of all instruments since the start, served at `/v1/bars/{symbol}`, bytes; 0 for none [default: 134217728]
+    bars_bytes "TICKCAST_BARS_BYTES" "BYTES" usize;
     /// Kernel send buffer of a connection, bytes: what a stalled client can hold back [default: 65536]
     send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
     /// Silence after which a subscriber gets a heartbeat, ms [default: 5000]

@@ -31,7 +31,8 @@ impl Config {
             listen: resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?,
             feeds: resolve_feeds(&feed_texts)?,
             feed_texts,
-            publish_token: resolve_token(layer.publish_token.clone())?,
+            publish_token: resolve_token("publish_token", layer.publish_token.clone())?,
+            operator_token: resolve_token("operator_token", layer.operator_token.clone())?,
             enable_echo: layer.enable_echo.unwrap_or(false),
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
             connections_max: resolve_connections(layer.connections_max, machine, cores.len())?,
@@ -47,6 +48,7 @@ impl Config {
             book_levels_max: within!(layer.book_levels_max, 20_000, 2, 10_000_000),
             instruments_max: within!(layer.instruments_max, 20_000, 1, 10_000_000),
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
+            bars_bytes: resolve_bars_bytes(layer.bars_bytes)?,
             send_buffer_bytes: within!(layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20),
             stale_ms: within!(layer.stale_ms, 10_000, 0, 86_400_000),
             upgrade_timeout_ms: within!(layer.upgrade_timeout_ms, 10_000, 100, 600_000),
@@ -121,6 +123,18 @@ fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
     Ok(bytes)
 }
 
+fn resolve_bars_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
+    const BOUNDS: std::ops::RangeInclusive<usize> = 1 << 20..=64 << 30;
+    match given {
+        None => Ok(128 << 20),
+        Some(bytes) if bytes == 0 || BOUNDS.contains(&bytes) => Ok(bytes),
+        Some(bytes) => {
+            let (least, most) = (BOUNDS.start(), BOUNDS.end());
+            Err(value("bars_bytes", format!("{bytes} is out of bounds; have 0, or {least} to {most}")))
+        }
+    }
+}
+
 fn resolve_compression(given: &str) -> Result<Option<u8>, ConfigError> {
     match given {
         "off" => Ok(None),
@@ -138,10 +152,10 @@ fn resolve_feeds(specs: &[String]) -> Result<Vec<feed::Spec>, ConfigError> {
     specs.iter().map(|spec| feed::Spec::parse(spec).map_err(|error| value("feed", error.to_string()))).collect()
 }
 
-fn resolve_token(token: Option<String>) -> Result<Option<String>, ConfigError> {
+fn resolve_token(setting: &'static str, token: Option<String>) -> Result<Option<String>, ConfigError> {
     match token {
         Some(token) if token.is_empty() || token.bytes().any(|byte| !byte.is_ascii_graphic()) => {
-            Err(value("publish_token", "wants one or more printable ASCII characters without spaces".to_owned()))
+            Err(value(setting, "wants one or more printable ASCII characters without spaces".to_owned()))
         }
         token => Ok(token),
     }

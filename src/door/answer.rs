@@ -1,26 +1,33 @@
 //! The paths that are answered at once: pages, the directory, last values, health, metrics.
 
+use std::net::SocketAddr;
+
 use http::Method;
 
 use super::http::{Response, not_found, shown, unavailable};
-use super::{Door, listing, metrics, snapshot};
+use super::{Door, bars, listing, metrics, operator, snapshot};
 use crate::ws::handshake::Refusal;
 
-const PATHS: &str = "/, /v1/stream, /v1/publish, /v1/instruments, /v1/snapshot/{symbol}, /metrics, /healthz, /readyz";
+const PATHS: &str = "/, /v1/stream, /v1/publish, /v1/instruments, /v1/snapshot/{symbol}, /v1/bars/{symbol}, \
+                     /v1/operator, /metrics, /healthz, /readyz";
 
-/// The answer to a request that is no upgrade.
-pub(super) async fn answer(door: &Door, request: &http::Request<()>) -> Result<Response, Refusal> {
+/// The answer to a request that is no upgrade, from this peer.
+pub(super) async fn answer(
+    door: &Door,
+    request: &http::Request<()>,
+    from: Option<SocketAddr>,
+) -> Result<Response, Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let message = format!("method {} is not served; have GET, HEAD", request.method());
         let headers = vec![("Allow", "GET, HEAD".to_owned())];
         return Err(Refusal { status: 405, code: "method_not_allowed", message, headers });
     }
-    let mut response = answer_get(door, request).await?;
+    let mut response = answer_get(door, request, from).await?;
     response.headers_only = request.method() == Method::HEAD;
     Ok(response)
 }
 
-async fn answer_get(door: &Door, request: &http::Request<()>) -> Result<Response, Refusal> {
+async fn answer_get(door: &Door, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<Response, Refusal> {
     let (path, query, headers) = (request.uri().path(), request.uri().query().unwrap_or(""), request.headers());
     if let Some(page) = door.public.pages.find(path, headers) {
         return Ok(page);
@@ -37,9 +44,11 @@ async fn answer_get(door: &Door, request: &http::Request<()>) -> Result<Response
             Some(why) => Err(unavailable(&why)),
             None => Ok(Response::json(r#"{"status":"ready"}"#).unstored()),
         },
-        _ => match path.strip_prefix("/v1/snapshot/") {
-            Some(symbol) => snapshot::one(door, symbol, query, headers),
-            None => Err(not_found(format!("nothing is at {}; have {PATHS}", shown(path)))),
+        "/v1/operator" => operator::answer(door, request, from),
+        _ => match (path.strip_prefix("/v1/snapshot/"), path.strip_prefix("/v1/bars/")) {
+            (Some(symbol), _) => snapshot::one(door, symbol, query, headers),
+            (_, Some(symbol)) => bars::answer(door, symbol, query).await,
+            _ => Err(not_found(format!("nothing is at {}; have {PATHS}", shown(path)))),
         },
     }
 }

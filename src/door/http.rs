@@ -118,6 +118,18 @@ pub(super) fn unauthorized(message: &str) -> Refusal {
     Refusal { status: 401, code: "unauthorized", message: message.to_owned(), headers }
 }
 
+/// 403: not for you.
+pub(super) fn forbidden(message: &str) -> Refusal {
+    Refusal { status: 403, code: "forbidden", message: message.to_owned(), headers: Vec::new() }
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+pub(super) fn bearer(request: &http::Request<()>) -> Option<&[u8]> {
+    let header = request.headers().get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().as_bytes())
+}
+
 /// 404: nothing is there.
 pub(super) fn not_found(message: String) -> Refusal {
     Refusal { status: 404, code: "not_found", message, headers: Vec::new() }

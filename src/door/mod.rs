@@ -9,6 +9,7 @@
 
 mod address;
 mod answer;
+mod bars;
 mod content;
 mod conversation;
 mod echo;
@@ -17,6 +18,7 @@ pub mod listen;
 mod listing;
 mod lobby;
 mod metrics;
+pub mod operator;
 mod pace;
 mod pages;
 pub mod publish;
@@ -30,7 +32,7 @@ pub use self::pages::Pages;
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +47,8 @@ use self::pace::Pace;
 use self::stream::Peer;
 use crate::config::Config;
 use crate::io::uring::{Uring, adopt_fd, duplicate};
-use crate::runtime::{Desk, Life, Parking};
-use crate::shard::{Encoding, Shard};
+use crate::runtime::{BarStore, Desk, Life, Parking};
+use crate::shard::{Encoding, Shard, SlowClient};
 use crate::stats::{Counter, Counters, Published, SequencerStats};
 use crate::wire::packet;
 use crate::ws::handshake::{Accepted, Refusal, Spoken};
@@ -60,7 +62,12 @@ pub struct Public {
     pub config: Config,
     pub desk: Desk,
     pub shards: Vec<Published>,
+    /// By shard: its clients that are most behind.
+    pub slow: Vec<operator::SlowList>,
     pub sequencer: Arc<SequencerStats>,
+    /// `None` where none are kept.
+    pub bars: Option<Arc<BarStore>>,
+    pub started_ns: u64,
     pub life: Arc<Life>,
     pub publishers: Arc<publish::Publishers>,
     pub addresses: Arc<Addresses>,
@@ -89,6 +96,8 @@ struct Own {
     listing: Semaphore,
     /// What the holder of each seat counts for at its address.
     places: RefCell<Vec<Option<Place>>>,
+    /// Who holds each seat, or was the last to hold it.
+    holders: RefCell<Vec<Option<SocketAddr>>>,
 }
 
 impl Door {
@@ -101,6 +110,7 @@ impl Door {
             handshakes: Cell::default(),
             listing: Semaphore::new(1),
             places: RefCell::default(),
+            holders: RefCell::default(),
         };
         Self { index, shard, public, parking, own: Rc::new(own) }
     }
@@ -198,6 +208,16 @@ impl Door {
         }
     }
 
+    /// Shows who is most behind to those who run the server.
+    pub fn show_slowest(&self, slowest: Vec<SlowClient>) {
+        let holders = self.own.holders.borrow();
+        let slow = slowest.into_iter().map(|client| {
+            let address = holders.get(client.slot as usize).copied().flatten();
+            operator::Slow { client, address }
+        });
+        self.public.slow[self.index].show(slow);
+    }
+
     /// One connection, from its first byte to its last, or until it is a seat.
     async fn receive(self, stream: TcpStream) {
         let config = self.config();
@@ -282,7 +302,7 @@ impl Door {
             "/v1/stream" => self.seat(peer, request).await,
             "/v1/publish" => publish::serve(self, peer, request).await,
             "/v1/echo" if self.config().enable_echo => echo::serve(self, peer, request).await,
-            _ => match answer::answer(self, request).await {
+            _ => match answer::answer(self, request, address_of(peer.as_ref())).await {
                 Ok(response) => {
                     if let Some(mut peer) = peer.take() {
                         let written = peer.respond(&response).await;
@@ -368,9 +388,10 @@ impl Door {
             Ok(Some(seat)) => {
                 // The answer leaves with the shard's welcome, in one send.
                 shard.open_as(seat, encoding, &accepted.response, socket.unread(), crate::runtime::now_ns());
+                put(&mut self.own.holders.borrow_mut(), seat.slot, socket.socket().peer_addr().ok());
                 if let Some(place) = socket.take_place() {
                     shard.report_leaving(seat);
-                    self.keep_place(seat.slot, place);
+                    put(&mut self.own.places.borrow_mut(), seat.slot, Some(place));
                 }
                 drop(shard);
                 // The shard's task may be asleep on this very executor.
@@ -389,14 +410,19 @@ impl Door {
             }
         }
     }
+}
 
-    fn keep_place(&self, slot: u32, place: Place) {
-        let mut places = self.own.places.borrow_mut();
-        if places.len() <= slot as usize {
-            places.resize_with(slot as usize + 1, || None);
-        }
-        places[slot as usize] = Some(place);
+/// Sets what is known of a seat.
+fn put<T>(seats: &mut Vec<Option<T>>, slot: u32, value: Option<T>) {
+    if seats.len() <= slot as usize {
+        seats.resize_with(slot as usize + 1, || None);
     }
+    seats[slot as usize] = value;
+}
+
+/// Who is asking; `None` for one that has gone.
+fn address_of(peer: Option<&Peer>) -> Option<SocketAddr> {
+    peer.and_then(|peer| peer.socket().peer_addr().ok())
 }
 
 /// Writes what the socket takes at once, and closes it. What has come is read first: unread, it would make the close a

@@ -11,7 +11,7 @@ use std::time::Duration;
 use constant_time_eq::constant_time_eq;
 
 use super::Door;
-use super::http::{not_found, unauthorized, unavailable};
+use super::http::{bearer, not_found, unauthorized, unavailable};
 use super::publisher::Publisher;
 use super::stream::Peer;
 use crate::io::uring::duplicate;
@@ -150,12 +150,9 @@ fn authorize(door: &Door, request: &http::Request<()>) -> Result<(), Refusal> {
         let message = "publishing is off; start the server with --publish-token TOKEN".to_owned();
         return Err(not_found(message));
     };
-    let header = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer =
-        header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let query = request.uri().query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("token="));
     let query = query.map(|text| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>());
-    let given = bearer.map(|(_, token)| token.trim().as_bytes().to_vec()).or(query);
+    let given = bearer(request).map(<[u8]>::to_vec).or(query);
     match given {
         None => Err(unauthorized("a token is wanted: Authorization: Bearer TOKEN, or ?token=TOKEN")),
         Some(given) if constant_time_eq(&given, token.as_bytes()) => Ok(()),

@@ -120,7 +120,8 @@ fn wanted(shard: &Shard<Uring>, patterns: &[Pattern]) -> Result<BTreeSet<u32>, R
     if wanted.len() > INSTRUMENTS_MAX { Err(too_many(wanted.len())) } else { Ok(wanted) }
 }
 
-fn unknown(symbol: &str) -> Refusal {
+/// 404: no such instrument.
+pub(super) fn unknown(symbol: &str) -> Refusal {
     not_found(format!("no instrument has the symbol {:?}; /v1/instruments lists them", shown(symbol)))
 }
 

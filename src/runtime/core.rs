@@ -237,7 +237,7 @@ impl Driver {
         let now_ns = now_ns();
         let mut shard = self.shard.borrow_mut();
         let worked = shard.turn(now_ns);
-        self.door.left(shard.take_left());
+        self.report_clients(&mut shard);
         if shard.wants_resync() && self.public.desk.request_resync(self.index) {
             shard.resync_requested();
         }
@@ -259,6 +259,14 @@ impl Driver {
         now_ns.saturating_sub(self.worked_ns) > SPIN_NS
     }
 
+    /// Tells the door what a turn has come to.
+    fn report_clients(&self, shard: &mut Shard<Uring>) {
+        self.door.left(shard.take_left());
+        if let Some(slowest) = shard.take_slowest() {
+            self.door.show_slowest(slowest);
+        }
+    }
+
     /// True if the last sleep was too short to be worth it.
     fn should_nap(&mut self) -> bool {
         std::mem::take(&mut self.short_sleep)
@@ -270,7 +278,7 @@ impl Driver {
         let mut shard = self.shard.borrow_mut();
         shard.io_mut().arm();
         let worked = shard.turn(now_ns()) || shard.has_news() || shard.wants_resync() || !self.orders.is_empty();
-        self.door.left(shard.take_left());
+        self.report_clients(&mut shard);
         self.door.set_levels(shard.counters_mut());
         self.public.shards[self.index].publish(shard.counters());
         if worked {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::{Life, Parking, now_ns};
+use super::{BarStore, Life, Parking, now_ns};
 use crate::market::DefineError;
 use crate::ring::Gauge;
 use crate::sequencer::{Farewell, Sequencer, SourceId};
@@ -33,6 +33,7 @@ pub struct Desk {
     gauges: Vec<Gauge>,
     stats: Arc<SequencerStats>,
     resyncs: Sender<Order>,
+    bars: Option<Arc<BarStore>>,
     life: Arc<Life>,
 }
 
@@ -62,16 +63,18 @@ pub struct Accepted {
 }
 
 impl Desk {
-    /// A desk for this sequencer, whose rings have these gauges; and what a thread has to serve.
+    /// A desk for this sequencer, whose rings have these gauges, and whose tape these bars are made of; and what a thread
+    /// has to serve.
     pub fn new(
         sequencer: Sequencer,
         gauges: Vec<Gauge>,
         stats: Arc<SequencerStats>,
         life: Arc<Life>,
+        bars: Option<Arc<BarStore>>,
     ) -> (Self, Orders) {
         let (resyncs, orders) = bounded(RESYNCS_MAX);
         let seat = Mutex::new(Seat { sequencer, shards: Arc::new([]) });
-        (Self { seat, gauges, stats, resyncs, life }, Orders(orders))
+        (Self { seat, gauges, stats, resyncs, bars, life }, Orders(orders))
     }
 
     /// Names the shards that are woken whenever something was sequenced. What came before is there for them now.
@@ -110,10 +113,16 @@ impl Desk {
         self.stats.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many bytes each shard has still to read of its ring, and what the ring holds.
+    pub fn backlogs(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.gauges.iter().map(|gauge| (gauge.backlog_bytes(), gauge.capacity_bytes()))
+    }
+
     /// True while every ring is at least three quarters empty: sources that can wait keep behind the slowest shard, and
     /// leave the rest of it to live feeds.
     pub fn has_room(&self) -> bool {
-        self.gauges.iter().all(|gauge| gauge.backlog_bytes() < gauge.capacity_bytes() / 4)
+        let tape = self.bars.iter().map(|bars| bars.gauge());
+        self.gauges.iter().chain(tape).all(|gauge| gauge.backlog_bytes() < gauge.capacity_bytes() / 4)
     }
 
     /// Asks for the whole state to be sent to a core again. False if it has to be asked once more, later.
@@ -161,5 +170,8 @@ impl Desk {
         let shards = seat.shards.clone();
         drop(seat);
         shards.iter().for_each(|shard| shard.wake());
+        if let Some(bars) = &self.bars {
+            bars.wake();
+        }
     }
 }

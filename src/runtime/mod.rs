@@ -5,9 +5,11 @@
 //! * `life`: how far the server is on its way, and what has gone wrong with it.
 //! * `desk`: the sequencer, and how sources share it.
 //! * `threads`: the feeds, and the thread that sends an overrun shard its state again.
+//! * `bars`: the thread that makes bars of trades and quotes.
 //! * `park`: how a shard sleeps and is woken; `asleep` is the part of it that loses no wake-up.
 
 mod asleep;
+mod bars;
 mod clock;
 mod core;
 mod desk;
@@ -15,6 +17,7 @@ mod life;
 mod park;
 mod threads;
 
+pub use self::bars::BarStore;
 pub use self::clock::now_ns;
 pub use self::desk::{Accepted, BATCH_BYTES_MAX, Desk};
 pub use self::life::Life;
@@ -37,8 +40,10 @@ use tracing_subscriber::reload;
 use self::core::{Core, CoreError, Order};
 use self::life::{Event, Stage};
 
+use crate::bars::Bars;
 use crate::check::{Needs, Survey, Unfit};
-use crate::config::{Config, Machine, Reloaded};
+use crate::config::{Config, Machine, Reloaded, TAPE_BYTES};
+use crate::door::operator::SlowList;
 use crate::door::{self, Public};
 use crate::ring;
 use crate::sequencer::{Sequencer, SourceId};
@@ -157,6 +162,7 @@ struct Server {
     cores: Vec<Core>,
     public: Arc<Public>,
     resync: JoinHandle<()>,
+    bars: Option<JoinHandle<()>>,
     feeds: Vec<JoinHandle<()>>,
     /// In effect.
     config: Config,
@@ -170,13 +176,25 @@ impl Server {
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let gauges: Vec<_> = writers.iter().map(ring::Writer::gauge).collect();
         let stats = Arc::new(SequencerStats::default());
-        let sequencer = Sequencer::new(writers, config.instruments_max).with_book_levels_max(config.book_levels_max);
-        let (desk, orders) = Desk::new(sequencer, gauges, stats.clone(), life.clone());
+        let mut sequencer =
+            Sequencer::new(writers, config.instruments_max).with_book_levels_max(config.book_levels_max);
+        let (mut bars, mut bar_thread) = (None, None);
+        if config.bars_bytes > 0 {
+            let (writer, tape) = ring::ring(TAPE_BYTES);
+            let store = Arc::new(BarStore::new(Bars::new(config.bars_bytes, now_ns()), writer.gauge()));
+            sequencer = sequencer.with_tape(writer);
+            bar_thread = Some(bars::spawn(store.clone(), tape, life.clone()).map_err(StartError::Thread)?);
+            bars = Some(store);
+        }
+        let (desk, orders) = Desk::new(sequencer, gauges, stats.clone(), life.clone(), bars.clone());
         let public = Arc::new(Public {
             config: config.clone(),
             desk,
             shards: config.cores.iter().map(|_| Published::default()).collect(),
+            slow: config.cores.iter().map(|_| SlowList::default()).collect(),
             sequencer: stats,
+            bars,
+            started_ns: now_ns(),
             life,
             publishers: Arc::new(door::publish::Publishers::after(config.feeds.len() as SourceId)),
             addresses: Arc::default(),
@@ -193,7 +211,7 @@ impl Server {
             let thread = threads::spawn_feed(spec, feed, nth as SourceId, public.clone(), other(nth));
             running.push(thread.map_err(StartError::Thread)?);
         }
-        Ok(Self { address, public, cores, resync, feeds: running, config: config.clone() })
+        Ok(Self { address, public, cores, resync, bars: bar_thread, feeds: running, config: config.clone() })
     }
 
     /// Has other settings in effect, as far as they can be; or none of them, where one cannot be read.
@@ -271,6 +289,10 @@ impl Server {
         }
         self.public.desk.stop();
         let _ = self.resync.join();
+        if let (Some(store), Some(thread)) = (&self.public.bars, self.bars) {
+            store.stop();
+            let _ = thread.join();
+        }
         match self.public.life.failure() {
             Some(failure) => Err(StartError::Failed(failure.to_owned())),
             None => Ok(()),

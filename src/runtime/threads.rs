@@ -192,6 +192,7 @@ mod tests {
             vec![gauge],
             Arc::new(SequencerStats::default()),
             Arc::new(super::super::Life::begin().0),
+            None,
         );
         (desk, reader)
     }

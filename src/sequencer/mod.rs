@@ -11,10 +11,12 @@
 //! It does not know threads, clocks or clients. Cost: some 100 ns a record and core, mostly two copies.
 
 mod sources;
+mod tape;
 
 pub use self::sources::Farewell;
 
 use self::sources::Sources;
+use self::tape::Tape;
 use crate::market::book::Book;
 use crate::market::directory::{DefineError, Directory};
 use crate::market::last_value::LastValues;
@@ -61,6 +63,8 @@ pub struct Sequencer {
     refused_book: Option<u32>,
     values: LastValues,
     rings: Vec<ring::Writer>,
+    /// Trades and quotes once more, for whoever keeps them as bars.
+    tape: Option<Tape>,
     /// For each core, the next instrument of its resynchronisation.
     resyncs: Vec<Option<u32>>,
     sources: Sources,
@@ -80,6 +84,7 @@ impl Sequencer {
             values: LastValues::default(),
             resyncs: vec![None; rings.len()],
             rings,
+            tape: None,
             sources: Sources::default(),
             position: 0,
             counters: Counters::default(),
@@ -90,6 +95,12 @@ impl Sequencer {
     /// Bounds the levels of each book, both sides together.
     pub fn with_book_levels_max(self, book_levels_max: usize) -> Self {
         Self { book_levels_max, ..self }
+    }
+
+    /// Writes trades and quotes to one more ring. Their tags count them from 0, so that a reader that was lapped knows how
+    /// many it has lost.
+    pub fn with_tape(self, tape: ring::Writer) -> Self {
+        Self { tape: Some(Tape::new(tape)), ..self }
     }
 
     /// The symbol of a book that refused a record of the last batch, as it would have had more levels than it may.
@@ -203,6 +214,9 @@ impl Sequencer {
         let numbered = Header { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
         self.values.apply(&numbered, channel, bytes, self.position + 1);
         self.write(bytes);
+        if let (Channel::Quote | Channel::Trade, Some(tape)) = (channel, &mut self.tape) {
+            tape.push(bytes);
+        }
     }
 
     /// Whether a book record leaves its book within its limit.
@@ -259,6 +273,9 @@ impl Sequencer {
     fn publish(&mut self) {
         for ring in &mut self.rings {
             ring.publish();
+        }
+        if let Some(tape) = &mut self.tape {
+            tape.publish();
         }
     }
 

@@ -97,6 +97,11 @@ impl<I: Io> Shard<I> {
         let portion = self.housekeeping_round % PORTIONS;
         for slot in (portion..self.clients.len()).step_by(PORTIONS) {
             self.check_client(slot as u32);
+            self.note_if_slow(slot as u32);
+        }
+        // Who is alone may leave before the round is over.
+        if portion == PORTIONS - 1 || self.clients_len == 0 {
+            self.list_slowest();
         }
     }
 

@@ -33,6 +33,7 @@ mod packets;
 mod pages;
 mod replay;
 mod request;
+mod slowest;
 mod sweep;
 
 use std::collections::{HashMap, VecDeque};
@@ -49,6 +50,8 @@ use self::farewell::Drain;
 use self::history::History;
 use self::interest::Interest;
 use self::pages::Pages;
+pub use self::slowest::SlowClient;
+use self::slowest::Slowest;
 use crate::io::{Completion, Completions, Io, Seat, Short};
 use crate::market::{Directory, LastValues};
 use crate::ring;
@@ -230,6 +233,7 @@ pub struct Shard<I: Io> {
     leaving: Option<Drain>,
     /// Slots of clients that have gone and were to be reported.
     left: Vec<u32>,
+    slowest: Slowest,
     resync_wanted: bool,
     housekeeping_ns: u64,
     housekeeping_round: usize,
@@ -263,6 +267,7 @@ impl<I: Io> Shard<I> {
             log_floor: 0,
             leaving: None,
             left: Vec::new(),
+            slowest: Slowest::default(),
             resync_wanted: false,
             housekeeping_ns: 0,
             housekeeping_round: 0,

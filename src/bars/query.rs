@@ -1,0 +1,74 @@
+//! What of an instrument's bars is asked for, and what there is.
+
+use super::series::Series;
+use super::{Bar, INTERVALS_S};
+
+/// The newest `limit` bars of `interval_s` seconds that begin before `to_s`. Bars begin at multiples of their length,
+/// counted from the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    pub interval_s: u32,
+    pub limit: usize,
+    /// Seconds since the Unix epoch.
+    pub to_s: u32,
+}
+
+/// What there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// From this second on all that happened is in bars; what was before has been given up, or was before the start.
+    pub since_s: u32,
+    /// The oldest first, each there once. Where nothing happened there is none. The last may still be going on, and the
+    /// first be of a later part of its time: from `since_s` on.
+    pub bars: Vec<Bar>,
+    /// Where records were lost on their way into the bars: first and last second, the oldest first.
+    pub holes: Vec<(u32, u32)>,
+}
+
+impl Query {
+    /// True if bars of this length can be made of those that are kept.
+    pub fn is_served(&self) -> bool {
+        self.level().is_some()
+    }
+
+    /// The longest kept interval that goes into the wanted one: it reaches back furthest, and is the least work.
+    pub(super) fn level(&self) -> Option<usize> {
+        let goes_into = |kept: &u32| self.interval_s > 0 && self.interval_s.is_multiple_of(*kept);
+        INTERVALS_S.iter().rposition(goes_into)
+    }
+
+    fn begin_of(&self, time_s: u32) -> u32 {
+        time_s - time_s % self.interval_s
+    }
+
+    pub(super) fn find(&self, series: &Series, holes: &[(u32, u32)]) -> Found {
+        let kept = series.bars();
+        let end = kept.partition_point(|bar| self.begin_of(bar.time_s) < self.to_s);
+        let mut bars: Vec<Bar> = Vec::new();
+        for bar in kept.range(self.first_before(series, end)..end) {
+            let time_s = self.begin_of(bar.time_s);
+            match bars.last_mut() {
+                Some(last) if last.time_s == time_s => last.add(bar),
+                _ => bars.push(Bar { time_s, ..*bar }),
+            }
+        }
+        let from_s = bars.first().map_or(self.to_s, |bar| bar.time_s);
+        let touches = |hole: &&(u32, u32)| hole.1 >= from_s && hole.0 < self.to_s;
+        Found { since_s: series.since_s(), holes: holes.iter().filter(touches).copied().collect(), bars }
+    }
+
+    /// Where the kept bars begin that make the wanted ones, of those before `end`.
+    fn first_before(&self, series: &Series, end: usize) -> usize {
+        let (mut first, mut made, mut begin) = (end, 0, None);
+        for bar in series.bars().range(..end).rev() {
+            let time_s = self.begin_of(bar.time_s);
+            made += usize::from(begin != Some(time_s));
+            begin = Some(time_s);
+            if made > self.limit {
+                break;
+            }
+            first -= 1;
+        }
+        first
+    }
+}

@@ -1,0 +1,149 @@
+//! `/v1/operator`: the server as those see it who run it. The numbers are those of `/metrics`, by the same names; beside
+//! them stand who is slow, and how full the rings are.
+//!
+//! It tells the addresses of clients, so that not everybody may look: who has the operator's token, or, where there is
+//! none, who connects from this very machine, without a proxy between.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::{FORWARDED, HOST, HeaderName};
+use serde_json::{Map, Value, json};
+
+use super::http::{Response, bearer, forbidden, unauthorized};
+use super::{Door, Public, metrics};
+use crate::config::Config;
+use crate::shard::SlowClient;
+use crate::stats::{Counter, Kind};
+use crate::ws::handshake::Refusal;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The clients of one shard that are most behind, where all doors can read it. It is held for as long as a pointer takes.
+#[derive(Debug, Default)]
+pub struct SlowList(Mutex<Arc<[Slow]>>);
+
+/// One of them, with its address as far as that is known.
+#[derive(Clone, Debug)]
+pub struct Slow {
+    pub client: SlowClient,
+    pub address: Option<SocketAddr>,
+}
+
+impl SlowList {
+    /// Replaces the list.
+    pub fn show(&self, list: impl Iterator<Item = Slow>) {
+        let list = list.collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = list;
+    }
+
+    /// As it was last shown.
+    pub fn get(&self) -> Arc<[Slow]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The answer, if this peer may have it.
+pub(super) fn answer(door: &Door, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<Response, Refusal> {
+    authorize(&door.config(), request, from)?;
+    door.show();
+    Ok(Response::json(view(&door.public, crate::runtime::now_ns()).to_string()).unstored())
+}
+
+fn authorize(config: &Config, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<(), Refusal> {
+    if let Some(token) = &config.operator_token {
+        return match bearer(request) {
+            None => Err(unauthorized("the operator's token is wanted: Authorization: Bearer TOKEN")),
+            Some(given) if constant_time_eq::constant_time_eq(given, token.as_bytes()) => Ok(()),
+            Some(_) => Err(unauthorized("this is not the operator's token")),
+        };
+    }
+    let is_direct = ![FORWARDED, X_FORWARDED_FOR].iter().any(|name| request.headers().contains_key(name));
+    let is_near = from.is_some_and(|from| from.ip().to_canonical().is_loopback());
+    if is_near && is_direct && names_this_machine(request) {
+        return Ok(());
+    }
+    Err(forbidden(
+        "without --operator-token TOKEN the operator's view is for this machine alone: connect to a loopback address, \
+         by its number or as localhost, and not through a proxy",
+    ))
+}
+
+/// A page of somebody else's whose name was made to lead here is no operator, though its browser is on this machine.
+fn names_this_machine(request: &http::Request<()>) -> bool {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: std::net::IpAddr| address.to_canonical().is_loopback();
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
+}
+
+fn view(public: &Public, now_ns: u64) -> Value {
+    let numbers = metrics::numbers(public);
+    // Relaxed: the number stands for itself.
+    let position = public.sequencer.position.load(std::sync::atomic::Ordering::Relaxed);
+    let of = |kind: Kind| -> Map<_, _> {
+        numbers.iter().filter(|number| number.kind == kind).map(|n| (n.name.to_owned(), n.value.into())).collect()
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "epoch": public.config.shard.epoch,
+        "time_ns": now_ns,
+        "uptime_ms": now_ns.saturating_sub(public.started_ns) / 1_000_000,
+        "not_ready": public.life.not_ready(),
+        "sequencer": {
+            "position": position,
+            "levels": of(Kind::Level),
+            "counters": of(Kind::Count),
+        },
+        "shards": shards(public),
+        "slow": slow(public, now_ns),
+    })
+}
+
+fn shards(public: &Public) -> Vec<Value> {
+    let of = |shard: &crate::stats::Published, kind: Kind| -> Map<_, _> {
+        let all = Counter::ALL.iter().filter(|(_, _, is, _)| *is == kind);
+        all.map(|(counter, name, ..)| (metrics::snake_case(name), shard.get(*counter).into())).collect()
+    };
+    let rows = public.shards.iter().zip(&public.config.cores).zip(public.desk.backlogs()).enumerate();
+    rows.map(|(index, ((shard, core), (backlog_bytes, capacity_bytes)))| {
+        json!({
+            "shard": index,
+            "core": core,
+            "ring": { "backlog_bytes": backlog_bytes, "capacity_bytes": capacity_bytes },
+            "levels": of(shard, Kind::Level),
+            "counters": of(shard, Kind::Count),
+        })
+    })
+    .collect()
+}
+
+/// The slowest of all shards, the longest behind first.
+fn slow(public: &Public, now_ns: u64) -> Vec<Value> {
+    /// As many as one shard lists.
+    const SLOW_MAX: usize = 20;
+    let lists: Vec<_> = public.slow.iter().map(SlowList::get).collect();
+    let mut all: Vec<_> =
+        lists.iter().enumerate().flat_map(|(shard, list)| list.iter().map(move |slow| (shard, slow))).collect();
+    all.sort_by_key(|(_, slow)| slow.client.since_ns);
+    all.truncate(SLOW_MAX);
+    let ms_since = |ns: u64| now_ns.saturating_sub(ns) / 1_000_000;
+    let row = |(shard, Slow { client, address }): (usize, &Slow)| {
+        json!({
+            "shard": shard,
+            "seat": client.slot,
+            "address": address.map(|address| address.to_string()),
+            "behind_ms": ms_since(client.since_ns),
+            "nothing_taken_ms": ms_since(client.progress_ns),
+            "owed_bytes": client.owed_bytes,
+            "ring_bytes": client.ring_bytes,
+            "blocked": client.is_blocked,
+            "closing": client.is_closing,
+            "items": client.items,
+            "conflate_ms": client.conflate_ms,
+            "encoding": if client.encoding.deflate.is_some() { "binary, deflate" } else { "binary" },
+        })
+    };
+    all.into_iter().map(row).collect()
+}

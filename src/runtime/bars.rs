@@ -1,0 +1,172 @@
+//! The thread that makes bars of the sequencer's tape, and the store where the door finds them.
+//!
+//! The thread is pinned nowhere and nobody waits for it: what it is too slow for is lost to the bars, counted, and told as
+//! a hole. It sleeps while nothing comes, and is woken by the sequencer with the first record after that; while records
+//! come it looks every tenth of a second, so that the sequencer wakes it no more often than that.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use super::Life;
+use super::asleep::Asleep;
+use crate::bars::{Bars, Found, Query};
+use crate::market::record::Header;
+use crate::ring::{Batch, Gauge, Overrun, Reader};
+
+/// How often the tape is read while something comes. It is how late the newest bar is.
+const POLL: Duration = Duration::from_millis(100);
+/// How often while much comes: an eighth of the tape at a time.
+const POLL_BUSY: Duration = Duration::from_millis(5);
+/// Bytes that are folded under one lock: some 50 us.
+const PORTION_BYTES: usize = 128 * 1024;
+
+/// The bars, shared by the thread that makes them and the doors.
+pub struct BarStore {
+    bars: Mutex<Bars>,
+    bytes: AtomicU64,
+    records_lost: AtomicU64,
+    asleep: Asleep,
+    thread: OnceLock<Thread>,
+    gauge: Gauge,
+}
+
+impl BarStore {
+    /// Of bars that are made of the tape that this gauge is of.
+    pub fn new(bars: Bars, gauge: Gauge) -> Self {
+        Self {
+            bars: Mutex::new(bars),
+            bytes: AtomicU64::new(0),
+            records_lost: AtomicU64::new(0),
+            asleep: Asleep::new(),
+            thread: OnceLock::new(),
+            gauge,
+        }
+    }
+
+    /// Looks for bars; `None` if it has to be asked again in a moment. A shard must not wait for the thread that folds,
+    /// which may have lost its core.
+    pub fn try_find(&self, instrument: u32, query: &Query) -> Option<Found> {
+        match self.bars.try_lock() {
+            Ok(bars) => Some(bars.find(instrument, query)),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(_)) => panic!("{PANICKED}"),
+        }
+    }
+
+    /// Trades and quotes that were overwritten before they became bars.
+    pub fn records_lost(&self) -> u64 {
+        // Relaxed, here and below: the numbers stand for themselves.
+        self.records_lost.load(Ordering::Relaxed)
+    }
+
+    /// Memory of the bars.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How full the tape is.
+    pub fn gauge(&self) -> &Gauge {
+        &self.gauge
+    }
+
+    /// Has the thread look at what was sequenced. To be called after the tape was published.
+    pub fn wake(&self) {
+        if self.gauge.backlog_bytes() > 0 && self.asleep.claim() {
+            self.unpark();
+        }
+    }
+
+    /// Has the thread look whether the server stops.
+    pub fn stop(&self) {
+        self.unpark();
+    }
+
+    fn unpark(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bars> {
+        self.bars.lock().expect(PANICKED)
+    }
+}
+
+const PANICKED: &str = "a panic amid folding ends the process, and nobody reads what it has left";
+
+/// Makes bars of the tape until the server stops.
+pub fn spawn(store: Arc<BarStore>, tape: Reader, life: Arc<Life>) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("bars".to_owned()).spawn(move || {
+        let _watch = life.watch("the thread that makes bars");
+        let _ = store.thread.set(thread::current());
+        let mut folding = Folding { store: &store, tape, batch: Batch::default(), next_tag: 0, newest_ns: 0 };
+        while !life.stops() {
+            let bytes = folding.fold_all(super::now_ns());
+            if bytes == 0 {
+                folding.sleep(|| life.stops());
+            }
+            thread::park_timeout(if bytes > store.gauge.capacity_bytes() / 8 { POLL_BUSY } else { POLL });
+        }
+    })
+}
+
+/// What the thread works with.
+struct Folding<'a> {
+    store: &'a BarStore,
+    tape: Reader,
+    batch: Batch,
+    /// Tag of the next record, if none is lost.
+    next_tag: u64,
+    /// When the newest record so far was received.
+    newest_ns: u64,
+}
+
+impl Folding<'_> {
+    /// Folds what is on the tape; returns how many bytes that was.
+    fn fold_all(&mut self, now_ns: u64) -> u64 {
+        let from = self.tape.position();
+        while !self.tape.is_empty() {
+            self.batch.clear();
+            let read = self.tape.read(PORTION_BYTES, &mut self.batch);
+            let mut bars = self.store.lock();
+            if let Err(Overrun { .. }) = read {
+                // How many they were, the next tag tells.
+                bars.lose(self.newest_ns, now_ns);
+                continue;
+            }
+            for entry in &self.batch.entries {
+                let record = self.batch.payload(entry);
+                bars.fold(record);
+                self.newest_ns = Header::read(record).map_or(self.newest_ns, |header| header.ts_recv);
+            }
+            bars.share();
+            drop(bars);
+            self.count_lost();
+        }
+        let bytes = self.tape.position() - from;
+        if bytes > 0 {
+            // Relaxed: the number stands for itself.
+            self.store.bytes.store(self.store.lock().bytes() as u64, Ordering::Relaxed);
+        }
+        bytes
+    }
+
+    fn count_lost(&mut self) {
+        if let (Some(first), Some(last)) = (self.batch.entries.first(), self.batch.entries.last()) {
+            // Relaxed: the number stands for itself.
+            self.store.records_lost.fetch_add(first.tag - self.next_tag, Ordering::Relaxed);
+            self.next_tag = last.tag + 1;
+        }
+    }
+
+    /// Sleeps until there is something to do.
+    fn sleep(&self, stops: impl Fn() -> bool) {
+        self.store.asleep.raise();
+        if self.tape.is_empty() && !stops() {
+            thread::park();
+        }
+        self.store.asleep.lower();
+    }
+}
