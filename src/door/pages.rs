@@ -28,6 +28,7 @@ files! {
     "wire.js" Script;
     "style.css" Style;
     "favicon.svg" Image;
+    "tickcast.js" Library;
 }
 
 struct File {
@@ -37,7 +38,7 @@ struct File {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "what the client and its licences are is told by their lines")]
+#[expect(dead_code, reason = "what the licences are is told by their line")]
 enum Kind {
     Page,
     Script,

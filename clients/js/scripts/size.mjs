@@ -1,0 +1,9 @@
+// The one file has to stay below 12 KB gzipped.
+import { readFileSync } from "node:fs";
+import { gzipSync } from "node:zlib";
+
+const MOST = 12 * 1024;
+const bytes = readFileSync(new URL("../dist/tickcast.js", import.meta.url));
+const packed = gzipSync(bytes, { level: 9 }).length;
+console.log(`dist/tickcast.js: ${bytes.length} bytes, ${packed} gzipped; at most ${MOST}`);
+if (packed > MOST) process.exit(1);

@@ -1,0 +1,328 @@
+/**
+ * The page's side: what the application holds. Subscriptions and listeners go out as commands, batches come in once per
+ * animation frame.
+ *
+ * What always holds: at most one batch is on its way, and it is asked for; its arrays go back with the next question. In
+ * a hidden page, where no frames come, a timer asks.
+ */
+
+import { Dispatch } from "./dispatch";
+import { guarded, type Emitter } from "./emitter";
+import { Figures } from "./figures";
+import { decimal, nearest } from "./format";
+import { Latency } from "./latency";
+import type { Batch, Command, Report } from "./messages";
+import { interval, settingsOf, streamUrl } from "./options";
+import { UpdateQueue } from "./queue";
+import { Port } from "./spawn";
+import { OpenSubscription } from "./subscription";
+import type * as types from "./types";
+import type { Channel, ClientEvents, Connection, ListenOptions, UpdateOf, UpdateOptions } from "./types";
+
+/** How often a hidden page looks where its options do not say. */
+const HIDDEN_PULL_MS = 1000;
+const CHANNEL_NUMBERS = { quote: 1, trade: 2, ticker: 3 } as const;
+
+export class OpenClient implements types.Client {
+  connection: Connection = {
+    ...{ phase: "connecting", reason: "", code: 0, attempt: 1, retryAt: 0, epoch: 0, version: "", resumed: "fresh" },
+  };
+  hidden = false;
+  readonly closed: Promise<Connection>;
+  readonly #dispatch = new Dispatch();
+  readonly #figures = new Figures();
+  readonly #latency = new Latency();
+  readonly #port: Port;
+  readonly #subscriptions = new Map<number, OpenSubscription>();
+  readonly #inFrames: boolean;
+  #conflateMs: number;
+  #nextId = 1;
+  /** Said within one microtask, and sent together. */
+  #commands: Command[] = [];
+  /** Something has come that was not asked for yet; a batch was asked for; one is here; one is used up. */
+  #dirty = false;
+  #asked = false;
+  #arrived: Batch | null = null;
+  #spent: Batch | null = null;
+  #frame = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #lagToldMs = 0;
+  #lagDropped = 0;
+  #resolveClosed!: (connection: Connection) => void;
+
+  constructor(readonly options: types.ConnectOptions) {
+    const settings = settingsOf(options);
+    // A URL that is none is told here, not with the first attempt.
+    if (typeof options.url !== "function") streamUrl(options.url);
+    this.#conflateMs = settings.conflateMs;
+    this.#inFrames = options.pull !== "immediate" && typeof requestAnimationFrame === "function";
+    this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
+    this.#port = new Port(options, (report) => this.#report(report));
+    this.#port.post([{ t: "open", settings }]);
+    globalThis.document?.addEventListener("visibilitychange", this.#visibility);
+    globalThis.addEventListener?.("online", this.#online);
+    options.signal?.addEventListener("abort", this.#abort);
+    this.#visibility();
+    if (options.signal?.aborted === true) this.close();
+  }
+
+  get worker(): types.Client["worker"] {
+    return this.#port.kind;
+  }
+
+  get conflateMs(): number {
+    return this.#conflateMs;
+  }
+
+  set conflateMs(ms: number) {
+    this.#conflateMs = interval(ms);
+    this.#send({ t: "ms", ms: this.#conflateMs });
+  }
+
+  subscribe(options: types.SubscribeOptions): OpenSubscription {
+    const id = this.#nextId++;
+    const gone = (): void => {
+      this.#subscriptions.delete(id);
+      this.#dispatch.forget(id);
+    };
+    const subscription = new OpenSubscription(id, options, (command) => this.#send(command), gone);
+    if (this.connection.phase === "closed") subscription.end(this.#endReason());
+    if (!subscription.closed) this.#subscriptions.set(id, subscription);
+    return subscription;
+  }
+
+  onFrame(callback: (frame: types.Frame) => void, options: ListenOptions = {}): () => void {
+    return this.#dispatch.frames.add(callback, options.signal);
+  }
+
+  onUpdate<C extends Channel = "quote">(
+    options: UpdateOptions<C>,
+    callback: (update: UpdateOf<C>) => void,
+  ): OpenSubscription {
+    const subscription = this.subscribe(options);
+    this.#listen(subscription, (update) => guarded(() => callback(update as UpdateOf<C>)));
+    return subscription;
+  }
+
+  updates<C extends Channel = "quote">(options: UpdateOptions<C>): UpdateQueue<UpdateOf<C>> {
+    const subscription = this.subscribe(options);
+    const most = this.options.tradeBacklog ?? 10_000;
+    const queue = new UpdateQueue<UpdateOf<C>>(most, () => subscription.close());
+    this.#listen(subscription, (update) => queue.push(update as UpdateOf<C>));
+    subscription.onEnd(() => queue.end());
+    return queue;
+  }
+
+  trades(symbols: string | readonly string[], options: ListenOptions = {}): UpdateQueue<types.TradeUpdate> {
+    return this.updates({ symbols, channels: "trade", signal: options.signal });
+  }
+
+  on<E extends keyof ClientEvents>(
+    event: E,
+    callback: (value: ClientEvents[E]) => void,
+    options: ListenOptions = {},
+  ): () => void {
+    return (this.#dispatch.events[event] as unknown as Emitter<ClientEvents[E]>).add(callback, options.signal);
+  }
+
+  get instruments(): types.Instruments {
+    return this.#dispatch.mirror.instruments;
+  }
+
+  get quotes(): types.QuoteColumns {
+    return this.#dispatch.mirror.quotes;
+  }
+
+  get tickers(): types.TickerColumns {
+    return this.#dispatch.mirror.tickers;
+  }
+
+  get lastTrades(): types.TradeColumns {
+    return this.#dispatch.mirror.lastTrades;
+  }
+
+  book(instrument: number | string): types.Book | undefined {
+    return this.#dispatch.mirror.books.get(this.#row(instrument));
+  }
+
+  state(instrument: number | string): types.InstrumentState {
+    return this.connection.phase === "closed" ? "STALE" : this.#dispatch.mirror.stateOf(this.#row(instrument));
+  }
+
+  format(row: number, mantissa: number | bigint | null): string {
+    return decimal(mantissa, this.instruments.pxExp[row]);
+  }
+
+  formatSize(row: number, mantissa: number | bigint | null): string {
+    return decimal(mantissa, this.instruments.szExp[row]);
+  }
+
+  price(row: number, mantissa: number): number {
+    return nearest(mantissa, this.instruments.pxExp[row]);
+  }
+
+  size(row: number, mantissa: number): number {
+    return nearest(mantissa, this.instruments.szExp[row]);
+  }
+
+  exact(channel: keyof typeof CHANNEL_NUMBERS, row: number, field: string): bigint | null {
+    return this.#dispatch.mirror.exact(CHANNEL_NUMBERS[channel], row, field);
+  }
+
+  get stats(): types.Stats {
+    return this.#figures.stats(this.#latency);
+  }
+
+  close(): void {
+    this.#ended({ ...this.connection, phase: "closed", reason: "closed", code: 0, retryAt: 0 });
+    this.#port.end();
+    this.#unschedule();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  readonly #abort = (): void => this.close();
+  readonly #online = (): void => this.#send({ t: "online" });
+
+  readonly #visibility = (): void => {
+    const hidden = globalThis.document?.visibilityState === "hidden";
+    if (this.options.hiddenConflateMs !== null && hidden !== this.hidden) {
+      this.hidden = hidden;
+      this.#send({ t: "hidden", hidden });
+    }
+    // Frames stop in a hidden page, and its timers are slow: the other kind goes on.
+    this.#unschedule();
+    if (this.#dirty || this.#arrived !== null) this.#schedule();
+  };
+
+  #row(instrument: number | string): number {
+    return typeof instrument === "number" ? instrument : this.instruments.row(instrument);
+  }
+
+  #listen(subscription: OpenSubscription, tell: (update: types.Update) => void): void {
+    if (subscription.closed) return;
+    // Where others hold the same already, the server has nothing new to say: what is here is told.
+    const isShared = [...this.#subscriptions.values()].some((other) => other !== subscription && other.overlaps(subscription));
+    this.#dispatch.listen(subscription, tell, isShared);
+    if (isShared) queueMicrotask(() => this.#dispatch.greet());
+  }
+
+  #send(command: Command): void {
+    if (this.connection.phase === "closed") return;
+    if (this.#commands.push(command) > 1) return;
+    queueMicrotask(() => {
+      const commands = this.#commands;
+      this.#commands = [];
+      this.#port.post(commands);
+    });
+  }
+
+  #report(report: Report): void {
+    switch (report.t) {
+      case "url":
+        return void this.#bringUrl();
+      case "dirty":
+        this.#dirty = true;
+        return this.#schedule();
+      case "batch":
+        this.#asked = false;
+        this.#arrived = report.batch;
+        return this.#schedule();
+      case "connection":
+        if (report.connection.phase === "closed") return this.#ended(report.connection);
+        this.connection = report.connection;
+        return this.#dispatch.events.connection.tell(report.connection);
+      case "subscribed":
+        return this.#subscriptions.get(report.id)?.answered(report.result, report.done);
+      case "error":
+        return this.#dispatch.events.error.tell(report.error);
+      case "counters":
+        return this.#figures.count(report.counters);
+    }
+  }
+
+  async #bringUrl(): Promise<void> {
+    const { url } = this.options;
+    try {
+      const given = typeof url === "function" ? await url() : url;
+      this.#send({ t: "url", url: streamUrl(given) });
+    } catch (error) {
+      this.#send({ t: "url", url: "", error: `no URL: ${error instanceof Error ? error.message : error}` });
+    }
+  }
+
+  #ended(connection: Connection): void {
+    if (this.connection.phase === "closed") return;
+    this.connection = connection;
+    globalThis.document?.removeEventListener("visibilitychange", this.#visibility);
+    globalThis.removeEventListener?.("online", this.#online);
+    this.options.signal?.removeEventListener("abort", this.#abort);
+    for (const subscription of [...this.#subscriptions.values()]) subscription.end(this.#endReason());
+    this.#resolveClosed(connection);
+    this.#dispatch.events.connection.tell(connection);
+  }
+
+  #endReason(): unknown {
+    return this.options.signal?.reason ?? new DOMException(`the client is closed: ${this.connection.reason}`, "AbortError");
+  }
+
+  #schedule(): void {
+    if (this.#frame !== 0 || this.#timer !== undefined) return;
+    const isVisible = globalThis.document?.visibilityState !== "hidden";
+    if (this.#inFrames && isVisible) this.#frame = requestAnimationFrame((now) => this.#look(now));
+    else {
+      // What was asked for on time is handed over when it comes.
+      const waits = this.#inFrames && this.#arrived === null;
+      const waitMs = waits ? this.options.hiddenConflateMs || HIDDEN_PULL_MS : 0;
+      this.#timer = setTimeout(() => this.#look(performance.now()), waitMs);
+    }
+  }
+
+  #unschedule(): void {
+    if (this.#frame !== 0) cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#timer);
+    this.#frame = 0;
+    this.#timer = undefined;
+  }
+
+  /** Shows what has arrived, and asks for more where there is more. */
+  #look(now: number): void {
+    this.#frame = 0;
+    this.#timer = undefined;
+    this.#show(now);
+    if (!this.#dirty || this.#asked) return;
+    this.#dirty = false;
+    this.#asked = true;
+    const spent = this.#spent;
+    this.#spent = null;
+    this.#port.post([{ t: "pull", spent }]);
+    // Without a worker the batch is here already, and belongs to this very frame.
+    if (this.worker === "none") {
+      this.#unschedule();
+      this.#show(now);
+      if (this.#dirty) this.#schedule();
+    }
+  }
+
+  #show(now: number): void {
+    const batch = this.#arrived;
+    if (batch === null) return;
+    this.#arrived = null;
+    this.#figures.shown(batch, this.#latency);
+    this.#dispatch.apply(batch, now);
+    this.#spent = batch;
+    this.#tellLag(now, batch.dropped);
+  }
+
+  #tellLag(now: number, dropped: number): void {
+    this.#lagDropped += dropped;
+    const { lagMs } = this.#figures;
+    const isLate = lagMs > (this.options.lagMs ?? 1000) + (this.hidden ? this.options.hiddenConflateMs ?? HIDDEN_PULL_MS : 0);
+    if ((!isLate && this.#lagDropped === 0) || now - this.#lagToldMs < 1000) return;
+    this.#lagToldMs = now;
+    this.#dispatch.events.lag.tell({ lagMs, dropped: this.#lagDropped });
+    this.#lagDropped = 0;
+  }
+}

@@ -1,0 +1,34 @@
+/** Mantissas to decimal text, by their digits alone. */
+
+/** `mantissa × 10^exponent` with all its decimals: `(6183763, -2)` is `61837.63`. `""` for NaN and null, `∞` for Infinity. */
+export function decimal(mantissa: number | bigint | null, exponent: number): string {
+  if (mantissa === null || mantissa !== mantissa) return "";
+  // Beyond 2^53: the caller sees that, and asks client.exact for the digits.
+  if (mantissa === Infinity || mantissa === -Infinity) return mantissa < 0 ? "-∞" : "∞";
+  const digits = `${mantissa < 0 ? -mantissa : mantissa}`;
+  const sign = mantissa < 0 ? "-" : "";
+  if (exponent >= 0) return sign + (digits === "0" ? digits : digits + "0".repeat(exponent));
+  const padded = digits.padStart(1 - exponent, "0");
+  return `${sign}${padded.slice(0, exponent)}.${padded.slice(exponent)}`;
+}
+
+/** The nearest number to `mantissa × 10^exponent`: one rounding where the power of ten is exact, up to 10^22. */
+export function nearest(mantissa: number, exponent: number): number {
+  return exponent < 0 ? mantissa / 10 ** -exponent : mantissa * 10 ** exponent;
+}
+
+/** The mantissa of decimal text at an exponent: `("61837.63", -2)` is 6183763. NaN for null, and what is no decimal. */
+export function mantissa(text: string | null, exponent: number): number {
+  const found = /^(-?)(\d+)(?:\.(\d+))?$/.exec(text ?? "");
+  if (found === null) return NaN;
+  const [, sign, whole, fraction = ""] = found;
+  const decimals = Math.max(0, -exponent);
+  if (/[^0]/.test(fraction.slice(decimals))) return NaN;
+  let digits = whole + fraction.slice(0, decimals).padEnd(decimals, "0");
+  if (exponent > 0) {
+    if (whole !== "0" && !whole.endsWith("0".repeat(exponent))) return NaN;
+    digits = whole.slice(0, -exponent) || "0";
+  }
+  const value = Number(digits);
+  return Number.isSafeInteger(value) ? (sign === "-" && value !== 0 ? -value : value) : Infinity;
+}

@@ -1,0 +1,136 @@
+/**
+ * The layout of packets and records, read in place.
+ *
+ * What always holds: an integer of 64 bits becomes a Number only where that is exact. What is absent (`i64::MIN`) reads
+ * as NaN, what does not fit as ±Infinity, and {@link big} has it exactly. Bytes that break the layout throw a
+ * {@link WireError}; no guess is made about them. A type that is not known is skipped by its length, and a record that
+ * is longer than its layout is read like a short one: fields are only ever appended.
+ */
+
+/** Types of records. The channels' are one above their place in {@link CHANNELS}. */
+export const QUOTE = 1;
+export const TRADE = 2;
+export const TICKER = 3;
+export const BOOK = 4;
+export const RAW = 5;
+export const DEFINITION = 16;
+export const HEARTBEAT = 17;
+export const GAP = 18;
+export const STATUS = 19;
+
+/** Channel names in the order of their record types, from 1. */
+export const CHANNELS = ["quote", "trade", "ticker", "book", "raw"] as const;
+
+/** Flags of a packet. */
+export const PACKET_SNAPSHOT = 1;
+export const PACKET_REPLAY = 2;
+export const CAUGHT_UP = 4;
+
+/** Flags of a record. */
+export const SNAPSHOT = 0x20;
+export const CONFLATED = 0x10;
+export const MAYBE_BAD_BOOK = 0x04;
+
+/** Bytes of a packet's header. */
+export const PACKET_BYTES = 24;
+const RECORD_BYTES = 32;
+const LEVEL_BYTES = 24;
+
+/** Least bytes of each type. */
+const LEAST: Record<number, number> = {
+  [QUOTE]: 64,
+  [TRADE]: 64,
+  [TICKER]: 96,
+  [BOOK]: 40,
+  [RAW]: 40,
+  [DEFINITION]: 64,
+  [HEARTBEAT]: 32,
+  [GAP]: 56,
+  [STATUS]: 40,
+};
+
+/** Bytes are not what the protocol says. */
+export class WireError extends Error {}
+
+/** Calls back with the place of every record of a known type, the oldest first. Throws a {@link WireError}. */
+export function eachRecord(view: DataView, each: (at: number, type: number) => void): void {
+  if (view.byteLength < PACKET_BYTES) throw new WireError(`a packet of ${view.byteLength} bytes`);
+  if (view.getUint8(0) !== 1) throw new WireError(`packet version ${view.getUint8(0)}`);
+  let at = PACKET_BYTES;
+  for (let left = view.getUint16(2, true); left > 0; left--) {
+    const room = view.byteLength - at;
+    const bytes = room < RECORD_BYTES ? 0 : view.getUint16(at, true) * 8;
+    if (bytes < RECORD_BYTES || bytes > room) throw new WireError(`a record of ${bytes} bytes where ${room} are`);
+    const type = view.getUint8(at + 2);
+    const least = LEAST[type];
+    if (least !== undefined) {
+      if (bytes < least || bytes < bodyBytes(view, at, type)) {
+        throw new WireError(`a record of type ${type} cut short to ${bytes} bytes`);
+      }
+      each(at, type);
+    }
+    at += bytes;
+  }
+  if (at !== view.byteLength) throw new WireError(`${view.byteLength - at} bytes after the last record`);
+}
+
+/** How many bytes a record needs that says its own length. */
+function bodyBytes(view: DataView, at: number, type: number): number {
+  if (type === BOOK) return 40 + levels(view, at) * LEVEL_BYTES;
+  if (type === RAW) return 40 + view.getUint32(at + 32, true);
+  return type === DEFINITION ? 64 + view.getUint8(at + 35) + view.getUint8(at + 36) : 0;
+}
+
+/** A signed integer: exact, NaN where absent, ±Infinity beyond 2^53. */
+export function i64(view: DataView, at: number): number {
+  const high = view.getInt32(at + 4, true);
+  const low = view.getUint32(at, true);
+  // A high word of 21 bits and a sign keeps the whole within ±2^53.
+  if (high >= -0x200000 && high < 0x200000) return high * 0x100000000 + low;
+  return high === -0x80000000 && low === 0 ? NaN : high < 0 ? -Infinity : Infinity;
+}
+
+/** An unsigned integer: exact, or Infinity from 2^53. */
+export function u64(view: DataView, at: number): number {
+  const high = view.getUint32(at + 4, true);
+  return high < 0x200000 ? high * 0x100000000 + view.getUint32(at, true) : Infinity;
+}
+
+/** The same integers exactly. */
+export function big(view: DataView, at: number, signed = true): bigint {
+  return signed ? view.getBigInt64(at, true) : view.getBigUint64(at, true);
+}
+
+/** Whole milliseconds of a time in nanoseconds, exactly. */
+export function wholeMs(view: DataView, at: number): number {
+  const high = view.getUint32(at + 4, true);
+  // 2^32 ns are 4294 ms and 967296 ns; every term stays below 2^53.
+  const rest = high * 967296 + view.getUint32(at, true);
+  return high * 4294 + (rest - (rest % 1e6)) / 1e6;
+}
+
+/** The nanoseconds beyond {@link wholeMs}, 0 to 999,999. */
+export function restNs(view: DataView, at: number): number {
+  return (view.getUint32(at + 4, true) * 967296 + view.getUint32(at, true)) % 1e6;
+}
+
+/** Levels of a Book record. */
+export function levels(view: DataView, at: number): number {
+  return view.getUint16(at + 32, true);
+}
+
+/** Where a level of a Book record begins: price, size 8 further on, side 16 further on. */
+export function levelAt(at: number, index: number): number {
+  return at + 40 + index * LEVEL_BYTES;
+}
+
+export function letter(view: DataView, at: number): string {
+  return String.fromCharCode(view.getUint8(at));
+}
+
+let utf8: TextDecoder | undefined;
+
+export function text(view: DataView, at: number, bytes: number): string {
+  utf8 ??= new TextDecoder();
+  return utf8.decode(new Uint8Array(view.buffer, view.byteOffset + at, bytes));
+}
