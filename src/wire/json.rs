@@ -7,8 +7,11 @@
 //!
 //! Cost: some ten times that of writing the bytes (`benches/encode.rs`), which is why JSON is the second encoding.
 
+mod packet;
+
 use std::fmt::Write;
 
+pub use self::packet::{SUBPROTOCOL, push_packet};
 use crate::market::record::{self, Gap, HEADER_BYTES, Header, Kind, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
 use crate::market::{Instrument, Side, decimal};
 
@@ -95,7 +98,14 @@ fn push_flags(set: u8, out: &mut String) {
         (flags::MAYBE_BAD_BOOK, "maybe_bad_book"),
     ];
     let more = (set & flags::LAST == 0).then_some("more");
-    let words = more.into_iter().chain(WORDS.into_iter().filter(|(flag, _)| set & flag != 0).map(|(_, word)| word));
+    push_flag_words(
+        more.into_iter().chain(WORDS.into_iter().filter(|(flag, _)| set & flag != 0).map(|(_, word)| word)),
+        out,
+    );
+}
+
+/// A list of words, left out where there is none.
+fn push_flag_words(words: impl Iterator<Item = &'static str>, out: &mut String) {
     let mut open = ",\"flags\":[\"";
     for word in words {
         out.push_str(open);

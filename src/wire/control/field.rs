@@ -22,7 +22,7 @@ const QUOTED_BYTES_MAX: usize = 60;
 pub(super) type Field<'tape, 'text> = Option<Value<'tape, 'text>>;
 
 /// A refusal whose message is `field: problem`.
-pub(super) fn bad(field: impl Display, problem: impl Display) -> RequestError {
+pub(in crate::wire) fn bad(field: impl Display, problem: impl Display) -> RequestError {
     RequestError { id: None, code: BAD_REQUEST, message: format!("{field}: {problem}") }
 }
 
@@ -142,7 +142,7 @@ pub(super) fn describe(value: &Value) -> String {
 }
 
 /// A peer's text between quotation marks, its control characters escaped, cut where it is long.
-pub(super) fn quote(text: &str) -> String {
+pub(in crate::wire) fn quote(text: &str) -> String {
     let head = &text[..text.floor_char_boundary(QUOTED_BYTES_MAX)];
     let more = if head.len() < text.len() { "…" } else { "" };
     format!("{head:?}{more}")

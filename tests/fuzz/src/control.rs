@@ -1,7 +1,8 @@
 //! What subscribers and publishers ask in JSON text, against a plain second reading by serde_json: both take the same
 //! requests, and understand the same by them.
 //!
-//! Input: a byte for who asks, then the text.
+//! Input: a byte for who asks, then the text. A reader of events writes the query of a URL, which is read as the request
+//! that it stands for.
 //!
 //! Where serde_json may differ: it takes numbers that do not fit into 64 bits and depths over 32 levels, and a text that
 //! is refused for one of these says "not taken"; and it reads `-0` as a fraction, so texts that hold it are not compared.
@@ -13,6 +14,7 @@ use tickcast::wire::control::{
     BAD_REQUEST, ChannelSet, Define, DefineInstrument, LIMIT, Pattern, Request, RequestError, RequestLimits,
     define_text, parse_define, parse_request, ping_text, resume_text, subscribe_text, unsubscribe_text,
 };
+use tickcast::wire::events::{Token, query};
 use tickcast::wire::profile::Profile;
 
 use super::Script;
@@ -26,8 +28,12 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 /// One input.
 pub fn run(data: &[u8]) {
     let mut script = Script::new(data);
-    let publishes = script.byte() & 1 == 1;
+    let who = script.byte();
+    let publishes = who & 1 == 1;
     let text = script.rest;
+    if who & 2 == 2 {
+        return read_query(&String::from_utf8_lossy(text));
+    }
     let second = serde_json::from_slice::<Value>(text).ok();
     let object = second.as_ref().and_then(Value::as_object);
     if publishes {
@@ -43,6 +49,31 @@ pub fn run(data: &[u8]) {
         if let Ok(request) = taken {
             let again = written(&request);
             assert_eq!(parse_request(&mut again.into_bytes(), &LIMITS), Ok(request));
+        }
+    }
+}
+
+/// What is taken asks for something, within the limits, and resumes where a token says so.
+fn read_query(query: &str) {
+    let token = Token { epoch: 7, position: 91_823 };
+    for token in [None, Some(token)] {
+        match query::parse(query, token, &LIMITS) {
+            Ok(request) => {
+                let resumes = matches!(request, Request::Resume { .. });
+                assert!(resumes || token.is_none(), "{query:?}: {request:?}");
+                let (Request::Subscribe { channels, symbols, .. } | Request::Resume { channels, symbols, .. }) =
+                    &request
+                else {
+                    panic!("{query:?} asks for no stream: {request:?}")
+                };
+                let subscriptions = symbols.len() * channels.iter().count();
+                assert!((1..=LIMITS.symbols_max).contains(&subscriptions), "{query:?}: {request:?}");
+                assert_eq!(parse_request(&mut written(&request).into_bytes(), &LIMITS), Ok(request));
+            }
+            Err(error) => {
+                assert!([BAD_REQUEST, LIMIT].contains(&error.code), "{error}");
+                assert!(!error.message.is_empty() && error.message.len() <= MESSAGE_BYTES_MAX, "{error}");
+            }
         }
     }
 }
