@@ -24,7 +24,7 @@
 //! # The rooms
 //!
 //! * [`market`]: instruments, records (the wire structs), books, last values, decimals
-//! * [`wire`]: packets, control requests and answers, JSON; records and requests to bytes and back, no socket
+//! * [`wire`]: packets, control requests and answers, JSON, events; records and requests to bytes and back, no socket
 //! * [`ws`]: RFC 6455 without a socket
 //! * [`bars`]: open, high, low, close and volume since the start; what it took from the ring that it has for itself
 //! * [`config`]: what was typed becomes what is proven; every limit

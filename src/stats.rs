@@ -37,6 +37,8 @@ counters! {
     Overruns Count "Times the shard was lapped by the sequencer";
     OverrunBytes Count "Bytes of the ring that were lost to overruns";
     Clients Level "Connected subscribers";
+    JsonClients Level "Of those, subscribers that are sent JSON in WebSocket frames";
+    EventClients Level "Of those, subscribers that are sent Server-Sent Events";
     ClientsAccepted Count "Subscribers that came";
     ClientsClosed Count "Subscribers that went, for whatever reason";
     Audiences Level "Different interests among the subscribers";

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use tickcast::market::Channel;
-use tickcast::shard::Encoding;
 use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
+use tickcast::shard::{Encoding, Format};
 use tickcast::wire::profile::Profile;
 use tickcast::ws::deflate::WindowBits;
 
@@ -169,6 +169,8 @@ fn resolve(wants: &Wants, name: usize, symbol: &str, channel: Channel) -> Option
     covering.max_by_key(|(length, _)| *length).map(|(_, profile)| profile)
 }
 
+const FORMATS: [Format; 3] = [Format::Binary, Format::Json, Format::Events];
+
 fn aims() -> impl Strategy<Value = Aim> {
     prop_oneof![(0..SYMBOLS.len()).prop_map(Aim::Name), (0..PREFIXES.len()).prop_map(Aim::Prefix)]
 }
@@ -177,8 +179,8 @@ fn steps() -> impl Strategy<Value = Step> {
     let channels = prop::sample::select(vec![Channel::Quote, Channel::Trade, Channel::Book]);
     let change = (aims(), channels, prop::option::weighted(0.6, prop::sample::select(vec![0usize, 1, 6])));
     prop_oneof![
-        2 => prop::sample::select(vec![None, WindowBits::new(9), WindowBits::new(15)])
-            .prop_map(|deflate| Step::Enter(Encoding { deflate })),
+        2 => (prop::sample::select(FORMATS.to_vec()), prop::sample::select(vec![None, WindowBits::new(9), WindowBits::new(15)]))
+            .prop_map(|(format, deflate)| Step::Enter(Encoding { format, deflate })),
         1 => any::<usize>().prop_map(Step::Leave),
         8 => (any::<usize>(), prop::collection::vec(change, 1..5)).prop_map(|(of, changes)| Step::Change(of, changes)),
         1 => Just(Step::AddInstrument),

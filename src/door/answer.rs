@@ -8,7 +8,7 @@ use super::http::{Response, not_found, shown, unavailable};
 use super::{Door, bars, listing, metrics, operator, snapshot};
 use crate::ws::handshake::Refusal;
 
-const PATHS: &str = "/, /v1/stream, /v1/publish, /v1/instruments, /v1/snapshot/{symbol}, /v1/bars/{symbol}, \
+const PATHS: &str = "/, /v1/stream, /v1/sse, /v1/publish, /v1/instruments, /v1/snapshot/{symbol}, /v1/bars/{symbol}, \
                      /v1/operator, /metrics, /healthz, /readyz";
 
 /// The answer to a request that is no upgrade, from this peer.

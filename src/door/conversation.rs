@@ -163,7 +163,9 @@ impl Conversation {
     pub(super) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
         let mut frame = Vec::with_capacity(payload.len() + 10);
         match &mut self.compressor {
-            Some((compressor, window)) => compressor.push_frame(*window, opcode, payload, &mut frame),
+            Some((compressor, window)) => {
+                compressor.push_frame(*window, opcode, payload, &mut frame);
+            }
             None => push_frame(opcode, payload, &mut frame),
         }
         self.write(&frame).await

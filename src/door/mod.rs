@@ -24,6 +24,7 @@ mod pages;
 pub mod publish;
 mod publisher;
 mod snapshot;
+mod sse;
 mod stream;
 
 pub use self::address::Addresses;
@@ -46,11 +47,12 @@ use self::lobby::{Entered, Lobby};
 use self::pace::Pace;
 use self::stream::Peer;
 use crate::config::Config;
+use crate::io::Seat;
 use crate::io::uring::{Uring, adopt_fd, duplicate};
 use crate::runtime::{BarStore, Desk, Life, Parking};
-use crate::shard::{Encoding, Shard, SlowClient};
+use crate::shard::{Encoding, Format, Shard, SlowClient};
 use crate::stats::{Counter, Counters, Published, SequencerStats};
-use crate::wire::packet;
+use crate::wire::{json, packet};
 use crate::ws::handshake::{Accepted, Refusal, Spoken};
 
 /// Connections that are accepted before everybody else on the core has a turn: some 0.2 ms.
@@ -300,6 +302,7 @@ impl Door {
         let path = request.uri().path();
         let outcome = match path {
             "/v1/stream" => self.seat(peer, request).await,
+            "/v1/sse" => sse::serve(self, peer, request).await,
             "/v1/publish" => publish::serve(self, peer, request).await,
             "/v1/echo" if self.config().enable_echo => echo::serve(self, peer, request).await,
             _ => match answer::answer(self, request, address_of(peer.as_ref())).await {
@@ -327,6 +330,12 @@ impl Door {
         spoken: &Spoken<'_>,
     ) -> Result<Accepted, Refusal> {
         let accepted = crate::ws::handshake::upgrade(request, spoken)?;
+        self.await_turn(peer).await?;
+        Ok(accepted)
+    }
+
+    /// Waits until a good request has its turn.
+    async fn await_turn(&self, peer: &Peer) -> Result<(), Refusal> {
         self.refuse_draining()?;
         let wait = self.turn_of(peer)?;
         if !wait.is_zero() {
@@ -334,7 +343,7 @@ impl Door {
             glommio::timer::sleep(wait).await;
             self.refuse_draining()?;
         }
-        Ok(accepted)
+        Ok(())
     }
 
     fn refuse_draining(&self) -> Result<(), Refusal> {
@@ -372,9 +381,26 @@ impl Door {
     async fn seat(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
         let Some(waiting) = peer.as_ref() else { return Ok(()) };
         let deflate = self.public.config.shard.compression.is_some();
-        let spoken = Spoken { protocols: &[packet::SUBPROTOCOL], deflate };
+        let spoken = Spoken { protocols: &[packet::SUBPROTOCOL, json::SUBPROTOCOL], deflate };
         let accepted = self.upgrade(waiting, request, &spoken).await?;
-        let encoding = Encoding { deflate: accepted.deflate.map(|agreed| agreed.window()) };
+        let format = match accepted.protocol.as_deref() {
+            Some(json::SUBPROTOCOL) => Format::Json,
+            _ => Format::Binary,
+        };
+        let encoding = Encoding { format, deflate: accepted.deflate.map(|agreed| agreed.window()) };
+        self.hand_over(peer, |shard, seat, unread| {
+            // The answer leaves with the shard's welcome, in one send.
+            shard.open_as(seat, encoding, &accepted.response, unread, crate::runtime::now_ns());
+        })
+    }
+
+    /// Hands a socket over to the shard, where there is a seat for it. `open` tells the shard who it is, and gets what
+    /// was read beyond the request.
+    fn hand_over(
+        &self,
+        peer: &mut Option<Peer>,
+        open: impl FnOnce(&mut Shard<Uring>, Seat, &[u8]),
+    ) -> Result<(), Refusal> {
         let all_taken = || http::unavailable("all seats are taken (connections_max)");
         if self.shard.borrow().clients() >= self.public.config.seats_per_shard() as usize {
             self.count(Counter::RefusedFull);
@@ -386,8 +412,7 @@ impl Door {
         self.left(shard.take_left());
         match shard.io_mut().adopt(socket.socket()) {
             Ok(Some(seat)) => {
-                // The answer leaves with the shard's welcome, in one send.
-                shard.open_as(seat, encoding, &accepted.response, socket.unread(), crate::runtime::now_ns());
+                open(&mut shard, seat, socket.unread());
                 put(&mut self.own.holders.borrow_mut(), seat.slot, socket.socket().peer_addr().ok());
                 if let Some(place) = socket.take_place() {
                     shard.report_leaving(seat);

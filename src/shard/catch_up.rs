@@ -399,7 +399,8 @@ impl<I: Io> Shard<I> {
         let is_empty = each.clone().next().is_none();
         let gaps = each.clone().filter(|(_, bytes)| bytes[2] == Kind::Gap as u8).count();
         let encoding = self.interest.encoding(audience);
-        let count = if is_empty { 0 } else { encoder.push_packets(encoding, &packing, each, &mut arena).1 };
+        let count =
+            if is_empty { 0 } else { encoder.push_packets(encoding, &packing, &self.directory, each, &mut arena).1 };
         self.scratch.arena = arena;
         self.encoder = encoder;
         self.counters.add(Counter::Records, count);
@@ -458,7 +459,7 @@ impl<I: Io> Shard<I> {
             Some((from_position, record))
         });
         let encoding = self.interest.encoding(audience);
-        let (_, count) = self.encoder.push_packets(encoding, &packing, each, &mut self.scratch.arena);
+        let (_, count) = self.encoder.push_packets(encoding, &packing, &self.directory, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);
     }
 }

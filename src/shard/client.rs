@@ -41,7 +41,8 @@ pub(super) struct Client {
 pub(super) enum Ending {
     /// Open.
     No,
-    /// A close frame is among what it is owed. `echo`: the peer asked first, so that nothing more will come.
+    /// A close frame, or the last event, is among what it is owed. `echo`: nothing more will come of the peer, which
+    /// asked first or only listens.
     Closing { echo: bool },
     /// The close frame is out; the peer's answer or its end is awaited until then.
     Lingering { until_ns: u64 },

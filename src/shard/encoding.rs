@@ -1,23 +1,64 @@
-//! How an audience's packets become frames.
+//! How an audience's packets become what its members read: binary or JSON WebSocket frames, compressed or not, or
+//! Server-Sent Events; and how answers do.
 
-use super::packets::{Packing, push_compressed, push_packets};
+use super::packets::{Packing, push_compressed, push_messages, push_packets};
+use crate::market::Directory;
+use crate::wire::events;
 use crate::ws::deflate::{Compressor, WindowBits};
+use crate::ws::frame::{Opcode, push_frame};
 
 /// Packets below this stay as they are: a frame of one or two records shrinks by some tens of bytes, and a segment of
 /// TCP has 66 bytes of headers anyway.
 const COMPRESSED_BYTES_MIN: usize = 256;
+/// Text that is kept from packet to packet. One record of a large book takes more, which is given back.
+const TEXT_BYTES_KEPT: usize = 256 * 1024;
+
+/// What a client is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Packets in binary WebSocket frames.
+    #[default]
+    Binary,
+    /// Packets as JSON in WebSocket text frames.
+    Json,
+    /// Packets as JSON, and answers, in Server-Sent Events.
+    Events,
+}
+
+impl Format {
+    /// How many there are.
+    pub(super) const COUNT: usize = 3;
+
+    /// Appends an answer, which is JSON in every format.
+    pub(super) fn push_answer(self, text: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Binary | Self::Json => push_frame(Opcode::Text, text, out),
+            Self::Events => events::push_event(text, out),
+        }
+    }
+
+    /// True for clients that speak WebSocket: they ask, are pinged, and are sent a close frame.
+    pub(super) fn is_websocket(self) -> bool {
+        self != Self::Events
+    }
+}
 
 /// What makes the bytes of two clients different, though they want the same records. A property of the audience: it
 /// stands beside its items in what two audiences are told apart by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Encoding {
-    /// Packets are compressed, in this window.
+    pub format: Format,
+    /// Packets in WebSocket frames are compressed, in this window.
     pub deflate: Option<WindowBits>,
 }
 
 impl Encoding {
     /// Binary packets as they are.
-    pub const PLAIN: Self = Self { deflate: None };
+    pub const PLAIN: Self = Self { format: Format::Binary, deflate: None };
+    /// JSON in text frames as they are.
+    pub const JSON: Self = Self { format: Format::Json, deflate: None };
+    /// Server-Sent Events, which nothing compresses.
+    pub const EVENTS: Self = Self { format: Format::Events, deflate: None };
 }
 
 /// What has been compressed so far.
@@ -36,26 +77,28 @@ pub(super) struct Compressed {
 pub(super) struct Encoder {
     compressor: Compressor,
     compressed: Compressed,
+    text: String,
 }
 
 impl Encoder {
     /// Compresses at this level, where an audience asks for it.
     pub(super) fn new(level: u8) -> Self {
-        Self { compressor: Compressor::new(level), compressed: Compressed::default() }
+        Self { compressor: Compressor::new(level), compressed: Compressed::default(), text: String::new() }
     }
 
-    /// See [`push_packets`].
+    /// Appends the records as packets in this encoding, see [`push_packets`]; the directory knows their instruments.
     #[inline]
     pub(super) fn push_packets<'a>(
         &mut self,
         encoding: Encoding,
         packing: &Packing,
+        directory: &Directory,
         records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
         out: &mut Vec<u8>,
     ) -> (u64, u64) {
-        match encoding.deflate {
-            None => push_packets(packing, records, out),
-            Some(window) => push_compressed(packing, records, out, |out, frame| {
+        match (encoding.format, encoding.deflate) {
+            (Format::Binary, None) => push_packets(packing, records, out),
+            (Format::Binary, Some(window)) => push_compressed(packing, records, out, |out, frame| {
                 let bytes_before = out.len() - frame.payload_start;
                 if bytes_before < COMPRESSED_BYTES_MIN {
                     return;
@@ -66,7 +109,49 @@ impl Encoder {
                     self.compressed.bytes_after += (out.len() - frame.start) as u64;
                 }
             }),
+            (Format::Json, deflate) => self.push_json(deflate, packing, directory, records, out),
+            (Format::Events, _) => self.push_events(packing, directory, records, out),
         }
+    }
+
+    // Both out of line: they take far longer than a call, and would make what calls the binary ones larger.
+    #[inline(never)]
+    fn push_json<'a>(
+        &mut self,
+        deflate: Option<WindowBits>,
+        packing: &Packing,
+        directory: &Directory,
+        records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+        out: &mut Vec<u8>,
+    ) -> (u64, u64) {
+        let (compressor, compressed) = (&mut self.compressor, &mut self.compressed);
+        let pushed = push_messages(packing, directory, records, &mut self.text, |_, message| match deflate {
+            Some(window) if message.len() >= COMPRESSED_BYTES_MIN => {
+                let start = out.len();
+                if compressor.push_frame(window, Opcode::Text, message, out) {
+                    compressed.packets += 1;
+                    compressed.bytes_before += message.len() as u64;
+                    compressed.bytes_after += (out.len() - start) as u64;
+                }
+            }
+            _ => push_frame(Opcode::Text, message, out),
+        });
+        self.text.shrink_to(TEXT_BYTES_KEPT);
+        pushed
+    }
+
+    #[inline(never)]
+    fn push_events<'a>(
+        &mut self,
+        packing: &Packing,
+        directory: &Directory,
+        records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+        out: &mut Vec<u8>,
+    ) -> (u64, u64) {
+        let push = |header: &_, message: &[u8]| events::push_packet_event(header, message, out);
+        let pushed = push_messages(packing, directory, records, &mut self.text, push);
+        self.text.shrink_to(TEXT_BYTES_KEPT);
+        pushed
     }
 
     /// What has been compressed so far.

@@ -4,9 +4,13 @@
 //! owed nothing more: a straggler, and one whose values wait for a tick, come last. Until it is told, it is served as ever.
 
 use super::Shard;
+use super::client::reconnect_ms;
+use super::encoding::Format;
 use crate::io::Io;
 use crate::stats::Counter;
-use crate::ws::close::CloseCode;
+use crate::wire::control::reply;
+use crate::wire::events;
+use crate::ws::close::{CloseCode, push_close};
 
 /// How often some are told.
 const STEP_NS: u64 = 10_000_000;
@@ -81,6 +85,24 @@ impl<I: Io> Shard<I> {
         }
         self.counters.add(Counter::Drained, 1);
         self.say_farewell(slot, CloseCode::GOING_AWAY, "the server is stopping");
+    }
+}
+
+/// Appends what a client is told last: why, and when to come back. One that is sent away for what it did is told by the
+/// close frame alone; in a stream of events there is none, and it would come back by itself, at once.
+pub(super) fn push_last_words(format: Format, code: CloseCode, reason: &str, slot: u32, out: &mut Vec<u8>) {
+    let announced = matches!(code, CloseCode::GOING_AWAY | CloseCode::SLOW_CONSUMER) || !format.is_websocket();
+    if announced {
+        let mut text = Vec::new();
+        let reconnect_ms = reconnect_ms(slot);
+        reply::closing(&mut text, code.word(), reconnect_ms);
+        if !format.is_websocket() {
+            events::push_retry(reconnect_ms, out);
+        }
+        format.push_answer(&text, out);
+    }
+    if format.is_websocket() {
+        push_close(code, reason, out);
     }
 }
 

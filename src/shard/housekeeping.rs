@@ -1,16 +1,17 @@
 //! Phase 4, every tenth of a second: heartbeats, pings, deadlines, levels. It comes before the catch-up phase, so that who
 //! is sent a ping is a member again at the end of the same turn, and misses nothing.
 
+use super::Shard;
 use super::client::{Client, Ending};
-use super::packets::{Packing, push_packets};
+use super::encoding::Format;
+use super::farewell::push_last_words;
+use super::packets::Packing;
 use super::sweep::PORTION_BYTES;
-use super::{Shard, client};
 use crate::io::{Io, Send};
 use crate::market::record;
 use crate::stats::Counter;
-use crate::wire::control::reply;
-use crate::ws::close::{CloseCode, push_close};
-use crate::ws::frame::{Opcode, push_frame};
+use crate::ws::close::CloseCode;
+use crate::ws::frame::Opcode;
 
 /// How often the house is kept.
 const INTERVAL_NS: u64 = 100_000_000;
@@ -77,7 +78,9 @@ impl<I: Io> Shard<I> {
         };
         for audience in silent {
             let start = self.scratch.arena.len();
-            push_packets(&packing, std::iter::once((position, heartbeat.as_slice())), &mut self.scratch.arena);
+            let record = std::iter::once((position, heartbeat.as_slice()));
+            let encoding = self.audiences.encoding(audience);
+            self.encoder.push_packets(encoding, &packing, &self.directory, record, &mut self.scratch.arena);
             let len = (self.scratch.arena.len() - start) as u32;
             let send = |seat| Send { seat, start: start as u32, len };
             self.scratch.sends.extend(self.audiences.members(audience).map(send));
@@ -147,6 +150,9 @@ impl<I: Io> Shard<I> {
         if let Ending::Lingering { until_ns } = client.ending {
             return (now_ns >= until_ns).then_some(Due::Drop);
         }
+        // A reader of events has nothing to say: that it has gone is found out by what it is sent, heartbeats at the
+        // least, which nobody acknowledges any more (TCP_USER_TIMEOUT, set at the door).
+        let speaks = self.interest.encoding(client.audience).format.is_websocket();
         if let Some(catch_up) = &client.catch_up {
             if catch_up.blocked && passed(catch_up.progress_ns, settings.slow_timeout_ms) {
                 return Some(Due::Slow);
@@ -156,9 +162,10 @@ impl<I: Io> Shard<I> {
             }
             // Who is owed something is not read; that it takes what it is owed is a sign of life, too.
             let heard_ns = catch_up.progress_ns.max(client.received_ns);
-            return (client.ending == Ending::No && passed(heard_ns, settings.idle_timeout_ms)).then_some(Due::Idle);
+            let is_idle = speaks && client.ending == Ending::No && passed(heard_ns, settings.idle_timeout_ms);
+            return is_idle.then_some(Due::Idle);
         }
-        if client.ending != Ending::No {
+        if client.ending != Ending::No || !speaks {
             return None;
         }
         let waits_for_pong = client.pinged_ns != 0;
@@ -180,16 +187,14 @@ impl<I: Io> Shard<I> {
 
     /// A client that takes nothing is told, if its socket takes that, and closed. Nobody waits for its answer.
     fn close_slow(&mut self, slot: u32, reason: &str) {
+        let format = self.format(slot);
         let Some(client) = self.clients[slot as usize].as_mut() else { return };
         // One that is on its way out has been told already.
         if let Some(catch_up) = client.catch_up.as_ref().filter(|_| client.ending == Ending::No) {
             let arena = &mut self.scratch.arena;
-            let mut text = Vec::new();
-            reply::closing(&mut text, "slow_consumer", client::reconnect_ms(slot));
             arena.extend_from_slice(&catch_up.tail);
             arena.extend_from_slice(&catch_up.control);
-            push_frame(Opcode::Text, &text, arena);
-            push_close(CloseCode::SLOW_CONSUMER, reason, arena);
+            push_last_words(format, CloseCode::SLOW_CONSUMER, reason, slot, arena);
             let send = Send { seat: client.seat, start: 0, len: arena.len() as u32 };
             self.io.send_batch(arena, &[send], &mut Vec::new());
             arena.clear();
@@ -199,6 +204,8 @@ impl<I: Io> Shard<I> {
 
     fn set_levels(&mut self) {
         self.counters.set(Counter::Clients, self.clients_len as u64);
+        self.counters.set(Counter::JsonClients, self.formats[Format::Json as usize] as u64);
+        self.counters.set(Counter::EventClients, self.formats[Format::Events as usize] as u64);
         self.counters.set(Counter::Audiences, self.interest.audiences() as u64);
         self.counters.set(Counter::CatchingUp, self.catching_up as u64);
         self.history.forget(self.ring.oldest(), self.turn.now_ns);

@@ -45,7 +45,7 @@ use self::audience::Audiences;
 use self::client::{ABSENT, Allowance, CatchUp, Client, Ending, LogMark, StateMark, StatePass};
 use self::conflate::Conflator;
 use self::encoding::Encoder;
-pub use self::encoding::Encoding;
+pub use self::encoding::{Encoding, Format};
 use self::farewell::Drain;
 use self::history::History;
 use self::interest::Interest;
@@ -56,6 +56,7 @@ use crate::io::{Completion, Completions, Io, Seat, Short};
 use crate::market::{Directory, LastValues};
 use crate::ring;
 use crate::stats::{Counter, Counters};
+use crate::wire::control::Request;
 use crate::ws::deflate::Inflater;
 use crate::ws::session::{Role, Session};
 
@@ -218,11 +219,15 @@ pub struct Shard<I: Io> {
     inflater: Inflater,
     clients: Pages<Option<Client>>,
     clients_len: usize,
+    /// Clients by what they are sent.
+    formats: [usize; Format::COUNT],
     /// Clients that have a [`CatchUp`].
     catching_up: usize,
     fresh: HashMap<u32, Fresh, RandomState>,
     /// Clients to be served in the catch-up phase.
     waiting: VecDeque<u32>,
+    /// What readers of events have asked that came since the last turn.
+    arrived: Vec<(Seat, Request)>,
     /// Input of clients that had to wait, to be taken up in the next turn.
     held: Vec<(Seat, Vec<u8>)>,
     /// Sequences of the log channels, with the count of changes at which they were taken: made when somebody needs them.
@@ -259,9 +264,11 @@ impl<I: Io> Shard<I> {
             conflator: Conflator::default(),
             clients: Pages::default(),
             clients_len: 0,
+            formats: [0; Format::COUNT],
             catching_up: 0,
             fresh: HashMap::default(),
             waiting: VecDeque::new(),
+            arrived: Vec::new(),
             held: Vec::new(),
             log_sequences: (0, Arc::default()),
             log_floor: 0,
@@ -320,11 +327,19 @@ impl<I: Io> Shard<I> {
             ending: Ending::No,
         });
         self.clients_len += 1;
+        self.formats[encoding.format as usize] += 1;
         self.counters.add(Counter::ClientsAccepted, 1);
         let catch_up = self.begin_catch_up(seat.slot, now_ns);
         catch_up.control.extend_from_slice(upgrade);
         catch_up.held_input.extend_from_slice(input);
         self.welcome(seat.slot);
+    }
+
+    /// Takes over the connection of a reader of events, who wants what its `request` says, and will ask nothing else.
+    /// `head` is the head of its answer, which has not been sent yet.
+    pub fn open_events(&mut self, seat: Seat, head: &[u8], request: Request, now_ns: u64) {
+        self.open_as(seat, Encoding::EVENTS, head, &[], now_ns);
+        self.arrived.push((seat, request));
     }
 
     /// Has the end of this client told by [`Self::take_left`].
@@ -421,6 +436,12 @@ impl<I: Io> Shard<I> {
         self.clients.get_mut(slot as usize)?.as_mut()
     }
 
+    /// What a client is sent. It is there.
+    fn format(&self, slot: u32) -> Format {
+        let client = self.client(slot).expect("only who is there is sent something");
+        self.interest.encoding(client.audience).format
+    }
+
     /// The client that a completion is for; `None` if it has gone.
     fn holder(&mut self, seat: Seat) -> Option<&mut Client> {
         self.client_mut(seat.slot).filter(|client| client.seat == seat)
@@ -491,6 +512,7 @@ impl<I: Io> Shard<I> {
             self.clients[moved.slot as usize].as_mut().expect("members are clients").place = client.place;
         }
         self.catching_up -= usize::from(client.catch_up.is_some());
+        self.formats[self.interest.encoding(client.audience).format as usize] -= 1;
         self.interest.leave(client.audience);
         self.fresh.remove(&slot);
         if client.reported {
@@ -508,7 +530,10 @@ impl<I: Io> Shard<I> {
         let mut completions = std::mem::take(&mut self.scratch.completions);
         completions.clear();
         self.io.reap(COMPLETIONS_MAX, &mut completions);
-        let worked = !completions.list.is_empty() || !self.held.is_empty();
+        let worked = !completions.list.is_empty() || !self.held.is_empty() || !self.arrived.is_empty();
+        for (seat, request) in std::mem::take(&mut self.arrived) {
+            self.take_up_arrival(seat, request);
+        }
         // First what was said first: a client that is ready for more input is asked for it below.
         for (seat, input) in std::mem::take(&mut self.held) {
             self.take_up_held_input(seat, input);

@@ -1,5 +1,7 @@
-//! Records into packets, packets into WebSocket frames: the bytes that an audience shares.
+//! Records into packets, packets into WebSocket frames or JSON messages: the bytes that an audience shares.
 
+use crate::market::Directory;
+use crate::wire::json;
 use crate::wire::packet::{self, PacketHeader};
 use crate::ws::deflate::LastFrame;
 use crate::ws::frame::{Opcode, encode_header};
@@ -21,6 +23,19 @@ pub(super) struct Packing {
     pub(super) from_position: u64,
     /// Position that the last packet states: the place up to which nothing is missing after it.
     pub(super) to_position: u64,
+}
+
+impl Packing {
+    #[inline]
+    fn header(&self, count: usize, position: u64, is_last: bool) -> PacketHeader {
+        PacketHeader {
+            flags: self.flags | if is_last { self.last_flags } else { 0 },
+            count: count as u16,
+            epoch: self.epoch,
+            position,
+            ts_send: self.ts_send,
+        }
+    }
 }
 
 /// Appends the records as frames, one packet each; at least one, even if it is empty. Returns how many packets and
@@ -52,14 +67,7 @@ pub(super) fn push_compressed<'a>(
         let mut frame_header = [0; 10];
         let length = encode_header(Opcode::Binary, packet::HEADER_BYTES + bytes, &mut frame_header);
         out.extend_from_slice(&frame_header[..length]);
-        let header = PacketHeader {
-            flags: packing.flags | if is_last { packing.last_flags } else { 0 },
-            count: count as u16,
-            epoch: packing.epoch,
-            position,
-            ts_send: packing.ts_send,
-        };
-        out.extend_from_slice(&header.encode());
+        out.extend_from_slice(&packing.header(count, position, is_last).encode());
         for (_, record) in rest.by_ref().take(count) {
             out.extend_from_slice(record);
         }
@@ -68,6 +76,33 @@ pub(super) fn push_compressed<'a>(
         total += count as u64;
         if is_last {
             return (packets, total);
+        }
+    }
+}
+
+/// Has the records as JSON messages, one for each packet that they would be, in `text`, which `push` takes them from one
+/// by one. Returns how many messages and records there were.
+pub(super) fn push_messages<'a>(
+    packing: &Packing,
+    directory: &Directory,
+    records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+    text: &mut String,
+    mut push: impl FnMut(&PacketHeader, &[u8]),
+) -> (u64, u64) {
+    let mut rest = records;
+    let mut position = packing.from_position;
+    let (mut messages, mut total) = (0, 0);
+    loop {
+        let (count, _, newest, is_last) = measure(rest.clone(), position);
+        position = if is_last { packing.to_position } else { newest };
+        let header = packing.header(count, position, is_last);
+        text.clear();
+        json::push_packet(&header, rest.by_ref().take(count).map(|(_, record)| record), directory, text);
+        push(&header, text.as_bytes());
+        messages += 1;
+        total += count as u64;
+        if is_last {
+            return (messages, total);
         }
     }
 }

@@ -22,7 +22,6 @@ use crate::stats::Counter;
 use crate::wire::control::reply;
 use crate::wire::packet;
 use crate::wire::profile::Profile;
-use crate::ws::frame::{Opcode, push_frame};
 
 /// A replay under way.
 #[derive(Debug)]
@@ -79,7 +78,7 @@ impl<I: Io> Shard<I> {
                 done
             }
             Err(ring::Overrun { .. }) => {
-                self.fall_back(&replay, catch_up);
+                self.fall_back(audience, &replay, catch_up);
                 true
             }
         };
@@ -240,20 +239,20 @@ impl<I: Io> Shard<I> {
         let each = piece.iter().map(|(position, range)| (*position, &records[range.clone()]));
         let gaps = each.clone().filter(|(_, bytes)| bytes[2] == Kind::Gap as u8).count();
         let encoding = self.interest.encoding(audience);
-        let (_, count) = self.encoder.push_packets(encoding, &packing, each, &mut self.scratch.arena);
+        let (_, count) = self.encoder.push_packets(encoding, &packing, &self.directory, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);
         self.counters.add(Counter::GapsSent, gaps as u64);
         self.counters.add(Counter::RecordsReplayed, count);
     }
 
     /// The ring has gone past what was still to be replayed: the client gets a snapshot, and is told so.
-    fn fall_back(&mut self, replay: &Replay, catch_up: &mut CatchUp) {
+    fn fall_back(&mut self, audience: AudienceId, replay: &Replay, catch_up: &mut CatchUp) {
         self.counters.add(Counter::ReplaysLost, 1);
         let mut text = Vec::new();
         let Replay { id, conflate_ms, count, .. } = *replay;
         let from = self.turn.position + 1;
         reply::resumed(&mut text, &reply::Resumed { id, how: "snapshot", from, conflate_ms, count, unknown: &[] });
-        push_frame(Opcode::Text, &text, &mut self.scratch.arena);
+        self.interest.encoding(audience).format.push_answer(&text, &mut self.scratch.arena);
         catch_up.owe(replay.keys.iter().map(|key| (*key, Owed::Snapshot)));
         catch_up.snapshot = true;
     }

@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 
 use super::client::{Ending, Owed, StateMark, StatePass};
 use super::conflate::Lane;
+use super::farewell::push_last_words;
 use super::interest::{Change, Key, Target};
 use super::replay::Replay;
 use super::{Settings, Shard};
@@ -16,6 +17,7 @@ use crate::io::{Io, Seat};
 use crate::market::record::Channel;
 use crate::stats::Counter;
 use crate::wire::control::{ChannelSet, Pattern, Request, RequestError, RequestLimits, parse_request, reply};
+use crate::wire::events;
 use crate::wire::profile::Profile;
 use crate::ws::close::{CloseCode, push_close};
 use crate::ws::deflate::Inflater;
@@ -85,8 +87,36 @@ impl<I: Io> Shard<I> {
         client.pinged_ns = 0;
         client.received_ns = now_ns;
         client.readable |= more;
-        self.take_input(seat.slot, input);
+        if self.format(seat.slot).is_websocket() {
+            self.take_input(seat.slot, input);
+        } else {
+            self.pass_over_input(seat.slot);
+        }
         self.receive_if_ready(seat.slot);
+    }
+
+    /// A reader of events has said all in its request. What it sends after that means nothing, and costs as a request.
+    fn pass_over_input(&mut self, slot: u32) {
+        let client = self.clients[slot as usize].as_mut().expect("its input is being handled");
+        if !client.allowance.take(self.settings.requests_per_s, self.turn.now_ns) && client.ending == Ending::No {
+            self.counters.add(Counter::Floods, 1);
+            self.say_farewell(slot, CloseCode::POLICY, "");
+        }
+    }
+
+    /// Takes up what a reader of events has asked as it came. Up to now it wanted nothing, and so has missed nothing.
+    pub(super) fn take_up_arrival(&mut self, seat: Seat, request: Request) {
+        let Some(client) = self.holder(seat).filter(|client| client.ending == Ending::No) else { return };
+        let answers = client.catch_up.take().map(|catch_up| catch_up.control);
+        self.catching_up -= usize::from(answers.is_some());
+        let now_ns = self.turn.now_ns;
+        self.begin_catch_up(seat.slot, now_ns).control = answers.unwrap_or_default();
+        self.queue(seat.slot);
+        self.counters.add(Counter::Requests, 1);
+        if let Err(error) = self.handle(seat.slot, request) {
+            self.answer_error(seat.slot, &error);
+            self.say_farewell(seat.slot, CloseCode::POLICY, "");
+        }
     }
 
     /// Keeps input until the client is owed nothing.
@@ -416,6 +446,10 @@ impl<I: Io> Shard<I> {
     pub(super) fn welcome(&mut self, slot: u32) {
         let Settings { epoch, heartbeat_ms, subscriptions_max, requests_per_s, .. } = self.settings;
         let limits = reply::Limits { symbols: subscriptions_max as u64, requests_per_s: requests_per_s.into() };
+        if !self.format(slot).is_websocket() {
+            // A stream that breaks without a word is resumed as one that was ended: not by all at the same moment.
+            self.owe_bytes(slot, |out| events::push_retry(super::client::reconnect_ms(slot), out));
+        }
         self.answer(slot, |out| {
             reply::welcome(out, epoch, env!("CARGO_PKG_VERSION"), heartbeat_ms.into(), limits);
         });
@@ -429,16 +463,23 @@ impl<I: Io> Shard<I> {
     fn answer(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let mut text = Vec::new();
         write(&mut text);
-        self.answer_frame(slot, Opcode::Text, &text);
+        let format = self.format(slot);
+        self.owe_bytes(slot, |out| format.push_answer(&text, out));
     }
 
-    /// Owes the client a frame. One that sends requests and never reads is closed at the limit.
+    /// Owes the client a frame.
     pub(super) fn answer_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
+        self.owe_bytes(slot, |out| push_frame(opcode, payload, out));
+    }
+
+    /// Owes the client what is appended. One that sends requests and never reads is closed at the limit; a reader of
+    /// events has sent one.
+    fn owe_bytes(&mut self, slot: u32, push: impl FnOnce(&mut Vec<u8>)) {
         let now_ns = self.turn.now_ns;
-        let limit = self.settings.answers_bytes_max;
+        let limit = if self.format(slot).is_websocket() { self.settings.answers_bytes_max } else { usize::MAX };
         let catch_up = self.begin_catch_up(slot, now_ns);
         let owed = catch_up.control.len();
-        push_frame(opcode, payload, &mut catch_up.control);
+        push(&mut catch_up.control);
         self.queue(slot);
         if owed > limit {
             self.counters.add(Counter::Floods, 1);
@@ -457,13 +498,14 @@ impl<I: Io> Shard<I> {
         if self.client(slot).is_none_or(|client| client.ending != Ending::No) {
             return;
         }
+        let format = self.format(slot);
         let catch_up = self.begin_catch_up(slot, now_ns);
-        if !echo && code == CloseCode::GOING_AWAY {
-            let mut text = Vec::new();
-            reply::closing(&mut text, "going_away", super::client::reconnect_ms(slot));
-            push_frame(Opcode::Text, &text, &mut catch_up.control);
+        if echo {
+            push_close(code, reason, &mut catch_up.control);
+        } else {
+            push_last_words(format, code, reason, slot, &mut catch_up.control);
         }
-        push_close(code, reason, &mut catch_up.control);
+        let echo = echo || !format.is_websocket();
         self.clients[slot as usize].as_mut().expect("looked up above").ending = Ending::Closing { echo };
         self.queue(slot);
     }

@@ -56,7 +56,7 @@ impl<I: Io> Shard<I> {
         let start = arena.len();
         let records = gathered.iter().map(|number| turn.record(*number));
         let encoding = self.audiences.encoding(audience);
-        let (_, count) = self.encoder.push_packets(encoding, &packing, records, arena);
+        let (_, count) = self.encoder.push_packets(encoding, &packing, &self.directory, records, arena);
         let (start, len) = (start as u32, (arena.len() - start) as u32);
         let sends_before = self.scratch.sends.len();
         for seat in self.audiences.members(audience) {
@@ -86,7 +86,8 @@ impl<I: Io> Shard<I> {
             }
             let start = self.scratch.arena.len();
             let encoding = self.audiences.encoding(audience);
-            let (_, count) = self.encoder.push_packets(encoding, packing, news, &mut self.scratch.arena);
+            let (_, count) =
+                self.encoder.push_packets(encoding, packing, &self.directory, news, &mut self.scratch.arena);
             records += count * same.len() as u64;
             let (start, len) = (start as u32, (self.scratch.arena.len() - start) as u32);
             self.scratch.sends.extend(same.iter().map(|(_, seat)| Send { seat: *seat, start, len }));

@@ -57,6 +57,23 @@ impl CloseCode {
     }
 }
 
+impl CloseCode {
+    /// The reason as one word, for those who are told in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NORMAL => "normal",
+            Self::GOING_AWAY => "going_away",
+            Self::PROTOCOL => "protocol_error",
+            Self::POLICY => "policy",
+            Self::TOO_BIG => "too_big",
+            Self::CREDENTIALS_EXPIRED => "credentials_expired",
+            Self::SLOW_CONSUMER => "slow_consumer",
+            Self::NOT_ENTITLED => "not_entitled",
+            _ => "internal",
+        }
+    }
+}
+
 impl fmt::Display for CloseCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

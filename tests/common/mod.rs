@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod events;
 pub mod http;
 pub mod io_contract;
 pub mod node;

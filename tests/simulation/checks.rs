@@ -33,11 +33,11 @@ impl World {
             }
             let sent = sends.remove(&client.conn).unwrap_or_default();
             assert!(sent.len() <= 1, "two sends of one sweep to conn {}: {sent:?}", client.conn);
-            if let Some((other, expected)) = first.get(&(client.oracle.interest, client.window)) {
+            if let Some((other, expected)) = first.get(&(client.oracle.interest, client.encoding)) {
                 assert_eq!(sent, *expected, "conns {} and {other} want the same", client.conn);
                 self.seen.same_bytes += u64::from(!sent.is_empty());
             } else {
-                first.insert((client.oracle.interest, client.window), (client.conn, sent));
+                first.insert((client.oracle.interest, client.encoding), (client.conn, sent));
             }
         }
     }

@@ -1,47 +1,17 @@
-//! A simulated client: tungstenite reads what its socket delivers, chance decides what it asks.
-
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+//! A simulated client: its stream is read by libraries and held against the oracle, chance decides what it asks.
 
 use tickcast::market::Channel;
-use tickcast::wire::control::{self, ChannelSet, Pattern};
+use tickcast::shard::{Encoding, Format};
+use tickcast::wire::control::{self, ChannelSet, Pattern, Request, RequestLimits};
+use tickcast::wire::events::{Token, query};
 use tickcast::wire::profile::Profile;
-use tickcast::ws::deflate::WindowBits;
 use tickcast::ws::frame::{Opcode, push_masked_frame};
-use tungstenite::protocol::{Role, WebSocket};
-use tungstenite::{Error, Message};
 
 use crate::Dice;
-use crate::common::unpack::{Unpack, deflated};
+use crate::common::unpack::deflated;
 use crate::oracle::{Ask, Oracle, Resume, Truth};
-
-/// What tungstenite takes for a socket.
-#[derive(Default)]
-pub struct Pipe {
-    input: VecDeque<u8>,
-    ended: bool,
-    output: Vec<u8>,
-}
-
-impl Read for Pipe {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.input.is_empty() && !self.ended {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.input.read(out)
-    }
-}
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.output.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::stream::{Came, Stream};
+use crate::text::TextReader;
 
 /// When a client reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +47,8 @@ impl Wish {
 pub struct Client {
     pub node: usize,
     pub conn: usize,
-    /// The window of the compression that it has agreed on.
-    pub window: Option<WindowBits>,
+    /// What it is sent, and the window of the compression that it has agreed on.
+    pub encoding: Encoding,
     pub oracle: Oracle,
     pub reading: Reading,
     /// Did not read for a time.
@@ -96,19 +66,22 @@ pub struct Client {
     pub closed_with: Option<u16>,
     /// Somebody has come in its place.
     pub replaced: bool,
-    /// Makes what comes compressed readable for tungstenite.
-    unpack: Unpack,
-    websocket: WebSocket<Pipe>,
+    /// What a reader of events has asked for.
+    wish: Option<Wish>,
+    stream: Stream,
+    text: TextReader,
     next_id: u64,
 }
 
 impl Client {
-    pub fn new(node: usize, conn: usize, window: Option<WindowBits>) -> Self {
+    pub fn new(node: usize, conn: usize, encoding: Encoding) -> Self {
+        let mut oracle = Oracle::default();
+        oracle.sides_apart = encoding.format != Format::Binary;
         Self {
             node,
             conn,
-            window,
-            oracle: Oracle::default(),
+            encoding,
+            oracle,
             reading: Reading::Always,
             paused: false,
             over: false,
@@ -118,8 +91,9 @@ impl Client {
             speechless: false,
             closed_with: None,
             replaced: false,
-            unpack: Unpack::default(),
-            websocket: WebSocket::from_raw_socket(Pipe::default(), Role::Client, None),
+            wish: None,
+            stream: Stream::new(encoding.format),
+            text: TextReader::default(),
             next_id: 1,
         }
     }
@@ -129,49 +103,54 @@ impl Client {
         !self.over && self.reading == Reading::Always
     }
 
+    /// True if it speaks WebSocket; the others read events.
+    pub fn speaks(&self) -> bool {
+        self.encoding.format != Format::Events
+    }
+
     /// Takes what the socket delivered.
     pub fn take(&mut self, bytes: &[u8], ended: bool, now_ns: u64, truth: &Truth) {
-        let pipe = self.websocket.get_mut();
-        pipe.input.extend(self.unpack.feed(bytes));
-        pipe.ended |= ended;
-        while !self.over {
-            match self.websocket.read() {
-                Ok(Message::Text(text)) => self.oracle.text(&text, truth),
-                Ok(Message::Binary(bytes)) => self.oracle.packet(&bytes, now_ns, truth),
-                Ok(Message::Ping(_)) => self.oracle.seen.pings += 1,
-                Ok(Message::Close(frame)) => {
-                    let frame = frame.expect("the server says why");
-                    let code = u16::from(frame.code);
-                    assert!(self.deserves.contains(&code), "{code} {}, deserved {:?}", frame.reason, self.deserves);
+        self.stream.feed(bytes, ended);
+        while !self.over
+            && let Some(came) = self.stream.next()
+        {
+            match came {
+                Came::Answer(text) => self.oracle.text(&text, truth),
+                Came::Packet(bytes) => self.oracle.packet(&bytes, now_ns, truth),
+                Came::Message(message) => {
+                    let bytes = self.text.packet(&message, &truth.history.instruments);
+                    self.oracle.packet(&bytes, now_ns, truth);
+                    self.oracle.seen.messages += 1;
+                    self.oracle.seen.events += u64::from(!self.speaks());
+                }
+                Came::Ping => self.oracle.seen.pings += 1,
+                Came::Close(code, reason) => {
+                    assert!(self.deserves.contains(&code), "{code} {reason}, deserved {:?}", self.deserves);
                     self.closed_with = Some(code);
                 }
-                Ok(_) => {}
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(Error::ConnectionClosed) => self.over = true,
-                Err(error) => {
+                Came::End(None) => self.over = true,
+                Came::End(Some(fault)) => {
                     let excused = self.may_break || self.closed_with.is_some();
-                    assert!(excused && ended, "a stream that ends without a reason, or is torn: {error}");
+                    assert!(excused && ended, "a stream that ends without a reason, or is torn: {fault}");
                     self.over = true;
                 }
             }
         }
-        // Pongs and the answer to a close frame.
-        let _ = self.websocket.flush();
     }
 
-    /// What tungstenite wants to be sent.
+    /// What its library wants to be sent.
     pub fn output(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.websocket.get_mut().output)
+        self.stream.output()
     }
 
     /// How many frames came compressed.
     pub fn compressed(&self) -> u64 {
-        self.unpack.frames as u64
+        self.stream.compressed()
     }
 
     /// A request as a frame; every other one compressed, where that was agreed on.
     pub fn framed(&self, text: &str, dice: &mut Dice) -> Vec<u8> {
-        if self.window.is_none() || dice.chance(512) {
+        if self.encoding.deflate.is_none() || dice.chance(512) {
             return frame(Opcode::Text, text.as_bytes(), dice);
         }
         let mut bytes = frame(Opcode::Text, &deflated(text.as_bytes()), dice);
@@ -245,8 +224,43 @@ impl Client {
         texts
     }
 
+    /// What a reader of events asks as it connects: a wish, or the one of another, with the id of that one's last event.
+    /// Returns the query of its URL and what the server reads in it.
+    pub fn ask_for_events(&mut self, wish: &Wish, old: Option<&Self>, dice: &mut Dice) -> (String, Request) {
+        let id = self.id();
+        let wish = old.and_then(|old| old.wish.clone()).unwrap_or_else(|| wish.clone());
+        let (symbols, profile) = (wish.patterns(), wish.profile);
+        let names: Vec<&str> = wish.channels.iter().map(Channel::name).collect();
+        let snapshot = dice.chance(800);
+        let query = format!(
+            "symbols={}&channels={}&conflate_ms={}&snapshot={snapshot}",
+            wish.symbols.join(","),
+            names.join("%2C"),
+            profile.interval_ms()
+        );
+        let resume = match old {
+            Some(old) => old.stream.last_event_id().map(|id| {
+                let token: Token = id.parse().expect("an id of ours");
+                Resume { epoch: token.epoch, position: token.position, had: old.oracle.had() }
+            }),
+            None => dice.chance(100).then(|| self.oracle.any_token(dice)),
+        };
+        let token = resume.as_ref().map(|Resume { epoch, position, .. }| Token { epoch: *epoch, position: *position });
+        let limits = RequestLimits { symbols_max: 10_000, symbol_bytes_max: 64 };
+        let request = query::parse(&query, token, &limits).unwrap_or_else(|error| panic!("{query}: {error}"));
+        self.oracle.seen.returned_by_id += u64::from(old.is_some() && resume.is_some());
+        let ask = Ask::Subscribe { channels: wish.channels, symbols, profile, snapshot, resume };
+        self.oracle.asked.insert(id, ask);
+        self.wish = Some(wish);
+        (query, request)
+    }
+
     /// Something that is no request, or no frame at all, and what the server makes of it.
     pub fn garbage(&mut self, dice: &mut Dice) -> (&'static str, Vec<u8>) {
+        if !self.speaks() {
+            // Nothing that it says means anything.
+            return ("more of a request", b"GET / HTTP/1.1\r\n".to_vec());
+        }
         let (what, bytes, code) = match dice.below(8) {
             0 => ("unmasked", vec![0x81, 0x01, b'x'], 1002),
             1 => ("reserved bits", vec![0xf1, 0x80, 0, 0, 0, 0], 1002),

@@ -2,6 +2,7 @@
 //! `tests/io_contract.rs` runs the same.
 
 use tickcast::io::{Completions, Io, Seat};
+use tickcast::shard::Format;
 
 use crate::canary::Fuse;
 use crate::common::io_contract::{self as contract, Kernel};
@@ -28,7 +29,7 @@ impl Kernel for SimIo {
     }
 
     fn open(&mut self) -> Option<(Seat, usize)> {
-        self.open(SOCKET_BYTES).map(|(conn, seat)| (seat, conn))
+        self.open(SOCKET_BYTES, Format::Binary).map(|(conn, seat)| (seat, conn))
     }
 
     fn read(&mut self, peer: &mut usize, bytes: usize) -> Vec<u8> {

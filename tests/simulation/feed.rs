@@ -178,7 +178,8 @@ impl Feed {
     fn define_as(&mut self, at: usize, source: u32, symbol: &str, batch: &mut Vec<u8>) {
         self.counts[source as usize] += 1;
         let local = self.counts[source as usize];
-        record::encode_definition(&Instrument::new(local, symbol, "sim", -2, -8), batch);
+        let (px_exp, sz_exp) = [(-2, -8), (0, 0), (3, -1), (-18, 6)][at % 4];
+        record::encode_definition(&Instrument::new(local, symbol, "sim", px_exp, sz_exp), batch);
         self.locals[at] = (source, local);
     }
 

@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 
 use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
 use tickcast::market::Kind;
+use tickcast::shard::Format;
 
 use crate::Dice;
 use crate::canary::{Canary, Fuse};
 use crate::plan::Faults;
 use crate::trail::IoEvent;
 
-/// First byte of a whole binary message.
+/// First bytes of whole messages.
+const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 
 /// RSV1.
@@ -20,6 +22,7 @@ const COMPRESSED: u8 = 0x40;
 #[derive(Debug)]
 pub struct Conn {
     pub seat: Option<Seat>,
+    format: Format,
     pub to_client: VecDeque<u8>,
     pub to_server: VecDeque<u8>,
     pub reset: bool,
@@ -103,7 +106,7 @@ impl SimIo {
     }
 
     /// A new connection whose socket holds `capacity` bytes; `None` where all seats are taken.
-    pub fn open(&mut self, capacity: usize) -> Option<(usize, Seat)> {
+    pub fn open(&mut self, capacity: usize, format: Format) -> Option<(usize, Seat)> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if (self.slots.len() as u32) < self.seats_max => {
@@ -121,6 +124,7 @@ impl SimIo {
         let seat = Seat { slot, generation: entry.1 };
         self.conns.push(Conn {
             seat: Some(seat),
+            format,
             to_client: VecDeque::new(),
             to_server: VecDeque::new(),
             reset: false,
@@ -229,13 +233,18 @@ impl SimIo {
         let conn = &mut self.conns[at];
         self.fuse.deliver(&mut conn.to_client, &payload[..taken]);
         let was_cut = std::mem::replace(&mut conn.cut, taken < payload.len());
-        let out = was_cut || conn.cut || (self.reaped && !is_for_members(payload));
+        let out = was_cut || conn.cut || (self.reaped && !is_for_members(conn.format, payload));
         if out {
             (conn.out_ns, conn.out_turn) = (self.now_ns, self.turn);
             conn.was_cut |= conn.cut;
             conn.disturbed_ns.push(self.now_ns);
         } else if !self.reaped {
-            assert_eq!(payload[0] & !COMPRESSED, BINARY, "a sweep sends packets");
+            let first = match conn.format {
+                Format::Binary => payload[0] & !COMPRESSED == BINARY,
+                Format::Json => payload[0] & !COMPRESSED == TEXT,
+                Format::Events => payload.starts_with(b"id: "),
+            };
+            assert!(first, "a sweep sends packets");
             self.swept.push(Swept { conn: at, range: (self.batch, send.start, send.len) });
         }
         let conn = &mut self.conns[at];
@@ -348,12 +357,26 @@ fn seat_of(completion: &Completion) -> Seat {
 }
 
 /// True for whole frames that a client can be sent without being out of its audience: pings, pongs, a heartbeat.
-fn is_for_members(mut frames: &[u8]) -> bool {
+fn is_for_members(format: Format, mut frames: &[u8]) -> bool {
     const HEARTBEAT_BYTES: usize = 24 + 32;
+    const HEARTBEAT: &[u8] = b"{\"type\":\"heartbeat\"";
+    if format == Format::Events {
+        let data = frames.split(|byte| *byte == b'\n').nth(1).unwrap_or_default();
+        return frames.starts_with(b"id: ")
+            && data.strip_prefix(b"data: ").is_some_and(|data| data.starts_with(HEARTBEAT));
+    }
     while let [first, length, rest @ ..] = frames {
-        let length = usize::from(*length);
+        // The JSON of a heartbeat is longer than fits into one byte of length.
+        let (length, rest) = match (length, rest) {
+            (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+            _ => (usize::from(*length), rest),
+        };
         let Some((payload, tail)) = rest.split_at_checked(length) else { return false };
-        let heartbeat = *first == BINARY && length == HEARTBEAT_BYTES && payload[26] == Kind::Heartbeat as u8;
+        let heartbeat = match *first {
+            BINARY => length == HEARTBEAT_BYTES && payload[26] == Kind::Heartbeat as u8,
+            TEXT => payload.starts_with(HEARTBEAT),
+            _ => false,
+        };
         if !heartbeat && !matches!(*first, 0x89 | 0x8a) {
             return false;
         }

@@ -1,5 +1,5 @@
 //! The whole core without sockets: a feed, the sequencer, rings, shards and their clients on one thread, stepped by a
-//! seed, with virtual time and simulated sockets; an oracle on every client's stream, which tungstenite has parsed.
+//! seed, with virtual time and simulated sockets; an oracle on every client's stream, which tungstenite, serde_json and a reader of events have parsed.
 //!
 //! `TICKCAST_SIM_SEED=n` replays one seed, `TICKCAST_SIM_SEEDS=n` runs so many, `TICKCAST_SIM_FROM=n` begins with another.
 
@@ -14,6 +14,8 @@ mod io;
 mod node;
 mod oracle;
 mod plan;
+mod stream;
+mod text;
 mod trail;
 mod world;
 
@@ -97,11 +99,14 @@ seen! {
     same_bytes: "Sweeps of a client that were compared with those of another with the same interest.",
     refused: "Clients for whom there was no seat.",
     compressed: "Frames that came compressed.",
+    messages: "Packets that came as JSON.",
+    events: "Packets that came as events.",
     garbage: "Bytes sent that are no request.",
     violations: "Clients closed for what they sent.",
     replays: "Resumes that were answered with history.",
     replays_lost: "Replays that were overtaken, and ended in a snapshot.",
     returned: "Clients that came again with a token.",
+    returned_by_id: "Readers of events that came again with the id of their last event.",
     stale: "Completions for a seat that was closed.",
     kept_back: "Reaps that could not bring all.",
     slept: "Steps for which a shard without work was left alone.",

@@ -95,6 +95,8 @@ pub struct Oracle {
     /// A send was cut at some time.
     pub was_cut: bool,
     pub packets_at_ns: u64,
+    /// The stream has a book's sides apart, so that the order of its levels is told for each side only.
+    pub sides_apart: bool,
     pub seen: Seen,
 }
 
@@ -135,11 +137,15 @@ impl Oracle {
         Resume { epoch: 1, position, had: None }
     }
 
+    /// What the client had of all that it wanted.
+    pub fn had(&self) -> Option<Rc<HashMap<(u32, Channel), Had>>> {
+        let had = |track: &Track| Had { last: track.last, book: track.book.clone(), profile: track.profile };
+        Some(Rc::new(self.tracks.iter().map(|(key, track)| (*key, had(track))).collect()))
+    }
+
     /// All that was wanted, by interval and channel, with the last token.
     pub fn to_resume(&self) -> Vec<(Wish, Resume)> {
-        let had = |track: &Track| Had { last: track.last, book: track.book.clone(), profile: track.profile };
-        let had = self.tracks.iter().map(|(key, track)| (*key, had(track))).collect();
-        let resume = Resume { epoch: 1, position: self.position, had: Some(Rc::new(had)) };
+        let resume = Resume { epoch: 1, position: self.position, had: self.had() };
         let mut wishes: BTreeMap<(usize, usize), Wish> = BTreeMap::new();
         for ((pattern, channel), profile) in &self.items {
             let wish = wishes.entry((profile.index(), *channel as usize)).or_insert_with(|| Wish {
@@ -453,7 +459,7 @@ impl Oracle {
         let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
         track.profile = Some(profile);
         track.last = if channel.is_log() { track.last.max(Some(sequence)) } else { Some(sequence) };
-        check_bytes(track, header, bytes, profile, value, &about);
+        check_bytes(track, header, bytes, (profile, self.sides_apart), value, &about);
     }
 
     /// True if a packet was not one of its audience.
@@ -551,7 +557,7 @@ fn check_bytes(
     track: &mut Track,
     header: &Header,
     bytes: &[u8],
-    profile: Profile,
+    (profile, sides_apart): (Profile, bool),
     value: &Value,
     about: &dyn Fn() -> String,
 ) {
@@ -584,6 +590,18 @@ fn check_bytes(
     assert_eq!(bytes[3] & KEPT, value.record[3] & KEPT, "{}", about());
     // A merged book, or one that was sent again after an overrun, lists its levels in the book's order, not the feed's.
     if !merged && !whole && profile == Profile::IMMEDIATE {
-        assert_eq!(plain, value.record, "{}", about());
+        let expected = if sides_apart { with_sides_apart(&value.record) } else { value.record.clone() };
+        assert_eq!(plain, expected, "{}", about());
     }
+}
+
+/// The same book record with its bids before its asks.
+fn with_sides_apart(book: &[u8]) -> Vec<u8> {
+    let header = Header::read(book).expect("a record");
+    let (kind, levels) = record::read_book(book).expect("a whole book");
+    let (mut bids, asks): (Vec<_>, Vec<_>) = levels.partition(|level| level.side == b'B');
+    bids.extend(asks);
+    let mut out = Vec::new();
+    record::encode_book(&header, kind, bids.into_iter(), &mut out);
+    out
 }

@@ -2,9 +2,10 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use tickcast::io::Seat;
 use tickcast::ring;
 use tickcast::sequencer::Sequencer;
-use tickcast::shard::Encoding;
+use tickcast::shard::{Encoding, Format};
 use tickcast::ws::deflate::WindowBits;
 use tickcast::ws::frame::Opcode;
 
@@ -13,6 +14,7 @@ use crate::feed::{Feed, History};
 use crate::node::{IDLE_TIMEOUT_MS, Node, SLOW_TIMEOUT_MS};
 use crate::oracle::Truth;
 use crate::plan::Plan;
+use crate::stream::HEAD;
 use crate::trail::{Event, Trail};
 use crate::{Dice, Seen};
 
@@ -172,16 +174,19 @@ impl World {
         let index = self.dice.below(self.nodes.len() as u32) as usize;
         let node = &mut self.nodes[index];
         node.shard.io_mut().now_ns = self.now_ns;
-        let Some((conn, seat)) = node.shard.io_mut().open(self.plan.socket_bytes) else {
+        let encoding = encoding_of(node.shard.io().conns.len());
+        let Some((conn, seat)) = node.shard.io_mut().open(self.plan.socket_bytes, encoding.format) else {
             self.trail.add(Event::Refused { node: index });
             return false;
         };
         self.trail.add(Event::Opened { node: index, conn, slot: seat.slot });
-        // Every third has agreed on compression, in one window or another.
-        let window = WindowBits::new(8 + (conn % 8) as u8).filter(|_| conn % 3 == 1);
-        let mut client = Client::new(index, conn, window);
+        let mut client = Client::new(index, conn, encoding);
         if self.plan.answers_bytes_max < 64 * 1024 {
             client.deserves.push(1008);
+        }
+        if !client.speaks() {
+            self.open_events(client, old, seat);
+            return true;
         }
         let mut texts = Vec::new();
         if let Some(old) = old {
@@ -198,10 +203,24 @@ impl World {
             input.extend(client.framed(&text, &mut self.dice));
             self.trail.add(Event::Asked { node: index, conn, text });
         }
-        node.shard.open_as(seat, Encoding { deflate: window }, &[], &input, self.now_ns);
+        node.shard.open_as(seat, encoding, &[], &input, self.now_ns);
         node.poke();
         self.clients.push(client);
         true
+    }
+
+    /// A reader of events, or one that comes back.
+    fn open_events(&mut self, mut client: Client, old: Option<usize>, seat: Seat) {
+        let wish = any_wish(&self.wishes, &self.symbols, &mut self.dice);
+        let old = old.map(|old| &self.clients[old]);
+        self.seen.returned += u64::from(old.is_some());
+        let old = old.filter(|old| !old.speaks());
+        let (text, request) = client.ask_for_events(&wish, old, &mut self.dice);
+        self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
+        let node = &mut self.nodes[client.node];
+        node.shard.open_events(seat, HEAD, request, self.now_ns);
+        node.poke();
+        self.clients.push(client);
     }
 
     fn clients_act(&mut self) {
@@ -209,7 +228,8 @@ impl World {
             if self.clients[at].over || self.clients[at].leaving {
                 continue;
             }
-            if self.dice.chance(self.plan.requests) {
+            let speaks = self.clients[at].speaks();
+            if speaks && self.dice.chance(self.plan.requests) {
                 let storm = if self.dice.chance(100) { self.plan.storm } else { 3 };
                 for _ in 0..1 + self.dice.below(storm) {
                     self.ask(at);
@@ -218,7 +238,7 @@ impl World {
             let (dice, client) = (&mut self.dice, &mut self.clients[at]);
             let (node, conn) = (client.node, client.conn);
             let io = self.nodes[node].shard.io_mut();
-            if dice.chance(self.plan.requests / 4) {
+            if speaks && dice.chance(self.plan.requests / 4) {
                 io.write(conn, &frame(Opcode::Ping, b"?", dice));
             }
             if dice.chance(self.plan.pauses) {
@@ -259,7 +279,7 @@ impl World {
         let (node, conn) = (client.node, client.conn);
         let io = self.nodes[node].shard.io_mut();
         client.leaving = true;
-        let politely = self.dice.chance(600);
+        let politely = client.speaks() && self.dice.chance(600);
         if politely {
             client.deserves.push(1000);
             io.write(conn, &frame(Opcode::Close, &[3, 232], &mut self.dice));
@@ -321,7 +341,7 @@ impl World {
                 client.may_break = true;
                 client.deserves.push(4002);
             }
-            if conn.silent_ns >= (IDLE_TIMEOUT_MS - 100) * MS {
+            if client.speaks() && conn.silent_ns >= (IDLE_TIMEOUT_MS - 100) * MS {
                 client.deserves.push(1008);
             }
             let most = if self.dice.chance(100) { self.dice.below(2000) as usize } else { usize::MAX };
@@ -351,6 +371,15 @@ impl World {
         }
         self.about = None;
     }
+}
+
+/// What a connection has agreed on. A reader of events comes after every binary one, so that those who come back in
+/// somebody's place meet their own kind as well as others.
+fn encoding_of(conn: usize) -> Encoding {
+    let format = [Format::Binary, Format::Events, Format::Binary, Format::Json][conn % 4];
+    // Of frames every third are compressed, in one window or another.
+    let window = WindowBits::new(8 + (conn % 8) as u8).filter(|_| conn % 3 == 1 && format != Format::Events);
+    Encoding { format, deflate: window }
 }
 
 fn any_wish(wishes: &[Wish], symbols: &[String], dice: &mut Dice) -> Wish {

@@ -286,7 +286,11 @@ fn steps() -> impl Strategy<Value = Step> {
     let names = || 0..SYMBOLS.len();
     let channels = || prop::sample::select(CHANNELS.to_vec());
     let profiles = || prop::sample::select(PROFILES.to_vec());
-    let encodings = prop::sample::select(vec![Encoding::PLAIN, Encoding { deflate: Some(WindowBits::MOST) }]);
+    let encodings = prop::sample::select(vec![
+        Encoding::PLAIN,
+        Encoding { deflate: Some(WindowBits::MOST), ..Encoding::PLAIN },
+        Encoding::EVENTS,
+    ]);
     let aims = prop_oneof![names().prop_map(Aim::Name), (0..PREFIXES.len()).prop_map(Aim::Prefix)];
     let change = (aims, channels(), prop::option::weighted(0.7, profiles()));
     let record = (names(), channels(), profiles());

@@ -45,13 +45,15 @@ impl Compressor {
         Self { level: Compression::new(level.into()), states: [const { None }; WINDOWS], compressed: Vec::new() }
     }
 
-    /// Appends a whole server frame, compressed where that is shorter.
-    pub fn push_frame(&mut self, window: WindowBits, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
-        if self.compress(window, payload) {
+    /// Appends a whole server frame, compressed where that is shorter. True if it is.
+    pub fn push_frame(&mut self, window: WindowBits, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        let shorter = self.compress(window, payload);
+        if shorter {
             self.push_compressed(opcode, out);
         } else {
             push_frame(opcode, payload, out);
         }
+        shorter
     }
 
     /// Puts the compressed form in the place of the frame at the end of `out`, where that is shorter. True if it is.
