@@ -20,6 +20,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use tickcast::shard::Encoding;
+use tickcast::ws::deflate::WindowBits;
+
 use self::node::shapes::{Sent, Shape};
 
 /// Sweeps of the two runs. A shape's stride has visited its symbols evenly after ten.
@@ -32,12 +35,16 @@ struct Workload {
     make: fn() -> Shape,
 }
 
-const WORKLOADS: [Workload; 7] = [
+const WORKLOADS: [Workload; 11] = [
     Workload { name: "floor: no client, 1 quote a sweep", make: || Shape::one_audience(0, 1) },
     Workload { name: "floor: no client, 100 quotes a sweep", make: || Shape::one_audience(0, 100) },
     Workload { name: "floor: no client, 1,000 quotes a sweep", make: || Shape::one_audience(0, 1_000) },
     Workload { name: "one audience of 10,000, 1 quote a sweep", make: || Shape::one_audience(10_000, 1) },
     Workload { name: "one audience of 10,000, 100 quotes a sweep", make: || Shape::one_audience(10_000, 100) },
+    Workload { name: "one audience of 1,000, 100 quotes a sweep", make: || Shape::one_audience(1_000, 100) },
+    Workload { name: "the same 1,000 in JSON", make: || Shape::one_audience_as(Encoding::JSON, 1_000, 100) },
+    Workload { name: "the same 1,000 in JSON, compressed", make: || Shape::one_audience_as(deflated(), 1_000, 100) },
+    Workload { name: "the same 1,000 as events", make: || Shape::one_audience_as(Encoding::EVENTS, 1_000, 100) },
     Workload {
         name: "5,000 watchlists of 50 of 1,000, 100 quotes a sweep",
         make: || Shape::watchlists(5_000, 50, 1_000, 100),
@@ -47,6 +54,10 @@ const WORKLOADS: [Workload; 7] = [
         make: || Shape::one_symbol_each(10_000, 10_000, 1_000),
     },
 ];
+
+fn deflated() -> Encoding {
+    Encoding { deflate: Some(WindowBits::MOST), ..Encoding::JSON }
+}
 
 /// What was counted in one run, or in the difference of two.
 struct Count {

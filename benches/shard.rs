@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use tickcast::io::Seat;
+use tickcast::shard::Encoding;
+use tickcast::ws::deflate::WindowBits;
 
 use self::node::shapes::Shape;
 use self::node::{Node, subscribe, symbol};
@@ -34,6 +36,28 @@ fn one_audience(criterion: &mut Criterion) {
         let mut shape = None;
         let make = || proven(|| Shape::one_audience(clients, 1), |sends| sends == u64::from(clients));
         group.throughput(Throughput::Elements(u64::from(clients.max(1))));
+        group.bench_function(name, |bencher| {
+            let shape = shape.get_or_insert_with(make);
+            bencher.iter(|| shape.sweep());
+        });
+    }
+    group.finish();
+}
+
+/// The same quotes to a thousand, in every encoding: what it is more than binary is made once for all of them.
+fn encodings(criterion: &mut Criterion) {
+    const CLIENTS: u32 = 1_000;
+    const QUOTES: u32 = 100;
+    let mut group = criterion.benchmark_group("shard/one audience of 1,000, 100 quotes a sweep");
+    group.throughput(Throughput::Elements(u64::from(CLIENTS)));
+    for (name, encoding) in [
+        ("binary", Encoding::PLAIN),
+        ("JSON", Encoding::JSON),
+        ("JSON, compressed", Encoding { deflate: Some(WindowBits::MOST), ..Encoding::JSON }),
+        ("Server-Sent Events", Encoding::EVENTS),
+    ] {
+        let mut shape = None;
+        let make = || proven(|| Shape::one_audience_as(encoding, CLIENTS, QUOTES), |sends| sends == u64::from(CLIENTS));
         group.bench_function(name, |bencher| {
             let shape = shape.get_or_insert_with(make);
             bencher.iter(|| shape.sweep());
@@ -159,5 +183,14 @@ fn conflation(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, one_audience, one_symbol_each, watchlists, interests_of_their_own, subscribing, conflation);
+criterion_group!(
+    benches,
+    one_audience,
+    encodings,
+    one_symbol_each,
+    watchlists,
+    interests_of_their_own,
+    subscribing,
+    conflation
+);
 criterion_main!(benches);

@@ -9,7 +9,9 @@ use tickcast::market::Instrument;
 use tickcast::market::record::{self, Header, Kind, Quote};
 use tickcast::ring::ring;
 use tickcast::sequencer::Sequencer;
-use tickcast::shard::{Settings, Shard};
+use tickcast::shard::{Encoding, Format, Settings, Shard};
+use tickcast::wire::control::RequestLimits;
+use tickcast::wire::events::query;
 use tickcast::ws::frame::{Opcode, push_masked_frame};
 
 const RING_BYTES: usize = 64 << 20;
@@ -103,9 +105,24 @@ impl Node {
 
     /// As many clients, each with its own request.
     pub fn with_clients(instruments: u32, clients: u32, mut request: impl FnMut(u32) -> Vec<u8>) -> Self {
+        Self::with(instruments, clients, |node, seat| node.shard.open(seat, &[], &request(seat.slot), node.now_ns))
+    }
+
+    /// As many clients that want the quotes of all instruments, encoded in this way.
+    pub fn with_audience(instruments: u32, clients: u32, encoding: Encoding) -> Self {
+        let request = subscribe(&["*".to_owned()], 0);
+        let limits = RequestLimits { symbols_max: 10, symbol_bytes_max: 10 };
+        let asked = query::parse("symbols=*&channels=quote&snapshot=false", None, &limits).expect("a right query");
+        Self::with(instruments, clients, |node, seat| match encoding.format {
+            Format::Events => node.shard.open_events(seat, b"HTTP/1.1 200 OK\r\n\r\n", asked.clone(), node.now_ns),
+            _ => node.shard.open_as(seat, encoding, &[], &request, node.now_ns),
+        })
+    }
+
+    fn with(instruments: u32, clients: u32, mut open: impl FnMut(&mut Self, Seat)) -> Self {
         let mut node = Self::new(instruments);
         for slot in 0..clients {
-            node.shard.open(Seat { slot, generation: 0 }, &[], &request(slot), node.now_ns);
+            open(&mut node, Seat { slot, generation: 0 });
             if (slot + 1).is_multiple_of(WAVE) {
                 node.settle();
             }

@@ -3,6 +3,7 @@
 use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_pcg::Pcg64Mcg;
+use tickcast::shard::Encoding;
 use tickcast::stats::Counter;
 
 use super::{Node, subscribe, symbol};
@@ -26,8 +27,12 @@ pub struct Sent {
 impl Shape {
     /// Everybody wants all of 100 symbols: the same bytes for all.
     pub fn one_audience(clients: u32, quotes: u32) -> Self {
-        let request = subscribe(&["*".to_owned()], 0);
-        Self::new(Node::with_clients(100, clients, |_| request.clone()), 100, quotes)
+        Self::one_audience_as(Encoding::PLAIN, clients, quotes)
+    }
+
+    /// The same in another encoding.
+    pub fn one_audience_as(encoding: Encoding, clients: u32, quotes: u32) -> Self {
+        Self::new(Node::with_audience(100, clients, encoding), 100, quotes)
     }
 
     /// Everybody an audience of one, with a symbol that nobody else wants.
