@@ -1,1 +1,284 @@
+use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::market::record::PRICE_NONE;
+
+/// A round start: the beginning of a minute.
+const BEGAN_S: u32 = 1_700_000_040;
+const SECOND_NS: u64 = 1_000_000_000;
+
+#[derive(Clone, Copy, Debug)]
+enum Said {
+    Trade(Trade),
+    Quote(Quote),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    instrument: u32,
+    ts_recv: u64,
+    said: Said,
+}
+
+impl Event {
+    fn at_s(&self) -> u32 {
+        (self.ts_recv / SECOND_NS) as u32
+    }
+
+    fn record(&self) -> Vec<u8> {
+        let kind = if matches!(self.said, Said::Trade(_)) { Kind::Trade } else { Kind::Quote };
+        // The venue's time is far off, and must not matter.
+        let header = Header { ts_recv: self.ts_recv, ..Header::of_feed(kind, self.instrument, 1) };
+        let mut record = Vec::new();
+        match &self.said {
+            Said::Trade(trade) => trade.encode(&header, &mut record),
+            Said::Quote(quote) => quote.encode(&header, &mut record),
+        }
+        record
+    }
+}
+
+fn trade(at_s: f64, instrument: u32, px: i64, sz: i64) -> Event {
+    let said = Said::Trade(Trade { px, sz, trade_id: 0, side: b'B' });
+    Event { instrument, ts_recv: (at_s * 1e9) as u64, said }
+}
+
+fn quote(at_s: f64, instrument: u32, bid_px: i64, ask_px: i64) -> Event {
+    let said = Said::Quote(Quote { bid_px, bid_sz: 1, ask_px, ask_sz: 1 });
+    Event { instrument, ts_recv: (at_s * 1e9) as u64, said }
+}
+
+fn fold(bars: &mut Bars, events: &[Event]) {
+    events.iter().for_each(|event| bars.fold(&event.record()));
+    bars.share();
+}
+
+fn bars_of(events: &[Event]) -> Bars {
+    let mut bars = Bars::new(1 << 20, u64::from(BEGAN_S) * SECOND_NS);
+    fold(&mut bars, events);
+    bars
+}
+
+fn query(interval_s: u32) -> Query {
+    Query { interval_s, limit: 5000, to_s: u32::MAX }
+}
+
+/// What a query should find, from a list of all that ever happened.
+fn expected(events: &[Event], instrument: u32, bytes_max: usize, query: &Query) -> Found {
+    let counts = |event: &&Event| !matches!(event.said, Said::Trade(trade) if trade.px == PRICE_NONE);
+    let events: Vec<&Event> = events.iter().filter(counts).collect();
+    let instruments: BTreeSet<u32> = events.iter().map(|event| event.instrument).collect();
+    let own = || events.iter().filter(|event| event.instrument == instrument);
+    let kept_s = if query.interval_s.is_multiple_of(60) { 60 } else { 1 };
+    let begin = |time_s: u32, of: u32| time_s / of * of;
+    let times: BTreeSet<u32> = own().map(|event| begin(event.at_s(), kept_s)).collect();
+    let gone = times.len().saturating_sub(capacity(bytes_max, instruments.len()));
+    let last_gone = gone.checked_sub(1).and_then(|at| times.iter().nth(at)).copied();
+    let mut alive: Vec<&&Event> =
+        own().filter(|event| last_gone.is_none_or(|gone| begin(event.at_s(), kept_s) > gone)).collect();
+    // Late ones count in their own bar.
+    alive.sort_by_key(|event| begin(event.at_s(), kept_s));
+    let of_bar = |event: &Event| begin(event.at_s(), query.interval_s);
+    let mut starts: Vec<u32> = alive
+        .iter()
+        .map(|event| of_bar(event))
+        .filter(|start| *start < query.to_s)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    starts.drain(..starts.len().saturating_sub(query.limit));
+    let bar =
+        |start: &u32| naive_bar(*start, alive.iter().filter(|event| of_bar(event) == *start).map(|event| &event.said));
+    Found {
+        since_s: last_gone.map_or(BEGAN_S, |gone| (gone + kept_s).max(BEGAN_S)),
+        bars: starts.iter().map(bar).collect(),
+        holes: Vec::new(),
+    }
+}
+
+fn naive_bar<'a>(time_s: u32, all: impl Iterator<Item = &'a Said>) -> Bar {
+    let (mut trades, mut quotes) = (Vec::new(), Vec::new());
+    for said in all {
+        match said {
+            Said::Trade(trade) => trades.push(trade),
+            Said::Quote(quote) => quotes.push(quote),
+        }
+    }
+    let volume: i128 = trades.iter().map(|trade| i128::from(trade.sz).max(0)).sum();
+    let prices = || trades.iter().map(|trade| trade.px);
+    Bar {
+        time_s,
+        trades: trades.len() as u32,
+        open: prices().next().unwrap_or(PRICE_NONE),
+        high: prices().max().unwrap_or(PRICE_NONE),
+        low: prices().min().unwrap_or(PRICE_NONE),
+        close: prices().last().unwrap_or(PRICE_NONE),
+        volume: volume.min(i128::from(i64::MAX)) as i64,
+        bid_px: quotes.last().map_or(PRICE_NONE, |quote| quote.bid_px),
+        ask_px: quotes.last().map_or(PRICE_NONE, |quote| quote.ask_px),
+        is_quoted: !quotes.is_empty(),
+    }
+}
+
+fn mantissa() -> impl Strategy<Value = i64> {
+    prop_oneof![8 => 1i64..1000, 1 => Just(i64::MAX), 1 => Just(PRICE_NONE), 1 => -5i64..=0]
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    prop_oneof![
+        (mantissa(), mantissa()).prop_map(|(px, sz)| Said::Trade(Trade { px, sz, trade_id: 1, side: b'N' })),
+        (mantissa(), mantissa()).prop_map(|(bid_px, ask_px)| Said::Quote(Quote {
+            bid_px,
+            bid_sz: 1,
+            ask_px,
+            ask_sz: 1
+        })),
+    ]
+}
+
+/// Steps of time: mostly none or small ones, some on the very second, some far, some back.
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let step = prop_oneof![6 => 0i64..800, 2 => Just(1000i64), 1 => 1000i64..200_000, 1 => -90_000i64..0];
+    let event = (1u32..5, step, 0u64..2, said());
+    prop::collection::vec(event, 0..250).prop_map(|steps| {
+        let mut now_ms = i64::from(BEGAN_S) * 1000 + 100_000;
+        let take = |(instrument, step_ms, rest, said)| {
+            now_ms += step_ms;
+            // The first and the last nanosecond of a millisecond, and so of a second.
+            Event { instrument, ts_recv: now_ms as u64 * 1_000_000 + rest * 999_999, said }
+        };
+        steps.into_iter().map(take).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn bars_are_those_of_a_list_of_all_that_happened(
+        events in events(),
+        batch in 1usize..40,
+        shares in 0usize..60,
+        interval_s in prop::sample::select(vec![1u32, 2, 5, 7, 59, 60, 61, 120, 3600, 86_400]),
+        limit in 1usize..30,
+        to in prop::option::of(0u32..2000),
+    ) {
+        let bytes_max = shares * INTERVALS_S.len() * size_of::<Bar>();
+        let mut bars = Bars::new(bytes_max, u64::from(BEGAN_S) * SECOND_NS);
+        for batch in events.chunks(batch) {
+            fold(&mut bars, batch);
+            prop_assert!(bars.bytes() <= bytes_max, "{} of {bytes_max}", bars.bytes());
+        }
+        let query = Query { interval_s, limit, to_s: to.map_or(u32::MAX, |to| BEGAN_S + to) };
+        for instrument in 1..6 {
+            prop_assert_eq!(bars.find(instrument, &query), expected(&events, instrument, bytes_max, &query));
+        }
+    }
+}
+
+#[test]
+fn a_bar_has_the_first_the_extremes_the_last_and_the_sum_of_its_trades() {
+    let at = f64::from(BEGAN_S);
+    let bars = bars_of(&[
+        quote(at + 0.1, 1, 99, 101),
+        trade(at + 0.2, 1, 100, 5),
+        trade(at + 0.3, 1, 90, 1),
+        trade(at + 0.4, 1, 110, 2),
+        quote(at + 0.5, 1, 104, PRICE_NONE),
+        trade(at + 0.9, 1, 105, 2),
+        trade(at + 1.0, 1, 7, 3),
+        trade(at + 3.0, 2, 1, 1),
+    ]);
+    let found = bars.find(1, &query(1)).bars;
+    let first = Bar {
+        time_s: BEGAN_S,
+        trades: 4,
+        open: 100,
+        high: 110,
+        low: 90,
+        close: 105,
+        volume: 10,
+        bid_px: 104,
+        ask_px: PRICE_NONE,
+        is_quoted: true,
+    };
+    assert_eq!(found[0], first);
+    assert_eq!((found.len(), found[1].time_s, found[1].trades, found[1].is_quoted), (2, BEGAN_S + 1, 1, false));
+    let minute = &bars.find(1, &query(60)).bars[..];
+    assert_eq!(minute, [Bar { trades: 5, low: 7, close: 7, volume: 13, ..first }]);
+}
+
+#[test]
+fn pages_join_without_a_seam() {
+    let events: Vec<_> =
+        (0..50).map(|nth| trade(f64::from(BEGAN_S) + f64::from(nth) * 1.5, 1, i64::from(nth) + 1, 1)).collect();
+    let bars = bars_of(&events);
+    let all = bars.find(1, &query(3)).bars;
+    let (mut pages, mut to_s) = (Vec::new(), u32::MAX);
+    loop {
+        let page = bars.find(1, &Query { interval_s: 3, limit: 7, to_s }).bars;
+        let Some(first) = page.first() else { break };
+        to_s = first.time_s;
+        pages.splice(0..0, page);
+    }
+    assert_eq!(pages, all);
+}
+
+#[test]
+fn an_instrument_that_comes_takes_its_share_from_all_who_have_more() {
+    let bytes_max = 40 * INTERVALS_S.len() * size_of::<Bar>();
+    let mut bars = Bars::new(bytes_max, u64::from(BEGAN_S) * SECOND_NS);
+    let second = |nth: u32, instrument| trade(f64::from(BEGAN_S + nth), instrument, 1, 1);
+    fold(&mut bars, &(0..40).map(|nth| second(nth, 1)).collect::<Vec<_>>());
+    assert_eq!((bars.find(1, &query(1)).bars.len(), bars.find(1, &query(1)).since_s), (40, BEGAN_S));
+    // Instrument 3 has had nothing, and so has no share.
+    fold(&mut bars, &[second(40, 4)]);
+    let found = bars.find(1, &query(1));
+    assert_eq!((found.bars.len(), found.since_s), (20, BEGAN_S + 20), "what was given up is told");
+    assert_eq!(found.bars[0].time_s, found.since_s);
+    assert_eq!(bars.find(3, &query(1)), Found { since_s: BEGAN_S, bars: vec![], holes: vec![] });
+    assert!(bars.bytes() <= bytes_max);
+}
+
+#[test]
+fn a_store_too_small_for_a_bar_says_that_it_has_nothing() {
+    let mut bars = Bars::new(1, u64::from(BEGAN_S) * SECOND_NS);
+    fold(&mut bars, &[trade(f64::from(BEGAN_S) + 30.0, 1, 1, 1)]);
+    assert_eq!(bars.find(1, &query(1)), Found { since_s: BEGAN_S + 31, bars: vec![], holes: vec![] });
+}
+
+#[test]
+fn holes_are_told_where_they_touch_what_was_asked_for() {
+    let at = f64::from(BEGAN_S);
+    let mut bars = bars_of(&[trade(at + 10.0, 1, 1, 1), trade(at + 20.0, 1, 1, 1)]);
+    let ns = |s: u32| u64::from(BEGAN_S + s) * SECOND_NS;
+    bars.lose(ns(5), ns(6));
+    bars.lose(ns(12), ns(12) + 1);
+    bars.lose(ns(12) + 5, ns(14));
+    assert_eq!(bars.find(1, &query(1)).holes, [(BEGAN_S + 12, BEGAN_S + 14)], "those in one second are one");
+    assert_eq!(bars.find(1, &query(60)).holes, [(BEGAN_S + 5, BEGAN_S + 6), (BEGAN_S + 12, BEGAN_S + 14)]);
+    assert!(bars.find(1, &Query { to_s: BEGAN_S + 12, ..query(1) }).holes.is_empty());
+    (0..1000).for_each(|nth| bars.lose(ns(100 + 3 * nth), ns(100 + 3 * nth)));
+    let holes = bars.find(1, &query(60)).holes;
+    assert_eq!((holes.len(), holes[0]), (HOLES_MAX, (BEGAN_S + 5, BEGAN_S + 100 + 3 * 936)), "the oldest become one");
+}
+
+#[test]
+fn what_is_no_trade_and_no_quote_changes_nothing() {
+    let mut bars = bars_of(&[]);
+    let mut heartbeat = Vec::new();
+    crate::market::record::encode_heartbeat(u64::from(BEGAN_S) * SECOND_NS, &mut heartbeat);
+    let priceless = trade(f64::from(BEGAN_S), 1, PRICE_NONE, 1).record();
+    for record in [&heartbeat[..], &priceless, &priceless[..40], &[]] {
+        bars.fold(record);
+    }
+    bars.share();
+    assert_eq!((bars.bytes(), bars.find(1, &query(1)).bars.len()), (0, 0));
+}
+
+#[test]
+fn only_multiples_of_what_is_kept_are_served() {
+    assert!([1, 7, 60, 86_400].iter().all(|interval_s| query(*interval_s).is_served()));
+    assert!(!query(0).is_served());
+    assert_eq!((query(59).level(), query(120).level()), (Some(0), Some(1)));
+}

@@ -170,3 +170,62 @@ impl Folding<'_> {
         self.store.asleep.lower();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::Kind;
+    use crate::market::record::Trade;
+    use crate::ring::{Writer, ring};
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    fn push(writer: &mut Writer, tag: u64, at_s: u64) {
+        let header = Header { ts_recv: at_s * SECOND_NS, ..Header::of_feed(Kind::Trade, 1, 0) };
+        let mut record = Vec::new();
+        Trade { px: 1, sz: 1, trade_id: 0, side: b'N' }.encode(&header, &mut record);
+        writer.push(tag, &record);
+        writer.publish();
+    }
+
+    #[test]
+    fn what_was_overwritten_before_it_was_read_is_counted_and_told() {
+        let (mut writer, tape) = ring(1024);
+        let store = BarStore::new(Bars::new(1 << 20, 0), writer.gauge());
+        let mut folding = Folding { store: &store, tape, batch: Batch::default(), next_tag: 0, newest_ns: 0 };
+        push(&mut writer, 0, 10);
+        assert!(folding.fold_all(10 * SECOND_NS) > 0);
+        (1..=100).for_each(|tag| push(&mut writer, tag, 10 + tag));
+        folding.fold_all(110 * SECOND_NS);
+        assert_eq!(store.records_lost(), 0, "how many, only a record after them can tell");
+        push(&mut writer, 101, 111);
+        folding.fold_all(111 * SECOND_NS);
+        assert_eq!(store.records_lost(), 100);
+        let found = store.try_find(1, &Query { interval_s: 1, limit: 10, to_s: u32::MAX }).expect("nobody folds");
+        assert_eq!(found.bars.iter().map(|bar| bar.time_s).collect::<Vec<_>>(), [10, 111]);
+        assert_eq!(found.holes, [(10, 110)]);
+        assert!(store.bytes() > 0);
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_is_woken_by_what_is_sequenced_and_by_the_end() {
+        let (mut writer, tape) = ring(1 << 16);
+        let store = Arc::new(BarStore::new(Bars::new(1 << 20, 0), writer.gauge()));
+        let life = Arc::new(Life::begin().0);
+        let thread = spawn(store.clone(), tape, life.clone()).expect("a thread");
+        let began = std::time::Instant::now();
+        for tag in 0..3 {
+            push(&mut writer, tag, tag);
+            store.wake();
+            let query = Query { interval_s: 1, limit: 10, to_s: u32::MAX };
+            let is_there = || store.try_find(1, &query).is_some_and(|found| found.bars.len() as u64 == tag + 1);
+            while !is_there() {
+                assert!(began.elapsed() < Duration::from_secs(40), "it sleeps on, though there is a record");
+                thread::yield_now();
+            }
+        }
+        life.enter(crate::runtime::life::Stage::Stopping);
+        store.stop();
+        thread.join().expect("it ends");
+    }
+}
