@@ -6,12 +6,13 @@
  * a hidden page, where no frames come, a timer asks.
  */
 
+import type { Quotes, Tickers, Trades } from "./columns";
 import { Dispatch } from "./dispatch";
 import { guarded, type Emitter } from "./emitter";
 import { Figures } from "./figures";
 import { decimal, nearest } from "./format";
 import { Latency } from "./latency";
-import type { Batch, Command, Report } from "./messages";
+import { NO_CONNECTION, type Batch, type Command, type Report } from "./messages";
 import { interval, settingsOf, streamUrl } from "./options";
 import { UpdateQueue } from "./queue";
 import { Port } from "./spawn";
@@ -24,9 +25,7 @@ const HIDDEN_PULL_MS = 1000;
 const CHANNEL_NUMBERS = { quote: 1, trade: 2, ticker: 3 } as const;
 
 export class OpenClient implements types.Client {
-  connection: Connection = {
-    ...{ phase: "connecting", reason: "", code: 0, attempt: 1, retryAt: 0, epoch: 0, version: "", resumed: "fresh" },
-  };
+  connection = NO_CONNECTION;
   hidden = false;
   readonly closed: Promise<Connection>;
   readonly #dispatch = new Dispatch();
@@ -130,15 +129,15 @@ export class OpenClient implements types.Client {
   }
 
   get quotes(): types.QuoteColumns {
-    return this.#dispatch.mirror.quotes;
+    return this.#dispatch.mirror.columns[1] as Quotes;
   }
 
   get tickers(): types.TickerColumns {
-    return this.#dispatch.mirror.tickers;
+    return this.#dispatch.mirror.columns[3] as Tickers;
   }
 
   get lastTrades(): types.TradeColumns {
-    return this.#dispatch.mirror.lastTrades;
+    return this.#dispatch.mirror.columns[2] as Trades;
   }
 
   book(instrument: number | string): types.Book | undefined {

@@ -1,70 +1,65 @@
 /**
  * Columns: typed arrays of one length, side by side in one buffer, so that all of them travel to another thread at once.
  *
- * Growing makes new arrays; whoever holds the old ones has the old values.
+ * The same columns serve twice: by row, where each row has its newest value, and as a list, where `row` says whose value
+ * each entry is. Growing makes new arrays; whoever holds the old ones has the old values.
  */
 
 import type { QuoteColumns, TickerColumns, TradeColumns } from "./types";
 
-/** Width of a column's elements: 8 a Float64Array, 4 a Uint32Array, 1 a Uint8Array. Wide ones come first. */
-type Layout = Record<string, 8 | 4 | 1>;
-
-const STAMP = { sequence: 8, eventMs: 8, recvMs: 8, eventNs: 4, recvNs: 4, flags: 1 } as const;
-const STAMP_WIDE = { sequence: 8, eventMs: 8, recvMs: 8 } as const;
-
-/** Fields of values that are mantissas, in the order of the wire. */
-export const QUOTE_FIELDS = ["bidPx", "bidSz", "askPx", "askSz"] as const;
-export const TRADE_FIELDS = ["px", "sz", "tradeId"] as const;
-export const TICKER_FIELDS = [
-  "lastPx",
-  "openPx",
-  "highPx",
-  "lowPx",
-  "volume",
-  "turnover",
-  "bidPx",
-  "askPx",
-] as const;
-
-/** The same by channel, from 1. */
-export const FIELDS: readonly (readonly string[])[] = [[], QUOTE_FIELDS, TRADE_FIELDS, TICKER_FIELDS];
-
-const wide = (fields: readonly string[]): Layout => Object.fromEntries(fields.map((field) => [field, 8]));
-
-export const QUOTES: Layout = { ...wide(QUOTE_FIELDS), ...STAMP };
-export const TICKERS: Layout = { ...wide(TICKER_FIELDS), ...STAMP };
-export const LAST_TRADES: Layout = { ...wide(TRADE_FIELDS), ...STAMP, side: 1 };
-export const TRADE_LIST: Layout = { ...wide(TRADE_FIELDS), ...STAMP_WIDE, row: 4, ...STAMP, side: 1 };
-
 export type Columns = Record<string, Float64Array | Uint32Array | Uint8Array>;
 export type Quotes = QuoteColumns & Columns;
 export type Tickers = TickerColumns & Columns;
-export type Trades = TradeColumns & Columns;
-export type TradeRows = Trades & { row: Uint32Array };
+export type Trades = TradeColumns & Columns & { row: Uint32Array };
 
-/** How many bytes so many rows take. */
-export function bytesOf(layout: Layout, rows: number): number {
-  return rows * Object.values(layout).reduce<number>((sum, width) => sum + width, 0);
+/** The mantissas of each channel of values, in the order of the wire; by channel from 1. */
+export const FIELDS: readonly (readonly string[])[] = [
+  [],
+  ["bidPx", "bidSz", "askPx", "askSz"],
+  ["px", "sz", "tradeId"],
+  ["lastPx", "openPx", "highPx", "lowPx", "volume", "turnover", "bidPx", "askPx"],
+];
+
+/** What every value has beside its mantissas; widths of 8, 4 and 1 bytes, in this order for alignment. */
+export const STAMP_8 = ["sequence", "eventMs", "recvMs"];
+const STAMP_4 = ["row", "eventNs", "recvNs"];
+const STAMP_1 = ["flags", "side"];
+
+/** Bytes of one row of a channel. */
+export function rowBytes(channel: number): number {
+  return (FIELDS[channel].length + STAMP_8.length) * 8 + STAMP_4.length * 4 + STAMP_1.length;
 }
 
-/** Columns of so many rows over a buffer. `rows` is a multiple of 8, so that every array is aligned. */
-export function over(layout: Layout, rows: number, buffer: ArrayBuffer): Columns {
+/** Columns of a channel over a buffer, as many rows as fit; rows are a multiple of 8. */
+export function over(channel: number, buffer: ArrayBuffer): Columns {
   const columns: Columns = {};
+  const rows = buffer.byteLength / rowBytes(channel);
   let at = 0;
-  for (const [name, width] of Object.entries(layout)) {
-    const Kind = width === 8 ? Float64Array : width === 4 ? Uint32Array : Uint8Array;
-    columns[name] = new Kind(buffer, at, rows);
-    at += rows * width;
-  }
+  const lay = (names: readonly string[], Kind: any): void => {
+    for (const name of names) {
+      columns[name] = new Kind(buffer, at, rows);
+      at += columns[name].byteLength;
+    }
+  };
+  lay([...FIELDS[channel], ...STAMP_8], Float64Array);
+  lay(STAMP_4, Uint32Array);
+  lay(STAMP_1, Uint8Array);
   return columns;
 }
 
 /** New columns of so many rows, with what `from` had; mantissas that were not there are absent. */
-export function grown(layout: Layout, rows: number, mantissas: readonly string[], from?: Columns): Columns {
-  const columns = over(layout, rows, new ArrayBuffer(bytesOf(layout, rows)));
-  for (const field of mantissas) (columns[field] as Float64Array).fill(NaN);
-  if (from !== undefined) for (const name in columns) columns[name].set(from[name]);
+export function grown(channel: number, rows: number, from?: Columns): Columns {
+  const columns = over(channel, new ArrayBuffer(rows * rowBytes(channel)));
+  for (const field of FIELDS[channel]) columns[field].fill(NaN);
+  for (const name in from) columns[name].set(from[name]);
   return columns;
+}
+
+/** A larger array with the same values, and `fill` beyond. */
+export function enlarged<T extends Float64Array | Int32Array | Uint8Array | Int8Array>(from: T, rows: number, fill = 0): T {
+  const to = new (from.constructor as new (rows: number) => T)(rows).fill(fill) as T;
+  to.set(from);
+  return to;
 }
 
 /** The least power of two that holds so many, 64 at least. */

@@ -44,7 +44,6 @@ export class Dispatch {
   };
   readonly frames = new Emitter<Frame>();
   readonly #listeners = new Map<number, Listener>();
-  readonly #changedStates: number[] = [];
   /** One object for all frames. */
   readonly #frame: Written<Frame> = {
     ...{ now: 0, changed: new Uint32Array(0), what: new Uint8Array(0), trades: NO_TRADES, gaps: [], raw: [] },
@@ -62,14 +61,11 @@ export class Dispatch {
   /** Hands a batch to everyone; its arrays are free afterwards. */
   apply(batch: Batch, now: number): void {
     const { mirror, events } = this;
-    this.#changedStates.length = 0;
-    mirror.apply(batch, (row) => this.#changedStates.push(row));
+    mirror.apply(batch);
     for (const instrument of batch.defined) events.instrument.tell(instrument);
     const symbolOf = (row: number): string => mirror.instruments.symbol(row);
     if (events.state.size > 0) {
-      for (const row of this.#changedStates) {
-        events.state.tell({ row, symbol: symbolOf(row), state: mirror.stateOf(row) });
-      }
+      for (const [row] of batch.states) events.state.tell({ row, symbol: symbolOf(row), state: mirror.stateOf(row) });
     }
     const gaps = batch.gaps.map(([row, channel, from, to, reason]): Gap => {
       const name: Channel = CHANNELS[channel - 1] ?? "raw";
@@ -96,10 +92,10 @@ export class Dispatch {
   #tellFrame(batch: Batch, now: number, gaps: readonly Gap[]): void {
     const frame = this.#frame;
     frame.now = now;
-    frame.changed = batch.rows.subarray(0, batch.length);
-    frame.what = batch.what.subarray(0, batch.length);
+    frame.changed = this.mirror.changed.subarray(0, this.mirror.changedLength);
+    frame.what = this.mirror.what.subarray(0, this.mirror.changedLength);
     frame.trades = Object.assign(this.mirror.trades, {
-      length: batch.tradesLength,
+      length: batch.lengths[1],
       dropped: batch.dropped,
     }) as unknown as TradeList;
     frame.gaps = gaps;
@@ -112,13 +108,13 @@ export class Dispatch {
     const { channels } = listener.subscription;
     const covers = (row: number): boolean => listener.subscription.covers(row, mirror.instruments.symbol(row));
     if (channels.includes("trade")) {
-      for (let index = 0; index < batch.tradesLength; index++) {
+      for (let index = 0; index < batch.lengths[1]; index++) {
         if (covers(mirror.trades.row[index])) listener.tell(new Trade(mirror, index));
       }
     }
-    for (let index = 0; index < batch.length; index++) {
-      const row = batch.rows[index];
-      if (covers(row)) this.#tellRow(listener, row, batch.what[index]);
+    for (let index = 0; index < mirror.changedLength; index++) {
+      const row = mirror.changed[index];
+      if (covers(row)) this.#tellRow(listener, row, mirror.what[index]);
     }
     if (!channels.includes("raw")) return;
     for (const record of batch.raw) {
@@ -130,10 +126,10 @@ export class Dispatch {
   /** Tells of the state channels of a row. */
   #tellRow({ subscription: { channels }, tell }: Listener, row: number, what: number): void {
     const { mirror } = this;
-    if ((what & CHANGED.quote) !== 0 && channels.includes("quote") && mirror.quotes.sequence[row] > 0) {
+    if ((what & CHANGED.quote) !== 0 && channels.includes("quote") && mirror.columns[1].sequence[row] > 0) {
       tell(new Quote(mirror, row));
     }
-    if ((what & CHANGED.ticker) !== 0 && channels.includes("ticker") && mirror.tickers.sequence[row] > 0) {
+    if ((what & CHANGED.ticker) !== 0 && channels.includes("ticker") && mirror.columns[3].sequence[row] > 0) {
       tell(new Ticker(mirror, row));
     }
     const book = mirror.books.get(row);

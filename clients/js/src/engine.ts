@@ -9,7 +9,7 @@
 import type { ClientError, Connection, WebSocketConstructor } from "./types";
 import { Interest, type Ask, type Item, type Token } from "./interest";
 import { Link } from "./link";
-import { nowMs, STATES, type Command, type Counters, type Report, type Settings } from "./messages";
+import { NO_COUNTERS, nowMs, STATES, type Batch, type Command, type Counters, type Report, type Settings } from "./messages";
 import { Outbox } from "./outbox";
 import { Store } from "./store";
 import { CAUGHT_UP, CHANNELS, u64, wholeMs, restNs, WireError } from "./wire";
@@ -22,9 +22,7 @@ const UNKNOWN_MOST_MS = 30_000;
 const PING_MS = 5000;
 
 export class Engine {
-  readonly #counters: Counters = {
-    ...{ messages: 0, updates: 0, conflated: 0, bytes: 0, gaps: 0, reconnects: 0, rttMs: NaN, offsetMs: NaN },
-  };
+  readonly #counters: Counters = { ...NO_COUNTERS };
   readonly #interest = new Interest();
   readonly #link: Link;
   readonly #outbox: Outbox;
@@ -108,8 +106,7 @@ export class Engine {
         if (this.#link.connection.phase === "waiting") this.#link.connect();
         return false;
       case "pull":
-        this.#outbox.recycle(command.spent);
-        this.#pull();
+        this.#pull(command.spent);
         return false;
       case "close":
         this.#end();
@@ -126,11 +123,10 @@ export class Engine {
     this.#link.close();
   }
 
-  #pull(): void {
+  #pull(spent: Batch | null): void {
     if (this.#statesDirty) this.#setStates();
     this.#isDirty = false;
-    const room = this.#store.room();
-    this.report({ t: "batch", batch: this.#outbox.take(this.#store.write, room) });
+    this.report({ t: "batch", batch: this.#store.take(spent) });
   }
 
   #tellDirty(): void {
@@ -180,7 +176,7 @@ export class Engine {
     this.#counters.bytes += data.byteLength;
     this.#store.ingest(view);
     const now = nowMs();
-    this.#outbox.sent(wholeMs(view, 16) + restNs(view, 16) / 1e6, now);
+    this.#outbox.packet(wholeMs(view, 16) + restNs(view, 16) / 1e6, now);
     if ((view.getUint8(1) & CAUGHT_UP) !== 0) this.#complete();
     if (this.#filling > 0) return;
     const position = u64(view, 8);

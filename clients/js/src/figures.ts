@@ -1,16 +1,12 @@
 /** Figures for a status bar: counters of the stream's side, and what only the page's side can measure. */
 
 import type { Latency } from "./latency";
-import { nowMs, type Batch, type Counters } from "./messages";
+import { NO_COUNTERS, nowMs, type Batch, type Counters } from "./messages";
 import type { Stats } from "./types";
 
-const NONE: Counters = {
-  ...{ messages: 0, updates: 0, conflated: 0, bytes: 0, gaps: 0, reconnects: 0, rttMs: NaN, offsetMs: NaN },
-};
-
 export class Figures {
-  #last = NONE;
-  #before = NONE;
+  #last = NO_COUNTERS;
+  #before = NO_COUNTERS;
   #seconds = 1;
   #atMs = 0;
   lagMs = 0;

@@ -9,7 +9,7 @@
  * It knows nothing of records.
  */
 
-import { nowMs, type Settings } from "./messages";
+import { NO_CONNECTION, nowMs, type Settings } from "./messages";
 import type { Connection, ConnectionPhase, WebSocketConstructor, WebSocketLike } from "./types";
 
 /** What close codes mean to the one who looks at a page. */
@@ -44,9 +44,7 @@ export interface LinkEvents {
 }
 
 export class Link {
-  connection: Connection = {
-    ...{ phase: "connecting", reason: "", code: 0, attempt: 0, retryAt: 0, epoch: 0, version: "", resumed: "fresh" },
-  };
+  connection = NO_CONNECTION;
   /** From the server's `closing`: when to come back. */
   hintMs = -1;
   heartbeatMs = 5000;

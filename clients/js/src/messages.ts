@@ -34,7 +34,7 @@ export interface Counters {
   gaps: number;
   reconnects: number;
   rttMs: number;
-  /** The server's clock minus `Date.now()`'s, in ms. */
+  /** The server's clock minus ours, in ms. */
   offsetMs: number;
 }
 
@@ -49,34 +49,29 @@ export type Report =
   | { t: "error"; error: ClientError }
   | { t: "counters"; counters: Counters };
 
-/** A Gap, its channel as a number from 1. */
-export type RawGap = readonly [row: number, channel: number, from: number, to: number, reason: string];
-
-/** A value beyond 2^53: a key of {@link wideKey}. */
-export type Wide = readonly [key: number, value: bigint];
-
-/** All that has changed since the last batch. Its arrays go back to their owner with the next pull. */
+/** All that has changed since the last batch. Its buffers go back to their owner with the next pull. */
 export interface Batch {
-  /** Rows that have changed and bits of CHANGED: the first `length` count. */
-  length: number;
-  rows: Uint32Array<ArrayBuffer>;
-  what: Uint8Array<ArrayBuffer>;
-  /** The values of these rows, one after another in the order of the bits. */
-  values: Float64Array<ArrayBuffer>;
-  /** Columns of TRADE_LIST, of so many trades in a buffer of such a capacity. */
-  trades: ArrayBuffer;
-  tradesLength: number;
-  tradesCapacity: number;
-  dropped: number;
+  /** Columns of quotes, trades and tickers, by channel from 1, and how many entries each has. */
+  buffers: ArrayBuffer[];
+  lengths: number[];
+  /** Books, one after another: see `Store`. */
+  books: Float64Array<ArrayBuffer>;
+  booksLength: number;
   /** `ts_send` of packets, ms, a sample for the latency. */
   sent: Float64Array<ArrayBuffer>;
   sentLength: number;
-  /** When the oldest of it all was received, by this client's clock. */
+  /** When the oldest of it all was received, by this client's clock; 0 where nothing was. */
   oldestMs: number;
+  /** Trades and raw records that were let go. */
+  dropped: number;
   defined: Instrument[];
-  gaps: RawGap[];
+  /** Rows and what their state is now. */
+  states: [row: number, state: number][];
+  /** Gaps; their channels as numbers from 1. */
+  gaps: [row: number, channel: number, from: number, to: number, reason: string][];
   raw: { row: number; sequence: number; recvMs: number; payload: Uint8Array }[];
-  wide: Wide[];
+  /** Values beyond 2^53, each under its {@link wideKey}. */
+  wide: [key: number, value: bigint][];
 }
 
 /** Where a wide value belongs: an instrument's field of a channel. */
@@ -86,10 +81,20 @@ export function wideKey(row: number, channel: number, field: number): number {
 
 /** States as they travel. */
 export const STATES = ["LIVE", "STALE", "RESYNCING", "HALTED", "ENDED"] as const;
+/** The state of what is new. */
+export const NEW_STATE = 2;
+
+export const NO_COUNTERS: Counters = {
+  ...{ messages: 0, updates: 0, conflated: 0, bytes: 0, gaps: 0, reconnects: 0, rttMs: NaN, offsetMs: NaN },
+};
+
+export const NO_CONNECTION: Connection = {
+  ...{ phase: "connecting", reason: "", code: 0, attempt: 1, retryAt: 0, epoch: 0, version: "", resumed: "fresh" },
+};
 
 /** What is passed over rather than copied. */
 export function transferable(batch: Batch): ArrayBuffer[] {
-  return [batch.rows.buffer, batch.what.buffer, batch.values.buffer, batch.trades, batch.sent.buffer];
+  return [batch.books.buffer, batch.sent.buffer, ...batch.buffers];
 }
 
 /** Unix time in ms with fractions, as both sides read it. */

@@ -4,10 +4,9 @@
  * What always holds: nothing is allocated per update; arrays grow by doubling when instruments are new.
  */
 
-import * as columns from "./columns";
-import type { Columns, Quotes, Tickers, TradeRows, Trades } from "./columns";
-import { STATES, wideKey, type Batch } from "./messages";
-import { BOOK_VALUES } from "./store";
+import { capacity, enlarged, FIELDS, grown, over, type Columns, type Trades } from "./columns";
+import { NEW_STATE, STATES, wideKey, type Batch } from "./messages";
+import { BOOK_HEAD } from "./store";
 import { CHANGED, type Book, type Instrument, type Instruments, type Side } from "./types";
 
 /** One side of a book, as it was handed over last. */
@@ -19,13 +18,11 @@ class Levels implements Side {
   /** Takes so many levels: prices, then sizes. Returns where the values go on. */
   take(length: number, values: Float64Array, at: number): number {
     if (length > this.px.length) {
-      const room = columns.capacity(length);
-      [this.px, this.sz] = [new Float64Array(room), new Float64Array(room)];
+      this.px = new Float64Array(capacity(length));
+      this.sz = new Float64Array(capacity(length));
     }
-    for (let place = 0; place < length; place++) {
-      this.px[place] = values[at + place];
-      this.sz[place] = values[at + length + place];
-    }
+    this.px.set(values.subarray(at, at + length));
+    this.sz.set(values.subarray(at + length, at + 2 * length));
     this.length = length;
     return at + 2 * length;
   }
@@ -44,11 +41,10 @@ class MirrorBook implements Book {
   constructor(readonly row: number) {}
 
   take(values: Float64Array, at: number): number {
-    const head = at;
-    [this.bidLevels, this.askLevels, this.sequence] = [values[head + 2], values[head + 3], values[head + 4]];
-    [this.eventMs, this.recvMs, this.suspect] = [values[head + 5], values[head + 6], values[head + 7] !== 0];
-    at = this.bids.take(values[head], values, head + BOOK_VALUES);
-    return this.asks.take(values[head + 1], values, at);
+    const [, bids, asks, ...head] = values.subarray(at, at + BOOK_HEAD);
+    [this.bidLevels, this.askLevels, this.sequence, this.eventMs, this.recvMs] = head;
+    this.suspect = head[5] !== 0;
+    return this.asks.take(asks, values, this.bids.take(bids, values, at + BOOK_HEAD));
   }
 }
 
@@ -85,65 +81,73 @@ class Directory implements Instruments {
     return this.list.values();
   }
 
-  define(instrument: Instrument, rows: number): void {
-    if (rows > this.pxExp.length) this.#grow(rows);
-    const { row } = instrument;
+  define(instrument: Instrument): void {
+    const { row, symbol, pxExp, szExp, tickSize, lotSize } = instrument;
+    if (row >= this.pxExp.length) {
+      const rows = capacity(row + 1);
+      this.pxExp = enlarged(this.pxExp, rows);
+      this.szExp = enlarged(this.szExp, rows);
+      this.tickSize = enlarged(this.tickSize, rows, NaN);
+      this.lotSize = enlarged(this.lotSize, rows, NaN);
+    }
     this.list[row] = instrument;
-    this.rows.set(instrument.symbol, row);
-    this.pxExp[row] = instrument.pxExp;
-    this.szExp[row] = instrument.szExp;
-    this.tickSize[row] = instrument.tickSize;
-    this.lotSize[row] = instrument.lotSize;
-  }
-
-  #grow(rows: number): void {
-    const grow = <T extends Int8Array | Float64Array>(from: T, to: T): T => (to.set(from), to);
-    this.pxExp = grow(this.pxExp, new Int8Array(rows));
-    this.szExp = grow(this.szExp, new Int8Array(rows));
-    this.tickSize = grow(this.tickSize, new Float64Array(rows).fill(NaN));
-    this.lotSize = grow(this.lotSize, new Float64Array(rows).fill(NaN));
+    this.rows.set(symbol, row);
+    [this.pxExp[row], this.szExp[row], this.tickSize[row], this.lotSize[row]] = [pxExp, szExp, tickSize, lotSize];
   }
 }
 
-const { QUOTE_FIELDS, TICKER_FIELDS, TRADE_FIELDS, QUOTES, TICKERS, LAST_TRADES } = columns;
+const BITS = [0, CHANGED.quote, CHANGED.trade, CHANGED.ticker];
 
 export class Mirror {
   readonly instruments = new Directory();
-  quotes = columns.grown(QUOTES, 64, QUOTE_FIELDS) as Quotes;
-  tickers = columns.grown(TICKERS, 64, TICKER_FIELDS) as Tickers;
-  lastTrades = columns.grown(LAST_TRADES, 64, TRADE_FIELDS) as Trades;
+  /** Columns by channel from 1: quotes, newest trades, tickers. */
+  readonly columns: Columns[] = [{}, grown(1, 64), grown(2, 64), grown(3, 64)];
   readonly books = new Map<number, MirrorBook>();
-  /** Indices into STATES. */
-  state = new Uint8Array(64).fill(2);
   /** The trades of the last batch. */
-  trades = columns.over(columns.TRADE_LIST, 0, new ArrayBuffer(0)) as TradeRows;
-  #rows = 64;
+  trades = over(2, new ArrayBuffer(0)) as Trades;
+  /** What the last batch has changed: rows, and bits of CHANGED at the same places. */
+  changed = new Uint32Array(64);
+  what = new Uint8Array(64);
+  changedLength = 0;
+  /** By row: bits of the last batch; and indices into STATES. */
+  #bits = new Uint8Array(64);
+  #state = new Uint8Array(64).fill(NEW_STATE);
   readonly #wide = new Map<number, bigint>();
 
-  /** Takes a batch over. Calls back with the rows whose state has changed. */
-  apply(batch: Batch, stateChanged: (row: number) => void): void {
+  /** Takes a batch over. */
+  apply(batch: Batch): void {
+    this.changedLength = 0;
     for (const instrument of batch.defined) {
-      if (instrument.row >= this.#rows) this.#grow(columns.capacity(instrument.row + 1));
-      this.instruments.define(instrument, this.#rows);
+      if (instrument.row >= this.#bits.length) this.#grow(capacity(instrument.row + 1));
+      this.instruments.define(instrument);
+      this.#mark(instrument.row, CHANGED.instrument);
     }
     for (const [key, value] of batch.wide) this.#wide.set(key, value);
-    let at = 0;
-    for (let index = 0; index < batch.length; index++) {
-      const row = batch.rows[index];
-      const what = batch.what[index];
-      if ((what & CHANGED.quote) !== 0) at = read(this.quotes, QUOTE_FIELDS, row, batch.values, at);
-      if ((what & CHANGED.ticker) !== 0) at = read(this.tickers, TICKER_FIELDS, row, batch.values, at);
-      if ((what & CHANGED.book) !== 0) at = this.#book(row).take(batch.values, at);
-      if ((what & CHANGED.state) === 0) continue;
-      this.state[row] = batch.values[at++];
-      stateChanged(row);
+    for (let channel = 1; channel <= 3; channel++) {
+      const list = over(channel, batch.buffers[channel - 1]);
+      if (channel === 2) this.trades = list as Trades;
+      this.#take(channel, list, batch.lengths[channel - 1]);
     }
-    this.trades = columns.over(columns.TRADE_LIST, batch.tradesCapacity, batch.trades) as TradeRows;
-    for (let index = 0; index < batch.tradesLength; index++) this.#lastTrade(index);
+    for (let at = 0; at < batch.booksLength; ) {
+      const row = batch.books[at];
+      let book = this.books.get(row);
+      if (book === undefined) this.books.set(row, (book = new MirrorBook(row)));
+      at = book.take(batch.books, at);
+      this.#mark(row, CHANGED.book);
+    }
+    for (const [row, state] of batch.states) {
+      this.#state[row] = state;
+      this.#mark(row, CHANGED.state);
+    }
+    for (let index = 0; index < this.changedLength; index++) {
+      const row = this.changed[index];
+      this.what[index] = this.#bits[row];
+      this.#bits[row] = 0;
+    }
   }
 
   stateOf(row: number): (typeof STATES)[number] {
-    return STATES[this.state[row]] ?? "STALE";
+    return STATES[this.#state[row]] ?? "STALE";
   }
 
   /**
@@ -151,44 +155,35 @@ export class Mirror {
    * not the one of `sequence`.
    */
   exact(channel: number, row: number, field: string, sequence?: number): bigint | null {
-    const from: Columns = [this.quotes, this.lastTrades, this.tickers][channel - 1];
+    const from = this.columns[channel];
     const value = from[field]?.[row] ?? NaN;
     if (value !== value || (sequence ?? from.sequence[row]) !== from.sequence[row]) return null;
     if (Number.isFinite(value)) return BigInt(value);
-    return this.#wide.get(wideKey(row, channel, columns.FIELDS[channel].indexOf(field))) ?? null;
+    return this.#wide.get(wideKey(row, channel, FIELDS[channel].indexOf(field))) ?? null;
   }
 
-  #book(row: number): MirrorBook {
-    let book = this.books.get(row);
-    if (book === undefined) this.books.set(row, (book = new MirrorBook(row)));
-    return book;
+  #take(channel: number, list: Columns, length: number): void {
+    const columns = this.columns[channel];
+    for (const name in columns) {
+      const [from, to] = [list[name], columns[name]];
+      for (let index = 0; index < length; index++) to[list.row[index]] = from[index];
+    }
+    for (let index = 0; index < length; index++) this.#mark(list.row[index], BITS[channel]);
   }
 
-  #lastTrade(index: number): void {
-    const { trades, lastTrades } = this;
-    const row = trades.row[index];
-    for (const field in columns.LAST_TRADES) lastTrades[field][row] = trades[field][index];
+  #mark(row: number, bit: number): void {
+    if (this.#bits[row] === 0) this.changed[this.changedLength++] = row;
+    this.#bits[row] |= bit;
   }
 
   #grow(rows: number): void {
-    this.quotes = columns.grown(QUOTES, rows, QUOTE_FIELDS, this.quotes) as Quotes;
-    this.tickers = columns.grown(TICKERS, rows, TICKER_FIELDS, this.tickers) as Tickers;
-    this.lastTrades = columns.grown(LAST_TRADES, rows, TRADE_FIELDS, this.lastTrades) as Trades;
-    const state = new Uint8Array(rows).fill(2);
-    state.set(this.state);
-    this.state = state;
-    this.#rows = rows;
+    for (const channel of [1, 2, 3]) this.columns[channel] = grown(channel, rows, this.columns[channel]);
+    // Within a batch: what it has marked already stays marked.
+    const changed = new Uint32Array(rows);
+    changed.set(this.changed);
+    this.changed = changed;
+    this.what = new Uint8Array(rows);
+    this.#bits = enlarged(this.#bits, rows);
+    this.#state = enlarged(this.#state, rows, NEW_STATE);
   }
-}
-
-/** Reads mantissas and stamps in the order in which the store writes them. */
-function read(into: Columns, fields: readonly string[], row: number, values: Float64Array, at: number): number {
-  for (const field of fields) into[field][row] = values[at++];
-  into.sequence[row] = values[at++];
-  into.flags[row] = values[at++];
-  into.eventMs[row] = values[at++];
-  into.eventNs[row] = values[at++];
-  into.recvMs[row] = values[at++];
-  into.recvNs[row] = values[at++];
-  return at;
 }

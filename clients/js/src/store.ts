@@ -1,31 +1,27 @@
 /**
- * The stream's state by row, on the side that reads packets: newest values, books, directory, sequences.
+ * The stream's state by row, on the side that reads packets: directory, sequences, books.
  *
  * What always holds: a symbol has one row for the life of the client; ids of the server are of one epoch. A record whose
  * sequence is not above the one we have is a repetition and is passed over. A hole in a log channel that no Gap
  * announced is announced here; a book with a hole is suspect until it is replaced whole.
  *
- * It knows nothing of sockets and of time. Cost: a record of state is some twelve reads and as many writes.
+ * It knows nothing of sockets and of time. Values go to the outbox, which keeps the newest of each row and channel; here
+ * are only their sequences. Cost: a record of state is some twelve reads and as many writes.
  */
 
-import { capacity } from "./columns";
+import { capacity, enlarged, FIELDS } from "./columns";
 import { Ladder } from "./ladder";
-import { wideKey } from "./messages";
+import { NEW_STATE, wideKey } from "./messages";
 import { Outbox } from "./outbox";
-import { CHANGED, type Instrument } from "./types";
+import type { Instrument } from "./types";
 import * as wire from "./wire";
 
-/** Values of a quote and of a ticker: mantissas, then sequence, flags, and the two times. */
-export const QUOTE_VALUES = 4 + 6;
-export const TICKER_VALUES = 8 + 6;
-/** What opens a book in a batch: levels of both sides handed over, levels there are, sequence, times, suspect. */
-export const BOOK_VALUES = 8;
+/** What opens a book in a batch: row, levels of both sides that follow, levels there are, sequence, times, suspect. */
+export const BOOK_HEAD = 9;
 
 /** A book and how far it can be trusted. */
-export class BookState {
-  readonly bids = new Ladder(-1);
-  readonly asks = new Ladder(1);
-  sequence = 0;
+class Book {
+  readonly sides = [new Ladder(-1), new Ladder(1)];
   eventMs = 0;
   recvMs = 0;
   /** A hole was found: only a whole book makes it good. */
@@ -51,22 +47,21 @@ export interface StoreEvents {
 export class Store {
   readonly rows = new Map<string, number>();
   readonly instruments: Instrument[] = [];
-  readonly books = new Map<number, BookState>();
-  /** By row: the Status letter of this epoch, as a character code; 0 where nothing was said. */
+  readonly books = new Map<number, Book>();
+  /** By row: the Status letter of this epoch as a character code, 0 where nothing was said. */
   status = new Uint8Array(64);
   feedStatus = 0;
   /** By row: 1 where the server of this epoch has defined it. */
   known = new Uint8Array(64);
-  /** By row: index into STATES; what is new is RESYNCING. */
-  state = new Uint8Array(64).fill(2);
-  /** By row and log channel: the last sequence of trades and of raw. */
-  trades = new Float64Array(64);
-  raws = new Float64Array(64);
   updates = 0;
   conflated = 0;
   gaps = 0;
-  #quotes = new Float64Array(64 * QUOTE_VALUES);
-  #tickers = new Float64Array(64 * TICKER_VALUES);
+  /** By row: index into STATES. */
+  #state = new Uint8Array(64).fill(NEW_STATE);
+  /** By channel from 1 and row: the last sequence. */
+  readonly #sequences = Array.from({ length: 6 }, () => new Float64Array(64));
+  /** By channel from 1 and row: one above the place of its value in the outbox, 0 where none waits. */
+  readonly #places = Array.from({ length: 6 }, () => new Int32Array(64));
   /** Rows by id of this epoch; -1 where unknown. Ids are dense. */
   #ids = new Int32Array(256).fill(-1);
 
@@ -78,93 +73,83 @@ export class Store {
 
   /** Sequences and ids start anew. What was shown stays, until it is replaced; holes in logs are told. */
   newEpoch(): void {
-    for (let row = 0; row < this.instruments.length; row++) {
-      if (this.trades[row] > 0) this.#gap(row, wire.TRADE, 0, 0, "resync");
-      if (this.raws[row] > 0) this.#gap(row, wire.RAW, 0, 0, "resync");
-      this.#quotes[row * QUOTE_VALUES + 4] = this.#tickers[row * TICKER_VALUES + 8] = 0;
+    for (const channel of [wire.TRADE, wire.RAW]) {
+      this.#sequences[channel].forEach((sequence, row) => sequence > 0 && this.#gap(row, channel, 0, 0, "resync"));
     }
-    for (const book of this.books.values()) book.sequence = 0;
     this.#ids.fill(-1);
-    for (const column of [this.status, this.known, this.trades, this.raws]) column.fill(0);
+    for (const column of [this.status, this.known, ...this.#sequences]) column.fill(0);
     this.feedStatus = 0;
   }
 
   /** Nobody wants a channel of a row any more: what continuity meant there means nothing now. */
   forget(row: number, channel: number): void {
-    if (channel === wire.TRADE) this.trades[row] = 0;
-    else if (channel === wire.RAW) this.raws[row] = 0;
-    else if (channel === wire.BOOK) this.books.delete(row);
-    else if (channel === wire.QUOTE) this.#quotes[row * QUOTE_VALUES + 4] = 0;
-    else this.#tickers[row * TICKER_VALUES + 8] = 0;
+    this.#sequences[channel][row] = 0;
+    if (channel === wire.BOOK) this.books.delete(row);
   }
 
   /** Takes in a packet's records. Throws a WireError where the layout is broken. */
   ingest(view: DataView): void {
     wire.eachRecord(view, (at, type) => {
-      if (type === wire.DEFINITION) return this.#define(view, at);
-      if (type === wire.HEARTBEAT) return;
       const id = view.getUint32(at + 4, true);
-      const row = id < this.#ids.length ? this.#ids[id] : -1;
-      if (type === wire.STATUS) return this.#status(view, at, id, row);
-      if (row < 0) throw new wire.WireError(`a record of instrument ${id} before its definition`);
+      const row = this.#ids[id] ?? -1;
+      if (type === wire.DEFINITION) return this.#define(view, at, id);
+      if (type === wire.STATUS) return this.#status(view.getUint8(at + 32), id, row);
+      if (type === wire.HEARTBEAT) return;
+      if (row < 0) throw new wire.WireError(`instrument ${id} before its definition`);
       if (type === wire.GAP) return this.#announced(view, at, row);
       this.updates++;
-      if ((view.getUint8(at + 3) & wire.CONFLATED) !== 0) this.conflated++;
-      if (type === wire.QUOTE) this.#values(view, at, row, this.#quotes, QUOTE_VALUES, type, CHANGED.quote);
-      else if (type === wire.TICKER) this.#values(view, at, row, this.#tickers, TICKER_VALUES, type, CHANGED.ticker);
-      else if (type === wire.TRADE) this.#trade(view, at, row);
-      else if (type === wire.BOOK) this.#book(view, at, row);
-      else this.#raw(view, at, row);
+      const flags = view.getUint8(at + 3);
+      if ((flags & wire.CONFLATED) !== 0) this.conflated++;
+      if (type === wire.BOOK) return this.#book(view, at, row, flags);
+      const sequences = this.#sequences[type];
+      const [had, sequence] = [sequences[row], wire.u64(view, at + 8)];
+      if (sequence <= had) return;
+      sequences[row] = sequence;
+      if ((type === wire.TRADE || type === wire.RAW) && had > 0 && sequence > had + 1) {
+        this.#gap(row, type, had + 1, sequence - 1, (flags & wire.SNAPSHOT) !== 0 ? "resync" : "order");
+      }
+      if (type === wire.RAW) this.#raw(view, at, row, sequence);
+      else this.#value(view, at, row, type);
     });
   }
 
-  /** How many numbers {@link write} takes at most for what waits. */
-  room(): number {
-    let room = this.outbox.length * (QUOTE_VALUES + TICKER_VALUES + 1);
-    for (let index = 0; index < this.outbox.length; index++) {
-      const row = this.outbox.rows[index];
-      const book = (this.outbox.what[row] & CHANGED.book) !== 0 ? this.books.get(row) : undefined;
-      room += BOOK_VALUES;
-      if (book) room += 2 * (this.#shown(book.bids) + this.#shown(book.asks));
+  /** Everything that waits, as a batch. */
+  take(spent: Parameters<Outbox["take"]>[0]): ReturnType<Outbox["take"]> {
+    let room = 0;
+    for (const row of this.outbox.books) room += BOOK_HEAD + 2 * this.#shown(row, 0) + 2 * this.#shown(row, 1);
+    for (const { channel, columns, length } of this.outbox.lists) {
+      for (let index = 0; index < length; index++) this.#places[channel][columns.row[index]] = 0;
     }
-    return room;
+    return this.outbox.take(spent, room, this.#write);
   }
-
-  /** Appends the values of a row in the order of the bits of CHANGED. */
-  write = (row: number, what: number, values: Float64Array, at: number): number => {
-    if ((what & CHANGED.quote) !== 0) at = append(this.#quotes, row, QUOTE_VALUES, values, at);
-    if ((what & CHANGED.ticker) !== 0) at = append(this.#tickers, row, TICKER_VALUES, values, at);
-    if ((what & CHANGED.book) !== 0) at = this.#writeBook(row, values, at);
-    if ((what & CHANGED.state) !== 0) values[at++] = this.state[row];
-    return at;
-  };
 
   setState(row: number, state: number): void {
-    if (this.state[row] === state) return;
-    this.state[row] = state;
-    this.outbox.touch(row, CHANGED.state);
+    if (this.#state[row] === state) return;
+    this.#state[row] = state;
+    this.outbox.states.set(row, state);
   }
 
-  #define(view: DataView, at: number): void {
-    const id = view.getUint32(at + 4, true);
-    const [symbolBytes, venueBytes] = [view.getUint8(at + 35), view.getUint8(at + 36)];
+  #define(view: DataView, at: number, id: number): void {
+    const symbolBytes = view.getUint8(at + 35);
     const symbol = wire.text(view, at + 64, symbolBytes);
     const row = this.rows.get(symbol) ?? this.#newRow(symbol);
-    this.instruments[row] = {
+    const instrument: Instrument = {
       row,
       symbol,
-      venue: wire.text(view, at + 64 + symbolBytes, venueBytes),
+      venue: wire.text(view, at + 64 + symbolBytes, view.getUint8(at + 36)),
       pxExp: view.getInt8(at + 32),
       szExp: view.getInt8(at + 33),
       status: wire.letter(view, at + 34),
       tickSize: wire.i64(view, at + 40),
       lotSize: wire.i64(view, at + 48),
     };
-    if (id >= this.#ids.length) this.#growIds(id);
+    // A wrong id must not take all memory; the server's directory ends far below.
+    if (id > 1 << 24) throw new wire.WireError(`instrument id ${id}`);
+    if (id >= this.#ids.length) this.#ids = enlarged(this.#ids, capacity(id + 1), -1);
     this.#ids[id] = row;
     this.known[row] = 1;
-    this.outbox.defined.set(row, this.instruments[row]);
-    this.outbox.touch(row, CHANGED.instrument);
+    this.instruments[row] = instrument;
+    this.outbox.defined.set(row, instrument);
     this.events.status(row);
   }
 
@@ -173,46 +158,30 @@ export class Store {
     this.rows.set(symbol, row);
     if (row >= this.status.length) {
       const rows = row * 2;
-      const grow = <T extends Uint8Array | Float64Array>(from: T, to: T): T => (to.set(from), to);
-      this.status = grow(this.status, new Uint8Array(rows));
-      this.known = grow(this.known, new Uint8Array(rows));
-      this.state = grow(this.state, new Uint8Array(rows).fill(2));
-      this.trades = grow(this.trades, new Float64Array(rows));
-      this.raws = grow(this.raws, new Float64Array(rows));
-      this.#quotes = grow(this.#quotes, new Float64Array(rows * QUOTE_VALUES));
-      this.#tickers = grow(this.#tickers, new Float64Array(rows * TICKER_VALUES));
+      this.status = enlarged(this.status, rows);
+      this.known = enlarged(this.known, rows);
+      this.#state = enlarged(this.#state, rows, NEW_STATE);
+      this.#sequences.forEach((column, channel) => (this.#sequences[channel] = enlarged(column, rows)));
+      this.#places.forEach((column, channel) => (this.#places[channel] = enlarged(column, rows)));
     }
     return row;
   }
 
-  #growIds(id: number): void {
-    // A wrong id must not take all memory; the server's directory ends far below.
-    if (id > 1 << 24) throw new wire.WireError(`instrument id ${id}`);
-    const ids = new Int32Array(capacity(id + 1)).fill(-1);
-    ids.set(this.#ids);
-    this.#ids = ids;
-  }
-
-  #status(view: DataView, at: number, id: number, row: number): void {
-    const letter = view.getUint8(at + 32);
-    if (id === 0) {
-      this.feedStatus = letter;
-      this.events.status(-1);
-    } else if (row >= 0) {
-      this.status[row] = letter;
-      this.events.status(row);
-    }
+  #status(letter: number, id: number, row: number): void {
+    if (id === 0) this.feedStatus = letter;
+    else if (row >= 0) this.status[row] = letter;
+    else return;
+    this.events.status(id === 0 ? -1 : row);
   }
 
   #announced(view: DataView, at: number, row: number): void {
     const channel = view.getUint8(at + 48);
     const [from, to] = [wire.u64(view, at + 32), wire.u64(view, at + 40)];
     const letter = wire.letter(view, at + 49);
-    const reason = letter === "S" ? "slow" : letter === "O" ? "overrun" : "feed";
-    const last = channel === wire.TRADE ? this.trades : channel === wire.RAW ? this.raws : undefined;
-    if (last !== undefined && to <= last[row]) return;
-    this.#gap(row, channel, from, to, reason);
-    if (last !== undefined) last[row] = to;
+    const isLog = channel === wire.TRADE || channel === wire.RAW;
+    if (isLog && to <= this.#sequences[channel][row]) return;
+    if (isLog) this.#sequences[channel][row] = to;
+    this.#gap(row, channel, from, to, letter === "S" ? "slow" : letter === "O" ? "overrun" : "feed");
     if (channel === wire.BOOK) this.#break(row);
   }
 
@@ -225,154 +194,101 @@ export class Store {
     const book = this.books.get(row);
     if (book === undefined || book.broken) return;
     book.broken = true;
-    this.outbox.touch(row, CHANGED.book);
+    this.outbox.books.add(row);
     this.events.status(row);
     this.events.broken(row);
   }
 
-  /** A record of merged state: the newest wins. */
-  #values(view: DataView, at: number, row: number, into: Float64Array, width: number, type: number, bit: number): void {
-    const mantissas = width - 6;
-    const to = row * width;
-    const sequence = wire.u64(view, at + 8);
-    if (sequence <= into[to + mantissas]) return;
-    for (let field = 0; field < mantissas; field++) {
-      into[to + field] = this.#mantissa(view, at + 32 + field * 8, row, type, field);
-    }
-    into[to + mantissas] = sequence;
-    into[to + mantissas + 1] = view.getUint8(at + 3);
-    into[to + mantissas + 2] = wire.wholeMs(view, at + 16);
-    into[to + mantissas + 3] = wire.restNs(view, at + 16);
-    into[to + mantissas + 4] = wire.wholeMs(view, at + 24);
-    into[to + mantissas + 5] = wire.restNs(view, at + 24);
-    this.outbox.touch(row, bit);
+  /** A quote, trade or ticker. Of state the newest takes the place of what waits. */
+  #value(view: DataView, at: number, row: number, type: number): void {
+    const places = this.#places[type];
+    const index = (type === wire.TRADE ? 0 : places[row]) - 1;
+    const to = index < 0 ? this.outbox.add(type) : index;
+    places[row] = to + 1;
+    const { columns } = this.outbox.lists[type - 1];
+    FIELDS[type].forEach((name, field) => {
+      // A trade's id is the only one without a sign.
+      const signed = type !== wire.TRADE || field < 2;
+      const value = (signed ? wire.i64 : wire.u64)(view, at + 32 + field * 8);
+      columns[name][to] = value;
+      if (value !== Infinity && value !== -Infinity) return;
+      this.outbox.wide.set(wideKey(row, type, field), wire.big(view, at + 32 + field * 8, signed));
+      this.events.inexact(row, type);
+    });
+    columns.row[to] = row;
+    columns.sequence[to] = wire.u64(view, at + 8);
+    columns.flags[to] = view.getUint8(at + 3);
+    columns.side[to] = type === wire.TRADE ? view.getUint8(at + 56) : 0;
+    columns.eventMs[to] = wire.wholeMs(view, at + 16);
+    columns.eventNs[to] = wire.restNs(view, at + 16);
+    columns.recvMs[to] = wire.wholeMs(view, at + 24);
+    columns.recvNs[to] = wire.restNs(view, at + 24);
   }
 
-  #mantissa(view: DataView, at: number, row: number, type: number, field: number): number {
-    const value = wire.i64(view, at);
-    if (value === Infinity || value === -Infinity) this.#wide(wire.big(view, at), row, type, field);
-    return value;
-  }
-
-  #wide(value: bigint, row: number, type: number, field: number): void {
-    this.outbox.wide.set(wideKey(row, type, field), value);
-    this.events.inexact(row, type);
-  }
-
-  /** True where a record of a log goes on from what we have; holes that nobody announced are told. */
-  #follows(last: Float64Array, row: number, channel: number, sequence: number, flags: number): boolean {
-    const had = last[row];
-    if (sequence <= had) return false;
-    last[row] = sequence;
-    if (had > 0 && sequence > had + 1) {
-      this.#gap(row, channel, had + 1, sequence - 1, (flags & wire.SNAPSHOT) !== 0 ? "resync" : "order");
-    }
-    return true;
-  }
-
-  #trade(view: DataView, at: number, row: number): void {
-    const sequence = wire.u64(view, at + 8);
-    const flags = view.getUint8(at + 3);
-    if (!this.#follows(this.trades, row, wire.TRADE, sequence, flags)) return;
-    const index = this.outbox.trade();
-    const list = this.outbox.trades;
-    const tradeId = wire.u64(view, at + 48);
-    if (tradeId === Infinity) this.#wide(wire.big(view, at + 48, false), row, wire.TRADE, 2);
-    list.row[index] = row;
-    list.px[index] = this.#mantissa(view, at + 32, row, wire.TRADE, 0);
-    list.sz[index] = this.#mantissa(view, at + 40, row, wire.TRADE, 1);
-    list.tradeId[index] = tradeId;
-    list.side[index] = view.getUint8(at + 56);
-    list.sequence[index] = sequence;
-    list.flags[index] = flags;
-    list.eventMs[index] = wire.wholeMs(view, at + 16);
-    list.eventNs[index] = wire.restNs(view, at + 16);
-    list.recvMs[index] = wire.wholeMs(view, at + 24);
-    list.recvNs[index] = wire.restNs(view, at + 24);
-    this.outbox.touch(row, CHANGED.trade);
-  }
-
-  #raw(view: DataView, at: number, row: number): void {
-    const sequence = wire.u64(view, at + 8);
-    if (!this.#follows(this.raws, row, wire.RAW, sequence, view.getUint8(at + 3))) return;
+  #raw(view: DataView, at: number, row: number, sequence: number): void {
     const from = view.byteOffset + at + 40;
-    const payload = new Uint8Array(view.buffer.slice(from, from + view.getUint32(at + 32, true)) as ArrayBuffer);
+    const payload = new Uint8Array(view.buffer as ArrayBuffer, from, view.getUint32(at + 32, true)).slice();
     this.outbox.pushRaw({ row, sequence, recvMs: wire.wholeMs(view, at + 24), payload });
   }
 
-  #book(view: DataView, at: number, row: number): void {
+  #book(view: DataView, at: number, row: number, flags: number): void {
     const sequence = wire.u64(view, at + 8);
-    const flags = view.getUint8(at + 3);
     const whole = wire.letter(view, at + 34) === "S";
     let book = this.books.get(row);
-    if (book === undefined) this.books.set(row, (book = new BookState()));
+    if (book === undefined) this.books.set(row, (book = new Book()));
     if (!this.#applies(book, row, sequence, flags, whole)) return;
     const was = book.suspect;
     if (whole) {
-      book.bids.length = book.asks.length = 0;
+      for (const side of book.sides) side.length = 0;
       book.broken = false;
     }
-    book.sequence = sequence;
+    this.#sequences[wire.BOOK][row] = sequence;
     book.maybeBad = (flags & wire.MAYBE_BAD_BOOK) !== 0;
     book.eventMs = wire.wholeMs(view, at + 16);
     book.recvMs = wire.wholeMs(view, at + 24);
-    for (let index = 0; index < wire.levels(view, at); index++) this.#level(view, at, index, book, row);
-    this.outbox.touch(row, CHANGED.book);
+    for (let index = 0; index < wire.levels(view, at); index++) this.#level(view, at + 40 + index * 24, book, row);
+    this.outbox.books.add(row);
     if (was !== book.suspect) this.events.status(row);
   }
 
-  #applies(book: BookState, row: number, sequence: number, flags: number, whole: boolean): boolean {
-    if (whole) return sequence > book.sequence || book.broken || book.sequence === 0;
-    if (book.broken || sequence <= book.sequence) return false;
+  #applies(book: Book, row: number, sequence: number, flags: number, whole: boolean): boolean {
+    const had = this.#sequences[wire.BOOK][row];
+    if (whole) return sequence > had || book.broken;
+    if (book.broken || sequence <= had) return false;
     // A merged change covers what it skips; any other has to follow on what we have.
-    if ((flags & wire.CONFLATED) !== 0 || sequence === book.sequence + 1) return true;
-    this.#gap(row, wire.BOOK, book.sequence + 1, sequence - 1, "order");
+    if ((flags & wire.CONFLATED) !== 0 || sequence === had + 1) return true;
+    this.#gap(row, wire.BOOK, had + 1, sequence - 1, "order");
     this.#break(row);
     return false;
   }
 
-  #level(view: DataView, at: number, index: number, book: BookState, row: number): void {
-    const level = wire.levelAt(at, index);
-    const [price, size] = [wire.i64(view, level), wire.i64(view, level + 8)];
-    if (!Number.isFinite(price) || !Number.isFinite(size)) {
+  #level(view: DataView, at: number, book: Book, row: number): void {
+    const [price, size] = [wire.i64(view, at), wire.i64(view, at + 8)];
+    if (Number.isFinite(price + size)) book.sides[wire.letter(view, at + 16) === "B" ? 0 : 1].set(price, size);
+    else {
       // What cannot be told apart cannot be kept in order: the book says that it is wrong, and the client hears it.
       book.maybeBad = true;
       this.events.inexact(row, wire.BOOK);
-      return;
     }
-    (wire.letter(view, level + 16) === "B" ? book.bids : book.asks).set(price, size);
   }
 
-  #shown(ladder: Ladder): number {
-    return Math.min(ladder.length, this.bookDepth);
+  #shown(row: number, side: number): number {
+    return Math.min(this.books.get(row)?.sides[side].length ?? 0, this.bookDepth);
   }
 
-  #writeBook(row: number, values: Float64Array, at: number): number {
-    const book = this.books.get(row);
-    const head = at;
-    values.fill(0, head, head + BOOK_VALUES);
-    at += BOOK_VALUES;
-    if (book === undefined) return at;
-    values[head + 2] = book.bids.length;
-    values[head + 3] = book.asks.length;
-    values[head + 4] = book.sequence;
-    values[head + 5] = book.eventMs;
-    values[head + 6] = book.recvMs;
-    values[head + 7] = book.suspect ? 1 : 0;
-    for (const [index, ladder] of [book.bids, book.asks].entries()) {
-      const shown = (values[head + index] = this.#shown(ladder));
-      for (let place = 0; place < shown; place++) {
-        values[at + place] = ladder.px[place];
-        values[at + shown + place] = ladder.sz[place];
-      }
-      at += 2 * shown;
+  #write = (row: number, values: Float64Array, at: number): number => {
+    const book = this.books.get(row) ?? new Book();
+    const { sides, eventMs, recvMs, suspect } = book;
+    const shown = [this.#shown(row, 0), this.#shown(row, 1)];
+    const sequence = this.#sequences[wire.BOOK][row];
+    values.set([row, ...shown, sides[0].length, sides[1].length, sequence, eventMs, recvMs, Number(suspect)], at);
+    at += BOOK_HEAD;
+    for (const side of [0, 1]) {
+      const { px, sz } = sides[side];
+      values.set(px.subarray(0, shown[side]), at);
+      values.set(sz.subarray(0, shown[side]), at + shown[side]);
+      at += 2 * shown[side];
     }
     return at;
-  }
-}
-
-function append(from: Float64Array, row: number, width: number, to: Float64Array, at: number): number {
-  const start = row * width;
-  for (let index = 0; index < width; index++) to[at + index] = from[start + index];
-  return at + width;
+  };
 }

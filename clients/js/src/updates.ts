@@ -52,7 +52,7 @@ export class Quote extends Base implements QuoteUpdate {
   declare askSz: number;
 
   constructor(mirror: Mirror, row: number) {
-    super(mirror, mirror.quotes, row, row, 1);
+    super(mirror, mirror.columns[1], row, row, 1);
   }
 
   get bid(): string {
@@ -81,7 +81,7 @@ export class Ticker extends Base implements TickerUpdate {
   declare askPx: number;
 
   constructor(mirror: Mirror, row: number) {
-    super(mirror, mirror.tickers, row, row, 3);
+    super(mirror, mirror.columns[3], row, row, 3);
   }
 
   get last(): string {

@@ -119,11 +119,6 @@ export function levels(view: DataView, at: number): number {
   return view.getUint16(at + 32, true);
 }
 
-/** Where a level of a Book record begins: price, size 8 further on, side 16 further on. */
-export function levelAt(at: number, index: number): number {
-  return at + 40 + index * LEVEL_BYTES;
-}
-
 export function letter(view: DataView, at: number): string {
   return String.fromCharCode(view.getUint8(at));
 }
