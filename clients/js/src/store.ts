@@ -9,7 +9,7 @@
  * are only their sequences. Cost: a record of state is some twelve reads and as many writes.
  */
 
-import { capacity, enlarged, FIELDS } from "./columns";
+import { enlarged, FIELDS } from "./columns";
 import { Ladder } from "./ladder";
 import { NEW_STATE, wideKey } from "./messages";
 import { Outbox } from "./outbox";
@@ -62,8 +62,8 @@ export class Store {
   readonly #sequences = Array.from({ length: 6 }, () => new Float64Array(64));
   /** By channel from 1 and row: one above the place of its value in the outbox, 0 where none waits. */
   readonly #places = Array.from({ length: 6 }, () => new Int32Array(64));
-  /** Rows by id of this epoch; -1 where unknown. Ids are dense. */
-  #ids = new Int32Array(256).fill(-1);
+  /** Rows by id of this epoch. */
+  readonly #ids = new Map<number, number>();
 
   constructor(
     readonly outbox: Outbox,
@@ -76,7 +76,7 @@ export class Store {
     for (const channel of [wire.TRADE, wire.RAW]) {
       this.#sequences[channel].forEach((sequence, row) => sequence > 0 && this.#gap(row, channel, 0, 0, "resync"));
     }
-    this.#ids.fill(-1);
+    this.#ids.clear();
     for (const column of [this.status, this.known, ...this.#sequences]) column.fill(0);
     this.feedStatus = 0;
   }
@@ -91,7 +91,7 @@ export class Store {
   ingest(view: DataView): void {
     wire.eachRecord(view, (at, type) => {
       const id = view.getUint32(at + 4, true);
-      const row = this.#ids[id] ?? -1;
+      const row = this.#ids.get(id) ?? -1;
       if (type === wire.DEFINITION) return this.#define(view, at, id);
       if (type === wire.STATUS) return this.#status(view.getUint8(at + 32), id, row);
       if (type === wire.HEARTBEAT) return;
@@ -143,10 +143,7 @@ export class Store {
       tickSize: wire.i64(view, at + 40),
       lotSize: wire.i64(view, at + 48),
     };
-    // A wrong id must not take all memory; the server's directory ends far below.
-    if (id > 1 << 24) throw new wire.WireError(`instrument id ${id}`);
-    if (id >= this.#ids.length) this.#ids = enlarged(this.#ids, capacity(id + 1), -1);
-    this.#ids[id] = row;
+    this.#ids.set(id, row);
     this.known[row] = 1;
     this.instruments[row] = instrument;
     this.outbox.defined.set(row, instrument);

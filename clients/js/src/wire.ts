@@ -126,6 +126,10 @@ export function letter(view: DataView, at: number): string {
 let utf8: TextDecoder | undefined;
 
 export function text(view: DataView, at: number, bytes: number): string {
-  utf8 ??= new TextDecoder();
-  return utf8.decode(new Uint8Array(view.buffer, view.byteOffset + at, bytes));
+  utf8 ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  try {
+    return utf8.decode(new Uint8Array(view.buffer, view.byteOffset + at, bytes));
+  } catch {
+    throw new WireError("a name that is not UTF-8");
+  }
 }

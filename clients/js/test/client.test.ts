@@ -1,0 +1,377 @@
+/** Subscriptions, values and states, against a server that the test plays. */
+
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import type { Gap } from "../src/types";
+import { book, definition, FakeServer, gap, quote, settle, status, trade } from "./fake";
+
+let server: FakeServer;
+beforeEach(() => {
+  vi.useFakeTimers();
+  server = new FakeServer();
+});
+afterEach(() => vi.useRealTimers());
+
+const BTC = definition(1, "BTC-USD");
+const ETH = definition(2, "ETH-USD");
+
+test("what is subscribed within one tick travels in one request", async () => {
+  const client = server.client({ conflateMs: 250 });
+  client.subscribe({ symbols: "BTC-USD" });
+  client.subscribe({ symbols: ["ETH-USD", "BTC-USD"] });
+  client.subscribe({ symbols: "SOL-USD", channels: ["trade", "quote"] });
+  await settle();
+  server.last.welcome();
+  expect(server.last.asked()).toEqual([
+    { op: "subscribe", id: expect.any(Number), channels: ["quote"], symbols: ["BTC-USD", "ETH-USD"], conflate_ms: 250 },
+    { op: "subscribe", id: expect.any(Number), channels: ["quote", "trade"], symbols: ["SOL-USD"], conflate_ms: 250 },
+  ]);
+  client.close();
+});
+
+test("a symbol is given back when its last subscription goes, and not before", async () => {
+  const client = server.client();
+  const one = client.subscribe({ symbols: ["BTC-USD", "ETH-USD"] });
+  const other = client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, ETH]);
+  one.close();
+  await settle();
+  expect(server.last.asked()).toMatchObject([{ op: "unsubscribe", channels: ["quote"], symbols: ["ETH-USD"] }]);
+  other.close();
+  await settle();
+  expect(server.last.asked()).toMatchObject([{ op: "unsubscribe", channels: ["quote"], symbols: ["BTC-USD"] }]);
+  client.close();
+});
+
+test("the shortest interval that anybody wants is asked for, and changes live", async () => {
+  const client = server.client({ conflateMs: 500 });
+  const slow = client.subscribe({ symbols: "BTC-USD" });
+  const quick = client.subscribe({ symbols: "BTC-USD", conflateMs: 50 });
+  await settle();
+  server.last.welcome();
+  expect(server.last.grant([BTC])).toMatchObject([{ conflate_ms: 50 }]);
+  quick.close();
+  await settle();
+  expect(server.last.grant()).toMatchObject([{ op: "subscribe", conflate_ms: 500 }]);
+  client.conflateMs = 1000;
+  await settle();
+  expect(server.last.grant()).toMatchObject([{ op: "subscribe", conflate_ms: 1000 }]);
+  slow.wantedMs = 0;
+  await settle();
+  expect(server.last.grant()).toMatchObject([{ op: "subscribe", conflate_ms: 0 }]);
+  client.close();
+});
+
+test("a name under a pattern is asked for at the pattern's interval where that is shorter", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "ETH-*", conflateMs: 10 });
+  client.subscribe({ symbols: "ETH-USD", conflateMs: 1000 });
+  await settle();
+  server.last.welcome();
+  expect(server.last.asked().map(({ symbols, conflate_ms }) => [symbols, conflate_ms])).toEqual([
+    [["ETH-USD"], 10],
+    [["ETH-*"], 10],
+  ]);
+  client.close();
+});
+
+test("what a pattern takes away with it is asked for again, from the token", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "ETH-USD" });
+  const all = client.subscribe({ symbols: "ETH-*" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([ETH], { position: 55 });
+  all.close();
+  await settle();
+  expect(server.last.asked()).toMatchObject([
+    { op: "unsubscribe", symbols: ["ETH-*"] },
+    { op: "resume", symbols: ["ETH-USD"], epoch: 7, position: 55 },
+  ]);
+  client.close();
+});
+
+test("names that the server does not know are told, and asked for again", async () => {
+  const client = server.client();
+  const errors: string[] = [];
+  client.on("error", ({ code, symbols }) => errors.push(`${code} ${symbols}`));
+  const subscription = client.subscribe({ symbols: ["BTC-USD", "NOPE"] });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC], { unknown: ["NOPE"] });
+  expect(await subscription.ready).toMatchObject({ unknown: ["NOPE"], denied: [] });
+  expect(errors).toEqual(["unknown_symbol NOPE"]);
+  await settle(1100);
+  expect(server.last.grant([], { unknown: ["NOPE"] })).toMatchObject([{ op: "subscribe", symbols: ["NOPE"] }]);
+  await settle(2100);
+  expect(server.last.grant([definition(3, "NOPE")])).toMatchObject([{ op: "subscribe", symbols: ["NOPE"] }]);
+  expect(subscription.unknown).toEqual([]);
+  expect(errors).toHaveLength(1);
+  client.close();
+});
+
+test("requests keep below the rate of the welcome", async () => {
+  const client = server.client();
+  await settle();
+  server.last.welcome(7, { limits: { symbols: 10_000, requests_per_s: 10 } });
+  for (let index = 0; index < 40; index++) {
+    client.subscribe({ symbols: `S${index}` });
+    await settle();
+  }
+  const sentAtOnce = server.last.requests.length;
+  expect(sentAtOnce).toBeLessThanOrEqual(9);
+  await settle(1000);
+  expect(server.last.requests.length - sentAtOnce).toBeLessThanOrEqual(9);
+  for (let second = 0; second < 10; second++) {
+    server.last.packet([]);
+    await settle(1000);
+  }
+  expect(server.last.asked()).toHaveLength(40);
+  client.close();
+});
+
+test("values are exact in the columns, and beyond 2^53 told and exact on request", async () => {
+  const client = server.client();
+  const errors: string[] = [];
+  client.on("error", ({ code, message }) => errors.push(`${code}: ${message}`));
+  client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, quote(1, 5, 6183763, 2n ** 53n + 1n)]);
+  await settle();
+  expect(client.quotes.bidPx[0]).toBe(6183763);
+  expect(client.format(0, client.quotes.bidPx[0])).toBe("61837.63");
+  expect(client.quotes.askPx[0]).toBe(Infinity);
+  expect(client.exact("quote", 0, "askPx")).toBe(2n ** 53n + 1n);
+  expect(client.exact("quote", 0, "bidPx")).toBe(6183763n);
+  expect(errors).toEqual(["inexact: quote of BTC-USD: a value beyond 2^53"]);
+  server.last.packet([quote(1, 6, 1, -(2n ** 63n))]);
+  await settle();
+  expect(client.quotes.askPx[0]).toBeNaN();
+  expect(client.exact("quote", 0, "askPx")).toBeNull();
+  expect(client.format(0, client.quotes.askPx[0])).toBe("");
+  client.close();
+});
+
+test("a frame has each changed row once with its newest value, and all trades in order", async () => {
+  const client = server.client();
+  const frames: { changed: number[]; px: number[] }[] = [];
+  client.onFrame(({ changed, trades }) => {
+    frames.push({ changed: [...changed], px: [...trades.px.subarray(0, trades.length)] });
+  });
+  client.subscribe({ symbols: "*", channels: ["quote", "trade"] });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, ETH]);
+  await settle();
+  frames.length = 0;
+  server.last.packet([quote(1, 1, 10, 11), trade(1, 1, 10), quote(1, 2, 12, 13), trade(1, 2, 12), trade(2, 1, 99)]);
+  await settle();
+  expect(frames).toEqual([{ changed: [0, 1], px: [10, 12, 99] }]);
+  expect(client.quotes.bidPx[0]).toBe(12);
+  expect(client.lastTrades.px[1]).toBe(99);
+  client.close();
+});
+
+test("a record that comes again is passed over", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD", channels: ["quote", "trade"] });
+  const trades: number[] = [];
+  client.onFrame((frame) => trades.push(...frame.trades.sequence.subarray(0, frame.trades.length)));
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, quote(1, 5, 50, 51), trade(1, 8, 50)]);
+  server.last.packet([quote(1, 4, 40, 41), trade(1, 8, 50), trade(1, 7, 49), trade(1, 9, 51)]);
+  await settle();
+  expect(client.quotes.bidPx[0]).toBe(50);
+  expect(trades).toEqual([8, 9]);
+  client.close();
+});
+
+test("a hole that the server announces is told with its reason, one that nobody announces as well", async () => {
+  const client = server.client();
+  const gaps: Gap[] = [];
+  client.on("gap", (one) => gaps.push(one));
+  client.subscribe({ symbols: "BTC-USD", channels: "trade" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, trade(1, 1, 1)]);
+  server.last.packet([gap(1, 2, 2, 9), trade(1, 10, 1), trade(1, 12, 1)]);
+  await settle();
+  expect(gaps).toMatchObject([
+    { symbol: "BTC-USD", channel: "trade", from: 2, to: 9, reason: "overrun" },
+    { symbol: "BTC-USD", channel: "trade", from: 11, to: 11, reason: "order" },
+  ]);
+  client.close();
+});
+
+test("a book follows its changes, and with a hole that instrument alone is sent again", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: "book" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, ETH, book(1, 5, "S", [[100, 1, "B"], [99, 2, "B"], [101, 3, "A"]]), book(2, 1, "S", [])]);
+  server.last.packet([book(1, 6, "D", [[100, 0, "B"], [98, 7, "B"], [102, 4, "A"], [101, 5, "A"]])]);
+  await settle();
+  const bids = (): number[][] => levels(client.book(0)!.bids);
+  const levels = ({ px, sz, length }: { px: Float64Array; sz: Float64Array; length: number }): number[][] =>
+    Array.from({ length }, (_, index) => [px[index], sz[index]]);
+  expect(bids()).toEqual([[99, 2], [98, 7]]);
+  expect(levels(client.book(0)!.asks)).toEqual([[101, 5], [102, 4]]);
+  server.last.packet([book(1, 8, "D", [[97, 1, "B"]])]);
+  await settle();
+  expect([client.state(0), client.state(1), client.book(0)!.suspect]).toEqual(["RESYNCING", "LIVE", true]);
+  expect(server.last.asked()).toMatchObject([
+    { op: "unsubscribe", channels: ["book"], symbols: ["BTC-USD"] },
+    { op: "subscribe", channels: ["book"], symbols: ["BTC-USD"] },
+  ]);
+  server.last.packet([book(1, 8, "S", [[97, 1, "B"]])]);
+  await settle();
+  expect(bids()).toEqual([[97, 1]]);
+  expect(client.state(0)).toBe("LIVE");
+  client.close();
+});
+
+test("a merged change of a book covers what it skips", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD", channels: "book" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, book(1, 5, "S", [[100, 1, "B"]])]);
+  server.last.packet([book(1, 9, "D", [[99, 4, "B"]], 0x90)]);
+  await settle();
+  expect(client.book("BTC-USD")!.bids.length).toBe(2);
+  expect(client.state("BTC-USD")).toBe("LIVE");
+  client.close();
+});
+
+test("the state of an instrument follows its status, the feed's and the server's doubts", async () => {
+  const client = server.client();
+  const states: string[] = [];
+  client.on("state", ({ symbol, state }) => states.push(`${symbol} ${state}`));
+  client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: ["quote", "book"] });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, ETH]);
+  await settle();
+  const say = async (...records: ArrayBuffer[]): Promise<string[]> => {
+    states.length = 0;
+    server.last.packet(records);
+    await settle();
+    return [...states];
+  };
+  expect(await say(status(1, "H"))).toEqual(["BTC-USD HALTED"]);
+  expect(await say(status(1, "L"))).toEqual(["BTC-USD LIVE"]);
+  expect(await say(status(0, "S"))).toEqual(["BTC-USD STALE", "ETH-USD STALE"]);
+  expect(await say(status(0, "L"))).toEqual(["BTC-USD LIVE", "ETH-USD LIVE"]);
+  expect(await say(status(2, "E"))).toEqual(["ETH-USD ENDED"]);
+  expect(await say(book(1, 1, "S", [], 0x84))).toEqual(["BTC-USD RESYNCING"]);
+  expect(await say(book(1, 2, "S", []))).toEqual(["BTC-USD LIVE"]);
+  client.close();
+  expect(client.state("BTC-USD")).toBe("STALE");
+});
+
+test("updates come as objects with text, and loops end with their signal", async () => {
+  const client = server.client();
+  const signal = new AbortController();
+  const said: string[] = [];
+  client.onUpdate({ symbols: "BTC-USD" }, ({ symbol, bid, askSize }) => said.push(`${symbol} ${bid} ${askSize}`));
+  const loop = (async () => {
+    const prices: string[] = [];
+    for await (const { price, side } of client.trades("*", { signal: signal.signal })) prices.push(`${side} ${price}`);
+    return prices;
+  })();
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, quote(1, 1, 6183763, 6183800), trade(1, 1, 5)]);
+  await settle();
+  server.last.packet([trade(1, 2, -7)]);
+  await settle();
+  signal.abort();
+  expect(said).toEqual(["BTC-USD 61837.63 0.00000002"]);
+  expect(await loop).toEqual(["buy 0.05", "buy -0.07"]);
+  await settle();
+  expect(server.last.asked()).toMatchObject([{ op: "unsubscribe", channels: ["trade"], symbols: ["*"] }]);
+  client.close();
+});
+
+test("who comes second to a symbol is told what is there", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, quote(1, 1, 100, 200)]);
+  await settle();
+  const said: string[] = [];
+  client.onUpdate({ symbols: "BTC-USD" }, ({ bid }) => said.push(bid));
+  await settle();
+  expect(said).toEqual(["1.00"]);
+  expect(server.last.asked()).toEqual([]);
+  client.close();
+});
+
+test("trades that nobody pulls are bounded, the newest stay, and the loss is told", async () => {
+  const client = server.client({ tradeBacklog: 128 });
+  const lags: number[] = [];
+  const sequences: number[] = [];
+  client.on("lag", ({ dropped }) => lags.push(dropped));
+  client.onFrame(({ trades }) => sequences.push(...trades.sequence.subarray(0, trades.length)));
+  client.subscribe({ symbols: "BTC-USD", channels: "trade" });
+  await settle(2000);
+  server.last.welcome();
+  server.last.grant([BTC]);
+  for (let sequence = 1; sequence <= 1000; sequence++) server.last.packet([trade(1, sequence, sequence)]);
+  await settle();
+  expect(sequences.length).toBeLessThanOrEqual(128);
+  expect(sequences.at(-1)).toBe(1000);
+  expect(sequences).toEqual(Array.from({ length: sequences.length }, (_, index) => 1001 - sequences.length + index));
+  expect(lags).toEqual([1000 - sequences.length]);
+  expect(client.stats.tradesDropped).toBe(1000 - sequences.length);
+  client.close();
+});
+
+test("many instruments: columns grow and keep what they had", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "*" });
+  await settle();
+  server.last.welcome();
+  const names = Array.from({ length: 2000 }, (_, index) => `S${index}`);
+  server.last.grant(names.flatMap((name, index) => [definition(index + 1, name), quote(index + 1, 1, index, index + 1)]));
+  await settle();
+  expect(client.instruments.length).toBe(2000);
+  for (const row of [0, 63, 64, 1999]) {
+    expect([client.instruments.symbol(row), client.quotes.bidPx[row], client.state(row)]).toEqual([`S${row}`, row, "LIVE"]);
+  }
+  expect(client.quotes.bidPx[2040]).toBeNaN();
+  client.close();
+});
+
+test("mistakes of the application are told where they are made", () => {
+  const client = server.client();
+  expect(() => client.subscribe({ symbols: "A*B" })).toThrow(/one \* at the end/);
+  expect(() => client.subscribe({ symbols: "A", channels: "quotes" as never })).toThrow(/have quote, trade/);
+  expect(() => client.subscribe({ symbols: "A", conflateMs: -1 })).toThrow(/0 or more/);
+  expect(() => server.client({ url: "ftp://x" })).toThrow(/want ws/);
+  client.close();
+});
+
+test("a listener that throws does not keep others from hearing", async () => {
+  const client = server.client();
+  const uncaught: unknown[] = [];
+  const note = (error: unknown): void => void uncaught.push(error);
+  process.on("uncaughtException", note);
+  let heard = 0;
+  client.onFrame(() => {
+    throw new Error("mine");
+  });
+  client.onFrame(() => heard++);
+  client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC]);
+  await settle();
+  process.off("uncaughtException", note);
+  expect(heard).toBeGreaterThan(0);
+  client.close();
+});

@@ -1,0 +1,347 @@
+/** Losing the connection and coming back, against a server that the test plays. */
+
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import type { Gap } from "../src/types";
+import { book, definition, FakeServer, quote, settle, status, trade } from "./fake";
+
+let server: FakeServer;
+let statuses: (number | "gone")[];
+beforeEach(() => {
+  vi.useFakeTimers();
+  server = new FakeServer();
+  statuses = [];
+  // What a plain request to the stream's path is answered, in the order of the requests; 426 is the server's own.
+  vi.stubGlobal("fetch", async () => {
+    const status = statuses.shift() ?? 426;
+    if (status === "gone") throw new TypeError("no connection");
+    return new Response(null, { status, headers: status === 503 ? { "retry-after": "7" } : {} });
+  });
+});
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+  vi.restoreAllMocks();
+});
+
+const BTC = definition(1, "BTC-USD");
+
+test("the first try is immediate, later ones random below a bound that doubles up to the last", async () => {
+  const chance = vi.spyOn(Math, "random").mockReturnValue(1);
+  const client = server.client();
+  const waits: number[] = [];
+  await settle();
+  for (let attempt = 0; attempt < 10; attempt++) {
+    const before = server.sockets.length;
+    server.last.end(1006);
+    const from = Date.now();
+    while (server.sockets.length === before) await settle(10);
+    waits.push(Date.now() - from);
+  }
+  expect(waits.map((ms) => Math.round(ms / 100) * 100)).toEqual([
+    ...[0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000],
+  ]);
+  chance.mockReturnValue(0.5);
+  server.last.end(1006);
+  expect(client.connection.retryAt - Date.now()).toBe(15_000);
+  client.close();
+});
+
+test("only a stream that was live for a while starts the waits from the beginning", async () => {
+  vi.spyOn(Math, "random").mockReturnValue(1);
+  const client = server.client();
+  await settle();
+  const waitAfter = async (liveMs: number): Promise<number> => {
+    server.last.welcome();
+    for (let ms = 0; ms < liveMs; ms += 1000) {
+      await settle(1000);
+      server.last.packet([]);
+    }
+    server.last.end(1006);
+    const waitMs = client.connection.retryAt - Date.now();
+    await settle(waitMs);
+    return waitMs;
+  };
+  expect(await waitAfter(0)).toBe(0);
+  expect(await waitAfter(1000)).toBe(500);
+  expect(await waitAfter(1000)).toBe(1000);
+  expect(await waitAfter(6000)).toBe(0);
+  client.close();
+});
+
+test("the server's word of when to come back is kept", async () => {
+  const client = server.client();
+  await settle();
+  server.last.welcome();
+  server.last.say({ type: "closing", reason: "going_away", reconnect_ms: 1500 });
+  server.last.end(1001, "the server is stopping");
+  expect(client.connection).toMatchObject({ phase: "waiting", reason: "the server is stopping", code: 1001 });
+  expect(client.connection.retryAt - Date.now()).toBe(1500);
+  client.close();
+});
+
+test.each([
+  [4001, "", "credentials expired"],
+  [4003, "", "no longer entitled"],
+  [1008, "more than 50 requests a second", "more than 50 requests a second"],
+])("after %i %s nobody comes back", async (code, said, reason) => {
+  const client = server.client();
+  const errors: string[] = [];
+  client.on("error", (error) => errors.push(error.code));
+  const subscription = client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.end(code, said);
+  await settle(120_000);
+  expect(server.sockets).toHaveLength(1);
+  expect(client.connection).toMatchObject({ phase: "closed", code, reason });
+  expect(await client.closed).toMatchObject({ code });
+  expect(errors).toEqual(["closed"]);
+  await expect(subscription.ready).rejects.toThrow(reason);
+});
+
+test.each([
+  ["nothing was received for too long, not even a pong"],
+  ["a ping was not answered within 20000 ms"],
+])("after 1008 for silence one comes back: %s", async (said) => {
+  const client = server.client();
+  await settle();
+  server.last.welcome();
+  server.last.end(1008, said);
+  await settle(1);
+  expect(server.sockets).toHaveLength(2);
+  client.close();
+});
+
+test("a connection that was closed for want of subscriptions is opened again by the next one", async () => {
+  const client = server.client();
+  await settle();
+  server.last.welcome();
+  server.last.end(1008, "nothing was subscribed within 60000 ms");
+  await settle(60_000);
+  expect([server.sockets.length, client.connection.phase]).toEqual([1, "idle"]);
+  client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  expect(server.last.asked()).toMatchObject([{ op: "subscribe", symbols: ["BTC-USD"] }]);
+  client.close();
+});
+
+test.each([[401, "not authorised"], [403, "forbidden"]])(
+  "a handshake that is refused with %i is found out by a plain request, and is the end",
+  async (code, reason) => {
+    statuses = [code];
+    const client = server.client();
+    await settle();
+    server.last.end(1006);
+    await settle(60_000);
+    expect(client.connection).toMatchObject({ phase: "closed", code, reason });
+    expect(server.sockets.length).toBeLessThanOrEqual(2);
+  },
+);
+
+test("a server that is not there is tried again, one that is full when it says", async () => {
+  vi.spyOn(Math, "random").mockReturnValue(1);
+  statuses = ["gone", 503];
+  const client = server.client();
+  await settle();
+  server.last.end(1006);
+  await settle(1);
+  expect(server.sockets).toHaveLength(2);
+  server.last.end(1006);
+  await settle(1);
+  expect(Math.round((client.connection.retryAt - Date.now()) / 1000)).toBe(7);
+  await settle(6000);
+  expect(server.sockets).toHaveLength(2);
+  await settle(1000);
+  expect(server.sockets).toHaveLength(3);
+  client.close();
+});
+
+test("a lost stream goes on from its token, names before patterns and narrow before wide", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "*", conflateMs: 1000 });
+  client.subscribe({ symbols: "B*", conflateMs: 500 });
+  client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: ["quote", "trade"], conflateMs: 100 });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC], { position: 10 });
+  server.last.packet([quote(1, 1, 5, 6)], { position: 42 });
+  server.last.end(1006);
+  await settle(1);
+  server.last.welcome();
+  const token = { epoch: 7, position: 42 };
+  expect(server.last.asked()).toMatchObject([
+    { op: "resume", symbols: ["BTC-USD", "ETH-USD"], channels: ["quote", "trade"], conflate_ms: 100, ...token },
+    { op: "resume", symbols: ["B*"], channels: ["quote"], conflate_ms: 500, ...token },
+    { op: "resume", symbols: ["*"], channels: ["quote"], conflate_ms: 1000, ...token },
+  ]);
+  client.close();
+});
+
+test("what had no whole snapshot yet has no token: it is asked for anew, the rest goes on", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC], { position: 10 });
+  client.subscribe({ symbols: "ETH-USD" });
+  await settle();
+  const [{ id }] = server.last.asked();
+  server.last.say({ type: "subscribed", id, conflate_ms: 100, count: 1, unknown: [], denied: [] });
+  // In the middle of the second snapshot: this packet's position says nothing of what is still missing.
+  server.last.packet([definition(2, "ETH-USD")], { flags: 1, position: 30 });
+  server.last.end(1006);
+  await settle(1);
+  server.last.welcome();
+  expect(server.last.asked()).toMatchObject([
+    { op: "resume", symbols: ["BTC-USD"], position: 10 },
+    { op: "subscribe", symbols: ["ETH-USD"] },
+  ]);
+  client.close();
+});
+
+test("a replay that is cut off is asked for again from where it began", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD", channels: "trade" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, trade(1, 1, 1)], { position: 10 });
+  server.last.end(1006);
+  await settle(1);
+  server.last.welcome();
+  const [{ id }] = server.last.asked();
+  server.last.say({ type: "resumed", id, how: "replay", from: 11, conflate_ms: 100, count: 1, unknown: [] });
+  server.last.packet([BTC, trade(1, 2, 1)], { flags: 2, position: 20 });
+  server.last.end(1006);
+  await settle(1000);
+  server.last.welcome();
+  expect(server.last.asked()).toMatchObject([{ op: "resume", position: 10 }]);
+  client.close();
+});
+
+test("a restarted server: STALE, RESYNCING, LIVE, with the new values under the old rows though ids have changed", async () => {
+  const client = server.client();
+  const seen: string[] = [];
+  const gaps: Gap[] = [];
+  client.on("state", ({ symbol, state }) => seen.push(`${symbol} ${state}`));
+  client.on("gap", (one) => gaps.push(one));
+  client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: ["quote", "trade", "book"] });
+  await settle();
+  server.last.welcome(7);
+  const ETH = definition(2, "ETH-USD");
+  const before = [quote(1, 900, 100, 101), quote(2, 800, 50, 51), trade(1, 70, 100), book(1, 9, "S", [[100, 1, "B"]])];
+  server.last.grant([BTC, ETH, ...before]);
+  await settle();
+  expect(seen).toEqual(["BTC-USD LIVE", "ETH-USD LIVE"]);
+  server.last.end(1006);
+  await settle(0);
+  expect(seen.slice(2)).toEqual(["BTC-USD STALE", "ETH-USD STALE"]);
+  await settle(1);
+  server.last.welcome(8);
+  await settle();
+  expect(seen.slice(4)).toEqual(["BTC-USD RESYNCING", "ETH-USD RESYNCING"]);
+  expect(client.quotes.bidPx[0]).toBe(100);
+  const after = [quote(2, 1, 110, 111), quote(1, 1, 60, 61), book(2, 1, "S", [[110, 2, "B"]])];
+  const asked = server.last.grant([definition(2, "BTC-USD"), definition(1, "ETH-USD"), ...after], { epoch: 8 });
+  expect(asked).toMatchObject([{ op: "subscribe" }]);
+  await settle();
+  expect(seen.slice(6)).toEqual(["BTC-USD LIVE", "ETH-USD LIVE"]);
+  expect([client.quotes.bidPx[0], client.quotes.bidPx[1]]).toEqual([110, 60]);
+  expect(client.book("BTC-USD")!.bids.px[0]).toBe(110);
+  expect(gaps).toMatchObject([{ symbol: "BTC-USD", channel: "trade", from: 0, to: 0, reason: "resync" }]);
+  expect(client.connection).toMatchObject({ epoch: 8, resumed: "snapshot" });
+  client.close();
+});
+
+test("what the restarted server does not know yet stays STALE until its publisher is back", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: ["BTC-USD", "MINE"] });
+  await settle();
+  server.last.welcome(7);
+  server.last.grant([BTC, definition(2, "MINE")]);
+  server.last.end(1006);
+  await settle(1);
+  server.last.welcome(8);
+  server.last.grant([BTC], { epoch: 8, unknown: ["MINE"] });
+  await settle();
+  expect([client.state("BTC-USD"), client.state("MINE")]).toEqual(["LIVE", "STALE"]);
+  await settle(1100);
+  server.last.grant([definition(9, "MINE")], { epoch: 8 });
+  await settle();
+  expect(client.state("MINE")).toBe("LIVE");
+  client.close();
+});
+
+test("a snapshot instead of history: the trades in between are told as a gap", async () => {
+  const client = server.client();
+  const gaps: Gap[] = [];
+  client.on("gap", (one) => gaps.push(one));
+  client.subscribe({ symbols: "BTC-USD", channels: "trade" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, trade(1, 5, 1)]);
+  server.last.end(1006);
+  await settle(1);
+  server.last.welcome();
+  server.last.grant([BTC, trade(1, 20, 1, 0xa0)], { how: "snapshot" });
+  await settle();
+  expect(gaps).toMatchObject([{ from: 6, to: 19, reason: "resync" }]);
+  expect(client.connection.resumed).toBe("snapshot");
+  client.close();
+});
+
+test("silence makes all stale after two and a half heartbeats, and a new connection after more", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC]);
+  await settle(2000);
+  expect(client.connection.phase).toBe("live");
+  await settle(1001);
+  expect([client.connection.phase, client.state("BTC-USD")]).toEqual(["stale", "STALE"]);
+  server.last.packet([]);
+  await settle();
+  expect([client.connection.phase, client.state("BTC-USD")]).toEqual(["live", "LIVE"]);
+  await settle(11_000);
+  expect(server.sockets).toHaveLength(2);
+  client.close();
+});
+
+test("bytes that break the layout are told, and the connection is made anew", async () => {
+  const client = server.client();
+  const errors: string[] = [];
+  client.on("error", ({ code }) => errors.push(code));
+  client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.packet([quote(9, 1, 1, 1)]);
+  await settle(1);
+  expect(errors).toEqual(["protocol"]);
+  expect(server.sockets).toHaveLength(2);
+  client.close();
+});
+
+test("the URL is asked for before each attempt, so that a token can be fresh", async () => {
+  let count = 0;
+  const client = server.client({ url: async () => `http://fake?token=${++count}` });
+  await settle();
+  server.last.end(1006);
+  await settle(1);
+  expect(server.sockets.map(({ url, protocols }) => [url, protocols])).toEqual([
+    ["ws://fake/v1/stream?token=1", "tickcast.v1"],
+    ["ws://fake/v1/stream?token=2", "tickcast.v1"],
+  ]);
+  client.close();
+});
+
+test("a halted feed is told after the reconnect as well", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, status(0, "H")]);
+  await settle();
+  expect(client.state("BTC-USD")).toBe("HALTED");
+  client.close();
+});
