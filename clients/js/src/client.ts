@@ -233,8 +233,6 @@ export class OpenClient implements types.Client {
         if (report.connection.phase === "closed") return this.#ended(report.connection);
         this.connection = report.connection;
         return this.#dispatch.events.connection.tell(report.connection);
-      case "subscribed":
-        return this.#subscriptions.get(report.id)?.answered(report.result, report.done);
       case "error":
         return this.#dispatch.events.error.tell(report.error);
       case "counters":
@@ -311,6 +309,7 @@ export class OpenClient implements types.Client {
     this.#arrived = null;
     this.#figures.shown(batch, this.#latency);
     this.#dispatch.apply(batch, now);
+    for (const [id, answer] of batch.answers) this.#subscriptions.get(id)?.answered(answer);
     this.#spent = batch;
     this.#tellLag(now, batch.dropped);
   }

@@ -149,6 +149,7 @@ export class Engine {
   #lost(): void {
     this.#interest.lost(this.#token);
     this.#token = null;
+    for (const { op, items } of this.#asked.values()) if (op === "unsubscribe") items.forEach((item) => this.#dropped(item));
     this.#asked.clear();
     this.#pings.clear();
     this.#queue = [];
@@ -198,6 +199,8 @@ export class Engine {
       case "resumed":
         return this.#answered(message);
       case "unsubscribed":
+        // Until here records of what was given up may have come.
+        for (const item of this.#asked.get(message.id)?.items ?? []) this.#dropped(item);
         this.#asked.delete(message.id);
         return;
       case "pong":
@@ -233,7 +236,7 @@ export class Engine {
       this.#interest.prune((item) => this.#dropped(item));
       return;
     }
-    for (const ask of this.#interest.plan(this.#token, (item) => this.#dropped(item))) {
+    for (const ask of this.#interest.plan(this.#token)) {
       const id = this.#nextId++;
       this.#asked.set(id, ask);
       const { op, channels, symbols, conflateMs, token } = ask;
@@ -261,7 +264,9 @@ export class Engine {
     const ask = this.#asked.get(message.id);
     // A later answer says that what went before has come to its end.
     if (this.#filling > 0 && ask !== undefined) this.#complete();
-    if (message.type === "resumed") this.#link.resumed(message.how === "replay" ? "replay" : "snapshot");
+    if (message.type === "resumed" && ask?.items.some((item) => item.recovering) === true) {
+      this.#link.resumed(message.how === "replay" ? "replay" : "snapshot");
+    }
     if (ask === undefined) return;
     this.#asked.delete(message.id);
     const unknown = new Set<string>(message.unknown ?? []);
@@ -322,7 +327,7 @@ export class Engine {
       const told = JSON.stringify(found ?? null);
       if (found === undefined || told === wanted.told) continue;
       wanted.told = told;
-      this.report({ t: "subscribed", id: wanted.id, ...found });
+      this.#outbox.answers.set(wanted.id, found);
     }
   }
 
@@ -411,11 +416,12 @@ export class Engine {
       recovering ||= item.recovering;
     });
     if (!covered) return STALE;
-    if (!complete || recovering) return RESYNCING;
+    // A server that has just started may not know an instrument yet that a pattern covers.
+    if (!complete || recovering || this.#store.known[row] === 0) return RESYNCING;
     const status = this.#store.status[row];
     if (status === 69) return ENDED;
     if (status === 72 || this.#store.instruments[row].status === "H") return HALTED;
-    if (status === 83 || this.#store.known[row] === 0) return STALE;
+    if (status === 83) return STALE;
     const feed = this.#store.feedStatus;
     if (feed === 83) return STALE;
     if (feed === 72 || feed === 69) return feed === 72 ? HALTED : ENDED;

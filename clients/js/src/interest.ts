@@ -8,7 +8,7 @@
  * for each microtask in which it has changed.
  */
 
-import type { SubscriptionResult } from "./types";
+import type { Answer } from "./messages";
 import { CHANNELS } from "./wire";
 
 /** A place in the server's total order. */
@@ -159,12 +159,13 @@ export class Interest {
 
   /** Forgets what nobody wants while there is nobody to tell it. */
   prune(dropped: (item: Item) => void): void {
-    this.#drops(null, dropped);
+    for (const item of this.items()) if (item.wanted.size === 0) dropped(item);
+    this.#drops(null);
   }
 
-  /** What is to be asked now, in order; it counts as asked. `dropped` hears of items that nobody wants any more. */
-  plan(current: Token | null, dropped: (item: Item) => void): Ask[] {
-    const asks = this.#drops(current, dropped);
+  /** What is to be asked now, in order; it counts as asked. */
+  plan(current: Token | null): Ask[] {
+    const asks = this.#drops(current);
     const due = new Map<Target, Item[]>();
     for (const item of this.items()) {
       const ms = this.#interval(item);
@@ -179,7 +180,7 @@ export class Interest {
   }
 
   /** What is known of a subscription; undefined until all of it has been answered. */
-  result(wanted: Wanted): { result: SubscriptionResult; done: boolean } | undefined {
+  result(wanted: Wanted): Answer | undefined {
     const unknown: string[] = [];
     const denied: string[] = [];
     let conflateMs = 0;
@@ -212,7 +213,7 @@ export class Interest {
   }
 
   /** Gives up what nobody wants, at the server too. */
-  #drops(current: Token | null, dropped: (item: Item) => void): Ask[] {
+  #drops(current: Token | null): Ask[] {
     const gone = new Map<Target, Item[]>();
     for (const item of this.items()) {
       if (item.wanted.size > 0) continue;
@@ -222,7 +223,6 @@ export class Interest {
         if (list === undefined) gone.set(item.target, [item]);
         else list.push(item);
       }
-      dropped(item);
     }
     for (const target of this.targets.values()) {
       if (target.items.every((item) => item === undefined)) this.targets.delete(target.name);

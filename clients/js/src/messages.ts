@@ -45,9 +45,14 @@ export type Report =
   | { t: "dirty" }
   | { t: "batch"; batch: Batch }
   | { t: "connection"; connection: Connection }
-  | { t: "subscribed"; id: number; result: SubscriptionResult; done: boolean }
   | { t: "error"; error: ClientError }
   | { t: "counters"; counters: Counters };
+
+/** What is known of a subscription; `done` once its snapshot is here. */
+export interface Answer {
+  readonly result: SubscriptionResult;
+  readonly done: boolean;
+}
 
 /** All that has changed since the last batch. Its buffers go back to their owner with the next pull. */
 export interface Batch {
@@ -65,6 +70,8 @@ export interface Batch {
   /** Trades and raw records that were let go. */
   dropped: number;
   defined: Instrument[];
+  /** What the server made of subscriptions, by id: their values are in this batch or were in one before it. */
+  answers: [id: number, answer: Answer][];
   /** Rows and what their state is now. */
   states: [row: number, state: number][];
   /** Gaps; their channels as numbers from 1. */

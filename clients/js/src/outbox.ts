@@ -7,7 +7,7 @@
  */
 
 import { over, rowBytes, type Columns } from "./columns";
-import type { Batch } from "./messages";
+import type { Answer, Batch } from "./messages";
 import type { Instrument } from "./types";
 
 const RAW_BYTES_MAX = 4 << 20;
@@ -56,6 +56,7 @@ export class Outbox {
   readonly states = new Map<number, number>();
   readonly defined = new Map<number, Instrument>();
   readonly wide = new Map<number, bigint>();
+  readonly answers = new Map<number, Answer>();
   #gaps: Batch["gaps"] = [];
   #raw: Batch["raw"] = [];
   #rawBytes = 0;
@@ -73,9 +74,9 @@ export class Outbox {
   }
 
   get empty(): boolean {
-    const { lists, books, states, defined } = this;
-    const waiting = lists.reduce((sum, list) => sum + list.length, books.size + states.size + defined.size);
-    return waiting + this.#gaps.length + this.#raw.length === 0;
+    const { lists, books, states, defined, answers } = this;
+    const others = books.size + states.size + defined.size + answers.size + this.#gaps.length + this.#raw.length;
+    return lists.reduce((sum, list) => sum + list.length, others) === 0;
   }
 
   /** The place of another value in the list of its channel. */
@@ -121,6 +122,7 @@ export class Outbox {
       dropped: this.#dropped,
       defined: [...this.defined.values()],
       states: [...this.states],
+      answers: [...this.answers],
       gaps: this.#gaps,
       raw: this.#raw,
       wide: [...this.wide],
@@ -130,7 +132,7 @@ export class Outbox {
     this.#sent = spent?.sent ?? new Float64Array(SENT_MAX);
     this.#sentLength = this.#oldestMs = this.#dropped = this.#rawBytes = 0;
     [this.#gaps, this.#raw] = [[], []];
-    for (const waiting of [this.books, this.states, this.defined, this.wide]) waiting.clear();
+    for (const waiting of [this.books, this.states, this.defined, this.wide, this.answers]) waiting.clear();
     return batch;
   }
 }

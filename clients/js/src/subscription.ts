@@ -1,6 +1,6 @@
 /** What `subscribe` returns: the application's end of an interest. */
 
-import type { Command } from "./messages";
+import type { Answer, Command } from "./messages";
 import { bitsOf, channelsOf, interval, symbolsOf } from "./options";
 import type { Channel, SubscribeOptions, Subscription, SubscriptionResult } from "./types";
 
@@ -105,7 +105,7 @@ export class OpenSubscription implements Subscription {
   }
 
   /** The server has answered. */
-  answered(result: SubscriptionResult, done: boolean): void {
+  answered({ result, done }: Answer): void {
     this.#result = result;
     if (done) this.#resolve(result);
   }

@@ -100,12 +100,14 @@ test("names that the server does not know are told, and asked for again", async 
   await settle();
   server.last.welcome();
   server.last.grant([BTC], { unknown: ["NOPE"] });
+  await settle();
   expect(await subscription.ready).toMatchObject({ unknown: ["NOPE"], denied: [] });
   expect(errors).toEqual(["unknown_symbol NOPE"]);
   await settle(1100);
   expect(server.last.grant([], { unknown: ["NOPE"] })).toMatchObject([{ op: "subscribe", symbols: ["NOPE"] }]);
   await settle(2100);
   expect(server.last.grant([definition(3, "NOPE")])).toMatchObject([{ op: "subscribe", symbols: ["NOPE"] }]);
+  await settle();
   expect(subscription.unknown).toEqual([]);
   expect(errors).toHaveLength(1);
   client.close();

@@ -8,7 +8,7 @@ import { Store } from "../src/store";
 import * as wire from "../src/wire";
 
 const file = new URL("../../vectors/packets.json", import.meta.url);
-const vectors = JSON.parse(readFileSync(file, "utf8"));
+const vectors: { packets: any[]; invalid: any[] } = JSON.parse(readFileSync(file, "utf8"));
 
 const TYPES: Record<string, number> = {
   ...{ quote: 1, trade: 2, ticker: 3, book: 4, raw: 5, definition: 16, heartbeat: 17, gap: 18, status: 19 },
