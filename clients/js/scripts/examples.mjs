@@ -1,0 +1,28 @@
+// Serves the examples, built from source, for a server that runs elsewhere: start it with
+// `--allow-origin http://127.0.0.1:8123`, and open the address that is printed.
+import { context } from "esbuild";
+
+const folder = (path) => new URL(`../${path}`, import.meta.url).pathname;
+const names = ["watchlist", "lightweight-charts", "uplot", "ag-grid", "perspective"];
+const built = await context({
+  entryPoints: names.map((name) => folder(`examples/${name}.ts`)),
+  ...{ bundle: true, format: "esm", target: "es2022", outdir: folder("examples/built"), logLevel: "warning" },
+  define: { __STANDALONE__: "false" },
+  loader: { ".wasm": "file" },
+  // Resolves the examples' imports to the sources, with the names that an application would use.
+  alias: { tickcast: folder("src/index.ts"), "tickcast/adapters": folder("src/adapters") },
+});
+const worker = await context({
+  ...{ bundle: true, format: "esm", target: "es2022", outdir: folder("examples/built"), logLevel: "warning" },
+  define: { __STANDALONE__: "false" },
+  entryPoints: [folder("src/worker.ts")],
+});
+await worker.rebuild();
+if (process.argv.includes("--build")) {
+  await built.rebuild();
+  await Promise.all([built.dispose(), worker.dispose()]);
+} else {
+  const port = Number(process.env.PORT ?? 8123);
+  await built.serve({ servedir: folder("examples"), host: "127.0.0.1", port });
+  console.log(`http://127.0.0.1:${port}/?server=http://127.0.0.1:9001`);
+}

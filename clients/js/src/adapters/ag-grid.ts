@@ -1,0 +1,100 @@
+/**
+ * Rows for AG Grid: transactions of what has changed, one per animation frame; the grid applies them in batches of its
+ * own (`asyncTransactionWaitMillis`).
+ *
+ * What always holds: a row is added once and then updated; its id is its symbol, so hand `getRowId` to the grid.
+ */
+
+import { matcher } from "../match";
+import { CHANGED, type Channel, type Client, type InstrumentState } from "../types";
+
+/** A row of the grid. Prices and sizes are numbers for sorting; `text` has the digits of the instrument's precision. */
+export interface GridRow {
+  symbol: string;
+  venue: string;
+  state: InstrumentState;
+  bid: number;
+  bidSize: number;
+  ask: number;
+  askSize: number;
+  last: number;
+  volume: number;
+  text: { bid: string; ask: string; last: string };
+}
+
+/** What is used of the grid's API. */
+export interface Grid<Row> {
+  applyTransactionAsync(transaction: { add?: Row[]; update?: Row[] }): void;
+}
+
+/** For the grid's option of this name. */
+export const getRowId = ({ data }: { data: { symbol: string } }): string => data.symbol;
+
+export interface GridOptions<Row> {
+  symbols: string | readonly string[];
+  /** Default quote and ticker. */
+  channels?: readonly Channel[];
+  /** What a row consists of. Default {@link gridRow}; it has to have `symbol`. */
+  row?: (client: Client, row: number) => Row;
+  signal?: AbortSignal;
+}
+
+/** A row of the values as they are now. */
+export function gridRow(client: Client, row: number): GridRow {
+  const { quotes, tickers, lastTrades, instruments } = client;
+  const lastPx = lastTrades.sequence[row] > 0 ? lastTrades.px[row] : tickers.lastPx[row];
+  return {
+    symbol: instruments.symbol(row),
+    venue: instruments.venue(row),
+    state: client.state(row),
+    bid: client.price(row, quotes.bidPx[row]),
+    bidSize: client.size(row, quotes.bidSz[row]),
+    ask: client.price(row, quotes.askPx[row]),
+    askSize: client.size(row, quotes.askSz[row]),
+    last: client.price(row, lastPx),
+    volume: client.size(row, tickers.volume[row]),
+    text: {
+      bid: client.format(row, quotes.bidPx[row]),
+      ask: client.format(row, quotes.askPx[row]),
+      last: client.format(row, lastPx),
+    },
+  };
+}
+
+/** Feeds a grid until the returned function, or the signal, ends it. */
+export function feedGrid<Row extends { symbol: string } = GridRow>(
+  client: Client,
+  grid: Grid<Row>,
+  options: GridOptions<Row>,
+): () => void {
+  const { symbols, channels = ["quote", "ticker"], signal } = options;
+  const rowOf = options.row ?? (gridRow as unknown as (client: Client, row: number) => Row);
+  const own = new AbortController();
+  const end = (): void => own.abort();
+  signal?.addEventListener("abort", end, { signal: own.signal });
+  if (signal?.aborted === true) end();
+  const subscription = client.subscribe({ symbols, channels, signal: own.signal });
+  const covers = matcher(subscription.symbols);
+  const isThere = new Set<number>();
+  const relevant = CHANGED.state | CHANGED.instrument | channels.reduce((bits, name) => bits | bitOf(name), 0);
+  const take = (rows: Iterable<number>): void => {
+    const [add, update]: [Row[], Row[]] = [[], []];
+    for (const row of rows) {
+      (isThere.has(row) ? update : add).push(rowOf(client, row));
+      isThere.add(row);
+    }
+    if (add.length + update.length > 0) grid.applyTransactionAsync({ add, update });
+  };
+  // Rows that others have subscribed to already are there.
+  take([...client.instruments].filter(({ symbol }) => covers(symbol)).map(({ row }) => row));
+  client.onFrame(({ changed, what }) => {
+    const isNews = (row: number, index: number): boolean =>
+      (what[index] & relevant) !== 0 && covers(client.instruments.symbol(row));
+    take(changed.filter(isNews));
+  }, { signal: own.signal });
+  return end;
+}
+
+function bitOf(channel: Channel): number {
+  return channel === "raw" ? 0 : CHANGED[channel];
+}

@@ -1,0 +1,126 @@
+/**
+ * Bars for lightweight-charts: trades of an instrument into candles, behind the server's history.
+ *
+ * What always holds: the series is updated in order, as it demands: never before its last bar. A trade that is older
+ * than that belongs to a bar that is drawn already and is passed over. After a gap in the trades, and after a restart
+ * of the server, the bars are read anew from its history.
+ */
+
+import { mantissa } from "../format";
+import type { Client } from "../types";
+
+/** A bar as `ISeriesApi<"Candlestick">` and `ISeriesApi<"Bar">` take it; `time` in Unix seconds. */
+export interface Bar<Time = number> {
+  time: Time;
+  open: number;
+  high: number;
+  low: number;
+  close: number;
+}
+
+/** What is used of a series. */
+export interface BarSeries<Time = number> {
+  setData(bars: Bar<Time>[]): void;
+  update(bar: Bar<Time>): void;
+}
+
+export interface BarOptions {
+  symbol: string;
+  /** Length of a bar in seconds. Default 60. */
+  intervalS?: number;
+  /** The server's HTTP address for the history, such as `http://127.0.0.1:9001`; null for none. Default: the page's. */
+  history?: string | URL | null;
+  /** Bars of history at most. Default 500. */
+  limit?: number;
+  signal?: AbortSignal;
+}
+
+/** The answer of `/v1/bars/{symbol}`: columns, the oldest first, prices as decimal text or null. */
+export interface BarHistory {
+  interval_s: number;
+  time: number[];
+  open: (string | null)[];
+  high: (string | null)[];
+  low: (string | null)[];
+  close: (string | null)[];
+}
+
+/** Keeps a series up to date until the returned function, or the signal, ends it. */
+export function followBars<Time = number>(client: Client, series: BarSeries<Time>, options: BarOptions): () => void {
+  const { symbol, intervalS = 60, signal } = options;
+  const own = new AbortController();
+  const builder = new BarBuilder(intervalS);
+  const end = (): void => own.abort();
+  signal?.addEventListener("abort", end, { signal: own.signal });
+  if (signal?.aborted === true) end();
+  const time = (seconds: number): Time => seconds as unknown as Time;
+  const seed = async (): Promise<void> => {
+    const bars = await readHistory(options, intervalS, own.signal);
+    if (bars === null || own.signal.aborted) return;
+    // Trades that came while the answer was on its way are in it, or after it: only the newest bar can be in both.
+    const newest = builder.last;
+    builder.last = bars.at(-1);
+    if (newest !== undefined) builder.merge(newest);
+    series.setData(bars.map((bar) => ({ ...bar, time: time(bar.time) })));
+    if (builder.last !== undefined) series.update({ ...builder.last, time: time(builder.last.time) });
+  };
+  client.onUpdate({ symbols: symbol, channels: "trade", signal: own.signal }, (trade) => {
+    const price = client.price(trade.row, trade.px);
+    const bar = builder.add((trade.recvMs || trade.eventMs) / 1000, price);
+    if (bar !== undefined) series.update({ ...bar, time: time(bar.time) });
+  });
+  client.on("gap", (gap) => gap.symbol === symbol && gap.channel === "trade" && void seed(), { signal: own.signal });
+  void seed();
+  return end;
+}
+
+/** Prices into the bar that is being built. */
+export class BarBuilder {
+  last: Bar | undefined;
+
+  constructor(readonly intervalS: number) {}
+
+  /** Takes a price in; the bar it has changed, undefined where it is older than that. */
+  add(seconds: number, price: number): Bar | undefined {
+    if (!Number.isFinite(price)) return undefined;
+    const start = Math.floor(seconds / this.intervalS) * this.intervalS;
+    return this.merge({ time: start, open: price, high: price, low: price, close: price });
+  }
+
+  /** Takes in a later part of the same bar, or a later bar. */
+  merge(bar: Bar): Bar | undefined {
+    const { last } = this;
+    if (last !== undefined && bar.time < last.time) return undefined;
+    if (last === undefined || bar.time > last.time) return (this.last = { ...bar });
+    last.high = Math.max(last.high, bar.high);
+    last.low = Math.min(last.low, bar.low);
+    last.close = bar.close;
+    return last;
+  }
+}
+
+async function readHistory(options: BarOptions, intervalS: number, signal: AbortSignal): Promise<Bar[] | null> {
+  if (options.history === null) return null;
+  const path = `/v1/bars/${encodeURIComponent(options.symbol)}?interval_s=${intervalS}&limit=${options.limit ?? 500}`;
+  const base = options.history ?? globalThis.location?.href;
+  try {
+    const answer = await fetch(new URL(path, base), { signal });
+    return answer.ok ? barsOf((await answer.json()) as BarHistory) : null;
+  } catch {
+    // No history: the chart begins with the next trade.
+    return null;
+  }
+}
+
+/** The bars of a history that have a trade. */
+export function barsOf(history: BarHistory): Bar[] {
+  const number = (text: string | null): number => (text === null || Number.isNaN(mantissa(text, -18)) ? NaN : Number(text));
+  const bars = history.time.map((time, index) => ({
+    time,
+    open: number(history.open[index]),
+    high: number(history.high[index]),
+    low: number(history.low[index]),
+    close: number(history.close[index]),
+  }));
+  return bars.filter(({ open }) => !Number.isNaN(open));
+}

@@ -1,0 +1,98 @@
+/**
+ * Tables for Perspective: columns of what has changed, upserted under the symbol.
+ *
+ * What always holds: one update is on its way at a time; rows that change meanwhile wait once each, with their newest
+ * values. So a table that is slow gets fewer and larger updates, and nothing piles up.
+ */
+
+import { matcher } from "../match";
+import type { Channel, Client } from "../types";
+
+/** The schema of the columns that {@link feedTable} makes, and the table's options: `client.table(schema, options)`. */
+export const schema = {
+  symbol: "string",
+  venue: "string",
+  state: "string",
+  bid: "float",
+  bid_size: "float",
+  ask: "float",
+  ask_size: "float",
+  last: "float",
+  volume: "float",
+  updated: "datetime",
+} as const;
+export const options = { index: "symbol" } as const;
+
+type Column = keyof typeof schema;
+
+/** Values by column; `null` where there is none. */
+export type TableColumns = Record<Column, (string | number | null)[]>;
+
+/** What is used of a table. */
+export interface Table {
+  update(columns: any): Promise<unknown> | unknown;
+}
+
+export interface TableOptions {
+  symbols: string | readonly string[];
+  /** Default quote, trade and ticker. */
+  channels?: readonly Channel[];
+  /** Is told of what the table refuses. Default: the feed ends, and the error is thrown. */
+  onError?: (error: unknown) => void;
+  signal?: AbortSignal;
+}
+
+/** The values of these rows as they are now. */
+export function tableColumns(client: Client, rows: Iterable<number>): TableColumns {
+  const columns = Object.fromEntries(Object.keys(schema).map((name) => [name, []])) as unknown as TableColumns;
+  const { quotes, tickers, lastTrades, instruments } = client;
+  const value = (number: number): number | null => (Number.isFinite(number) ? number : null);
+  for (const row of rows) {
+    const lastPx = lastTrades.sequence[row] > 0 ? lastTrades.px[row] : tickers.lastPx[row];
+    columns.symbol.push(instruments.symbol(row));
+    columns.venue.push(instruments.venue(row));
+    columns.state.push(client.state(row));
+    columns.bid.push(value(client.price(row, quotes.bidPx[row])));
+    columns.bid_size.push(value(client.size(row, quotes.bidSz[row])));
+    columns.ask.push(value(client.price(row, quotes.askPx[row])));
+    columns.ask_size.push(value(client.size(row, quotes.askSz[row])));
+    columns.last.push(value(client.price(row, lastPx)));
+    columns.volume.push(value(client.size(row, tickers.volume[row])));
+    columns.updated.push(Math.max(quotes.recvMs[row], lastTrades.recvMs[row]) || null);
+  }
+  return columns;
+}
+
+/** Feeds a table until the returned function, or the signal, ends it. */
+export function feedTable(client: Client, table: Table, given: TableOptions): () => void {
+  const { symbols, channels = ["quote", "trade", "ticker"], signal } = given;
+  const own = new AbortController();
+  const end = (): void => own.abort();
+  signal?.addEventListener("abort", end, { signal: own.signal });
+  if (signal?.aborted === true) end();
+  const covers = matcher(client.subscribe({ symbols, channels, signal: own.signal }).symbols);
+  const waiting = new Set<number>();
+  let isBusy = false;
+  const flush = async (): Promise<void> => {
+    if (isBusy) return;
+    isBusy = true;
+    try {
+      while (waiting.size > 0 && !own.signal.aborted) {
+        const rows = [...waiting];
+        waiting.clear();
+        await table.update(tableColumns(client, rows));
+      }
+    } catch (error) {
+      end();
+      if (given.onError === undefined) throw error;
+      given.onError(error);
+    } finally {
+      isBusy = false;
+    }
+  };
+  client.onFrame(({ changed }) => {
+    for (const row of changed) if (covers(client.instruments.symbol(row))) waiting.add(row);
+    void flush();
+  }, { signal: own.signal });
+  return end;
+}

@@ -1,0 +1,31 @@
+/** The adapter for Perspective with its engine, which is WebAssembly and runs in Node. */
+
+import { expect, test } from "vitest";
+import { feedTable, options, schema } from "../src/adapters/perspective";
+import { definition, FakeServer, quote } from "./fake";
+
+const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
+
+test("the table has a row for each symbol, with its newest values", async () => {
+  const { default: perspective } = await import("@perspective-dev/client");
+  const table = await perspective.table({ ...schema }, { ...options });
+  const server = new FakeServer();
+  const client = server.client();
+  feedTable(client, table, { symbols: "*" });
+  await pause();
+  server.last.welcome();
+  server.last.grant([definition(1, "BTC-USD"), definition(2, "ETH-USD"), quote(1, 1, 100, 102), quote(2, 1, 50, 51)]);
+  server.last.packet([quote(1, 2, 111, 112)]);
+  const view = await table.view({ sort: [["symbol", "asc"]] });
+  for (;;) {
+    const columns: any = await view.to_columns();
+    if (columns.bid?.[0] === 1.11) {
+      expect(columns).toMatchObject({ symbol: ["BTC-USD", "ETH-USD"], bid: [1.11, 0.5], state: ["LIVE", "LIVE"] });
+      break;
+    }
+    await pause();
+  }
+  client.close();
+  await view.delete();
+  await table.delete();
+});
