@@ -9,6 +9,7 @@ const built = await context({
   ...{ bundle: true, format: "esm", target: "es2022", outdir: folder("examples/built"), logLevel: "warning" },
   define: { __STANDALONE__: "false" },
   loader: { ".wasm": "file" },
+  publicPath: "built",
   // Resolves the examples' imports to the sources, with the names that an application would use.
   alias: { tickcast: folder("src/index.ts"), "tickcast/adapters": folder("src/adapters") },
 });

@@ -7,7 +7,8 @@ import { definition, FakeServer, quote } from "./fake";
 const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
 
 test("the table has a row for each symbol, with its newest values", async () => {
-  const { default: perspective } = await import("@perspective-dev/client");
+  // The types are those of the browser; in Node the engine is in the package itself.
+  const { default: perspective }: any = await import("@perspective-dev/client");
   const table = await perspective.table({ ...schema }, { ...options });
   const server = new FakeServer();
   const client = server.client();
