@@ -1,0 +1,22 @@
+//! The clients' own test suites, run against the program that was built with this test.
+//!
+//! `tests/clients/install` installs what they need; what is absent is skipped, and the test says so.
+
+mod javascript;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A folder or file of the repository.
+fn at(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Runs a suite to its end, and shows what it said: all of it where it fails.
+#[track_caller]
+fn passes(command: &mut Command) {
+    let output = command.env("TICKCAST_BIN", env!("CARGO_BIN_EXE_tickcast")).output().expect("it started before");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} fails:\n{said}");
+    println!("{said}");
+}
