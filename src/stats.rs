@@ -73,6 +73,7 @@ counters! {
     RefusedAddress Count "Connections refused with 429 because their address had as many: connections_per_address_max";
     RefusedRate Count "Upgrades refused with 503 because too many came at once: handshakes_per_s";
     RefusedAddressRate Count "Upgrades refused with 429 because too many came of their address: handshakes_per_address_per_s";
+    RefusedOrigin Count "Streams refused with 403 because a page of another origin asked for them: allow_origin";
     RefusedDraining Count "Upgrades refused with 503 because the server stops";
     Drained Count "Subscribers sent away with 1001 because the server stops";
     HandshakesDelayed Count "Upgrades that had to wait for their turn: handshakes_per_s, handshakes_per_address_per_s";

@@ -112,6 +112,7 @@ impl Config {
                     self.drain_timeout_ms
                 ),
             ),
+            ("allow_origin", format!("{} beside the server's own", self.allow_origin)),
             ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
         ]
     }

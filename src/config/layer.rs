@@ -58,6 +58,8 @@ layer! {
     /// Addresses and networks that the limits of an address do not hold for, such as proxies in front, or `none`
     /// [default: 127.0.0.0/8,::1]
     addresses_exempt "TICKCAST_ADDRESSES_EXEMPT" "LIST" String;
+    /// Origins whose pages may use the server beside its own, such as `https://example.com`, or `*` [default: none]
+    allow_origin "TICKCAST_ALLOW_ORIGIN" "LIST" String;
     /// Handshakes a second on one core; more wait for half of upgrade_timeout_ms, the rest is refused with 503; 0 for no
     /// limit [default: 2000]
     handshakes_per_s "TICKCAST_HANDSHAKES_PER_S" "N" u32;

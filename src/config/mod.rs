@@ -6,6 +6,7 @@
 
 mod describe;
 mod layer;
+mod origins;
 mod reload;
 mod resolve;
 
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use self::layer::{Layer, check_variables};
+pub use self::origins::{Origin, Origins};
 pub use self::reload::Reloaded;
 pub use self::resolve::{SEATS_MAX, descriptors_needed};
 
@@ -53,6 +55,8 @@ pub struct Config {
     /// Without it, the operator's view is for this machine alone.
     pub operator_token: Option<String>,
     pub enable_echo: bool,
+    /// Whose pages may use the server beside its own.
+    pub allow_origin: Origins,
     pub log: String,
     /// Of all shards together.
     pub connections_max: u32,
@@ -154,6 +158,7 @@ mod tests {
             ("connections_max = 6000000", "holds at most 1048576 connections, which is 5242880 on 5 shards"),
             ("publishers_max = 4096\ndoor_connections_max = 20000", "a descriptor limit of 24596"),
             ("addresses_exempt = '10.0.0.0/33'", "addresses_exempt: \"10.0.0.0/33\" is not an address"),
+            ("allow_origin = 'example.com'", "allow_origin: \"example.com\" is not an origin"),
             ("feed = ['simm']", "unknown feed \"simm\"; have sim"),
             ("publish_token = 'a b'", "publish_token: wants"),
             ("operator_token = ''", "operator_token: wants"),

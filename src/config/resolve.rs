@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{Config, ConfigError, Layer, Machine};
+use super::{Config, ConfigError, Layer, Machine, Origins};
 use crate::feed;
 use crate::shard;
 
@@ -34,6 +34,7 @@ impl Config {
             publish_token: resolve_token("publish_token", layer.publish_token.clone())?,
             operator_token: resolve_token("operator_token", layer.operator_token.clone())?,
             enable_echo: layer.enable_echo.unwrap_or(false),
+            allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
             connections_max: resolve_connections(layer.connections_max, machine, cores.len())?,
             connections_per_address_max: layer.connections_per_address_max.unwrap_or(20_000),
@@ -208,6 +209,10 @@ fn resolve_door(given: Option<u32>, publishers_max: u32, machine: &Machine) -> R
         return Err(value("publishers_max", problem));
     }
     Ok(door)
+}
+
+fn resolve_origins(list: &str) -> Result<Origins, ConfigError> {
+    Origins::parse(list).map_err(|problem| value("allow_origin", problem))
 }
 
 fn resolve_exempt(list: &str) -> Result<Vec<IpNet>, ConfigError> {

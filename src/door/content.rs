@@ -39,7 +39,7 @@ impl Content {
             None => Response::new(self.content_type, self.plain.clone()),
         };
         let response = response.with("ETag", format!("\"{tag}\""));
-        if self.gzip.is_some() { response.with("Vary", "Accept-Encoding") } else { response }
+        if self.gzip.is_some() { response.vary("Accept-Encoding") } else { response }
     }
 }
 

@@ -11,7 +11,6 @@ use crate::ws::handshake::Refusal;
 /// What is sent where nothing else is said: an answer that is no page does nothing in a browser, and is no part of a page
 /// of another origin, unless that one may read it.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
-const RESOURCE_POLICY: &str = "same-origin";
 /// Nothing is used without asking whether it is still so; that is answered with 304 where there is an `ETag`.
 const CACHING: &str = "no-cache";
 
@@ -22,8 +21,10 @@ pub(super) const JSON: &str = "application/json";
 pub(super) struct Response {
     status: StatusCode,
     headers: Vec<(&'static str, Cow<'static, str>)>,
+    vary: Vec<&'static str>,
     caching: &'static str,
     policy: &'static str,
+    resource_policy: &'static str,
     /// Shared with whoever else is sent the same.
     pub(super) body: Bytes,
     /// A HEAD gets the headers alone.
@@ -41,20 +42,44 @@ impl Response {
         Self::new(JSON, text)
     }
 
+    /// 204: nothing but headers.
+    pub(super) fn no_content() -> Self {
+        Self::empty(StatusCode::NO_CONTENT)
+    }
+
     /// 304: the client has it.
     pub(super) fn not_modified() -> Self {
         Self::empty(StatusCode::NOT_MODIFIED)
     }
 
     fn empty(status: StatusCode) -> Self {
-        let body = Bytes::new();
-        Self { status, headers: Vec::new(), caching: CACHING, policy: POLICY, body, headers_only: false }
+        Self {
+            status,
+            headers: Vec::new(),
+            vary: Vec::new(),
+            caching: CACHING,
+            policy: POLICY,
+            resource_policy: "same-origin",
+            body: Bytes::new(),
+            headers_only: false,
+        }
     }
 
     /// Adds a header; a value is the server's own, never a client's.
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// Is another one for another value of this header.
+    pub(super) fn vary(mut self, name: &'static str) -> Self {
+        self.vary.push(name);
+        self
+    }
+
+    /// Is for pages of all origins.
+    pub(super) fn for_all_origins(self) -> Self {
+        Self { resource_policy: "cross-origin", ..self }
     }
 
     /// Has this Content-Security-Policy.
@@ -79,10 +104,13 @@ impl Response {
         if self.status == StatusCode::OK {
             text += &format!("Content-Length: {}\r\n", self.body.len());
         }
-        let (caching, policy) = (self.caching, self.policy);
+        if !self.vary.is_empty() {
+            text += &format!("Vary: {}\r\n", self.vary.join(", "));
+        }
+        let (caching, policy, resource_policy) = (self.caching, self.policy, self.resource_policy);
         text += &format!(
             "Cache-Control: {caching}\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n\
-             Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: {RESOURCE_POLICY}\r\n\
+             Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: {resource_policy}\r\n\
              Content-Security-Policy: {policy}\r\n\r\n"
         );
         text

@@ -19,6 +19,7 @@ mod listing;
 mod lobby;
 mod metrics;
 pub mod operator;
+mod origin;
 mod pace;
 mod pages;
 pub mod publish;
@@ -299,8 +300,21 @@ impl Door {
     }
 
     async fn route(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), (Peer, Refusal)> {
-        let path = request.uri().path();
-        let outcome = match path {
+        let outcome = match origin::refusal(request, &self.config()) {
+            Some(refusal) => {
+                self.count(Counter::RefusedOrigin);
+                Err(refusal)
+            }
+            None => self.serve(peer, request).await,
+        };
+        match (outcome, peer.take()) {
+            (Err(refusal), Some(peer)) => Err((peer, answer::share_refusal(self, request, refusal))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn serve(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
+        match request.uri().path() {
             "/v1/stream" => self.seat(peer, request).await,
             "/v1/sse" => sse::serve(self, peer, request).await,
             "/v1/publish" => publish::serve(self, peer, request).await,
@@ -315,10 +329,6 @@ impl Door {
                 }
                 Err(refusal) => Err(refusal),
             },
-        };
-        match (outcome, peer.take()) {
-            (Err(refusal), Some(peer)) => Err((peer, refusal)),
-            _ => Ok(()),
         }
     }
 

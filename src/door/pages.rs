@@ -28,7 +28,7 @@ files! {
     "wire.js" Script;
     "style.css" Style;
     "favicon.svg" Image;
-    "tickcast.js" Library;
+    "tickcast.js" Script;
 }
 
 struct File {
@@ -42,8 +42,6 @@ struct File {
 enum Kind {
     Page,
     Script,
-    /// A script that pages of other origins use as well, those that may.
-    Library,
     Style,
     Image,
     Text,
@@ -53,7 +51,7 @@ impl Kind {
     fn content_type(self) -> &'static str {
         match self {
             Self::Page => "text/html; charset=utf-8",
-            Self::Script | Self::Library => "text/javascript; charset=utf-8",
+            Self::Script => "text/javascript; charset=utf-8",
             Self::Style => "text/css; charset=utf-8",
             Self::Image => "image/svg+xml",
             Self::Text => "text/plain; charset=utf-8",
@@ -84,7 +82,7 @@ impl Pages {
         Some(match kind {
             // A window that opened the page, or was opened by it, has no hold on it.
             Kind::Page => response.policy(POLICY).with("Cross-Origin-Opener-Policy", "same-origin"),
-            Kind::Script | Kind::Library => response.policy(POLICY),
+            Kind::Script => response.policy(POLICY),
             Kind::Style | Kind::Image | Kind::Text => response,
         })
     }

@@ -16,10 +16,15 @@ use serde_json::{Value, json};
 
 const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// A server with trades enough, and with compression on or off.
-fn server(compression: &str) -> Server {
+/// A server with trades enough, with compression on or off, and for the pages of this origin beside its own.
+fn server_for(origin: &str, compression: &str) -> Server {
     let market = "sim:instruments=20,rate=5000,seed=1";
-    Server::start(&["--feed", market, "--enable-echo", "--compression", compression])
+    Server::start(&["--feed", market, "--enable-echo", "--compression", compression, "--allow-origin", origin])
+}
+
+/// The same with its own pages alone: clients that are no browsers name no origin.
+fn server(compression: &str) -> Server {
+    server_for("none", compression)
 }
 
 /// True if the program is there and starts; says that the test is skipped otherwise.
@@ -92,10 +97,17 @@ fn a_browser_reads_the_stream_and_hears_its_echo() {
         println!("SKIPPED: no chromium; apt-get install chromium");
         return;
     };
-    let (off, on) = (server("off"), server("6"));
-    check(&browse(browser, &off), "", AGREED);
-    check(&browse(browser, &on), AGREED, AGREED);
+    // The page is served by the test, on a port of its own: of another origin than the server.
+    let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let origin = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("it is bound"));
+    let (first, second) = (listen(), listen());
+    let (off, on) = (server_for(&origin(&first), "off"), server_for(&origin(&second), "6"));
+    check(&browse(browser, first, &off), "", AGREED);
+    check(&browse(browser, second, &on), AGREED, AGREED);
     on.wait_metric("tickcast_compressed_total", |packets| packets > 0);
+    let refused = browse(browser, listen(), &on);
+    assert_eq!(refused["failed"], "the stream failed", "a page of an origin that is not listed: {refused}");
+    on.wait_metric("tickcast_refused_origin_total", |count| count > 0);
 }
 
 /// A program that does not outlive its test.
@@ -109,8 +121,7 @@ impl Drop for Guest {
 }
 
 /// Has the page run, and what it tells.
-fn browse(browser: &str, server: &Server) -> Value {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+fn browse(browser: &str, listener: TcpListener, server: &Server) -> Value {
     let address = listener.local_addr().expect("it is bound");
     let profile = tempfile::tempdir().expect("a folder for the browser's profile");
     let child = Command::new(browser)
