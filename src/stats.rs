@@ -71,6 +71,8 @@ counters! {
     Heartbeats Count "Heartbeats sent, one a subscriber";
     RefusedFull Count "Upgrades refused with 503 because all seats were taken: connections_max";
     RefusedAddress Count "Connections refused with 429 because their address had as many: connections_per_address_max";
+    Forwarded Count "Requests of trusted proxies that said whose they are: trusted_proxies";
+    ForwardedUnread Count "Requests of trusted proxies without an X-Forwarded-For that can be read: they count for the proxy";
     RefusedRate Count "Upgrades refused with 503 because too many came at once: handshakes_per_s";
     RefusedAddressRate Count "Upgrades refused with 429 because too many came of their address: handshakes_per_address_per_s";
     RefusedOrigin Count "Streams refused with 403 because a page of another origin asked for them: allow_origin";

@@ -74,7 +74,6 @@ impl Config {
     }
 
     fn describe_door(&self) -> Vec<(&'static str, String)> {
-        let exempt: Vec<_> = self.addresses_exempt.iter().map(IpNet::to_string).collect();
         vec![
             (
                 "door_connections",
@@ -96,9 +95,10 @@ impl Config {
             (
                 "per_address_max",
                 format!(
-                    "{} connections, some 100 B an address; exempt are {}",
+                    "{} connections, some 100 B an address; exempt are {}; trusted_proxies {}",
                     unless_0(self.connections_per_address_max),
-                    if exempt.is_empty() { "none".to_owned() } else { exempt.join(", ") }
+                    networks(&self.addresses_exempt),
+                    networks(&self.trusted_proxies)
                 ),
             ),
             (
@@ -179,6 +179,11 @@ impl Config {
 
 fn mib(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn networks(list: &[IpNet]) -> String {
+    let texts: Vec<_> = list.iter().map(IpNet::to_string).collect();
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
 }
 
 /// A limit, or that there is none.

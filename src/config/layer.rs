@@ -55,9 +55,12 @@ layer! {
     connections_max "TICKCAST_CONNECTIONS_MAX" "N" u32;
     /// Connections of one address: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit [default: 20000]
     connections_per_address_max "TICKCAST_CONNECTIONS_PER_ADDRESS_MAX" "N" u32;
-    /// Addresses and networks that the limits of an address do not hold for, such as proxies in front, or `none`
+    /// Addresses and networks that the limits of an address do not hold for, or `none`
     /// [default: 127.0.0.0/8,::1]
     addresses_exempt "TICKCAST_ADDRESSES_EXEMPT" "LIST" String;
+    /// Addresses and networks of proxies in front, whose `X-Forwarded-For` says whose connections theirs are
+    /// [default: none]
+    trusted_proxies "TICKCAST_TRUSTED_PROXIES" "LIST" String;
     /// Origins whose pages may use the server beside its own, such as `https://example.com`, or `*` [default: none]
     allow_origin "TICKCAST_ALLOW_ORIGIN" "LIST" String;
     /// Handshakes a second on one core; more wait for half of upgrade_timeout_ms, the rest is refused with 503; 0 for no

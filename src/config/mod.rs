@@ -64,6 +64,8 @@ pub struct Config {
     pub connections_per_address_max: u32,
     /// What the limits of an address do not hold for.
     pub addresses_exempt: Vec<IpNet>,
+    /// Proxies in front, which say whose connections theirs are.
+    pub trusted_proxies: Vec<IpNet>,
     /// On one core; 0 for no limit.
     pub handshakes_per_s: u32,
     /// Of one address; 0 for no limit.
@@ -158,6 +160,7 @@ mod tests {
             ("connections_max = 6000000", "holds at most 1048576 connections, which is 5242880 on 5 shards"),
             ("publishers_max = 4096\ndoor_connections_max = 20000", "a descriptor limit of 24596"),
             ("addresses_exempt = '10.0.0.0/33'", "addresses_exempt: \"10.0.0.0/33\" is not an address"),
+            ("trusted_proxies = '10.0.0.1,lb'", "trusted_proxies: \"lb\" is not an address"),
             ("allow_origin = 'example.com'", "allow_origin: \"example.com\" is not an origin"),
             ("feed = ['simm']", "unknown feed \"simm\"; have sim"),
             ("publish_token = 'a b'", "publish_token: wants"),
@@ -181,6 +184,7 @@ mod tests {
             ["10.1.0.0/16", "192.0.2.7/32", "2001:db8::/32"]
         );
         assert!(texts("addresses_exempt = 'none'").is_empty());
+        assert!(resolve("").unwrap().trusted_proxies.is_empty(), "nobody is trusted unasked");
     }
 
     #[test]

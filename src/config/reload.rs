@@ -55,7 +55,8 @@ reload! {
     // Sockets that listen, threads that are pinned, memory that is allotted, directories that are filled.
     fixed: listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes send_buffer_bytes
         stale_ms;
-    changed: publish_token operator_token enable_echo allow_origin log connections_per_address_max addresses_exempt handshakes_per_s
+    changed: publish_token operator_token enable_echo allow_origin log connections_per_address_max addresses_exempt
+        trusted_proxies handshakes_per_s
         handshakes_per_address_per_s door_connections_max echoes_max publishers_max publish_records_per_s
         publisher_instruments_max upgrade_timeout_ms write_timeout_ms drain_ms drain_timeout_ms packet_bytes_max
         head_bytes_max;

@@ -38,7 +38,11 @@ impl Config {
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
             connections_max: resolve_connections(layer.connections_max, machine, cores.len())?,
             connections_per_address_max: layer.connections_per_address_max.unwrap_or(20_000),
-            addresses_exempt: resolve_exempt(layer.addresses_exempt.as_deref().unwrap_or("127.0.0.0/8,::1"))?,
+            addresses_exempt: resolve_networks(
+                "addresses_exempt",
+                layer.addresses_exempt.as_deref().unwrap_or("127.0.0.0/8,::1"),
+            )?,
+            trusted_proxies: resolve_networks("trusted_proxies", layer.trusted_proxies.as_deref().unwrap_or("none"))?,
             handshakes_per_s: within!(layer.handshakes_per_s, 2000, 0, 1_000_000),
             handshakes_per_address_per_s: within!(layer.handshakes_per_address_per_s, 1000, 0, 1_000_000),
             door_connections_max: resolve_door(layer.door_connections_max, publishers_max, machine)?,
@@ -215,14 +219,14 @@ fn resolve_origins(list: &str) -> Result<Origins, ConfigError> {
     Origins::parse(list).map_err(|problem| value("allow_origin", problem))
 }
 
-fn resolve_exempt(list: &str) -> Result<Vec<IpNet>, ConfigError> {
+fn resolve_networks(setting: &'static str, list: &str) -> Result<Vec<IpNet>, ConfigError> {
     let parse = |text: &str| {
         let text = text.trim();
         let one = || text.parse::<IpAddr>().ok().map(IpNet::from);
         text.parse().ok().or_else(one).ok_or_else(|| {
             let problem =
                 format!("{text:?} is not an address or a network; write a list like 10.0.0.0/8,192.0.2.7,::1, or none");
-            value("addresses_exempt", problem)
+            value(setting, problem)
         })
     };
     if list.trim() == "none" { Ok(Vec::new()) } else { list.split(',').map(parse).collect() }

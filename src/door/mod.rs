@@ -13,6 +13,7 @@ mod bars;
 mod content;
 mod conversation;
 mod echo;
+mod forwarded;
 mod http;
 pub mod listen;
 mod listing;
@@ -44,9 +45,10 @@ use glommio::sync::Semaphore;
 use glommio::task::JoinHandle;
 
 use self::address::{Crowded, Place};
+use self::forwarded::Said;
 use self::lobby::{Entered, Lobby};
 use self::pace::Pace;
-use self::stream::Peer;
+use self::stream::{Peer, Who};
 use crate::config::Config;
 use crate::io::Seat;
 use crate::io::uring::{Uring, adopt_fd, duplicate};
@@ -100,7 +102,7 @@ struct Own {
     /// What the holder of each seat counts for at its address.
     places: RefCell<Vec<Option<Place>>>,
     /// Who holds each seat, or was the last to hold it.
-    holders: RefCell<Vec<Option<SocketAddr>>>,
+    holders: RefCell<Vec<Option<Who>>>,
 }
 
 impl Door {
@@ -215,8 +217,8 @@ impl Door {
     pub fn show_slowest(&self, slowest: Vec<SlowClient>) {
         let holders = self.own.holders.borrow();
         let slow = slowest.into_iter().map(|client| {
-            let address = holders.get(client.slot as usize).copied().flatten();
-            operator::Slow { client, address }
+            let who = holders.get(client.slot as usize).copied().flatten();
+            operator::Slow { client, who }
         });
         self.public.slow[self.index].show(slow);
     }
@@ -225,7 +227,9 @@ impl Door {
     async fn receive(self, stream: TcpStream) {
         let config = self.config();
         let Some(mut peer) = self.admit(stream, &config) else { return };
-        if let Err(crowded) = self.count_in(&mut peer, &config) {
+        // Whose connection one of a proxy is, its head will tell.
+        let is_proxy = peer.who().is_some_and(|who| forwarded::is_trusted(who.address(), &config.trusted_proxies));
+        if !is_proxy && let Err(crowded) = self.count_in(&mut peer, &config) {
             return self.refuse(&mut peer, &crowded, false).await;
         }
         let timeout = Duration::from_millis(config.upgrade_timeout_ms.into());
@@ -242,6 +246,9 @@ impl Door {
                 return self.refuse(&mut peer, &refusal, false).await;
             }
         };
+        if is_proxy && let Err(crowded) = self.count_client_in(&mut peer, &head, &config) {
+            return self.refuse(&mut peer, &crowded, head.method() == ::http::Method::HEAD).await;
+        }
         peer.visit().served();
         if let Err(refusal) = self.route(&mut Some(peer), &head).await {
             let (mut peer, refusal) = refusal;
@@ -272,8 +279,8 @@ impl Door {
     /// Counts the connection for its address.
     fn count_in(&self, peer: &mut Peer, config: &Config) -> Result<(), Refusal> {
         // Who has gone already has no address any more, and asks nothing.
-        let Ok(address) = peer.socket().peer_addr() else { return Ok(()) };
-        match self.public.addresses.enter(address.ip(), config, crate::runtime::now_ns()) {
+        let Some(who) = peer.who() else { return Ok(()) };
+        match self.public.addresses.enter(who.address(), config, crate::runtime::now_ns()) {
             Ok(place) => {
                 peer.count(place);
                 Ok(())
@@ -287,7 +294,22 @@ impl Door {
         }
     }
 
+    /// Counts the connection of a trusted proxy for the proxy's client.
+    fn count_client_in(&self, peer: &mut Peer, head: &::http::Request<()>, config: &Config) -> Result<(), Refusal> {
+        let Some(proxy) = peer.who() else { return Ok(()) };
+        let said = forwarded::client(proxy.address(), head.headers(), &config.trusted_proxies);
+        self.count(match said {
+            Said::Client(_) => Counter::Forwarded,
+            Said::NoMoreThan(_) => Counter::ForwardedUnread,
+        });
+        peer.is_of(said.address());
+        self.count_in(peer, config)
+    }
+
     async fn refuse(&self, peer: &mut Peer, refusal: &Refusal, headers_only: bool) {
+        if let Some(who) = peer.who() {
+            tracing::debug!("shard {}: {who} is refused: {refusal}", self.index);
+        }
         let refused = peer.refuse(refusal, headers_only).await;
         self.note(refused);
     }
@@ -423,7 +445,7 @@ impl Door {
         match shard.io_mut().adopt(socket.socket()) {
             Ok(Some(seat)) => {
                 open(&mut shard, seat, socket.unread());
-                put(&mut self.own.holders.borrow_mut(), seat.slot, socket.socket().peer_addr().ok());
+                put(&mut self.own.holders.borrow_mut(), seat.slot, socket.who());
                 if let Some(place) = socket.take_place() {
                     shard.report_leaving(seat);
                     put(&mut self.own.places.borrow_mut(), seat.slot, Some(place));
@@ -457,7 +479,7 @@ fn put<T>(seats: &mut Vec<Option<T>>, slot: u32, value: Option<T>) {
 
 /// Who is asking; `None` for one that has gone.
 fn address_of(peer: Option<&Peer>) -> Option<SocketAddr> {
-    peer.and_then(|peer| peer.socket().peer_addr().ok())
+    peer.and_then(|peer| Some(peer.who()?.socket))
 }
 
 /// Writes what the socket takes at once, and closes it. What has come is read first: unread, it would make the close a

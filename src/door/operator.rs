@@ -11,6 +11,7 @@ use http::header::{FORWARDED, HOST, HeaderName};
 use serde_json::{Map, Value, json};
 
 use super::http::{Response, bearer, forbidden, unauthorized};
+use super::stream::Who;
 use super::{Door, Public, metrics};
 use crate::config::Config;
 use crate::shard::SlowClient;
@@ -23,11 +24,11 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Debug, Default)]
 pub struct SlowList(Mutex<Arc<[Slow]>>);
 
-/// One of them, with its address as far as that is known.
+/// One of them, and whose it is as far as that is known.
 #[derive(Clone, Debug)]
 pub struct Slow {
     pub client: SlowClient,
-    pub address: Option<SocketAddr>,
+    pub who: Option<Who>,
 }
 
 impl SlowList {
@@ -129,11 +130,12 @@ fn slow(public: &Public, now_ns: u64) -> Vec<Value> {
     all.sort_by_key(|(_, slow)| slow.client.since_ns);
     all.truncate(SLOW_MAX);
     let ms_since = |ns: u64| now_ns.saturating_sub(ns) / 1_000_000;
-    let row = |(shard, Slow { client, address }): (usize, &Slow)| {
+    let row = |(shard, Slow { client, who }): (usize, &Slow)| {
         json!({
             "shard": shard,
             "seat": client.slot,
-            "address": address.map(|address| address.to_string()),
+            "address": who.map(|who| who.client.map_or_else(|| who.socket.to_string(), |client| client.to_string())),
+            "proxy": who.and_then(|who| who.client.map(|_| who.socket.to_string())),
             "behind_ms": ms_since(client.since_ns),
             "nothing_taken_ms": ms_since(client.progress_ns),
             "owed_bytes": client.owed_bytes,

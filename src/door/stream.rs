@@ -1,7 +1,8 @@
 //! One peer of the door: its socket, what it has sent that nobody has looked at yet, and its place in the lobby.
 
+use std::fmt;
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
@@ -23,11 +24,37 @@ const READ_BYTES: usize = 2048;
 /// What a peer has to take of an answer in the time that a write has: 13 KB a second by default.
 const PORTION_BYTES: usize = 64 << 10;
 
+/// Whose connection one is.
+#[derive(Clone, Copy, Debug)]
+pub struct Who {
+    /// Where it comes from.
+    pub socket: SocketAddr,
+    /// Whose it is where it comes from a trusted proxy, as that one says.
+    pub client: Option<IpAddr>,
+}
+
+impl Who {
+    /// The client's own address.
+    pub fn address(&self) -> IpAddr {
+        self.client.unwrap_or(self.socket.ip().to_canonical())
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.client {
+            Some(client) => write!(out, "{client} by {}", self.socket),
+            None => write!(out, "{}", self.socket),
+        }
+    }
+}
+
 /// A connection that is not a seat.
 pub(super) struct Peer {
     stream: TcpStream,
     unread: Vec<u8>,
     visit: Visit,
+    who: Option<Who>,
     /// What it counts for at its address.
     place: Option<Place>,
     write_timeout: Duration,
@@ -35,7 +62,8 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(stream: TcpStream, visit: Visit, write_timeout: Duration) -> Self {
-        Self { stream, unread: Vec::new(), visit, place: None, write_timeout }
+        let who = stream.peer_addr().ok().map(|socket| Who { socket, client: None });
+        Self { stream, unread: Vec::new(), visit, who, place: None, write_timeout }
     }
 
     /// The request's head; `None` where the peer went without a request. What follows the head stays unread.
@@ -107,6 +135,16 @@ impl Peer {
 
     pub(super) fn visit(&self) -> &Visit {
         &self.visit
+    }
+
+    /// Whose connection it is; `None` for one that had gone when it was accepted.
+    pub(super) fn who(&self) -> Option<Who> {
+        self.who
+    }
+
+    /// Notes the address that a trusted proxy has named.
+    pub(super) fn is_of(&mut self, client: IpAddr) {
+        self.who = self.who.map(|who| Who { client: Some(client), ..who });
     }
 
     /// Notes what it counts for at its address.
