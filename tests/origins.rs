@@ -172,3 +172,19 @@ fn the_list_is_read_again_with_the_other_settings() {
     server.program.says("allow_origin: \"evil.example\" is not an origin");
     assert_eq!(upgraded(server.address, "/v1/stream", "here", &[EVIL]), 101, "nothing was changed");
 }
+
+#[test]
+fn events_are_for_pages_of_listed_origins_alike() {
+    let listed = "https://dash.example.com";
+    let server = Server::start(&["--feed", "none", "--allow-origin", listed]);
+    let path = "/v1/sse?symbols=*";
+    let answer = request(server.address, "HEAD", path, &[("Origin", listed)]);
+    assert_eq!((answer.status, said(&answer)), (200, (Some(listed), true)));
+    let answer =
+        request(server.address, "OPTIONS", path, &[("Origin", listed), ("Access-Control-Request-Method", "GET")]);
+    assert_eq!((answer.status, said(&answer)), (204, (Some(listed), true)));
+    assert_eq!(request(server.address, "GET", path, &[("Origin", EVIL)]).status, 403);
+    // A refusal is read as well: the page has to learn what was wrong with its request.
+    let answer = request(server.address, "GET", "/v1/sse", &[("Origin", listed)]);
+    assert_eq!((answer.status, said(&answer)), (400, (Some(listed), true)));
+}

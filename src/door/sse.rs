@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::header::{self, HeaderMap};
 use http::{Method, Request};
 
-use super::Door;
 use super::stream::Peer;
+use super::{Door, origin};
 use crate::io::uring::duplicate;
 use crate::runtime::now_ns;
 use crate::wire::control::{RequestLimits, closing, error};
@@ -18,21 +18,36 @@ use crate::ws::handshake::Refusal;
 /// its end, or keep it.
 const HEAD: &str = concat!(
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n",
-    "Connection: close\r\nX-Content-Type-Options: nosniff\r\n\r\n"
+    "Connection: close\r\nX-Content-Type-Options: nosniff\r\n"
 );
 
 /// Answers a request for events.
 pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &Request<()>) -> Result<(), Refusal> {
     let asked = parse(door, request)?;
+    let head = head(door, request);
     if request.method() == Method::HEAD {
-        return end_with(door, peer, HEAD.as_bytes()).await;
+        return end_with(door, peer, head.as_bytes()).await;
     }
-    match seat(door, peer, asked).await {
+    match seat(door, peer, head.as_bytes(), asked).await {
         Err(refusal) if is_temporary(&refusal) && wants_events(request.headers()) => {
-            end_with(door, peer, &come_back(&refusal)).await
+            end_with(door, peer, &come_back(head, &refusal)).await
         }
         outcome => outcome,
     }
+}
+
+/// The head of an answer, with what it says of pages of other origins.
+fn head(door: &Door, request: &Request<()>) -> String {
+    let config = door.config();
+    let mut head = HEAD.to_owned();
+    for (name, value) in origin::headers(request, &config) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if origin::varies(request, &config) {
+        head.push_str("Vary: Origin\r\n");
+    }
+    head.push_str("\r\n");
+    head
 }
 
 /// What is asked, as a WebSocket client would ask it.
@@ -56,12 +71,17 @@ fn last_event_id(headers: &HeaderMap) -> Option<Token> {
     Some(value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(Token::NOWHERE))
 }
 
-async fn seat(door: &Door, peer: &mut Option<Peer>, asked: crate::wire::control::Request) -> Result<(), Refusal> {
+async fn seat(
+    door: &Door,
+    peer: &mut Option<Peer>,
+    head: &[u8],
+    asked: crate::wire::control::Request,
+) -> Result<(), Refusal> {
     let Some(waiting) = peer.as_ref() else { return Ok(()) };
     door.await_turn(waiting).await?;
     drop_when_unheard(waiting, Duration::from_millis(door.config().shard.idle_timeout_ms.into()));
     // What came behind the request means nothing.
-    door.hand_over(peer, |shard, seat, _| shard.open_events(seat, HEAD.as_bytes(), asked, now_ns()))
+    door.hand_over(peer, |shard, seat, _| shard.open_events(seat, head, asked, now_ns()))
 }
 
 /// Has the kernel break the connection once the peer has acknowledged nothing for so long. Who reads events never speaks,
@@ -91,14 +111,14 @@ fn wants_events(headers: &HeaderMap) -> bool {
 
 /// A refusal as a stream that ends at once and says when to come back. A browser's `EventSource` never tries again after
 /// any status but 200, so that a restart or a full server would end the page's stream for good.
-fn come_back(refusal: &Refusal) -> Vec<u8> {
+fn come_back(head: String, refusal: &Refusal) -> Vec<u8> {
     /// Where a refusal does not say it.
     const AFTER_S: u64 = 5;
     let after = refusal.headers.iter().find(|(name, _)| *name == "Retry-After");
     let after_s = after.and_then(|(_, seconds)| seconds.parse().ok()).unwrap_or(AFTER_S);
     // Spread by the moment at which each comes, so that not all come back at once.
     let reconnect_ms = after_s * 1000 + now_ns() / 1000 % 2000;
-    let mut answer = HEAD.as_bytes().to_vec();
+    let mut answer = head.into_bytes();
     let mut text = Vec::new();
     error(&mut text, None, refusal.code, &refusal.message);
     events::push_event(&text, &mut answer);
