@@ -6,6 +6,7 @@ use http::Method;
 
 use super::http::{Response, not_found, shown, unavailable};
 use super::{Door, bars, listing, metrics, operator, origin, snapshot};
+use crate::config::Config;
 use crate::ws::handshake::Refusal;
 
 const PATHS: &str = "/, /v1/stream, /v1/sse, /v1/publish, /v1/instruments, /v1/snapshot/{symbol}, /v1/bars/{symbol}, \
@@ -17,33 +18,28 @@ pub(super) async fn answer(
     request: &http::Request<()>,
     from: Option<SocketAddr>,
 ) -> Result<Response, Refusal> {
-    if let Some(answer) = origin::preflight(request, &door.config()) {
-        return answer.map(|response| share(door, request, response));
-    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let message = format!("method {} is not served; have GET, HEAD", request.method());
         let headers = vec![("Allow", "GET, HEAD".to_owned())];
         return Err(Refusal { status: 405, code: "method_not_allowed", message, headers });
     }
-    let mut response = share(door, request, answer_get(door, request, from).await?);
+    let mut response = answer_get(door, request, from).await?;
     response.headers_only = request.method() == Method::HEAD;
     Ok(response)
 }
 
 /// Says what pages of other origins may do with it.
-fn share(door: &Door, request: &http::Request<()>, response: Response) -> Response {
-    let config = door.config();
-    let headers = origin::headers(request, &config).into_iter();
+pub(super) fn share(config: &Config, request: &http::Request<()>, response: Response) -> Response {
+    let headers = origin::headers(request, config).into_iter();
     let response = headers.fold(response, |response, (name, value)| response.with(name, value));
-    let response = if origin::is_for_all(request, &config) { response.for_all_origins() } else { response };
-    if origin::varies(request, &config) { response.vary("Origin") } else { response }
+    let response = if origin::is_for_all(request, config) { response.for_all_origins() } else { response };
+    if origin::varies(request, config) { response.vary("Origin") } else { response }
 }
 
 /// Lets a page that may read the answer read why there is none.
-pub(super) fn share_refusal(door: &Door, request: &http::Request<()>, mut refusal: Refusal) -> Refusal {
-    let config = door.config();
-    refusal.headers.extend(origin::headers(request, &config));
-    if origin::varies(request, &config) { refusal.with_header("Vary", "Origin") } else { refusal }
+pub(super) fn share_refusal(config: &Config, request: &http::Request<()>, mut refusal: Refusal) -> Refusal {
+    refusal.headers.extend(origin::headers(request, config));
+    if origin::varies(request, config) { refusal.with_header("Vary", "Origin") } else { refusal }
 }
 
 async fn answer_get(door: &Door, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<Response, Refusal> {

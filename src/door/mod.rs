@@ -46,6 +46,7 @@ use glommio::task::JoinHandle;
 
 use self::address::{Crowded, Place};
 use self::forwarded::Said;
+use self::http::Response;
 use self::lobby::{Entered, Lobby};
 use self::pace::Pace;
 use self::stream::{Peer, Who};
@@ -322,15 +323,19 @@ impl Door {
     }
 
     async fn route(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), (Peer, Refusal)> {
-        let outcome = match origin::refusal(request, &self.config()) {
+        let config = self.config();
+        let outcome = match origin::refusal(request, &config) {
             Some(refusal) => {
                 self.count(Counter::RefusedOrigin);
                 Err(refusal)
             }
-            None => self.serve(peer, request).await,
+            None => match origin::preflight(request, &config) {
+                Some(answer) => self.respond(peer, request, answer).await,
+                None => self.serve(peer, request).await,
+            },
         };
         match (outcome, peer.take()) {
-            (Err(refusal), Some(peer)) => Err((peer, answer::share_refusal(self, request, refusal))),
+            (Err(refusal), Some(peer)) => Err((peer, answer::share_refusal(&config, request, refusal))),
             _ => Ok(()),
         }
     }
@@ -341,17 +346,25 @@ impl Door {
             "/v1/sse" => sse::serve(self, peer, request).await,
             "/v1/publish" => publish::serve(self, peer, request).await,
             "/v1/echo" if self.config().enable_echo => echo::serve(self, peer, request).await,
-            _ => match answer::answer(self, request, address_of(peer.as_ref())).await {
-                Ok(response) => {
-                    if let Some(mut peer) = peer.take() {
-                        let written = peer.respond(&response).await;
-                        self.note(written);
-                    }
-                    Ok(())
-                }
-                Err(refusal) => Err(refusal),
-            },
+            _ => {
+                let answer = answer::answer(self, request, address_of(peer.as_ref())).await;
+                self.respond(peer, request, answer).await
+            }
         }
+    }
+
+    async fn respond(
+        &self,
+        peer: &mut Option<Peer>,
+        request: &::http::Request<()>,
+        answer: Result<Response, Refusal>,
+    ) -> Result<(), Refusal> {
+        let response = answer::share(&self.config(), request, answer?);
+        if let Some(mut peer) = peer.take() {
+            let written = peer.respond(&response).await;
+            self.note(written);
+        }
+        Ok(())
     }
 
     /// Judges an upgrade; a good one waits for its turn.
