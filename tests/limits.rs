@@ -128,6 +128,24 @@ fn handshakes_over_the_rate_are_a_503_or_for_one_address_a_429() {
 }
 
 #[test]
+fn handshakes_that_wait_leave_room_for_who_asks_how_the_server_is() {
+    let args = ["--feed", "none", "--cores", "0", "--handshakes-per-s", "1", "--door-connections-max", "16"];
+    let server = Server::start(&[&args[..], &["--upgrade-timeout-ms", "120000"]].concat());
+    // All come back at once, and one a second has its turn.
+    let _storm: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = connect(server.address);
+            stream.write_all(upgrade(UPGRADE).as_bytes()).expect("the server reads");
+            stream
+        })
+        .collect();
+    server.wait_metric("tickcast_handshakes_delayed_total", |count| count >= 12);
+    server.wait_metric("tickcast_refused_rate_total", |count| count >= 10);
+    assert_eq!((server.get("/healthz").status, server.get("/readyz").status), (200, 200));
+    assert_eq!(server.metric("tickcast_refused_door_total").iter().sum::<u64>(), 0, "nobody was sent away unheard");
+}
+
+#[test]
 fn a_handshake_that_comes_early_waits_for_its_turn_and_is_served() {
     let server = Server::start(&["--feed", "none", "--handshakes-per-s", "20", "--cores", "0"]);
     let mut clients: Vec<_> = (0..20)

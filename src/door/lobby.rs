@@ -61,6 +61,12 @@ impl Lobby {
         self.0.borrow().len
     }
 
+    /// How many of them are being served: they are not waited for, and cannot be asked to go for somebody new.
+    pub(super) fn served(&self) -> usize {
+        let inner = self.0.borrow();
+        inner.len - inner.idle.len()
+    }
+
     /// How many of them are talking.
     pub(super) fn talking(&self) -> usize {
         self.0.borrow().talking.len()

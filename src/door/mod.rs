@@ -402,8 +402,7 @@ impl Door {
     /// How long a handshake has to wait for its turn: first among those of its address, then among all of this core.
     fn turn_of(&self, peer: &Peer) -> Result<Duration, Refusal> {
         let (config, now_ns) = (self.config(), crate::runtime::now_ns());
-        // Half of the time that a handshake has: the head has had some of it.
-        let wait_max = Duration::from_millis(u64::from(config.upgrade_timeout_ms) / 2);
+        let wait_max = self.wait_max(&config);
         let own = match peer.place() {
             Some(place) => place.handshake(config.handshakes_per_address_per_s, now_ns, wait_max).map_err(|wait| {
                 self.count(Counter::RefusedAddressRate);
@@ -420,6 +419,16 @@ impl Door {
             http::later(503, "too many handshakes come at once (handshakes_per_s)".to_owned(), wait)
         })?;
         Ok(own.max(all))
+    }
+
+    /// How long a handshake may wait: half of the time that it has, as the head has had some of it. Nobody waits where those
+    /// who do would fill the door: the rest of it is for requests that are answered at once, and tell how the server is.
+    fn wait_max(&self, config: &Config) -> Duration {
+        let waiting_max = config.visitors_per_shard() as usize * 7 / 8;
+        if self.own.lobby.served() > waiting_max {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(u64::from(config.upgrade_timeout_ms) / 2)
     }
 
     /// Upgrades a subscriber, and hands its socket over to the shard.
