@@ -4,25 +4,14 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 
 use common::client::{Came, Client, frame};
-use common::http::{Answer, ask, connect, read_answer, upgrade};
-use common::server::{DEADLINE, Scene, Server};
+use common::http::{Answer, ask, connect, connect_from, read_answer, upgrade};
+use common::server::{Scene, Server};
 use tungstenite::Message;
 
 const UPGRADE: &str = "/v1/stream";
-
-/// A connection from this address of our own.
-fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    let source: IpAddr = source.parse().expect("an address");
-    socket.bind(&SocketAddr::new(source, 0).into()).expect("127.0.0.0/8 is ours");
-    socket.connect(&address.into()).expect("the server accepts");
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(DEADLINE)).expect("not 0");
-    stream
-}
 
 /// What an upgrade on this connection comes to: the connection, or the refusal.
 fn upgraded(mut stream: TcpStream) -> Result<Client, Answer> {

@@ -4,11 +4,10 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use common::client::Client;
-use common::http::{Answer, upgrade};
-use common::server::{DEADLINE, Server};
+use common::http::{Answer, connect_from, upgrade};
+use common::server::Server;
 
 /// Who looks at the counters does not count, and 127.0.0.2 is a proxy that is trusted.
 const ARGS: &[&str] =
@@ -18,17 +17,6 @@ const STRANGER: &str = "127.0.0.3";
 
 fn server(more: &[&str]) -> Server {
     Server::start(&[ARGS, more].concat())
-}
-
-/// A connection from this address of our own.
-fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    let source: IpAddr = source.parse().expect("an address");
-    socket.bind(&SocketAddr::new(source, 0).into()).expect("127.0.0.0/8 is ours");
-    socket.connect(&address.into()).expect("the server accepts");
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(DEADLINE)).expect("not 0");
-    stream
 }
 
 /// What an upgrade from this address with these `X-Forwarded-For` lines comes to: the connection, or the refusal.

@@ -1,7 +1,7 @@
 //! Plain HTTP as bytes: what was written, and the whole answer.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use serde_json::Value;
 
@@ -66,6 +66,17 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).expect("not 0");
     stream.set_write_timeout(Some(DEADLINE)).expect("not 0");
     stream.set_nodelay(true).expect("a TCP socket");
+    stream
+}
+
+/// The same from this address of our own: all of 127.0.0.0/8 is.
+pub fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let source: IpAddr = source.parse().expect("an address");
+    socket.bind(&SocketAddr::new(source, 0).into()).expect("127.0.0.0/8 is ours");
+    socket.connect(&address.into()).expect("the server accepts");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(DEADLINE)).expect("not 0");
     stream
 }
 
