@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use common::client::Client;
 use common::http::{Answer, ask};
 use common::server::{DEADLINE, Program, SMALL_MARKET, Server};
 use serde_json::{Value, json};
@@ -133,6 +134,41 @@ fn with_a_token_whoever_has_it_may_look() {
         ask("Host: a.example\r\nX-Forwarded-For: 192.0.2.1\r\nAuthorization: bearer open-sesame\r\n").status,
         200
     );
+}
+
+/// Looks until the row of this source is as wanted.
+fn wait_source(server: &Server, kind: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let view = view(server);
+        let rows = view["sources"].as_array().expect("a list").iter().filter(|row| row["kind"] == kind);
+        if let Some(row) = rows.into_iter().find(|row| wanted(row)) {
+            return row.clone();
+        }
+        assert!(Instant::now() < until, "no such {kind}: {}", view["sources"]);
+    }
+}
+
+#[test]
+fn sources_are_listed_with_what_they_bring() {
+    let args = ["--feed", SMALL_MARKET, "--feed", "none", "--publish-token", "secret", "--stale-ms", "600"];
+    let server = Server::start(&args);
+    let feed = wait_source(&server, "feed", |row| row["records_per_s"].as_u64() > Some(50));
+    assert_eq!((&feed["name"], &feed["state"]), (&json!(SMALL_MARKET), &json!("live")));
+    assert_eq!((&feed["instruments"], view(&server)["sources"].as_array().map(Vec::len)), (&json!(4), Some(1)));
+    let mut publisher = Client::open(server.address, "/v1/publish?token=secret", &[]);
+    let from = publisher.stream().local_addr().expect("it is connected").to_string();
+    let row = wait_source(&server, "publisher", |row| row["name"] == from.as_str());
+    assert_eq!((&row["state"], &row["silent_ms"]), (&json!("new"), &json!(null)));
+    publisher.say(r#"{"op":"define","id":1,"instruments":[{"symbol":"A","venue":"me","px_exp":-2,"sz_exp":0}]}"#);
+    assert_eq!(publisher.reply()["type"], "defined");
+    let row = wait_source(&server, "publisher", |row| row["state"] == "stale");
+    assert_eq!((&row["instruments"], row["silent_ms"].as_u64() >= Some(600)), (&json!(1), true), "{row}");
+    drop(publisher);
+    server.wait_metric("tickcast_publishers", |count| count == 0);
+    let kinds: Vec<_> =
+        view(&server)["sources"].as_array().expect("a list").iter().map(|row| row["kind"].clone()).collect();
+    assert_eq!(kinds, ["feed"]);
 }
 
 /// All numbers of `/metrics`, by family and shard.

@@ -14,6 +14,7 @@ use super::http::{Response, bearer, forbidden, unauthorized};
 use super::stream::Who;
 use super::{Door, Public, metrics};
 use crate::config::Config;
+use crate::sequencer::SourceId;
 use crate::shard::SlowClient;
 use crate::stats::{Counter, Kind};
 use crate::ws::handshake::Refusal;
@@ -97,9 +98,35 @@ fn view(public: &Public, now_ns: u64) -> Value {
             "levels": of(Kind::Level),
             "counters": of(Kind::Count),
         },
+        "sources": sources(public, now_ns),
         "shards": shards(public),
         "slow": slow(public, now_ns),
     })
+}
+
+/// The feeds as they were asked for, and the publishers that are connected.
+fn sources(public: &Public, now_ns: u64) -> Vec<Value> {
+    let there = public.desk.sources();
+    let row = |id: SourceId, kind: &str, name: Option<String>| {
+        let now = there.binary_search_by_key(&id, |now| now.row.id).ok().map(|at| &there[at]);
+        // A feed that is not there has ended or died; a publisher has just come, and has said nothing yet.
+        let absent = if kind == "feed" { "gone" } else { "new" };
+        let state = now.map_or(absent, |now| if now.row.is_silent { "stale" } else { "live" });
+        json!({
+            "source": id,
+            "kind": kind,
+            "name": name,
+            "state": state,
+            "instruments": now.map_or(0, |now| now.row.instruments),
+            "records": now.map_or(0, |now| now.row.records),
+            "records_per_s": now.map_or(0, |now| now.records_per_s),
+            "silent_ms": now.map(|now| now_ns.saturating_sub(now.row.heard_ns) / 1_000_000),
+        })
+    };
+    let feeds = public.config.feed_texts.iter().enumerate().filter(|(_, text)| *text != "none");
+    let feeds = feeds.map(|(nth, text)| row(nth as SourceId, "feed", Some(text.clone())));
+    let connected = public.publishers.addresses().into_iter();
+    feeds.chain(connected.map(|(id, from)| row(id, "publisher", from.map(|from| from.to_string())))).collect()
 }
 
 fn shards(public: &Public) -> Vec<Value> {

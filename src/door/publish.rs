@@ -2,10 +2,11 @@
 //! connection gets a thread of its own, see [`super::publisher`]: one that shares a core's executor would be read only
 //! between two sweeps, and the busier the fan-out, the later.
 
-use std::net::TcpStream;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use constant_time_eq::constant_time_eq;
@@ -24,6 +25,8 @@ use crate::ws::handshake::{Accepted, Refusal, Spoken};
 pub struct Publishers {
     next: AtomicU32,
     connected: AtomicU32,
+    /// From where, as far as that is known.
+    addresses: Mutex<BTreeMap<SourceId, Option<SocketAddr>>>,
     refused: AtomicU32,
     handed_in: AtomicU32,
     crowded: AtomicU32,
@@ -36,6 +39,7 @@ impl Publishers {
         Self {
             next: AtomicU32::new(first),
             connected: AtomicU32::new(0),
+            addresses: Mutex::default(),
             refused: AtomicU32::new(0),
             handed_in: AtomicU32::new(0),
             crowded: AtomicU32::new(0),
@@ -47,6 +51,15 @@ impl Publishers {
     pub fn connected(&self) -> u32 {
         // Relaxed, here and below: the numbers stand for themselves.
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Who is connected, and from where.
+    pub fn addresses(&self) -> BTreeMap<SourceId, Option<SocketAddr>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SourceId, Option<SocketAddr>>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many were turned away since the start because too many were connected.
@@ -72,13 +85,15 @@ impl Publishers {
         self.slowed_us.fetch_add(wait.as_micros() as u64, Ordering::Relaxed);
     }
 
-    fn enter(&self, max: u32) -> Option<SourceId> {
+    fn enter(&self, max: u32, from: Option<SocketAddr>) -> Option<SourceId> {
         let more = |connected: u32| (connected < max).then_some(connected + 1);
         if self.connected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        Some(self.next.fetch_add(1, Ordering::Relaxed))
+        let source = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(source, from);
+        Some(source)
     }
 
     /// True once all that publishers had handed in when the server began to stop is sequenced.
@@ -90,7 +105,8 @@ impl Publishers {
         self.handed_in.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn leave(&self, handed_in: bool) {
+    fn leave(&self, source: SourceId, handed_in: bool) {
+        self.lock().remove(&source);
         self.handed_in.fetch_sub(handed_in.into(), Ordering::Relaxed);
         self.connected.fetch_sub(1, Ordering::Relaxed);
     }
@@ -102,8 +118,9 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::
     let deflate = door.public.config.shard.compression.is_some();
     let spoken = Spoken { protocols: &[packet::SUBPROTOCOL], deflate };
     let accepted = door.upgrade(waiting, request, &spoken).await?;
+    let from = waiting.socket().peer_addr().ok();
     let max = door.config().publishers_max;
-    let Some(source) = door.public.publishers.enter(max) else {
+    let Some(source) = door.public.publishers.enter(max, from) else {
         return Err(unavailable(&format!("{max} publishers are connected, which is publishers_max")));
     };
     let entered = match peer.take() {
@@ -112,10 +129,10 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::
     };
     match entered {
         Ok(true) => {}
-        Ok(false) => door.public.publishers.leave(false),
+        Ok(false) => door.public.publishers.leave(source, false),
         Err(error) => {
             tracing::warn!("a publisher could not be served: {error}");
-            door.public.publishers.leave(false);
+            door.public.publishers.leave(source, false);
         }
     }
     Ok(())
@@ -139,7 +156,7 @@ async fn start(door: &Door, mut peer: Peer, accepted: &Accepted, source: SourceI
         // A panic is this publisher's alone, unless it is the sequencer's, which the desk sees.
         let served = catch_unwind(AssertUnwindSafe(|| publisher.run(&unread)));
         drop(place);
-        public.publishers.leave(served.unwrap_or(false));
+        public.publishers.leave(source, served.unwrap_or(false));
     })?;
     Ok(true)
 }

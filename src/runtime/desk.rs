@@ -7,7 +7,7 @@
 //! A shard that was overrun asks for the whole state; that is sent by a thread of its own, in pieces, as the ring has room.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -15,7 +15,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::{BarStore, Life, Parking, now_ns};
 use crate::market::DefineError;
 use crate::ring::Gauge;
-use crate::sequencer::{Farewell, Sequencer, SourceId};
+use crate::sequencer::{Farewell, Sequencer, SourceId, SourceRow};
 use crate::stats::SequencerStats;
 
 /// A batch is at most this long but for its last record, so that the rings publish often and the lock is free soon.
@@ -34,7 +34,17 @@ pub struct Desk {
     stats: Arc<SequencerStats>,
     resyncs: Sender<Order>,
     bars: Option<Arc<BarStore>>,
+    /// As of the last look, for whoever wants to know: who asks must not wait for those who sequence.
+    sources: Mutex<Arc<[SourceNow]>>,
     life: Arc<Life>,
+}
+
+/// A source, and how much it brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceNow {
+    pub row: SourceRow,
+    /// Between the last two looks.
+    pub records_per_s: u64,
 }
 
 /// Who has the lock has these.
@@ -74,7 +84,7 @@ impl Desk {
     ) -> (Self, Orders) {
         let (resyncs, orders) = bounded(RESYNCS_MAX);
         let seat = Mutex::new(Seat { sequencer, shards: Arc::new([]) });
-        (Self { seat, gauges, stats, resyncs, bars, life }, Orders(orders))
+        (Self { seat, gauges, stats, resyncs, bars, sources: Mutex::default(), life }, Orders(orders))
     }
 
     /// Names the shards that are woken whenever something was sequenced. What came before is there for them now.
@@ -105,6 +115,25 @@ impl Desk {
         let mut seat = self.lock();
         seat.sequencer.close_source(source, farewell, now_ns());
         self.announce(seat);
+    }
+
+    /// The sources that are there, by their ids, as of half a second ago.
+    pub fn sources(&self) -> Arc<[SourceNow]> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show_sources(&self, rows: Vec<SourceRow>, since_last: Duration) {
+        let before = self.sources();
+        let rate = |row: SourceRow| {
+            let at = before.binary_search_by_key(&row.id, |had| had.row.id);
+            let had = at.map_or(0, |at| before[at].row.records);
+            // A feed that died begins anew.
+            let more = row.records.checked_sub(had).unwrap_or(row.records);
+            let records_per_s = more as f64 / since_last.as_secs_f64().max(0.001);
+            SourceNow { row, records_per_s: records_per_s.round() as u64 }
+        };
+        let now = rows.into_iter().map(rate).collect();
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// A feed has died and is to be opened again.
@@ -146,9 +175,12 @@ impl Desk {
             let order = orders.0.recv_timeout(if pending { RESYNC_INTERVAL } else { SOURCES_INTERVAL });
             let mut seat = self.lock();
             // Whatever else there is to do: a shard that is always behind must not hide that a source is silent.
-            let is_due = stale_ms > 0 && looked.elapsed() >= SOURCES_INTERVAL;
-            looked = if is_due { Instant::now() } else { looked };
-            let found = is_due && seat.sequencer.check_sources(silence_ns, now_ns());
+            let is_due = looked.elapsed() >= SOURCES_INTERVAL;
+            let found = is_due && stale_ms > 0 && seat.sequencer.check_sources(silence_ns, now_ns());
+            if is_due {
+                self.show_sources(seat.sequencer.sources(), looked.elapsed());
+                looked = Instant::now();
+            }
             match order {
                 Ok(Order::Resync { core }) => seat.sequencer.request_resync(core),
                 Err(RecvTimeoutError::Timeout) if pending || found => {}

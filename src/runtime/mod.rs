@@ -19,7 +19,7 @@ mod threads;
 
 pub use self::bars::BarStore;
 pub use self::clock::now_ns;
-pub use self::desk::{Accepted, BATCH_BYTES_MAX, Desk};
+pub use self::desk::{Accepted, BATCH_BYTES_MAX, Desk, SourceNow};
 pub use self::life::Life;
 pub use self::park::Parking;
 pub use self::threads::pin;

@@ -13,7 +13,7 @@
 mod sources;
 mod tape;
 
-pub use self::sources::Farewell;
+pub use self::sources::{Farewell, SourceRow};
 
 use self::sources::Sources;
 use self::tape::Tape;
@@ -113,6 +113,7 @@ impl Sequencer {
     /// Bytes after the first that are not a whole record are ignored: whoever fills a batch has checked it.
     pub fn accept(&mut self, source: SourceId, batch: &mut [u8], now_ns: u64) -> Vec<Result<u32, DefineError>> {
         let mut outcomes = Vec::new();
+        let written_before = self.counters.records;
         self.hear(source, now_ns);
         let mut rest = batch;
         while let Some(header) = Header::read(rest).filter(|h| (record::HEADER_BYTES..=rest.len()).contains(&h.bytes()))
@@ -132,6 +133,7 @@ impl Sequencer {
             }
             rest = tail;
         }
+        self.sources.count(source, self.counters.records - written_before);
         self.publish();
         outcomes
     }

@@ -39,8 +39,26 @@ impl Farewell {
 struct Source {
     /// Local instrument id → id of the epoch, 0 where unknown.
     ids: Vec<u32>,
+    /// Ids that stand for an instrument.
+    instruments: usize,
+    /// Records that were written as it brought them.
+    records: u64,
     heard_ns: u64,
     is_silent: bool,
+}
+
+/// A source, as those see it who run the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRow {
+    pub id: SourceId,
+    /// That it has defined.
+    pub instruments: usize,
+    /// Written since it came.
+    pub records: u64,
+    /// Its last sign of life.
+    pub heard_ns: u64,
+    /// That was too long ago.
+    pub is_silent: bool,
 }
 
 /// All sources, and what they stand for.
@@ -66,13 +84,14 @@ impl Sources {
 
     /// Notes that a source calls an instrument by an id of its own.
     pub(super) fn define(&mut self, source: SourceId, local: u32, id: u32) {
-        let ids = &mut self.sources.entry(source).or_default().ids;
+        let Source { ids, instruments, .. } = self.sources.entry(source).or_default();
         let local = local as usize;
         if ids.len() <= local {
             self.heard += usize::from(ids.is_empty());
             ids.resize(local + 1, 0);
         }
         let before = std::mem::replace(&mut ids[local], id);
+        *instruments += usize::from(before == 0);
         if self.live.len() <= id as usize {
             self.live.resize(id as usize + 1, 0);
             self.suspect.resize(id as usize + 1, false);
@@ -81,6 +100,13 @@ impl Sources {
         self.live[id as usize] += 1;
         if before != 0 {
             self.live[before as usize] -= 1;
+        }
+    }
+
+    /// A source has brought so many records more.
+    pub(super) fn count(&mut self, source: SourceId, records: u64) {
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.records += records;
         }
     }
 
@@ -126,6 +152,17 @@ impl Sequencer {
             self.push_feed_state(farewell.state(), now_ns);
         }
         self.publish();
+    }
+
+    /// All sources that are there, by their ids.
+    pub fn sources(&self) -> Vec<SourceRow> {
+        let row = |(id, source): (&SourceId, &Source)| {
+            let Source { instruments, records, heard_ns, is_silent, .. } = *source;
+            SourceRow { id: *id, instruments, records, heard_ns, is_silent }
+        };
+        let mut rows: Vec<_> = self.sources.sources.iter().map(row).collect();
+        rows.sort_unstable_by_key(|row| row.id);
+        rows
     }
 
     /// Tells of sources that have not been heard for `silence_ns`. To be called now and then. True if there were any.
