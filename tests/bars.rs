@@ -61,7 +61,7 @@ fn row(second: u64, sum: &Sum, instrument: &Value) -> Value {
         price(prices().next()),
         price(prices().max()),
         price(prices().min()),
-        price(prices().last()),
+        price(prices().next_back()),
         text(sum.trades.iter().map(|trade| trade.1).sum(), &instrument["sz_exp"]),
         sum.trades.len(),
         price(sum.quote.map(|quote| quote.0)),

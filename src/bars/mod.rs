@@ -96,7 +96,8 @@ impl Bars {
 
     /// Records of any instrument that were received between these two times have been lost.
     pub fn lose(&mut self, from_ns: u64, to_ns: u64) {
-        let (mut from_s, to_s) = (seconds(from_ns), seconds(to_ns));
+        // Before the first record there is no time of a last one.
+        let (mut from_s, to_s) = (seconds(from_ns).max(self.began_s), seconds(to_ns));
         // They are lost one after another, so that only the last hole may touch this one.
         if let Some(last) = self.holes.pop_if(|last| last.1 >= from_s) {
             from_s = from_s.min(last.0);

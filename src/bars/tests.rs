@@ -114,7 +114,7 @@ fn naive_bar<'a>(time_s: u32, all: impl Iterator<Item = &'a Said>) -> Bar {
         open: prices().next().unwrap_or(PRICE_NONE),
         high: prices().max().unwrap_or(PRICE_NONE),
         low: prices().min().unwrap_or(PRICE_NONE),
-        close: prices().last().unwrap_or(PRICE_NONE),
+        close: prices().next_back().unwrap_or(PRICE_NONE),
         volume: volume.min(i128::from(i64::MAX)) as i64,
         bid_px: quotes.last().map_or(PRICE_NONE, |quote| quote.bid_px),
         ask_px: quotes.last().map_or(PRICE_NONE, |quote| quote.ask_px),
@@ -250,7 +250,10 @@ fn a_store_too_small_for_a_bar_says_that_it_has_nothing() {
 #[test]
 fn holes_are_told_where_they_touch_what_was_asked_for() {
     let at = f64::from(BEGAN_S);
-    let mut bars = bars_of(&[trade(at + 10.0, 1, 1, 1), trade(at + 20.0, 1, 1, 1)]);
+    let mut bars = bars_of(&[]);
+    bars.lose(0, (u64::from(BEGAN_S) + 1) * SECOND_NS);
+    assert_eq!(bars.holes, [(BEGAN_S, BEGAN_S + 1)], "nothing is lost before the start");
+    bars = bars_of(&[trade(at + 10.0, 1, 1, 1), trade(at + 20.0, 1, 1, 1)]);
     let ns = |s: u32| u64::from(BEGAN_S + s) * SECOND_NS;
     bars.lose(ns(5), ns(6));
     bars.lose(ns(12), ns(12) + 1);
