@@ -55,13 +55,6 @@ export function grown(channel: number, rows: number, from?: Columns): Columns {
   return columns;
 }
 
-/** A larger array with the same values, and `fill` beyond. */
-export function enlarged<T extends Float64Array | Int32Array | Uint8Array | Int8Array>(from: T, rows: number, fill = 0): T {
-  const to = new (from.constructor as new (rows: number) => T)(rows).fill(fill) as T;
-  to.set(from);
-  return to;
-}
-
 /** The least power of two that holds so many, 64 at least. */
 export function capacity(rows: number): number {
   return 2 ** Math.ceil(Math.log2(Math.max(rows, 64)));

@@ -92,8 +92,8 @@ export class Dispatch {
   #tellFrame(batch: Batch, now: number, gaps: readonly Gap[]): void {
     const frame = this.#frame;
     frame.now = now;
-    frame.changed = this.mirror.changed.subarray(0, this.mirror.changedLength);
-    frame.what = this.mirror.what.subarray(0, this.mirror.changedLength);
+    frame.changed = this.mirror.changed;
+    frame.what = this.mirror.what;
     frame.trades = Object.assign(this.mirror.trades, {
       length: batch.lengths[1],
       dropped: batch.dropped,
@@ -112,7 +112,7 @@ export class Dispatch {
         if (covers(mirror.trades.row[index])) listener.tell(new Trade(mirror, index));
       }
     }
-    for (let index = 0; index < mirror.changedLength; index++) {
+    for (let index = 0; index < mirror.changed.length; index++) {
       const row = mirror.changed[index];
       if (covers(row)) this.#tellRow(listener, row, mirror.what[index]);
     }

@@ -31,7 +31,7 @@ export class Engine {
   /** Asked and not answered, by id. */
   readonly #asked = new Map<number, Ask>();
   readonly #pings = new Map<number, number>();
-  readonly #rounds: { rttMs: number; offsetMs: number }[] = [];
+  readonly #rounds: { rttMs: number; clockOffsetMs: number }[] = [];
   /** Requests that wait for the rate, and how many may go now. */
   #queue: string[] = [];
   #allowance = 1;
@@ -383,10 +383,10 @@ export class Engine {
     if (sentMs === undefined) return;
     const now = nowMs();
     // A time in ns as a JSON number is off by up to 128 ns: nothing beside a round trip.
-    this.#rounds.push({ rttMs: now - sentMs, offsetMs: tsNs / 1e6 - (now + sentMs) / 2 });
+    this.#rounds.push({ rttMs: now - sentMs, clockOffsetMs: tsNs / 1e6 - (now + sentMs) / 2 });
     if (this.#rounds.length > 8) this.#rounds.shift();
     const best = this.#rounds.reduce((one, other) => (other.rttMs < one.rttMs ? other : one));
-    [this.#counters.rttMs, this.#counters.offsetMs] = [best.rttMs, best.offsetMs];
+    Object.assign(this.#counters, best);
   }
 
   #everySecond(): void {
@@ -417,7 +417,7 @@ export class Engine {
     });
     if (!covered) return STALE;
     // A server that has just started may not know an instrument yet that a pattern covers.
-    if (!complete || recovering || this.#store.known[row] === 0) return RESYNCING;
+    if (!complete || recovering || !this.#store.known.has(row)) return RESYNCING;
     const status = this.#store.status[row];
     if (status === 69) return ENDED;
     if (status === 72 || this.#store.instruments[row].status === "H") return HALTED;

@@ -28,7 +28,7 @@ export class Figures {
     this.frames++;
     this.dropped += batch.dropped;
     this.lagMs = batch.oldestMs > 0 ? Math.max(0, now - batch.oldestMs) : 0;
-    const offset = this.#last.offsetMs;
+    const offset = this.#last.clockOffsetMs;
     if (offset !== offset) return;
     for (let index = 0; index < batch.sentLength; index++) latency.add(now + offset - batch.sent[index], now);
   }
@@ -37,10 +37,8 @@ export class Figures {
     const [last, before] = [this.#last, this.#before];
     const rate = (name: "messages" | "updates" | "conflated" | "bytes"): number =>
       Math.round((last[name] - before[name]) / this.#seconds);
-    const { messages, updates, conflated, bytes, gaps, reconnects } = last;
     return {
-      rttMs: last.rttMs,
-      clockOffsetMs: last.offsetMs,
+      ...last,
       latencyP50Ms: latency.quantile(0.5),
       latencyP99Ms: latency.quantile(0.99),
       lagMs: this.lagMs,
@@ -48,7 +46,6 @@ export class Figures {
       updatesPerSecond: rate("updates"),
       conflatedPerSecond: rate("conflated"),
       bytesPerSecond: rate("bytes"),
-      ...{ messages, updates, conflated, bytes, gaps, reconnects },
       tradesDropped: this.dropped,
       frames: this.frames,
     };

@@ -1,56 +1,39 @@
 /**
- * One side of a book: prices and sizes in two sorted arrays, the best first.
+ * One side of a book: prices and sizes in two sorted lists, the best first.
  *
- * Cost: a binary search and a copyWithin per level; 16 bytes a level.
+ * Cost: a binary search and a move of what is behind, per level.
  */
+
+import type { Side } from "./types";
+
 export class Ladder {
-  length = 0;
-  px = new Float64Array(32);
-  sz = new Float64Array(32);
+  px: number[] = [];
+  sz: number[] = [];
 
   /** @param sign 1 for asks, where the lowest price is best, -1 for bids */
   constructor(readonly sign: 1 | -1) {}
 
   /** Sets a level to an absolute size; 0 removes it. Removing what is not there is normal. */
   set(price: number, size: number): void {
-    const at = this.#find(price * this.sign);
-    const found = at < this.length && this.px[at] === price;
-    if (size === 0) {
-      if (found) this.#remove(at);
-      return;
-    }
-    if (!found) this.#insert(at, price);
-    this.sz[at] = size;
-  }
-
-  #find(key: number): number {
+    const { px, sz, sign } = this;
     let low = 0;
-    let high = this.length;
+    let high = px.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if (this.px[middle] * this.sign < key) low = middle + 1;
+      if ((px[middle] - price) * sign < 0) low = middle + 1;
       else high = middle;
     }
-    return low;
-  }
-
-  #insert(at: number, price: number): void {
-    if (this.length === this.px.length) {
-      const [px, sz] = [new Float64Array(this.length * 2), new Float64Array(this.length * 2)];
-      px.set(this.px);
-      sz.set(this.sz);
-      this.px = px;
-      this.sz = sz;
+    const found = px[low] === price ? 1 : 0;
+    if (size !== 0 && found === 1) sz[low] = size;
+    else if (size !== 0 || found === 1) {
+      px.splice(low, found, ...(size === 0 ? [] : [price]));
+      sz.splice(low, found, ...(size === 0 ? [] : [size]));
     }
-    this.px.copyWithin(at + 1, at, this.length);
-    this.sz.copyWithin(at + 1, at, this.length);
-    this.px[at] = price;
-    this.length++;
   }
 
-  #remove(at: number): void {
-    this.px.copyWithin(at, at + 1, this.length);
-    this.sz.copyWithin(at, at + 1, this.length);
-    this.length--;
+  /** The best levels, as many as are to be shown. */
+  top(depth: number): Side {
+    const px = Float64Array.from(this.px.slice(0, depth));
+    return { length: px.length, px, sz: Float64Array.from(this.sz.slice(0, depth)) };
   }
 }

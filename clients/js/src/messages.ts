@@ -1,6 +1,6 @@
 /** What the page's side and the stream's side say to each other: by postMessage, or directly where there is no worker. */
 
-import type { ClientError, Connection, Instrument, SubscriptionResult } from "./types";
+import type { Book, ClientError, Connection, Instrument, RawRecord, SubscriptionResult } from "./types";
 
 /** Settings that the stream's side needs. */
 export interface Settings {
@@ -34,8 +34,7 @@ export interface Counters {
   gaps: number;
   reconnects: number;
   rttMs: number;
-  /** The server's clock minus ours, in ms. */
-  offsetMs: number;
+  clockOffsetMs: number;
 }
 
 /** From the stream's side. `dirty` is said once, when something has come since the last batch. */
@@ -59,9 +58,8 @@ export interface Batch {
   /** Columns of quotes, trades and tickers, by channel from 1, and how many entries each has. */
   buffers: ArrayBuffer[];
   lengths: number[];
-  /** Books, one after another: see `Store`. */
-  books: Float64Array<ArrayBuffer>;
-  booksLength: number;
+  /** Books that have changed, as they are now. */
+  books: Book[];
   /** `ts_send` of packets, ms, a sample for the latency. */
   sent: Float64Array<ArrayBuffer>;
   sentLength: number;
@@ -76,7 +74,7 @@ export interface Batch {
   states: [row: number, state: number][];
   /** Gaps; their channels as numbers from 1. */
   gaps: [row: number, channel: number, from: number, to: number, reason: string][];
-  raw: { row: number; sequence: number; recvMs: number; payload: Uint8Array }[];
+  raw: RawRecord[];
   /** Values beyond 2^53, each under its {@link wideKey}. */
   wide: [key: number, value: bigint][];
 }
@@ -92,7 +90,7 @@ export const STATES = ["LIVE", "STALE", "RESYNCING", "HALTED", "ENDED"] as const
 export const NEW_STATE = 2;
 
 export const NO_COUNTERS: Counters = {
-  ...{ messages: 0, updates: 0, conflated: 0, bytes: 0, gaps: 0, reconnects: 0, rttMs: NaN, offsetMs: NaN },
+  ...{ messages: 0, updates: 0, conflated: 0, bytes: 0, gaps: 0, reconnects: 0, rttMs: NaN, clockOffsetMs: NaN },
 };
 
 export const NO_CONNECTION: Connection = {
@@ -101,7 +99,7 @@ export const NO_CONNECTION: Connection = {
 
 /** What is passed over rather than copied. */
 export function transferable(batch: Batch): ArrayBuffer[] {
-  return [batch.books.buffer, batch.sent.buffer, ...batch.buffers];
+  return [batch.sent.buffer, ...batch.buffers];
 }
 
 /** Unix time in ms with fractions, as both sides read it. */

@@ -8,7 +8,7 @@
 
 import { over, rowBytes, type Columns } from "./columns";
 import type { Answer, Batch } from "./messages";
-import type { Instrument } from "./types";
+import type { Book, Instrument } from "./types";
 
 const RAW_BYTES_MAX = 4 << 20;
 const GAPS_MAX = 10_000;
@@ -60,7 +60,6 @@ export class Outbox {
   #gaps: Batch["gaps"] = [];
   #raw: Batch["raw"] = [];
   #rawBytes = 0;
-  #values = new Float64Array(1024);
   #sent = new Float64Array(SENT_MAX);
   #sentLength = 0;
   #oldestMs = 0;
@@ -103,36 +102,29 @@ export class Outbox {
     this.#oldestMs ||= receivedMs;
   }
 
-  /**
-   * Hands over all there is. `spent` is a batch that the other side is done with: its arrays are filled next. `room` is
-   * what the books take, and `write` appends one and returns the next place.
-   */
-  take(spent: Batch | null, room: number, write: (row: number, values: Float64Array, at: number) => number): Batch {
-    if (room > this.#values.length) this.#values = new Float64Array(room * 2);
-    let booksLength = 0;
-    for (const row of this.books) booksLength = write(row, this.#values, booksLength);
+  /** Hands over all there is. `spent` is a batch that the other side is done with: its arrays are filled next. */
+  take(spent: Batch | null, bookOf: (row: number) => Book): Batch {
+    const { lists, books, defined, states, answers, wide } = this;
     const batch: Batch = {
-      buffers: this.lists.map((list) => list.buffer),
-      lengths: this.lists.map((list) => list.length),
-      books: this.#values,
-      booksLength,
+      buffers: lists.map((list) => list.buffer),
+      lengths: lists.map((list) => list.length),
+      books: [...books].map(bookOf),
       sent: this.#sent,
       sentLength: this.#sentLength,
       oldestMs: this.#oldestMs,
       dropped: this.#dropped,
-      defined: [...this.defined.values()],
-      states: [...this.states],
-      answers: [...this.answers],
+      defined: [...defined.values()],
+      states: [...states],
+      answers: [...answers],
       gaps: this.#gaps,
       raw: this.#raw,
-      wide: [...this.wide],
+      wide: [...wide],
     };
-    this.lists.forEach((list, index) => list.use(spent?.buffers[index] ?? new ArrayBuffer(list.buffer.byteLength)));
-    this.#values = spent?.books ?? new Float64Array(1024);
+    lists.forEach((list, index) => list.use(spent?.buffers[index] ?? new ArrayBuffer(list.buffer.byteLength)));
     this.#sent = spent?.sent ?? new Float64Array(SENT_MAX);
     this.#sentLength = this.#oldestMs = this.#dropped = this.#rawBytes = 0;
     [this.#gaps, this.#raw] = [[], []];
-    for (const waiting of [this.books, this.states, this.defined, this.wide, this.answers]) waiting.clear();
+    for (const waiting of [books, states, defined, wide, answers]) waiting.clear();
     return batch;
   }
 }

@@ -9,19 +9,17 @@
  * are only their sequences. Cost: a record of state is some twelve reads and as many writes.
  */
 
-import { enlarged, FIELDS } from "./columns";
+import { FIELDS } from "./columns";
 import { Ladder } from "./ladder";
 import { NEW_STATE, wideKey } from "./messages";
 import { Outbox } from "./outbox";
-import type { Instrument } from "./types";
+import type { Book, Instrument } from "./types";
 import * as wire from "./wire";
 
-/** What opens a book in a batch: row, levels of both sides that follow, levels there are, sequence, times, suspect. */
-export const BOOK_HEAD = 9;
-
 /** A book and how far it can be trusted. */
-class Book {
-  readonly sides = [new Ladder(-1), new Ladder(1)];
+class OpenBook {
+  bids = new Ladder(-1);
+  asks = new Ladder(1);
   eventMs = 0;
   recvMs = 0;
   /** A hole was found: only a whole book makes it good. */
@@ -47,21 +45,21 @@ export interface StoreEvents {
 export class Store {
   readonly rows = new Map<string, number>();
   readonly instruments: Instrument[] = [];
-  readonly books = new Map<number, Book>();
+  readonly books = new Map<number, OpenBook>();
   /** By row: the Status letter of this epoch as a character code, 0 where nothing was said. */
-  status = new Uint8Array(64);
+  status: number[] = [];
   feedStatus = 0;
-  /** By row: 1 where the server of this epoch has defined it. */
-  known = new Uint8Array(64);
+  /** Rows that the server of this epoch has defined. */
+  readonly known = new Set<number>();
   updates = 0;
   conflated = 0;
   gaps = 0;
   /** By row: index into STATES. */
-  #state = new Uint8Array(64).fill(NEW_STATE);
+  readonly #state: number[] = [];
   /** By channel from 1 and row: the last sequence. */
-  readonly #sequences = Array.from({ length: 6 }, () => new Float64Array(64));
+  #sequences: number[][] = lists();
   /** By channel from 1 and row: one above the place of its value in the outbox, 0 where none waits. */
-  readonly #places = Array.from({ length: 6 }, () => new Int32Array(64));
+  readonly #places: number[][] = lists();
   /** Rows by id of this epoch. */
   readonly #ids = new Map<number, number>();
 
@@ -77,7 +75,9 @@ export class Store {
       this.#sequences[channel].forEach((sequence, row) => sequence > 0 && this.#gap(row, channel, 0, 0, "resync"));
     }
     this.#ids.clear();
-    for (const column of [this.status, this.known, ...this.#sequences]) column.fill(0);
+    this.known.clear();
+    this.#sequences = lists();
+    this.status = [];
     this.feedStatus = 0;
   }
 
@@ -102,7 +102,7 @@ export class Store {
       if ((flags & wire.CONFLATED) !== 0) this.conflated++;
       if (type === wire.BOOK) return this.#book(view, at, row, flags);
       const sequences = this.#sequences[type];
-      const [had, sequence] = [sequences[row], wire.u64(view, at + 8)];
+      const [had, sequence] = [sequences[row] ?? 0, wire.u64(view, at + 8)];
       if (sequence <= had) return;
       sequences[row] = sequence;
       if ((type === wire.TRADE || type === wire.RAW) && had > 0 && sequence > had + 1) {
@@ -115,16 +115,14 @@ export class Store {
 
   /** Everything that waits, as a batch. */
   take(spent: Parameters<Outbox["take"]>[0]): ReturnType<Outbox["take"]> {
-    let room = 0;
-    for (const row of this.outbox.books) room += BOOK_HEAD + 2 * this.#shown(row, 0) + 2 * this.#shown(row, 1);
     for (const { channel, columns, length } of this.outbox.lists) {
       for (let index = 0; index < length; index++) this.#places[channel][columns.row[index]] = 0;
     }
-    return this.outbox.take(spent, room, this.#write);
+    return this.outbox.take(spent, this.#bookOf);
   }
 
   setState(row: number, state: number): void {
-    if (this.#state[row] === state) return;
+    if ((this.#state[row] ?? NEW_STATE) === state) return;
     this.#state[row] = state;
     this.outbox.states.set(row, state);
   }
@@ -132,7 +130,8 @@ export class Store {
   #define(view: DataView, at: number, id: number): void {
     const symbolBytes = view.getUint8(at + 35);
     const symbol = wire.text(view, at + 64, symbolBytes);
-    const row = this.rows.get(symbol) ?? this.#newRow(symbol);
+    const row = this.rows.get(symbol) ?? this.instruments.length;
+    this.rows.set(symbol, row);
     const instrument: Instrument = {
       row,
       symbol,
@@ -144,24 +143,10 @@ export class Store {
       lotSize: wire.i64(view, at + 48),
     };
     this.#ids.set(id, row);
-    this.known[row] = 1;
+    this.known.add(row);
     this.instruments[row] = instrument;
     this.outbox.defined.set(row, instrument);
     this.events.status(row);
-  }
-
-  #newRow(symbol: string): number {
-    const row = this.instruments.length;
-    this.rows.set(symbol, row);
-    if (row >= this.status.length) {
-      const rows = row * 2;
-      this.status = enlarged(this.status, rows);
-      this.known = enlarged(this.known, rows);
-      this.#state = enlarged(this.#state, rows, NEW_STATE);
-      this.#sequences.forEach((column, channel) => (this.#sequences[channel] = enlarged(column, rows)));
-      this.#places.forEach((column, channel) => (this.#places[channel] = enlarged(column, rows)));
-    }
-    return row;
   }
 
   #status(letter: number, id: number, row: number): void {
@@ -176,7 +161,7 @@ export class Store {
     const [from, to] = [wire.u64(view, at + 32), wire.u64(view, at + 40)];
     const letter = wire.letter(view, at + 49);
     const isLog = channel === wire.TRADE || channel === wire.RAW;
-    if (isLog && to <= this.#sequences[channel][row]) return;
+    if (isLog && to <= (this.#sequences[channel][row] ?? 0)) return;
     if (isLog) this.#sequences[channel][row] = to;
     this.#gap(row, channel, from, to, letter === "S" ? "slow" : letter === "O" ? "overrun" : "feed");
     if (channel === wire.BOOK) this.#break(row);
@@ -199,7 +184,7 @@ export class Store {
   /** A quote, trade or ticker. Of state the newest takes the place of what waits. */
   #value(view: DataView, at: number, row: number, type: number): void {
     const places = this.#places[type];
-    const index = (type === wire.TRADE ? 0 : places[row]) - 1;
+    const index = (type === wire.TRADE ? 0 : (places[row] ?? 0)) - 1;
     const to = index < 0 ? this.outbox.add(type) : index;
     places[row] = to + 1;
     const { columns } = this.outbox.lists[type - 1];
@@ -232,11 +217,12 @@ export class Store {
     const sequence = wire.u64(view, at + 8);
     const whole = wire.letter(view, at + 34) === "S";
     let book = this.books.get(row);
-    if (book === undefined) this.books.set(row, (book = new Book()));
+    if (book === undefined) this.books.set(row, (book = new OpenBook()));
     if (!this.#applies(book, row, sequence, flags, whole)) return;
     const was = book.suspect;
     if (whole) {
-      for (const side of book.sides) side.length = 0;
+      book.bids = new Ladder(-1);
+      book.asks = new Ladder(1);
       book.broken = false;
     }
     this.#sequences[wire.BOOK][row] = sequence;
@@ -248,8 +234,8 @@ export class Store {
     if (was !== book.suspect) this.events.status(row);
   }
 
-  #applies(book: Book, row: number, sequence: number, flags: number, whole: boolean): boolean {
-    const had = this.#sequences[wire.BOOK][row];
+  #applies(book: OpenBook, row: number, sequence: number, flags: number, whole: boolean): boolean {
+    const had = this.#sequences[wire.BOOK][row] ?? 0;
     if (whole) return sequence > had || book.broken;
     if (book.broken || sequence <= had) return false;
     // A merged change covers what it skips; any other has to follow on what we have.
@@ -259,9 +245,9 @@ export class Store {
     return false;
   }
 
-  #level(view: DataView, at: number, book: Book, row: number): void {
+  #level(view: DataView, at: number, book: OpenBook, row: number): void {
     const [price, size] = [wire.i64(view, at), wire.i64(view, at + 8)];
-    if (Number.isFinite(price + size)) book.sides[wire.letter(view, at + 16) === "B" ? 0 : 1].set(price, size);
+    if (Number.isFinite(price + size)) (wire.letter(view, at + 16) === "B" ? book.bids : book.asks).set(price, size);
     else {
       // What cannot be told apart cannot be kept in order: the book says that it is wrong, and the client hears it.
       book.maybeBad = true;
@@ -269,23 +255,20 @@ export class Store {
     }
   }
 
-  #shown(row: number, side: number): number {
-    return Math.min(this.books.get(row)?.sides[side].length ?? 0, this.bookDepth);
-  }
-
-  #write = (row: number, values: Float64Array, at: number): number => {
-    const book = this.books.get(row) ?? new Book();
-    const { sides, eventMs, recvMs, suspect } = book;
-    const shown = [this.#shown(row, 0), this.#shown(row, 1)];
-    const sequence = this.#sequences[wire.BOOK][row];
-    values.set([row, ...shown, sides[0].length, sides[1].length, sequence, eventMs, recvMs, Number(suspect)], at);
-    at += BOOK_HEAD;
-    for (const side of [0, 1]) {
-      const { px, sz } = sides[side];
-      values.set(px.subarray(0, shown[side]), at);
-      values.set(sz.subarray(0, shown[side]), at + shown[side]);
-      at += 2 * shown[side];
-    }
-    return at;
+  #bookOf = (row: number): Book => {
+    const { bids, asks, eventMs, recvMs, suspect } = this.books.get(row) ?? new OpenBook();
+    return {
+      ...{ row, eventMs, recvMs, suspect },
+      sequence: this.#sequences[wire.BOOK][row] ?? 0,
+      bids: bids.top(this.bookDepth),
+      asks: asks.top(this.bookDepth),
+      bidLevels: bids.px.length,
+      askLevels: asks.px.length,
+    };
   };
+}
+
+/** A list for each channel from 1. */
+function lists(): number[][] {
+  return [[], [], [], [], [], []];
 }

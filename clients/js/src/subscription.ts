@@ -19,8 +19,8 @@ export class OpenSubscription implements Subscription {
   readonly #signal: AbortSignal | undefined;
   readonly #ends: (() => void)[] = [];
   readonly #abort = (): void => this.close();
-  /** Answers for each row that was asked: 1 covered, 2 not. */
-  #memo = new Uint8Array(64);
+  /** Whether it covers a row, for those that were asked. */
+  #memo: boolean[] = [];
 
   constructor(
     readonly id: number,
@@ -47,7 +47,7 @@ export class OpenSubscription implements Subscription {
 
   set symbols(symbols: readonly string[]) {
     this.#symbols = symbolsOf(symbols);
-    this.#memo.fill(0);
+    this.#memo = [];
     this.#tell();
   }
 
@@ -112,13 +112,7 @@ export class OpenSubscription implements Subscription {
 
   /** True where it is about this instrument; the answer is kept by row. */
   covers(row: number, symbol: string): boolean {
-    if (row >= this.#memo.length) {
-      const memo = new Uint8Array(Math.max(row + 1, this.#memo.length * 2));
-      memo.set(this.#memo);
-      this.#memo = memo;
-    }
-    if (this.#memo[row] === 0) this.#memo[row] = this.#matches(symbol) ? 1 : 2;
-    return this.#memo[row] === 1;
+    return (this.#memo[row] ??= this.#matches(symbol));
   }
 
   #matches(symbol: string): boolean {

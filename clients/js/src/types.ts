@@ -153,7 +153,7 @@ export interface Subscription extends SubscriptionResult {
   [Symbol.dispose](): void;
 }
 
-/** The directory: what is known of each row. Columns grow: read them anew from here each time, do not keep them. */
+/** The directory: what is known of each row. */
 export interface Instruments {
   /** Rows there are; they go from 0 to `length - 1`. */
   readonly length: number;
@@ -161,11 +161,11 @@ export interface Instruments {
   row(symbol: string): number;
   symbol(row: number): string;
   venue(row: number): string;
-  readonly pxExp: Int8Array;
-  readonly szExp: Int8Array;
+  readonly pxExp: ArrayLike<number>;
+  readonly szExp: ArrayLike<number>;
   /** Mantissas of the least steps; NaN where not stated. */
-  readonly tickSize: Float64Array;
-  readonly lotSize: Float64Array;
+  readonly tickSize: ArrayLike<number>;
+  readonly lotSize: ArrayLike<number>;
   /** `T` trading, `H` halted, `C` closed: what the definition says. */
   status(row: number): string;
   [Symbol.iterator](): IterableIterator<Instrument>;
@@ -235,14 +235,14 @@ export interface TradeList extends TradeColumns {
   readonly dropped: number;
 }
 
-/** One side of a book: the first `length` entries, best first, mantissas. Valid until the next frame. */
+/** One side of a book, best first, mantissas. */
 export interface Side {
   readonly length: number;
   readonly px: Float64Array;
   readonly sz: Float64Array;
 }
 
-/** A book. */
+/** A book as it was at one frame: another object takes its place when it changes. */
 export interface Book {
   readonly row: number;
   readonly bids: Side;
@@ -357,7 +357,7 @@ export interface TickerUpdate extends UpdateBase {
   readonly turnoverText: string;
 }
 
-/** A book has changed; `book` is the live one, valid until the next frame. */
+/** A book has changed. */
 export interface BookUpdate {
   readonly channel: "book";
   readonly row: number;
