@@ -21,9 +21,11 @@ export const FIELDS: readonly (readonly string[])[] = [
 ];
 
 /** What every value has beside its mantissas; widths of 8, 4 and 1 bytes, in this order for alignment. */
-export const STAMP_8 = ["sequence", "eventMs", "recvMs"];
+const STAMP_8 = ["sequence", "eventMs", "recvMs"];
 const STAMP_4 = ["row", "eventNs", "recvNs"];
 const STAMP_1 = ["flags", "side"];
+/** Those that are the same for every channel. */
+export const STAMPS = [...STAMP_8, "eventNs", "recvNs", "flags"];
 
 /** Bytes of one row of a channel. */
 export function rowBytes(channel: number): number {

@@ -17,7 +17,7 @@ import {
   type TradeList,
   type Update,
 } from "./types";
-import { Quote, Ticker, Trade } from "./updates";
+import { updateOf } from "./updates";
 import { CHANNELS } from "./wire";
 
 /** Who is told of changes as objects. */
@@ -109,7 +109,7 @@ export class Dispatch {
     const covers = (row: number): boolean => listener.subscription.covers(row, mirror.instruments.symbol(row));
     if (channels.includes("trade")) {
       for (let index = 0; index < batch.lengths[1]; index++) {
-        if (covers(mirror.trades.row[index])) listener.tell(new Trade(mirror, index));
+        if (covers(mirror.trades.row[index])) listener.tell(updateOf(mirror, 2, index));
       }
     }
     for (let index = 0; index < mirror.changed.length; index++) {
@@ -126,11 +126,9 @@ export class Dispatch {
   /** Tells of the state channels of a row. */
   #tellRow({ subscription: { channels }, tell }: Listener, row: number, what: number): void {
     const { mirror } = this;
-    if ((what & CHANGED.quote) !== 0 && channels.includes("quote") && mirror.columns[1].sequence[row] > 0) {
-      tell(new Quote(mirror, row));
-    }
-    if ((what & CHANGED.ticker) !== 0 && channels.includes("ticker") && mirror.columns[3].sequence[row] > 0) {
-      tell(new Ticker(mirror, row));
+    for (const [channel, name] of [[1, "quote"], [3, "ticker"]] as const) {
+      const isThere = (what & CHANGED[name]) !== 0 && mirror.columns[channel].sequence[row] > 0;
+      if (isThere && channels.includes(name)) tell(updateOf(mirror, channel, row));
     }
     const book = mirror.books.get(row);
     if ((what & CHANGED.book) !== 0 && channels.includes("book") && book !== undefined) {

@@ -16,19 +16,3 @@ export function decimal(mantissa: number | bigint | null, exponent: number): str
 export function nearest(mantissa: number, exponent: number): number {
   return exponent < 0 ? mantissa / 10 ** -exponent : mantissa * 10 ** exponent;
 }
-
-/** The mantissa of decimal text at an exponent: `("61837.63", -2)` is 6183763. NaN for null, and what is no decimal. */
-export function mantissa(text: string | null, exponent: number): number {
-  const found = /^(-?)(\d+)(?:\.(\d+))?$/.exec(text ?? "");
-  if (found === null) return NaN;
-  const [, sign, whole, fraction = ""] = found;
-  const decimals = Math.max(0, -exponent);
-  if (/[^0]/.test(fraction.slice(decimals))) return NaN;
-  let digits = whole + fraction.slice(0, decimals).padEnd(decimals, "0");
-  if (exponent > 0) {
-    if (whole !== "0" && !whole.endsWith("0".repeat(exponent))) return NaN;
-    digits = whole.slice(0, -exponent) || "0";
-  }
-  const value = Number(digits);
-  return Number.isSafeInteger(value) ? (sign === "-" && value !== 0 ? -value : value) : Infinity;
-}

@@ -12,5 +12,5 @@ export function connect(options: ConnectOptions | string = {}): Client {
   return new OpenClient(typeof options === "string" ? { url: options } : options);
 }
 
-export { decimal, mantissa } from "./format";
+export { decimal } from "./format";
 export * from "./types";

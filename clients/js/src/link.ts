@@ -12,19 +12,10 @@
 import { NO_CONNECTION, nowMs, type Settings } from "./messages";
 import type { Connection, ConnectionPhase, WebSocketConstructor, WebSocketLike } from "./types";
 
-/** What close codes mean to the one who looks at a page. */
+/** What codes mean to the one who looks at a page, where the server has not said it. */
 const REASONS: Record<number, string> = {
-  1001: "server going away",
-  1002: "protocol error",
-  1006: "connection lost",
-  1008: "refused by policy",
-  1009: "message too big",
-  1011: "server error",
-  4001: "credentials expired",
-  4002: "too slow to follow",
-  4003: "no longer entitled",
-  401: "not authorised",
-  403: "forbidden",
+  ...{ 1006: "connection lost", 4001: "credentials expired", 4003: "no longer entitled" },
+  ...{ 401: "not authorised", 403: "forbidden" },
 };
 
 /** Heartbeats that may be missed before the connection counts as stale, and before it is given up. */

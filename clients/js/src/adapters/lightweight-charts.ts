@@ -6,7 +6,6 @@
  * of the server, the bars are read anew from its history.
  */
 
-import { mantissa } from "../format";
 import type { Client } from "../types";
 
 /** A bar as `ISeriesApi<"Candlestick">` and `ISeriesApi<"Bar">` take it; `time` in Unix seconds. */
@@ -114,7 +113,7 @@ async function readHistory(options: BarOptions, intervalS: number, signal: Abort
 
 /** The bars of a history that have a trade. */
 export function barsOf(history: BarHistory): Bar[] {
-  const number = (text: string | null): number => (text === null || Number.isNaN(mantissa(text, -18)) ? NaN : Number(text));
+  const number = (text: string | null): number => (text === null ? NaN : Number(text));
   const bars = history.time.map((time, index) => ({
     time,
     open: number(history.open[index]),
