@@ -10,7 +10,12 @@ const common = {
 const standalone = (value) => ({ define: { __STANDALONE__: String(value) } });
 
 rmSync(at("dist"), { recursive: true, force: true });
-await build({ ...common, ...standalone(true), entryPoints: [at("src/standalone.ts")], outfile: at("dist/tickcast.js") });
+await build({
+  ...common,
+  ...standalone(true),
+  entryPoints: [at("src/standalone.ts")],
+  outfile: at("dist/tickcast.js"),
+});
 await build({
   ...{ ...common, ...standalone(false), minify: false },
   entryPoints: [at("src/index.ts"), at("src/worker.ts")],

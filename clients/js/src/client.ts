@@ -2,8 +2,8 @@
  * The page's side: what the application holds. Subscriptions and listeners go out as commands, batches come in once per
  * animation frame.
  *
- * What always holds: at most one batch is on its way, and it is asked for; its arrays go back with the next question. In
- * a hidden page, where no frames come, a timer asks.
+ * What always holds: at most one batch is on its way, and it is asked for; its arrays go back with the next question.
+ * In a hidden page, where no frames come, a timer asks.
  */
 
 import type { Quotes, Tickers, Trades } from "./columns";
@@ -203,7 +203,9 @@ export class OpenClient implements types.Client {
   #listen(subscription: OpenSubscription, tell: (update: types.Update) => void): void {
     if (subscription.closed) return;
     // Where others hold the same already, the server has nothing new to say: what is here is told.
-    const isShared = [...this.#subscriptions.values()].some((other) => other !== subscription && other.overlaps(subscription));
+    const isShared = [...this.#subscriptions.values()].some(
+      (other) => other !== subscription && other.overlaps(subscription),
+    );
     this.#dispatch.listen(subscription, tell, isShared);
     if (isShared) queueMicrotask(() => this.#dispatch.greet());
   }
@@ -262,7 +264,9 @@ export class OpenClient implements types.Client {
   }
 
   #endReason(): unknown {
-    return this.options.signal?.reason ?? new DOMException(`the client is closed: ${this.connection.reason}`, "AbortError");
+    return (
+      this.options.signal?.reason ?? new DOMException(`the client is closed: ${this.connection.reason}`, "AbortError")
+    );
   }
 
   #schedule(): void {
@@ -317,7 +321,8 @@ export class OpenClient implements types.Client {
   #tellLag(now: number, dropped: number): void {
     this.#lagDropped += dropped;
     const { lagMs } = this.#figures;
-    const isLate = lagMs > (this.options.lagMs ?? 1000) + (this.hidden ? this.options.hiddenConflateMs ?? HIDDEN_PULL_MS : 0);
+    const isLate =
+      lagMs > (this.options.lagMs ?? 1000) + (this.hidden ? (this.options.hiddenConflateMs ?? HIDDEN_PULL_MS) : 0);
     if ((!isLate && this.#lagDropped === 0) || now - this.#lagToldMs < 1000) return;
     this.#lagToldMs = now;
     this.#dispatch.events.lag.tell({ lagMs, dropped: this.#lagDropped });

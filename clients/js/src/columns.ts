@@ -1,8 +1,9 @@
 /**
- * Columns: typed arrays of one length, side by side in one buffer, so that all of them travel to another thread at once.
+ * Columns: typed arrays of one length, side by side in one buffer, so that all of them travel to another thread at
+ * once.
  *
- * The same columns serve twice: by row, where each row has its newest value, and as a list, where `row` says whose value
- * each entry is. Growing makes new arrays; whoever holds the old ones has the old values.
+ * The same columns serve twice: by row, where each row has its newest value, and as a list, where `row` says whose
+ * value each entry is. Growing makes new arrays; whoever holds the old ones has the old values.
  */
 
 import type { QuoteColumns, TickerColumns, TradeColumns } from "./types";

@@ -126,7 +126,10 @@ export class Dispatch {
   /** Tells of the state channels of a row. */
   #tellRow({ subscription: { channels }, tell }: Listener, row: number, what: number): void {
     const { mirror } = this;
-    for (const [channel, name] of [[1, "quote"], [3, "ticker"]] as const) {
+    for (const [channel, name] of [
+      [1, "quote"],
+      [3, "ticker"],
+    ] as const) {
       const isThere = (what & CHANGED[name]) !== 0 && mirror.columns[channel].sequence[row] > 0;
       if (isThere && channels.includes(name)) tell(updateOf(mirror, channel, row));
     }

@@ -9,7 +9,16 @@
 import type { ClientError, Connection, WebSocketConstructor } from "./types";
 import { Interest, type Ask, type Item, type Token } from "./interest";
 import { Link } from "./link";
-import { NO_COUNTERS, nowMs, STATES, type Batch, type Command, type Counters, type Report, type Settings } from "./messages";
+import {
+  NO_COUNTERS,
+  nowMs,
+  STATES,
+  type Batch,
+  type Command,
+  type Counters,
+  type Report,
+  type Settings,
+} from "./messages";
 import { Outbox } from "./outbox";
 import { Store } from "./store";
 import { CAUGHT_UP, CHANNELS, u64, wholeMs, restNs, WireError } from "./wire";
@@ -149,7 +158,8 @@ export class Engine {
   #lost(): void {
     this.#interest.lost(this.#token);
     this.#token = null;
-    for (const { op, items } of this.#asked.values()) if (op === "unsubscribe") items.forEach((item) => this.#dropped(item));
+    for (const { op, items } of this.#asked.values())
+      if (op === "unsubscribe") items.forEach((item) => this.#dropped(item));
     this.#asked.clear();
     this.#pings.clear();
     this.#queue = [];
@@ -293,7 +303,8 @@ export class Engine {
 
   /** Instruments may come later: a publisher that was lost with the server defines them when it is back. */
   #awaitUnknown(): void {
-    if (this.#unknownTimer !== undefined || ![...this.#interest.items()].some((item) => item.phase === "unknown")) return;
+    if (this.#unknownTimer !== undefined || ![...this.#interest.items()].some((item) => item.phase === "unknown"))
+      return;
     this.#unknownTimer = setTimeout(() => {
       this.#unknownTimer = undefined;
       this.#unknownMs = Math.min(this.#unknownMs * 2, UNKNOWN_MOST_MS);
@@ -364,10 +375,13 @@ export class Engine {
       this.#link.send(this.#queue.shift()!);
     }
     if (this.#queue.length === 0 || this.#sender !== undefined) return;
-    this.#sender = setTimeout(() => {
-      this.#sender = undefined;
-      this.#flush();
-    }, (1000 / this.#perSecond) * (1 - this.#allowance) + 1);
+    this.#sender = setTimeout(
+      () => {
+        this.#sender = undefined;
+        this.#flush();
+      },
+      (1000 / this.#perSecond) * (1 - this.#allowance) + 1,
+    );
   }
 
   #ping(): void {

@@ -1,6 +1,9 @@
 /** Mantissas to decimal text, by their digits alone. */
 
-/** `mantissa × 10^exponent` with all its decimals: `(6183763, -2)` is `61837.63`. `""` for NaN and null, `∞` for Infinity. */
+/**
+ * `mantissa × 10^exponent` with all its decimals: `(6183763, -2)` is `61837.63`. `""` for NaN and null, `∞` for
+ * Infinity.
+ */
 export function decimal(mantissa: number | bigint | null, exponent: number): string {
   if (mantissa === null || mantissa !== mantissa) return "";
   // Beyond 2^53: the caller sees that, and asks client.exact for the digits.

@@ -1,8 +1,9 @@
 /**
  * What the application wants, and what the server has been asked for.
  *
- * What always holds: a symbol and channel is asked for once, at the shortest interval that anybody wants of it, a pattern
- * that covers it included. A target that is gone from the server's side by another's unsubscription is asked for again.
+ * What always holds: a symbol and channel is asked for once, at the shortest interval that anybody wants of it, a
+ * pattern that covers it included. A target that is gone from the server's side by another's unsubscription is asked
+ * for again.
  *
  * It knows nothing of sockets; {@link Interest.plan} says what to ask next. Cost: in proportion to what is wanted, once
  * for each microtask in which it has changed.
@@ -118,7 +119,9 @@ export class Interest {
     for (const name of wanted.symbols) this.#let(wanted, name);
   }
 
-  /** Everything has to be asked for again. What was complete goes on from the token, what was not has its own or none. */
+  /**
+   * Everything has to be asked for again. What was complete goes on from the token, what was not has its own or none.
+   */
   lost(token: Token | null): void {
     for (const item of this.items()) {
       if (item.complete) {
@@ -252,7 +255,8 @@ export class Interest {
     let least = this.#own(item);
     for (const pattern of this.patterns) {
       const wider = pattern.items[item.channel];
-      if (wider !== undefined && wider !== item && pattern.covers(item.target)) least = Math.min(least, this.#own(wider));
+      if (wider !== undefined && wider !== item && pattern.covers(item.target))
+        least = Math.min(least, this.#own(wider));
     }
     return Math.max(least, this.leastMs);
   }
@@ -308,7 +312,14 @@ function grouped(due: Map<Target, Item[]>, symbolsMax: number, op?: "unsubscribe
       if (ask === undefined || ask.symbols.length >= symbolsMax) {
         if (ask !== undefined) groups.set(`${key} ${groups.size}`, ask);
         const [{ token, askedMs: conflateMs }] = items;
-        ask = { op: op ?? (token === null ? "subscribe" : "resume"), channels, symbols: [], conflateMs, token, items: [] };
+        ask = {
+          op: op ?? (token === null ? "subscribe" : "resume"),
+          channels,
+          symbols: [],
+          conflateMs,
+          token,
+          items: [],
+        };
         groups.set(key, ask);
       }
       ask.symbols.push(target.name);

@@ -1,4 +1,6 @@
-/** What the page's side and the stream's side say to each other: by postMessage, or directly where there is no worker. */
+/**
+ * What the page's side and the stream's side say to each other: by postMessage, or directly where there is no worker.
+ */
 
 import type { Book, ClientError, Connection, Instrument, RawRecord, SubscriptionResult } from "./types";
 

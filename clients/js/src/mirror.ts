@@ -100,8 +100,8 @@ export class Mirror {
   }
 
   /**
-   * The exact mantissa of the newest value of a field; channel from 1. Null where there is none, and where the newest is
-   * not the one of `sequence`.
+   * The exact mantissa of the newest value of a field; channel from 1. Null where there is none, and where the newest
+   * is not the one of `sequence`.
    */
   exact(channel: number, row: number, field: string, sequence?: number): bigint | null {
     const from = this.columns[channel];

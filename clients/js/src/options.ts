@@ -65,7 +65,8 @@ export function bitsOf(channels: readonly Channel[]): number {
 export function streamUrl(given: string | URL | undefined): string {
   const url = new URL(given ?? "", base());
   url.protocol = url.protocol.replace("http", "ws");
-  if (url.protocol !== "ws:" && url.protocol !== "wss:") throw new TypeError(`url: ${url}; want ws, wss, http or https`);
+  if (url.protocol !== "ws:" && url.protocol !== "wss:")
+    throw new TypeError(`url: ${url}; want ws, wss, http or https`);
   if (given === undefined || url.pathname === "/") url.pathname = "/v1/stream";
   url.hash = "";
   if (given === undefined) url.search = "";

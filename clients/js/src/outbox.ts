@@ -1,9 +1,9 @@
 /**
  * What has changed since the last pull, on the stream's side.
  *
- * What always holds: it is bounded. The newest value of a row and channel stands in it once, however often it changes; of
- * trades and raw records there are at most so many, and the oldest go first, counted. Nothing is allocated per update
- * once the arrays have grown.
+ * What always holds: it is bounded. The newest value of a row and channel stands in it once, however often it
+ * changes; of trades and raw records there are at most so many, and the oldest go first, counted. Nothing is
+ * allocated per update once the arrays have grown.
  */
 
 import { over, rowBytes, type Columns } from "./columns";

@@ -2,8 +2,8 @@
  * Where the stream's side runs: a module worker of the same file; where that may not be (another origin, a policy), a
  * worker that imports it; and else the page's own thread.
  *
- * What always holds: commands given before it is known reach whoever it is in the end, in order. A worker that cannot be
- * had is no error: nothing is written to the console from here, and `kind` says what it has become.
+ * What always holds: commands given before it is known reach whoever it is in the end, in order. A worker that cannot
+ * be had is no error: nothing is written to the console from here, and `kind` says what it has become.
  */
 
 import { Engine } from "./engine";

@@ -1,12 +1,12 @@
 /**
  * The stream's state by row, on the side that reads packets: directory, sequences, books.
  *
- * What always holds: a symbol has one row for the life of the client; ids of the server are of one epoch. A record whose
- * sequence is not above the one we have is a repetition and is passed over. A hole in a log channel that no Gap
+ * What always holds: a symbol has one row for the life of the client; ids of the server are of one epoch. A record
+ * whose sequence is not above the one we have is a repetition and is passed over. A hole in a log channel that no Gap
  * announced is announced here; a book with a hole is suspect until it is replaced whole.
  *
- * It knows nothing of sockets and of time. Values go to the outbox, which keeps the newest of each row and channel; here
- * are only their sequences. Cost: a record of state is some twelve reads and as many writes.
+ * It knows nothing of sockets and of time. Values go to the outbox, which keeps the newest of each row and channel;
+ * here are only their sequences. Cost: a record of state is some twelve reads and as many writes.
  */
 
 import { FIELDS } from "./columns";

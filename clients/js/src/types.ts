@@ -388,8 +388,8 @@ export interface UpdateOptions<C extends Channel = Channel> extends SubscribeOpt
  * * `refused`: the server refused a request; `message` is its own. A mistake in the program.
  * * `unknown_symbol`, `denied`: `symbols` are not there, or not for this client.
  * * `protocol`: bytes that break the layout; the connection is made anew.
- * * `inexact`: a value beyond 2^53 stands as Infinity in its column, and a book with such a price is not kept. Told once
- *   for each symbol and channel.
+ * * `inexact`: a value beyond 2^53 stands as Infinity in its column, and a book with such a price is not kept. Told
+ *   once for each symbol and channel.
  * * `closed`: the connection has ended for good.
  */
 export interface ClientError {
@@ -469,7 +469,10 @@ export interface Client {
    * Subscribes, and calls back with an object for each change of state and for each trade. For few symbols: it makes
    * objects, the columns do not. The returned subscription ends both.
    */
-  onUpdate<C extends Channel = "quote">(options: UpdateOptions<C>, callback: (update: UpdateOf<C>) => void): Subscription;
+  onUpdate<C extends Channel = "quote">(
+    options: UpdateOptions<C>,
+    callback: (update: UpdateOf<C>) => void,
+  ): Subscription;
   /** The same to loop over. A loop that is slow gets the newest of each state, and trades up to the backlog. */
   updates<C extends Channel = "quote">(options: UpdateOptions<C>): AsyncIterableIterator<UpdateOf<C>>;
   /** Every trade of these symbols, in order. */

@@ -49,7 +49,8 @@ export function updateOf(mirror: Mirror, channel: number, index: number): QuoteU
   const wide: Hidden["wide"] = {};
   for (const field of [...STAMPS, ...FIELDS[channel]]) {
     const value = (own[field] = from[field][index]);
-    if (value === Infinity || value === -Infinity) wide[field] = mirror.exact(channel, row, field, from.sequence[index]);
+    if (value === Infinity || value === -Infinity)
+      wide[field] = mirror.exact(channel, row, field, from.sequence[index]);
   }
   own.channel = CHANNELS[channel - 1];
   own.row = row;

@@ -120,20 +120,30 @@ describe("uPlot", () => {
   test("columns slide, and are as long as each other", () => {
     const columns = new SlidingColumns(2, 4);
     for (let value = 0; value < 23; value++) columns.push([value, -value]);
-    expect(columns.views().map((view) => [...view])).toEqual([[19, 20, 21, 22], [-19, -20, -21, -22]]);
+    expect(columns.views().map((view) => [...view])).toEqual([
+      [19, 20, 21, 22],
+      [-19, -20, -21, -22],
+    ]);
   });
 
   test("a point for each frame in which the instrument has changed", async () => {
     const client = server.client({ pull: "immediate" });
     const drawn: number[][][] = [];
-    followSeries(client, { setData: (data: Float64Array[]) => drawn.push(data.map((one) => [...one])) }, { symbol: "BTC-USD" });
+    followSeries(
+      client,
+      { setData: (data: Float64Array[]) => drawn.push(data.map((one) => [...one])) },
+      { symbol: "BTC-USD" },
+    );
     await settle();
     server.last.welcome();
     server.last.grant([BTC, ETH, quote(1, 1, 100, 102)]);
     await settle();
     server.last.packet([quote(1, 2, 101, 103)]);
     await settle();
-    expect(drawn.at(-1)!.slice(1)).toEqual([[1, 1.01], [1.02, 1.03]]);
+    expect(drawn.at(-1)!.slice(1)).toEqual([
+      [1, 1.01],
+      [1.02, 1.03],
+    ]);
     client.close();
   });
 });

@@ -213,14 +213,36 @@ test("a book follows its changes, and with a hole that instrument alone is sent 
   client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: "book" });
   await settle();
   server.last.welcome();
-  server.last.grant([BTC, ETH, book(1, 5, "S", [[100, 1, "B"], [99, 2, "B"], [101, 3, "A"]]), book(2, 1, "S", [])]);
-  server.last.packet([book(1, 6, "D", [[100, 0, "B"], [98, 7, "B"], [102, 4, "A"], [101, 5, "A"]])]);
+  server.last.grant([
+    BTC,
+    ETH,
+    book(1, 5, "S", [
+      [100, 1, "B"],
+      [99, 2, "B"],
+      [101, 3, "A"],
+    ]),
+    book(2, 1, "S", []),
+  ]);
+  server.last.packet([
+    book(1, 6, "D", [
+      [100, 0, "B"],
+      [98, 7, "B"],
+      [102, 4, "A"],
+      [101, 5, "A"],
+    ]),
+  ]);
   await settle();
   const bids = (): number[][] => levels(client.book(0)!.bids);
   const levels = ({ px, sz, length }: { px: Float64Array; sz: Float64Array; length: number }): number[][] =>
     Array.from({ length }, (_, index) => [px[index], sz[index]]);
-  expect(bids()).toEqual([[99, 2], [98, 7]]);
-  expect(levels(client.book(0)!.asks)).toEqual([[101, 5], [102, 4]]);
+  expect(bids()).toEqual([
+    [99, 2],
+    [98, 7],
+  ]);
+  expect(levels(client.book(0)!.asks)).toEqual([
+    [101, 5],
+    [102, 4],
+  ]);
   server.last.packet([book(1, 8, "D", [[97, 1, "B"]])]);
   await settle();
   expect([client.state(0), client.state(1), client.book(0)!.suspect]).toEqual(["RESYNCING", "LIVE", true]);
@@ -339,11 +361,17 @@ test("many instruments: columns grow and keep what they had", async () => {
   await settle();
   server.last.welcome();
   const names = Array.from({ length: 2000 }, (_, index) => `S${index}`);
-  server.last.grant(names.flatMap((name, index) => [definition(index + 1, name), quote(index + 1, 1, index, index + 1)]));
+  server.last.grant(
+    names.flatMap((name, index) => [definition(index + 1, name), quote(index + 1, 1, index, index + 1)]),
+  );
   await settle();
   expect(client.instruments.length).toBe(2000);
   for (const row of [0, 63, 64, 1999]) {
-    expect([client.instruments.symbol(row), client.quotes.bidPx[row], client.state(row)]).toEqual([`S${row}`, row, "LIVE"]);
+    expect([client.instruments.symbol(row), client.quotes.bidPx[row], client.state(row)]).toEqual([
+      `S${row}`,
+      row,
+      "LIVE",
+    ]);
   }
   expect(client.quotes.bidPx[2040]).toBeNaN();
   client.close();

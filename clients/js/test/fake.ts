@@ -102,7 +102,10 @@ export async function settle(ms = 0): Promise<void> {
   await vi.advanceTimersByTimeAsync(ms);
 }
 
-export function packet(records: ArrayBuffer[], { flags = 0, epoch = 7, position = 100 }: PacketOptions = {}): ArrayBuffer {
+export function packet(
+  records: ArrayBuffer[],
+  { flags = 0, epoch = 7, position = 100 }: PacketOptions = {},
+): ArrayBuffer {
   const bytes = new Uint8Array(24 + records.reduce((sum, record) => sum + record.byteLength, 0));
   const view = new DataView(bytes.buffer);
   view.setUint8(0, 1);
@@ -120,7 +123,13 @@ export function packet(records: ArrayBuffer[], { flags = 0, epoch = 7, position 
 }
 
 /** A record: its header, and 64-bit words after it. */
-function record(type: number, instrument: number, sequence: number, flags: number, words: (number | bigint)[]): ArrayBuffer {
+function record(
+  type: number,
+  instrument: number,
+  sequence: number,
+  flags: number,
+  words: (number | bigint)[],
+): ArrayBuffer {
   const view = new DataView(new ArrayBuffer(32 + words.length * 8));
   view.setUint16(0, view.byteLength / 8, true);
   view.setUint8(2, type);
@@ -132,7 +141,13 @@ function record(type: number, instrument: number, sequence: number, flags: numbe
   return view.buffer;
 }
 
-export function quote(instrument: number, sequence: number, bid: number | bigint, ask: number | bigint, flags = 0x80): ArrayBuffer {
+export function quote(
+  instrument: number,
+  sequence: number,
+  bid: number | bigint,
+  ask: number | bigint,
+  flags = 0x80,
+): ArrayBuffer {
   return record(1, instrument, sequence, flags, [bid, 1, ask, 2]);
 }
 
@@ -142,7 +157,13 @@ export function trade(instrument: number, sequence: number, px: number | bigint,
   return bytes;
 }
 
-export function book(instrument: number, sequence: number, kind: "S" | "D", levels: [number, number, "B" | "A"][], flags = 0x80): ArrayBuffer {
+export function book(
+  instrument: number,
+  sequence: number,
+  kind: "S" | "D",
+  levels: [number, number, "B" | "A"][],
+  flags = 0x80,
+): ArrayBuffer {
   const bytes = record(4, instrument, sequence, flags, [0, ...levels.flatMap(([px, sz]) => [px, sz, 0])]);
   const view = new DataView(bytes);
   view.setUint16(32, levels.length, true);

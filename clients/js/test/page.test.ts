@@ -97,7 +97,10 @@ test("after the page is online again it does not wait", async () => {
 });
 
 /** A worker that answers as ours does, or fails to start. */
-function workers(outcome: (url: string) => "ready" | "error" | "throws" | "silent"): { urls: string[]; posted: Command[][] } {
+function workers(outcome: (url: string) => "ready" | "error" | "throws" | "silent"): {
+  urls: string[];
+  posted: Command[][];
+} {
   const seen = { urls: [] as string[], posted: [] as Command[][] };
   class FakeWorker {
     onmessage: ((event: object) => void) | null = null;
@@ -141,21 +144,24 @@ test.each(["throws", "error"] as const)("where the worker %s, one that imports i
   client.close();
 });
 
-test.each(["throws", "error", "silent"] as const)("where all %s, the page's thread is taken, and the console stays silent", async (how) => {
-  const consoles = (["log", "warn", "error"] as const).map((name) => vi.spyOn(console, name));
-  workers(() => how);
-  vi.stubGlobal("WebSocket", server.WebSocket);
-  const client = connect("ws://fake");
-  client.subscribe({ symbols: "BTC-USD" });
-  await settle(how === "silent" ? 10_100 : 1);
-  expect(client.worker).toBe("none");
-  server.last.welcome();
-  expect(server.last.grant([BTC])).toMatchObject([{ symbols: ["BTC-USD"] }]);
-  await settle(50);
-  expect(client.state("BTC-USD")).toBe("LIVE");
-  for (const spy of consoles) expect(spy).not.toHaveBeenCalled();
-  client.close();
-});
+test.each(["throws", "error", "silent"] as const)(
+  "where all %s, the page's thread is taken, and the console stays silent",
+  async (how) => {
+    const consoles = (["log", "warn", "error"] as const).map((name) => vi.spyOn(console, name));
+    workers(() => how);
+    vi.stubGlobal("WebSocket", server.WebSocket);
+    const client = connect("ws://fake");
+    client.subscribe({ symbols: "BTC-USD" });
+    await settle(how === "silent" ? 10_100 : 1);
+    expect(client.worker).toBe("none");
+    server.last.welcome();
+    expect(server.last.grant([BTC])).toMatchObject([{ symbols: ["BTC-USD"] }]);
+    await settle(50);
+    expect(client.state("BTC-USD")).toBe("LIVE");
+    for (const spy of consoles) expect(spy).not.toHaveBeenCalled();
+    client.close();
+  },
+);
 
 test("importing it touches no global", async () => {
   vi.stubGlobal("document", undefined);

@@ -99,18 +99,18 @@ test.each([
   await expect(subscription.ready).rejects.toThrow(reason);
 });
 
-test.each([
-  ["nothing was received for too long, not even a pong"],
-  ["a ping was not answered within 20000 ms"],
-])("after 1008 for silence one comes back: %s", async (said) => {
-  const client = server.client();
-  await settle();
-  server.last.welcome();
-  server.last.end(1008, said);
-  await settle(1);
-  expect(server.sockets).toHaveLength(2);
-  client.close();
-});
+test.each([["nothing was received for too long, not even a pong"], ["a ping was not answered within 20000 ms"]])(
+  "after 1008 for silence one comes back: %s",
+  async (said) => {
+    const client = server.client();
+    await settle();
+    server.last.welcome();
+    server.last.end(1008, said);
+    await settle(1);
+    expect(server.sockets).toHaveLength(2);
+    client.close();
+  },
+);
 
 test("a connection that was closed for want of subscriptions is opened again by the next one", async () => {
   const client = server.client();
@@ -126,18 +126,18 @@ test("a connection that was closed for want of subscriptions is opened again by 
   client.close();
 });
 
-test.each([[401, "not authorised"], [403, "forbidden"]])(
-  "a handshake that is refused with %i is found out by a plain request, and is the end",
-  async (code, reason) => {
-    statuses = [code];
-    const client = server.client();
-    await settle();
-    server.last.end(1006);
-    await settle(60_000);
-    expect(client.connection).toMatchObject({ phase: "closed", code, reason });
-    expect(server.sockets.length).toBeLessThanOrEqual(2);
-  },
-);
+test.each([
+  [401, "not authorised"],
+  [403, "forbidden"],
+])("a handshake that is refused with %i is found out by a plain request, and is the end", async (code, reason) => {
+  statuses = [code];
+  const client = server.client();
+  await settle();
+  server.last.end(1006);
+  await settle(60_000);
+  expect(client.connection).toMatchObject({ phase: "closed", code, reason });
+  expect(server.sockets.length).toBeLessThanOrEqual(2);
+});
 
 test("a server that is not there is tried again, one that is full when it says", async () => {
   vi.spyOn(Math, "random").mockReturnValue(1);
@@ -219,7 +219,7 @@ test("a replay that is cut off is asked for again from where it began", async ()
   client.close();
 });
 
-test("a restarted server: STALE, RESYNCING, LIVE, with the new values under the old rows though ids have changed", async () => {
+test("a restarted server: STALE, RESYNCING, LIVE, new values under the old rows though ids have changed", async () => {
   const client = server.client();
   const seen: string[] = [];
   const gaps: Gap[] = [];

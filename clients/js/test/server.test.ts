@@ -26,7 +26,10 @@ class Running {
   readonly #child: ChildProcess;
   #said = "";
 
-  constructor(readonly port: number, args: string[]) {
+  constructor(
+    readonly port: number,
+    args: string[],
+  ) {
     const own = ["--listen", `127.0.0.1:${port}`, "--log", "info", ...args];
     this.#child = spawn(program!, own, { stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#child.stdout!, this.#child.stderr!]) stream.on("data", (text) => (this.#said += text));
@@ -103,8 +106,14 @@ describe.skipIf(program === undefined)("with a server", () => {
         await until(client, () => client.quotes.sequence[row] >= quote.sequence);
         if (client.quotes.sequence[row] !== quote.sequence) continue;
         const { bidPx, bidSz, askPx, askSz } = client.quotes;
-        expect([client.format(row, bidPx[row]), client.formatSize(row, bidSz[row])]).toEqual([quote.bid_px, quote.bid_sz]);
-        expect([client.format(row, askPx[row]), client.formatSize(row, askSz[row])]).toEqual([quote.ask_px, quote.ask_sz]);
+        expect([client.format(row, bidPx[row]), client.formatSize(row, bidSz[row])]).toEqual([
+          quote.bid_px,
+          quote.bid_sz,
+        ]);
+        expect([client.format(row, askPx[row]), client.formatSize(row, askSz[row])]).toEqual([
+          quote.ask_px,
+          quote.ask_sz,
+        ]);
         compared++;
         break;
       }
@@ -187,6 +196,8 @@ describe.skipIf(program === undefined)("with a server", () => {
     const gaps: Gap[] = [];
     client.on("gap", (gap) => gaps.push(gap));
     client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: ["trade", "book"] });
+    // A server that has just started may not know its instruments yet.
+    await until(client, () => client.state("BTC-USD") === "LIVE" && client.lastTrades.sequence[0] > 0);
     for (let round = 0; round < 5; round++) {
       const all = client.subscribe({ symbols: "*", channels: ["trade", "book"] });
       await all.ready;

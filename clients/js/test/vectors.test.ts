@@ -132,7 +132,9 @@ describe("the golden packets, through the store into a batch", () => {
     for (const { name, hex } of vectors.packets) if (/^definitions|texts/.test(name)) store.ingest(viewOf(hex));
     store.take(null);
     const known = packet.records.filter((record: any) => record.type !== "unknown");
-    const undefinedOne = known.find((r: any) => r.instrument > 0 && !exponents.has(r.instrument) && r.type !== "status");
+    const undefinedOne = known.find(
+      (r: any) => r.instrument > 0 && !exponents.has(r.instrument) && r.type !== "status",
+    );
     if (undefinedOne !== undefined) {
       expect(() => store.ingest(viewOf(packet.hex))).toThrow(/before its definition/);
       return;

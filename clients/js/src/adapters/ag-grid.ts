@@ -87,11 +87,14 @@ export function feedGrid<Row extends { symbol: string } = GridRow>(
   };
   // Rows that others have subscribed to already are there.
   take([...client.instruments].filter(({ symbol }) => covers(symbol)).map(({ row }) => row));
-  client.onFrame(({ changed, what }) => {
-    const isNews = (row: number, index: number): boolean =>
-      (what[index] & relevant) !== 0 && covers(client.instruments.symbol(row));
-    take(changed.filter(isNews));
-  }, { signal: own.signal });
+  client.onFrame(
+    ({ changed, what }) => {
+      const isNews = (row: number, index: number): boolean =>
+        (what[index] & relevant) !== 0 && covers(client.instruments.symbol(row));
+      take(changed.filter(isNews));
+    },
+    { signal: own.signal },
+  );
   return end;
 }
 

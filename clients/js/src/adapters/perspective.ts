@@ -90,9 +90,12 @@ export function feedTable(client: Client, table: Table, given: TableOptions): ()
       isBusy = false;
     }
   };
-  client.onFrame(({ changed }) => {
-    for (const row of changed) if (covers(client.instruments.symbol(row))) waiting.add(row);
-    void flush();
-  }, { signal: own.signal });
+  client.onFrame(
+    ({ changed }) => {
+      for (const row of changed) if (covers(client.instruments.symbol(row))) waiting.add(row);
+      void flush();
+    },
+    { signal: own.signal },
+  );
   return end;
 }

@@ -78,10 +78,13 @@ export function followSeries(client: Client, chart: Chart, options: SeriesOption
     columns.push([Date.now() / 1000, ...point]);
     chart.setData(columns.views());
   };
-  client.onFrame(({ changed }) => {
-    const row = client.instruments.row(symbol);
-    if (row >= 0 && changed.includes(row)) draw(row);
-  }, { signal: own.signal });
+  client.onFrame(
+    ({ changed }) => {
+      const row = client.instruments.row(symbol);
+      if (row >= 0 && changed.includes(row)) draw(row);
+    },
+    { signal: own.signal },
+  );
   return end;
 }
 
