@@ -316,6 +316,8 @@ export class OpenClient implements types.Client {
     for (const [id, answer] of batch.answers) this.#subscriptions.get(id)?.answered(answer);
     this.#spent = batch;
     this.#tellLag(now, batch.dropped);
+    // The last word is said: nothing of it is left running.
+    if (this.connection.phase === "closed" && !this.#dirty) this.#port.end();
   }
 
   #tellLag(now: number, dropped: number): void {

@@ -96,6 +96,7 @@ test.each([
   expect(client.connection).toMatchObject({ phase: "closed", code, reason });
   expect(await client.closed).toMatchObject({ code });
   expect(errors).toEqual(["closed"]);
+  expect(vi.getTimerCount()).toBe(0);
   await expect(subscription.ready).rejects.toThrow(reason);
 });
 
