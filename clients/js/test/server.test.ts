@@ -15,6 +15,9 @@ const built = ["release", "debug"].map((name) => new URL(`../../../target/${name
 const program = [process.env.TICKCAST_BIN, ...built].find((path) => path !== undefined && existsSync(path));
 if (program === undefined) console.log("SKIPPED: no server; cargo build, or TICKCAST_BIN=…/tickcast");
 
+// The server takes variables with this prefix for settings, and this one is none.
+const { TICKCAST_BIN: _, ...env } = process.env;
+
 const open: { close(): unknown }[] = [];
 afterEach(() => {
   for (const one of open.splice(0).reverse()) one.close();
@@ -31,7 +34,7 @@ class Running {
     args: string[],
   ) {
     const own = ["--listen", `127.0.0.1:${port}`, "--log", "info", ...args];
-    this.#child = spawn(program!, own, { stdio: ["ignore", "pipe", "pipe"] });
+    this.#child = spawn(program!, own, { env, stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#child.stdout!, this.#child.stderr!]) stream.on("data", (text) => (this.#said += text));
     open.push(this);
   }
