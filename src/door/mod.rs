@@ -421,8 +421,9 @@ impl Door {
         Ok(own.max(all))
     }
 
-    /// How long a handshake may wait: half of the time that it has, as the head has had some of it. Nobody waits where those
-    /// who do would fill the door: the rest of it is for requests that are answered at once, and tell how the server is.
+    /// How long a handshake may wait: half of the time that it has, as the head has had some of it. Nobody waits where
+    /// those who do would fill the door: the rest of it is for requests that are answered at once, and tell how the server
+    /// is.
     fn wait_max(&self, config: &Config) -> Duration {
         let waiting_max = config.visitors_per_shard() as usize * 7 / 8;
         if self.own.lobby.served() > waiting_max {

@@ -100,7 +100,8 @@ impl Kind {
         found
     }
 
-    /// The shipped file with other ports, paths and, as a test has few descriptors, sizes. What is replaced has to be there.
+    /// The shipped file with other ports, paths and, as a test has few descriptors, sizes. What is replaced has to be
+    /// there.
     fn configuration(self, folder: &Path, server: SocketAddr, http: SocketAddr, https: Option<SocketAddr>) -> String {
         let folder = folder.display().to_string();
         let (file, of_kind) = match self {
