@@ -115,6 +115,31 @@ fn what_cannot_be_taken_is_refused_in_http_with_the_parameter_and_what_would_be_
     scene.undisturbed();
 }
 
+#[test]
+fn a_page_of_an_origin_that_is_listed_reads_events_and_a_stranger_does_not() {
+    let server = Server::start(&[PUBLISHING, &["--allow-origin", "https://app.example"]].concat());
+    let path = "/v1/sse?symbols=*";
+    let ours = Source::open(server.address, path, "Origin: https://app.example\r\n");
+    assert_eq!(ours.head.header("access-control-allow-origin"), Some("https://app.example"));
+    assert_eq!(ours.head.header("vary"), Some("Origin"));
+    let own = Source::open(server.address, path, "Origin: http://here\r\n");
+    assert_eq!(own.head.header("access-control-allow-origin"), None);
+    let ask = |method: &str, lines: &str| {
+        ask(server.address, format!("{method} {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n").as_bytes())
+    };
+    ask("GET", "Origin: https://stranger.example\r\n").refuses(
+        403,
+        "forbidden_origin",
+        &["stranger", "--allow-origin"],
+    );
+    // A library that fetches asks first whether it may send the id of the last event; a browser does not.
+    let asked = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n";
+    let preflight = ask("OPTIONS", &format!("Origin: https://app.example\r\n{asked}"));
+    assert_eq!(preflight.status, 204, "{preflight:?}");
+    let allowed = preflight.header("access-control-allow-headers");
+    assert!(allowed.is_some_and(|allowed| allowed.contains("Last-Event-ID")), "{preflight:?}");
+}
+
 /// What is left of a record once the token, and what tells a snapshot, are taken away.
 fn plain(mut record: Value) -> Value {
     let fields = record.as_object_mut().expect("an object");

@@ -343,7 +343,8 @@ impl Door {
     async fn serve(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
         match request.uri().path() {
             "/v1/stream" => self.seat(peer, request).await,
-            "/v1/sse" => sse::serve(self, peer, request).await,
+            // What else a page asks with OPTIONS is the same for all paths.
+            "/v1/sse" if request.method() != ::http::Method::OPTIONS => sse::serve(self, peer, request).await,
             "/v1/publish" => publish::serve(self, peer, request).await,
             "/v1/echo" if self.config().enable_echo => echo::serve(self, peer, request).await,
             _ => {
