@@ -111,9 +111,9 @@ impl World {
     }
 
     fn check_audiences(&self) {
-        let mut by_wants: BTreeMap<(Option<u8>, &Wants), AudienceId> = BTreeMap::new();
+        let mut by_wants: BTreeMap<(u8, Option<u8>, &Wants), AudienceId> = BTreeMap::new();
         for (audience, encoding, wants) in &self.clients {
-            let key = (encoding.deflate.map(WindowBits::get), wants);
+            let key = (encoding.format as u8, encoding.deflate.map(WindowBits::get), wants);
             assert_eq!(by_wants.entry(key).or_insert(*audience), audience, "the same set is the same audience");
             assert_eq!(self.interest.encoding(*audience), *encoding);
             assert_eq!(self.interest.items(*audience), wants.len());
@@ -122,7 +122,7 @@ impl World {
         assert_eq!(distinct.len(), by_wants.len(), "different sets are different audiences");
         assert_eq!(self.interest.audiences(), by_wants.len(), "no audience without clients is left");
         for profile in Profile::all() {
-            let used = by_wants.keys().any(|(_, wants)| wants.values().any(|of| *of == profile.index()));
+            let used = by_wants.keys().any(|(_, _, wants)| wants.values().any(|of| *of == profile.index()));
             assert_eq!(self.interest.uses(profile), used, "{profile:?}");
         }
     }

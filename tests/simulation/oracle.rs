@@ -1,5 +1,7 @@
 //! What must hold on one client's stream, record by record.
 
+mod bytes;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -10,8 +12,9 @@ use tickcast::wire::control::{ChannelSet, Pattern, Reply};
 use tickcast::wire::packet::{self, PacketHeader};
 use tickcast::wire::profile::Profile;
 
+use self::bytes::check_bytes;
 use crate::client::{Wish, false_token};
-use crate::feed::{History, Levels, Value, apply};
+use crate::feed::{History, Levels, Value};
 use crate::{Dice, Seen};
 
 /// What the stream is held against.
@@ -550,58 +553,4 @@ impl Oracle {
     pub fn items(&self) -> usize {
         self.items.len()
     }
-}
-
-/// The record is the feed's, to the byte; of a book, what is left after it.
-fn check_bytes(
-    track: &mut Track,
-    header: &Header,
-    bytes: &[u8],
-    (profile, sides_apart): (Profile, bool),
-    value: &Value,
-    about: &dyn Fn() -> String,
-) {
-    let merged = header.flags & (flags::SNAPSHOT | flags::CONFLATED) != 0;
-    let mut plain = bytes.to_vec();
-    record::patch_flags(&mut plain, header.flags & !(flags::SNAPSHOT | flags::CONFLATED));
-    if header.kind != Kind::Book as u8 {
-        assert_eq!(plain, value.record, "{}", about());
-        return;
-    }
-    let (kind, levels) = record::read_book(bytes).expect("a whole book");
-    let whole = kind == b'S';
-    const DOUBT: u8 = flags::CONFLATED | flags::MAYBE_BAD_BOOK;
-    if !whole && header.flags & DOUBT == DOUBT && profile == Profile::IMMEDIATE && levels.count() == 0 {
-        // The server has lost changes of it, and says so: nothing comes before the whole book.
-        (track.book, track.doubted) = (None, true);
-        return;
-    }
-    assert!(whole || !track.doubted, "a change of a book that is in doubt: {}", about());
-    track.doubted = false;
-    if whole {
-        track.book = Some(Levels::new());
-    }
-    if let Some(book) = &mut track.book {
-        apply(book, bytes);
-        assert_eq!(Some(&*book), value.book.as_deref(), "{}", about());
-    }
-    assert_eq!(bytes[8..32], value.record[8..32], "{}", about());
-    const KEPT: u8 = flags::MAYBE_BAD_BOOK | flags::DELAYED;
-    assert_eq!(bytes[3] & KEPT, value.record[3] & KEPT, "{}", about());
-    // A merged book, or one that was sent again after an overrun, lists its levels in the book's order, not the feed's.
-    if !merged && !whole && profile == Profile::IMMEDIATE {
-        let expected = if sides_apart { with_sides_apart(&value.record) } else { value.record.clone() };
-        assert_eq!(plain, expected, "{}", about());
-    }
-}
-
-/// The same book record with its bids before its asks.
-fn with_sides_apart(book: &[u8]) -> Vec<u8> {
-    let header = Header::read(book).expect("a record");
-    let (kind, levels) = record::read_book(book).expect("a whole book");
-    let (mut bids, asks): (Vec<_>, Vec<_>) = levels.partition(|level| level.side == b'B');
-    bids.extend(asks);
-    let mut out = Vec::new();
-    record::encode_book(&header, kind, bids.into_iter(), &mut out);
-    out
 }
