@@ -55,23 +55,25 @@ pub fn decimals(text: &str) -> i8 {
 
 /// Appends `mantissa × 10^exponent` with all its decimals: `(6183763, -2)` is `61837.63`.
 pub fn format(mantissa: i64, exponent: i8, out: &mut String) {
-    use std::fmt::Write;
-    let write = |out: &mut String, args: std::fmt::Arguments<'_>| out.write_fmt(args).expect("a String takes all");
     if mantissa < 0 {
         out.push('-');
     }
-    let magnitude = mantissa.unsigned_abs();
-    if exponent >= 0 {
-        write(out, format_args!("{magnitude}"));
-        if magnitude != 0 {
-            out.extend(std::iter::repeat_n('0', exponent.unsigned_abs().into()));
-        }
-        return;
-    }
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(mantissa.unsigned_abs());
+    let zeros = |count: usize| std::iter::repeat_n('0', count);
     let places = usize::from(exponent.unsigned_abs());
-    match 10u64.checked_pow(places as u32) {
-        Some(unit) => write(out, format_args!("{}.{:0places$}", magnitude / unit, magnitude % unit)),
-        None => write(out, format_args!("0.{magnitude:0places$}")),
+    if exponent >= 0 {
+        out.push_str(digits);
+        out.extend(zeros(if mantissa == 0 { 0 } else { places }));
+    } else if digits.len() > places {
+        let (whole, fraction) = digits.split_at(digits.len() - places);
+        out.push_str(whole);
+        out.push('.');
+        out.push_str(fraction);
+    } else {
+        out.push_str("0.");
+        out.extend(zeros(places - digits.len()));
+        out.push_str(digits);
     }
 }
 

@@ -9,8 +9,6 @@
 
 mod packet;
 
-use std::fmt::Write;
-
 pub use self::packet::{SUBPROTOCOL, push_packet};
 use crate::market::record::{self, Gap, HEADER_BYTES, Header, Kind, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
 use crate::market::{Instrument, Side, decimal};
@@ -55,7 +53,7 @@ pub fn push_record(record: &[u8], instrument: &Instrument, out: &mut String) {
 /// Appends an entry of the directory as a JSON object.
 pub fn push_instrument(instrument: &Instrument, out: &mut String) {
     out.push_str("{\"instrument\":");
-    push_display(instrument.id, out);
+    push_integer(instrument.id, out);
     push_name("symbol", out);
     push_text(&instrument.symbol, out);
     push_terms(instrument, out);
@@ -207,9 +205,9 @@ fn push_terms(instrument: &Instrument, out: &mut String) {
     push_name("venue", out);
     push_text(&instrument.venue, out);
     push_name("px_exp", out);
-    push_display(instrument.px_exp, out);
+    push_integer(instrument.px_exp, out);
     push_name("sz_exp", out);
-    push_display(instrument.sz_exp, out);
+    push_integer(instrument.sz_exp, out);
     push_letter("status", instrument.status, out);
     push_decimal("tick_size", instrument.tick_size, instrument.px_exp, out);
     push_decimal("lot_size", instrument.lot_size, instrument.sz_exp, out);
@@ -223,7 +221,7 @@ fn push_name(key: &str, out: &mut String) {
 
 fn push_number(key: &str, number: u64, out: &mut String) {
     push_name(key, out);
-    push_display(number, out);
+    push_integer(number, out);
 }
 
 fn push_decimal(key: &str, mantissa: i64, exponent: i8, out: &mut String) {
@@ -246,8 +244,8 @@ fn push_letter(key: &str, letter: u8, out: &mut String) {
     push_text(char::from(letter).encode_utf8(&mut [0; 4]), out);
 }
 
-fn push_display(value: impl std::fmt::Display, out: &mut String) {
-    write!(out, "{value}").expect("a String takes all");
+fn push_integer(value: impl itoa::Integer, out: &mut String) {
+    out.push_str(itoa::Buffer::new().format(value));
 }
 
 /// Nearly no symbol needs an escape: those that do may cost an allocation.

@@ -1,7 +1,7 @@
 //! Packets as JSON text: a lone record is a bare object, several are a list. The last object carries what the header of
 //! a binary packet says, under `packet`; it is the token to resume from.
 
-use super::{NO_INSTRUMENT, push_display, push_flag_words, push_name, push_number, push_record};
+use super::{NO_INSTRUMENT, push_flag_words, push_integer, push_name, push_number, push_record};
 use crate::market::Directory;
 use crate::market::record::Header;
 use crate::wire::packet::{PacketHeader, flags};
@@ -43,7 +43,7 @@ fn push_header(header: &PacketHeader, out: &mut String) {
         [(flags::SNAPSHOT, "snapshot"), (flags::REPLAY, "replay"), (flags::CAUGHT_UP, "caught_up")];
     push_name("packet", out);
     out.push_str("{\"epoch\":");
-    push_display(header.epoch, out);
+    push_integer(header.epoch, out);
     push_number("position", header.position, out);
     push_number("ts_send", header.ts_send, out);
     push_flag_words(WORDS.into_iter().filter(|(flag, _)| header.flags & flag != 0).map(|(_, word)| word), out);
