@@ -1,5 +1,6 @@
 //! Clients that nobody here wrote: npm's `ws`, Python's `websockets`, a browser, websocat. Each subscribes and finds every
-//! sequence in order, and has its messages echoed, with permessage-deflate where it can and without.
+//! sequence in order, and has its messages echoed, with permessage-deflate where it can and without. Events are read by
+//! npm's `eventsource`, which is cut now and then and comes back, and by curl.
 //!
 //! `tests/interop/install` installs what it can; who is absent is skipped, and the test says so.
 
@@ -76,6 +77,37 @@ fn npm_ws_reads_the_stream_and_hears_its_echo() {
         // ws tells the name of what was agreed on, not its parameters.
         with_and_without("node", "ws.cjs", "permessage-deflate");
     }
+}
+
+#[test]
+fn npm_eventsource_comes_back_by_itself_and_misses_nothing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let module = root.join("target/interop/node_modules/eventsource/package.json");
+    if is_there("node", &["-e", &format!("require({:?})", module.display().to_string())]) {
+        let server = server("off");
+        let url = format!("http://{}", server.address);
+        let script = root.join("tests/interop/events.mjs");
+        let output = Command::new("node").arg(script).arg(url).current_dir(root).output().expect("it started before");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
+        assert_eq!(found["resumed"], json!(["replay", "replay", "replay"]), "{found}");
+    }
+}
+
+#[test]
+fn curl_shows_prices() {
+    if !is_there("curl", &["--version"]) {
+        return;
+    }
+    let server = server("off");
+    let url = format!("http://{}/v1/sse?symbols=*&channels=quote", server.address);
+    let mut command = Command::new("curl");
+    let child = command.args(["--silent", "--no-buffer", &url]).stdout(Stdio::piped()).spawn().expect("it is there");
+    let mut curl = Guest(child);
+    let stdout = curl.0.stdout.take().expect("it is piped");
+    let lines = BufReader::new(stdout).lines().map(|line| line.expect("UTF-8"));
+    let is_quote = |line: &String| line.starts_with("data: ") && line.contains(r#""bid_px":""#);
+    assert_eq!(lines.filter(is_quote).take(50).count(), 50, "prices, as long as one wants to see them");
 }
 
 #[test]
