@@ -178,8 +178,10 @@ fn aims() -> impl Strategy<Value = Aim> {
 fn steps() -> impl Strategy<Value = Step> {
     let channels = prop::sample::select(vec![Channel::Quote, Channel::Trade, Channel::Book]);
     let change = (aims(), channels, prop::option::weighted(0.6, prop::sample::select(vec![0usize, 1, 6])));
+    let formats = prop::sample::select(FORMATS.to_vec());
+    let windows = prop::sample::select(vec![None, WindowBits::new(9), WindowBits::new(15)]);
     prop_oneof![
-        2 => (prop::sample::select(FORMATS.to_vec()), prop::sample::select(vec![None, WindowBits::new(9), WindowBits::new(15)]))
+        2 => (formats, windows)
             .prop_map(|(format, deflate)| Step::Enter(Encoding { format, deflate })),
         1 => any::<usize>().prop_map(Step::Leave),
         8 => (any::<usize>(), prop::collection::vec(change, 1..5)).prop_map(|(of, changes)| Step::Change(of, changes)),

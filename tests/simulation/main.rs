@@ -1,5 +1,6 @@
 //! The whole core without sockets: a feed, the sequencer, rings, shards and their clients on one thread, stepped by a
-//! seed, with virtual time and simulated sockets; an oracle on every client's stream, which tungstenite, serde_json and a reader of events have parsed.
+//! seed, with virtual time and simulated sockets; an oracle on every client's stream, which tungstenite, serde_json and a
+//! reader of events have parsed.
 //!
 //! `TICKCAST_SIM_SEED=n` replays one seed, `TICKCAST_SIM_SEEDS=n` runs so many, `TICKCAST_SIM_FROM=n` begins with another.
 

@@ -15,8 +15,9 @@ const PARAMETERS: &str = "have symbols, channels, conflate_ms, snapshot, last_ev
 /// The id of the request, which its answer carries.
 const ID: u64 = 1;
 
-/// Reads the query of a URL; `symbols_max` of the limits is that of a connection's subscriptions. With a `token`, of a client that has come back, the request is to resume; it is newer than
-/// one in the query, which a browser writes again each time that it connects.
+/// Reads the query of a URL; `symbols_max` of the limits is that of a connection's subscriptions. With a `token`, of a
+/// client that has come back, the request is to resume; it is newer than one in the query, which a browser writes again
+/// each time that it connects.
 ///
 /// # Errors
 /// What is wrong first, with the name of the parameter.
