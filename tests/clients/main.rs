@@ -3,6 +3,7 @@
 //! `tests/clients/install` installs what they need; what is absent is skipped, and the test says so.
 
 mod javascript;
+mod python;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,79 @@
+"""Live market data from a tickcast server, for notebooks and scripts.
+
+import tickcast
+
+async with tickcast.connect("ws://127.0.0.1:9001") as client:
+    await client.subscribe(["BTC-USD"], channels=["quote", "trade"])
+    async for record in client:
+        print(record.symbol, record.as_dict(str))
+"""
+
+from .book import OrderBook
+from .client import Client, Packet, Ping, Subscription, connect
+from .errors import ClosedError, ProtocolError, RefusedError, RejectedError, TickcastError, UnreachableError
+from .http import bars, instruments, snapshot
+from .pace import Backoff
+from .publish import Publisher, publish
+from .records import (
+    CHANNELS,
+    NO_INSTRUMENT,
+    AnyRecord,
+    Book,
+    Channel,
+    Definition,
+    Gap,
+    Heartbeat,
+    Instrument,
+    Level,
+    Quote,
+    Raw,
+    Record,
+    State,
+    Status,
+    Ticker,
+    Trade,
+)
+from .session import Connection
+from .wire import PacketHeader
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CHANNELS",
+    "NO_INSTRUMENT",
+    "AnyRecord",
+    "Backoff",
+    "Book",
+    "Channel",
+    "Client",
+    "ClosedError",
+    "Connection",
+    "Definition",
+    "Gap",
+    "Heartbeat",
+    "Instrument",
+    "Level",
+    "OrderBook",
+    "Packet",
+    "PacketHeader",
+    "Ping",
+    "ProtocolError",
+    "Publisher",
+    "Quote",
+    "Raw",
+    "Record",
+    "RefusedError",
+    "RejectedError",
+    "State",
+    "Status",
+    "Subscription",
+    "TickcastError",
+    "Ticker",
+    "Trade",
+    "UnreachableError",
+    "bars",
+    "connect",
+    "instruments",
+    "publish",
+    "snapshot",
+]

@@ -1,0 +1,255 @@
+"""Packets as numpy arrays. A packet of one type, or of quotes and trades, costs no Python work for a single record.
+
+The dtypes are the layouts of the wire, so that `np.frombuffer` reads a packet in place. A value that is absent is the
+least int64, `ABSENT`; `Scales.floats` makes it NaN. Arrays of a packet are read-only: copy what you change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from . import wire
+from .errors import ProtocolError
+from .follow import LOGS, Follower
+from .records import CONFLATED, SNAPSHOT, AnyRecord, Instrument
+from .wire import Head, PacketHeader
+
+ABSENT = wire.ABSENT
+Structured: TypeAlias = npt.NDArray[np.void]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Group: TypeAlias = tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]
+
+_HEADER = {
+    "length": ("<u2", 0),
+    "type": ("u1", 2),
+    "flags": ("u1", 3),
+    "instrument": ("<u4", 4),
+    "sequence": ("<u8", 8),
+    "ts_event": ("<u8", 16),
+    "ts_recv": ("<u8", 24),
+}
+
+
+def _layout(size: int, body: Mapping[str, str]) -> np.dtype[np.void]:
+    fields = dict(_HEADER)
+    at = wire.HEADER_BYTES
+    for name, kind in body.items():
+        fields[name] = (kind, at)
+        at += 8
+    formats, offsets = [kind for kind, _ in fields.values()], [at for _, at in fields.values()]
+    return np.dtype({"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": size})
+
+
+QUOTE = _layout(64, {"bid_px": "<i8", "bid_sz": "<i8", "ask_px": "<i8", "ask_sz": "<i8"})
+TRADE = _layout(64, {"px": "<i8", "sz": "<i8", "trade_id": "<u8", "side": "S1"})
+TICKER = _layout(
+    96,
+    dict.fromkeys(["last_px", "open_px", "high_px", "low_px", "volume", "turnover", "bid_px", "ask_px"], "<i8"),
+)
+DTYPES = {wire.QUOTE: QUOTE, wire.TRADE: TRADE, wire.TICKER: TICKER}
+# One row a level; `book` is the place of its record among the packet's books.
+LEVEL = np.dtype(
+    {
+        "names": ["instrument", "sequence", "ts_recv", "flags", "kind", "px", "sz", "side", "book"],
+        "formats": ["<u4", "<u8", "<u8", "u1", "S1", "<i8", "<i8", "S1", "<u4"],
+    }
+)
+_WIRE_LEVEL = np.dtype(
+    {
+        "names": ["px", "sz", "side"],
+        "formats": ["<i8", "<i8", "S1"],
+        "offsets": [0, 8, 16],
+        "itemsize": wire.LEVEL_BYTES,
+    }
+)
+# At which exponent a field is.
+_SIZES = frozenset({"bid_sz", "ask_sz", "sz", "volume"})
+
+
+def empty(kind: int) -> Structured:
+    """No records of a type."""
+    return np.empty(0, DTYPES[kind])
+
+
+@dataclass(slots=True)
+class Arrays:
+    """The new records of one packet. `others` has gaps, states, definitions and raw bytes as records."""
+
+    header: PacketHeader
+    quote: Structured = field(default_factory=lambda: empty(wire.QUOTE))
+    trade: Structured = field(default_factory=lambda: empty(wire.TRADE))
+    ticker: Structured = field(default_factory=lambda: empty(wire.TICKER))
+    book: Structured = field(default_factory=lambda: np.empty(0, LEVEL))
+    others: list[AnyRecord] = field(default_factory=list[AnyRecord])
+
+
+def read(follower: Follower, data: bytes) -> Arrays:
+    """What is new in a packet. Raises `ProtocolError`."""
+    header = follower.begin(data)
+    arrays = Arrays(header)
+    plain = _plain(data, header.count)
+    groups = [_grouped(rows) for rows in plain.values()] if plain is not None else []
+    if plain is not None and all(map(_is_simple, repeat(follower), plain.items(), groups)):
+        for (kind, rows), group in zip(plain.items(), groups, strict=True):
+            _put(arrays, kind, _follow(follower, kind, rows, group, arrays.others))
+    else:
+        _read_mixed(follower, data, arrays)
+    return arrays
+
+
+def _plain(data: bytes, count: int) -> dict[int, Structured] | None:
+    """The records by type, where all have one length and are quotes, trades or tickers; None for another packet."""
+    if count == 0 or len(data) < wire.PACKET_BYTES + wire.HEADER_BYTES:
+        return None
+    size = (len(data) - wire.PACKET_BYTES) // count
+    if size not in (64, 96) or size * count + wire.PACKET_BYTES != len(data):
+        return None
+    either = np.frombuffer(data, QUOTE if size == 64 else TICKER, offset=wire.PACKET_BYTES)
+    kinds = either["type"]
+    if not (either["length"] == size // 8).all():
+        return None
+    if size == 96:
+        return {wire.TICKER: either} if (kinds == wire.TICKER).all() else None
+    quotes, trades = kinds == wire.QUOTE, kinds == wire.TRADE
+    if quotes.all():
+        return {wire.QUOTE: either}
+    of_trades = np.frombuffer(data, TRADE, offset=wire.PACKET_BYTES)
+    if trades.all():
+        return {wire.TRADE: of_trades}
+    return {wire.QUOTE: either[quotes], wire.TRADE: of_trades[trades]} if (quotes | trades).all() else None
+
+
+def _grouped(rows: Structured) -> Group:
+    """An order of the rows by instrument that keeps each one's own, and which of them are an instrument's first."""
+    order = np.argsort(rows["instrument"], kind="stable")
+    ids = rows["instrument"][order]
+    return order, np.append(True, ids[1:] != ids[:-1])
+
+
+def _is_simple(follower: Follower, of: tuple[int, Structured], group: Group) -> bool:
+    """Whether the ids are dense, and no sequence of an instrument comes twice in the packet."""
+    (kind, rows), (order, first) = of, group
+    sequences = rows["sequence"][order]
+    rises = sequences[1:] > sequences[:-1]
+    return bool((rises | first[1:]).all()) and follower.sequences[kind].reach(int(rows["instrument"].max()))
+
+
+def _follow(follower: Follower, kind: int, rows: Structured, group: Group, before: list[AnyRecord]) -> Structured:
+    """The rows that are new; what is missing between them goes to `before`. The same rules as `Follower.packet` has."""
+    last = np.frombuffer(follower.sequences[kind].dense, np.uint64)
+    newest = last[rows["instrument"]]
+    known = rows["sequence"] <= newest
+    if known.any():
+        if kind not in LOGS:
+            known &= (rows["flags"] & SNAPSHOT == 0) | (rows["sequence"] != newest)
+        follower.repeated += int(known.sum())
+        rows = rows[~known]
+        if not len(rows):
+            return rows
+        group = _grouped(rows)
+    order, first = group
+    ids, sequences = rows["instrument"][order], rows["sequence"][order]
+    previous = np.append(np.uint64(0), sequences[:-1])
+    previous[first] = last[ids[first]]
+    for instrument in ids[previous == 0]:
+        if int(instrument) not in follower.directory:
+            raise ProtocolError(f"a record of instrument {instrument} comes before its definition")
+    if kind in LOGS:
+        for at in np.flatnonzero((previous != 0) & (sequences - previous > np.uint64(1))):
+            hole = (int(previous[at]) + 1, int(sequences[at]) - 1, int(rows["ts_recv"][order[at]]))
+            before.append(follower.hole(kind, int(ids[at]), *hole))
+    is_end = np.append(first[1:], True)
+    last[ids[is_end]] = sequences[is_end]
+    follower.records += len(rows)
+    follower.conflated += int(np.count_nonzero(rows["flags"] & CONFLATED))
+    return rows
+
+
+def _put(arrays: Arrays, kind: int, rows: Structured) -> None:
+    if kind == wire.QUOTE:
+        arrays.quote = rows
+    elif kind == wire.TRADE:
+        arrays.trade = rows
+    else:
+        arrays.ticker = rows
+
+
+def _read_mixed(follower: Follower, data: bytes, arrays: Arrays) -> None:
+    """Reads a packet of several types record by record: a snapshot, or one that tells of gaps and states."""
+    rows: dict[int, list[bytes]] = {kind: [] for kind in DTYPES}
+    books: list[Head] = []
+    for head in wire.walk(data, arrays.header.count):
+        if head.kind in rows:
+            if follower.admit(head, None, arrays.others):
+                rows[head.kind].append(data[head.at : head.at + DTYPES[head.kind].itemsize])
+        elif head.kind == wire.BOOK:
+            if follower.admit(head, None, arrays.others):
+                books.append(head)
+        else:
+            record = wire.decode_record(data, head, follower.directory)
+            if record is not None and follower.admit(head, record, arrays.others):
+                arrays.others.append(record)
+    for kind, parts in rows.items():
+        if parts:
+            _put(arrays, kind, np.frombuffer(b"".join(parts), DTYPES[kind]))
+    if books:
+        arrays.book = np.concatenate([_levels(data, head, place) for place, head in enumerate(books)])
+
+
+def _levels(data: bytes, head: Head, place: int) -> Structured:
+    count = (wire.levels_end(data, head) - head.at - 40) // wire.LEVEL_BYTES
+    levels = np.frombuffer(data, _WIRE_LEVEL, count=count, offset=head.at + 40)
+    rows = np.empty(count, LEVEL)
+    for name in ("px", "sz", "side"):
+        rows[name] = levels[name]
+    rows["instrument"], rows["sequence"], rows["ts_recv"] = head.instrument, head.sequence, head.ts_recv
+    rows["flags"], rows["kind"], rows["book"] = head.flags, data[head.at + 34 : head.at + 35], place
+    return rows
+
+
+class Scales:
+    """Turns columns of mantissas into floats, by the exponents of the directory."""
+
+    def __init__(self, directory: Mapping[int, Instrument]) -> None:
+        self._directory = directory
+
+    def floats(self, rows: Structured, name: str) -> Floats:
+        """A price or size column as float64, NaN where absent: the nearest float where the mantissa is below 2^53."""
+        mantissas = rows[name]
+        ids, places = np.unique(rows["instrument"], return_inverse=True)
+        of = [self._directory[int(instrument)] for instrument in ids]
+        exponents = np.array([one.sz_exp if name in _SIZES else one.px_exp for one in of], np.int64)
+        # A power of ten below 1 has no exact float; its inverse has, and a division rounds once.
+        up, down = 10.0 ** np.maximum(exponents, 0), 10.0 ** np.maximum(-exponents, 0)
+        values: Floats = mantissas * up[places] / down[places]
+        values[mantissas == ABSENT] = np.nan
+        return values
+
+    def symbols(self, rows: Structured) -> npt.NDArray[np.object_]:
+        """The symbol of each row."""
+        ids, places = np.unique(rows["instrument"], return_inverse=True)
+        names = np.array([self._directory[int(instrument)].symbol for instrument in ids], object)
+        return names[places]
+
+    def columns(self, rows: Structured) -> dict[str, npt.NDArray[Any]]:
+        """What `pandas.DataFrame` takes: symbols, times as datetime64[ns], prices and sizes as floats."""
+        told: dict[str, npt.NDArray[Any]] = {"symbol": self.symbols(rows)}
+        for name in rows.dtype.names or ():
+            if name in ("length", "type", "instrument"):
+                continue
+            kind = rows.dtype[name]
+            if name.startswith("ts_"):
+                told[name] = rows[name].astype("datetime64[ns]")
+            elif kind == np.int64:
+                told[name] = self.floats(rows, name)
+            elif kind.kind == "S":
+                told[name] = rows[name].astype(str)
+            else:
+                told[name] = rows[name].copy()
+        return told

@@ -1,0 +1,49 @@
+"""A book kept up to date from its records."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from .records import MAYBE_BAD_BOOK, NO_INSTRUMENT, Book, Instrument
+
+
+class OrderBook:
+    """The levels of one instrument. Feed it every `Book` record of that instrument, in order."""
+
+    def __init__(self) -> None:
+        self.instrument: Instrument = NO_INSTRUMENT
+        self.sequence = 0
+        self.is_rebuilding = False
+        """An update of the venue was missed, and what is here may be wrong until the book is replaced."""
+        self._sides: dict[str, dict[int, int]] = {"B": {}, "A": {}}
+
+    def apply(self, record: Book) -> None:
+        """Takes over a record: a snapshot replaces both sides, a change sets levels, and a size of 0 removes one."""
+        if record.kind == "S":
+            self._sides = {"B": {}, "A": {}}
+        for px, sz, side in record.levels:
+            if px is None or side not in self._sides:
+                continue
+            if sz:
+                self._sides[side][px] = sz
+            else:
+                self._sides[side].pop(px, None)
+        self.instrument, self.sequence = record.instrument, record.sequence
+        self.is_rebuilding = bool(record.flags & MAYBE_BAD_BOOK)
+
+    def mantissas(self, side: str, depth: int | None = None) -> list[tuple[int, int]]:
+        """Price and size mantissas of `B` (bids, the highest first) or `A` (asks, the lowest first)."""
+        return sorted(self._sides[side].items(), reverse=side == "B")[:depth]
+
+    def bids(self, depth: int | None = None) -> list[tuple[Decimal, Decimal]]:
+        """Prices and sizes bid, the best first, exact."""
+        return self._exact("B", depth)
+
+    def asks(self, depth: int | None = None) -> list[tuple[Decimal, Decimal]]:
+        """Prices and sizes asked, the best first, exact."""
+        return self._exact("A", depth)
+
+    def _exact(self, side: str, depth: int | None) -> list[tuple[Decimal, Decimal]]:
+        of = self.instrument
+        both = ((of.price(px), of.size(sz)) for px, sz in self.mantissas(side, depth))
+        return [(px, sz) for px, sz in both if px is not None and sz is not None]

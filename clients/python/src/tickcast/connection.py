@@ -1,0 +1,60 @@
+"""One WebSocket connection: opened, or a reason why not."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from .errors import ClosedError, UnreachableError
+from .http import refusal
+
+# A packet holds at most 65,535 records; the largest that a server makes is far below.
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Link:
+    """Where to connect, and how."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    compression: bool = False
+    tls: ssl.SSLContext | None = None
+    open_timeout_s: float = 10.0
+    subprotocol: str | None = "tickcast.v1"
+
+    async def open(self) -> ClientConnection:
+        """Connects and upgrades. Raises `RefusedError` and `UnreachableError`."""
+        options: dict[str, Any] = {"ssl": self.tls} if self.tls is not None else {}
+        if self.subprotocol is not None:
+            options["subprotocols"] = [self.subprotocol]
+        try:
+            return await open_socket(
+                self.url,
+                additional_headers=dict(self.headers),
+                compression="deflate" if self.compression else None,
+                open_timeout=self.open_timeout_s,
+                close_timeout=2.0,
+                max_size=MESSAGE_BYTES_MAX,
+                **options,
+            )
+        except InvalidStatus as error:
+            answer = error.response
+            raise refusal(answer.status_code, bytes(answer.body or b""), answer.headers.get("Retry-After")) from None
+        except (InvalidHandshake, InvalidURI) as error:
+            raise UnreachableError(f"{self.url}: {error}; is it a tickcast server?") from error
+        except TimeoutError:
+            raise UnreachableError(f"{self.url} does not answer within {self.open_timeout_s} s") from None
+        except OSError as error:
+            raise UnreachableError(f"{self.url}: {error}; is the server running?") from error
+
+
+def closed(error: ConnectionClosed) -> ClosedError:
+    """Why a connection has ended; 1006 where no close frame came."""
+    return ClosedError(1006, "no close came") if error.rcvd is None else ClosedError(error.rcvd.code, error.rcvd.reason)

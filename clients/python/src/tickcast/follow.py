@@ -1,0 +1,181 @@
+"""A stream over packets, and over connections: what is new, what is missing, and what is known of each instrument.
+
+A replay after a reconnect brings records that were had before: they are left out. A hole in a channel whose every
+record counts, which the server could not announce since the client was away, becomes a `Gap` with the reason `R`. A new
+epoch (the server was started anew) begins all of it anew.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+from . import wire
+from .errors import ProtocolError
+from .records import (
+    CHANNELS,
+    MAYBE_BAD_BOOK,
+    SNAPSHOT,
+    AnyRecord,
+    Channel,
+    Definition,
+    Gap,
+    Instrument,
+    State,
+    Status,
+)
+from .wire import Head, PacketHeader
+
+# Ids are dense and begin at 1. Beyond this they are kept in a dict, so that no id costs memory that nobody has.
+DENSE_IDS_MAX = 1 << 20
+# The channels whose every record counts.
+LOGS = frozenset({wire.TRADE, wire.RAW})
+_CHANNEL_TYPES = {name: number for number, name in enumerate(CHANNELS, start=1)}
+_STATES = {"L": State.LIVE, "S": State.STALE, "H": State.HALTED, "E": State.ENDED}
+
+
+class Sequences:
+    """The last sequence of each instrument on one channel; 0 before the first."""
+
+    def __init__(self) -> None:
+        self.dense = array("Q", bytes(8 * 1024))
+        self._sparse: dict[int, int] = {}
+
+    def reach(self, instrument: int) -> bool:
+        """Makes room for an id; false where it is beyond the dense ones."""
+        if instrument >= DENSE_IDS_MAX:
+            return False
+        while instrument >= len(self.dense):
+            self.dense.extend(array("Q", bytes(8 * len(self.dense))))
+        return True
+
+    def __getitem__(self, instrument: int) -> int:
+        if instrument < len(self.dense):
+            return self.dense[instrument]
+        return self._sparse.get(instrument, 0)
+
+    def __setitem__(self, instrument: int, sequence: int) -> None:
+        if self.reach(instrument):
+            self.dense[instrument] = sequence
+        else:
+            self._sparse[instrument] = sequence
+
+    def instruments(self) -> list[int]:
+        """The instruments with a sequence."""
+        return [*(instrument for instrument, sequence in enumerate(self.dense) if sequence), *self._sparse]
+
+
+class Follower:
+    """Follows the packets of one client, over all of its connections."""
+
+    def __init__(self) -> None:
+        self.epoch: int | None = None
+        self.directory: dict[int, Instrument] = {}
+        self.by_symbol: dict[str, Instrument] = {}
+        self.sequences: dict[int, Sequences] = {kind: Sequences() for kind in _CHANNEL_TYPES.values()}
+        self.states: dict[int, State] = {}
+        self.bad_books: set[int] = set()
+        self.records = self.repeated = self.gaps = self.missing = self.conflated = 0
+
+    def state(self, symbol: str) -> State:
+        """What the server says of an instrument; the connection's own state goes before it."""
+        instrument = self.by_symbol.get(symbol)
+        if instrument is None:
+            return State.RESYNCING
+        feed, own = self.states.get(0, State.LIVE), self.states.get(instrument.id, State.LIVE)
+        if own is State.LIVE and feed is not State.LIVE:
+            return feed
+        if own is State.LIVE and instrument.id in self.bad_books:
+            return State.RESYNCING
+        return own
+
+    def begin(self, data: bytes) -> PacketHeader:
+        """Reads a packet's header, and starts anew where its epoch is another one."""
+        header = wire.read_header(data)
+        if header.epoch != self.epoch:
+            self.epoch = header.epoch
+            self.directory.clear()
+            self.by_symbol.clear()
+            self.states.clear()
+            self.bad_books.clear()
+            self.sequences = {kind: Sequences() for kind in _CHANNEL_TYPES.values()}
+        return header
+
+    def packet(self, data: bytes) -> tuple[PacketHeader, list[AnyRecord]]:
+        """The header and the records that are new, with a `Gap` wherever some are missing. Raises `ProtocolError`."""
+        header = self.begin(data)
+        records: list[AnyRecord] = []
+        for head in wire.walk(data, header.count):
+            record = wire.decode_record(data, head, self.directory)
+            if record is not None and self.admit(head, record, records):
+                records.append(record)
+        return header, records
+
+    def admit(self, head: Head, record: AnyRecord | None, before: list[AnyRecord]) -> bool:
+        """True if the record is news. What is missing before it is appended to `before`."""
+        if isinstance(record, Definition):
+            self.by_symbol[record.symbol] = record.instrument
+        elif isinstance(record, Status):
+            self.states[record.instrument.id] = _STATES.get(record.state, State.LIVE)
+        elif isinstance(record, Gap):
+            self._told(record)
+        elif head.kind in self.sequences:
+            return self._follow(head, before)
+        return True
+
+    def _follow(self, head: Head, before: list[AnyRecord]) -> bool:
+        sequences = self.sequences[head.kind]
+        last, sequence = sequences[head.instrument], head.sequence
+        if sequence <= last and not (self._may_repeat(head) and sequence == last):
+            self.repeated += 1
+            return False
+        if last and sequence > last + 1 and head.kind in LOGS:
+            before.append(self.hole(head.kind, head.instrument, last + 1, sequence - 1, head.ts_recv))
+        sequences[head.instrument] = sequence
+        self.records += 1
+        self.conflated += head.flags >> 4 & 1
+        if head.kind == wire.BOOK:
+            self.judge_book(head.instrument, head.flags)
+        return True
+
+    @staticmethod
+    def _may_repeat(head: Head) -> bool:
+        """A snapshot of state may say again what is had."""
+        return bool(head.flags & SNAPSHOT) and head.kind not in LOGS
+
+    def judge_book(self, instrument: int, flags: int) -> None:
+        """Takes note of whether a book is being rebuilt."""
+        if flags & MAYBE_BAD_BOOK:
+            self.bad_books.add(instrument)
+        else:
+            self.bad_books.discard(instrument)
+
+    def hole(self, kind: int, instrument: int, first: int, last: int, ts_recv: int) -> Gap:
+        """Tells of sequences that came while the client was away."""
+        of = self.directory.get(instrument)
+        if of is None:
+            raise ProtocolError(f"instrument {instrument} has records before its definition")
+        self.gaps += 1
+        self.missing += last - first + 1
+        return Gap(of, 0x80, 0, 0, ts_recv, first, last, CHANNELS[kind - 1], "R")
+
+    def _told(self, gap: Gap) -> None:
+        sequences = self.sequences[_CHANNEL_TYPES[gap.channel]]
+        instrument = gap.instrument.id
+        sequences[instrument] = max(sequences[instrument], gap.to_sequence)
+        self.gaps += 1
+        self.missing += max(gap.to_sequence - gap.from_sequence + 1, 0)
+
+    def forget(self, keys: Iterable[tuple[Channel, str]]) -> None:
+        """Nothing follows of these channels and symbols or patterns: when they come again, that is no hole."""
+        for channel, symbol in keys:
+            sequences = self.sequences[_CHANNEL_TYPES[channel]]
+            for instrument in sequences.instruments():
+                of = self.directory.get(instrument)
+                if of is not None and covers(symbol, of.symbol):
+                    sequences[instrument] = 0
+
+
+def covers(asked: str, symbol: str) -> bool:
+    """Whether a name, or a pattern with one `*` at its end, covers a symbol."""
+    return symbol.startswith(asked[:-1]) if asked.endswith("*") else asked == symbol

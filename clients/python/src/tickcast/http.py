@@ -1,0 +1,151 @@
+"""The server's HTTP endpoints: the directory, the last values of an instrument, bars.
+
+Each is one GET in a thread of its own, so that a notebook's event loop goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from .errors import RefusedError, UnreachableError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+DEFAULT_URL = "ws://127.0.0.1:9001"
+TIMEOUT_S = 20.0
+_PLAIN = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+_SOCKET = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+
+
+def stream_url(url: str, path: str = "/v1/stream") -> str:
+    """The WebSocket's URL for what was given: `HOST:PORT` alone, or ws, wss, http or https, with a path or without."""
+    parts = urlsplit(url if "://" in url else f"ws://{url}")
+    if parts.scheme not in _SOCKET or not parts.netloc:
+        raise ValueError(
+            f"{url!r} is no server's URL; write ws://HOST:PORT, or wss:// where the server has TLS before it"
+        )
+    given = parts.path if parts.path not in ("", "/") else path
+    return urlunsplit((_SOCKET[parts.scheme], parts.netloc, given, parts.query, ""))
+
+
+def plain_url(url: str, path: str) -> str:
+    """The URL of an HTTP endpoint on the same server. A path before `/v1/` (as behind a proxy) is kept."""
+    parts = urlsplit(stream_url(url))
+    before = parts.path.partition("/v1/")[0] if "/v1/" in parts.path else ""
+    return urlunsplit((_PLAIN[parts.scheme], parts.netloc, before + path, "", ""))
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """The seconds of a Retry-After header; `None` for a date, or for none."""
+    return float(value) if value is not None and value.strip().isdigit() else None
+
+
+def refusal(status: int, body: bytes, retry_after: str | None) -> RefusedError:
+    """The error for an answer like `{"error":{"code":"..","message":".."}}`, or for another one."""
+    try:
+        told = json.loads(body)["error"]
+        code, message = str(told["code"]), str(told["message"])
+    except (ValueError, KeyError, TypeError):
+        code, message = "error", body[:200].decode("utf-8", "replace").strip()
+    return RefusedError(status, code, message, retry_after_s(retry_after))
+
+
+def _get(url: str, headers: Mapping[str, str]) -> Any:
+    request = urllib.request.Request(url, headers={"Accept": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            raise refusal(error.code, error.read(), error.headers.get("Retry-After")) from None
+    except ValueError as error:
+        raise UnreachableError(f"{url} does not answer in JSON: is it a tickcast server?") from error
+    except OSError as error:
+        raise UnreachableError(f"{url}: {getattr(error, 'reason', error)}; is the server running?") from error
+
+
+async def get(url: str, path: str, headers: Mapping[str, str] | None = None) -> Any:
+    """The JSON of an endpoint. Raises `RefusedError` and `UnreachableError`."""
+    return await asyncio.to_thread(_get, plain_url(url, path), headers or {})
+
+
+async def instruments(url: str = DEFAULT_URL, *, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """The server's directory: symbol, venue, exponents and steps of each instrument."""
+    return cast("list[dict[str, Any]]", (await get(url, "/v1/instruments", headers))["instruments"])
+
+
+async def snapshot(symbol: str, url: str = DEFAULT_URL, *, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The last values of an instrument, by channel, prices and sizes as decimal texts.
+
+    Raises `RefusedError` with the status 404 for a symbol that the server does not know.
+    """
+    return cast("dict[str, Any]", await get(url, f"/v1/snapshot/{quote(symbol, safe='')}", headers))
+
+
+@overload
+async def bars(
+    symbol: str,
+    url: str = ...,
+    *,
+    interval_s: int = ...,
+    limit: int = ...,
+    to: int | None = ...,
+    arrays: Literal[False] = ...,
+    headers: Mapping[str, str] | None = ...,
+) -> dict[str, Any]: ...
+
+
+@overload
+async def bars(
+    symbol: str,
+    url: str = ...,
+    *,
+    interval_s: int = ...,
+    limit: int = ...,
+    to: int | None = ...,
+    arrays: Literal[True],
+    headers: Mapping[str, str] | None = ...,
+) -> dict[str, npt.NDArray[Any]]: ...
+
+
+async def bars(
+    symbol: str,
+    url: str = DEFAULT_URL,
+    *,
+    interval_s: int = 60,
+    limit: int = 1000,
+    to: int | None = None,
+    arrays: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any] | dict[str, npt.NDArray[Any]]:
+    """Bars of an instrument's trades and its last quotes, as columns, the oldest first.
+
+    `to` is the end in Unix seconds, now by default. The columns are time (start of the bar), open, high, low, close,
+    volume, trades, bid_px and ask_px: prices as decimal texts, `None` where a bar had no trade or no quote. With
+    `arrays=True` they are numpy arrays that `pandas.DataFrame` takes: times as datetime64[s], prices as float64.
+    """
+    asked: dict[str, int] = {"interval_s": interval_s, "limit": limit} | ({} if to is None else {"to": to})
+    path = f"/v1/bars/{quote(symbol, safe='')}"
+    told = await asyncio.to_thread(_get, f"{plain_url(url, path)}?{urlencode(asked)}", headers or {})
+    return bar_arrays(told) if arrays else cast("dict[str, Any]", told)
+
+
+def bar_arrays(told: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """The columns of an answer of `/v1/bars` as numpy arrays."""
+    import numpy as np
+
+    def floats(column: list[str | None]) -> npt.NDArray[np.float64]:
+        return np.array([np.nan if value is None else float(value) for value in column], np.float64)
+
+    columns: dict[str, npt.NDArray[Any]] = {"time": np.array(told["time"], "datetime64[s]")}
+    columns |= {name: floats(told[name]) for name in ("open", "high", "low", "close", "volume")}
+    columns["trades"] = np.array(told["trades"], np.int64)
+    return columns | {name: floats(told[name]) for name in ("bid_px", "ask_px")}

@@ -1,0 +1,352 @@
+"""What the server sends, as Python objects.
+
+Prices and sizes are kept as they travel: whole mantissas, to be multiplied by ten to the power of the instrument's
+exponent, and `None` where there is no value. The properties named price and size make an exact `decimal.Decimal` of
+them when they are asked for; nothing ever goes through a float unless `as_dict(float)` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+
+Channel: TypeAlias = Literal["quote", "trade", "ticker", "book", "raw"]
+CHANNELS: tuple[Channel, ...] = ("quote", "trade", "ticker", "book", "raw")
+
+# Flags of a record.
+LAST, SNAPSHOT, CONFLATED, DELAYED, MAYBE_BAD_BOOK = 0x80, 0x20, 0x10, 0x08, 0x04
+_FLAG_WORDS = (
+    (SNAPSHOT, "snapshot"),
+    (CONFLATED, "conflated"),
+    (DELAYED, "delayed"),
+    (MAYBE_BAD_BOOK, "maybe_bad_book"),
+)
+
+# How `as_dict` writes prices and sizes: mantissas as they are, exact decimals, their text, or the nearest float.
+Amounts: TypeAlias = type[int] | type[Decimal] | type[str] | type[float]
+
+
+class State(Enum):
+    """What is known of an instrument's data at this moment."""
+
+    LIVE = "live"
+    """What was read last is the newest there is."""
+    STALE = "stale"
+    """No connection, or the server has lost the source."""
+    RESYNCING = "resyncing"
+    """The connection is back, and what was missed is on its way."""
+    HALTED = "halted"
+    """The venue has halted trading."""
+    ENDED = "ended"
+    """The source has said its last."""
+
+
+def to_decimal(mantissa: int, exponent: int) -> Decimal:
+    """`mantissa * 10**exponent`, exactly, whatever the context's precision is: `(6183763, -2)` is `61837.63`."""
+    return Decimal(f"{mantissa}E{exponent}")
+
+
+def to_text(mantissa: int, exponent: int) -> str:
+    """The same as text with all its decimals, as the server writes it in JSON: `(12, 2)` is `1200`."""
+    return f"{to_decimal(mantissa, exponent):f}" if mantissa or exponent < 0 else "0"
+
+
+_WRITERS: dict[type, Callable[[int, int], Any]] = {
+    int: lambda mantissa, _: mantissa,
+    Decimal: to_decimal,
+    str: to_text,
+    float: lambda mantissa, exponent: float(to_decimal(mantissa, exponent)),
+}
+
+
+@dataclass(slots=True, frozen=True)
+class Instrument:
+    """What is traded, as the server's directory has it. Ids hold for one epoch of the server, symbols for good."""
+
+    id: int
+    symbol: str
+    venue: str = ""
+    px_exp: int = 0
+    sz_exp: int = 0
+    status: str = "T"
+    """`T` trading, `H` halted, `C` closed."""
+    tick_size: int | None = None
+    lot_size: int | None = None
+
+    def price(self, mantissa: int | None) -> Decimal | None:
+        """A mantissa at the price's exponent."""
+        return None if mantissa is None else to_decimal(mantissa, self.px_exp)
+
+    def size(self, mantissa: int | None) -> Decimal | None:
+        """A mantissa at the size's exponent."""
+        return None if mantissa is None else to_decimal(mantissa, self.sz_exp)
+
+
+NO_INSTRUMENT = Instrument(0, "")
+"""The instrument of records that have none: heartbeats, and the state of the feed."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What all records have. Times are ns since the Unix epoch; `ts_event` is the venue's, 0 where it gave none."""
+
+    TYPE: ClassVar[str] = "unknown"
+    # The fields that are prices (px) and sizes (sz).
+    AMOUNTS: ClassVar[dict[str, str]] = {}
+
+    instrument: Instrument
+    flags: int
+    sequence: int
+    """Counts up from 1 for each instrument and channel; 0 where none applies."""
+    ts_event: int
+    ts_recv: int
+
+    @property
+    def symbol(self) -> str:
+        """The instrument's name; empty where the record is of none."""
+        return self.instrument.symbol
+
+    @property
+    def time(self) -> datetime:
+        """When the server first saw it, to the microsecond, UTC; `ts_recv` has the nanoseconds."""
+        return datetime.fromtimestamp(self.ts_recv // 1_000_000_000, UTC).replace(
+            microsecond=self.ts_recv // 1_000 % 1_000_000
+        )
+
+    @property
+    def is_snapshot(self) -> bool:
+        """It tells what was before the stream began."""
+        return bool(self.flags & SNAPSHOT)
+
+    @property
+    def is_conflated(self) -> bool:
+        """Values before it were merged into it."""
+        return bool(self.flags & CONFLATED)
+
+    def decimal(self, field: str) -> Decimal | None:
+        """A price or size of this record, exact; `None` where it is absent.
+
+        Raises `KeyError` for a field that is neither.
+        """
+        exponent = self._exponent(self.AMOUNTS[field])
+        mantissa: int | None = getattr(self, field)
+        return None if mantissa is None else to_decimal(mantissa, exponent)
+
+    def as_dict(self, amounts: Amounts = int) -> dict[str, Any]:
+        """The record as a dict with the names of the server's JSON encoding.
+
+        With `as_dict(str)` it equals that encoding; `amounts` may also be `int` (mantissas), `Decimal` and `float`.
+        """
+        told: dict[str, Any] = {"type": self.TYPE}
+        if self.instrument.id:
+            told["symbol"] = self.instrument.symbol
+        told |= {"sequence": self.sequence, "ts_event": self.ts_event, "ts_recv": self.ts_recv}
+        words = [] if self.flags & LAST else ["more"]
+        words += [word for bit, word in _FLAG_WORDS if self.flags & bit]
+        if words:
+            told["flags"] = words
+        self._fill(told, _WRITERS[amounts])
+        return told
+
+    def _exponent(self, of: str) -> int:
+        return self.instrument.px_exp if of == "px" else self.instrument.sz_exp
+
+    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        for field, of in self.AMOUNTS.items():
+            mantissa: int | None = getattr(self, field)
+            told[field] = None if mantissa is None else write(mantissa, self._exponent(of))
+
+
+@dataclass(slots=True)
+class Quote(Record):
+    """The best bid and offer."""
+
+    TYPE: ClassVar[str] = "quote"
+    AMOUNTS: ClassVar[dict[str, str]] = {"bid_px": "px", "bid_sz": "sz", "ask_px": "px", "ask_sz": "sz"}
+
+    bid_px: int | None
+    bid_sz: int | None
+    ask_px: int | None
+    ask_sz: int | None
+
+    @property
+    def bid_price(self) -> Decimal | None:
+        """The best bid; `None` where there is none."""
+        return self.instrument.price(self.bid_px)
+
+    @property
+    def bid_size(self) -> Decimal | None:
+        """What is bid for at that price."""
+        return self.instrument.size(self.bid_sz)
+
+    @property
+    def ask_price(self) -> Decimal | None:
+        """The best offer; `None` where there is none."""
+        return self.instrument.price(self.ask_px)
+
+    @property
+    def ask_size(self) -> Decimal | None:
+        """What is offered at that price."""
+        return self.instrument.size(self.ask_sz)
+
+
+@dataclass(slots=True)
+class Trade(Record):
+    """One trade. Every trade comes, or a `Gap` says which are missing."""
+
+    TYPE: ClassVar[str] = "trade"
+    AMOUNTS: ClassVar[dict[str, str]] = {"px": "px", "sz": "sz"}
+
+    px: int | None
+    sz: int | None
+    trade_id: int
+    side: str
+    """Of the aggressor: `B` buys, `S` sells, `N` unknown."""
+
+    @property
+    def price(self) -> Decimal | None:
+        """The price paid."""
+        return self.instrument.price(self.px)
+
+    @property
+    def size(self) -> Decimal | None:
+        """How much was traded."""
+        return self.instrument.size(self.sz)
+
+    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        Record._fill(self, told, write)
+        told |= {"trade_id": self.trade_id, "side": self.side}
+
+
+@dataclass(slots=True)
+class Ticker(Record):
+    """Statistics of 24 hours. The volume is in the base, the turnover in the quote currency."""
+
+    TYPE: ClassVar[str] = "ticker"
+    AMOUNTS: ClassVar[dict[str, str]] = {
+        "last_px": "px",
+        "open_px": "px",
+        "high_px": "px",
+        "low_px": "px",
+        "volume": "sz",
+        "turnover": "px",
+        "bid_px": "px",
+        "ask_px": "px",
+    }
+
+    last_px: int | None
+    open_px: int | None
+    high_px: int | None
+    low_px: int | None
+    volume: int | None
+    turnover: int | None
+    bid_px: int | None
+    ask_px: int | None
+
+    @property
+    def last_price(self) -> Decimal | None:
+        """The newest price; the others are had by `decimal("high_px")`."""
+        return self.instrument.price(self.last_px)
+
+
+class Level(NamedTuple):
+    """One level of a book: a size of 0 removes it. `side` is `B` for bids, `A` for asks."""
+
+    px: int | None
+    sz: int | None
+    side: str
+
+
+@dataclass(slots=True)
+class Book(Record):
+    """Levels of a book: `kind` `S` replaces both sides, `D` changes levels. `OrderBook` keeps one up to date."""
+
+    TYPE: ClassVar[str] = "book"
+
+    kind: str
+    levels: list[Level]
+
+    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        px_exp, sz_exp = self.instrument.px_exp, self.instrument.sz_exp
+
+        def written(level: Level) -> list[Any]:
+            px = None if level.px is None else write(level.px, px_exp)
+            return [px, None if level.sz is None else write(level.sz, sz_exp)]
+
+        told["kind"] = self.kind
+        told["bids"] = [written(level) for level in self.levels if level.side == "B"]
+        told["asks"] = [written(level) for level in self.levels if level.side == "A"]
+
+
+@dataclass(slots=True)
+class Raw(Record):
+    """Bytes that the server does not look into. Every one comes, or a `Gap` says which are missing."""
+
+    TYPE: ClassVar[str] = "raw"
+
+    payload: bytes
+
+    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        told["payload_hex"] = self.payload.hex()
+
+
+@dataclass(slots=True)
+class Definition(Record):
+    """Announces `instrument` before its first record."""
+
+    TYPE: ClassVar[str] = "definition"
+
+    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        of = self.instrument
+        told |= {"venue": of.venue, "px_exp": of.px_exp, "sz_exp": of.sz_exp, "status": of.status}
+        told["tick_size"] = None if of.tick_size is None else write(of.tick_size, of.px_exp)
+        told["lot_size"] = None if of.lot_size is None else write(of.lot_size, of.sz_exp)
+
+
+@dataclass(slots=True)
+class Heartbeat(Record):
+    """Sent after a silence, to say that there is nothing to say."""
+
+    TYPE: ClassVar[str] = "heartbeat"
+
+
+@dataclass(slots=True)
+class Gap(Record):
+    """A hole in a channel whose every record counts: `from_sequence` to `to_sequence` of `channel` are missing.
+
+    `reason` is `S` where this client was too slow, `O` where the server's ring had gone on, `F` where the feed lost
+    them, and `R` where they came while this client was away, and the server's history does not reach back so far.
+    """
+
+    TYPE: ClassVar[str] = "gap"
+
+    from_sequence: int
+    to_sequence: int
+    channel: Channel
+    reason: str
+
+    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        told |= {"from_sequence": self.from_sequence, "to_sequence": self.to_sequence}
+        told |= {"channel": self.channel, "reason": self.reason}
+
+
+@dataclass(slots=True)
+class Status(Record):
+    """The state of an instrument, or of the whole feed where `instrument` is `NO_INSTRUMENT`.
+
+    `state` is `L` live, `S` stale, `H` halted, `E` ended.
+    """
+
+    TYPE: ClassVar[str] = "status"
+
+    state: str
+
+    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        told["state"] = self.state
+
+
+AnyRecord: TypeAlias = Quote | Trade | Ticker | Book | Raw | Definition | Heartbeat | Gap | Status

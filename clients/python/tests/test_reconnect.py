@@ -1,0 +1,391 @@
+"""A server that behaves as each test wants it to: losses, hints, refusals, answers that never come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from conftest import DEADLINE_S, definition, packet, quote, trade, until
+from websockets.asyncio.server import Server as Listener
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+import tickcast
+from tickcast import Backoff, ClosedError, Connection, Gap, RefusedError, RejectedError, State, Trade, wire
+
+CAUGHT_UP = wire.SNAPSHOT | wire.CAUGHT_UP
+WELCOME = {"type": "welcome", "epoch": 7, "version": "9", "heartbeat_ms": 1000, "limits": {"symbols": 3}}
+
+
+class Peer:
+    """One connection as the test's server has it."""
+
+    def __init__(self, socket: ServerConnection, number: int) -> None:
+        self.socket = socket
+        self.number = number
+        self.asked: list[dict[str, Any]] = []
+
+    async def say(self, **control: Any) -> None:
+        await self.socket.send(json.dumps(control))
+
+    async def request(self) -> dict[str, Any]:
+        self.asked.append(json.loads(await self.socket.recv()))
+        return self.asked[-1]
+
+    async def answer(self, **more: Any) -> dict[str, Any]:
+        """Takes a request and answers it as the server does."""
+        asked = await self.request()
+        kind = {"subscribe": "subscribed", "unsubscribe": "unsubscribed", "resume": "resumed", "ping": "pong"}[
+            asked["op"]
+        ]
+        told = {
+            "type": kind,
+            "id": asked["id"],
+            "ts": 1_763_700_000_000_000_000,
+            "count": len(asked.get("symbols", ())),
+            "unknown": [],
+        }
+        await self.say(**told, conflate_ms=asked.get("conflate_ms", 0), **more)
+        return asked
+
+    async def end(self) -> None:
+        """Until the client goes."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await self.answer()
+
+    def drop(self) -> None:
+        """Without a close, as a cable does that is pulled."""
+        self.socket.transport.abort()
+
+
+Act = Callable[[Peer], Awaitable[None]]
+
+
+class Fake:
+    """A server whose connections do one act after another; the last act is repeated."""
+
+    def __init__(self, *acts: Act, refuse: Callable[[int], Response | None] = lambda _: None) -> None:
+        self.acts = acts
+        self.peers: list[Peer] = []
+        self.tries = 0
+        self.refuse = refuse
+        self.errors: list[BaseException] = []
+
+    async def __aenter__(self) -> Fake:
+        def upgrade(_: ServerConnection, __: Request) -> Response | None:
+            self.tries += 1
+            return self.refuse(self.tries)
+
+        self.listener: Listener = await serve(
+            self._serve, "127.0.0.1", 0, process_request=upgrade, subprotocols=[Subprotocol("tickcast.v1")]
+        )
+        self.url = f"ws://127.0.0.1:{next(iter(self.listener.sockets)).getsockname()[1]}"
+        return self
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        peer = Peer(socket, len(self.peers))
+        self.peers.append(peer)
+        try:
+            await peer.say(**WELCOME)
+            await self.acts[min(peer.number, len(self.acts) - 1)](peer)
+        except ConnectionClosed:
+            pass
+        except AssertionError as error:
+            self.errors.append(error)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.listener.close()
+        await self.listener.wait_closed()
+        assert not self.errors, self.errors
+
+
+def quick() -> Backoff:
+    return Backoff(0.01, 0.02, chance=random.Random(1))
+
+
+async def news(client: tickcast.Client) -> AsyncIterator[tuple[str, int]]:
+    """Types and sequences; `gap` with the first that is missing; what becomes of the connection."""
+    async for one in client.events():
+        if isinstance(one, Connection):
+            yield one.state, 0
+        elif isinstance(one, Gap):
+            yield "gap", one.from_sequence
+        elif one.sequence:
+            yield one.TYPE, one.sequence
+
+
+async def take(source: AsyncIterator[tuple[str, int]], count: int) -> list[tuple[str, int]]:
+    async with asyncio.timeout(DEADLINE_S):
+        return [await anext(source) for _ in range(count)]
+
+
+async def test_a_dropped_connection_resumes_with_its_token_and_nothing_comes_twice() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.send(packet(definition(), quote(1), trade(1), position=10, flags=CAUGHT_UP))
+        await peer.socket.send(packet(trade(2), position=11))
+        await peer.answer()
+        peer.drop()
+
+    async def second(peer: Peer) -> None:
+        asked = await peer.answer(how="replay")
+        assert (asked["op"], asked["epoch"], asked["position"], asked["symbols"]) == ("resume", 7, 11, ["BTC-USD"])
+        await peer.socket.send(packet(trade(2), trade(3), position=12, flags=wire.REPLAY | wire.CAUGHT_UP))
+        await peer.socket.send(packet(trade(4), position=13))
+        await peer.end()
+
+    async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        await client.subscribe(["BTC-USD"])
+        source = news(client)
+        assert await take(source, 3) == [("live", 0), ("quote", 1), ("trade", 1)]
+        assert client.state("BTC-USD") is State.LIVE
+        await client.ping()
+        told = await take(source, 6)
+        assert told == [("trade", 2), ("lost", 0), ("resyncing", 0), ("trade", 3), ("live", 0), ("trade", 4)]
+        assert client.stats["repeated"] == 1
+        assert client.stats["reconnects"] == 1
+
+
+async def test_a_resume_that_becomes_a_snapshot_tells_what_is_missing() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.send(packet(definition(), trade(1), position=10, flags=CAUGHT_UP))
+        await peer.answer()
+        peer.drop()
+
+    async def second(peer: Peer) -> None:
+        await peer.answer(how="snapshot")
+        await peer.socket.send(packet(definition(), trade(9, flags=0xA0), position=90, flags=CAUGHT_UP))
+        await peer.end()
+
+    async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        await client.subscribe(["BTC-USD"])
+        await client.ping()
+        told = [one for one in await take(news(client), 7) if one[0] in ("trade", "gap")]
+        assert told == [("trade", 1), ("gap", 2), ("trade", 9)]
+
+
+async def test_a_subscription_whose_snapshot_was_cut_begins_anew() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.send(packet(definition(), quote(1), position=10, flags=wire.SNAPSHOT))
+        peer.drop()
+
+    async def second(peer: Peer) -> None:
+        assert (await peer.answer())["op"] == "subscribe"
+        await peer.socket.send(packet(definition(), quote(1, flags=0xA0), position=11, flags=CAUGHT_UP))
+        await peer.end()
+
+    async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        await client.subscribe(["BTC-USD"])
+        told = [("live", 0), ("quote", 1), ("lost", 0), ("resyncing", 0), ("quote", 1), ("live", 0)]
+        assert await take(news(client), 6) == told
+
+
+async def test_many_subscriptions_come_back_in_requests_that_the_server_takes() -> None:
+    async def first(peer: Peer) -> None:
+        for _ in range(4):
+            await peer.answer()
+        await peer.socket.send(packet(position=10, flags=CAUGHT_UP))
+        await peer.answer()
+        peer.drop()
+
+    async def second(peer: Peer) -> None:
+        await peer.answer(how="replay")
+        await peer.answer(how="replay")
+        await peer.socket.send(packet(position=10, flags=wire.REPLAY | wire.CAUGHT_UP))
+        await peer.end()
+
+    async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        for symbol in "ABCD":
+            await client.subscribe([symbol])
+        await client.ping()
+        await until(lambda: client.state() is State.LIVE and client.stats["reconnects"] == 1)
+        asked = server.peers[1].asked
+        assert [(one["op"], one["symbols"]) for one in asked] == [("resume", ["A", "B", "C"]), ("resume", ["D"])]
+
+
+async def test_the_servers_hint_is_the_least_wait() -> None:
+    class Wary(Backoff):
+        asked: list[float] = []  # noqa: RUF012
+
+        def next_s(self, asked_s: float = 0.0) -> float:
+            self.asked.append(asked_s)
+            return 0.0
+
+    async def first(peer: Peer) -> None:
+        await peer.say(type="closing", reason="going_away", reconnect_ms=1500)
+        await peer.socket.close(1001)
+
+    async with Fake(first, Peer.end) as server, tickcast.connect(server.url, backoff=Wary()) as client:
+        await until(lambda: client.stats["reconnects"] == 1 and client.connected)
+        assert Wary.asked == [1.5]
+
+
+@pytest.mark.parametrize("code", [4001, 4003])
+async def test_codes_of_credentials_are_not_tried_again(code: int) -> None:
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.close(code, "expired")
+
+    async with Fake(first) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        await client.subscribe(["*"])
+        with pytest.raises(ClosedError, match=f"{code}: expired"):
+            async for _ in client:
+                pass
+        with pytest.raises(ClosedError):
+            await client.subscribe(["A"])
+        assert server.tries == 1
+
+
+async def test_other_codes_are_tried_again() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.socket.close(4002, "slow")
+
+    async with Fake(first, first, Peer.end) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        await until(lambda: client.stats["reconnects"] == 2 and client.connected)
+
+
+def refused(status: HTTPStatus, **headers: str) -> Response:
+    from websockets.datastructures import Headers
+
+    body = json.dumps({"error": {"code": "no", "message": "not you"}}).encode()
+    return Response(status, status.phrase, Headers({**headers, "Content-Length": str(len(body))}), body)
+
+
+async def test_a_refusal_of_credentials_is_raised_and_not_tried_again() -> None:
+    async with Fake(Peer.end, refuse=lambda _: refused(HTTPStatus.UNAUTHORIZED)) as server:
+        with pytest.raises(RefusedError, match="401 no: not you"):
+            await tickcast.connect(server.url, wait=True, backoff=quick())
+        assert server.tries == 1
+
+
+async def test_a_busy_server_is_tried_again_after_what_it_asks_for() -> None:
+    def busy(tries: int) -> Response | None:
+        return refused(HTTPStatus.SERVICE_UNAVAILABLE, **{"Retry-After": "0"}) if tries < 3 else None
+
+    async with Fake(Peer.end, refuse=busy) as server:
+        with pytest.raises(RefusedError, match="503"):
+            await tickcast.connect(server.url)
+        async with tickcast.connect(server.url, wait=True, backoff=quick()) as client:
+            assert (client.version, server.tries) == ("9", 3)
+
+
+async def test_a_request_that_is_not_taken_is_raised_and_not_asked_again() -> None:
+    async def first(peer: Peer) -> None:
+        asked = await peer.request()
+        await peer.say(type="error", id=asked["id"], code="limit", message="symbols: too many")
+        await peer.answer()
+        peer.drop()
+
+    async with Fake(first, Peer.end) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        with pytest.raises(RejectedError, match="limit: symbols: too many"):
+            await client.subscribe(["A"])
+        await client.ping()
+        await until(lambda: len(server.peers) == 2 and client.connected)
+        assert server.peers[1].asked == []
+
+
+async def test_a_subscription_that_waits_for_its_answer_survives_a_loss() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.request()
+        peer.drop()
+
+    async def second(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.send(packet(definition(), quote(1), position=3, flags=CAUGHT_UP))
+        await peer.end()
+
+    async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        assert (await client.subscribe(["A"])).count == 1
+        assert len(server.peers[1].asked) == 1
+
+
+async def test_what_another_subscription_wants_stays_and_a_pattern_is_asked_for_again() -> None:
+    async with Fake(Peer.end) as server, tickcast.connect(server.url) as client:
+        everything = await client.subscribe(["*"], channels=["trade"])
+        await client.subscribe(["A"], channels=["trade"])
+        both = await client.subscribe(["A", "B"], channels=["trade"])
+        await both.close()
+        await everything.close()
+        await client.ping()
+        asked = [(one["op"], one.get("symbols")) for one in server.peers[0].asked]
+        assert asked[3:6] == [("unsubscribe", ["B"]), ("unsubscribe", ["*"]), ("subscribe", ["A"])]
+
+
+async def test_the_interval_is_changed_without_a_snapshot() -> None:
+    async with Fake(Peer.end) as server, tickcast.connect(server.url, conflate_ms=100) as client:
+        subscription = await client.subscribe(["A"])
+        assert subscription.conflate_ms == 100
+        await subscription.set_conflate_ms(500)
+        asked = server.peers[0].asked
+        assert [(one["conflate_ms"], one["snapshot"]) for one in asked] == [(100, True), (500, False)]
+        assert subscription.conflate_ms == 500
+
+
+async def test_a_program_that_does_not_read_is_waited_for_and_its_requests_are_answered() -> None:
+    async def flood(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.send(packet(definition(), position=1, flags=CAUGHT_UP))
+        for sequence in range(1, 2001):
+            await peer.socket.send(packet(trade(sequence), position=1 + sequence))
+        await peer.answer()
+        await peer.end()
+
+    async with Fake(flood) as server, tickcast.connect(server.url, inbox_packets=8) as client:
+        await client.subscribe(["A"])
+        await until(lambda: client.packets_read >= 8)
+        assert client.packets_read < 2000, "the socket is not read beyond the inbox"
+        assert (await client.ping()).rtt_s > 0, "an answer behind packets that nobody reads"
+        sequences = []
+        async for record in client:
+            assert isinstance(record, Trade)
+            sequences.append(record.sequence)
+            if len(sequences) == 2000:
+                break
+        assert sequences == list(range(1, 2001))
+
+
+async def test_silence_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tickcast.session.SILENCE_S", -1.9)
+    async with Fake(Peer.end) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        await until(lambda: client.stats["reconnects"] >= 1)
+
+
+async def test_what_breaks_the_layout_is_raised() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.send(packet(quote(1), position=1))
+        await peer.end()
+
+    async with Fake(first) as server, tickcast.connect(server.url) as client:
+        await client.subscribe(["A"])
+        with pytest.raises(tickcast.ProtocolError, match="before its definition"):
+            async for _ in client:
+                pass
+
+
+async def test_close_ends_an_iteration_and_what_comes_after_is_refused() -> None:
+    async with Fake(Peer.end) as server:
+        client = await tickcast.connect(server.url)
+        reading = asyncio.create_task(anext(aiter(client), None))
+        await client.close()
+        assert await reading is None
+        with pytest.raises(ClosedError, match="has been closed"):
+            await client.subscribe(["A"])
+
+
+async def test_no_server_is_an_error_that_says_so() -> None:
+    with pytest.raises(tickcast.UnreachableError, match="is the server running"):
+        await tickcast.connect("ws://127.0.0.1:1")
+    with pytest.raises(tickcast.UnreachableError, match="is the server running"):
+        await tickcast.snapshot("A", "ws://127.0.0.1:1")

@@ -1,0 +1,227 @@
+"""The real server: values equal its own snapshot, a killed socket resumes without a hole, a restart is survived."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from conftest import DEADLINE_S, Start, until
+
+import tickcast
+from tickcast import Backoff, Book, Gap, OrderBook, Quote, RefusedError, RejectedError, State, Status, Ticker, Trade
+
+MARKET = ("--feed", "sim:instruments=20,rate=2000,seed=1")
+PUBLISHING = ("--feed", "none", "--publish-token", "t")
+
+
+def quick() -> Backoff:
+    return Backoff(0.05, 0.2)
+
+
+async def read_until(client: tickcast.Client, latest: dict[str, Any], wanted: int) -> None:
+    """Reads until the trade with this id has come; `latest` has the newest of each type."""
+    async with asyncio.timeout(DEADLINE_S):
+        async for record in client:
+            latest[record.TYPE] = record
+            latest.setdefault("trades", []).append(record) if isinstance(record, Trade) else None
+            assert not isinstance(record, Gap), record
+            if isinstance(record, Trade) and record.trade_id == wanted:
+                return
+
+
+async def publish_all(publisher: tickcast.Publisher, trade_id: int) -> None:
+    px = Decimal(100) + Decimal(trade_id) / 100
+    await publisher.quote("MINE-USD", bid=px, bid_size="1.5", ask=px + 1, ask_size=2)
+    await publisher.book("MINE-USD", bids=[(px, "1.5"), (px - 1, 3)], asks=[(px + 1, 2)], snapshot=True)
+    await publisher.ticker("MINE-USD", last_px=px, high_px=px, volume="12.345")
+    await publisher.trade("MINE-USD", px, "0.001", trade_id=trade_id, side="B")
+    await publisher.flush()
+
+
+async def test_what_is_read_is_what_the_server_shows(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3, venue="me", tick_size="0.01")
+        subscription = await client.subscribe(["MINE-USD", "NOPE"], channels=["quote", "trade", "ticker", "book"])
+        assert (subscription.count, subscription.unknown) == (1, ["NOPE"])
+        await publish_all(publisher, 1)
+        await publish_all(publisher, 2)
+        latest: dict[str, Any] = {}
+        await read_until(client, latest, 2)
+        shown = await client.snapshot("MINE-USD")
+        for kind in ("quote", "trade", "ticker"):
+            assert latest[kind].as_dict(str) | {"flags": None} == shown[kind] | {"flags": None}
+        book = OrderBook()
+        book.apply(latest["book"])
+        assert [[str(px), str(sz)] for px, sz in book.bids()] == shown["book"]["bids"]
+        assert shown["quote"]["bid_px"] == "100.02"
+        assert client.instruments["MINE-USD"].tick_size == 1
+        assert (await tickcast.instruments(server.url))[0]["venue"] == "me"
+        assert client.state("MINE-USD") is State.LIVE
+
+
+async def test_a_killed_socket_resumes_without_a_hole(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url, backoff=quick()) as client:
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        await client.subscribe(["MINE-*"], channels=["quote", "trade", "book"])
+        latest: dict[str, Any] = {}
+        for kill in range(4):
+            for trade_id in range(kill * 50, kill * 50 + 50):
+                await publish_all(publisher, trade_id)
+            await read_until(client, latest, kill * 50 + 49)
+            assert client._socket is not None
+            client._socket.transport.abort()
+            for trade_id in range(1000 + kill * 50, 1050 + kill * 50):
+                await publish_all(publisher, trade_id)
+            await read_until(client, latest, 1049 + kill * 50)
+        assert [trade.sequence for trade in latest["trades"]] == list(range(1, 401))
+        assert client.stats["missing"] == 0
+        assert client.stats["reconnects"] == 4
+        await until(lambda: client.state() is State.LIVE)
+        shown = await client.snapshot("MINE-USD")
+        assert latest["quote"].as_dict(str)["bid_px"] == shown["quote"]["bid_px"]
+
+
+async def test_a_restart_is_stale_then_resyncing_then_live_with_the_right_values(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    states: list[str] = []
+    async with tickcast.connect(server.url, backoff=quick()) as client:
+        publisher = await tickcast.publish("t", server.url)
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        await client.subscribe(["MINE-USD", "*"])
+        await publish_all(publisher, 1)
+        before: dict[str, Any] = {}
+        await read_until(client, before, 1)
+        epoch = client.token
+        await server.stop(signal.SIGKILL)
+        await until(lambda: client.state("MINE-USD") is State.STALE)
+        await publisher.close()
+        again = await server.start_again()
+        try:
+            async with tickcast.publish("t", again.url) as publisher:
+                await publisher.define("OTHER", px_exp=0, sz_exp=0)
+                await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+                await publish_all(publisher, 77)
+                async with asyncio.timeout(DEADLINE_S):
+                    async for event in client.events():
+                        if isinstance(event, tickcast.Connection):
+                            states.append(event.state)
+                        if isinstance(event, Quote) and event.bid_price == Decimal("100.77"):
+                            break
+                await until(lambda: client.state("MINE-USD") is State.LIVE)
+                assert states[:2] == ["lost", "resyncing"]
+                assert client.token is not None and epoch is not None and client.token[0] != epoch[0]
+                assert client.instruments["MINE-USD"].id == 2
+        finally:
+            await again.stop()
+
+
+async def test_a_publisher_that_is_gone_leaves_its_instruments_ended(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.connect(server.url) as client:
+        async with tickcast.publish("t", server.url) as publisher:
+            await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+            await client.subscribe(["*"])
+            await publish_all(publisher, 1)
+            await read_until(client, {}, 1)
+        async with asyncio.timeout(DEADLINE_S):
+            async for record in client:
+                if isinstance(record, Status) and record.symbol == "MINE-USD":
+                    break
+        assert client.state("MINE-USD") is State.ENDED
+
+
+@pytest.mark.parametrize("compression", [False, True])
+async def test_a_market_is_read_without_a_hole_as_records(start: Start, compression: bool) -> None:
+    server = await start(*MARKET, "--compression", "1")
+    async with tickcast.connect(server.url, compression=compression) as client:
+        await client.subscribe(["*"], channels=["quote", "trade", "ticker", "book"])
+        kinds = dict.fromkeys((Quote, Trade, Ticker, Book), 0)
+        async with asyncio.timeout(DEADLINE_S):
+            async for record in client:
+                assert not isinstance(record, Gap), record
+                kinds[type(record)] = kinds.get(type(record), 0) + 1
+                if min(kinds.values()) >= 50:
+                    break
+        assert client.stats["missing"] == 0
+
+
+async def test_a_market_is_read_as_arrays(start: Start) -> None:
+    np = pytest.importorskip("numpy")
+    server = await start(*MARKET)
+    async with tickcast.connect(server.url) as client:
+        await client.subscribe(["*"], channels=["quote", "trade"])
+        quotes = await client.collect("quote", count=2000)
+        assert len(quotes) == 2000
+        prices = client.scales.floats(quotes, "bid_px")
+        asks = client.scales.floats(quotes, "ask_px")
+        both = ~np.isnan(prices) & ~np.isnan(asks)
+        assert (prices[both] < asks[both]).all()
+        columns = client.scales.columns(quotes)
+        assert {"symbol", "ts_recv", "bid_px", "ask_sz"} <= set(columns)
+        assert set(columns["symbol"]) <= set(client.instruments)
+        assert client.stats["missing"] == 0
+        with pytest.raises(ValueError, match="no end"):
+            await client.collect("quote")
+
+
+async def test_conflation_is_granted_changed_and_ended(start: Start) -> None:
+    server = await start(*MARKET)
+    async with tickcast.connect(server.url, conflate_ms=90) as client, asyncio.timeout(DEADLINE_S):
+        while len(await tickcast.instruments(server.url)) < 20:
+            await client.ping()
+        async with await client.subscribe(["*"], channels=["quote"]) as quotes:
+            assert quotes.conflate_ms == 100
+            await quotes.set_conflate_ms(0)
+            assert quotes.conflate_ms == 0
+        ticker = await client.subscribe(["*"], channels=["ticker"])
+        assert ticker.count == 20
+        async with asyncio.timeout(DEADLINE_S):
+            async for packet in client.packets():
+                if packet.header.is_caught_up and any(isinstance(record, Ticker) for record in packet.records):
+                    break
+        assert abs((await client.ping()).clock_ahead_s) < 5
+
+
+async def test_refusals_say_what_the_server_says(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    with pytest.raises(RefusedError) as refused:
+        await tickcast.publish("wrong", server.url)
+    assert refused.value.status == 401
+    with pytest.raises(RefusedError) as refused:
+        await tickcast.snapshot("NOPE", server.url)
+    assert (refused.value.status, refused.value.code) == (404, "not_found")
+    with pytest.raises(RefusedError) as refused:
+        await tickcast.connect(f"{server.url}/v1/nowhere")
+    assert refused.value.status == 404
+    async with tickcast.publish("t", server.url) as publisher:
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        with pytest.raises(RejectedError):
+            await publisher.define("MINE-USD", px_exp=-4, sz_exp=-3)
+        with pytest.raises(ValueError, match="more decimals"):
+            await publisher.quote("MINE-USD", bid="1.001")
+        with pytest.raises(KeyError, match="is not defined"):
+            await publisher.quote("YOURS", bid=1)
+
+
+async def test_bars_come_as_columns(start: Start) -> None:
+    np = pytest.importorskip("numpy")
+    server = await start(*PUBLISHING)
+    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        for trade_id in (1, 2, 3):
+            await publish_all(publisher, trade_id)
+        columns: dict[str, Any] = {"trades": []}
+        async with asyncio.timeout(DEADLINE_S):
+            while sum(columns["trades"]) < 3:
+                columns = await client.bars("MINE-USD", interval_s=3600)
+        assert (columns["open"][0], columns["close"][-1]) == ("100.01", "100.03")
+        arrays = await tickcast.bars("MINE-USD", server.url, interval_s=3600, limit=5, arrays=True)
+        assert arrays["close"][-1] == 100.03
+        assert arrays["close"].dtype == np.float64
+        assert arrays["time"].dtype == "datetime64[s]"
+        assert arrays["trades"].sum() == 3

@@ -1,0 +1,198 @@
+"""The golden bytes that all decoders of the project are held to; `clients/vectors/README.md` has the format."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from tickcast import wire
+from tickcast.errors import ProtocolError
+from tickcast.follow import Follower
+from tickcast.records import NO_INSTRUMENT, AnyRecord, Book, Definition, Gap, Instrument, Quote, Raw, Status, Trade
+
+np = pytest.importorskip("numpy")
+
+VECTORS = json.loads((ROOT / "clients/vectors/packets.json").read_text())
+PACKETS: list[dict[str, Any]] = VECTORS["packets"]
+WIDE = ("sequence", "ts_event", "ts_recv", "trade_id", "from_sequence", "to_sequence")
+
+
+def test_the_vectors_are_all_there() -> None:
+    assert len(PACKETS) > 40
+    assert len(VECTORS["invalid"]) > 25
+
+
+def number(value: int | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def told(record: AnyRecord) -> dict[str, Any]:
+    """A record as the vectors write it."""
+    fields: dict[str, Any] = {"type": record.TYPE, "instrument": record.instrument.id, "flags": record.flags}
+    fields.update((name, str(getattr(record, name))) for name in WIDE if hasattr(record, name))
+    fields |= {name: number(getattr(record, name)) for name in record.AMOUNTS}
+    match record:
+        case Trade():
+            fields["side"] = record.side
+        case Book():
+            fields["kind"] = record.kind
+            fields["levels"] = [[number(px), number(sz), side] for px, sz, side in record.levels]
+        case Raw():
+            fields["payload_hex"] = record.payload.hex()
+        case Definition(instrument=of):
+            fields |= {"symbol": of.symbol, "venue": of.venue, "px_exp": of.px_exp, "sz_exp": of.sz_exp}
+            fields |= {"status": of.status, "tick_size": number(of.tick_size), "lot_size": number(of.lot_size)}
+        case Gap():
+            fields |= {"channel": record.channel, "reason": record.reason}
+        case Status():
+            fields["state"] = record.state
+        case _:
+            pass
+    return fields
+
+
+def known(vector: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a vector says of the records that this client knows."""
+    return [one for one in vector["records"] if one["type"] != "unknown" and one.get("channel", "") is not None]
+
+
+def expected(vector: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {name: one[name] for name in one if name not in ("json", "length", "appended_hex")} for one in known(vector)
+    ]
+
+
+def decoded() -> list[tuple[dict[str, Any], wire.PacketHeader, list[AnyRecord], dict[int, Instrument]]]:
+    """All packets in their order. A new epoch begins with an empty directory."""
+    directory: dict[int, Instrument] = {}
+    epoch = None
+    packets: list[tuple[dict[str, Any], wire.PacketHeader, list[AnyRecord], dict[int, Instrument]]] = []
+    for vector in PACKETS:
+        data = bytes.fromhex(vector["hex"])
+        if epoch != (epoch := wire.read_header(data).epoch):
+            directory = {}
+        packets.append((vector, *wire.decode(data, directory), dict(directory)))
+    return packets
+
+
+def test_headers_and_records_say_what_the_vectors_say() -> None:
+    for vector, header, records, _ in decoded():
+        said: dict[str, Any] = {"version": 1, "flags": header.flags, "count": header.count, "epoch": header.epoch}
+        said |= {"position": str(header.position), "ts_send": str(header.ts_send)}
+        assert said == vector["header"], vector["name"]
+        assert [told(record) for record in records] == expected(vector), vector["name"]
+
+
+def test_a_dict_of_texts_is_the_json_encoding() -> None:
+    compared = 0
+    for vector, _, records, _ in decoded():
+        for record, one in zip(records, known(vector), strict=True):
+            if "json" in one:
+                assert record.as_dict(str) == one["json"], vector["name"]
+                compared += 1
+    assert compared > 150
+
+
+def test_decimals_are_exact_at_the_extremes() -> None:
+    for vector, _, records, _ in decoded():
+        for record, one in zip(records, known(vector), strict=True):
+            for field in record.AMOUNTS:
+                text = one["json"][field]
+                assert record.decimal(field) == (None if text is None else Decimal(text)), vector["name"]
+
+
+def test_arrays_hold_what_the_records_hold() -> None:
+    from tickcast import arrays
+
+    for vector, _, records, directory in decoded():
+        follower = Follower()
+        # Sequences follow no rule across the vectors: each is followed by itself.
+        follower.epoch, follower.directory = vector["header"]["epoch"], directory
+        read = arrays.read(follower, bytes.fromhex(vector["hex"]))
+        for name, kind in (("quote", wire.QUOTE), ("trade", wire.TRADE), ("ticker", wire.TICKER)):
+            rows = getattr(read, name)
+            wanted = once([record for record in records if name == record.TYPE])
+            assert rows.dtype == arrays.DTYPES[kind]
+            assert [row["instrument"] for row in rows] == [one.instrument.id for one in wanted], vector["name"]
+            for row, one in zip(rows, wanted, strict=True):
+                assert row["sequence"] == one.sequence
+                for field in one.AMOUNTS:
+                    mantissa = getattr(one, field)
+                    assert row[field] == (arrays.ABSENT if mantissa is None else mantissa), vector["name"]
+        levels = [(level, one.sequence) for one in records if isinstance(one, Book) for level in one.levels]
+        assert len(read.book) == len(levels), vector["name"]
+        for row, ((px, sz, side), sequence) in zip(read.book, levels, strict=True):
+            assert (row["side"].decode(), row["sequence"]) == (side, sequence)
+            assert row["px"] == (arrays.ABSENT if px is None else px)
+            assert row["sz"] == (arrays.ABSENT if sz is None else sz)
+
+
+def once(records: list[AnyRecord]) -> list[AnyRecord]:
+    """Without those that a follower takes for repetitions: some vectors say one sequence several times, or 0."""
+    newest: dict[int, int] = {}
+    new: list[AnyRecord] = []
+    for record in records:
+        if record.sequence > newest.get(record.instrument.id, 0):
+            newest[record.instrument.id] = record.sequence
+            new.append(record)
+    return new
+
+
+@pytest.mark.parametrize("vector", VECTORS["invalid"], ids=lambda vector: vector["name"])
+def test_invalid_packets_are_refused(vector: dict[str, Any]) -> None:
+    data = bytes.fromhex(vector["hex"])
+    directory = {1: Instrument(1, "BTC-USD")}
+    with pytest.raises(ProtocolError):
+        wire.decode(data, directory)
+    follower = Follower()
+    follower.epoch, follower.directory = 7, directory
+    with pytest.raises(ProtocolError):
+        arrays_of(follower, data)
+
+
+def test_every_cut_of_a_valid_packet_is_refused() -> None:
+    for vector, *_, directory in decoded():
+        data = bytes.fromhex(vector["hex"])
+        for size in [*range(min(len(data), 200)), *range(200, len(data), 97), len(data) - 1]:
+            with pytest.raises(ProtocolError):
+                wire.decode(data[:size], directory)
+
+
+def test_floats_are_the_nearest_and_nan_where_absent() -> None:
+    from tickcast.arrays import Scales
+
+    follower = Follower()
+    for vector in PACKETS[:3]:
+        rows = arrays_of(follower, bytes.fromhex(vector["hex"])).quote
+    scales = Scales(follower.directory)
+    assert scales.floats(rows, "bid_px").tolist() == [61837.63]
+    assert scales.floats(rows, "ask_sz").tolist() == [1.2]
+    assert scales.symbols(rows).tolist() == ["BTC-USD"]
+    rows = arrays_of(follower, bytes.fromhex(PACKETS[4]["hex"])).quote
+    assert len(rows) == 0, "a repetition"
+    follower.sequences[wire.QUOTE][1] = 0
+    rows = arrays_of(follower, bytes.fromhex(PACKETS[4]["hex"])).quote
+    assert np.isnan(scales.floats(rows, "ask_px")).all()
+    columns = scales.columns(rows)
+    assert columns["ts_recv"].dtype == "datetime64[ns]"
+    assert columns["symbol"].tolist() == ["BTC-USD"]
+
+
+def arrays_of(follower: Follower, data: bytes) -> Any:
+    from tickcast import arrays
+
+    return arrays.read(follower, data)
+
+
+def test_a_quote_has_its_prices_at_hand() -> None:
+    record = decoded()[2][2][0]
+    assert isinstance(record, Quote)
+    assert (record.symbol, record.bid_px, record.bid_price) == ("BTC-USD", 6183763, Decimal("61837.63"))
+    assert (str(record.ask_price), str(record.ask_size)) == ("61837.64", "1.20000")
+    assert record.time.isoformat() == "2025-11-21T04:40:00+00:00"
+    assert record.as_dict(float)["bid_px"] == 61837.63
+    assert NO_INSTRUMENT.symbol == ""
