@@ -31,6 +31,7 @@
 //! * [`stats`]: one list of counters, one line of meaning each
 //! * [`runtime`]: glommio, threads, signals: pin, spawn, park, wake
 //! * [`check`]: what the machine has to be told, and whether it was: `tickcast check`, and the start of a server
+//! * [`client`]: a subscriber for other programs: blocking, comes back by itself, and goes on without a hole
 //! * [`load`]: the load generator, and the tap
 //! * `sync`: the atomics of the ring and of the sleep, so that loom can stand in for them
 //!
@@ -40,6 +41,7 @@
 
 pub mod bars;
 pub mod check;
+pub mod client;
 pub mod config;
 pub mod door;
 pub mod feed;

@@ -22,8 +22,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("shard", &["market", "wire", "ring", "ws", "io", "stats"]),
     // What the memory of bars comes to is printed at the start.
     ("config", &["bars", "feed", "shard"]),
+    // Other programs link it: it stands on the protocol alone.
+    ("client", &["market", "wire", "ws"]),
     // The floor that the server is measured against has its kernel calls in `io::floor`.
-    ("load", &["io", "market", "wire", "ws"]),
+    ("load", &["client", "io", "market", "wire", "ws"]),
     // What is asked of the machine follows from the configuration, and whether there is a ring only a ring can tell.
     ("check", &["config", "io"]),
     // The door hands sockets to the shard, records to the sequencer, and wakes the shard's task through `runtime::Parking`.
@@ -45,8 +47,8 @@ const ISLANDS: &[(&[&str], &[&str])] = &[
     // The rival is another server, as one is usually written; the feature `rivals` alone builds it.
     (&["async", "await", "Rc", "RefCell"], &["src/runtime/", "src/door/", "src/load/floor/rival.rs"]),
     (&["Mutex", "RwLock", "Condvar"], &["src/runtime/", "src/door/", "src/load/"]),
-    // Time is an argument; only the shell and the load generator read clocks.
-    (&["Instant", "SystemTime"], &["src/runtime/", "src/door/", "src/load/"]),
+    // Time is an argument; only the shell, the client and the load generator read clocks.
+    (&["Instant", "SystemTime"], &["src/runtime/", "src/door/", "src/client/", "src/load/"]),
 ];
 
 const FILE_LINES_MAX: usize = 600;

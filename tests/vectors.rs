@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Map, Value, json};
-use tickcast::load::Decoder;
+use tickcast::client::Decoder;
 use tickcast::load::follow::{Follower, Table};
 use tickcast::market::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade};
 use tickcast::market::{Channel, Instrument, Kind};

@@ -8,7 +8,8 @@ use super::attack::AttackArgs;
 use super::cores::parse_cores;
 use super::rival::{Bare, Rival};
 use super::tap::parse_channel;
-use super::target::{DEFAULT_URL, parse_sources};
+use super::target::parse_sources;
+use crate::client::DEFAULT_URL;
 use crate::market::Channel;
 
 /// Loads a server with very many clients, and checks and measures what they receive.

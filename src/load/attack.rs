@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
-use super::client::ClientError;
+use super::error::LoadError;
 use super::rival::{itself, spawn};
 
 /// How long one connect may keep the others of its kind waiting.
@@ -89,12 +89,7 @@ pub struct Attack {
 
 impl Attack {
     /// Starts it against this address, on these cores.
-    pub fn start(
-        args: &AttackArgs,
-        address: SocketAddr,
-        path: &str,
-        on: Option<&[usize]>,
-    ) -> Result<Self, ClientError> {
+    pub fn start(args: &AttackArgs, address: SocketAddr, path: &str, on: Option<&[usize]>) -> Result<Self, LoadError> {
         let mut command = itself()?;
         command.arg("attack-worker").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut attack = Self { child: spawn(command, on)? };
@@ -102,17 +97,17 @@ impl Attack {
         let task = Task { address, path, kinds, connections: args.attack_connections, rate: args.attack_rate };
         let line = serde_json::to_string(&task).expect("plain data") + "\n";
         let input = attack.child.stdin.as_mut().expect("it is piped");
-        input.write_all(line.as_bytes()).map_err(|error| ClientError::System { what: "attack process", error })?;
+        input.write_all(line.as_bytes()).map_err(|error| LoadError::System { what: "attack process", error })?;
         Ok(attack)
     }
 
     /// Ends it, and has what it came to.
-    pub fn end(mut self) -> Result<Vec<Count>, ClientError> {
+    pub fn end(mut self) -> Result<Vec<Count>, LoadError> {
         drop(self.child.stdin.take());
         let mut said = String::new();
         let output = self.child.stdout.as_mut().expect("it is piped");
-        output.read_to_string(&mut said).map_err(|error| ClientError::System { what: "attack process", error })?;
-        serde_json::from_str(&said).map_err(|_| ClientError::Serve("the attack's process has failed".to_owned()))
+        output.read_to_string(&mut said).map_err(|error| LoadError::System { what: "attack process", error })?;
+        serde_json::from_str(&said).map_err(|_| LoadError::Serve("the attack's process has failed".to_owned()))
     }
 }
 
@@ -125,11 +120,11 @@ impl Drop for Attack {
 }
 
 /// The process of an attack: reads its task, and attacks until its standard input ends.
-pub fn attack_worker() -> Result<(), ClientError> {
-    let system = |error| ClientError::System { what: "attack", error };
+pub fn attack_worker() -> Result<(), LoadError> {
+    let system = |error| LoadError::System { what: "attack", error };
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(system)?;
-    let task: Task = serde_json::from_str(&line).map_err(|error| ClientError::Arguments(error.to_string()))?;
+    let task: Task = serde_json::from_str(&line).map_err(|error| LoadError::Arguments(error.to_string()))?;
     super::target::ensure_descriptors(u64::from(task.connections) * task.kinds.len() as u64)?;
     let (task, stop) = (Arc::new(task), Arc::new(AtomicBool::new(false)));
     let threads: Vec<_> = task

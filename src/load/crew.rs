@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::client::ClientError;
+use super::error::LoadError;
 #[cfg(test)]
 use super::hand;
 use super::job::{Job, News, Order, Progress, Tally};
@@ -47,11 +47,11 @@ impl<T: Write + Send + std::fmt::Debug> Orders for T {}
 
 impl Crew {
     /// Starts a hand for each job.
-    pub fn start(jobs: Vec<Job>, start: Start) -> Result<Self, ClientError> {
+    pub fn start(jobs: Vec<Job>, start: Start) -> Result<Self, LoadError> {
         let (told, heard) = channel();
         let mut crew = Self { hands: Vec::new(), heard };
         for (index, job) in jobs.iter().enumerate() {
-            let system = |error| ClientError::System { what: "load process", error };
+            let system = |error| LoadError::System { what: "load process", error };
             let hand = Hand::start(start, index, told.clone()).map_err(system)?;
             crew.hands.push(hand);
             let line = serde_json::to_string(job).expect("text and numbers are JSON");
@@ -61,16 +61,16 @@ impl Crew {
     }
 
     /// Gives an order to all.
-    pub fn order(&mut self, order: Order) -> Result<(), ClientError> {
+    pub fn order(&mut self, order: Order) -> Result<(), LoadError> {
         let line = serde_json::to_string(&order).expect("text and numbers are JSON");
         for hand in &mut self.hands {
-            hand.tell(&line).map_err(|error| ClientError::System { what: "load process", error })?;
+            hand.tell(&line).map_err(|error| LoadError::System { what: "load process", error })?;
         }
         Ok(())
     }
 
     /// Listens for so long, and says how far all have come.
-    pub fn listen(&mut self, length: Duration) -> Result<Progress, ClientError> {
+    pub fn listen(&mut self, length: Duration) -> Result<Progress, LoadError> {
         let until = Instant::now() + length;
         while let Ok((index, news)) = self.heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
             self.take(index, news)?;
@@ -83,25 +83,25 @@ impl Crew {
     }
 
     /// Waits for what all have found, after [`Order::Done`].
-    pub fn tallies(mut self) -> Result<Vec<Tally>, ClientError> {
+    pub fn tallies(mut self) -> Result<Vec<Tally>, LoadError> {
         let deadline = Instant::now() + TALLY_TIMEOUT;
         while self.hands.iter().any(|hand| hand.tallies.is_none()) {
             match self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok((index, news)) => self.take(index, news)?,
-                Err(_) => return Err(ClientError::Worker("it does not say what it has found".to_owned())),
+                Err(_) => return Err(LoadError::Worker("it does not say what it has found".to_owned())),
             }
         }
         Ok(self.hands.iter_mut().flat_map(|hand| hand.tallies.take().unwrap_or_default()).collect())
     }
 
-    fn take(&mut self, index: usize, news: Option<News>) -> Result<(), ClientError> {
+    fn take(&mut self, index: usize, news: Option<News>) -> Result<(), LoadError> {
         let hand = &mut self.hands[index];
         match news {
             Some(News::Progress(progress)) => hand.progress = progress,
             Some(News::Tallies(tallies)) => hand.tallies = Some(tallies),
-            Some(News::Failed(why)) => return Err(ClientError::Worker(why)),
+            Some(News::Failed(why)) => return Err(LoadError::Worker(why)),
             None if hand.tallies.is_some() => {}
-            None => return Err(ClientError::Worker(hand.how_it_ended())),
+            None => return Err(LoadError::Worker(hand.how_it_ended())),
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The rule of [`super::decode`] at the speed of very many connections: the same verdicts, walked in place.
+//! The rule of [`crate::client::decode`] at the speed of very many connections: the same verdicts, walked in place.
 //!
 //! What always holds: on every stream, a [`Follower`] counts what a [`Decoder`] counts, but for a record that comes
 //! before its Definition: that is found once for each instrument and channel. It keeps no names and allocates only for
@@ -10,7 +10,7 @@
 
 use foldhash::{HashMap, HashMapExt};
 
-use super::decode::{Counters, DecodeError, Decoder, Violation, body_is_whole, broken, covered, split_record};
+use crate::client::decode::{Counters, DecodeError, Decoder, Violation, body_is_whole, broken, covered, split_record};
 use crate::market::record::{Gap, Header};
 use crate::market::{Channel, Kind};
 use crate::wire::packet::{self, PacketHeader};
@@ -245,7 +245,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::load::fake::PacketBuilder;
+    use crate::client::fake::PacketBuilder;
     use crate::market::record::flags;
 
     /// What a stream may hold: instrument, sequence step, flags, and whether it is a quote, a trade, a gap or a definition.

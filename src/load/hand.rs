@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::Uri;
 use signal_hook::consts::SIGINT;
 
-use super::client::ClientError;
 use super::cores;
+use super::error::LoadError;
 use super::job::{Job, News, Order, Published, Tally};
 use super::target::ensure_descriptors;
 use super::worker::{Share, Shared, Stage, Worker};
@@ -23,11 +23,11 @@ const NEWS_EVERY: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// Where whoever started it does not listen any more; what goes wrong in the run itself is told as news.
-pub fn load_worker() -> Result<(), ClientError> {
+pub fn load_worker() -> Result<(), LoadError> {
     // An interrupt of the terminal is for the run, which then ends its processes.
     signal_hook::flag::register(SIGINT, Arc::new(AtomicBool::new(false)))
-        .map_err(|error| ClientError::System { what: "signal handler", error })?;
-    serve(std::io::stdin(), &mut std::io::stdout().lock()).map_err(ClientError::Output)
+        .map_err(|error| LoadError::System { what: "signal handler", error })?;
+    serve(std::io::stdin(), &mut std::io::stdout().lock()).map_err(LoadError::Output)
 }
 
 /// Does one job.

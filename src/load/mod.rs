@@ -1,12 +1,10 @@
 //! The client side: what connects to a server, reads its stream and checks it.
 //!
-//! * [`target`]: where a server is: URLs, sources, descriptors, ports; the directory over HTTP.
-//! * [`client`]: one connection, blocking: subscribe, then packets and replies one after another.
-//! * [`decode`]: a packet's records, and the check that nothing is missing silently. Pure.
-//! * [`mod@tap`]: `tickcast tap`, a stream on the terminal; `text` renders its lines.
+//! * [`target`]: what a run needs beside a server's URL: sources, descriptors, ports; the directory over HTTP.
+//! * [`mod@tap`]: `tickcast tap`, a stream on the terminal, read by [`crate::client`]; `text` renders its lines.
 //! * [`run`]: `tickcast load`, very many connections, as [`args`] asks and [`report`] tells. `plan` is what each client
 //!   does, `crew` the processes from the run's side and `hand` one of them, which talk as [`job`] says; `worker` is one
-//!   thread of a process, `peer` one connection, `upgrade`, `lane` and `send` its parts, [`follow`] its fast reader.
+//!   thread of a process, `peer` one connection, `send` a part of it, [`follow`] its fast reader.
 //! * [`publisher`]: the run's own publisher, on a [`schedule`] that nothing delays.
 //! * [`compare`]: the same against several servers; [`rival`] starts them, [`observe`] looks at them.
 //! * [`attack`]: what a hostile client does meanwhile.
@@ -15,24 +13,21 @@
 //! * [`probe`]: what the system tells of a server: CPU time, memory, cores.
 //! * [`meter`]: latency histograms for both.
 //!
-//! What the server sends is read by independent parsers: the tap and one in a hundred connections of a load run by
-//! tungstenite; the others by [`crate::ws::Session`] in the client's role, which shares no code with what writes the
-//! server's frames, and which a test holds to tungstenite's reading. Nothing here is used by the server.
+//! The handshake, the decoder and the requests are those of [`crate::client`]. What the server sends is read by
+//! independent parsers: one in a hundred connections of a load run by tungstenite; the others by [`crate::ws::Session`]
+//! in the client's role, which shares no code with what writes the server's frames, and which a test holds to
+//! tungstenite's reading. Nothing here is used by the server.
 
 pub mod args;
 pub mod attack;
-pub mod client;
 pub mod compare;
 pub mod cores;
 mod crew;
-pub mod decode;
-#[cfg(test)]
-mod fake;
+pub mod error;
 pub mod floor;
 pub mod follow;
 mod hand;
 pub mod job;
-mod lane;
 pub mod meter;
 pub mod observe;
 mod peer;
@@ -49,13 +44,11 @@ mod send;
 pub mod tap;
 pub mod target;
 mod text;
-mod upgrade;
 mod worker;
 
 pub use args::LoadArgs;
 pub use attack::attack_worker;
-pub use client::{Client, ClientError, Received, Subscription};
-pub use decode::Decoder;
+pub use error::LoadError;
 pub use floor::{FloorArgs, floor};
 pub use hand::load_worker;
 pub use run::load;

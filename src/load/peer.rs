@@ -23,14 +23,15 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tungstenite::protocol::Message;
 use tungstenite::{Error, WebSocket};
 
-use super::client::{ClientError, Reply, close_text, closed, failure, reply};
-use super::decode::Decoder;
 use super::follow::{Check, Follower, Table, is_packet};
 use super::job::{Joins, Plan, Request, Role, Terms};
-use super::lane::Lane;
 use super::meter::{Meter, now_ns};
 use super::send;
-use super::upgrade::{Upgrade, Upgraded, is_later};
+use crate::client::decode::Decoder;
+use crate::client::error::{Error as ClientError, close_text, closed, failure};
+use crate::client::lane::Lane;
+use crate::client::upgrade::{Upgrade, Upgraded, is_later};
+use crate::wire::control::Reply;
 use crate::ws::{CloseCode, Event, Limits, Opcode, Role as Side, Session, Violation};
 
 /// Reads of one wake, each of at most the worker's buffer: a busy connection does not starve its neighbours.
@@ -231,12 +232,12 @@ impl Peer {
         }
         // Costs a small segment's delay where it fails, nothing else.
         let _ = stream.set_nodelay(true);
-        match Upgrade::ask(stream, &desk.uri) {
+        match Upgrade::ask(stream, &desk.uri, None) {
             Ok(upgrade) => {
                 self.phase = Phase::Upgrading(Box::new(upgrade));
                 Woken::Asked
             }
-            Err(why) => refused(why),
+            Err(error) => refused(error.answer()),
         }
     }
 
@@ -246,8 +247,8 @@ impl Peer {
                 self.phase = Phase::Upgrading(upgrade);
                 Woken::Same
             }
-            Upgraded::Open(socket, rest) => self.open(socket, rest, desk),
-            Upgraded::Refused(why) => refused(why),
+            Upgraded::Open(opened) => self.open(opened.socket, opened.rest, desk),
+            Upgraded::Refused(error) => refused(error.answer()),
         }
     }
 
@@ -387,10 +388,10 @@ impl Peer {
             self.note_data(desk);
             return None;
         }
-        match reply(text) {
-            Ok(Reply::Error { code, message }) => desk.rejected.push(format!("{code}: {message}")),
+        match Reply::parse(text) {
+            Ok(Reply::Error { code, message, .. }) => desk.rejected.push(format!("{code}: {message}")),
             Ok(_) => {}
-            Err(error) => return Some(End::Malformed(error.to_string())),
+            Err(error) => return Some(End::Malformed(format!("reply {text:?} is not understood: {error}"))),
         }
         None
     }

@@ -7,14 +7,15 @@ use rand::seq::index::sample;
 use rand_pcg::Pcg64Mcg;
 
 use super::args::{LoadArgs, Shape};
-use super::client::{ClientError, Subscription};
+use super::error::LoadError;
 use super::job::{Job, Plan, Request, Role, Terms, Watch};
 use super::publisher::Publication;
+use crate::client::Subscription;
 use crate::market::Channel;
 
 /// The subscribe request's id; each connection sends one.
 const REQUEST_ID: u64 = 1;
-/// One connection in so many is read by tungstenite and the [`super::Decoder`].
+/// One connection in so many is read by tungstenite and the [`crate::client::Decoder`].
 const INDEPENDENT_EVERY: usize = 100;
 /// What the names of our publisher's instruments begin with.
 const PUBLISHED_PREFIX: &str = "LOAD-";
@@ -62,7 +63,7 @@ fn channels(args: &LoadArgs) -> Vec<Channel> {
 }
 
 /// The symbols or patterns that the shape chooses from.
-fn patterns(args: &LoadArgs) -> Result<Vec<String>, ClientError> {
+fn patterns(args: &LoadArgs) -> Result<Vec<String>, LoadError> {
     let default = if args.publish.publish.is_some() { "LOAD-*" } else { "*" };
     let patterns = match &args.shape {
         Shape::Pattern(pattern) => vec![pattern.clone()],
@@ -72,7 +73,7 @@ fn patterns(args: &LoadArgs) -> Result<Vec<String>, ClientError> {
     let foreign = patterns.iter().find(|pattern| !pattern.starts_with(PUBLISHED_PREFIX));
     match foreign {
         Some(pattern) if args.publish.publish.is_some() && args.message.is_empty() => {
-            Err(ClientError::Arguments(format!(
+            Err(LoadError::Arguments(format!(
                 "--publish counts what each client should get of its own instruments, {PUBLISHED_PREFIX}00000 and on; \
                  {pattern:?} covers others as well"
             )))
@@ -86,8 +87,8 @@ pub fn plans(
     args: &LoadArgs,
     dialect: &Dialect,
     sources: &[IpAddr],
-    directory: impl FnOnce() -> Result<Vec<String>, ClientError>,
-) -> Result<Plans, ClientError> {
+    directory: impl FnOnce() -> Result<Vec<String>, LoadError>,
+) -> Result<Plans, LoadError> {
     let steady = args.clients as usize;
     let all = steady + args.storm as usize;
     let requests = match dialect {
@@ -125,8 +126,8 @@ fn watch_of_other(args: &LoadArgs) -> Watch {
 fn requests(
     args: &LoadArgs,
     clients: usize,
-    directory: impl FnOnce() -> Result<Vec<String>, ClientError>,
-) -> Result<Vec<Request>, ClientError> {
+    directory: impl FnOnce() -> Result<Vec<String>, LoadError>,
+) -> Result<Vec<Request>, LoadError> {
     let (channels, patterns) = (channels(args), patterns(args)?);
     let published = publication(args, false).map(|publication| publication.symbols());
     let request = |symbols: Vec<String>, places: Vec<usize>| {
@@ -163,7 +164,7 @@ fn requests(
 }
 
 /// The places of the symbols that the patterns cover.
-fn matching(symbols: &[String], patterns: &[String]) -> Result<Vec<usize>, ClientError> {
+fn matching(symbols: &[String], patterns: &[String]) -> Result<Vec<usize>, LoadError> {
     let covers = |pattern: &String, symbol: &str| match pattern.strip_suffix('*') {
         Some(prefix) => symbol.starts_with(prefix),
         None => pattern == symbol,
@@ -172,7 +173,7 @@ fn matching(symbols: &[String], patterns: &[String]) -> Result<Vec<usize>, Clien
     let places: Vec<_> = (0..symbols.len()).filter(is_covered).collect();
     if places.is_empty() {
         let (known, patterns) = (symbols.len(), patterns.join(","));
-        return Err(ClientError::Arguments(format!(
+        return Err(LoadError::Arguments(format!(
             "none of the server's {known} instruments matches --symbols {patterns}"
         )));
     }
@@ -226,7 +227,7 @@ mod tests {
         Cli::try_parse_from(line).map(|cli| cli.load).map_err(|error| error.to_string())
     }
 
-    fn made(flags: &[&str]) -> Result<Plans, ClientError> {
+    fn made(flags: &[&str]) -> Result<Plans, LoadError> {
         let args = parse(flags).unwrap_or_else(|error| panic!("{error}"));
         let sources = args.source.as_ref().map_or(&[][..], |sources| &sources.0);
         let names = ["BTC-USD", "ETH-USD", "BTC-EUR", "AAPL"].map(str::to_owned);

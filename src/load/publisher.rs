@@ -17,13 +17,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use thread_priority::{RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
-use super::client::ClientError;
+use super::error::LoadError;
 use super::job::Published;
 use super::meter::now_ns;
 use super::schedule::{Lateness, Pacer, Schedule};
 use super::send;
-use super::target::{CONNECT_TIMEOUT, Target};
-use super::upgrade::{Upgrade, Upgraded, is_later};
+use crate::client::error::close_text;
+use crate::client::upgrade::{Upgrade, Upgraded, is_later};
+use crate::client::{CONNECT_TIMEOUT, Error, Target};
 use crate::market::Channel;
 use crate::market::record::{self, Header, Quote, Ticker, Trade};
 use crate::wire::packet::PacketHeader;
@@ -108,19 +109,19 @@ pub struct Done {
 
 impl Publisher {
     /// Connects, and defines the instruments where the server is one that wants it.
-    pub fn connect(target: &Target, publication: Publication) -> Result<Self, ClientError> {
-        let system = |what| move |error| ClientError::System { what, error };
+    pub fn connect(target: &Target, publication: Publication) -> Result<Self, LoadError> {
+        let system = |what| move |error| LoadError::System { what, error };
         let stream = target.connect()?;
         stream.set_nodelay(true).map_err(system("TCP_NODELAY"))?;
         stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(system("read timeout"))?;
-        let mut upgrade = Box::new(Upgrade::ask(stream, &target.uri).map_err(ClientError::Publish)?);
+        let mut upgrade = Box::new(Upgrade::ask(stream, &target.uri, None)?);
         let (mut buffer, begun) = (vec![0; 4096], Instant::now());
         let (socket, early) = loop {
             match upgrade.advance(&mut buffer, &mut 0) {
-                Upgraded::Open(socket, early) => break (socket, early),
-                Upgraded::Refused(why) => return Err(ClientError::Publish(why)),
+                Upgraded::Open(opened) => break (opened.socket, opened.rest),
+                Upgraded::Refused(error) => return Err(LoadError::Publish(error.answer())),
                 Upgraded::NotYet(again) if begun.elapsed() < CONNECT_TIMEOUT => upgrade = again,
-                Upgraded::NotYet(_) => return Err(ClientError::Silent("publisher's upgrade request")),
+                Upgraded::NotYet(_) => return Err(Error::Silent("publisher's upgrade request").into()),
             }
         };
         let stream = (*socket).into_inner().into_stream();
@@ -131,7 +132,7 @@ impl Publisher {
     }
 
     /// Learns the ids of the instruments.
-    fn define(&mut self) -> Result<(), ClientError> {
+    fn define(&mut self) -> Result<(), LoadError> {
         #[derive(serde::Deserialize)]
         struct Defined {
             instruments: Vec<Entry>,
@@ -150,23 +151,23 @@ impl Publisher {
                 .map(|symbol| serde_json::json!({"symbol": symbol, "venue": "load", "px_exp": -2, "sz_exp": -3}))
                 .collect();
             let request = serde_json::json!({"op": "define", "id": 1, "instruments": list}).to_string();
-            let failed = |error: std::io::Error| ClientError::Publish(error.to_string());
+            let failed = |error: std::io::Error| LoadError::Publish(error.to_string());
             send::frame(&self.stream, Opcode::Text, request.as_bytes(), 0x5eed).map_err(failed)?;
             let answer = self.answer()?;
-            let defined: Defined = serde_json::from_str(&answer).map_err(|_| ClientError::Publish(answer))?;
+            let defined: Defined = serde_json::from_str(&answer).map_err(|_| LoadError::Publish(answer))?;
             self.ids.extend(defined.instruments.iter().map(|entry| entry.instrument));
         }
         Ok(())
     }
 
     /// The server's next text; what comes behind it is kept.
-    fn answer(&mut self) -> Result<String, ClientError> {
+    fn answer(&mut self) -> Result<String, LoadError> {
         loop {
             let mut consumed = 0;
             while let Some(event) = self
                 .session
                 .next(&LIMITS, &mut self.early, &mut consumed)
-                .map_err(|violation| ClientError::Publish(violation.to_string()))?
+                .map_err(|violation| LoadError::Publish(violation.to_string()))?
             {
                 match event {
                     Event::Text(text) => {
@@ -174,23 +175,23 @@ impl Publisher {
                         self.early.drain(..consumed);
                         return Ok(text);
                     }
-                    Event::Close(frame) => return Err(ClientError::Publish(close_reason(frame))),
+                    Event::Close(frame) => return Err(LoadError::Publish(close_reason(frame))),
                     _ => {}
                 }
             }
             self.early.resize(ANSWER_BYTES, 0);
             let read = match self.stream.read(&mut self.early) {
-                Ok(0) => return Err(ClientError::Dropped),
+                Ok(0) => return Err(Error::Dropped.into()),
                 Ok(read) => read,
-                Err(error) if is_later(&error) => return Err(ClientError::Silent("publisher's define request")),
-                Err(error) => return Err(ClientError::Publish(error.to_string())),
+                Err(error) if is_later(&error) => return Err(Error::Silent("publisher's define request").into()),
+                Err(error) => return Err(LoadError::Publish(error.to_string())),
             };
             self.early.truncate(read);
         }
     }
 
     /// Begins to publish, on a thread of its own; on these cores, where some are given.
-    pub fn start(self, cores: Option<Vec<usize>>) -> Result<Publishing, ClientError> {
+    pub fn start(self, cores: Option<Vec<usize>>) -> Result<Publishing, LoadError> {
         let told = Arc::new(Told::default());
         let (instruments, heard) = (self.publication.instruments, Arc::clone(&told));
         let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
@@ -200,7 +201,7 @@ impl Publisher {
             }
             Work::new(self, heard).run()
         });
-        let thread = thread.map_err(|error| ClientError::System { what: "publisher's thread", error })?;
+        let thread = thread.map_err(|error| LoadError::System { what: "publisher's thread", error })?;
         Ok(Publishing { told, thread, instruments })
     }
 }
@@ -217,9 +218,9 @@ impl Publishing {
     }
 
     /// Ends it.
-    pub fn stop(self) -> Result<Done, ClientError> {
+    pub fn stop(self) -> Result<Done, LoadError> {
         self.told.stop.store(true, Ordering::Relaxed);
-        let done = self.thread.join().expect("a publisher that panicked is a bug").map_err(ClientError::Publish)?;
+        let done = self.thread.join().expect("a publisher that panicked is a bug").map_err(LoadError::Publish)?;
         let published = Published { instruments: self.instruments.into(), ..done.published };
         Ok(Done { published, ..done })
     }
@@ -240,7 +241,7 @@ fn prefer_this_thread() {
 
 fn close_reason(frame: Option<CloseFrame<'_>>) -> String {
     let (code, reason) = frame.map_or((1005, ""), |frame| (frame.code.0, frame.reason));
-    format!("the server closed it: {}", super::client::close_text(code, reason))
+    format!("the server closed it: {}", close_text(code, reason))
 }
 
 /// The publisher's thread.
@@ -396,7 +397,7 @@ impl Work {
     fn listen(&mut self) -> Result<(), String> {
         let mut buffer = [0; 4096];
         let read = match (&self.stream).read(&mut buffer) {
-            Ok(0) => return Err(ClientError::Dropped.to_string()),
+            Ok(0) => return Err(Error::Dropped.to_string()),
             Ok(read) => read,
             Err(error) if is_later(&error) => return Ok(()),
             Err(error) => return Err(error.to_string()),

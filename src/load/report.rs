@@ -9,9 +9,9 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::compare::{Comparison, Row};
-use super::decode::Counters;
 use super::job::{self, Delivered, Joins, Tally};
 use super::meter::{Ages, Latency, Meter, Origin, count_text, duration_text};
+use crate::client::decode::Counters;
 
 /// A thread that computes for more than this share of the time is a bottleneck: it measures itself. One that sleeps at all
 /// has just read everything that was there; below this it does so some times in every tenth of a second.

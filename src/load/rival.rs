@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::client::ClientError;
 use super::cores;
+use super::error::LoadError;
 
 /// How long a server may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -60,7 +60,7 @@ impl Bare {
     }
 
     /// Starts it on a free port of this machine.
-    pub fn start(self, each: bool, on: Option<&[usize]>) -> Result<(Started, SocketAddr), ClientError> {
+    pub fn start(self, each: bool, on: Option<&[usize]>) -> Result<(Started, SocketAddr), LoadError> {
         let mut command = itself()?;
         command.args(["floor", "--listen", "127.0.0.1:0", "--sends", self.sends()]);
         if each {
@@ -73,36 +73,36 @@ impl Bare {
         let started = Started { child, _input: input };
         let mut line = String::new();
         let mut output = BufReader::new(output.expect("it is piped"));
-        output.read_line(&mut line).map_err(|error| ClientError::System { what: "floor", error })?;
+        output.read_line(&mut line).map_err(|error| LoadError::System { what: "floor", error })?;
         // It says more at its end, to a pipe that somebody has to empty.
         std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         let address = line.trim().strip_prefix("listening on ").and_then(|address| address.parse().ok());
         match address {
             Some(address) => Ok((started, address)),
-            None => Err(ClientError::Serve(format!("{} did not start", self.name()))),
+            None => Err(LoadError::Serve(format!("{} did not start", self.name()))),
         }
     }
 }
 
 impl Started {
     /// Starts this program with the arguments of a server, and waits until it listens.
-    pub fn serve(arguments: &str, address: SocketAddr, on: Option<&[usize]>) -> Result<Self, ClientError> {
+    pub fn serve(arguments: &str, address: SocketAddr, on: Option<&[usize]>) -> Result<Self, LoadError> {
         let mut command = itself()?;
         command.args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null());
         if !arguments.contains("--listen") && !arguments.contains("--config") {
             command.arg("--listen").arg(address.to_string());
         }
         if TcpStream::connect(address).is_ok() {
-            return Err(ClientError::Serve(format!("somebody listens on {address} already")));
+            return Err(LoadError::Serve(format!("somebody listens on {address} already")));
         }
         let mut started = Self { child: spawn(command, on)?, _input: None };
         let deadline = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(address).is_err() {
             if let Ok(Some(status)) = started.child.try_wait() {
-                return Err(ClientError::Serve(format!("it ended with {status}")));
+                return Err(LoadError::Serve(format!("it ended with {status}")));
             }
             if Instant::now() > deadline {
-                return Err(ClientError::Serve(format!("nobody listens on {address} after {START_TIMEOUT:?}")));
+                return Err(LoadError::Serve(format!("nobody listens on {address} after {START_TIMEOUT:?}")));
             }
             std::thread::sleep(POLL);
         }
@@ -131,13 +131,13 @@ impl Drop for Started {
     }
 }
 
-pub(super) fn itself() -> Result<Command, ClientError> {
-    let path = std::env::current_exe().map_err(|error| ClientError::System { what: "this program's file", error })?;
+pub(super) fn itself() -> Result<Command, LoadError> {
+    let path = std::env::current_exe().map_err(|error| LoadError::System { what: "this program's file", error })?;
     Ok(Command::new(path))
 }
 
 /// Starts a child that inherits its cores from the thread that starts it.
-pub(super) fn spawn(mut command: Command, on: Option<&[usize]>) -> Result<Child, ClientError> {
+pub(super) fn spawn(mut command: Command, on: Option<&[usize]>) -> Result<Child, LoadError> {
     let on = on.map(<[usize]>::to_vec);
     let starter = std::thread::spawn(move || {
         if let Some(on) = &on {
@@ -146,5 +146,5 @@ pub(super) fn spawn(mut command: Command, on: Option<&[usize]>) -> Result<Child,
         command.spawn()
     });
     let started = starter.join().expect("a starter that panicked is a bug");
-    started.map_err(|error| ClientError::System { what: "server process", error })
+    started.map_err(|error| LoadError::System { what: "server process", error })
 }

@@ -2,8 +2,8 @@
 //!
 //! A run goes through stages: define what is to be published, connect all, publish and warm up, measure, let the tail
 //! arrive, say goodbye. Method: the clients live in processes of their own ([`super::crew`]); each reads every record
-//! and checks its sequence; one in a hundred is read by tungstenite and the [`super::Decoder`], the others by a faster
-//! reader that a test holds to the same verdicts. Latencies are taken when the kernel has handed a read's bytes over.
+//! and checks its sequence; one in a hundred is read by tungstenite and the [`crate::client::Decoder`], the others by a
+//! faster reader that a test holds to the same verdicts. Latencies are taken when the kernel has handed a read's bytes over.
 //! With a publisher of its own they count from when each record was *due*, so that no wait is omitted; without one,
 //! from the server's own stamps. Non-goal: TLS. The clients share the machine with the server where both run on one:
 //! then the report's generator line says what they took of it.
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use super::args::{LoadArgs, Shape};
 use super::attack::Attack;
-use super::client::ClientError;
 use super::compare::{Comparison, Row};
 use super::cores::available;
 use super::crew::{Crew, Start};
+use super::error::LoadError;
 use super::job::{Job, Order, Published, Terms};
 use super::meter::Origin;
 use super::observe::Observer;
@@ -30,7 +30,8 @@ use super::publisher::{Done, Publisher, Publishing};
 use super::report::{self, MEASURED, Report};
 use super::rival::{Bare, Started};
 use super::tap::stop_flag;
-use super::target::{Target, fetch_symbols, sources_for};
+use super::target::{fetch_symbols, sources_for};
+use crate::client::Target;
 
 /// How often the run looks at its processes, and draws the progress bar.
 const TICK: Duration = Duration::from_millis(50);
@@ -40,7 +41,7 @@ const QUIET: Duration = Duration::from_millis(500);
 const TAIL_MAX: Duration = Duration::from_secs(10);
 
 /// Runs `tickcast load`, writes its report to `out`, and returns it; [`Report::exit_code`] is the process's.
-pub fn load(args: &LoadArgs, out: &mut impl Write) -> Result<Report, ClientError> {
+pub fn load(args: &LoadArgs, out: &mut impl Write) -> Result<Report, LoadError> {
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     let schedule = Stages { warmup: seconds(args.warmup), measure: seconds(args.seconds), start: Start::Processes };
     load_until(args, &schedule, out, &*stop_flag()?)
@@ -54,23 +55,18 @@ pub struct Stages {
     pub start: Start,
 }
 
-fn load_until(
-    args: &LoadArgs,
-    stages: &Stages,
-    out: &mut impl Write,
-    stop: &AtomicBool,
-) -> Result<Report, ClientError> {
+fn load_until(args: &LoadArgs, stages: &Stages, out: &mut impl Write, stop: &AtomicBool) -> Result<Report, LoadError> {
     let report = session(args, stages, stop)?;
     if let Some(path) = &args.plot {
-        plot(&report, path).map_err(ClientError::Output)?;
+        plot(&report, path).map_err(LoadError::Output)?;
     }
     let text = if args.json { report.json() + "\n" } else { report.text() };
-    out.write_all(text.as_bytes()).map_err(ClientError::Output)?;
+    out.write_all(text.as_bytes()).map_err(LoadError::Output)?;
     Ok(report)
 }
 
 /// All runs of one command: against the server, and against what it is compared with.
-fn session(args: &LoadArgs, stages: &Stages, stop: &AtomicBool) -> Result<Report, ClientError> {
+fn session(args: &LoadArgs, stages: &Stages, stop: &AtomicBool) -> Result<Report, LoadError> {
     let mut run = Run::of(args)?;
     let others = args.server.others();
     check_comparison(args, &others)?;
@@ -113,7 +109,7 @@ fn session(args: &LoadArgs, stages: &Stages, stop: &AtomicBool) -> Result<Report
 }
 
 /// Starts the server, where the run is to do that.
-fn serve(run: &mut Run<'_>) -> Result<Option<Started>, ClientError> {
+fn serve(run: &mut Run<'_>) -> Result<Option<Started>, LoadError> {
     let Some(arguments) = &run.args.server.serve else { return Ok(None) };
     let address = run.target.addresses()?[0];
     let cores = run.args.server.server_cores.as_ref().map(|list| list.0.as_slice());
@@ -123,7 +119,7 @@ fn serve(run: &mut Run<'_>) -> Result<Option<Started>, ClientError> {
 }
 
 /// The same workload with and without an attack, in turn; the report is the first one's under attack.
-fn attacked(args: &LoadArgs, mut run: Run<'_>, stages: &Stages, stop: &AtomicBool) -> Result<Report, ClientError> {
+fn attacked(args: &LoadArgs, mut run: Run<'_>, stages: &Stages, stop: &AtomicBool) -> Result<Report, LoadError> {
     const ATTACKED: &str = "attacked";
     let address = run.target.addresses()?[0];
     let path = run.target.uri.path().to_owned();
@@ -147,8 +143,8 @@ fn attacked(args: &LoadArgs, mut run: Run<'_>, stages: &Stages, stop: &AtomicBoo
     Ok(report)
 }
 
-fn check_comparison(args: &LoadArgs, others: &[Bare]) -> Result<(), ClientError> {
-    let wrong = |problem: &str| Err(ClientError::Arguments(problem.to_owned()));
+fn check_comparison(args: &LoadArgs, others: &[Bare]) -> Result<(), LoadError> {
+    let wrong = |problem: &str| Err(LoadError::Arguments(problem.to_owned()));
     match &args.shape {
         _ if !args.attacked.attack.is_empty() && !others.is_empty() => {
             wrong("--attack compares with the same server left in peace: leave out --floor, --floor-send and --rival")
@@ -171,7 +167,7 @@ fn run_bare(
     cores: Option<&[usize]>,
     stages: &Stages,
     stop: &AtomicBool,
-) -> Result<Report, ClientError> {
+) -> Result<Report, LoadError> {
     let (started, address) = bare.start(args.shape == Shape::One, cores)?;
     let target = Target::parse(&format!("{address}/subscribe"))?;
     let run = Run {
@@ -217,7 +213,7 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// The run that the arguments ask for.
-    pub fn of(args: &'a LoadArgs) -> Result<Self, ClientError> {
+    pub fn of(args: &'a LoadArgs) -> Result<Self, LoadError> {
         let target = Target::parse(&args.url)?;
         let publish_target = match &args.publish.publish_url {
             Some(url) => Target::parse(url)?,
@@ -232,11 +228,11 @@ impl<'a> Run<'a> {
     }
 
     /// Does it; tells the cores of the server as well, where its process is to be seen.
-    pub fn run(&self, stages: &Stages, stop: &AtomicBool) -> Result<(Report, Option<Vec<usize>>), ClientError> {
+    pub fn run(&self, stages: &Stages, stop: &AtomicBool) -> Result<(Report, Option<Vec<usize>>), LoadError> {
         let args = self.args;
         // Tells a server that is not there in one sentence, rather than once for every client.
         let peer = self.target.connect()?.peer_addr();
-        let address = peer.map_err(|error| ClientError::System { what: "peer address", error })?;
+        let address = peer.map_err(|error| LoadError::System { what: "peer address", error })?;
         let publisher = publication(args, self.plain)
             .map(|publication| Publisher::connect(&self.publish_target, publication))
             .transpose()?;
@@ -272,7 +268,7 @@ impl<'a> Run<'a> {
         (!free.is_empty()).then_some(free)
     }
 
-    fn plans(&self, address: SocketAddr) -> Result<Plans, ClientError> {
+    fn plans(&self, address: SocketAddr) -> Result<Plans, LoadError> {
         let args = self.args;
         let given = args.source.as_ref().map_or(&[][..], |sources| &sources.0);
         let connections = u64::from(args.clients) + u64::from(args.storm);
@@ -300,14 +296,14 @@ impl<'a> Run<'a> {
     }
 
     /// Puts the findings together. Where nobody connected, that is the error.
-    fn report(&self, plans: &Plans, conduct: Conduct, published: Option<Done>) -> Result<Report, ClientError> {
+    fn report(&self, plans: &Plans, conduct: Conduct, published: Option<Done>) -> Result<Report, LoadError> {
         let stalled = plans.steady.iter().filter(|plan| plan.role == super::job::Role::Stalled).count() as u64;
         let url = self.target.uri.to_string();
         let mut report = Report { url, clients: conduct.clients, stalled, ..Report::default() };
         let windows = report.gather(conduct.crew.tallies()?, plans.storm.len() as u64);
         if report.connected == 0 {
             let why = report.refused.into_iter().next().map_or_else(String::new, |(why, _)| why);
-            return Err(ClientError::Refused(why));
+            return Err(LoadError::Refused(why));
         }
         report.publisher = published.zip(self.args.publish.publish).map(|(done, rate)| of_publisher(&done, rate));
         report.measure(&windows);
@@ -354,7 +350,7 @@ struct Conduct<'a> {
 
 impl Conduct<'_> {
     /// Leads the crew through the stages; an interrupt ends the measured time early.
-    fn lead(&mut self, publisher: Option<Publisher>) -> Result<Option<Done>, ClientError> {
+    fn lead(&mut self, publisher: Option<Publisher>) -> Result<Option<Done>, LoadError> {
         let connected = self.connect()?;
         self.observe(Observer::connected)?;
         let cores = self.cores.clone();
@@ -376,7 +372,7 @@ impl Conduct<'_> {
     }
 
     /// True once all have connected or were refused; false where all were refused.
-    fn connect(&mut self) -> Result<bool, ClientError> {
+    fn connect(&mut self) -> Result<bool, LoadError> {
         self.progress.begin("connecting", self.clients);
         loop {
             let come = self.crew.listen(TICK)?;
@@ -385,25 +381,25 @@ impl Conduct<'_> {
                 return Ok(come.connected > 0);
             }
             if self.is_stopped() {
-                return Err(ClientError::Interrupted);
+                return Err(LoadError::Interrupted);
             }
         }
     }
 
-    fn warm_up(&mut self, publishing: Option<&Publishing>) -> Result<(), ClientError> {
+    fn warm_up(&mut self, publishing: Option<&Publishing>) -> Result<(), LoadError> {
         let (begun, length) = (Instant::now(), self.stages.warmup);
         self.progress.begin("warming up", length.as_millis() as u64);
         while begun.elapsed() < length && !ended(publishing) {
             self.crew.listen(TICK.min(length.saturating_sub(begun.elapsed())))?;
             self.progress.at(begun.elapsed().as_millis() as u64, "");
             if self.is_stopped() {
-                return Err(ClientError::Interrupted);
+                return Err(LoadError::Interrupted);
             }
         }
-        if self.is_stopped() { Err(ClientError::Interrupted) } else { Ok(()) }
+        if self.is_stopped() { Err(LoadError::Interrupted) } else { Ok(()) }
     }
 
-    fn measure(&mut self, publishing: Option<&Publishing>) -> Result<(), ClientError> {
+    fn measure(&mut self, publishing: Option<&Publishing>) -> Result<(), LoadError> {
         self.crew.order(Order::Measure)?;
         self.observe(Observer::begin)?;
         publishing.inspect(|publishing| publishing.measure());
@@ -419,7 +415,7 @@ impl Conduct<'_> {
     }
 
     /// Waits until nothing has come for a while.
-    fn await_tail(&mut self) -> Result<(), ClientError> {
+    fn await_tail(&mut self) -> Result<(), LoadError> {
         let begun = Instant::now();
         self.progress.begin("the rest arrives", 0);
         let (mut last, mut since) = (self.crew.listen(Duration::ZERO)?.records, Instant::now());
@@ -432,8 +428,8 @@ impl Conduct<'_> {
         Ok(())
     }
 
-    fn observe(&mut self, look: fn(&mut Observer) -> Result<(), ProbeError>) -> Result<(), ClientError> {
-        self.observer.as_mut().map_or(Ok(()), look).map_err(ClientError::Probe)
+    fn observe(&mut self, look: fn(&mut Observer) -> Result<(), ProbeError>) -> Result<(), LoadError> {
+        self.observer.as_mut().map_or(Ok(()), look).map_err(LoadError::Probe)
     }
 
     fn is_stopped(&self) -> bool {
@@ -453,7 +449,7 @@ mod tests {
     use tungstenite::Message;
 
     use super::*;
-    use crate::load::fake::{self, PacketBuilder};
+    use crate::client::fake::{self, PacketBuilder};
 
     #[derive(Parser)]
     struct Cli {
@@ -468,7 +464,7 @@ mod tests {
 
     const SHORT: Stages = Stages { warmup: Duration::ZERO, measure: Duration::from_millis(200), start: Start::Threads };
 
-    fn run(address: SocketAddr, flags: &[&str], stop: bool) -> (Result<Report, ClientError>, String) {
+    fn run(address: SocketAddr, flags: &[&str], stop: bool) -> (Result<Report, LoadError>, String) {
         let address = address.to_string();
         let line: Vec<_> = [address.as_str()].into_iter().chain(flags.iter().copied()).collect();
         let mut out = Vec::new();
@@ -514,7 +510,7 @@ mod tests {
             let defined = serde_json::json!({"type": "defined", "id": 1, "instruments": ids});
             peer.send(Message::text(defined.to_string())).expect("the publisher reads");
             peer.send(Message::Ping("are you there".into())).expect("the publisher reads");
-            let (mut records, mut decoder) = (Vec::new(), crate::load::Decoder::without_names());
+            let (mut records, mut decoder) = (Vec::new(), crate::client::Decoder::without_names());
             while let Ok(message) = peer.read() {
                 if let Message::Binary(packet) = message {
                     let note = |_: Option<&_>, header: &crate::market::record::Header, _: &[u8]| {
@@ -585,7 +581,7 @@ mod tests {
     fn an_interrupt_before_the_measurement_reports_nothing() {
         let address = fake::serve("", |mut peer| fake::wait_for_end(&mut peer));
         let (report, text) = run(address, &["--clients", "2"], true);
-        assert!(matches!(report, Err(ClientError::Interrupted)), "{report:?}");
+        assert!(matches!(report, Err(LoadError::Interrupted)), "{report:?}");
         assert_eq!(text, "");
     }
 }

@@ -9,8 +9,8 @@ use rand_pcg::Pcg64Mcg;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
-use super::target::CONNECT_TIMEOUT;
-use super::upgrade::is_later;
+use crate::client::CONNECT_TIMEOUT;
+use crate::client::upgrade::is_later;
 use crate::ws::CloseCode;
 use crate::ws::close::push_close;
 use crate::ws::frame::{Opcode, push_masked_frame};

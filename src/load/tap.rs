@@ -2,7 +2,8 @@
 //!
 //! Records go to `out`, everything else (what is unknown, gaps, the state of the feed) to stderr. What always holds:
 //! every packet's lines are flushed before the next is waited for; a reader that goes away (`| head`) ends the tap
-//! quietly. Not for measuring: that is [`super::run`].
+//! quietly. A connection that is lost comes back, and the stream goes on from where it was. Not for measuring: that is
+//! [`super::run`].
 
 use std::io::{BufWriter, ErrorKind, Write};
 use std::sync::Arc;
@@ -11,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::client::{Client, ClientError, Received, Reply, Subscription};
-use super::decode::{Counters, Decoder};
+use super::error::LoadError;
 use super::meter::{Latency, Meter, channel_of, count_text, duration_text, now_ns};
-use super::target::{DEFAULT_URL, Target};
 use super::text::{gap_text, push_line, push_time, status_text};
+use crate::client::decode::Counters;
+use crate::client::{Client, DEFAULT_URL, Error, Event, Options, Packet, Reply, Subscription};
 use crate::market::record::{Gap, Header};
 use crate::market::{Channel, Instrument, Kind};
 use crate::wire::json;
@@ -38,6 +39,12 @@ pub struct TapArgs {
     /// Do not ask for the present state before the live stream
     #[arg(long)]
     pub no_snapshot: bool,
+    /// Offer permessage-deflate; the server agrees with `--compression 1` and above
+    #[arg(long)]
+    pub compression: bool,
+    /// End with the connection, where it would come back otherwise
+    #[arg(long)]
+    pub no_reconnect: bool,
     /// One JSON object a line in place of text
     #[arg(long, conflicts_with = "stats")]
     pub json: bool,
@@ -59,9 +66,9 @@ pub fn parse_channel(word: &str) -> Result<Channel, String> {
 }
 
 /// A flag that Ctrl-C and SIGTERM set; the second of them ends the process at once.
-pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, ClientError> {
+pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, LoadError> {
     let stop = Arc::new(AtomicBool::new(false));
-    let system = |error| ClientError::System { what: "signal handler", error };
+    let system = |error| LoadError::System { what: "signal handler", error };
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop)).map_err(system)?;
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(system)?;
@@ -70,7 +77,7 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, ClientError> {
 }
 
 /// Runs `tickcast tap` until it has enough, is interrupted, or the server ends the connection.
-pub fn tap(args: &TapArgs, out: &mut impl Write) -> Result<(), ClientError> {
+pub fn tap(args: &TapArgs, out: &mut impl Write) -> Result<(), LoadError> {
     tap_until(args, out, &mut std::io::stderr(), &*stop_flag()?)
 }
 
@@ -79,25 +86,27 @@ fn tap_until(
     out: &mut impl Write,
     notices: &mut impl Write,
     stop: &AtomicBool,
-) -> Result<(), ClientError> {
-    let mut client = Client::connect(&Target::parse(&args.url)?)?;
-    client.subscribe(&Subscription {
+) -> Result<(), LoadError> {
+    let mut options = Options { compression: args.compression, ..Options::default() };
+    options.reconnect = options.reconnect.filter(|_| !args.no_reconnect);
+    let mut client = Client::connect(&args.url, options)?;
+    client.subscribe(Subscription {
         channels: args.channels.clone(),
         symbols: args.symbols.clone(),
         conflate_ms: args.conflate_ms,
         snapshot: !args.no_snapshot,
-    })?;
+    });
     let mut tap = Tap::new(args, BufWriter::new(out), notices);
     let ended = tap.follow(&mut client, stop);
     match ended {
         // Whoever read our output has gone: that is how a pipe ends, and nobody's fault.
-        Err(ClientError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
+        Err(LoadError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
             // Taken apart so that what is still buffered is not written to the broken pipe.
             let _ = tap.out.into_parts();
             client.close();
             Ok(())
         }
-        Err(ClientError::Closed { code: 1000, .. }) => Ok(()),
+        Err(LoadError::Client(Error::Closed { code: 1000, .. })) => Ok(()),
         Ok(()) => {
             client.close();
             Ok(())
@@ -106,12 +115,14 @@ fn tap_until(
     }
 }
 
+/// How long the clock and signals are not looked at where nothing comes.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// The state of one tap.
 struct Tap<'a, W: Write, N: Write> {
     args: &'a TapArgs,
     out: BufWriter<W>,
     notices: N,
-    decoder: Decoder,
     shown: u64,
     stats: Stats,
     line: String,
@@ -120,20 +131,25 @@ struct Tap<'a, W: Write, N: Write> {
 impl<'a, W: Write, N: Write> Tap<'a, W, N> {
     fn new(args: &'a TapArgs, out: BufWriter<W>, notices: N) -> Self {
         let stats = Stats::new(Instant::now());
-        Self { args, out, notices, decoder: Decoder::new(), shown: 0, stats, line: String::new() }
+        Self { args, out, notices, shown: 0, stats, line: String::new() }
     }
 
-    fn follow(&mut self, client: &mut Client, stop: &AtomicBool) -> Result<(), ClientError> {
+    fn follow(&mut self, client: &mut Client, stop: &AtomicBool) -> Result<(), LoadError> {
         let deadline = self.args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         // Relaxed: the flag is all that the signal handler says.
         while !stop.load(Ordering::Relaxed) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            match client.receive()? {
-                Received::Packet(packet) => self.packet(&packet)?,
-                Received::Reply(reply) => self.reply(reply)?,
-                Received::Quiet => {}
+            match client.next_within(LOOK_EVERY)? {
+                Some(Event::Packet(packet)) => self.packet(&packet)?,
+                Some(Event::Reply(reply)) => self.reply(reply)?,
+                Some(Event::Lost { why, retry_in }) => {
+                    let wait = duration_text(u64::try_from(retry_in.as_nanos()).unwrap_or(u64::MAX));
+                    self.notice(&format!("{why}; trying again in {wait}"));
+                }
+                Some(Event::Back) => self.notice("connected again"),
+                None => {}
             }
             if self.args.stats {
-                self.stats_line()?;
+                self.stats_line(client.decoder().counters())?;
             }
             if self.args.count.is_some_and(|count| self.shown >= count) {
                 break;
@@ -142,35 +158,37 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
         Ok(())
     }
 
-    fn packet(&mut self, packet: &[u8]) -> Result<(), ClientError> {
+    fn packet(&mut self, packet: &Packet<'_>) -> Result<(), LoadError> {
         let now_ns = now_ns();
-        let (args, out, stats) = (self.args, &mut self.out, &mut self.stats);
-        let (notices, shown, line) = (&mut self.notices, &mut self.shown, &mut self.line);
-        let mut written = Ok(());
-        let header = self.decoder.packet(packet, |instrument, header, record| {
-            stats.meter.record(now_ns, header);
-            let enough = args.count.is_some_and(|count| *shown >= count);
-            if written.is_err() || (channel_of(header).is_some() && enough) {
-                return;
-            }
-            line.clear();
-            match (channel_of(header), instrument) {
-                (Some(_), _) if args.stats => *shown += 1,
+        for gap in packet.missed() {
+            self.notice(&gap_text(gap, packet.instrument(gap.instrument)));
+        }
+        for record in packet.records() {
+            self.stats.meter.record(now_ns, &record.header);
+            let enough = self.args.count.is_some_and(|count| self.shown >= count);
+            match (channel_of(&record.header), record.instrument) {
+                (Some(_), _) if enough => {}
+                (Some(_), _) if self.args.stats => self.shown += 1,
                 (Some(channel), Some(instrument)) => {
-                    *shown += 1;
-                    push_record(args.json, channel, header, record, instrument, line);
-                    written = out.write_all(line.as_bytes());
+                    self.shown += 1;
+                    self.line.clear();
+                    push_record(self.args.json, channel, &record.header, record.bytes, instrument, &mut self.line);
+                    self.out.write_all(self.line.as_bytes()).map_err(LoadError::Output)?;
                 }
-                _ => notice(header, record, instrument, notices),
+                _ => notice(&record.header, record.bytes, record.instrument, &mut self.notices),
             }
-        });
-        self.stats.packet(now_ns, packet.len(), &header?);
-        written.and_then(|()| self.out.flush()).map_err(ClientError::Output)
+        }
+        self.stats.packet(now_ns, packet.bytes, &packet.header);
+        self.out.flush().map_err(LoadError::Output)
     }
 
-    fn reply(&mut self, reply: Reply) -> Result<(), ClientError> {
-        // A notice that cannot be written is not worth ending the stream for.
-        let mut notice = |text: String| drop(writeln!(self.notices, "{text}"));
+    /// A notice that cannot be written is not worth ending the stream for.
+    fn notice(&mut self, text: &str) {
+        let _ = writeln!(self.notices, "{text}");
+    }
+
+    fn reply(&mut self, reply: Reply) -> Result<(), LoadError> {
+        let mut notice = |text: String| self.notice(&text);
         match reply {
             Reply::Subscribed { unknown, denied, count, .. } => {
                 if !unknown.is_empty() {
@@ -184,24 +202,28 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
                 }
                 Ok(())
             }
-            Reply::Error { code, message } => Err(ClientError::Rejected(format!("{code}: {message}"))),
-            Reply::Closing { reason } => {
+            Reply::Resumed { how, .. } if how == "snapshot" => {
+                notice("the server's history does not reach back so far: what follows is a snapshot".to_owned());
+                Ok(())
+            }
+            Reply::Error { code, message, .. } => Err(Error::Rejected { code, message }.into()),
+            Reply::Closing { reason, .. } => {
                 notice(format!("the server is closing this connection: {reason}"));
                 Ok(())
             }
-            Reply::Welcome { .. } | Reply::Other => Ok(()),
+            _ => Ok(()),
         }
     }
 
-    fn stats_line(&mut self) -> Result<(), ClientError> {
+    fn stats_line(&mut self, counters: &Counters) -> Result<(), LoadError> {
         let now = Instant::now();
         if now.duration_since(self.stats.since) < Duration::from_secs(1) {
             return Ok(());
         }
         self.line.clear();
         push_time(now_ns(), &mut self.line);
-        self.stats.push_line(now, self.decoder.counters(), &self.args.channels, &mut self.line);
-        self.out.write_all(self.line.as_bytes()).and_then(|()| self.out.flush()).map_err(ClientError::Output)
+        self.stats.push_line(now, counters, &self.args.channels, &mut self.line);
+        self.out.write_all(self.line.as_bytes()).and_then(|()| self.out.flush()).map_err(LoadError::Output)
     }
 }
 
@@ -291,7 +313,8 @@ mod tests {
     use tungstenite::protocol::Message;
 
     use super::*;
-    use crate::load::fake::{self, PacketBuilder};
+    use crate::client::Decoder;
+    use crate::client::fake::{self, PacketBuilder};
 
     #[derive(Parser)]
     struct Cli {
@@ -306,7 +329,7 @@ mod tests {
     }
 
     /// What a tap with these flags writes to stdout and stderr, and how it ends.
-    fn run(address: SocketAddr, flags: &[&str]) -> (String, String, Result<(), ClientError>) {
+    fn run(address: SocketAddr, flags: &[&str]) -> (String, String, Result<(), LoadError>) {
         let (mut out, mut notices) = (Vec::new(), Vec::new());
         let ended = tap_until(&args(address, flags), &mut out, &mut notices, &AtomicBool::new(false));
         let text = |bytes| String::from_utf8(bytes).expect("lines are UTF-8");
@@ -397,6 +420,31 @@ mod tests {
         }
         let ended = tap_until(&args(server(stream()), &[]), &mut Gone, &mut Vec::new(), &AtomicBool::new(false));
         assert!(ended.is_ok(), "{ended:?}");
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_comes_back_and_goes_on_or_ends_the_tap_as_it_was_told() {
+        let address = fake::serve("", |mut peer| {
+            let first = fake::subscribe_request(&mut peer)["op"] == "subscribe";
+            let how = if first { "subscribed" } else { "resumed" };
+            let told = format!(r#"{{"type":"{how}","id":1,"how":"replay","from":2,"conflate_ms":0,"count":1}}"#);
+            peer.send(Message::text(told)).expect("the client reads");
+            let trades = if first { 1..=2 } else { 2..=3 };
+            let start = PacketBuilder::new().definition(1, "BTC-USD").caught_up();
+            let packet = trades.fold(start, |packet, sequence| packet.trade(sequence, 0));
+            peer.send(packet.message()).expect("the client reads");
+            if !first {
+                fake::wait_for_end(&mut peer);
+            }
+        });
+        let (out, notices, ended) = run(address, &["--count", "3", "--channels", "trade"]);
+        assert!(ended.is_ok(), "{ended:?}");
+        let sequences: Vec<_> = out.lines().map(|line| line.rsplit_once('#').expect("a number").1.trim()).collect();
+        assert_eq!(sequences, ["1", "2", "3"], "{notices}");
+        assert!(notices.contains("without a close frame; trying again in "), "{notices}");
+        assert!(notices.contains("connected again"), "{notices}");
+        let (_, _, ended) = run(address, &["--count", "3", "--channels", "trade", "--no-reconnect"]);
+        assert!(matches!(ended, Err(LoadError::Client(Error::Dropped))), "{ended:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use crate::client::decode::REASON_AWAY;
 use crate::market::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
 use crate::market::{Channel, Instrument, decimal};
 
@@ -40,6 +41,7 @@ pub fn gap_text(gap: &Gap, instrument: Option<&Instrument>) -> String {
         b'S' => "this client was too slow",
         b'O' => "the server's ring was overrun",
         b'F' => "the feed has a hole",
+        REASON_AWAY => "this client was away for longer than the server's history",
         _ => "no reason given",
     };
     let name = instrument.map_or_else(|| format!("instrument {}", gap.instrument), |known| known.symbol.clone());
@@ -135,8 +137,8 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Decoder;
-    use crate::load::fake::PacketBuilder;
+    use crate::client::Decoder;
+    use crate::client::fake::PacketBuilder;
     use crate::load::meter::channel_of;
 
     fn lines(packet: &PacketBuilder) -> String {

@@ -18,14 +18,14 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::client::ClientError;
-use super::decode::Counters;
 use super::follow::{Check, Follower, Table};
 use super::job::{Delivered, Job, Joins, Plan, Progress, Published, Request, Role, Tally, Terms};
 use super::meter::Meter;
 use super::peer::{Desk, End, Peer, Seen, Woken};
 use super::report::Window;
-use super::target::CONNECT_TIMEOUT;
+use crate::client::CONNECT_TIMEOUT;
+use crate::client::Error;
+use crate::client::decode::Counters;
 
 /// Connections of a thread that may be on their way in a storm: what listen queues mostly hold.
 const STORM_PENDING_MAX: usize = 4096;
@@ -359,7 +359,7 @@ impl Worker {
         self.expiry_checked = Instant::now();
         for index in 0..self.peers.len() {
             if self.peers[index].is_pending() && self.peers[index].begun.elapsed() > CONNECT_TIMEOUT {
-                let end = self.peers[index].give_up(&ClientError::Silent("upgrade request"));
+                let end = self.peers[index].give_up(&Error::Silent("upgrade request"));
                 self.note_end(index, end, true);
             }
         }

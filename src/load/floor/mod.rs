@@ -29,7 +29,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use self::epoll::Epoll;
 use self::hall::Hall;
-use super::client::ClientError;
+use super::error::LoadError;
 use super::target::{descriptors_max, ensure_descriptors};
 use crate::io::floor::FloorRing;
 
@@ -82,15 +82,15 @@ pub struct Tally {
 
 /// Runs `tickcast floor` until a signal or the end of its input, and writes to `out` where it listens, and in the end what
 /// it did.
-pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), ClientError> {
+pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), LoadError> {
     let connections_max = args.connections_max.unwrap_or_else(|| descriptors_max().min(1_000_000) as u32);
     ensure_descriptors(u64::from(connections_max))?;
-    let failed = |error| ClientError::System { what: "floor", error };
+    let failed = |error| LoadError::System { what: "floor", error };
     let listener = listen(args).map_err(failed)?;
     let stop = stop_socket().map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let say = |out: &mut dyn Write, line: &str| writeln!(out, "{line}").and_then(|()| out.flush());
-    let ready = |out: &mut dyn Write| say(out, &format!("listening on {address}")).map_err(ClientError::Output);
+    let ready = |out: &mut dyn Write| say(out, &format!("listening on {address}")).map_err(LoadError::Output);
     let tally = match args.sends {
         Sends::IoUring => {
             let mut ring = FloorRing::new(connections_max, listener).map_err(failed)?;
@@ -115,16 +115,16 @@ pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), ClientError> 
 }
 
 #[cfg(feature = "rivals")]
-fn rival(listener: TcpListener, stop: UnixStream, each: bool) -> Result<Tally, ClientError> {
+fn rival(listener: TcpListener, stop: UnixStream, each: bool) -> Result<Tally, LoadError> {
     if each {
-        return Err(ClientError::Arguments("--each is for io-uring and send: a broadcast channel has no each".into()));
+        return Err(LoadError::Arguments("--each is for io-uring and send: a broadcast channel has no each".into()));
     }
-    rival::run(listener, stop).map_err(|error| ClientError::System { what: "tokio", error })
+    rival::run(listener, stop).map_err(|error| LoadError::System { what: "tokio", error })
 }
 
 #[cfg(not(feature = "rivals"))]
-fn rival(_listener: TcpListener, _stop: UnixStream, _each: bool) -> Result<Tally, ClientError> {
-    Err(ClientError::Arguments(
+fn rival(_listener: TcpListener, _stop: UnixStream, _each: bool) -> Result<Tally, LoadError> {
+    Err(LoadError::Arguments(
         "--sends tokio-tungstenite is not built in; build it with 'cargo build --release --features rivals'".into(),
     ))
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tungstenite::protocol::Role as TheirSide;
 
 use super::*;
-use crate::load::fake::PacketBuilder;
+use crate::client::fake::PacketBuilder;
 use crate::ws::frame::push_frame;
 
 /// What came out of a stream, in the words of both readers.

@@ -4,10 +4,10 @@ use std::sync::mpsc::{Receiver, channel};
 use tungstenite::protocol::Message;
 
 use super::*;
-use crate::load::decode::Violation;
-use crate::load::fake::{self, PacketBuilder};
+use crate::client::Target;
+use crate::client::decode::Violation;
+use crate::client::fake::{self, PacketBuilder};
 use crate::load::job::Watch;
-use crate::load::target::Target;
 use crate::market::Channel;
 
 const PENDING_MAX: usize = 64;

@@ -54,7 +54,9 @@ pub enum Reply {
         id: u64,
         conflate_ms: u32,
         count: usize,
+        #[serde(default)]
         unknown: Vec<String>,
+        #[serde(default)]
         denied: Vec<String>,
     },
     Unsubscribed {
@@ -83,6 +85,7 @@ pub enum Reply {
     },
     Closing {
         reason: String,
+        #[serde(default)]
         reconnect_ms: u64,
     },
     Defined {

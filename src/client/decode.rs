@@ -18,7 +18,10 @@ use crate::market::record::{self, Gap, HEADER_BYTES, Header, Quote, Ticker, Trad
 use crate::market::{Channel, Instrument, Kind};
 use crate::wire::packet::{self, PacketError, PacketHeader};
 
-/// Follows one connection's packets.
+/// Why a Gap that this room makes says that records are missing: they came while the client was away.
+pub const REASON_AWAY: u8 = b'R';
+
+/// Follows one connection's packets, or those of several that go on from one another.
 #[derive(Debug)]
 pub struct Decoder {
     keeps_definitions: bool,
@@ -26,6 +29,9 @@ pub struct Decoder {
     streams: HashMap<u32, Streams>,
     counters: Counters,
     first_violation: Option<Violation>,
+    /// The stream goes on over another connection, and is brought what it missed.
+    rejoining: bool,
+    missed: Vec<Gap>,
 }
 
 /// What is known of one instrument.
@@ -79,7 +85,7 @@ impl Counters {
 
     /// Counts a record of a channel.
     #[inline]
-    pub(super) fn record(&mut self, channel: Channel, record_flags: u8) {
+    pub(crate) fn record(&mut self, channel: Channel, record_flags: u8) {
         self.records += 1;
         self.by_channel[channel as usize] += 1;
         self.snapshots += u64::from(record_flags & flags::SNAPSHOT != 0);
@@ -87,7 +93,7 @@ impl Counters {
     }
 
     /// Counts a Gap record after the sequence `last`; false where it does not continue from there.
-    pub(super) fn gap(&mut self, gap: &Gap, last: u64) -> bool {
+    pub(crate) fn gap(&mut self, gap: &Gap, last: u64) -> bool {
         let missing = gap.to_sequence.saturating_sub(gap.from_sequence).saturating_add(1);
         self.gaps += 1;
         // A server may say anything: the numbers stop at the greatest.
@@ -99,7 +105,7 @@ impl Counters {
 
     /// Counts sequences that are accounted for.
     #[inline]
-    pub(super) fn cover(&mut self, sequences: u64) {
+    pub(crate) fn cover(&mut self, sequences: u64) {
         self.covered = self.covered.saturating_add(sequences);
     }
 
@@ -163,6 +169,8 @@ impl Decoder {
             streams: HashMap::new(),
             counters: Counters::default(),
             first_violation: None,
+            rejoining: false,
+            missed: Vec::new(),
         }
     }
 
@@ -179,6 +187,7 @@ impl Decoder {
         mut on: impl FnMut(Option<&Instrument>, &Header, &[u8]),
     ) -> Result<PacketHeader, DecodeError> {
         let packet = PacketHeader::read(bytes)?;
+        self.missed.clear();
         if self.epoch.replace(packet.epoch) != Some(packet.epoch) {
             self.streams.clear();
         }
@@ -188,7 +197,11 @@ impl Decoder {
             let (header, record) = split_record(rest, index)?;
             rest = &rest[record.len()..];
             match Kind::from_wire(header.kind) {
-                Some(kind) if body_is_whole(kind, record) => on(self.record(kind, &header, record), &header, record),
+                Some(kind) if body_is_whole(kind, record) => {
+                    if !self.rejoining || self.rejoin(kind, &header) {
+                        on(self.record(kind, &header, record), &header, record);
+                    }
+                }
                 Some(_) => return Err(DecodeError::Body { index, kind: header.kind, bytes: record.len() }),
                 None => self.counters.skipped += 1,
             }
@@ -199,6 +212,17 @@ impl Decoder {
     /// The instrument with this id, where it was defined in this epoch.
     pub fn instrument(&self, id: u32) -> Option<&Instrument> {
         self.streams.get(&id)?.instrument.as_deref()
+    }
+
+    /// While it is set, the stream is brought what it missed between two connections: a record that it has is passed over
+    /// in silence, and a hole of a log channel is told by [`Self::missed`] and is no violation.
+    pub fn set_rejoining(&mut self, rejoining: bool) {
+        self.rejoining = rejoining;
+    }
+
+    /// The holes that the last packet had while the stream was rejoining, with the reason `'R'`.
+    pub fn missed(&self) -> &[Gap] {
+        &self.missed
     }
 
     /// What has been counted since the start.
@@ -231,6 +255,24 @@ impl Decoder {
             }
         }
         self.instrument(header.instrument)
+    }
+
+    /// False for a record that was had before the connection was lost.
+    fn rejoin(&mut self, kind: Kind, header: &Header) -> bool {
+        let Some(channel) = kind.channel() else { return true };
+        let instrument = header.instrument;
+        let last = self.streams.get(&instrument).map_or(0, |streams| streams.last[channel as usize]);
+        let says_again = header.flags & flags::SNAPSHOT != 0 && !channel.is_log();
+        if header.sequence < last || (header.sequence == last && last != 0 && !says_again) {
+            return false;
+        }
+        if channel.is_log() && last != 0 && header.sequence - last > 1 {
+            let (from_sequence, to_sequence) = (last + 1, header.sequence - 1);
+            let gap = Gap { instrument, channel, from_sequence, to_sequence, reason: REASON_AWAY };
+            self.gap(&gap);
+            self.missed.push(gap);
+        }
+        true
     }
 
     fn define(&mut self, instrument: Instrument) {
@@ -278,7 +320,7 @@ impl Decoder {
 
 /// Sequences that a record accounts for after `last`: what was there before it came is not of the live stream, and a
 /// hole that nothing announced stays one.
-pub(super) fn covered(header: &Header, last: u64, is_broken: bool) -> u64 {
+pub(crate) fn covered(header: &Header, last: u64, is_broken: bool) -> u64 {
     match header.sequence.checked_sub(last) {
         None | Some(0) => 0,
         Some(_) if last == 0 => u64::from(header.flags & flags::SNAPSHOT == 0),
@@ -288,7 +330,7 @@ pub(super) fn covered(header: &Header, last: u64, is_broken: bool) -> u64 {
 }
 
 /// How a record breaks the rule after `last`, if it does.
-pub(super) fn broken(channel: Channel, header: &Header, last: u64) -> Option<Violation> {
+pub(crate) fn broken(channel: Channel, header: &Header, last: u64) -> Option<Violation> {
     let (instrument, got) = (header.instrument, header.sequence);
     let snapshot = header.flags & flags::SNAPSHOT != 0;
     let conflated = header.flags & flags::CONFLATED != 0 && !channel.is_log();
@@ -305,7 +347,7 @@ pub(super) fn broken(channel: Channel, header: &Header, last: u64) -> Option<Vio
 
 /// The record at the start of `bytes`.
 #[inline]
-pub(super) fn split_record(bytes: &[u8], index: u16) -> Result<(Header, &[u8]), DecodeError> {
+pub(crate) fn split_record(bytes: &[u8], index: u16) -> Result<(Header, &[u8]), DecodeError> {
     let header = Header::read(bytes).ok_or(DecodeError::Cut { index, bytes: HEADER_BYTES, have: bytes.len() })?;
     let cut = DecodeError::Cut { index, bytes: header.bytes(), have: bytes.len() };
     if header.bytes() < HEADER_BYTES {
@@ -316,7 +358,7 @@ pub(super) fn split_record(bytes: &[u8], index: u16) -> Result<(Header, &[u8]), 
 
 /// Whether a record holds all that its type has. Longer ones are fine: fields are appended in later versions.
 #[inline]
-pub(super) fn body_is_whole(kind: Kind, record: &[u8]) -> bool {
+pub(crate) fn body_is_whole(kind: Kind, record: &[u8]) -> bool {
     match kind {
         Kind::Quote => record.len() >= Quote::BYTES,
         Kind::Trade => record.len() >= Trade::BYTES,
@@ -333,7 +375,7 @@ pub(super) fn body_is_whole(kind: Kind, record: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::fake::PacketBuilder;
+    use crate::client::fake::PacketBuilder;
 
     fn violations(packets: &[PacketBuilder]) -> (Counters, Option<Violation>) {
         let mut decoder = Decoder::new();

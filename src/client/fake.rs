@@ -34,6 +34,17 @@ impl PacketBuilder {
         self
     }
 
+    /// Ends a snapshot or a replay.
+    pub fn caught_up(mut self) -> Self {
+        self.head.flags |= crate::wire::packet::flags::CAUGHT_UP;
+        self
+    }
+
+    pub fn position(mut self, position: u64) -> Self {
+        self.head.position = position;
+        self
+    }
+
     pub fn definition(self, id: u32, symbol: &str) -> Self {
         self.push(|out| record::encode_definition(&Instrument::new(id, symbol, "sim", -2, -3), out))
     }

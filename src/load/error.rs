@@ -1,0 +1,40 @@
+//! Why `tickcast load`, `tap` or `floor` cannot go on, as sentences that say what happened and what mends it.
+
+use crate::client::Error;
+
+/// Why a run cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Client(#[from] Error),
+    #[error("{0}")]
+    Arguments(String),
+    #[error("the server refused the connection: {0}")]
+    Refused(String),
+    #[error("GET /v1/instruments: {0}")]
+    Directory(String),
+    #[error(
+        "{need} open files are needed, and this process may have {have}; raise the limit of this shell with \
+         `sudo prlimit --pid $$ --nofile={need}:{need}` and start again"
+    )]
+    Descriptors { need: u64, have: u64 },
+    #[error(
+        "{connections} connections are more than the {ports} local ports that there are for them; give {sources} \
+         source addresses, such as --source 127.0.0.1,127.0.0.2,…"
+    )]
+    Ports { connections: u64, ports: u64, sources: u64 },
+    #[error("the publisher could not go on: {0}")]
+    Publish(String),
+    #[error("the server that was to be started: {0}")]
+    Serve(String),
+    #[error("{0}")]
+    Probe(#[from] super::probe::ProbeError),
+    #[error("a load process could not go on: {0}")]
+    Worker(String),
+    #[error("interrupted before there was anything to report")]
+    Interrupted,
+    #[error("cannot write the output: {0}")]
+    Output(std::io::Error),
+    #[error("{what}: {error}")]
+    System { what: &'static str, error: std::io::Error },
+}
