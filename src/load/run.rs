@@ -3,7 +3,8 @@
 //! A run goes through stages: define what is to be published, connect all, publish and warm up, measure, let the tail
 //! arrive, say goodbye. Method: the clients live in processes of their own ([`super::crew`]); each reads every record
 //! and checks its sequence; one in a hundred is read by tungstenite and the [`crate::client::Decoder`], the others by a
-//! faster reader that a test holds to the same verdicts. Latencies are taken when the kernel has handed a read's bytes over.
+//! faster reader that a test holds to the same verdicts. Latencies are taken when the kernel has handed a read's bytes
+//! over.
 //! With a publisher of its own they count from when each record was *due*, so that no wait is omitted; without one,
 //! from the server's own stamps. Non-goal: TLS. The clients share the machine with the server where both run on one:
 //! then the report's generator line says what they took of it.
