@@ -174,6 +174,13 @@ fn the_list_is_read_again_with_the_other_settings() {
 }
 
 #[test]
+fn a_picture_of_another_site_takes_no_seat() {
+    let server = Server::start(&["--feed", "none"]);
+    let status = |site| request(server.address, "HEAD", "/v1/sse?symbols=*", &[("Sec-Fetch-Site", site)]).status;
+    assert_eq!(["cross-site", "same-site", "same-origin", "none"].map(status), [403, 403, 200, 200]);
+}
+
+#[test]
 fn events_are_for_pages_of_listed_origins_alike() {
     let listed = "https://dash.example.com";
     let server = Server::start(&["--feed", "none", "--allow-origin", listed]);

@@ -117,7 +117,11 @@ impl Bars {
         let level = query.level().expect("the caller has asked whether the interval is served");
         match self.row(instrument) {
             Some(row) => query.find(&row[level], &self.holes),
-            None => Found { since_s: self.began_s, bars: Vec::new(), holes: Vec::new() },
+            // Perhaps all that it ever had was lost.
+            None => {
+                let holes = query.touched(&self.holes, self.began_s);
+                Found { since_s: self.began_s, bars: Vec::new(), holes }
+            }
         }
     }
 

@@ -52,9 +52,15 @@ impl Query {
                 _ => bars.push(Bar { time_s, ..*bar }),
             }
         }
-        let from_s = bars.first().map_or(self.to_s, |bar| bar.time_s);
-        let touches = |hole: &&(u32, u32)| hole.1 >= from_s && hole.0 < self.to_s;
-        Found { since_s: series.since_s(), holes: holes.iter().filter(touches).copied().collect(), bars }
+        // Fewer than were asked for are all that there are: whatever was lost since then is missing among them.
+        let first_s = bars.first().map(|bar| bar.time_s).filter(|_| bars.len() >= self.limit);
+        let since_s = series.since_s();
+        Found { since_s, holes: self.touched(holes, first_s.unwrap_or(since_s)), bars }
+    }
+
+    /// The holes of the time from `from_s` on.
+    pub(super) fn touched(&self, holes: &[(u32, u32)], from_s: u32) -> Vec<(u32, u32)> {
+        holes.iter().filter(|hole| hole.1 >= from_s && hole.0 < self.to_s).copied().collect()
     }
 
     /// Where the kept bars begin that make the wanted ones, of those before `end`.

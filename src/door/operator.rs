@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::{FORWARDED, HOST, HeaderName};
+use http::header::HOST;
 use serde_json::{Map, Value, json};
 
 use super::http::{Response, bearer, forbidden, unauthorized};
@@ -15,11 +15,13 @@ use super::stream::Who;
 use super::{Door, Public, metrics};
 use crate::config::Config;
 use crate::sequencer::SourceId;
-use crate::shard::SlowClient;
+use crate::shard::{Encoding, Format, SlowClient};
 use crate::stats::{Counter, Kind};
 use crate::ws::handshake::Refusal;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// What proxies add to a request that they pass on. Who came through one is not on this machine, whatever its socket says.
+const PROXY_HEADERS: [&str; 6] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
 /// The clients of one shard that are most behind, where all doors can read it. It is held for as long as a pointer takes.
 #[derive(Debug, Default)]
@@ -60,7 +62,7 @@ fn authorize(config: &Config, request: &http::Request<()>, from: Option<SocketAd
             Some(_) => Err(unauthorized("this is not the operator's token")),
         };
     }
-    let is_direct = ![FORWARDED, X_FORWARDED_FOR].iter().any(|name| request.headers().contains_key(name));
+    let is_direct = !PROXY_HEADERS.iter().any(|name| request.headers().contains_key(*name));
     let is_near = from.is_some_and(|from| from.ip().to_canonical().is_loopback());
     if is_near && is_direct && names_this_machine(request) {
         return Ok(());
@@ -171,8 +173,19 @@ fn slow(public: &Public, now_ns: u64) -> Vec<Value> {
             "closing": client.is_closing,
             "items": client.items,
             "conflate_ms": client.conflate_ms,
-            "encoding": if client.encoding.deflate.is_some() { "binary, deflate" } else { "binary" },
+            "encoding": encoding_words(client.encoding),
         })
     };
     all.into_iter().map(row).collect()
+}
+
+/// How a client's packets are written, in words.
+fn encoding_words(encoding: Encoding) -> &'static str {
+    match (encoding.format, encoding.deflate.is_some()) {
+        (Format::Binary, false) => "binary",
+        (Format::Binary, true) => "binary, deflate",
+        (Format::Json, false) => "json",
+        (Format::Json, true) => "json, deflate",
+        (Format::Events, _) => "events",
+    }
 }

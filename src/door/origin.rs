@@ -21,11 +21,25 @@ const READABLE: [&str; 5] = ["/v1/instruments", "/v1/snapshot", "/v1/bars", "/v1
 
 /// True for a stream that this request's page may not have, and why.
 pub(super) fn refusal(request: &Request<()>, config: &Config) -> Option<Refusal> {
-    let origin = request.headers().get(header::ORIGIN).filter(|_| STREAMS.contains(&request.uri().path()))?;
+    if !STREAMS.contains(&request.uri().path()) {
+        return None;
+    }
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return smuggled(request.headers()) };
     if is_same(request.headers()) || entry(request.headers(), config).is_some() {
         return None;
     }
     Some(forbidden(origin, request.headers()))
+}
+
+/// What another site's page has the browser fetch without saying whose it is, as a picture: the page could not read it, but
+/// it would take a seat. Browsers say it in a header that no page can set (Fetch Metadata, W3C).
+fn smuggled(headers: &HeaderMap) -> Option<Refusal> {
+    let site = headers.get("sec-fetch-site")?;
+    let is_strange = site == "cross-site" || site == "same-site";
+    is_strange.then(|| {
+        let message = "a page of another site may not open a stream without saying of which origin it is";
+        Refusal::new(403, "forbidden_origin", message)
+    })
 }
 
 /// The answer to a preflight: may a page of another origin ask this?

@@ -23,6 +23,10 @@ use crate::ws::handshake::Refusal;
 
 /// Instruments in one answer: some 350 KB of JSON, and 2 ms of the core in all. More are better off with a stream.
 const INSTRUMENTS_MAX: usize = 500;
+/// Patterns in one request: each is held against the whole directory, some 0.1 ms where that has 20,000 instruments.
+const PREFIXES_MAX: usize = 10;
+/// JSON in one answer: it is made for one reader, and held until that one has read it. Ten books of 20,000 levels.
+const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What has a last value.
 const CHANNELS: [Channel; 4] = [Channel::Quote, Channel::Trade, Channel::Ticker, Channel::Book];
 const CHANNELS_WANTED: &str = "have quote, trade, ticker, book";
@@ -66,20 +70,25 @@ pub(super) async fn several(door: &Door, query: &str, headers: &HeaderMap) -> Re
         let Some(instrument) = shard.directory().get(id) else { continue };
         hash_values(&shard, id, &channels, &mut written);
         push_values(&shard, instrument, &channels, &mut text);
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(too_long());
+        }
     }
     text.push_str("]}");
     Ok(tagged(Response::json(text), &tag(door, &written)))
 }
 
-/// A value of the query, not yet decoded.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| pair.split_once('=').filter(|(given, _)| *given == name)).map(|(_, value)| value)
+/// The entries of a list in the query; where it is given more than once, those of all. `None` where it is not there. As
+/// with `/v1/sse`, it is cut after it is decoded: what makes URLs writes a comma as `%2C`.
+fn list(query: &str, name: &str) -> Option<Vec<String>> {
+    let mut given = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).peekable();
+    given.peek()?;
+    Some(given.flat_map(|(_, list)| list.split(',').map(str::to_owned).collect::<Vec<_>>()).collect())
 }
 
 fn channels_of(query: &str) -> Result<Vec<Channel>, Refusal> {
-    let Some(list) = parameter(query, "channels") else { return Ok(CHANNELS.to_vec()) };
-    let list = percent_decode_str(list).decode_utf8_lossy();
-    let wanted = list.split(',').map(|name| {
+    let Some(list) = list(query, "channels") else { return Ok(CHANNELS.to_vec()) };
+    let wanted = list.iter().map(|name| {
         let channel = Channel::from_name(name).filter(|channel| CHANNELS.contains(channel));
         channel.ok_or_else(|| bad_request(format!("channels: no last value of {:?}; {CHANNELS_WANTED}", shown(name))))
     });
@@ -88,19 +97,23 @@ fn channels_of(query: &str) -> Result<Vec<Channel>, Refusal> {
 }
 
 fn patterns_of(query: &str) -> Result<Vec<Pattern>, Refusal> {
-    let Some(list) = parameter(query, "symbols") else {
+    let Some(symbols) = list(query, "symbols") else {
         let message = "symbols: missing; want /v1/snapshot/{symbol}, or /v1/snapshot?symbols=BTC-USD,ETH-*";
         return Err(bad_request(message.to_owned()));
     };
-    // Decoded after it is cut: a comma within a symbol is written %2C.
-    let symbols: Vec<_> = list.split(',').map(|symbol| percent_decode_str(symbol).decode_utf8_lossy()).collect();
     if symbols.len() > INSTRUMENTS_MAX {
         return Err(too_many(symbols.len()));
     }
     let parse = |symbol: &str| {
         Pattern::parse(symbol).map_err(|problem| bad_request(format!("symbols: {:?} {problem}", shown(symbol))))
     };
-    symbols.iter().map(|symbol| parse(symbol)).collect()
+    let patterns: Vec<_> = symbols.iter().map(|symbol| parse(symbol)).collect::<Result<_, _>>()?;
+    let prefixes = patterns.iter().filter(|pattern| matches!(pattern, Pattern::Prefix(_))).count();
+    if prefixes > PREFIXES_MAX {
+        let message = format!("symbols: these are {prefixes} patterns; {PREFIXES_MAX} at the most in one request");
+        return Err(bad_request(message));
+    }
+    Ok(patterns)
 }
 
 /// Who is meant, each once, in the order of their ids.
@@ -128,6 +141,13 @@ pub(super) fn unknown(symbol: &str) -> Refusal {
 fn too_many(instruments: usize) -> Refusal {
     let most = format!("{INSTRUMENTS_MAX} at the most in one answer; /v1/stream has no such limit");
     bad_request(format!("symbols: these are {instruments} instruments; {most}"))
+}
+
+fn too_long() -> Refusal {
+    let bytes = TEXT_BYTES_MAX / (1024 * 1024);
+    bad_request(format!(
+        "symbols: more than {bytes} MiB of JSON; ask for fewer, or without channels=book, or for the stream"
+    ))
 }
 
 fn seen() -> foldhash::quality::FoldHasher<'static> {

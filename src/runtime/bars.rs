@@ -101,9 +101,10 @@ pub fn spawn(store: Arc<BarStore>, tape: Reader, life: Arc<Life>) -> std::io::Re
     thread::Builder::new().name("bars".to_owned()).spawn(move || {
         let _watch = life.watch("the thread that makes bars");
         let _ = store.thread.set(thread::current());
-        let mut folding = Folding { store: &store, tape, batch: Batch::default(), next_tag: 0, newest_ns: 0 };
+        let mut folding =
+            Folding { store: &store, tape, batch: Batch::default(), next_tag: 0, newest_ns: 0, has_lost: false };
         while !life.stops() {
-            let bytes = folding.fold_all(super::now_ns());
+            let bytes = folding.fold_all();
             if bytes == 0 {
                 folding.sleep(|| life.stops());
             }
@@ -121,25 +122,31 @@ struct Folding<'a> {
     next_tag: u64,
     /// When the newest record so far was received.
     newest_ns: u64,
+    /// Records after that one were lost; the next one that is read ends the hole.
+    has_lost: bool,
 }
 
 impl Folding<'_> {
     /// Folds what is on the tape; returns how many bytes that was.
-    fn fold_all(&mut self, now_ns: u64) -> u64 {
+    fn fold_all(&mut self) -> u64 {
         let from = self.tape.position();
         while !self.tape.is_empty() {
             self.batch.clear();
             let read = self.tape.read(PORTION_BYTES, &mut self.batch);
             let mut bars = self.store.lock();
             if let Err(Overrun { .. }) = read {
-                // How many they were, the next tag tells.
-                bars.lose(self.newest_ns, now_ns);
+                // How many they were, the next tag tells, and until when, its record.
+                self.has_lost = true;
                 continue;
             }
             for entry in &self.batch.entries {
                 let record = self.batch.payload(entry);
+                let read_ns = Header::read(record).map_or(self.newest_ns, |header| header.ts_recv);
+                if std::mem::take(&mut self.has_lost) {
+                    bars.lose(self.newest_ns, read_ns);
+                }
                 bars.fold(record);
-                self.newest_ns = Header::read(record).map_or(self.newest_ns, |header| header.ts_recv);
+                self.newest_ns = read_ns;
             }
             bars.share();
             drop(bars);
@@ -192,18 +199,19 @@ mod tests {
     fn what_was_overwritten_before_it_was_read_is_counted_and_told() {
         let (mut writer, tape) = ring(1024);
         let store = BarStore::new(Bars::new(1 << 20, 0), writer.gauge());
-        let mut folding = Folding { store: &store, tape, batch: Batch::default(), next_tag: 0, newest_ns: 0 };
+        let mut folding =
+            Folding { store: &store, tape, batch: Batch::default(), next_tag: 0, newest_ns: 0, has_lost: false };
         push(&mut writer, 0, 10);
-        assert!(folding.fold_all(10 * SECOND_NS) > 0);
+        assert!(folding.fold_all() > 0);
         (1..=100).for_each(|tag| push(&mut writer, tag, 10 + tag));
-        folding.fold_all(110 * SECOND_NS);
+        folding.fold_all();
         assert_eq!(store.records_lost(), 0, "how many, only a record after them can tell");
         push(&mut writer, 101, 111);
-        folding.fold_all(111 * SECOND_NS);
+        folding.fold_all();
         assert_eq!(store.records_lost(), 100);
         let found = store.try_find(1, &Query { interval_s: 1, limit: 10, to_s: u32::MAX }).expect("nobody folds");
         assert_eq!(found.bars.iter().map(|bar| bar.time_s).collect::<Vec<_>>(), [10, 111]);
-        assert_eq!(found.holes, [(10, 110)]);
+        assert_eq!(found.holes, [(10, 111)]);
         assert!(store.bytes() > 0);
     }
 
