@@ -1,0 +1,251 @@
+/** What the chart is made of: the library's series, their colours, axes, and the legend. It knows bars, no market. */
+
+import {
+  CandlestickSeries,
+  ColorType,
+  CrosshairMode,
+  HistogramSeries,
+  TickMarkType,
+  createChart,
+  type DeepPartial,
+  LineStyle,
+  type IChartApi,
+  type IPriceLine,
+  type ISeriesApi,
+  type Time,
+  type UTCTimestamp,
+  type WhitespaceData,
+} from "lightweight-charts";
+import { type BandData, type BandOptions, BandView } from "./band.ts";
+import type { Bar } from "./candles.ts";
+import { colour, faded, write } from "./dom.ts";
+import { clockText, compactText, priceText } from "./format.ts";
+
+/** Bars in view when a chart opens. */
+const OPENING_BARS = 110;
+/** Room to the right of the newest bar, in bars. */
+const RIGHT_BARS = 3;
+
+export class ChartView {
+  /** Words that stand before the legend. */
+  note = "";
+  readonly #legend: HTMLElement;
+  readonly #chart: IChartApi;
+  readonly #candles: ISeriesApi<"Candlestick">;
+  readonly #last: IPriceLine;
+  readonly #volume: ISeriesApi<"Histogram">;
+  readonly #band: ISeriesApi<"Custom", Time, BandData | WhitespaceData<Time>, BandOptions, DeepPartial<BandOptions>>;
+  #bars = new Map<number, Bar>();
+  #newest = -1;
+  /** The first bars have been shown, at the width that a chart opens with. */
+  #isOpened = false;
+  #hovered = -1;
+  #decimals = 2;
+  #up = "";
+  #down = "";
+  #upFaded = "";
+  #downFaded = "";
+
+  constructor(container: HTMLElement, legend: HTMLElement, toNow: HTMLElement) {
+    this.#legend = legend;
+    this.#chart = createChart(container, OPTIONS);
+    // The band is drawn first, under the candles.
+    this.#band = this.#chart.addCustomSeries<BandData, BandOptions>(new BandView(), {
+      priceLineVisible: false,
+      lastValueVisible: false,
+    });
+    this.#volume = this.#chart.addSeries(HistogramSeries, {
+      priceScaleId: "volume",
+      priceFormat: { type: "volume" },
+      priceLineVisible: false,
+      lastValueVisible: false,
+    });
+    this.#volume.priceScale().applyOptions({ scaleMargins: { top: 0.84, bottom: 0 } });
+    this.#candles = this.#chart.addSeries(CandlestickSeries, { priceLineVisible: false, lastValueVisible: false });
+    // A line of our own: the library's has the colour of a candle's body, and bodies that rose are hollow.
+    this.#last = this.#candles.createPriceLine({ price: 0, lineVisible: false, axisLabelVisible: false, title: "" });
+    this.#candles.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.2 } });
+    this.restyle();
+    const timeScale = this.#chart.timeScale();
+    toNow.addEventListener("click", () => timeScale.scrollToPosition(RIGHT_BARS, false));
+    timeScale.subscribeVisibleLogicalRangeChange(() => (toNow.hidden = timeScale.scrollPosition() > -2));
+    this.#chart.subscribeCrosshairMove(({ time }) => {
+      this.#hovered = typeof time === "number" ? time : -1;
+      this.#showLegend();
+    });
+    new ResizeObserver(([entry]) => {
+      const { width, height } = entry?.contentRect ?? { width: 0, height: 0 };
+      if (width > 0 && height > 0) this.#chart.resize(Math.floor(width), Math.floor(height));
+    }).observe(container);
+  }
+
+  /** Empties the chart for another instrument or interval. */
+  restart(intervalS: number, decimals: number): void {
+    this.note = "";
+    this.#chart.applyOptions({ timeScale: { secondsVisible: intervalS < 60 } });
+    this.#candles.priceScale().applyOptions({ autoScale: true });
+    this.setBars([], decimals);
+    this.#isOpened = false;
+  }
+
+  /** Shows these bars, oldest first, in place of all. Who looks at older bars, or has zoomed, stays there. */
+  setBars(bars: readonly Bar[], decimals: number): void {
+    const timeScale = this.#chart.timeScale();
+    const isAtNow = timeScale.scrollPosition() > -2;
+    this.#setDecimals(decimals);
+    this.#bars = new Map(bars.map((bar) => [bar.time, bar]));
+    this.#newest = bars.at(-1)?.time ?? -1;
+    this.#band.setData(bars.map(bandOf));
+    this.#volume.setData(bars.map((bar) => this.#volumeOf(bar)));
+    this.#candles.setData(bars.map(candleOf));
+    if (!this.#isOpened) this.#showOpening(bars.length);
+    else if (isAtNow) timeScale.scrollToPosition(RIGHT_BARS, false);
+    this.#isOpened = true;
+    this.#showLast(bars.findLast((bar) => !Number.isNaN(bar.close)));
+    this.#showLegend();
+  }
+
+  /** Shows a bar that is new or has changed. */
+  update(bar: Bar): void {
+    const past = bar.time < this.#newest;
+    if (past && !this.#bars.has(bar.time)) return this.#insert(bar);
+    this.#bars.set(bar.time, bar);
+    this.#newest = Math.max(this.#newest, bar.time);
+    this.#band.update(bandOf(bar), past);
+    this.#volume.update(this.#volumeOf(bar), past);
+    this.#candles.update(candleOf(bar), past);
+    if (!this.#isOpened && this.#bars.size === 2) this.#showOpening(2);
+    if (!past && !Number.isNaN(bar.close)) this.#showLast(bar);
+    if (this.#hovered < 0 || this.#hovered === bar.time) this.#showLegend();
+  }
+
+  showBand(visible: boolean): void {
+    this.#band.applyOptions({ visible });
+  }
+
+  /** Reads the colours of the theme. Up candles are hollow and down candles are full, whatever their colour. */
+  restyle(): void {
+    const [up, down, panel, quiet] = [colour("up"), colour("down"), colour("panel"), colour("quiet")];
+    const line = colour("line");
+    [this.#up, this.#down] = [up, down];
+    [this.#upFaded, this.#downFaded] = [faded(up, 0.35), faded(down, 0.35)];
+    this.#chart.applyOptions({
+      layout: { background: { type: ColorType.Solid, color: panel }, textColor: quiet },
+      grid: { vertLines: { color: line }, horzLines: { color: line } },
+      crosshair: {
+        vertLine: { labelBackgroundColor: colour("edge") },
+        horzLine: { labelBackgroundColor: colour("edge") },
+      },
+      timeScale: { borderColor: line },
+      rightPriceScale: { borderColor: line },
+    });
+    this.#candles.applyOptions({
+      upColor: panel,
+      downColor: down,
+      borderUpColor: up,
+      borderDownColor: down,
+      wickUpColor: up,
+      wickDownColor: down,
+    });
+    this.#band.applyOptions({
+      bidColor: faded(up, 0.55),
+      askColor: faded(down, 0.55),
+      fillColor: faded(quiet, 0.16),
+    });
+    const bars = [...this.#bars.values()];
+    this.#volume.setData(bars.map((bar) => this.#volumeOf(bar)));
+    this.#showLast(bars.findLast((bar) => !Number.isNaN(bar.close)));
+  }
+
+  /** A bar between others that the chart does not know: it takes them only in order. Rare. */
+  #insert(bar: Bar): void {
+    const bars = [...this.#bars.values(), bar].sort((a, b) => a.time - b.time);
+    const range = this.#chart.timeScale().getVisibleLogicalRange();
+    this.setBars(bars, this.#decimals);
+    if (range !== null) this.#chart.timeScale().setVisibleLogicalRange(range);
+  }
+
+  #showLast(bar: Bar | undefined): void {
+    const visible = bar !== undefined;
+    const tone = visible && bar.close < bar.open ? this.#down : this.#up;
+    const price = bar?.close ?? 0;
+    const lineStyle = LineStyle.Dotted;
+    this.#last.applyOptions({
+      price,
+      color: tone,
+      lineWidth: 1,
+      lineStyle,
+      lineVisible: visible,
+      axisLabelVisible: visible,
+    });
+  }
+
+  #setDecimals(decimals: number): void {
+    this.#decimals = decimals;
+    const format = {
+      type: "custom" as const,
+      formatter: (px: number) => priceText(px.toFixed(decimals)),
+      minMove: 10 ** -decimals,
+    };
+    this.#candles.applyOptions({ priceFormat: format });
+    this.#band.applyOptions({ priceFormat: format });
+  }
+
+  /** Few bars stand at the right with their usual width, many fill the view. */
+  #showOpening(bars: number): void {
+    const shown = Math.min(OPENING_BARS, Math.max(bars, 40));
+    this.#chart.timeScale().setVisibleLogicalRange({ from: bars - shown, to: bars + RIGHT_BARS });
+  }
+
+  #volumeOf(bar: Bar): { time: UTCTimestamp; value?: number; color?: string } {
+    const time = bar.time as UTCTimestamp;
+    if (bar.volume === 0) return { time };
+    return { time, value: bar.volume, color: bar.close < bar.open ? this.#downFaded : this.#upFaded };
+  }
+
+  #showLegend(): void {
+    const bar = this.#bars.get(this.#hovered) ?? this.#bars.get(this.#newest);
+    const text = bar === undefined ? "" : this.#legendOf(bar);
+    write(this.#legend, [this.note, text].filter((words) => words !== "").join("   "));
+  }
+
+  #legendOf(bar: Bar): string {
+    const px = (value: number): string => priceText(value.toFixed(this.#decimals));
+    if (Number.isNaN(bar.open)) return Number.isNaN(bar.bid + bar.ask) ? "" : `Bid ${px(bar.bid)}  Ask ${px(bar.ask)}`;
+    return `O ${px(bar.open)}  H ${px(bar.high)}  L ${px(bar.low)}  C ${px(bar.close)}  V ${compactText(bar.volume)}`;
+  }
+}
+
+function candleOf(bar: Bar): { time: UTCTimestamp; open: number; high: number; low: number; close: number } {
+  const time = bar.time as UTCTimestamp;
+  const { open, high, low, close } = bar;
+  // A bar without a trade is a place on the time axis and nothing more.
+  return (Number.isNaN(open) ? { time } : { time, open, high, low, close }) as ReturnType<typeof candleOf>;
+}
+
+function bandOf(bar: Bar): BandData | WhitespaceData<Time> {
+  const time = bar.time as UTCTimestamp;
+  return Number.isNaN(bar.bid + bar.ask) ? { time } : { time, bid: bar.bid, ask: bar.ask };
+}
+
+const OPTIONS = {
+  autoSize: false,
+  // The logo of the library brings a style element, which the page's policy refuses; the page has the link itself.
+  layout: { attributionLogo: false, fontFamily: "system-ui, sans-serif", fontSize: 11 },
+  crosshair: { mode: CrosshairMode.Normal },
+  rightPriceScale: { minimumWidth: 72 },
+  timeScale: { timeVisible: true, rightOffset: RIGHT_BARS, minBarSpacing: 1, tickMarkFormatter: tickMark },
+  localization: { timeFormatter: (time: Time) => dayText(time) + clockText(Number(time) * 1000) },
+};
+
+/** Texts of the time axis, in local time. */
+function tickMark(time: Time, type: TickMarkType): string {
+  const at = new Date(Number(time) * 1000);
+  if (type === TickMarkType.TimeWithSeconds) return clockText(at.getTime());
+  if (type === TickMarkType.Time) return clockText(at.getTime()).slice(0, 5);
+  return dayText(time);
+}
+
+function dayText(time: Time): string {
+  return `${new Date(Number(time) * 1000).toLocaleDateString("en", { day: "numeric", month: "short" })} `;
+}

@@ -1,0 +1,176 @@
+/**
+ * The chart of the chosen instrument: candles of trades, a band of bid and ask, and volume. How history and live are
+ * joined is told in `candles.ts`.
+ *
+ * Events go into the candles as they come; the chart is told of them ten times a second at most, and then only of the
+ * bars that changed.
+ */
+
+import type { Frame } from "tickcast";
+import { CHANGED } from "tickcast";
+import { type Bar, type BarsAnswer, Candles, barsOf } from "./candles.ts";
+import { ChartView } from "./chart-view.ts";
+import { field, mark, part, radioGroup, write } from "./dom.ts";
+import type { Market } from "./market.ts";
+import { isFlag, isNumber, recall, remember } from "./store.ts";
+
+const DRAW_EVERY_MS = 100;
+const HISTORY_BARS = 1000;
+export const INTERVALS_S: readonly number[] = [1, 5, 60, 300];
+
+export class Chart {
+  readonly #root: HTMLElement;
+  readonly #market: Market;
+  readonly #view: ChartView;
+  readonly #checkInterval: (value: string) => void;
+  #intervalS = recall("interval", 5, isInterval);
+  #band = recall("band", true, isFlag);
+  #candles = new Candles(this.#intervalS);
+  #row = -1;
+  /** Bars that the chart does not show yet, or shows as they were. */
+  #changed = new Set<Bar>();
+  /** The bar in which history met live: its volume is asked for again once it is over. */
+  #joint = NaN;
+  #drawnAt = 0;
+  #loading: AbortController | null = null;
+
+  constructor(root: HTMLElement, market: Market) {
+    this.#root = root;
+    this.#market = market;
+    this.#view = new ChartView(field(root, "canvas"), field(root, "legend"), part(root, "[data-action=to-now]"));
+    this.#checkInterval = radioGroup(field(root, "interval"), "interval", (value) => this.setInterval(Number(value)));
+    this.#checkInterval(String(this.#intervalS));
+    const band = part(root, "[data-action=band]");
+    const showBand = (): void => {
+      band.setAttribute("aria-pressed", String(this.#band));
+      this.#view.showBand(this.#band);
+    };
+    band.addEventListener("click", () => {
+      this.#band = !this.#band;
+      remember("band", this.#band);
+      showBand();
+    });
+    showBand();
+  }
+
+  choose(row: number): void {
+    this.#row = row;
+    this.#start();
+  }
+
+  setInterval(seconds: number): void {
+    if (!isInterval(seconds)) return;
+    this.#intervalS = seconds;
+    this.#checkInterval(String(seconds));
+    remember("interval", seconds);
+    this.#start();
+  }
+
+  /** Asks for history again: after a hole in the live events, such as a lost connection or a hidden page. */
+  reload(): void {
+    if (this.#row >= 0) void this.#load(HISTORY_BARS, (history) => this.#join(history));
+  }
+
+  /** Takes what a frame brought. */
+  take(frame: Frame): void {
+    if (this.#row < 0) return;
+    const { client } = this.#market;
+    const { trades } = frame;
+    for (let at = 0; at < trades.length; at++) {
+      if (trades.row[at] !== this.#row) continue;
+      const px = client.price(this.#row, trades.px[at] ?? NaN);
+      const sz = client.size(this.#row, trades.sz[at] ?? NaN);
+      this.#changed.add(this.#candles.trade((trades.recvMs[at] ?? 0) / 1000, px, sz));
+    }
+    const changedAt = frame.changed.indexOf(this.#row);
+    if (changedAt >= 0 && ((frame.what[changedAt] ?? 0) & CHANGED.quote) !== 0) this.#takeQuote();
+    if (frame.now - this.#drawnAt >= DRAW_EVERY_MS) this.draw(frame.now);
+  }
+
+  /** Tells the chart which bars changed. */
+  draw(now: number): void {
+    if (this.#changed.size === 0) return;
+    this.#drawnAt = now;
+    const bars = [...this.#changed].sort((a, b) => a.time - b.time);
+    this.#changed.clear();
+    for (const bar of bars) this.#view.update(bar);
+    this.#showNote(this.#loading !== null);
+    const newest = this.#candles.newest?.time ?? NaN;
+    if (newest <= this.#joint || Number.isNaN(this.#joint)) return;
+    this.#joint = NaN;
+    void this.#load(8, (history) => this.#correct(history));
+  }
+
+  /** The theme has changed. */
+  restyle(): void {
+    this.#view.restyle();
+  }
+
+  #takeQuote(): void {
+    const { client } = this.#market;
+    const { bidPx, askPx, recvMs } = client.quotes;
+    const bid = client.price(this.#row, bidPx[this.#row] ?? NaN);
+    const ask = client.price(this.#row, askPx[this.#row] ?? NaN);
+    const at = recvMs[this.#row] ?? 0;
+    if (at > 0) this.#changed.add(this.#candles.quote(at / 1000, bid, ask));
+  }
+
+  #start(): void {
+    this.#candles = new Candles(this.#intervalS);
+    this.#changed.clear();
+    this.#joint = NaN;
+    this.#view.restart(this.#intervalS, this.#row < 0 ? 2 : this.#market.decimals(this.#row));
+    if (this.#row < 0) return this.#showNote(false);
+    // What stands is the first that is live; an instrument that rests would else have no band.
+    this.#takeQuote();
+    this.reload();
+  }
+
+  /** Asks for history, and hands it on where the same chart still stands. */
+  async #load(limit: number, use: (history: Bar[]) => void): Promise<void> {
+    this.#loading?.abort();
+    const loading = new AbortController();
+    this.#loading = loading;
+    if (this.#candles.bars.length < 2) this.#showNote(true);
+    let note = "";
+    try {
+      const symbol = encodeURIComponent(this.#market.symbol(this.#row));
+      const url = `/v1/bars/${symbol}?interval_s=${this.#intervalS}&limit=${limit}`;
+      const response = await fetch(url, { signal: loading.signal });
+      if (response.ok) use(barsOf((await response.json()) as BarsAnswer));
+      else note = "history is not available";
+    } catch {
+      note = "history could not be loaded";
+    }
+    // Another load has taken over: the note is its business.
+    if (this.#loading !== loading) return;
+    this.#loading = null;
+    this.#view.note = note;
+    this.#showNote(false);
+  }
+
+  #join(history: Bar[]): void {
+    this.#candles.join(history);
+    this.#joint = this.#candles.newest?.time ?? NaN;
+    this.#changed.clear();
+    this.#view.setBars(this.#candles.bars, this.#market.decimals(this.#row));
+  }
+
+  #correct(history: Bar[]): void {
+    this.#candles.correct(history);
+    for (const bar of this.#candles.bars.slice(-history.length)) this.#changed.add(bar);
+  }
+
+  #showNote(loading: boolean): void {
+    const { bars } = this.#candles;
+    const empty = bars.length === 0;
+    mark(this.#root, "bars", String(bars.length));
+    mark(this.#root, "first", String(bars[0]?.time ?? ""));
+    mark(this.#root, "last", String(bars.at(-1)?.time ?? ""));
+    write(field(this.#root, "chart-note"), !empty ? "" : loading ? "Loading history …" : "No trades or quotes yet");
+  }
+}
+
+function isInterval(value: unknown): value is number {
+  return isNumber(value) && INTERVALS_S.includes(value);
+}

@@ -1,0 +1,109 @@
+/** Small helpers for the document. Each writes only what differs, so that nothing is laid out without need. */
+
+/** The one element of a selector, which the page's own markup promises. */
+export function part<T extends Element = HTMLElement>(root: ParentNode, selector: string): T {
+  const found = root.querySelector<T>(selector);
+  if (found === null) throw new Error(`the page lacks ${selector}`);
+  return found;
+}
+
+/** The element that carries this value: `data-field="bid"`. */
+export function field<T extends Element = HTMLElement>(root: ParentNode, name: string): T {
+  return part<T>(root, `[data-field="${name}"]`);
+}
+
+/** Writes a text where it differs, into the text node that is there. */
+export function write(target: Element, text: string): void {
+  const node = target.firstChild;
+  if (node === null) {
+    if (text !== "") target.append(text);
+  } else if (node.nodeValue !== text) {
+    node.nodeValue = text;
+  }
+}
+
+/** Sets `data-name`, or removes it with an empty value. */
+export function mark(target: HTMLElement, name: string, value: string): void {
+  if ((target.dataset[name] ?? "") === value) return;
+  if (value === "") delete target.dataset[name];
+  else target.dataset[name] = value;
+}
+
+/** Sets an attribute where it differs. */
+export function attribute(target: Element, name: string, value: string): void {
+  if (target.getAttribute(name) !== value) target.setAttribute(name, value);
+}
+
+/** An element of a class with a text. */
+export function make<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  text = "",
+  className = "",
+): HTMLElementTagNameMap[K] {
+  const element = document.createElement(tag);
+  if (className !== "") element.className = className;
+  if (text !== "") element.textContent = text;
+  return element;
+}
+
+/**
+ * Makes a group of buttons behave as a radio group: one is checked, arrows move, and only the checked one is a stop
+ * of the Tab key. `value` is the name in `data-…` that tells the buttons apart.
+ */
+export function radioGroup(
+  group: HTMLElement,
+  value: string,
+  chosen: (value: string) => void,
+): (value: string) => void {
+  const buttons = [...group.querySelectorAll<HTMLButtonElement>("button")];
+  const check = (next: string): void => {
+    for (const button of buttons) {
+      const checked = button.dataset[value] === next;
+      attribute(button, "aria-checked", String(checked));
+      button.tabIndex = checked ? 0 : -1;
+    }
+  };
+  const choose = (button: HTMLButtonElement | undefined): void => {
+    const next = button?.dataset[value];
+    if (button === undefined || next === undefined) return;
+    check(next);
+    chosen(next);
+  };
+  for (const [at, button] of buttons.entries()) {
+    button.addEventListener("click", () => choose(button));
+    button.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (step === undefined) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const next = buttons[(at + step + buttons.length) % buttons.length];
+      next?.focus();
+      choose(next);
+    });
+  }
+  return check;
+}
+
+/** A colour of the style sheet as the browser resolved it for the theme that is on: `rgb(…)`. */
+export function colour(name: string): string {
+  const probe = document.createElement("span");
+  probe.style.color = `var(--${name})`;
+  document.body.append(probe);
+  const resolved = getComputedStyle(probe).color;
+  probe.remove();
+  return resolved;
+}
+
+/** The same colour with another opacity, from 0 to 1. */
+export function faded(rgb: string, opacity: number): string {
+  const parts = rgb.match(/[\d.]+/g) ?? ["0", "0", "0"];
+  return `rgba(${parts.slice(0, 3).join(", ")}, ${opacity})`;
+}
+
+/** Fits a canvas to the size of its style, in device pixels. */
+export function fitCanvas(canvas: HTMLCanvasElement, cssWidth: number, cssHeight: number): void {
+  const ratio = window.devicePixelRatio || 1;
+  const [width, height] = [Math.round(cssWidth * ratio), Math.round(cssHeight * ratio)];
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
+}

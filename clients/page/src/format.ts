@@ -1,0 +1,108 @@
+/**
+ * Texts of numbers, as a trader reads them. Prices and sizes come as the client's exact decimal texts and are only
+ * grouped and cut here, never computed; ratios, rates and times are for the eye and may be floats.
+ */
+
+/** What stands where no value is. */
+export const NONE = "–";
+
+/**
+ * `61837.6300` as `61,837.63`: thousands grouped, a true minus, and without the last `spare` decimals.
+ * `spare` may only cover zeros; see {@link spareZeros}.
+ */
+export function priceText(exact: string, spare = 0): string {
+  const negative = exact.startsWith("-");
+  const end = exact.length - spare;
+  const point = exact.indexOf(".");
+  const whole = exact.slice(negative ? 1 : 0, point < 0 ? end : point);
+  const decimals = point < 0 ? "" : exact.slice(point + 1, end);
+  const grouped = whole.length > 3 ? whole.replace(/\B(?=(\d{3})+$)/g, ",") : whole;
+  return (negative ? "−" : "") + grouped + (decimals === "" ? "" : `.${decimals}`);
+}
+
+/**
+ * How many of the last decimals are zero in this text, at most `most`. An instrument's decimals are cut by the least
+ * that any of its prices had, so that its digits stand still.
+ */
+export function spareZeros(exact: string, most: number): number {
+  if (most <= 0 || !exact.includes(".")) return 0;
+  let spare = 0;
+  while (spare < most && exact.charCodeAt(exact.length - 1 - spare) === 0x30) spare += 1;
+  return spare;
+}
+
+/** Decimals that no multiple of this tick uses: 2 for a tick of 100 at exponent −4. */
+export function spareOfTick(tickSize: number, pxExp: number): number {
+  if (pxExp >= 0) return 0;
+  if (!(tickSize > 0)) return Math.max(0, -pxExp - 2);
+  let spare = 0;
+  for (let rest = tickSize; rest % 10 === 0 && spare < -pxExp; rest /= 10) spare += 1;
+  return spare;
+}
+
+/** Change in percent, signed; a change that rounds to nothing has no sign. NaN is no value. */
+export function percentText(percent: number): string {
+  if (!Number.isFinite(percent)) return NONE;
+  const digits = Math.abs(percent).toFixed(2);
+  return (digits === "0.00" ? "" : percent > 0 ? "+" : "−") + digits + "%";
+}
+
+const UNITS = ["", "K", "M", "B", "T"];
+
+/** `1234567` as `1.23M`: three digits that count, and a unit. NaN is no value. */
+export function compactText(value: number): string {
+  if (!Number.isFinite(value)) return NONE;
+  let unit = 0;
+  let rest = Math.abs(value);
+  // Below a thousand also after rounding.
+  for (; rest >= 999.5 && unit < UNITS.length - 1; unit++) rest /= 1000;
+  const decimals = rest >= 99.95 ? 0 : rest >= 9.995 ? 1 : 2;
+  const digits = unit === 0 && Number.isInteger(rest) ? String(rest) : rest.toFixed(decimals);
+  return (value < 0 ? "−" : "") + digits + (UNITS[unit] ?? "");
+}
+
+const grouping = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
+/** A count: `1,234,567`. */
+export function countText(value: number): string {
+  return Number.isFinite(value) ? grouping.format(value) : NONE;
+}
+
+/** Milliseconds with as many decimals as are worth reading. NaN is no value. */
+export function millisText(ms: number): string {
+  if (!Number.isFinite(ms)) return NONE;
+  if (ms >= 10_000) return `${(ms / 1000).toFixed(0)} s`;
+  return `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+}
+
+const BYTES = ["B", "KB", "MB", "GB", "TB"];
+
+/** Bytes in units of a thousand: `33.6 MB`. */
+export function bytesText(bytes: number): string {
+  if (!Number.isFinite(bytes)) return NONE;
+  let unit = 0;
+  for (; bytes >= 999.95 && unit < BYTES.length - 1; unit++) bytes /= 1000;
+  return `${unit === 0 ? bytes.toFixed(0) : bytes.toFixed(1)} ${BYTES[unit] ?? ""}`;
+}
+
+/** A span of time in its two largest units: `3 h 12 min`. */
+export function spanText(seconds: number): string {
+  const whole = Math.max(0, Math.floor(seconds));
+  const [days, hours, minutes] = [
+    Math.floor(whole / 86400),
+    Math.floor(whole / 3600) % 24,
+    Math.floor(whole / 60) % 60,
+  ];
+  if (days > 0) return `${days} d ${hours} h`;
+  if (hours > 0) return `${hours} h ${minutes} min`;
+  return minutes > 0 ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+}
+
+const two = (value: number): string => String(value).padStart(2, "0");
+
+/** Local time of day, `14:03:09` and with `millis` also `.042`. */
+export function clockText(unixMs: number, millis = false): string {
+  const time = new Date(unixMs);
+  const text = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
+  return millis ? `${text}.${String(time.getMilliseconds()).padStart(3, "0")}` : text;
+}

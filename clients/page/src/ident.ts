@@ -1,0 +1,84 @@
+/** The head of the chosen instrument: name, state, last price, change, and the day's figures. Also the page's title. */
+
+import { field, mark, write } from "./dom.ts";
+import { NONE, compactText, percentText } from "./format.ts";
+import type { Market } from "./market.ts";
+
+const FIELDS = ["symbol", "venue", "state", "last", "change", "bid", "ask", "high", "low", "volume"] as const;
+
+type Parts = Record<(typeof FIELDS)[number], HTMLElement>;
+
+export class Ident {
+  readonly #root: HTMLElement;
+  readonly #market: Market;
+  readonly #parts: Parts;
+  #row = -1;
+  #last = NaN;
+
+  constructor(root: HTMLElement, market: Market) {
+    this.#root = root;
+    this.#market = market;
+    this.#parts = Object.fromEntries(FIELDS.map((name) => [name, field(root, name)])) as Parts;
+  }
+
+  choose(row: number): void {
+    this.#row = row;
+    this.#last = NaN;
+    mark(this.#parts.last, "move", "");
+    this.draw();
+  }
+
+  /** A symbol that the server does not know, or not yet. */
+  miss(symbol: string): void {
+    this.#row = -1;
+    write(this.#parts.symbol, symbol === "" ? NONE : symbol);
+    for (const name of FIELDS.slice(1)) write(this.#parts[name], NONE);
+    write(this.#parts.venue, "");
+    write(this.#parts.state, symbol === "" ? "" : "not known here, or not yet");
+    mark(this.#root, "state", "");
+  }
+
+  draw(): void {
+    const [row, market] = [this.#row, this.#market];
+    if (row < 0) return;
+    const parts = this.#parts;
+    write(parts.symbol, market.symbol(row));
+    write(parts.venue, market.client.instruments.venue(row));
+    const state = market.state(row);
+    write(parts.state, state);
+    mark(this.#root, "state", state);
+    this.#showLast();
+    write(
+      parts.bid,
+      withSize(market.quoteText(row, "bidPx"), market.sizeText(row, market.client.quotes.bidSz[row] ?? NaN)),
+    );
+    write(
+      parts.ask,
+      withSize(market.quoteText(row, "askPx"), market.sizeText(row, market.client.quotes.askSz[row] ?? NaN)),
+    );
+    write(parts.high, market.tickerText(row, "highPx"));
+    write(parts.low, market.tickerText(row, "lowPx"));
+    write(parts.volume, compactText(market.volume(row)));
+  }
+
+  /** `BTC-USD 61,837.63`, for the title of the page. */
+  get title(): string {
+    const [row, market] = [this.#row, this.#market];
+    return row < 0 ? "tickcast" : `${market.symbol(row)} ${market.lastText(row)} · tickcast`;
+  }
+
+  #showLast(): void {
+    const last = this.#market.last(this.#row);
+    if (last > this.#last) mark(this.#parts.last, "move", "up");
+    if (last < this.#last) mark(this.#parts.last, "move", "down");
+    this.#last = last;
+    write(this.#parts.last, this.#market.lastText(this.#row));
+    const percent = percentText(this.#market.change(this.#row));
+    write(this.#parts.change, percent);
+    mark(this.#parts.change, "move", percent.startsWith("+") ? "up" : percent.startsWith("−") ? "down" : "");
+  }
+}
+
+function withSize(price: string, size: string): string {
+  return price === NONE ? NONE : `${price} × ${size}`;
+}

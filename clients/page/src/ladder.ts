@@ -1,0 +1,134 @@
+/** The depth ladder: levels of both sides, grouped, with cumulative bars, the best prices in the middle. */
+
+import { attribute, field, make, part, write } from "./dom.ts";
+import { type Level, grouped, groupings } from "./levels.ts";
+import type { Market } from "./market.ts";
+
+const LINE_HEIGHT = 19;
+/** Height of the line between the sides, with its borders. */
+const MIDDLE_HEIGHT = 26;
+
+/** One line in the document. */
+class Line {
+  readonly element = make("li");
+  readonly #px = make("b");
+  readonly #sz = make("span");
+  readonly #total = make("span");
+  #share = -1;
+
+  constructor() {
+    this.element.append(this.#px, this.#sz, this.#total);
+  }
+
+  show(market: Market, row: number, level: Level | undefined, deepest: number): void {
+    this.element.hidden = level === undefined;
+    if (level === undefined) return;
+    write(this.#px, market.price(row, level.px));
+    write(this.#sz, market.sizeText(row, level.sz));
+    write(this.#total, market.sizeText(row, level.cumulative));
+    // In steps of half a percent: smaller ones are not seen, and would be painted.
+    const share = Math.round((level.cumulative / deepest) * 200) / 200;
+    if (share === this.#share) return;
+    this.#share = share;
+    this.element.style.backgroundSize = `${share * 100}% calc(100% - 2px)`;
+  }
+}
+
+export class Ladder {
+  readonly #root: HTMLElement;
+  readonly #market: Market;
+  readonly #select: HTMLSelectElement;
+  readonly #asks: Line[] = [];
+  readonly #bids: Line[] = [];
+  #row = -1;
+  #step = 1;
+  #linesMax = 10;
+  /** The book has changed since it was written, or the room for it. */
+  #dirty = true;
+  #hasGroupings = false;
+
+  constructor(root: HTMLElement, market: Market) {
+    this.#root = root;
+    this.#market = market;
+    this.#select = field<HTMLSelectElement>(root, "grouping");
+    this.#select.addEventListener("change", () => {
+      this.#step = Number(this.#select.value);
+      this.#dirty = true;
+      this.draw();
+    });
+    new ResizeObserver(([entry]) => this.#resized(entry?.contentRect.height ?? 0)).observe(part(root, ".book"));
+  }
+
+  /** Shows another instrument. */
+  choose(row: number): void {
+    this.#row = row;
+    this.#hasGroupings = false;
+    this.#select.replaceChildren();
+    this.touch();
+    this.draw();
+  }
+
+  /** The book has changed. */
+  touch(): void {
+    this.#dirty = true;
+  }
+
+  /** Writes what changed. */
+  draw(): void {
+    if (!this.#dirty) return;
+    this.#dirty = false;
+    const book = this.#row < 0 ? undefined : this.#market.client.book(this.#row);
+    write(field(this.#root, "ladder-note"), book === undefined ? "No book yet" : "");
+    part(this.#root, ".book").hidden = book === undefined;
+    if (book === undefined) return;
+    if (!this.#hasGroupings) this.#offerGroupings(book.bids.px[0] ?? book.asks.px[0] ?? NaN);
+    const asks = grouped(book.asks, this.#step, true, this.#linesMax);
+    const bids = grouped(book.bids, this.#step, false, this.#linesMax);
+    const deepest = Math.max(asks.at(-1)?.cumulative ?? 0, bids.at(-1)?.cumulative ?? 0, Number.MIN_VALUE);
+    // The best ask is the line next to the middle, the last of its list.
+    const lines = this.#asks.length;
+    this.#asks.forEach((line, at) => line.show(this.#market, this.#row, asks[lines - 1 - at], deepest));
+    this.#bids.forEach((line, at) => line.show(this.#market, this.#row, bids[at], deepest));
+    this.#showMiddle(book.bids.length > 0 ? book.bids.px[0] : NaN, book.asks.length > 0 ? book.asks.px[0] : NaN);
+  }
+
+  /** Between the sides: the last price, and what lies between bid and ask. */
+  #showMiddle(bid = NaN, ask = NaN): void {
+    const both = !Number.isNaN(bid + ask);
+    write(field(this.#root, "middle"), this.#market.lastText(this.#row));
+    const bp = ((ask - bid) / Math.abs((ask + bid) / 2)) * 10_000;
+    const spread = both ? `spread ${this.#market.price(this.#row, ask - bid)} · ${bp.toFixed(2)} bp` : "one side only";
+    write(field(this.#root, "spread"), spread);
+  }
+
+  #offerGroupings(px: number): void {
+    const { tickSize } = this.#market.client.instruments;
+    if (Number.isNaN(px)) return;
+    const steps = groupings(tickSize[this.#row] ?? NaN, px);
+    this.#select.replaceChildren(...steps.map((step) => new Option(this.#market.price(this.#row, step), String(step))));
+    this.#step = steps[0] ?? 1;
+    this.#hasGroupings = true;
+    attribute(this.#select, "data-steps", String(steps.length));
+  }
+
+  #resized(height: number): void {
+    if (height === 0) return;
+    const lines = Math.max(1, Math.floor((height - MIDDLE_HEIGHT) / 2 / LINE_HEIGHT));
+    if (lines === this.#linesMax && this.#asks.length === lines) return;
+    this.#linesMax = lines;
+    fill(this.#asks, lines, part(this.#root, ".asks"));
+    fill(this.#bids, lines, part(this.#root, ".bids"));
+    this.#dirty = true;
+    this.draw();
+  }
+}
+
+/** Makes a list have so many lines. */
+function fill(lines: Line[], count: number, list: Element): void {
+  while (lines.length > count) lines.pop()?.element.remove();
+  while (lines.length < count) {
+    const line = new Line();
+    lines.push(line);
+    list.append(line.element);
+  }
+}

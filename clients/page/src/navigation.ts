@@ -1,0 +1,111 @@
+/**
+ * Where one is: the view and the instrument, kept in the address (`#/BTC-USD`, `#operator`), and on a phone the one
+ * pane that is shown.
+ */
+
+import { mark, part } from "./dom.ts";
+import { isText, recall, remember } from "./store.ts";
+
+export type View = "markets" | "operator";
+
+export interface NavigationHandlers {
+  /** Another instrument is to be shown; empty while none is known. */
+  symbolChosen(symbol: string): void;
+  viewChosen(view: View): void;
+  /** The symbol to show where the address names none; empty while none is known. */
+  fallback(): string;
+}
+
+export class Navigation {
+  readonly #handlers: NavigationHandlers;
+  #view: View = "markets";
+  #symbol = "";
+
+  constructor(handlers: NavigationHandlers) {
+    this.#handlers = handlers;
+    addEventListener("hashchange", () => this.#read());
+    for (const button of document.querySelectorAll<HTMLElement>("[data-pane-of]")) {
+      button.addEventListener("click", () => this.#press(button.dataset["paneOf"] ?? "watchlist"));
+    }
+    // Handlers may name what is made after this: they are first called when all is there.
+    queueMicrotask(() => {
+      this.#read();
+      this.#show(this.#view === "operator" ? "operator" : this.#symbol === "" ? "watchlist" : "chart");
+    });
+  }
+
+  get showsMarkets(): boolean {
+    return this.#view === "markets";
+  }
+
+  /** Goes to an instrument. */
+  open(symbol: string): void {
+    const hash = `#/${encodeURIComponent(symbol)}`;
+    if (location.hash === hash) this.#show("chart");
+    else location.hash = hash;
+  }
+
+  /** Back to the watchlist, where one pane is shown at a time. */
+  back(): void {
+    if (this.#view === "operator") location.hash = this.#symbol === "" ? "#/" : `#/${encodeURIComponent(this.#symbol)}`;
+    this.#show("watchlist");
+  }
+
+  /** Instruments came: the symbol may be known now. */
+  settle(): void {
+    this.#handlers.symbolChosen(this.#symbol === "" ? this.#remembered() : this.#symbol);
+  }
+
+  #remembered(): string {
+    return recall("symbol", "", isText) || this.#handlers.fallback();
+  }
+
+  #read(): void {
+    const view = location.hash === "#operator" ? "operator" : "markets";
+    const named = location.hash.startsWith("#/") ? decoded(location.hash.slice(2)) : "";
+    if (view === "markets" && named !== "" && named !== this.#symbol) {
+      this.#symbol = named;
+      remember("symbol", named);
+      this.#show("chart");
+    }
+    this.#view = view;
+    mark(document.body, "view", view);
+    if (view === "operator") this.#show("operator");
+    else if (document.body.dataset["pane"] === "operator") this.#show(this.#symbol === "" ? "watchlist" : "chart");
+    for (const main of document.querySelectorAll<HTMLElement>("[data-view-of]")) {
+      main.hidden = main.dataset["viewOf"] !== view;
+    }
+    for (const link of document.querySelectorAll<HTMLElement>("[data-go]")) {
+      if (link.dataset["go"] === view) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    const back = part<HTMLAnchorElement>(document, "[data-go=markets]");
+    back.href = this.#symbol === "" ? "#/" : `#/${encodeURIComponent(this.#symbol)}`;
+    this.settle();
+    this.#handlers.viewChosen(view);
+  }
+
+  #press(pane: string): void {
+    if (pane === "operator") location.hash = "#operator";
+    else if (this.#view === "operator")
+      location.hash = part<HTMLAnchorElement>(document, "[data-go=markets]").hash || "#/";
+    this.#show(pane);
+  }
+
+  #show(pane: string): void {
+    mark(document.body, "pane", pane);
+    for (const button of document.querySelectorAll<HTMLElement>("[data-pane-of]")) {
+      if (button.dataset["paneOf"] === pane) button.setAttribute("aria-current", "true");
+      else button.removeAttribute("aria-current");
+    }
+  }
+}
+
+/** A symbol of the address; one that is badly escaped is taken as it stands. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * What the page remembers from one visit to the next, in localStorage: pins, theme, sort, interval, band, profile.
+ * Where storage is refused (private windows, policies), the page works and forgets.
+ */
+
+const PREFIX = "tickcast.";
+
+/** The remembered value, or `fallback` where there is none or it is of another shape. */
+export function recall<T>(name: string, fallback: T, fits: (value: unknown) => value is T): T {
+  try {
+    const text = localStorage.getItem(PREFIX + name);
+    const value: unknown = text === null ? fallback : JSON.parse(text);
+    return fits(value) ? value : fallback;
+  } catch {
+    return fallback;
+  }
+}
+
+export function remember(name: string, value: unknown): void {
+  try {
+    localStorage.setItem(PREFIX + name, JSON.stringify(value));
+  } catch {
+    // Storage is full or refused: the setting holds until the page is left.
+  }
+}
+
+export function isText(value: unknown): value is string {
+  return typeof value === "string";
+}
+
+export function isNumber(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(value);
+}
+
+export function isTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every(isText);
+}
+
+export function isFlag(value: unknown): value is boolean {
+  return typeof value === "boolean";
+}

@@ -1,0 +1,141 @@
+/** One row of the watchlist in the document: parts of the template, and what was last written into them. */
+
+import { NONE, compactText, percentText } from "./format.ts";
+import type { Market } from "./market.ts";
+import { attribute, field, mark, part, write } from "./dom.ts";
+import { SparkLine } from "./spark.ts";
+
+/** A price that moved is lit so long. It is lit and put out, not faded: a fade would paint every frame. */
+const LIT_MS = 350;
+
+/** A cell with a price that is lit when it moves, with an arrow beside it. */
+class PriceCell {
+  readonly #cell: HTMLElement;
+  readonly #value: HTMLElement;
+  readonly #arrow: HTMLElement;
+  #shown = NaN;
+  #litUntil = 0;
+
+  constructor(row: HTMLElement, name: string) {
+    this.#cell = part(row, `.${name}`);
+    this.#value = field(row, name);
+    this.#arrow = part(this.#cell, "i");
+  }
+
+  /** Forgets what was here: the row is another instrument's now. */
+  reset(): void {
+    this.#shown = NaN;
+    this.#litUntil = 0;
+    mark(this.#cell, "lit", "");
+    mark(this.#cell, "move", "");
+    write(this.#arrow, "");
+  }
+
+  show(px: number, textOf: () => string, now: number, lights: boolean): void {
+    const before = this.#shown;
+    // NaN differs from itself: a cell without a value is written each time, which costs a comparison of texts.
+    if (px === before) return;
+    this.#shown = px;
+    write(this.#value, textOf());
+    if (Number.isNaN(before) || Number.isNaN(px)) return;
+    mark(this.#cell, "move", px > before ? "up" : "down");
+    write(this.#arrow, px > before ? "▲" : "▼");
+    if (!lights) return;
+    this.#litUntil = now + LIT_MS;
+    mark(this.#cell, "lit", "yes");
+  }
+
+  putOut(now: number): void {
+    if (this.#litUntil === 0 || now < this.#litUntil) return;
+    this.#litUntil = 0;
+    mark(this.#cell, "lit", "");
+  }
+}
+
+export class WatchlistRow {
+  readonly element: HTMLElement;
+  /** The instrument's row in the client's columns; -1 while this is spare. */
+  row = -1;
+  index = -1;
+  readonly #pin: HTMLButtonElement;
+  readonly #symbol: HTMLElement;
+  readonly #venue: HTMLElement;
+  readonly #spark: SparkLine;
+  readonly #change: HTMLElement;
+  readonly #changeCell: HTMLElement;
+  readonly #spread: HTMLElement;
+  readonly #volume: HTMLElement;
+  readonly #state: HTMLElement;
+  readonly #prices: { bid: PriceCell; ask: PriceCell; last: PriceCell };
+
+  constructor(template: HTMLTemplateElement) {
+    const element = template.content.firstElementChild?.cloneNode(true);
+    if (!(element instanceof HTMLElement)) throw new Error("the page lacks the row's template");
+    this.element = element;
+    this.#pin = part<HTMLButtonElement>(element, "[data-action=pin]");
+    [this.#symbol, this.#venue] = [field(element, "symbol"), field(element, "venue")];
+    this.#spark = new SparkLine(part<SVGElement>(element, ".spark svg"));
+    [this.#change, this.#spread] = [field(element, "change"), field(element, "spread")];
+    this.#changeCell = part(element, ".change");
+    [this.#volume, this.#state] = [field(element, "volume"), field(element, "state")];
+    const price = (name: string): PriceCell => new PriceCell(element, name);
+    this.#prices = { bid: price("bid"), ask: price("ask"), last: price("last") };
+  }
+
+  /** Gives this row of the document to an instrument. */
+  assign(market: Market, row: number): void {
+    this.row = row;
+    const { bid, ask, last } = this.#prices;
+    for (const price of [bid, ask, last]) price.reset();
+    this.element.id = `instrument-${row}`;
+    mark(this.element, "row", market.symbol(row));
+    write(this.#symbol, market.symbol(row));
+    write(this.#venue, market.client.instruments.venue(row));
+  }
+
+  place(index: number, height: number): void {
+    if (index === this.index) return;
+    this.index = index;
+    this.element.style.top = `${index * height}px`;
+    // The head is the first row of the grid.
+    attribute(this.element, "aria-rowindex", String(index + 2));
+  }
+
+  /** Writes what differs. `lights` says whether prices that moved are lit. */
+  show(market: Market, now: number, lights: boolean): void {
+    const { row } = this;
+    const { quotes } = market.client;
+    const { bid, ask, last } = this.#prices;
+    bid.show(quotes.bidPx[row] ?? NaN, () => market.quoteText(row, "bidPx"), now, lights);
+    ask.show(quotes.askPx[row] ?? NaN, () => market.quoteText(row, "askPx"), now, lights);
+    last.show(market.last(row), () => market.lastText(row), now, lights);
+    const percent = percentText(market.change(row));
+    write(this.#change, percent);
+    const sign = percent.charAt(0);
+    mark(this.#changeCell, "move", sign === "+" ? "up" : sign === "−" ? "down" : "");
+    const spread = market.spreadBp(row);
+    write(this.#spread, Number.isNaN(spread) ? NONE : spread.toFixed(spread < 10 ? 2 : 1));
+    write(this.#volume, compactText(market.volume(row)));
+    const state = market.state(row);
+    write(this.#state, state);
+    mark(this.element, "state", state);
+  }
+
+  /** The marks that the page's user sets: chosen, active, pinned. */
+  flag(chosen: boolean, active: boolean, pinned: boolean): void {
+    attribute(this.element, "aria-selected", String(chosen));
+    mark(this.element, "active", active ? "yes" : "");
+    attribute(this.#pin, "aria-pressed", String(pinned));
+  }
+
+  spark(points: Float32Array): void {
+    this.#spark.show(points);
+  }
+
+  putOut(now: number): void {
+    const { bid, ask, last } = this.#prices;
+    bid.putOut(now);
+    ask.putOut(now);
+    last.putOut(now);
+  }
+}

@@ -1,0 +1,361 @@
+/**
+ * The watchlist: all instruments, of which only the rows in view are in the document.
+ *
+ * What always holds: a frame touches rows in view that changed, and in them texts that differ; nothing is measured
+ * within a frame. Order by a value that moves is renewed once a second, and not while the pointer moves over the rows,
+ * so that nothing slips away under a click.
+ */
+
+import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } from "@tanstack/virtual-core";
+import type { Frame } from "tickcast";
+import { attribute, field, make, part, write } from "./dom.ts";
+import { countText } from "./format.ts";
+import type { Market } from "./market.ts";
+import { type Sort, type SortKey, matches, putInOrder, symbolRanks, turned } from "./order.ts";
+import { EVERY_MS, Sparks } from "./spark.ts";
+import { isFlag, isText, isTexts, recall, remember } from "./store.ts";
+import { WatchlistRow } from "./watchlist-row.ts";
+
+/** Rows kept ready above and below the view, so that scrolling does not outrun the frame. */
+const SPARE_ROWS = 8;
+/** After the pointer moved over the rows, their order holds for so long. */
+const HOLD_MS = 1500;
+/** How states are ordered: what needs a look comes last, or first the other way round. */
+const STATES = ["LIVE", "RESYNCING", "STALE", "HALTED", "ENDED"];
+const SORTS: readonly string[] = ["symbol", "bid", "ask", "last", "change", "spread", "volume", "state"];
+
+export class Watchlist {
+  readonly #market: Market;
+  readonly #open: (row: number) => void;
+  readonly #root: HTMLElement;
+  readonly #grid: HTMLElement;
+  readonly #rows: HTMLElement;
+  readonly #template: HTMLTemplateElement;
+  readonly #virtual: Virtualizer<HTMLElement, HTMLElement>;
+  readonly #sparks = new Sparks();
+  /** Who wants less motion has arrows, and no lights. */
+  readonly #calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+  #sort: Sort = recall("sort", { by: "symbol", descending: false }, isSort);
+  #search = "";
+  #pins = new Set(recall("pins", [], isTexts));
+  #pinnedOnly = recall("pinned-only", false, isFlag);
+  /** Rows of the client as they are shown, first to last. */
+  #order: number[] = [];
+  #ranks: Float64Array = new Float64Array(0);
+  #orderIsOld = true;
+  #heldUntil = 0;
+  /** 1 for rows with changes that the document does not show yet. */
+  #dirty = new Uint8Array(0);
+  #shown = new Map<number, WatchlistRow>();
+  #spare: WatchlistRow[] = [];
+  #rowHeight = 28;
+  #chosen = -1;
+  #active = -1;
+
+  constructor(root: HTMLElement, market: Market, open: (row: number) => void) {
+    this.#market = market;
+    this.#open = open;
+    this.#root = root;
+    this.#grid = part(root, "[role=grid]");
+    this.#rows = part(root, ".rows");
+    this.#template = part<HTMLTemplateElement>(document, "#watchlist-row");
+    const scroller = field(root, "scroller");
+    this.#virtual = new Virtualizer({
+      count: 0,
+      getScrollElement: () => scroller,
+      estimateSize: () => this.#rowHeight,
+      overscan: SPARE_ROWS,
+      scrollToFn: elementScroll,
+      observeElementRect,
+      observeElementOffset,
+      onChange: () => this.#place(performance.now()),
+    });
+    this.#virtual._didMount();
+    this.#virtual._willUpdate();
+    this.#listen(scroller);
+    this.restyle();
+    this.#showSort();
+  }
+
+  /** Symbols that are pinned. */
+  get pins(): ReadonlySet<string> {
+    return this.#pins;
+  }
+
+  set search(text: string) {
+    this.#search = text.trim().toLowerCase();
+    this.#virtual.scrollToOffset(0);
+    this.#renew();
+    this.#active = this.#search === "" ? this.#chosen : (this.#order[0] ?? -1);
+    this.#flagAll();
+  }
+
+  /** The row that Enter in the search opens; -1 where nothing matches. */
+  get first(): number {
+    return this.#order[0] ?? -1;
+  }
+
+  /** The instrument that the other panels show. */
+  set chosen(row: number) {
+    this.#chosen = this.#active = row;
+    this.#flagAll();
+  }
+
+  /** Rows came, or went into another state for all: the next frame puts everything in order. */
+  renew(): void {
+    this.#orderIsOld = true;
+  }
+
+  /** What changed since the last frame. */
+  onFrame(frame: Frame): void {
+    const { rows } = this.#market;
+    if (rows > this.#dirty.length) {
+      this.#dirty = new Uint8Array(Math.max(rows, 2 * this.#dirty.length)).fill(1);
+      this.#orderIsOld = true;
+    }
+    for (const row of frame.changed) this.#dirty[row] = 1;
+    if (this.#orderIsOld) this.#renew();
+    this.#write(frame.now);
+  }
+
+  /** Puts out what was lit long enough; called a few times a second, also where no frame comes. */
+  tick(now: number): void {
+    for (const row of this.#shown.values()) row.putOut(now);
+  }
+
+  /** Once a second: a new point for each sparkline, and the order of moving values. */
+  everySecond(now: number): void {
+    this.#sparks.sample(this.#values("last"), this.#market.rows);
+    for (const [row, shown] of this.#shown) shown.spark(this.#sparks.points(row));
+    if (this.#sort.by !== "symbol" && now > this.#heldUntil) this.#renew();
+  }
+
+  /** The width has changed, and with it maybe the height of rows. */
+  restyle(): void {
+    const height = parseFloat(getComputedStyle(this.#root).getPropertyValue("--row"));
+    if (height !== this.#rowHeight) {
+      this.#rowHeight = height;
+      this.#virtual.measure();
+    }
+    for (const shown of this.#shown.values()) shown.index = -1;
+    this.#place(performance.now());
+  }
+
+  #renew(): void {
+    this.#orderIsOld = false;
+    const market = this.#market;
+    if (this.#ranks.length !== market.rows) {
+      this.#ranks = symbolRanks(Array.from({ length: market.rows }, (_, row) => market.symbol(row)));
+    }
+    this.#order = [];
+    for (let row = 0; row < market.rows; row++) if (this.#lets(row)) this.#order.push(row);
+    const isPinned = (row: number): boolean => this.#pins.has(market.symbol(row));
+    putInOrder(this.#order, this.#values(this.#sort.by), this.#sort.descending, this.#ranks, isPinned);
+    this.#virtual.setOptions({ ...this.#virtual.options, count: this.#order.length });
+    this.#virtual._willUpdate();
+    this.#rows.style.height = `${this.#order.length * this.#rowHeight}px`;
+    attribute(this.#grid, "aria-rowcount", String(this.#order.length + 1));
+    this.#place(performance.now());
+    this.#showCount();
+  }
+
+  #lets(row: number): boolean {
+    if (this.#pinnedOnly && !this.#pins.has(this.#market.symbol(row))) return false;
+    return this.#search === "" || matches(this.#market.searchKey(row), this.#search);
+  }
+
+  /** The values of a column by row, comparable across instruments. */
+  #values(key: SortKey): Float64Array {
+    const { client } = this.#market;
+    const values = new Float64Array(this.#market.rows);
+    const fill = (of: (row: number) => number): Float64Array => {
+      for (let row = 0; row < values.length; row++) values[row] = of(row);
+      return values;
+    };
+    if (key === "symbol") return this.#ranks;
+    if (key === "bid") return fill((row) => client.price(row, client.quotes.bidPx[row] ?? NaN));
+    if (key === "ask") return fill((row) => client.price(row, client.quotes.askPx[row] ?? NaN));
+    if (key === "last") return fill((row) => client.price(row, this.#market.last(row)));
+    if (key === "change") return fill((row) => this.#market.change(row));
+    if (key === "spread") return fill((row) => this.#market.spreadBp(row));
+    if (key === "volume") return fill((row) => this.#market.volume(row));
+    return fill((row) => STATES.indexOf(this.#market.state(row)));
+  }
+
+  /** Brings the rows in view into the document, each at its place, and gives rows that left it to others. */
+  #place(now: number): void {
+    const items = this.#virtual.getVirtualItems();
+    const wanted = new Map(items.map((item) => [this.#order[item.index] ?? -1, item.index]));
+    wanted.delete(-1);
+    for (const [row, shown] of this.#shown) {
+      if (wanted.has(row)) continue;
+      this.#shown.delete(row);
+      this.#spare.push(shown);
+    }
+    for (const [row, index] of wanted) (this.#shown.get(row) ?? this.#bring(row, now)).place(index, this.#rowHeight);
+    for (const spare of this.#spare) spare.element.remove();
+    this.#keepOrder([...wanted.keys()]);
+    this.#showActive();
+  }
+
+  #bring(row: number, now: number): WatchlistRow {
+    const shown = this.#spare.pop() ?? new WatchlistRow(this.#template);
+    this.#shown.set(row, shown);
+    shown.assign(this.#market, row);
+    // What comes into view is up to date without a light: its change is not of this moment.
+    shown.show(this.#market, now, false);
+    shown.spark(this.#sparks.points(row));
+    this.#flag(shown);
+    return shown;
+  }
+
+  /** The document has the rows in their order, for readers of the screen; moves only those that stand elsewhere. */
+  #keepOrder(rows: number[]): void {
+    let next = this.#rows.firstElementChild;
+    for (const row of rows) {
+      const element = this.#shown.get(row)?.element;
+      if (element === undefined) continue;
+      if (element === next) next = next.nextElementSibling;
+      else this.#rows.insertBefore(element, next);
+    }
+  }
+
+  #write(now: number): void {
+    for (const [row, shown] of this.#shown) {
+      shown.putOut(now);
+      if (this.#dirty[row] !== 1) continue;
+      this.#dirty[row] = 0;
+      shown.show(this.#market, now, !this.#calm.matches);
+    }
+  }
+
+  #flag(shown: WatchlistRow): void {
+    const { row } = shown;
+    shown.flag(row === this.#chosen, row === this.#active, this.#pins.has(this.#market.symbol(row)));
+  }
+
+  #flagAll(): void {
+    for (const shown of this.#shown.values()) this.#flag(shown);
+    this.#showActive();
+  }
+
+  /** Tells readers of the screen which row the keyboard is on, where it is in the document. */
+  #showActive(): void {
+    const active = this.#shown.get(this.#active);
+    if (active === undefined) this.#grid.removeAttribute("aria-activedescendant");
+    else attribute(this.#grid, "aria-activedescendant", active.element.id);
+  }
+
+  #listen(scroller: HTMLElement): void {
+    scroller.addEventListener("pointermove", () => (this.#heldUntil = performance.now() + HOLD_MS), { passive: true });
+    this.#rows.addEventListener("click", (event) => {
+      const target = event.target as Element;
+      const id = target.closest(".row")?.id ?? "";
+      const row = Number(id.replace("instrument-", ""));
+      if (id === "") return;
+      if (target.closest("[data-action=pin]") !== null) this.#togglePin(row);
+      else this.#open(row);
+    });
+    for (const button of this.#root.querySelectorAll<HTMLElement>("[data-sort]")) {
+      button.addEventListener("click", () => this.#sortBy(button.dataset["sort"] as SortKey));
+    }
+    part(this.#root, "[data-action=pinned-only]").addEventListener("click", () => {
+      this.#pinnedOnly = !this.#pinnedOnly;
+      remember("pinned-only", this.#pinnedOnly);
+      this.#showSort();
+      this.#renew();
+    });
+    this.#grid.addEventListener("keydown", (event) => this.#onKey(event));
+  }
+
+  #onKey(event: KeyboardEvent): void {
+    if (event.target !== this.#grid || event.ctrlKey || event.metaKey || event.altKey) return;
+    const page = Math.max(1, Math.floor((this.#virtual.scrollRect?.height ?? 0) / this.#rowHeight) - 1);
+    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
+    const step = steps[event.key as keyof typeof steps];
+    if (step !== undefined) this.move(step);
+    else if (event.key === "Enter" && this.#active >= 0) this.#open(this.#active);
+    else if (event.key.toLowerCase() === "p" && this.#active >= 0) this.#togglePin(this.#active);
+    else return;
+    event.preventDefault();
+  }
+
+  /** Moves the keyboard's row by so many, and brings it into view. */
+  move(step: number): void {
+    const at = this.#order.indexOf(this.#active);
+    const next = Math.max(0, Math.min(this.#order.length - 1, (at < 0 && step > 0 ? -1 : at) + step));
+    this.#active = this.#order[next] ?? -1;
+    this.#virtual.scrollToIndex(next);
+    this.#place(performance.now());
+    this.#flagAll();
+  }
+
+  /** Gives the rows the keyboard. */
+  focus(): void {
+    this.#grid.focus({ preventScroll: true });
+  }
+
+  #togglePin(row: number): void {
+    const symbol = this.#market.symbol(row);
+    if (!this.#pins.delete(symbol)) this.#pins.add(symbol);
+    remember("pins", [...this.#pins]);
+    this.#renew();
+    this.#flagAll();
+  }
+
+  #sortBy(by: SortKey): void {
+    this.#sort = turned(this.#sort, by);
+    remember("sort", this.#sort);
+    this.#virtual.scrollToOffset(0);
+    this.#showSort();
+    this.#renew();
+  }
+
+  #showSort(): void {
+    for (const button of this.#root.querySelectorAll<HTMLElement>("[data-sort]")) {
+      const head = button.parentElement;
+      if (button.dataset["sort"] !== this.#sort.by) head?.removeAttribute("aria-sort");
+      else head?.setAttribute("aria-sort", this.#sort.descending ? "descending" : "ascending");
+    }
+    attribute(part(this.#root, "[data-action=pinned-only]"), "aria-pressed", String(this.#pinnedOnly));
+  }
+
+  #showCount(): void {
+    const { rows } = this.#market;
+    const among = this.#order.length < rows ? `${countText(this.#order.length)} of ` : "";
+    write(field(this.#root, "count"), `${among}${countText(rows)} ${rows === 1 ? "instrument" : "instruments"}`);
+    const pinned = this.#pins.size > 0 ? `${countText(this.#pins.size)} pinned` : "";
+    write(field(this.#root, "order"), pinned);
+    this.#showEmpty();
+  }
+
+  /** Says why there are no rows, where there are none. */
+  #showEmpty(): void {
+    const empty = field(this.#root, "empty");
+    empty.hidden = this.#order.length > 0;
+    const { phase } = this.#market.client.connection;
+    const [title, hint] = emptyTexts(this.#market.rows, this.#search, this.#pinnedOnly, phase === "live");
+    write(field(empty, "empty-title"), title);
+    write(field(empty, "empty-hint"), hint);
+    const spinner = empty.querySelector(".spinner");
+    const turns = this.#market.rows === 0 && phase === "connecting";
+    if (turns && spinner === null) empty.prepend(make("span", "", "spinner"));
+    if (!turns) spinner?.remove();
+  }
+}
+
+function emptyTexts(rows: number, search: string, pinnedOnly: boolean, live: boolean): [string, string] {
+  if (rows === 0 && !live) return ["Connecting", "Prices appear as soon as the server answers."];
+  if (rows === 0) return ["No instruments yet", "They appear here as soon as a feed or a publisher announces one."];
+  if (search !== "") return ["No symbol matches", `No symbol or venue contains “${search}”.`];
+  return pinnedOnly ? ["Nothing is pinned", "A star, or the key P, pins an instrument."] : ["", ""];
+}
+
+function isSort(value: unknown): value is Sort {
+  const { by, descending } = (value ?? {}) as Partial<Sort>;
+  return isText(by) && SORTS.includes(by) && isFlag(descending);
+}
+
+/** How often {@link Watchlist.everySecond} wants to be called. */
+export const SECOND_MS = EVERY_MS;

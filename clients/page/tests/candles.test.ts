@@ -1,0 +1,102 @@
+import { expect, test } from "vitest";
+import { Candles, barStart, barsOf, emptyBar, type Bar } from "../src/candles.ts";
+
+const bar = (time: number, open: number, high: number, low: number, close: number, volume: number): Bar => ({
+  ...emptyBar(time),
+  open,
+  high,
+  low,
+  close,
+  volume,
+});
+
+test("a bar starts at a multiple of its interval", () => {
+  expect(barStart(119.999, 60)).toBe(60);
+  expect(barStart(120, 60)).toBe(120);
+});
+
+test("trades of one interval make one candle", () => {
+  const candles = new Candles(5);
+  for (const [at, px] of [
+    [10, 100],
+    [11, 103],
+    [12, 98],
+    [14.9, 101],
+  ] as const)
+    candles.trade(at, px, 2);
+  candles.trade(15, 102, 1);
+  expect(candles.bars).toEqual([bar(10, 100, 103, 98, 101, 8), bar(15, 102, 102, 102, 102, 1)]);
+});
+
+test("a trade that comes late goes into its own bar, and one is made where none was", () => {
+  const candles = new Candles(1);
+  candles.trade(10, 100, 1);
+  candles.trade(13, 103, 1);
+  candles.trade(10.5, 90, 1);
+  candles.trade(11, 95, 1);
+  expect(candles.bars.map(({ time, low }) => [time, low])).toEqual([
+    [10, 90],
+    [11, 95],
+    [13, 103],
+  ]);
+});
+
+test("a one-sided quote keeps the other side", () => {
+  const candles = new Candles(1);
+  candles.quote(10, 99, 101);
+  candles.quote(10.5, 98, NaN);
+  expect(candles.newest).toMatchObject({ bid: 98, ask: 101 });
+});
+
+test("history joins live without a seam: open of history, widest extremes, close of live, volume once", () => {
+  const candles = new Candles(60);
+  candles.trade(125, 104, 1); // also in the history below
+  candles.trade(126, 97, 1); // also there
+  candles.join([bar(60, 90, 95, 89, 94, 50), bar(120, 100, 105, 97, 97, 9)]);
+  candles.trade(130, 99, 2); // after the answer
+  expect(candles.bars).toEqual([bar(60, 90, 95, 89, 94, 50), bar(120, 100, 105, 97, 99, 11)]);
+});
+
+test("live bars that history does not reach yet stay", () => {
+  const candles = new Candles(1);
+  candles.trade(10, 100, 1);
+  candles.trade(11, 101, 1);
+  candles.join([bar(9, 99, 99, 99, 99, 1), bar(10, 98, 100, 98, 100, 3)]);
+  expect(candles.bars.map(({ time, open, volume }) => [time, open, volume])).toEqual([
+    [9, 99, 1],
+    [10, 98, 3],
+    [11, 101, 1],
+  ]);
+});
+
+test("a history without bars leaves live as it is", () => {
+  const candles = new Candles(1);
+  candles.trade(10, 100, 1);
+  candles.join([]);
+  expect(candles.bars).toEqual([bar(10, 100, 100, 100, 100, 1)]);
+});
+
+test("a correction replaces bars that are over, and never the one under way", () => {
+  const candles = new Candles(1);
+  candles.trade(10, 100, 1);
+  candles.trade(11, 101, 1);
+  candles.correct([bar(10, 100, 100, 100, 100, 7), bar(11, 50, 50, 50, 50, 50)]);
+  expect(candles.bars).toEqual([bar(10, 100, 100, 100, 100, 7), bar(11, 101, 101, 101, 101, 1)]);
+});
+
+test("columns of the server become bars, with NaN where nothing was", () => {
+  const bars = barsOf({
+    time: [60, 120],
+    open: ["1.5", null],
+    high: ["2.5", null],
+    low: ["0.5", null],
+    close: ["2", null],
+    volume: ["12", "0"],
+    bid_px: ["1.9", "1.8"],
+    ask_px: ["2.1", null],
+  });
+  expect(bars).toEqual([
+    { time: 60, open: 1.5, high: 2.5, low: 0.5, close: 2, volume: 12, bid: 1.9, ask: 2.1 },
+    { time: 120, open: NaN, high: NaN, low: NaN, close: NaN, volume: 0, bid: 1.8, ask: NaN },
+  ]);
+});

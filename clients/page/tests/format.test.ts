@@ -1,0 +1,68 @@
+import { expect, test } from "vitest";
+import {
+  NONE,
+  bytesText,
+  compactText,
+  millisText,
+  percentText,
+  priceText,
+  spanText,
+  spareOfTick,
+  spareZeros,
+} from "../src/format.ts";
+
+test("a price is grouped by thousands and keeps all its digits", () => {
+  expect(priceText("61837.63")).toBe("61,837.63");
+  expect(priceText("9007199254740993.25")).toBe("9,007,199,254,740,993.25");
+  expect(priceText("999")).toBe("999");
+  expect(priceText("-1234.5")).toBe("−1,234.5");
+  expect(priceText("0.00001234")).toBe("0.00001234");
+});
+
+test("decimals that are not needed are cut, with the point where none is left", () => {
+  expect(priceText("61837.6300", 2)).toBe("61,837.63");
+  expect(priceText("61837.00", 2)).toBe("61,837");
+});
+
+test("only zeros are ever cut", () => {
+  expect(spareZeros("61837.6300", 4)).toBe(2);
+  expect(spareZeros("61837.6300", 1)).toBe(1);
+  expect(spareZeros("61837.63", 2)).toBe(0);
+  expect(spareZeros("1000", 3)).toBe(0);
+});
+
+test("a tick says how many decimals its prices do not use", () => {
+  expect(spareOfTick(10, -2)).toBe(1);
+  expect(spareOfTick(25, -2)).toBe(0);
+  expect(spareOfTick(100_000, -4)).toBe(4);
+  expect(spareOfTick(NaN, -8)).toBe(6);
+  expect(spareOfTick(5, 2)).toBe(0);
+});
+
+test("a change has a sign unless it rounds to nothing", () => {
+  expect(percentText(1.234)).toBe("+1.23%");
+  expect(percentText(-1.236)).toBe("−1.24%");
+  expect(percentText(-0.001)).toBe("0.00%");
+  expect(percentText(NaN)).toBe(NONE);
+});
+
+test("a volume has three digits and a unit, also where rounding carries over", () => {
+  expect(compactText(7)).toBe("7");
+  expect(compactText(7.125)).toBe("7.13");
+  expect(compactText(999.6)).toBe("1.00K");
+  expect(compactText(276_730)).toBe("277K");
+  expect(compactText(12_345_678)).toBe("12.3M");
+  expect(compactText(9_996)).toBe("10.0K");
+  expect(compactText(NaN)).toBe(NONE);
+});
+
+test("times and bytes are as exact as they are worth reading", () => {
+  expect(millisText(0.42)).toBe("0.4 ms");
+  expect(millisText(123.4)).toBe("123 ms");
+  expect(millisText(12_000)).toBe("12 s");
+  expect(bytesText(999)).toBe("999 B");
+  expect(bytesText(33_554_432)).toBe("33.6 MB");
+  expect(spanText(59)).toBe("59 s");
+  expect(spanText(3 * 3600 + 12 * 60)).toBe("3 h 12 min");
+  expect(spanText(90_000)).toBe("1 d 1 h");
+});

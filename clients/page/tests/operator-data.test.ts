@@ -1,0 +1,37 @@
+import { expect, test } from "vitest";
+import { Rates, wordsOf, type OperatorAnswer } from "../src/operator-data.ts";
+
+const answer = (uptime_ms: number, records: number, epoch = 1): OperatorAnswer => ({
+  version: "0.1.0",
+  epoch,
+  uptime_ms,
+  not_ready: null,
+  sequencer: { position: records, levels: {}, counters: { sequencer_records: records } },
+  shards: [0, 1].map((shard) => ({
+    shard,
+    core: shard + 1,
+    ring: { backlog_bytes: 0, capacity_bytes: 1024 },
+    levels: { clients: 3 },
+    counters: { records },
+  })),
+  sources: [],
+  slow: [],
+});
+
+test("rates are differences over the server's own time", () => {
+  const rates = new Rates(answer(3000, 700), answer(1000, 100));
+  expect(rates.sequencer("sequencer_records")).toBe(300);
+  expect(rates.total("records")).toBe(600);
+  expect(rates.level("clients")).toBe(6);
+});
+
+test("there is no rate before a second answer, of a counter that is not known, or across a restart", () => {
+  expect(new Rates(answer(3000, 700), null).total("records")).toBeNaN();
+  expect(new Rates(answer(3000, 700), answer(1000, 100)).total("other")).toBeNaN();
+  expect(new Rates(answer(3000, 700, 2), answer(1000, 100, 1)).total("records")).toBeNaN();
+});
+
+test("names of numbers become words", () => {
+  expect(wordsOf("sequencer_books_refused")).toBe("Books refused");
+  expect(wordsOf("stale_instruments")).toBe("Stale instruments");
+});
