@@ -204,6 +204,7 @@ fn the_page_and_all_that_it_names_are_served_and_no_script_stands_in_it() {
             Some("js") => "text/javascript; charset=utf-8",
             Some("css") => "text/css; charset=utf-8",
             Some("svg") => "image/svg+xml",
+            Some("txt") => "text/plain; charset=utf-8",
             _ => panic!("{path} is none of these"),
         };
         let answer = server.get(path);
@@ -216,7 +217,7 @@ fn the_page_and_all_that_it_names_are_served_and_no_script_stands_in_it() {
 #[test]
 fn a_head_gets_the_headers_of_the_get_alone() {
     let server = Server::start(&["--feed", "none"]);
-    for path in ["/", "/app.js", "/healthz", "/v1/instruments"] {
+    for path in ["/", "/page.js", "/healthz", "/v1/instruments"] {
         let head = ask(server.address, format!("HEAD {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes());
         let get = server.get(path);
         assert_eq!((head.status, head.body.len()), (200, 0), "{path}");

@@ -24,10 +24,10 @@ macro_rules! files {
 // A file of `pages/` is served by its line here.
 files! {
     "index.html" Page;
-    "app.js" Script;
-    "wire.js" Script;
-    "style.css" Style;
+    "page.js" Script;
+    "page.css" Style;
     "favicon.svg" Image;
+    "licences.txt" Text;
     "tickcast.js" Script;
 }
 
@@ -38,7 +38,6 @@ struct File {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "what the licences are is told by their line")]
 enum Kind {
     Page,
     Script,
