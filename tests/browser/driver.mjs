@@ -1,0 +1,128 @@
+// Drives one Chromium for all tests of this folder: requests as JSON lines on stdin, answers on stdout, `{id, value}`
+// or `{id, error}`. Ends, and the browser with it, when stdin does. What a scenario is stands in the Rust files beside.
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import { readFileSync } from "node:fs";
+
+const [installed, executablePath] = process.argv.slice(2);
+const require = createRequire(`${installed}/package.json`);
+const { chromium } = require("playwright-core");
+const helpers = readFileSync(new URL("in-page.js", import.meta.url), "utf8");
+
+const browser = await chromium.launch({
+  executablePath,
+  headless: true,
+  // Nothing but this machine can be reached, whatever a page asks for.
+  args: ["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+});
+
+const contexts = new Map();
+const pages = new Map();
+let made = 0;
+
+/** A page with all that it does written down. */
+async function open({ context: name, ...options }) {
+  let context = contexts.get(name);
+  if (context === undefined) {
+    context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
+    context.setDefaultTimeout(40_000);
+    contexts.set((name = ++made), context);
+    await context.addInitScript(helpers);
+  }
+  const page = await context.newPage();
+  const log = { console: [], errors: [], requests: [], responses: [] };
+  page.on("console", (said) => log.console.push({ type: said.type(), text: said.text(), url: said.location().url }));
+  page.on("pageerror", (error) => log.errors.push(String(error.stack ?? error)));
+  page.on("request", (request) => log.requests.push(request.url()));
+  page.on("websocket", (socket) => log.requests.push(socket.url()));
+  page.on("response", async (response) => {
+    log.responses.push({ url: response.url(), status: response.status(), headers: await response.allHeaders() });
+  });
+  const id = ++made;
+  pages.set(id, { page, log, cdp: await context.newCDPSession(page) });
+  return { page: id, context: name };
+}
+
+/** Evaluates in the page without its policy having a say, as the developer's console does. */
+async function evaluate({ cdp }, expression) {
+  const asked = { expression, awaitPromise: true, returnByValue: true };
+  const { result, exceptionDetails: thrown } = await cdp.send("Runtime.evaluate", asked);
+  if (thrown !== undefined) throw new Error(thrown.exception?.description ?? thrown.text);
+  return result.value ?? null;
+}
+
+/** Asks until the answer is true in JavaScript's sense, which it returns. */
+async function until(held, { expression, ms }) {
+  const deadline = Date.now() + ms;
+  for (let last; ; ) {
+    try {
+      const value = await evaluate(held, expression);
+      if (value) return value;
+      last = value;
+    } catch (error) {
+      // A page that is being loaded anew has no place to evaluate in.
+      last = error;
+    }
+    if (Date.now() > deadline) {
+      const found = last instanceof Error ? last.message : JSON.stringify(last);
+      throw new Error(`not so after ${ms} ms, but ${found}: ${expression}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+}
+
+/** What axe finds, but for what is minor or moderate. */
+async function violations(held) {
+  await evaluate(held, `${readFileSync(require.resolve("axe-core/axe.min.js"), "utf8")}; null`);
+  const found = await evaluate(held, "axe.run(document, { resultTypes: ['violations'] })");
+  const told = found.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+  const first = (nodes) => nodes.slice(0, 3).map(({ html, failureSummary }) => `${html} ${failureSummary}`);
+  return told.map(({ id, impact, help, nodes }) => ({ id, impact, help, count: nodes.length, first: first(nodes) }));
+}
+
+const operations = {
+  open,
+  goto: ({ page }, { url }) => page.goto(url, { waitUntil: "commit" }).then(() => null),
+  reload: ({ page }) => page.reload({ waitUntil: "commit" }).then(() => null),
+  evaluate: (held, { expression }) => evaluate(held, expression),
+  until,
+  press: ({ page }, { key }) => page.keyboard.press(key),
+  type: ({ page }, { text }) => page.keyboard.type(text),
+  click: ({ page }, { selector }) => page.locator(selector).first().click(),
+  tap: ({ page }, { selector }) => page.locator(selector).first().tap(),
+  screenshot: ({ page }, { path }) => page.screenshot({ path }).then(() => null),
+  emulate: ({ page }, { media }) => page.emulateMedia(media),
+  cdp: ({ cdp }, { method, params }) => cdp.send(method, params),
+  violations,
+  log: ({ log }) => log,
+  close: async ({ page }) => {
+    const context = page.context();
+    for (const [id, held] of pages) if (held.page === page) pages.delete(id);
+    await page.close();
+    if (context.pages().length > 0) return null;
+    for (const [id, held] of contexts) if (held === context) contexts.delete(id);
+    await context.close();
+    return null;
+  },
+};
+
+async function answer({ op, page, ...args }) {
+  if (op === "open") return open(args);
+  const held = pages.get(page);
+  if (held === undefined) throw new Error(`no page ${page}`);
+  return (await operations[op](held, args)) ?? null;
+}
+
+// Where the test's process is gone, its stdin's end says so as well.
+process.stdout.on("error", () => {});
+const tell = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+tell({ id: 0, value: browser.version() });
+createInterface({ input: process.stdin })
+  .on("line", (line) => {
+    const request = JSON.parse(line);
+    answer(request).then(
+      (value) => tell({ id: request.id, value }),
+      (error) => tell({ id: request.id, error: String(error.message ?? error) }),
+    );
+  })
+  .on("close", () => browser.close().finally(() => process.exit(0)));

@@ -1,0 +1,74 @@
+// Runs in each page before anything of its own: what tests look at, as `probe`.
+globalThis.probe = {
+  /** What the Content-Security-Policy refused. */
+  refused: [],
+  watched: {},
+
+  /** The text of the first element of a selector, without the spaces around it; null where there is none. */
+  text(selector) {
+    return document.querySelector(selector)?.textContent.trim() ?? null;
+  },
+
+  /** The symbols in the watchlist's view. */
+  rows() {
+    return [...document.querySelectorAll("[data-row]")].map((row) => row.dataset.row);
+  },
+
+  /** A field of a row of the watchlist, or of any panel. */
+  field(symbol, name) {
+    return probe.text(`[data-row="${CSS.escape(symbol)}"] [data-field=${name}]`);
+  },
+
+  /** Fields of a panel, by name. */
+  fields(panel, names) {
+    return Object.fromEntries(names.map((name) => [name, probe.text(`[data-panel=${panel}] [data-field=${name}]`)]));
+  },
+
+  /** Lines of a list, each as the texts of its elements; hidden ones are left out. */
+  lines(selector) {
+    const lines = [...document.querySelectorAll(selector)].filter((line) => !line.hidden);
+    const cells = (line) => [...line.querySelectorAll("time, b, span")].map((cell) => cell.textContent);
+    return lines.map((line) => ({ side: line.dataset.side, cells: cells(line) }));
+  },
+
+  /**
+   * Writes down under a name each value that an attribute has from now on, also one that a frame never showed: the
+   * records of an observer have what was there before.
+   */
+  watch(name, selector, attribute) {
+    const seen = (probe.watched[name] = [document.querySelector(selector)?.getAttribute(attribute) ?? null]);
+    const add = (value) => value === seen.at(-1) || seen.push(value);
+    new MutationObserver((records) => {
+      for (const { target, oldValue } of records) if (target.matches(selector)) add(oldValue);
+      add(document.querySelector(selector)?.getAttribute(attribute) ?? null);
+    }).observe(document.documentElement, { subtree: true, attributeFilter: [attribute], attributeOldValue: true });
+  },
+
+  /** Counts under a name how often a text changes from now on. */
+  count(name, selector) {
+    probe.watched[name] = 0;
+    const options = { subtree: true, childList: true, characterData: true };
+    new MutationObserver(() => (probe.watched[name] += 1)).observe(document.querySelector(selector), options);
+  },
+
+  /**
+   * Has the page believe that nobody sees it, or that somebody does. A tab that is put behind another one does not: the
+   * driver pretends for all of them that they are looked at.
+   */
+  hide(hidden) {
+    const values = { hidden, visibilityState: hidden ? "hidden" : "visible" };
+    for (const [name, value] of Object.entries(values)) {
+      Object.defineProperty(document, name, { configurable: true, get: () => value });
+    }
+    document.dispatchEvent(new Event("visibilitychange"));
+  },
+
+  /** The `p`-th percentile of numbers. */
+  percentile(numbers, p) {
+    const sorted = Float64Array.from(numbers).sort();
+    return sorted[Math.min(sorted.length - 1, Math.floor((p / 100) * sorted.length))];
+  },
+};
+addEventListener("securitypolicyviolation", (event) => {
+  probe.refused.push(`${event.effectiveDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`);
+});
