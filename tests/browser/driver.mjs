@@ -35,8 +35,10 @@ async function open({ context: name, ...options }) {
   page.on("pageerror", (error) => log.errors.push(String(error.stack ?? error)));
   page.on("request", (request) => log.requests.push(request.url()));
   page.on("websocket", (socket) => log.requests.push(socket.url()));
-  page.on("response", async (response) => {
-    log.responses.push({ url: response.url(), status: response.status(), headers: await response.allHeaders() });
+  page.on("response", (response) => {
+    const [url, status] = [response.url(), response.status()];
+    // A page that is left or closed meanwhile takes them with it.
+    response.allHeaders().then((headers) => log.responses.push({ url, status, headers }), () => {});
   });
   const id = ++made;
   pages.set(id, { page, log, cdp: await context.newCDPSession(page) });
