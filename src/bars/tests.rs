@@ -258,9 +258,13 @@ fn holes_are_told_where_they_touch_what_was_asked_for() {
     bars.lose(ns(5), ns(6));
     bars.lose(ns(12), ns(12) + 1);
     bars.lose(ns(12) + 5, ns(14));
-    assert_eq!(bars.find(1, &query(1)).holes, [(BEGAN_S + 12, BEGAN_S + 14)], "those in one second are one");
-    assert_eq!(bars.find(1, &query(60)).holes, [(BEGAN_S + 5, BEGAN_S + 6), (BEGAN_S + 12, BEGAN_S + 14)]);
-    assert!(bars.find(1, &Query { to_s: BEGAN_S + 12, ..query(1) }).holes.is_empty());
+    let newest = |limit| Query { limit, ..query(1) };
+    assert_eq!(bars.find(1, &newest(2)).holes, [(BEGAN_S + 12, BEGAN_S + 14)], "those in one second are one");
+    let both = [(BEGAN_S + 5, BEGAN_S + 6), (BEGAN_S + 12, BEGAN_S + 14)];
+    assert_eq!(bars.find(1, &newest(3)).holes, both, "of all there is, what came before the first is missing as well");
+    assert_eq!(bars.find(2, &query(1)).holes, both, "all that it ever had may have been lost");
+    assert_eq!(bars.find(1, &query(60)).holes, both);
+    assert!(bars.find(1, &Query { to_s: BEGAN_S + 12, ..newest(1) }).holes.is_empty());
     (0..1000).for_each(|nth| bars.lose(ns(100 + 3 * nth), ns(100 + 3 * nth)));
     let holes = bars.find(1, &query(60)).holes;
     assert_eq!((holes.len(), holes[0]), (HOLES_MAX, (BEGAN_S + 5, BEGAN_S + 100 + 3 * 936)), "the oldest become one");
