@@ -8,11 +8,13 @@ mod proxy;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Instant;
 
 use common::client::{Client, Subscriber};
 use common::http::{Answer, ask, connect, connect_from, upgrade};
-use common::server::{SMALL_MARKET, Server};
+use common::server::{DEADLINE, Program, SMALL_MARKET, Server};
 use proxy::{Kind, Proxy};
+use rustix::process::Signal;
 use tungstenite::Message;
 
 /// The clients' own addresses count: the proxy connects from 127.0.1.1 to 127.0.1.4, and is trusted.
@@ -111,6 +113,20 @@ fn streams_go_through(kind: Kind) {
     }
 }
 
+/// With the path as part of a whole URL, which proxies take apart in their own ways.
+fn whole_urls_are_no_way_around(kind: Kind) {
+    let server = server("none", &[]);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    for path in ["/metrics", "/v1/operator", "/v1/publish?token=secret", "/v1/echo"] {
+        for host in ["other".to_owned(), proxy.http.to_string()] {
+            let status = get(proxy.http, &format!("http://{host}{path}"), "").status;
+            // HAProxy takes no URL whose host is not the one of `Host`.
+            let is_refused = status == 404 || (kind, host.as_str(), status) == (Kind::Haproxy, "other", 400);
+            assert!(is_refused, "{kind:?}: http://{host}{path} is not public: {status}");
+        }
+    }
+}
+
 /// The status of an upgrade from this address of our own, and the connection.
 fn upgraded(front: SocketAddr, source: &str, lines: &str) -> (u16, TcpStream) {
     let mut stream = connect_from(source, front);
@@ -177,6 +193,83 @@ fn events_are_not_held_back(kind: Kind) {
         }
     }
     assert!(came.contains("text/event-stream"), "{came}");
+}
+
+/// What a reader of events gets: the head, and the stream to the end of its first event.
+fn first_event(front: SocketAddr) -> Answer {
+    let mut stream = connect(front);
+    // Of HTTP 1.0, so that the stream comes as it is, and not in chunks.
+    let request = format!("GET /v1/sse?symbols=* HTTP/1.0\r\nHost: {front}\r\nAccept: text/event-stream\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut came = Vec::new();
+    while !came.windows(2).any(|two| two == b"\n\n") {
+        let mut part = [0; 1024];
+        let read = stream.read(&mut part).expect("an event");
+        assert!(read > 0, "it ended after {}", String::from_utf8_lossy(&came));
+        came.extend_from_slice(&part[..read]);
+    }
+    Answer::parse(&came)
+}
+
+/// A browser's `EventSource` takes the answer for a stream that has ended, and comes back.
+#[track_caller]
+fn is_to_come_back(kind: Kind, answer: &Answer) {
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/event-stream")), "{kind:?} {answer:?}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"), "{kind:?}");
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{kind:?}: whoever's page it is");
+    let text = answer.text();
+    let retry = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
+    let retry_ms: u64 = retry.and_then(|ms| ms.parse().ok()).unwrap_or_else(|| panic!("{kind:?}: {text:?}"));
+    assert!((3000..=7000).contains(&retry_ms), "{kind:?}: {retry_ms}");
+}
+
+fn readers_of_events_are_kept_over_a_restart(kind: Kind) {
+    let server = server(SMALL_MARKET, &[]);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    let first = first_event(proxy.http);
+    assert!(first.text().contains("\"welcome\""), "{kind:?} {first:?}");
+    let address = server.address;
+    server.stop(Signal::KILL);
+    is_to_come_back(kind, &first_event(proxy.http));
+    if kind == Kind::Haproxy {
+        // What is said once it has noticed comes from elsewhere than what was said before.
+        proxy.says("backend 'events' has no server available");
+        is_to_come_back(kind, &first_event(proxy.http));
+    }
+    for path in ["/", "/v1/sse?symbols=*"] {
+        let status = get(proxy.http, path, "").status;
+        assert!(matches!(status, 502 | 503), "{kind:?}: others are told as it is: {status}");
+    }
+    let listen = address.to_string();
+    let _server = Server::of(Program::command(&[&["--listen", &listen, "--feed", SMALL_MARKET], ARGS].concat()));
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let answer = first_event(proxy.http);
+        if answer.text().contains("\"welcome\"") {
+            break;
+        }
+        is_to_come_back(kind, &answer);
+        assert!(Instant::now() < until, "{kind:?}: the server is not found again");
+    }
+}
+
+fn readers_of_events_are_kept_at_a_full_door(kind: Kind) {
+    const PLACES: usize = 16;
+    let server = server(SMALL_MARKET, &["--door-connections-max", &PLACES.to_string(), "--cores", "0"]);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    let echo = || {
+        let (mut stream, mut status) = (connect(server.address), [0; 12]);
+        stream.write_all(upgrade("/v1/echo").as_bytes()).and_then(|()| stream.read_exact(&mut status)).ok()?;
+        status.ends_with(b"101").then_some(stream)
+    };
+    let mut echoes = Vec::new();
+    let until = Instant::now() + DEADLINE;
+    // A check of the proxy's may have a place just now.
+    while echoes.len() < PLACES {
+        echoes.extend(echo());
+        assert!(Instant::now() < until, "only {} echoes are let in", echoes.len());
+    }
+    is_to_come_back(kind, &first_event(proxy.http));
 }
 
 /// What curl says of the status, with the page where it is wanted.
@@ -261,4 +354,34 @@ fn nginx_ends_tls_and_pages_are_of_its_origin() {
 #[test]
 fn haproxy_ends_tls_and_pages_are_of_its_origin() {
     it_ends_tls(Kind::Haproxy);
+}
+
+#[test]
+fn a_whole_url_is_no_way_around_nginx() {
+    whole_urls_are_no_way_around(Kind::Nginx);
+}
+
+#[test]
+fn behind_nginx_readers_of_events_are_kept_over_a_restart() {
+    readers_of_events_are_kept_over_a_restart(Kind::Nginx);
+}
+
+#[test]
+fn behind_nginx_readers_of_events_are_kept_at_a_full_door() {
+    readers_of_events_are_kept_at_a_full_door(Kind::Nginx);
+}
+
+#[test]
+fn a_whole_url_is_no_way_around_haproxy() {
+    whole_urls_are_no_way_around(Kind::Haproxy);
+}
+
+#[test]
+fn behind_haproxy_readers_of_events_are_kept_over_a_restart() {
+    readers_of_events_are_kept_over_a_restart(Kind::Haproxy);
+}
+
+#[test]
+fn behind_haproxy_readers_of_events_are_kept_at_a_full_door() {
+    readers_of_events_are_kept_at_a_full_door(Kind::Haproxy);
 }

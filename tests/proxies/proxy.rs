@@ -63,6 +63,15 @@ impl Proxy {
         }
     }
 
+    /// Waits until it has said this.
+    pub fn says(&self, text: &str) {
+        let until = Instant::now() + DEADLINE;
+        while !self.said().contains(text) {
+            assert!(Instant::now() < until, "{text:?} is not in: {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn said(&self) -> String {
         read_to_string(self.folder.path().join("said")).unwrap_or_default()
     }
