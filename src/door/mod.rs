@@ -54,6 +54,7 @@ use crate::config::Config;
 use crate::io::Seat;
 use crate::io::uring::{Uring, adopt_fd, duplicate};
 use crate::runtime::{BarStore, Desk, Life, Parking};
+use crate::shard::pages::Pages as Slots;
 use crate::shard::{Encoding, Format, Shard, SlowClient};
 use crate::stats::{Counter, Counters, Published, SequencerStats};
 use crate::wire::{json, packet};
@@ -101,9 +102,9 @@ struct Own {
     /// Held by the visitor that has the directory listed.
     listing: Semaphore,
     /// What the holder of each seat counts for at its address.
-    places: RefCell<Vec<Option<Place>>>,
+    places: RefCell<Slots<Option<Place>>>,
     /// Who holds each seat, or was the last to hold it.
-    holders: RefCell<Vec<Option<Who>>>,
+    holders: RefCell<Slots<Option<Who>>>,
 }
 
 impl Door {
@@ -494,10 +495,8 @@ impl Door {
 }
 
 /// Sets what is known of a seat.
-fn put<T>(seats: &mut Vec<Option<T>>, slot: u32, value: Option<T>) {
-    if seats.len() <= slot as usize {
-        seats.resize_with(slot as usize + 1, || None);
-    }
+fn put<T>(seats: &mut Slots<Option<T>>, slot: u32, value: Option<T>) {
+    seats.grow(slot as usize + 1);
     seats[slot as usize] = value;
 }
 

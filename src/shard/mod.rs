@@ -30,7 +30,7 @@ mod history;
 mod housekeeping;
 pub mod interest;
 mod packets;
-mod pages;
+pub(crate) mod pages;
 mod replay;
 mod request;
 mod slowest;

@@ -10,7 +10,7 @@ const PAGE_ENTRIES: usize = 512;
 
 /// Entries by index, from 0.
 #[derive(Debug)]
-pub(super) struct Pages<T> {
+pub(crate) struct Pages<T> {
     pages: Vec<Box<[T]>>,
 }
 
@@ -22,22 +22,22 @@ impl<T> Default for Pages<T> {
 
 impl<T: Default> Pages<T> {
     /// Makes entries for all indices below `count`, new ones with their default.
-    pub(super) fn grow(&mut self, count: usize) {
+    pub(crate) fn grow(&mut self, count: usize) {
         while self.len() < count {
             self.pages.push((0..PAGE_ENTRIES).map(|_| T::default()).collect());
         }
     }
 
     /// One above the highest index: whole pages.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pages.len() * PAGE_ENTRIES
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<&T> {
+    pub(crate) fn get(&self, index: usize) -> Option<&T> {
         self.pages.get(index / PAGE_ENTRIES).map(|page| &page[index % PAGE_ENTRIES])
     }
 
-    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         self.pages.get_mut(index / PAGE_ENTRIES).map(|page| &mut page[index % PAGE_ENTRIES])
     }
 }
