@@ -6,7 +6,8 @@ mod common;
 use std::io::{Read, Write};
 
 use common::client::Client;
-use common::http::{Answer, connect_from, upgrade};
+use common::events::Events;
+use common::http::{Answer, connect_from, read_answer, upgrade};
 use common::server::Server;
 
 /// Who looks at the counters does not count, and 127.0.0.2 is a proxy that is trusted.
@@ -75,6 +76,49 @@ fn behind_a_trusted_proxy_each_client_has_its_own_connections() {
         tries += 1;
         assert!(tries < 10_000, "the client's connection was not forgotten");
     }
+}
+
+/// The answer to a request for events by way of the proxy.
+fn ask_for_events(server: &Server, method: &str, lines: &str) -> Answer {
+    let mut stream = connect_from(PROXY, server.address);
+    let request =
+        format!("{method} /v1/sse?symbols=* HTTP/1.1\r\nHost: here\r\nX-Forwarded-For: 203.0.113.1\r\n{lines}\r\n");
+    stream.write_all(request.as_bytes()).expect("the server reads");
+    read_answer(&mut stream)
+}
+
+#[test]
+fn a_reader_of_events_that_is_one_too_many_is_told_when_to_come_back_and_a_stranger_is_not() {
+    const ACCEPT: &str = "Accept: text/event-stream\r\n";
+    let server = server(&["--connections-per-address-max", "1", "--allow-origin", "https://app.example"]);
+    let first = enter(&server, PROXY, &["203.0.113.1"]);
+    assert!(first.is_ok());
+    // A browser's `EventSource` gives up for good at any status but 200, and at an answer that its page may not have.
+    for (origin, allowed) in [("", None), ("https://app.example", Some("https://app.example")), ("http://here", None)] {
+        let line = if origin.is_empty() { String::new() } else { format!("Origin: {origin}\r\n") };
+        let told = ask_for_events(&server, "GET", &format!("{ACCEPT}{line}"));
+        assert_eq!((told.status, told.header("content-type")), (200, Some("text/event-stream")), "{origin}");
+        assert_eq!(told.header("access-control-allow-origin"), allowed, "{origin}");
+        assert_eq!(told.header("vary"), Some("Origin"), "{origin}");
+        let events = Events::default().feed(&told.body);
+        let messages: Vec<_> = events.iter().flat_map(|event| event.messages()).collect();
+        let [error, closing] = &messages[..] else { panic!("{messages:?}") };
+        assert_eq!((&error["type"], &error["code"]), (&"error".into(), &"limit".into()), "{error}");
+        assert!(error["message"].as_str().is_some_and(|message| message.contains("connections_per_address_max")));
+        assert_eq!((&closing["type"], &closing["reason"]), (&"closing".into(), &"limit".into()), "{closing}");
+        let retry = events.last().and_then(|event| event.retry);
+        assert!(retry.is_some_and(|ms| (5000..7000).contains(&ms)), "{events:?}");
+    }
+    // Whoever does not ask for events by that name reads a status, and so does a page why it has none.
+    let line = "Origin: https://app.example\r\n";
+    let plain = ask_for_events(&server, "GET", line);
+    plain.refuses(429, "limit", &["connections_per_address_max"]);
+    assert_eq!(plain.header("access-control-allow-origin"), Some("https://app.example"));
+    let head = ask_for_events(&server, "HEAD", ACCEPT);
+    assert!(head.status == 429 && head.body.is_empty(), "{head:?}");
+    let stranger = ask_for_events(&server, "GET", &format!("{ACCEPT}Origin: https://stranger.example\r\n"));
+    stranger.refuses(403, "forbidden_origin", &["stranger.example"]);
+    server.wait_metric("tickcast_refused_address_total", |count| count == 6);
 }
 
 #[test]

@@ -248,11 +248,11 @@ impl Door {
                 return self.refuse(&mut peer, &refusal, false).await;
             }
         };
-        if is_proxy && let Err(crowded) = self.count_client_in(&mut peer, &head, &config) {
-            return self.refuse(&mut peer, &crowded, head.method() == ::http::Method::HEAD).await;
+        let counted = if is_proxy { self.count_client_in(&mut peer, &head, &config) } else { Ok(()) };
+        if counted.is_ok() {
+            peer.visit().served();
         }
-        peer.visit().served();
-        if let Err(refusal) = self.route(&mut Some(peer), &head).await {
+        if let Err(refusal) = self.route(&mut Some(peer), &head, counted).await {
             let (mut peer, refusal) = refusal;
             self.refuse(&mut peer, &refusal, head.method() == ::http::Method::HEAD).await;
         }
@@ -323,14 +323,21 @@ impl Door {
         }
     }
 
-    async fn route(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), (Peer, Refusal)> {
+    /// Answers a request, where its client has been counted in.
+    async fn route(
+        &self,
+        peer: &mut Option<Peer>,
+        request: &::http::Request<()>,
+        counted: Result<(), Refusal>,
+    ) -> Result<(), (Peer, Refusal)> {
         let config = self.config();
-        let outcome = match origin::refusal(request, &config) {
-            Some(refusal) => {
+        let outcome = match (origin::refusal(request, &config), counted) {
+            (Some(refusal), _) => {
                 self.count(Counter::RefusedOrigin);
                 Err(refusal)
             }
-            None => match origin::preflight(request, &config) {
+            (None, Err(crowded)) => sse::refuse(self, peer, request, crowded).await,
+            (None, Ok(())) => match origin::preflight(request, &config) {
                 Some(answer) => self.respond(peer, request, answer).await,
                 None => self.serve(peer, request).await,
             },
@@ -345,7 +352,7 @@ impl Door {
         match request.uri().path() {
             "/v1/stream" => self.seat(peer, request).await,
             // What else a page asks with OPTIONS is the same for all paths.
-            "/v1/sse" if request.method() != ::http::Method::OPTIONS => sse::serve(self, peer, request).await,
+            sse::PATH if request.method() != ::http::Method::OPTIONS => sse::serve(self, peer, request).await,
             "/v1/publish" => publish::serve(self, peer, request).await,
             "/v1/echo" if self.config().enable_echo => echo::serve(self, peer, request).await,
             _ => {

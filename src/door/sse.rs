@@ -14,6 +14,9 @@ use crate::wire::control::{RequestLimits, closing, error};
 use crate::wire::events::{self, Token, query};
 use crate::ws::handshake::Refusal;
 
+/// Where the stream is.
+pub(super) const PATH: &str = "/v1/sse";
+
 /// What every answer begins with. Its body has no length, and ends with the connection: no proxy in between may wait for
 /// its end, or keep it.
 const HEAD: &str = concat!(
@@ -29,11 +32,27 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &Reques
         return end_with(door, peer, head.as_bytes()).await;
     }
     match seat(door, peer, head.as_bytes(), asked).await {
-        Err(refusal) if is_temporary(&refusal) && wants_events(request.headers()) => {
-            end_with(door, peer, &come_back(head, &refusal)).await
-        }
-        outcome => outcome,
+        Err(refusal) => refuse(door, peer, request, refusal).await,
+        Ok(()) => Ok(()),
     }
+}
+
+/// Refuses a request: one for events that is refused for the moment with a stream, any other by the refusal that comes
+/// back.
+pub(super) async fn refuse(
+    door: &Door,
+    peer: &mut Option<Peer>,
+    request: &Request<()>,
+    refusal: Refusal,
+) -> Result<(), Refusal> {
+    let is_reader = request.uri().path() == PATH && request.method() == Method::GET && wants_events(request.headers());
+    if !is_reader || !is_temporary(&refusal) {
+        return Err(refusal);
+    }
+    if let Some(who) = peer.as_ref().and_then(Peer::who) {
+        tracing::debug!("{who} is refused, and to come back: {refusal}");
+    }
+    end_with(door, peer, &come_back(head(door, request), &refusal)).await
 }
 
 /// The head of an answer, with what it says of pages of other origins.
