@@ -8,33 +8,33 @@
 
 import type { Quotes, Tickers, Trades } from "./columns";
 import { Dispatch } from "./dispatch";
-import { guarded, type Emitter } from "./emitter";
+import { guarded } from "./emitter";
 import { Figures } from "./figures";
 import { decimal, nearest } from "./format";
-import { Latency } from "./latency";
 import { NO_CONNECTION, type Batch, type Command, type Report } from "./messages";
-import { interval, settingsOf, streamUrl } from "./options";
+import { interval, onAbort, settingsOf, streamUrl } from "./options";
 import { UpdateQueue } from "./queue";
 import { Port } from "./spawn";
 import { OpenSubscription } from "./subscription";
+import { CHANNELS } from "./wire";
 import type * as types from "./types";
 import type { Channel, ClientEvents, Connection, ListenOptions, UpdateOf, UpdateOptions } from "./types";
 
-/** How often a hidden page looks where its options do not say. */
-const HIDDEN_PULL_MS = 1000;
-const CHANNEL_NUMBERS = { quote: 1, trade: 2, ticker: 3 } as const;
+/** The slower profile of hidden pages, and how often they look, where the options do not say. */
+const HIDDEN_MS = 1000;
 
 export class OpenClient implements types.Client {
   connection = NO_CONNECTION;
   hidden = false;
   readonly closed: Promise<Connection>;
   readonly #dispatch = new Dispatch();
+  readonly #mirror = this.#dispatch.mirror;
   readonly #figures = new Figures();
-  readonly #latency = new Latency();
   readonly #port: Port;
   readonly #subscriptions = new Map<number, OpenSubscription>();
   readonly #inFrames: boolean;
   #conflateMs: number;
+  readonly #hiddenMs: number;
   #nextId = 1;
   /** Said within one microtask, and sent together. */
   #commands: Command[] = [];
@@ -48,21 +48,24 @@ export class OpenClient implements types.Client {
   #lagToldMs = 0;
   #lagDropped = 0;
   #resolveClosed!: (connection: Connection) => void;
+  /** Aborted when the client has ended: nothing listens any more. */
+  readonly #over = new AbortController();
 
   constructor(readonly options: types.ConnectOptions) {
     const settings = settingsOf(options);
+    const { signal } = this.#over;
     // A URL that is none is told here, not with the first attempt.
     if (typeof options.url !== "function") streamUrl(options.url);
     this.#conflateMs = settings.conflateMs;
+    this.#hiddenMs = interval(options.hiddenConflateMs ?? HIDDEN_MS);
     this.#inFrames = options.pull !== "immediate" && typeof requestAnimationFrame === "function";
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
     this.#port = new Port(options, (report) => this.#report(report));
     this.#port.post([{ t: "open", settings }]);
-    globalThis.document?.addEventListener("visibilitychange", this.#visibility);
-    globalThis.addEventListener?.("online", this.#online);
-    options.signal?.addEventListener("abort", this.#abort);
-    this.#visibility();
-    if (options.signal?.aborted === true) this.close();
+    globalThis.document?.addEventListener("visibilitychange", () => this.#seen(), { signal });
+    globalThis.addEventListener?.("online", () => this.#send({ t: "online" }), { signal });
+    this.#seen();
+    onAbort(options.signal, () => this.close(), signal);
   }
 
   get worker(): types.Client["worker"] {
@@ -75,7 +78,7 @@ export class OpenClient implements types.Client {
 
   set conflateMs(ms: number) {
     this.#conflateMs = interval(ms);
-    this.#send({ t: "ms", ms: this.#conflateMs });
+    this.#tellProfile();
   }
 
   subscribe(options: types.SubscribeOptions): OpenSubscription {
@@ -90,8 +93,8 @@ export class OpenClient implements types.Client {
     return subscription;
   }
 
-  onFrame(callback: (frame: types.Frame) => void, options: ListenOptions = {}): () => void {
-    return this.#dispatch.frames.add(callback, options.signal);
+  onFrame(callback: (frame: types.Frame) => void, options?: ListenOptions): () => void {
+    return this.#dispatch.events.on("frame", callback, options);
   }
 
   onUpdate<C extends Channel = "quote">(
@@ -112,40 +115,40 @@ export class OpenClient implements types.Client {
     return queue;
   }
 
-  trades(symbols: string | readonly string[], options: ListenOptions = {}): UpdateQueue<types.TradeUpdate> {
-    return this.updates({ symbols, channels: "trade", signal: options.signal });
+  trades(symbols: string | readonly string[], options?: ListenOptions): UpdateQueue<types.TradeUpdate> {
+    return this.updates({ symbols, channels: "trade", ...options });
   }
 
   on<E extends keyof ClientEvents>(
     event: E,
     callback: (value: ClientEvents[E]) => void,
-    options: ListenOptions = {},
+    options?: ListenOptions,
   ): () => void {
-    return (this.#dispatch.events[event] as unknown as Emitter<ClientEvents[E]>).add(callback, options.signal);
+    return this.#dispatch.events.on(event, callback as (value: unknown) => void, options);
   }
 
   get instruments(): types.Instruments {
-    return this.#dispatch.mirror.instruments;
+    return this.#mirror.instruments;
   }
 
   get quotes(): types.QuoteColumns {
-    return this.#dispatch.mirror.columns[1] as Quotes;
+    return this.#mirror.columns[1] as Quotes;
   }
 
   get tickers(): types.TickerColumns {
-    return this.#dispatch.mirror.columns[3] as Tickers;
+    return this.#mirror.columns[3] as Tickers;
   }
 
   get lastTrades(): types.TradeColumns {
-    return this.#dispatch.mirror.columns[2] as Trades;
+    return this.#mirror.columns[2] as Trades;
   }
 
   book(instrument: number | string): types.Book | undefined {
-    return this.#dispatch.mirror.books.get(this.#row(instrument));
+    return this.#mirror.books.get(this.#row(instrument));
   }
 
   state(instrument: number | string): types.InstrumentState {
-    return this.connection.phase === "closed" ? "STALE" : this.#dispatch.mirror.stateOf(this.#row(instrument));
+    return this.connection.phase === "closed" ? "STALE" : this.#mirror.stateOf(this.#row(instrument));
   }
 
   format(row: number, mantissa: number | bigint | null): string {
@@ -164,12 +167,12 @@ export class OpenClient implements types.Client {
     return nearest(mantissa, this.instruments.szExp[row]);
   }
 
-  exact(channel: keyof typeof CHANNEL_NUMBERS, row: number, field: string): bigint | null {
-    return this.#dispatch.mirror.exact(CHANNEL_NUMBERS[channel], row, field);
+  exact(channel: "quote" | "trade" | "ticker", row: number, field: string): bigint | null {
+    return this.#mirror.exact(CHANNELS.indexOf(channel) + 1, row, field);
   }
 
   get stats(): types.Stats {
-    return this.#figures.stats(this.#latency);
+    return this.#figures.stats;
   }
 
   close(): void {
@@ -182,19 +185,21 @@ export class OpenClient implements types.Client {
     this.close();
   }
 
-  readonly #abort = (): void => this.close();
-  readonly #online = (): void => this.#send({ t: "online" });
-
-  readonly #visibility = (): void => {
-    const hidden = globalThis.document?.visibilityState === "hidden";
+  /** The page was shown or hidden. */
+  #seen(): void {
+    const hidden = isHidden();
     if (this.options.hiddenConflateMs !== null && hidden !== this.hidden) {
       this.hidden = hidden;
-      this.#send({ t: "hidden", hidden });
+      this.#tellProfile();
     }
     // Frames stop in a hidden page, and its timers are slow: the other kind goes on.
     this.#unschedule();
-    if (this.#dirty || this.#arrived !== null) this.#schedule();
-  };
+    if (this.#dirty || this.#arrived) this.#schedule();
+  }
+
+  #tellProfile(): void {
+    this.#send({ t: "ms", ms: this.#conflateMs, leastMs: this.hidden ? this.#hiddenMs : 0 });
+  }
 
   #row(instrument: number | string): number {
     return typeof instrument === "number" ? instrument : this.instruments.row(instrument);
@@ -202,12 +207,9 @@ export class OpenClient implements types.Client {
 
   #listen(subscription: OpenSubscription, tell: (update: types.Update) => void): void {
     if (subscription.closed) return;
-    // Where others hold the same already, the server has nothing new to say: what is here is told.
-    const isShared = [...this.#subscriptions.values()].some(
-      (other) => other !== subscription && other.overlaps(subscription),
-    );
-    this.#dispatch.listen(subscription, tell, isShared);
-    if (isShared) queueMicrotask(() => this.#dispatch.greet());
+    this.#dispatch.listen(subscription, tell);
+    const others = [...this.#subscriptions.values()].filter((other) => other !== subscription);
+    queueMicrotask(() => this.#dispatch.greet(subscription.id, others));
   }
 
   #send(command: Command): void {
@@ -234,9 +236,9 @@ export class OpenClient implements types.Client {
       case "connection":
         if (report.connection.phase === "closed") return this.#ended(report.connection);
         this.connection = report.connection;
-        return this.#dispatch.events.connection.tell(report.connection);
+        return this.#dispatch.events.tell("connection", report.connection);
       case "error":
-        return this.#dispatch.events.error.tell(report.error);
+        return this.#dispatch.events.tell("error", report.error);
       case "counters":
         return this.#figures.count(report.counters);
     }
@@ -255,12 +257,10 @@ export class OpenClient implements types.Client {
   #ended(connection: Connection): void {
     if (this.connection.phase === "closed") return;
     this.connection = connection;
-    globalThis.document?.removeEventListener("visibilitychange", this.#visibility);
-    globalThis.removeEventListener?.("online", this.#online);
-    this.options.signal?.removeEventListener("abort", this.#abort);
+    this.#over.abort();
     for (const subscription of [...this.#subscriptions.values()]) subscription.end(this.#endReason());
     this.#resolveClosed(connection);
-    this.#dispatch.events.connection.tell(connection);
+    this.#dispatch.events.tell("connection", connection);
   }
 
   #endReason(): unknown {
@@ -270,19 +270,17 @@ export class OpenClient implements types.Client {
   }
 
   #schedule(): void {
-    if (this.#frame !== 0 || this.#timer !== undefined) return;
-    const isVisible = globalThis.document?.visibilityState !== "hidden";
-    if (this.#inFrames && isVisible) this.#frame = requestAnimationFrame((now) => this.#look(now));
+    if (this.#frame || this.#timer) return;
+    if (this.#inFrames && !isHidden()) this.#frame = requestAnimationFrame((now) => this.#look(now));
     else {
       // What was asked for on time is handed over when it comes.
-      const waits = this.#inFrames && this.#arrived === null;
-      const waitMs = waits ? this.options.hiddenConflateMs || HIDDEN_PULL_MS : 0;
+      const waitMs = this.#inFrames && !this.#arrived ? this.#hiddenMs || HIDDEN_MS : 0;
       this.#timer = setTimeout(() => this.#look(performance.now()), waitMs);
     }
   }
 
   #unschedule(): void {
-    if (this.#frame !== 0) cancelAnimationFrame(this.#frame);
+    if (this.#frame) cancelAnimationFrame(this.#frame);
     clearTimeout(this.#timer);
     this.#frame = 0;
     this.#timer = undefined;
@@ -309,9 +307,9 @@ export class OpenClient implements types.Client {
 
   #show(now: number): void {
     const batch = this.#arrived;
-    if (batch === null) return;
+    if (!batch) return;
     this.#arrived = null;
-    this.#figures.shown(batch, this.#latency);
+    this.#figures.shown(batch);
     this.#dispatch.apply(batch, now);
     for (const [id, answer] of batch.answers) this.#subscriptions.get(id)?.answered(answer);
     this.#spent = batch;
@@ -323,11 +321,14 @@ export class OpenClient implements types.Client {
   #tellLag(now: number, dropped: number): void {
     this.#lagDropped += dropped;
     const { lagMs } = this.#figures;
-    const isLate =
-      lagMs > (this.options.lagMs ?? 1000) + (this.hidden ? (this.options.hiddenConflateMs ?? HIDDEN_PULL_MS) : 0);
-    if ((!isLate && this.#lagDropped === 0) || now - this.#lagToldMs < 1000) return;
+    const mostMs = (this.options.lagMs ?? 1000) + (this.hidden ? this.#hiddenMs : 0);
+    if ((lagMs <= mostMs && !this.#lagDropped) || now - this.#lagToldMs < 1000) return;
     this.#lagToldMs = now;
-    this.#dispatch.events.lag.tell({ lagMs, dropped: this.#lagDropped });
+    this.#dispatch.events.tell("lag", { lagMs, dropped: this.#lagDropped });
     this.#lagDropped = 0;
   }
+}
+
+function isHidden(): boolean {
+  return globalThis.document?.visibilityState === "hidden";
 }

@@ -57,8 +57,3 @@ export function grown(channel: number, rows: number, from?: Columns): Columns {
   for (const name in from) columns[name].set(from[name]);
   return columns;
 }
-
-/** The least power of two that holds so many, 64 at least. */
-export function capacity(rows: number): number {
-  return 2 ** Math.ceil(Math.log2(Math.max(rows, 64)));
-}

@@ -1,27 +1,23 @@
-/** Listeners, told one after another; one that throws does not keep the others from hearing. */
-export class Emitter<T> {
-  readonly #listeners = new Set<(value: T) => void>();
+/**
+ * Listeners. The platform's own way: one that throws does not keep the others from hearing, and what it throws is
+ * reported as uncaught; a signal ends it.
+ */
+export class Emitter<Events> {
+  readonly #target = new EventTarget();
 
-  get size(): number {
-    return this.#listeners.size;
+  /** Returns how to end it. A listener that is added twice is told twice. */
+  on<E extends keyof Events & string>(
+    event: E,
+    listener: (value: Events[E]) => void,
+    options?: AddEventListenerOptions,
+  ): () => void {
+    const own = (event: Event): void => listener((event as CustomEvent<Events[E]>).detail);
+    this.#target.addEventListener(event, own, options);
+    return () => this.#target.removeEventListener(event, own);
   }
 
-  /** Returns how to end it; the signal ends it as well. */
-  add(listener: (value: T) => void, signal?: AbortSignal): () => void {
-    // A listener that is added twice is told twice.
-    const own = (value: T): void => listener(value);
-    const end = (): void => {
-      this.#listeners.delete(own);
-      signal?.removeEventListener("abort", end);
-    };
-    if (signal?.aborted === true) return end;
-    this.#listeners.add(own);
-    signal?.addEventListener("abort", end);
-    return end;
-  }
-
-  tell(value: T): void {
-    for (const listener of this.#listeners) guarded(() => listener(value));
+  tell<E extends keyof Events & string>(event: E, detail: Events[E]): void {
+    this.#target.dispatchEvent(new CustomEvent(event, { detail }));
   }
 }
 

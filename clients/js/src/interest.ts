@@ -19,317 +19,275 @@ export interface Token {
 }
 
 /**
- * Where an item stands: not asked for on this connection, asked, answered and its snapshot under way, complete; or the
- * server does not know it, or refuses it.
+ * Where an item stands: not asked for on this connection; the server does not know it, or refuses it; asked, answered
+ * and its snapshot under way, complete. From `Asked` on the server holds it for us.
  */
-export type Phase = "new" | "asked" | "filling" | "live" | "unknown" | "refused";
+export const enum Phase {
+  New,
+  Unknown,
+  Refused,
+  Asked,
+  Filling,
+  Live,
+}
 
 /** A channel of a symbol or pattern. */
 export interface Item {
   readonly target: Target;
   readonly channel: number;
-  readonly wanted: Set<Wanted>;
+  readonly users: Set<Wanted>;
   phase: Phase;
   /** The interval that the server was asked for. */
   askedMs: number;
   /** What to go on from, where it was complete once. */
   token: Token | null;
   /** Its snapshot or replay has come to the end on this connection. */
-  complete: boolean;
+  whole: boolean;
   /** It was complete before a loss, and is not again: its instruments are being synchronised anew. */
   recovering: boolean;
 }
 
 /** A symbol or pattern, and what is wanted of it by channel from 1. */
-export class Target {
-  readonly items: (Item | undefined)[] = [];
-  /** What a pattern's symbols begin with; undefined for a name. */
-  readonly prefix: string | undefined;
-
-  constructor(readonly name: string) {
-    this.prefix = name.endsWith("*") ? name.slice(0, -1) : undefined;
-  }
-
-  covers(other: Target): boolean {
-    return this.prefix !== undefined && (other.prefix ?? other.name).startsWith(this.prefix);
-  }
+export interface Target {
+  readonly name: string;
+  /** The name, or what a pattern's symbols begin with. */
+  readonly stem: string;
+  /** The order in which requests go: names first, then patterns, the narrow before the wide. */
+  readonly rank: number;
+  readonly parts: Map<number, Item>;
 }
 
-/** A subscription of the application. */
+/** A subscription of the application, as the page's command says it. */
 export interface Wanted {
   readonly id: number;
-  symbols: readonly string[];
-  channels: number;
-  ms: number | null;
+  readonly symbols: readonly string[];
+  readonly channels: number;
+  readonly ms: number | null;
   /** What was told of it last. */
-  told: string;
+  told?: string;
 }
 
 /** A request to be sent. `token` makes it a resume. */
 export interface Ask {
-  op: "subscribe" | "unsubscribe" | "resume";
+  op: string;
+  /** That of its symbols. */
+  rank: number;
   channels: string[];
   symbols: string[];
-  conflateMs: number;
+  askedMs: number;
   token: Token | null;
-  items: Item[];
+  parts: Item[];
 }
 
-/** Symbols of one request: far below the length that a server takes. */
-const SYMBOLS_MAX = 2000;
-const PROFILES = [0, 10, 50, 100, 250, 500, 1000];
-
-/** The interval that the server will grant. */
-export function offered(ms: number): number {
-  return PROFILES.find((profile) => profile >= ms) ?? 1000;
-}
+const PROFILES = [0, 10, 50, 100, 250, 500];
+const NAME_RANK = -1000;
 
 export class Interest {
   readonly wanted = new Map<number, Wanted>();
-  readonly targets = new Map<string, Target>();
-  /** The targets that are patterns, the longest first. */
-  patterns: Target[] = [];
+  /** The interval of those that have none of their own. */
   defaultMs = 100;
   /** The least interval while the page is hidden. */
   leastMs = 0;
-  symbolsMax = SYMBOLS_MAX;
+  /** Symbols of one request: far below the length that a server takes. */
+  symbolsMax = 2000;
+  readonly #targets = new Map<string, Target>();
+  /** The targets that are patterns, the narrow first; as new as the last {@link plan} or {@link drop}. */
+  #patterns: Target[] = [];
 
   /** Begins or changes a subscription. */
-  set(id: number, symbols: readonly string[], channels: number, ms: number | null): void {
-    const wanted = this.wanted.get(id) ?? { id, symbols: [], channels: 0, ms, told: "" };
-    this.wanted.set(id, wanted);
-    const keep = new Set(symbols);
-    for (const name of wanted.symbols) if (!keep.has(name)) this.#let(wanted, name);
-    wanted.symbols = symbols;
-    wanted.channels = channels;
-    wanted.ms = ms;
-    wanted.told = "";
-    for (const name of keep) {
+  set(wanted: Wanted): void {
+    this.end(wanted.id);
+    this.wanted.set(wanted.id, wanted);
+    for (const name of wanted.symbols) {
       const target = this.#target(name);
       for (let channel = 1; channel <= CHANNELS.length; channel++) {
-        if ((channels & (1 << channel)) !== 0) this.#item(target, channel).wanted.add(wanted);
+        if (wanted.channels & (1 << channel)) this.#item(target, channel).users.add(wanted);
       }
     }
   }
 
   end(id: number): void {
     const wanted = this.wanted.get(id);
-    if (wanted === undefined) return;
+    if (wanted) for (const item of this.#items(wanted.symbols)) item.users.delete(wanted);
     this.wanted.delete(id);
-    for (const name of wanted.symbols) this.#let(wanted, name);
   }
 
-  /**
-   * Everything has to be asked for again. What was complete goes on from the token, what was not has its own or none.
-   */
+  /** Everything has to be asked for again. What was complete goes on from the token, what was not has its own or none. */
   lost(token: Token | null): void {
-    for (const item of this.items()) {
-      if (item.complete) {
-        item.token = token;
-        item.recovering = true;
-      }
-      item.complete = false;
-      item.phase = "new";
+    for (const item of this.#items()) {
+      if (item.whole) item.recovering = true;
+      again(item, token);
     }
   }
 
   /** Names that were not there are asked for again. True if there are any. */
   retryUnknown(): boolean {
-    let found = false;
-    for (const item of this.items()) {
-      if (item.phase !== "unknown") continue;
-      item.phase = "new";
-      found = true;
-    }
-    return found;
+    const unknown = [...this.#items()].filter((item) => item.phase === Phase.Unknown);
+    for (const item of unknown) item.phase = Phase.New;
+    return unknown.length > 0;
   }
 
   /** Tokens of another epoch are worth nothing. */
   forgetTokens(epoch: number): void {
-    for (const item of this.items()) if (item.token?.epoch !== epoch) item.token = null;
+    for (const item of this.#items()) if (item.token?.epoch !== epoch) item.token = null;
   }
 
   /** What was answered is complete: its snapshot or replay has come to its end. */
   complete(): void {
-    for (const item of this.items()) {
-      if (item.phase !== "filling") continue;
-      item.phase = "live";
-      item.complete = true;
+    for (const item of this.#items()) {
+      if (item.phase !== Phase.Filling) continue;
+      item.phase = Phase.Live;
+      item.whole = true;
       item.recovering = false;
       item.token = null;
     }
   }
 
-  /** Forgets what nobody wants while there is nobody to tell it. */
-  prune(dropped: (item: Item) => void): void {
-    for (const item of this.items()) if (item.wanted.size === 0) dropped(item);
-    this.#drops(null);
-  }
-
   /** What is to be asked now, in order; it counts as asked. */
   plan(current: Token | null): Ask[] {
-    const asks = this.#drops(current);
-    const due = new Map<Target, Item[]>();
-    for (const item of this.items()) {
+    const drops = this.drop(current);
+    const due = [...this.#items()].filter((item) => {
       const ms = this.#interval(item);
-      const isChange = item.phase !== "new" && item.phase !== "unknown" && item.phase !== "refused";
-      if (item.phase !== "new" && !(isChange && item.askedMs !== ms)) continue;
-      item.askedMs = ms;
-      const list = due.get(item.target);
-      if (list === undefined) due.set(item.target, [item]);
-      else list.push(item);
+      const isDue = item.phase === Phase.New || (item.phase >= Phase.Asked && item.askedMs !== ms);
+      if (isDue) item.askedMs = ms;
+      return isDue;
+    });
+    const asks = [...drops, ...this.#grouped(due)];
+    for (const item of due) item.phase = Phase.Asked;
+    return asks;
+  }
+
+  /** Forgets what nobody wants; returns what the server is to be told of it. */
+  drop(current: Token | null): Ask[] {
+    const gone: Item[] = [];
+    for (const item of this.#items()) {
+      const { target, channel, phase, users } = item;
+      if (users.size > 0) continue;
+      target.parts.delete(channel);
+      if (target.parts.size === 0) this.#targets.delete(target.name);
+      if (phase >= Phase.Asked) gone.push({ ...item, askedMs: 0, token: null });
     }
-    return [...asks, ...grouped(due, this.symbolsMax)];
+    this.#patterns = [...this.#targets.values()].filter(isPattern).sort(byRank);
+    for (const { target, channel } of gone) if (isPattern(target)) this.#askAgain(target, channel, current);
+    return this.#grouped(gone, "unsubscribe");
   }
 
   /** What is known of a subscription; undefined until all of it has been answered. */
   result(wanted: Wanted): Answer | undefined {
-    const unknown: string[] = [];
-    const denied: string[] = [];
-    let conflateMs = 0;
-    let done = true;
-    for (const name of wanted.symbols) {
-      for (const item of this.targets.get(name)?.items ?? []) {
-        if (item === undefined || !item.wanted.has(wanted)) continue;
-        if (item.phase === "new" || item.phase === "asked") return undefined;
-        if (item.phase === "unknown" && unknown.at(-1) !== name) unknown.push(name);
-        else if (item.phase === "refused" && denied.at(-1) !== name) denied.push(name);
-        if (item.phase === "filling") done = false;
-        conflateMs = Math.max(conflateMs, offered(item.askedMs));
-      }
-    }
-    return { result: { unknown, denied, conflateMs }, done };
+    const items = [...this.#items(wanted.symbols)].filter((item) => item.users.has(wanted));
+    const named = (phase: Phase): string[] => [
+      ...new Set(items.filter((item) => item.phase === phase).map((item) => item.target.name)),
+    ];
+    if (items.some(({ phase }) => phase === Phase.New || phase === Phase.Asked)) return undefined;
+    const longest = Math.max(0, ...items.map((item) => item.askedMs));
+    return {
+      result: {
+        unknown: named(Phase.Unknown),
+        denied: named(Phase.Refused),
+        conflateMs: PROFILES.find((profile) => profile >= longest) ?? 1000,
+      },
+      done: named(Phase.Filling).length === 0,
+    };
   }
 
-  *items(): Generator<Item> {
-    for (const target of this.targets.values()) {
-      for (const item of target.items) if (item !== undefined) yield item;
-    }
+  /** Every item that covers a symbol, its own before those of patterns. */
+  *covering(symbol: string): Generator<Item> {
+    yield* this.#items([symbol]);
+    for (const pattern of this.#patterns) if (symbol.startsWith(pattern.stem)) yield* pattern.parts.values();
   }
 
-  /** Calls back with every item that covers a symbol. */
-  eachCovering(symbol: string, each: (item: Item) => void): void {
-    const some = (target: Target): void => target.items.forEach((item) => item !== undefined && each(item));
-    const exact = this.targets.get(symbol);
-    if (exact !== undefined) some(exact);
-    for (const pattern of this.patterns) if (symbol.startsWith(pattern.prefix!)) some(pattern);
-  }
-
-  /** Gives up what nobody wants, at the server too. */
-  #drops(current: Token | null): Ask[] {
-    const gone = new Map<Target, Item[]>();
-    for (const item of this.items()) {
-      if (item.wanted.size > 0) continue;
-      item.target.items[item.channel] = undefined;
-      if (item.phase === "asked" || item.phase === "filling" || item.phase === "live") {
-        const list = gone.get(item.target);
-        if (list === undefined) gone.set(item.target, [item]);
-        else list.push(item);
-      }
-    }
-    for (const target of this.targets.values()) {
-      if (target.items.every((item) => item === undefined)) this.targets.delete(target.name);
-    }
-    this.patterns = this.patterns.filter((pattern) => this.targets.has(pattern.name));
-    for (const [target, items] of gone) if (target.prefix !== undefined) this.#askAgain(target, items, current);
-    for (const items of gone.values()) for (const item of items) [item.askedMs, item.token] = [0, null];
-    return grouped(gone, this.symbolsMax, "unsubscribe");
+  /** The items of these names and patterns, of all where none are given. */
+  *#items(names: Iterable<string> = this.#targets.keys()): Generator<Item> {
+    for (const name of names) yield* this.#targets.get(name)?.parts.values() ?? [];
   }
 
   /** To unsubscribe a pattern takes away all that it covers: what of that is still wanted goes on from the token. */
-  #askAgain(pattern: Target, gone: readonly Item[], current: Token | null): void {
-    for (const target of this.targets.values()) {
-      if (!pattern.covers(target)) continue;
-      for (const { channel } of gone) {
-        const item = target.items[channel];
-        if (item === undefined || item.phase === "unknown" || item.phase === "refused") continue;
-        if (item.complete) item.token = current;
-        item.complete = false;
-        item.phase = "new";
-      }
+  #askAgain(pattern: Target, channel: number, current: Token | null): void {
+    for (const target of this.#targets.values()) {
+      const item = target.parts.get(channel);
+      if (item && item.phase >= Phase.Asked && target.stem.startsWith(pattern.stem)) again(item, current);
     }
   }
 
   /** The shortest interval that anybody wants of what an item covers: a name's decides over its patterns'. */
-  #interval(item: Item): number {
-    let least = this.#own(item);
-    for (const pattern of this.patterns) {
-      const wider = pattern.items[item.channel];
-      if (wider !== undefined && wider !== item && pattern.covers(item.target))
-        least = Math.min(least, this.#own(wider));
+  #interval({ target, channel, users }: Item): number {
+    const all = [...users];
+    for (const pattern of this.#patterns) {
+      if (target.stem.startsWith(pattern.stem)) all.push(...(pattern.parts.get(channel)?.users ?? []));
     }
-    return Math.max(least, this.leastMs);
-  }
-
-  #own(item: Item): number {
-    let least = Infinity;
-    for (const wanted of item.wanted) least = Math.min(least, wanted.ms ?? this.defaultMs);
-    return least;
+    return Math.max(this.leastMs, Math.min(...all.map((wanted) => wanted.ms ?? this.defaultMs)));
   }
 
   #target(name: string): Target {
-    let target = this.targets.get(name);
-    if (target !== undefined) return target;
-    target = new Target(name);
-    this.targets.set(name, target);
-    if (target.prefix !== undefined) {
-      this.patterns.push(target);
-      this.patterns.sort((one, other) => other.name.length - one.name.length);
+    let target = this.#targets.get(name);
+    if (!target) {
+      const stem = name.replace(/\*$/, "");
+      const rank = stem === name ? NAME_RANK : -name.length;
+      this.#targets.set(name, (target = { name, stem, rank, parts: new Map() }));
     }
     return target;
   }
 
   #item(target: Target, channel: number): Item {
-    return (target.items[channel] ??= {
-      ...{ target, channel, wanted: new Set<Wanted>(), phase: "new", askedMs: 0, token: null },
-      ...{ complete: false, recovering: false },
-    });
-  }
-
-  #let(wanted: Wanted, name: string): void {
-    for (const item of this.targets.get(name)?.items ?? []) item?.wanted.delete(wanted);
-  }
-}
-
-/**
- * Requests for these items, as few as will do: symbols that want the same channels at the same interval from the same
- * token travel together. Names go before patterns and narrow patterns before wide ones: a value that waited for the
- * more specific would be taken for had otherwise.
- */
-function grouped(due: Map<Target, Item[]>, symbolsMax: number, op?: "unsubscribe"): Ask[] {
-  const targets = [...due.keys()].sort((one, other) => rank(one) - rank(other));
-  const groups = new Map<string, Ask>();
-  for (const target of targets) {
-    const bySetting = new Map<string, Item[]>();
-    for (const item of due.get(target)!) {
-      const key = `${rank(target)} ${item.askedMs} ${item.token?.epoch} ${item.token?.position}`;
-      bySetting.set(key, [...(bySetting.get(key) ?? []), item]);
+    let item = target.parts.get(channel);
+    if (!item) {
+      item = {
+        ...{ target, channel, users: new Set(), phase: Phase.New, askedMs: 0, token: null },
+        ...{ whole: false, recovering: false },
+      };
+      target.parts.set(channel, item);
     }
-    for (const [setting, items] of bySetting) {
-      const channels = items.map((item) => CHANNELS[item.channel - 1]);
-      const key = `${setting} ${channels}`;
-      let ask = groups.get(key);
-      if (ask === undefined || ask.symbols.length >= symbolsMax) {
-        if (ask !== undefined) groups.set(`${key} ${groups.size}`, ask);
-        const [{ token, askedMs: conflateMs }] = items;
-        ask = {
-          op: op ?? (token === null ? "subscribe" : "resume"),
-          channels,
-          symbols: [],
-          conflateMs,
-          token,
-          items: [],
-        };
-        groups.set(key, ask);
+    return item;
+  }
+
+  /**
+   * Requests for these items, as few as will do: symbols that want the same channels at the same interval from the
+   * same token travel together. Names go before patterns and narrow patterns before wide ones: a value that waited for
+   * the more specific would be taken for had otherwise.
+   */
+  #grouped(due: readonly Item[], op?: string): Ask[] {
+    const asks: Ask[] = [];
+    const open = new Map<string, Ask>();
+    for (const parts of alike(due, ({ target, askedMs, token }) => [target.name, askedMs, token])) {
+      const [{ target, askedMs, token }] = parts;
+      const { rank } = target;
+      const channels = parts.map((item) => CHANNELS[item.channel - 1]);
+      const key = JSON.stringify([rank, askedMs, token, channels]);
+      let ask = open.get(key);
+      if (!ask || ask.symbols.length >= this.symbolsMax) {
+        ask = { op: op ?? (token ? "resume" : "subscribe"), rank, channels, symbols: [], askedMs, token, parts: [] };
+        open.set(key, ask);
+        asks.push(ask);
       }
       ask.symbols.push(target.name);
-      ask.items.push(...items);
-      if (op === undefined) for (const item of items) item.phase = "asked";
+      ask.parts.push(...parts);
     }
+    return asks.sort(byRank);
   }
-  return [...groups.values()];
 }
 
-function rank(target: Target): number {
-  return target.prefix === undefined ? -1e9 : -target.name.length;
+/** Lists of what has the same key. */
+function alike(due: readonly Item[], keyOf: (item: Item) => unknown): Iterable<Item[]> {
+  const lists = new Map<string, Item[]>();
+  for (const item of due) {
+    const key = JSON.stringify(keyOf(item));
+    lists.set(key, [...(lists.get(key) ?? []), item]);
+  }
+  return lists.values();
+}
+
+/** It is to be asked for again, from the token if it was complete. */
+function again(item: Item, token: Token | null): void {
+  if (item.whole) item.token = token;
+  item.whole = false;
+  item.phase = Phase.New;
+}
+
+/** Names go first, then patterns, the narrow before the wide. */
+function byRank(one: { rank: number }, other: { rank: number }): number {
+  return one.rank - other.rank;
+}
+
+function isPattern(target: Target): boolean {
+  return target.rank > NAME_RANK;
 }

@@ -15,11 +15,12 @@ export class Latency {
   #since = 0;
 
   add(ms: number, nowMs: number): void {
-    if (nowMs - this.#since > HALF_MS) {
-      const fresh = nowMs - this.#since > 2 * HALF_MS;
-      [this.#now, this.#before] = [this.#before, this.#now];
-      this.#now.fill(0);
-      if (fresh) this.#before.fill(0);
+    // Nothing is known of the server's clock yet.
+    if (ms !== ms) return;
+    const ageMs = nowMs - this.#since;
+    if (ageMs > HALF_MS) {
+      this.#before = ageMs > 2 * HALF_MS ? new Uint32Array(BUCKETS) : this.#now;
+      this.#now = new Uint32Array(BUCKETS);
       this.#since = nowMs;
     }
     const bucket = Math.ceil(Math.log2(Math.max(ms, LEAST_MS) / LEAST_MS) * PER_OCTAVE);
@@ -28,13 +29,8 @@ export class Latency {
 
   /** The upper end of the bucket in which this part of all lies; NaN where there is none. */
   quantile(part: number): number {
-    let total = 0;
-    for (let bucket = 0; bucket < BUCKETS; bucket++) total += this.#now[bucket] + this.#before[bucket];
-    let left = Math.ceil(total * part);
-    for (let bucket = 0; left > 0; bucket++) {
-      left -= this.#now[bucket] + this.#before[bucket];
-      if (left <= 0) return LEAST_MS * 2 ** (bucket / PER_OCTAVE);
-    }
-    return NaN;
+    const counts = this.#now.map((count, bucket) => count + this.#before[bucket]);
+    let left = Math.ceil(counts.reduce((sum, count) => sum + count) * part);
+    return left ? LEAST_MS * 2 ** (counts.findIndex((count) => (left -= count) <= 0) / PER_OCTAVE) : NaN;
   }
 }

@@ -38,9 +38,8 @@ export class Link {
   connection = NO_CONNECTION;
   /** From the server's `closing`: when to come back. */
   hintMs = -1;
-  heartbeatMs = 5000;
-  #socket: WebSocketLike | null = null;
-  #opened = false;
+  #heartbeatMs = 5000;
+  #socket: WebSocketLike | undefined;
   #url = "";
   #failures = 0;
   #heardMs = 0;
@@ -61,7 +60,7 @@ export class Link {
 
   /** Begins an attempt, at once: a wait is cut short. */
   connect(): void {
-    if (this.#socket !== null || this.connection.phase === "closed") return;
+    if (this.#socket || this.connection.phase === "closed") return;
     clearTimeout(this.#retry);
     this.hintMs = -1;
     this.#tell("connecting", { attempt: this.#failures + 1, retryAt: 0 });
@@ -70,32 +69,28 @@ export class Link {
 
   /** Goes on with an attempt. */
   connectTo(url: string): void {
-    if (this.#socket !== null || this.connection.phase !== "connecting") return;
+    if (this.#socket || this.connection.phase !== "connecting") return;
     this.#url = url;
-    this.#opened = false;
     let socket: WebSocketLike;
     try {
-      socket = new this.Socket(url, "tickcast.v1");
+      socket = this.#socket = new this.Socket(url, "tickcast.v1");
     } catch (error) {
-      this.fail(`${(error as Error).message}`);
-      return;
+      return this.fail((error as Error).message);
     }
-    this.#socket = socket;
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => (this.#opened = true);
     socket.onerror = () => {};
     socket.onmessage = (event: { data: string | ArrayBuffer }) => this.#receive(event.data);
-    socket.onclose = (event: { code: number; reason: string }) => this.#closed(event.code, `${event.reason ?? ""}`);
+    socket.onclose = (event: { code: number; reason: string }) => this.#closed(event.code, event.reason);
     this.#heardMs = this.#watchedMs = nowMs();
     clearInterval(this.#watch);
     this.#watch = setInterval(() => this.#look(), 500);
   }
 
   /** The server has greeted us. */
-  welcomed(epoch: number, version: string, heartbeatMs: number): void {
-    this.heartbeatMs = heartbeatMs;
+  welcomed(by: Pick<Connection, "epoch" | "version" | "resumed">, heartbeatMs: number): void {
+    this.#heartbeatMs = heartbeatMs;
     this.#liveSinceMs = nowMs();
-    this.#tell("live", { reason: "", code: 0, attempt: this.connection.attempt, epoch, version });
+    this.#tell("live", { ...by, reason: "", code: 0 });
   }
 
   /** How the stream went on is known. */
@@ -104,12 +99,12 @@ export class Link {
   }
 
   send(text: string): void {
-    if (this.#socket?.readyState === 1) this.#socket.send(text);
+    this.#socket?.send(text);
   }
 
   /** Ends this connection, and makes another. */
   fail(reason: string, code = 0): void {
-    this.#drop(1000);
+    this.#drop();
     this.#again(reason, code);
   }
 
@@ -117,7 +112,7 @@ export class Link {
   close(reason = "closed", code = 0): void {
     if (this.connection.phase === "closed") return;
     clearTimeout(this.#retry);
-    this.#drop(1000);
+    this.#drop();
     this.#tell("closed", { reason, code, retryAt: 0 });
   }
 
@@ -127,15 +122,15 @@ export class Link {
     this.events.message(data);
   }
 
-  #drop(code: number): void {
+  #drop(): void {
     clearInterval(this.#watch);
     const socket = this.#socket;
-    if (socket === null) return;
-    this.#socket = null;
+    if (!socket) return;
+    this.#socket = undefined;
     // A browser may wait long for the closing handshake of a dead peer; nothing more is wanted of this socket.
-    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onmessage = socket.onclose = null;
     try {
-      socket.close(code);
+      socket.close(1000);
     } catch {
       // Some implementations refuse to close what is not open yet; it is forgotten all the same.
     }
@@ -143,8 +138,8 @@ export class Link {
   }
 
   #closed(code: number, said: string): void {
-    const opened = this.#opened;
-    this.#drop(1000);
+    const greeted = this.#liveSinceMs;
+    this.#drop();
     const reason = said || REASONS[code] || `closed with ${code}`;
     if (code === 4001 || code === 4003) return this.close(reason, code);
     if (code === 1008) {
@@ -153,18 +148,18 @@ export class Link {
       if (!/received|ping/.test(said)) return this.close(reason, code);
     }
     this.#again(reason, code);
-    if (!opened) void this.#askWhy();
+    if (!greeted) this.#askWhy();
   }
 
   #again(reason: string, code: number): void {
     if (this.connection.phase === "closed") return;
-    if (this.#liveSinceMs > 0 && nowMs() - this.#liveSinceMs >= this.settings.settledMs) this.#failures = 0;
-    const { firstMs, mostMs } = this.settings;
-    const bound = this.#failures === 0 ? 0 : Math.min(mostMs, firstMs * 2 ** (this.#failures - 1));
+    const { firstMs, mostMs, settledMs } = this.settings;
+    if (this.#liveSinceMs && nowMs() - this.#liveSinceMs >= settledMs) this.#failures = 0;
+    const bound = this.#failures && Math.min(mostMs, firstMs * 2 ** (this.#failures - 1));
     const waitMs = this.hintMs >= 0 ? this.hintMs : Math.random() * bound;
     this.#failures++;
     // Why the last good connection ended tells more than why an attempt after it failed.
-    const why = this.#liveSinceMs > 0 || this.connection.reason === "" ? { reason, code } : {};
+    const why = this.#liveSinceMs || !this.connection.reason ? { reason, code } : {};
     this.#liveSinceMs = 0;
     this.#wait(waitMs, why);
   }
@@ -201,8 +196,8 @@ export class Link {
     }
     this.#watchedMs = now;
     const silent = now - this.#heardMs;
-    if (silent > Math.max(10_000, DEAD_BEATS * this.heartbeatMs)) return this.fail("no answer");
-    if (this.connection.phase === "live" && silent > STALE_BEATS * this.heartbeatMs) {
+    if (silent > Math.max(10_000, DEAD_BEATS * this.#heartbeatMs)) return this.fail("no answer");
+    if (this.connection.phase === "live" && silent > STALE_BEATS * this.#heartbeatMs) {
       this.#tell("stale", { reason: "nothing heard" });
       this.events.probe();
     }

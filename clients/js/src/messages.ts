@@ -2,12 +2,12 @@
  * What the page's side and the stream's side say to each other: by postMessage, or directly where there is no worker.
  */
 
+import type { Wanted } from "./interest";
 import type { Book, ClientError, Connection, Instrument, RawRecord, SubscriptionResult } from "./types";
 
 /** Settings that the stream's side needs. */
 export interface Settings {
   readonly conflateMs: number;
-  readonly hiddenConflateMs: number | null;
   readonly bookDepth: number;
   readonly tradeBacklog: number;
   readonly firstMs: number;
@@ -15,14 +15,14 @@ export interface Settings {
   readonly settledMs: number;
 }
 
-/** From the page. `sub` begins and changes a subscription, `end` ends it; `ms` null is the client's interval. */
+/** From the page. `sub` begins and changes a subscription, `end` ends it; `ms` is the client's
+ * interval, and the least one while its page is hidden. */
 export type Command =
   | { t: "open"; settings: Settings }
   | { t: "url"; url: string; error?: string }
-  | { t: "sub"; id: number; symbols: readonly string[]; channels: number; ms: number | null }
+  | ({ t: "sub" } & Wanted)
   | { t: "end"; id: number }
-  | { t: "ms"; ms: number }
-  | { t: "hidden"; hidden: boolean }
+  | { t: "ms"; ms: number; leastMs: number }
   | { t: "online" }
   | { t: "pull"; spent: Batch | null }
   | { t: "close" };
@@ -69,16 +69,16 @@ export interface Batch {
   oldestMs: number;
   /** Trades and raw records that were let go. */
   dropped: number;
-  defined: Instrument[];
+  defined: Map<number, Instrument>;
   /** What the server made of subscriptions, by id: their values are in this batch or were in one before it. */
-  answers: [id: number, answer: Answer][];
+  answers: Map<number, Answer>;
   /** Rows and what their state is now. */
-  states: [row: number, state: number][];
+  states: Map<number, State>;
   /** Gaps; their channels as numbers from 1. */
   gaps: [row: number, channel: number, from: number, to: number, reason: string][];
   raw: RawRecord[];
   /** Values beyond 2^53, each under its {@link wideKey}. */
-  wide: [key: number, value: bigint][];
+  wide: Map<number, bigint>;
 }
 
 /** Where a wide value belongs: an instrument's field of a channel. */
@@ -86,10 +86,16 @@ export function wideKey(row: number, channel: number, field: number): number {
   return (row * 8 + channel) * 8 + field;
 }
 
-/** States as they travel. */
+/** States as they travel; what is new is being synchronised. */
+export const enum State {
+  Live,
+  Stale,
+  Resyncing,
+  Halted,
+  Ended,
+}
+/** Their names, in this order. */
 export const STATES = ["LIVE", "STALE", "RESYNCING", "HALTED", "ENDED"] as const;
-/** The state of what is new. */
-export const NEW_STATE = 2;
 
 export const NO_COUNTERS: Counters = {
   ...{ messages: 0, updates: 0, conflated: 0, bytes: 0, gaps: 0, reconnects: 0, rttMs: NaN, clockOffsetMs: NaN },

@@ -5,75 +5,79 @@
  * instruments are new.
  */
 
-import { capacity, FIELDS, grown, over, type Columns, type Trades } from "./columns";
-import { NEW_STATE, STATES, wideKey, type Batch } from "./messages";
+import { FIELDS, grown, over, type Columns, type Trades } from "./columns";
+import { State, STATES, wideKey, type Batch } from "./messages";
+import { isExact } from "./wire";
 import { CHANGED, type Book, type Instrument, type Instruments } from "./types";
+
+const COLUMNS = ["pxExp", "szExp", "tickSize", "lotSize"] as const;
 
 /** Columns of the directory. */
 class Directory implements Instruments {
-  readonly list: Instrument[] = [];
-  readonly rows = new Map<string, number>();
+  readonly #list: Instrument[] = [];
+  readonly #rows = new Map<string, number>();
   readonly pxExp: number[] = [];
   readonly szExp: number[] = [];
   readonly tickSize: number[] = [];
   readonly lotSize: number[] = [];
 
   get length(): number {
-    return this.list.length;
+    return this.#list.length;
   }
 
   row(symbol: string): number {
-    return this.rows.get(symbol) ?? -1;
+    return this.#rows.get(symbol) ?? -1;
   }
 
   symbol(row: number): string {
-    return this.list[row]?.symbol ?? "";
+    return this.#list[row]?.symbol ?? "";
   }
 
   venue(row: number): string {
-    return this.list[row]?.venue ?? "";
+    return this.#list[row]?.venue ?? "";
   }
 
   status(row: number): string {
-    return this.list[row]?.status ?? "";
+    return this.#list[row]?.status ?? "";
   }
 
   [Symbol.iterator](): IterableIterator<Instrument> {
-    return this.list.values();
+    return this.#list.values();
   }
 
   define(instrument: Instrument): void {
-    const { row, symbol, pxExp, szExp, tickSize, lotSize } = instrument;
-    this.list[row] = instrument;
-    this.rows.set(symbol, row);
-    [this.pxExp[row], this.szExp[row], this.tickSize[row], this.lotSize[row]] = [pxExp, szExp, tickSize, lotSize];
+    const { row, symbol } = instrument;
+    this.#list[row] = instrument;
+    this.#rows.set(symbol, row);
+    for (const name of COLUMNS) this[name][row] = instrument[name];
   }
 }
 
-const BITS = [0, CHANGED.quote, CHANGED.trade, CHANGED.ticker];
+type Changes = Pick<Batch, "defined" | "wide" | "buffers" | "lengths" | "books" | "states">;
 
 export class Mirror {
   readonly instruments = new Directory();
   /** Columns by channel from 1: quotes, newest trades, tickers. */
-  readonly columns: Columns[] = [{}, grown(1, 64), grown(2, 64), grown(3, 64)];
+  readonly columns: Columns[] = [];
   readonly books = new Map<number, Book>();
   /** The trades of the last batch. */
-  trades = over(2, new ArrayBuffer(0)) as Trades;
-  /** What the last batch has changed: rows, and bits of CHANGED at the same places. */
-  changed: Uint32Array = new Uint32Array(0);
-  what: Uint8Array = new Uint8Array(0);
-  #rows = 64;
+  trades!: Trades;
+  #rows = 0;
   /** Bits of the batch under way, by row. */
   readonly #bits = new Map<number, number>();
   /** By row: indices into STATES. */
   readonly #state: number[] = [];
   readonly #wide = new Map<number, bigint>();
 
-  /** Takes a batch over. */
-  apply(batch: Batch): void {
+  constructor() {
+    this.#grow(0);
+  }
+
+  /** Takes a batch over; returns what it has changed: rows, bits of CHANGED at the same places, and its trades. */
+  apply(batch: Changes): { changed: Uint32Array; what: Uint8Array; trades: Trades } {
     this.#bits.clear();
-    for (const instrument of batch.defined) {
-      if (instrument.row >= this.#rows) this.#grow(capacity(instrument.row + 1));
+    for (const instrument of batch.defined.values()) {
+      if (instrument.row >= this.#rows) this.#grow(instrument.row);
       this.instruments.define(instrument);
       this.#mark(instrument.row, CHANGED.instrument);
     }
@@ -91,12 +95,12 @@ export class Mirror {
       this.#state[row] = state;
       this.#mark(row, CHANGED.state);
     }
-    this.changed = Uint32Array.from(this.#bits.keys());
-    this.what = Uint8Array.from(this.#bits.values());
+    const bits = this.#bits;
+    return { changed: Uint32Array.from(bits.keys()), what: Uint8Array.from(bits.values()), trades: this.trades };
   }
 
   stateOf(row: number): (typeof STATES)[number] {
-    return row < 0 ? "STALE" : STATES[this.#state[row] ?? NEW_STATE];
+    return row < 0 ? "STALE" : STATES[this.#state[row] ?? State.Resyncing];
   }
 
   /**
@@ -107,7 +111,7 @@ export class Mirror {
     const from = this.columns[channel];
     const value = from[field]?.[row] ?? NaN;
     if (value !== value || (sequence ?? from.sequence[row]) !== from.sequence[row]) return null;
-    if (Number.isFinite(value)) return BigInt(value);
+    if (isExact(value)) return BigInt(value);
     return this.#wide.get(wideKey(row, channel, FIELDS[channel].indexOf(field))) ?? null;
   }
 
@@ -117,15 +121,16 @@ export class Mirror {
       const [from, to] = [list[name], columns[name]];
       for (let index = 0; index < length; index++) to[list.row[index]] = from[index];
     }
-    for (let index = 0; index < length; index++) this.#mark(list.row[index], BITS[channel]);
+    for (let index = 0; index < length; index++) this.#mark(list.row[index], 1 << (channel - 1));
   }
 
   #mark(row: number, bit: number): void {
     this.#bits.set(row, (this.#bits.get(row) ?? 0) | bit);
   }
 
-  #grow(rows: number): void {
-    this.#rows = rows;
-    for (const channel of [1, 2, 3]) this.columns[channel] = grown(channel, rows, this.columns[channel]);
+  /** Makes room for a row, and for as many again. */
+  #grow(row: number): void {
+    while (this.#rows <= row) this.#rows = this.#rows * 2 || 64;
+    for (const channel of [1, 2, 3]) this.columns[channel] = grown(channel, this.#rows, this.columns[channel]);
   }
 }

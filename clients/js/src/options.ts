@@ -5,42 +5,48 @@ import type { Channel, ConnectOptions, SubscribeOptions } from "./types";
 import { CHANNELS } from "./wire";
 
 const SYMBOL_BYTES_MAX = 255;
+const PATH = "/v1/stream";
 
 /** The settings of the stream's side. */
 export function settingsOf(options: ConnectOptions): Settings {
-  const { hiddenConflateMs = 1000, bookDepth = 50, tradeBacklog = 10_000, reconnect = {} } = options;
+  const { bookDepth = 50, tradeBacklog = 10_000, reconnect } = options;
   return {
     conflateMs: interval(options.conflateMs ?? 100),
-    hiddenConflateMs: hiddenConflateMs === null ? null : interval(hiddenConflateMs),
-    bookDepth: positive("bookDepth", bookDepth),
-    tradeBacklog: positive("tradeBacklog", tradeBacklog),
-    firstMs: reconnect.firstMs ?? 500,
-    mostMs: reconnect.mostMs ?? 30_000,
-    settledMs: reconnect.settledMs ?? 5000,
+    bookDepth: atLeast("bookDepth", 1, bookDepth),
+    tradeBacklog: atLeast("tradeBacklog", 1, tradeBacklog),
+    ...{ firstMs: 500, mostMs: 30_000, settledMs: 5000 },
+    ...reconnect,
   };
-}
-
-function positive(name: string, value: number): number {
-  if (!(value >= 1)) throw new RangeError(`${name}: ${value}; want 1 or more`);
-  return value;
 }
 
 /** An interval; the server's longest is a second. */
 export function interval(ms: number): number {
-  if (!(ms >= 0)) throw new RangeError(`conflateMs: ${ms}; want 0 or more`);
-  return Math.min(Math.ceil(ms), 1000);
+  return Math.min(Math.ceil(atLeast("conflateMs", 0, ms)), 1000);
+}
+
+/** The same, where null or nothing is the client's. */
+export function intervalOrNull(ms: number | null | undefined): number | null {
+  return ms == null ? null : interval(ms);
+}
+
+/** Calls back when a signal aborts, at once if it has; not after `until` has aborted. */
+export function onAbort(signal: AbortSignal | undefined, aborted: () => void, until?: AbortSignal): void {
+  if (signal?.aborted) aborted();
+  else signal?.addEventListener("abort", aborted, { signal: until });
+}
+
+function atLeast(name: string, least: number, value: number): number {
+  if (!(value >= least)) throw new RangeError(`${name}: ${value}; want ${least} or more`);
+  return value;
 }
 
 /** Symbols, each once. */
 export function symbolsOf(symbols: SubscribeOptions["symbols"]): string[] {
   const list = [...new Set(typeof symbols === "string" ? [symbols] : symbols)];
   for (const symbol of list) {
-    if (typeof symbol !== "string" || symbol === "" || symbol.slice(0, -1).includes("*")) {
-      throw new TypeError(`symbols: ${JSON.stringify(symbol)}; want a name such as "BTC-USD", or one * at the end`);
-    }
-    // A character has at most three bytes for each of its code units.
-    if (symbol.length * 3 > SYMBOL_BYTES_MAX && new TextEncoder().encode(symbol).length > SYMBOL_BYTES_MAX) {
-      throw new TypeError(`symbols: ${symbol.slice(0, 20)}…; a name has at most ${SYMBOL_BYTES_MAX} bytes`);
+    const bytes = typeof symbol === "string" ? new TextEncoder().encode(symbol).length : 0;
+    if (!bytes || bytes > SYMBOL_BYTES_MAX || /\*./.test(symbol)) {
+      throw new TypeError(`symbols: ${JSON.stringify(symbol)}; want 1 to 255 bytes, or one * at the end`);
     }
   }
   return list;
@@ -63,18 +69,16 @@ export function bitsOf(channels: readonly Channel[]): number {
 
 /** The stream's URL: `ws:` or `wss:`, and `/v1/stream` where no path is named. */
 export function streamUrl(given: string | URL | undefined): string {
-  const url = new URL(given ?? "", base());
+  const url = new URL(given ?? PATH, base());
   url.protocol = url.protocol.replace("http", "ws");
-  if (url.protocol !== "ws:" && url.protocol !== "wss:")
-    throw new TypeError(`url: ${url}; want ws, wss, http or https`);
-  if (given === undefined || url.pathname === "/") url.pathname = "/v1/stream";
+  if (!/^wss?:/.test(url.href)) throw new TypeError(`url: ${url}; want ws or http`);
+  if (url.pathname === "/") url.pathname = PATH;
   url.hash = "";
-  if (given === undefined) url.search = "";
   return url.href;
 }
 
 /** Where the script came from; a bundled one has come from the page's server. */
 function base(): string | undefined {
   const script = import.meta.url;
-  return /^https?:/.test(script) ? script : (globalThis.location?.href ?? undefined);
+  return /^https?:/.test(script) ? script : globalThis.location?.href;
 }

@@ -7,8 +7,8 @@
  */
 
 import { over, rowBytes, type Columns } from "./columns";
-import type { Answer, Batch } from "./messages";
-import type { Book, Instrument } from "./types";
+import type { Batch } from "./messages";
+import type { Book } from "./types";
 
 const RAW_BYTES_MAX = 4 << 20;
 const GAPS_MAX = 10_000;
@@ -53,78 +53,66 @@ export class Outbox {
   readonly lists = [1, 2, 3].map((channel) => new List(channel));
   /** Rows whose books have changed. */
   readonly books = new Set<number>();
-  readonly states = new Map<number, number>();
-  readonly defined = new Map<number, Instrument>();
-  readonly wide = new Map<number, bigint>();
-  readonly answers = new Map<number, Answer>();
-  #gaps: Batch["gaps"] = [];
-  #raw: Batch["raw"] = [];
+  /** All else, as it is handed over. */
+  waiting = emptyBatch();
   #rawBytes = 0;
-  #sent = new Float64Array(SENT_MAX);
-  #sentLength = 0;
-  #oldestMs = 0;
-  #dropped = 0;
   /** A multiple of 8, for the columns' alignment. */
   readonly #tradesMax: number;
-  readonly #drop = (entries: number): void => void (this.#dropped += entries);
 
   constructor(readonly backlog: number) {
     this.#tradesMax = Math.ceil(backlog / 8) * 8;
   }
 
   get empty(): boolean {
-    const { lists, books, states, defined, answers } = this;
-    const others = books.size + states.size + defined.size + answers.size + this.#gaps.length + this.#raw.length;
-    return lists.reduce((sum, list) => sum + list.length, others) === 0;
+    const { states, defined, answers, gaps, raw } = this.waiting;
+    const others = this.books.size + states.size + defined.size + answers.size + gaps.length + raw.length;
+    return others === 0 && this.lists.every((list) => list.length === 0);
   }
 
   /** The place of another value in the list of its channel. */
   add(channel: number): number {
-    return this.lists[channel - 1].add(channel === 2 ? this.#tradesMax : Infinity, this.#drop);
+    const drop = (entries: number): void => void (this.waiting.dropped += entries);
+    return this.lists[channel - 1].add(channel === 2 ? this.#tradesMax : Infinity, drop);
   }
 
   gap(gap: Batch["gaps"][number]): void {
-    if (this.#gaps.length < GAPS_MAX) this.#gaps.push(gap);
+    if (this.waiting.gaps.length < GAPS_MAX) this.waiting.gaps.push(gap);
   }
 
   pushRaw(record: Batch["raw"][number]): void {
-    this.#raw.push(record);
+    const { raw } = this.waiting;
+    raw.push(record);
     this.#rawBytes += record.payload.length;
-    while (this.#rawBytes > RAW_BYTES_MAX || this.#raw.length > this.backlog) {
-      this.#rawBytes -= this.#raw.shift()!.payload.length;
-      this.#dropped++;
+    while (this.#rawBytes > RAW_BYTES_MAX || raw.length > this.backlog) {
+      this.#rawBytes -= raw.shift()!.payload.length;
+      this.waiting.dropped++;
     }
   }
 
   /** A packet that was sent and received at these times. */
   packet(sentMs: number, receivedMs: number): void {
-    if (this.#sentLength < SENT_MAX) this.#sent[this.#sentLength++] = sentMs;
-    this.#oldestMs ||= receivedMs;
+    const { waiting } = this;
+    if (waiting.sentLength < SENT_MAX) waiting.sent[waiting.sentLength++] = sentMs;
+    waiting.oldestMs ||= receivedMs;
   }
 
   /** Hands over all there is. `spent` is a batch that the other side is done with: its arrays are filled next. */
   take(spent: Batch | null, bookOf: (row: number) => Book): Batch {
-    const { lists, books, defined, states, answers, wide } = this;
-    const batch: Batch = {
-      buffers: lists.map((list) => list.buffer),
-      lengths: lists.map((list) => list.length),
-      books: [...books].map(bookOf),
-      sent: this.#sent,
-      sentLength: this.#sentLength,
-      oldestMs: this.#oldestMs,
-      dropped: this.#dropped,
-      defined: [...defined.values()],
-      states: [...states],
-      answers: [...answers],
-      gaps: this.#gaps,
-      raw: this.#raw,
-      wide: [...wide],
-    };
+    const { lists, waiting } = this;
+    waiting.buffers = lists.map((list) => list.buffer);
+    waiting.lengths = lists.map((list) => list.length);
+    waiting.books = [...this.books].map(bookOf);
     lists.forEach((list, index) => list.use(spent?.buffers[index] ?? new ArrayBuffer(list.buffer.byteLength)));
-    this.#sent = spent?.sent ?? new Float64Array(SENT_MAX);
-    this.#sentLength = this.#oldestMs = this.#dropped = this.#rawBytes = 0;
-    [this.#gaps, this.#raw] = [[], []];
-    for (const waiting of [books, states, defined, wide, answers]) waiting.clear();
-    return batch;
+    this.books.clear();
+    this.#rawBytes = 0;
+    this.waiting = emptyBatch(spent?.sent);
+    return waiting;
   }
+}
+
+function emptyBatch(sent = new Float64Array(SENT_MAX)): Batch {
+  return {
+    ...{ buffers: [], lengths: [], books: [], sent, sentLength: 0, oldestMs: 0, dropped: 0, gaps: [], raw: [] },
+    ...{ defined: new Map(), answers: new Map(), states: new Map(), wide: new Map() },
+  };
 }

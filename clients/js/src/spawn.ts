@@ -23,7 +23,7 @@ export type Kind = "starting" | "module" | "blob" | "custom" | "none";
 export class Port {
   kind: Kind = "starting";
   #worker: Worker | undefined;
-  #engine: Engine | undefined;
+  readonly #handle: (commands: Command[]) => void;
   /** Given before it was known who takes them. */
   #early: Command[] | null = [];
   #ended = false;
@@ -33,23 +33,24 @@ export class Port {
     readonly report: (report: Report) => void,
   ) {
     const { worker, WebSocket: own } = options;
-    if (worker === false || own !== undefined || typeof Worker === "undefined") this.#begin("none");
-    else if (typeof worker === "function") this.#try(["custom", "none"]);
-    else this.#try(["module", "blob", "none"]);
+    this.#handle = engineFor(report, own);
+    const kinds: Kind[] = typeof worker === "function" ? ["custom"] : ["module", "blob"];
+    const isHere = worker === false || own || typeof Worker === "undefined";
+    this.#try(isHere ? ["none"] : [...kinds, "none"]);
   }
 
   post(commands: Command[]): void {
-    if (this.#early !== null) this.#early.push(...commands);
-    else if (this.#worker !== undefined) {
-      const spent = commands.flatMap((command) => (command.t === "pull" && command.spent ? [command.spent] : []));
+    if (this.#early) this.#early.push(...commands);
+    else if (this.#worker) {
+      const spent = commands.flatMap((command) => (command.t === "pull" && command.spent) || []);
       this.#worker.postMessage(commands, spent.flatMap(transferable));
-    } else this.#take(commands);
+    } else this.#handle(commands);
   }
 
   end(): void {
     this.#ended = true;
     this.#worker?.terminate();
-    this.#engine?.handle([{ t: "close" }]);
+    this.#handle([{ t: "close" }]);
   }
 
   #try([kind, ...others]: Kind[]): void {
@@ -87,15 +88,18 @@ export class Port {
     this.#early = null;
     if (early.length > 0) this.post(early);
   }
+}
 
-  #take(commands: Command[]): void {
-    for (const command of commands) {
-      if (command.t !== "open") continue;
-      const Socket = this.options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketConstructor);
-      this.#engine = new Engine(command.settings, Socket, this.report);
-    }
-    this.#engine?.handle(commands);
-  }
+/** Who carries out commands: an engine, begun by the first of them. */
+function engineFor(
+  report: (report: Report) => void,
+  Socket: WebSocketConstructor = globalThis.WebSocket,
+): (commands: Command[]) => void {
+  let engine: Engine | undefined;
+  return (commands) => {
+    for (const command of commands) if (command.t === "open") engine = new Engine(command.settings, Socket, report);
+    engine?.handle(commands);
+  };
 }
 
 function start(blob: boolean): Worker {
@@ -110,28 +114,20 @@ function start(blob: boolean): Worker {
 function importing(url: string): Worker {
   const source = new Blob([`import ${JSON.stringify(url)}`], { type: "text/javascript" });
   const object = URL.createObjectURL(source);
-  try {
-    return new Worker(object, { type: "module", name: NAME });
-  } finally {
-    // The worker has its URL already; the source may go once it has begun.
-    setTimeout(() => URL.revokeObjectURL(object), START_MS);
-  }
+  // The source may go once the worker has begun.
+  setTimeout(() => URL.revokeObjectURL(object), START_MS);
+  return new Worker(object, { type: "module", name: NAME });
 }
 
 /** In a worker that we have started: serves the page. Elsewhere nothing. */
 export function serve(): void {
   const scope = globalThis as unknown as DedicatedScope;
   if (typeof scope.WorkerGlobalScope !== "function" || scope.name !== NAME) return;
-  let engine: Engine | undefined;
-  scope.onmessage = ({ data: commands }) => {
-    for (const command of commands) {
-      if (command.t === "open") engine = new Engine(command.settings, WebSocket as never, report);
-    }
-    engine?.handle(commands);
-  };
   const report = (said: Report): void => {
     scope.postMessage(said, said.t === "batch" ? transferable(said.batch) : []);
   };
+  const handle = engineFor(report);
+  scope.onmessage = ({ data }) => handle(data);
   report({ t: "ready" });
 }
 

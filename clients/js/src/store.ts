@@ -11,15 +11,19 @@
 
 import { FIELDS } from "./columns";
 import { Ladder } from "./ladder";
-import { NEW_STATE, wideKey } from "./messages";
+import { NO_COUNTERS, State, wideKey } from "./messages";
 import { Outbox } from "./outbox";
 import type { Book, Instrument } from "./types";
 import * as wire from "./wire";
 
+/** What the letters of Gaps mean, and of Statuses. */
+const REASONS: Record<string, string | undefined> = { S: "slow", O: "overrun" };
+const SAID: Record<string, State | undefined> = { E: State.Ended, H: State.Halted, S: State.Stale };
+
 /** A book and how far it can be trusted. */
 class OpenBook {
-  bids = new Ladder(-1);
-  asks = new Ladder(1);
+  /** Bids and asks. */
+  sides = [new Ladder(-1), new Ladder(1)];
   eventMs = 0;
   recvMs = 0;
   /** A hole was found: only a whole book makes it good. */
@@ -34,8 +38,8 @@ class OpenBook {
 
 /** What the store cannot decide. */
 export interface StoreEvents {
-  /** A row's definition, status or book has changed in what its state is made of; row -1 is the whole feed. */
-  status(row: number): void;
+  /** A definition, status or book has changed in what states are made of. */
+  status(): void;
   /** A book has a hole: it has to be sent again. */
   broken(row: number): void;
   /** A value beyond 2^53 has come; channel from 1. */
@@ -43,23 +47,17 @@ export interface StoreEvents {
 }
 
 export class Store {
-  readonly rows = new Map<string, number>();
+  readonly counters = { ...NO_COUNTERS };
   readonly instruments: Instrument[] = [];
-  readonly books = new Map<number, OpenBook>();
-  /** By row: the Status letter of this epoch as a character code, 0 where nothing was said. */
-  status: number[] = [];
-  feedStatus = 0;
-  /** Rows that the server of this epoch has defined. */
-  readonly known = new Set<number>();
-  updates = 0;
-  conflated = 0;
-  gaps = 0;
-  /** By row: index into STATES. */
-  readonly #state: number[] = [];
+  readonly #rows = new Map<string, number>();
+  readonly #books = new Map<number, OpenBook>();
+  /** By row and, at -1, of the whole feed: the Status letter; rows that the server of this epoch has defined. */
+  readonly #statuses = new Map<number, string>();
+  readonly #states: State[] = [];
   /** By channel from 1 and row: the last sequence. */
-  #sequences: number[][] = lists();
-  /** By channel from 1 and row: one above the place of its value in the outbox, 0 where none waits. */
-  readonly #places: number[][] = lists();
+  #sequences = lists();
+  /** By channel from 1 and row: where its value is in the outbox, if it is: the place says whose it is. */
+  readonly #places = lists();
   /** Rows by id of this epoch. */
   readonly #ids = new Map<number, number>();
 
@@ -75,38 +73,41 @@ export class Store {
       this.#sequences[channel].forEach((sequence, row) => sequence > 0 && this.#gap(row, channel, 0, 0, "resync"));
     }
     this.#ids.clear();
-    this.known.clear();
+    this.#statuses.clear();
     this.#sequences = lists();
-    this.status = [];
-    this.feedStatus = 0;
   }
 
-  /** Nobody wants a channel of a row any more: what continuity meant there means nothing now. */
-  forget(row: number, channel: number): void {
-    this.#sequences[channel][row] = 0;
-    if (channel === wire.BOOK) this.books.delete(row);
+  /** Nobody wants other channels of a row any more: what continuity meant there means nothing now. */
+  forget(row: number, kept: readonly number[]): void {
+    this.#sequences.forEach((sequences, channel) => {
+      if (!kept.includes(channel)) sequences[row] = 0;
+    });
+    if (!kept.includes(wire.BOOK)) this.#books.delete(row);
   }
 
   /** Takes in a packet's records. Throws a WireError where the layout is broken. */
   ingest(view: DataView): void {
+    const { counters } = this;
+    counters.bytes += view.byteLength;
     wire.eachRecord(view, (at, type) => {
       const id = view.getUint32(at + 4, true);
-      const row = this.#ids.get(id) ?? -1;
+      // An id of 0 is the whole feed.
+      const row = id === 0 ? -1 : this.#ids.get(id);
       if (type === wire.DEFINITION) return this.#define(view, at, id);
-      if (type === wire.STATUS) return this.#status(view.getUint8(at + 32), id, row);
+      if (type === wire.STATUS) return this.#status(row, wire.letter(view, at + 32));
       if (type === wire.HEARTBEAT) return;
-      if (row < 0) throw new wire.WireError(`instrument ${id} before its definition`);
+      if (row === undefined || row < 0) throw new wire.WireError(`instrument ${id} before its definition`);
       if (type === wire.GAP) return this.#announced(view, at, row);
-      this.updates++;
       const flags = view.getUint8(at + 3);
-      if ((flags & wire.CONFLATED) !== 0) this.conflated++;
+      counters.updates++;
+      if (flags & wire.CONFLATED) counters.conflated++;
       if (type === wire.BOOK) return this.#book(view, at, row, flags);
       const sequences = this.#sequences[type];
       const [had, sequence] = [sequences[row] ?? 0, wire.u64(view, at + 8)];
       if (sequence <= had) return;
       sequences[row] = sequence;
-      if ((type === wire.TRADE || type === wire.RAW) && had > 0 && sequence > had + 1) {
-        this.#gap(row, type, had + 1, sequence - 1, (flags & wire.SNAPSHOT) !== 0 ? "resync" : "order");
+      if (isLog(type) && had > 0 && sequence > had + 1) {
+        this.#gap(row, type, had + 1, sequence - 1, flags & wire.SNAPSHOT ? "resync" : "order");
       }
       if (type === wire.RAW) this.#raw(view, at, row, sequence);
       else this.#value(view, at, row, type);
@@ -115,23 +116,32 @@ export class Store {
 
   /** Everything that waits, as a batch. */
   take(spent: Parameters<Outbox["take"]>[0]): ReturnType<Outbox["take"]> {
-    for (const { channel, columns, length } of this.outbox.lists) {
-      for (let index = 0; index < length; index++) this.#places[channel][columns.row[index]] = 0;
-    }
     return this.outbox.take(spent, this.#bookOf);
   }
 
-  setState(row: number, state: number): void {
-    if ((this.#state[row] ?? NEW_STATE) === state) return;
-    this.#state[row] = state;
-    this.outbox.states.set(row, state);
+  /** Tells of the states that have changed. */
+  setStates(stateOf: (row: number) => State): void {
+    for (const { row } of this.instruments) {
+      const state = stateOf(row);
+      if (state !== (this.#states[row] ?? State.Resyncing)) this.outbox.waiting.states.set(row, state);
+      this.#states[row] = state;
+    }
+  }
+
+  /** The state of a row whose values are here, by what the server and the venue say. */
+  stateOf(row: number): State {
+    const status = this.#statuses.get(row);
+    if (status === undefined) return State.Resyncing;
+    const own = status !== "E" && this.instruments[row].status === "H" ? "H" : status;
+    const suspect = this.#books.get(row)?.suspect ? State.Resyncing : State.Live;
+    return SAID[own] ?? SAID[this.#statuses.get(-1)!] ?? suspect;
   }
 
   #define(view: DataView, at: number, id: number): void {
     const symbolBytes = view.getUint8(at + 35);
     const symbol = wire.text(view, at + 64, symbolBytes);
-    const row = this.rows.get(symbol) ?? this.instruments.length;
-    this.rows.set(symbol, row);
+    const row = this.#rows.get(symbol) ?? this.instruments.length;
+    this.#rows.set(symbol, row);
     const instrument: Instrument = {
       row,
       symbol,
@@ -143,58 +153,58 @@ export class Store {
       lotSize: wire.i64(view, at + 48),
     };
     this.#ids.set(id, row);
-    this.known.add(row);
+    this.#statuses.set(row, this.#statuses.get(row) ?? "");
     this.instruments[row] = instrument;
-    this.outbox.defined.set(row, instrument);
-    this.events.status(row);
+    this.outbox.waiting.defined.set(row, instrument);
+    this.events.status();
   }
 
-  #status(letter: number, id: number, row: number): void {
-    if (id === 0) this.feedStatus = letter;
-    else if (row >= 0) this.status[row] = letter;
-    else return;
-    this.events.status(id === 0 ? -1 : row);
+  #status(row: number | undefined, letter: string): void {
+    if (row === undefined) return;
+    this.#statuses.set(row, letter);
+    this.events.status();
   }
 
   #announced(view: DataView, at: number, row: number): void {
     const channel = view.getUint8(at + 48);
     const [from, to] = [wire.u64(view, at + 32), wire.u64(view, at + 40)];
-    const letter = wire.letter(view, at + 49);
-    const isLog = channel === wire.TRADE || channel === wire.RAW;
-    if (isLog && to <= (this.#sequences[channel][row] ?? 0)) return;
-    if (isLog) this.#sequences[channel][row] = to;
-    this.#gap(row, channel, from, to, letter === "S" ? "slow" : letter === "O" ? "overrun" : "feed");
+    if (isLog(channel)) {
+      if (to <= (this.#sequences[channel][row] ?? 0)) return;
+      this.#sequences[channel][row] = to;
+    }
+    this.#gap(row, channel, from, to, REASONS[wire.letter(view, at + 49)] ?? "feed");
     if (channel === wire.BOOK) this.#break(row);
   }
 
   #gap(row: number, channel: number, from: number, to: number, reason: string): void {
-    this.gaps++;
+    this.counters.gaps++;
     this.outbox.gap([row, channel, from, to, reason]);
   }
 
   #break(row: number): void {
-    const book = this.books.get(row);
-    if (book === undefined || book.broken) return;
+    const book = this.#books.get(row);
+    if (!book || book.broken) return;
     book.broken = true;
     this.outbox.books.add(row);
-    this.events.status(row);
+    this.events.status();
     this.events.broken(row);
   }
 
   /** A quote, trade or ticker. Of state the newest takes the place of what waits. */
   #value(view: DataView, at: number, row: number, type: number): void {
-    const places = this.#places[type];
-    const index = (type === wire.TRADE ? 0 : (places[row] ?? 0)) - 1;
-    const to = index < 0 ? this.outbox.add(type) : index;
-    places[row] = to + 1;
-    const { columns } = this.outbox.lists[type - 1];
+    const list = this.outbox.lists[type - 1];
+    let to = this.#places[type][row] ?? 0;
+    if (type === wire.TRADE || to >= list.length || list.columns.row[to] !== row) to = this.outbox.add(type);
+    this.#places[type][row] = to;
+    const { columns } = list;
     FIELDS[type].forEach((name, field) => {
+      const from = at + 32 + field * 8;
       // A trade's id is the only one without a sign.
-      const signed = type !== wire.TRADE || field < 2;
-      const value = (signed ? wire.i64 : wire.u64)(view, at + 32 + field * 8);
+      const signed = name !== "tradeId";
+      const value = (signed ? wire.i64 : wire.u64)(view, from);
       columns[name][to] = value;
-      if (value !== Infinity && value !== -Infinity) return;
-      this.outbox.wide.set(wideKey(row, type, field), wire.big(view, at + 32 + field * 8, signed));
+      if (wire.isExact(value)) return;
+      this.outbox.waiting.wide.set(wideKey(row, type, field), wire.big(view, from, signed));
       this.events.inexact(row, type);
     });
     columns.row[to] = row;
@@ -215,31 +225,27 @@ export class Store {
 
   #book(view: DataView, at: number, row: number, flags: number): void {
     const sequence = wire.u64(view, at + 8);
-    const whole = wire.letter(view, at + 34) === "S";
-    let book = this.books.get(row);
-    if (book === undefined) this.books.set(row, (book = new OpenBook()));
-    if (!this.#applies(book, row, sequence, flags, whole)) return;
+    const isWhole = wire.letter(view, at + 34) === "S";
+    let book = this.#books.get(row);
+    if (!book) this.#books.set(row, (book = new OpenBook()));
+    if (!this.#applies(book, row, sequence, flags, isWhole)) return;
     const was = book.suspect;
-    if (whole) {
-      book.bids = new Ladder(-1);
-      book.asks = new Ladder(1);
-      book.broken = false;
-    }
+    if (isWhole) this.#books.set(row, (book = new OpenBook()));
     this.#sequences[wire.BOOK][row] = sequence;
-    book.maybeBad = (flags & wire.MAYBE_BAD_BOOK) !== 0;
+    book.maybeBad = (flags & wire.MAYBE_BAD_BOOK) > 0;
     book.eventMs = wire.wholeMs(view, at + 16);
     book.recvMs = wire.wholeMs(view, at + 24);
     for (let index = 0; index < wire.levels(view, at); index++) this.#level(view, at + 40 + index * 24, book, row);
     this.outbox.books.add(row);
-    if (was !== book.suspect) this.events.status(row);
+    if (was !== book.suspect) this.events.status();
   }
 
-  #applies(book: OpenBook, row: number, sequence: number, flags: number, whole: boolean): boolean {
+  #applies(book: OpenBook, row: number, sequence: number, flags: number, isWhole: boolean): boolean {
     const had = this.#sequences[wire.BOOK][row] ?? 0;
-    if (whole) return sequence > had || book.broken;
+    if (isWhole) return sequence > had || book.broken;
     if (book.broken || sequence <= had) return false;
     // A merged change covers what it skips; any other has to follow on what we have.
-    if ((flags & wire.CONFLATED) !== 0 || sequence === had + 1) return true;
+    if (flags & wire.CONFLATED || sequence === had + 1) return true;
     this.#gap(row, wire.BOOK, had + 1, sequence - 1, "order");
     this.#break(row);
     return false;
@@ -247,7 +253,7 @@ export class Store {
 
   #level(view: DataView, at: number, book: OpenBook, row: number): void {
     const [price, size] = [wire.i64(view, at), wire.i64(view, at + 8)];
-    if (Number.isFinite(price + size)) (wire.letter(view, at + 16) === "B" ? book.bids : book.asks).set(price, size);
+    if (Number.isFinite(price + size)) book.sides[wire.letter(view, at + 16) === "B" ? 0 : 1].set(price, size);
     else {
       // What cannot be told apart cannot be kept in order: the book says that it is wrong, and the client hears it.
       book.maybeBad = true;
@@ -256,19 +262,20 @@ export class Store {
   }
 
   #bookOf = (row: number): Book => {
-    const { bids, asks, eventMs, recvMs, suspect } = this.books.get(row) ?? new OpenBook();
-    return {
-      ...{ row, eventMs, recvMs, suspect },
-      sequence: this.#sequences[wire.BOOK][row] ?? 0,
-      bids: bids.top(this.bookDepth),
-      asks: asks.top(this.bookDepth),
-      bidLevels: bids.px.length,
-      askLevels: asks.px.length,
-    };
+    const { sides, eventMs, recvMs, suspect } = this.#books.get(row) ?? new OpenBook();
+    const [bids, asks] = sides.map((side) => side.top(this.bookDepth));
+    const [bidLevels, askLevels] = sides.map((side) => side.px.length);
+    const sequence = this.#sequences[wire.BOOK][row] ?? 0;
+    return { row, bids, asks, bidLevels, askLevels, sequence, eventMs, recvMs, suspect };
   };
 }
 
 /** A list for each channel from 1. */
 function lists(): number[][] {
   return [[], [], [], [], [], []];
+}
+
+/** Of these every record counts, and a hole is a loss. */
+function isLog(channel: number): boolean {
+  return channel === wire.TRADE || channel === wire.RAW;
 }

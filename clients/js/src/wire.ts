@@ -37,16 +37,11 @@ const RECORD_BYTES = 32;
 const LEVEL_BYTES = 24;
 
 /** Least bytes of each type. */
-const LEAST: Record<number, number> = {
-  [QUOTE]: 64,
-  [TRADE]: 64,
-  [TICKER]: 96,
-  [BOOK]: 40,
-  [RAW]: 40,
-  [DEFINITION]: 64,
-  [HEARTBEAT]: 32,
-  [GAP]: 56,
-  [STATUS]: 40,
+const LEAST: Record<number, number | undefined> = {
+  // Quote, trade, ticker, book, raw;
+  ...{ 1: 64, 2: 64, 3: 96, 4: 40, 5: 40 },
+  // definition, heartbeat, gap, status.
+  ...{ 16: 64, 17: 32, 18: 56, 19: 40 },
 };
 
 /** Bytes are not what the protocol says. */
@@ -54,24 +49,21 @@ export class WireError extends Error {}
 
 /** Calls back with the place of every record of a known type, the oldest first. Throws a {@link WireError}. */
 export function eachRecord(view: DataView, each: (at: number, type: number) => void): void {
-  if (view.byteLength < PACKET_BYTES) throw new WireError(`a packet of ${view.byteLength} bytes`);
+  if (view.byteLength < PACKET_BYTES) throw new WireError("a packet cut short");
   if (view.getUint8(0) !== 1) throw new WireError(`packet version ${view.getUint8(0)}`);
   let at = PACKET_BYTES;
   for (let left = view.getUint16(2, true); left > 0; left--) {
     const room = view.byteLength - at;
     const bytes = room < RECORD_BYTES ? 0 : view.getUint16(at, true) * 8;
-    if (bytes < RECORD_BYTES || bytes > room) throw new WireError(`a record of ${bytes} bytes where ${room} are`);
-    const type = view.getUint8(at + 2);
-    const least = LEAST[type];
-    if (least !== undefined) {
-      if (bytes < least || bytes < bodyBytes(view, at, type)) {
-        throw new WireError(`a record of type ${type} cut short to ${bytes} bytes`);
-      }
-      each(at, type);
+    const type = bytes && view.getUint8(at + 2);
+    const least = LEAST[type] ?? 0;
+    if (bytes < RECORD_BYTES || bytes > room || bytes < least || bytes < bodyBytes(view, at, type)) {
+      throw new WireError(`a record of type ${type} with ${bytes} bytes where ${room} are`);
     }
+    if (least > 0) each(at, type);
     at += bytes;
   }
-  if (at !== view.byteLength) throw new WireError(`${view.byteLength - at} bytes after the last record`);
+  if (at !== view.byteLength) throw new WireError("bytes after the last record");
 }
 
 /** How many bytes a record needs that says its own length. */
@@ -86,14 +78,14 @@ export function i64(view: DataView, at: number): number {
   const high = view.getInt32(at + 4, true);
   const low = view.getUint32(at, true);
   // A high word of 21 bits and a sign keeps the whole within ±2^53.
-  if (high >= -0x200000 && high < 0x200000) return high * 0x100000000 + low;
-  return high === -0x80000000 && low === 0 ? NaN : high < 0 ? -Infinity : Infinity;
+  if (high >= -0x200000 && high < 0x200000) return high * 2 ** 32 + low;
+  return high === -0x80000000 && !low ? NaN : high * Infinity;
 }
 
 /** An unsigned integer: exact, or Infinity from 2^53. */
 export function u64(view: DataView, at: number): number {
   const high = view.getUint32(at + 4, true);
-  return high < 0x200000 ? high * 0x100000000 + view.getUint32(at, true) : Infinity;
+  return high < 0x200000 ? high * 2 ** 32 + view.getUint32(at, true) : Infinity;
 }
 
 /** The same integers exactly. */
@@ -103,15 +95,18 @@ export function big(view: DataView, at: number, signed = true): bigint {
 
 /** Whole milliseconds of a time in nanoseconds, exactly. */
 export function wholeMs(view: DataView, at: number): number {
-  const high = view.getUint32(at + 4, true);
-  // 2^32 ns are 4294 ms and 967296 ns; every term stays below 2^53.
-  const rest = high * 967296 + view.getUint32(at, true);
-  return high * 4294 + (rest - (rest % 1e6)) / 1e6;
+  const rest = restOf(view, at);
+  return view.getUint32(at + 4, true) * 4294 + (rest - (rest % 1e6)) / 1e6;
 }
 
 /** The nanoseconds beyond {@link wholeMs}, 0 to 999,999. */
 export function restNs(view: DataView, at: number): number {
-  return (view.getUint32(at + 4, true) * 967296 + view.getUint32(at, true)) % 1e6;
+  return restOf(view, at) % 1e6;
+}
+
+/** 2^32 ns are 4294 ms and 967296 ns: what remains without the former, below 2^53. */
+function restOf(view: DataView, at: number): number {
+  return view.getUint32(at + 4, true) * 967296 + view.getUint32(at, true);
 }
 
 /** Levels of a Book record. */
@@ -123,13 +118,21 @@ export function letter(view: DataView, at: number): string {
   return String.fromCharCode(view.getUint8(at));
 }
 
-let utf8: TextDecoder | undefined;
-
 export function text(view: DataView, at: number, bytes: number): string {
-  utf8 ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   try {
+    const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
     return utf8.decode(new Uint8Array(view.buffer, view.byteOffset + at, bytes));
   } catch {
     throw new WireError("a name that is not UTF-8");
   }
+}
+
+/** An integer that a Number holds, or none at all: not ±Infinity. */
+export function isExact(value: number): boolean {
+  return value - value === 0 || value !== value;
+}
+
+/** A time in milliseconds with fractions. */
+export function ms(view: DataView, at: number): number {
+  return wholeMs(view, at) + restNs(view, at) / 1e6;
 }
