@@ -182,7 +182,7 @@ export class Engine {
       case "pong":
         return this.#pong(message);
       case "error":
-        for (const item of ask?.parts ?? []) if (item.phase === Phase.Asked) item.phase = Phase.Refused;
+        for (const item of ask?.parts ?? []) if (item.stage === Phase.Asked) item.stage = Phase.Refused;
         this.#error("refused", `${message.code}: ${message.message}`, ask?.symbols.slice(0, 10));
         return this.#tellSubscriptions();
       case "closing":
@@ -240,11 +240,11 @@ export class Engine {
     const [unknownSet, deniedSet] = [new Set(unknown), new Set(denied)];
     for (const item of ask.parts) {
       const { name } = item.target;
-      if (item.phase !== Phase.Asked) continue;
-      item.phase = item.whole ? Phase.Live : Phase.Filling;
-      if (deniedSet.has(name)) item.phase = Phase.Refused;
-      if (unknownSet.has(name)) item.phase = Phase.Unknown;
-      if (item.phase === Phase.Filling) this.#filling++;
+      if (item.stage !== Phase.Asked) continue;
+      item.stage = item.whole ? Phase.Live : Phase.Filling;
+      if (deniedSet.has(name)) item.stage = Phase.Refused;
+      if (unknownSet.has(name)) item.stage = Phase.Unknown;
+      if (item.stage === Phase.Filling) this.#filling++;
       else item.recovering = false;
     }
     // Instruments may come later: a publisher that was lost with the server defines them when it is back.
@@ -348,6 +348,6 @@ export class Engine {
 }
 
 /** The server has not said that there is no such thing for us. */
-function isGranted({ phase }: Item): boolean {
-  return phase !== Phase.Unknown && phase !== Phase.Refused;
+function isGranted({ stage }: Item): boolean {
+  return stage !== Phase.Unknown && stage !== Phase.Refused;
 }

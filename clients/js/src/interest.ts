@@ -36,7 +36,7 @@ export interface Item {
   readonly target: Target;
   readonly channel: number;
   readonly users: Set<Wanted>;
-  phase: Phase;
+  stage: Phase;
   /** The interval that the server was asked for. */
   askedMs: number;
   /** What to go on from, where it was complete once. */
@@ -122,8 +122,8 @@ export class Interest {
 
   /** Names that were not there are asked for again. True if there are any. */
   retryUnknown(): boolean {
-    const unknown = [...this.#items()].filter((item) => item.phase === Phase.Unknown);
-    for (const item of unknown) item.phase = Phase.New;
+    const unknown = [...this.#items()].filter((item) => item.stage === Phase.Unknown);
+    for (const item of unknown) item.stage = Phase.New;
     return unknown.length > 0;
   }
 
@@ -135,8 +135,8 @@ export class Interest {
   /** What was answered is complete: its snapshot or replay has come to its end. */
   complete(): void {
     for (const item of this.#items()) {
-      if (item.phase !== Phase.Filling) continue;
-      item.phase = Phase.Live;
+      if (item.stage !== Phase.Filling) continue;
+      item.stage = Phase.Live;
       item.whole = true;
       item.recovering = false;
       item.token = null;
@@ -148,12 +148,12 @@ export class Interest {
     const drops = this.drop(current);
     const due = [...this.#items()].filter((item) => {
       const ms = this.#interval(item);
-      const isDue = item.phase === Phase.New || (item.phase >= Phase.Asked && item.askedMs !== ms);
+      const isDue = item.stage === Phase.New || (item.stage >= Phase.Asked && item.askedMs !== ms);
       if (isDue) item.askedMs = ms;
       return isDue;
     });
     const asks = [...drops, ...this.#grouped(due)];
-    for (const item of due) item.phase = Phase.Asked;
+    for (const item of due) item.stage = Phase.Asked;
     return asks;
   }
 
@@ -161,11 +161,11 @@ export class Interest {
   drop(current: Token | null): Ask[] {
     const gone: Item[] = [];
     for (const item of this.#items()) {
-      const { target, channel, phase, users } = item;
+      const { target, channel, stage, users } = item;
       if (users.size > 0) continue;
       target.parts.delete(channel);
       if (target.parts.size === 0) this.#targets.delete(target.name);
-      if (phase >= Phase.Asked) gone.push({ ...item, askedMs: 0, token: null });
+      if (stage >= Phase.Asked) gone.push({ ...item, askedMs: 0, token: null });
     }
     this.#patterns = [...this.#targets.values()].filter(isPattern).sort(byRank);
     for (const { target, channel } of gone) if (isPattern(target)) this.#askAgain(target, channel, current);
@@ -175,10 +175,10 @@ export class Interest {
   /** What is known of a subscription; undefined until all of it has been answered. */
   result(wanted: Wanted): Answer | undefined {
     const items = [...this.#items(wanted.symbols)].filter((item) => item.users.has(wanted));
-    const named = (phase: Phase): string[] => [
-      ...new Set(items.filter((item) => item.phase === phase).map((item) => item.target.name)),
+    const named = (stage: Phase): string[] => [
+      ...new Set(items.filter((item) => item.stage === stage).map((item) => item.target.name)),
     ];
-    if (items.some(({ phase }) => phase === Phase.New || phase === Phase.Asked)) return undefined;
+    if (items.some(({ stage }) => stage === Phase.New || stage === Phase.Asked)) return undefined;
     const longest = Math.max(0, ...items.map((item) => item.askedMs));
     return {
       result: {
@@ -205,7 +205,7 @@ export class Interest {
   #askAgain(pattern: Target, channel: number, current: Token | null): void {
     for (const target of this.#targets.values()) {
       const item = target.parts.get(channel);
-      if (item && item.phase >= Phase.Asked && target.stem.startsWith(pattern.stem)) again(item, current);
+      if (item && item.stage >= Phase.Asked && target.stem.startsWith(pattern.stem)) again(item, current);
     }
   }
 
@@ -232,7 +232,7 @@ export class Interest {
     let item = target.parts.get(channel);
     if (!item) {
       item = {
-        ...{ target, channel, users: new Set(), phase: Phase.New, askedMs: 0, token: null },
+        ...{ target, channel, users: new Set(), stage: Phase.New, askedMs: 0, token: null },
         ...{ whole: false, recovering: false },
       };
       target.parts.set(channel, item);
@@ -280,7 +280,7 @@ function alike(due: readonly Item[], keyOf: (item: Item) => unknown): Iterable<I
 function again(item: Item, token: Token | null): void {
   if (item.whole) item.token = token;
   item.whole = false;
-  item.phase = Phase.New;
+  item.stage = Phase.New;
 }
 
 /** Names go first, then patterns, the narrow before the wide. */

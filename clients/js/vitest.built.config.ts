@@ -1,0 +1,13 @@
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+const built = fileURLToPath(new URL("dist/tickcast.js", import.meta.url));
+
+/** The same tests against the one file as it is built: what the build has shortened is nobody's business. */
+export default defineConfig({
+  resolve: { alias: [{ find: /^\.\.\/src\/index$/, replacement: built }] },
+  test: {
+    include: ["test/{client,reconnect,adapters}.test.ts"],
+    ...{ testTimeout: 30_000, hookTimeout: 30_000 },
+  },
+});
