@@ -32,7 +32,8 @@ async function buildOneFile() {
   const bundled = await build({ ...common, ...standalone(true), entryPoints, write: false });
   const short = await build({
     ...{ ...common, bundle: false, minify: true, write: false },
-    stdin: { contents: bundled.outputFiles[0].text.replace(/#([a-z]\w*)/gi, "_$1") },
+    // What is declared without a value, and assigned in the constructor, need not be declared.
+    stdin: { contents: bundled.outputFiles[0].text.replace(/#([a-z]\w*)/gi, "_$1").replace(/^ {2}_\w+;\n/gm, "") },
     mangleProps: new RegExp(`^(_\\w+|${INTERNAL.join("|")})$`),
   });
   const { code } = await minify(short.outputFiles[0].text, {

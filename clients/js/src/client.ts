@@ -58,7 +58,7 @@ export class OpenClient implements types.Client {
     if (typeof options.url !== "function") streamUrl(options.url);
     this.#conflateMs = settings.conflateMs;
     this.#hiddenMs = interval(options.hiddenConflateMs ?? HIDDEN_MS);
-    this.#inFrames = options.pull !== "immediate" && typeof requestAnimationFrame === "function";
+    this.#inFrames = options.pull !== "immediate" && "requestAnimationFrame" in globalThis;
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
     this.#port = new Port(options, (report) => this.#report(report));
     this.#port.post([{ t: "open", settings }]);
@@ -250,7 +250,7 @@ export class OpenClient implements types.Client {
       const given = typeof url === "function" ? await url() : url;
       this.#send({ t: "url", url: streamUrl(given) });
     } catch (error) {
-      this.#send({ t: "url", url: "", error: `no URL: ${error instanceof Error ? error.message : error}` });
+      this.#send({ t: "url", url: "", error: `no URL: ${error}` });
     }
   }
 

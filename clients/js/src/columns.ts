@@ -25,8 +25,6 @@ export const FIELDS: readonly (readonly string[])[] = [
 const STAMP_8 = ["sequence", "eventMs", "recvMs"];
 const STAMP_4 = ["row", "eventNs", "recvNs"];
 const STAMP_1 = ["flags", "side"];
-/** Those that are the same for every channel. */
-export const STAMPS = [...STAMP_8, "eventNs", "recvNs", "flags"];
 
 /** Bytes of one row of a channel. */
 export function rowBytes(channel: number): number {

@@ -31,19 +31,20 @@ export class Dispatch {
   }
 
   /** Hands a batch to everyone; its arrays are free afterwards. */
-  apply({ defined, states, gaps: holes, lengths, dropped, raw, ...batch }: Batch, now: number): void {
+  apply(batch: Batch, now: number): void {
     const { mirror, events } = this;
-    const { changed, what, trades } = mirror.apply({ defined, states, lengths, ...batch });
+    const { defined, states, lengths, dropped, raw } = batch;
+    const { changed, what } = mirror.apply(batch);
     const symbolOf = (row: number): string => mirror.instruments.symbol(row);
     for (const instrument of defined.values()) events.tell("instrument", instrument);
     for (const [row] of states) events.tell("state", { row, symbol: symbolOf(row), state: mirror.stateOf(row) });
-    const gaps = holes.map(
+    const gaps = batch.gaps.map(
       ([row, channel, from, to, reason]) =>
         ({ row, symbol: symbolOf(row), channel: CHANNELS[channel - 1] ?? "raw", from, to, reason }) as Gap,
     );
     for (const gap of gaps) events.tell("gap", gap);
-    const list = Object.assign(trades, { length: lengths[1], dropped }) as unknown as TradeList;
-    events.tell("frame", Object.assign(this.#frame, { now, changed, what, trades: list, gaps, raw }));
+    const trades = { ...mirror.trades, length: lengths[1], dropped } as unknown as TradeList;
+    events.tell("frame", Object.assign(this.#frame, { now, changed, what, trades, gaps, raw }));
     for (const listener of this.#listeners.values()) this.#tellChanges(listener, this.#frame);
   }
 

@@ -48,7 +48,6 @@ export class Engine {
   #retryBeat = 0;
   #retryBeats = 1;
   #isDirty = false;
-  #statesDirty = false;
 
   constructor(
     settings: Settings,
@@ -58,7 +57,6 @@ export class Engine {
     this.#interest.defaultMs = settings.conflateMs;
     this.#outbox = new Outbox(settings.tradeBacklog);
     this.#store = new Store(this.#outbox, settings.bookDepth, {
-      status: () => (this.#statesDirty = true),
       broken: (row) => this.#resync(row),
       inexact: (row, channel) =>
         this.#tellNames("inexact", "a value beyond 2^53", [this.#symbol(row)], `${CHANNELS[channel - 1]} of `),
@@ -98,8 +96,8 @@ export class Engine {
       case "online":
         return this.#link.connection.phase === "waiting" && this.#link.connect();
       case "pull":
-        if (this.#statesDirty) this.#store.setStates((row) => this.#stateOf(row));
-        this.#statesDirty = this.#isDirty = false;
+        if (this.#store.statesDirty) this.#store.setStates((row) => this.#stateOf(row));
+        this.#isDirty = false;
         return this.report({ t: "batch", batch: this.#store.take(command.spent) });
       case "close":
         return this.#end();
@@ -113,14 +111,14 @@ export class Engine {
   }
 
   #tellDirty(): void {
-    if (this.#isDirty || (this.#outbox.empty && !this.#statesDirty)) return;
+    if (this.#isDirty || (this.#outbox.empty && !this.#store.statesDirty)) return;
     this.#isDirty = true;
     this.report({ t: "dirty" });
   }
 
   #changed(connection: Connection): void {
     this.report({ t: "connection", connection });
-    this.#statesDirty = true;
+    this.#store.statesDirty = true;
     if (connection.phase === "closed") {
       if (connection.code) this.#error("closed", connection.reason);
       this.#end();
@@ -136,7 +134,7 @@ export class Engine {
     this.#queue = [];
     clearTimeout(this.#sender);
     this.#sender = undefined;
-    this.#statesDirty = true;
+    this.#store.statesDirty = true;
   }
 
   #message(data: string | ArrayBuffer): void {
@@ -163,7 +161,7 @@ export class Engine {
   #complete(): void {
     this.#filling = 0;
     this.#interest.complete();
-    this.#statesDirty = true;
+    this.#store.statesDirty = true;
     this.#tellSubscriptions();
   }
 
@@ -217,13 +215,13 @@ export class Engine {
       const timed = op === "unsubscribe" ? {} : { conflate_ms: askedMs };
       this.#asked.set(this.#send({ op, channels, symbols, ...timed, ...token }), ask);
     }
-    this.#statesDirty = true;
+    this.#store.statesDirty = true;
     this.#tellSubscriptions();
   }
 
   /** Of what nobody wants any more, continuity means nothing. */
   #forget(): void {
-    this.#statesDirty = true;
+    this.#store.statesDirty = true;
     for (const { row, symbol } of this.#store.instruments) {
       const kept = [...this.#interest.covering(symbol)].map((item) => item.channel);
       this.#store.forget(row, kept);

@@ -1,8 +1,11 @@
 /** Figures for a status bar: counters of the stream's side, and what only the page's side can measure. */
 
-import { Latency } from "./latency";
 import { NO_COUNTERS, nowMs, type Batch } from "./messages";
 import type { Stats } from "./types";
+
+/** Samples of the latency: the newest so many, as far as they are young enough. */
+const SAMPLES = 4096;
+const YOUNG_MS = 10_000;
 
 export class Figures {
   lagMs = 0;
@@ -12,7 +15,10 @@ export class Figures {
   #atMs = 0;
   #frames = 0;
   #dropped = 0;
-  readonly #latency = new Latency();
+  /** Latencies, and when each was found. */
+  readonly #found = new Float64Array(SAMPLES);
+  readonly #foundMs = new Float64Array(SAMPLES);
+  #next = 0;
 
   /** The counters of another second. */
   count(counters: typeof NO_COUNTERS): void {
@@ -30,16 +36,24 @@ export class Figures {
     this.#dropped += dropped;
     this.lagMs = oldestMs && Math.max(0, now - oldestMs);
     const { clockOffsetMs } = this.#last;
-    for (let index = 0; index < sentLength; index++) this.#latency.add(now + clockOffsetMs - sent[index], now);
+    for (let index = 0; index < sentLength; index++) {
+      this.#found[this.#next] = now + clockOffsetMs - sent[index];
+      // What the server's clock says is not known yet: NaN does not count.
+      this.#foundMs[this.#next] = now + 0 * clockOffsetMs;
+      this.#next = (this.#next + 1) % SAMPLES;
+    }
   }
 
   get stats(): Stats {
     const rate = (name: "messages" | "updates" | "conflated" | "bytes"): number =>
       Math.round((this.#last[name] - this.#before[name]) / this.#seconds);
+    const now = nowMs();
+    const sorted = this.#found.filter((_, index) => now - this.#foundMs[index] < YOUNG_MS).sort();
+    const quantile = (part: number): number => sorted[Math.ceil(sorted.length * part) - 1] ?? NaN;
     return {
       ...this.#last,
-      latencyP50Ms: this.#latency.quantile(0.5),
-      latencyP99Ms: this.#latency.quantile(0.99),
+      latencyP50Ms: quantile(0.5),
+      latencyP99Ms: quantile(0.99),
       lagMs: this.lagMs,
       messagesPerSecond: rate("messages"),
       updatesPerSecond: rate("updates"),

@@ -10,7 +10,7 @@ export function decimal(mantissa: number | bigint | null, exponent: number): str
   if (mantissa === Infinity || mantissa === -Infinity) return mantissa < 0 ? "-∞" : "∞";
   const digits = `${mantissa < 0 ? -mantissa : mantissa}`;
   const sign = mantissa < 0 ? "-" : "";
-  if (exponent >= 0) return sign + (digits === "0" ? digits : digits + "0".repeat(exponent));
+  if (exponent >= 0) return sign + digits + "0".repeat(mantissa ? exponent : 0);
   const padded = digits.padStart(1 - exponent, "0");
   return `${sign}${padded.slice(0, exponent)}.${padded.slice(exponent)}`;
 }

@@ -24,11 +24,8 @@ export class Ladder {
       else high = middle;
     }
     const found = px[low] === price ? 1 : 0;
-    if (size !== 0 && found === 1) sz[low] = size;
-    else if (size !== 0 || found === 1) {
-      px.splice(low, found, ...(size === 0 ? [] : [price]));
-      sz.splice(low, found, ...(size === 0 ? [] : [size]));
-    }
+    px.splice(low, found, ...(size ? [price] : []));
+    sz.splice(low, found, ...(size ? [size] : []));
   }
 
   /** The best levels, as many as are to be shown. */

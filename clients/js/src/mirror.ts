@@ -53,8 +53,6 @@ class Directory implements Instruments {
   }
 }
 
-type Changes = Pick<Batch, "defined" | "wide" | "buffers" | "lengths" | "books" | "states">;
-
 export class Mirror {
   readonly instruments = new Directory();
   /** Columns by channel from 1: quotes, newest trades, tickers. */
@@ -73,8 +71,8 @@ export class Mirror {
     this.#grow(0);
   }
 
-  /** Takes a batch over; returns what it has changed: rows, bits of CHANGED at the same places, and its trades. */
-  apply(batch: Changes): { changed: Uint32Array; what: Uint8Array; trades: Trades } {
+  /** Takes a batch over; returns what it has changed: rows, and bits of CHANGED at the same places. */
+  apply(batch: Batch): { changed: Uint32Array; what: Uint8Array } {
     this.#bits.clear();
     for (const instrument of batch.defined.values()) {
       if (instrument.row >= this.#rows) this.#grow(instrument.row);
@@ -96,7 +94,7 @@ export class Mirror {
       this.#mark(row, CHANGED.state);
     }
     const bits = this.#bits;
-    return { changed: Uint32Array.from(bits.keys()), what: Uint8Array.from(bits.values()), trades: this.trades };
+    return { changed: Uint32Array.from(bits.keys()), what: Uint8Array.from(bits.values()) };
   }
 
   stateOf(row: number): (typeof STATES)[number] {

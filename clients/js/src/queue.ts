@@ -6,6 +6,8 @@
 
 import type { Update } from "./types";
 
+const END = { value: undefined, done: true } as const;
+
 export class UpdateQueue<U extends Update> implements AsyncIterableIterator<U> {
   readonly #waiting = new Map<string | number, U>();
   /** Numbers of log entries: the oldest that waits, and the next. */
@@ -23,39 +25,34 @@ export class UpdateQueue<U extends Update> implements AsyncIterableIterator<U> {
   push(update: U): void {
     if (this.#ended) return;
     const wake = this.#wake.shift();
-    if (wake !== undefined) return wake({ value: update, done: false });
+    if (wake) return wake({ value: update, done: false });
     const isLog = update.channel === "trade" || update.channel === "raw";
-    if (!isLog) {
-      this.#waiting.set(update.channel + update.row, update);
-      return;
-    }
-    this.#waiting.set(this.#next++, update);
+    this.#waiting.set(isLog ? this.#next++ : update.channel + update.row, update);
     if (this.#next - this.#oldest > this.most) this.#waiting.delete(this.#oldest++);
   }
 
-  next(): Promise<IteratorResult<U>> {
+  async next(): Promise<IteratorResult<U>> {
     const first = this.#waiting.entries().next();
     if (!first.done) {
       const [key, value] = first.value;
       this.#waiting.delete(key);
       if (typeof key === "number") this.#oldest = key + 1;
-      return Promise.resolve({ value, done: false });
+      return { value, done: false };
     }
-    if (this.#ended) return Promise.resolve({ value: undefined, done: true });
-    return new Promise((resolve) => this.#wake.push(resolve));
+    return this.#ended ? END : new Promise((resolve) => this.#wake.push(resolve));
   }
 
-  return(): Promise<IteratorResult<U>> {
+  async return(): Promise<IteratorResult<U>> {
     this.#waiting.clear();
     this.end();
-    return Promise.resolve({ value: undefined, done: true });
+    return END;
   }
 
   /** No more will come; what waits is still handed over. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    for (const wake of this.#wake.splice(0)) wake({ value: undefined, done: true });
+    for (const wake of this.#wake.splice(0)) wake(END);
     this.finish();
   }
 

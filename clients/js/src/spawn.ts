@@ -35,7 +35,7 @@ export class Port {
     const { worker, WebSocket: own } = options;
     this.#handle = engineFor(report, own);
     const kinds: Kind[] = typeof worker === "function" ? ["custom"] : ["module", "blob"];
-    const isHere = worker === false || own || typeof Worker === "undefined";
+    const isHere = worker === false || own || !globalThis.Worker;
     this.#try(isHere ? ["none"] : [...kinds, "none"]);
   }
 
@@ -102,9 +102,10 @@ function engineFor(
   };
 }
 
+const MODULE = { type: "module", name: NAME } as const;
+
 function start(blob: boolean): Worker {
-  const options = { type: "module", name: NAME } as const;
-  if (__STANDALONE__) return blob ? importing(import.meta.url) : new Worker(import.meta.url, options);
+  if (__STANDALONE__) return blob ? importing(import.meta.url) : new Worker(import.meta.url, MODULE);
   // Bundlers know this expression, and bring the worker along; it has to stand here as it is.
   if (!blob) return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "tickcast" });
   return importing(new URL("./worker.js", import.meta.url).href);
@@ -116,13 +117,13 @@ function importing(url: string): Worker {
   const object = URL.createObjectURL(source);
   // The source may go once the worker has begun.
   setTimeout(() => URL.revokeObjectURL(object), START_MS);
-  return new Worker(object, { type: "module", name: NAME });
+  return new Worker(object, MODULE);
 }
 
 /** In a worker that we have started: serves the page. Elsewhere nothing. */
 export function serve(): void {
   const scope = globalThis as unknown as DedicatedScope;
-  if (typeof scope.WorkerGlobalScope !== "function" || scope.name !== NAME) return;
+  if (!scope.WorkerGlobalScope || scope.name !== NAME) return;
   const report = (said: Report): void => {
     scope.postMessage(said, said.t === "batch" ? transferable(said.batch) : []);
   };

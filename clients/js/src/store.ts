@@ -38,8 +38,6 @@ class OpenBook {
 
 /** What the store cannot decide. */
 export interface StoreEvents {
-  /** A definition, status or book has changed in what states are made of. */
-  status(): void;
   /** A book has a hole: it has to be sent again. */
   broken(row: number): void;
   /** A value beyond 2^53 has come; channel from 1. */
@@ -48,6 +46,8 @@ export interface StoreEvents {
 
 export class Store {
   readonly counters = { ...NO_COUNTERS };
+  /** Something has changed of what states are made of. */
+  statesDirty = false;
   readonly instruments: Instrument[] = [];
   readonly #rows = new Map<string, number>();
   readonly #books = new Map<number, OpenBook>();
@@ -121,6 +121,7 @@ export class Store {
 
   /** Tells of the states that have changed. */
   setStates(stateOf: (row: number) => State): void {
+    this.statesDirty = false;
     for (const { row } of this.instruments) {
       const state = stateOf(row);
       if (state !== (this.#states[row] ?? State.Resyncing)) this.outbox.waiting.states.set(row, state);
@@ -156,13 +157,13 @@ export class Store {
     this.#statuses.set(row, this.#statuses.get(row) ?? "");
     this.instruments[row] = instrument;
     this.outbox.waiting.defined.set(row, instrument);
-    this.events.status();
+    this.statesDirty = true;
   }
 
   #status(row: number | undefined, letter: string): void {
     if (row === undefined) return;
     this.#statuses.set(row, letter);
-    this.events.status();
+    this.statesDirty = true;
   }
 
   #announced(view: DataView, at: number, row: number): void {
@@ -186,7 +187,7 @@ export class Store {
     if (!book || book.broken) return;
     book.broken = true;
     this.outbox.books.add(row);
-    this.events.status();
+    this.statesDirty = true;
     this.events.broken(row);
   }
 
@@ -237,7 +238,7 @@ export class Store {
     book.recvMs = wire.wholeMs(view, at + 24);
     for (let index = 0; index < wire.levels(view, at); index++) this.#level(view, at + 40 + index * 24, book, row);
     this.outbox.books.add(row);
-    if (was !== book.suspect) this.events.status();
+    if (was !== book.suspect) this.statesDirty = true;
   }
 
   #applies(book: OpenBook, row: number, sequence: number, flags: number, isWhole: boolean): boolean {

@@ -1,6 +1,5 @@
 /** Changes as objects of their own, for callbacks and loops. Text is made where it is asked for. */
 
-import { FIELDS, STAMPS } from "./columns";
 import { decimal } from "./format";
 import type { Mirror } from "./mirror";
 import { SIDE, type QuoteUpdate, type TickerUpdate, type TradeUpdate } from "./types";
@@ -24,12 +23,12 @@ export function updateOf(mirror: Mirror, channel: number, index: number): QuoteU
   const { instruments } = mirror;
   const own: any = {};
   const wide: Record<string, bigint | null> = {};
-  for (const field of [...STAMPS, ...FIELDS[channel]]) {
-    const value = (own[field] = from[field][index]);
+  for (const field in from) {
+    const value = from[field][index];
+    if (field !== "side") own[field] = value;
     if (!isExact(value)) wide[field] = mirror.exact(channel, row, field, from.sequence[index]);
   }
   own.channel = CHANNELS[channel - 1];
-  own.row = row;
   own.symbol = instruments.symbol(row);
   if (channel === 2) {
     const side = from.side[index];
