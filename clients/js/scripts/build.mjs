@@ -24,17 +24,17 @@ await build({ ...common, ...standalone(false), entryPoints: adapters, outdir: at
 copyFileSync(at("dist/tickcast.js"), at("../../src/door/pages/tickcast.js"));
 
 /**
- * Names that only this file's own code says are shortened, private ones among them: library and worker are one file,
- * so that both sides of a message shorten them alike. terser finds some 350 bytes (gzipped) that esbuild leaves.
+ * Names that only this file's own code says are shortened: library and worker are one file, so that both sides of a
+ * message shorten them alike. terser finds some 350 bytes (gzipped) that esbuild leaves.
  */
 async function buildOneFile() {
   const entryPoints = [at("src/standalone.ts")];
   const bundled = await build({ ...common, ...standalone(true), entryPoints, write: false });
   const short = await build({
     ...{ ...common, bundle: false, minify: true, write: false },
-    // What is declared without a value, and assigned in the constructor, need not be declared.
-    stdin: { contents: bundled.outputFiles[0].text.replace(/#([a-z]\w*)/gi, "_$1").replace(/^ {2}_\w+;\n/gm, "") },
-    mangleProps: new RegExp(`^(_\\w+|${INTERNAL.join("|")})$`),
+    // A field that has no value until the constructor gives it one need not be declared.
+    stdin: { contents: bundled.outputFiles[0].text.replace(/^ {2}(?!return|break|continue)[a-z]\w*;\n/gim, "") },
+    mangleProps: new RegExp(`^(${INTERNAL.join("|")})$`),
   });
   const { code } = await minify(short.outputFiles[0].text, {
     ...{ module: true, ecma: 2022, format: { comments: false } },

@@ -49,6 +49,7 @@ export class OpenClient implements types.Client {
   #lagDropped = 0;
   #resolveClosed!: (connection: Connection) => void;
   /** Aborted when the client has ended: nothing listens any more. */
+  readonly [Symbol.dispose] = this.close;
   readonly #over = new AbortController();
 
   constructor(readonly options: types.ConnectOptions) {
@@ -181,9 +182,6 @@ export class OpenClient implements types.Client {
     this.#unschedule();
   }
 
-  [Symbol.dispose](): void {
-    this.close();
-  }
 
   /** The page was shown or hidden. */
   #seen(): void {

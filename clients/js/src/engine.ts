@@ -94,7 +94,7 @@ export class Engine {
       case "url":
         return command.error ? this.#link.fail(command.error) : this.#link.connectTo(command.url);
       case "online":
-        return this.#link.connection.phase === "waiting" && this.#link.connect();
+        return this.#link.phase === "waiting" && this.#link.connect();
       case "pull":
         if (this.#store.statesDirty) this.#store.setStates((row) => this.#stateOf(row));
         this.#isDirty = false;
@@ -204,7 +204,7 @@ export class Engine {
 
   /** Asks what is to be asked. */
   #plan(): void {
-    if (this.#interest.wanted.size > 0 && this.#link.connection.phase === "idle") this.#link.connect();
+    if (this.#interest.wanted.size > 0 && this.#link.phase === "idle") this.#link.connect();
     if (!this.#link.live) {
       // What nobody wants any more is forgotten all the same.
       this.#interest.drop(null);
@@ -235,13 +235,12 @@ export class Engine {
       this.#link.resumed(message.how === "replay" ? "replay" : "snapshot");
     }
     const { unknown = [], denied = [] } = message;
-    const [unknownSet, deniedSet] = [new Set(unknown), new Set(denied)];
     for (const item of ask.parts) {
       const { name } = item.target;
       if (item.stage !== Phase.Asked) continue;
       item.stage = item.whole ? Phase.Live : Phase.Filling;
-      if (deniedSet.has(name)) item.stage = Phase.Refused;
-      if (unknownSet.has(name)) item.stage = Phase.Unknown;
+      if (denied.includes(name)) item.stage = Phase.Refused;
+      if (unknown.includes(name)) item.stage = Phase.Unknown;
       if (item.stage === Phase.Filling) this.#filling++;
       else item.recovering = false;
     }
@@ -338,7 +337,7 @@ export class Engine {
 
   #stateOf(row: number): State {
     const items = [...this.#interest.covering(this.#symbol(row))].filter(isGranted);
-    if (this.#link.connection.phase !== "live" || items.length === 0) return State.Stale;
+    if (this.#link.phase !== "live" || items.length === 0) return State.Stale;
     // A server that has just started may not know an instrument yet that a pattern covers.
     const isHere = items.some((item) => item.whole) && !items.some((item) => item.recovering);
     return isHere ? this.#store.stateOf(row) : State.Resyncing;

@@ -12,7 +12,7 @@ export class Figures {
   #last = NO_COUNTERS;
   #before = NO_COUNTERS;
   #seconds = 1;
-  #atMs = 0;
+  #atMs = nowMs();
   #frames = 0;
   #dropped = 0;
   /** Latencies, and when each was found. */
@@ -23,21 +23,21 @@ export class Figures {
   /** The counters of another second. */
   count(counters: typeof NO_COUNTERS): void {
     const now = nowMs();
-    this.#seconds = this.#atMs ? Math.max(0.001, (now - this.#atMs) / 1000) : 1;
+    this.#seconds = Math.max(0.001, (now - this.#atMs) / 1000);
     this.#atMs = now;
     this.#before = this.#last;
     this.#last = counters;
   }
 
   /** A batch is on the screen with this frame. */
-  shown({ dropped, oldestMs, sent, sentLength }: Batch): void {
+  shown({ dropped, oldestMs, sent }: Batch): void {
     const now = nowMs();
     this.#frames++;
     this.#dropped += dropped;
     this.lagMs = oldestMs && Math.max(0, now - oldestMs);
     const { clockOffsetMs } = this.#last;
-    for (let index = 0; index < sentLength; index++) {
-      this.#found[this.#next] = now + clockOffsetMs - sent[index];
+    for (const sentMs of sent) {
+      this.#found[this.#next] = now + clockOffsetMs - sentMs;
       // What the server's clock says is not known yet: NaN does not count.
       this.#foundMs[this.#next] = now + 0 * clockOffsetMs;
       this.#next = (this.#next + 1) % SAMPLES;

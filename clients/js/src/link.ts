@@ -54,17 +54,17 @@ export class Link {
     readonly events: LinkEvents,
   ) {}
 
-  get #phase(): ConnectionPhase {
+  get phase(): ConnectionPhase {
     return this.connection.phase;
   }
 
   get live(): boolean {
-    return this.#phase === "live" || this.#phase === "stale";
+    return this.phase === "live" || this.phase === "stale";
   }
 
   /** Begins an attempt, at once: a wait is cut short. */
   connect(): void {
-    if (this.#socket || this.#phase === "closed") return;
+    if (this.#socket || this.phase === "closed") return;
     clearTimeout(this.#retry);
     this.hintMs = -1;
     this.#tell("connecting", { attempt: this.#failures + 1, retryAt: 0 });
@@ -73,7 +73,7 @@ export class Link {
 
   /** Goes on with an attempt. */
   connectTo(url: string): void {
-    if (this.#socket || this.#phase !== "connecting") return;
+    if (this.#socket || this.phase !== "connecting") return;
     this.#url = url;
     let socket: WebSocketLike;
     try {
@@ -99,7 +99,7 @@ export class Link {
 
   /** How the stream went on is known. */
   resumed(how: Connection["resumed"]): void {
-    if (this.connection.resumed !== how) this.#tell(this.#phase, { resumed: how });
+    if (this.connection.resumed !== how) this.#tell(this.phase, { resumed: how });
   }
 
   send(text: string): void {
@@ -114,7 +114,7 @@ export class Link {
 
   /** Ends all. */
   close(reason = "closed", code = 0): void {
-    if (this.#phase === "closed") return;
+    if (this.phase === "closed") return;
     clearTimeout(this.#retry);
     this.#drop();
     this.#tell("closed", { reason, code, retryAt: 0 });
@@ -122,7 +122,7 @@ export class Link {
 
   #receive(data: string | ArrayBuffer): void {
     this.#heardMs = nowMs();
-    if (this.#phase === "stale") this.#tell("live", { reason: "" });
+    if (this.phase === "stale") this.#tell("live", { reason: "" });
     this.events.message(data);
   }
 
@@ -156,7 +156,7 @@ export class Link {
   }
 
   #again(reason: string, code: number): void {
-    if (this.#phase === "closed") return;
+    if (this.phase === "closed") return;
     const { firstMs, mostMs, settledMs } = this.settings;
     if (this.#liveSinceMs && nowMs() - this.#liveSinceMs >= settledMs) this.#failures = 0;
     const bound = this.#failures && Math.min(mostMs, firstMs * 2 ** (this.#failures - 1));
@@ -179,7 +179,7 @@ export class Link {
     const url = this.#url.replace(/^ws/, "http");
     try {
       const { status, headers } = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(5000) });
-      if (this.#phase !== "waiting") return;
+      if (this.phase !== "waiting") return;
       if (status === 401 || status === 403) return this.close(REASONS[status], status);
       const seconds = Number(headers.get("retry-after"));
       if ((status === 429 || status === 503) && seconds > 0) {
@@ -201,7 +201,7 @@ export class Link {
     this.#watchedMs = now;
     const silent = now - this.#heardMs;
     if (silent > Math.max(10_000, DEAD_BEATS * this.#heartbeatMs)) return this.fail("no answer");
-    if (this.#phase === "live" && silent > STALE_BEATS * this.#heartbeatMs) {
+    if (this.phase === "live" && silent > STALE_BEATS * this.#heartbeatMs) {
       this.#tell("stale", { reason: "nothing heard" });
       this.events.probe();
     }

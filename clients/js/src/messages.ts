@@ -63,8 +63,7 @@ export interface Batch {
   /** Books that have changed, as they are now. */
   books: Book[];
   /** `ts_send` of packets, ms, a sample for the latency. */
-  sent: Float64Array<ArrayBuffer>;
-  sentLength: number;
+  sent: number[];
   /** When the oldest of it all was received, by this client's clock; 0 where nothing was. */
   oldestMs: number;
   /** Trades and raw records that were let go. */
@@ -104,11 +103,6 @@ export const NO_COUNTERS: Counters = {
 export const NO_CONNECTION: Connection = {
   ...{ phase: "connecting", reason: "", code: 0, attempt: 1, retryAt: 0, epoch: 0, version: "", resumed: "fresh" },
 };
-
-/** What is passed over rather than copied. */
-export function transferable(batch: Batch): ArrayBuffer[] {
-  return [batch.sent.buffer, ...batch.buffers];
-}
 
 /** Unix time in ms with fractions, as both sides read it. */
 export function nowMs(): number {

@@ -92,7 +92,7 @@ export class Outbox {
   /** A packet that was sent and received at these times. */
   packet(sentMs: number, receivedMs: number): void {
     const { waiting } = this;
-    if (waiting.sentLength < SENT_MAX) waiting.sent[waiting.sentLength++] = sentMs;
+    if (waiting.sent.length < SENT_MAX) waiting.sent.push(sentMs);
     waiting.oldestMs ||= receivedMs;
   }
 
@@ -105,14 +105,14 @@ export class Outbox {
     lists.forEach((list, index) => list.use(spent?.buffers[index] ?? new ArrayBuffer(list.buffer.byteLength)));
     this.books.clear();
     this.#rawBytes = 0;
-    this.waiting = emptyBatch(spent?.sent);
+    this.waiting = emptyBatch();
     return waiting;
   }
 }
 
-function emptyBatch(sent = new Float64Array(SENT_MAX)): Batch {
+function emptyBatch(): Batch {
   return {
-    ...{ buffers: [], lengths: [], books: [], sent, sentLength: 0, oldestMs: 0, dropped: 0, gaps: [], raw: [] },
+    ...{ buffers: [], lengths: [], books: [], sent: [], oldestMs: 0, dropped: 0, gaps: [], raw: [] },
     ...{ defined: new Map(), answers: new Map(), states: new Map(), wide: new Map() },
   };
 }

@@ -7,7 +7,7 @@
  */
 
 import { Engine } from "./engine";
-import { transferable, type Command, type Report } from "./messages";
+import type { Command, Report } from "./messages";
 import type { ConnectOptions, WebSocketConstructor } from "./types";
 
 /** True in the one file that is library and worker; false where a bundler puts the worker beside the library. */
@@ -42,8 +42,9 @@ export class Port {
   post(commands: Command[]): void {
     if (this.#early) this.#early.push(...commands);
     else if (this.#worker) {
-      const spent = commands.flatMap((command) => (command.t === "pull" && command.spent) || []);
-      this.#worker.postMessage(commands, spent.flatMap(transferable));
+      // Who asks for a batch says nothing else with it.
+      const [command] = commands;
+      this.#worker.postMessage(commands, command.t === "pull" && command.spent ? command.spent.buffers : []);
     } else this.#handle(commands);
   }
 
@@ -84,9 +85,9 @@ export class Port {
 
   #begin(kind: Kind): void {
     this.kind = kind;
-    const early = this.#early ?? [];
+    const early = this.#early!;
     this.#early = null;
-    if (early.length > 0) this.post(early);
+    this.post(early);
   }
 }
 
@@ -125,7 +126,7 @@ export function serve(): void {
   const scope = globalThis as unknown as DedicatedScope;
   if (!scope.WorkerGlobalScope || scope.name !== NAME) return;
   const report = (said: Report): void => {
-    scope.postMessage(said, said.t === "batch" ? transferable(said.batch) : []);
+    scope.postMessage(said, said.t === "batch" ? said.batch.buffers : []);
   };
   const handle = engineFor(report);
   scope.onmessage = ({ data }) => handle(data);

@@ -8,6 +8,7 @@ export class OpenSubscription implements Subscription {
   readonly channels: readonly Channel[];
   readonly ready: Promise<SubscriptionResult>;
   closed = false;
+  readonly [Symbol.dispose] = this.close;
   unknown: readonly string[] = [];
   denied: readonly string[] = [];
   conflateMs = 0;
@@ -69,10 +70,6 @@ export class OpenSubscription implements Subscription {
     this.#reject(reason);
     this.post({ t: "end", id: this.id });
     this.gone(this);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 
   /** Calls back when it has ended, at once if it has. */

@@ -16,6 +16,8 @@ const TEXTS: readonly Record<string, string>[] = [
   },
 ];
 
+const SIDES: Record<number, string | undefined> = { [SIDE.buy]: "buy", [SIDE.sell]: "sell" };
+
 /** The newest value of a row, or the trade at an index of the last batch, as an update. Channel from 1. */
 export function updateOf(mirror: Mirror, channel: number, index: number): QuoteUpdate | TradeUpdate | TickerUpdate {
   const from = channel === 2 ? mirror.trades : mirror.columns[channel];
@@ -31,8 +33,7 @@ export function updateOf(mirror: Mirror, channel: number, index: number): QuoteU
   own.channel = CHANNELS[channel - 1];
   own.symbol = instruments.symbol(row);
   if (channel === 2) {
-    const side = from.side[index];
-    own.side = side === SIDE.buy ? "buy" : side === SIDE.sell ? "sell" : "unknown";
+    own.side = SIDES[from.side[index]] ?? "unknown";
   }
   for (const [name, field] of Object.entries(TEXTS[channel])) {
     const exponent = (/sz|volume/i.test(field) ? instruments.szExp : instruments.pxExp)[row];
