@@ -35,6 +35,7 @@ export class OpenClient implements types.Client {
   readonly #inFrames: boolean;
   #conflateMs: number;
   readonly #hiddenMs: number;
+  readonly #backlog: number;
   #nextId = 1;
   /** Said within one microtask, and sent together. */
   #commands: Command[] = [];
@@ -58,6 +59,7 @@ export class OpenClient implements types.Client {
     // A URL that is none is told here, not with the first attempt.
     if (typeof options.url !== "function") streamUrl(options.url);
     this.#conflateMs = settings.conflateMs;
+    this.#backlog = settings.tradeBacklog;
     this.#hiddenMs = interval(options.hiddenConflateMs ?? HIDDEN_MS);
     this.#inFrames = options.pull !== "immediate" && "requestAnimationFrame" in globalThis;
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
@@ -109,8 +111,7 @@ export class OpenClient implements types.Client {
 
   updates<C extends Channel = "quote">(options: UpdateOptions<C>): UpdateQueue<UpdateOf<C>> {
     const subscription = this.subscribe(options);
-    const most = this.options.tradeBacklog ?? 10_000;
-    const queue = new UpdateQueue<UpdateOf<C>>(most, () => subscription.close());
+    const queue = new UpdateQueue<UpdateOf<C>>(this.#backlog, () => subscription.close());
     this.#listen(subscription, (update) => queue.push(update as UpdateOf<C>));
     subscription.onEnd(() => queue.end());
     return queue;

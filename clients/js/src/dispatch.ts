@@ -37,7 +37,7 @@ export class Dispatch {
     const { changed, what } = mirror.apply(batch);
     const symbolOf = (row: number): string => mirror.instruments.symbol(row);
     for (const instrument of defined.values()) events.tell("instrument", instrument);
-    for (const [row] of states) events.tell("state", { row, symbol: symbolOf(row), state: mirror.stateOf(row) });
+    for (const [row, state] of states) events.tell("state", { row, symbol: symbolOf(row), state });
     const gaps = batch.gaps.map(
       ([row, channel, from, to, reason]) =>
         ({ row, symbol: symbolOf(row), channel: CHANNELS[channel - 1] ?? "raw", from, to, reason }) as Gap,

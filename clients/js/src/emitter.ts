@@ -2,9 +2,7 @@
  * Listeners. The platform's own way: one that throws does not keep the others from hearing, and what it throws is
  * reported as uncaught; a signal ends it.
  */
-export class Emitter<Events> {
-  readonly #target = new EventTarget();
-
+export class Emitter<Events> extends EventTarget {
   /** Returns how to end it. A listener that is added twice is told twice. */
   on<E extends keyof Events & string>(
     event: E,
@@ -12,12 +10,12 @@ export class Emitter<Events> {
     options?: AddEventListenerOptions,
   ): () => void {
     const own = (event: Event): void => listener((event as CustomEvent<Events[E]>).detail);
-    this.#target.addEventListener(event, own, options);
-    return () => this.#target.removeEventListener(event, own);
+    this.addEventListener(event, own, options);
+    return () => this.removeEventListener(event, own);
   }
 
   tell<E extends keyof Events & string>(event: E, detail: Events[E]): void {
-    this.#target.dispatchEvent(new CustomEvent(event, { detail }));
+    this.dispatchEvent(new CustomEvent(event, { detail }));
   }
 }
 

@@ -8,15 +8,14 @@
 
 import { Interest, Phase, type Ask, type Item, type Token } from "./interest";
 import { Link } from "./link";
-import { nowMs, State, type Command, type Report, type Settings } from "./messages";
+import { nowMs, type Command, type Report, type Settings } from "./messages";
 import { Outbox } from "./outbox";
 import { Store } from "./store";
-import type { ClientError, Connection, WebSocketConstructor } from "./types";
+import type { ClientError, Connection, InstrumentState, WebSocketConstructor } from "./types";
 import { CAUGHT_UP, CHANNELS, ms, u64 } from "./wire";
 
 /** Of the requests that the server takes, this part is used: pings and clocks that differ have the rest. */
 const RATE = 0.8;
-const BOOK = 4;
 const UNKNOWN_MOST_S = 30;
 const PING_S = 5;
 
@@ -96,7 +95,7 @@ export class Engine {
       case "online":
         return this.#link.phase === "waiting" && this.#link.connect();
       case "pull":
-        if (this.#store.statesDirty) this.#store.setStates((row) => this.#stateOf(row));
+        if (this.#store.statesDirty) this.#setStates();
         this.#isDirty = false;
         return this.report({ t: "batch", batch: this.#store.take(command.spent) });
       case "close":
@@ -189,7 +188,7 @@ export class Engine {
   }
 
   #welcome({ epoch, version, heartbeat_ms: heartbeatMs = 5000, limits }: any): void {
-    const former = this.#link.connection.epoch;
+    const former = this.#link.current.epoch;
     if (former) this.#store.counters.reconnects++;
     if (former && former !== epoch) this.#store.newEpoch();
     this.#interest.forgetTokens(epoch);
@@ -200,6 +199,12 @@ export class Engine {
     this.#link.welcomed({ epoch, version, resumed: former ? "snapshot" : "fresh" }, heartbeatMs);
     this.#plan();
     this.#ping();
+    // However soon the values are here: they were not before.
+    this.#setStates();
+  }
+
+  #setStates(): void {
+    this.#store.setStates((row) => this.#stateOf(row));
   }
 
   /** Asks what is to be asked. */
@@ -223,8 +228,10 @@ export class Engine {
   #forget(): void {
     this.#store.statesDirty = true;
     for (const { row, symbol } of this.#store.instruments) {
-      const kept = [...this.#interest.covering(symbol)].map((item) => item.channel);
-      this.#store.forget(row, kept);
+      this.#store.forget(
+        row,
+        [...this.#interest.covering(symbol)].map((item) => item.channel),
+      );
     }
   }
 
@@ -279,7 +286,7 @@ export class Engine {
   /** A book has a hole: only a subscription that is new brings it whole. */
   #resync(row: number): void {
     const symbols = [this.#symbol(row)];
-    const item = [...this.#interest.covering(symbols[0])].find(({ channel }) => channel === BOOK);
+    const item = [...this.#interest.covering(symbols[0])].find(({ channel }) => channel === "book");
     if (!item) return;
     const about = { channels: ["book"], symbols };
     const ask = { op: "subscribe", ...about, conflate_ms: item.askedMs };
@@ -335,12 +342,12 @@ export class Engine {
     this.report({ t: "counters", counters: { ...this.#store.counters } });
   }
 
-  #stateOf(row: number): State {
+  #stateOf(row: number): InstrumentState {
     const items = [...this.#interest.covering(this.#symbol(row))].filter(isGranted);
-    if (this.#link.phase !== "live" || items.length === 0) return State.Stale;
+    if (this.#link.phase !== "live" || items.length === 0) return "STALE";
     // A server that has just started may not know an instrument yet that a pattern covers.
     const isHere = items.some((item) => item.whole) && !items.some((item) => item.recovering);
-    return isHere ? this.#store.stateOf(row) : State.Resyncing;
+    return isHere ? this.#store.stateOf(row) : "RESYNCING";
   }
 }
 

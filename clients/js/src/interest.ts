@@ -10,7 +10,7 @@
  */
 
 import type { Answer } from "./messages";
-import { CHANNELS } from "./wire";
+import type { Channel } from "./types";
 
 /** A place in the server's total order. */
 export interface Token {
@@ -34,7 +34,7 @@ export const enum Phase {
 /** A channel of a symbol or pattern. */
 export interface Item {
   readonly target: Target;
-  readonly channel: number;
+  readonly channel: Channel;
   readonly users: Set<Wanted>;
   stage: Phase;
   /** The interval that the server was asked for. */
@@ -47,21 +47,21 @@ export interface Item {
   recovering: boolean;
 }
 
-/** A symbol or pattern, and what is wanted of it by channel from 1. */
+/** A symbol or pattern, and what is wanted of it by channel. */
 export interface Target {
   readonly name: string;
   /** The name, or what a pattern's symbols begin with. */
   readonly stem: string;
   /** The order in which requests go: names first, then patterns, the narrow before the wide. */
   readonly rank: number;
-  readonly parts: Map<number, Item>;
+  readonly parts: Map<Channel, Item>;
 }
 
 /** A subscription of the application, as the page's command says it. */
 export interface Wanted {
   readonly id: number;
   readonly symbols: readonly string[];
-  readonly channels: number;
+  readonly channels: readonly Channel[];
   readonly ms: number | null;
   /** What was told of it last. */
   told?: string;
@@ -100,9 +100,7 @@ export class Interest {
     this.wanted.set(wanted.id, wanted);
     for (const name of wanted.symbols) {
       const target = this.#target(name);
-      for (let channel = 1; channel <= CHANNELS.length; channel++) {
-        if (wanted.channels & (1 << channel)) this.#item(target, channel).users.add(wanted);
-      }
+      for (const channel of wanted.channels) this.#item(target, channel).users.add(wanted);
     }
   }
 
@@ -202,7 +200,7 @@ export class Interest {
   }
 
   /** To unsubscribe a pattern takes away all that it covers: what of that is still wanted goes on from the token. */
-  #askAgain(pattern: Target, channel: number, current: Token | null): void {
+  #askAgain(pattern: Target, channel: Channel, current: Token | null): void {
     for (const target of this.#targets.values()) {
       const item = target.parts.get(channel);
       if (item && item.stage >= Phase.Asked && target.stem.startsWith(pattern.stem)) again(item, current);
@@ -228,7 +226,7 @@ export class Interest {
     return target;
   }
 
-  #item(target: Target, channel: number): Item {
+  #item(target: Target, channel: Channel): Item {
     let item = target.parts.get(channel);
     if (!item) {
       item = {
@@ -251,7 +249,7 @@ export class Interest {
     for (const parts of alike(due, ({ target, askedMs, token }) => [target.name, askedMs, token])) {
       const [{ target, askedMs, token }] = parts;
       const { rank } = target;
-      const channels = parts.map((item) => CHANNELS[item.channel - 1]);
+      const channels = parts.map((item) => item.channel);
       const key = JSON.stringify([rank, askedMs, token, channels]);
       let ask = open.get(key);
       if (!ask || ask.symbols.length >= this.symbolsMax) {

@@ -35,7 +35,7 @@ export interface LinkEvents {
 }
 
 export class Link {
-  connection = NO_CONNECTION;
+  current = NO_CONNECTION;
   /** From the server's `closing`: when to come back. */
   hintMs = -1;
   #heartbeatMs = 5000;
@@ -55,7 +55,7 @@ export class Link {
   ) {}
 
   get phase(): ConnectionPhase {
-    return this.connection.phase;
+    return this.current.phase;
   }
 
   get live(): boolean {
@@ -99,7 +99,7 @@ export class Link {
 
   /** How the stream went on is known. */
   resumed(how: Connection["resumed"]): void {
-    if (this.connection.resumed !== how) this.#tell(this.phase, { resumed: how });
+    if (this.current.resumed !== how) this.#tell(this.phase, { resumed: how });
   }
 
   send(text: string): void {
@@ -163,7 +163,7 @@ export class Link {
     const waitMs = this.hintMs >= 0 ? this.hintMs : Math.random() * bound;
     this.#failures++;
     // Why the last good connection ended tells more than why an attempt after it failed.
-    const why = this.#liveSinceMs || !this.connection.reason ? { reason, code } : {};
+    const why = this.#liveSinceMs || !this.current.reason ? { reason, code } : {};
     this.#liveSinceMs = 0;
     this.#wait(waitMs, why);
   }
@@ -184,7 +184,7 @@ export class Link {
       const seconds = Number(headers.get("retry-after"));
       if ((status === 429 || status === 503) && seconds > 0) {
         const waitMs = Math.min(seconds * 1000, this.settings.mostMs);
-        if (Date.now() + waitMs > this.connection.retryAt) this.#wait(waitMs, { code: status });
+        if (Date.now() + waitMs > this.current.retryAt) this.#wait(waitMs, { code: status });
       }
     } catch {
       // Nobody is there, or another origin does not let us read the answer: it is tried again.
@@ -208,7 +208,7 @@ export class Link {
   }
 
   #tell(phase: ConnectionPhase, change: Partial<Connection>): void {
-    this.connection = { ...this.connection, ...change, phase };
-    this.events.changed(this.connection);
+    this.current = { ...this.current, ...change, phase };
+    this.events.changed(this.current);
   }
 }

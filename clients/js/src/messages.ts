@@ -3,7 +3,7 @@
  */
 
 import type { Wanted } from "./interest";
-import type { Book, ClientError, Connection, Instrument, RawRecord, SubscriptionResult } from "./types";
+import type { Book, ClientError, Connection, Instrument, InstrumentState, RawRecord, SubscriptionResult } from "./types";
 
 /** Settings that the stream's side needs. */
 export interface Settings {
@@ -71,8 +71,8 @@ export interface Batch {
   defined: Map<number, Instrument>;
   /** What the server made of subscriptions, by id: their values are in this batch or were in one before it. */
   answers: Map<number, Answer>;
-  /** Rows and what their state is now. */
-  states: Map<number, State>;
+  /** Rows and what their state has become, one after another. */
+  states: [row: number, state: InstrumentState][];
   /** Gaps; their channels as numbers from 1. */
   gaps: [row: number, channel: number, from: number, to: number, reason: string][];
   raw: RawRecord[];
@@ -84,17 +84,6 @@ export interface Batch {
 export function wideKey(row: number, channel: number, field: number): number {
   return (row * 8 + channel) * 8 + field;
 }
-
-/** States as they travel; what is new is being synchronised. */
-export const enum State {
-  Live,
-  Stale,
-  Resyncing,
-  Halted,
-  Ended,
-}
-/** Their names, in this order. */
-export const STATES = ["LIVE", "STALE", "RESYNCING", "HALTED", "ENDED"] as const;
 
 export const NO_COUNTERS: Counters = {
   ...{ messages: 0, updates: 0, conflated: 0, bytes: 0, gaps: 0, reconnects: 0, rttMs: NaN, clockOffsetMs: NaN },

@@ -6,9 +6,9 @@
  */
 
 import { FIELDS, grown, over, type Columns, type Trades } from "./columns";
-import { State, STATES, wideKey, type Batch } from "./messages";
+import { wideKey, type Batch } from "./messages";
 import { isExact } from "./wire";
-import { CHANGED, type Book, type Instrument, type Instruments } from "./types";
+import { CHANGED, type Book, type Instrument, type Instruments, type InstrumentState } from "./types";
 
 const COLUMNS = ["pxExp", "szExp", "tickSize", "lotSize"] as const;
 
@@ -63,8 +63,8 @@ export class Mirror {
   #rows = 0;
   /** Bits of the batch under way, by row. */
   readonly #bits = new Map<number, number>();
-  /** By row: indices into STATES. */
-  readonly #state: number[] = [];
+  /** By row; what is new is being synchronised. */
+  readonly #state: InstrumentState[] = [];
   readonly #wide = new Map<number, bigint>();
 
   constructor() {
@@ -97,8 +97,8 @@ export class Mirror {
     return { changed: Uint32Array.from(bits.keys()), what: Uint8Array.from(bits.values()) };
   }
 
-  stateOf(row: number): (typeof STATES)[number] {
-    return row < 0 ? "STALE" : STATES[this.#state[row] ?? State.Resyncing];
+  stateOf(row: number): InstrumentState {
+    return row < 0 ? "STALE" : (this.#state[row] ?? "RESYNCING");
   }
 
   /**

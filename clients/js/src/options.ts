@@ -62,11 +62,6 @@ export function channelsOf(channels: SubscribeOptions["channels"] = "quote"): Ch
   return CHANNELS.filter((channel) => list.includes(channel));
 }
 
-/** Channels as bits from 1 << 1. */
-export function bitsOf(channels: readonly Channel[]): number {
-  return channels.reduce((bits, channel) => bits | (2 << CHANNELS.indexOf(channel)), 0);
-}
-
 /** The stream's URL: `ws:` or `wss:`, and `/v1/stream` where no path is named. */
 export function streamUrl(given: string | URL | undefined): string {
   const url = new URL(given ?? PATH, base());

@@ -65,7 +65,7 @@ export class Outbox {
 
   get empty(): boolean {
     const { states, defined, answers, gaps, raw } = this.waiting;
-    const others = this.books.size + states.size + defined.size + answers.size + gaps.length + raw.length;
+    const others = this.books.size + states.length + defined.size + answers.size + gaps.length + raw.length;
     return others === 0 && this.lists.every((list) => list.length === 0);
   }
 
@@ -112,7 +112,7 @@ export class Outbox {
 
 function emptyBatch(): Batch {
   return {
-    ...{ buffers: [], lengths: [], books: [], sent: [], oldestMs: 0, dropped: 0, gaps: [], raw: [] },
-    ...{ defined: new Map(), answers: new Map(), states: new Map(), wide: new Map() },
+    ...{ buffers: [], lengths: [], books: [], sent: [], oldestMs: 0, dropped: 0, gaps: [], raw: [], states: [] },
+    ...{ defined: new Map(), answers: new Map(), wide: new Map() },
   };
 }

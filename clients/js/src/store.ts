@@ -11,14 +11,14 @@
 
 import { FIELDS } from "./columns";
 import { Ladder } from "./ladder";
-import { NO_COUNTERS, State, wideKey } from "./messages";
+import { NO_COUNTERS, wideKey } from "./messages";
 import { Outbox } from "./outbox";
-import type { Book, Instrument } from "./types";
+import type { Book, Channel, Instrument, InstrumentState } from "./types";
 import * as wire from "./wire";
 
 /** What the letters of Gaps mean, and of Statuses. */
 const REASONS: Record<string, string | undefined> = { S: "slow", O: "overrun" };
-const SAID: Record<string, State | undefined> = { E: State.Ended, H: State.Halted, S: State.Stale };
+const SAID: Record<string, InstrumentState | undefined> = { E: "ENDED", H: "HALTED", S: "STALE" };
 
 /** A book and how far it can be trusted. */
 class OpenBook {
@@ -53,7 +53,7 @@ export class Store {
   readonly #books = new Map<number, OpenBook>();
   /** By row and, at -1, of the whole feed: the Status letter; rows that the server of this epoch has defined. */
   readonly #statuses = new Map<number, string>();
-  readonly #states: State[] = [];
+  readonly #states: InstrumentState[] = [];
   /** By channel from 1 and row: the last sequence. */
   #sequences = lists();
   /** By channel from 1 and row: where its value is in the outbox, if it is: the place says whose it is. */
@@ -78,11 +78,11 @@ export class Store {
   }
 
   /** Nobody wants other channels of a row any more: what continuity meant there means nothing now. */
-  forget(row: number, kept: readonly number[]): void {
-    this.#sequences.forEach((sequences, channel) => {
-      if (!kept.includes(channel)) sequences[row] = 0;
+  forget(row: number, kept: readonly Channel[]): void {
+    wire.CHANNELS.forEach((channel, index) => {
+      if (!kept.includes(channel)) this.#sequences[index + 1][row] = 0;
     });
-    if (!kept.includes(wire.BOOK)) this.#books.delete(row);
+    if (!kept.includes("book")) this.#books.delete(row);
   }
 
   /** Takes in a packet's records. Throws a WireError where the layout is broken. */
@@ -120,21 +120,21 @@ export class Store {
   }
 
   /** Tells of the states that have changed. */
-  setStates(stateOf: (row: number) => State): void {
+  setStates(stateOf: (row: number) => InstrumentState): void {
     this.statesDirty = false;
     for (const { row } of this.instruments) {
       const state = stateOf(row);
-      if (state !== (this.#states[row] ?? State.Resyncing)) this.outbox.waiting.states.set(row, state);
+      if (state !== (this.#states[row] ?? "RESYNCING")) this.outbox.waiting.states.push([row, state]);
       this.#states[row] = state;
     }
   }
 
   /** The state of a row whose values are here, by what the server and the venue say. */
-  stateOf(row: number): State {
+  stateOf(row: number): InstrumentState {
     const status = this.#statuses.get(row);
-    if (status === undefined) return State.Resyncing;
+    if (status === undefined) return "RESYNCING";
     const own = status !== "E" && this.instruments[row].status === "H" ? "H" : status;
-    const suspect = this.#books.get(row)?.suspect ? State.Resyncing : State.Live;
+    const suspect = this.#books.get(row)?.suspect ? "RESYNCING" : "LIVE";
     return SAID[own] ?? SAID[this.#statuses.get(-1)!] ?? suspect;
   }
 

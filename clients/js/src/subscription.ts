@@ -1,7 +1,7 @@
 /** What `subscribe` returns: the application's end of an interest. */
 
 import type { Answer, Command } from "./messages";
-import { bitsOf, channelsOf, intervalOrNull, onAbort, symbolsOf } from "./options";
+import { channelsOf, intervalOrNull, onAbort, symbolsOf } from "./options";
 import type { Channel, SubscribeOptions, Subscription, SubscriptionResult } from "./types";
 
 export class OpenSubscription implements Subscription {
@@ -92,6 +92,6 @@ export class OpenSubscription implements Subscription {
 
   #tell(): void {
     if (this.closed) return;
-    this.post({ t: "sub", id: this.id, symbols: this.#symbols, channels: bitsOf(this.channels), ms: this.#wantedMs });
+    this.post({ t: "sub", id: this.id, symbols: this.#symbols, channels: this.channels, ms: this.#wantedMs });
   }
 }

@@ -49,8 +49,7 @@ export class WireError extends Error {}
 
 /** Calls back with the place of every record of a known type, the oldest first. Throws a {@link WireError}. */
 export function eachRecord(view: DataView, each: (at: number, type: number) => void): void {
-  if (view.byteLength < PACKET_BYTES) throw new WireError("a packet cut short");
-  if (view.getUint8(0) !== 1) throw new WireError(`packet version ${view.getUint8(0)}`);
+  if (view.byteLength < PACKET_BYTES || view.getUint8(0) !== 1) throw new WireError("no packet of version 1");
   let at = PACKET_BYTES;
   for (let left = view.getUint16(2, true); left > 0; left--) {
     const room = view.byteLength - at;
