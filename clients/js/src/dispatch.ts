@@ -18,8 +18,6 @@ export class Dispatch {
   readonly mirror = new Mirror();
   readonly events = new Emitter<ClientEvents & { frame: Frame }>();
   readonly #listeners = new Map<number, Listener>();
-  /** One object for all frames. */
-  readonly #frame = {} as Frame;
 
   /** Tells of the changes that a subscription covers, until it is forgotten. */
   listen(subscription: OpenSubscription, tell: (update: Update) => void): void {
@@ -44,8 +42,9 @@ export class Dispatch {
     );
     for (const gap of gaps) events.tell("gap", gap);
     const trades = { ...mirror.trades, length: lengths[1], dropped } as unknown as TradeList;
-    events.tell("frame", Object.assign(this.#frame, { now, changed, what, trades, gaps, raw }));
-    for (const listener of this.#listeners.values()) this.#tellChanges(listener, this.#frame);
+    const frame = { now, changed, what, trades, gaps, raw };
+    events.tell("frame", frame);
+    for (const listener of this.#listeners.values()) this.#tellChanges(listener, frame);
   }
 
   /** Tells a new listener of what is there because others hold it: of that the server has nothing new to say. */

@@ -144,7 +144,7 @@ export class Engine {
     } catch (error) {
       const { message } = error as Error;
       this.#error("protocol", message);
-      this.#link.fail(`unreadable: ${message}`, 1002);
+      this.#link.fail(message, 1002);
     }
     this.#tellDirty();
   }
@@ -333,6 +333,7 @@ export class Engine {
 
   #everySecond(): void {
     this.#beats++;
+    this.#link.look();
     // A few quick ones at first, so that the figures are soon good.
     if (this.#rounds.length < 4 || this.#beats % PING_S === 0) this.#ping();
     if (this.#beats === this.#retryBeat) {

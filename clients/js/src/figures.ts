@@ -16,9 +16,7 @@ export class Figures {
   #frames = 0;
   #dropped = 0;
   /** Latencies, and when each was found. */
-  readonly #found = new Float64Array(SAMPLES);
-  readonly #foundMs = new Float64Array(SAMPLES);
-  #next = 0;
+  readonly #found: [ms: number, atMs: number][] = [];
 
   /** The counters of another second. */
   count(counters: typeof NO_COUNTERS): void {
@@ -37,10 +35,8 @@ export class Figures {
     this.lagMs = oldestMs && Math.max(0, now - oldestMs);
     const { clockOffsetMs } = this.#last;
     for (const sentMs of sent) {
-      this.#found[this.#next] = now + clockOffsetMs - sentMs;
-      // What the server's clock says is not known yet: NaN does not count.
-      this.#foundMs[this.#next] = now + 0 * clockOffsetMs;
-      this.#next = (this.#next + 1) % SAMPLES;
+      // Until the server's clock is known it is NaN, and does not count.
+      if (this.#found.push([now + clockOffsetMs - sentMs, now + 0 * clockOffsetMs]) > SAMPLES) this.#found.shift();
     }
   }
 
@@ -48,7 +44,8 @@ export class Figures {
     const rate = (name: "messages" | "updates" | "conflated" | "bytes"): number =>
       Math.round((this.#last[name] - this.#before[name]) / this.#seconds);
     const now = nowMs();
-    const sorted = this.#found.filter((_, index) => now - this.#foundMs[index] < YOUNG_MS).sort();
+    const young = this.#found.filter(([, atMs]) => now - atMs < YOUNG_MS);
+    const sorted = Float64Array.from(young, ([ms]) => ms).sort();
     const quantile = (part: number): number => sorted[Math.ceil(sorted.length * part) - 1] ?? NaN;
     return {
       ...this.#last,

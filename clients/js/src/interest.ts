@@ -246,7 +246,13 @@ export class Interest {
   #grouped(due: readonly Item[], op?: string): Ask[] {
     const asks: Ask[] = [];
     const open = new Map<string, Ask>();
-    for (const parts of alike(due, ({ target, askedMs, token }) => [target.name, askedMs, token])) {
+    // What travels together of one symbol, and then the symbols of which the same does.
+    const sets = new Map<string, Item[]>();
+    for (const item of due) {
+      const key = JSON.stringify([item.target.name, item.askedMs, item.token]);
+      sets.set(key, [...(sets.get(key) ?? []), item]);
+    }
+    for (const parts of sets.values()) {
       const [{ target, askedMs, token }] = parts;
       const { rank } = target;
       const channels = parts.map((item) => item.channel);
@@ -262,16 +268,6 @@ export class Interest {
     }
     return asks.sort(byRank);
   }
-}
-
-/** Lists of what has the same key. */
-function alike(due: readonly Item[], keyOf: (item: Item) => unknown): Iterable<Item[]> {
-  const lists = new Map<string, Item[]>();
-  for (const item of due) {
-    const key = JSON.stringify(keyOf(item));
-    lists.set(key, [...(lists.get(key) ?? []), item]);
-  }
-  return lists.values();
 }
 
 /** It is to be asked for again, from the token if it was complete. */

@@ -45,7 +45,6 @@ export class Link {
   #heardMs = 0;
   #liveSinceMs = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
-  #watch: ReturnType<typeof setInterval> | undefined;
   #watchedMs = 0;
 
   constructor(
@@ -67,7 +66,7 @@ export class Link {
     if (this.#socket || this.phase === "closed") return;
     clearTimeout(this.#retry);
     this.hintMs = -1;
-    this.#tell("connecting", { attempt: this.#failures + 1, retryAt: 0 });
+    this.#tell("connecting", { attempt: this.#failures + 1 });
     this.events.url();
   }
 
@@ -86,8 +85,6 @@ export class Link {
     socket.onmessage = (event: { data: string | ArrayBuffer }) => this.#receive(event.data);
     socket.onclose = (event: { code: number; reason: string }) => this.#closed(event.code, event.reason);
     this.#heardMs = this.#watchedMs = nowMs();
-    clearInterval(this.#watch);
-    this.#watch = setInterval(() => this.#look(), 500);
   }
 
   /** The server has greeted us. */
@@ -117,7 +114,7 @@ export class Link {
     if (this.phase === "closed") return;
     clearTimeout(this.#retry);
     this.#drop();
-    this.#tell("closed", { reason, code, retryAt: 0 });
+    this.#tell("closed", { reason, code });
   }
 
   #receive(data: string | ArrayBuffer): void {
@@ -127,7 +124,6 @@ export class Link {
   }
 
   #drop(): void {
-    clearInterval(this.#watch);
     const socket = this.#socket;
     if (!socket) return;
     this.#socket = undefined;
@@ -148,7 +144,7 @@ export class Link {
     if (code === 4001 || code === 4003) return this.close(reason, code);
     if (code === 1008) {
       // Silence is no offence: a laptop that slept comes back. A client that floods would flood again.
-      if (/subscribed/.test(said)) return this.#tell("idle", { reason: "", code, retryAt: 0 });
+      if (/subscribed/.test(said)) return this.#tell("idle", { reason: "", code });
       if (!/received|ping/.test(said)) return this.close(reason, code);
     }
     this.#again(reason, code);
@@ -191,7 +187,9 @@ export class Link {
     }
   }
 
-  #look(): void {
+  /** Listens for silence; to be called every second. */
+  look(): void {
+    if (!this.#socket) return;
     const now = nowMs();
     if (now - this.#watchedMs > 5000) {
       // We were asleep, not the server: what it sent waits in the socket. It gets a moment, and a question.
@@ -202,13 +200,13 @@ export class Link {
     const silent = now - this.#heardMs;
     if (silent > Math.max(10_000, DEAD_BEATS * this.#heartbeatMs)) return this.fail("no answer");
     if (this.phase === "live" && silent > STALE_BEATS * this.#heartbeatMs) {
-      this.#tell("stale", { reason: "nothing heard" });
+      this.#tell("stale", { reason: "no answer" });
       this.events.probe();
     }
   }
 
   #tell(phase: ConnectionPhase, change: Partial<Connection>): void {
-    this.current = { ...this.current, ...change, phase };
+    this.current = { ...this.current, retryAt: 0, ...change, phase };
     this.events.changed(this.current);
   }
 }

@@ -46,7 +46,7 @@ export function symbolsOf(symbols: SubscribeOptions["symbols"]): string[] {
   for (const symbol of list) {
     const bytes = typeof symbol === "string" ? new TextEncoder().encode(symbol).length : 0;
     if (!bytes || bytes > SYMBOL_BYTES_MAX || /\*./.test(symbol)) {
-      throw new TypeError(`symbols: ${JSON.stringify(symbol)}; want 1 to 255 bytes, or one * at the end`);
+      throw new TypeError(`symbols: ${symbol}; want 1 to 255 bytes, or one * at the end`);
     }
   }
   return list;
@@ -55,9 +55,8 @@ export function symbolsOf(symbols: SubscribeOptions["symbols"]): string[] {
 /** Channels as a list in the order of the wire, each once. */
 export function channelsOf(channels: SubscribeOptions["channels"] = "quote"): Channel[] {
   const list = typeof channels === "string" ? [channels] : channels;
-  const wrong = list.find((channel) => !CHANNELS.includes(channel));
-  if (wrong !== undefined || list.length === 0) {
-    throw new TypeError(`channels: ${JSON.stringify(wrong ?? [])}; have ${CHANNELS.join(", ")}`);
+  if (list.length === 0 || !list.every((channel) => CHANNELS.includes(channel))) {
+    throw new TypeError(`channels: ${list}; have ${CHANNELS.join(", ")}`);
   }
   return CHANNELS.filter((channel) => list.includes(channel));
 }

@@ -13,7 +13,8 @@ export class UpdateQueue<U extends Update> implements AsyncIterableIterator<U> {
   /** Numbers of log entries: the oldest that waits, and the next. */
   #oldest = 0;
   #next = 0;
-  #wake: ((result: IteratorResult<U>) => void)[] = [];
+  /** Those that wait for an update. */
+  readonly #asleep: (() => void)[] = [];
   #ended = false;
 
   /** @param finish is called once when the loop is left, or {@link end} is called */
@@ -24,22 +25,21 @@ export class UpdateQueue<U extends Update> implements AsyncIterableIterator<U> {
 
   push(update: U): void {
     if (this.#ended) return;
-    const wake = this.#wake.shift();
-    if (wake) return wake({ value: update, done: false });
     const isLog = update.channel === "trade" || update.channel === "raw";
     this.#waiting.set(isLog ? this.#next++ : update.channel + update.row, update);
     if (this.#next - this.#oldest > this.most) this.#waiting.delete(this.#oldest++);
+    this.#rouse();
   }
 
   async next(): Promise<IteratorResult<U>> {
-    const first = this.#waiting.entries().next();
-    if (!first.done) {
-      const [key, value] = first.value;
+    for (const [key, value] of this.#waiting) {
       this.#waiting.delete(key);
       if (typeof key === "number") this.#oldest = key + 1;
       return { value, done: false };
     }
-    return this.#ended ? END : new Promise((resolve) => this.#wake.push(resolve));
+    if (this.#ended) return END;
+    await new Promise<void>((resolve) => this.#asleep.push(resolve));
+    return this.next();
   }
 
   async return(): Promise<IteratorResult<U>> {
@@ -52,8 +52,12 @@ export class UpdateQueue<U extends Update> implements AsyncIterableIterator<U> {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    for (const wake of this.#wake.splice(0)) wake(END);
+    this.#rouse();
     this.finish();
+  }
+
+  #rouse(): void {
+    for (const wake of this.#asleep.splice(0)) wake();
   }
 
   [Symbol.asyncIterator](): this {

@@ -280,7 +280,7 @@ export interface RawRecord {
   readonly payload: Uint8Array;
 }
 
-/** What has changed since the last frame. One object is used again and again: valid until the callback returns. */
+/** What has changed since the last frame. Valid until the callback returns. */
 export interface Frame {
   /** Of the animation frame, on the clock of `performance.now()`. */
   readonly now: number;

@@ -57,7 +57,7 @@ export function eachRecord(view: DataView, each: (at: number, type: number) => v
     const type = bytes && view.getUint8(at + 2);
     const least = LEAST[type] ?? 0;
     if (bytes < RECORD_BYTES || bytes > room || bytes < least || bytes < bodyBytes(view, at, type)) {
-      throw new WireError(`a record of type ${type} with ${bytes} bytes where ${room} are`);
+      throw new WireError(`a record of type ${type} cut short`);
     }
     if (least > 0) each(at, type);
     at += bytes;
