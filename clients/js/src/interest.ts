@@ -110,7 +110,9 @@ export class Interest {
     this.wanted.delete(id);
   }
 
-  /** Everything has to be asked for again. What was complete goes on from the token, what was not has its own or none. */
+  /**
+   * Everything has to be asked for again. What was complete goes on from the token, what was not has its own or none.
+   */
   lost(token: Token | null): void {
     for (const item of this.#items()) {
       if (item.whole) item.recovering = true;

@@ -3,7 +3,8 @@
  */
 
 import type { Wanted } from "./interest";
-import type { Book, ClientError, Connection, Instrument, InstrumentState, RawRecord, SubscriptionResult } from "./types";
+import type { Book, ClientError, Connection, Instrument, InstrumentState } from "./types";
+import type { RawRecord, SubscriptionResult } from "./types";
 
 /** Settings that the stream's side needs. */
 export interface Settings {

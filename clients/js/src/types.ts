@@ -423,7 +423,7 @@ export interface Stats {
   readonly rttMs: number;
   /** The server's clock minus ours, estimated by the quickest ping. */
   readonly clockOffsetMs: number;
-  /** From the server's `ts_send` to the frame that handed the packet's values over: of the newest 4,096, the last 10 s. */
+  /** From the server's `ts_send` to the frame with the packet's values: of the last 10 s, at most the newest 4,096. */
   readonly latencyP50Ms: number;
   readonly latencyP99Ms: number;
   /** Age of the oldest change when the last frame handed it over, since the client received it. */
