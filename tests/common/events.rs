@@ -74,6 +74,8 @@ pub struct Source {
     pub head: Answer,
     events: Events,
     ready: VecDeque<Event>,
+    /// Messages of the last event that [`Self::until`] has not come to.
+    rest: VecDeque<Value>,
 }
 
 impl Source {
@@ -90,12 +92,13 @@ impl Source {
         }
         let head = Answer::parse(&head);
         assert_eq!(head.status, 200, "{path}");
-        Self { stream, head, events: Events::default(), ready: VecDeque::new() }
+        Self { stream, head, events: Events::default(), ready: VecDeque::new(), rest: VecDeque::new() }
     }
 
     /// The next event; `None` at the end of the stream, which is amid none.
     #[track_caller]
     pub fn next(&mut self) -> Option<Event> {
+        self.rest.clear();
         while self.ready.is_empty() {
             let mut buffer = [0; 4096];
             let read = self.stream.read(&mut buffer).expect("something comes, or the end");
@@ -112,10 +115,13 @@ impl Source {
     #[track_caller]
     pub fn until(&mut self, kind: &str) -> Value {
         loop {
-            let event = self.next().unwrap_or_else(|| panic!("the stream ends, and no {kind} has come"));
-            if let Some(found) = event.messages().into_iter().find(|message| message["type"] == kind) {
-                return found;
+            while let Some(message) = self.rest.pop_front() {
+                if message["type"] == kind {
+                    return message;
+                }
             }
+            let event = self.next().unwrap_or_else(|| panic!("the stream ends, and no {kind} has come"));
+            self.rest = event.messages().into();
         }
     }
 
