@@ -13,6 +13,8 @@
 //!
 //! Memory: 16 bytes an item, 4 in the watch list; some 150 an audience. No client, socket or byte of a packet here.
 
+mod watch;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::ops::Bound;
@@ -20,6 +22,7 @@ use std::ops::Bound;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use self::watch::{Watch, Watches, push_frugally};
 use super::encoding::Encoding;
 use crate::market::record::Channel;
 use crate::wire::control::ChannelSet;
@@ -87,35 +90,6 @@ impl Set {
         self.items.binary_search_by_key(&key, |item| item.key).ok().map(|at| &self.items[at])
     }
 }
-
-/// Most lists have one entry, and a vector's own first step is to four.
-fn push_frugally<T>(list: &mut Vec<T>, entry: T) {
-    list.reserve_exact(usize::from(list.is_empty()));
-    list.push(entry);
-}
-
-/// The audiences that watch one target on one channel, by profile.
-#[derive(Debug, Default)]
-struct Watch {
-    lists: Vec<(Profile, Vec<AudienceId>)>,
-}
-
-impl Watch {
-    fn list(&self, profile: Profile) -> &[AudienceId] {
-        self.lists.iter().find(|(of, _)| *of == profile).map_or(&[], |(_, list)| list)
-    }
-
-    fn list_mut(&mut self, profile: Profile) -> &mut Vec<AudienceId> {
-        let at = self.lists.iter().position(|(of, _)| *of == profile).unwrap_or_else(|| {
-            push_frugally(&mut self.lists, (profile, Vec::new()));
-            self.lists.len() - 1
-        });
-        &mut self.lists[at].1
-    }
-}
-
-#[derive(Debug, Default)]
-struct Watches([Watch; Channel::COUNT]);
 
 #[derive(Debug)]
 struct PatternRow {
