@@ -13,9 +13,11 @@ use tickcast::ws::deflate::WindowBits;
 const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "ABC", "B", "X"];
 
-/// What a client points at: a name by its place among the symbols, or a prefix by its place.
+/// What a client points at: an instrument, or a name that need not have one yet, by its place among the symbols, or a
+/// prefix by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Aim {
+    Instrument(usize),
     Name(usize),
     Prefix(usize),
 }
@@ -65,8 +67,13 @@ impl World {
         let (audience, _, wants) = &mut self.clients[client];
         for (aim, channel, profile) in changes {
             let target = match *aim {
-                Aim::Name(name) if name < self.instruments => Target::Instrument(name as u32 + 1),
-                Aim::Name(_) => continue,
+                Aim::Instrument(name) if name < self.instruments => Target::Instrument(name as u32 + 1),
+                Aim::Instrument(_) => continue,
+                Aim::Name(name) => {
+                    let pattern = self.interest.intern_name(SYMBOLS[name]);
+                    interned.push(pattern);
+                    Target::Pattern(pattern)
+                }
                 Aim::Prefix(prefix) => {
                     let pattern = self.interest.intern(PREFIXES[prefix]);
                     interned.push(pattern);
@@ -90,23 +97,21 @@ impl World {
         interned.dedup();
         // One that nobody came to use, as it was asked for and dropped at once.
         for pattern in interned {
-            if self.interest.find_pattern(self.interest.prefix(pattern)) == Some(pattern) {
-                self.interest.release_unused(pattern);
-            }
+            self.interest.release_unused(pattern);
         }
     }
 
     fn check(&self) {
         self.check_audiences();
         self.check_watchers();
-        let used: BTreeSet<usize> = self
-            .clients
-            .iter()
-            .flat_map(|(.., wants)| wants.keys())
-            .filter_map(|(aim, _)| if let Aim::Prefix(prefix) = aim { Some(*prefix) } else { None })
-            .collect();
+        let used: BTreeSet<Aim> =
+            self.clients.iter().flat_map(|(.., wants)| wants.keys()).map(|(aim, _)| *aim).collect();
         for (nth, prefix) in PREFIXES.iter().enumerate() {
-            assert_eq!(self.interest.find_pattern(prefix).is_some(), used.contains(&nth), "pattern {prefix:?}");
+            let is_used = used.contains(&Aim::Prefix(nth));
+            assert_eq!(self.interest.find_pattern(prefix).is_some(), is_used, "pattern {prefix:?}");
+        }
+        for (nth, name) in SYMBOLS.iter().enumerate() {
+            assert_eq!(self.interest.find_name(name).is_some(), used.contains(&Aim::Name(nth)), "name {name:?}");
         }
     }
 
@@ -134,6 +139,9 @@ impl World {
                 let mut expected: BTreeMap<usize, BTreeSet<AudienceId>> = BTreeMap::new();
                 for (audience, _, wants) in &self.clients {
                     let resolved = resolve(wants, name, symbol, channel);
+                    let candidates = self.interest.candidates(*audience, instrument);
+                    assert!(candidates.is_sorted() && candidates.iter().all(|id| *id >= instrument), "{candidates:?}");
+                    assert!(resolved.is_none() || candidates.first() == Some(&instrument), "{symbol} {candidates:?}");
                     let answer = self.interest.wants(*audience, instrument, channel);
                     assert_eq!(answer.map(Profile::index), resolved, "{symbol} {channel:?} {wants:?}");
                     if let Some(profile) = resolved {
@@ -155,9 +163,10 @@ impl World {
     }
 }
 
-/// The naive rule: the exact name, then the longest prefix.
+/// The naive rule: the instrument, its name, then the longest prefix.
 fn resolve(wants: &Wants, name: usize, symbol: &str, channel: Channel) -> Option<usize> {
-    if let Some(profile) = wants.get(&(Aim::Name(name), channel as usize)) {
+    let exact = [Aim::Instrument(name), Aim::Name(name)];
+    if let Some(profile) = exact.iter().find_map(|aim| wants.get(&(*aim, channel as usize))) {
         return Some(*profile);
     }
     let covering = wants.iter().filter_map(|((aim, of), profile)| match aim {
@@ -172,7 +181,11 @@ fn resolve(wants: &Wants, name: usize, symbol: &str, channel: Channel) -> Option
 const FORMATS: [Format; 3] = [Format::Binary, Format::Json, Format::Events];
 
 fn aims() -> impl Strategy<Value = Aim> {
-    prop_oneof![(0..SYMBOLS.len()).prop_map(Aim::Name), (0..PREFIXES.len()).prop_map(Aim::Prefix)]
+    prop_oneof![
+        (0..SYMBOLS.len()).prop_map(Aim::Instrument),
+        (0..SYMBOLS.len()).prop_map(Aim::Name),
+        (0..PREFIXES.len()).prop_map(Aim::Prefix)
+    ]
 }
 
 fn steps() -> impl Strategy<Value = Step> {

@@ -50,11 +50,8 @@ impl Publisher {
 #[track_caller]
 fn read_trades(source: &mut Source, last: &mut u64, to: u64) {
     while *last < to {
-        let event = source.next().expect("the stream goes on");
-        for trade in event.messages().iter().filter(|message| message["type"] == "trade") {
-            assert_eq!(trade["trade_id"], *last + 1, "{event:?}");
-            *last += 1;
-        }
+        assert_eq!(source.until("trade")["trade_id"], *last + 1);
+        *last += 1;
     }
 }
 
@@ -306,6 +303,104 @@ fn after_a_restart_an_event_source_is_right_again_by_itself() {
     assert_eq!(source.until("resumed")["how"], "snapshot");
     // The publisher's record may be on its way.
     while source.until("quote")["bid_px"] != "0.09" {}
+}
+
+#[test]
+fn a_reader_that_came_before_its_instrument_gets_all_of_it_once_there_is_one() {
+    let server = Server::start(PUBLISHING);
+    let paths =
+        ["/v1/sse?symbols=A,NEVER", "/v1/sse?symbols=NEVER,A&snapshot=false", "/v1/sse?symbols=A&conflate_ms=100"];
+    let mut early = paths.map(|path| {
+        let mut source = Source::open(server.address, path, "");
+        let answer = source.until("subscribed");
+        let unknown = answer["unknown"].as_array().expect("a list");
+        assert!(answer["count"] == 0 && unknown.contains(&json!("A")), "{answer}");
+        source
+    });
+    // A client that can ask again is left to do so.
+    let mut client = Client::open(server.address, "/v1/stream", &[JSON]);
+    client.say(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["A"]}"#);
+    client.say(r#"{"op":"subscribe","id":2,"channels":["trade"],"symbols":["B*"]}"#);
+    assert_eq!(client.reply()["type"], "welcome");
+    assert_eq!(client.reply()["unknown"], json!(["A"]));
+    assert_eq!(client.reply()["id"], 2);
+    let mut publisher = Publisher::open(&server);
+    (1..=5).for_each(|px| publisher.publish(px));
+    for source in &mut early {
+        let definition = source.until("definition");
+        assert_eq!((&definition["symbol"], &definition["px_exp"]), (&json!("A"), &json!(-2)));
+        // From the first on, and each once: nothing of B is among them.
+        read_trades(source, &mut 0, 5);
+    }
+    publisher.publish(6);
+    for source in &mut early {
+        while source.until("quote")["bid_px"] != "0.06" {}
+    }
+    let mut trades = 0;
+    while trades < 6 {
+        let messages = match client.next() {
+            Came::Text(text) => serde_json::from_str(&text).expect("JSON"),
+            Came::Reply(object) => vec![object],
+            other => panic!("{other:?} came in place of JSON"),
+        };
+        assert!(messages.iter().all(|message: &Value| message["symbol"] != "A"), "{messages:?}");
+        trades += messages.iter().filter(|message| message["type"] == "trade").count();
+    }
+}
+
+#[test]
+fn readers_who_want_the_same_are_one_audience_whether_they_came_before_the_instrument_or_after() {
+    let server = Server::start(PUBLISHING);
+    let path = "/v1/sse?symbols=A,NEVER";
+    let mut early = Source::open(server.address, path, "");
+    early.until("subscribed");
+    let mut publisher = Publisher::open(&server);
+    publisher.publish(1);
+    early.until("quote");
+    let mut late = Source::open(server.address, path, "");
+    assert_eq!(late.until("subscribed")["unknown"], json!(["NEVER"]));
+    assert_eq!(late.until("quote")["flags"], json!(["snapshot"]));
+    publisher.publish(2);
+    for source in [&mut early, &mut late] {
+        while source.until("trade")["trade_id"] != 2 {}
+    }
+    server.wait_metric("tickcast_event_clients", |clients| clients == 2);
+    server.wait_metric("tickcast_audiences", |audiences| audiences == 1);
+}
+
+#[test]
+fn a_reader_that_is_back_from_a_restart_before_its_publisher_is_right_again_by_itself() {
+    let server = Server::start(PUBLISHING);
+    let address = server.address;
+    let mut publisher = Publisher::open(&server);
+    publisher.publish(7);
+    let path = "/v1/sse?symbols=A";
+    let mut source = Source::open(address, path, "");
+    source.until("trade");
+    let line = |source: &Source| format!("{ACCEPT}Last-Event-ID: {}\r\n", source.last_event_id());
+    let id_before = line(&source);
+    server.stop(Signal::KILL);
+    let server = Server::of(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
+    let back = |id: &str, how: &str| {
+        let mut source = Source::open(address, path, id);
+        let resumed = source.until("resumed");
+        assert_eq!((&resumed["how"], &resumed["unknown"]), (&json!(how), &json!(["A"])), "{resumed}");
+        source
+    };
+    let (mut stays, mut goes) = (back(&id_before, "snapshot"), back(&id_before, "snapshot"));
+    // The end of the snapshot, empty as it is, has a token: one from before the definition.
+    goes.until("packet");
+    let id = line(&goes);
+    drop(goes);
+    let mut again = back(&id, "replay");
+    let mut publisher = Publisher::open(&server);
+    (1..=3).for_each(|px| publisher.publish(px));
+    read_trades(&mut stays, &mut 0, 3);
+    read_trades(&mut again, &mut 0, 3);
+    let mut returns = Source::open(address, path, &id);
+    let resumed = returns.until("resumed");
+    assert_eq!((&resumed["how"], &resumed["unknown"]), (&json!("replay"), &json!([])), "{resumed}");
+    read_trades(&mut returns, &mut 0, 3);
 }
 
 #[track_caller]

@@ -180,7 +180,7 @@ impl<I: Io> Shard<I> {
         let mark = StateMark { turn: self.turn.number, place, explicit: true, floor: place };
         let mut records = std::mem::take(&mut self.scratch.records);
         records.clear();
-        let candidates = self.candidates(audience, catch_up.state.cursor);
+        let candidates = self.interest.candidates(audience, catch_up.state.cursor);
         // Values that change faster than pieces go out would keep the client walking: each walk takes larger pieces, until
         // one is a single piece.
         let piece_bytes = PIECE_BYTES << catch_up.state.walks.min(WALKS_MAX);
@@ -224,20 +224,6 @@ impl<I: Io> Shard<I> {
         } else if catch_up.job.iter().any(|(_, owed)| *owed != Owed::Merged) {
             status.push_once_told(0, out);
         }
-    }
-
-    /// The instruments that an audience's items may cover, from an id on, in ascending order.
-    pub(super) fn candidates(&self, audience: AudienceId, from: u32) -> Vec<u32> {
-        if self.interest.has_patterns(audience) {
-            return (from..=self.directory.len() as u32).collect();
-        }
-        let ids = self.interest.keys(audience).filter_map(|key| match key.target() {
-            Target::Instrument(id) if id >= from => Some(id),
-            _ => None,
-        });
-        let mut ids: Vec<u32> = ids.collect();
-        ids.dedup();
-        ids
     }
 
     fn push_instrument(&mut self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
@@ -411,7 +397,7 @@ impl<I: Io> Shard<I> {
     fn push_gaps(&mut self, audience: AudienceId, log: &mut LogMark) {
         let mut records = std::mem::take(&mut self.scratch.records);
         records.clear();
-        for instrument in self.candidates(audience, 1) {
+        for instrument in self.interest.candidates(audience, 1) {
             let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
             for (channel, had) in [Channel::Trade, Channel::Raw].into_iter().zip(had) {
                 let newest = self.values.sequence(instrument, channel);

@@ -9,19 +9,20 @@
 //! * Every item stands in the watch list of its target, at the index it remembers; so joining, leaving and changing are
 //!   constant work an item, however many others watch.
 //! * Where several items of one audience cover a record, the most specific decides: the exact name, then the longest
-//!   pattern.
+//!   pattern. A name that must hold before there is such an instrument is a pattern that covers nothing else.
 //!
 //! Memory: 16 bytes an item, 4 in the watch list; some 150 an audience. No client, socket or byte of a packet here.
 
+mod patterns;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
-use std::ops::Bound;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use self::patterns::PatternRow;
 use self::watch::{Watch, Watches, push_frugally};
 use super::encoding::Encoding;
 use crate::market::record::Channel;
@@ -36,7 +37,7 @@ pub type AudienceId = u32;
 pub enum Target {
     /// An instrument by id.
     Instrument(u32),
-    /// An interned pattern.
+    /// An interned pattern: of all symbols that begin alike, or of one name, whose instrument need not be there yet.
     Pattern(u32),
 }
 
@@ -91,19 +92,10 @@ impl Set {
     }
 }
 
-#[derive(Debug)]
-struct PatternRow {
-    prefix: String,
-    /// Items that point here; 0 = the row is free.
-    uses: u32,
-    instruments: Vec<u32>,
-    watches: Watches,
-}
-
 #[derive(Debug, Default)]
 struct InstrumentRow {
     symbol: String,
-    /// Patterns that cover it, the longest first.
+    /// Patterns that cover it, that of its name and then the longest first.
     patterns: Vec<u32>,
     watches: Watches,
 }
@@ -113,6 +105,8 @@ struct AudienceRow {
     set: Set,
     /// Clients that belong here.
     clients: u32,
+    /// Any instrument may be covered.
+    has_prefixes: bool,
     /// Several items may cover one record.
     overlaps: bool,
 }
@@ -148,6 +142,7 @@ pub struct Interest {
     patterns: Vec<PatternRow>,
     free_patterns: Vec<u32>,
     by_prefix: HashMap<String, u32, RandomState>,
+    by_name: HashMap<String, u32, RandomState>,
     /// Items at each profile: says which profiles are in use at all.
     items_at: [u64; Profile::COUNT],
     hash_low: RandomState,
@@ -160,61 +155,16 @@ impl Interest {
         assert_eq!(id as usize, self.instruments.len() + 1, "instrument ids are dense");
         let mut row = InstrumentRow { symbol: symbol.to_owned(), ..Default::default() };
         let ends = symbol.char_indices().map(|(end, _)| end).chain([symbol.len()]);
-        for pattern in ends.filter_map(|end| self.by_prefix.get(&symbol[..end])) {
+        let prefixes = ends.filter_map(|end| self.by_prefix.get(&symbol[..end]));
+        for pattern in prefixes.chain(self.by_name.get(symbol)) {
             self.patterns[*pattern as usize].instruments.push(id);
             row.patterns.push(*pattern);
         }
-        // The longest first.
+        // The most specific first.
         row.patterns.reverse();
         self.by_symbol.insert(symbol.into(), id);
         self.instruments.push(row);
         &self.instruments[id as usize - 1].patterns
-    }
-
-    /// The pattern with this prefix, interned. It lives as long as an item points at it; one that no item came to use
-    /// is forgotten with [`Self::release_unused`].
-    pub fn intern(&mut self, prefix: &str) -> u32 {
-        if let Some(pattern) = self.by_prefix.get(prefix) {
-            return *pattern;
-        }
-        let pattern = self.free_patterns.pop().unwrap_or_else(|| {
-            let row = PatternRow { prefix: String::new(), uses: 0, instruments: vec![], watches: Watches::default() };
-            self.patterns.push(row);
-            self.patterns.len() as u32 - 1
-        });
-        let from = self.by_symbol.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        let covered = from.take_while(|(symbol, _)| symbol.starts_with(prefix));
-        let mut instruments: Vec<u32> = covered.map(|(_, id)| *id).collect();
-        instruments.sort_unstable();
-        self.patterns[pattern as usize].prefix = prefix.to_owned();
-        for id in &instruments {
-            let patterns = &self.patterns;
-            let covering = &mut self.instruments[*id as usize - 1].patterns;
-            let longer = |other: &u32| patterns[*other as usize].prefix.len() >= prefix.len();
-            let at = covering.partition_point(longer);
-            covering.insert(at, pattern);
-        }
-        self.patterns[pattern as usize].instruments = instruments;
-        self.by_prefix.insert(prefix.to_owned(), pattern);
-        pattern
-    }
-
-    /// The pattern with this prefix, if any item points at it.
-    pub fn find_pattern(&self, prefix: &str) -> Option<u32> {
-        self.by_prefix.get(prefix).copied()
-    }
-
-    /// Forgets a pattern that no item points at.
-    pub fn release_unused(&mut self, pattern: u32) {
-        let row = &mut self.patterns[pattern as usize];
-        if row.uses > 0 || !self.by_prefix.contains_key(&row.prefix) {
-            return;
-        }
-        self.by_prefix.remove(&row.prefix);
-        for id in std::mem::take(&mut row.instruments) {
-            self.instruments[id as usize - 1].patterns.retain(|other| *other != pattern);
-        }
-        self.free_patterns.push(pattern);
     }
 
     /// The instruments that a target covers now.
@@ -225,14 +175,9 @@ impl Interest {
         }
     }
 
-    /// The patterns that cover an instrument, the longest first.
+    /// The patterns that cover an instrument, that of its name and then the longest first.
     pub fn patterns_of(&self, id: u32) -> &[u32] {
         &self.instruments[id as usize - 1].patterns
-    }
-
-    /// The prefix of a pattern.
-    pub fn prefix(&self, pattern: u32) -> &str {
-        &self.patterns[pattern as usize].prefix
     }
 
     /// The symbol of an instrument.
@@ -293,11 +238,11 @@ impl Interest {
             }
         }
         changes.iter().for_each(|change| self.let_go(change.key()));
-        let row = &mut self.audiences[own as usize];
-        debug_assert_eq!(row.set.fingerprint, wanted, "the fingerprint is a sum over the items");
-        // Patterns stand behind all exact items.
-        let has_patterns = row.set.items.last().is_some_and(|item| matches!(item.key.target(), Target::Pattern(_)));
-        row.overlaps = has_patterns && row.set.items.len() > 1;
+        debug_assert_eq!(
+            self.audiences[own as usize].set.fingerprint, wanted,
+            "the fingerprint is a sum over the items"
+        );
+        self.note_overlaps(own);
         self.enter_fingerprint(own);
         own
     }
@@ -328,10 +273,18 @@ impl Interest {
         self.audiences[audience as usize].set.items.iter().map(|item| item.key)
     }
 
-    /// True if the set has patterns, so that any instrument may be covered.
-    pub fn has_patterns(&self, audience: AudienceId) -> bool {
-        let items = &self.audiences[audience as usize].set.items;
-        items.last().is_some_and(|item| matches!(item.key.target(), Target::Pattern(_)))
+    /// The instruments from an id on that an audience's items may cover, in ascending order.
+    pub fn candidates(&self, audience: AudienceId, from: u32) -> Vec<u32> {
+        if self.audiences[audience as usize].has_prefixes {
+            return (from..=self.instruments.len() as u32).collect();
+        }
+        let mut ids: Vec<u32> = Vec::new();
+        for key in self.keys(audience) {
+            ids.extend(self.covered(&key.target()).iter().filter(|id| **id >= from));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     /// Channels of an instrument that an audience wants.
@@ -400,6 +353,19 @@ impl Interest {
     /// Items in an audience's set.
     pub fn items(&self, audience: AudienceId) -> usize {
         self.audiences[audience as usize].set.items.len()
+    }
+
+    fn note_overlaps(&mut self, audience: AudienceId) {
+        let (row, patterns) = (&mut self.audiences[audience as usize], &self.patterns);
+        let pattern = |item: &Item| match item.key.target() {
+            Target::Pattern(pattern) => Some(pattern),
+            Target::Instrument(_) => None,
+        };
+        // Patterns stand behind all exact items.
+        let mut from_behind = row.set.items.iter().rev().map_while(pattern);
+        row.has_prefixes = from_behind.any(|pattern| !patterns[pattern as usize].is_name);
+        let is_mixed = row.set.items.last().and_then(pattern).is_some() && pattern(&row.set.items[0]).is_none();
+        row.overlaps = row.set.items.len() > 1 && (row.has_prefixes || is_mixed);
     }
 
     fn resolve(&self, audience: AudienceId, instrument: u32, channel: Channel) -> Option<&Item> {

@@ -99,7 +99,7 @@ impl<I: Io> Shard<I> {
             self.values.status(0).push_once_told(0, records);
             piece.extend((records.len() > start).then_some((replay.after, start..records.len())));
         }
-        for instrument in self.candidates(audience, replay.announce) {
+        for instrument in self.interest.candidates(audience, replay.announce) {
             if records.len() >= PIECE_BYTES {
                 replay.announce = instrument;
                 return;

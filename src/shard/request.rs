@@ -297,6 +297,17 @@ impl<I: Io> Shard<I> {
         Ok(())
     }
 
+    /// What an exact name points at. A reader of events cannot ask again for what there was not: it has the name itself,
+    /// so that a token from before the definition is good as well. All of them do, whenever they came, so that those who
+    /// want the same are one audience.
+    fn name_target(&mut self, audience: u32, name: &str, known: Option<u32>) -> Option<Target> {
+        if self.interest.encoding(audience).format.is_websocket() {
+            known.map(Target::Instrument)
+        } else {
+            Some(Target::Pattern(self.interest.intern_name(name)))
+        }
+    }
+
     /// Returns how many instruments the request covers now, and the names that it does not know.
     fn subscribe(
         &mut self,
@@ -313,10 +324,11 @@ impl<I: Io> Shard<I> {
         for symbol in symbols {
             match symbol {
                 Pattern::Prefix(prefix) => targets.push(Target::Pattern(self.interest.intern(prefix))),
-                Pattern::Exact(name) => match self.directory.find(name) {
-                    Some(instrument) => targets.push(Target::Instrument(instrument.id)),
-                    None => unknown.push(name.clone()),
-                },
+                Pattern::Exact(name) => {
+                    let known = self.directory.find(name).map(|instrument| instrument.id);
+                    unknown.extend(known.is_none().then(|| name.clone()));
+                    targets.extend(self.name_target(audience, name, known));
+                }
             }
         }
         targets.sort_unstable();
@@ -370,6 +382,7 @@ impl<I: Io> Shard<I> {
             channels.contains(key.channel())
                 && match key.target() {
                     Target::Instrument(id) => named.covers(self.interest.symbol(id)),
+                    Target::Pattern(name) if self.interest.is_name(name) => named.covers(self.interest.prefix(name)),
                     Target::Pattern(pattern) => named.covers_pattern(self.interest.prefix(pattern)),
                 }
         };

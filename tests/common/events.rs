@@ -114,12 +114,17 @@ impl Source {
     /// The next message of this type, among others or alone; others are passed over.
     #[track_caller]
     pub fn until(&mut self, kind: &str) -> Value {
+        /// A stream that only lives is one that nothing more comes of, and would be read for ever.
+        const HEARTBEATS_MAX: u32 = 6;
+        let mut heartbeats = 0;
         loop {
             while let Some(message) = self.rest.pop_front() {
                 if message["type"] == kind {
                     return message;
                 }
+                heartbeats += u32::from(message["type"] == "heartbeat");
             }
+            assert!(heartbeats < HEARTBEATS_MAX, "the stream brings heartbeats, and no {kind}");
             let event = self.next().unwrap_or_else(|| panic!("the stream ends, and no {kind} has come"));
             self.rest = event.messages().into();
         }

@@ -9,6 +9,7 @@ use tickcast::ws::frame::{Opcode, push_masked_frame};
 
 use crate::Dice;
 use crate::common::unpack::deflated;
+use crate::feed::name_of;
 use crate::oracle::{Ask, Oracle, Resume, Truth};
 use crate::stream::{Came, Stream};
 use crate::text::TextReader;
@@ -77,6 +78,7 @@ impl Client {
     pub fn new(node: usize, conn: usize, encoding: Encoding) -> Self {
         let mut oracle = Oracle::default();
         oracle.sides_apart = encoding.format != Format::Binary;
+        oracle.waits_for_names = encoding.format == Format::Events;
         Self {
             node,
             conn,
@@ -297,6 +299,7 @@ fn any_symbol(symbols: &[String], dice: &mut Dice) -> String {
         0 => "*".to_owned(),
         1 => ["A*", "A-*", "AB*", "B-*", "C*"][dice.below(5) as usize].to_owned(),
         2 => "NONE".to_owned(),
+        3 if dice.chance(512) => name_of(symbols.len() + 1 + dice.below(3) as usize, dice),
         _ if symbols.is_empty() => "*".to_owned(),
         _ => symbols[dice.below(symbols.len() as u32) as usize].clone(),
     }

@@ -147,6 +147,12 @@ impl History {
     }
 }
 
+/// A name that the nth instrument has or may have: of one family or another.
+pub fn name_of(number: usize, dice: &mut Dice) -> String {
+    let family = ["A-", "AB-", "ABC-", "B-"][dice.below(4) as usize];
+    format!("{family}{number}")
+}
+
 /// The feed: two sources with ids of their own.
 pub struct Feed {
     dice: Dice,
@@ -166,8 +172,7 @@ impl Feed {
     /// Defines one more instrument.
     pub fn define(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) {
         let source = self.dice.below(2);
-        let family = ["A-", "AB-", "ABC-", "B-"][self.dice.below(4) as usize];
-        let symbol = format!("{family}{}", self.locals.len() + 1);
+        let symbol = name_of(self.locals.len() + 1, &mut self.dice);
         self.locals.push((source, 0));
         let mut batch = Vec::new();
         self.define_as(self.locals.len() - 1, source, &symbol, &mut batch);

@@ -102,6 +102,7 @@ seen! {
     compressed: "Frames that came compressed.",
     messages: "Packets that came as JSON.",
     events: "Packets that came as events.",
+    awaited: "Channels of names that readers of events had asked for before they were defined.",
     garbage: "Bytes sent that are no request.",
     violations: "Clients closed for what they sent.",
     replays: "Resumes that were answered with history.",

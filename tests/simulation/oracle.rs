@@ -100,6 +100,8 @@ pub struct Oracle {
     pub packets_at_ns: u64,
     /// The stream has a book's sides apart, so that the order of its levels is told for each side only.
     pub sides_apart: bool,
+    /// Names that the server does not know yet hold nevertheless.
+    pub waits_for_names: bool,
     pub seen: Seen,
 }
 
@@ -124,6 +126,7 @@ impl Oracle {
     /// A new instrument, that the client's patterns may cover.
     pub fn instrument(&mut self, id: u32, symbol: &str) {
         for channel in Channel::ALL {
+            self.seen.awaited += u64::from(self.items.contains_key(&(Pattern::Exact(symbol.to_owned()), channel)));
             if self.profile(symbol, channel).is_some() {
                 self.tracks.insert((id, channel), Track { snapshot: true, ..Track::default() });
             }
@@ -244,7 +247,8 @@ impl Oracle {
             // Nobody told the client of the feed meanwhile; if it is not live, that is told again.
             self.states.remove(&0);
         }
-        for symbol in symbols.iter().filter(|symbol| !unknown.contains(&symbol.to_string())) {
+        let holds = |symbol: &&Pattern| self.waits_for_names || !unknown.contains(&symbol.to_string());
+        for symbol in symbols.iter().filter(holds) {
             for channel in channels.iter() {
                 let old = self.items.insert((symbol.clone(), channel), profile);
                 for instrument in truth.history.instruments.iter().filter(|i| symbol.matches(&i.symbol)) {
