@@ -153,7 +153,8 @@ export class Interest {
       return isDue;
     });
     const asks = [...drops, ...this.#grouped(due)];
-    for (const item of due) item.stage = Phase.Asked;
+    // Of what the server holds only the interval changes: no other snapshot comes, and none is waited for.
+    for (const item of due) if (item.stage < Phase.Asked) item.stage = Phase.Asked;
     return asks;
   }
 
@@ -165,7 +166,7 @@ export class Interest {
       if (users.size > 0) continue;
       target.parts.delete(channel);
       if (target.parts.size === 0) this.#targets.delete(target.name);
-      if (stage >= Phase.Asked) gone.push({ ...item, askedMs: 0, token: null });
+      if (stage >= Phase.Asked) gone.push({ ...item, askedMs: 0 });
     }
     this.#patterns = [...this.#targets.values()].filter(isPattern).sort(byRank);
     for (const { target, channel } of gone) if (isPattern(target)) this.#askAgain(target, channel, current);
@@ -251,11 +252,12 @@ export class Interest {
     // What travels together of one symbol, and then the symbols of which the same does.
     const sets = new Map<string, Item[]>();
     for (const item of due) {
-      const key = JSON.stringify([item.target.name, item.askedMs, item.token]);
+      const key = JSON.stringify([item.target.name, item.askedMs, tokenOf(item)]);
       sets.set(key, [...(sets.get(key) ?? []), item]);
     }
     for (const parts of sets.values()) {
-      const [{ target, askedMs, token }] = parts;
+      const [{ target, askedMs }] = parts;
+      const token = tokenOf(parts[0]);
       const { rank } = target;
       const channels = parts.map((item) => item.channel);
       const key = JSON.stringify([rank, askedMs, token, channels]);
@@ -277,6 +279,11 @@ function again(item: Item, token: Token | null): void {
   if (item.whole) item.token = token;
   item.whole = false;
   item.stage = Phase.New;
+}
+
+/** Where a request goes on from: what the server holds already is not asked for from anywhere. */
+function tokenOf({ stage, token }: Item): Token | null {
+  return stage < Phase.Asked ? token : null;
 }
 
 /** Names go first, then patterns, the narrow before the wide. */

@@ -63,6 +63,49 @@ test("the shortest interval that anybody wants is asked for, and changes live", 
   client.close();
 });
 
+test("an interval that changes in the middle of a snapshot does not wait for another", async () => {
+  const client = server.client();
+  const subscription = client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  const answer = ({ id }: { id: number }): void =>
+    server.last.say({ type: "subscribed", id, conflate_ms: 100, count: 1, unknown: [], denied: [] });
+  server.last.asked().forEach(answer);
+  server.last.packet([BTC], { flags: 1 });
+  client.conflateMs = 250;
+  await settle();
+  const again = server.last.asked();
+  expect(again).toMatchObject([{ op: "subscribe", conflate_ms: 250 }]);
+  server.last.packet([quote(1, 1, 10, 11)], { flags: 5, position: 20 });
+  again.forEach(answer);
+  server.last.packet([quote(1, 2, 12, 13)], { position: 30 });
+  await settle();
+  expect(await subscription.ready).toMatchObject({ conflateMs: 250 });
+  expect(client.state("BTC-USD")).toBe("LIVE");
+  server.last.end(1006);
+  await settle(1);
+  server.last.welcome();
+  expect(server.last.asked()).toMatchObject([{ op: "resume", position: 30, conflate_ms: 250 }]);
+  client.close();
+});
+
+test("an interval that changes in the middle of a replay does not begin the replay again", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD" });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC]);
+  server.last.end(1006);
+  await settle(1);
+  server.last.welcome();
+  const [{ id }] = server.last.asked();
+  server.last.say({ type: "resumed", id, how: "replay", from: 101, conflate_ms: 100, count: 1, unknown: [] });
+  client.conflateMs = 250;
+  await settle();
+  expect(server.last.asked().map(({ op }) => op)).toEqual(["subscribe"]);
+  client.close();
+});
+
 test("a name under a pattern is asked for at the pattern's interval where that is shorter", async () => {
   const client = server.client();
   client.subscribe({ symbols: "ETH-*", conflateMs: 10 });
