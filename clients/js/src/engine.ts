@@ -236,8 +236,6 @@ export class Engine {
   }
 
   #answered(message: any, ask: Ask): void {
-    // A later answer says that what went before has come to its end.
-    if (this.#filling) this.#complete();
     if (message.type === "resumed" && ask.parts.some((item) => item.recovering)) {
       this.#link.resumed(message.how === "replay" ? "replay" : "snapshot");
     }
@@ -245,7 +243,8 @@ export class Engine {
     for (const item of ask.parts) {
       const { name } = item.target;
       if (item.stage !== Phase.Asked) continue;
-      item.stage = item.whole ? Phase.Live : Phase.Filling;
+      // Answers may come together, before one snapshot of all that was asked: only its end says that it is here.
+      item.stage = Phase.Filling;
       if (denied.includes(name)) item.stage = Phase.Refused;
       if (unknown.includes(name)) item.stage = Phase.Unknown;
       if (item.stage === Phase.Filling) this.#filling++;

@@ -89,6 +89,26 @@ test("an interval that changes in the middle of a snapshot does not wait for ano
   client.close();
 });
 
+test("two answers before one common snapshot: neither is complete until its end", async () => {
+  const client = server.client();
+  const slow = client.subscribe({ symbols: "BTC-USD", conflateMs: 500 });
+  const quick = client.subscribe({ symbols: "ETH-USD", conflateMs: 50 });
+  const whole: string[] = [];
+  for (const { ready, symbols } of [slow, quick]) void ready.then(() => whole.push(symbols[0]));
+  await settle();
+  server.last.welcome();
+  for (const { id } of server.last.asked()) {
+    server.last.say({ type: "subscribed", id, conflate_ms: 50, count: 1, unknown: [], denied: [] });
+  }
+  server.last.packet([BTC], { flags: 1 });
+  await settle();
+  expect([whole, client.state("BTC-USD")]).toEqual([[], "RESYNCING"]);
+  server.last.packet([quote(1, 1, 10, 11), ETH, quote(2, 1, 5, 6)], { flags: 5 });
+  await settle();
+  expect([whole, client.state("BTC-USD")]).toEqual([["BTC-USD", "ETH-USD"], "LIVE"]);
+  client.close();
+});
+
 test("an interval that changes in the middle of a replay does not begin the replay again", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD" });
