@@ -70,6 +70,8 @@ export interface Batch {
   /** Trades and raw records that were let go. */
   dropped: number;
   defined: Map<number, Instrument>;
+  /** Rows whose values up to this batch are none any more. */
+  cleared: Set<number>;
   /** What the server made of subscriptions, by id: their values are in this batch or were in one before it. */
   answers: Map<number, Answer>;
   /** Rows and what their state has become, one after another. */

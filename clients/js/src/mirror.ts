@@ -79,6 +79,7 @@ export class Mirror {
       this.instruments.define(instrument);
       this.#mark(instrument.row, CHANGED.instrument);
     }
+    for (const row of batch.cleared) this.#clear(row);
     for (const [key, value] of batch.wide) this.#wide.set(key, value);
     for (let channel = 1; channel <= 3; channel++) {
       const list = over(channel, batch.buffers[channel - 1]);
@@ -111,6 +112,15 @@ export class Mirror {
     if (value !== value || (sequence ?? from.sequence[row]) !== from.sequence[row]) return null;
     if (isExact(value)) return BigInt(value);
     return this.#wide.get(wideKey(row, channel, FIELDS[channel].indexOf(field))) ?? null;
+  }
+
+  /** A row has no values, as if none had come. */
+  #clear(row: number): void {
+    this.columns.forEach((columns, channel) => {
+      for (const name in columns) columns[name][row] = FIELDS[channel].includes(name) ? NaN : 0;
+    });
+    this.books.delete(row);
+    this.#mark(row, 15);
   }
 
   #take(channel: number, list: Columns, length: number): void {

@@ -69,6 +69,20 @@ export class Outbox {
     return others === 0 && this.lists.every((list) => list.length === 0);
   }
 
+  /** Lets go the values that wait, of a row or of all. */
+  purge(gone?: number): void {
+    for (const list of this.lists) {
+      const { channel, columns, length } = list;
+      list.length = 0;
+      for (let at = 0; at < length; at++) {
+        if ((gone ?? columns.row[at]) === columns.row[at]) continue;
+        for (const name in columns) columns[name][list.length] = columns[name][at];
+        list.length++;
+      }
+      if (channel === 2) this.waiting.dropped += length - list.length;
+    }
+  }
+
   /** The place of another value in the list of its channel. */
   add(channel: number): number {
     const drop = (entries: number): void => void (this.waiting.dropped += entries);
@@ -113,6 +127,6 @@ export class Outbox {
 function emptyBatch(): Batch {
   return {
     ...{ buffers: [], lengths: [], books: [], sent: [], oldestMs: 0, dropped: 0, gaps: [], raw: [], states: [] },
-    ...{ defined: new Map(), answers: new Map(), wide: new Map() },
+    ...{ defined: new Map(), answers: new Map(), wide: new Map(), cleared: new Set() },
   };
 }

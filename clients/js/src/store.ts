@@ -67,14 +67,19 @@ export class Store {
     readonly events: StoreEvents,
   ) {}
 
-  /** Sequences and ids start anew. What was shown stays, until it is replaced; holes in logs are told. */
+  /**
+   * Sequences, ids and books start anew; holes in logs are told. What was shown stays until the new server defines the
+   * instrument; what was not shown yet never is.
+   */
   newEpoch(): void {
     for (const channel of [wire.TRADE, wire.RAW]) {
       this.#sequences[channel].forEach((sequence, row) => sequence > 0 && this.#gap(row, channel, 0, 0, "resync"));
     }
     this.#ids.clear();
     this.#statuses.clear();
+    this.#books.clear();
     this.#sequences = lists();
+    this.outbox.purge();
   }
 
   /** Nobody wants other channels of a row any more: what continuity meant there means nothing now. */
@@ -153,11 +158,23 @@ export class Store {
       tickSize: wire.i64(view, at + 40),
       lotSize: wire.i64(view, at + 48),
     };
+    const { pxExp, szExp } = this.instruments[row] ?? instrument;
+    if (pxExp !== instrument.pxExp || szExp !== instrument.szExp) this.#rescaled(row);
+    // What a former server said is shown no longer.
+    if (row < this.instruments.length && !this.#statuses.has(row)) this.outbox.waiting.cleared.add(row);
     this.#ids.set(id, row);
     this.#statuses.set(row, this.#statuses.get(row) ?? "");
     this.instruments[row] = instrument;
     this.outbox.waiting.defined.set(row, instrument);
     this.statesDirty = true;
+  }
+
+  /** Mantissas that we have are not of the exponents that come: all of them go. */
+  #rescaled(row: number): void {
+    this.outbox.purge(row);
+    this.outbox.waiting.cleared.add(row);
+    this.#books.get(row)?.sides.forEach(({ px, sz }) => (px.length = sz.length = 0));
+    this.#break(row);
   }
 
   #status(row: number | undefined, letter: string): void {

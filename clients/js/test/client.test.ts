@@ -320,6 +320,26 @@ test("a book follows its changes, and with a hole that instrument alone is sent 
   client.close();
 });
 
+test("with other exponents the values of an instrument go, and its book comes anew", async () => {
+  const client = server.client();
+  const prices: string[] = [];
+  client.onUpdate({ symbols: "*", channels: "trade" }, ({ price }) => prices.push(price));
+  client.subscribe({ symbols: "BTC-USD", channels: ["quote", "book"] });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, ETH, quote(1, 1, 100, 101), book(1, 1, "S", [[100, 1, "B"]])]);
+  await settle();
+  server.last.asked();
+  server.last.packet([quote(1, 2, 102, 103), trade(1, 1, 102), trade(2, 1, 50)]);
+  server.last.packet([definition(1, "BTC-USD", -3), trade(1, 2, 1040), book(1, 2, "D", [[1030, 1, "B"]])]);
+  await settle();
+  expect(prices).toEqual(["0.50", "1.040"]);
+  expect([client.quotes.bidPx[0], client.lastTrades.px[0], client.book(0)!.bids.length]).toEqual([NaN, 1040, 0]);
+  expect([client.state(0), client.state(1)]).toEqual(["RESYNCING", "LIVE"]);
+  expect(server.last.asked()).toMatchObject([{ op: "unsubscribe" }, { op: "subscribe", channels: ["book"] }]);
+  client.close();
+});
+
 test("a merged change of a book covers what it skips", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD", channels: "book" });

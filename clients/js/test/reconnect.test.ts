@@ -254,6 +254,53 @@ test("a restarted server: STALE, RESYNCING, LIVE, new values under the old rows 
   client.close();
 });
 
+test("a restarted server: what it has no value of has none here, and books start from nothing", async () => {
+  const client = server.client();
+  client.subscribe({ symbols: ["BTC-USD", "MINE"], channels: ["quote", "trade", "ticker", "book"] });
+  await settle();
+  server.last.welcome(7);
+  const before = [quote(1, 9, 100, 101), trade(1, 7, 100), book(1, 9, "S", [[100, 1, "B"]]), quote(2, 9, 5, 6)];
+  server.last.grant([BTC, definition(2, "MINE"), ...before]);
+  await settle();
+  server.last.end(1006);
+  await settle(1);
+  server.last.welcome(8);
+  await settle();
+  expect([client.quotes.bidPx[1], client.state(1)]).toEqual([5, "RESYNCING"]);
+  server.last.grant([BTC, book(1, 1, "D", [[90, 2, "B"]])], { epoch: 8, unknown: ["MINE"] });
+  await settle();
+  expect(client.state("BTC-USD")).toBe("LIVE");
+  const { quotes, lastTrades } = client;
+  expect([quotes.bidPx[0], quotes.sequence[0], quotes.recvMs[0]]).toEqual([NaN, 0, 0]);
+  expect([lastTrades.px[0], lastTrades.sequence[0]]).toEqual([NaN, 0]);
+  expect([...client.book(0)!.bids.px]).toEqual([90]);
+  expect([client.quotes.bidPx[1], client.state("MINE")]).toEqual([5, "STALE"]);
+  server.last.packet([quote(1, 1, 11, 12)], { epoch: 8 });
+  server.last.packet([BTC], { epoch: 8 });
+  await settle();
+  expect(client.quotes.bidPx[0]).toBe(11);
+  client.close();
+});
+
+test("a restarted server: what was not shown of the former one does not come after the new one's", async () => {
+  const frames: ((now: number) => void)[] = [];
+  vi.stubGlobal("requestAnimationFrame", (callback: (now: number) => void) => frames.push(callback));
+  vi.stubGlobal("cancelAnimationFrame", () => {});
+  const client = server.client();
+  client.subscribe({ symbols: "BTC-USD", channels: ["quote", "trade"] });
+  await settle();
+  server.last.welcome(7);
+  server.last.grant([BTC, quote(1, 9, 100, 101), trade(1, 7, 100)]);
+  server.last.end(1006);
+  await settle(1);
+  server.last.welcome(8);
+  server.last.grant([BTC], { epoch: 8 });
+  for (const frame of frames.splice(0)) frame(0);
+  expect([client.quotes.bidPx[0], client.lastTrades.px[0], client.state(0)]).toEqual([NaN, NaN, "LIVE"]);
+  expect(client.stats.tradesDropped).toBe(1);
+  client.close();
+});
+
 test("what the restarted server does not know yet stays STALE until its publisher is back", async () => {
   const client = server.client();
   client.subscribe({ symbols: ["BTC-USD", "MINE"] });
