@@ -166,7 +166,8 @@ export class Engine {
 
   #control(message: any): void {
     const ask = this.#asked.get(message.id);
-    this.#asked.delete(message.id);
+    // A replay that is overtaken becomes a snapshot, and is answered once more.
+    if (message.type !== "resumed") this.#asked.delete(message.id);
     switch (message.type) {
       case "welcome":
         return this.#welcome(message);
@@ -191,12 +192,11 @@ export class Engine {
     const former = this.#link.current.epoch;
     if (former) this.#store.counters.reconnects++;
     if (former && former !== epoch) this.#store.newEpoch();
-    this.#interest.forgetTokens(epoch);
     this.#requestMs = 1000 / Math.max(1, (limits?.requests_per_s ?? 50) * RATE);
     this.#interest.symbolsMax = Math.min(2000, limits?.symbols ?? 2000);
     this.#busyMs = this.#filling = 0;
     this.#retryBeats = 1;
-    this.#link.welcomed({ epoch, version, resumed: former ? "snapshot" : "fresh" }, heartbeatMs);
+    this.#link.welcomed({ epoch, version, resumed: this.#interest.resumed(epoch) }, heartbeatMs);
     this.#plan();
     this.#ping();
     // However soon the values are here: they were not before.
@@ -237,7 +237,7 @@ export class Engine {
 
   #answered(message: any, ask: Ask): void {
     if (message.type === "resumed" && ask.parts.some((item) => item.recovering)) {
-      this.#link.resumed(message.how === "replay" ? "replay" : "snapshot");
+      this.#link.resumed(message.how);
     }
     const { unknown = [], denied = [] } = message;
     for (const item of ask.parts) {

@@ -10,7 +10,7 @@
  */
 
 import type { Answer } from "./messages";
-import type { Channel } from "./types";
+import type { Channel, Connection } from "./types";
 
 /** A place in the server's total order. */
 export interface Token {
@@ -127,9 +127,14 @@ export class Interest {
     return unknown.length > 0;
   }
 
-  /** Tokens of another epoch are worth nothing. */
-  forgetTokens(epoch: number): void {
-    for (const item of this.#items()) if (item.token?.epoch !== epoch) item.token = null;
+  /** How what was complete goes on, as far as it is known: tokens of another epoch are worth nothing. */
+  resumed(epoch: number): Connection["resumed"] {
+    let how = "fresh" as Connection["resumed"];
+    for (const item of this.#items()) {
+      if (item.token?.epoch !== epoch) item.token = null;
+      if (item.recovering) how = item.token && how !== "snapshot" ? "pending" : "snapshot";
+    }
+    return how;
   }
 
   /** What was answered is complete: its snapshot or replay has come to its end. */

@@ -94,9 +94,10 @@ export class Link {
     this.#tell("live", { ...by, reason: "", code: 0 });
   }
 
-  /** How the stream went on is known. */
+  /** How a part of the stream went on is known: one snapshot makes it one. */
   resumed(how: Connection["resumed"]): void {
-    if (this.current.resumed !== how) this.#tell(this.phase, { resumed: how });
+    const { resumed } = this.current;
+    if (resumed !== how && resumed !== "snapshot") this.#tell(this.phase, { resumed: how });
   }
 
   send(text: string): void {

@@ -48,8 +48,11 @@ export interface Connection {
   readonly epoch: number;
   /** The server's version. */
   readonly version: string;
-  /** How the present connection went on: `fresh`, from history without a hole, or with a snapshot. */
-  readonly resumed: "fresh" | "replay" | "snapshot";
+  /**
+   * How the present connection went on: `fresh` where nothing was there to go on from, `pending` until the server has
+   * said it, from history without a hole, or with a snapshot (in part is enough).
+   */
+  readonly resumed: "fresh" | "pending" | "replay" | "snapshot";
 }
 
 /** Settings of {@link connect}. */

@@ -338,6 +338,45 @@ test("a snapshot instead of history: the trades in between are told as a gap", a
   client.close();
 });
 
+test("how the stream goes on is said when it is known, and a replay that is overtaken is a snapshot", async () => {
+  vi.spyOn(Math, "random").mockReturnValue(0);
+  const client = server.client();
+  const said: string[] = [];
+  client.on("connection", ({ phase, resumed }) => said.push(`${phase} ${resumed}`));
+  client.subscribe({ symbols: "BTC-USD", conflateMs: 50 });
+  client.subscribe({ symbols: "B*", conflateMs: 500 });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC]);
+  server.last.end(1006);
+  await settle(1);
+  said.length = 0;
+  server.last.welcome();
+  expect(said).toEqual(["live pending"]);
+  const answer = (id: number, how: string): void =>
+    server.last.say({ type: "resumed", id, how, from: 101, conflate_ms: 100, count: 1, unknown: [] });
+  const [one, other] = server.last.asked();
+  answer(one.id, "replay");
+  answer(one.id, "snapshot");
+  answer(other.id, "replay");
+  expect(said.slice(1)).toEqual(["live replay", "live snapshot"]);
+  server.last.packet([BTC], { flags: 5 });
+  await settle();
+  expect(client.state("BTC-USD")).toBe("LIVE");
+  server.last.end(1006);
+  await settle(1);
+  said.length = 0;
+  server.last.welcome();
+  server.last.grant([BTC]);
+  expect(said).toEqual(["live pending", "live replay"]);
+  server.last.end(1006);
+  await settle(1);
+  said.length = 0;
+  server.last.welcome(8);
+  expect(said).toEqual(["live snapshot"]);
+  client.close();
+});
+
 test("silence makes all stale after two and a half heartbeats, and a new connection after more", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD" });

@@ -98,7 +98,7 @@ client.on("connection", ({ phase, resumed }) => {
   status.showConnection();
   watchlist.renew();
   // Live events have a hole unless the stream went on from history.
-  if (phase === "live" && wasLive && resumed !== "replay") chart.reload();
+  if (phase === "live" && wasLive && resumed !== "replay" && resumed !== "pending") chart.reload();
   wasLive ||= phase === "live";
   write(field(document, "version"), client.connection.version);
 });
