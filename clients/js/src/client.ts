@@ -239,7 +239,7 @@ export class OpenClient implements types.Client {
       case "error":
         return this.#dispatch.events.tell("error", report.error);
       case "counters":
-        return this.#figures.count(report.counters);
+        return this.#figures.count(report);
     }
   }
 

@@ -339,7 +339,7 @@ export class Engine {
       this.#retryBeats = Math.min(this.#retryBeats * 2, UNKNOWN_MOST_S);
       if (this.#interest.retryUnknown()) this.#plan();
     }
-    this.report({ t: "counters", counters: { ...this.#store.counters } });
+    this.report({ t: "counters", counters: { ...this.#store.counters }, atMs: nowMs() });
   }
 
   #stateOf(row: number): InstrumentState {

@@ -18,11 +18,10 @@ export class Figures {
   /** Latencies, and when each was found. */
   readonly #found: [ms: number, atMs: number][] = [];
 
-  /** The counters of another second. */
-  count(counters: typeof NO_COUNTERS): void {
-    const now = nowMs();
-    this.#seconds = Math.max(0.001, (now - this.#atMs) / 1000);
-    this.#atMs = now;
+  /** The counters of another second, and when they were taken: several may come at once to a thread that was busy. */
+  count({ counters, atMs }: { counters: typeof NO_COUNTERS; atMs: number }): void {
+    this.#seconds = Math.max(0.001, (atMs - this.#atMs) / 1000);
+    this.#atMs = atMs;
     this.#before = this.#last;
     this.#last = counters;
   }

@@ -48,7 +48,7 @@ export type Report =
   | { t: "batch"; batch: Batch }
   | { t: "connection"; connection: Connection }
   | { t: "error"; error: ClientError }
-  | { t: "counters"; counters: Counters };
+  | { t: "counters"; counters: Counters; atMs: number };
 
 /** What is known of a subscription; `done` once its snapshot is here. */
 export interface Answer {
