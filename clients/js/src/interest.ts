@@ -60,6 +60,8 @@ export interface Target {
 /** A subscription of the application, as the page's command says it. */
 export interface Wanted {
   readonly id: number;
+  /** Counts its changes: an answer is to one of them. */
+  readonly nth: number;
   readonly symbols: readonly string[];
   readonly channels: readonly Channel[];
   readonly ms: number | null;
@@ -187,6 +189,7 @@ export class Interest {
     if (items.some(({ stage }) => stage === Phase.New || stage === Phase.Asked)) return undefined;
     const longest = Math.max(0, ...items.map((item) => item.askedMs));
     return {
+      nth: wanted.nth,
       result: {
         unknown: named(Phase.Unknown),
         denied: named(Phase.Refused),

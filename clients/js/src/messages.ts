@@ -52,6 +52,8 @@ export type Report =
 
 /** What is known of a subscription; `done` once its snapshot is here. */
 export interface Answer {
+  /** That of what was wanted. */
+  readonly nth: number;
   readonly result: SubscriptionResult;
   readonly done: boolean;
 }

@@ -6,7 +6,7 @@ import type { Channel, SubscribeOptions, Subscription, SubscriptionResult } from
 
 export class OpenSubscription implements Subscription {
   readonly channels: readonly Channel[];
-  readonly ready: Promise<SubscriptionResult>;
+  ready!: Promise<SubscriptionResult>;
   closed = false;
   readonly [Symbol.dispose] = this.close;
   unknown: readonly string[] = [];
@@ -14,7 +14,8 @@ export class OpenSubscription implements Subscription {
   conflateMs = 0;
   #symbols: readonly string[];
   #wantedMs: number | null;
-  #resolve!: (result: SubscriptionResult) => void;
+  #nth = 0;
+  #resolve?: (result: SubscriptionResult | Promise<SubscriptionResult>) => void;
   #reject!: (reason: unknown) => void;
   readonly #signal: AbortSignal | undefined;
   /** Aborted when it has ended. */
@@ -31,12 +32,9 @@ export class OpenSubscription implements Subscription {
     this.#symbols = symbolsOf(options.symbols);
     this.channels = channelsOf(options.channels);
     this.#wantedMs = intervalOrNull(options.conflateMs);
-    this.ready = new Promise((resolve, reject) => ([this.#resolve, this.#reject] = [resolve, reject]));
-    // Who does not wait for it need not hear that it failed.
-    this.ready.catch(() => {});
     this.#signal = options.signal;
-    onAbort(this.#signal, () => this.close(), this.#ended.signal);
     this.#tell();
+    onAbort(this.#signal, () => this.close(), this.#ended.signal);
   }
 
   get symbols(): readonly string[] {
@@ -78,9 +76,10 @@ export class OpenSubscription implements Subscription {
   }
 
   /** The server has answered. */
-  answered({ result, done }: Answer): void {
+  answered({ nth, result, done }: Answer): void {
+    if (nth !== this.#nth) return;
     Object.assign(this, result);
-    if (done) this.#resolve(result);
+    if (done) this.#resolve!(result);
   }
 
   /** True where it is about this instrument; the answer is kept by row. */
@@ -92,6 +91,11 @@ export class OpenSubscription implements Subscription {
 
   #tell(): void {
     if (this.closed) return;
-    this.post({ t: "sub", id: this.id, symbols: this.#symbols, channels: this.channels, ms: this.#wantedMs });
+    const former = this.#resolve;
+    this.ready = new Promise((resolve, reject) => ([this.#resolve, this.#reject] = [resolve, reject]));
+    // Who does not wait for it need not hear that it failed.
+    this.ready.catch(() => {});
+    former?.(this.ready);
+    this.post({ t: "sub", id: this.id, nth: ++this.#nth, symbols: this.#symbols, channels: this.channels, ms: this.#wantedMs });
   }
 }

@@ -149,7 +149,10 @@ export interface Subscription extends SubscriptionResult {
   readonly channels: readonly Channel[];
   /** The interval that is wanted, null for the client's; assign to change it live. */
   wantedMs: number | null;
-  /** Once the server has answered and its snapshot is here. Rejects where the client ends before. */
+  /**
+   * Once the server has answered and its snapshot is here. A promise that is new whenever `symbols` or `wantedMs` is
+   * assigned; the one before it, where it waits yet, goes with it. Rejects where the client ends before.
+   */
   readonly ready: Promise<SubscriptionResult>;
   readonly closed: boolean;
   close(): void;

@@ -89,6 +89,39 @@ test("an interval that changes in the middle of a snapshot does not wait for ano
   client.close();
 });
 
+test("ready is a new promise after a change, and an answer to the former list does not resolve it", async () => {
+  const client = server.client();
+  const list = client.subscribe({ symbols: "BTC-USD" });
+  const early = list.ready;
+  await settle();
+  server.last.welcome();
+  const whole: string[] = [];
+  void early.then(() => whole.push("early"));
+  list.symbols = ["BTC-USD"];
+  void list.ready.then(() => whole.push("first"));
+  await settle();
+  server.last.grant([BTC]);
+  await settle();
+  expect(whole.sort()).toEqual(["early", "first"]);
+  server.last.grant([], { unknown: ["BTC-USD"] });
+  // What is known of the former list is on its way when another is assigned.
+  list.symbols = ["NOPE"];
+  await Promise.resolve();
+  server.last.grant([], { unknown: ["NOPE"] });
+  list.symbols = ["BTC-USD", "ETH-USD"];
+  void list.ready.then(({ unknown }) => whole.push(`second ${unknown}`));
+  expect(list.ready).not.toBe(early);
+  await settle();
+  expect([whole.length, list.unknown]).toEqual([2, []]);
+  server.last.grant([ETH, quote(2, 1, 5, 6)]);
+  await settle();
+  expect(whole[2]).toBe("second ");
+  client.close();
+  const closed = client.subscribe({ symbols: "BTC-USD" });
+  await expect(closed.ready).rejects.toThrow("closed");
+  await expect(server.client().subscribe({ symbols: "A", signal: AbortSignal.abort() }).ready).rejects.toThrow();
+});
+
 test("two answers before one common snapshot: neither is complete until its end", async () => {
   const client = server.client();
   const slow = client.subscribe({ symbols: "BTC-USD", conflateMs: 500 });
