@@ -47,7 +47,7 @@ export class OpenClient implements types.Client {
   #frame = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #lagToldMs = 0;
-  #lagDropped = 0;
+  #droppedTold = 0;
   #resolveClosed!: (connection: Connection) => void;
   /** Aborted when the client has ended: nothing listens any more. */
   readonly [Symbol.dispose] = this.close;
@@ -111,7 +111,11 @@ export class OpenClient implements types.Client {
 
   updates<C extends Channel = "quote">(options: UpdateOptions<C>): UpdateQueue<UpdateOf<C>> {
     const subscription = this.subscribe(options);
-    const queue = new UpdateQueue<UpdateOf<C>>(this.#backlog, () => subscription.close());
+    const queue = new UpdateQueue<UpdateOf<C>>(
+      this.#backlog,
+      () => subscription.close(),
+      () => this.#figures.dropped++,
+    );
     this.#listen(subscription, (update) => queue.push(update as UpdateOf<C>));
     subscription.onEnd(() => queue.end());
     return queue;
@@ -312,19 +316,19 @@ export class OpenClient implements types.Client {
     this.#dispatch.apply(batch, now);
     for (const [id, answer] of batch.answers) this.#subscriptions.get(id)?.answered(answer);
     this.#spent = batch;
-    this.#tellLag(now, batch.dropped);
+    this.#tellLag(now);
     // The last word is said: nothing of it is left running.
     if (this.connection.phase === "closed" && !this.#dirty) this.#port.end();
   }
 
-  #tellLag(now: number, dropped: number): void {
-    this.#lagDropped += dropped;
-    const { lagMs } = this.#figures;
+  #tellLag(now: number): void {
+    const { lagMs, dropped: all } = this.#figures;
+    const dropped = all - this.#droppedTold;
     const mostMs = (this.options.lagMs ?? 1000) + (this.hidden ? this.#hiddenMs : 0);
-    if ((lagMs <= mostMs && !this.#lagDropped) || now - this.#lagToldMs < 1000) return;
+    if ((lagMs <= mostMs && !dropped) || now - this.#lagToldMs < 1000) return;
     this.#lagToldMs = now;
-    this.#dispatch.events.tell("lag", { lagMs, dropped: this.#lagDropped });
-    this.#lagDropped = 0;
+    this.#dispatch.events.tell("lag", { lagMs, dropped });
+    this.#droppedTold = all;
   }
 }
 

@@ -9,12 +9,13 @@ const YOUNG_MS = 10_000;
 
 export class Figures {
   lagMs = 0;
+  /** Trades and raw records that were let go, here or on the stream's side. */
+  dropped = 0;
   #last = NO_COUNTERS;
   #before = NO_COUNTERS;
   #seconds = 1;
   #atMs = nowMs();
   #frames = 0;
-  #dropped = 0;
   /** Latencies, and when each was found. */
   readonly #found: [ms: number, atMs: number][] = [];
 
@@ -30,7 +31,7 @@ export class Figures {
   shown({ dropped, oldestMs, sent }: Batch): void {
     const now = nowMs();
     this.#frames++;
-    this.#dropped += dropped;
+    this.dropped += dropped;
     this.lagMs = oldestMs && Math.max(0, now - oldestMs);
     const { clockOffsetMs } = this.#last;
     for (const sentMs of sent) {
@@ -55,7 +56,7 @@ export class Figures {
       updatesPerSecond: rate("updates"),
       conflatedPerSecond: rate("conflated"),
       bytesPerSecond: rate("bytes"),
-      tradesDropped: this.#dropped,
+      tradesDropped: this.dropped,
       frames: this.#frames,
     };
   }

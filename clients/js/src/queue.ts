@@ -17,17 +17,24 @@ export class UpdateQueue<U extends Update> implements AsyncIterableIterator<U> {
   readonly #asleep: (() => void)[] = [];
   #ended = false;
 
-  /** @param finish is called once when the loop is left, or {@link end} is called */
+  /**
+   * @param finish is called once when the loop is left, or {@link end} is called
+   * @param dropped is called for each log entry that is let go
+   */
   constructor(
     readonly most: number,
     readonly finish: () => void,
+    readonly dropped: () => void,
   ) {}
 
   push(update: U): void {
     if (this.#ended) return;
     const isLog = update.channel === "trade" || update.channel === "raw";
     this.#waiting.set(isLog ? this.#next++ : update.channel + update.row, update);
-    if (this.#next - this.#oldest > this.most) this.#waiting.delete(this.#oldest++);
+    if (this.#next - this.#oldest > this.most) {
+      this.#waiting.delete(this.#oldest++);
+      this.dropped();
+    }
     this.#rouse();
   }
 

@@ -471,6 +471,27 @@ test("trades that nobody pulls are bounded, the newest stay, and the loss is tol
   client.close();
 });
 
+test("trades that a slow loop does not take are bounded, and those that go are counted", async () => {
+  const client = server.client({ tradeBacklog: 16 });
+  const lags: number[] = [];
+  client.on("lag", ({ dropped }) => lags.push(dropped));
+  const trades = client.trades("BTC-USD");
+  await settle(2000);
+  server.last.welcome();
+  server.last.grant([BTC]);
+  for (let sequence = 1; sequence <= 20; sequence++) {
+    server.last.packet([trade(1, sequence, sequence)]);
+    await settle();
+  }
+  await settle(1000);
+  server.last.packet([trade(1, 21, 21)]);
+  await settle();
+  const { value } = await trades[Symbol.asyncIterator]().next();
+  expect([value.sequence, client.stats.tradesDropped]).toEqual([6, 5]);
+  expect(lags.reduce((sum, dropped) => sum + dropped)).toBe(5);
+  client.close();
+});
+
 test("many instruments: columns grow and keep what they had", async () => {
   const client = server.client();
   client.subscribe({ symbols: "*" });
