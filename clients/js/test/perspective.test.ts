@@ -30,3 +30,18 @@ test("the table has a row for each symbol, with its newest values", async () => 
   await view.delete();
   await table.delete();
 });
+
+test("what is there already is in the table at once, though nothing changes any more", async () => {
+  const server = new FakeServer();
+  const client = server.client();
+  client.subscribe({ symbols: "*" });
+  await pause();
+  server.last.welcome();
+  server.last.grant([definition(1, "BTC-USD"), definition(2, "ETH-USD"), quote(1, 1, 100, 102)]);
+  while (client.state("ETH-USD") !== "LIVE") await pause();
+  const updates: any[] = [];
+  feedTable(client, { update: async (columns: unknown) => void updates.push(columns) } as any, { symbols: "BTC-*" });
+  await pause();
+  expect(updates[0]).toMatchObject({ symbol: ["BTC-USD"], bid: [1] });
+  client.close();
+});

@@ -90,12 +90,12 @@ export function feedTable(client: Client, table: Table, given: TableOptions): ()
       isBusy = false;
     }
   };
-  client.onFrame(
-    ({ changed }) => {
-      for (const row of changed) if (covers(client.instruments.symbol(row))) waiting.add(row);
-      void flush();
-    },
-    { signal: own.signal },
-  );
+  const take = (rows: Iterable<number>): void => {
+    for (const row of rows) if (covers(client.instruments.symbol(row))) waiting.add(row);
+    void flush();
+  };
+  // Rows that others have subscribed to already are there.
+  if (!own.signal.aborted) take([...client.instruments].map(({ row }) => row));
+  client.onFrame(({ changed }) => take(changed), { signal: own.signal });
   return end;
 }
