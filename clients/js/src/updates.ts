@@ -37,7 +37,7 @@ export function updateOf(mirror: Mirror, channel: number, index: number): QuoteU
   }
   for (const [name, field] of Object.entries(TEXTS[channel])) {
     const exponent = (/sz|volume/i.test(field) ? instruments.szExp : instruments.pxExp)[row];
-    Object.defineProperty(own, name, { get: () => decimal(wide[field] ?? own[field], exponent) });
+    Object.defineProperty(own, name, { enumerable: true, get: () => decimal(wide[field] ?? own[field], exponent) });
   }
   return own;
 }

@@ -436,6 +436,19 @@ test("updates come as objects with text, and loops end with their signal", async
   client.close();
 });
 
+test("copies of an update have its text", async () => {
+  const client = server.client();
+  const said: unknown[] = [];
+  client.onUpdate({ symbols: "BTC-USD" }, (update) => said.push({ ...update }, JSON.parse(JSON.stringify(update))));
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, quote(1, 1, 6183763, 6183800)]);
+  await settle();
+  const text = { bidPx: 6183763, bid: "61837.63", ask: "61838.00", askSize: "0.00000002" };
+  expect(said).toMatchObject([text, text]);
+  client.close();
+});
+
 test("who comes second to a symbol is told what is there", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD" });
