@@ -2,8 +2,8 @@
  * The chart of the chosen instrument: candles of trades, a band of bid and ask, and volume. How history and live are
  * joined is told in `candles.ts`.
  *
- * Events go into the candles as they come; the chart is told of them ten times a second at most, and then only of the
- * bars that changed.
+ * Events go into the candles as they come; a clock tells the chart of them ten times a second, and then only of the
+ * bars that changed. It is a clock and no frame, so that what came last is drawn although nothing follows.
  */
 
 import type { Frame } from "tickcast";
@@ -14,7 +14,8 @@ import { field, mark, part, radioGroup, write } from "./dom.ts";
 import type { Market } from "./market.ts";
 import { isFlag, isNumber, recall, remember } from "./store.ts";
 
-const DRAW_EVERY_MS = 100;
+/** How often {@link Chart.draw} wants to be called. */
+export const DRAW_EVERY_MS = 100;
 const HISTORY_BARS = 1000;
 export const INTERVALS_S: readonly number[] = [1, 5, 60, 300];
 
@@ -31,7 +32,6 @@ export class Chart {
   #changed = new Set<Bar>();
   /** The bar in which history met live: its volume is asked for again once it is over. */
   #joint = NaN;
-  #drawnAt = 0;
   #loading: AbortController | null = null;
 
   constructor(root: HTMLElement, market: Market) {
@@ -71,7 +71,7 @@ export class Chart {
     if (this.#row >= 0) void this.#load(HISTORY_BARS, (history) => this.#join(history));
   }
 
-  /** Takes what a frame brought. */
+  /** Takes what a frame brought; {@link Chart.draw} shows it. */
   take(frame: Frame): void {
     if (this.#row < 0) return;
     const { client } = this.#market;
@@ -84,13 +84,11 @@ export class Chart {
     }
     const changedAt = frame.changed.indexOf(this.#row);
     if (changedAt >= 0 && ((frame.what[changedAt] ?? 0) & CHANGED.quote) !== 0) this.#takeQuote();
-    if (frame.now - this.#drawnAt >= DRAW_EVERY_MS) this.draw(frame.now);
   }
 
   /** Tells the chart which bars changed. */
-  draw(now: number): void {
+  draw(): void {
     if (this.#changed.size === 0) return;
-    this.#drawnAt = now;
     const bars = [...this.#changed].sort((a, b) => a.time - b.time);
     this.#changed.clear();
     for (const bar of bars) this.#view.update(bar);

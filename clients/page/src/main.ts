@@ -4,7 +4,7 @@
  */
 
 import { CHANGED, type Frame, connect } from "tickcast";
-import { Chart, INTERVALS_S } from "./chart.ts";
+import { Chart, DRAW_EVERY_MS, INTERVALS_S } from "./chart.ts";
 import { field, part, write } from "./dom.ts";
 import { noteFrame } from "./hooks.ts";
 import { Ident } from "./ident.ts";
@@ -157,6 +157,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 setInterval(() => watchlist.tick(performance.now()), 100);
+setInterval(() => chart.draw(), DRAW_EVERY_MS);
 setInterval(() => status.showConnection(), 250);
 setInterval(() => status.showFigures(), 500);
 setInterval(() => {
