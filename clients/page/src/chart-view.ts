@@ -19,7 +19,7 @@ import {
 import { type BandData, type BandOptions, BandView } from "./band.ts";
 import type { Bar } from "./candles.ts";
 import { colour, faded, write } from "./dom.ts";
-import { clockText, compactText, priceText } from "./format.ts";
+import { clockText, priceText, volumeText } from "./format.ts";
 
 /** Bars in view when a chart opens. */
 const OPENING_BARS = 110;
@@ -41,6 +41,7 @@ export class ChartView {
   #isOpened = false;
   #hovered = -1;
   #decimals = 2;
+  #sizeDecimals = 0;
   #up = "";
   #down = "";
   #upFaded = "";
@@ -80,8 +81,9 @@ export class ChartView {
   }
 
   /** Empties the chart for another instrument or interval. */
-  restart(intervalS: number, decimals: number): void {
+  restart(intervalS: number, decimals: number, sizeDecimals: number): void {
     this.note = "";
+    this.#sizeDecimals = sizeDecimals;
     this.#chart.applyOptions({ timeScale: { secondsVisible: intervalS < 60 } });
     this.#candles.priceScale().applyOptions({ autoScale: true });
     this.setBars([], decimals);
@@ -212,7 +214,8 @@ export class ChartView {
   #legendOf(bar: Bar): string {
     const px = (value: number): string => priceText(value.toFixed(this.#decimals));
     if (Number.isNaN(bar.open)) return Number.isNaN(bar.bid + bar.ask) ? "" : `Bid ${px(bar.bid)}  Ask ${px(bar.ask)}`;
-    return `O ${px(bar.open)}  H ${px(bar.high)}  L ${px(bar.low)}  C ${px(bar.close)}  V ${compactText(bar.volume)}`;
+    const volume = volumeText(bar.volume, this.#sizeDecimals);
+    return `O ${px(bar.open)}  H ${px(bar.high)}  L ${px(bar.low)}  C ${px(bar.close)}  V ${volume}`;
   }
 }
 

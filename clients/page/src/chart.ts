@@ -17,6 +17,8 @@ import { isFlag, isNumber, recall, remember } from "./store.ts";
 /** How often {@link Chart.draw} wants to be called. */
 export const DRAW_EVERY_MS = 100;
 const HISTORY_BARS = 1000;
+/** Where the server does not know an instrument that it has just defined, it is asked again: after so long, and so on. */
+const RETRIES_MS: readonly number[] = [500, 1000, 2000, 4000];
 export const INTERVALS_S: readonly number[] = [1, 5, 60, 300];
 
 export class Chart {
@@ -33,6 +35,10 @@ export class Chart {
   /** The bar in which history met live: its volume is asked for again once it is over. */
   #joint = NaN;
   #loading: AbortController | null = null;
+  /** History is asked for when the server defines the instrument. */
+  #awaitsDefinition = false;
+  #retry = 0;
+  #retries = 0;
 
   constructor(root: HTMLElement, market: Market) {
     this.#root = root;
@@ -58,6 +64,11 @@ export class Chart {
     this.#start();
   }
 
+  /** The server has defined an instrument, for the first time or after a restart. */
+  defined(row: number): void {
+    if (row === this.#row && this.#awaitsDefinition) this.reload();
+  }
+
   setInterval(seconds: number): void {
     if (!isInterval(seconds)) return;
     this.#intervalS = seconds;
@@ -66,9 +77,19 @@ export class Chart {
     this.#start();
   }
 
-  /** Asks for history again: after a hole in the live events, such as a lost connection or a hidden page. */
+  /**
+   * Asks for history again: after a hole in the live events, such as a lost connection or a hidden page. A server that
+   * was started anew knows an instrument of a publisher only when that is back.
+   */
   reload(): void {
-    if (this.#row >= 0) void this.#load(HISTORY_BARS, (history) => this.#join(history));
+    this.#stopLoading();
+    this.#retries = 0;
+    this.#awaitsDefinition = this.#row >= 0 && !this.#market.isDefined(this.#row);
+    if (this.#row >= 0 && !this.#awaitsDefinition) this.#loadAll();
+  }
+
+  #loadAll(): void {
+    void this.#load(HISTORY_BARS, (history) => this.#join(history));
   }
 
   /** Takes what a frame brought; {@link Chart.draw} shows it. */
@@ -117,37 +138,62 @@ export class Chart {
     this.#candles = new Candles(this.#intervalS);
     this.#changed.clear();
     this.#joint = NaN;
-    this.#view.restart(this.#intervalS, this.#row < 0 ? 2 : this.#market.decimals(this.#row));
-    if (this.#row < 0) return this.#showNote(false);
+    const { szExp } = this.#market.client.instruments;
+    this.#view.restart(
+      this.#intervalS,
+      this.#row < 0 ? 2 : this.#market.decimals(this.#row),
+      Math.max(0, -(szExp[this.#row] ?? 0)),
+    );
     // What stands is the first that is live; an instrument that rests would else have no band.
-    this.#takeQuote();
+    if (this.#row >= 0) this.#takeQuote();
     this.reload();
+    if (this.#loading === null) this.#showNote(false);
   }
 
   /** Asks for history, and hands it on where the same chart still stands. */
   async #load(limit: number, use: (history: Bar[]) => void): Promise<void> {
-    this.#loading?.abort();
+    this.#stopLoading();
     const loading = new AbortController();
     this.#loading = loading;
     if (this.#candles.bars.length < 2) this.#showNote(true);
     let note = "";
+    let isMissing = false;
     try {
       const symbol = encodeURIComponent(this.#market.symbol(this.#row));
       const url = `/v1/bars/${symbol}?interval_s=${this.#intervalS}&limit=${limit}`;
       const response = await fetch(url, { signal: loading.signal });
       if (response.ok) use(barsOf((await response.json()) as BarsAnswer));
       else note = "history is not available";
+      isMissing = response.status === 404;
     } catch {
       note = "history could not be loaded";
     }
     // Another load has taken over: the note is its business.
     if (this.#loading !== loading) return;
     this.#loading = null;
+    if (isMissing) this.#loadLater();
     this.#view.note = note;
     this.#showNote(false);
   }
 
+  #stopLoading(): void {
+    clearTimeout(this.#retry);
+    this.#loading?.abort();
+    this.#loading = null;
+  }
+
+  /** The server does not know the instrument: it is asked again in a while, and when it defines it. */
+  #loadLater(): void {
+    this.#awaitsDefinition = true;
+    const after = RETRIES_MS[this.#retries];
+    this.#retries += 1;
+    if (after !== undefined && this.#market.isDefined(this.#row)) {
+      this.#retry = window.setTimeout(() => this.#loadAll(), after);
+    }
+  }
+
   #join(history: Bar[]): void {
+    this.#awaitsDefinition = false;
     this.#candles.join(history);
     this.#joint = this.#candles.newest?.time ?? NaN;
     this.#changed.clear();

@@ -22,6 +22,50 @@ export function write(target: Element, text: string): void {
   }
 }
 
+/**
+ * Columns of numbers that grow to the longest: `--columns-NAME` of an element is the most digits that were in one. Points
+ * and commas count half. The style sheet makes columns so wide, and the letters smaller where there is no room.
+ */
+export class Columns {
+  readonly #target: HTMLElement;
+  readonly #most = new Map<string, number>();
+  #hasGrown = false;
+
+  constructor(target: HTMLElement) {
+    this.#target = target;
+  }
+
+  /** Starts anew: what is shown is another instrument. */
+  reset(): void {
+    for (const name of this.#most.keys()) this.#target.style.removeProperty(`--columns-${name}`);
+    this.#most.clear();
+  }
+
+  note(name: string, text: string): void {
+    // Shorter texts are the most of them, and are not looked into.
+    const before = this.#most.get(name) ?? 0;
+    if (text.length <= before) return;
+    const digits = digitsWide(text);
+    if (digits <= before) return;
+    this.#most.set(name, digits);
+    this.#hasGrown = true;
+  }
+
+  /** Tells the style sheet, where one has grown. */
+  apply(): void {
+    if (!this.#hasGrown) return;
+    this.#hasGrown = false;
+    for (const [name, most] of this.#most) this.#target.style.setProperty(`--columns-${name}`, String(most));
+  }
+}
+
+/** The width of a number in digits. */
+export function digitsWide(text: string): number {
+  let wide = 0;
+  for (const letter of text) wide += letter === "." || letter === "," ? 0.5 : 1;
+  return wide;
+}
+
 /** Sets `data-name`, or removes it with an empty value. */
 export function mark(target: HTMLElement, name: string, value: string): void {
   if ((target.dataset[name] ?? "") === value) return;

@@ -31,6 +31,31 @@ export function spareZeros(exact: string, most: number): number {
   return spare;
 }
 
+/** By row: decimals at the end that no number of it has used so far, so that its digits stand in columns. */
+export class Digits {
+  #spare = new Int8Array(0);
+
+  /** How many of the text's last decimals to cut. `first` says how many may be cut of a row's first number. */
+  cut(row: number, text: string, first: () => number): number {
+    if (row >= this.#spare.length) {
+      const grown = new Int8Array(Math.max(256, 2 * row)).fill(-1);
+      grown.set(this.#spare);
+      this.#spare = grown;
+    }
+    const before = this.spare(row);
+    return (this.#spare[row] = spareZeros(text, before < 0 ? first() : before));
+  }
+
+  /** -1 before the first number of a row. */
+  spare(row: number): number {
+    return this.#spare[row] ?? -1;
+  }
+
+  forget(row: number): void {
+    if (row < this.#spare.length) this.#spare[row] = -1;
+  }
+}
+
 /** Decimals that no multiple of this tick uses: 2 for a tick of 100 at exponent −4. */
 export function spareOfTick(tickSize: number, pxExp: number): number {
   if (pxExp >= 0) return 0;
@@ -59,6 +84,16 @@ export function compactText(value: number): string {
   const decimals = rest >= 99.95 ? 0 : rest >= 9.995 ? 1 : 2;
   const digits = unit === 0 && Number.isInteger(rest) ? String(rest) : rest.toFixed(decimals);
   return (value < 0 ? "−" : "") + digits + (UNITS[unit] ?? "");
+}
+
+/**
+ * A volume that was summed in floats, with the decimals that it has: `1.001`, at most `decimals` of them, which is where
+ * the sum's noise begins. From 100,000 on it is cut like {@link compactText}.
+ */
+export function volumeText(value: number, decimals: number): string {
+  if (!(Math.abs(value) < 100_000)) return compactText(value);
+  const text = value.toFixed(Math.min(100, Math.max(0, decimals)));
+  return priceText(text, spareZeros(text, decimals));
 }
 
 const grouping = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });

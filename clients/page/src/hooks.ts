@@ -4,6 +4,7 @@
  * | hook | where, and what it says |
  * |---|---|
  * | `body[data-connection]` | `connecting`, `live`, `stale`, `reconnecting`, `idle`, `closed` |
+ * | `body[data-old]` | `yes` where prices in the page are older than a connection that was lost |
  * | `body[data-view]` | `markets`, `operator` |
  * | `body[data-pane]` | the pane that a phone shows: `watchlist`, `chart`, `ladder`, `tape`, `operator` |
  * | `html[data-theme]` | `light`, `dark`; absent where the system decides |

@@ -1,6 +1,6 @@
 /** The depth ladder: levels of both sides, grouped, with cumulative bars, the best prices in the middle. */
 
-import { attribute, field, make, part, write } from "./dom.ts";
+import { Columns, attribute, field, make, part, write } from "./dom.ts";
 import { type Level, grouped, groupings } from "./levels.ts";
 import type { Market } from "./market.ts";
 
@@ -20,12 +20,17 @@ class Line {
     this.element.append(this.#px, this.#sz, this.#total);
   }
 
-  show(market: Market, row: number, level: Level | undefined, deepest: number): void {
+  show(market: Market, row: number, level: Level | undefined, deepest: number, columns: Columns): void {
     this.element.hidden = level === undefined;
     if (level === undefined) return;
-    write(this.#px, market.price(row, level.px));
+    const total = market.sizeText(row, level.cumulative);
+    const px = market.price(row, level.px);
+    write(this.#px, px);
     write(this.#sz, market.sizeText(row, level.sz));
-    write(this.#total, market.sizeText(row, level.cumulative));
+    write(this.#total, total);
+    columns.note("price", px);
+    // No size is longer than the total.
+    columns.note("size", total);
     // In steps of half a percent: smaller ones are not seen, and would be painted.
     const share = Math.round((level.cumulative / deepest) * 200) / 200;
     if (share === this.#share) return;
@@ -40,6 +45,7 @@ export class Ladder {
   readonly #select: HTMLSelectElement;
   readonly #asks: Line[] = [];
   readonly #bids: Line[] = [];
+  readonly #columns: Columns;
   #row = -1;
   #step = 1;
   #linesMax = 10;
@@ -50,6 +56,7 @@ export class Ladder {
   constructor(root: HTMLElement, market: Market) {
     this.#root = root;
     this.#market = market;
+    this.#columns = new Columns(part(root, ".book"));
     this.#select = field<HTMLSelectElement>(root, "grouping");
     this.#select.addEventListener("change", () => {
       this.#step = Number(this.#select.value);
@@ -64,6 +71,8 @@ export class Ladder {
     this.#row = row;
     this.#hasGroupings = false;
     this.#select.replaceChildren();
+    this.#columns.reset();
+    field(this.#root, "grouping-label").hidden = true;
     this.touch();
     this.draw();
   }
@@ -85,11 +94,19 @@ export class Ladder {
     const asks = grouped(book.asks, this.#step, true, this.#linesMax);
     const bids = grouped(book.bids, this.#step, false, this.#linesMax);
     const deepest = Math.max(asks.at(-1)?.cumulative ?? 0, bids.at(-1)?.cumulative ?? 0, Number.MIN_VALUE);
+    const digits = this.#market.digits(this.#row);
+    this.#showLines(asks, bids, deepest);
+    // A number with more decimals than any before it gives them to all.
+    if (this.#market.digits(this.#row) !== digits) this.#showLines(asks, bids, deepest);
+    this.#showMiddle(book.bids.length > 0 ? book.bids.px[0] : NaN, book.asks.length > 0 ? book.asks.px[0] : NaN);
+  }
+
+  #showLines(asks: readonly Level[], bids: readonly Level[], deepest: number): void {
     // The best ask is the line next to the middle, the last of its list.
     const lines = this.#asks.length;
-    this.#asks.forEach((line, at) => line.show(this.#market, this.#row, asks[lines - 1 - at], deepest));
-    this.#bids.forEach((line, at) => line.show(this.#market, this.#row, bids[at], deepest));
-    this.#showMiddle(book.bids.length > 0 ? book.bids.px[0] : NaN, book.asks.length > 0 ? book.asks.px[0] : NaN);
+    this.#asks.forEach((line, at) => line.show(this.#market, this.#row, asks[lines - 1 - at], deepest, this.#columns));
+    this.#bids.forEach((line, at) => line.show(this.#market, this.#row, bids[at], deepest, this.#columns));
+    this.#columns.apply();
   }
 
   /** Between the sides: the last price, and what lies between bid and ask. */
@@ -108,6 +125,7 @@ export class Ladder {
     this.#select.replaceChildren(...steps.map((step) => new Option(this.#market.price(this.#row, step), String(step))));
     this.#step = steps[0] ?? 1;
     this.#hasGroupings = true;
+    field(this.#root, "grouping-label").hidden = false;
     attribute(this.#select, "data-steps", String(steps.length));
   }
 

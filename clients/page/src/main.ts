@@ -40,8 +40,9 @@ const navigation = new Navigation({
   fallback: () => [...watchlist.pins].find((symbol) => client.instruments.row(symbol) >= 0) ?? firstSymbol(),
 });
 
-/** What went wrong without ending anything; until another instrument is chosen. */
+/** What went wrong without ending anything; until another instrument is chosen, or those come that it is about. */
 const notice = field(document, "notice");
+let noticed: readonly string[] = [];
 
 /** The row that the panels at the right show; -1 while there is none. */
 let chosen = -1;
@@ -51,7 +52,7 @@ let chosenSymbol = "";
 function choose(symbol: string): void {
   const row = symbol === "" ? -1 : client.instruments.row(symbol);
   if (symbol === chosenSymbol && row === chosen) return;
-  if (symbol !== chosenSymbol) write(notice, "");
+  if (symbol !== chosenSymbol) tell("");
   chosenSymbol = symbol;
   chosen = row;
   book.symbols = symbol === "" ? [] : [symbol];
@@ -60,6 +61,11 @@ function choose(symbol: string): void {
   for (const shown of [chart, ladder, tape]) shown.choose(row);
   watchlist.chosen = row;
   document.title = ident.title;
+}
+
+function tell(message: string, about: readonly string[] = []): void {
+  noticed = about;
+  write(notice, message === "" ? "" : message.charAt(0).toUpperCase() + message.slice(1));
 }
 
 function firstSymbol(): string {
@@ -87,8 +93,10 @@ client.onFrame((frame) => {
   onFrame(frame);
   noteFrame(performance.now() - from);
 });
-client.on("instrument", ({ row }) => {
+client.on("instrument", ({ row, symbol }) => {
   market.redefined(row);
+  chart.defined(row);
+  if (noticed.includes(symbol)) tell("");
   watchlist.renew();
   // What the address names may have come.
   if (chosen < 0) navigation.settle();
@@ -102,7 +110,7 @@ client.on("connection", ({ phase, resumed }) => {
   wasLive ||= phase === "live";
   write(field(document, "version"), client.connection.version);
 });
-client.on("error", ({ message }) => write(notice, message));
+client.on("error", ({ code, message, symbols }) => tell(message, code === "unknown_symbol" ? symbols : []));
 
 const search = field<HTMLInputElement>(document, "search");
 search.addEventListener("input", () => {

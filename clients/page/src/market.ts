@@ -5,13 +5,17 @@
  */
 
 import type { Client, InstrumentState, QuoteField, TickerField } from "tickcast";
-import { NONE, priceText, spareOfTick, spareZeros } from "./format.ts";
+import { Digits, NONE, priceText, spareOfTick } from "./format.ts";
 
 export class Market {
   readonly client: Client;
-  /** Decimals at the end that no price of a row has used so far. */
-  #spare = new Int8Array(0);
+  readonly #prices = new Digits();
+  readonly #sizes = new Digits();
   #keys: string[] = [];
+  /** By row: what a definition says about numbers. */
+  #units: string[] = [];
+  /** By row: the run of the server that has defined the instrument. */
+  #epochs: number[] = [];
 
   constructor(client: Client) {
     this.client = client;
@@ -84,44 +88,48 @@ export class Market {
   price(row: number, mantissa: number, exact?: () => bigint | null): string {
     const whole = Number.isFinite(mantissa) || exact === undefined ? mantissa : exact();
     const text = this.client.format(row, whole);
-    return text === "" ? NONE : priceText(text, this.#cut(row, text));
+    if (text === "") return NONE;
+    const { tickSize, pxExp } = this.client.instruments;
+    const cut = this.#prices.cut(row, text, () => spareOfTick(tickSize[row] ?? NaN, pxExp[row] ?? 0));
+    return priceText(text, cut);
   }
 
-  /** A size as text, with the decimals of the instrument's lots. */
+  /** A size as text, with the decimals of the instrument's lots, else with those that its sizes have used so far. */
   sizeText(row: number, mantissa: number): string {
     const text = this.client.formatSize(row, mantissa);
     if (text === "") return NONE;
     const { lotSize, szExp } = this.client.instruments;
     const lot = lotSize[row] ?? NaN;
-    const most = lot > 0 ? spareOfTick(lot, szExp[row] ?? 0) : Infinity;
-    return priceText(text, spareZeros(text, most));
+    const exponent = szExp[row] ?? 0;
+    const cut = this.#sizes.cut(row, text, () => (lot > 0 ? spareOfTick(lot, exponent) : Math.max(0, -exponent)));
+    return priceText(text, cut);
+  }
+
+  /** Differs where texts of a row that were written before have fewer decimals than they would have now. */
+  digits(row: number): number {
+    return this.#prices.spare(row) * 1000 + this.#sizes.spare(row);
   }
 
   /** Decimals of the row's prices that are shown. */
   decimals(row: number): number {
-    return Math.max(0, -(this.client.instruments.pxExp[row] ?? 0) - (this.#spare[row] ?? 0));
+    return Math.max(0, -(this.client.instruments.pxExp[row] ?? 0) - Math.max(0, this.#prices.spare(row)));
   }
 
-  /** Forgets what an old definition said. */
+  /** Takes a definition: what another one said is forgotten. One that is the same comes with each connection. */
   redefined(row: number): void {
     delete this.#keys[row];
-    if (row < this.#spare.length) this.#spare[row] = -1;
+    this.#epochs[row] = this.client.connection.epoch;
+    const { pxExp, szExp, tickSize, lotSize } = this.client.instruments;
+    const units = [pxExp[row], szExp[row], tickSize[row], lotSize[row]].join(" ");
+    if (this.#units[row] === units) return;
+    this.#units[row] = units;
+    this.#prices.forget(row);
+    this.#sizes.forget(row);
   }
 
-  #cut(row: number, text: string): number {
-    if (row >= this.#spare.length) {
-      const grown = new Int8Array(Math.max(256, 2 * row)).fill(-1);
-      grown.set(this.#spare);
-      this.#spare = grown;
-    }
-    let spare = this.#spare[row] ?? -1;
-    if (spare < 0) {
-      const { tickSize, pxExp } = this.client.instruments;
-      spare = spareOfTick(tickSize[row] ?? NaN, pxExp[row] ?? 0);
-    }
-    spare = spareZeros(text, spare);
-    this.#spare[row] = spare;
-    return spare;
+  /** Whether the server that the page is connected to has defined the instrument, in its present run. */
+  isDefined(row: number): boolean {
+    return this.#epochs[row] === this.client.connection.epoch;
   }
 
   #tickerIsNewer(row: number): boolean {

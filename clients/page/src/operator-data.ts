@@ -1,5 +1,7 @@
 /** The answer of `/v1/operator`, and rates from two of them. Pure. */
 
+import { bytesText } from "./format.ts";
+
 type Numbers = Readonly<Record<string, number>>;
 
 export interface Shard {
@@ -95,6 +97,11 @@ export class Rates {
     if (to === undefined || from === undefined || !(this.#seconds > 0)) return NaN;
     return Math.max(0, to - from) / this.#seconds;
   }
+}
+
+/** What of the ring a client has before it, at most the ring: beyond that, all the more has been lost to it. */
+export function ringText(bytes: number, capacity: number): string {
+  return bytes > capacity ? `${bytesText(capacity)} +` : bytesText(bytes);
 }
 
 /** `sequencer_books_refused` as `Books refused`. */

@@ -6,7 +6,15 @@
 
 import { attribute, field, make, mark, part, write } from "./dom.ts";
 import { NONE, bytesText, compactText, countText, millisText, spanText } from "./format.ts";
-import { type OperatorAnswer, Rates, type ShardRates, type SlowClient, type Source, wordsOf } from "./operator-data.ts";
+import {
+  type OperatorAnswer,
+  Rates,
+  type ShardRates,
+  type SlowClient,
+  type Source,
+  ringText,
+  wordsOf,
+} from "./operator-data.ts";
 import { RateChart } from "./rate-chart.ts";
 
 const EVERY_MS = 1000;
@@ -128,7 +136,11 @@ export class Operator {
       answer.sources.length === 0 ? "No feed, and no publisher is connected." : "",
     );
     part(this.#root, ".sources .wide").hidden = answer.sources.length === 0;
-    showRows(field(this.#root, "slow"), answer.slow.map(slowCells));
+    const rings = new Map(answer.shards.map((shard) => [shard.shard, shard.ring.capacity_bytes]));
+    showRows(
+      field(this.#root, "slow"),
+      answer.slow.map((client) => slowCells(client, rings.get(client.shard) ?? Infinity)),
+    );
     const none = answer.slow.length === 0 ? "Nobody is behind." : `${answer.slow.length} behind, the longest first`;
     write(field(this.#root, "slow-note"), none);
     part(this.#root, ".slow .wide").hidden = answer.slow.length === 0;
@@ -176,7 +188,7 @@ function sourceCells(source: Source): Cell[] {
   ];
 }
 
-function slowCells(client: SlowClient): Cell[] {
+function slowCells(client: SlowClient, capacity: number): Cell[] {
   const state = client.closing ? "closing" : client.blocked ? "socket full" : "catching up";
   return [
     String(client.shard),
@@ -185,7 +197,7 @@ function slowCells(client: SlowClient): Cell[] {
     millisText(client.behind_ms),
     millisText(client.nothing_taken_ms),
     bytesText(client.owed_bytes),
-    bytesText(client.ring_bytes),
+    ringText(client.ring_bytes, capacity),
     countText(client.items),
     client.conflate_ms === null ? "mixed" : client.conflate_ms === 0 ? "all" : `${client.conflate_ms} ms`,
     client.encoding,

@@ -10,6 +10,7 @@ const FLOW_WIDTH = 72;
 const FLOW_HEIGHT = 18;
 /** Samples of the small picture of updates a second, two a second, three pixels each. */
 const FLOW_POINTS = 24;
+const OLD_AFTER_MS = 600;
 
 /** The profile of the last visit, else 100 ms. */
 export function recallProfile(): number {
@@ -30,6 +31,8 @@ export class Status {
   #flowColours = { bar: "", now: "" };
   /** Whether the stream was live before: its first connection is no reconnection. */
   #wasLive = false;
+  /** When it was lost; NaN while it is live, or never was. */
+  #lostAt = NaN;
 
   constructor(root: HTMLElement, banner: HTMLElement, client: Client) {
     this.#banner = banner;
@@ -51,6 +54,7 @@ export class Status {
     if (connection.phase === "live") this.#wasLive = true;
     const name = nameOf(connection);
     mark(document.body, "connection", name);
+    this.#markOld(connection);
     this.#write("connection", name);
     const seconds = Math.max(0, Math.ceil((connection.retryAt - Date.now()) / 1000));
     this.#write("countdown", connection.phase === "waiting" ? `in ${seconds} s` : "");
@@ -60,6 +64,13 @@ export class Status {
     write(field(this.#banner, "banner-text"), text);
     part(this.#banner, "button").hidden = connection.phase !== "waiting" && connection.phase !== "closed";
     this.#write("worker", { none: "no", starting: NOTHING }[this.#client.worker as string] ?? "yes");
+  }
+
+  /** Prices that came and come no more are old: not at once, for most connections are back within the second. */
+  #markOld({ phase }: Connection): void {
+    if (phase === "live" || !this.#wasLive) this.#lostAt = NaN;
+    else if (Number.isNaN(this.#lostAt)) this.#lostAt = Date.now();
+    mark(document.body, "old", Date.now() - this.#lostAt >= OLD_AFTER_MS || phase === "closed" ? "yes" : "");
   }
 
   /** The figures, twice a second. */

@@ -4,7 +4,7 @@
  */
 
 import type { TradeList } from "tickcast";
-import { field, make, mark, part, write } from "./dom.ts";
+import { Columns, field, make, mark, part, write } from "./dom.ts";
 import { clockText, countText } from "./format.ts";
 import type { Market } from "./market.ts";
 import { type RecentTrades, type Sale, sideOf } from "./recent.ts";
@@ -19,17 +19,28 @@ class Line {
   readonly #time = make("time");
   readonly #px = make("b");
   readonly #sz = make("span");
+  #sale: Sale | undefined;
 
   constructor() {
     this.element.append(this.#time, this.#px, this.#sz);
   }
 
-  show(market: Market, row: number, sale: Sale): void {
+  show(market: Market, row: number, sale: Sale, columns: Columns): void {
+    this.#sale = sale;
     write(this.#time, clockText(sale.at, true));
-    write(this.#px, market.price(row, sale.px));
-    write(this.#sz, market.sizeText(row, sale.sz));
+    this.rewrite(market, row, columns);
     mark(this.element, "side", sale.side);
     this.element.title = sale.side === "B" ? "buyer took" : sale.side === "S" ? "seller took" : "";
+  }
+
+  /** Writes the numbers again, with the decimals that hold now. */
+  rewrite(market: Market, row: number, columns: Columns): void {
+    if (this.#sale === undefined) return;
+    const [px, sz] = [market.price(row, this.#sale.px), market.sizeText(row, this.#sale.sz)];
+    write(this.#px, px);
+    write(this.#sz, sz);
+    columns.note("price", px);
+    columns.note("size", sz);
   }
 }
 
@@ -38,6 +49,7 @@ export class Tape {
   readonly #market: Market;
   readonly #recent: RecentTrades;
   readonly #list: HTMLElement;
+  readonly #columns: Columns;
   /** Oldest first. */
   #sales: Sale[] = [];
   /** How many of the newest sales the document lacks. */
@@ -45,6 +57,8 @@ export class Tape {
   /** In the document, top to bottom. */
   #lines: Line[] = [];
   #linesMax = 0;
+  /** Of the lines, see {@link Market.digits}. */
+  #digits = NaN;
   #row = -1;
   #paused = false;
 
@@ -53,6 +67,7 @@ export class Tape {
     this.#market = market;
     this.#recent = recent;
     this.#list = part(root, ".trades");
+    this.#columns = new Columns(this.#list);
     this.#list.addEventListener("pointerenter", (event) => this.#pause(event.pointerType === "mouse"));
     this.#list.addEventListener("pointerleave", () => this.#pause(false));
     new ResizeObserver(([entry]) => this.#resized(entry?.contentRect.height ?? 0)).observe(this.#list);
@@ -61,6 +76,7 @@ export class Tape {
   /** Shows another instrument: its newest trades that are known, and what comes. */
   choose(row: number): void {
     this.#row = row;
+    this.#columns.reset();
     for (const line of this.#lines) line.element.remove();
     this.#lines = [];
     this.#sales = row < 0 ? [] : this.#recent.of(row, TRADES_MAX);
@@ -85,12 +101,23 @@ export class Tape {
   }
 
   draw(): void {
-    if (this.#pending === 0) return;
+    if (this.#pending === 0) return this.#align();
     if (this.#paused) return this.#showPause();
     const fresh = this.#sales.slice(-Math.min(this.#pending, this.#linesMax));
     this.#pending = 0;
-    for (const sale of fresh) this.#top().show(this.#market, this.#row, sale);
+    for (const sale of fresh) this.#top().show(this.#market, this.#row, sale, this.#columns);
+    this.#align();
+    this.#columns.apply();
     this.#note();
+  }
+
+  /** Gives all lines the same decimals, after a number came that has more than any before it. */
+  #align(): void {
+    const digits = this.#market.digits(this.#row);
+    if (digits === this.#digits) return;
+    this.#digits = digits;
+    for (const line of this.#lines) line.rewrite(this.#market, this.#row, this.#columns);
+    this.#columns.apply();
   }
 
   /** A line at the top: the one at the bottom, once the list is full. */
@@ -124,9 +151,10 @@ export class Tape {
     const missing = this.#sales.slice(Math.max(0, known - this.#linesMax), known - this.#lines.length).reverse();
     for (const sale of missing) {
       const line = new Line();
-      line.show(this.#market, this.#row, sale);
+      line.show(this.#market, this.#row, sale, this.#columns);
       this.#lines.push(line);
       this.#list.append(line.element);
     }
+    this.#columns.apply();
   }
 }

@@ -2,21 +2,27 @@
 
 import { NONE, compactText, percentText } from "./format.ts";
 import type { Market } from "./market.ts";
-import { attribute, field, mark, part, write } from "./dom.ts";
+import { type Columns, attribute, digitsWide, field, mark, part, write } from "./dom.ts";
 import { SparkLine } from "./spark.ts";
 
 /** A price that moved is lit so long. It is lit and put out, not faded: a fade would paint every frame. */
 const LIT_MS = 350;
+
+/** More digits than this are not sure to fit: the style sheet makes their letters smaller where they do not. */
+const DIGITS_LONG = 7.5;
 
 /** A cell with a price that is lit when it moves, with an arrow beside it. */
 class PriceCell {
   readonly #cell: HTMLElement;
   readonly #value: HTMLElement;
   readonly #arrow: HTMLElement;
+  readonly #columns: Columns;
+  #digits = 0;
   #shown = NaN;
   #litUntil = 0;
 
-  constructor(row: HTMLElement, name: string) {
+  constructor(row: HTMLElement, name: string, columns: Columns) {
+    this.#columns = columns;
     this.#cell = part(row, `.${name}`);
     this.#value = field(row, name);
     this.#arrow = part(this.#cell, "i");
@@ -36,13 +42,24 @@ class PriceCell {
     // NaN differs from itself: a cell without a value is written each time, which costs a comparison of texts.
     if (px === before) return;
     this.#shown = px;
-    write(this.#value, textOf());
+    const text = textOf();
+    write(this.#value, text);
+    this.#fit(text);
     if (Number.isNaN(before) || Number.isNaN(px)) return;
     mark(this.#cell, "move", px > before ? "up" : "down");
     write(this.#arrow, px > before ? "▲" : "▼");
     if (!lights) return;
     this.#litUntil = now + LIT_MS;
     mark(this.#cell, "lit", "yes");
+  }
+
+  #fit(text: string): void {
+    this.#columns.note("price", text);
+    const digits = digitsWide(text);
+    if (digits === this.#digits) return;
+    this.#digits = digits;
+    mark(this.#cell, "long", digits > DIGITS_LONG ? "yes" : "");
+    this.#value.style.setProperty("--digits", String(digits));
   }
 
   putOut(now: number): void {
@@ -68,7 +85,7 @@ export class WatchlistRow {
   readonly #state: HTMLElement;
   readonly #prices: { bid: PriceCell; ask: PriceCell; last: PriceCell };
 
-  constructor(template: HTMLTemplateElement) {
+  constructor(template: HTMLTemplateElement, columns: Columns) {
     const element = template.content.firstElementChild?.cloneNode(true);
     if (!(element instanceof HTMLElement)) throw new Error("the page lacks the row's template");
     this.element = element;
@@ -78,7 +95,7 @@ export class WatchlistRow {
     [this.#change, this.#spread] = [field(element, "change"), field(element, "spread")];
     this.#changeCell = part(element, ".change");
     [this.#volume, this.#state] = [field(element, "volume"), field(element, "state")];
-    const price = (name: string): PriceCell => new PriceCell(element, name);
+    const price = (name: string): PriceCell => new PriceCell(element, name, columns);
     this.#prices = { bid: price("bid"), ask: price("ask"), last: price("last") };
   }
 

@@ -8,7 +8,7 @@
 
 import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } from "@tanstack/virtual-core";
 import type { Frame } from "tickcast";
-import { attribute, field, make, part, write } from "./dom.ts";
+import { Columns, attribute, field, make, part, write } from "./dom.ts";
 import { countText } from "./format.ts";
 import type { Market } from "./market.ts";
 import { type Sort, type SortKey, matches, putInOrder, symbolRanks, turned } from "./order.ts";
@@ -30,6 +30,7 @@ export class Watchlist {
   readonly #root: HTMLElement;
   readonly #grid: HTMLElement;
   readonly #rows: HTMLElement;
+  readonly #columns: Columns;
   readonly #template: HTMLTemplateElement;
   readonly #virtual: Virtualizer<HTMLElement, HTMLElement>;
   readonly #sparks = new Sparks();
@@ -59,6 +60,7 @@ export class Watchlist {
     this.#root = root;
     this.#grid = part(root, "[role=grid]");
     this.#rows = part(root, ".rows");
+    this.#columns = new Columns(this.#grid);
     this.#template = part<HTMLTemplateElement>(document, "#watchlist-row");
     const scroller = field(root, "scroller");
     this.#virtual = new Virtualizer({
@@ -195,12 +197,13 @@ export class Watchlist {
     }
     for (const [row, index] of wanted) (this.#shown.get(row) ?? this.#bring(row, now)).place(index, this.#rowHeight);
     for (const spare of this.#spare) spare.element.remove();
+    this.#columns.apply();
     this.#keepOrder([...wanted.keys()]);
     this.#showActive();
   }
 
   #bring(row: number, now: number): WatchlistRow {
-    const shown = this.#spare.pop() ?? new WatchlistRow(this.#template);
+    const shown = this.#spare.pop() ?? new WatchlistRow(this.#template, this.#columns);
     this.#shown.set(row, shown);
     shown.assign(this.#market, row);
     // What comes into view is up to date without a light: its change is not of this moment.
@@ -228,6 +231,7 @@ export class Watchlist {
       this.#dirty[row] = 0;
       shown.show(this.#market, now, !this.#calm.matches);
     }
+    this.#columns.apply();
   }
 
   #flag(shown: WatchlistRow): void {

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import {
+  Digits,
   NONE,
   bytesText,
   compactText,
@@ -9,6 +10,7 @@ import {
   spanText,
   spareOfTick,
   spareZeros,
+  volumeText,
 } from "../src/format.ts";
 
 test("a price is grouped by thousands and keeps all its digits", () => {
@@ -65,4 +67,23 @@ test("times and bytes are as exact as they are worth reading", () => {
   expect(spanText(59)).toBe("59 s");
   expect(spanText(3 * 3600 + 12 * 60)).toBe("3 h 12 min");
   expect(spanText(90_000)).toBe("1 d 1 h");
+});
+
+test("digits of a row stand in columns: a number never has fewer decimals than one before it", () => {
+  const digits = new Digits();
+  const shown = (text: string): string => priceText(text, digits.cut(3, text, () => 8));
+  expect(shown("3.01000000")).toBe("3.01");
+  expect(shown("15.02800000")).toBe("15.028");
+  expect(shown("3.01000000")).toBe("3.010");
+  expect(digits.spare(2)).toBe(-1);
+  digits.forget(3);
+  expect(shown("3.00000000")).toBe("3");
+});
+
+test("a volume has the decimals of its trades, and none of the noise of a sum of floats", () => {
+  expect(volumeText(1.001, 8)).toBe("1.001");
+  expect(volumeText(0.1 + 0.2, 8)).toBe("0.3");
+  expect(volumeText(12345, 0)).toBe("12,345");
+  expect(volumeText(1_234_567, 3)).toBe("1.23M");
+  expect(volumeText(NaN, 2)).toBe(NONE);
 });

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Rates, wordsOf, type OperatorAnswer } from "../src/operator-data.ts";
+import { Rates, ringText, wordsOf, type OperatorAnswer } from "../src/operator-data.ts";
 
 const answer = (uptime_ms: number, records: number, epoch = 1): OperatorAnswer => ({
   version: "0.1.0",
@@ -34,4 +34,9 @@ test("there is no rate before a second answer, of a counter that is not known, o
 test("names of numbers become words", () => {
   expect(wordsOf("sequencer_books_refused")).toBe("Books refused");
   expect(wordsOf("stale_instruments")).toBe("Stale instruments");
+});
+
+test("nobody has more of the ring before it than there is: what is beyond is lost", () => {
+  expect(ringText(1_200_000, 33_554_432)).toBe("1.2 MB");
+  expect(ringText(109_000_000, 33_554_432)).toBe("33.6 MB +");
 });
