@@ -56,7 +56,7 @@ export class Ladder {
   constructor(root: HTMLElement, market: Market) {
     this.#root = root;
     this.#market = market;
-    this.#columns = new Columns(part(root, ".book"));
+    this.#columns = new Columns(root);
     this.#select = field<HTMLSelectElement>(root, "grouping");
     this.#select.addEventListener("change", () => {
       this.#step = Number(this.#select.value);

@@ -67,7 +67,7 @@ export class Tape {
     this.#market = market;
     this.#recent = recent;
     this.#list = part(root, ".trades");
-    this.#columns = new Columns(this.#list);
+    this.#columns = new Columns(root);
     this.#list.addEventListener("pointerenter", (event) => this.#pause(event.pointerType === "mouse"));
     this.#list.addEventListener("pointerleave", () => this.#pause(false));
     new ResizeObserver(([entry]) => this.#resized(entry?.contentRect.height ?? 0)).observe(this.#list);

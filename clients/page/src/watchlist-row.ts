@@ -10,6 +10,8 @@ const LIT_MS = 350;
 
 /** More digits than this are not sure to fit: the style sheet makes their letters smaller where they do not. */
 const DIGITS_LONG = 7.5;
+/** More digits than this would be too small to read in one line, and have two. */
+const DIGITS_TWO_LINES = 12;
 
 /** A cell with a price that is lit when it moves, with an arrow beside it. */
 class PriceCell {
@@ -58,7 +60,7 @@ class PriceCell {
     const digits = digitsWide(text);
     if (digits === this.#digits) return;
     this.#digits = digits;
-    mark(this.#cell, "long", digits > DIGITS_LONG ? "yes" : "");
+    mark(this.#cell, "long", digits > DIGITS_TWO_LINES ? "two-lines" : digits > DIGITS_LONG ? "yes" : "");
     this.#value.style.setProperty("--digits", String(digits));
   }
 
