@@ -63,7 +63,7 @@ export class Ladder {
       this.#dirty = true;
       this.draw();
     });
-    new ResizeObserver(([entry]) => this.#resized(entry?.contentRect.height ?? 0)).observe(part(root, ".book"));
+    new ResizeObserver(([entry]) => this.#resized(entry?.contentRect)).observe(part(root, ".book"));
   }
 
   /** Shows another instrument. */
@@ -129,8 +129,9 @@ export class Ladder {
     attribute(this.#select, "data-steps", String(steps.length));
   }
 
-  #resized(height: number): void {
+  #resized({ width, height }: DOMRectReadOnly = new DOMRectReadOnly()): void {
     if (height === 0) return;
+    this.#root.style.setProperty("--room", `${width}px`);
     const lines = Math.max(1, Math.floor((height - MIDDLE_HEIGHT) / 2 / LINE_HEIGHT));
     if (lines === this.#linesMax && this.#asks.length === lines) return;
     this.#linesMax = lines;

@@ -70,7 +70,7 @@ export class Tape {
     this.#columns = new Columns(root);
     this.#list.addEventListener("pointerenter", (event) => this.#pause(event.pointerType === "mouse"));
     this.#list.addEventListener("pointerleave", () => this.#pause(false));
-    new ResizeObserver(([entry]) => this.#resized(entry?.contentRect.height ?? 0)).observe(this.#list);
+    new ResizeObserver(([entry]) => this.#resized(entry?.contentRect)).observe(this.#list);
   }
 
   /** Shows another instrument: its newest trades that are known, and what comes. */
@@ -143,7 +143,8 @@ export class Tape {
     write(field(this.#root, "tape-note"), this.#lines.length === 0 ? "No trades yet" : "");
   }
 
-  #resized(height: number): void {
+  #resized({ width, height }: DOMRectReadOnly = new DOMRectReadOnly()): void {
+    if (width > 0) this.#root.style.setProperty("--room", `${width}px`);
     this.#linesMax = Math.ceil(height / LINE_HEIGHT);
     while (this.#lines.length > this.#linesMax) this.#lines.pop()?.element.remove();
     // Room that was won is filled with what is known already.
