@@ -70,7 +70,11 @@ export class Tape {
     this.#columns = new Columns(root);
     this.#list.addEventListener("pointerenter", (event) => this.#pause(event.pointerType === "mouse"));
     this.#list.addEventListener("pointerleave", () => this.#pause(false));
-    new ResizeObserver(([entry]) => this.#resized(entry?.contentRect)).observe(this.#list);
+    new ResizeObserver(([entry]) => {
+      this.#resized(entry?.contentRect);
+      // What came while there was no room has waited.
+      this.draw();
+    }).observe(this.#list);
   }
 
   /** Shows another instrument: its newest trades that are known, and what comes. */
@@ -103,6 +107,7 @@ export class Tape {
   draw(): void {
     if (this.#pending === 0) return this.#align();
     if (this.#paused) return this.#showPause();
+    if (this.#linesMax === 0) return;
     const fresh = this.#sales.slice(-Math.min(this.#pending, this.#linesMax));
     this.#pending = 0;
     for (const sale of fresh) this.#top().show(this.#market, this.#row, sale, this.#columns);
@@ -148,7 +153,7 @@ export class Tape {
     this.#linesMax = Math.ceil(height / LINE_HEIGHT);
     while (this.#lines.length > this.#linesMax) this.#lines.pop()?.element.remove();
     // Room that was won is filled with what is known already.
-    const known = this.#sales.length - this.#pending;
+    const known = Math.max(0, this.#sales.length - this.#pending);
     const missing = this.#sales.slice(Math.max(0, known - this.#linesMax), known - this.#lines.length).reverse();
     for (const sale of missing) {
       const line = new Line();
