@@ -36,7 +36,10 @@ const operator = new Operator(panel("operator"));
 const watchlist = new Watchlist(panel("watchlist"), market, (row) => navigation.open(market.symbol(row)));
 const navigation = new Navigation({
   symbolChosen: (symbol) => choose(symbol),
-  viewChosen: (view) => operator.show(view === "operator"),
+  viewChosen: (view) => {
+    operator.show(view === "operator");
+    if (view === "markets") refresh();
+  },
   fallback: () => [...watchlist.pins].find((symbol) => client.instruments.row(symbol) >= 0) ?? firstSymbol(),
 });
 
@@ -76,13 +79,25 @@ function onFrame(frame: Frame): void {
   recent.take(frame.trades);
   tape.take(frame.trades);
   chart.take(frame);
+  watchlist.take(frame);
+  // What is not seen is not drawn, and all of it when it is seen again.
   if (!navigation.showsMarkets) return;
-  watchlist.onFrame(frame);
+  watchlist.draw(frame.now);
   if (chosen < 0) navigation.settle();
   const at = frame.changed.indexOf(chosen);
   if (at < 0) return;
   const what = frame.what[at] ?? 0;
   if ((what & (CHANGED.book | CHANGED.trade)) !== 0) ladder.touch();
+  ident.draw();
+  ladder.draw();
+  tape.draw();
+}
+
+/** Writes all that stands: no frame comes for what changed while the operator's view was shown. */
+function refresh(): void {
+  watchlist.draw(performance.now());
+  if (chosen < 0) navigation.settle();
+  ladder.touch();
   ident.draw();
   ladder.draw();
   tape.draw();

@@ -109,16 +109,20 @@ export class Watchlist {
     this.#orderIsOld = true;
   }
 
-  /** What changed since the last frame. */
-  onFrame(frame: Frame): void {
+  /** Notes what changed since the last frame; {@link Watchlist.draw} shows it. */
+  take(frame: Frame): void {
     const { rows } = this.#market;
     if (rows > this.#dirty.length) {
       this.#dirty = new Uint8Array(Math.max(rows, 2 * this.#dirty.length)).fill(1);
       this.#orderIsOld = true;
     }
     for (const row of frame.changed) this.#dirty[row] = 1;
+  }
+
+  /** Puts rows in order where that is due, and writes those in view that changed. */
+  draw(now: number): void {
     if (this.#orderIsOld) this.#renew();
-    this.#write(frame.now);
+    this.#write(now);
   }
 
   /** Puts out what was lit long enough; called a few times a second, also where no frame comes. */
