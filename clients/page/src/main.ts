@@ -21,7 +21,9 @@ import { SECOND_MS, Watchlist } from "./watchlist.ts";
 const panel = (name: string): HTMLElement => part(document, `[data-panel="${name}"]`);
 
 const client = connect({ url: location.origin, conflateMs: recallProfile() });
-client.subscribe({ symbols: "*", channels: ["quote", "trade", "ticker"] });
+const all = client.subscribe({ symbols: "*", channels: ["quote", "trade", "ticker"] });
+/** The server has told of all instruments that it has. */
+let hasTold = false;
 /** The book of the chosen instrument alone. */
 const book = client.subscribe({ symbols: [], channels: ["book"] });
 
@@ -40,7 +42,9 @@ const navigation = new Navigation({
     operator.show(view === "operator");
     if (view === "markets") refresh();
   },
-  fallback: () => [...watchlist.pins].find((symbol) => client.instruments.row(symbol) >= 0) ?? firstSymbol(),
+  mayHave: (symbol) => !hasTold || client.instruments.row(symbol) >= 0,
+  // What is shown by now stays.
+  fallback: () => (chosen >= 0 ? chosenSymbol : (firstPin() ?? firstSymbol())),
 });
 
 /** What went wrong without ending anything; until another instrument is chosen, or those come that it is about. */
@@ -75,6 +79,10 @@ function firstSymbol(): string {
   return watchlist.first < 0 ? "" : market.symbol(watchlist.first);
 }
 
+function firstPin(): string | undefined {
+  return [...watchlist.pins].find((symbol) => client.instruments.row(symbol) >= 0);
+}
+
 function onFrame(frame: Frame): void {
   recent.take(frame.trades);
   tape.take(frame.trades);
@@ -102,6 +110,13 @@ function refresh(): void {
   ladder.draw();
   tape.draw();
 }
+
+const told = (): void => {
+  hasTold = true;
+  if (navigation.showsMarkets) refresh();
+};
+// It rejects where the connection ends for good before: the banner says so.
+all.ready.then(told, () => undefined);
 
 client.onFrame((frame) => {
   const from = performance.now();

@@ -12,8 +12,23 @@ export interface NavigationHandlers {
   /** Another instrument is to be shown; empty while none is known. */
   symbolChosen(symbol: string): void;
   viewChosen(view: View): void;
-  /** The symbol to show where the address names none; empty while none is known. */
+  /** Whether the server has this symbol, or may have: it has not told of all that it has. */
+  mayHave(symbol: string): boolean;
+  /** The symbol to show where neither the address nor the last visit names one; empty while none is known. */
   fallback(): string;
+}
+
+/**
+ * The symbol to show. Only one that the address names is waited for as long as it takes: somebody wants that and no
+ * other. One of the last visit may be of another server at the same address.
+ */
+export function symbolOf(
+  named: string,
+  remembered: string,
+  { mayHave, fallback }: Pick<NavigationHandlers, "mayHave" | "fallback">,
+): string {
+  if (named !== "") return named;
+  return remembered !== "" && mayHave(remembered) ? remembered : fallback();
 }
 
 export class Navigation {
@@ -53,11 +68,7 @@ export class Navigation {
 
   /** Instruments came: the symbol may be known now. */
   settle(): void {
-    this.#handlers.symbolChosen(this.#symbol === "" ? this.#remembered() : this.#symbol);
-  }
-
-  #remembered(): string {
-    return recall("symbol", "", isText) || this.#handlers.fallback();
+    this.#handlers.symbolChosen(symbolOf(this.#symbol, recall("symbol", "", isText), this.#handlers));
   }
 
   #read(): void {
