@@ -18,6 +18,8 @@ import {
 import { RateChart } from "./rate-chart.ts";
 
 const EVERY_MS = 1000;
+/** A server that takes longer does not answer. */
+const PATIENCE_MS = 5000;
 const TOKEN = "tickcast.operator-token";
 
 export class Operator {
@@ -52,7 +54,11 @@ export class Operator {
   #restart(): void {
     clearTimeout(this.#timer);
     const mine = (this.#timer = window.setTimeout(() => undefined));
-    void this.#ask().then((goOn) => {
+    const asked = this.#ask().catch((error: Error) => {
+      this.#note(`The answer could not be shown: ${error.message}`);
+      return true;
+    });
+    void asked.then((goOn) => {
       if (this.#timer === mine && goOn) this.#timer = window.setTimeout(() => this.#restart(), EVERY_MS);
     });
   }
@@ -60,7 +66,8 @@ export class Operator {
   /** Asks once. False where asking again is of no use until somebody does something. */
   async #ask(): Promise<boolean> {
     const headers: HeadersInit = this.#token === "" ? {} : { Authorization: `Bearer ${this.#token}` };
-    const response = await fetch("/v1/operator", { headers, cache: "no-store" }).catch(() => null);
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    const response = await fetch("/v1/operator", { headers, cache: "no-store", signal }).catch(() => null);
     if (response !== null && !response.ok) return this.#refused(response);
     // An answer that breaks off is none.
     const answer = ((await response?.json().catch(() => null)) ?? null) as OperatorAnswer | null;

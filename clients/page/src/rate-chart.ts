@@ -11,6 +11,7 @@ import {
 } from "lightweight-charts";
 import { colour } from "./dom.ts";
 import { clockText, compactText } from "./format.ts";
+import { Samples, type Timed } from "./samples.ts";
 
 const LINES = ["in", "out", "sends"] as const;
 export type Sample = Record<(typeof LINES)[number], number>;
@@ -18,6 +19,7 @@ export type Sample = Record<(typeof LINES)[number], number>;
 export class RateChart {
   readonly #chart: IChartApi;
   readonly #lines: Record<keyof Sample, ISeriesApi<"Line">>;
+  readonly #samples = new Samples<Sample>();
 
   constructor(container: HTMLElement) {
     this.#chart = createChart(container, {
@@ -46,9 +48,12 @@ export class RateChart {
   }
 
   add(unixMs: number, sample: Sample): void {
-    const time = Math.floor(unixMs / 1000) as UTCTimestamp;
+    const change = this.#samples.add(unixMs, sample);
+    if (change === "skipped") return;
+    const { points } = this.#samples;
     for (const name of LINES) {
-      if (Number.isFinite(sample[name])) this.#lines[name].update({ time, value: sample[name] });
+      if (change === "renewed") this.#lines[name].setData(pointsOf(points, name));
+      else for (const point of pointsOf(points.slice(-1), name)) this.#lines[name].update(point);
     }
     this.#chart.timeScale().fitContent();
   }
@@ -65,4 +70,11 @@ export class RateChart {
     this.#lines.out.applyOptions({ color: colour("down") });
     this.#lines.sends.applyOptions({ color: quiet });
   }
+}
+
+/** One line's points; a rate that is not known has none. */
+function pointsOf(points: readonly Timed<Sample>[], name: keyof Sample): { time: UTCTimestamp; value: number }[] {
+  return points
+    .filter(({ value }) => Number.isFinite(value[name]))
+    .map(({ time, value }) => ({ time: time as UTCTimestamp, value: value[name] }));
 }
