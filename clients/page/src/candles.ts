@@ -3,9 +3,11 @@
  *
  * How the join works: everything live is taken from the moment the instrument is opened, before history is asked for.
  * Prices of a bar that history and live both know are merged, which is right whatever the overlap: the open is
- * history's, high and low are the widest, the close is the latest. Only volume would count the overlap twice, so for
- * the bar in which the join falls it is history's plus what came after the answer; and once that bar is over, the
- * chart asks for it again and {@link Candles.correct} puts the server's own figures in place.
+ * history's, high and low are the widest, the close is the latest: live's in the newest bar of history, and history's
+ * in a bar that is over, where live may have a hole. Only volume would count the overlap twice, so for the bar in which
+ * the join falls it is history's plus what came after the answer; and once that bar is over, the chart asks for it again
+ * and {@link Candles.correct} puts the server's own figures in place. Bars before that one are whole: trades of theirs
+ * that come after, such as those replayed when a connection is back, bring no volume.
  */
 
 /** One bar. Times are Unix seconds of its start; prices are floats for drawing; NaN where it has no trade or quote. */
@@ -37,6 +39,8 @@ export class Candles {
   readonly intervalS: number;
   /** Oldest first, times strictly rising. */
   bars: Bar[] = [];
+  /** Bars that start before have their whole volume from history. */
+  #wholeBefore = -Infinity;
 
   constructor(intervalS: number) {
     this.intervalS = intervalS;
@@ -53,7 +57,7 @@ export class Candles {
     bar.high = Math.max(bar.high, px);
     bar.low = Math.min(bar.low, px);
     bar.close = px;
-    bar.volume += sz;
+    if (!(bar.time < this.#wholeBefore)) bar.volume += sz;
     return bar;
   }
 
@@ -68,11 +72,16 @@ export class Candles {
   /** Puts history before and under what came live since it was asked for; see the head of this file. */
   join(history: readonly Bar[]): void {
     const known = new Map(history.map((bar) => [bar.time, { ...bar }]));
+    const [newest, joint] = [history.at(-1)?.time ?? -Infinity, this.#wholeBefore];
     for (const live of this.bars) {
       const bar = known.get(live.time);
-      known.set(live.time, bar === undefined ? live : merged(bar, live));
+      const both = bar === undefined ? live : merged(bar, live, bar.time < newest);
+      // Where the join before this fell, live may have counted twice, and is not asked.
+      if (bar !== undefined && bar.time === joint && joint < newest) both.volume = bar.volume;
+      known.set(live.time, both);
     }
     this.bars = [...known.values()].sort((a, b) => a.time - b.time).slice(-BARS_MAX);
+    this.#wholeBefore = newest;
   }
 
   /** Puts the server's bars in place of those at their times, but for the newest, which is still under way. */
@@ -81,6 +90,7 @@ export class Candles {
     const known = new Map(this.bars.map((bar) => [bar.time, bar]));
     for (const bar of history) if (bar.time < newest) known.set(bar.time, { ...bar });
     this.bars = [...known.values()].sort((a, b) => a.time - b.time);
+    this.#wholeBefore = Math.max(this.#wholeBefore, Math.min(newest, history.at(-1)?.time ?? -Infinity));
   }
 
   #at(time: number): Bar {
@@ -107,20 +117,21 @@ export class Candles {
   }
 }
 
-/** One bar of what history and live know of the same time. */
-function merged(history: Bar, live: Bar): Bar {
+/** One bar of what history and live know of the same time; where it is over, history's end of it is the later. */
+function merged(history: Bar, live: Bar, isOver: boolean): Bar {
   const wide = (most: (a: number, b: number) => number, a: number, b: number): number =>
     Number.isNaN(a) ? b : Number.isNaN(b) ? a : most(a, b);
   const either = (first: number, second: number): number => (Number.isNaN(first) ? second : first);
+  const [later, earlier] = isOver ? [history, live] : [live, history];
   return {
     time: history.time,
     open: either(history.open, live.open),
     high: wide(Math.max, history.high, live.high),
     low: wide(Math.min, history.low, live.low),
-    close: either(live.close, history.close),
+    close: either(later.close, earlier.close),
     volume: Math.max(history.volume, live.volume),
-    bid: either(live.bid, history.bid),
-    ask: either(live.ask, history.ask),
+    bid: either(later.bid, earlier.bid),
+    ask: either(later.ask, earlier.ask),
   };
 }
 

@@ -115,8 +115,8 @@ export class Chart {
     for (const bar of bars) this.#view.update(bar);
     this.#showNote(this.#loading !== null);
     const newest = this.#candles.newest?.time ?? NaN;
-    if (newest <= this.#joint || Number.isNaN(this.#joint)) return;
-    this.#joint = NaN;
+    // What is being loaded has the bar as well, and would be given up for this.
+    if (this.#loading !== null || !(newest > this.#joint)) return;
     void this.#load(8, (history) => this.#correct(history));
   }
 
@@ -155,6 +155,7 @@ export class Chart {
     this.#stopLoading();
     const loading = new AbortController();
     this.#loading = loading;
+    this.#joint = NaN;
     if (this.#candles.bars.length < 2) this.#showNote(true);
     let note = "";
     let isMissing = false;

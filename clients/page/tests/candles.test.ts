@@ -57,6 +57,40 @@ test("history joins live without a seam: open of history, widest extremes, close
   expect(candles.bars).toEqual([bar(60, 90, 95, 89, 94, 50), bar(120, 100, 105, 97, 99, 11)]);
 });
 
+test("trades that are replayed after the answer bring no volume to bars that history has whole", () => {
+  const candles = new Candles(1);
+  candles.trade(10, 100, 1);
+  candles.join([bar(10, 100, 100, 100, 100, 1), bar(11, 101, 102, 101, 102, 5), bar(12, 103, 103, 103, 103, 2)]);
+  candles.trade(11, 101, 2);
+  candles.trade(11.5, 102, 3);
+  candles.trade(12.9, 104, 4);
+  expect(candles.bars.map(({ close, volume }) => [close, volume])).toEqual([
+    [100, 1],
+    [102, 5],
+    [104, 6],
+  ]);
+});
+
+test("a bar that was corrected takes no volume of trades that come late", () => {
+  const candles = new Candles(1);
+  candles.join([bar(10, 100, 100, 100, 100, 1)]);
+  candles.trade(12, 101, 1);
+  candles.correct([bar(10, 100, 100, 100, 100, 7), bar(11, 100, 100, 100, 100, 3), bar(12, 101, 101, 101, 101, 9)]);
+  candles.trade(11.5, 100, 3);
+  candles.trade(12.5, 101, 1);
+  expect(candles.bars.map(({ volume }) => volume)).toEqual([7, 3, 2]);
+});
+
+test("a bar that had a hole in it ends as history says, and has its volume, though live counted twice", () => {
+  const candles = new Candles(60);
+  candles.join([bar(60, 90, 95, 89, 94, 50), bar(120, 100, 100, 100, 100, 5)]);
+  candles.trade(121, 100, 5); // in the answer already
+  candles.quote(122, 99, 101);
+  // Here the connection was lost, and came back in the next bar.
+  candles.join([{ ...bar(120, 100, 108, 97, 107, 9), bid: 106, ask: 108 }, bar(180, 107, 107, 107, 107, 1)]);
+  expect(candles.bars[1]).toEqual({ ...bar(120, 100, 108, 97, 107, 9), bid: 106, ask: 108 });
+});
+
 test("live bars that history does not reach yet stay", () => {
   const candles = new Candles(1);
   candles.trade(10, 100, 1);
