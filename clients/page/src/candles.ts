@@ -5,9 +5,9 @@
  * Prices of a bar that history and live both know are merged, which is right whatever the overlap: the open is
  * history's, high and low are the widest, the close is the latest: live's in the newest bar of history, and history's
  * in a bar that is over, where live may have a hole. Only volume would count the overlap twice, so for the bar in which
- * the join falls it is history's plus what came after the answer; and once that bar is over, the chart asks for it again
- * and {@link Candles.correct} puts the server's own figures in place. Bars before that one are whole: trades of theirs
- * that come after, such as those replayed when a connection is back, bring no volume.
+ * the join falls it is history's plus what came after the answer; and once that bar is over, the chart asks for it
+ * again and {@link Candles.correct} puts the server's own figures in place. Bars before that one are whole: trades of
+ * theirs that come after, such as those replayed when a connection is back, bring no volume.
  */
 
 /** One bar. Times are Unix seconds of its start; prices are floats for drawing; NaN where it has no trade or quote. */
@@ -115,6 +115,18 @@ export class Candles {
     this.bars.splice(at + 1, 0, bar);
     return bar;
   }
+}
+
+/** A part of the time axis: places of bars counted from the oldest, with room before the first and after the last. */
+export interface BarRange {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** The same bars in view after so many of the oldest are gone; where those were in view, the first that are left. */
+export function rangeAfterDrop({ from, to }: BarRange, dropped: number): BarRange {
+  const moved = from >= 0 ? Math.min(dropped, from) : 0;
+  return { from: from - moved, to: to - moved };
 }
 
 /** One bar of what history and live know of the same time; where it is over, history's end of it is the later. */

@@ -17,7 +17,7 @@ import {
   type WhitespaceData,
 } from "lightweight-charts";
 import { type BandData, type BandOptions, BandView } from "./band.ts";
-import type { Bar } from "./candles.ts";
+import { type Bar, rangeAfterDrop } from "./candles.ts";
 import { colour, faded, write } from "./dom.ts";
 import { clockText, priceText, volumeText } from "./format.ts";
 
@@ -119,6 +119,17 @@ export class ChartView {
     if (!this.#isOpened && this.#bars.size === 2) this.#showOpening(2);
     if (!past && !Number.isNaN(bar.close)) this.#showLast(bar);
     if (this.#hovered < 0 || this.#hovered === bar.time) this.#showLegend();
+  }
+
+  /** Lets go of bars that are no longer among these, where there are any: the oldest, as the library cannot. */
+  keep(bars: readonly Bar[]): void {
+    const dropped = this.#bars.size - bars.length;
+    if (dropped <= 0) return;
+    const timeScale = this.#chart.timeScale();
+    // Who looks at now is kept there.
+    const range = timeScale.scrollPosition() > -2 ? null : timeScale.getVisibleLogicalRange();
+    this.setBars(bars, this.#decimals);
+    if (range !== null) timeScale.setVisibleLogicalRange(rangeAfterDrop(range, dropped));
   }
 
   showBand(visible: boolean): void {

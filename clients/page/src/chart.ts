@@ -113,6 +113,7 @@ export class Chart {
     const bars = [...this.#changed].sort((a, b) => a.time - b.time);
     this.#changed.clear();
     for (const bar of bars) this.#view.update(bar);
+    this.#view.keep(this.#candles.bars);
     this.#showNote(this.#loading !== null);
     const newest = this.#candles.newest?.time ?? NaN;
     // What is being loaded has the bar as well, and would be given up for this.

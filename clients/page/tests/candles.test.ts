@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Candles, barStart, barsOf, emptyBar, type Bar } from "../src/candles.ts";
+import { Candles, barStart, barsOf, emptyBar, rangeAfterDrop, type Bar } from "../src/candles.ts";
 
 const bar = (time: number, open: number, high: number, low: number, close: number, volume: number): Bar => ({
   ...emptyBar(time),
@@ -116,6 +116,20 @@ test("a correction replaces bars that are over, and never the one under way", ()
   candles.trade(11, 101, 1);
   candles.correct([bar(10, 100, 100, 100, 100, 7), bar(11, 50, 50, 50, 50, 50)]);
   expect(candles.bars).toEqual([bar(10, 100, 100, 100, 100, 7), bar(11, 101, 101, 101, 101, 1)]);
+});
+
+test("a day of bars of one second leaves the newest", () => {
+  const candles = new Candles(1);
+  for (let at = 1; at <= 86_400; at++) candles.quote(at, 99, 101);
+  expect(candles.bars.length).toBeLessThanOrEqual(7500);
+  expect(candles.newest?.time).toBe(86_400);
+  expect(candles.bars[0]?.time).toBe(86_401 - candles.bars.length);
+});
+
+test("the same bars stay in view when older ones go, and the first that are left where those were in view", () => {
+  expect(rangeAfterDrop({ from: 7390, to: 7503 }, 1500)).toEqual({ from: 5890, to: 6003 });
+  expect(rangeAfterDrop({ from: 200, to: 300 }, 1500)).toEqual({ from: 0, to: 100 });
+  expect(rangeAfterDrop({ from: -5, to: 100 }, 1500)).toEqual({ from: -5, to: 100 });
 });
 
 test("columns of the server become bars, with NaN where nothing was", () => {
