@@ -75,7 +75,7 @@ export class Mirror {
   apply(batch: Batch): { changed: Uint32Array; what: Uint8Array } {
     this.#bits.clear();
     for (const instrument of batch.defined.values()) {
-      if (instrument.row >= this.#rows) this.#grow(instrument.row);
+      if (instrument.row + 1 >= this.#rows) this.#grow(instrument.row + 1);
       this.instruments.define(instrument);
       this.#mark(instrument.row, CHANGED.instrument);
     }
@@ -116,9 +116,8 @@ export class Mirror {
 
   /** A row has no values, as if none had come. */
   #clear(row: number): void {
-    this.columns.forEach((columns, channel) => {
-      for (const name in columns) columns[name][row] = FIELDS[channel].includes(name) ? NaN : 0;
-    });
+    // The last row is never anybody's.
+    for (const columns of this.columns) for (const name in columns) columns[name].copyWithin(row, -1);
     this.books.delete(row);
     this.#mark(row, 15);
   }

@@ -158,10 +158,10 @@ export class Store {
       tickSize: wire.i64(view, at + 40),
       lotSize: wire.i64(view, at + 48),
     };
-    const { pxExp, szExp } = this.instruments[row] ?? instrument;
-    if (pxExp !== instrument.pxExp || szExp !== instrument.szExp) this.#rescaled(row);
+    const former = this.instruments[row];
     // What a former server said is shown no longer.
-    if (row < this.instruments.length && !this.#statuses.has(row)) this.outbox.waiting.cleared.add(row);
+    if (former && !this.#statuses.has(row)) this.outbox.waiting.cleared.add(row);
+    if (former && (former.pxExp !== instrument.pxExp || former.szExp !== instrument.szExp)) this.#rescaled(row);
     this.#ids.set(id, row);
     this.#statuses.set(row, this.#statuses.get(row) ?? "");
     this.instruments[row] = instrument;

@@ -96,6 +96,7 @@ export class OpenSubscription implements Subscription {
     // Who does not wait for it need not hear that it failed.
     this.ready.catch(() => {});
     former?.(this.ready);
-    this.post({ t: "sub", id: this.id, nth: ++this.#nth, symbols: this.#symbols, channels: this.channels, ms: this.#wantedMs });
+    const { id, channels } = this;
+    this.post({ t: "sub", id, nth: ++this.#nth, symbols: this.#symbols, channels, ms: this.#wantedMs });
   }
 }
