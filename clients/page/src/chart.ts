@@ -17,7 +17,7 @@ import { isFlag, isNumber, recall, remember } from "./store.ts";
 /** How often {@link Chart.draw} wants to be called. */
 export const DRAW_EVERY_MS = 100;
 const HISTORY_BARS = 1000;
-/** Where the server does not know an instrument that it has just defined, it is asked again: after so long, and so on. */
+/** A server that does not know an instrument that it has just defined is asked again: after so long, and so on. */
 const RETRIES_MS: readonly number[] = [500, 1000, 2000, 4000];
 export const INTERVALS_S: readonly number[] = [1, 5, 60, 300];
 

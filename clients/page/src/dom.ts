@@ -23,8 +23,8 @@ export function write(target: Element, text: string): void {
 }
 
 /**
- * Columns of numbers that grow to the longest: `--columns-NAME` of an element is the most digits that were in one. Points
- * and commas count half. The style sheet makes columns so wide, and the letters smaller where there is no room.
+ * Columns of numbers that grow to the longest: `--columns-NAME` of an element is the most digits that were in one.
+ * Points and commas count half. The style sheet makes columns so wide, and letters smaller where there is no room.
  */
 export class Columns {
   readonly #target: HTMLElement;

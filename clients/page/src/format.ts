@@ -87,8 +87,8 @@ export function compactText(value: number): string {
 }
 
 /**
- * A volume that was summed in floats, with the decimals that it has: `1.001`, at most `decimals` of them, which is where
- * the sum's noise begins. From 100,000 on it is cut like {@link compactText}.
+ * A volume that was summed in floats, with the decimals that it has: `1.001`, at most `decimals` of them, which is
+ * where the sum's noise begins. From 100,000 on it is cut like {@link compactText}.
  */
 export function volumeText(value: number, decimals: number): string {
   if (!(Math.abs(value) < 100_000)) return compactText(value);
