@@ -389,3 +389,33 @@ async def test_no_server_is_an_error_that_says_so() -> None:
         await tickcast.connect("ws://127.0.0.1:1")
     with pytest.raises(tickcast.UnreachableError, match="is the server running"):
         await tickcast.snapshot("A", "ws://127.0.0.1:1")
+
+
+async def test_closing_a_pattern_takes_along_what_it_covers_and_nothing_else() -> None:
+    async def first(peer: Peer) -> None:
+        for _ in range(3):
+            await peer.answer()
+        start = packet(definition(), definition(2, "ETH-USD"), trade(1), trade(1, instrument=2), flags=CAUGHT_UP)
+        await peer.socket.send(start)
+        assert (await peer.answer())["op"] == "unsubscribe"
+        assert (await peer.answer())["symbols"] == ["BTC-USD"]
+        again = packet(trade(1), trade(2), position=3, flags=wire.REPLAY | wire.CAUGHT_UP)
+        await peer.socket.send(again)
+        await peer.answer()
+        peer.drop()
+
+    async with Fake(first, Peer.end) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        await client.subscribe(["BTC-USD"], channels=["trade"])
+        await client.subscribe(["ETH-USD"], channels=["trade"])
+        pattern = await client.subscribe(["BTC-*"], channels=["trade"])
+        await until(lambda: client.state() is State.LIVE)
+        await pattern.close()
+        await client.ping()
+        await until(lambda: len(server.peers) == 2 and len(server.peers[1].asked) > 0)
+        asked = [(one["op"], one.get("position"), one.get("symbols")) for one in server.peers[0].asked[3:5]]
+        assert asked == [("unsubscribe", None, ["BTC-*"]), ("resume", 1, ["BTC-USD"])]
+        after = server.peers[1].asked
+        assert [(one["op"], one["position"]) for one in after] == [("resume", 3)], "both go on from where they were"
+        assert set(after[0]["symbols"]) == {"BTC-USD", "ETH-USD"}
+        told = [one for one in await take(news(client), 7) if one[0] == "trade"]
+        assert told == [("trade", 1), ("trade", 1), ("trade", 2)], "what was replayed and had is left out"

@@ -154,6 +154,8 @@ class Client(Session):
         if not wanted.answered or self._socket is None:
             return
         gone = wanted.keys() - kept
+        # Before it takes effect nothing is missing of what it takes along.
+        token = self._token
         for channel in wanted.channels:
             names = tuple(symbol for symbol in wanted.symbols if (channel, symbol) in gone)
             if not names:
@@ -161,12 +163,14 @@ class Client(Session):
             whole = Request("unsubscribe", (channel,), names, 0, False, None, [])
             for part in split(whole, self._symbols_max()):
                 await self._say(part)
-        self._inbox.put_now(Forget(frozenset(gone)))
-        # A pattern takes the names that it covers with it, those of other subscriptions, too: they are asked for again.
-        if any(symbol.endswith("*") for _, symbol in gone):
-            for other in self._wanted:
-                other.lose(None)
-            await self._ask(self._wanted)
+        self._inbox.put_now(Forget(frozenset(gone), frozenset(kept)))
+        # A pattern takes the names that it covers with it, those of other subscriptions, too: these go on from where
+        # they were. A resume always comes to its end, also where the server holds all of it still.
+        taken = [other for other in self._wanted if other.is_covered_by(gone)]
+        for other in taken:
+            other.lose(token)
+        if taken:
+            await self._ask(taken)
 
     # ---- what comes
 
@@ -230,7 +234,7 @@ class Client(Session):
     async def _items(self) -> AsyncIterator[bytes | Connection]:
         while (item := await self._inbox.get()) is not None:
             if isinstance(item, Forget):
-                self._follower.forget(item.keys)
+                self._follower.forget(item.keys, item.kept)
             else:
                 yield item
 

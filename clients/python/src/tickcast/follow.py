@@ -8,7 +8,7 @@ epoch (the server was started anew) begins all of it anew.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from . import wire
 from .errors import ProtocolError
@@ -17,13 +17,13 @@ from .records import (
     MAYBE_BAD_BOOK,
     SNAPSHOT,
     AnyRecord,
-    Channel,
     Definition,
     Gap,
     Instrument,
     State,
     Status,
 )
+from .subscriptions import Key, covers
 from .wire import Head, PacketHeader
 
 # Ids are dense and begin at 1. Beyond this they are kept in a dict, so that no id costs memory that nobody has.
@@ -166,16 +166,13 @@ class Follower:
         self.gaps += 1
         self.missing += max(gap.to_sequence - gap.from_sequence + 1, 0)
 
-    def forget(self, keys: Iterable[tuple[Channel, str]]) -> None:
-        """Nothing follows of these channels and symbols or patterns: when they come again, that is no hole."""
+    def forget(self, keys: Iterable[Key], kept: Collection[Key] = ()) -> None:
+        """Nothing follows of these channels and symbols or patterns but what is kept: no hole when they come again."""
         for channel, symbol in keys:
             sequences = self.sequences[_CHANNEL_TYPES[channel]]
             for instrument in sequences.instruments():
                 of = self.directory.get(instrument)
-                if of is not None and covers(symbol, of.symbol):
+                if of is None or any(channel == on and covers(name, of.symbol) for on, name in kept):
+                    continue
+                if covers(symbol, of.symbol):
                     sequences[instrument] = 0
-
-
-def covers(asked: str, symbol: str) -> bool:
-    """Whether a name, or a pattern with one `*` at its end, covers a symbol."""
-    return symbol.startswith(asked[:-1]) if asked.endswith("*") else asked == symbol

@@ -52,6 +52,8 @@ class Forget:
     """Nothing of these is subscribed to any more; what comes of them later follows nothing."""
 
     keys: frozenset[Key]
+    kept: frozenset[Key]
+    """What other subscriptions want as well, and is followed on."""
 
 
 Item: TypeAlias = bytes | Connection | Forget
@@ -162,6 +164,8 @@ class Session:
         try:
             # One after another, with what is asked for after a reconnect as well.
             async with self._asking:
+                if self._socket is None:
+                    raise ClosedError(1006, "there is no connection")
                 asked = requests([one for one in wanted if not one.asked], self._symbols_max())
                 for request in asked:
                     for one in request.wanted:
@@ -187,9 +191,12 @@ class Session:
                 wanted.caught_up = True
 
     def _begins_anew(self, wanted: Wanted) -> bool:
-        """Whether a snapshot or a replay comes of it: of what is not held already, and of names that are known."""
-        if not wanted.snapshot and wanted.token is None:
-            return False
+        """Whether a snapshot or a replay comes of it.
+
+        A replay always does; a snapshot only of what is not held already, and of names that are known.
+        """
+        if wanted.token is not None or not wanted.snapshot:
+            return wanted.token is not None
         held = set[Key]().union(*(other.keys() for other in self._wanted if other.answered and other is not wanted))
         unknown = set(wanted.unknown)
         return any(symbol not in unknown for _, symbol in wanted.keys() - held)

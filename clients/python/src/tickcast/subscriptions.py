@@ -46,6 +46,14 @@ class Wanted:
         """The channels and names that it stands for."""
         return {(channel, symbol) for channel in self.channels for symbol in self.symbols}
 
+    def is_covered_by(self, keys: Iterable[Key]) -> bool:
+        """Whether one of these patterns covers a name or a narrower pattern of it."""
+        patterns = [(channel, symbol) for channel, symbol in keys if symbol.endswith("*")]
+        return any(
+            channel in self.channels and any(covers(pattern, symbol) for symbol in self.symbols)
+            for channel, pattern in patterns
+        )
+
     def lose(self, token: Token | None) -> None:
         """The connection is gone. `token` is that of the last packet that came over it."""
         if self.caught_up:
@@ -75,6 +83,11 @@ class Request:
         else:
             said["snapshot"] = self.snapshot
         return json.dumps(said, ensure_ascii=False)
+
+
+def covers(asked: str, symbol: str) -> bool:
+    """Whether a name, or a pattern with one `*` at its end, covers a symbol, or a narrower pattern."""
+    return symbol.startswith(asked[:-1]) if asked.endswith("*") else asked == symbol
 
 
 def check(
