@@ -58,9 +58,37 @@ def test_a_snapshot_may_say_again_what_is_had() -> None:
 
 def test_a_new_epoch_begins_anew() -> None:
     follower, news = follow(packet(definition(), trade(9)), packet(definition(), trade(1), epoch=8))
-    assert news == [("trade", 9, 9), ("trade", 1, 1)]
+    assert news == [("trade", 9, 9), ("gap", 0, 0), ("trade", 1, 1)]
     with pytest.raises(ProtocolError, match="before its definition"):
         follower.packet(packet(trade(1), epoch=9))
+
+
+def test_a_restart_tells_of_each_log_that_what_came_before_it_is_not_known() -> None:
+    start = packet(definition(), definition(2, "ETH-USD"), quote(1), trade(4), quote(1, instrument=2))
+    for_all = [("BTC-USD", "trade", 0, 0, "R")]
+    follower, _ = follow(start)
+    told = follower.packet(packet(definition(1, "ETH-USD"), epoch=8))[1]
+    gaps = [one for one in told if isinstance(one, Gap)]
+    assert [(g.symbol, g.channel, g.from_sequence, g.to_sequence, g.reason) for g in gaps] == for_all
+    assert (follower.gaps, follower.missing) == (1, 0)
+    arrays = pytest.importorskip("tickcast.arrays")
+    follower, _ = follow(start)
+    others = arrays.read(follower, packet(definition(1, "ETH-USD"), epoch=8)).others
+    assert [(g.symbol, g.channel, g.reason) for g in others if isinstance(g, Gap)] == [("BTC-USD", "trade", "R")]
+
+
+def test_arrays_mean_what_their_epoch_said() -> None:
+    arrays = pytest.importorskip("tickcast.arrays")
+    follower = Follower()
+    old = arrays.read(follower, packet(definition(), quote(1, 100)))
+    new = arrays.read(follower, packet(definition(1, "ETH-USD"), quote(1, 100), epoch=8))
+    assert old.scales.symbols(old.quote).tolist() == ["BTC-USD"]
+    assert new.scales.symbols(new.quote).tolist() == ["ETH-USD"]
+    rows = old.quote.view(arrays.Rows)
+    rows.scales = old.scales
+    assert rows[:1].scales.symbols(rows).tolist() == ["BTC-USD"]
+    with pytest.raises(ValueError, match="restart of the server"):
+        new.scales.columns(rows)
 
 
 def test_what_was_unsubscribed_is_no_hole_when_it_comes_again() -> None:

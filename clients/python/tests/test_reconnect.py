@@ -417,5 +417,27 @@ async def test_closing_a_pattern_takes_along_what_it_covers_and_nothing_else() -
         after = server.peers[1].asked
         assert [(one["op"], one["position"]) for one in after] == [("resume", 3)], "both go on from where they were"
         assert set(after[0]["symbols"]) == {"BTC-USD", "ETH-USD"}
-        told = [one for one in await take(news(client), 7) if one[0] == "trade"]
+        told = [one for one in await take(news(client), 6) if one[0] == "trade"]
         assert told == [("trade", 1), ("trade", 1), ("trade", 2)], "what was replayed and had is left out"
+
+
+async def test_a_collection_over_a_restart_ends_with_what_came_before() -> None:
+    pytest.importorskip("numpy")
+
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.send(packet(definition(), quote(1), flags=CAUGHT_UP))
+        await peer.socket.send(packet(definition(1, "ETH-USD"), quote(1), epoch=8))
+        await peer.socket.send(packet(quote(2), epoch=8, position=2))
+        await peer.end()
+
+    async with Fake(first) as server, tickcast.connect(server.url) as client:
+        await client.subscribe(["*"], channels=["quote"])
+        with pytest.raises(tickcast.RestartedError, match="1 rows") as raised:
+            await client.collect("quote", count=3)
+        before = raised.value.rows
+        assert before.scales.symbols(before).tolist() == ["BTC-USD"]
+        after = await client.collect("quote", count=1)
+        assert client.scales.symbols(after).tolist() == ["ETH-USD"]
+        with pytest.raises(ValueError, match="restart"):
+            client.scales.columns(before)

@@ -10,7 +10,15 @@ async with tickcast.connect("ws://127.0.0.1:9001") as client:
 
 from .book import OrderBook
 from .client import Client, Packet, Ping, Subscription, connect
-from .errors import ClosedError, ProtocolError, RefusedError, RejectedError, TickcastError, UnreachableError
+from .errors import (
+    ClosedError,
+    ProtocolError,
+    RefusedError,
+    RejectedError,
+    RestartedError,
+    TickcastError,
+    UnreachableError,
+)
 from .http import bars, instruments, snapshot
 from .pace import Backoff
 from .publish import Publisher, publish
@@ -64,6 +72,7 @@ __all__ = [
     "Record",
     "RefusedError",
     "RejectedError",
+    "RestartedError",
     "State",
     "Status",
     "Subscription",

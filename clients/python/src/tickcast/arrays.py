@@ -79,9 +79,13 @@ def empty(kind: int) -> Structured:
 
 @dataclass(slots=True)
 class Arrays:
-    """The new records of one packet. `others` has gaps, states, definitions and raw bytes as records."""
+    """The new records of one packet. `others` has gaps, states, definitions and raw bytes as records.
+
+    `scales` are those of the packet's epoch: after a restart of the server an id may be another instrument's.
+    """
 
     header: PacketHeader
+    scales: Scales
     quote: Structured = field(default_factory=lambda: empty(wire.QUOTE))
     trade: Structured = field(default_factory=lambda: empty(wire.TRADE))
     ticker: Structured = field(default_factory=lambda: empty(wire.TICKER))
@@ -91,8 +95,9 @@ class Arrays:
 
 def read(follower: Follower, data: bytes) -> Arrays:
     """What is new in a packet. Raises `ProtocolError`."""
-    header = follower.begin(data)
-    arrays = Arrays(header)
+    others: list[AnyRecord] = []
+    header = follower.begin(data, others)
+    arrays = Arrays(header, Scales(follower.directory, header.epoch), others=others)
     plain = _plain(data, header.count)
     groups = [_grouped(rows) for rows in plain.values()] if plain is not None else []
     if plain is not None and all(map(_is_simple, repeat(follower), plain.items(), groups)):
@@ -213,17 +218,37 @@ def _levels(data: bytes, head: Head, place: int) -> Structured:
     return rows
 
 
-class Scales:
-    """Turns columns of mantissas into floats, by the exponents of the directory."""
+class Rows(np.ndarray[tuple[int, ...], np.dtype[np.void]]):
+    """What `Client.collect` returns: an array that knows what its ids mean, as `rows.scales`."""
 
-    def __init__(self, directory: Mapping[int, Instrument]) -> None:
+    scales: Scales | None = None
+
+    def __array_finalize__(self, of: object) -> None:
+        self.scales = getattr(of, "scales", None)
+
+
+class Scales:
+    """Turns columns of mantissas into floats, by the exponents of the directory of one epoch.
+
+    Raises `ValueError` for rows that are known to be of another epoch, and `KeyError` for ids that nobody has.
+    """
+
+    def __init__(self, directory: Mapping[int, Instrument], epoch: int | None = None) -> None:
         self._directory = directory
+        self.epoch = epoch
+
+    def _of(self, rows: Structured) -> tuple[list[Instrument], npt.NDArray[np.intp]]:
+        """The instruments of the rows, and which of these each row has."""
+        own = getattr(rows, "scales", None)
+        if isinstance(own, Scales) and own.epoch != self.epoch:
+            raise ValueError("these rows are from before or after a restart of the server: use their own `rows.scales`")
+        ids, places = np.unique(np.asarray(rows["instrument"]), return_inverse=True)
+        return [self._directory[int(instrument)] for instrument in ids], places
 
     def floats(self, rows: Structured, name: str) -> Floats:
         """A price or size column as float64, NaN where absent: the nearest float where the mantissa is below 2^53."""
-        mantissas = rows[name]
-        ids, places = np.unique(rows["instrument"], return_inverse=True)
-        of = [self._directory[int(instrument)] for instrument in ids]
+        of, places = self._of(rows)
+        mantissas = np.asarray(rows[name])
         exponents = np.array([one.sz_exp if name in _SIZES else one.px_exp for one in of], np.int64)
         # A power of ten below 1 has no exact float; its inverse has, and a division rounds once.
         up, down = 10.0 ** np.maximum(exponents, 0), 10.0 ** np.maximum(-exponents, 0)
@@ -233,9 +258,8 @@ class Scales:
 
     def symbols(self, rows: Structured) -> npt.NDArray[np.object_]:
         """The symbol of each row."""
-        ids, places = np.unique(rows["instrument"], return_inverse=True)
-        names = np.array([self._directory[int(instrument)].symbol for instrument in ids], object)
-        return names[places]
+        of, places = self._of(rows)
+        return np.array([one.symbol for one in of], object)[places]
 
     def columns(self, rows: Structured) -> dict[str, npt.NDArray[Any]]:
         """What `pandas.DataFrame` takes: symbols, times as datetime64[ns], prices and sizes as floats."""
@@ -245,11 +269,11 @@ class Scales:
                 continue
             kind = rows.dtype[name]
             if name.startswith("ts_"):
-                told[name] = rows[name].astype("datetime64[ns]")
+                told[name] = np.asarray(rows[name]).astype("datetime64[ns]")
             elif kind == np.int64:
                 told[name] = self.floats(rows, name)
             elif kind.kind == "S":
-                told[name] = rows[name].astype(str)
+                told[name] = np.asarray(rows[name]).astype(str)
             else:
-                told[name] = rows[name].copy()
+                told[name] = np.array(rows[name])
         return told

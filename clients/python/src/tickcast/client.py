@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from . import http, wire
 from .connection import Link
+from .errors import RestartedError
 from .follow import Follower
 from .pace import Backoff
 from .records import AnyRecord, Channel, Definition, Heartbeat, Instrument, State
@@ -25,7 +26,7 @@ from .subscriptions import Key, Request, Token, Wanted, check, split
 from .wire import PacketHeader
 
 if TYPE_CHECKING:
-    from .arrays import Arrays, Scales, Structured
+    from .arrays import Arrays, Rows, Scales
 
 DEFAULT_CHANNELS: tuple[Channel, ...] = ("quote", "trade")
 
@@ -208,10 +209,11 @@ class Client(Session):
 
     async def collect(
         self, channel: Literal["quote", "trade", "ticker"], *, count: int | None = None, seconds: float | None = None
-    ) -> Structured:
+    ) -> Rows:
         """Reads until there are `count` records of a channel or `seconds` have passed, and returns them as one array.
 
-        Records of other channels are passed over. `client.scales.columns` makes a DataFrame's columns of the result.
+        Records of other channels are passed over. `rows.scales.columns(rows)` makes a DataFrame's columns of them.
+        Raises `RestartedError`, with the rows so far, where the server was started anew amid them.
         """
         import numpy as np
 
@@ -219,17 +221,26 @@ class Client(Session):
 
         if count is None and seconds is None:
             raise ValueError("collect has no end: say count, seconds, or both")
-        parts: list[Structured] = []
-        have = 0
+        kinds = {"quote": wire.QUOTE, "trade": wire.TRADE, "ticker": wire.TICKER}
+        of, parts, have = self.scales, [arrays.empty(kinds[channel])], 0
+
+        def rows(until: int | None = None) -> arrays.Rows:
+            together = np.concatenate(parts)[:until].view(arrays.Rows)
+            together.scales = of
+            return together
+
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 async for packet in self.arrays():
+                    if packet.scales.epoch != of.epoch:
+                        if have:
+                            raise RestartedError(rows())
+                        of = packet.scales
                     parts.append(getattr(packet, channel))
                     have += len(parts[-1])
                     if count is not None and have >= count:
                         break
-        kinds = {"quote": wire.QUOTE, "trade": wire.TRADE, "ticker": wire.TICKER}
-        return np.concatenate([arrays.empty(kinds[channel]), *parts])[:count]
+        return rows(count)
 
     async def _items(self) -> AsyncIterator[bytes | Connection]:
         while (item := await self._inbox.get()) is not None:
@@ -272,10 +283,10 @@ class Client(Session):
 
     @property
     def scales(self) -> Scales:
-        """Turns mantissas of arrays into floats, and instruments into symbols."""
+        """Turns mantissas of arrays into floats, and instruments into symbols: those of the epoch read last."""
         from .arrays import Scales
 
-        return Scales(self._follower.directory)
+        return Scales(self._follower.directory, self._follower.epoch)
 
     def state(self, symbol: str | None = None) -> State:
         """LIVE, STALE, RESYNCING, HALTED or ENDED: of an instrument, or of the connection where none is named."""

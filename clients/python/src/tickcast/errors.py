@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 # Coming back would be refused again: the credentials, or what they entitle to, are not good (any more).
 FINAL_CLOSE_CODES = frozenset({4001, 4003})
 # Another try with the same request gets the same answer, unlike with 429, 503 and other answers of a busy server.
@@ -39,6 +41,14 @@ class RejectedError(TickcastError):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+
+
+class RestartedError(TickcastError):
+    """The server was started anew amid a collection: `rows` is what came before, whose ids mean something else now."""
+
+    def __init__(self, rows: Any) -> None:
+        super().__init__(f"the server was started anew; what came before has {len(rows)} rows, in this error's `rows`")
+        self.rows = rows
 
 
 class UnreachableError(TickcastError):

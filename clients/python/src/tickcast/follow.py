@@ -2,7 +2,8 @@
 
 A replay after a reconnect brings records that were had before: they are left out. A hole in a channel whose every
 record counts, which the server could not announce since the client was away, becomes a `Gap` with the reason `R`. A new
-epoch (the server was started anew) begins all of it anew.
+epoch (the server was started anew) begins all of it anew, and each such channel that was followed tells of a `Gap` from
+0 to 0: nobody knows how much came before the new beginning.
 """
 
 from __future__ import annotations
@@ -89,13 +90,16 @@ class Follower:
             return State.RESYNCING
         return own
 
-    def begin(self, data: bytes) -> PacketHeader:
-        """Reads a packet's header, and starts anew where its epoch is another one."""
+    def begin(self, data: bytes, before: list[AnyRecord]) -> PacketHeader:
+        """Reads a packet's header, and starts anew where its epoch is another one.
+
+        What that may have cost is appended to `before`. The old directory is left as it is to whoever has it.
+        """
         header = wire.read_header(data)
         if header.epoch != self.epoch:
+            before += self._cut_off(header.ts_send)
             self.epoch = header.epoch
-            self.directory.clear()
-            self.by_symbol.clear()
+            self.directory, self.by_symbol = {}, {}
             self.states.clear()
             self.bad_books.clear()
             self.sequences = {kind: Sequences() for kind in _CHANNEL_TYPES.values()}
@@ -103,8 +107,8 @@ class Follower:
 
     def packet(self, data: bytes) -> tuple[PacketHeader, list[AnyRecord]]:
         """The header and the records that are new, with a `Gap` wherever some are missing. Raises `ProtocolError`."""
-        header = self.begin(data)
         records: list[AnyRecord] = []
+        header = self.begin(data, records)
         for head in wire.walk(data, header.count):
             record = wire.decode_record(data, head, self.directory)
             if record is not None and self.admit(head, record, records):
@@ -158,6 +162,17 @@ class Follower:
         self.gaps += 1
         self.missing += last - first + 1
         return Gap(of, 0x80, 0, 0, ts_recv, first, last, CHANNELS[kind - 1], "R")
+
+    def _cut_off(self, ts_recv: int) -> list[Gap]:
+        """A gap of unknown length for each log that is followed: nobody knows what came before the new epoch."""
+        gaps = [
+            Gap(self.directory[instrument], 0x80, 0, 0, ts_recv, 0, 0, CHANNELS[kind - 1], "R")
+            for kind in sorted(LOGS)
+            for instrument in self.sequences[kind].instruments()
+            if instrument in self.directory
+        ]
+        self.gaps += len(gaps)
+        return gaps
 
     def _told(self, gap: Gap) -> None:
         sequences = self.sequences[_CHANNEL_TYPES[gap.channel]]

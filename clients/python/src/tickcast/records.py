@@ -320,6 +320,7 @@ class Gap(Record):
 
     `reason` is `S` where this client was too slow, `O` where the server's ring had gone on, `F` where the feed lost
     them, and `R` where they came while this client was away, and the server's history does not reach back so far.
+    After a restart of the server the range is 0 to 0, and `instrument` that of before: nobody knows how many are missing.
     """
 
     TYPE: ClassVar[str] = "gap"
