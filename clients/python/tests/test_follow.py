@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 from decimal import Decimal
 
 import pytest
 from conftest import definition, gap, packet, quote, record, status, trade
 
-from tickcast import Backoff, Gap, OrderBook, ProtocolError, Quote, State, Trade, wire
+from tickcast import Backoff, Book, Gap, OrderBook, ProtocolError, Quote, State, Trade, wire
 from tickcast.follow import Follower
 from tickcast.http import plain_url, refusal, stream_url
 from tickcast.publish import mantissa
@@ -160,13 +161,12 @@ def test_ids_beyond_the_dense_ones_are_followed_as_well() -> None:
     assert len(arrays.read(follower, packet(trade(1, instrument=far), trade(2, instrument=far))).trade) == 1
 
 
+def book(kind: bytes, levels: list[tuple[int, int, bytes]], sequence: int) -> bytes:
+    body = struct.pack("<Hc5x", len(levels), kind) + b"".join(struct.pack("<qqc7x", *level) for level in levels)
+    return record(4, sequence, body)
+
+
 def test_a_book_is_kept_up_to_date() -> None:
-    def book(kind: bytes, levels: list[tuple[int, int, bytes]], sequence: int) -> bytes:
-        import struct
-
-        body = struct.pack("<Hc5x", len(levels), kind) + b"".join(struct.pack("<qqc7x", *level) for level in levels)
-        return record(4, sequence, body)
-
     follower, kept = Follower(), OrderBook()
     levels = [(100, 5, b"B"), (99, 6, b"B"), (101, 7, b"A")]
     for data in (book(b"S", levels, 1), book(b"D", [(99, 0, b"B"), (102, 1000, b"A")], 2)):
@@ -176,6 +176,22 @@ def test_a_book_is_kept_up_to_date() -> None:
     assert kept.bids() == [(Decimal("1.00"), Decimal("0.005"))]
     assert kept.asks(1) == [(Decimal("1.01"), Decimal("0.007"))]
     assert kept.mantissas("A") == [(101, 7), (102, 1000)]
+
+
+def test_a_book_of_another_epoch_or_instrument_is_not_put_onto_the_old_one() -> None:
+    follower, kept = Follower(), OrderBook()
+    seen: list[list[tuple[int, int]]] = []
+    for packets in (
+        [packet(definition(), book(b"S", [(100, 5, b"B")], 1)), packet(definition(), book(b"D", [(50, 1, b"B")], 2))],
+        [packet(definition(), book(b"D", [(50, 1, b"B")], 3), epoch=8)],
+        [packet(definition(1, "ETH-USD"), book(b"D", [(51, 1, b"B")], 3), epoch=9)],
+    ):
+        for data in packets:
+            for one in follower.packet(data)[1]:
+                if isinstance(one, Book):
+                    kept.apply(one)
+        seen.append(kept.mantissas("B"))
+    assert seen == [[(100, 5), (50, 1)], [(50, 1)], [(51, 1)]]
 
 
 def wanted(symbols: list[str], conflate_ms: int = 0, token: tuple[int, int] | None = None) -> Wanted:

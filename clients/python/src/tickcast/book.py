@@ -8,7 +8,10 @@ from .records import MAYBE_BAD_BOOK, NO_INSTRUMENT, Book, Instrument
 
 
 class OrderBook:
-    """The levels of one instrument. Feed it every `Book` record of that instrument, in order."""
+    """The levels of one instrument. Feed it every `Book` record of that instrument, in order.
+
+    Of another instrument, or after a restart of the server, it begins anew: old levels are not mixed with new ones.
+    """
 
     def __init__(self) -> None:
         self.instrument: Instrument = NO_INSTRUMENT
@@ -19,7 +22,8 @@ class OrderBook:
 
     def apply(self, record: Book) -> None:
         """Takes over a record: a snapshot replaces both sides, a change sets levels, and a size of 0 removes one."""
-        if record.kind == "S":
+        before, of = self.instrument, record.instrument
+        if record.kind == "S" or (of.id, of.epoch) != (before.id, before.epoch):
             self._sides = {"B": {}, "A": {}}
         for px, sz, side in record.levels:
             if px is None or side not in self._sides:

@@ -76,6 +76,8 @@ class Instrument:
     """`T` trading, `H` halted, `C` closed."""
     tick_size: int | None = None
     lot_size: int | None = None
+    epoch: int = 0
+    """That of the server in which the id holds; 0 where it was not read from a packet."""
 
     def price(self, mantissa: int | None) -> Decimal | None:
         """A mantissa at the price's exponent."""
@@ -320,7 +322,7 @@ class Gap(Record):
 
     `reason` is `S` where this client was too slow, `O` where the server's ring had gone on, `F` where the feed lost
     them, and `R` where they came while this client was away, and the server's history does not reach back so far.
-    After a restart of the server the range is 0 to 0, and `instrument` that of before: nobody knows how many are missing.
+    After a restart of the server the range is 0 to 0, and `instrument` that of before: how many is not known.
     """
 
     TYPE: ClassVar[str] = "gap"

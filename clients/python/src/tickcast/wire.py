@@ -41,6 +41,7 @@ QUOTE, TRADE, TICKER, BOOK, RAW, DEFINITION, HEARTBEAT, GAP, STATUS = 1, 2, 3, 4
 BYTES_MIN = {QUOTE: 64, TRADE: 64, TICKER: 96, BOOK: 40, RAW: 40, DEFINITION: 64, HEARTBEAT: 32, GAP: 56, STATUS: 40}
 
 _PACKET = Struct("<BBHIQQ")
+_EPOCH = Struct("<I")
 _HEADER = Struct("<HBBIQQQ")
 _QUOTE = Struct("<4q")
 _TRADE = Struct("<qqQc")
@@ -194,7 +195,7 @@ def _definition(data: bytes, head: Head, directory: dict[int, Instrument]) -> De
     except UnicodeDecodeError as error:
         raise ProtocolError(f"the names of instrument {instrument} are not UTF-8") from error
     terms = (px_exp, sz_exp, _letter(status), _amount(tick_size), _amount(lot_size))
-    defined = directory[instrument] = Instrument(instrument, symbol, venue, *terms)
+    defined = directory[instrument] = Instrument(instrument, symbol, venue, *terms, _EPOCH.unpack_from(data, 4)[0])
     return Definition(defined, flags, sequence, ts_event, ts_recv)
 
 
