@@ -304,11 +304,12 @@ class Client(Session):
 
     async def snapshot(self, symbol: str) -> dict[str, Any]:
         """The last values of an instrument, over HTTP; see `tickcast.snapshot`."""
-        return await http.snapshot(symbol, self._link.url, headers=self._link.headers)
+        return await http.snapshot(symbol, self._link.url, headers=self._link.headers, tls=self._link.tls)
 
     async def bars(self, symbol: str, **options: Any) -> dict[str, Any]:
         """Bars of an instrument, over HTTP; see `tickcast.bars`."""
-        told: dict[str, Any] = await http.bars(symbol, self._link.url, headers=self._link.headers, **options)
+        of = self._link
+        told: dict[str, Any] = await http.bars(symbol, of.url, headers=of.headers, tls=of.tls, **options)
         return told
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -58,10 +59,10 @@ def refusal(status: int, body: bytes, retry_after: str | None) -> RefusedError:
     return RefusedError(status, code, message, retry_after_s(retry_after))
 
 
-def _get(url: str, headers: Mapping[str, str]) -> Any:
+def _get(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None) -> Any:
     request = urllib.request.Request(url, headers={"Accept": "application/json", **headers})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=tls) as answer:
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -72,22 +73,30 @@ def _get(url: str, headers: Mapping[str, str]) -> Any:
         raise UnreachableError(f"{url}: {getattr(error, 'reason', error)}; is the server running?") from error
 
 
-async def get(url: str, path: str, headers: Mapping[str, str] | None = None) -> Any:
+async def get(url: str, path: str, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None) -> Any:
     """The JSON of an endpoint. Raises `RefusedError` and `UnreachableError`."""
-    return await asyncio.to_thread(_get, plain_url(url, path), headers or {})
+    return await asyncio.to_thread(_get, plain_url(url, path), headers or {}, tls)
 
 
-async def instruments(url: str = DEFAULT_URL, *, headers: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+async def instruments(
+    url: str = DEFAULT_URL, *, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
+) -> list[dict[str, Any]]:
     """The server's directory: symbol, venue, exponents and steps of each instrument."""
-    return cast("list[dict[str, Any]]", (await get(url, "/v1/instruments", headers))["instruments"])
+    return cast("list[dict[str, Any]]", (await get(url, "/v1/instruments", headers, tls))["instruments"])
 
 
-async def snapshot(symbol: str, url: str = DEFAULT_URL, *, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+async def snapshot(
+    symbol: str,
+    url: str = DEFAULT_URL,
+    *,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> dict[str, Any]:
     """The last values of an instrument, by channel, prices and sizes as decimal texts.
 
     Raises `RefusedError` with the status 404 for a symbol that the server does not know.
     """
-    return cast("dict[str, Any]", await get(url, f"/v1/snapshot/{quote(symbol, safe='')}", headers))
+    return cast("dict[str, Any]", await get(url, f"/v1/snapshot/{quote(symbol, safe='')}", headers, tls))
 
 
 @overload
@@ -100,6 +109,7 @@ async def bars(
     to: int | None = ...,
     arrays: Literal[False] = ...,
     headers: Mapping[str, str] | None = ...,
+    tls: ssl.SSLContext | None = ...,
 ) -> dict[str, Any]: ...
 
 
@@ -113,6 +123,7 @@ async def bars(
     to: int | None = ...,
     arrays: Literal[True],
     headers: Mapping[str, str] | None = ...,
+    tls: ssl.SSLContext | None = ...,
 ) -> dict[str, npt.NDArray[Any]]: ...
 
 
@@ -125,6 +136,7 @@ async def bars(
     to: int | None = None,
     arrays: bool = False,
     headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> dict[str, Any] | dict[str, npt.NDArray[Any]]:
     """Bars of an instrument's trades and its last quotes, as columns, the oldest first.
 
@@ -134,7 +146,7 @@ async def bars(
     """
     asked: dict[str, int] = {"interval_s": interval_s, "limit": limit} | ({} if to is None else {"to": to})
     path = f"/v1/bars/{quote(symbol, safe='')}"
-    told = await asyncio.to_thread(_get, f"{plain_url(url, path)}?{urlencode(asked)}", headers or {})
+    told = await asyncio.to_thread(_get, f"{plain_url(url, path)}?{urlencode(asked)}", headers or {}, tls)
     return bar_arrays(told) if arrays else cast("dict[str, Any]", told)
 
 
