@@ -441,3 +441,54 @@ async def test_a_collection_over_a_restart_ends_with_what_came_before() -> None:
         assert client.scales.symbols(after).tolist() == ["ETH-USD"]
         with pytest.raises(ValueError, match="restart"):
             client.scales.columns(before)
+
+
+async def test_a_refusal_of_what_is_asked_for_again_ends_the_connection_and_the_client() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        peer.drop()
+
+    ended = asyncio.Event()
+
+    async def second(peer: Peer) -> None:
+        asked = await peer.request()
+        await peer.say(type="error", id=asked["id"], code="limit", message="symbols: too many")
+        await peer.socket.wait_closed()
+        ended.set()
+
+    async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        await client.subscribe(["A"])
+        async with asyncio.timeout(DEADLINE_S):
+            await ended.wait()
+            with pytest.raises(RejectedError, match="too many"):
+                async for _ in client:
+                    pass
+        reading = client._reading
+        await until(lambda: reading is not None and reading.done())
+        assert not client.connected and client.state() is State.STALE
+
+
+async def test_a_connection_that_ends_while_nobody_reads_is_noticed_and_nothing_is_missing() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.send(packet(definition(), position=1, flags=CAUGHT_UP))
+        for sequence in range(1, 15):
+            await peer.socket.send(packet(trade(sequence), position=1 + sequence))
+        await peer.end()
+
+    async def second(peer: Peer) -> None:
+        asked = await peer.answer(how="replay")
+        for sequence in range(asked["position"], 20):
+            await peer.socket.send(packet(trade(sequence), position=1 + sequence, flags=wire.REPLAY))
+        await peer.end()
+
+    async with Fake(first, second) as server, tickcast.connect(server.url, inbox_packets=4, backoff=quick()) as client:
+        await client.subscribe(["A"], channels=["trade"])
+        await until(lambda: len(client._inbox) >= 4)
+        assert client.connected and client.packets_read < 15
+        server.peers[0].socket.transport.abort()
+        await until(lambda: not client.connected)
+        assert client.state() is State.STALE
+        assert len(server.peers) == 1, "no connection that nobody would read"
+        told = [one for one in await take(news(client), 22) if one[0] in ("trade", "gap")]
+        assert told == [("trade", sequence) for sequence in range(1, 20)]

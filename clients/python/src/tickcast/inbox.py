@@ -31,12 +31,15 @@ class Inbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    async def put(self, item: T) -> None:
-        """Appends an item once there is room."""
-        while len(self._items) >= self._size_max and not self._lifted and not self._ended:
+    def has_room(self) -> bool:
+        """Whether another item has room, or the bound is lifted."""
+        return len(self._items) < self._size_max or self._lifted > 0 or self._ended
+
+    async def room(self) -> None:
+        """Waits until there is room."""
+        while not self.has_room():
             self._has_room.clear()
             await self._has_room.wait()
-        self.put_now(item)
 
     def put_now(self, item: T) -> None:
         """Appends an item, room or not."""

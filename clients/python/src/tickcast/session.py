@@ -75,6 +75,7 @@ class Session:
         self._came_back = asyncio.Event()
         self._lost = asyncio.Event()
         self._asking = asyncio.Lock()
+        self._refused: RejectedError | None = None
         self._state = State.STALE
         self._token: Token | None = None
         self._limits: dict[str, int] = {}
@@ -126,7 +127,8 @@ class Session:
             raise ClosedError(1000, "this client has been closed")
         waiting = asyncio.create_task(self._came_back.wait())
         try:
-            await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+            with self._inbox.lifted():
+                await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
         if task.done() and not task.cancelled():
@@ -223,9 +225,13 @@ class Session:
             while True:
                 started = time.monotonic()
                 lost = await self._serve(socket)
+                if self._refused is not None:
+                    raise self._refused
                 self._lose(lost)
                 if lost.is_final:
                     raise lost
+                # A program that does not read would only be connected to be lost again.
+                await self._inbox.room()
                 if time.monotonic() - started >= HELD_S:
                     self._backoff.reset()
                 await asyncio.sleep(self._backoff.next_s(self._asked_s))
@@ -248,7 +254,8 @@ class Session:
                 async with asyncio.timeout(2 * self._heartbeat_s + SILENCE_S):
                     message = await socket.recv()
                 if isinstance(message, bytes):
-                    await self._take_packet(message)
+                    await self._has_room(socket)
+                    self._take_packet(message)
                 elif (control := json.loads(message)).get("type") == "welcome":
                     self._welcome(control, socket)
                     asking = asyncio.create_task(self._ask_again())
@@ -295,7 +302,11 @@ class Session:
             # What the program is waiting for at this moment it asks for itself, and has the refusal.
             await self._ask([one for one in self._wanted if not one.is_new])
         except RejectedError as error:
-            self._inbox.end(error)
+            # What is left would be a stream with less than what is wanted, and nobody to say so.
+            self._refused = error
+            if self._socket is not None:
+                await self._socket.close()
+            return
         self._judge()
 
     def _control(self, control: dict[str, Any]) -> None:
@@ -318,13 +329,29 @@ class Session:
         if future is not None and not future.done():
             future.set_result(control)
 
-    async def _take_packet(self, data: bytes) -> None:
+    async def _has_room(self, socket: ClientConnection) -> None:
+        """Waits for the program to read. Raises `ConnectionClosed` where the connection does not last so long.
+
+        What has come over it and found no room is not taken, and its token neither: it is asked for again.
+        """
+        if self._inbox.has_room():
+            return
+        room, end = asyncio.create_task(self._inbox.room()), asyncio.create_task(socket.wait_closed())
+        try:
+            await asyncio.wait({room, end}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            room.cancel()
+            end.cancel()
+        if not room.done():
+            raise ConnectionClosed(socket.protocol.close_rcvd, socket.protocol.close_sent, None)
+
+    def _take_packet(self, data: bytes) -> None:
         header = wire.read_header(data)
         self.packets_read += 1
         self.bytes_read += len(data)
         self._token = (header.epoch, header.position)
         # Before what comes next: a caught-up stream is live with the packet that says so.
-        await self._inbox.put(data)
+        self._inbox.put_now(data)
         if header.is_caught_up:
             for wanted in self._wanted:
                 wanted.caught_up |= wanted.answered
