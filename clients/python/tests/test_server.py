@@ -225,3 +225,37 @@ async def test_bars_come_as_columns(start: Start) -> None:
         assert arrays["close"].dtype == np.float64
         assert arrays["time"].dtype == "datetime64[s]"
         assert arrays["trades"].sum() == 3
+
+
+async def test_a_quiet_publisher_that_sends_heartbeats_is_not_stale(start: Start) -> None:
+    server = await start(*PUBLISHING, "--stale-ms", "1500")
+    async with (
+        tickcast.publish("t", server.url, heartbeat_s=0.2) as beating,
+        tickcast.publish("t", server.url) as by_hand,
+        tickcast.publish("t", server.url) as silent,
+        tickcast.connect(server.url) as client,
+    ):
+        await client.subscribe(["*"])
+        for publisher, symbol in ((beating, "BEATING"), (by_hand, "BY-HAND"), (silent, "SILENT")):
+            await publisher.define(symbol, px_exp=-2, sz_exp=-3)
+            await publisher.quote(symbol, bid=1)
+            await publisher.flush()
+
+        async def read_until(symbol: str, state: str, stale: set[str]) -> None:
+            async for record in client:
+                if isinstance(record, Status) and record.symbol:
+                    (stale.add if record.state == "S" else stale.discard)(record.symbol)
+                    if (record.symbol, record.state) == (symbol, state):
+                        return
+
+        stale: set[str] = set()
+        async with asyncio.timeout(DEADLINE_S):
+            await read_until("SILENT", "S", stale)
+            await by_hand.heartbeat()
+            await silent.heartbeat()
+            await read_until("SILENT", "L", stale)
+            await read_until("SILENT", "S", stale)
+        assert "BEATING" not in stale
+        assert client.state("BEATING") is State.LIVE
+    with pytest.raises(ValueError, match="heartbeat_s"):
+        tickcast.publish("t", heartbeat_s=0)

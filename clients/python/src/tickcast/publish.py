@@ -8,6 +8,7 @@ program knows what to say anew.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Generator, Iterable, Mapping
 from decimal import Decimal
@@ -63,8 +64,12 @@ def mantissa(value: Number | None, exponent: int) -> int:
 class Publisher:
     """A connection to `/v1/publish`. `tickcast.publish` makes one."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, heartbeat_s: float | None = None) -> None:
+        if heartbeat_s is not None and heartbeat_s <= 0:
+            raise ValueError(f"heartbeat_s is {heartbeat_s}; it is the seconds between two, or None for none")
         self._link = link
+        self._heartbeat_s = heartbeat_s
+        self._beating: asyncio.Task[None] | None = None
         self._socket: ClientConnection | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -78,12 +83,17 @@ class Publisher:
         """Connects. Raises `RefusedError` with the status 401 for a wrong token. `tickcast.publish` calls it."""
         self._socket = await self._link.open()
         self._hearing = asyncio.create_task(self._hear(self._socket), name="tickcast publisher")
+        if self._heartbeat_s is not None:
+            self._beating = asyncio.create_task(self._beat(self._heartbeat_s), name="tickcast publisher's heartbeat")
         return self
 
     async def close(self) -> None:
         """Sends what is left and ends the connection: the server then says that its instruments have ended."""
         if self._socket is None:
             return
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
         if self._ended is None:
             await self.flush()
         await self._socket.close()
@@ -178,6 +188,19 @@ class Publisher:
         body = _RAW.pack(len(payload)) + payload
         await self._push(wire.RAW, self._of(symbol), body + bytes(-len(body) % 8), ts_event)
 
+    async def heartbeat(self) -> None:
+        """Says at once that there is nothing to say: without it the server takes a publisher that is silent for its
+        `--stale-ms` (10 s where nothing else is set) for lost, and its instruments for stale."""
+        record = _HEADER.pack(wire.HEADER_BYTES // 8, wire.HEARTBEAT, LAST, 0, 0, 0, 0)
+        await self._send(_PACKET.pack(wire.VERSION, 0, 1, 0, 0, 0) + record)
+
+    async def _beat(self, every_s: float) -> None:
+        """Sends a heartbeat every so often. Why the connection has ended is told by the next call of the program."""
+        with contextlib.suppress(ClosedError):
+            while True:
+                await asyncio.sleep(every_s)
+                await self.heartbeat()
+
     async def flush(self) -> None:
         """Sends what has gathered as one packet; without it, that happens at 32 KiB, with `define` and with `close`."""
         if self._parts:
@@ -237,7 +260,8 @@ class Publisher:
 class publish:
     """Publishes to a server: `async with tickcast.publish(token, url) as publisher`.
 
-    `token` is the server's `--publish-token`.
+    `token` is the server's `--publish-token`. `heartbeat_s` sends a heartbeat every so many seconds, for a source that
+    may have nothing to say for longer than the server's `--stale-ms`; by default `Publisher.heartbeat` does when called.
     """
 
     def __init__(
@@ -247,10 +271,11 @@ class publish:
         *,
         compression: bool = False,
         headers: Mapping[str, str] | None = None,
+        heartbeat_s: float | None = None,
     ) -> None:
         presented = {**(headers or {}), "Authorization": f"Bearer {token}"}
         where = http.stream_url(url, "/v1/publish")
-        self._publisher = Publisher(Link(where, presented, compression, subprotocol=None))
+        self._publisher = Publisher(Link(where, presented, compression, subprotocol=None), heartbeat_s)
 
     def __await__(self) -> Generator[Any, None, Publisher]:
         return self._publisher.open().__await__()
