@@ -437,8 +437,8 @@ async def test_a_collection_over_a_restart_ends_with_what_came_before() -> None:
             await client.collect("quote", count=3)
         before = raised.value.rows
         assert before.scales.symbols(before).tolist() == ["BTC-USD"]
-        after = await client.collect("quote", count=1)
-        assert client.scales.symbols(after).tolist() == ["ETH-USD"]
+        after = await client.collect("quote", count=2)
+        assert client.scales.symbols(after).tolist() == ["ETH-USD", "ETH-USD"]
         with pytest.raises(ValueError, match="restart"):
             client.scales.columns(before)
 
@@ -492,3 +492,45 @@ async def test_a_connection_that_ends_while_nobody_reads_is_noticed_and_nothing_
         assert len(server.peers) == 1, "no connection that nobody would read"
         told = [one for one in await take(news(client), 22) if one[0] in ("trade", "gap")]
         assert told == [("trade", sequence) for sequence in range(1, 20)]
+
+
+async def test_a_collection_of_so_many_keeps_the_rest_of_its_last_packet() -> None:
+    pytest.importorskip("numpy")
+
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        await peer.socket.send(packet(definition(), *map(trade, range(1, 8)), flags=CAUGHT_UP))
+        await peer.socket.send(packet(trade(8), position=2))
+        await peer.end()
+
+    async with Fake(first) as server, tickcast.connect(server.url) as client:
+        await client.subscribe(["*"], channels=["trade"])
+        async with asyncio.timeout(DEADLINE_S):
+            told = [(await client.collect("trade", count=count))["sequence"].tolist() for count in (2, 3, 3)]
+        assert told == [[1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+async def test_a_collection_of_seconds_leaves_out_what_came_before_it() -> None:
+    pytest.importorskip("numpy")
+
+    async def first(peer: Peer) -> None:
+        await peer.answer()
+        defined = (definition(), definition(2, "ETH-USD"), quote(1, instrument=2))
+        await peer.socket.send(packet(*defined, *map(quote, range(1, 30)), *map(trade, range(1, 9)), flags=CAUGHT_UP))
+        for number in range(30, 60):
+            await peer.socket.send(packet(quote(number), trade(number), position=number))
+        for number in (60, 61):
+            await peer.answer()
+            await peer.socket.send(packet(quote(number), trade(number), position=number))
+        await peer.end()
+
+    async with Fake(first) as server, tickcast.connect(server.url, inbox_packets=4) as client:
+        await client.subscribe(["*"])
+        await until(lambda: len(client._inbox) >= 4)
+        quotes = await client.collect("quote", seconds=0.3)
+        rows = list(zip(quotes["instrument"].tolist(), quotes["sequence"].tolist(), strict=True))
+        assert rows in ([(2, 1), (1, 59), (1, 60)], [(2, 1), (1, 60)]), "of what came before, the newest of each"
+        await client.ping()
+        await until(lambda: client.packets_read == 33)
+        trades = await client.collect("trade", seconds=0.05)
+        assert not len(trades)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import wire
-from .errors import ProtocolError
+from .errors import ProtocolError, RestartedError
 from .follow import LOGS, Follower
 from .records import CONFLATED, SNAPSHOT, AnyRecord, Instrument
 from .wire import Head, PacketHeader
@@ -245,6 +245,12 @@ class Scales:
         ids, places = np.unique(np.asarray(rows["instrument"]), return_inverse=True)
         return [self._directory[int(instrument)] for instrument in ids], places
 
+    def marked(self, rows: Structured) -> Rows:
+        """The rows as ones that know these scales."""
+        own = rows.view(Rows)
+        own.scales = self
+        return own
+
     def floats(self, rows: Structured, name: str) -> Floats:
         """A price or size column as float64, NaN where absent: the nearest float where the mantissa is below 2^53."""
         of, places = self._of(rows)
@@ -277,3 +283,33 @@ class Scales:
             else:
                 told[name] = np.array(rows[name])
         return told
+
+
+class Collection:
+    """Rows of one channel as they come, all of one epoch."""
+
+    def __init__(self, channel: str, scales: Scales) -> None:
+        self.channel = channel
+        self.scales = scales
+        self.count = 0
+        kinds = {"quote": wire.QUOTE, "trade": wire.TRADE, "ticker": wire.TICKER}
+        self._parts = [empty(kinds[channel])]
+
+    def add(self, rows: Structured, scales: Scales) -> None:
+        """Takes rows over. Raises `RestartedError` where there are some of another epoch already."""
+        if scales.epoch != self.scales.epoch:
+            if self.count:
+                raise RestartedError(self.rows())
+            self.scales = scales
+        self._parts.append(np.asarray(rows))
+        self.count += len(rows)
+
+    def rows(self) -> Rows:
+        """All that came."""
+        return self.scales.marked(np.concatenate(self._parts))
+
+    def newest(self) -> Rows:
+        """The last row of each instrument, in the order in which they came."""
+        rows = self.rows()
+        _, from_end = np.unique(np.asarray(rows["instrument"])[::-1], return_index=True)
+        return self.scales.marked(rows[np.sort(len(rows) - 1 - from_end)])

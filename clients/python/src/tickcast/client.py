@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from . import http, wire
+from . import http
 from .connection import Link
-from .errors import RestartedError
+from .errors import ClosedError, RestartedError
 from .follow import Follower
 from .pace import Backoff
 from .records import AnyRecord, Channel, Definition, Heartbeat, Instrument, State
@@ -26,7 +26,7 @@ from .subscriptions import Key, Request, Token, Wanted, check, split
 from .wire import PacketHeader
 
 if TYPE_CHECKING:
-    from .arrays import Arrays, Rows, Scales
+    from .arrays import Arrays, Collection, Rows, Scales, Structured
 
 DEFAULT_CHANNELS: tuple[Channel, ...] = ("quote", "trade")
 
@@ -107,6 +107,7 @@ class Client(Session):
         super().__init__(link, backoff=backoff, inbox_packets=inbox_packets)
         self._conflate_ms = conflate_ms
         self._follower = Follower()
+        self._rest: dict[str, Rows] = {}
 
     # ---- what is wanted
 
@@ -212,35 +213,63 @@ class Client(Session):
     ) -> Rows:
         """Reads until there are `count` records of a channel or `seconds` have passed, and returns them as one array.
 
+        Without a `count`, what came before the call is left out, but for the newest quote or ticker of each instrument.
+        With one it goes on where the last call with one has ended: rows of its last packet beyond `count` are kept.
         Records of other channels are passed over. `rows.scales.columns(rows)` makes a DataFrame's columns of them.
         Raises `RestartedError`, with the rows so far, where the server was started anew amid them.
         """
-        import numpy as np
-
         from . import arrays
 
         if count is None and seconds is None:
             raise ValueError("collect has no end: say count, seconds, or both")
-        kinds = {"quote": wire.QUOTE, "trade": wire.TRADE, "ticker": wire.TICKER}
-        of, parts, have = self.scales, [arrays.empty(kinds[channel])], 0
-
-        def rows(until: int | None = None) -> arrays.Rows:
-            together = np.concatenate(parts)[:until].view(arrays.Rows)
-            together.scales = of
-            return together
-
+        rest = self._rest.pop(channel, None)
+        into = arrays.Collection(channel, self.scales)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                async for packet in self.arrays():
-                    if packet.scales.epoch != of.epoch:
-                        if have:
-                            raise RestartedError(rows())
-                        of = packet.scales
-                    parts.append(getattr(packet, channel))
-                    have += len(parts[-1])
-                    if count is not None and have >= count:
-                        break
-        return rows(count)
+                if count is None:
+                    await self._skip(into)
+                elif rest is not None:
+                    into.add(rest, rest.scales or into.scales)
+                if count is None or into.count < count:
+                    await self._gather(into, count)
+        together = into.rows()
+        if count is not None and len(together) > count:
+            self._rest[channel] = into.scales.marked(together[count:])
+        return into.scales.marked(together[:count])
+
+    async def _gather(self, into: Collection, count: int | None) -> None:
+        async for packet in self.arrays():
+            rows: Structured = getattr(packet, into.channel)
+            try:
+                into.add(rows, packet.scales)
+            except RestartedError:
+                self._rest[into.channel] = packet.scales.marked(rows)
+                raise
+            if count is not None and into.count >= count:
+                break
+
+    async def _skip(self, into: Collection) -> None:
+        """Reads past what waits, here and in the socket; of a state the newest of each instrument is taken over."""
+        from . import arrays
+
+        if not len(self._inbox):
+            return
+        with contextlib.suppress(ClosedError):
+            await self.ping()
+        before = arrays.Collection(into.channel, into.scales)
+        while len(self._inbox) or self._state is State.RESYNCING:
+            item = await self._inbox.get()
+            if item is None:
+                return
+            if isinstance(item, Forget):
+                self._follower.forget(item.keys, item.kept)
+            elif isinstance(item, bytes):
+                packet = arrays.read(self._follower, item)
+                if packet.scales.epoch != before.scales.epoch:
+                    before = arrays.Collection(into.channel, packet.scales)
+                before.add(getattr(packet, into.channel), packet.scales)
+        if self._state is State.LIVE and into.channel != "trade":
+            into.add(before.newest(), before.scales)
 
     async def _items(self) -> AsyncIterator[bytes | Connection]:
         while (item := await self._inbox.get()) is not None:

@@ -261,7 +261,7 @@ class publish:
     """Publishes to a server: `async with tickcast.publish(token, url) as publisher`.
 
     `token` is the server's `--publish-token`. `heartbeat_s` sends a heartbeat every so many seconds, for a source that
-    may have nothing to say for longer than the server's `--stale-ms`; by default `Publisher.heartbeat` does when called.
+    may have nothing to say for longer than the server's `--stale-ms`; by default `Publisher.heartbeat` does so.
     """
 
     def __init__(
