@@ -28,7 +28,9 @@
 //!   ([`Error::is_final`]). [`Client::next`] tells both.
 //! * Every subscription then goes on from the last packet: what was missed is replayed, what was had is passed over. Where
 //!   the server's history does not reach so far back, a snapshot comes, and [`Packet::missed`] says which trades that
-//!   costs. Nothing is missing in silence.
+//!   costs. Nothing is missing in silence, as long as the server is the same one.
+//! * A server that was started anew shows by another epoch in [`Client::token`]: ids, definitions and sequences begin
+//!   anew, and which trades came before its start and were not had is not told, since nobody knows.
 //! * [`Client::token`] is where a stream stands; a program that keeps it goes on from there with [`Client::resume`].
 //! * Prices are mantissas, exact; [`crate::market::decimal`] writes them, and [`crate::market::Book`] keeps books.
 //!
