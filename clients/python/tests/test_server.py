@@ -86,6 +86,29 @@ async def test_a_killed_socket_resumes_without_a_hole(start: Start) -> None:
         assert latest["quote"].as_dict(str)["bid_px"] == shown["quote"]["bid_px"]
 
 
+async def test_closing_a_pattern_costs_nothing_of_what_it_covered(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url, backoff=quick()) as client:
+        await publisher.define("OTHER", px_exp=-2, sz_exp=-3)
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        for symbols in (["MINE-USD"], ["OTHER"], ["MINE-USD", "OTHER"]):
+            await client.subscribe(symbols, channels=["trade"])
+        latest: dict[str, Any] = {}
+        for kill in range(4):
+            pattern = await client.subscribe(["MINE-*"], channels=["trade"])
+            await publish_all(publisher, kill * 3)
+            closing = asyncio.create_task(pattern.close())
+            await publish_all(publisher, kill * 3 + 1)
+            await closing
+            await until(lambda: all(one.caught_up for one in client._wanted))
+            assert client._socket is not None
+            client._socket.transport.abort()
+            await publish_all(publisher, kill * 3 + 2)
+            await read_until(client, latest, kill * 3 + 2)
+        assert [trade.trade_id for trade in latest["trades"]] == list(range(12))
+        assert client.stats["missing"] == 0
+
+
 async def test_a_restart_is_stale_then_resyncing_then_live_with_the_right_values(start: Start) -> None:
     server = await start(*PUBLISHING)
     states: list[str] = []
