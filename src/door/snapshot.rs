@@ -1,8 +1,8 @@
 //! `/v1/snapshot/{symbol}` and `/v1/snapshot?symbols=A,B-*`: the last values as JSON, for who polls. Their tag is made
 //! from the records before a word of JSON is written.
 //!
-//! Cost: it grows with the instruments and with the levels of their books. Where several are asked for, everybody else on the core
-//! has a turn between two of them.
+//! Cost: it grows with the instruments and with the levels of their books. Where several are asked for, everybody else on
+//! the core has a turn between two of them.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash, Hasher};
