@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use common::client::{Came, Client, frame};
 use common::http::{self, ask, connect, read_answer, upgrade};
@@ -176,15 +176,9 @@ fn said(came: Came) -> Option<(String, Option<u64>)> {
     }
 }
 
-/// Reads the 101 of a raw upgrade, byte by byte so that nothing behind it is taken.
+/// Reads the 101 of a raw upgrade.
 fn upgraded(mut stream: std::net::TcpStream) -> Client {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("an answer");
-        head.push(byte[0]);
-    }
-    let answer = http::Answer::parse(&head);
+    let answer = http::Answer::parse(&http::read_head(&mut stream));
     assert_eq!(answer.status, 101);
     // The key and the answer to it are RFC 6455's own example, section 1.3.
     assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));

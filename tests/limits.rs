@@ -14,20 +14,8 @@ use tungstenite::Message;
 const UPGRADE: &str = "/v1/stream";
 
 /// What an upgrade on this connection comes to: the connection, or the refusal.
-fn upgraded(mut stream: TcpStream) -> Result<Client, Answer> {
-    // Somebody who is refused before the request was read may have gone by the time that it is written.
-    let _ = stream.write_all(upgrade(UPGRADE).as_bytes());
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("an answer");
-        head.push(byte[0]);
-    }
-    if head.starts_with(b"HTTP/1.1 101 ") {
-        return Ok(Client::upgraded(stream, Vec::new()));
-    }
-    stream.read_to_end(&mut head).expect("an answer and an end");
-    Err(Answer::parse(&head))
+fn upgraded(stream: TcpStream) -> Result<Client, Answer> {
+    Client::enter(stream, &upgrade(UPGRADE))
 }
 
 fn is_to_come_back(answer: &Answer, status: u16, code: &str, said: &[&str]) {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use common::client::Client;
 use common::events::Events;
@@ -23,20 +23,8 @@ fn server(more: &[&str]) -> Server {
 /// What an upgrade from this address with these `X-Forwarded-For` lines comes to: the connection, or the refusal.
 fn enter_at(path: &str, server: &Server, source: &str, forwarded: &[&str]) -> Result<Client, Answer> {
     let lines: String = forwarded.iter().map(|line| format!("X-Forwarded-For: {line}\r\n")).collect();
-    let mut stream = connect_from(source, server.address);
-    // Who is refused before the request was read may have gone by the time that it is written.
-    let _ = stream.write_all(upgrade(path).replacen("\r\n", &format!("\r\n{lines}"), 1).as_bytes());
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("an answer");
-        head.push(byte[0]);
-    }
-    if head.starts_with(b"HTTP/1.1 101 ") {
-        return Ok(Client::upgraded(stream, Vec::new()));
-    }
-    stream.read_to_end(&mut head).expect("an answer and an end");
-    Err(Answer::parse(&head))
+    let request = upgrade(path).replacen("\r\n", &format!("\r\n{lines}"), 1);
+    Client::enter(connect_from(source, server.address), &request)
 }
 
 fn enter(server: &Server, source: &str, forwarded: &[&str]) -> Result<Client, Answer> {

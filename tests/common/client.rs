@@ -65,6 +65,18 @@ impl Client {
         }
     }
 
+    /// What an upgrade by this request comes to: the connection, or the refusal.
+    pub fn enter(mut stream: TcpStream, request: &str) -> Result<Self, Answer> {
+        // Somebody who is refused before the request was read may have gone by the time that it is written.
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = http::read_head(&mut stream);
+        if answer.starts_with(b"HTTP/1.1 101 ") {
+            return Ok(Self::upgraded(stream, Vec::new()));
+        }
+        stream.read_to_end(&mut answer).expect("an answer and an end");
+        Err(Answer::parse(&answer))
+    }
+
     /// Upgrades with permessage-deflate on offer; what was agreed on, and the connection. What the server compresses is
     /// inflated on its way.
     pub fn open_deflate(address: SocketAddr, path: &str, offer: &str) -> (String, Self) {
@@ -72,13 +84,7 @@ impl Client {
         let request = http::upgrade(path).replacen("\r\n\r\n", &format!("\r\n{extensions}"), 1);
         let mut stream = http::connect(address);
         stream.write_all(request.as_bytes()).expect("the server reads");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("an answer");
-            head.push(byte[0]);
-        }
-        let answer = Answer::parse(&head);
+        let answer = Answer::parse(&http::read_head(&mut stream));
         assert_eq!(answer.status, 101, "{offer}");
         let agreed = answer.header("sec-websocket-extensions").unwrap_or_default().to_owned();
         (agreed, Self::upgraded(stream, Vec::new()))

@@ -84,13 +84,7 @@ impl Source {
         let mut stream = http::connect(address);
         let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n");
         stream.write_all(request.as_bytes()).expect("the server reads");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("an answer");
-            head.push(byte[0]);
-        }
-        let head = Answer::parse(&head);
+        let head = Answer::parse(&http::read_head(&mut stream));
         assert_eq!(head.status, 200, "{path}");
         Self { stream, head, events: Events::default(), ready: VecDeque::new(), rest: VecDeque::new() }
     }

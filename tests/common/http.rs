@@ -7,6 +7,17 @@ use serde_json::Value;
 
 use super::server::DEADLINE;
 
+/// The head of the next answer, and not a byte of what follows it.
+pub fn read_head(stream: &mut TcpStream) -> Vec<u8> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("an answer");
+        head.push(byte[0]);
+    }
+    head
+}
+
 /// An HTTP answer, read to the end of its connection.
 #[derive(Debug)]
 pub struct Answer {
