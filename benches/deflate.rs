@@ -17,12 +17,12 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use tickcast::feed::sim::{Params, Sim};
-use tickcast::feed::{Feed, Next};
-use tickcast::market::record::Header;
-use tickcast::wire::packet::PacketHeader;
-use tickcast::ws::deflate::{Compressor, WindowBits};
-use tickcast::ws::frame::{Opcode, push_frame};
+use tickcast::ingest::feed::sim::{Params, Sim};
+use tickcast::ingest::feed::{Feed, Next};
+use tickcast_protocol::packet::PacketHeader;
+use tickcast_protocol::record::Header;
+use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
+use tickcast_protocol::ws::frame::{Opcode, push_frame};
 
 const START_NS: u64 = 1_763_700_000_000_000_000;
 const RUNS: usize = 7;
@@ -144,7 +144,7 @@ fn check(packets: &[Vec<u8>], level: u8) {
         alone.push_frame(WindowBits::MOST, Opcode::Binary, packet, &mut out);
         if out[0] & 0x40 != 0 {
             let payload = &out[if out[1] < 126 { 2 } else { 4 }..];
-            let mut inflater = tickcast::ws::deflate::Inflater::new(1100);
+            let mut inflater = tickcast_protocol::ws::deflate::Inflater::new(1100);
             let inflated = inflater.inflate(payload, packet.len());
             assert!(inflated.is_ok_and(|inflated| inflated == packet), "once: {} bytes", packet.len());
         }

@@ -9,10 +9,10 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tickcast::market::record::{self, BOOK_DELTA, Header, Kind, Level, Quote, Ticker, Trade};
-use tickcast::market::{Channel, Instrument};
-use tickcast::wire::json;
-use tickcast::wire::packet::PacketHeader;
+use tickcast_protocol::json;
+use tickcast_protocol::packet::PacketHeader;
+use tickcast_protocol::record::{self, BOOK_DELTA, Header, Kind, Level, Quote, Ticker, Trade};
+use tickcast_protocol::{Channel, Instrument};
 
 const QUOTE: Quote = Quote { bid_px: 6_183_763, bid_sz: 378_826, ask_px: 6_183_764, ask_sz: 1_200 };
 const LEVELS: [Level; 20] = [Level { px: 6_183_763, sz: 378_826, side: b'B' }; 20];

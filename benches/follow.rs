@@ -10,11 +10,11 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tickcast::load::follow::{Follower, Table};
 use tickcast::load::meter::{Meter, Origin};
-use tickcast::market::Kind;
-use tickcast::market::record::{Header, Quote};
-use tickcast::wire::packet::{HEADER_BYTES, PacketHeader};
-use tickcast::ws::frame::{Opcode, push_frame};
-use tickcast::ws::{Event, Limits, Role, Session};
+use tickcast_protocol::Kind;
+use tickcast_protocol::packet::{HEADER_BYTES, PacketHeader};
+use tickcast_protocol::record::{Header, Quote};
+use tickcast_protocol::ws::frame::{Opcode, push_frame};
+use tickcast_protocol::ws::{Event, Limits, Role, Session};
 
 const NOW_NS: u64 = 1_763_691_200_000_000_000;
 const BUFFER_BYTES: usize = 256 * 1024;

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use tickcast::shard::Encoding;
-use tickcast::ws::deflate::WindowBits;
+use tickcast_protocol::ws::deflate::WindowBits;
 
 use self::node::shapes::{Sent, Shape};
 

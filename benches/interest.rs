@@ -16,10 +16,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_pcg::Pcg64Mcg;
-use tickcast::market::Channel;
 use tickcast::shard::Encoding;
 use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
-use tickcast::wire::profile::Profile;
+use tickcast_protocol::Channel;
+use tickcast_protocol::conflation::Profile;
 
 const INSTRUMENTS: u32 = 10_000;
 const STANDING: u32 = 10_000;

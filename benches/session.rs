@@ -9,8 +9,8 @@ use std::hint::black_box;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use tickcast::ws::frame::{Opcode, encode_header, mask, push_masked_frame};
-use tickcast::ws::{CloseCode, Limits, Role, Session};
+use tickcast_protocol::ws::frame::{Opcode, encode_header, mask, push_masked_frame};
+use tickcast_protocol::ws::{CloseCode, Limits, Role, Session};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const LIMITS: Limits = Limits { message_bytes_max: 64 * 1024 };

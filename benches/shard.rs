@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use tickcast::io::Seat;
 use tickcast::shard::Encoding;
-use tickcast::ws::deflate::WindowBits;
+use tickcast_protocol::ws::deflate::WindowBits;
 
 use self::node::shapes::Shape;
 use self::node::{Node, subscribe, symbol};

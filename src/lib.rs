@@ -41,18 +41,20 @@
 
 pub mod bars;
 pub mod check;
-pub mod client;
+pub mod clock;
 pub mod config;
-pub mod door;
-pub mod feed;
+pub mod http;
+pub mod ingest;
 pub mod io;
+pub mod last_value;
+pub mod lifecycle;
 pub mod load;
-pub mod market;
+pub mod rate_limit;
 pub mod ring;
 pub mod runtime;
 pub mod sequencer;
 pub mod shard;
+pub mod state;
 pub mod stats;
 mod sync;
-pub mod wire;
-pub mod ws;
+pub mod wake;

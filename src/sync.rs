@@ -1,5 +1,5 @@
 //! The atomics that the ring and the sleep of a shard are built on, in one place, so that a model checker can stand in
-//! for them: `ring.rs` and `runtime/asleep.rs` name `crate::sync` only, and `tests/ring_loom.rs` and
+//! for them: `ring.rs` and `wake/sleep_flag.rs` name `crate::sync` only, and `tests/ring_loom.rs` and
 //! `tests/park_loom.rs` compile the same sources against loom's.
 
 pub(crate) use std::sync::Arc;

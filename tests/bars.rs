@@ -9,7 +9,7 @@ use common::client::Record;
 use common::http::ask;
 use common::server::{DEADLINE, Server};
 use serde_json::{Value, json};
-use tickcast::market::Kind;
+use tickcast_protocol::Kind;
 
 /// Seconds that are compared.
 const SECONDS: u64 = 4;

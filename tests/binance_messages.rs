@@ -4,10 +4,10 @@ mod common;
 
 use common::data_dir;
 use serde_json::Value;
-use tickcast::feed::Report;
-use tickcast::feed::binance::{Malformed, Market, Origin, Out, Parser, Translator};
-use tickcast::market::Kind;
-use tickcast::market::record::{self, PRICE_NONE, Quote, Ticker, Trade};
+use tickcast::ingest::feed::Report;
+use tickcast::ingest::feed::binance::{Malformed, Market, Origin, Out, Parser, Translator};
+use tickcast_protocol::Kind;
+use tickcast_protocol::record::{self, PRICE_NONE, Quote, Ticker, Trade};
 
 /// What one message alone amounts to.
 struct Taken {

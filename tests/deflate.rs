@@ -5,10 +5,10 @@ mod common;
 
 use common::unpack::{deflated, inflated};
 use proptest::prelude::*;
-use tickcast::ws::deflate::inflate::UNRATED_BYTES;
-use tickcast::ws::deflate::{Compressor, Inflater, WindowBits};
-use tickcast::ws::frame::{Opcode, push_masked_frame};
-use tickcast::ws::{CloseCode, Event, Limits, Role, Session, Violation};
+use tickcast_protocol::ws::deflate::inflate::UNRATED_BYTES;
+use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
+use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
+use tickcast_protocol::ws::{CloseCode, Event, Limits, Role, Session, Violation};
 
 const LIMITS: Limits = Limits { message_bytes_max: 200_000 };
 const RATIO_MAX: u32 = 100;

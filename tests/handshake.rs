@@ -1,7 +1,7 @@
 //! Request heads and upgrades: the golden handshake, every refusal, every limit.
 
 use proptest::prelude::*;
-use tickcast::ws::handshake::{Accepted, Head, HeadLimits, Refusal, Spoken, parse_head, upgrade};
+use tickcast::http::handshake::{Accepted, Head, HeadLimits, Refusal, Spoken, parse_head, upgrade};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 8192, headers_max: 64 };
 const SPOKEN: Spoken<'_> = Spoken::plain(&["tickcast.v1", "tickcast.v1+json"]);

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use tickcast::market::Channel;
 use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
 use tickcast::shard::{Encoding, Format};
-use tickcast::wire::profile::Profile;
-use tickcast::ws::deflate::WindowBits;
+use tickcast_protocol::Channel;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::ws::deflate::WindowBits;
 
 const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "ABC", "B", "X"];

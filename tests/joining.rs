@@ -3,7 +3,7 @@
 mod common;
 
 use common::node::{Message, Node};
-use tickcast::market::record::{Channel, Kind};
+use tickcast_protocol::record::{Channel, Kind};
 
 /// Channel, instrument and sequence of all that a client was sent.
 fn received(node: &Node, client: u32) -> Vec<(Channel, u32, u64)> {

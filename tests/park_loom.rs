@@ -10,22 +10,22 @@
 
 // Modules of the library, of which each test program uses a part.
 #[allow(dead_code)]
-#[path = "../src/runtime/asleep.rs"]
-mod asleep;
-#[allow(dead_code)]
 #[path = "../src/ring.rs"]
 mod ring;
+#[allow(dead_code)]
+#[path = "../src/wake/sleep_flag.rs"]
+mod sleep_flag;
 
 mod sync {
     pub use loom::sync::Arc;
     pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 }
 
-use asleep::Asleep;
 use loom::model::Builder;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 use ring::{Batch, Reader, Writer};
+use sleep_flag::SleepFlag;
 use sync::Arc;
 
 /// Payload words of an entry: four entries fill the ring, so nobody is lapped.
@@ -56,13 +56,13 @@ impl Event {
 
 /// `Parking` with that eventfd.
 struct Parking {
-    asleep: Asleep,
+    asleep: SleepFlag,
     event: Event,
 }
 
 impl Parking {
     fn new() -> Arc<Self> {
-        Arc::new(Self { asleep: Asleep::new(), event: Event::default() })
+        Arc::new(Self { asleep: SleepFlag::new(), event: Event::default() })
     }
 
     fn wake(&self) {

@@ -9,10 +9,10 @@ use common::stream::{self, Came};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
-use tickcast::feed::replay::{COPY_STEP_NS, LOOP_PAUSE_NS, Params, Replay};
-use tickcast::feed::{BATCH_BYTES_MAX, Feed, Next, OpenError};
-use tickcast::market::record::{BOOK_LEVELS_MAX, PRICE_NONE, flags};
-use tickcast::market::{Book, Kind};
+use tickcast::ingest::feed::replay::{COPY_STEP_NS, LOOP_PAUSE_NS, Params, Replay};
+use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, OpenError};
+use tickcast_protocol::record::{BOOK_LEVELS_MAX, PRICE_NONE, flags};
+use tickcast_protocol::{Book, Kind};
 
 const MS: u64 = 1_000_000;
 /// Receive stamp of millisecond 0 in these recordings.

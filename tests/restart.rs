@@ -7,8 +7,8 @@ use common::client::{Came, Client, records};
 use common::server::{Program, Server};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tickcast::market::record::{Header, Kind, Quote, Trade};
-use tickcast::wire::packet::PacketHeader;
+use tickcast_protocol::packet::PacketHeader;
+use tickcast_protocol::record::{Header, Kind, Quote, Trade};
 
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
 

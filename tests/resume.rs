@@ -6,11 +6,11 @@ use std::collections::HashMap;
 
 use common::node::{MS, Message, Node};
 use proptest::prelude::*;
-use tickcast::market::Book;
-use tickcast::market::record::{self, Channel, Gap, Header, Kind, flags};
 use tickcast::shard::Settings;
 use tickcast::stats::Counter;
-use tickcast::wire::packet::flags as packet_flags;
+use tickcast_protocol::Book;
+use tickcast_protocol::packet::flags as packet_flags;
+use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
 
 /// What a client that keeps its state over connections knows: what is not newer than that, it skips.
 #[derive(Default)]

@@ -11,10 +11,10 @@ use common::client::Client as Raw;
 use common::server::{Program, Server};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tickcast::client::{Backoff, Body, Client, Error, Event, Options, Reply, Subscription};
-use tickcast::market::record::{Header, Quote, Trade};
-use tickcast::market::{Channel, Kind, decimal};
-use tickcast::wire::packet::PacketHeader;
+use tickcast_client::{Backoff, Body, Client, Error, Event, Options, Reply, Subscription};
+use tickcast_protocol::packet::PacketHeader;
+use tickcast_protocol::record::{Header, Quote, Trade};
+use tickcast_protocol::{Channel, Kind, decimal};
 
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
 const QUICK: Backoff = Backoff { first: Duration::from_millis(20), most: Duration::from_millis(100) };

@@ -1,13 +1,13 @@
 //! The sequencer over real rings, read as a shard reads them.
 
-use tickcast::market::directory::DefineError;
-use tickcast::market::last_value::LastValues;
-use tickcast::market::record::{
-    self, BOOK_DELTA, BOOK_SNAPSHOT, Channel, Gap, Header, Kind, Level, Quote, Trade, flags,
-};
-use tickcast::market::{Directory, Instrument};
+use tickcast::last_value::LastValues;
 use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::{Farewell, Sequencer};
+use tickcast_protocol::directory::DefineError;
+use tickcast_protocol::record::{
+    self, BOOK_DELTA, BOOK_SNAPSHOT, Channel, Gap, Header, Kind, Level, Quote, Trade, flags,
+};
+use tickcast_protocol::{Directory, Instrument};
 
 const RING_BYTES: usize = 1 << 16;
 

@@ -3,9 +3,9 @@
 use std::io::{ErrorKind, Read, Write};
 
 use proptest::prelude::*;
-use tickcast::ws::close::push_close;
-use tickcast::ws::frame::{Opcode, push_frame, push_masked_frame};
-use tickcast::ws::{CloseCode, Event, Limits, Role, Session, Violation};
+use tickcast_protocol::ws::close::push_close;
+use tickcast_protocol::ws::frame::{Opcode, push_frame, push_masked_frame};
+use tickcast_protocol::ws::{CloseCode, Event, Limits, Role, Session, Violation};
 use tungstenite::protocol::{WebSocketConfig, WebSocketContext};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];

@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
-use tickcast::market::Instrument;
-use tickcast::market::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, Level, Quote, Trade};
 use tickcast::ring::{Writer, ring};
 use tickcast::shard::{Settings, Shard};
 use tickcast::stats::Counter;
-use tickcast::wire::packet::{self, PacketHeader};
-use tickcast::ws::close::CloseCode;
-use tickcast::ws::session::{Event, Limits, Role, Session};
+use tickcast_protocol::Instrument;
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, Level, Quote, Trade};
+use tickcast_protocol::ws::close::CloseCode;
+use tickcast_protocol::ws::session::{Event, Limits, Role, Session};
 
 const MS: u64 = 1_000_000;
 

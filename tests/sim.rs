@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tickcast::feed::sim::{Params, Shape, Sim};
-use tickcast::feed::{BATCH_BYTES_MAX, Feed, Next};
-use tickcast::market::record::{self, Header, PRICE_NONE, Quote, Ticker, Trade, flags};
-use tickcast::market::{Book, Kind};
+use tickcast::ingest::feed::sim::{Params, Shape, Sim};
+use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next};
+use tickcast_protocol::record::{self, Header, PRICE_NONE, Quote, Ticker, Trade, flags};
+use tickcast_protocol::{Book, Kind};
 
 const START_NS: u64 = 1_763_700_000_000_000_000;
 const MS: u64 = 1_000_000;
@@ -80,7 +80,7 @@ impl Instrument {
         assert!(levels.iter().all(|level| level.sz >= 0 && level.sz % self.lot == 0), "sizes are lots");
         assert_eq!(kind == b'S', self.quote.is_none(), "a whole book comes first and once");
         for level in levels.iter().filter(|level| kind == b'D' && level.sz == 0) {
-            let side = if level.side == b'B' { tickcast::market::Side::Bid } else { tickcast::market::Side::Ask };
+            let side = if level.side == b'B' { tickcast_protocol::Side::Bid } else { tickcast_protocol::Side::Ask };
             assert!(self.book.size(side, level.px) > 0, "only what is there is taken away");
         }
         self.book.apply(kind, levels.into_iter());

@@ -3,10 +3,10 @@
 mod common;
 
 use common::node::{MS, Message, Node};
-use tickcast::market::Instrument;
-use tickcast::market::record::{self, Channel, Gap, Header, Kind, Trade, flags};
 use tickcast::sequencer::Farewell;
 use tickcast::shard::Settings;
+use tickcast_protocol::Instrument;
+use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, Trade, flags};
 
 const SILENCE_NS: u64 = 10_000 * MS;
 

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Map, Value, json};
-use tickcast::client::Decoder;
 use tickcast::load::follow::{Follower, Table};
-use tickcast::market::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade};
-use tickcast::market::{Channel, Instrument, Kind};
-use tickcast::wire::json::{NO_INSTRUMENT, push_record};
-use tickcast::wire::packet::{self, PacketHeader};
+use tickcast_client::Decoder;
+use tickcast_protocol::json::{NO_INSTRUMENT, push_record};
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade};
+use tickcast_protocol::{Channel, Instrument, Kind};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients/vectors")

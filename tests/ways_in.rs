@@ -10,8 +10,8 @@ use common::http::ask;
 use common::server::{Program, SMALL_MARKET, Scene, Server};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tickcast::market::record::{Header, Kind, Quote, Trade};
-use tickcast::wire::packet::PacketHeader;
+use tickcast_protocol::packet::PacketHeader;
+use tickcast_protocol::record::{Header, Kind, Quote, Trade};
 
 /// One shard: a publisher's record is at every visitor's shard or at none.
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t", "--cores", "0"];

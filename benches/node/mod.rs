@@ -5,14 +5,14 @@ pub mod shapes;
 use std::hint::black_box;
 
 use tickcast::io::{Completion, Completions, Io, Seat, Send, Short};
-use tickcast::market::Instrument;
-use tickcast::market::record::{self, Header, Kind, Quote};
 use tickcast::ring::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Encoding, Format, Settings, Shard};
-use tickcast::wire::control::RequestLimits;
-use tickcast::wire::events::query;
-use tickcast::ws::frame::{Opcode, push_masked_frame};
+use tickcast_protocol::Instrument;
+use tickcast_protocol::control::RequestLimits;
+use tickcast_protocol::record::{self, Header, Kind, Quote};
+use tickcast_protocol::sse::query;
+use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
 
 const RING_BYTES: usize = 64 << 20;
 const SWEEP_NS: u64 = 1_000;

@@ -10,7 +10,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const out = join(here, "../../src/door/pages");
+const out = join(here, "../../src/http/assets");
 
 const { metafile } = await build({
   absWorkingDir: here,

@@ -15,13 +15,15 @@
 
 mod query;
 mod series;
+mod store;
 
 pub use self::query::{Found, Query};
 pub use self::series::Bar;
+pub use self::store::{BarStore, spawn};
 
 use self::series::Series;
-use crate::market::Kind;
-use crate::market::record::{Header, PRICE_NONE, Quote, Trade};
+use tickcast_protocol::Kind;
+use tickcast_protocol::record::{Header, PRICE_NONE, Quote, Trade};
 
 /// Lengths of the bars that are kept, seconds, the shortest first. What is asked for has to be a multiple of one.
 pub const INTERVALS_S: [u32; 2] = [1, 60];

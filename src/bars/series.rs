@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::market::record::{PRICE_NONE, Quote, Trade};
+use tickcast_protocol::record::{PRICE_NONE, Quote, Trade};
 
 /// One bar, 72 bytes. Mantissas at the exponents of its instrument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

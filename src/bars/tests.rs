@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::market::record::PRICE_NONE;
+use tickcast_protocol::record::PRICE_NONE;
 
 /// A round start: the beginning of a minute.
 const BEGAN_S: u32 = 1_700_000_040;
@@ -274,7 +274,7 @@ fn holes_are_told_where_they_touch_what_was_asked_for() {
 fn what_is_no_trade_and_no_quote_changes_nothing() {
     let mut bars = bars_of(&[]);
     let mut heartbeat = Vec::new();
-    crate::market::record::encode_heartbeat(u64::from(BEGAN_S) * SECOND_NS, &mut heartbeat);
+    tickcast_protocol::record::encode_heartbeat(u64::from(BEGAN_S) * SECOND_NS, &mut heartbeat);
     let priceless = trade(f64::from(BEGAN_S), 1, PRICE_NONE, 1).record();
     for record in [&heartbeat[..], &priceless, &priceless[..40], &[]] {
         bars.fold(record);

@@ -20,7 +20,7 @@ pub use self::resolve::{SEATS_MAX, descriptors_needed};
 
 use ipnet::IpNet;
 
-use crate::feed;
+use crate::ingest::{PublisherSettings, feed};
 use crate::shard;
 
 /// Why settings were not taken. The message names the setting, what was given and what is allowed.
@@ -108,6 +108,18 @@ impl Config {
     /// Connections that one shard takes.
     pub fn seats_per_shard(&self) -> u32 {
         self.connections_max.div_ceil(self.cores.len() as u32)
+    }
+
+    /// What a publisher that connects now is held to.
+    pub fn publisher_settings(&self) -> PublisherSettings {
+        PublisherSettings {
+            packet_bytes_max: self.packet_bytes_max,
+            symbol_bytes_max: self.shard.symbol_bytes_max,
+            records_per_s: self.publish_records_per_s,
+            instruments_max: self.publisher_instruments_max,
+            book_levels_max: self.book_levels_max,
+            inflate_ratio_max: self.shard.inflate_ratio_max,
+        }
     }
 
     /// Connections at one shard's door that are no seats.

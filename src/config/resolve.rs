@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::{Config, ConfigError, Layer, Machine, Origins};
-use crate::feed;
+use crate::ingest::feed;
 use crate::shard;
 
 /// Descriptors that are neither connections nor publishers: listeners, rings, eventfds, files.

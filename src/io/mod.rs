@@ -10,7 +10,6 @@
 //! [`uring`] is what the server runs on. [`floor`] is the least that the kernel asks for the same sends, to be measured
 //! against: nothing of the server uses it.
 
-pub mod floor;
 pub mod uring;
 
 /// A connection that the fan-out owns.

@@ -9,8 +9,8 @@ use super::cores::parse_cores;
 use super::rival::{Bare, Rival};
 use super::tap::parse_channel;
 use super::target::parse_sources;
-use crate::client::DEFAULT_URL;
-use crate::market::Channel;
+use tickcast_client::DEFAULT_URL;
+use tickcast_protocol::Channel;
 
 /// Loads a server with very many clients, and checks and measures what they receive.
 ///

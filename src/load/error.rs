@@ -1,6 +1,6 @@
 //! Why `tickcast load`, `tap` or `floor` cannot go on, as sentences that say what happened and what mends it.
 
-use crate::client::Error;
+use tickcast_client::Error;
 
 /// Why a run cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! The rule of [`crate::client::decode`] at the speed of very many connections: the same verdicts, walked in place.
+//! The rule of [`tickcast_client::decode`] at the speed of very many connections: the same verdicts, walked in place.
 //!
 //! What always holds: on every stream, a [`Follower`] counts what a [`Decoder`] counts, but for a record that comes
 //! before its Definition: that is found once for each instrument and channel. It keeps no names and allocates only for
@@ -10,10 +10,12 @@
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::client::decode::{Counters, DecodeError, Decoder, Violation, body_is_whole, broken, covered, split_record};
-use crate::market::record::{Gap, Header};
-use crate::market::{Channel, Kind};
-use crate::wire::packet::{self, PacketHeader};
+use tickcast_client::decode::{
+    Counters, DecodeError, Decoder, Violation, body_is_whole, broken, covered, split_record,
+};
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::record::{Gap, Header};
+use tickcast_protocol::{Channel, Kind};
 
 /// Ids above this are no dense market's: a table for them would be larger than what it saves.
 const DENSE_IDS_MAX: u32 = 1 << 18;
@@ -245,8 +247,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::client::fake::PacketBuilder;
-    use crate::market::record::flags;
+    use tickcast_protocol::record::flags;
+    use tickcast_test_support::fake::PacketBuilder;
 
     /// What a stream may hold: instrument, sequence step, flags, and whether it is a quote, a trade, a gap or a definition.
     fn packets() -> impl Strategy<Value = Vec<Vec<(u8, u32, u64, u8)>>> {

@@ -72,7 +72,7 @@ pub struct Plan {
     pub role: Role,
     /// The address to bind.
     pub source: Option<IpAddr>,
-    /// Read by tungstenite and the [`crate::client::Decoder`] rather than by the fast reader.
+    /// Read by tungstenite and the [`tickcast_client::Decoder`] rather than by the fast reader.
     pub independent: bool,
 }
 

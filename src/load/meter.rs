@@ -12,9 +12,9 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
-use crate::market::record::{Header, flags};
-use crate::market::{Channel, Kind};
-use crate::wire::packet::{self, PacketHeader};
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::record::{Header, flags};
+use tickcast_protocol::{Channel, Kind};
 
 /// What the age of a record is counted from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

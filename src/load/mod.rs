@@ -1,7 +1,7 @@
 //! The client side: what connects to a server, reads its stream and checks it.
 //!
 //! * [`target`]: what a run needs beside a server's URL: sources, descriptors, ports; the directory over HTTP.
-//! * [`mod@tap`]: `tickcast tap`, a stream on the terminal, read by [`crate::client`]; `text` renders its lines.
+//! * [`mod@tap`]: `tickcast tap`, a stream on the terminal, read by [`tickcast_client`]; `text` renders its lines.
 //! * [`run`]: `tickcast load`, very many connections, as [`args`] asks and [`report`] tells. `plan` is what each client
 //!   does, `crew` the processes from the run's side and `hand` one of them, which talk as [`job`] says; `worker` is one
 //!   thread of a process, `peer` one connection, `send` a part of it, [`follow`] its fast reader.
@@ -13,8 +13,8 @@
 //! * [`probe`]: what the system tells of a server: CPU time, memory, cores.
 //! * [`meter`]: latency histograms for both.
 //!
-//! The handshake, the decoder and the requests are those of [`crate::client`]. What the server sends is read by
-//! independent parsers: one in a hundred connections of a load run by tungstenite; the others by [`crate::ws::Session`]
+//! The handshake, the decoder and the requests are those of [`tickcast_client`]. What the server sends is read by
+//! independent parsers: one in a hundred connections of a load run by tungstenite; the others by [`tickcast_protocol::ws::Session`]
 //! in the client's role, which shares no code with what writes the server's frames, and which a test holds to
 //! tungstenite's reading. Nothing here is used by the server.
 

@@ -27,12 +27,12 @@ use super::follow::{Check, Follower, Table, is_packet};
 use super::job::{Joins, Plan, Request, Role, Terms};
 use super::meter::{Meter, now_ns};
 use super::send;
-use crate::client::decode::Decoder;
-use crate::client::error::{Error as ClientError, close_text, closed, failure};
-use crate::client::lane::Lane;
-use crate::client::upgrade::{Upgrade, Upgraded, is_later};
-use crate::wire::control::Reply;
-use crate::ws::{CloseCode, Event, Limits, Opcode, Role as Side, Session, Violation};
+use tickcast_client::decode::Decoder;
+use tickcast_client::error::{Error as ClientError, close_text, closed, failure};
+use tickcast_client::lane::Lane;
+use tickcast_client::upgrade::{Upgrade, Upgraded, is_later};
+use tickcast_protocol::control::Reply;
+use tickcast_protocol::ws::{CloseCode, Event, Limits, Opcode, Role as Side, Session, Violation};
 
 /// Reads of one wake, each of at most the worker's buffer: a busy connection does not starve its neighbours.
 const FILLS_MAX: usize = 4;

@@ -10,12 +10,12 @@ use super::args::{LoadArgs, Shape};
 use super::error::LoadError;
 use super::job::{Job, Plan, Request, Role, Terms, Watch};
 use super::publisher::Publication;
-use crate::client::Subscription;
-use crate::market::Channel;
+use tickcast_client::Subscription;
+use tickcast_protocol::Channel;
 
 /// The subscribe request's id; each connection sends one.
 const REQUEST_ID: u64 = 1;
-/// One connection in so many is read by tungstenite and the [`crate::client::Decoder`].
+/// One connection in so many is read by tungstenite and the [`tickcast_client::Decoder`].
 const INDEPENDENT_EVERY: usize = 100;
 /// What the names of our publisher's instruments begin with.
 const PUBLISHED_PREFIX: &str = "LOAD-";

@@ -22,15 +22,15 @@ use super::job::Published;
 use super::meter::now_ns;
 use super::schedule::{Lateness, Pacer, Schedule};
 use super::send;
-use crate::client::error::close_text;
-use crate::client::upgrade::{Upgrade, Upgraded, is_later};
-use crate::client::{CONNECT_TIMEOUT, Error, Target};
-use crate::market::Channel;
-use crate::market::record::{self, Header, Quote, Ticker, Trade};
-use crate::wire::packet::PacketHeader;
-use crate::ws::close::{CloseFrame, push_close};
-use crate::ws::frame::{Opcode, push_masked_frame};
-use crate::ws::{CloseCode, Event, Limits, Role, Session};
+use tickcast_client::error::close_text;
+use tickcast_client::upgrade::{Upgrade, Upgraded, is_later};
+use tickcast_client::{CONNECT_TIMEOUT, Error, Target};
+use tickcast_protocol::Channel;
+use tickcast_protocol::packet::PacketHeader;
+use tickcast_protocol::record::{self, Header, Quote, Ticker, Trade};
+use tickcast_protocol::ws::close::{CloseFrame, push_close};
+use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
+use tickcast_protocol::ws::{CloseCode, Event, Limits, Role, Session};
 
 /// Instruments of one define request: the server's limit.
 const DEFINE_MAX: usize = 10_000;

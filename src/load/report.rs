@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::compare::{Comparison, Row};
 use super::job::{self, Delivered, Joins, Tally};
 use super::meter::{Ages, Latency, Meter, Origin, count_text, duration_text};
-use crate::client::decode::Counters;
+use tickcast_client::decode::Counters;
 
 /// A thread that computes for more than this share of the time is a bottleneck: it measures itself. One that sleeps at all
 /// has just read everything that was there; below this it does so some times in every tenth of a second.
@@ -466,7 +466,7 @@ fn line(out: &mut String, name: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::packet::PacketHeader;
+    use tickcast_protocol::packet::PacketHeader;
 
     fn window(cpu_seconds: f64) -> Window {
         let counters = Counters { packets: 200, records: 3_000, gaps: 1, lost: 6, conflated: 4, ..Counters::default() };

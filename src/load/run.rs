@@ -2,7 +2,7 @@
 //!
 //! A run goes through stages: define what is to be published, connect all, publish and warm up, measure, let the tail
 //! arrive, say goodbye. Method: the clients live in processes of their own ([`super::crew`]); each reads every record
-//! and checks its sequence; one in a hundred is read by tungstenite and the [`crate::client::Decoder`], the others by a
+//! and checks its sequence; one in a hundred is read by tungstenite and the [`tickcast_client::Decoder`], the others by a
 //! faster reader that a test holds to the same verdicts. Latencies are taken when the kernel has handed a read's bytes
 //! over.
 //! With a publisher of its own they count from when each record was *due*, so that no wait is omitted; without one,
@@ -32,7 +32,7 @@ use super::report::{self, MEASURED, Report};
 use super::rival::{Bare, Started};
 use super::tap::stop_flag;
 use super::target::{fetch_symbols, sources_for};
-use crate::client::Target;
+use tickcast_client::Target;
 
 /// How often the run looks at its processes, and draws the progress bar.
 const TICK: Duration = Duration::from_millis(50);
@@ -450,7 +450,7 @@ mod tests {
     use tungstenite::Message;
 
     use super::*;
-    use crate::client::fake::{self, PacketBuilder};
+    use tickcast_test_support::fake::{self, PacketBuilder};
 
     #[derive(Parser)]
     struct Cli {
@@ -511,10 +511,10 @@ mod tests {
             let defined = serde_json::json!({"type": "defined", "id": 1, "instruments": ids});
             peer.send(Message::text(defined.to_string())).expect("the publisher reads");
             peer.send(Message::Ping("are you there".into())).expect("the publisher reads");
-            let (mut records, mut decoder) = (Vec::new(), crate::client::Decoder::without_names());
+            let (mut records, mut decoder) = (Vec::new(), tickcast_client::Decoder::without_names());
             while let Ok(message) = peer.read() {
                 if let Message::Binary(packet) = message {
-                    let note = |_: Option<&_>, header: &crate::market::record::Header, _: &[u8]| {
+                    let note = |_: Option<&_>, header: &tickcast_protocol::record::Header, _: &[u8]| {
                         records.push((header.instrument, header.sequence, header.ts_event));
                     };
                     decoder.packet(&packet, note).expect("well-formed");

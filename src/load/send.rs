@@ -9,11 +9,11 @@ use rand_pcg::Pcg64Mcg;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
-use crate::client::CONNECT_TIMEOUT;
-use crate::client::upgrade::is_later;
-use crate::ws::CloseCode;
-use crate::ws::close::push_close;
-use crate::ws::frame::{Opcode, push_masked_frame};
+use tickcast_client::CONNECT_TIMEOUT;
+use tickcast_client::upgrade::is_later;
+use tickcast_protocol::ws::CloseCode;
+use tickcast_protocol::ws::close::push_close;
+use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
 
 /// Sends one frame; one that finds the socket full is an error and may be cut short: for what ends a connection.
 pub fn frame(mut stream: &TcpStream, opcode: Opcode, payload: &[u8], key: u32) -> io::Result<()> {

@@ -15,11 +15,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::error::LoadError;
 use super::meter::{Latency, Meter, channel_of, count_text, duration_text, now_ns};
 use super::text::{gap_text, push_line, push_time, status_text};
-use crate::client::decode::Counters;
-use crate::client::{Client, DEFAULT_URL, Error, Event, Options, Packet, Reply, Subscription};
-use crate::market::record::{Gap, Header};
-use crate::market::{Channel, Instrument, Kind};
-use crate::wire::json;
+use tickcast_client::decode::Counters;
+use tickcast_client::{Client, DEFAULT_URL, Error, Event, Options, Packet, Reply, Subscription};
+use tickcast_protocol::json;
+use tickcast_protocol::record::{Gap, Header};
+use tickcast_protocol::{Channel, Instrument, Kind};
 
 /// Shows a stream on the terminal.
 #[derive(Clone, Debug, clap::Args)]
@@ -269,7 +269,7 @@ impl Stats {
         Self { since: now, before: Counters::default(), bytes: 0, meter: Meter::default() }
     }
 
-    fn packet(&mut self, now_ns: u64, bytes: usize, header: &crate::wire::packet::PacketHeader) {
+    fn packet(&mut self, now_ns: u64, bytes: usize, header: &tickcast_protocol::packet::PacketHeader) {
         self.bytes += bytes as u64;
         self.meter.packet(now_ns, header);
     }
@@ -313,8 +313,8 @@ mod tests {
     use tungstenite::protocol::Message;
 
     use super::*;
-    use crate::client::Decoder;
-    use crate::client::fake::{self, PacketBuilder};
+    use tickcast_client::Decoder;
+    use tickcast_test_support::fake::{self, PacketBuilder};
 
     #[derive(Parser)]
     struct Cli {

@@ -8,8 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::args::Sources;
 use super::error::LoadError;
-use crate::client::error::refusal_message;
-use crate::client::{CONNECT_TIMEOUT, Target};
+use tickcast_client::error::refusal_message;
+use tickcast_client::{CONNECT_TIMEOUT, Target};
 
 /// More than any directory: 100,000 instruments at some 200 bytes.
 const DIRECTORY_BYTES_MAX: u64 = 64 << 20;
@@ -152,7 +152,7 @@ fn ports(connections: u64, sources: u64, ports_each: u64) -> Result<(), LoadErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::fake;
+    use tickcast_test_support::fake;
 
     #[test]
     fn the_directory_is_read_and_its_refusal_told() {

@@ -4,9 +4,9 @@
 
 use std::fmt::Write;
 
-use crate::client::decode::REASON_AWAY;
-use crate::market::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
-use crate::market::{Channel, Instrument, decimal};
+use tickcast_client::decode::REASON_AWAY;
+use tickcast_protocol::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
+use tickcast_protocol::{Channel, Instrument, decimal};
 
 /// Levels of a book record that a line shows.
 const LEVELS_SHOWN: usize = 6;
@@ -137,9 +137,9 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Decoder;
-    use crate::client::fake::PacketBuilder;
     use crate::load::meter::channel_of;
+    use tickcast_client::Decoder;
+    use tickcast_test_support::fake::PacketBuilder;
 
     fn lines(packet: &PacketBuilder) -> String {
         let mut text = String::new();
@@ -212,7 +212,7 @@ mod tests {
         let gap = Gap { instrument: 4, channel: Channel::Trade, from_sequence: 5, to_sequence: 9, reason: b'S' };
         assert_eq!(gap_text(&gap, None), "gap: trade instrument 4 #5 to #9 are missing: this client was too slow");
         let mut status = Vec::new();
-        record::encode_status(&Header::of_feed(crate::market::Kind::Status, 0, 0), b'S', &mut status);
+        record::encode_status(&Header::of_feed(tickcast_protocol::Kind::Status, 0, 0), b'S', &mut status);
         assert_eq!(status_text(&status, None), "status: the feed is stale");
     }
 }

@@ -23,9 +23,9 @@ use super::job::{Delivered, Job, Joins, Plan, Progress, Published, Request, Role
 use super::meter::Meter;
 use super::peer::{Desk, End, Peer, Seen, Woken};
 use super::report::Window;
-use crate::client::CONNECT_TIMEOUT;
-use crate::client::Error;
-use crate::client::decode::Counters;
+use tickcast_client::CONNECT_TIMEOUT;
+use tickcast_client::Error;
+use tickcast_client::decode::Counters;
 
 /// Connections of a thread that may be on their way in a storm: what listen queues mostly hold.
 const STORM_PENDING_MAX: usize = 4096;

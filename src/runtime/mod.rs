@@ -8,21 +8,7 @@
 //! * `bars`: the thread that makes bars of trades and quotes.
 //! * `park`: how a shard sleeps and is woken; `asleep` is the part of it that loses no wake-up.
 
-mod asleep;
-mod bars;
-mod clock;
-mod core;
-mod desk;
-mod life;
-mod park;
-mod threads;
-
-pub use self::bars::BarStore;
-pub use self::clock::now_ns;
-pub use self::desk::{Accepted, BATCH_BYTES_MAX, Desk, SourceNow};
-pub use self::life::Life;
-pub use self::park::Parking;
-pub use self::threads::pin;
+mod shard_thread;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -37,31 +23,32 @@ use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::reload;
 
-use self::core::{Core, CoreError, Order};
-use self::life::{Event, Stage};
-
-use crate::bars::Bars;
+use self::shard_thread::{Core, CoreError, Order};
+use crate::bars::{self, BarStore, Bars};
 use crate::check::{Needs, Survey, Unfit};
+use crate::clock::now_ns;
 use crate::config::{Config, Machine, Reloaded, TAPE_BYTES};
-use crate::door::operator::SlowList;
-use crate::door::{self, Public};
+use crate::http::{self, HttpShared};
+use crate::ingest::{Desk, Publishers, feed, supervisor};
+use crate::lifecycle::{Event, Life, Stage};
 use crate::ring;
-use crate::sequencer::{Sequencer, SourceId};
-use crate::stats::{Published, SequencerStats};
+use crate::sequencer::{Sequencer, SequencerStats, SourceId};
+use crate::state::{ServerState, SlowList};
+use crate::stats::Published;
 
 /// Why the server could not start: what is wrong, the likely cause, what mends it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("log: {0:?} is not a log filter; have error, warn, info, debug, or a list like info,tickcast::door=debug")]
+    #[error("log: {0:?} is not a log filter; have error, warn, info, debug, or a list like info,tickcast::http=debug")]
     Log(String),
     #[error("the system does not tell which cores this process may use")]
     Cores,
     #[error(transparent)]
     Machine(#[from] Unfit),
     #[error(transparent)]
-    Listen(#[from] door::listen::ListenError),
+    Listen(#[from] http::listen::ListenError),
     #[error("feed {0}")]
-    Feed(#[from] crate::feed::OpenError),
+    Feed(#[from] feed::OpenError),
     #[error("core {core}: {error}")]
     Core { core: usize, error: CoreError },
     #[error("a thread could not be started: {0}; the limit of processes may be too low: 'ulimit -u'")]
@@ -160,7 +147,7 @@ const GRACE: Duration = Duration::from_secs(1);
 struct Server {
     address: SocketAddr,
     cores: Vec<Core>,
-    public: Arc<Public>,
+    state: Arc<ServerState>,
     resync: JoinHandle<()>,
     bars: Option<JoinHandle<()>>,
     feeds: Vec<JoinHandle<()>>,
@@ -170,8 +157,8 @@ struct Server {
 
 impl Server {
     fn start(config: &Config, life: Arc<Life>) -> Result<Self, StartError> {
-        let feeds = config.feeds.iter().map(crate::feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
-        let listeners = door::listen::bind(config.listen, config.cores.len(), config.send_buffer_bytes)?;
+        let feeds = config.feeds.iter().map(feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
+        let listeners = http::listen::bind(config.listen, config.cores.len(), config.send_buffer_bytes)?;
         let address = listeners.address;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let gauges: Vec<_> = writers.iter().map(ring::Writer::gauge).collect();
@@ -187,31 +174,30 @@ impl Server {
             bars = Some(store);
         }
         let (desk, orders) = Desk::new(sequencer, gauges, stats.clone(), life.clone(), bars.clone());
-        let public = Arc::new(Public {
+        let state = Arc::new(ServerState {
             config: config.clone(),
-            desk,
+            desk: Arc::new(desk),
             shards: config.cores.iter().map(|_| Published::default()).collect(),
             slow: config.cores.iter().map(|_| SlowList::default()).collect(),
             sequencer: stats,
             bars,
             started_ns: now_ns(),
             life,
-            publishers: Arc::new(door::publish::Publishers::after(config.feeds.len() as SourceId)),
-            addresses: Arc::default(),
-            pages: door::Pages::default(),
-            listings: door::Listings::default(),
+            publishers: Arc::new(Publishers::after(config.feeds.len() as SourceId)),
         });
-        let cores = start_cores(&public, listeners.sockets, readers)?;
-        public.desk.attach(cores.iter().map(|core| core.parking.clone()).collect());
+        let http = Arc::new(HttpShared::new(state.clone()));
+        let cores = start_cores(&http, listeners.sockets, readers)?;
+        state.desk.attach(cores.iter().map(|core| core.parking.clone()).collect());
         let other = |nth: usize| config.other_cores[nth % config.other_cores.len()];
-        let resync = threads::spawn_resync(public.clone(), orders, other(0)).map_err(StartError::Thread)?;
+        let resync = supervisor::spawn_resync(state.desk.clone(), orders, config.stale_ms, other(0))
+            .map_err(StartError::Thread)?;
         let mut running = Vec::new();
         for (nth, feed) in feeds.into_iter().enumerate().filter_map(|(nth, feed)| Some((nth, feed?))) {
             let spec = config.feeds[nth].clone();
-            let thread = threads::spawn_feed(spec, feed, nth as SourceId, public.clone(), other(nth));
+            let thread = supervisor::spawn_feed(spec, feed, nth as SourceId, state.desk.clone(), other(nth));
             running.push(thread.map_err(StartError::Thread)?);
         }
-        Ok(Self { address, public, cores, resync, bars: bar_thread, feeds: running, config: config.clone() })
+        Ok(Self { address, state, cores, resync, bars: bar_thread, feeds: running, config: config.clone() })
     }
 
     /// Has other settings in effect, as far as they can be; or none of them, where one cannot be read.
@@ -246,7 +232,7 @@ impl Server {
     fn stop(self) -> Result<(), StartError> {
         let Config { drain_ms, drain_timeout_ms, .. } = self.config;
         tracing::info!("stopping: clients are sent away over {drain_ms} ms; a second signal ends at once");
-        self.public.life.enter(Stage::Draining);
+        self.state.life.enter(Stage::Draining);
         self.await_handed_in();
         let (gone, all_gone) = crossbeam::channel::bounded(self.cores.len());
         for core in &self.cores {
@@ -266,19 +252,19 @@ impl Server {
     /// are told to go. Publishers and feeds go on meanwhile, so that those who are told last are served till then.
     fn await_handed_in(&self) {
         let until = Instant::now() + GRACE;
-        while !self.public.publishers.have_handed_in() && Instant::now() < until {
+        while !self.state.publishers.have_handed_in() && Instant::now() < until {
             std::thread::sleep(LOOK_INTERVAL);
         }
     }
 
     fn end(self) -> Result<(), StartError> {
-        self.public.life.enter(Stage::Stopping);
+        self.state.life.enter(Stage::Stopping);
         for feed in self.feeds {
             let _ = feed.join();
         }
         // Publishers hear that the server stops.
         let until = Instant::now() + Duration::from_millis(self.config.drain_timeout_ms.into());
-        while self.public.publishers.connected() > 0 && Instant::now() < until {
+        while self.state.publishers.connected() > 0 && Instant::now() < until {
             std::thread::sleep(LOOK_INTERVAL);
         }
         for core in &self.cores {
@@ -287,13 +273,13 @@ impl Server {
         for core in self.cores {
             core.join();
         }
-        self.public.desk.stop();
+        self.state.desk.stop();
         let _ = self.resync.join();
-        if let (Some(store), Some(thread)) = (&self.public.bars, self.bars) {
+        if let (Some(store), Some(thread)) = (&self.state.bars, self.bars) {
             store.stop();
             let _ = thread.join();
         }
-        match self.public.life.failure() {
+        match self.state.life.failure() {
             Some(failure) => Err(StartError::Failed(failure.to_owned())),
             None => Ok(()),
         }
@@ -302,16 +288,16 @@ impl Server {
 
 /// Starts one shard a core, and waits until each of them listens, or says why it cannot.
 fn start_cores(
-    public: &Arc<Public>,
+    http: &Arc<HttpShared>,
     sockets: Vec<std::net::TcpListener>,
     readers: Vec<ring::Reader>,
 ) -> Result<Vec<Core>, StartError> {
     let mut cores = Vec::new();
     for (index, (socket, reader)) in sockets.into_iter().zip(readers).enumerate() {
-        let core = public.config.cores[index];
+        let core = http.server.config.cores[index];
         let (report, started) = mpsc::channel();
         let (orders, received) = unbounded();
-        let spawned = core::spawn(index, core, public.clone(), socket, reader, received, report);
+        let spawned = shard_thread::spawn(index, core, http.clone(), socket, reader, received, report);
         let outcome = spawned.and_then(|thread| {
             let parking = started.recv().map_err(|_| CoreError::Died)??;
             Ok(Core { parking, thread, orders })

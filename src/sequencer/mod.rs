@@ -11,17 +11,19 @@
 //! It does not know threads, clocks or clients. Cost: some 100 ns a record and core, mostly two copies.
 
 mod sources;
+mod stats;
 mod tape;
 
 pub use self::sources::{Farewell, SourceRow};
+pub use self::stats::SequencerStats;
 
 use self::sources::Sources;
 use self::tape::Tape;
-use crate::market::book::Book;
-use crate::market::directory::{DefineError, Directory};
-use crate::market::last_value::LastValues;
-use crate::market::record::{self, Channel, Gap, Header, Kind, flags};
+use crate::last_value::LastValues;
 use crate::ring;
+use tickcast_protocol::book::Book;
+use tickcast_protocol::directory::{DefineError, Directory};
+use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
 
 /// Who sends: a feed or a publisher. Each has instrument ids of its own.
 pub type SourceId = u32;

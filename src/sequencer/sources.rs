@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::{Sequencer, SourceId};
-use crate::market::Channel;
-use crate::market::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Header, flags};
+use tickcast_protocol::Channel;
+use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Header, flags};
 
 /// How a source goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,12 +13,12 @@ use super::interest::{AudienceId, Key, Target};
 use super::packets::Packing;
 use super::{Fresh, Shard};
 use crate::io::{Io, Outcome, Send};
-use crate::market::last_value::Row;
-use crate::market::record::{self, Channel, Gap, Header, Kind, flags};
+use crate::last_value::Row;
 use crate::ring;
 use crate::stats::Counter;
-use crate::wire::packet;
-use crate::wire::profile::Profile;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::packet;
+use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
 
 /// Records that one client gets in one turn, so that a large snapshot does not keep the others waiting.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::interest::{AudienceId, Key};
 use super::replay::Replay;
 use crate::io::Seat;
-use crate::ws::session::Session;
+use tickcast_protocol::ws::session::Session;
 
 /// `Client::place` of one that is not among the members of its audience.
 pub(super) const ABSENT: u32 = u32::MAX;

@@ -14,9 +14,9 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use crate::market::book::{Book, Side};
-use crate::market::record::{BOOK_SNAPSHOT, Channel, Level};
-use crate::wire::profile::Profile;
+use tickcast_protocol::book::{Book, Side};
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::record::{BOOK_SNAPSHOT, Channel, Level};
 
 /// Changed levels of one book that are kept before the whole book is sent instead.
 const LEVELS_MAX: usize = 4096;
@@ -219,7 +219,7 @@ impl Conflator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::market::record::BOOK_DELTA;
+    use tickcast_protocol::record::BOOK_DELTA;
 
     fn profile(ms: u64) -> Profile {
         Profile::round_up(ms).expect("an offered interval")

@@ -4,11 +4,11 @@
 use super::conflate::Lane;
 use super::{Place, Shard, Turn};
 use crate::io::Io;
-use crate::market::last_value::Applied;
-use crate::market::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, flags};
+use crate::last_value::Applied;
 use crate::ring;
 use crate::stats::Counter;
-use crate::wire::profile::Profile;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, flags};
 
 impl<I: Io> Shard<I> {
     /// Reads what the ring has, up to the turn's budget, and dispatches it.

@@ -2,10 +2,10 @@
 //! Server-Sent Events; and how answers do.
 
 use super::packets::{Packing, push_compressed, push_messages, push_packets};
-use crate::market::Directory;
-use crate::wire::events;
-use crate::ws::deflate::{Compressor, WindowBits};
-use crate::ws::frame::{Opcode, push_frame};
+use tickcast_protocol::Directory;
+use tickcast_protocol::sse;
+use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
+use tickcast_protocol::ws::frame::{Opcode, push_frame};
 
 /// Packets below this stay as they are: a frame of one or two records shrinks by some tens of bytes, and a segment of
 /// TCP has 66 bytes of headers anyway.
@@ -33,7 +33,7 @@ impl Format {
     pub(super) fn push_answer(self, text: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Binary | Self::Json => push_frame(Opcode::Text, text, out),
-            Self::Events => events::push_event(text, out),
+            Self::Events => sse::push_event(text, out),
         }
     }
 
@@ -148,7 +148,7 @@ impl Encoder {
         records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
         out: &mut Vec<u8>,
     ) -> (u64, u64) {
-        let push = |header: &_, message: &[u8]| events::push_packet_event(header, message, out);
+        let push = |header: &_, message: &[u8]| sse::push_packet_event(header, message, out);
         let pushed = push_messages(packing, directory, records, &mut self.text, push);
         self.text.shrink_to(TEXT_BYTES_KEPT);
         pushed

@@ -8,9 +8,9 @@ use super::client::reconnect_ms;
 use super::encoding::Format;
 use crate::io::Io;
 use crate::stats::Counter;
-use crate::wire::control::reply;
-use crate::wire::events;
-use crate::ws::close::{CloseCode, push_close};
+use tickcast_protocol::control::reply;
+use tickcast_protocol::sse;
+use tickcast_protocol::ws::close::{CloseCode, push_close};
 
 /// How often some are told.
 const STEP_NS: u64 = 10_000_000;
@@ -97,7 +97,7 @@ pub(super) fn push_last_words(format: Format, code: CloseCode, reason: &str, slo
         let reconnect_ms = reconnect_ms(slot);
         reply::closing(&mut text, code.word(), reconnect_ms);
         if !format.is_websocket() {
-            events::push_retry(reconnect_ms, out);
+            sse::push_retry(reconnect_ms, out);
         }
         format.push_answer(&text, out);
     }

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use crate::ring;
-use crate::wire::profile::Profile;
+use tickcast_protocol::conflation::Profile;
 
 /// A ring is divided into so many stretches: a resume reads at the most one of them in vain.
 const MARKS: u64 = 1024;

@@ -8,10 +8,10 @@ use super::farewell::push_last_words;
 use super::packets::Packing;
 use super::sweep::PORTION_BYTES;
 use crate::io::{Io, Send};
-use crate::market::record;
 use crate::stats::Counter;
-use crate::ws::close::CloseCode;
-use crate::ws::frame::Opcode;
+use tickcast_protocol::record;
+use tickcast_protocol::ws::close::CloseCode;
+use tickcast_protocol::ws::frame::Opcode;
 
 /// How often the house is kept.
 const INTERVAL_NS: u64 = 100_000_000;

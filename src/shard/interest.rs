@@ -25,9 +25,9 @@ use hashbrown::HashTable;
 use self::patterns::PatternRow;
 use self::watch::{Watch, Watches, push_frugally};
 use super::encoding::Encoding;
-use crate::market::record::Channel;
-use crate::wire::control::ChannelSet;
-use crate::wire::profile::Profile;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::control::ChannelSet;
+use tickcast_protocol::record::Channel;
 
 /// Index of an audience.
 pub type AudienceId = u32;

@@ -53,12 +53,13 @@ use self::pages::Pages;
 pub use self::slowest::SlowClient;
 use self::slowest::Slowest;
 use crate::io::{Completion, Completions, Io, Seat, Short};
-use crate::market::{Directory, LastValues};
+use crate::last_value::LastValues;
 use crate::ring;
 use crate::stats::{Counter, Counters};
-use crate::wire::control::Request;
-use crate::ws::deflate::Inflater;
-use crate::ws::session::{Role, Session};
+use tickcast_protocol::Directory;
+use tickcast_protocol::control::Request;
+use tickcast_protocol::ws::deflate::Inflater;
+use tickcast_protocol::ws::session::{Role, Session};
 
 /// What a shard is told at its start.
 #[derive(Clone, Debug)]

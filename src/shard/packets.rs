@@ -1,10 +1,10 @@
 //! Records into packets, packets into WebSocket frames or JSON messages: the bytes that an audience shares.
 
-use crate::market::Directory;
-use crate::wire::json;
-use crate::wire::packet::{self, PacketHeader};
-use crate::ws::deflate::LastFrame;
-use crate::ws::frame::{Opcode, encode_header};
+use tickcast_protocol::Directory;
+use tickcast_protocol::json;
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::ws::deflate::LastFrame;
+use tickcast_protocol::ws::frame::{Opcode, encode_header};
 
 /// A packet is closed once it has grown to this: large enough that its 34 bytes of headers weigh nothing, small enough
 /// that a client shows the first records of a burst before it has the last. One record may be larger.

@@ -16,12 +16,12 @@ use super::client::{CatchUp, Owed};
 use super::interest::{AudienceId, Key, Target};
 use super::packets::Packing;
 use crate::io::Io;
-use crate::market::record::{self, Channel, Gap, Header, Kind, flags};
 use crate::ring;
 use crate::stats::Counter;
-use crate::wire::control::reply;
-use crate::wire::packet;
-use crate::wire::profile::Profile;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::control::reply;
+use tickcast_protocol::packet;
+use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
 
 /// A replay under way.
 #[derive(Debug)]

@@ -14,15 +14,15 @@ use super::interest::{Change, Key, Target};
 use super::replay::Replay;
 use super::{Settings, Shard};
 use crate::io::{Io, Seat};
-use crate::market::record::Channel;
 use crate::stats::Counter;
-use crate::wire::control::{ChannelSet, Pattern, Request, RequestError, RequestLimits, parse_request, reply};
-use crate::wire::events;
-use crate::wire::profile::Profile;
-use crate::ws::close::{CloseCode, push_close};
-use crate::ws::deflate::Inflater;
-use crate::ws::frame::{Opcode, push_frame};
-use crate::ws::session::{Event, Limits, Role, Session, Violation};
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::control::{ChannelSet, Pattern, Request, RequestError, RequestLimits, parse_request, reply};
+use tickcast_protocol::record::Channel;
+use tickcast_protocol::sse;
+use tickcast_protocol::ws::close::{CloseCode, push_close};
+use tickcast_protocol::ws::deflate::Inflater;
+use tickcast_protocol::ws::frame::{Opcode, push_frame};
+use tickcast_protocol::ws::session::{Event, Limits, Role, Session, Violation};
 
 /// How a subscription begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -461,7 +461,7 @@ impl<I: Io> Shard<I> {
         let limits = reply::Limits { symbols: subscriptions_max as u64, requests_per_s: requests_per_s.into() };
         if !self.format(slot).is_websocket() {
             // A stream that breaks without a word is resumed as one that was ended: not by all at the same moment.
-            self.owe_bytes(slot, |out| events::push_retry(super::client::reconnect_ms(slot), out));
+            self.owe_bytes(slot, |out| sse::push_retry(super::client::reconnect_ms(slot), out));
         }
         self.answer(slot, |out| {
             reply::welcome(out, epoch, env!("CARGO_PKG_VERSION"), heartbeat_ms.into(), limits);

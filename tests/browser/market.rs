@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tickcast::market::record::{BOOK_DELTA, BOOK_SNAPSHOT, Header, Kind, Level, Quote, Ticker, Trade, encode_book};
-use tickcast::wire::packet::PacketHeader;
+use tickcast_protocol::packet::PacketHeader;
+use tickcast_protocol::record::{BOOK_DELTA, BOOK_SNAPSHOT, Header, Kind, Level, Quote, Ticker, Trade, encode_book};
 use tungstenite::Message;
 
 use crate::common::client::Client;

@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tickcast::market::Kind;
-use tickcast::market::record::{self, Gap, Header, flags};
-use tickcast::wire::packet::{self, PacketHeader};
+use tickcast_protocol::Kind;
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::record::{self, Gap, Header, flags};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::ProtocolError;
 use tungstenite::http::{HeaderName, HeaderValue};

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
-use tickcast::market::Instrument;
-use tickcast::market::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Header, Kind, Level, Quote, Trade};
 use tickcast::ring::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
-use tickcast::wire::packet::{self, PacketHeader};
-use tickcast::ws::frame::{Opcode, push_masked_frame};
-use tickcast::ws::session::{Event, Limits, Role, Session};
+use tickcast_protocol::Instrument;
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Header, Kind, Level, Quote, Trade};
+use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
+use tickcast_protocol::ws::session::{Event, Limits, Role, Session};
 
 pub const START_NS: u64 = 1_763_700_000_000_000_000;
 pub const MS: u64 = 1_000_000;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rust_decimal::Decimal;
-use tickcast::feed::replay::{Params, Replay};
-use tickcast::feed::{BATCH_BYTES_MAX, Feed, Next, Report};
-use tickcast::market::record::{self, Header, Level, Quote, Ticker, Trade, flags};
-use tickcast::market::{Book, Instrument, Kind};
+use tickcast::ingest::feed::replay::{Params, Replay};
+use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, Report};
+use tickcast_protocol::record::{self, Header, Level, Quote, Ticker, Trade, flags};
+use tickcast_protocol::{Book, Instrument, Kind};
 
 /// A record with the time at which it came.
 #[derive(Clone, Debug, PartialEq)]

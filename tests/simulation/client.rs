@@ -1,11 +1,11 @@
 //! A simulated client: its stream is read by libraries and held against the oracle, chance decides what it asks.
 
-use tickcast::market::Channel;
 use tickcast::shard::{Encoding, Format};
-use tickcast::wire::control::{self, ChannelSet, Pattern, Request, RequestLimits};
-use tickcast::wire::events::{Token, query};
-use tickcast::wire::profile::Profile;
-use tickcast::ws::frame::{Opcode, push_masked_frame};
+use tickcast_protocol::Channel;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::control::{self, ChannelSet, Pattern, Request, RequestLimits};
+use tickcast_protocol::sse::{Token, query};
+use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
 
 use crate::Dice;
 use crate::common::unpack::deflated;

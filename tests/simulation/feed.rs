@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use tickcast::market::record::{self, Gap, Header, Level, Quote, Ticker, Trade, encode_book, encode_raw, flags};
-use tickcast::market::{Channel, Instrument, Kind};
 use tickcast::ring::{Batch, Reader};
 use tickcast::sequencer::{Farewell, Sequencer};
+use tickcast_protocol::record::{self, Gap, Header, Level, Quote, Ticker, Trade, encode_book, encode_raw, flags};
+use tickcast_protocol::{Channel, Instrument, Kind};
 
 use crate::Dice;
 use crate::trail::Event;

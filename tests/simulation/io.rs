@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
-use tickcast::market::Kind;
 use tickcast::shard::Format;
+use tickcast_protocol::Kind;
 
 use crate::Dice;
 use crate::canary::{Canary, Fuse};

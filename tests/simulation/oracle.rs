@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
-use tickcast::market::record::{self, Gap, Header, flags};
-use tickcast::market::{Channel, Kind, LastValues};
-use tickcast::wire::control::{ChannelSet, Pattern, Reply};
-use tickcast::wire::packet::{self, PacketHeader};
-use tickcast::wire::profile::Profile;
+use tickcast::last_value::LastValues;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::control::{ChannelSet, Pattern, Reply};
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::record::{self, Gap, Header, flags};
+use tickcast_protocol::{Channel, Kind};
 
 use self::bytes::check_bytes;
 use crate::client::{Wish, false_token};

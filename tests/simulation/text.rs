@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use rust_decimal::Decimal;
 use serde_json::Value;
-use tickcast::market::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
-use tickcast::market::{Channel, Instrument, Kind};
-use tickcast::wire::packet::{self, PacketHeader};
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
+use tickcast_protocol::{Channel, Instrument, Kind};
 
 /// Reads the messages of one connection.
 #[derive(Default)]

@@ -21,7 +21,7 @@ await build({
 });
 const adapters = readdirSync(at("src/adapters")).map((name) => at(`src/adapters/${name}`));
 await build({ ...common, ...standalone(false), entryPoints: adapters, outdir: at("dist/adapters") });
-copyFileSync(at("dist/tickcast.js"), at("../../src/door/pages/tickcast.js"));
+copyFileSync(at("dist/tickcast.js"), at("../../src/http/assets/tickcast.js"));
 
 /**
  * Names that only this file's own code says are shortened: library and worker are one file, so that both sides of a

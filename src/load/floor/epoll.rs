@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use super::kernel::Kernel;
-use crate::io::floor::{Event, Input};
+use super::ring::{Event, Input};
 
 /// The listener's place among the slots.
 const LISTENER: u64 = u64::MAX;

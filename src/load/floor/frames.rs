@@ -1,6 +1,6 @@
 //! What publishers sent becomes what subscribers get: frames are unmasked and copied behind one another, as they are.
 
-use crate::ws::frame::{self, Expected, Opcode};
+use tickcast_protocol::ws::frame::{self, Expected, Opcode};
 
 /// Where a packet's first record has its instrument: behind the packet's header and four bytes of the record's.
 const INSTRUMENT_AT: usize = 28;

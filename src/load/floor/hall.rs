@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use super::Tally;
 use super::frames::{End, Sweep};
 use super::kernel::Kernel;
+use super::ring::{Event, Input};
 use super::upgrade::{self, Head};
-use crate::io::floor::{Event, Input};
 
 /// Room for a request's head; a longer one makes it grow.
 const HEAD_BYTES: usize = 1024;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::io::floor::{Event, FloorRing, Input};
+use super::ring::{Event, FloorRing, Input};
 
 /// Connections by slot, and sends to them.
 pub(super) trait Kernel {

@@ -4,7 +4,7 @@
 //! upgraded on another path. What has gathered since the last sweep goes out as one send each. That is the least that the
 //! kernel asks for the same bytes, and what the figures of the server are shown beside.
 //!
-//! * `hall`: the loop; `kernel` what it asks, `epoll` and [`crate::io::floor`] who answer; `frames` and `upgrade` the
+//! * `hall`: the loop; `kernel` what it asks, `epoll` and [`crate::load::floor::ring`] who answer; `frames` and `upgrade` the
 //!   least of WebSocket.
 //! * `rival`: the same with tokio and tokio-tungstenite, the usual way in Rust. Only with the feature `rivals`.
 //!
@@ -15,6 +15,7 @@ mod epoll;
 mod frames;
 mod hall;
 mod kernel;
+mod ring;
 #[cfg(feature = "rivals")]
 mod rival;
 mod upgrade;
@@ -29,9 +30,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use self::epoll::Epoll;
 use self::hall::Hall;
+use self::ring::FloorRing;
 use super::error::LoadError;
 use super::target::{descriptors_max, ensure_descriptors};
-use crate::io::floor::FloorRing;
 
 /// Connections that may wait for their accept; the kernel takes its own limit where that is lower.
 const BACKLOG: i32 = 65_535;

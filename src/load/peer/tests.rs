@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use tungstenite::protocol::Role as TheirSide;
 
 use super::*;
-use crate::client::fake::PacketBuilder;
-use crate::ws::frame::push_frame;
+use tickcast_protocol::ws::frame::push_frame;
+use tickcast_test_support::fake::PacketBuilder;
 
 /// What came out of a stream, in the words of both readers.
 #[derive(Debug, PartialEq, Eq)]

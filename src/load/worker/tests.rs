@@ -4,11 +4,11 @@ use std::sync::mpsc::{Receiver, channel};
 use tungstenite::protocol::Message;
 
 use super::*;
-use crate::client::Target;
-use crate::client::decode::Violation;
-use crate::client::fake::{self, PacketBuilder};
 use crate::load::job::Watch;
-use crate::market::Channel;
+use tickcast_client::Target;
+use tickcast_client::decode::Violation;
+use tickcast_protocol::Channel;
+use tickcast_test_support::fake::{self, PacketBuilder};
 
 const PENDING_MAX: usize = 64;
 

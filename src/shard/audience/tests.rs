@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::market::Channel;
 use crate::shard::interest::{Change, Interest, Key, Target};
-use crate::wire::profile::Profile;
-use crate::ws::deflate::WindowBits;
+use tickcast_protocol::Channel;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::ws::deflate::WindowBits;
 
 const SYMBOLS: [&str; 6] = ["A", "AB", "ABC", "B", "BA", "ABD"];
 /// Each covers those that are longer.

@@ -1,8 +1,8 @@
 //! Watch lists: the audiences that watch a target, by channel and profile.
 
 use super::AudienceId;
-use crate::market::record::Channel;
-use crate::wire::profile::Profile;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::record::Channel;
 
 /// Most lists have one entry, and a vector's own first step is to four.
 pub(super) fn push_frugally<T>(list: &mut Vec<T>, entry: T) {

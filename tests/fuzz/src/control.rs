@@ -8,14 +8,14 @@
 //! is refused for one of these says "not taken"; and it reads `-0` as a fraction, so texts that hold it are not compared.
 
 use serde_json::{Map, Value};
-use tickcast::market::Channel;
-use tickcast::wire::control::define::INSTRUMENTS_MAX;
-use tickcast::wire::control::{
+use tickcast_protocol::Channel;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::control::define::INSTRUMENTS_MAX;
+use tickcast_protocol::control::{
     BAD_REQUEST, ChannelSet, Define, DefineInstrument, LIMIT, Pattern, Request, RequestError, RequestLimits,
     define_text, parse_define, parse_request, ping_text, resume_text, subscribe_text, unsubscribe_text,
 };
-use tickcast::wire::events::{Token, query};
-use tickcast::wire::profile::Profile;
+use tickcast_protocol::sse::{Token, query};
 
 use super::Script;
 

@@ -7,10 +7,10 @@
 //! ends amid a block.
 
 use flate2::{Decompress, FlushDecompress, Status};
-use tickcast::ws::deflate::inflate::UNRATED_BYTES;
-use tickcast::ws::deflate::{Compressor, Inflater, WindowBits};
-use tickcast::ws::frame::Opcode;
-use tickcast::ws::{Event, Limits, Role, Session};
+use tickcast_protocol::ws::deflate::inflate::UNRATED_BYTES;
+use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
+use tickcast_protocol::ws::frame::Opcode;
+use tickcast_protocol::ws::{Event, Limits, Role, Session};
 
 use super::Script;
 

@@ -9,7 +9,7 @@
 
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, Request};
-use tickcast::ws::handshake::{Accepted, Head, HeadLimits, Refusal, Spoken, parse_head, upgrade};
+use tickcast::http::handshake::{Accepted, Head, HeadLimits, Refusal, Spoken, parse_head, upgrade};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::server::create_response;
 

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 
-use tickcast::market::record::{self, Gap, Header, Quote, Ticker, Trade};
-use tickcast::market::{Applied, Channel, Instrument, Kind, LastValues};
+use tickcast::last_value::{Applied, LastValues};
 use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::{Farewell, Sequencer};
-use tickcast::wire::packet::{self, PacketHeader};
+use tickcast_protocol::packet::{self, PacketHeader};
+use tickcast_protocol::record::{self, Gap, Header, Quote, Ticker, Trade};
+use tickcast_protocol::{Channel, Instrument, Kind};
 
 use super::Script;
 use super::shard::node::{Message, Node};

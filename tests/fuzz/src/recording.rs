@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::NamedTempFile;
-use tickcast::feed::replay::{Params, Replay, Speed};
-use tickcast::feed::{Feed, Next};
-use tickcast::market::Kind;
-use tickcast::market::record::{self, records};
+use tickcast::ingest::feed::replay::{Params, Replay, Speed};
+use tickcast::ingest::feed::{Feed, Next};
 use tickcast::ring::{Batch, ring};
 use tickcast::sequencer::Sequencer;
+use tickcast_protocol::Kind;
+use tickcast_protocol::record::{self, records};
 
 use super::Script;
 

@@ -11,8 +11,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 
-use tickcast::ws::deflate::Inflater;
-use tickcast::ws::{Event, Limits, Role, Session, Violation};
+use tickcast_protocol::ws::deflate::Inflater;
+use tickcast_protocol::ws::{Event, Limits, Role, Session, Violation};
 use tungstenite::protocol::{WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 

@@ -14,11 +14,11 @@ pub mod node;
 
 use std::collections::{HashMap, HashSet};
 
-use tickcast::market::record::{Gap, Header, read_definition};
-use tickcast::market::{Channel, Kind};
 use tickcast::shard::Settings;
-use tickcast::wire::control::{ChannelSet, resume_text, subscribe_text, unsubscribe_text};
-use tickcast::wire::packet::{PacketHeader, flags};
+use tickcast_protocol::control::{ChannelSet, resume_text, subscribe_text, unsubscribe_text};
+use tickcast_protocol::packet::{PacketHeader, flags};
+use tickcast_protocol::record::{Gap, Header, read_definition};
+use tickcast_protocol::{Channel, Kind};
 
 use self::node::{Message, Node};
 use super::Script;

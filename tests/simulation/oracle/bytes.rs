@@ -1,8 +1,8 @@
 //! The bytes of a value, held against the feed's.
 
-use tickcast::market::Kind;
-use tickcast::market::record::{self, Header, flags};
-use tickcast::wire::profile::Profile;
+use tickcast_protocol::Kind;
+use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::record::{self, Header, flags};
 
 use super::Track;
 use crate::feed::{Levels, Value, apply};

@@ -1,0 +1,103 @@
+//! A packet as a program reads it: its header, and its records with their types.
+
+use super::decode::Decoder;
+use tickcast_protocol::packet::PacketHeader;
+use tickcast_protocol::record::{self, Gap, Header, Level, Quote, Ticker, Trade, read_book, read_raw};
+use tickcast_protocol::{Instrument, Kind};
+
+/// What is new in one packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// Its header; [`Client::token`](super::Client::token) is made of it.
+    pub header: PacketHeader,
+    /// Its length as it came, decompressed.
+    pub bytes: usize,
+    pub(super) records: &'a [u8],
+    pub(super) decoder: &'a Decoder,
+}
+
+/// One record.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    pub header: Header,
+    /// Whose it is; `None` for heartbeats and the state of the feed.
+    pub instrument: Option<&'a Instrument>,
+    /// What its type has.
+    pub body: Body<'a>,
+    /// The whole record as it travels.
+    pub bytes: &'a [u8],
+}
+
+/// What a record says, by its type.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    Quote(Quote),
+    Trade(Trade),
+    Ticker(Ticker),
+    Book(Book<'a>),
+    /// The payload.
+    Raw(&'a [u8]),
+    /// Announces the record's instrument.
+    Definition,
+    Heartbeat,
+    Gap(Gap),
+    /// `'L'` live, `'S'` stale, `'H'` halted, `'E'` ended; of the feed where the record has no instrument.
+    Status(u8),
+}
+
+/// The levels of a Book record. [`tickcast_protocol::Book`] keeps a book up to date with them.
+#[derive(Clone, Copy, Debug)]
+pub struct Book<'a> {
+    record: &'a [u8],
+}
+
+impl<'a> Packet<'a> {
+    /// The records, the oldest first: without types that this version does not know, and without what was had before.
+    pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
+        let decoder = self.decoder;
+        record::records(self.records).filter_map(move |(header, bytes)| {
+            let body = Body::read(Kind::from_wire(header.kind)?, bytes)?;
+            Some(Record { header, instrument: decoder.instrument(header.instrument), body, bytes })
+        })
+    }
+
+    /// The instrument with this id, where it has been defined.
+    pub fn instrument(&self, id: u32) -> Option<&'a Instrument> {
+        self.decoder.instrument(id)
+    }
+
+    /// Log records (trades, raw bytes) that came while the client was away, and that the server's history does not reach
+    /// any more; their reason is `'R'`.
+    pub fn missed(&self) -> &'a [Gap] {
+        self.decoder.missed()
+    }
+}
+
+impl<'a> Body<'a> {
+    /// `None` for what this version does not know, such as a gap of an unknown channel.
+    fn read(kind: Kind, record: &'a [u8]) -> Option<Self> {
+        Some(match kind {
+            Kind::Quote => Self::Quote(Quote::read(record)?),
+            Kind::Trade => Self::Trade(Trade::read(record)?),
+            Kind::Ticker => Self::Ticker(Ticker::read(record)?),
+            Kind::Book => read_book(record).map(|_| Self::Book(Book { record }))?,
+            Kind::Raw => Self::Raw(read_raw(record)?),
+            Kind::Definition => Self::Definition,
+            Kind::Heartbeat => Self::Heartbeat,
+            Kind::Gap => Self::Gap(Gap::read(record)?),
+            Kind::Status => Self::Status(*record.get(record::HEADER_BYTES)?),
+        })
+    }
+}
+
+impl<'a> Book<'a> {
+    /// `'S'`: the levels replace both sides. `'D'`: they change levels by absolute size.
+    pub fn kind(&self) -> u8 {
+        read_book(self.record).map_or(record::BOOK_DELTA, |(kind, _)| kind)
+    }
+
+    /// The levels, in the record's order; a size of 0 removes one.
+    pub fn levels(&self) -> impl Iterator<Item = Level> + use<'a> {
+        read_book(self.record).into_iter().flat_map(|(_, levels)| levels)
+    }
+}

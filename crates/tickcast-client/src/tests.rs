@@ -1,0 +1,285 @@
+//! Scenarios against a server that plays a script.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{CloseFrame, Message};
+
+use super::*;
+use tickcast_protocol::Channel;
+use tickcast_protocol::record::flags;
+use tickcast_test_support::fake::{self, PacketBuilder, Peer};
+
+const QUICK: Backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(20) };
+
+fn connect(address: SocketAddr) -> Result<Client, Error> {
+    Client::connect(&address.to_string(), Options { reconnect: None, ..Options::default() })
+}
+
+fn patient(address: SocketAddr) -> Client {
+    let options = Options { reconnect: Some(QUICK), ..Options::default() };
+    Client::connect(&address.to_string(), options).expect("a server is there")
+}
+
+fn trades() -> Subscription {
+    Subscription::new(&[Channel::Trade], ["BTC-*"])
+}
+
+fn say(peer: &mut Peer, text: impl Into<String>) {
+    peer.send(Message::text(text.into())).expect("the client reads");
+}
+
+/// Takes the request, answers it as the server does, and returns it.
+fn answer(peer: &mut Peer, how: &str) -> serde_json::Value {
+    let request = fake::subscribe_request(peer);
+    let kind = if request["op"] == "resume" { "resumed" } else { "subscribed" };
+    let id = &request["id"];
+    say(peer, format!(r#"{{"type":"{kind}","id":{id},"how":"{how}","from":1,"conflate_ms":0,"count":1}}"#));
+    request
+}
+
+fn send(peer: &mut Peer, packet: PacketBuilder) {
+    peer.send(packet.message()).expect("the client reads");
+}
+
+fn start() -> PacketBuilder {
+    PacketBuilder::new().definition(1, "BTC-USD").caught_up()
+}
+
+/// What comes until this many trades have come: their sequences, holes as ranges, and what became of the connection.
+fn read(client: &mut Client, trades: usize) -> Vec<String> {
+    let (mut told, mut seen) = (Vec::new(), 0);
+    while seen < trades {
+        match client.next().expect("it goes on") {
+            Event::Packet(packet) => {
+                told.extend(packet.missed().iter().map(|gap| format!("-{}-{}", gap.from_sequence, gap.to_sequence)));
+                for record in packet.records().filter(|record| matches!(record.body, Body::Trade(_))) {
+                    assert_eq!(record.instrument.map(|of| of.symbol.as_str()), Some("BTC-USD"));
+                    told.push(record.header.sequence.to_string());
+                    seen += 1;
+                }
+            }
+            Event::Lost { .. } => told.push("lost".to_owned()),
+            Event::Back => told.push("back".to_owned()),
+            Event::Reply(_) => {}
+        }
+    }
+    told
+}
+
+#[test]
+fn a_subscription_is_sent_as_the_protocol_says_and_replies_and_packets_come_back() {
+    let packet = start().quote(1, 0);
+    let script = packet.clone();
+    let address = fake::serve("", move |mut peer| {
+        let request = fake::subscribe_request(&mut peer);
+        let want = serde_json::json!({"op": "subscribe", "id": 1, "channels": ["quote", "trade"],
+            "symbols": ["BTC-*"], "conflate_ms": 50, "snapshot": false});
+        let good = if request == want { "yes" } else { "no" };
+        let limits = r#"{"symbols":1,"requests_per_s":2}"#;
+        say(
+            &mut peer,
+            format!(r#"{{"type":"welcome","epoch":7,"version":"1","heartbeat_ms":1000,"limits":{limits}}}"#),
+        );
+        say(&mut peer, format!(r#"{{"type":"closing","reason":"{good}"}}"#));
+        say(&mut peer, r#"{"type":"news"}"#);
+        peer.send(Message::Ping("are you there".into())).expect("the client reads");
+        send(&mut peer, script.clone());
+        let pong = peer.read().expect("the client answers");
+        assert_eq!(pong, Message::Pong("are you there".into()));
+        say(&mut peer, r#"{"type":"pong","id":9,"ts":1}"#);
+        fake::wait_for_end(&mut peer);
+    });
+    let mut client = connect(address).expect("a server is there");
+    let asked = Subscription { snapshot: false, ..Subscription::new(&[Channel::Quote, Channel::Trade], ["BTC-*"]) };
+    assert_eq!(client.subscribe(asked.conflated(50)), 1);
+    let mut reply = || match client.next() {
+        Ok(Event::Reply(reply)) => reply,
+        other => panic!("want a reply, have {other:?}"),
+    };
+    assert!(matches!(reply(), Reply::Welcome { epoch: 7, .. }));
+    assert_eq!(reply(), Reply::Closing { reason: "yes".to_owned(), reconnect_ms: 0 });
+    assert_eq!(reply(), Reply::Other);
+    match client.next() {
+        Ok(Event::Packet(came)) => {
+            assert_eq!((came.bytes, came.records().count()), (packet.bytes().len(), 2));
+            let bodies: Vec<_> = came.records().map(|record| record.body).collect();
+            assert!(matches!(bodies[..], [Body::Definition, Body::Quote(_)]), "{bodies:?}");
+        }
+        other => panic!("want a packet, have {other:?}"),
+    }
+    assert_eq!(client.token(), Some(Token { epoch: 1, position: 1 }));
+    assert!(matches!(client.next(), Ok(Event::Reply(Reply::Pong { id: 9, ts: 1 }))));
+    assert!(client.next_within(Duration::from_millis(1)).is_ok_and(|event| event.is_none()), "silence");
+    client.close();
+}
+
+#[test]
+fn a_lost_connection_resumes_and_nothing_comes_twice() {
+    let address = fake::serve("", |mut peer| {
+        let request = answer(&mut peer, "replay");
+        if request["op"] == "subscribe" {
+            send(&mut peer, start().position(10).trade(1, 0).trade(2, 0));
+            return;
+        }
+        assert_eq!((&request["epoch"], &request["position"]), (&1.into(), &10.into()), "{request}");
+        send(&mut peer, start().position(12).trade(2, 0).trade(3, 0));
+        send(&mut peer, PacketBuilder::new().position(13).trade(4, 0));
+        fake::wait_for_end(&mut peer);
+    });
+    let mut client = patient(address);
+    client.subscribe(trades());
+    assert_eq!(read(&mut client, 4), ["1", "2", "lost", "back", "3", "4"]);
+    let counters = client.decoder().counters();
+    assert_eq!((counters.violations, counters.lost, client.reconnects()), (0, 0, 1));
+}
+
+#[test]
+fn a_resume_that_becomes_a_snapshot_tells_what_is_missing() {
+    let address = fake::serve("", |mut peer| {
+        if answer(&mut peer, "snapshot")["op"] == "subscribe" {
+            send(&mut peer, start().trade(2, 0));
+            return;
+        }
+        send(&mut peer, start().trade(9, flags::SNAPSHOT));
+        send(&mut peer, PacketBuilder::new().trade(10, 0));
+        fake::wait_for_end(&mut peer);
+    });
+    let mut client = patient(address);
+    client.subscribe(trades());
+    assert_eq!(read(&mut client, 3), ["2", "lost", "back", "-3-8", "9", "10"]);
+    assert_eq!((client.decoder().counters().lost, client.decoder().counters().violations), (6, 0));
+}
+
+#[test]
+fn a_subscription_whose_snapshot_was_cut_begins_anew() {
+    let address = fake::serve("", |mut peer| {
+        static TRIES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let request = answer(&mut peer, "replay");
+        // Relaxed: a count, and nothing beside it.
+        if TRIES.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            send(&mut peer, PacketBuilder::new().definition(1, "BTC-USD").trade(1, flags::SNAPSHOT));
+            return;
+        }
+        assert_eq!(request["op"], "subscribe");
+        send(&mut peer, start().trade(1, flags::SNAPSHOT).trade(2, 0));
+        fake::wait_for_end(&mut peer);
+    });
+    let mut client = patient(address);
+    client.subscribe(trades());
+    assert_eq!(read(&mut client, 2), ["1", "lost", "back", "2"]);
+}
+
+#[test]
+fn a_token_of_an_earlier_run_is_resumed_from() {
+    let address = fake::serve("", |mut peer| {
+        let request = answer(&mut peer, "replay");
+        assert_eq!((&request["op"], &request["position"]), (&"resume".into(), &77.into()));
+        send(&mut peer, start().trade(5, 0));
+        fake::wait_for_end(&mut peer);
+    });
+    let mut client = connect(address).expect("a server is there");
+    client.resume(Token { epoch: 1, position: 77 }, trades());
+    assert_eq!(read(&mut client, 1), ["5"]);
+}
+
+#[test]
+fn a_refused_subscription_is_an_error_and_the_client_goes_on_without_it() {
+    let address = fake::serve("", |mut peer| {
+        let request = fake::subscribe_request(&mut peer);
+        if request["symbols"][0] == "**" {
+            say(&mut peer, r#"{"type":"error","id":1,"code":"bad_request","message":"symbols: no"}"#);
+            answer(&mut peer, "replay");
+            send(&mut peer, start().trade(1, 0));
+            return;
+        }
+        assert_eq!((&request["id"], &request["op"]), (&2.into(), &"resume".into()));
+        say(&mut peer, r#"{"type":"resumed","id":2,"how":"replay","from":1}"#);
+        send(&mut peer, start().trade(2, 0));
+        fake::wait_for_end(&mut peer);
+    });
+    let mut client = patient(address);
+    client.subscribe(Subscription::new(&[Channel::Trade], ["**"]));
+    let error = client.next().expect_err("refused").to_string();
+    assert_eq!(error, "the server refused the subscription: bad_request: symbols: no");
+    client.subscribe(trades());
+    assert_eq!(read(&mut client, 2), ["1", "lost", "back", "2"]);
+}
+
+#[test]
+fn credentials_that_are_not_good_are_not_tried_again() {
+    let address = fake::serve("", |mut peer| {
+        let frame = CloseFrame { code: CloseCode::from(4001), reason: "expired".into() };
+        peer.close(Some(frame)).expect("the client reads");
+        fake::wait_for_end(&mut peer);
+    });
+    let error = patient(address).next().expect_err("closed").to_string();
+    assert_eq!(error, "the server closed the connection: 4001 (credentials expired): expired");
+}
+
+#[test]
+fn a_close_shows_code_meaning_and_reason() {
+    let address = fake::serve("", |mut peer| {
+        let frame = CloseFrame { code: CloseCode::from(4002), reason: "owes 4 MiB".into() };
+        peer.close(Some(frame)).expect("the client reads");
+        fake::wait_for_end(&mut peer);
+    });
+    let error = connect(address).expect("a server is there").next().expect_err("closed");
+    assert_eq!(error.to_string(), "the server closed the connection: 4002 (slow consumer): owes 4 MiB");
+    assert!(!error.is_final());
+}
+
+#[test]
+fn a_connection_that_just_ends_is_told_as_such() {
+    let error = connect(fake::serve("", drop)).expect("a server is there").next().expect_err("ended");
+    assert!(matches!(error, Error::Dropped), "{error}");
+}
+
+#[test]
+fn what_the_server_asks_for_is_the_least_wait() {
+    let address = fake::serve("", |mut peer| {
+        say(&mut peer, r#"{"type":"closing","reason":"going_away","reconnect_ms":5000}"#);
+    });
+    let mut client = patient(address);
+    let retry_in = loop {
+        if let Event::Lost { retry_in, .. } = client.next().expect("it goes on") {
+            break retry_in;
+        }
+    };
+    assert!(retry_in >= Duration::from_secs(5), "{retry_in:?}");
+}
+
+#[test]
+fn a_refused_upgrade_shows_status_message_and_when_to_try_again() {
+    let address = fake::refuse(concat!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 72\r\n",
+        "Retry-After: 5\r\n\r\n",
+        "{\"error\":{\"code\":\"full\",\"message\":\"this server has its 1000 connections\"}}"
+    ));
+    let error = connect(address).err().expect("refused");
+    assert_eq!(
+        error.to_string(),
+        "the server refused the connection: 503 Service Unavailable: this server has its 1000 connections \
+         (try again in 5 s)"
+    );
+    assert!(!error.is_final());
+}
+
+#[test]
+fn a_refusal_without_a_body_still_tells_its_status() {
+    let address = fake::refuse("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    let error = connect(address).err().expect("refused");
+    assert_eq!(error.to_string(), "the server refused the connection: 404 Not Found");
+    assert!(error.is_final());
+}
+
+#[test]
+fn nobody_listening_is_told_with_the_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let address = listener.local_addr().expect("a bound listener has an address");
+    drop(listener);
+    let error = connect(address).err().expect("nobody is there");
+    let want = format!("cannot connect to {address}: connection refused; no server listens there");
+    assert_eq!(error.to_string(), want);
+}

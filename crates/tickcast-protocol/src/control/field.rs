@@ -1,0 +1,149 @@
+//! Reading the fields of a request: JSON text to a tape, values to numbers, lists and flags, and the words for what is
+//! wrong with them.
+//!
+//! The tape is a flat list in the order of the text. Walking it needs no recursion and no hash table, so a request with
+//! very many keys costs what its length says: the parser's own maps hash with fixed keys and could be flooded.
+
+use std::fmt::Display;
+
+use serde::de::IgnoredAny;
+use simd_json::prelude::*;
+use simd_json::tape::{Array, Object, Value};
+use simd_json::{Buffers, ErrorType};
+
+use super::{BAD_REQUEST, LIMIT, RequestError};
+
+/// Nesting that a request may have; what means anything has three levels.
+const DEPTH_MAX: usize = 32;
+/// Bytes of a peer's text that an error repeats.
+const QUOTED_BYTES_MAX: usize = 60;
+
+/// A value of the request, if the key was there.
+pub(super) type Field<'tape, 'text> = Option<Value<'tape, 'text>>;
+
+/// A refusal whose message is `field: problem`.
+pub(crate) fn bad(field: impl Display, problem: impl Display) -> RequestError {
+    RequestError { id: None, code: BAD_REQUEST, message: format!("{field}: {problem}") }
+}
+
+/// A refusal for asking more than one request may.
+pub(super) fn over_limit(field: impl Display, problem: impl Display) -> RequestError {
+    RequestError { code: LIMIT, ..bad(field, problem) }
+}
+
+/// Parses the text in place, rewriting its escapes, and hands the object that it holds to `take`.
+pub(super) fn with_object<R>(
+    text: &mut [u8],
+    take: impl FnOnce(&Object<'_, '_>) -> Result<R, RequestError>,
+) -> Result<R, RequestError> {
+    // Parsing rewrites escapes in place, and an error must count in the text as it came. Escapes are rare.
+    let original = text.contains(&b'\\').then(|| text.to_vec());
+    let mut buffers = Buffers::with_max_depth(text.len(), DEPTH_MAX);
+    let error = match simd_json::to_tape_with_buffers(text, &mut buffers) {
+        Ok(tape) => {
+            let value = tape.as_value();
+            let object = value.as_object();
+            let given =
+                || format!("{} is not an object; want one such as {{\"op\":\"ping\",\"id\":1}}", describe(&value));
+            return take(&object.ok_or_else(|| bad("request", given()))?);
+        }
+        Err(error) => error,
+    };
+    Err(RequestError { id: None, code: BAD_REQUEST, message: not_json(original.as_deref().unwrap_or(text), &error) })
+}
+
+/// Says where text stops to be JSON, or to be taken.
+///
+/// The second parser has the better words and the truer places; it is more generous in depth, numbers and encoding.
+fn not_json(text: &[u8], error: &simd_json::Error) -> String {
+    let place = error.index();
+    if let ErrorType::DepthLimitExceeded = error.error() {
+        return format!("not taken: nested deeper than {DEPTH_MAX} at character {place}");
+    }
+    if let Err(better) = serde_json::from_slice::<IgnoredAny>(text) {
+        return format!("not JSON: {better}");
+    }
+    match (error.error(), std::str::from_utf8(text)) {
+        (_, Err(broken)) => format!("not JSON: not UTF-8 at character {}", broken.valid_up_to()),
+        (ErrorType::InvalidNumber, _) => {
+            format!("not taken: the number at character {place} does not fit into 64 bits")
+        }
+        _ => format!("not JSON: unexpected text near character {place}"),
+    }
+}
+
+/// The values of `keys`, in that order; of a repeated key the last. Other keys are passed over.
+pub(super) fn collect<'tape, 'text, const N: usize>(
+    object: &Object<'tape, 'text>,
+    keys: [&str; N],
+) -> [Field<'tape, 'text>; N] {
+    let mut fields = [None; N];
+    for (name, value) in object.iter() {
+        if let Some(index) = keys.iter().position(|key| *key == name) {
+            fields[index] = Some(value);
+        }
+    }
+    fields
+}
+
+/// A whole number from `least` to `most`.
+pub(super) fn whole_number(name: impl Display, field: Field, least: i64, most: u64) -> Result<i128, RequestError> {
+    let want = format_args!("want a whole number from {least} to {most}");
+    let value = field.ok_or_else(|| bad(&name, format_args!("missing; {want}")))?;
+    let number = value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from));
+    number
+        .filter(|number| (i128::from(least)..=i128::from(most)).contains(number))
+        .ok_or_else(|| bad(&name, format_args!("given {}; {want}", describe(&value))))
+}
+
+/// A whole number from 0 to `most`.
+pub(super) fn unsigned(name: impl Display, field: Field, most: u64) -> Result<u64, RequestError> {
+    whole_number(name, field, 0, most).map(|number| number as u64)
+}
+
+/// A list; `want` says what of.
+pub(super) fn list<'tape, 'text>(
+    name: impl Display,
+    field: Field<'tape, 'text>,
+    want: impl Display,
+) -> Result<Array<'tape, 'text>, RequestError> {
+    let value = field.ok_or_else(|| bad(&name, format_args!("missing; want {want}")))?;
+    let list = value.as_array().ok_or_else(|| bad(&name, format_args!("given {}; want {want}", describe(&value))))?;
+    if list.is_empty() {
+        return Err(bad(&name, format_args!("empty; want {want}")));
+    }
+    Ok(list)
+}
+
+/// A text; `want` says which.
+pub(super) fn text<'tape>(
+    name: impl Display,
+    field: &'tape Field<'_, '_>,
+    want: impl Display,
+) -> Result<&'tape str, RequestError> {
+    let value = field.as_ref().ok_or_else(|| bad(&name, format_args!("missing; {want}")))?;
+    value.as_str().ok_or_else(|| bad(&name, format_args!("given {}; {want}", describe(value))))
+}
+
+/// What was given, short enough for an error.
+pub(super) fn describe(value: &Value) -> String {
+    if let Some(text) = value.as_str() {
+        return quote(text);
+    }
+    if let Some(list) = value.as_array() {
+        return format!("a list of {}", list.len());
+    }
+    if value.as_object().is_some() {
+        return "an object".to_owned();
+    }
+    let whole = value.as_u64().map(|number| number.to_string()).or_else(|| value.as_i64().map(|n| n.to_string()));
+    let number = whole.or_else(|| value.as_f64().map(|number| format!("{number:?}")));
+    number.unwrap_or_else(|| value.as_bool().map_or("null".to_owned(), |flag| flag.to_string()))
+}
+
+/// A peer's text between quotation marks, its control characters escaped, cut where it is long.
+pub(crate) fn quote(text: &str) -> String {
+    let head = &text[..text.floor_char_boundary(QUOTED_BYTES_MAX)];
+    let more = if head.len() < text.len() { "…" } else { "" };
+    format!("{head:?}{more}")
+}

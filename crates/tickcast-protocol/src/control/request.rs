@@ -1,0 +1,177 @@
+//! What subscribers ask: subscribe, unsubscribe, resume, ping.
+
+use simd_json::prelude::*;
+use simd_json::tape::Object;
+
+use super::field::{self, Field, bad, over_limit};
+use super::{ChannelSet, Pattern, RequestError};
+use crate::Channel;
+use crate::conflation::Profile;
+
+/// What one request may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Names and patterns in one request, repeated ones counted again.
+    pub symbols_max: usize,
+    /// Bytes of one name or pattern.
+    pub symbol_bytes_max: usize,
+}
+
+/// A request that can be taken; its `id` goes into the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Wants these channels of these symbols, from now on.
+    Subscribe {
+        id: u64,
+        channels: ChannelSet,
+        symbols: Vec<Pattern>,
+        conflate: Profile,
+        /// The last values first.
+        snapshot: bool,
+    },
+    /// Wants them no longer.
+    Unsubscribe { id: u64, channels: ChannelSet, symbols: Vec<Pattern> },
+    /// Wants them from where it left off: the token of the last packet that it has.
+    Resume { id: u64, epoch: u32, position: u64, channels: ChannelSet, symbols: Vec<Pattern>, conflate: Profile },
+    /// Wants an answer.
+    Ping { id: u64 },
+}
+
+impl Request {
+    /// The id that its answer carries.
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Subscribe { id, .. } | Self::Unsubscribe { id, .. } | Self::Resume { id, .. } | Self::Ping { id } => {
+                *id
+            }
+        }
+    }
+}
+
+/// Reads one request; the text is rewritten on the way.
+///
+/// # Errors
+/// What is wrong first, in the order: the text, `op`, `id`, then the fields that the op has.
+pub fn parse_request(text: &mut [u8], limits: &RequestLimits) -> Result<Request, RequestError> {
+    field::with_object(text, |object| {
+        let fields = Fields::of(object);
+        fields.request(limits).map_err(|error| RequestError { id: fields.id().ok(), ..error })
+    })
+}
+
+const OPS: &str = "have subscribe, unsubscribe, resume, ping";
+const CHANNELS: &str = "have quote, trade, ticker, book, raw";
+
+/// The keys that a request can have.
+struct Fields<'tape, 'text> {
+    op: Field<'tape, 'text>,
+    id: Field<'tape, 'text>,
+    channels: Field<'tape, 'text>,
+    symbols: Field<'tape, 'text>,
+    conflate_ms: Field<'tape, 'text>,
+    snapshot: Field<'tape, 'text>,
+    epoch: Field<'tape, 'text>,
+    position: Field<'tape, 'text>,
+}
+
+impl<'tape, 'text> Fields<'tape, 'text> {
+    fn of(object: &Object<'tape, 'text>) -> Self {
+        let keys = ["op", "id", "channels", "symbols", "conflate_ms", "snapshot", "epoch", "position"];
+        let [op, id, channels, symbols, conflate_ms, snapshot, epoch, position] = field::collect(object, keys);
+        Self { op, id, channels, symbols, conflate_ms, snapshot, epoch, position }
+    }
+
+    fn request(&self, limits: &RequestLimits) -> Result<Request, RequestError> {
+        match field::text("op", &self.op, OPS)? {
+            "subscribe" => self.subscribe(limits),
+            "unsubscribe" => self.unsubscribe(limits),
+            "resume" => self.resume(limits),
+            "ping" => Ok(Request::Ping { id: self.id()? }),
+            other => Err(bad("op", format_args!("unknown op {}; {OPS}", field::quote(other)))),
+        }
+    }
+
+    fn subscribe(&self, limits: &RequestLimits) -> Result<Request, RequestError> {
+        Ok(Request::Subscribe {
+            id: self.id()?,
+            channels: self.channels()?,
+            symbols: self.symbols(limits)?,
+            conflate: self.conflate()?,
+            snapshot: self.snapshot()?,
+        })
+    }
+
+    fn unsubscribe(&self, limits: &RequestLimits) -> Result<Request, RequestError> {
+        Ok(Request::Unsubscribe { id: self.id()?, channels: self.channels()?, symbols: self.symbols(limits)? })
+    }
+
+    fn resume(&self, limits: &RequestLimits) -> Result<Request, RequestError> {
+        Ok(Request::Resume {
+            id: self.id()?,
+            epoch: field::unsigned("epoch", self.epoch, u32::MAX.into())? as u32,
+            position: field::unsigned("position", self.position, u64::MAX)?,
+            channels: self.channels()?,
+            symbols: self.symbols(limits)?,
+            conflate: self.conflate()?,
+        })
+    }
+
+    fn id(&self) -> Result<u64, RequestError> {
+        field::unsigned("id", self.id, u64::MAX)
+    }
+
+    fn channels(&self) -> Result<ChannelSet, RequestError> {
+        let mut set = ChannelSet::default();
+        for (index, value) in field::list("channels", self.channels, "a list of channels")?.iter().enumerate() {
+            let name = value.as_str().ok_or_else(|| {
+                bad(format_args!("channels[{index}]"), format_args!("given {}; {CHANNELS}", field::describe(&value)))
+            })?;
+            let unknown = || bad("channels", format_args!("unknown channel {}; {CHANNELS}", field::quote(name)));
+            set.insert(Channel::from_name(name).ok_or_else(unknown)?);
+        }
+        Ok(set)
+    }
+
+    fn symbols(&self, limits: &RequestLimits) -> Result<Vec<Pattern>, RequestError> {
+        let list = field::list("symbols", self.symbols, "a list of names and patterns such as \"ETH-*\"")?;
+        if list.len() > limits.symbols_max {
+            let message = format_args!("{} in one request; at most {}", list.len(), limits.symbols_max);
+            return Err(over_limit("symbols", message));
+        }
+        list.iter().enumerate().map(|(index, value)| symbol(index, &value, limits)).collect()
+    }
+
+    fn conflate(&self) -> Result<Profile, RequestError> {
+        if self.conflate_ms.is_none() {
+            return Ok(Profile::IMMEDIATE);
+        }
+        let ms = field::unsigned("conflate_ms", self.conflate_ms, u64::MAX)?;
+        Profile::round_up(ms).ok_or_else(|| {
+            let offered: Vec<String> = Profile::all().map(|profile| profile.interval_ms().to_string()).collect();
+            bad("conflate_ms", format_args!("{ms} is above the longest profile; have {}", offered.join(", ")))
+        })
+    }
+
+    fn snapshot(&self) -> Result<bool, RequestError> {
+        let Some(value) = self.snapshot else { return Ok(true) };
+        value
+            .as_bool()
+            .ok_or_else(|| bad("snapshot", format_args!("given {}; want true or false", field::describe(&value))))
+    }
+}
+
+fn symbol(index: usize, value: &simd_json::tape::Value, limits: &RequestLimits) -> Result<Pattern, RequestError> {
+    let name = format_args!("symbols[{index}]");
+    let Some(text) = value.as_str() else {
+        return Err(bad(name, format_args!("given {}; want a name or a pattern", field::describe(value))));
+    };
+    if text.len() > limits.symbol_bytes_max {
+        let message =
+            format_args!("{} has {} bytes; at most {}", field::quote(text), text.len(), limits.symbol_bytes_max);
+        return Err(over_limit(name, message));
+    }
+    Pattern::parse(text).map_err(|problem| bad(name, format_args!("{} {problem}", field::quote(text))))
+}
+
+#[cfg(test)]
+mod tests;

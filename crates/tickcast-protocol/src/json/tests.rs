@@ -1,0 +1,178 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::Channel;
+use crate::record::{
+    BOOK_DELTA, BOOK_SNAPSHOT, encode_book, encode_definition, encode_heartbeat, encode_raw, encode_status,
+};
+
+const TS: u64 = 1_763_700_000_000_000_000;
+
+fn btc() -> Instrument {
+    Instrument::new(7, "BTC-USD", "sim", -2, -5)
+}
+
+fn header(kind: Kind, flags: u8) -> Header {
+    let mut header = Header::of_feed(kind, 7, TS).with_flags(flags);
+    (header.sequence, header.ts_recv) = (5, TS + 9);
+    header
+}
+
+/// The record that `encode` writes, as JSON, proven to be JSON by another parser.
+fn json(instrument: &Instrument, encode: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut record = Vec::new();
+    encode(&mut record);
+    let mut out = String::new();
+    push_record(&record, instrument, &mut out);
+    serde_json::from_str::<Value>(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
+    out
+}
+
+/// What every record of [`header`] begins with.
+fn opening(kind: &str) -> String {
+    format!(r#"{{"type":"{kind}","symbol":"BTC-USD","sequence":5,"ts_event":{TS},"ts_recv":{}"#, TS + 9)
+}
+
+#[test]
+fn quotes_and_trades_are_as_the_protocol_shows_them() {
+    let quote = Quote { bid_px: 6_183_763, bid_sz: 378_826, ask_px: PRICE_NONE, ask_sz: -5 };
+    assert_eq!(
+        json(&btc(), |out| quote.encode(&header(Kind::Quote, flags::LAST), out)),
+        opening("quote") + r#","bid_px":"61837.63","bid_sz":"3.78826","ask_px":null,"ask_sz":"-0.00005"}"#
+    );
+    let trade = Trade { px: 1, sz: i64::MAX, trade_id: u64::MAX, side: b'N' };
+    assert_eq!(
+        json(&btc(), |out| trade.encode(&header(Kind::Trade, flags::LAST), out)),
+        opening("trade") + r#","px":"0.01","sz":"92233720368547.75807","trade_id":18446744073709551615,"side":"N"}"#
+    );
+}
+
+#[test]
+fn a_ticker_has_its_turnover_at_the_price_exponent() {
+    let [last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px] = [1, 2, 3, 4, 5, 600, PRICE_NONE, 8];
+    let ticker = Ticker { last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px };
+    assert_eq!(
+        json(&btc(), |out| ticker.encode(&header(Kind::Ticker, flags::LAST), out)),
+        opening("ticker")
+            + r#","last_px":"0.01","open_px":"0.02","high_px":"0.03","low_px":"0.04","volume":"0.00005","turnover":"6.00""#
+            + r#","bid_px":null,"ask_px":"0.08"}"#
+    );
+}
+
+#[test]
+fn a_book_has_its_sides_apart_in_the_order_of_the_record() {
+    let level = |px, sz, side| Level { px, sz, side };
+    let levels = [level(101, 7, b'A'), level(99, 5, b'B'), level(102, 0, b'A'), level(98, 6, b'B')];
+    assert_eq!(
+        json(&btc(), |out| encode_book(&header(Kind::Book, flags::LAST), BOOK_DELTA, levels.into_iter(), out)),
+        opening("book")
+            + r#","kind":"D","bids":[["0.99","0.00005"],["0.98","0.00006"]],"asks":[["1.01","0.00007"],["1.02","0.00000"]]}"#
+    );
+    assert_eq!(
+        json(&btc(), |out| encode_book(&header(Kind::Book, flags::LAST), BOOK_SNAPSHOT, [].into_iter(), out)),
+        opening("book") + r#","kind":"S","bids":[],"asks":[]}"#
+    );
+}
+
+#[test]
+fn a_raw_payload_is_hex_without_its_padding() {
+    assert_eq!(
+        json(&btc(), |out| encode_raw(&header(Kind::Raw, flags::LAST), &[0, 0x0f, 0xa0, 0xff], out)),
+        opening("raw") + r#","payload_hex":"000fa0ff"}"#
+    );
+    let empty = json(&btc(), |out| encode_raw(&header(Kind::Raw, flags::LAST), &[], out));
+    assert_eq!(empty, opening("raw") + r#","payload_hex":""}"#);
+}
+
+#[test]
+fn a_definition_says_what_the_record_says() {
+    let mut defined = btc();
+    defined.tick_size = 1;
+    assert_eq!(
+        json(&defined, |out| encode_definition(&defined, out)),
+        r#"{"type":"definition","symbol":"BTC-USD","sequence":0,"ts_event":0,"ts_recv":0,"venue":"sim","px_exp":-2,"sz_exp":-5,"status":"T","tick_size":"0.01","lot_size":null}"#
+    );
+    let mut out = String::new();
+    push_instrument(&defined, &mut out);
+    assert_eq!(
+        out,
+        r#"{"instrument":7,"symbol":"BTC-USD","venue":"sim","px_exp":-2,"sz_exp":-5,"status":"T","tick_size":"0.01","lot_size":null}"#
+    );
+}
+
+#[test]
+fn gaps_states_and_heartbeats_are_told() {
+    let gap = Gap { instrument: 7, channel: Channel::Trade, from_sequence: 3, to_sequence: u64::MAX, reason: b'O' };
+    assert_eq!(
+        json(&btc(), |out| gap.encode(TS, out)),
+        format!(
+            r#"{{"type":"gap","symbol":"BTC-USD","sequence":0,"ts_event":0,"ts_recv":{TS},"from_sequence":3,"to_sequence":18446744073709551615,"channel":"trade","reason":"O"}}"#
+        )
+    );
+    let status = header(Kind::Status, flags::LAST);
+    assert_eq!(json(&btc(), |out| encode_status(&status, b'H', out)), opening("status") + r#","state":"H"}"#);
+    let of_feed = Header { instrument: 0, ..status };
+    assert!(!json(&NO_INSTRUMENT, |out| encode_status(&of_feed, b'L', out)).contains("symbol"));
+    assert_eq!(
+        json(&NO_INSTRUMENT, |out| encode_heartbeat(TS, out)),
+        format!(r#"{{"type":"heartbeat","sequence":0,"ts_event":0,"ts_recv":{TS}}}"#)
+    );
+}
+
+#[test]
+fn flags_are_words_and_only_where_there_are_any() {
+    let quote = Quote { bid_px: 0, bid_sz: 0, ask_px: 0, ask_sz: 0 };
+    for (set, words) in [
+        (flags::LAST, ""),
+        (flags::LAST | flags::SNAPSHOT | flags::CONFLATED, r#","flags":["snapshot","conflated"]"#),
+        (flags::LAST | flags::DELAYED, r#","flags":["delayed"]"#),
+        (flags::LAST | flags::MAYBE_BAD_BOOK, r#","flags":["maybe_bad_book"]"#),
+        (0, r#","flags":["more"]"#),
+        (0x7f, r#","flags":["more","snapshot","conflated","delayed","maybe_bad_book"]"#),
+    ] {
+        let text = json(&btc(), |out| quote.encode(&header(Kind::Quote, set), out));
+        assert!(text.starts_with(&(opening("quote") + words + ",\"bid_px\"")), "{set:#04x}: {text}");
+    }
+}
+
+#[test]
+fn a_kind_that_is_not_known_keeps_its_header() {
+    let mut record = Vec::new();
+    encode_heartbeat(TS, &mut record);
+    record[2] = 77;
+    let mut out = String::new();
+    push_record(&record, &NO_INSTRUMENT, &mut out);
+    assert_eq!(out, format!(r#"{{"type":"unknown","sequence":0,"ts_event":0,"ts_recv":{TS}}}"#));
+}
+
+#[test]
+#[should_panic(expected = "record of 32 bytes in 40")]
+fn more_than_one_record_is_a_programmers_error() {
+    let mut record = Vec::new();
+    encode_heartbeat(TS, &mut record);
+    record.extend([0; 8]);
+    push_record(&record, &NO_INSTRUMENT, &mut String::new());
+}
+
+proptest! {
+    #[test]
+    fn any_text_and_any_number_come_back_from_another_parser(
+        symbol: String, venue: String, status: u8, mantissas: [i64; 4], px_exp: i8, sz_exp: i8,
+    ) {
+        let instrument = Instrument { symbol, venue, status, ..Instrument::new(1, "", "", px_exp, sz_exp) };
+        let [bid_px, bid_sz, ask_px, ask_sz] = mantissas;
+        let quote = Quote { bid_px, bid_sz, ask_px, ask_sz };
+        let text = json(&instrument, |out| quote.encode(&header(Kind::Quote, flags::LAST), out));
+        let read: Value = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(read["symbol"].as_str(), Some(instrument.symbol.as_str()));
+        prop_assert_eq!(decimal::parse(read["bid_px"].as_str().unwrap(), px_exp), Ok(bid_px));
+        prop_assert_eq!(decimal::parse(read["ask_sz"].as_str().unwrap(), sz_exp), Ok(ask_sz));
+
+        let mut listed = String::new();
+        push_instrument(&instrument, &mut listed);
+        let read: Value = serde_json::from_str(&listed).unwrap();
+        prop_assert_eq!(read["venue"].as_str(), Some(instrument.venue.as_str()));
+        prop_assert_eq!(&read["status"], &Value::from(char::from(status).to_string()));
+    }
+}

@@ -1,0 +1,19 @@
+//! The tickcast wire protocol: records, packets, control messages, the JSON and Server-Sent Events encodings, and
+//! WebSocket (RFC 6455, RFC 7692) without a socket.
+
+pub mod book;
+pub mod conflation;
+pub mod control;
+pub mod decimal;
+pub mod directory;
+pub mod instrument;
+pub mod json;
+pub mod packet;
+pub mod record;
+pub mod sse;
+pub mod ws;
+
+pub use book::{Book, Side};
+pub use directory::{DefineError, Directory};
+pub use instrument::Instrument;
+pub use record::{Channel, Kind};

@@ -1,0 +1,157 @@
+//! What a client of the event stream asks, as the query of its URL:
+//! `symbols=BTC-USD,ETH-*&channels=quote,trade&conflate_ms=100&snapshot=true`.
+//!
+//! The query is turned into the request that a WebSocket client would write, and read as that: both have the same
+//! limits, and are refused in the same words.
+
+use serde_json::{Map, Value, json};
+
+use super::{Token, TokenError};
+use crate::control::{LIMIT, Request, RequestError, RequestLimits, bad, parse_request, quote};
+
+/// Channels where none are named: what a ticker on a page shows.
+const CHANNELS: [&str; 2] = ["quote", "trade"];
+const PARAMETERS: &str = "have symbols, channels, conflate_ms, snapshot, last_event_id";
+/// The id of the request, which its answer carries.
+const ID: u64 = 1;
+
+/// Reads the query of a URL; `symbols_max` of the limits is that of a connection's subscriptions. With a `token`, of a
+/// client that has come back, the request is to resume; it is newer than one in the query, which a browser writes again
+/// each time that it connects.
+///
+/// # Errors
+/// What is wrong first, with the name of the parameter.
+pub fn parse(query: &str, token: Option<Token>, limits: &RequestLimits) -> Result<Request, RequestError> {
+    let mut fields = Map::new();
+    let mut stated = None;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "symbols" | "channels" => {
+                let list = fields.entry(&*name).or_insert_with(|| json!([]));
+                let list = list.as_array_mut().expect("made right above");
+                list.extend(value.split(',').map(Value::from));
+            }
+            "last_event_id" if stated.is_some() => return Err(bad(name, "given more than once")),
+            _ if fields.contains_key(&*name) => return Err(bad(name, "given more than once")),
+            "conflate_ms" => drop(fields.insert(name.into_owned(), number_or_text(&value))),
+            "snapshot" => drop(fields.insert(name.into_owned(), flag_or_text(&value))),
+            "last_event_id" => {
+                let wrong = |error: TokenError| bad("last_event_id", format_args!("given {}; {error}", quote(&value)));
+                stated = Some(value.parse::<Token>().map_err(wrong)?);
+            }
+            _ => return Err(bad(quote(&name), format_args!("unknown parameter; {PARAMETERS}"))),
+        }
+    }
+    fields.entry("channels").or_insert_with(|| json!(CHANNELS));
+    fields.insert("id".to_owned(), ID.into());
+    fields.insert("op".to_owned(), "subscribe".into());
+    if let Some(Token { epoch, position }) = token.or(stated) {
+        fields.extend([
+            ("op".to_owned(), "resume".into()),
+            ("epoch".to_owned(), epoch.into()),
+            ("position".to_owned(), position.into()),
+        ]);
+    }
+    let request = parse_request(&mut Value::from(fields).to_string().into_bytes(), limits)?;
+    check_subscriptions(&request, limits.symbols_max)?;
+    Ok(request)
+}
+
+/// All that a connection may ever hold is asked for at once; it is refused while it can be, in HTTP.
+fn check_subscriptions(request: &Request, subscriptions_max: usize) -> Result<(), RequestError> {
+    let (Request::Subscribe { channels, symbols, .. } | Request::Resume { channels, symbols, .. }) = request else {
+        unreachable!("a query is one of the two");
+    };
+    let total = symbols.len() * channels.iter().count();
+    if total <= subscriptions_max {
+        return Ok(());
+    }
+    let message = format!(
+        "symbols: {total} subscriptions (symbols times channels) would be held; at most {subscriptions_max} a connection"
+    );
+    Err(RequestError { id: None, code: LIMIT, message })
+}
+
+/// A number where it is one; any other text is refused in the words for a text.
+fn number_or_text(text: &str) -> Value {
+    text.parse::<u64>().map_or_else(|_| text.into(), Value::from)
+}
+
+fn flag_or_text(text: &str) -> Value {
+    text.parse::<bool>().map_or_else(|_| text.into(), Value::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Channel;
+    use crate::conflation::Profile;
+    use crate::control::{BAD_REQUEST, ChannelSet, Pattern};
+
+    const LIMITS: RequestLimits = RequestLimits { symbols_max: 4, symbol_bytes_max: 8 };
+    const TOKEN: Token = Token { epoch: 7, position: 91_823 };
+
+    fn patterns(names: &[&str]) -> Vec<Pattern> {
+        names.iter().map(|name| Pattern::parse(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_query_is_a_subscription_with_defaults() {
+        let channels: ChannelSet = [Channel::Quote, Channel::Trade].into_iter().collect();
+        let symbols = patterns(&["BTC-USD", "ETH-*"]);
+        let conflate = Profile::IMMEDIATE;
+        let wanted = Request::Subscribe { id: 1, channels, symbols, conflate, snapshot: true };
+        assert_eq!(parse("symbols=BTC-USD,ETH-*", None, &LIMITS), Ok(wanted.clone()));
+        assert_eq!(parse("symbols=BTC-USD&symbols=ETH-%2A&", None, &LIMITS), Ok(wanted));
+        let all = "channels=book%2Craw&symbols=*&snapshot=false&conflate_ms=70";
+        let wanted = Request::Subscribe {
+            id: 1,
+            channels: [Channel::Book, Channel::Raw].into_iter().collect(),
+            symbols: patterns(&["*"]),
+            conflate: Profile::round_up(100).unwrap(),
+            snapshot: false,
+        };
+        assert_eq!(parse(all, None, &LIMITS), Ok(wanted));
+    }
+
+    #[test]
+    fn a_token_makes_it_a_resume_and_the_header_counts_before_the_query() {
+        let position_of = |query: &str, token: Option<Token>| match parse(query, token, &LIMITS) {
+            Ok(Request::Resume { epoch: 7, position, .. }) => position,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(position_of("symbols=*", Some(TOKEN)), 91_823);
+        assert_eq!(position_of("symbols=*&last_event_id=7-5", None), 5);
+        assert_eq!(position_of("symbols=*&last_event_id=7-5", Some(TOKEN)), 91_823);
+    }
+
+    #[test]
+    fn what_cannot_be_taken_is_named_with_what_would_be_right() {
+        for (query, code, said) in [
+            ("", BAD_REQUEST, "symbols: missing; want a list of names and patterns"),
+            ("symbols=", BAD_REQUEST, "symbols[0]: \"\" is empty; want a name"),
+            ("symbols=A*B", BAD_REQUEST, "symbols[0]: \"A*B\" has a * before its end"),
+            ("symbols=A,B,C,D,E", LIMIT, "symbols: 5 in one request; at most 4"),
+            (
+                "symbols=A,B,C",
+                LIMIT,
+                "symbols: 6 subscriptions (symbols times channels) would be held; at most 4 a connection",
+            ),
+            ("symbols=123456789", LIMIT, "symbols[0]: \"123456789\" has 9 bytes; at most 8"),
+            ("symbols=*&channels=quotes", BAD_REQUEST, "channels: unknown channel \"quotes\"; have quote, trade"),
+            ("symbols=*&conflate_ms=fast", BAD_REQUEST, "conflate_ms: given \"fast\"; want a whole number"),
+            ("symbols=*&conflate_ms=-1", BAD_REQUEST, "conflate_ms: given \"-1\"; want a whole number"),
+            ("symbols=*&conflate_ms=1001", BAD_REQUEST, "conflate_ms: 1001 is above the longest profile; have 0, 10"),
+            ("symbols=*&snapshot=no", BAD_REQUEST, "snapshot: given \"no\"; want true or false"),
+            ("symbols=*&snapshot=true&snapshot=true", BAD_REQUEST, "snapshot: given more than once"),
+            ("symbols=*&last_event_id=9", BAD_REQUEST, "last_event_id: given \"9\"; want EPOCH-POSITION"),
+            ("symbols=*&last_event_id=7-1&last_event_id=7-1", BAD_REQUEST, "last_event_id: given more than once"),
+            ("symbol=*", BAD_REQUEST, "\"symbol\": unknown parameter; have symbols, channels, conflate_ms"),
+            ("symbols=*&op=ping", BAD_REQUEST, "\"op\": unknown parameter"),
+        ] {
+            let error = parse(query, None, &LIMITS).expect_err(query);
+            assert_eq!(error.code, code, "{query}: {error}");
+            assert!(error.message.starts_with(said), "{query}: {error}");
+        }
+    }
+}

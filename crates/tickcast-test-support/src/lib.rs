@@ -1,0 +1,3 @@
+//! What the tests of tickcast share.
+
+pub mod fake;

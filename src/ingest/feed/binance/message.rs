@@ -1,0 +1,346 @@
+//! One JSON text → the messages in it, all values still the venue's text.
+//!
+//! Keys come in any order, keys and event types that are not known are passed over, and a message that lacks what its
+//! type needs is an error that names the key. Combined streams (`{"stream":…,"data":…}`), bare messages and lists of
+//! messages are all read. Prices stay text here: what exponent they have is the instrument's business.
+//!
+//! simd-json works in place, so the caller hands over a copy of the line; tape and scratch buffers are kept between
+//! calls. Cost: no allocation but for a snapshot's symbol; the time is part of what a line
+//! costs in [`crate::ingest::feed::replay`].
+
+use simd_json::prelude::{ValueAsScalar, ValueIntoString};
+use simd_json::value::tape::{Array, Object, Value};
+use simd_json::{Buffers, Tape};
+
+use super::Market;
+use tickcast_protocol::decimal::DecimalError;
+
+/// A message, as far as this system carries it.
+pub struct Message<'t, 'i> {
+    /// The market that the message shows itself to be of; `None` where its keys are the same in several.
+    pub market: Option<Market>,
+    /// What it says.
+    pub body: Body<'t, 'i>,
+}
+
+/// What a message says. Times are ns since the Unix epoch, 0 where the venue gives none.
+pub enum Body<'t, 'i> {
+    Quote(Quote<'i>),
+    Trade(Trade<'i>),
+    Ticker(Ticker<'i>),
+    Depth(Depth<'t, 'i>),
+    Snapshot(Snapshot<'t, 'i>),
+    /// Not market data that this system carries: klines, acknowledgements, partial books beside the full ones.
+    Ignored,
+}
+
+/// `bookTicker`.
+pub struct Quote<'i> {
+    pub symbol: &'i str,
+    pub ts_event: u64,
+    pub bid_px: &'i str,
+    pub bid_sz: &'i str,
+    pub ask_px: &'i str,
+    pub ask_sz: &'i str,
+}
+
+/// `trade`.
+pub struct Trade<'i> {
+    pub symbol: &'i str,
+    pub ts_event: u64,
+    pub trade_id: u64,
+    pub px: &'i str,
+    pub sz: &'i str,
+    /// True where the seller was the aggressor (`m`).
+    pub buyer_is_maker: bool,
+}
+
+/// `24hrTicker` or `24hrMiniTicker`.
+pub struct Ticker<'i> {
+    pub symbol: &'i str,
+    pub ts_event: u64,
+    pub last_px: &'i str,
+    pub open_px: &'i str,
+    pub high_px: &'i str,
+    pub low_px: &'i str,
+    pub volume: &'i str,
+    pub turnover: &'i str,
+    /// Best prices; spot's full ticker alone has them.
+    pub bid_px: Option<&'i str>,
+    pub ask_px: Option<&'i str>,
+}
+
+/// `depthUpdate`.
+pub struct Depth<'t, 'i> {
+    pub symbol: &'i str,
+    pub ts_event: u64,
+    /// `U`
+    pub first_id: u64,
+    /// `u`
+    pub last_id: u64,
+    /// `pu`, in futures alone.
+    pub previous_id: Option<u64>,
+    pub bids: Levels<'t, 'i>,
+    pub asks: Levels<'t, 'i>,
+}
+
+/// The REST answer `depth`.
+pub struct Snapshot<'t, 'i> {
+    /// Spot and USD-M do not say it.
+    pub symbol: Option<String>,
+    pub ts_event: u64,
+    pub last_update_id: u64,
+    pub bids: Levels<'t, 'i>,
+    pub asks: Levels<'t, 'i>,
+}
+
+/// One side's `[["price","size"],…]`.
+#[derive(Clone, Copy)]
+pub struct Levels<'t, 'i> {
+    key: &'static str,
+    list: Array<'t, 'i>,
+}
+
+impl<'i> Levels<'_, 'i> {
+    /// The key that held them, for errors.
+    pub fn key(&self) -> &'static str {
+        self.key
+    }
+
+    /// Each `(price, size)`.
+    pub fn iter(&self) -> impl Iterator<Item = Result<(&'i str, &'i str), Malformed>> {
+        self.list.iter().map(|level| {
+            let pair = level.as_array();
+            let text = |at| pair.as_ref().and_then(|pair| pair.get(at)).and_then(Value::into_string);
+            text(0).zip(text(1)).ok_or(Malformed::Type { key: self.key, want: "a list of [\"price\",\"size\"]" })
+        })
+    }
+}
+
+/// Why a message could not be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("not JSON: {0}")]
+    NotJson(String),
+    #[error("neither a JSON object nor a list of them")]
+    NotAMessage,
+    #[error("key {0:?} is missing")]
+    Missing(&'static str),
+    #[error("key {key:?} is not {want}")]
+    Type { key: &'static str, want: &'static str },
+    #[error("key {key:?}: {text:?}: {error}")]
+    Decimal { key: &'static str, text: String, error: DecimalError },
+    #[error("key {key:?}: {text:?} is below zero")]
+    Negative { key: &'static str, text: String },
+    #[error("prices or sizes written with {0} decimals; at most 18 fit")]
+    Decimals(i8),
+    #[error("depth update from {first} to {last} runs backwards")]
+    Backwards { first: u64, last: u64 },
+    #[error("symbol of {0} bytes; have 1 to 240")]
+    Symbol(usize),
+    #[error("a snapshot without a symbol where {0} books could be meant")]
+    WhoseSnapshot(usize),
+}
+
+/// Reads messages; keeps its buffers between them.
+pub struct Parser {
+    buffers: Buffers,
+    tape: Tape<'static>,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self { buffers: Buffers::default(), tape: Tape(Vec::new()) }
+    }
+}
+
+impl Parser {
+    /// Hands each message of `json` to `each`. The text is changed in place and worth nothing afterwards. An error in
+    /// one message of a list does not keep the others from being handed over; the first error is returned.
+    pub fn read(
+        &mut self,
+        json: &mut [u8],
+        mut each: impl FnMut(Message<'_, '_>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let outcome = match simd_json::fill_tape(json, &mut self.buffers, &mut tape) {
+            Ok(()) => read_whole(tape.as_value(), &mut each),
+            Err(error) => Err(Malformed::NotJson(error.to_string())),
+        };
+        self.tape = tape.reset();
+        outcome
+    }
+}
+
+type Each<'f> = &'f mut dyn FnMut(Message<'_, '_>) -> Result<(), Malformed>;
+
+fn read_whole(value: Value<'_, '_>, each: Each<'_>) -> Result<(), Malformed> {
+    let envelope = value.as_object();
+    let data = envelope.as_ref().and_then(|object| object.get("data"));
+    match (envelope, data) {
+        (Some(object), Some(data)) => {
+            let stream = object.get("stream").and_then(Value::into_string).unwrap_or("");
+            read_data(data, stream, each)
+        }
+        _ => read_data(value, "", each),
+    }
+}
+
+fn read_data(data: Value<'_, '_>, stream: &str, each: Each<'_>) -> Result<(), Malformed> {
+    if let Some(object) = data.as_object() {
+        return read_message(&object, stream).and_then(each);
+    }
+    let list = data.as_array().ok_or(Malformed::NotAMessage)?;
+    let mut outcome = Ok(());
+    for item in &list {
+        let object = item.as_object().ok_or(Malformed::NotAMessage);
+        outcome = outcome.and(object.and_then(|object| read_message(&object, stream)).and_then(&mut *each));
+    }
+    outcome
+}
+
+fn read_message<'t, 'i>(object: &Object<'t, 'i>, stream: &str) -> Result<Message<'t, 'i>, Malformed> {
+    let ignored = Ok(Message { market: None, body: Body::Ignored });
+    if is_partial_book(stream) {
+        return ignored;
+    }
+    match object.get("e").and_then(Value::into_string) {
+        Some("bookTicker") => read_quote(object),
+        Some("trade") => read_trade(object),
+        Some("depthUpdate") => read_depth(object),
+        Some("24hrTicker" | "24hrMiniTicker") => read_ticker(object),
+        Some(_) => ignored,
+        None if has(object, "lastUpdateId") => read_snapshot(object, stream),
+        // Spot's bookTicker is the one message without a type.
+        None if has(object, "s") && ["b", "B", "a", "A"].iter().any(|key| has(object, key)) => read_quote(object),
+        None => ignored,
+    }
+}
+
+/// The best 5, 10 or 20 levels, whole each time (`btcusdt@depth5@100ms`): a second view of what the full stream says,
+/// and without an id to join the two by.
+fn is_partial_book(stream: &str) -> bool {
+    let speciality = stream.split_once("@depth").map(|(_, rest)| rest);
+    speciality.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+fn read_quote<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malformed> {
+    let symbol = text(object, "s")?;
+    let futures = has(object, "e") || has(object, "T");
+    let quote = Quote {
+        symbol,
+        ts_event: time(object)?,
+        bid_px: text(object, "b")?,
+        bid_sz: text(object, "B")?,
+        ask_px: text(object, "a")?,
+        ask_sz: text(object, "A")?,
+    };
+    Ok(Message { market: Some(market(futures, symbol)), body: Body::Quote(quote) })
+}
+
+fn read_trade<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malformed> {
+    let symbol = text(object, "s")?;
+    let kind = object.get("X").and_then(Value::into_string);
+    let market = Some(market(kind.is_some() && !has(object, "M"), symbol));
+    if kind == Some("NA") {
+        // Futures number settlements of their own among the trades, with price and size 0.
+        return Ok(Message { market, body: Body::Ignored });
+    }
+    let buyer_is_maker = object.get("m").ok_or(Malformed::Missing("m"))?;
+    number(object, "T")?;
+    let trade = Trade {
+        symbol,
+        ts_event: time(object)?,
+        trade_id: number(object, "t")?,
+        px: text(object, "p")?,
+        sz: text(object, "q")?,
+        buyer_is_maker: buyer_is_maker.as_bool().ok_or(Malformed::Type { key: "m", want: "true or false" })?,
+    };
+    Ok(Message { market, body: Body::Trade(trade) })
+}
+
+fn read_ticker<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malformed> {
+    let ticker = Ticker {
+        symbol: text(object, "s")?,
+        ts_event: time(object)?,
+        last_px: text(object, "c")?,
+        open_px: text(object, "o")?,
+        high_px: text(object, "h")?,
+        low_px: text(object, "l")?,
+        volume: text(object, "v")?,
+        turnover: text(object, "q")?,
+        bid_px: object.get("b").and_then(Value::into_string),
+        ask_px: object.get("a").and_then(Value::into_string),
+    };
+    Ok(Message { market: None, body: Body::Ticker(ticker) })
+}
+
+fn read_depth<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malformed> {
+    let symbol = text(object, "s")?;
+    let (first_id, last_id) = (number(object, "U")?, number(object, "u")?);
+    if first_id > last_id {
+        return Err(Malformed::Backwards { first: first_id, last: last_id });
+    }
+    let previous_id = has(object, "pu").then(|| number(object, "pu")).transpose()?;
+    number(object, "E")?;
+    let depth = Depth {
+        symbol,
+        ts_event: time(object)?,
+        first_id,
+        last_id,
+        previous_id,
+        bids: levels(object, "b")?,
+        asks: levels(object, "a")?,
+    };
+    Ok(Message { market: Some(market(previous_id.is_some(), symbol)), body: Body::Depth(depth) })
+}
+
+fn read_snapshot<'t, 'i>(object: &Object<'t, 'i>, stream: &str) -> Result<Message<'t, 'i>, Malformed> {
+    // COIN-M says the symbol; a recorder that kept the stream's name says it there, in lower case.
+    let said = object.get("symbol").and_then(Value::into_string).map(str::to_owned);
+    let symbol = said.or_else(|| stream.split_once('@').map(|(symbol, _)| symbol.to_uppercase()));
+    let futures = has(object, "E") || has(object, "T");
+    let snapshot = Snapshot {
+        ts_event: time(object)?,
+        last_update_id: number(object, "lastUpdateId")?,
+        bids: levels(object, "bids")?,
+        asks: levels(object, "asks")?,
+        symbol,
+    };
+    let market = market(futures, snapshot.symbol.as_deref().unwrap_or(""));
+    Ok(Message { market: Some(market), body: Body::Snapshot(snapshot) })
+}
+
+fn market(futures: bool, symbol: &str) -> Market {
+    if futures { Market::of_futures_symbol(symbol) } else { Market::Spot }
+}
+
+fn has(object: &Object<'_, '_>, key: &str) -> bool {
+    object.get(key).is_some()
+}
+
+fn text<'i>(object: &Object<'_, 'i>, key: &'static str) -> Result<&'i str, Malformed> {
+    let value = object.get(key).ok_or(Malformed::Missing(key))?;
+    value.into_string().ok_or(Malformed::Type { key, want: "a string" })
+}
+
+fn number(object: &Object<'_, '_>, key: &'static str) -> Result<u64, Malformed> {
+    let value = object.get(key).ok_or(Malformed::Missing(key))?;
+    value.as_u64().ok_or(Malformed::Type { key, want: "a whole number from 0" })
+}
+
+fn levels<'t, 'i>(object: &Object<'t, 'i>, key: &'static str) -> Result<Levels<'t, 'i>, Malformed> {
+    let value = object.get(key).ok_or(Malformed::Missing(key))?;
+    let list = value.as_array().ok_or(Malformed::Type { key, want: "a list of [\"price\",\"size\"]" })?;
+    Ok(Levels { key, list })
+}
+
+/// The time of the matching engine (`T`), else the time the message was made (`E`), else 0; in ns. The venue writes
+/// milliseconds, or microseconds where the connection asked for them; 10^14 of the one lies in the year 5138, of the
+/// other in 1973.
+fn time(object: &Object<'_, '_>) -> Result<u64, Malformed> {
+    let Some(key) = ["T", "E"].into_iter().find(|key| has(object, key)) else { return Ok(0) };
+    let stamp = number(object, key)?;
+    let unit = if stamp < 100_000_000_000_000 { 1_000_000 } else { 1_000 };
+    stamp.checked_mul(unit).ok_or(Malformed::Type { key, want: "a time in milliseconds or microseconds" })
+}

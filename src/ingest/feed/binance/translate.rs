@@ -1,0 +1,408 @@
+//! Messages → records, with what must be known of each instrument: its exponents, where its book stands, its last
+//! quote, its trades so far.
+//!
+//! What always holds: a message either becomes all of its records or none; a Definition goes out before the first
+//! record of its instrument; between a book's snapshot record and the record that voids it no update is missing.
+//!
+//! Exponents are the decimals that the venue writes in the first message that shows both a price and a size; a later
+//! value with digits beyond them is malformed. Cost: a hash look-up and four decimal parses for a quote, no allocation.
+
+use std::collections::HashMap;
+
+use super::Market;
+use super::book::{BookSync, Held, Ids, Verdict};
+use super::message::{self, Body, Levels, Malformed, Message};
+use super::scale::{Scale, sum};
+use super::ticker::TradeWindow;
+use crate::ingest::feed::Report;
+use tickcast_protocol::record::{
+    self, BOOK_DELTA, BOOK_LEVELS_MAX, BOOK_SNAPSHOT, Header, Level, PRICE_NONE, encode_book, flags,
+};
+use tickcast_protocol::{Book, Instrument, Kind};
+
+/// Statistics from trades go out at most this often, in the recording's time.
+pub const TICKER_INTERVAL_NS: u64 = 250_000_000;
+/// Venue symbols are at most this long, so that market and copy suffixes still fit into the wire's 255 bytes.
+const SYMBOL_BYTES_MAX: usize = 240;
+
+/// Where records go, and what is counted on the way.
+pub struct Out<'a> {
+    pub batch: &'a mut Vec<u8>,
+    pub report: &'a mut Report,
+    /// The id of the next new instrument, from 1.
+    pub next_id: &'a mut u32,
+}
+
+impl Out<'_> {
+    fn put(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        encode(self.batch);
+        self.report.records += 1;
+    }
+}
+
+/// One file or connection: it has one market, and the instruments that its messages named.
+pub struct Origin {
+    market: Market,
+    /// The venue's own tickers are in it, so none are made from trades.
+    has_tickers: bool,
+    /// The instrument that a snapshot without a symbol means when it comes before all else.
+    sole_symbol: Option<String>,
+    by_symbol: HashMap<String, usize>,
+}
+
+impl Origin {
+    /// An origin of which no message has been taken yet.
+    pub fn new(market: Market, has_tickers: bool, sole_symbol: Option<String>) -> Self {
+        Self { market, has_tickers, sole_symbol, by_symbol: HashMap::new() }
+    }
+}
+
+/// The instruments of one timeline, from any number of origins.
+pub struct Translator {
+    /// Appended to every name, to tell copies apart.
+    suffix: String,
+    tracked: Vec<Tracked>,
+    by_symbol: HashMap<(Market, String), usize>,
+    /// Instruments that traded since the last tickers went out.
+    traded: Vec<usize>,
+    tickers_due_ns: u64,
+    /// Scratch for the levels of one message.
+    levels: Vec<Level>,
+}
+
+impl Translator {
+    /// A translator whose instruments' names all end with `suffix`.
+    pub fn new(suffix: String) -> Self {
+        let (tracked, traded, levels) = (Vec::new(), Vec::new(), Vec::new());
+        Self { suffix, tracked, by_symbol: HashMap::new(), traded, tickers_due_ns: 0, levels }
+    }
+
+    /// Appends the records of one message.
+    pub fn take(&mut self, message: &Message<'_, '_>, origin: &mut Origin, out: &mut Out<'_>) -> Result<(), Malformed> {
+        match &message.body {
+            Body::Quote(quote) => self.quote(quote, origin, out),
+            Body::Trade(trade) => self.trade(trade, origin, out),
+            Body::Ticker(ticker) => self.ticker(ticker, origin, out),
+            Body::Depth(depth) => self.depth(depth, origin, out),
+            Body::Snapshot(snapshot) => self.snapshot(snapshot, origin, out),
+            Body::Ignored => {
+                out.report.ignored += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends the tickers of instruments that traded, if the last ones went out [`TICKER_INTERVAL_NS`] ago.
+    /// `now_ns` is the recording's time and never goes back.
+    pub fn tickers_if_due(&mut self, now_ns: u64, out: &mut Out<'_>) {
+        if now_ns >= self.tickers_due_ns {
+            self.tickers_due_ns = now_ns.saturating_add(TICKER_INTERVAL_NS);
+            self.tickers(out);
+        }
+    }
+
+    /// Appends the tickers of instruments that traded since the last ones.
+    pub fn tickers(&mut self, out: &mut Out<'_>) {
+        for index in self.traded.drain(..) {
+            self.tracked[index].derived_ticker(out);
+        }
+    }
+
+    /// Begins anew, as after a reconnect: every book is voided, statistics and quotes are forgotten. Instruments keep
+    /// their ids and exponents.
+    pub fn restart(&mut self, out: &mut Out<'_>) {
+        self.traded.clear();
+        for tracked in &mut self.tracked {
+            if !tracked.sync.is_waiting() {
+                tracked.void_book(0, out);
+            }
+            let fresh = Tracked::new(tracked.market, std::mem::take(&mut tracked.name));
+            *tracked = Tracked { defined: tracked.defined, has_ticker: tracked.has_ticker, ..fresh };
+        }
+    }
+
+    fn quote(&mut self, quote: &message::Quote<'_>, origin: &mut Origin, out: &mut Out<'_>) -> Result<(), Malformed> {
+        let index = self.find(quote.symbol, origin)?;
+        let tracked = &mut self.tracked[index];
+        let scale = match tracked.scale() {
+            Some(scale) => scale,
+            None => Scale::of(&[quote.bid_px, quote.ask_px], &[quote.bid_sz, quote.ask_sz])?,
+        };
+        let (bid_px, bid_sz) = scale.best("b", quote.bid_px, "B", quote.bid_sz)?;
+        let (ask_px, ask_sz) = scale.best("a", quote.ask_px, "A", quote.ask_sz)?;
+        let id = tracked.define(scale, out);
+        (tracked.bid_px, tracked.ask_px) = (bid_px, ask_px);
+        let header = Header::of_feed(Kind::Quote, id, quote.ts_event);
+        out.put(|batch| record::Quote { bid_px, bid_sz, ask_px, ask_sz }.encode(&header, batch));
+        Ok(())
+    }
+
+    fn trade(&mut self, trade: &message::Trade<'_>, origin: &mut Origin, out: &mut Out<'_>) -> Result<(), Malformed> {
+        let index = self.find(trade.symbol, origin)?;
+        let tracked = &mut self.tracked[index];
+        let scale = match tracked.scale() {
+            Some(scale) => scale,
+            None => Scale::of(&[trade.px], &[trade.sz])?,
+        };
+        let (px, sz) = (scale.px("p", trade.px)?, scale.sz("q", trade.sz)?);
+        let id = tracked.define(scale, out);
+        let side = if trade.buyer_is_maker { b'S' } else { b'B' };
+        let header = Header::of_feed(Kind::Trade, id, trade.ts_event);
+        out.put(|batch| record::Trade { px, sz, trade_id: trade.trade_id, side }.encode(&header, batch));
+        if !origin.has_tickers && !tracked.has_ticker {
+            match &mut tracked.window {
+                Some(window) => window.add(px, sz, trade.ts_event),
+                None => tracked.window = Some(TradeWindow::new(px, sz, trade.ts_event)),
+            }
+            if !std::mem::replace(&mut tracked.traded, true) {
+                self.traded.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    fn ticker(
+        &mut self,
+        ticker: &message::Ticker<'_>,
+        origin: &mut Origin,
+        out: &mut Out<'_>,
+    ) -> Result<(), Malformed> {
+        let index = self.find(ticker.symbol, origin)?;
+        let tracked = &mut self.tracked[index];
+        let scale = match tracked.scale() {
+            Some(scale) => scale,
+            None => Scale::of(&[ticker.last_px, ticker.open_px, ticker.high_px, ticker.low_px], &[ticker.volume])?,
+        };
+        let best = |key, text: Option<&str>, quoted| text.map_or(Ok(quoted), |text| scale.px(key, text));
+        let body = record::Ticker {
+            last_px: scale.px("c", ticker.last_px)?,
+            open_px: scale.px("o", ticker.open_px)?,
+            high_px: scale.px("h", ticker.high_px)?,
+            low_px: scale.px("l", ticker.low_px)?,
+            volume: sum("v", ticker.volume, scale.sz_exp)?,
+            turnover: tracked.turnover(sum("q", ticker.turnover, scale.px_exp)?),
+            bid_px: best("b", ticker.bid_px, tracked.bid_px)?,
+            ask_px: best("a", ticker.ask_px, tracked.ask_px)?,
+        };
+        tracked.has_ticker = true;
+        let id = tracked.define(scale, out);
+        let header = Header::of_feed(Kind::Ticker, id, ticker.ts_event);
+        out.put(|batch| body.encode(&header, batch));
+        Ok(())
+    }
+
+    fn depth(
+        &mut self,
+        depth: &message::Depth<'_, '_>,
+        origin: &mut Origin,
+        out: &mut Out<'_>,
+    ) -> Result<(), Malformed> {
+        if origin.market.is_futures() && depth.previous_id.is_none() {
+            return Err(Malformed::Missing("pu"));
+        }
+        let index = self.find(depth.symbol, origin)?;
+        let Self { tracked, levels, .. } = self;
+        let tracked = &mut tracked[index];
+        tracked.read_levels(&depth.bids, &depth.asks, levels, out)?;
+        let ids = Ids { first: depth.first_id, last: depth.last_id, previous: depth.previous_id };
+        match tracked.sync.update(ids, depth.ts_event, levels) {
+            Verdict::Apply => tracked.update_book(depth.ts_event, levels, out),
+            Verdict::Gap => {
+                out.report.book_gaps += 1;
+                tracing::warn!(
+                    instrument = tracked.name,
+                    first = ids.first,
+                    last = ids.last,
+                    "updates are missing before this one: the book is void until the next snapshot"
+                );
+                tracked.void_book(depth.ts_event, out);
+            }
+            Verdict::Old | Verdict::Held => {}
+        }
+        Ok(())
+    }
+
+    fn snapshot(
+        &mut self,
+        snapshot: &message::Snapshot<'_, '_>,
+        origin: &mut Origin,
+        out: &mut Out<'_>,
+    ) -> Result<(), Malformed> {
+        let index = self.whose(snapshot, origin)?;
+        let Self { tracked, levels, .. } = self;
+        let tracked = &mut tracked[index];
+        tracked.read_levels(&snapshot.bids, &snapshot.asks, levels, out)?;
+        if let Some(following) = tracked.sync.snapshot(snapshot.last_update_id) {
+            tracked.new_book(snapshot.ts_event, levels, &following, out);
+        }
+        Ok(())
+    }
+
+    /// The instrument that a snapshot is of: the one it names, else the only one of its origin that waits for one,
+    /// else the only one of its origin.
+    fn whose(&mut self, snapshot: &message::Snapshot<'_, '_>, origin: &mut Origin) -> Result<usize, Malformed> {
+        if let Some(symbol) = &snapshot.symbol {
+            return self.find(symbol, origin);
+        }
+        let with_book = || origin.by_symbol.values().filter(|index| self.tracked[**index].sync.has_begun());
+        let waiting = || with_book().filter(|index| self.tracked[**index].sync.is_waiting());
+        let counts = [waiting().count(), with_book().count(), origin.by_symbol.len()];
+        match counts {
+            [1, ..] => Ok(*waiting().next().expect("one was counted")),
+            [0, 1, _] => Ok(*with_book().next().expect("one was counted")),
+            [0, 0, 1] => Ok(*origin.by_symbol.values().next().expect("one was counted")),
+            [0, 0, 0] => {
+                let symbol = origin.sole_symbol.clone().ok_or(Malformed::WhoseSnapshot(0))?;
+                self.find(&symbol, origin)
+            }
+            counts => Err(Malformed::WhoseSnapshot(counts.into_iter().find(|count| *count > 0).unwrap_or(0))),
+        }
+    }
+
+    fn find(&mut self, symbol: &str, origin: &mut Origin) -> Result<usize, Malformed> {
+        if let Some(index) = origin.by_symbol.get(symbol) {
+            return Ok(*index);
+        }
+        if symbol.is_empty() || symbol.len() > SYMBOL_BYTES_MAX {
+            return Err(Malformed::Symbol(symbol.len()));
+        }
+        let market = origin.market;
+        let index = *self.by_symbol.entry((market, symbol.to_owned())).or_insert_with(|| {
+            self.tracked.push(Tracked::new(market, market.name(symbol) + &self.suffix));
+            self.tracked.len() - 1
+        });
+        origin.by_symbol.insert(symbol.to_owned(), index);
+        Ok(index)
+    }
+}
+
+/// What is known of one instrument.
+struct Tracked {
+    market: Market,
+    name: String,
+    /// Id and exponents, once a Definition has gone out.
+    defined: Option<(u32, Scale)>,
+    sync: BookSync,
+    /// Of the last quote, or [`PRICE_NONE`].
+    bid_px: i64,
+    ask_px: i64,
+    window: Option<TradeWindow>,
+    /// It traded since the last derived ticker.
+    traded: bool,
+    /// The venue sends a ticker of its own.
+    has_ticker: bool,
+}
+
+impl Tracked {
+    fn new(market: Market, name: String) -> Self {
+        let sync = BookSync::new(market.is_futures());
+        let (bid_px, ask_px) = (PRICE_NONE, PRICE_NONE);
+        Self { market, name, defined: None, sync, bid_px, ask_px, window: None, traded: false, has_ticker: false }
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        self.defined.map(|(_, scale)| scale)
+    }
+
+    fn define(&mut self, scale: Scale, out: &mut Out<'_>) -> u32 {
+        if let Some((id, _)) = self.defined {
+            return id;
+        }
+        let id = *out.next_id;
+        *out.next_id += 1;
+        self.defined = Some((id, scale));
+        let instrument = Instrument::new(id, &self.name, self.market.venue(), scale.px_exp, scale.sz_exp);
+        out.put(|batch| record::encode_definition(&instrument, batch));
+        id
+    }
+
+    /// The levels of a message, into `levels`. A message without levels leaves the exponents open.
+    fn read_levels(
+        &mut self,
+        bids: &Levels<'_, '_>,
+        asks: &Levels<'_, '_>,
+        levels: &mut Vec<Level>,
+        out: &mut Out<'_>,
+    ) -> Result<(), Malformed> {
+        levels.clear();
+        let scale = match self.scale() {
+            Some(scale) => Some(scale),
+            None => Scale::of_levels(bids, asks)?,
+        };
+        let Some(scale) = scale else { return Ok(()) };
+        for (list, side) in [(bids, b'B'), (asks, b'A')] {
+            for level in list.iter() {
+                let (px, sz) = level?;
+                levels.push(Level { px: scale.px(list.key(), px)?, sz: scale.sz(list.key(), sz)?, side });
+            }
+        }
+        self.define(scale, out);
+        Ok(())
+    }
+
+    fn new_book<'h>(
+        &mut self,
+        ts_event: u64,
+        levels: &mut Vec<Level>,
+        following: impl IntoIterator<Item = &'h Held>,
+        out: &mut Out<'_>,
+    ) {
+        levels.retain(|level| level.sz != 0);
+        if levels.len() > BOOK_LEVELS_MAX {
+            let mut book = Book::default();
+            book.apply(BOOK_SNAPSHOT, levels.drain(..));
+            *levels = book.levels(BOOK_LEVELS_MAX);
+        }
+        self.book_record(BOOK_SNAPSHOT, ts_event, flags::LAST, levels, out);
+        for held in following {
+            self.update_book(held.ts_event, &held.levels, out);
+        }
+    }
+
+    fn update_book(&self, ts_event: u64, levels: &[Level], out: &mut Out<'_>) {
+        let mut rest = levels;
+        while rest.len() > BOOK_LEVELS_MAX {
+            let (part, tail) = rest.split_at(BOOK_LEVELS_MAX);
+            self.book_record(BOOK_DELTA, ts_event, 0, part, out);
+            rest = tail;
+        }
+        self.book_record(BOOK_DELTA, ts_event, flags::LAST, rest, out);
+    }
+
+    fn void_book(&self, ts_event: u64, out: &mut Out<'_>) {
+        self.book_record(BOOK_SNAPSHOT, ts_event, flags::LAST | flags::MAYBE_BAD_BOOK, &[], out);
+    }
+
+    fn book_record(&self, kind: u8, ts_event: u64, flags: u8, levels: &[Level], out: &mut Out<'_>) {
+        // Without a Definition no level was ever seen, so there is nothing to say.
+        let Some((id, _)) = self.defined else { return };
+        let header = Header::of_feed(Kind::Book, id, ts_event).with_flags(flags);
+        out.put(|batch| encode_book(&header, kind, levels.iter().copied(), batch));
+    }
+
+    fn derived_ticker(&mut self, out: &mut Out<'_>) {
+        self.traded = false;
+        let Some(((id, scale), window)) = self.defined.zip(self.window) else { return };
+        if self.has_ticker {
+            return;
+        }
+        let body = record::Ticker {
+            last_px: window.last_px,
+            open_px: window.open_px,
+            high_px: window.high_px,
+            low_px: window.low_px,
+            volume: window.volume(),
+            turnover: self.turnover(window.turnover(scale.sz_exp)),
+            bid_px: self.bid_px,
+            ask_px: self.ask_px,
+        };
+        let header = Header::of_feed(Kind::Ticker, id, window.ts_event);
+        out.put(|batch| body.encode(&header, batch));
+    }
+
+    /// Turnover in the quote currency. COIN-M counts in contracts whose dollar value is not in the messages, and calls
+    /// the turnover in coin `q`: neither is what this field means.
+    fn turnover(&self, sum: i64) -> i64 {
+        if self.market == Market::CoinM { PRICE_NONE } else { sum }
+    }
+}

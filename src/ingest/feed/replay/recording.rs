@@ -1,0 +1,156 @@
+//! A recording as a file: that it is one, which market it holds, and how its bad lines are told.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::lines::{Found, Lines};
+use crate::ingest::feed::OpenError;
+use crate::ingest::feed::binance::message::Body;
+use crate::ingest::feed::binance::{Market, Message, Origin, Parser};
+
+/// Lines that are looked at for the market and the streams before the replay begins.
+const OPENING_LINES: usize = 512;
+/// Malformed lines of a file that are logged one by one.
+const LOGGED_MAX: u64 = 10;
+const WANTED: &str = "want a recording, gzip or plain, of lines `<receive time in ns> {…JSON…}`";
+
+/// A recording that was opened and looked into.
+pub struct Recording {
+    /// For messages.
+    pub path: String,
+    /// Shared by all readers.
+    pub file: Arc<File>,
+    /// Receive stamp of its first line.
+    pub first_ns: u64,
+    opening: Opening,
+    malformed: u64,
+}
+
+/// What the first lines show.
+#[derive(Default)]
+struct Opening {
+    market: Option<Market>,
+    has_tickers: bool,
+    symbols: Vec<String>,
+}
+
+impl Recording {
+    /// Opens a recording and reads its first lines.
+    pub fn open(path: &Path, parser: &mut Parser) -> Result<Self, OpenError> {
+        let name = path.display().to_string();
+        let failed = |error| OpenError::Io { path: name.clone(), error };
+        let file = File::open(path).map_err(failed)?;
+        let kind = file.metadata().map_err(failed)?.file_type();
+        if !kind.is_file() {
+            let found = if kind.is_dir() { "a directory" } else { "not a regular file" };
+            return Err(OpenError::NotARecording { path: name, problem: format!("is {found}; {WANTED}") });
+        }
+        let file = Arc::new(file);
+        let mut lines = Lines::new(&file);
+        let first_ns = first_stamp(&mut lines)
+            .map_err(|found| OpenError::NotARecording { path: name.clone(), problem: format!("{found}; {WANTED}") })?;
+        let opening = Opening::read(&mut lines, parser);
+        Ok(Self { path: name, file, first_ns, opening, malformed: 0 })
+    }
+
+    /// A fresh state for one reader of this recording.
+    pub fn origin(&self) -> Origin {
+        let sole_symbol = match self.opening.symbols.as_slice() {
+            [symbol] => Some(symbol.clone()),
+            _ => None,
+        };
+        Origin::new(self.opening.market.unwrap_or(Market::Spot), self.opening.has_tickers, sole_symbol)
+    }
+
+    /// Reads the whole file for its latest receive stamp.
+    pub fn last_ns(&self) -> u64 {
+        let mut lines = Lines::new(&self.file);
+        let mut last_ns = self.first_ns;
+        loop {
+            match lines.advance() {
+                Found::Line => last_ns = last_ns.max(split_stamp(lines.line()).map_or(0, |(stamp, _)| stamp)),
+                Found::TooLong => {}
+                Found::Broken(_) | Found::End => return last_ns,
+            }
+        }
+    }
+
+    /// Logs a malformed line; beyond the first few of a file they are only counted.
+    pub fn log_malformed(&mut self, line: u64, problem: &dyn Display) {
+        self.malformed += 1;
+        if self.malformed <= LOGGED_MAX {
+            tracing::warn!(file = self.path, line, "malformed line skipped: {problem}");
+        }
+    }
+
+    /// Says how many lines were malformed, where not all were logged. Called at the file's end.
+    pub fn log_summary(&self) {
+        if self.malformed > LOGGED_MAX {
+            let (file, malformed) = (&self.path, self.malformed);
+            tracing::warn!(file, malformed, "malformed lines so far; the first {LOGGED_MAX} were logged");
+        }
+    }
+}
+
+impl Opening {
+    /// Looks at the line that `lines` stands at and those after it. Malformed ones are the replay's to report.
+    fn read(lines: &mut Lines, parser: &mut Parser) -> Self {
+        let mut opening = Self::default();
+        for _ in 0..OPENING_LINES {
+            if let Some((_, json)) = split_stamp(lines.line()) {
+                let _ = parser.read(json, |message| {
+                    opening.note(&message);
+                    Ok(())
+                });
+            }
+            if matches!(lines.advance(), Found::Broken(_) | Found::End) {
+                break;
+            }
+        }
+        opening
+    }
+
+    fn note(&mut self, message: &Message<'_, '_>) {
+        self.market = self.market.or(message.market);
+        self.has_tickers |= matches!(message.body, Body::Ticker(_));
+        let symbol = match &message.body {
+            Body::Quote(quote) => quote.symbol,
+            Body::Trade(trade) => trade.symbol,
+            Body::Ticker(ticker) => ticker.symbol,
+            Body::Depth(depth) => depth.symbol,
+            Body::Snapshot(_) | Body::Ignored => return,
+        };
+        if !self.symbols.iter().any(|have| have == symbol) {
+            self.symbols.push(symbol.to_owned());
+        }
+    }
+}
+
+/// The receive stamp of a line in ns, and its JSON; `None` if it does not begin with `<digits> `.
+pub fn split_stamp(line: &mut [u8]) -> Option<(u64, &mut [u8])> {
+    let digits = line.iter().position(|byte| !byte.is_ascii_digit())?;
+    let stamp = std::str::from_utf8(&line[..digits]).ok()?.parse().ok()?;
+    let space = line[digits] == b' ';
+    let json = line.get_mut(digits + 1..).filter(|_| space)?;
+    Some((stamp, json))
+}
+
+/// The stamp of the first line, or what was found in its place.
+fn first_stamp(lines: &mut Lines) -> Result<u64, String> {
+    match lines.advance() {
+        Found::Line => {}
+        Found::TooLong => return Err("begins with a line of more than 16 MiB".to_owned()),
+        Found::Broken(error) => return Err(format!("cannot be read: {error}")),
+        Found::End => return Err("is empty".to_owned()),
+    }
+    match split_stamp(lines.line()) {
+        Some((stamp, [b'{', ..])) => Ok(stamp),
+        _ => {
+            let line = String::from_utf8_lossy(lines.line());
+            let start: String = line.chars().take(60).collect();
+            Err(format!("begins with {start:?}"))
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! One passage through the recordings, with books and statistics of its own: each copy of the instruments has one.
+
+use super::lines::{Found, Lines};
+use super::recording::{Recording, split_stamp};
+use crate::ingest::feed::binance::{Malformed, Origin, Out, Parser, Translator};
+
+/// Between the last line of a pass and the first of the next, in the recording's time. So even a recording of a
+/// single line does not turn without end in one poll.
+pub const LOOP_PAUSE_NS: u64 = 100_000_000;
+
+/// Readers over the same recordings, one for each, and what their messages amount to.
+pub struct Timeline {
+    readers: Vec<Reader>,
+    translator: Translator,
+    /// Where this pass begins, in ns of the replay's own time.
+    pass_at_ns: u64,
+    /// Where the latest line lay.
+    latest_at_ns: u64,
+    /// Readers that have not come to their end.
+    running: usize,
+}
+
+/// What comes after a line was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The same recording's next line is due here, in ns of the replay's own time.
+    Line(u64),
+    /// This recording is through; others are not.
+    RecordingEnded,
+    /// All recordings are through.
+    PassEnded,
+}
+
+struct Reader {
+    lines: Lines,
+    origin: Origin,
+    /// What the reader stands at.
+    found: Found,
+    /// Its stamp; that of the line before where it has none.
+    stamp_ns: u64,
+}
+
+/// Why a line was skipped.
+#[derive(Debug, thiserror::Error)]
+enum LineError {
+    #[error("it does not begin with `<receive time in ns> `")]
+    NoStamp,
+    #[error("it is longer than 16 MiB")]
+    TooLong,
+    #[error("the file cannot be read further: {0}")]
+    Broken(String),
+    #[error(transparent)]
+    Message(#[from] Malformed),
+}
+
+impl Timeline {
+    /// A timeline that begins at `at_ns`; every instrument's name ends with `suffix`.
+    pub fn new(recordings: &[Recording], suffix: String, at_ns: u64) -> Self {
+        let readers = recordings.iter().map(Reader::new).collect();
+        let translator = Translator::new(suffix);
+        Self { readers, translator, pass_at_ns: at_ns, latest_at_ns: at_ns, running: 0 }
+    }
+
+    /// Goes to the start of each recording, and gives for each that has a line where that line lies. `first_ns` is the
+    /// earliest stamp of all.
+    pub fn begin(&mut self, recordings: &[Recording], first_ns: u64, mut each: impl FnMut(usize, u64)) {
+        self.running = 0;
+        for (index, (reader, recording)) in self.readers.iter_mut().zip(recordings).enumerate() {
+            reader.lines = Lines::new(&recording.file);
+            reader.stamp_ns = recording.first_ns;
+            if reader.advance() {
+                self.running += 1;
+                each(index, reader.at_ns(self.pass_at_ns, first_ns));
+            }
+        }
+    }
+
+    /// Appends the records of the line that reader `index` stands at, which lies at `at_ns`, and goes on to its next.
+    pub fn deliver(
+        &mut self,
+        index: usize,
+        at_ns: u64,
+        first_ns: u64,
+        recording: &mut Recording,
+        parser: &mut Parser,
+        out: &mut Out<'_>,
+    ) -> After {
+        self.latest_at_ns = self.latest_at_ns.max(at_ns);
+        self.translator.tickers_if_due(self.latest_at_ns, out);
+        let reader = &mut self.readers[index];
+        if let Err(error) = reader.translate(&mut self.translator, parser, out) {
+            out.report.malformed += 1;
+            recording.log_malformed(reader.lines.number(), &error);
+        }
+        if reader.advance() {
+            return After::Line(reader.at_ns(self.pass_at_ns, first_ns));
+        }
+        recording.log_summary();
+        self.running -= 1;
+        if self.running > 0 {
+            return After::RecordingEnded;
+        }
+        self.translator.tickers(out);
+        After::PassEnded
+    }
+
+    /// Voids what the pass that ended left behind, and sets the start of the next.
+    pub fn restart(&mut self, out: &mut Out<'_>) {
+        self.translator.restart(out);
+        self.pass_at_ns = self.latest_at_ns.saturating_add(LOOP_PAUSE_NS);
+    }
+}
+
+impl Reader {
+    fn new(recording: &Recording) -> Self {
+        let lines = Lines::new(&recording.file);
+        Self { lines, origin: recording.origin(), found: Found::End, stamp_ns: recording.first_ns }
+    }
+
+    /// Goes on to the next line, readable or not; false at the end.
+    fn advance(&mut self) -> bool {
+        self.found = self.lines.advance();
+        if matches!(self.found, Found::Line)
+            && let Some((stamp_ns, _)) = split_stamp(self.lines.line())
+        {
+            self.stamp_ns = stamp_ns;
+        }
+        !matches!(self.found, Found::End)
+    }
+
+    fn at_ns(&self, pass_at_ns: u64, first_ns: u64) -> u64 {
+        pass_at_ns.saturating_add(self.stamp_ns.saturating_sub(first_ns))
+    }
+
+    fn translate(
+        &mut self,
+        translator: &mut Translator,
+        parser: &mut Parser,
+        out: &mut Out<'_>,
+    ) -> Result<(), LineError> {
+        match &self.found {
+            Found::Line => {
+                let (_, json) = split_stamp(self.lines.line()).ok_or(LineError::NoStamp)?;
+                Ok(parser.read(json, |message| translator.take(&message, &mut self.origin, out))?)
+            }
+            Found::TooLong => Err(LineError::TooLong),
+            Found::Broken(error) => Err(LineError::Broken(error.to_string())),
+            Found::End => Ok(()),
+        }
+    }
+}

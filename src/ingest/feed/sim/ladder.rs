@@ -1,0 +1,154 @@
+//! A price book of fixed depth: two short sorted arrays, best first, prices in ticks and sizes in lots.
+//!
+//! Each side always holds exactly `depth` levels: where one comes at the top the last one goes, where the top goes one
+//! comes at the end. Every change is noted in a [`Delta`], so that whoever applies the deltas holds the same levels.
+//! Always: both sides sorted, sizes above 0, and the best bid below the best ask. Cost: a move of `depth` levels of 16
+//! bytes at the most, some 10 ns at a depth of 10.
+
+use tickcast_protocol::Side;
+
+/// A level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rung {
+    pub(super) ticks: i64,
+    pub(super) lots: i64,
+}
+
+/// Both sides of one instrument.
+pub(super) struct Ladder {
+    bids: Box<[Rung]>,
+    asks: Box<[Rung]>,
+}
+
+/// What one event changed: a side, a price in ticks, the new size in lots (0 = gone).
+#[derive(Default)]
+pub(super) struct Delta {
+    changes: [(bool, i64, i64); Delta::MAX],
+    len: usize,
+}
+
+impl Delta {
+    /// One event takes a level from one side and puts one on the other, and both sides keep their depth.
+    const MAX: usize = 4;
+
+    fn note(&mut self, side: Side, ticks: i64, lots: i64) {
+        self.changes[self.len] = (side == Side::Ask, ticks, lots);
+        self.len += 1;
+    }
+
+    /// The changes in the order they were made.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (Side, Rung)> {
+        self.changes[..self.len].iter().map(|&(ask, ticks, lots)| {
+            let side = if ask { Side::Ask } else { Side::Bid };
+            (side, Rung { ticks, lots })
+        })
+    }
+}
+
+impl Ladder {
+    /// A ladder from its best levels outward.
+    ///
+    /// # Panics
+    /// When a side is empty or the sides cross.
+    pub(super) fn new(bids: Box<[Rung]>, asks: Box<[Rung]>) -> Self {
+        let ladder = Self { bids, asks };
+        assert!(ladder.spread() > 0, "a ladder starts uncrossed");
+        ladder
+    }
+
+    /// The levels of a side, best first.
+    pub(super) fn side(&self, side: Side) -> &[Rung] {
+        match side {
+            Side::Bid => &self.bids,
+            Side::Ask => &self.asks,
+        }
+    }
+
+    /// The best level of a side.
+    pub(super) fn best(&self, side: Side) -> Rung {
+        self.side(side)[0]
+    }
+
+    /// Ticks from the best bid to the best ask.
+    pub(super) fn spread(&self) -> i64 {
+        self.asks[0].ticks - self.bids[0].ticks
+    }
+
+    /// Sets the size of a level that stays.
+    pub(super) fn resize(&mut self, side: Side, at: usize, lots: i64, delta: &mut Delta) {
+        debug_assert!(lots > 0, "a level that stays has a size");
+        let rung = &mut self.side_mut(side)[at];
+        rung.lots = lots;
+        delta.note(side, rung.ticks, lots);
+    }
+
+    /// Takes the best level away; the side is filled up at its far end, `gap` ticks beyond its last level.
+    pub(super) fn retreat(&mut self, side: Side, gap: i64, lots: i64, delta: &mut Delta) {
+        let away = if side == Side::Bid { -gap } else { gap };
+        let rungs = self.side_mut(side);
+        let last = rungs.len() - 1;
+        let (gone, far) = (rungs[0].ticks, rungs[last].ticks + away);
+        rungs.copy_within(1.., 0);
+        rungs[last] = Rung { ticks: far, lots };
+        delta.note(side, gone, 0);
+        delta.note(side, far, lots);
+    }
+
+    /// Puts a new best level on a side, `spread` ticks from the other side's best; the side's last level falls off.
+    pub(super) fn improve(&mut self, side: Side, spread: i64, lots: i64, delta: &mut Delta) {
+        debug_assert!(spread > 0 && spread < self.spread(), "a better price lies inside the spread");
+        let ticks = match side {
+            Side::Bid => self.asks[0].ticks - spread,
+            Side::Ask => self.bids[0].ticks + spread,
+        };
+        let rungs = self.side_mut(side);
+        let last = rungs.len() - 1;
+        let gone = rungs[last].ticks;
+        rungs.copy_within(..last, 1);
+        rungs[0] = Rung { ticks, lots };
+        delta.note(side, ticks, lots);
+        delta.note(side, gone, 0);
+    }
+
+    fn side_mut(&mut self, side: Side) -> &mut [Rung] {
+        match side {
+            Side::Bid => &mut self.bids,
+            Side::Ask => &mut self.asks,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ladder(depth: i64) -> Ladder {
+        let rungs = |step: i64| (0..depth).map(|i| Rung { ticks: 100 + step * (i + 1), lots: 10 + i }).collect();
+        Ladder::new(rungs(-1), rungs(1))
+    }
+
+    fn prices(ladder: &Ladder, side: Side) -> Vec<i64> {
+        ladder.side(side).iter().map(|rung| rung.ticks).collect()
+    }
+
+    #[test]
+    fn both_sides_keep_their_depth_and_the_delta_tells_every_change() {
+        let (mut book, mut delta) = (ladder(3), Delta::default());
+        book.retreat(Side::Ask, 2, 7, &mut delta);
+        book.improve(Side::Bid, 2, 5, &mut delta);
+        assert_eq!(prices(&book, Side::Ask), [102, 103, 105]);
+        assert_eq!(prices(&book, Side::Bid), [100, 99, 98]);
+        let changes: Vec<_> = delta.iter().map(|(side, rung)| (side, rung.ticks, rung.lots)).collect();
+        assert_eq!(changes, [(Side::Ask, 101, 0), (Side::Ask, 105, 7), (Side::Bid, 100, 5), (Side::Bid, 97, 0)]);
+    }
+
+    #[test]
+    fn a_depth_of_one_works() {
+        let (mut book, mut delta) = (ladder(1), Delta::default());
+        book.retreat(Side::Bid, 1, 4, &mut delta);
+        book.improve(Side::Ask, 1, 6, &mut delta);
+        assert_eq!((book.best(Side::Bid).ticks, book.best(Side::Ask).ticks, book.spread()), (98, 99, 1));
+        book.resize(Side::Bid, 0, 9, &mut Delta::default());
+        assert_eq!(book.best(Side::Bid), Rung { ticks: 98, lots: 9 });
+    }
+}

@@ -1,0 +1,210 @@
+//! The sequencer's desk: feeds and publishers bring their batches here, one after another.
+//!
+//! Whoever brings a batch has it sequenced on its own thread, under the one lock of the data path: a hand-over to a
+//! thread of its own would cost a wake-up for every batch, which is most of what a quiet server's tick takes. What
+//! always holds: sources wait for each other, for the time of a batch at the most; no shard ever waits for the lock.
+//!
+//! A shard that was overrun asks for the whole state; that is sent by a thread of its own, in pieces, as the ring has room.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::bars::BarStore;
+use crate::clock::now_ns;
+use crate::lifecycle::Life;
+use crate::ring::Gauge;
+use crate::sequencer::{Farewell, Sequencer, SequencerStats, SourceId, SourceRow};
+use crate::wake::Parking;
+use tickcast_protocol::DefineError;
+
+/// A batch is at most this long but for its last record, so that the rings publish often and the lock is free soon.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// A ring that had no room a moment ago is looked at again so soon.
+const RESYNC_INTERVAL: Duration = Duration::from_micros(200);
+/// How often sources are looked at: one is stale at the latest so long after the time that it may be silent.
+const SOURCES_INTERVAL: Duration = Duration::from_millis(500);
+/// Resynchronisations that wait to be begun: more than there are shards that may each ask once.
+const RESYNCS_MAX: usize = 1024;
+
+/// The one sequencer, shared by all sources.
+pub struct Desk {
+    seat: Mutex<Seat>,
+    gauges: Vec<Gauge>,
+    stats: Arc<SequencerStats>,
+    resyncs: Sender<Order>,
+    bars: Option<Arc<BarStore>>,
+    /// As of the last look, for whoever wants to know: who asks must not wait for those who sequence.
+    sources: Mutex<Arc<[SourceNow]>>,
+    life: Arc<Life>,
+}
+
+/// A source, and how much it brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceNow {
+    pub row: SourceRow,
+    /// Between the last two looks.
+    pub records_per_s: u64,
+}
+
+/// Who has the lock has these.
+struct Seat {
+    sequencer: Sequencer,
+    shards: Arc<[Arc<Parking>]>,
+}
+
+/// What the thread for resynchronisations is told.
+#[derive(Debug)]
+enum Order {
+    Resync { core: usize },
+    Stop,
+}
+
+/// What [`Desk::serve_resyncs`] works on.
+pub struct Orders(Receiver<Order>);
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Accepted {
+    /// How each Definition of it ended.
+    pub definitions: Vec<Result<u32, DefineError>>,
+    /// The symbol of a book that would have had more levels than it may, and so has not had a record.
+    pub refused_book: Option<String>,
+}
+
+impl Desk {
+    /// A desk for this sequencer, whose rings have these gauges, and whose tape these bars are made of; and what a thread
+    /// has to serve.
+    pub fn new(
+        sequencer: Sequencer,
+        gauges: Vec<Gauge>,
+        stats: Arc<SequencerStats>,
+        life: Arc<Life>,
+        bars: Option<Arc<BarStore>>,
+    ) -> (Self, Orders) {
+        let (resyncs, orders) = bounded(RESYNCS_MAX);
+        let seat = Mutex::new(Seat { sequencer, shards: Arc::new([]) });
+        (Self { seat, gauges, stats, resyncs, bars, sources: Mutex::default(), life }, Orders(orders))
+    }
+
+    /// Names the shards that are woken whenever something was sequenced. What came before is there for them now.
+    pub fn attach(&self, shards: Vec<Arc<Parking>>) {
+        let mut seat = self.lock();
+        seat.shards = shards.into();
+        self.announce(seat);
+    }
+
+    /// Sequences a batch of whole wire records with the source's own instrument ids, and wakes the shards. The batch is
+    /// scratch afterwards.
+    pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> Accepted {
+        let _watch = self.life.watch("the sequencer");
+        let mut seat = self.lock();
+        let definitions = seat.sequencer.accept(source, batch, now_ns());
+        let refused_book = seat.sequencer.take_refused_book();
+        self.announce(seat);
+        Accepted { definitions, refused_book }
+    }
+
+    /// How the server is, for those who bring batches.
+    pub fn life(&self) -> &Life {
+        &self.life
+    }
+
+    /// A source has gone; its instrument ids end, and what it leaves is told.
+    pub fn close_source(&self, source: SourceId, farewell: Farewell) {
+        let mut seat = self.lock();
+        seat.sequencer.close_source(source, farewell, now_ns());
+        self.announce(seat);
+    }
+
+    /// The sources that are there, by their ids, as of half a second ago.
+    pub fn sources(&self) -> Arc<[SourceNow]> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show_sources(&self, rows: Vec<SourceRow>, since_last: Duration) {
+        let before = self.sources();
+        let rate = |row: SourceRow| {
+            let at = before.binary_search_by_key(&row.id, |had| had.row.id);
+            let had = at.map_or(0, |at| before[at].row.records);
+            // A feed that died begins anew.
+            let more = row.records.checked_sub(had).unwrap_or(row.records);
+            let records_per_s = more as f64 / since_last.as_secs_f64().max(0.001);
+            SourceNow { row, records_per_s: records_per_s.round() as u64 }
+        };
+        let now = rows.into_iter().map(rate).collect();
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// A feed has died and is to be opened again.
+    pub fn count_restart(&self) {
+        // Relaxed: a number that stands for itself.
+        self.stats.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many bytes each shard has still to read of its ring, and what the ring holds.
+    pub fn backlogs(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.gauges.iter().map(|gauge| (gauge.backlog_bytes(), gauge.capacity_bytes()))
+    }
+
+    /// True while every ring is at least three quarters empty: sources that can wait keep behind the slowest shard, and
+    /// leave the rest of it to live feeds. Nobody waits for the bars: what is lost to them is counted, and told as a hole.
+    pub fn has_room(&self) -> bool {
+        self.gauges.iter().all(|gauge| gauge.backlog_bytes() < gauge.capacity_bytes() / 4)
+    }
+
+    /// Asks for the whole state to be sent to a core again. False if it has to be asked once more, later.
+    pub fn request_resync(&self, core: usize) -> bool {
+        self.resyncs.try_send(Order::Resync { core }).is_ok()
+    }
+
+    /// Ends [`Self::serve_resyncs`].
+    pub fn stop(&self) {
+        // If that thread is gone already, nothing is left to stop.
+        let _ = self.resyncs.send(Order::Stop);
+    }
+
+    /// Sends the state to shards that ask for it, and looks after silent sources, until [`Self::stop`]. A source is stale
+    /// after `stale_ms`; 0 leaves them all alone.
+    pub fn serve_resyncs(&self, orders: &Orders, stale_ms: u32) {
+        let silence_ns = u64::from(stale_ms) * 1_000_000;
+        let mut pending = false;
+        let mut looked = Instant::now();
+        loop {
+            let order = orders.0.recv_timeout(if pending { RESYNC_INTERVAL } else { SOURCES_INTERVAL });
+            let mut seat = self.lock();
+            // Whatever else there is to do: a shard that is always behind must not hide that a source is silent.
+            let is_due = looked.elapsed() >= SOURCES_INTERVAL;
+            let found = is_due && stale_ms > 0 && seat.sequencer.check_sources(silence_ns, now_ns());
+            if is_due {
+                self.show_sources(seat.sequencer.sources(), looked.elapsed());
+                looked = Instant::now();
+            }
+            match order {
+                Ok(Order::Resync { core }) => seat.sequencer.request_resync(core),
+                Err(RecvTimeoutError::Timeout) if pending || found => {}
+                Err(RecvTimeoutError::Timeout) => continue,
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            pending = seat.sequencer.advance_resyncs();
+            self.announce(seat);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seat> {
+        self.seat.lock().expect("a panic amid sequencing is a bug, and leaves no order to go on with")
+    }
+
+    /// Shows the numbers and wakes the shards: after the lock is free, as a shard on this very core may run at once.
+    fn announce(&self, seat: MutexGuard<'_, Seat>) {
+        self.stats.publish(&seat.sequencer.counters(), seat.sequencer.position());
+        let shards = seat.shards.clone();
+        drop(seat);
+        shards.iter().for_each(|shard| shard.wake());
+        if let Some(bars) = &self.bars {
+            bars.wake();
+        }
+    }
+}

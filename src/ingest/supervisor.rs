@@ -1,0 +1,238 @@
+//! The threads beside the shards: the feeds with what watches over them, and the one that resynchronises, pinned with
+//! core_affinity to the cores left to them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+
+use super::feed::{self, Feed, Next};
+use super::{Desk, Orders};
+use crate::clock::now_ns;
+use crate::sequencer::{Farewell, SourceId};
+
+/// How long a thread waits at the most before it looks whether the server stops.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Sends the state to shards that were overrun, and looks after silent sources, until the desk is told to stop.
+pub fn spawn_resync(desk: Arc<Desk>, orders: Orders, stale_ms: u32, core: usize) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("resync".to_owned()).spawn(move || {
+        pin(core);
+        let _watch = desk.life().watch("the thread that sends the state again");
+        desk.serve_resyncs(&orders, stale_ms);
+    })
+}
+
+/// Runs a feed until it ends or the server stops. One that dies is opened again, after a pause that doubles.
+pub fn spawn_feed(
+    spec: feed::Spec,
+    first: Box<dyn Feed>,
+    source: SourceId,
+    desk: Arc<Desk>,
+    core: usize,
+) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("feed-{}", first.name())).spawn(move || {
+        pin(core);
+        let stops = || desk.life().stops();
+        let open = || match spec.open() {
+            Ok(feed) => feed.ok_or_else(|| "there is none".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        supervise(first, open, source, &desk, &stops, PAUSES);
+    })
+}
+
+/// How long a feed that died is left alone: at first, at the most, and how long one has to run to be taken for sound.
+#[derive(Clone, Copy, Debug)]
+struct Pauses {
+    first: Duration,
+    longest: Duration,
+    sound: Duration,
+}
+
+const PAUSES: Pauses =
+    Pauses { first: Duration::from_secs(1), longest: Duration::from_secs(30), sound: Duration::from_secs(60) };
+
+fn supervise(
+    first: Box<dyn Feed>,
+    open: impl Fn() -> Result<Box<dyn Feed>, String>,
+    source: SourceId,
+    desk: &Desk,
+    stops: &impl Fn() -> bool,
+    pauses: Pauses,
+) {
+    let mut feed = Ok(first);
+    let mut pause = pauses.first;
+    loop {
+        match feed {
+            Ok(mut feed) => {
+                let name = format!("feed {source} ({})", feed.name());
+                desk.life().mend(&name);
+                let began = Instant::now();
+                let driven = catch_unwind(AssertUnwindSafe(|| drive(feed.as_mut(), source, desk, stops)));
+                if driven.is_ok() {
+                    return;
+                }
+                tracing::error!("{name} has died; its instruments are stale until it is back");
+                desk.life().impair(&name);
+                desk.close_source(source, Farewell::Lost);
+                desk.count_restart();
+                if began.elapsed() >= pauses.sound {
+                    pause = pauses.first;
+                }
+            }
+            Err(problem) => tracing::error!("feed {source} cannot be opened again: {problem}"),
+        }
+        tracing::info!("feed {source} is opened again in {} ms", pause.as_millis());
+        sleep_until(now_ns() + pause.as_nanos() as u64, stops);
+        if stops() {
+            return;
+        }
+        pause = (pause * 2).min(pauses.longest);
+        feed = open();
+    }
+}
+
+/// Hands over what a feed has, until it ends or the server stops.
+fn drive(feed: &mut dyn Feed, source: SourceId, desk: &Desk, stops: &impl Fn() -> bool) {
+    let mut bytes = Vec::with_capacity(feed::BATCH_BYTES_MAX);
+    while !stops() {
+        bytes.clear();
+        let next = feed.poll(now_ns(), &mut bytes);
+        if !bytes.is_empty() {
+            accept(desk, source, &mut bytes);
+        }
+        match next {
+            Next::Now => {}
+            Next::Paced => {
+                while !desk.has_room() && !stops() {
+                    thread::sleep(Duration::from_micros(100));
+                }
+            }
+            Next::At(time_ns) => sleep_until(time_ns, stops),
+            Next::Ended => {
+                tracing::info!("feed {} has come to its end: {:?}", feed.name(), feed.report());
+                return desk.close_source(source, Farewell::Ended);
+            }
+        }
+    }
+}
+
+fn accept(desk: &Desk, source: SourceId, batch: &mut [u8]) {
+    let accepted = desk.accept(source, batch);
+    for error in accepted.definitions.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        tracing::warn!("source {source}: an instrument was refused: {error}");
+    }
+    if let Some(symbol) = accepted.refused_book {
+        tracing::warn!("source {source}: the book of {symbol} has as many levels as it may (book_levels_max)");
+    }
+}
+
+fn sleep_until(time_ns: u64, stops: &impl Fn() -> bool) {
+    loop {
+        let left = Duration::from_nanos(time_ns.saturating_sub(now_ns()));
+        if left.is_zero() || stops() {
+            return;
+        }
+        thread::sleep(left.min(LOOK_INTERVAL));
+    }
+}
+
+/// Keeps the calling thread on a core.
+pub fn pin(core: usize) {
+    if !core_affinity::set_for_current(CoreId { id: core }) {
+        tracing::warn!("thread {:?} could not be pinned to core {core}", thread::current().name().unwrap_or(""));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::ingest::feed::Report;
+    use crate::ring::{Batch, Reader, ring};
+    use crate::sequencer::Sequencer;
+    use crate::sequencer::SequencerStats;
+    use tickcast_protocol::Instrument;
+    use tickcast_protocol::record::{self, Header, Kind};
+
+    /// Defines an instrument, and then dies or ends.
+    struct Short {
+        polled: bool,
+        dies: bool,
+    }
+
+    impl Feed for Short {
+        fn name(&self) -> &str {
+            "short"
+        }
+
+        fn poll(&mut self, _now_ns: u64, batch: &mut Vec<u8>) -> Next {
+            if std::mem::replace(&mut self.polled, true) {
+                assert!(!self.dies, "this feed dies");
+                return Next::Ended;
+            }
+            record::encode_definition(&Instrument::new(1, "A", "v", -2, -2), batch);
+            Next::Now
+        }
+
+        fn report(&self) -> Report {
+            Report::default()
+        }
+    }
+
+    fn desk() -> (Desk, Reader) {
+        let (writer, reader) = ring(1 << 16);
+        let gauge = writer.gauge();
+        let (desk, _orders) = Desk::new(
+            Sequencer::new(vec![writer], 9),
+            vec![gauge],
+            Arc::new(SequencerStats::default()),
+            Arc::new(crate::lifecycle::Life::begin().0),
+            None,
+        );
+        (desk, reader)
+    }
+
+    /// Instrument and state of what the ring tells.
+    fn states(mut reader: Reader) -> Vec<(u32, char)> {
+        let mut batch = Batch::default();
+        reader.read(1 << 16, &mut batch).expect("nothing was overwritten");
+        let records = batch.entries.iter().map(|entry| batch.payload(entry));
+        let status = records.filter(|bytes| bytes[2] == Kind::Status as u8);
+        status.map(|bytes| (Header::read(bytes).expect("whole").instrument, char::from(bytes[32]))).collect()
+    }
+
+    const NO_PAUSE: Pauses = Pauses { first: Duration::ZERO, longest: Duration::ZERO, sound: Duration::MAX };
+
+    #[test]
+    fn a_feed_that_dies_is_stale_and_opened_again_until_it_is_back() {
+        let (desk, reader) = desk();
+        let opened = Cell::new(0);
+        let open = || {
+            opened.set(opened.get() + 1);
+            match opened.get() {
+                1 => Err("the file is gone".to_owned()),
+                2 => Ok(Box::new(Short { polled: false, dies: true }) as Box<dyn Feed>),
+                _ => Ok(Box::new(Short { polled: false, dies: false }) as Box<dyn Feed>),
+            }
+        };
+        supervise(Box::new(Short { polled: false, dies: true }), open, 0, &desk, &|| false, NO_PAUSE);
+        assert_eq!(opened.get(), 3);
+        let lost_and_back = [(1, 'S'), (0, 'S'), (0, 'L')];
+        // What was stale already is not told twice.
+        assert_eq!(states(reader), [&lost_and_back[..], &[(0, 'S'), (0, 'L'), (1, 'E'), (0, 'E')]].concat());
+    }
+
+    #[test]
+    fn a_server_that_stops_does_not_open_its_feeds_again() {
+        let (desk, _reader) = desk();
+        let stops = Cell::new(false);
+        let open = || -> Result<Box<dyn Feed>, String> { panic!("opened although the server stops") };
+        let asked = || stops.replace(true);
+        supervise(Box::new(Short { polled: true, dies: true }), open, 0, &desk, &asked, NO_PAUSE);
+    }
+}
