@@ -36,21 +36,21 @@ struct Workload {
 }
 
 const WORKLOADS: [Workload; 11] = [
-    Workload { name: "floor: no client, 1 quote a sweep", make: || Shape::one_audience(0, 1) },
-    Workload { name: "floor: no client, 100 quotes a sweep", make: || Shape::one_audience(0, 100) },
-    Workload { name: "floor: no client, 1,000 quotes a sweep", make: || Shape::one_audience(0, 1_000) },
-    Workload { name: "one audience of 10,000, 1 quote a sweep", make: || Shape::one_audience(10_000, 1) },
-    Workload { name: "one audience of 10,000, 100 quotes a sweep", make: || Shape::one_audience(10_000, 100) },
-    Workload { name: "one audience of 1,000, 100 quotes a sweep", make: || Shape::one_audience(1_000, 100) },
+    Workload { name: "floor: no client, 1 quote a flush", make: || Shape::one_audience(0, 1) },
+    Workload { name: "floor: no client, 100 quotes a flush", make: || Shape::one_audience(0, 100) },
+    Workload { name: "floor: no client, 1,000 quotes a flush", make: || Shape::one_audience(0, 1_000) },
+    Workload { name: "one audience of 10,000, 1 quote a flush", make: || Shape::one_audience(10_000, 1) },
+    Workload { name: "one audience of 10,000, 100 quotes a flush", make: || Shape::one_audience(10_000, 100) },
+    Workload { name: "one audience of 1,000, 100 quotes a flush", make: || Shape::one_audience(1_000, 100) },
     Workload { name: "the same 1,000 in JSON", make: || Shape::one_audience_as(Encoding::JSON, 1_000, 100) },
     Workload { name: "the same 1,000 in JSON, compressed", make: || Shape::one_audience_as(deflated(), 1_000, 100) },
     Workload { name: "the same 1,000 as events", make: || Shape::one_audience_as(Encoding::EVENTS, 1_000, 100) },
     Workload {
-        name: "5,000 watchlists of 50 of 1,000, 100 quotes a sweep",
+        name: "5,000 watchlists of 50 of 1,000, 100 quotes a flush",
         make: || Shape::watchlists(5_000, 50, 1_000, 100),
     },
     Workload {
-        name: "10,000 clients with a symbol each, 1,000 quotes a sweep",
+        name: "10,000 clients with a symbol each, 1,000 quotes a flush",
         make: || Shape::one_symbol_each(10_000, 10_000, 1_000),
     },
 ];
@@ -61,7 +61,7 @@ fn deflated() -> Encoding {
 
 /// What was counted in one run, or in the difference of two.
 struct Count {
-    sweeps: u64,
+    flushes: u64,
     instructions: u64,
     sent: Sent,
 }
@@ -70,7 +70,7 @@ impl Count {
     fn less(&self, fewer: &Self) -> Self {
         let sent = Sent { sends: self.sent.sends - fewer.sent.sends, records: self.sent.records - fewer.sent.records };
         let instructions = self.instructions - fewer.instructions;
-        Self { sweeps: self.sweeps - fewer.sweeps, instructions, sent }
+        Self { flushes: self.flushes - fewer.flushes, instructions, sent }
     }
 
     fn row(&self, name: &str) -> String {
@@ -79,37 +79,37 @@ impl Count {
             _ => format!("{:.digits$}", self.instructions as f64 / amount as f64),
         };
         let Sent { sends, records } = self.sent;
-        format!("| {name} | {} | {} | {} |", by(self.sweeps, 0), by(sends, 1), by(records, 1))
+        format!("| {name} | {} | {} | {} |", by(self.flushes, 0), by(sends, 1), by(records, 1))
     }
 }
 
 /// What callgrind counts: it knows the function by its name.
 #[inline(never)]
-fn measured_sweeps(shape: &mut Shape, sweeps: u32) {
-    for _ in 0..sweeps {
-        shape.sweep();
+fn measured_sweeps(shape: &mut Shape, flushes: u32) {
+    for _ in 0..flushes {
+        shape.flush();
     }
 }
 
 /// Under valgrind: sweeps, and tells on the standard output what was sent.
 fn run_counted(arguments: &[String]) -> Option<()> {
-    let [shape, sweeps] = arguments else { return None };
+    let [shape, flushes] = arguments else { return None };
     let workload = WORKLOADS.get(shape.parse::<usize>().ok()?)?;
-    let sweeps = sweeps.parse().ok()?;
-    let sent = (workload.make)().sent_by(|shape| measured_sweeps(shape, sweeps));
+    let flushes = flushes.parse().ok()?;
+    let sent = (workload.make)().sent_by(|shape| measured_sweeps(shape, flushes));
     println!("{} {}", sent.sends, sent.records);
     Some(())
 }
 
 /// One run under valgrind; an error says what was wrong.
-fn count(shape: usize, sweeps: u32, folder: &Path) -> Result<Count, String> {
-    let counts = folder.join(format!("{shape}-{sweeps}"));
+fn count(shape: usize, flushes: u32, folder: &Path) -> Result<Count, String> {
+    let counts = folder.join(format!("{shape}-{flushes}"));
     let program = std::env::current_exe().map_err(|error| format!("the program does not find itself: {error}"))?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--quiet", "--toggle-collect=*measured_sweeps*"])
         .arg([OsStr::new("--callgrind-out-file="), counts.as_os_str()].join(OsStr::new("")))
         .arg(program)
-        .args([COUNTED, &shape.to_string(), &sweeps.to_string()])
+        .args([COUNTED, &shape.to_string(), &flushes.to_string()])
         .output()
         .map_err(|error| format!("valgrind does not start: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -125,23 +125,23 @@ fn count(shape: usize, sweeps: u32, folder: &Path) -> Result<Count, String> {
         .split_once(' ')
         .and_then(|(sends, records)| Some(Sent { sends: sends.parse().ok()?, records: records.parse().ok()? }));
     let sent = sent.ok_or_else(|| format!("instead of sends and records the run said {said:?}"))?;
-    let profile = std::fs::read_to_string(&counts).map_err(|error| format!("callgrind wrote no counts: {error}"))?;
-    let instructions = profile.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+    let interval = std::fs::read_to_string(&counts).map_err(|error| format!("callgrind wrote no counts: {error}"))?;
+    let instructions = interval.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
     let instructions = instructions.filter(|counted| *counted > 0).ok_or(
         "callgrind counted nothing: it has not found the function `measured_sweeps`, was the program stripped?",
     )?;
-    Ok(Count { sweeps: sweeps.into(), instructions, sent })
+    Ok(Count { flushes: flushes.into(), instructions, sent })
 }
 
 /// Runs the shapes whose names hold one of `wanted`, or all, and prints the table.
 fn print_table(wanted: &[String]) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| format!("there is no place for callgrind's counts: {error}"))?;
-    println!("| shape | instructions a sweep | a send | a record delivered |\n|---|---|---|---|");
+    println!("| shape | instructions a flush | a send | a record delivered |\n|---|---|---|---|");
     for (shape, Workload { name, .. }) in WORKLOADS.iter().enumerate() {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part)) {
             continue;
         }
-        let [fewer, more] = SWEEPS.map(|sweeps| count(shape, sweeps, folder.path()));
+        let [fewer, more] = SWEEPS.map(|flushes| count(shape, flushes, folder.path()));
         let (fewer, more) = (fewer?, more?);
         let difference = more.less(&fewer);
         if !name.starts_with("floor") && (difference.sent.sends == 0 || difference.sent.records == 0) {
@@ -155,7 +155,7 @@ fn print_table(wanted: &[String]) -> Result<(), String> {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some((COUNTED, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        run_counted(rest).expect("the number of a shape and of sweeps follow");
+        run_counted(rest).expect("the number of a shape and of flushes follow");
         return ExitCode::SUCCESS;
     }
     let absent = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;

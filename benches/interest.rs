@@ -19,7 +19,7 @@ use rand_pcg::Pcg64Mcg;
 use tickcast::shard::Encoding;
 use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
 use tickcast_protocol::Channel;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 
 const INSTRUMENTS: u32 = 10_000;
 const STANDING: u32 = 10_000;
@@ -38,11 +38,11 @@ fn key(target: Target) -> Key {
 }
 
 fn want(instrument: u32) -> Change {
-    Change::Want(key(Target::Instrument(instrument)), Profile::IMMEDIATE)
+    Change::Want(key(Target::Instrument(instrument)), ConflationInterval::IMMEDIATE)
 }
 
 fn want_pattern(interest: &mut Interest, prefix: &str) -> Change {
-    Change::Want(key(Target::Pattern(interest.intern(prefix))), Profile::IMMEDIATE)
+    Change::Want(key(Target::Pattern(interest.intern(prefix))), ConflationInterval::IMMEDIATE)
 }
 
 /// The symbol at this place of a client's list: scattered, and no two clients of a batch have the same list.
@@ -282,10 +282,10 @@ fn matching(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, audiences), |bencher| {
                 let interest = watched(audiences, by_name, prefixes);
                 let mut count = 0;
-                interest.each_watcher(7, Channel::Quote, Profile::IMMEDIATE, |_| count += 1);
+                interest.each_watcher(7, Channel::Quote, ConflationInterval::IMMEDIATE, |_| count += 1);
                 assert_eq!(count, audiences, "every audience once, however many of its items cover the record");
                 bencher.iter(|| {
-                    interest.each_watcher(black_box(7), Channel::Quote, Profile::IMMEDIATE, |audience| {
+                    interest.each_watcher(black_box(7), Channel::Quote, ConflationInterval::IMMEDIATE, |audience| {
                         black_box(audience);
                     });
                 });

@@ -53,7 +53,7 @@ fn print_resident(arguments: &[String]) -> Option<()> {
     let [population, clients] = arguments else { return None };
     let population = POPULATIONS.get(population.parse::<usize>().ok()?)?;
     let mut shape = (population.make)(clients.parse().ok()?);
-    let sends = shape.sent_by(Shape::sweep).sends;
+    let sends = shape.sent_by(Shape::flush).sends;
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     // proc(5): the second number is the resident pages.
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;

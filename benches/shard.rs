@@ -14,7 +14,7 @@ mod node;
 use std::time::{Duration, Instant};
 
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
-use tickcast::io::Seat;
+use tickcast::io::SlotId;
 use tickcast::shard::Encoding;
 use tickcast_protocol::ws::deflate::WindowBits;
 
@@ -24,21 +24,21 @@ use self::node::{Node, subscribe, symbol};
 /// Makes a shape, and proves that a sweep reaches whom it has to.
 fn proven(make: impl FnOnce() -> Shape, is_right: impl FnOnce(u64) -> bool) -> Shape {
     let mut shape = make();
-    let sends = shape.sent_by(Shape::sweep).sends;
-    assert!(is_right(sends), "{sends} sends in one sweep");
+    let sends = shape.sent_by(Shape::flush).sends;
+    assert!(is_right(sends), "{sends} sends in one flush");
     shape
 }
 
 /// A quote to everybody, the same bytes for all.
 fn one_audience(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("shard/one audience, a quote a sweep");
+    let mut group = criterion.benchmark_group("shard/one audience, a quote a flush");
     for (name, clients) in [("no client", 0), ("100", 100), ("10,000", 10_000), ("1,000,000", 1_000_000)] {
         let mut shape = None;
         let make = || proven(|| Shape::one_audience(clients, 1), |sends| sends == u64::from(clients));
         group.throughput(Throughput::Elements(u64::from(clients.max(1))));
         group.bench_function(name, |bencher| {
             let shape = shape.get_or_insert_with(make);
-            bencher.iter(|| shape.sweep());
+            bencher.iter(|| shape.flush());
         });
     }
     group.finish();
@@ -48,7 +48,7 @@ fn one_audience(criterion: &mut Criterion) {
 fn encodings(criterion: &mut Criterion) {
     const CLIENTS: u32 = 1_000;
     const QUOTES: u32 = 100;
-    let mut group = criterion.benchmark_group("shard/one audience of 1,000, 100 quotes a sweep");
+    let mut group = criterion.benchmark_group("shard/one audience of 1,000, 100 quotes a flush");
     group.throughput(Throughput::Elements(u64::from(CLIENTS)));
     for (name, encoding) in [
         ("binary", Encoding::PLAIN),
@@ -60,7 +60,7 @@ fn encodings(criterion: &mut Criterion) {
         let make = || proven(|| Shape::one_audience_as(encoding, CLIENTS, QUOTES), |sends| sends == u64::from(CLIENTS));
         group.bench_function(name, |bencher| {
             let shape = shape.get_or_insert_with(make);
-            bencher.iter(|| shape.sweep());
+            bencher.iter(|| shape.flush());
         });
     }
     group.finish();
@@ -74,9 +74,9 @@ fn one_symbol_each(criterion: &mut Criterion) {
     let mut shape = None;
     let make = || proven(|| Shape::one_symbol_each(CLIENTS, CLIENTS, QUOTES), |sends| sends == u64::from(QUOTES));
     group.throughput(Throughput::Elements(u64::from(QUOTES)));
-    group.bench_function("1,000 quotes a sweep", |bencher| {
+    group.bench_function("1,000 quotes a flush", |bencher| {
         let shape = shape.get_or_insert_with(make);
-        bencher.iter(|| shape.sweep());
+        bencher.iter(|| shape.flush());
     });
     group.finish();
 }
@@ -95,9 +95,9 @@ fn watchlists(criterion: &mut Criterion) {
         proven(make, nearly_all)
     };
     group.throughput(Throughput::Elements(u64::from(QUOTES) * u64::from(CLIENTS) * WATCHED as u64 / 1_000));
-    group.bench_function("100 quotes a sweep, a record delivered", |bencher| {
+    group.bench_function("100 quotes a flush, a record delivered", |bencher| {
         let shape = shape.get_or_insert_with(make);
-        bencher.iter(|| shape.sweep());
+        bencher.iter(|| shape.flush());
     });
     group.finish();
 }
@@ -118,9 +118,9 @@ fn interests_of_their_own(criterion: &mut Criterion) {
     };
     group.throughput(Throughput::Elements(u64::from(CLIENTS) * WATCHED as u64 * u64::from(QUOTES) / 10_000));
     group.sample_size(20);
-    group.bench_function("1,000 quotes a sweep, a record delivered", |bencher| {
+    group.bench_function("1,000 quotes a flush, a record delivered", |bencher| {
         let shape = shape.get_or_insert_with(make);
-        bencher.iter(|| shape.sweep());
+        bencher.iter(|| shape.flush());
     });
     group.finish();
 }
@@ -137,7 +137,7 @@ fn subscribe_rounds(rounds: u64) -> Duration {
         for round in 0..left.min(SYMBOLS.into()) as u32 {
             let inbox = (0..CLIENTS).map(|slot| {
                 let request = subscribe(&[symbol((slot * 7 + round * 13) % INSTRUMENTS + 1)], 0);
-                (Seat { slot, generation: 0 }, request)
+                (SlotId { index: slot, generation: 0 }, request)
             });
             node.shard.io_mut().inbox = inbox.collect();
             // Four seconds later, so that the limit of requests does not count.
@@ -175,7 +175,7 @@ fn conflation(criterion: &mut Criterion) {
                 for _ in 0..BATCHES {
                     node.now_ns += 10_000_000;
                     (1..=INSTRUMENTS).for_each(|id| node.quote(id));
-                    node.sweep();
+                    node.flush();
                 }
             });
         });

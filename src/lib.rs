@@ -14,12 +14,12 @@
 //!
 //! * [`feed`]: each feed on a thread of its own, makes records and never waits for a client.
 //! * [`sequencer`]: the only writer. Every record gets its place and sequence, and goes to the ring of every core.
-//!   Sources take turns at it ([`runtime::Desk`]).
+//!   Sources take turns at it ([`runtime::SequencerHandle`]).
 //! * [`ring`]: the producer overwrites; a reader that was lapped learns it, and asks for the whole state.
 //! * [`shard`]: one core and its clients, synchronous. A turn drains the ring, sweeps the audiences, reaps completions,
 //!   catches up with those who are owed something, and keeps house.
 //! * [`io`]: operations in, completions out. A connection is a seat there: an id, not a descriptor.
-//! * [`door`]: ordinary async code that brings a connection up to its upgrade. A publisher then gets a thread of its own.
+//! * [`server`]: ordinary async code that brings a connection up to its upgrade. A publisher then gets a thread of its own.
 //!
 //! # The rooms
 //!
@@ -35,7 +35,7 @@
 //! * [`load`]: the load generator, and the tap
 //! * `sync`: the atomics of the ring and of the sleep, so that loom can stand in for them
 //!
-//! Pure rooms take time, chance and the kernel as arguments. glommio is named in [`runtime`] and [`door`] alone, io_uring
+//! Pure rooms take time, chance and the kernel as arguments. glommio is named in [`runtime`] and [`server`] alone, io_uring
 //! and unsafe code in [`io::uring`] and [`io::floor`], its yardstick, alone; `tests/rooms.rs` holds the sources to this,
 //! and to who may name whom.
 

@@ -16,7 +16,7 @@ pub enum Event {
     Reload,
     /// SIGTERM or SIGINT, for the first time.
     Stop,
-    /// Something that everybody needs has died; [`Life::failure`] says what.
+    /// Something that everybody needs has died; [`Lifecycle::failure`] says what.
     Failed,
 }
 
@@ -32,20 +32,20 @@ pub enum Stage {
 
 /// The stage and the failures.
 #[derive(Debug)]
-pub struct Life {
+pub struct Lifecycle {
     stage: AtomicU8,
     failure: OnceLock<String>,
     /// What the server goes on without.
-    lacking: Mutex<BTreeSet<String>>,
+    degraded: Mutex<BTreeSet<String>>,
     events: Sender<Event>,
 }
 
-impl Life {
+impl Lifecycle {
     /// A server that serves, and what its main thread waits for.
     pub fn begin() -> (Self, Receiver<Event>) {
         let (events, received) = unbounded();
-        let life = Self { stage: AtomicU8::new(0), failure: OnceLock::new(), lacking: Mutex::default(), events };
-        (life, received)
+        let lifecycle = Self { stage: AtomicU8::new(0), failure: OnceLock::new(), degraded: Mutex::default(), events };
+        (lifecycle, received)
     }
 
     /// Where those report who have something for the main thread.
@@ -69,20 +69,20 @@ impl Life {
     }
 
     /// True once nobody is let in any more.
-    pub fn drains(&self) -> bool {
+    pub fn is_draining(&self) -> bool {
         self.stage() >= Stage::Draining
     }
 
     /// True once threads are to end.
-    pub fn stops(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         self.stage() == Stage::Stopping
     }
 
     /// Why the server is not ready; `None` while it is.
     pub fn not_ready(&self) -> Option<String> {
-        let lacking = self.lacking().first().map(|what| format!("{what} has died"));
-        let stopping = self.drains().then(|| "the server is stopping".to_owned());
-        self.failure().map(str::to_owned).or(lacking).or(stopping)
+        let degraded = self.degraded().first().map(|what| format!("{what} has died"));
+        let stopping = self.is_draining().then(|| "the server is stopping".to_owned());
+        self.failure().map(str::to_owned).or(degraded).or(stopping)
     }
 
     /// What ends the process, if something does.
@@ -91,22 +91,22 @@ impl Life {
     }
 
     /// The server goes on without `what`, and is not ready.
-    pub fn impair(&self, what: &str) {
-        self.lacking().insert(what.to_owned());
+    pub fn degrade(&self, what: &str) {
+        self.degraded().insert(what.to_owned());
     }
 
     /// It is back.
-    pub fn mend(&self, what: &str) {
-        self.lacking().remove(what);
+    pub fn restore(&self, what: &str) {
+        self.degraded().remove(what);
     }
 
-    fn lacking(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
+    fn degraded(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.degraded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As long as the watch lives, a panic of this thread ends the process.
     pub fn watch<'a>(&'a self, what: &'a str) -> Watch<'a> {
-        Watch { life: self, what }
+        Watch { lifecycle: self, what }
     }
 
     fn fail(&self, what: &str) {
@@ -120,14 +120,14 @@ impl Life {
 
 /// Sees a panic by being dropped in it.
 pub struct Watch<'a> {
-    life: &'a Life,
+    lifecycle: &'a Lifecycle,
     what: &'a str,
 }
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.life.fail(self.what);
+            self.lifecycle.fail(self.what);
         }
     }
 }
@@ -140,38 +140,45 @@ mod tests {
 
     #[test]
     fn a_panic_under_watch_ends_the_process_and_is_the_reason_why_it_is_not_ready() {
-        let (life, events) = Life::begin();
-        let life = Arc::new(life);
-        assert_eq!(life.not_ready(), None);
-        let watched = life.clone();
+        let (lifecycle, events) = Lifecycle::begin();
+        let lifecycle = Arc::new(lifecycle);
+        assert_eq!(lifecycle.not_ready(), None);
+        let watched = lifecycle.clone();
         let thread = std::thread::spawn(move || {
             let _watch = watched.watch("the sequencer");
             panic!("planted");
         });
         assert!(thread.join().is_err());
         assert_eq!(events.recv(), Ok(Event::Failed));
-        assert_eq!((life.failure(), life.not_ready().as_deref()), (Some("the sequencer has panicked"), life.failure()));
-        drop(life.watch("nothing"));
+        assert_eq!(
+            (lifecycle.failure(), lifecycle.not_ready().as_deref()),
+            (Some("the sequencer has panicked"), lifecycle.failure())
+        );
+        drop(lifecycle.watch("nothing"));
         assert!(events.is_empty(), "an end without a panic is none");
     }
 
     #[test]
     fn what_the_server_can_do_without_makes_it_not_ready() {
-        let (life, events) = Life::begin();
-        life.impair("feed sim");
-        assert_eq!((life.not_ready().as_deref(), life.failure()), (Some("feed sim has died"), None));
-        life.mend("feed sim");
-        assert_eq!(life.not_ready(), None);
+        let (lifecycle, events) = Lifecycle::begin();
+        lifecycle.degrade("feed sim");
+        assert_eq!((lifecycle.not_ready().as_deref(), lifecycle.failure()), (Some("feed sim has died"), None));
+        lifecycle.restore("feed sim");
+        assert_eq!(lifecycle.not_ready(), None);
         assert!(events.is_empty());
     }
 
     #[test]
     fn a_server_that_drains_is_not_ready() {
-        let (life, _events) = Life::begin();
-        assert!(!life.drains() && !life.stops());
-        life.enter(Stage::Draining);
-        assert!(life.drains() && !life.stops() && life.not_ready().as_deref() == Some("the server is stopping"));
-        life.enter(Stage::Stopping);
-        assert!(life.drains() && life.stops());
+        let (lifecycle, _events) = Lifecycle::begin();
+        assert!(!lifecycle.is_draining() && !lifecycle.is_stopping());
+        lifecycle.enter(Stage::Draining);
+        assert!(
+            lifecycle.is_draining()
+                && !lifecycle.is_stopping()
+                && lifecycle.not_ready().as_deref() == Some("the server is stopping")
+        );
+        lifecycle.enter(Stage::Stopping);
+        assert!(lifecycle.is_draining() && lifecycle.is_stopping());
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::bars::BarStore;
 use crate::config::Config;
-use crate::ingest::{Desk, Publishers};
-use crate::lifecycle::Life;
+use crate::ingest::{Publishers, SequencerHandle};
+use crate::lifecycle::Lifecycle;
 use crate::sequencer::SequencerStats;
 use crate::shard::SlowClient;
 use crate::stats::Published;
@@ -16,15 +16,15 @@ use crate::stats::Published;
 pub struct ServerState {
     /// As of the start.
     pub config: Config,
-    pub desk: Arc<Desk>,
+    pub sequencer: Arc<SequencerHandle>,
     pub shards: Vec<Published>,
     /// By shard: its clients that are most behind.
     pub slow: Vec<SlowList>,
-    pub sequencer: Arc<SequencerStats>,
+    pub sequencer_stats: Arc<SequencerStats>,
     /// `None` where none are kept.
     pub bars: Option<Arc<BarStore>>,
     pub started_ns: u64,
-    pub life: Arc<Life>,
+    pub lifecycle: Arc<Lifecycle>,
     pub publishers: Arc<Publishers>,
 }
 

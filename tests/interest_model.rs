@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
 use tickcast::shard::{Encoding, Format};
 use tickcast_protocol::Channel;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::ws::deflate::WindowBits;
 
 const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
@@ -65,7 +65,7 @@ impl World {
         let mut asked = Vec::new();
         let mut interned = Vec::new();
         let (audience, _, wants) = &mut self.clients[client];
-        for (aim, channel, profile) in changes {
+        for (aim, channel, interval) in changes {
             let target = match *aim {
                 Aim::Instrument(name) if name < self.instruments => Target::Instrument(name as u32 + 1),
                 Aim::Instrument(_) => continue,
@@ -81,10 +81,10 @@ impl World {
                 }
             };
             let key = Key::new(target, *channel);
-            match profile {
-                Some(profile) => {
-                    wants.insert((*aim, *channel as usize), *profile);
-                    asked.push(Change::Want(key, Profile::from_index(*profile)));
+            match interval {
+                Some(interval) => {
+                    wants.insert((*aim, *channel as usize), *interval);
+                    asked.push(Change::Want(key, ConflationInterval::from_index(*interval)));
                 }
                 None => {
                     wants.remove(&(*aim, *channel as usize));
@@ -126,9 +126,9 @@ impl World {
         let distinct: BTreeSet<AudienceId> = by_wants.values().copied().collect();
         assert_eq!(distinct.len(), by_wants.len(), "different sets are different audiences");
         assert_eq!(self.interest.audiences(), by_wants.len(), "no audience without clients is left");
-        for profile in Profile::all() {
-            let used = by_wants.keys().any(|(_, _, wants)| wants.values().any(|of| *of == profile.index()));
-            assert_eq!(self.interest.uses(profile), used, "{profile:?}");
+        for interval in ConflationInterval::all() {
+            let used = by_wants.keys().any(|(_, _, wants)| wants.values().any(|of| *of == interval.index()));
+            assert_eq!(self.interest.uses(interval), used, "{interval:?}");
         }
     }
 
@@ -143,19 +143,20 @@ impl World {
                     assert!(candidates.is_sorted() && candidates.iter().all(|id| *id >= instrument), "{candidates:?}");
                     assert!(resolved.is_none() || candidates.first() == Some(&instrument), "{symbol} {candidates:?}");
                     let answer = self.interest.wants(*audience, instrument, channel);
-                    assert_eq!(answer.map(Profile::index), resolved, "{symbol} {channel:?} {wants:?}");
-                    if let Some(profile) = resolved {
-                        expected.entry(profile).or_default().insert(*audience);
+                    assert_eq!(answer.map(ConflationInterval::index), resolved, "{symbol} {channel:?} {wants:?}");
+                    if let Some(interval) = resolved {
+                        expected.entry(interval).or_default().insert(*audience);
                     }
                 }
-                for profile in Profile::all() {
+                for interval in ConflationInterval::all() {
                     let mut watchers = Vec::new();
-                    self.interest.each_watcher(instrument, channel, profile, |audience| watchers.push(audience));
+                    self.interest.each_watcher(instrument, channel, interval, |audience| watchers.push(audience));
                     watchers.sort_unstable();
-                    let want: Vec<AudienceId> = expected.get(&profile.index()).into_iter().flatten().copied().collect();
-                    assert_eq!(watchers, want, "{symbol} {channel:?} {profile:?}");
+                    let want: Vec<AudienceId> =
+                        expected.get(&interval.index()).into_iter().flatten().copied().collect();
+                    assert_eq!(watchers, want, "{symbol} {channel:?} {interval:?}");
                     if !want.is_empty() {
-                        assert!(self.interest.is_watched(instrument, channel, profile));
+                        assert!(self.interest.is_watched(instrument, channel, interval));
                     }
                 }
             }
@@ -166,16 +167,16 @@ impl World {
 /// The naive rule: the instrument, its name, then the longest prefix.
 fn resolve(wants: &Wants, name: usize, symbol: &str, channel: Channel) -> Option<usize> {
     let exact = [Aim::Instrument(name), Aim::Name(name)];
-    if let Some(profile) = exact.iter().find_map(|aim| wants.get(&(*aim, channel as usize))) {
-        return Some(*profile);
+    if let Some(interval) = exact.iter().find_map(|aim| wants.get(&(*aim, channel as usize))) {
+        return Some(*interval);
     }
-    let covering = wants.iter().filter_map(|((aim, of), profile)| match aim {
+    let covering = wants.iter().filter_map(|((aim, of), interval)| match aim {
         Aim::Prefix(prefix) if *of == channel as usize && symbol.starts_with(PREFIXES[*prefix]) => {
-            Some((PREFIXES[*prefix].len(), *profile))
+            Some((PREFIXES[*prefix].len(), *interval))
         }
         _ => None,
     });
-    covering.max_by_key(|(length, _)| *length).map(|(_, profile)| profile)
+    covering.max_by_key(|(length, _)| *length).map(|(_, interval)| interval)
 }
 
 const FORMATS: [Format; 3] = [Format::Binary, Format::Json, Format::Events];

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::io_contract::{self as contract, Kernel, PATIENCE, whole};
 use tickcast::io::uring::Uring;
-use tickcast::io::{Completion, Io, Outcome, Seat, Send, Short};
+use tickcast::io::{Completion, Io, Outcome, Send, Short, SlotId};
 
 struct Loopback {
     io: Uring,
@@ -38,7 +38,7 @@ impl Kernel for Loopback {
         &mut self.io
     }
 
-    fn open(&mut self) -> Option<(Seat, TcpStream)> {
+    fn open(&mut self) -> Option<(SlotId, TcpStream)> {
         let (peer, socket) = self.connect();
         Some((self.io.adopt(&socket).unwrap()?, peer))
     }
@@ -86,14 +86,14 @@ fn thousands_of_seats_are_served_and_received_from_in_one_go() {
 #[test]
 fn what_is_still_asked_of_a_former_holder_reaches_nobody() {
     let mut bench = Bench::new(1);
-    let (old, mut old_peer) = bench.seat();
+    let (old, mut old_peer) = bench.slot_id();
     bench.fill(old);
     bench.kernel.io.close(old);
     let started = Instant::now();
     let (new, mut new_peer) = loop {
         bench.reap(64);
-        if let Some(seat) = bench.kernel.open() {
-            break seat;
+        if let Some(slot_id) = bench.kernel.open() {
+            break slot_id;
         }
         assert!(started.elapsed() < PATIENCE, "the slot was never freed");
     };
@@ -102,26 +102,26 @@ fn what_is_still_asked_of_a_former_holder_reaches_nobody() {
     let _ = old_peer.read_to_end(&mut rest);
     // A send to the former holder fails and does not reach the new one; nor do its other calls.
     let bytes = b"for the old one, for the new one";
-    let sends = [Send { seat: old, start: 0, len: 15 }, Send { seat: new, start: 17, len: 15 }];
+    let sends = [Send { slot_id: old, start: 0, len: 15 }, Send { slot_id: new, start: 17, len: 15 }];
     assert_eq!(bench.send(bytes, &sends), [Short { index: 0, outcome: Outcome::Failed }]);
     bench.kernel.io.receive(old);
     bench.kernel.io.want_writable(old);
     bench.kernel.io.close(old);
     new_peer.write_all(b"x").unwrap();
-    let (seen, _) = bench.until(|completion| *completion == Completion::Readable { seat: new });
-    assert_eq!(seen, [Completion::Readable { seat: new }]);
+    let (seen, _) = bench.until(|completion| *completion == Completion::Readable { slot_id: new });
+    assert_eq!(seen, [Completion::Readable { slot_id: new }]);
     assert_eq!(bench.kernel.read(&mut new_peer, 15), b"for the new one");
 }
 
 #[test]
 fn a_receive_says_where_more_is_there() {
     let mut bench = Bench::new(8);
-    let (seat, mut peer) = bench.seat();
+    let (slot_id, mut peer) = bench.slot_id();
     peer.write_all(&[3; 5000]).unwrap();
-    bench.until(|completion| *completion == Completion::Readable { seat });
+    bench.until(|completion| *completion == Completion::Readable { slot_id });
     let mut received = 0;
     while received < 5000 {
-        bench.kernel.io.receive(seat);
+        bench.kernel.io.receive(slot_id);
         let (seen, input) = bench.until(|completion| matches!(completion, Completion::Received { .. }));
         received += input.len();
         assert!(
@@ -134,9 +134,9 @@ fn a_receive_says_where_more_is_there() {
 #[test]
 fn a_short_send_is_told_at_once_although_the_completion_queue_is_full() {
     let mut bench = Bench::new(8);
-    let (chatty, mut chatty_peer) = bench.seat();
-    let (full, _peer) = bench.seat();
-    let (other, _other_peer) = bench.seat();
+    let (chatty, mut chatty_peer) = bench.slot_id();
+    let (full, _peer) = bench.slot_id();
+    let (other, _other_peer) = bench.slot_id();
     bench.fill(full);
     // More than the queue holds, each byte an edge of its own, and nobody takes them out.
     for _ in 0..17_000 {
@@ -149,5 +149,5 @@ fn a_short_send_is_told_at_once_although_the_completion_queue_is_full() {
     assert!(matches!(short.as_slice(), [Short { index: 0, outcome: Outcome::Took(_) }]), "{short:?}");
     assert_eq!(bench.send(b"ab", &[whole(other, b"ab")]), [], "nothing of that batch is laid to this one");
     bench.reap(64);
-    assert!(bench.completions.list.contains(&Completion::Readable { seat: chatty }));
+    assert!(bench.completions.list.contains(&Completion::Readable { slot_id: chatty }));
 }

@@ -31,9 +31,9 @@ fn a_trade_amid_a_snapshot_in_pieces_comes_once() {
     (1..=INSTRUMENTS).for_each(|id| node.trade(id));
     node.settle();
     let slot = node.client(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["*"]}"#);
-    node.turn();
+    node.tick();
     let first_piece = received(&node, slot).len();
-    assert!((1..INSTRUMENTS as usize).contains(&first_piece), "the snapshot takes several turns, not {first_piece}");
+    assert!((1..INSTRUMENTS as usize).contains(&first_piece), "the snapshot takes several ticks, not {first_piece}");
     node.trade(INSTRUMENTS);
     node.trade(INSTRUMENTS);
     node.settle();

@@ -54,13 +54,13 @@ impl Event {
     }
 }
 
-/// `Parking` with that eventfd.
-struct Parking {
+/// `ShardWaker` with that eventfd.
+struct ShardWaker {
     asleep: SleepFlag,
     event: Event,
 }
 
-impl Parking {
+impl ShardWaker {
     fn new() -> Arc<Self> {
         Arc::new(Self { asleep: SleepFlag::new(), event: Event::default() })
     }
@@ -96,7 +96,7 @@ fn turn(reader: &mut Reader) -> usize {
 
 /// The shard's task, until it has read `total` entries: turn; where there is nothing to do raise the flag, turn once
 /// more, and sleep only if that brought nothing either. Returns how often it was signalled.
-fn run_shard(reader: &mut Reader, parking: &Parking, total: usize, sleep: Sleep) -> u64 {
+fn run_shard(reader: &mut Reader, parking: &ShardWaker, total: usize, sleep: Sleep) -> u64 {
     let (mut seen, mut signals, mut deadline) = (0, 0, sleep == Sleep::FirstUntilDeadline);
     loop {
         seen += turn(reader);
@@ -124,7 +124,7 @@ fn model(preemptions_max: Option<usize>, run: impl Fn() + Sync + Send + 'static)
 fn a_record_is_seen_before_the_sleep_or_the_sleeper_is_woken() {
     model(None, || {
         let (mut writer, mut reader) = ring::ring(RING_BYTES);
-        let parking = Parking::new();
+        let parking = ShardWaker::new();
         let waker = parking.clone();
         let source = thread::spawn(move || {
             publish(&mut writer, 1);
@@ -140,7 +140,7 @@ fn a_record_is_seen_before_the_sleep_or_the_sleeper_is_woken() {
 fn each_of_two_batches_of_a_source_reaches_the_sleeper() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring(RING_BYTES);
-        let parking = Parking::new();
+        let parking = ShardWaker::new();
         let waker = parking.clone();
         let source = thread::spawn(move || {
             for tag in 1..=2 {
@@ -157,7 +157,7 @@ fn each_of_two_batches_of_a_source_reaches_the_sleeper() {
 fn a_sleep_that_a_deadline_ended_loses_nothing_for_the_next_one() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring(RING_BYTES);
-        let parking = Parking::new();
+        let parking = ShardWaker::new();
         let waker = parking.clone();
         let source = thread::spawn(move || {
             publish(&mut writer, 1);
@@ -173,7 +173,7 @@ fn two_sources_that_take_turns_at_the_desk_both_reach_the_sleeper() {
     model(Some(2), || {
         let (writer, mut reader) = ring::ring(RING_BYTES);
         let desk = Arc::new(Mutex::new(writer));
-        let parking = Parking::new();
+        let parking = ShardWaker::new();
         let sources = [1, 2].map(|tag| {
             let (desk, waker) = (desk.clone(), parking.clone());
             thread::spawn(move || {
@@ -190,7 +190,7 @@ fn two_sources_that_take_turns_at_the_desk_both_reach_the_sleeper() {
 #[test]
 fn of_two_wakers_one_signals_a_sleeper() {
     model(None, || {
-        let parking = Parking::new();
+        let parking = ShardWaker::new();
         parking.asleep.raise();
         let waker = parking.clone();
         let other = thread::spawn(move || waker.asleep.claim());

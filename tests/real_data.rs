@@ -291,7 +291,7 @@ impl Race {
             let lacking =
                 || self.clients.iter().find_map(|(_, c)| Some(format!("{}: {}", c.name, c.lacking(&targets)?)));
             assert!(Instant::now() < deadline, "too late; {:?}", lacking());
-            self.turn(complete(&self.clients[..self.readers]));
+            self.tick(complete(&self.clients[..self.readers]));
         }
         let targets = with_tickers(&self.server, targets);
         pump_until(&mut self.clients, &targets, deadline, |c| c.iter().all(|(_, c)| c.is_complete(&targets)));
@@ -311,7 +311,7 @@ impl Race {
         self.assert_sums(truth);
     }
 
-    fn turn(&mut self, readers_are_complete: bool) {
+    fn tick(&mut self, readers_are_complete: bool) {
         let (readers, slow) = self.clients.split_at_mut(self.readers);
         let mut readers: Vec<_> = readers.iter_mut().map(|(_, client)| client).collect();
         pump(&mut readers, Duration::from_millis(10));

@@ -227,14 +227,14 @@ fn a_replay_of_many_turns_joins_the_live_stream_without_a_seam() {
         node.settle();
     }
     let client = node.client(&resume(token, r#""trade""#, 0));
-    let mut turns = 0;
-    while node.turn() {
-        turns += 1;
-        if turns < 50 {
+    let mut ticks = 0;
+    while node.tick() {
+        ticks += 1;
+        if ticks < 50 {
             node.trade(2);
         }
     }
-    assert!(turns > 25, "{turns} turns");
+    assert!(ticks > 25, "{ticks} ticks");
     let mut view = View { newest: (1..=3).map(|id| ((Channel::Trade, id), 0)).collect(), ..View::default() };
     let messages = node.received(client);
     view.take(&messages);
@@ -253,7 +253,7 @@ fn a_replay_that_the_ring_overtakes_ends_in_a_snapshot_and_says_so() {
         node.settle();
     }
     let client = node.client(&resume(token, r#""trade","quote""#, 0));
-    node.turn();
+    node.tick();
     node.give_room(client, 1000);
     for _ in 0..4_000 {
         node.trade(1);
@@ -345,7 +345,7 @@ impl Step {
             Self::Book { id, whole, px, sz } => node.book(id, whole, px, sz),
             Self::Define => node.define(node.shard.directory().len() as u32 + 1),
             Self::Pass(0) => {
-                node.turn();
+                node.tick();
             }
             Self::Pass(ms) => node.pass(ms),
             Self::Room(bytes) => node.give_room(client, bytes),

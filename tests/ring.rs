@@ -347,11 +347,11 @@ fn stress_check(batch: &Batch) -> u64 {
 /// Lets the producer run ahead: not at all, until it is about to lap the reader, or beyond that.
 fn dawdle(gauge: &Gauge, backlog_bytes: u64, finished: &AtomicBool) {
     // Mostly without a system call, so as to be back while the producer is just about to come by.
-    for turn in 1u64.. {
+    for tick in 1u64.. {
         if gauge.backlog_bytes() >= backlog_bytes || finished.load(Ordering::Acquire) {
             return;
         }
-        if turn.is_multiple_of(1024) {
+        if tick.is_multiple_of(1024) {
             thread::yield_now();
         }
         std::hint::spin_loop();
@@ -369,7 +369,7 @@ fn nothing_is_torn_while_the_producer_laps_a_reader_that_dawdles() {
         let producer = scope.spawn(|| stress_produce(writer, &stop, &finished));
         let stop = StopOnDrop(&stop);
         let mut remembered = STRESS_FIRST;
-        for turn in 1u64.. {
+        for tick in 1u64.. {
             if finished.load(Ordering::Acquire) && reader.is_empty() {
                 break;
             }
@@ -378,11 +378,11 @@ fn nothing_is_torn_while_the_producer_laps_a_reader_that_dawdles() {
             if reader.position() > remembered {
                 seen.history(&reader, remembered, &mut batch);
             }
-            if turn.is_multiple_of(2) {
+            if tick.is_multiple_of(2) {
                 remembered = before;
             }
-            if turn.is_multiple_of(4) && before - STRESS_FIRST > STRESS_PACED_BYTES {
-                dawdle(&gauge, mix(turn) % (gauge.capacity_bytes() * 3 / 2), &finished);
+            if tick.is_multiple_of(4) && before - STRESS_FIRST > STRESS_PACED_BYTES {
+                dawdle(&gauge, mix(tick) % (gauge.capacity_bytes() * 3 / 2), &finished);
             }
             stop.0.store(seen.enough(), Ordering::Relaxed);
         }

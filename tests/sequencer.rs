@@ -2,7 +2,7 @@
 
 use tickcast::last_value::LastValues;
 use tickcast::ring::{Batch, Reader, ring};
-use tickcast::sequencer::{Farewell, Sequencer};
+use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::directory::DefineError;
 use tickcast_protocol::record::{
     self, BOOK_DELTA, BOOK_SNAPSHOT, Channel, Gap, Header, Kind, Level, Quote, Trade, flags,
@@ -164,7 +164,7 @@ fn what_nobody_defined_is_counted_and_not_passed_on() {
     accept(&mut sequencer, 0, &[definition(1, "A")]);
     accept(&mut sequencer, 0, &[quote(2, 1), quote(0, 1)]);
     accept(&mut sequencer, 1, &[quote(1, 1)]);
-    sequencer.close_source(0, Farewell::Lost, 9);
+    sequencer.close_source(0, SourceEnd::Lost, 9);
     accept(&mut sequencer, 0, &[quote(1, 1)]);
     assert_eq!(sequencer.counters().undefined, 4);
     let passed_on = one.read().into_iter().filter(|(_, bytes)| bytes[2] != Kind::Status as u8);

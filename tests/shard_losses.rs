@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
+use tickcast::io::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
 use tickcast::ring::{Writer, ring};
 use tickcast::shard::{Settings, Shard};
 use tickcast::stats::Counter;
@@ -17,46 +17,46 @@ const MS: u64 = 1_000_000;
 #[derive(Default)]
 struct Kernel {
     queue: VecDeque<Completion>,
-    input: HashMap<Seat, Vec<u8>>,
-    sent: HashMap<Seat, Vec<u8>>,
-    full: HashSet<Seat>,
-    waiting: HashSet<Seat>,
-    closed: Vec<Seat>,
+    input: HashMap<SlotId, Vec<u8>>,
+    sent: HashMap<SlotId, Vec<u8>>,
+    full: HashSet<SlotId>,
+    waiting: HashSet<SlotId>,
+    closed: Vec<SlotId>,
 }
 
 impl Io for Kernel {
     fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
         for (index, send) in (0..).zip(sends) {
-            if self.full.contains(&send.seat) {
+            if self.full.contains(&send.slot_id) {
                 short.push(Short { index, outcome: Outcome::Took(0) });
             } else {
                 let payload = &bytes[send.start as usize..][..send.len as usize];
-                self.sent.entry(send.seat).or_default().extend_from_slice(payload);
+                self.sent.entry(send.slot_id).or_default().extend_from_slice(payload);
             }
         }
     }
 
-    fn receive(&mut self, seat: Seat) {
-        self.queue.push_back(Completion::Received { seat, start: 0, len: 0, more: false });
+    fn receive(&mut self, slot_id: SlotId) {
+        self.queue.push_back(Completion::Received { slot_id, start: 0, len: 0, more: false });
     }
 
-    fn want_writable(&mut self, seat: Seat) {
-        assert!(self.waiting.insert(seat), "room is asked for once");
+    fn want_writable(&mut self, slot_id: SlotId) {
+        assert!(self.waiting.insert(slot_id), "room is asked for once");
     }
 
-    fn close(&mut self, seat: Seat) {
-        self.closed.push(seat);
+    fn close(&mut self, slot_id: SlotId) {
+        self.closed.push(slot_id);
     }
 
     fn reap(&mut self, _: usize, out: &mut Completions) {
         for completion in self.queue.drain(..) {
             match completion {
-                Completion::Received { seat, .. } => {
-                    let input = self.input.remove(&seat).unwrap_or_default();
+                Completion::Received { slot_id, .. } => {
+                    let input = self.input.remove(&slot_id).unwrap_or_default();
                     let start = out.input.len() as u32;
                     out.input.extend_from_slice(&input);
                     let len = input.len() as u32;
-                    out.list.push(Completion::Received { seat, start, len, more: false });
+                    out.list.push(Completion::Received { slot_id, start, len, more: false });
                 }
                 other => out.list.push(other),
             }
@@ -108,35 +108,35 @@ impl World {
         self.push(bytes);
     }
 
-    fn turn(&mut self, ms: u64) {
+    fn tick(&mut self, ms: u64) {
         self.now_ns += ms * MS;
-        self.shard.turn(self.now_ns);
+        self.shard.tick(self.now_ns);
     }
 
-    fn open(&mut self, slot: u32) -> Seat {
-        let seat = Seat { slot, generation: 1 };
-        self.shard.open(seat, &[], &[], self.now_ns);
-        self.turn(0);
-        seat
+    fn open(&mut self, slot: u32) -> SlotId {
+        let slot_id = SlotId { index: slot, generation: 1 };
+        self.shard.open(slot_id, &[], &[], self.now_ns);
+        self.tick(0);
+        slot_id
     }
 
-    fn ask(&mut self, seat: Seat, text: &str) {
-        self.say(seat, frame(text));
+    fn ask(&mut self, slot_id: SlotId, text: &str) {
+        self.say(slot_id, frame(text));
         // One turn for the kernel's news, one for the input.
-        self.turn(0);
-        self.turn(0);
+        self.tick(0);
+        self.tick(0);
     }
 
     /// Leaves bytes in the client's socket.
-    fn say(&mut self, seat: Seat, bytes: Vec<u8>) {
+    fn say(&mut self, slot_id: SlotId, bytes: Vec<u8>) {
         let io = self.shard.io_mut();
-        io.input.insert(seat, bytes);
-        io.queue.push_back(Completion::Readable { seat });
+        io.input.insert(slot_id, bytes);
+        io.queue.push_back(Completion::Readable { slot_id });
     }
 
-    fn subscribe(&mut self, seat: Seat, channel: &str, symbol: &str, conflate_ms: u32, snapshot: bool) {
+    fn subscribe(&mut self, slot_id: SlotId, channel: &str, symbol: &str, conflate_ms: u32, snapshot: bool) {
         self.ask(
-            seat,
+            slot_id,
             &format!(
                 r#"{{"op":"subscribe","id":1,"channels":["{channel}"],"symbols":["{symbol}"],"conflate_ms":{conflate_ms},"snapshot":{snapshot}}}"#
             ),
@@ -144,13 +144,13 @@ impl World {
     }
 
     /// Records that were sent since the last look.
-    fn records(&mut self, seat: Seat) -> Vec<Vec<u8>> {
-        self.packets(seat).into_iter().flat_map(|(_, records)| records).collect()
+    fn records(&mut self, slot_id: SlotId) -> Vec<Vec<u8>> {
+        self.packets(slot_id).into_iter().flat_map(|(_, records)| records).collect()
     }
 
     /// Packets that were sent since the last look, with their records.
-    fn packets(&mut self, seat: Seat) -> Vec<(PacketHeader, Vec<Vec<u8>>)> {
-        let mut input = self.shard.io_mut().sent.remove(&seat).unwrap_or_default();
+    fn packets(&mut self, slot_id: SlotId) -> Vec<(PacketHeader, Vec<Vec<u8>>)> {
+        let mut input = self.shard.io_mut().sent.remove(&slot_id).unwrap_or_default();
         let mut session = Session::new(Role::Client);
         let mut consumed = 0;
         let mut all = Vec::new();
@@ -165,8 +165,8 @@ impl World {
         all
     }
 
-    fn bids(&mut self, seat: Seat) -> Vec<i64> {
-        let records = self.records(seat);
+    fn bids(&mut self, slot_id: SlotId) -> Vec<i64> {
+        let records = self.records(slot_id);
         let quotes = records.iter().filter(|record| record[2] == Kind::Quote as u8);
         quotes.map(|record| Quote::read(record).unwrap().bid_px).collect()
     }
@@ -191,66 +191,66 @@ fn frame(text: &str) -> Vec<u8> {
 fn a_value_that_waits_for_the_tick_is_not_lost_to_a_client_that_asks_something() {
     let mut world = World::new();
     world.define(1, "A");
-    world.turn(0);
-    let seat = world.open(0);
-    world.subscribe(seat, "quote", "A", 1000, true);
-    world.turn(1500);
-    world.records(seat);
+    world.tick(0);
+    let slot_id = world.open(0);
+    world.subscribe(slot_id, "quote", "A", 1000, true);
+    world.tick(1500);
+    world.records(slot_id);
     world.quote(1, 5);
-    world.turn(0);
-    world.ask(seat, r#"{"op":"ping","id":4}"#);
-    assert!(world.bids(seat).is_empty(), "the tick has not come");
-    world.turn(1000);
-    assert_eq!(world.bids(seat), [5]);
+    world.tick(0);
+    world.ask(slot_id, r#"{"op":"ping","id":4}"#);
+    assert!(world.bids(slot_id).is_empty(), "the tick has not come");
+    world.tick(1000);
+    assert_eq!(world.bids(slot_id), [5]);
 }
 
 #[test]
 fn a_quote_that_waits_is_not_lost_to_a_client_that_subscribes_to_trades() {
     let mut world = World::new();
     world.define(1, "A");
-    world.turn(0);
-    let (seat, other) = (world.open(0), world.open(1));
-    world.subscribe(seat, "quote", "A", 1000, true);
+    world.tick(0);
+    let (slot_id, other) = (world.open(0), world.open(1));
+    world.subscribe(slot_id, "quote", "A", 1000, true);
     world.subscribe(other, "quote", "A", 1000, true);
     world.subscribe(other, "trade", "A", 0, true);
-    world.turn(1500);
-    world.records(seat);
+    world.tick(1500);
+    world.records(slot_id);
     world.records(other);
     world.quote(1, 5);
     world.trade(1, 9);
-    world.turn(0);
+    world.tick(0);
     assert_eq!(world.bids(other), [5], "before the trade");
-    assert!(world.bids(seat).is_empty());
-    world.subscribe(seat, "trade", "A", 0, true);
-    world.turn(1000);
-    assert_eq!(world.bids(seat), [5]);
+    assert!(world.bids(slot_id).is_empty());
+    world.subscribe(slot_id, "trade", "A", 0, true);
+    world.tick(1000);
+    assert_eq!(world.bids(slot_id), [5]);
 }
 
 #[test]
 fn a_value_that_waits_at_a_patterns_interval_is_not_lost_as_the_pattern_goes() {
     let mut world = World::new();
     world.define(1, "AB");
-    world.turn(0);
-    let seat = world.open(0);
-    world.subscribe(seat, "quote", "*", 0, true);
-    world.subscribe(seat, "quote", "A*", 1000, true);
-    world.turn(1500);
-    world.records(seat);
+    world.tick(0);
+    let slot_id = world.open(0);
+    world.subscribe(slot_id, "quote", "*", 0, true);
+    world.subscribe(slot_id, "quote", "A*", 1000, true);
+    world.tick(1500);
+    world.records(slot_id);
     world.quote(1, 5);
-    world.turn(0);
-    world.ask(seat, r#"{"op":"unsubscribe","id":2,"channels":["quote"],"symbols":["A*"]}"#);
-    assert_eq!(world.bids(seat), [5]);
+    world.tick(0);
+    world.ask(slot_id, r#"{"op":"unsubscribe","id":2,"channels":["quote"],"symbols":["A*"]}"#);
+    assert_eq!(world.bids(slot_id), [5]);
 }
 
 #[test]
 fn a_definition_behind_lost_ones_waits_for_the_state_to_be_sent_again() {
     let mut world = World::new();
     world.define(2, "B");
-    world.turn(0);
+    world.tick(0);
     assert_eq!(world.shard.directory().len(), 0);
     world.define(1, "A");
     world.define(2, "B");
-    world.turn(0);
+    world.tick(0);
     assert_eq!(world.shard.directory().len(), 2);
 }
 
@@ -258,20 +258,20 @@ fn a_definition_behind_lost_ones_waits_for_the_state_to_be_sent_again() {
 fn a_merged_book_of_more_levels_than_a_record_holds_is_sent_whole() {
     let mut world = World::new();
     world.define(1, "A");
-    world.turn(0);
-    let seat = world.open(0);
-    world.subscribe(seat, "book", "A", 1000, true);
-    world.turn(1500);
-    world.records(seat);
+    world.tick(0);
+    let slot_id = world.open(0);
+    world.subscribe(slot_id, "book", "A", 1000, true);
+    world.tick(1500);
+    world.records(slot_id);
     for (first, count) in [(0, 4000), (10_000, record::BOOK_LEVELS_MAX as i64)] {
         let mut bytes = Vec::new();
         let levels: Vec<Level> = (first..first + count).map(|px| Level { px, sz: 1, side: b'A' }).collect();
         record::encode_book(&Header::of_feed(Kind::Book, 1, 0), BOOK_DELTA, levels.into_iter(), &mut bytes);
         world.push(bytes);
     }
-    world.turn(0);
-    world.turn(1000);
-    let records = world.records(seat);
+    world.tick(0);
+    world.tick(1000);
+    let records = world.records(slot_id);
     let (kind, levels) = record::read_book(records.last().expect("the tick has come")).unwrap();
     assert_eq!((kind, levels.len()), (b'S', record::BOOK_LEVELS_MAX));
 }
@@ -280,29 +280,29 @@ fn a_merged_book_of_more_levels_than_a_record_holds_is_sent_whole() {
 fn a_client_that_is_slow_but_takes_is_not_closed_as_idle() {
     let mut world = World::new();
     world.define(1, "A");
-    world.turn(0);
-    let seat = world.open(0);
-    world.subscribe(seat, "quote", "A", 0, true);
+    world.tick(0);
+    let slot_id = world.open(0);
+    world.subscribe(slot_id, "quote", "A", 0, true);
     // For two minutes its socket is full nearly whenever something is sent, and takes all once a second.
     for round in 0..120 {
-        world.shard.io_mut().full.insert(seat);
+        world.shard.io_mut().full.insert(slot_id);
         world.quote(1, round);
-        world.turn(0);
+        world.tick(0);
         let io = world.shard.io_mut();
-        io.full.remove(&seat);
-        if io.waiting.remove(&seat) {
-            io.queue.push_back(Completion::Writable { seat });
+        io.full.remove(&slot_id);
+        if io.waiting.remove(&slot_id) {
+            io.queue.push_back(Completion::Writable { slot_id });
         }
         for step in 0..10 {
             world.quote(1, round);
             if step != 5 {
-                world.shard.io_mut().full.insert(seat);
+                world.shard.io_mut().full.insert(slot_id);
             }
-            world.turn(100);
+            world.tick(100);
             let io = world.shard.io_mut();
-            io.full.remove(&seat);
-            if io.waiting.remove(&seat) {
-                io.queue.push_back(Completion::Writable { seat });
+            io.full.remove(&slot_id);
+            if io.waiting.remove(&slot_id) {
+                io.queue.push_back(Completion::Writable { slot_id });
             }
         }
     }
@@ -319,22 +319,22 @@ fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
         world.quote(id, 1);
         world.trade(id, 1);
     }
-    world.turn(0);
+    world.tick(0);
     while world.shard.has_news() {
-        world.turn(0);
+        world.tick(0);
     }
-    let seat = world.open(0);
-    world.records(seat);
+    let slot_id = world.open(0);
+    world.records(slot_id);
     world.ask(
-        seat,
+        slot_id,
         r#"{"op":"subscribe","id":1,"channels":["trade","quote"],"symbols":["*"],"conflate_ms":0,"snapshot":true}"#,
     );
     for px in 0..20 {
         world.trade(1999, px);
-        world.turn(0);
+        world.tick(0);
     }
     let trades: Vec<u64> = world
-        .records(seat)
+        .records(slot_id)
         .iter()
         .map(|record| Header::read(record).unwrap())
         .filter(|header| header.kind == Kind::Trade as u8 && header.instrument == 1999)
@@ -347,27 +347,27 @@ fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
 fn a_packet_of_those_who_catch_up_states_no_place_that_it_has_not_come_to() {
     let mut world = World::new();
     world.define(1, "A");
-    world.turn(0);
-    let seat = world.open(0);
-    world.subscribe(seat, "trade", "A", 0, true);
-    world.records(seat);
+    world.tick(0);
+    let slot_id = world.open(0);
+    world.subscribe(slot_id, "trade", "A", 0, true);
+    world.records(slot_id);
     let before = world.position;
-    world.shard.io_mut().full.insert(seat);
+    world.shard.io_mut().full.insert(slot_id);
     // Several packets' worth.
     for px in 0..1000 {
         world.trade(1, px);
     }
-    world.turn(0);
+    world.tick(0);
     for px in 0..1000 {
         world.trade(1, px);
     }
-    world.turn(0);
+    world.tick(0);
     let io = world.shard.io_mut();
-    io.full.remove(&seat);
-    io.queue.push_back(Completion::Writable { seat });
-    world.turn(0);
-    world.turn(0);
-    let packets = world.packets(seat);
+    io.full.remove(&slot_id);
+    io.queue.push_back(Completion::Writable { slot_id });
+    world.tick(0);
+    world.tick(0);
+    let packets = world.packets(slot_id);
     assert!(packets.len() > 6, "{} packets", packets.len());
     for (header, records) in packets {
         let newest = Header::read(records.last().expect("trades")).unwrap().sequence;
@@ -382,31 +382,31 @@ fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
     for id in 1..=instruments {
         world.define(id, &format!("S{id}"));
     }
-    world.turn(0);
-    let seat = world.open(0);
-    world.subscribe(seat, "trade", "*", 0, true);
+    world.tick(0);
+    let slot_id = world.open(0);
+    world.subscribe(slot_id, "trade", "*", 0, true);
     while world.shard.has_news() {
-        world.turn(0);
+        world.tick(0);
     }
-    world.records(seat);
+    world.records(slot_id);
     let before = world.position;
-    world.shard.io_mut().full.insert(seat);
+    world.shard.io_mut().full.insert(slot_id);
     world.trade(1, 1);
-    world.turn(0);
+    world.tick(0);
     // Each trade but the first has a hole before it, as after an overrun: a straggler gets gaps instead of history.
     for id in 1..=instruments {
         world.sequences.insert((id, Kind::Trade as u8), 5);
         world.trade(id, 1);
     }
     while world.shard.has_news() {
-        world.turn(0);
+        world.tick(0);
     }
     let io = world.shard.io_mut();
-    io.full.remove(&seat);
-    io.queue.push_back(Completion::Writable { seat });
-    world.turn(0);
-    world.turn(0);
-    let packets = world.packets(seat);
+    io.full.remove(&slot_id);
+    io.queue.push_back(Completion::Writable { slot_id });
+    world.tick(0);
+    world.tick(0);
+    let packets = world.packets(slot_id);
     let gaps = packets.iter().flat_map(|(_, records)| records).filter(|record| record[2] == Kind::Gap as u8).count();
     assert_eq!(gaps, instruments as usize);
     let (last, others) = packets.split_last().expect("packets");
@@ -417,35 +417,35 @@ fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
 #[test]
 fn a_peer_that_says_goodbye_first_is_still_told_why_it_was_sent_away() {
     let mut world = World::new();
-    let seat = world.open(0);
-    world.records(seat);
+    let slot_id = world.open(0);
+    world.records(slot_id);
     // More answers than it may be owed: it is sent away, and its own close frame is read before that could be said.
     let names: Vec<String> = (0..200).map(|at| format!(r#""{at:060}""#)).collect();
     let names = names.join(",");
     let request = frame(&format!(r#"{{"op":"subscribe","id":1,"channels":["quote"],"symbols":[{names}]}}"#));
     let mut input = request.repeat(8);
     input.extend([0x88, 0x82, 0, 0, 0, 0, 3, 232]);
-    world.say(seat, input);
-    world.turn(0);
-    world.turn(0);
-    let sent = world.shard.io_mut().sent.remove(&seat).expect("a farewell");
+    world.say(slot_id, input);
+    world.tick(0);
+    world.tick(0);
+    let sent = world.shard.io_mut().sent.remove(&slot_id).expect("a end");
     let policy = |frame: &[u8]| frame[0] == 0x88 && frame[2..] == CloseCode::POLICY.0.to_be_bytes();
-    assert!(sent.windows(4).any(policy), "{} bytes without a farewell", sent.len());
-    assert_eq!(world.shard.io().closed, [seat], "both frames are exchanged");
+    assert!(sent.windows(4).any(policy), "{} bytes without a end", sent.len());
+    assert_eq!(world.shard.io().closed, [slot_id], "both frames are exchanged");
 }
 
 #[test]
 fn the_level_of_clients_is_told_once_more_after_the_last_has_gone() {
     let mut world = World::new();
-    let seat = world.open(0);
-    world.turn(500);
+    let slot_id = world.open(0);
+    world.tick(500);
     assert_eq!(world.shard.counters().get(Counter::Clients), 1);
-    world.shard.io_mut().queue.push_back(Completion::Ended { seat });
-    world.turn(1);
+    world.shard.io_mut().queue.push_back(Completion::Ended { slot_id });
+    world.tick(1);
     // Nothing comes any more: a shard turns when it said it would.
     while let Some(deadline_ns) = world.shard.deadline_ns() {
         world.now_ns = deadline_ns;
-        world.turn(0);
+        world.tick(0);
     }
     for level in [Counter::Clients, Counter::Audiences, Counter::CatchingUp] {
         assert_eq!(world.shard.counters().get(level), 0, "{level:?}");
@@ -456,23 +456,23 @@ fn the_level_of_clients_is_told_once_more_after_the_last_has_gone() {
 fn records_and_gaps_are_counted_as_they_are_sent() {
     let mut world = World::new();
     world.define(1, "A");
-    world.turn(0);
+    world.tick(0);
     let (early, late) = (world.open(0), world.open(1));
     world.subscribe(early, "quote", "A", 1000, true);
-    world.turn(1500);
+    world.tick(1500);
     world.quote(1, 5);
-    world.turn(0);
+    world.tick(0);
     // It has the quote that the other waits for, and is not sent it again at the tick.
     world.subscribe(late, "quote", "A", 1000, true);
-    world.turn(1000);
-    for seat in [early, late] {
-        world.subscribe(seat, "trade", "A", 0, true);
+    world.tick(1000);
+    for slot_id in [early, late] {
+        world.subscribe(slot_id, "trade", "A", 0, true);
     }
     world.trade(1, 1);
     world.sequences.insert((1, Kind::Trade as u8), 7);
     world.trade(1, 2);
-    world.turn(0);
-    let read: Vec<Vec<u8>> = [early, late].into_iter().flat_map(|seat| world.records(seat)).collect();
+    world.tick(0);
+    let read: Vec<Vec<u8>> = [early, late].into_iter().flat_map(|slot_id| world.records(slot_id)).collect();
     let gaps = read.iter().filter(|record| record[2] == Kind::Gap as u8).count();
     assert_eq!(gaps, 2);
     assert_eq!(world.shard.counters().get(Counter::GapsSent), 2);
@@ -496,11 +496,11 @@ fn resumes_that_come_together_are_all_replayed() {
         world.trade(1, px);
         world.trade(2, px);
     }
-    world.turn(0);
-    let seat = world.open(0);
-    world.say(seat, [resume(1, "A", token), resume(2, "B", token)].concat());
-    (0..4).for_each(|_| world.turn(0));
-    let records = world.records(seat);
+    world.tick(0);
+    let slot_id = world.open(0);
+    world.say(slot_id, [resume(1, "A", token), resume(2, "B", token)].concat());
+    (0..4).for_each(|_| world.tick(0));
+    let records = world.records(slot_id);
     let trades = records.iter().map(|record| Header::read(record).unwrap());
     let trades = trades.filter(|header| header.kind == Kind::Trade as u8);
     let trades: Vec<(u32, u64)> = trades.map(|header| (header.instrument, header.sequence)).collect();
@@ -513,21 +513,21 @@ fn what_waits_behind_a_replay_is_handled_before_what_comes_later() {
     world.define(1, "A");
     let token = world.position;
     world.trade(1, 1);
-    world.turn(0);
-    let seat = Seat { slot: 0, generation: 1 };
+    world.tick(0);
+    let slot_id = SlotId { index: 0, generation: 1 };
     let first = [resume(1, "A", token), frame(r#"{"op":"ping","id":2}"#)].concat();
-    world.shard.open(seat, &[], &first, world.now_ns);
-    world.turn(0);
-    world.say(seat, frame(r#"{"op":"ping","id":3}"#));
-    (0..6).for_each(|_| world.turn(0));
-    let sent = world.shard.io_mut().sent.remove(&seat).expect("answers");
+    world.shard.open(slot_id, &[], &first, world.now_ns);
+    world.tick(0);
+    world.say(slot_id, frame(r#"{"op":"ping","id":3}"#));
+    (0..6).for_each(|_| world.tick(0));
+    let sent = world.shard.io_mut().sent.remove(&slot_id).expect("answers");
     let place = |text: &str| sent.windows(text.len()).position(|bytes| bytes == text.as_bytes()).expect("an answer");
     assert!(place(r#""pong","id":2"#) < place(r#""pong","id":3"#));
 }
 
 /// Sequences of trades, and of gaps in them, that were sent since the last look.
-fn trades_and_gaps(world: &mut World, seat: Seat) -> Vec<(u64, u64)> {
-    let records = world.records(seat);
+fn trades_and_gaps(world: &mut World, slot_id: SlotId) -> Vec<(u64, u64)> {
+    let records = world.records(slot_id);
     let spans = records.iter().filter_map(|record| match record[2] {
         kind if kind == Kind::Trade as u8 => Header::read(record).map(|header| (header.sequence, header.sequence)),
         kind if kind == Kind::Gap as u8 => Gap::read(record).map(|gap| (gap.from_sequence, gap.to_sequence)),
@@ -546,7 +546,7 @@ fn lose_two_trades(world: &mut World) {
     world.ring.push(world.position, &bytes);
     world.ring.publish();
     world.sequences.insert((1, Kind::Trade as u8), 3);
-    world.turn(0);
+    world.tick(0);
 }
 
 #[test]
@@ -554,11 +554,11 @@ fn a_snapshot_of_a_trade_tells_that_later_ones_were_lost() {
     let mut world = World::new();
     world.define(1, "A");
     lose_two_trades(&mut world);
-    let seat = world.open(0);
-    world.subscribe(seat, "trade", "A", 0, true);
+    let slot_id = world.open(0);
+    world.subscribe(slot_id, "trade", "A", 0, true);
     world.trade(1, 2);
-    world.turn(0);
-    assert_eq!(trades_and_gaps(&mut world, seat), [(1, 1), (2, 3), (4, 4)]);
+    world.tick(0);
+    assert_eq!(trades_and_gaps(&mut world, slot_id), [(1, 1), (2, 3), (4, 4)]);
 }
 
 #[test]
@@ -567,14 +567,14 @@ fn a_replay_does_not_tell_again_of_gaps_in_what_is_live() {
     world.define(1, "A");
     world.define(2, "B");
     let token = world.position;
-    world.turn(0);
-    let seat = world.open(0);
-    world.subscribe(seat, "trade", "A", 0, true);
+    world.tick(0);
+    let slot_id = world.open(0);
+    world.subscribe(slot_id, "trade", "A", 0, true);
     lose_two_trades(&mut world);
     world.trade(1, 2);
-    world.turn(0);
-    assert_eq!(trades_and_gaps(&mut world, seat), [(1, 1), (2, 3), (4, 4)]);
-    world.say(seat, resume(2, "B", token));
-    (0..3).for_each(|_| world.turn(0));
-    assert_eq!(trades_and_gaps(&mut world, seat), []);
+    world.tick(0);
+    assert_eq!(trades_and_gaps(&mut world, slot_id), [(1, 1), (2, 3), (4, 4)]);
+    world.say(slot_id, resume(2, "B", token));
+    (0..3).for_each(|_| world.tick(0));
+    assert_eq!(trades_and_gaps(&mut world, slot_id), []);
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::node::{MS, Message, Node};
-use tickcast::sequencer::Farewell;
+use tickcast::sequencer::SourceEnd;
 use tickcast::shard::Settings;
 use tickcast_protocol::Instrument;
 use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, Trade, flags};
@@ -88,7 +88,7 @@ fn what_a_lost_source_leaves_is_stale_until_its_first_record_from_another() {
     let mut node = Node::new(2);
     let client = node.client(&subscribe("trade", "*"));
     node.settle();
-    node.sequencer.close_source(0, Farewell::Lost, node.now_ns);
+    node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
     node.settle();
     assert_eq!(states(&node.received(client)), [(1, 'S'), (2, 'S'), (0, 'S')]);
     define(&mut node, 7, 2);
@@ -108,10 +108,10 @@ fn an_instrument_of_two_sources_is_live_as_long_as_one_of_them_is() {
     define(&mut node, 7, 1);
     let client = node.client(&subscribe("trade", "S1"));
     node.settle();
-    node.sequencer.close_source(0, Farewell::Lost, node.now_ns);
+    node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
     node.settle();
     assert!(states(&node.received(client)).is_empty());
-    node.sequencer.close_source(7, Farewell::Ended, node.now_ns);
+    node.sequencer.close_source(7, SourceEnd::Ended, node.now_ns);
     node.settle();
     assert_eq!(states(&node.received(client)), [(1, 'E'), (0, 'E')]);
 }
@@ -125,7 +125,7 @@ fn who_comes_late_or_was_too_slow_or_resumes_learns_that_an_instrument_is_stale(
     node.quote(1);
     node.settle();
     let token = node.sequencer.position();
-    node.sequencer.close_source(0, Farewell::Lost, node.now_ns);
+    node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
     node.settle();
     let late = node.client(&subscribe("quote", "S1"));
     let resumed = node.client(&format!(
@@ -150,7 +150,7 @@ fn the_book_of_a_lost_source_says_that_it_may_be_wrong_until_it_is_whole() {
         let books = records(&node.received(client), Kind::Book);
         books.iter().map(|(header, _)| header.flags & flags::MAYBE_BAD_BOOK != 0).collect::<Vec<_>>()
     };
-    node.sequencer.close_source(0, Farewell::Lost, node.now_ns);
+    node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
     node.settle();
     assert_eq!(is_bad(&node, client), [false, true], "said without a change");
     let late = node.client(&subscribe("book", "S1"));

@@ -4,7 +4,7 @@ pub mod shapes;
 
 use std::hint::black_box;
 
-use tickcast::io::{Completion, Completions, Io, Seat, Send, Short};
+use tickcast::io::{Completion, Completions, Io, Send, Short, SlotId};
 use tickcast::ring::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Encoding, Format, Settings, Shard};
@@ -25,7 +25,7 @@ const WAVE: u32 = 1_000;
 #[derive(Default)]
 pub struct NullIo {
     /// Input that the next reaps deliver.
-    pub inbox: Vec<(Seat, Vec<u8>)>,
+    pub inbox: Vec<(SlotId, Vec<u8>)>,
     pub sends: u64,
 }
 
@@ -35,20 +35,20 @@ impl Io for NullIo {
         self.sends += black_box(sends).len() as u64;
     }
 
-    fn receive(&mut self, _seat: Seat) {}
+    fn receive(&mut self, _seat: SlotId) {}
 
-    fn want_writable(&mut self, _seat: Seat) {}
+    fn want_writable(&mut self, _seat: SlotId) {}
 
-    fn close(&mut self, seat: Seat) {
-        panic!("no client of a bench is to be closed, but {seat:?} is");
+    fn close(&mut self, slot_id: SlotId) {
+        panic!("no client of a bench is to be closed, but {slot_id:?} is");
     }
 
     fn reap(&mut self, completions_max: usize, out: &mut Completions) {
         let from = self.inbox.len().saturating_sub(completions_max);
-        for (seat, bytes) in self.inbox.drain(from..) {
+        for (slot_id, bytes) in self.inbox.drain(from..) {
             let (start, len) = (out.input.len() as u32, bytes.len() as u32);
             out.input.extend_from_slice(&bytes);
-            out.list.push(Completion::Received { seat, start, len, more: false });
+            out.list.push(Completion::Received { slot_id, start, len, more: false });
         }
     }
 }
@@ -85,7 +85,7 @@ impl Node {
             idle_timeout_ms: never,
             slow_timeout_ms: never,
             requests_per_s: 1_000_000,
-            turn_bytes_max: RING_BYTES,
+            tick_bytes_max: RING_BYTES,
             ..Settings::default()
         };
         let mut node = Self {
@@ -98,14 +98,16 @@ impl Node {
         for id in 1..=instruments {
             record::encode_definition(&Instrument::new(id, &symbol(id), "bench", -2, -2), &mut node.batch);
         }
-        node.sweep();
+        node.flush();
         node.settle();
         node
     }
 
     /// As many clients, each with its own request.
     pub fn with_clients(instruments: u32, clients: u32, mut request: impl FnMut(u32) -> Vec<u8>) -> Self {
-        Self::with(instruments, clients, |node, seat| node.shard.open(seat, &[], &request(seat.slot), node.now_ns))
+        Self::with(instruments, clients, |node, slot_id| {
+            node.shard.open(slot_id, &[], &request(slot_id.index), node.now_ns)
+        })
     }
 
     /// As many clients that want the quotes of all instruments, encoded in this way.
@@ -113,16 +115,16 @@ impl Node {
         let request = subscribe(&["*".to_owned()], 0);
         let limits = RequestLimits { symbols_max: 10, symbol_bytes_max: 10 };
         let asked = query::parse("symbols=*&channels=quote&snapshot=false", None, &limits).expect("a right query");
-        Self::with(instruments, clients, |node, seat| match encoding.format {
-            Format::Events => node.shard.open_events(seat, b"HTTP/1.1 200 OK\r\n\r\n", asked.clone(), node.now_ns),
-            _ => node.shard.open_as(seat, encoding, &[], &request, node.now_ns),
+        Self::with(instruments, clients, |node, slot_id| match encoding.format {
+            Format::Events => node.shard.open_events(slot_id, b"HTTP/1.1 200 OK\r\n\r\n", asked.clone(), node.now_ns),
+            _ => node.shard.open_as(slot_id, encoding, &[], &request, node.now_ns),
         })
     }
 
-    fn with(instruments: u32, clients: u32, mut open: impl FnMut(&mut Self, Seat)) -> Self {
+    fn with(instruments: u32, clients: u32, mut open: impl FnMut(&mut Self, SlotId)) -> Self {
         let mut node = Self::new(instruments);
         for slot in 0..clients {
-            open(&mut node, Seat { slot, generation: 0 });
+            open(&mut node, SlotId { index: slot, generation: 0 });
             if (slot + 1).is_multiple_of(WAVE) {
                 node.settle();
             }
@@ -139,14 +141,14 @@ impl Node {
     }
 
     /// Sequences what has gathered and sends it out.
-    pub fn sweep(&mut self) {
+    pub fn flush(&mut self) {
         self.now_ns += SWEEP_NS;
         self.sequencer.accept(0, &mut self.batch, self.now_ns);
         self.batch.clear();
-        self.shard.turn(self.now_ns);
+        self.shard.tick(self.now_ns);
     }
 
     pub fn settle(&mut self) {
-        while self.shard.turn(self.now_ns) || !self.shard.io().inbox.is_empty() {}
+        while self.shard.tick(self.now_ns) || !self.shard.io().inbox.is_empty() {}
     }
 }

@@ -60,18 +60,18 @@ impl Shape {
         Self { node, instruments, quotes, next: 0 }
     }
 
-    pub fn sweep(&mut self) {
+    pub fn flush(&mut self) {
         for _ in 0..self.quotes {
             self.next = (self.next + 7) % self.instruments;
             self.node.quote(self.next + 1);
         }
-        self.node.sweep();
+        self.node.flush();
     }
 
     /// What these sweeps send.
-    pub fn sent_by(&mut self, sweeps: impl FnOnce(&mut Self)) -> Sent {
+    pub fn sent_by(&mut self, flushes: impl FnOnce(&mut Self)) -> Sent {
         let before = self.sent();
-        sweeps(self);
+        flushes(self);
         let after = self.sent();
         Sent { sends: after.sends - before.sends, records: after.records - before.records }
     }

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use crate::bars::{Bars, Found, Query};
-use crate::lifecycle::Life;
+use crate::lifecycle::Lifecycle;
 use crate::ring::{Batch, Gauge, Overrun, Reader};
 use crate::wake::SleepFlag;
 use tickcast_protocol::record::Header;
@@ -78,7 +78,7 @@ impl BarStore {
         }
     }
 
-    /// Has the thread look whether the server stops.
+    /// Has the thread look whether the server is_stopping.
     pub fn stop(&self) {
         self.unpark();
     }
@@ -96,17 +96,17 @@ impl BarStore {
 
 const PANICKED: &str = "a panic amid folding ends the process, and nobody reads what it has left";
 
-/// Makes bars of the tape until the server stops.
-pub fn spawn(store: Arc<BarStore>, tape: Reader, life: Arc<Life>) -> std::io::Result<JoinHandle<()>> {
+/// Makes bars of the tape until the server is_stopping.
+pub fn spawn(store: Arc<BarStore>, bars_ring: Reader, lifecycle: Arc<Lifecycle>) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("bars".to_owned()).spawn(move || {
-        let _watch = life.watch("the thread that makes bars");
+        let _watch = lifecycle.watch("the thread that makes bars");
         let _ = store.thread.set(thread::current());
         let mut folding =
-            Folding { store: &store, tape, batch: Batch::default(), next_tag: 0, newest_ns: 0, has_lost: false };
-        while !life.stops() {
+            Folding { store: &store, bars_ring, batch: Batch::default(), next_tag: 0, newest_ns: 0, has_lost: false };
+        while !lifecycle.is_stopping() {
             let bytes = folding.fold_all();
             if bytes == 0 {
-                folding.sleep(|| life.stops());
+                folding.sleep(|| lifecycle.is_stopping());
             }
             thread::park_timeout(if bytes > store.gauge.capacity_bytes() / 8 { POLL_BUSY } else { POLL });
         }
@@ -116,7 +116,7 @@ pub fn spawn(store: Arc<BarStore>, tape: Reader, life: Arc<Life>) -> std::io::Re
 /// What the thread works with.
 struct Folding<'a> {
     store: &'a BarStore,
-    tape: Reader,
+    bars_ring: Reader,
     batch: Batch,
     /// Tag of the next record, if none is lost.
     next_tag: u64,
@@ -129,10 +129,10 @@ struct Folding<'a> {
 impl Folding<'_> {
     /// Folds what is on the tape; returns how many bytes that was.
     fn fold_all(&mut self) -> u64 {
-        let from = self.tape.position();
-        while !self.tape.is_empty() {
+        let from = self.bars_ring.position();
+        while !self.bars_ring.is_empty() {
             self.batch.clear();
-            let read = self.tape.read(PORTION_BYTES, &mut self.batch);
+            let read = self.bars_ring.read(PORTION_BYTES, &mut self.batch);
             let mut bars = self.store.lock();
             if let Err(Overrun { .. }) = read {
                 // How many they were, the next tag tells, and until when, its record.
@@ -152,7 +152,7 @@ impl Folding<'_> {
             drop(bars);
             self.count_lost();
         }
-        let bytes = self.tape.position() - from;
+        let bytes = self.bars_ring.position() - from;
         if bytes > 0 {
             // Relaxed: the number stands for itself.
             self.store.bytes.store(self.store.lock().bytes() as u64, Ordering::Relaxed);
@@ -169,9 +169,9 @@ impl Folding<'_> {
     }
 
     /// Sleeps until there is something to do.
-    fn sleep(&self, stops: impl Fn() -> bool) {
+    fn sleep(&self, is_stopping: impl Fn() -> bool) {
         self.store.asleep.raise();
-        if self.tape.is_empty() && !stops() {
+        if self.bars_ring.is_empty() && !is_stopping() {
             thread::park();
         }
         self.store.asleep.lower();
@@ -197,10 +197,10 @@ mod tests {
 
     #[test]
     fn what_was_overwritten_before_it_was_read_is_counted_and_told() {
-        let (mut writer, tape) = ring(1024);
+        let (mut writer, bars_ring) = ring(1024);
         let store = BarStore::new(Bars::new(1 << 20, 0), writer.gauge());
         let mut folding =
-            Folding { store: &store, tape, batch: Batch::default(), next_tag: 0, newest_ns: 0, has_lost: false };
+            Folding { store: &store, bars_ring, batch: Batch::default(), next_tag: 0, newest_ns: 0, has_lost: false };
         push(&mut writer, 0, 10);
         assert!(folding.fold_all() > 0);
         (1..=100).for_each(|tag| push(&mut writer, tag, 10 + tag));
@@ -217,10 +217,10 @@ mod tests {
 
     #[test]
     fn a_thread_that_sleeps_is_woken_by_what_is_sequenced_and_by_the_end() {
-        let (mut writer, tape) = ring(1 << 16);
+        let (mut writer, bars_ring) = ring(1 << 16);
         let store = Arc::new(BarStore::new(Bars::new(1 << 20, 0), writer.gauge()));
-        let life = Arc::new(Life::begin().0);
-        let thread = spawn(store.clone(), tape, life.clone()).expect("a thread");
+        let lifecycle = Arc::new(Lifecycle::begin().0);
+        let thread = spawn(store.clone(), bars_ring, lifecycle.clone()).expect("a thread");
         let began = std::time::Instant::now();
         for tag in 0..3 {
             push(&mut writer, tag, tag);
@@ -232,7 +232,7 @@ mod tests {
                 thread::yield_now();
             }
         }
-        life.enter(crate::lifecycle::Stage::Stopping);
+        lifecycle.enter(crate::lifecycle::Stage::Stopping);
         store.stop();
         thread.join().expect("it ends");
     }

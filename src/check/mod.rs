@@ -66,7 +66,7 @@ impl Needs {
     }
 
     /// Connections of one core.
-    pub fn seats(&self) -> u64 {
+    pub fn slot_ids(&self) -> u64 {
         self.connections.div_ceil(self.cores.len() as u64)
     }
 }

@@ -12,7 +12,7 @@ impl Config {
     }
 
     fn describe_node(&self) -> Vec<(&'static str, String)> {
-        let (seats, shards) = (self.connections_max as usize, self.cores.len());
+        let (slot_ids, shards) = (self.connections_max as usize, self.cores.len());
         vec![
             ("listen", self.listen.to_string()),
             ("cores", format!("{:?}, feeds and publishers on {:?}", self.cores, self.other_cores)),
@@ -21,8 +21,8 @@ impl Config {
             (
                 "connections_max",
                 format!(
-                    "{seats}, some 4 KiB of kernel memory and 200 B of our own each: {} when full",
-                    mib(seats * 4300)
+                    "{slot_ids}, some 4 KiB of kernel memory and 200 B of our own each: {} when full",
+                    mib(slot_ids * 4300)
                 ),
             ),
             (
@@ -30,7 +30,7 @@ impl Config {
                 format!(
                     "{} a connection at the most: {} if all were stalled",
                     self.send_buffer_bytes,
-                    mib(seats * self.send_buffer_bytes)
+                    mib(slot_ids * self.send_buffer_bytes)
                 ),
             ),
             (
@@ -66,7 +66,7 @@ impl Config {
                 "{}, and a ring of {}: {} bars of a second and as many of a minute for each of 200 instruments, {} for \
                  each of instruments_max",
                 mib(bytes),
-                mib(super::TAPE_BYTES),
+                mib(super::BARS_RING_BYTES),
                 bars(200),
                 bars(self.instruments_max)
             ),

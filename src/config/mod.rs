@@ -38,7 +38,7 @@ pub enum ConfigError {
 
 /// The ring in which trades and quotes wait to become bars: a fifth of a second of a million a second. They are fetched
 /// each tenth of a second, and sooner while many come.
-pub const TAPE_BYTES: usize = 16 << 20;
+pub const BARS_RING_BYTES: usize = 16 << 20;
 
 /// Settings of a server, proven.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ macro_rules! reload {
                 // A setting that is in none of the lists does not compile.
                 let Config { $($fixed: _,)* $($changed: _,)* shard: _, feeds: _, other_cores: _ } = old;
                 let shard::Settings {
-                    $($kept: _,)* $($shard: _,)* epoch: _, close_timeout_ms: _, answers_bytes_max: _, turn_bytes_max: _
+                    $($kept: _,)* $($shard: _,)* epoch: _, close_timeout_ms: _, answers_bytes_max: _, tick_bytes_max: _
                 } = &old.shard;
                 let mut fixed = Vec::new();
                 $(if self.$fixed != old.$fixed {

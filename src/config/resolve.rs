@@ -199,20 +199,20 @@ fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> 
 /// Connections at the door and publishers have descriptors of the process: there have to be as many.
 fn resolve_door(given: Option<u32>, publishers_max: u32, machine: &Machine) -> Result<u32, ConfigError> {
     let descriptors = machine.descriptors_max;
-    let door = match given {
+    let server = match given {
         Some(_) => within("door_connections_max", given, 0, 16, 1_000_000)?,
         None => (descriptors / 2).clamp(16, 10_000) as u32,
     };
-    let needed = u64::from(door) + u64::from(publishers_max) + DESCRIPTORS_RESERVED;
+    let needed = u64::from(server) + u64::from(publishers_max) + DESCRIPTORS_RESERVED;
     if (given.is_some() || publishers_max > 64) && needed > descriptors {
         let problem = format!(
-            "{publishers_max} publishers and {door} connections at the door (door_connections_max) need a descriptor limit of \
+            "{publishers_max} publishers and {server} connections at the server (door_connections_max) need a descriptor limit of \
              {needed}, and it is {descriptors}; raise it with 'ulimit -n {needed}' (LimitNOFILE={needed} in a systemd unit), or \
              lower one of them"
         );
         return Err(value("publishers_max", problem));
     }
-    Ok(door)
+    Ok(server)
 }
 
 fn resolve_origins(list: &str) -> Result<Origins, ConfigError> {

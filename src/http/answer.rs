@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use http::Method;
 
 use super::http::{Response, not_found, shown, unavailable};
-use super::{Door, bars, listing, metrics, operator, origin, snapshot};
+use super::{HttpServer, bars, listing, metrics, operator, origin, snapshot};
 use crate::config::Config;
 use crate::http::handshake::Refusal;
 
@@ -14,7 +14,7 @@ const PATHS: &str = "/, /v1/stream, /v1/sse, /v1/publish, /v1/instruments, /v1/s
 
 /// The answer to a request that is no upgrade, from this peer.
 pub(super) async fn answer(
-    door: &Door,
+    server: &HttpServer,
     request: &http::Request<()>,
     from: Option<SocketAddr>,
 ) -> Result<Response, Refusal> {
@@ -23,7 +23,7 @@ pub(super) async fn answer(
         let headers = vec![("Allow", "GET, HEAD".to_owned())];
         return Err(Refusal { status: 405, code: "method_not_allowed", message, headers });
     }
-    let mut response = answer_get(door, request, from).await?;
+    let mut response = answer_get(server, request, from).await?;
     response.headers_only = request.method() == Method::HEAD;
     Ok(response)
 }
@@ -42,27 +42,31 @@ pub(super) fn share_refusal(config: &Config, request: &http::Request<()>, mut re
     if origin::varies(request, config) { refusal.with_header("Vary", "Origin") } else { refusal }
 }
 
-async fn answer_get(door: &Door, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<Response, Refusal> {
+async fn answer_get(
+    server: &HttpServer,
+    request: &http::Request<()>,
+    from: Option<SocketAddr>,
+) -> Result<Response, Refusal> {
     let (path, query, headers) = (request.uri().path(), request.uri().query().unwrap_or(""), request.headers());
-    if let Some(page) = door.shared.pages.find(path, headers) {
+    if let Some(page) = server.shared.pages.find(path, headers) {
         return Ok(page);
     }
     match path {
-        "/v1/instruments" => Ok(listing::answer(door, headers).await),
-        "/v1/snapshot" => snapshot::several(door, query, headers).await,
+        "/v1/instruments" => Ok(listing::answer(server, headers).await),
+        "/v1/snapshot" => snapshot::several(server, query, headers).await,
         "/metrics" => {
-            door.show();
-            Ok(Response::new(metrics::CONTENT_TYPE, metrics::render(&door.state)).unstored())
+            server.show();
+            Ok(Response::new(metrics::CONTENT_TYPE, metrics::render(&server.state)).unstored())
         }
         "/healthz" => Ok(Response::json(r#"{"status":"ok"}"#).unstored()),
-        "/readyz" => match door.state.life.not_ready() {
+        "/readyz" => match server.state.lifecycle.not_ready() {
             Some(why) => Err(unavailable(&why)),
             None => Ok(Response::json(r#"{"status":"ready"}"#).unstored()),
         },
-        "/v1/operator" => operator::answer(door, request, from),
+        "/v1/operator" => operator::answer(server, request, from),
         _ => match (path.strip_prefix("/v1/snapshot/"), path.strip_prefix("/v1/bars/")) {
-            (Some(symbol), _) => snapshot::one(door, symbol, query, headers),
-            (_, Some(symbol)) => bars::answer(door, symbol, query).await,
+            (Some(symbol), _) => snapshot::one(server, symbol, query, headers),
+            (_, Some(symbol)) => bars::answer(server, symbol, query).await,
             _ => Err(not_found(format!("nothing is at {}; have {PATHS}", shown(path)))),
         },
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::Door;
+use super::HttpServer;
 use super::http::{Response, bad_request, not_found, shown, unavailable};
 use super::snapshot::unknown;
 use crate::bars::BarStore;
@@ -23,13 +23,13 @@ const RETRY: Duration = Duration::from_millis(1);
 const TRIES: usize = 1000;
 
 /// The answer to `GET /v1/bars/{symbol}?query`.
-pub(super) async fn answer(door: &Door, symbol: &str, query: &str) -> Result<Response, Refusal> {
-    let Some(store) = &door.state.bars else {
+pub(super) async fn answer(server: &HttpServer, symbol: &str, query: &str) -> Result<Response, Refusal> {
+    let Some(store) = &server.state.bars else {
         return Err(not_found("bars are off: the server was started with --bars-bytes 0".to_owned()));
     };
     let query = parse(query)?;
     let symbol = percent_encoding::percent_decode_str(symbol).decode_utf8_lossy();
-    let instrument = door.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown(&symbol))?.clone();
+    let instrument = server.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown(&symbol))?.clone();
     let found = find(store, instrument.id, &query).await?;
     let columns = Columns { px_exp: instrument.px_exp, sz_exp: instrument.sz_exp, found: &found };
     let symbol = serde_json::to_string(&instrument.symbol).expect("a text is always JSON");

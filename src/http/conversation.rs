@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_lite::future;
 
-use super::Door;
+use super::HttpServer;
 use super::http::unavailable;
 use super::stream::Peer;
 use crate::http::handshake::{Refusal, Spoken};
@@ -35,7 +35,7 @@ pub(super) struct Conversation {
     input: Vec<u8>,
     at: usize,
     idle_timeout: Duration,
-    door: Door,
+    server: HttpServer,
 }
 
 /// What one step of the parser came to.
@@ -56,17 +56,17 @@ enum Wait {
 impl Conversation {
     /// Upgrades the connection; `None` if the peer has gone meanwhile.
     pub(super) async fn open(
-        door: &Door,
+        server: &HttpServer,
         peer: &mut Option<Peer>,
         request: &http::Request<()>,
         spoken: &Spoken<'_>,
     ) -> Result<Option<Self>, Refusal> {
         let Some(waiting) = peer.as_ref() else { return Ok(None) };
-        let accepted = door.upgrade(waiting, request, spoken).await?;
-        refuse_crowd(door)?;
+        let accepted = server.upgrade(waiting, request, spoken).await?;
+        refuse_crowd(server)?;
         let Some(mut peer) = peer.take() else { return Ok(None) };
         peer.visit().talks();
-        let config = door.config();
+        let config = server.config();
         let level = config.shard.compression.unwrap_or(LEVEL);
         let session = if accepted.deflate.is_some() { Session::with_deflate } else { Session::new };
         let mut conversation = Self {
@@ -78,7 +78,7 @@ impl Conversation {
             compressor: accepted.deflate.map(|agreed| (Compressor::new(level), agreed.window())),
             at: 0,
             idle_timeout: Duration::from_millis(config.shard.idle_timeout_ms.into()),
-            door: door.clone(),
+            server: server.clone(),
         };
         Ok(conversation.write(&accepted.response).await.then_some(conversation))
     }
@@ -110,7 +110,7 @@ impl Conversation {
             }
             Wait::Ended => {}
             Wait::Idle => {
-                self.door.count(Counter::EchoesIdle);
+                self.server.count(Counter::EchoesIdle);
                 self.leave(&close_frame(CloseCode::POLICY, "nothing was received for too long")).await;
             }
             Wait::Stopping => self.leave(&close_frame(CloseCode::GOING_AWAY, "the server is stopping")).await,
@@ -149,7 +149,7 @@ impl Conversation {
     async fn write(&mut self, bytes: &[u8]) -> bool {
         let written = self.peer.write(bytes).await;
         let is_written = written.is_ok();
-        self.door.note(written);
+        self.server.note(written);
         is_written
     }
 
@@ -181,12 +181,12 @@ impl Conversation {
 }
 
 /// To be asked once more when the upgrade has waited for its turn: others have waited with it.
-pub(super) fn refuse_crowd(door: &Door) -> Result<(), Refusal> {
-    let config = door.config();
+pub(super) fn refuse_crowd(server: &HttpServer) -> Result<(), Refusal> {
+    let config = server.config();
     let max = config.echoes_max;
-    if door.own.lobby.talking() < max.div_ceil(config.cores.len() as u32) as usize {
+    if server.own.lobby.talking() < max.div_ceil(config.cores.len() as u32) as usize {
         return Ok(());
     }
-    door.count(Counter::RefusedEchoes);
+    server.count(Counter::RefusedEchoes);
     Err(unavailable(&format!("{max} echoes are connected, which is echoes_max")))
 }

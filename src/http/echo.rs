@@ -1,16 +1,20 @@
 //! `/v1/echo`: gives every message back, through the codec that serves subscribers, compressed where the client has
 //! offered it. For conformance suites.
 
-use super::Door;
+use super::HttpServer;
 use super::conversation::{Conversation, Message, refuse_crowd};
 use super::stream::Peer;
 use crate::http::handshake::{Refusal, Spoken};
 use tickcast_protocol::ws::frame::Opcode;
 
-pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::Request<()>) -> Result<(), Refusal> {
-    refuse_crowd(door)?;
+pub(super) async fn serve(
+    server: &HttpServer,
+    peer: &mut Option<Peer>,
+    request: &http::Request<()>,
+) -> Result<(), Refusal> {
+    refuse_crowd(server)?;
     let spoken = Spoken { protocols: &[], deflate: true };
-    let Some(mut conversation) = Conversation::open(door, peer, request, &spoken).await? else { return Ok(()) };
+    let Some(mut conversation) = Conversation::open(server, peer, request, &spoken).await? else { return Ok(()) };
     while let Some(message) = conversation.next().await {
         let sent = match message {
             Message::Text(text) => conversation.send(Opcode::Text, &text).await,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flate2::Compression;
 use http::header::HeaderMap;
 
-use super::Door;
+use super::HttpServer;
 use super::content::Content;
 use super::http::{JSON, Response};
 use tickcast_protocol::Instrument;
@@ -54,25 +54,25 @@ impl Listing {
 }
 
 /// The answer to `/v1/instruments`: all that this shard knows of, at the least.
-pub(super) async fn answer(door: &Door, headers: &HeaderMap) -> Response {
-    let known = door.shard.borrow().directory().len();
-    newest(door, known).await.content.response(headers)
+pub(super) async fn answer(server: &HttpServer, headers: &HeaderMap) -> Response {
+    let known = server.shard.borrow().directory().len();
+    newest(server, known).await.content.response(headers)
 }
 
 /// A listing of at least `known` instruments.
-async fn newest(door: &Door, known: usize) -> Arc<Listing> {
-    let listings = &door.shared.listings;
+async fn newest(server: &HttpServer, known: usize) -> Arc<Listing> {
+    let listings = &server.shared.listings;
     let good = || listings.newest().filter(|newest| newest.instruments >= known);
     if let Some(newest) = good() {
         return newest;
     }
     // One visitor has it made, and those who come meanwhile wait for it. An error is a semaphore that was closed: none is.
-    let _turn = door.own.listing.acquire_permit(1).await;
+    let _turn = server.own.listing.acquire_permit(1).await;
     if let Some(newest) = good() {
         return newest;
     }
-    let instruments: Vec<_> = door.shard.borrow().directory().iter().cloned().collect();
-    let (epoch, core) = (door.state.config.shard.epoch, door.state.config.other_cores[0]);
+    let instruments: Vec<_> = server.shard.borrow().directory().iter().cloned().collect();
+    let (epoch, core) = (server.state.config.shard.epoch, server.state.config.other_cores[0]);
     let made = glommio::executor().spawn_blocking(move || {
         crate::ingest::supervisor::pin(core);
         Arc::new(Listing::of(epoch, &instruments))

@@ -35,7 +35,7 @@ pub(super) fn render(public: &ServerState) -> String {
 
 /// What is counted for the whole server: by the sequencer, of publishers, of bars.
 pub(super) fn numbers(public: &ServerState) -> Vec<Number> {
-    let (sequencer, publishers, bars) = (&public.sequencer, &public.publishers, public.bars.as_deref());
+    let (sequencer, publishers, bars) = (&public.sequencer_stats, &public.publishers, public.bars.as_deref());
     // Relaxed: each number stands for itself.
     let get = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     let count = |name, value, help| Number { name, help, kind: Kind::Count, value };

@@ -51,14 +51,14 @@ use self::lobby::{Entered, Lobby};
 use self::stream::Peer;
 use crate::config::Config;
 use crate::http::handshake::{Accepted, Refusal, Spoken};
-use crate::io::Seat;
+use crate::io::SlotId;
 use crate::io::uring::{Uring, adopt_fd, duplicate};
 use crate::rate_limit::Pace;
-use crate::shard::pages::Pages as Slots;
+use crate::shard::paged_vec::PagedVec;
 use crate::shard::{Encoding, Format, Shard, SlowClient};
 use crate::state::{ServerState, Slow, Who};
 use crate::stats::{Counter, Counters};
-use crate::wake::Parking;
+use crate::wake::ShardWaker;
 use tickcast_protocol::{json, packet};
 
 /// Connections that are accepted before everybody else on the core has a turn: some 0.2 ms.
@@ -81,12 +81,12 @@ impl HttpShared {
 
 /// The door of one shard.
 #[derive(Clone)]
-pub struct Door {
+pub struct HttpServer {
     index: usize,
     shard: Rc<RefCell<Shard<Uring>>>,
     state: Arc<ServerState>,
     shared: Arc<HttpShared>,
-    parking: Arc<Parking>,
+    waker: Arc<ShardWaker>,
     own: Rc<Own>,
 }
 
@@ -100,14 +100,19 @@ struct Own {
     /// Held by the visitor that has the directory listed.
     listing: Semaphore,
     /// What the holder of each seat counts for at its address.
-    places: RefCell<Slots<Option<Place>>>,
+    places: RefCell<PagedVec<Option<Place>>>,
     /// Who holds each seat, or was the last to hold it.
-    holders: RefCell<Slots<Option<Who>>>,
+    holders: RefCell<PagedVec<Option<Who>>>,
 }
 
-impl Door {
+impl HttpServer {
     /// A door to this shard.
-    pub fn new(index: usize, shard: Rc<RefCell<Shard<Uring>>>, shared: Arc<HttpShared>, parking: Arc<Parking>) -> Self {
+    pub fn new(
+        index: usize,
+        shard: Rc<RefCell<Shard<Uring>>>,
+        shared: Arc<HttpShared>,
+        waker: Arc<ShardWaker>,
+    ) -> Self {
         let own = Own {
             config: RefCell::new(Arc::new(shared.server.config.clone())),
             lobby: Rc::default(),
@@ -117,7 +122,7 @@ impl Door {
             places: RefCell::default(),
             holders: RefCell::default(),
         };
-        Self { index, shard, state: shared.server.clone(), shared, parking, own: Rc::new(own) }
+        Self { index, shard, state: shared.server.clone(), shared, waker, own: Rc::new(own) }
     }
 
     /// Accepts connections until cancelled.
@@ -128,8 +133,8 @@ impl Door {
             loop {
                 match listener.accept().await {
                     Ok(stream) => {
-                        let door = self.clone();
-                        glommio::spawn_local(async move { door.receive(stream).await }).detach();
+                        let server = self.clone();
+                        glommio::spawn_local(async move { server.receive(stream).await }).detach();
                     }
                     Err(error) => {
                         // Out of descriptors, most often: those who are here keep being served.
@@ -268,7 +273,7 @@ impl Door {
                 self.count(Counter::RefusedDoor);
                 // What its buffer takes at once it gets; nobody waits for it to be read.
                 let refusal =
-                    http::later(503, "the door is full (door_connections_max)".to_owned(), Duration::from_secs(1));
+                    http::later(503, "the server is full (door_connections_max)".to_owned(), Duration::from_secs(1));
                 answer_and_drop(&stream, &refusal.response());
                 return None;
             }
@@ -348,7 +353,7 @@ impl Door {
 
     async fn serve(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
         match request.uri().path() {
-            "/v1/stream" => self.seat(peer, request).await,
+            "/v1/stream" => self.slot_id(peer, request).await,
             // What else a page asks with OPTIONS is the same for all paths.
             sse::PATH if request.method() != ::http::Method::OPTIONS => sse::serve(self, peer, request).await,
             "/v1/publish" => publish_handler::serve(self, peer, request).await,
@@ -399,7 +404,7 @@ impl Door {
     }
 
     fn refuse_draining(&self) -> Result<(), Refusal> {
-        if self.state.life.drains() {
+        if self.state.lifecycle.is_draining() {
             self.count(Counter::RefusedDraining);
             return Err(http::unavailable("the server is stopping"));
         }
@@ -440,7 +445,7 @@ impl Door {
     }
 
     /// Upgrades a subscriber, and hands its socket over to the shard.
-    async fn seat(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
+    async fn slot_id(&self, peer: &mut Option<Peer>, request: &::http::Request<()>) -> Result<(), Refusal> {
         let Some(waiting) = peer.as_ref() else { return Ok(()) };
         let deflate = self.state.config.shard.compression.is_some();
         let spoken = Spoken { protocols: &[packet::SUBPROTOCOL, json::SUBPROTOCOL], deflate };
@@ -450,9 +455,9 @@ impl Door {
             _ => Format::Binary,
         };
         let encoding = Encoding { format, deflate: accepted.deflate.map(|agreed| agreed.window()) };
-        self.hand_over(peer, |shard, seat, unread| {
+        self.hand_over(peer, |shard, slot_id, unread| {
             // The answer leaves with the shard's welcome, in one send.
-            shard.open_as(seat, encoding, &accepted.response, unread, crate::clock::now_ns());
+            shard.open_as(slot_id, encoding, &accepted.response, unread, crate::clock::now_ns());
         })
     }
 
@@ -461,9 +466,9 @@ impl Door {
     fn hand_over(
         &self,
         peer: &mut Option<Peer>,
-        open: impl FnOnce(&mut Shard<Uring>, Seat, &[u8]),
+        open: impl FnOnce(&mut Shard<Uring>, SlotId, &[u8]),
     ) -> Result<(), Refusal> {
-        let all_taken = || http::unavailable("all seats are taken (connections_max)");
+        let all_taken = || http::unavailable("all slot_ids are taken (connections_max)");
         if self.shard.borrow().clients() >= self.state.config.seats_per_shard() as usize {
             self.count(Counter::RefusedFull);
             return Err(all_taken());
@@ -473,16 +478,16 @@ impl Door {
         // The new holder of a seat must not be taken for the one that has left it.
         self.left(shard.take_left());
         match shard.io_mut().adopt(socket.socket()) {
-            Ok(Some(seat)) => {
-                open(&mut shard, seat, socket.unread());
-                put(&mut self.own.holders.borrow_mut(), seat.slot, socket.who());
+            Ok(Some(slot_id)) => {
+                open(&mut shard, slot_id, socket.unread());
+                put(&mut self.own.holders.borrow_mut(), slot_id.index, socket.who());
                 if let Some(place) = socket.take_place() {
-                    shard.report_leaving(seat);
-                    put(&mut self.own.places.borrow_mut(), seat.slot, Some(place));
+                    shard.report_leaving(slot_id);
+                    put(&mut self.own.places.borrow_mut(), slot_id.index, Some(place));
                 }
                 drop(shard);
                 // The shard's task may be asleep on this very executor.
-                self.parking.wake();
+                self.waker.wake();
                 *peer = None;
                 Ok(())
             }
@@ -500,9 +505,9 @@ impl Door {
 }
 
 /// Sets what is known of a seat.
-fn put<T>(seats: &mut Slots<Option<T>>, slot: u32, value: Option<T>) {
-    seats.grow(slot as usize + 1);
-    seats[slot as usize] = value;
+fn put<T>(slot_ids: &mut PagedVec<Option<T>>, slot: u32, value: Option<T>) {
+    slot_ids.grow(slot as usize + 1);
+    slot_ids[slot as usize] = value;
 }
 
 /// Who is asking; `None` for one that has gone.

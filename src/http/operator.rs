@@ -10,7 +10,7 @@ use http::header::HOST;
 use serde_json::{Map, Value, json};
 
 use super::http::{Response, bearer, forbidden, unauthorized};
-use super::{Door, metrics};
+use super::{HttpServer, metrics};
 use crate::config::Config;
 use crate::http::handshake::Refusal;
 use crate::sequencer::SourceId;
@@ -23,10 +23,14 @@ const PROXY_HEADERS: [&str; 6] =
     ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
 /// The answer, if this peer may have it.
-pub(super) fn answer(door: &Door, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<Response, Refusal> {
-    authorize(&door.config(), request, from)?;
-    door.show();
-    Ok(Response::json(view(&door.state, crate::clock::now_ns()).to_string()).unstored())
+pub(super) fn answer(
+    server: &HttpServer,
+    request: &http::Request<()>,
+    from: Option<SocketAddr>,
+) -> Result<Response, Refusal> {
+    authorize(&server.config(), request, from)?;
+    server.show();
+    Ok(Response::json(view(&server.state, crate::clock::now_ns()).to_string()).unstored())
 }
 
 fn authorize(config: &Config, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<(), Refusal> {
@@ -60,7 +64,7 @@ fn names_this_machine(request: &http::Request<()>) -> bool {
 fn view(public: &ServerState, now_ns: u64) -> Value {
     let numbers = metrics::numbers(public);
     // Relaxed: the number stands for itself.
-    let position = public.sequencer.position.load(std::sync::atomic::Ordering::Relaxed);
+    let position = public.sequencer_stats.position.load(std::sync::atomic::Ordering::Relaxed);
     let of = |kind: Kind| -> Map<_, _> {
         numbers.iter().filter(|number| number.kind == kind).map(|n| (n.name.to_owned(), n.value.into())).collect()
     };
@@ -69,7 +73,7 @@ fn view(public: &ServerState, now_ns: u64) -> Value {
         "epoch": public.config.shard.epoch,
         "time_ns": now_ns,
         "uptime_ms": now_ns.saturating_sub(public.started_ns) / 1_000_000,
-        "not_ready": public.life.not_ready(),
+        "not_ready": public.lifecycle.not_ready(),
         "sequencer": {
             "position": position,
             "levels": of(Kind::Level),
@@ -83,7 +87,7 @@ fn view(public: &ServerState, now_ns: u64) -> Value {
 
 /// The feeds as they were asked for, and the publishers that are connected.
 fn sources(public: &ServerState, now_ns: u64) -> Vec<Value> {
-    let there = public.desk.sources();
+    let there = public.sequencer.sources();
     let row = |id: SourceId, kind: &str, name: Option<String>| {
         let now = there.binary_search_by_key(&id, |now| now.row.id).ok().map(|at| &there[at]);
         // A feed that is not there has ended or died; a publisher has just come, and has said nothing yet.
@@ -111,7 +115,7 @@ fn shards(public: &ServerState) -> Vec<Value> {
         let all = Counter::ALL.iter().filter(|(_, _, is, _)| *is == kind);
         all.map(|(counter, name, ..)| (metrics::snake_case(name), shard.get(*counter).into())).collect()
     };
-    let rows = public.shards.iter().zip(&public.config.cores).zip(public.desk.backlogs()).enumerate();
+    let rows = public.shards.iter().zip(&public.config.cores).zip(public.sequencer.backlogs()).enumerate();
     rows.map(|(index, ((shard, core), (backlog_bytes, capacity_bytes)))| {
         json!({
             "shard": index,
@@ -137,7 +141,7 @@ fn slow(public: &ServerState, now_ns: u64) -> Vec<Value> {
     let row = |(shard, Slow { client, who }): (usize, &Slow)| {
         json!({
             "shard": shard,
-            "seat": client.slot,
+            "slot_id": client.slot,
             "address": who.map(|who| who.client.map_or_else(|| who.socket.to_string(), |client| client.to_string())),
             "proxy": who.and_then(|who| who.client.map(|_| who.socket.to_string())),
             "behind_ms": ms_since(client.since_ns),

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use constant_time_eq::constant_time_eq;
 
-use super::Door;
+use super::HttpServer;
 use super::http::{bearer, not_found, unauthorized, unavailable};
 use super::stream::Peer;
 use crate::http::handshake::{Accepted, Refusal, Spoken};
@@ -16,34 +16,38 @@ use crate::io::uring::duplicate;
 use crate::sequencer::SourceId;
 use tickcast_protocol::packet;
 
-pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &http::Request<()>) -> Result<(), Refusal> {
-    authorize(door, request)?;
+pub(super) async fn serve(
+    server: &HttpServer,
+    peer: &mut Option<Peer>,
+    request: &http::Request<()>,
+) -> Result<(), Refusal> {
+    authorize(server, request)?;
     let Some(waiting) = peer.as_ref() else { return Ok(()) };
-    let deflate = door.state.config.shard.compression.is_some();
+    let deflate = server.state.config.shard.compression.is_some();
     let spoken = Spoken { protocols: &[packet::SUBPROTOCOL], deflate };
-    let accepted = door.upgrade(waiting, request, &spoken).await?;
+    let accepted = server.upgrade(waiting, request, &spoken).await?;
     let from = waiting.socket().peer_addr().ok();
-    let max = door.config().publishers_max;
-    let Some(source) = door.state.publishers.enter(max, from) else {
+    let max = server.config().publishers_max;
+    let Some(source) = server.state.publishers.enter(max, from) else {
         return Err(unavailable(&format!("{max} publishers are connected, which is publishers_max")));
     };
     let entered = match peer.take() {
-        Some(peer) => start(door, peer, &accepted, source).await,
+        Some(peer) => start(server, peer, &accepted, source).await,
         None => Ok(false),
     };
     match entered {
         Ok(true) => {}
-        Ok(false) => door.state.publishers.leave(source, false),
+        Ok(false) => server.state.publishers.leave(source, false),
         Err(error) => {
             tracing::warn!("a publisher could not be served: {error}");
-            door.state.publishers.leave(source, false);
+            server.state.publishers.leave(source, false);
         }
     }
     Ok(())
 }
 
 /// Hands the connection over to a thread that blocks on it. False if the peer has gone meanwhile.
-async fn start(door: &Door, mut peer: Peer, accepted: &Accepted, source: SourceId) -> std::io::Result<bool> {
+async fn start(server: &HttpServer, mut peer: Peer, accepted: &Accepted, source: SourceId) -> std::io::Result<bool> {
     if peer.write(&accepted.response).await.is_err() {
         return Ok(false);
     }
@@ -51,10 +55,10 @@ async fn start(door: &Door, mut peer: Peer, accepted: &Accepted, source: SourceI
     let (unread, place) = (peer.take_unread(), peer.take_place());
     drop(peer);
     stream.set_nonblocking(false)?;
-    let public = door.state.clone();
-    let settings = door.config().publisher_settings();
+    let public = server.state.clone();
+    let settings = server.config().publisher_settings();
     let publisher = Publisher::new(
-        public.desk.clone(),
+        public.sequencer.clone(),
         public.publishers.clone(),
         settings,
         source,
@@ -73,8 +77,8 @@ async fn start(door: &Door, mut peer: Peer, accepted: &Accepted, source: SourceI
     Ok(true)
 }
 
-fn authorize(door: &Door, request: &http::Request<()>) -> Result<(), Refusal> {
-    let config = door.config();
+fn authorize(server: &HttpServer, request: &http::Request<()>) -> Result<(), Refusal> {
+    let config = server.config();
     let Some(token) = &config.publish_token else {
         let message = "publishing is off; start the server with --publish-token TOKEN".to_owned();
         return Err(not_found(message));

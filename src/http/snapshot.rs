@@ -11,7 +11,7 @@ use foldhash::quality::FixedState;
 use http::header::HeaderMap;
 use percent_encoding::percent_decode_str;
 
-use super::Door;
+use super::HttpServer;
 use super::content::has;
 use super::http::{Response, bad_request, not_found, shown};
 use crate::http::handshake::Refusal;
@@ -32,14 +32,14 @@ const CHANNELS: [Channel; 4] = [Channel::Quote, Channel::Trade, Channel::Ticker,
 const CHANNELS_WANTED: &str = "have quote, trade, ticker, book";
 
 /// The answer to `/v1/snapshot/{symbol}`.
-pub(super) fn one(door: &Door, symbol: &str, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+pub(super) fn one(server: &HttpServer, symbol: &str, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
     let symbol = percent_decode_str(symbol).decode_utf8_lossy();
     let channels = channels_of(query)?;
-    let shard = door.shard.borrow();
+    let shard = server.shard.borrow();
     let instrument = shard.directory().find(&symbol).ok_or_else(|| unknown(&symbol))?;
     let mut seen = seen();
     hash_values(&shard, instrument.id, &channels, &mut seen);
-    let tag = tag(door, &seen);
+    let tag = tag(server, &seen);
     if has(headers, &tag) {
         return Ok(tagged(Response::not_modified(), &tag));
     }
@@ -49,12 +49,12 @@ pub(super) fn one(door: &Door, symbol: &str, query: &str, headers: &HeaderMap) -
 }
 
 /// The answer to `/v1/snapshot?symbols=…`.
-pub(super) async fn several(door: &Door, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+pub(super) async fn several(server: &HttpServer, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
     let channels = channels_of(query)?;
-    let wanted = wanted(&door.shard.borrow(), &patterns_of(query)?)?;
+    let wanted = wanted(&server.shard.borrow(), &patterns_of(query)?)?;
     let mut before = seen();
-    wanted.iter().for_each(|id| hash_values(&door.shard.borrow(), *id, &channels, &mut before));
-    let tag_before = tag(door, &before);
+    wanted.iter().for_each(|id| hash_values(&server.shard.borrow(), *id, &channels, &mut before));
+    let tag_before = tag(server, &before);
     if has(headers, &tag_before) {
         return Ok(tagged(Response::not_modified(), &tag_before));
     }
@@ -65,7 +65,7 @@ pub(super) async fn several(door: &Door, query: &str, headers: &HeaderMap) -> Re
             text.push(',');
             glommio::yield_if_needed().await;
         }
-        let shard = door.shard.borrow();
+        let shard = server.shard.borrow();
         // An instrument is never removed.
         let Some(instrument) = shard.directory().get(id) else { continue };
         hash_values(&shard, id, &channels, &mut written);
@@ -75,7 +75,7 @@ pub(super) async fn several(door: &Door, query: &str, headers: &HeaderMap) -> Re
         }
     }
     text.push_str("]}");
-    Ok(tagged(Response::json(text), &tag(door, &written)))
+    Ok(tagged(Response::json(text), &tag(server, &written)))
 }
 
 /// The entries of a list in the query; where it is given more than once, those of all. `None` where it is not there. As
@@ -156,8 +156,8 @@ fn seen() -> foldhash::quality::FoldHasher<'static> {
 
 /// Another one for other values, also where the same sequence has others: a trade that was filled in, a book that waits to
 /// be whole.
-fn tag(door: &Door, seen: &impl Hasher) -> String {
-    format!("{:x}-{:016x}", door.state.config.shard.epoch, seen.finish())
+fn tag(server: &HttpServer, seen: &impl Hasher) -> String {
+    format!("{:x}-{:016x}", server.state.config.shard.epoch, seen.finish())
 }
 
 fn tagged(response: Response, tag: &str) -> Response {

@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap};
 use http::{Method, Request};
 
 use super::stream::Peer;
-use super::{Door, origin};
+use super::{HttpServer, origin};
 use crate::clock::now_ns;
 use crate::http::handshake::Refusal;
 use crate::io::uring::duplicate;
@@ -25,14 +25,14 @@ const HEAD: &str = concat!(
 );
 
 /// Answers a request for events.
-pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &Request<()>) -> Result<(), Refusal> {
-    let asked = parse(door, request)?;
-    let head = head(door, request);
+pub(super) async fn serve(server: &HttpServer, peer: &mut Option<Peer>, request: &Request<()>) -> Result<(), Refusal> {
+    let asked = parse(server, request)?;
+    let head = head(server, request);
     if request.method() == Method::HEAD {
-        return end_with(door, peer, head.as_bytes()).await;
+        return end_with(server, peer, head.as_bytes()).await;
     }
-    match seat(door, peer, head.as_bytes(), asked).await {
-        Err(refusal) => refuse(door, peer, request, refusal).await,
+    match slot_id(server, peer, head.as_bytes(), asked).await {
+        Err(refusal) => refuse(server, peer, request, refusal).await,
         Ok(()) => Ok(()),
     }
 }
@@ -40,7 +40,7 @@ pub(super) async fn serve(door: &Door, peer: &mut Option<Peer>, request: &Reques
 /// Refuses a request: one for events that is refused for the moment with a stream, any other by the refusal that comes
 /// back.
 pub(super) async fn refuse(
-    door: &Door,
+    server: &HttpServer,
     peer: &mut Option<Peer>,
     request: &Request<()>,
     refusal: Refusal,
@@ -52,12 +52,12 @@ pub(super) async fn refuse(
     if let Some(who) = peer.as_ref().and_then(Peer::who) {
         tracing::debug!("{who} is refused, and to come back: {refusal}");
     }
-    end_with(door, peer, &come_back(head(door, request), &refusal)).await
+    end_with(server, peer, &come_back(head(server, request), &refusal)).await
 }
 
 /// The head of an answer, with what it says of pages of other origins.
-fn head(door: &Door, request: &Request<()>) -> String {
-    let config = door.config();
+fn head(server: &HttpServer, request: &Request<()>) -> String {
+    let config = server.config();
     let mut head = HEAD.to_owned();
     for (name, value) in origin::headers(request, &config) {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -70,12 +70,12 @@ fn head(door: &Door, request: &Request<()>) -> String {
 }
 
 /// What is asked, as a WebSocket client would ask it.
-fn parse(door: &Door, request: &Request<()>) -> Result<tickcast_protocol::control::Request, Refusal> {
+fn parse(server: &HttpServer, request: &Request<()>) -> Result<tickcast_protocol::control::Request, Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let message = format!("method {} is not served; have GET, HEAD", request.method());
         return Err(Refusal::new(405, "method_not_allowed", message).with_header("Allow", "GET, HEAD"));
     }
-    let shard = &door.config().shard;
+    let shard = &server.config().shard;
     let limits = RequestLimits { symbols_max: shard.subscriptions_max, symbol_bytes_max: shard.symbol_bytes_max };
     let query = request.uri().query().unwrap_or_default();
     query::parse(query, last_event_id(request.headers()), &limits)
@@ -90,17 +90,17 @@ fn last_event_id(headers: &HeaderMap) -> Option<Token> {
     Some(value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(Token::NOWHERE))
 }
 
-async fn seat(
-    door: &Door,
+async fn slot_id(
+    server: &HttpServer,
     peer: &mut Option<Peer>,
     head: &[u8],
     asked: tickcast_protocol::control::Request,
 ) -> Result<(), Refusal> {
     let Some(waiting) = peer.as_ref() else { return Ok(()) };
-    door.await_turn(waiting).await?;
-    drop_when_unheard(waiting, Duration::from_millis(door.config().shard.idle_timeout_ms.into()));
+    server.await_turn(waiting).await?;
+    drop_when_unheard(waiting, Duration::from_millis(server.config().shard.idle_timeout_ms.into()));
     // What came behind the request means nothing.
-    door.hand_over(peer, |shard, seat, _| shard.open_events(seat, head, asked, now_ns()))
+    server.hand_over(peer, |shard, slot_id, _| shard.open_events(slot_id, head, asked, now_ns()))
 }
 
 /// Has the kernel break the connection once the peer has acknowledged nothing for so long. Who reads events never speaks,
@@ -149,13 +149,13 @@ fn come_back(head: String, refusal: &Refusal) -> Vec<u8> {
 }
 
 /// Sends an answer that is whole.
-async fn end_with(door: &Door, peer: &mut Option<Peer>, answer: &[u8]) -> Result<(), Refusal> {
+async fn end_with(server: &HttpServer, peer: &mut Option<Peer>, answer: &[u8]) -> Result<(), Refusal> {
     if let Some(mut peer) = peer.take() {
         let written = peer.write(answer).await;
         if written.is_ok() {
             peer.finish().await;
         }
-        door.note(written);
+        server.note(written);
     }
     Ok(())
 }

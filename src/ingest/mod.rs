@@ -13,4 +13,4 @@ pub mod supervisor;
 
 pub use self::publisher::{Publisher, PublisherSettings};
 pub use self::publishers::Publishers;
-pub use self::sequencer_handle::{Accepted, BATCH_BYTES_MAX, Desk, Orders, SourceNow};
+pub use self::sequencer_handle::{Accepted, BATCH_BYTES_MAX, ResyncRequests, SequencerHandle, SourceNow};

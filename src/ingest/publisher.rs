@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
-use super::{BATCH_BYTES_MAX, Desk, Publishers};
+use super::{BATCH_BYTES_MAX, Publishers, SequencerHandle};
 use crate::rate_limit::Pace;
-use crate::sequencer::{Farewell, SourceId};
+use crate::sequencer::{SourceEnd, SourceId};
 use tickcast_protocol::control::{Define, RequestError, parse_define, reply};
 use tickcast_protocol::packet::{self, PacketError, PacketHeader};
 use tickcast_protocol::record::{self, Malformed};
@@ -91,7 +91,7 @@ impl Publisher {
     /// For a socket that blocks, right after its upgrade; `deflate`: the publisher may compress what it sends. Answers
     /// are short, and are not compressed.
     pub fn new(
-        desk: Arc<Desk>,
+        sequencer: Arc<SequencerHandle>,
         publishers: Arc<Publishers>,
         settings: PublisherSettings,
         source: SourceId,
@@ -106,14 +106,14 @@ impl Publisher {
         let inflater = Inflater::new(settings.inflate_ratio_max);
         let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };
         let source = Source {
-            desk,
+            sequencer,
             publishers,
             settings,
             id: source,
             instruments: HashMap::new(),
             taken: Vec::new(),
             batch: Vec::new(),
-            farewell: Farewell::Lost,
+            end: SourceEnd::Lost,
             records: 0,
             pace: Pace::default(),
             refused_book: None,
@@ -160,7 +160,7 @@ impl Publisher {
     /// As the server is to stop, counts this publisher once what it had handed in before is sequenced: what lay in its
     /// socket when that was first seen.
     fn note_handed_in(&mut self, read: usize) -> io::Result<()> {
-        if self.handed_in || !self.source.desk.life().drains() {
+        if self.handed_in || !self.source.sequencer.lifecycle().is_draining() {
             return Ok(());
         }
         let waiting = match self.waiting_bytes {
@@ -214,7 +214,7 @@ impl Publisher {
 
 /// What the publisher has defined, and its way to the sequencer.
 struct Source {
-    desk: Arc<Desk>,
+    sequencer: Arc<SequencerHandle>,
     publishers: Arc<Publishers>,
     settings: PublisherSettings,
     id: SourceId,
@@ -225,7 +225,7 @@ struct Source {
     /// Records that were checked and not sequenced yet.
     batch: Vec<u8>,
     /// How it goes: it has ended once it has said so with a normal close.
-    farewell: Farewell,
+    end: SourceEnd,
     /// How many they are.
     records: u64,
     pace: Pace,
@@ -248,7 +248,7 @@ impl Source {
             },
             control => {
                 if matches!(&control, Event::Close(Some(frame)) if frame.code == CloseCode::NORMAL) {
-                    self.farewell = Farewell::Ended;
+                    self.end = SourceEnd::Ended;
                 }
                 on_control(&control)
             }
@@ -285,7 +285,7 @@ impl Source {
             record::encode_definition(&instrument, &mut bytes);
             ids.push(id);
         }
-        let outcomes = self.desk.accept(self.id, &mut bytes).definitions;
+        let outcomes = self.sequencer.accept(self.id, &mut bytes).definitions;
         self.taken.resize(self.instruments.len() + 1, false);
         for (id, _) in ids.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
             self.taken[*id as usize] = true;
@@ -355,10 +355,10 @@ impl Source {
             return;
         }
         self.keep_pace();
-        while !self.desk.has_room() && !self.server_stops() {
+        while !self.sequencer.has_room() && !self.server_stops() {
             std::thread::sleep(WAIT);
         }
-        let accepted = self.desk.accept(self.id, &mut self.batch);
+        let accepted = self.sequencer.accept(self.id, &mut self.batch);
         self.refused_book = accepted.refused_book.or(self.refused_book.take());
         self.batch.clear();
     }
@@ -385,11 +385,11 @@ impl Source {
     }
 
     fn server_stops(&self) -> bool {
-        self.desk.life().stops()
+        self.sequencer.lifecycle().is_stopping()
     }
 
     fn close(&mut self) {
         self.flush();
-        self.desk.close_source(self.id, self.farewell);
+        self.sequencer.close_source(self.id, self.end);
     }
 }

@@ -14,10 +14,10 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::bars::BarStore;
 use crate::clock::now_ns;
-use crate::lifecycle::Life;
+use crate::lifecycle::Lifecycle;
 use crate::ring::Gauge;
-use crate::sequencer::{Farewell, Sequencer, SequencerStats, SourceId, SourceRow};
-use crate::wake::Parking;
+use crate::sequencer::{Sequencer, SequencerStats, SourceEnd, SourceId, SourceRow};
+use crate::wake::ShardWaker;
 use tickcast_protocol::DefineError;
 
 /// A batch is at most this long but for its last record, so that the rings publish often and the lock is free soon.
@@ -30,15 +30,15 @@ const SOURCES_INTERVAL: Duration = Duration::from_millis(500);
 const RESYNCS_MAX: usize = 1024;
 
 /// The one sequencer, shared by all sources.
-pub struct Desk {
-    seat: Mutex<Seat>,
+pub struct SequencerHandle {
+    locked: Mutex<Locked>,
     gauges: Vec<Gauge>,
     stats: Arc<SequencerStats>,
-    resyncs: Sender<Order>,
+    resyncs: Sender<ResyncRequest>,
     bars: Option<Arc<BarStore>>,
     /// As of the last look, for whoever wants to know: who asks must not wait for those who sequence.
     sources: Mutex<Arc<[SourceNow]>>,
-    life: Arc<Life>,
+    lifecycle: Arc<Lifecycle>,
 }
 
 /// A source, and how much it brings.
@@ -50,20 +50,20 @@ pub struct SourceNow {
 }
 
 /// Who has the lock has these.
-struct Seat {
+struct Locked {
     sequencer: Sequencer,
-    shards: Arc<[Arc<Parking>]>,
+    shards: Arc<[Arc<ShardWaker>]>,
 }
 
 /// What the thread for resynchronisations is told.
 #[derive(Debug)]
-enum Order {
+enum ResyncRequest {
     Resync { core: usize },
     Stop,
 }
 
-/// What [`Desk::serve_resyncs`] works on.
-pub struct Orders(Receiver<Order>);
+/// What [`SequencerHandle::serve_resyncs`] works on.
+pub struct ResyncRequests(Receiver<ResyncRequest>);
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -74,49 +74,49 @@ pub struct Accepted {
     pub refused_book: Option<String>,
 }
 
-impl Desk {
+impl SequencerHandle {
     /// A desk for this sequencer, whose rings have these gauges, and whose tape these bars are made of; and what a thread
     /// has to serve.
     pub fn new(
         sequencer: Sequencer,
         gauges: Vec<Gauge>,
         stats: Arc<SequencerStats>,
-        life: Arc<Life>,
+        lifecycle: Arc<Lifecycle>,
         bars: Option<Arc<BarStore>>,
-    ) -> (Self, Orders) {
-        let (resyncs, orders) = bounded(RESYNCS_MAX);
-        let seat = Mutex::new(Seat { sequencer, shards: Arc::new([]) });
-        (Self { seat, gauges, stats, resyncs, bars, sources: Mutex::default(), life }, Orders(orders))
+    ) -> (Self, ResyncRequests) {
+        let (resyncs, requests) = bounded(RESYNCS_MAX);
+        let locked = Mutex::new(Locked { sequencer, shards: Arc::new([]) });
+        (Self { locked, gauges, stats, resyncs, bars, sources: Mutex::default(), lifecycle }, ResyncRequests(requests))
     }
 
     /// Names the shards that are woken whenever something was sequenced. What came before is there for them now.
-    pub fn attach(&self, shards: Vec<Arc<Parking>>) {
-        let mut seat = self.lock();
-        seat.shards = shards.into();
-        self.announce(seat);
+    pub fn attach(&self, shards: Vec<Arc<ShardWaker>>) {
+        let mut locked = self.lock();
+        locked.shards = shards.into();
+        self.announce(locked);
     }
 
     /// Sequences a batch of whole wire records with the source's own instrument ids, and wakes the shards. The batch is
     /// scratch afterwards.
     pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> Accepted {
-        let _watch = self.life.watch("the sequencer");
-        let mut seat = self.lock();
-        let definitions = seat.sequencer.accept(source, batch, now_ns());
-        let refused_book = seat.sequencer.take_refused_book();
-        self.announce(seat);
+        let _watch = self.lifecycle.watch("the sequencer");
+        let mut locked = self.lock();
+        let definitions = locked.sequencer.accept(source, batch, now_ns());
+        let refused_book = locked.sequencer.take_refused_book();
+        self.announce(locked);
         Accepted { definitions, refused_book }
     }
 
     /// How the server is, for those who bring batches.
-    pub fn life(&self) -> &Life {
-        &self.life
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
     }
 
     /// A source has gone; its instrument ids end, and what it leaves is told.
-    pub fn close_source(&self, source: SourceId, farewell: Farewell) {
-        let mut seat = self.lock();
-        seat.sequencer.close_source(source, farewell, now_ns());
-        self.announce(seat);
+    pub fn close_source(&self, source: SourceId, end: SourceEnd) {
+        let mut locked = self.lock();
+        locked.sequencer.close_source(source, end, now_ns());
+        self.announce(locked);
     }
 
     /// The sources that are there, by their ids, as of half a second ago.
@@ -157,51 +157,51 @@ impl Desk {
 
     /// Asks for the whole state to be sent to a core again. False if it has to be asked once more, later.
     pub fn request_resync(&self, core: usize) -> bool {
-        self.resyncs.try_send(Order::Resync { core }).is_ok()
+        self.resyncs.try_send(ResyncRequest::Resync { core }).is_ok()
     }
 
     /// Ends [`Self::serve_resyncs`].
     pub fn stop(&self) {
         // If that thread is gone already, nothing is left to stop.
-        let _ = self.resyncs.send(Order::Stop);
+        let _ = self.resyncs.send(ResyncRequest::Stop);
     }
 
     /// Sends the state to shards that ask for it, and looks after silent sources, until [`Self::stop`]. A source is stale
     /// after `stale_ms`; 0 leaves them all alone.
-    pub fn serve_resyncs(&self, orders: &Orders, stale_ms: u32) {
+    pub fn serve_resyncs(&self, requests: &ResyncRequests, stale_ms: u32) {
         let silence_ns = u64::from(stale_ms) * 1_000_000;
         let mut pending = false;
         let mut looked = Instant::now();
         loop {
-            let order = orders.0.recv_timeout(if pending { RESYNC_INTERVAL } else { SOURCES_INTERVAL });
-            let mut seat = self.lock();
+            let request = requests.0.recv_timeout(if pending { RESYNC_INTERVAL } else { SOURCES_INTERVAL });
+            let mut locked = self.lock();
             // Whatever else there is to do: a shard that is always behind must not hide that a source is silent.
             let is_due = looked.elapsed() >= SOURCES_INTERVAL;
-            let found = is_due && stale_ms > 0 && seat.sequencer.check_sources(silence_ns, now_ns());
+            let found = is_due && stale_ms > 0 && locked.sequencer.check_sources(silence_ns, now_ns());
             if is_due {
-                self.show_sources(seat.sequencer.sources(), looked.elapsed());
+                self.show_sources(locked.sequencer.sources(), looked.elapsed());
                 looked = Instant::now();
             }
-            match order {
-                Ok(Order::Resync { core }) => seat.sequencer.request_resync(core),
+            match request {
+                Ok(ResyncRequest::Resync { core }) => locked.sequencer.request_resync(core),
                 Err(RecvTimeoutError::Timeout) if pending || found => {}
                 Err(RecvTimeoutError::Timeout) => continue,
-                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(ResyncRequest::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            pending = seat.sequencer.advance_resyncs();
-            self.announce(seat);
+            pending = locked.sequencer.advance_resyncs();
+            self.announce(locked);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seat> {
-        self.seat.lock().expect("a panic amid sequencing is a bug, and leaves no order to go on with")
+    fn lock(&self) -> MutexGuard<'_, Locked> {
+        self.locked.lock().expect("a panic amid sequencing is a bug, and leaves no order to go on with")
     }
 
     /// Shows the numbers and wakes the shards: after the lock is free, as a shard on this very core may run at once.
-    fn announce(&self, seat: MutexGuard<'_, Seat>) {
-        self.stats.publish(&seat.sequencer.counters(), seat.sequencer.position());
-        let shards = seat.shards.clone();
-        drop(seat);
+    fn announce(&self, locked: MutexGuard<'_, Locked>) {
+        self.stats.publish(&locked.sequencer.counters(), locked.sequencer.position());
+        let shards = locked.shards.clone();
+        drop(locked);
         shards.iter().for_each(|shard| shard.wake());
         if let Some(bars) = &self.bars {
             bars.wake();

@@ -9,38 +9,43 @@ use std::time::{Duration, Instant};
 use core_affinity::CoreId;
 
 use super::feed::{self, Feed, Next};
-use super::{Desk, Orders};
+use super::{ResyncRequests, SequencerHandle};
 use crate::clock::now_ns;
-use crate::sequencer::{Farewell, SourceId};
+use crate::sequencer::{SourceEnd, SourceId};
 
-/// How long a thread waits at the most before it looks whether the server stops.
+/// How long a thread waits at the most before it looks whether the server is_stopping.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Sends the state to shards that were overrun, and looks after silent sources, until the desk is told to stop.
-pub fn spawn_resync(desk: Arc<Desk>, orders: Orders, stale_ms: u32, core: usize) -> std::io::Result<JoinHandle<()>> {
+pub fn spawn_resync(
+    sequencer: Arc<SequencerHandle>,
+    requests: ResyncRequests,
+    stale_ms: u32,
+    core: usize,
+) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("resync".to_owned()).spawn(move || {
         pin(core);
-        let _watch = desk.life().watch("the thread that sends the state again");
-        desk.serve_resyncs(&orders, stale_ms);
+        let _watch = sequencer.lifecycle().watch("the thread that sends the state again");
+        sequencer.serve_resyncs(&requests, stale_ms);
     })
 }
 
-/// Runs a feed until it ends or the server stops. One that dies is opened again, after a pause that doubles.
+/// Runs a feed until it ends or the server is_stopping. One that dies is opened again, after a pause that doubles.
 pub fn spawn_feed(
     spec: feed::Spec,
     first: Box<dyn Feed>,
     source: SourceId,
-    desk: Arc<Desk>,
+    sequencer: Arc<SequencerHandle>,
     core: usize,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("feed-{}", first.name())).spawn(move || {
         pin(core);
-        let stops = || desk.life().stops();
+        let is_stopping = || sequencer.lifecycle().is_stopping();
         let open = || match spec.open() {
             Ok(feed) => feed.ok_or_else(|| "there is none".to_owned()),
             Err(error) => Err(error.to_string()),
         };
-        supervise(first, open, source, &desk, &stops, PAUSES);
+        supervise(first, open, source, &sequencer, &is_stopping, PAUSES);
     })
 }
 
@@ -59,8 +64,8 @@ fn supervise(
     first: Box<dyn Feed>,
     open: impl Fn() -> Result<Box<dyn Feed>, String>,
     source: SourceId,
-    desk: &Desk,
-    stops: &impl Fn() -> bool,
+    sequencer: &SequencerHandle,
+    is_stopping: &impl Fn() -> bool,
     pauses: Pauses,
 ) {
     let mut feed = Ok(first);
@@ -69,16 +74,16 @@ fn supervise(
         match feed {
             Ok(mut feed) => {
                 let name = format!("feed {source} ({})", feed.name());
-                desk.life().mend(&name);
+                sequencer.lifecycle().restore(&name);
                 let began = Instant::now();
-                let driven = catch_unwind(AssertUnwindSafe(|| drive(feed.as_mut(), source, desk, stops)));
+                let driven = catch_unwind(AssertUnwindSafe(|| drive(feed.as_mut(), source, sequencer, is_stopping)));
                 if driven.is_ok() {
                     return;
                 }
                 tracing::error!("{name} has died; its instruments are stale until it is back");
-                desk.life().impair(&name);
-                desk.close_source(source, Farewell::Lost);
-                desk.count_restart();
+                sequencer.lifecycle().degrade(&name);
+                sequencer.close_source(source, SourceEnd::Lost);
+                sequencer.count_restart();
                 if began.elapsed() >= pauses.sound {
                     pause = pauses.first;
                 }
@@ -86,8 +91,8 @@ fn supervise(
             Err(problem) => tracing::error!("feed {source} cannot be opened again: {problem}"),
         }
         tracing::info!("feed {source} is opened again in {} ms", pause.as_millis());
-        sleep_until(now_ns() + pause.as_nanos() as u64, stops);
-        if stops() {
+        sleep_until(now_ns() + pause.as_nanos() as u64, is_stopping);
+        if is_stopping() {
             return;
         }
         pause = (pause * 2).min(pauses.longest);
@@ -95,33 +100,33 @@ fn supervise(
     }
 }
 
-/// Hands over what a feed has, until it ends or the server stops.
-fn drive(feed: &mut dyn Feed, source: SourceId, desk: &Desk, stops: &impl Fn() -> bool) {
+/// Hands over what a feed has, until it ends or the server is_stopping.
+fn drive(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_stopping: &impl Fn() -> bool) {
     let mut bytes = Vec::with_capacity(feed::BATCH_BYTES_MAX);
-    while !stops() {
+    while !is_stopping() {
         bytes.clear();
         let next = feed.poll(now_ns(), &mut bytes);
         if !bytes.is_empty() {
-            accept(desk, source, &mut bytes);
+            accept(sequencer, source, &mut bytes);
         }
         match next {
             Next::Now => {}
             Next::Paced => {
-                while !desk.has_room() && !stops() {
+                while !sequencer.has_room() && !is_stopping() {
                     thread::sleep(Duration::from_micros(100));
                 }
             }
-            Next::At(time_ns) => sleep_until(time_ns, stops),
+            Next::At(time_ns) => sleep_until(time_ns, is_stopping),
             Next::Ended => {
                 tracing::info!("feed {} has come to its end: {:?}", feed.name(), feed.report());
-                return desk.close_source(source, Farewell::Ended);
+                return sequencer.close_source(source, SourceEnd::Ended);
             }
         }
     }
 }
 
-fn accept(desk: &Desk, source: SourceId, batch: &mut [u8]) {
-    let accepted = desk.accept(source, batch);
+fn accept(sequencer: &SequencerHandle, source: SourceId, batch: &mut [u8]) {
+    let accepted = sequencer.accept(source, batch);
     for error in accepted.definitions.iter().filter_map(|outcome| outcome.as_ref().err()) {
         tracing::warn!("source {source}: an instrument was refused: {error}");
     }
@@ -130,10 +135,10 @@ fn accept(desk: &Desk, source: SourceId, batch: &mut [u8]) {
     }
 }
 
-fn sleep_until(time_ns: u64, stops: &impl Fn() -> bool) {
+fn sleep_until(time_ns: u64, is_stopping: &impl Fn() -> bool) {
     loop {
         let left = Duration::from_nanos(time_ns.saturating_sub(now_ns()));
-        if left.is_zero() || stops() {
+        if left.is_zero() || is_stopping() {
             return;
         }
         thread::sleep(left.min(LOOK_INTERVAL));
@@ -184,17 +189,17 @@ mod tests {
         }
     }
 
-    fn desk() -> (Desk, Reader) {
+    fn sequencer() -> (SequencerHandle, Reader) {
         let (writer, reader) = ring(1 << 16);
         let gauge = writer.gauge();
-        let (desk, _orders) = Desk::new(
+        let (sequencer, _orders) = SequencerHandle::new(
             Sequencer::new(vec![writer], 9),
             vec![gauge],
             Arc::new(SequencerStats::default()),
-            Arc::new(crate::lifecycle::Life::begin().0),
+            Arc::new(crate::lifecycle::Lifecycle::begin().0),
             None,
         );
-        (desk, reader)
+        (sequencer, reader)
     }
 
     /// Instrument and state of what the ring tells.
@@ -210,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_feed_that_dies_is_stale_and_opened_again_until_it_is_back() {
-        let (desk, reader) = desk();
+        let (sequencer, reader) = sequencer();
         let opened = Cell::new(0);
         let open = || {
             opened.set(opened.get() + 1);
@@ -220,7 +225,7 @@ mod tests {
                 _ => Ok(Box::new(Short { polled: false, dies: false }) as Box<dyn Feed>),
             }
         };
-        supervise(Box::new(Short { polled: false, dies: true }), open, 0, &desk, &|| false, NO_PAUSE);
+        supervise(Box::new(Short { polled: false, dies: true }), open, 0, &sequencer, &|| false, NO_PAUSE);
         assert_eq!(opened.get(), 3);
         let lost_and_back = [(1, 'S'), (0, 'S'), (0, 'L')];
         // What was stale already is not told twice.
@@ -229,10 +234,10 @@ mod tests {
 
     #[test]
     fn a_server_that_stops_does_not_open_its_feeds_again() {
-        let (desk, _reader) = desk();
-        let stops = Cell::new(false);
-        let open = || -> Result<Box<dyn Feed>, String> { panic!("opened although the server stops") };
-        let asked = || stops.replace(true);
-        supervise(Box::new(Short { polled: true, dies: true }), open, 0, &desk, &asked, NO_PAUSE);
+        let (sequencer, _reader) = sequencer();
+        let is_stopping = Cell::new(false);
+        let open = || -> Result<Box<dyn Feed>, String> { panic!("opened although the server is_stopping") };
+        let asked = || is_stopping.replace(true);
+        supervise(Box::new(Short { polled: true, dies: true }), open, 0, &sequencer, &asked, NO_PAUSE);
     }
 }

@@ -1,6 +1,6 @@
 //! The only room that knows the kernel: operations in, completions out, with ids instead of descriptors and pointers.
 //!
-//! * A [`Seat`] is a connection after its upgrade: a slot of the ring's registered-file table and a generation, so that
+//! * A [`SlotId`] is a connection after its upgrade: a slot of the ring's registered-file table and a generation, so that
 //!   what completes late for a former holder of the slot is told apart.
 //! * [`Io::send_batch`] is synchronous: when it returns, the kernel has copied or refused every byte. So a packet needs
 //!   no reference count, and one send at the most is in flight per socket by construction.
@@ -14,9 +14,9 @@ pub mod uring;
 
 /// A connection that the fan-out owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Seat {
+pub struct SlotId {
     /// Slot in the table, dense from 0, so that a plain vector maps seats to clients.
-    pub slot: u32,
+    pub index: u32,
     /// Counts the holders of this slot.
     pub generation: u32,
 }
@@ -24,7 +24,7 @@ pub struct Seat {
 /// One send of a batch: `bytes[start..start + len]` to a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Send {
-    pub seat: Seat,
+    pub slot_id: SlotId,
     pub start: u32,
     pub len: u32,
 }
@@ -51,16 +51,16 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// There is input to [`Io::receive`], or the end of it.
-    Readable { seat: Seat },
+    Readable { slot_id: SlotId },
     /// The answer to [`Io::receive`]: `input[start..start + len]` of the same [`Completions`]. `more` when the socket
     /// is known to hold further input, so that no new `Readable` need come for it.
-    Received { seat: Seat, start: u32, len: u32, more: bool },
+    Received { slot_id: SlotId, start: u32, len: u32, more: bool },
     /// The answer to [`Io::receive`] where nothing is there after all.
-    Nothing { seat: Seat },
+    Nothing { slot_id: SlotId },
     /// The socket has room again; the answer to [`Io::want_writable`].
-    Writable { seat: Seat },
+    Writable { slot_id: SlotId },
     /// The peer has gone: end of input, reset, or error. Comes once; the seat still has to be closed.
-    Ended { seat: Seat },
+    Ended { slot_id: SlotId },
 }
 
 /// Completions of one reap, and the bytes that came with them.
@@ -84,13 +84,13 @@ pub trait Io {
     fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>);
 
     /// Asks for the input of a seat; answered by `Received`, `Nothing` or `Ended`. At most one at a time for a seat.
-    fn receive(&mut self, seat: Seat);
+    fn receive(&mut self, slot_id: SlotId);
 
     /// Asks to be told once when the socket has room; answered by `Writable` or `Ended`.
-    fn want_writable(&mut self, seat: Seat);
+    fn want_writable(&mut self, slot_id: SlotId);
 
     /// Closes the connection and frees its slot. Nothing completes for this seat afterwards.
-    fn close(&mut self, seat: Seat);
+    fn close(&mut self, slot_id: SlotId);
 
     /// Submits what has been asked and moves what has completed, at most `completions_max`, into `out`.
     /// Never waits.

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::EventfdFlags;
 
-use super::{Completion, Completions, Io, Outcome, Seat, Send, Short};
+use super::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
 
 /// Entries of the submission queue: batches of 256 to 1,024 sends cost the least per send.
 const SUBMISSIONS: u32 = 1024;
@@ -48,7 +48,7 @@ const CANCEL: u8 = 6;
 pub enum SetupError {
     /// Forbidden by the system or a container's seccomp profile.
     #[error(
-        "io_uring is not permitted here ({0}); mend it with 'sysctl -w kernel.io_uring_disabled=0', or, in a container, allow \
+        "io_uring is not permitted here ({0}); restore it with 'sysctl -w kernel.io_uring_disabled=0', or, in a container, allow \
          io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
     )]
     Forbidden(io::Error),
@@ -67,9 +67,9 @@ pub enum SetupError {
     Memory(io::Error),
     /// More seats than descriptors are allowed.
     #[error(
-        "{seats} seats need as many descriptors ({error}); raise the limit with 'ulimit -n {seats}', or lower connections_max"
+        "{slot_ids} slot_ids need as many descriptors ({error}); raise the limit with 'ulimit -n {slot_ids}', or lower connections_max"
     )]
-    Descriptors { seats: u32, error: io::Error },
+    Descriptors { slot_ids: u32, error: io::Error },
     /// Anything else.
     #[error("io_uring could not be set up: {0}")]
     Other(io::Error),
@@ -141,7 +141,7 @@ pub struct Uring {
     /// Completions that came amid a batch of sends.
     stash: VecDeque<cqueue::Entry>,
     /// Receives that wait for an input buffer.
-    deferred: VecDeque<Seat>,
+    deferred: VecDeque<SlotId>,
     receiving: usize,
     /// Signalled by the kernel when something completes, and by anyone who wants to wake the shard.
     wake: OwnedFd,
@@ -154,7 +154,7 @@ impl Uring {
         let submitter = ring.submitter();
         submitter
             .register_files_sparse(seats_max)
-            .map_err(|error| SetupError::Descriptors { seats: seats_max, error })?;
+            .map_err(|error| SetupError::Descriptors { slot_ids: seats_max, error })?;
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| SetupError::Other(error.into()))?;
         submitter.register_eventfd(wake.as_raw_fd()).map_err(SetupError::Other)?;
         let input = InputBuffers::register(&ring).map_err(SetupError::of_ring)?;
@@ -180,7 +180,7 @@ impl Uring {
 
     /// Takes a connected socket over: the table keeps it, the caller's descriptor can be closed. `None` when all seats
     /// are taken.
-    pub fn adopt(&mut self, socket: &impl AsRawFd) -> io::Result<Option<Seat>> {
+    pub fn adopt(&mut self, socket: &impl AsRawFd) -> io::Result<Option<SlotId>> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if (self.generations.len() as u32) < self.seats_max => {
@@ -195,10 +195,10 @@ impl Uring {
         }
         let generation = &mut self.generations[slot as usize];
         *generation = generation.wrapping_add(1);
-        let seat = Seat { slot, generation: *generation };
+        let slot_id = SlotId { index: slot, generation: *generation };
         let poll = opcode::PollAdd::new(types::Fixed(slot), POLL_INPUT).multi(true).build();
-        self.push(poll.user_data(tag(POLL_IN, seat)));
-        Ok(Some(seat))
+        self.push(poll.user_data(tag(POLL_IN, slot_id)));
+        Ok(Some(slot_id))
     }
 
     /// Lets completions signal the eventfd: to be called before the shard sleeps, and followed by one more reap.
@@ -214,8 +214,8 @@ impl Uring {
         self.ring.completion().disable_eventfd();
     }
 
-    fn holds(&self, seat: Seat) -> bool {
-        self.generations.get(seat.slot as usize) == Some(&seat.generation)
+    fn holds(&self, slot_id: SlotId) -> bool {
+        self.generations.get(slot_id.index as usize) == Some(&slot_id.generation)
     }
 
     /// Queues an entry that points at nothing of ours.
@@ -264,51 +264,51 @@ impl Uring {
 
     fn queue_receives(&mut self) {
         while self.receiving < usize::from(INPUT_BUFFERS) {
-            let Some(seat) = self.deferred.pop_front() else { return };
-            if !self.holds(seat) {
+            let Some(slot_id) = self.deferred.pop_front() else { return };
+            if !self.holds(slot_id) {
                 continue;
             }
             self.receiving += 1;
-            let receive = opcode::Recv::new(types::Fixed(seat.slot), std::ptr::null_mut(), INPUT_BYTES as u32)
+            let receive = opcode::Recv::new(types::Fixed(slot_id.index), std::ptr::null_mut(), INPUT_BYTES as u32)
                 .buf_group(INPUT_GROUP)
                 .flags(RECEIVE_FLAGS)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT);
-            self.push(receive.user_data(tag(RECEIVE, seat)));
+            self.push(receive.user_data(tag(RECEIVE, slot_id)));
         }
     }
 
     /// Turns one completion of the kernel into one of ours.
     fn translate(&mut self, entry: &cqueue::Entry, out: &mut Completions) {
-        let (operation, seat) = untag(entry.user_data());
+        let (operation, slot_id) = untag(entry.user_data());
         if operation == RECEIVE {
             self.receiving -= 1;
-            self.take_input(entry, seat, out);
+            self.take_input(entry, slot_id, out);
             return;
         }
         if operation == CLOSE {
-            self.free.push(seat.slot);
+            self.free.push(slot_id.index);
             return;
         }
-        if !self.holds_low(seat) {
+        if !self.holds_low(slot_id) {
             return;
         }
-        let seat = self.current(seat.slot);
+        let slot_id = self.current(slot_id.index);
         match operation {
             POLL_IN => {
                 if !cqueue::more(entry.flags()) {
-                    let poll = opcode::PollAdd::new(types::Fixed(seat.slot), POLL_INPUT).multi(true).build();
-                    self.push(poll.user_data(tag(POLL_IN, seat)));
+                    let poll = opcode::PollAdd::new(types::Fixed(slot_id.index), POLL_INPUT).multi(true).build();
+                    self.push(poll.user_data(tag(POLL_IN, slot_id)));
                 }
-                out.list.push(Completion::Readable { seat });
+                out.list.push(Completion::Readable { slot_id });
             }
-            POLL_OUT => out.list.push(Completion::Writable { seat }),
+            POLL_OUT => out.list.push(Completion::Writable { slot_id }),
             SEND | CANCEL => {}
             other => unreachable!("no operation {other} is ever submitted"),
         }
     }
 
-    fn take_input(&mut self, entry: &cqueue::Entry, seat: Seat, out: &mut Completions) {
+    fn take_input(&mut self, entry: &cqueue::Entry, slot_id: SlotId, out: &mut Completions) {
         let start = out.input.len();
         let received = entry.result();
         if let Some(buffer) = cqueue::buffer_select(entry.flags()) {
@@ -316,31 +316,31 @@ impl Uring {
             out.input.extend_from_slice(self.input.bytes(buffer, length));
             self.input.give_back(buffer);
         }
-        if !self.holds_low(seat) {
+        if !self.holds_low(slot_id) {
             out.input.truncate(start);
             return;
         }
-        let seat = self.current(seat.slot);
+        let slot_id = self.current(slot_id.index);
         let more = cqueue::sock_nonempty(entry.flags()) || received as usize == INPUT_BYTES;
         out.list.push(match received {
-            1.. => Completion::Received { seat, start: start as u32, len: received as u32, more },
-            0 => Completion::Ended { seat },
-            _ if received == -libc_errno::EAGAIN || received == -libc_errno::EINTR => Completion::Nothing { seat },
+            1.. => Completion::Received { slot_id, start: start as u32, len: received as u32, more },
+            0 => Completion::Ended { slot_id },
+            _ if received == -libc_errno::EAGAIN || received == -libc_errno::EINTR => Completion::Nothing { slot_id },
             _ if received == -libc_errno::ENOBUFS => {
-                self.deferred.push_back(seat);
+                self.deferred.push_back(slot_id);
                 return;
             }
-            _ => Completion::Ended { seat },
+            _ => Completion::Ended { slot_id },
         });
     }
 
     /// `user_data` keeps 24 bits of the generation: enough to tell holders apart that are 16 million apart.
-    fn holds_low(&self, seat: Seat) -> bool {
-        self.generations.get(seat.slot as usize).is_some_and(|held| held & GENERATION_MASK == seat.generation)
+    fn holds_low(&self, slot_id: SlotId) -> bool {
+        self.generations.get(slot_id.index as usize).is_some_and(|held| held & GENERATION_MASK == slot_id.generation)
     }
 
-    fn current(&self, slot: u32) -> Seat {
-        Seat { slot, generation: self.generations[slot as usize] }
+    fn current(&self, slot: u32) -> SlotId {
+        SlotId { index: slot, generation: self.generations[slot as usize] }
     }
 
     /// Collects the sends that failed or were cut, and keeps everything else for the next reap.
@@ -382,8 +382,8 @@ impl Io for Uring {
                 for (index, send) in chunk.iter().enumerate() {
                     let payload = &bytes[send.start as usize..][..send.len as usize];
                     // A seat that is gone has an empty slot, or another holder: its send must not be made.
-                    let slot = if self.generations.get(send.seat.slot as usize) == Some(&send.seat.generation) {
-                        send.seat.slot
+                    let slot = if self.generations.get(send.slot_id.index as usize) == Some(&send.slot_id.generation) {
+                        send.slot_id.index
                     } else {
                         u32::MAX >> 1
                     };
@@ -403,30 +403,30 @@ impl Io for Uring {
         }
     }
 
-    fn receive(&mut self, seat: Seat) {
-        self.deferred.push_back(seat);
+    fn receive(&mut self, slot_id: SlotId) {
+        self.deferred.push_back(slot_id);
     }
 
-    fn want_writable(&mut self, seat: Seat) {
-        if self.holds(seat) {
-            let poll = opcode::PollAdd::new(types::Fixed(seat.slot), POLL_OUTPUT).build();
-            self.push(poll.user_data(tag(POLL_OUT, seat)));
+    fn want_writable(&mut self, slot_id: SlotId) {
+        if self.holds(slot_id) {
+            let poll = opcode::PollAdd::new(types::Fixed(slot_id.index), POLL_OUTPUT).build();
+            self.push(poll.user_data(tag(POLL_OUT, slot_id)));
         }
     }
 
-    fn close(&mut self, seat: Seat) {
-        if !self.holds(seat) {
+    fn close(&mut self, slot_id: SlotId) {
+        if !self.holds(slot_id) {
             return;
         }
-        let generation = &mut self.generations[seat.slot as usize];
+        let generation = &mut self.generations[slot_id.index as usize];
         *generation = generation.wrapping_add(1);
         // The polls hold the file; they have to go before the close can. They are named by their tags: to find them by
         // the file, the kernel would go through the polls of all seats.
         for operation in [POLL_IN, POLL_OUT] {
-            let polls = types::CancelBuilder::user_data(tag(operation, seat)).all();
-            self.push(opcode::AsyncCancel2::new(polls).build().user_data(tag(CANCEL, seat)));
+            let polls = types::CancelBuilder::user_data(tag(operation, slot_id)).all();
+            self.push(opcode::AsyncCancel2::new(polls).build().user_data(tag(CANCEL, slot_id)));
         }
-        self.push(opcode::Close::new(types::Fixed(seat.slot)).build().user_data(tag(CLOSE, seat)));
+        self.push(opcode::Close::new(types::Fixed(slot_id.index)).build().user_data(tag(CLOSE, slot_id)));
     }
 
     fn reap(&mut self, completions_max: usize, out: &mut Completions) {
@@ -458,14 +458,14 @@ fn short_of(entry: &cqueue::Entry, base: u32) -> Short {
 
 const GENERATION_MASK: u32 = 0x00ff_ffff;
 
-fn tag(operation: u8, seat: Seat) -> u64 {
-    u64::from(operation) << 56 | u64::from(seat.generation & GENERATION_MASK) << 32 | u64::from(seat.slot)
+fn tag(operation: u8, slot_id: SlotId) -> u64 {
+    u64::from(operation) << 56 | u64::from(slot_id.generation & GENERATION_MASK) << 32 | u64::from(slot_id.index)
 }
 
 /// The operation, and the seat with the low bits of its generation.
-fn untag(user_data: u64) -> (u8, Seat) {
+fn untag(user_data: u64) -> (u8, SlotId) {
     let generation = (user_data >> 32) as u32 & GENERATION_MASK;
-    ((user_data >> 56) as u8, Seat { slot: user_data as u32, generation })
+    ((user_data >> 56) as u8, SlotId { index: user_data as u32, generation })
 }
 
 /// Another descriptor of the same socket, for runtimes whose types cannot be borrowed as one.

@@ -2,8 +2,8 @@
 //!
 //! * `core`: one shard on its executor: turn, yield, park.
 //! * `clock`: the time.
-//! * `life`: how far the server is on its way, and what has gone wrong with it.
-//! * `desk`: the sequencer, and how sources share it.
+//! * `lifecycle`: how far the server is on its way, and what has gone wrong with it.
+//! * `sequencer`: the sequencer, and how sources share it.
 //! * `threads`: the feeds, and the thread that sends an overrun shard its state again.
 //! * `bars`: the thread that makes bars of trades and quotes.
 //! * `park`: how a shard sleeps and is woken; `asleep` is the part of it that loses no wake-up.
@@ -23,14 +23,14 @@ use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::reload;
 
-use self::shard_thread::{Core, CoreError, Order};
+use self::shard_thread::{ShardCommand, ShardStartError, ShardThread};
 use crate::bars::{self, BarStore, Bars};
 use crate::check::{Needs, Survey, Unfit};
 use crate::clock::now_ns;
-use crate::config::{Config, Machine, Reloaded, TAPE_BYTES};
+use crate::config::{BARS_RING_BYTES, Config, Machine, Reloaded};
 use crate::http::{self, HttpShared};
-use crate::ingest::{Desk, Publishers, feed, supervisor};
-use crate::lifecycle::{Event, Life, Stage};
+use crate::ingest::{Publishers, SequencerHandle, feed, supervisor};
+use crate::lifecycle::{Event, Lifecycle, Stage};
 use crate::ring;
 use crate::sequencer::{Sequencer, SequencerStats, SourceId};
 use crate::state::{ServerState, SlowList};
@@ -50,7 +50,7 @@ pub enum StartError {
     #[error("feed {0}")]
     Feed(#[from] feed::OpenError),
     #[error("core {core}: {error}")]
-    Core { core: usize, error: CoreError },
+    Core { core: usize, error: ShardStartError },
     #[error("a thread could not be started: {0}; the limit of processes may be too low: 'ulimit -u'")]
     Thread(std::io::Error),
     #[error("{0}; the log says why")]
@@ -105,10 +105,10 @@ pub fn serve<E: std::fmt::Display>(
         tracing::warn!("{warning}");
     }
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(StartError::Signals)?;
-    let (life, events) = Life::begin();
-    let life = Arc::new(life);
-    let reports = life.events();
-    let mut server = Server::start(config, life)?;
+    let (lifecycle, events) = Lifecycle::begin();
+    let lifecycle = Arc::new(lifecycle);
+    let reports = lifecycle.events();
+    let mut server = Server::start(config, lifecycle)?;
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || pass_on(signals, &reports))
@@ -146,7 +146,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A running server.
 struct Server {
     address: SocketAddr,
-    cores: Vec<Core>,
+    cores: Vec<ShardThread>,
     state: Arc<ServerState>,
     resync: JoinHandle<()>,
     bars: Option<JoinHandle<()>>,
@@ -156,7 +156,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(config: &Config, life: Arc<Life>) -> Result<Self, StartError> {
+    fn start(config: &Config, lifecycle: Arc<Lifecycle>) -> Result<Self, StartError> {
         let feeds = config.feeds.iter().map(feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
         let listeners = http::listen::bind(config.listen, config.cores.len(), config.send_buffer_bytes)?;
         let address = listeners.address;
@@ -167,34 +167,35 @@ impl Server {
             Sequencer::new(writers, config.instruments_max).with_book_levels_max(config.book_levels_max);
         let (mut bars, mut bar_thread) = (None, None);
         if config.bars_bytes > 0 {
-            let (writer, tape) = ring::ring(TAPE_BYTES);
+            let (writer, bars_ring) = ring::ring(BARS_RING_BYTES);
             let store = Arc::new(BarStore::new(Bars::new(config.bars_bytes, now_ns()), writer.gauge()));
-            sequencer = sequencer.with_tape(writer);
-            bar_thread = Some(bars::spawn(store.clone(), tape, life.clone()).map_err(StartError::Thread)?);
+            sequencer = sequencer.with_bars_ring(writer);
+            bar_thread = Some(bars::spawn(store.clone(), bars_ring, lifecycle.clone()).map_err(StartError::Thread)?);
             bars = Some(store);
         }
-        let (desk, orders) = Desk::new(sequencer, gauges, stats.clone(), life.clone(), bars.clone());
+        let (sequencer, commands) =
+            SequencerHandle::new(sequencer, gauges, stats.clone(), lifecycle.clone(), bars.clone());
         let state = Arc::new(ServerState {
             config: config.clone(),
-            desk: Arc::new(desk),
+            sequencer: Arc::new(sequencer),
             shards: config.cores.iter().map(|_| Published::default()).collect(),
             slow: config.cores.iter().map(|_| SlowList::default()).collect(),
-            sequencer: stats,
+            sequencer_stats: stats,
             bars,
             started_ns: now_ns(),
-            life,
+            lifecycle,
             publishers: Arc::new(Publishers::after(config.feeds.len() as SourceId)),
         });
         let http = Arc::new(HttpShared::new(state.clone()));
         let cores = start_cores(&http, listeners.sockets, readers)?;
-        state.desk.attach(cores.iter().map(|core| core.parking.clone()).collect());
+        state.sequencer.attach(cores.iter().map(|core| core.waker.clone()).collect());
         let other = |nth: usize| config.other_cores[nth % config.other_cores.len()];
-        let resync = supervisor::spawn_resync(state.desk.clone(), orders, config.stale_ms, other(0))
+        let resync = supervisor::spawn_resync(state.sequencer.clone(), commands, config.stale_ms, other(0))
             .map_err(StartError::Thread)?;
         let mut running = Vec::new();
         for (nth, feed) in feeds.into_iter().enumerate().filter_map(|(nth, feed)| Some((nth, feed?))) {
             let spec = config.feeds[nth].clone();
-            let thread = supervisor::spawn_feed(spec, feed, nth as SourceId, state.desk.clone(), other(nth));
+            let thread = supervisor::spawn_feed(spec, feed, nth as SourceId, state.sequencer.clone(), other(nth));
             running.push(thread.map_err(StartError::Thread)?);
         }
         Ok(Self { address, state, cores, resync, bars: bar_thread, feeds: running, config: config.clone() })
@@ -215,7 +216,7 @@ impl Server {
         self.config = config.clone();
         let config = Arc::new(config);
         for core in &self.cores {
-            core.tell(Order::Settings(config.clone()));
+            core.tell(ShardCommand::Settings(config.clone()));
         }
         let changed = if changed.is_empty() { "nothing has changed".to_owned() } else { changed.join(", ") };
         tracing::info!("SIGHUP: settings were read again: {changed}");
@@ -232,11 +233,11 @@ impl Server {
     fn stop(self) -> Result<(), StartError> {
         let Config { drain_ms, drain_timeout_ms, .. } = self.config;
         tracing::info!("stopping: clients are sent away over {drain_ms} ms; a second signal ends at once");
-        self.state.life.enter(Stage::Draining);
+        self.state.lifecycle.enter(Stage::Draining);
         self.await_handed_in();
         let (gone, all_gone) = crossbeam::channel::bounded(self.cores.len());
         for core in &self.cores {
-            core.tell(Order::Drain { over_ms: drain_ms, timeout_ms: drain_timeout_ms, gone: gone.clone() });
+            core.tell(ShardCommand::Drain { over_ms: drain_ms, timeout_ms: drain_timeout_ms, gone: gone.clone() });
         }
         drop(gone);
         let longest = Duration::from_millis(u64::from(drain_ms) + u64::from(drain_timeout_ms)) + GRACE;
@@ -258,7 +259,7 @@ impl Server {
     }
 
     fn end(self) -> Result<(), StartError> {
-        self.state.life.enter(Stage::Stopping);
+        self.state.lifecycle.enter(Stage::Stopping);
         for feed in self.feeds {
             let _ = feed.join();
         }
@@ -268,18 +269,18 @@ impl Server {
             std::thread::sleep(LOOK_INTERVAL);
         }
         for core in &self.cores {
-            core.tell(Order::Stop);
+            core.tell(ShardCommand::Stop);
         }
         for core in self.cores {
             core.join();
         }
-        self.state.desk.stop();
+        self.state.sequencer.stop();
         let _ = self.resync.join();
         if let (Some(store), Some(thread)) = (&self.state.bars, self.bars) {
             store.stop();
             let _ = thread.join();
         }
-        match self.state.life.failure() {
+        match self.state.lifecycle.failure() {
             Some(failure) => Err(StartError::Failed(failure.to_owned())),
             None => Ok(()),
         }
@@ -291,16 +292,16 @@ fn start_cores(
     http: &Arc<HttpShared>,
     sockets: Vec<std::net::TcpListener>,
     readers: Vec<ring::Reader>,
-) -> Result<Vec<Core>, StartError> {
+) -> Result<Vec<ShardThread>, StartError> {
     let mut cores = Vec::new();
     for (index, (socket, reader)) in sockets.into_iter().zip(readers).enumerate() {
         let core = http.server.config.cores[index];
         let (report, started) = mpsc::channel();
-        let (orders, received) = unbounded();
+        let (commands, received) = unbounded();
         let spawned = shard_thread::spawn(index, core, http.clone(), socket, reader, received, report);
         let outcome = spawned.and_then(|thread| {
-            let parking = started.recv().map_err(|_| CoreError::Died)??;
-            Ok(Core { parking, thread, orders })
+            let waker = started.recv().map_err(|_| ShardStartError::Died)??;
+            Ok(ShardThread { waker, thread, commands })
         });
         cores.push(outcome.map_err(|error| StartError::Core { core, error })?);
     }

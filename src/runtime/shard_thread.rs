@@ -23,12 +23,12 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::clock::{self, now_ns};
 use crate::config::Config;
-use crate::http::{Door, HttpShared};
+use crate::http::{HttpServer, HttpShared};
 use crate::io::uring::{SetupError, Uring, adopt_fd};
 use crate::ring;
 use crate::shard::Shard;
 use crate::stats::Counter;
-use crate::wake::Parking;
+use crate::wake::ShardWaker;
 
 /// Memory that glommio registers for files: we read eventfds only.
 const FILE_BYTES: usize = 64 * 1024;
@@ -42,7 +42,7 @@ const PUBLISH_NS: u64 = clock::STEER_INTERVAL_NS;
 
 /// Why a shard could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum CoreError {
+pub enum ShardStartError {
     #[error(transparent)]
     Ring(#[from] SetupError),
     #[error("{0}")]
@@ -58,7 +58,7 @@ pub enum CoreError {
 
 /// What a core is told.
 #[derive(Clone, Debug)]
-pub enum Order {
+pub enum ShardCommand {
     /// Other settings are in effect.
     Settings(Arc<Config>),
     /// Send all clients away, and say when they have gone.
@@ -68,18 +68,18 @@ pub enum Order {
 }
 
 /// A shard's thread.
-pub struct Core {
-    pub parking: Arc<Parking>,
+pub struct ShardThread {
+    pub waker: Arc<ShardWaker>,
     pub thread: ExecutorJoinHandle<()>,
-    pub orders: Sender<Order>,
+    pub commands: Sender<ShardCommand>,
 }
 
-impl Core {
+impl ShardThread {
     /// Tells the core something.
-    pub fn tell(&self, order: Order) {
+    pub fn tell(&self, command: ShardCommand) {
         // A core that has died hears nothing, and its death is known.
-        let _ = self.orders.send(order);
-        self.parking.wake();
+        let _ = self.commands.send(command);
+        self.waker.wake();
     }
 
     /// Waits for the end of the shard.
@@ -97,32 +97,32 @@ pub fn spawn(
     http: Arc<HttpShared>,
     socket: TcpListener,
     ring: ring::Reader,
-    orders: Receiver<Order>,
-    report: mpsc::Sender<Result<Arc<Parking>, CoreError>>,
-) -> Result<ExecutorJoinHandle<()>, CoreError> {
+    commands: Receiver<ShardCommand>,
+    report: mpsc::Sender<Result<Arc<ShardWaker>, ShardStartError>>,
+) -> Result<ExecutorJoinHandle<()>, ShardStartError> {
     LocalExecutorBuilder::new(Placement::Fixed(core))
         .name(&format!("shard-{index}"))
         .io_memory(FILE_BYTES)
         .spawn(move || async move {
             let name = format!("shard {index}");
-            let _watch = http.server.life.watch(&name);
+            let _watch = http.server.lifecycle.watch(&name);
             match set_up(&http, ring) {
-                Ok((shard, parking)) => {
+                Ok((shard, waker)) => {
                     // The starter may have given up on another core; then nobody listens, and this one ends as well.
-                    if report.send(Ok(parking.clone())).is_ok() {
-                        run(index, http.clone(), socket, shard, parking, orders).await;
+                    if report.send(Ok(waker.clone())).is_ok() {
+                        run(index, http.clone(), socket, shard, waker, commands).await;
                     }
                 }
                 Err(error) => drop(report.send(Err(error))),
             }
         })
-        .map_err(|error| CoreError::Executor(error.to_string()))
+        .map_err(|error| ShardStartError::Executor(error.to_string()))
 }
 
-fn set_up(http: &HttpShared, ring: ring::Reader) -> Result<(Shard<Uring>, Arc<Parking>), CoreError> {
+fn set_up(http: &HttpShared, ring: ring::Reader) -> Result<(Shard<Uring>, Arc<ShardWaker>), ShardStartError> {
     let uring = Uring::new(http.server.config.seats_per_shard())?;
-    let parking = Arc::new(Parking::new(uring.wake_fd().map_err(CoreError::Event)?));
-    Ok((Shard::new(http.server.config.shard.clone(), uring, ring), parking))
+    let waker = Arc::new(ShardWaker::new(uring.wake_fd().map_err(ShardStartError::Event)?));
+    Ok((Shard::new(http.server.config.shard.clone(), uring, ring), waker))
 }
 
 async fn run(
@@ -130,23 +130,23 @@ async fn run(
     http: Arc<HttpShared>,
     socket: TcpListener,
     shard: Shard<Uring>,
-    parking: Arc<Parking>,
-    orders: Receiver<Order>,
+    waker: Arc<ShardWaker>,
+    commands: Receiver<ShardCommand>,
 ) {
     let event = match shard.io().wake_fd() {
         Ok(event) => adopt_fd::<BufferedFile>(event),
         Err(error) => return tracing::error!("shard {index}: its eventfd cannot be duplicated: {error}"),
     };
     let shard = Rc::new(RefCell::new(shard));
-    let door = Door::new(index, shard.clone(), http.clone(), parking.clone());
-    let accepting = door.clone().open(socket);
-    let mut driver = Driver {
+    let server = HttpServer::new(index, shard.clone(), http.clone(), waker.clone());
+    let accepting = server.clone().open(socket);
+    let mut driver = ShardDriver {
         index,
         http,
-        parking,
+        waker,
         shard,
-        door,
-        orders,
+        server,
+        commands,
         drain: None,
         published_ns: 0,
         worked_ns: 0,
@@ -154,8 +154,8 @@ async fn run(
         short_sleep: false,
     };
     let mut signal = Box::pin(event.read_at(0, 8));
-    while driver.obey() {
-        if driver.turn_is_idle() {
+    while driver.handle_commands() {
+        if driver.tick_is_idle() {
             if driver.should_nap() {
                 glommio::timer::sleep(NAP).await;
             }
@@ -174,14 +174,14 @@ async fn run(
 }
 
 /// What one shard's task works with.
-struct Driver {
+struct ShardDriver {
     index: usize,
     http: Arc<HttpShared>,
-    parking: Arc<Parking>,
+    waker: Arc<ShardWaker>,
     shard: Rc<RefCell<Shard<Uring>>>,
-    door: Door,
-    orders: Receiver<Order>,
-    drain: Option<Drain>,
+    server: HttpServer,
+    commands: Receiver<ShardCommand>,
+    drain: Option<DrainWait>,
     published_ns: u64,
     worked_ns: u64,
     alarm: Option<Alarm>,
@@ -190,7 +190,7 @@ struct Driver {
 }
 
 /// Until when clients that were sent away have to be gone, and who waits for it.
-struct Drain {
+struct DrainWait {
     until_ns: u64,
     gone: Sender<()>,
 }
@@ -201,23 +201,23 @@ struct Alarm {
     timer: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-impl Driver {
+impl ShardDriver {
     /// Does what it was told. False if that is to end.
-    fn obey(&mut self) -> bool {
-        while let Ok(order) = self.orders.try_recv() {
-            match order {
-                Order::Settings(config) => {
+    fn handle_commands(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                ShardCommand::Settings(config) => {
                     self.shard.borrow_mut().change_settings(config.shard.clone());
-                    self.door.change_settings(config);
+                    self.server.change_settings(config);
                 }
-                Order::Drain { over_ms, timeout_ms, gone } => {
+                ShardCommand::Drain { over_ms, timeout_ms, gone } => {
                     let now_ns = now_ns();
                     let until_ns = now_ns + (u64::from(over_ms) + u64::from(timeout_ms)) * 1_000_000;
                     self.shard.borrow_mut().begin_drain(over_ms, now_ns);
-                    self.door.send_away();
-                    self.drain = Some(Drain { until_ns, gone });
+                    self.server.send_away();
+                    self.drain = Some(DrainWait { until_ns, gone });
                 }
-                Order::Stop => return false,
+                ShardCommand::Stop => return false,
             }
         }
         true
@@ -225,7 +225,7 @@ impl Driver {
 
     /// Says that all clients have gone, or that they have had their time.
     fn report_gone(&mut self, now_ns: u64, clients: usize) {
-        let nobody = clients == 0 && self.door.talking() == 0;
+        let nobody = clients == 0 && self.server.talking() == 0;
         if let Some(drain) = self.drain.take_if(|drain| nobody || now_ns >= drain.until_ns) {
             // Who waited may have given up.
             let _ = drain.gone.send(());
@@ -233,24 +233,24 @@ impl Driver {
     }
 
     /// Turns once. True if the shard has had nothing to do for a while.
-    fn turn_is_idle(&mut self) -> bool {
+    fn tick_is_idle(&mut self) -> bool {
         let now_ns = now_ns();
         let mut shard = self.shard.borrow_mut();
-        let worked = shard.turn(now_ns);
+        let worked = shard.tick(now_ns);
         self.report_clients(&mut shard);
-        if shard.wants_resync() && self.http.server.desk.request_resync(self.index) {
+        if shard.wants_resync() && self.http.server.sequencer.request_resync(self.index) {
             shard.resync_requested();
         }
         if worked {
             self.worked_ns = clock::now_ns();
-            shard.counters_mut().raise(Counter::TurnNsMax, self.worked_ns.saturating_sub(now_ns));
+            shard.counters_mut().raise(Counter::TickNsMax, self.worked_ns.saturating_sub(now_ns));
         }
         if now_ns - self.published_ns.min(now_ns) > PUBLISH_NS {
             self.published_ns = now_ns;
             if self.index == 0 {
                 clock::steer();
             }
-            self.door.set_levels(shard.counters_mut());
+            self.server.set_levels(shard.counters_mut());
             self.http.server.shards[self.index].publish(shard.counters());
         }
         let clients = shard.clients();
@@ -261,9 +261,9 @@ impl Driver {
 
     /// Tells the door what a turn has come to.
     fn report_clients(&self, shard: &mut Shard<Uring>) {
-        self.door.left(shard.take_left());
+        self.server.left(shard.take_left());
         if let Some(slowest) = shard.take_slowest() {
-            self.door.show_slowest(slowest);
+            self.server.show_slowest(slowest);
         }
     }
 
@@ -274,12 +274,12 @@ impl Driver {
 
     /// Lets the shard be woken, then looks once more for work. True if there is none.
     fn may_sleep(&mut self) -> bool {
-        self.parking.prepare();
+        self.waker.prepare();
         let mut shard = self.shard.borrow_mut();
         shard.io_mut().arm();
-        let worked = shard.turn(now_ns()) || shard.has_news() || shard.wants_resync() || !self.orders.is_empty();
+        let worked = shard.tick(now_ns()) || shard.has_news() || shard.wants_resync() || !self.commands.is_empty();
         self.report_clients(&mut shard);
-        self.door.set_levels(shard.counters_mut());
+        self.server.set_levels(shard.counters_mut());
         self.http.server.shards[self.index].publish(shard.counters());
         if worked {
             drop(shard);
@@ -296,7 +296,7 @@ impl Driver {
         };
         // The last echo does not wake this task as it goes, so that the task has to look.
         const ECHO_LOOK_NS: u64 = 20_000_000;
-        let look_ns = if self.door.talking() > 0 { now_ns() + ECHO_LOOK_NS } else { u64::MAX };
+        let look_ns = if self.server.talking() > 0 { now_ns() + ECHO_LOOK_NS } else { u64::MAX };
         let drain_ns = self.drain.as_ref().map(|drain| drain.until_ns.min(look_ns));
         let deadline_ns = self.shard.borrow().deadline_ns().into_iter().chain(drain_ns).min();
         let from_ns = now_ns();
@@ -330,7 +330,7 @@ impl Driver {
     }
 
     fn woken(&mut self) {
-        self.parking.awake();
+        self.waker.awake();
         self.shard.borrow_mut().io_mut().mute();
         self.worked_ns = now_ns();
     }

@@ -10,15 +10,15 @@
 //!
 //! It does not know threads, clocks or clients. Cost: some 100 ns a record and core, mostly two copies.
 
+mod bars_ring;
 mod sources;
 mod stats;
-mod tape;
 
-pub use self::sources::{Farewell, SourceRow};
+pub use self::sources::{SourceEnd, SourceRow};
 pub use self::stats::SequencerStats;
 
+use self::bars_ring::BarsRing;
 use self::sources::Sources;
-use self::tape::Tape;
 use crate::last_value::LastValues;
 use crate::ring;
 use tickcast_protocol::book::Book;
@@ -66,7 +66,7 @@ pub struct Sequencer {
     values: LastValues,
     rings: Vec<ring::Writer>,
     /// Trades and quotes once more, for whoever keeps them as bars.
-    tape: Option<Tape>,
+    bars_ring: Option<BarsRing>,
     /// For each core, the next instrument of its resynchronisation.
     resyncs: Vec<Option<u32>>,
     sources: Sources,
@@ -86,7 +86,7 @@ impl Sequencer {
             values: LastValues::default(),
             resyncs: vec![None; rings.len()],
             rings,
-            tape: None,
+            bars_ring: None,
             sources: Sources::default(),
             position: 0,
             counters: Counters::default(),
@@ -101,8 +101,8 @@ impl Sequencer {
 
     /// Writes trades and quotes to one more ring. Their tags count them from 0, so that a reader that was lapped knows how
     /// many it has lost.
-    pub fn with_tape(self, tape: ring::Writer) -> Self {
-        Self { tape: Some(Tape::new(tape)), ..self }
+    pub fn with_bars_ring(self, bars_ring: ring::Writer) -> Self {
+        Self { bars_ring: Some(BarsRing::new(bars_ring)), ..self }
     }
 
     /// The symbol of a book that refused a record of the last batch, as it would have had more levels than it may.
@@ -218,8 +218,8 @@ impl Sequencer {
         let numbered = Header { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
         self.values.apply(&numbered, channel, bytes, self.position + 1);
         self.write(bytes);
-        if let (Channel::Quote | Channel::Trade, Some(tape)) = (channel, &mut self.tape) {
-            tape.push(bytes);
+        if let (Channel::Quote | Channel::Trade, Some(bars_ring)) = (channel, &mut self.bars_ring) {
+            bars_ring.push(bytes);
         }
     }
 
@@ -278,8 +278,8 @@ impl Sequencer {
         for ring in &mut self.rings {
             ring.publish();
         }
-        if let Some(tape) = &mut self.tape {
-            tape.publish();
+        if let Some(bars_ring) = &mut self.bars_ring {
+            bars_ring.publish();
         }
     }
 

@@ -19,14 +19,14 @@ use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Header, flags};
 
 /// How a source goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
+pub enum SourceEnd {
     /// It has said all that it had to say.
     Ended,
     /// Its thread has died, or its connection broke: it may come back.
     Lost,
 }
 
-impl Farewell {
+impl SourceEnd {
     fn state(self) -> u8 {
         match self {
             Self::Ended => b'E',
@@ -133,23 +133,23 @@ impl Sources {
 
 impl Sequencer {
     /// A source has gone. Its instruments stay; what no other source stands for is ended or stale.
-    pub fn close_source(&mut self, source: SourceId, farewell: Farewell, now_ns: u64) {
+    pub fn close_source(&mut self, source: SourceId, end: SourceEnd, now_ns: u64) {
         let Some(gone) = self.sources.sources.remove(&source) else { return };
         let left: Vec<u32> = match gone.is_silent {
             // Stale already; nobody stands for it now either.
             true => gone.ids.iter().copied().filter(|id| *id != 0 && self.sources.live[*id as usize] == 0).collect(),
             false => self.sources.mute(&gone.ids),
         };
-        self.counters.losses += u64::from(farewell == Farewell::Lost);
+        self.counters.losses += u64::from(end == SourceEnd::Lost);
         for id in left {
-            if farewell == Farewell::Lost {
+            if end == SourceEnd::Lost {
                 self.suspect_book(id, now_ns);
             }
-            self.push_status(id, farewell.state(), now_ns);
+            self.push_status(id, end.state(), now_ns);
             self.sources.hushed[id as usize] = false;
         }
         if !gone.ids.is_empty() {
-            self.push_feed_state(farewell.state(), now_ns);
+            self.push_feed_state(end.state(), now_ns);
         }
         self.publish();
     }

@@ -13,8 +13,8 @@ use std::ops::Range;
 
 use super::encoding::Encoding;
 use super::interest::AudienceId;
-use super::pages::Pages;
-use crate::io::Seat;
+use super::paged_vec::PagedVec;
+use crate::io::SlotId;
 
 const NONE: u32 = u32::MAX;
 
@@ -38,7 +38,7 @@ impl Default for Gathering {
 #[derive(Debug, Default)]
 struct Row {
     /// By seat, so that a sweep need not look at the clients, which are larger than the cache.
-    members: Vec<Seat>,
+    members: Vec<SlotId>,
     /// Which member is the first of the next sweep: nobody is always last.
     rotation: u32,
     encoding: Encoding,
@@ -58,7 +58,7 @@ struct Mark {
 #[derive(Debug, Default)]
 pub(super) struct Audiences {
     gatherings: Vec<Gathering>,
-    rows: Pages<Row>,
+    rows: PagedVec<Row>,
     /// When each was last sent something.
     sent_ns: Vec<u64>,
     marks: Vec<Mark>,
@@ -78,7 +78,7 @@ impl Audiences {
     }
 
     /// Adds a client; returns its place. All who ever join an audience have its encoding.
-    pub(super) fn join(&mut self, audience: AudienceId, client: Seat, encoding: Encoding, now_ns: u64) -> u32 {
+    pub(super) fn join(&mut self, audience: AudienceId, client: SlotId, encoding: Encoding, now_ns: u64) -> u32 {
         self.grow(audience as usize + 1);
         let row = &mut self.rows[audience as usize];
         row.encoding = encoding;
@@ -94,7 +94,7 @@ impl Audiences {
     }
 
     /// Removes the client at `place`; returns the one that stands there now, which has to learn it.
-    pub(super) fn leave(&mut self, audience: AudienceId, place: u32) -> Option<Seat> {
+    pub(super) fn leave(&mut self, audience: AudienceId, place: u32) -> Option<SlotId> {
         let row = &mut self.rows[audience as usize];
         row.members.swap_remove(place as usize);
         if row.rotation as usize >= row.members.len() {
@@ -106,7 +106,7 @@ impl Audiences {
     }
 
     /// Forgets what gathered in the last turn.
-    pub(super) fn begin_turn(&mut self) {
+    pub(super) fn begin_tick(&mut self) {
         for audience in self.touched.drain(..) {
             let gathering = &mut self.gatherings[audience as usize];
             (gathering.count, gathering.last_record) = (0, NONE);
@@ -130,7 +130,7 @@ impl Audiences {
 
     /// Sorts what was marked; returns for how many audiences something has gathered.
     pub(super) fn gather(&mut self) -> usize {
-        assert!(self.marks.len() < NONE as usize, "a turn's budget of bytes keeps its marks far below 32 bits");
+        assert!(self.marks.len() < NONE as usize, "a tick's budget of bytes keeps its marks far below 32 bits");
         let mut end = 0;
         for audience in &self.touched {
             let gathering = &mut self.gatherings[*audience as usize];
@@ -158,7 +158,7 @@ impl Audiences {
     }
 
     /// The members, in the order of this sweep.
-    pub(super) fn members(&self, audience: AudienceId) -> impl Iterator<Item = Seat> + '_ {
+    pub(super) fn members(&self, audience: AudienceId) -> impl Iterator<Item = SlotId> + '_ {
         let row = &self.rows[audience as usize];
         let (before, after) = row.members.split_at(row.rotation as usize);
         after.iter().chain(before).copied()

@@ -16,7 +16,7 @@ use crate::io::{Io, Outcome, Send};
 use crate::last_value::Row;
 use crate::ring;
 use crate::stats::Counter;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::packet;
 use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
 
@@ -56,8 +56,8 @@ impl<I: Io> Shard<I> {
             let Some(complete) = self.prepare(slot) else { continue };
             let len = self.scratch.arena.len() - start;
             if len > 0 {
-                let seat = self.clients[slot as usize].as_ref().expect("prepared above").seat;
-                self.scratch.sends.push(Send { seat, start: start as u32, len: len as u32 });
+                let slot_id = self.clients[slot as usize].as_ref().expect("prepared above").slot_id;
+                self.scratch.sends.push(Send { slot_id, start: start as u32, len: len as u32 });
             }
             served.push((slot, complete));
             if self.scratch.arena.len() > TURN_BYTES || self.scratch.scanned_bytes > TURN_SCAN_BYTES {
@@ -88,7 +88,7 @@ impl<I: Io> Shard<I> {
         arena.extend_from_slice(&std::mem::take(&mut catch_up.control));
         let complete = ending == Ending::No && self.push_replay(audience, &mut catch_up) && {
             self.push_state(audience, &mut catch_up);
-            let walked = catch_up.state.is_at(self.turn.number);
+            let walked = catch_up.state.is_at(self.tick.number);
             walked && self.push_log(audience, &mut catch_up)
         };
         self.clients[slot as usize].as_mut().expect("looked up above").catch_up = Some(catch_up);
@@ -105,14 +105,14 @@ impl<I: Io> Shard<I> {
         for stopped in &short {
             let send = self.scratch.sends[stopped.index as usize];
             match stopped.outcome {
-                Outcome::Failed => self.drop_client(send.seat.slot),
+                Outcome::Failed => self.drop_client(send.slot_id.index),
                 Outcome::Took(taken) => {
                     let whole = &self.scratch.arena[send.start as usize..][..send.len as usize];
                     let rest = Bytes::copy_from_slice(&whole[taken as usize..]);
-                    self.block(send.seat.slot, rest);
+                    self.block(send.slot_id.index, rest);
                     // A full socket that took nothing is no progress, however often it said that it had room.
                     if taken > 0 {
-                        self.note_progress(send.seat.slot);
+                        self.note_progress(send.slot_id.index);
                     }
                 }
             }
@@ -123,7 +123,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn note_progress(&mut self, slot: u32) {
-        let now_ns = self.turn.now_ns;
+        let now_ns = self.tick.now_ns;
         if let Some(catch_up) = self.client_mut(slot).and_then(|client| client.catch_up.as_mut()) {
             catch_up.progress_ns = catch_up.progress_ns.max(now_ns);
         }
@@ -149,12 +149,12 @@ impl<I: Io> Shard<I> {
 
     /// Nothing is missing: the client is a member of its audience from the next turn on.
     fn join(&mut self, slot: u32) {
-        let (now_ns, place) = (self.turn.now_ns, self.turn.ring_position);
+        let (now_ns, place) = (self.tick.now_ns, self.tick.ring_position);
         let client = self.clients[slot as usize].as_mut().expect("only clients join");
         let catch_up = client.catch_up.take().expect("only those who were out join");
         self.catching_up -= 1;
         let audience = client.audience;
-        client.place = self.audiences.join(audience, client.seat, self.interest.encoding(audience), now_ns);
+        client.place = self.audiences.join(audience, client.slot_id, self.interest.encoding(audience), now_ns);
         // It was not asked anything while it was out; that it took what it was owed is a sign of life.
         client.received_ns = client.received_ns.max(catch_up.progress_ns);
         // One that only had an answer has not had what waits for a tick.
@@ -173,11 +173,11 @@ impl<I: Io> Shard<I> {
 
     /// Walks over the instruments from where the last piece ended, and appends what the client has not had.
     fn push_state(&mut self, audience: AudienceId, catch_up: &mut CatchUp) {
-        if catch_up.job.is_empty() && !catch_up.snapshot && catch_up.state.is_at(self.turn.number) {
+        if catch_up.job.is_empty() && !catch_up.snapshot && catch_up.state.is_at(self.tick.number) {
             return;
         }
-        let place = self.turn.ring_position;
-        let mark = StateMark { turn: self.turn.number, place, explicit: true, floor: place };
+        let place = self.tick.ring_position;
+        let mark = StateMark { tick: self.tick.number, place, explicit: true, floor: place };
         let mut records = std::mem::take(&mut self.scratch.records);
         records.clear();
         let candidates = self.interest.candidates(audience, catch_up.state.cursor);
@@ -229,12 +229,12 @@ impl<I: Io> Shard<I> {
     fn push_instrument(&mut self, audience: AudienceId, catch_up: &CatchUp, instrument: u32, out: &mut Vec<u8>) {
         let Some(row) = self.values.row(instrument) else { return };
         let mark = catch_up.state.mark_of(instrument);
-        let wanted: Vec<(Channel, Profile, Option<Owed>)> =
+        let wanted: Vec<(Channel, ConflationInterval, Option<Owed>)> =
             [Channel::Book, Channel::Ticker, Channel::Quote, Channel::Trade, Channel::Raw]
                 .into_iter()
                 .filter_map(|channel| {
-                    let profile = self.interest.wants(audience, instrument, channel)?;
-                    Some((channel, profile, self.owed(catch_up, instrument, channel)))
+                    let interval = self.interest.wants(audience, instrument, channel)?;
+                    Some((channel, interval, self.owed(catch_up, instrument, channel)))
                 })
                 .collect();
         let announce = instrument > catch_up.directory_len
@@ -252,7 +252,7 @@ impl<I: Io> Shard<I> {
             status.push_once_told(instrument, out);
         }
         let lane = self.lane(audience, instrument);
-        for (channel, profile, owed) in wanted {
+        for (channel, interval, owed) in wanted {
             let extra = match owed {
                 // What has come since the request comes as history, in its order.
                 Some(Owed::Snapshot) if channel.is_log() && !is_newest(row, instrument, channel, &catch_up.log) => {
@@ -261,14 +261,14 @@ impl<I: Io> Shard<I> {
                 Some(Owed::Snapshot) => flags::SNAPSHOT,
                 Some(Owed::Merged) => flags::CONFLATED,
                 None | Some(Owed::Definition)
-                    if channel.is_log() || !self.missed(mark, instrument, channel, profile, lane) =>
+                    if channel.is_log() || !self.missed(mark, instrument, channel, interval, lane) =>
                 {
                     continue;
                 }
                 None | Some(Owed::Definition) => flags::CONFLATED,
             };
             let pushed = row.push(instrument, channel, extra, out);
-            if pushed && channel == Channel::Trade && row.push_trades_lost(instrument, self.turn.now_ns, out) {
+            if pushed && channel == Channel::Trade && row.push_trades_lost(instrument, self.tick.now_ns, out) {
                 self.counters.add(Counter::GapsSent, 1);
             }
         }
@@ -298,24 +298,31 @@ impl<I: Io> Shard<I> {
     }
 
     /// True if a state value has changed since the client had it.
-    fn missed(&self, mark: StateMark, instrument: u32, channel: Channel, profile: Profile, lane: Lane) -> bool {
+    fn missed(
+        &self,
+        mark: StateMark,
+        instrument: u32,
+        channel: Channel,
+        interval: ConflationInterval,
+        lane: Lane,
+    ) -> bool {
         let place = self.values.row(instrument).map_or(0, |row| row.position(channel));
-        if mark.explicit || profile == Profile::IMMEDIATE {
+        if mark.explicit || interval == ConflationInterval::IMMEDIATE {
             return place > mark.place;
         }
         let lane = if channel == Channel::Quote { lane } else { Lane::Plain };
-        place > mark.floor && self.conflator.is_news(profile, instrument, channel, lane, mark.turn)
+        place > mark.floor && self.conflator.is_news(interval, instrument, channel, lane, mark.tick)
     }
 
     /// Appends log records that the client has not had. True if it has had them all now.
     fn push_log(&mut self, audience: AudienceId, catch_up: &mut CatchUp) -> bool {
-        let here = self.turn.ring_position;
+        let here = self.tick.ring_position;
         if catch_up.log.ring_position == here {
             return true;
         }
         if !self.interest.keys(audience).any(|key| key.channel().is_log()) {
             // Nothing to look for: to read through a whole ring for each straggler would stop the others.
-            (catch_up.log.ring_position, catch_up.log.position) = (here, self.turn.position);
+            (catch_up.log.ring_position, catch_up.log.position) = (here, self.tick.position);
             return true;
         }
         let mut history = std::mem::take(&mut self.scratch.history);
@@ -330,7 +337,7 @@ impl<I: Io> Shard<I> {
                 self.scratch.scanned_bytes += next - from;
                 catch_up.log.ring_position = next;
                 if next == here {
-                    catch_up.log.position = self.turn.position;
+                    catch_up.log.position = self.tick.position;
                     catch_up.log.sequences = self.log_sequences();
                 } else {
                     note_history(&history, &mut catch_up.log);
@@ -376,7 +383,7 @@ impl<I: Io> Shard<I> {
         let each = history.entries.iter().filter(is_for).map(|entry| (entry.tag, history.payload(entry)));
         let packing = Packing {
             epoch: self.settings.epoch,
-            ts_send: self.turn.now_ns,
+            ts_send: self.tick.now_ns,
             flags: 0,
             last_flags: 0,
             from_position: from,
@@ -403,15 +410,15 @@ impl<I: Io> Shard<I> {
                 let newest = self.values.sequence(instrument, channel);
                 if newest > had && self.wants_channel(audience, instrument, channel) {
                     let gap = Gap { instrument, channel, from_sequence: had + 1, to_sequence: newest, reason: b'S' };
-                    gap.encode(self.turn.now_ns, &mut records);
+                    gap.encode(self.tick.now_ns, &mut records);
                     self.counters.add(Counter::GapsSent, 1);
                 }
             }
         }
         let before = log.position;
         *log = LogMark {
-            position: self.turn.position,
-            ring_position: self.turn.ring_position,
+            position: self.tick.position,
+            ring_position: self.tick.ring_position,
             sequences: self.log_sequences(),
         };
         if !records.is_empty() {
@@ -432,7 +439,7 @@ impl<I: Io> Shard<I> {
         let (from_position, to_position) = positions.into_inner();
         let packing = Packing {
             epoch: self.settings.epoch,
-            ts_send: self.turn.now_ns,
+            ts_send: self.tick.now_ns,
             flags,
             last_flags,
             from_position,
@@ -494,8 +501,8 @@ fn note_history(history: &ring::Batch, log: &mut LogMark) {
 impl Client {
     /// True if further requests have to wait: something of an earlier turn is still owed, or a replay, of which there is
     /// one at a time.
-    pub(super) fn must_wait(&self, turn: u64) -> bool {
-        let waits = |catch_up: &CatchUp| catch_up.since_turn != turn || catch_up.blocked || catch_up.replay.is_some();
+    pub(super) fn must_wait(&self, tick: u64) -> bool {
+        let waits = |catch_up: &CatchUp| catch_up.since_tick != tick || catch_up.blocked || catch_up.replay.is_some();
         self.catch_up.as_deref().is_some_and(waits)
     }
 }

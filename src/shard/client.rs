@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::interest::{AudienceId, Key};
 use super::replay::Replay;
-use crate::io::Seat;
+use crate::io::SlotId;
 use tickcast_protocol::ws::session::Session;
 
 /// `Client::place` of one that is not among the members of its audience.
@@ -15,13 +15,13 @@ pub(super) const ABSENT: u32 = u32::MAX;
 /// One seat's client. Some 100 bytes; what it is owed lives in a box of its own.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) seat: Seat,
+    pub(super) slot_id: SlotId,
     pub(super) audience: AudienceId,
     /// Its place among the members, or [`ABSENT`].
     pub(super) place: u32,
     pub(super) session: Session,
     pub(super) received_ns: u64,
-    pub(super) allowance: Allowance,
+    pub(super) request_bucket: TokenBucket,
     /// Input was seen that has not been asked for.
     pub(super) readable: bool,
     /// A receive is under way.
@@ -50,13 +50,13 @@ pub(super) enum Ending {
 
 /// A token bucket: requests a second, with a burst.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Allowance {
+pub(super) struct TokenBucket {
     /// Thousandths of a request.
     millis: u64,
     refilled_ns: u64,
 }
 
-impl Allowance {
+impl TokenBucket {
     /// Seconds of its rate that a client may use at once: a dashboard subscribes to all its rows when it opens.
     const BURST_SECONDS: u64 = 4;
 
@@ -83,7 +83,7 @@ impl Allowance {
 /// to it one by one (`explicit`), everything up to that place of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StateMark {
-    pub(super) turn: u64,
+    pub(super) tick: u64,
     pub(super) place: u64,
     pub(super) explicit: bool,
     /// Up to this place it has had everything in any case, dispatched or not.
@@ -113,7 +113,7 @@ pub(super) struct CatchUp {
     /// Input that waits until the client is owed nothing.
     pub(super) held_input: Vec<u8>,
     /// The turn in which it left the members.
-    pub(super) since_turn: u64,
+    pub(super) since_tick: u64,
     /// When it left the members.
     pub(super) since_ns: u64,
     /// When something last left for it.
@@ -171,8 +171,8 @@ impl StatePass {
     }
 
     /// True if no instrument's mark is older than this turn.
-    pub(super) fn is_at(&self, turn: u64) -> bool {
-        self.after.is_empty() && self.cursor == 1 && self.before.iter().all(|(_, mark)| mark.turn == turn)
+    pub(super) fn is_at(&self, tick: u64) -> bool {
+        self.after.is_empty() && self.cursor == 1 && self.before.iter().all(|(_, mark)| mark.tick == tick)
     }
 
     /// True if every value up to the marks was sent, also those that still wait for a tick.

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use tickcast_protocol::book::{Book, Side};
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::record::{BOOK_SNAPSHOT, Channel, Level};
 
 /// Changed levels of one book that are kept before the whole book is sent instead.
@@ -83,7 +83,7 @@ impl Changed {
 }
 
 #[derive(Debug, Default)]
-struct ProfileState {
+struct IntervalState {
     tick_ns: u64,
     pending: Vec<Pending>,
     queue: Vec<(u32, Channel)>,
@@ -101,13 +101,13 @@ fn index(instrument: u32, channel: Channel) -> usize {
 /// All profiles of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Conflator {
-    profiles: [ProfileState; Profile::COUNT],
+    intervals: [IntervalState; ConflationInterval::COUNT],
 }
 
 impl Conflator {
     /// Notes that a newer value is there; `jumped`: and that it stands for some that never came.
-    pub(super) fn note(&mut self, profile: Profile, instrument: u32, channel: Channel, jumped: bool) {
-        let state = &mut self.profiles[profile.index()];
+    pub(super) fn note(&mut self, interval: ConflationInterval, instrument: u32, channel: Channel, jumped: bool) {
+        let state = &mut self.intervals[interval.index()];
         let at = index(instrument, channel);
         if state.pending.len() <= at {
             state.pending.resize(at + 1, Pending::default());
@@ -123,55 +123,61 @@ impl Conflator {
     /// Notes which levels of a book changed.
     pub(super) fn note_levels(
         &mut self,
-        profile: Profile,
+        interval: ConflationInterval,
         instrument: u32,
         kind: u8,
         levels: impl Iterator<Item = Level>,
     ) {
-        self.profiles[profile.index()].books.entry(instrument).or_default().note(kind, levels);
+        self.intervals[interval.index()].books.entry(instrument).or_default().note(kind, levels);
     }
 
     /// The profiles whose tick has come, in ascending order of interval; their next tick is set.
-    pub(super) fn due(&mut self, now_ns: u64) -> impl Iterator<Item = Profile> + use<> {
-        let mut due = [false; Profile::COUNT];
-        for (at, state) in self.profiles.iter_mut().enumerate().skip(1) {
+    pub(super) fn due(&mut self, now_ns: u64) -> impl Iterator<Item = ConflationInterval> + use<> {
+        let mut due = [false; ConflationInterval::COUNT];
+        for (at, state) in self.intervals.iter_mut().enumerate().skip(1) {
             if now_ns >= state.tick_ns {
-                let interval_ns = Profile::from_index(at).interval_ns();
+                let interval_ns = ConflationInterval::from_index(at).interval_ns();
                 state.tick_ns = (now_ns / interval_ns + 1) * interval_ns;
                 due[at] = !state.queue.is_empty();
             }
         }
-        (1..Profile::COUNT).filter(move |at| due[*at]).map(Profile::from_index)
+        (1..ConflationInterval::COUNT).filter(move |at| due[*at]).map(ConflationInterval::from_index)
     }
 
     /// When the next pending value is due; `None` if nothing is pending.
     pub(super) fn next_tick_ns(&self) -> Option<u64> {
-        self.profiles.iter().filter(|state| !state.queue.is_empty()).map(|state| state.tick_ns).min()
+        self.intervals.iter().filter(|state| !state.queue.is_empty()).map(|state| state.tick_ns).min()
     }
 
     /// What is pending, in the order in which it first came; the queue is empty afterwards.
-    pub(super) fn take_queue(&mut self, profile: Profile) -> Vec<(u32, Channel)> {
-        std::mem::take(&mut self.profiles[profile.index()].queue)
+    pub(super) fn take_queue(&mut self, interval: ConflationInterval) -> Vec<(u32, Channel)> {
+        std::mem::take(&mut self.intervals[interval.index()].queue)
     }
 
     /// Gives the memory of a queue back.
-    pub(super) fn return_queue(&mut self, profile: Profile, mut queue: Vec<(u32, Channel)>) {
+    pub(super) fn return_queue(&mut self, interval: ConflationInterval, mut queue: Vec<(u32, Channel)>) {
         queue.clear();
-        let state = &mut self.profiles[profile.index()];
+        let state = &mut self.intervals[interval.index()];
         if state.queue.is_empty() {
             state.queue = queue;
         }
     }
 
     /// Takes what is pending of one value, and notes the turn of its dispatch.
-    pub(super) fn take(&mut self, profile: Profile, instrument: u32, channel: Channel, turn: u64) -> Pending {
-        let Some(pending) = self.profiles[profile.index()].pending.get_mut(index(instrument, channel)) else {
+    pub(super) fn take(
+        &mut self,
+        interval: ConflationInterval,
+        instrument: u32,
+        channel: Channel,
+        tick: u64,
+    ) -> Pending {
+        let Some(pending) = self.intervals[interval.index()].pending.get_mut(index(instrument, channel)) else {
             return Pending::default();
         };
         let taken = *pending;
         for lane in [Lane::Plain, Lane::Safe] {
             if pending.counts[lane as usize] > 0 {
-                pending.dispatched[lane as usize] = turn;
+                pending.dispatched[lane as usize] = tick;
             }
         }
         pending.counts = [0, 0];
@@ -180,39 +186,52 @@ impl Conflator {
     }
 
     /// Takes what is pending for the safe lane alone: the quote that goes before a trade. Returns the count.
-    pub(super) fn take_safe(&mut self, profile: Profile, instrument: u32, turn: u64) -> u32 {
-        let pending = self.profiles[profile.index()].pending.get_mut(index(instrument, Channel::Quote));
+    pub(super) fn take_safe(&mut self, interval: ConflationInterval, instrument: u32, tick: u64) -> u32 {
+        let pending = self.intervals[interval.index()].pending.get_mut(index(instrument, Channel::Quote));
         let Some(pending) = pending else { return 0 };
         let count = std::mem::take(&mut pending.counts[Lane::Safe as usize]);
         if count > 0 {
-            pending.dispatched[Lane::Safe as usize] = turn;
+            pending.dispatched[Lane::Safe as usize] = tick;
         }
         count
     }
 
     /// Takes the changed levels of a book.
-    pub(super) fn take_levels(&mut self, profile: Profile, instrument: u32) -> Changed {
-        self.profiles[profile.index()].books.remove(&instrument).unwrap_or_default()
+    pub(super) fn take_levels(&mut self, interval: ConflationInterval, instrument: u32) -> Changed {
+        self.intervals[interval.index()].books.remove(&instrument).unwrap_or_default()
     }
 
     /// The values that wait for a profile's tick.
-    pub(super) fn queue(&self, profile: Profile) -> &[(u32, Channel)] {
-        &self.profiles[profile.index()].queue
+    pub(super) fn queue(&self, interval: ConflationInterval) -> &[(u32, Channel)] {
+        &self.intervals[interval.index()].queue
     }
 
     /// True if a value waits for the tick.
-    pub(super) fn is_pending(&self, profile: Profile, instrument: u32, channel: Channel, lane: Lane) -> bool {
-        self.at(profile, instrument, channel).is_some_and(|pending| pending.count(lane) > 0)
+    pub(super) fn is_pending(
+        &self,
+        interval: ConflationInterval,
+        instrument: u32,
+        channel: Channel,
+        lane: Lane,
+    ) -> bool {
+        self.at(interval, instrument, channel).is_some_and(|pending| pending.count(lane) > 0)
     }
 
     /// True if the value was dispatched after this turn, or waits to be.
-    pub(super) fn is_news(&self, profile: Profile, instrument: u32, channel: Channel, lane: Lane, turn: u64) -> bool {
-        let news = |pending: &Pending| pending.count(lane) > 0 || pending.dispatched[lane as usize] > turn;
-        self.at(profile, instrument, channel).is_some_and(news)
+    pub(super) fn is_news(
+        &self,
+        interval: ConflationInterval,
+        instrument: u32,
+        channel: Channel,
+        lane: Lane,
+        tick: u64,
+    ) -> bool {
+        let news = |pending: &Pending| pending.count(lane) > 0 || pending.dispatched[lane as usize] > tick;
+        self.at(interval, instrument, channel).is_some_and(news)
     }
 
-    fn at(&self, profile: Profile, instrument: u32, channel: Channel) -> Option<&Pending> {
-        self.profiles[profile.index()].pending.get(index(instrument, channel))
+    fn at(&self, interval: ConflationInterval, instrument: u32, channel: Channel) -> Option<&Pending> {
+        self.intervals[interval.index()].pending.get(index(instrument, channel))
     }
 }
 
@@ -221,8 +240,8 @@ mod tests {
     use super::*;
     use tickcast_protocol::record::BOOK_DELTA;
 
-    fn profile(ms: u64) -> Profile {
-        Profile::round_up(ms).expect("an offered interval")
+    fn interval(ms: u64) -> ConflationInterval {
+        ConflationInterval::round_up(ms).expect("an offered interval")
     }
 
     fn levels(px: std::ops::Range<i64>) -> impl Iterator<Item = Level> {
@@ -233,27 +252,27 @@ mod tests {
     fn values_are_counted_until_they_are_taken_and_queued_once() {
         let mut conflator = Conflator::default();
         for _ in 0..3 {
-            conflator.note(profile(100), 7, Channel::Ticker, false);
+            conflator.note(interval(100), 7, Channel::Ticker, false);
         }
-        conflator.note(profile(100), 2, Channel::Ticker, false);
-        conflator.note(profile(250), 2, Channel::Quote, false);
-        assert_eq!(conflator.take_queue(profile(100)), [(7, Channel::Ticker), (2, Channel::Ticker)]);
-        let taken = conflator.take(profile(100), 7, Channel::Ticker, 5);
+        conflator.note(interval(100), 2, Channel::Ticker, false);
+        conflator.note(interval(250), 2, Channel::Quote, false);
+        assert_eq!(conflator.take_queue(interval(100)), [(7, Channel::Ticker), (2, Channel::Ticker)]);
+        let taken = conflator.take(interval(100), 7, Channel::Ticker, 5);
         assert_eq!((taken.count(Lane::Plain), taken.count(Lane::Safe), taken.is_even()), (3, 3, true));
-        assert_eq!(conflator.take(profile(100), 7, Channel::Ticker, 6).count(Lane::Plain), 0);
-        assert!(conflator.is_pending(profile(250), 2, Channel::Quote, Lane::Plain), "another interval's is its own");
-        assert!(!conflator.is_pending(profile(100), 2, Channel::Quote, Lane::Plain), "another channel's, too");
+        assert_eq!(conflator.take(interval(100), 7, Channel::Ticker, 6).count(Lane::Plain), 0);
+        assert!(conflator.is_pending(interval(250), 2, Channel::Quote, Lane::Plain), "another interval's is its own");
+        assert!(!conflator.is_pending(interval(100), 2, Channel::Quote, Lane::Plain), "another channel's, too");
     }
 
     #[test]
     fn a_quote_taken_before_a_trade_still_waits_for_those_without_trades() {
         let mut conflator = Conflator::default();
-        conflator.note(profile(100), 1, Channel::Quote, false);
-        conflator.note(profile(100), 1, Channel::Quote, false);
-        assert_eq!(conflator.take_safe(profile(100), 1, 3), 2);
-        assert_eq!(conflator.take_safe(profile(100), 1, 4), 0);
-        conflator.note(profile(100), 1, Channel::Quote, false);
-        let taken = conflator.take(profile(100), 1, Channel::Quote, 5);
+        conflator.note(interval(100), 1, Channel::Quote, false);
+        conflator.note(interval(100), 1, Channel::Quote, false);
+        assert_eq!(conflator.take_safe(interval(100), 1, 3), 2);
+        assert_eq!(conflator.take_safe(interval(100), 1, 4), 0);
+        conflator.note(interval(100), 1, Channel::Quote, false);
+        let taken = conflator.take(interval(100), 1, Channel::Quote, 5);
         assert_eq!((taken.count(Lane::Plain), taken.count(Lane::Safe), taken.is_even()), (3, 1, false));
     }
 
@@ -261,14 +280,14 @@ mod tests {
     fn news_is_what_waits_or_was_dispatched_after_the_turn() {
         let mut conflator = Conflator::default();
         let is_news =
-            |conflator: &Conflator, lane, turn| conflator.is_news(profile(100), 1, Channel::Quote, lane, turn);
+            |conflator: &Conflator, lane, tick| conflator.is_news(interval(100), 1, Channel::Quote, lane, tick);
         assert!(!is_news(&conflator, Lane::Plain, 0));
-        conflator.note(profile(100), 1, Channel::Quote, false);
+        conflator.note(interval(100), 1, Channel::Quote, false);
         assert!(is_news(&conflator, Lane::Plain, 9));
-        conflator.take_safe(profile(100), 1, 10);
+        conflator.take_safe(interval(100), 1, 10);
         assert!(is_news(&conflator, Lane::Safe, 9) && !is_news(&conflator, Lane::Safe, 10));
         assert!(is_news(&conflator, Lane::Plain, 10));
-        conflator.take(profile(100), 1, Channel::Quote, 12);
+        conflator.take(interval(100), 1, Channel::Quote, 12);
         assert!(is_news(&conflator, Lane::Plain, 11) && !is_news(&conflator, Lane::Plain, 12));
         assert!(!is_news(&conflator, Lane::Safe, 10), "nothing of the safe lane was dispatched at the tick");
     }
@@ -280,15 +299,15 @@ mod tests {
         let due = |conflator: &mut Conflator, now_ns| conflator.due(now_ns).collect::<Vec<_>>();
         assert_eq!(due(&mut conflator, 1234 * MS), []);
         assert_eq!(conflator.next_tick_ns(), None);
-        conflator.note(profile(100), 1, Channel::Quote, false);
-        conflator.note(profile(50), 1, Channel::Quote, false);
+        conflator.note(interval(100), 1, Channel::Quote, false);
+        conflator.note(interval(50), 1, Channel::Quote, false);
         assert_eq!(conflator.next_tick_ns(), Some(1250 * MS));
         assert_eq!(due(&mut conflator, 1250 * MS - 1), []);
-        assert_eq!(due(&mut conflator, 1250 * MS), [profile(50)]);
-        assert_eq!(due(&mut conflator, 1300 * MS), [profile(50), profile(100)]);
-        for profile in [profile(50), profile(100)] {
-            let queue = conflator.take_queue(profile);
-            conflator.return_queue(profile, queue);
+        assert_eq!(due(&mut conflator, 1250 * MS), [interval(50)]);
+        assert_eq!(due(&mut conflator, 1300 * MS), [interval(50), interval(100)]);
+        for interval in [interval(50), interval(100)] {
+            let queue = conflator.take_queue(interval);
+            conflator.return_queue(interval, queue);
         }
         assert_eq!(due(&mut conflator, 5000 * MS), []);
         assert_eq!(conflator.next_tick_ns(), None);
@@ -301,14 +320,14 @@ mod tests {
         for round in [levels(5..8), levels(6..9)] {
             let round: Vec<Level> = round.collect();
             book.apply(BOOK_DELTA, round.iter().copied());
-            conflator.note_levels(profile(100), 1, BOOK_DELTA, round.into_iter());
+            conflator.note_levels(interval(100), 1, BOOK_DELTA, round.into_iter());
         }
         book.set(Side::Bid, 6, 0);
         book.set(Side::Bid, 7, 44);
-        let present = conflator.take_levels(profile(100), 1).present(&book).expect("not whole");
+        let present = conflator.take_levels(interval(100), 1).present(&book).expect("not whole");
         let present: Vec<(i64, i64)> = present.iter().map(|level| (level.px, level.sz)).collect();
         assert_eq!(present, [(5, 1), (6, 0), (7, 44), (8, 1)]);
-        assert_eq!(conflator.take_levels(profile(100), 1).present(&book), Some(vec![]), "they were taken");
+        assert_eq!(conflator.take_levels(interval(100), 1).present(&book), Some(vec![]), "they were taken");
     }
 
     #[test]
@@ -316,9 +335,9 @@ mod tests {
         let whole = |records: &[(u8, std::ops::Range<i64>)]| {
             let mut conflator = Conflator::default();
             for (kind, px) in records {
-                conflator.note_levels(profile(10), 1, *kind, levels(px.clone()));
+                conflator.note_levels(interval(10), 1, *kind, levels(px.clone()));
             }
-            conflator.take_levels(profile(10), 1).present(&Book::default()).is_none()
+            conflator.take_levels(interval(10), 1).present(&Book::default()).is_none()
         };
         let most = LEVELS_MAX as i64;
         assert!(whole(&[(BOOK_DELTA, 0..3), (BOOK_SNAPSHOT, 0..3), (BOOK_DELTA, 0..3)]));

@@ -2,44 +2,44 @@
 //! once, and is noted for those who want it merged.
 
 use super::conflate::Lane;
-use super::{Place, Shard, Turn};
+use super::{Place, Shard, Tick};
 use crate::io::Io;
 use crate::last_value::Applied;
 use crate::ring;
 use crate::stats::Counter;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, flags};
 
 impl<I: Io> Shard<I> {
     /// Reads what the ring has, up to the turn's budget, and dispatches it.
     pub(super) fn drain(&mut self) -> bool {
-        if let Err(overrun) = self.ring.read(self.settings.turn_bytes_max, &mut self.turn.batch) {
+        if let Err(overrun) = self.ring.read(self.settings.tick_bytes_max, &mut self.tick.batch) {
             self.counters.add(Counter::Overruns, 1);
             self.counters.add(Counter::OverrunBytes, overrun.lost);
             self.resync_wanted = true;
             self.history.clear();
         }
-        self.turn.ring_position = self.ring.position();
-        let entries = std::mem::take(&mut self.turn.batch.entries);
+        self.tick.ring_position = self.ring.position();
+        let entries = std::mem::take(&mut self.tick.batch.entries);
         for entry in &entries {
             let start = entry.start as usize;
-            self.turn.position = self.turn.position.max(entry.tag);
+            self.tick.position = self.tick.position.max(entry.tag);
             let ring = entry.position + ring::HEADER_BYTES as u64 + u64::from(entry.len);
             self.dispatch(start, start + entry.len as usize, Place { position: entry.tag, ring });
         }
         if !entries.is_empty() {
-            self.history.note(self.turn.position, self.turn.ring_position, self.turn.now_ns);
+            self.history.note(self.tick.position, self.tick.ring_position, self.tick.now_ns);
         }
         self.counters.add(Counter::RecordsRead, entries.len() as u64);
-        self.turn.batch.entries = entries;
-        for profile in self.conflator.due(self.turn.now_ns) {
-            self.dispatch_merged(profile);
+        self.tick.batch.entries = entries;
+        for interval in self.conflator.due(self.tick.now_ns) {
+            self.dispatch_merged(interval);
         }
-        !self.turn.records.is_empty() || !self.turn.batch.entries.is_empty()
+        !self.tick.records.is_empty() || !self.tick.batch.entries.is_empty()
     }
 
     fn dispatch(&mut self, start: usize, end: usize, at: Place) {
-        let bytes = &self.turn.batch.bytes[start..end];
+        let bytes = &self.tick.batch.bytes[start..end];
         let Some(header) = Header::read(bytes) else { return };
         match Kind::from_wire(header.kind) {
             Some(Kind::Definition) => self.dispatch_definition(start, end, at),
@@ -57,7 +57,7 @@ impl<I: Io> Shard<I> {
     /// A new instrument is announced to those whose patterns cover it. One that comes before its forerunners, which an
     /// overrun has swallowed, comes once more: they all do when the state is sent again.
     fn dispatch_definition(&mut self, start: usize, end: usize, at: Place) {
-        let Some(instrument) = record::read_definition(&self.turn.batch.bytes[start..end]) else { return };
+        let Some(instrument) = record::read_definition(&self.tick.batch.bytes[start..end]) else { return };
         let id = instrument.id;
         // Known already, or one whose predecessor was lost to an overrun: the whole state is on its way, in order.
         if id as usize != self.directory.len() + 1 {
@@ -66,7 +66,7 @@ impl<I: Io> Shard<I> {
         self.interest.add_instrument(id, &instrument.symbol);
         self.directory.insert(instrument);
         self.values.add(id);
-        let number = add_record(&mut self.turn, start, end, at);
+        let number = add_record(&mut self.tick, start, end, at);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         interest.each_pattern_watcher(id, |audience| audiences.mark(audience, number));
     }
@@ -74,7 +74,7 @@ impl<I: Io> Shard<I> {
     /// A source says that it has lost records of a log channel (the record is history as any other); or the sequencer
     /// tells how far one has come, as it sends the whole state again.
     fn dispatch_gap(&mut self, start: usize, end: usize, at: Place, header: &Header) {
-        let Some(gap) = Gap::read(&self.turn.batch.bytes[start..end]) else { return };
+        let Some(gap) = Gap::read(&self.tick.batch.bytes[start..end]) else { return };
         let is_sent_again = header.flags & flags::SNAPSHOT != 0;
         if is_sent_again {
             self.history.note_sent_again(at.position);
@@ -88,18 +88,18 @@ impl<I: Io> Shard<I> {
     }
 
     fn pass_gap_on(&mut self, gap: &Gap, start: usize, end: usize, at: Place) {
-        let number = add_record(&mut self.turn, start, end, at);
+        let number = add_record(&mut self.tick, start, end, at);
         self.tell_gap(gap, number);
     }
 
     /// The state of a feed (instrument 0) or an instrument goes to all who watch any of its channels.
     fn dispatch_status(&mut self, start: usize, end: usize, at: Place, header: &Header) {
-        if !self.values.apply_status(header, &self.turn.batch.bytes[start..end], at.ring) {
+        if !self.values.apply_status(header, &self.tick.batch.bytes[start..end], at.ring) {
             return;
         }
         // What is sent again is live to clients.
-        record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags & !flags::SNAPSHOT);
-        let number = add_record(&mut self.turn, start, end, at);
+        record::patch_flags(&mut self.tick.batch.bytes[start..], header.flags & !flags::SNAPSHOT);
+        let number = add_record(&mut self.tick, start, end, at);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         if header.instrument == 0 {
             (0..interest.audience_ids() as u32)
@@ -117,32 +117,32 @@ impl<I: Io> Shard<I> {
         }
         // SNAPSHOT says that the sequencer sends its state again; to clients it is live.
         header.flags &= !flags::SNAPSHOT;
-        record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags);
+        record::patch_flags(&mut self.tick.batch.bytes[start..], header.flags);
         let had_book =
             channel == Channel::Book && self.values.row(header.instrument).is_some_and(|row| row.book().is_some());
-        let applied = self.values.apply(&header, channel, &self.turn.batch.bytes[start..end], at.ring);
+        let applied = self.values.apply(&header, channel, &self.tick.batch.bytes[start..end], at.ring);
         match applied {
             Applied::Broken if had_book => return self.suspect_book(&header, at),
             Applied::Ignored | Applied::Broken => return,
             // Stragglers pass over what was sent again: to them the one record that was lost is a hole.
-            Applied::Next if sent_again && channel.is_log() => self.log_floor = self.turn.ring_position,
+            Applied::Next if sent_again && channel.is_log() => self.log_floor = self.tick.ring_position,
             Applied::Next => {}
             Applied::After { from, to } if channel.is_log() => {
                 let instrument = header.instrument;
                 self.announce_gap(&Gap { instrument, channel, from_sequence: from, to_sequence: to, reason: b'O' }, at);
             }
             Applied::After { .. } => {
-                record::patch_flags(&mut self.turn.batch.bytes[start..], header.flags | flags::CONFLATED);
+                record::patch_flags(&mut self.tick.batch.bytes[start..], header.flags | flags::CONFLATED);
             }
         }
         if channel == Channel::Trade {
             self.dispatch_quotes_before_trade(header.instrument);
         }
-        let number = add_record(&mut self.turn, start, end, at);
-        let profiles = if channel.is_log() { Profile::COUNT } else { 1 };
+        let number = add_record(&mut self.tick, start, end, at);
+        let intervals = if channel.is_log() { ConflationInterval::COUNT } else { 1 };
         let (interest, audiences) = (&self.interest, &mut self.audiences);
-        for profile in (0..profiles).map(Profile::from_index).filter(|profile| interest.uses(*profile)) {
-            interest.each_watcher(header.instrument, channel, profile, |audience| audiences.mark(audience, number));
+        for interval in (0..intervals).map(ConflationInterval::from_index).filter(|interval| interest.uses(*interval)) {
+            interest.each_watcher(header.instrument, channel, interval, |audience| audiences.mark(audience, number));
         }
         if !channel.is_log() {
             let jumped = matches!(applied, Applied::After { .. });
@@ -156,37 +156,37 @@ impl<I: Io> Shard<I> {
         // In place of the change that cannot be applied, or the one before it: the whole book comes after both.
         let header = Header { sequence: header.sequence - 1, ..*header };
         let header = header.with_flags(flags::LAST | flags::CONFLATED | flags::MAYBE_BAD_BOOK);
-        let start = self.turn.batch.bytes.len();
-        record::encode_book(&header, BOOK_DELTA, std::iter::empty(), &mut self.turn.batch.bytes);
-        let number = self.turn.add(start, at);
+        let start = self.tick.batch.bytes.len();
+        record::encode_book(&header, BOOK_DELTA, std::iter::empty(), &mut self.tick.batch.bytes);
+        let number = self.tick.add(start, at);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
-        let profile = Profile::IMMEDIATE;
-        interest.each_watcher(header.instrument, Channel::Book, profile, |audience| audiences.mark(audience, number));
+        let interval = ConflationInterval::IMMEDIATE;
+        interest.each_watcher(header.instrument, Channel::Book, interval, |audience| audiences.mark(audience, number));
     }
 
     /// Trades and raw are never merged, whatever interval their items carry; state is noted for the ticks.
     fn note_merged(&mut self, start: usize, end: usize, instrument: u32, channel: Channel, jumped: bool) {
-        for profile in (1..Profile::COUNT).map(Profile::from_index) {
-            if !self.interest.is_watched(instrument, channel, profile) {
+        for interval in (1..ConflationInterval::COUNT).map(ConflationInterval::from_index) {
+            if !self.interest.is_watched(instrument, channel, interval) {
                 continue;
             }
-            self.conflator.note(profile, instrument, channel, jumped);
+            self.conflator.note(interval, instrument, channel, jumped);
             if channel == Channel::Book
-                && let Some((kind, levels)) = record::read_book(&self.turn.batch.bytes[start..end])
+                && let Some((kind, levels)) = record::read_book(&self.tick.batch.bytes[start..end])
             {
-                self.conflator.note_levels(profile, instrument, kind, levels);
+                self.conflator.note_levels(interval, instrument, kind, levels);
             }
         }
     }
 
     /// A pending quote is sent before the trade that follows it, to those who get the trade.
     fn dispatch_quotes_before_trade(&mut self, instrument: u32) {
-        for profile in (1..Profile::COUNT).map(Profile::from_index) {
-            if !self.conflator.is_pending(profile, instrument, Channel::Quote, Lane::Safe) {
+        for interval in (1..ConflationInterval::COUNT).map(ConflationInterval::from_index) {
+            if !self.conflator.is_pending(interval, instrument, Channel::Quote, Lane::Safe) {
                 continue;
             }
             let mut with_trades = Vec::new();
-            self.interest.each_watcher(instrument, Channel::Quote, profile, |audience| {
+            self.interest.each_watcher(instrument, Channel::Quote, interval, |audience| {
                 if self.interest.wants(audience, instrument, Channel::Trade).is_some() {
                     with_trades.push(audience);
                 }
@@ -194,7 +194,7 @@ impl<I: Io> Shard<I> {
             if with_trades.is_empty() {
                 continue;
             }
-            let count = self.conflator.take_safe(profile, instrument, self.turn.number);
+            let count = self.conflator.take_safe(interval, instrument, self.tick.number);
             if let Some(number) = self.add_value(instrument, Channel::Quote, count > 1) {
                 with_trades.into_iter().for_each(|audience| self.audiences.mark(audience, number));
             }
@@ -202,26 +202,26 @@ impl<I: Io> Shard<I> {
     }
 
     /// The tick of a profile: every pending value is encoded once, and goes to those who have not had it.
-    fn dispatch_merged(&mut self, profile: Profile) {
-        let queue = self.conflator.take_queue(profile);
+    fn dispatch_merged(&mut self, interval: ConflationInterval) {
+        let queue = self.conflator.take_queue(interval);
         for &(instrument, channel) in &queue {
-            let pending = self.conflator.take(profile, instrument, channel, self.turn.number);
+            let pending = self.conflator.take(interval, instrument, channel, self.tick.number);
             // A value per meaning: alone, or standing for several.
             let mut made: [Option<Option<u32>>; 2] = [None, None];
             let mut watchers = Vec::new();
-            self.interest.each_watcher(instrument, channel, profile, |audience| {
+            self.interest.each_watcher(instrument, channel, interval, |audience| {
                 let safe = !pending.is_even() && self.interest.wants(audience, instrument, Channel::Trade).is_some();
                 let count = pending.count(if safe { Lane::Safe } else { Lane::Plain });
                 if count > 0 {
                     watchers.push((audience, count > 1));
                 }
             });
-            let changed = (channel == Channel::Book).then(|| self.conflator.take_levels(profile, instrument)).and_then(
-                |changed| {
+            let changed = (channel == Channel::Book)
+                .then(|| self.conflator.take_levels(interval, instrument))
+                .and_then(|changed| {
                     let book = &self.values.row(instrument)?.book()?.levels;
                     changed.present(book)
-                },
-            );
+                });
             for (audience, merged) in watchers {
                 let number = *made[usize::from(merged)]
                     .get_or_insert_with(|| self.add_merged(instrument, channel, merged, changed.as_deref()));
@@ -230,7 +230,7 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
-        self.conflator.return_queue(profile, queue);
+        self.conflator.return_queue(interval, queue);
     }
 
     fn add_merged(
@@ -246,37 +246,37 @@ impl<I: Io> Shard<I> {
         let row = self.values.row(instrument)?;
         let extra = if merged { flags::CONFLATED } else { 0 };
         let header = row.book_header(row.book()?, instrument, extra);
-        let start = self.turn.batch.bytes.len();
-        record::encode_book(&header, BOOK_DELTA, levels.iter().copied(), &mut self.turn.batch.bytes);
+        let start = self.tick.batch.bytes.len();
+        record::encode_book(&header, BOOK_DELTA, levels.iter().copied(), &mut self.tick.batch.bytes);
         self.counters.add(Counter::Conflated, merged.into());
-        Some(self.turn.add(start, self.place_of(instrument, channel)?))
+        Some(self.tick.add(start, self.place_of(instrument, channel)?))
     }
 
     /// Where a value that is sent later than it came stands.
     fn place_of(&self, instrument: u32, channel: Channel) -> Option<Place> {
         let ring = self.values.row(instrument)?.position(channel);
-        Some(Place { position: self.turn.from_position, ring })
+        Some(Place { position: self.tick.from_position, ring })
     }
 
     /// Adds the newest value of a state channel to this turn's records.
     fn add_value(&mut self, instrument: u32, channel: Channel, merged: bool) -> Option<u32> {
         let row = self.values.row(instrument)?;
-        let start = self.turn.batch.bytes.len();
+        let start = self.tick.batch.bytes.len();
         let extra = if merged { flags::CONFLATED } else { 0 };
-        if !row.push(instrument, channel, extra, &mut self.turn.batch.bytes) {
+        if !row.push(instrument, channel, extra, &mut self.tick.batch.bytes) {
             return None;
         }
         self.counters.add(Counter::Conflated, merged.into());
-        Some(self.turn.add(start, self.place_of(instrument, channel)?))
+        Some(self.tick.add(start, self.place_of(instrument, channel)?))
     }
 
     /// Tells all who watch a log channel that records are missing.
     fn announce_gap(&mut self, gap: &Gap, at: Place) {
         // What stragglers would read from the ring has the same hole.
-        self.log_floor = self.turn.ring_position;
-        let start = self.turn.batch.bytes.len();
-        gap.encode(self.turn.now_ns, &mut self.turn.batch.bytes);
-        let number = self.turn.add(start, at);
+        self.log_floor = self.tick.ring_position;
+        let start = self.tick.batch.bytes.len();
+        gap.encode(self.tick.now_ns, &mut self.tick.batch.bytes);
+        let number = self.tick.add(start, at);
         self.tell_gap(gap, number);
     }
 
@@ -284,8 +284,8 @@ impl<I: Io> Shard<I> {
     fn tell_gap(&mut self, gap: &Gap, number: u32) {
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         let mut told = 0;
-        for profile in (0..Profile::COUNT).map(Profile::from_index) {
-            interest.each_watcher(gap.instrument, gap.channel, profile, |audience| {
+        for interval in (0..ConflationInterval::COUNT).map(ConflationInterval::from_index) {
+            interest.each_watcher(gap.instrument, gap.channel, interval, |audience| {
                 audiences.mark(audience, number);
                 told += audiences.members_len(audience) as u64;
             });
@@ -294,10 +294,10 @@ impl<I: Io> Shard<I> {
     }
 }
 
-fn add_record(turn: &mut Turn, start: usize, end: usize, at: Place) -> u32 {
+fn add_record(tick: &mut Tick, start: usize, end: usize, at: Place) -> u32 {
     let (start, len) = (start as u32, (end - start) as u32);
-    turn.records.push(super::TurnRecord { start, len, position: at.position, place: at.ring });
-    turn.records.len() as u32 - 1
+    tick.records.push(super::TickRecord { start, len, position: at.position, place: at.ring });
+    tick.records.len() as u32 - 1
 }
 
 fn each_watcher_of_any(
@@ -306,8 +306,8 @@ fn each_watcher_of_any(
     mut each: impl FnMut(super::interest::AudienceId),
 ) {
     for channel in Channel::ALL {
-        for profile in (0..Profile::COUNT).map(Profile::from_index) {
-            interest.each_watcher(instrument, channel, profile, &mut each);
+        for interval in (0..ConflationInterval::COUNT).map(ConflationInterval::from_index) {
+            interest.each_watcher(instrument, channel, interval, &mut each);
         }
     }
 }

@@ -52,7 +52,7 @@ impl<I: Io> Shard<I> {
 
     /// Tells those whose time has come. True if somebody was told.
     pub(super) fn send_away(&mut self) -> bool {
-        let now_ns = self.turn.now_ns;
+        let now_ns = self.tick.now_ns;
         let Some(mut drain) = self.leaving.take_if(|drain| drain.next_ns <= now_ns) else { return false };
         drain.next_ns = now_ns + STEP_NS;
         let is_last = now_ns >= drain.until_ns;
@@ -78,7 +78,7 @@ impl<I: Io> Shard<I> {
     fn tell_or_postpone(&mut self, slot: u32, is_last: bool, drain: &mut Drain) {
         let Some(client) = self.client(slot) else { return };
         let waits_for_tick =
-            self.interest.merges(client.audience) && self.turn.now_ns < drain.from_ns + LONGEST_TICK_NS;
+            self.interest.merges(client.audience) && self.tick.now_ns < drain.from_ns + LONGEST_TICK_NS;
         if !is_last && (client.catch_up.is_some() || waits_for_tick) {
             drain.postponed.push(slot);
             return;

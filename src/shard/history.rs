@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use crate::ring;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 
 /// A ring is divided into so many stretches: a resume reads at the most one of them in vain.
 const MARKS: u64 = 1024;
@@ -107,11 +107,11 @@ impl History {
 
     /// Where the state begins that a client may not have had although its token is as new as `mark`: values that waited for
     /// the tick of its interval.
-    pub(super) fn pending_at(&self, mark: Mark, profile: Profile) -> Result<Mark, TooOld> {
-        if profile == Profile::IMMEDIATE {
+    pub(super) fn pending_at(&self, mark: Mark, interval: ConflationInterval) -> Result<Mark, TooOld> {
+        if interval == ConflationInterval::IMMEDIATE {
             return Ok(mark);
         }
-        let since_ns = mark.time_ns.saturating_sub(u64::from(profile.interval_ms()) * 1_000_000 + LAG_NS);
+        let since_ns = mark.time_ns.saturating_sub(u64::from(interval.interval_ms()) * 1_000_000 + LAG_NS);
         match self.marks.partition_point(|mark| mark.time_ns < since_ns).checked_sub(1) {
             Some(at) => Ok(self.marks[at]),
             None if self.whole => Ok(self.marks[0]),
@@ -145,8 +145,8 @@ mod tests {
         history
     }
 
-    fn second() -> Profile {
-        Profile::round_up(1000).expect("the longest")
+    fn second() -> ConflationInterval {
+        ConflationInterval::round_up(1000).expect("the longest")
     }
 
     fn place(mark: Result<Mark, TooOld>) -> Result<u64, TooOld> {
@@ -176,7 +176,7 @@ mod tests {
     fn what_may_have_waited_for_a_tick_is_searched_for_an_interval_and_a_lag_before_the_token() {
         let history = history(20, 60_000);
         assert_eq!(place(history.pending_at(history.after(185).unwrap(), second())), Ok(11));
-        assert_eq!(place(history.pending_at(history.after(185).unwrap(), Profile::IMMEDIATE)), Ok(18));
+        assert_eq!(place(history.pending_at(history.after(185).unwrap(), ConflationInterval::IMMEDIATE)), Ok(18));
         assert_eq!(place(history.pending_at(history.after(40).unwrap(), second())), Ok(0), "the ring is whole");
     }
 

@@ -5,8 +5,8 @@ use super::Shard;
 use super::client::{Client, Ending};
 use super::encoding::Format;
 use super::farewell::push_last_words;
+use super::flush::PORTION_BYTES;
 use super::packets::Packing;
-use super::sweep::PORTION_BYTES;
 use crate::io::{Io, Send};
 use crate::stats::Counter;
 use tickcast_protocol::record;
@@ -39,11 +39,11 @@ enum Due {
 impl<I: Io> Shard<I> {
     /// True if something was sent, or is to be: the turn after this does it.
     pub(super) fn keep_house(&mut self) -> bool {
-        if self.turn.now_ns < self.housekeeping_ns {
+        if self.tick.now_ns < self.housekeeping_ns {
             return false;
         }
-        self.housekeeping_ns = self.turn.now_ns + INTERVAL_NS;
-        let now_ns = self.turn.now_ns;
+        self.housekeeping_ns = self.tick.now_ns + INTERVAL_NS;
+        let now_ns = self.tick.now_ns;
         self.fresh.retain(|_, fresh| fresh.until_ns > now_ns);
         let clients_before = self.clients_len;
         // Before the pings: who is sent one is not behind.
@@ -56,7 +56,7 @@ impl<I: Io> Shard<I> {
     /// Audiences that have had nothing for a while get a heartbeat: silence then means a broken connection.
     fn send_heartbeats(&mut self) -> bool {
         let interval_ns = u64::from(self.settings.heartbeat_ms) * 1_000_000;
-        let Some(before_ns) = self.turn.now_ns.checked_sub(interval_ns) else { return false };
+        let Some(before_ns) = self.tick.now_ns.checked_sub(interval_ns) else { return false };
         // In portions, the more the longer the interval: silence is seen at the latest a fifth of it after it is due.
         let portions = (self.settings.heartbeat_ms as usize / 500).clamp(1, PORTIONS);
         let portion = self.audiences.len().div_ceil(portions);
@@ -66,11 +66,11 @@ impl<I: Io> Shard<I> {
             return false;
         }
         let mut heartbeat = Vec::new();
-        record::encode_heartbeat(self.turn.now_ns, &mut heartbeat);
-        let position = self.turn.position;
+        record::encode_heartbeat(self.tick.now_ns, &mut heartbeat);
+        let position = self.tick.position;
         let packing = Packing {
             epoch: self.settings.epoch,
-            ts_send: self.turn.now_ns,
+            ts_send: self.tick.now_ns,
             flags: 0,
             last_flags: 0,
             from_position: position,
@@ -82,9 +82,9 @@ impl<I: Io> Shard<I> {
             let encoding = self.audiences.encoding(audience);
             self.encoder.push_packets(encoding, &packing, &self.directory, record, &mut self.scratch.arena);
             let len = (self.scratch.arena.len() - start) as u32;
-            let send = |seat| Send { seat, start: start as u32, len };
+            let send = |slot_id| Send { slot_id, start: start as u32, len };
             self.scratch.sends.extend(self.audiences.members(audience).map(send));
-            self.audiences.served(audience, self.turn.now_ns);
+            self.audiences.served(audience, self.tick.now_ns);
             self.counters.add(Counter::Heartbeats, self.audiences.members_len(audience) as u64);
             if self.scratch.arena.len() >= PORTION_BYTES {
                 self.send_portion();
@@ -123,7 +123,7 @@ impl<I: Io> Shard<I> {
             }
             Due::Ping => {
                 self.answer_frame(slot, Opcode::Ping, b"");
-                let now_ns = self.turn.now_ns;
+                let now_ns = self.tick.now_ns;
                 self.clients[slot as usize].as_mut().expect("looked up above").pinged_ns = now_ns;
             }
             Due::Idle => {
@@ -145,7 +145,7 @@ impl<I: Io> Shard<I> {
 
     /// What has to be done with a client now, if anything.
     fn due(&self, client: &Client) -> Option<Due> {
-        let (now_ns, settings) = (self.turn.now_ns, &self.settings);
+        let (now_ns, settings) = (self.tick.now_ns, &self.settings);
         let passed = |since_ns: u64, ms: u32| now_ns.saturating_sub(since_ns) >= u64::from(ms) * 1_000_000;
         if let Ending::Lingering { until_ns } = client.ending {
             return (now_ns >= until_ns).then_some(Due::Drop);
@@ -195,7 +195,7 @@ impl<I: Io> Shard<I> {
             arena.extend_from_slice(&catch_up.tail);
             arena.extend_from_slice(&catch_up.control);
             push_last_words(format, CloseCode::SLOW_CONSUMER, reason, slot, arena);
-            let send = Send { seat: client.seat, start: 0, len: arena.len() as u32 };
+            let send = Send { slot_id: client.slot_id, start: 0, len: arena.len() as u32 };
             self.io.send_batch(arena, &[send], &mut Vec::new());
             arena.clear();
         }
@@ -208,8 +208,8 @@ impl<I: Io> Shard<I> {
         self.counters.set(Counter::EventClients, self.formats[Format::Events as usize] as u64);
         self.counters.set(Counter::Audiences, self.interest.audiences() as u64);
         self.counters.set(Counter::CatchingUp, self.catching_up as u64);
-        self.history.forget(self.ring.oldest(), self.turn.now_ns);
-        let (bytes, ns) = self.history.depth(self.turn.ring_position, self.turn.now_ns);
+        self.history.forget(self.ring.oldest(), self.tick.now_ns);
+        let (bytes, ns) = self.history.depth(self.tick.ring_position, self.tick.now_ns);
         self.counters.set(Counter::HistoryBytes, bytes);
         self.counters.set(Counter::HistoryMs, ns / 1_000_000);
         let compressed = self.encoder.compressed();

@@ -25,7 +25,7 @@ use hashbrown::HashTable;
 use self::patterns::PatternRow;
 use self::watch::{Watch, Watches, push_frugally};
 use super::encoding::Encoding;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::ChannelSet;
 use tickcast_protocol::record::Channel;
 
@@ -75,7 +75,7 @@ struct Item {
     key: Key,
     /// Where the audience stands in the watch list.
     index: u32,
-    profile: Profile,
+    interval: ConflationInterval,
 }
 
 /// A set of items and their encoding, whose fingerprint tells whether two are the same.
@@ -115,7 +115,7 @@ struct AudienceRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Wants it, at this interval.
-    Want(Key, Profile),
+    Want(Key, ConflationInterval),
     /// Wants it no longer.
     Drop(Key),
 }
@@ -144,7 +144,7 @@ pub struct Interest {
     by_prefix: HashMap<String, u32, RandomState>,
     by_name: HashMap<String, u32, RandomState>,
     /// Items at each profile: says which profiles are in use at all.
-    items_at: [u64; Profile::COUNT],
+    items_at: [u64; ConflationInterval::COUNT],
     hash_low: RandomState,
     hash_high: RandomState,
 }
@@ -233,8 +233,8 @@ impl Interest {
         changes.iter().for_each(|change| self.hold(change.key()));
         for change in &changes {
             self.remove(own, change.key());
-            if let Change::Want(key, profile) = change {
-                self.insert(own, *key, *profile);
+            if let Change::Want(key, interval) = change {
+                self.insert(own, *key, *interval);
             }
         }
         changes.iter().for_each(|change| self.let_go(change.key()));
@@ -253,18 +253,18 @@ impl Interest {
     }
 
     /// The interval at which an audience wants a channel of an instrument; `None` if it does not.
-    pub fn wants(&self, audience: AudienceId, instrument: u32, channel: Channel) -> Option<Profile> {
-        self.resolve(audience, instrument, channel).map(|item| item.profile)
+    pub fn wants(&self, audience: AudienceId, instrument: u32, channel: Channel) -> Option<ConflationInterval> {
+        self.resolve(audience, instrument, channel).map(|item| item.interval)
     }
 
     /// The profile of exactly this item, if the audience has it.
-    pub fn profile_of(&self, audience: AudienceId, key: Key) -> Option<Profile> {
-        self.audiences[audience as usize].set.find(key).map(|item| item.profile)
+    pub fn interval_of(&self, audience: AudienceId, key: Key) -> Option<ConflationInterval> {
+        self.audiences[audience as usize].set.find(key).map(|item| item.interval)
     }
 
     /// True if the audience has an item that is conflated at an interval.
     pub fn merges(&self, audience: AudienceId) -> bool {
-        let merged = |item: &Item| item.profile != Profile::IMMEDIATE && !item.key.channel().is_log();
+        let merged = |item: &Item| item.interval != ConflationInterval::IMMEDIATE && !item.key.channel().is_log();
         self.audiences[audience as usize].set.items.iter().any(merged)
     }
 
@@ -300,13 +300,19 @@ impl Interest {
 
     /// Hands over every audience that wants this channel of this instrument at this profile. One that has several items
     /// for it comes once, by the most specific.
-    pub fn each_watcher(&self, instrument: u32, channel: Channel, profile: Profile, mut each: impl FnMut(AudienceId)) {
+    pub fn each_watcher(
+        &self,
+        instrument: u32,
+        channel: Channel,
+        interval: ConflationInterval,
+        mut each: impl FnMut(AudienceId),
+    ) {
         let row = &self.instruments[instrument as usize - 1];
-        for audience in row.watches.0[channel as usize].list(profile) {
+        for audience in row.watches.0[channel as usize].list(interval) {
             each(*audience);
         }
         for pattern in &row.patterns {
-            for audience in self.patterns[*pattern as usize].watches.0[channel as usize].list(profile) {
+            for audience in self.patterns[*pattern as usize].watches.0[channel as usize].list(interval) {
                 let decides = Key::new(Target::Pattern(*pattern), channel);
                 let overlaps = self.audiences[*audience as usize].overlaps;
                 if !overlaps || self.resolve(*audience, instrument, channel).is_some_and(|item| item.key == decides) {
@@ -317,18 +323,18 @@ impl Interest {
     }
 
     /// True if anybody watches this channel of this instrument at this profile.
-    pub fn is_watched(&self, instrument: u32, channel: Channel, profile: Profile) -> bool {
-        if self.items_at[profile.index()] == 0 {
+    pub fn is_watched(&self, instrument: u32, channel: Channel, interval: ConflationInterval) -> bool {
+        if self.items_at[interval.index()] == 0 {
             return false;
         }
         let row = &self.instruments[instrument as usize - 1];
-        let watched = |watches: &Watches| !watches.0[channel as usize].list(profile).is_empty();
+        let watched = |watches: &Watches| !watches.0[channel as usize].list(interval).is_empty();
         watched(&row.watches) || row.patterns.iter().any(|pattern| watched(&self.patterns[*pattern as usize].watches))
     }
 
     /// True if any item is at this profile.
-    pub fn uses(&self, profile: Profile) -> bool {
-        self.items_at[profile.index()] > 0
+    pub fn uses(&self, interval: ConflationInterval) -> bool {
+        self.items_at[interval.index()] > 0
     }
 
     /// Hands over every audience that a new instrument concerns: those with a pattern that covers it.
@@ -388,8 +394,8 @@ impl Interest {
             kept.push(change);
         }
         kept.retain(|change| match change {
-            Change::Want(key, profile) => self.profile_of(audience, *key) != Some(*profile),
-            Change::Drop(key) => self.profile_of(audience, *key).is_some(),
+            Change::Want(key, interval) => self.interval_of(audience, *key) != Some(*interval),
+            Change::Drop(key) => self.interval_of(audience, *key).is_some(),
         });
         kept
     }
@@ -398,21 +404,21 @@ impl Interest {
         let mut sum = self.audiences[audience as usize].set.fingerprint;
         for change in changes {
             let (key, wanted) = match change {
-                Change::Want(key, profile) => (key, Some(*profile)),
+                Change::Want(key, interval) => (key, Some(*interval)),
                 Change::Drop(key) => (key, None),
             };
-            if let Some(had) = self.profile_of(audience, *key) {
+            if let Some(had) = self.interval_of(audience, *key) {
                 sum = sum.wrapping_sub(self.fingerprint(*key, had));
             }
-            if let Some(profile) = wanted {
-                sum = sum.wrapping_add(self.fingerprint(*key, profile));
+            if let Some(interval) = wanted {
+                sum = sum.wrapping_add(self.fingerprint(*key, interval));
             }
         }
         sum
     }
 
-    fn fingerprint(&self, key: Key, profile: Profile) -> u128 {
-        let item = (key.0, profile.index());
+    fn fingerprint(&self, key: Key, interval: ConflationInterval) -> u128 {
+        let item = (key.0, interval.index());
         u128::from(self.hash_high.hash_one(item)) << 64 | u128::from(self.hash_low.hash_one(item))
     }
 
@@ -454,12 +460,12 @@ impl Interest {
 
     /// A new audience with the same set and one client. Its fingerprint is entered by the caller, once it differs.
     fn copy(&mut self, audience: AudienceId) -> AudienceId {
-        let items: Vec<(Key, Profile)> =
-            self.audiences[audience as usize].set.items.iter().map(|item| (item.key, item.profile)).collect();
+        let items: Vec<(Key, ConflationInterval)> =
+            self.audiences[audience as usize].set.items.iter().map(|item| (item.key, item.interval)).collect();
         let copy = self.allocate(self.encoding(audience));
         self.audiences[copy as usize].clients = 1;
-        for (key, profile) in items {
-            self.insert(copy, key, profile);
+        for (key, interval) in items {
+            self.insert(copy, key, interval);
         }
         copy
     }
@@ -486,13 +492,13 @@ impl Interest {
         }
     }
 
-    fn insert(&mut self, audience: AudienceId, key: Key, profile: Profile) {
-        let fingerprint = self.fingerprint(key, profile);
+    fn insert(&mut self, audience: AudienceId, key: Key, interval: ConflationInterval) {
+        let fingerprint = self.fingerprint(key, interval);
         self.hold(key);
-        let list = self.watch_mut(key).list_mut(profile);
-        let item = Item { key, index: list.len() as u32, profile };
+        let list = self.watch_mut(key).list_mut(interval);
+        let item = Item { key, index: list.len() as u32, interval };
         push_frugally(list, audience);
-        self.items_at[profile.index()] += 1;
+        self.items_at[interval.index()] += 1;
         let set = &mut self.audiences[audience as usize].set;
         let at = set.items.partition_point(|other| other.key < key);
         set.items.reserve_exact(usize::from(set.items.is_empty()));
@@ -504,7 +510,7 @@ impl Interest {
         let set = &mut self.audiences[audience as usize].set;
         let Ok(at) = set.items.binary_search_by_key(&key, |item| item.key) else { return };
         let item = set.items.remove(at);
-        let fingerprint = self.fingerprint(key, item.profile);
+        let fingerprint = self.fingerprint(key, item.interval);
         let set = &mut self.audiences[audience as usize].set;
         set.fingerprint = set.fingerprint.wrapping_sub(fingerprint);
         self.unwatch(&item);
@@ -512,9 +518,9 @@ impl Interest {
 
     /// Takes an item out of its watch list; the one that fills its place learns its new index.
     fn unwatch(&mut self, item: &Item) {
-        self.items_at[item.profile.index()] -= 1;
+        self.items_at[item.interval.index()] -= 1;
         let watch = self.watch_mut(item.key);
-        let list = watch.list_mut(item.profile);
+        let list = watch.list_mut(item.interval);
         list.swap_remove(item.index as usize);
         let moved = list.get(item.index as usize).copied();
         if list.is_empty() {

@@ -1,6 +1,6 @@
 //! A shard: one core and its clients. Synchronous, the only owner of its state; no async, no lock, no clock.
 //!
-//! Its life is [`Shard::turn`], which does bounded work in fixed phases:
+//! Its life is [`Shard::tick`], which does bounded work in fixed phases:
 //!
 //! 1. **drain** the ring: last values, and for every record the audiences that want it
 //! 2. **sweep**: one packet for each audience for which something has gathered, one send per member
@@ -26,15 +26,15 @@ mod conflate;
 mod dispatch;
 mod encoding;
 mod farewell;
+mod flush;
 mod history;
 mod housekeeping;
 pub mod interest;
 mod packets;
-pub(crate) mod pages;
+pub(crate) mod paged_vec;
 mod replay;
 mod request;
 mod slowest;
-mod sweep;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -42,17 +42,17 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use self::audience::Audiences;
-use self::client::{ABSENT, Allowance, CatchUp, Client, Ending, LogMark, StateMark, StatePass};
+use self::client::{ABSENT, CatchUp, Client, Ending, LogMark, StateMark, StatePass, TokenBucket};
 use self::conflate::Conflator;
 use self::encoding::Encoder;
 pub use self::encoding::{Encoding, Format};
 use self::farewell::Drain;
 use self::history::History;
 use self::interest::Interest;
-use self::pages::Pages;
+use self::paged_vec::PagedVec;
 pub use self::slowest::SlowClient;
 use self::slowest::Slowest;
-use crate::io::{Completion, Completions, Io, Seat, Short};
+use crate::io::{Completion, Completions, Io, Short, SlotId};
 use crate::last_value::LastValues;
 use crate::ring;
 use crate::stats::{Counter, Counters};
@@ -101,7 +101,7 @@ pub struct Settings {
     /// Answers that a client may be owed before it is closed, bytes.
     pub answers_bytes_max: usize,
     /// Bytes of the ring that one turn takes at the most.
-    pub turn_bytes_max: usize,
+    pub tick_bytes_max: usize,
 }
 
 impl Default for Settings {
@@ -126,14 +126,14 @@ impl Default for Settings {
             compression: None,
             inflate_ratio_max: 100,
             answers_bytes_max: 64 * 1024,
-            turn_bytes_max: 256 * 1024,
+            tick_bytes_max: 256 * 1024,
         }
     }
 }
 
 /// A record of this turn: read from the ring, or made here (merged values, gaps).
 #[derive(Clone, Copy, Debug)]
-struct TurnRecord {
+struct TickRecord {
     start: u32,
     len: u32,
     /// Place in the node's order, for the packet that it goes into.
@@ -154,7 +154,7 @@ struct Place {
 
 /// The records of one turn, and the bytes they are in.
 #[derive(Debug, Default)]
-struct Turn {
+struct Tick {
     /// Counts turns from 1.
     number: u64,
     now_ns: u64,
@@ -165,10 +165,10 @@ struct Turn {
     /// Where the ring goes on.
     ring_position: u64,
     batch: ring::Batch,
-    records: Vec<TurnRecord>,
+    records: Vec<TickRecord>,
 }
 
-impl Turn {
+impl Tick {
     fn record(&self, index: u32) -> (u64, &[u8]) {
         let record = self.records[index as usize];
         (record.position, &self.batch.bytes[record.start as usize..][..record.len as usize])
@@ -177,7 +177,7 @@ impl Turn {
     /// Notes the bytes from `start` as a record; returns its number.
     fn add(&mut self, start: usize, at: Place) -> u32 {
         let len = (self.batch.bytes.len() - start) as u32;
-        self.records.push(TurnRecord { start: start as u32, len, position: at.position, place: at.ring });
+        self.records.push(TickRecord { start: start as u32, len, position: at.position, place: at.ring });
         self.records.len() as u32 - 1
     }
 }
@@ -194,7 +194,7 @@ struct Scratch {
     /// History that was looked through in this turn.
     scanned_bytes: u64,
     /// Members of the audience being served that have had some of what gathered: up to which place, and who.
-    own: Vec<(u64, Seat)>,
+    own: Vec<(u64, SlotId)>,
 }
 
 /// Until when a client that joined amid an interval must not be sent merged values that it has had.
@@ -210,7 +210,7 @@ pub struct Shard<I: Io> {
     settings: Settings,
     io: I,
     ring: ring::Reader,
-    turn: Turn,
+    tick: Tick,
     directory: Directory,
     values: LastValues,
     interest: Interest,
@@ -218,7 +218,7 @@ pub struct Shard<I: Io> {
     conflator: Conflator,
     encoder: Encoder,
     inflater: Inflater,
-    clients: Pages<Option<Client>>,
+    clients: PagedVec<Option<Client>>,
     clients_len: usize,
     /// Clients by what they are sent.
     formats: [usize; Format::COUNT],
@@ -228,9 +228,9 @@ pub struct Shard<I: Io> {
     /// Clients to be served in the catch-up phase.
     waiting: VecDeque<u32>,
     /// What readers of events have asked that came since the last turn.
-    arrived: Vec<(Seat, Request)>,
+    arrived: Vec<(SlotId, Request)>,
     /// Input of clients that had to wait, to be taken up in the next turn.
-    held: Vec<(Seat, Vec<u8>)>,
+    held: Vec<(SlotId, Vec<u8>)>,
     /// Sequences of the log channels, with the count of changes at which they were taken: made when somebody needs them.
     log_sequences: (u64, Arc<[[u64; 2]]>),
     /// Log history before this place of the ring has holes that a Gap has to tell.
@@ -254,7 +254,7 @@ impl<I: Io> Shard<I> {
             encoder: Encoder::new(settings.compression.unwrap_or(1)),
             inflater: Inflater::new(settings.inflate_ratio_max),
             io,
-            turn: Turn { ring_position: ring.position(), ..Turn::default() },
+            tick: Tick { ring_position: ring.position(), ..Tick::default() },
             history: History::new(&ring, settings.history_ms),
             settings,
             ring,
@@ -263,7 +263,7 @@ impl<I: Io> Shard<I> {
             interest: Interest::default(),
             audiences: Audiences::default(),
             conflator: Conflator::default(),
-            clients: Pages::default(),
+            clients: PagedVec::default(),
             clients_len: 0,
             formats: [0; Format::COUNT],
             catching_up: 0,
@@ -286,39 +286,39 @@ impl<I: Io> Shard<I> {
 
     /// One round of all phases. Returns whether there was anything to do; if not, the shard may sleep until
     /// [`Self::deadline_ns`], a completion, or news in the ring.
-    pub fn turn(&mut self, now_ns: u64) -> bool {
-        self.begin_turn(now_ns);
+    pub fn tick(&mut self, now_ns: u64) -> bool {
+        self.begin_tick(now_ns);
         let drained = self.drain();
-        let swept = self.sweep();
+        let flushed = self.flush();
         let completed = self.reap();
         let kept_house = self.keep_house();
         let sent_away = self.send_away();
         let served = self.catch_up();
-        let worked = drained || swept || completed || served || kept_house || sent_away;
-        self.counters.add(Counter::Turns, worked.into());
+        let worked = drained || flushed || completed || served || kept_house || sent_away;
+        self.counters.add(Counter::Ticks, worked.into());
         worked
     }
 
     /// Takes a connection over: `upgrade` is the answer to its handshake, which has not been sent yet, and `input` what the
     /// client has sent beyond its request.
-    pub fn open(&mut self, seat: Seat, upgrade: &[u8], input: &[u8], now_ns: u64) {
-        self.open_as(seat, Encoding::PLAIN, upgrade, input, now_ns);
+    pub fn open(&mut self, slot_id: SlotId, upgrade: &[u8], input: &[u8], now_ns: u64) {
+        self.open_as(slot_id, Encoding::PLAIN, upgrade, input, now_ns);
     }
 
     /// The same for a client whose packets are to be encoded in this way.
-    pub fn open_as(&mut self, seat: Seat, encoding: Encoding, upgrade: &[u8], input: &[u8], now_ns: u64) {
-        let slot = seat.slot as usize;
+    pub fn open_as(&mut self, slot_id: SlotId, encoding: Encoding, upgrade: &[u8], input: &[u8], now_ns: u64) {
+        let slot = slot_id.index as usize;
         self.clients.grow(slot + 1);
-        assert!(self.clients[slot].is_none(), "seat {slot} has a client already");
+        assert!(self.clients[slot].is_none(), "slot_id {slot} has a client already");
         let audience = self.interest.enter(encoding);
         self.audiences.grow(self.interest.audience_ids());
         self.clients[slot] = Some(Client {
-            seat,
+            slot_id,
             audience,
             place: ABSENT,
             session: session(encoding),
             received_ns: now_ns,
-            allowance: Allowance::new(self.settings.requests_per_s, now_ns),
+            request_bucket: TokenBucket::new(self.settings.requests_per_s, now_ns),
             readable: false,
             receiving: false,
             pinged_ns: 0,
@@ -330,22 +330,22 @@ impl<I: Io> Shard<I> {
         self.clients_len += 1;
         self.formats[encoding.format as usize] += 1;
         self.counters.add(Counter::ClientsAccepted, 1);
-        let catch_up = self.begin_catch_up(seat.slot, now_ns);
+        let catch_up = self.begin_catch_up(slot_id.index, now_ns);
         catch_up.control.extend_from_slice(upgrade);
         catch_up.held_input.extend_from_slice(input);
-        self.welcome(seat.slot);
+        self.welcome(slot_id.index);
     }
 
     /// Takes over the connection of a reader of events, who wants what its `request` says, and will ask nothing else.
     /// `head` is the head of its answer, which has not been sent yet.
-    pub fn open_events(&mut self, seat: Seat, head: &[u8], request: Request, now_ns: u64) {
-        self.open_as(seat, Encoding::EVENTS, head, &[], now_ns);
-        self.arrived.push((seat, request));
+    pub fn open_events(&mut self, slot_id: SlotId, head: &[u8], request: Request, now_ns: u64) {
+        self.open_as(slot_id, Encoding::EVENTS, head, &[], now_ns);
+        self.arrived.push((slot_id, request));
     }
 
     /// Has the end of this client told by [`Self::take_left`].
-    pub fn report_leaving(&mut self, seat: Seat) {
-        if let Some(client) = self.holder(seat) {
+    pub fn report_leaving(&mut self, slot_id: SlotId) {
+        if let Some(client) = self.holder(slot_id) {
             client.reported = true;
         }
     }
@@ -418,15 +418,15 @@ impl<I: Io> Shard<I> {
         &mut self.io
     }
 
-    fn begin_turn(&mut self, now_ns: u64) {
-        let turn = &mut self.turn;
-        turn.number += 1;
+    fn begin_tick(&mut self, now_ns: u64) {
+        let tick = &mut self.tick;
+        tick.number += 1;
         // The clock may go back by a step where it is brought nearer to the wall's; a shard's time does not.
-        turn.now_ns = turn.now_ns.max(now_ns);
-        turn.from_position = turn.position;
-        turn.batch.clear();
-        turn.records.clear();
-        self.audiences.begin_turn();
+        tick.now_ns = tick.now_ns.max(now_ns);
+        tick.from_position = tick.position;
+        tick.batch.clear();
+        tick.records.clear();
+        self.audiences.begin_tick();
     }
 
     fn client(&self, slot: u32) -> Option<&Client> {
@@ -444,24 +444,24 @@ impl<I: Io> Shard<I> {
     }
 
     /// The client that a completion is for; `None` if it has gone.
-    fn holder(&mut self, seat: Seat) -> Option<&mut Client> {
-        self.client_mut(seat.slot).filter(|client| client.seat == seat)
+    fn holder(&mut self, slot_id: SlotId) -> Option<&mut Client> {
+        self.client_mut(slot_id.index).filter(|client| client.slot_id == slot_id)
     }
 
     /// Takes a client out of its audience's members, as it is owed something; all that was dispatched up to now it has
     /// had. Does nothing for one that is out already.
     fn begin_catch_up(&mut self, slot: u32, now_ns: u64) -> &mut CatchUp {
         let floor = self.fresh.get(&slot).map_or(0, |fresh| fresh.place);
-        let mark = StateMark { turn: self.turn.number, place: self.turn.ring_position, explicit: false, floor };
+        let mark = StateMark { tick: self.tick.number, place: self.tick.ring_position, explicit: false, floor };
         let sequences = self.log_sequences();
-        let log = LogMark { position: self.turn.position, ring_position: self.turn.ring_position, sequences };
+        let log = LogMark { position: self.tick.position, ring_position: self.tick.ring_position, sequences };
         let directory_len = self.directory.len() as u32;
         let client = self.clients[slot as usize].as_mut().expect("only clients that are there begin to catch up");
         if client.place != ABSENT {
             let (audience, place) = (client.audience, client.place);
             client.place = ABSENT;
             if let Some(moved) = self.audiences.leave(audience, place) {
-                self.clients[moved.slot as usize].as_mut().expect("members are clients").place = place;
+                self.clients[moved.index as usize].as_mut().expect("members are clients").place = place;
             }
         }
         let client = self.clients[slot as usize].as_mut().expect("looked up above");
@@ -471,7 +471,7 @@ impl<I: Io> Shard<I> {
                 tail: bytes::Bytes::new(),
                 control: Vec::new(),
                 held_input: Vec::new(),
-                since_turn: mark.turn,
+                since_tick: mark.tick,
                 since_ns: now_ns,
                 progress_ns: now_ns,
                 blocked: false,
@@ -510,7 +510,7 @@ impl<I: Io> Shard<I> {
         if client.place != ABSENT
             && let Some(moved) = self.audiences.leave(client.audience, client.place)
         {
-            self.clients[moved.slot as usize].as_mut().expect("members are clients").place = client.place;
+            self.clients[moved.index as usize].as_mut().expect("members are clients").place = client.place;
         }
         self.catching_up -= usize::from(client.catch_up.is_some());
         self.formats[self.interest.encoding(client.audience).format as usize] -= 1;
@@ -519,7 +519,7 @@ impl<I: Io> Shard<I> {
         if client.reported {
             self.left.push(slot);
         }
-        self.io.close(client.seat);
+        self.io.close(client.slot_id);
         self.clients_len -= 1;
         self.counters.add(Counter::ClientsClosed, 1);
     }
@@ -532,25 +532,25 @@ impl<I: Io> Shard<I> {
         completions.clear();
         self.io.reap(COMPLETIONS_MAX, &mut completions);
         let worked = !completions.list.is_empty() || !self.held.is_empty() || !self.arrived.is_empty();
-        for (seat, request) in std::mem::take(&mut self.arrived) {
-            self.take_up_arrival(seat, request);
+        for (slot_id, request) in std::mem::take(&mut self.arrived) {
+            self.take_up_arrival(slot_id, request);
         }
         // First what was said first: a client that is ready for more input is asked for it below.
-        for (seat, input) in std::mem::take(&mut self.held) {
-            self.take_up_held_input(seat, input);
+        for (slot_id, input) in std::mem::take(&mut self.held) {
+            self.take_up_held_input(slot_id, input);
         }
         for completion in &completions.list {
             match *completion {
-                Completion::Readable { seat } => self.on_readable(seat),
-                Completion::Received { seat, start, len, more } => {
+                Completion::Readable { slot_id } => self.on_readable(slot_id),
+                Completion::Received { slot_id, start, len, more } => {
                     let input = &mut completions.input[start as usize..][..len as usize];
-                    self.on_received(seat, input, more);
+                    self.on_received(slot_id, input, more);
                 }
-                Completion::Nothing { seat } => self.on_nothing(seat),
-                Completion::Writable { seat } => self.on_writable(seat),
-                Completion::Ended { seat } => {
-                    if self.holder(seat).is_some() {
-                        self.drop_client(seat.slot);
+                Completion::Nothing { slot_id } => self.on_nothing(slot_id),
+                Completion::Writable { slot_id } => self.on_writable(slot_id),
+                Completion::Ended { slot_id } => {
+                    if self.holder(slot_id).is_some() {
+                        self.drop_client(slot_id.index);
                     }
                 }
             }
@@ -559,10 +559,10 @@ impl<I: Io> Shard<I> {
         worked
     }
 
-    fn on_readable(&mut self, seat: Seat) {
-        let Some(client) = self.holder(seat) else { return };
+    fn on_readable(&mut self, slot_id: SlotId) {
+        let Some(client) = self.holder(slot_id) else { return };
         client.readable = true;
-        self.receive_if_ready(seat.slot);
+        self.receive_if_ready(slot_id.index);
     }
 
     /// Asks for input where there is some and the client is owed nothing: what it sends waits in its socket till then.
@@ -572,20 +572,20 @@ impl<I: Io> Shard<I> {
         if client.readable && !client.receiving && !owed {
             client.readable = false;
             client.receiving = true;
-            self.io.receive(client.seat);
+            self.io.receive(client.slot_id);
         }
     }
 
-    fn on_nothing(&mut self, seat: Seat) {
-        let Some(client) = self.holder(seat) else { return };
+    fn on_nothing(&mut self, slot_id: SlotId) {
+        let Some(client) = self.holder(slot_id) else { return };
         client.receiving = false;
-        self.receive_if_ready(seat.slot);
+        self.receive_if_ready(slot_id.index);
     }
 
-    fn on_writable(&mut self, seat: Seat) {
-        let Some(catch_up) = self.holder(seat).and_then(|client| client.catch_up.as_mut()) else { return };
+    fn on_writable(&mut self, slot_id: SlotId) {
+        let Some(catch_up) = self.holder(slot_id).and_then(|client| client.catch_up.as_mut()) else { return };
         catch_up.blocked = false;
-        self.queue(seat.slot);
+        self.queue(slot_id.index);
     }
 }
 

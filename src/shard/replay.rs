@@ -18,7 +18,7 @@ use super::packets::Packing;
 use crate::io::Io;
 use crate::ring;
 use crate::stats::Counter;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::reply;
 use tickcast_protocol::packet;
 use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
@@ -51,12 +51,12 @@ type Piece = Vec<(u64, std::ops::Range<usize>)>;
 impl<I: Io> Shard<I> {
     /// Where in the ring the records after a token begin, or somewhat before; `None` where they are not there any more,
     /// or were never.
-    pub(super) fn find_token(&self, epoch: u32, position: u64, profile: Profile) -> Option<u64> {
-        if epoch != self.settings.epoch || position > self.turn.position {
+    pub(super) fn find_token(&self, epoch: u32, position: u64, interval: ConflationInterval) -> Option<u64> {
+        if epoch != self.settings.epoch || position > self.tick.position {
             return None;
         }
         let mark = self.history.after(position).ok()?;
-        let from = self.history.pending_at(mark, profile).ok()?.place;
+        let from = self.history.pending_at(mark, interval).ok()?.place;
         (from >= self.log_floor && from >= self.ring.oldest()).then_some(from)
     }
 
@@ -146,25 +146,31 @@ impl<I: Io> Shard<I> {
 
     /// Whether an entry of the ring, known by its position and its first word, may be part of a replay; with its channel
     /// and interval, if it has them.
-    fn replays(&self, audience: AudienceId, replay: &Replay, tag: u64, word: u64) -> Option<(Kind, Profile)> {
+    fn replays(
+        &self,
+        audience: AudienceId,
+        replay: &Replay,
+        tag: u64,
+        word: u64,
+    ) -> Option<(Kind, ConflationInterval)> {
         let FirstWord { kind, flags, instrument } = FirstWord::of(word);
         let kind = Kind::from_wire(kind)?;
         let sent_again = flags & flags::SNAPSHOT != 0;
         let is_new = tag > replay.after;
         let Some(channel) = kind.channel() else {
             let is_told = matches!(kind, Kind::Status | Kind::Gap) && !sent_again;
-            return (is_told && is_new).then_some((kind, Profile::IMMEDIATE));
+            return (is_told && is_new).then_some((kind, ConflationInterval::IMMEDIATE));
         };
         if instrument == 0 || instrument as usize > self.directory.len() {
             return None;
         }
-        let profile = self.interest.wants(audience, instrument, channel)?;
+        let interval = self.interest.wants(audience, instrument, channel)?;
         if !replay.alone && self.is_covered_beside(audience, &replay.keys, instrument, channel) {
             return None;
         }
         // What was sent again of a log is no history: where a record of it was new, the history begins after it.
         let is_history = !channel.is_log() || (is_new && !sent_again);
-        is_history.then_some((kind, profile))
+        is_history.then_some((kind, interval))
     }
 
     /// True if the audience wants a channel of an instrument by another item than these.
@@ -174,13 +180,13 @@ impl<I: Io> Shard<I> {
         let covering = patterns.map(|pattern| Key::new(Target::Pattern(*pattern), channel));
         std::iter::once(exact)
             .chain(covering)
-            .any(|key| self.interest.profile_of(audience, key).is_some() && keys.binary_search(&key).is_err())
+            .any(|key| self.interest.interval_of(audience, key).is_some() && keys.binary_search(&key).is_err())
     }
 
     fn push_entry(&self, audience: AudienceId, replay: &Replay, entry: &ring::Entry, bytes: &[u8], out: &mut Vec<u8>) {
         let Some(header) = Header::read(bytes) else { return };
         let word = u64::from_le_bytes(*bytes.first_chunk().expect("a record has a header"));
-        let Some((kind, profile)) = self.replays(audience, replay, entry.tag, word) else { return };
+        let Some((kind, interval)) = self.replays(audience, replay, entry.tag, word) else { return };
         let instrument = header.instrument;
         let Some(channel) = kind.channel() else {
             // A hole in what the client has had all along was told when it came.
@@ -193,7 +199,7 @@ impl<I: Io> Shard<I> {
         };
         let sent_again = header.flags & flags::SNAPSHOT != 0;
         let is_new = entry.tag > replay.after || (sent_again && entry.tag == replay.after);
-        if channel.is_log() || (is_new && profile == Profile::IMMEDIATE) {
+        if channel.is_log() || (is_new && interval == ConflationInterval::IMMEDIATE) {
             let start = out.len();
             out.extend_from_slice(bytes);
             if sent_again {
@@ -230,7 +236,7 @@ impl<I: Io> Shard<I> {
         let newest = piece.last().map_or(replay.after, |(position, _)| *position);
         let packing = Packing {
             epoch: self.settings.epoch,
-            ts_send: self.turn.now_ns,
+            ts_send: self.tick.now_ns,
             flags: packet::flags::REPLAY,
             last_flags: if done { packet::flags::CAUGHT_UP } else { 0 },
             from_position: replay.after,
@@ -250,7 +256,7 @@ impl<I: Io> Shard<I> {
         self.counters.add(Counter::ReplaysLost, 1);
         let mut text = Vec::new();
         let Replay { id, conflate_ms, count, .. } = *replay;
-        let from = self.turn.position + 1;
+        let from = self.tick.position + 1;
         reply::resumed(&mut text, &reply::Resumed { id, how: "snapshot", from, conflate_ms, count, unknown: &[] });
         self.interest.encoding(audience).format.push_answer(&text, &mut self.scratch.arena);
         catch_up.owe(replay.keys.iter().map(|key| (*key, Owed::Snapshot)));

@@ -13,9 +13,9 @@ use super::farewell::push_last_words;
 use super::interest::{Change, Key, Target};
 use super::replay::Replay;
 use super::{Settings, Shard};
-use crate::io::{Io, Seat};
+use crate::io::{Io, SlotId};
 use crate::stats::Counter;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, Pattern, Request, RequestError, RequestLimits, parse_request, reply};
 use tickcast_protocol::record::Channel;
 use tickcast_protocol::sse;
@@ -80,57 +80,57 @@ impl Named<'_> {
 }
 
 impl<I: Io> Shard<I> {
-    pub(super) fn on_received(&mut self, seat: Seat, input: &mut [u8], more: bool) {
-        let now_ns = self.turn.now_ns;
-        let Some(client) = self.holder(seat) else { return };
+    pub(super) fn on_received(&mut self, slot_id: SlotId, input: &mut [u8], more: bool) {
+        let now_ns = self.tick.now_ns;
+        let Some(client) = self.holder(slot_id) else { return };
         client.receiving = false;
         client.pinged_ns = 0;
         client.received_ns = now_ns;
         client.readable |= more;
-        if self.format(seat.slot).is_websocket() {
-            self.take_input(seat.slot, input);
+        if self.format(slot_id.index).is_websocket() {
+            self.take_input(slot_id.index, input);
         } else {
-            self.pass_over_input(seat.slot);
+            self.pass_over_input(slot_id.index);
         }
-        self.receive_if_ready(seat.slot);
+        self.receive_if_ready(slot_id.index);
     }
 
     /// A reader of events has said all in its request. What it sends after that means nothing, and costs as a request.
     fn pass_over_input(&mut self, slot: u32) {
         let client = self.clients[slot as usize].as_mut().expect("its input is being handled");
-        if !client.allowance.take(self.settings.requests_per_s, self.turn.now_ns) && client.ending == Ending::No {
+        if !client.request_bucket.take(self.settings.requests_per_s, self.tick.now_ns) && client.ending == Ending::No {
             self.counters.add(Counter::Floods, 1);
             self.say_farewell(slot, CloseCode::POLICY, "");
         }
     }
 
     /// Takes up what a reader of events has asked as it came. Up to now it wanted nothing, and so has missed nothing.
-    pub(super) fn take_up_arrival(&mut self, seat: Seat, request: Request) {
-        let Some(client) = self.holder(seat).filter(|client| client.ending == Ending::No) else { return };
+    pub(super) fn take_up_arrival(&mut self, slot_id: SlotId, request: Request) {
+        let Some(client) = self.holder(slot_id).filter(|client| client.ending == Ending::No) else { return };
         let answers = client.catch_up.take().map(|catch_up| catch_up.control);
         self.catching_up -= usize::from(answers.is_some());
-        let now_ns = self.turn.now_ns;
-        self.begin_catch_up(seat.slot, now_ns).control = answers.unwrap_or_default();
-        self.queue(seat.slot);
+        let now_ns = self.tick.now_ns;
+        self.begin_catch_up(slot_id.index, now_ns).control = answers.unwrap_or_default();
+        self.queue(slot_id.index);
         self.counters.add(Counter::Requests, 1);
-        if let Err(error) = self.handle(seat.slot, request) {
-            self.answer_error(seat.slot, &error);
-            self.say_farewell(seat.slot, CloseCode::POLICY, "");
+        if let Err(error) = self.handle(slot_id.index, request) {
+            self.answer_error(slot_id.index, &error);
+            self.say_farewell(slot_id.index, CloseCode::POLICY, "");
         }
     }
 
     /// Keeps input until the client is owed nothing.
     pub(super) fn hold_input(&mut self, slot: u32, input: Vec<u8>) {
         let Some(client) = self.client(slot) else { return };
-        let seat = client.seat;
-        self.held.push((seat, input));
+        let slot_id = client.slot_id;
+        self.held.push((slot_id, input));
     }
 
     /// Goes on with input that was kept.
-    pub(super) fn take_up_held_input(&mut self, seat: Seat, mut input: Vec<u8>) {
-        if self.holder(seat).is_some() {
-            self.take_input(seat.slot, &mut input);
-            self.receive_if_ready(seat.slot);
+    pub(super) fn take_up_held_input(&mut self, slot_id: SlotId, mut input: Vec<u8>) {
+        if self.holder(slot_id).is_some() {
+            self.take_input(slot_id.index, &mut input);
+            self.receive_if_ready(slot_id.index);
         }
     }
 
@@ -146,9 +146,9 @@ impl<I: Io> Shard<I> {
         let limits = Limits { message_bytes_max: self.settings.request_bytes_max };
         let mut at = 0;
         loop {
-            let turn = self.turn.number;
+            let tick = self.tick.number;
             let Some(client) = self.client_mut(slot) else { return };
-            if at < input.len() && client.ending == Ending::No && client.must_wait(turn) {
+            if at < input.len() && client.ending == Ending::No && client.must_wait(tick) {
                 let catch_up = client.catch_up.as_mut().expect("only who catches up has to wait");
                 catch_up.held_input.extend_from_slice(&input[at..]);
                 return;
@@ -198,7 +198,7 @@ impl<I: Io> Shard<I> {
                 return false;
             }
             // What it still sends is read past, and that is work, too.
-            let goes_on = client.allowance.take(self.settings.requests_per_s, self.turn.now_ns);
+            let goes_on = client.request_bucket.take(self.settings.requests_per_s, self.tick.now_ns);
             if !goes_on && matches!(client.ending, Ending::Lingering { .. }) {
                 self.drop_client(slot);
             }
@@ -215,7 +215,7 @@ impl<I: Io> Shard<I> {
             }
             Event::Text(_) | Event::Binary(_) | Event::Ping(_) => {}
         }
-        if !client.allowance.take(self.settings.requests_per_s, self.turn.now_ns) {
+        if !client.request_bucket.take(self.settings.requests_per_s, self.tick.now_ns) {
             self.counters.add(Counter::Floods, 1);
             let reason = format!("more than {} requests a second", self.settings.requests_per_s);
             self.say_farewell(slot, CloseCode::POLICY, &reason);
@@ -248,7 +248,7 @@ impl<I: Io> Shard<I> {
     fn handle(&mut self, slot: u32, request: Request) -> Result<(), RequestError> {
         match request {
             Request::Ping { id } => {
-                let now_ns = self.turn.now_ns;
+                let now_ns = self.tick.now_ns;
                 self.answer(slot, |out| reply::pong(out, id, now_ns));
                 Ok(())
             }
@@ -278,20 +278,20 @@ impl<I: Io> Shard<I> {
         (epoch, position): (u32, u64),
         channels: ChannelSet,
         symbols: &[Pattern],
-        profile: Profile,
+        interval: ConflationInterval,
     ) -> Result<(), RequestError> {
-        let (begin, how, from, counter) = match self.find_token(epoch, position, profile) {
+        let (begin, how, from, counter) = match self.find_token(epoch, position, interval) {
             Some(place) => (Begin::Replay { position, place }, "replay", position + 1, Counter::ResumesReplayed),
-            None => (Begin::Snapshot, "snapshot", self.turn.position + 1, Counter::ResumesSnapshot),
+            None => (Begin::Snapshot, "snapshot", self.tick.position + 1, Counter::ResumesSnapshot),
         };
-        let (count, unknown) = self.subscribe(slot, id, channels, symbols, profile, begin)?;
+        let (count, unknown) = self.subscribe(slot, id, channels, symbols, interval, begin)?;
         self.counters.add(counter, 1);
         if begin == Begin::Snapshot {
             // Also where nothing is in it: the client waits for its end.
-            self.begin_catch_up(slot, self.turn.now_ns).snapshot = true;
+            self.begin_catch_up(slot, self.tick.now_ns).snapshot = true;
         }
         let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
-        let conflate_ms = profile.interval_ms();
+        let conflate_ms = interval.interval_ms();
         let answer = reply::Resumed { id, how, from, conflate_ms, count, unknown: &unknown };
         self.answer(slot, |out| reply::resumed(out, &answer));
         Ok(())
@@ -315,7 +315,7 @@ impl<I: Io> Shard<I> {
         id: u64,
         channels: ChannelSet,
         symbols: &[Pattern],
-        profile: Profile,
+        interval: ConflationInterval,
         begin: Begin,
     ) -> Result<(usize, Vec<String>), RequestError> {
         let audience = self.client(slot).expect("its request is being handled").audience;
@@ -336,7 +336,7 @@ impl<I: Io> Shard<I> {
         let keys: Vec<Key> =
             targets.iter().flat_map(|target| channels.iter().map(|channel| Key::new(*target, channel))).collect();
         let new: Vec<Key> =
-            keys.iter().copied().filter(|key| self.interest.profile_of(audience, *key).is_none()).collect();
+            keys.iter().copied().filter(|key| self.interest.interval_of(audience, *key).is_none()).collect();
         let total = self.interest.items(audience) + new.len();
         if total > self.settings.subscriptions_max {
             self.release(&targets);
@@ -346,15 +346,15 @@ impl<I: Io> Shard<I> {
             );
             return Err(RequestError { id: Some(id), code: "limit", message });
         }
-        let changes: Vec<Change> = keys.into_iter().map(|key| Change::Want(key, profile)).collect();
+        let changes: Vec<Change> = keys.into_iter().map(|key| Change::Want(key, interval)).collect();
         let job = begin.owed().map_or(Vec::new(), |owed| new.iter().map(|key| (*key, owed)).collect());
         let alone = self.interest.items(audience) == 0;
         self.change_interest(slot, &changes, job, begin == Begin::Snapshot && !new.is_empty());
         self.clients[slot as usize].as_mut().expect("its request is being handled").unsubscribed_since_ns = 0;
         let count = self.count_covered(&targets);
         if let Begin::Replay { position, place } = begin {
-            let conflate_ms = profile.interval_ms();
-            let (end, end_position) = (self.turn.ring_position, self.turn.position);
+            let conflate_ms = interval.interval_ms();
+            let (end, end_position) = (self.tick.ring_position, self.tick.position);
             let keys = new;
             let replay = Replay {
                 id,
@@ -368,7 +368,7 @@ impl<I: Io> Shard<I> {
                 end,
                 end_position,
             };
-            self.begin_catch_up(slot, self.turn.now_ns).replay = Some(replay);
+            self.begin_catch_up(slot, self.tick.now_ns).replay = Some(replay);
         }
         Ok((count, unknown))
     }
@@ -401,13 +401,13 @@ impl<I: Io> Shard<I> {
         if self.interest.items(audience) == 0 {
             return waiting;
         }
-        for profile in (1..Profile::COUNT).map(Profile::from_index) {
-            for &(instrument, channel) in self.conflator.queue(profile) {
+        for interval in (1..ConflationInterval::COUNT).map(ConflationInterval::from_index) {
+            for &(instrument, channel) in self.conflator.queue(interval) {
                 let lane = if channel == Channel::Quote { self.lane(audience, instrument) } else { Lane::Plain };
                 let place = self.values.row(instrument).map_or(0, |row| row.position(channel));
                 if place > floor
-                    && self.conflator.is_pending(profile, instrument, channel, lane)
-                    && self.interest.wants(audience, instrument, channel) == Some(profile)
+                    && self.conflator.is_pending(interval, instrument, channel, lane)
+                    && self.interest.wants(audience, instrument, channel) == Some(interval)
                 {
                     waiting.push((Key::new(Target::Instrument(instrument), channel), Owed::Merged));
                 }
@@ -425,9 +425,9 @@ impl<I: Io> Shard<I> {
     }
 
     fn change_interest(&mut self, slot: u32, changes: &[Change], job: Vec<(Key, Owed)>, snapshot: bool) {
-        let now_ns = self.turn.now_ns;
-        let place = self.turn.ring_position;
-        let turn = self.turn.number;
+        let now_ns = self.tick.now_ns;
+        let place = self.tick.ring_position;
+        let tick = self.tick.number;
         let state = &self.begin_catch_up(slot, now_ns).state;
         if !state.is_explicit() {
             // The old intervals' ticks are not the new ones': what waits for them is sent now, and the rest it has had.
@@ -436,7 +436,7 @@ impl<I: Io> Shard<I> {
                 self.waiting_for_ticks(self.client(slot).expect("its request is being handled").audience, floor);
             let catch_up = self.begin_catch_up(slot, now_ns);
             catch_up.job.extend(waiting);
-            catch_up.state = StatePass::at(StateMark { turn, place, explicit: true, floor: place });
+            catch_up.state = StatePass::at(StateMark { tick, place, explicit: true, floor: place });
         }
         let catch_up = self.begin_catch_up(slot, now_ns);
         catch_up.owe(job);
@@ -488,7 +488,7 @@ impl<I: Io> Shard<I> {
     /// Owes the client what is appended. One that sends requests and never reads is closed at the limit; a reader of
     /// events has sent one.
     fn owe_bytes(&mut self, slot: u32, push: impl FnOnce(&mut Vec<u8>)) {
-        let now_ns = self.turn.now_ns;
+        let now_ns = self.tick.now_ns;
         let limit = if self.format(slot).is_websocket() { self.settings.answers_bytes_max } else { usize::MAX };
         let catch_up = self.begin_catch_up(slot, now_ns);
         let owed = catch_up.control.len();
@@ -507,7 +507,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn end(&mut self, slot: u32, code: CloseCode, reason: &str, echo: bool) {
-        let now_ns = self.turn.now_ns;
+        let now_ns = self.tick.now_ns;
         if self.client(slot).is_none_or(|client| client.ending != Ending::No) {
             return;
         }
@@ -525,7 +525,7 @@ impl<I: Io> Shard<I> {
 
     /// The close frame is out.
     pub(super) fn conclude_ending(&mut self, slot: u32) {
-        let until_ns = self.turn.now_ns + u64::from(self.settings.close_timeout_ms) * 1_000_000;
+        let until_ns = self.tick.now_ns + u64::from(self.settings.close_timeout_ms) * 1_000_000;
         let client = self.clients[slot as usize].as_mut().expect("only those who are there end");
         if client.ending == (Ending::Closing { echo: true }) {
             // Both close frames are exchanged; the server is the one to end the connection.

@@ -7,7 +7,7 @@ use super::Shard;
 use super::client::{CatchUp, Client, Ending};
 use super::encoding::Encoding;
 use super::interest::Interest;
-use crate::io::{Io, Seat};
+use crate::io::{Io, SlotId};
 
 /// Clients on the list at the most.
 const SLOWEST_MAX: usize = 20;
@@ -44,7 +44,7 @@ pub struct SlowClient {
 #[derive(Debug, Default)]
 pub(super) struct Slowest {
     /// Of this round, by since when, the longest first.
-    gathered: Vec<(u64, Seat)>,
+    gathered: Vec<(u64, SlotId)>,
     /// Of the last round, until it is taken.
     list: Option<Vec<SlowClient>>,
     /// The last list had somebody.
@@ -52,11 +52,11 @@ pub(super) struct Slowest {
 }
 
 impl Slowest {
-    fn gather(&mut self, since_ns: u64, seat: Seat) {
+    fn gather(&mut self, since_ns: u64, slot_id: SlotId) {
         let at = self.gathered.partition_point(|(since, _)| *since <= since_ns);
         if at < SLOWEST_MAX {
             self.gathered.truncate(SLOWEST_MAX - 1);
-            self.gathered.insert(at, (since_ns, seat));
+            self.gathered.insert(at, (since_ns, slot_id));
         }
     }
 
@@ -78,20 +78,20 @@ impl<I: Io> Shard<I> {
 
     /// Looks at one client.
     pub(super) fn note_if_slow(&mut self, slot: u32) {
-        let now_ns = self.turn.now_ns;
-        let behind = self.client(slot).and_then(|client| Some((client.catch_up.as_ref()?.since_ns, client.seat)));
-        if let Some((since_ns, seat)) = behind.filter(|behind| behind.0 + BEHIND_NS_MIN <= now_ns) {
-            self.slowest.gather(since_ns, seat);
+        let now_ns = self.tick.now_ns;
+        let behind = self.client(slot).and_then(|client| Some((client.catch_up.as_ref()?.since_ns, client.slot_id)));
+        if let Some((since_ns, slot_id)) = behind.filter(|behind| behind.0 + BEHIND_NS_MIN <= now_ns) {
+            self.slowest.gather(since_ns, slot_id);
         }
     }
 
     /// All clients have been looked at.
     pub(super) fn list_slowest(&mut self) {
         let gathered = std::mem::take(&mut self.slowest.gathered);
-        let described = gathered.iter().filter_map(|(since_ns, seat)| {
-            let client = self.client(seat.slot).filter(|client| client.seat == *seat)?;
+        let described = gathered.iter().filter_map(|(since_ns, slot_id)| {
+            let client = self.client(slot_id.index).filter(|client| client.slot_id == *slot_id)?;
             let catch_up = client.catch_up.as_ref().filter(|catch_up| catch_up.since_ns == *since_ns)?;
-            Some(describe(client, catch_up, &self.interest, self.turn.ring_position))
+            Some(describe(client, catch_up, &self.interest, self.tick.ring_position))
         });
         let list = described.collect();
         self.slowest.show(list);
@@ -105,9 +105,9 @@ fn describe(client: &Client, catch_up: &CatchUp, interest: &Interest, ring_posit
     let audience = client.audience;
     let keys = interest.keys(audience);
     let items = keys.len();
-    let intervals = keys.take(ITEMS_LOOKED_AT).filter_map(|key| interest.profile_of(audience, key));
+    let intervals = keys.take(ITEMS_LOOKED_AT).filter_map(|key| interest.interval_of(audience, key));
     SlowClient {
-        slot: client.seat.slot,
+        slot: client.slot_id.index,
         since_ns: catch_up.since_ns,
         progress_ns: catch_up.progress_ns,
         owed_bytes: catch_up.tail.len() + catch_up.control.len(),
@@ -115,7 +115,7 @@ fn describe(client: &Client, catch_up: &CatchUp, interest: &Interest, ring_posit
         is_blocked: catch_up.blocked,
         is_closing: client.ending != Ending::No,
         items,
-        conflate_ms: intervals.min().map_or(0, |profile| profile.interval_ms()),
+        conflate_ms: intervals.min().map_or(0, |interval| interval.interval_ms()),
         encoding: interest.encoding(audience),
     }
 }

@@ -8,12 +8,12 @@ pub use self::sleep_flag::SleepFlag;
 
 /// Shared by one shard and all who may wake it.
 #[derive(Debug)]
-pub struct Parking {
+pub struct ShardWaker {
     sleep_flag: SleepFlag,
     event: OwnedFd,
 }
 
-impl Parking {
+impl ShardWaker {
     /// Around the eventfd that the shard sleeps on.
     pub fn new(event: OwnedFd) -> Self {
         Self { sleep_flag: SleepFlag::new(), event }

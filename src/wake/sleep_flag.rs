@@ -4,7 +4,7 @@
 //! looks at the flag. Both have a full fence between their write and their look, so at least one of them sees the other
 //! (Dekker): no wake-up is lost, and a shard that is awake costs its wakers one load.
 //!
-//! What it does not do: sleep, or wake; that is [`Parking`](super::Parking)'s. It names its atomics by `crate::sync`
+//! What it does not do: sleep, or wake; that is [`ShardWaker`](super::ShardWaker)'s. It names its atomics by `crate::sync`
 //! only, so that `tests/park_loom.rs` checks this very source.
 
 use crate::sync::{AtomicBool, Ordering, fence};

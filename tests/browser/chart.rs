@@ -5,7 +5,7 @@ use std::time::Instant;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use crate::chromium::{Page, turn};
+use crate::chromium::{Page, tick};
 use crate::common::server::{DEADLINE, Server};
 use crate::market::{PUBLISHED, Publisher};
 
@@ -43,7 +43,7 @@ fn legend_says(page: &Page, letter: &str, price: &str) {
 
 #[test]
 fn the_chart_has_history_from_before_the_page_and_goes_on_without_a_seam() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, &["AAA-USD"]);
     let mut id = 0;
@@ -84,7 +84,7 @@ fn the_chart_has_history_from_before_the_page_and_goes_on_without_a_seam() {
 
 #[test]
 fn what_is_traded_last_is_drawn_although_nothing_follows() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, &["AAA-USD"]);
     publisher.trade(0, 9_000, 0).send();
@@ -104,7 +104,7 @@ fn what_is_traded_last_is_drawn_although_nothing_follows() {
 
 #[test]
 fn the_chart_of_another_interval_or_instrument_begins_anew_with_its_own_history() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, &["AAA-USD", "BBB-USD"]);
     let mut id = 0;

@@ -120,13 +120,13 @@ fn hear(output: impl BufRead, answers: &Answers) {
 static TURNS: RwLock<()> = RwLock::new(());
 
 /// A test's turn, where there is a browser to test in; says that the test is skipped otherwise.
-pub fn turn() -> Option<RwLockReadGuard<'static, ()>> {
+pub fn tick() -> Option<RwLockReadGuard<'static, ()>> {
     // A turn says nothing of what another one left behind that has failed.
     is_there().then(|| TURNS.read().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The turn of a test that measures: no other one of this program runs meanwhile.
-pub fn turn_alone() -> Option<RwLockWriteGuard<'static, ()>> {
+pub fn tick_alone() -> Option<RwLockWriteGuard<'static, ()>> {
     is_there().then(|| TURNS.write().unwrap_or_else(PoisonError::into_inner))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::chromium::{Page, turn};
+use crate::chromium::{Page, tick};
 use crate::common::server::{SMALL_MARKET, Server};
 use crate::market::{Beat, PUBLISHED, Publisher};
 use crate::wire::Wire;
@@ -38,7 +38,7 @@ const TELLING: &str = "
 
 #[test]
 fn the_client_subscribes_and_unsubscribes_and_counts_who_still_wants_what() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", SMALL_MARKET]);
     let page = small(&server);
     page.run(TELLING);
@@ -72,7 +72,7 @@ fn the_client_subscribes_and_unsubscribes_and_counts_who_still_wants_what() {
 
 #[test]
 fn callbacks_and_loops_bring_decimal_texts_until_their_signal_aborts() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, &["AAA-USD"]);
     publisher.quote(0, 10_000).send();
@@ -110,7 +110,7 @@ fn callbacks_and_loops_bring_decimal_texts_until_their_signal_aborts() {
 
 #[test]
 fn the_socket_is_in_a_worker_and_on_the_pages_thread_where_a_worker_is_refused() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", SMALL_MARKET]);
     let live =
         "globalThis.client = tickcast.connect(); client.subscribe({ symbols: '*' }).ready.then(() => client.worker)";
@@ -138,7 +138,7 @@ fn the_socket_is_in_a_worker_and_on_the_pages_thread_where_a_worker_is_refused()
 
 #[test]
 fn conflation_is_changed_live_and_thins_out_updates() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let publisher = Publisher::open(&server, &["A", "B", "C", "D", "E"]);
     let _beat = Beat::start(publisher);
@@ -147,9 +147,9 @@ fn conflation_is_changed_live_and_thins_out_updates() {
     let count =
         |text: &str| format!("Number(probe.text('[data-panel=status] [data-field={text}]').replaceAll(',', ''))");
     let updates = count("updates");
-    let rate_at = |profile: &str, settled: &str| {
-        page.click(&format!("[data-profile='{profile}']"));
-        page.until(&format!("document.querySelector(\"[data-profile='{profile}']\").ariaChecked === 'true'"));
+    let rate_at = |interval: &str, settled: &str| {
+        page.click(&format!("[data-interval='{interval}']"));
+        page.until(&format!("document.querySelector(\"[data-interval='{interval}']\").ariaChecked === 'true'"));
         page.until(settled);
         page.get(&updates).as_f64().expect("a number")
     };
@@ -161,6 +161,6 @@ fn conflation_is_changed_live_and_thins_out_updates() {
     println!("and {again} at 0 ms again");
     page.goto("/");
     page.until_live();
-    assert_eq!(page.get("document.querySelector('[data-profile=\"0\"]').ariaChecked"), "true", "it is remembered");
+    assert_eq!(page.get("document.querySelector('[data-interval=\"0\"]').ariaChecked"), "true", "it is remembered");
     page.is_clean(&[]);
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::chromium::{Page, turn};
+use crate::chromium::{Page, tick};
 use crate::client::importing;
 use crate::common::server::{Program, SMALL_MARKET, Server};
 use crate::market::{PUBLISHED, Publisher};
@@ -27,7 +27,7 @@ fn texts(values: &Value) -> Vec<&str> {
 
 #[test]
 fn a_restarted_server_makes_prices_stale_then_resyncing_then_live_with_the_new_values() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&[PUBLISHED, &["--drain-ms", "0"]].concat());
     let address = server.address;
     let mut publisher = Publisher::open(&server, SYMBOLS);
@@ -85,7 +85,7 @@ fn a_restarted_server_makes_prices_stale_then_resyncing_then_live_with_the_new_v
 
 #[test]
 fn a_cut_connection_goes_on_from_history_without_a_gap() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let wire = Wire::to(server.address);
     let mut publisher = Publisher::open(&server, SYMBOLS);
@@ -128,7 +128,7 @@ fn a_cut_connection_goes_on_from_history_without_a_gap() {
 
 #[test]
 fn a_server_that_falls_silent_makes_prices_stale_until_it_is_heard_again() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&[PUBLISHED, &["--heartbeat-ms", "500"]].concat());
     let mut publisher = Publisher::open(&server, SYMBOLS);
     publisher.quote(0, 10_000).send();
@@ -151,7 +151,7 @@ fn a_server_that_falls_silent_makes_prices_stale_until_it_is_heard_again() {
 
 #[test]
 fn a_page_that_is_opened_while_the_server_is_away_says_so_and_comes_live_with_it() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", SMALL_MARKET]);
     let wire = Wire::to(server.address);
     wire.refuse_streams(true);
@@ -171,7 +171,7 @@ fn a_page_that_is_opened_while_the_server_is_away_says_so_and_comes_live_with_it
 
 #[test]
 fn a_hidden_page_takes_the_slower_profile_and_takes_it_back() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", SMALL_MARKET]);
     let page = importing(&Wire::to(server.address));
     page.run(

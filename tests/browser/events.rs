@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::chromium::{Page, turn};
+use crate::chromium::{Page, tick};
 use crate::client::importing;
 use crate::common::server::Server;
 use crate::connection::{LOST, at};
@@ -31,7 +31,7 @@ fn listening(wire: &Wire) -> Page {
 
 #[test]
 fn an_event_source_that_is_cut_off_goes_on_where_it_was_without_a_gap() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let wire = Wire::to(server.address);
     let mut publisher = Publisher::open(&server, &["AAA-USD"]);
@@ -55,7 +55,7 @@ fn an_event_source_that_is_cut_off_goes_on_where_it_was_without_a_gap() {
 
 #[test]
 fn an_event_source_is_back_after_a_restart_with_the_new_values() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&[PUBLISHED, &["--drain-ms", "0"]].concat());
     let address = server.address;
     let mut publisher = Publisher::open(&server, &["AAA-USD"]);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::chromium::{Page, turn};
+use crate::chromium::{Page, tick};
 use crate::common::server::{SMALL_MARKET, Server};
 use crate::market::{PUBLISHED, Publisher};
 
@@ -11,7 +11,7 @@ const ACTIVE: &str = "document.querySelector('[data-row][data-active=yes]')?.dat
 
 #[test]
 fn keys_search_move_open_and_leave() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, &["AAA-USD", "BBB-EUR", "CCC-USD", "DDD-USD"]);
     (0..4).for_each(|nth| _ = publisher.quote(nth, 10_000));
@@ -50,7 +50,7 @@ fn keys_search_move_open_and_leave() {
 
 #[test]
 fn an_address_opens_its_instrument_and_back_goes_back() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", SMALL_MARKET]);
     let page = Page::open(&server, "/#/SPY");
     page.until_live();
@@ -73,7 +73,7 @@ fn an_address_opens_its_instrument_and_back_goes_back() {
 
 #[test]
 fn an_address_of_an_instrument_that_comes_later_shows_it_when_it_is_there() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let page = Page::open(&server, "/#/ZZZ-USD");
     page.until_live();
@@ -91,7 +91,7 @@ fn an_address_of_an_instrument_that_comes_later_shows_it_when_it_is_there() {
 
 #[test]
 fn the_theme_follows_the_system_until_it_is_chosen_and_the_choice_is_remembered() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", SMALL_MARKET]);
     let page = Page::open_with(&server, "/", json!({"colorScheme": "dark"}));
     page.until_live();
@@ -114,7 +114,7 @@ fn the_theme_follows_the_system_until_it_is_chosen_and_the_choice_is_remembered(
 
 #[test]
 fn on_a_phone_every_pane_is_reached_by_touch_and_nothing_scrolls_sideways() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", MARKET]);
     let phone =
         json!({"viewport": {"width": 390, "height": 844}, "isMobile": true, "hasTouch": true, "deviceScaleFactor": 2});
@@ -123,7 +123,7 @@ fn on_a_phone_every_pane_is_reached_by_touch_and_nothing_scrolls_sideways() {
     page.until("document.querySelectorAll('[data-row]').length > 5");
     let fits = "document.documentElement.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth";
     let tap = |selector: &str| page.ask("tap", json!({"selector": selector}));
-    for pane in ["chart", "ladder", "tape", "operator", "watchlist"] {
+    for pane in ["chart", "ladder", "bars_ring", "operator", "watchlist"] {
         tap(&format!("[data-pane-of={pane}]"));
         page.until(&format!("document.body.dataset.pane === '{pane}'"));
         page.until(&format!("document.querySelector('[data-panel={pane}]').checkVisibility()"));
@@ -152,14 +152,14 @@ fn on_a_phone_every_pane_is_reached_by_touch_and_nothing_scrolls_sideways() {
     tap("[data-pane-of=ladder]");
     page.until("probe.lines('.bids li').length > 5");
     page.picture("phone-ladder");
-    tap("[data-pane-of=tape]");
-    page.picture("phone-tape");
+    tap("[data-pane-of=bars_ring]");
+    page.picture("phone-bars_ring");
     page.is_clean(&[]);
 }
 
 #[test]
 fn readers_of_the_screen_find_no_serious_obstacle_in_light_and_dark() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", MARKET]);
     let nothing = Server::start(PUBLISHED);
     for theme in ["light", "dark"] {

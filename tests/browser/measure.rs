@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::chromium::{Page, turn_alone};
+use crate::chromium::{Page, tick_alone};
 use crate::common::server::Server;
 
 /// Ten seconds of frames: their distances, what the page's own script took of each, and tasks beyond 50 ms.
@@ -33,7 +33,7 @@ const FRAMES: &str = "new Promise((resolve) => {
 
 #[test]
 fn two_thousand_rows_at_fifty_thousand_updates_a_second_stay_responsive() {
-    let Some(_turn) = turn_alone() else { return };
+    let Some(_turn) = tick_alone() else { return };
     let server = Server::start(&["--feed", "sim:instruments=2000,rate=50000,seed=1,shape=even"]);
     let page = Page::open(&server, "/");
     page.until_live();

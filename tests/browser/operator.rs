@@ -5,7 +5,7 @@ use std::io::Write;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::chromium::{Page, turn};
+use crate::chromium::{Page, tick};
 use crate::common::client::frame;
 use crate::common::http::{connect, upgrade};
 use crate::common::server::Server;
@@ -14,7 +14,7 @@ const BUSY: &str = "sim:instruments=50,rate=30000,seed=1,shape=even";
 
 #[test]
 fn the_operators_view_shows_shards_and_who_does_not_read() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", BUSY, "--send-buffer-bytes", "16384", "--slow-timeout-ms", "600000"]);
     let page = Page::open(&server, "/#operator");
     page.until("document.querySelector('[data-panel=operator]')?.dataset.access === 'open'");
@@ -43,7 +43,7 @@ fn the_operators_view_shows_shards_and_who_does_not_read() {
 
 #[test]
 fn the_operators_view_asks_for_the_token_where_there_is_one() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(&["--feed", "none", "--operator-token", "sesame"]);
     let page = Page::open(&server, "/#operator");
     let access = |what: &str| format!("document.querySelector('[data-panel=operator]')?.dataset.access === '{what}'");

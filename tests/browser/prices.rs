@@ -5,7 +5,7 @@ use std::time::Instant;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use crate::chromium::{Page, turn};
+use crate::chromium::{Page, tick};
 use crate::common::server::{DEADLINE, Server};
 use crate::market::{PUBLISHED, Publisher};
 
@@ -53,7 +53,7 @@ fn rounds(publisher: &mut Publisher, rounds: std::ops::Range<i64>) {
 
 #[test]
 fn prices_move_and_at_rest_equal_the_servers_snapshot() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, SYMBOLS);
     rounds(&mut publisher, 0..20);
@@ -124,7 +124,7 @@ fn the_instrument_is_as_told(page: &Page, told: &Value) {
 
 #[test]
 fn every_trade_is_in_time_and_sales_once_and_in_order() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, SYMBOLS);
     rounds(&mut publisher, 0..1);
@@ -149,7 +149,7 @@ fn every_trade_is_in_time_and_sales_once_and_in_order() {
 
 #[test]
 fn the_page_is_sent_with_its_policy_its_tags_and_gzip_and_asks_nobody_else() {
-    let Some(_turn) = turn() else { return };
+    let Some(_turn) = tick() else { return };
     let server = Server::start(PUBLISHED);
     let page = Page::open(&server, "/");
     page.until_live();

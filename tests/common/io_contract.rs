@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
+use tickcast::io::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
 
 /// An upper bound of a wait, never a measure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -17,7 +17,7 @@ pub trait Kernel: Sized {
     fn new(seats_max: u32) -> Self;
     fn io(&mut self) -> &mut Self::Io;
     /// A new connection; `None` where all seats are taken.
-    fn open(&mut self) -> Option<(Seat, Self::Peer)>;
+    fn open(&mut self) -> Option<(SlotId, Self::Peer)>;
     /// Reads so many bytes at a client's end.
     fn read(&mut self, peer: &mut Self::Peer, bytes: usize) -> Vec<u8>;
     fn write(&mut self, peer: &mut Self::Peer, bytes: &[u8]);
@@ -36,8 +36,8 @@ impl<K: Kernel> Bench<K> {
         Self { kernel: K::new(seats_max), completions: Completions::default() }
     }
 
-    pub fn seat(&mut self) -> (Seat, K::Peer) {
-        self.kernel.open().expect("a seat is free")
+    pub fn slot_id(&mut self) -> (SlotId, K::Peer) {
+        self.kernel.open().expect("a slot_id is free")
     }
 
     pub fn send(&mut self, bytes: &[u8], sends: &[Send]) -> Vec<Short> {
@@ -75,11 +75,11 @@ impl<K: Kernel> Bench<K> {
     }
 
     /// Sends until the socket takes no more; returns how many bytes it took.
-    pub fn fill(&mut self, seat: Seat) -> usize {
+    pub fn fill(&mut self, slot_id: SlotId) -> usize {
         let bytes = vec![7u8; 1 << 20];
         let mut taken = 0;
         loop {
-            match self.send(&bytes, &[whole(seat, &bytes)]).as_slice() {
+            match self.send(&bytes, &[whole(slot_id, &bytes)]).as_slice() {
                 [] => taken += bytes.len(),
                 [Short { index: 0, outcome: Outcome::Took(0) }] => return taken,
                 [Short { index: 0, outcome: Outcome::Took(part) }] => taken += *part as usize,
@@ -89,16 +89,16 @@ impl<K: Kernel> Bench<K> {
     }
 }
 
-pub fn whole(seat: Seat, bytes: &[u8]) -> Send {
-    Send { seat, start: 0, len: bytes.len() as u32 }
+pub fn whole(slot_id: SlotId, bytes: &[u8]) -> Send {
+    Send { slot_id, start: 0, len: bytes.len() as u32 }
 }
 
 pub fn a_send_takes_all_or_tells_how_much_and_room_is_told_once<K: Kernel>() {
     let mut bench = Bench::<K>::new(8);
-    let (one, mut peer_one) = bench.seat();
-    let (two, mut peer_two) = bench.seat();
+    let (one, mut peer_one) = bench.slot_id();
+    let (two, mut peer_two) = bench.slot_id();
     let bytes = b"hello world";
-    let sends = [Send { seat: one, start: 0, len: 5 }, Send { seat: two, start: 6, len: 5 }, whole(one, bytes)];
+    let sends = [Send { slot_id: one, start: 0, len: 5 }, Send { slot_id: two, start: 6, len: 5 }, whole(one, bytes)];
     assert_eq!(bench.send(bytes, &sends), []);
     assert_eq!(bench.kernel.read(&mut peer_one, 16), b"hellohello world");
     assert_eq!(bench.kernel.read(&mut peer_two, 5), b"world");
@@ -112,8 +112,8 @@ pub fn a_send_takes_all_or_tells_how_much_and_room_is_told_once<K: Kernel>() {
     bench.kernel.io().want_writable(one);
     let all = bench.kernel.read(&mut peer_one, taken);
     assert!(all.iter().all(|byte| *byte == 7), "no byte of a refused send is in between");
-    let (seen, _) = bench.until(|completion| *completion == Completion::Writable { seat: one });
-    assert_eq!(seen, [Completion::Writable { seat: one }]);
+    let (seen, _) = bench.until(|completion| *completion == Completion::Writable { slot_id: one });
+    assert_eq!(seen, [Completion::Writable { slot_id: one }]);
     assert_eq!(bench.send(bytes, &[whole(one, bytes)]), []);
     assert_eq!(bench.kernel.read(&mut peer_one, 11), bytes);
     bench.reap(64);
@@ -122,14 +122,14 @@ pub fn a_send_takes_all_or_tells_how_much_and_room_is_told_once<K: Kernel>() {
 
 pub fn input_is_pulled_and_an_end_is_told<K: Kernel>() {
     let mut bench = Bench::<K>::new(8);
-    let (seat, mut peer) = bench.seat();
-    bench.kernel.io().receive(seat);
-    bench.until(|completion| *completion == Completion::Nothing { seat });
+    let (slot_id, mut peer) = bench.slot_id();
+    bench.kernel.io().receive(slot_id);
+    bench.until(|completion| *completion == Completion::Nothing { slot_id });
     bench.kernel.write(&mut peer, &[3; 5000]);
-    bench.until(|completion| *completion == Completion::Readable { seat });
+    bench.until(|completion| *completion == Completion::Readable { slot_id });
     let mut all = Vec::new();
     while all.len() < 5000 {
-        bench.kernel.io().receive(seat);
+        bench.kernel.io().receive(slot_id);
         let (_, input) = bench.until(|completion| {
             matches!(completion, Completion::Received { .. } | Completion::Nothing { .. } | Completion::Ended { .. })
         });
@@ -137,15 +137,15 @@ pub fn input_is_pulled_and_an_end_is_told<K: Kernel>() {
     }
     assert_eq!(all, [3; 5000]);
     bench.kernel.leave(peer);
-    bench.until(|completion| *completion == Completion::Readable { seat });
-    bench.kernel.io().receive(seat);
-    bench.until(|completion| *completion == Completion::Ended { seat });
+    bench.until(|completion| *completion == Completion::Readable { slot_id });
+    bench.kernel.io().receive(slot_id);
+    bench.until(|completion| *completion == Completion::Ended { slot_id });
 }
 
 pub fn a_close_frees_the_slot_for_another_holder<K: Kernel>() {
     let mut bench = Bench::<K>::new(1);
-    let (old, mut old_peer) = bench.seat();
-    assert!(bench.kernel.open().is_none(), "all seats are taken");
+    let (old, mut old_peer) = bench.slot_id();
+    assert!(bench.kernel.open().is_none(), "all slot_ids are taken");
     bench.kernel.write(&mut old_peer, b"late");
     bench.fill(old);
     bench.kernel.io().want_writable(old);
@@ -154,25 +154,25 @@ pub fn a_close_frees_the_slot_for_another_holder<K: Kernel>() {
     let started = Instant::now();
     let (new, mut new_peer) = loop {
         bench.reap(64);
-        assert_eq!(bench.completions.list, [], "nothing completes for a seat that is closed");
-        if let Some(seat) = bench.kernel.open() {
-            break seat;
+        assert_eq!(bench.completions.list, [], "nothing completes for a slot_id that is closed");
+        if let Some(slot_id) = bench.kernel.open() {
+            break slot_id;
         }
         assert!(started.elapsed() < PATIENCE, "the slot was never freed");
     };
-    assert_eq!(new.slot, old.slot);
+    assert_eq!(new.index, old.index);
     assert_ne!(new.generation, old.generation);
     bench.kernel.write(&mut new_peer, b"x");
-    let (seen, _) = bench.until(|completion| *completion == Completion::Readable { seat: new });
-    assert_eq!(seen, [Completion::Readable { seat: new }]);
-    assert_eq!(bench.send(b"for the new one", &[Send { seat: new, start: 0, len: 15 }]), []);
+    let (seen, _) = bench.until(|completion| *completion == Completion::Readable { slot_id: new });
+    assert_eq!(seen, [Completion::Readable { slot_id: new }]);
+    assert_eq!(bench.send(b"for the new one", &[Send { slot_id: new, start: 0, len: 15 }]), []);
     assert_eq!(bench.kernel.read(&mut new_peer, 15), b"for the new one");
 }
 
 pub fn a_peer_that_is_gone_fails_the_send_alone<K: Kernel>() {
     let mut bench = Bench::<K>::new(8);
-    let (gone, peer) = bench.seat();
-    let (there, mut there_peer) = bench.seat();
+    let (gone, peer) = bench.slot_id();
+    let (there, mut there_peer) = bench.slot_id();
     bench.kernel.leave(peer);
     let started = Instant::now();
     let mut sent = 0;
@@ -190,11 +190,12 @@ pub fn a_peer_that_is_gone_fails_the_send_alone<K: Kernel>() {
     assert_eq!(bench.kernel.read(&mut there_peer, sent), b"ab".repeat(sent / 2));
 }
 
-pub fn many_seats_are_served_and_received_from_in_one_go<K: Kernel>(seats: usize) {
-    let mut bench = Bench::<K>::new(seats as u32);
-    let mut held: Vec<(Seat, K::Peer)> = (0..seats).map(|_| bench.seat()).collect();
-    let bytes: Vec<u8> = (0..seats as u32).flat_map(u32::to_le_bytes).collect();
-    let sends: Vec<Send> = (0..seats).map(|nth| Send { seat: held[nth].0, start: nth as u32 * 4, len: 4 }).collect();
+pub fn many_seats_are_served_and_received_from_in_one_go<K: Kernel>(slot_ids: usize) {
+    let mut bench = Bench::<K>::new(slot_ids as u32);
+    let mut held: Vec<(SlotId, K::Peer)> = (0..slot_ids).map(|_| bench.slot_id()).collect();
+    let bytes: Vec<u8> = (0..slot_ids as u32).flat_map(u32::to_le_bytes).collect();
+    let sends: Vec<Send> =
+        (0..slot_ids).map(|nth| Send { slot_id: held[nth].0, start: nth as u32 * 4, len: 4 }).collect();
     assert_eq!(bench.send(&bytes, &sends), []);
     for (nth, (_, peer)) in held.iter_mut().enumerate() {
         let read = bench.kernel.read(peer, 4);
@@ -202,17 +203,17 @@ pub fn many_seats_are_served_and_received_from_in_one_go<K: Kernel>(seats: usize
         bench.kernel.write(peer, &read);
     }
     // Many more receives than there are input buffers.
-    held.iter().for_each(|(seat, _)| bench.kernel.io().receive(*seat));
-    let mut answers = vec![None; seats];
+    held.iter().for_each(|(slot_id, _)| bench.kernel.io().receive(*slot_id));
+    let mut answers = vec![None; slot_ids];
     let started = Instant::now();
     while answers.iter().any(Option::is_none) {
         bench.reap(100);
         assert!(bench.completions.list.len() <= 100, "no more than was asked for");
         for completion in &bench.completions.list {
             match *completion {
-                Completion::Received { seat, start, .. } => {
+                Completion::Received { slot_id, start, .. } => {
                     let input = bench.completions.input[start as usize..].first_chunk().expect("four bytes");
-                    answers[seat.slot as usize] = Some(u32::from_le_bytes(*input));
+                    answers[slot_id.index as usize] = Some(u32::from_le_bytes(*input));
                 }
                 Completion::Readable { .. } => {}
                 other => panic!("{other:?}"),
@@ -220,7 +221,7 @@ pub fn many_seats_are_served_and_received_from_in_one_go<K: Kernel>(seats: usize
         }
         assert!(started.elapsed() < PATIENCE, "some were never received");
     }
-    for (nth, (seat, _)) in held.iter().enumerate() {
-        assert_eq!(answers[seat.slot as usize], Some(nth as u32));
+    for (nth, (slot_id, _)) in held.iter().enumerate() {
+        assert_eq!(answers[slot_id.index as usize], Some(nth as u32));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
+use tickcast::io::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
 use tickcast::ring::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
@@ -29,32 +29,32 @@ impl Io for Sockets {
     fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
         for (index, send) in (0..).zip(sends) {
             let payload = &bytes[send.start as usize..][..send.len as usize];
-            let room = self.room.get_mut(&send.seat.slot);
+            let room = self.room.get_mut(&send.slot_id.index);
             let taken = room.as_deref().copied().unwrap_or(usize::MAX).min(payload.len());
             if let Some(room) = room {
                 *room -= taken;
             }
-            self.sent.entry(send.seat.slot).or_default().extend_from_slice(&payload[..taken]);
+            self.sent.entry(send.slot_id.index).or_default().extend_from_slice(&payload[..taken]);
             if taken < payload.len() {
                 short.push(Short { index, outcome: Outcome::Took(taken as u32) });
             }
         }
     }
 
-    fn receive(&mut self, _seat: Seat) {}
+    fn receive(&mut self, _seat: SlotId) {}
 
-    fn want_writable(&mut self, _seat: Seat) {}
+    fn want_writable(&mut self, _seat: SlotId) {}
 
-    fn close(&mut self, _seat: Seat) {}
+    fn close(&mut self, _seat: SlotId) {}
 
     fn reap(&mut self, _completions_max: usize, out: &mut Completions) {
         for completion in self.inbox.drain(..) {
             let completion = match completion {
-                Completion::Readable { seat } => {
-                    let input = self.input.remove(&seat.slot).unwrap_or_default();
+                Completion::Readable { slot_id } => {
+                    let input = self.input.remove(&slot_id.index).unwrap_or_default();
                     let (start, len) = (out.input.len() as u32, input.len() as u32);
                     out.input.extend_from_slice(&input);
-                    Completion::Received { seat, start, len, more: false }
+                    Completion::Received { slot_id, start, len, more: false }
                 }
                 other => other,
             };
@@ -136,13 +136,13 @@ impl Node {
         self.accept(batch);
     }
 
-    pub fn turn(&mut self) -> bool {
-        self.shard.turn(self.now_ns)
+    pub fn tick(&mut self) -> bool {
+        self.shard.tick(self.now_ns)
     }
 
     /// Turns until there is nothing to do.
     pub fn settle(&mut self) {
-        while self.turn() {}
+        while self.tick() {}
     }
 
     /// Lets time pass, a millisecond a turn.
@@ -165,7 +165,7 @@ impl Node {
     pub fn open(&mut self) -> u32 {
         let slot = self.clients;
         self.clients += 1;
-        self.shard.open(seat(slot), &[], &[], self.now_ns);
+        self.shard.open(slot_id(slot), &[], &[], self.now_ns);
         slot
     }
 
@@ -173,26 +173,26 @@ impl Node {
     pub fn say(&mut self, slot: u32, request: &str) {
         let io = self.shard.io_mut();
         push_masked_frame(Opcode::Text, request.as_bytes(), [1, 2, 3, 4], io.input.entry(slot).or_default());
-        io.inbox.push(Completion::Readable { seat: seat(slot) });
+        io.inbox.push(Completion::Readable { slot_id: slot_id(slot) });
     }
 
     /// Has bytes come from a client with the next turn, whatever they are.
     pub fn feed(&mut self, slot: u32, bytes: &[u8]) {
         let io = self.shard.io_mut();
         io.input.entry(slot).or_default().extend_from_slice(bytes);
-        io.inbox.push(Completion::Readable { seat: seat(slot) });
+        io.inbox.push(Completion::Readable { slot_id: slot_id(slot) });
     }
 
     /// From now on the client's socket takes so much and no more.
     pub fn give_room(&mut self, slot: u32, bytes: usize) {
         let io = self.shard.io_mut();
         io.room.insert(slot, bytes);
-        io.inbox.push(Completion::Writable { seat: seat(slot) });
+        io.inbox.push(Completion::Writable { slot_id: slot_id(slot) });
     }
 
     /// The client is gone.
     pub fn end(&mut self, slot: u32) {
-        self.shard.io_mut().inbox.push(Completion::Ended { seat: seat(slot) });
+        self.shard.io_mut().inbox.push(Completion::Ended { slot_id: slot_id(slot) });
         self.settle();
     }
 
@@ -223,6 +223,6 @@ impl Node {
     }
 }
 
-fn seat(slot: u32) -> Seat {
-    Seat { slot, generation: 0 }
+fn slot_id(slot: u32) -> SlotId {
+    SlotId { index: slot, generation: 0 }
 }

@@ -19,20 +19,20 @@ impl World {
         let node = &self.nodes[index];
         let io = node.shard.io();
         let mut sends: HashMap<usize, Vec<Range>> = HashMap::new();
-        for swept in &io.swept {
-            sends.entry(swept.conn).or_default().push(swept.range);
+        for flushed in &io.flushed {
+            sends.entry(flushed.conn).or_default().push(flushed.range);
         }
         let mut first: HashMap<_, (usize, Vec<Range>)> = HashMap::new();
         for client in self.clients.iter().filter(|client| client.node == index && is_quiet(client)) {
             let conn = &io.conns[client.conn];
-            let member = conn.seat.is_some() && !conn.cut && conn.to_server.is_empty();
+            let member = conn.slot_id.is_some() && !conn.cut && conn.to_server.is_empty();
             let fresh_ns = if client.oracle.merges() { FRESH_NS } else { 0 };
-            let settled = conn.out_ns + fresh_ns < node.turned_ns[0] && conn.out_turn + 5 < node.turns;
+            let settled = conn.out_ns + fresh_ns < node.ticked_ns[0] && conn.out_turn + 5 < node.ticks;
             if !member || !settled {
                 continue;
             }
             let sent = sends.remove(&client.conn).unwrap_or_default();
-            assert!(sent.len() <= 1, "two sends of one sweep to conn {}: {sent:?}", client.conn);
+            assert!(sent.len() <= 1, "two sends of one flush to conn {}: {sent:?}", client.conn);
             if let Some((other, expected)) = first.get(&(client.oracle.interest, client.encoding)) {
                 assert_eq!(sent, *expected, "conns {} and {other} want the same", client.conn);
                 self.seen.same_bytes += u64::from(!sent.is_empty());
@@ -52,14 +52,14 @@ impl World {
         }
         while self.resyncing || self.nodes.iter().any(|node| node.shard.has_news()) {
             self.now_ns += MS / 10;
-            self.turn();
+            self.tick();
             self.deliver();
         }
         // A socket of a kilobyte takes a large backlog in as many turns; then every tick and heartbeat has to come.
         let mut quiet = 0;
         for _ in 0..50_000 {
             self.now_ns += 13 * MS;
-            self.turn();
+            self.tick();
             self.deliver();
             let settled = self.nodes.iter().all(|node| node.shard.counters().get(Counter::CatchingUp) == 0);
             let answered = |client: &Client| client.oracle.is_answered() && !client.leaving;
@@ -137,7 +137,7 @@ impl World {
         }
         for _ in 0..300 {
             self.now_ns += 21 * MS;
-            self.turn();
+            self.tick();
             self.deliver();
         }
         for node in &self.nodes {
@@ -167,8 +167,8 @@ fn is_quiet(client: &Client) -> bool {
 fn nothing_is_left(node: &Node) {
     let (shard, io) = (&node.shard, node.shard.io());
     assert_eq!(shard.clients(), 0, "all have gone");
-    assert_eq!(io.held(), (0, 0, 0), "seats, slots and wishes");
-    assert_eq!(io.tally.opened, io.tally.closed, "every seat is closed once");
+    assert_eq!(io.held(), (0, 0, 0), "slot_ids, slots and wishes");
+    assert_eq!(io.tally.opened, io.tally.closed, "every slot_id is closed once");
     assert_eq!(shard.deadline_ns(), None, "nothing is due");
     let counters = shard.counters();
     for level in [Counter::Clients, Counter::CatchingUp, Counter::Audiences] {

@@ -2,7 +2,7 @@
 
 use tickcast::shard::{Encoding, Format};
 use tickcast_protocol::Channel;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{self, ChannelSet, Pattern, Request, RequestLimits};
 use tickcast_protocol::sse::{Token, query};
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
@@ -26,7 +26,7 @@ pub enum Reading {
 pub struct Wish {
     pub channels: ChannelSet,
     pub symbols: Vec<String>,
-    pub profile: Profile,
+    pub interval: ConflationInterval,
 }
 
 impl Wish {
@@ -36,8 +36,8 @@ impl Wish {
             channels.insert(Channel::ALL[dice.below(5) as usize]);
         }
         let symbols = (0..1 + dice.below(4)).map(|_| any_symbol(symbols, dice)).collect();
-        let profile = Profile::from_index(if dice.chance(400) { 0 } else { dice.below(7) as usize });
-        Self { channels, symbols, profile }
+        let interval = ConflationInterval::from_index(if dice.chance(400) { 0 } else { dice.below(7) as usize });
+        Self { channels, symbols, interval }
     }
 
     fn patterns(&self) -> Vec<Pattern> {
@@ -169,10 +169,10 @@ impl Client {
     /// A random request: its text, to be sent as a masked frame.
     pub fn request(&mut self, wish: &Wish, dice: &mut Dice) -> String {
         let op = dice.below(16);
-        let Wish { channels, symbols, profile } = wish;
+        let Wish { channels, symbols, interval } = wish;
         let names: Vec<&str> = symbols.iter().map(String::as_str).collect();
-        let (channels, profile, symbols) = (*channels, *profile, wish.patterns());
-        let ms = profile.interval_ms();
+        let (channels, interval, symbols) = (*channels, *interval, wish.patterns());
+        let ms = interval.interval_ms();
         let snapshot = dice.chance(800);
         if op < 9 {
             return self.subscribe(wish, snapshot);
@@ -184,7 +184,7 @@ impl Client {
                 let resume = self.oracle.any_token(dice);
                 (
                     control::resume_text(id, resume.epoch, resume.position, channels, &names, ms),
-                    Ask::Subscribe { channels, symbols, profile, snapshot: true, resume: Some(resume) },
+                    Ask::Subscribe { channels, symbols, interval, snapshot: true, resume: Some(resume) },
                 )
             }
             13 => (format!("{{\"op\":\"subscribe\",\"id\":{id},\"channels\":[\"quotes\"]}}"), Ask::Bad),
@@ -198,10 +198,10 @@ impl Client {
     pub fn subscribe(&mut self, wish: &Wish, snapshot: bool) -> String {
         let id = self.id();
         let names: Vec<&str> = wish.symbols.iter().map(String::as_str).collect();
-        let &Wish { channels, profile, .. } = wish;
-        let ask = Ask::Subscribe { channels, symbols: wish.patterns(), profile, snapshot, resume: None };
+        let &Wish { channels, interval, .. } = wish;
+        let ask = Ask::Subscribe { channels, symbols: wish.patterns(), interval, snapshot, resume: None };
         self.oracle.asked.insert(id, ask);
-        control::subscribe_text(id, channels, &names, profile.interval_ms(), snapshot)
+        control::subscribe_text(id, channels, &names, interval.interval_ms(), snapshot)
     }
 
     /// Goes on where another client ended, with its token and all that it wanted, one interval and channel at a time.
@@ -210,17 +210,17 @@ impl Client {
         for (wish, resume) in old.to_resume() {
             let id = self.id();
             let names: Vec<&str> = wish.symbols.iter().map(String::as_str).collect();
-            let (channels, profile) = (wish.channels, wish.profile);
+            let (channels, interval) = (wish.channels, wish.interval);
             texts.push(control::resume_text(
                 id,
                 resume.epoch,
                 resume.position,
                 channels,
                 &names,
-                profile.interval_ms(),
+                interval.interval_ms(),
             ));
             let symbols = wish.patterns();
-            let ask = Ask::Subscribe { channels, symbols, profile, snapshot: true, resume: Some(resume) };
+            let ask = Ask::Subscribe { channels, symbols, interval, snapshot: true, resume: Some(resume) };
             self.oracle.asked.insert(id, ask);
         }
         texts
@@ -231,14 +231,14 @@ impl Client {
     pub fn ask_for_events(&mut self, wish: &Wish, old: Option<&Self>, dice: &mut Dice) -> (String, Request) {
         let id = self.id();
         let wish = old.and_then(|old| old.wish.clone()).unwrap_or_else(|| wish.clone());
-        let (symbols, profile) = (wish.patterns(), wish.profile);
+        let (symbols, interval) = (wish.patterns(), wish.interval);
         let names: Vec<&str> = wish.channels.iter().map(Channel::name).collect();
         let snapshot = dice.chance(800);
         let query = format!(
             "symbols={}&channels={}&conflate_ms={}&snapshot={snapshot}",
             wish.symbols.join(","),
             names.join("%2C"),
-            profile.interval_ms()
+            interval.interval_ms()
         );
         let resume = match old {
             Some(old) => old.stream.last_event_id().map(|id| {
@@ -251,7 +251,7 @@ impl Client {
         let limits = RequestLimits { symbols_max: 10_000, symbol_bytes_max: 64 };
         let request = query::parse(&query, token, &limits).unwrap_or_else(|error| panic!("{query}: {error}"));
         self.oracle.seen.returned_by_id += u64::from(old.is_some() && resume.is_some());
-        let ask = Ask::Subscribe { channels: wish.channels, symbols, profile, snapshot, resume };
+        let ask = Ask::Subscribe { channels: wish.channels, symbols, interval, snapshot, resume };
         self.oracle.asked.insert(id, ask);
         self.wish = Some(wish);
         (query, request)

@@ -1,7 +1,7 @@
 //! The contract of `Io` on the simulated one, without faults: what holds here holds on the kernel's, where
 //! `tests/io_contract.rs` runs the same.
 
-use tickcast::io::{Completions, Io, Seat};
+use tickcast::io::{Completions, Io, SlotId};
 use tickcast::shard::Format;
 
 use crate::canary::Fuse;
@@ -28,8 +28,8 @@ impl Kernel for SimIo {
         self
     }
 
-    fn open(&mut self) -> Option<(Seat, usize)> {
-        self.open(SOCKET_BYTES, Format::Binary).map(|(conn, seat)| (seat, conn))
+    fn open(&mut self) -> Option<(SlotId, usize)> {
+        self.open(SOCKET_BYTES, Format::Binary).map(|(conn, slot_id)| (slot_id, conn))
     }
 
     fn read(&mut self, peer: &mut usize, bytes: usize) -> Vec<u8> {

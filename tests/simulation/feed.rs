@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use tickcast::ring::{Batch, Reader};
-use tickcast::sequencer::{Farewell, Sequencer};
+use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::record::{self, Gap, Header, Level, Quote, Ticker, Trade, encode_book, encode_raw, flags};
 use tickcast_protocol::{Channel, Instrument, Kind};
 
@@ -195,8 +195,8 @@ impl Feed {
         let what = match self.dice.below(6) {
             0 if !self.dead[source as usize] => {
                 self.dead[source as usize] = true;
-                let farewell = if self.dice.chance(700) { Farewell::Lost } else { Farewell::Ended };
-                sequencer.close_source(source, farewell, now_ns);
+                let end = if self.dice.chance(700) { SourceEnd::Lost } else { SourceEnd::Ended };
+                sequencer.close_source(source, end, now_ns);
                 history.read();
                 return Event::FeedFault { source, what: "dies" };
             }

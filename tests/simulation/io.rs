@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tickcast::io::{Completion, Completions, Io, Outcome, Seat, Send, Short};
+use tickcast::io::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
 use tickcast::shard::Format;
 use tickcast_protocol::Kind;
 
@@ -21,7 +21,7 @@ const COMPRESSED: u8 = 0x40;
 /// One connection, which outlives its seat until the client has read what was sent.
 #[derive(Debug)]
 pub struct Conn {
-    pub seat: Option<Seat>,
+    pub slot_id: Option<SlotId>,
     format: Format,
     pub to_client: VecDeque<u8>,
     pub to_server: VecDeque<u8>,
@@ -81,7 +81,7 @@ pub struct SimIo {
     pub faults: Faults,
     pub tally: Tally,
     pub events: Vec<IoEvent>,
-    pub swept: Vec<Swept>,
+    pub flushed: Vec<Swept>,
     pub fuse: Fuse,
     dice: Dice,
     seats_max: u32,
@@ -95,7 +95,7 @@ pub struct SimIo {
     /// Connections with a receive or a wish for room under way, in the order of the asking.
     busy: Vec<usize>,
     batch: u32,
-    turn: u64,
+    tick: u64,
     /// The turn has reaped: what is sent now goes to those who are owed something, or is a heartbeat.
     reaped: bool,
 }
@@ -106,7 +106,7 @@ impl SimIo {
     }
 
     /// A new connection whose socket holds `capacity` bytes; `None` where all seats are taken.
-    pub fn open(&mut self, capacity: usize, format: Format) -> Option<(usize, Seat)> {
+    pub fn open(&mut self, capacity: usize, format: Format) -> Option<(usize, SlotId)> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if (self.slots.len() as u32) < self.seats_max => {
@@ -121,9 +121,9 @@ impl SimIo {
         let conn = self.conns.len();
         let entry = &mut self.slots[slot as usize];
         *entry = (conn, entry.1 + 1);
-        let seat = Seat { slot, generation: entry.1 };
+        let slot_id = SlotId { index: slot, generation: entry.1 };
         self.conns.push(Conn {
-            seat: Some(seat),
+            slot_id: Some(slot_id),
             format,
             to_client: VecDeque::new(),
             to_server: VecDeque::new(),
@@ -132,7 +132,7 @@ impl SimIo {
             disturbed_ns: Vec::new(),
             out_ns: self.now_ns,
             cut: false,
-            out_turn: self.turn,
+            out_turn: self.tick,
             was_cut: false,
             took_ns: self.now_ns,
             stalled_ns: 0,
@@ -145,14 +145,14 @@ impl SimIo {
             deaf: false,
         });
         self.tally.opened += 1;
-        Some((conn, seat))
+        Some((conn, slot_id))
     }
 
-    pub fn begin_turn(&mut self, now_ns: u64, turn: u64) {
-        (self.now_ns, self.turn) = (now_ns, turn);
+    pub fn begin_tick(&mut self, now_ns: u64, tick: u64) {
+        (self.now_ns, self.tick) = (now_ns, tick);
         self.reaped = false;
         self.batch = 0;
-        self.swept.clear();
+        self.flushed.clear();
     }
 
     /// True if a reap could bring something.
@@ -186,24 +186,24 @@ impl SimIo {
 
     /// Seats, slots and wishes that are held: nothing, once all have gone.
     pub fn held(&self) -> (usize, usize, usize) {
-        let seats = self.conns.iter().filter(|conn| conn.seat.is_some()).count();
+        let slot_ids = self.conns.iter().filter(|conn| conn.slot_id.is_some()).count();
         let slots = self.slots.len() - self.free.len() - self.closing.len();
-        let wishes = self.busy.iter().filter(|conn| self.conns[**conn].seat.is_some()).count();
-        (seats, slots, wishes)
+        let wishes = self.busy.iter().filter(|conn| self.conns[**conn].slot_id.is_some()).count();
+        (slot_ids, slots, wishes)
     }
 
     fn tell_readable(&mut self, conn: usize) {
-        if let Some(seat) = self.conns[conn].seat
+        if let Some(slot_id) = self.conns[conn].slot_id
             && !self.conns[conn].deaf
         {
-            self.told.push_back(Completion::Readable { seat });
+            self.told.push_back(Completion::Readable { slot_id });
         }
     }
 
-    fn conn_of(&mut self, seat: Seat) -> usize {
-        let (conn, generation) = self.slots[seat.slot as usize];
-        assert_eq!(generation, seat.generation, "the shard uses a seat of somebody else");
-        assert_eq!(self.conns[conn].seat, Some(seat), "the shard uses a seat that it has closed");
+    fn conn_of(&mut self, slot_id: SlotId) -> usize {
+        let (conn, generation) = self.slots[slot_id.index as usize];
+        assert_eq!(generation, slot_id.generation, "the shard uses a slot_id of somebody else");
+        assert_eq!(self.conns[conn].slot_id, Some(slot_id), "the shard uses a slot_id that it has closed");
         conn
     }
 
@@ -224,7 +224,7 @@ impl SimIo {
     }
 
     fn send(&mut self, send: &Send, payload: &[u8]) -> Outcome {
-        let at = self.conn_of(send.seat);
+        let at = self.conn_of(send.slot_id);
         if self.conns[at].reset {
             return Outcome::Failed;
         }
@@ -235,7 +235,7 @@ impl SimIo {
         let was_cut = std::mem::replace(&mut conn.cut, taken < payload.len());
         let out = was_cut || conn.cut || (self.reaped && !is_for_members(conn.format, payload));
         if out {
-            (conn.out_ns, conn.out_turn) = (self.now_ns, self.turn);
+            (conn.out_ns, conn.out_turn) = (self.now_ns, self.tick);
             conn.was_cut |= conn.cut;
             conn.disturbed_ns.push(self.now_ns);
         } else if !self.reaped {
@@ -244,8 +244,8 @@ impl SimIo {
                 Format::Json => payload[0] & !COMPRESSED == TEXT,
                 Format::Events => payload.starts_with(b"id: "),
             };
-            assert!(first, "a sweep sends packets");
-            self.swept.push(Swept { conn: at, range: (self.batch, send.start, send.len) });
+            assert!(first, "a flush sends packets");
+            self.flushed.push(Swept { conn: at, range: (self.batch, send.start, send.len) });
         }
         let conn = &mut self.conns[at];
         conn.stalled_ns = conn.stalled_ns.max(self.now_ns - conn.took_ns);
@@ -258,21 +258,21 @@ impl SimIo {
 
     /// The answer to a receive.
     fn input(&mut self, at: usize, out: &mut Completions) {
-        let Some(seat) = self.conns[at].seat else { return };
+        let Some(slot_id) = self.conns[at].slot_id else { return };
         self.conns[at].receiving = false;
         let held = self.conns[at].to_server.len();
         if held == 0 {
             let gone = self.conns[at].reset || self.conns[at].finished;
             if gone && !self.conns[at].ended {
                 self.conns[at].ended = true;
-                out.list.push(Completion::Ended { seat });
+                out.list.push(Completion::Ended { slot_id });
             } else {
-                out.list.push(Completion::Nothing { seat });
+                out.list.push(Completion::Nothing { slot_id });
             }
             return;
         }
         if self.dice.chance(self.faults.nothing) {
-            out.list.push(Completion::Nothing { seat });
+            out.list.push(Completion::Nothing { slot_id });
             self.tell_readable(at);
             return;
         }
@@ -292,21 +292,21 @@ impl SimIo {
         if rest && !more || self.conns[at].finished {
             self.tell_readable(at);
         }
-        out.list.push(Completion::Received { seat, start, len: len as u32, more });
+        out.list.push(Completion::Received { slot_id, start, len: len as u32, more });
     }
 
     fn room(&mut self, at: usize, out: &mut Completions) {
-        let Some(seat) = self.conns[at].seat else { return };
+        let Some(slot_id) = self.conns[at].slot_id else { return };
         let broken = self.conns[at].reset && !self.conns[at].ended;
         let room = self.conns[at].capacity.saturating_sub(self.conns[at].to_client.len());
         if broken && self.dice.chance(512) {
             self.conns[at].wants_room = false;
             self.conns[at].ended = true;
-            out.list.push(Completion::Ended { seat });
+            out.list.push(Completion::Ended { slot_id });
         } else if broken || room > 0 || self.dice.chance(self.faults.false_room) {
             self.conns[at].wants_room = false;
             if !self.fuse.blows(Canary::LostRoom) {
-                out.list.push(Completion::Writable { seat });
+                out.list.push(Completion::Writable { slot_id });
             }
         }
     }
@@ -319,8 +319,8 @@ impl SimIo {
         busy.sort_unstable();
         busy.dedup();
         // The one that was asked for first is not always the first to come.
-        let turn = if busy.is_empty() { 0 } else { self.dice.below(busy.len() as u32) as usize };
-        busy.rotate_left(turn);
+        let tick = if busy.is_empty() { 0 } else { self.dice.below(busy.len() as u32) as usize };
+        busy.rotate_left(tick);
         busy.retain(|&at| {
             let late = self.dice.chance(self.faults.late);
             if self.conns[at].receiving && !late && out.list.len() < most && received < buffers {
@@ -331,29 +331,29 @@ impl SimIo {
                 self.room(at, out);
             }
             let conn = &self.conns[at];
-            conn.seat.is_some() && (conn.receiving || conn.wants_room)
+            conn.slot_id.is_some() && (conn.receiving || conn.wants_room)
         });
         self.busy = busy;
     }
 
     fn note(&mut self, out: &Completions) {
         for completion in &out.list {
-            let seat = seat_of(completion);
-            let (conn, generation) = self.slots[seat.slot as usize];
-            let is_stale = generation != seat.generation || self.conns[conn].seat.is_none();
+            let slot_id = seat_of(completion);
+            let (conn, generation) = self.slots[slot_id.index as usize];
+            let is_stale = generation != slot_id.generation || self.conns[conn].slot_id.is_none();
             self.tally.stale += u64::from(is_stale);
             self.events.push(IoEvent::Told { conn, what: completion.into() });
         }
     }
 }
 
-fn seat_of(completion: &Completion) -> Seat {
-    let (Completion::Readable { seat }
-    | Completion::Received { seat, .. }
-    | Completion::Nothing { seat }
-    | Completion::Writable { seat }
-    | Completion::Ended { seat }) = completion;
-    *seat
+fn seat_of(completion: &Completion) -> SlotId {
+    let (Completion::Readable { slot_id }
+    | Completion::Received { slot_id, .. }
+    | Completion::Nothing { slot_id }
+    | Completion::Writable { slot_id }
+    | Completion::Ended { slot_id }) = completion;
+    *slot_id
 }
 
 /// True for whole frames that a client can be sent without being out of its audience: pings, pongs, a heartbeat.
@@ -394,7 +394,7 @@ impl Io for SimIo {
             assert!(!payload.is_empty(), "an empty send");
             let outcome = self.send(send, payload);
             let is_short = outcome != Outcome::Took(send.len);
-            let conn = self.slots[send.seat.slot as usize].0;
+            let conn = self.slots[send.slot_id.index as usize].0;
             self.events.push(IoEvent::Sent { conn, bytes: send.len, short: is_short.then(|| outcome.into()) });
             if is_short {
                 self.tally.short_sends += 1;
@@ -406,8 +406,8 @@ impl Io for SimIo {
         }
     }
 
-    fn receive(&mut self, seat: Seat) {
-        let at = self.conn_of(seat);
+    fn receive(&mut self, slot_id: SlotId) {
+        let at = self.conn_of(slot_id);
         assert!(!self.conns[at].receiving, "two receives at a time");
         if self.fuse.blows(Canary::LostInput) {
             self.conns[at].deaf = true;
@@ -417,32 +417,32 @@ impl Io for SimIo {
         self.busy.push(at);
     }
 
-    fn want_writable(&mut self, seat: Seat) {
-        let at = self.conn_of(seat);
+    fn want_writable(&mut self, slot_id: SlotId) {
+        let at = self.conn_of(slot_id);
         assert!(!self.conns[at].wants_room, "room is asked for twice");
         self.conns[at].wants_room = true;
         self.busy.push(at);
     }
 
-    fn close(&mut self, seat: Seat) {
-        let at = self.conn_of(seat);
+    fn close(&mut self, slot_id: SlotId) {
+        let at = self.conn_of(slot_id);
         if self.dice.chance(self.faults.stale) {
             let stale = [
-                Completion::Readable { seat },
-                Completion::Nothing { seat },
-                Completion::Writable { seat },
-                Completion::Ended { seat },
+                Completion::Readable { slot_id },
+                Completion::Nothing { slot_id },
+                Completion::Writable { slot_id },
+                Completion::Ended { slot_id },
             ];
             self.told.push_back(stale[self.dice.below(4) as usize]);
         } else {
-            self.told.retain(|completion| seat_of(completion) != seat);
+            self.told.retain(|completion| seat_of(completion) != slot_id);
         }
         self.events.push(IoEvent::Closed { conn: at });
-        self.conns[at].seat = None;
+        self.conns[at].slot_id = None;
         let conn = &mut self.conns[at];
         conn.stalled_ns = conn.stalled_ns.max(self.now_ns - conn.took_ns);
         conn.silent_ns = conn.silent_ns.max(self.now_ns - conn.heard_ns);
-        self.closing.push(seat.slot);
+        self.closing.push(slot_id.index);
         self.tally.closed += 1;
     }
 

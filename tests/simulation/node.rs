@@ -16,7 +16,7 @@ pub fn settings(plan: &Plan) -> Settings {
         ping_interval_ms: 2000,
         idle_timeout_ms: IDLE_TIMEOUT_MS as u32,
         slow_timeout_ms: SLOW_TIMEOUT_MS as u32,
-        turn_bytes_max: plan.turn_bytes_max,
+        tick_bytes_max: plan.tick_bytes_max,
         answers_bytes_max: plan.answers_bytes_max,
         requests_per_s: 10_000,
         compression: Some(1),
@@ -38,9 +38,9 @@ pub struct Node {
     /// Turns for which it is not scheduled.
     pub asleep: u32,
     idle: bool,
-    pub turns: u64,
+    pub ticks: u64,
     /// When it turned last, and before that.
-    pub turned_ns: [u64; 2],
+    pub ticked_ns: [u64; 2],
     pub slept: u64,
 }
 
@@ -64,8 +64,8 @@ impl Node {
             drained_position: 0,
             asleep: 0,
             idle: false,
-            turns: 0,
-            turned_ns: [0; 2],
+            ticks: 0,
+            ticked_ns: [0; 2],
             slept: 0,
         }
     }
@@ -88,15 +88,15 @@ impl Node {
     }
 
     /// Turns, unless it has nothing to do (`lazy`); returns whether it turned.
-    pub fn turn(&mut self, now_ns: u64, lazy: bool, sequencer: &mut Sequencer) -> bool {
+    pub fn tick(&mut self, now_ns: u64, lazy: bool, sequencer: &mut Sequencer) -> bool {
         if lazy && self.sleeps(now_ns) {
             self.slept += 1;
             return false;
         }
-        self.turns += 1;
-        self.turned_ns = [self.turned_ns[1], now_ns];
-        self.shard.io_mut().begin_turn(now_ns, self.turns);
-        let worked = self.shard.turn(now_ns);
+        self.ticks += 1;
+        self.ticked_ns = [self.ticked_ns[1], now_ns];
+        self.shard.io_mut().begin_tick(now_ns, self.ticks);
+        let worked = self.shard.tick(now_ns);
         self.idle = !worked && !self.shard.has_news() && !self.shard.wants_resync();
         if self.shard.wants_resync() {
             if !self.overrun_open {
@@ -123,9 +123,9 @@ impl Node {
     /// At rest a shard has nothing to do, and says when it will have.
     pub fn is_idle(&mut self, now_ns: u64) -> bool {
         let idle = (0..20).any(|_| {
-            self.turns += 1;
-            self.shard.io_mut().begin_turn(now_ns, self.turns);
-            !self.shard.turn(now_ns)
+            self.ticks += 1;
+            self.shard.io_mut().begin_tick(now_ns, self.ticks);
+            !self.shard.tick(now_ns)
         });
         idle && self.shard.deadline_ns().is_none_or(|at_ns| at_ns > now_ns)
     }

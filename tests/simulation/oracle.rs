@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use tickcast::last_value::LastValues;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, Pattern, Reply};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, Header, flags};
@@ -26,13 +26,22 @@ pub struct Truth<'a> {
     /// Places of the node's order between which the shard was overrun.
     pub overruns: &'a [(u64, u64)],
     /// The last two times at which the shard was turned, if it had anything to do; `None` where it may have missed one.
-    pub turns_ns: Option<[u64; 2]>,
+    pub ticks_ns: Option<[u64; 2]>,
 }
 
 /// What a client has asked and not been answered.
 pub enum Ask {
-    Subscribe { channels: ChannelSet, symbols: Vec<Pattern>, profile: Profile, snapshot: bool, resume: Option<Resume> },
-    Unsubscribe { channels: ChannelSet, symbols: Vec<Pattern> },
+    Subscribe {
+        channels: ChannelSet,
+        symbols: Vec<Pattern>,
+        interval: ConflationInterval,
+        snapshot: bool,
+        resume: Option<Resume>,
+    },
+    Unsubscribe {
+        channels: ChannelSet,
+        symbols: Vec<Pattern>,
+    },
     Ping,
     Bad,
 }
@@ -50,7 +59,7 @@ pub struct Resume {
 pub struct Had {
     last: Option<u64>,
     book: Option<Levels>,
-    profile: Option<Profile>,
+    interval: Option<ConflationInterval>,
 }
 
 /// What the client knows of a channel of an instrument.
@@ -67,8 +76,8 @@ struct Track {
     /// The server has said that the book may be wrong.
     doubted: bool,
     /// Interval of the last value, and the number of it.
-    profile: Option<Profile>,
-    interval: u64,
+    interval: Option<ConflationInterval>,
+    period: u64,
 }
 
 #[derive(Default)]
@@ -76,7 +85,7 @@ pub struct Oracle {
     pub asked: HashMap<u64, Ask>,
     /// Frames without an id that an error is owed for.
     pub nonsense: u32,
-    items: BTreeMap<(Pattern, Channel), Profile>,
+    items: BTreeMap<(Pattern, Channel), ConflationInterval>,
     /// Tells interests apart.
     pub interest: u64,
     tracks: BTreeMap<(u32, Channel), Track>,
@@ -107,7 +116,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    fn profile(&self, symbol: &str, channel: Channel) -> Option<Profile> {
+    fn interval(&self, symbol: &str, channel: Channel) -> Option<ConflationInterval> {
         let exact = self.items.get(&(Pattern::Exact(symbol.to_owned()), channel));
         exact.copied().or_else(|| {
             let covers = |(pattern, of): &&(Pattern, Channel)| *of == channel && pattern.matches(symbol);
@@ -118,8 +127,8 @@ impl Oracle {
 
     fn note_interest(&mut self) {
         let mut hasher = DefaultHasher::new();
-        for ((pattern, channel), profile) in &self.items {
-            (pattern.to_string(), *channel as u8, profile.index()).hash(&mut hasher);
+        for ((pattern, channel), interval) in &self.items {
+            (pattern.to_string(), *channel as u8, interval.index()).hash(&mut hasher);
         }
         self.interest = hasher.finish();
     }
@@ -128,7 +137,7 @@ impl Oracle {
     pub fn instrument(&mut self, id: u32, symbol: &str) {
         for channel in Channel::ALL {
             self.seen.awaited += u64::from(self.items.contains_key(&(Pattern::Exact(symbol.to_owned()), channel)));
-            if self.profile(symbol, channel).is_some() {
+            if self.interval(symbol, channel).is_some() {
                 self.tracks.insert((id, channel), Track { snapshot: true, ..Track::default() });
             }
         }
@@ -146,7 +155,7 @@ impl Oracle {
 
     /// What the client had of all that it wanted.
     pub fn had(&self) -> Option<Rc<HashMap<(u32, Channel), Had>>> {
-        let had = |track: &Track| Had { last: track.last, book: track.book.clone(), profile: track.profile };
+        let had = |track: &Track| Had { last: track.last, book: track.book.clone(), interval: track.interval };
         Some(Rc::new(self.tracks.iter().map(|(key, track)| (*key, had(track))).collect()))
     }
 
@@ -154,11 +163,11 @@ impl Oracle {
     pub fn to_resume(&self) -> Vec<(Wish, Resume)> {
         let resume = Resume { epoch: 1, position: self.position, had: self.had() };
         let mut wishes: BTreeMap<(usize, usize), Wish> = BTreeMap::new();
-        for ((pattern, channel), profile) in &self.items {
-            let wish = wishes.entry((profile.index(), *channel as usize)).or_insert_with(|| Wish {
+        for ((pattern, channel), interval) in &self.items {
+            let wish = wishes.entry((interval.index(), *channel as usize)).or_insert_with(|| Wish {
                 channels: [*channel].into_iter().collect(),
                 symbols: Vec::new(),
-                profile: *profile,
+                interval: *interval,
             });
             wish.symbols.push(pattern.to_string());
         }
@@ -172,13 +181,13 @@ impl Oracle {
                 self.welcomed = true;
             }
             Reply::Subscribed { id, unknown, conflate_ms, .. } => {
-                let Some(Ask::Subscribe { channels, symbols, profile, snapshot, resume: None }) =
+                let Some(Ask::Subscribe { channels, symbols, interval, snapshot, resume: None }) =
                     self.asked.remove(&id)
                 else {
                     panic!("an answer to no subscription: {text}")
                 };
-                assert_eq!(conflate_ms, profile.interval_ms());
-                self.subscribed(channels, &symbols, profile, snapshot, &unknown, truth);
+                assert_eq!(conflate_ms, interval.interval_ms());
+                self.subscribed(channels, &symbols, interval, snapshot, &unknown, truth);
             }
             Reply::Resumed { id, how, from, conflate_ms, unknown, .. } => {
                 self.resumed(id, &how, (from, conflate_ms), &unknown, truth);
@@ -215,12 +224,12 @@ impl Oracle {
             }
             return;
         }
-        let Some(Ask::Subscribe { channels, symbols, profile, resume: Some(resume), .. }) = self.asked.remove(&id)
+        let Some(Ask::Subscribe { channels, symbols, interval, resume: Some(resume), .. }) = self.asked.remove(&id)
         else {
             panic!("an answer to no resume: {id}")
         };
-        assert_eq!(conflate_ms, profile.interval_ms());
-        let new = self.subscribed(channels, &symbols, profile, how == "snapshot", unknown, truth);
+        assert_eq!(conflate_ms, interval.interval_ms());
+        let new = self.subscribed(channels, &symbols, interval, how == "snapshot", unknown, truth);
         // Its end is told also where nothing is in it.
         self.awaits_caught_up |= how == "snapshot";
         match how {
@@ -238,7 +247,7 @@ impl Oracle {
         &mut self,
         channels: ChannelSet,
         symbols: &[Pattern],
-        profile: Profile,
+        interval: ConflationInterval,
         snapshot: bool,
         unknown: &[String],
         truth: &Truth,
@@ -251,7 +260,7 @@ impl Oracle {
         let holds = |symbol: &&Pattern| self.waits_for_names || !unknown.contains(&symbol.to_string());
         for symbol in symbols.iter().filter(holds) {
             for channel in channels.iter() {
-                let old = self.items.insert((symbol.clone(), channel), profile);
+                let old = self.items.insert((symbol.clone(), channel), interval);
                 for instrument in truth.history.instruments.iter().filter(|i| symbol.matches(&i.symbol)) {
                     let upper = truth.shard.sequence(instrument.id, channel);
                     let track = self.tracks.entry((instrument.id, channel)).or_insert_with(|| {
@@ -261,7 +270,7 @@ impl Oracle {
                     track.snapshot |= snapshot && old.is_none();
                 }
                 self.awaits_caught_up |= snapshot && old.is_none();
-                self.seen.profile_changes += u64::from(old.is_some_and(|old| old != profile));
+                self.seen.profile_changes += u64::from(old.is_some_and(|old| old != interval));
             }
         }
         self.note_interest();
@@ -275,7 +284,7 @@ impl Oracle {
         for key in new {
             let until = truth.history.count_until(key.0, key.1, resume.position);
             let symbol = &truth.history.instruments[key.0 as usize - 1].symbol;
-            let profile = self.profile(symbol, key.1);
+            let interval = self.interval(symbol, key.1);
             let had = resume.had.as_ref().and_then(|had| had.get(key));
             let track = self.tracks.get_mut(key).expect("just made");
             track.snapshot = false;
@@ -284,7 +293,7 @@ impl Oracle {
             } else {
                 // A merged value may have waited for its tick when the token was given; the interval that is asked for
                 // is taken for the one that the stream had.
-                let same = had.filter(|had| had.profile == profile);
+                let same = had.filter(|had| had.interval == interval);
                 track.resumed = Some(same.and_then(|had| had.last).unwrap_or(until).min(until));
                 track.book = had.filter(|had| had.last == Some(until)).and_then(|had| had.book.clone());
             }
@@ -301,8 +310,9 @@ impl Oracle {
             !(channels.contains(*channel) && covered)
         });
         let mut tracks = std::mem::take(&mut self.tracks);
-        tracks
-            .retain(|(id, channel), _| self.profile(&history.instruments[*id as usize - 1].symbol, *channel).is_some());
+        tracks.retain(|(id, channel), _| {
+            self.interval(&history.instruments[*id as usize - 1].symbol, *channel).is_some()
+        });
         // A snapshot that was taken back before it came is not owed: what is left may not have asked for one.
         let is_withdrawn = |id: u32, channel: Channel| {
             let symbol = &history.instruments[id as usize - 1].symbol;
@@ -420,8 +430,8 @@ impl Oracle {
         let (id, sequence) = (header.instrument, header.sequence);
         assert!(self.defined.contains(&id), "{channel:?} of {id} before its definition");
         let symbol = &truth.history.instruments[id as usize - 1].symbol;
-        let profile = self.profile(symbol, channel);
-        let profile = profile.unwrap_or_else(|| panic!("nobody asked for {channel:?} of {symbol}"));
+        let interval = self.interval(symbol, channel);
+        let interval = interval.unwrap_or_else(|| panic!("nobody asked for {channel:?} of {symbol}"));
         let snapshot = header.flags & flags::SNAPSHOT != 0;
         let conflated = header.flags & flags::CONFLATED != 0;
         let values = truth.history.of(id, channel);
@@ -457,17 +467,18 @@ impl Oracle {
         }
         if conflated {
             assert!(!channel.is_log(), "{}", about());
-            let excused = profile != Profile::IMMEDIATE || self.was_out(packet) || !truth.overruns.is_empty();
+            let excused =
+                interval != ConflationInterval::IMMEDIATE || self.was_out(packet) || !truth.overruns.is_empty();
             assert!(excused, "merged for a member that wants everything: {}", about());
             self.seen.conflated += 1;
         }
-        if profile != Profile::IMMEDIATE && !channel.is_log() && !snapshot {
-            self.keeps_interval(id, channel, profile, packet, truth, &about);
+        if interval != ConflationInterval::IMMEDIATE && !channel.is_log() && !snapshot {
+            self.keeps_interval(id, channel, interval, packet, truth, &about);
         }
         let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
-        track.profile = Some(profile);
+        track.interval = Some(interval);
         track.last = if channel.is_log() { track.last.max(Some(sequence)) } else { Some(sequence) };
-        check_bytes(track, header, bytes, (profile, self.sides_apart), value, &about);
+        check_bytes(track, header, bytes, (interval, self.sides_apart), value, &about);
     }
 
     /// True if a packet was not one of its audience.
@@ -480,30 +491,30 @@ impl Oracle {
         &mut self,
         id: u32,
         channel: Channel,
-        profile: Profile,
+        interval: ConflationInterval,
         packet: &PacketHeader,
         truth: &Truth,
         about: &dyn Fn() -> String,
     ) {
-        let interval = packet.ts_send / profile.interval_ns();
+        let period = packet.ts_send / interval.interval_ns();
         let before = self.disturbed_ns.partition_point(|at_ns| *at_ns <= packet.ts_send);
-        let out = self.disturbed_ns[..before].last().is_some_and(|at_ns| at_ns / profile.interval_ns() == interval);
+        let out = self.disturbed_ns[..before].last().is_some_and(|at_ns| at_ns / interval.interval_ns() == period);
         let early = channel == Channel::Quote && self.tracks.contains_key(&(id, Channel::Trade));
         let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
         self.seen.calm_values += u64::from(!out);
         let next = track.last.and_then(|last| truth.history.of(id, channel).get(last as usize));
-        if let (Some(next), Some([before_ns, now_ns]), false) = (next, truth.turns_ns, out)
+        if let (Some(next), Some([before_ns, now_ns]), false) = (next, truth.ticks_ns, out)
             && packet.ts_send == now_ns
             // Of two turns at one time it cannot be told which has sent it.
             && before_ns < now_ns
         {
             // The oldest that it stands for could have been sent by then, had its tick passed.
-            let ticks = profile.interval_ns();
+            let ticks = interval.interval_ns();
             assert!(before_ns / ticks <= next.received_ns() / ticks, "a tick was missed: {}", about());
             self.seen.prompt_values += 1;
         }
-        assert!(early || out || track.interval != interval, "two in one interval: {}", about());
-        track.interval = interval;
+        assert!(early || out || track.period != period, "two in one interval: {}", about());
+        track.period = period;
     }
 
     /// The trade-safe rule: a quote from before the trade was sent before it.
@@ -552,7 +563,9 @@ impl Oracle {
 
     /// True if something is wanted at an interval.
     pub fn merges(&self) -> bool {
-        self.items.iter().any(|((_, channel), profile)| *profile != Profile::IMMEDIATE && !channel.is_log())
+        self.items
+            .iter()
+            .any(|((_, channel), interval)| *interval != ConflationInterval::IMMEDIATE && !channel.is_log())
     }
 
     pub fn items(&self) -> usize {

@@ -48,7 +48,7 @@ pub struct Plan {
     pub burst: u32,
     pub ring_bytes: usize,
     pub socket_bytes: usize,
-    pub turn_bytes_max: usize,
+    pub tick_bytes_max: usize,
     pub answers_bytes_max: usize,
     /// A shard that has nothing to do is not turned before something comes or its deadline, as in the server.
     pub lazy: bool,
@@ -84,7 +84,7 @@ impl Plan {
             burst: 10,
             ring_bytes: 1 << 20,
             socket_bytes: 1 << 20,
-            turn_bytes_max: 256 * 1024,
+            tick_bytes_max: 256 * 1024,
             answers_bytes_max: 64 * 1024,
             lazy: true,
             requests: 30,
@@ -114,20 +114,20 @@ impl Plan {
         let mut wild = |most: u32| if dice.chance(512) { 0 } else { dice.below(most) };
         let (requests, storm, pauses, sleeps) = (4 + wild(150), 1 + wild(40), wild(20), wild(60));
         let (leaves, garbage, returns, feed_faults) = (wild(8), wild(6), wild(200), wild(30));
-        let (burst, seats, interests) = (1 + wild(100), wild(8), wild(9));
+        let (burst, slot_ids, interests) = (1 + wild(100), wild(8), wild(9));
         Self {
             faults,
             canary: None,
             shards: 1 + if dice.chance(512) { 0 } else { dice.below(4) },
             clients,
-            seats_max: clients.checked_div(seats).map_or(u32::MAX, |seats| seats.max(1)),
+            seats_max: clients.checked_div(slot_ids).map_or(u32::MAX, |slot_ids| slot_ids.max(1)),
             steps: if fat { steps / 2 } else { steps },
             instruments: 1 + dice.below(40),
             feed_size: if fat { 200 } else { 1 + dice.below(20) },
             burst: if clients < 100 { burst } else { 1 + burst / 3 },
             ring_bytes: 1 << (if fat { 17 } else { 15 } + dice.below(5)),
             socket_bytes: 1 << (10 + dice.below(9)),
-            turn_bytes_max: if dice.chance(300) { 1 + dice.below(2000) as usize } else { 256 * 1024 },
+            tick_bytes_max: if dice.chance(300) { 1 + dice.below(2000) as usize } else { 256 * 1024 },
             answers_bytes_max: if dice.chance(300) { 1 + dice.below(4000) as usize } else { 64 * 1024 },
             lazy: dice.chance(700),
             requests: match crowd {

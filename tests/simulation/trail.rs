@@ -24,7 +24,7 @@ pub enum Event {
     Pause { node: usize, conn: usize, until_ns: u64 },
     Leaves { node: usize, conn: usize, politely: bool },
     Reset { node: usize, conn: usize },
-    Asleep { node: usize, turns: u32 },
+    Asleep { node: usize, ticks: u32 },
     Io { node: usize, event: IoEvent },
     Read { node: usize, conn: usize, bytes: usize, hash: u64 },
 }

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tickcast::io::Seat;
+use tickcast::io::SlotId;
 use tickcast::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Encoding, Format};
@@ -25,7 +25,7 @@ pub struct World {
     dice: Dice,
     pub now_ns: u64,
     /// The last two times at which the shards could turn.
-    turns_ns: [u64; 2],
+    ticks_ns: [u64; 2],
     is_prompt: bool,
     sequencer: Sequencer,
     feed: Feed,
@@ -69,8 +69,8 @@ impl World {
             plan,
             dice,
             now_ns: 1_000_000 * MS,
-            turns_ns: [0; 2],
-            is_prompt: plan.sleeps == 0 && plan.turn_bytes_max >= 256 * 1024,
+            ticks_ns: [0; 2],
+            is_prompt: plan.sleeps == 0 && plan.tick_bytes_max >= 256 * 1024,
             sequencer: Sequencer::new(writers, 1000),
             feed: Feed::new(seed ^ 2 << 32, plan.feed_size),
             history: History::new(tap),
@@ -114,7 +114,7 @@ impl World {
         }
         self.clients_come(step);
         self.clients_act();
-        self.turn();
+        self.tick();
         self.deliver();
     }
 
@@ -175,17 +175,17 @@ impl World {
         let node = &mut self.nodes[index];
         node.shard.io_mut().now_ns = self.now_ns;
         let encoding = encoding_of(node.shard.io().conns.len());
-        let Some((conn, seat)) = node.shard.io_mut().open(self.plan.socket_bytes, encoding.format) else {
+        let Some((conn, slot_id)) = node.shard.io_mut().open(self.plan.socket_bytes, encoding.format) else {
             self.trail.add(Event::Refused { node: index });
             return false;
         };
-        self.trail.add(Event::Opened { node: index, conn, slot: seat.slot });
+        self.trail.add(Event::Opened { node: index, conn, slot: slot_id.index });
         let mut client = Client::new(index, conn, encoding);
         if self.plan.answers_bytes_max < 64 * 1024 {
             client.deserves.push(1008);
         }
         if !client.speaks() {
-            self.open_events(client, old, seat);
+            self.open_events(client, old, slot_id);
             return true;
         }
         let mut texts = Vec::new();
@@ -203,14 +203,14 @@ impl World {
             input.extend(client.framed(&text, &mut self.dice));
             self.trail.add(Event::Asked { node: index, conn, text });
         }
-        node.shard.open_as(seat, encoding, &[], &input, self.now_ns);
+        node.shard.open_as(slot_id, encoding, &[], &input, self.now_ns);
         node.poke();
         self.clients.push(client);
         true
     }
 
     /// A reader of events, or one that comes back.
-    fn open_events(&mut self, mut client: Client, old: Option<usize>, seat: Seat) {
+    fn open_events(&mut self, mut client: Client, old: Option<usize>, slot_id: SlotId) {
         let wish = any_wish(&self.wishes, &self.symbols, &mut self.dice);
         let old = old.map(|old| &self.clients[old]);
         self.seen.returned += u64::from(old.is_some());
@@ -218,7 +218,7 @@ impl World {
         let (text, request) = client.ask_for_events(&wish, old, &mut self.dice);
         self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
         let node = &mut self.nodes[client.node];
-        node.shard.open_events(seat, HEAD, request, self.now_ns);
+        node.shard.open_events(slot_id, HEAD, request, self.now_ns);
         node.poke();
         self.clients.push(client);
     }
@@ -290,8 +290,8 @@ impl World {
         self.trail.add(Event::Leaves { node, conn, politely });
     }
 
-    pub fn turn(&mut self) {
-        self.turns_ns = [self.turns_ns[1], self.now_ns];
+    pub fn tick(&mut self) {
+        self.ticks_ns = [self.ticks_ns[1], self.now_ns];
         let position = self.history.position;
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
@@ -302,9 +302,9 @@ impl World {
             }
             if self.dice.chance(self.plan.sleeps) {
                 node.asleep = self.dice.below(60);
-                self.trail.add(Event::Asleep { node: index, turns: node.asleep });
+                self.trail.add(Event::Asleep { node: index, ticks: node.asleep });
             }
-            let turned = node.turn(self.now_ns, self.plan.lazy, &mut self.sequencer);
+            let turned = node.tick(self.now_ns, self.plan.lazy, &mut self.sequencer);
             for event in node.shard.io_mut().events.drain(..) {
                 self.trail.add(Event::Io { node: index, event });
             }
@@ -346,7 +346,7 @@ impl World {
             }
             let most = if self.dice.chance(100) { self.dice.below(2000) as usize } else { usize::MAX };
             let len = conn.to_client.len().min(most);
-            let ended = conn.reset || (conn.seat.is_none() && conn.to_client.len() == len);
+            let ended = conn.reset || (conn.slot_id.is_none() && conn.to_client.len() == len);
             if len == 0 && !ended {
                 continue;
             }
@@ -358,14 +358,14 @@ impl World {
                 history: &self.history,
                 shard: node.shard.values(),
                 overruns: &node.overruns,
-                turns_ns: (self.is_prompt && node.overruns.is_empty()).then_some(self.turns_ns),
+                ticks_ns: (self.is_prompt && node.overruns.is_empty()).then_some(self.ticks_ns),
             };
             client.take(&bytes, ended, self.now_ns, &truth);
             let output = client.output();
             if !output.is_empty() && !client.speechless {
                 node.shard.io_mut().write(client.conn, &output);
             }
-            if client.over && node.shard.io().conns[client.conn].seat.is_some() {
+            if client.over && node.shard.io().conns[client.conn].slot_id.is_some() {
                 node.shard.io_mut().finish(client.conn);
             }
         }

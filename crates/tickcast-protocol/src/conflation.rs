@@ -1,16 +1,16 @@
 //! The conflation profiles: the few intervals that the server offers, as a dense index.
 //!
 //! Few on purpose: clients that want the same interval share a packet. A profile is one byte, and any table by profile
-//! is an array of [`Profile::COUNT`].
+//! is an array of [`ConflationInterval::COUNT`].
 
 /// The offered intervals, the shortest first.
-const INTERVALS_MS: [u32; Profile::COUNT] = [0, 10, 50, 100, 250, 500, 1000];
+const INTERVALS_MS: [u32; ConflationInterval::COUNT] = [0, 10, 50, 100, 250, 500, 1000];
 
 /// One of the offered intervals: at most one value per instrument and state channel in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Profile(u8);
+pub struct ConflationInterval(u8);
 
-impl Profile {
+impl ConflationInterval {
     /// How many there are.
     pub const COUNT: usize = 7;
     /// Every update as fast as the client can take it: interval 0.
@@ -25,13 +25,13 @@ impl Profile {
     /// The profile with this index.
     ///
     /// # Panics
-    /// When the index is not below [`Profile::COUNT`]: indices come from [`Profile::index`] or a loop over the count.
+    /// When the index is not below [`ConflationInterval::COUNT`]: indices come from [`ConflationInterval::index`] or a loop over the count.
     pub fn from_index(index: usize) -> Self {
-        assert!(index < Self::COUNT, "profile {index} of {}", Self::COUNT);
+        assert!(index < Self::COUNT, "interval {index} of {}", Self::COUNT);
         Self(index as u8)
     }
 
-    /// From 0, below [`Profile::COUNT`], in the order of the intervals.
+    /// From 0, below [`ConflationInterval::COUNT`], in the order of the intervals.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -60,21 +60,25 @@ mod tests {
     fn an_interval_is_rounded_up_to_the_next_that_is_offered() {
         for (asked, offered) in [(0, 0), (1, 10), (10, 10), (11, 50), (100, 100), (101, 250), (501, 1000), (1000, 1000)]
         {
-            assert_eq!(Profile::round_up(asked).map(Profile::interval_ms), Some(offered), "{asked} ms");
+            assert_eq!(
+                ConflationInterval::round_up(asked).map(ConflationInterval::interval_ms),
+                Some(offered),
+                "{asked} ms"
+            );
         }
-        assert_eq!(Profile::round_up(1001), None);
-        assert_eq!(Profile::round_up(u64::MAX), None);
+        assert_eq!(ConflationInterval::round_up(1001), None);
+        assert_eq!(ConflationInterval::round_up(u64::MAX), None);
     }
 
     #[test]
     fn indices_are_dense_and_lead_back_to_the_profile() {
-        assert_eq!(Profile::IMMEDIATE, Profile::from_index(0));
-        assert_eq!(Profile::IMMEDIATE, Profile::default());
-        for (index, profile) in Profile::all().enumerate() {
-            assert_eq!(profile.index(), index);
-            assert_eq!(Profile::round_up(u64::from(profile.interval_ms())), Some(profile));
-            assert_eq!(profile.interval_ns(), u64::from(profile.interval_ms()) * 1_000_000);
+        assert_eq!(ConflationInterval::IMMEDIATE, ConflationInterval::from_index(0));
+        assert_eq!(ConflationInterval::IMMEDIATE, ConflationInterval::default());
+        for (index, interval) in ConflationInterval::all().enumerate() {
+            assert_eq!(interval.index(), index);
+            assert_eq!(ConflationInterval::round_up(u64::from(interval.interval_ms())), Some(interval));
+            assert_eq!(interval.interval_ns(), u64::from(interval.interval_ms()) * 1_000_000);
         }
-        assert_eq!(Profile::all().len(), Profile::COUNT);
+        assert_eq!(ConflationInterval::all().len(), ConflationInterval::COUNT);
     }
 }

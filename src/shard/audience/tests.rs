@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::shard::interest::{Change, Interest, Key, Target};
 use tickcast_protocol::Channel;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::ws::deflate::WindowBits;
 
 const SYMBOLS: [&str; 6] = ["A", "AB", "ABC", "B", "BA", "ABD"];
@@ -31,7 +31,7 @@ enum Aim {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// A record of a channel of an instrument, for those who want it at a profile.
-    Record { name: usize, channel: Channel, profile: usize },
+    Record { name: usize, channel: Channel, interval: usize },
     /// A new instrument's definition, for those who have a pattern that covers it.
     Definition { name: usize },
     /// The state of the feed, for all who want anything.
@@ -51,7 +51,7 @@ enum Step {
     /// Is a member again.
     CatchUp(usize),
     /// Dispatches, and serves each audience for which something has gathered.
-    Turn(Vec<Event>),
+    Tick(Vec<Event>),
     Pass(u64),
 }
 
@@ -59,7 +59,7 @@ type Wants = BTreeMap<(Aim, Channel), usize>;
 
 #[derive(Debug)]
 struct Client {
-    seat: Seat,
+    slot_id: SlotId,
     audience: AudienceId,
     encoding: Encoding,
     /// Its place among the members, if it is one.
@@ -69,18 +69,18 @@ struct Client {
 
 impl Client {
     /// The naive rule: the exact name, then the longest prefix.
-    fn profile_of(&self, name: usize, channel: Channel) -> Option<usize> {
+    fn interval_of(&self, name: usize, channel: Channel) -> Option<usize> {
         let of_prefix = |(nth, prefix): (usize, &&str)| {
             let wanted = self.wants.get(&(Aim::Prefix(nth), channel)).filter(|_| SYMBOLS[name].starts_with(*prefix))?;
             Some((prefix.len(), *wanted))
         };
-        let by_prefix = || PREFIXES.iter().enumerate().filter_map(of_prefix).max().map(|(_, profile)| profile);
+        let by_prefix = || PREFIXES.iter().enumerate().filter_map(of_prefix).max().map(|(_, interval)| interval);
         self.wants.get(&(Aim::Name(name), channel)).copied().or_else(by_prefix)
     }
 
     fn is_owed(&self, event: Event) -> bool {
         match event {
-            Event::Record { name, channel, profile } => self.profile_of(name, channel) == Some(profile),
+            Event::Record { name, channel, interval } => self.interval_of(name, channel) == Some(interval),
             Event::Definition { name } => self.wants.keys().any(|(aim, _)| match aim {
                 Aim::Prefix(prefix) => SYMBOLS[name].starts_with(PREFIXES[*prefix]),
                 Aim::Name(_) => false,
@@ -115,7 +115,7 @@ impl World {
         match step {
             Step::Enter(encoding) => self.enter(encoding),
             Step::Pass(ns) => self.now_ns += ns,
-            Step::Turn(events) => self.turn(&events),
+            Step::Tick(events) => self.tick(&events),
             _ if clients == 0 => {}
             Step::Leave(client) => {
                 self.fall_behind(client % clients);
@@ -131,7 +131,7 @@ impl World {
             Step::Imitate(client, other) => {
                 let drops = self.clients[client % clients].wants.keys().map(|(aim, channel)| (*aim, *channel, None));
                 let wants = self.clients[other % clients].wants.iter();
-                let wants = wants.map(|((aim, channel), profile)| (*aim, *channel, Some(*profile)));
+                let wants = wants.map(|((aim, channel), interval)| (*aim, *channel, Some(*interval)));
                 let changes: Vec<_> = drops.chain(wants).collect();
                 self.change(client % clients, &changes);
                 self.catch_up(client % clients);
@@ -142,26 +142,26 @@ impl World {
     }
 
     fn enter(&mut self, encoding: Encoding) {
-        let seat = Seat { slot: self.entered, generation: 7 };
+        let slot_id = SlotId { index: self.entered, generation: 7 };
         self.entered += 1;
         let audience = self.interest.enter(encoding);
         self.audiences.grow(self.interest.audience_ids());
-        self.clients.push(Client { seat, audience, encoding, place: None, wants: Wants::new() });
+        self.clients.push(Client { slot_id, audience, encoding, place: None, wants: Wants::new() });
     }
 
     fn catch_up(&mut self, client: usize) {
-        let Client { seat, audience, encoding, place: None, .. } = self.clients[client] else { return };
+        let Client { slot_id, audience, encoding, place: None, .. } = self.clients[client] else { return };
         if self.audiences.members_len(audience) == 0 {
             self.heard_ns.insert(audience, self.now_ns);
         }
-        self.clients[client].place = Some(self.audiences.join(audience, seat, encoding, self.now_ns));
+        self.clients[client].place = Some(self.audiences.join(audience, slot_id, encoding, self.now_ns));
     }
 
     fn fall_behind(&mut self, client: usize) {
         let Some(place) = self.clients[client].place.take() else { return };
         let audience = self.clients[client].audience;
         if let Some(moved) = self.audiences.leave(audience, place) {
-            let moved = self.clients.iter_mut().find(|client| client.seat == moved).expect("members are clients");
+            let moved = self.clients.iter_mut().find(|client| client.slot_id == moved).expect("members are clients");
             moved.place = Some(place);
         }
     }
@@ -170,7 +170,7 @@ impl World {
         self.fall_behind(client);
         let mut asked = Vec::new();
         let mut interned = Vec::new();
-        for (aim, channel, profile) in changes {
+        for (aim, channel, interval) in changes {
             let target = match *aim {
                 Aim::Name(name) => Target::Instrument(name as u32 + 1),
                 Aim::Prefix(prefix) => {
@@ -179,10 +179,10 @@ impl World {
                 }
             };
             let (key, wants) = (Key::new(target, *channel), &mut self.clients[client].wants);
-            match profile {
-                Some(profile) => {
-                    wants.insert((*aim, *channel), *profile);
-                    asked.push(Change::Want(key, Profile::from_index(*profile)));
+            match interval {
+                Some(interval) => {
+                    wants.insert((*aim, *channel), *interval);
+                    asked.push(Change::Want(key, ConflationInterval::from_index(*interval)));
                 }
                 None => {
                     wants.remove(&(*aim, *channel));
@@ -199,23 +199,23 @@ impl World {
         }
     }
 
-    fn turn(&mut self, events: &[Event]) {
-        self.audiences.begin_turn();
+    fn tick(&mut self, events: &[Event]) {
+        self.audiences.begin_tick();
         for (number, event) in (0..).zip(events) {
             self.dispatch(number, *event);
         }
         let touched = self.audiences.gather();
-        let mut served: BTreeMap<Seat, Vec<u32>> = BTreeMap::new();
+        let mut served: BTreeMap<SlotId, Vec<u32>> = BTreeMap::new();
         for audience in (0..touched).map(|index| self.audiences.touched_at(index)) {
             for member in self.audiences.members(audience) {
                 let twice = served.insert(member, self.audiences.gathered(audience).to_vec());
-                assert_eq!(twice, None, "nobody is served twice in a turn");
+                assert_eq!(twice, None, "nobody is served twice in a tick");
             }
         }
         for client in &self.clients {
             let owed = (0u32..).zip(events).filter(|(_, event)| client.place.is_some() && client.is_owed(**event));
             let owed: Vec<u32> = owed.map(|(number, _)| number).collect();
-            let had = served.remove(&client.seat).unwrap_or_default();
+            let had = served.remove(&client.slot_id).unwrap_or_default();
             assert_eq!(had, owed, "{client:?} of {events:?}");
         }
         assert!(served.is_empty(), "{served:?} are no clients any more");
@@ -228,8 +228,8 @@ impl World {
         let Self { interest, audiences, .. } = self;
         let mark = |audience| audiences.mark(audience, number);
         match event {
-            Event::Record { name, channel, profile } => {
-                interest.each_watcher(name as u32 + 1, channel, Profile::from_index(profile), mark);
+            Event::Record { name, channel, interval } => {
+                interest.each_watcher(name as u32 + 1, channel, ConflationInterval::from_index(interval), mark);
             }
             Event::Definition { name } => interest.each_pattern_watcher(name as u32 + 1, mark),
             Event::Feed => {
@@ -240,22 +240,22 @@ impl World {
 
     /// Whoever was first is last in the next sweep.
     fn serve(&mut self, audience: AudienceId) {
-        let mut before: Vec<Seat> = self.audiences.members(audience).collect();
+        let mut before: Vec<SlotId> = self.audiences.members(audience).collect();
         self.audiences.served(audience, self.now_ns);
-        let after: Vec<Seat> = self.audiences.members(audience).collect();
+        let after: Vec<SlotId> = self.audiences.members(audience).collect();
         before.rotate_left(1);
-        assert_eq!(after, before, "the order of the members turns by one");
+        assert_eq!(after, before, "the order of the members ticks by one");
         self.heard_ns.insert(audience, self.now_ns);
     }
 
     fn check(&mut self) {
-        let mut members: BTreeMap<AudienceId, Vec<Seat>> = BTreeMap::new();
+        let mut members: BTreeMap<AudienceId, Vec<SlotId>> = BTreeMap::new();
         for client in self.clients.iter().filter(|client| client.place.is_some()) {
-            members.entry(client.audience).or_default().push(client.seat);
+            members.entry(client.audience).or_default().push(client.slot_id);
             assert_eq!(self.audiences.encoding(client.audience), client.encoding, "{client:?}");
         }
         for audience in 0..self.audiences.len() as u32 {
-            let mut standing: Vec<Seat> = self.audiences.members(audience).collect();
+            let mut standing: Vec<SlotId> = self.audiences.members(audience).collect();
             standing.sort_unstable();
             let mut expected = members.get(&audience).cloned().unwrap_or_default();
             expected.sort_unstable();
@@ -285,17 +285,17 @@ impl World {
 fn steps() -> impl Strategy<Value = Step> {
     let names = || 0..SYMBOLS.len();
     let channels = || prop::sample::select(CHANNELS.to_vec());
-    let profiles = || prop::sample::select(PROFILES.to_vec());
+    let intervals = || prop::sample::select(PROFILES.to_vec());
     let encodings = prop::sample::select(vec![
         Encoding::PLAIN,
         Encoding { deflate: Some(WindowBits::MOST), ..Encoding::PLAIN },
         Encoding::EVENTS,
     ]);
     let aims = prop_oneof![names().prop_map(Aim::Name), (0..PREFIXES.len()).prop_map(Aim::Prefix)];
-    let change = (aims, channels(), prop::option::weighted(0.7, profiles()));
-    let record = (names(), channels(), profiles());
+    let change = (aims, channels(), prop::option::weighted(0.7, intervals()));
+    let record = (names(), channels(), intervals());
     let event = prop_oneof![
-        6 => record.prop_map(|(name, channel, profile)| Event::Record { name, channel, profile }),
+        6 => record.prop_map(|(name, channel, interval)| Event::Record { name, channel, interval }),
         1 => names().prop_map(|name| Event::Definition { name }),
         1 => Just(Event::Feed),
     ];
@@ -307,7 +307,7 @@ fn steps() -> impl Strategy<Value = Step> {
         6 => any::<(usize, usize)>().prop_map(|(client, other)| Step::Imitate(client, other)),
         1 => any::<usize>().prop_map(Step::FallBehind),
         2 => any::<usize>().prop_map(Step::CatchUp),
-        4 => prop::collection::vec(event, 0..8).prop_map(Step::Turn),
+        4 => prop::collection::vec(event, 0..8).prop_map(Step::Tick),
         1 => (1u64..10).prop_map(Step::Pass),
     ]
 }
@@ -326,7 +326,7 @@ proptest! {
             world.take(Step::Leave(0));
             world.check();
         }
-        world.take(Step::Turn(vec![Event::Feed, Event::Definition { name: 0 }]));
+        world.take(Step::Tick(vec![Event::Feed, Event::Definition { name: 0 }]));
         prop_assert_eq!(world.audiences.gather(), 0, "nothing gathers where nobody is left");
     }
 }

@@ -9,7 +9,7 @@
 
 use serde_json::{Map, Value};
 use tickcast_protocol::Channel;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::define::INSTRUMENTS_MAX;
 use tickcast_protocol::control::{
     BAD_REQUEST, ChannelSet, Define, DefineInstrument, LIMIT, Pattern, Request, RequestError, RequestLimits,
@@ -159,10 +159,10 @@ fn symbols(object: &Map<String, Value>) -> Option<Vec<Pattern>> {
     list.iter().map(pattern).collect()
 }
 
-fn conflate(object: &Map<String, Value>) -> Option<Profile> {
-    let Some(value) = object.get("conflate_ms") else { return Some(Profile::IMMEDIATE) };
+fn conflate(object: &Map<String, Value>) -> Option<ConflationInterval> {
+    let Some(value) = object.get("conflate_ms") else { return Some(ConflationInterval::IMMEDIATE) };
     let ms = whole(value, 0, 1000)?;
-    Profile::all().find(|profile| i128::from(profile.interval_ms()) >= ms)
+    ConflationInterval::all().find(|interval| i128::from(interval.interval_ms()) >= ms)
 }
 
 /// The second reading of a `define`.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use tickcast::last_value::{Applied, LastValues};
 use tickcast::ring::{Batch, Reader, ring};
-use tickcast::sequencer::{Farewell, Sequencer};
+use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, Header, Quote, Ticker, Trade};
 use tickcast_protocol::{Channel, Instrument, Kind};
@@ -87,7 +87,7 @@ fn check_ring(instruments: u32, batches: &[Vec<u8>]) {
         log.follow(&mut reader);
         assert_eq!(log.position, sequencer.position());
     }
-    sequencer.close_source(1, Farewell::Lost, NOW_NS + 1);
+    sequencer.close_source(1, SourceEnd::Lost, NOW_NS + 1);
     log.follow(&mut reader);
     assert_eq!(log.position, sequencer.position());
     sequencer.request_resync(0);

@@ -75,7 +75,7 @@ impl World {
             settings.answers_bytes_max = 600;
         }
         if kind & 2 == 2 {
-            settings.turn_bytes_max = 512;
+            settings.tick_bytes_max = 512;
         }
         let node = Node::with(INSTRUMENTS, RING_BYTES, settings);
         Self { node, wishes: Vec::new(), gone: HashSet::new(), instruments: INSTRUMENTS }
@@ -186,7 +186,7 @@ impl World {
 
     /// What the runtime does between two turns.
     fn attend(&mut self) {
-        self.node.turn();
+        self.node.tick();
         if self.node.shard.wants_resync() {
             self.node.sequencer.request_resync(0);
             self.node.shard.resync_requested();

@@ -1,7 +1,7 @@
 //! The bytes of a value, held against the feed's.
 
 use tickcast_protocol::Kind;
-use tickcast_protocol::conflation::Profile;
+use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::record::{self, Header, flags};
 
 use super::Track;
@@ -12,7 +12,7 @@ pub(super) fn check_bytes(
     track: &mut Track,
     header: &Header,
     bytes: &[u8],
-    (profile, sides_apart): (Profile, bool),
+    (interval, sides_apart): (ConflationInterval, bool),
     value: &Value,
     about: &dyn Fn() -> String,
 ) {
@@ -26,7 +26,7 @@ pub(super) fn check_bytes(
     let (kind, levels) = record::read_book(bytes).expect("a whole book");
     let whole = kind == b'S';
     const DOUBT: u8 = flags::CONFLATED | flags::MAYBE_BAD_BOOK;
-    if !whole && header.flags & DOUBT == DOUBT && profile == Profile::IMMEDIATE && levels.count() == 0 {
+    if !whole && header.flags & DOUBT == DOUBT && interval == ConflationInterval::IMMEDIATE && levels.count() == 0 {
         // The server has lost changes of it, and says so: nothing comes before the whole book.
         (track.book, track.doubted) = (None, true);
         return;
@@ -44,7 +44,7 @@ pub(super) fn check_bytes(
     const KEPT: u8 = flags::MAYBE_BAD_BOOK | flags::DELAYED;
     assert_eq!(bytes[3] & KEPT, value.record[3] & KEPT, "{}", about());
     // A merged book, or one that was sent again after an overrun, lists its levels in the book's order, not the feed's.
-    if !merged && !whole && profile == Profile::IMMEDIATE {
+    if !merged && !whole && interval == ConflationInterval::IMMEDIATE {
         let expected = if sides_apart { with_sides_apart(&value.record) } else { value.record.clone() };
         assert_eq!(plain, expected, "{}", about());
     }

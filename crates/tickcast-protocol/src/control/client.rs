@@ -138,7 +138,7 @@ fn text(ask: &Ask) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conflation::Profile;
+    use crate::conflation::ConflationInterval;
     use crate::control::{self, Define, Pattern, Request, RequestLimits, parse_define, parse_request};
 
     const LIMITS: RequestLimits = RequestLimits { symbols_max: 10, symbol_bytes_max: 64 };
@@ -153,7 +153,7 @@ mod tests {
         let symbols = vec![Pattern::Exact("A\"B\\\n".to_owned()), Pattern::Prefix("é".to_owned())];
         let texts: Vec<String> = symbols.iter().map(Pattern::to_string).collect();
         let names: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let conflate = Profile::round_up(50).unwrap();
+        let conflate = ConflationInterval::round_up(50).unwrap();
         assert_eq!(
             taken(subscribe_text(u64::MAX, channels, &names, 42, false)),
             Request::Subscribe { id: u64::MAX, channels, symbols: symbols.clone(), conflate, snapshot: false }

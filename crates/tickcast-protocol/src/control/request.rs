@@ -6,7 +6,7 @@ use simd_json::tape::Object;
 use super::field::{self, Field, bad, over_limit};
 use super::{ChannelSet, Pattern, RequestError};
 use crate::Channel;
-use crate::conflation::Profile;
+use crate::conflation::ConflationInterval;
 
 /// What one request may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,21 @@ pub enum Request {
         id: u64,
         channels: ChannelSet,
         symbols: Vec<Pattern>,
-        conflate: Profile,
+        conflate: ConflationInterval,
         /// The last values first.
         snapshot: bool,
     },
     /// Wants them no longer.
     Unsubscribe { id: u64, channels: ChannelSet, symbols: Vec<Pattern> },
     /// Wants them from where it left off: the token of the last packet that it has.
-    Resume { id: u64, epoch: u32, position: u64, channels: ChannelSet, symbols: Vec<Pattern>, conflate: Profile },
+    Resume {
+        id: u64,
+        epoch: u32,
+        position: u64,
+        channels: ChannelSet,
+        symbols: Vec<Pattern>,
+        conflate: ConflationInterval,
+    },
     /// Wants an answer.
     Ping { id: u64 },
 }
@@ -141,14 +148,15 @@ impl<'tape, 'text> Fields<'tape, 'text> {
         list.iter().enumerate().map(|(index, value)| symbol(index, &value, limits)).collect()
     }
 
-    fn conflate(&self) -> Result<Profile, RequestError> {
+    fn conflate(&self) -> Result<ConflationInterval, RequestError> {
         if self.conflate_ms.is_none() {
-            return Ok(Profile::IMMEDIATE);
+            return Ok(ConflationInterval::IMMEDIATE);
         }
         let ms = field::unsigned("conflate_ms", self.conflate_ms, u64::MAX)?;
-        Profile::round_up(ms).ok_or_else(|| {
-            let offered: Vec<String> = Profile::all().map(|profile| profile.interval_ms().to_string()).collect();
-            bad("conflate_ms", format_args!("{ms} is above the longest profile; have {}", offered.join(", ")))
+        ConflationInterval::round_up(ms).ok_or_else(|| {
+            let offered: Vec<String> =
+                ConflationInterval::all().map(|interval| interval.interval_ms().to_string()).collect();
+            bad("conflate_ms", format_args!("{ms} is above the longest interval; have {}", offered.join(", ")))
         })
     }
 

@@ -85,7 +85,7 @@ fn flag_or_text(text: &str) -> Value {
 mod tests {
     use super::*;
     use crate::Channel;
-    use crate::conflation::Profile;
+    use crate::conflation::ConflationInterval;
     use crate::control::{BAD_REQUEST, ChannelSet, Pattern};
 
     const LIMITS: RequestLimits = RequestLimits { symbols_max: 4, symbol_bytes_max: 8 };
@@ -99,7 +99,7 @@ mod tests {
     fn a_query_is_a_subscription_with_defaults() {
         let channels: ChannelSet = [Channel::Quote, Channel::Trade].into_iter().collect();
         let symbols = patterns(&["BTC-USD", "ETH-*"]);
-        let conflate = Profile::IMMEDIATE;
+        let conflate = ConflationInterval::IMMEDIATE;
         let wanted = Request::Subscribe { id: 1, channels, symbols, conflate, snapshot: true };
         assert_eq!(parse("symbols=BTC-USD,ETH-*", None, &LIMITS), Ok(wanted.clone()));
         assert_eq!(parse("symbols=BTC-USD&symbols=ETH-%2A&", None, &LIMITS), Ok(wanted));
@@ -108,7 +108,7 @@ mod tests {
             id: 1,
             channels: [Channel::Book, Channel::Raw].into_iter().collect(),
             symbols: patterns(&["*"]),
-            conflate: Profile::round_up(100).unwrap(),
+            conflate: ConflationInterval::round_up(100).unwrap(),
             snapshot: false,
         };
         assert_eq!(parse(all, None, &LIMITS), Ok(wanted));
@@ -141,7 +141,7 @@ mod tests {
             ("symbols=*&channels=quotes", BAD_REQUEST, "channels: unknown channel \"quotes\"; have quote, trade"),
             ("symbols=*&conflate_ms=fast", BAD_REQUEST, "conflate_ms: given \"fast\"; want a whole number"),
             ("symbols=*&conflate_ms=-1", BAD_REQUEST, "conflate_ms: given \"-1\"; want a whole number"),
-            ("symbols=*&conflate_ms=1001", BAD_REQUEST, "conflate_ms: 1001 is above the longest profile; have 0, 10"),
+            ("symbols=*&conflate_ms=1001", BAD_REQUEST, "conflate_ms: 1001 is above the longest interval; have 0, 10"),
             ("symbols=*&snapshot=no", BAD_REQUEST, "snapshot: given \"no\"; want true or false"),
             ("symbols=*&snapshot=true&snapshot=true", BAD_REQUEST, "snapshot: given more than once"),
             ("symbols=*&last_event_id=9", BAD_REQUEST, "last_event_id: given \"9\"; want EPOCH-POSITION"),

@@ -22,7 +22,7 @@ fn the_requests_of_the_protocol_are_taken() {
     let text = r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["BTC-USD","ETH-*"],"conflate_ms":0,"snapshot":true}"#;
     let symbols = vec![Pattern::Exact("BTC-USD".to_owned()), Pattern::Prefix("ETH-".to_owned())];
     let channels = set(&[Channel::Quote, Channel::Trade]);
-    let conflate = Profile::IMMEDIATE;
+    let conflate = ConflationInterval::IMMEDIATE;
     assert_eq!(parse(text), Ok(Request::Subscribe { id: 1, channels, symbols, conflate, snapshot: true }));
 
     let text = r#"{"op":"unsubscribe","id":2,"channels":["quote"],"symbols":["BTC-USD"]}"#;
@@ -40,7 +40,10 @@ fn the_requests_of_the_protocol_are_taken() {
 #[test]
 fn what_is_left_out_has_the_protocols_defaults() {
     let taken = parse(r#"{"op":"subscribe","id":0,"channels":["book"],"symbols":["*"]}"#);
-    assert!(matches!(taken, Ok(Request::Subscribe { conflate: Profile::IMMEDIATE, snapshot: true, .. })), "{taken:?}");
+    assert!(
+        matches!(taken, Ok(Request::Subscribe { conflate: ConflationInterval::IMMEDIATE, snapshot: true, .. })),
+        "{taken:?}"
+    );
 }
 
 #[test]
@@ -114,7 +117,7 @@ fn a_refusal_names_the_field_what_was_given_and_what_would_be_right() {
             r#"["A","B","C","D*E"]"#,
             "symbols[3]: \"D*E\" has a * before its end; a pattern has one *, at its end".to_owned(),
         ),
-        ("conflate_ms", "5000", format!("conflate_ms: 5000 is above the longest profile; {intervals}")),
+        ("conflate_ms", "5000", format!("conflate_ms: 5000 is above the longest interval; {intervals}")),
         ("conflate_ms", "-5", format!("conflate_ms: given -5; {whole}")),
         ("snapshot", "1", "snapshot: given 1; want true or false".to_owned()),
     ] {

@@ -13,7 +13,7 @@ pub(super) const PORTION_BYTES: usize = 256 * 1024;
 
 impl<I: Io> Shard<I> {
     /// Serves all audiences that this turn has something for.
-    pub(super) fn sweep(&mut self) -> bool {
+    pub(super) fn flush(&mut self) -> bool {
         let touched = self.audiences.gather();
         for index in 0..touched {
             self.serve(self.audiences.touched_at(index));
@@ -30,39 +30,39 @@ impl<I: Io> Shard<I> {
             return;
         }
         let records = self.make_sends(audience);
-        self.audiences.served(audience, self.turn.now_ns);
+        self.audiences.served(audience, self.tick.now_ns);
         self.counters.add(Counter::Records, records);
     }
 
     /// Appends the audience's packets to the arena and a send for each member; returns how many records these are for
     /// all members together.
     fn make_sends(&mut self, audience: AudienceId) -> u64 {
-        let turn = &self.turn;
+        let tick = &self.tick;
         let packing = Packing {
             epoch: self.settings.epoch,
-            ts_send: turn.now_ns,
+            ts_send: tick.now_ns,
             flags: 0,
             last_flags: 0,
-            from_position: turn.from_position,
-            to_position: turn.position,
+            from_position: tick.from_position,
+            to_position: tick.position,
         };
         let gathered = self.audiences.gathered(audience);
         // Live records are newer than anyone's joining; only what was merged can be older.
         let oldest = match self.fresh.is_empty() {
             true => u64::MAX,
-            false => gathered.iter().map(|number| turn.records[*number as usize].place).min().unwrap_or(u64::MAX),
+            false => gathered.iter().map(|number| tick.records[*number as usize].place).min().unwrap_or(u64::MAX),
         };
         let arena = &mut self.scratch.arena;
         let start = arena.len();
-        let records = gathered.iter().map(|number| turn.record(*number));
+        let records = gathered.iter().map(|number| tick.record(*number));
         let encoding = self.audiences.encoding(audience);
         let (_, count) = self.encoder.push_packets(encoding, &packing, &self.directory, records, arena);
         let (start, len) = (start as u32, (arena.len() - start) as u32);
         let sends_before = self.scratch.sends.len();
-        for seat in self.audiences.members(audience) {
-            match self.fresh.get(&seat.slot).filter(|fresh| oldest <= fresh.place) {
-                Some(fresh) => self.scratch.own.push((fresh.place, seat)),
-                None => self.scratch.sends.push(Send { seat, start, len }),
+        for slot_id in self.audiences.members(audience) {
+            match self.fresh.get(&slot_id.index).filter(|fresh| oldest <= fresh.place) {
+                Some(fresh) => self.scratch.own.push((fresh.place, slot_id)),
+                None => self.scratch.sends.push(Send { slot_id, start, len }),
             }
         }
         let shared = count * (self.scratch.sends.len() - sends_before) as u64;
@@ -77,10 +77,10 @@ impl<I: Io> Shard<I> {
         own.sort_unstable();
         for same in own.chunk_by(|one, other| one.0 == other.0) {
             let had = same[0].0;
-            let turn = &self.turn;
-            let is_news = |number: &&u32| turn.records[**number as usize].place > had;
+            let tick = &self.tick;
+            let is_news = |number: &&u32| tick.records[**number as usize].place > had;
             let gathered = self.audiences.gathered(audience).iter();
-            let news = gathered.filter(is_news).map(|number| turn.record(*number));
+            let news = gathered.filter(is_news).map(|number| tick.record(*number));
             if news.clone().next().is_none() {
                 continue;
             }
@@ -90,7 +90,7 @@ impl<I: Io> Shard<I> {
                 self.encoder.push_packets(encoding, packing, &self.directory, news, &mut self.scratch.arena);
             records += count * same.len() as u64;
             let (start, len) = (start as u32, (self.scratch.arena.len() - start) as u32);
-            self.scratch.sends.extend(same.iter().map(|(_, seat)| Send { seat: *seat, start, len }));
+            self.scratch.sends.extend(same.iter().map(|(_, slot_id)| Send { slot_id: *slot_id, start, len }));
         }
         own.clear();
         self.scratch.own = own;
@@ -113,14 +113,14 @@ impl<I: Io> Shard<I> {
         for stopped in &short {
             let send = self.scratch.sends[stopped.index as usize];
             match stopped.outcome {
-                Outcome::Failed => self.drop_client(send.seat.slot),
+                Outcome::Failed => self.drop_client(send.slot_id.index),
                 Outcome::Took(taken) => {
                     let whole = match &shared {
                         Some((same, whole)) if (same.start, same.len) == (send.start, send.len) => whole.clone(),
                         _ => Bytes::copy_from_slice(&self.scratch.arena[send.start as usize..][..send.len as usize]),
                     };
                     shared = Some((send, whole.clone()));
-                    self.block(send.seat.slot, whole.slice(taken as usize..));
+                    self.block(send.slot_id.index, whole.slice(taken as usize..));
                 }
             }
         }
@@ -131,14 +131,14 @@ impl<I: Io> Shard<I> {
 
     /// A socket is full: the rest is kept, and the client is served again once there is room.
     pub(super) fn block(&mut self, slot: u32, rest: Bytes) {
-        let now_ns = self.turn.now_ns;
+        let now_ns = self.tick.now_ns;
         if self.client(slot).is_none() {
             return;
         }
         let catch_up: &mut client::CatchUp = self.begin_catch_up(slot, now_ns);
         catch_up.tail = rest;
         catch_up.blocked = true;
-        let seat = self.client(slot).expect("looked up above").seat;
-        self.io.want_writable(seat);
+        let slot_id = self.client(slot).expect("looked up above").slot_id;
+        self.io.want_writable(slot_id);
     }
 }

@@ -4,12 +4,12 @@
 use crate::ring;
 
 /// Counts what it has written.
-pub(super) struct Tape {
+pub(super) struct BarsRing {
     ring: ring::Writer,
     written: u64,
 }
 
-impl Tape {
+impl BarsRing {
     pub(super) fn new(ring: ring::Writer) -> Self {
         Self { ring, written: 0 }
     }

@@ -10,17 +10,17 @@ const PAGE_ENTRIES: usize = 512;
 
 /// Entries by index, from 0.
 #[derive(Debug)]
-pub(crate) struct Pages<T> {
+pub(crate) struct PagedVec<T> {
     pages: Vec<Box<[T]>>,
 }
 
-impl<T> Default for Pages<T> {
+impl<T> Default for PagedVec<T> {
     fn default() -> Self {
         Self { pages: Vec::new() }
     }
 }
 
-impl<T: Default> Pages<T> {
+impl<T: Default> PagedVec<T> {
     /// Makes entries for all indices below `count`, new ones with their default.
     pub(crate) fn grow(&mut self, count: usize) {
         while self.len() < count {
@@ -42,7 +42,7 @@ impl<T: Default> Pages<T> {
     }
 }
 
-impl<T> Index<usize> for Pages<T> {
+impl<T> Index<usize> for PagedVec<T> {
     type Output = T;
 
     fn index(&self, index: usize) -> &T {
@@ -50,7 +50,7 @@ impl<T> Index<usize> for Pages<T> {
     }
 }
 
-impl<T> IndexMut<usize> for Pages<T> {
+impl<T> IndexMut<usize> for PagedVec<T> {
     fn index_mut(&mut self, index: usize) -> &mut T {
         &mut self.pages[index / PAGE_ENTRIES][index % PAGE_ENTRIES]
     }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn entries_stay_where_they_are_when_more_come() {
-        let mut pages = Pages::<Option<usize>>::default();
+        let mut pages = PagedVec::<Option<usize>>::default();
         assert_eq!((pages.len(), pages.get(0)), (0, None));
         assert_eq!(pages.get_mut(0), None);
         pages.grow(1);
