@@ -146,7 +146,7 @@ fn slow(public: &ServerState, now_ns: u64) -> Vec<Value> {
             "proxy": who.and_then(|who| who.client.map(|_| who.socket.to_string())),
             "behind_ms": ms_since(client.since_ns),
             "nothing_taken_ms": ms_since(client.progress_ns),
-            "owed_bytes": client.owed_bytes,
+            "pending_bytes": client.pending_bytes,
             "ring_bytes": client.ring_bytes,
             "blocked": client.is_blocked,
             "closing": client.is_closing,

@@ -25,8 +25,8 @@ pub struct SlowClient {
     pub since_ns: u64,
     /// When something last left for it, ns.
     pub progress_ns: u64,
-    /// Bytes that are kept for it: the rest of a send, and answers.
-    pub owed_bytes: usize,
+    /// Bytes kept for it: the rest of a send, and answers.
+    pub pending_bytes: usize,
     /// Bytes of the ring that it has still to be shown.
     pub ring_bytes: u64,
     /// Its socket is full.
@@ -110,7 +110,7 @@ fn describe(client: &Client, catch_up: &CatchUp, interest: &Interest, ring_posit
         slot: client.slot_id.index,
         since_ns: catch_up.since_ns,
         progress_ns: catch_up.progress_ns,
-        owed_bytes: catch_up.tail.len() + catch_up.control.len(),
+        pending_bytes: catch_up.tail.len() + catch_up.control.len(),
         ring_bytes: ring_position - catch_up.log.ring_position,
         is_blocked: catch_up.blocked,
         is_closing: client.ending != Ending::No,

@@ -19,7 +19,7 @@ fn the_operators_view_shows_shards_and_who_does_not_read() {
     let page = Page::open(&server, "/#operator");
     page.until("document.querySelector('[data-panel=operator]')?.dataset.access === 'open'");
     page.until("document.querySelectorAll('[data-field=shards] tr').length > 0");
-    page.until("probe.text('[data-field=slow-note]') === 'Nobody is behind.'");
+    page.until("probe.text('[data-field=slow-note]') === 'No client is behind.'");
     // Asks for everything, and never reads what comes.
     let mut stalled = connect(server.address);
     stalled.write_all(upgrade("/v1/stream").as_bytes()).expect("the server reads");
@@ -36,7 +36,7 @@ fn the_operators_view_shows_shards_and_who_does_not_read() {
     page.ask("emulate", json!({"media": {"colorScheme": "dark"}}));
     page.picture("operator-dark");
     drop(stalled);
-    page.until("probe.text('[data-field=slow-note]') === 'Nobody is behind.'");
+    page.until("probe.text('[data-field=slow-note]') === 'No client is behind.'");
     page.until("document.querySelector('[data-field=slow]').checkVisibility() === false");
     page.is_clean(&[]);
 }

@@ -26,13 +26,13 @@ export interface Source {
 
 export interface SlowClient {
   readonly shard: number;
-  readonly seat: number;
+  readonly slot_id: number;
   readonly address: string | null;
   /** The trusted proxy that it comes through. */
   readonly proxy: string | null;
   readonly behind_ms: number;
   readonly nothing_taken_ms: number;
-  readonly owed_bytes: number;
+  readonly pending_bytes: number;
   readonly ring_bytes: number;
   readonly blocked: boolean;
   readonly closing: boolean;

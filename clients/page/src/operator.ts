@@ -148,7 +148,7 @@ export class Operator {
       field(this.#root, "slow"),
       answer.slow.map((client) => slowCells(client, rings.get(client.shard) ?? Infinity)),
     );
-    const none = answer.slow.length === 0 ? "Nobody is behind." : `${answer.slow.length} behind, the longest first`;
+    const none = answer.slow.length === 0 ? "No client is behind." : `${answer.slow.length} behind, the longest first`;
     write(field(this.#root, "slow-note"), none);
     part(this.#root, ".slow .wide").hidden = answer.slow.length === 0;
   }
@@ -177,7 +177,7 @@ function shardCells({ shard, rate }: ShardRates): Cell[] {
     per("conflated"),
     { share: backlog / capacity, text: `${bytesText(backlog)} of ${bytesText(capacity)}` },
     spanText((shard.levels["history_ms"] ?? 0) / 1000),
-    millisText((shard.levels["turn_ns_max"] ?? NaN) / 1e6),
+    millisText((shard.levels["tick_ns_max"] ?? NaN) / 1e6),
     countText(shard.counters["overruns"] ?? NaN),
   ];
 }
@@ -199,11 +199,11 @@ function slowCells(client: SlowClient, capacity: number): Cell[] {
   const state = client.closing ? "closing" : client.blocked ? "socket full" : "catching up";
   return [
     String(client.shard),
-    String(client.seat),
+    String(client.slot_id),
     (client.address ?? NONE) + (client.proxy === null ? "" : ` via ${client.proxy}`),
     millisText(client.behind_ms),
     millisText(client.nothing_taken_ms),
-    bytesText(client.owed_bytes),
+    bytesText(client.pending_bytes),
     ringText(client.ring_bytes, capacity),
     countText(client.items),
     client.conflate_ms === null ? "mixed" : client.conflate_ms === 0 ? "all" : `${client.conflate_ms} ms`,
