@@ -14,7 +14,7 @@ mod node;
 
 use std::process::{Command, ExitCode};
 
-use tickcast::io::Send;
+use tickcast::io::SendOp;
 
 use self::node::shapes::Shape;
 
@@ -89,7 +89,7 @@ fn print_table() -> Result<(), String> {
         }
         let grown = with_clients.saturating_sub(base);
         let each = grown / u64::from(*clients);
-        println!("| {name} | {each} | {} | {} MiB |", size_of::<Send>(), grown >> 20);
+        println!("| {name} | {each} | {} | {} MiB |", size_of::<SendOp>(), grown >> 20);
     }
     Ok(())
 }

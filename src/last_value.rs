@@ -59,7 +59,7 @@ impl Status {
 
     /// Appends it as a record where there ever was one: live is what everybody takes for granted till then, and who comes
     /// back may know of another state.
-    pub fn push_once_told(&self, instrument: u32, out: &mut Vec<u8>) {
+    pub fn push_if_received(&self, instrument: u32, out: &mut Vec<u8>) {
         if self.place > 0 {
             self.push(instrument, 0, out);
         }
@@ -68,7 +68,7 @@ impl Status {
 
 /// What is known of one instrument.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct InstrumentValues {
     status: Status,
     sequences: [u64; Channel::COUNT],
     positions: [u64; Channel::COUNT],
@@ -78,7 +78,7 @@ pub struct Row {
     book: Option<Box<BookState>>,
 }
 
-impl Default for Row {
+impl Default for InstrumentValues {
     fn default() -> Self {
         Self {
             status: Status::default(),
@@ -92,7 +92,7 @@ impl Default for Row {
     }
 }
 
-impl Row {
+impl InstrumentValues {
     /// Sequence of the newest record of a channel; 0 before the first.
     pub fn sequence(&self, channel: Channel) -> u64 {
         self.sequences[channel as usize]
@@ -171,7 +171,7 @@ impl Row {
 pub struct LastValues {
     /// Of the feed as a whole.
     status: Status,
-    rows: Vec<Row>,
+    rows: Vec<InstrumentValues>,
     log_changes: u64,
 }
 
@@ -180,13 +180,13 @@ impl LastValues {
     pub fn add(&mut self, instrument: u32) {
         let rows = instrument as usize;
         if self.rows.len() < rows {
-            self.rows.resize_with(rows, Row::default);
+            self.rows.resize_with(rows, InstrumentValues::default);
             self.log_changes += 1;
         }
     }
 
     /// What is known of an instrument.
-    pub fn row(&self, instrument: u32) -> Option<&Row> {
+    pub fn row(&self, instrument: u32) -> Option<&InstrumentValues> {
         self.rows.get((instrument as usize).checked_sub(1)?)
     }
 

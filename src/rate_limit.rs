@@ -7,12 +7,12 @@ const BURST: u64 = 10;
 
 /// Turns at a rate, one after another. It holds a moment and no queue: who was given a turn waits by itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pace {
+pub struct RateLimiter {
     /// When the turn after the last one is, ns.
     next_ns: u64,
 }
 
-impl Pace {
+impl RateLimiter {
     /// Takes the next turn where it is at most `wait_max` away, and says how far; else says how far it would be, and takes
     /// nothing. A rate of 0 is no limit.
     pub fn take(&mut self, per_second: u32, now_ns: u64, wait_max: Duration) -> Result<Duration, Duration> {
@@ -40,7 +40,7 @@ impl Pace {
     }
 
     /// True where nothing is left of turns that were taken: a new one would be the same.
-    pub fn is_over(&self, now_ns: u64) -> bool {
+    pub fn is_idle(&self, now_ns: u64) -> bool {
         self.next_ns <= now_ns.saturating_sub(1_000_000_000 / BURST)
     }
 }
@@ -54,21 +54,21 @@ mod tests {
 
     #[test]
     fn a_tenth_of_a_second_comes_at_once_then_turns_are_waited_for_then_refused() {
-        let mut pace = Pace::default();
-        let taken: Vec<_> = (0..40).map(|_| pace.take(100, SECOND, MOST)).collect();
+        let mut limiter = RateLimiter::default();
+        let taken: Vec<_> = (0..40).map(|_| limiter.take(100, SECOND, MOST)).collect();
         let wait = |nth: u64| Duration::from_millis(10 * nth);
         assert!(taken[..10].iter().all(|taken| *taken == Ok(Duration::ZERO)), "{taken:?}");
         assert_eq!(taken[10..30], (1..=20).map(|nth| Ok(wait(nth))).collect::<Vec<_>>());
         assert!(taken[30..].iter().all(|taken| *taken == Err(wait(21))), "who is refused takes no turn");
-        assert_eq!(pace.take(100, SECOND + 210_000_000, MOST), Ok(Duration::ZERO));
+        assert_eq!(limiter.take(100, SECOND + 210_000_000, MOST), Ok(Duration::ZERO));
     }
 
     #[test]
     fn a_rate_of_0_is_no_limit_and_one_below_the_burst_still_lets_one_through() {
-        let mut pace = Pace::default();
-        assert!((0..1000).all(|_| pace.take(0, SECOND, Duration::ZERO) == Ok(Duration::ZERO)));
-        assert_eq!(pace.take(1, SECOND, Duration::ZERO), Ok(Duration::ZERO));
-        assert_eq!(pace.take(1, SECOND, Duration::ZERO), Err(Duration::from_secs(1)));
-        assert!(!pace.is_over(2 * SECOND) && pace.is_over(3 * SECOND));
+        let mut limiter = RateLimiter::default();
+        assert!((0..1000).all(|_| limiter.take(0, SECOND, Duration::ZERO) == Ok(Duration::ZERO)));
+        assert_eq!(limiter.take(1, SECOND, Duration::ZERO), Ok(Duration::ZERO));
+        assert_eq!(limiter.take(1, SECOND, Duration::ZERO), Err(Duration::from_secs(1)));
+        assert!(!limiter.is_idle(2 * SECOND) && limiter.is_idle(3 * SECOND));
     }
 }

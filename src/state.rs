@@ -10,14 +10,14 @@ use crate::ingest::{Publishers, SequencerHandle};
 use crate::lifecycle::Lifecycle;
 use crate::sequencer::SequencerStats;
 use crate::shard::SlowClient;
-use crate::stats::Published;
+use crate::stats::PublishedCounters;
 
 /// The state of a running server that all its threads share.
 pub struct ServerState {
     /// As of the start.
     pub config: Config,
     pub sequencer: Arc<SequencerHandle>,
-    pub shards: Vec<Published>,
+    pub shards: Vec<PublishedCounters>,
     /// By shard: its clients that are most behind.
     pub slow: Vec<SlowList>,
     pub sequencer_stats: Arc<SequencerStats>,

@@ -1,6 +1,6 @@
 //! One list of counters, one line of meaning each.
 //!
-//! A shard counts in plain integers ([`Counters`]) and publishes them now and then ([`Published`]), so that counting
+//! A shard counts in plain integers ([`ShardCounters`]) and publishes them now and then ([`PublishedCounters`]), so that counting
 //! costs an addition and no shared cache line.
 
 use std::sync::Arc;
@@ -15,15 +15,15 @@ macro_rules! counters {
 
         impl Counter {
             /// All of them, in the order of their numbers.
-            pub const ALL: &'static [(Counter, &'static str, Kind, &'static str)] =
-                &[$((Counter::$name, stringify!($name), Kind::$kind, $text),)*];
+            pub const ALL: &'static [(Counter, &'static str, CounterKind, &'static str)] =
+                &[$((Counter::$name, stringify!($name), CounterKind::$kind, $text),)*];
         }
     };
 }
 
 /// How a number is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CounterKind {
     /// Grows only.
     Count,
     /// Goes up and down.
@@ -91,15 +91,15 @@ counters! {
 
 /// Numbers a shard counts in. Plain integers: one owner.
 #[derive(Clone, Debug)]
-pub struct Counters([u64; Counter::ALL.len()]);
+pub struct ShardCounters([u64; Counter::ALL.len()]);
 
-impl Default for Counters {
+impl Default for ShardCounters {
     fn default() -> Self {
         Self([0; Counter::ALL.len()])
     }
 }
 
-impl Counters {
+impl ShardCounters {
     /// Counts `amount` more.
     pub fn add(&mut self, counter: Counter, amount: u64) {
         self.0[counter as usize] += amount;
@@ -124,17 +124,17 @@ impl Counters {
 
 /// Where other threads read a shard's numbers, some tens of milliseconds late.
 #[derive(Clone, Debug)]
-pub struct Published(Arc<[AtomicU64]>);
+pub struct PublishedCounters(Arc<[AtomicU64]>);
 
-impl Default for Published {
+impl Default for PublishedCounters {
     fn default() -> Self {
         Self((0..Counter::ALL.len()).map(|_| AtomicU64::new(0)).collect())
     }
 }
 
-impl Published {
+impl PublishedCounters {
     /// Shows the present numbers.
-    pub fn publish(&self, counters: &Counters) {
+    pub fn publish(&self, counters: &ShardCounters) {
         for (shown, value) in self.0.iter().zip(counters.0) {
             // Relaxed: each number stands for itself, nothing is ordered by them.
             shown.store(value, Ordering::Relaxed);

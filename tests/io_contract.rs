@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::io_contract::{self as contract, Kernel, PATIENCE, whole};
 use tickcast::io::uring::Uring;
-use tickcast::io::{Completion, Io, Outcome, Send, Short, SlotId};
+use tickcast::io::{Completion, Io, SendOp, SendOutcome, ShortSend, SlotId};
 
 struct Loopback {
     io: Uring,
@@ -102,8 +102,8 @@ fn what_is_still_asked_of_a_former_holder_reaches_nobody() {
     let _ = old_peer.read_to_end(&mut rest);
     // A send to the former holder fails and does not reach the new one; nor do its other calls.
     let bytes = b"for the old one, for the new one";
-    let sends = [Send { slot_id: old, start: 0, len: 15 }, Send { slot_id: new, start: 17, len: 15 }];
-    assert_eq!(bench.send(bytes, &sends), [Short { index: 0, outcome: Outcome::Failed }]);
+    let sends = [SendOp { slot_id: old, start: 0, len: 15 }, SendOp { slot_id: new, start: 17, len: 15 }];
+    assert_eq!(bench.send(bytes, &sends), [ShortSend { index: 0, outcome: SendOutcome::Failed }]);
     bench.kernel.io.receive(old);
     bench.kernel.io.want_writable(old);
     bench.kernel.io.close(old);
@@ -146,7 +146,7 @@ fn a_short_send_is_told_at_once_although_the_completion_queue_is_full() {
     // What was in flight may have left some room meanwhile, but not for this much.
     let bytes = vec![7; 32 << 20];
     let short = bench.send(&bytes, &[whole(full, &bytes)]);
-    assert!(matches!(short.as_slice(), [Short { index: 0, outcome: Outcome::Took(_) }]), "{short:?}");
+    assert!(matches!(short.as_slice(), [ShortSend { index: 0, outcome: SendOutcome::Took(_) }]), "{short:?}");
     assert_eq!(bench.send(b"ab", &[whole(other, b"ab")]), [], "nothing of that batch is laid to this one");
     bench.reap(64);
     assert!(bench.completions.list.contains(&Completion::Readable { slot_id: chatty }));

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use tickcast::io::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
+use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 use tickcast::ring::{Writer, ring};
 use tickcast::shard::{Settings, Shard};
 use tickcast::stats::Counter;
@@ -25,10 +25,10 @@ struct Kernel {
 }
 
 impl Io for Kernel {
-    fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
+    fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], short: &mut Vec<ShortSend>) {
         for (index, send) in (0..).zip(sends) {
             if self.full.contains(&send.slot_id) {
-                short.push(Short { index, outcome: Outcome::Took(0) });
+                short.push(ShortSend { index, outcome: SendOutcome::Took(0) });
             } else {
                 let payload = &bytes[send.start as usize..][..send.len as usize];
                 self.sent.entry(send.slot_id).or_default().extend_from_slice(payload);

@@ -4,7 +4,7 @@ pub mod shapes;
 
 use std::hint::black_box;
 
-use tickcast::io::{Completion, Completions, Io, Send, Short, SlotId};
+use tickcast::io::{Completion, Completions, Io, SendOp, ShortSend, SlotId};
 use tickcast::ring::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Encoding, Format, Settings, Shard};
@@ -30,7 +30,7 @@ pub struct NullIo {
 }
 
 impl Io for NullIo {
-    fn send_batch(&mut self, bytes: &[u8], sends: &[Send], _short: &mut Vec<Short>) {
+    fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], _short: &mut Vec<ShortSend>) {
         black_box(bytes);
         self.sends += black_box(sends).len() as u64;
     }

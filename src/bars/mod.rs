@@ -9,7 +9,7 @@
 //! * Where nothing was traded or quoted there is no bar: what is kept is what happened, however quiet the rest was.
 //! * Values are the mantissas that came in, never floats.
 //! * The bars take at most the bytes they were given, in even shares for all instruments that have some. How far back a
-//!   share reaches is told ([`Found::since_s`]), and so is where records were lost ([`Found::holes`]).
+//!   share reaches is told ([`FoundBars::since_s`]), and so is where records were lost ([`FoundBars::holes`]).
 //!
 //! It knows no clock, lock, symbol or text. Cost: some 20 ns a record, twice 72 bytes a bar.
 
@@ -17,7 +17,7 @@ mod query;
 mod series;
 mod store;
 
-pub use self::query::{Found, Query};
+pub use self::query::{BarQuery, FoundBars};
 pub use self::series::Bar;
 pub use self::store::{BarStore, spawn};
 
@@ -114,15 +114,15 @@ impl Bars {
     /// The newest bars of an instrument that a query asks for. The last of them may still be going on.
     ///
     /// # Panics
-    /// When no interval that is kept goes into the query's: [`Query::is_served`] tells.
-    pub fn find(&self, instrument: u32, query: &Query) -> Found {
+    /// When no interval that is kept goes into the query's: [`BarQuery::is_served`] tells.
+    pub fn find(&self, instrument: u32, query: &BarQuery) -> FoundBars {
         let level = query.level().expect("the caller has asked whether the interval is served");
         match self.row(instrument) {
             Some(row) => query.find(&row[level], &self.holes),
             // Perhaps all that it ever had was lost.
             None => {
                 let holes = query.touched(&self.holes, self.began_s);
-                Found { since_s: self.began_s, bars: Vec::new(), holes }
+                FoundBars { since_s: self.began_s, bars: Vec::new(), holes }
             }
         }
     }

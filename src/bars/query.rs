@@ -6,7 +6,7 @@ use super::{Bar, INTERVALS_S};
 /// The newest `limit` bars of `interval_s` seconds that begin before `to_s`. Bars begin at multiples of their length,
 /// counted from the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Query {
+pub struct BarQuery {
     pub interval_s: u32,
     pub limit: usize,
     /// Seconds since the Unix epoch.
@@ -15,7 +15,7 @@ pub struct Query {
 
 /// What there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundBars {
     /// From this second on all that happened is in bars; what was before has been given up, or was before the start.
     pub since_s: u32,
     /// The oldest first, each there once. Where nothing happened there is none. The last may still be going on, and the
@@ -25,7 +25,7 @@ pub struct Found {
     pub holes: Vec<(u32, u32)>,
 }
 
-impl Query {
+impl BarQuery {
     /// True if bars of this length can be made of those that are kept.
     pub fn is_served(&self) -> bool {
         self.level().is_some()
@@ -41,7 +41,7 @@ impl Query {
         time_s - time_s % self.interval_s
     }
 
-    pub(super) fn find(&self, series: &Series, holes: &[(u32, u32)]) -> Found {
+    pub(super) fn find(&self, series: &Series, holes: &[(u32, u32)]) -> FoundBars {
         let kept = series.bars();
         let end = kept.partition_point(|bar| self.begin_of(bar.time_s) < self.to_s);
         let mut bars: Vec<Bar> = Vec::new();
@@ -55,7 +55,7 @@ impl Query {
         // Fewer than were asked for are all that there are: whatever was lost since then is missing among them.
         let first_s = bars.first().map(|bar| bar.time_s).filter(|_| bars.len() >= self.limit);
         let since_s = series.since_s();
-        Found { since_s, holes: self.touched(holes, first_s.unwrap_or(since_s)), bars }
+        FoundBars { since_s, holes: self.touched(holes, first_s.unwrap_or(since_s)), bars }
     }
 
     /// The holes of the time from `from_s` on.

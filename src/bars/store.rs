@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-use crate::bars::{Bars, Found, Query};
+use crate::bars::{BarQuery, Bars, FoundBars};
 use crate::lifecycle::Lifecycle;
 use crate::ring::{Batch, Gauge, Overrun, Reader};
 use crate::wake::SleepFlag;
@@ -47,7 +47,7 @@ impl BarStore {
 
     /// Looks for bars; `None` if it has to be asked again in a moment. A shard must not wait for the thread that folds,
     /// which may have lost its core.
-    pub fn try_find(&self, instrument: u32, query: &Query) -> Option<Found> {
+    pub fn try_find(&self, instrument: u32, query: &BarQuery) -> Option<FoundBars> {
         match self.bars.try_lock() {
             Ok(bars) => Some(bars.find(instrument, query)),
             Err(TryLockError::WouldBlock) => None,
@@ -209,7 +209,7 @@ mod tests {
         push(&mut writer, 101, 111);
         folding.fold_all();
         assert_eq!(store.records_lost(), 100);
-        let found = store.try_find(1, &Query { interval_s: 1, limit: 10, to_s: u32::MAX }).expect("nobody folds");
+        let found = store.try_find(1, &BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX }).expect("nobody folds");
         assert_eq!(found.bars.iter().map(|bar| bar.time_s).collect::<Vec<_>>(), [10, 111]);
         assert_eq!(found.holes, [(10, 111)]);
         assert!(store.bytes() > 0);
@@ -225,7 +225,7 @@ mod tests {
         for tag in 0..3 {
             push(&mut writer, tag, tag);
             store.wake();
-            let query = Query { interval_s: 1, limit: 10, to_s: u32::MAX };
+            let query = BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX };
             let is_there = || store.try_find(1, &query).is_some_and(|found| found.bars.len() as u64 == tag + 1);
             while !is_there() {
                 assert!(began.elapsed() < Duration::from_secs(40), "it sleeps on, though there is a record");

@@ -61,12 +61,12 @@ fn bars_of(events: &[Event]) -> Bars {
     bars
 }
 
-fn query(interval_s: u32) -> Query {
-    Query { interval_s, limit: 5000, to_s: u32::MAX }
+fn query(interval_s: u32) -> BarQuery {
+    BarQuery { interval_s, limit: 5000, to_s: u32::MAX }
 }
 
 /// What a query should find, from a list of all that ever happened.
-fn expected(events: &[Event], instrument: u32, bytes_max: usize, query: &Query) -> Found {
+fn expected(events: &[Event], instrument: u32, bytes_max: usize, query: &BarQuery) -> FoundBars {
     let counts = |event: &&Event| !matches!(event.said, Said::Trade(trade) if trade.px == PRICE_NONE);
     let events: Vec<&Event> = events.iter().filter(counts).collect();
     let instruments: BTreeSet<u32> = events.iter().map(|event| event.instrument).collect();
@@ -91,7 +91,7 @@ fn expected(events: &[Event], instrument: u32, bytes_max: usize, query: &Query) 
     starts.drain(..starts.len().saturating_sub(query.limit));
     let bar =
         |start: &u32| naive_bar(*start, alive.iter().filter(|event| of_bar(event) == *start).map(|event| &event.said));
-    Found {
+    FoundBars {
         since_s: last_gone.map_or(BEGAN_S, |gone| (gone + kept_s).max(BEGAN_S)),
         bars: starts.iter().map(bar).collect(),
         holes: Vec::new(),
@@ -169,7 +169,7 @@ proptest! {
             fold(&mut bars, batch);
             prop_assert!(bars.bytes() <= bytes_max, "{} of {bytes_max}", bars.bytes());
         }
-        let query = Query { interval_s, limit, to_s: to.map_or(u32::MAX, |to| BEGAN_S + to) };
+        let query = BarQuery { interval_s, limit, to_s: to.map_or(u32::MAX, |to| BEGAN_S + to) };
         for instrument in 1..6 {
             prop_assert_eq!(bars.find(instrument, &query), expected(&events, instrument, bytes_max, &query));
         }
@@ -216,7 +216,7 @@ fn pages_join_without_a_seam() {
     let all = bars.find(1, &query(3)).bars;
     let (mut pages, mut to_s) = (Vec::new(), u32::MAX);
     loop {
-        let page = bars.find(1, &Query { interval_s: 3, limit: 7, to_s }).bars;
+        let page = bars.find(1, &BarQuery { interval_s: 3, limit: 7, to_s }).bars;
         let Some(first) = page.first() else { break };
         to_s = first.time_s;
         pages.splice(0..0, page);
@@ -236,7 +236,7 @@ fn an_instrument_that_comes_takes_its_share_from_all_who_have_more() {
     let found = bars.find(1, &query(1));
     assert_eq!((found.bars.len(), found.since_s), (20, BEGAN_S + 20), "what was given up is told");
     assert_eq!(found.bars[0].time_s, found.since_s);
-    assert_eq!(bars.find(3, &query(1)), Found { since_s: BEGAN_S, bars: vec![], holes: vec![] });
+    assert_eq!(bars.find(3, &query(1)), FoundBars { since_s: BEGAN_S, bars: vec![], holes: vec![] });
     assert!(bars.bytes() <= bytes_max);
 }
 
@@ -244,7 +244,7 @@ fn an_instrument_that_comes_takes_its_share_from_all_who_have_more() {
 fn a_store_too_small_for_a_bar_says_that_it_has_nothing() {
     let mut bars = Bars::new(1, u64::from(BEGAN_S) * SECOND_NS);
     fold(&mut bars, &[trade(f64::from(BEGAN_S) + 30.0, 1, 1, 1)]);
-    assert_eq!(bars.find(1, &query(1)), Found { since_s: BEGAN_S + 31, bars: vec![], holes: vec![] });
+    assert_eq!(bars.find(1, &query(1)), FoundBars { since_s: BEGAN_S + 31, bars: vec![], holes: vec![] });
 }
 
 #[test]
@@ -258,13 +258,13 @@ fn holes_are_told_where_they_touch_what_was_asked_for() {
     bars.lose(ns(5), ns(6));
     bars.lose(ns(12), ns(12) + 1);
     bars.lose(ns(12) + 5, ns(14));
-    let newest = |limit| Query { limit, ..query(1) };
+    let newest = |limit| BarQuery { limit, ..query(1) };
     assert_eq!(bars.find(1, &newest(2)).holes, [(BEGAN_S + 12, BEGAN_S + 14)], "those in one second are one");
     let both = [(BEGAN_S + 5, BEGAN_S + 6), (BEGAN_S + 12, BEGAN_S + 14)];
     assert_eq!(bars.find(1, &newest(3)).holes, both, "of all there is, what came before the first is missing as well");
     assert_eq!(bars.find(2, &query(1)).holes, both, "all that it ever had may have been lost");
     assert_eq!(bars.find(1, &query(60)).holes, both);
-    assert!(bars.find(1, &Query { to_s: BEGAN_S + 12, ..newest(1) }).holes.is_empty());
+    assert!(bars.find(1, &BarQuery { to_s: BEGAN_S + 12, ..newest(1) }).holes.is_empty());
     (0..1000).for_each(|nth| bars.lose(ns(100 + 3 * nth), ns(100 + 3 * nth)));
     let holes = bars.find(1, &query(60)).holes;
     assert_eq!((holes.len(), holes[0]), (HOLES_MAX, (BEGAN_S + 5, BEGAN_S + 100 + 3 * 936)), "the oldest become one");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use crate::config::Config;
-use crate::rate_limit::Pace;
+use crate::rate_limit::RateLimiter;
 
 /// The table of all addresses that have connections, or had some a moment ago: some 50 bytes each.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ enum Key {
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     connections: u32,
-    handshakes: Pace,
+    handshakes: RateLimiter,
 }
 
 /// A connection of an address that is counted; dropped, it is not any more.
@@ -79,14 +79,14 @@ impl Table {
         /// Below this it is not worth looking.
         const SWEEP_LEAST: usize = 1024;
         if self.entries.len() >= self.sweep_at.max(SWEEP_LEAST) {
-            self.entries.retain(|_, entry| entry.connections > 0 || !entry.handshakes.is_over(now_ns));
+            self.entries.retain(|_, entry| entry.connections > 0 || !entry.handshakes.is_idle(now_ns));
             self.sweep_at = self.entries.len() * 2;
         }
     }
 }
 
 impl Place {
-    /// Takes a turn of this address for a handshake, see [`Pace::take`].
+    /// Takes a turn of this address for a handshake, see [`RateLimiter::take`].
     pub(super) fn handshake(&self, per_second: u32, now_ns: u64, wait_max: Duration) -> Result<Duration, Duration> {
         let mut table = self.addresses.lock();
         let Some(entry) = table.entries.get_mut(&self.key) else { return Ok(Duration::ZERO) };

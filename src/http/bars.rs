@@ -7,7 +7,7 @@ use super::HttpServer;
 use super::http::{Response, bad_request, not_found, shown, unavailable};
 use super::snapshot::unknown;
 use crate::bars::BarStore;
-use crate::bars::{Bar, Found, INTERVALS_S, Query};
+use crate::bars::{Bar, BarQuery, FoundBars, INTERVALS_S};
 use crate::http::handshake::Refusal;
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::PRICE_NONE;
@@ -38,7 +38,7 @@ pub(super) async fn answer(server: &HttpServer, symbol: &str, query: &str) -> Re
     Ok(Response::json(text))
 }
 
-async fn find(store: &BarStore, instrument: u32, query: &Query) -> Result<Found, Refusal> {
+async fn find(store: &BarStore, instrument: u32, query: &BarQuery) -> Result<FoundBars, Refusal> {
     for _ in 0..TRIES {
         if let Some(found) = store.try_find(instrument, query) {
             return Ok(found);
@@ -49,8 +49,8 @@ async fn find(store: &BarStore, instrument: u32, query: &Query) -> Result<Found,
 }
 
 /// Reads the parameters. Others than those that there are stand for nothing, and the last of several counts.
-fn parse(text: &str) -> Result<Query, Refusal> {
-    let mut query = Query { interval_s: INTERVAL_S, limit: LIMIT as usize, to_s: u32::MAX };
+fn parse(text: &str) -> Result<BarQuery, Refusal> {
+    let mut query = BarQuery { interval_s: INTERVAL_S, limit: LIMIT as usize, to_s: u32::MAX };
     for (name, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {
         match name {
             "interval_s" => query.interval_s = number(name, value, 1, INTERVAL_S_MAX)?,
@@ -78,7 +78,7 @@ fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Refusal
 struct Columns<'a> {
     px_exp: i8,
     sz_exp: i8,
-    found: &'a Found,
+    found: &'a FoundBars,
 }
 
 impl Columns<'_> {
@@ -131,10 +131,10 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_has_its_default() {
-        assert_eq!(parse("").unwrap(), Query { interval_s: 60, limit: 1000, to_s: u32::MAX });
+        assert_eq!(parse("").unwrap(), BarQuery { interval_s: 60, limit: 1000, to_s: u32::MAX });
         assert_eq!(
             parse("interval_s=5&limit=7&to=1700000000&_=1&x").unwrap(),
-            Query { interval_s: 5, limit: 7, to_s: 1_700_000_000 }
+            BarQuery { interval_s: 5, limit: 7, to_s: 1_700_000_000 }
         );
     }
 
@@ -168,7 +168,7 @@ mod tests {
             ask_px: 150,
             is_quoted: true,
         };
-        let found = Found { since_s: 7, bars: vec![bar], holes: vec![(1, 2)] };
+        let found = FoundBars { since_s: 7, bars: vec![bar], holes: vec![(1, 2)] };
         let mut text = String::from(r#"{"since":7"#);
         Columns { px_exp: -2, sz_exp: 0, found: &found }.push(&mut text);
         assert_eq!(

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::state::ServerState;
-use crate::stats::{Counter, Kind};
+use crate::stats::{Counter, CounterKind};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -18,7 +18,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(super) struct Number {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: CounterKind,
     pub(super) value: u64,
 }
 
@@ -38,8 +38,8 @@ pub(super) fn numbers(public: &ServerState) -> Vec<Number> {
     let (sequencer, publishers, bars) = (&public.sequencer_stats, &public.publishers, public.bars.as_deref());
     // Relaxed: each number stands for itself.
     let get = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
-    let count = |name, value, help| Number { name, help, kind: Kind::Count, value };
-    let level = |name, value, help| Number { name, help, kind: Kind::Level, value };
+    let count = |name, value, help| Number { name, help, kind: CounterKind::Count, value };
+    let level = |name, value, help| Number { name, help, kind: CounterKind::Level, value };
     vec![
         count("sequencer_records", get(&sequencer.records), "Records sequenced"),
         count(
@@ -87,7 +87,7 @@ pub(super) fn numbers(public: &ServerState) -> Vec<Number> {
 
 #[derive(Debug)]
 struct Numbers {
-    shards: Vec<crate::stats::Published>,
+    shards: Vec<crate::stats::PublishedCounters>,
     whole: Vec<Number>,
 }
 
@@ -96,11 +96,11 @@ impl Collector for Numbers {
         encode_shards(&self.shards, &mut encoder)?;
         for Number { name, help, kind, value } in &self.whole {
             match kind {
-                Kind::Count => {
+                CounterKind::Count => {
                     let number = ConstCounter::new(*value);
                     number.encode(encoder.encode_descriptor(name, help, None, number.metric_type())?)?;
                 }
-                Kind::Level => {
+                CounterKind::Level => {
                     let number = ConstGauge::new(*value);
                     number.encode(encoder.encode_descriptor(name, help, None, number.metric_type())?)?;
                 }
@@ -111,22 +111,22 @@ impl Collector for Numbers {
 }
 
 fn encode_shards(
-    shards: &[crate::stats::Published],
+    shards: &[crate::stats::PublishedCounters],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> Result<(), std::fmt::Error> {
     for (counter, name, kind, help) in Counter::ALL {
         let name = snake_case(name);
         let family = match kind {
-            Kind::Count => ConstCounter::new(0u64).metric_type(),
-            Kind::Level => ConstGauge::new(0u64).metric_type(),
+            CounterKind::Count => ConstCounter::new(0u64).metric_type(),
+            CounterKind::Level => ConstGauge::new(0u64).metric_type(),
         };
         let mut family = encoder.encode_descriptor(&name, help, None, family)?;
         for (index, shard) in shards.iter().enumerate() {
             let labels = [("shard", index.to_string())];
             let one = family.encode_family(&labels)?;
             match kind {
-                Kind::Count => ConstCounter::new(shard.get(*counter)).encode(one)?,
-                Kind::Level => ConstGauge::new(shard.get(*counter)).encode(one)?,
+                CounterKind::Count => ConstCounter::new(shard.get(*counter)).encode(one)?,
+                CounterKind::Level => ConstGauge::new(shard.get(*counter)).encode(one)?,
             }
         }
     }

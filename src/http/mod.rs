@@ -53,11 +53,11 @@ use crate::config::Config;
 use crate::http::handshake::{Accepted, Refusal, Spoken};
 use crate::io::SlotId;
 use crate::io::uring::{Uring, adopt_fd, duplicate};
-use crate::rate_limit::Pace;
+use crate::rate_limit::RateLimiter;
 use crate::shard::paged_vec::PagedVec;
 use crate::shard::{Encoding, Format, Shard, SlowClient};
 use crate::state::{ServerState, Slow, Who};
-use crate::stats::{Counter, Counters};
+use crate::stats::{Counter, ShardCounters};
 use crate::wake::ShardWaker;
 use tickcast_protocol::{json, packet};
 
@@ -95,8 +95,8 @@ struct Own {
     /// The settings in effect.
     config: RefCell<Arc<Config>>,
     lobby: Rc<Lobby>,
-    accepts: Cell<Pace>,
-    handshakes: Cell<Pace>,
+    accepts: Cell<RateLimiter>,
+    handshakes: Cell<RateLimiter>,
     /// Held by the visitor that has the directory listed.
     listing: Semaphore,
     /// What the holder of each seat counts for at its address.
@@ -189,7 +189,7 @@ impl HttpServer {
     }
 
     /// Counts who is at the door.
-    pub fn set_levels(&self, counters: &mut Counters) {
+    pub fn set_levels(&self, counters: &mut ShardCounters) {
         counters.set(Counter::DoorConnections, self.own.lobby.len() as u64);
     }
 

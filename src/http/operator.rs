@@ -16,7 +16,7 @@ use crate::http::handshake::Refusal;
 use crate::sequencer::SourceId;
 use crate::shard::{Encoding, Format};
 use crate::state::{ServerState, Slow, SlowList};
-use crate::stats::{Counter, Kind};
+use crate::stats::{Counter, CounterKind};
 
 /// What proxies add to a request that they pass on. Who came through one is not on this machine, whatever its socket says.
 const PROXY_HEADERS: [&str; 6] =
@@ -65,7 +65,7 @@ fn view(public: &ServerState, now_ns: u64) -> Value {
     let numbers = metrics::numbers(public);
     // Relaxed: the number stands for itself.
     let position = public.sequencer_stats.position.load(std::sync::atomic::Ordering::Relaxed);
-    let of = |kind: Kind| -> Map<_, _> {
+    let of = |kind: CounterKind| -> Map<_, _> {
         numbers.iter().filter(|number| number.kind == kind).map(|n| (n.name.to_owned(), n.value.into())).collect()
     };
     json!({
@@ -76,8 +76,8 @@ fn view(public: &ServerState, now_ns: u64) -> Value {
         "not_ready": public.lifecycle.not_ready(),
         "sequencer": {
             "position": position,
-            "levels": of(Kind::Level),
-            "counters": of(Kind::Count),
+            "levels": of(CounterKind::Level),
+            "counters": of(CounterKind::Count),
         },
         "sources": sources(public, now_ns),
         "shards": shards(public),
@@ -111,7 +111,7 @@ fn sources(public: &ServerState, now_ns: u64) -> Vec<Value> {
 }
 
 fn shards(public: &ServerState) -> Vec<Value> {
-    let of = |shard: &crate::stats::Published, kind: Kind| -> Map<_, _> {
+    let of = |shard: &crate::stats::PublishedCounters, kind: CounterKind| -> Map<_, _> {
         let all = Counter::ALL.iter().filter(|(_, _, is, _)| *is == kind);
         all.map(|(counter, name, ..)| (metrics::snake_case(name), shard.get(*counter).into())).collect()
     };
@@ -121,8 +121,8 @@ fn shards(public: &ServerState) -> Vec<Value> {
             "shard": index,
             "core": core,
             "ring": { "backlog_bytes": backlog_bytes, "capacity_bytes": capacity_bytes },
-            "levels": of(shard, Kind::Level),
-            "counters": of(shard, Kind::Count),
+            "levels": of(shard, CounterKind::Level),
+            "counters": of(shard, CounterKind::Count),
         })
     })
     .collect()

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::{BATCH_BYTES_MAX, Publishers, SequencerHandle};
-use crate::rate_limit::Pace;
+use crate::rate_limit::RateLimiter;
 use crate::sequencer::{SourceEnd, SourceId};
 use tickcast_protocol::control::{Define, RequestError, parse_define, reply};
 use tickcast_protocol::packet::{self, PacketError, PacketHeader};
@@ -115,7 +115,7 @@ impl Publisher {
             batch: Vec::new(),
             end: SourceEnd::Lost,
             records: 0,
-            pace: Pace::default(),
+            pace: RateLimiter::default(),
             refused_book: None,
         };
         Ok(Self { stream, session, limits, inflater, source, waiting_bytes: None, handed_in: false })
@@ -228,7 +228,7 @@ struct Source {
     end: SourceEnd,
     /// How many they are.
     records: u64,
-    pace: Pace,
+    pace: RateLimiter,
     /// A book that would have had more levels than it may.
     refused_book: Option<String>,
 }

@@ -16,7 +16,7 @@ use crate::bars::BarStore;
 use crate::clock::now_ns;
 use crate::lifecycle::Lifecycle;
 use crate::ring::Gauge;
-use crate::sequencer::{Sequencer, SequencerStats, SourceEnd, SourceId, SourceRow};
+use crate::sequencer::{Sequencer, SequencerStats, SourceEnd, SourceId, SourceStatus};
 use crate::wake::ShardWaker;
 use tickcast_protocol::DefineError;
 
@@ -44,7 +44,7 @@ pub struct SequencerHandle {
 /// A source, and how much it brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceNow {
-    pub row: SourceRow,
+    pub row: SourceStatus,
     /// Between the last two looks.
     pub records_per_s: u64,
 }
@@ -124,9 +124,9 @@ impl SequencerHandle {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn show_sources(&self, rows: Vec<SourceRow>, since_last: Duration) {
+    fn show_sources(&self, rows: Vec<SourceStatus>, since_last: Duration) {
         let before = self.sources();
-        let rate = |row: SourceRow| {
+        let rate = |row: SourceStatus| {
             let at = before.binary_search_by_key(&row.id, |had| had.row.id);
             let had = at.map_or(0, |at| before[at].row.records);
             // A feed that died begins anew.

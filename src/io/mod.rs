@@ -23,7 +23,7 @@ pub struct SlotId {
 
 /// One send of a batch: `bytes[start..start + len]` to a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Send {
+pub struct SendOp {
     pub slot_id: SlotId,
     pub start: u32,
     pub len: u32,
@@ -31,16 +31,16 @@ pub struct Send {
 
 /// A send that did not take all its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Short {
+pub struct ShortSend {
     /// Which of the batch.
     pub index: u32,
     /// How far it came.
-    pub outcome: Outcome,
+    pub outcome: SendOutcome,
 }
 
 /// How far a send came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SendOutcome {
     /// The socket took this many bytes, fewer than asked; 0 where it was full.
     Took(u32),
     /// The connection is gone.
@@ -81,7 +81,7 @@ impl Completions {
 /// What the shard asks of the kernel.
 pub trait Io {
     /// Sends each range of `bytes` to its seat, in order, and appends to `short` those that did not take all.
-    fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>);
+    fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], short: &mut Vec<ShortSend>);
 
     /// Asks for the input of a seat; answered by `Received`, `Nothing` or `Ended`. At most one at a time for a seat.
     fn receive(&mut self, slot_id: SlotId);

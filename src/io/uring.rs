@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::EventfdFlags;
 
-use super::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
+use super::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 
 /// Entries of the submission queue: batches of 256 to 1,024 sends cost the least per send.
 const SUBMISSIONS: u32 = 1024;
@@ -344,7 +344,7 @@ impl Uring {
     }
 
     /// Collects the sends that failed or were cut, and keeps everything else for the next reap.
-    fn sort_send_completions(&mut self, base: u32, short: &mut Vec<Short>) {
+    fn sort_send_completions(&mut self, base: u32, short: &mut Vec<ShortSend>) {
         loop {
             for entry in self.ring.completion() {
                 if (entry.user_data() >> 56) as u8 == SEND {
@@ -373,7 +373,7 @@ impl Uring {
 }
 
 impl Io for Uring {
-    fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
+    fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], short: &mut Vec<ShortSend>) {
         // What is queued goes first, so that a batch has the whole queue.
         self.submit();
         for (chunk_index, chunk) in sends.chunks(SUBMISSIONS as usize).enumerate() {
@@ -446,14 +446,14 @@ impl Io for Uring {
     }
 }
 
-fn short_of(entry: &cqueue::Entry, base: u32) -> Short {
+fn short_of(entry: &cqueue::Entry, base: u32) -> ShortSend {
     let index = base + entry.user_data() as u32;
     let outcome = match entry.result() {
-        took @ 0.. => Outcome::Took(took as u32),
-        error if error == -libc_errno::EAGAIN => Outcome::Took(0),
-        _ => Outcome::Failed,
+        took @ 0.. => SendOutcome::Took(took as u32),
+        error if error == -libc_errno::EAGAIN => SendOutcome::Took(0),
+        _ => SendOutcome::Failed,
     };
-    Short { index, outcome }
+    ShortSend { index, outcome }
 }
 
 const GENERATION_MASK: u32 = 0x00ff_ffff;

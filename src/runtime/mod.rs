@@ -34,7 +34,7 @@ use crate::lifecycle::{Event, Lifecycle, Stage};
 use crate::ring;
 use crate::sequencer::{Sequencer, SequencerStats, SourceId};
 use crate::state::{ServerState, SlowList};
-use crate::stats::Published;
+use crate::stats::PublishedCounters;
 
 /// Why the server could not start: what is wrong, the likely cause, what mends it.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +178,7 @@ impl Server {
         let state = Arc::new(ServerState {
             config: config.clone(),
             sequencer: Arc::new(sequencer),
-            shards: config.cores.iter().map(|_| Published::default()).collect(),
+            shards: config.cores.iter().map(|_| PublishedCounters::default()).collect(),
             slow: config.cores.iter().map(|_| SlowList::default()).collect(),
             sequencer_stats: stats,
             bars,

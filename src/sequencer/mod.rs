@@ -14,11 +14,11 @@ mod bars_ring;
 mod sources;
 mod stats;
 
-pub use self::sources::{SourceEnd, SourceRow};
+pub use self::sources::{SourceEnd, SourceStatus};
 pub use self::stats::SequencerStats;
 
 use self::bars_ring::BarsRing;
-use self::sources::Sources;
+use self::sources::SourceTable;
 use crate::last_value::LastValues;
 use crate::ring;
 use tickcast_protocol::book::Book;
@@ -33,7 +33,7 @@ const SEQUENCE_MAX: u64 = 1 << 53;
 
 /// What has been counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct SequencerCounters {
     /// Records written to the rings.
     pub records: u64,
     /// Records of instruments that their source had not defined, or whose definition was refused.
@@ -46,9 +46,9 @@ pub struct Counters {
     pub lost: u64,
     /// Times a source fell silent for too long.
     pub silences: u64,
-    /// Sources that went without having ended.
+    /// SourceTable that went without having ended.
     pub losses: u64,
-    /// Sources that are there now.
+    /// SourceTable that are there now.
     pub sources: u64,
     /// Instruments whose values are stale or ended now.
     pub stale: u64,
@@ -69,9 +69,9 @@ pub struct Sequencer {
     bars_ring: Option<BarsRing>,
     /// For each core, the next instrument of its resynchronisation.
     resyncs: Vec<Option<u32>>,
-    sources: Sources,
+    sources: SourceTable,
     position: u64,
-    counters: Counters,
+    counters: SequencerCounters,
     scratch: Vec<u8>,
 }
 
@@ -87,9 +87,9 @@ impl Sequencer {
             resyncs: vec![None; rings.len()],
             rings,
             bars_ring: None,
-            sources: Sources::default(),
+            sources: SourceTable::default(),
             position: 0,
-            counters: Counters::default(),
+            counters: SequencerCounters::default(),
             scratch: Vec::new(),
         }
     }
@@ -166,7 +166,7 @@ impl Sequencer {
     }
 
     /// What has been counted so far.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> SequencerCounters {
         self.counters
     }
 

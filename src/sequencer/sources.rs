@@ -36,7 +36,7 @@ impl SourceEnd {
 }
 
 #[derive(Debug, Default)]
-struct Source {
+struct SourceState {
     /// Local instrument id → id of the epoch, 0 where unknown.
     ids: Vec<u32>,
     /// Ids that stand for an instrument.
@@ -49,7 +49,7 @@ struct Source {
 
 /// A source, as those see it who run the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourceRow {
+pub struct SourceStatus {
     pub id: SourceId,
     /// That it has defined.
     pub instruments: usize,
@@ -63,19 +63,19 @@ pub struct SourceRow {
 
 /// All sources, and what they stand for.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
-    sources: HashMap<SourceId, Source, RandomState>,
+pub(super) struct SourceTable {
+    sources: HashMap<SourceId, SourceState, RandomState>,
     /// By instrument id: how many definitions of sources that are not silent there are.
     live: Vec<u32>,
     /// By instrument id: its book was left by a source that was lost.
     suspect: Vec<bool>,
     /// By instrument id: it is stale for nothing but silence, and live again with any of its sources.
     hushed: Vec<bool>,
-    /// Sources that are not silent, of those that have defined an instrument.
+    /// SourceTable that are not silent, of those that have defined an instrument.
     heard: usize,
 }
 
-impl Sources {
+impl SourceTable {
     /// The id of the epoch for a source's own.
     pub(super) fn global(&self, source: SourceId, local: u32) -> Option<u32> {
         let id = *self.sources.get(&source)?.ids.get(local as usize)?;
@@ -84,7 +84,7 @@ impl Sources {
 
     /// Notes that a source calls an instrument by an id of its own.
     pub(super) fn define(&mut self, source: SourceId, local: u32, id: u32) {
-        let Source { ids, instruments, .. } = self.sources.entry(source).or_default();
+        let SourceState { ids, instruments, .. } = self.sources.entry(source).or_default();
         let local = local as usize;
         if ids.len() <= local {
             self.heard += usize::from(ids.is_empty());
@@ -155,10 +155,10 @@ impl Sequencer {
     }
 
     /// All sources that are there, by their ids.
-    pub fn sources(&self) -> Vec<SourceRow> {
-        let row = |(id, source): (&SourceId, &Source)| {
-            let Source { instruments, records, heard_ns, is_silent, .. } = *source;
-            SourceRow { id: *id, instruments, records, heard_ns, is_silent }
+    pub fn sources(&self) -> Vec<SourceStatus> {
+        let row = |(id, source): (&SourceId, &SourceState)| {
+            let SourceState { instruments, records, heard_ns, is_silent, .. } = *source;
+            SourceStatus { id: *id, instruments, records, heard_ns, is_silent }
         };
         let mut rows: Vec<_> = self.sources.sources.iter().map(row).collect();
         rows.sort_unstable_by_key(|row| row.id);
@@ -167,7 +167,7 @@ impl Sequencer {
 
     /// Tells of sources that have not been heard for `silence_ns`. To be called now and then. True if there were any.
     pub fn check_sources(&mut self, silence_ns: u64, now_ns: u64) -> bool {
-        let is_silent = |source: &Source| {
+        let is_silent = |source: &SourceState| {
             !source.is_silent && !source.ids.is_empty() && now_ns.saturating_sub(source.heard_ns) >= silence_ns
         };
         let sources = self.sources.sources.iter();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Counters;
+use super::SequencerCounters;
 
 /// The sequencer's numbers, where other threads read them.
 #[derive(Debug, Default)]
@@ -21,11 +21,11 @@ pub struct SequencerStats {
     pub lost: AtomicU64,
     /// Times a source fell silent for too long.
     pub silences: AtomicU64,
-    /// Sources that went without having ended.
+    /// SourceTable that went without having ended.
     pub losses: AtomicU64,
     /// Feeds that died and were opened again, or are to be.
     pub restarts: AtomicU64,
-    /// Sources that are there now, and not silent.
+    /// SourceTable that are there now, and not silent.
     pub sources: AtomicU64,
     /// Instruments whose values are stale or ended now.
     pub stale: AtomicU64,
@@ -35,7 +35,7 @@ pub struct SequencerStats {
 
 impl SequencerStats {
     /// Shows the present numbers.
-    pub fn publish(&self, counters: &Counters, position: u64) {
+    pub fn publish(&self, counters: &SequencerCounters, position: u64) {
         // Relaxed: each number stands for itself.
         self.position.store(position, Ordering::Relaxed);
         self.records.store(counters.records, Ordering::Relaxed);

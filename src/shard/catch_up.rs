@@ -12,8 +12,8 @@ use super::encoding::Encoder;
 use super::interest::{AudienceId, Key, Target};
 use super::packets::Packing;
 use super::{Fresh, Shard};
-use crate::io::{Io, Outcome, Send};
-use crate::last_value::Row;
+use crate::io::{Io, SendOp, SendOutcome};
+use crate::last_value::InstrumentValues;
 use crate::ring;
 use crate::stats::Counter;
 use tickcast_protocol::conflation::ConflationInterval;
@@ -57,7 +57,7 @@ impl<I: Io> Shard<I> {
             let len = self.scratch.arena.len() - start;
             if len > 0 {
                 let slot_id = self.clients[slot as usize].as_ref().expect("prepared above").slot_id;
-                self.scratch.sends.push(Send { slot_id, start: start as u32, len: len as u32 });
+                self.scratch.sends.push(SendOp { slot_id, start: start as u32, len: len as u32 });
             }
             served.push((slot, complete));
             if self.scratch.arena.len() > TURN_BYTES || self.scratch.scanned_bytes > TURN_SCAN_BYTES {
@@ -105,8 +105,8 @@ impl<I: Io> Shard<I> {
         for stopped in &short {
             let send = self.scratch.sends[stopped.index as usize];
             match stopped.outcome {
-                Outcome::Failed => self.drop_client(send.slot_id.index),
-                Outcome::Took(taken) => {
+                SendOutcome::Failed => self.drop_client(send.slot_id.index),
+                SendOutcome::Took(taken) => {
                     let whole = &self.scratch.arena[send.start as usize..][..send.len as usize];
                     let rest = Bytes::copy_from_slice(&whole[taken as usize..]);
                     self.block(send.slot_id.index, rest);
@@ -222,7 +222,7 @@ impl<I: Io> Shard<I> {
         if status.place > catch_up.state.mark_of(1).place {
             status.push(0, 0, out);
         } else if catch_up.job.iter().any(|(_, owed)| *owed != Owed::Merged) {
-            status.push_once_told(0, out);
+            status.push_if_received(0, out);
         }
     }
 
@@ -249,7 +249,7 @@ impl<I: Io> Shard<I> {
         if !wanted.is_empty() && status.place > mark.place {
             status.push(instrument, 0, out);
         } else if announce && !wanted.is_empty() {
-            status.push_once_told(instrument, out);
+            status.push_if_received(instrument, out);
         }
         let lane = self.lane(audience, instrument);
         for (channel, interval, owed) in wanted {
@@ -458,7 +458,7 @@ impl<I: Io> Shard<I> {
 }
 
 /// True if the newest record of a log channel is the one that the client's mark stands at.
-fn is_newest(row: &Row, instrument: u32, channel: Channel, log: &LogMark) -> bool {
+fn is_newest(row: &InstrumentValues, instrument: u32, channel: Channel, log: &LogMark) -> bool {
     let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
     row.sequence(channel) == had[usize::from(channel == Channel::Raw)]
 }

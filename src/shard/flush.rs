@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::interest::AudienceId;
 use super::packets::Packing;
 use super::{Shard, client};
-use crate::io::{Io, Outcome, Send};
+use crate::io::{Io, SendOp, SendOutcome};
 use crate::stats::Counter;
 
 /// Packets are made and sent in portions of this size, so that the bytes are still in the cache when they are sent.
@@ -62,7 +62,7 @@ impl<I: Io> Shard<I> {
         for slot_id in self.audiences.members(audience) {
             match self.fresh.get(&slot_id.index).filter(|fresh| oldest <= fresh.place) {
                 Some(fresh) => self.scratch.own.push((fresh.place, slot_id)),
-                None => self.scratch.sends.push(Send { slot_id, start, len }),
+                None => self.scratch.sends.push(SendOp { slot_id, start, len }),
             }
         }
         let shared = count * (self.scratch.sends.len() - sends_before) as u64;
@@ -90,7 +90,7 @@ impl<I: Io> Shard<I> {
                 self.encoder.push_packets(encoding, packing, &self.directory, news, &mut self.scratch.arena);
             records += count * same.len() as u64;
             let (start, len) = (start as u32, (self.scratch.arena.len() - start) as u32);
-            self.scratch.sends.extend(same.iter().map(|(_, slot_id)| Send { slot_id: *slot_id, start, len }));
+            self.scratch.sends.extend(same.iter().map(|(_, slot_id)| SendOp { slot_id: *slot_id, start, len }));
         }
         own.clear();
         self.scratch.own = own;
@@ -109,12 +109,12 @@ impl<I: Io> Shard<I> {
         self.counters.add(Counter::Packets, self.scratch.sends.len() as u64);
         self.counters.add(Counter::PacketBytes, self.scratch.sends.iter().map(|send| u64::from(send.len)).sum());
         self.counters.add(Counter::ShortSends, short.len() as u64);
-        let mut shared: Option<(Send, Bytes)> = None;
+        let mut shared: Option<(SendOp, Bytes)> = None;
         for stopped in &short {
             let send = self.scratch.sends[stopped.index as usize];
             match stopped.outcome {
-                Outcome::Failed => self.drop_client(send.slot_id.index),
-                Outcome::Took(taken) => {
+                SendOutcome::Failed => self.drop_client(send.slot_id.index),
+                SendOutcome::Took(taken) => {
                     let whole = match &shared {
                         Some((same, whole)) if (same.start, same.len) == (send.start, send.len) => whole.clone(),
                         _ => Bytes::copy_from_slice(&self.scratch.arena[send.start as usize..][..send.len as usize]),

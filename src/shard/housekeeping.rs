@@ -7,7 +7,7 @@ use super::encoding::Format;
 use super::farewell::push_last_words;
 use super::flush::PORTION_BYTES;
 use super::packets::Packing;
-use crate::io::{Io, Send};
+use crate::io::{Io, SendOp};
 use crate::stats::Counter;
 use tickcast_protocol::record;
 use tickcast_protocol::ws::close::CloseCode;
@@ -82,7 +82,7 @@ impl<I: Io> Shard<I> {
             let encoding = self.audiences.encoding(audience);
             self.encoder.push_packets(encoding, &packing, &self.directory, record, &mut self.scratch.arena);
             let len = (self.scratch.arena.len() - start) as u32;
-            let send = |slot_id| Send { slot_id, start: start as u32, len };
+            let send = |slot_id| SendOp { slot_id, start: start as u32, len };
             self.scratch.sends.extend(self.audiences.members(audience).map(send));
             self.audiences.served(audience, self.tick.now_ns);
             self.counters.add(Counter::Heartbeats, self.audiences.members_len(audience) as u64);
@@ -195,7 +195,7 @@ impl<I: Io> Shard<I> {
             arena.extend_from_slice(&catch_up.tail);
             arena.extend_from_slice(&catch_up.control);
             push_last_words(format, CloseCode::SLOW_CONSUMER, reason, slot, arena);
-            let send = Send { slot_id: client.slot_id, start: 0, len: arena.len() as u32 };
+            let send = SendOp { slot_id: client.slot_id, start: 0, len: arena.len() as u32 };
             self.io.send_batch(arena, &[send], &mut Vec::new());
             arena.clear();
         }

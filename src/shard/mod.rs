@@ -52,10 +52,10 @@ use self::interest::Interest;
 use self::paged_vec::PagedVec;
 pub use self::slowest::SlowClient;
 use self::slowest::Slowest;
-use crate::io::{Completion, Completions, Io, Short, SlotId};
+use crate::io::{Completion, Completions, Io, ShortSend, SlotId};
 use crate::last_value::LastValues;
 use crate::ring;
-use crate::stats::{Counter, Counters};
+use crate::stats::{Counter, ShardCounters};
 use tickcast_protocol::Directory;
 use tickcast_protocol::control::Request;
 use tickcast_protocol::ws::deflate::Inflater;
@@ -186,8 +186,8 @@ impl Tick {
 #[derive(Debug, Default)]
 struct Scratch {
     arena: Vec<u8>,
-    sends: Vec<crate::io::Send>,
-    short: Vec<Short>,
+    sends: Vec<crate::io::SendOp>,
+    short: Vec<ShortSend>,
     completions: Completions,
     records: Vec<u8>,
     history: ring::Batch,
@@ -243,7 +243,7 @@ pub struct Shard<I: Io> {
     resync_wanted: bool,
     housekeeping_ns: u64,
     housekeeping_round: usize,
-    counters: Counters,
+    counters: ShardCounters,
     scratch: Scratch,
 }
 
@@ -279,7 +279,7 @@ impl<I: Io> Shard<I> {
             resync_wanted: false,
             housekeeping_ns: 0,
             housekeeping_round: 0,
-            counters: Counters::default(),
+            counters: ShardCounters::default(),
             scratch: Scratch::default(),
         }
     }
@@ -399,12 +399,12 @@ impl<I: Io> Shard<I> {
     }
 
     /// What has been counted.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &ShardCounters {
         &self.counters
     }
 
     /// What has been counted, for those who count for the shard.
-    pub fn counters_mut(&mut self) -> &mut Counters {
+    pub fn counters_mut(&mut self) -> &mut ShardCounters {
         &mut self.counters
     }
 

@@ -96,7 +96,7 @@ impl<I: Io> Shard<I> {
         }
         if replay.announce == 1 {
             let start = records.len();
-            self.values.status(0).push_once_told(0, records);
+            self.values.status(0).push_if_received(0, records);
             piece.extend((records.len() > start).then_some((replay.after, start..records.len())));
         }
         for instrument in self.interest.candidates(audience, replay.announce) {
@@ -110,7 +110,7 @@ impl<I: Io> Shard<I> {
                 record::encode_definition(definition, records);
                 piece.push((replay.after, start..records.len()));
                 let start = records.len();
-                self.values.status(instrument).push_once_told(instrument, records);
+                self.values.status(instrument).push_if_received(instrument, records);
                 piece.extend((records.len() > start).then_some((replay.after, start..records.len())));
             }
         }

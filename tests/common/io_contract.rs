@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tickcast::io::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
+use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 
 /// An upper bound of a wait, never a measure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ impl<K: Kernel> Bench<K> {
         self.kernel.open().expect("a slot_id is free")
     }
 
-    pub fn send(&mut self, bytes: &[u8], sends: &[Send]) -> Vec<Short> {
+    pub fn send(&mut self, bytes: &[u8], sends: &[SendOp]) -> Vec<ShortSend> {
         let mut short = Vec::new();
         self.kernel.io().send_batch(bytes, sends, &mut short);
         short
@@ -81,16 +81,16 @@ impl<K: Kernel> Bench<K> {
         loop {
             match self.send(&bytes, &[whole(slot_id, &bytes)]).as_slice() {
                 [] => taken += bytes.len(),
-                [Short { index: 0, outcome: Outcome::Took(0) }] => return taken,
-                [Short { index: 0, outcome: Outcome::Took(part) }] => taken += *part as usize,
+                [ShortSend { index: 0, outcome: SendOutcome::Took(0) }] => return taken,
+                [ShortSend { index: 0, outcome: SendOutcome::Took(part) }] => taken += *part as usize,
                 other => panic!("{other:?}"),
             }
         }
     }
 }
 
-pub fn whole(slot_id: SlotId, bytes: &[u8]) -> Send {
-    Send { slot_id, start: 0, len: bytes.len() as u32 }
+pub fn whole(slot_id: SlotId, bytes: &[u8]) -> SendOp {
+    SendOp { slot_id, start: 0, len: bytes.len() as u32 }
 }
 
 pub fn a_send_takes_all_or_tells_how_much_and_room_is_told_once<K: Kernel>() {
@@ -98,7 +98,8 @@ pub fn a_send_takes_all_or_tells_how_much_and_room_is_told_once<K: Kernel>() {
     let (one, mut peer_one) = bench.slot_id();
     let (two, mut peer_two) = bench.slot_id();
     let bytes = b"hello world";
-    let sends = [Send { slot_id: one, start: 0, len: 5 }, Send { slot_id: two, start: 6, len: 5 }, whole(one, bytes)];
+    let sends =
+        [SendOp { slot_id: one, start: 0, len: 5 }, SendOp { slot_id: two, start: 6, len: 5 }, whole(one, bytes)];
     assert_eq!(bench.send(bytes, &sends), []);
     assert_eq!(bench.kernel.read(&mut peer_one, 16), b"hellohello world");
     assert_eq!(bench.kernel.read(&mut peer_two, 5), b"world");
@@ -107,7 +108,7 @@ pub fn a_send_takes_all_or_tells_how_much_and_room_is_told_once<K: Kernel>() {
     assert!(taken > 0);
     // A full socket does not keep the others of its batch waiting.
     let short = bench.send(bytes, &[whole(one, bytes), whole(two, bytes)]);
-    assert_eq!(short, [Short { index: 0, outcome: Outcome::Took(0) }]);
+    assert_eq!(short, [ShortSend { index: 0, outcome: SendOutcome::Took(0) }]);
     assert_eq!(bench.kernel.read(&mut peer_two, 11), bytes);
     bench.kernel.io().want_writable(one);
     let all = bench.kernel.read(&mut peer_one, taken);
@@ -165,7 +166,7 @@ pub fn a_close_frees_the_slot_for_another_holder<K: Kernel>() {
     bench.kernel.write(&mut new_peer, b"x");
     let (seen, _) = bench.until(|completion| *completion == Completion::Readable { slot_id: new });
     assert_eq!(seen, [Completion::Readable { slot_id: new }]);
-    assert_eq!(bench.send(b"for the new one", &[Send { slot_id: new, start: 0, len: 15 }]), []);
+    assert_eq!(bench.send(b"for the new one", &[SendOp { slot_id: new, start: 0, len: 15 }]), []);
     assert_eq!(bench.kernel.read(&mut new_peer, 15), b"for the new one");
 }
 
@@ -181,7 +182,7 @@ pub fn a_peer_that_is_gone_fails_the_send_alone<K: Kernel>() {
         sent += 2;
         match bench.send(b"ab", &[whole(gone, b"ab"), whole(there, b"ab")]).as_slice() {
             [] => {}
-            [Short { index: 0, outcome: Outcome::Failed }] => break,
+            [ShortSend { index: 0, outcome: SendOutcome::Failed }] => break,
             other => panic!("{other:?}"),
         }
         assert!(started.elapsed() < PATIENCE, "it never failed");
@@ -194,8 +195,8 @@ pub fn many_seats_are_served_and_received_from_in_one_go<K: Kernel>(slot_ids: us
     let mut bench = Bench::<K>::new(slot_ids as u32);
     let mut held: Vec<(SlotId, K::Peer)> = (0..slot_ids).map(|_| bench.slot_id()).collect();
     let bytes: Vec<u8> = (0..slot_ids as u32).flat_map(u32::to_le_bytes).collect();
-    let sends: Vec<Send> =
-        (0..slot_ids).map(|nth| Send { slot_id: held[nth].0, start: nth as u32 * 4, len: 4 }).collect();
+    let sends: Vec<SendOp> =
+        (0..slot_ids).map(|nth| SendOp { slot_id: held[nth].0, start: nth as u32 * 4, len: 4 }).collect();
     assert_eq!(bench.send(&bytes, &sends), []);
     for (nth, (_, peer)) in held.iter_mut().enumerate() {
         let read = bench.kernel.read(peer, 4);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tickcast::io::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
+use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 use tickcast::ring::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
@@ -26,7 +26,7 @@ pub struct Sockets {
 }
 
 impl Io for Sockets {
-    fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
+    fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], short: &mut Vec<ShortSend>) {
         for (index, send) in (0..).zip(sends) {
             let payload = &bytes[send.start as usize..][..send.len as usize];
             let room = self.room.get_mut(&send.slot_id.index);
@@ -36,7 +36,7 @@ impl Io for Sockets {
             }
             self.sent.entry(send.slot_id.index).or_default().extend_from_slice(&payload[..taken]);
             if taken < payload.len() {
-                short.push(Short { index, outcome: Outcome::Took(taken as u32) });
+                short.push(ShortSend { index, outcome: SendOutcome::Took(taken as u32) });
             }
         }
     }

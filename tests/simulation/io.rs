@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tickcast::io::{Completion, Completions, Io, Outcome, Send, Short, SlotId};
+use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 use tickcast::shard::Format;
 use tickcast_protocol::Kind;
 
@@ -223,10 +223,10 @@ impl SimIo {
         taken
     }
 
-    fn send(&mut self, send: &Send, payload: &[u8]) -> Outcome {
+    fn send(&mut self, send: &SendOp, payload: &[u8]) -> SendOutcome {
         let at = self.conn_of(send.slot_id);
         if self.conns[at].reset {
-            return Outcome::Failed;
+            return SendOutcome::Failed;
         }
         let room = self.conns[at].capacity.saturating_sub(self.conns[at].to_client.len());
         let taken = self.takes(payload.len(), room);
@@ -253,7 +253,7 @@ impl SimIo {
             conn.took_ns = self.now_ns;
         }
         let miscounted = self.fuse.miscounts(taken, payload.len());
-        Outcome::Took(taken as u32 + u32::from(miscounted))
+        SendOutcome::Took(taken as u32 + u32::from(miscounted))
     }
 
     /// The answer to a receive.
@@ -386,19 +386,19 @@ fn is_for_members(format: Format, mut frames: &[u8]) -> bool {
 }
 
 impl Io for SimIo {
-    fn send_batch(&mut self, bytes: &[u8], sends: &[Send], short: &mut Vec<Short>) {
+    fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], short: &mut Vec<ShortSend>) {
         let first = short.len();
         self.batch += 1;
         for (index, send) in sends.iter().enumerate() {
             let payload = &bytes[send.start as usize..][..send.len as usize];
             assert!(!payload.is_empty(), "an empty send");
             let outcome = self.send(send, payload);
-            let is_short = outcome != Outcome::Took(send.len);
+            let is_short = outcome != SendOutcome::Took(send.len);
             let conn = self.slots[send.slot_id.index as usize].0;
             self.events.push(IoEvent::Sent { conn, bytes: send.len, short: is_short.then(|| outcome.into()) });
             if is_short {
                 self.tally.short_sends += 1;
-                short.push(Short { index: index as u32, outcome });
+                short.push(ShortSend { index: index as u32, outcome });
             }
         }
         if self.faults.shuffled {

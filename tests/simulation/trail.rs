@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tickcast::io::{Completion, Outcome};
+use tickcast::io::{Completion, SendOutcome};
 
 /// Events that are kept, and so many of them shown after a failure, of all and of the connection that it is about.
 const KEPT: usize = 5000;
@@ -63,11 +63,11 @@ pub enum Took {
     Failed,
 }
 
-impl From<Outcome> for Took {
-    fn from(outcome: Outcome) -> Self {
+impl From<SendOutcome> for Took {
+    fn from(outcome: SendOutcome) -> Self {
         match outcome {
-            Outcome::Took(bytes) => Self::Bytes(bytes),
-            Outcome::Failed => Self::Failed,
+            SendOutcome::Took(bytes) => Self::Bytes(bytes),
+            SendOutcome::Failed => Self::Failed,
         }
     }
 }
