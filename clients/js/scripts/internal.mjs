@@ -6,7 +6,7 @@ export const INTERNAL = `
   greet handle hintMs inexact ingest kind leastMs lengths listen lists look live lost maybeBad mirror most newEpoch nth
   oldestMs onEnd options outbox packet parts plan post probe purge pushRaw rank recovering report result retryUnknown
   rows sent setStates settings shown sides sign Socket spent stage stateOf states statesDirty stem subscription
-  symbolsMax take target tell token told top use users waiting wanted welcomed whole wide
+  symbolsMax take target tell token top use users waiting wanted welcomed whole wide
 `
   .trim()
   .split(/\s+/);

@@ -8,7 +8,7 @@
 
 import { Interest, Phase, type Ask, type Item, type Token } from "./interest";
 import { Link } from "./link";
-import { nowMs, type Command, type Report, type Settings } from "./messages";
+import { nowMs, type Command, type Report, type Settings, type Wanted } from "./messages";
 import { Outbox } from "./outbox";
 import { Store } from "./store";
 import type { ClientError, Connection, InstrumentState, WebSocketConstructor } from "./types";
@@ -25,6 +25,8 @@ export class Engine {
   readonly #outbox: Outbox;
   readonly #store: Store;
   readonly #told = new Set<string>();
+  /** The answer that was reported last, as JSON. */
+  readonly #reported = new WeakMap<Wanted, string>();
   /** Asked and not answered, by id. */
   readonly #asked = new Map<number, Ask>();
   /** The newest ping, and what the last ones found. */
@@ -271,9 +273,9 @@ export class Engine {
   #tellSubscriptions(): void {
     for (const wanted of this.#interest.wanted.values()) {
       const found = this.#interest.result(wanted);
-      const told = JSON.stringify(found);
-      if (!found || told === wanted.told) continue;
-      wanted.told = told;
+      const answer = JSON.stringify(found);
+      if (!found || answer === this.#reported.get(wanted)) continue;
+      this.#reported.set(wanted, answer);
       this.#outbox.waiting.answers.set(wanted.id, found);
     }
   }

@@ -9,7 +9,7 @@
  * for each microtask in which it has changed.
  */
 
-import type { Answer } from "./messages";
+import type { Answer, Wanted } from "./messages";
 import type { Channel, Connection } from "./types";
 
 /** A place in the server's total order. */
@@ -55,18 +55,6 @@ export interface Target {
   /** The order in which requests go: names first, then patterns, the narrow before the wide. */
   readonly rank: number;
   readonly parts: Map<Channel, Item>;
-}
-
-/** A subscription of the application, as the page's command says it. */
-export interface Wanted {
-  readonly id: number;
-  /** Counts its changes: an answer is to one of them. */
-  readonly nth: number;
-  readonly symbols: readonly string[];
-  readonly channels: readonly Channel[];
-  readonly ms: number | null;
-  /** What was told of it last. */
-  told?: string;
 }
 
 /** A request to be sent. `token` makes it a resume. */

@@ -2,8 +2,7 @@
  * What the page's side and the stream's side say to each other: by postMessage, or directly where there is no worker.
  */
 
-import type { Wanted } from "./interest";
-import type { Book, ClientError, Connection, Instrument, InstrumentState } from "./types";
+import type { Book, Channel, ClientError, Connection, Instrument, InstrumentState } from "./types";
 import type { RawRecord, SubscriptionResult } from "./types";
 
 /** Settings that the stream's side needs. */
@@ -14,6 +13,17 @@ export interface Settings {
   readonly firstMs: number;
   readonly mostMs: number;
   readonly settledMs: number;
+}
+
+/** A subscription of the application. */
+export interface Wanted {
+  readonly id: number;
+  /** Counts its changes: an answer is to one of them. */
+  readonly nth: number;
+  readonly symbols: readonly string[];
+  readonly channels: readonly Channel[];
+  /** Its own conflation interval; null for the client's. */
+  readonly ms: number | null;
 }
 
 /** From the page. `sub` begins and changes a subscription, `end` ends it; `ms` is the client's
