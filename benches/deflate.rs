@@ -20,7 +20,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use tickcast::ingest::feed::sim::{Params, Sim};
 use tickcast::ingest::feed::{Feed, Next};
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::Header;
+use tickcast_protocol::record::RecordHeader;
 use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
 use tickcast_protocol::ws::frame::{Opcode, push_frame};
 
@@ -66,7 +66,8 @@ fn poll(sim: &mut Sim, now_ns: u64, records: &mut Vec<u8>) {
 /// As the sequencer and the shard would have it: records numbered and stamped, under one header.
 fn packet(records: &mut [u8], now_ns: u64, position: u64) -> Option<Vec<u8>> {
     let (mut at, mut count) = (0, 0u16);
-    while let Some(header) = Header::read(&records[at..]).filter(|header| at + header.bytes() <= PACKET_BYTES_MAX) {
+    while let Some(header) = RecordHeader::read(&records[at..]).filter(|header| at + header.bytes() <= PACKET_BYTES_MAX)
+    {
         records[at + 8..at + 16].copy_from_slice(&(position * 7 + u64::from(count)).to_le_bytes());
         records[at + 24..at + 32].copy_from_slice(&(now_ns - 1000 * u64::from(count)).to_le_bytes());
         at += header.bytes();

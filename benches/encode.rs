@@ -11,7 +11,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tickcast_protocol::json;
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{self, BOOK_DELTA, Header, Kind, Level, Quote, Ticker, Trade};
+use tickcast_protocol::record::{self, BOOK_DELTA, Level, Quote, RecordHeader, RecordKind, Ticker, Trade};
 use tickcast_protocol::{Channel, Instrument};
 
 const QUOTE: Quote = Quote { bid_px: 6_183_763, bid_sz: 378_826, ask_px: 6_183_764, ask_sz: 1_200 };
@@ -20,8 +20,8 @@ const LEVELS: [Level; 20] = [Level { px: 6_183_763, sz: 378_826, side: b'B' }; 2
 /// Writes one record.
 type Encode = Box<dyn Fn(&mut Vec<u8>)>;
 
-fn header(kind: Kind) -> Header {
-    let mut header = Header::of_feed(kind, 7, 1_763_700_000_000_000_000);
+fn header(kind: RecordKind) -> RecordHeader {
+    let mut header = RecordHeader::of_feed(kind, 7, 1_763_700_000_000_000_000);
     (header.sequence, header.ts_recv) = (91_823, 1_763_700_000_000_001_500);
     header
 }
@@ -45,21 +45,21 @@ fn every_record() -> [(&'static str, Encode); 9] {
     let gap = record::Gap { instrument: 7, channel: Channel::Trade, from_sequence: 3, to_sequence: 9, reason: b'S' };
     let defined = instrument();
     [
-        ("quote", Box::new(|out| black_box(&QUOTE).encode(&header(Kind::Quote), out))),
-        ("trade", Box::new(move |out| black_box(&trade).encode(&header(Kind::Trade), out))),
-        ("ticker", Box::new(move |out| black_box(&ticker).encode(&header(Kind::Ticker), out))),
+        ("quote", Box::new(|out| black_box(&QUOTE).encode(&header(RecordKind::Quote), out))),
+        ("trade", Box::new(move |out| black_box(&trade).encode(&header(RecordKind::Trade), out))),
+        ("ticker", Box::new(move |out| black_box(&ticker).encode(&header(RecordKind::Ticker), out))),
         (
             "book of 20",
             Box::new(|out| {
                 let levels = black_box(&LEVELS).iter().copied();
-                record::encode_book(&header(Kind::Book), BOOK_DELTA, levels, out);
+                record::encode_book(&header(RecordKind::Book), BOOK_DELTA, levels, out);
             }),
         ),
-        ("raw of 100", Box::new(|out| record::encode_raw(&header(Kind::Raw), black_box(&[7; 100]), out))),
+        ("raw of 100", Box::new(|out| record::encode_raw(&header(RecordKind::Raw), black_box(&[7; 100]), out))),
         ("definition", Box::new(move |out| record::encode_definition(black_box(&defined), out))),
         ("heartbeat", Box::new(|out| record::encode_heartbeat(black_box(1), out))),
         ("gap", Box::new(move |out| black_box(&gap).encode(1, out))),
-        ("status", Box::new(|out| record::encode_status(&header(Kind::Status), black_box(b'L'), out))),
+        ("status", Box::new(|out| record::encode_status(&header(RecordKind::Status), black_box(b'L'), out))),
     ]
 }
 
@@ -121,7 +121,7 @@ fn packets(bench: &mut Criterion) {
             bench.iter(|| {
                 out.clear();
                 out.extend_from_slice(&black_box(&packet).encode());
-                (0..count).for_each(|_| black_box(&QUOTE).encode(&header(Kind::Quote), &mut out));
+                (0..count).for_each(|_| black_box(&QUOTE).encode(&header(RecordKind::Quote), &mut out));
                 black_box(out.len())
             });
         });

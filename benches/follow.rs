@@ -10,15 +10,15 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tickcast::load::follow::{Follower, Table};
 use tickcast::load::meter::{Meter, Origin};
-use tickcast_protocol::Kind;
+use tickcast_protocol::RecordKind;
 use tickcast_protocol::packet::{HEADER_BYTES, PacketHeader};
-use tickcast_protocol::record::{Header, Quote};
+use tickcast_protocol::record::{Quote, RecordHeader};
 use tickcast_protocol::ws::frame::{Opcode, push_frame};
-use tickcast_protocol::ws::{Event, Limits, Role, Session};
+use tickcast_protocol::ws::{Role, Session, SessionEvent, SessionLimits};
 
 const NOW_NS: u64 = 1_763_691_200_000_000_000;
 const BUFFER_BYTES: usize = 256 * 1024;
-const LIMITS: Limits = Limits { message_bytes_max: 1 << 24 };
+const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 1 << 24 };
 
 /// A buffer of frames with `records` quotes each, of `instruments` in turn, all of different ages; and how many quotes.
 fn stream(records: usize, instruments: u64) -> (Vec<u8>, u64) {
@@ -27,7 +27,8 @@ fn stream(records: usize, instruments: u64) -> (Vec<u8>, u64) {
         let head = PacketHeader { flags: 0, count: records as u16, epoch: 1, position: 1, ts_send: NOW_NS - 900 };
         let mut packet = head.encode().to_vec();
         for _ in 0..records {
-            let mut header = Header::of_feed(Kind::Quote, (count % instruments) as u32 + 1, NOW_NS - 50_000 - count);
+            let mut header =
+                RecordHeader::of_feed(RecordKind::Quote, (count % instruments) as u32 + 1, NOW_NS - 50_000 - count);
             header.sequence = count / instruments + 1;
             Quote { bid_px: 1, bid_sz: 2, ask_px: 3, ask_sz: 4 }.encode(&header, &mut packet);
             count += 1;
@@ -49,7 +50,7 @@ fn begin(stream: &mut [u8], records: usize, epoch: u32) {
 fn read(session: &mut Session, follower: &mut Follower, meter: &mut Meter, input: &mut [u8]) {
     let mut consumed = 0;
     while let Some(event) = session.next(&LIMITS, input, &mut consumed).expect("the stream is good") {
-        if let Event::Binary(packet) = event {
+        if let SessionEvent::Binary(packet) = event {
             let header = follower.packet(packet, |header| meter.age(NOW_NS, header)).expect("the packets are good");
             meter.packet(NOW_NS, &header);
         }

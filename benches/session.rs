@@ -10,10 +10,10 @@ use std::hint::black_box;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use tickcast_protocol::ws::frame::{Opcode, encode_header, mask, push_masked_frame};
-use tickcast_protocol::ws::{CloseCode, Limits, Role, Session};
+use tickcast_protocol::ws::{CloseCode, Role, Session, SessionLimits};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-const LIMITS: Limits = Limits { message_bytes_max: 64 * 1024 };
+const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 64 * 1024 };
 const FRAMES: usize = 1000;
 const SUBSCRIBE: &str = r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["BTC-USD","ETH-*"]}"#;
 

@@ -7,7 +7,7 @@
 //! Memory: some 350 bytes an instrument, and its book. Cost: a copy of the record, for a book a tree step a level.
 
 use tickcast_protocol::book::Book;
-use tickcast_protocol::record::{self, BOOK_SNAPSHOT, Channel, Gap, Header, Kind, flags};
+use tickcast_protocol::record::{self, BOOK_SNAPSHOT, Channel, Gap, RecordHeader, RecordKind, flags};
 
 /// What a record meant for the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Default for Status {
 impl Status {
     /// Appends it as a record.
     pub fn push(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) {
-        let header = Header { ts_recv: self.ts_recv, ..Header::of_feed(Kind::Status, instrument, 0) };
+        let header = RecordHeader { ts_recv: self.ts_recv, ..RecordHeader::of_feed(RecordKind::Status, instrument, 0) };
         record::encode_status(&header.with_flags(flags::LAST | extra), self.state, out);
     }
 
@@ -134,7 +134,8 @@ impl InstrumentValues {
     /// sent that one would else see a hole before the next. True if there is such a hole.
     pub fn push_trades_lost(&self, instrument: u32, ts_recv: u64, out: &mut Vec<u8>) -> bool {
         let (channel, to_sequence) = (Channel::Trade, self.sequence(Channel::Trade));
-        let Some(kept) = Header::read(&self.trade).filter(|kept| (0..to_sequence).contains(&kept.sequence)) else {
+        let Some(kept) = RecordHeader::read(&self.trade).filter(|kept| (0..to_sequence).contains(&kept.sequence))
+        else {
             return false;
         };
         let from_sequence = kept.sequence + 1;
@@ -143,9 +144,9 @@ impl InstrumentValues {
     }
 
     /// A trade that is sent again may be newer than the one that is kept, and yet older than a Gap that came meanwhile.
-    fn keep_trade_before_gap(&mut self, header: &Header, channel: Channel, bytes: &[u8]) {
-        let is_newer = |kept: Header| kept.sequence < header.sequence;
-        if channel == Channel::Trade && Header::read(&self.trade).is_some_and(is_newer) {
+    fn keep_trade_before_gap(&mut self, header: &RecordHeader, channel: Channel, bytes: &[u8]) {
+        let is_newer = |kept: RecordHeader| kept.sequence < header.sequence;
+        if channel == Channel::Trade && RecordHeader::read(&self.trade).is_some_and(is_newer) {
             self.trade.copy_from_slice(bytes);
         }
     }
@@ -159,10 +160,14 @@ impl InstrumentValues {
     }
 
     /// The header that a record made from the book's present state has.
-    pub fn book_header(&self, state: &BookState, instrument: u32, extra: u8) -> Header {
+    pub fn book_header(&self, state: &BookState, instrument: u32, extra: u8) -> RecordHeader {
         let sequence = self.sequence(Channel::Book);
-        Header { sequence, ts_recv: state.ts_recv, ..Header::of_feed(Kind::Book, instrument, state.ts_event) }
-            .with_flags(flags::LAST | state.flags | extra)
+        RecordHeader {
+            sequence,
+            ts_recv: state.ts_recv,
+            ..RecordHeader::of_feed(RecordKind::Book, instrument, state.ts_event)
+        }
+        .with_flags(flags::LAST | state.flags | extra)
     }
 }
 
@@ -211,7 +216,7 @@ impl LastValues {
     }
 
     /// Takes a Status record in. False for one that says nothing new, or of an instrument that is not known.
-    pub fn apply_status(&mut self, header: &Header, bytes: &[u8], place: u64) -> bool {
+    pub fn apply_status(&mut self, header: &RecordHeader, bytes: &[u8], place: u64) -> bool {
         let held = match header.instrument {
             0 => &mut self.status,
             id => match self.rows.get_mut(id as usize - 1) {
@@ -225,7 +230,7 @@ impl LastValues {
     }
 
     /// Takes a record of a channel in.
-    pub fn apply(&mut self, header: &Header, channel: Channel, bytes: &[u8], position: u64) -> Applied {
+    pub fn apply(&mut self, header: &RecordHeader, channel: Channel, bytes: &[u8], position: u64) -> Applied {
         let Some(row) = self.rows.get_mut((header.instrument as usize).wrapping_sub(1)) else {
             return Applied::Ignored;
         };
@@ -270,7 +275,7 @@ impl LastValues {
 }
 
 /// False where the record cannot be applied: a delta on a book that has a hole.
-fn apply_book(state: &mut BookState, header: &Header, bytes: &[u8], hole: bool) -> bool {
+fn apply_book(state: &mut BookState, header: &RecordHeader, bytes: &[u8], hole: bool) -> bool {
     let Some((kind, levels)) = record::read_book(bytes) else { return false };
     if hole && kind != BOOK_SNAPSHOT {
         state.levels.clear();

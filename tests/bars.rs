@@ -9,7 +9,7 @@ use common::client::Record;
 use common::http::ask;
 use common::server::{DEADLINE, Server};
 use serde_json::{Value, json};
-use tickcast_protocol::Kind;
+use tickcast_protocol::RecordKind;
 
 /// Seconds that are compared.
 const SECONDS: u64 = 4;
@@ -35,8 +35,8 @@ fn add_up(records: &[(String, Record)], interval_s: u64) -> BTreeMap<(&str, u64)
     for (symbol, record) in records {
         let second = second_of(record);
         let sum = sums.entry((symbol.as_str(), second - second % interval_s)).or_default();
-        match Kind::from_wire(record.header.kind) {
-            Some(Kind::Trade) => sum.trades.push((number(record, 32), number(record, 40))),
+        match RecordKind::from_wire(record.header.kind) {
+            Some(RecordKind::Trade) => sum.trades.push((number(record, 32), number(record, 40))),
             _ => sum.quote = Some((number(record, 32), number(record, 48))),
         }
     }

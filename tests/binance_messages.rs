@@ -6,7 +6,7 @@ use common::data_dir;
 use serde_json::Value;
 use tickcast::ingest::feed::Report;
 use tickcast::ingest::feed::binance::{Malformed, Market, Origin, Out, Parser, Translator};
-use tickcast_protocol::Kind;
+use tickcast_protocol::RecordKind;
 use tickcast_protocol::record::{self, PRICE_NONE, Quote, Ticker, Trade};
 
 /// What one message alone amounts to.
@@ -18,8 +18,8 @@ struct Taken {
 }
 
 impl Taken {
-    fn kinds(&self) -> Vec<Kind> {
-        record::records(&self.batch).filter_map(|(header, _)| Kind::from_wire(header.kind)).collect()
+    fn kinds(&self) -> Vec<RecordKind> {
+        record::records(&self.batch).filter_map(|(header, _)| RecordKind::from_wire(header.kind)).collect()
     }
 
     fn record(&self, index: usize) -> &[u8] {
@@ -72,8 +72,8 @@ fn vectors() -> Option<Vec<(Market, String, String)>> {
 }
 
 /// The records that a message of this kind becomes.
-fn wanted(kind: &str) -> &'static [Kind] {
-    use Kind::{Book, Definition, Quote, Ticker, Trade};
+fn wanted(kind: &str) -> &'static [RecordKind] {
+    use RecordKind::{Book, Definition, Quote, Ticker, Trade};
     match kind.trim_start_matches("doc:") {
         "bookTicker" => &[Definition, Quote],
         "trade" => &[Definition, Trade],
@@ -113,7 +113,7 @@ fn values_are_the_venues_exactly() {
         Quote { bid_px: 6_183_763_000_000, bid_sz: 378_826_000, ask_px: 6_183_764_000_000, ask_sz: 154_698_000 };
     assert_eq!(Quote::read(taken.record(1)), Some(quote));
     assert_eq!(
-        record::Header::read(taken.record(1)).map(|header| header.ts_event),
+        record::RecordHeader::read(taken.record(1)).map(|header| header.ts_event),
         Some(0),
         "spot quotes have no time"
     );
@@ -123,14 +123,14 @@ fn values_are_the_venues_exactly() {
     let taken = take(Market::UsdM, usdm);
     let trade = Trade { px: 6_180_030, sz: 6, trade_id: 5_266_583_935, side: b'B' };
     assert_eq!(Trade::read(taken.record(1)), Some(trade));
-    let header = record::Header::read(taken.record(1)).expect("a header");
+    let header = record::RecordHeader::read(taken.record(1)).expect("a header");
     assert_eq!(header.ts_event, 1_723_161_256_322_000_000);
     let definition = record::read_definition(taken.record(0)).expect("a definition");
     assert_eq!((definition.symbol.as_str(), definition.px_exp, definition.sz_exp), ("BTCUSDT-PERP", -2, -3));
 
     let micros = usdm.replace("1723161256322,", "1723161256322123,").replace("false", "true");
     let taken = take(Market::UsdM, &micros);
-    let header = record::Header::read(taken.record(1)).expect("a header");
+    let header = record::RecordHeader::read(taken.record(1)).expect("a header");
     assert_eq!(header.ts_event, 1_723_161_256_322_123_000);
     assert_eq!(Trade::read(taken.record(1)).map(|trade| trade.side), Some(b'S'), "the buyer was the maker");
 

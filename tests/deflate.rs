@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use tickcast_protocol::ws::deflate::inflate::UNRATED_BYTES;
 use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
-use tickcast_protocol::ws::{CloseCode, Event, Limits, Role, Session, Violation};
+use tickcast_protocol::ws::{CloseCode, Role, Session, SessionEvent, SessionLimits, Violation};
 
-const LIMITS: Limits = Limits { message_bytes_max: 200_000 };
+const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 200_000 };
 const RATIO_MAX: u32 = 100;
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// FIN, RSV1, and the bits of the opcodes.
@@ -34,17 +34,17 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn read<'a>(limits: &Limits, pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Seen>, Option<Violation>) {
+fn read<'a>(limits: &SessionLimits, pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Seen>, Option<Violation>) {
     let (mut session, mut inflater) = (Session::with_deflate(Role::Server), Inflater::new(RATIO_MAX));
     let mut seen = Vec::new();
     for piece in pieces {
         let (mut input, mut consumed) = (piece.to_vec(), 0);
         loop {
             match session.next_inflating(limits, &mut inflater, &mut input, &mut consumed) {
-                Ok(Some(Event::Text(text))) => seen.push(Seen::Text(text.to_vec())),
-                Ok(Some(Event::Binary(bytes))) => seen.push(Seen::Binary(bytes.to_vec())),
-                Ok(Some(Event::Ping(payload))) => seen.push(Seen::Ping(payload.to_vec())),
-                Ok(Some(Event::Pong(_) | Event::Close(_))) => seen.push(Seen::Other),
+                Ok(Some(SessionEvent::Text(text))) => seen.push(Seen::Text(text.to_vec())),
+                Ok(Some(SessionEvent::Binary(bytes))) => seen.push(Seen::Binary(bytes.to_vec())),
+                Ok(Some(SessionEvent::Ping(payload))) => seen.push(Seen::Ping(payload.to_vec())),
+                Ok(Some(SessionEvent::Pong(_) | SessionEvent::Close(_))) => seen.push(Seen::Other),
                 Ok(None) => break,
                 Err(violation) => {
                     assert_eq!(session.held_bytes(), 0, "nothing is held after a violation");

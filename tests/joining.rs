@@ -3,7 +3,7 @@
 mod common;
 
 use common::node::{Message, Node};
-use tickcast_protocol::record::{Channel, Kind};
+use tickcast_protocol::record::{Channel, RecordKind};
 
 /// Channel, instrument and sequence of all that a client was sent.
 fn received(node: &Node, client: u32) -> Vec<(Channel, u32, u64)> {
@@ -11,7 +11,7 @@ fn received(node: &Node, client: u32) -> Vec<(Channel, u32, u64)> {
     for message in node.received(client) {
         let Message::Packet { records, .. } = message else { continue };
         all.extend(records.iter().filter_map(|(header, _)| {
-            Some((Kind::from_wire(header.kind)?.channel()?, header.instrument, header.sequence))
+            Some((RecordKind::from_wire(header.kind)?.channel()?, header.instrument, header.sequence))
         }));
     }
     all

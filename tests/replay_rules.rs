@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tickcast::ingest::feed::replay::{COPY_STEP_NS, LOOP_PAUSE_NS, Params, Replay};
 use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, OpenError};
 use tickcast_protocol::record::{BOOK_LEVELS_MAX, PRICE_NONE, flags};
-use tickcast_protocol::{Book, Kind};
+use tickcast_protocol::{Book, RecordKind};
 
 const MS: u64 = 1_000_000;
 /// Receive stamp of millisecond 0 in these recordings.
@@ -70,10 +70,10 @@ fn snapshot(ms: u64, id: u64, px: &str) -> String {
 }
 
 fn books(stream: &[Came]) -> Vec<String> {
-    stream.iter().filter(|came| came.kind() == Kind::Book).map(Came::book_text).collect()
+    stream.iter().filter(|came| came.kind() == RecordKind::Book).map(Came::book_text).collect()
 }
 
-fn kinds(stream: &[Came]) -> Vec<Kind> {
+fn kinds(stream: &[Came]) -> Vec<RecordKind> {
     stream.iter().map(Came::kind).collect()
 }
 
@@ -120,7 +120,7 @@ fn a_gap_voids_the_book_until_a_snapshot_joins_again() {
         assert_eq!(books(&stream), want, "{name}");
         assert_eq!((report.book_gaps, report.malformed), (1, 0), "{name}");
         assert!(stream.iter().all(|came| came.header.flags & flags::LAST != 0));
-        let mut books = stream.iter().filter(|came| came.kind() == Kind::Book);
+        let mut books = stream.iter().filter(|came| came.kind() == RecordKind::Book);
         let void = books.find(|came| came.book_text() == "S?").expect("it was found above");
         assert_eq!(void.header.flags, flags::LAST | flags::MAYBE_BAD_BOOK);
     }
@@ -216,7 +216,17 @@ fn malformed_lines_are_counted_and_skipped_and_their_neighbours_stay() {
     let lines = [&good[..], &bad, &["".to_owned()], &ignored, &after].concat();
     let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
     assert_eq!((report.malformed, report.ignored), (bad.len() as u64, 2));
-    assert_eq!(kinds(&stream), [Kind::Definition, Kind::Quote, Kind::Trade, Kind::Trade, Kind::Quote, Kind::Ticker]);
+    assert_eq!(
+        kinds(&stream),
+        [
+            RecordKind::Definition,
+            RecordKind::Quote,
+            RecordKind::Trade,
+            RecordKind::Trade,
+            RecordKind::Quote,
+            RecordKind::Ticker
+        ]
+    );
     for one in bad {
         let lines = [&good[..], std::slice::from_ref(&one), &after].concat();
         let (alone, report) = stream::all(&[files.plain("b", &lines)], "speed=max");
@@ -261,7 +271,7 @@ fn gzip_cut_short_replays_what_is_there_and_counts_one_malformed() {
     let file = files.bytes("a.gz", &whole[..whole.len() / 2]);
     let (stream, report) = stream::all(std::slice::from_ref(&file), "speed=max");
     let ids: Vec<_> =
-        stream.iter().filter(|came| came.kind() == Kind::Trade).map(|came| came.trade().trade_id).collect();
+        stream.iter().filter(|came| came.kind() == RecordKind::Trade).map(|came| came.trade().trade_id).collect();
     assert!(ids.len() > 100 && ids.len() < 2000, "{}", ids.len());
     assert!(ids.iter().copied().eq(0..ids.len() as u64));
     assert_eq!(report.malformed, 1);
@@ -280,7 +290,7 @@ fn several_recordings_are_merged_by_receive_stamp() {
     );
     for (order, want) in [([&a, &b], [1, 11, 2, 3, 12, 13]), ([&b, &a], [1, 11, 12, 2, 3, 13])] {
         let (stream, _) = stream::all(&order.map(Clone::clone), "speed=max");
-        let ids = stream.iter().filter(|came| came.kind() == Kind::Trade).map(|came| came.trade().trade_id);
+        let ids = stream.iter().filter(|came| came.kind() == RecordKind::Trade).map(|came| came.trade().trade_id);
         assert!(ids.eq(want), "{want:?}");
     }
 }
@@ -306,7 +316,7 @@ fn each_message_is_due_at_its_distance_from_the_first_divided_by_the_speed() {
         let start_ns = 5_000_000_000;
         let stream = stream::drive(&mut replay, start_ns, u64::MAX);
         let came: Vec<_> =
-            stream.iter().filter(|came| came.kind() == Kind::Trade).map(|came| came.at_ns - start_ns).collect();
+            stream.iter().filter(|came| came.kind() == RecordKind::Trade).map(|came| came.at_ns - start_ns).collect();
         // A stamp that goes back keeps its place in the file, and is due at once.
         let want = [0, 10, 10, 500, 500, 2000].map(|ms| ((ms * MS) as f64 / times) as u64);
         assert_eq!(came, want, "{query}");
@@ -356,7 +366,11 @@ fn a_loop_begins_anew_with_void_books_and_fresh_statistics() {
     let passes: Vec<Vec<&Came>> =
         (0..3).map(|pass| stream.iter().filter(|came| came.at_ns / pass_ns == pass).collect()).collect();
     let book = |pass: usize| {
-        passes[pass].iter().filter(|came| came.kind() == Kind::Book).map(|came| came.book_text()).collect::<Vec<_>>()
+        passes[pass]
+            .iter()
+            .filter(|came| came.kind() == RecordKind::Book)
+            .map(|came| came.book_text())
+            .collect::<Vec<_>>()
     };
     assert_eq!(book(0), ["S B30@105 A40@900", "D B10@100", "D B10@101", "S?"]);
     assert_eq!(book(1), book(0));
@@ -396,11 +410,12 @@ fn copies_are_whole_instruments_that_begin_one_after_another() {
         for copy in 1..=copies {
             let suffix = if copy == 1 { String::new() } else { format!(".{copy}") };
             let ids = ["AB", "CD"].map(|name| known[&format!("{name}{suffix}")].instrument.id);
-            let own =
-                stream.iter().filter(|came| ids.contains(&came.header.instrument) && came.kind() != Kind::Definition);
+            let own = stream
+                .iter()
+                .filter(|came| ids.contains(&came.header.instrument) && came.kind() != RecordKind::Definition);
             let own: Vec<_> = own.map(|came| (came.at_ns, came.kind(), came.record[32..].to_vec())).collect();
             let shift_ns = (copy as u64 - 1) * step_ns;
-            let want = one.iter().filter(|came| came.kind() != Kind::Definition);
+            let want = one.iter().filter(|came| came.kind() != RecordKind::Definition);
             let want: Vec<_> =
                 want.map(|came| (came.at_ns + shift_ns, came.kind(), came.record[32..].to_vec())).collect();
             assert!(own == want, "copy {copy} of {copies}");
@@ -417,7 +432,7 @@ fn statistics_from_trades_come_at_most_four_times_a_second_and_only_after_trades
         .chain([trade(2100, "AB", 3, "0.99", "0.1"), quote(2500, "AB", "1.30")])
         .collect();
     let (stream, _) = stream::all(&[files.plain("a", &lines)], "speed=1");
-    let tickers: Vec<_> = stream.iter().filter(|came| came.kind() == Kind::Ticker).collect();
+    let tickers: Vec<_> = stream.iter().filter(|came| came.kind() == RecordKind::Ticker).collect();
     let at: Vec<_> = tickers.iter().map(|came| (came.at_ns - 1) / MS).collect();
     assert_eq!(at, [301, 2500]);
     let (first, last) = (tickers[0].ticker(), tickers[1].ticker());
@@ -442,7 +457,7 @@ fn the_venues_own_tickers_are_taken_and_none_are_made_beside_them() {
     );
     let lines = [trade(0, "AB", 1, "1.10", "0.3"), trade(900, "AB", 2, "1.10", "0.3"), ticker(1000), line(1001, minis)];
     let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
-    let tickers: Vec<_> = stream.iter().filter(|came| came.kind() == Kind::Ticker).map(Came::ticker).collect();
+    let tickers: Vec<_> = stream.iter().filter(|came| came.kind() == RecordKind::Ticker).map(Came::ticker).collect();
     assert_eq!(tickers.len(), 2);
     assert_eq!((tickers[0].last_px, tickers[0].open_px, tickers[0].high_px, tickers[0].low_px), (125, 100, 200, 50));
     assert_eq!((tickers[0].volume, tickers[0].turnover), (10_005, 180_075));

@@ -8,7 +8,7 @@ use common::server::{Program, Server};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{Header, Kind, Quote, Trade};
+use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
 
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
 
@@ -28,9 +28,10 @@ impl Publisher {
         for px in from..from + count {
             let mut body = Vec::new();
             for instrument in 1..=2 {
-                let header = |kind| Header::of_feed(kind, instrument, 0);
-                Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }.encode(&header(Kind::Quote), &mut body);
-                Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(Kind::Trade), &mut body);
+                let header = |kind| RecordHeader::of_feed(kind, instrument, 0);
+                Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }
+                    .encode(&header(RecordKind::Quote), &mut body);
+                Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut body);
             }
             let mut packet = PacketHeader { flags: 0, count: 4, epoch: 0, position: 0, ts_send: 0 }.encode().to_vec();
             packet.extend(body);
@@ -49,9 +50,9 @@ fn read_to(client: &mut Client, px: i64) -> ((u32, u64), i64) {
             if record.header.instrument != 1 {
                 continue;
             }
-            match Kind::from_wire(record.header.kind) {
-                Some(Kind::Quote) => bid_px = Quote::read(&record.bytes).expect("whole").bid_px,
-                Some(Kind::Trade) => at_end |= Trade::read(&record.bytes).expect("whole").px == px,
+            match RecordKind::from_wire(record.header.kind) {
+                Some(RecordKind::Quote) => bid_px = Quote::read(&record.bytes).expect("whole").bid_px,
+                Some(RecordKind::Trade) => at_end |= Trade::read(&record.bytes).expect("whole").px == px,
                 _ => {}
             }
         }

@@ -10,7 +10,7 @@ use tickcast::shard::Settings;
 use tickcast::stats::Counter;
 use tickcast_protocol::Book;
 use tickcast_protocol::packet::flags as packet_flags;
-use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
 
 /// What a client that keeps its state over connections knows: what is not newer than that, it skips.
 #[derive(Default)]
@@ -33,9 +33,9 @@ impl View {
         }
     }
 
-    fn take_record(&mut self, header: &Header, bytes: &[u8]) {
-        let kind = Kind::from_wire(header.kind).expect("a known kind");
-        if kind == Kind::Gap {
+    fn take_record(&mut self, header: &RecordHeader, bytes: &[u8]) {
+        let kind = RecordKind::from_wire(header.kind).expect("a known kind");
+        if kind == RecordKind::Gap {
             let gap = Gap::read(bytes).expect("a gap");
             self.newest.insert((gap.channel, gap.instrument), gap.to_sequence);
             self.gaps.push(gap);
@@ -101,7 +101,8 @@ fn sequences(messages: &[Message], channel: Channel) -> Vec<u64> {
         Message::Packet { records, .. } => Some(records),
         _ => None,
     });
-    let of_channel = |header: &&Header| Kind::from_wire(header.kind).and_then(Kind::channel) == Some(channel);
+    let of_channel =
+        |header: &&RecordHeader| RecordKind::from_wire(header.kind).and_then(RecordKind::channel) == Some(channel);
     records.flatten().map(|(header, _)| header).filter(of_channel).map(|header| header.sequence).collect()
 }
 

@@ -13,8 +13,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tickcast_client::{Backoff, Body, Client, Error, Event, Options, Reply, Subscription};
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{Header, Quote, Trade};
-use tickcast_protocol::{Channel, Kind, decimal};
+use tickcast_protocol::record::{Quote, RecordHeader, Trade};
+use tickcast_protocol::{Channel, RecordKind, decimal};
 
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
 const QUICK: Backoff = Backoff { first: Duration::from_millis(20), most: Duration::from_millis(100) };
@@ -41,11 +41,11 @@ impl Publisher {
 
     fn publish(&mut self, prices: std::ops::Range<i64>) {
         for px in prices {
-            let header = |kind| Header::of_feed(kind, 1, 0);
+            let header = |kind| RecordHeader::of_feed(kind, 1, 0);
             let head = PacketHeader { flags: 0, count: 2, epoch: 0, position: 0, ts_send: 0 };
             let mut packet = head.encode().to_vec();
-            Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }.encode(&header(Kind::Quote), &mut packet);
-            Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(Kind::Trade), &mut packet);
+            Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }.encode(&header(RecordKind::Quote), &mut packet);
+            Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut packet);
             self.0.send(tungstenite::Message::binary(packet));
         }
     }

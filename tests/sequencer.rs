@@ -5,7 +5,7 @@ use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::directory::DefineError;
 use tickcast_protocol::record::{
-    self, BOOK_DELTA, BOOK_SNAPSHOT, Channel, Gap, Header, Kind, Level, Quote, Trade, flags,
+    self, BOOK_DELTA, BOOK_SNAPSHOT, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade, flags,
 };
 use tickcast_protocol::{Directory, Instrument};
 
@@ -20,26 +20,27 @@ fn definition(local: u32, symbol: &str) -> Vec<u8> {
 fn quote(local: u32, bid_px: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let quote = Quote { bid_px, bid_sz: 1, ask_px: bid_px + 1, ask_sz: 1 };
-    quote.encode(&Header::of_feed(Kind::Quote, local, 7), &mut bytes);
+    quote.encode(&RecordHeader::of_feed(RecordKind::Quote, local, 7), &mut bytes);
     bytes
 }
 
 fn trade(local: u32, px: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Trade { px, sz: 1, trade_id: 1, side: b'B' }.encode(&Header::of_feed(Kind::Trade, local, 7), &mut bytes);
+    Trade { px, sz: 1, trade_id: 1, side: b'B' }
+        .encode(&RecordHeader::of_feed(RecordKind::Trade, local, 7), &mut bytes);
     bytes
 }
 
 fn raw(local: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    record::encode_raw(&Header::of_feed(Kind::Raw, local, 7), b"abc", &mut bytes);
+    record::encode_raw(&RecordHeader::of_feed(RecordKind::Raw, local, 7), b"abc", &mut bytes);
     bytes
 }
 
 fn book(local: u32, kind: u8, px: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let levels = [Level { px, sz: 1 + px, side: b'B' }, Level { px: px + 10, sz: 2, side: b'A' }];
-    record::encode_book(&Header::of_feed(Kind::Book, local, 7), kind, levels.into_iter(), &mut bytes);
+    record::encode_book(&RecordHeader::of_feed(RecordKind::Book, local, 7), kind, levels.into_iter(), &mut bytes);
     bytes
 }
 
@@ -74,17 +75,17 @@ impl Follower {
     }
 
     fn apply(&mut self, position: u64, bytes: &[u8]) {
-        let header = Header::read(bytes).unwrap();
-        match Kind::from_wire(header.kind).unwrap() {
-            Kind::Definition => {
+        let header = RecordHeader::read(bytes).unwrap();
+        match RecordKind::from_wire(header.kind).unwrap() {
+            RecordKind::Definition => {
                 let instrument = record::read_definition(bytes).unwrap();
                 let id = instrument.id;
                 if id as usize <= self.directory.len() + 1 && self.directory.insert(instrument) {
                     self.values.add(id);
                 }
             }
-            Kind::Status => drop(self.values.apply_status(&header, bytes, position)),
-            Kind::Gap => drop(self.values.apply_gap(&Gap::read(bytes).unwrap(), position)),
+            RecordKind::Status => drop(self.values.apply_status(&header, bytes, position)),
+            RecordKind::Gap => drop(self.values.apply_gap(&Gap::read(bytes).unwrap(), position)),
             kind => drop(self.values.apply(&header, kind.channel().unwrap(), bytes, position)),
         }
     }
@@ -100,7 +101,7 @@ impl Follower {
             for channel in Channel::ALL {
                 let start = bytes.len();
                 if row.push(instrument.id, channel, 0, &mut bytes) {
-                    let shown = Header::read(&bytes[start..]).unwrap().flags & !flags::SNAPSHOT;
+                    let shown = RecordHeader::read(&bytes[start..]).unwrap().flags & !flags::SNAPSHOT;
                     record::patch_flags(&mut bytes[start..], shown);
                 }
                 bytes.extend_from_slice(&row.sequence(channel).to_le_bytes());
@@ -134,7 +135,7 @@ fn numbers_are_contiguous_and_all_rings_have_the_same_bytes() {
     assert_eq!(sequencer.position(), 8);
     let numbered: Vec<(u8, u32, u64, u64)> = records
         .iter()
-        .map(|(_, bytes)| Header::read(bytes).unwrap())
+        .map(|(_, bytes)| RecordHeader::read(bytes).unwrap())
         .map(|header| (header.kind, header.instrument, header.sequence, header.ts_recv))
         .collect();
     let expected = [(16, 1, 0), (1, 1, 1), (2, 1, 1), (1, 1, 2), (16, 2, 0), (2, 1, 2), (1, 2, 1), (5, 2, 1)];
@@ -152,7 +153,7 @@ fn each_source_has_ids_of_its_own() {
     let headers: Vec<(u32, u64)> = one
         .read()
         .iter()
-        .map(|(_, bytes)| Header::read(bytes).unwrap())
+        .map(|(_, bytes)| RecordHeader::read(bytes).unwrap())
         .map(|header| (header.instrument, header.sequence))
         .collect();
     assert_eq!(headers, [(2, 1), (2, 2), (3, 1)], "two sources of one instrument share its sequence");
@@ -167,7 +168,7 @@ fn what_nobody_defined_is_counted_and_not_passed_on() {
     sequencer.close_source(0, SourceEnd::Lost, 9);
     accept(&mut sequencer, 0, &[quote(1, 1)]);
     assert_eq!(sequencer.counters().undefined, 4);
-    let passed_on = one.read().into_iter().filter(|(_, bytes)| bytes[2] != Kind::Status as u8);
+    let passed_on = one.read().into_iter().filter(|(_, bytes)| bytes[2] != RecordKind::Status as u8);
     assert_eq!(passed_on.count(), 1);
 }
 
@@ -189,7 +190,7 @@ fn a_source_cannot_mark_its_records_as_sent_again() {
     let mut marked = trade(1, 5);
     record::patch_flags(&mut marked, flags::LAST | flags::SNAPSHOT);
     accept(&mut sequencer, 0, &[definition(1, "A"), marked]);
-    assert_eq!(Header::read(&one.read()[1].1).unwrap().flags, flags::LAST);
+    assert_eq!(RecordHeader::read(&one.read()[1].1).unwrap().flags, flags::LAST);
 }
 
 #[test]

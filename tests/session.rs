@@ -5,11 +5,11 @@ use std::io::{ErrorKind, Read, Write};
 use proptest::prelude::*;
 use tickcast_protocol::ws::close::push_close;
 use tickcast_protocol::ws::frame::{Opcode, push_frame, push_masked_frame};
-use tickcast_protocol::ws::{CloseCode, Event, Limits, Role, Session, Violation};
+use tickcast_protocol::ws::{CloseCode, Role, Session, SessionEvent, SessionLimits, Violation};
 use tungstenite::protocol::{WebSocketConfig, WebSocketContext};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-const LIMITS: Limits = Limits { message_bytes_max: 100_000 };
+const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 100_000 };
 /// What a session may hold beside the message.
 const PARTIAL_BYTES_MAX: usize = 300;
 
@@ -23,20 +23,20 @@ enum Seen {
     Close(Option<(u16, String)>),
 }
 
-impl From<Event<'_>> for Seen {
-    fn from(event: Event<'_>) -> Self {
+impl From<SessionEvent<'_>> for Seen {
+    fn from(event: SessionEvent<'_>) -> Self {
         match event {
-            Event::Text(text) => Self::Text(text.to_vec()),
-            Event::Binary(bytes) => Self::Binary(bytes.to_vec()),
-            Event::Ping(payload) => Self::Ping(payload.to_vec()),
-            Event::Pong(payload) => Self::Pong(payload.to_vec()),
-            Event::Close(frame) => Self::Close(frame.map(|frame| (frame.code.0, frame.reason.to_owned()))),
+            SessionEvent::Text(text) => Self::Text(text.to_vec()),
+            SessionEvent::Binary(bytes) => Self::Binary(bytes.to_vec()),
+            SessionEvent::Ping(payload) => Self::Ping(payload.to_vec()),
+            SessionEvent::Pong(payload) => Self::Pong(payload.to_vec()),
+            SessionEvent::Close(frame) => Self::Close(frame.map(|frame| (frame.code.0, frame.reason.to_owned()))),
         }
     }
 }
 
 /// Feeds one piece, and appends what it completes.
-fn feed(session: &mut Session, limits: &Limits, piece: &[u8], seen: &mut Vec<Seen>) -> Result<(), Violation> {
+fn feed(session: &mut Session, limits: &SessionLimits, piece: &[u8], seen: &mut Vec<Seen>) -> Result<(), Violation> {
     let mut input = piece.to_vec();
     let mut consumed = 0;
     while let Some(event) = session.next(limits, &mut input, &mut consumed)? {
@@ -47,7 +47,11 @@ fn feed(session: &mut Session, limits: &Limits, piece: &[u8], seen: &mut Vec<See
 }
 
 /// Feeds a stream in pieces; the events, and the violation that ended them.
-fn run<'a>(role: Role, limits: &Limits, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Seen>, Option<Violation>) {
+fn run<'a>(
+    role: Role,
+    limits: &SessionLimits,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<Seen>, Option<Violation>) {
     let (mut session, mut seen) = (Session::new(role), Vec::new());
     for piece in pieces {
         if let Err(violation) = feed(&mut session, limits, piece, &mut seen) {
@@ -169,7 +173,7 @@ fn a_close_that_comes_in_pieces_frees_the_message_before_it_is_handed_out() {
     let event = session.next(&LIMITS, &mut close[5..7], &mut 0).expect("and half a payload");
     assert_eq!(event, None);
     let event = session.next(&LIMITS, &mut close[7..], &mut 0).expect("and the rest");
-    assert!(matches!(event, Some(Event::Close(Some(_)))));
+    assert!(matches!(event, Some(SessionEvent::Close(Some(_)))));
     assert!(session.held_bytes() <= PARTIAL_BYTES_MAX, "{} bytes held", session.held_bytes());
 }
 
@@ -216,7 +220,7 @@ fn text_that_ends_within_a_character_is_refused_at_its_end() {
 
 #[test]
 fn the_limit_counts_the_fragments_of_a_message_together() {
-    let limits = Limits { message_bytes_max: 10 };
+    let limits = SessionLimits { message_bytes_max: 10 };
     let fits = [frame(0x02, &[1; 4]), frame(0x00, &[2; 4]), frame(0x80, &[3; 2])].concat();
     let over = [frame(0x02, &[1; 4]), frame(0x00, &[2; 4]), frame(0x80, &[3; 3])].concat();
     for pieces in [1, 3, 100] {
@@ -234,7 +238,7 @@ fn the_limit_counts_the_fragments_of_a_message_together() {
 
 #[test]
 fn an_announced_length_takes_no_memory_before_its_bytes_arrive() {
-    let limits = Limits { message_bytes_max: 64 << 20 };
+    let limits = SessionLimits { message_bytes_max: 64 << 20 };
     for first in [0x82, 0x02] {
         let (mut session, mut seen) = (Session::new(Role::Server), Vec::new());
         let header = [&[first, 0xFF][..], &(64u64 << 20).to_be_bytes(), &KEY].concat();
@@ -247,7 +251,7 @@ fn an_announced_length_takes_no_memory_before_its_bytes_arrive() {
 
 #[test]
 fn a_message_as_large_as_the_limit_holds_no_more_than_the_limit() {
-    let limits = Limits { message_bytes_max: 10_000 };
+    let limits = SessionLimits { message_bytes_max: 10_000 };
     for stream in [frame(0x82, &[1; 10_000]), [frame(0x02, &[1; 9_999]), frame(0x80, &[1])].concat()] {
         let (mut session, mut seen) = (Session::new(Role::Server), Vec::new());
         // The third piece no longer fits into twice the first, and twice the second is over the limit.
@@ -266,9 +270,9 @@ fn whole_frames_are_lent_out_of_the_input_and_nothing_is_held() {
     let (mut session, mut consumed, mut events) = (Session::new(Role::Server), 0, 0);
     while let Some(event) = session.next(&LIMITS, &mut input, &mut consumed).expect("the stream is good") {
         let slice = match event {
-            Event::Text(bytes) | Event::Binary(bytes) => bytes.as_ptr(),
-            Event::Ping(bytes) | Event::Pong(bytes) => bytes.as_ptr(),
-            Event::Close(_) => unreachable!("there is no close in the stream"),
+            SessionEvent::Text(bytes) | SessionEvent::Binary(bytes) => bytes.as_ptr(),
+            SessionEvent::Ping(bytes) | SessionEvent::Pong(bytes) => bytes.as_ptr(),
+            SessionEvent::Close(_) => unreachable!("there is no close in the stream"),
         };
         assert!(bounds.contains(&slice));
         events += 1;
@@ -365,7 +369,7 @@ impl Write for Wire<'_> {
 }
 
 /// What tungstenite makes of a client's stream, to its close or its first error.
-fn tungstenite_reads(pieces: &[&[u8]], limits: &Limits) -> Vec<Seen> {
+fn tungstenite_reads(pieces: &[&[u8]], limits: &SessionLimits) -> Vec<Seen> {
     let config = WebSocketConfig::default()
         .read_buffer_size(4096)
         .max_message_size(Some(limits.message_bytes_max))
@@ -459,7 +463,7 @@ proptest! {
                 stream.extend_from_slice(&random.to_le_bytes());
             }
         }
-        let limits = Limits { message_bytes_max: limit };
+        let limits = SessionLimits { message_bytes_max: limit };
         for role in [Role::Server, Role::Client] {
             let (mut session, mut seen) = (Session::new(role), Vec::new());
             for piece in cut(&stream, &sizes) {

@@ -8,9 +8,9 @@ use tickcast::shard::{Settings, Shard};
 use tickcast::stats::Counter;
 use tickcast_protocol::Instrument;
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, Level, Quote, Trade};
+use tickcast_protocol::record::{self, BOOK_DELTA, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade};
 use tickcast_protocol::ws::close::CloseCode;
-use tickcast_protocol::ws::session::{Event, Limits, Role, Session};
+use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
 
 const MS: u64 = 1_000_000;
 
@@ -86,7 +86,7 @@ impl World {
     }
 
     fn push(&mut self, mut bytes: Vec<u8>) {
-        let header = Header::read(&bytes).unwrap();
+        let header = RecordHeader::read(&bytes).unwrap();
         let sequence = self.sequences.entry((header.instrument, header.kind)).or_default();
         *sequence += 1;
         record::patch_sequenced(&mut bytes, header.instrument, *sequence, 1);
@@ -98,13 +98,14 @@ impl World {
     fn quote(&mut self, id: u32, bid_px: i64) {
         let mut bytes = Vec::new();
         let quote = Quote { bid_px, bid_sz: 1, ask_px: 1, ask_sz: 1 };
-        quote.encode(&Header::of_feed(Kind::Quote, id, 0), &mut bytes);
+        quote.encode(&RecordHeader::of_feed(RecordKind::Quote, id, 0), &mut bytes);
         self.push(bytes);
     }
 
     fn trade(&mut self, id: u32, px: i64) {
         let mut bytes = Vec::new();
-        Trade { px, sz: 1, trade_id: 1, side: b'B' }.encode(&Header::of_feed(Kind::Trade, id, 0), &mut bytes);
+        Trade { px, sz: 1, trade_id: 1, side: b'B' }
+            .encode(&RecordHeader::of_feed(RecordKind::Trade, id, 0), &mut bytes);
         self.push(bytes);
     }
 
@@ -154,10 +155,11 @@ impl World {
         let mut session = Session::new(Role::Client);
         let mut consumed = 0;
         let mut all = Vec::new();
-        while let Some(event) =
-            session.next(&Limits { message_bytes_max: 1 << 26 }, &mut input, &mut consumed).expect("whole frames")
+        while let Some(event) = session
+            .next(&SessionLimits { message_bytes_max: 1 << 26 }, &mut input, &mut consumed)
+            .expect("whole frames")
         {
-            if let Event::Binary(bytes) = event {
+            if let SessionEvent::Binary(bytes) = event {
                 let records = record::records(&bytes[packet::HEADER_BYTES..]).map(|(_, record)| record.to_vec());
                 all.push((PacketHeader::read(bytes).expect("a packet"), records.collect()));
             }
@@ -167,7 +169,7 @@ impl World {
 
     fn bids(&mut self, slot_id: SlotId) -> Vec<i64> {
         let records = self.records(slot_id);
-        let quotes = records.iter().filter(|record| record[2] == Kind::Quote as u8);
+        let quotes = records.iter().filter(|record| record[2] == RecordKind::Quote as u8);
         quotes.map(|record| Quote::read(record).unwrap().bid_px).collect()
     }
 }
@@ -266,7 +268,7 @@ fn a_merged_book_of_more_levels_than_a_record_holds_is_sent_whole() {
     for (first, count) in [(0, 4000), (10_000, record::BOOK_LEVELS_MAX as i64)] {
         let mut bytes = Vec::new();
         let levels: Vec<Level> = (first..first + count).map(|px| Level { px, sz: 1, side: b'A' }).collect();
-        record::encode_book(&Header::of_feed(Kind::Book, 1, 0), BOOK_DELTA, levels.into_iter(), &mut bytes);
+        record::encode_book(&RecordHeader::of_feed(RecordKind::Book, 1, 0), BOOK_DELTA, levels.into_iter(), &mut bytes);
         world.push(bytes);
     }
     world.tick(0);
@@ -336,8 +338,8 @@ fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
     let trades: Vec<u64> = world
         .records(slot_id)
         .iter()
-        .map(|record| Header::read(record).unwrap())
-        .filter(|header| header.kind == Kind::Trade as u8 && header.instrument == 1999)
+        .map(|record| RecordHeader::read(record).unwrap())
+        .filter(|header| header.kind == RecordKind::Trade as u8 && header.instrument == 1999)
         .map(|header| header.sequence)
         .collect();
     assert!(trades.len() > 1 && trades.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{trades:?}");
@@ -370,7 +372,7 @@ fn a_packet_of_those_who_catch_up_states_no_place_that_it_has_not_come_to() {
     let packets = world.packets(slot_id);
     assert!(packets.len() > 6, "{} packets", packets.len());
     for (header, records) in packets {
-        let newest = Header::read(records.last().expect("trades")).unwrap().sequence;
+        let newest = RecordHeader::read(records.last().expect("trades")).unwrap().sequence;
         assert_eq!(header.position, before + newest, "a token that would lose what comes after this packet");
     }
 }
@@ -395,7 +397,7 @@ fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
     world.tick(0);
     // Each trade but the first has a hole before it, as after an overrun: a straggler gets gaps instead of history.
     for id in 1..=instruments {
-        world.sequences.insert((id, Kind::Trade as u8), 5);
+        world.sequences.insert((id, RecordKind::Trade as u8), 5);
         world.trade(id, 1);
     }
     while world.shard.has_news() {
@@ -407,7 +409,8 @@ fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
     world.tick(0);
     world.tick(0);
     let packets = world.packets(slot_id);
-    let gaps = packets.iter().flat_map(|(_, records)| records).filter(|record| record[2] == Kind::Gap as u8).count();
+    let gaps =
+        packets.iter().flat_map(|(_, records)| records).filter(|record| record[2] == RecordKind::Gap as u8).count();
     assert_eq!(gaps, instruments as usize);
     let (last, others) = packets.split_last().expect("packets");
     assert_eq!(last.0.position, world.position);
@@ -469,11 +472,11 @@ fn records_and_gaps_are_counted_as_they_are_sent() {
         world.subscribe(slot_id, "trade", "A", 0, true);
     }
     world.trade(1, 1);
-    world.sequences.insert((1, Kind::Trade as u8), 7);
+    world.sequences.insert((1, RecordKind::Trade as u8), 7);
     world.trade(1, 2);
     world.tick(0);
     let read: Vec<Vec<u8>> = [early, late].into_iter().flat_map(|slot_id| world.records(slot_id)).collect();
-    let gaps = read.iter().filter(|record| record[2] == Kind::Gap as u8).count();
+    let gaps = read.iter().filter(|record| record[2] == RecordKind::Gap as u8).count();
     assert_eq!(gaps, 2);
     assert_eq!(world.shard.counters().get(Counter::GapsSent), 2);
     assert_eq!(world.shard.counters().get(Counter::Records), read.len() as u64);
@@ -501,8 +504,8 @@ fn resumes_that_come_together_are_all_replayed() {
     world.say(slot_id, [resume(1, "A", token), resume(2, "B", token)].concat());
     (0..4).for_each(|_| world.tick(0));
     let records = world.records(slot_id);
-    let trades = records.iter().map(|record| Header::read(record).unwrap());
-    let trades = trades.filter(|header| header.kind == Kind::Trade as u8);
+    let trades = records.iter().map(|record| RecordHeader::read(record).unwrap());
+    let trades = trades.filter(|header| header.kind == RecordKind::Trade as u8);
     let trades: Vec<(u32, u64)> = trades.map(|header| (header.instrument, header.sequence)).collect();
     assert_eq!(trades, [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]);
 }
@@ -529,8 +532,10 @@ fn what_waits_behind_a_replay_is_handled_before_what_comes_later() {
 fn trades_and_gaps(world: &mut World, slot_id: SlotId) -> Vec<(u64, u64)> {
     let records = world.records(slot_id);
     let spans = records.iter().filter_map(|record| match record[2] {
-        kind if kind == Kind::Trade as u8 => Header::read(record).map(|header| (header.sequence, header.sequence)),
-        kind if kind == Kind::Gap as u8 => Gap::read(record).map(|gap| (gap.from_sequence, gap.to_sequence)),
+        kind if kind == RecordKind::Trade as u8 => {
+            RecordHeader::read(record).map(|header| (header.sequence, header.sequence))
+        }
+        kind if kind == RecordKind::Gap as u8 => Gap::read(record).map(|gap| (gap.from_sequence, gap.to_sequence)),
         _ => None,
     });
     spans.collect()
@@ -545,7 +550,7 @@ fn lose_two_trades(world: &mut World) {
     world.position += 1;
     world.ring.push(world.position, &bytes);
     world.ring.publish();
-    world.sequences.insert((1, Kind::Trade as u8), 3);
+    world.sequences.insert((1, RecordKind::Trade as u8), 3);
     world.tick(0);
 }
 

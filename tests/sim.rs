@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use tickcast::ingest::feed::sim::{Params, Shape, Sim};
 use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next};
-use tickcast_protocol::record::{self, Header, PRICE_NONE, Quote, Ticker, Trade, flags};
-use tickcast_protocol::{Book, Kind};
+use tickcast_protocol::record::{self, PRICE_NONE, Quote, RecordHeader, Ticker, Trade, flags};
+use tickcast_protocol::{Book, RecordKind};
 
 const START_NS: u64 = 1_763_700_000_000_000_000;
 const MS: u64 = 1_000_000;
@@ -80,7 +80,8 @@ impl Instrument {
         assert!(levels.iter().all(|level| level.sz >= 0 && level.sz % self.lot == 0), "sizes are lots");
         assert_eq!(kind == b'S', self.quote.is_none(), "a whole book comes first and once");
         for level in levels.iter().filter(|level| kind == b'D' && level.sz == 0) {
-            let side = if level.side == b'B' { tickcast_protocol::Side::Bid } else { tickcast_protocol::Side::Ask };
+            let side =
+                if level.side == b'B' { tickcast_protocol::BookSide::Bid } else { tickcast_protocol::BookSide::Ask };
             assert!(self.book.size(side, level.px) > 0, "only what is there is taken away");
         }
         self.book.apply(kind, levels.into_iter());
@@ -147,7 +148,7 @@ impl Checker {
         for (header, record) in record::records(batch) {
             bytes += record.len();
             assert_eq!((header.sequence, header.ts_recv), (0, 0), "these are the sequencer's");
-            if header.kind == Kind::Definition as u8 {
+            if header.kind == RecordKind::Definition as u8 {
                 self.define(record);
             } else {
                 record::check(record).expect("a well-formed record");
@@ -167,7 +168,7 @@ impl Checker {
         assert!(self.symbols.insert(defined.symbol));
     }
 
-    fn record(&mut self, header: Header, record: &[u8]) {
+    fn record(&mut self, header: RecordHeader, record: &[u8]) {
         let event = (header.instrument, header.ts_event);
         assert_eq!(*self.open.get_or_insert(event), event, "an event is one instrument's at one time");
         assert!(header.ts_event >= self.newest_ns, "time never goes back");
@@ -175,11 +176,11 @@ impl Checker {
         *self.counts.entry(header.kind).or_default() += 1;
         let instrument = self.instruments.get_mut(&header.instrument).expect("defined before its use");
         instrument.newest_ns = header.ts_event;
-        match Kind::from_wire(header.kind).expect("a kind") {
-            Kind::Book => instrument.book(record),
-            Kind::Trade => instrument.trade(record),
-            Kind::Ticker => instrument.ticker(record, header.ts_event),
-            Kind::Quote => {
+        match RecordKind::from_wire(header.kind).expect("a kind") {
+            RecordKind::Book => instrument.book(record),
+            RecordKind::Trade => instrument.trade(record),
+            RecordKind::Ticker => instrument.ticker(record, header.ts_event),
+            RecordKind::Quote => {
                 let quote = Quote::read(record);
                 assert_eq!(quote, Some(instrument.top()), "a quote is the top of the book");
                 assert_ne!(quote, instrument.quote, "a quote that says nothing new");
@@ -223,11 +224,14 @@ fn every_record_of_a_minute_is_consistent_with_those_before_it() {
     let quiet = checker.instruments.values().map(|instrument| instrument.newest_ns).min().expect("instruments");
     assert!(checker.newest_ns - quiet < 3 * SECOND, "every instrument has moved in the last seconds");
     let all = checker.counts.values().sum::<u64>() as f64;
-    let share = |kind: Kind| (checker.counts[&(kind as u8)] as f64 / all * 100.0).round() as u64;
-    println!("{:?}", [Kind::Quote, Kind::Book, Kind::Trade, Kind::Ticker].map(|kind| (kind, share(kind))));
-    assert!((38..=48).contains(&share(Kind::Quote)) && (38..=48).contains(&share(Kind::Book)));
-    assert!((12..=20).contains(&share(Kind::Trade)), "{} % trades", share(Kind::Trade));
-    assert!(checker.counts[&(Kind::Ticker as u8)] > 50 * 200, "about one a second for each");
+    let share = |kind: RecordKind| (checker.counts[&(kind as u8)] as f64 / all * 100.0).round() as u64;
+    println!(
+        "{:?}",
+        [RecordKind::Quote, RecordKind::Book, RecordKind::Trade, RecordKind::Ticker].map(|kind| (kind, share(kind)))
+    );
+    assert!((38..=48).contains(&share(RecordKind::Quote)) && (38..=48).contains(&share(RecordKind::Book)));
+    assert!((12..=20).contains(&share(RecordKind::Trade)), "{} % trades", share(RecordKind::Trade));
+    assert!(checker.counts[&(RecordKind::Ticker as u8)] > 50 * 200, "about one a second for each");
 }
 
 #[test]
@@ -242,7 +246,7 @@ fn thin_and_deep_books_and_other_seeds_are_consistent_too() {
 fn the_stream_opens_with_every_definition_and_then_every_state() {
     let bytes = stream(&params("instruments=50"), 0);
     let kinds: Vec<u8> = record::records(&bytes).map(|(header, _)| header.kind).collect();
-    assert!(kinds[..50].iter().all(|&kind| kind == Kind::Definition as u8));
+    assert!(kinds[..50].iter().all(|&kind| kind == RecordKind::Definition as u8));
     assert!(kinds[50..].chunks(3).all(|state| state == [4, 1, 3]), "book, quote, ticker");
     assert_eq!(kinds.len(), 200);
 }
@@ -252,17 +256,17 @@ fn same_seed_same_bytes_and_another_seed_another_market() {
     let once = stream(&params("seed=9"), 3 * SECOND);
     assert!(once == stream(&params("seed=9"), 3 * SECOND));
     let other = stream(&params("seed=10"), 3 * SECOND);
-    let seen = |kind: Kind| {
+    let seen = |kind: RecordKind| {
         let of_kind = |bytes: &[u8]| -> Vec<Vec<u8>> {
             let records = record::records(bytes).filter(|(header, _)| header.kind == kind as u8);
             records.take(200).map(|(_, record)| record.to_vec()).collect()
         };
         (of_kind(&once), of_kind(&other))
     };
-    let (definitions, others) = seen(Kind::Definition);
+    let (definitions, others) = seen(RecordKind::Definition);
     assert!(definitions == others, "the names are the same");
     // The first 200 quotes are the opening's, where the times are the same: what differs are prices and sizes.
-    let (quotes, others) = seen(Kind::Quote);
+    let (quotes, others) = seen(RecordKind::Quote);
     assert!(quotes != others);
     let times = |bytes: &[u8]| record::records(bytes).skip(800).map(|(header, _)| header.ts_event).collect::<Vec<_>>();
     assert!(times(&once) != times(&other), "events come at other times");

@@ -6,17 +6,17 @@ use common::node::{MS, Message, Node};
 use tickcast::sequencer::SourceEnd;
 use tickcast::shard::Settings;
 use tickcast_protocol::Instrument;
-use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, Trade, flags};
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, Trade, flags};
 
 const SILENCE_NS: u64 = 10_000 * MS;
 
 /// Instrument and state of the Status records among the messages.
 fn states(messages: &[Message]) -> Vec<(u32, char)> {
-    let status = records(messages, Kind::Status);
+    let status = records(messages, RecordKind::Status);
     status.into_iter().map(|(header, bytes)| (header.instrument, char::from(bytes[32]))).collect()
 }
 
-fn records(messages: &[Message], kind: Kind) -> Vec<(Header, Vec<u8>)> {
+fn records(messages: &[Message], kind: RecordKind) -> Vec<(RecordHeader, Vec<u8>)> {
     let packets = messages.iter().filter_map(|message| match message {
         Message::Packet { records, .. } => Some(records),
         _ => None,
@@ -38,7 +38,7 @@ fn define(node: &mut Node, source: u32, id: u32) {
 fn trade_of(node: &mut Node, source: u32) {
     let mut batch = Vec::new();
     let trade = Trade { px: 10, sz: 1, trade_id: 1, side: b'B' };
-    trade.encode(&Header::of_feed(Kind::Trade, 1, node.now_ns), &mut batch);
+    trade.encode(&RecordHeader::of_feed(RecordKind::Trade, 1, node.now_ns), &mut batch);
     node.sequencer.accept(source, &mut batch, node.now_ns);
 }
 
@@ -68,7 +68,7 @@ fn silence_does_not_hide_that_an_instrument_is_halted() {
     define(&mut node, 7, 2);
     let client = node.client(&subscribe("trade", "*"));
     let mut halted = Vec::new();
-    record::encode_status(&Header::of_feed(Kind::Status, 1, 0), b'H', &mut halted);
+    record::encode_status(&RecordHeader::of_feed(RecordKind::Status, 1, 0), b'H', &mut halted);
     node.accept(halted);
     node.settle();
     node.now_ns += SILENCE_NS;
@@ -98,7 +98,7 @@ fn what_a_lost_source_leaves_is_stale_until_its_first_record_from_another() {
     node.settle();
     assert_eq!(states(&node.received(client))[4..], [(2, 'L')]);
     let messages = node.received(client);
-    let sequence = records(&messages, Kind::Trade).last().map(|(header, _)| header.sequence);
+    let sequence = records(&messages, RecordKind::Trade).last().map(|(header, _)| header.sequence);
     assert_eq!(sequence, Some(1), "subscribers stay, and the numbers go on");
 }
 
@@ -147,7 +147,7 @@ fn the_book_of_a_lost_source_says_that_it_may_be_wrong_until_it_is_whole() {
     let client = node.client(&subscribe("book", "S1"));
     node.settle();
     let is_bad = |node: &Node, client: u32| {
-        let books = records(&node.received(client), Kind::Book);
+        let books = records(&node.received(client), RecordKind::Book);
         books.iter().map(|(header, _)| header.flags & flags::MAYBE_BAD_BOOK != 0).collect::<Vec<_>>()
     };
     node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
@@ -190,9 +190,10 @@ fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
     node.settle();
     for client in [fast, slow, resumed] {
         let messages = node.received(client);
-        let gaps: Vec<Gap> = records(&messages, Kind::Gap).iter().filter_map(|(_, bytes)| Gap::read(bytes)).collect();
+        let gaps: Vec<Gap> =
+            records(&messages, RecordKind::Gap).iter().filter_map(|(_, bytes)| Gap::read(bytes)).collect();
         assert_eq!(gaps, [Gap { from_sequence: 3, to_sequence: 5, reason: b'F', ..gap }]);
-        let trades = records(&messages, Kind::Trade);
+        let trades = records(&messages, RecordKind::Trade);
         let newest: Vec<u64> = trades.iter().rev().take(2).map(|(header, _)| header.sequence).collect();
         assert_eq!(newest, [6, 2]);
     }
@@ -207,7 +208,7 @@ fn a_source_that_speaks_of_itself_is_heard_for_its_own_instruments_only() {
     node.settle();
     for (source, instrument, state) in [(7, 0, b'H'), (0, 1, b'H'), (0, 9, b'H'), (0, 1, b'L')] {
         let mut batch = Vec::new();
-        record::encode_status(&Header::of_feed(Kind::Status, instrument, 0), state, &mut batch);
+        record::encode_status(&RecordHeader::of_feed(RecordKind::Status, instrument, 0), state, &mut batch);
         node.sequencer.accept(source, &mut batch, node.now_ns);
     }
     node.settle();
@@ -229,8 +230,8 @@ fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_se
     node.book(1, false, 7, 1);
     node.book(1, false, 8, 1);
     node.settle();
-    let books = |node: &Node| records(&node.received(client), Kind::Book);
-    let is_bad = |header: &Header| header.flags & flags::MAYBE_BAD_BOOK != 0;
+    let books = |node: &Node| records(&node.received(client), RecordKind::Book);
+    let is_bad = |header: &RecordHeader| header.flags & flags::MAYBE_BAD_BOOK != 0;
     assert_eq!(books(&node).iter().map(|(header, _)| is_bad(header)).collect::<Vec<_>>(), [false, true], "told once");
     assert!(node.shard.wants_resync());
     node.sequencer.request_resync(0);
@@ -264,6 +265,6 @@ fn the_last_trade_is_known_again_after_an_overrun_although_the_source_has_lost_o
     node.settle();
     let late = node.client(&subscribe("trade", "S1"));
     node.settle();
-    let trades = records(&node.received(late), Kind::Trade);
+    let trades = records(&node.received(late), RecordKind::Trade);
     assert_eq!(trades.iter().map(|(header, _)| header.sequence).collect::<Vec<_>>(), [1001]);
 }

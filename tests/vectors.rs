@@ -9,8 +9,8 @@ use tickcast::load::follow::{Follower, Table};
 use tickcast_client::Decoder;
 use tickcast_protocol::json::{NO_INSTRUMENT, push_record};
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade};
-use tickcast_protocol::{Channel, Instrument, Kind};
+use tickcast_protocol::record::{self, Gap, Level, PRICE_NONE, Quote, RecordHeader, Ticker, Trade};
+use tickcast_protocol::{Channel, Instrument, RecordKind};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients/vectors")
@@ -53,8 +53,8 @@ fn letter(byte: u8) -> Value {
 
 /// A record as the vectors write it, read by the project's own readers.
 fn told(record: &[u8]) -> Value {
-    let header = Header::read(record).expect("a header");
-    let kind = Kind::from_wire(header.kind);
+    let header = RecordHeader::read(record).expect("a header");
+    let kind = RecordKind::from_wire(header.kind);
     let name = kind.map_or("unknown", |kind| kind.channel().map_or_else(|| other_name(kind), Channel::name));
     let mut fields = json!({
         "type": name, "length": header.length, "instrument": header.instrument, "flags": header.flags,
@@ -69,43 +69,43 @@ fn told(record: &[u8]) -> Value {
     fields
 }
 
-fn other_name(kind: Kind) -> &'static str {
+fn other_name(kind: RecordKind) -> &'static str {
     match kind {
-        Kind::Definition => "definition",
-        Kind::Heartbeat => "heartbeat",
-        Kind::Gap => "gap",
-        Kind::Status => "status",
+        RecordKind::Definition => "definition",
+        RecordKind::Heartbeat => "heartbeat",
+        RecordKind::Gap => "gap",
+        RecordKind::Status => "status",
         _ => panic!("{kind:?} has a channel"),
     }
 }
 
-fn told_body(kind: Kind, record: &[u8]) -> Value {
+fn told_body(kind: RecordKind, record: &[u8]) -> Value {
     match kind {
-        Kind::Quote => {
+        RecordKind::Quote => {
             let Quote { bid_px, bid_sz, ask_px, ask_sz } = Quote::read(record).expect("a quote");
             json!({"bid_px": mantissa(bid_px), "bid_sz": mantissa(bid_sz),
                    "ask_px": mantissa(ask_px), "ask_sz": mantissa(ask_sz)})
         }
-        Kind::Trade => {
+        RecordKind::Trade => {
             let Trade { px, sz, trade_id, side } = Trade::read(record).expect("a trade");
             json!({"px": mantissa(px), "sz": mantissa(sz), "trade_id": wide(trade_id), "side": letter(side)})
         }
-        Kind::Ticker => told_ticker(&Ticker::read(record).expect("a ticker")),
-        Kind::Book => {
+        RecordKind::Ticker => told_ticker(&Ticker::read(record).expect("a ticker")),
+        RecordKind::Book => {
             let (kind, levels) = record::read_book(record).expect("a book");
             let levels: Vec<_> = levels.map(|l| json!([mantissa(l.px), mantissa(l.sz), letter(l.side)])).collect();
             json!({"kind": letter(kind), "levels": levels})
         }
-        Kind::Raw => json!({"payload_hex": to_hex(record::read_raw(record).expect("a raw record"))}),
-        Kind::Definition => {
+        RecordKind::Raw => json!({"payload_hex": to_hex(record::read_raw(record).expect("a raw record"))}),
+        RecordKind::Definition => {
             let defined = record::read_definition(record).expect("a definition");
             json!({"symbol": defined.symbol, "venue": defined.venue, "px_exp": defined.px_exp, "sz_exp": defined.sz_exp,
                    "status": letter(defined.status), "tick_size": mantissa(defined.tick_size),
                    "lot_size": mantissa(defined.lot_size)})
         }
-        Kind::Heartbeat => json!({}),
-        Kind::Gap => told_gap(record),
-        Kind::Status => json!({"state": letter(record[32])}),
+        RecordKind::Heartbeat => json!({}),
+        RecordKind::Gap => told_gap(record),
+        RecordKind::Status => json!({"state": letter(record[32])}),
     }
 }
 
@@ -143,7 +143,7 @@ fn each_record(mut on: impl FnMut(&str, &[u8], &Value, &Instrument)) -> usize {
         let said = list(vector, "records");
         assert_eq!(records.len(), said.len(), "records of {name}");
         for ((header, record), said) in records.into_iter().zip(said) {
-            if header.kind == Kind::Definition as u8 {
+            if header.kind == RecordKind::Definition as u8 {
                 known.push(record::read_definition(record).expect("a definition"));
             }
             let instrument = known.iter().rev().find(|instrument| instrument.id == header.instrument);
@@ -198,26 +198,26 @@ fn written(said: &Value) -> Option<Vec<u8>> {
     let byte = |key: &str| text(said, key).as_bytes()[0];
     let at = |key: &str| mantissa_of(&said[key]);
     let mut out = Vec::new();
-    let header = |kind| Header {
+    let header = |kind| RecordHeader {
         sequence: number("sequence"),
         ts_recv: number("ts_recv"),
-        ..Header::of_feed(kind, small("instrument"), number("ts_event")).with_flags(small("flags") as u8)
+        ..RecordHeader::of_feed(kind, small("instrument"), number("ts_event")).with_flags(small("flags") as u8)
     };
     match text(said, "type") {
         "quote" => {
             let (bid_px, bid_sz, ask_px, ask_sz) = (at("bid_px"), at("bid_sz"), at("ask_px"), at("ask_sz"));
-            Quote { bid_px, bid_sz, ask_px, ask_sz }.encode(&header(Kind::Quote), &mut out);
+            Quote { bid_px, bid_sz, ask_px, ask_sz }.encode(&header(RecordKind::Quote), &mut out);
         }
         "trade" => Trade { px: at("px"), sz: at("sz"), trade_id: number("trade_id"), side: byte("side") }
-            .encode(&header(Kind::Trade), &mut out),
+            .encode(&header(RecordKind::Trade), &mut out),
         "ticker" => {
             let [last_px, open_px, high_px, low_px] = ["last_px", "open_px", "high_px", "low_px"].map(at);
             let [volume, turnover, bid_px, ask_px] = ["volume", "turnover", "bid_px", "ask_px"].map(at);
             Ticker { last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px }
-                .encode(&header(Kind::Ticker), &mut out);
+                .encode(&header(RecordKind::Ticker), &mut out);
         }
-        "book" => record::encode_book(&header(Kind::Book), byte("kind"), levels_of(said).into_iter(), &mut out),
-        "raw" => record::encode_raw(&header(Kind::Raw), &from_hex(text(said, "payload_hex")), &mut out),
+        "book" => record::encode_book(&header(RecordKind::Book), byte("kind"), levels_of(said).into_iter(), &mut out),
+        "raw" => record::encode_raw(&header(RecordKind::Raw), &from_hex(text(said, "payload_hex")), &mut out),
         "definition" => {
             let (px_exp, sz_exp) = (exponent("px_exp"), exponent("sz_exp"));
             let named = Instrument::new(small("instrument"), text(said, "symbol"), text(said, "venue"), px_exp, sz_exp);
@@ -231,7 +231,7 @@ fn written(said: &Value) -> Option<Vec<u8>> {
             let (from_sequence, to_sequence) = (number("from_sequence"), number("to_sequence"));
             Gap { instrument, channel, from_sequence, to_sequence, reason }.encode(number("ts_recv"), &mut out);
         }
-        "status" => record::encode_status(&header(Kind::Status), byte("state"), &mut out),
+        "status" => record::encode_status(&header(RecordKind::Status), byte("state"), &mut out),
         _ => return None,
     }
     Some(out)

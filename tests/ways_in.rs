@@ -11,7 +11,7 @@ use common::server::{Program, SMALL_MARKET, Scene, Server};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{Header, Kind, Quote, Trade};
+use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
 
 /// One shard: a publisher's record is at every visitor's shard or at none.
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t", "--cores", "0"];
@@ -35,10 +35,10 @@ impl Publisher {
     fn publish(&mut self, px: i64) {
         let mut body = Vec::new();
         for instrument in 1..=2 {
-            let header = |kind| Header::of_feed(kind, instrument, 5);
+            let header = |kind| RecordHeader::of_feed(kind, instrument, 5);
             let ask_px = if px % 2 == 0 { px + 1 } else { i64::MIN };
-            Quote { bid_px: px, bid_sz: 1500, ask_px, ask_sz: 2 }.encode(&header(Kind::Quote), &mut body);
-            Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(Kind::Trade), &mut body);
+            Quote { bid_px: px, bid_sz: 1500, ask_px, ask_sz: 2 }.encode(&header(RecordKind::Quote), &mut body);
+            Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut body);
         }
         let mut packet = PacketHeader { flags: 0, count: 4, epoch: 0, position: 0, ts_send: 0 }.encode().to_vec();
         packet.extend(body);

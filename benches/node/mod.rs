@@ -10,7 +10,7 @@ use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Encoding, Format, Settings, Shard};
 use tickcast_protocol::Instrument;
 use tickcast_protocol::control::RequestLimits;
-use tickcast_protocol::record::{self, Header, Kind, Quote};
+use tickcast_protocol::record::{self, Quote, RecordHeader, RecordKind};
 use tickcast_protocol::sse::query;
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
 
@@ -137,7 +137,7 @@ impl Node {
         self.quotes += 1;
         let px = 10_000 + (self.quotes % 100) as i64;
         let quote = Quote { bid_px: px, bid_sz: 100, ask_px: px + 1, ask_sz: 200 };
-        quote.encode(&Header::of_feed(Kind::Quote, instrument, self.now_ns), &mut self.batch);
+        quote.encode(&RecordHeader::of_feed(RecordKind::Quote, instrument, self.now_ns), &mut self.batch);
     }
 
     /// Sequences what has gathered and sends it out.

@@ -22,8 +22,8 @@ pub use self::series::Bar;
 pub use self::store::{BarStore, spawn};
 
 use self::series::Series;
-use tickcast_protocol::Kind;
-use tickcast_protocol::record::{Header, PRICE_NONE, Quote, Trade};
+use tickcast_protocol::RecordKind;
+use tickcast_protocol::record::{PRICE_NONE, Quote, RecordHeader, Trade};
 
 /// Lengths of the bars that are kept, seconds, the shortest first. What is asked for has to be a multiple of one.
 pub const INTERVALS_S: [u32; 2] = [1, 60];
@@ -67,13 +67,13 @@ impl Bars {
 
     /// Takes in a whole record as the sequencer wrote it. What is no trade with a price and no quote changes nothing.
     pub fn fold(&mut self, record: &[u8]) {
-        let Some(header) = Header::read(record).filter(|header| header.instrument > 0) else { return };
-        match Kind::from_wire(header.kind) {
-            Some(Kind::Trade) => {
+        let Some(header) = RecordHeader::read(record).filter(|header| header.instrument > 0) else { return };
+        match RecordKind::from_wire(header.kind) {
+            Some(RecordKind::Trade) => {
                 let trade = Trade::read(record).filter(|trade| trade.px != PRICE_NONE);
                 trade.inspect(|trade| self.change(&header, |bar| bar.trade(trade)));
             }
-            Some(Kind::Quote) => {
+            Some(RecordKind::Quote) => {
                 let quote = Quote::read(record);
                 quote.inspect(|quote| self.change(&header, |bar| bar.quote(quote)));
             }
@@ -136,7 +136,7 @@ impl Bars {
         self.rows.get((instrument as usize).checked_sub(1)?)
     }
 
-    fn change(&mut self, header: &Header, mut change: impl FnMut(&mut Bar)) {
+    fn change(&mut self, header: &RecordHeader, mut change: impl FnMut(&mut Bar)) {
         let (at, time_s) = (header.instrument as usize - 1, seconds(header.ts_recv));
         if self.rows.len() <= at {
             let began_s = self.began_s;

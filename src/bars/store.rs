@@ -13,7 +13,7 @@ use crate::bars::{BarQuery, Bars, FoundBars};
 use crate::lifecycle::Lifecycle;
 use crate::ring::{Batch, Gauge, Overrun, Reader};
 use crate::wake::SleepFlag;
-use tickcast_protocol::record::Header;
+use tickcast_protocol::record::RecordHeader;
 
 /// How often the tape is read while something comes. It is how late the newest bar is.
 const POLL: Duration = Duration::from_millis(100);
@@ -141,7 +141,7 @@ impl Folding<'_> {
             }
             for entry in &self.batch.entries {
                 let record = self.batch.payload(entry);
-                let read_ns = Header::read(record).map_or(self.newest_ns, |header| header.ts_recv);
+                let read_ns = RecordHeader::read(record).map_or(self.newest_ns, |header| header.ts_recv);
                 if std::mem::take(&mut self.has_lost) {
                     bars.lose(self.newest_ns, read_ns);
                 }
@@ -182,13 +182,13 @@ impl Folding<'_> {
 mod tests {
     use super::*;
     use crate::ring::{Writer, ring};
-    use tickcast_protocol::Kind;
+    use tickcast_protocol::RecordKind;
     use tickcast_protocol::record::Trade;
 
     const SECOND_NS: u64 = 1_000_000_000;
 
     fn push(writer: &mut Writer, tag: u64, at_s: u64) {
-        let header = Header { ts_recv: at_s * SECOND_NS, ..Header::of_feed(Kind::Trade, 1, 0) };
+        let header = RecordHeader { ts_recv: at_s * SECOND_NS, ..RecordHeader::of_feed(RecordKind::Trade, 1, 0) };
         let mut record = Vec::new();
         Trade { px: 1, sz: 1, trade_id: 0, side: b'N' }.encode(&header, &mut record);
         writer.push(tag, &record);

@@ -28,9 +28,9 @@ impl Event {
     }
 
     fn record(&self) -> Vec<u8> {
-        let kind = if matches!(self.said, Said::Trade(_)) { Kind::Trade } else { Kind::Quote };
+        let kind = if matches!(self.said, Said::Trade(_)) { RecordKind::Trade } else { RecordKind::Quote };
         // The venue's time is far off, and must not matter.
-        let header = Header { ts_recv: self.ts_recv, ..Header::of_feed(kind, self.instrument, 1) };
+        let header = RecordHeader { ts_recv: self.ts_recv, ..RecordHeader::of_feed(kind, self.instrument, 1) };
         let mut record = Vec::new();
         match &self.said {
             Said::Trade(trade) => trade.encode(&header, &mut record),

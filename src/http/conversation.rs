@@ -13,8 +13,8 @@ use crate::stats::Counter;
 use tickcast_protocol::ws::close::CloseCode;
 use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
 use tickcast_protocol::ws::frame::{Opcode, push_frame};
-use tickcast_protocol::ws::reply::{Then, close_frame, on_control, on_violation};
-use tickcast_protocol::ws::session::{Event, Limits, Role, Session};
+use tickcast_protocol::ws::reply::{NextStep, close_frame, on_control, on_violation};
+use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
 
 /// The level of compression where none is configured.
 const LEVEL: u8 = 1;
@@ -29,7 +29,7 @@ pub(super) enum Message {
 pub(super) struct Conversation {
     peer: Peer,
     session: Session,
-    limits: Limits,
+    limits: SessionLimits,
     inflater: Inflater,
     compressor: Option<(Compressor, WindowBits)>,
     input: Vec<u8>,
@@ -41,7 +41,7 @@ pub(super) struct Conversation {
 /// What one step of the parser came to.
 enum Step {
     Message(Message),
-    Then(Then),
+    Then(NextStep),
     More,
 }
 
@@ -73,7 +73,7 @@ impl Conversation {
             input: peer.take_unread(),
             peer,
             session: session(Role::Server),
-            limits: Limits { message_bytes_max: config.packet_bytes_max },
+            limits: SessionLimits { message_bytes_max: config.packet_bytes_max },
             inflater: Inflater::new(config.shard.inflate_ratio_max),
             compressor: accepted.deflate.map(|agreed| (Compressor::new(level), agreed.window())),
             at: 0,
@@ -88,9 +88,9 @@ impl Conversation {
         loop {
             match self.step() {
                 Step::Message(message) => return Some(message),
-                Step::Then(Then::GoOn) => {}
-                Step::Then(Then::Answer(frame)) => self.write(&frame).await.then_some(())?,
-                Step::Then(Then::Leave(frame)) => {
+                Step::Then(NextStep::Continue) => {}
+                Step::Then(NextStep::Send(frame)) => self.write(&frame).await.then_some(())?,
+                Step::Then(NextStep::Close(frame)) => {
                     self.leave(&frame).await;
                     return None;
                 }
@@ -170,8 +170,8 @@ impl Conversation {
         let input = &mut self.input[self.at..];
         let step = match self.session.next_inflating(&self.limits, &mut self.inflater, input, &mut consumed) {
             Ok(None) => Step::More,
-            Ok(Some(Event::Text(text))) => Step::Message(Message::Text(text.to_vec())),
-            Ok(Some(Event::Binary(bytes))) => Step::Message(Message::Binary(bytes.to_vec())),
+            Ok(Some(SessionEvent::Text(text))) => Step::Message(Message::Text(text.to_vec())),
+            Ok(Some(SessionEvent::Binary(bytes))) => Step::Message(Message::Binary(bytes.to_vec())),
             Ok(Some(control)) => Step::Then(on_control(&control)),
             Err(violation) => Step::Then(on_violation(&violation)),
         };

@@ -18,13 +18,13 @@ use crate::rate_limit::RateLimiter;
 use crate::sequencer::{SourceEnd, SourceId};
 use tickcast_protocol::control::{Define, RequestError, parse_define, reply};
 use tickcast_protocol::packet::{self, PacketError, PacketHeader};
-use tickcast_protocol::record::{self, Malformed};
+use tickcast_protocol::record::{self, RecordError};
 use tickcast_protocol::ws::close::CloseCode;
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::frame::{Opcode, push_frame};
-use tickcast_protocol::ws::reply::{Then, close_frame, on_control, on_violation};
-use tickcast_protocol::ws::session::{Event, Limits, Role, Session};
-use tickcast_protocol::{Instrument, Kind};
+use tickcast_protocol::ws::reply::{NextStep, close_frame, on_control, on_violation};
+use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::{Instrument, RecordKind};
 
 /// How soon a publisher that has to wait for room looks again.
 const WAIT: Duration = Duration::from_micros(500);
@@ -48,7 +48,7 @@ enum Break {
     #[error(transparent)]
     Packet(#[from] PacketError),
     #[error("record {record} at byte {at}: {why}")]
-    Record { record: usize, at: usize, why: Malformed },
+    Record { record: usize, at: usize, why: RecordError },
     #[error("record {record} at byte {at}: instrument {instrument} was not defined on this connection")]
     Undefined { record: usize, at: usize, instrument: u32 },
     #[error("the book of {symbol} would have more than {max} levels, which is book_levels_max")]
@@ -78,7 +78,7 @@ pub struct PublisherSettings {
 pub struct Publisher {
     stream: TcpStream,
     session: Session,
-    limits: Limits,
+    limits: SessionLimits,
     inflater: Inflater,
     source: Source,
     /// What lay in the socket when the server was first seen to stop, and has not been read since.
@@ -102,7 +102,7 @@ impl Publisher {
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         // A peer that vanished without a word would hold its thread, and its instruments live, for ever.
         SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
-        let limits = Limits { message_bytes_max: settings.packet_bytes_max };
+        let limits = SessionLimits { message_bytes_max: settings.packet_bytes_max };
         let inflater = Inflater::new(settings.inflate_ratio_max);
         let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };
         let source = Source {
@@ -185,9 +185,9 @@ impl Publisher {
                 Err(violation) => on_violation(&violation),
             };
             match then {
-                Then::GoOn => {}
-                Then::Answer(frame) => self.stream.write_all(&frame)?,
-                Then::Leave(frame) => {
+                NextStep::Continue => {}
+                NextStep::Send(frame) => self.stream.write_all(&frame)?,
+                NextStep::Close(frame) => {
                     self.source.flush();
                     return self.leave(&frame).map(|()| false);
                 }
@@ -234,20 +234,20 @@ struct Source {
 }
 
 impl Source {
-    fn on_event(&mut self, event: Event<'_>) -> Then {
+    fn on_event(&mut self, event: SessionEvent<'_>) -> NextStep {
         match event {
-            Event::Text(text) => {
+            SessionEvent::Text(text) => {
                 self.flush();
                 let mut frame = Vec::new();
                 push_frame(Opcode::Text, &self.define(text), &mut frame);
-                Then::Answer(frame)
+                NextStep::Send(frame)
             }
-            Event::Binary(bytes) => match self.take_packet(bytes) {
-                Ok(()) => Then::GoOn,
-                Err(why) => Then::Leave(close_frame(CloseCode::POLICY, &why.to_string())),
+            SessionEvent::Binary(bytes) => match self.take_packet(bytes) {
+                Ok(()) => NextStep::Continue,
+                Err(why) => NextStep::Close(close_frame(CloseCode::POLICY, &why.to_string())),
             },
             control => {
-                if matches!(&control, Event::Close(Some(frame)) if frame.code == CloseCode::NORMAL) {
+                if matches!(&control, SessionEvent::Close(Some(frame)) if frame.code == CloseCode::NORMAL) {
                     self.end = SourceEnd::Ended;
                 }
                 on_control(&control)
@@ -339,7 +339,9 @@ impl Source {
         let header = record::check(&bytes[at..]).map_err(|why| Break::Record { record, at, why })?;
         let instrument = header.instrument;
         // Of all of its own instruments it may speak before it has any.
-        if instrument == 0 && matches!(Kind::from_wire(header.kind), Some(Kind::Heartbeat | Kind::Status)) {
+        if instrument == 0
+            && matches!(RecordKind::from_wire(header.kind), Some(RecordKind::Heartbeat | RecordKind::Status))
+        {
             return Ok(header.bytes());
         }
         if !self.taken.get(instrument as usize).is_some_and(|taken| *taken) {

@@ -162,7 +162,7 @@ mod tests {
     use crate::sequencer::Sequencer;
     use crate::sequencer::SequencerStats;
     use tickcast_protocol::Instrument;
-    use tickcast_protocol::record::{self, Header, Kind};
+    use tickcast_protocol::record::{self, RecordHeader, RecordKind};
 
     /// Defines an instrument, and then dies or ends.
     struct Short {
@@ -207,8 +207,8 @@ mod tests {
         let mut batch = Batch::default();
         reader.read(1 << 16, &mut batch).expect("nothing was overwritten");
         let records = batch.entries.iter().map(|entry| batch.payload(entry));
-        let status = records.filter(|bytes| bytes[2] == Kind::Status as u8);
-        status.map(|bytes| (Header::read(bytes).expect("whole").instrument, char::from(bytes[32]))).collect()
+        let status = records.filter(|bytes| bytes[2] == RecordKind::Status as u8);
+        status.map(|bytes| (RecordHeader::read(bytes).expect("whole").instrument, char::from(bytes[32]))).collect()
     }
 
     const NO_PAUSE: Pauses = Pauses { first: Duration::ZERO, longest: Duration::ZERO, sound: Duration::MAX };

@@ -14,8 +14,8 @@ use tickcast_client::decode::{
     Counters, DecodeError, Decoder, Violation, body_is_whole, broken, covered, split_record,
 };
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{Gap, Header};
-use tickcast_protocol::{Channel, Kind};
+use tickcast_protocol::record::{Gap, RecordHeader};
+use tickcast_protocol::{Channel, RecordKind};
 
 /// Ids above this are no dense market's: a table for them would be larger than what it saves.
 const DENSE_IDS_MAX: u32 = 1 << 18;
@@ -93,7 +93,7 @@ impl Follower {
     /// Follows one packet and hands the header of each record of a channel to `on`, the oldest first. Records before
     /// an error have been handed on.
     #[inline]
-    pub fn packet(&mut self, bytes: &[u8], mut on: impl FnMut(&Header)) -> Result<PacketHeader, DecodeError> {
+    pub fn packet(&mut self, bytes: &[u8], mut on: impl FnMut(&RecordHeader)) -> Result<PacketHeader, DecodeError> {
         let packet = PacketHeader::read(bytes)?;
         if self.epoch != Some(packet.epoch) {
             self.epoch = Some(packet.epoch);
@@ -104,7 +104,7 @@ impl Follower {
         for index in 0..packet.count {
             let (header, record) = split_record(rest, index)?;
             rest = &rest[record.len()..];
-            let Some(kind) = Kind::from_wire(header.kind) else {
+            let Some(kind) = RecordKind::from_wire(header.kind) else {
                 self.counters.skipped += 1;
                 continue;
             };
@@ -133,7 +133,7 @@ impl Follower {
     }
 
     #[inline]
-    fn follow(&mut self, channel: Channel, header: &Header) {
+    fn follow(&mut self, channel: Channel, header: &RecordHeader) {
         self.counters.record(channel, header.flags);
         let last = self.sequences.at(channel as usize, header.instrument);
         let before = *last;
@@ -148,7 +148,7 @@ impl Follower {
 
     /// The first record of a stream, and whatever does not simply continue it.
     #[cold]
-    fn judge(&mut self, channel: Channel, header: &Header, last: u64) {
+    fn judge(&mut self, channel: Channel, header: &RecordHeader, last: u64) {
         let violation = broken(channel, header, last);
         self.counters.cover(covered(header, last, violation.is_some()));
         if let Some(violation) = violation {
@@ -162,10 +162,10 @@ impl Follower {
 
     /// A record of no channel.
     #[cold]
-    fn note(&mut self, kind: Kind, header: &Header, record: &[u8]) {
+    fn note(&mut self, kind: RecordKind, header: &RecordHeader, record: &[u8]) {
         match kind {
-            Kind::Definition => *self.sequences.at(DEFINED, header.instrument) = 1,
-            Kind::Gap => match Gap::read(record) {
+            RecordKind::Definition => *self.sequences.at(DEFINED, header.instrument) = 1,
+            RecordKind::Gap => match Gap::read(record) {
                 Some(gap) => self.gap(&gap),
                 None => self.counters.skipped += 1,
             },
@@ -199,7 +199,7 @@ pub enum Check {
 impl Check {
     /// Reads one packet, see [`Follower::packet`].
     #[inline]
-    pub fn packet(&mut self, bytes: &[u8], mut on: impl FnMut(&Header)) -> Result<PacketHeader, DecodeError> {
+    pub fn packet(&mut self, bytes: &[u8], mut on: impl FnMut(&RecordHeader)) -> Result<PacketHeader, DecodeError> {
         match self {
             Self::Fast(follower) => follower.packet(bytes, on),
             Self::Independent(decoder) => decoder.packet(bytes, |_, header, _| {
@@ -233,7 +233,9 @@ pub fn is_packet(bytes: &[u8]) -> bool {
     let mut rest = &bytes[packet::HEADER_BYTES..];
     for index in 0..packet.count {
         match split_record(rest, index) {
-            Ok((header, record)) if Kind::from_wire(header.kind).is_none_or(|kind| body_is_whole(kind, record)) => {
+            Ok((header, record))
+                if RecordKind::from_wire(header.kind).is_none_or(|kind| body_is_whole(kind, record)) =>
+            {
                 rest = &rest[record.len()..];
             }
             _ => return false,

@@ -13,8 +13,8 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{Header, flags};
-use tickcast_protocol::{Channel, Kind};
+use tickcast_protocol::record::{RecordHeader, flags};
+use tickcast_protocol::{Channel, RecordKind};
 
 /// What the age of a record is counted from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,7 +140,7 @@ impl Meter {
     }
 
     /// Takes note of a record that arrived at `now_ns`.
-    pub fn record(&mut self, now_ns: u64, header: &Header) {
+    pub fn record(&mut self, now_ns: u64, header: &RecordHeader) {
         if channel_of(header).is_some() {
             self.age(now_ns, header);
         }
@@ -149,7 +149,7 @@ impl Meter {
     /// The same for a record that is known to be of a channel. It is in the histogram after the next
     /// [`Self::settle`].
     #[inline]
-    pub fn age(&mut self, now_ns: u64, header: &Header) {
+    pub fn age(&mut self, now_ns: u64, header: &RecordHeader) {
         let since = if self.origin == Origin::Scheduled { header.ts_event } else { header.ts_recv };
         if header.flags & flags::SNAPSHOT != 0 || since == 0 {
             return;
@@ -221,8 +221,8 @@ impl Meter {
 }
 
 /// The channel that a record belongs to, where it belongs to one.
-pub fn channel_of(header: &Header) -> Option<Channel> {
-    Kind::from_wire(header.kind)?.channel()
+pub fn channel_of(header: &RecordHeader) -> Option<Channel> {
+    RecordKind::from_wire(header.kind)?.channel()
 }
 
 /// Now, ns since the Unix epoch.
@@ -276,7 +276,7 @@ mod tests {
         let mut meter = Meter::default();
         meter.packet(NOW_NS, &packet(0, NOW_NS - 10_000));
         meter.packet(NOW_NS, &packet(packet::flags::SNAPSHOT, NOW_NS - 90_000_000_000));
-        let mut header = Header::of_feed(Kind::Quote, 1, 0);
+        let mut header = RecordHeader::of_feed(RecordKind::Quote, 1, 0);
         header.ts_recv = NOW_NS - 50_000;
         meter.record(NOW_NS, &header);
         header.ts_recv = NOW_NS - 90_000_000_000;
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn a_scheduled_meter_counts_from_the_event_and_runs_of_one_age_are_counted_whole() {
         let mut meter = Meter::new(Origin::Scheduled);
-        let mut header = Header::of_feed(Kind::Raw, 1, NOW_NS - 20_000);
+        let mut header = RecordHeader::of_feed(RecordKind::Raw, 1, NOW_NS - 20_000);
         header.ts_recv = NOW_NS - 5_000;
         for _ in 0..3 {
             meter.age(NOW_NS, &header);

@@ -32,12 +32,12 @@ use tickcast_client::error::{Error as ClientError, close_text, closed, failure};
 use tickcast_client::lane::Lane;
 use tickcast_client::upgrade::{Upgrade, Upgraded, is_later};
 use tickcast_protocol::control::Reply;
-use tickcast_protocol::ws::{CloseCode, Event, Limits, Opcode, Role as Side, Session, Violation};
+use tickcast_protocol::ws::{CloseCode, Opcode, Role as Side, Session, SessionEvent, SessionLimits, Violation};
 
 /// Reads of one wake, each of at most the worker's buffer: a busy connection does not starve its neighbours.
 const FILLS_MAX: usize = 4;
 /// What tungstenite allows by default, for both readers.
-const LIMITS: Limits = Limits { message_bytes_max: 64 << 20 };
+const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 64 << 20 };
 
 /// One connection.
 #[derive(Debug)]
@@ -315,16 +315,16 @@ impl Peer {
                 Err(violation) => return Some(End::Malformed(violation.to_string())),
             };
             let end = match event {
-                Event::Binary(packet) => self.packet(packet, now_ns, desk),
+                SessionEvent::Binary(packet) => self.packet(packet, now_ns, desk),
                 // The session has proven that it is UTF-8.
-                Event::Text(text) => self.text(&String::from_utf8_lossy(text), desk),
-                Event::Ping(payload) => {
+                SessionEvent::Text(text) => self.text(&String::from_utf8_lossy(text), desk),
+                SessionEvent::Ping(payload) => {
                     // A pong that finds the socket full is none: the server hears of us when it drains.
                     let _ = send::frame(&fast.stream, Opcode::Pong, payload, desk.keys.next_u32());
                     None
                 }
-                Event::Pong(_) => None,
-                Event::Close(frame) => {
+                SessionEvent::Pong(_) => None,
+                SessionEvent::Close(frame) => {
                     let code = frame.map_or(1005, |frame| frame.code.0);
                     let _ = send::close(&fast.stream, CloseCode::NORMAL, desk.keys.next_u32());
                     Some(End::Closed(close_text(code, "")))
@@ -434,12 +434,12 @@ fn next_event<'a>(
     session: &'a mut Session,
     input: &'a mut [u8],
     consumed: &mut usize,
-) -> Result<Option<Event<'a>>, Violation> {
+) -> Result<Option<SessionEvent<'a>>, Violation> {
     if session.held_bytes() == 0
         && let Some((start, end)) = whole_binary(input, *consumed)
     {
         *consumed = end;
-        return Ok(Some(Event::Binary(&mut input[start..end])));
+        return Ok(Some(SessionEvent::Binary(&mut input[start..end])));
     }
     session.next(&LIMITS, input, consumed)
 }

@@ -27,10 +27,10 @@ use tickcast_client::upgrade::{Upgrade, Upgraded, is_later};
 use tickcast_client::{CONNECT_TIMEOUT, Error, Target};
 use tickcast_protocol::Channel;
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{self, Header, Quote, Ticker, Trade};
+use tickcast_protocol::record::{self, Quote, RecordHeader, Ticker, Trade};
 use tickcast_protocol::ws::close::{CloseFrame, push_close};
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
-use tickcast_protocol::ws::{CloseCode, Event, Limits, Role, Session};
+use tickcast_protocol::ws::{CloseCode, Role, Session, SessionEvent, SessionLimits};
 
 /// Instruments of one define request: the server's limit.
 const DEFINE_MAX: usize = 10_000;
@@ -43,7 +43,7 @@ const WAIT_MAX_NS: u64 = 20_000_000;
 /// Between the word to begin and the first record.
 const HEAD_START_NS: u64 = 5_000_000;
 /// The server may say something to a publisher; never this much at once.
-const LIMITS: Limits = Limits { message_bytes_max: 1 << 20 };
+const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 1 << 20 };
 
 /// What shall be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,12 +170,12 @@ impl Publisher {
                 .map_err(|violation| LoadError::Publish(violation.to_string()))?
             {
                 match event {
-                    Event::Text(text) => {
+                    SessionEvent::Text(text) => {
                         let text = String::from_utf8_lossy(text).into_owned();
                         self.early.drain(..consumed);
                         return Ok(text);
                     }
-                    Event::Close(frame) => return Err(LoadError::Publish(close_reason(frame))),
+                    SessionEvent::Close(frame) => return Err(LoadError::Publish(close_reason(frame))),
                     _ => {}
                 }
             }
@@ -335,7 +335,7 @@ impl Work {
         let instruments = self.ids.len() as u64;
         let channel = self.publication.channel;
         let due_ns = self.pacer.schedule().due_ns(n);
-        let mut header = Header::of_feed(channel.kind(), self.ids[(n % instruments) as usize], due_ns);
+        let mut header = RecordHeader::of_feed(channel.kind(), self.ids[(n % instruments) as usize], due_ns);
         header.sequence = n / instruments + 1;
         let (px, out) = (100_000 + (n % 1000) as i64, &mut self.packet);
         match channel {
@@ -411,11 +411,11 @@ impl Work {
         loop {
             match self.session.next(&LIMITS, input, &mut consumed) {
                 Ok(None) => return Ok(()),
-                Ok(Some(Event::Ping(payload))) => {
+                Ok(Some(SessionEvent::Ping(payload))) => {
                     // Behind what is made already: a frame must not be torn.
                     push_masked_frame(Opcode::Pong, payload, self.keys.next_u32().to_le_bytes(), &mut self.out);
                 }
-                Ok(Some(Event::Close(frame))) => return Err(close_reason(frame)),
+                Ok(Some(SessionEvent::Close(frame))) => return Err(close_reason(frame)),
                 Ok(Some(_)) => {}
                 Err(violation) => return Err(violation.to_string()),
             }

@@ -514,7 +514,7 @@ mod tests {
             let (mut records, mut decoder) = (Vec::new(), tickcast_client::Decoder::without_names());
             while let Ok(message) = peer.read() {
                 if let Message::Binary(packet) = message {
-                    let note = |_: Option<&_>, header: &tickcast_protocol::record::Header, _: &[u8]| {
+                    let note = |_: Option<&_>, header: &tickcast_protocol::record::RecordHeader, _: &[u8]| {
                         records.push((header.instrument, header.sequence, header.ts_event));
                     };
                     decoder.packet(&packet, note).expect("well-formed");

@@ -18,8 +18,8 @@ use super::text::{gap_text, push_line, push_time, status_text};
 use tickcast_client::decode::Counters;
 use tickcast_client::{Client, DEFAULT_URL, Error, Event, Options, Packet, Reply, Subscription};
 use tickcast_protocol::json;
-use tickcast_protocol::record::{Gap, Header};
-use tickcast_protocol::{Channel, Instrument, Kind};
+use tickcast_protocol::record::{Gap, RecordHeader};
+use tickcast_protocol::{Channel, Instrument, RecordKind};
 
 /// Shows a stream on the terminal.
 #[derive(Clone, Debug, clap::Args)]
@@ -230,7 +230,7 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
 fn push_record(
     as_json: bool,
     channel: Channel,
-    header: &Header,
+    header: &RecordHeader,
     record: &[u8],
     instrument: &Instrument,
     out: &mut String,
@@ -244,11 +244,11 @@ fn push_record(
 }
 
 /// Tells on stderr what is not a channel's record, where a person wants to know it.
-fn notice(header: &Header, record: &[u8], instrument: Option<&Instrument>, notices: &mut impl Write) {
-    let text = match Kind::from_wire(header.kind) {
-        Some(Kind::Gap) => Gap::read(record).map(|gap| gap_text(&gap, instrument)),
-        Some(Kind::Status) => Some(status_text(record, instrument)),
-        Some(Kind::Definition | Kind::Heartbeat) | None => None,
+fn notice(header: &RecordHeader, record: &[u8], instrument: Option<&Instrument>, notices: &mut impl Write) {
+    let text = match RecordKind::from_wire(header.kind) {
+        Some(RecordKind::Gap) => Gap::read(record).map(|gap| gap_text(&gap, instrument)),
+        Some(RecordKind::Status) => Some(status_text(record, instrument)),
+        Some(RecordKind::Definition | RecordKind::Heartbeat) | None => None,
         Some(_) => Some(format!("a record of instrument {} came before its Definition", header.instrument)),
     };
     if let Some(text) = text {

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use tickcast_client::decode::REASON_AWAY;
-use tickcast_protocol::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
+use tickcast_protocol::record::{self, Gap, Level, PRICE_NONE, Quote, RecordHeader, Ticker, Trade, flags};
 use tickcast_protocol::{Channel, Instrument, decimal};
 
 /// Levels of a book record that a line shows.
@@ -15,7 +15,7 @@ const PAYLOAD_SHOWN: usize = 64;
 const DAY_NS: u64 = 86_400_000_000_000;
 
 /// Appends the line of a channel's record, with its newline.
-pub fn push_line(channel: Channel, header: &Header, record: &[u8], instrument: &Instrument, out: &mut String) {
+pub fn push_line(channel: Channel, header: &RecordHeader, record: &[u8], instrument: &Instrument, out: &mut String) {
     let time_ns = if header.ts_event == 0 { header.ts_recv } else { header.ts_event };
     push_time(time_ns, out);
     put(out, format_args!(" {:<6} {:<12} ", channel.name(), instrument.symbol));
@@ -212,7 +212,7 @@ mod tests {
         let gap = Gap { instrument: 4, channel: Channel::Trade, from_sequence: 5, to_sequence: 9, reason: b'S' };
         assert_eq!(gap_text(&gap, None), "gap: trade instrument 4 #5 to #9 are missing: this client was too slow");
         let mut status = Vec::new();
-        record::encode_status(&Header::of_feed(tickcast_protocol::Kind::Status, 0, 0), b'S', &mut status);
+        record::encode_status(&RecordHeader::of_feed(tickcast_protocol::RecordKind::Status, 0, 0), b'S', &mut status);
         assert_eq!(status_text(&status, None), "status: the feed is stale");
     }
 }

@@ -23,7 +23,7 @@ use crate::last_value::LastValues;
 use crate::ring;
 use tickcast_protocol::book::Book;
 use tickcast_protocol::directory::{DefineError, Directory};
-use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
 
 /// Who sends: a feed or a publisher. Each has instrument ids of its own.
 pub type SourceId = u32;
@@ -118,15 +118,16 @@ impl Sequencer {
         let written_before = self.counters.records;
         self.hear(source, now_ns);
         let mut rest = batch;
-        while let Some(header) = Header::read(rest).filter(|h| (record::HEADER_BYTES..=rest.len()).contains(&h.bytes()))
+        while let Some(header) =
+            RecordHeader::read(rest).filter(|h| (record::HEADER_BYTES..=rest.len()).contains(&h.bytes()))
         {
             let (bytes, tail) = std::mem::take(&mut rest).split_at_mut(header.bytes());
-            match Kind::from_wire(header.kind) {
-                Some(Kind::Definition) => outcomes.push(self.define(source, bytes, now_ns)),
-                Some(Kind::Status) => self.pass_status_on(source, &header, bytes, now_ns),
-                Some(Kind::Gap) => self.skip(source, bytes, now_ns),
+            match RecordKind::from_wire(header.kind) {
+                Some(RecordKind::Definition) => outcomes.push(self.define(source, bytes, now_ns)),
+                Some(RecordKind::Status) => self.pass_status_on(source, &header, bytes, now_ns),
+                Some(RecordKind::Gap) => self.skip(source, bytes, now_ns),
                 // A source that has nothing to say lives nevertheless.
-                Some(Kind::Heartbeat) => {}
+                Some(RecordKind::Heartbeat) => {}
                 Some(kind) => {
                     let channel = kind.channel().expect("the others are the channels'");
                     self.sequence(source, &header, channel, bytes, now_ns);
@@ -195,7 +196,7 @@ impl Sequencer {
         Ok(id)
     }
 
-    fn sequence(&mut self, source: SourceId, header: &Header, channel: Channel, bytes: &mut [u8], now_ns: u64) {
+    fn sequence(&mut self, source: SourceId, header: &RecordHeader, channel: Channel, bytes: &mut [u8], now_ns: u64) {
         let Some(id) = self.global(source, header.instrument) else {
             self.counters.undefined += 1;
             return;
@@ -215,7 +216,7 @@ impl Sequencer {
             own_flags |= flags::MAYBE_BAD_BOOK;
         }
         record::patch_flags(bytes, own_flags);
-        let numbered = Header { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
+        let numbered = RecordHeader { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
         self.values.apply(&numbered, channel, bytes, self.position + 1);
         self.write(bytes);
         if let (Channel::Quote | Channel::Trade, Some(bars_ring)) = (channel, &mut self.bars_ring) {

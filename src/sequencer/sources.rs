@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 
 use super::{Sequencer, SourceId};
 use tickcast_protocol::Channel;
-use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Header, flags};
+use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, RecordHeader, flags};
 
 /// How a source goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +211,7 @@ impl Sequencer {
     }
 
     /// A source speaks of the state of an instrument, or, with instrument 0, of all of its own.
-    pub(super) fn pass_status_on(&mut self, source: SourceId, header: &Header, bytes: &[u8], now_ns: u64) {
+    pub(super) fn pass_status_on(&mut self, source: SourceId, header: &RecordHeader, bytes: &[u8], now_ns: u64) {
         let state = bytes.get(record::HEADER_BYTES).copied().filter(|state| b"LSHE".contains(state));
         let ids = match header.instrument {
             0 => self.sources.sources.get(&source).map(|source| source.ids.clone()),
@@ -228,7 +228,8 @@ impl Sequencer {
     pub(super) fn push_status(&mut self, id: u32, state: u8, now_ns: u64) {
         let is_stale = |state: u8| matches!(state, b'S' | b'E');
         let before = self.values.status(id).state;
-        let header = Header { ts_recv: now_ns, ..Header::of_feed(record::Kind::Status, id, 0) }.with_flags(flags::LAST);
+        let header = RecordHeader { ts_recv: now_ns, ..RecordHeader::of_feed(record::RecordKind::Status, id, 0) }
+            .with_flags(flags::LAST);
         let mut bytes = Vec::new();
         record::encode_status(&header, state, &mut bytes);
         if !self.values.apply_status(&header, &bytes, self.position + 1) {
@@ -255,7 +256,7 @@ impl Sequencer {
         let Some(row) = self.values.row(id) else { return };
         let Some(book) = row.book().filter(|_| !self.sources.suspect[id as usize]) else { return };
         let sequence = row.sequence(Channel::Book) + 1;
-        let header = Header { sequence, ts_recv: now_ns, ..row.book_header(book, id, flags::MAYBE_BAD_BOOK) };
+        let header = RecordHeader { sequence, ts_recv: now_ns, ..row.book_header(book, id, flags::MAYBE_BAD_BOOK) };
         let mut bytes = Vec::new();
         record::encode_book(&header, BOOK_DELTA, std::iter::empty(), &mut bytes);
         self.sources.suspect[id as usize] = true;

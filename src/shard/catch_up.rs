@@ -18,7 +18,7 @@ use crate::ring;
 use crate::stats::Counter;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::packet;
-use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
 
 /// Records that one client gets in one turn, so that a large snapshot does not keep the others waiting.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;
@@ -357,8 +357,8 @@ impl<I: Io> Shard<I> {
         if flags & flags::SNAPSHOT != 0 || instrument == 0 || instrument as usize > self.directory.len() {
             return false;
         }
-        match Kind::from_wire(kind) {
-            Some(Kind::Gap) => true,
+        match RecordKind::from_wire(kind) {
+            Some(RecordKind::Gap) => true,
             Some(kind) => {
                 let log = kind.channel().filter(|channel| channel.is_log());
                 log.is_some_and(|channel| self.wants_channel(audience, instrument, channel))
@@ -375,8 +375,8 @@ impl<I: Io> Shard<I> {
         let mut encoder = std::mem::replace(&mut self.encoder, Encoder::new(1));
         let is_for = |entry: &&ring::Entry| {
             let bytes = history.payload(entry);
-            Header::read(bytes).is_some_and(|header| match Kind::from_wire(header.kind) {
-                Some(Kind::Gap) => self.is_told(audience, Kind::Gap, header.instrument, bytes),
+            RecordHeader::read(bytes).is_some_and(|header| match RecordKind::from_wire(header.kind) {
+                Some(RecordKind::Gap) => self.is_told(audience, RecordKind::Gap, header.instrument, bytes),
                 _ => true,
             })
         };
@@ -390,7 +390,7 @@ impl<I: Io> Shard<I> {
             to_position: to,
         };
         let is_empty = each.clone().next().is_none();
-        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == Kind::Gap as u8).count();
+        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == RecordKind::Gap as u8).count();
         let encoding = self.interest.encoding(audience);
         let count =
             if is_empty { 0 } else { encoder.push_packets(encoding, &packing, &self.directory, each, &mut arena).1 };
@@ -447,7 +447,7 @@ impl<I: Io> Shard<I> {
         };
         let mut rest = records;
         let each = std::iter::from_fn(move || {
-            let (record, tail) = rest.split_at_checked(Header::read(rest)?.bytes())?;
+            let (record, tail) = rest.split_at_checked(RecordHeader::read(rest)?.bytes())?;
             rest = tail;
             Some((from_position, record))
         });
@@ -481,13 +481,13 @@ fn note_history(history: &ring::Batch, log: &mut LogMark) {
     let mut sequences = log.sequences.to_vec();
     for entry in &history.entries {
         let bytes = history.payload(entry);
-        let Some(header) = Header::read(bytes) else { continue };
-        let (channel, newest) = match Kind::from_wire(header.kind) {
-            Some(Kind::Gap) => match Gap::read(bytes) {
+        let Some(header) = RecordHeader::read(bytes) else { continue };
+        let (channel, newest) = match RecordKind::from_wire(header.kind) {
+            Some(RecordKind::Gap) => match Gap::read(bytes) {
                 Some(gap) => (gap.channel, gap.to_sequence),
                 None => continue,
             },
-            Some(Kind::Raw) => (Channel::Raw, header.sequence),
+            Some(RecordKind::Raw) => (Channel::Raw, header.sequence),
             _ => (Channel::Trade, header.sequence),
         };
         if sequences.len() < header.instrument as usize {

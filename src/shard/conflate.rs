@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use tickcast_protocol::book::{Book, Side};
+use tickcast_protocol::book::{Book, BookSide};
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::record::{BOOK_SNAPSHOT, Channel, Level};
 
@@ -53,7 +53,7 @@ impl Pending {
 /// The levels of a book that changed since the last tick.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
-    levels: Vec<(Side, i64)>,
+    levels: Vec<(BookSide, i64)>,
     whole: bool,
 }
 
@@ -61,7 +61,7 @@ impl Changed {
     fn note(&mut self, kind: u8, levels: impl Iterator<Item = Level>) {
         self.whole |= kind == BOOK_SNAPSHOT;
         if !self.whole {
-            self.levels.extend(levels.filter_map(|level| Some((Side::from_wire(level.side)?, level.px))));
+            self.levels.extend(levels.filter_map(|level| Some((BookSide::from_wire(level.side)?, level.px))));
             // Looked at afterwards: one record may bring more levels than another can hold beside those that are here.
             self.whole = self.levels.len() > LEVELS_MAX;
         }
@@ -77,7 +77,7 @@ impl Changed {
         }
         self.levels.sort_unstable();
         self.levels.dedup();
-        let level = |(side, px): (Side, i64)| Level { px, sz: book.size(side, px), side: side.wire() };
+        let level = |(side, px): (BookSide, i64)| Level { px, sz: book.size(side, px), side: side.wire() };
         Some(self.levels.into_iter().map(level).collect())
     }
 }
@@ -322,8 +322,8 @@ mod tests {
             book.apply(BOOK_DELTA, round.iter().copied());
             conflator.note_levels(interval(100), 1, BOOK_DELTA, round.into_iter());
         }
-        book.set(Side::Bid, 6, 0);
-        book.set(Side::Bid, 7, 44);
+        book.set(BookSide::Bid, 6, 0);
+        book.set(BookSide::Bid, 7, 44);
         let present = conflator.take_levels(interval(100), 1).present(&book).expect("not whole");
         let present: Vec<(i64, i64)> = present.iter().map(|level| (level.px, level.sz)).collect();
         assert_eq!(present, [(5, 1), (6, 0), (7, 44), (8, 1)]);

@@ -8,7 +8,7 @@ use crate::last_value::Applied;
 use crate::ring;
 use crate::stats::Counter;
 use tickcast_protocol::conflation::ConflationInterval;
-use tickcast_protocol::record::{self, BOOK_DELTA, Channel, Gap, Header, Kind, flags};
+use tickcast_protocol::record::{self, BOOK_DELTA, Channel, Gap, RecordHeader, RecordKind, flags};
 
 impl<I: Io> Shard<I> {
     /// Reads what the ring has, up to the turn's budget, and dispatches it.
@@ -40,11 +40,11 @@ impl<I: Io> Shard<I> {
 
     fn dispatch(&mut self, start: usize, end: usize, at: Place) {
         let bytes = &self.tick.batch.bytes[start..end];
-        let Some(header) = Header::read(bytes) else { return };
-        match Kind::from_wire(header.kind) {
-            Some(Kind::Definition) => self.dispatch_definition(start, end, at),
-            Some(Kind::Gap) => self.dispatch_gap(start, end, at, &header),
-            Some(Kind::Status) => self.dispatch_status(start, end, at, &header),
+        let Some(header) = RecordHeader::read(bytes) else { return };
+        match RecordKind::from_wire(header.kind) {
+            Some(RecordKind::Definition) => self.dispatch_definition(start, end, at),
+            Some(RecordKind::Gap) => self.dispatch_gap(start, end, at, &header),
+            Some(RecordKind::Status) => self.dispatch_status(start, end, at, &header),
             Some(kind) => {
                 if let Some(channel) = kind.channel() {
                     self.dispatch_record(start, end, at, header, channel);
@@ -73,7 +73,7 @@ impl<I: Io> Shard<I> {
 
     /// A source says that it has lost records of a log channel (the record is history as any other); or the sequencer
     /// tells how far one has come, as it sends the whole state again.
-    fn dispatch_gap(&mut self, start: usize, end: usize, at: Place, header: &Header) {
+    fn dispatch_gap(&mut self, start: usize, end: usize, at: Place, header: &RecordHeader) {
         let Some(gap) = Gap::read(&self.tick.batch.bytes[start..end]) else { return };
         let is_sent_again = header.flags & flags::SNAPSHOT != 0;
         if is_sent_again {
@@ -93,7 +93,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// The state of a feed (instrument 0) or an instrument goes to all who watch any of its channels.
-    fn dispatch_status(&mut self, start: usize, end: usize, at: Place, header: &Header) {
+    fn dispatch_status(&mut self, start: usize, end: usize, at: Place, header: &RecordHeader) {
         if !self.values.apply_status(header, &self.tick.batch.bytes[start..end], at.ring) {
             return;
         }
@@ -110,7 +110,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn dispatch_record(&mut self, start: usize, end: usize, at: Place, mut header: Header, channel: Channel) {
+    fn dispatch_record(&mut self, start: usize, end: usize, at: Place, mut header: RecordHeader, channel: Channel) {
         let sent_again = header.flags & flags::SNAPSHOT != 0;
         if sent_again {
             self.history.note_sent_again(at.position);
@@ -152,9 +152,9 @@ impl<I: Io> Shard<I> {
 
     /// Changes of a book were lost to an overrun: those who follow it change by change have a wrong one until the sequencer
     /// has sent it again, and are told by a change of nothing. Who gets merged books has had a right one, of a while ago.
-    fn suspect_book(&mut self, header: &Header, at: Place) {
+    fn suspect_book(&mut self, header: &RecordHeader, at: Place) {
         // In place of the change that cannot be applied, or the one before it: the whole book comes after both.
-        let header = Header { sequence: header.sequence - 1, ..*header };
+        let header = RecordHeader { sequence: header.sequence - 1, ..*header };
         let header = header.with_flags(flags::LAST | flags::CONFLATED | flags::MAYBE_BAD_BOOK);
         let start = self.tick.batch.bytes.len();
         record::encode_book(&header, BOOK_DELTA, std::iter::empty(), &mut self.tick.batch.bytes);

@@ -21,7 +21,7 @@ use crate::stats::Counter;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::reply;
 use tickcast_protocol::packet;
-use tickcast_protocol::record::{self, Channel, Gap, Header, Kind, flags};
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
 
 /// A replay under way.
 #[derive(Debug)]
@@ -152,13 +152,13 @@ impl<I: Io> Shard<I> {
         replay: &Replay,
         tag: u64,
         word: u64,
-    ) -> Option<(Kind, ConflationInterval)> {
+    ) -> Option<(RecordKind, ConflationInterval)> {
         let FirstWord { kind, flags, instrument } = FirstWord::of(word);
-        let kind = Kind::from_wire(kind)?;
+        let kind = RecordKind::from_wire(kind)?;
         let sent_again = flags & flags::SNAPSHOT != 0;
         let is_new = tag > replay.after;
         let Some(channel) = kind.channel() else {
-            let is_told = matches!(kind, Kind::Status | Kind::Gap) && !sent_again;
+            let is_told = matches!(kind, RecordKind::Status | RecordKind::Gap) && !sent_again;
             return (is_told && is_new).then_some((kind, ConflationInterval::IMMEDIATE));
         };
         if instrument == 0 || instrument as usize > self.directory.len() {
@@ -184,14 +184,14 @@ impl<I: Io> Shard<I> {
     }
 
     fn push_entry(&self, audience: AudienceId, replay: &Replay, entry: &ring::Entry, bytes: &[u8], out: &mut Vec<u8>) {
-        let Some(header) = Header::read(bytes) else { return };
+        let Some(header) = RecordHeader::read(bytes) else { return };
         let word = u64::from_le_bytes(*bytes.first_chunk().expect("a record has a header"));
         let Some((kind, interval)) = self.replays(audience, replay, entry.tag, word) else { return };
         let instrument = header.instrument;
         let Some(channel) = kind.channel() else {
             // A hole in what the client has had all along was told when it came.
             let beside = |gap: Gap| self.is_covered_beside(audience, &replay.keys, instrument, gap.channel);
-            let is_known = || kind == Kind::Gap && !replay.alone && Gap::read(bytes).is_some_and(beside);
+            let is_known = || kind == RecordKind::Gap && !replay.alone && Gap::read(bytes).is_some_and(beside);
             if self.is_told(audience, kind, instrument, bytes) && !is_known() {
                 out.extend_from_slice(bytes);
             }
@@ -215,11 +215,11 @@ impl<I: Io> Shard<I> {
     }
 
     /// True if a Status or a Gap of the ring is for this audience.
-    pub(super) fn is_told(&self, audience: AudienceId, kind: Kind, instrument: u32, bytes: &[u8]) -> bool {
+    pub(super) fn is_told(&self, audience: AudienceId, kind: RecordKind, instrument: u32, bytes: &[u8]) -> bool {
         match kind {
-            Kind::Status if instrument == 0 => true,
-            Kind::Status => Channel::ALL.iter().any(|channel| self.wants_known(audience, instrument, *channel)),
-            Kind::Gap => Gap::read(bytes).is_some_and(|gap| self.wants_known(audience, instrument, gap.channel)),
+            RecordKind::Status if instrument == 0 => true,
+            RecordKind::Status => Channel::ALL.iter().any(|channel| self.wants_known(audience, instrument, *channel)),
+            RecordKind::Gap => Gap::read(bytes).is_some_and(|gap| self.wants_known(audience, instrument, gap.channel)),
             _ => false,
         }
     }
@@ -243,7 +243,7 @@ impl<I: Io> Shard<I> {
             to_position: if done { replay.end_position } else { newest },
         };
         let each = piece.iter().map(|(position, range)| (*position, &records[range.clone()]));
-        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == Kind::Gap as u8).count();
+        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == RecordKind::Gap as u8).count();
         let encoding = self.interest.encoding(audience);
         let (_, count) = self.encoder.push_packets(encoding, &packing, &self.directory, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);

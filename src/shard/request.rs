@@ -22,7 +22,7 @@ use tickcast_protocol::sse;
 use tickcast_protocol::ws::close::{CloseCode, push_close};
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::frame::{Opcode, push_frame};
-use tickcast_protocol::ws::session::{Event, Limits, Role, Session, Violation};
+use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits, Violation};
 
 /// How a subscription begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn take_frames(&mut self, slot: u32, input: &mut [u8], inflater: &mut Inflater) {
-        let limits = Limits { message_bytes_max: self.settings.request_bytes_max };
+        let limits = SessionLimits { message_bytes_max: self.settings.request_bytes_max };
         let mut at = 0;
         loop {
             let tick = self.tick.number;
@@ -186,11 +186,11 @@ impl<I: Io> Shard<I> {
     }
 
     /// True if the next frame may be handled.
-    fn on_event(&mut self, slot: u32, event: Event<'_>) -> bool {
+    fn on_event(&mut self, slot: u32, event: SessionEvent<'_>) -> bool {
         let client = self.clients[slot as usize].as_mut().expect("its input is being handled");
         if client.ending != Ending::No {
             // Only the answer to our close frame is awaited; a peer that was quicker has not had ours yet.
-            if matches!(event, Event::Close(_)) {
+            if matches!(event, SessionEvent::Close(_)) {
                 match client.ending {
                     Ending::Closing { .. } => client.ending = Ending::Closing { echo: true },
                     _ => self.drop_client(slot),
@@ -205,15 +205,15 @@ impl<I: Io> Shard<I> {
             return goes_on;
         }
         match event {
-            Event::Pong(_) => return true,
-            Event::Close(frame) => {
+            SessionEvent::Pong(_) => return true,
+            SessionEvent::Close(frame) => {
                 //= RFC 6455 section 5.5.1
                 //# "When sending a Close frame in response, the endpoint typically echos the status code it received."
                 let code = frame.map_or(CloseCode::NORMAL, |frame| frame.code);
                 self.end(slot, code, "", true);
                 return false;
             }
-            Event::Text(_) | Event::Binary(_) | Event::Ping(_) => {}
+            SessionEvent::Text(_) | SessionEvent::Binary(_) | SessionEvent::Ping(_) => {}
         }
         if !client.request_bucket.take(self.settings.requests_per_s, self.tick.now_ns) {
             self.counters.add(Counter::Floods, 1);
@@ -223,11 +223,11 @@ impl<I: Io> Shard<I> {
         }
         self.counters.add(Counter::Requests, 1);
         match event {
-            Event::Text(text) => self.on_request(slot, text),
+            SessionEvent::Text(text) => self.on_request(slot, text),
             //= RFC 6455 section 5.5.3
             //# "A Pong frame sent in response to a Ping frame must have identical \"Application data\" as found in
             //# the message body of the Ping frame being replied to."
-            Event::Ping(payload) => self.answer_frame(slot, Opcode::Pong, payload),
+            SessionEvent::Ping(payload) => self.answer_frame(slot, Opcode::Pong, payload),
             _ => {
                 let message = "binary frames are for publishers, at /v1/publish; requests are JSON in text frames";
                 self.answer_error(slot, &RequestError { id: None, code: "bad_request", message: message.to_owned() });
@@ -458,7 +458,7 @@ impl<I: Io> Shard<I> {
     /// Greets a client that has just come.
     pub(super) fn welcome(&mut self, slot: u32) {
         let Settings { epoch, heartbeat_ms, subscriptions_max, requests_per_s, .. } = self.settings;
-        let limits = reply::Limits { symbols: subscriptions_max as u64, requests_per_s: requests_per_s.into() };
+        let limits = reply::WelcomeLimits { symbols: subscriptions_max as u64, requests_per_s: requests_per_s.into() };
         if !self.format(slot).is_websocket() {
             // A stream that breaks without a word is resumed as one that was ended: not by all at the same moment.
             self.owe_bytes(slot, |out| sse::push_retry(super::client::reconnect_ms(slot), out));

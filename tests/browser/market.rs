@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{BOOK_DELTA, BOOK_SNAPSHOT, Header, Kind, Level, Quote, Ticker, Trade, encode_book};
+use tickcast_protocol::record::{
+    BOOK_DELTA, BOOK_SNAPSHOT, Level, Quote, RecordHeader, RecordKind, Ticker, Trade, encode_book,
+};
 use tungstenite::Message;
 
 use crate::common::client::Client;
@@ -38,7 +40,7 @@ impl Publisher {
 
     /// Best prices in cents, a cent apart, with a size that follows from them.
     pub fn quote(&mut self, nth: usize, bid_px: i64) -> &mut Self {
-        let header = self.header(nth, Kind::Quote);
+        let header = self.header(nth, RecordKind::Quote);
         let quote = Quote { bid_px, bid_sz: 1000 + bid_px % 1000, ask_px: bid_px + 1, ask_sz: 2000 + bid_px % 1000 };
         quote.encode(&header, &mut self.records);
         self
@@ -46,7 +48,7 @@ impl Publisher {
 
     /// A trade of the `id`-th whole unit, by a buyer where the id is even.
     pub fn trade(&mut self, nth: usize, px: i64, id: u64) -> &mut Self {
-        let header = self.header(nth, Kind::Trade);
+        let header = self.header(nth, RecordKind::Trade);
         let side = if id.is_multiple_of(2) { b'B' } else { b'S' };
         Trade { px, sz: 1000 + id as i64, trade_id: id, side }.encode(&header, &mut self.records);
         self
@@ -54,7 +56,7 @@ impl Publisher {
 
     /// Statistics of a day that opened at 100.00.
     pub fn ticker(&mut self, nth: usize, last_px: i64) -> &mut Self {
-        let header = self.header(nth, Kind::Ticker);
+        let header = self.header(nth, RecordKind::Ticker);
         let (high_px, low_px) = (last_px.max(10_000) + 77, last_px.min(10_000) - 33);
         let (bid_px, ask_px) = (last_px, last_px + 1);
         let day = Ticker { last_px, open_px: 10_000, high_px, low_px, volume: 4_200_000, turnover: 1, bid_px, ask_px };
@@ -76,14 +78,14 @@ impl Publisher {
     }
 
     fn levels(&mut self, nth: usize, kind: u8, levels: &[Level]) -> &mut Self {
-        let header = self.header(nth, Kind::Book);
+        let header = self.header(nth, RecordKind::Book);
         encode_book(&header, kind, levels.iter().copied(), &mut self.records);
         self
     }
 
-    fn header(&mut self, nth: usize, kind: Kind) -> Header {
+    fn header(&mut self, nth: usize, kind: RecordKind) -> RecordHeader {
         self.count += 1;
-        Header::of_feed(kind, self.ids[nth], 0)
+        RecordHeader::of_feed(kind, self.ids[nth], 0)
     }
 
     /// Sends what has gathered as one packet.

@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tickcast_protocol::Kind;
+use tickcast_protocol::RecordKind;
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, Gap, Header, flags};
+use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::ProtocolError;
 use tungstenite::http::{HeaderName, HeaderValue};
@@ -233,7 +233,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 /// One record of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    pub header: Header,
+    pub header: RecordHeader,
     /// The whole record.
     pub bytes: Vec<u8>,
 }
@@ -243,7 +243,7 @@ pub fn records(packet: &[u8]) -> Vec<Record> {
     let head = PacketHeader::read(packet).expect("a packet");
     let mut rest = &packet[packet::HEADER_BYTES..];
     let mut records = Vec::new();
-    while let Some(header) = Header::read(rest) {
+    while let Some(header) = RecordHeader::read(rest) {
         let (bytes, after) = rest.split_at(header.bytes());
         records.push(Record { header, bytes: bytes.to_vec() });
         rest = after;
@@ -335,15 +335,15 @@ impl Subscriber {
 
     fn take(&mut self, packet: &[u8]) {
         for record in records(packet) {
-            let Header { kind, instrument, sequence, .. } = record.header;
-            match Kind::from_wire(kind).expect("a kind that is known") {
-                Kind::Definition => {
+            let RecordHeader { kind, instrument, sequence, .. } = record.header;
+            match RecordKind::from_wire(kind).expect("a kind that is known") {
+                RecordKind::Definition => {
                     let definition = record::read_definition(&record.bytes).expect("a whole definition");
                     self.symbols.insert(instrument, definition.symbol);
                 }
-                Kind::Heartbeat => {}
-                Kind::Status => self.states.push((instrument, char::from(record.bytes[32]))),
-                Kind::Gap => {
+                RecordKind::Heartbeat => {}
+                RecordKind::Status => self.states.push((instrument, char::from(record.bytes[32]))),
+                RecordKind::Gap => {
                     let gap = Gap::read(&record.bytes).expect("a whole gap");
                     let before = self.sequences.insert((instrument, gap.channel.kind() as u8), gap.to_sequence);
                     assert!(before.is_none_or(|before| gap.from_sequence == before + 1), "{before:?}, then {gap:?}");

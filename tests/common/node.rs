@@ -8,9 +8,9 @@ use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
 use tickcast_protocol::Instrument;
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Header, Kind, Level, Quote, Trade};
+use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Level, Quote, RecordHeader, RecordKind, Trade};
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
-use tickcast_protocol::ws::session::{Event, Limits, Role, Session};
+use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
 
 pub const START_NS: u64 = 1_763_700_000_000_000_000;
 pub const MS: u64 = 1_000_000;
@@ -69,7 +69,7 @@ pub enum Message {
     /// A control frame's text.
     Text(String),
     /// A packet.
-    Packet { header: PacketHeader, records: Vec<(Header, Vec<u8>)> },
+    Packet { header: PacketHeader, records: Vec<(RecordHeader, Vec<u8>)> },
     /// The code of a close frame.
     Close(u16),
 }
@@ -116,14 +116,14 @@ impl Node {
     pub fn trade(&mut self, instrument: u32) {
         let mut batch = Vec::new();
         let trade = Trade { px: 10, sz: 1, trade_id: 1, side: b'B' };
-        trade.encode(&Header::of_feed(Kind::Trade, instrument, self.now_ns), &mut batch);
+        trade.encode(&RecordHeader::of_feed(RecordKind::Trade, instrument, self.now_ns), &mut batch);
         self.accept(batch);
     }
 
     pub fn quote(&mut self, instrument: u32) {
         let mut batch = Vec::new();
         let quote = Quote { bid_px: 10, bid_sz: 1, ask_px: 11, ask_sz: 1 };
-        quote.encode(&Header::of_feed(Kind::Quote, instrument, self.now_ns), &mut batch);
+        quote.encode(&RecordHeader::of_feed(RecordKind::Quote, instrument, self.now_ns), &mut batch);
         self.accept(batch);
     }
 
@@ -131,7 +131,7 @@ impl Node {
     pub fn book(&mut self, instrument: u32, whole: bool, px: i64, sz: i64) {
         let mut batch = Vec::new();
         let kind = if whole { BOOK_SNAPSHOT } else { BOOK_DELTA };
-        let header = Header::of_feed(Kind::Book, instrument, self.now_ns);
+        let header = RecordHeader::of_feed(RecordKind::Book, instrument, self.now_ns);
         record::encode_book(&header, kind, [Level { px, sz, side: b'B' }].into_iter(), &mut batch);
         self.accept(batch);
     }
@@ -204,20 +204,24 @@ impl Node {
         let mut at = 0;
         loop {
             let mut consumed = 0;
-            let limits = Limits { message_bytes_max: 1 << 26 };
+            let limits = SessionLimits { message_bytes_max: 1 << 26 };
             let event = session.next(&limits, &mut bytes[at..], &mut consumed).expect("frames");
             at += consumed;
             match event {
                 None => return messages,
-                Some(Event::Text(text)) => messages.push(Message::Text(String::from_utf8_lossy(text).into_owned())),
-                Some(Event::Binary(bytes)) => {
+                Some(SessionEvent::Text(text)) => {
+                    messages.push(Message::Text(String::from_utf8_lossy(text).into_owned()))
+                }
+                Some(SessionEvent::Binary(bytes)) => {
                     let header = PacketHeader::read(bytes).expect("a packet");
                     let records = record::records(&bytes[packet::HEADER_BYTES..]);
                     let records = records.map(|(header, record)| (header, record.to_vec())).collect();
                     messages.push(Message::Packet { header, records });
                 }
-                Some(Event::Close(frame)) => messages.push(Message::Close(frame.map_or(1005, |frame| frame.code.0))),
-                Some(Event::Ping(_) | Event::Pong(_)) => {}
+                Some(SessionEvent::Close(frame)) => {
+                    messages.push(Message::Close(frame.map_or(1005, |frame| frame.code.0)))
+                }
+                Some(SessionEvent::Ping(_) | SessionEvent::Pong(_)) => {}
             }
         }
     }

@@ -6,20 +6,20 @@ use std::path::PathBuf;
 use rust_decimal::Decimal;
 use tickcast::ingest::feed::replay::{Params, Replay};
 use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, Report};
-use tickcast_protocol::record::{self, Header, Level, Quote, Ticker, Trade, flags};
-use tickcast_protocol::{Book, Instrument, Kind};
+use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Ticker, Trade, flags};
+use tickcast_protocol::{Book, Instrument, RecordKind};
 
 /// A record with the time at which it came.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Came {
     pub at_ns: u64,
-    pub header: Header,
+    pub header: RecordHeader,
     pub record: Vec<u8>,
 }
 
 impl Came {
-    pub fn kind(&self) -> Kind {
-        Kind::from_wire(self.header.kind).expect("a known kind")
+    pub fn kind(&self) -> RecordKind {
+        RecordKind::from_wire(self.header.kind).expect("a known kind")
     }
 
     pub fn trade(&self) -> Trade {
@@ -38,13 +38,13 @@ impl Came {
         record::read_definition(&self.record).expect("a whole definition")
     }
 
-    /// Kind and levels.
+    /// RecordKind and levels.
     pub fn book(&self) -> (char, Vec<Level>) {
         let (kind, levels) = record::read_book(&self.record).expect("a whole book");
         (char::from(kind), levels.collect())
     }
 
-    /// Kind, flags and `px sz side` of each level, for short comparisons.
+    /// RecordKind, flags and `px sz side` of each level, for short comparisons.
     pub fn book_text(&self) -> String {
         let (kind, levels) = self.book();
         let bad = if self.header.flags & flags::MAYBE_BAD_BOOK != 0 { "?" } else { "" };
@@ -129,13 +129,13 @@ impl Known {
 
     fn take(&mut self, came: &Came) {
         match came.kind() {
-            Kind::Quote => {
+            RecordKind::Quote => {
                 self.quotes += 1;
                 self.last_quote = Some(came.quote());
             }
-            Kind::Trade => self.trades.push(came.trade()),
-            Kind::Ticker => self.tickers.push(came.ticker()),
-            Kind::Book => {
+            RecordKind::Trade => self.trades.push(came.trade()),
+            RecordKind::Ticker => self.tickers.push(came.ticker()),
+            RecordKind::Book => {
                 let (kind, levels) = came.book();
                 if kind == 'S' {
                     self.snapshots += 1;
@@ -157,7 +157,7 @@ pub fn know(stream: &[Came]) -> BTreeMap<String, Known> {
     for came in stream {
         assert!(came.record.len() < BATCH_BYTES_MAX * 32 && came.header.sequence == 0 && came.header.ts_recv == 0);
         let index = came.header.instrument as usize;
-        if came.kind() == Kind::Definition {
+        if came.kind() == RecordKind::Definition {
             assert_eq!(index, known.len() + 1, "ids are dense and in order of appearance");
             known.push(Known {
                 instrument: came.definition(),

@@ -100,7 +100,7 @@ impl Record<'_> {
         (i64_at(self.bytes, 32), i64_at(self.bytes, 40), u64_at(self.bytes, 48), char::from(self.bytes[56]))
     }
 
-    /// Kind and levels.
+    /// RecordKind and levels.
     pub fn book(&self) -> (u8, impl Iterator<Item = Level>) {
         let levels = usize::from(u16_at(self.bytes, 32));
         assert_eq!(self.bytes.len(), 40 + 24 * levels, "length of a book of {levels} levels");

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use tickcast::ring::{Batch, Reader};
 use tickcast::sequencer::{Sequencer, SourceEnd};
-use tickcast_protocol::record::{self, Gap, Header, Level, Quote, Ticker, Trade, encode_book, encode_raw, flags};
-use tickcast_protocol::{Channel, Instrument, Kind};
+use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Ticker, Trade, encode_book, encode_raw, flags};
+use tickcast_protocol::{Channel, Instrument, RecordKind};
 
 use crate::Dice;
 use crate::trail::Event;
@@ -44,7 +44,7 @@ impl Value {
     }
 
     pub fn received_ns(&self) -> u64 {
-        Header::read(&self.record).map_or(u64::MAX, |header| header.ts_recv)
+        RecordHeader::read(&self.record).map_or(u64::MAX, |header| header.ts_recv)
     }
 }
 
@@ -105,17 +105,17 @@ impl History {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        let header = Header::read(bytes).expect("a record");
-        let kind = Kind::from_wire(header.kind).expect("the sequencer knows its kinds");
+        let header = RecordHeader::read(bytes).expect("a record");
+        let kind = RecordKind::from_wire(header.kind).expect("the sequencer knows its kinds");
         match kind {
-            Kind::Definition => {
+            RecordKind::Definition => {
                 self.instruments.push(record::read_definition(bytes).expect("a whole definition"));
                 self.values.push(Default::default());
             }
-            Kind::Status => {
+            RecordKind::Status => {
                 self.states.insert(header.instrument, bytes[record::HEADER_BYTES]);
             }
-            Kind::Gap => {
+            RecordKind::Gap => {
                 let gap = Gap::read(bytes).expect("a whole gap");
                 let values = &mut self.values[gap.instrument as usize - 1][gap.channel as usize];
                 assert_eq!(gap.from_sequence, values.len() as u64 + 1, "the sequencer numbers without holes");
@@ -140,7 +140,7 @@ impl History {
     /// What the feed has handed over is there, as it was numbered.
     fn has_all(&self, batch: &[u8]) {
         for (header, bytes) in record::records(batch).filter(|(header, _)| header.sequence > 0) {
-            let channel = Kind::from_wire(header.kind).and_then(Kind::channel).expect("a channel's record");
+            let channel = RecordKind::from_wire(header.kind).and_then(RecordKind::channel).expect("a channel's record");
             let value = &self.of(header.instrument, channel)[header.sequence as usize - 1];
             assert_eq!(value.record, bytes, "{channel:?} {} of {}", header.sequence, header.instrument);
         }
@@ -246,7 +246,7 @@ impl Feed {
     }
 
     fn status(&mut self, local: u32, state: u8, now_ns: u64, out: &mut Vec<u8>) {
-        let header = Header::of_feed(Kind::Status, local, now_ns - 7).with_flags(flags::LAST);
+        let header = RecordHeader::of_feed(RecordKind::Status, local, now_ns - 7).with_flags(flags::LAST);
         record::encode_status(&header, state, out);
     }
 
@@ -278,14 +278,14 @@ impl Feed {
         let mut number = || i64::from(dice.below(1000));
         let numbers: [i64; 8] = std::array::from_fn(|_| number());
         let delayed = if dice.chance(50) { flags::DELAYED } else { 0 };
-        let header = |kind| Header::of_feed(kind, local, now_ns - 7).with_flags(flags::LAST | delayed);
+        let header = |kind| RecordHeader::of_feed(kind, local, now_ns - 7).with_flags(flags::LAST | delayed);
         let [a, b, c, d, e, f, g, h] = numbers;
         match dice.below(16) {
-            0..6 => Quote { bid_px: a, bid_sz: b, ask_px: c, ask_sz: d }.encode(&header(Kind::Quote), out),
-            6..9 => Trade { px: a, sz: b, trade_id: c as u64, side: b'B' }.encode(&header(Kind::Trade), out),
+            0..6 => Quote { bid_px: a, bid_sz: b, ask_px: c, ask_sz: d }.encode(&header(RecordKind::Quote), out),
+            6..9 => Trade { px: a, sz: b, trade_id: c as u64, side: b'B' }.encode(&header(RecordKind::Trade), out),
             9..11 => {
                 Ticker { last_px: a, open_px: b, high_px: c, low_px: d, volume: e, turnover: f, bid_px: g, ask_px: h }
-                    .encode(&header(Kind::Ticker), out)
+                    .encode(&header(RecordKind::Ticker), out)
             }
             11..14 => {
                 let whole = first || dice.chance(100);
@@ -298,15 +298,15 @@ impl Feed {
                     })
                     .collect();
                 let kind = if whole { b'S' } else { b'D' };
-                encode_book(&header(Kind::Book), kind, levels.into_iter(), out);
+                encode_book(&header(RecordKind::Book), kind, levels.into_iter(), out);
                 return true;
             }
             14 => {
                 let payload = vec![a as u8; dice.below(self.size * 8) as usize];
-                encode_raw(&header(Kind::Raw), &payload, out);
+                encode_raw(&header(RecordKind::Raw), &payload, out);
             }
-            _ if dice.chance(100) => record::encode_status(&header(Kind::Status), b'L', out),
-            _ => Quote { bid_px: a, bid_sz: b, ask_px: c, ask_sz: d }.encode(&header(Kind::Quote), out),
+            _ if dice.chance(100) => record::encode_status(&header(RecordKind::Status), b'L', out),
+            _ => Quote { bid_px: a, bid_sz: b, ask_px: c, ask_sz: d }.encode(&header(RecordKind::Quote), out),
         }
         false
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 use tickcast::shard::Format;
-use tickcast_protocol::Kind;
+use tickcast_protocol::RecordKind;
 
 use crate::Dice;
 use crate::canary::{Canary, Fuse};
@@ -373,7 +373,7 @@ fn is_for_members(format: Format, mut frames: &[u8]) -> bool {
         };
         let Some((payload, tail)) = rest.split_at_checked(length) else { return false };
         let heartbeat = match *first {
-            BINARY => length == HEARTBEAT_BYTES && payload[26] == Kind::Heartbeat as u8,
+            BINARY => length == HEARTBEAT_BYTES && payload[26] == RecordKind::Heartbeat as u8,
             TEXT => payload.starts_with(HEARTBEAT),
             _ => false,
         };

@@ -10,8 +10,8 @@ use tickcast::last_value::LastValues;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, Pattern, Reply};
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, Gap, Header, flags};
-use tickcast_protocol::{Channel, Kind};
+use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
+use tickcast_protocol::{Channel, RecordKind};
 
 use self::bytes::check_bytes;
 use crate::client::{Wish, false_token};
@@ -376,22 +376,22 @@ impl Oracle {
         }
     }
 
-    fn record(&mut self, header: &Header, bytes: &[u8], packet: &PacketHeader, truth: &Truth) {
-        let kind = Kind::from_wire(header.kind).expect("a kind of the protocol");
+    fn record(&mut self, header: &RecordHeader, bytes: &[u8], packet: &PacketHeader, truth: &Truth) {
+        let kind = RecordKind::from_wire(header.kind).expect("a kind of the protocol");
         match kind {
-            Kind::Definition => {
+            RecordKind::Definition => {
                 let instrument = record::read_definition(bytes).expect("a whole definition");
                 assert_eq!(instrument, truth.history.instruments[header.instrument as usize - 1]);
                 self.defined.insert(header.instrument);
                 // What is not live says so behind its definition.
                 self.states.remove(&header.instrument);
             }
-            Kind::Heartbeat => self.seen.heartbeats += 1,
-            Kind::Status => {
+            RecordKind::Heartbeat => self.seen.heartbeats += 1,
+            RecordKind::Status => {
                 self.seen.statuses += 1;
                 self.states.insert(header.instrument, bytes[record::HEADER_BYTES]);
             }
-            Kind::Gap => self.gap(&Gap::read(bytes).expect("a whole gap"), packet, truth),
+            RecordKind::Gap => self.gap(&Gap::read(bytes).expect("a whole gap"), packet, truth),
             _ => self.value(header, kind.channel().expect("a channel's record"), bytes, packet, truth),
         }
     }
@@ -426,7 +426,7 @@ impl Oracle {
         track.last = Some(gap.to_sequence);
     }
 
-    fn value(&mut self, header: &Header, channel: Channel, bytes: &[u8], packet: &PacketHeader, truth: &Truth) {
+    fn value(&mut self, header: &RecordHeader, channel: Channel, bytes: &[u8], packet: &PacketHeader, truth: &Truth) {
         let (id, sequence) = (header.instrument, header.sequence);
         assert!(self.defined.contains(&id), "{channel:?} of {id} before its definition");
         let symbol = &truth.history.instruments[id as usize - 1].symbol;

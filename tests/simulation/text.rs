@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use rust_decimal::Decimal;
 use serde_json::Value;
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, Gap, Header, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
-use tickcast_protocol::{Channel, Instrument, Kind};
+use tickcast_protocol::record::{self, Gap, Level, PRICE_NONE, Quote, RecordHeader, Ticker, Trade, flags};
+use tickcast_protocol::{Channel, Instrument, RecordKind};
 
 /// Reads the messages of one connection.
 #[derive(Default)]
@@ -57,7 +57,7 @@ impl TextReader {
 
     fn push_record(&mut self, record: &Value, instruments: &[Instrument], out: &mut Vec<u8>) {
         let kind = text(record, "type");
-        let mut header = Header::of_feed(Kind::Heartbeat, 0, number(record, "ts_event"));
+        let mut header = RecordHeader::of_feed(RecordKind::Heartbeat, 0, number(record, "ts_event"));
         (header.sequence, header.ts_recv) = (number(record, "sequence"), number(record, "ts_recv"));
         header.flags = record_flags(record);
         if kind == "definition" {
@@ -71,34 +71,34 @@ impl TextReader {
         let instrument = || instrument.unwrap_or_else(|| panic!("no symbol: {record}"));
         let px = |key: &str| mantissa(&record[key], instrument().px_exp);
         let sz = |key: &str| mantissa(&record[key], instrument().sz_exp);
-        let mut of_kind = |kind: Kind| {
+        let mut of_kind = |kind: RecordKind| {
             header.kind = kind as u8;
             header
         };
         match kind {
             "quote" => {
                 let (bid_px, bid_sz, ask_px, ask_sz) = (px("bid_px"), sz("bid_sz"), px("ask_px"), sz("ask_sz"));
-                Quote { bid_px, bid_sz, ask_px, ask_sz }.encode(&of_kind(Kind::Quote), out);
+                Quote { bid_px, bid_sz, ask_px, ask_sz }.encode(&of_kind(RecordKind::Quote), out);
             }
             "trade" => {
                 let (trade_id, side) = (number(record, "trade_id"), letter(record, "side"));
-                Trade { px: px("px"), sz: sz("sz"), trade_id, side }.encode(&of_kind(Kind::Trade), out);
+                Trade { px: px("px"), sz: sz("sz"), trade_id, side }.encode(&of_kind(RecordKind::Trade), out);
             }
             "ticker" => {
                 let [last_px, open_px, high_px, low_px] = ["last_px", "open_px", "high_px", "low_px"].map(px);
                 let (volume, [turnover, bid_px, ask_px]) = (sz("volume"), ["turnover", "bid_px", "ask_px"].map(px));
                 Ticker { last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px }
-                    .encode(&of_kind(Kind::Ticker), out);
+                    .encode(&of_kind(RecordKind::Ticker), out);
             }
             "book" => {
                 let levels =
                     [("bids", b'B'), ("asks", b'A')].map(|(key, side)| levels(record, key, side, instrument()));
                 let levels = levels.concat().into_iter();
-                record::encode_book(&of_kind(Kind::Book), letter(record, "kind"), levels, out);
+                record::encode_book(&of_kind(RecordKind::Book), letter(record, "kind"), levels, out);
             }
-            "raw" => record::encode_raw(&of_kind(Kind::Raw), &unhex(text(record, "payload_hex")), out),
+            "raw" => record::encode_raw(&of_kind(RecordKind::Raw), &unhex(text(record, "payload_hex")), out),
             "gap" => gap(record, instrument().id).encode(header.ts_recv, out),
-            "status" => record::encode_status(&of_kind(Kind::Status), letter(record, "state"), out),
+            "status" => record::encode_status(&of_kind(RecordKind::Status), letter(record, "state"), out),
             "heartbeat" => record::encode_heartbeat(header.ts_recv, out),
             other => panic!("type {other:?}: {record}"),
         }

@@ -15,10 +15,10 @@ use super::upgrade::{Upgrade, Upgraded, is_later};
 use tickcast_protocol::ws::close::push_close;
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::frame::push_masked_frame;
-use tickcast_protocol::ws::{CloseCode, Event, Limits, Opcode, Role, Session, Violation};
+use tickcast_protocol::ws::{CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, Violation};
 
 /// Far above every packet, and the most that a server can make a client hold.
-const LIMITS: Limits = Limits { message_bytes_max: 64 << 20 };
+const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 64 << 20 };
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Neither side keeps a window, so that a message can be inflated by itself.
 const OFFER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -89,19 +89,21 @@ impl Connection {
                 None => self.session.next(&LIMITS, input, &mut self.at),
             };
             match event.map_err(|violation: Violation| Error::Protocol(violation.to_string()))? {
-                Some(Event::Binary(bytes)) => {
+                Some(SessionEvent::Binary(bytes)) => {
                     packet.clear();
                     packet.extend_from_slice(bytes);
                     return Ok(Received::Packet);
                 }
                 // The session has proven that it is UTF-8.
-                Some(Event::Text(text)) => return Ok(Received::Text(String::from_utf8_lossy(text).into_owned())),
-                Some(Event::Ping(payload)) => {
+                Some(SessionEvent::Text(text)) => {
+                    return Ok(Received::Text(String::from_utf8_lossy(text).into_owned()));
+                }
+                Some(SessionEvent::Ping(payload)) => {
                     let payload = payload.to_vec();
                     self.send(Opcode::Pong, &payload)?;
                 }
-                Some(Event::Pong(_)) => {}
-                Some(Event::Close(frame)) => {
+                Some(SessionEvent::Pong(_)) => {}
+                Some(SessionEvent::Close(frame)) => {
                     let (code, reason) = frame.map_or((1005, ""), |frame| (frame.code.0, frame.reason));
                     let closed = Error::Closed { code, reason: reason.to_owned() };
                     self.say_goodbye();

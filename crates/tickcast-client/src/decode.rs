@@ -15,8 +15,8 @@ use foldhash::{HashMap, HashMapExt};
 use serde::{Deserialize, Serialize};
 
 use tickcast_protocol::packet::{self, PacketError, PacketHeader};
-use tickcast_protocol::record::{self, Gap, HEADER_BYTES, Header, Quote, Ticker, Trade, flags};
-use tickcast_protocol::{Channel, Instrument, Kind};
+use tickcast_protocol::record::{self, Gap, HEADER_BYTES, Quote, RecordHeader, Ticker, Trade, flags};
+use tickcast_protocol::{Channel, Instrument, RecordKind};
 
 /// Why a Gap that this room makes says that records are missing: they came while the client was away.
 pub const REASON_AWAY: u8 = b'R';
@@ -184,7 +184,7 @@ impl Decoder {
     pub fn packet(
         &mut self,
         bytes: &[u8],
-        mut on: impl FnMut(Option<&Instrument>, &Header, &[u8]),
+        mut on: impl FnMut(Option<&Instrument>, &RecordHeader, &[u8]),
     ) -> Result<PacketHeader, DecodeError> {
         let packet = PacketHeader::read(bytes)?;
         self.missed.clear();
@@ -196,7 +196,7 @@ impl Decoder {
         for index in 0..packet.count {
             let (header, record) = split_record(rest, index)?;
             rest = &rest[record.len()..];
-            match Kind::from_wire(header.kind) {
+            match RecordKind::from_wire(header.kind) {
                 Some(kind) if body_is_whole(kind, record) => {
                     if !self.rejoining || self.rejoin(kind, &header) {
                         on(self.record(kind, &header, record), &header, record);
@@ -236,20 +236,20 @@ impl Decoder {
     }
 
     /// Takes note of a record whose body is whole, and returns its instrument where that is known.
-    fn record(&mut self, kind: Kind, header: &Header, record: &[u8]) -> Option<&Instrument> {
+    fn record(&mut self, kind: RecordKind, header: &RecordHeader, record: &[u8]) -> Option<&Instrument> {
         match kind {
-            Kind::Definition => {
+            RecordKind::Definition => {
                 if let Some(instrument) = record::read_definition(record) {
                     self.define(instrument);
                 }
             }
-            Kind::Gap => match Gap::read(record) {
+            RecordKind::Gap => match Gap::read(record) {
                 Some(gap) => self.gap(&gap),
                 // A channel that this version does not know.
                 None => self.counters.skipped += 1,
             },
-            Kind::Heartbeat | Kind::Status => {}
-            Kind::Quote | Kind::Trade | Kind::Ticker | Kind::Book | Kind::Raw => {
+            RecordKind::Heartbeat | RecordKind::Status => {}
+            RecordKind::Quote | RecordKind::Trade | RecordKind::Ticker | RecordKind::Book | RecordKind::Raw => {
                 let channel = kind.channel().expect("these five kinds are the channels' own");
                 return self.follow(channel, header);
             }
@@ -258,7 +258,7 @@ impl Decoder {
     }
 
     /// False for a record that was had before the connection was lost.
-    fn rejoin(&mut self, kind: Kind, header: &Header) -> bool {
+    fn rejoin(&mut self, kind: RecordKind, header: &RecordHeader) -> bool {
         let Some(channel) = kind.channel() else { return true };
         let instrument = header.instrument;
         let last = self.streams.get(&instrument).map_or(0, |streams| streams.last[channel as usize]);
@@ -294,7 +294,7 @@ impl Decoder {
     }
 
     /// Holds a channel's record against the rule, and returns its instrument.
-    fn follow(&mut self, channel: Channel, header: &Header) -> Option<&Instrument> {
+    fn follow(&mut self, channel: Channel, header: &RecordHeader) -> Option<&Instrument> {
         self.counters.record(channel, header.flags);
         let instrument = header.instrument;
         let streams = self.streams.entry(instrument).or_default();
@@ -320,7 +320,7 @@ impl Decoder {
 
 /// Sequences that a record accounts for after `last`: what was there before it came is not of the live stream, and a
 /// hole that nothing announced stays one.
-pub fn covered(header: &Header, last: u64, is_broken: bool) -> u64 {
+pub fn covered(header: &RecordHeader, last: u64, is_broken: bool) -> u64 {
     match header.sequence.checked_sub(last) {
         None | Some(0) => 0,
         Some(_) if last == 0 => u64::from(header.flags & flags::SNAPSHOT == 0),
@@ -330,7 +330,7 @@ pub fn covered(header: &Header, last: u64, is_broken: bool) -> u64 {
 }
 
 /// How a record breaks the rule after `last`, if it does.
-pub fn broken(channel: Channel, header: &Header, last: u64) -> Option<Violation> {
+pub fn broken(channel: Channel, header: &RecordHeader, last: u64) -> Option<Violation> {
     let (instrument, got) = (header.instrument, header.sequence);
     let snapshot = header.flags & flags::SNAPSHOT != 0;
     let conflated = header.flags & flags::CONFLATED != 0 && !channel.is_log();
@@ -347,8 +347,8 @@ pub fn broken(channel: Channel, header: &Header, last: u64) -> Option<Violation>
 
 /// The record at the start of `bytes`.
 #[inline]
-pub fn split_record(bytes: &[u8], index: u16) -> Result<(Header, &[u8]), DecodeError> {
-    let header = Header::read(bytes).ok_or(DecodeError::Cut { index, bytes: HEADER_BYTES, have: bytes.len() })?;
+pub fn split_record(bytes: &[u8], index: u16) -> Result<(RecordHeader, &[u8]), DecodeError> {
+    let header = RecordHeader::read(bytes).ok_or(DecodeError::Cut { index, bytes: HEADER_BYTES, have: bytes.len() })?;
     let cut = DecodeError::Cut { index, bytes: header.bytes(), have: bytes.len() };
     if header.bytes() < HEADER_BYTES {
         return Err(cut);
@@ -358,17 +358,17 @@ pub fn split_record(bytes: &[u8], index: u16) -> Result<(Header, &[u8]), DecodeE
 
 /// Whether a record holds all that its type has. Longer ones are fine: fields are appended in later versions.
 #[inline]
-pub fn body_is_whole(kind: Kind, record: &[u8]) -> bool {
+pub fn body_is_whole(kind: RecordKind, record: &[u8]) -> bool {
     match kind {
-        Kind::Quote => record.len() >= Quote::BYTES,
-        Kind::Trade => record.len() >= Trade::BYTES,
-        Kind::Ticker => record.len() >= Ticker::BYTES,
-        Kind::Book => record::read_book(record).is_some(),
-        Kind::Raw => record::read_raw(record).is_some(),
-        Kind::Definition => record::read_definition(record).is_some(),
-        Kind::Gap => record.len() >= Gap::BYTES,
-        Kind::Heartbeat => true,
-        Kind::Status => record.len() >= 40,
+        RecordKind::Quote => record.len() >= Quote::BYTES,
+        RecordKind::Trade => record.len() >= Trade::BYTES,
+        RecordKind::Ticker => record.len() >= Ticker::BYTES,
+        RecordKind::Book => record::read_book(record).is_some(),
+        RecordKind::Raw => record::read_raw(record).is_some(),
+        RecordKind::Definition => record::read_definition(record).is_some(),
+        RecordKind::Gap => record.len() >= Gap::BYTES,
+        RecordKind::Heartbeat => true,
+        RecordKind::Status => record.len() >= 40,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::decode::Decoder;
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{self, Gap, Header, Level, Quote, Ticker, Trade, read_book, read_raw};
-use tickcast_protocol::{Instrument, Kind};
+use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Ticker, Trade, read_book, read_raw};
+use tickcast_protocol::{Instrument, RecordKind};
 
 /// What is new in one packet.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ pub struct Packet<'a> {
 /// One record.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    pub header: Header,
+    pub header: RecordHeader,
     /// Whose it is; `None` for heartbeats and the state of the feed.
     pub instrument: Option<&'a Instrument>,
     /// What its type has.
@@ -56,7 +56,7 @@ impl<'a> Packet<'a> {
     pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
         let decoder = self.decoder;
         record::records(self.records).filter_map(move |(header, bytes)| {
-            let body = Body::read(Kind::from_wire(header.kind)?, bytes)?;
+            let body = Body::read(RecordKind::from_wire(header.kind)?, bytes)?;
             Some(Record { header, instrument: decoder.instrument(header.instrument), body, bytes })
         })
     }
@@ -75,17 +75,17 @@ impl<'a> Packet<'a> {
 
 impl<'a> Body<'a> {
     /// `None` for what this version does not know, such as a gap of an unknown channel.
-    fn read(kind: Kind, record: &'a [u8]) -> Option<Self> {
+    fn read(kind: RecordKind, record: &'a [u8]) -> Option<Self> {
         Some(match kind {
-            Kind::Quote => Self::Quote(Quote::read(record)?),
-            Kind::Trade => Self::Trade(Trade::read(record)?),
-            Kind::Ticker => Self::Ticker(Ticker::read(record)?),
-            Kind::Book => read_book(record).map(|_| Self::Book(Book { record }))?,
-            Kind::Raw => Self::Raw(read_raw(record)?),
-            Kind::Definition => Self::Definition,
-            Kind::Heartbeat => Self::Heartbeat,
-            Kind::Gap => Self::Gap(Gap::read(record)?),
-            Kind::Status => Self::Status(*record.get(record::HEADER_BYTES)?),
+            RecordKind::Quote => Self::Quote(Quote::read(record)?),
+            RecordKind::Trade => Self::Trade(Trade::read(record)?),
+            RecordKind::Ticker => Self::Ticker(Ticker::read(record)?),
+            RecordKind::Book => read_book(record).map(|_| Self::Book(Book { record }))?,
+            RecordKind::Raw => Self::Raw(read_raw(record)?),
+            RecordKind::Definition => Self::Definition,
+            RecordKind::Heartbeat => Self::Heartbeat,
+            RecordKind::Gap => Self::Gap(Gap::read(record)?),
+            RecordKind::Status => Self::Status(*record.get(record::HEADER_BYTES)?),
         })
     }
 }

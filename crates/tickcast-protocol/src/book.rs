@@ -8,12 +8,12 @@ use super::record::{BOOK_SNAPSHOT, Level};
 
 /// A side of a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Side {
+pub enum BookSide {
     Bid,
     Ask,
 }
 
-impl Side {
+impl BookSide {
     /// `'B'` or `'A'`.
     pub fn wire(self) -> u8 {
         match self {
@@ -46,17 +46,17 @@ impl Book {
             self.clear();
         }
         for level in levels {
-            if let Some(side) = Side::from_wire(level.side) {
+            if let Some(side) = BookSide::from_wire(level.side) {
                 self.set(side, level.px, level.sz);
             }
         }
     }
 
     /// Sets one level to an absolute size; 0 removes it. Removing an unknown level is normal.
-    pub fn set(&mut self, side: Side, px: i64, sz: i64) {
+    pub fn set(&mut self, side: BookSide, px: i64, sz: i64) {
         let levels = match side {
-            Side::Bid => &mut self.bids,
-            Side::Ask => &mut self.asks,
+            BookSide::Bid => &mut self.bids,
+            BookSide::Ask => &mut self.asks,
         };
         if sz == 0 {
             levels.remove(&px);
@@ -71,7 +71,7 @@ impl Book {
             return levels.filter(|level| level.sz != 0).count();
         }
         let is_new = |level: &Level| {
-            level.sz != 0 && Side::from_wire(level.side).is_some_and(|side| self.size(side, level.px) == 0)
+            level.sz != 0 && BookSide::from_wire(level.side).is_some_and(|side| self.size(side, level.px) == 0)
         };
         self.len() + levels.filter(is_new).count()
     }
@@ -83,10 +83,10 @@ impl Book {
     }
 
     /// The size at a price; 0 where there is no such level.
-    pub fn size(&self, side: Side, px: i64) -> i64 {
+    pub fn size(&self, side: BookSide, px: i64) -> i64 {
         let levels = match side {
-            Side::Bid => &self.bids,
-            Side::Ask => &self.asks,
+            BookSide::Bid => &self.bids,
+            BookSide::Ask => &self.asks,
         };
         levels.get(&px).copied().unwrap_or(0)
     }
@@ -135,8 +135,8 @@ mod tests {
 
     fn book_of(bids: i64, asks: i64) -> Book {
         let mut book = Book::default();
-        (0..bids).for_each(|depth| book.set(Side::Bid, 99 - depth, 1 + depth));
-        (0..asks).for_each(|depth| book.set(Side::Ask, 101 + depth, 1 + depth));
+        (0..bids).for_each(|depth| book.set(BookSide::Bid, 99 - depth, 1 + depth));
+        (0..asks).for_each(|depth| book.set(BookSide::Ask, 101 + depth, 1 + depth));
         book
     }
 
@@ -147,7 +147,7 @@ mod tests {
         book.apply(BOOK_DELTA, [level(99, 3, b'B'), level(98, 0, b'B'), level(97, 0, b'B')].into_iter());
         assert_eq!(book.bids().collect::<Vec<_>>(), [(99, 3)]);
         assert_eq!(book.asks().collect::<Vec<_>>(), [(101, 7)]);
-        assert_eq!((book.size(Side::Bid, 99), book.size(Side::Ask, 99), book.len()), (3, 0, 2));
+        assert_eq!((book.size(BookSide::Bid, 99), book.size(BookSide::Ask, 99), book.len()), (3, 0, 2));
         book.apply(BOOK_SNAPSHOT, [level(102, 1, b'A')].into_iter());
         assert_eq!((book.bids().count(), book.asks().collect::<Vec<_>>()), (0, vec![(102, 1)]));
         book.apply(BOOK_SNAPSHOT, [].into_iter());
@@ -185,7 +185,7 @@ mod tests {
         ) {
             let mut book = Book::default();
             for (px, sz, bid) in changes {
-                book.set(if bid { Side::Bid } else { Side::Ask }, px, sz);
+                book.set(if bid { BookSide::Bid } else { BookSide::Ask }, px, sz);
             }
             let cut = book.levels(levels_max);
             prop_assert_eq!(cut.len(), book.len().min(levels_max));

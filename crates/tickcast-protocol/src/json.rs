@@ -10,8 +10,10 @@
 mod packet;
 
 pub use self::packet::{SUBPROTOCOL, push_packet};
-use crate::record::{self, Gap, HEADER_BYTES, Header, Kind, Level, PRICE_NONE, Quote, Ticker, Trade, flags};
-use crate::{Instrument, Side, decimal};
+use crate::record::{
+    self, Gap, HEADER_BYTES, Level, PRICE_NONE, Quote, RecordHeader, RecordKind, Ticker, Trade, flags,
+};
+use crate::{BookSide, Instrument, decimal};
 
 /// What to give [`push_record`] for records of no instrument: heartbeats, and the state of the feed.
 pub static NO_INSTRUMENT: Instrument = Instrument {
@@ -31,20 +33,20 @@ pub static NO_INSTRUMENT: Instrument = Instrument {
 /// # Panics
 /// When `record` is not one whole record.
 pub fn push_record(record: &[u8], instrument: &Instrument, out: &mut String) {
-    let header = Header::read(record).expect("a whole record begins with its header");
+    let header = RecordHeader::read(record).expect("a whole record begins with its header");
     assert!(header.bytes() == record.len(), "record of {} bytes in {}", header.bytes(), record.len());
-    let kind = Kind::from_wire(header.kind);
+    let kind = RecordKind::from_wire(header.kind);
     push_header(&header, kind, instrument, out);
     let body = match kind {
-        Some(Kind::Quote) => push_quote(record, instrument, out),
-        Some(Kind::Trade) => push_trade(record, instrument, out),
-        Some(Kind::Ticker) => push_ticker(record, instrument, out),
-        Some(Kind::Book) => push_book(record, instrument, out),
-        Some(Kind::Raw) => push_raw(record, out),
-        Some(Kind::Definition) => push_definition(record, out),
-        Some(Kind::Gap) => push_gap(record, out),
-        Some(Kind::Status) => record.get(HEADER_BYTES).map(|state| push_letter("state", *state, out)),
-        Some(Kind::Heartbeat) | None => Some(()),
+        Some(RecordKind::Quote) => push_quote(record, instrument, out),
+        Some(RecordKind::Trade) => push_trade(record, instrument, out),
+        Some(RecordKind::Ticker) => push_ticker(record, instrument, out),
+        Some(RecordKind::Book) => push_book(record, instrument, out),
+        Some(RecordKind::Raw) => push_raw(record, out),
+        Some(RecordKind::Definition) => push_definition(record, out),
+        Some(RecordKind::Gap) => push_gap(record, out),
+        Some(RecordKind::Status) => record.get(HEADER_BYTES).map(|state| push_letter("state", *state, out)),
+        Some(RecordKind::Heartbeat) | None => Some(()),
     };
     assert!(body.is_some(), "body of a {kind:?} is cut short");
     out.push('}');
@@ -60,7 +62,7 @@ pub fn push_instrument(instrument: &Instrument, out: &mut String) {
     out.push('}');
 }
 
-fn push_header(header: &Header, kind: Option<Kind>, instrument: &Instrument, out: &mut String) {
+fn push_header(header: &RecordHeader, kind: Option<RecordKind>, instrument: &Instrument, out: &mut String) {
     out.push_str("{\"type\":\"");
     out.push_str(kind.map_or("unknown", type_name));
     out.push('"');
@@ -74,17 +76,17 @@ fn push_header(header: &Header, kind: Option<Kind>, instrument: &Instrument, out
     push_flags(header.flags, out);
 }
 
-fn type_name(kind: Kind) -> &'static str {
+fn type_name(kind: RecordKind) -> &'static str {
     match kind {
-        Kind::Definition => "definition",
-        Kind::Heartbeat => "heartbeat",
-        Kind::Gap => "gap",
-        Kind::Status => "status",
-        Kind::Quote => "quote",
-        Kind::Trade => "trade",
-        Kind::Ticker => "ticker",
-        Kind::Book => "book",
-        Kind::Raw => "raw",
+        RecordKind::Definition => "definition",
+        RecordKind::Heartbeat => "heartbeat",
+        RecordKind::Gap => "gap",
+        RecordKind::Status => "status",
+        RecordKind::Quote => "quote",
+        RecordKind::Trade => "trade",
+        RecordKind::Ticker => "ticker",
+        RecordKind::Book => "book",
+        RecordKind::Raw => "raw",
     }
 }
 
@@ -148,9 +150,9 @@ fn push_ticker(record: &[u8], instrument: &Instrument, out: &mut String) -> Opti
 }
 
 fn push_book(record: &[u8], instrument: &Instrument, out: &mut String) -> Option<()> {
-    for (key, side) in [("bids", Side::Bid), ("asks", Side::Ask)] {
+    for (key, side) in [("bids", BookSide::Bid), ("asks", BookSide::Ask)] {
         let (kind, levels) = record::read_book(record)?;
-        if side == Side::Bid {
+        if side == BookSide::Bid {
             push_letter("kind", kind, out);
         }
         push_name(key, out);

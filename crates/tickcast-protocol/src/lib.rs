@@ -13,7 +13,7 @@ pub mod record;
 pub mod sse;
 pub mod ws;
 
-pub use book::{Book, Side};
+pub use book::{Book, BookSide};
 pub use directory::{DefineError, Directory};
 pub use instrument::Instrument;
-pub use record::{Channel, Kind};
+pub use record::{Channel, RecordKind};

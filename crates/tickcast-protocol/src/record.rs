@@ -41,7 +41,7 @@ pub mod flags {
 /// What a record is; the wire's `type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RecordKind {
     Quote = 1,
     Trade = 2,
     Ticker = 3,
@@ -53,7 +53,7 @@ pub enum Kind {
     Status = 19,
 }
 
-impl Kind {
+impl RecordKind {
     /// The kind with this wire number, or `None`: a reader skips what it does not know.
     pub fn from_wire(byte: u8) -> Option<Self> {
         Some(match byte {
@@ -122,13 +122,13 @@ impl Channel {
     }
 
     /// The kind of its records.
-    pub fn kind(self) -> Kind {
+    pub fn kind(self) -> RecordKind {
         match self {
-            Self::Quote => Kind::Quote,
-            Self::Trade => Kind::Trade,
-            Self::Ticker => Kind::Ticker,
-            Self::Book => Kind::Book,
-            Self::Raw => Kind::Raw,
+            Self::Quote => RecordKind::Quote,
+            Self::Trade => RecordKind::Trade,
+            Self::Ticker => RecordKind::Ticker,
+            Self::Book => RecordKind::Book,
+            Self::Raw => RecordKind::Raw,
         }
     }
 
@@ -140,7 +140,7 @@ impl Channel {
 
 /// The 32 bytes that open every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct RecordHeader {
     /// Whole record in units of 8 bytes.
     pub length: u16,
     /// Wire number of the kind; kept raw, since a reader skips what it does not know.
@@ -157,9 +157,9 @@ pub struct Header {
     pub ts_recv: u64,
 }
 
-impl Header {
+impl RecordHeader {
     /// A header that a feed fills in: the sequencer sets sequence and `ts_recv`.
-    pub fn of_feed(kind: Kind, instrument: u32, ts_event: u64) -> Self {
+    pub fn of_feed(kind: RecordKind, instrument: u32, ts_event: u64) -> Self {
         Self { length: 0, kind: kind as u8, flags: flags::LAST, instrument, sequence: 0, ts_event, ts_recv: 0 }
     }
 
@@ -213,7 +213,7 @@ impl Quote {
     pub const BYTES: usize = 64;
 
     /// Appends header and body.
-    pub fn encode(&self, header: &Header, out: &mut Vec<u8>) {
+    pub fn encode(&self, header: &RecordHeader, out: &mut Vec<u8>) {
         header.write(Self::BYTES, out);
         put(out, &[self.bid_px, self.bid_sz, self.ask_px, self.ask_sz]);
     }
@@ -240,7 +240,7 @@ impl Trade {
     pub const BYTES: usize = 64;
 
     /// Appends header and body.
-    pub fn encode(&self, header: &Header, out: &mut Vec<u8>) {
+    pub fn encode(&self, header: &RecordHeader, out: &mut Vec<u8>) {
         header.write(Self::BYTES, out);
         put(out, &[self.px, self.sz]);
         out.extend_from_slice(&self.trade_id.to_le_bytes());
@@ -274,7 +274,7 @@ impl Ticker {
     pub const BYTES: usize = 96;
 
     /// Appends header and body.
-    pub fn encode(&self, header: &Header, out: &mut Vec<u8>) {
+    pub fn encode(&self, header: &RecordHeader, out: &mut Vec<u8>) {
         header.write(Self::BYTES, out);
         let prices = [self.last_px, self.open_px, self.high_px, self.low_px];
         put(out, &prices);
@@ -307,7 +307,7 @@ pub const BOOK_DELTA: u8 = b'D';
 ///
 /// # Panics
 /// When there are more than [`BOOK_LEVELS_MAX`] levels: whoever builds one cuts first.
-pub fn encode_book(header: &Header, kind: u8, levels: impl ExactSizeIterator<Item = Level>, out: &mut Vec<u8>) {
+pub fn encode_book(header: &RecordHeader, kind: u8, levels: impl ExactSizeIterator<Item = Level>, out: &mut Vec<u8>) {
     let count = levels.len();
     assert!(count <= BOOK_LEVELS_MAX, "a book of {count} levels does not fit into a record");
     header.write(40 + count * LEVEL_BYTES, out);
@@ -333,7 +333,7 @@ pub fn read_book(record: &[u8]) -> Option<(u8, impl ExactSizeIterator<Item = Lev
 }
 
 /// Appends a Raw record: 40 + payload, padded with zeros.
-pub fn encode_raw(header: &Header, payload: &[u8], out: &mut Vec<u8>) {
+pub fn encode_raw(header: &RecordHeader, payload: &[u8], out: &mut Vec<u8>) {
     let length = (40 + payload.len()).next_multiple_of(8);
     header.write(length, out);
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -357,7 +357,7 @@ pub fn encode_definition(instrument: &Instrument, out: &mut Vec<u8>) {
     let symbol_bytes = u8::try_from(symbol.len()).expect("the directory bounds symbols to 255 bytes");
     let venue_bytes = u8::try_from(venue.len()).expect("the directory bounds venues to 255 bytes");
     let length = (64 + symbol.len() + venue.len()).next_multiple_of(8);
-    Header::of_feed(Kind::Definition, instrument.id, 0).write(length, out);
+    RecordHeader::of_feed(RecordKind::Definition, instrument.id, 0).write(length, out);
     out.extend_from_slice(&[instrument.px_exp as u8, instrument.sz_exp as u8, instrument.status, symbol_bytes]);
     out.extend_from_slice(&[venue_bytes, 0, 0, 0]);
     put(out, &[instrument.tick_size, instrument.lot_size, 0]);
@@ -368,7 +368,7 @@ pub fn encode_definition(instrument: &Instrument, out: &mut Vec<u8>) {
 
 /// The instrument that a whole Definition record announces; `None` if it is cut short or not UTF-8.
 pub fn read_definition(record: &[u8]) -> Option<Instrument> {
-    let header = Header::read(record)?;
+    let header = RecordHeader::read(record)?;
     let body = record.get(32..64)?;
     let symbol_end = 64 + usize::from(body[3]);
     let venue_end = symbol_end + usize::from(body[4]);
@@ -386,7 +386,7 @@ pub fn read_definition(record: &[u8]) -> Option<Instrument> {
 
 /// Appends a Heartbeat: a bare header.
 pub fn encode_heartbeat(ts_recv: u64, out: &mut Vec<u8>) {
-    let mut header = Header::of_feed(Kind::Heartbeat, 0, 0);
+    let mut header = RecordHeader::of_feed(RecordKind::Heartbeat, 0, 0);
     header.ts_recv = ts_recv;
     header.write(HEADER_BYTES, out);
 }
@@ -410,7 +410,7 @@ impl Gap {
 
     /// Appends the record.
     pub fn encode(&self, ts_recv: u64, out: &mut Vec<u8>) {
-        let mut header = Header::of_feed(Kind::Gap, self.instrument, 0);
+        let mut header = RecordHeader::of_feed(RecordKind::Gap, self.instrument, 0);
         header.ts_recv = ts_recv;
         header.write(Self::BYTES, out);
         put(out, &[self.from_sequence as i64, self.to_sequence as i64]);
@@ -419,11 +419,11 @@ impl Gap {
 
     /// Reads a whole record.
     pub fn read(record: &[u8]) -> Option<Self> {
-        let header = Header::read(record)?;
+        let header = RecordHeader::read(record)?;
         let body = record.get(32..56)?;
         Some(Self {
             instrument: header.instrument,
-            channel: Kind::from_wire(body[16])?.channel()?,
+            channel: RecordKind::from_wire(body[16])?.channel()?,
             from_sequence: u64_at(body, 0),
             to_sequence: u64_at(body, 8),
             reason: body[17],
@@ -435,14 +435,14 @@ impl Gap {
 const STATUS_BYTES: usize = 40;
 
 /// Appends a Status record, 40 bytes: `'L'` live, `'S'` stale, `'H'` halted, `'E'` ended; instrument 0 is the feed.
-pub fn encode_status(header: &Header, state: u8, out: &mut Vec<u8>) {
+pub fn encode_status(header: &RecordHeader, state: u8, out: &mut Vec<u8>) {
     header.write(STATUS_BYTES, out);
     out.extend_from_slice(&[state, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 /// Why bytes are not a record that a publisher may send.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum RecordError {
     /// Fewer bytes than the header, or than the header's length, says.
     #[error("record is cut short: {have} bytes are there, {need} are needed")]
     Short { have: usize, need: usize },
@@ -459,24 +459,24 @@ pub enum Malformed {
 
 /// Checks the record at the start of `bytes`, and returns its header. Everything a reader relies on holds afterwards:
 /// lengths agree with the kind, counts with the length, letters are known ones.
-pub fn check(bytes: &[u8]) -> Result<Header, Malformed> {
-    let header = Header::read(bytes).ok_or(Malformed::Short { have: bytes.len(), need: HEADER_BYTES })?;
+pub fn check(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
+    let header = RecordHeader::read(bytes).ok_or(RecordError::Short { have: bytes.len(), need: HEADER_BYTES })?;
     let given = header.bytes();
-    let may_be_sent = |kind: &Kind| *kind != Kind::Definition;
-    let kind = Kind::from_wire(header.kind).filter(may_be_sent).ok_or(Malformed::Kind(header.kind))?;
-    let short = Malformed::Short { have: bytes.len(), need: given.max(HEADER_BYTES) };
+    let may_be_sent = |kind: &RecordKind| *kind != RecordKind::Definition;
+    let kind = RecordKind::from_wire(header.kind).filter(may_be_sent).ok_or(RecordError::Kind(header.kind))?;
+    let short = RecordError::Short { have: bytes.len(), need: given.max(HEADER_BYTES) };
     let length =
-        |want: usize| if given == want { Ok(()) } else { Err(Malformed::Length { kind: header.kind, given, want }) };
+        |want: usize| if given == want { Ok(()) } else { Err(RecordError::Length { kind: header.kind, given, want }) };
     match kind {
-        Kind::Quote => length(Quote::BYTES)?,
-        Kind::Trade => length(Trade::BYTES)?,
-        Kind::Ticker => length(Ticker::BYTES)?,
-        Kind::Gap => length(Gap::BYTES)?,
-        Kind::Status => length(STATUS_BYTES)?,
-        Kind::Heartbeat => length(HEADER_BYTES)?,
+        RecordKind::Quote => length(Quote::BYTES)?,
+        RecordKind::Trade => length(Trade::BYTES)?,
+        RecordKind::Ticker => length(Ticker::BYTES)?,
+        RecordKind::Gap => length(Gap::BYTES)?,
+        RecordKind::Status => length(STATUS_BYTES)?,
+        RecordKind::Heartbeat => length(HEADER_BYTES)?,
         // The count stands at byte 32: a record that ends before it has none, whatever follows.
-        Kind::Book | Kind::Raw if given < 40 => length(40)?,
-        Kind::Book => {
+        RecordKind::Book | RecordKind::Raw if given < 40 => length(40)?,
+        RecordKind::Book => {
             let count = bytes.get(32..34).ok_or(short.clone())?;
             length(40 + usize::from(u16::from_le_bytes([count[0], count[1]])) * LEVEL_BYTES)?;
         }
@@ -490,23 +490,23 @@ pub fn check(bytes: &[u8]) -> Result<Header, Malformed> {
     Ok(header)
 }
 
-fn check_letters(kind: Kind, record: &[u8]) -> Result<(), Malformed> {
+fn check_letters(kind: RecordKind, record: &[u8]) -> Result<(), RecordError> {
     match kind {
-        Kind::Trade if !matches!(record[56], b'B' | b'S' | b'N') => {
-            Err(Malformed::Field { field: "trade side", given: record[56], want: "have 'B', 'S', 'N'" })
+        RecordKind::Trade if !matches!(record[56], b'B' | b'S' | b'N') => {
+            Err(RecordError::Field { field: "trade side", given: record[56], want: "have 'B', 'S', 'N'" })
         }
-        Kind::Status if !matches!(record[32], b'L' | b'S' | b'H' | b'E') => {
-            Err(Malformed::Field { field: "status", given: record[32], want: "have 'L', 'S', 'H', 'E'" })
+        RecordKind::Status if !matches!(record[32], b'L' | b'S' | b'H' | b'E') => {
+            Err(RecordError::Field { field: "status", given: record[32], want: "have 'L', 'S', 'H', 'E'" })
         }
-        Kind::Gap if Gap::read(record).is_none_or(|gap| !gap.channel.is_log()) => {
-            Err(Malformed::Field { field: "gap channel", given: record[48], want: "have 2 (trade), 5 (raw)" })
+        RecordKind::Gap if Gap::read(record).is_none_or(|gap| !gap.channel.is_log()) => {
+            Err(RecordError::Field { field: "gap channel", given: record[48], want: "have 2 (trade), 5 (raw)" })
         }
-        Kind::Book => {
+        RecordKind::Book => {
             if !matches!(record[34], BOOK_SNAPSHOT | BOOK_DELTA) {
-                return Err(Malformed::Field { field: "book kind", given: record[34], want: "have 'S', 'D'" });
+                return Err(RecordError::Field { field: "book kind", given: record[34], want: "have 'S', 'D'" });
             }
             match record[40..].chunks_exact(LEVEL_BYTES).find(|level| !matches!(level[16], b'B' | b'A')) {
-                Some(level) => Err(Malformed::Field { field: "level side", given: level[16], want: "have 'B', 'A'" }),
+                Some(level) => Err(RecordError::Field { field: "level side", given: level[16], want: "have 'B', 'A'" }),
                 None => Ok(()),
             }
         }
@@ -527,10 +527,10 @@ pub fn patch_sequenced(record: &mut [u8], instrument: u32, sequence: u64, ts_rec
 }
 
 /// The records of `bytes`, one after another; ends at the first that is cut short.
-pub fn records(bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
+pub fn records(bytes: &[u8]) -> impl Iterator<Item = (RecordHeader, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
-        let header = Header::read(rest)?;
+        let header = RecordHeader::read(rest)?;
         let length = header.bytes();
         if length < HEADER_BYTES || length > rest.len() {
             return None;

@@ -8,8 +8,8 @@ use tungstenite::WebSocket;
 use tungstenite::protocol::Message;
 
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{self, Gap, Header, Level, Quote, Ticker, Trade};
-use tickcast_protocol::{Channel, Instrument, Kind};
+use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Ticker, Trade};
+use tickcast_protocol::{Channel, Instrument, RecordKind};
 
 /// 2025-11-21 02:13:20.123456789 UTC.
 pub const TS_EVENT: u64 = 1_763_691_200_123_456_789;
@@ -55,25 +55,25 @@ impl PacketBuilder {
 
     pub fn quote_of(self, instrument: u32, sequence: u64, flags: u8) -> Self {
         let quote = Quote { bid_px: 6_183_763, bid_sz: 3788, ask_px: 6_183_764, ask_sz: 1200 };
-        self.push(|out| quote.encode(&header(Kind::Quote, instrument, sequence, flags), out))
+        self.push(|out| quote.encode(&header(RecordKind::Quote, instrument, sequence, flags), out))
     }
 
     pub fn trade(self, sequence: u64, flags: u8) -> Self {
         let trade = Trade { px: 6_183_764, sz: 10, trade_id: 77, side: b'B' };
-        self.push(|out| trade.encode(&header(Kind::Trade, 1, sequence, flags), out))
+        self.push(|out| trade.encode(&header(RecordKind::Trade, 1, sequence, flags), out))
     }
 
     pub fn ticker(self, sequence: u64, ticker: Ticker) -> Self {
-        self.push(|out| ticker.encode(&header(Kind::Ticker, 1, sequence, 0), out))
+        self.push(|out| ticker.encode(&header(RecordKind::Ticker, 1, sequence, 0), out))
     }
 
     pub fn book(self, sequence: u64, kind: u8, levels: &[Level]) -> Self {
-        let header = header(Kind::Book, 1, sequence, 0);
+        let header = header(RecordKind::Book, 1, sequence, 0);
         self.push(|out| record::encode_book(&header, kind, levels.iter().copied(), out))
     }
 
     pub fn raw(self, sequence: u64, payload: &[u8]) -> Self {
-        self.push(|out| record::encode_raw(&header(Kind::Raw, 1, sequence, 0), payload, out))
+        self.push(|out| record::encode_raw(&header(RecordKind::Raw, 1, sequence, 0), payload, out))
     }
 
     pub fn heartbeat(self) -> Self {
@@ -81,7 +81,7 @@ impl PacketBuilder {
     }
 
     pub fn status(self, state: u8) -> Self {
-        self.push(|out| record::encode_status(&header(Kind::Status, 0, 0, 0), state, out))
+        self.push(|out| record::encode_status(&header(RecordKind::Status, 0, 0, 0), state, out))
     }
 
     pub fn gap(self, channel: Channel, from_sequence: u64, to_sequence: u64) -> Self {
@@ -106,8 +106,8 @@ impl PacketBuilder {
     }
 }
 
-fn header(kind: Kind, instrument: u32, sequence: u64, flags: u8) -> Header {
-    let mut header = Header::of_feed(kind, instrument, TS_EVENT).with_flags(flags);
+fn header(kind: RecordKind, instrument: u32, sequence: u64, flags: u8) -> RecordHeader {
+    let mut header = RecordHeader::of_feed(kind, instrument, TS_EVENT).with_flags(flags);
     header.sequence = sequence;
     header.ts_recv = TS_RECV;
     header

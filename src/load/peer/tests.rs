@@ -57,11 +57,11 @@ fn fast(pieces: Vec<Vec<u8>>) -> Vec<Came> {
         loop {
             came.push(match next_event(&mut session, &mut piece, &mut consumed) {
                 Ok(None) => break,
-                Ok(Some(Event::Binary(bytes))) => Came::Binary(bytes.to_vec()),
-                Ok(Some(Event::Text(text))) => Came::Text(String::from_utf8_lossy(text).into_owned()),
-                Ok(Some(Event::Ping(payload))) => Came::Ping(payload.to_vec()),
-                Ok(Some(Event::Pong(_))) => continue,
-                Ok(Some(Event::Close(frame))) => {
+                Ok(Some(SessionEvent::Binary(bytes))) => Came::Binary(bytes.to_vec()),
+                Ok(Some(SessionEvent::Text(text))) => Came::Text(String::from_utf8_lossy(text).into_owned()),
+                Ok(Some(SessionEvent::Ping(payload))) => Came::Ping(payload.to_vec()),
+                Ok(Some(SessionEvent::Pong(_))) => continue,
+                Ok(Some(SessionEvent::Close(frame))) => {
                     came.push(Came::Close(frame.map_or(1005, |frame| frame.code.0)));
                     return came;
                 }

@@ -10,7 +10,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use tickcast_protocol::ws::deflate::inflate::UNRATED_BYTES;
 use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
 use tickcast_protocol::ws::frame::Opcode;
-use tickcast_protocol::ws::{Event, Limits, Role, Session};
+use tickcast_protocol::ws::{Role, Session, SessionEvent, SessionLimits};
 
 use super::Script;
 
@@ -67,10 +67,10 @@ fn compress(message: &[u8], window: WindowBits, level: u8) {
         let theirs = flate2_inflates(&frame[payload_start..]).expect("flate2 reads it").0;
         assert!(theirs == message, "flate2 reads something else");
     }
-    let limits = Limits { message_bytes_max: message.len() };
+    let limits = SessionLimits { message_bytes_max: message.len() };
     let (mut session, mut inflater) = (Session::with_deflate(Role::Client), Inflater::new(u32::MAX));
     let event = session.next_inflating(&limits, &mut inflater, &mut frame, &mut 0).expect("our own frame is legal");
-    assert!(matches!(event, Some(Event::Binary(read)) if read == message), "it is read as it was");
+    assert!(matches!(event, Some(SessionEvent::Binary(read)) if read == message), "it is read as it was");
 }
 
 /// What flate2 inflates, and whether it came to a final block; `None` where it finds a fault.

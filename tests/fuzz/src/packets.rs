@@ -9,8 +9,8 @@ use tickcast::last_value::{Applied, LastValues};
 use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, Gap, Header, Quote, Ticker, Trade};
-use tickcast_protocol::{Channel, Instrument, Kind};
+use tickcast_protocol::record::{self, Gap, Quote, RecordHeader, Ticker, Trade};
+use tickcast_protocol::{Channel, Instrument, RecordKind};
 
 use super::Script;
 use super::shard::node::{Message, Node};
@@ -53,17 +53,19 @@ fn records_of(bytes: &[u8], instruments: u32) -> Vec<u8> {
 }
 
 /// What was checked can be read.
-fn check_views(header: &Header, record: &[u8]) {
-    let kind = Kind::from_wire(header.kind).expect("a kind that is known");
+fn check_views(header: &RecordHeader, record: &[u8]) {
+    let kind = RecordKind::from_wire(header.kind).expect("a kind that is known");
     let readable = match kind {
-        Kind::Quote => Quote::read(record).is_some(),
-        Kind::Trade => Trade::read(record).is_some_and(|trade| b"BSN".contains(&trade.side)),
-        Kind::Ticker => Ticker::read(record).is_some(),
-        Kind::Book => record::read_book(record).is_some_and(|(_, mut levels)| levels.all(|l| b"BA".contains(&l.side))),
-        Kind::Raw => record::read_raw(record).is_some(),
-        Kind::Gap => Gap::read(record).is_some_and(|gap| gap.channel.is_log()),
-        Kind::Heartbeat | Kind::Status => true,
-        Kind::Definition => false,
+        RecordKind::Quote => Quote::read(record).is_some(),
+        RecordKind::Trade => Trade::read(record).is_some_and(|trade| b"BSN".contains(&trade.side)),
+        RecordKind::Ticker => Ticker::read(record).is_some(),
+        RecordKind::Book => {
+            record::read_book(record).is_some_and(|(_, mut levels)| levels.all(|l| b"BA".contains(&l.side)))
+        }
+        RecordKind::Raw => record::read_raw(record).is_some(),
+        RecordKind::Gap => Gap::read(record).is_some_and(|gap| gap.channel.is_log()),
+        RecordKind::Heartbeat | RecordKind::Status => true,
+        RecordKind::Definition => false,
     };
     assert!(readable, "{header:?}");
 }
@@ -113,10 +115,10 @@ impl Log {
     }
 
     fn take(&mut self, record: &[u8]) {
-        let header = Header::read(record).expect("a record");
-        match Kind::from_wire(header.kind).expect("a kind that is known") {
-            Kind::Definition => self.values.add(record::read_definition(record).expect("a definition").id),
-            Kind::Gap => {
+        let header = RecordHeader::read(record).expect("a record");
+        match RecordKind::from_wire(header.kind).expect("a kind that is known") {
+            RecordKind::Definition => self.values.add(record::read_definition(record).expect("a definition").id),
+            RecordKind::Gap => {
                 let gap = Gap::read(record).expect("a gap");
                 let last = self.sequences.entry((gap.instrument, gap.channel)).or_default();
                 assert_eq!(gap.from_sequence, *last + 1, "a gap begins where the records end");
@@ -124,8 +126,8 @@ impl Log {
                 *last = gap.to_sequence;
                 self.values.apply_gap(&gap, self.position);
             }
-            Kind::Status => drop(self.values.apply_status(&header, record, self.position)),
-            Kind::Heartbeat => panic!("a heartbeat is the source's alone"),
+            RecordKind::Status => drop(self.values.apply_status(&header, record, self.position)),
+            RecordKind::Heartbeat => panic!("a heartbeat is the source's alone"),
             kind => {
                 let channel = kind.channel().expect("the others are the channels'");
                 assert_eq!(record::check(record), Ok(header), "what goes out is as well formed as what came in");
@@ -143,11 +145,11 @@ impl Log {
         let mut told = HashMap::new();
         for (position, record) in read_out(reader) {
             assert_eq!(position, self.position);
-            let header = Header::read(&record).expect("a record");
-            let kind = Kind::from_wire(header.kind).expect("a kind that is known");
+            let header = RecordHeader::read(&record).expect("a record");
+            let kind = RecordKind::from_wire(header.kind).expect("a kind that is known");
             let says_so = header.flags & record::flags::SNAPSHOT != 0;
-            assert!(says_so || kind == Kind::Definition, "state that is sent again says so: {header:?}");
-            if let Some(gap) = Gap::read(&record).filter(|_| kind == Kind::Gap) {
+            assert!(says_so || kind == RecordKind::Definition, "state that is sent again says so: {header:?}");
+            if let Some(gap) = Gap::read(&record).filter(|_| kind == RecordKind::Gap) {
                 told.insert((gap.instrument, gap.channel), gap.to_sequence);
             } else if let Some(channel) = kind.channel() {
                 told.insert((header.instrument, channel), header.sequence);
@@ -180,12 +182,12 @@ fn check_subscriber(instruments: u32, batches: Vec<Vec<u8>>) {
         let Message::Packet { header, records } = message else { continue };
         assert_eq!(usize::from(header.count), records.len(), "a packet counts its records");
         for (header, record) in records {
-            let (instrument, channel, from, to) = match Kind::from_wire(header.kind) {
-                Some(Kind::Gap) => {
+            let (instrument, channel, from, to) = match RecordKind::from_wire(header.kind) {
+                Some(RecordKind::Gap) => {
                     let gap = Gap::read(&record).expect("a gap");
                     (gap.instrument, gap.channel, gap.from_sequence, gap.to_sequence)
                 }
-                Some(kind @ (Kind::Trade | Kind::Raw)) => {
+                Some(kind @ (RecordKind::Trade | RecordKind::Raw)) => {
                     let channel = kind.channel().expect("both are channels'");
                     (header.instrument, channel, header.sequence, header.sequence)
                 }

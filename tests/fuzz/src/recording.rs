@@ -14,7 +14,7 @@ use tickcast::ingest::feed::replay::{Params, Replay, Speed};
 use tickcast::ingest::feed::{Feed, Next};
 use tickcast::ring::{Batch, ring};
 use tickcast::sequencer::Sequencer;
-use tickcast_protocol::Kind;
+use tickcast_protocol::RecordKind;
 use tickcast_protocol::record::{self, records};
 
 use super::Script;
@@ -89,7 +89,7 @@ fn play(mut replay: Replay) {
 fn check(batch: &[u8], defined: &mut HashSet<u32>) -> u64 {
     let (mut count, mut bytes) = (0, 0);
     for (header, record) in records(batch) {
-        if Kind::from_wire(header.kind) == Some(Kind::Definition) {
+        if RecordKind::from_wire(header.kind) == Some(RecordKind::Definition) {
             let instrument = record::read_definition(record).expect("a definition");
             assert!(defined.insert(instrument.id), "{} is defined once", instrument.symbol);
         } else {

@@ -12,7 +12,7 @@
 use std::io::{ErrorKind, Read, Write};
 
 use tickcast_protocol::ws::deflate::Inflater;
-use tickcast_protocol::ws::{Event, Limits, Role, Session, Violation};
+use tickcast_protocol::ws::{Role, Session, SessionEvent, SessionLimits, Violation};
 use tungstenite::protocol::{WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
@@ -38,14 +38,14 @@ enum Seen {
     Close(Option<(u16, String)>),
 }
 
-impl From<Event<'_>> for Seen {
-    fn from(event: Event<'_>) -> Self {
+impl From<SessionEvent<'_>> for Seen {
+    fn from(event: SessionEvent<'_>) -> Self {
         match event {
-            Event::Text(text) => Self::Text(text.to_vec()),
-            Event::Binary(bytes) => Self::Binary(bytes.to_vec()),
-            Event::Ping(payload) => Self::Ping(payload.to_vec()),
-            Event::Pong(payload) => Self::Pong(payload.to_vec()),
-            Event::Close(frame) => Self::Close(frame.map(|frame| (frame.code.0, frame.reason.to_owned()))),
+            SessionEvent::Text(text) => Self::Text(text.to_vec()),
+            SessionEvent::Binary(bytes) => Self::Binary(bytes.to_vec()),
+            SessionEvent::Ping(payload) => Self::Ping(payload.to_vec()),
+            SessionEvent::Pong(payload) => Self::Pong(payload.to_vec()),
+            SessionEvent::Close(frame) => Self::Close(frame.map(|frame| (frame.code.0, frame.reason.to_owned()))),
         }
     }
 }
@@ -56,7 +56,7 @@ pub fn run(data: &[u8]) {
     let kind = script.byte();
     let seed = script.byte();
     let role = if kind & 1 == 0 { Role::Server } else { Role::Client };
-    let limits = Limits { message_bytes_max: LIMITS[usize::from(kind >> 1) % LIMITS.len()] };
+    let limits = SessionLimits { message_bytes_max: LIMITS[usize::from(kind >> 1) % LIMITS.len()] };
     let deflate = kind & 8 == 8;
     let stream = script.rest;
     let whole = read(role, deflate, &limits, &[stream]);
@@ -80,7 +80,7 @@ fn compare((seen, violation): &(Vec<Seen>, Option<Violation>), theirs: &[Seen]) 
 }
 
 /// Feeds a stream in pieces; the events, and the violation that ended them.
-fn read(role: Role, deflate: bool, limits: &Limits, pieces: &[&[u8]]) -> (Vec<Seen>, Option<Violation>) {
+fn read(role: Role, deflate: bool, limits: &SessionLimits, pieces: &[&[u8]]) -> (Vec<Seen>, Option<Violation>) {
     let mut session = if deflate { Session::with_deflate(role) } else { Session::new(role) };
     let mut inflater = Inflater::new(RATIO_MAX);
     let held_bytes_max = PARTIAL_BYTES_MAX
@@ -136,7 +136,7 @@ impl Write for Wire<'_> {
 }
 
 /// What tungstenite makes of the stream, to its close or its first error.
-fn tungstenite_reads(role: Role, limits: &Limits, pieces: &[&[u8]]) -> Vec<Seen> {
+fn tungstenite_reads(role: Role, limits: &SessionLimits, pieces: &[&[u8]]) -> Vec<Seen> {
     let role = match role {
         Role::Server => tungstenite::protocol::Role::Server,
         Role::Client => tungstenite::protocol::Role::Client,

@@ -17,8 +17,8 @@ use std::collections::{HashMap, HashSet};
 use tickcast::shard::Settings;
 use tickcast_protocol::control::{ChannelSet, resume_text, subscribe_text, unsubscribe_text};
 use tickcast_protocol::packet::{PacketHeader, flags};
-use tickcast_protocol::record::{Gap, Header, read_definition};
-use tickcast_protocol::{Channel, Kind};
+use tickcast_protocol::record::{Gap, RecordHeader, read_definition};
+use tickcast_protocol::{Channel, RecordKind};
 
 use self::node::{Message, Node};
 use super::Script;
@@ -242,7 +242,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn packet(&mut self, header: &PacketHeader, records: &[(Header, Vec<u8>)], wish: Wish) {
+    fn packet(&mut self, header: &PacketHeader, records: &[(RecordHeader, Vec<u8>)], wish: Wish) {
         assert_eq!(usize::from(header.count), records.len(), "a packet counts its records");
         let may_be_empty = header.flags & flags::CAUGHT_UP != 0;
         assert!(may_be_empty || !records.is_empty(), "a packet of nothing, with flags {:#x}", header.flags);
@@ -255,9 +255,9 @@ impl Seen {
         }
     }
 
-    fn record(&mut self, header: &Header, record: &[u8], wish: Wish) {
-        let kind = Kind::from_wire(header.kind).expect("a kind that is known");
-        if kind == Kind::Definition {
+    fn record(&mut self, header: &RecordHeader, record: &[u8], wish: Wish) {
+        let kind = RecordKind::from_wire(header.kind).expect("a kind that is known");
+        if kind == RecordKind::Definition {
             self.defined.insert(read_definition(record).expect("a definition").id);
         }
         let known = header.instrument == 0 || self.defined.contains(&header.instrument);
@@ -266,8 +266,10 @@ impl Seen {
             return;
         }
         let (channel, from, to) = match kind {
-            Kind::Trade | Kind::Raw => (kind.channel().expect("both are channels'"), header.sequence, header.sequence),
-            Kind::Gap => {
+            RecordKind::Trade | RecordKind::Raw => {
+                (kind.channel().expect("both are channels'"), header.sequence, header.sequence)
+            }
+            RecordKind::Gap => {
                 let gap = Gap::read(record).expect("a gap");
                 (gap.channel, gap.from_sequence, gap.to_sequence)
             }

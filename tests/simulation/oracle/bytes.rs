@@ -1,8 +1,8 @@
 //! The bytes of a value, held against the feed's.
 
-use tickcast_protocol::Kind;
+use tickcast_protocol::RecordKind;
 use tickcast_protocol::conflation::ConflationInterval;
-use tickcast_protocol::record::{self, Header, flags};
+use tickcast_protocol::record::{self, RecordHeader, flags};
 
 use super::Track;
 use crate::feed::{Levels, Value, apply};
@@ -10,7 +10,7 @@ use crate::feed::{Levels, Value, apply};
 /// The record is the feed's, to the byte; of a book, what is left after it.
 pub(super) fn check_bytes(
     track: &mut Track,
-    header: &Header,
+    header: &RecordHeader,
     bytes: &[u8],
     (interval, sides_apart): (ConflationInterval, bool),
     value: &Value,
@@ -19,7 +19,7 @@ pub(super) fn check_bytes(
     let merged = header.flags & (flags::SNAPSHOT | flags::CONFLATED) != 0;
     let mut plain = bytes.to_vec();
     record::patch_flags(&mut plain, header.flags & !(flags::SNAPSHOT | flags::CONFLATED));
-    if header.kind != Kind::Book as u8 {
+    if header.kind != RecordKind::Book as u8 {
         assert_eq!(plain, value.record, "{}", about());
         return;
     }
@@ -52,7 +52,7 @@ pub(super) fn check_bytes(
 
 /// The same book record with its bids before its asks.
 fn with_sides_apart(book: &[u8]) -> Vec<u8> {
-    let header = Header::read(book).expect("a record");
+    let header = RecordHeader::read(book).expect("a record");
     let (kind, levels) = record::read_book(book).expect("a whole book");
     let (mut bids, asks): (Vec<_>, Vec<_>) = levels.partition(|level| level.side == b'B');
     bids.extend(asks);

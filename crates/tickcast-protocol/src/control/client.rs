@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ChannelSet;
 use super::define::DefineInstrument;
-use super::reply::Limits;
+use super::reply::WelcomeLimits;
 use crate::Channel;
 
 /// The text that asks for these channels of these symbols; the server rounds the interval up.
@@ -48,7 +48,7 @@ pub enum Reply {
         epoch: u32,
         version: String,
         heartbeat_ms: u64,
-        limits: Limits,
+        limits: WelcomeLimits,
     },
     Subscribed {
         id: u64,
@@ -191,7 +191,7 @@ mod tests {
             write(&mut out);
             Reply::parse(std::str::from_utf8(&out).unwrap()).unwrap()
         };
-        let limits = Limits { symbols: 1, requests_per_s: 2 };
+        let limits = WelcomeLimits { symbols: 1, requests_per_s: 2 };
         let welcome = Reply::Welcome { epoch: u32::MAX, version: "1".to_owned(), heartbeat_ms: 5, limits };
         assert_eq!(read(&|out| control::welcome(out, u32::MAX, "1", 5, limits)), welcome);
         let (unknown, denied) = (vec!["a\"".to_owned()], vec!["b".to_owned()]);

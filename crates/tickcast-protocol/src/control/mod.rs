@@ -26,7 +26,7 @@ use crate::Channel;
 pub use client::{Reply, define_text, ping_text, resume_text, subscribe_text, unsubscribe_text};
 pub use define::{Define, DefineInstrument, parse_define};
 pub(super) use field::{bad, quote};
-pub use reply::{Limits, Resumed, closing, defined, error, pong, resumed, subscribed, unsubscribed, welcome};
+pub use reply::{Resumed, WelcomeLimits, closing, defined, error, pong, resumed, subscribed, unsubscribed, welcome};
 pub use request::{Request, RequestLimits, parse_request};
 
 /// A set of channels, a bit for each.

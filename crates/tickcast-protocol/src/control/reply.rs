@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What one connection may do, as the welcome says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
+pub struct WelcomeLimits {
     /// Symbols in one request.
     pub symbols: u64,
     /// Requests in a second.
@@ -14,7 +14,7 @@ pub struct Limits {
 }
 
 /// Greets a client: the epoch of all numbers, the server's version, and what it may do.
-pub fn welcome(out: &mut Vec<u8>, epoch: u32, version: &str, heartbeat_ms: u64, limits: Limits) {
+pub fn welcome(out: &mut Vec<u8>, epoch: u32, version: &str, heartbeat_ms: u64, limits: WelcomeLimits) {
     push(out, &Answer::Welcome { epoch, version, heartbeat_ms, limits });
 }
 
@@ -79,7 +79,7 @@ enum Answer<'a> {
         epoch: u32,
         version: &'a str,
         heartbeat_ms: u64,
-        limits: Limits,
+        limits: WelcomeLimits,
     },
     Subscribed {
         id: u64,
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn every_answer_is_as_the_protocol_shows_it() {
-        let limits = Limits { symbols: 10_000, requests_per_s: 50 };
+        let limits = WelcomeLimits { symbols: 10_000, requests_per_s: 50 };
         let welcome = text(|out| welcome(out, 7, "0.1.0", 1000, limits));
         assert_eq!(
             welcome,

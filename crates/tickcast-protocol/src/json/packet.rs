@@ -4,7 +4,7 @@
 use super::{NO_INSTRUMENT, push_flag_words, push_integer, push_name, push_number, push_record};
 use crate::Directory;
 use crate::packet::{PacketHeader, flags};
-use crate::record::Header;
+use crate::record::RecordHeader;
 
 /// The WebSocket subprotocol that carries packets as JSON in text frames.
 pub const SUBPROTOCOL: &str = "tickcast.v1+json";
@@ -25,7 +25,7 @@ pub fn push_packet<'a>(
         if nth > 0 {
             out.push(',');
         }
-        let id = Header::read(record).map_or(0, |header| header.instrument);
+        let id = RecordHeader::read(record).map_or(0, |header| header.instrument);
         let instrument = directory.get(id).map_or(&NO_INSTRUMENT, |instrument| &**instrument);
         push_record(record, instrument, out);
     }
@@ -54,7 +54,7 @@ fn push_header(header: &PacketHeader, out: &mut String) {
 mod tests {
     use super::*;
     use crate::Instrument;
-    use crate::record::{Kind, Trade, encode_heartbeat};
+    use crate::record::{RecordKind, Trade, encode_heartbeat};
 
     const HEADER: PacketHeader = PacketHeader { flags: 0, count: 0, epoch: 7, position: 91_823, ts_send: 12 };
 
@@ -72,7 +72,7 @@ mod tests {
         let (mut heartbeat, mut trade) = (Vec::new(), Vec::new());
         encode_heartbeat(5, &mut heartbeat);
         let trade_of = Trade { px: 150, sz: 2, trade_id: 9, side: b'B' };
-        trade_of.encode(&Header::of_feed(Kind::Trade, 1, 3), &mut trade);
+        trade_of.encode(&RecordHeader::of_feed(RecordKind::Trade, 1, 3), &mut trade);
         assert_eq!(
             text(0, &[&heartbeat]),
             r#"{"type":"heartbeat","sequence":0,"ts_event":0,"ts_recv":5,"packet":{"epoch":7,"position":91823,"ts_send":12}}"#

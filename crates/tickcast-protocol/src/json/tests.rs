@@ -13,8 +13,8 @@ fn btc() -> Instrument {
     Instrument::new(7, "BTC-USD", "sim", -2, -5)
 }
 
-fn header(kind: Kind, flags: u8) -> Header {
-    let mut header = Header::of_feed(kind, 7, TS).with_flags(flags);
+fn header(kind: RecordKind, flags: u8) -> RecordHeader {
+    let mut header = RecordHeader::of_feed(kind, 7, TS).with_flags(flags);
     (header.sequence, header.ts_recv) = (5, TS + 9);
     header
 }
@@ -38,12 +38,12 @@ fn opening(kind: &str) -> String {
 fn quotes_and_trades_are_as_the_protocol_shows_them() {
     let quote = Quote { bid_px: 6_183_763, bid_sz: 378_826, ask_px: PRICE_NONE, ask_sz: -5 };
     assert_eq!(
-        json(&btc(), |out| quote.encode(&header(Kind::Quote, flags::LAST), out)),
+        json(&btc(), |out| quote.encode(&header(RecordKind::Quote, flags::LAST), out)),
         opening("quote") + r#","bid_px":"61837.63","bid_sz":"3.78826","ask_px":null,"ask_sz":"-0.00005"}"#
     );
     let trade = Trade { px: 1, sz: i64::MAX, trade_id: u64::MAX, side: b'N' };
     assert_eq!(
-        json(&btc(), |out| trade.encode(&header(Kind::Trade, flags::LAST), out)),
+        json(&btc(), |out| trade.encode(&header(RecordKind::Trade, flags::LAST), out)),
         opening("trade") + r#","px":"0.01","sz":"92233720368547.75807","trade_id":18446744073709551615,"side":"N"}"#
     );
 }
@@ -53,7 +53,7 @@ fn a_ticker_has_its_turnover_at_the_price_exponent() {
     let [last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px] = [1, 2, 3, 4, 5, 600, PRICE_NONE, 8];
     let ticker = Ticker { last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px };
     assert_eq!(
-        json(&btc(), |out| ticker.encode(&header(Kind::Ticker, flags::LAST), out)),
+        json(&btc(), |out| ticker.encode(&header(RecordKind::Ticker, flags::LAST), out)),
         opening("ticker")
             + r#","last_px":"0.01","open_px":"0.02","high_px":"0.03","low_px":"0.04","volume":"0.00005","turnover":"6.00""#
             + r#","bid_px":null,"ask_px":"0.08"}"#
@@ -65,12 +65,12 @@ fn a_book_has_its_sides_apart_in_the_order_of_the_record() {
     let level = |px, sz, side| Level { px, sz, side };
     let levels = [level(101, 7, b'A'), level(99, 5, b'B'), level(102, 0, b'A'), level(98, 6, b'B')];
     assert_eq!(
-        json(&btc(), |out| encode_book(&header(Kind::Book, flags::LAST), BOOK_DELTA, levels.into_iter(), out)),
+        json(&btc(), |out| encode_book(&header(RecordKind::Book, flags::LAST), BOOK_DELTA, levels.into_iter(), out)),
         opening("book")
             + r#","kind":"D","bids":[["0.99","0.00005"],["0.98","0.00006"]],"asks":[["1.01","0.00007"],["1.02","0.00000"]]}"#
     );
     assert_eq!(
-        json(&btc(), |out| encode_book(&header(Kind::Book, flags::LAST), BOOK_SNAPSHOT, [].into_iter(), out)),
+        json(&btc(), |out| encode_book(&header(RecordKind::Book, flags::LAST), BOOK_SNAPSHOT, [].into_iter(), out)),
         opening("book") + r#","kind":"S","bids":[],"asks":[]}"#
     );
 }
@@ -78,10 +78,10 @@ fn a_book_has_its_sides_apart_in_the_order_of_the_record() {
 #[test]
 fn a_raw_payload_is_hex_without_its_padding() {
     assert_eq!(
-        json(&btc(), |out| encode_raw(&header(Kind::Raw, flags::LAST), &[0, 0x0f, 0xa0, 0xff], out)),
+        json(&btc(), |out| encode_raw(&header(RecordKind::Raw, flags::LAST), &[0, 0x0f, 0xa0, 0xff], out)),
         opening("raw") + r#","payload_hex":"000fa0ff"}"#
     );
-    let empty = json(&btc(), |out| encode_raw(&header(Kind::Raw, flags::LAST), &[], out));
+    let empty = json(&btc(), |out| encode_raw(&header(RecordKind::Raw, flags::LAST), &[], out));
     assert_eq!(empty, opening("raw") + r#","payload_hex":""}"#);
 }
 
@@ -110,9 +110,9 @@ fn gaps_states_and_heartbeats_are_told() {
             r#"{{"type":"gap","symbol":"BTC-USD","sequence":0,"ts_event":0,"ts_recv":{TS},"from_sequence":3,"to_sequence":18446744073709551615,"channel":"trade","reason":"O"}}"#
         )
     );
-    let status = header(Kind::Status, flags::LAST);
+    let status = header(RecordKind::Status, flags::LAST);
     assert_eq!(json(&btc(), |out| encode_status(&status, b'H', out)), opening("status") + r#","state":"H"}"#);
-    let of_feed = Header { instrument: 0, ..status };
+    let of_feed = RecordHeader { instrument: 0, ..status };
     assert!(!json(&NO_INSTRUMENT, |out| encode_status(&of_feed, b'L', out)).contains("symbol"));
     assert_eq!(
         json(&NO_INSTRUMENT, |out| encode_heartbeat(TS, out)),
@@ -131,7 +131,7 @@ fn flags_are_words_and_only_where_there_are_any() {
         (0, r#","flags":["more"]"#),
         (0x7f, r#","flags":["more","snapshot","conflated","delayed","maybe_bad_book"]"#),
     ] {
-        let text = json(&btc(), |out| quote.encode(&header(Kind::Quote, set), out));
+        let text = json(&btc(), |out| quote.encode(&header(RecordKind::Quote, set), out));
         assert!(text.starts_with(&(opening("quote") + words + ",\"bid_px\"")), "{set:#04x}: {text}");
     }
 }
@@ -163,7 +163,7 @@ proptest! {
         let instrument = Instrument { symbol, venue, status, ..Instrument::new(1, "", "", px_exp, sz_exp) };
         let [bid_px, bid_sz, ask_px, ask_sz] = mantissas;
         let quote = Quote { bid_px, bid_sz, ask_px, ask_sz };
-        let text = json(&instrument, |out| quote.encode(&header(Kind::Quote, flags::LAST), out));
+        let text = json(&instrument, |out| quote.encode(&header(RecordKind::Quote, flags::LAST), out));
         let read: Value = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(read["symbol"].as_str(), Some(instrument.symbol.as_str()));
         prop_assert_eq!(decimal::parse(read["bid_px"].as_str().unwrap(), px_exp), Ok(bid_px));

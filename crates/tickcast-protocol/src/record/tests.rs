@@ -4,8 +4,8 @@ use super::*;
 
 const TS: u64 = 1_763_700_000_000_000_000;
 
-fn header(kind: Kind, flags: u8) -> Header {
-    let mut header = Header::of_feed(kind, 7, TS).with_flags(flags);
+fn header(kind: RecordKind, flags: u8) -> RecordHeader {
+    let mut header = RecordHeader::of_feed(kind, 7, TS).with_flags(flags);
     (header.sequence, header.ts_recv) = (5, TS + 1500);
     header
 }
@@ -46,33 +46,33 @@ fn golden_of_channels() -> [Golden; 5] {
     [
         (
             "quote",
-            encoded(|out| quote.encode(&header(Kind::Quote, flags::LAST), out)),
+            encoded(|out| quote.encode(&header(RecordKind::Quote, flags::LAST), out)),
             "0800018007000000050000000000000000405b36ceeb7918dc455b36ceeb7918\
              535b5e0000000000106d941600000000545b5e0000000000ffffffffffffffff",
         ),
         (
             "trade",
-            encoded(|out| trade.encode(&header(Kind::Trade, flags::LAST | flags::CONFLATED), out)),
+            encoded(|out| trade.encode(&header(RecordKind::Trade, flags::LAST | flags::CONFLATED), out)),
             "0800029007000000050000000000000000405b36ceeb7918dc455b36ceeb7918\
              535b5e0000000000b004000000000000ffffffffffffffff5300000000000000",
         ),
         (
             "ticker",
-            encoded(|out| ticker.encode(&header(Kind::Ticker, flags::LAST), out)),
+            encoded(|out| ticker.encode(&header(RecordKind::Ticker, flags::LAST), out)),
             "0c00038007000000050000000000000000405b36ceeb7918dc455b36ceeb7918\
              0100000000000000feffffffffffffff0300000000000000ffffffffffffff7f\
              0000000000000080060000000000000007000000000000000800000000000000",
         ),
         (
             "book",
-            encoded(|out| encode_book(&header(Kind::Book, snapshot), BOOK_SNAPSHOT, LEVELS.into_iter(), out)),
+            encoded(|out| encode_book(&header(RecordKind::Book, snapshot), BOOK_SNAPSHOT, LEVELS.into_iter(), out)),
             "0b0004a007000000050000000000000000405b36ceeb7918dc455b36ceeb7918\
              0200530000000000640000000000000005000000000000004200000000000000\
              650000000000000000000000000000004100000000000000",
         ),
         (
             "raw",
-            encoded(|out| encode_raw(&header(Kind::Raw, flags::LAST), b"hello", out)),
+            encoded(|out| encode_raw(&header(RecordKind::Raw, flags::LAST), b"hello", out)),
             "0600058007000000050000000000000000405b36ceeb7918dc455b36ceeb7918\
              050000000000000068656c6c6f000000",
         ),
@@ -104,7 +104,7 @@ fn golden_announcements() -> [Golden; 4] {
         ),
         (
             "status",
-            encoded(|out| encode_status(&header(Kind::Status, flags::LAST), b'L', out)),
+            encoded(|out| encode_status(&header(RecordKind::Status, flags::LAST), b'L', out)),
             "0500138007000000050000000000000000405b36ceeb7918dc455b36ceeb7918\
              4c00000000000000",
         ),
@@ -136,8 +136,8 @@ fn assert_layout(name: &str, record: &[u8], length: usize, fields: &[(usize, &[u
 }
 
 /// The header's fields at their offsets: every byte of them differs from its neighbours.
-fn laid_out(kind: u8, units: u8) -> (Header, Vec<(usize, Vec<u8>)>) {
-    let header = Header {
+fn laid_out(kind: u8, units: u8) -> (RecordHeader, Vec<(usize, Vec<u8>)>) {
+    let header = RecordHeader {
         length: 0,
         kind,
         flags: 0xd1,
@@ -164,7 +164,7 @@ fn every_field_of_a_state_or_log_record_is_at_its_offset() {
         offsets.step_by(8).zip(1..).map(|(offset, n)| (offset, word(n).to_le_bytes().to_vec())).collect()
     };
     let assert_record =
-        |name: &str, kind, length: usize, body: Vec<(usize, Vec<u8>)>, encode: &dyn Fn(&Header, &mut Vec<u8>)| {
+        |name: &str, kind, length: usize, body: Vec<(usize, Vec<u8>)>, encode: &dyn Fn(&RecordHeader, &mut Vec<u8>)| {
             let (header, mut fields) = laid_out(kind, (length / 8) as u8);
             fields.extend(body);
             let fields: Vec<(usize, &[u8])> =
@@ -222,7 +222,7 @@ fn every_field_of_an_announcement_is_at_its_offset() {
 fn kinds_and_channels_have_their_numbers_and_names() {
     let known = [1, 2, 3, 4, 5, 16, 17, 18, 19];
     for byte in 0..=u8::MAX {
-        assert_eq!(Kind::from_wire(byte).map(|kind| kind as u8), known.contains(&byte).then_some(byte));
+        assert_eq!(RecordKind::from_wire(byte).map(|kind| kind as u8), known.contains(&byte).then_some(byte));
     }
     for (channel, kind, name, log) in [
         (Channel::Quote, 1, "quote", false),
@@ -235,22 +235,22 @@ fn kinds_and_channels_have_their_numbers_and_names() {
         assert_eq!((Channel::from_name(name), channel.kind().channel()), (Some(channel), Some(channel)));
     }
     assert_eq!(Channel::from_name("quotes"), None);
-    assert_eq!(Kind::Gap.channel(), None);
+    assert_eq!(RecordKind::Gap.channel(), None);
 }
 
 #[test]
 fn the_extremes_come_back() {
-    let header = Header {
+    let header = RecordHeader {
         length: 8,
         instrument: u32::MAX,
         sequence: u64::MAX,
         ts_event: u64::MAX,
         ts_recv: u64::MAX,
-        ..header(Kind::Quote, 0xff)
+        ..header(RecordKind::Quote, 0xff)
     };
     let quote = Quote { bid_px: i64::MIN, bid_sz: i64::MAX, ask_px: -1, ask_sz: 0 };
     let record = encoded(|out| quote.encode(&header, out));
-    assert_eq!((Header::read(&record), Quote::read(&record)), (Some(header), Some(quote)));
+    assert_eq!((RecordHeader::read(&record), Quote::read(&record)), (Some(header), Some(quote)));
 
     let long = Instrument::new(u32::MAX, &"é".repeat(127), &"x".repeat(255), i8::MIN, i8::MAX);
     let record = encoded(|out| encode_definition(&long, out));
@@ -261,12 +261,12 @@ fn the_extremes_come_back() {
 fn the_longest_records_fit_and_come_back() {
     let level = Level { px: 1, sz: 2, side: b'A' };
     let levels = std::iter::repeat_n(level, BOOK_LEVELS_MAX);
-    let book = encoded(|out| encode_book(&header(Kind::Book, 0), BOOK_DELTA, levels, out));
+    let book = encoded(|out| encode_book(&header(RecordKind::Book, 0), BOOK_DELTA, levels, out));
     assert!(book.len() <= RECORD_BYTES_MAX && book.len() + LEVEL_BYTES > RECORD_BYTES_MAX);
     assert_eq!(check(&book).map(|header| header.bytes()), Ok(book.len()));
     assert_eq!(read_book(&book).map(|(_, levels)| levels.len()), Some(BOOK_LEVELS_MAX));
     let payload = vec![0xab; RECORD_BYTES_MAX - 40];
-    let raw = encoded(|out| encode_raw(&header(Kind::Raw, 0), &payload, out));
+    let raw = encoded(|out| encode_raw(&header(RecordKind::Raw, 0), &payload, out));
     assert_eq!(raw.len(), RECORD_BYTES_MAX);
     assert!(check(&raw).is_ok() && read_raw(&raw) == Some(payload.as_slice()));
 }
@@ -274,18 +274,25 @@ fn the_longest_records_fit_and_come_back() {
 #[test]
 #[should_panic(expected = "record of 524288 bytes")]
 fn a_payload_beyond_the_longest_record_is_a_programmers_error() {
-    encode_raw(&header(Kind::Raw, 0), &vec![0; RECORD_BYTES_MAX - 39], &mut Vec::new());
+    encode_raw(&header(RecordKind::Raw, 0), &vec![0; RECORD_BYTES_MAX - 39], &mut Vec::new());
 }
 
 #[test]
 fn what_the_sequencer_owns_is_patched_and_nothing_else() {
     let quote = Quote { bid_px: 1, bid_sz: 2, ask_px: 3, ask_sz: 4 };
-    let mut record = encoded(|out| quote.encode(&header(Kind::Quote, flags::LAST), out));
+    let mut record = encoded(|out| quote.encode(&header(RecordKind::Quote, flags::LAST), out));
     patch_sequenced(&mut record, 8, 9, 10);
     patch_flags(&mut record, flags::CONFLATED);
-    let want =
-        Header { length: 8, kind: 1, flags: flags::CONFLATED, instrument: 8, sequence: 9, ts_event: TS, ts_recv: 10 };
-    assert_eq!((Header::read(&record), Quote::read(&record)), (Some(want), Some(quote)));
+    let want = RecordHeader {
+        length: 8,
+        kind: 1,
+        flags: flags::CONFLATED,
+        instrument: 8,
+        sequence: 9,
+        ts_event: TS,
+        ts_recv: 10,
+    };
+    assert_eq!((RecordHeader::read(&record), Quote::read(&record)), (Some(want), Some(quote)));
 }
 
 #[test]
@@ -307,7 +314,7 @@ fn publishable() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn check_takes_what_publishers_send_and_what_follows_it() {
     for (name, mut record) in publishable() {
-        let want = Header::read(&record).expect(name);
+        let want = RecordHeader::read(&record).expect(name);
         assert_eq!(check(&record), Ok(want), "{name}");
         record.extend([0xff; 100]);
         assert_eq!(check(&record), Ok(want), "{name}");
@@ -318,7 +325,7 @@ fn check_takes_what_publishers_send_and_what_follows_it() {
 fn check_refuses_every_truncation_and_says_how_much_is_missing() {
     for (name, record) in publishable() {
         for have in 0..record.len() {
-            let Err(Malformed::Short { have: said, need }) = check(&record[..have]) else {
+            let Err(RecordError::Short { have: said, need }) = check(&record[..have]) else {
                 panic!("{name} cut to {have}: {:?}", check(&record[..have]));
             };
             assert!(said == have && need > have && need <= record.len(), "{name} cut to {have}: {said} of {need}");
@@ -336,7 +343,7 @@ fn check_refuses_every_wrong_length() {
             let given = usize::from(units) * 8;
             let refused = check(&wrong);
             assert!(
-                matches!(refused, Err(Malformed::Length { given: said, want, .. }) if said == given && want != given),
+                matches!(refused, Err(RecordError::Length { given: said, want, .. }) if said == given && want != given),
                 "{name} of {units} units: {refused:?}"
             );
         }
@@ -349,7 +356,7 @@ fn check_does_not_take_a_count_from_the_record_that_follows() {
         let mut bytes = encoded(|out| encode_heartbeat(TS, out));
         bytes[2] = kind;
         bytes.extend(following);
-        assert_eq!(check(&bytes), Err(Malformed::Length { kind, given: 32, want: 40 }));
+        assert_eq!(check(&bytes), Err(RecordError::Length { kind, given: 32, want: 40 }));
     }
 }
 
@@ -372,7 +379,7 @@ fn check_refuses_kinds_that_are_not_for_publishers() {
         for kind in (0..=u8::MAX).filter(|kind| !matches!(kind, 1..=5 | 17..=19)) {
             let mut wrong = record.clone();
             wrong[2] = kind;
-            assert_eq!(check(&wrong), Err(Malformed::Kind(kind)));
+            assert_eq!(check(&wrong), Err(RecordError::Kind(kind)));
         }
     }
 }
@@ -395,7 +402,7 @@ fn readers_give_nothing_for_bodies_that_are_cut_short() {
     for (name, record, _) in golden() {
         for have in 0..record.len() {
             let cut = &record[..have];
-            assert_eq!(Header::read(cut).is_some(), have >= HEADER_BYTES);
+            assert_eq!(RecordHeader::read(cut).is_some(), have >= HEADER_BYTES);
             let read = match name {
                 "quote" => Quote::read(cut).is_some(),
                 "trade" => Trade::read(cut).is_some(),
@@ -418,9 +425,9 @@ fn a_definition_that_is_not_utf8_gives_nothing() {
     assert_eq!(read_definition(&record), None);
 }
 
-fn any_header() -> impl Strategy<Value = Header> {
+fn any_header() -> impl Strategy<Value = RecordHeader> {
     (any::<u8>(), any::<u32>(), any::<[u64; 3]>()).prop_map(|(flags, instrument, [sequence, ts_event, ts_recv])| {
-        Header { length: 0, kind: 0, flags, instrument, sequence, ts_event, ts_recv }
+        RecordHeader { length: 0, kind: 0, flags, instrument, sequence, ts_event, ts_recv }
     })
 }
 
@@ -433,9 +440,9 @@ fn any_level() -> impl Strategy<Value = Level> {
 }
 
 /// Asserts that the record checks, and that its header is the one written.
-fn assert_sound(record: &[u8], header: &Header, kind: Kind) -> Result<(), TestCaseError> {
-    let want = Header { length: (record.len() / 8) as u16, kind: kind as u8, ..*header };
-    prop_assert_eq!(Header::read(record), Some(want));
+fn assert_sound(record: &[u8], header: &RecordHeader, kind: RecordKind) -> Result<(), TestCaseError> {
+    let want = RecordHeader { length: (record.len() / 8) as u16, kind: kind as u8, ..*header };
+    prop_assert_eq!(RecordHeader::read(record), Some(want));
     prop_assert_eq!(check(record), Ok(want));
     Ok(())
 }
@@ -446,20 +453,20 @@ proptest! {
         header in any_header(), words: [i64; 8], side in prop::sample::select(vec![b'B', b'S', b'N']),
     ) {
         let [last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px] = words;
-        let of = |kind: Kind| Header { kind: kind as u8, ..header };
+        let of = |kind: RecordKind| RecordHeader { kind: kind as u8, ..header };
         let quote = Quote { bid_px: last_px, bid_sz: open_px, ask_px: high_px, ask_sz: low_px };
-        let record = encoded(|out| quote.encode(&of(Kind::Quote), out));
-        assert_sound(&record, &header, Kind::Quote)?;
+        let record = encoded(|out| quote.encode(&of(RecordKind::Quote), out));
+        assert_sound(&record, &header, RecordKind::Quote)?;
         prop_assert_eq!(Quote::read(&record), Some(quote));
 
         let trade = Trade { px: last_px, sz: open_px, trade_id: high_px as u64, side };
-        let record = encoded(|out| trade.encode(&of(Kind::Trade), out));
-        assert_sound(&record, &header, Kind::Trade)?;
+        let record = encoded(|out| trade.encode(&of(RecordKind::Trade), out));
+        assert_sound(&record, &header, RecordKind::Trade)?;
         prop_assert_eq!(Trade::read(&record), Some(trade));
 
         let ticker = Ticker { last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px };
-        let record = encoded(|out| ticker.encode(&of(Kind::Ticker), out));
-        assert_sound(&record, &header, Kind::Ticker)?;
+        let record = encoded(|out| ticker.encode(&of(RecordKind::Ticker), out));
+        assert_sound(&record, &header, RecordKind::Ticker)?;
         prop_assert_eq!(Ticker::read(&record), Some(ticker));
     }
 
@@ -470,14 +477,14 @@ proptest! {
         levels in prop::collection::vec(any_level(), 0..50),
         payload in prop::collection::vec(any::<u8>(), 0..100),
     ) {
-        let of = |kind: Kind| Header { kind: kind as u8, ..header };
-        let record = encoded(|out| encode_book(&of(Kind::Book), kind, levels.iter().copied(), out));
-        assert_sound(&record, &header, Kind::Book)?;
+        let of = |kind: RecordKind| RecordHeader { kind: kind as u8, ..header };
+        let record = encoded(|out| encode_book(&of(RecordKind::Book), kind, levels.iter().copied(), out));
+        assert_sound(&record, &header, RecordKind::Book)?;
         let (read_kind, read) = read_book(&record).unwrap();
         prop_assert_eq!((read_kind, read.collect::<Vec<_>>()), (kind, levels));
 
-        let record = encoded(|out| encode_raw(&of(Kind::Raw), &payload, out));
-        assert_sound(&record, &header, Kind::Raw)?;
+        let record = encoded(|out| encode_raw(&of(RecordKind::Raw), &payload, out));
+        assert_sound(&record, &header, RecordKind::Raw)?;
         prop_assert_eq!(read_raw(&record), Some(payload.as_slice()));
     }
 
@@ -491,7 +498,7 @@ proptest! {
             ..Instrument::new(id, &symbol, &venue, exponents[0], exponents[1])
         };
         let record = encoded(|out| encode_definition(&instrument, out));
-        prop_assert_eq!(Header::read(&record).map(|header| header.bytes()), Some(record.len()));
+        prop_assert_eq!(RecordHeader::read(&record).map(|header| header.bytes()), Some(record.len()));
         prop_assert_eq!(read_definition(&record), Some(instrument));
 
         let gap = Gap { instrument: id, channel, from_sequence: sequences[0], to_sequence: sequences[1], reason };
@@ -509,13 +516,13 @@ proptest! {
         if let Ok(header) = check(&bytes) {
             prop_assert!(header.bytes() <= bytes.len());
             let record = &bytes[..header.bytes()];
-            let readable = match Kind::from_wire(header.kind) {
-                Some(Kind::Book) => read_book(record).is_some(),
-                Some(Kind::Raw) => read_raw(record).is_some(),
-                Some(Kind::Gap) => Gap::read(record).is_some_and(|gap| gap.channel.is_log()),
-                Some(Kind::Status) => b"LSHE".contains(&record[32]),
-                Some(Kind::Quote | Kind::Trade | Kind::Ticker | Kind::Heartbeat) => true,
-                Some(Kind::Definition) | None => false,
+            let readable = match RecordKind::from_wire(header.kind) {
+                Some(RecordKind::Book) => read_book(record).is_some(),
+                Some(RecordKind::Raw) => read_raw(record).is_some(),
+                Some(RecordKind::Gap) => Gap::read(record).is_some_and(|gap| gap.channel.is_log()),
+                Some(RecordKind::Status) => b"LSHE".contains(&record[32]),
+                Some(RecordKind::Quote | RecordKind::Trade | RecordKind::Ticker | RecordKind::Heartbeat) => true,
+                Some(RecordKind::Definition) | None => false,
             };
             prop_assert!(readable);
         }

@@ -144,7 +144,7 @@ pub fn mask(key: [u8; KEY_BYTES], offset: usize, bytes: &mut [u8]) {
 
 /// The header of a received frame, proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct FrameHeader {
     /// The last frame of its message.
     pub fin: bool,
     /// What the frame is.
@@ -170,7 +170,7 @@ pub struct Expected {
 
 /// Reads the header at the start of `bytes`, and says how long it is; `None` where it is not whole but good so far.
 #[inline]
-pub fn parse_header(bytes: &[u8], expected: Expected) -> Result<Option<(Header, usize)>, Violation> {
+pub fn parse_header(bytes: &[u8], expected: Expected) -> Result<Option<(FrameHeader, usize)>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let opcode = judge_first(first, expected)?;
     let Some(&second) = bytes.get(1) else { return Ok(None) };
@@ -183,7 +183,7 @@ pub fn parse_header(bytes: &[u8], expected: Expected) -> Result<Option<(Header, 
         (None, length_end)
     };
     let (fin, compressed) = (first & FIN != 0, first & COMPRESSED != 0);
-    Ok(Some((Header { fin, opcode, compressed, key, payload_bytes }, header_bytes)))
+    Ok(Some((FrameHeader { fin, opcode, compressed, key, payload_bytes }, header_bytes)))
 }
 
 /// FIN, RSV and opcode.
@@ -292,7 +292,7 @@ mod tests {
             let mut out = [0; 10];
             assert_eq!(encode_header(Opcode::Binary, payload_bytes, &mut out), header_bytes);
             let (opcode, payload) = (Opcode::Binary, payload_bytes as u64);
-            let header = Header { fin: true, opcode, compressed: false, key: None, payload_bytes: payload };
+            let header = FrameHeader { fin: true, opcode, compressed: false, key: None, payload_bytes: payload };
             assert_eq!(parse_header(&out, FROM_SERVER), Ok(Some((header, header_bytes))), "{payload_bytes}");
             for cut in 0..header_bytes {
                 assert_eq!(parse_header(&out[..cut], FROM_SERVER), Ok(None), "{payload_bytes} cut at {cut}");

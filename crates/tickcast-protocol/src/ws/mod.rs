@@ -23,5 +23,5 @@ pub mod violation;
 
 pub use close::{CloseCode, CloseFrame};
 pub use frame::Opcode;
-pub use session::{Event, Limits, Role, Session};
+pub use session::{Role, Session, SessionEvent, SessionLimits};
 pub use violation::Violation;

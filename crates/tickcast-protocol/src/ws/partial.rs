@@ -4,12 +4,12 @@
 //! exceeds the message limit; text is proven to be UTF-8 as far as it has come, and where it is compressed once it is
 //! inflated. It is put away as soon as it is idle.
 
-use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Expected, HEADER_BYTES_MAX, Header, Opcode, mask, parse_header};
+use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Expected, FrameHeader, HEADER_BYTES_MAX, Opcode, mask, parse_header};
 use super::violation::Violation;
 
 /// Whether a message is text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MessageKind {
     Text,
     Binary,
 }
@@ -24,13 +24,13 @@ pub(super) enum Progress {
     /// A control frame is whole, its payload in [`Partial::control`].
     Control(Opcode),
     /// A message is whole, in [`Partial::message`], and compressed or not.
-    Message { kind: Kind, compressed: bool },
+    Message { kind: MessageKind, compressed: bool },
 }
 
 /// A frame whose header is whole and whose payload is not.
 #[derive(Clone, Copy, Debug)]
 struct Unfinished {
-    header: Header,
+    header: FrameHeader,
     received: usize,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Partial {
     /// Bytes of a text message that are proven to be UTF-8.
     proven: usize,
     /// Set from the first byte of a message that is held here to its last.
-    kind: Option<Kind>,
+    kind: Option<MessageKind>,
     /// The message is compressed.
     compressed: bool,
     frame: Option<Unfinished>,
@@ -130,7 +130,7 @@ impl Partial {
         &mut self,
         input: &[u8],
         expected: Expected,
-    ) -> Result<Option<(Header, usize)>, Violation> {
+    ) -> Result<Option<(FrameHeader, usize)>, Violation> {
         let kept = usize::from(self.header_len);
         let more = input.len().min(HEADER_BYTES_MAX - kept);
         self.header[kept..kept + more].copy_from_slice(&input[..more]);
@@ -140,10 +140,10 @@ impl Partial {
     }
 
     /// Begins a frame whose payload is taken by [`Self::absorb`].
-    pub(super) fn begin(&mut self, header: Header) {
+    pub(super) fn begin(&mut self, header: FrameHeader) {
         match header.opcode {
-            Opcode::Text => self.kind = Some(Kind::Text),
-            Opcode::Binary => self.kind = Some(Kind::Binary),
+            Opcode::Text => self.kind = Some(MessageKind::Text),
+            Opcode::Binary => self.kind = Some(MessageKind::Binary),
             Opcode::Continuation => {}
             Opcode::Close | Opcode::Ping | Opcode::Pong => self.control_len = 0,
         }
@@ -180,7 +180,7 @@ impl Partial {
         self.grow(taken, size_max);
         self.message.extend_from_slice(payload);
         let ended = whole && header.fin;
-        if self.kind == Some(Kind::Text) && !self.compressed {
+        if self.kind == Some(MessageKind::Text) && !self.compressed {
             self.prove_text(ended)?;
         }
         let progress = match (whole, ended) {

@@ -2,38 +2,38 @@
 
 use super::close::{CloseCode, push_close};
 use super::frame::{Opcode, push_frame};
-use super::session::Event;
+use super::session::SessionEvent;
 use super::violation::Violation;
 
 /// What is to be done with a connection after a frame.
 #[derive(Debug)]
-pub enum Then {
-    GoOn,
-    Answer(Vec<u8>),
+pub enum NextStep {
+    Continue,
+    Send(Vec<u8>),
     /// A last frame, then the end.
-    Leave(Vec<u8>),
+    Close(Vec<u8>),
 }
 
 /// What a control frame asks for.
-pub fn on_control(event: &Event<'_>) -> Then {
+pub fn on_control(event: &SessionEvent<'_>) -> NextStep {
     let mut frame = Vec::new();
     match event {
-        Event::Ping(payload) => {
+        SessionEvent::Ping(payload) => {
             push_frame(Opcode::Pong, payload, &mut frame);
-            Then::Answer(frame)
+            NextStep::Send(frame)
         }
-        Event::Close(Some(body)) => Then::Leave(close_frame(body.code, "")),
-        Event::Close(None) => {
+        SessionEvent::Close(Some(body)) => NextStep::Close(close_frame(body.code, "")),
+        SessionEvent::Close(None) => {
             push_frame(Opcode::Close, b"", &mut frame);
-            Then::Leave(frame)
+            NextStep::Close(frame)
         }
-        Event::Pong(_) | Event::Text(_) | Event::Binary(_) => Then::GoOn,
+        SessionEvent::Pong(_) | SessionEvent::Text(_) | SessionEvent::Binary(_) => NextStep::Continue,
     }
 }
 
 /// A violation is told, and ends the connection.
-pub fn on_violation(violation: &Violation) -> Then {
-    Then::Leave(close_frame(violation.close_code(), &violation.to_string()))
+pub fn on_violation(violation: &Violation) -> NextStep {
+    NextStep::Close(close_frame(violation.close_code(), &violation.to_string()))
 }
 
 pub fn close_frame(code: CloseCode, reason: &str) -> Vec<u8> {

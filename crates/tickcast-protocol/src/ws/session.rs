@@ -12,8 +12,8 @@
 
 use super::close::{CloseFrame, read_close};
 use super::deflate::Inflater;
-use super::frame::{Expected, Header, Opcode, mask, parse_header};
-use super::partial::{Kind, Partial, Progress};
+use super::frame::{Expected, FrameHeader, Opcode, mask, parse_header};
+use super::partial::{MessageKind, Partial, Progress};
 pub use super::violation::Violation;
 
 /// Which end of the connection this is.
@@ -27,14 +27,14 @@ pub enum Role {
 
 /// What a peer may make a session hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SessionLimits {
     /// Bytes of one message, its fragments summed.
     pub message_bytes_max: usize,
 }
 
 /// What the peer has sent. The slices live in the input or in the session, until the next call.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum SessionEvent<'a> {
     /// A whole text message, proven to be UTF-8; mutable for a parser that works in place.
     Text(&'a mut [u8]),
     /// A whole binary message.
@@ -66,9 +66,9 @@ enum Whole {
     /// The control payload of the partial state.
     Control { opcode: Opcode },
     /// The message of the partial state.
-    Message { kind: Kind },
+    Message { kind: MessageKind },
     /// The message that was inflated last.
-    Inflated { kind: Kind },
+    Inflated { kind: MessageKind },
 }
 
 impl Session {
@@ -90,10 +90,10 @@ impl Session {
     #[inline]
     pub fn next<'a>(
         &'a mut self,
-        limits: &Limits,
+        limits: &SessionLimits,
         input: &'a mut [u8],
         consumed: &mut usize,
-    ) -> Result<Option<Event<'a>>, Violation> {
+    ) -> Result<Option<SessionEvent<'a>>, Violation> {
         assert!(!self.deflate, "a session with permessage-deflate needs an inflater");
         self.step(limits, None, input, consumed)
     }
@@ -102,11 +102,11 @@ impl Session {
     #[inline]
     pub fn next_inflating<'a>(
         &'a mut self,
-        limits: &Limits,
+        limits: &SessionLimits,
         inflater: &'a mut Inflater,
         input: &'a mut [u8],
         consumed: &mut usize,
-    ) -> Result<Option<Event<'a>>, Violation> {
+    ) -> Result<Option<SessionEvent<'a>>, Violation> {
         self.step(limits, Some(inflater), input, consumed)
     }
 
@@ -118,11 +118,11 @@ impl Session {
     #[inline]
     fn step<'a>(
         &'a mut self,
-        limits: &Limits,
+        limits: &SessionLimits,
         mut inflater: Option<&'a mut Inflater>,
         input: &'a mut [u8],
         consumed: &mut usize,
-    ) -> Result<Option<Event<'a>>, Violation> {
+    ) -> Result<Option<SessionEvent<'a>>, Violation> {
         assert!(*consumed <= input.len(), "{consumed} bytes consumed of {}", input.len());
         if self.partial.as_deref().is_some_and(|partial| self.ended || partial.is_idle()) {
             self.partial = None;
@@ -155,7 +155,7 @@ impl Session {
     #[inline]
     fn advance(
         &mut self,
-        limits: &Limits,
+        limits: &SessionLimits,
         mut inflater: Option<&mut Inflater>,
         input: &mut [u8],
         consumed: &mut usize,
@@ -192,7 +192,7 @@ impl Session {
 
     /// The next header, or `None` where the input ends before it does.
     #[inline]
-    fn take_header(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<Header>, Violation> {
+    fn take_header(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<FrameHeader>, Violation> {
         let rest = &input[*consumed..];
         //= RFC 6455 section 5.4
         //# "An endpoint MUST be capable of handling control frames in the middle of a fragmented message."
@@ -214,7 +214,7 @@ impl Session {
 
     /// Refuses a message over the limit by what its headers announce, before a byte of it is kept.
     #[inline]
-    fn admit(&self, header: &Header, limits: &Limits) -> Result<(), Violation> {
+    fn admit(&self, header: &FrameHeader, limits: &SessionLimits) -> Result<(), Violation> {
         if header.opcode.is_control() {
             return Ok(());
         }
@@ -233,7 +233,7 @@ impl Session {
     #[inline]
     fn take_in_place(
         &mut self,
-        header: &Header,
+        header: &FrameHeader,
         input: &mut [u8],
         consumed: &mut usize,
     ) -> Result<Option<Whole>, Violation> {
@@ -273,14 +273,19 @@ impl Session {
 
     /// Makes the event of what is whole.
     #[inline]
-    fn lend<'a>(&'a mut self, whole: Whole, inflater: Option<&'a mut Inflater>, input: &'a mut [u8]) -> Event<'a> {
+    fn lend<'a>(
+        &'a mut self,
+        whole: Whole,
+        inflater: Option<&'a mut Inflater>,
+        input: &'a mut [u8],
+    ) -> SessionEvent<'a> {
         match whole {
             Whole::Inflated { kind } => {
                 let message = inflater.expect("it has inflated it").message();
-                if kind == Kind::Text { Event::Text(message) } else { Event::Binary(message) }
+                if kind == MessageKind::Text { SessionEvent::Text(message) } else { SessionEvent::Binary(message) }
             }
-            Whole::Input { opcode: Opcode::Text, start, end } => Event::Text(&mut input[start..end]),
-            Whole::Input { opcode: Opcode::Binary, start, end } => Event::Binary(&mut input[start..end]),
+            Whole::Input { opcode: Opcode::Text, start, end } => SessionEvent::Text(&mut input[start..end]),
+            Whole::Input { opcode: Opcode::Binary, start, end } => SessionEvent::Binary(&mut input[start..end]),
             Whole::Input { opcode, start, end } => {
                 self.ended = opcode == Opcode::Close;
                 control_event(opcode, &input[start..end])
@@ -289,8 +294,8 @@ impl Session {
                 self.ended = opcode == Opcode::Close;
                 control_event(opcode, self.partial_mut().control())
             }
-            Whole::Message { kind: Kind::Text } => Event::Text(self.partial_mut().message()),
-            Whole::Message { kind: Kind::Binary } => Event::Binary(self.partial_mut().message()),
+            Whole::Message { kind: MessageKind::Text } => SessionEvent::Text(self.partial_mut().message()),
+            Whole::Message { kind: MessageKind::Binary } => SessionEvent::Binary(self.partial_mut().message()),
         }
     }
 
@@ -315,7 +320,7 @@ fn inflate_in_place(
 ) -> Result<Whole, Violation> {
     match (whole, inflater) {
         (Whole::Input { opcode, start, end }, Some(inflater)) => {
-            let kind = if opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
+            let kind = if opcode == Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
             inflate(kind, &input[start..end], inflater, message_bytes_max)?;
             Ok(Whole::Inflated { kind })
         }
@@ -324,22 +329,27 @@ fn inflate_in_place(
 }
 
 /// Inflates a message, and proves it where it is text.
-fn inflate(kind: Kind, compressed: &[u8], inflater: &mut Inflater, message_bytes_max: usize) -> Result<(), Violation> {
+fn inflate(
+    kind: MessageKind,
+    compressed: &[u8],
+    inflater: &mut Inflater,
+    message_bytes_max: usize,
+) -> Result<(), Violation> {
     let message = inflater.inflate(compressed, message_bytes_max)?;
     //= RFC 7692 section 6.1
     //# "The payload data portion in frames generated by a PMCE is not subject to the constraints for the original data
     //# type."
-    if kind == Kind::Text && std::str::from_utf8(message).is_err() {
+    if kind == MessageKind::Text && std::str::from_utf8(message).is_err() {
         return Err(Violation::TextNotUtf8);
     }
     Ok(())
 }
 
-fn control_event(opcode: Opcode, payload: &[u8]) -> Event<'_> {
+fn control_event(opcode: Opcode, payload: &[u8]) -> SessionEvent<'_> {
     match opcode {
-        Opcode::Close => Event::Close(read_close(payload).expect("it was read before")),
-        Opcode::Ping => Event::Ping(payload),
-        Opcode::Pong => Event::Pong(payload),
+        Opcode::Close => SessionEvent::Close(read_close(payload).expect("it was read before")),
+        Opcode::Ping => SessionEvent::Ping(payload),
+        Opcode::Pong => SessionEvent::Pong(payload),
         Opcode::Continuation | Opcode::Text | Opcode::Binary => unreachable!("{opcode:?} is no control frame"),
     }
 }

@@ -16,9 +16,9 @@ use super::scale::{Scale, sum};
 use super::ticker::TradeWindow;
 use crate::ingest::feed::Report;
 use tickcast_protocol::record::{
-    self, BOOK_DELTA, BOOK_LEVELS_MAX, BOOK_SNAPSHOT, Header, Level, PRICE_NONE, encode_book, flags,
+    self, BOOK_DELTA, BOOK_LEVELS_MAX, BOOK_SNAPSHOT, Level, PRICE_NONE, RecordHeader, encode_book, flags,
 };
-use tickcast_protocol::{Book, Instrument, Kind};
+use tickcast_protocol::{Book, Instrument, RecordKind};
 
 /// Statistics from trades go out at most this often, in the recording's time.
 pub const TICKER_INTERVAL_NS: u64 = 250_000_000;
@@ -132,7 +132,7 @@ impl Translator {
         let (ask_px, ask_sz) = scale.best("a", quote.ask_px, "A", quote.ask_sz)?;
         let id = tracked.define(scale, out);
         (tracked.bid_px, tracked.ask_px) = (bid_px, ask_px);
-        let header = Header::of_feed(Kind::Quote, id, quote.ts_event);
+        let header = RecordHeader::of_feed(RecordKind::Quote, id, quote.ts_event);
         out.put(|batch| record::Quote { bid_px, bid_sz, ask_px, ask_sz }.encode(&header, batch));
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Translator {
         let (px, sz) = (scale.px("p", trade.px)?, scale.sz("q", trade.sz)?);
         let id = tracked.define(scale, out);
         let side = if trade.buyer_is_maker { b'S' } else { b'B' };
-        let header = Header::of_feed(Kind::Trade, id, trade.ts_event);
+        let header = RecordHeader::of_feed(RecordKind::Trade, id, trade.ts_event);
         out.put(|batch| record::Trade { px, sz, trade_id: trade.trade_id, side }.encode(&header, batch));
         if !origin.has_tickers && !tracked.has_ticker {
             match &mut tracked.window {
@@ -186,7 +186,7 @@ impl Translator {
         };
         tracked.has_ticker = true;
         let id = tracked.define(scale, out);
-        let header = Header::of_feed(Kind::Ticker, id, ticker.ts_event);
+        let header = RecordHeader::of_feed(RecordKind::Ticker, id, ticker.ts_event);
         out.put(|batch| body.encode(&header, batch));
         Ok(())
     }
@@ -376,7 +376,7 @@ impl Tracked {
     fn book_record(&self, kind: u8, ts_event: u64, flags: u8, levels: &[Level], out: &mut Out<'_>) {
         // Without a Definition no level was ever seen, so there is nothing to say.
         let Some((id, _)) = self.defined else { return };
-        let header = Header::of_feed(Kind::Book, id, ts_event).with_flags(flags);
+        let header = RecordHeader::of_feed(RecordKind::Book, id, ts_event).with_flags(flags);
         out.put(|batch| encode_book(&header, kind, levels.iter().copied(), batch));
     }
 
@@ -396,7 +396,7 @@ impl Tracked {
             bid_px: self.bid_px,
             ask_px: self.ask_px,
         };
-        let header = Header::of_feed(Kind::Ticker, id, window.ts_event);
+        let header = RecordHeader::of_feed(RecordKind::Ticker, id, window.ts_event);
         out.put(|batch| body.encode(&header, batch));
     }
 

@@ -5,7 +5,7 @@
 //! Always: both sides sorted, sizes above 0, and the best bid below the best ask. Cost: a move of `depth` levels of 16
 //! bytes at the most, some 10 ns at a depth of 10.
 
-use tickcast_protocol::Side;
+use tickcast_protocol::BookSide;
 
 /// A level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +31,15 @@ impl Delta {
     /// One event takes a level from one side and puts one on the other, and both sides keep their depth.
     const MAX: usize = 4;
 
-    fn note(&mut self, side: Side, ticks: i64, lots: i64) {
-        self.changes[self.len] = (side == Side::Ask, ticks, lots);
+    fn note(&mut self, side: BookSide, ticks: i64, lots: i64) {
+        self.changes[self.len] = (side == BookSide::Ask, ticks, lots);
         self.len += 1;
     }
 
     /// The changes in the order they were made.
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (Side, Rung)> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (BookSide, Rung)> {
         self.changes[..self.len].iter().map(|&(ask, ticks, lots)| {
-            let side = if ask { Side::Ask } else { Side::Bid };
+            let side = if ask { BookSide::Ask } else { BookSide::Bid };
             (side, Rung { ticks, lots })
         })
     }
@@ -57,15 +57,15 @@ impl Ladder {
     }
 
     /// The levels of a side, best first.
-    pub(super) fn side(&self, side: Side) -> &[Rung] {
+    pub(super) fn side(&self, side: BookSide) -> &[Rung] {
         match side {
-            Side::Bid => &self.bids,
-            Side::Ask => &self.asks,
+            BookSide::Bid => &self.bids,
+            BookSide::Ask => &self.asks,
         }
     }
 
     /// The best level of a side.
-    pub(super) fn best(&self, side: Side) -> Rung {
+    pub(super) fn best(&self, side: BookSide) -> Rung {
         self.side(side)[0]
     }
 
@@ -75,7 +75,7 @@ impl Ladder {
     }
 
     /// Sets the size of a level that stays.
-    pub(super) fn resize(&mut self, side: Side, at: usize, lots: i64, delta: &mut Delta) {
+    pub(super) fn resize(&mut self, side: BookSide, at: usize, lots: i64, delta: &mut Delta) {
         debug_assert!(lots > 0, "a level that stays has a size");
         let rung = &mut self.side_mut(side)[at];
         rung.lots = lots;
@@ -83,8 +83,8 @@ impl Ladder {
     }
 
     /// Takes the best level away; the side is filled up at its far end, `gap` ticks beyond its last level.
-    pub(super) fn retreat(&mut self, side: Side, gap: i64, lots: i64, delta: &mut Delta) {
-        let away = if side == Side::Bid { -gap } else { gap };
+    pub(super) fn retreat(&mut self, side: BookSide, gap: i64, lots: i64, delta: &mut Delta) {
+        let away = if side == BookSide::Bid { -gap } else { gap };
         let rungs = self.side_mut(side);
         let last = rungs.len() - 1;
         let (gone, far) = (rungs[0].ticks, rungs[last].ticks + away);
@@ -95,11 +95,11 @@ impl Ladder {
     }
 
     /// Puts a new best level on a side, `spread` ticks from the other side's best; the side's last level falls off.
-    pub(super) fn improve(&mut self, side: Side, spread: i64, lots: i64, delta: &mut Delta) {
+    pub(super) fn improve(&mut self, side: BookSide, spread: i64, lots: i64, delta: &mut Delta) {
         debug_assert!(spread > 0 && spread < self.spread(), "a better price lies inside the spread");
         let ticks = match side {
-            Side::Bid => self.asks[0].ticks - spread,
-            Side::Ask => self.bids[0].ticks + spread,
+            BookSide::Bid => self.asks[0].ticks - spread,
+            BookSide::Ask => self.bids[0].ticks + spread,
         };
         let rungs = self.side_mut(side);
         let last = rungs.len() - 1;
@@ -110,10 +110,10 @@ impl Ladder {
         delta.note(side, gone, 0);
     }
 
-    fn side_mut(&mut self, side: Side) -> &mut [Rung] {
+    fn side_mut(&mut self, side: BookSide) -> &mut [Rung] {
         match side {
-            Side::Bid => &mut self.bids,
-            Side::Ask => &mut self.asks,
+            BookSide::Bid => &mut self.bids,
+            BookSide::Ask => &mut self.asks,
         }
     }
 }
@@ -127,28 +127,31 @@ mod tests {
         Ladder::new(rungs(-1), rungs(1))
     }
 
-    fn prices(ladder: &Ladder, side: Side) -> Vec<i64> {
+    fn prices(ladder: &Ladder, side: BookSide) -> Vec<i64> {
         ladder.side(side).iter().map(|rung| rung.ticks).collect()
     }
 
     #[test]
     fn both_sides_keep_their_depth_and_the_delta_tells_every_change() {
         let (mut book, mut delta) = (ladder(3), Delta::default());
-        book.retreat(Side::Ask, 2, 7, &mut delta);
-        book.improve(Side::Bid, 2, 5, &mut delta);
-        assert_eq!(prices(&book, Side::Ask), [102, 103, 105]);
-        assert_eq!(prices(&book, Side::Bid), [100, 99, 98]);
+        book.retreat(BookSide::Ask, 2, 7, &mut delta);
+        book.improve(BookSide::Bid, 2, 5, &mut delta);
+        assert_eq!(prices(&book, BookSide::Ask), [102, 103, 105]);
+        assert_eq!(prices(&book, BookSide::Bid), [100, 99, 98]);
         let changes: Vec<_> = delta.iter().map(|(side, rung)| (side, rung.ticks, rung.lots)).collect();
-        assert_eq!(changes, [(Side::Ask, 101, 0), (Side::Ask, 105, 7), (Side::Bid, 100, 5), (Side::Bid, 97, 0)]);
+        assert_eq!(
+            changes,
+            [(BookSide::Ask, 101, 0), (BookSide::Ask, 105, 7), (BookSide::Bid, 100, 5), (BookSide::Bid, 97, 0)]
+        );
     }
 
     #[test]
     fn a_depth_of_one_works() {
         let (mut book, mut delta) = (ladder(1), Delta::default());
-        book.retreat(Side::Bid, 1, 4, &mut delta);
-        book.improve(Side::Ask, 1, 6, &mut delta);
-        assert_eq!((book.best(Side::Bid).ticks, book.best(Side::Ask).ticks, book.spread()), (98, 99, 1));
-        book.resize(Side::Bid, 0, 9, &mut Delta::default());
-        assert_eq!(book.best(Side::Bid), Rung { ticks: 98, lots: 9 });
+        book.retreat(BookSide::Bid, 1, 4, &mut delta);
+        book.improve(BookSide::Ask, 1, 6, &mut delta);
+        assert_eq!((book.best(BookSide::Bid).ticks, book.best(BookSide::Ask).ticks, book.spread()), (98, 99, 1));
+        book.resize(BookSide::Bid, 0, 9, &mut Delta::default());
+        assert_eq!(book.best(BookSide::Bid), Rung { ticks: 98, lots: 9 });
     }
 }

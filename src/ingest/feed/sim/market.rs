@@ -15,8 +15,8 @@ use super::day::Day;
 use super::dice::Dice;
 use super::ladder::{Delta, Ladder, Rung};
 use super::names::{self, Listing};
-use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Header, Level, Quote, Ticker, Trade, flags};
-use tickcast_protocol::{Instrument, Kind, Side};
+use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Level, Quote, RecordHeader, Ticker, Trade, flags};
+use tickcast_protocol::{BookSide, Instrument, RecordKind};
 
 /// The spread stays within this.
 const SPREAD_TICKS_MAX: i64 = 3;
@@ -60,7 +60,7 @@ impl Market {
         let stock = &self.stocks[index];
         let mut event = Event::new(stock.instrument.id, ts_event, out);
         let levels = |side| stock.ladder.side(side).iter().map(move |&rung| (side, rung));
-        let all: Vec<_> = levels(Side::Bid).chain(levels(Side::Ask)).collect();
+        let all: Vec<_> = levels(BookSide::Bid).chain(levels(BookSide::Ask)).collect();
         stock.write_book(BOOK_SNAPSHOT, all.into_iter(), &mut event);
         stock.write_quote(&mut event);
         stock.write_ticker(&mut event);
@@ -93,10 +93,10 @@ impl<'a> Event<'a> {
     }
 
     /// Opens the next record; only [`Event::close`] knows the last.
-    fn next(&mut self, kind: Kind) -> Header {
+    fn next(&mut self, kind: RecordKind) -> RecordHeader {
         self.newest_at = self.out.len();
         self.records += 1;
-        Header::of_feed(kind, self.instrument, self.ts_event).with_flags(0)
+        RecordHeader::of_feed(kind, self.instrument, self.ts_event).with_flags(0)
     }
 
     fn close(self) -> u32 {
@@ -143,11 +143,11 @@ impl Stock {
         let up = self.pushes_up(dice);
         match dice.below(100) {
             0..26 => self.trade(up, at_ns, dice, &mut delta, event),
-            26..64 => self.resize(if up { Side::Bid } else { Side::Ask }, 0, dice, &mut delta),
+            26..64 => self.resize(if up { BookSide::Bid } else { BookSide::Ask }, 0, dice, &mut delta),
             64..96 => self.requote(up, dice, &mut delta),
             _ => {
-                let at = dice.below(self.ladder.side(Side::Bid).len() as u32) as usize;
-                self.resize(if up { Side::Ask } else { Side::Bid }, at, dice, &mut delta);
+                let at = dice.below(self.ladder.side(BookSide::Bid).len() as u32) as usize;
+                self.resize(if up { BookSide::Ask } else { BookSide::Bid }, at, dice, &mut delta);
             }
         }
         self.write_book(BOOK_DELTA, delta.iter(), event);
@@ -166,7 +166,7 @@ impl Stock {
             self.lean = i64::from(dice.between(0, 2 * LEAN_MAX)) - i64::from(LEAN_MAX);
         }
         self.lean_events -= 1;
-        let away = self.home_ticks - self.ladder.best(Side::Bid).ticks;
+        let away = self.home_ticks - self.ladder.best(BookSide::Bid).ticks;
         if away > self.home_ticks / 2 {
             // No downward event lowers the bid from here on, so prices stay above 0 by far more than a book's depth.
             return true;
@@ -178,7 +178,7 @@ impl Stock {
 
     /// An order that takes from the touch: one to three fills, no more than what rests there.
     fn trade(&mut self, up: bool, at_ns: u64, dice: &mut Dice, delta: &mut Delta, event: &mut Event) {
-        let (resting, aggressor) = if up { (Side::Ask, b'B') } else { (Side::Bid, b'S') };
+        let (resting, aggressor) = if up { (BookSide::Ask, b'B') } else { (BookSide::Bid, b'S') };
         let best = self.ladder.best(resting);
         let px = best.ticks * self.instrument.tick_size;
         let mut left = best.lots;
@@ -189,7 +189,7 @@ impl Stock {
             self.day.trade(at_ns, px, lots);
             let sz = lots * self.instrument.lot_size;
             let trade = Trade { px, sz, trade_id: self.day.trade_id, side: aggressor };
-            trade.encode(&event.next(Kind::Trade), event.out);
+            trade.encode(&event.next(RecordKind::Trade), event.out);
             if left == 0 {
                 return self.give_way(resting, dice, delta);
             }
@@ -199,7 +199,7 @@ impl Stock {
 
     /// A maker betters a price, or takes the best one away.
     fn requote(&mut self, up: bool, dice: &mut Dice, delta: &mut Delta) {
-        let (better, worse) = if up { (Side::Bid, Side::Ask) } else { (Side::Ask, Side::Bid) };
+        let (better, worse) = if up { (BookSide::Bid, BookSide::Ask) } else { (BookSide::Ask, BookSide::Bid) };
         let spread = self.ladder.spread();
         if spread > 1 && dice.chance(512) {
             let lots = resting_lots(self.typical_lots, dice);
@@ -210,17 +210,17 @@ impl Stock {
     }
 
     /// The best level of a side goes; where that opens the spread too far, the other side follows.
-    fn give_way(&mut self, side: Side, dice: &mut Dice, delta: &mut Delta) {
+    fn give_way(&mut self, side: BookSide, dice: &mut Dice, delta: &mut Delta) {
         let far_lots = resting_lots(self.typical_lots, dice);
         self.ladder.retreat(side, gap_ticks(dice), far_lots, delta);
         if self.ladder.spread() > SPREAD_TICKS_MAX {
-            let follower = if side == Side::Bid { Side::Ask } else { Side::Bid };
+            let follower = if side == BookSide::Bid { BookSide::Ask } else { BookSide::Bid };
             let lots = resting_lots(self.typical_lots, dice);
             self.ladder.improve(follower, i64::from(dice.between(1, 2)), lots, delta);
         }
     }
 
-    fn resize(&mut self, side: Side, at: usize, dice: &mut Dice, delta: &mut Delta) {
+    fn resize(&mut self, side: BookSide, at: usize, dice: &mut Dice, delta: &mut Delta) {
         let before = self.ladder.side(side)[at].lots;
         let drawn = resting_lots(self.typical_lots, dice);
         // An update that changes nothing would be none.
@@ -229,14 +229,14 @@ impl Stock {
     }
 
     fn touch(&self) -> (Rung, Rung) {
-        (self.ladder.best(Side::Bid), self.ladder.best(Side::Ask))
+        (self.ladder.best(BookSide::Bid), self.ladder.best(BookSide::Ask))
     }
 
-    fn write_book(&self, kind: u8, changes: impl ExactSizeIterator<Item = (Side, Rung)>, event: &mut Event) {
+    fn write_book(&self, kind: u8, changes: impl ExactSizeIterator<Item = (BookSide, Rung)>, event: &mut Event) {
         let (tick, lot) = (self.instrument.tick_size, self.instrument.lot_size);
         let levels =
             changes.map(|(side, rung)| Level { px: rung.ticks * tick, sz: rung.lots * lot, side: side.wire() });
-        record::encode_book(&event.next(Kind::Book), kind, levels, event.out);
+        record::encode_book(&event.next(RecordKind::Book), kind, levels, event.out);
     }
 
     fn write_quote(&self, event: &mut Event) {
@@ -248,7 +248,7 @@ impl Stock {
             ask_px: ask.ticks * tick,
             ask_sz: ask.lots * lot,
         };
-        quote.encode(&event.next(Kind::Quote), event.out);
+        quote.encode(&event.next(RecordKind::Quote), event.out);
     }
 
     fn write_ticker(&self, event: &mut Event) {
@@ -264,7 +264,7 @@ impl Stock {
             bid_px: bid.ticks * self.instrument.tick_size,
             ask_px: ask.ticks * self.instrument.tick_size,
         };
-        ticker.encode(&event.next(Kind::Ticker), event.out);
+        ticker.encode(&event.next(RecordKind::Ticker), event.out);
     }
 }
 
@@ -292,7 +292,7 @@ mod tests {
         for at_ns in 0..500_000 {
             out.clear();
             stock.step(at_ns, &mut dice, &mut Event::new(1, at_ns, &mut out));
-            let bid = stock.ladder.best(Side::Bid).ticks;
+            let bid = stock.ladder.best(BookSide::Bid).ticks;
             (low, high) = (low.min(bid), high.max(bid));
         }
         assert!((850..980).contains(&low) && (1_020..1_150).contains(&high), "from {low} to {high}");

@@ -53,14 +53,14 @@ impl fmt::Display for Agreed {
 /// Why a header is not a list of extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("breaks the grammar at byte {at} (RFC 6455 section 9.1)")]
-pub struct Malformed {
+pub struct ExtensionsError {
     /// Where in its line.
     pub at: usize,
 }
 
 /// The first offer of the header's lines that can be taken. All lines are read, also where none is wanted: what breaks
 /// the grammar fails the handshake whatever it offers.
-pub fn agree<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agreed>, Malformed> {
+pub fn agree<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agreed>, ExtensionsError> {
     let mut agreed = None;
     //= RFC 6455 section 9.1
     //# "Note that like other HTTP header fields, this header field MAY be split or combined across multiple lines."
@@ -130,7 +130,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// The next extension; `None` at the end of the line. Empty elements of a list count for nothing.
-    fn extension(&mut self) -> Result<Option<Extension<'a>>, Malformed> {
+    fn extension(&mut self) -> Result<Option<Extension<'a>>, ExtensionsError> {
         self.skip_space();
         while self.take(b',') {
             self.skip_space();
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn param(&mut self) -> Result<(&'a str, Option<Cow<'a, str>>), Malformed> {
+    fn param(&mut self) -> Result<(&'a str, Option<Cow<'a, str>>), ExtensionsError> {
         let name = self.token()?;
         self.skip_space();
         if !self.take(b'=') {
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
         Ok((name, Some(value)))
     }
 
-    fn token(&mut self) -> Result<&'a str, Malformed> {
+    fn token(&mut self) -> Result<&'a str, ExtensionsError> {
         let rest = &self.line[self.at..];
         let length = rest.iter().position(|byte| !is_token(*byte)).unwrap_or(rest.len());
         let token = std::str::from_utf8(&rest[..length]).ok().filter(|token| !token.is_empty());
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The rest of a quoted string, behind its opening quote.
-    fn quoted(&mut self) -> Result<String, Malformed> {
+    fn quoted(&mut self) -> Result<String, ExtensionsError> {
         let mut value = String::new();
         loop {
             if self.take(b'"') {
@@ -200,8 +200,8 @@ impl<'a> Reader<'a> {
         is_next
     }
 
-    fn malformed(&self) -> Malformed {
-        Malformed { at: self.at }
+    fn malformed(&self) -> ExtensionsError {
+        ExtensionsError { at: self.at }
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
 
     const BOTH: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-    fn agreed(lines: &[&str]) -> Result<Option<String>, Malformed> {
+    fn agreed(lines: &[&str]) -> Result<Option<String>, ExtensionsError> {
         agree(lines.iter().map(|line| line.as_bytes())).map(|agreed| agreed.map(|agreed| agreed.to_string()))
     }
 
@@ -288,8 +288,8 @@ mod tests {
             ("=", 0),
             ("permessage-d\u{e9}flate", 12),
         ] {
-            assert_eq!(agreed(&[line]), Err(Malformed { at }), "{line}");
-            assert_eq!(agreed(&["permessage-deflate", line]), Err(Malformed { at }), "a good line before {line}");
+            assert_eq!(agreed(&[line]), Err(ExtensionsError { at }), "{line}");
+            assert_eq!(agreed(&["permessage-deflate", line]), Err(ExtensionsError { at }), "a good line before {line}");
         }
     }
 }
