@@ -1,6 +1,6 @@
 //! What it costs to keep who wants what: subscribing, changing, leaving, and finding the audiences of a record.
 //!
-//! Method: one thread, the room `shard::interest` alone, quotes only. In the room stand 10,000 instruments and 10,000
+//! Method: one thread, the room `shard::subscription_index` alone, quotes only. In the room stand 10,000 instruments and 10,000
 //! audiences of ten symbols each, so that tables have their size and caches their share of misses. Requests are timed
 //! in batches of a thousand clients that came in before and go afterwards, outside of the time; every client's set is
 //! then counted. The floor of subscribing pushes the same keys into a vector and the client into as many lists, and
@@ -17,7 +17,7 @@ use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_pcg::Pcg64Mcg;
 use tickcast::shard::Encoding;
-use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
+use tickcast::shard::subscription_index::{AudienceId, Change, Key, SubscriptionIndex, Target};
 use tickcast_protocol::Channel;
 use tickcast_protocol::conflation::ConflationInterval;
 
@@ -41,7 +41,7 @@ fn want(instrument: u32) -> Change {
     Change::Want(key(Target::Instrument(instrument)), ConflationInterval::IMMEDIATE)
 }
 
-fn want_pattern(interest: &mut Interest, prefix: &str) -> Change {
+fn want_pattern(interest: &mut SubscriptionIndex, prefix: &str) -> Change {
     Change::Want(key(Target::Pattern(interest.intern(prefix))), ConflationInterval::IMMEDIATE)
 }
 
@@ -54,21 +54,21 @@ fn many(client: u32) -> Vec<Change> {
     (0..MANY).map(|place| want(scattered(client, place))).collect()
 }
 
-fn with_instruments(instruments: u32) -> Interest {
-    let mut interest = Interest::default();
+fn with_instruments(instruments: u32) -> SubscriptionIndex {
+    let mut interest = SubscriptionIndex::default();
     for id in 1..=instruments {
         interest.add_instrument(id, &symbol(id));
     }
     interest
 }
 
-fn join(interest: &mut Interest, changes: &[Change]) -> AudienceId {
+fn join(interest: &mut SubscriptionIndex, changes: &[Change]) -> AudienceId {
     let audience = interest.enter(Encoding::PLAIN);
     interest.change(audience, changes)
 }
 
 /// The room with its instruments and standing audiences.
-fn room() -> Interest {
+fn room() -> SubscriptionIndex {
     let mut interest = with_instruments(INSTRUMENTS);
     let mut random = Pcg64Mcg::seed_from_u64(1);
     for _ in 0..STANDING {
@@ -80,7 +80,7 @@ fn room() -> Interest {
 }
 
 /// The room, and in it an audience that many clients share.
-fn shared() -> Interest {
+fn shared() -> SubscriptionIndex {
     let mut interest = room();
     join(&mut interest, &many(SHARED));
     interest
@@ -94,11 +94,11 @@ struct Staged {
 
 impl Staged {
     /// Comes in with this set, and will ask for these changes.
-    fn new(interest: &mut Interest, set: &[Change], changes: Vec<Change>) -> Self {
+    fn new(interest: &mut SubscriptionIndex, set: &[Change], changes: Vec<Change>) -> Self {
         Self { audience: join(interest, set), changes }
     }
 
-    fn subscribe(&self, interest: &mut Interest) -> AudienceId {
+    fn subscribe(&self, interest: &mut SubscriptionIndex) -> AudienceId {
         interest.change(self.audience, &self.changes)
     }
 }
@@ -106,10 +106,10 @@ impl Staged {
 /// The time in which as many clients do `work`, which returns their audience. All then leave, outside of the time.
 fn time_changes(
     clients: u64,
-    interest: &mut Interest,
+    interest: &mut SubscriptionIndex,
     items_after: usize,
-    mut stage: impl FnMut(&mut Interest, u32) -> Staged,
-    mut work: impl FnMut(&mut Interest, u32, &Staged) -> AudienceId,
+    mut stage: impl FnMut(&mut SubscriptionIndex, u32) -> Staged,
+    mut work: impl FnMut(&mut SubscriptionIndex, u32, &Staged) -> AudienceId,
 ) -> Duration {
     let mut took = Duration::ZERO;
     let mut left = clients;
@@ -131,7 +131,7 @@ fn time_changes(
 }
 
 /// The time in which as many clients leave, each with such a set.
-fn time_leaving(clients: u64, interest: &mut Interest, set: impl Fn(u32) -> Vec<Change>) -> Duration {
+fn time_leaving(clients: u64, interest: &mut SubscriptionIndex, set: impl Fn(u32) -> Vec<Change>) -> Duration {
     let mut took = Duration::ZERO;
     let mut left = clients;
     while left > 0 {
@@ -167,20 +167,20 @@ fn subscribing(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("a set of its own", name), |bencher| {
             let mut interest = room();
-            let stage = |interest: &mut Interest, client| {
+            let stage = |interest: &mut SubscriptionIndex, client| {
                 Staged::new(interest, &[], many(client).into_iter().take(symbols as usize).collect())
             };
             bencher.iter_custom(|clients| {
-                let work = |interest: &mut Interest, _, staged: &Staged| staged.subscribe(interest);
+                let work = |interest: &mut SubscriptionIndex, _, staged: &Staged| staged.subscribe(interest);
                 time_changes(clients, &mut interest, symbols as usize, stage, work)
             });
         });
     }
     group.bench_function("a set that others have/100 symbols", |bencher| {
         let mut interest = shared();
-        let stage = |interest: &mut Interest, _| Staged::new(interest, &[], many(SHARED));
+        let stage = |interest: &mut SubscriptionIndex, _| Staged::new(interest, &[], many(SHARED));
         bencher.iter_custom(|clients| {
-            let work = |interest: &mut Interest, _, staged: &Staged| staged.subscribe(interest);
+            let work = |interest: &mut SubscriptionIndex, _, staged: &Staged| staged.subscribe(interest);
             time_changes(clients, &mut interest, MANY as usize, stage, work)
         });
     });
@@ -195,7 +195,7 @@ fn subscribing(criterion: &mut Criterion) {
             join(&mut interest, &[common]);
             let prefix = |client: u32| if prefixes.len() == 1 { "S0" } else { &prefixes[client as usize] };
             bencher.iter_custom(|clients| {
-                let work = |interest: &mut Interest, client, staged: &Staged| {
+                let work = |interest: &mut SubscriptionIndex, client, staged: &Staged| {
                     let change = want_pattern(interest, prefix(client));
                     interest.change(staged.audience, &[change])
                 };
@@ -208,10 +208,10 @@ fn subscribing(criterion: &mut Criterion) {
 
 fn changing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("interest/change");
-    let work = |interest: &mut Interest, _, staged: &Staged| staged.subscribe(interest);
+    let work = |interest: &mut SubscriptionIndex, _, staged: &Staged| staged.subscribe(interest);
     group.bench_function("one of 100 symbols for another, alone in its audience", |bencher| {
         let mut interest = room();
-        let stage = |interest: &mut Interest, client| {
+        let stage = |interest: &mut SubscriptionIndex, client| {
             let old = Change::Drop(key(Target::Instrument(scattered(client, 0))));
             Staged::new(interest, &many(client), vec![old, want(scattered(client, MANY))])
         };
@@ -221,8 +221,9 @@ fn changing(criterion: &mut Criterion) {
         let mut interest = shared();
         let had: Vec<u32> = (0..MANY).map(|place| scattered(SHARED, place)).collect();
         let others: Vec<u32> = (1..=INSTRUMENTS).filter(|id| !had.contains(id)).collect();
-        let stage =
-            |interest: &mut Interest, client| Staged::new(interest, &many(SHARED), vec![want(others[client as usize])]);
+        let stage = |interest: &mut SubscriptionIndex, client| {
+            Staged::new(interest, &many(SHARED), vec![want(others[client as usize])])
+        };
         bencher.iter_custom(|clients| time_changes(clients, &mut interest, MANY as usize + 1, stage, work));
     });
     group.finish();
@@ -249,7 +250,7 @@ fn leaving(criterion: &mut Criterion) {
 }
 
 /// A room in which as many audiences want instrument 7, by its name, by patterns, or both, and a symbol of their own.
-fn watched(audiences: u32, by_name: bool, prefixes: &[&str]) -> Interest {
+fn watched(audiences: u32, by_name: bool, prefixes: &[&str]) -> SubscriptionIndex {
     let mut interest = with_instruments(2 * INSTRUMENTS);
     for client in 0..audiences {
         let mut set = vec![want(INSTRUMENTS + client + 1)];

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use tickcast::shard::interest::{AudienceId, Change, Interest, Key, Target};
+use tickcast::shard::subscription_index::{AudienceId, Change, Key, SubscriptionIndex, Target};
 use tickcast::shard::{Encoding, Format};
 use tickcast_protocol::Channel;
 use tickcast_protocol::conflation::ConflationInterval;
@@ -35,7 +35,7 @@ type Wants = BTreeMap<(Aim, usize), usize>;
 
 #[derive(Default)]
 struct World {
-    interest: Interest,
+    interest: SubscriptionIndex,
     instruments: usize,
     clients: Vec<(AudienceId, Encoding, Wants)>,
 }

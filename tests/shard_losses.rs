@@ -322,7 +322,7 @@ fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
         world.trade(id, 1);
     }
     world.tick(0);
-    while world.shard.has_news() {
+    while world.shard.has_new_records() {
         world.tick(0);
     }
     let slot_id = world.open(0);
@@ -387,7 +387,7 @@ fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
     world.tick(0);
     let slot_id = world.open(0);
     world.subscribe(slot_id, "trade", "*", 0, true);
-    while world.shard.has_news() {
+    while world.shard.has_new_records() {
         world.tick(0);
     }
     world.records(slot_id);
@@ -400,7 +400,7 @@ fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
         world.sequences.insert((id, RecordKind::Trade as u8), 5);
         world.trade(id, 1);
     }
-    while world.shard.has_news() {
+    while world.shard.has_new_records() {
         world.tick(0);
     }
     let io = world.shard.io_mut();

@@ -476,13 +476,13 @@ impl HttpServer {
         let Some(socket) = peer.as_mut() else { return Ok(()) };
         let mut shard = self.shard.borrow_mut();
         // The new holder of a seat must not be taken for the one that has left it.
-        self.left(shard.take_left());
+        self.left(shard.take_departed());
         match shard.io_mut().adopt(socket.socket()) {
             Ok(Some(slot_id)) => {
                 open(&mut shard, slot_id, socket.unread());
                 put(&mut self.own.holders.borrow_mut(), slot_id.index, socket.who());
                 if let Some(place) = socket.take_place() {
-                    shard.report_leaving(slot_id);
+                    shard.report_departure(slot_id);
                     put(&mut self.own.places.borrow_mut(), slot_id.index, Some(place));
                 }
                 drop(shard);

@@ -261,7 +261,7 @@ impl ShardDriver {
 
     /// Tells the door what a turn has come to.
     fn report_clients(&self, shard: &mut Shard<Uring>) {
-        self.server.left(shard.take_left());
+        self.server.left(shard.take_departed());
         if let Some(slowest) = shard.take_slowest() {
             self.server.show_slowest(slowest);
         }
@@ -277,7 +277,8 @@ impl ShardDriver {
         self.waker.prepare();
         let mut shard = self.shard.borrow_mut();
         shard.io_mut().arm();
-        let worked = shard.tick(now_ns()) || shard.has_news() || shard.wants_resync() || !self.commands.is_empty();
+        let worked =
+            shard.tick(now_ns()) || shard.has_new_records() || shard.wants_resync() || !self.commands.is_empty();
         self.report_clients(&mut shard);
         self.server.set_levels(shard.counters_mut());
         self.http.server.shards[self.index].publish(shard.counters());

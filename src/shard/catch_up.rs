@@ -6,11 +6,11 @@ use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 
-use super::client::{CatchUp, Client, Ending, LogMark, Owed, StateMark};
-use super::conflate::Lane;
+use super::conflation::Lane;
+use super::connections::{CatchUp, Client, Ending, LogMark, Owed, StateMark};
 use super::encoding::Encoder;
-use super::interest::{AudienceId, Key, Target};
 use super::packets::Packing;
+use super::subscription_index::{AudienceId, Key, Target};
 use super::{Fresh, Shard};
 use crate::io::{Io, SendOp, SendOutcome};
 use crate::last_value::InstrumentValues;

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::interest::AudienceId;
 use super::packets::Packing;
-use super::{Shard, client};
+use super::subscription_index::AudienceId;
+use super::{Shard, connections};
 use crate::io::{Io, SendOp, SendOutcome};
 use crate::stats::Counter;
 
@@ -135,7 +135,7 @@ impl<I: Io> Shard<I> {
         if self.client(slot).is_none() {
             return;
         }
-        let catch_up: &mut client::CatchUp = self.begin_catch_up(slot, now_ns);
+        let catch_up: &mut connections::CatchUp = self.begin_catch_up(slot, now_ns);
         catch_up.tail = rest;
         catch_up.blocked = true;
         let slot_id = self.client(slot).expect("looked up above").slot_id;

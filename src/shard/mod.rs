@@ -11,7 +11,7 @@
 //!
 //! What always holds:
 //! * A client is either a member of its audience, and has had all that was dispatched up to now, or it has a
-//!   [`client::CatchUp`] that says what it is owed. It moves between the two at the end of a turn only, so a snapshot and
+//!   [`connections::CatchUp`] that says what it is owed. It moves between the two at the end of a turn only, so a snapshot and
 //!   the live stream join without a seam.
 //! * A send takes all its bytes, or its rest is kept and goes first. So what a client was sent is known by the turn.
 //! * The bytes of a packet are made once for all members.
@@ -19,39 +19,39 @@
 //! Cost: some 20 ns a record, 10 ns a record and audience, a memcpy for the packet, 10 ns a member; the kernel's send is
 //! a hundred times that.
 
-mod audience;
+mod audiences;
 mod catch_up;
-mod client;
-mod conflate;
-mod dispatch;
+mod conflation;
+mod connections;
+mod drain;
 mod encoding;
-mod farewell;
 mod flush;
 mod history;
-mod housekeeping;
-pub mod interest;
 mod packets;
 pub(crate) mod paged_vec;
+mod read_ring;
 mod replay;
-mod request;
-mod slowest;
+mod requests;
+mod slow_clients;
+pub mod subscription_index;
+mod timers;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use self::audience::Audiences;
-use self::client::{ABSENT, CatchUp, Client, Ending, LogMark, StateMark, StatePass, TokenBucket};
-use self::conflate::Conflator;
+use self::audiences::Audiences;
+use self::conflation::Conflator;
+use self::connections::{ABSENT, CatchUp, Client, Ending, LogMark, StateMark, StatePass, TokenBucket};
+use self::drain::Drain;
 use self::encoding::Encoder;
 pub use self::encoding::{Encoding, Format};
-use self::farewell::Drain;
 use self::history::History;
-use self::interest::Interest;
 use self::paged_vec::PagedVec;
-pub use self::slowest::SlowClient;
-use self::slowest::Slowest;
+pub use self::slow_clients::SlowClient;
+use self::slow_clients::Slowest;
+use self::subscription_index::SubscriptionIndex;
 use crate::io::{Completion, Completions, Io, ShortSend, SlotId};
 use crate::last_value::LastValues;
 use crate::ring;
@@ -213,7 +213,7 @@ pub struct Shard<I: Io> {
     tick: Tick,
     directory: Directory,
     values: LastValues,
-    interest: Interest,
+    interest: SubscriptionIndex,
     audiences: Audiences,
     conflator: Conflator,
     encoder: Encoder,
@@ -260,7 +260,7 @@ impl<I: Io> Shard<I> {
             ring,
             directory: Directory::default(),
             values: LastValues::default(),
-            interest: Interest::default(),
+            interest: SubscriptionIndex::default(),
             audiences: Audiences::default(),
             conflator: Conflator::default(),
             clients: PagedVec::default(),
@@ -343,15 +343,15 @@ impl<I: Io> Shard<I> {
         self.arrived.push((slot_id, request));
     }
 
-    /// Has the end of this client told by [`Self::take_left`].
-    pub fn report_leaving(&mut self, slot_id: SlotId) {
+    /// Has the end of this client told by [`Self::take_departed`].
+    pub fn report_departure(&mut self, slot_id: SlotId) {
         if let Some(client) = self.holder(slot_id) {
             client.reported = true;
         }
     }
 
     /// Slots of clients that have gone since, of those who were to be reported.
-    pub fn take_left(&mut self) -> impl Iterator<Item = u32> {
+    pub fn take_departed(&mut self) -> impl Iterator<Item = u32> {
         self.left.drain(..)
     }
 
@@ -369,7 +369,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// True if the ring has news. To be asked once more before sleeping.
-    pub fn has_news(&self) -> bool {
+    pub fn has_new_records(&self) -> bool {
         !self.ring.is_empty()
     }
 

@@ -12,9 +12,9 @@
 
 use super::Shard;
 use super::catch_up::{FirstWord, PIECE_BYTES, cost_of, scan};
-use super::client::{CatchUp, Owed};
-use super::interest::{AudienceId, Key, Target};
+use super::connections::{CatchUp, Owed};
 use super::packets::Packing;
+use super::subscription_index::{AudienceId, Key, Target};
 use crate::io::Io;
 use crate::ring;
 use crate::stats::Counter;

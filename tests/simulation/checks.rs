@@ -50,7 +50,7 @@ impl World {
             let io = node.shard.io_mut();
             io.faults = Faults { shuffled: io.faults.shuffled, ..Faults::default() };
         }
-        while self.resyncing || self.nodes.iter().any(|node| node.shard.has_news()) {
+        while self.resyncing || self.nodes.iter().any(|node| node.shard.has_new_records()) {
             self.now_ns += MS / 10;
             self.tick();
             self.deliver();

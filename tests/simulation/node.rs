@@ -84,7 +84,7 @@ impl Node {
     /// True if the runtime would let it sleep on.
     fn sleeps(&self, now_ns: u64) -> bool {
         let due = self.shard.deadline_ns().is_some_and(|at_ns| at_ns <= now_ns);
-        self.idle && !due && !self.shard.has_news() && !self.shard.io().is_due()
+        self.idle && !due && !self.shard.has_new_records() && !self.shard.io().is_due()
     }
 
     /// Turns, unless it has nothing to do (`lazy`); returns whether it turned.
@@ -97,7 +97,7 @@ impl Node {
         self.ticked_ns = [self.ticked_ns[1], now_ns];
         self.shard.io_mut().begin_tick(now_ns, self.ticks);
         let worked = self.shard.tick(now_ns);
-        self.idle = !worked && !self.shard.has_news() && !self.shard.wants_resync();
+        self.idle = !worked && !self.shard.has_new_records() && !self.shard.wants_resync();
         if self.shard.wants_resync() {
             if !self.overrun_open {
                 self.overruns.push((self.drained_position, u64::MAX));
@@ -111,7 +111,7 @@ impl Node {
 
     /// After the sequencer has had its turn: an overrun is over once all that was sent again has been read.
     pub fn note_drained(&mut self, position: u64, resyncing: bool) {
-        if self.shard.has_news() || resyncing {
+        if self.shard.has_new_records() || resyncing {
             return;
         }
         if std::mem::take(&mut self.overrun_open) {

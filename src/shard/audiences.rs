@@ -12,8 +12,8 @@
 use std::ops::Range;
 
 use super::encoding::Encoding;
-use super::interest::AudienceId;
 use super::paged_vec::PagedVec;
+use super::subscription_index::AudienceId;
 use crate::io::SlotId;
 
 const NONE: u32 = u32::MAX;

@@ -14,7 +14,7 @@
 //! Memory: 16 bytes an item, 4 in the watch list; some 150 an audience. No client, socket or byte of a packet here.
 
 mod patterns;
-mod watch;
+mod watch_lists;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
@@ -23,7 +23,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use self::patterns::PatternRow;
-use self::watch::{Watch, Watches, push_frugally};
+use self::watch_lists::{Watch, Watches, push_frugally};
 use super::encoding::Encoding;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::ChannelSet;
@@ -131,7 +131,7 @@ impl Change {
 
 /// All interest of one core.
 #[derive(Debug, Default)]
-pub struct Interest {
+pub struct SubscriptionIndex {
     audiences: Vec<AudienceRow>,
     free_audiences: Vec<AudienceId>,
     /// By the fingerprint of its set, which stands in its row and is its own hash.
@@ -149,7 +149,7 @@ pub struct Interest {
     hash_high: RandomState,
 }
 
-impl Interest {
+impl SubscriptionIndex {
     /// Takes an instrument in; ids come in order. Returns the patterns that cover it.
     pub fn add_instrument(&mut self, id: u32, symbol: &str) -> &[u32] {
         assert_eq!(id as usize, self.instruments.len() + 1, "instrument ids are dense");

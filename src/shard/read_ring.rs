@@ -1,7 +1,7 @@
 //! Phase 1: from the ring to the audiences. Every record updates the last values, then goes to those who want it at
 //! once, and is noted for those who want it merged.
 
-use super::conflate::Lane;
+use super::conflation::Lane;
 use super::{Place, Shard, Tick};
 use crate::io::Io;
 use crate::last_value::Applied;
@@ -301,9 +301,9 @@ fn add_record(tick: &mut Tick, start: usize, end: usize, at: Place) -> u32 {
 }
 
 fn each_watcher_of_any(
-    interest: &super::interest::Interest,
+    interest: &super::subscription_index::SubscriptionIndex,
     instrument: u32,
-    mut each: impl FnMut(super::interest::AudienceId),
+    mut each: impl FnMut(super::subscription_index::AudienceId),
 ) {
     for channel in Channel::ALL {
         for interval in (0..ConflationInterval::COUNT).map(ConflationInterval::from_index) {

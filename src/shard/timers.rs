@@ -2,9 +2,9 @@
 //! is sent a ping is a member again at the end of the same turn, and misses nothing.
 
 use super::Shard;
-use super::client::{Client, Ending};
+use super::connections::{Client, Ending};
+use super::drain::push_last_words;
 use super::encoding::Format;
-use super::farewell::push_last_words;
 use super::flush::PORTION_BYTES;
 use super::packets::Packing;
 use crate::io::{Io, SendOp};

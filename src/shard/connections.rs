@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::interest::{AudienceId, Key};
 use super::replay::Replay;
+use super::subscription_index::{AudienceId, Key};
 use crate::io::SlotId;
 use tickcast_protocol::ws::session::Session;
 

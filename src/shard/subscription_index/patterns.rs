@@ -3,8 +3,8 @@
 
 use std::ops::Bound;
 
-use super::Interest;
-use super::watch::Watches;
+use super::SubscriptionIndex;
+use super::watch_lists::Watches;
 
 #[derive(Debug)]
 pub(super) struct PatternRow {
@@ -24,7 +24,7 @@ impl PatternRow {
     }
 }
 
-impl Interest {
+impl SubscriptionIndex {
     /// The pattern with this prefix, interned. It lives as long as an item points at it; one that no item came to use
     /// is forgotten with [`Self::release_unused`].
     pub fn intern(&mut self, prefix: &str) -> u32 {

@@ -4,9 +4,9 @@
 //! client that is behind, and nothing where nobody is.
 
 use super::Shard;
-use super::client::{CatchUp, Client, Ending};
+use super::connections::{CatchUp, Client, Ending};
 use super::encoding::Encoding;
-use super::interest::Interest;
+use super::subscription_index::SubscriptionIndex;
 use crate::io::{Io, SlotId};
 
 /// Clients on the list at the most.
@@ -101,7 +101,7 @@ impl<I: Io> Shard<I> {
     }
 }
 
-fn describe(client: &Client, catch_up: &CatchUp, interest: &Interest, ring_position: u64) -> SlowClient {
+fn describe(client: &Client, catch_up: &CatchUp, interest: &SubscriptionIndex, ring_position: u64) -> SlowClient {
     let audience = client.audience;
     let keys = interest.keys(audience);
     let items = keys.len();

@@ -4,7 +4,7 @@
 //! owed nothing more: a straggler, and one whose values wait for a tick, come last. Until it is told, it is served as ever.
 
 use super::Shard;
-use super::client::reconnect_ms;
+use super::connections::reconnect_ms;
 use super::encoding::Format;
 use crate::io::Io;
 use crate::stats::Counter;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::shard::interest::{Change, Interest, Key, Target};
+use crate::shard::subscription_index::{Change, Key, SubscriptionIndex, Target};
 use tickcast_protocol::Channel;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::ws::deflate::WindowBits;
@@ -91,7 +91,7 @@ impl Client {
 }
 
 struct World {
-    interest: Interest,
+    interest: SubscriptionIndex,
     audiences: Audiences,
     clients: Vec<Client>,
     entered: u32,
@@ -102,7 +102,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut interest = Interest::default();
+        let mut interest = SubscriptionIndex::default();
         for (name, symbol) in SYMBOLS.iter().enumerate() {
             interest.add_instrument(name as u32 + 1, symbol);
         }

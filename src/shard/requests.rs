@@ -7,11 +7,11 @@ use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 
-use super::client::{Ending, Owed, StateMark, StatePass};
-use super::conflate::Lane;
-use super::farewell::push_last_words;
-use super::interest::{Change, Key, Target};
+use super::conflation::Lane;
+use super::connections::{Ending, Owed, StateMark, StatePass};
+use super::drain::push_last_words;
 use super::replay::Replay;
+use super::subscription_index::{Change, Key, Target};
 use super::{Settings, Shard};
 use crate::io::{Io, SlotId};
 use crate::stats::Counter;
@@ -461,7 +461,7 @@ impl<I: Io> Shard<I> {
         let limits = reply::WelcomeLimits { symbols: subscriptions_max as u64, requests_per_s: requests_per_s.into() };
         if !self.format(slot).is_websocket() {
             // A stream that breaks without a word is resumed as one that was ended: not by all at the same moment.
-            self.owe_bytes(slot, |out| sse::push_retry(super::client::reconnect_ms(slot), out));
+            self.owe_bytes(slot, |out| sse::push_retry(super::connections::reconnect_ms(slot), out));
         }
         self.answer(slot, |out| {
             reply::welcome(out, epoch, env!("CARGO_PKG_VERSION"), heartbeat_ms.into(), limits);
