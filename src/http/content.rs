@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{self, AsHeaderName, HeaderMap};
 
-use super::http::Response;
+use super::response::Response;
 
 /// One representation of a resource, in two encodings.
 #[derive(Clone, Debug)]

@@ -46,7 +46,7 @@ pub enum StartError {
     #[error(transparent)]
     Machine(#[from] Unfit),
     #[error(transparent)]
-    Listen(#[from] http::listen::ListenError),
+    Listen(#[from] http::listener::ListenError),
     #[error("feed {0}")]
     Feed(#[from] feed::OpenError),
     #[error("core {core}: {error}")]
@@ -158,7 +158,7 @@ struct Server {
 impl Server {
     fn start(config: &Config, lifecycle: Arc<Lifecycle>) -> Result<Self, StartError> {
         let feeds = config.feeds.iter().map(feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
-        let listeners = http::listen::bind(config.listen, config.cores.len(), config.send_buffer_bytes)?;
+        let listeners = http::listener::bind(config.listen, config.cores.len(), config.send_buffer_bytes)?;
         let address = listeners.address;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let gauges: Vec<_> = writers.iter().map(ring::Writer::gauge).collect();

@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::HttpServer;
-use super::http::{Response, bad_request, not_found, shown, unavailable};
 use super::snapshot::unknown;
 use crate::bars::BarStore;
 use crate::bars::{Bar, BarQuery, FoundBars, INTERVALS_S};
 use crate::http::handshake::Refusal;
+use crate::http::response::{Response, bad_request, not_found, shown, unavailable};
+use crate::http::server::HttpServer;
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::PRICE_NONE;
 
@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(1);
 const TRIES: usize = 1000;
 
 /// The answer to `GET /v1/bars/{symbol}?query`.
-pub(super) async fn answer(server: &HttpServer, symbol: &str, query: &str) -> Result<Response, Refusal> {
+pub(crate) async fn answer(server: &HttpServer, symbol: &str, query: &str) -> Result<Response, Refusal> {
     let Some(store) = &server.state.bars else {
         return Err(not_found("bars are off: the server was started with --bars-bytes 0".to_owned()));
     };

@@ -7,9 +7,9 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request};
 
-use super::http::Response;
 use crate::config::{Config, Origin};
 use crate::http::handshake::Refusal;
+use crate::http::response::Response;
 
 /// Streams are opened for pages of the server's own origin and of those that are allowed.
 const STREAMS: [&str; 4] = ["/v1/stream", "/v1/publish", "/v1/echo", "/v1/sse"];
@@ -20,7 +20,7 @@ const LIBRARY: &str = "/tickcast.js";
 const READABLE: [&str; 5] = ["/v1/instruments", "/v1/snapshot", "/v1/bars", "/v1/sse", LIBRARY];
 
 /// True for a stream that this request's page may not have, and why.
-pub(super) fn refusal(request: &Request<()>, config: &Config) -> Option<Refusal> {
+pub(crate) fn refusal(request: &Request<()>, config: &Config) -> Option<Refusal> {
     if !STREAMS.contains(&request.uri().path()) {
         return None;
     }
@@ -43,7 +43,7 @@ fn smuggled(headers: &HeaderMap) -> Option<Refusal> {
 }
 
 /// The answer to a preflight: may a page of another origin ask this?
-pub(super) fn preflight(request: &Request<()>, config: &Config) -> Option<Result<Response, Refusal>> {
+pub(crate) fn preflight(request: &Request<()>, config: &Config) -> Option<Result<Response, Refusal>> {
     /// What pages ask for tags and tokens with.
     const HEADERS: &str = "If-None-Match, Last-Event-ID, Cache-Control";
     /// For how long a browser need not ask again, s: it takes two hours at the most.
@@ -59,7 +59,7 @@ pub(super) fn preflight(request: &Request<()>, config: &Config) -> Option<Result
 }
 
 /// What an answer says to the browser about pages of other origins, a refusal as well: header lines, `Vary` aside.
-pub(super) fn headers(request: &Request<()>, config: &Config) -> Vec<(&'static str, String)> {
+pub(crate) fn headers(request: &Request<()>, config: &Config) -> Vec<(&'static str, String)> {
     if !is_readable(request.uri().path()) {
         return Vec::new();
     }
@@ -73,12 +73,12 @@ pub(super) fn headers(request: &Request<()>, config: &Config) -> Vec<(&'static s
 }
 
 /// True where the answer is another one for a page of another origin: a cache in between has to know.
-pub(super) fn varies(request: &Request<()>, config: &Config) -> bool {
+pub(crate) fn varies(request: &Request<()>, config: &Config) -> bool {
     is_readable(request.uri().path()) && !config.allow_origin.any() && !config.allow_origin.none()
 }
 
 /// True for what a page of another origin may have without asking as one: as a plain script.
-pub(super) fn is_for_all(request: &Request<()>, config: &Config) -> bool {
+pub(crate) fn is_for_all(request: &Request<()>, config: &Config) -> bool {
     request.uri().path() == LIBRARY && !config.allow_origin.none()
 }
 
@@ -119,7 +119,7 @@ fn entry<'a>(headers: &HeaderMap, config: &'a Config) -> Option<&'a str> {
 fn forbidden(origin: &HeaderValue, headers: &HeaderMap) -> Refusal {
     let text = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        format!("{:?}", super::http::shown(&text))
+        format!("{:?}", crate::http::response::shown(&text))
     };
     let origin = text(origin.as_bytes());
     let host = headers.get(header::HOST).map_or_else(|| "missing".to_owned(), |host| text(host.as_bytes()));

@@ -7,16 +7,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use constant_time_eq::constant_time_eq;
 
-use super::HttpServer;
-use super::http::{bearer, not_found, unauthorized, unavailable};
-use super::stream::Peer;
+use crate::http::connection::Peer;
 use crate::http::handshake::{Accepted, Refusal, Spoken};
+use crate::http::response::{bearer, not_found, unauthorized, unavailable};
+use crate::http::server::HttpServer;
 use crate::ingest::Publisher;
 use crate::io::uring::duplicate;
 use crate::sequencer::SourceId;
 use tickcast_protocol::packet;
 
-pub(super) async fn serve(
+pub(crate) async fn serve(
     server: &HttpServer,
     peer: &mut Option<Peer>,
     request: &http::Request<()>,

@@ -18,7 +18,7 @@ const CACHING: &str = "no-cache";
 pub(super) const JSON: &str = "application/json";
 
 /// An answer to a GET, or to a HEAD.
-pub(super) struct Response {
+pub(crate) struct Response {
     status: StatusCode,
     headers: Vec<(&'static str, Cow<'static, str>)>,
     vary: Vec<&'static str>,

@@ -11,19 +11,19 @@ use prometheus_client::registry::Registry;
 use crate::state::ServerState;
 use crate::stats::{Counter, CounterKind};
 
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// One number of the whole server.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Number {
-    pub(super) name: &'static str,
-    pub(super) help: &'static str,
-    pub(super) kind: CounterKind,
-    pub(super) value: u64,
+pub(crate) struct Number {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) kind: CounterKind,
+    pub(crate) value: u64,
 }
 
 /// The numbers as they were last published.
-pub(super) fn render(public: &ServerState) -> String {
+pub(crate) fn render(public: &ServerState) -> String {
     let mut registry = Registry::with_prefix("tickcast");
     registry.register_collector(Box::new(Numbers { shards: public.shards.clone(), whole: numbers(public) }));
     let mut text = String::new();
@@ -34,7 +34,7 @@ pub(super) fn render(public: &ServerState) -> String {
 }
 
 /// What is counted for the whole server: by the sequencer, of publishers, of bars.
-pub(super) fn numbers(public: &ServerState) -> Vec<Number> {
+pub(crate) fn numbers(public: &ServerState) -> Vec<Number> {
     let (sequencer, publishers, bars) = (&public.sequencer_stats, &public.publishers, public.bars.as_deref());
     // Relaxed: each number stands for itself.
     let get = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
@@ -134,7 +134,7 @@ fn encode_shards(
 }
 
 /// The name in `/metrics` of a counter.
-pub(super) fn snake_case(name: &str) -> String {
+pub(crate) fn snake_case(name: &str) -> String {
     let mut snake = String::new();
     for letter in name.chars() {
         if letter.is_ascii_uppercase() && !snake.is_empty() {

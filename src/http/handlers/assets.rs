@@ -8,15 +8,15 @@ use flate2::Compression;
 use foldhash::quality::FixedState;
 use http::header::HeaderMap;
 
-use super::content::Content;
-use super::http::Response;
+use crate::http::content::Content;
+use crate::http::response::Response;
 
 macro_rules! files {
     ($($name:literal $kind:ident;)*) => {
         const FILES: &[File] = &[$(File {
             path: concat!("/", $name),
             kind: Kind::$kind,
-            bytes: include_bytes!(concat!("assets/", $name)),
+            bytes: include_bytes!(concat!("../assets/", $name)),
         },)*];
     };
 }
@@ -75,7 +75,7 @@ impl Default for Pages {
 
 impl Pages {
     /// The answer with the file at this path.
-    pub(super) fn find(&self, path: &str, headers: &HeaderMap) -> Option<Response> {
+    pub(crate) fn find(&self, path: &str, headers: &HeaderMap) -> Option<Response> {
         let (kind, content) = self.0.get(if path == "/" { "/index.html" } else { path })?;
         let response = content.response(headers);
         Some(match kind {

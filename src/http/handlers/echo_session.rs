@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures_lite::future;
 
-use super::HttpServer;
-use super::http::unavailable;
-use super::stream::Peer;
+use crate::http::connection::Peer;
 use crate::http::handshake::{Refusal, Spoken};
+use crate::http::response::unavailable;
+use crate::http::server::HttpServer;
 use crate::stats::Counter;
 use tickcast_protocol::ws::close::CloseCode;
 use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
@@ -20,13 +20,13 @@ use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits}
 const LEVEL: u8 = 1;
 
 /// A whole message of the peer.
-pub(super) enum Message {
+pub(crate) enum Message {
     Text(Vec<u8>),
     Binary(Vec<u8>),
 }
 
 /// An upgraded connection and its parser.
-pub(super) struct Conversation {
+pub(crate) struct Conversation {
     peer: Peer,
     session: Session,
     limits: SessionLimits,
@@ -55,7 +55,7 @@ enum Wait {
 
 impl Conversation {
     /// Upgrades the connection; `None` if the peer has gone meanwhile.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         server: &HttpServer,
         peer: &mut Option<Peer>,
         request: &http::Request<()>,
@@ -84,7 +84,7 @@ impl Conversation {
     }
 
     /// The next message; `None` when the conversation is over.
-    pub(super) async fn next(&mut self) -> Option<Message> {
+    pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {
             match self.step() {
                 Step::Message(message) => return Some(message),
@@ -154,7 +154,7 @@ impl Conversation {
     }
 
     /// Sends one message; false where the peer has gone, or does not read.
-    pub(super) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
+    pub(crate) async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
         let mut frame = Vec::with_capacity(payload.len() + 10);
         match &mut self.compressor {
             Some((compressor, window)) => {
@@ -181,7 +181,7 @@ impl Conversation {
 }
 
 /// To be asked once more when the upgrade has waited for its turn: others have waited with it.
-pub(super) fn refuse_crowd(server: &HttpServer) -> Result<(), Refusal> {
+pub(crate) fn refuse_crowd(server: &HttpServer) -> Result<(), Refusal> {
     let config = server.config();
     let max = config.echoes_max;
     if server.own.lobby.talking() < max.div_ceil(config.cores.len() as u32) as usize {

@@ -6,16 +6,17 @@ use std::time::Duration;
 use http::header::{self, HeaderMap};
 use http::{Method, Request};
 
-use super::stream::Peer;
-use super::{HttpServer, origin};
 use crate::clock::now_ns;
+use crate::http::admission::origin;
+use crate::http::connection::Peer;
 use crate::http::handshake::Refusal;
+use crate::http::server::HttpServer;
 use crate::io::uring::duplicate;
 use tickcast_protocol::control::{RequestLimits, closing, error};
 use tickcast_protocol::sse::{self, Token, query};
 
 /// Where the stream is.
-pub(super) const PATH: &str = "/v1/sse";
+pub(crate) const PATH: &str = "/v1/sse";
 
 /// What every answer begins with. Its body has no length, and ends with the connection: no proxy in between may wait for
 /// its end, or keep it.
@@ -25,7 +26,7 @@ const HEAD: &str = concat!(
 );
 
 /// Answers a request for events.
-pub(super) async fn serve(server: &HttpServer, peer: &mut Option<Peer>, request: &Request<()>) -> Result<(), Refusal> {
+pub(crate) async fn serve(server: &HttpServer, peer: &mut Option<Peer>, request: &Request<()>) -> Result<(), Refusal> {
     let asked = parse(server, request)?;
     let head = head(server, request);
     if request.method() == Method::HEAD {
@@ -39,7 +40,7 @@ pub(super) async fn serve(server: &HttpServer, peer: &mut Option<Peer>, request:
 
 /// Refuses a request: one for events that is refused for the moment with a stream, any other by the refusal that comes
 /// back.
-pub(super) async fn refuse(
+pub(crate) async fn refuse(
     server: &HttpServer,
     peer: &mut Option<Peer>,
     request: &Request<()>,

@@ -13,7 +13,7 @@ const HEADER: &str = "x-forwarded-for";
 
 /// What a trusted proxy has said of its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// Its address.
     Client(IpAddr),
     /// Nothing that can be read beyond this address, which is the last that is known: the proxy's own, or that of another
@@ -22,7 +22,7 @@ pub(super) enum Said {
 }
 
 impl Said {
-    pub(super) fn address(self) -> IpAddr {
+    pub(crate) fn address(self) -> IpAddr {
         match self {
             Self::Client(address) | Self::NoMoreThan(address) => address,
         }
@@ -30,13 +30,13 @@ impl Said {
 }
 
 /// True for a proxy whose word counts.
-pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+pub(crate) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
 /// The client of this trusted proxy: the rightmost address of its list that is not trusted itself, or the leftmost where
 /// all are.
-pub(super) fn client(proxy: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Said {
+pub(crate) fn client(proxy: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Said {
     let lines: Vec<_> = headers.get_all(HEADER).iter().collect();
     // Lines are one list, in their order.
     let entries = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flate2::Compression;
 use http::header::HeaderMap;
 
-use super::HttpServer;
-use super::content::Content;
-use super::http::{JSON, Response};
+use crate::http::content::Content;
+use crate::http::response::{JSON, Response};
+use crate::http::server::HttpServer;
 use tickcast_protocol::Instrument;
 use tickcast_protocol::json;
 
@@ -54,7 +54,7 @@ impl Listing {
 }
 
 /// The answer to `/v1/instruments`: all that this shard knows of, at the least.
-pub(super) async fn answer(server: &HttpServer, headers: &HeaderMap) -> Response {
+pub(crate) async fn answer(server: &HttpServer, headers: &HeaderMap) -> Response {
     let known = server.shard.borrow().directory().len();
     newest(server, known).await.content.response(headers)
 }

@@ -1,13 +1,13 @@
 //! `/v1/echo`: gives every message back, through the codec that serves subscribers, compressed where the client has
 //! offered it. For conformance suites.
 
-use super::HttpServer;
-use super::conversation::{Conversation, Message, refuse_crowd};
-use super::stream::Peer;
+use super::echo_session::{Conversation, Message, refuse_crowd};
+use crate::http::connection::Peer;
 use crate::http::handshake::{Refusal, Spoken};
+use crate::http::server::HttpServer;
 use tickcast_protocol::ws::frame::Opcode;
 
-pub(super) async fn serve(
+pub(crate) async fn serve(
     server: &HttpServer,
     peer: &mut Option<Peer>,
     request: &http::Request<()>,

@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 
 /// One shard's visitors, by their arrival.
 #[derive(Default)]
-pub(super) struct Lobby(RefCell<Inner>);
+pub(crate) struct Lobby(RefCell<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -24,7 +24,7 @@ struct Inner {
 }
 
 /// How somebody new was let in.
-pub(super) enum Entered {
+pub(crate) enum Entered {
     /// There was room.
     Freely(Visit),
     /// Somebody who had sent nothing whole was asked to go for it.
@@ -35,7 +35,7 @@ pub(super) enum Entered {
 
 impl Lobby {
     /// Lets somebody in where fewer than `visitors_max` are there, or one of them can go.
-    pub(super) fn enter(self: &Rc<Self>, visitors_max: usize) -> Entered {
+    pub(crate) fn enter(self: &Rc<Self>, visitors_max: usize) -> Entered {
         let mut inner = self.0.borrow_mut();
         let evicted = if inner.len < visitors_max { None } else { Some(inner.idle.pop_first()) };
         if let Some(None) = evicted {
@@ -57,29 +57,29 @@ impl Lobby {
     }
 
     /// How many there are, with those who are on their way out.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.borrow().len
     }
 
     /// How many of them are being served: they are not waited for, and cannot be asked to go for somebody new.
-    pub(super) fn served(&self) -> usize {
+    pub(crate) fn served(&self) -> usize {
         let inner = self.0.borrow();
         inner.len - inner.idle.len()
     }
 
     /// How many of them are talking.
-    pub(super) fn talking(&self) -> usize {
+    pub(crate) fn talking(&self) -> usize {
         self.0.borrow().talking.len()
     }
 
     /// Asks all who are talking to come to an end.
-    pub(super) fn send_away(&self) {
+    pub(crate) fn send_away(&self) {
         self.0.borrow().talking.values().for_each(|notice| notice.give());
     }
 }
 
 /// One visitor; its place is free when this is dropped.
-pub(super) struct Visit {
+pub(crate) struct Visit {
     lobby: Rc<Lobby>,
     id: u64,
     notice: Rc<Notice>,
@@ -87,7 +87,7 @@ pub(super) struct Visit {
 
 impl Visit {
     /// Is waited for: for a request, or to have read its answer. It goes when somebody new wants its place.
-    pub(super) fn idle(&self) {
+    pub(crate) fn idle(&self) {
         let mut inner = self.lobby.0.borrow_mut();
         inner.talking.remove(&self.id);
         if !self.notice.given.get() {
@@ -96,19 +96,19 @@ impl Visit {
     }
 
     /// Has sent its request, and is being served.
-    pub(super) fn served(&self) {
+    pub(crate) fn served(&self) {
         self.lobby.0.borrow_mut().idle.remove(&self.id);
     }
 
     /// Is a conversation, until the server stops.
-    pub(super) fn talks(&self) {
+    pub(crate) fn talks(&self) {
         let mut inner = self.lobby.0.borrow_mut();
         inner.idle.remove(&self.id);
         inner.talking.insert(self.id, self.notice.clone());
     }
 
     /// Waits until it is asked to go.
-    pub(super) async fn notice(&self) {
+    pub(crate) async fn notice(&self) {
         poll_fn(|context| {
             if self.notice.given.get() {
                 return Poll::Ready(());

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use http::Method;
 
-use super::http::{Response, not_found, shown, unavailable};
-use super::{HttpServer, bars, listing, metrics, operator, origin, snapshot};
+use super::admission::origin;
+use super::handlers::{bars, instruments, metrics, operator, snapshot};
+use super::response::{Response, not_found, shown, unavailable};
+use super::server::HttpServer;
 use crate::config::Config;
 use crate::http::handshake::Refusal;
 
@@ -52,7 +54,7 @@ async fn answer_get(
         return Ok(page);
     }
     match path {
-        "/v1/instruments" => Ok(listing::answer(server, headers).await),
+        "/v1/instruments" => Ok(instruments::answer(server, headers).await),
         "/v1/snapshot" => snapshot::several(server, query, headers).await,
         "/metrics" => {
             server.show();

@@ -11,10 +11,10 @@ use foldhash::quality::FixedState;
 use http::header::HeaderMap;
 use percent_encoding::percent_decode_str;
 
-use super::HttpServer;
-use super::content::has;
-use super::http::{Response, bad_request, not_found, shown};
+use crate::http::content::has;
 use crate::http::handshake::Refusal;
+use crate::http::response::{Response, bad_request, not_found, shown};
+use crate::http::server::HttpServer;
 use crate::io::uring::Uring;
 use crate::shard::Shard;
 use tickcast_protocol::control::Pattern;
@@ -32,7 +32,7 @@ const CHANNELS: [Channel; 4] = [Channel::Quote, Channel::Trade, Channel::Ticker,
 const CHANNELS_WANTED: &str = "have quote, trade, ticker, book";
 
 /// The answer to `/v1/snapshot/{symbol}`.
-pub(super) fn one(server: &HttpServer, symbol: &str, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+pub(crate) fn one(server: &HttpServer, symbol: &str, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
     let symbol = percent_decode_str(symbol).decode_utf8_lossy();
     let channels = channels_of(query)?;
     let shard = server.shard.borrow();
@@ -49,7 +49,7 @@ pub(super) fn one(server: &HttpServer, symbol: &str, query: &str, headers: &Head
 }
 
 /// The answer to `/v1/snapshot?symbols=…`.
-pub(super) async fn several(server: &HttpServer, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+pub(crate) async fn several(server: &HttpServer, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
     let channels = channels_of(query)?;
     let wanted = wanted(&server.shard.borrow(), &patterns_of(query)?)?;
     let mut before = seen();
@@ -134,7 +134,7 @@ fn wanted(shard: &Shard<Uring>, patterns: &[Pattern]) -> Result<BTreeSet<u32>, R
 }
 
 /// 404: no such instrument.
-pub(super) fn unknown(symbol: &str) -> Refusal {
+pub(crate) fn unknown(symbol: &str) -> Refusal {
     not_found(format!("no instrument has the symbol {:?}; /v1/instruments lists them", shown(symbol)))
 }
 

@@ -87,7 +87,7 @@ impl Table {
 
 impl Place {
     /// Takes a turn of this address for a handshake, see [`RateLimiter::take`].
-    pub(super) fn handshake(&self, per_second: u32, now_ns: u64, wait_max: Duration) -> Result<Duration, Duration> {
+    pub(crate) fn handshake(&self, per_second: u32, now_ns: u64, wait_max: Duration) -> Result<Duration, Duration> {
         let mut table = self.addresses.lock();
         let Some(entry) = table.entries.get_mut(&self.key) else { return Ok(Duration::ZERO) };
         entry.handshakes.take(per_second, now_ns, wait_max)

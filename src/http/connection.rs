@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use glommio::net::TcpStream;
 
-use super::address::Place;
-use super::http::Response;
-use super::lobby::Visit;
+use super::admission::addresses::Place;
+use super::admission::pending::Visit;
+use super::response::Response;
 use crate::http::handshake::{Head, HeadLimits, Refusal, parse_head};
 use crate::state::Who;
 
@@ -50,12 +50,12 @@ impl Peer {
         let limits = HeadLimits { head_bytes_max, headers_max: HEADERS_MAX };
         let late = async {
             glommio::timer::sleep(timeout).await;
-            Err(super::http::timed_out(timeout))
+            Err(super::response::timed_out(timeout))
         };
         let (stream, unread, visit) = (&mut self.stream, &mut self.unread, &self.visit);
         let unwanted = async {
             visit.notice().await;
-            Err(super::http::crowded_out())
+            Err(super::response::crowded_out())
         };
         let reading = async {
             loop {

@@ -9,10 +9,11 @@ use std::net::SocketAddr;
 use http::header::HOST;
 use serde_json::{Map, Value, json};
 
-use super::http::{Response, bearer, forbidden, unauthorized};
-use super::{HttpServer, metrics};
+use super::metrics;
 use crate::config::Config;
 use crate::http::handshake::Refusal;
+use crate::http::response::{Response, bearer, forbidden, unauthorized};
+use crate::http::server::HttpServer;
 use crate::sequencer::SourceId;
 use crate::shard::{Encoding, Format};
 use crate::state::{ServerState, Slow, SlowList};
@@ -23,7 +24,7 @@ const PROXY_HEADERS: [&str; 6] =
     ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
 /// The answer, if this peer may have it.
-pub(super) fn answer(
+pub(crate) fn answer(
     server: &HttpServer,
     request: &http::Request<()>,
     from: Option<SocketAddr>,
