@@ -1,40 +1,40 @@
-//! The newest value of every instrument and channel: what a snapshot is made of, and where holes are found.
+//! The newest value of every instrument and channel: snapshots are made from it, and sequence gaps are found in it.
 //!
-//! The sequencer and every shard hold one each. Records come in order; sequences per instrument and channel are
-//! contiguous, so a jump is a hole (the ring was overrun), and [`LastValues::apply`] says so. A book with a hole is
-//! dropped until a record of kind `'S'` makes it whole.
+//! The sequencer and every shard have one each. Records come in order, and sequences of an instrument and channel are
+//! contiguous: a jump is a sequence gap (the ring was overrun), and [`LastValues::apply`] returns it. A book with a gap is
+//! dropped until a book snapshot (`'S'`) replaces it.
 //!
-//! Memory: some 350 bytes an instrument, and its book. Cost: a copy of the record, for a book a tree step a level.
+//! Memory: some 350 bytes an instrument, and its book. Cost: a copy of the record; for a book, a tree step a level.
 
 use tickcast_protocol::book::Book;
 use tickcast_protocol::record::{self, BOOK_SNAPSHOT, Channel, Gap, RecordHeader, RecordKind, flags};
 
-/// What a record meant for the state.
+/// What [`LastValues::apply`] found out about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// Known already, or for an instrument that is not known: not to be passed on.
+    /// Known already, or of an unknown instrument: not to be delivered.
     Ignored,
     /// The next in order.
     Next,
-    /// Taken, but the sequences from `from` to `to` are missing before it.
-    After { from: u64, to: u64 },
-    /// A delta for a book that has a hole: not to be passed on, the book waits for an `'S'`.
+    /// Applied, but the sequences `from` to `to` are missing before it.
+    AfterGap { from: u64, to: u64 },
+    /// A delta of a book that has a gap: not to be delivered; the book waits for a snapshot.
     Broken,
 }
 
-/// A book and what its newest record said beside the levels.
+/// A book, and the other fields of its newest record.
 #[derive(Clone, Debug, Default)]
 pub struct BookState {
     pub levels: Book,
-    /// `MAYBE_BAD_BOOK` and `DELAYED` as the newest record had them.
+    /// `MAYBE_BAD_BOOK` and `DELAYED` of the newest record.
     pub flags: u8,
     pub ts_event: u64,
     pub ts_recv: u64,
-    /// A hole was found: the levels are not to be shown.
+    /// There was a gap: the levels are not to be shown.
     pub broken: bool,
 }
 
-/// What the newest Status record of a feed or an instrument said.
+/// The newest Status record of an instrument, or of the feed as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// `'L'` live, `'S'` stale, `'H'` halted, `'E'` ended.
@@ -57,8 +57,8 @@ impl Status {
         record::encode_status(&header.with_flags(flags::LAST | extra), self.state, out);
     }
 
-    /// Appends it as a record where there ever was one: live is what everybody takes for granted till then, and who comes
-    /// back may know of another state.
+    /// Appends it as a record if one was ever received. Until then subscribers assume live, which is right; a client that
+    /// resumes may know an older state.
     pub fn push_if_received(&self, instrument: u32, out: &mut Vec<u8>) {
         if self.place > 0 {
             self.push(instrument, 0, out);
@@ -66,7 +66,7 @@ impl Status {
     }
 }
 
-/// What is known of one instrument.
+/// The newest values of one instrument.
 #[derive(Clone, Debug)]
 pub struct InstrumentValues {
     status: Status,
@@ -103,13 +103,13 @@ impl InstrumentValues {
         self.positions[channel as usize]
     }
 
-    /// The book, if it is whole.
+    /// The book, if it has no gap.
     pub fn book(&self) -> Option<&BookState> {
         self.book.as_deref().filter(|state| !state.broken)
     }
 
-    /// Appends the newest record of a channel, with `extra` among its flags. Returns false where there is none: before
-    /// the first, for a book that waits to be made whole, and for Raw, whose payloads are not kept.
+    /// Appends the newest record of a channel, with `extra` added to its flags. Returns false if there is none: before
+    /// the first, for a book that waits for a snapshot, and for Raw, whose payloads are not kept.
     pub fn push(&self, instrument: u32, channel: Channel, extra: u8, out: &mut Vec<u8>) -> bool {
         if self.sequence(channel) == 0 {
             return false;
@@ -130,8 +130,8 @@ impl InstrumentValues {
         true
     }
 
-    /// Appends a Gap where trades that followed the one that is kept were lost before they came here, or all were: who is
-    /// sent that one would else see a hole before the next. True if there is such a hole.
+    /// Appends a Gap if trades after the kept one were lost before they came here. Without it, a client that is sent the
+    /// kept trade would find an unreported gap before the next. True if there was such a loss.
     pub fn push_trades_lost(&self, instrument: u32, ts_recv: u64, out: &mut Vec<u8>) -> bool {
         let (channel, to_sequence) = (Channel::Trade, self.sequence(Channel::Trade));
         let Some(kept) = RecordHeader::read(&self.trade).filter(|kept| (0..to_sequence).contains(&kept.sequence))
@@ -143,7 +143,7 @@ impl InstrumentValues {
         true
     }
 
-    /// A trade that is sent again may be newer than the one that is kept, and yet older than a Gap that came meanwhile.
+    /// A trade of a resynchronisation may be newer than the kept one, and yet older than a Gap that came in between.
     fn keep_trade_before_gap(&mut self, header: &RecordHeader, channel: Channel, bytes: &[u8]) {
         let is_newer = |kept: RecordHeader| kept.sequence < header.sequence;
         if channel == Channel::Trade && RecordHeader::read(&self.trade).is_some_and(is_newer) {
@@ -159,7 +159,7 @@ impl InstrumentValues {
         true
     }
 
-    /// The header that a record made from the book's present state has.
+    /// The header of a record that is made from the book's present state.
     pub fn book_header(&self, state: &BookState, instrument: u32, extra: u8) -> RecordHeader {
         let sequence = self.sequence(Channel::Book);
         RecordHeader {
@@ -171,10 +171,10 @@ impl InstrumentValues {
     }
 }
 
-/// Rows by instrument id.
+/// The newest values of all instruments.
 #[derive(Clone, Debug, Default)]
 pub struct LastValues {
-    /// Of the feed as a whole.
+    /// The state of the feed as a whole.
     status: Status,
     rows: Vec<InstrumentValues>,
     log_changes: u64,
@@ -190,7 +190,7 @@ impl LastValues {
         }
     }
 
-    /// What is known of an instrument.
+    /// The newest values of an instrument; `None` if it is unknown.
     pub fn row(&self, instrument: u32) -> Option<&InstrumentValues> {
         self.rows.get((instrument as usize).checked_sub(1)?)
     }
@@ -200,22 +200,22 @@ impl LastValues {
         self.row(instrument).map_or(0, |row| row.sequence(channel))
     }
 
-    /// Sequences of the log channels (trade, raw) of all instruments, by id: what a Gap is computed from.
+    /// Sequences of the log channels (trade, raw) of all instruments, by id: Gap records are computed from them.
     pub fn log_sequences(&self) -> impl ExactSizeIterator<Item = [u64; 2]> {
         self.rows.iter().map(|row| [row.sequence(Channel::Trade), row.sequence(Channel::Raw)])
     }
 
-    /// Counts the changes of what [`Self::log_sequences`] tells: while it is the same, that is.
+    /// Counts the changes of [`Self::log_sequences`]: while it is the same, so are they.
     pub fn log_changes(&self) -> u64 {
         self.log_changes
     }
 
-    /// The state of an instrument; of the feed as a whole for instrument 0.
+    /// The state of an instrument; for instrument 0, of the feed as a whole.
     pub fn status(&self, instrument: u32) -> Status {
         if instrument == 0 { self.status } else { self.row(instrument).map(|row| row.status).unwrap_or_default() }
     }
 
-    /// Takes a Status record in. False for one that says nothing new, or of an instrument that is not known.
+    /// Applies a Status record. False if it changes nothing, or if its instrument is unknown.
     pub fn apply_status(&mut self, header: &RecordHeader, bytes: &[u8], place: u64) -> bool {
         let held = match header.instrument {
             0 => &mut self.status,
@@ -229,26 +229,26 @@ impl LastValues {
         true
     }
 
-    /// Takes a record of a channel in.
+    /// Applies a record of a channel.
     pub fn apply(&mut self, header: &RecordHeader, channel: Channel, bytes: &[u8], position: u64) -> Applied {
         let Some(row) = self.rows.get_mut((header.instrument as usize).wrapping_sub(1)) else {
             return Applied::Ignored;
         };
         let index = channel as usize;
         let last = row.sequences[index];
-        let waits_for_whole = channel == Channel::Book && row.book.as_ref().is_some_and(|state| state.broken);
-        if header.sequence < last || (header.sequence == last && !waits_for_whole) {
+        let waits_for_snapshot = channel == Channel::Book && row.book.as_ref().is_some_and(|state| state.broken);
+        if header.sequence < last || (header.sequence == last && !waits_for_snapshot) {
             row.keep_trade_before_gap(header, channel, bytes);
             return Applied::Ignored;
         }
-        let hole = header.sequence > last + 1 || waits_for_whole;
+        let has_gap = header.sequence > last + 1 || waits_for_snapshot;
         match channel {
             Channel::Quote => row.quote.copy_from_slice(bytes),
             Channel::Trade => row.trade.copy_from_slice(bytes),
             Channel::Ticker => row.ticker.copy_from_slice(bytes),
             Channel::Raw => {}
             Channel::Book => {
-                if !apply_book(row.book.get_or_insert_default(), header, bytes, hole) {
+                if !apply_book(row.book.get_or_insert_default(), header, bytes, has_gap) {
                     return Applied::Broken;
                 }
             }
@@ -256,10 +256,10 @@ impl LastValues {
         row.sequences[index] = header.sequence;
         row.positions[index] = position;
         self.log_changes += u64::from(channel.is_log());
-        if hole { Applied::After { from: last + 1, to: header.sequence - 1 } } else { Applied::Next }
+        if has_gap { Applied::AfterGap { from: last + 1, to: header.sequence - 1 } } else { Applied::Next }
     }
 
-    /// Takes in that a log channel has reached a sequence whose records are not there. Returns the part that is new.
+    /// Applies a Gap record of a log channel. Returns the part of it that was not known yet.
     pub fn apply_gap(&mut self, gap: &Gap, position: u64) -> Option<Gap> {
         let row = self.rows.get_mut((gap.instrument as usize).wrapping_sub(1))?;
         let index = gap.channel as usize;
@@ -274,10 +274,10 @@ impl LastValues {
     }
 }
 
-/// False where the record cannot be applied: a delta on a book that has a hole.
-fn apply_book(state: &mut BookState, header: &RecordHeader, bytes: &[u8], hole: bool) -> bool {
+/// False if the record cannot be applied: a delta on a book that has a gap.
+fn apply_book(state: &mut BookState, header: &RecordHeader, bytes: &[u8], has_gap: bool) -> bool {
     let Some((kind, levels)) = record::read_book(bytes) else { return false };
-    if hole && kind != BOOK_SNAPSHOT {
+    if has_gap && kind != BOOK_SNAPSHOT {
         state.levels.clear();
         state.broken = true;
         return false;

@@ -1,9 +1,9 @@
-//! The ring of those who want trades and quotes alone, and of all instruments: bars. As with the cores' rings, nobody waits
-//! for who reads it.
+//! The bars ring: trades and quotes of all instruments, for the thread that makes bars. As with the rings of the shards,
+//! the sequencer does not wait for the reader.
 
 use crate::ring;
 
-/// Counts what it has written.
+/// Tags each record with the number of records before it, so that a reader that was overrun knows how many it lost.
 pub(super) struct BarsRing {
     ring: ring::Writer,
     written: u64,

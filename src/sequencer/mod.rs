@@ -1,21 +1,33 @@
-//! The one writer: gives every record its sequence and place, stamps it, and writes it to the ring of every core.
+//! The sequencer: gives each record its instrument id, sequence, receive time and position, and writes it to the ring of
+//! every shard.
+//!
+//! The path of a record:
+//! 1. [`Sequencer::accept`] splits a source's batch into records.
+//! 2. `Sequencer::sequence` replaces the source's own instrument id by the node's, **assigns the sequence** (the newest of
+//!    its instrument and channel, plus 1), stamps `ts_recv`, and keeps the record as the newest value.
+//! 3. `Sequencer::write` assigns the position and copies the record into each ring.
+//! 4. At the end of the batch `Sequencer::publish` makes it visible to the shards.
 //!
 //! What always holds:
-//! * A record is numbered and encoded once; all cores see the same bytes in the same order.
-//! * Sequences of an instrument and channel are contiguous from 1, positions of the node too.
-//! * A source that falls silent, ends or is lost is told to all who watch its instruments, and so is its return
-//!   ([`sources`]).
-//! * The sequencer never waits for a shard. One that was overrun asks for a resynchronisation, and gets the whole state
-//!   (flag SNAPSHOT) through its own ring, in pieces, as that ring has room.
+//! * A record is numbered and encoded once; all shards read the same bytes in the same order.
+//! * Sequences of an instrument and channel are contiguous from 1. Positions are contiguous from 1 over the whole node.
+//! * When the last live source of an instrument falls silent, ends or is lost, a Status record reports it to the
+//!   subscribers, and another one its return ([`sources`]).
+//! * The sequencer never waits for a shard. A shard that was overrun requests a resynchronisation
+//!   ([`Sequencer::request_resync`]). It then gets the state of every instrument, flagged SNAPSHOT, through its own ring:
+//!   in pieces, while at most half of that ring is unread, among the live records ([`Sequencer::advance_resyncs`]).
 //!
-//! It does not know threads, clocks or clients. Cost: some 100 ns a record and core, mostly two copies.
+//! What it does not do: read a clock, lock, wake a shard, or know clients. The lock and the wake-ups are those of
+//! `ingest::SequencerHandle`.
+//!
+//! Cost: some 100 ns a record and core, mostly two copies.
 
 mod bars_ring;
 mod sources;
 mod stats;
 
 pub use self::sources::{SourceEnd, SourceStatus};
-pub use self::stats::SequencerStats;
+pub use self::stats::{SequencerCounters, SequencerStats};
 
 use self::bars_ring::BarsRing;
 use self::sources::SourceTable;
@@ -25,49 +37,24 @@ use tickcast_protocol::book::Book;
 use tickcast_protocol::directory::{DefineError, Directory};
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
 
-/// Who sends: a feed or a publisher. Each has instrument ids of its own.
+/// A feed or a publisher. Each has its own instrument ids.
 pub type SourceId = u32;
 
-/// Sequences stay below this, however many records a source says to have lost.
+/// Sequences stay below this, however many records a source reports lost.
 const SEQUENCE_MAX: u64 = 1 << 53;
-
-/// What has been counted so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SequencerCounters {
-    /// Records written to the rings.
-    pub records: u64,
-    /// Records of instruments that their source had not defined, or whose definition was refused.
-    pub undefined: u64,
-    /// Definitions that were refused.
-    pub refused: u64,
-    /// Resynchronisations asked for by overrun shards.
-    pub resyncs: u64,
-    /// Records that sources have said to have lost.
-    pub lost: u64,
-    /// Times a source fell silent for too long.
-    pub silences: u64,
-    /// SourceTable that went without having ended.
-    pub losses: u64,
-    /// SourceTable that are there now.
-    pub sources: u64,
-    /// Instruments whose values are stale or ended now.
-    pub stale: u64,
-    /// Book records refused because the book would have had too many levels.
-    pub books_refused: u64,
-}
 
 /// The sequencer's state. One owner, one thread.
 pub struct Sequencer {
     directory: Directory,
     instruments_max: usize,
     book_levels_max: usize,
-    /// An instrument whose book has refused a record, until [`Self::take_refused_book`].
+    /// An instrument whose book refused a record, until [`Self::take_refused_book`].
     refused_book: Option<u32>,
     values: LastValues,
     rings: Vec<ring::Writer>,
-    /// Trades and quotes once more, for whoever keeps them as bars.
+    /// Gets a second copy of each trade and quote.
     bars_ring: Option<BarsRing>,
-    /// For each core, the next instrument of its resynchronisation.
+    /// By shard: the next instrument of its resynchronisation, if one is running.
     resyncs: Vec<Option<u32>>,
     sources: SourceTable,
     position: u64,
@@ -76,7 +63,7 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// A sequencer that writes to these rings, one a core.
+    /// A sequencer that writes to these rings, one a shard, and accepts at most `instruments_max` instruments.
     pub fn new(rings: Vec<ring::Writer>, instruments_max: usize) -> Self {
         Self {
             directory: Directory::default(),
@@ -94,29 +81,28 @@ impl Sequencer {
         }
     }
 
-    /// Bounds the levels of each book, both sides together.
+    /// Limits the levels of each book, both sides together.
     pub fn with_book_levels_max(self, book_levels_max: usize) -> Self {
         Self { book_levels_max, ..self }
     }
 
-    /// Writes trades and quotes to one more ring. Their tags count them from 0, so that a reader that was lapped knows how
-    /// many it has lost.
+    /// Writes trades and quotes to one more ring, tagged 0, 1, 2, …
     pub fn with_bars_ring(self, bars_ring: ring::Writer) -> Self {
         Self { bars_ring: Some(BarsRing::new(bars_ring)), ..self }
     }
 
-    /// The symbol of a book that refused a record of the last batch, as it would have had more levels than it may.
+    /// The symbol of a book that refused a record of the last batch because it would have exceeded its limit of levels.
     pub fn take_refused_book(&mut self) -> Option<String> {
         let id = self.refused_book.take()?;
         self.directory.get(id).map(|instrument| instrument.symbol.clone())
     }
 
-    /// Numbers the records of a batch and writes them to all rings; returns the outcome of each Definition in it.
-    /// Bytes after the first that are not a whole record are ignored: whoever fills a batch has checked it.
+    /// Sequences the records of a batch and writes them to all rings. Returns the outcome of each Definition in it.
+    /// From the first bytes on that are not a whole record, the batch is ignored: the source has checked it already.
     pub fn accept(&mut self, source: SourceId, batch: &mut [u8], now_ns: u64) -> Vec<Result<u32, DefineError>> {
         let mut outcomes = Vec::new();
         let written_before = self.counters.records;
-        self.hear(source, now_ns);
+        self.note_activity(source, now_ns);
         let mut rest = batch;
         while let Some(header) =
             RecordHeader::read(rest).filter(|h| (record::HEADER_BYTES..=rest.len()).contains(&h.bytes()))
@@ -124,12 +110,12 @@ impl Sequencer {
             let (bytes, tail) = std::mem::take(&mut rest).split_at_mut(header.bytes());
             match RecordKind::from_wire(header.kind) {
                 Some(RecordKind::Definition) => outcomes.push(self.define(source, bytes, now_ns)),
-                Some(RecordKind::Status) => self.pass_status_on(source, &header, bytes, now_ns),
-                Some(RecordKind::Gap) => self.skip(source, bytes, now_ns),
-                // A source that has nothing to say lives nevertheless.
+                Some(RecordKind::Status) => self.accept_status(source, &header, bytes, now_ns),
+                Some(RecordKind::Gap) => self.accept_gap(source, bytes, now_ns),
+                // A heartbeat only shows that the source is alive: noted above.
                 Some(RecordKind::Heartbeat) => {}
                 Some(kind) => {
-                    let channel = kind.channel().expect("the others are the channels'");
+                    let channel = kind.channel().expect("all other kinds of record belong to a channel");
                     self.sequence(source, &header, channel, bytes, now_ns);
                 }
                 None => self.counters.undefined += 1,
@@ -141,43 +127,43 @@ impl Sequencer {
         outcomes
     }
 
-    /// Starts to send the whole state to a core again.
-    pub fn request_resync(&mut self, core: usize) {
+    /// Starts a resynchronisation: the state of every instrument is to be written to the ring of this shard.
+    pub fn request_resync(&mut self, shard: usize) {
         self.counters.resyncs += 1;
-        self.resyncs[core] = Some(1);
+        self.resyncs[shard] = Some(1);
     }
 
-    /// Goes on with the resynchronisations, as far as the rings have room. True while some are not done.
+    /// Continues the resynchronisations as far as the rings have room. True while one is not complete.
     pub fn advance_resyncs(&mut self) -> bool {
         let mut pending = false;
-        for core in 0..self.rings.len() {
-            let gauge = self.rings[core].gauge();
-            // Half a ring is left to what comes live meanwhile.
-            while let Some(next) = self.resyncs[core] {
+        for shard in 0..self.rings.len() {
+            let gauge = self.rings[shard].gauge();
+            while let Some(next) = self.resyncs[shard] {
+                // The other half of the ring is left to live records.
                 if gauge.backlog_bytes() > gauge.capacity_bytes() / 2 {
                     break;
                 }
-                self.resyncs[core] = (next as usize <= self.directory.len()).then_some(next + 1);
-                self.push_state(core, next);
-                self.rings[core].publish();
+                self.resyncs[shard] = (next as usize <= self.directory.len()).then_some(next + 1);
+                self.push_state(shard, next);
+                self.rings[shard].publish();
             }
-            pending |= self.resyncs[core].is_some();
+            pending |= self.resyncs[shard].is_some();
         }
         pending
     }
 
-    /// What has been counted so far.
+    /// The present numbers.
     pub fn counters(&self) -> SequencerCounters {
         self.counters
     }
 
-    /// Place of the newest record.
+    /// Position of the newest record.
     pub fn position(&self) -> u64 {
         self.position
     }
 
     fn define(&mut self, source: SourceId, bytes: &mut [u8], now_ns: u64) -> Result<u32, DefineError> {
-        let instrument = record::read_definition(bytes).expect("whoever fills a batch has made the definition");
+        let instrument = record::read_definition(bytes).expect("the source has encoded or checked the definition");
         let defined = self.directory.define(&instrument, self.instruments_max);
         let (id, new) = match defined {
             Ok(defined) => defined,
@@ -201,16 +187,17 @@ impl Sequencer {
             self.counters.undefined += 1;
             return;
         };
-        if channel == Channel::Book && !self.has_room(id, bytes) {
+        if channel == Channel::Book && !self.book_fits(id, bytes) {
             return self.refuse_book(id, now_ns);
         }
         if matches!(self.values.status(id).state, b'S' | b'E') {
-            // Its newest values were not to be trusted any more; this one is.
+            // The instrument was stale or ended: its first new record makes it live again.
             self.push_status(id, b'L', now_ns);
         }
         let sequence = self.values.sequence(id, channel) + 1;
         record::patch_sequenced(bytes, id, sequence, now_ns);
-        // In a ring this flag says that state is sent again; a source's own would hide its record from stragglers.
+        // In a ring SNAPSHOT marks records of a resynchronisation, which live subscribers are not sent. A source's own
+        // records must not carry it.
         let mut own_flags = header.flags & !flags::SNAPSHOT;
         if channel == Channel::Book && self.sources.is_book_suspect(id, bytes) {
             own_flags |= flags::MAYBE_BAD_BOOK;
@@ -224,25 +211,25 @@ impl Sequencer {
         }
     }
 
-    /// Whether a book record leaves its book within its limit.
-    fn has_room(&self, id: u32, bytes: &[u8]) -> bool {
+    /// Whether a book record leaves its book within the limit of levels.
+    fn book_fits(&self, id: u32, bytes: &[u8]) -> bool {
         let Some((kind, levels)) = record::read_book(bytes) else { return true };
         let book = self.values.row(id).and_then(|row| row.book()).map(|state| &state.levels);
-        // Only near the limit is it worth looking which levels are new.
+        // The exact count is taken only near the limit.
         book.map_or(0, Book::len) + levels.len() <= self.book_levels_max
             || book.unwrap_or(&Book::default()).len_after(kind, levels) <= self.book_levels_max
     }
 
-    /// A record that would make its book too large is left out; the book says that it may be wrong until it is whole.
+    /// Leaves out a record that would make its book too large, and flags the book as possibly wrong until a snapshot.
     fn refuse_book(&mut self, id: u32, now_ns: u64) {
         self.counters.books_refused += 1;
         self.refused_book = Some(id);
         self.suspect_book(id, now_ns);
     }
 
-    /// A source has lost records of a log channel: their sequences are left out. What it says of their numbers counts for
-    /// nothing but how many there are.
-    fn skip(&mut self, source: SourceId, bytes: &[u8], now_ns: u64) {
+    /// A source reports that it lost records of a log channel. Their number of sequences is skipped; the source's own
+    /// sequences mean nothing here.
+    fn accept_gap(&mut self, source: SourceId, bytes: &[u8], now_ns: u64) {
         let gap = Gap::read(bytes).filter(|gap| gap.channel.is_log() && gap.to_sequence >= gap.from_sequence);
         let known = gap.and_then(|gap| Some((self.global(source, gap.instrument)?, gap)));
         let Some((instrument, gap)) = known else {
@@ -284,13 +271,13 @@ impl Sequencer {
         }
     }
 
-    /// Writes all that is known of one instrument to one core's ring, at the present position.
-    fn push_state(&mut self, core: usize, id: u32) {
+    /// Writes the state of one instrument to the ring of one shard, at the present position.
+    fn push_state(&mut self, shard: usize, id: u32) {
         if id == 1 {
-            self.push_feed_status(core);
+            self.push_feed_status(shard);
         }
         let (Some(instrument), Some(row)) = (self.directory.get(id), self.values.row(id)) else { return };
-        let ring = &mut self.rings[core];
+        let ring = &mut self.rings[shard];
         let mut push = |out: &mut Vec<u8>| {
             ring.push(self.position, out);
             out.clear();
@@ -306,7 +293,7 @@ impl Sequencer {
                 push(out);
             }
         }
-        // What the source has lost after the trade that is kept, the shard may have lost the word of.
+        // Trades that the source lost after the newest one: the shard may have missed that Gap record.
         if row.push_trades_lost(id, 0, out) {
             record::patch_flags(out, flags::SNAPSHOT);
             push(out);
@@ -320,9 +307,9 @@ impl Sequencer {
         }
     }
 
-    fn push_feed_status(&mut self, core: usize) {
+    fn push_feed_status(&mut self, shard: usize) {
         self.scratch.clear();
         self.values.status(0).push(0, flags::SNAPSHOT, &mut self.scratch);
-        self.rings[core].push(self.position, &self.scratch);
+        self.rings[shard].push(self.position, &self.scratch);
     }
 }

@@ -1,13 +1,14 @@
-//! Who sends, and what becomes of their instruments when they fall silent, end, or are lost.
+//! The sources of a sequencer, and the state of their instruments when a source falls silent, ends or is lost.
 //!
 //! What always holds:
-//! * An instrument is live as long as one of the sources that have defined it is. When the last of them falls silent,
-//!   ends or is lost, its state is told by a Status: `'S'` stale, or `'E'` ended.
-//! * A source that is heard again makes live what silence made stale. Values that another source has left behind are live
-//!   again with the first record of theirs, not before. What was halted or has ended does not become stale by silence.
-//! * A book that a lost source has left may be wrong: it says so at once, with a change of nothing that is flagged
-//!   MAYBE_BAD_BOOK, and so do its changes, until one comes that replaces it whole.
-//! * Instrument 0 is the feed as a whole: live as long as any source is.
+//! * An instrument is live while one of the sources that defined it is. When the last of them falls silent, ends or is
+//!   lost, a Status record reports the new state: `'S'` stale, or `'E'` ended.
+//! * A batch of a silent source makes those instruments live again that were stale by silence alone. Instruments of a
+//!   source that ended or was lost are live again with their first new record, not before. An instrument that was halted
+//!   or has ended does not become stale by silence.
+//! * The book of a lost source may be wrong. An empty delta flagged MAYBE_BAD_BOOK reports it at once, and later deltas
+//!   carry the flag too, until a snapshot replaces the book.
+//! * Instrument 0 is the feed as a whole: live while any source is.
 
 use std::collections::HashMap;
 
@@ -17,12 +18,12 @@ use super::{Sequencer, SourceId};
 use tickcast_protocol::Channel;
 use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, RecordHeader, flags};
 
-/// How a source goes.
+/// How a source went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceEnd {
-    /// It has said all that it had to say.
+    /// It has no more records, and said so.
     Ended,
-    /// Its thread has died, or its connection broke: it may come back.
+    /// Its thread died, or its connection broke: it may come back.
     Lost,
 }
 
@@ -37,57 +38,57 @@ impl SourceEnd {
 
 #[derive(Debug, Default)]
 struct SourceState {
-    /// Local instrument id → id of the epoch, 0 where unknown.
+    /// The source's instrument id → the node's, 0 where undefined.
     ids: Vec<u32>,
-    /// Ids that stand for an instrument.
+    /// Defined ids.
     instruments: usize,
-    /// Records that were written as it brought them.
+    /// Records sequenced.
     records: u64,
-    heard_ns: u64,
+    last_batch_ns: u64,
     is_silent: bool,
 }
 
-/// A source, as those see it who run the server.
+/// A source, as the operator's view shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceStatus {
     pub id: SourceId,
-    /// That it has defined.
+    /// Instruments that it defined.
     pub instruments: usize,
-    /// Written since it came.
+    /// Records sequenced since it came.
     pub records: u64,
-    /// Its last sign of life.
-    pub heard_ns: u64,
-    /// That was too long ago.
+    /// When its last batch came, heartbeats included.
+    pub last_batch_ns: u64,
+    /// That was too long ago: its instruments are stale.
     pub is_silent: bool,
 }
 
-/// All sources, and what they stand for.
+/// All sources, and what they mean for the instruments.
 #[derive(Debug, Default)]
 pub(super) struct SourceTable {
     sources: HashMap<SourceId, SourceState, RandomState>,
-    /// By instrument id: how many definitions of sources that are not silent there are.
+    /// By instrument id: how many definitions there are by sources that are not silent.
     live: Vec<u32>,
-    /// By instrument id: its book was left by a source that was lost.
+    /// By instrument id: its book may be wrong, as a source was lost or a record was refused.
     suspect: Vec<bool>,
-    /// By instrument id: it is stale for nothing but silence, and live again with any of its sources.
-    hushed: Vec<bool>,
-    /// SourceTable that are not silent, of those that have defined an instrument.
-    heard: usize,
+    /// By instrument id: it is stale by silence alone, and live again with the next batch of one of its sources.
+    stale_by_silence: Vec<bool>,
+    /// Sources that are not silent, of those that have defined an instrument.
+    live_sources: usize,
 }
 
 impl SourceTable {
-    /// The id of the epoch for a source's own.
+    /// The node's instrument id for a source's own.
     pub(super) fn global(&self, source: SourceId, local: u32) -> Option<u32> {
         let id = *self.sources.get(&source)?.ids.get(local as usize)?;
         (id != 0).then_some(id)
     }
 
-    /// Notes that a source calls an instrument by an id of its own.
+    /// Maps a source's own instrument id to the node's.
     pub(super) fn define(&mut self, source: SourceId, local: u32, id: u32) {
         let SourceState { ids, instruments, .. } = self.sources.entry(source).or_default();
         let local = local as usize;
         if ids.len() <= local {
-            self.heard += usize::from(ids.is_empty());
+            self.live_sources += usize::from(ids.is_empty());
             ids.resize(local + 1, 0);
         }
         let before = std::mem::replace(&mut ids[local], id);
@@ -95,7 +96,7 @@ impl SourceTable {
         if self.live.len() <= id as usize {
             self.live.resize(id as usize + 1, 0);
             self.suspect.resize(id as usize + 1, false);
-            self.hushed.resize(id as usize + 1, false);
+            self.stale_by_silence.resize(id as usize + 1, false);
         }
         self.live[id as usize] += 1;
         if before != 0 {
@@ -103,22 +104,22 @@ impl SourceTable {
         }
     }
 
-    /// A source has brought so many records more.
+    /// Counts records of a source.
     pub(super) fn count(&mut self, source: SourceId, records: u64) {
         if let Some(source) = self.sources.get_mut(&source) {
             source.records += records;
         }
     }
 
-    /// True if a record of a book has to say that the book may be wrong. One that replaces the book makes it good.
+    /// True if a book record has to be flagged MAYBE_BAD_BOOK. A snapshot ends that state.
     pub(super) fn is_book_suspect(&mut self, id: u32, bytes: &[u8]) -> bool {
         let suspect = &mut self.suspect[id as usize];
         *suspect &= record::read_book(bytes).is_none_or(|(kind, _)| kind != BOOK_SNAPSHOT);
         *suspect
     }
 
-    /// Takes the voice of a source away; returns the instruments that no other source stands for.
-    fn mute(&mut self, ids: &[u32]) -> Vec<u32> {
+    /// Counts a source as no longer live. Returns the instruments that have no live source left.
+    fn withdraw(&mut self, ids: &[u32]) -> Vec<u32> {
         let mut left = Vec::new();
         for id in ids.iter().copied().filter(|id| *id != 0) {
             self.live[id as usize] -= 1;
@@ -126,19 +127,19 @@ impl SourceTable {
                 left.push(id);
             }
         }
-        self.heard -= usize::from(!ids.is_empty());
+        self.live_sources -= usize::from(!ids.is_empty());
         left
     }
 }
 
 impl Sequencer {
-    /// A source has gone. Its instruments stay; what no other source stands for is ended or stale.
+    /// Removes a source. Its instruments stay; those without another live source become ended or stale.
     pub fn close_source(&mut self, source: SourceId, end: SourceEnd, now_ns: u64) {
         let Some(gone) = self.sources.sources.remove(&source) else { return };
         let left: Vec<u32> = match gone.is_silent {
-            // Stale already; nobody stands for it now either.
+            // Withdrawn already when it fell silent.
             true => gone.ids.iter().copied().filter(|id| *id != 0 && self.sources.live[*id as usize] == 0).collect(),
-            false => self.sources.mute(&gone.ids),
+            false => self.sources.withdraw(&gone.ids),
         };
         self.counters.losses += u64::from(end == SourceEnd::Lost);
         for id in left {
@@ -146,7 +147,7 @@ impl Sequencer {
                 self.suspect_book(id, now_ns);
             }
             self.push_status(id, end.state(), now_ns);
-            self.sources.hushed[id as usize] = false;
+            self.sources.stale_by_silence[id as usize] = false;
         }
         if !gone.ids.is_empty() {
             self.push_feed_state(end.state(), now_ns);
@@ -154,64 +155,65 @@ impl Sequencer {
         self.publish();
     }
 
-    /// All sources that are there, by their ids.
+    /// All present sources, in the order of their ids.
     pub fn sources(&self) -> Vec<SourceStatus> {
         let row = |(id, source): (&SourceId, &SourceState)| {
-            let SourceState { instruments, records, heard_ns, is_silent, .. } = *source;
-            SourceStatus { id: *id, instruments, records, heard_ns, is_silent }
+            let SourceState { instruments, records, last_batch_ns, is_silent, .. } = *source;
+            SourceStatus { id: *id, instruments, records, last_batch_ns, is_silent }
         };
         let mut rows: Vec<_> = self.sources.sources.iter().map(row).collect();
         rows.sort_unstable_by_key(|row| row.id);
         rows
     }
 
-    /// Tells of sources that have not been heard for `silence_ns`. To be called now and then. True if there were any.
+    /// Makes instruments stale whose sources have sent nothing for `silence_ns`. To be called periodically. True if a
+    /// source fell silent.
     pub fn check_sources(&mut self, silence_ns: u64, now_ns: u64) -> bool {
         let is_silent = |source: &SourceState| {
-            !source.is_silent && !source.ids.is_empty() && now_ns.saturating_sub(source.heard_ns) >= silence_ns
+            !source.is_silent && !source.ids.is_empty() && now_ns.saturating_sub(source.last_batch_ns) >= silence_ns
         };
         let sources = self.sources.sources.iter();
         let mut silent: Vec<SourceId> = sources.filter(|(_, source)| is_silent(source)).map(|(id, _)| *id).collect();
-        // In an order that does not depend on the table: the same input has to make the same stream.
+        // Sorted, as the same input has to make the same stream, and a hash table has no order.
         silent.sort_unstable();
-        silent.iter().for_each(|source| self.silence(*source, now_ns));
+        silent.iter().for_each(|source| self.mark_silent(*source, now_ns));
         self.publish();
         !silent.is_empty()
     }
 
-    fn silence(&mut self, id: SourceId, now_ns: u64) {
+    fn mark_silent(&mut self, id: SourceId, now_ns: u64) {
         self.counters.silences += 1;
         let mut source = self.sources.sources.remove(&id).expect("its caller has just seen it");
-        let left = self.sources.mute(&source.ids);
+        let left = self.sources.withdraw(&source.ids);
         for instrument in left.into_iter().filter(|id| self.values.status(*id).state == b'L').collect::<Vec<_>>() {
             self.push_status(instrument, b'S', now_ns);
-            self.sources.hushed[instrument as usize] = true;
+            self.sources.stale_by_silence[instrument as usize] = true;
         }
         source.is_silent = true;
         self.sources.sources.insert(id, source);
         self.push_feed_state(b'S', now_ns);
     }
 
-    /// A source gave a sign of life.
-    pub(super) fn hear(&mut self, source: SourceId, now_ns: u64) {
+    /// Notes that a batch of a source came; ends its silence.
+    pub(super) fn note_activity(&mut self, source: SourceId, now_ns: u64) {
         let source = self.sources.sources.entry(source).or_default();
-        source.heard_ns = now_ns;
+        source.last_batch_ns = now_ns;
         if !std::mem::take(&mut source.is_silent) {
             return;
         }
         let ids: Vec<u32> = source.ids.iter().copied().filter(|id| *id != 0).collect();
-        self.sources.heard += 1;
+        self.sources.live_sources += 1;
         for id in ids {
             self.sources.live[id as usize] += 1;
-            if self.sources.hushed[id as usize] {
+            if self.sources.stale_by_silence[id as usize] {
                 self.push_status(id, b'L', now_ns);
             }
         }
         self.push_feed_state(b'S', now_ns);
     }
 
-    /// A source speaks of the state of an instrument, or, with instrument 0, of all of its own.
-    pub(super) fn pass_status_on(&mut self, source: SourceId, header: &RecordHeader, bytes: &[u8], now_ns: u64) {
+    /// A source reports the state of an instrument, or, with instrument 0, of all of its own.
+    pub(super) fn accept_status(&mut self, source: SourceId, header: &RecordHeader, bytes: &[u8], now_ns: u64) {
         let state = bytes.get(record::HEADER_BYTES).copied().filter(|state| b"LSHE".contains(state));
         let ids = match header.instrument {
             0 => self.sources.sources.get(&source).map(|source| source.ids.clone()),
@@ -224,7 +226,7 @@ impl Sequencer {
         ids.into_iter().filter(|id| *id != 0).for_each(|id| self.push_status(id, state, now_ns));
     }
 
-    /// Tells the state of an instrument to all who watch it, if it is another than before.
+    /// Writes a Status record for an instrument if its state changed.
     pub(super) fn push_status(&mut self, id: u32, state: u8, now_ns: u64) {
         let is_stale = |state: u8| matches!(state, b'S' | b'E');
         let before = self.values.status(id).state;
@@ -238,20 +240,20 @@ impl Sequencer {
         if id != 0 {
             self.counters.stale += u64::from(is_stale(state));
             self.counters.stale -= u64::from(is_stale(before));
-            // Whoever has said something of it since: it is no longer mere silence.
-            self.sources.hushed[id as usize] = false;
+            // Any other report of its state ends staleness by silence; `mark_silent` sets the mark afterwards.
+            self.sources.stale_by_silence[id as usize] = false;
         }
         self.write(&bytes);
     }
 
-    /// The feed as a whole is live as long as any source is, and otherwise what the last one left.
-    pub(super) fn push_feed_state(&mut self, left: u8, now_ns: u64) {
-        let state = if self.sources.heard > 0 { b'L' } else { left };
-        self.counters.sources = self.sources.heard as u64;
+    /// Writes the state of the feed as a whole: live while any source is, and `otherwise` without one.
+    pub(super) fn push_feed_state(&mut self, otherwise: u8, now_ns: u64) {
+        let state = if self.sources.live_sources > 0 { b'L' } else { otherwise };
+        self.counters.sources = self.sources.live_sources as u64;
         self.push_status(0, state, now_ns);
     }
 
-    /// The book of a source that was lost may be wrong from now on, and says so.
+    /// Marks a book as possibly wrong, and reports it by an empty delta flagged MAYBE_BAD_BOOK.
     pub(super) fn suspect_book(&mut self, id: u32, now_ns: u64) {
         let Some(row) = self.values.row(id) else { return };
         let Some(book) = row.book().filter(|_| !self.sources.suspect[id as usize]) else { return };

@@ -127,11 +127,11 @@ impl<I: Io> Shard<I> {
             // Stragglers pass over what was sent again: to them the one record that was lost is a hole.
             Applied::Next if sent_again && channel.is_log() => self.log_floor = self.tick.ring_position,
             Applied::Next => {}
-            Applied::After { from, to } if channel.is_log() => {
+            Applied::AfterGap { from, to } if channel.is_log() => {
                 let instrument = header.instrument;
                 self.announce_gap(&Gap { instrument, channel, from_sequence: from, to_sequence: to, reason: b'O' }, at);
             }
-            Applied::After { .. } => {
+            Applied::AfterGap { .. } => {
                 record::patch_flags(&mut self.tick.batch.bytes[start..], header.flags | flags::CONFLATED);
             }
         }
@@ -145,7 +145,7 @@ impl<I: Io> Shard<I> {
             interest.each_watcher(header.instrument, channel, interval, |audience| audiences.mark(audience, number));
         }
         if !channel.is_log() {
-            let jumped = matches!(applied, Applied::After { .. });
+            let jumped = matches!(applied, Applied::AfterGap { .. });
             self.note_merged(start, end, header.instrument, channel, jumped);
         }
     }

@@ -102,7 +102,7 @@ fn sources(public: &ServerState, now_ns: u64) -> Vec<Value> {
             "instruments": now.map_or(0, |now| now.row.instruments),
             "records": now.map_or(0, |now| now.row.records),
             "records_per_s": now.map_or(0, |now| now.records_per_s),
-            "silent_ms": now.map(|now| now_ns.saturating_sub(now.row.heard_ns) / 1_000_000),
+            "silent_ms": now.map(|now| now_ns.saturating_sub(now.row.last_batch_ns) / 1_000_000),
         })
     };
     let feeds = public.config.feed_texts.iter().enumerate().filter(|(_, text)| *text != "none");
