@@ -36,7 +36,7 @@
 //! * `sync`: the atomics of the ring and of the sleep, so that loom can stand in for them
 //!
 //! Pure rooms take time, chance and the kernel as arguments. glommio is named in [`runtime`] and [`server`] alone, io_uring
-//! and unsafe code in [`io::uring`] and [`io::floor`], its yardstick, alone; `tests/rooms.rs` holds the sources to this,
+//! and unsafe code in [`io::uring`] and [`io::floor`], its yardstick, alone; `tests/source_rules/main.rs` holds the sources to this,
 //! and to who may name whom.
 
 pub mod bars;

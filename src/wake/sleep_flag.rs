@@ -5,7 +5,7 @@
 //! (Dekker): no wake-up is lost, and a shard that is awake costs its wakers one load.
 //!
 //! What it does not do: sleep, or wake; that is [`ShardWaker`](super::ShardWaker)'s. It names its atomics by `crate::sync`
-//! only, so that `tests/park_loom.rs` checks this very source.
+//! only, so that `tests/loom/sleep_model.rs` checks this very source.
 
 use crate::sync::{AtomicBool, Ordering, fence};
 

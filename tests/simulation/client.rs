@@ -8,11 +8,11 @@ use tickcast_protocol::sse::{Token, query};
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
 
 use crate::Dice;
-use crate::common::unpack::deflated;
 use crate::feed::name_of;
 use crate::oracle::{Ask, Oracle, Resume, Truth};
 use crate::stream::{Came, Stream};
 use crate::text::TextReader;
+use tickcast_test_support::unpack::deflated;
 
 /// When a client reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! The contract of `Io` on the simulated one, without faults: what holds here holds on the kernel's, where
-//! `tests/io_contract.rs` runs the same.
+//! `tests/engine/io_contract.rs` runs the same.
 
 use tickcast::io::{Completions, Io, SlotId};
 use tickcast::shard::Format;
 
 use crate::canary::Fuse;
-use crate::common::io_contract::{self as contract, Kernel};
 use crate::io::SimIo;
 use crate::plan::Faults;
+use tickcast_test_support::io_contract::{self as contract, Kernel};
 
 /// Bytes that a socket holds for a client that does not read.
 const SOCKET_BYTES: usize = 1 << 16;

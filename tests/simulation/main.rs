@@ -7,8 +7,6 @@
 mod canary;
 mod checks;
 mod client;
-#[path = "../common/mod.rs"]
-mod common;
 mod contract;
 mod feed;
 mod io;

@@ -9,9 +9,9 @@ use tickcast::shard::Format;
 use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
 
-use crate::common::events::Events;
-use crate::common::unpack::Unpack;
 use crate::text;
+use tickcast_test_support::events::Events;
+use tickcast_test_support::unpack::Unpack;
 
 /// The head of the answer to a reader of events.
 pub const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";

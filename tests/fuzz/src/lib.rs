@@ -1,6 +1,6 @@
 //! What every fuzz target runs on one input: functions of bytes that panic where a promise is broken.
 //!
-//! Each target's program in `fuzz_targets/` hands them what the fuzzer makes up; `tests/fuzz_corpus.rs` compiles this
+//! Each target's program in `fuzz_targets/` hands them what the fuzzer makes up; `tests/engine/fuzz_corpus.rs` compiles this
 //! very file and hands them the saved corpus. So they name only what the server's package has for its tests.
 //!
 //! What always holds of a target: no clock, no chance and no state from one input to the next, so that a saved input

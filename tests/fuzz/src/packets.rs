@@ -13,7 +13,7 @@ use tickcast_protocol::record::{self, Gap, Quote, RecordHeader, Ticker, Trade};
 use tickcast_protocol::{Channel, Instrument, RecordKind};
 
 use super::Script;
-use super::shard::node::{Message, Node};
+use tickcast_test_support::node::{Message, Node};
 
 const INSTRUMENTS_MAX: u32 = 4;
 /// More than the input's records, definitions and status records can take.

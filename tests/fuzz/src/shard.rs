@@ -8,10 +8,6 @@
 //! comes before its Definition; the places of what is live never go back; a log has no hole that no Gap tells, as long
 //! as the client does not change what it wants; and when all clients have gone, none is left.
 
-#[allow(dead_code)]
-#[path = "../../common/node.rs"]
-pub mod node;
-
 use std::collections::{HashMap, HashSet};
 
 use tickcast::shard::Settings;
@@ -20,7 +16,8 @@ use tickcast_protocol::packet::{PacketHeader, flags};
 use tickcast_protocol::record::{Gap, RecordHeader, read_definition};
 use tickcast_protocol::{Channel, RecordKind};
 
-use self::node::{Message, Node};
+use tickcast_test_support::node::{Message, Node};
+
 use super::Script;
 
 const CLIENTS_MAX: u32 = 5;

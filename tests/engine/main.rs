@@ -1,0 +1,15 @@
+//! The parts of the server in the test's own process: rings, sequencer, shards, feeds and the I/O layer.
+
+mod binance_messages;
+mod fuzz_corpus;
+mod interest_model;
+mod io_contract;
+mod joining;
+mod replay_recordings;
+mod replay_rules;
+mod resume;
+mod ring;
+mod sequencer;
+mod shard_losses;
+mod sim;
+mod sources;

@@ -1,0 +1,466 @@
+//! Small recordings written here, for what the real ones do not hold: gaps, malformed lines, copies, loops, speeds.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tempfile::TempDir;
+use tickcast::ingest::feed::replay::{COPY_STEP_NS, LOOP_PAUSE_NS, Params, Replay};
+use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, OpenError};
+use tickcast_protocol::record::{BOOK_LEVELS_MAX, PRICE_NONE, flags};
+use tickcast_protocol::{Book, RecordKind};
+use tickcast_test_support::stream::{self, Came};
+
+const MS: u64 = 1_000_000;
+/// Receive stamp of millisecond 0 in these recordings.
+const T0: u64 = 1_723_161_254_000_000_000;
+
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn plain(&self, name: &str, lines: &[String]) -> PathBuf {
+        self.bytes(name, (lines.join("\n") + "\n").as_bytes())
+    }
+
+    fn bytes(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).expect("room for it");
+        path
+    }
+}
+
+/// A line received `ms` after [`T0`].
+fn line(ms: u64, json: impl AsRef<str>) -> String {
+    format!("{} {}", T0 + ms * MS, json.as_ref())
+}
+
+fn quote(ms: u64, symbol: &str, bid_px: &str) -> String {
+    let fields = format!(r#""u":1,"s":"{symbol}","b":"{bid_px}","B":"1.0","a":"9.99","A":"2.0""#);
+    line(ms, format!(r#"{{"stream":"x@bookTicker","data":{{{fields}}}}}"#))
+}
+
+fn trade(ms: u64, symbol: &str, id: u64, px: &str, sz: &str) -> String {
+    let fields = format!(r#""s":"{symbol}","t":{id},"p":"{px}","q":"{sz}","T":{},"m":true,"M":true"#, 1_000 + ms);
+    line(ms, format!(r#"{{"stream":"x@trade","data":{{"e":"trade","E":7,{fields}}}}}"#))
+}
+
+/// An update of one bid.
+fn depth(ms: u64, symbol: &str, first: u64, last: u64, px: &str, sz: &str) -> String {
+    depth_with(ms, symbol, &format!(r#""U":{first},"u":{last}"#), px, sz)
+}
+
+fn futures_depth(ms: u64, symbol: &str, previous: u64, last: u64, px: &str, sz: &str) -> String {
+    depth_with(ms, symbol, &format!(r#""T":5,"U":{last},"u":{last},"pu":{previous}"#), px, sz)
+}
+
+fn depth_with(ms: u64, symbol: &str, ids: &str, px: &str, sz: &str) -> String {
+    let fields = format!(r#""E":{},"s":"{symbol}",{ids},"b":[["{px}","{sz}"]],"a":[]"#, 1_000 + ms);
+    line(ms, format!(r#"{{"stream":"x@depth@100ms","data":{{"e":"depthUpdate",{fields}}}}}"#))
+}
+
+fn snapshot(ms: u64, id: u64, px: &str) -> String {
+    line(ms, format!(r#"{{"lastUpdateId":{id},"bids":[["{px}","3.0"]],"asks":[["9.00","4.0"]]}}"#))
+}
+
+fn books(stream: &[Came]) -> Vec<String> {
+    stream.iter().filter(|came| came.kind() == RecordKind::Book).map(Came::book_text).collect()
+}
+
+fn kinds(stream: &[Came]) -> Vec<RecordKind> {
+    stream.iter().map(Came::kind).collect()
+}
+
+#[test]
+fn a_gap_voids_the_book_until_a_snapshot_joins_again() {
+    let spot = [
+        depth(0, "AB", 1, 2, "1.00", "1.0"),
+        depth(1, "AB", 3, 4, "1.01", "1.0"),
+        snapshot(2, 2, "1.05"),
+        depth(3, "AB", 5, 5, "1.02", "1.0"),
+        depth(4, "AB", 7, 8, "1.03", "1.0"),
+        snapshot(5, 5, "1.06"),
+        depth(6, "AB", 9, 9, "1.04", "1.0"),
+        snapshot(7, 7, "1.07"),
+        depth(8, "AB", 10, 12, "1.08", "0.0"),
+    ];
+    let futures = [
+        futures_depth(0, "AB", 1, 2, "1.00", "1.0"),
+        futures_depth(1, "AB", 2, 4, "1.01", "1.0"),
+        // Nothing that is held follows this one.
+        snapshot(2, 3, "1.99"),
+        snapshot(2, 4, "1.05"),
+        futures_depth(3, "AB", 4, 5, "1.02", "1.0"),
+        futures_depth(4, "AB", 7, 8, "1.03", "1.0"),
+        snapshot(5, 6, "1.06"),
+        futures_depth(6, "AB", 8, 9, "1.04", "1.0"),
+        snapshot(7, 8, "1.07"),
+        futures_depth(8, "AB", 9, 12, "1.08", "0.0"),
+    ];
+    for (name, lines) in [("spot", spot.to_vec()), ("futures", futures.to_vec())] {
+        let files = Files::new();
+        let (stream, report) = stream::all(&[files.plain(name, &lines)], "speed=max");
+        let want = [
+            "S B30@105 A40@900",
+            "D B10@101",
+            "D B10@102",
+            "S?",
+            "S B30@107 A40@900",
+            // Spot's snapshot covers the update that showed the gap only up to 7; the futures rule applies it again.
+            "D B10@103",
+            "D B10@104",
+            "D B0@108",
+        ];
+        assert_eq!(books(&stream), want, "{name}");
+        assert_eq!((report.book_gaps, report.malformed), (1, 0), "{name}");
+        assert!(stream.iter().all(|came| came.header.flags & flags::LAST != 0));
+        let mut books = stream.iter().filter(|came| came.kind() == RecordKind::Book);
+        let void = books.find(|came| came.book_text() == "S?").expect("it was found above");
+        assert_eq!(void.header.flags, flags::LAST | flags::MAYBE_BAD_BOOK);
+    }
+}
+
+#[test]
+fn a_snapshot_while_the_book_is_good_replaces_it_only_if_newer() {
+    let lines = [
+        snapshot(0, 2, "1.05"),
+        depth(1, "AB", 3, 4, "1.01", "1.0"),
+        snapshot(2, 4, "1.06"),
+        snapshot(3, 6, "1.07"),
+        depth(4, "AB", 5, 6, "1.02", "1.0"),
+        depth(5, "AB", 7, 7, "1.03", "1.0"),
+    ];
+    let files = Files::new();
+    let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
+    assert_eq!(books(&stream), ["S B30@105 A40@900", "D B10@101", "S B30@107 A40@900", "D B10@103"]);
+    assert_eq!(report.book_gaps + report.malformed, 0);
+    assert_eq!(stream[0].definition().symbol, "AB", "the opening lines tell whose the first snapshot is");
+}
+
+#[test]
+fn a_snapshot_without_a_symbol_goes_to_the_only_book_that_waits() {
+    let lines = [
+        depth(0, "AB", 1, 2, "1.00", "1.0"),
+        snapshot(1, 2, "1.05"),
+        depth(2, "CD", 50, 60, "2.00", "1.0"),
+        quote(3, "EF", "1.00"),
+        snapshot(4, 59, "2.05"),
+        depth(5, "AB", 4, 5, "1.00", "1.0"),
+        depth(6, "CD", 70, 71, "1.00", "1.0"),
+        snapshot(7, 75, "3.00"),
+    ];
+    let files = Files::new();
+    let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
+    let want = ["S B30@105 A40@900", "S B30@205 A40@900", "D B10@200", "S?", "S?"];
+    assert_eq!(books(&stream), want);
+    assert_eq!((report.book_gaps, report.malformed), (2, 1), "where two books wait, the snapshot is nobody's");
+}
+
+#[test]
+fn a_snapshot_larger_than_a_record_keeps_its_best_levels() {
+    let level = |px: usize| format!(r#"["{px}","1"]"#);
+    let bids: Vec<_> = (1..=15_000).map(level).collect();
+    let asks: Vec<_> = (20_000..35_000).map(level).collect();
+    let json = format!(r#"{{"lastUpdateId":9,"bids":[{}],"asks":[{}]}}"#, bids.join(","), asks.join(","));
+    let files = Files::new();
+    let file = files.plain("a", &[depth(0, "AB", 1, 9, "1", "1"), line(1, json)]);
+    let (stream, _) = stream::all(&[file], "speed=max");
+    let (_, levels) = stream[1].book();
+    assert_eq!(levels.len(), BOOK_LEVELS_MAX);
+    let mut book = Book::default();
+    book.apply(b'S', levels.into_iter());
+    assert_eq!((book.bids().next(), book.asks().next()), (Some((15_000, 1)), Some((20_000, 1))));
+    assert!(book.bids().count() > 10_000 && book.asks().count() > 10_000);
+}
+
+#[test]
+fn malformed_lines_are_counted_and_skipped_and_their_neighbours_stay() {
+    let bad = [
+        line(2, "{"),
+        line(2, r#"{"stream":"x@trade","data":{"e":"trade"}}"#),
+        line(2, r#"{"stream":"x@trade","data":5}"#),
+        line(2, "17"),
+        trade(2, "AB", 9, "0.-10000", "1"),
+        trade(2, "AB", 9, "1.001", "1"),
+        trade(2, "AB", 9, "1.00", "-1"),
+        trade(2, "AB", 9, "1e5", "1"),
+        trade(2, "AB", 9, "1", "9999999999999999999"),
+        trade(2, "AB", 9, "1", "1").replace(r#""t":9"#, r#""t":-9"#),
+        trade(2, "AB", 9, "1", "1").replace(r#""t":9"#, r#""t":"9""#),
+        trade(2, "AB", 9, "1", "1").replace(r#""m":true,"#, ""),
+        trade(2, "AB", 9, "1", "1").replace(r#""m":true"#, r#""m":1"#),
+        trade(2, "AB", 9, "1", "1").replace(r#""s":"AB","#, ""),
+        trade(2, "", 9, "1", "1"),
+        trade(2, &"X".repeat(300), 9, "1", "1"),
+        quote(2, "AB", "1.00").replace(r#","A":"2.0""#, ""),
+        depth(2, "AB", 9, 8, "1.00", "1.0"),
+        depth(2, "AB", 9, 9, "1.00", "x"),
+        depth(2, "AB", 9, 9, "1.00", "1.0").replace(r#""a":[]"#, r#""a":[["1"]]"#),
+        depth(2, "AB", 9, 9, "1.00", "1.0").replace(r#""a":[]"#, r#""a":{}"#),
+        r#"{"stream":"x@trade","data":{}}"#.to_owned(),
+        "99999999999999999999999 {}".to_owned(),
+        "17{}".to_owned(),
+        "17".to_owned(),
+        "-1 {}".to_owned(),
+    ];
+    let good = [quote(0, "AB", "1.00"), trade(1, "AB", 1, "1.01", "1.5")];
+    let ignored = [line(3, r#"{"result":null,"id":1}"#), line(3, r#"{"stream":"x@kline_1m","data":{"e":"kline"}}"#)];
+    let after = [trade(4, "AB", 2, "1.02", "1.5"), quote(5, "AB", "1.00")];
+    let files = Files::new();
+    let lines = [&good[..], &bad, &["".to_owned()], &ignored, &after].concat();
+    let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
+    assert_eq!((report.malformed, report.ignored), (bad.len() as u64, 2));
+    assert_eq!(
+        kinds(&stream),
+        [
+            RecordKind::Definition,
+            RecordKind::Quote,
+            RecordKind::Trade,
+            RecordKind::Trade,
+            RecordKind::Quote,
+            RecordKind::Ticker
+        ]
+    );
+    for one in bad {
+        let lines = [&good[..], std::slice::from_ref(&one), &after].concat();
+        let (alone, report) = stream::all(&[files.plain("b", &lines)], "speed=max");
+        assert_eq!(report.malformed, 1, "{one}");
+        assert_eq!(alone.len(), stream.len(), "{one}");
+    }
+}
+
+#[test]
+fn what_is_not_a_recording_is_refused_with_what_was_found_and_wanted() {
+    let files = Files::new();
+    let says = |path: &Path| {
+        let params = Params::parse(path.to_str().expect("UTF-8")).expect("a file");
+        match Replay::open(&params).err().expect("not a recording") {
+            OpenError::NotARecording { problem, .. } => problem,
+            OpenError::Io { error, .. } => format!("Io {}", error.kind()),
+        }
+    };
+    let wanted = "; want a recording, gzip or plain, of lines `<receive time in ns> {…JSON…}`";
+    for (bytes, found) in [
+        (&b"wss://x <-> 1618\n"[..], "begins with \"wss://x <-> 1618\""),
+        (b"1618678132.82: {}\n", "begins with \"1618678132.82: {}\""),
+        (b"1618 [1]\n", "begins with \"1618 [1]\""),
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b"\xff\xfe", "begins with \"\u{fffd}\u{fffd}\""),
+    ] {
+        assert_eq!(says(&files.bytes("a", bytes)), format!("{found}{wanted}"));
+    }
+    assert!(says(&files.bytes("a", b"\x1f\x8bnonsense")).starts_with("cannot be read: "));
+    assert_eq!(says(files.0.path()), format!("is a directory{wanted}"));
+    assert_eq!(says(&files.0.path().join("absent")), "Io entity not found");
+}
+
+#[test]
+fn gzip_cut_short_replays_what_is_there_and_counts_one_malformed() {
+    let lines: Vec<_> = (0..2000).map(|id| trade(id, "AB", id, "1.01", &format!("{}.5", id * id % 977))).collect();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(lines.join("\n").as_bytes()).expect("a Vec takes all");
+    let whole = encoder.finish().expect("a Vec takes all");
+    let files = Files::new();
+    let file = files.bytes("a.gz", &whole[..whole.len() / 2]);
+    let (stream, report) = stream::all(std::slice::from_ref(&file), "speed=max");
+    let ids: Vec<_> =
+        stream.iter().filter(|came| came.kind() == RecordKind::Trade).map(|came| came.trade().trade_id).collect();
+    assert!(ids.len() > 100 && ids.len() < 2000, "{}", ids.len());
+    assert!(ids.iter().copied().eq(0..ids.len() as u64));
+    assert_eq!(report.malformed, 1);
+    let (again, report) = stream::all(&[file], "speed=max&copies=2");
+    assert_eq!((again.len(), report.malformed), (2 * stream.len(), 2));
+}
+
+#[test]
+fn several_recordings_are_merged_by_receive_stamp() {
+    let files = Files::new();
+    let a = files
+        .plain("a", &[trade(0, "AB", 1, "1.0", "1"), trade(20, "AB", 2, "1.0", "1"), trade(20, "AB", 3, "1.0", "1")]);
+    let b = files.plain(
+        "b",
+        &[trade(10, "CD", 11, "1.0", "1"), trade(20, "CD", 12, "1.0", "1"), trade(30, "CD", 13, "1.0", "1")],
+    );
+    for (order, want) in [([&a, &b], [1, 11, 2, 3, 12, 13]), ([&b, &a], [1, 11, 12, 2, 3, 13])] {
+        let (stream, _) = stream::all(&order.map(Clone::clone), "speed=max");
+        let ids = stream.iter().filter(|came| came.kind() == RecordKind::Trade).map(|came| came.trade().trade_id);
+        assert!(ids.eq(want), "{want:?}");
+    }
+}
+
+#[test]
+fn one_instrument_in_two_recordings_is_one_instrument() {
+    let files = Files::new();
+    let a = files.plain("a", &[depth(0, "AB", 1, 2, "1.00", "1.0"), snapshot(1, 2, "1.05")]);
+    let b = files.plain("b", &[depth(2, "AB", 3, 4, "1.01", "1.0"), depth(3, "AB", 5, 6, "1.02", "1.0")]);
+    let (stream, report) = stream::all(&[a, b], "speed=max");
+    assert_eq!(books(&stream), ["S B30@105 A40@900", "D B10@101", "D B10@102"]);
+    assert_eq!((report.book_gaps, stream::know(&stream).len()), (0, 1));
+}
+
+#[test]
+fn each_message_is_due_at_its_distance_from_the_first_divided_by_the_speed() {
+    let files = Files::new();
+    let lines: Vec<_> = [0, 10, 10, 500, 400, 2000].map(|ms| trade(ms, "AB", ms, "1.0", "1")).into();
+    let file = files.plain("a", &lines);
+    for (query, times) in [("", 1.0), ("speed=1", 1.0), ("speed=10", 10.0), ("speed=0.1", 0.1), ("speed=1000", 1000.0)]
+    {
+        let mut replay = stream::open(std::slice::from_ref(&file), query);
+        let start_ns = 5_000_000_000;
+        let stream = stream::drive(&mut replay, start_ns, u64::MAX);
+        let came: Vec<_> =
+            stream.iter().filter(|came| came.kind() == RecordKind::Trade).map(|came| came.at_ns - start_ns).collect();
+        // A stamp that goes back keeps its place in the file, and is due at once.
+        let want = [0, 10, 10, 500, 500, 2000].map(|ms| ((ms * MS) as f64 / times) as u64);
+        assert_eq!(came, want, "{query}");
+    }
+}
+
+#[test]
+fn a_late_poll_takes_all_that_is_due_in_bounded_batches() {
+    let files = Files::new();
+    let lines: Vec<_> = (0..3000).map(|ms| trade(ms, "AB", ms, "1.0", "1")).collect();
+    let file = files.plain("a", &lines);
+    for (query, want) in [("speed=1", Next::Now), ("speed=max", Next::Paced)] {
+        let mut replay = stream::open(std::slice::from_ref(&file), query);
+        let mut batch = Vec::new();
+        replay.poll(1, &mut batch);
+        let mut polls = 0;
+        loop {
+            batch.clear();
+            let next = replay.poll(1 + 3_000 * MS, &mut batch);
+            assert!(batch.len() < BATCH_BYTES_MAX + 200);
+            if next == Next::Ended {
+                break;
+            }
+            assert_eq!(next, want);
+            polls += 1;
+        }
+        assert!((4..=8).contains(&polls), "{polls} batches");
+        assert_eq!(replay.poll(u64::MAX, &mut batch), Next::Ended, "and stays so");
+    }
+}
+
+#[test]
+fn a_loop_begins_anew_with_void_books_and_fresh_statistics() {
+    let files = Files::new();
+    let lines = [
+        trade(0, "AB", 1, "1.00", "1.0"),
+        depth(10, "AB", 1, 2, "1.00", "1.0"),
+        snapshot(20, 1, "1.05"),
+        trade(30, "AB", 2, "2.00", "1.0"),
+        depth(40, "AB", 3, 4, "1.01", "1.0"),
+    ];
+    let file = files.plain("a", &lines);
+    let (once, _) = stream::all(std::slice::from_ref(&file), "speed=1");
+    let mut replay = stream::open(&[file], "loop=1");
+    let pass_ns = 40 * MS + LOOP_PAUSE_NS;
+    let stream = stream::drive(&mut replay, 0, 3 * pass_ns - 1);
+    let passes: Vec<Vec<&Came>> =
+        (0..3).map(|pass| stream.iter().filter(|came| came.at_ns / pass_ns == pass).collect()).collect();
+    let book = |pass: usize| {
+        passes[pass]
+            .iter()
+            .filter(|came| came.kind() == RecordKind::Book)
+            .map(|came| came.book_text())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(book(0), ["S B30@105 A40@900", "D B10@100", "D B10@101", "S?"]);
+    assert_eq!(book(1), book(0));
+    assert_eq!(book(2), book(0));
+    let same = |a: &[&Came], b: &[&Came]| a.iter().map(|came| &came.record).eq(b.iter().map(|came| &came.record));
+    assert_eq!(passes[0].len(), once.len() + 1, "a pass is the recording and what voids its book");
+    assert!(same(&passes[0][1..], &passes[1]) && same(&passes[1], &passes[2]), "a Definition comes once");
+    assert_eq!(replay.report().book_gaps, 0);
+}
+
+#[test]
+fn a_loop_over_lines_without_records_still_gives_the_thread_back() {
+    let files = Files::new();
+    let file = files.plain("a", &[line(0, r#"{"result":null,"id":1}"#)]);
+    let mut replay = stream::open(std::slice::from_ref(&file), "speed=max&loop=1");
+    assert_eq!(replay.poll(1, &mut Vec::new()), Next::Paced);
+    let mut replay = stream::open(&[file], "loop=1");
+    assert_eq!(replay.poll(1, &mut Vec::new()), Next::At(1 + LOOP_PAUSE_NS));
+}
+
+#[test]
+fn copies_are_whole_instruments_that_begin_one_after_another() {
+    let files = Files::new();
+    let lines: Vec<_> = [depth(0, "AB", 1, 2, "1.00", "1.0"), snapshot(1, 1, "1.05"), quote(2, "CD", "1.00")]
+        .into_iter()
+        .chain((0..90).map(|n| depth(100 * n + 3, "AB", n + 3, n + 3, &format!("1.{n:02}"), "1.0")))
+        .chain((0..90).map(|n| trade(8_903 + n, "AB", n, "1.00", "1.0")))
+        .collect();
+    let file = files.plain("a", &lines);
+    let (one, _) = stream::all(std::slice::from_ref(&file), "speed=1");
+    // 9 s of recording: three copies are a quarter of a second apart, a hundred fit into its length.
+    for (copies, step_ns) in [(3, COPY_STEP_NS), (100, 8_992 * MS / 100)] {
+        let (stream, report) = stream::all(std::slice::from_ref(&file), &format!("copies={copies}"));
+        assert_eq!((report.book_gaps, report.malformed), (0, 0));
+        let known = stream::know(&stream);
+        assert_eq!(known.len(), 2 * copies);
+        for copy in 1..=copies {
+            let suffix = if copy == 1 { String::new() } else { format!(".{copy}") };
+            let ids = ["AB", "CD"].map(|name| known[&format!("{name}{suffix}")].instrument.id);
+            let own = stream
+                .iter()
+                .filter(|came| ids.contains(&came.header.instrument) && came.kind() != RecordKind::Definition);
+            let own: Vec<_> = own.map(|came| (came.at_ns, came.kind(), came.record[32..].to_vec())).collect();
+            let shift_ns = (copy as u64 - 1) * step_ns;
+            let want = one.iter().filter(|came| came.kind() != RecordKind::Definition);
+            let want: Vec<_> =
+                want.map(|came| (came.at_ns + shift_ns, came.kind(), came.record[32..].to_vec())).collect();
+            assert!(own == want, "copy {copy} of {copies}");
+        }
+    }
+}
+
+#[test]
+fn statistics_from_trades_come_at_most_four_times_a_second_and_only_after_trades() {
+    let files = Files::new();
+    let lines: Vec<_> = [quote(0, "AB", "1.25"), trade(0, "AB", 1, "1.10", "0.3"), trade(100, "AB", 2, "1.25", "0.9")]
+        .into_iter()
+        .chain((1..20).map(|n| quote(100 * n + 101, "AB", "1.25")))
+        .chain([trade(2100, "AB", 3, "0.99", "0.1"), quote(2500, "AB", "1.30")])
+        .collect();
+    let (stream, _) = stream::all(&[files.plain("a", &lines)], "speed=1");
+    let tickers: Vec<_> = stream.iter().filter(|came| came.kind() == RecordKind::Ticker).collect();
+    let at: Vec<_> = tickers.iter().map(|came| (came.at_ns - 1) / MS).collect();
+    assert_eq!(at, [301, 2500]);
+    let (first, last) = (tickers[0].ticker(), tickers[1].ticker());
+    assert_eq!((first.open_px, first.high_px, first.low_px, first.last_px), (110, 125, 110, 125));
+    // 0.3 × 1.10 + 0.9 × 1.25 = 1.455
+    assert_eq!((first.volume, first.turnover, first.bid_px, first.ask_px), (12, 145, 125, 999));
+    assert_eq!((last.open_px, last.high_px, last.low_px, last.last_px), (110, 125, 99, 99));
+    assert_eq!((last.volume, last.turnover), (13, 155));
+    assert_eq!(tickers[1].header.ts_event, 3_100 * MS);
+}
+
+#[test]
+fn the_venues_own_tickers_are_taken_and_none_are_made_beside_them() {
+    let files = Files::new();
+    let fields =
+        r#""e":"24hrTicker","E":1672515782136,"s":"AB","c":"1.25","o":"1.00","h":"2.00","l":"0.50","v":"1000.5""#;
+    let ticker =
+        |ms| line(ms, format!(r#"{{"stream":"ab@ticker","data":{{{fields},"q":"1800.759","b":"1.24","a":"1.26"}}}}"#));
+    let mini = fields.replace("24hrTicker", "24hrMiniTicker").replace("AB", "CD");
+    let minis = format!(
+        r#"{{"stream":"!miniTicker@arr","data":[{{{mini},"q":"99999999999999999999"}},{{"e":"24hrMiniTicker"}}]}}"#
+    );
+    let lines = [trade(0, "AB", 1, "1.10", "0.3"), trade(900, "AB", 2, "1.10", "0.3"), ticker(1000), line(1001, minis)];
+    let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
+    let tickers: Vec<_> = stream.iter().filter(|came| came.kind() == RecordKind::Ticker).map(Came::ticker).collect();
+    assert_eq!(tickers.len(), 2);
+    assert_eq!((tickers[0].last_px, tickers[0].open_px, tickers[0].high_px, tickers[0].low_px), (125, 100, 200, 50));
+    assert_eq!((tickers[0].volume, tickers[0].turnover), (10_005, 180_075));
+    assert_eq!((tickers[0].bid_px, tickers[0].ask_px), (124, 126));
+    let absent = (tickers[1].turnover, tickers[1].bid_px, tickers[1].ask_px);
+    assert_eq!(absent, (PRICE_NONE, PRICE_NONE, PRICE_NONE), "too large, and not in the short form");
+    assert_eq!(report.malformed, 1, "the second of the list, without loss of the first");
+}

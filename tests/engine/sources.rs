@@ -1,0 +1,268 @@
+//! Sources that fall silent, end, are lost and come back: what subscribers are told, and those who come later.
+
+use tickcast::sequencer::SourceEnd;
+use tickcast::shard::Settings;
+use tickcast_protocol::Instrument;
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, Trade, flags};
+use tickcast_test_support::node::{MS, Message, Node};
+
+const SILENCE_NS: u64 = 10_000 * MS;
+
+/// Instrument and state of the Status records among the messages.
+fn states(messages: &[Message]) -> Vec<(u32, char)> {
+    let status = records(messages, RecordKind::Status);
+    status.into_iter().map(|(header, bytes)| (header.instrument, char::from(bytes[32]))).collect()
+}
+
+fn records(messages: &[Message], kind: RecordKind) -> Vec<(RecordHeader, Vec<u8>)> {
+    let packets = messages.iter().filter_map(|message| match message {
+        Message::Packet { records, .. } => Some(records),
+        _ => None,
+    });
+    packets.flatten().filter(|(header, _)| header.kind == kind as u8).cloned().collect()
+}
+
+fn subscribe(channel: &str, symbol: &str) -> String {
+    format!(r#"{{"op":"subscribe","id":1,"channels":["{channel}"],"symbols":["{symbol}"]}}"#)
+}
+
+/// Defines an instrument for another source than the node's own.
+fn define(node: &mut Node, source: u32, id: u32) {
+    let mut batch = Vec::new();
+    record::encode_definition(&Instrument::new(1, &format!("S{id}"), "test", -2, -2), &mut batch);
+    node.sequencer.accept(source, &mut batch, node.now_ns);
+}
+
+fn trade_of(node: &mut Node, source: u32) {
+    let mut batch = Vec::new();
+    let trade = Trade { px: 10, sz: 1, trade_id: 1, side: b'B' };
+    trade.encode(&RecordHeader::of_feed(RecordKind::Trade, 1, node.now_ns), &mut batch);
+    node.sequencer.accept(source, &mut batch, node.now_ns);
+}
+
+#[test]
+fn a_silent_source_is_stale_and_live_again_as_soon_as_it_is_heard() {
+    let mut node = Node::new(2);
+    let client = node.client(&subscribe("trade", "S1"));
+    node.settle();
+    node.now_ns += SILENCE_NS - MS;
+    assert!(!node.sequencer.check_sources(SILENCE_NS, node.now_ns));
+    node.now_ns += MS;
+    assert!(node.sequencer.check_sources(SILENCE_NS, node.now_ns));
+    node.settle();
+    assert_eq!(states(&node.received(client)), [(1, 'S'), (0, 'S')], "not of S2, which it has not asked for");
+    assert!(!node.sequencer.check_sources(SILENCE_NS, node.now_ns), "it is told once");
+    let mut heartbeat = Vec::new();
+    record::encode_heartbeat(node.now_ns, &mut heartbeat);
+    node.accept(heartbeat);
+    node.settle();
+    assert_eq!(states(&node.received(client))[2..], [(1, 'L'), (0, 'L')]);
+    assert_eq!((node.sequencer.counters().silences, node.sequencer.counters().stale), (1, 0));
+}
+
+#[test]
+fn silence_does_not_hide_that_an_instrument_is_halted() {
+    let mut node = Node::new(2);
+    define(&mut node, 7, 2);
+    let client = node.client(&subscribe("trade", "*"));
+    let mut halted = Vec::new();
+    record::encode_status(&RecordHeader::of_feed(RecordKind::Status, 1, 0), b'H', &mut halted);
+    node.accept(halted);
+    node.settle();
+    node.now_ns += SILENCE_NS;
+    assert!(node.sequencer.check_sources(SILENCE_NS, node.now_ns));
+    node.settle();
+    assert_eq!(states(&node.received(client)), [(1, 'H'), (2, 'S'), (0, 'S')]);
+    // Either of the two that stand for it makes the second live again, and nobody the first.
+    let mut heartbeat = Vec::new();
+    record::encode_heartbeat(node.now_ns, &mut heartbeat);
+    node.accept(heartbeat);
+    node.settle();
+    assert_eq!(states(&node.received(client))[3..], [(2, 'L'), (0, 'L')]);
+}
+
+#[test]
+fn what_a_lost_source_leaves_is_stale_until_its_first_record_from_another() {
+    let mut node = Node::new(2);
+    let client = node.client(&subscribe("trade", "*"));
+    node.settle();
+    node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
+    node.settle();
+    assert_eq!(states(&node.received(client)), [(1, 'S'), (2, 'S'), (0, 'S')]);
+    define(&mut node, 7, 2);
+    node.settle();
+    assert_eq!(states(&node.received(client))[3..], [(0, 'L')], "the feed is back, its values are not");
+    trade_of(&mut node, 7);
+    node.settle();
+    assert_eq!(states(&node.received(client))[4..], [(2, 'L')]);
+    let messages = node.received(client);
+    let sequence = records(&messages, RecordKind::Trade).last().map(|(header, _)| header.sequence);
+    assert_eq!(sequence, Some(1), "subscribers stay, and the numbers go on");
+}
+
+#[test]
+fn an_instrument_of_two_sources_is_live_as_long_as_one_of_them_is() {
+    let mut node = Node::new(1);
+    define(&mut node, 7, 1);
+    let client = node.client(&subscribe("trade", "S1"));
+    node.settle();
+    node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
+    node.settle();
+    assert!(states(&node.received(client)).is_empty());
+    node.sequencer.close_source(7, SourceEnd::Ended, node.now_ns);
+    node.settle();
+    assert_eq!(states(&node.received(client)), [(1, 'E'), (0, 'E')]);
+}
+
+#[test]
+fn who_comes_late_or_was_too_slow_or_resumes_learns_that_an_instrument_is_stale() {
+    let mut node = Node::new(2);
+    let slow = node.client(&subscribe("quote", "S1"));
+    node.settle();
+    node.give_room(slow, 10);
+    node.quote(1);
+    node.settle();
+    let token = node.sequencer.position();
+    node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
+    node.settle();
+    let late = node.client(&subscribe("quote", "S1"));
+    let resumed = node.client(&format!(
+        r#"{{"op":"resume","id":1,"epoch":1,"position":{token},"channels":["quote"],"symbols":["S1"]}}"#
+    ));
+    node.settle();
+    assert_eq!(states(&node.received(late)), [(0, 'S'), (1, 'S')]);
+    assert!(states(&node.received(resumed)).contains(&(1, 'S')));
+    assert!(states(&node.received(slow)).is_empty());
+    node.give_room(slow, usize::MAX);
+    node.settle();
+    assert_eq!(states(&node.received(slow)), [(0, 'S'), (1, 'S')]);
+}
+
+#[test]
+fn the_book_of_a_lost_source_says_that_it_may_be_wrong_until_it_is_whole() {
+    let mut node = Node::new(1);
+    node.book(1, true, 5, 1);
+    let client = node.client(&subscribe("book", "S1"));
+    node.settle();
+    let is_bad = |node: &Node, client: u32| {
+        let books = records(&node.received(client), RecordKind::Book);
+        books.iter().map(|(header, _)| header.flags & flags::MAYBE_BAD_BOOK != 0).collect::<Vec<_>>()
+    };
+    node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
+    node.settle();
+    assert_eq!(is_bad(&node, client), [false, true], "said without a change");
+    let late = node.client(&subscribe("book", "S1"));
+    node.settle();
+    assert_eq!(is_bad(&node, late), [true]);
+    node.define(1);
+    node.book(1, false, 6, 1);
+    node.book(1, true, 7, 1);
+    node.book(1, false, 8, 1);
+    node.settle();
+    assert_eq!(is_bad(&node, client), [false, true, true, false, false]);
+    assert_eq!(is_bad(&node, late), [true, true, false, false]);
+}
+
+#[test]
+fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
+    let mut node = Node::new(1);
+    node.trade(1);
+    node.settle();
+    let fast = node.client(&subscribe("trade", "S1"));
+    let slow = node.client(&subscribe("trade", "S1"));
+    node.settle();
+    let token = node.sequencer.position();
+    node.give_room(slow, 0);
+    node.trade(1);
+    let gap = Gap { instrument: 1, channel: Channel::Trade, from_sequence: 100, to_sequence: 102, reason: b'S' };
+    let mut batch = Vec::new();
+    gap.encode(0, &mut batch);
+    node.accept(batch);
+    node.trade(1);
+    node.settle();
+    node.give_room(slow, usize::MAX);
+    node.settle();
+    let resumed = node.client(&format!(
+        r#"{{"op":"resume","id":1,"epoch":1,"position":{token},"channels":["trade"],"symbols":["S1"]}}"#
+    ));
+    node.settle();
+    for client in [fast, slow, resumed] {
+        let messages = node.received(client);
+        let gaps: Vec<Gap> =
+            records(&messages, RecordKind::Gap).iter().filter_map(|(_, bytes)| Gap::read(bytes)).collect();
+        assert_eq!(gaps, [Gap { from_sequence: 3, to_sequence: 5, reason: b'F', ..gap }]);
+        let trades = records(&messages, RecordKind::Trade);
+        let newest: Vec<u64> = trades.iter().rev().take(2).map(|(header, _)| header.sequence).collect();
+        assert_eq!(newest, [6, 2]);
+    }
+    assert_eq!(node.sequencer.counters().lost, 3);
+}
+
+#[test]
+fn a_source_that_speaks_of_itself_is_heard_for_its_own_instruments_only() {
+    let mut node = Node::new(1);
+    define(&mut node, 7, 2);
+    let client = node.client(&subscribe("trade", "*"));
+    node.settle();
+    for (source, instrument, state) in [(7, 0, b'H'), (0, 1, b'H'), (0, 9, b'H'), (0, 1, b'L')] {
+        let mut batch = Vec::new();
+        record::encode_status(&RecordHeader::of_feed(RecordKind::Status, instrument, 0), state, &mut batch);
+        node.sequencer.accept(source, &mut batch, node.now_ns);
+    }
+    node.settle();
+    assert_eq!(states(&node.received(client)), [(2, 'H'), (1, 'H'), (1, 'L')]);
+    assert_eq!(node.sequencer.counters().undefined, 1);
+}
+
+#[test]
+fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_sent_again() {
+    let mut node = Node::with(1, 1 << 16, Settings::default());
+    node.book(1, true, 5, 1);
+    node.settle();
+    let client = node.client(&subscribe("book", "S1"));
+    node.settle();
+    node.book(1, false, 6, 1);
+    // More than the ring holds, before the shard turns.
+    (0..1000).for_each(|_| node.trade(1));
+    node.settle();
+    node.book(1, false, 7, 1);
+    node.book(1, false, 8, 1);
+    node.settle();
+    let books = |node: &Node| records(&node.received(client), RecordKind::Book);
+    let is_bad = |header: &RecordHeader| header.flags & flags::MAYBE_BAD_BOOK != 0;
+    assert_eq!(books(&node).iter().map(|(header, _)| is_bad(header)).collect::<Vec<_>>(), [false, true], "told once");
+    assert!(node.shard.wants_resync());
+    node.sequencer.request_resync(0);
+    while node.sequencer.advance_resyncs() {
+        node.settle();
+    }
+    node.settle();
+    let books = books(&node);
+    let (whole, bytes) = books.last().expect("it was sent again");
+    assert_eq!((is_bad(whole), bytes[34]), (false, b'S'));
+    let sequences: Vec<u64> = books.iter().map(|(header, _)| header.sequence).collect();
+    assert!(sequences.is_sorted_by(|one, next| one < next), "{sequences:?}");
+}
+
+#[test]
+fn the_last_trade_is_known_again_after_an_overrun_although_the_source_has_lost_others_since() {
+    let mut node = Node::with(1, 1 << 16, Settings::default());
+    node.trade(1);
+    node.settle();
+    (0..1000).for_each(|_| node.trade(1));
+    node.settle();
+    let gap = Gap { instrument: 1, channel: Channel::Trade, from_sequence: 1, to_sequence: 3, reason: b'F' };
+    let mut batch = Vec::new();
+    gap.encode(0, &mut batch);
+    node.accept(batch);
+    node.settle();
+    node.sequencer.request_resync(0);
+    while node.sequencer.advance_resyncs() {
+        node.settle();
+    }
+    node.settle();
+    let late = node.client(&subscribe("trade", "S1"));
+    node.settle();
+    let trades = records(&node.received(late), RecordKind::Trade);
+    assert_eq!(trades.iter().map(|(header, _)| header.sequence).collect::<Vec<_>>(), [1001]);
+}

@@ -1,0 +1,75 @@
+//! The operator's view.
+
+use std::io::Write;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::chromium::{Page, tick};
+use tickcast_test_support::client::frame;
+use tickcast_test_support::http::{connect, upgrade};
+use tickcast_test_support::server::Server;
+
+const BUSY: &str = "sim:instruments=50,rate=30000,seed=1,shape=even";
+
+#[test]
+fn the_operators_view_shows_shards_and_who_does_not_read() {
+    let Some(_turn) = tick() else { return };
+    let server = Server::start(&["--feed", BUSY, "--send-buffer-bytes", "16384", "--slow-timeout-ms", "600000"]);
+    let page = Page::open(&server, "/#operator");
+    page.until("document.querySelector('[data-panel=operator]')?.dataset.access === 'open'");
+    page.until("document.querySelectorAll('[data-field=shards] tr').length > 0");
+    page.until("probe.text('[data-field=slow-note]') === 'No client is behind.'");
+    // Asks for everything, and never reads what comes.
+    let mut stalled = connect(server.address);
+    stalled.write_all(upgrade("/v1/stream").as_bytes()).expect("the server reads");
+    let all = json!({"op": "subscribe", "id": 1, "channels": ["quote", "trade", "ticker", "book"], "symbols": ["*"]});
+    stalled.write_all(&frame(0x81, all.to_string().as_bytes())).expect("the server reads");
+    let address = stalled.local_addr().expect("it is connected").to_string();
+    let slow = "[...document.querySelectorAll('[data-field=slow] tr')].map(({ children }) => children[2].textContent)";
+    page.until(&format!("{slow}.includes('{address}')"));
+    page.until(
+        "Number(probe.text('[data-total=clients]')) >= 2 && Number(probe.text('[data-total=catching_up]')) >= 1",
+    );
+    page.until("parseFloat(probe.text('[data-total=sequenced]')) > 0");
+    page.picture("operator");
+    page.ask("emulate", json!({"media": {"colorScheme": "dark"}}));
+    page.picture("operator-dark");
+    drop(stalled);
+    page.until("probe.text('[data-field=slow-note]') === 'No client is behind.'");
+    page.until("document.querySelector('[data-field=slow]').checkVisibility() === false");
+    page.is_clean(&[]);
+}
+
+#[test]
+fn the_operators_view_asks_for_the_token_where_there_is_one() {
+    let Some(_turn) = tick() else { return };
+    let server = Server::start(&["--feed", "none", "--operator-token", "sesame"]);
+    let page = Page::open(&server, "/#operator");
+    let access = |what: &str| format!("document.querySelector('[data-panel=operator]')?.dataset.access === '{what}'");
+    page.until(&access("token"));
+    page.until("document.activeElement === document.querySelector('[data-field=token]')");
+    page.picture("operator-token");
+    page.ask("type", json!({"text": "wrong"}));
+    page.press("Enter");
+    page.until("probe.text('[data-field=gate-text]').includes('did not take this token')");
+    page.run("document.querySelector('[data-field=token]').value = ''");
+    page.click("[data-field=token]");
+    page.ask("type", json!({"text": "sesame"}));
+    page.press("Enter");
+    page.until(&access("open"));
+    page.until("document.querySelectorAll('[data-field=shards] tr').length > 0");
+    // It is kept for this tab, and nowhere that another one finds it.
+    page.ask("reload", json!({}));
+    page.until(&access("open"));
+    let other = page.beside("/#operator");
+    other.until(&access("token"));
+    assert_eq!(
+        page.get("JSON.stringify(localStorage).includes('sesame') || document.cookie.includes('sesame')"),
+        false
+    );
+    // The browser itself writes each refusal on the console.
+    page.is_clean(&["401"]);
+    other.is_clean(&["401"]);
+    assert_eq!(server.stop(Signal::TERM).code, Some(0));
+}

@@ -1,0 +1,176 @@
+//! What the page shows is what the server has.
+
+use std::time::Instant;
+
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+
+use super::chromium::{Page, tick};
+use super::market::{PUBLISHED, Publisher};
+use tickcast_test_support::server::{DEADLINE, Server};
+
+const SYMBOLS: &[&str] = &["AAA-USD", "BBB-USD", "CCC-USD"];
+
+/// The number that a text of the page stands for; `None` where it says that there is none.
+fn number(text: &Value) -> Option<Decimal> {
+    let text = text.as_str()?;
+    (text != "–").then(|| text.replace(',', "").replace('−', "-").parse().unwrap_or_else(|_| panic!("{text:?}")))
+}
+
+#[track_caller]
+fn same(shown: &Value, told: &Value, what: &str) {
+    let told: Decimal = told.as_str().unwrap_or_else(|| panic!("{what}: {told}")).parse().expect("a decimal");
+    assert_eq!(number(shown), Some(told), "{what}");
+}
+
+/// What the server says of an instrument once it has taken this bid.
+fn snapshot(server: &Server, symbol: &str, bid: &str) -> Value {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let answer = server.get(&format!("/v1/snapshot/{symbol}")).json();
+        if answer["quote"]["bid_px"] == bid {
+            return answer;
+        }
+        assert!(Instant::now() < until, "{answer}");
+    }
+}
+
+/// Rounds of all channels of all instruments; prices end at those of the last round.
+fn rounds(publisher: &mut Publisher, rounds: std::ops::Range<i64>) {
+    for round in rounds {
+        for nth in 0..SYMBOLS.len() {
+            let px = 10_000 + 1000 * nth as i64 + (round * 7919) % 400;
+            publisher.quote(nth, px).trade(nth, px, round as u64).ticker(nth, px);
+            if round % 10 == 0 {
+                publisher.book(nth, px, 30);
+            } else {
+                publisher.level(nth, b'B', px - 300, 1 + round).level(nth, b'A', px + 300, 0);
+            }
+        }
+        publisher.send();
+    }
+}
+
+#[test]
+fn prices_move_and_at_rest_equal_the_servers_snapshot() {
+    let Some(_turn) = tick() else { return };
+    let server = Server::start(PUBLISHED);
+    let mut publisher = Publisher::open(&server, SYMBOLS);
+    rounds(&mut publisher, 0..20);
+    let page = Page::open(&server, "/#/BBB-USD");
+    page.until_live();
+    page.until("probe.field('CCC-USD', 'state') === 'LIVE'");
+    for symbol in SYMBOLS {
+        page.run(&format!("probe.count('{symbol}', '[data-row={symbol}] [data-field=bid]')"));
+    }
+    // As fast as the page shows them, until it has shown enough: each round waits for the one before.
+    for round in 20.. {
+        rounds(&mut publisher, round..round + 1);
+        page.until(&format!("Number(probe.lines('.trades li')[0]?.cells[2]) === {}", Decimal::new(1000 + round, 3)));
+        if page.get("Object.values(probe.watched).every((changes) => changes >= 10)") == true {
+            break;
+        }
+        assert!(round < 1000, "bids do not move: {}", page.get("probe.watched"));
+    }
+    publisher.book(0, 10_020, 3).book(1, 11_100, 30).quote(0, 9_999).quote(1, 11_099).quote(2, 12_345).send();
+    for (symbol, bid) in SYMBOLS.iter().zip(["99.99", "110.99", "123.45"]) {
+        let told = snapshot(&server, symbol, bid);
+        page.until(&format!("probe.field('{symbol}', 'bid') === '{bid}'"));
+        for (name, place) in
+            [("bid", &told["quote"]["bid_px"]), ("ask", &told["quote"]["ask_px"]), ("last", &told["trade"]["px"])]
+        {
+            same(&page.get(&format!("probe.field('{symbol}', '{name}')")), place, &format!("{name} of {symbol}"));
+        }
+        assert_eq!(page.get(&format!("probe.field('{symbol}', 'venue')")), "TEST");
+    }
+    the_instrument_is_as_told(&page, &snapshot(&server, "BBB-USD", "110.99"));
+    page.is_clean(&[]);
+}
+
+/// The head, the ladder and the newest trade of the instrument that is shown.
+fn the_instrument_is_as_told(page: &Page, told: &Value) {
+    let head = page.get("probe.fields('ident', ['symbol', 'venue', 'state', 'bid', 'ask', 'last', 'high', 'low'])");
+    assert_eq!((&head["symbol"], &head["venue"], &head["state"]), (&json!("BBB-USD"), &json!("TEST"), &json!("LIVE")));
+    for (name, px, sz) in [("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz")] {
+        let (shown_px, shown_sz) = head[name].as_str().expect("a text").split_once(" × ").expect("price and size");
+        same(&shown_px.into(), &told["quote"][px], name);
+        same(&shown_sz.into(), &told["quote"][sz], name);
+    }
+    same(&head["last"], &told["trade"]["px"], "last");
+    same(&head["high"], &told["ticker"]["high_px"], "high");
+    same(&head["low"], &told["ticker"]["low_px"], "low");
+
+    let newest = page.get("probe.lines('.trades li')[0]");
+    same(&newest["cells"][1], &told["trade"]["px"], "price of the newest trade");
+    same(&newest["cells"][2], &told["trade"]["sz"], "size of the newest trade");
+    assert_eq!(newest["side"], told["trade"]["side"]);
+
+    page.until("probe.lines('.bids li')[0].cells[0] === '110.99'");
+    for (list, side, name) in [("bids", false, "bids"), ("asks", true, "asks")] {
+        let mut lines = page.get(&format!("probe.lines('.{list} li')")).as_array().expect("a list").clone();
+        assert!(lines.len() >= 5, "{} {list} are shown", lines.len());
+        if side {
+            lines.reverse();
+        }
+        let mut total = Decimal::ZERO;
+        for (line, level) in lines.iter().zip(told["book"][name].as_array().expect("a list")) {
+            same(&line["cells"][0], &level[0], list);
+            same(&line["cells"][1], &level[1], list);
+            total += level[1].as_str().expect("a size").parse::<Decimal>().expect("a decimal");
+            assert_eq!(number(&line["cells"][2]), Some(total), "total of {list}");
+        }
+    }
+}
+
+#[test]
+fn every_trade_is_in_time_and_sales_once_and_in_order() {
+    let Some(_turn) = tick() else { return };
+    let server = Server::start(PUBLISHED);
+    let mut publisher = Publisher::open(&server, SYMBOLS);
+    rounds(&mut publisher, 0..1);
+    let page = Page::open(&server, "/#/AAA-USD");
+    page.until_live();
+    page.until("probe.lines('.trades li').length === 1 || null");
+    // More in one packet than a frame shows lines, of all instruments, and a price each.
+    for id in 1..=300 {
+        for nth in 0..SYMBOLS.len() {
+            publisher.trade(nth, 10_000 + id, id as u64);
+        }
+    }
+    publisher.send();
+    page.until("probe.lines('.trades li')[0].cells[1] === '103.00'");
+    let lines = page.get("probe.lines('.trades li')");
+    let shown: Vec<_> = lines.as_array().expect("a list").iter().map(|line| number(&line["cells"][1])).collect();
+    assert!(shown.len() >= 10, "{} lines", shown.len());
+    let sent: Vec<_> = (1..=300).rev().map(|id| Some(Decimal::new(10_000 + id, 2))).take(shown.len()).collect();
+    assert_eq!(shown, sent);
+    page.is_clean(&[]);
+}
+
+#[test]
+fn the_page_is_sent_with_its_policy_its_tags_and_gzip_and_asks_nobody_else() {
+    let Some(_turn) = tick() else { return };
+    let server = Server::start(PUBLISHED);
+    let page = Page::open(&server, "/");
+    page.until_live();
+    let log = page.ask("log", json!({}));
+    let responses = log["responses"].as_array().expect("a list").clone();
+    let origin = format!("http://{}", server.address);
+    for path in ["/", "/page.js", "/page.css", "/tickcast.js", "/favicon.svg"] {
+        let answer = responses.iter().find(|answer| answer["url"] == format!("{origin}{path}"));
+        let Some(answer) = answer else { panic!("{path} was not asked for: {responses:#?}") };
+        assert_eq!(answer["status"], 200, "{path}");
+        let header = |name: &str| answer["headers"][name].as_str().unwrap_or_default().to_owned();
+        assert!(header("etag").starts_with('"'), "{path}: {answer}");
+        if path != "/favicon.svg" {
+            assert_eq!(header("content-encoding"), "gzip", "{path}");
+        }
+        let policy = header("content-security-policy");
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{path}: {policy}");
+        if path == "/" {
+            let rules = ["default-src 'none'", "script-src 'self'", "connect-src 'self'", "worker-src 'self'"];
+            rules.iter().for_each(|rule| assert!(policy.contains(rule), "{rule} is not in {policy}"));
+        }
+    }
+    page.is_clean(&[]);
+}

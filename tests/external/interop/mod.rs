@@ -1,0 +1,225 @@
+//! Clients that nobody here wrote: npm's `ws`, Python's `websockets`, a browser, websocat. Each subscribes and finds every
+//! sequence in order, and has its messages echoed, with permessage-deflate where it can and without. Events are read by
+//! npm's `eventsource`, which is cut now and then and comes back, and by curl.
+//!
+//! `tests/external/interop/install` installs what it can; who is absent is skipped, and the test says so.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tickcast_test_support::server::{DEADLINE, Server};
+
+const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+
+/// A server with trades enough, with compression on or off, and for the pages of this origin beside its own.
+fn server_for(origin: &str, compression: &str) -> Server {
+    let market = "sim:instruments=20,rate=5000,seed=1";
+    Server::start(&["--feed", market, "--enable-echo", "--compression", compression, "--allow-origin", origin])
+}
+
+/// The same with its own pages alone: clients that are no browsers name no origin.
+fn server(compression: &str) -> Server {
+    server_for("none", compression)
+}
+
+/// True if the program is there and starts; says that the test is skipped otherwise.
+fn is_there(program: &str, args: &[&str]) -> bool {
+    let started = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let there = started.is_ok_and(|status| status.success());
+    if !there {
+        println!("SKIPPED: {program} {} does not start; see tests/external/interop/install", args.join(" "));
+    }
+    there
+}
+
+/// Runs a script against a server; its findings.
+fn run(server: &Server, program: &str, script: &str, deflate: &str) -> Value {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let script = Path::new(root).join("tests/external/interop").join(script);
+    let url = format!("ws://{}", server.address);
+    let mut command = Command::new(program);
+    let output = command.arg(script).args([&url, deflate]).current_dir(root).output().expect("it started before");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{program}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(said.trim()).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+#[track_caller]
+fn check(found: &Value, extensions: &str, echo: &str) {
+    assert_eq!(found["failed"], Value::Null, "{found}");
+    assert!(found["records"].as_u64().is_some_and(|records| records >= 300), "{found}");
+    assert_eq!((&found["code"], &found["echo_code"], &found["echoes"]), (&json!(1000), &json!(1000), &json!(6)));
+    let agreed = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
+    assert_eq!((agreed("extensions"), agreed("echo")), (extensions.to_owned(), echo.to_owned()), "{found}");
+}
+
+/// The same script against servers with and without compression, and with and without its own.
+fn with_and_without(program: &str, script: &str, agreed: &str) {
+    let (off, on) = (server("off"), server("6"));
+    check(&run(&off, program, script, "off"), "", "");
+    check(&run(&off, program, script, "on"), "", agreed);
+    check(&run(&on, program, script, "off"), "", "");
+    check(&run(&on, program, script, "on"), agreed, agreed);
+    on.wait_metric("tickcast_compressed_total", |packets| packets > 0);
+    assert_eq!(off.metric("tickcast_compressed_total").iter().sum::<u64>(), 0);
+}
+
+#[test]
+fn npm_ws_reads_the_stream_and_hears_its_echo() {
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/node_modules/ws");
+    if is_there("node", &["-e", &format!("require({:?})", module.display().to_string())]) {
+        // ws tells the name of what was agreed on, not its parameters.
+        with_and_without("node", "ws.cjs", "permessage-deflate");
+    }
+}
+
+#[test]
+fn npm_eventsource_comes_back_by_itself_and_misses_nothing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let module = root.join("target/interop/node_modules/eventsource/package.json");
+    if is_there("node", &["-e", &format!("require({:?})", module.display().to_string())]) {
+        let server = server("off");
+        let url = format!("http://{}", server.address);
+        let script = root.join("tests/external/interop/events.mjs");
+        let output = Command::new("node").arg(script).arg(url).current_dir(root).output().expect("it started before");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
+        assert_eq!(found["resumed"], json!(["replay", "replay", "replay"]), "{found}");
+    }
+}
+
+#[test]
+fn curl_shows_prices() {
+    if !is_there("curl", &["--version"]) {
+        return;
+    }
+    let server = server("off");
+    let url = format!("http://{}/v1/sse?symbols=*&channels=quote", server.address);
+    let mut command = Command::new("curl");
+    let child = command.args(["--silent", "--no-buffer", &url]).stdout(Stdio::piped()).spawn().expect("it is there");
+    let mut curl = Guest(child);
+    let stdout = curl.0.stdout.take().expect("it is piped");
+    let lines = BufReader::new(stdout).lines().map(|line| line.expect("UTF-8"));
+    let is_quote = |line: &String| line.starts_with("data: ") && line.contains(r#""bid_px":""#);
+    assert_eq!(lines.filter(is_quote).take(50).count(), 50, "prices, as long as one wants to see them");
+}
+
+#[test]
+fn python_websockets_reads_the_stream_and_hears_its_echo() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/python");
+    let import =
+        format!("import sys; sys.path.insert(0, {:?}); import websockets.sync.client", folder.display().to_string());
+    if is_there("python3", &["-c", &import]) {
+        with_and_without("python3", "client.py", AGREED);
+    }
+}
+
+#[test]
+fn a_browser_reads_the_stream_and_hears_its_echo() {
+    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()))
+    else {
+        println!("SKIPPED: no chromium; apt-get install chromium");
+        return;
+    };
+    // The page is served by the test, on a port of its own: of another origin than the server.
+    let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let origin = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("it is bound"));
+    let (first, second) = (listen(), listen());
+    let (off, on) = (server_for(&origin(&first), "off"), server_for(&origin(&second), "6"));
+    check(&browse(browser, first, &off), "", AGREED);
+    check(&browse(browser, second, &on), AGREED, AGREED);
+    on.wait_metric("tickcast_compressed_total", |packets| packets > 0);
+    let refused = browse(browser, listen(), &on);
+    assert_eq!(refused["failed"], "the stream failed", "a page of an origin that is not listed: {refused}");
+    on.wait_metric("tickcast_refused_origin_total", |count| count > 0);
+}
+
+/// A program that does not outlive its test.
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Has the page run, and what it tells.
+fn browse(browser: &str, listener: TcpListener, server: &Server) -> Value {
+    let address = listener.local_addr().expect("it is bound");
+    let interval = tempfile::tempdir().expect("a folder for the browser's interval");
+    let child = Command::new(browser)
+        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"])
+        .arg(format!("--user-data-dir={}", interval.path().display()))
+        .arg(format!("http://{address}/?port={}", server.address.port()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it told its version");
+    let _browser = Guest(child);
+    let (sender, found) = std::sync::mpsc::channel();
+    // Ends with the test's process, where the browser never tells.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if let Some(told) = answer(stream) {
+                let _ = sender.send(told);
+                return;
+            }
+        }
+    });
+    found.recv_timeout(DEADLINE).expect("the page tells what it found")
+}
+
+/// Serves the page, or takes what it tells.
+fn answer(stream: TcpStream) -> Option<Value> {
+    let mut reader = BufReader::new(&stream);
+    let (mut request, mut length) = (String::new(), 0);
+    reader.read_line(&mut request).ok()?;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let page = if request.starts_with("GET /?") { include_str!("page.html") } else { "" };
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\n";
+    write!(&stream, "{head}Content-Length: {}\r\n\r\n{page}", page.len()).ok()?;
+    if request.starts_with("POST") { serde_json::from_slice(&body).ok() } else { None }
+}
+
+#[test]
+fn websocat_hears_its_echo() {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/bin/websocat");
+    let program = if built.exists() { built.display().to_string() } else { "websocat".to_owned() };
+    if !is_there(&program, &["--version"]) {
+        return;
+    }
+    let server = server("off");
+    let mut child = Command::new(&program)
+        .args(["--text", &format!("ws://{}/v1/echo", server.address)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it started before");
+    let mut input = child.stdin.take().expect("it is piped");
+    let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let _websocat = Guest(child);
+    for line in ["hello", "grüße €", &"x".repeat(5000)] {
+        writeln!(input, "{line}").expect("it reads");
+        let mut heard = String::new();
+        output.read_line(&mut heard).expect("it answers");
+        assert_eq!(heard.trim_end(), line);
+    }
+}

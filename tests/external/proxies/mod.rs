@@ -1,0 +1,385 @@
+//! The configurations of `tuning/proxy/` with the programs that they are for: nginx and HAProxy in front of a server, the
+//! ports and the size of a test aside as they are shipped. Who is not installed is skipped, and the test says so.
+
+mod proxy;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Instant;
+
+use proxy::{Kind, Proxy};
+use rustix::process::Signal;
+use tickcast_test_support::client::{Client, Subscriber};
+use tickcast_test_support::http::{Answer, ask, connect, connect_from, upgrade};
+use tickcast_test_support::server::{DEADLINE, Program, SMALL_MARKET, Server};
+use tungstenite::Message;
+
+/// The clients' own addresses count: the proxy connects from 127.0.1.1 to 127.0.1.4, and is trusted.
+const ARGS: &[&str] = &["--trusted-proxies", "127.0.1.0/24", "--addresses-exempt", "127.0.0.1"];
+const MARKET: &str = "sim:instruments=2000,rate=500,seed=1,shape=even";
+const EVIL: &str = "http://evil.example";
+
+fn server(feed: &str, more: &[&str]) -> Server {
+    Server::start(&[ARGS, &["--feed", feed, "--publish-token", "secret", "--enable-echo"], more].concat())
+}
+
+/// A request whose answer ends the connection.
+fn get(address: SocketAddr, path: &str, lines: &str) -> Answer {
+    ask(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{lines}\r\n").as_bytes())
+}
+
+/// Reads one answer off a connection that stays open.
+fn next_answer(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("an answer");
+        bytes.push(byte[0]);
+    }
+    let length = Answer::parse(&bytes).header("content-length").map_or(0, |length| length.parse().expect("a number"));
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("the whole body");
+    bytes.extend(body);
+    Answer::parse(&bytes)
+}
+
+fn answers_go_through(kind: Kind) {
+    let server = server(MARKET, &[]);
+    server.wait_metric("tickcast_records_read_total", |records| records > 4000);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    for path in ["/", "/favicon.svg", "/tickcast.js", "/v1/instruments"] {
+        let (direct, through) = (server.get(path), get(proxy.http, path, ""));
+        assert_eq!((through.status, through.header("etag")), (200, direct.header("etag")), "{kind:?} {path}");
+        assert!(through.body == direct.body, "{kind:?} {path}: the same bytes");
+        for name in ["content-type", "cache-control", "content-security-policy", "vary"] {
+            assert_eq!(through.header(name), direct.header(name), "{kind:?} {path}");
+        }
+        let had = format!("If-None-Match: {}\r\n", direct.header("etag").expect("a tag"));
+        assert_eq!(get(proxy.http, path, &had).status, 304, "{kind:?} {path}");
+        let gzip = get(proxy.http, path, "Accept-Encoding: gzip\r\n");
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&gzip.body[..]).read_to_end(&mut plain).expect("whole gzip");
+        assert!(plain == direct.body, "{kind:?} {path}: the same bytes, compressed");
+    }
+    get(proxy.http, "/v1/snapshot/NO-SUCH", "").refuses(404, "not_found", &["NO-SUCH"]);
+    // The server ends each connection with its answer; the proxy's client need not notice.
+    let mut kept = connect(proxy.http);
+    for path in ["/", "/v1/instruments", "/healthz", "/v1/snapshot/NO-SUCH", "/"] {
+        write!(kept, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.http).expect("it reads");
+        assert!(next_answer(&mut kept).body == server.get(path).body, "{kind:?} {path}");
+    }
+}
+
+fn streams_go_through(kind: Kind) {
+    let server = server(SMALL_MARKET, &[]);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    let own = format!("http://{}", proxy.http);
+    let open = |origin: &str| Client::try_open(proxy.http, "/v1/stream", &[("Origin", origin)]);
+    let mut clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = open(&own).expect("a page of the proxy's own origin");
+            assert_eq!(client.reply()["type"], "welcome");
+            Subscriber::of(client, &["quote", "trade"], &["*"])
+        })
+        .collect();
+    for client in &mut clients {
+        client.until_fresh();
+        client.ping();
+    }
+    // All four addresses that it connects from are trusted, so that each client has been found out.
+    server.wait_metric("tickcast_forwarded_total", |count| count >= 8);
+    let Err(refused) = open(EVIL) else { panic!("let in") };
+    assert_eq!(refused.status, 403);
+    for path in [
+        "/v1/publish?token=secret",
+        "/v1/echo",
+        "/v1/operator",
+        "/metrics",
+        "//metrics",
+        "/./metrics",
+        "/v1/../metrics",
+        "/v1/%6Fperator",
+        "/%6detrics",
+        "/metrics/",
+    ] {
+        assert_eq!(get(proxy.http, path, "").status, 404, "{kind:?}: {path} is not public");
+        let wanted = upgrade(path).replacen("Host: here", &format!("Host: {}", proxy.http), 1);
+        let mut stream = connect(proxy.http);
+        stream.write_all(wanted.as_bytes()).expect("it reads");
+        assert_eq!(next_answer(&mut stream).status, 404, "{kind:?}: nor is it with an upgrade: {path}");
+    }
+}
+
+/// With the path as part of a whole URL, which proxies take apart in their own ways.
+fn whole_urls_are_no_way_around(kind: Kind) {
+    let server = server("none", &[]);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    for path in ["/metrics", "/v1/operator", "/v1/publish?token=secret", "/v1/echo"] {
+        for host in ["other".to_owned(), proxy.http.to_string()] {
+            let status = get(proxy.http, &format!("http://{host}{path}"), "").status;
+            // HAProxy takes no URL whose host is not the one of `Host`.
+            let is_refused = status == 404 || (kind, host.as_str(), status) == (Kind::Haproxy, "other", 400);
+            assert!(is_refused, "{kind:?}: http://{host}{path} is not public: {status}");
+        }
+    }
+}
+
+/// The status of an upgrade from this address of our own, and the connection.
+fn upgraded(front: SocketAddr, source: &str, lines: &str) -> (u16, TcpStream) {
+    let mut stream = connect_from(source, front);
+    let request = upgrade("/v1/stream").replacen("\r\n", &format!("\r\n{lines}"), 1);
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).expect("an answer");
+    (String::from_utf8_lossy(&status[9..]).parse().expect("a status"), stream)
+}
+
+fn clients_count_by_their_own_addresses(kind: Kind) {
+    let server = server("none", &["--connections-per-address-max", "2"]);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    let enter = |source: &str| upgraded(proxy.http, source, "");
+    let (first, second) = (enter("127.0.0.2"), enter("127.0.0.2"));
+    assert_eq!((first.0, second.0), (101, 101), "{kind:?}");
+    assert_eq!(enter("127.0.0.2").0, 429, "{kind:?}: a third");
+    // What a client says of itself is not passed on.
+    for lines in ["X-Forwarded-For: 203.0.113.9\r\n", "x-forwarded-for: 127.0.0.9\r\nX-Forwarded-For: 127.0.0.8\r\n"] {
+        assert_eq!(upgraded(proxy.http, "127.0.0.2", lines).0, 429, "{kind:?} {lines}");
+    }
+    let others = [enter("127.0.0.3"), enter("127.0.0.3"), enter("127.0.0.4")];
+    assert!(others.iter().all(|(status, _)| *status == 101), "{kind:?}: others have their own");
+    server.wait_metric("tickcast_refused_address_total", |count| count == 3);
+    // Who leaves the proxy leaves the server.
+    drop(first);
+    let mut tries = 0;
+    while enter("127.0.0.2").0 != 101 {
+        tries += 1;
+        assert!(tries < 10_000, "{kind:?}: the client's connection was not forgotten");
+    }
+}
+
+/// Defines one instrument with prices in cents, and a way to publish its bid.
+fn publisher(server: &Server) -> impl FnMut(i64) + use<> {
+    let mut client = Client::open(server.address, "/v1/publish?token=secret", &[]);
+    let define = r#"{"op":"define","id":1,"instruments":[{"symbol":"A-USD","venue":"test","px_exp":-2,"sz_exp":0}]}"#;
+    client.say(define);
+    let instrument = client.reply()["instruments"][0]["instrument"].as_u64().expect("an id") as u32;
+    move |bid| {
+        let body = [bid, 1, bid + 1, 1].map(i64::to_le_bytes).concat();
+        let record = [&[8, 0, 1, 0x80][..], &instrument.to_le_bytes(), &[0; 24], &body].concat();
+        client.send(Message::binary([&[1, 0, 1, 0][..], &[0; 20], &record].concat()));
+    }
+}
+
+fn events_are_not_held_back(kind: Kind) {
+    let server = server("none", &[]);
+    let mut publish = publisher(&server);
+    publish(100);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    let mut stream = connect(proxy.http);
+    let path = "/v1/sse?symbols=A-USD&channels=quote";
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.http).expect("it reads");
+    let mut came = String::new();
+    // One price at a time: were it held back for the next, neither would ever come.
+    for (bid, text) in [(100, "\"1.00\""), (101, "\"1.01\""), (102, "\"1.02\"")] {
+        publish(bid);
+        let mut part = [0; 4096];
+        while !came.contains(text) {
+            let read = stream.read(&mut part).expect("an event");
+            assert!(read > 0, "{kind:?}: it ended after {came}");
+            came += &String::from_utf8_lossy(&part[..read]);
+        }
+    }
+    assert!(came.contains("text/event-stream"), "{came}");
+}
+
+/// What a reader of events gets: the head, and the stream to the end of its first event.
+fn first_event(front: SocketAddr) -> Answer {
+    let mut stream = connect(front);
+    // Of HTTP 1.0, so that the stream comes as it is, and not in chunks.
+    let request = format!("GET /v1/sse?symbols=* HTTP/1.0\r\nHost: {front}\r\nAccept: text/event-stream\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut came = Vec::new();
+    while !came.windows(2).any(|two| two == b"\n\n") {
+        let mut part = [0; 1024];
+        let read = stream.read(&mut part).expect("an event");
+        assert!(read > 0, "it ended after {}", String::from_utf8_lossy(&came));
+        came.extend_from_slice(&part[..read]);
+    }
+    Answer::parse(&came)
+}
+
+/// A browser's `EventSource` takes the answer for a stream that has ended, and comes back.
+#[track_caller]
+fn is_to_come_back(kind: Kind, answer: &Answer) {
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/event-stream")), "{kind:?} {answer:?}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"), "{kind:?}");
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{kind:?}: whoever's page it is");
+    let text = answer.text();
+    let retry = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
+    let retry_ms: u64 = retry.and_then(|ms| ms.parse().ok()).unwrap_or_else(|| panic!("{kind:?}: {text:?}"));
+    assert!((3000..=7000).contains(&retry_ms), "{kind:?}: {retry_ms}");
+}
+
+fn readers_of_events_are_kept_over_a_restart(kind: Kind) {
+    let server = server(SMALL_MARKET, &[]);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    let first = first_event(proxy.http);
+    assert!(first.text().contains("\"welcome\""), "{kind:?} {first:?}");
+    let address = server.address;
+    server.stop(Signal::KILL);
+    is_to_come_back(kind, &first_event(proxy.http));
+    if kind == Kind::Haproxy {
+        // What is said once it has noticed comes from elsewhere than what was said before.
+        proxy.says("backend 'events' has no server available");
+        is_to_come_back(kind, &first_event(proxy.http));
+    }
+    for path in ["/", "/v1/sse?symbols=*"] {
+        let status = get(proxy.http, path, "").status;
+        assert!(matches!(status, 502 | 503), "{kind:?}: others are told as it is: {status}");
+    }
+    let listen = address.to_string();
+    let _server = Server::of(Program::command(&[&["--listen", &listen, "--feed", SMALL_MARKET], ARGS].concat()));
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let answer = first_event(proxy.http);
+        if answer.text().contains("\"welcome\"") {
+            break;
+        }
+        is_to_come_back(kind, &answer);
+        assert!(Instant::now() < until, "{kind:?}: the server is not found again");
+    }
+}
+
+fn readers_of_events_are_kept_at_a_full_door(kind: Kind) {
+    const PLACES: usize = 16;
+    let server = server(SMALL_MARKET, &["--server-connections-max", &PLACES.to_string(), "--cores", "0"]);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    let echo = || {
+        let (mut stream, mut status) = (connect(server.address), [0; 12]);
+        stream.write_all(upgrade("/v1/echo").as_bytes()).and_then(|()| stream.read_exact(&mut status)).ok()?;
+        status.ends_with(b"101").then_some(stream)
+    };
+    let mut echoes = Vec::new();
+    let until = Instant::now() + DEADLINE;
+    // A check of the proxy's may have a place just now.
+    while echoes.len() < PLACES {
+        echoes.extend(echo());
+        assert!(Instant::now() < until, "only {} echoes are let in", echoes.len());
+    }
+    is_to_come_back(kind, &first_event(proxy.http));
+}
+
+/// What curl says of the status, with the page where it is wanted.
+fn curl(args: &[&str]) -> Option<(String, Vec<u8>)> {
+    let output = Command::new("curl").args(["-sk", "--max-time", "30", "-w", "\n%{http_code}"]).args(args).output();
+    let Ok(output) = output else {
+        println!("SKIPPED: curl is not installed");
+        return None;
+    };
+    let end = output.stdout.iter().rposition(|byte| *byte == b'\n').expect("a line of its own");
+    Some((String::from_utf8_lossy(&output.stdout[end + 1..]).into_owned(), output.stdout[..end].to_vec()))
+}
+
+fn it_ends_tls(kind: Kind) {
+    let server = server("none", &[]);
+    let Some(proxy) = Proxy::start(kind, server.address) else { return };
+    let Some(https) = proxy.https else { return };
+    let url = |path: &str| format!("https://{https}{path}");
+    for version in ["--http1.1", "--http2"] {
+        let Some((status, page)) = curl(&[version, &url("/")]) else { return };
+        assert_eq!((status.as_str(), page), ("200", server.get("/").body), "{kind:?} {version}");
+        // Origins are looked at before anything else of a stream: a wrong version of WebSocket is what is wrong then.
+        let status = |origin: &str| {
+            let origin = format!("Origin: {origin}");
+            let head = ["-H", &origin, "-H", "Connection: Upgrade", "-H", "Upgrade: websocket"];
+            let wrong = ["-H", "Sec-WebSocket-Version: 8", "-H", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="];
+            let head = if version == "--http1.1" { [&head[..], &wrong].concat() } else { head[..2].to_vec() };
+            curl(&[&head[..], &[version, &url("/v1/stream")]].concat()).expect("it is there").0
+        };
+        let own = status(&format!("https://{https}"));
+        assert_eq!(own, if version == "--http1.1" { "426" } else { "400" }, "{kind:?} {version}: its own page");
+        assert_eq!(status(&format!("http://{}", proxy.http)), "403", "{kind:?} {version}");
+        assert_eq!(status(EVIL), "403", "{kind:?} {version}");
+    }
+}
+
+#[test]
+fn answers_go_through_nginx() {
+    answers_go_through(Kind::Nginx);
+}
+
+#[test]
+fn answers_go_through_haproxy() {
+    answers_go_through(Kind::Haproxy);
+}
+
+#[test]
+fn streams_go_through_nginx_and_what_is_not_public_does_not() {
+    streams_go_through(Kind::Nginx);
+}
+
+#[test]
+fn streams_go_through_haproxy_and_what_is_not_public_does_not() {
+    streams_go_through(Kind::Haproxy);
+}
+
+#[test]
+fn behind_nginx_clients_count_by_their_own_addresses() {
+    clients_count_by_their_own_addresses(Kind::Nginx);
+}
+
+#[test]
+fn behind_haproxy_clients_count_by_their_own_addresses() {
+    clients_count_by_their_own_addresses(Kind::Haproxy);
+}
+
+#[test]
+fn nginx_does_not_hold_events_back() {
+    events_are_not_held_back(Kind::Nginx);
+}
+
+#[test]
+fn haproxy_does_not_hold_events_back() {
+    events_are_not_held_back(Kind::Haproxy);
+}
+
+#[test]
+fn nginx_ends_tls_and_pages_are_of_its_origin() {
+    it_ends_tls(Kind::Nginx);
+}
+
+#[test]
+fn haproxy_ends_tls_and_pages_are_of_its_origin() {
+    it_ends_tls(Kind::Haproxy);
+}
+
+#[test]
+fn a_whole_url_is_no_way_around_nginx() {
+    whole_urls_are_no_way_around(Kind::Nginx);
+}
+
+#[test]
+fn behind_nginx_readers_of_events_are_kept_over_a_restart() {
+    readers_of_events_are_kept_over_a_restart(Kind::Nginx);
+}
+
+#[test]
+fn behind_nginx_readers_of_events_are_kept_at_a_full_door() {
+    readers_of_events_are_kept_at_a_full_door(Kind::Nginx);
+}
+
+#[test]
+fn a_whole_url_is_no_way_around_haproxy() {
+    whole_urls_are_no_way_around(Kind::Haproxy);
+}
+
+#[test]
+fn behind_haproxy_readers_of_events_are_kept_over_a_restart() {
+    readers_of_events_are_kept_over_a_restart(Kind::Haproxy);
+}
+
+#[test]
+fn behind_haproxy_readers_of_events_are_kept_at_a_full_door() {
+    readers_of_events_are_kept_at_a_full_door(Kind::Haproxy);
+}

@@ -1,0 +1,4 @@
+//! Tests that keep a server busy at its full speed. They run one at a time: see `tickcast_test_support::exclusive`.
+
+mod real_data;
+mod soak;

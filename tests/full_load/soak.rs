@@ -1,0 +1,157 @@
+//! A soak of the program: a market at full speed, clients that come, stall, vanish and are killed, a publisher that is
+//! killed; and nothing is left of them: no descriptor, no seat, no subscription, no memory.
+//!
+//! `cargo test` runs a short one. `TICKCAST_SOAK_TICKS=72000000 cargo test --release --test full_load soak -- --nocapture` runs an
+//! hour's worth of the default market, some minutes, and prints what it saw.
+
+use std::fs;
+use std::time::Instant;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tickcast_test_support::client::Client;
+use tickcast_test_support::exclusive::exclusive;
+use tickcast_test_support::server::{DEADLINE, Program, Server};
+
+/// Ticks of the short run: 150 s of the default market.
+const TICKS: u64 = 3_000_000;
+/// Memory that a run may have grown by after its first rounds: pages that the allocator keeps, tables that had to grow.
+const GROWTH_BYTES_MAX: u64 = 12 << 20;
+/// Rounds after which nothing more has to grow: by then everything that happens has happened.
+const ROUNDS_TO_WARM_UP: usize = 2;
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+struct Holdings {
+    descriptors: usize,
+    private_bytes: u64,
+}
+
+impl Holdings {
+    fn of(program: &Program) -> Self {
+        let folder = format!("/proc/{}", program.id());
+        let rollup = fs::read_to_string(format!("{folder}/smaps_rollup")).expect("it runs");
+        let private = rollup.lines().filter(|line| line.starts_with("Private_"));
+        let kib =
+            private.map(|line| line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number"));
+        Self {
+            descriptors: fs::read_dir(format!("{folder}/fd")).expect("it runs").count(),
+            private_bytes: kib.sum::<u64>() * 1024,
+        }
+    }
+}
+
+struct Soak {
+    server: Server,
+    address: String,
+    /// Descriptors before anybody came.
+    descriptors: usize,
+}
+
+impl Soak {
+    fn start() -> Self {
+        let market = "sim:instruments=500,rate=400000,seed=5";
+        let server = Server::start(&["--feed", market, "--publish-token", "t", "--slow-timeout-ms", "2000"]);
+        let address = server.address.to_string();
+        let descriptors = Holdings::of(&server.program).descriptors;
+        // The market has opened.
+        server.wait_metric("tickcast_sequencer_records_total", |records| records > 10_000);
+        Self { server, address, descriptors }
+    }
+
+    fn ticks(&self) -> u64 {
+        self.server.metric("tickcast_sequencer_records_total").iter().sum()
+    }
+
+    /// Well-behaved clients among some that stall and some that vanish: every stream is checked.
+    fn checked_load(&self) {
+        let args =
+            ["load", &self.address, "--clients", "40", "--shape", "random:20", "--seconds", "2", "--warmup", "0"];
+        let exit = Program::run(&[&args[..], &["--stalled", "10", "--churn", "20", "--json"]].concat());
+        // 3: the machine is busy, and the rates mean nothing; what is checked of the streams does.
+        assert!(matches!(exit.code, Some(0 | 3)), "{exit:?}");
+        let report: Value = serde_json::from_str(&exit.stdout).expect("JSON");
+        assert_eq!((&report["sequence_violations"], &report["malformed"]), (&0.into(), &serde_json::json!({})));
+    }
+
+    /// Clients and their publisher, killed amid their work.
+    fn killed_load(&self) {
+        let args = ["load", &self.address, "--clients", "30", "--publish", "500", "--publish-token", "t"];
+        let load = Program::spawn(Program::command(&[&args[..], &["--seconds", "600"]].concat()));
+        let tap = Program::spawn(Program::command(&["tap", &self.address]));
+        self.server.wait_metric("tickcast_publishers", |publishers| publishers == 1);
+        self.server.wait_metric("tickcast_clients", |clients| clients == 31);
+        load.signal(Signal::KILL);
+        tap.signal(Signal::KILL);
+        self.server.wait_metric("tickcast_publishers", |publishers| publishers == 0);
+    }
+
+    /// Clients that want everything and take nothing. The first half vanish with all of it unread, the others are sent
+    /// away.
+    fn stalled_clients(&self) {
+        let sent_away = || self.server.metric("tickcast_slow_closed_total").iter().sum::<u64>();
+        let before = sent_away();
+        let everything = r#"{"op":"subscribe","id":1,"channels":["quote","trade","ticker","book"],"symbols":["*"]}"#;
+        let open = |_| {
+            let mut client = self.server.client();
+            client.say(everything);
+            client
+        };
+        let mut clients: Vec<Client> = (0..10).map(open).collect();
+        self.server.wait_metric("tickcast_catching_up", |behind| behind >= 10);
+        clients.truncate(5);
+        self.server.wait_metric("tickcast_slow_closed_total", |closed| closed >= before + 5);
+    }
+
+    /// Waits until nobody is left, and says what is held.
+    fn at_rest(&self) -> Holdings {
+        for level in ["tickcast_clients", "tickcast_catching_up", "tickcast_audiences", "tickcast_publishers"] {
+            self.server.wait_metric(level, |value| value == 0);
+        }
+        let accepted: u64 = self.server.metric("tickcast_clients_accepted_total").iter().sum();
+        let closed: u64 = self.server.metric("tickcast_clients_closed_total").iter().sum();
+        assert_eq!(accepted, closed, "who came has gone");
+        // The connection that has just asked for the numbers may not be gone yet.
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let held = Holdings::of(&self.server.program);
+            if held.descriptors <= self.descriptors {
+                return held;
+            }
+            assert!(Instant::now() < until, "{held:?}, and {} descriptors at the start", self.descriptors);
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_of_clients_that_come_stall_vanish_and_are_killed() {
+    let _machine = exclusive();
+    let ticks = std::env::var("TICKCAST_SOAK_TICKS").map_or(TICKS, |text| text.parse().expect("a number of ticks"));
+    let soak = Soak::start();
+    let mut warm: Option<Holdings> = None;
+    for round in 1.. {
+        soak.checked_load();
+        soak.killed_load();
+        soak.stalled_clients();
+        let held = soak.at_rest();
+        let so_far = soak.ticks();
+        println!("round {round}: {so_far} ticks, {} descriptors, {} KiB", held.descriptors, held.private_bytes / 1024);
+        match warm {
+            None if round >= ROUNDS_TO_WARM_UP => warm = Some(held),
+            None => {}
+            Some(warm) => {
+                let growth = held.private_bytes.saturating_sub(warm.private_bytes);
+                assert!(
+                    growth <= GROWTH_BYTES_MAX,
+                    "grown by {growth} B from {warm:?} to {held:?} after round {round}"
+                );
+                if so_far >= ticks {
+                    break;
+                }
+            }
+        }
+    }
+    let exit = soak.server.stop(Signal::TERM);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+}

@@ -1,0 +1,194 @@
+//! What was typed wrong, and files and ports that are not as they should be: the program says what is wrong, what is
+//! allowed, and ends with 2.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tempfile::TempDir;
+use tickcast_test_support::server::{Program, Server};
+
+/// Runs the program, which must end with 2 and say all of this on stderr, and nothing of serving on stdout.
+#[track_caller]
+fn fails(args: &[&str], said: &[&str]) {
+    let exit = Program::run(args);
+    assert_eq!(exit.code, Some(2), "{args:?}: {exit:?}");
+    said.iter().for_each(|part| assert!(exit.stderr.contains(part), "{args:?}: {part:?} is not in {}", exit.stderr));
+    assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
+    assert!(!exit.stdout.contains("serving on"), "{}", exit.stdout);
+}
+
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).expect("room for it");
+        path
+    }
+}
+
+/// A recording of many trades, gzip.
+fn recording() -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    for nth in 0..20_000u64 {
+        let at_ns = 1_723_161_254_000_000_000 + nth;
+        let price = nth.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
+        writeln!(
+            gzip,
+            r#"{at_ns} {{"stream":"x@trade","data":{{"e":"trade","E":7,"s":"AB","t":{nth},"p":"{price}.25","q":"1.5","T":9,"m":true,"M":true}}}}"#
+        )
+        .expect("a Vec takes all");
+    }
+    gzip.finish().expect("a Vec takes all")
+}
+
+#[test]
+fn a_recording_that_is_none_is_named() {
+    let files = Files::new();
+    let directory = files.0.path().display().to_string();
+    let missing = files.0.path().join("missing.gz");
+    let empty = files.write("empty.gz", b"");
+    let text = files.write("text.txt", b"Dear diary,\ntoday I recorded nothing.\n");
+    let headless = files.write("headless.gz", &recording()[..12]);
+    for (path, said) in [
+        (missing.display().to_string(), "No such file"),
+        (empty.display().to_string(), "want a recording"),
+        (text.display().to_string(), "want a recording"),
+        (headless.display().to_string(), "want a recording"),
+        (directory, "is a directory; want a recording"),
+    ] {
+        fails(&["--listen", "127.0.0.1:0", "--feed", &format!("replay:{path}?speed=max")], &["feed", &path, said]);
+    }
+}
+
+#[test]
+fn of_a_truncated_recording_what_is_there_is_served() {
+    let files = Files::new();
+    let whole = recording();
+    let path = files.write("cut.gz", &whole[..whole.len() / 2]);
+    let path = path.display().to_string();
+    let server = Server::start(&["--feed", &format!("replay:{path}?speed=max")]);
+    server.program.says(&path);
+    let snapshot = server.subscriber(&["trade"], &["AB"]).record();
+    let (sequence, half) = (snapshot.header.sequence, 20_000 / 4..20_000 * 3 / 4);
+    assert!(half.contains(&sequence), "about half of the trades, not {sequence}");
+}
+
+#[test]
+fn a_port_in_use_is_named_and_how_to_choose_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    fails(&["--listen", &address, "--feed", "none"], &[&address, "in use", "--listen"]);
+    let server = Server::start(&["--feed", "none"]);
+    let address = server.address.to_string();
+    fails(&["--listen", &address, "--feed", "none"], &[&address, "in use", "--listen"]);
+    assert_eq!(server.get("/healthz").status, 200, "the one that was there first goes on");
+    fails(&["--listen", "192.0.2.1:9001", "--feed", "none"], &["192.0.2.1:9001", "not an address of this machine"]);
+}
+
+#[test]
+fn a_bad_flag_or_value_is_named_with_what_is_allowed() {
+    for (args, said) in [
+        (&["--lisen", "127.0.0.1:0"][..], &["--lisen", "--listen"][..]),
+        (&["serv"], &["serv"]),
+        (&["--listen", "here"], &["listen", "\"here\"", "127.0.0.1:9001"]),
+        (&["--listen", "127.0.0.1:99999"], &["listen", "99999", "ADDRESS:PORT"]),
+        (&["--heartbeat-ms", "soon"], &["--heartbeat-ms", "soon"]),
+        (&["--heartbeat-ms", "1"], &["heartbeat_ms: 1", "10 to 60000"]),
+        (&["--heartbeat-ms", "-5"], &["-5"]),
+        (&["--ring-bytes", "3000000"], &["ring_bytes: 3000000", "4194304"]),
+        (&["--connections-max", "0"], &["connections_max: 0", "1 and more"]),
+        (&["--connections-max", "4000000000"], &["connections_max: 4000000000", "1048576", "--cores"]),
+        (&["--enable-echo=perhaps"], &["--enable-echo", "perhaps", "true", "false"]),
+        (&["--publish-token", ""], &["publish_token"]),
+        (&["--log", "tickcast=loud"], &["log", "tickcast=loud", "debug"]),
+        (&["--cores", "9999"], &["cores: core 9999", "have [0"]),
+        (&["--cores", "1-0"], &["cores", "1-0", "0-1"]),
+        (&["--cores", "one"], &["cores", "\"one\"", "0,2-5"]),
+        (&["--cores", "0,0"], &["cores", "twice"]),
+        (&["--cores", ""], &["cores", "0,2-5"]),
+        (&["--feed", "simulation"], &["feed", "\"simulation\"", "have sim"]),
+        (&["--feed", "sim:rat=5"], &["\"rat\"", "have instruments, rate, seed"]),
+        (&["--feed", "sim:rate=0"], &["rate=0", "1 to 5000000"]),
+        (&["--feed", "sim:rate"], &["\"rate\"", "key=value"]),
+        (&["--feed", "replay:"], &["replay", "FILE"]),
+        (&["--feed", "replay:x?speed=fast"], &["speed=fast", "0.1 to 1000", "max"]),
+    ] {
+        fails(args, said);
+    }
+}
+
+#[test]
+fn a_bad_configuration_file_is_named_with_what_is_allowed() {
+    let files = Files::new();
+    for (toml, said) in [
+        ("lisen = '127.0.0.1:0'", &["unknown field `lisen`", "`listen`"][..]),
+        ("listen = 9001", &["listen", "string"]),
+        ("heartbeat_ms = 'soon'", &["heartbeat_ms", "soon"]),
+        ("listen = ", &["line 1"]),
+    ] {
+        let path = files.write("bad.toml", toml.as_bytes()).display().to_string();
+        fails(&["--config", &path], &[&[path.as_str()], said].concat());
+    }
+    let path = files.write("bounds.toml", b"heartbeat_ms = 1").display().to_string();
+    fails(&["--config", &path], &["heartbeat_ms: 1", "10 to 60000"]);
+    let path = files.0.path().join("missing.toml").display().to_string();
+    fails(&["--config", &path], &[&path, "No such file"]);
+}
+
+#[test]
+fn an_unknown_variable_is_named_with_those_that_there_are() {
+    let mut command = Program::command(&["--listen", "127.0.0.1:0", "--feed", "none"]);
+    command.env("TICKCAST_LISTN", "127.0.0.1:0");
+    let exit = Program::spawn(command).exit();
+    assert_eq!(exit.code, Some(2), "{exit:?}");
+    assert!(exit.stderr.contains("TICKCAST_LISTN") && exit.stderr.contains("TICKCAST_LISTEN,"), "{}", exit.stderr);
+
+    let mut command = Program::command(&["--listen", "127.0.0.1:0", "--feed", "none"]);
+    command.env("TICKCAST_HEARTBEAT_MS", "soon");
+    let exit = Program::spawn(command).exit();
+    assert_eq!(exit.code, Some(2), "{exit:?}");
+    assert!(exit.stderr.contains("soon") && exit.stderr.contains("heartbeat-ms"), "{}", exit.stderr);
+}
+
+#[test]
+fn flags_are_over_variables_over_the_file_over_the_defaults() {
+    let files = Files::new();
+    let path = files.write("good.toml", b"listen = '127.0.0.4:0'\nfeed = ['none']\nheartbeat_ms = 444");
+    let path = path.display().to_string();
+    // Each layer has an address of its own in 127.0.0.0/8.
+    for (flag, variable, address, heartbeat_ms) in [
+        (Some("127.0.0.2:0"), Some("127.0.0.3:0"), "127.0.0.2", 333),
+        (None, Some("127.0.0.3:0"), "127.0.0.3", 333),
+        (Some("127.0.0.2:0"), None, "127.0.0.2", 444),
+        (None, None, "127.0.0.4", 444),
+    ] {
+        let mut args = vec!["--config", &path];
+        args.extend(flag.iter().flat_map(|listen| ["--listen", listen]));
+        let mut command = Program::command(&args);
+        if let Some(listen) = variable {
+            command.env("TICKCAST_LISTEN", listen).env("TICKCAST_HEARTBEAT_MS", "333");
+        }
+        let server = Server::of(command);
+        assert_eq!(server.address.ip().to_string(), address, "{flag:?} {variable:?}");
+        let welcome = tickcast_test_support::client::Client::open(server.address, "/v1/stream", &[]).reply();
+        assert_eq!(welcome["heartbeat_ms"], heartbeat_ms, "{flag:?} {variable:?}");
+        assert_eq!(welcome["limits"]["requests_per_s"], 50, "the default");
+    }
+}
+
+#[test]
+fn the_file_may_be_named_by_a_variable() {
+    let files = Files::new();
+    let path = files.write("good.toml", b"listen = '127.0.0.5:0'\nfeed = ['none']");
+    let mut command = Program::command(&[]);
+    command.env("TICKCAST_CONFIG", path);
+    assert_eq!(Server::of(command).address.ip().to_string(), "127.0.0.5");
+}

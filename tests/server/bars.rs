@@ -1,0 +1,170 @@
+//! Bars of the real program, against what a subscriber has heard and added up itself.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tickcast_protocol::RecordKind;
+use tickcast_test_support::client::Record;
+use tickcast_test_support::http::ask;
+use tickcast_test_support::server::{DEADLINE, Server};
+
+/// Seconds that are compared.
+const SECONDS: u64 = 4;
+
+/// A bar as it should be, added up from records by somebody who knows the protocol's text only.
+#[derive(Default)]
+struct Sum {
+    trades: Vec<(i64, i64)>,
+    quote: Option<(i64, i64)>,
+}
+
+fn number(record: &Record, at: usize) -> i64 {
+    i64::from_le_bytes(record.bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn second_of(record: &Record) -> u64 {
+    number(record, 24) as u64 / 1_000_000_000
+}
+
+/// What the stream has said: by symbol and second.
+fn add_up(records: &[(String, Record)], interval_s: u64) -> BTreeMap<(&str, u64), Sum> {
+    let mut sums = BTreeMap::<_, Sum>::new();
+    for (symbol, record) in records {
+        let second = second_of(record);
+        let sum = sums.entry((symbol.as_str(), second - second % interval_s)).or_default();
+        match RecordKind::from_wire(record.header.kind) {
+            Some(RecordKind::Trade) => sum.trades.push((number(record, 32), number(record, 40))),
+            _ => sum.quote = Some((number(record, 32), number(record, 48))),
+        }
+    }
+    sums
+}
+
+fn text(mantissa: i64, exponent: &Value) -> String {
+    let decimals = -exponent.as_i64().expect("a number") as u32;
+    if decimals == 0 {
+        return mantissa.to_string();
+    }
+    let unit = 10i64.pow(decimals);
+    format!("{}.{:0width$}", mantissa / unit, mantissa % unit, width = decimals as usize)
+}
+
+/// The row of columns that a sum should be.
+fn row(second: u64, sum: &Sum, instrument: &Value) -> Value {
+    let price = |px: Option<i64>| px.map(|px| text(px, &instrument["px_exp"]));
+    let prices = || sum.trades.iter().map(|trade| trade.0);
+    json!([
+        second,
+        price(prices().next()),
+        price(prices().max()),
+        price(prices().min()),
+        price(prices().next_back()),
+        text(sum.trades.iter().map(|trade| trade.1).sum(), &instrument["sz_exp"]),
+        sum.trades.len(),
+        price(sum.quote.map(|quote| quote.0)),
+        price(sum.quote.map(|quote| quote.1)),
+    ])
+}
+
+/// The columns of an answer as rows.
+fn rows(answer: &Value) -> Vec<Value> {
+    let columns = ["time", "open", "high", "low", "close", "volume", "trades", "bid_px", "ask_px"];
+    let length = answer["time"].as_array().expect("a column").len();
+    columns.iter().for_each(|name| assert_eq!(answer[name].as_array().map(Vec::len), Some(length), "{name}"));
+    (0..length).map(|nth| columns.iter().map(|name| answer[name][nth].clone()).collect()).collect()
+}
+
+fn bars(server: &Server, symbol: &str, query: &str) -> Value {
+    let answer = server.get(&format!("/v1/bars/{symbol}?{query}"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("cache-control"), Some("no-cache"));
+    answer.json()
+}
+
+#[test]
+fn bars_are_those_of_the_stream() {
+    let server = Server::start(&["--feed", "sim:instruments=6,rate=3000,seed=5"]);
+    let mut subscriber = server.subscriber(&["trade", "quote"], &["*"]);
+    subscriber.until_fresh();
+    let from = second_of(&subscriber.record()) + 1;
+    let mut records = Vec::new();
+    loop {
+        let record = subscriber.record();
+        let second = second_of(&record);
+        if second >= from {
+            if second >= from + SECONDS {
+                break;
+            }
+            records.push((subscriber.symbol(&record).to_owned(), record));
+        }
+    }
+    // What came after those seconds is there, so they are whole.
+    let (to, until) = (from + SECONDS, Instant::now() + DEADLINE);
+    let symbol = &records.last().expect("some thousands").0;
+    while bars(&server, symbol, "interval_s=1&limit=1")["time"][0].as_u64().is_none_or(|newest| newest < to) {
+        assert!(Instant::now() < until, "no bar of {to} comes");
+    }
+    let instruments = server.get("/v1/instruments").json();
+    let (sums, mut compared) = (add_up(&records, 1), 0);
+    for instrument in instruments["instruments"].as_array().expect("a list") {
+        let symbol = instrument["symbol"].as_str().expect("a text");
+        let own = sums.iter().filter(|((of, _), _)| *of == symbol);
+        let expected: Vec<_> = own.map(|((_, second), sum)| row(*second, sum, instrument)).collect();
+        let answer = bars(&server, symbol, &format!("interval_s=1&to={to}&limit={}", expected.len().max(1)));
+        assert_eq!(
+            (&answer["symbol"], &answer["interval_s"], &answer["holes"]),
+            (&json!(symbol), &json!(1), &json!([]))
+        );
+        assert!(answer["since"].as_u64().expect("a time") < from);
+        let mut came = rows(&answer);
+        came.retain(|row| row[0].as_u64().expect("a time") >= from);
+        assert_eq!(came, expected, "{symbol}");
+        compared += expected.len();
+    }
+    assert!(compared >= 6 * SECONDS as usize / 2, "only {compared} bars were compared");
+    wider_bars_are_those_of_the_stream(&server, &records, from, to);
+    assert_eq!(server.metric("tickcast_bars_records_lost_total"), [0]);
+}
+
+/// Bars of two seconds, of which the outer two may be of what was not listened to.
+fn wider_bars_are_those_of_the_stream(server: &Server, records: &[(String, Record)], from: u64, to: u64) {
+    let (sums, instruments) = (add_up(records, 2), server.get("/v1/instruments").json());
+    for instrument in instruments["instruments"].as_array().expect("a list") {
+        let symbol = instrument["symbol"].as_str().expect("a text");
+        let is_whole = |second: u64| second >= from && second + 2 <= to;
+        let own = sums.iter().filter(|((of, second), _)| *of == symbol && is_whole(*second));
+        let expected: Vec<_> = own.map(|((_, second), sum)| row(*second, sum, instrument)).collect();
+        let mut came = rows(&bars(server, symbol, &format!("interval_s=2&to={to}")));
+        came.retain(|row| row[0].as_u64().is_some_and(is_whole));
+        assert_eq!(came, expected, "{symbol}");
+    }
+}
+
+#[test]
+fn a_question_that_cannot_be_answered_says_what_can() {
+    let server = Server::start(&["--feed", "sim:instruments=2,rate=100,seed=1"]);
+    let symbol = loop {
+        let instruments = server.get("/v1/instruments").json();
+        if let Some(symbol) = instruments["instruments"][0]["symbol"].as_str() {
+            break symbol.to_owned();
+        }
+    };
+    let ask_for = |rest: &str| server.get(&format!("/v1/bars/{rest}"));
+    ask_for("NO-SUCH").refuses(404, "not_found", &["NO-SUCH", "/v1/instruments"]);
+    ask_for(&format!("{symbol}?interval_s=0")).refuses(400, "bad_request", &["interval_s", "from 1 to 86400"]);
+    ask_for(&format!("{symbol}?limit=9999999")).refuses(400, "bad_request", &["limit", "from 1 to 5000"]);
+    ask_for(&format!("{symbol}?to=tomorrow")).refuses(400, "bad_request", &["to", "tomorrow"]);
+    let encoded = symbol.replace('-', "%2D");
+    assert_eq!(ask_for(&encoded).json()["symbol"], symbol);
+    assert_eq!(bars(&server, &symbol, "to=0&interval_s=1")["time"], json!([]), "before the start there was nothing");
+    let head = ask(server.address, format!("HEAD /v1/bars/{symbol} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes());
+    assert_eq!((head.status, head.body.len()), (200, 0));
+}
+
+#[test]
+fn without_memory_for_bars_there_are_none() {
+    let server = Server::start(&["--feed", "sim:instruments=2,rate=100,seed=1", "--bars-bytes", "0"]);
+    server.get("/v1/bars/BTC-USD").refuses(404, "not_found", &["--bars-bytes"]);
+    assert_eq!(server.metric("tickcast_bars_bytes"), [0]);
+}

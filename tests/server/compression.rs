@@ -1,0 +1,157 @@
+//! permessage-deflate on the running server: what is agreed on, the stream that compressed subscribers share, compressed
+//! requests and publishers, and bombs.
+
+use serde_json::{Value, json};
+use tickcast_test_support::client::{Came, Client, Subscriber, frame};
+use tickcast_test_support::http;
+use tickcast_test_support::server::{Scene, Server};
+use tickcast_test_support::unpack::deflated;
+
+const OFFER: &str = "permessage-deflate; client_max_window_bits";
+const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+/// FIN, RSV1, text.
+const COMPRESSED_TEXT: u8 = 0xc1;
+const COMPRESSED_BINARY: u8 = 0xc2;
+
+fn compressed(server: &Server, offer: &str) -> Client {
+    let (agreed, mut client) = Client::open_deflate(server.address, "/v1/stream", offer);
+    assert!(agreed.starts_with(AGREED), "{agreed}");
+    assert_eq!(client.reply()["type"], "welcome");
+    client
+}
+
+#[test]
+fn compression_is_off_until_it_is_configured_and_the_echo_always_has_it() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--enable-echo"]);
+    let (agreed, mut client) = Client::open_deflate(server.address, "/v1/stream", OFFER);
+    assert_eq!(agreed, "");
+    client.raw(&frame(COMPRESSED_TEXT, &deflated(br#"{"op":"ping","id":1}"#)));
+    client.expect_closed(1002, &["reserved bits 0x40"]);
+    assert_eq!(Client::open_deflate(server.address, "/v1/publish?token=t", OFFER).0, "");
+    let (agreed, mut echo) = Client::open_deflate(server.address, "/v1/echo", OFFER);
+    assert_eq!(agreed, AGREED);
+    let said = "said again and again ".repeat(50);
+    echo.raw(&frame(COMPRESSED_TEXT, &deflated(said.as_bytes())));
+    let Came::Text(heard) = echo.next() else { panic!("an echo is text") };
+    assert_eq!((heard, echo.unpacked().0), (said, 1), "as it was said, and compressed");
+}
+
+#[test]
+fn the_first_offer_that_can_be_taken_is_and_a_bad_one_is_declined() {
+    let server = Server::start(&["--feed", "none", "--compression", "1"]);
+    let with = |bits: u8| format!("{AGREED}; server_max_window_bits={bits}");
+    for (offer, agreed) in [
+        ("permessage-deflate; server_max_window_bits=8", with(8)),
+        ("permessage-deflate; server_max_window_bits=16, permessage-deflate; server_max_window_bits=12", with(12)),
+        ("permessage-deflate; what=ever", String::new()),
+        ("x-webkit-deflate-frame", String::new()),
+    ] {
+        let (given, mut client) = Client::open_deflate(server.address, "/v1/stream", offer);
+        assert_eq!(given, agreed, "{offer}");
+        assert_eq!(client.reply()["type"], "welcome");
+        client.ping();
+    }
+    let broken = http::upgrade("/v1/stream").replacen("\r\n\r\n", "\r\nSec-WebSocket-Extensions: a; =\r\n\r\n", 1);
+    let answer = http::ask(server.address, broken.as_bytes());
+    answer.refuses(400, "malformed_upgrade", &["Sec-WebSocket-Extensions", "byte 3"]);
+}
+
+#[test]
+fn compressed_subscribers_get_every_record_and_share_the_bytes() {
+    // Trades alone: of them nobody has several merged, however late it is served.
+    let market = "sim:instruments=50,rate=20000,seed=3";
+    let server = Server::start(&["--feed", market, "--compression", "1"]);
+    let channels = ["trade"];
+    let mut small =
+        Subscriber::of(compressed(&server, "permessage-deflate; server_max_window_bits=8"), &channels, &["*"]);
+    let mut others: Vec<_> = (0..3).map(|_| Subscriber::of(compressed(&server, OFFER), &channels, &["*"])).collect();
+    let mut plain = server.subscriber(&channels, &["*"]);
+    for subscriber in others.iter_mut().chain([&mut small, &mut plain]) {
+        subscriber.records(5000);
+        subscriber.ping();
+    }
+    assert_eq!(plain.client().unpacked().0, 0, "who has not offered it gets plain frames");
+    for subscriber in others.iter().chain([&small]) {
+        let (frames, [came, meant]) = subscriber.client().unpacked();
+        assert!(frames > 0 && came < meant, "{frames} frames, {came} bytes for {meant}");
+    }
+    let sum = |family: &str| server.metric(family).iter().sum::<u64>();
+    server.wait_metric("tickcast_compressed_total", |packets| packets > 0);
+    assert!(sum("tickcast_compressed_bytes_after_total") < sum("tickcast_compressed_bytes_before_total"));
+}
+
+#[test]
+fn requests_may_be_compressed_and_fragmented() {
+    let mut scene = Scene::start(&["--compression", "6"]);
+    let mut client = compressed(&scene.server, OFFER);
+    let request =
+        json!({"op": "subscribe", "id": 9, "channels": ["quote"], "symbols": vec!["NO-SUCH"; 500]}).to_string();
+    let packed = deflated(request.as_bytes());
+    let (one, two) = packed.split_at(packed.len() / 2);
+    let stream = [frame(0x41, one), frame(0x89, b"between"), frame(0x80, two)].concat();
+    for byte in &stream {
+        client.raw(&[*byte]);
+    }
+    assert!(matches!(client.next(), Came::Pong(payload) if payload == b"between"));
+    let reply = client.reply();
+    assert_eq!((&reply["type"], &reply["id"]), (&json!("subscribed"), &json!(9)), "{reply}");
+    client.ping();
+    scene.undisturbed();
+}
+
+#[test]
+fn a_bomb_is_closed_with_1009_and_counted_and_others_do_not_notice() {
+    let mut scene = Scene::start(&["--compression", "1", "--request-bytes-max", "100000", "--inflate-ratio-max", "20"]);
+    let bomb = |bytes: usize| frame(COMPRESSED_TEXT, &deflated(&vec![b' '; bytes]));
+    let mut within = compressed(&scene.server, OFFER);
+    within.raw(&bomb(60_000));
+    within.error(None, "bad_request", &["JSON"]);
+    within.raw(&bomb(90_000));
+    within.expect_closed(1009, &["more than 20 times"]);
+    let mut large = compressed(&scene.server, OFFER);
+    large.raw(&bomb(20_000_000));
+    large.expect_closed(1009, &["more than the limit of 100000 bytes"]);
+    let mut broken = compressed(&scene.server, OFFER);
+    broken.raw(&frame(COMPRESSED_TEXT, b"this is no DEFLATE"));
+    broken.expect_closed(1007, &["DEFLATE"]);
+    let mut misplaced = compressed(&scene.server, OFFER);
+    misplaced.raw(&frame(0xc9, b"ping"));
+    misplaced.expect_closed(1002, &["RSV1"]);
+    scene.server.wait_metric("tickcast_violations_total", |count| count == 4);
+    scene.server.wait_metric("tickcast_inflated_too_far_total", |count| count == 2);
+    scene.undisturbed();
+}
+
+#[test]
+fn a_publisher_may_compress_its_packets() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--compression", "1"]);
+    let (agreed, mut publisher) = Client::open_deflate(server.address, "/v1/publish?token=t", OFFER);
+    assert_eq!(agreed, AGREED);
+    let define =
+        json!({"op": "define", "id": 1, "instruments": [{"symbol": "A", "venue": "v", "px_exp": -2, "sz_exp": 0}]});
+    publisher.raw(&frame(COMPRESSED_TEXT, &deflated(define.to_string().as_bytes())));
+    assert_eq!(publisher.reply()["type"], "defined");
+    let mut watcher = Subscriber::of(compressed(&server, OFFER), &["quote"], &["A"]);
+    let quotes = 500;
+    publisher.raw(&frame(COMPRESSED_BINARY, &deflated(&packet(quotes))));
+    let records = watcher.records(quotes);
+    assert_eq!(records.last().expect("some").header.sequence, quotes as u64);
+    // A flood of zeros, thousands to one.
+    publisher.raw(&frame(COMPRESSED_BINARY, &deflated(&vec![0; 10_000_000])));
+    publisher.expect_closed(1009, &["more than 100 times"]);
+    let _: Value = server.get("/healthz").json();
+}
+
+/// A packet of quotes: a header of 24 bytes, records of 64.
+fn packet(quotes: usize) -> Vec<u8> {
+    let mut bytes = vec![1, 0];
+    bytes.extend((quotes as u16).to_le_bytes());
+    bytes.extend([0; 20]);
+    for nth in 0..quotes as i64 {
+        bytes.extend([8, 0, 1, 0x80]);
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend([0; 24]);
+        [100 + nth, 5, 101 + nth, 7].iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+    }
+    bytes
+}

@@ -1,0 +1,144 @@
+//! Plain HTTP: what is sent again is asked for with its tag, and is compressed for who takes that; what a browser is told
+//! that it may do.
+
+use std::io::Read;
+use std::net::SocketAddr;
+
+use tickcast_test_support::http::{Answer, ask};
+use tickcast_test_support::server::Server;
+
+/// A request with these header lines.
+fn request(address: SocketAddr, method: &str, path: &str, lines: &[String]) -> Answer {
+    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    ask(address, format!("{method} {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n").as_bytes())
+}
+
+fn get(server: &Server, path: &str, lines: &[&str]) -> Answer {
+    let lines: Vec<_> = lines.iter().map(|line| (*line).to_owned()).collect();
+    request(server.address, "GET", path, &lines)
+}
+
+fn tag(answer: &Answer) -> String {
+    let tag = answer.header("etag").expect("a tag").to_owned();
+    assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "a strong tag: {tag}");
+    tag
+}
+
+fn inflated(answer: &Answer) -> Vec<u8> {
+    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut plain).expect("whole gzip");
+    plain
+}
+
+/// What holds for everything that has a tag: each variant with its own, the same bytes in both, 304 for who has it, and
+/// nothing for who asks by HEAD.
+fn is_tagged(server: &Server, path: &str) {
+    let plain = get(server, path, &[]);
+    assert_eq!((plain.status, plain.header("content-encoding")), (200, None), "{path}");
+    assert_eq!(plain.header("content-length"), Some(plain.body.len().to_string().as_str()));
+    assert_eq!(plain.header("cache-control"), Some("no-cache"), "kept, and asked for each time");
+    assert_eq!(tag(&get(server, path, &[])), tag(&plain), "{path}: the same again has the same tag");
+    let gzip = get(server, path, &["Accept-Encoding: gzip, deflate, br, zstd"]);
+    let accepts = "Accept-Encoding: gzip";
+    if plain.header("vary").is_some_and(|vary| vary.contains("Accept-Encoding")) {
+        assert_eq!(inflated(&gzip), plain.body, "{path}");
+        assert!(gzip.body.len() < plain.body.len(), "{path}");
+        assert_eq!(gzip.header("vary"), plain.header("vary"), "both say on what it depends");
+        assert_ne!(tag(&gzip), tag(&plain), "other bytes have another tag");
+    } else {
+        assert_eq!((gzip.body, gzip.headers), (plain.body.clone(), plain.headers.clone()), "{path}");
+    }
+    for (variant, lines) in [(&plain, vec![]), (&get(server, path, &[accepts]), vec![accepts.to_owned()])] {
+        let conditional = |given: String| {
+            request(server.address, "GET", path, &[&lines[..], &[format!("If-None-Match: {given}")]].concat())
+        };
+        let tag = tag(variant);
+        for had in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()] {
+            let answer = conditional(had);
+            assert_eq!((answer.status, &answer.body[..]), (304, &b""[..]), "{path}");
+            for name in ["etag", "vary", "cache-control"] {
+                assert_eq!(answer.header(name), variant.header(name), "{path}: {name} of a 304 is that of the 200");
+            }
+            assert_eq!((answer.header("content-length"), answer.header("content-type")), (None, None));
+        }
+        let other = conditional("\"other\"".to_owned());
+        assert_eq!((other.status, &other.body), (200, &variant.body), "{path}");
+        let head = request(server.address, "HEAD", path, &lines);
+        assert_eq!((head.status, &head.body[..]), (200, &b""[..]), "{path}");
+        assert_eq!(head.headers, variant.headers, "{path}: a HEAD has the headers of the GET");
+    }
+}
+
+#[test]
+fn files_have_tags_and_are_compressed_for_who_takes_it() {
+    let server = Server::start(&["--feed", "none"]);
+    for path in ["/", "/index.html", "/favicon.svg"] {
+        is_tagged(&server, path);
+    }
+    let page = get(&server, "/", &[]);
+    assert_eq!(tag(&page), tag(&get(&server, "/index.html", &[])), "one file");
+    assert_ne!(tag(&page), tag(&get(&server, "/favicon.svg", &[])));
+    let refused = get(&server, "/", &["Accept-Encoding: gzip;q=0"]);
+    assert_eq!((refused.header("content-encoding"), &refused.body), (None, &page.body));
+}
+
+#[test]
+fn a_page_runs_nothing_that_is_not_from_here_and_is_framed_by_nobody() {
+    let server = Server::start(&["--feed", "none"]);
+    let page = get(&server, "/", &[]);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy").expect("a policy");
+    let directives: Vec<_> = policy.split("; ").collect();
+    for directive in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "worker-src 'self'",
+        "img-src 'self' data:",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ] {
+        assert!(directives.contains(&directive), "{directive} is not in {policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.header("cross-origin-opener-policy"), Some("same-origin"));
+    let text = page.text();
+    for inline in ["<style", "style=", "<script>", "onclick=", "onload=", "javascript:", "src=\"http", "import("] {
+        assert!(!text.contains(inline), "{inline} in the page");
+    }
+    // Every file that the page names is there, and of a type that a browser takes.
+    let named: Vec<_> = text.split('"').filter(|text| text.starts_with('/') && text.contains('.')).collect();
+    assert!(named.len() >= 3, "{named:?}");
+    for file in named {
+        let answer = get(&server, file, &[]);
+        assert_eq!((answer.status, answer.header("x-content-type-options")), (200, Some("nosniff")), "{file}");
+        let wanted = match file.rsplit_once('.').expect("it has one").1 {
+            "js" => "text/javascript; charset=utf-8",
+            "css" => "text/css; charset=utf-8",
+            "svg" => "image/svg+xml",
+            "txt" => "text/plain; charset=utf-8",
+            other => panic!("{other}: {file}"),
+        };
+        assert_eq!(answer.header("content-type"), Some(wanted), "{file}");
+        // A worker is held to the policy of its own script.
+        let of_script = answer.header("content-security-policy").expect("a policy");
+        assert!(of_script.contains(if wanted.contains("javascript") {
+            "connect-src 'self'"
+        } else {
+            "default-src 'none'"
+        }));
+    }
+}
+
+#[test]
+fn health_and_metrics_are_stored_by_nobody() {
+    let server = Server::start(&["--feed", "none"]);
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let answer = get(&server, path, &["Accept-Encoding: gzip"]);
+        assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")), "{path}");
+        assert_eq!((answer.header("etag"), answer.header("content-encoding")), (None, None), "{path}");
+    }
+}

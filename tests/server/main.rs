@@ -1,0 +1,20 @@
+//! The server's program as a process, on a port of 127.0.0.1, with clients at the other end of real sockets.
+
+mod bad_frames;
+mod bad_http;
+mod bad_publisher;
+mod bad_start;
+mod bars;
+mod check;
+mod compression;
+mod ending;
+mod floor;
+mod http;
+mod limits;
+mod operator;
+mod origins;
+mod polling;
+mod program;
+mod restart;
+mod trusted_proxies;
+mod ways_in;

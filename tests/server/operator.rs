@@ -1,0 +1,224 @@
+//! The operator's view: who is slow, who may look, and that its numbers are those of the metrics.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tickcast_test_support::client::Client;
+use tickcast_test_support::http::{Answer, ask};
+use tickcast_test_support::server::{DEADLINE, Program, SMALL_MARKET, Server};
+
+fn view_at(address: SocketAddr, headers: &str) -> Answer {
+    ask(address, format!("GET /v1/operator HTTP/1.1\r\n{headers}\r\n").as_bytes())
+}
+
+fn view(server: &Server) -> Value {
+    let answer = view_at(server.address, &format!("Host: {}\r\n", server.address));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+/// Looks until the row of this client is as wanted.
+fn wait_slow(server: &Server, client: SocketAddr, wanted: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let view = view(server);
+        let row = view["slow"].as_array().expect("a list").iter().find(|row| row["address"] == client.to_string());
+        if wanted(row) {
+            return row.cloned();
+        }
+        assert!(Instant::now() < until, "{client} stays as it is: {}", view["slow"]);
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_listed_until_it_reads_again() {
+    let server = Server::start(&["--feed", "sim:instruments=20,rate=4000,seed=3"]);
+    let mut good = server.client();
+    let mut stalled = server.client();
+    socket2::SockRef::from(stalled.stream()).set_recv_buffer_size(4096).expect("a TCP socket");
+    let address = stalled.stream().local_addr().expect("it is connected");
+    stalled.say(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"],"conflate_ms":0}"#);
+    let is_stuck = |row: &Value| row["blocked"] == true && row["nothing_taken_ms"].as_u64() >= Some(500);
+    let row = wait_slow(&server, address, |row| row.is_some_and(is_stuck)).expect("it is there");
+    assert_eq!(
+        (&row["items"], &row["conflate_ms"], &row["encoding"]),
+        (&json!(2), &json!(0), &json!("binary")),
+        "{row}"
+    );
+    assert!(row["pending_bytes"].as_u64() > Some(0) && row["ring_bytes"].as_u64() > Some(0), "{row}");
+    assert!(row["behind_ms"].as_u64() >= row["nothing_taken_ms"].as_u64() && row["closing"] == false, "{row}");
+    assert!(row["shard"].is_u64() && row["slot_id"].is_u64(), "{row}");
+    let other = good.stream().local_addr().expect("it is connected");
+    good.ping();
+    assert!(wait_slow(&server, other, |row| row.is_none()).is_none());
+    // With a window as small as that, it would never catch up.
+    socket2::SockRef::from(stalled.stream()).set_recv_buffer_size(1 << 20).expect("a TCP socket");
+    // It reads on, on a thread of its own, until it has been seen to be well.
+    let is_well = Arc::new(AtomicBool::new(false));
+    let (until, server) = (is_well.clone(), Arc::new(server));
+    let reader = std::thread::spawn(move || {
+        while !until.load(Ordering::Relaxed) {
+            stalled.next();
+        }
+        stalled
+    });
+    wait_slow(&server, address, |row| row.is_none());
+    is_well.store(true, Ordering::Relaxed);
+    reader.join().expect("it was served all the time").ping();
+}
+
+#[test]
+fn nobody_is_listed_once_all_have_gone() {
+    let server = Server::start(&["--feed", "sim:instruments=20,rate=4000,seed=3", "--send-buffer-bytes", "4096"]);
+    let mut stalled = server.client();
+    socket2::SockRef::from(stalled.stream()).set_recv_buffer_size(4096).expect("a TCP socket");
+    let address = stalled.stream().local_addr().expect("it is connected");
+    stalled.say(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"]}"#);
+    wait_slow(&server, address, |row| row.is_some());
+    drop(stalled);
+    wait_slow(&server, address, |row| row.is_none());
+}
+
+#[test]
+fn without_a_token_only_this_machine_may_look() {
+    let server = Server::of(Program::command(&["--feed", "none", "--listen", "0.0.0.0:0"]));
+    let near = SocketAddr::new([127, 0, 0, 1].into(), server.address.port());
+    for host in ["127.0.0.1", "127.0.0.1:9001", "localhost:1", "LocalHost", "[::1]:9001"] {
+        assert_eq!(view_at(near, &format!("Host: {host}\r\n")).status, 200, "{host}");
+    }
+    for (headers, why) in [
+        ("Host: localhost\r\nX-Forwarded-For: 127.0.0.1\r\n", "a proxy between"),
+        ("Host: localhost\r\nForwarded: for=127.0.0.1\r\n", "a proxy between"),
+        ("Host: rebound.example:9001\r\n", "somebody else's name"),
+        ("Host: 127.0.0.1.example\r\n", "somebody else's name"),
+    ] {
+        let answer = view_at(near, headers);
+        assert_eq!(answer.status, 403, "{why}");
+        answer.refuses(403, "forbidden", &["--operator-token", "this machine"]);
+    }
+    match own_address() {
+        Some(far) => {
+            let answer = view_at(SocketAddr::new(far, near.port()), "Host: localhost\r\n");
+            answer.refuses(403, "forbidden", &["this machine"]);
+        }
+        None => eprintln!("left out: this machine has no address but its loopback ones"),
+    }
+}
+
+/// An address of this machine that is none of loopback: connections to it come from it.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: this only chooses the address that would be.
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
+}
+
+#[test]
+fn with_a_token_whoever_has_it_may_look() {
+    let server = Server::start(&["--feed", "none", "--operator-token", "open-sesame"]);
+    let ask = |headers: &str| view_at(server.address, headers);
+    let refused = ask("Host: localhost\r\n");
+    refused.refuses(401, "unauthorized", &["Authorization: Bearer"]);
+    assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    for wrong in ["open-sesam", "open-sesame1", "Open-Sesame", ""] {
+        assert_eq!(ask(&format!("Host: a\r\nAuthorization: Bearer {wrong}\r\n")).status, 401, "{wrong:?}");
+    }
+    assert_eq!(ask("Host: a\r\nAuthorization: Basic open-sesame\r\n").status, 401);
+    assert_eq!(
+        ask("Host: a.example\r\nX-Forwarded-For: 192.0.2.1\r\nAuthorization: bearer open-sesame\r\n").status,
+        200
+    );
+}
+
+/// Looks until the row of this source is as wanted.
+fn wait_source(server: &Server, kind: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let view = view(server);
+        let rows = view["sources"].as_array().expect("a list").iter().filter(|row| row["kind"] == kind);
+        if let Some(row) = rows.into_iter().find(|row| wanted(row)) {
+            return row.clone();
+        }
+        assert!(Instant::now() < until, "no such {kind}: {}", view["sources"]);
+    }
+}
+
+#[test]
+fn sources_are_listed_with_what_they_bring() {
+    let args = ["--feed", SMALL_MARKET, "--feed", "none", "--publish-token", "secret", "--stale-ms", "600"];
+    let server = Server::start(&args);
+    let feed = wait_source(&server, "feed", |row| row["records_per_s"].as_u64() > Some(50));
+    assert_eq!((&feed["name"], &feed["state"]), (&json!(SMALL_MARKET), &json!("live")));
+    assert_eq!((&feed["instruments"], view(&server)["sources"].as_array().map(Vec::len)), (&json!(4), Some(1)));
+    let mut publisher = Client::open(server.address, "/v1/publish?token=secret", &[]);
+    let from = publisher.stream().local_addr().expect("it is connected").to_string();
+    let row = wait_source(&server, "publisher", |row| row["name"] == from.as_str());
+    assert_eq!((&row["state"], &row["silent_ms"]), (&json!("new"), &json!(null)));
+    publisher.say(r#"{"op":"define","id":1,"instruments":[{"symbol":"A","venue":"me","px_exp":-2,"sz_exp":0}]}"#);
+    assert_eq!(publisher.reply()["type"], "defined");
+    let row = wait_source(&server, "publisher", |row| row["state"] == "stale");
+    assert_eq!((&row["instruments"], row["silent_ms"].as_u64() >= Some(600)), (&json!(1), true), "{row}");
+    drop(publisher);
+    server.wait_metric("tickcast_publishers", |count| count == 0);
+    let kinds: Vec<_> =
+        view(&server)["sources"].as_array().expect("a list").iter().map(|row| row["kind"].clone()).collect();
+    assert_eq!(kinds, ["feed"]);
+}
+
+/// All numbers of `/metrics`, by family and shard.
+fn metrics(server: &Server) -> BTreeMap<(String, Option<usize>), u64> {
+    let text = server.get("/metrics").text();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+            let (family, label) = name.split_once('{').unwrap_or((name, ""));
+            let shard = label.trim_start_matches("shard=\"").trim_end_matches("\"}").parse().ok();
+            ((family.trim_start_matches("tickcast_").to_owned(), shard), value.parse().expect("a whole number"))
+        })
+        .collect()
+}
+
+/// All numbers of a part of the view, named as in `/metrics`.
+fn numbers(part: &Value) -> BTreeMap<String, u64> {
+    let of = |kind: &str, suffix: &str| -> Vec<(String, u64)> {
+        let all = part[kind].as_object().expect("an object").iter();
+        all.map(|(name, value)| (format!("{name}{suffix}"), value.as_u64().expect("a number"))).collect()
+    };
+    of("counters", "_total").into_iter().chain(of("levels", "")).collect()
+}
+
+#[test]
+fn its_numbers_are_those_of_the_metrics() {
+    let server = Server::start(&["--feed", SMALL_MARKET, "--log", "warn"]);
+    let mut client = server.subscriber(&["quote"], &["*"]);
+    client.until_fresh();
+    server.wait_metric("tickcast_clients", |clients| clients == 1);
+    let before = metrics(&server);
+    let view = view(&server);
+    let after = metrics(&server);
+    let mut seen = 0;
+    let parts = view["shards"].as_array().expect("a list").iter().map(|shard| (shard, shard["shard"].as_u64()));
+    for (part, shard) in parts.chain([(&view["sequencer"], None)]) {
+        for (name, value) in numbers(part) {
+            let key = (name.clone(), shard.map(|shard| shard as usize));
+            let (Some(least), Some(most)) = (before.get(&key), after.get(&key)) else { panic!("no {key:?}") };
+            let grows = name.ends_with("_total");
+            assert!(!grows || (*least..=*most).contains(&value), "{name}: {least}, then {value}, then {most}");
+            seen += 1;
+        }
+        if let Some(shard) = shard {
+            assert!(part["core"].is_u64(), "shard {shard}: {part}");
+            assert_eq!(part["ring"]["capacity_bytes"], 32 << 20);
+        }
+    }
+    assert_eq!(seen, after.len(), "every number is there, and no other");
+    let records = view["sequencer"]["counters"]["sequencer_records"].as_u64();
+    assert!(records > Some(0) && view["sequencer"]["position"].as_u64() >= records, "{view}");
+    assert_eq!((&view["version"], &view["not_ready"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(null)));
+    assert!(view["epoch"].is_u64() && view["uptime_ms"].is_u64() && view["time_ns"].is_u64(), "{view}");
+}

@@ -1,0 +1,132 @@
+//! The server is killed and started again: clients come back with their tokens, are told that these are of no use any
+//! more, and are right again.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tickcast_protocol::packet::PacketHeader;
+use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
+use tickcast_test_support::client::{Came, Client, records};
+use tickcast_test_support::server::{Program, Server};
+
+const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
+
+/// Publishes quotes and trades of two instruments whose prices begin at `from`.
+struct Publisher(Client);
+
+impl Publisher {
+    fn open(server: &Server) -> Self {
+        let mut client = Client::open(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
+        let define = |symbol| json!({"symbol": symbol, "venue": "here", "px_exp": -2, "sz_exp": -2});
+        client.say(&json!({"op": "define", "id": 1, "instruments": [define("A"), define("B")]}).to_string());
+        assert_eq!(client.reply()["type"], "defined");
+        Self(client)
+    }
+
+    fn publish(&mut self, from: i64, count: i64) {
+        for px in from..from + count {
+            let mut body = Vec::new();
+            for instrument in 1..=2 {
+                let header = |kind| RecordHeader::of_feed(kind, instrument, 0);
+                Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }
+                    .encode(&header(RecordKind::Quote), &mut body);
+                Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut body);
+            }
+            let mut packet = PacketHeader { flags: 0, count: 4, epoch: 0, position: 0, ts_send: 0 }.encode().to_vec();
+            packet.extend(body);
+            self.0.send(tungstenite::Message::binary(packet));
+        }
+    }
+}
+
+/// What a client has after it has read up to the trade with this price: its token, and the newest bid.
+fn read_to(client: &mut Client, px: i64) -> ((u32, u64), i64) {
+    let mut bid_px = 0;
+    loop {
+        let Came::Packet(packet) = client.next() else { continue };
+        let mut at_end = false;
+        for record in records(&packet) {
+            if record.header.instrument != 1 {
+                continue;
+            }
+            match RecordKind::from_wire(record.header.kind) {
+                Some(RecordKind::Quote) => bid_px = Quote::read(&record.bytes).expect("whole").bid_px,
+                Some(RecordKind::Trade) => at_end |= Trade::read(&record.bytes).expect("whole").px == px,
+                _ => {}
+            }
+        }
+        if at_end {
+            let header = PacketHeader::read(&packet).expect("a packet");
+            return ((header.epoch, header.position), bid_px);
+        }
+    }
+}
+
+fn resume(client: &mut Client, (epoch, position): (u32, u64)) -> Value {
+    let channels = ["quote", "trade"];
+    let (op, symbols) = ("resume", ["A", "B"]);
+    let ask =
+        json!({"op": op, "id": 3, "epoch": epoch, "position": position, "channels": channels, "symbols": symbols});
+    client.say(&ask.to_string());
+    client.reply()
+}
+
+/// A server on the address of one that is gone.
+fn start_again(address: std::net::SocketAddr) -> Server {
+    Server::of(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()))
+}
+
+#[test]
+fn clients_of_a_killed_server_come_back_to_a_new_epoch_and_are_right_again() {
+    let server = Server::start(PUBLISHING);
+    let mut publisher = Publisher::open(&server);
+    let mut client = server.client();
+    client.say(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["A","B"]}"#);
+    publisher.publish(100, 50);
+    let (token, bid_px) = read_to(&mut client, 149);
+    assert_eq!(bid_px, 149);
+
+    // A connection that is lost while the server stays goes on with what it missed.
+    drop(client);
+    publisher.publish(150, 10);
+    let mut client = server.client();
+    let answer = resume(&mut client, token);
+    assert_eq!((&answer["how"], &answer["from"]), (&json!("replay"), &json!(token.1 + 1)), "{answer}");
+    let (token, bid_px) = read_to(&mut client, 159);
+    assert_eq!(bid_px, 159);
+
+    let address = server.address;
+    assert_eq!(server.stop(Signal::KILL).code, None);
+    drop((client, publisher));
+    let server = start_again(address);
+    let mut publisher = Publisher::open(&server);
+    publisher.publish(200, 5);
+    server.wait_metric("tickcast_sequencer_records_total", |records| records == 2 + 5 * 4);
+    let mut client = server.client();
+    let answer = resume(&mut client, token);
+    assert_eq!((&answer["type"], &answer["how"]), (&json!("resumed"), &json!("snapshot")), "{answer}");
+    let ((epoch, _), bid_px) = read_to(&mut client, 204);
+    assert!(epoch != token.0 && bid_px == 204, "epoch {epoch} after {}, bid {bid_px}", token.0);
+    publisher.publish(205, 1);
+    assert_eq!(read_to(&mut client, 205).1, 205, "live");
+}
+
+#[test]
+fn what_a_killed_publisher_leaves_is_stale_and_live_again_when_it_is_back() {
+    let server = Server::start(PUBLISHING);
+    let mut publisher = Publisher::open(&server);
+    publisher.publish(100, 1);
+    let mut subscriber = server.subscriber(&["trade"], &["A"]);
+    assert_eq!(subscriber.record().header.sequence, 1);
+    // Without a close, as a process does that was killed.
+    drop(publisher);
+    server.wait_metric("tickcast_stale_instruments", |stale| stale == 2);
+    server.wait_metric("tickcast_source_losses_total", |losses| losses == 1);
+    let shown = |state: &str| server.get("/v1/snapshot/A").text().contains(&format!(r#""state":"{state}""#));
+    assert!(shown("stale"));
+    let mut publisher = Publisher::open(&server);
+    publisher.publish(101, 1);
+    assert_eq!(subscriber.record().header.sequence, 2, "its numbers go on");
+    assert_eq!(subscriber.states, [(1, 'S'), (0, 'S'), (0, 'L'), (1, 'L')]);
+    server.wait_metric("tickcast_stale_instruments", |stale| stale == 0);
+    assert!(shown("live"));
+}
