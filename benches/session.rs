@@ -138,7 +138,7 @@ fn unmask(criterion: &mut Criterion) {
     for bytes in [20, 84, 100, 64 * 1024] {
         let mut payload = vec![0xA5u8; bytes];
         group.throughput(Throughput::Bytes(bytes as u64));
-        group.bench_function(format!("floor: tick the bits of {bytes} bytes"), |bencher| {
+        group.bench_function(format!("floor: turn the bits of {bytes} bytes"), |bencher| {
             bencher.iter(|| black_box(&mut payload).iter_mut().for_each(|byte| *byte = !*byte));
         });
         group.bench_function(format!("{bytes} bytes"), |bencher| {

@@ -69,7 +69,7 @@ counters! {
     PingTimeouts Count "Subscribers closed because a ping was not answered: ping_timeout_ms";
     SubscribeTimeouts Count "Subscribers closed because they came and subscribed to nothing: subscribe_timeout_ms";
     Heartbeats Count "Heartbeats sent, one a subscriber";
-    RefusedFull Count "Upgrades refused with 503 because all slot_ids were taken: connections_max";
+    RefusedFull Count "Upgrades refused with 503 because all slots were taken: connections_max";
     RefusedAddress Count "Connections refused with 429 because their address had as many: connections_per_address_max";
     Forwarded Count "Requests of trusted proxies that said whose they are: trusted_proxies";
     ForwardedUnread Count "Requests of trusted proxies without an X-Forwarded-For that can be read: they count for the proxy";
@@ -78,9 +78,9 @@ counters! {
     RefusedOrigin Count "Streams refused with 403 because a page of another origin asked for them: allow_origin";
     RefusedDraining Count "Upgrades refused with 503 because the server stops";
     Drained Count "Subscribers sent away with 1001 because the server stops";
-    HandshakesDelayed Count "Upgrades that had to wait for their tick: handshakes_per_s, handshakes_per_address_per_s";
+    HandshakesDelayed Count "Upgrades that had to wait: handshakes_per_s, handshakes_per_address_per_s";
     DoorConnections Level "Connections that are no subscribers and no publishers: requests under way, answers, echoes";
-    RefusedDoor Count "Connections refused with 503 because the server was full of requests under way: door_connections_max";
+    RefusedDoor Count "Connections refused with 503 because too many connections were pending: door_connections_max";
     DoorEvicted Count "Connections sent away because newer ones wanted their place and they had sent no whole request";
     HeadTimeouts Count "Connections answered with 408 because no whole request had come: upgrade_timeout_ms";
     HeadsTooLarge Count "Requests refused with 431: head_bytes_max";

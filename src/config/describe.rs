@@ -12,7 +12,7 @@ impl Config {
     }
 
     fn describe_node(&self) -> Vec<(&'static str, String)> {
-        let (slot_ids, shards) = (self.connections_max as usize, self.cores.len());
+        let (slots, shards) = (self.connections_max as usize, self.cores.len());
         vec![
             ("listen", self.listen.to_string()),
             ("cores", format!("{:?}, feeds and publishers on {:?}", self.cores, self.other_cores)),
@@ -21,8 +21,8 @@ impl Config {
             (
                 "connections_max",
                 format!(
-                    "{slot_ids}, some 4 KiB of kernel memory and 200 B of our own each: {} when full",
-                    mib(slot_ids * 4300)
+                    "{slots}, some 4 KiB of kernel memory and 200 B of our own each: {} when full",
+                    mib(slots * 4300)
                 ),
             ),
             (
@@ -30,7 +30,7 @@ impl Config {
                 format!(
                     "{} a connection at the most: {} if all were stalled",
                     self.send_buffer_bytes,
-                    mib(slot_ids * self.send_buffer_bytes)
+                    mib(slots * self.send_buffer_bytes)
                 ),
             ),
             (

@@ -253,7 +253,7 @@ impl HttpServer {
                 // What its buffer takes at once it gets; nobody waits for it to be read.
                 let refusal = response::later(
                     503,
-                    "the server is full (door_connections_max)".to_owned(),
+                    "too many connections are pending (door_connections_max)".to_owned(),
                     Duration::from_secs(1),
                 );
                 answer_and_drop(&stream, &refusal.response());
@@ -455,7 +455,7 @@ impl HttpServer {
         peer: &mut Option<Peer>,
         open: impl FnOnce(&mut Shard<Uring>, SlotId, &[u8]),
     ) -> Result<(), Refusal> {
-        let all_taken = || response::unavailable("all slot_ids are taken (connections_max)");
+        let all_taken = || response::unavailable("all slots are taken (connections_max)");
         if self.shard.borrow().clients() >= self.state.config.seats_per_shard() as usize {
             self.count(Counter::RefusedFull);
             return Err(all_taken());

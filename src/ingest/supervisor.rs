@@ -13,7 +13,7 @@ use super::{ResyncRequests, SequencerHandle};
 use crate::clock::now_ns;
 use crate::sequencer::{SourceEnd, SourceId};
 
-/// How long a thread waits at the most before it looks whether the server is_stopping.
+/// How long a thread waits at the most before it looks whether the server stops.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Sends the state to shards that were overrun, and looks after silent sources, until the desk is told to stop.
@@ -30,7 +30,7 @@ pub fn spawn_resync(
     })
 }
 
-/// Runs a feed until it ends or the server is_stopping. One that dies is opened again, after a pause that doubles.
+/// Runs a feed until it ends or the server stops. One that dies is opened again, after a pause that doubles.
 pub fn spawn_feed(
     spec: feed::Spec,
     first: Box<dyn Feed>,
@@ -100,7 +100,7 @@ fn supervise(
     }
 }
 
-/// Hands over what a feed has, until it ends or the server is_stopping.
+/// Hands over what a feed has, until it ends or the server stops.
 fn drive(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_stopping: &impl Fn() -> bool) {
     let mut bytes = Vec::with_capacity(feed::BATCH_BYTES_MAX);
     while !is_stopping() {
@@ -236,7 +236,7 @@ mod tests {
     fn a_server_that_stops_does_not_open_its_feeds_again() {
         let (sequencer, _reader) = sequencer();
         let is_stopping = Cell::new(false);
-        let open = || -> Result<Box<dyn Feed>, String> { panic!("opened although the server is_stopping") };
+        let open = || -> Result<Box<dyn Feed>, String> { panic!("opened although the server stops") };
         let asked = || is_stopping.replace(true);
         supervise(Box::new(Short { polled: true, dies: true }), open, 0, &sequencer, &asked, NO_PAUSE);
     }

@@ -67,9 +67,9 @@ pub enum SetupError {
     Memory(io::Error),
     /// More seats than descriptors are allowed.
     #[error(
-        "{slot_ids} slot_ids need as many descriptors ({error}); raise the limit with 'ulimit -n {slot_ids}', or lower connections_max"
+        "{slots} slots need as many descriptors ({error}); raise the limit with 'ulimit -n {slots}', or lower connections_max"
     )]
-    Descriptors { slot_ids: u32, error: io::Error },
+    Descriptors { slots: u32, error: io::Error },
     /// Anything else.
     #[error("io_uring could not be set up: {0}")]
     Other(io::Error),
@@ -154,7 +154,7 @@ impl Uring {
         let submitter = ring.submitter();
         submitter
             .register_files_sparse(seats_max)
-            .map_err(|error| SetupError::Descriptors { slot_ids: seats_max, error })?;
+            .map_err(|error| SetupError::Descriptors { slots: seats_max, error })?;
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| SetupError::Other(error.into()))?;
         submitter.register_eventfd(wake.as_raw_fd()).map_err(SetupError::Other)?;
         let input = InputBuffers::register(&ring).map_err(SetupError::of_ring)?;

@@ -309,7 +309,7 @@ impl<I: Io> Shard<I> {
     pub fn open_as(&mut self, slot_id: SlotId, encoding: Encoding, upgrade: &[u8], input: &[u8], now_ns: u64) {
         let slot = slot_id.index as usize;
         self.clients.grow(slot + 1);
-        assert!(self.clients[slot].is_none(), "slot_id {slot} has a client already");
+        assert!(self.clients[slot].is_none(), "slot {slot} has a client already");
         let audience = self.interest.enter(encoding);
         self.audiences.grow(self.interest.audience_ids());
         self.clients[slot] = Some(Client {

@@ -431,9 +431,9 @@ fn a_peer_that_says_goodbye_first_is_still_told_why_it_was_sent_away() {
     world.say(slot_id, input);
     world.tick(0);
     world.tick(0);
-    let sent = world.shard.io_mut().sent.remove(&slot_id).expect("a end");
+    let sent = world.shard.io_mut().sent.remove(&slot_id).expect("an end");
     let policy = |frame: &[u8]| frame[0] == 0x88 && frame[2..] == CloseCode::POLICY.0.to_be_bytes();
-    assert!(sent.windows(4).any(policy), "{} bytes without a end", sent.len());
+    assert!(sent.windows(4).any(policy), "{} bytes without an end", sent.len());
     assert_eq!(world.shard.io().closed, [slot_id], "both frames are exchanged");
 }
 

@@ -84,7 +84,7 @@ fn what_is_published_reaches_every_subscriber_as_it_was_and_in_order() {
         }
         let tally = floor.stop();
         assert_eq!((&tally["sent"], &tally["dropped"], &tally["subscribers"]), (&100.into(), &0.into(), &20.into()));
-        assert!(tally["flushes"].as_u64().is_some_and(|flushes| (1..=5).contains(&flushes)), "{tally}");
+        assert!(tally["sweeps"].as_u64().is_some_and(|flushes| (1..=5).contains(&flushes)), "{tally}");
     }
 }
 
@@ -141,8 +141,8 @@ fn a_full_socket_never_tears_a_frame_and_what_it_misses_is_counted() {
         let tally = floor.stop();
         let count = |field: &str| tally[field].as_u64().expect("a count");
         assert!(count("dropped") > 20, "{sends}: {tally}");
-        assert_eq!(count("sent") + count("dropped"), 2 * count("flushes"), "{sends}: a message each flush");
-        assert!(count("flushes") > published && received < count("flushes"), "{sends}: {tally}");
+        assert_eq!(count("sent") + count("dropped"), 2 * count("sweeps"), "{sends}: a message each flush");
+        assert!(count("sweeps") > published && received < count("sweeps"), "{sends}: {tally}");
     }
 }
 

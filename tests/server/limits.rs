@@ -104,7 +104,7 @@ fn handshakes_over_the_rate_are_a_503_or_for_one_address_a_429() {
 
 #[test]
 fn handshakes_that_wait_leave_room_for_who_asks_how_the_server_is() {
-    let args = ["--feed", "none", "--cores", "0", "--addresses-exempt", "127.0.0.1", "--server-connections-max", "64"];
+    let args = ["--feed", "none", "--cores", "0", "--addresses-exempt", "127.0.0.1", "--door-connections-max", "64"];
     let rate = ["--handshakes-per-address-per-s", "1", "--upgrade-timeout-ms", "600000"];
     let server = Server::start(&[&args[..], &rate].concat());
     // All come back at once, and have time to wait for five minutes.
@@ -119,7 +119,11 @@ fn handshakes_that_wait_leave_room_for_who_asks_how_the_server_is() {
     server.wait_metric("tickcast_handshakes_delayed_total", |count| count >= 50);
     server.wait_metric("tickcast_refused_address_rate_total", |count| count >= 1);
     assert_eq!((server.get("/healthz").status, server.get("/readyz").status), (200, 200));
-    assert_eq!(server.metric("tickcast_refused_door_total").iter().sum::<u64>(), 0, "the server was never full");
+    assert_eq!(
+        server.metric("tickcast_refused_door_total").iter().sum::<u64>(),
+        0,
+        "the too many connections were never pending"
+    );
 }
 
 #[test]
@@ -142,7 +146,7 @@ fn a_handshake_that_comes_early_waits_for_its_turn_and_is_served() {
 
 #[test]
 fn half_open_connections_do_not_keep_good_clients_out() {
-    let mut scene = Scene::start(&["--server-connections-max", "16", "--cores", "0"]);
+    let mut scene = Scene::start(&["--door-connections-max", "16", "--cores", "0"]);
     let half_open = |begun: &str| {
         let mut stream = connect(scene.server.address);
         stream.write_all(begun.as_bytes()).expect("the server reads");
@@ -162,11 +166,11 @@ fn half_open_connections_do_not_keep_good_clients_out() {
 
 #[test]
 fn a_door_full_of_echoes_is_a_503_and_subscribers_stay() {
-    let args = ["--server-connections-max", "16", "--echoes-max", "100", "--enable-echo", "--cores", "0"];
+    let args = ["--door-connections-max", "16", "--echoes-max", "100", "--enable-echo", "--cores", "0"];
     let mut scene = Scene::start(&args);
     let echoes: Vec<_> = (0..16).map(|_| Client::open(scene.server.address, "/v1/echo", &[])).collect();
     let mut stream = connect(scene.server.address);
-    is_to_come_back(&read_answer(&mut stream), 503, "unavailable", &["server is full"]);
+    is_to_come_back(&read_answer(&mut stream), 503, "unavailable", &["too many connections are pending"]);
     scene.undisturbed();
     drop(echoes);
     scene.server.wait_metric("tickcast_refused_door_total", |count| count >= 1);

@@ -51,7 +51,7 @@ fn a_client_that_takes_nothing_is_listed_until_it_reads_again() {
     );
     assert!(row["pending_bytes"].as_u64() > Some(0) && row["ring_bytes"].as_u64() > Some(0), "{row}");
     assert!(row["behind_ms"].as_u64() >= row["nothing_taken_ms"].as_u64() && row["closing"] == false, "{row}");
-    assert!(row["shard"].is_u64() && row["slot_id"].is_u64(), "{row}");
+    assert!(row["shard"].is_u64() && row["slot"].is_u64(), "{row}");
     let other = good.stream().local_addr().expect("it is connected");
     good.ping();
     assert!(wait_slow(&server, other, |row| row.is_none()).is_none());

@@ -440,7 +440,7 @@ fn seats_are_the_same_for_all_ways_in() {
     let (_first, mut second) = (server.client(), Source::open(server.address, "/v1/sse?symbols=*", ""));
     second.until("quote");
     server.get("/v1/sse?symbols=*").refuses(503, "unavailable", &["connections_max"]);
-    let Err(refused) = Client::try_open(server.address, "/v1/stream", &[]) else { panic!("all slot_ids are taken") };
+    let Err(refused) = Client::try_open(server.address, "/v1/stream", &[]) else { panic!("all slots are taken") };
     refused.refuses(503, "unavailable", &["connections_max"]);
     server.wait_metric("tickcast_refused_full_total", |count| count == 2);
 }

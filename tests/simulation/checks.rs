@@ -167,8 +167,8 @@ fn is_quiet(client: &Client) -> bool {
 fn nothing_is_left(node: &Node) {
     let (shard, io) = (&node.shard, node.shard.io());
     assert_eq!(shard.clients(), 0, "all have gone");
-    assert_eq!(io.held(), (0, 0, 0), "slot_ids, slots and wishes");
-    assert_eq!(io.tally.opened, io.tally.closed, "every slot_id is closed once");
+    assert_eq!(io.held(), (0, 0, 0), "slots and wishes");
+    assert_eq!(io.tally.opened, io.tally.closed, "every slot is closed once");
     assert_eq!(shard.deadline_ns(), None, "nothing is due");
     let counters = shard.counters();
     for level in [Counter::Clients, Counter::CatchingUp, Counter::Audiences] {

@@ -202,8 +202,8 @@ impl SimIo {
 
     fn conn_of(&mut self, slot_id: SlotId) -> usize {
         let (conn, generation) = self.slots[slot_id.index as usize];
-        assert_eq!(generation, slot_id.generation, "the shard uses a slot_id of somebody else");
-        assert_eq!(self.conns[conn].slot_id, Some(slot_id), "the shard uses a slot_id that it has closed");
+        assert_eq!(generation, slot_id.generation, "the shard uses a slot of somebody else");
+        assert_eq!(self.conns[conn].slot_id, Some(slot_id), "the shard uses a slot that it has closed");
         conn
     }
 

@@ -13,8 +13,8 @@ fn read(path: impl AsRef<Path>) -> String {
 }
 
 /// The names of the profiles.
-pub fn intervals() -> Vec<String> {
-    let entries = std::fs::read_dir(folder().join("intervals")).expect("the folder is there");
+pub fn profiles() -> Vec<String> {
+    let entries = std::fs::read_dir(folder().join("profiles")).expect("the folder is there");
     let names = entries.map(|entry| entry.expect("readable").file_name().into_string().expect("names are ASCII"));
     let names: Vec<_> = names.collect();
     assert!(names.len() >= 3, "{names:?}");
@@ -22,8 +22,8 @@ pub fn intervals() -> Vec<String> {
 }
 
 /// The settings that a profile lists.
-fn listed(interval: &str) -> Vec<String> {
-    let text = read(format!("intervals/{interval}"));
+fn listed(profile: &str) -> Vec<String> {
+    let text = read(format!("profiles/{profile}"));
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| line.split(' ').next().unwrap_or(line).to_owned()).collect()
 }
@@ -43,8 +43,8 @@ fn the_readme_lists_every_setting_and_profile_and_what_it_lists_is_there() {
     for setting in settings() {
         assert!(links.contains(&setting), "{setting} is not listed");
     }
-    for interval in intervals() {
-        assert!(links.contains(&format!("intervals/{interval}")), "{interval} is not listed");
+    for profile in profiles() {
+        assert!(links.contains(&format!("profiles/{profile}")), "{profile} is not listed");
     }
 }
 
@@ -72,12 +72,12 @@ fn every_setting_says_what_it_changes_why_what_it_costs_and_where_it_is_seen() {
 #[test]
 fn profiles_list_settings_that_there_are_each_once() {
     let known = settings();
-    for interval in intervals() {
-        let listed = listed(&interval);
-        assert!(listed.iter().all(|setting| known.contains(setting)), "{interval}: {listed:?}");
+    for profile in profiles() {
+        let listed = listed(&profile);
+        assert!(listed.iter().all(|setting| known.contains(setting)), "{profile}: {listed:?}");
         let once: BTreeSet<_> = listed.iter().collect();
-        assert_eq!(once.len(), listed.len(), "{interval}: {listed:?}");
-        assert!(read(format!("intervals/{interval}")).starts_with("# "), "{interval} says what it is for");
+        assert_eq!(once.len(), listed.len(), "{profile}: {listed:?}");
+        assert!(read(format!("profiles/{profile}")).starts_with("# "), "{profile} says what it is for");
     }
 }
 
@@ -91,7 +91,7 @@ fn the_units_are_understood_by_systemd() {
     for unit in ["tickcast.service", "tickcast-tuning@.service"] {
         // The programs are not installed where the tests run; any program does.
         let text = read(unit).replace("/usr/local/bin/tickcast", "/bin/true");
-        let text = text.replace("/usr/local/lib/tickcast/tuning/interval", "/bin/true");
+        let text = text.replace("/usr/local/lib/tickcast/tuning/profile", "/bin/true");
         let path = copies.path().join(unit);
         std::fs::write(&path, text).expect("room for it");
         let output =

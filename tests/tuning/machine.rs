@@ -17,7 +17,7 @@ pub fn settings() -> Vec<String> {
     let entries = std::fs::read_dir(folder()).expect("the folder is there").map(|entry| entry.expect("readable"));
     let files = entries.filter(|entry| entry.file_type().expect("a type").is_file());
     let names = files.map(|entry| entry.file_name().into_string().expect("names are ASCII"));
-    let mut names: Vec<_> = names.filter(|name| !name.contains('.') && name != "interval").collect();
+    let mut names: Vec<_> = names.filter(|name| !name.contains('.') && name != "profile").collect();
     names.sort();
     assert!(names.len() > 15, "{names:?}");
     names

@@ -362,25 +362,25 @@ fn what_has_gone_meanwhile_does_not_keep_the_rest_from_being_undone() {
 
 #[test]
 fn a_profile_is_applied_in_order_and_undone_backwards() {
-    for interval in documents::intervals() {
+    for profile in documents::profiles() {
         let machine = Machine::untuned();
         let before = machine.snapshot();
-        let said = machine.ends(1, "interval", &["check", &interval]);
+        let said = machine.ends(1, "profile", &["check", &profile]);
         assert!(said.contains("0 as wanted") && said.contains("0 failed"), "{said}");
         // The one setting that takes a reboot stands in the profile for a machine of its own.
         let reboots = said.contains(TAKES_A_REBOOT);
-        machine.ends(i32::from(reboots), "interval", &["apply", &interval]);
-        machine.ends(i32::from(reboots), "interval", &["check", &interval]);
-        assert!(machine.has(STATE), "{interval}");
-        machine.ends(0, "interval", &["undo", &interval]);
-        assert_same(&machine.snapshot(), &before, &interval);
-        machine.ends(i32::from(reboots), "interval", &["apply", &interval]);
-        machine.ends(0, "interval", &["undo", "all"]);
-        assert_same(&machine.snapshot(), &before, &interval);
+        machine.ends(i32::from(reboots), "profile", &["apply", &profile]);
+        machine.ends(i32::from(reboots), "profile", &["check", &profile]);
+        assert!(machine.has(STATE), "{profile}");
+        machine.ends(0, "profile", &["undo", &profile]);
+        assert_same(&machine.snapshot(), &before, &profile);
+        machine.ends(i32::from(reboots), "profile", &["apply", &profile]);
+        machine.ends(0, "profile", &["undo", "all"]);
+        assert_same(&machine.snapshot(), &before, &profile);
     }
     let machine = Machine::empty();
-    machine.ends(3, "interval", &["check", "server"]);
-    for args in [&["check"][..], &["check", "all"], &["check", "../interval"], &["tune", "server"], &[]] {
-        assert!(machine.ends(2, "interval", args).contains("tuning/interval check|apply|undo NAME"), "{args:?}");
+    machine.ends(3, "profile", &["check", "server"]);
+    for args in [&["check"][..], &["check", "all"], &["check", "../profile"], &["tune", "server"], &[]] {
+        assert!(machine.ends(2, "profile", args).contains("tuning/profile check|apply|undo NAME"), "{args:?}");
     }
 }

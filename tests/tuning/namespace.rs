@@ -53,7 +53,7 @@ fn sysctls_of_a_real_kernel_are_set_and_undone() {
         for setting in $settings; do ./$setting check && ./$setting apply; done
         echo "APPLIED $(values | tr '\n\t' '  ')"
         ls "$TUNING_ROOT/etc/sysctl.d"
-        ./interval undo all
+        ./profile undo all
         [ "$(values)" = "$before" ] && echo SAME
         [ ! -e "$TUNING_ROOT/etc/sysctl.d" ] && echo CLEAN
     "#;

@@ -37,7 +37,7 @@ impl<K: Kernel> Bench<K> {
     }
 
     pub fn slot_id(&mut self) -> (SlotId, K::Peer) {
-        self.kernel.open().expect("a slot_id is free")
+        self.kernel.open().expect("a slot is free")
     }
 
     pub fn send(&mut self, bytes: &[u8], sends: &[SendOp]) -> Vec<ShortSend> {
@@ -146,7 +146,7 @@ pub fn input_is_pulled_and_an_end_is_told<K: Kernel>() {
 pub fn a_close_frees_the_slot_for_another_holder<K: Kernel>() {
     let mut bench = Bench::<K>::new(1);
     let (old, mut old_peer) = bench.slot_id();
-    assert!(bench.kernel.open().is_none(), "all slot_ids are taken");
+    assert!(bench.kernel.open().is_none(), "all slots are taken");
     bench.kernel.write(&mut old_peer, b"late");
     bench.fill(old);
     bench.kernel.io().want_writable(old);
@@ -155,7 +155,7 @@ pub fn a_close_frees_the_slot_for_another_holder<K: Kernel>() {
     let started = Instant::now();
     let (new, mut new_peer) = loop {
         bench.reap(64);
-        assert_eq!(bench.completions.list, [], "nothing completes for a slot_id that is closed");
+        assert_eq!(bench.completions.list, [], "nothing completes for a slot that is closed");
         if let Some(slot_id) = bench.kernel.open() {
             break slot_id;
         }

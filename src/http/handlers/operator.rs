@@ -142,7 +142,7 @@ fn slow(public: &ServerState, now_ns: u64) -> Vec<Value> {
     let row = |(shard, Slow { client, who }): (usize, &Slow)| {
         json!({
             "shard": shard,
-            "slot_id": client.slot,
+            "slot": client.slot,
             "address": who.map(|who| who.client.map_or_else(|| who.socket.to_string(), |client| client.to_string())),
             "proxy": who.and_then(|who| who.client.map(|_| who.socket.to_string())),
             "behind_ms": ms_since(client.since_ns),

@@ -152,10 +152,10 @@ impl Drop for Guest {
 /// Has the page run, and what it tells.
 fn browse(browser: &str, listener: TcpListener, server: &Server) -> Value {
     let address = listener.local_addr().expect("it is bound");
-    let interval = tempfile::tempdir().expect("a folder for the browser's interval");
+    let profile = tempfile::tempdir().expect("a folder for the browser's profile");
     let child = Command::new(browser)
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"])
-        .arg(format!("--user-data-dir={}", interval.path().display()))
+        .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("http://{address}/?port={}", server.address.port()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
