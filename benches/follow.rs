@@ -8,8 +8,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tickcast::load::follow::{Follower, Table};
-use tickcast::load::meter::{Meter, Origin};
+use tickcast::load::{FastChecker, SequenceTable};
+use tickcast::load::{LatencyMeter, LatencyOrigin};
 use tickcast_protocol::RecordKind;
 use tickcast_protocol::packet::{HEADER_BYTES, PacketHeader};
 use tickcast_protocol::record::{Quote, RecordHeader};
@@ -47,7 +47,7 @@ fn begin(stream: &mut [u8], records: usize, epoch: u32) {
     }
 }
 
-fn read(session: &mut Session, follower: &mut Follower, meter: &mut Meter, input: &mut [u8]) {
+fn read(session: &mut Session, follower: &mut FastChecker, meter: &mut LatencyMeter, input: &mut [u8]) {
     let mut consumed = 0;
     while let Some(event) = session.next(&LIMITS, input, &mut consumed).expect("the stream is good") {
         if let SessionEvent::Binary(packet) = event {
@@ -59,9 +59,9 @@ fn read(session: &mut Session, follower: &mut Follower, meter: &mut Meter, input
 
 fn streams(criterion: &mut Criterion) {
     for (name, records, instruments, table) in [
-        ("packets of 200 records, all of a market of 100", 200, 100, Table::Dense),
-        ("packets of 200 records, a watchlist of 50", 200, 50, Table::Sparse),
-        ("packets of 1 record, all of a market of 100", 1, 100, Table::Dense),
+        ("packets of 200 records, all of a market of 100", 200, 100, SequenceTable::Dense),
+        ("packets of 200 records, a watchlist of 50", 200, 50, SequenceTable::Sparse),
+        ("packets of 1 record, all of a market of 100", 1, 100, SequenceTable::Dense),
     ] {
         let (mut input, count) = stream(records, instruments);
         let mut group = criterion.benchmark_group(name);
@@ -71,8 +71,8 @@ fn streams(criterion: &mut Criterion) {
             bencher.iter(|| black_box(&mut copy).copy_from_slice(black_box(&input)));
         });
         let mut session = Session::new(Role::Client);
-        let mut follower = Follower::new(table, false);
-        let mut meter = Meter::new(Origin::Scheduled);
+        let mut follower = FastChecker::new(table, false);
+        let mut meter = LatencyMeter::new(LatencyOrigin::Scheduled);
         let mut epoch = 1;
         group.bench_function("read", |bencher| {
             bencher.iter(|| {

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Some(Command::Tap(args)) => load::tap(&args, &mut std::io::stdout().lock()).map_err(Into::into),
         Some(Command::Floor(args)) => load::floor(&args, &mut std::io::stdout()).map_err(Into::into),
         Some(Command::Load(args)) => match load::load(&args, &mut std::io::stdout().lock()) {
-            Ok(report) => return ExitCode::from(report.exit_code()),
+            Ok(outcome) => return ExitCode::from(outcome.exit_code()),
             Err(error) => Err(error.into()),
         },
         Some(Command::Check { args, serve }) => match look(args, serve) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
-use tickcast::load::probe::{Cpu, Process};
+use tickcast::load::{CpuTime, ObservedProcess};
 
 /// How often memory and CPU time are looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
@@ -47,7 +47,7 @@ pub struct Outcome {
 
 struct Sample {
     anonymous_bytes: u64,
-    cpu: Cpu,
+    cpu: CpuTime,
 }
 
 /// Starts the program, loads it, and ends it.
@@ -167,7 +167,7 @@ impl Sampler {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let process = Process::of(pid);
+            let process = ObservedProcess::of(pid);
             let mut samples = Vec::new();
             // Relaxed: the flag stands for itself.
             while !stopped.load(Ordering::Relaxed) {

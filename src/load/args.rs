@@ -1,14 +1,12 @@
 //! What `tickcast load` is asked for.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::attack::AttackArgs;
-use super::cores::parse_cores;
-use super::rival::{Bare, Rival};
-use super::tap::parse_channel;
-use super::target::parse_sources;
+use crate::load::attack::AttackArgs;
+use crate::load::cores::{CoreList, parse_core_list};
+use crate::load::machine::{Sources, parse_sources};
+use crate::load::servers::{Baseline, Rival};
 use tickcast_client::DEFAULT_URL;
 use tickcast_protocol::Channel;
 
@@ -156,20 +154,12 @@ pub struct ServerArgs {
 
 impl ServerArgs {
     /// What the server is compared with.
-    pub fn others(&self) -> Vec<Bare> {
-        let floor = self.floor.then_some(Bare::Floor);
-        let send = self.floor_send.then_some(Bare::FloorSend);
-        floor.into_iter().chain(send).chain(self.rival.iter().map(|rival| Bare::Rival(*rival))).collect()
+    pub fn baselines(&self) -> Vec<Baseline> {
+        let floor = self.floor.then_some(Baseline::Floor);
+        let send = self.floor_send.then_some(Baseline::FloorSend);
+        floor.into_iter().chain(send).chain(self.rival.iter().map(|rival| Baseline::Rival(*rival))).collect()
     }
 }
-
-/// Cores, proven to be a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CoreList(pub Vec<usize>);
-
-/// Source addresses, proven to be some.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sources(pub Vec<IpAddr>);
 
 /// Who subscribes to what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,8 +201,10 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "want a number from 0 to 1000000".to_owned())
 }
 
-fn parse_core_list(text: &str) -> Result<CoreList, String> {
-    parse_cores(text).map(CoreList)
+/// Reads a `--channels` word.
+pub fn parse_channel(word: &str) -> Result<Channel, String> {
+    let names = Channel::ALL.map(Channel::name).join(", ");
+    Channel::from_name(word).ok_or_else(|| format!("unknown channel {word:?}; have {names}"))
 }
 
 fn parse_published(word: &str) -> Result<Channel, String> {

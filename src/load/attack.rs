@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
-use super::error::LoadError;
-use super::rival::{itself, spawn};
+use crate::load::child::{spawn, this_program};
+use crate::load::error::LoadError;
 
 /// How long one connect may keep the others of its kind waiting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const FRAMES: usize = 16;
 /// What the attack does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum AttackKind {
     /// Requests that come a byte at a time and never end
     SlowHeaders,
     /// Connections that say nothing
@@ -46,7 +46,7 @@ pub enum Kind {
 pub struct AttackArgs {
     /// Attack the server meanwhile, and compare with runs without: a list of kinds
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND,…")]
-    pub attack: Vec<Kind>,
+    pub attack: Vec<AttackKind>,
     /// Connections of each kind
     #[arg(long, default_value_t = 256, value_name = "N", requires = "attack",
         value_parser = clap::value_parser!(u32).range(1..=20_000))]
@@ -59,8 +59,8 @@ pub struct AttackArgs {
 
 /// What one kind came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
-    pub kind: Kind,
+pub struct AttackCount {
+    pub kind: AttackKind,
     /// Connections opened.
     pub opened: u64,
     /// Connections that could not be opened.
@@ -73,10 +73,10 @@ pub struct Count {
 
 /// One process's task: what a line on its standard input says.
 #[derive(Debug, Serialize, Deserialize)]
-struct Task {
+struct AttackTask {
     address: SocketAddr,
     path: String,
-    kinds: Vec<Kind>,
+    kinds: Vec<AttackKind>,
     connections: u32,
     rate: u32,
 }
@@ -90,11 +90,11 @@ pub struct Attack {
 impl Attack {
     /// Starts it against this address, on these cores.
     pub fn start(args: &AttackArgs, address: SocketAddr, path: &str, on: Option<&[usize]>) -> Result<Self, LoadError> {
-        let mut command = itself()?;
+        let mut command = this_program()?;
         command.arg("attack-worker").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut attack = Self { child: spawn(command, on)? };
         let (kinds, path) = (args.attack.clone(), path.to_owned());
-        let task = Task { address, path, kinds, connections: args.attack_connections, rate: args.attack_rate };
+        let task = AttackTask { address, path, kinds, connections: args.attack_connections, rate: args.attack_rate };
         let line = serde_json::to_string(&task).expect("plain data") + "\n";
         let input = attack.child.stdin.as_mut().expect("it is piped");
         input.write_all(line.as_bytes()).map_err(|error| LoadError::System { what: "attack process", error })?;
@@ -102,7 +102,7 @@ impl Attack {
     }
 
     /// Ends it, and has what it came to.
-    pub fn end(mut self) -> Result<Vec<Count>, LoadError> {
+    pub fn end(mut self) -> Result<Vec<AttackCount>, LoadError> {
         drop(self.child.stdin.take());
         let mut said = String::new();
         let output = self.child.stdout.as_mut().expect("it is piped");
@@ -124,8 +124,8 @@ pub fn attack_worker() -> Result<(), LoadError> {
     let system = |error| LoadError::System { what: "attack", error };
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(system)?;
-    let task: Task = serde_json::from_str(&line).map_err(|error| LoadError::Arguments(error.to_string()))?;
-    super::target::ensure_descriptors(u64::from(task.connections) * task.kinds.len() as u64)?;
+    let task: AttackTask = serde_json::from_str(&line).map_err(|error| LoadError::Arguments(error.to_string()))?;
+    crate::load::machine::ensure_descriptors(u64::from(task.connections) * task.kinds.len() as u64)?;
     let (task, stop) = (Arc::new(task), Arc::new(AtomicBool::new(false)));
     let threads: Vec<_> = task
         .kinds
@@ -134,7 +134,7 @@ pub fn attack_worker() -> Result<(), LoadError> {
             let (kind, task, stop) = (*kind, task.clone(), stop.clone());
             std::thread::spawn(move || {
                 run_idle();
-                Crowd::new(kind, &task).attack(&stop)
+                AttackConnections::new(kind, &task).attack(&stop)
             })
         })
         .collect();
@@ -142,7 +142,7 @@ pub fn attack_worker() -> Result<(), LoadError> {
     let _ = std::io::stdin().read_line(&mut line);
     while std::io::stdin().read_line(&mut line).is_ok_and(|read| read > 0) {}
     stop.store(true, Ordering::Relaxed);
-    let counts: Vec<Count> = threads.into_iter().map(|thread| thread.join().expect("a panic is a bug")).collect();
+    let counts: Vec<AttackCount> = threads.into_iter().map(|thread| thread.join().expect("a panic is a bug")).collect();
     let text = serde_json::to_string(&counts).expect("plain data");
     std::io::stdout().write_all(text.as_bytes()).map_err(system)
 }
@@ -156,23 +156,23 @@ fn run_idle() {
 }
 
 /// The connections of one kind.
-struct Crowd<'a> {
-    kind: Kind,
-    task: &'a Task,
+struct AttackConnections<'a> {
+    kind: AttackKind,
+    task: &'a AttackTask,
     connections: Vec<Option<TcpStream>>,
-    count: Count,
+    count: AttackCount,
     /// What an action sends.
     bytes: Vec<u8>,
 }
 
-impl<'a> Crowd<'a> {
-    fn new(kind: Kind, task: &'a Task) -> Self {
+impl<'a> AttackConnections<'a> {
+    fn new(kind: AttackKind, task: &'a AttackTask) -> Self {
         let connections = (0..task.connections).map(|_| None).collect();
-        let count = Count { kind, opened: 0, failed: 0, ended: 0, actions: 0 };
+        let count = AttackCount { kind, opened: 0, failed: 0, ended: 0, actions: 0 };
         Self { kind, task, connections, count, bytes: action(kind) }
     }
 
-    fn attack(mut self, stop: &AtomicBool) -> Count {
+    fn attack(mut self, stop: &AtomicBool) -> AttackCount {
         let step = Duration::from_secs(1) / self.task.rate;
         let mut due = Instant::now();
         for slot in (0..self.connections.len()).cycle() {
@@ -209,7 +209,7 @@ impl<'a> Crowd<'a> {
             return;
         }
         self.count.actions += 1;
-        if self.kind == Kind::Connects {
+        if self.kind == AttackKind::Connects {
             self.connections[slot] = None;
         } else {
             // Where the server does not read, the flood waits in the socket, and the next look tells whether it is over.
@@ -219,15 +219,15 @@ impl<'a> Crowd<'a> {
 }
 
 /// A connection with what its kind sends at first; it is reset when it is dropped, so that no port waits for its end.
-fn open(kind: Kind, task: &Task) -> std::io::Result<TcpStream> {
+fn open(kind: AttackKind, task: &AttackTask) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&task.address, CONNECT_TIMEOUT)?;
     let linger = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
     linger.map_err(std::io::Error::from)?;
     stream.set_nonblocking(true)?;
     let head = match kind {
-        Kind::HalfOpen => String::new(),
-        Kind::SlowHeaders => format!("GET {} HTTP/1.1\r\nHost: {}\r\nX-Slow: ", task.path, task.address),
-        Kind::Pings | Kind::Subscribes | Kind::Connects => format!(
+        AttackKind::HalfOpen => String::new(),
+        AttackKind::SlowHeaders => format!("GET {} HTTP/1.1\r\nHost: {}\r\nX-Slow: ", task.path, task.address),
+        AttackKind::Pings | AttackKind::Subscribes | AttackKind::Connects => format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             task.path, task.address
@@ -238,12 +238,12 @@ fn open(kind: Kind, task: &Task) -> std::io::Result<TcpStream> {
 }
 
 /// What an action of this kind sends.
-fn action(kind: Kind) -> Vec<u8> {
+fn action(kind: AttackKind) -> Vec<u8> {
     match kind {
-        Kind::SlowHeaders => b"a".to_vec(),
-        Kind::HalfOpen | Kind::Connects => Vec::new(),
-        Kind::Pings => frame(0x89, b"are you there?").repeat(FRAMES),
-        Kind::Subscribes => {
+        AttackKind::SlowHeaders => b"a".to_vec(),
+        AttackKind::HalfOpen | AttackKind::Connects => Vec::new(),
+        AttackKind::Pings => frame(0x89, b"are you there?").repeat(FRAMES),
+        AttackKind::Subscribes => {
             let what = r#""id":1,"channels":["quote","trade","ticker","book"],"symbols":["*"]"#;
             let [on, off] = ["subscribe", "unsubscribe"].map(|op| format!(r#"{{"op":"{op}",{what}}}"#));
             [frame(0x81, on.as_bytes()), frame(0x81, off.as_bytes())].concat().repeat(FRAMES / 2)
@@ -282,10 +282,10 @@ mod tests {
     use super::*;
 
     /// What the first connection of this kind sends in `reads` reads, and what the kind came to.
-    fn first_of(kind: Kind, bytes: usize) -> (Vec<u8>, Count) {
+    fn first_of(kind: AttackKind, bytes: usize) -> (Vec<u8>, AttackCount) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let task = Task { address, path: "/v1/stream".to_owned(), kinds: vec![kind], connections: 1, rate: 1000 };
+        let task = AttackTask { address, path: "/v1/stream".to_owned(), kinds: vec![kind], connections: 1, rate: 1000 };
         let stop = Arc::new(AtomicBool::new(false));
         let (told, heard) = mpsc::channel();
         let stopped = stop.clone();
@@ -296,19 +296,19 @@ mod tests {
             stopped.store(true, Ordering::Relaxed);
             told.send(came).expect("the test waits");
         });
-        let count = Crowd::new(kind, &task).attack(&stop);
+        let count = AttackConnections::new(kind, &task).attack(&stop);
         (heard.recv().expect("it has come"), count)
     }
 
     #[test]
     fn each_kind_sends_what_its_name_says() {
-        let (slow, count) = first_of(Kind::SlowHeaders, 100);
+        let (slow, count) = first_of(AttackKind::SlowHeaders, 100);
         assert!(slow.starts_with(b"GET /v1/stream HTTP/1.1\r\n") && slow.ends_with(b"aaa"), "{slow:?}");
         assert!(count.opened == 1 && count.actions > 1, "{count:?}");
-        let (pings, _) = first_of(Kind::Pings, 400);
+        let (pings, _) = first_of(AttackKind::Pings, 400);
         let text = String::from_utf8_lossy(&pings);
         assert!(text.contains("Upgrade: websocket") && text.matches("are you there?").count() > 5, "{text}");
-        let (subscribes, _) = first_of(Kind::Subscribes, 600);
+        let (subscribes, _) = first_of(AttackKind::Subscribes, 600);
         let text = String::from_utf8_lossy(&subscribes);
         assert!(text.contains(r#"{"op":"subscribe""#) && text.contains(r#"{"op":"unsubscribe""#), "{text}");
     }

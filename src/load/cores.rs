@@ -3,6 +3,10 @@
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+/// A list of cores, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreList(pub Vec<usize>);
+
 /// Keeps a thread (this one without an id) on these cores.
 pub fn stay_on(thread: Option<Pid>, cores: &[usize]) -> std::io::Result<()> {
     let mut set = CpuSet::new();
@@ -19,7 +23,7 @@ pub fn available() -> std::io::Result<Vec<usize>> {
 }
 
 /// Reads `0,2-5`.
-pub fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
+pub fn parse_core_list(text: &str) -> Result<CoreList, String> {
     let problem = || format!("{text:?} is no list of cores; want one like 0,2-5");
     let number = |word: &str| word.trim().parse::<usize>().ok().filter(|core| *core < CpuSet::MAX_CPU);
     let mut cores = Vec::new();
@@ -32,7 +36,7 @@ pub fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
     }
     cores.sort_unstable();
     cores.dedup();
-    Ok(cores)
+    Ok(CoreList(cores))
 }
 
 #[cfg(test)]
@@ -41,9 +45,9 @@ mod tests {
 
     #[test]
     fn lists_of_cores_are_read_or_refused_with_an_example() {
-        assert_eq!(parse_cores("0,2-5,3"), Ok(vec![0, 2, 3, 4, 5]));
+        assert_eq!(parse_core_list("0,2-5,3"), Ok(CoreList(vec![0, 2, 3, 4, 5])));
         for bad in ["", "a", "3-1", "1,", "-1", "99999"] {
-            let error = parse_cores(bad).expect_err(bad);
+            let error = parse_core_list(bad).expect_err(bad);
             assert!(error.contains("0,2-5"), "{error}");
         }
         assert!(!available().expect("Linux tells").is_empty());

@@ -28,7 +28,7 @@ pub enum LoadError {
     #[error("the server that was to be started: {0}")]
     Serve(String),
     #[error("{0}")]
-    Probe(#[from] super::probe::ProbeError),
+    Probe(#[from] crate::load::observe::process::ProbeError),
     #[error("a load process could not go on: {0}")]
     Worker(String),
     #[error("interrupted before there was anything to report")]

@@ -1,55 +1,44 @@
-//! The client side: what connects to a server, reads its stream and checks it.
+//! The client side of the program: `tickcast load`, `tickcast tap` and `tickcast floor`. The server uses nothing of it.
 //!
-//! * [`target`]: what a run needs beside a server's URL: sources, descriptors, ports; the directory over HTTP.
-//! * [`mod@tap`]: `tickcast tap`, a stream on the terminal, read by [`tickcast_client`]; `text` renders its lines.
-//! * [`run`]: `tickcast load`, very many connections, as [`args`] asks and [`report`] tells. `plan` is what each client
-//!   does, `crew` the processes from the run's side and `hand` one of them, which talk as [`job`] says; `worker` is one
-//!   thread of a process, `peer` one connection, `send` a part of it, [`follow`] its fast reader.
-//! * [`publisher`]: the run's own publisher, on a [`schedule`] that nothing delays.
-//! * [`compare`]: the same against several servers; [`rival`] starts them, [`observe`] looks at them.
-//! * [`attack`]: what a hostile client does meanwhile.
-//! * [`mod@floor`]: `tickcast floor`, what the server is measured against.
-//! * [`plot`]: latencies of several runs as a picture.
-//! * [`probe`]: what the system tells of a server: CPU time, memory, cores.
-//! * [`meter`]: latency histograms for both.
+//! * `run`: `tickcast load`. What each client does ([`args`], `run::plan`), the stages of a run, the run's own publisher,
+//!   the servers that it starts and compares.
+//! * `worker`: one process of a load run, its threads and their connections; started by `run::processes`.
+//! * `report`: what a run found, as text, as JSON and as a picture; the comparison of runs.
+//! * `observe`: what the system reports about a server's process: CPU time, memory, cores.
+//! * `attack`: hostile clients beside the measured ones.
+//! * `tap`: a stream on the terminal.
+//! * `floor`: the bare loop that the server is measured against.
+//! * `latency`, `format`: histograms, numbers with units. `machine`, `cores`, `signals`, `child`: this machine.
 //!
-//! The handshake, the decoder and the requests are those of [`tickcast_client`]. What the server sends is read by
-//! independent parsers: one in a hundred connections of a load run by tungstenite; the others by [`tickcast_protocol::ws::Session`]
-//! in the client's role, which shares no code with what writes the server's frames, and which a test holds to
-//! tungstenite's reading. Nothing here is used by the server.
+//! Handshake, decoder and requests are those of [`tickcast_client`]. One in a hundred connections of a load run is read
+//! by tungstenite and [`tickcast_client::Decoder`]; the others by [`tickcast_protocol::ws::Session`] in the client's role
+//! and the [`FastChecker`]. Tests hold both readers to the same result.
 
-pub mod args;
-pub mod attack;
-pub mod compare;
-pub mod cores;
-mod crew;
-pub mod error;
-pub mod floor;
-pub mod follow;
-mod hand;
-pub mod job;
-pub mod meter;
-pub mod observe;
-mod peer;
-mod plan;
-pub mod plot;
-pub mod probe;
-mod progress;
-pub mod publisher;
-pub mod report;
-pub mod rival;
-pub mod run;
-pub mod schedule;
-mod send;
-pub mod tap;
-pub mod target;
-mod text;
+mod args;
+mod attack;
+mod child;
+mod cores;
+mod directory;
+mod error;
+mod floor;
+mod format;
+mod latency;
+mod machine;
+mod observe;
+mod report;
+mod run;
+mod servers;
+mod signals;
+mod tap;
 mod worker;
 
 pub use args::LoadArgs;
 pub use attack::attack_worker;
 pub use error::LoadError;
 pub use floor::{FloorArgs, floor};
-pub use hand::load_worker;
+pub use latency::{LatencyMeter, LatencyOrigin};
+pub use observe::process::{CpuTime, ObservedProcess};
 pub use run::load;
 pub use tap::{TapArgs, tap};
+pub use worker::checker::{FastChecker, SequenceTable};
+pub use worker::process::load_worker;

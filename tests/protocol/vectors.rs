@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Map, Value, json};
-use tickcast::load::follow::{Follower, Table};
+use tickcast::load::{FastChecker, SequenceTable};
 use tickcast_client::Decoder;
 use tickcast_protocol::json::{NO_INSTRUMENT, push_record};
 use tickcast_protocol::packet::{self, PacketHeader};
@@ -283,7 +283,7 @@ fn the_clients_decoder_takes_every_packet_and_hands_on_all_but_unknown_types() {
 
 #[test]
 fn the_load_generators_reader_counts_what_the_decoder_counts() {
-    let (mut decoder, mut follower) = (Decoder::without_names(), Follower::new(Table::Dense, true));
+    let (mut decoder, mut follower) = (Decoder::without_names(), FastChecker::new(SequenceTable::Dense, true));
     for vector in list(&file(), "packets") {
         let bytes = from_hex(text(vector, "hex"));
         decoder.packet(&bytes, |_, _, _| {}).expect("a valid packet");
@@ -301,7 +301,7 @@ fn invalid_packets_are_refused() {
         let bytes = from_hex(text(vector, "hex"));
         let told = Decoder::new().packet(&bytes, |_, _, _| {});
         assert!(told.is_err(), "{} was taken: {}", vector["name"], vector["reason"]);
-        let told = Follower::new(Table::Dense, true).packet(&bytes, |_| {});
+        let told = FastChecker::new(SequenceTable::Dense, true).packet(&bytes, |_| {});
         assert!(told.is_err(), "{} was taken by the fast reader: {}", vector["name"], vector["reason"]);
     }
 }

@@ -10,8 +10,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::error::{Error, read_failure};
+use super::handshake::{Upgrade, Upgraded, is_later};
 use super::target::{CONNECT_TIMEOUT, Target};
-use super::upgrade::{Upgrade, Upgraded, is_later};
 use tickcast_protocol::ws::close::push_close;
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::frame::push_masked_frame;

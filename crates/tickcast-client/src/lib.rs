@@ -42,24 +42,24 @@
 //!
 //! Cost: some 10 ns a record for the check, and one copy of a packet; 64 KiB a connection.
 
+pub mod backoff;
+mod client;
 mod connection;
 pub mod decode;
 pub mod error;
+pub mod handshake;
 pub mod lane;
-pub mod pace;
 pub mod packet;
-mod stream;
+mod subscription;
 pub mod target;
 #[cfg(test)]
 mod tests;
-pub mod upgrade;
-mod wanted;
 
+pub use backoff::Backoff;
+pub use client::{Client, Event, Options};
 pub use decode::Decoder;
 pub use error::{Error, Refusal};
-pub use pace::Backoff;
 pub use packet::{Body, Book, Packet, Record};
-pub use stream::{Client, Event, Options};
+pub use subscription::{Subscription, Token};
 pub use target::{CONNECT_TIMEOUT, DEFAULT_URL, Target};
 pub use tickcast_protocol::control::Reply;
-pub use wanted::{Subscription, Token};

@@ -8,8 +8,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
-use super::kernel::Kernel;
-use super::ring::{Event, Input};
+use super::sockets::{ReadBuffer, SocketEvent, Sockets};
 
 /// The listener's place among the slots.
 const LISTENER: u64 = u64::MAX;
@@ -19,19 +18,19 @@ const WATCHED: u64 = u64::MAX - 1;
 const READY_MAX: usize = 1024;
 
 /// Connections as descriptors.
-pub(super) struct Epoll {
+pub(super) struct EpollSockets {
     epoll: OwnedFd,
     listener: TcpListener,
     sockets: Vec<Option<OwnedFd>>,
-    inputs: Vec<Option<Input>>,
+    inputs: Vec<Option<ReadBuffer>>,
     free: Vec<u32>,
     connections_max: u32,
     ready: Vec<epoll::Event>,
-    events: Vec<Event>,
+    events: Vec<SocketEvent>,
     failure: Option<io::Error>,
 }
 
-impl Epoll {
+impl EpollSockets {
     /// Room for `connections_max` connections. `watched` tells once when it becomes readable, and must stay open.
     pub(super) fn new(connections_max: u32, listener: TcpListener, watched: &impl AsFd) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
@@ -71,12 +70,12 @@ impl Epoll {
         let added = epoll::add(&self.epoll, &socket, EventData::new_u64(slot.into()), EventFlags::IN);
         self.note(added);
         self.sockets[slot as usize] = Some(socket);
-        self.events.push(Event::Accepted { slot });
+        self.events.push(SocketEvent::Accepted { slot });
     }
 
     fn ready(&mut self, slot: u32, flags: EventFlags) {
         if flags.contains(EventFlags::OUT) {
-            self.events.push(Event::Room { slot });
+            self.events.push(SocketEvent::Writable { slot });
         }
         let at = slot as usize;
         let (Some(socket), Some(mut buffer)) = (&self.sockets[at], self.inputs[at].take()) else { return };
@@ -86,7 +85,7 @@ impl Epoll {
             return;
         }
         buffer.fill(result.unwrap_or(0));
-        self.events.push(Event::Read { slot, buffer, result });
+        self.events.push(SocketEvent::Read { slot, buffer, result });
     }
 
     fn listen_for(&mut self, slot: u32, flags: EventFlags) {
@@ -102,14 +101,14 @@ impl Epoll {
     }
 }
 
-impl Kernel for Epoll {
+impl Sockets for EpollSockets {
     #[inline]
     fn send<'a>(&mut self, sends: impl Iterator<Item = (u32, &'a [u8])>) {
         for (slot, bytes) in sends {
             let Some(socket) = &self.sockets[slot as usize] else { continue };
             let result = rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             if result != Ok(bytes.len()) {
-                self.events.push(Event::Short { slot, result });
+                self.events.push(SocketEvent::ShortSend { slot, result });
             }
         }
     }
@@ -128,7 +127,7 @@ impl Kernel for Epoll {
                 let (data, flags) = (event.data, event.flags);
                 match data.u64() {
                     LISTENER => self.accept_all(),
-                    WATCHED => self.events.push(Event::Watched),
+                    WATCHED => self.events.push(SocketEvent::Stop),
                     slot => self.ready(slot as u32, flags),
                 }
             }
@@ -136,20 +135,20 @@ impl Kernel for Epoll {
         }
     }
 
-    fn take_events(&mut self, out: &mut Vec<Event>) -> io::Result<()> {
+    fn take_events(&mut self, out: &mut Vec<SocketEvent>) -> io::Result<()> {
         out.append(&mut self.events);
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    fn read(&mut self, slot: u32, input: Input) {
+    fn read(&mut self, slot: u32, input: ReadBuffer) {
         self.inputs[slot as usize] = Some(input);
     }
 
-    fn read_no_more(&mut self, slot: u32) {
+    fn stop_reading(&mut self, slot: u32) {
         self.listen_for(slot, EventFlags::ONESHOT);
     }
 
-    fn tell_room(&mut self, slot: u32) {
+    fn notify_writable(&mut self, slot: u32) {
         self.listen_for(slot, EventFlags::OUT | EventFlags::ONESHOT);
     }
 

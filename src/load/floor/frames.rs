@@ -7,7 +7,7 @@ const INSTRUMENT_AT: usize = 28;
 
 /// Why a publisher is not read any more.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum PublisherEnd {
     /// It said goodbye.
     Goodbye,
     /// It sent what is not taken here.
@@ -16,13 +16,13 @@ pub(super) enum End {
 
 /// One sweep: everything that has gathered since the one before.
 #[derive(Debug, Default)]
-pub(super) struct Sweep {
+pub(super) struct FlushBatch {
     /// Frames for everybody, or, with `each`, for those whom `shares` says.
     pub(super) bytes: Vec<u8>,
     /// Messages in it.
     pub(super) messages: u64,
     /// With `each`: whose frames are where.
-    pub(super) shares: Vec<Share>,
+    pub(super) shares: Vec<SubscriberFrames>,
     /// Every message goes to one subscriber, whose number in the order of upgrades is its instrument's.
     each: bool,
     /// With `each`: the sweep in which a subscriber had its newest message, by subscriber.
@@ -34,14 +34,14 @@ pub(super) struct Sweep {
 
 /// Frames of a sweep that belong to one subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share {
+pub(super) struct SubscriberFrames {
     pub(super) member: u32,
     pub(super) start: usize,
     pub(super) end: usize,
     pub(super) messages: u64,
 }
 
-impl Sweep {
+impl FlushBatch {
     pub(super) fn new(each: bool) -> Self {
         Self { each, ..Self::default() }
     }
@@ -57,13 +57,13 @@ impl Sweep {
 
     /// Takes all whole frames at the start of `input`, and says how many bytes they had. Text and control frames are
     /// passed over.
-    pub(super) fn gather(&mut self, input: &[u8]) -> Result<usize, End> {
+    pub(super) fn gather(&mut self, input: &[u8]) -> Result<usize, PublisherEnd> {
         let mut at = 0;
         loop {
             let rest = &input[at..];
             let expected = Expected { masked: true, continuation: false, deflate: false };
             let Some((header, header_bytes)) =
-                frame::parse_header(rest, expected).map_err(|violation| End::Fault(violation.to_string()))?
+                frame::parse_header(rest, expected).map_err(|violation| PublisherEnd::Fault(violation.to_string()))?
             else {
                 return Ok(at);
             };
@@ -72,9 +72,9 @@ impl Sweep {
                 return Ok(at);
             }
             match (header.opcode, header.key) {
-                (Opcode::Close, _) => return Err(End::Goodbye),
+                (Opcode::Close, _) => return Err(PublisherEnd::Goodbye),
                 (Opcode::Binary, Some(key)) if header.fin => self.push(&rest[header_bytes..end as usize], key),
-                (Opcode::Binary, _) => return Err(End::Fault("a fragmented message; want whole ones".into())),
+                (Opcode::Binary, _) => return Err(PublisherEnd::Fault("a fragmented message; want whole ones".into())),
                 _ => {}
             }
             at += end as usize;
@@ -104,7 +104,7 @@ impl Sweep {
             self.seen.resize(at + 1, u64::MAX);
         }
         self.scattered |= std::mem::replace(&mut self.seen[at], self.number) == self.number;
-        self.shares.push(Share { member, start, end: self.bytes.len(), messages: 1 });
+        self.shares.push(SubscriberFrames { member, start, end: self.bytes.len(), messages: 1 });
         true
     }
 
@@ -115,7 +115,7 @@ impl Sweep {
         }
         self.shares.sort_by_key(|share| share.member);
         let mut bytes = Vec::with_capacity(self.bytes.len());
-        let mut shares: Vec<Share> = Vec::with_capacity(self.shares.len());
+        let mut shares: Vec<SubscriberFrames> = Vec::with_capacity(self.shares.len());
         for share in &self.shares {
             let start = bytes.len();
             bytes.extend_from_slice(&self.bytes[share.start..share.end]);
@@ -123,7 +123,7 @@ impl Sweep {
                 Some(last) if last.member == share.member => {
                     (last.end, last.messages) = (bytes.len(), last.messages + 1);
                 }
-                _ => shares.push(Share { start, end: bytes.len(), ..*share }),
+                _ => shares.push(SubscriberFrames { start, end: bytes.len(), ..*share }),
             }
         }
         (self.bytes, self.shares) = (bytes, shares);
@@ -159,7 +159,7 @@ mod tests {
     fn all_that_has_come_whole_is_framed_anew_with_its_payload_as_it_was() {
         let payloads = [packet(1, 60), packet(2, 200), packet(3, 70_000)];
         let input = masked(&payloads);
-        let mut sweep = Sweep::new(false);
+        let mut sweep = FlushBatch::new(false);
         let whole = masked(&payloads[..2]).len();
         assert_eq!(sweep.gather(&input[..input.len() - 1]), Ok(whole), "the third lacks a byte");
         assert_eq!(sweep.gather(&input[whole..]), Ok(input.len() - whole));
@@ -173,17 +173,17 @@ mod tests {
         let mut input = Vec::new();
         frame::push_masked_frame(Opcode::Text, b"{}", [9; 4], &mut input);
         frame::push_masked_frame(Opcode::Ping, b"", [9; 4], &mut input);
-        let mut sweep = Sweep::new(false);
+        let mut sweep = FlushBatch::new(false);
         assert_eq!((sweep.gather(&input), sweep.messages), (Ok(input.len()), 0));
         frame::push_masked_frame(Opcode::Close, &[3, 232], [9; 4], &mut input);
-        assert_eq!(sweep.gather(&input), Err(End::Goodbye));
-        assert!(matches!(sweep.gather(&[2, 128, 0, 0, 0, 0]), Err(End::Fault(_))), "a fragment");
+        assert_eq!(sweep.gather(&input), Err(PublisherEnd::Goodbye));
+        assert!(matches!(sweep.gather(&[2, 128, 0, 0, 0, 0]), Err(PublisherEnd::Fault(_))), "a fragment");
     }
 
     #[test]
     fn messages_for_one_subscriber_come_behind_one_another_in_their_order() {
         let payloads = [packet(2, 100), packet(1, 64), packet(2, 120), packet(0, 64), vec![1; 8]];
-        let mut sweep = Sweep::new(true);
+        let mut sweep = FlushBatch::new(true);
         let input = masked(&payloads);
         assert_eq!(sweep.gather(&input), Ok(input.len()));
         sweep.settle();
@@ -191,8 +191,8 @@ mod tests {
         let of_one = framed(&[&payloads[1]]);
         assert_eq!(sweep.bytes, [of_one.clone(), of_two.clone()].concat());
         let (cut, end) = (of_one.len(), of_one.len() + of_two.len());
-        let one = Share { member: 0, start: 0, end: cut, messages: 1 };
-        assert_eq!(sweep.shares, [one, Share { member: 1, start: cut, end, messages: 2 }]);
+        let one = SubscriberFrames { member: 0, start: 0, end: cut, messages: 1 };
+        assert_eq!(sweep.shares, [one, SubscriberFrames { member: 1, start: cut, end, messages: 2 }]);
         assert_eq!(sweep.messages, 3, "one names no instrument, and one is too short to");
         sweep.clear();
         assert!(sweep.gather(&masked(&payloads[..1])).is_ok());

@@ -4,7 +4,7 @@
 //! upgraded on another path. What has gathered since the last sweep goes out as one send each. That is the least that the
 //! kernel asks for the same bytes, and what the figures of the server are shown beside.
 //!
-//! * `hall`: the loop; `kernel` what it asks, `epoll` and [`crate::load::floor::ring`] who answer; `frames` and `upgrade` the
+//! * `floor_loop`: the loop; `kernel` what it asks, `epoll` and [`crate::load::floor::ring`] who answer; `frames` and `upgrade` the
 //!   least of WebSocket.
 //! * `rival`: the same with tokio and tokio-tungstenite, the usual way in Rust. Only with the feature `rivals`.
 //!
@@ -12,27 +12,28 @@
 //! generator that started it.
 
 mod epoll;
+mod floor_loop;
 mod frames;
-mod hall;
-mod kernel;
-mod ring;
+mod request;
 #[cfg(feature = "rivals")]
 mod rival;
-mod upgrade;
+mod sockets;
+mod tally;
+mod uring;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 
 use rustix::fs::FileType;
-use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use self::epoll::Epoll;
-use self::hall::Hall;
-use self::ring::FloorRing;
-use super::error::LoadError;
-use super::target::{descriptors_max, ensure_descriptors};
+use self::epoll::EpollSockets;
+use self::floor_loop::FloorLoop;
+use self::tally::FloorTally;
+use self::uring::UringSockets;
+use crate::load::error::LoadError;
+use crate::load::machine::{descriptors_max, ensure_descriptors};
 
 /// Connections that may wait for their accept; the kernel takes its own limit where that is lower.
 const BACKLOG: i32 = 65_535;
@@ -44,8 +45,8 @@ pub struct FloorArgs {
     #[arg(long, default_value = "127.0.0.1:9002", value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
     /// How it sends
-    #[arg(long, value_enum, default_value_t = Sends::IoUring)]
-    pub sends: Sends,
+    #[arg(long, value_enum, default_value_t = SendMethod::IoUring)]
+    pub sends: SendMethod,
     /// Each message goes to one subscriber: instrument 1 to the first that came, and so on
     #[arg(long)]
     pub each: bool,
@@ -59,26 +60,13 @@ pub struct FloorArgs {
 
 /// How a floor sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Sends {
+pub enum SendMethod {
     /// Batches of io_uring sends on registered files
     IoUring,
     /// send(2) from an epoll loop
     Send,
     /// A task for each connection, fed by a broadcast channel
     TokioTungstenite,
-}
-
-/// What a floor did; one line of JSON at its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// Messages sent, one a subscriber.
-    pub sent: u64,
-    /// Messages not sent, because a socket was full, a channel was lapped, or nobody was there.
-    pub dropped: u64,
-    /// Times that what had gathered was sent; 0 where each connection sweeps by itself.
-    pub sweeps: u64,
-    /// Subscribers at the end.
-    pub subscribers: u64,
 }
 
 /// Runs `tickcast floor` until a signal or the end of its input, and writes to `out` where it listens, and in the end what
@@ -93,18 +81,18 @@ pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), LoadError> {
     let say = |out: &mut dyn Write, line: &str| writeln!(out, "{line}").and_then(|()| out.flush());
     let ready = |out: &mut dyn Write| say(out, &format!("listening on {address}")).map_err(LoadError::Output);
     let tally = match args.sends {
-        Sends::IoUring => {
-            let mut ring = FloorRing::new(connections_max, listener).map_err(failed)?;
+        SendMethod::IoUring => {
+            let mut ring = UringSockets::new(connections_max, listener).map_err(failed)?;
             ring.watch(&stop);
             ready(out)?;
-            Hall::new(ring, connections_max, args.each).run().map_err(failed)?
+            FloorLoop::new(ring, connections_max, args.each).run().map_err(failed)?
         }
-        Sends::Send => {
-            let epoll = Epoll::new(connections_max, listener, &stop).map_err(failed)?;
+        SendMethod::Send => {
+            let epoll = EpollSockets::new(connections_max, listener, &stop).map_err(failed)?;
             ready(out)?;
-            Hall::new(epoll, connections_max, args.each).run().map_err(failed)?
+            FloorLoop::new(epoll, connections_max, args.each).run().map_err(failed)?
         }
-        Sends::TokioTungstenite => {
+        SendMethod::TokioTungstenite => {
             ready(out)?;
             rival(listener, stop, args.each)?
         }
@@ -116,7 +104,7 @@ pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), LoadError> {
 }
 
 #[cfg(feature = "rivals")]
-fn rival(listener: TcpListener, stop: UnixStream, each: bool) -> Result<Tally, LoadError> {
+fn rival(listener: TcpListener, stop: UnixStream, each: bool) -> Result<FloorTally, LoadError> {
     if each {
         return Err(LoadError::Arguments("--each is for io-uring and send: a broadcast channel has no each".into()));
     }
@@ -124,7 +112,7 @@ fn rival(listener: TcpListener, stop: UnixStream, each: bool) -> Result<Tally, L
 }
 
 #[cfg(not(feature = "rivals"))]
-fn rival(_listener: TcpListener, _stop: UnixStream, _each: bool) -> Result<Tally, LoadError> {
+fn rival(_listener: TcpListener, _stop: UnixStream, _each: bool) -> Result<FloorTally, LoadError> {
     Err(LoadError::Arguments(
         "--sends tokio-tungstenite is not built in; build it with 'cargo build --release --features rivals'".into(),
     ))

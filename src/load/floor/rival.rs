@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::Tally;
+use super::tally::FloorTally;
 
 /// Messages that the channel holds.
 const CHANNEL_MESSAGES: usize = 1024;
@@ -34,7 +34,7 @@ struct Counts {
 }
 
 /// Serves until `stop` becomes readable.
-pub(super) fn run(listener: TcpListener, stop: UnixStream) -> io::Result<Tally> {
+pub(super) fn run(listener: TcpListener, stop: UnixStream) -> io::Result<FloorTally> {
     let threads = std::thread::available_parallelism()?.get();
     let mut builder = match threads {
         1 => tokio::runtime::Builder::new_current_thread(),
@@ -44,10 +44,10 @@ pub(super) fn run(listener: TcpListener, stop: UnixStream) -> io::Result<Tally> 
     let counts = Arc::new(Counts::default());
     runtime.block_on(serve(listener, stop, Arc::clone(&counts)))?;
     runtime.shutdown_background();
-    Ok(Tally {
+    Ok(FloorTally {
         sent: counts.sent.load(Ordering::Relaxed),
         dropped: counts.dropped.load(Ordering::Relaxed),
-        sweeps: 0,
+        flushes: 0,
         subscribers: counts.subscribers.load(Ordering::Relaxed),
     })
 }

@@ -1,0 +1,7 @@
+//! Packets without a connection: decoding, and the check that no record is missing silently.
+
+mod decoder;
+
+pub use decoder::{
+    Counters, DecodeError, Decoder, REASON_AWAY, Violation, body_is_whole, broken, covered, split_record,
+};

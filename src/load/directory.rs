@@ -1,0 +1,76 @@
+//! The server's directory of instruments, from `GET /v1/instruments`.
+
+use std::io::{Read, Write};
+
+use crate::load::error::LoadError;
+use tickcast_client::error::refusal_message;
+use tickcast_client::{CONNECT_TIMEOUT, Target};
+
+/// More than any directory: 100,000 instruments at some 200 bytes.
+const DIRECTORY_BYTES_MAX: u64 = 64 << 20;
+
+/// The symbols of the server's directory, from `GET /v1/instruments`, in its order.
+pub fn fetch_symbols(target: &Target) -> Result<Vec<String>, LoadError> {
+    #[derive(serde::Deserialize)]
+    struct Directory {
+        instruments: Vec<Entry>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        symbol: String,
+    }
+    let body = get(target, "/v1/instruments")?;
+    let directory: Directory =
+        serde_json::from_slice(&body).map_err(|error| LoadError::Directory(error.to_string()))?;
+    Ok(directory.instruments.into_iter().map(|entry| entry.symbol).collect())
+}
+
+/// One HTTP/1.1 request on a connection of its own; the body of a 200 answer.
+fn get(target: &Target, path: &str) -> Result<Vec<u8>, LoadError> {
+    let mut stream = target.connect()?;
+    let failed = |error: std::io::Error| LoadError::Directory(error.to_string());
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(failed)?;
+    let host = target.authority();
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let mut answer = Vec::new();
+    stream.take(DIRECTORY_BYTES_MAX).read_to_end(&mut answer).map_err(failed)?;
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let malformed = |problem: &str| LoadError::Directory(problem.to_owned());
+    let Ok(httparse::Status::Complete(head_bytes)) = response.parse(&answer) else {
+        return Err(malformed("the answer is not HTTP"));
+    };
+    let (status, reason) = (response.code.unwrap_or(0), response.reason.unwrap_or(""));
+    let header = |name: &str| response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+    let chunked = header("Transfer-Encoding").is_some();
+    let body = &answer[head_bytes..];
+    if status != 200 {
+        return Err(LoadError::Directory(format!("{status} {reason}{}", refusal_message(body))));
+    }
+    if chunked {
+        return Err(malformed("the answer is chunked, which this client does not read"));
+    }
+    Ok(body.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickcast_test_support::fake;
+
+    #[test]
+    fn the_directory_is_read_and_its_refusal_told() {
+        let directory = r#"{"instruments":[{"instrument":1,"symbol":"BTC-USD","venue":"sim","px_exp":-2,"sz_exp":-8},
+            {"instrument":2,"symbol":"AAPL","venue":"sim","px_exp":-2,"sz_exp":0}]}"#;
+        let address = fake::serve(directory, |_| {});
+        let symbols = fetch_symbols(&Target::parse(&address.to_string()).expect("an address")).expect("a directory");
+        assert_eq!(symbols, ["BTC-USD", "AAPL"]);
+        let address = fake::refuse(
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"error\":{\"code\":\"draining\",\"message\":\"shutting down\"}}",
+        );
+        let error = fetch_symbols(&Target::parse(&address.to_string()).expect("an address")).expect_err("refused");
+        assert_eq!(error.to_string(), "GET /v1/instruments: 503 Service Unavailable: shutting down");
+    }
+}

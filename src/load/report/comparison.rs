@@ -1,0 +1,186 @@
+//! The same workload against several servers, one after another: pairs of runs, and the ratios of their figures.
+//!
+//! A figure of one run says little on a machine that does other work as well. So each pair has every server once, the
+//! order alternates from pair to pair, and the result is the median of the pairs' ratios with the least and the greatest.
+//! A run in which the load generator was the bottleneck has no figures and is in no ratio.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::{MEASURED, Report};
+use crate::load::format::{count_text, duration_text};
+
+/// What a `tickcast load` command found: the report of the measured run, and all runs where it was compared.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoadOutcome {
+    #[serde(flatten)]
+    pub report: Report,
+    /// All runs, where the server was compared with others; `report` is the first of its own.
+    pub compared: Option<Comparison>,
+}
+
+impl LoadOutcome {
+    /// 0: all streams were correct. 3: the load generator was the bottleneck in any run. 4: a stream of the server broke
+    /// the sequence rule, or a packet was malformed.
+    pub fn exit_code(&self) -> u8 {
+        let compared = self.compared.iter().flat_map(|comparison| &comparison.runs);
+        let of_run = |run: &ComparedRun| match run.report.exit_code() {
+            // The comparison shows how many records other servers lose.
+            4 if run.name != MEASURED => 0,
+            code => code,
+        };
+        compared.map(of_run).fold(self.report.exit_code(), u8::max)
+    }
+
+    /// One JSON object, without a newline.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("maps with string keys and numbers are JSON")
+    }
+
+    /// The report as text, then the comparison.
+    pub fn text(&self) -> String {
+        self.report.text() + &self.compared.as_ref().map_or_else(String::new, Comparison::text)
+    }
+}
+
+/// All runs and what they come to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Comparison {
+    pub runs: Vec<ComparedRun>,
+    pub ratios: Vec<Ratio>,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub struct ComparedRun {
+    pub name: &'static str,
+    pub pair: usize,
+    pub report: Report,
+}
+
+/// The measured server's figure by the other's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ratio {
+    pub to: &'static str,
+    pub what: &'static str,
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+/// A figure of a run, where it has it.
+type Figure = fn(&Report) -> Option<f64>;
+
+/// The figures that are compared.
+const FIGURES: [(&str, Figure); 4] = [
+    ("CPU a delivery", |report| report.server.as_ref().map(|server| server.cpu_ns_per_delivery)),
+    ("p50", |report| report.measured.as_ref().map(|measured| measured.latency_recv.p50_ns as f64)),
+    ("p99", |report| report.measured.as_ref().map(|measured| measured.latency_recv.p99_ns as f64)),
+    ("connects/s", |report| Some(report.connects_per_second)),
+];
+
+impl Comparison {
+    /// What these runs come to; the first of a pair by name is the measured server.
+    pub fn of(runs: Vec<ComparedRun>, measured: &'static str) -> Self {
+        let mut ratios = Vec::new();
+        let mut others: Vec<&'static str> = Vec::new();
+        for row in runs.iter().filter(|row| row.name != measured) {
+            if !others.contains(&row.name) {
+                others.push(row.name);
+            }
+        }
+        for to in others {
+            for (what, figure) in FIGURES {
+                let of = |name: &str, pair: usize| {
+                    let row = runs.iter().find(|row| row.name == name && row.pair == pair)?;
+                    // Without a result there is no figure, not even how fast it connected.
+                    row.report.measured.as_ref()?;
+                    figure(&row.report).filter(|figure| *figure > 0.0)
+                };
+                let pairs = runs.iter().map(|row| row.pair).max().map_or(0, |last| last + 1);
+                let mut found: Vec<f64> =
+                    (0..pairs).filter_map(|pair| Some(of(measured, pair)? / of(to, pair)?)).collect();
+                found.sort_by(f64::total_cmp);
+                if let (Some(min), Some(max)) = (found.first(), found.last()) {
+                    ratios.push(Ratio { to, what, median: median(&found), min: *min, max: *max });
+                }
+            }
+        }
+        Self { runs, ratios }
+    }
+
+    /// A table of the runs, then the ratios.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let mut push = |line: String| writeln!(out, "{line}").expect("a String takes all");
+        push(format!(
+            "\n{:<20}{:>16}{:>10}{:>10}{:>12}{:>14}",
+            "run", "CPU a delivery", "p50", "p99", "connects/s", "deliveries/s"
+        ));
+        for ComparedRun { name, pair, report } in &self.runs {
+            let label = format!("{name} {}", pair + 1);
+            let Some(measured) = &report.measured else {
+                push(format!("{label:<20}  no result: {}", report.bottlenecks.join("; ")));
+                continue;
+            };
+            let cpu = report.server.as_ref();
+            let cpu = cpu.map_or_else(|| "-".to_owned(), |server| format!("{:.0} ns", server.cpu_ns_per_delivery));
+            let [p50, p99] = [measured.latency_recv.p50_ns, measured.latency_recv.p99_ns].map(duration_text);
+            let (connects, rate) = (report.connects_per_second, count_text(measured.records_per_second));
+            push(format!("{label:<20}{cpu:>16}{p50:>10}{p99:>10}{connects:>12.0}{rate:>14}"));
+            if let Some(delivered) = report.delivered.filter(|delivered| delivered.missing > 0) {
+                let share = delivered.missing as f64 / delivered.expected.max(1) as f64 * 100.0;
+                push(format!("{:<20}  {share:.1} % of the records never came", ""));
+            }
+        }
+        for Ratio { to, what, median, min, max } in &self.ratios {
+            push(format!("{what:<15} {median:.2} of {to} ({min:.2} to {max:.2})"));
+        }
+        out
+    }
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::latency::LatencySummary;
+    use crate::load::report::{Measurement, ServerUsage};
+
+    fn row(name: &'static str, pair: usize, cpu: f64, has_result: bool) -> ComparedRun {
+        let latency_recv = LatencySummary { count: 1, p50_ns: 1000, p99_ns: 4000, ..LatencySummary::default() };
+        let measured = Measurement { latency_recv, records_per_second: 1e6, ..Measurement::default() };
+        let server = ServerUsage { cpu_ns_per_delivery: cpu, ..ServerUsage::default() };
+        let report = Report {
+            connects_per_second: 500.0,
+            measured: has_result.then_some(measured),
+            server: Some(server),
+            ..Report::default()
+        };
+        ComparedRun { name, pair, report }
+    }
+
+    #[test]
+    fn ratios_are_taken_pair_by_pair_and_runs_without_a_result_are_left_out() {
+        let runs = vec![
+            row("tickcast", 0, 120.0, true),
+            row("floor", 0, 100.0, true),
+            row("floor", 1, 100.0, true),
+            row("tickcast", 1, 150.0, true),
+            row("tickcast", 2, 900.0, true),
+            row("floor", 2, 100.0, false),
+        ];
+        let comparison = Comparison::of(runs, "tickcast");
+        let cpu = Ratio { to: "floor", what: "CPU a delivery", median: 1.35, min: 1.2, max: 1.5 };
+        assert_eq!(comparison.ratios[0], cpu);
+        assert_eq!(comparison.ratios.len(), 4);
+        let text = comparison.text();
+        assert!(text.contains("CPU a delivery  1.35 of floor (1.20 to 1.50)"), "{text}");
+        assert!(text.contains("floor 3") && text.contains("no result"), "{text}");
+    }
+}

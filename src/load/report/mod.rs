@@ -1,0 +1,266 @@
+//! What a load run found: for people, or as one JSON object.
+//!
+//! Rates are printed only where they are the server's: when the generator's own threads were the bottleneck, the report
+//! says that and nothing else.
+
+pub mod comparison;
+pub mod plot;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::load::attack::AttackCount;
+use crate::load::format::{count_text, duration_text};
+use crate::load::latency::{LatencyHistogram, LatencyMeter, LatencyOrigin, LatencySummary};
+use crate::load::observe::server::ServerUsage;
+use crate::load::worker::messages::{ConnectTimes, DeliveryCounts, MeasuredWindow, StormTally, WorkerTally};
+
+/// A thread that computes for more than this share of the time is a bottleneck: it measures itself. One that sleeps at all
+/// has just read everything that was there; below this it does so some times in every tenth of a second.
+pub const BUSY_SHARE_MAX: f64 = 0.97;
+/// A thread that waits for a core for more than this share of the time has that wait in its latencies.
+pub const STARVED_SHARE_MAX: f64 = 0.10;
+
+/// What the measured server is called beside others.
+pub const MEASURED: &str = "tickcast";
+/// A publisher that is later than this with one record in a hundred spoils latencies: it measures itself.
+const LATENESS_P99_MAX_NS: u64 = 5_000_000;
+/// A publisher of ours that made less than this share of its rate, without the server holding it, is a bottleneck.
+const RATE_SHARE_MIN: f64 = 0.99;
+
+/// Everything a run has to tell; [`Self::json`] is this, field by field. Times are in ns where a name ends in `_ns`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub url: String,
+    pub clients: u64,
+    pub stalled: u64,
+    pub connected: u64,
+    /// Connections that did not come about, by what the server or the kernel said.
+    pub refused: BTreeMap<String, u64>,
+    /// Subscriptions that were answered with an error, by message.
+    pub rejected: BTreeMap<String, u64>,
+    /// From the first connect to the last upgrade.
+    pub connect_seconds: f64,
+    pub connects_per_second: f64,
+    /// From a connect to the upgrade's answer, of all connections.
+    pub upgraded: LatencySummary,
+    /// From a connect to the first data, of all connections that got some.
+    pub first_data: LatencySummary,
+    /// Where one was asked for.
+    pub storm: Option<StormReport>,
+    /// Connections that left abruptly and were replaced.
+    pub churned: u64,
+    /// What the attack came to, where there was one.
+    pub attack: Vec<AttackCount>,
+    /// Where the run published itself.
+    pub publisher: Option<PublisherReport>,
+    /// What steady clients should have got of it, and what they got.
+    pub delivered: Option<DeliveryCounts>,
+    /// What was received in the measured time; `None` where the generator was the bottleneck.
+    pub measured: Option<Measurement>,
+    /// What the server took for it; `None` where its process is not to be seen.
+    pub server: Option<ServerUsage>,
+    /// Why the server's process is not to be seen.
+    pub server_unseen: Option<String>,
+    /// Breaks of the sequence rule, from the first packet to the last.
+    pub sequence_violations: u64,
+    pub first_violation: Option<String>,
+    /// Connections that sent a malformed packet, by what was wrong.
+    pub malformed: BTreeMap<String, u64>,
+    /// Connections that the server ended before the run did, by close code.
+    pub closes: BTreeMap<String, u64>,
+    /// CPU time of the load threads together, in cores.
+    pub generator_cores: f64,
+    /// The busiest thread's share of the time on a core.
+    pub generator_busiest_share: f64,
+    /// The longest share of the time that a thread wanted a core and had none.
+    pub generator_starved_share: f64,
+    pub generator_was_the_bottleneck: bool,
+    /// Why it was.
+    pub bottlenecks: Vec<String>,
+}
+
+/// The measured time.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Measurement {
+    pub seconds: f64,
+    /// WebSocket messages of any kind.
+    pub messages_per_second: f64,
+    pub packets_per_second: f64,
+    pub records_per_second: f64,
+    pub bytes_per_second: f64,
+    /// From the packet's `ts_send`.
+    pub latency_send: LatencySummary,
+    /// From the record's [`LatencyOrigin`].
+    pub latency_recv: LatencySummary,
+    /// What `latency_recv` is counted from: `scheduled`, when our publisher meant to publish it, or `received`, the
+    /// server's `ts_recv`.
+    pub latency_origin: LatencyOrigin,
+    /// The histogram of `latency_recv`: HdrHistogram's V2 serialization in base64.
+    pub latency_histogram: LatencyHistogram,
+    /// Packets whose `ts_send` was later than our clock: the machines' clocks differ.
+    pub from_future: u64,
+    pub gaps: u64,
+    /// Records that the gaps say are missing.
+    pub lost: u64,
+    pub conflated: u64,
+}
+
+/// Many connects at once while the others are measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StormReport {
+    pub asked: u64,
+    pub connected: u64,
+    pub refused: u64,
+    pub seconds: f64,
+    pub accepts_per_second: f64,
+    /// Of the records that steady clients got while it lasted.
+    pub live_latency: LatencySummary,
+}
+
+/// The run's own publisher, in the measured time.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PublisherReport {
+    /// Records a second that were asked for.
+    pub rate: u64,
+    pub records: u64,
+    pub records_per_second: f64,
+    /// How late records went out by our own doing.
+    pub lateness: LatencySummary,
+    /// How late those went out that the server had no room for.
+    pub held_lateness: LatencySummary,
+    /// How long the server had no room for more.
+    pub held_seconds: f64,
+    /// CPU time of its thread, over the whole run.
+    pub cpu_seconds: f64,
+}
+
+impl Report {
+    /// Puts the threads' findings together; the windows are for [`Self::measure`].
+    pub fn gather(&mut self, tallies: Vec<WorkerTally>, storm_asked: u64) -> Vec<MeasuredWindow> {
+        let (mut joins, mut storm, mut delivered) =
+            (ConnectTimes::default(), StormTally::default(), DeliveryCounts::default());
+        let mut windows = Vec::new();
+        for tally in tallies {
+            self.connected += tally.connected;
+            self.connect_seconds = self.connect_seconds.max(tally.connect_seconds);
+            self.sequence_violations += tally.violations;
+            self.first_violation = self.first_violation.take().or(tally.first_violation);
+            self.churned += tally.churned;
+            joins.upgraded.add(&tally.joins.upgraded);
+            joins.first_data.add(&tally.joins.first_data);
+            storm.connected += tally.storm.connected;
+            storm.refused += tally.storm.refused;
+            storm.seconds = storm.seconds.max(tally.storm.seconds);
+            delivered.add(&tally.delivered);
+            let maps = [
+                (&mut self.refused, tally.refused),
+                (&mut self.rejected, tally.rejected),
+                (&mut self.malformed, tally.malformed),
+                (&mut self.closes, tally.closes),
+            ];
+            for (sum, part) in maps {
+                for (what, count) in part {
+                    *sum.entry(what).or_default() += count;
+                }
+            }
+            windows.push(tally.window);
+        }
+        self.connects_per_second = self.connected as f64 / self.connect_seconds.max(1e-9);
+        (self.upgraded, self.first_data) = (joins.upgraded.summary(), joins.first_data.summary());
+        self.delivered = (delivered.clients > 0).then_some(delivered);
+        self.storm = (storm_asked > 0).then(|| StormReport {
+            asked: storm_asked,
+            connected: storm.connected,
+            refused: storm.refused,
+            seconds: storm.seconds,
+            accepts_per_second: storm.connected as f64 / storm.seconds.max(1e-9),
+            live_latency: LatencySummary::default(),
+        });
+        windows
+    }
+
+    /// Puts the threads' windows together, and decides whether they are worth anything. The publisher's part has to be
+    /// there before.
+    pub fn measure(&mut self, windows: &[MeasuredWindow]) {
+        let mut sum = Measurement::default();
+        let origin = windows.first().map_or(LatencyOrigin::Received, |window| window.meter.origin());
+        let (mut meter, mut in_storm) = (LatencyMeter::new(origin), LatencyMeter::new(origin));
+        for window in windows {
+            let seconds = window.seconds.max(1e-9);
+            sum.seconds = sum.seconds.max(window.seconds);
+            sum.messages_per_second += window.messages as f64 / seconds;
+            sum.packets_per_second += window.counters.packets as f64 / seconds;
+            sum.records_per_second += window.counters.records as f64 / seconds;
+            sum.bytes_per_second += window.bytes as f64 / seconds;
+            sum.gaps += window.counters.gaps;
+            sum.lost += window.counters.lost;
+            sum.conflated += window.counters.conflated;
+            meter.add(&window.meter);
+            in_storm.add(&window.meter_in_storm);
+            self.judge_thread(window.cpu_seconds / seconds, window.starved_seconds / seconds);
+        }
+        meter.settle();
+        (sum.latency_send, sum.latency_recv, sum.from_future) = (meter.send(), meter.recv(), meter.from_future());
+        (sum.latency_origin, sum.latency_histogram) = (origin, meter.recv_ages().clone());
+        if let Some(storm) = &mut self.storm {
+            storm.live_latency = in_storm.recv();
+        }
+        self.judge_publisher();
+        self.generator_was_the_bottleneck = !self.bottlenecks.is_empty();
+        self.measured = (!self.generator_was_the_bottleneck).then_some(sum);
+    }
+
+    /// A thread that was never idle is behind, whether it computed or waited for a core to compute on.
+    fn judge_thread(&mut self, busy: f64, starved: f64) {
+        self.generator_cores += busy;
+        self.generator_busiest_share = self.generator_busiest_share.max(busy);
+        self.generator_starved_share = self.generator_starved_share.max(starved);
+        let (busy_percent, starved_percent) = (busy * 100.0, starved * 100.0);
+        if busy > BUSY_SHARE_MAX {
+            self.bottlenecks.push(format!(
+                "a thread of it computed {busy_percent:.0} % of the time; give it more --threads or --processes, fewer \
+                 --clients, or a machine of its own"
+            ));
+        } else if busy + starved > BUSY_SHARE_MAX && starved > STARVED_SHARE_MAX {
+            self.bottlenecks.push(format!(
+                "a thread of it computed {busy_percent:.0} % of the time and waited {starved_percent:.0} % for a core; \
+                 give it cores that nobody else uses (--load-cores), or fewer --clients"
+            ));
+        }
+    }
+
+    fn judge_publisher(&mut self) {
+        let Some(publisher) = &self.publisher else { return };
+        let late = publisher.lateness.p99_ns;
+        let held_share_max = 0.01;
+        let was_held =
+            publisher.held_seconds > held_share_max * publisher.records as f64 / publisher.rate.max(1) as f64;
+        if late > LATENESS_P99_MAX_NS {
+            let late = duration_text(late);
+            self.bottlenecks.push(format!(
+                "one record in a hundred was published {late} after its time or later; give the publisher a core that \
+                 nobody else uses, or ask for a lower --publish rate"
+            ));
+        } else if publisher.records_per_second < RATE_SHARE_MIN * publisher.rate as f64 && !was_held {
+            self.bottlenecks.push(format!(
+                "it published {}/s of the {}/s that were asked for, and the server did not hold it up",
+                count_text(publisher.records_per_second),
+                count_text(publisher.rate as f64)
+            ));
+        }
+    }
+
+    /// The exit code that this run alone asks for, see [`comparison::LoadOutcome::exit_code`].
+    pub fn exit_code(&self) -> u8 {
+        match () {
+            () if self.sequence_violations > 0 || !self.malformed.is_empty() => 4,
+            () if self.generator_was_the_bottleneck => 3,
+            () => 0,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use super::comparison::LoadOutcome;
+use super::*;
+use tickcast_client::decode::Counters;
+use tickcast_protocol::packet::PacketHeader;
+
+fn window(cpu_seconds: f64) -> MeasuredWindow {
+    let counters = Counters { packets: 200, records: 3_000, gaps: 1, lost: 6, conflated: 4, ..Counters::default() };
+    let mut meter = LatencyMeter::default();
+    meter.packet(50_000, &PacketHeader { flags: 0, count: 0, epoch: 1, position: 1, ts_send: 30_000 });
+    MeasuredWindow {
+        seconds: 2.0,
+        bytes: 500_000,
+        messages: 200,
+        counters,
+        meter,
+        cpu_seconds,
+        ..MeasuredWindow::default()
+    }
+}
+
+fn report(windows: &[MeasuredWindow]) -> Report {
+    let mut report = Report { clients: 10, connected: 9, connects_per_second: 900.0, ..Report::default() };
+    report.refused.insert("503 Service Unavailable: full".to_owned(), 1);
+    report.closes.insert("4002 (slow consumer)".to_owned(), 2);
+    report.measure(windows);
+    report
+}
+
+#[test]
+fn threads_add_up_and_the_report_reads_so() {
+    let report = report(&[window(1.0), window(0.5)]);
+    let want = "\
+connections   9 connected, 1 refused (900/s)
+refused       1 × 503 Service Unavailable: full
+measured      2.0 s
+packets       200 /s
+records       3.00 k/s
+bytes         0.50 MB/s
+from ts_send  p50 20.0us  p90 20.0us  p99 20.0us  p99.9 20.0us  max 20.0us
+from ts_recv  none
+gaps          2 (12 records missing)
+conflated     8
+upgraded      none
+first data    none
+violations    0
+closed        2 × 4002 (slow consumer)
+generator     0.75 cores, busiest thread 50 %
+";
+    assert_eq!(report.text(), want);
+    assert_eq!(report.exit_code(), 0);
+    let json: serde_json::Value =
+        serde_json::from_str(&LoadOutcome { report: report.clone(), compared: None }.json()).expect("an object");
+    assert_eq!((&json["measured"]["records_per_second"], &json["connected"]), (&3000.0.into(), &9.into()));
+}
+
+#[test]
+fn a_generator_that_was_the_bottleneck_prints_no_rates_and_exits_3() {
+    let report = report(&[window(0.1), window(1.96)]);
+    let text = report.text();
+    assert!(text.contains("the load generator itself was the bottleneck"), "{text}");
+    assert!(!text.contains("/s\n") && !text.contains("from ts_send"), "{text}");
+    assert_eq!(report.exit_code(), 3);
+    let json: serde_json::Value =
+        serde_json::from_str(&LoadOutcome { report: report.clone(), compared: None }.json()).expect("an object");
+    assert_eq!((&json["measured"], &json["generator_was_the_bottleneck"]), (&serde_json::Value::Null, &true.into()));
+}
+
+#[test]
+fn a_thread_that_waited_for_a_core_is_told() {
+    let starved = MeasuredWindow { starved_seconds: 0.5, ..window(0.5) };
+    assert!(report(&[starved]).text().contains("waited 25 % of the time for a core"));
+    assert!(!report(&[window(0.5)]).text().contains("waited"));
+}
+
+#[test]
+fn a_thread_that_was_never_idle_is_a_bottleneck_even_where_it_only_waited() {
+    let behind = report(&[MeasuredWindow { starved_seconds: 0.96, ..window(1.0) }]);
+    assert_eq!((behind.measured.is_none(), behind.exit_code()), (true, 3));
+    assert!(behind.text().contains("computed 50 % of the time and waited 48 % for a core"), "{}", behind.text());
+    let idle_often = report(&[MeasuredWindow { starved_seconds: 0.7, ..window(1.0) }]);
+    assert_eq!(idle_often.exit_code(), 0, "85 % leave it room to catch up");
+}
+
+fn with_publisher(records_per_second: f64, late_ns: u64, held_seconds: f64) -> Report {
+    let lateness = LatencySummary { count: 100, p99_ns: late_ns, ..LatencySummary::default() };
+    let records = (records_per_second * 2.0) as u64;
+    let publisher = PublisherReport {
+        rate: 1000,
+        records,
+        records_per_second,
+        lateness,
+        held_seconds,
+        ..PublisherReport::default()
+    };
+    let mut report = Report { connected: 1, publisher: Some(publisher), ..Report::default() };
+    report.measure(&[window(0.5)]);
+    report
+}
+
+#[test]
+fn a_late_or_slow_publisher_is_a_bottleneck_and_one_that_the_server_holds_is_not() {
+    for (rate, late_ns, held, code) in [
+        (1000.0, 4_000_000, 0.0, 0),
+        (1000.0, 6_000_000, 0.0, 3),
+        (980.0, 1_000, 0.0, 3),
+        (980.0, 1_000, 0.5, 0),
+        (995.0, 1_000, 0.0, 0),
+    ] {
+        let report = with_publisher(rate, late_ns, held);
+        assert_eq!(report.exit_code(), code, "{rate} {late_ns} {held}: {}", report.text());
+    }
+    assert!(with_publisher(1000.0, 6_000_000, 0.0).text().contains("published 6.00ms after its time"));
+}
+
+#[test]
+fn a_broken_stream_exits_4_whatever_else() {
+    let mut report = report(&[window(1.9)]);
+    report.sequence_violations = 1;
+    report.first_violation = Some("quote of instrument 1 jumps".to_owned());
+    assert_eq!(report.exit_code(), 4);
+    assert!(report.text().contains("violations    1\n              the first: quote of instrument 1 jumps\n"));
+}

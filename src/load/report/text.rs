@@ -1,0 +1,168 @@
+//! The report as text, for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::{Measurement, PublisherReport, Report, STARVED_SHARE_MAX, StormReport};
+use crate::load::attack::AttackCount;
+use crate::load::format::{count_text, duration_text};
+use crate::load::latency::{LatencyOrigin, LatencySummary};
+use crate::load::observe::server::ServerUsage;
+use crate::load::worker::messages::DeliveryCounts;
+
+impl Report {
+    /// The report for people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        self.push_connections(&mut out);
+        if let Some(publisher) = &self.publisher {
+            push_publisher(publisher, &mut out);
+        }
+        match &self.measured {
+            Some(measured) => self.push_result(measured, &mut out),
+            None => self.push_bottleneck(&mut out),
+        }
+        self.push_findings(&mut out);
+        out
+    }
+
+    fn push_connections(&self, out: &mut String) {
+        let refused: u64 = self.refused.values().sum();
+        let (connected, rate) = (self.connected, self.connects_per_second);
+        line(out, "connections", &format!("{connected} connected, {refused} refused ({rate:.0}/s)"));
+        if self.stalled > 0 {
+            line(out, "stalled", &format!("{} of them do not read", self.stalled));
+        }
+        for AttackCount { kind, opened, failed, ended, actions } in &self.attack {
+            let text =
+                format!("{kind:?}: {actions} actions, {opened} opened, {failed} failed, {ended} ended by the server");
+            line(out, "attack", &text);
+        }
+        push_map(out, "refused", &self.refused);
+        push_map(out, "rejected", &self.rejected);
+    }
+
+    fn push_result(&self, measured: &Measurement, out: &mut String) {
+        push_measured(measured, out);
+        line(out, "upgraded", &latency_text(&self.upgraded));
+        line(out, "first data", &latency_text(&self.first_data));
+        if let Some(storm) = &self.storm {
+            let StormReport { asked, connected, seconds, accepts_per_second, live_latency, .. } = storm;
+            let text = format!("{connected} of {asked} connected in {seconds:.2} s ({accepts_per_second:.0}/s)");
+            line(out, "storm", &text);
+            line(out, "  others then", &latency_text(live_latency));
+        }
+        if self.churned > 0 {
+            line(out, "churn", &format!("{} left abruptly and were replaced", self.churned));
+        }
+        match (&self.server, &self.server_unseen) {
+            (Some(server), _) => push_server(server, out),
+            (None, Some(why)) => line(out, "server", &format!("not seen: {why}")),
+            (None, None) => {}
+        }
+    }
+
+    fn push_bottleneck(&self, out: &mut String) {
+        for why in &self.bottlenecks {
+            line(out, "no result", &format!("the load generator itself was the bottleneck: {why}"));
+        }
+    }
+
+    fn push_findings(&self, out: &mut String) {
+        if let Some(delivered) = &self.delivered {
+            push_delivered(delivered, out);
+        }
+        let violations = self.sequence_violations;
+        line(out, "violations", &violations.to_string());
+        if let Some(first) = &self.first_violation {
+            line(out, "", &format!("the first: {first}"));
+        }
+        push_map(out, "malformed", &self.malformed);
+        push_map(out, "closed", &self.closes);
+        line(
+            out,
+            "generator",
+            &format!("{:.2} cores, busiest thread {:.0} %", self.generator_cores, self.generator_busiest_share * 100.0),
+        );
+        if self.generator_starved_share > STARVED_SHARE_MAX {
+            let share = self.generator_starved_share * 100.0;
+            line(out, "", &format!("a thread waited {share:.0} % of the time for a core: latencies contain that wait"));
+        }
+    }
+}
+
+fn push_publisher(publisher: &PublisherReport, out: &mut String) {
+    let rate = count_text(publisher.records_per_second);
+    let LatencySummary { p99_ns, max_ns, .. } = publisher.lateness;
+    let late = format!("late p99 {} max {}", duration_text(p99_ns), duration_text(max_ns));
+    line(out, "published", &format!("{rate}/s of {}/s, {late}", count_text(publisher.rate as f64)));
+    if publisher.held_lateness.count > 0 {
+        let LatencySummary { count, max_ns, .. } = publisher.held_lateness;
+        let (seconds, late) = (publisher.held_seconds, duration_text(max_ns));
+        line(out, "", &format!("the server took no more for {seconds:.2} s: {count} records up to {late} late"));
+    }
+}
+
+fn push_server(server: &ServerUsage, out: &mut String) {
+    let ServerUsage { cores, cpu_ns_per_delivery, cpu_ns_per_message, memory_bytes_per_connection, .. } = server;
+    let each = format!("{cpu_ns_per_delivery:.0} ns a delivery, {cpu_ns_per_message:.0} ns a message");
+    line(out, "server", &format!("{cores:.2} cores, {each}"));
+    let memory = server.memory_bytes as f64 / 1e6;
+    let text = format!("{memory:.1} MB, {:.1} KB a connection", memory_bytes_per_connection / 1e3);
+    line(out, "memory", &text);
+    let cores: Vec<_> = server.core_load.iter().map(|(core, load)| format!("{core}: {:.0} %", load * 100.0)).collect();
+    line(out, "cores", &cores.join("  "));
+}
+
+fn push_delivered(delivered: &DeliveryCounts, out: &mut String) {
+    let DeliveryCounts { clients, expected, received, merged, lost, missing, clients_short } = *delivered;
+    line(out, "delivered", &format!("{received} of {expected} records to {clients} steady clients"));
+    line(out, "", &format!("{merged} merged into later ones, {lost} announced as lost, {missing} missing"));
+    if clients_short > 0 {
+        line(out, "", &format!("{clients_short} clients miss some"));
+    }
+}
+
+fn push_measured(measured: &Measurement, out: &mut String) {
+    line(out, "measured", &format!("{:.1} s", measured.seconds));
+    if measured.packets_per_second == measured.messages_per_second || measured.messages_per_second == 0.0 {
+        line(out, "packets", &format!("{}/s", count_text(measured.packets_per_second)));
+    } else {
+        let packets = count_text(measured.packets_per_second);
+        line(out, "messages", &format!("{}/s, {packets}/s of them packets", count_text(measured.messages_per_second)));
+    }
+    line(out, "records", &format!("{}/s", count_text(measured.records_per_second)));
+    line(out, "bytes", &format!("{:.2} MB/s", measured.bytes_per_second / 1e6));
+    if measured.latency_origin == LatencyOrigin::Scheduled {
+        line(out, "from schedule", &latency_text(&measured.latency_recv));
+    }
+    line(out, "from ts_send", &latency_text(&measured.latency_send));
+    if measured.latency_origin == LatencyOrigin::Received {
+        line(out, "from ts_recv", &latency_text(&measured.latency_recv));
+    }
+    if measured.from_future > 0 {
+        let packets = measured.from_future;
+        line(out, "", &format!("{packets} packets came before they were sent: the clocks of the machines differ"));
+    }
+    line(out, "gaps", &format!("{} ({} records missing)", measured.gaps, measured.lost));
+    line(out, "conflated", &measured.conflated.to_string());
+}
+
+fn latency_text(latency: &LatencySummary) -> String {
+    let LatencySummary { count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns } = *latency;
+    if count == 0 {
+        return "none".to_owned();
+    }
+    let [p50, p90, p99, p999, max] = [p50_ns, p90_ns, p99_ns, p999_ns, max_ns].map(duration_text);
+    format!("p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max}")
+}
+
+fn push_map(out: &mut String, name: &str, map: &BTreeMap<String, u64>) {
+    for (what, count) in map {
+        line(out, name, &format!("{count} × {what}"));
+    }
+}
+
+fn line(out: &mut String, name: &str, text: &str) {
+    writeln!(out, "{name:<14}{text}").expect("a String takes all");
+}

@@ -1,0 +1,189 @@
+//! `tickcast load`: very many clients against one server. Every stream is checked, and the report states when the load
+//! generator itself was the bottleneck.
+//!
+//! A run has these stages: define the instruments to publish, connect all clients, publish and warm up, measure, wait for
+//! the records under way, close. The clients live in [`processes`] of their own, because a process has a limit of
+//! descriptors; [`plan`] says what each of them does.
+//!
+//! Method: every client reads every record and checks its sequence. Latencies are taken when the kernel has handed over
+//! the bytes of a read. With a publisher of its own ([`publisher`]) they count from the time at which each record was
+//! *due*, so that no wait is omitted; without one, from the server's own timestamps. With `--floor`, `--rival` or
+//! `--attack` the same workload runs in turn against each of the [`servers`].
+//!
+//! What it does not do: TLS. Where clients and server share a machine, the report says how much of it the clients used.
+
+mod plan;
+mod processes;
+mod progress;
+mod publisher;
+mod schedule;
+mod stages;
+#[cfg(test)]
+mod tests;
+mod workload;
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use self::processes::Launch;
+use self::stages::StageLengths;
+use self::workload::LoadRun;
+use super::args::{LoadArgs, Shape};
+use super::attack::Attack;
+use super::error::LoadError;
+use super::latency::LatencyOrigin;
+use super::report::comparison::{ComparedRun, Comparison, LoadOutcome};
+use super::report::plot::{PlottedRun, latency_svg};
+use super::report::{MEASURED, Report};
+use super::servers::{Baseline, StartedServer};
+use super::signals::stop_flag;
+
+/// Runs `tickcast load`, writes its report to `out`, and returns it; [`LoadOutcome::exit_code`] is the process's.
+pub fn load(args: &LoadArgs, out: &mut impl Write) -> Result<LoadOutcome, LoadError> {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let stages =
+        StageLengths { warmup: seconds(args.warmup), measure: seconds(args.seconds), launch: Launch::Processes };
+    load_until(args, &stages, out, &*stop_flag()?)
+}
+
+fn load_until(
+    args: &LoadArgs,
+    stages: &StageLengths,
+    out: &mut impl Write,
+    stop: &AtomicBool,
+) -> Result<LoadOutcome, LoadError> {
+    let outcome = run_all(args, stages, stop)?;
+    if let Some(path) = &args.plot {
+        plot(&outcome, path).map_err(LoadError::Output)?;
+    }
+    let text = if args.json { outcome.json() + "\n" } else { outcome.text() };
+    out.write_all(text.as_bytes()).map_err(LoadError::Output)?;
+    Ok(outcome)
+}
+
+/// All runs of one command: against the measured server, and against the servers that it is compared with.
+fn run_all(args: &LoadArgs, stages: &StageLengths, stop: &AtomicBool) -> Result<LoadOutcome, LoadError> {
+    let mut run = LoadRun::new(args)?;
+    let baselines = args.server.baselines();
+    check_comparison(args, &baselines)?;
+    if !args.attacked.attack.is_empty() {
+        return run_attacked(args, run, stages, stop);
+    }
+    let cores = args.server.server_cores.as_ref().map(|list| list.0.as_slice());
+    let started = serve(&mut run)?;
+    let (report, mut server_cores) = run.run(stages, stop)?;
+    drop(started);
+    if baselines.is_empty() {
+        return Ok(LoadOutcome { report, compared: None });
+    }
+    server_cores = cores.map(<[usize]>::to_vec).or(server_cores);
+    let mut runs = vec![ComparedRun { name: MEASURED, pair: 0, report: report.clone() }];
+    for pair in 0..args.server.pairs as usize {
+        let mut contenders: Vec<Option<Baseline>> = baselines.iter().copied().map(Some).collect();
+        if pair > 0 {
+            contenders.insert(0, None);
+        }
+        if pair % 2 == 1 {
+            contenders.reverse();
+        }
+        for contender in contenders {
+            let (name, report) = match contender {
+                None => {
+                    let _started = serve(&mut run)?;
+                    (MEASURED, run.run(stages, stop)?.0)
+                }
+                Some(baseline) => {
+                    (baseline.name(), run_baseline(args, baseline, server_cores.as_deref(), stages, stop)?)
+                }
+            };
+            runs.push(ComparedRun { name, pair, report });
+        }
+    }
+    Ok(LoadOutcome { report, compared: Some(Comparison::of(runs, MEASURED)) })
+}
+
+/// Starts the measured server, where `--serve` asks for it.
+fn serve(run: &mut LoadRun<'_>) -> Result<Option<StartedServer>, LoadError> {
+    let Some(arguments) = &run.args.server.serve else { return Ok(None) };
+    let address = run.target.addresses()?[0];
+    let cores = run.args.server.server_cores.as_ref().map(|list| list.0.as_slice());
+    let started = StartedServer::serve(arguments, address, cores)?;
+    run.server_pid = Some(started.pid());
+    Ok(Some(started))
+}
+
+/// The same workload with and without an attack, in turn. The report is that of the first run under attack.
+fn run_attacked(
+    args: &LoadArgs,
+    mut run: LoadRun<'_>,
+    stages: &StageLengths,
+    stop: &AtomicBool,
+) -> Result<LoadOutcome, LoadError> {
+    const ATTACKED: &str = "attacked";
+    let address = run.target.addresses()?[0];
+    let path = run.target.uri.path().to_owned();
+    let cores = run.load_cores(None);
+    let mut runs = Vec::new();
+    for pair in 0..args.server.pairs as usize {
+        for name in if pair % 2 == 0 { ["calm", ATTACKED] } else { [ATTACKED, "calm"] } {
+            let _started = serve(&mut run)?;
+            let attack = (name == ATTACKED)
+                .then(|| Attack::start(&args.attacked, address, &path, cores.as_deref()))
+                .transpose()?;
+            let mut report = run.run(stages, stop)?.0;
+            if let Some(attack) = attack {
+                report.attack = attack.end()?;
+            }
+            runs.push(ComparedRun { name, pair, report });
+        }
+    }
+    let report = runs.iter().find(|run| run.name == ATTACKED).expect("there is at least one pair").report.clone();
+    Ok(LoadOutcome { report, compared: Some(Comparison::of(runs, ATTACKED)) })
+}
+
+fn check_comparison(args: &LoadArgs, baselines: &[Baseline]) -> Result<(), LoadError> {
+    let wrong = |problem: &str| Err(LoadError::Arguments(problem.to_owned()));
+    match &args.shape {
+        _ if !args.attacked.attack.is_empty() && !baselines.is_empty() => wrong(
+            "--attack compares the server with itself without the attack: expected no --floor, --floor-send or --rival",
+        ),
+        _ if baselines.is_empty() => Ok(()),
+        _ if args.publish.publish.is_none() => {
+            wrong("--floor, --floor-send and --rival start servers without a market: expected --publish RATE")
+        }
+        Shape::Random(_) | Shape::Pattern(_) => {
+            wrong("--shape: a bare loop sends to all clients or to one each: expected all or one")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same workload against a bare server, on the measured server's cores.
+fn run_baseline(
+    args: &LoadArgs,
+    baseline: Baseline,
+    cores: Option<&[usize]>,
+    stages: &StageLengths,
+    stop: &AtomicBool,
+) -> Result<Report, LoadError> {
+    let (started, address) = baseline.start(args.shape == Shape::One, cores)?;
+    let run = LoadRun::against_baseline(args, address, started.pid())?;
+    Ok(run.run(stages, stop)?.0)
+}
+
+fn plot(outcome: &LoadOutcome, path: &Path) -> std::io::Result<()> {
+    let alone = [ComparedRun { name: MEASURED, pair: 0, report: outcome.report.clone() }];
+    let runs = outcome.compared.as_ref().map_or(&alone[..], |comparison| &comparison.runs);
+    let measured = |run: &ComparedRun| Some((format!("{} {}", run.name, run.pair + 1), run.report.measured.clone()?));
+    let named: Vec<_> = runs.iter().filter_map(measured).collect();
+    let plotted: Vec<_> =
+        named.iter().map(|(name, measured)| PlottedRun { name, latencies: &measured.latency_histogram.0 }).collect();
+    let from = match named.first().map(|(_, measured)| measured.latency_origin) {
+        Some(LatencyOrigin::Scheduled) => "from the scheduled time",
+        _ => "from ts_recv",
+    };
+    let title = format!("{} clients, latency {from}", outcome.report.clients);
+    std::fs::write(path, latency_svg(&title, &plotted))
+}

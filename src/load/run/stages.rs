@@ -1,0 +1,133 @@
+//! The stages of a run, from the first connect to the last close.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::processes::{Launch, WorkerProcesses};
+use super::progress::StageBar;
+use super::publisher::{LoadPublisher, PublisherResult, RunningPublisher};
+use crate::load::error::LoadError;
+use crate::load::observe::process::ProbeError;
+use crate::load::observe::server::ServerObserver;
+use crate::load::worker::messages::{PublishedCount, StageCommand};
+
+/// How often the run reads the processes' progress, and draws the progress bar.
+const TICK: Duration = Duration::from_millis(50);
+/// Records count as arrived once nothing has come for this long.
+const QUIET: Duration = Duration::from_millis(500);
+/// How long records under way may take to arrive.
+const TAIL_MAX: Duration = Duration::from_secs(10);
+
+/// How long the stages last, and how the worker processes are started.
+#[derive(Clone, Copy, Debug)]
+pub struct StageLengths {
+    pub warmup: Duration,
+    pub measure: Duration,
+    pub launch: Launch,
+}
+
+/// A run under way.
+pub struct ActiveRun<'a> {
+    pub clients: u64,
+    pub stages: StageLengths,
+    pub stop: &'a AtomicBool,
+    pub workers: WorkerProcesses,
+    pub progress: StageBar,
+    pub observer: Result<ServerObserver, ProbeError>,
+    pub cores: Option<Vec<usize>>,
+}
+
+impl ActiveRun<'_> {
+    /// Leads the workers through the stages; an interrupt ends the measured time early.
+    pub fn run(&mut self, publisher: Option<LoadPublisher>) -> Result<Option<PublisherResult>, LoadError> {
+        let connected = self.connect()?;
+        self.observe(ServerObserver::connected)?;
+        let cores = self.cores.clone();
+        let publishing = publisher.filter(|_| connected).map(|publisher| publisher.start(cores)).transpose()?;
+        let mut done = None;
+        if connected {
+            self.warm_up(publishing.as_ref())?;
+            self.measure(publishing.as_ref())?;
+            self.workers.command(StageCommand::Tail)?;
+            self.observe(ServerObserver::end)?;
+            done = publishing.map(RunningPublisher::stop).transpose()?;
+            if done.is_some() {
+                self.await_tail()?;
+            }
+        }
+        let published = done.as_ref().map_or(PublishedCount::default(), |done| done.published);
+        self.workers.command(StageCommand::Done(published))?;
+        Ok(done)
+    }
+
+    /// True once all have connected or were refused; false where all were refused.
+    fn connect(&mut self) -> Result<bool, LoadError> {
+        self.progress.begin("connecting", self.clients);
+        loop {
+            let come = self.workers.listen(TICK)?;
+            self.progress.at(come.connected, "");
+            if come.settled >= self.clients {
+                return Ok(come.connected > 0);
+            }
+            if self.is_stopped() {
+                return Err(LoadError::Interrupted);
+            }
+        }
+    }
+
+    fn warm_up(&mut self, publishing: Option<&RunningPublisher>) -> Result<(), LoadError> {
+        let (begun, length) = (Instant::now(), self.stages.warmup);
+        self.progress.begin("warming up", length.as_millis() as u64);
+        while begun.elapsed() < length && !ended(publishing) {
+            self.workers.listen(TICK.min(length.saturating_sub(begun.elapsed())))?;
+            self.progress.at(begun.elapsed().as_millis() as u64, "");
+            if self.is_stopped() {
+                return Err(LoadError::Interrupted);
+            }
+        }
+        if self.is_stopped() { Err(LoadError::Interrupted) } else { Ok(()) }
+    }
+
+    fn measure(&mut self, publishing: Option<&RunningPublisher>) -> Result<(), LoadError> {
+        self.workers.command(StageCommand::Measure)?;
+        self.observe(ServerObserver::begin)?;
+        publishing.inspect(|publishing| publishing.measure());
+        let (begun, length) = (Instant::now(), self.stages.measure);
+        self.progress.begin("measuring", length.as_millis() as u64);
+        let before = self.workers.listen(Duration::ZERO)?.records;
+        while begun.elapsed() < length && !self.is_stopped() && !ended(publishing) {
+            let come = self.workers.listen(TICK.min(length.saturating_sub(begun.elapsed())))?;
+            let rate = (come.records - before) as f64 / begun.elapsed().as_secs_f64() / 1e6;
+            self.progress.at(begun.elapsed().as_millis() as u64, &format!("{rate:.2} M records/s"));
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing has come for a while.
+    fn await_tail(&mut self) -> Result<(), LoadError> {
+        let begun = Instant::now();
+        self.progress.begin("the rest arrives", 0);
+        let (mut last, mut since) = (self.workers.listen(Duration::ZERO)?.records, Instant::now());
+        while since.elapsed() < QUIET && begun.elapsed() < TAIL_MAX && !self.is_stopped() {
+            let now = self.workers.listen(TICK)?.records;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, look: fn(&mut ServerObserver) -> Result<(), ProbeError>) -> Result<(), LoadError> {
+        self.observer.as_mut().map_or(Ok(()), look).map_err(LoadError::Probe)
+    }
+
+    fn is_stopped(&self) -> bool {
+        // Relaxed: the flag is all that the signal's handler says.
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// A publisher that ends by itself has an error to tell.
+fn ended(publishing: Option<&RunningPublisher>) -> bool {
+    publishing.is_some_and(RunningPublisher::has_ended)
+}

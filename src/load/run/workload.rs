@@ -1,0 +1,178 @@
+//! One workload against one server.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+
+use super::plan::{Dialect, LoadPlan, deal, plans, publication};
+use super::processes::WorkerProcesses;
+use super::progress::StageBar;
+use super::publisher::{LoadPublisher, PublisherResult};
+use super::stages::{ActiveRun, StageLengths};
+use crate::load::args::LoadArgs;
+use crate::load::cores::available;
+use crate::load::directory::fetch_symbols;
+use crate::load::error::LoadError;
+use crate::load::latency::LatencyOrigin;
+use crate::load::machine::sources_for;
+use crate::load::observe::server::ServerObserver;
+use crate::load::report::{PublisherReport, Report};
+use crate::load::worker::messages::{ClientRole, ReadOptions, WorkerJob};
+use tickcast_client::Target;
+
+/// One workload against one server.
+#[derive(Debug)]
+pub struct LoadRun<'a> {
+    pub args: &'a LoadArgs,
+    pub target: Target,
+    /// Where to publish, and whether without definitions.
+    pub publish_target: Target,
+    pub plain: bool,
+    pub dialect: Dialect,
+    /// The server's process, where it is known.
+    pub server_pid: Option<u32>,
+}
+
+impl<'a> LoadRun<'a> {
+    /// The run that the arguments ask for.
+    pub fn new(args: &'a LoadArgs) -> Result<Self, LoadError> {
+        let target = Target::parse(&args.url)?;
+        let publish_target = match &args.publish.publish_url {
+            Some(url) => Target::parse(url)?,
+            None => target.with_path(&publish_path(args.publish.publish_token.as_deref())),
+        };
+        let dialect = match args.message.is_empty() {
+            true => Dialect::Tickcast,
+            false => Dialect::Other(args.message.clone()),
+        };
+        let server_pid = args.server.server_pid;
+        Ok(Self { args, target, publish_target, plain: args.publish.publish_plain, dialect, server_pid })
+    }
+
+    /// The same workload against a bare server, which passes on what is published.
+    pub fn against_baseline(args: &'a LoadArgs, address: SocketAddr, pid: u32) -> Result<Self, LoadError> {
+        let target = Target::parse(&format!("{address}/subscribe"))?;
+        Ok(Self {
+            args,
+            publish_target: target.with_path(&publish_path(None)),
+            target,
+            plain: true,
+            dialect: Dialect::Other(Vec::new()),
+            server_pid: Some(pid),
+        })
+    }
+
+    /// Does it; tells the cores of the server as well, where its process is to be seen.
+    pub fn run(&self, stages: &StageLengths, stop: &AtomicBool) -> Result<(Report, Option<Vec<usize>>), LoadError> {
+        let args = self.args;
+        // Tells a server that is not there in one sentence, rather than once for every client.
+        let peer = self.target.connect()?.peer_addr();
+        let address = peer.map_err(|error| LoadError::System { what: "peer address", error })?;
+        let publisher = publication(args, self.plain)
+            .map(|publication| LoadPublisher::connect(&self.publish_target, publication))
+            .transpose()?;
+        let plans = self.plans(address)?;
+        let observer = match (ServerObserver::of(address, self.server_pid), self.server_pid) {
+            (Err(error), Some(_)) => return Err(error.into()),
+            (observer, _) => observer,
+        };
+        let server_cores = observer.as_ref().ok().and_then(|observer| observer.cores().ok());
+        let cores = self.load_cores(server_cores.as_deref());
+        let jobs = deal(&WorkerJob { cores: cores.clone(), ..self.job(address) }, &plans, args.processes as usize);
+        let mut active = ActiveRun {
+            clients: u64::from(args.clients),
+            stages: *stages,
+            stop,
+            workers: WorkerProcesses::start(jobs, stages.launch)?,
+            progress: StageBar::new(),
+            observer,
+            cores,
+        };
+        let published = active.run(publisher)?;
+        Ok((self.report(&plans, active, published)?, server_cores))
+    }
+
+    /// The cores to run on: those given, or those that the server does not use; any where it uses all.
+    pub fn load_cores(&self, server: Option<&[usize]>) -> Option<Vec<usize>> {
+        if let Some(given) = &self.args.load_cores {
+            return Some(given.0.clone());
+        }
+        let chosen = self.args.server.server_cores.as_ref().map(|list| list.0.as_slice());
+        let server = chosen.or(server)?;
+        let free: Vec<_> = available().ok()?.into_iter().filter(|core| !server.contains(core)).collect();
+        (!free.is_empty()).then_some(free)
+    }
+
+    fn plans(&self, address: SocketAddr) -> Result<LoadPlan, LoadError> {
+        let args = self.args;
+        let given = args.source.as_ref().map_or(&[][..], |sources| &sources.0);
+        let connections = u64::from(args.clients) + u64::from(args.storm);
+        let sources = sources_for(connections, given, address.ip())?;
+        plans(args, &self.dialect, &sources, || fetch_symbols(&self.target))
+    }
+
+    /// What all processes have in common.
+    fn job(&self, address: SocketAddr) -> WorkerJob {
+        let args = self.args;
+        let origin = if args.publish.publish.is_some() { LatencyOrigin::Scheduled } else { LatencyOrigin::Received };
+        WorkerJob {
+            address,
+            uri: self.target.uri.to_string(),
+            terms: ReadOptions { opaque: self.dialect != Dialect::Tickcast, origin, dense: false },
+            requests: Vec::new(),
+            plans: Vec::new(),
+            storm: Vec::new(),
+            threads: args.threads as usize,
+            pending: args.pending as usize,
+            churn_per_s: args.churn,
+            stall_for_ms: args.stall_for.map(|seconds| (seconds * 1e3) as u64),
+            cores: None,
+        }
+    }
+
+    /// Puts the findings together. Where nobody connected, that is the error.
+    fn report(
+        &self,
+        plan: &LoadPlan,
+        active: ActiveRun<'_>,
+        published: Option<PublisherResult>,
+    ) -> Result<Report, LoadError> {
+        let stalled = plan.steady.iter().filter(|plan| plan.role == ClientRole::Stalled).count() as u64;
+        let url = self.target.uri.to_string();
+        let mut report = Report { url, clients: active.clients, stalled, ..Report::default() };
+        let windows = report.gather(active.workers.tallies()?, plan.storm.len() as u64);
+        if report.connected == 0 {
+            let why = report.refused.into_iter().next().map_or_else(String::new, |(why, _)| why);
+            return Err(LoadError::Refused(why));
+        }
+        report.publisher = published.zip(self.args.publish.publish).map(|(done, rate)| of_publisher(&done, rate));
+        report.measure(&windows);
+        match &active.observer {
+            Ok(observer) => {
+                report.server = report.measured.as_ref().and_then(|measured| {
+                    observer.usage(report.connected, measured.records_per_second, measured.messages_per_second)
+                });
+            }
+            Err(error) => report.server_unseen = Some(error.to_string()),
+        }
+        Ok(report)
+    }
+}
+
+fn of_publisher(done: &PublisherResult, rate: u64) -> PublisherReport {
+    PublisherReport {
+        rate,
+        records: done.records,
+        records_per_second: done.records as f64 / done.seconds.max(1e-9),
+        lateness: done.lateness.own.summary(),
+        held_lateness: done.lateness.held.summary(),
+        held_seconds: done.held.as_secs_f64(),
+        cpu_seconds: done.cpu_seconds,
+    }
+}
+
+/// The path of the publish endpoint, with the token.
+fn publish_path(token: Option<&str>) -> String {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    let query = token.map(|token| format!("?token={}", utf8_percent_encode(token, NON_ALPHANUMERIC)));
+    format!("/v1/publish{}", query.unwrap_or_default())
+}
