@@ -1,27 +1,31 @@
-//! The only room that knows the kernel: operations in, completions out, with ids instead of descriptors and pointers.
+//! Socket input and output of a shard: operations in, completions out, with [`SlotId`]s instead of descriptors and
+//! pointers.
 //!
-//! * A [`SlotId`] is a connection after its upgrade: a slot of the ring's registered-file table and a generation, so that
-//!   what completes late for a former holder of the slot is told apart.
-//! * [`Io::send_batch`] is synchronous: when it returns, the kernel has copied or refused every byte. So a packet needs
-//!   no reference count, and one send at the most is in flight per socket by construction.
-//! * Input is pulled: the kernel says that a seat is readable, the shard asks for the bytes when it wants them. A client
-//!   that is owed something is not read, and TCP slows it down.
+//! What always holds:
+//! * [`Io::send_batch`] is synchronous: when it returns, the kernel has copied or refused every byte. So packets need no
+//!   reference count, and a socket never has more than one send in flight.
+//! * Input is pulled: [`Completion::Readable`] reports input, and the shard asks for the bytes when it wants them
+//!   ([`Io::receive`]). A client with output pending is not read, so TCP slows it down.
+//! * Nothing completes for a connection after [`Io::close`], although its slot is used again.
 //!
-//! [`uring`] is what the server runs on. [`floor`] is the least that the kernel asks for the same sends, to be measured
-//! against: nothing of the server uses it.
+//! [`uring`] implements it with io_uring, and is the only module of the server that calls the kernel for it. Tests run
+//! the shard on simulated ones; one contract test covers them all.
 
 pub mod uring;
 
-/// A connection that the fan-out owns.
+/// A client's connection in the shard: a slot, and which of its successive holders is meant.
+///
+/// Slots are used again, and completions may come late. A completion, or an operation of the shard, whose generation is not
+/// the slot's present one belongs to a former connection and has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId {
-    /// Slot in the table, dense from 0, so that a plain vector maps seats to clients.
+    /// The slot: its index in the table of connections, dense from 0, so that a plain vector maps slots to clients.
     pub index: u32,
-    /// Counts the holders of this slot.
+    /// Differs for each connection that has held the slot.
     pub generation: u32,
 }
 
-/// One send of a batch: `bytes[start..start + len]` to a seat.
+/// One send of a batch: `bytes[start..start + len]` to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendOp {
     pub slot_id: SlotId,
@@ -29,37 +33,37 @@ pub struct SendOp {
     pub len: u32,
 }
 
-/// A send that did not take all its bytes.
+/// A send that the socket did not take whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShortSend {
-    /// Which of the batch.
+    /// Its index in the batch.
     pub index: u32,
-    /// How far it came.
+    /// What happened to it.
     pub outcome: SendOutcome,
 }
 
-/// How far a send came.
+/// What happened to a short send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// The socket took this many bytes, fewer than asked; 0 where it was full.
+    /// The socket took this many bytes, fewer than asked; 0 if it was full.
     Took(u32),
     /// The connection is gone.
     Failed,
 }
 
-/// What the kernel has to tell.
+/// An event of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
-    /// There is input to [`Io::receive`], or the end of it.
+    /// There is input for [`Io::receive`], or its end.
     Readable { slot_id: SlotId },
-    /// The answer to [`Io::receive`]: `input[start..start + len]` of the same [`Completions`]. `more` when the socket
-    /// is known to hold further input, so that no new `Readable` need come for it.
+    /// The answer to [`Io::receive`]: `input[start..start + len]` of the same [`Completions`]. With `more`, the socket is
+    /// known to hold further input, and no new `Readable` may come for it.
     Received { slot_id: SlotId, start: u32, len: u32, more: bool },
-    /// The answer to [`Io::receive`] where nothing is there after all.
+    /// The answer to [`Io::receive`] if there is no input after all.
     Nothing { slot_id: SlotId },
     /// The socket has room again; the answer to [`Io::want_writable`].
     Writable { slot_id: SlotId },
-    /// The peer has gone: end of input, reset, or error. Comes once; the seat still has to be closed.
+    /// End of input, reset, or error. Comes once; the connection still has to be closed.
     Ended { slot_id: SlotId },
 }
 
@@ -78,21 +82,21 @@ impl Completions {
     }
 }
 
-/// What the shard asks of the kernel.
+/// The operations of a shard on its connections.
 pub trait Io {
-    /// Sends each range of `bytes` to its seat, in order, and appends to `short` those that did not take all.
+    /// Sends each range of `bytes` to its connection, in order, and appends to `short` the sends that were not taken whole.
+    /// Never waits for a socket. When it returns, the kernel has copied or refused every byte.
     fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], short: &mut Vec<ShortSend>);
 
-    /// Asks for the input of a seat; answered by `Received`, `Nothing` or `Ended`. At most one at a time for a seat.
+    /// Asks for input; answered by `Received`, `Nothing` or `Ended`. At most one at a time for a connection.
     fn receive(&mut self, slot_id: SlotId);
 
-    /// Asks to be told once when the socket has room; answered by `Writable` or `Ended`.
+    /// Asks for one notification when the socket has room; answered by `Writable` or `Ended`.
     fn want_writable(&mut self, slot_id: SlotId);
 
-    /// Closes the connection and frees its slot. Nothing completes for this seat afterwards.
+    /// Closes the connection and frees its slot. Nothing completes for it afterwards.
     fn close(&mut self, slot_id: SlotId);
 
-    /// Submits what has been asked and moves what has completed, at most `completions_max`, into `out`.
-    /// Never waits.
+    /// Submits the operations asked for, and appends at most `completions_max` completions to `out`. Never waits.
     fn reap(&mut self, completions_max: usize, out: &mut Completions);
 }

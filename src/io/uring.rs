@@ -1,16 +1,21 @@
-//! io_uring: the one place of the server that knows submission entries, descriptors and pointers, and its one unsafe
-//! island.
+//! io_uring is called here: [`Uring`] implements [`Io`]. The only module of the server with submission entries,
+//! descriptors, pointers and `unsafe`.
 //!
-//! One ring a shard, owned by the shard's thread. Invariants:
-//! * A send never outlives the call that makes it: `MSG_DONTWAIT` keeps the kernel from parking it, so once the batch is
+//! One ring a shard, beside glommio's, owned by the shard's thread. Connections are registered files: a slot of the ring's
+//! file table instead of a descriptor.
+//!
+//! What always holds:
+//! * A send never outlives the call that makes it: with `MSG_DONTWAIT` the kernel does not queue it, so once the batch is
 //!   submitted the kernel has copied or refused every byte.
-//! * `MSG_WAITALL` makes a short send complete visibly, although success completions are suppressed
-//!   (`IOSQE_CQE_SKIP_SUCCESS`). Without it a short send counts as success, and a stream would be torn in silence.
-//! * Input arrives in buffers that this file owns, and is copied out before the buffer goes back to the kernel.
-//! * `user_data` is operation, generation and slot; what completes for a former holder of a slot is dropped.
+//! * A short send completes visibly, although success completions are suppressed (`IOSQE_CQE_SKIP_SUCCESS`), because of
+//!   `MSG_WAITALL`. Without it a short send counts as a success, and the rest of the frame would be missing unnoticed.
+//! * Input arrives in buffers that this module owns, and is copied out before the buffer goes back to the kernel.
+//! * `user_data` is operation, generation and slot; completions for a former holder of a slot are dropped.
 //!
-//! Costs: 4 to 7 µs of kernel time a send on loopback, next to nothing of our own; 256 B of kernel memory for the
-//! multishot poll of an idle seat.
+//! What it does not do: accept, TLS, parse, retry a send, or wait. The shard sleeps in glommio on the eventfd.
+//!
+//! Cost: 4 to 7 µs of kernel time a send on loopback, and 0 to 0.2 µs of our own; 256 B of kernel memory for the
+//! multishot poll of an idle connection.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -25,13 +30,13 @@ use rustix::event::EventfdFlags;
 
 use super::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 
-/// Entries of the submission queue: batches of 256 to 1,024 sends cost the least per send.
+/// Entries of the submission queue: batches of 256 to 1,024 sends cost the least a send.
 const SUBMISSIONS: u32 = 1024;
-/// Entries of the completion queue. Overflow is kept by the kernel, but costs; a storm of short sends fits.
+/// Entries of the completion queue: a short send each for 16 batches. The kernel keeps what overflows, at a higher cost.
 const COMPLETIONS: u32 = 16 * 1024;
-/// Size of one input buffer: a request is some 100 bytes, and one that is longer comes in several.
+/// Size of one input buffer: a request is some 100 bytes; a longer one takes several receives.
 const INPUT_BYTES: usize = 1024;
-/// Input buffers: as many receives as one reap serves.
+/// Input buffers, and so receives in flight.
 const INPUT_BUFFERS: u16 = 256;
 /// The buffer group's name within this ring.
 const INPUT_GROUP: u16 = 0;
@@ -43,10 +48,10 @@ const RECEIVE: u8 = 4;
 const CLOSE: u8 = 5;
 const CANCEL: u8 = 6;
 
-/// Why a ring could not be set up: what is wrong, and what mends it.
+/// Why a ring could not be set up, and what fixes it.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// Forbidden by the system or a container's seccomp profile.
+    /// The system or a container's seccomp profile forbids it.
     #[error(
         "io_uring is not permitted here ({0}); restore it with 'sysctl -w kernel.io_uring_disabled=0', or, in a container, allow \
          io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
@@ -57,7 +62,7 @@ pub enum SetupError {
         "this kernel has no io_uring ({0}), or a seccomp profile hides it; Linux 6.1 or newer is needed, see 'uname -r'"
     )]
     Missing(io::Error),
-    /// The kernel knows io_uring, but not what is asked of it.
+    /// The kernel's io_uring lacks a feature.
     #[error("this kernel's io_uring is too old ({0}); Linux 6.1 or newer is needed, see 'uname -r'")]
     TooOld(io::Error),
     /// Locked memory ran out.
@@ -65,9 +70,9 @@ pub enum SetupError {
         "io_uring got no memory ({0}); the locked-memory limit may be too low: 'ulimit -l unlimited', or LimitMEMLOCK= in the unit"
     )]
     Memory(io::Error),
-    /// More seats than descriptors are allowed.
+    /// The descriptor limit is below the number of slots.
     #[error(
-        "{slots} slots need as many descriptors ({error}); raise the limit with 'ulimit -n {slots}', or lower connections_max"
+        "{slots} connections need as many descriptors ({error}); raise the limit with 'ulimit -n {slots}', or lower connections_max"
     )]
     Descriptors { slots: u32, error: io::Error },
     /// Anything else.
@@ -87,7 +92,7 @@ impl SetupError {
     }
 }
 
-/// The few numbers of the kernel's interface that rustix has no plain constants for.
+/// errno numbers, which rustix has no plain constants for.
 mod libc_errno {
     use rustix::io::Errno;
 
@@ -111,7 +116,7 @@ const POLL_INPUT: u32 = 0x1 | 0x2000;
 /// `POLLOUT`.
 const POLL_OUTPUT: u32 = 0x4;
 
-/// A ring with what a shard asks of the kernel.
+/// A ring with the features that a shard needs: one submitting thread, and completions only when it asks for them.
 fn build(submissions: u32, completions: u32) -> Result<IoUring, SetupError> {
     IoUring::builder()
         .setup_single_issuer()
@@ -124,37 +129,37 @@ fn build(submissions: u32, completions: u32) -> Result<IoUring, SetupError> {
         .map_err(SetupError::of_ring)
 }
 
-/// Whether this process gets a ring at all: sets the smallest one up and drops it. A shard's own, which is larger and
-/// has its seats, can still meet a limit.
+/// Checks that this process may have a ring: sets up the smallest one and drops it. A shard's own is larger, and can still
+/// meet a limit.
 pub fn probe() -> Result<(), SetupError> {
     build(1, 2).map(drop)
 }
 
-/// The real [`Io`].
+/// [`Io`] on io_uring.
 pub struct Uring {
     ring: IoUring,
     input: InputBuffers,
-    /// Generation of each slot; odd while it is held.
+    /// Generation of each slot; odd while a connection holds it.
     generations: Vec<u32>,
     free: Vec<u32>,
-    seats_max: u32,
-    /// Completions that came amid a batch of sends.
+    slots_max: u32,
+    /// Completions that came during a batch of sends, for the next reap.
     stash: VecDeque<cqueue::Entry>,
     /// Receives that wait for an input buffer.
     deferred: VecDeque<SlotId>,
     receiving: usize,
-    /// Signalled by the kernel when something completes, and by anyone who wants to wake the shard.
+    /// Signalled by the kernel when an operation completes, and by [`ShardWaker`](crate::wake::ShardWaker).
     wake: OwnedFd,
 }
 
 impl Uring {
-    /// A ring with room for `seats_max` connections.
-    pub fn new(seats_max: u32) -> Result<Self, SetupError> {
+    /// A ring with room for `slots_max` connections.
+    pub fn new(slots_max: u32) -> Result<Self, SetupError> {
         let ring = build(SUBMISSIONS, COMPLETIONS)?;
         let submitter = ring.submitter();
         submitter
-            .register_files_sparse(seats_max)
-            .map_err(|error| SetupError::Descriptors { slots: seats_max, error })?;
+            .register_files_sparse(slots_max)
+            .map_err(|error| SetupError::Descriptors { slots: slots_max, error })?;
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| SetupError::Other(error.into()))?;
         submitter.register_eventfd(wake.as_raw_fd()).map_err(SetupError::Other)?;
         let input = InputBuffers::register(&ring).map_err(SetupError::of_ring)?;
@@ -163,27 +168,27 @@ impl Uring {
             input,
             generations: Vec::new(),
             free: Vec::new(),
-            seats_max,
+            slots_max,
             stash: VecDeque::new(),
             deferred: VecDeque::new(),
             receiving: 0,
             wake,
         };
-        uring.mute();
+        uring.disarm();
         Ok(uring)
     }
 
-    /// The eventfd that wakes the shard, for whoever has to write to it.
+    /// A descriptor of the eventfd that wakes the shard.
     pub fn wake_fd(&self) -> io::Result<OwnedFd> {
         self.wake.try_clone()
     }
 
-    /// Takes a connected socket over: the table keeps it, the caller's descriptor can be closed. `None` when all seats
-    /// are taken.
+    /// Takes over a connected socket: the file table keeps it, and the caller can close its descriptor. `None` if all
+    /// slots are taken.
     pub fn adopt(&mut self, socket: &impl AsRawFd) -> io::Result<Option<SlotId>> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if (self.generations.len() as u32) < self.seats_max => {
+            None if (self.generations.len() as u32) < self.slots_max => {
                 self.generations.push(0);
                 self.generations.len() as u32 - 1
             }
@@ -201,40 +206,41 @@ impl Uring {
         Ok(Some(slot_id))
     }
 
-    /// Lets completions signal the eventfd: to be called before the shard sleeps, and followed by one more reap.
+    /// Lets completions signal the eventfd: call it before the shard sleeps, and reap once more afterwards.
     pub fn arm(&mut self) {
         self.ring.completion().enable_eventfd();
-        // The kernel announces work, then looks whether it may signal; this allows it, then looks for work. With a full
-        // fence on both sides one of them sees the other.
+        // SeqCst fence, whose partner is the full barrier in the kernel: it posts work and then reads the flag; we set the
+        // flag and then look for work. At least one of the two sees the other's write.
         fence(Ordering::SeqCst);
     }
 
-    /// Keeps completions from signalling: while the shard turns, it looks by itself.
-    pub fn mute(&mut self) {
+    /// Keeps completions from signalling the eventfd: an awake shard reaps in every tick anyway.
+    pub fn disarm(&mut self) {
         self.ring.completion().disable_eventfd();
     }
 
+    /// Whether the connection still holds its slot.
     fn holds(&self, slot_id: SlotId) -> bool {
         self.generations.get(slot_id.index as usize) == Some(&slot_id.generation)
     }
 
-    /// Queues an entry that points at nothing of ours.
+    /// Queues an entry without a pointer to our memory.
     fn push(&mut self, entry: squeue::Entry) {
         if self.ring.submission().is_full() {
             self.submit();
         }
-        // SAFETY: polls, closes, cancels and buffer-select receives carry no pointer; the queue has room, as submit
-        // empties it.
+        // SAFETY: the entry must stay valid until the kernel has taken it. The callers keep that by passing only polls,
+        // closes, cancels and buffer-select receives, which carry no pointer.
         unsafe { self.ring.submission().push(&entry) }.expect("the submission queue was just emptied");
     }
 
-    /// Hands all queued entries to the kernel; returns when it has taken each of them.
+    /// Submits all queued entries; returns when the kernel has taken each of them.
     fn submit(&mut self) {
         while !self.ring.submission().is_empty() {
             match self.ring.submit() {
                 Ok(_) => {}
                 Err(error) => match error.raw_os_error() {
-                    // The completion queue is full: empty it, let the kernel flush, try again.
+                    // The completion queue is full, or memory is short: make room, and try again.
                     Some(libc_errno::EBUSY | libc_errno::EAGAIN | libc_errno::EINTR | libc_errno::ENOMEM) => {
                         self.stash_all()
                     }
@@ -244,17 +250,19 @@ impl Uring {
         }
     }
 
+    /// Empties the completion queue into the stash, and lets the kernel fill it again with what it held back.
     fn stash_all(&mut self) {
         self.stash.extend(self.ring.completion());
         self.run_deferred_work();
     }
 
-    /// Runs what the kernel has put off until we ask (DEFER_TASKRUN), and submits what is queued.
+    /// Runs the completion work that the kernel defers until we ask (DEFER_TASKRUN), and submits what is queued.
     fn run_deferred_work(&mut self) {
         /// `IORING_ENTER_GETEVENTS`.
         const GETEVENTS: u32 = 1;
         let queued = self.ring.submission().len() as u32;
-        // SAFETY: no argument is passed, so the kernel reads nothing of ours but the queue.
+        // SAFETY: `enter` must not be passed a dangling argument. None is passed, so the kernel reads only the submission
+        // queue, whose entries `push` and `send_batch` keep valid.
         let entered = unsafe { self.ring.submitter().enter::<()>(queued, 0, GETEVENTS, None) };
         if let Err(error) = entered {
             let transient = [libc_errno::EBUSY, libc_errno::EAGAIN, libc_errno::EINTR, libc_errno::ENOMEM];
@@ -262,6 +270,7 @@ impl Uring {
         }
     }
 
+    /// Queues the deferred receives, as many as there are input buffers.
     fn queue_receives(&mut self) {
         while self.receiving < usize::from(INPUT_BUFFERS) {
             let Some(slot_id) = self.deferred.pop_front() else { return };
@@ -278,7 +287,7 @@ impl Uring {
         }
     }
 
-    /// Turns one completion of the kernel into one of ours.
+    /// Translates a completion of the kernel into a [`Completion`].
     fn translate(&mut self, entry: &cqueue::Entry, out: &mut Completions) {
         let (operation, slot_id) = untag(entry.user_data());
         if operation == RECEIVE {
@@ -308,6 +317,7 @@ impl Uring {
         }
     }
 
+    /// Copies the bytes of a receive out of their buffer, and gives the buffer back.
     fn take_input(&mut self, entry: &cqueue::Entry, slot_id: SlotId, out: &mut Completions) {
         let start = out.input.len();
         let received = entry.result();
@@ -334,54 +344,53 @@ impl Uring {
         });
     }
 
-    /// `user_data` keeps 24 bits of the generation: enough to tell holders apart that are 16 million apart.
+    /// [`Self::holds`] for an id from `user_data`, which has 24 bits of the generation: a confusion would take 16 million
+    /// connections in one slot while one completion is under way.
     fn holds_low(&self, slot_id: SlotId) -> bool {
         self.generations.get(slot_id.index as usize).is_some_and(|held| held & GENERATION_MASK == slot_id.generation)
     }
 
+    /// The id of the slot's present holder.
     fn current(&self, slot: u32) -> SlotId {
         SlotId { index: slot, generation: self.generations[slot as usize] }
     }
 
-    /// Collects the sends that failed or were cut, and keeps everything else for the next reap.
+    /// Collects the failed and short sends, and keeps all other completions for the next reap.
     fn sort_send_completions(&mut self, base: u32, short: &mut Vec<ShortSend>) {
         loop {
             for entry in self.ring.completion() {
-                if (entry.user_data() >> 56) as u8 == SEND {
+                if is_send(&entry) {
                     short.push(short_of(&entry, base));
                 } else {
                     self.stash.push_back(entry);
                 }
             }
-            // Where the queue was full the kernel has kept completions back, those of this batch included. Taken for
-            // sent, a short send would tear its stream; taken up later, it would be laid to another batch.
+            // If the queue was full, the kernel held completions back, perhaps of this batch. Left there, a short send
+            // would count as sent now, and be attributed to another batch later.
             if !self.ring.submission().cq_overflow() {
                 break;
             }
             self.run_deferred_work();
         }
-        let stashed = self.stash.len();
-        for _ in 0..stashed {
-            let entry = self.stash.pop_front().expect("counted above");
-            if (entry.user_data() >> 56) as u8 == SEND {
-                short.push(short_of(&entry, base));
-            } else {
-                self.stash.push_back(entry);
+        self.stash.retain(|entry| {
+            if is_send(entry) {
+                short.push(short_of(entry, base));
             }
-        }
+            !is_send(entry)
+        });
     }
 }
 
 impl Io for Uring {
     fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], short: &mut Vec<ShortSend>) {
-        // What is queued goes first, so that a batch has the whole queue.
+        // Queued entries are submitted first, so that a batch has the whole queue.
         self.submit();
         for (chunk_index, chunk) in sends.chunks(SUBMISSIONS as usize).enumerate() {
             {
                 let mut queue = self.ring.submission();
                 for (index, send) in chunk.iter().enumerate() {
                     let payload = &bytes[send.start as usize..][..send.len as usize];
-                    // A seat that is gone has an empty slot, or another holder: its send must not be made.
+                    // A connection that is gone left an empty slot, or one with another holder: its send has to fail.
                     let slot = if self.generations.get(send.slot_id.index as usize) == Some(&send.slot_id.generation) {
                         send.slot_id.index
                     } else {
@@ -392,9 +401,9 @@ impl Io for Uring {
                         .build()
                         .flags(squeue::Flags::SKIP_SUCCESS)
                         .user_data(u64::from(SEND) << 56 | index as u64);
-                    // SAFETY: the pointer is to `bytes`, borrowed until this function returns, and it does not return
-                    // before `submit` below has seen the kernel take every entry; with MSG_DONTWAIT the kernel keeps
-                    // no reference past that.
+                    // SAFETY: the pointer in the entry must stay valid until the kernel is done with it. It points into
+                    // `bytes`, borrowed until this function returns. This function keeps the invariant: it returns only
+                    // after `submit` below, and with MSG_DONTWAIT the kernel keeps no reference beyond the submission.
                     unsafe { queue.push(&entry) }.expect("a chunk is no larger than the queue");
                 }
             }
@@ -420,8 +429,8 @@ impl Io for Uring {
         }
         let generation = &mut self.generations[slot_id.index as usize];
         *generation = generation.wrapping_add(1);
-        // The polls hold the file; they have to go before the close can. They are named by their tags: to find them by
-        // the file, the kernel would go through the polls of all seats.
+        // The polls hold the file, so they are cancelled before the close. They are named by their tags: to find them by
+        // their file, the kernel would walk the polls of all connections.
         for operation in [POLL_IN, POLL_OUT] {
             let polls = types::CancelBuilder::user_data(tag(operation, slot_id)).all();
             self.push(opcode::AsyncCancel2::new(polls).build().user_data(tag(CANCEL, slot_id)));
@@ -446,6 +455,10 @@ impl Io for Uring {
     }
 }
 
+fn is_send(entry: &cqueue::Entry) -> bool {
+    untag(entry.user_data()).0 == SEND
+}
+
 fn short_of(entry: &cqueue::Entry, base: u32) -> ShortSend {
     let index = base + entry.user_data() as u32;
     let outcome = match entry.result() {
@@ -462,25 +475,26 @@ fn tag(operation: u8, slot_id: SlotId) -> u64 {
     u64::from(operation) << 56 | u64::from(slot_id.generation & GENERATION_MASK) << 32 | u64::from(slot_id.index)
 }
 
-/// The operation, and the seat with the low bits of its generation.
+/// The operation, and the connection with the low 24 bits of its generation.
 fn untag(user_data: u64) -> (u8, SlotId) {
     let generation = (user_data >> 32) as u32 & GENERATION_MASK;
     ((user_data >> 56) as u8, SlotId { index: user_data as u32, generation })
 }
 
-/// Another descriptor of the same socket, for runtimes whose types cannot be borrowed as one.
+/// Another descriptor of the same socket, for types of a runtime that implement `AsRawFd` alone.
 pub fn duplicate(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor is open for as long as `socket` is borrowed, which is longer than this borrow.
+    // SAFETY: the descriptor must be open while it is borrowed. Its owner is `socket`, which is borrowed for longer.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }.try_clone_to_owned()
 }
 
-/// Makes any type that owns a descriptor out of one: for runtimes whose types have no safe conversion.
+/// Converts a descriptor into a type that owns one, for types of a runtime without a safe conversion.
 pub fn adopt_fd<T: FromRawFd>(fd: OwnedFd) -> T {
-    // SAFETY: `from_raw_fd` asks for an open descriptor that nobody else owns; an OwnedFd that gives itself up is one.
+    // SAFETY: `from_raw_fd` needs an open descriptor without another owner. `into_raw_fd` yields one: it consumes the owner.
     unsafe { T::from_raw_fd(fd.into_raw_fd()) }
 }
 
-/// A ring of provided buffers: its entries on one page-aligned block, the buffers behind them.
+/// The buffers that the kernel receives into, and the ring by which they are lent to it: one page-aligned block, the ring's
+/// entries first.
 struct InputBuffers {
     memory: NonNull<u8>,
     tail: u16,
@@ -497,11 +511,11 @@ impl InputBuffers {
 
     fn register(ring: &IoUring) -> io::Result<Self> {
         let layout = Self::layout();
-        // SAFETY: the layout's size is not zero.
+        // SAFETY: the layout must not be of size 0; it is a constant of some 260 KiB.
         let memory = unsafe { alloc_zeroed(layout) };
         let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout));
         let mut buffers = Self { memory, tail: 0 };
-        // SAFETY: the block lives as long as `self`, which the owner of the ring drops after the ring (field order).
+        // SAFETY: the block must outlive the ring. `Uring` keeps that: it drops its field `ring` before `input`.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(memory.as_ptr() as u64, INPUT_BUFFERS, INPUT_GROUP, 0)
         }?;
@@ -512,42 +526,47 @@ impl InputBuffers {
     }
 
     fn start(&self, buffer: u16) -> NonNull<u8> {
-        assert!(buffer < INPUT_BUFFERS, "the kernel names a buffer that it was never given");
+        assert!(buffer < INPUT_BUFFERS, "the kernel returned buffer {buffer}: expected less than {INPUT_BUFFERS}");
         let offset = Self::ENTRIES_BYTES.next_multiple_of(Self::PAGE_BYTES) + usize::from(buffer) * INPUT_BYTES;
-        // SAFETY: the offset lies within the block, as the buffer's number was checked.
+        // SAFETY: the offset must lie within the block. The assertion above keeps it there.
         unsafe { self.memory.add(offset) }
     }
 
-    /// What the kernel has written into a buffer that it handed to us.
+    /// The bytes that the kernel wrote into a buffer that it returned.
     fn bytes(&self, buffer: u16, length: usize) -> &[u8] {
-        assert!(length <= INPUT_BYTES, "the kernel wrote past a buffer");
-        // SAFETY: the buffer is ours until it is given back, initialised (the block was zeroed), and long enough.
+        assert!(length <= INPUT_BYTES, "the kernel returned {length} bytes in a buffer of {INPUT_BYTES}");
+        // SAFETY: the bytes must be initialised, in bounds, and not written meanwhile. `register` zeroed the block, the
+        // assertion above bounds the length, and the kernel does not write a buffer between its return and `give_back`,
+        // which needs `&mut self`.
         unsafe { std::slice::from_raw_parts(self.start(buffer).as_ptr(), length) }
     }
 
-    /// Lets the kernel fill a buffer again.
+    /// Lends a buffer to the kernel again.
     fn give_back(&mut self, buffer: u16) {
         let entries = self.memory.as_ptr().cast::<types::BufRingEntry>();
         let index = usize::from(self.tail % INPUT_BUFFERS);
         let address = self.start(buffer).as_ptr() as u64;
-        // SAFETY: the index lies within the entries, and the kernel does not read this one before the tail passes it.
+        // SAFETY: the entry must be in bounds and unshared. The remainder keeps the index below the ring's length, and the
+        // kernel does not read an entry before the store of the tail below has passed it.
         let entry = unsafe { &mut *entries.add(index) };
         entry.set_addr(address);
         entry.set_len(INPUT_BYTES as u32);
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: `entries` is the base of the registered ring.
+        // SAFETY: `tail` needs the base of a ring of buffers; `register` made `entries` one.
         let tail = unsafe { types::BufRingEntry::tail(entries) };
-        // SAFETY: the tail is an aligned u16 inside the block; kernel and we access it atomically.
+        // SAFETY: the tail must be aligned, alive and accessed atomically. It is a u16 of the page-aligned block, which
+        // lives as long as `self`; the kernel and this line are its only accesses, and both are atomic.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
-        // Release: the kernel's acquire load of the tail must see the entry written above.
+        // Release: its partner is the kernel's acquire load of the tail, which must see the entry written above.
         tail.store(self.tail, Ordering::Release);
     }
 }
 
 impl Drop for InputBuffers {
     fn drop(&mut self) {
-        // SAFETY: allocated in `register` with the same layout.
+        // SAFETY: the block must have been allocated with this layout and not be used any more. `register` allocated it,
+        // and `Uring` has dropped the ring before.
         unsafe { dealloc(self.memory.as_ptr(), Self::layout()) };
     }
 }

@@ -332,7 +332,7 @@ impl ShardDriver {
 
     fn woken(&mut self) {
         self.waker.awake();
-        self.shard.borrow_mut().io_mut().mute();
+        self.shard.borrow_mut().io_mut().disarm();
         self.worked_ns = now_ns();
     }
 }
