@@ -28,8 +28,8 @@ impl Kernel for Loopback {
     type Io = Uring;
     type Peer = TcpStream;
 
-    fn new(seats_max: u32) -> Self {
-        Self { io: Uring::new(seats_max).unwrap(), listener: TcpListener::bind("127.0.0.1:0").unwrap() }
+    fn new(slots_max: u32) -> Self {
+        Self { io: Uring::new(slots_max).unwrap(), listener: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 
     fn io(&mut self) -> &mut Uring {

@@ -17,8 +17,8 @@ impl Kernel for SimIo {
     /// Number of its connection.
     type Peer = usize;
 
-    fn new(seats_max: u32) -> Self {
-        let mut io = Self::new(Faults::default(), seats_max, Fuse::default(), 1);
+    fn new(slots_max: u32) -> Self {
+        let mut io = Self::new(Faults::default(), slots_max, Fuse::default(), 1);
         // What is sent before a turn's first reap it holds to be a sweep's, and looks into.
         io.reap(1, &mut Completions::default());
         io

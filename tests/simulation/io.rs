@@ -84,7 +84,7 @@ pub struct SimIo {
     pub flushed: Vec<Swept>,
     pub fuse: Fuse,
     dice: Dice,
-    seats_max: u32,
+    slots_max: u32,
     /// Conn and generation of each slot.
     slots: Vec<(usize, u32)>,
     free: Vec<u32>,
@@ -101,15 +101,15 @@ pub struct SimIo {
 }
 
 impl SimIo {
-    pub fn new(faults: Faults, seats_max: u32, fuse: Fuse, seed: u64) -> Self {
-        Self { faults, seats_max, fuse, dice: Dice::new(seed), ..Self::default() }
+    pub fn new(faults: Faults, slots_max: u32, fuse: Fuse, seed: u64) -> Self {
+        Self { faults, slots_max, fuse, dice: Dice::new(seed), ..Self::default() }
     }
 
     /// A new connection whose socket holds `capacity` bytes; `None` where all seats are taken.
     pub fn open(&mut self, capacity: usize, format: Format) -> Option<(usize, SlotId)> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if (self.slots.len() as u32) < self.seats_max => {
+            None if (self.slots.len() as u32) < self.slots_max => {
                 self.slots.push((0, 0));
                 self.slots.len() as u32 - 1
             }

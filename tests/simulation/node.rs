@@ -54,7 +54,7 @@ impl Node {
             }
             _ => (None, ring),
         };
-        let io = SimIo::new(plan.faults, plan.seats_max, fuse, seed);
+        let io = SimIo::new(plan.faults, plan.slots_max, fuse, seed);
         Self {
             index,
             shard: Shard::new(settings(plan), io, ring),

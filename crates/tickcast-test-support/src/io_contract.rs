@@ -14,7 +14,7 @@ pub trait Kernel: Sized {
     /// The client's end of a connection.
     type Peer;
 
-    fn new(seats_max: u32) -> Self;
+    fn new(slots_max: u32) -> Self;
     fn io(&mut self) -> &mut Self::Io;
     /// A new connection; `None` where all seats are taken.
     fn open(&mut self) -> Option<(SlotId, Self::Peer)>;
@@ -32,8 +32,8 @@ pub struct Bench<K> {
 }
 
 impl<K: Kernel> Bench<K> {
-    pub fn new(seats_max: u32) -> Self {
-        Self { kernel: K::new(seats_max), completions: Completions::default() }
+    pub fn new(slots_max: u32) -> Self {
+        Self { kernel: K::new(slots_max), completions: Completions::default() }
     }
 
     pub fn slot_id(&mut self) -> (SlotId, K::Peer) {
