@@ -546,9 +546,10 @@ impl InputBuffers {
         let entries = self.memory.as_ptr().cast::<types::BufRingEntry>();
         let index = usize::from(self.tail % INPUT_BUFFERS);
         let address = self.start(buffer).as_ptr() as u64;
-        // SAFETY: the entry must be in bounds and unshared. The remainder keeps the index below the ring's length, and the
-        // kernel does not read an entry before the store of the tail below has passed it.
-        let entry = unsafe { &mut *entries.add(index) };
+        // SAFETY: the entry must be in bounds. The remainder keeps the index below the ring's length.
+        let entry = unsafe { entries.add(index) };
+        // SAFETY: the entry must be unshared. The kernel does not read it before the store of the tail below has passed it.
+        let entry = unsafe { &mut *entry };
         entry.set_addr(address);
         entry.set_len(INPUT_BYTES as u32);
         entry.set_bid(buffer);

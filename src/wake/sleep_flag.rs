@@ -15,6 +15,12 @@ pub struct SleepFlag {
     flag: AtomicBool,
 }
 
+impl Default for SleepFlag {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl SleepFlag {
     /// Of a shard that is awake.
     pub fn new() -> Self {

@@ -23,6 +23,12 @@ pub struct PacketBuilder {
     records: Vec<u8>,
 }
 
+impl Default for PacketBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PacketBuilder {
     pub fn new() -> Self {
         let head = PacketHeader { flags: 0, count: 0, epoch: 1, position: 1, ts_send: TS_RECV + 10_000 };
