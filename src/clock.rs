@@ -1,25 +1,24 @@
-//! The time: one clock for stamps and for deadlines.
+//! The time: one clock for timestamps and for deadlines.
 //!
-//! It is the wall clock's reading at the start plus what the monotonic clock has counted since. A step of the wall clock
-//! (somebody sets it, a virtual machine wakes up) is no step here, so that no deadline fires early and no connection is
-//! taken for idle; it is made up for in steps of a millisecond, at most one each 50 ms, which a deadline does not notice.
-//! So it may go back by a millisecond where the wall clock was set back. Two clocks would keep deadlines exact to that, but
-//! then every turn has two times to confuse.
+//! It is the wall clock at the start of the process plus the monotonic clock since then. When the wall clock steps (it is
+//! set, or a virtual machine resumes), this clock does not, so that no deadline fires early and no connection counts as
+//! idle. It follows in steps of at most a millisecond each 50 ms ([`steer`]), which no deadline notices. So it can go back
+//! by a millisecond. Two clocks would avoid that, but then every tick would have two times that can be confused.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// How often [`steer`] is to be called at the most.
+/// The shortest interval between two calls of [`steer`].
 pub const STEER_INTERVAL_NS: u64 = 50_000_000;
-/// What it makes up for at a time.
+/// The largest correction by one call of [`steer`].
 const STEP_NS_MAX: i64 = STEER_INTERVAL_NS as i64 / 50;
 
 struct Clock {
     started: Instant,
-    /// The wall clock at that moment, ns since the Unix epoch.
+    /// The wall clock at `started`, ns since the Unix epoch.
     started_ns: u64,
-    /// What has been made up for since.
+    /// Sum of the corrections since.
     steered_ns: AtomicI64,
 }
 
@@ -32,16 +31,17 @@ fn wall_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// ns since the Unix epoch.
+/// The time, ns since the Unix epoch.
 pub fn now_ns() -> u64 {
     let clock = clock();
-    // Relaxed: the number stands for itself.
+    // Relaxed: the number is read by itself, and orders nothing.
     let steered_ns = clock.steered_ns.load(Ordering::Relaxed);
     (clock.started_ns + clock.started.elapsed().as_nanos() as u64).saturating_add_signed(steered_ns)
 }
 
-/// Brings the time a step nearer to the wall clock. One thread does it.
+/// Corrects the time by a step towards the wall clock. One thread of the process calls it.
 pub fn steer() {
+    // Relaxed: as in `now_ns`.
     clock().steered_ns.fetch_add(step(now_ns(), wall_ns()), Ordering::Relaxed);
 }
 
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_of_the_wall_clock_is_made_up_for_slowly() {
+    fn step_of_wall_clock_is_followed_slowly() {
         const HOUR_NS: u64 = 3_600_000_000_000;
         assert_eq!(step(10 * HOUR_NS, 9 * HOUR_NS), -1_000_000);
         assert_eq!(step(10 * HOUR_NS, 11 * HOUR_NS), 1_000_000);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_wall_clock_where_nobody_steps_that() {
+    fn without_steps_it_equals_the_wall_clock() {
         let before = wall_ns();
         steer();
         let now = now_ns();

@@ -1,7 +1,7 @@
-//! One list of counters, one line of meaning each.
+//! The counters of a shard: one list, one line of meaning each. The names in `/metrics` are made from those here.
 //!
-//! A shard counts in plain integers ([`ShardCounters`]) and publishes them now and then ([`PublishedCounters`]), so that counting
-//! costs an addition and no shared cache line.
+//! A shard counts in plain integers ([`ShardCounters`]) and publishes them periodically ([`PublishedCounters`]), so that
+//! counting costs an addition and no shared cache line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,19 +14,19 @@ macro_rules! counters {
         pub enum Counter { $(#[doc = $text] $name,)* }
 
         impl Counter {
-            /// All of them, in the order of their numbers.
+            /// All of them with name, kind and meaning, in the order of the list.
             pub const ALL: &'static [(Counter, &'static str, CounterKind, &'static str)] =
                 &[$((Counter::$name, stringify!($name), CounterKind::$kind, $text),)*];
         }
     };
 }
 
-/// How a number is to be read.
+/// How a counter changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CounterKind {
-    /// Grows only.
+    /// It only grows.
     Count,
-    /// Goes up and down.
+    /// It rises and falls.
     Level,
 }
 
@@ -34,62 +34,62 @@ counters! {
     Ticks Count "Ticks of the shard that did something";
     TickNsMax Level "Longest tick since the start, in ns";
     RecordsRead Count "Records read from the ring";
-    Overruns Count "Times the shard was lapped by the sequencer";
-    OverrunBytes Count "Bytes of the ring that were lost to overruns";
+    Overruns Count "Times the sequencer overran the shard";
+    OverrunBytes Count "Bytes of the ring lost to overruns";
     Clients Level "Connected subscribers";
-    JsonClients Level "Of those, subscribers that are sent JSON in WebSocket frames";
-    EventClients Level "Of those, subscribers that are sent Server-Sent Events";
-    ClientsAccepted Count "Subscribers that came";
-    ClientsClosed Count "Subscribers that went, for whatever reason";
-    Audiences Level "Different interests among the subscribers";
+    JsonClients Level "Of those, subscribers that receive JSON in WebSocket frames";
+    EventClients Level "Of those, subscribers that receive Server-Sent Events";
+    ClientsAccepted Count "Subscribers accepted";
+    ClientsClosed Count "Subscribers disconnected, for any reason";
+    Audiences Level "Audiences: groups of subscribers that receive identical bytes";
     Packets Count "Sends of data packets, one a subscriber and flush";
     PacketBytes Count "Bytes of those sends";
     Records Count "Records delivered, one a subscriber";
-    ShortSends Count "Sends that a full socket cut short or refused";
-    CatchingUp Level "Subscribers that are owed something: a snapshot, an answer, or what they were too slow for";
-    SlowClosed Count "Subscribers closed with 4002 for taking nothing too long";
-    ResumesReplayed Count "Resumes that were answered with the history after the token";
-    ResumesSnapshot Count "Resumes that were answered with a snapshot: another epoch, or no longer in the history";
-    ReplaysLost Count "Replays that the sequencer overtook, and that ended in a snapshot";
-    RecordsReplayed Count "Records of the history that were sent, one a subscriber";
+    ShortSends Count "Sends that a full socket took in part or not at all";
+    CatchingUp Level "Subscribers with output pending: a snapshot, an answer, or records that they were too slow for";
+    SlowClosed Count "Subscribers closed with 4002 because they took nothing for too long: slow_timeout_ms";
+    ResumesReplayed Count "Resumes answered with the history after the token";
+    ResumesSnapshot Count "Resumes answered with a snapshot: the token is of another epoch, or no longer in the history";
+    ReplaysLost Count "Replays that the sequencer overtook, so that they ended with a snapshot";
+    RecordsReplayed Count "Records of the history sent, one a subscriber";
     HistoryBytes Level "How far back a subscriber can resume, in bytes of the ring";
     HistoryMs Level "How far back a subscriber can resume, in ms";
-    BehindClosed Count "Subscribers closed with 4002 for having been behind too long";
+    BehindClosed Count "Subscribers closed with 4002 because they were behind for too long";
     GapsSent Count "Gap records sent, one a subscriber";
-    Conflated Count "Records sent that stand for several, one an audience";
+    Conflated Count "Records sent in place of several (conflated), one an audience";
     Requests Count "Requests of subscribers";
-    RequestErrors Count "Requests that were answered with an error";
-    Compressed Count "Packets that were compressed, one an audience";
-    CompressedBytesBefore Count "Bytes of those packets before";
-    CompressedBytesAfter Count "Bytes of those packets after, with their frames' headers";
+    RequestErrors Count "Requests answered with an error";
+    Compressed Count "Packets compressed, one an audience";
+    CompressedBytesBefore Count "Bytes of those packets before compression";
+    CompressedBytesAfter Count "Bytes of those packets after compression, with their frame headers";
     Violations Count "Subscribers closed for breaking the protocol";
-    InflatedTooFar Count "Of those, subscribers whose compressed message inflated beyond a limit";
+    InflatedTooFar Count "Of those, subscribers whose message inflated beyond a limit";
     Floods Count "Subscribers closed for sending requests faster than the limit";
-    IdleClosed Count "Subscribers closed because nothing came from them, not even a pong";
-    PingTimeouts Count "Subscribers closed because a ping was not answered: ping_timeout_ms";
-    SubscribeTimeouts Count "Subscribers closed because they came and subscribed to nothing: subscribe_timeout_ms";
+    IdleClosed Count "Subscribers closed because nothing was received from them, not even a pong: idle_timeout_ms";
+    PingTimeouts Count "Subscribers closed because they did not answer a ping: ping_timeout_ms";
+    SubscribeTimeouts Count "Subscribers closed because they subscribed to nothing: subscribe_timeout_ms";
     Heartbeats Count "Heartbeats sent, one a subscriber";
     RefusedFull Count "Upgrades refused with 503 because all slots were taken: connections_max";
-    RefusedAddress Count "Connections refused with 429 because their address had as many: connections_per_address_max";
-    Forwarded Count "Requests of trusted proxies that said whose they are: trusted_proxies";
-    ForwardedUnread Count "Requests of trusted proxies without an X-Forwarded-For that can be read: they count for the proxy";
-    RefusedRate Count "Upgrades refused with 503 because too many came at once: handshakes_per_s";
-    RefusedAddressRate Count "Upgrades refused with 429 because too many came of their address: handshakes_per_address_per_s";
-    RefusedOrigin Count "Streams refused with 403 because a page of another origin asked for them: allow_origin";
-    RefusedDraining Count "Upgrades refused with 503 because the server stops";
-    Drained Count "Subscribers sent away with 1001 because the server stops";
-    HandshakesDelayed Count "Upgrades that had to wait: handshakes_per_s, handshakes_per_address_per_s";
-    DoorConnections Level "Connections that are no subscribers and no publishers: requests under way, answers, echoes";
-    RefusedDoor Count "Connections refused with 503 because too many connections were pending: door_connections_max";
-    DoorEvicted Count "Connections sent away because newer ones wanted their place and they had sent no whole request";
-    HeadTimeouts Count "Connections answered with 408 because no whole request had come: upgrade_timeout_ms";
+    RefusedAddress Count "Connections refused with 429 because their address had its maximum: connections_per_address_max";
+    Forwarded Count "Requests of trusted proxies with a readable X-Forwarded-For: trusted_proxies";
+    ForwardedUnread Count "Requests of trusted proxies without a readable X-Forwarded-For: they count for the proxy's address";
+    RefusedRate Count "Upgrades refused with 503 by the rate limit of the shard: handshakes_per_s";
+    RefusedAddressRate Count "Upgrades refused with 429 by the rate limit of their address: handshakes_per_address_per_s";
+    RefusedOrigin Count "Streams refused with 403 because of the page's origin: allow_origin";
+    RefusedDraining Count "Upgrades refused with 503 because the server drains";
+    Drained Count "Subscribers closed with 1001 because the server drains";
+    HandshakesDelayed Count "Upgrades that waited for a rate limit: handshakes_per_s, handshakes_per_address_per_s";
+    PendingConnections Level "Connections that are not subscribers or publishers: requests, responses, echoes";
+    RefusedPending Count "Connections refused with 503 because too many connections were pending: door_connections_max";
+    PendingEvicted Count "Pending connections without a whole request, closed in favour of newer ones";
+    HeadTimeouts Count "Connections answered with 408 because no whole request was received: upgrade_timeout_ms";
     HeadsTooLarge Count "Requests refused with 431: head_bytes_max";
-    WriteTimeouts Count "Connections ended because an answer or an echo was not taken: write_timeout_ms";
-    RefusedEchoes Count "Echoes refused with 503 because as many were connected: echoes_max";
-    EchoesIdle Count "Echoes closed because nothing came from them: idle_timeout_ms";
+    WriteTimeouts Count "Connections closed because the peer did not take a response or an echo: write_timeout_ms";
+    RefusedEchoes Count "Echoes refused with 503 because the maximum was connected: echoes_max";
+    EchoesIdle Count "Echoes closed because nothing was received from them: idle_timeout_ms";
 }
 
-/// Numbers a shard counts in. Plain integers: one owner.
+/// The counters where the shard counts: plain integers, one owner.
 #[derive(Clone, Debug)]
 pub struct ShardCounters([u64; Counter::ALL.len()]);
 
@@ -100,7 +100,7 @@ impl Default for ShardCounters {
 }
 
 impl ShardCounters {
-    /// Counts `amount` more.
+    /// Adds to a count.
     pub fn add(&mut self, counter: Counter, amount: u64) {
         self.0[counter as usize] += amount;
     }
@@ -122,7 +122,7 @@ impl ShardCounters {
     }
 }
 
-/// Where other threads read a shard's numbers, some tens of milliseconds late.
+/// The counters where other threads read them, some tens of milliseconds late.
 #[derive(Clone, Debug)]
 pub struct PublishedCounters(Arc<[AtomicU64]>);
 
@@ -133,15 +133,15 @@ impl Default for PublishedCounters {
 }
 
 impl PublishedCounters {
-    /// Shows the present numbers.
+    /// Publishes the present numbers.
     pub fn publish(&self, counters: &ShardCounters) {
-        for (shown, value) in self.0.iter().zip(counters.0) {
-            // Relaxed: each number stands for itself, nothing is ordered by them.
-            shown.store(value, Ordering::Relaxed);
+        for (published, value) in self.0.iter().zip(counters.0) {
+            // Relaxed: each number is read by itself; they order nothing.
+            published.store(value, Ordering::Relaxed);
         }
     }
 
-    /// One number as last shown.
+    /// One number as last published.
     pub fn get(&self, counter: Counter) -> u64 {
         // Relaxed: see `publish`.
         self.0[counter as usize].load(Ordering::Relaxed)

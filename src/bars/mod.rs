@@ -1,17 +1,17 @@
-//! Bars: open, high, low, close and volume of an instrument's trades, and the last quote, of each second and each minute
+//! Bars: open, high, low, close and volume of an instrument's trades, and the last quote, for each second and each minute
 //! since the start.
 //!
 //! What always holds:
-//! * A bar is of the records whose `ts_recv` lies in it. That is our own clock, which never steps and which every record
-//!   has; a venue's time may be absent, may be a recording's, or may be years away, and one such record would push all
-//!   that is kept out of the budget. Records that come late fold into their own bar, if it is kept.
+//! * A record belongs to the bar that contains its `ts_recv`: the server's own clock, which does not step and which every
+//!   record has. A venue's time may be absent, of a recording, or years away, and one such record would use up the memory
+//!   of all others. A record that comes late is added to its own bar, if that is still kept.
 //! * Open and close are the first and the last of a bar's trades in the order of the stream.
-//! * Where nothing was traded or quoted there is no bar: what is kept is what happened, however quiet the rest was.
-//! * Values are the mantissas that came in, never floats.
-//! * The bars take at most the bytes they were given, in even shares for all instruments that have some. How far back a
-//!   share reaches is told ([`FoundBars::since_s`]), and so is where records were lost ([`FoundBars::holes`]).
+//! * A bar exists only if something was traded or quoted in it.
+//! * Values are the mantissas of the records, never floats.
+//! * The bars take at most the bytes that they are given, in equal shares for all instruments with bars. A query returns
+//!   how far back the share reaches ([`FoundBars::since_s`]), and when records were lost ([`FoundBars::holes`]).
 //!
-//! It knows no clock, lock, symbol or text. Cost: some 20 ns a record, twice 72 bytes a bar.
+//! What it does not do: read a clock, lock, or know symbols and text. Cost: some 20 ns a record, twice 72 bytes a bar.
 
 mod query;
 mod series;
@@ -25,12 +25,12 @@ use self::series::Series;
 use tickcast_protocol::RecordKind;
 use tickcast_protocol::record::{PRICE_NONE, Quote, RecordHeader, Trade};
 
-/// Lengths of the bars that are kept, seconds, the shortest first. What is asked for has to be a multiple of one.
+/// Lengths of the bars that are kept, seconds, the shortest first. A query's interval has to be a multiple of one.
 pub const INTERVALS_S: [u32; 2] = [1, 60];
-/// Bars that an instrument has at the most, of each length: a day of seconds, sixty days of minutes. It bounds what a
-/// query walks over.
+/// The most bars of an instrument, of each length: a day of seconds, sixty days of minutes. It limits how many a query
+/// walks.
 const BARS_MAX: usize = 86_400;
-/// Holes that are told apart; the oldest of more become one.
+/// The most holes that are kept; beyond it the two oldest are merged.
 const HOLES_MAX: usize = 64;
 
 /// The bars of all instruments. One owner.
@@ -38,19 +38,20 @@ const HOLES_MAX: usize = 64;
 pub struct Bars {
     bytes_max: usize,
     began_s: u32,
-    /// Bars of each length that an instrument may have now.
+    /// The most bars of each length that an instrument may have now.
     capacity: usize,
     /// By instrument id, from 1 on.
     rows: Vec<[Series; INTERVALS_S.len()]>,
-    /// Instruments that have had a trade or a quote, and of how many of them `capacity` was made.
+    /// Instruments with a trade or a quote.
     active: usize,
+    /// `active` when `capacity` was computed.
     shared_by: usize,
-    /// From and to, whole seconds, both included; in order, apart from each other.
+    /// First and last second of each, in order, not touching each other.
     holes: Vec<(u32, u32)>,
 }
 
 impl Bars {
-    /// None yet, of a history that begins now. They will take at most `bytes_max`.
+    /// Empty, with a history that begins at `began_ns`. The bars will take at most `bytes_max`.
     pub fn new(bytes_max: usize, began_ns: u64) -> Self {
         let mut bars = Self {
             bytes_max,
@@ -65,7 +66,7 @@ impl Bars {
         bars
     }
 
-    /// Takes in a whole record as the sequencer wrote it. What is no trade with a price and no quote changes nothing.
+    /// Adds a whole record as the sequencer wrote it. Only quotes, and trades with a price, change something.
     pub fn fold(&mut self, record: &[u8]) {
         let Some(header) = RecordHeader::read(record).filter(|header| header.instrument > 0) else { return };
         match RecordKind::from_wire(header.kind) {
@@ -81,8 +82,8 @@ impl Bars {
         }
     }
 
-    /// Divides the bytes among the instruments that there are now. To be called after each batch of records: it is cheap
-    /// where none has come, and looks at all of them where one has.
+    /// Divides the bytes among the present instruments. To be called after each batch of records: a comparison if no
+    /// instrument is new, a pass over all of them otherwise.
     pub fn share(&mut self) {
         if self.shared_by == self.active {
             return;
@@ -96,11 +97,11 @@ impl Bars {
         }
     }
 
-    /// Records of any instrument that were received between these two times have been lost.
+    /// Notes that records of any instrument, received between these two times, were lost.
     pub fn lose(&mut self, from_ns: u64, to_ns: u64) {
-        // Before the first record there is no time of a last one.
+        // `from_ns` is 0 if no record was read before.
         let (mut from_s, to_s) = (seconds(from_ns).max(self.began_s), seconds(to_ns));
-        // They are lost one after another, so that only the last hole may touch this one.
+        // Losses come in order, so that only the last hole can touch this one.
         if let Some(last) = self.holes.pop_if(|last| last.1 >= from_s) {
             from_s = from_s.min(last.0);
         }
@@ -111,15 +112,15 @@ impl Bars {
         }
     }
 
-    /// The newest bars of an instrument that a query asks for. The last of them may still be going on.
+    /// The bars that a query asks for. The last of them may not be complete yet.
     ///
     /// # Panics
-    /// When no interval that is kept goes into the query's: [`BarQuery::is_served`] tells.
+    /// If no kept interval divides the query's, see [`BarQuery::is_served`].
     pub fn find(&self, instrument: u32, query: &BarQuery) -> FoundBars {
-        let level = query.level().expect("the caller has asked whether the interval is served");
+        let level = query.level().expect("the caller has checked that the interval is served");
         match self.row(instrument) {
             Some(row) => query.find(&row[level], &self.holes),
-            // Perhaps all that it ever had was lost.
+            // It had no record, or all of them were lost.
             None => {
                 let holes = query.touched(&self.holes, self.began_s);
                 FoundBars { since_s: self.began_s, bars: Vec::new(), holes }
@@ -127,7 +128,7 @@ impl Bars {
         }
     }
 
-    /// Bytes that the bars take.
+    /// Memory of the bars, in bytes.
     pub fn bytes(&self) -> usize {
         self.rows.iter().flatten().map(Series::bytes).sum()
     }
@@ -150,13 +151,13 @@ impl Bars {
     }
 }
 
-/// Bars of each length for each of so many instruments, within so many bytes.
+/// The most bars of each length for each of `instruments`, so that all of them take at most `bytes_max`.
 pub fn capacity(bytes_max: usize, instruments: usize) -> usize {
     let each = bytes_max / instruments.max(1);
     (each / (INTERVALS_S.len() * size_of::<Bar>())).min(BARS_MAX)
 }
 
-/// Whole seconds since the Unix epoch; they end in 2106.
+/// Whole seconds since the Unix epoch; saturates in 2106.
 fn seconds(ns: u64) -> u32 {
     u32::try_from(ns / 1_000_000_000).unwrap_or(u32::MAX)
 }

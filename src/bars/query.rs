@@ -1,4 +1,4 @@
-//! What of an instrument's bars is asked for, and what there is.
+//! A query for bars of an instrument, and its result.
 
 use super::series::Series;
 use super::{Bar, INTERVALS_S};
@@ -13,28 +13,28 @@ pub struct BarQuery {
     pub to_s: u32,
 }
 
-/// What there is.
+/// The result of a [`BarQuery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundBars {
-    /// From this second on all that happened is in bars; what was before has been given up, or was before the start.
+    /// From this second on every record is in a bar. Earlier bars were dropped, or it is the start of the server.
     pub since_s: u32,
-    /// The oldest first, each there once. Where nothing happened there is none. The last may still be going on, and the
-    /// first be of a later part of its time: from `since_s` on.
+    /// In the order of their times, none for a time without records. The last may not be complete yet; the first may lack
+    /// the part before `since_s`.
     pub bars: Vec<Bar>,
-    /// Where records were lost on their way into the bars: first and last second, the oldest first.
+    /// When records were lost before they were added to the bars: first and last second of each time, the oldest first.
     pub holes: Vec<(u32, u32)>,
 }
 
 impl BarQuery {
-    /// True if bars of this length can be made of those that are kept.
+    /// True if bars of this length can be made from the kept ones.
     pub fn is_served(&self) -> bool {
         self.level().is_some()
     }
 
-    /// The longest kept interval that goes into the wanted one: it reaches back furthest, and is the least work.
+    /// Index of the longest kept interval that divides the wanted one: it reaches back furthest, and is the least work.
     pub(super) fn level(&self) -> Option<usize> {
-        let goes_into = |kept: &u32| self.interval_s > 0 && self.interval_s.is_multiple_of(*kept);
-        INTERVALS_S.iter().rposition(goes_into)
+        let divides = |kept: &u32| self.interval_s > 0 && self.interval_s.is_multiple_of(*kept);
+        INTERVALS_S.iter().rposition(divides)
     }
 
     fn begin_of(&self, time_s: u32) -> u32 {
@@ -52,18 +52,18 @@ impl BarQuery {
                 _ => bars.push(Bar { time_s, ..*bar }),
             }
         }
-        // Fewer than were asked for are all that there are: whatever was lost since then is missing among them.
+        // With fewer bars than the limit, all of them are returned, so a hole since `since_s` may be among them.
         let first_s = bars.first().map(|bar| bar.time_s).filter(|_| bars.len() >= self.limit);
         let since_s = series.since_s();
         FoundBars { since_s, holes: self.touched(holes, first_s.unwrap_or(since_s)), bars }
     }
 
-    /// The holes of the time from `from_s` on.
+    /// The holes between `from_s` and the query's `to_s`.
     pub(super) fn touched(&self, holes: &[(u32, u32)], from_s: u32) -> Vec<(u32, u32)> {
         holes.iter().filter(|hole| hole.1 >= from_s && hole.0 < self.to_s).copied().collect()
     }
 
-    /// Where the kept bars begin that make the wanted ones, of those before `end`.
+    /// Index of the first kept bar that belongs to the newest `limit` wanted ones before `end`.
     fn first_before(&self, series: &Series, end: usize) -> usize {
         let (mut first, mut made, mut begin) = (end, 0, None);
         for bar in series.bars().range(..end).rev() {

@@ -1,4 +1,4 @@
-//! The bars of one instrument and length, in the order of time.
+//! The bars of one instrument and length, in the order of their times.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use tickcast_protocol::record::{PRICE_NONE, Quote, Trade};
 /// One bar, 72 bytes. Mantissas at the exponents of its instrument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// Its first second, since the Unix epoch.
+    /// Its first second, counted from the Unix epoch.
     pub time_s: u32,
     /// Trades with a price. Without any, the four prices are [`PRICE_NONE`] and the volume is 0.
     pub trades: u32,
@@ -15,17 +15,17 @@ pub struct Bar {
     pub high: i64,
     pub low: i64,
     pub close: i64,
-    /// Sum of the sizes; `i64::MAX` is said of all that is more than fits. A size that is absent or below 0 adds nothing.
+    /// Sum of the sizes, saturating at `i64::MAX`. A size that is absent or below 0 adds nothing.
     pub volume: i64,
-    /// Of the last quote; [`PRICE_NONE`] where that side was empty, or where there was none.
+    /// Of the last quote; [`PRICE_NONE`] if that side was empty or there was no quote.
     pub bid_px: i64,
     pub ask_px: i64,
-    /// There was a quote.
+    /// There was at least one quote.
     pub is_quoted: bool,
 }
 
 impl Bar {
-    /// Nothing has happened yet.
+    /// Without a trade or a quote.
     pub(super) fn empty(time_s: u32) -> Self {
         Self {
             time_s,
@@ -58,7 +58,7 @@ impl Bar {
         (self.bid_px, self.ask_px, self.is_quoted) = (quote.bid_px, quote.ask_px, true);
     }
 
-    /// Goes on with what happened after it.
+    /// Merges a later bar into this one.
     pub(super) fn add(&mut self, later: &Self) {
         if later.trades > 0 {
             if self.trades == 0 {
@@ -68,7 +68,7 @@ impl Bar {
             self.low = self.low.min(later.low);
             self.close = later.close;
             self.trades = self.trades.saturating_add(later.trades);
-            // What has come to the greatest number stays there: volumes are not negative.
+            // Volumes are not negative, so a saturated sum stays saturated.
             self.volume = self.volume.saturating_add(later.volume);
         }
         if later.is_quoted {
@@ -77,11 +77,11 @@ impl Bar {
     }
 }
 
-/// Bars in the order of their times, each there once.
+/// Bars in the order of their times, one for each time.
 #[derive(Debug)]
 pub(super) struct Series {
     bars: VecDeque<Bar>,
-    /// From this second on nothing was given up.
+    /// From this second on no bar was dropped.
     since_s: u32,
     /// It has never had a bar.
     is_new: bool,
@@ -108,8 +108,8 @@ impl Series {
         self.bars.capacity() * size_of::<Bar>()
     }
 
-    /// Changes the bar that begins at `time_s`; where there is none, one more of the `capacity` is taken, in the place of
-    /// the oldest if need be.
+    /// Changes the bar that begins at `time_s`. If there is none, adds one, and drops the oldest if there are `capacity`
+    /// already.
     pub(super) fn change(&mut self, time_s: u32, interval_s: u32, capacity: usize, change: impl FnOnce(&mut Bar)) {
         self.is_new = false;
         let at = match self.bars.back() {
@@ -121,12 +121,12 @@ impl Series {
         }
         let is_full = self.bars.len() >= capacity;
         if is_full && at == 0 {
-            // Older than all that is kept, or nothing can be kept at all.
+            // It is older than every kept bar, or nothing can be kept.
             self.since_s = self.since_s.max(time_s.saturating_add(interval_s));
             return;
         }
         if is_full {
-            self.give_up(1, interval_s);
+            self.drop_oldest(1, interval_s);
         }
         let at = at - usize::from(is_full);
         self.reserve(capacity);
@@ -135,26 +135,25 @@ impl Series {
         self.bars.insert(at, bar);
     }
 
-    /// Keeps at most so many bars, and gives their memory back.
+    /// Keeps at most `capacity` bars, and frees the memory of the others.
     pub(super) fn shrink(&mut self, interval_s: u32, capacity: usize) {
         if let Some(more) = self.bars.len().checked_sub(capacity) {
-            self.give_up(more, interval_s);
+            self.drop_oldest(more, interval_s);
         }
         if self.bars.capacity() > capacity {
             self.bars.shrink_to(capacity);
         }
     }
 
-    /// Drops the oldest.
-    fn give_up(&mut self, count: usize, interval_s: u32) {
+    fn drop_oldest(&mut self, count: usize, interval_s: u32) {
         if let Some(last) = self.bars.drain(..count).next_back() {
             self.since_s = self.since_s.max(last.time_s.saturating_add(interval_s));
         }
     }
 
-    /// Room for one more. It grows by doubling, but never beyond its share.
+    /// Makes room for one more: doubles, but never beyond `capacity`.
     fn reserve(&mut self, capacity: usize) {
-        /// Of an instrument that is traded once and never again.
+        /// Small, for instruments that are traded once and never again.
         const FIRST: usize = 4;
         let len = self.bars.len();
         if len == self.bars.capacity() {

@@ -1,8 +1,8 @@
-//! The thread that makes bars of the sequencer's tape, and the store where the door finds them.
+//! The thread that makes bars from the sequencer's bars ring, and the store in which the HTTP servers find them.
 //!
-//! The thread is pinned nowhere and nobody waits for it: what it is too slow for is lost to the bars, counted, and told as
-//! a hole. It sleeps while nothing comes, and is woken by the sequencer with the first record after that; while records
-//! come it looks every tenth of a second, so that the sequencer wakes it no more often than that.
+//! The thread is not pinned, and no other thread waits for it: records that it is too slow for are missing from the bars,
+//! counted, and reported as a hole. While the ring is empty it sleeps, and the sequencer's next record wakes it. While
+//! records come it reads the ring every tenth of a second, so that the sequencer wakes it no more often.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
@@ -15,38 +15,38 @@ use crate::ring::{Batch, Gauge, Overrun, Reader};
 use crate::wake::SleepFlag;
 use tickcast_protocol::record::RecordHeader;
 
-/// How often the tape is read while something comes. It is how late the newest bar is.
+/// How often the ring is read while records come: the newest bar is that late.
 const POLL: Duration = Duration::from_millis(100);
-/// How often while much comes: an eighth of the tape at a time.
+/// How often the ring is read while one read brings more than an eighth of it.
 const POLL_BUSY: Duration = Duration::from_millis(5);
-/// Bytes that are folded under one lock: some 50 us.
+/// Bytes of records that are added under one lock: some 50 µs.
 const PORTION_BYTES: usize = 128 * 1024;
 
-/// The bars, shared by the thread that makes them and the doors.
+/// The bars, shared by the thread that makes them and the HTTP servers.
 pub struct BarStore {
     bars: Mutex<Bars>,
     bytes: AtomicU64,
     records_lost: AtomicU64,
-    asleep: SleepFlag,
+    sleep_flag: SleepFlag,
     thread: OnceLock<Thread>,
     gauge: Gauge,
 }
 
 impl BarStore {
-    /// Of bars that are made of the tape that this gauge is of.
+    /// `gauge` is that of the bars ring.
     pub fn new(bars: Bars, gauge: Gauge) -> Self {
         Self {
             bars: Mutex::new(bars),
             bytes: AtomicU64::new(0),
             records_lost: AtomicU64::new(0),
-            asleep: SleepFlag::new(),
+            sleep_flag: SleepFlag::new(),
             thread: OnceLock::new(),
             gauge,
         }
     }
 
-    /// Looks for bars; `None` if it has to be asked again in a moment. A shard must not wait for the thread that folds,
-    /// which may have lost its core.
+    /// The bars that a query asks for; `None` if the bars are locked at the moment. A shard must not wait for the thread
+    /// that holds the lock, which may have lost its core.
     pub fn try_find(&self, instrument: u32, query: &BarQuery) -> Option<FoundBars> {
         match self.bars.try_lock() {
             Ok(bars) => Some(bars.find(instrument, query)),
@@ -55,30 +55,30 @@ impl BarStore {
         }
     }
 
-    /// Trades and quotes that were overwritten before they became bars.
+    /// Trades and quotes that were overwritten before they were added to the bars.
     pub fn records_lost(&self) -> u64 {
-        // Relaxed, here and below: the numbers stand for themselves.
+        // Relaxed, here and below: each number is read by itself; they order nothing.
         self.records_lost.load(Ordering::Relaxed)
     }
 
-    /// Memory of the bars.
+    /// Memory of the bars, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// How full the tape is.
+    /// How full the bars ring is.
     pub fn gauge(&self) -> &Gauge {
         &self.gauge
     }
 
-    /// Has the thread look at what was sequenced. To be called after the tape was published.
+    /// Wakes the thread if it sleeps and the ring has records. To be called after the ring is published.
     pub fn wake(&self) {
-        if self.gauge.backlog_bytes() > 0 && self.asleep.claim() {
+        if self.gauge.backlog_bytes() > 0 && self.sleep_flag.claim() {
             self.unpark();
         }
     }
 
-    /// Has the thread look whether the server is_stopping.
+    /// Wakes the thread so that it ends. To be called after the lifecycle is at its stopping stage.
     pub fn stop(&self) {
         self.unpark();
     }
@@ -94,9 +94,9 @@ impl BarStore {
     }
 }
 
-const PANICKED: &str = "a panic amid folding ends the process, and nobody reads what it has left";
+const PANICKED: &str = "the thread that makes bars has panicked, which ends the process";
 
-/// Makes bars of the tape until the server is_stopping.
+/// Starts the thread that makes bars from the ring until the server stops.
 pub fn spawn(store: Arc<BarStore>, bars_ring: Reader, lifecycle: Arc<Lifecycle>) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("bars".to_owned()).spawn(move || {
         let _watch = lifecycle.watch("the thread that makes bars");
@@ -113,21 +113,21 @@ pub fn spawn(store: Arc<BarStore>, bars_ring: Reader, lifecycle: Arc<Lifecycle>)
     })
 }
 
-/// What the thread works with.
+/// State of the thread.
 struct Folding<'a> {
     store: &'a BarStore,
     bars_ring: Reader,
     batch: Batch,
-    /// Tag of the next record, if none is lost.
+    /// Tag of the next record, unless records are lost.
     next_tag: u64,
-    /// When the newest record so far was received.
+    /// `ts_recv` of the newest record so far.
     newest_ns: u64,
-    /// Records after that one were lost; the next one that is read ends the hole.
+    /// Records after that one were lost; the next record ends the hole.
     has_lost: bool,
 }
 
 impl Folding<'_> {
-    /// Folds what is on the tape; returns how many bytes that was.
+    /// Adds all records of the ring to the bars; returns how many bytes they took in the ring.
     fn fold_all(&mut self) -> u64 {
         let from = self.bars_ring.position();
         while !self.bars_ring.is_empty() {
@@ -135,7 +135,7 @@ impl Folding<'_> {
             let read = self.bars_ring.read(PORTION_BYTES, &mut self.batch);
             let mut bars = self.store.lock();
             if let Err(Overrun { .. }) = read {
-                // How many they were, the next tag tells, and until when, its record.
+                // Their number follows from the next record's tag, the end of the hole from its `ts_recv`.
                 self.has_lost = true;
                 continue;
             }
@@ -154,7 +154,7 @@ impl Folding<'_> {
         }
         let bytes = self.bars_ring.position() - from;
         if bytes > 0 {
-            // Relaxed: the number stands for itself.
+            // Relaxed: see `records_lost`.
             self.store.bytes.store(self.store.lock().bytes() as u64, Ordering::Relaxed);
         }
         bytes
@@ -162,19 +162,19 @@ impl Folding<'_> {
 
     fn count_lost(&mut self) {
         if let (Some(first), Some(last)) = (self.batch.entries.first(), self.batch.entries.last()) {
-            // Relaxed: the number stands for itself.
+            // Relaxed: see `BarStore::records_lost`.
             self.store.records_lost.fetch_add(first.tag - self.next_tag, Ordering::Relaxed);
             self.next_tag = last.tag + 1;
         }
     }
 
-    /// Sleeps until there is something to do.
+    /// Sleeps until the ring has records or the server stops.
     fn sleep(&self, is_stopping: impl Fn() -> bool) {
-        self.store.asleep.raise();
+        self.store.sleep_flag.raise();
         if self.bars_ring.is_empty() && !is_stopping() {
             thread::park();
         }
-        self.store.asleep.lower();
+        self.store.sleep_flag.lower();
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_overwritten_before_it_was_read_is_counted_and_told() {
+    fn overwritten_records_are_counted_and_reported_as_a_hole() {
         let (mut writer, bars_ring) = ring(1024);
         let store = BarStore::new(Bars::new(1 << 20, 0), writer.gauge());
         let mut folding =
@@ -205,18 +205,19 @@ mod tests {
         assert!(folding.fold_all() > 0);
         (1..=100).for_each(|tag| push(&mut writer, tag, 10 + tag));
         folding.fold_all();
-        assert_eq!(store.records_lost(), 0, "how many, only a record after them can tell");
+        assert_eq!(store.records_lost(), 0, "the number follows from the next record");
         push(&mut writer, 101, 111);
         folding.fold_all();
         assert_eq!(store.records_lost(), 100);
-        let found = store.try_find(1, &BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX }).expect("nobody folds");
+        let found =
+            store.try_find(1, &BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX }).expect("the bars are not locked");
         assert_eq!(found.bars.iter().map(|bar| bar.time_s).collect::<Vec<_>>(), [10, 111]);
         assert_eq!(found.holes, [(10, 111)]);
         assert!(store.bytes() > 0);
     }
 
     #[test]
-    fn a_thread_that_sleeps_is_woken_by_what_is_sequenced_and_by_the_end() {
+    fn sleeping_thread_is_woken_by_records_and_by_the_stop() {
         let (mut writer, bars_ring) = ring(1 << 16);
         let store = Arc::new(BarStore::new(Bars::new(1 << 20, 0), writer.gauge()));
         let lifecycle = Arc::new(Lifecycle::begin().0);
@@ -228,7 +229,7 @@ mod tests {
             let query = BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX };
             let is_there = || store.try_find(1, &query).is_some_and(|found| found.bars.len() as u64 == tag + 1);
             while !is_there() {
-                assert!(began.elapsed() < Duration::from_secs(40), "it sleeps on, though there is a record");
+                assert!(began.elapsed() < Duration::from_secs(40), "it still sleeps although there is a record");
                 thread::yield_now();
             }
         }

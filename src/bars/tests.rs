@@ -5,57 +5,57 @@ use proptest::prelude::*;
 use super::*;
 use tickcast_protocol::record::PRICE_NONE;
 
-/// A round start: the beginning of a minute.
+/// The start of a minute.
 const BEGAN_S: u32 = 1_700_000_040;
 const SECOND_NS: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
-enum Said {
+enum Payload {
     Trade(Trade),
     Quote(Quote),
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Event {
+struct BarEvent {
     instrument: u32,
     ts_recv: u64,
-    said: Said,
+    payload: Payload,
 }
 
-impl Event {
+impl BarEvent {
     fn at_s(&self) -> u32 {
         (self.ts_recv / SECOND_NS) as u32
     }
 
     fn record(&self) -> Vec<u8> {
-        let kind = if matches!(self.said, Said::Trade(_)) { RecordKind::Trade } else { RecordKind::Quote };
-        // The venue's time is far off, and must not matter.
+        let kind = if matches!(self.payload, Payload::Trade(_)) { RecordKind::Trade } else { RecordKind::Quote };
+        // The venue's time is 1 ns, and must not matter.
         let header = RecordHeader { ts_recv: self.ts_recv, ..RecordHeader::of_feed(kind, self.instrument, 1) };
         let mut record = Vec::new();
-        match &self.said {
-            Said::Trade(trade) => trade.encode(&header, &mut record),
-            Said::Quote(quote) => quote.encode(&header, &mut record),
+        match &self.payload {
+            Payload::Trade(trade) => trade.encode(&header, &mut record),
+            Payload::Quote(quote) => quote.encode(&header, &mut record),
         }
         record
     }
 }
 
-fn trade(at_s: f64, instrument: u32, px: i64, sz: i64) -> Event {
-    let said = Said::Trade(Trade { px, sz, trade_id: 0, side: b'B' });
-    Event { instrument, ts_recv: (at_s * 1e9) as u64, said }
+fn trade(at_s: f64, instrument: u32, px: i64, sz: i64) -> BarEvent {
+    let payload = Payload::Trade(Trade { px, sz, trade_id: 0, side: b'B' });
+    BarEvent { instrument, ts_recv: (at_s * 1e9) as u64, payload }
 }
 
-fn quote(at_s: f64, instrument: u32, bid_px: i64, ask_px: i64) -> Event {
-    let said = Said::Quote(Quote { bid_px, bid_sz: 1, ask_px, ask_sz: 1 });
-    Event { instrument, ts_recv: (at_s * 1e9) as u64, said }
+fn quote(at_s: f64, instrument: u32, bid_px: i64, ask_px: i64) -> BarEvent {
+    let payload = Payload::Quote(Quote { bid_px, bid_sz: 1, ask_px, ask_sz: 1 });
+    BarEvent { instrument, ts_recv: (at_s * 1e9) as u64, payload }
 }
 
-fn fold(bars: &mut Bars, events: &[Event]) {
+fn fold(bars: &mut Bars, events: &[BarEvent]) {
     events.iter().for_each(|event| bars.fold(&event.record()));
     bars.share();
 }
 
-fn bars_of(events: &[Event]) -> Bars {
+fn bars_of(events: &[BarEvent]) -> Bars {
     let mut bars = Bars::new(1 << 20, u64::from(BEGAN_S) * SECOND_NS);
     fold(&mut bars, events);
     bars
@@ -65,10 +65,10 @@ fn query(interval_s: u32) -> BarQuery {
     BarQuery { interval_s, limit: 5000, to_s: u32::MAX }
 }
 
-/// What a query should find, from a list of all that ever happened.
-fn expected(events: &[Event], instrument: u32, bytes_max: usize, query: &BarQuery) -> FoundBars {
-    let counts = |event: &&Event| !matches!(event.said, Said::Trade(trade) if trade.px == PRICE_NONE);
-    let events: Vec<&Event> = events.iter().filter(counts).collect();
+/// The expected result of a query, computed from the list of all events.
+fn expected(events: &[BarEvent], instrument: u32, bytes_max: usize, query: &BarQuery) -> FoundBars {
+    let counts = |event: &&BarEvent| !matches!(event.payload, Payload::Trade(trade) if trade.px == PRICE_NONE);
+    let events: Vec<&BarEvent> = events.iter().filter(counts).collect();
     let instruments: BTreeSet<u32> = events.iter().map(|event| event.instrument).collect();
     let own = || events.iter().filter(|event| event.instrument == instrument);
     let kept_s = if query.interval_s.is_multiple_of(60) { 60 } else { 1 };
@@ -76,11 +76,11 @@ fn expected(events: &[Event], instrument: u32, bytes_max: usize, query: &BarQuer
     let times: BTreeSet<u32> = own().map(|event| begin(event.at_s(), kept_s)).collect();
     let gone = times.len().saturating_sub(capacity(bytes_max, instruments.len()));
     let last_gone = gone.checked_sub(1).and_then(|at| times.iter().nth(at)).copied();
-    let mut alive: Vec<&&Event> =
+    let mut alive: Vec<&&BarEvent> =
         own().filter(|event| last_gone.is_none_or(|gone| begin(event.at_s(), kept_s) > gone)).collect();
-    // Late ones count in their own bar.
+    // Late events count in their own bar.
     alive.sort_by_key(|event| begin(event.at_s(), kept_s));
-    let of_bar = |event: &Event| begin(event.at_s(), query.interval_s);
+    let of_bar = |event: &BarEvent| begin(event.at_s(), query.interval_s);
     let mut starts: Vec<u32> = alive
         .iter()
         .map(|event| of_bar(event))
@@ -89,8 +89,9 @@ fn expected(events: &[Event], instrument: u32, bytes_max: usize, query: &BarQuer
         .into_iter()
         .collect();
     starts.drain(..starts.len().saturating_sub(query.limit));
-    let bar =
-        |start: &u32| naive_bar(*start, alive.iter().filter(|event| of_bar(event) == *start).map(|event| &event.said));
+    let bar = |start: &u32| {
+        naive_bar(*start, alive.iter().filter(|event| of_bar(event) == *start).map(|event| &event.payload))
+    };
     FoundBars {
         since_s: last_gone.map_or(BEGAN_S, |gone| (gone + kept_s).max(BEGAN_S)),
         bars: starts.iter().map(bar).collect(),
@@ -98,12 +99,12 @@ fn expected(events: &[Event], instrument: u32, bytes_max: usize, query: &BarQuer
     }
 }
 
-fn naive_bar<'a>(time_s: u32, all: impl Iterator<Item = &'a Said>) -> Bar {
+fn naive_bar<'a>(time_s: u32, all: impl Iterator<Item = &'a Payload>) -> Bar {
     let (mut trades, mut quotes) = (Vec::new(), Vec::new());
-    for said in all {
-        match said {
-            Said::Trade(trade) => trades.push(trade),
-            Said::Quote(quote) => quotes.push(quote),
+    for payload in all {
+        match payload {
+            Payload::Trade(trade) => trades.push(trade),
+            Payload::Quote(quote) => quotes.push(quote),
         }
     }
     let volume: i128 = trades.iter().map(|trade| i128::from(trade.sz).max(0)).sum();
@@ -126,10 +127,10 @@ fn mantissa() -> impl Strategy<Value = i64> {
     prop_oneof![8 => 1i64..1000, 1 => Just(i64::MAX), 1 => Just(PRICE_NONE), 1 => -5i64..=0]
 }
 
-fn said() -> impl Strategy<Value = Said> {
+fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
-        (mantissa(), mantissa()).prop_map(|(px, sz)| Said::Trade(Trade { px, sz, trade_id: 1, side: b'N' })),
-        (mantissa(), mantissa()).prop_map(|(bid_px, ask_px)| Said::Quote(Quote {
+        (mantissa(), mantissa()).prop_map(|(px, sz)| Payload::Trade(Trade { px, sz, trade_id: 1, side: b'N' })),
+        (mantissa(), mantissa()).prop_map(|(bid_px, ask_px)| Payload::Quote(Quote {
             bid_px,
             bid_sz: 1,
             ask_px,
@@ -138,16 +139,16 @@ fn said() -> impl Strategy<Value = Said> {
     ]
 }
 
-/// Steps of time: mostly none or small ones, some on the very second, some far, some back.
-fn events() -> impl Strategy<Value = Vec<Event>> {
+/// Steps of time: mostly none or small, some of exactly a second, some large, some backwards.
+fn events() -> impl Strategy<Value = Vec<BarEvent>> {
     let step = prop_oneof![6 => 0i64..800, 2 => Just(1000i64), 1 => 1000i64..200_000, 1 => -90_000i64..0];
-    let event = (1u32..5, step, 0u64..2, said());
+    let event = (1u32..5, step, 0u64..2, payload());
     prop::collection::vec(event, 0..250).prop_map(|steps| {
         let mut now_ms = i64::from(BEGAN_S) * 1000 + 100_000;
-        let take = |(instrument, step_ms, rest, said)| {
+        let take = |(instrument, step_ms, rest, payload)| {
             now_ms += step_ms;
-            // The first and the last nanosecond of a millisecond, and so of a second.
-            Event { instrument, ts_recv: now_ms as u64 * 1_000_000 + rest * 999_999, said }
+            // The first or the last nanosecond of a millisecond, and so of a second.
+            BarEvent { instrument, ts_recv: now_ms as u64 * 1_000_000 + rest * 999_999, payload }
         };
         steps.into_iter().map(take).collect()
     })
@@ -155,7 +156,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 proptest! {
     #[test]
-    fn bars_are_those_of_a_list_of_all_that_happened(
+    fn bars_equal_those_of_a_list_of_all_events(
         events in events(),
         batch in 1usize..40,
         shares in 0usize..60,
@@ -177,7 +178,7 @@ proptest! {
 }
 
 #[test]
-fn a_bar_has_the_first_the_extremes_the_last_and_the_sum_of_its_trades() {
+fn bar_has_open_high_low_close_and_volume_of_its_trades() {
     let at = f64::from(BEGAN_S);
     let bars = bars_of(&[
         quote(at + 0.1, 1, 99, 101),
@@ -209,7 +210,7 @@ fn a_bar_has_the_first_the_extremes_the_last_and_the_sum_of_its_trades() {
 }
 
 #[test]
-fn pages_join_without_a_seam() {
+fn pages_of_bars_join_without_gap_or_overlap() {
     let events: Vec<_> =
         (0..50).map(|nth| trade(f64::from(BEGAN_S) + f64::from(nth) * 1.5, 1, i64::from(nth) + 1, 1)).collect();
     let bars = bars_of(&events);
@@ -225,53 +226,53 @@ fn pages_join_without_a_seam() {
 }
 
 #[test]
-fn an_instrument_that_comes_takes_its_share_from_all_who_have_more() {
+fn new_instrument_gets_its_share_from_the_others() {
     let bytes_max = 40 * INTERVALS_S.len() * size_of::<Bar>();
     let mut bars = Bars::new(bytes_max, u64::from(BEGAN_S) * SECOND_NS);
     let second = |nth: u32, instrument| trade(f64::from(BEGAN_S + nth), instrument, 1, 1);
     fold(&mut bars, &(0..40).map(|nth| second(nth, 1)).collect::<Vec<_>>());
     assert_eq!((bars.find(1, &query(1)).bars.len(), bars.find(1, &query(1)).since_s), (40, BEGAN_S));
-    // Instrument 3 has had nothing, and so has no share.
+    // Instrument 3 had no record, and so has no share.
     fold(&mut bars, &[second(40, 4)]);
     let found = bars.find(1, &query(1));
-    assert_eq!((found.bars.len(), found.since_s), (20, BEGAN_S + 20), "what was given up is told");
+    assert_eq!((found.bars.len(), found.since_s), (20, BEGAN_S + 20), "since_s is after the dropped bars");
     assert_eq!(found.bars[0].time_s, found.since_s);
     assert_eq!(bars.find(3, &query(1)), FoundBars { since_s: BEGAN_S, bars: vec![], holes: vec![] });
     assert!(bars.bytes() <= bytes_max);
 }
 
 #[test]
-fn a_store_too_small_for_a_bar_says_that_it_has_nothing() {
+fn store_too_small_for_a_bar_returns_none() {
     let mut bars = Bars::new(1, u64::from(BEGAN_S) * SECOND_NS);
     fold(&mut bars, &[trade(f64::from(BEGAN_S) + 30.0, 1, 1, 1)]);
     assert_eq!(bars.find(1, &query(1)), FoundBars { since_s: BEGAN_S + 31, bars: vec![], holes: vec![] });
 }
 
 #[test]
-fn holes_are_told_where_they_touch_what_was_asked_for() {
+fn holes_within_the_query_are_returned() {
     let at = f64::from(BEGAN_S);
     let mut bars = bars_of(&[]);
     bars.lose(0, (u64::from(BEGAN_S) + 1) * SECOND_NS);
-    assert_eq!(bars.holes, [(BEGAN_S, BEGAN_S + 1)], "nothing is lost before the start");
+    assert_eq!(bars.holes, [(BEGAN_S, BEGAN_S + 1)], "a hole does not begin before the start");
     bars = bars_of(&[trade(at + 10.0, 1, 1, 1), trade(at + 20.0, 1, 1, 1)]);
     let ns = |s: u32| u64::from(BEGAN_S + s) * SECOND_NS;
     bars.lose(ns(5), ns(6));
     bars.lose(ns(12), ns(12) + 1);
     bars.lose(ns(12) + 5, ns(14));
     let newest = |limit| BarQuery { limit, ..query(1) };
-    assert_eq!(bars.find(1, &newest(2)).holes, [(BEGAN_S + 12, BEGAN_S + 14)], "those in one second are one");
+    assert_eq!(bars.find(1, &newest(2)).holes, [(BEGAN_S + 12, BEGAN_S + 14)], "holes in one second are merged");
     let both = [(BEGAN_S + 5, BEGAN_S + 6), (BEGAN_S + 12, BEGAN_S + 14)];
-    assert_eq!(bars.find(1, &newest(3)).holes, both, "of all there is, what came before the first is missing as well");
-    assert_eq!(bars.find(2, &query(1)).holes, both, "all that it ever had may have been lost");
+    assert_eq!(bars.find(1, &newest(3)).holes, both, "all bars are returned, so a hole before the first counts");
+    assert_eq!(bars.find(2, &query(1)).holes, both, "all of its records may have been lost");
     assert_eq!(bars.find(1, &query(60)).holes, both);
     assert!(bars.find(1, &BarQuery { to_s: BEGAN_S + 12, ..newest(1) }).holes.is_empty());
     (0..1000).for_each(|nth| bars.lose(ns(100 + 3 * nth), ns(100 + 3 * nth)));
     let holes = bars.find(1, &query(60)).holes;
-    assert_eq!((holes.len(), holes[0]), (HOLES_MAX, (BEGAN_S + 5, BEGAN_S + 100 + 3 * 936)), "the oldest become one");
+    assert_eq!((holes.len(), holes[0]), (HOLES_MAX, (BEGAN_S + 5, BEGAN_S + 100 + 3 * 936)), "the oldest are merged");
 }
 
 #[test]
-fn what_is_no_trade_and_no_quote_changes_nothing() {
+fn other_records_change_nothing() {
     let mut bars = bars_of(&[]);
     let mut heartbeat = Vec::new();
     tickcast_protocol::record::encode_heartbeat(u64::from(BEGAN_S) * SECOND_NS, &mut heartbeat);
@@ -284,7 +285,7 @@ fn what_is_no_trade_and_no_quote_changes_nothing() {
 }
 
 #[test]
-fn only_multiples_of_what_is_kept_are_served() {
+fn only_multiples_of_kept_intervals_are_served() {
     assert!([1, 7, 60, 86_400].iter().all(|interval_s| query(*interval_s).is_served()));
     assert!(!query(0).is_served());
     assert_eq!((query(59).level(), query(120).level()), (Some(0), Some(1)));

@@ -169,7 +169,7 @@ impl HttpServer {
 
     /// Counts who is at the door.
     pub fn set_levels(&self, counters: &mut ShardCounters) {
-        counters.set(Counter::DoorConnections, self.own.lobby.len() as u64);
+        counters.set(Counter::PendingConnections, self.own.lobby.len() as u64);
     }
 
     /// Other settings from now on, for those who come.
@@ -245,11 +245,11 @@ impl HttpServer {
         let visit = match self.own.lobby.enter(config.visitors_per_shard() as usize) {
             Entered::Freely(visit) => visit,
             Entered::InPlaceOfAnother(visit) => {
-                self.count(Counter::DoorEvicted);
+                self.count(Counter::PendingEvicted);
                 visit
             }
             Entered::Full => {
-                self.count(Counter::RefusedDoor);
+                self.count(Counter::RefusedPending);
                 // What its buffer takes at once it gets; nobody waits for it to be read.
                 let refusal = response::later(
                     503,

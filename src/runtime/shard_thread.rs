@@ -274,7 +274,7 @@ impl ShardDriver {
 
     /// Lets the shard be woken, then looks once more for work. True if there is none.
     fn may_sleep(&mut self) -> bool {
-        self.waker.prepare();
+        self.waker.prepare_sleep();
         let mut shard = self.shard.borrow_mut();
         shard.io_mut().arm();
         let worked =
@@ -331,7 +331,7 @@ impl ShardDriver {
     }
 
     fn woken(&mut self) {
-        self.waker.awake();
+        self.waker.end_sleep();
         self.shard.borrow_mut().io_mut().disarm();
         self.worked_ns = now_ns();
     }

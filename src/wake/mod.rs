@@ -1,4 +1,4 @@
-//! How a shard sleeps, and is woken: a flag and an eventfd. That no wake-up is lost is the flag's part, see [`SleepFlag`].
+//! How other threads wake a sleeping shard: a flag ([`SleepFlag`], by which no wake-up is lost) and an eventfd.
 
 mod sleep_flag;
 
@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 pub use self::sleep_flag::SleepFlag;
 
-/// Shared by one shard and all who may wake it.
+/// Wakes one shard. Shared by the shard and the threads that may have work for it.
 #[derive(Debug)]
 pub struct ShardWaker {
     sleep_flag: SleepFlag,
@@ -14,22 +14,22 @@ pub struct ShardWaker {
 }
 
 impl ShardWaker {
-    /// Around the eventfd that the shard sleeps on.
+    /// `event` is the eventfd that the shard sleeps on.
     pub fn new(event: OwnedFd) -> Self {
         Self { sleep_flag: SleepFlag::new(), event }
     }
 
-    /// The shard is about to sleep. It has to look for work once more before it does.
-    pub fn prepare(&self) {
+    /// Announces that the shard is about to sleep. The shard has to check for work once more before it does.
+    pub fn prepare_sleep(&self) {
         self.sleep_flag.raise();
     }
 
-    /// The shard is awake.
-    pub fn awake(&self) {
+    /// Announces that the shard is awake.
+    pub fn end_sleep(&self) {
         self.sleep_flag.lower();
     }
 
-    /// Wakes the shard if it sleeps. To be called after the work was published.
+    /// Wakes the shard if it sleeps. To be called after the work is published.
     pub fn wake(&self) {
         if self.sleep_flag.claim() {
             // The counter of an eventfd does not overflow by ones, so the write neither fails nor blocks.

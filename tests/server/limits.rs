@@ -120,7 +120,7 @@ fn handshakes_that_wait_leave_room_for_who_asks_how_the_server_is() {
     server.wait_metric("tickcast_refused_address_rate_total", |count| count >= 1);
     assert_eq!((server.get("/healthz").status, server.get("/readyz").status), (200, 200));
     assert_eq!(
-        server.metric("tickcast_refused_door_total").iter().sum::<u64>(),
+        server.metric("tickcast_refused_pending_total").iter().sum::<u64>(),
         0,
         "the too many connections were never pending"
     );
@@ -159,8 +159,8 @@ fn half_open_connections_do_not_keep_good_clients_out() {
     }
     assert_eq!(scene.server.get("/readyz").status, 200);
     is_to_come_back(&read_answer(&mut silent[0]), 503, "unavailable", &["door_connections_max", "waited longest"]);
-    scene.server.wait_metric("tickcast_door_evicted_total", |count| count >= 48);
-    scene.server.wait_metric("tickcast_door_connections", |count| count <= 16);
+    scene.server.wait_metric("tickcast_pending_evicted_total", |count| count >= 48);
+    scene.server.wait_metric("tickcast_pending_connections", |count| count <= 16);
     scene.undisturbed();
 }
 
@@ -173,7 +173,7 @@ fn a_door_full_of_echoes_is_a_503_and_subscribers_stay() {
     is_to_come_back(&read_answer(&mut stream), 503, "unavailable", &["too many connections are pending"]);
     scene.undisturbed();
     drop(echoes);
-    scene.server.wait_metric("tickcast_refused_door_total", |count| count >= 1);
+    scene.server.wait_metric("tickcast_refused_pending_total", |count| count >= 1);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn an_echo_that_does_not_read_is_dropped() {
     socket2::SockRef::from(deaf.stream()).set_recv_buffer_size(4096).expect("a TCP socket");
     deaf.raw(&frame(0x82, &vec![7; 8 << 20]));
     scene.server.wait_metric("tickcast_write_timeouts_total", |count| count == 1);
-    scene.server.wait_metric("tickcast_door_connections", |count| count <= 1);
+    scene.server.wait_metric("tickcast_pending_connections", |count| count <= 1);
     scene.undisturbed();
     deaf.send(Message::binary(vec![]));
 }
