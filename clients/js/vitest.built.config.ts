@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 
 const built = fileURLToPath(new URL("dist/tickcast.js", import.meta.url));
 
-/** The same tests against the one file as it is built: what the build has shortened is nobody's business. */
+/** The same tests against the one file as built: shortened names must not change its behaviour. */
 export default defineConfig({
   resolve: { alias: [{ find: /^\.\.\/src\/index$/, replacement: built }] },
   test: {

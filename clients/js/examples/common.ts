@@ -1,4 +1,4 @@
-/** What all examples share: the server's address, and a line that says how the connection is. */
+/** The common part of all examples: the server's URL, and a line with the state of the connection. */
 
 import { connect, type Client } from "tickcast";
 

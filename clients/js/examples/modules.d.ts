@@ -1,4 +1,4 @@
-/** What esbuild makes of a WebAssembly file: its URL. */
+/** esbuild replaces a WebAssembly file by its URL. */
 declare module "*.wasm" {
   const url: string;
   export default url;

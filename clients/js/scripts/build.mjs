@@ -1,5 +1,5 @@
-// Builds the package: the one file that is library and worker, what bundlers take, and the adapters. The one file is
-// also copied to where the server embeds it.
+// Builds the package: the one file that is library and worker, the modules for bundlers, and the adapters. The one file
+// is also copied to the folder whose files the server embeds.
 import { copyFileSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { build } from "esbuild";
 import { minify } from "terser";
@@ -24,15 +24,15 @@ await build({ ...common, ...standalone(false), entryPoints: adapters, outdir: at
 copyFileSync(at("dist/tickcast.js"), at("../../src/http/assets/tickcast.js"));
 
 /**
- * Names that only this file's own code says are shortened: library and worker are one file, so that both sides of a
- * message shorten them alike. terser finds some 350 bytes (gzipped) that esbuild leaves.
+ * Shortens the internal names: library and worker are one file, so that both sides of a message shorten them alike.
+ * terser saves some 350 bytes (gzipped) more than esbuild alone.
  */
 async function buildOneFile() {
   const entryPoints = [at("src/standalone.ts")];
   const bundled = await build({ ...common, ...standalone(true), entryPoints, write: false });
   const short = await build({
     ...{ ...common, bundle: false, minify: true, write: false },
-    // A field that has no value until the constructor gives it one need not be declared.
+    // A field that the constructor assigns need not be declared.
     stdin: { contents: bundled.outputFiles[0].text.replace(/^ {2}(?!return|break|continue)[a-z]\w*;\n/gim, "") },
     mangleProps: new RegExp(`^(${INTERNAL.join("|")})$`),
   });

@@ -1,5 +1,5 @@
-// Serves the examples, built from source, for a server that runs elsewhere: start it with
-// `--allow-origin http://127.0.0.1:8123`, and open the address that is printed.
+// Builds the examples from source and serves them. Start a tickcast server with
+// `--allow-origin http://127.0.0.1:8123`, and open the URL that is printed.
 import { context } from "esbuild";
 
 const folder = (path) => new URL(`../${path}`, import.meta.url).pathname;
@@ -10,7 +10,7 @@ const built = await context({
   define: { __STANDALONE__: "false" },
   loader: { ".wasm": "file" },
   publicPath: "built",
-  // Resolves the examples' imports to the sources, with the names that an application would use.
+  // Resolves the examples' imports, which are those of an application, to the sources.
   alias: { tickcast: folder("src/index.ts"), "tickcast/adapters": folder("src/adapters") },
 });
 const worker = await context({

@@ -1,12 +1,13 @@
-// Properties that neither an application, nor the wire, nor the platform knows: the build of the one file shortens
-// them. A name belongs here only if nothing reads it by a string. The tests run against the built file too.
+// Properties that neither applications, nor the wire, nor the platform use: the build of the one file shortens them. A
+// name belongs here only if nothing reads it by a string. `npm run test:built` runs the tests against the built file.
 export const INTERNAL = `
-  answered answers apply askedMs backlog batch books broken buffers cleared columns complete connectTo count counters
-  covering covers current defaultMs define defined drop empty events fail finish forget gap gone
-  greet handle hintMs inexact ingest kind leastMs lengths listen lists look live lost maybeBad mirror most newEpoch nth
-  oldestMs onEnd options outbox packet parts plan post probe purge pushRaw rank recovering report result retryUnknown
-  rows sent setStates settings shown sides sign Socket spent stage stateOf states statesDirty stem subscription
-  symbolsMax take target tell token top use users waiting wanted welcomed whole wide
+  answered answers apply atMs backlog batch books broken buffers capacity checkSilence cleared columns connectionLost
+  connectTo count counters covering covers current defaultMs define defined deliver deliverCurrent dropUnused emit
+  empty events fail finish forget gap handle hintMs inexact ingest items kind leastMs lengths listen lists live lost
+  markSynced maybeBad mirror newEpoch oldestMs onClosed onEnd options outbox packet pending plan post prefix probe
+  purge pushRaw rank recovering report requestedMs result resultOf retryUnknown revision rows sent setStates settings
+  shown sides sign Socket spent stage stateOf states statesDirty subscribers subscription subscriptions symbolsMax
+  synced take target token top use welcomed wide
 `
   .trim()
   .split(/\s+/);

@@ -1,9 +1,9 @@
 /**
- * The page's side: what the application holds. Subscriptions and listeners go out as commands, batches come in once per
- * animation frame.
+ * The page side: the client that the application holds. It sends subscriptions as commands, and pulls a batch of
+ * changes once per animation frame.
  *
- * What always holds: at most one batch is on its way, and it is asked for; its arrays go back with the next question.
- * In a hidden page, where no frames come, a timer asks.
+ * What always holds: at most one batch is under way, in answer to a pull; its arrays return with the next pull. A
+ * hidden page has no frames, and pulls by a timer.
  */
 
 import type { Quotes, Tickers, Trades } from "./columns";
@@ -20,7 +20,7 @@ import { CHANNELS } from "./wire";
 import type * as types from "./types";
 import type { Channel, ClientEvents, Connection, ListenOptions, UpdateOf, UpdateOptions } from "./types";
 
-/** The slower profile of hidden pages, and how often they look, where the options do not say. */
+/** The conflation interval of hidden pages, and how often they pull, where the options do not say. */
 const HIDDEN_MS = 1000;
 
 export class OpenClient implements types.Client {
@@ -37,26 +37,28 @@ export class OpenClient implements types.Client {
   readonly #hiddenMs: number;
   readonly #backlog: number;
   #nextId = 1;
-  /** Said within one microtask, and sent together. */
+  /** The commands of one microtask, which are sent together. */
   #commands: Command[] = [];
-  /** Something has come that was not asked for yet; a batch was asked for; one is here; one is used up. */
+  /** There are changes to pull. */
   #dirty = false;
-  #asked = false;
+  /** A pull is under way. */
+  #pulling = false;
+  /** A batch that has come and is not delivered yet; one that is delivered, and returns with the next pull. */
   #arrived: Batch | null = null;
   #spent: Batch | null = null;
   #frame = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #lagToldMs = 0;
-  #droppedTold = 0;
+  #lagEmittedMs = 0;
+  #droppedEmitted = 0;
   #resolveClosed!: (connection: Connection) => void;
-  /** Aborted when the client has ended: nothing listens any more. */
   readonly [Symbol.dispose] = this.close;
-  readonly #over = new AbortController();
+  /** Aborted when the client has ended: ends its listeners on the page. */
+  readonly #ended = new AbortController();
 
   constructor(readonly options: types.ConnectOptions) {
     const settings = settingsOf(options);
-    const { signal } = this.#over;
-    // A URL that is none is told here, not with the first attempt.
+    const { signal } = this.#ended;
+    // Throws for an invalid URL here, not with the first attempt.
     if (typeof options.url !== "function") streamUrl(options.url);
     this.#conflateMs = settings.conflateMs;
     this.#backlog = settings.tradeBacklog;
@@ -65,9 +67,9 @@ export class OpenClient implements types.Client {
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
     this.#port = new Port(options, (report) => this.#report(report));
     this.#port.post([{ t: "open", settings }]);
-    globalThis.document?.addEventListener("visibilitychange", () => this.#seen(), { signal });
+    globalThis.document?.addEventListener("visibilitychange", () => this.#visibilityChanged(), { signal });
     globalThis.addEventListener?.("online", () => this.#send({ t: "online" }), { signal });
-    this.#seen();
+    this.#visibilityChanged();
     onAbort(options.signal, () => this.close(), signal);
   }
 
@@ -81,16 +83,16 @@ export class OpenClient implements types.Client {
 
   set conflateMs(ms: number) {
     this.#conflateMs = interval(ms);
-    this.#tellProfile();
+    this.#sendInterval();
   }
 
   subscribe(options: types.SubscribeOptions): OpenSubscription {
     const id = this.#nextId++;
-    const gone = (): void => {
+    const onClosed = (): void => {
       this.#subscriptions.delete(id);
       this.#dispatch.forget(id);
     };
-    const subscription = new OpenSubscription(id, options, (command) => this.#send(command), gone);
+    const subscription = new OpenSubscription(id, options, (command) => this.#send(command), onClosed);
     if (this.connection.phase === "closed") subscription.end(this.#endReason());
     if (!subscription.closed) this.#subscriptions.set(id, subscription);
     return subscription;
@@ -182,25 +184,24 @@ export class OpenClient implements types.Client {
   }
 
   close(): void {
-    this.#ended({ ...this.connection, phase: "closed", reason: "closed", code: 0, retryAt: 0 });
+    this.#end({ ...this.connection, phase: "closed", reason: "closed", code: 0, retryAt: 0 });
     this.#port.end();
     this.#unschedule();
   }
 
-
   /** The page was shown or hidden. */
-  #seen(): void {
+  #visibilityChanged(): void {
     const hidden = isHidden();
     if (this.options.hiddenConflateMs !== null && hidden !== this.hidden) {
       this.hidden = hidden;
-      this.#tellProfile();
+      this.#sendInterval();
     }
-    // Frames stop in a hidden page, and its timers are slow: the other kind goes on.
+    // A hidden page has no frames, and a visible one needs no timer: schedules with the one that applies now.
     this.#unschedule();
     if (this.#dirty || this.#arrived) this.#schedule();
   }
 
-  #tellProfile(): void {
+  #sendInterval(): void {
     this.#send({ t: "ms", ms: this.#conflateMs, leastMs: this.hidden ? this.#hiddenMs : 0 });
   }
 
@@ -208,11 +209,11 @@ export class OpenClient implements types.Client {
     return typeof instrument === "number" ? instrument : this.instruments.row(instrument);
   }
 
-  #listen(subscription: OpenSubscription, tell: (update: types.Update) => void): void {
+  #listen(subscription: OpenSubscription, deliver: (update: types.Update) => void): void {
     if (subscription.closed) return;
-    this.#dispatch.listen(subscription, tell);
+    this.#dispatch.listen(subscription, deliver);
     const others = [...this.#subscriptions.values()].filter((other) => other !== subscription);
-    queueMicrotask(() => this.#dispatch.greet(subscription.id, others));
+    queueMicrotask(() => this.#dispatch.deliverCurrent(subscription.id, others));
   }
 
   #send(command: Command): void {
@@ -228,26 +229,26 @@ export class OpenClient implements types.Client {
   #report(report: Report): void {
     switch (report.t) {
       case "url":
-        return void this.#bringUrl();
+        return void this.#resolveUrl();
       case "dirty":
         this.#dirty = true;
         return this.#schedule();
       case "batch":
-        this.#asked = false;
+        this.#pulling = false;
         this.#arrived = report.batch;
         return this.#schedule();
       case "connection":
-        if (report.connection.phase === "closed") return this.#ended(report.connection);
+        if (report.connection.phase === "closed") return this.#end(report.connection);
         this.connection = report.connection;
-        return this.#dispatch.events.tell("connection", report.connection);
+        return this.#dispatch.events.emit("connection", report.connection);
       case "error":
-        return this.#dispatch.events.tell("error", report.error);
+        return this.#dispatch.events.emit("error", report.error);
       case "counters":
         return this.#figures.count(report);
     }
   }
 
-  async #bringUrl(): Promise<void> {
+  async #resolveUrl(): Promise<void> {
     const { url } = this.options;
     try {
       const given = typeof url === "function" ? await url() : url;
@@ -257,13 +258,13 @@ export class OpenClient implements types.Client {
     }
   }
 
-  #ended(connection: Connection): void {
+  #end(connection: Connection): void {
     if (this.connection.phase === "closed") return;
     this.connection = connection;
-    this.#over.abort();
+    this.#ended.abort();
     for (const subscription of [...this.#subscriptions.values()]) subscription.end(this.#endReason());
     this.#resolveClosed(connection);
-    this.#dispatch.events.tell("connection", connection);
+    this.#dispatch.events.emit("connection", connection);
   }
 
   #endReason(): unknown {
@@ -274,11 +275,11 @@ export class OpenClient implements types.Client {
 
   #schedule(): void {
     if (this.#frame || this.#timer) return;
-    if (this.#inFrames && !isHidden()) this.#frame = requestAnimationFrame((now) => this.#look(now));
+    if (this.#inFrames && !isHidden()) this.#frame = requestAnimationFrame((now) => this.#runFrame(now));
     else {
-      // What was asked for on time is handed over when it comes.
+      // A batch that was pulled on time is delivered as soon as it comes.
       const waitMs = this.#inFrames && !this.#arrived ? this.#hiddenMs || HIDDEN_MS : 0;
-      this.#timer = setTimeout(() => this.#look(performance.now()), waitMs);
+      this.#timer = setTimeout(() => this.#runFrame(performance.now()), waitMs);
     }
   }
 
@@ -289,26 +290,26 @@ export class OpenClient implements types.Client {
     this.#timer = undefined;
   }
 
-  /** Shows what has arrived, and asks for more where there is more. */
-  #look(now: number): void {
+  /** Delivers the batch that has come, and pulls the next one if there are changes. */
+  #runFrame(now: number): void {
     this.#frame = 0;
     this.#timer = undefined;
-    this.#show(now);
-    if (!this.#dirty || this.#asked) return;
+    this.#deliver(now);
+    if (!this.#dirty || this.#pulling) return;
     this.#dirty = false;
-    this.#asked = true;
+    this.#pulling = true;
     const spent = this.#spent;
     this.#spent = null;
     this.#port.post([{ t: "pull", spent }]);
-    // Without a worker the batch is here already, and belongs to this very frame.
+    // Without a worker the batch has come already, and is delivered in the same frame.
     if (this.worker === "none") {
       this.#unschedule();
-      this.#show(now);
+      this.#deliver(now);
       if (this.#dirty) this.#schedule();
     }
   }
 
-  #show(now: number): void {
+  #deliver(now: number): void {
     const batch = this.#arrived;
     if (!batch) return;
     this.#arrived = null;
@@ -316,19 +317,19 @@ export class OpenClient implements types.Client {
     this.#dispatch.apply(batch, now);
     for (const [id, answer] of batch.answers) this.#subscriptions.get(id)?.answered(answer);
     this.#spent = batch;
-    this.#tellLag(now);
-    // The last word is said: nothing of it is left running.
+    this.#emitLag(now);
+    // All changes up to the end are delivered: the stream side is no longer needed.
     if (this.connection.phase === "closed" && !this.#dirty) this.#port.end();
   }
 
-  #tellLag(now: number): void {
+  #emitLag(now: number): void {
     const { lagMs, dropped: all } = this.#figures;
-    const dropped = all - this.#droppedTold;
+    const dropped = all - this.#droppedEmitted;
     const mostMs = (this.options.lagMs ?? 1000) + (this.hidden ? this.#hiddenMs : 0);
-    if ((lagMs <= mostMs && !dropped) || now - this.#lagToldMs < 1000) return;
-    this.#lagToldMs = now;
-    this.#dispatch.events.tell("lag", { lagMs, dropped });
-    this.#droppedTold = all;
+    if ((lagMs <= mostMs && !dropped) || now - this.#lagEmittedMs < 1000) return;
+    this.#lagEmittedMs = now;
+    this.#dispatch.events.emit("lag", { lagMs, dropped });
+    this.#droppedEmitted = all;
   }
 }
 

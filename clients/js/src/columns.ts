@@ -1,9 +1,8 @@
 /**
- * Columns: typed arrays of one length, side by side in one buffer, so that all of them travel to another thread at
- * once.
+ * Columns: typed arrays of one length in one buffer, so that one transfer moves them to another thread.
  *
- * The same columns serve twice: by row, where each row has its newest value, and as a list, where `row` says whose
- * value each entry is. Growing makes new arrays; whoever holds the old ones has the old values.
+ * They have two uses: by row, with the newest value of each row, and as a list, where `row` has the row of each entry.
+ * Growing makes new arrays; the old ones keep the old values.
  */
 
 import type { QuoteColumns, TickerColumns, TradeColumns } from "./types";
@@ -21,7 +20,7 @@ export const FIELDS: readonly (readonly string[])[] = [
   ["lastPx", "openPx", "highPx", "lowPx", "volume", "turnover", "bidPx", "askPx"],
 ];
 
-/** What every value has beside its mantissas; widths of 8, 4 and 1 bytes, in this order for alignment. */
+/** Columns of every channel beside the mantissas, of 8, 4 and 1 bytes: in this order for alignment. */
 const STAMP_8 = ["sequence", "eventMs", "recvMs"];
 const STAMP_4 = ["row", "eventNs", "recvNs"];
 const STAMP_1 = ["flags", "side"];
@@ -31,7 +30,7 @@ export function rowBytes(channel: number): number {
   return (FIELDS[channel].length + STAMP_8.length) * 8 + STAMP_4.length * 4 + STAMP_1.length;
 }
 
-/** Columns of a channel over a buffer, as many rows as fit; rows are a multiple of 8. */
+/** Columns of a channel over a buffer that has space for a multiple of 8 rows. */
 export function over(channel: number, buffer: ArrayBuffer): Columns {
   const columns: Columns = {};
   const rows = buffer.byteLength / rowBytes(channel);
@@ -48,7 +47,7 @@ export function over(channel: number, buffer: ArrayBuffer): Columns {
   return columns;
 }
 
-/** New columns of so many rows, with what `from` had; mantissas that were not there are absent. */
+/** New columns with the values of `from`; the mantissas of added rows are NaN. */
 export function grown(channel: number, rows: number, from?: Columns): Columns {
   const columns = over(channel, new ArrayBuffer(rows * rowBytes(channel)));
   for (const field of FIELDS[channel]) columns[field].fill(NaN);

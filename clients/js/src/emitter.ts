@@ -1,9 +1,9 @@
 /**
- * Listeners. The platform's own way: one that throws does not keep the others from hearing, and what it throws is
- * reported as uncaught; a signal ends it.
+ * Events with a value, on the platform's EventTarget: an exception of a listener is reported as uncaught, and does not
+ * stop the others; a signal removes a listener.
  */
 export class Emitter<Events> extends EventTarget {
-  /** Returns how to end it. A listener that is added twice is told twice. */
+  /** Returns a function that removes the listener. A listener that is added twice is called twice. */
   on<E extends keyof Events & string>(
     event: E,
     listener: (value: Events[E]) => void,
@@ -14,12 +14,12 @@ export class Emitter<Events> extends EventTarget {
     return () => this.removeEventListener(event, own);
   }
 
-  tell<E extends keyof Events & string>(event: E, detail: Events[E]): void {
+  emit<E extends keyof Events & string>(event: E, detail: Events[E]): void {
     this.dispatchEvent(new CustomEvent(event, { detail }));
   }
 }
 
-/** Runs what belongs to the application: what it throws is reported as uncaught, and the stream goes on. */
+/** Runs a callback of the application: its exception is reported as uncaught, and the stream continues. */
 export function guarded(run: () => void): void {
   try {
     run();

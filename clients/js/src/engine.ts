@@ -1,53 +1,53 @@
 /**
- * The stream's side whole: commands of the page come in, reports and batches go out. It runs in a worker, or on the
- * page's thread with the very same code.
+ * The stream side: takes commands of the page side, and sends reports and batches. It runs in a worker, or with the
+ * same code on the page's thread.
  *
- * What always holds: requests keep below the rate that the server's welcome grants; a token is taken only where all
- * before it has come; a batch goes out only when it is asked for.
+ * What always holds: requests stay below the rate of the server's welcome; a token is kept only where all records
+ * before it have come; a batch is sent only when it is pulled.
  */
 
-import { Interest, Phase, type Ask, type Item, type Token } from "./interest";
-import { Link } from "./link";
-import { nowMs, type Command, type Report, type Settings, type Wanted } from "./messages";
+import { ServerConnection } from "./connection";
+import { Interest, Stage, type Item, type ServerRequest, type Token } from "./interest";
+import { nowMs, type Command, type Report, type Settings, type SubscriptionSpec } from "./messages";
 import { Outbox } from "./outbox";
 import { Store } from "./store";
 import type { ClientError, Connection, InstrumentState, WebSocketConstructor } from "./types";
 import { CAUGHT_UP, CHANNELS, ms, u64 } from "./wire";
 
-/** Of the requests that the server takes, this part is used: pings and clocks that differ have the rest. */
-const RATE = 0.8;
-const UNKNOWN_MOST_S = 30;
-const PING_S = 5;
+/** The share of the server's request rate that is used; the rest is for pings and differing clocks. */
+const RATE_SHARE = 0.8;
+const RETRY_MAX_S = 30;
+const PING_EVERY_S = 5;
 
 export class Engine {
   readonly #interest = new Interest();
-  readonly #link: Link;
+  readonly #connection: ServerConnection;
   readonly #outbox: Outbox;
   readonly #store: Store;
-  readonly #told = new Set<string>();
-  /** The answer that was reported last, as JSON. */
-  readonly #reported = new WeakMap<Wanted, string>();
-  /** Asked and not answered, by id. */
-  readonly #asked = new Map<number, Ask>();
-  /** The newest ping, and what the last ones found. */
+  readonly #reportedNames = new Set<string>();
+  /** The last reported answer of each subscription, as JSON. */
+  readonly #reportedAnswers = new WeakMap<SubscriptionSpec, string>();
+  /** Requests without an answer, by id. */
+  readonly #pending = new Map<number, ServerRequest>();
+  /** The last ping, and the results of the last eight. */
   #pingId = 0;
   #pingMs = 0;
-  readonly #rounds: { rttMs: number; clockOffsetMs: number }[] = [];
-  /** Requests that wait for the rate; and when, at the rate, those that were sent are worked off. */
+  readonly #pings: { rttMs: number; clockOffsetMs: number }[] = [];
+  /** Requests held back by the rate limit, and the time at which the rate allows for all that were sent. */
   #queue: string[] = [];
-  #busyMs = 0;
+  #paidMs = 0;
   #requestMs = 100;
-  #sender: ReturnType<typeof setTimeout> | undefined;
-  /** Of the newest packet before which nothing is missing: none is taken while a snapshot or replay is under way. */
+  #flushTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Of the newest packet before which nothing is missing: not updated while a snapshot or replay is under way. */
   #token: Token | null = null;
   /** Items whose snapshot or replay is under way. */
-  #filling = 0;
+  #syncing = 0;
   #nextId = 1;
-  readonly #beat: ReturnType<typeof setInterval>;
-  #beats = 0;
-  /** At which beat unknown names are asked for again, and how long it is then to the next time. */
-  #retryBeat = 0;
-  #retryBeats = 1;
+  readonly #secondTimer: ReturnType<typeof setInterval>;
+  #seconds = 0;
+  /** The second at which unknown names are requested again, and the delay after that. */
+  #retryAtS = 0;
+  #retryDelayS = 1;
   #isDirty = false;
 
   constructor(
@@ -58,25 +58,25 @@ export class Engine {
     this.#interest.defaultMs = settings.conflateMs;
     this.#outbox = new Outbox(settings.tradeBacklog);
     this.#store = new Store(this.#outbox, settings.bookDepth, {
-      broken: (row) => this.#resync(row),
+      broken: (row) => this.#resyncBook(row),
       inexact: (row, channel) =>
-        this.#tellNames("inexact", "a value beyond 2^53", [this.#symbol(row)], `${CHANNELS[channel - 1]} of `),
+        this.#reportNames("inexact", "a value beyond 2^53", [this.#symbol(row)], `${CHANNELS[channel - 1]} of `),
     });
-    this.#link = new Link(settings, Socket, {
-      changed: (connection) => this.#changed(connection),
+    this.#connection = new ServerConnection(settings, Socket, {
+      changed: (connection) => this.#connectionChanged(connection),
       message: (data) => this.#message(data),
       url: () => report({ t: "url" }),
-      lost: () => this.#lost(),
+      lost: () => this.#connectionLost(),
       probe: () => this.#ping(),
     });
-    this.#link.connect();
-    this.#beat = setInterval(() => this.#everySecond(), 1000);
+    this.#connection.connect();
+    this.#secondTimer = setInterval(() => this.#everySecond(), 1000);
   }
 
-  /** Carries out what the page asks; all of one call travels together. */
+  /** Carries out commands of the page side; their requests are sent together. */
   handle(commands: readonly Command[]): void {
     if (commands.filter((command) => this.#handle(command)).length > 0) this.#plan();
-    this.#tellDirty();
+    this.#reportDirty();
   }
 
   /** True if the interest has changed. */
@@ -93,9 +93,9 @@ export class Engine {
         this.#interest.leastMs = command.leastMs;
         return true;
       case "url":
-        return command.error ? this.#link.fail(command.error) : this.#link.connectTo(command.url);
+        return command.error ? this.#connection.fail(command.error) : this.#connection.connectTo(command.url);
       case "online":
-        return this.#link.phase === "waiting" && this.#link.connect();
+        return this.#connection.phase === "waiting" && this.#connection.connect();
       case "pull":
         if (this.#store.statesDirty) this.#setStates();
         this.#isDirty = false;
@@ -106,35 +106,35 @@ export class Engine {
   }
 
   #end(): void {
-    clearInterval(this.#beat);
-    clearTimeout(this.#sender);
-    this.#link.close();
+    clearInterval(this.#secondTimer);
+    clearTimeout(this.#flushTimer);
+    this.#connection.close();
   }
 
-  #tellDirty(): void {
+  #reportDirty(): void {
     if (this.#isDirty || (this.#outbox.empty && !this.#store.statesDirty)) return;
     this.#isDirty = true;
     this.report({ t: "dirty" });
   }
 
-  #changed(connection: Connection): void {
+  #connectionChanged(connection: Connection): void {
     this.report({ t: "connection", connection });
     this.#store.statesDirty = true;
     if (connection.phase === "closed") {
       if (connection.code) this.#error("closed", connection.reason);
       this.#end();
     }
-    this.#tellDirty();
+    this.#reportDirty();
   }
 
-  #lost(): void {
-    this.#interest.lost(this.#token);
+  #connectionLost(): void {
+    this.#interest.connectionLost(this.#token);
     this.#token = null;
-    this.#forget();
-    this.#asked.clear();
+    this.#forgetDropped();
+    this.#pending.clear();
     this.#queue = [];
-    clearTimeout(this.#sender);
-    this.#sender = undefined;
+    clearTimeout(this.#flushTimer);
+    this.#flushTimer = undefined;
     this.#store.statesDirty = true;
   }
 
@@ -146,62 +146,62 @@ export class Engine {
     } catch (error) {
       const { message } = error as Error;
       this.#error("protocol", message);
-      this.#link.fail(message, 1002);
+      this.#connection.fail(message, 1002);
     }
-    this.#tellDirty();
+    this.#reportDirty();
   }
 
   #packet(view: DataView): void {
     this.#store.ingest(view);
     this.#outbox.packet(ms(view, 16), nowMs());
-    if (view.getUint8(1) & CAUGHT_UP) this.#complete();
+    if (view.getUint8(1) & CAUGHT_UP) this.#caughtUp();
     const position = u64(view, 8);
-    if (!this.#filling) this.#token = position < Infinity ? { epoch: view.getUint32(4, true), position } : null;
+    if (!this.#syncing) this.#token = position < Infinity ? { epoch: view.getUint32(4, true), position } : null;
   }
 
-  #complete(): void {
-    this.#filling = 0;
-    this.#interest.complete();
+  #caughtUp(): void {
+    this.#syncing = 0;
+    this.#interest.markSynced();
     this.#store.statesDirty = true;
-    this.#tellSubscriptions();
+    this.#reportAnswers();
   }
 
   #control(message: any): void {
-    const ask = this.#asked.get(message.id);
+    const request = this.#pending.get(message.id);
     // A replay that is overtaken becomes a snapshot, and is answered once more.
-    if (message.type !== "resumed") this.#asked.delete(message.id);
+    if (message.type !== "resumed") this.#pending.delete(message.id);
     switch (message.type) {
       case "welcome":
         return this.#welcome(message);
       case "subscribed":
       case "resumed":
-        return ask && this.#answered(message, ask);
+        return request && this.#answered(message, request);
       case "unsubscribed":
-        // Until here records of what was given up may have come.
-        return this.#forget();
+        // Records of the dropped items may have come until here.
+        return this.#forgetDropped();
       case "pong":
         return this.#pong(message);
       case "error":
-        for (const item of ask?.parts ?? []) if (item.stage === Phase.Asked) item.stage = Phase.Refused;
-        this.#error("refused", `${message.code}: ${message.message}`, ask?.symbols.slice(0, 10));
-        return this.#tellSubscriptions();
+        for (const item of request?.items ?? []) if (item.stage === Stage.Requested) item.stage = Stage.Refused;
+        this.#error("refused", `${message.code}: ${message.message}`, request?.symbols.slice(0, 10));
+        return this.#reportAnswers();
       case "closing":
-        this.#link.hintMs = message.reconnect_ms ?? -1;
+        this.#connection.hintMs = message.reconnect_ms ?? -1;
     }
   }
 
   #welcome({ epoch, version, heartbeat_ms: heartbeatMs = 5000, limits }: any): void {
-    const former = this.#link.current.epoch;
+    const former = this.#connection.current.epoch;
     if (former) this.#store.counters.reconnects++;
     if (former && former !== epoch) this.#store.newEpoch();
-    this.#requestMs = 1000 / Math.max(1, (limits?.requests_per_s ?? 50) * RATE);
+    this.#requestMs = 1000 / Math.max(1, (limits?.requests_per_s ?? 50) * RATE_SHARE);
     this.#interest.symbolsMax = Math.min(2000, limits?.symbols ?? 2000);
-    this.#busyMs = this.#filling = 0;
-    this.#retryBeats = 1;
-    this.#link.welcomed({ epoch, version, resumed: this.#interest.resumed(epoch) }, heartbeatMs);
+    this.#paidMs = this.#syncing = 0;
+    this.#retryDelayS = 1;
+    this.#connection.welcomed({ epoch, version, resumed: this.#interest.resumed(epoch) }, heartbeatMs);
     this.#plan();
     this.#ping();
-    // However soon the values are here: they were not before.
+    // Before any value of this connection comes, so that the resynchronisation shows as a state.
     this.#setStates();
   }
 
@@ -209,25 +209,25 @@ export class Engine {
     this.#store.setStates((row) => this.#stateOf(row));
   }
 
-  /** Asks what is to be asked. */
+  /** Sends the requests that are due. */
   #plan(): void {
-    if (this.#interest.wanted.size > 0 && this.#link.phase === "idle") this.#link.connect();
-    if (!this.#link.live) {
-      // What nobody wants any more is forgotten all the same.
-      this.#interest.drop(null);
-      return this.#forget();
+    if (this.#interest.subscriptions.size > 0 && this.#connection.phase === "idle") this.#connection.connect();
+    if (!this.#connection.live) {
+      // Without a connection, dropped items need no unsubscribe.
+      this.#interest.dropUnused(null);
+      return this.#forgetDropped();
     }
-    for (const ask of this.#interest.plan(this.#token)) {
-      const { op, channels, symbols, askedMs, token } = ask;
-      const timed = op === "unsubscribe" ? {} : { conflate_ms: askedMs };
-      this.#asked.set(this.#send({ op, channels, symbols, ...timed, ...token }), ask);
+    for (const request of this.#interest.plan(this.#token)) {
+      const { op, channels, symbols, requestedMs, token } = request;
+      const timed = op === "unsubscribe" ? {} : { conflate_ms: requestedMs };
+      this.#pending.set(this.#send({ op, channels, symbols, ...timed, ...token }), request);
     }
     this.#store.statesDirty = true;
-    this.#tellSubscriptions();
+    this.#reportAnswers();
   }
 
-  /** Of what nobody wants any more, continuity means nothing. */
-  #forget(): void {
+  /** Resets the sequences of items that are no longer subscribed: their next record follows on nothing. */
+  #forgetDropped(): void {
     this.#store.statesDirty = true;
     for (const { row, symbol } of this.#store.instruments) {
       this.#store.forget(
@@ -237,46 +237,47 @@ export class Engine {
     }
   }
 
-  #answered(message: any, ask: Ask): void {
-    if (message.type === "resumed" && ask.parts.some((item) => item.recovering)) {
-      this.#link.resumed(message.how);
+  #answered(message: any, request: ServerRequest): void {
+    if (message.type === "resumed" && request.items.some((item) => item.recovering)) {
+      this.#connection.resumed(message.how);
     }
     const { unknown = [], denied = [] } = message;
-    for (const item of ask.parts) {
+    for (const item of request.items) {
       const { name } = item.target;
-      if (item.stage !== Phase.Asked) continue;
-      // Answers may come together, before one snapshot of all that was asked: only its end says that it is here.
-      item.stage = Phase.Filling;
-      if (denied.includes(name)) item.stage = Phase.Refused;
-      if (unknown.includes(name)) item.stage = Phase.Unknown;
-      if (item.stage === Phase.Filling) this.#filling++;
+      if (item.stage !== Stage.Requested) continue;
+      // Several answers may come before one common snapshot: only its end completes them.
+      item.stage = Stage.Syncing;
+      if (denied.includes(name)) item.stage = Stage.Refused;
+      if (unknown.includes(name)) item.stage = Stage.Unknown;
+      if (item.stage === Stage.Syncing) this.#syncing++;
       else item.recovering = false;
     }
-    // Instruments may come later: a publisher that was lost with the server defines them when it is back.
-    if (this.#retryBeat <= this.#beats) this.#retryBeat = this.#beats + this.#retryBeats;
-    this.#tellNames("unknown_symbol", "no such instrument yet", unknown);
-    this.#tellNames("denied", "not for this client", denied);
-    this.#tellSubscriptions();
+    // An instrument may be defined later: after a restart of the server its publisher reconnects and defines it again.
+    if (this.#retryAtS <= this.#seconds) this.#retryAtS = this.#seconds + this.#retryDelayS;
+    this.#reportNames("unknown_symbol", "no such instrument yet", unknown);
+    this.#reportNames("denied", "not for this client", denied);
+    this.#reportAnswers();
   }
 
-  /** Each name is told once, however often it comes up. */
-  #tellNames(code: ClientError["code"], what: string, names: readonly string[], of = ""): void {
-    const news = names.filter((name) => !this.#told.has(of + what + name));
-    for (const name of news) this.#told.add(of + what + name);
-    if (news.length > 0) this.#error(code, `${of}${news.slice(0, 10).join(", ")}: ${what}`, news);
+  /** Reports each name once. */
+  #reportNames(code: ClientError["code"], what: string, names: readonly string[], of = ""): void {
+    const fresh = names.filter((name) => !this.#reportedNames.has(of + what + name));
+    for (const name of fresh) this.#reportedNames.add(of + what + name);
+    if (fresh.length > 0) this.#error(code, `${of}${fresh.slice(0, 10).join(", ")}: ${what}`, fresh);
   }
 
   #error(code: ClientError["code"], message: string, symbols: readonly string[] = []): void {
     this.report({ t: "error", error: { code, message, symbols } });
   }
 
-  #tellSubscriptions(): void {
-    for (const wanted of this.#interest.wanted.values()) {
-      const found = this.#interest.result(wanted);
-      const answer = JSON.stringify(found);
-      if (!found || answer === this.#reported.get(wanted)) continue;
-      this.#reported.set(wanted, answer);
-      this.#outbox.waiting.answers.set(wanted.id, found);
+  /** Puts the answers that have changed into the next batch. */
+  #reportAnswers(): void {
+    for (const spec of this.#interest.subscriptions.values()) {
+      const answer = this.#interest.resultOf(spec);
+      const text = JSON.stringify(answer);
+      if (!answer || text === this.#reportedAnswers.get(spec)) continue;
+      this.#reportedAnswers.set(spec, text);
+      this.#outbox.pending.answers.set(spec.id, answer);
     }
   }
 
@@ -284,15 +285,16 @@ export class Engine {
     return this.#store.instruments[row].symbol;
   }
 
-  /** A book has a hole: only a subscription that is new brings it whole. */
-  #resync(row: number): void {
+  /** A book has a gap: only a new subscription brings a snapshot of it. */
+  #resyncBook(row: number): void {
     const symbols = [this.#symbol(row)];
     const item = [...this.#interest.covering(symbols[0])].find(({ channel }) => channel === "book");
     if (!item) return;
     const about = { channels: ["book"], symbols };
-    const ask = { op: "subscribe", ...about, conflate_ms: item.askedMs };
-    const end = { op: "unsubscribe", ...about };
-    for (const request of item.target.name === symbols[0] ? [end, ask] : [ask, end]) this.#send(request);
+    const subscribe = { op: "subscribe", ...about, conflate_ms: item.requestedMs };
+    const unsubscribe = { op: "unsubscribe", ...about };
+    const isNamed = item.target.name === symbols[0];
+    for (const request of isNamed ? [unsubscribe, subscribe] : [subscribe, unsubscribe]) this.#send(request);
   }
 
   /** Sends a request, now or when the rate allows it; returns its id. */
@@ -304,20 +306,20 @@ export class Engine {
   }
 
   #flush(): void {
-    clearTimeout(this.#sender);
-    this.#sender = undefined;
+    clearTimeout(this.#flushTimer);
+    this.#flushTimer = undefined;
     while (this.#queue.length > 0) {
       const now = nowMs();
-      // What a second takes may go at once.
-      const waitMs = this.#busyMs + this.#requestMs - now - 1000;
-      if (waitMs > 0) return void (this.#sender = setTimeout(() => this.#flush(), waitMs + 1));
-      this.#busyMs = Math.max(this.#busyMs, now) + this.#requestMs;
-      this.#link.send(this.#queue.shift()!);
+      // The requests of one second may go at once.
+      const waitMs = this.#paidMs + this.#requestMs - now - 1000;
+      if (waitMs > 0) return void (this.#flushTimer = setTimeout(() => this.#flush(), waitMs + 1));
+      this.#paidMs = Math.max(this.#paidMs, now) + this.#requestMs;
+      this.#connection.send(this.#queue.shift()!);
     }
   }
 
   #ping(): void {
-    if (!this.#link.live || this.#queue.length > 0) return;
+    if (!this.#connection.live || this.#queue.length > 0) return;
     this.#pingMs = nowMs();
     this.#pingId = this.#send({ op: "ping" });
   }
@@ -325,20 +327,20 @@ export class Engine {
   #pong({ id, ts }: any): void {
     if (id !== this.#pingId) return;
     const now = nowMs();
-    // A time in ns as a JSON number is off by up to 128 ns: nothing beside a round trip.
-    const round = { rttMs: now - this.#pingMs, clockOffsetMs: ts / 1e6 - (now + this.#pingMs) / 2 };
-    if (this.#rounds.push(round) > 8) this.#rounds.shift();
-    const best = this.#rounds.reduce((one, other) => (other.rttMs < one.rttMs ? other : one));
+    // A time in ns as a JSON number is off by up to 128 ns: little compared with a round trip.
+    const ping = { rttMs: now - this.#pingMs, clockOffsetMs: ts / 1e6 - (now + this.#pingMs) / 2 };
+    if (this.#pings.push(ping) > 8) this.#pings.shift();
+    const best = this.#pings.reduce((one, other) => (other.rttMs < one.rttMs ? other : one));
     Object.assign(this.#store.counters, best);
   }
 
   #everySecond(): void {
-    this.#beats++;
-    this.#link.look();
-    // A few quick ones at first, so that the figures are soon good.
-    if (this.#rounds.length < 4 || this.#beats % PING_S === 0) this.#ping();
-    if (this.#beats === this.#retryBeat) {
-      this.#retryBeats = Math.min(this.#retryBeats * 2, UNKNOWN_MOST_S);
+    this.#seconds++;
+    this.#connection.checkSilence();
+    // The first pings follow each other quickly, so that the estimates are soon good.
+    if (this.#pings.length < 4 || this.#seconds % PING_EVERY_S === 0) this.#ping();
+    if (this.#seconds === this.#retryAtS) {
+      this.#retryDelayS = Math.min(this.#retryDelayS * 2, RETRY_MAX_S);
       if (this.#interest.retryUnknown()) this.#plan();
     }
     this.report({ t: "counters", counters: { ...this.#store.counters }, atMs: nowMs() });
@@ -346,14 +348,14 @@ export class Engine {
 
   #stateOf(row: number): InstrumentState {
     const items = [...this.#interest.covering(this.#symbol(row))].filter(isGranted);
-    if (this.#link.phase !== "live" || items.length === 0) return "STALE";
-    // A server that has just started may not know an instrument yet that a pattern covers.
-    const isHere = items.some((item) => item.whole) && !items.some((item) => item.recovering);
-    return isHere ? this.#store.stateOf(row) : "RESYNCING";
+    if (this.#connection.phase !== "live" || items.length === 0) return "STALE";
+    // A server that has just started may not have the instrument yet, though the pattern over it is synced.
+    const isSynced = items.some((item) => item.synced) && !items.some((item) => item.recovering);
+    return isSynced ? this.#store.stateOf(row) : "RESYNCING";
   }
 }
 
-/** The server has not said that there is no such thing for us. */
+/** The server has neither refused it, nor answered that it is unknown. */
 function isGranted({ stage }: Item): boolean {
-  return stage !== Phase.Unknown && stage !== Phase.Refused;
+  return stage !== Stage.Unknown && stage !== Stage.Refused;
 }

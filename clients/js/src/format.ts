@@ -1,4 +1,4 @@
-/** Mantissas to decimal text, by their digits alone. */
+/** Mantissas to decimal text, exactly. */
 
 /**
  * `mantissa × 10^exponent` with all its decimals: `(6183763, -2)` is `61837.63`. `""` for NaN and null, `∞` for
@@ -6,7 +6,7 @@
  */
 export function decimal(mantissa: number | bigint | null, exponent: number): string {
   if (mantissa === null || mantissa !== mantissa) return "";
-  // Beyond 2^53: the caller sees that, and asks client.exact for the digits.
+  // Beyond 2^53: client.exact has the digits.
   if (mantissa === Infinity || mantissa === -Infinity) return mantissa < 0 ? "-∞" : "∞";
   const digits = `${mantissa < 0 ? -mantissa : mantissa}`;
   const sign = mantissa < 0 ? "-" : "";

@@ -1,13 +1,13 @@
 /**
  * tickcast: live market data for dashboards.
  *
- * Importing it touches no global; all begins with {@link connect}.
+ * Importing it has no effects; {@link connect} starts everything.
  */
 
 import { OpenClient } from "./client";
 import type { Client, ConnectOptions } from "./types";
 
-/** Connects to a server, and keeps the connection up until the client is closed. */
+/** Connects to a server, and reconnects until the client is closed. */
 export function connect(options: ConnectOptions | string = {}): Client {
   return new OpenClient(typeof options === "string" ? { url: options } : options);
 }

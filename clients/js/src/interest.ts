@@ -1,33 +1,36 @@
 /**
- * What the application wants, and what the server has been asked for.
+ * The subscriptions of the application, and what the server has been asked for.
  *
- * What always holds: a symbol and channel is asked for once, at the shortest interval that anybody wants of it, a
- * pattern that covers it included. A target that is gone from the server's side by another's unsubscription is asked
- * for again.
+ * What always holds: each channel of a symbol is requested once, at the shortest interval among the subscriptions that
+ * cover it, patterns included. An item that the server drops because a pattern over it was unsubscribed is requested
+ * again.
  *
- * It knows nothing of sockets; {@link Interest.plan} says what to ask next. Cost: in proportion to what is wanted, once
- * for each microtask in which it has changed.
+ * It does no I/O: {@link Interest.plan} returns the next requests. Cost: proportional to the number of items, once per
+ * microtask in which a subscription has changed.
  */
 
-import type { Answer, Wanted } from "./messages";
+import type { Answer, SubscriptionSpec } from "./messages";
 import type { Channel, Connection } from "./types";
 
-/** A place in the server's total order. */
+/** A position in the server's total order. */
 export interface Token {
   readonly epoch: number;
   readonly position: number;
 }
 
-/**
- * Where an item stands: not asked for on this connection; the server does not know it, or refuses it; asked, answered
- * and its snapshot under way, complete. From `Asked` on the server holds it for us.
- */
-export const enum Phase {
+/** The stage of an item on the present connection. From `Requested` on the server counts it as subscribed. */
+export const enum Stage {
+  /** Not requested yet. */
   New,
+  /** The server has no such instrument. */
   Unknown,
+  /** The server refused the request, or denied the symbol. */
   Refused,
-  Asked,
-  Filling,
+  /** Requested, not answered. */
+  Requested,
+  /** Answered; its snapshot or replay is under way. */
+  Syncing,
+  /** Its snapshot or replay is complete. */
   Live,
 }
 
@@ -35,89 +38,88 @@ export const enum Phase {
 export interface Item {
   readonly target: Target;
   readonly channel: Channel;
-  readonly users: Set<Wanted>;
-  stage: Phase;
-  /** The interval that the server was asked for. */
-  askedMs: number;
-  /** What to go on from, where it was complete once. */
+  readonly subscribers: Set<SubscriptionSpec>;
+  stage: Stage;
+  /** The interval of the last request. */
+  requestedMs: number;
+  /** The token to resume from; null where a snapshot is needed. */
   token: Token | null;
-  /** Its snapshot or replay has come to the end on this connection. */
-  whole: boolean;
-  /** It was complete before a loss, and is not again: its instruments are being synchronised anew. */
+  /** Its snapshot or replay was completed on the present connection. */
+  synced: boolean;
+  /** It was synced before the connection was lost, and is not yet synced again. */
   recovering: boolean;
 }
 
-/** A symbol or pattern, and what is wanted of it by channel. */
+/** A symbol or pattern, with its items by channel. */
 export interface Target {
   readonly name: string;
-  /** The name, or what a pattern's symbols begin with. */
-  readonly stem: string;
-  /** The order in which requests go: names first, then patterns, the narrow before the wide. */
+  /** The whole name, or of a pattern the part before the `*`. */
+  readonly prefix: string;
+  /** The order of requests: names first, then patterns, longer ones before shorter ones. */
   readonly rank: number;
-  readonly parts: Map<Channel, Item>;
+  readonly items: Map<Channel, Item>;
 }
 
-/** A request to be sent. `token` makes it a resume. */
-export interface Ask {
+/** A request to the server. With a token it is a resume. */
+export interface ServerRequest {
   op: string;
-  /** That of its symbols. */
+  /** The rank of its symbols. */
   rank: number;
   channels: string[];
   symbols: string[];
-  askedMs: number;
+  requestedMs: number;
   token: Token | null;
-  parts: Item[];
+  items: Item[];
 }
 
-const PROFILES = [0, 10, 50, 100, 250, 500];
+/** The conflation intervals of the server that are shorter than a second, in ms. */
+const INTERVALS_MS = [0, 10, 50, 100, 250, 500];
 const NAME_RANK = -1000;
 
 export class Interest {
-  readonly wanted = new Map<number, Wanted>();
-  /** The interval of those that have none of their own. */
+  readonly subscriptions = new Map<number, SubscriptionSpec>();
+  /** The interval of subscriptions without one of their own. */
   defaultMs = 100;
-  /** The least interval while the page is hidden. */
+  /** The shortest interval to request; above 0 while the page is hidden. */
   leastMs = 0;
-  /** Symbols of one request: far below the length that a server takes. */
+  /** Symbols in one request, to stay far below the server's limit of a request's length. */
   symbolsMax = 2000;
   readonly #targets = new Map<string, Target>();
-  /** The targets that are patterns, the narrow first; as new as the last {@link plan} or {@link drop}. */
+  /** The targets that are patterns, longer ones first; renewed by {@link plan} and {@link dropUnused}. */
   #patterns: Target[] = [];
 
-  /** Begins or changes a subscription. */
-  set(wanted: Wanted): void {
-    this.end(wanted.id);
-    this.wanted.set(wanted.id, wanted);
-    for (const name of wanted.symbols) {
+  /** Adds a subscription, or replaces the one with the same id. */
+  set(spec: SubscriptionSpec): void {
+    this.end(spec.id);
+    this.subscriptions.set(spec.id, spec);
+    for (const name of spec.symbols) {
       const target = this.#target(name);
-      for (const channel of wanted.channels) this.#item(target, channel).users.add(wanted);
+      for (const channel of spec.channels) this.#item(target, channel).subscribers.add(spec);
     }
   }
 
   end(id: number): void {
-    const wanted = this.wanted.get(id);
-    if (wanted) for (const item of this.#items(wanted.symbols)) item.users.delete(wanted);
-    this.wanted.delete(id);
+    const spec = this.subscriptions.get(id);
+    if (spec) for (const item of this.#items(spec.symbols)) item.subscribers.delete(spec);
+    this.subscriptions.delete(id);
   }
 
-  /**
-   * Everything has to be asked for again. What was complete goes on from the token, what was not has its own or none.
-   */
-  lost(token: Token | null): void {
+  /** The connection is lost: everything is to be requested again. Synced items resume from `token`. */
+  connectionLost(token: Token | null): void {
     for (const item of this.#items()) {
-      if (item.whole) item.recovering = true;
-      again(item, token);
+      if (item.synced) item.recovering = true;
+      reset(item, token);
     }
   }
 
-  /** Names that were not there are asked for again. True if there are any. */
+  /** Makes unknown names due for another request. True if there are any. */
   retryUnknown(): boolean {
-    const unknown = [...this.#items()].filter((item) => item.stage === Phase.Unknown);
-    for (const item of unknown) item.stage = Phase.New;
+    const unknown = [...this.#items()].filter((item) => item.stage === Stage.Unknown);
+    for (const item of unknown) item.stage = Stage.New;
     return unknown.length > 0;
   }
 
-  /** How what was complete goes on, as far as it is known: tokens of another epoch are worth nothing. */
+  /** How synced items continue on a new connection. Tokens of another epoch are discarded. */
   resumed(epoch: number): Connection["resumed"] {
     let how = "fresh" as Connection["resumed"];
     for (const item of this.#items()) {
@@ -127,162 +129,163 @@ export class Interest {
     return how;
   }
 
-  /** What was answered is complete: its snapshot or replay has come to its end. */
-  complete(): void {
+  /** The snapshots and replays of all answered items are complete. */
+  markSynced(): void {
     for (const item of this.#items()) {
-      if (item.stage !== Phase.Filling) continue;
-      item.stage = Phase.Live;
-      item.whole = true;
+      if (item.stage !== Stage.Syncing) continue;
+      item.stage = Stage.Live;
+      item.synced = true;
       item.recovering = false;
       item.token = null;
     }
   }
 
-  /** What is to be asked now, in order; it counts as asked. */
-  plan(current: Token | null): Ask[] {
-    const drops = this.drop(current);
+  /** The requests that are due, in order; their items count as requested. */
+  plan(token: Token | null): ServerRequest[] {
+    const unsubscribes = this.dropUnused(token);
     const due = [...this.#items()].filter((item) => {
       const ms = this.#interval(item);
-      const isDue = item.stage === Phase.New || (item.stage >= Phase.Asked && item.askedMs !== ms);
-      if (isDue) item.askedMs = ms;
+      const isDue = item.stage === Stage.New || (item.stage >= Stage.Requested && item.requestedMs !== ms);
+      if (isDue) item.requestedMs = ms;
       return isDue;
     });
-    const asks = [...drops, ...this.#grouped(due)];
-    // Of what the server holds only the interval changes: no other snapshot comes, and none is waited for.
-    for (const item of due) if (item.stage < Phase.Asked) item.stage = Phase.Asked;
-    return asks;
+    const requests = [...unsubscribes, ...this.#grouped(due)];
+    // An item that the server holds only changes its interval: it gets no further snapshot, so its stage stays.
+    for (const item of due) if (item.stage < Stage.Requested) item.stage = Stage.Requested;
+    return requests;
   }
 
-  /** Forgets what nobody wants; returns what the server is to be told of it. */
-  drop(current: Token | null): Ask[] {
-    const gone: Item[] = [];
+  /** Removes items without subscribers; returns the unsubscribe requests for those that the server holds. */
+  dropUnused(token: Token | null): ServerRequest[] {
+    const dropped: Item[] = [];
     for (const item of this.#items()) {
-      const { target, channel, stage, users } = item;
-      if (users.size > 0) continue;
-      target.parts.delete(channel);
-      if (target.parts.size === 0) this.#targets.delete(target.name);
-      if (stage >= Phase.Asked) gone.push({ ...item, askedMs: 0 });
+      const { target, channel, stage, subscribers } = item;
+      if (subscribers.size > 0) continue;
+      target.items.delete(channel);
+      if (target.items.size === 0) this.#targets.delete(target.name);
+      if (stage >= Stage.Requested) dropped.push({ ...item, requestedMs: 0 });
     }
     this.#patterns = [...this.#targets.values()].filter(isPattern).sort(byRank);
-    for (const { target, channel } of gone) if (isPattern(target)) this.#askAgain(target, channel, current);
-    return this.#grouped(gone, "unsubscribe");
+    for (const { target, channel } of dropped) if (isPattern(target)) this.#resetCovered(target, channel, token);
+    return this.#grouped(dropped, "unsubscribe");
   }
 
-  /** What is known of a subscription; undefined until all of it has been answered. */
-  result(wanted: Wanted): Answer | undefined {
-    const items = [...this.#items(wanted.symbols)].filter((item) => item.users.has(wanted));
-    const named = (stage: Phase): string[] => [
+  /** The answer to a subscription; undefined until the server has answered all of its items. */
+  resultOf(spec: SubscriptionSpec): Answer | undefined {
+    const items = [...this.#items(spec.symbols)].filter((item) => item.subscribers.has(spec));
+    const named = (stage: Stage): string[] => [
       ...new Set(items.filter((item) => item.stage === stage).map((item) => item.target.name)),
     ];
-    if (items.some(({ stage }) => stage === Phase.New || stage === Phase.Asked)) return undefined;
-    const longest = Math.max(0, ...items.map((item) => item.askedMs));
+    if (items.some(({ stage }) => stage === Stage.New || stage === Stage.Requested)) return undefined;
+    const longest = Math.max(0, ...items.map((item) => item.requestedMs));
     return {
-      nth: wanted.nth,
+      revision: spec.revision,
       result: {
-        unknown: named(Phase.Unknown),
-        denied: named(Phase.Refused),
-        conflateMs: PROFILES.find((profile) => profile >= longest) ?? 1000,
+        unknown: named(Stage.Unknown),
+        denied: named(Stage.Refused),
+        conflateMs: INTERVALS_MS.find((ms) => ms >= longest) ?? 1000,
       },
-      done: named(Phase.Filling).length === 0,
+      done: named(Stage.Syncing).length === 0,
     };
   }
 
-  /** Every item that covers a symbol, its own before those of patterns. */
+  /** Every item that covers a symbol: items of its name, then items of patterns. */
   *covering(symbol: string): Generator<Item> {
     yield* this.#items([symbol]);
-    for (const pattern of this.#patterns) if (symbol.startsWith(pattern.stem)) yield* pattern.parts.values();
+    for (const pattern of this.#patterns) if (symbol.startsWith(pattern.prefix)) yield* pattern.items.values();
   }
 
-  /** The items of these names and patterns, of all where none are given. */
+  /** The items of these names and patterns; without an argument, all items. */
   *#items(names: Iterable<string> = this.#targets.keys()): Generator<Item> {
-    for (const name of names) yield* this.#targets.get(name)?.parts.values() ?? [];
+    for (const name of names) yield* this.#targets.get(name)?.items.values() ?? [];
   }
 
-  /** To unsubscribe a pattern takes away all that it covers: what of that is still wanted goes on from the token. */
-  #askAgain(pattern: Target, channel: Channel, current: Token | null): void {
+  /** Unsubscribing a pattern ends all that it covers: covered items that are still wanted resume from the token. */
+  #resetCovered(pattern: Target, channel: Channel, token: Token | null): void {
     for (const target of this.#targets.values()) {
-      const item = target.parts.get(channel);
-      if (item && item.stage >= Phase.Asked && target.stem.startsWith(pattern.stem)) again(item, current);
+      const item = target.items.get(channel);
+      if (item && item.stage >= Stage.Requested && target.prefix.startsWith(pattern.prefix)) reset(item, token);
     }
   }
 
-  /** The shortest interval that anybody wants of what an item covers: a name's decides over its patterns'. */
-  #interval({ target, channel, users }: Item): number {
-    const all = [...users];
+  /** The shortest interval among an item's subscriptions and those of patterns that cover it. */
+  #interval({ target, channel, subscribers }: Item): number {
+    const all = [...subscribers];
     for (const pattern of this.#patterns) {
-      if (target.stem.startsWith(pattern.stem)) all.push(...(pattern.parts.get(channel)?.users ?? []));
+      if (target.prefix.startsWith(pattern.prefix)) all.push(...(pattern.items.get(channel)?.subscribers ?? []));
     }
-    return Math.max(this.leastMs, Math.min(...all.map((wanted) => wanted.ms ?? this.defaultMs)));
+    return Math.max(this.leastMs, Math.min(...all.map((spec) => spec.ms ?? this.defaultMs)));
   }
 
   #target(name: string): Target {
     let target = this.#targets.get(name);
     if (!target) {
-      const stem = name.replace(/\*$/, "");
-      const rank = stem === name ? NAME_RANK : -name.length;
-      this.#targets.set(name, (target = { name, stem, rank, parts: new Map() }));
+      const prefix = name.replace(/\*$/, "");
+      const rank = prefix === name ? NAME_RANK : -name.length;
+      this.#targets.set(name, (target = { name, prefix, rank, items: new Map() }));
     }
     return target;
   }
 
   #item(target: Target, channel: Channel): Item {
-    let item = target.parts.get(channel);
+    let item = target.items.get(channel);
     if (!item) {
       item = {
-        ...{ target, channel, users: new Set(), stage: Phase.New, askedMs: 0, token: null },
-        ...{ whole: false, recovering: false },
+        ...{ target, channel, subscribers: new Set(), stage: Stage.New, requestedMs: 0, token: null },
+        ...{ synced: false, recovering: false },
       };
-      target.parts.set(channel, item);
+      target.items.set(channel, item);
     }
     return item;
   }
 
   /**
-   * Requests for these items, as few as will do: symbols that want the same channels at the same interval from the
-   * same token travel together. Names go before patterns and narrow patterns before wide ones: a value that waited for
-   * the more specific would be taken for had otherwise.
+   * The fewest requests for these items: symbols with the same channels, interval and token share one. Names go before
+   * patterns and longer patterns before shorter ones: the server would otherwise count a value that still waits for
+   * the more specific interval as sent.
    */
-  #grouped(due: readonly Item[], op?: string): Ask[] {
-    const asks: Ask[] = [];
-    const open = new Map<string, Ask>();
-    // What travels together of one symbol, and then the symbols of which the same does.
+  #grouped(due: readonly Item[], op?: string): ServerRequest[] {
+    const requests: ServerRequest[] = [];
+    const open = new Map<string, ServerRequest>();
+    // First the channels of one symbol that go together, then the symbols whose channels are the same.
     const sets = new Map<string, Item[]>();
     for (const item of due) {
-      const key = JSON.stringify([item.target.name, item.askedMs, tokenOf(item)]);
+      const key = JSON.stringify([item.target.name, item.requestedMs, tokenOf(item)]);
       sets.set(key, [...(sets.get(key) ?? []), item]);
     }
-    for (const parts of sets.values()) {
-      const [{ target, askedMs }] = parts;
-      const token = tokenOf(parts[0]);
+    for (const items of sets.values()) {
+      const [{ target, requestedMs }] = items;
+      const token = tokenOf(items[0]);
       const { rank } = target;
-      const channels = parts.map((item) => item.channel);
-      const key = JSON.stringify([rank, askedMs, token, channels]);
-      let ask = open.get(key);
-      if (!ask || ask.symbols.length >= this.symbolsMax) {
-        ask = { op: op ?? (token ? "resume" : "subscribe"), rank, channels, symbols: [], askedMs, token, parts: [] };
-        open.set(key, ask);
-        asks.push(ask);
+      const channels = items.map((item) => item.channel);
+      const key = JSON.stringify([rank, requestedMs, token, channels]);
+      let request = open.get(key);
+      if (!request || request.symbols.length >= this.symbolsMax) {
+        const type = op ?? (token ? "resume" : "subscribe");
+        request = { op: type, rank, channels, symbols: [], requestedMs, token, items: [] };
+        open.set(key, request);
+        requests.push(request);
       }
-      ask.symbols.push(target.name);
-      ask.parts.push(...parts);
+      request.symbols.push(target.name);
+      request.items.push(...items);
     }
-    return asks.sort(byRank);
+    return requests.sort(byRank);
   }
 }
 
-/** It is to be asked for again, from the token if it was complete. */
-function again(item: Item, token: Token | null): void {
-  if (item.whole) item.token = token;
-  item.whole = false;
-  item.stage = Phase.New;
+/** Makes an item due for another request: from the token if it was synced. */
+function reset(item: Item, token: Token | null): void {
+  if (item.synced) item.token = token;
+  item.synced = false;
+  item.stage = Stage.New;
 }
 
-/** Where a request goes on from: what the server holds already is not asked for from anywhere. */
+/** The token of an item's request; null for an item that the server holds. */
 function tokenOf({ stage, token }: Item): Token | null {
-  return stage < Phase.Asked ? token : null;
+  return stage < Stage.Requested ? token : null;
 }
 
-/** Names go first, then patterns, the narrow before the wide. */
+/** Sorts names first, then patterns, longer ones before shorter ones. */
 function byRank(one: { rank: number }, other: { rank: number }): number {
   return one.rank - other.rank;
 }

@@ -1,7 +1,7 @@
 /**
- * One side of a book: prices and sizes in two sorted lists, the best first.
+ * One side of a book: prices and sizes in two sorted lists, best first.
  *
- * Cost: a binary search and a move of what is behind, per level.
+ * Cost per level: a binary search, and moving the levels behind it.
  */
 
 import type { Side } from "./types";
@@ -13,7 +13,7 @@ export class Ladder {
   /** @param sign 1 for asks, where the lowest price is best, -1 for bids */
   constructor(readonly sign: 1 | -1) {}
 
-  /** Sets a level to an absolute size; 0 removes it. Removing what is not there is normal. */
+  /** Sets the size of a level; 0 removes it, also where it does not exist. */
   set(price: number, size: number): void {
     const { px, sz, sign } = this;
     let low = 0;
@@ -28,7 +28,7 @@ export class Ladder {
     sz.splice(low, found, ...(size ? [size] : []));
   }
 
-  /** The best levels, as many as are to be shown. */
+  /** The best `depth` levels. */
   top(depth: number): Side {
     const px = Float64Array.from(this.px.slice(0, depth));
     return { length: px.length, px, sz: Float64Array.from(this.sz.slice(0, depth)) };

@@ -1,6 +1,6 @@
 /** Names and patterns against symbols, for adapters. */
 
-/** Whether a symbol is one of these names, or begins as one of these patterns does. */
+/** Returns a test whether one of these names or patterns covers a symbol. */
 export function matcher(symbols: readonly string[]): (symbol: string) => boolean {
   const exact = new Set(symbols);
   const prefixes = symbols.filter((symbol) => symbol.endsWith("*")).map((symbol) => symbol.slice(0, -1));

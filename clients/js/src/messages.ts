@@ -1,11 +1,11 @@
 /**
- * What the page's side and the stream's side say to each other: by postMessage, or directly where there is no worker.
+ * The messages between the page side and the stream side: by postMessage, or by direct calls where there is no worker.
  */
 
 import type { Book, Channel, ClientError, Connection, Instrument, InstrumentState } from "./types";
 import type { RawRecord, SubscriptionResult } from "./types";
 
-/** Settings that the stream's side needs. */
+/** Settings of the stream side. */
 export interface Settings {
   readonly conflateMs: number;
   readonly bookDepth: number;
@@ -16,29 +16,31 @@ export interface Settings {
 }
 
 /** A subscription of the application. */
-export interface Wanted {
+export interface SubscriptionSpec {
   readonly id: number;
-  /** Counts its changes: an answer is to one of them. */
-  readonly nth: number;
+  /** Counts its changes, so that an answer can be assigned to one of them. */
+  readonly revision: number;
   readonly symbols: readonly string[];
   readonly channels: readonly Channel[];
   /** Its own conflation interval; null for the client's. */
   readonly ms: number | null;
 }
 
-/** From the page. `sub` begins and changes a subscription, `end` ends it; `ms` is the client's
- * interval, and the least one while its page is hidden. */
+/**
+ * From the page side. `sub` adds or changes a subscription, `end` ends it; `ms` sets the client's interval, and the
+ * shortest one to request while the page is hidden.
+ */
 export type Command =
   | { t: "open"; settings: Settings }
   | { t: "url"; url: string; error?: string }
-  | ({ t: "sub" } & Wanted)
+  | ({ t: "sub" } & SubscriptionSpec)
   | { t: "end"; id: number }
   | { t: "ms"; ms: number; leastMs: number }
   | { t: "online" }
   | { t: "pull"; spent: Batch | null }
   | { t: "close" };
 
-/** Counters since the start, and what the pings found. */
+/** Counters since the start, and the results of the pings. */
 export interface Counters {
   messages: number;
   updates: number;
@@ -50,7 +52,7 @@ export interface Counters {
   clockOffsetMs: number;
 }
 
-/** From the stream's side. `dirty` is said once, when something has come since the last batch. */
+/** From the stream side. `dirty` is sent once, for the first change after a batch. */
 export type Report =
   | { t: "ready" }
   | { t: "url" }
@@ -60,33 +62,34 @@ export type Report =
   | { t: "error"; error: ClientError }
   | { t: "counters"; counters: Counters; atMs: number };
 
-/** What is known of a subscription; `done` once its snapshot is here. */
+/** The server's answer to a subscription. */
 export interface Answer {
-  /** That of what was wanted. */
-  readonly nth: number;
+  /** The revision that was answered. */
+  readonly revision: number;
   readonly result: SubscriptionResult;
+  /** Its snapshot is complete. */
   readonly done: boolean;
 }
 
-/** All that has changed since the last batch. Its buffers go back to their owner with the next pull. */
+/** All changes since the last batch. Its buffers return to the stream side with the next pull. */
 export interface Batch {
-  /** Columns of quotes, trades and tickers, by channel from 1, and how many entries each has. */
+  /** Columns of quotes, trades and tickers, by channel from 1, and the number of entries in each. */
   buffers: ArrayBuffer[];
   lengths: number[];
-  /** Books that have changed, as they are now. */
+  /** Books that have changed, in their present state. */
   books: Book[];
-  /** `ts_send` of packets, ms, a sample for the latency. */
+  /** `ts_send` of packets, ms: a sample for the latency. */
   sent: number[];
-  /** When the oldest of it all was received, by this client's clock; 0 where nothing was. */
+  /** When the oldest change was received, by this client's clock; 0 where nothing was received. */
   oldestMs: number;
-  /** Trades and raw records that were let go. */
+  /** Trades and raw records that were dropped. */
   dropped: number;
   defined: Map<number, Instrument>;
-  /** Rows whose values up to this batch are none any more. */
+  /** Rows whose values up to this batch are void. */
   cleared: Set<number>;
-  /** What the server made of subscriptions, by id: their values are in this batch or were in one before it. */
+  /** The server's answers to subscriptions, by id: their values are in this batch or in an earlier one. */
   answers: Map<number, Answer>;
-  /** Rows and what their state has become, one after another. */
+  /** Rows and their new states, in order. */
   states: [row: number, state: InstrumentState][];
   /** Gaps; their channels as numbers from 1. */
   gaps: [row: number, channel: number, from: number, to: number, reason: string][];
@@ -95,7 +98,7 @@ export interface Batch {
   wide: Map<number, bigint>;
 }
 
-/** Where a wide value belongs: an instrument's field of a channel. */
+/** The key of a value beyond 2^53: an instrument's field of a channel. */
 export function wideKey(row: number, channel: number, field: number): number {
   return (row * 8 + channel) * 8 + field;
 }
@@ -108,7 +111,7 @@ export const NO_CONNECTION: Connection = {
   ...{ phase: "connecting", reason: "", code: 0, attempt: 1, retryAt: 0, epoch: 0, version: "", resumed: "fresh" },
 };
 
-/** Unix time in ms with fractions, as both sides read it. */
+/** Unix time in ms with fractions, the same on both sides. */
 export function nowMs(): number {
   return performance.timeOrigin + performance.now();
 }

@@ -1,8 +1,8 @@
 /**
- * The page's copy of the state: columns by row, books, directory. Batches are written into it, one per frame.
+ * The page side's copy of the state: columns by row, books, directory. One batch per frame is written into it.
  *
- * What always holds: nothing is allocated per update, and only lists of rows per frame; arrays grow by doubling when
- * instruments are new.
+ * What always holds: nothing is allocated per update, and per frame only lists of rows; arrays grow by doubling when
+ * instruments are added.
  */
 
 import { FIELDS, grown, over, type Columns, type Trades } from "./columns";
@@ -63,7 +63,7 @@ export class Mirror {
   #rows = 0;
   /** Bits of the batch under way, by row. */
   readonly #bits = new Map<number, number>();
-  /** By row; what is new is being synchronised. */
+  /** By row; a new row is RESYNCING. */
   readonly #state: InstrumentState[] = [];
   readonly #wide = new Map<number, bigint>();
 
@@ -71,7 +71,7 @@ export class Mirror {
     this.#grow(0);
   }
 
-  /** Takes a batch over; returns what it has changed: rows, and bits of CHANGED at the same places. */
+  /** Applies a batch; returns the rows that it has changed, and at the same indexes their bits of CHANGED. */
   apply(batch: Batch): { changed: Uint32Array; what: Uint8Array } {
     this.#bits.clear();
     for (const instrument of batch.defined.values()) {
@@ -104,7 +104,7 @@ export class Mirror {
 
   /**
    * The exact mantissa of the newest value of a field; channel from 1. Null where there is none, and where the newest
-   * is not the one of `sequence`.
+   * does not have the given sequence.
    */
   exact(channel: number, row: number, field: string, sequence?: number): bigint | null {
     const from = this.columns[channel];
@@ -114,9 +114,9 @@ export class Mirror {
     return this.#wide.get(wideKey(row, channel, FIELDS[channel].indexOf(field))) ?? null;
   }
 
-  /** A row has no values, as if none had come. */
+  /** Resets the values of a row, as if none had come. */
   #clear(row: number): void {
-    // The last row is never anybody's.
+    // The last row is always empty.
     for (const columns of this.columns) for (const name in columns) columns[name].copyWithin(row, -1);
     this.books.delete(row);
     this.#mark(row, 15);
@@ -135,7 +135,7 @@ export class Mirror {
     this.#bits.set(row, (this.#bits.get(row) ?? 0) | bit);
   }
 
-  /** Makes room for a row, and for as many again. */
+  /** Grows the columns so that they have this row, at least by doubling. */
   #grow(row: number): void {
     while (this.#rows <= row) this.#rows = this.#rows * 2 || 64;
     for (const channel of [1, 2, 3]) this.columns[channel] = grown(channel, this.#rows, this.columns[channel]);

@@ -1,8 +1,8 @@
 /**
- * What has changed since the last pull, on the stream's side.
+ * The changes since the last pull, on the stream side.
  *
- * What always holds: it is bounded. The newest value of a row and channel stands in it once, however often it
- * changes; of trades and raw records there are at most so many, and the oldest go first, counted. Nothing is
+ * What always holds: its size is bounded. It has the newest value of each row and channel once, however often that
+ * changes; of trades and raw records at most the backlog, where the oldest are dropped first and counted. Nothing is
  * allocated per update once the arrays have grown.
  */
 
@@ -32,19 +32,19 @@ export class List {
     this.length = 0;
   }
 
-  /** The place of another entry. At the limit the oldest quarter is let go; returns through `dropped` how many. */
-  add(most: number, dropped: (entries: number) => void): number {
+  /** Adds an entry; returns its index. At the limit it drops the oldest quarter, and calls `dropped` with its size. */
+  add(limit: number, dropped: (entries: number) => void): number {
     if (this.length < this.rows) return this.length++;
     const { columns, length } = this;
-    if (length < most) {
-      this.use(new ArrayBuffer(Math.min(length * 2, most) * rowBytes(this.channel)));
+    if (length < limit) {
+      this.use(new ArrayBuffer(Math.min(length * 2, limit) * rowBytes(this.channel)));
       for (const name in columns) this.columns[name].set(columns[name]);
       return (this.length = length + 1) - 1;
     }
-    const gone = length >> 2;
-    for (const name in columns) columns[name].copyWithin(0, gone);
-    dropped(gone);
-    this.length -= gone - 1;
+    const oldest = length >> 2;
+    for (const name in columns) columns[name].copyWithin(0, oldest);
+    dropped(oldest);
+    this.length -= oldest - 1;
     return this.length - 1;
   }
 }
@@ -53,8 +53,8 @@ export class Outbox {
   readonly lists = [1, 2, 3].map((channel) => new List(channel));
   /** Rows whose books have changed. */
   readonly books = new Set<number>();
-  /** All else, as it is handed over. */
-  waiting = emptyBatch();
+  /** The next batch, but for its lists and books. */
+  pending = emptyBatch();
   #rawBytes = 0;
   /** A multiple of 8, for the columns' alignment. */
   readonly #tradesMax: number;
@@ -64,63 +64,63 @@ export class Outbox {
   }
 
   get empty(): boolean {
-    const { states, defined, answers, gaps, raw } = this.waiting;
+    const { states, defined, answers, gaps, raw } = this.pending;
     const others = this.books.size + states.length + defined.size + answers.size + gaps.length + raw.length;
     return others === 0 && this.lists.every((list) => list.length === 0);
   }
 
-  /** Lets go the values that wait, of a row or of all. */
-  purge(gone?: number): void {
+  /** Drops the pending values of a row; without one, of all rows. */
+  purge(row?: number): void {
     for (const list of this.lists) {
       const { channel, columns, length } = list;
       list.length = 0;
       for (let at = 0; at < length; at++) {
-        if ((gone ?? columns.row[at]) === columns.row[at]) continue;
+        if ((row ?? columns.row[at]) === columns.row[at]) continue;
         for (const name in columns) columns[name][list.length] = columns[name][at];
         list.length++;
       }
-      if (channel === 2) this.waiting.dropped += length - list.length;
+      if (channel === 2) this.pending.dropped += length - list.length;
     }
   }
 
-  /** The place of another value in the list of its channel. */
+  /** Adds a value to the list of its channel; returns its index. */
   add(channel: number): number {
-    const drop = (entries: number): void => void (this.waiting.dropped += entries);
+    const drop = (entries: number): void => void (this.pending.dropped += entries);
     return this.lists[channel - 1].add(channel === 2 ? this.#tradesMax : Infinity, drop);
   }
 
   gap(gap: Batch["gaps"][number]): void {
-    if (this.waiting.gaps.length < GAPS_MAX) this.waiting.gaps.push(gap);
+    if (this.pending.gaps.length < GAPS_MAX) this.pending.gaps.push(gap);
   }
 
   pushRaw(record: Batch["raw"][number]): void {
-    const { raw } = this.waiting;
+    const { raw } = this.pending;
     raw.push(record);
     this.#rawBytes += record.payload.length;
     while (this.#rawBytes > RAW_BYTES_MAX || raw.length > this.backlog) {
       this.#rawBytes -= raw.shift()!.payload.length;
-      this.waiting.dropped++;
+      this.pending.dropped++;
     }
   }
 
-  /** A packet that was sent and received at these times. */
+  /** Notes when a packet was sent and received. */
   packet(sentMs: number, receivedMs: number): void {
-    const { waiting } = this;
-    if (waiting.sent.length < SENT_MAX) waiting.sent.push(sentMs);
-    waiting.oldestMs ||= receivedMs;
+    const { pending } = this;
+    if (pending.sent.length < SENT_MAX) pending.sent.push(sentMs);
+    pending.oldestMs ||= receivedMs;
   }
 
-  /** Hands over all there is. `spent` is a batch that the other side is done with: its arrays are filled next. */
+  /** Returns all changes as a batch. `spent` is a batch that the page side has used: its arrays are filled next. */
   take(spent: Batch | null, bookOf: (row: number) => Book): Batch {
-    const { lists, waiting } = this;
-    waiting.buffers = lists.map((list) => list.buffer);
-    waiting.lengths = lists.map((list) => list.length);
-    waiting.books = [...this.books].map(bookOf);
+    const { lists, pending } = this;
+    pending.buffers = lists.map((list) => list.buffer);
+    pending.lengths = lists.map((list) => list.length);
+    pending.books = [...this.books].map(bookOf);
     lists.forEach((list, index) => list.use(spent?.buffers[index] ?? new ArrayBuffer(list.buffer.byteLength)));
     this.books.clear();
     this.#rawBytes = 0;
-    this.waiting = emptyBatch();
-    return waiting;
+    this.pending = emptyBatch();
+    return pending;
   }
 }
 

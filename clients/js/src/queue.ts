@@ -1,7 +1,8 @@
 /**
- * Updates that wait for a loop.
+ * The queue of updates for a loop.
  *
- * What always holds: it is bounded. Of state the newest waits; of logs so many, and the oldest go first.
+ * What always holds: its size is bounded. It has the newest update of each state, and of logs at most `capacity`, where
+ * the oldest are dropped first.
  */
 
 import type { Update } from "./types";
@@ -9,20 +10,20 @@ import type { Update } from "./types";
 const END = { value: undefined, done: true } as const;
 
 export class UpdateQueue<U extends Update> implements AsyncIterableIterator<U> {
-  readonly #waiting = new Map<string | number, U>();
-  /** Numbers of log entries: the oldest that waits, and the next. */
+  readonly #queued = new Map<string | number, U>();
+  /** Numbers of log entries: the oldest in the queue, and the next. */
   #oldest = 0;
   #next = 0;
-  /** Those that wait for an update. */
-  readonly #asleep: (() => void)[] = [];
+  /** Calls of `next` that wait for an update. */
+  readonly #waiters: (() => void)[] = [];
   #ended = false;
 
   /**
    * @param finish is called once when the loop is left, or {@link end} is called
-   * @param dropped is called for each log entry that is let go
+   * @param dropped is called for each log entry that is dropped
    */
   constructor(
-    readonly most: number,
+    readonly capacity: number,
     readonly finish: () => void,
     readonly dropped: () => void,
   ) {}
@@ -30,41 +31,41 @@ export class UpdateQueue<U extends Update> implements AsyncIterableIterator<U> {
   push(update: U): void {
     if (this.#ended) return;
     const isLog = update.channel === "trade" || update.channel === "raw";
-    this.#waiting.set(isLog ? this.#next++ : update.channel + update.row, update);
-    if (this.#next - this.#oldest > this.most) {
-      this.#waiting.delete(this.#oldest++);
+    this.#queued.set(isLog ? this.#next++ : update.channel + update.row, update);
+    if (this.#next - this.#oldest > this.capacity) {
+      this.#queued.delete(this.#oldest++);
       this.dropped();
     }
-    this.#rouse();
+    this.#wakeAll();
   }
 
   async next(): Promise<IteratorResult<U>> {
-    for (const [key, value] of this.#waiting) {
-      this.#waiting.delete(key);
+    for (const [key, value] of this.#queued) {
+      this.#queued.delete(key);
       if (typeof key === "number") this.#oldest = key + 1;
       return { value, done: false };
     }
     if (this.#ended) return END;
-    await new Promise<void>((resolve) => this.#asleep.push(resolve));
+    await new Promise<void>((resolve) => this.#waiters.push(resolve));
     return this.next();
   }
 
   async return(): Promise<IteratorResult<U>> {
-    this.#waiting.clear();
+    this.#queued.clear();
     this.end();
     return END;
   }
 
-  /** No more will come; what waits is still handed over. */
+  /** No more updates follow; those in the queue are still returned. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#rouse();
+    this.#wakeAll();
     this.finish();
   }
 
-  #rouse(): void {
-    for (const wake of this.#asleep.splice(0)) wake();
+  #wakeAll(): void {
+    for (const wake of this.#waiters.splice(0)) wake();
   }
 
   [Symbol.asyncIterator](): this {

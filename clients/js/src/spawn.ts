@@ -1,21 +1,21 @@
 /**
- * Where the stream's side runs: a module worker of the same file; where that may not be (another origin, a policy), a
- * worker that imports it; and else the page's own thread.
+ * Starts the stream side: in a module worker of the same file; where that is refused (another origin, a policy), in a
+ * worker that imports the file; otherwise on the page's own thread.
  *
- * What always holds: commands given before it is known reach whoever it is in the end, in order. A worker that cannot
- * be had is no error: nothing is written to the console from here, and `kind` says what it has become.
+ * What always holds: commands that are posted before one of these has started reach it, in order. A worker that does
+ * not start is no error: nothing is written to the console from here, and `kind` says which one runs.
  */
 
 import { Engine } from "./engine";
 import type { Command, Report } from "./messages";
 import type { ConnectOptions, WebSocketConstructor } from "./types";
 
-/** True in the one file that is library and worker; false where a bundler puts the worker beside the library. */
+/** True in the one file that is library and worker; false where a bundler makes the worker a file of its own. */
 declare const __STANDALONE__: boolean;
 
-/** The name by which a worker knows that it is ours: the same file can be a library in another's worker. */
+/** The name of our workers. In a worker with another name the same file is only the library. */
 const NAME = "tickcast";
-/** A worker that has not answered by then will not; the script is in the browser's cache. */
+/** The time for a worker to start; its script is in the browser's cache already. */
 const START_MS = 5000;
 
 export type Kind = "starting" | "module" | "blob" | "custom" | "none";
@@ -24,7 +24,7 @@ export class Port {
   kind: Kind = "starting";
   #worker: Worker | undefined;
   readonly #handle: (commands: Command[]) => void;
-  /** Given before it was known who takes them. */
+  /** Commands that were posted before the stream side started; null afterwards. */
   #early: Command[] | null = [];
   #ended = false;
 
@@ -36,13 +36,13 @@ export class Port {
     this.#handle = engineFor(report, own);
     const kinds: Kind[] = typeof worker === "function" ? ["custom"] : ["module", "blob"];
     const isHere = worker === false || own || !globalThis.Worker;
-    this.#try(isHere ? ["none"] : [...kinds, "none"]);
+    this.#start(isHere ? ["none"] : [...kinds, "none"]);
   }
 
   post(commands: Command[]): void {
     if (this.#early) this.#early.push(...commands);
     else if (this.#worker) {
-      // Who asks for a batch says nothing else with it.
+      // A pull is posted alone.
       const [command] = commands;
       this.#worker.postMessage(commands, command.t === "pull" && command.spent ? command.spent.buffers : []);
     } else this.#handle(commands);
@@ -54,36 +54,36 @@ export class Port {
     this.#handle([{ t: "close" }]);
   }
 
-  #try([kind, ...others]: Kind[]): void {
+  #start([kind, ...others]: Kind[]): void {
     if (this.#ended) return;
-    if (kind === "none") return this.#begin(kind);
+    if (kind === "none") return this.#started(kind);
     let worker: Worker;
     try {
       worker = kind === "custom" ? (this.options.worker as () => Worker)() : start(kind === "blob");
     } catch {
-      return this.#try(others);
+      return this.#start(others);
     }
     this.#worker = worker;
-    const instead = (): void => {
+    const tryOthers = (): void => {
       clearTimeout(timer);
       worker.terminate();
       this.#worker = undefined;
-      this.#try(others);
+      this.#start(others);
     };
-    const timer = setTimeout(instead, START_MS);
+    const timer = setTimeout(tryOthers, START_MS);
     worker.onerror = (event) => {
       event.preventDefault();
-      instead();
+      tryOthers();
     };
     worker.onmessage = () => {
       clearTimeout(timer);
       worker.onerror = null;
       worker.onmessage = (event: MessageEvent<Report>) => this.report(event.data);
-      this.#begin(kind);
+      this.#started(kind);
     };
   }
 
-  #begin(kind: Kind): void {
+  #started(kind: Kind): void {
     this.kind = kind;
     const early = this.#early!;
     this.#early = null;
@@ -91,7 +91,7 @@ export class Port {
   }
 }
 
-/** Who carries out commands: an engine, begun by the first of them. */
+/** A handler of commands: the first one creates the engine. */
 function engineFor(
   report: (report: Report) => void,
   Socket: WebSocketConstructor = globalThis.WebSocket,
@@ -106,34 +106,34 @@ function engineFor(
 const MODULE = { type: "module", name: NAME } as const;
 
 function start(blob: boolean): Worker {
-  if (__STANDALONE__) return blob ? importing(import.meta.url) : new Worker(import.meta.url, MODULE);
-  // Bundlers know this expression, and bring the worker along; it has to stand here as it is.
+  if (__STANDALONE__) return blob ? importingWorker(import.meta.url) : new Worker(import.meta.url, MODULE);
+  // Bundlers recognise exactly this expression, and include the worker.
   if (!blob) return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "tickcast" });
-  return importing(new URL("./worker.js", import.meta.url).href);
+  return importingWorker(new URL("./worker.js", import.meta.url).href);
 }
 
-/** A worker whose script is on another origin: a script of our own that imports it. */
-function importing(url: string): Worker {
+/** A worker for a script of another origin: its own script is a blob that imports it. */
+function importingWorker(url: string): Worker {
   const source = new Blob([`import ${JSON.stringify(url)}`], { type: "text/javascript" });
   const object = URL.createObjectURL(source);
-  // The source may go once the worker has begun.
+  // The URL may be revoked once the worker has started.
   setTimeout(() => URL.revokeObjectURL(object), START_MS);
   return new Worker(object, MODULE);
 }
 
-/** In a worker that we have started: serves the page. Elsewhere nothing. */
+/** In a worker of ours, serves the page; elsewhere does nothing. */
 export function serve(): void {
   const scope = globalThis as unknown as DedicatedScope;
   if (!scope.WorkerGlobalScope || scope.name !== NAME) return;
-  const report = (said: Report): void => {
-    scope.postMessage(said, said.t === "batch" ? said.batch.buffers : []);
+  const report = (one: Report): void => {
+    scope.postMessage(one, one.t === "batch" ? one.batch.buffers : []);
   };
   const handle = engineFor(report);
   scope.onmessage = ({ data }) => handle(data);
   report({ t: "ready" });
 }
 
-/** What is used of a worker's scope. */
+/** The used part of a worker's global scope. */
 interface DedicatedScope {
   readonly WorkerGlobalScope?: unknown;
   readonly name?: string;

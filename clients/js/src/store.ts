@@ -1,12 +1,12 @@
 /**
- * The stream's state by row, on the side that reads packets: directory, sequences, books.
+ * The state of the stream by row, on the stream side: directory, sequences, books.
  *
- * What always holds: a symbol has one row for the life of the client; ids of the server are of one epoch. A record
- * whose sequence is not above the one we have is a repetition and is passed over. A hole in a log channel that no Gap
- * announced is announced here; a book with a hole is suspect until it is replaced whole.
+ * What always holds: a symbol keeps its row as long as the client exists; the server's ids hold for one epoch. A record
+ * whose sequence is not above the last one is a repetition and is skipped. A sequence gap in a log channel that the
+ * server has not announced becomes a gap here; a book with a gap is suspect until a snapshot replaces it.
  *
- * It knows nothing of sockets and of time. Values go to the outbox, which keeps the newest of each row and channel;
- * here are only their sequences. Cost: a record of state is some twelve reads and as many writes.
+ * It uses neither sockets nor time. Values go to the outbox, which has the newest of each row and channel; the store
+ * keeps only their sequences. Cost: a record of state is about twelve reads and as many writes.
  */
 
 import { FIELDS } from "./columns";
@@ -16,19 +16,19 @@ import { Outbox } from "./outbox";
 import type { Book, Channel, Instrument, InstrumentState } from "./types";
 import * as wire from "./wire";
 
-/** What the letters of Gaps mean, and of Statuses. */
+/** By the letter of a Gap's reason, and of a Status. */
 const REASONS: Record<string, string | undefined> = { S: "slow", O: "overrun" };
-const SAID: Record<string, InstrumentState | undefined> = { E: "ENDED", H: "HALTED", S: "STALE" };
+const STATES: Record<string, InstrumentState | undefined> = { E: "ENDED", H: "HALTED", S: "STALE" };
 
-/** A book and how far it can be trusted. */
+/** A book, and whether it may be wrong. */
 class OpenBook {
   /** Bids and asks. */
   sides = [new Ladder(-1), new Ladder(1)];
   eventMs = 0;
   recvMs = 0;
-  /** A hole was found: only a whole book makes it good. */
+  /** It has a sequence gap: only a snapshot repairs it. */
   broken = false;
-  /** The server says that it may be wrong. */
+  /** Flagged MAYBE_BAD_BOOK by the server, or with a level that is not exact. */
   maybeBad = false;
 
   get suspect(): boolean {
@@ -36,9 +36,9 @@ class OpenBook {
   }
 }
 
-/** What the store cannot decide. */
+/** Events that the engine acts on. */
 export interface StoreEvents {
-  /** A book has a hole: it has to be sent again. */
+  /** A book has a sequence gap: it needs a snapshot. */
   broken(row: number): void;
   /** A value beyond 2^53 has come; channel from 1. */
   inexact(row: number, channel: number): void;
@@ -46,18 +46,18 @@ export interface StoreEvents {
 
 export class Store {
   readonly counters = { ...NO_COUNTERS };
-  /** Something has changed of what states are made of. */
+  /** The states of instruments may have changed. */
   statesDirty = false;
   readonly instruments: Instrument[] = [];
   readonly #rows = new Map<string, number>();
   readonly #books = new Map<number, OpenBook>();
-  /** By row and, at -1, of the whole feed: the Status letter; rows that the server of this epoch has defined. */
+  /** The Status letter by row, and of the whole feed at -1. It has the rows that are defined in this epoch. */
   readonly #statuses = new Map<number, string>();
   readonly #states: InstrumentState[] = [];
   /** By channel from 1 and row: the last sequence. */
-  #sequences = lists();
-  /** By channel from 1 and row: where its value is in the outbox, if it is: the place says whose it is. */
-  readonly #places = lists();
+  #sequences = perChannel();
+  /** By channel from 1 and row: the index of its value in the outbox, valid if that entry has the same row. */
+  readonly #outboxIndex = perChannel();
   /** Rows by id of this epoch. */
   readonly #ids = new Map<number, number>();
 
@@ -68,8 +68,8 @@ export class Store {
   ) {}
 
   /**
-   * Sequences, ids and books start anew; holes in logs are told. What was shown stays until the new server defines the
-   * instrument; what was not shown yet never is.
+   * Resets sequences, ids and books, with a gap for each log. Values that were delivered stay until the instrument is
+   * defined again; pending values are dropped.
    */
   newEpoch(): void {
     for (const channel of [wire.TRADE, wire.RAW]) {
@@ -78,11 +78,11 @@ export class Store {
     this.#ids.clear();
     this.#statuses.clear();
     this.#books.clear();
-    this.#sequences = lists();
+    this.#sequences = perChannel();
     this.outbox.purge();
   }
 
-  /** Nobody wants other channels of a row any more: what continuity meant there means nothing now. */
+  /** Resets the sequences of a row's channels but for those that are still subscribed. */
   forget(row: number, kept: readonly Channel[]): void {
     wire.CHANNELS.forEach((channel, index) => {
       if (!kept.includes(channel)) this.#sequences[index + 1][row] = 0;
@@ -90,57 +90,57 @@ export class Store {
     if (!kept.includes("book")) this.#books.delete(row);
   }
 
-  /** Takes in a packet's records. Throws a WireError where the layout is broken. */
+  /** Takes the records of a packet. Throws a WireError where the layout is broken. */
   ingest(view: DataView): void {
     const { counters } = this;
     counters.bytes += view.byteLength;
     wire.eachRecord(view, (at, type) => {
       const id = view.getUint32(at + 4, true);
-      // An id of 0 is the whole feed.
+      // The id 0 stands for the whole feed.
       const row = id === 0 ? -1 : this.#ids.get(id);
       if (type === wire.DEFINITION) return this.#define(view, at, id);
       if (type === wire.STATUS) return this.#status(row, wire.letter(view, at + 32));
       if (type === wire.HEARTBEAT) return;
       if (row === undefined || row < 0) throw new wire.WireError(`instrument ${id} before its definition`);
-      if (type === wire.GAP) return this.#announced(view, at, row);
+      if (type === wire.GAP) return this.#announcedGap(view, at, row);
       const flags = view.getUint8(at + 3);
       counters.updates++;
       if (flags & wire.CONFLATED) counters.conflated++;
       if (type === wire.BOOK) return this.#book(view, at, row, flags);
       const sequences = this.#sequences[type];
-      const [had, sequence] = [sequences[row] ?? 0, wire.u64(view, at + 8)];
-      if (sequence <= had) return;
+      const [last, sequence] = [sequences[row] ?? 0, wire.u64(view, at + 8)];
+      if (sequence <= last) return;
       sequences[row] = sequence;
-      if (isLog(type) && had > 0 && sequence > had + 1) {
-        this.#gap(row, type, had + 1, sequence - 1, flags & wire.SNAPSHOT ? "resync" : "order");
+      if (isLog(type) && last > 0 && sequence > last + 1) {
+        this.#gap(row, type, last + 1, sequence - 1, flags & wire.SNAPSHOT ? "resync" : "order");
       }
       if (type === wire.RAW) this.#raw(view, at, row, sequence);
       else this.#value(view, at, row, type);
     });
   }
 
-  /** Everything that waits, as a batch. */
+  /** All pending changes, as a batch. */
   take(spent: Parameters<Outbox["take"]>[0]): ReturnType<Outbox["take"]> {
     return this.outbox.take(spent, this.#bookOf);
   }
 
-  /** Tells of the states that have changed. */
+  /** Adds the states that have changed to the next batch. */
   setStates(stateOf: (row: number) => InstrumentState): void {
     this.statesDirty = false;
     for (const { row } of this.instruments) {
       const state = stateOf(row);
-      if (state !== (this.#states[row] ?? "RESYNCING")) this.outbox.waiting.states.push([row, state]);
+      if (state !== (this.#states[row] ?? "RESYNCING")) this.outbox.pending.states.push([row, state]);
       this.#states[row] = state;
     }
   }
 
-  /** The state of a row whose values are here, by what the server and the venue say. */
+  /** The state of a row whose values are synced: by its status, the feed's, and its book. */
   stateOf(row: number): InstrumentState {
     const status = this.#statuses.get(row);
     if (status === undefined) return "RESYNCING";
     const own = status !== "E" && this.instruments[row].status === "H" ? "H" : status;
     const suspect = this.#books.get(row)?.suspect ? "RESYNCING" : "LIVE";
-    return SAID[own] ?? SAID[this.#statuses.get(-1)!] ?? suspect;
+    return STATES[own] ?? STATES[this.#statuses.get(-1)!] ?? suspect;
   }
 
   #define(view: DataView, at: number, id: number): void {
@@ -159,22 +159,22 @@ export class Store {
       lotSize: wire.i64(view, at + 48),
     };
     const former = this.instruments[row];
-    // What a former server said is shown no longer.
-    if (former && !this.#statuses.has(row)) this.outbox.waiting.cleared.add(row);
+    // The first definition in this epoch: values of the former epoch go.
+    if (former && !this.#statuses.has(row)) this.outbox.pending.cleared.add(row);
     if (former && (former.pxExp !== instrument.pxExp || former.szExp !== instrument.szExp)) this.#rescaled(row);
     this.#ids.set(id, row);
     this.#statuses.set(row, this.#statuses.get(row) ?? "");
     this.instruments[row] = instrument;
-    this.outbox.waiting.defined.set(row, instrument);
+    this.outbox.pending.defined.set(row, instrument);
     this.statesDirty = true;
   }
 
-  /** Mantissas that we have are not of the exponents that come: all of them go. */
+  /** The exponents have changed: mantissas at the old ones are dropped. */
   #rescaled(row: number): void {
     this.outbox.purge(row);
-    this.outbox.waiting.cleared.add(row);
+    this.outbox.pending.cleared.add(row);
     this.#books.get(row)?.sides.forEach(({ px, sz }) => (px.length = sz.length = 0));
-    this.#break(row);
+    this.#breakBook(row);
   }
 
   #status(row: number | undefined, letter: string): void {
@@ -183,7 +183,7 @@ export class Store {
     this.statesDirty = true;
   }
 
-  #announced(view: DataView, at: number, row: number): void {
+  #announcedGap(view: DataView, at: number, row: number): void {
     const channel = view.getUint8(at + 48);
     const [from, to] = [wire.u64(view, at + 32), wire.u64(view, at + 40)];
     if (isLog(channel)) {
@@ -191,7 +191,7 @@ export class Store {
       this.#sequences[channel][row] = to;
     }
     this.#gap(row, channel, from, to, REASONS[wire.letter(view, at + 49)] ?? "feed");
-    if (channel === wire.BOOK) this.#break(row);
+    if (channel === wire.BOOK) this.#breakBook(row);
   }
 
   #gap(row: number, channel: number, from: number, to: number, reason: string): void {
@@ -199,7 +199,7 @@ export class Store {
     this.outbox.gap([row, channel, from, to, reason]);
   }
 
-  #break(row: number): void {
+  #breakBook(row: number): void {
     const book = this.#books.get(row);
     if (!book || book.broken) return;
     book.broken = true;
@@ -208,21 +208,21 @@ export class Store {
     this.events.broken(row);
   }
 
-  /** A quote, trade or ticker. Of state the newest takes the place of what waits. */
+  /** A quote, trade or ticker. A quote or ticker overwrites the pending one of its row. */
   #value(view: DataView, at: number, row: number, type: number): void {
     const list = this.outbox.lists[type - 1];
-    let to = this.#places[type][row] ?? 0;
+    let to = this.#outboxIndex[type][row] ?? 0;
     if (type === wire.TRADE || to >= list.length || list.columns.row[to] !== row) to = this.outbox.add(type);
-    this.#places[type][row] = to;
+    this.#outboxIndex[type][row] = to;
     const { columns } = list;
     FIELDS[type].forEach((name, field) => {
       const from = at + 32 + field * 8;
-      // A trade's id is the only one without a sign.
+      // Only a trade's id is unsigned.
       const signed = name !== "tradeId";
       const value = (signed ? wire.i64 : wire.u64)(view, from);
       columns[name][to] = value;
       if (wire.isExact(value)) return;
-      this.outbox.waiting.wide.set(wideKey(row, type, field), wire.big(view, from, signed));
+      this.outbox.pending.wide.set(wideKey(row, type, field), wire.big(view, from, signed));
       this.events.inexact(row, type);
     });
     columns.row[to] = row;
@@ -243,37 +243,38 @@ export class Store {
 
   #book(view: DataView, at: number, row: number, flags: number): void {
     const sequence = wire.u64(view, at + 8);
-    const isWhole = wire.letter(view, at + 34) === "S";
+    const isSnapshot = wire.letter(view, at + 34) === wire.BookAction.Snapshot;
     let book = this.#books.get(row);
     if (!book) this.#books.set(row, (book = new OpenBook()));
-    if (!this.#applies(book, row, sequence, flags, isWhole)) return;
-    const was = book.suspect;
-    if (isWhole) this.#books.set(row, (book = new OpenBook()));
+    if (!this.#applies(book, row, sequence, flags, isSnapshot)) return;
+    const wasSuspect = book.suspect;
+    if (isSnapshot) this.#books.set(row, (book = new OpenBook()));
     this.#sequences[wire.BOOK][row] = sequence;
     book.maybeBad = (flags & wire.MAYBE_BAD_BOOK) > 0;
     book.eventMs = wire.wholeMs(view, at + 16);
     book.recvMs = wire.wholeMs(view, at + 24);
     for (let index = 0; index < wire.levels(view, at); index++) this.#level(view, at + 40 + index * 24, book, row);
     this.outbox.books.add(row);
-    if (was !== book.suspect) this.statesDirty = true;
+    if (wasSuspect !== book.suspect) this.statesDirty = true;
   }
 
-  #applies(book: OpenBook, row: number, sequence: number, flags: number, isWhole: boolean): boolean {
-    const had = this.#sequences[wire.BOOK][row] ?? 0;
-    if (isWhole) return sequence > had || book.broken;
-    if (book.broken || sequence <= had) return false;
-    // A merged change covers what it skips; any other has to follow on what we have.
-    if (flags & wire.CONFLATED || sequence === had + 1) return true;
-    this.#gap(row, wire.BOOK, had + 1, sequence - 1, "order");
-    this.#break(row);
+  #applies(book: OpenBook, row: number, sequence: number, flags: number, isSnapshot: boolean): boolean {
+    const last = this.#sequences[wire.BOOK][row] ?? 0;
+    if (isSnapshot) return sequence > last || book.broken;
+    if (book.broken || sequence <= last) return false;
+    // A conflated change covers the sequences that it skips; any other must have the next sequence.
+    if (flags & wire.CONFLATED || sequence === last + 1) return true;
+    this.#gap(row, wire.BOOK, last + 1, sequence - 1, "order");
+    this.#breakBook(row);
     return false;
   }
 
   #level(view: DataView, at: number, book: OpenBook, row: number): void {
     const [price, size] = [wire.i64(view, at), wire.i64(view, at + 8)];
-    if (Number.isFinite(price + size)) book.sides[wire.letter(view, at + 16) === "B" ? 0 : 1].set(price, size);
+    const side = wire.letter(view, at + 16) === wire.LevelSide.Bid ? 0 : 1;
+    if (Number.isFinite(price + size)) book.sides[side].set(price, size);
     else {
-      // What cannot be told apart cannot be kept in order: the book says that it is wrong, and the client hears it.
+      // Prices that are not exact cannot be ordered: the level is left out, and the book is flagged.
       book.maybeBad = true;
       this.events.inexact(row, wire.BOOK);
     }
@@ -288,12 +289,12 @@ export class Store {
   };
 }
 
-/** A list for each channel from 1. */
-function lists(): number[][] {
+/** An empty list for each channel from 1. */
+function perChannel(): number[][] {
   return [[], [], [], [], [], []];
 }
 
-/** Of these every record counts, and a hole is a loss. */
+/** Channels without conflation: a missing sequence is a lost record. */
 function isLog(channel: number): boolean {
   return channel === wire.TRADE || channel === wire.RAW;
 }

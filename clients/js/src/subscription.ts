@@ -1,4 +1,4 @@
-/** What `subscribe` returns: the application's end of an interest. */
+/** The object that `subscribe` returns. */
 
 import type { Answer, Command } from "./messages";
 import { channelsOf, intervalOrNull, onAbort, symbolsOf } from "./options";
@@ -14,26 +14,26 @@ export class OpenSubscription implements Subscription {
   conflateMs = 0;
   #symbols: readonly string[];
   #wantedMs: number | null;
-  #nth = 0;
+  #revision = 0;
   #resolve?: (result: SubscriptionResult | Promise<SubscriptionResult>) => void;
   #reject!: (reason: unknown) => void;
   readonly #signal: AbortSignal | undefined;
   /** Aborted when it has ended. */
   readonly #ended = new AbortController();
-  /** Whether it covers a row, for those that were asked. */
-  #memo: boolean[] = [];
+  /** Whether it covers a row, by row, once computed. */
+  #covered: boolean[] = [];
 
   constructor(
     readonly id: number,
     options: SubscribeOptions,
     readonly post: (command: Command) => void,
-    readonly gone: (subscription: OpenSubscription) => void,
+    readonly onClosed: (subscription: OpenSubscription) => void,
   ) {
     this.#symbols = symbolsOf(options.symbols);
     this.channels = channelsOf(options.channels);
     this.#wantedMs = intervalOrNull(options.conflateMs);
     this.#signal = options.signal;
-    this.#tell();
+    this.#send();
     onAbort(this.#signal, () => this.close(), this.#ended.signal);
   }
 
@@ -43,8 +43,8 @@ export class OpenSubscription implements Subscription {
 
   set symbols(symbols: readonly string[]) {
     this.#symbols = symbolsOf(symbols);
-    this.#memo = [];
-    this.#tell();
+    this.#covered = [];
+    this.#send();
   }
 
   get wantedMs(): number | null {
@@ -53,50 +53,50 @@ export class OpenSubscription implements Subscription {
 
   set wantedMs(ms: number | null) {
     this.#wantedMs = intervalOrNull(ms);
-    this.#tell();
+    this.#send();
   }
 
   close(): void {
     this.end(this.#signal?.reason ?? new DOMException("the subscription was closed", "AbortError"));
   }
 
-  /** Ends it, for a reason. */
+  /** Ends it; `ready` rejects with the reason. */
   end(reason: unknown): void {
     if (this.closed) return;
     this.closed = true;
     this.#ended.abort();
     this.#reject(reason);
     this.post({ t: "end", id: this.id });
-    this.gone(this);
+    this.onClosed(this);
   }
 
-  /** Calls back when it has ended, at once if it has. */
+  /** Calls back when it has ended, at once if it already has. */
   onEnd(ended: () => void): void {
     onAbort(this.#ended.signal, ended);
   }
 
   /** The server has answered. */
-  answered({ nth, result, done }: Answer): void {
-    if (nth !== this.#nth) return;
+  answered({ revision, result, done }: Answer): void {
+    if (revision !== this.#revision) return;
     Object.assign(this, result);
     if (done) this.#resolve!(result);
   }
 
-  /** True where it is about this instrument; the answer is kept by row. */
+  /** Whether one of its names or patterns covers an instrument. */
   covers(row: number, symbol: string): boolean {
-    return (this.#memo[row] ??= this.#symbols.some((name) =>
+    return (this.#covered[row] ??= this.#symbols.some((name) =>
       name.endsWith("*") ? symbol.startsWith(name.slice(0, -1)) : name === symbol,
     ));
   }
 
-  #tell(): void {
+  #send(): void {
     if (this.closed) return;
     const former = this.#resolve;
     this.ready = new Promise((resolve, reject) => ([this.#resolve, this.#reject] = [resolve, reject]));
-    // Who does not wait for it need not hear that it failed.
+    // A rejection is no error where the application does not wait for the promise.
     this.ready.catch(() => {});
     former?.(this.ready);
     const { id, channels } = this;
-    this.post({ t: "sub", id, nth: ++this.#nth, symbols: this.#symbols, channels, ms: this.#wantedMs });
+    this.post({ t: "sub", id, revision: ++this.#revision, symbols: this.#symbols, channels, ms: this.#wantedMs });
   }
 }

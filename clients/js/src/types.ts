@@ -1,56 +1,57 @@
 /**
- * The public API of tickcast: what an application sees.
+ * The public API of tickcast.
  *
- * Words: a **row** is an instrument's place in every column, given to its symbol once and kept over reconnects and
- * server restarts. A **mantissa** is an exact integer: a price is `mantissa × 10^pxExp` of its instrument, a size
- * `mantissa × 10^szExp`. In number columns `NaN` means that the server gave no value, and `±Infinity` that the value
- * is there and does not fit into a number exactly (beyond 2^53): {@link Client.exact} has it as a BigInt. Times are
- * milliseconds since the Unix epoch as whole numbers, with the remaining nanoseconds (0 to 999,999) beside them.
+ * Terms: a **row** is the index of an instrument in every column; a symbol keeps its row over reconnects and server
+ * restarts. A **mantissa** is an exact integer: a price is `mantissa × 10^pxExp` of its instrument, a size
+ * `mantissa × 10^szExp`. In number columns `NaN` means that there is no value, and `±Infinity` that the value is beyond
+ * 2^53 and does not fit into a number exactly: {@link Client.exact} has it as a BigInt. Times are whole milliseconds
+ * since the Unix epoch, with the remaining nanoseconds (0 to 999,999) in a field of their own.
  */
 
-/** What can be subscribed to: best bid and offer, trades, 24 h statistics, the book's levels, opaque bytes. */
+/** The channels: best bid and offer, trades, 24 h statistics, levels of the book, opaque bytes. */
 export type Channel = "quote" | "trade" | "ticker" | "book" | "raw";
 
 /**
- * How far an instrument's values can be trusted.
+ * Whether an instrument's values are current.
  *
- * * `LIVE`: as new as the server has them.
- * * `STALE`: the connection is lost or silent, the server says that the source is, or nothing is subscribed any more.
- * * `RESYNCING`: the connection is back, or a hole was found, and the values are not all here again.
- * * `HALTED`, `ENDED`: the venue says so; values are the last there were.
+ * * `LIVE`: the values are the server's newest.
+ * * `STALE`: the connection is lost or silent, the server reports its source as stale, or no subscription covers the
+ *   instrument any more.
+ * * `RESYNCING`: after a reconnect or a sequence gap, and not all values have come again.
+ * * `HALTED`, `ENDED`: reported by the venue or the source; the values are the last ones.
  */
 export type InstrumentState = "LIVE" | "STALE" | "RESYNCING" | "HALTED" | "ENDED";
 
 /**
- * Where the connection stands.
+ * The phase of the connection.
  *
  * * `connecting`: a socket is being opened.
- * * `live`: the server has greeted us, and is heard.
- * * `stale`: open, but nothing came for three heartbeats; a connection that stays so is made anew.
- * * `waiting`: lost; the next try is at {@link Connection.retryAt}.
- * * `idle`: the server closed a connection on which nothing was subscribed; the next subscription connects again.
- * * `closed`: the end. By {@link Client.close}, by the signal, or because trying again would be wrong (see `reason`).
+ * * `live`: the server's welcome has come, and it is not silent.
+ * * `stale`: open, but nothing came for two and a half heartbeats; after four the client reconnects.
+ * * `waiting`: lost; the next attempt is at {@link Connection.retryAt}.
+ * * `idle`: the server closed a connection without subscriptions; the next subscription connects again.
+ * * `closed`: final. By {@link Client.close}, by the signal, or because another attempt would be wrong (see `reason`).
  */
 export type ConnectionPhase = "connecting" | "live" | "stale" | "waiting" | "idle" | "closed";
 
-/** The connection, as {@link Client.connection} and the `connection` event tell it. */
+/** The connection, in {@link Client.connection} and the `connection` event. */
 export interface Connection {
   readonly phase: ConnectionPhase;
-  /** Why the last connection ended, in words for a status bar; empty while all is well. */
+  /** Why the last connection ended, as text for a status bar; empty while the connection is good. */
   readonly reason: string;
-  /** The close code or HTTP status behind the reason; 0 where there was none. */
+  /** The close code or HTTP status of the reason; 0 where there was none. */
   readonly code: number;
-  /** Attempts since the stream was last live, this one included. */
+  /** Attempts since the stream was last live, with the present one. */
   readonly attempt: number;
-  /** When the next attempt is made, ms since the Unix epoch; 0 where none is planned. */
+  /** The time of the next attempt, ms since the Unix epoch; 0 where none is planned. */
   readonly retryAt: number;
-  /** The server's epoch; another one means that it has started anew. 0 before the first welcome. */
+  /** The server's epoch, which a restart changes; 0 before the first welcome. */
   readonly epoch: number;
   /** The server's version. */
   readonly version: string;
   /**
-   * How the present connection went on: `fresh` where nothing was there to go on from, `pending` until the server has
-   * said it, from history without a hole, or with a snapshot (in part is enough).
+   * How the present connection continued the stream: `fresh` where there was nothing to continue, `pending` until the
+   * server has answered, `replay` from history without a gap, `snapshot` where at least a part needed a snapshot.
    */
   readonly resumed: "fresh" | "pending" | "replay" | "snapshot";
 }
@@ -58,49 +59,53 @@ export interface Connection {
 /** Settings of {@link connect}. */
 export interface ConnectOptions {
   /**
-   * The server: `ws:`, `wss:`, `http:` or `https:` URL, or a path. `/v1/stream` where it names no path. A function is
-   * asked before each attempt, so that it can bring a fresh token in the query. Default: where the script came from.
+   * The server: a `ws:`, `wss:`, `http:` or `https:` URL, or a path. The path is `/v1/stream` where the URL has none.
+   * A function is called before each attempt, so that it can put a fresh token into the query. Default: the server
+   * that the script came from.
    */
   url?: string | URL | (() => string | Promise<string>);
-  /** The interval of subscriptions that name none: at most one value per instrument and state channel in it. 100. */
+  /**
+   * The conflation interval of subscriptions without one of their own: in each interval at most one value per
+   * instrument and state channel. Default 100.
+   */
   conflateMs?: number;
-  /** The least interval while the page is hidden; null leaves hidden pages alone. Default 1000. */
+  /** The shortest interval while the page is hidden; null for no difference. Default 1000. */
   hiddenConflateMs?: number | null;
   /**
-   * Where socket and decoder live. `auto` (default): in a worker, on the page's own thread where none can be had.
-   * `false`: on the page's thread. A function makes the worker: for bundlers with a way of their own to import one.
+   * Where socket and decoder run. `auto` (default): in a worker, or on the page's thread where no worker starts.
+   * `false`: on the page's thread. A function creates the worker: for bundlers with their own way to import one.
    */
   worker?: "auto" | false | (() => Worker);
   /** Closes the client when it aborts. */
   signal?: AbortSignal;
   /**
-   * When changes are handed over. `frame` (default where there is `requestAnimationFrame`): once per animation frame.
-   * `immediate` (default elsewhere): as soon as something has come.
+   * When changes are delivered. `frame` (default where there is `requestAnimationFrame`): once per animation frame.
+   * `immediate` (default elsewhere): as soon as they come.
    */
   pull?: "frame" | "immediate";
-  /** Levels of each side of a book that are handed over; more are kept. Default 50; Infinity for all. */
+  /** Delivered levels of each side of a book; the client keeps all. Default 50; Infinity for all. */
   bookDepth?: number;
-  /** Trades that wait at most where nobody pulls, such as in a hidden page; the oldest go first. Default 10,000. */
+  /** Trades kept until they are delivered, as in a hidden page; beyond it the oldest are dropped. Default 10,000. */
   tradeBacklog?: number;
-  /** Undisplayed changes older than this make a `lag` event, at most one a second. Default 1000. */
+  /** The age of undelivered changes beyond which there is a `lag` event, at most one per second. Default 1000. */
   lagMs?: number;
-  /** A constructor with the interface of the browser's WebSocket, for Node 20 (`ws` has one). Runs without worker. */
+  /** A constructor with the browser's WebSocket interface, as of `ws` for Node 20. The client then uses no worker. */
   WebSocket?: WebSocketConstructor;
-  /** Limits of reconnecting, for tests and special needs. */
+  /** Delays of reconnecting, for tests and special needs. */
   reconnect?: ReconnectOptions;
 }
 
-/** After a loss the first try is immediate, and each later one random between 0 and a bound that doubles. */
+/** After a loss the first attempt is immediate, and each later one after a random time below a bound that doubles. */
 export interface ReconnectOptions {
   /** The first bound. Default 500. */
   firstMs?: number;
   /** The last bound. Default 30,000. */
   mostMs?: number;
-  /** A stream that was live for so long starts from the beginning again. Default 5000. */
+  /** After a stream that was live for this long, the bound is the first one again. Default 5000. */
   settledMs?: number;
 }
 
-/** What is used of a WebSocket. */
+/** The used part of a WebSocket. */
 export interface WebSocketLike {
   binaryType: string;
   readonly readyState: number;
@@ -113,45 +118,45 @@ export interface WebSocketLike {
   close(code?: number, reason?: string): void;
 }
 
-/** What makes a {@link WebSocketLike}. */
+/** A constructor of a {@link WebSocketLike}. */
 export type WebSocketConstructor = new (url: string, protocols?: string | string[]) => WebSocketLike;
 
-/** What to subscribe to. */
+/** The parameters of a subscription. */
 export interface SubscribeOptions {
-  /** Names, and patterns with one `*` at the end, which also cover instruments that appear later. */
+  /** Names, and patterns with one `*` at the end, which also cover instruments that are defined later. */
   symbols: string | readonly string[];
   /** Default `["quote"]`. */
   channels?: Channel | readonly Channel[];
-  /** 0 = every update; otherwise rounded up to 10, 50, 100, 250, 500 or 1000. Default: that of the client. */
+  /** 0 = every update; otherwise rounded up to 10, 50, 100, 250, 500 or 1000. Default: the client's interval. */
   conflateMs?: number | null;
   /** Ends the subscription when it aborts. */
   signal?: AbortSignal;
 }
 
-/** What the server made of a subscription. */
+/** The server's answer to a subscription. */
 export interface SubscriptionResult {
-  /** Names that no instrument has yet; they are asked for again from time to time. */
+  /** Names that no instrument has yet; the client requests them again from time to time. */
   readonly unknown: readonly string[];
-  /** Names that this client may not have. */
+  /** Names that this client has no permission for. */
   readonly denied: readonly string[];
-  /** The interval that was granted; where several subscriptions share an instrument, the shortest of theirs. */
+  /** The granted interval; where several subscriptions share an instrument, their shortest. */
   readonly conflateMs: number;
 }
 
 /**
- * An interest in symbols and channels. Several may overlap: each symbol and channel is asked of the server once, at the
- * shortest interval anybody wants, and given back when the last subscription for it goes. All that is done within one
- * microtask travels together.
+ * A subscription to symbols and channels. Subscriptions may overlap: each channel of a symbol is requested from the
+ * server once, at the shortest interval among them, and unsubscribed with the last of them. Changes within one
+ * microtask are sent together.
  */
 export interface Subscription extends SubscriptionResult {
-  /** What is subscribed. Assign another list to change it: only the difference is asked of the server. */
+  /** Assign another list to change the subscription: only the difference is requested from the server. */
   symbols: readonly string[];
   readonly channels: readonly Channel[];
-  /** The interval that is wanted, null for the client's; assign to change it live. */
+  /** Its own interval, null for the client's; assign to change it live. */
   wantedMs: number | null;
   /**
-   * Once the server has answered and its snapshot is here. A promise that is new whenever `symbols` or `wantedMs` is
-   * assigned; the one before it, where it waits yet, goes with it. Rejects where the client ends before.
+   * Resolves when the server has answered and the snapshot is complete. Assigning `symbols` or `wantedMs` replaces the
+   * promise; the former one, if still pending, resolves with it. Rejects if the subscription or the client ends first.
    */
   readonly ready: Promise<SubscriptionResult>;
   readonly closed: boolean;
@@ -159,20 +164,20 @@ export interface Subscription extends SubscriptionResult {
   [Symbol.dispose](): void;
 }
 
-/** The directory: what is known of each row. */
+/** The directory of instruments. */
 export interface Instruments {
-  /** Rows there are; they go from 0 to `length - 1`. */
+  /** The number of rows, which are 0 to `length - 1`. */
   readonly length: number;
-  /** The row of a symbol, -1 where none is known. */
+  /** The row of a symbol; -1 for an unknown one. */
   row(symbol: string): number;
   symbol(row: number): string;
   venue(row: number): string;
   readonly pxExp: ArrayLike<number>;
   readonly szExp: ArrayLike<number>;
-  /** Mantissas of the least steps; NaN where not stated. */
+  /** Mantissas of the smallest steps; NaN where not stated. */
   readonly tickSize: ArrayLike<number>;
   readonly lotSize: ArrayLike<number>;
-  /** `T` trading, `H` halted, `C` closed: what the definition says. */
+  /** By its definition: `T` trading, `H` halted, `C` closed. */
   status(row: number): string;
   [Symbol.iterator](): IterableIterator<Instrument>;
 }
@@ -189,21 +194,21 @@ export interface Instrument {
   readonly status: string;
 }
 
-/** Columns that every kind of value has, by row. */
+/** Columns of every channel, by row. */
 export interface StampColumns {
-  /** Per instrument and channel, from 1; 0 where no value has come. */
+  /** From 1, per instrument and channel; 0 where no value has come. */
   readonly sequence: Float64Array;
   /** See {@link FLAGS}. */
   readonly flags: Uint8Array;
-  /** Venue time: whole ms since the Unix epoch, 0 where none was given, and the nanoseconds beyond. */
+  /** Venue time: whole ms since the Unix epoch, 0 where the venue gave none, and the remaining nanoseconds. */
   readonly eventMs: Float64Array;
   readonly eventNs: Uint32Array;
-  /** When the server first saw it. */
+  /** When the server received it. */
   readonly recvMs: Float64Array;
   readonly recvNs: Uint32Array;
 }
 
-/** Best bids and offers by row, mantissas. */
+/** Best bids and offers by row, as mantissas. */
 export interface QuoteColumns extends StampColumns {
   readonly bidPx: Float64Array;
   readonly bidSz: Float64Array;
@@ -211,7 +216,7 @@ export interface QuoteColumns extends StampColumns {
   readonly askSz: Float64Array;
 }
 
-/** 24 h statistics by row, mantissas. `volume` is at the size exponent, `turnover` at the price exponent. */
+/** 24 h statistics by row, as mantissas: `volume` at the size exponent, `turnover` at the price exponent. */
 export interface TickerColumns extends StampColumns {
   readonly lastPx: Float64Array;
   readonly openPx: Float64Array;
@@ -223,57 +228,58 @@ export interface TickerColumns extends StampColumns {
   readonly askPx: Float64Array;
 }
 
-/** Trades: by row where it is the newest of each instrument, and one after another in a frame. Mantissas. */
+/** Trades, as mantissas: the newest by row, or the trades of a frame in order. */
 export interface TradeColumns extends StampColumns {
   readonly px: Float64Array;
   readonly sz: Float64Array;
-  /** Infinity above 2^53, see {@link Client.exact}. */
+  /** Infinity from 2^53, see {@link Client.exact}. */
   readonly tradeId: Float64Array;
-  /** Of the aggressor, a character code: {@link SIDE}. */
+  /** The aggressor's side as a character code: {@link SIDE}. */
   readonly side: Uint8Array;
 }
 
-/** The trades of a frame, the oldest first. Valid until the callback returns. */
+/** The trades of a frame, oldest first. Valid until the callback returns. */
 export interface TradeList extends TradeColumns {
   readonly length: number;
   readonly row: Uint32Array;
-  /** Trades that were let go since the last frame because more than the backlog waited. */
+  /** Trades dropped since the last frame because they exceeded the backlog. */
   readonly dropped: number;
 }
 
-/** One side of a book, best first, mantissas. */
+/** One side of a book, best first, as mantissas. */
 export interface Side {
   readonly length: number;
   readonly px: Float64Array;
   readonly sz: Float64Array;
 }
 
-/** A book as it was at one frame: another object takes its place when it changes. */
+/** A book at one frame; a change makes a new object. */
 export interface Book {
   readonly row: number;
   readonly bids: Side;
   readonly asks: Side;
-  /** Levels there are beyond those handed over, see {@link ConnectOptions.bookDepth}. */
+  /** All levels of the side, of which {@link ConnectOptions.bookDepth} are delivered. */
   readonly bidLevels: number;
   readonly askLevels: number;
   readonly sequence: number;
   readonly eventMs: number;
   readonly recvMs: number;
-  /** The book may be wrong: it is being put together anew, by us, by the server or by its source. */
+  /** The book may be wrong: the client, the server or the source is rebuilding it. */
   readonly suspect: boolean;
 }
 
-/** A hole, announced. */
+/** A sequence gap. */
 export interface Gap {
   readonly row: number;
   readonly symbol: string;
   readonly channel: Channel;
-  /** First and last sequence that is missing; both 0 where the server started anew and numbers cannot say it. */
+  /** The first and last missing sequence; both 0 after a restart of the server, where they are not known. */
   readonly from: number;
   readonly to: number;
   /**
-   * `slow`: we were too slow for the server's history. `overrun`: the server was. `feed`: so its source said. `resync`:
-   * lost while the connection was, longer than history reaches. `order`: found by us, and announced by nobody.
+   * `slow`: the client was too slow for the server's history. `overrun`: the server was too slow for its own. `feed`:
+   * reported by the source. `resync`: missed while the connection was lost, for longer than the server's history.
+   * `order`: found by the client in the sequences, without an announcement by the server.
    */
   readonly reason: "slow" | "overrun" | "feed" | "resync" | "order";
 }
@@ -286,13 +292,13 @@ export interface RawRecord {
   readonly payload: Uint8Array;
 }
 
-/** What has changed since the last frame. Valid until the callback returns. */
+/** The changes since the last frame. Valid until the callback returns. */
 export interface Frame {
-  /** Of the animation frame, on the clock of `performance.now()`. */
+  /** The time of the animation frame, on the clock of `performance.now()`. */
   readonly now: number;
   /** Rows that have changed, each once. */
   readonly changed: Uint32Array;
-  /** What has changed of each of them: bits of {@link CHANGED}. */
+  /** The changes of each of them: bits of {@link CHANGED}. */
   readonly what: Uint8Array;
   readonly trades: TradeList;
   readonly gaps: readonly Gap[];
@@ -308,7 +314,7 @@ export const FLAGS = { last: 0x80, snapshot: 0x20, conflated: 0x10, delayed: 0x0
 /** Values of `side` columns. */
 export const SIDE = { buy: 66, sell: 83, unknown: 78 } as const;
 
-/** What every {@link Update} has. Updates are small objects of their own, and stay valid. */
+/** The common part of every {@link Update}. Updates are small objects of their own, and stay valid. */
 export interface UpdateBase {
   readonly row: number;
   readonly symbol: string;
@@ -377,7 +383,7 @@ export interface RawUpdate extends RawRecord {
   readonly symbol: string;
 }
 
-/** What {@link Client.onUpdate} and {@link Client.updates} hand over, told apart by `channel`. */
+/** The updates of {@link Client.onUpdate} and {@link Client.updates}, distinguished by `channel`. */
 export type Update = QuoteUpdate | TradeUpdate | TickerUpdate | BookUpdate | RawUpdate;
 
 /** The updates of these channels. */
@@ -389,13 +395,13 @@ export interface UpdateOptions<C extends Channel = Channel> extends SubscribeOpt
 }
 
 /**
- * Something went wrong that no promise or answer carries. `code` is one of:
+ * An error that no promise or answer carries. `code` is one of:
  *
- * * `refused`: the server refused a request; `message` is its own. A mistake in the program.
- * * `unknown_symbol`, `denied`: `symbols` are not there, or not for this client.
- * * `protocol`: bytes that break the layout; the connection is made anew.
- * * `inexact`: a value beyond 2^53 stands as Infinity in its column, and a book with such a price is not kept. Told
- *   once for each symbol and channel.
+ * * `refused`: the server refused a request, with `message`: a mistake in the program.
+ * * `unknown_symbol`, `denied`: the server has no such `symbols`, or does not give them to this client.
+ * * `protocol`: the server's bytes break the layout; the client reconnects.
+ * * `inexact`: a value beyond 2^53 is Infinity in its column, and such a level is left out of its book. Reported once
+ *   for each symbol and channel.
  * * `closed`: the connection has ended for good.
  */
 export interface ClientError {
@@ -404,11 +410,11 @@ export interface ClientError {
   readonly symbols: readonly string[];
 }
 
-/** What a `lag` event tells. */
+/** The value of a `lag` event. */
 export interface Lag {
-  /** Age of the oldest change that was not displayed. */
+  /** The age of the oldest undelivered change. */
   readonly lagMs: number;
-  /** Trades let go since the last event. */
+  /** Trades dropped since the last event. */
   readonly dropped: number;
 }
 
@@ -419,22 +425,22 @@ export interface ClientEvents {
   gap: Gap;
   error: ClientError;
   lag: Lag;
-  /** An instrument is new, or its definition has changed. */
+  /** An instrument was defined, or its definition was sent again. */
   instrument: Instrument;
 }
 
-/** Figures for a status bar. Those of time are in ms, NaN before the first measurement. */
+/** Figures for a status bar. Times are in ms, NaN before the first measurement. */
 export interface Stats {
-  /** Least round trip of the last pings. */
+  /** The shortest round trip of the last pings. */
   readonly rttMs: number;
-  /** The server's clock minus ours, estimated by the quickest ping. */
+  /** The server's clock minus this one, estimated by the quickest ping. */
   readonly clockOffsetMs: number;
-  /** From the server's `ts_send` to the frame with the packet's values: of the last 10 s, at most the newest 4,096. */
+  /** From the server's `ts_send` to the frame with the packet's values: over the last 10 s, at most 4,096 samples. */
   readonly latencyP50Ms: number;
   readonly latencyP99Ms: number;
-  /** Age of the oldest change when the last frame handed it over, since the client received it. */
+  /** The time from receiving the oldest change of the last frame to that frame. */
   readonly lagMs: number;
-  /** Over the last second: messages, records of data, of these flagged CONFLATED, and bytes. */
+  /** Over the last second: messages, records, of these flagged CONFLATED, and bytes. */
   readonly messagesPerSecond: number;
   readonly updatesPerSecond: number;
   readonly conflatedPerSecond: number;
@@ -447,39 +453,39 @@ export interface Stats {
   readonly gaps: number;
   readonly reconnects: number;
   readonly tradesDropped: number;
-  /** Animation frames that brought something. */
+  /** Animation frames with changes. */
   readonly frames: number;
 }
 
-/** Options of everything that listens. */
+/** Options of listeners. */
 export interface ListenOptions {
-  /** Ends the listening when it aborts. */
+  /** Removes the listener when it aborts. */
   signal?: AbortSignal;
 }
 
-/** A connection to a tickcast server, kept up until it is closed. */
+/** A connection to a tickcast server, which reconnects until it is closed. */
 export interface Client {
   readonly connection: Connection;
-  /** Where socket and decoder run: `module` or `blob` worker, a `custom` one, or `none`; `starting` at first. */
+  /** Where socket and decoder run: in a `module`, `blob` or `custom` worker, or in `none`; `starting` at first. */
   readonly worker: "starting" | "module" | "blob" | "custom" | "none";
-  /** The interval of all subscriptions that have none of their own; assign to change it live. */
+  /** The interval of all subscriptions without one of their own; assign to change it live. */
   conflateMs: number;
-  /** True while the slower profile of hidden pages is in effect. */
+  /** True while the interval of hidden pages is in effect. */
   readonly hidden: boolean;
 
-  /** Subscribes; values arrive in the columns, in frames and in updates. */
+  /** Subscribes; values come in the columns, in frames and in updates. */
   subscribe(options: SubscribeOptions): Subscription;
-  /** Calls back with what has changed, at most once per animation frame. Returns how to end it. */
+  /** Calls back with the changes, at most once per animation frame. Returns a function that ends it. */
   onFrame(callback: (frame: Frame) => void, options?: ListenOptions): () => void;
   /**
-   * Subscribes, and calls back with an object for each change of state and for each trade. For few symbols: it makes
-   * objects, the columns do not. The returned subscription ends both.
+   * Subscribes, and calls back with an object for each change of state and for each trade. For few symbols: unlike the
+   * columns it allocates objects. Closing the returned subscription ends both.
    */
   onUpdate<C extends Channel = "quote">(
     options: UpdateOptions<C>,
     callback: (update: UpdateOf<C>) => void,
   ): Subscription;
-  /** The same to loop over. A loop that is slow gets the newest of each state, and trades up to the backlog. */
+  /** The same as a loop. A slow loop gets the newest value of each state, and trades up to the backlog. */
   updates<C extends Channel = "quote">(options: UpdateOptions<C>): AsyncIterableIterator<UpdateOf<C>>;
   /** Every trade of these symbols, in order. */
   trades(symbols: string | readonly string[], options?: ListenOptions): AsyncIterableIterator<TradeUpdate>;
@@ -494,24 +500,24 @@ export interface Client {
   readonly tickers: TickerColumns;
   /** The newest trade of each row. */
   readonly lastTrades: TradeColumns;
-  /** The book of an instrument; undefined where none has come. */
+  /** The book of an instrument; undefined before the first one. */
   book(instrument: number | string): Book | undefined;
   state(instrument: number | string): InstrumentState;
 
-  /** `mantissa × 10^pxExp` of the row with all its decimals, by digits alone; `""` for NaN and null. */
+  /** `mantissa × 10^pxExp` of the row as exact text with all its decimals; `""` for NaN and null. */
   format(row: number, mantissa: number | bigint | null): string;
   /** The same at the size exponent. */
   formatSize(row: number, mantissa: number | bigint | null): string;
-  /** The nearest number, for charts. */
+  /** `mantissa × 10^pxExp` as the nearest number, for charts. */
   price(row: number, mantissa: number): number;
   size(row: number, mantissa: number): number;
-  /** The exact mantissa of a column's value as a BigInt, also beyond 2^53; null where there is no value. */
+  /** The exact mantissa of a column's value as a BigInt, also beyond 2^53; null where there is none. */
   exact(channel: "quote", row: number, field: QuoteField): bigint | null;
   exact(channel: "ticker", row: number, field: TickerField): bigint | null;
   exact(channel: "trade", row: number, field: TradeField): bigint | null;
 
   readonly stats: Stats;
-  /** Resolves when the client has ended, with the reason. */
+  /** Resolves when the client has ended; `reason` says why. */
   readonly closed: Promise<Connection>;
   close(): void;
   [Symbol.dispose](): void;
@@ -524,5 +530,5 @@ export type TickerField = "lastPx" | "openPx" | "highPx" | "lowPx" | "volume" | 
 /** Number columns of a newest trade. */
 export type TradeField = "px" | "sz" | "tradeId";
 
-/** Connects to a server, and keeps the connection up. */
+/** Connects to a server, and reconnects until the client is closed. */
 export type Connect = (options?: ConnectOptions | string) => Client;

@@ -1,11 +1,11 @@
-/** Changes as objects of their own, for callbacks and loops. Text is made where it is asked for. */
+/** Changes as objects of their own, for callbacks and loops. Their text is made by getters. */
 
 import { decimal } from "./format";
 import type { Mirror } from "./mirror";
 import { SIDE, type QuoteUpdate, type TickerUpdate, type TradeUpdate } from "./types";
 import { CHANNELS, isExact } from "./wire";
 
-/** By channel from 1: the names under which updates have text, and of which mantissa it is. */
+/** By channel from 1: the names of text properties, with the mantissa of each. */
 const TEXTS: readonly Record<string, string>[] = [
   {},
   { bid: "bidPx", bidSize: "bidSz", ask: "askPx", askSize: "askSz" },

@@ -1,13 +1,13 @@
 /**
  * The layout of packets and records, read in place.
  *
- * What always holds: an integer of 64 bits becomes a Number only where that is exact. What is absent (`i64::MIN`) reads
- * as NaN, what does not fit as ±Infinity, and {@link big} has it exactly. Bytes that break the layout throw a
- * {@link WireError}; no guess is made about them. A type that is not known is skipped by its length, and a record that
- * is longer than its layout is read like a short one: fields are only ever appended.
+ * What always holds: an integer of 64 bits becomes a Number only where that is exact. An absent value (`i64::MIN`)
+ * reads as NaN, one that does not fit as ±Infinity, and {@link big} returns it exactly. Bytes that break the layout
+ * throw a {@link WireError}. A record of an unknown type is skipped by its length, and of a record that is longer than
+ * its layout the known part is read: later versions only append fields.
  */
 
-/** Types of records. The channels' are one above their place in {@link CHANNELS}. */
+/** Types of records. Those of channels are their index in {@link CHANNELS} plus one. */
 export const QUOTE = 1;
 export const TRADE = 2;
 export const TICKER = 3;
@@ -31,33 +31,41 @@ export const SNAPSHOT = 0x20;
 export const CONFLATED = 0x10;
 export const MAYBE_BAD_BOOK = 0x04;
 
+/** The letters of a Book record that the client reads. */
+export const enum BookAction {
+  Snapshot = "S",
+}
+export const enum LevelSide {
+  Bid = "B",
+}
+
 /** Bytes of a packet's header. */
 export const PACKET_BYTES = 24;
 const RECORD_BYTES = 32;
 const LEVEL_BYTES = 24;
 
-/** Least bytes of each type. */
-const LEAST: Record<number, number | undefined> = {
+/** The least bytes of each known type. */
+const BYTES_MIN: Record<number, number | undefined> = {
   // Quote, trade, ticker, book, raw;
   ...{ 1: 64, 2: 64, 3: 96, 4: 40, 5: 40 },
   // definition, heartbeat, gap, status.
   ...{ 16: 64, 17: 32, 18: 56, 19: 40 },
 };
 
-/** Bytes are not what the protocol says. */
+/** The bytes break the layout of the protocol. */
 export class WireError extends Error {}
 
-/** Calls back with the place of every record of a known type, the oldest first. Throws a {@link WireError}. */
+/** Calls back with the offset of every record of a known type, oldest first. Throws a {@link WireError}. */
 export function eachRecord(view: DataView, each: (at: number, type: number) => void): void {
-  if (view.byteLength < PACKET_BYTES || view.getUint8(0) !== 1) throw new WireError("no packet of version 1");
+  if (view.byteLength < PACKET_BYTES || view.getUint8(0) !== 1) throw new WireError("not a packet of version 1");
   let at = PACKET_BYTES;
   for (let left = view.getUint16(2, true); left > 0; left--) {
-    const room = view.byteLength - at;
-    const bytes = room < RECORD_BYTES ? 0 : view.getUint16(at, true) * 8;
+    const rest = view.byteLength - at;
+    const bytes = rest < RECORD_BYTES ? 0 : view.getUint16(at, true) * 8;
     const type = bytes && view.getUint8(at + 2);
-    const least = LEAST[type] ?? 0;
-    if (bytes < RECORD_BYTES || bytes > room || bytes < least || bytes < bodyBytes(view, at, type)) {
-      throw new WireError(`a record of type ${type} cut short`);
+    const least = BYTES_MIN[type] ?? 0;
+    if (bytes < RECORD_BYTES || bytes > rest || bytes < least || bytes < bodyBytes(view, at, type)) {
+      throw new WireError(`record of type ${type} is cut short`);
     }
     if (least > 0) each(at, type);
     at += bytes;
@@ -65,7 +73,7 @@ export function eachRecord(view: DataView, each: (at: number, type: number) => v
   if (at !== view.byteLength) throw new WireError("bytes after the last record");
 }
 
-/** How many bytes a record needs that says its own length. */
+/** The least bytes of a record with variable parts, by the lengths that it states. */
 function bodyBytes(view: DataView, at: number, type: number): number {
   if (type === BOOK) return 40 + levels(view, at) * LEVEL_BYTES;
   if (type === RAW) return 40 + view.getUint32(at + 32, true);
@@ -76,7 +84,7 @@ function bodyBytes(view: DataView, at: number, type: number): number {
 export function i64(view: DataView, at: number): number {
   const high = view.getInt32(at + 4, true);
   const low = view.getUint32(at, true);
-  // A high word of 21 bits and a sign keeps the whole within ±2^53.
+  // With a high word of 21 bits and a sign, the value is within ±2^53.
   if (high >= -0x200000 && high < 0x200000) return high * 2 ** 32 + low;
   return high === -0x80000000 && !low ? NaN : high * Infinity;
 }
@@ -87,7 +95,7 @@ export function u64(view: DataView, at: number): number {
   return high < 0x200000 ? high * 2 ** 32 + view.getUint32(at, true) : Infinity;
 }
 
-/** The same integers exactly. */
+/** The same integers, always exact. */
 export function big(view: DataView, at: number, signed = true): bigint {
   return signed ? view.getBigInt64(at, true) : view.getBigUint64(at, true);
 }
@@ -103,7 +111,7 @@ export function restNs(view: DataView, at: number): number {
   return restOf(view, at) % 1e6;
 }
 
-/** 2^32 ns are 4294 ms and 967296 ns: what remains without the former, below 2^53. */
+/** 2^32 ns are 4294 ms and 967296 ns: the time without those milliseconds, below 2^53. */
 function restOf(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * 967296 + view.getUint32(at, true);
 }
@@ -122,11 +130,11 @@ export function text(view: DataView, at: number, bytes: number): string {
     const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
     return utf8.decode(new Uint8Array(view.buffer, view.byteOffset + at, bytes));
   } catch {
-    throw new WireError("a name that is not UTF-8");
+    throw new WireError("a name is not UTF-8");
   }
 }
 
-/** An integer that a Number holds, or none at all: not ±Infinity. */
+/** True for a number or NaN, false for ±Infinity. */
 export function isExact(value: number): boolean {
   return value - value === 0 || value !== value;
 }

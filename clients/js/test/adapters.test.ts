@@ -1,5 +1,5 @@
 // @vitest-environment jsdom
-/** The adapters, with the libraries themselves where they run without a screen. */
+/** The adapters, with the real libraries where these run without a screen. */
 
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { AllCommunityModule, createGrid, ModuleRegistry, type GridApi } from "ag-grid-community";
@@ -25,7 +25,7 @@ afterEach(() => {
 const BTC = definition(1, "BTC-USD");
 const ETH = definition(2, "ETH-USD");
 
-// The libraries' own types fit what the adapters ask for: these lines are checked by tsc.
+// The libraries' types fit those of the adapters: tsc checks these lines.
 export const seriesFit = (series: ISeriesApi<"Candlestick">): BarSeries<UTCTimestamp> => series;
 export const chartFits = (chart: uPlot): Chart => chart;
 
@@ -45,7 +45,7 @@ describe("lightweight-charts", () => {
         this.seeds++;
         this.bars = bars;
       },
-      /** As the library does: nothing before the last bar. */
+      /** Refuses a bar before the last one, as the library does. */
       update(bar) {
         const last = this.bars.at(-1);
         if (last !== undefined && bar.time < last.time) throw new Error("Cannot update oldest data");
@@ -55,7 +55,7 @@ describe("lightweight-charts", () => {
     };
   }
 
-  test("trades go on where the history ends, in bars of their time", async () => {
+  test("trades continue the history in bars of their time", async () => {
     vi.stubGlobal("fetch", async () => new Response(JSON.stringify(history)));
     const client = server.client({ pull: "immediate" });
     const chart = series();
@@ -79,11 +79,11 @@ describe("lightweight-charts", () => {
     expect(chart.bars.at(-1)!.close).toBe(3);
     end();
     await settle();
-    expect(server.last.asked()).toMatchObject([{ op: "unsubscribe", channels: ["trade"] }]);
+    expect(server.last.takeRequests()).toMatchObject([{ op: "unsubscribe", channels: ["trade"] }]);
     client.close();
   });
 
-  test("after a gap the history is read anew", async () => {
+  test("a gap reloads the history", async () => {
     vi.stubGlobal("fetch", async () => new Response(JSON.stringify(history)));
     const client = server.client({ pull: "immediate" });
     const chart = series();
@@ -98,7 +98,7 @@ describe("lightweight-charts", () => {
     client.close();
   });
 
-  test("without a history the chart begins with the next trade", async () => {
+  test("without history the chart begins with the next trade", async () => {
     vi.stubGlobal("fetch", async () => new Response(null, { status: 404 }));
     const client = server.client({ pull: "immediate" });
     const chart = series();
@@ -117,7 +117,7 @@ describe("lightweight-charts", () => {
 });
 
 describe("uPlot", () => {
-  test("columns slide, and are as long as each other", () => {
+  test("columns slide and have the same length", () => {
     const columns = new SlidingColumns(2, 4);
     for (let value = 0; value < 23; value++) columns.push([value, -value]);
     expect(columns.views().map((view) => [...view])).toEqual([
@@ -126,7 +126,7 @@ describe("uPlot", () => {
     ]);
   });
 
-  test("a point for each frame in which the instrument has changed", async () => {
+  test("each frame with a change of the instrument adds a point", async () => {
     const client = server.client({ pull: "immediate" });
     const drawn: number[][][] = [];
     followSeries(
@@ -149,7 +149,7 @@ describe("uPlot", () => {
 });
 
 describe("AG Grid", () => {
-  test("the grid has a row for each instrument, with its newest values", async () => {
+  test("the grid has a row per instrument with its newest values", async () => {
     ModuleRegistry.registerModules([AllCommunityModule]);
     const api: GridApi<GridRow> = createGrid<GridRow>(document.createElement("div"), {
       ...{ columnDefs: [{ field: "symbol" }, { field: "bid" }], rowData: [], getRowId },
@@ -175,7 +175,7 @@ describe("AG Grid", () => {
 });
 
 describe("Perspective", () => {
-  test("a slow table gets one update at a time, with the newest values of each row", async () => {
+  test("a slow table gets one update at a time with the newest values", async () => {
     const updates: TableColumns[] = [];
     let finish = (): void => {};
     const table = {

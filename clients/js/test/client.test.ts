@@ -1,4 +1,4 @@
-/** Subscriptions, values and states, against a server that the test plays. */
+/** Subscriptions, values and states, against a fake server. */
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Gap } from "../src/types";
@@ -14,21 +14,21 @@ afterEach(() => vi.useRealTimers());
 const BTC = definition(1, "BTC-USD");
 const ETH = definition(2, "ETH-USD");
 
-test("what is subscribed within one tick travels in one request", async () => {
+test("subscriptions of one microtask share one request", async () => {
   const client = server.client({ conflateMs: 250 });
   client.subscribe({ symbols: "BTC-USD" });
   client.subscribe({ symbols: ["ETH-USD", "BTC-USD"] });
   client.subscribe({ symbols: "SOL-USD", channels: ["trade", "quote"] });
   await settle();
   server.last.welcome();
-  expect(server.last.asked()).toEqual([
+  expect(server.last.takeRequests()).toEqual([
     { op: "subscribe", id: expect.any(Number), channels: ["quote"], symbols: ["BTC-USD", "ETH-USD"], conflate_ms: 250 },
     { op: "subscribe", id: expect.any(Number), channels: ["quote", "trade"], symbols: ["SOL-USD"], conflate_ms: 250 },
   ]);
   client.close();
 });
 
-test("a symbol is given back when its last subscription goes, and not before", async () => {
+test("a symbol is unsubscribed with its last subscription", async () => {
   const client = server.client();
   const one = client.subscribe({ symbols: ["BTC-USD", "ETH-USD"] });
   const other = client.subscribe({ symbols: "BTC-USD" });
@@ -37,14 +37,14 @@ test("a symbol is given back when its last subscription goes, and not before", a
   server.last.grant([BTC, ETH]);
   one.close();
   await settle();
-  expect(server.last.asked()).toMatchObject([{ op: "unsubscribe", channels: ["quote"], symbols: ["ETH-USD"] }]);
+  expect(server.last.takeRequests()).toMatchObject([{ op: "unsubscribe", channels: ["quote"], symbols: ["ETH-USD"] }]);
   other.close();
   await settle();
-  expect(server.last.asked()).toMatchObject([{ op: "unsubscribe", channels: ["quote"], symbols: ["BTC-USD"] }]);
+  expect(server.last.takeRequests()).toMatchObject([{ op: "unsubscribe", channels: ["quote"], symbols: ["BTC-USD"] }]);
   client.close();
 });
 
-test("the shortest interval that anybody wants is asked for, and changes live", async () => {
+test("the shortest interval is requested, and changes live", async () => {
   const client = server.client({ conflateMs: 500 });
   const slow = client.subscribe({ symbols: "BTC-USD" });
   const quick = client.subscribe({ symbols: "BTC-USD", conflateMs: 50 });
@@ -63,18 +63,18 @@ test("the shortest interval that anybody wants is asked for, and changes live", 
   client.close();
 });
 
-test("an interval that changes in the middle of a snapshot does not wait for another", async () => {
+test("a new interval during a snapshot needs no second snapshot", async () => {
   const client = server.client();
   const subscription = client.subscribe({ symbols: "BTC-USD" });
   await settle();
   server.last.welcome();
   const answer = ({ id }: { id: number }): void =>
-    server.last.say({ type: "subscribed", id, conflate_ms: 100, count: 1, unknown: [], denied: [] });
-  server.last.asked().forEach(answer);
+    server.last.sendControl({ type: "subscribed", id, conflate_ms: 100, count: 1, unknown: [], denied: [] });
+  server.last.takeRequests().forEach(answer);
   server.last.packet([BTC], { flags: 1 });
   client.conflateMs = 250;
   await settle();
-  const again = server.last.asked();
+  const again = server.last.takeRequests();
   expect(again).toMatchObject([{ op: "subscribe", conflate_ms: 250 }]);
   server.last.packet([quote(1, 1, 10, 11)], { flags: 5, position: 20 });
   again.forEach(answer);
@@ -82,97 +82,97 @@ test("an interval that changes in the middle of a snapshot does not wait for ano
   await settle();
   expect(await subscription.ready).toMatchObject({ conflateMs: 250 });
   expect(client.state("BTC-USD")).toBe("LIVE");
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   server.last.welcome();
-  expect(server.last.asked()).toMatchObject([{ op: "resume", position: 30, conflate_ms: 250 }]);
+  expect(server.last.takeRequests()).toMatchObject([{ op: "resume", position: 30, conflate_ms: 250 }]);
   client.close();
 });
 
-test("ready is a new promise after a change, and an answer to the former list does not resolve it", async () => {
+test("ready is replaced by a change, and an answer to the former list does not resolve it", async () => {
   const client = server.client();
   const list = client.subscribe({ symbols: "BTC-USD" });
   const early = list.ready;
   await settle();
   server.last.welcome();
-  const whole: string[] = [];
-  void early.then(() => whole.push("early"));
+  const complete: string[] = [];
+  void early.then(() => complete.push("early"));
   list.symbols = ["BTC-USD"];
-  void list.ready.then(() => whole.push("first"));
+  void list.ready.then(() => complete.push("first"));
   await settle();
   server.last.grant([BTC]);
   await settle();
-  expect(whole.sort()).toEqual(["early", "first"]);
+  expect(complete.sort()).toEqual(["early", "first"]);
   server.last.grant([], { unknown: ["BTC-USD"] });
-  // What is known of the former list is on its way when another is assigned.
+  // The answer to the former list is under way when another one is assigned.
   list.symbols = ["NOPE"];
   await Promise.resolve();
   server.last.grant([], { unknown: ["NOPE"] });
   list.symbols = ["BTC-USD", "ETH-USD"];
-  void list.ready.then(({ unknown }) => whole.push(`second ${unknown}`));
+  void list.ready.then(({ unknown }) => complete.push(`second ${unknown}`));
   expect(list.ready).not.toBe(early);
   await settle();
-  expect([whole.length, list.unknown]).toEqual([2, []]);
+  expect([complete.length, list.unknown]).toEqual([2, []]);
   server.last.grant([ETH, quote(2, 1, 5, 6)]);
   await settle();
-  expect(whole[2]).toBe("second ");
+  expect(complete[2]).toBe("second ");
   client.close();
   const closed = client.subscribe({ symbols: "BTC-USD" });
   await expect(closed.ready).rejects.toThrow("closed");
   await expect(server.client().subscribe({ symbols: "A", signal: AbortSignal.abort() }).ready).rejects.toThrow();
 });
 
-test("two answers before one common snapshot: neither is complete until its end", async () => {
+test("two answers before one snapshot are complete at its end", async () => {
   const client = server.client();
   const slow = client.subscribe({ symbols: "BTC-USD", conflateMs: 500 });
   const quick = client.subscribe({ symbols: "ETH-USD", conflateMs: 50 });
-  const whole: string[] = [];
-  for (const { ready, symbols } of [slow, quick]) void ready.then(() => whole.push(symbols[0]));
+  const complete: string[] = [];
+  for (const { ready, symbols } of [slow, quick]) void ready.then(() => complete.push(symbols[0]));
   await settle();
   server.last.welcome();
-  for (const { id } of server.last.asked()) {
-    server.last.say({ type: "subscribed", id, conflate_ms: 50, count: 1, unknown: [], denied: [] });
+  for (const { id } of server.last.takeRequests()) {
+    server.last.sendControl({ type: "subscribed", id, conflate_ms: 50, count: 1, unknown: [], denied: [] });
   }
   server.last.packet([BTC], { flags: 1 });
   await settle();
-  expect([whole, client.state("BTC-USD")]).toEqual([[], "RESYNCING"]);
+  expect([complete, client.state("BTC-USD")]).toEqual([[], "RESYNCING"]);
   server.last.packet([quote(1, 1, 10, 11), ETH, quote(2, 1, 5, 6)], { flags: 5 });
   await settle();
-  expect([whole, client.state("BTC-USD")]).toEqual([["BTC-USD", "ETH-USD"], "LIVE"]);
+  expect([complete, client.state("BTC-USD")]).toEqual([["BTC-USD", "ETH-USD"], "LIVE"]);
   client.close();
 });
 
-test("an interval that changes in the middle of a replay does not begin the replay again", async () => {
+test("a new interval during a replay does not restart the replay", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD" });
   await settle();
   server.last.welcome();
   server.last.grant([BTC]);
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   server.last.welcome();
-  const [{ id }] = server.last.asked();
-  server.last.say({ type: "resumed", id, how: "replay", from: 101, conflate_ms: 100, count: 1, unknown: [] });
+  const [{ id }] = server.last.takeRequests();
+  server.last.sendControl({ type: "resumed", id, how: "replay", from: 101, conflate_ms: 100, count: 1, unknown: [] });
   client.conflateMs = 250;
   await settle();
-  expect(server.last.asked().map(({ op }) => op)).toEqual(["subscribe"]);
+  expect(server.last.takeRequests().map(({ op }) => op)).toEqual(["subscribe"]);
   client.close();
 });
 
-test("a name under a pattern is asked for at the pattern's interval where that is shorter", async () => {
+test("a name gets the shorter interval of a pattern that covers it", async () => {
   const client = server.client();
   client.subscribe({ symbols: "ETH-*", conflateMs: 10 });
   client.subscribe({ symbols: "ETH-USD", conflateMs: 1000 });
   await settle();
   server.last.welcome();
-  expect(server.last.asked().map(({ symbols, conflate_ms }) => [symbols, conflate_ms])).toEqual([
+  expect(server.last.takeRequests().map(({ symbols, conflate_ms }) => [symbols, conflate_ms])).toEqual([
     [["ETH-USD"], 10],
     [["ETH-*"], 10],
   ]);
   client.close();
 });
 
-test("what a pattern takes away with it is asked for again, from the token", async () => {
+test("names under a closed pattern resume from the token", async () => {
   const client = server.client();
   client.subscribe({ symbols: "ETH-USD" });
   const all = client.subscribe({ symbols: "ETH-*" });
@@ -181,14 +181,14 @@ test("what a pattern takes away with it is asked for again, from the token", asy
   server.last.grant([ETH], { position: 55 });
   all.close();
   await settle();
-  expect(server.last.asked()).toMatchObject([
+  expect(server.last.takeRequests()).toMatchObject([
     { op: "unsubscribe", symbols: ["ETH-*"] },
     { op: "resume", symbols: ["ETH-USD"], epoch: 7, position: 55 },
   ]);
   client.close();
 });
 
-test("names that the server does not know are told, and asked for again", async () => {
+test("unknown names are reported once and requested again", async () => {
   const client = server.client();
   const errors: string[] = [];
   client.on("error", ({ code, symbols }) => errors.push(`${code} ${symbols}`));
@@ -209,7 +209,7 @@ test("names that the server does not know are told, and asked for again", async 
   client.close();
 });
 
-test("requests keep below the rate of the welcome", async () => {
+test("requests stay below the rate of the welcome", async () => {
   const client = server.client();
   await settle();
   server.last.welcome(7, { limits: { symbols: 10_000, requests_per_s: 10 } });
@@ -225,11 +225,11 @@ test("requests keep below the rate of the welcome", async () => {
     server.last.packet([]);
     await settle(1000);
   }
-  expect(server.last.asked()).toHaveLength(40);
+  expect(server.last.takeRequests()).toHaveLength(40);
   client.close();
 });
 
-test("values are exact in the columns, and beyond 2^53 told and exact on request", async () => {
+test("values are exact in columns, and beyond 2^53 in exact()", async () => {
   const client = server.client();
   const errors: string[] = [];
   client.on("error", ({ code, message }) => errors.push(`${code}: ${message}`));
@@ -252,7 +252,7 @@ test("values are exact in the columns, and beyond 2^53 told and exact on request
   client.close();
 });
 
-test("a frame has each changed row once with its newest value, and all trades in order", async () => {
+test("a frame has each changed row once, and all trades in order", async () => {
   const client = server.client();
   const frames: { changed: number[]; px: number[] }[] = [];
   client.onFrame(({ changed, trades }) => {
@@ -272,7 +272,7 @@ test("a frame has each changed row once with its newest value, and all trades in
   client.close();
 });
 
-test("a record that comes again is passed over", async () => {
+test("a repeated record is skipped", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD", channels: ["quote", "trade"] });
   const trades: number[] = [];
@@ -287,7 +287,7 @@ test("a record that comes again is passed over", async () => {
   client.close();
 });
 
-test("a hole that the server announces is told with its reason, one that nobody announces as well", async () => {
+test("a gap is reported with its reason, announced by the server or not", async () => {
   const client = server.client();
   const gaps: Gap[] = [];
   client.on("gap", (one) => gaps.push(one));
@@ -304,7 +304,7 @@ test("a hole that the server announces is told with its reason, one that nobody 
   client.close();
 });
 
-test("a book follows its changes, and with a hole that instrument alone is sent again", async () => {
+test("a book applies its changes, and a gap resyncs that book alone", async () => {
   const client = server.client();
   client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: "book" });
   await settle();
@@ -342,7 +342,7 @@ test("a book follows its changes, and with a hole that instrument alone is sent 
   server.last.packet([book(1, 8, "D", [[97, 1, "B"]])]);
   await settle();
   expect([client.state(0), client.state(1), client.book(0)!.suspect]).toEqual(["RESYNCING", "LIVE", true]);
-  expect(server.last.asked()).toMatchObject([
+  expect(server.last.takeRequests()).toMatchObject([
     { op: "unsubscribe", channels: ["book"], symbols: ["BTC-USD"] },
     { op: "subscribe", channels: ["book"], symbols: ["BTC-USD"] },
   ]);
@@ -353,7 +353,7 @@ test("a book follows its changes, and with a hole that instrument alone is sent 
   client.close();
 });
 
-test("with other exponents the values of an instrument go, and its book comes anew", async () => {
+test("new exponents clear the values and resync the book", async () => {
   const client = server.client();
   const prices: string[] = [];
   client.onUpdate({ symbols: "*", channels: "trade" }, ({ price }) => prices.push(price));
@@ -362,18 +362,18 @@ test("with other exponents the values of an instrument go, and its book comes an
   server.last.welcome();
   server.last.grant([BTC, ETH, quote(1, 1, 100, 101), book(1, 1, "S", [[100, 1, "B"]])]);
   await settle();
-  server.last.asked();
+  server.last.takeRequests();
   server.last.packet([quote(1, 2, 102, 103), trade(1, 1, 102), trade(2, 1, 50)]);
   server.last.packet([definition(1, "BTC-USD", -3), trade(1, 2, 1040), book(1, 2, "D", [[1030, 1, "B"]])]);
   await settle();
   expect(prices).toEqual(["0.50", "1.040"]);
   expect([client.quotes.bidPx[0], client.lastTrades.px[0], client.book(0)!.bids.length]).toEqual([NaN, 1040, 0]);
   expect([client.state(0), client.state(1)]).toEqual(["RESYNCING", "LIVE"]);
-  expect(server.last.asked()).toMatchObject([{ op: "unsubscribe" }, { op: "subscribe", channels: ["book"] }]);
+  expect(server.last.takeRequests()).toMatchObject([{ op: "unsubscribe" }, { op: "subscribe", channels: ["book"] }]);
   client.close();
 });
 
-test("a merged change of a book covers what it skips", async () => {
+test("a conflated book change covers the sequences it skips", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD", channels: "book" });
   await settle();
@@ -386,7 +386,7 @@ test("a merged change of a book covers what it skips", async () => {
   client.close();
 });
 
-test("the state of an instrument follows its status, the feed's and the server's doubts", async () => {
+test("an instrument's state follows its status, the feed's status and its book", async () => {
   const client = server.client();
   const states: string[] = [];
   client.on("state", ({ symbol, state }) => states.push(`${symbol} ${state}`));
@@ -395,28 +395,28 @@ test("the state of an instrument follows its status, the feed's and the server's
   server.last.welcome();
   server.last.grant([BTC, ETH]);
   await settle();
-  const say = async (...records: ArrayBuffer[]): Promise<string[]> => {
+  const send = async (...records: ArrayBuffer[]): Promise<string[]> => {
     states.length = 0;
     server.last.packet(records);
     await settle();
     return [...states];
   };
-  expect(await say(status(1, "H"))).toEqual(["BTC-USD HALTED"]);
-  expect(await say(status(1, "L"))).toEqual(["BTC-USD LIVE"]);
-  expect(await say(status(0, "S"))).toEqual(["BTC-USD STALE", "ETH-USD STALE"]);
-  expect(await say(status(0, "L"))).toEqual(["BTC-USD LIVE", "ETH-USD LIVE"]);
-  expect(await say(status(2, "E"))).toEqual(["ETH-USD ENDED"]);
-  expect(await say(book(1, 1, "S", [], 0x84))).toEqual(["BTC-USD RESYNCING"]);
-  expect(await say(book(1, 2, "S", []))).toEqual(["BTC-USD LIVE"]);
+  expect(await send(status(1, "H"))).toEqual(["BTC-USD HALTED"]);
+  expect(await send(status(1, "L"))).toEqual(["BTC-USD LIVE"]);
+  expect(await send(status(0, "S"))).toEqual(["BTC-USD STALE", "ETH-USD STALE"]);
+  expect(await send(status(0, "L"))).toEqual(["BTC-USD LIVE", "ETH-USD LIVE"]);
+  expect(await send(status(2, "E"))).toEqual(["ETH-USD ENDED"]);
+  expect(await send(book(1, 1, "S", [], 0x84))).toEqual(["BTC-USD RESYNCING"]);
+  expect(await send(book(1, 2, "S", []))).toEqual(["BTC-USD LIVE"]);
   client.close();
   expect(client.state("BTC-USD")).toBe("STALE");
 });
 
-test("updates come as objects with text, and loops end with their signal", async () => {
+test("updates are objects with text, and a signal ends loops", async () => {
   const client = server.client();
   const signal = new AbortController();
-  const said: string[] = [];
-  client.onUpdate({ symbols: "BTC-USD" }, ({ symbol, bid, askSize }) => said.push(`${symbol} ${bid} ${askSize}`));
+  const seen: string[] = [];
+  client.onUpdate({ symbols: "BTC-USD" }, ({ symbol, bid, askSize }) => seen.push(`${symbol} ${bid} ${askSize}`));
   const loop = (async () => {
     const prices: string[] = [];
     for await (const { price, side } of client.trades("*", { signal: signal.signal })) prices.push(`${side} ${price}`);
@@ -429,42 +429,42 @@ test("updates come as objects with text, and loops end with their signal", async
   server.last.packet([trade(1, 2, -7)]);
   await settle();
   signal.abort();
-  expect(said).toEqual(["BTC-USD 61837.63 0.00000002"]);
+  expect(seen).toEqual(["BTC-USD 61837.63 0.00000002"]);
   expect(await loop).toEqual(["buy 0.05", "buy -0.07"]);
   await settle();
-  expect(server.last.asked()).toMatchObject([{ op: "unsubscribe", channels: ["trade"], symbols: ["*"] }]);
+  expect(server.last.takeRequests()).toMatchObject([{ op: "unsubscribe", channels: ["trade"], symbols: ["*"] }]);
   client.close();
 });
 
-test("copies of an update have its text", async () => {
+test("a copy of an update has its text", async () => {
   const client = server.client();
-  const said: unknown[] = [];
-  client.onUpdate({ symbols: "BTC-USD" }, (update) => said.push({ ...update }, JSON.parse(JSON.stringify(update))));
+  const seen: unknown[] = [];
+  client.onUpdate({ symbols: "BTC-USD" }, (update) => seen.push({ ...update }, JSON.parse(JSON.stringify(update))));
   await settle();
   server.last.welcome();
   server.last.grant([BTC, quote(1, 1, 6183763, 6183800)]);
   await settle();
   const text = { bidPx: 6183763, bid: "61837.63", ask: "61838.00", askSize: "0.00000002" };
-  expect(said).toMatchObject([text, text]);
+  expect(seen).toMatchObject([text, text]);
   client.close();
 });
 
-test("who comes second to a symbol is told what is there", async () => {
+test("a second listener gets the present value", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD" });
   await settle();
   server.last.welcome();
   server.last.grant([BTC, quote(1, 1, 100, 200)]);
   await settle();
-  const said: string[] = [];
-  client.onUpdate({ symbols: "BTC-USD" }, ({ bid }) => said.push(bid));
+  const seen: string[] = [];
+  client.onUpdate({ symbols: "BTC-USD" }, ({ bid }) => seen.push(bid));
   await settle();
-  expect(said).toEqual(["1.00"]);
-  expect(server.last.asked()).toEqual([]);
+  expect(seen).toEqual(["1.00"]);
+  expect(server.last.takeRequests()).toEqual([]);
   client.close();
 });
 
-test("trades that nobody pulls are bounded, the newest stay, and the loss is told", async () => {
+test("trades that are not pulled are bounded, and dropped ones are reported", async () => {
   const client = server.client({ tradeBacklog: 128 });
   const lags: number[] = [];
   const sequences: number[] = [];
@@ -484,7 +484,7 @@ test("trades that nobody pulls are bounded, the newest stay, and the loss is tol
   client.close();
 });
 
-test("trades that a slow loop does not take are bounded, and those that go are counted", async () => {
+test("a slow loop's trades are bounded, and dropped ones are counted", async () => {
   const client = server.client({ tradeBacklog: 16 });
   const lags: number[] = [];
   client.on("lag", ({ dropped }) => lags.push(dropped));
@@ -505,7 +505,7 @@ test("trades that a slow loop does not take are bounded, and those that go are c
   client.close();
 });
 
-test("many instruments: columns grow and keep what they had", async () => {
+test("columns grow and keep their values", async () => {
   const client = server.client();
   client.subscribe({ symbols: "*" });
   await settle();
@@ -527,16 +527,16 @@ test("many instruments: columns grow and keep what they had", async () => {
   client.close();
 });
 
-test("mistakes of the application are told where they are made", () => {
+test("invalid arguments throw in the call", () => {
   const client = server.client();
-  expect(() => client.subscribe({ symbols: "A*B" })).toThrow(/one \* at the end/);
-  expect(() => client.subscribe({ symbols: "A", channels: "quotes" as never })).toThrow(/have quote, trade/);
-  expect(() => client.subscribe({ symbols: "A", conflateMs: -1 })).toThrow(/0 or more/);
-  expect(() => server.client({ url: "ftp://x" })).toThrow(/want ws/);
+  expect(() => client.subscribe({ symbols: "A*B" })).toThrow(/invalid name "A\*B": expected .* at most one \* at the end/);
+  expect(() => client.subscribe({ symbols: "A", channels: "quotes" as never })).toThrow(/invalid list "quotes": expected some of quote, trade/);
+  expect(() => client.subscribe({ symbols: "A", conflateMs: -1 })).toThrow(/conflateMs: -1 is out of range: expected 0 or more/);
+  expect(() => server.client({ url: "ftp://x" })).toThrow(/invalid scheme in "ftp:\/\/x\/": expected ws/);
   client.close();
 });
 
-test("a listener that throws does not keep others from hearing", async () => {
+test("a listener that throws does not stop the others", async () => {
   const client = server.client();
   const uncaught: unknown[] = [];
   const note = (error: unknown): void => void uncaught.push(error);

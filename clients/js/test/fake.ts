@@ -1,10 +1,10 @@
-/** A server that is none: sockets whose other end is the test, and packets as bytes. */
+/** A fake server: sockets whose server end is controlled by the test, and builders of packets. */
 
 import { vi } from "vitest";
 import { connect } from "../src/index";
 import type { Client, ConnectOptions, WebSocketConstructor } from "../src/types";
 
-/** The client's end of a connection that the test holds the other end of. */
+/** The client's socket of a connection whose server end the test controls. */
 export class FakeSocket {
   binaryType = "";
   readyState = 0;
@@ -12,7 +12,7 @@ export class FakeSocket {
   onmessage: ((event: { data: unknown }) => void) | null = null;
   onerror: ((event: unknown) => void) | null = null;
   onclose: ((event: { code: number; reason: string }) => void) | null = null;
-  /** Requests that were sent and not looked at yet. */
+  /** Requests that were sent and not taken yet. */
   requests: any[] = [];
 
   constructor(
@@ -28,13 +28,13 @@ export class FakeSocket {
     this.readyState = 3;
   }
 
-  /** The requests since the last look, pings aside. */
-  asked(): any[] {
+  /** Takes the requests since the last call, without pings. */
+  takeRequests(): any[] {
     return this.requests.splice(0).filter(({ op }) => op !== "ping");
   }
 
-  /** The server says something. */
-  say(message: object): void {
+  /** Sends a control message of the server. */
+  sendControl(message: object): void {
     this.onmessage?.({ data: JSON.stringify(message) });
   }
 
@@ -46,22 +46,22 @@ export class FakeSocket {
     this.readyState = 1;
     this.onopen?.({});
     const limits = { symbols: 10_000, requests_per_s: 50 };
-    this.say({ type: "welcome", epoch, version: "0.1.0", heartbeat_ms: 1000, limits, ...more });
+    this.sendControl({ type: "welcome", epoch, version: "0.1.0", heartbeat_ms: 1000, limits, ...more });
   }
 
-  /** Answers every subscription and resume, and ends their snapshots with these records. */
+  /** Answers every subscription and resume, and completes their snapshots with these records. */
   grant(records: ArrayBuffer[] = [], options: PacketOptions & { how?: string; unknown?: string[] } = {}): any[] {
-    const asked = this.asked();
-    for (const { op, id, conflate_ms } of asked) {
+    const requests = this.takeRequests();
+    for (const { op, id, conflate_ms } of requests) {
       const type = op === "subscribe" ? "subscribed" : op === "resume" ? "resumed" : "unsubscribed";
-      this.say({ type, id, conflate_ms, count: 1, how: "replay", unknown: [], denied: [], ...options });
+      this.sendControl({ type, id, conflate_ms, count: 1, how: "replay", unknown: [], denied: [], ...options });
     }
     this.packet(records, { flags: 5, ...options });
-    return asked;
+    return requests;
   }
 
-  /** The connection ends. */
-  end(code: number, reason = ""): void {
+  /** Closes the connection. */
+  closeWith(code: number, reason = ""): void {
     this.readyState = 3;
     this.onclose?.({ code, reason });
   }
@@ -73,7 +73,7 @@ export interface PacketOptions {
   position?: number;
 }
 
-/** Where clients connect to, and what they have opened. */
+/** The server, with the sockets that its clients have opened. */
 export class FakeServer {
   readonly sockets: FakeSocket[] = [];
   readonly WebSocket: WebSocketConstructor;
@@ -97,7 +97,7 @@ export class FakeServer {
   }
 }
 
-/** Lets microtasks and timers of no delay run. */
+/** Runs microtasks, and the timers that are due within this time. */
 export async function settle(ms = 0): Promise<void> {
   await vi.advanceTimersByTimeAsync(ms);
 }
@@ -122,7 +122,7 @@ export function packet(
   return bytes.buffer;
 }
 
-/** A record: its header, and 64-bit words after it. */
+/** A record: its header, followed by 64-bit words. */
 function record(
   type: number,
   instrument: number,

@@ -1,10 +1,10 @@
-/** Figures of counters as they come, without a server. */
+/** Figures computed from counters. */
 
 import { expect, test } from "vitest";
 import { Figures } from "../src/figures";
 import { NO_COUNTERS } from "../src/messages";
 
-test("rates are right where the counters of several seconds come at once", () => {
+test("rates are correct when counters of several seconds come at once", () => {
   const figures = new Figures();
   const from = performance.timeOrigin + performance.now();
   for (let second = 1; second <= 3; second++) {

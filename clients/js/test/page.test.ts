@@ -1,5 +1,5 @@
 // @vitest-environment jsdom
-/** In a page: frames, hidden pages, and where the stream's side runs. */
+/** In a page: frames, hidden pages, and where the stream side runs. */
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { connect } from "../src/index";
@@ -28,7 +28,7 @@ async function show(state: DocumentVisibilityState): Promise<void> {
   await settle();
 }
 
-test("changes are handed over once per animation frame, however many packets came", async () => {
+test("changes are delivered once per animation frame", async () => {
   const client = server.client();
   let frames = 0;
   client.onFrame(() => frames++);
@@ -47,7 +47,7 @@ test("changes are handed over once per animation frame, however many packets cam
   client.close();
 });
 
-test("a hidden page takes the slower profile, looks by a timer, and goes back when it is seen", async () => {
+test("a hidden page uses the longer interval and pulls by a timer", async () => {
   const client = server.client({ conflateMs: 100 });
   client.subscribe({ symbols: "BTC-USD" });
   await settle();
@@ -67,27 +67,27 @@ test("a hidden page takes the slower profile, looks by a timer, and goes back wh
   client.close();
 });
 
-test("with hiddenConflateMs null the server is not asked for less", async () => {
+test("hiddenConflateMs null leaves the interval of a hidden page", async () => {
   const client = server.client({ hiddenConflateMs: null });
   client.subscribe({ symbols: "BTC-USD" });
   await settle();
   server.last.welcome();
   server.last.grant([BTC]);
   await show("hidden");
-  expect(server.last.asked()).toEqual([]);
+  expect(server.last.takeRequests()).toEqual([]);
   client.close();
 });
 
-test("after the page is online again it does not wait", async () => {
+test("an online event reconnects at once", async () => {
   vi.spyOn(Math, "random").mockReturnValue(1);
   vi.stubGlobal("fetch", () => Promise.reject(new TypeError("offline")));
   const client = server.client();
   await settle();
   for (const _ of [1, 2, 3]) {
-    server.last.end(1006);
+    server.last.closeWith(1006);
     await settle(1000);
   }
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(10);
   const before = server.sockets.length;
   window.dispatchEvent(new Event("online"));
@@ -96,7 +96,7 @@ test("after the page is online again it does not wait", async () => {
   client.close();
 });
 
-/** A worker that answers as ours does, or fails to start. */
+/** Replaces Worker by one that starts, or fails to. */
 function workers(outcome: (url: string) => "ready" | "error" | "throws" | "silent"): {
   urls: string[];
   posted: Command[][];
@@ -125,7 +125,7 @@ function workers(outcome: (url: string) => "ready" | "error" | "throws" | "silen
   return seen;
 }
 
-test("a worker is taken where there is one, and hears all that was said before it was ready", async () => {
+test("a worker gets the commands posted before it was ready", async () => {
   const seen = workers(() => "ready");
   const client = connect("ws://fake");
   client.subscribe({ symbols: "BTC-USD" });
@@ -136,7 +136,7 @@ test("a worker is taken where there is one, and hears all that was said before i
   client.close();
 });
 
-test.each(["throws", "error"] as const)("where the worker %s, one that imports it is tried", async (how) => {
+test.each(["throws", "error"] as const)("where the module worker %s, a blob worker is tried", async (how) => {
   const seen = workers((url) => (url.startsWith("blob:") ? "ready" : how));
   const client = connect("ws://fake");
   await settle();
@@ -145,7 +145,7 @@ test.each(["throws", "error"] as const)("where the worker %s, one that imports i
 });
 
 test.each(["throws", "error", "silent"] as const)(
-  "where all %s, the page's thread is taken, and the console stays silent",
+  "where all workers %s, the client runs on the page without console output",
   async (how) => {
     const consoles = (["log", "warn", "error"] as const).map((name) => vi.spyOn(console, name));
     workers(() => how);
@@ -163,7 +163,7 @@ test.each(["throws", "error", "silent"] as const)(
   },
 );
 
-test("importing it touches no global", async () => {
+test("importing has no effects", async () => {
   vi.stubGlobal("document", undefined);
   vi.stubGlobal("location", undefined);
   vi.resetModules();

@@ -1,4 +1,4 @@
-/** The adapter for Perspective with its engine, which is WebAssembly and runs in Node. */
+/** The adapter for Perspective, with its WebAssembly engine in Node. */
 
 import { expect, test } from "vitest";
 import { feedTable, options, schema } from "../src/adapters/perspective";
@@ -6,8 +6,8 @@ import { definition, FakeServer, quote } from "./fake";
 
 const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
 
-test("the table has a row for each symbol, with its newest values", async () => {
-  // The types are those of the browser; in Node the engine is in the package itself.
+test("the table has a row per symbol with its newest values", async () => {
+  // The types are those for browsers; in Node the package itself has the engine.
   const { default: perspective }: any = await import("@perspective-dev/client");
   const table = await perspective.table({ ...schema }, { ...options });
   const server = new FakeServer();
@@ -31,7 +31,7 @@ test("the table has a row for each symbol, with its newest values", async () => 
   await table.delete();
 });
 
-test("what is there already is in the table at once, though nothing changes any more", async () => {
+test("present values are in the table at once", async () => {
   const server = new FakeServer();
   const client = server.client();
   client.subscribe({ symbols: "*" });

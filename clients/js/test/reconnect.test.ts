@@ -1,19 +1,19 @@
-/** Losing the connection and coming back, against a server that the test plays. */
+/** Loss of the connection and reconnecting, against a fake server. */
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Gap } from "../src/types";
 import { book, definition, FakeServer, quote, settle, status, trade } from "./fake";
 
 let server: FakeServer;
-let statuses: (number | "gone")[];
+let statuses: (number | "unreachable")[];
 beforeEach(() => {
   vi.useFakeTimers();
   server = new FakeServer();
   statuses = [];
-  // What a plain request to the stream's path is answered, in the order of the requests; 426 is the server's own.
+  // The answers to plain requests to the stream's path, in order; 426 is the server's own.
   vi.stubGlobal("fetch", async () => {
     const status = statuses.shift() ?? 426;
-    if (status === "gone") throw new TypeError("no connection");
+    if (status === "unreachable") throw new TypeError("no connection");
     return new Response(null, { status, headers: status === 503 ? { "retry-after": "7" } : {} });
   });
 });
@@ -25,14 +25,14 @@ afterEach(() => {
 
 const BTC = definition(1, "BTC-USD");
 
-test("the first try is immediate, later ones random below a bound that doubles up to the last", async () => {
+test("the first attempt is immediate, later ones are random below a doubling bound", async () => {
   const chance = vi.spyOn(Math, "random").mockReturnValue(1);
   const client = server.client();
   const waits: number[] = [];
   await settle();
   for (let attempt = 0; attempt < 10; attempt++) {
     const before = server.sockets.length;
-    server.last.end(1006);
+    server.last.closeWith(1006);
     const from = Date.now();
     while (server.sockets.length === before) await settle(10);
     waits.push(Date.now() - from);
@@ -41,12 +41,12 @@ test("the first try is immediate, later ones random below a bound that doubles u
     ...[0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000],
   ]);
   chance.mockReturnValue(0.5);
-  server.last.end(1006);
+  server.last.closeWith(1006);
   expect(client.connection.retryAt - Date.now()).toBe(15_000);
   client.close();
 });
 
-test("only a stream that was live for a while starts the waits from the beginning", async () => {
+test("only a stream that was live for a while resets the bound", async () => {
   vi.spyOn(Math, "random").mockReturnValue(1);
   const client = server.client();
   await settle();
@@ -56,7 +56,7 @@ test("only a stream that was live for a while starts the waits from the beginnin
       await settle(1000);
       server.last.packet([]);
     }
-    server.last.end(1006);
+    server.last.closeWith(1006);
     const waitMs = client.connection.retryAt - Date.now();
     await settle(waitMs);
     return waitMs;
@@ -68,12 +68,12 @@ test("only a stream that was live for a while starts the waits from the beginnin
   client.close();
 });
 
-test("the server's word of when to come back is kept", async () => {
+test("the server's reconnect delay is used", async () => {
   const client = server.client();
   await settle();
   server.last.welcome();
-  server.last.say({ type: "closing", reason: "going_away", reconnect_ms: 1500 });
-  server.last.end(1001, "the server is stopping");
+  server.last.sendControl({ type: "closing", reason: "going_away", reconnect_ms: 1500 });
+  server.last.closeWith(1001, "the server is stopping");
   expect(client.connection).toMatchObject({ phase: "waiting", reason: "the server is stopping", code: 1001 });
   expect(client.connection.retryAt - Date.now()).toBe(1500);
   client.close();
@@ -83,14 +83,14 @@ test.each([
   [4001, "", "credentials expired"],
   [4003, "", "no longer entitled"],
   [1008, "more than 50 requests a second", "more than 50 requests a second"],
-])("after %i %s nobody comes back", async (code, said, reason) => {
+])("no reconnect after close code %i %s", async (code, text, reason) => {
   const client = server.client();
   const errors: string[] = [];
   client.on("error", (error) => errors.push(error.code));
   const subscription = client.subscribe({ symbols: "BTC-USD" });
   await settle();
   server.last.welcome();
-  server.last.end(code, said);
+  server.last.closeWith(code, text);
   await settle(120_000);
   expect(server.sockets).toHaveLength(1);
   expect(client.connection).toMatchObject({ phase: "closed", code, reason });
@@ -101,54 +101,54 @@ test.each([
 });
 
 test.each([["nothing was received for too long, not even a pong"], ["a ping was not answered within 20000 ms"]])(
-  "after 1008 for silence one comes back: %s",
-  async (said) => {
+  "reconnects after 1008 for silence: %s",
+  async (text) => {
     const client = server.client();
     await settle();
     server.last.welcome();
-    server.last.end(1008, said);
+    server.last.closeWith(1008, text);
     await settle(1);
     expect(server.sockets).toHaveLength(2);
     client.close();
   },
 );
 
-test("a connection that was closed for want of subscriptions is opened again by the next one", async () => {
+test("a connection closed without subscriptions is reopened by the next one", async () => {
   const client = server.client();
   await settle();
   server.last.welcome();
-  server.last.end(1008, "nothing was subscribed within 60000 ms");
+  server.last.closeWith(1008, "nothing was subscribed within 60000 ms");
   await settle(60_000);
   expect([server.sockets.length, client.connection.phase]).toEqual([1, "idle"]);
   client.subscribe({ symbols: "BTC-USD" });
   await settle();
   server.last.welcome();
-  expect(server.last.asked()).toMatchObject([{ op: "subscribe", symbols: ["BTC-USD"] }]);
+  expect(server.last.takeRequests()).toMatchObject([{ op: "subscribe", symbols: ["BTC-USD"] }]);
   client.close();
 });
 
 test.each([
   [401, "not authorised"],
   [403, "forbidden"],
-])("a handshake that is refused with %i is found out by a plain request, and is the end", async (code, reason) => {
+])("a handshake refused with %i closes the client", async (code, reason) => {
   statuses = [code];
   const client = server.client();
   await settle();
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(60_000);
   expect(client.connection).toMatchObject({ phase: "closed", code, reason });
   expect(server.sockets.length).toBeLessThanOrEqual(2);
 });
 
-test("a server that is not there is tried again, one that is full when it says", async () => {
+test("an unreachable server is retried, a full one after its delay", async () => {
   vi.spyOn(Math, "random").mockReturnValue(1);
-  statuses = ["gone", 503];
+  statuses = ["unreachable", 503];
   const client = server.client();
   await settle();
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   expect(server.sockets).toHaveLength(2);
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   expect(Math.round((client.connection.retryAt - Date.now()) / 1000)).toBe(7);
   await settle(6000);
@@ -158,7 +158,7 @@ test("a server that is not there is tried again, one that is full when it says",
   client.close();
 });
 
-test("a lost stream goes on from its token, names before patterns and narrow before wide", async () => {
+test("a lost stream resumes names before patterns, longer patterns first", async () => {
   const client = server.client();
   client.subscribe({ symbols: "*", conflateMs: 1000 });
   client.subscribe({ symbols: "B*", conflateMs: 500 });
@@ -167,11 +167,11 @@ test("a lost stream goes on from its token, names before patterns and narrow bef
   server.last.welcome();
   server.last.grant([BTC], { position: 10 });
   server.last.packet([quote(1, 1, 5, 6)], { position: 42 });
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   server.last.welcome();
   const token = { epoch: 7, position: 42 };
-  expect(server.last.asked()).toMatchObject([
+  expect(server.last.takeRequests()).toMatchObject([
     { op: "resume", symbols: ["BTC-USD", "ETH-USD"], channels: ["quote", "trade"], conflate_ms: 100, ...token },
     { op: "resume", symbols: ["B*"], channels: ["quote"], conflate_ms: 500, ...token },
     { op: "resume", symbols: ["*"], channels: ["quote"], conflate_ms: 1000, ...token },
@@ -179,7 +179,7 @@ test("a lost stream goes on from its token, names before patterns and narrow bef
   client.close();
 });
 
-test("what had no whole snapshot yet has no token: it is asked for anew, the rest goes on", async () => {
+test("an incomplete snapshot is requested again, the rest resumes", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD" });
   await settle();
@@ -187,40 +187,40 @@ test("what had no whole snapshot yet has no token: it is asked for anew, the res
   server.last.grant([BTC], { position: 10 });
   client.subscribe({ symbols: "ETH-USD" });
   await settle();
-  const [{ id }] = server.last.asked();
-  server.last.say({ type: "subscribed", id, conflate_ms: 100, count: 1, unknown: [], denied: [] });
-  // In the middle of the second snapshot: this packet's position says nothing of what is still missing.
+  const [{ id }] = server.last.takeRequests();
+  server.last.sendControl({ type: "subscribed", id, conflate_ms: 100, count: 1, unknown: [], denied: [] });
+  // During the second snapshot: this packet's position does not cover the records still missing.
   server.last.packet([definition(2, "ETH-USD")], { flags: 1, position: 30 });
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   server.last.welcome();
-  expect(server.last.asked()).toMatchObject([
+  expect(server.last.takeRequests()).toMatchObject([
     { op: "resume", symbols: ["BTC-USD"], position: 10 },
     { op: "subscribe", symbols: ["ETH-USD"] },
   ]);
   client.close();
 });
 
-test("a replay that is cut off is asked for again from where it began", async () => {
+test("an interrupted replay is requested again from its token", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD", channels: "trade" });
   await settle();
   server.last.welcome();
   server.last.grant([BTC, trade(1, 1, 1)], { position: 10 });
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   server.last.welcome();
-  const [{ id }] = server.last.asked();
-  server.last.say({ type: "resumed", id, how: "replay", from: 11, conflate_ms: 100, count: 1, unknown: [] });
+  const [{ id }] = server.last.takeRequests();
+  server.last.sendControl({ type: "resumed", id, how: "replay", from: 11, conflate_ms: 100, count: 1, unknown: [] });
   server.last.packet([BTC, trade(1, 2, 1)], { flags: 2, position: 20 });
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1000);
   server.last.welcome();
-  expect(server.last.asked()).toMatchObject([{ op: "resume", position: 10 }]);
+  expect(server.last.takeRequests()).toMatchObject([{ op: "resume", position: 10 }]);
   client.close();
 });
 
-test("a restarted server: STALE, RESYNCING, LIVE, new values under the old rows though ids have changed", async () => {
+test("after a restart: STALE, RESYNCING, LIVE, and rows keep their symbols though ids change", async () => {
   const client = server.client();
   const seen: string[] = [];
   const gaps: Gap[] = [];
@@ -234,7 +234,7 @@ test("a restarted server: STALE, RESYNCING, LIVE, new values under the old rows 
   server.last.grant([BTC, ETH, ...before]);
   await settle();
   expect(seen).toEqual(["BTC-USD LIVE", "ETH-USD LIVE"]);
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(0);
   expect(seen.slice(2)).toEqual(["BTC-USD STALE", "ETH-USD STALE"]);
   await settle(1);
@@ -243,8 +243,8 @@ test("a restarted server: STALE, RESYNCING, LIVE, new values under the old rows 
   expect(seen.slice(4)).toEqual(["BTC-USD RESYNCING", "ETH-USD RESYNCING"]);
   expect(client.quotes.bidPx[0]).toBe(100);
   const after = [quote(2, 1, 110, 111), quote(1, 1, 60, 61), book(2, 1, "S", [[110, 2, "B"]])];
-  const asked = server.last.grant([definition(2, "BTC-USD"), definition(1, "ETH-USD"), ...after], { epoch: 8 });
-  expect(asked).toMatchObject([{ op: "subscribe" }]);
+  const requests = server.last.grant([definition(2, "BTC-USD"), definition(1, "ETH-USD"), ...after], { epoch: 8 });
+  expect(requests).toMatchObject([{ op: "subscribe" }]);
   await settle();
   expect(seen.slice(6)).toEqual(["BTC-USD LIVE", "ETH-USD LIVE"]);
   expect([client.quotes.bidPx[0], client.quotes.bidPx[1]]).toEqual([110, 60]);
@@ -254,7 +254,7 @@ test("a restarted server: STALE, RESYNCING, LIVE, new values under the old rows 
   client.close();
 });
 
-test("a restarted server: what it has no value of has none here, and books start from nothing", async () => {
+test("after a restart former values are cleared, and books start empty", async () => {
   const client = server.client();
   client.subscribe({ symbols: ["BTC-USD", "MINE"], channels: ["quote", "trade", "ticker", "book"] });
   await settle();
@@ -262,7 +262,7 @@ test("a restarted server: what it has no value of has none here, and books start
   const before = [quote(1, 9, 100, 101), trade(1, 7, 100), book(1, 9, "S", [[100, 1, "B"]]), quote(2, 9, 5, 6)];
   server.last.grant([BTC, definition(2, "MINE"), ...before]);
   await settle();
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   server.last.welcome(8);
   await settle();
@@ -282,7 +282,7 @@ test("a restarted server: what it has no value of has none here, and books start
   client.close();
 });
 
-test("a restarted server: what was not shown of the former one does not come after the new one's", async () => {
+test("after a restart undelivered values of the former epoch are dropped", async () => {
   const frames: ((now: number) => void)[] = [];
   vi.stubGlobal("requestAnimationFrame", (callback: (now: number) => void) => frames.push(callback));
   vi.stubGlobal("cancelAnimationFrame", () => {});
@@ -291,7 +291,7 @@ test("a restarted server: what was not shown of the former one does not come aft
   await settle();
   server.last.welcome(7);
   server.last.grant([BTC, quote(1, 9, 100, 101), trade(1, 7, 100)]);
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   server.last.welcome(8);
   server.last.grant([BTC], { epoch: 8 });
@@ -301,13 +301,13 @@ test("a restarted server: what was not shown of the former one does not come aft
   client.close();
 });
 
-test("what the restarted server does not know yet stays STALE until its publisher is back", async () => {
+test("after a restart an undefined instrument stays STALE", async () => {
   const client = server.client();
   client.subscribe({ symbols: ["BTC-USD", "MINE"] });
   await settle();
   server.last.welcome(7);
   server.last.grant([BTC, definition(2, "MINE")]);
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   server.last.welcome(8);
   server.last.grant([BTC], { epoch: 8, unknown: ["MINE"] });
@@ -320,7 +320,7 @@ test("what the restarted server does not know yet stays STALE until its publishe
   client.close();
 });
 
-test("a snapshot instead of history: the trades in between are told as a gap", async () => {
+test("a snapshot instead of a replay reports a gap in the trades", async () => {
   const client = server.client();
   const gaps: Gap[] = [];
   client.on("gap", (one) => gaps.push(one));
@@ -328,7 +328,7 @@ test("a snapshot instead of history: the trades in between are told as a gap", a
   await settle();
   server.last.welcome();
   server.last.grant([BTC, trade(1, 5, 1)]);
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   server.last.welcome();
   server.last.grant([BTC, trade(1, 20, 1, 0xa0)], { how: "snapshot" });
@@ -338,46 +338,46 @@ test("a snapshot instead of history: the trades in between are told as a gap", a
   client.close();
 });
 
-test("how the stream goes on is said when it is known, and a replay that is overtaken is a snapshot", async () => {
+test("resumed is reported when known, and an overtaken replay is a snapshot", async () => {
   vi.spyOn(Math, "random").mockReturnValue(0);
   const client = server.client();
-  const said: string[] = [];
-  client.on("connection", ({ phase, resumed }) => said.push(`${phase} ${resumed}`));
+  const seen: string[] = [];
+  client.on("connection", ({ phase, resumed }) => seen.push(`${phase} ${resumed}`));
   client.subscribe({ symbols: "BTC-USD", conflateMs: 50 });
   client.subscribe({ symbols: "B*", conflateMs: 500 });
   await settle();
   server.last.welcome();
   server.last.grant([BTC]);
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
-  said.length = 0;
+  seen.length = 0;
   server.last.welcome();
-  expect(said).toEqual(["live pending"]);
+  expect(seen).toEqual(["live pending"]);
   const answer = (id: number, how: string): void =>
-    server.last.say({ type: "resumed", id, how, from: 101, conflate_ms: 100, count: 1, unknown: [] });
-  const [one, other] = server.last.asked();
+    server.last.sendControl({ type: "resumed", id, how, from: 101, conflate_ms: 100, count: 1, unknown: [] });
+  const [one, other] = server.last.takeRequests();
   answer(one.id, "replay");
   answer(one.id, "snapshot");
   answer(other.id, "replay");
-  expect(said.slice(1)).toEqual(["live replay", "live snapshot"]);
+  expect(seen.slice(1)).toEqual(["live replay", "live snapshot"]);
   server.last.packet([BTC], { flags: 5 });
   await settle();
   expect(client.state("BTC-USD")).toBe("LIVE");
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
-  said.length = 0;
+  seen.length = 0;
   server.last.welcome();
   server.last.grant([BTC]);
-  expect(said).toEqual(["live pending", "live replay"]);
-  server.last.end(1006);
+  expect(seen).toEqual(["live pending", "live replay"]);
+  server.last.closeWith(1006);
   await settle(1);
-  said.length = 0;
+  seen.length = 0;
   server.last.welcome(8);
-  expect(said).toEqual(["live snapshot"]);
+  expect(seen).toEqual(["live snapshot"]);
   client.close();
 });
 
-test("silence makes all stale after two and a half heartbeats, and a new connection after more", async () => {
+test("silence of two and a half heartbeats is STALE, of four a reconnect", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD" });
   await settle();
@@ -395,7 +395,7 @@ test("silence makes all stale after two and a half heartbeats, and a new connect
   client.close();
 });
 
-test("bytes that break the layout are told, and the connection is made anew", async () => {
+test("invalid bytes are reported and cause a reconnect", async () => {
   const client = server.client();
   const errors: string[] = [];
   client.on("error", ({ code }) => errors.push(code));
@@ -409,11 +409,11 @@ test("bytes that break the layout are told, and the connection is made anew", as
   client.close();
 });
 
-test("the URL is asked for before each attempt, so that a token can be fresh", async () => {
+test("the URL function is called before each attempt", async () => {
   let count = 0;
   const client = server.client({ url: async () => `http://fake?token=${++count}` });
   await settle();
-  server.last.end(1006);
+  server.last.closeWith(1006);
   await settle(1);
   expect(server.sockets.map(({ url, protocols }) => [url, protocols])).toEqual([
     ["ws://fake/v1/stream?token=1", "tickcast.v1"],
@@ -422,7 +422,7 @@ test("the URL is asked for before each attempt, so that a token can be fresh", a
   client.close();
 });
 
-test("a halted feed is told after the reconnect as well", async () => {
+test("a halted feed makes its instruments HALTED", async () => {
   const client = server.client();
   client.subscribe({ symbols: "BTC-USD" });
   await settle();

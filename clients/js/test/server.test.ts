@@ -1,6 +1,6 @@
 /**
- * Against the server itself: the binary that TICKCAST_BIN names, or the one that was built last. Where there is none,
- * these tests are skipped and say so.
+ * Against the real server: the binary in TICKCAST_BIN, or else of the target folder. Without one the tests are skipped,
+ * with a message.
  */
 
 import { spawn, type ChildProcess } from "node:child_process";
@@ -13,9 +13,9 @@ import type { Client, ConnectOptions, Gap, InstrumentState } from "../src/types"
 
 const built = ["release", "debug"].map((name) => new URL(`../../../target/${name}/tickcast`, import.meta.url).pathname);
 const program = [process.env.TICKCAST_BIN, ...built].find((path) => path !== undefined && existsSync(path));
-if (program === undefined) console.log("SKIPPED: no server; cargo build, or TICKCAST_BIN=…/tickcast");
+if (program === undefined) console.log("SKIPPED: no server binary: run cargo build, or set TICKCAST_BIN");
 
-// The server takes variables with this prefix for settings, and this one is none.
+// The server reads variables with this prefix as settings.
 const { TICKCAST_BIN: _, ...env } = process.env;
 
 const open: { close(): unknown }[] = [];
@@ -27,7 +27,7 @@ const MARKET = "sim:instruments=20,rate=2000,seed=1";
 
 class Running {
   readonly #child: ChildProcess;
-  #said = "";
+  #output = "";
 
   constructor(
     readonly port: number,
@@ -35,25 +35,25 @@ class Running {
   ) {
     const own = ["--listen", `127.0.0.1:${port}`, "--log", "info", ...args];
     this.#child = spawn(program!, own, { env, stdio: ["ignore", "pipe", "pipe"] });
-    for (const stream of [this.#child.stdout!, this.#child.stderr!]) stream.on("data", (text) => (this.#said += text));
+    for (const stream of [this.#child.stdout!, this.#child.stderr!]) stream.on("data", (text) => (this.#output += text));
     open.push(this);
   }
 
-  /** Resolves when it serves. */
+  /** Resolves when the server is ready. */
   async ready(): Promise<this> {
     for (;;) {
       const answer = await fetch(`http://127.0.0.1:${this.port}/readyz`).catch(() => null);
       if (answer?.ok === true) return this;
-      if (this.#child.exitCode !== null) throw new Error(`the server ended: ${this.#said}`);
+      if (this.#child.exitCode !== null) throw new Error(`the server ended: ${this.#output}`);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
 
-  /** Kills it at once, and resolves when it is gone. */
+  /** Kills the process, and resolves when it has exited. */
   async kill(): Promise<void> {
-    const gone = new Promise((resolve) => this.#child.once("exit", resolve));
+    const exited = new Promise((resolve) => this.#child.once("exit", resolve));
     this.#child.kill("SIGKILL");
-    await gone;
+    await exited;
   }
 
   close(): void {
@@ -79,22 +79,22 @@ function clientOf(port: number, options: ConnectOptions = {}): Client {
   return client;
 }
 
-/** Resolves when something holds, looked at whenever a frame or a state comes. */
+/** Resolves when a condition holds, checked at every frame and change of the connection. */
 function until(client: Client, holds: () => boolean): Promise<void> {
   return new Promise((resolve) => {
     const ends: (() => void)[] = [];
-    const look = (): void => {
+    const check = (): void => {
       if (!holds()) return;
       for (const end of ends.splice(0)) end();
       resolve();
     };
-    ends.push(client.onFrame(look), client.on("connection", look));
-    look();
+    ends.push(client.onFrame(check), client.on("connection", check));
+    check();
   });
 }
 
 describe.skipIf(program === undefined)("with a server", () => {
-  test("values equal those of the HTTP snapshot", async () => {
+  test("values equal the HTTP snapshot", async () => {
     const { port } = await start();
     const client = clientOf(port, { conflateMs: 0 });
     const { ready } = client.subscribe({ symbols: "*", channels: ["quote", "trade", "ticker", "book"] });
@@ -102,7 +102,7 @@ describe.skipIf(program === undefined)("with a server", () => {
     await until(client, () => client.instruments.length === 20 && client.quotes.sequence[19] > 0);
     let compared = 0;
     for (const { row, symbol } of client.instruments) {
-      // The market moves on: the same moment is one at which the sequences are the same.
+      // Values change meanwhile: they are compared only at the same sequence.
       for (let attempt = 0; attempt < 50; attempt++) {
         const snapshot: any = await (await fetch(`http://127.0.0.1:${port}/v1/snapshot/${symbol}`)).json();
         const quote = snapshot.quote ?? snapshot.records?.find((one: any) => one.type === "quote");
@@ -124,7 +124,7 @@ describe.skipIf(program === undefined)("with a server", () => {
     expect(compared).toBeGreaterThan(10);
   });
 
-  test("subscriptions come and go, and their intervals change live", async () => {
+  test("subscriptions and their intervals change live", async () => {
     const { port } = await start();
     const client = clientOf(port, { conflateMs: 50 });
     const one = client.subscribe({ symbols: "BTC-USD" });
@@ -139,7 +139,7 @@ describe.skipIf(program === undefined)("with a server", () => {
     expect(client.state("ETH-USD")).toBe("LIVE");
   });
 
-  test("after a restart: STALE, RESYNCING, LIVE, and the new server's values", async () => {
+  test("a restart leads through STALE and RESYNCING to LIVE with new values", async () => {
     const first = await start();
     const client = clientOf(first.port, { reconnect: { firstMs: 50, mostMs: 100 } });
     const seen: InstrumentState[] = [];
@@ -160,10 +160,10 @@ describe.skipIf(program === undefined)("with a server", () => {
     expect(client.book(row)!.suspect).toBe(false);
   });
 
-  test("a killed socket goes on without a hole in the trades", async () => {
+  test("a reset connection resumes without a gap in the trades", async () => {
     const { port } = await start();
-    const cable = await Cable.to(port);
-    const client = clientOf(cable.port, { reconnect: { firstMs: 20, mostMs: 50 } });
+    const proxy = await ResettingProxy.to(port);
+    const client = clientOf(proxy.port, { reconnect: { firstMs: 20, mostMs: 50 } });
     const gaps: Gap[] = [];
     client.on("gap", (gap) => gaps.push(gap));
     const sequences = new Map<number, number[]>();
@@ -179,7 +179,7 @@ describe.skipIf(program === undefined)("with a server", () => {
     for (let round = 1; round <= 5; round++) {
       const enough = count() + 300;
       await until(client, () => count() >= enough && client.connection.phase === "live");
-      cable.cut();
+      proxy.resetAll();
       await until(client, () => client.stats.reconnects >= 0 && client.connection.phase === "waiting");
       await until(client, () => client.connection.phase === "live");
     }
@@ -193,13 +193,13 @@ describe.skipIf(program === undefined)("with a server", () => {
     for (const { row } of client.instruments) expect(client.book(row)!.suspect).toBe(false);
   });
 
-  test("books stay those of the server while a pattern is narrowed and widened", async () => {
+  test("books stay correct while a pattern is opened and closed", async () => {
     const { port } = await start();
     const client = clientOf(port, { conflateMs: 0 });
     const gaps: Gap[] = [];
     client.on("gap", (gap) => gaps.push(gap));
     client.subscribe({ symbols: ["BTC-USD", "ETH-USD"], channels: ["trade", "book"] });
-    // A server that has just started may not know its instruments yet.
+    // A server that has just started may not have its instruments yet.
     await until(client, () => client.state("BTC-USD") === "LIVE" && client.lastTrades.sequence[0] > 0);
     for (let round = 0; round < 5; round++) {
       const all = client.subscribe({ symbols: "*", channels: ["trade", "book"] });
@@ -212,7 +212,7 @@ describe.skipIf(program === undefined)("with a server", () => {
     expect([client.state("BTC-USD"), client.book("BTC-USD")!.suspect]).toEqual(["LIVE", false]);
   });
 
-  test("round trip, clock, latency and rates are measured", async () => {
+  test("stats measure round trip, clock, latency and rates", async () => {
     const { port } = await start();
     const client = clientOf(port);
     client.subscribe({ symbols: "*", channels: ["quote", "trade"] });
@@ -226,8 +226,8 @@ describe.skipIf(program === undefined)("with a server", () => {
   });
 });
 
-/** A way to the server that can be cut without a word, as a lost network does. */
-class Cable {
+/** A TCP proxy that can reset its connections, without a closing handshake. */
+class ResettingProxy {
   readonly #ends = new Set<Socket>();
 
   private constructor(
@@ -235,30 +235,30 @@ class Cable {
     readonly port: number,
   ) {}
 
-  static async to(port: number): Promise<Cable> {
+  static async to(port: number): Promise<ResettingProxy> {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const cable = new Cable(server, (server.address() as { port: number }).port);
+    const proxy = new ResettingProxy(server, (server.address() as { port: number }).port);
     server.on("connection", (near) => {
       const far = dial(port, "127.0.0.1");
       for (const end of [near, far]) {
-        cable.#ends.add(end);
+        proxy.#ends.add(end);
         end.on("error", () => {});
-        end.on("close", () => (near.destroy(), far.destroy(), cable.#ends.delete(end)));
+        end.on("close", () => (near.destroy(), far.destroy(), proxy.#ends.delete(end)));
       }
       near.pipe(far);
       far.pipe(near);
     });
-    open.push(cable);
-    return cable;
+    open.push(proxy);
+    return proxy;
   }
 
-  cut(): void {
+  resetAll(): void {
     for (const end of this.#ends) end.resetAndDestroy();
   }
 
   close(): void {
-    this.cut();
+    this.resetAll();
     this.server.close();
   }
 }

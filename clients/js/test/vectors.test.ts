@@ -1,4 +1,4 @@
-/** The decoder is held to the golden bytes that all decoders share. */
+/** The decoder against the golden bytes of clients/vectors. */
 
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
@@ -13,7 +13,7 @@ const vectors: { packets: any[]; invalid: any[] } = JSON.parse(readFileSync(file
 const TYPES: Record<string, number> = {
   ...{ quote: 1, trade: 2, ticker: 3, book: 4, raw: 5, definition: 16, heartbeat: 17, gap: 18, status: 19 },
 };
-/** Fields of 64 bits, where each is. */
+/** Offsets of the 64-bit fields. */
 const WORDS: Record<string, Record<string, number>> = {
   quote: { bid_px: 32, bid_sz: 40, ask_px: 48, ask_sz: 56 },
   trade: { px: 32, sz: 40 },
@@ -29,7 +29,7 @@ function viewOf(hex: string): DataView {
   return new DataView(bytes.buffer);
 }
 
-/** What a signed integer reads as: exact text, whether as a number or as a BigInt; null where absent. */
+/** An integer as exact text, read as a number or as a BigInt; null where absent. */
 function exactly(view: DataView, at: number, signed = true): string | null {
   const number = signed ? wire.i64(view, at) : wire.u64(view, at);
   if (Number.isNaN(number)) return null;
@@ -49,14 +49,14 @@ describe.each(vectors.packets)("$name", (packet: any) => {
   const view = viewOf(packet.hex);
   const known = packet.records.filter((record: any) => record.type !== "unknown");
 
-  test("every known record is found, and every unknown one is passed over", () => {
+  test("known records are found, unknown ones skipped", () => {
     expect(found(packet).map(([, type]) => type)).toEqual(known.map((record: any) => TYPES[record.type]));
     expect(view.getUint32(4, true)).toBe(packet.header.epoch);
     expect(exactly(view, 8, false)).toBe(packet.header.position);
     expect(nanoseconds(view, 16)).toBe(packet.header.ts_send);
   });
 
-  test("every field is read exactly", () => {
+  test("every field is exact", () => {
     for (const [index, [at]] of found(packet).entries()) {
       const record = known[index];
       expect(view.getUint32(at + 4, true)).toBe(record.instrument);
@@ -64,21 +64,21 @@ describe.each(vectors.packets)("$name", (packet: any) => {
       expect(exactly(view, at + 8, false)).toBe(record.sequence);
       expect(nanoseconds(view, at + 16)).toBe(record.ts_event);
       expect(nanoseconds(view, at + 24)).toBe(record.ts_recv);
-      for (const [field, place] of Object.entries(WORDS[record.type] ?? {})) {
-        expect(exactly(view, at + place), `${record.type} ${field}`).toBe(record[field]);
+      for (const [field, offset] of Object.entries(WORDS[record.type] ?? {})) {
+        expect(exactly(view, at + offset), `${record.type} ${field}`).toBe(record[field]);
       }
       compareOther(view, at, record);
     }
   });
 
-  test("the text of a value is that of the JSON encoding", () => {
+  test("text equals the JSON encoding", () => {
     for (const [index, [at]] of found(packet).entries()) {
       const { type, json } = known[index];
       const [px, sz] = exponents.get(known[index].instrument) ?? [0, 0];
       if (json === undefined || type === "definition") continue;
-      for (const [field, place] of Object.entries(WORDS[type] ?? {})) {
-        const number = wire.i64(view, at + place);
-        const value = Number.isFinite(number) || Number.isNaN(number) ? number : wire.big(view, at + place);
+      for (const [field, offset] of Object.entries(WORDS[type] ?? {})) {
+        const number = wire.i64(view, at + offset);
+        const value = Number.isFinite(number) || Number.isNaN(number) ? number : wire.big(view, at + offset);
         const isSize = field === "volume" || field.endsWith("sz");
         expect(decimal(value, isSize ? sz : px) || null, `${type} ${field}`).toBe(json[field]);
       }
@@ -126,22 +126,22 @@ test.each(vectors.invalid)("$name is refused: $reason", ({ hex }: any) => {
 
 const silent = { status: () => {}, broken: () => {}, inexact: () => {} };
 
-describe("the golden packets, through the store into a batch", () => {
-  test.each(vectors.packets)("$name is what the columns say", (packet: any) => {
+describe("golden packets through the store", () => {
+  test.each(vectors.packets)("columns of $name", (packet: any) => {
     const store = new Store(new Outbox(1024), 1000, silent);
     for (const { name, hex } of vectors.packets) if (/^definitions|texts/.test(name)) store.ingest(viewOf(hex));
     store.take(null);
     const known = packet.records.filter((record: any) => record.type !== "unknown");
-    const undefinedOne = known.find(
+    const undefinedRecord = known.find(
       (r: any) => r.instrument > 0 && !exponents.has(r.instrument) && r.type !== "status",
     );
-    if (undefinedOne !== undefined) {
+    if (undefinedRecord !== undefined) {
       expect(() => store.ingest(viewOf(packet.hex))).toThrow(/before its definition/);
       return;
     }
     store.ingest(viewOf(packet.hex));
     const { columns, length } = store.outbox.lists[0];
-    // Of an instrument's quotes the one with the greatest sequence counts, of equal ones the first; they begin with 1.
+    // The quote with the greatest sequence counts, and of equal ones the first; sequences begin with 1.
     const newest = new Map<string, any>();
     for (const record of known.filter((one: any) => one.type === "quote" && one.sequence !== "0")) {
       const symbol = symbols.get(record.instrument)!;

@@ -1,8 +1,8 @@
 /**
- * Rows for AG Grid: transactions of what has changed, one per animation frame; the grid applies them in batches of its
- * own (`asyncTransactionWaitMillis`).
+ * Rows for AG Grid: one transaction of changes per animation frame; the grid applies them in batches of its own
+ * (`asyncTransactionWaitMillis`).
  *
- * What always holds: a row is added once and then updated; its id is its symbol, so hand `getRowId` to the grid.
+ * What always holds: a row is added once and then updated; its id is its symbol, so pass `getRowId` to the grid.
  */
 
 import { matcher } from "../match";
@@ -22,24 +22,24 @@ export interface GridRow {
   text: { bid: string; ask: string; last: string };
 }
 
-/** What is used of the grid's API. */
+/** The used part of the grid's API. */
 export interface Grid<Row> {
   applyTransactionAsync(transaction: { add?: Row[]; update?: Row[] }): void;
 }
 
-/** For the grid's option of this name. */
+/** The grid's option of the same name. */
 export const getRowId = ({ data }: { data: { symbol: string } }): string => data.symbol;
 
 export interface GridOptions<Row> {
   symbols: string | readonly string[];
   /** Default quote and ticker. */
   channels?: readonly Channel[];
-  /** What a row consists of. Default {@link gridRow}; it has to have `symbol`. */
+  /** Makes a row, which must have `symbol`. Default {@link gridRow}. */
   row?: (client: Client, row: number) => Row;
   signal?: AbortSignal;
 }
 
-/** A row of the values as they are now. */
+/** A row of the present values. */
 export function gridRow(client: Client, row: number): GridRow {
   const { quotes, tickers, lastTrades, instruments } = client;
   const lastPx = lastTrades.sequence[row] > 0 ? lastTrades.px[row] : tickers.lastPx[row];
@@ -75,23 +75,23 @@ export function feedGrid<Row extends { symbol: string } = GridRow>(
   if (signal?.aborted === true) end();
   const subscription = client.subscribe({ symbols, channels, signal: own.signal });
   const covers = matcher(subscription.symbols);
-  const isThere = new Set<number>();
+  const added = new Set<number>();
   const relevant = CHANGED.state | CHANGED.instrument | channels.reduce((bits, name) => bits | bitOf(name), 0);
   const take = (rows: Iterable<number>): void => {
     const [add, update]: [Row[], Row[]] = [[], []];
     for (const row of rows) {
-      (isThere.has(row) ? update : add).push(rowOf(client, row));
-      isThere.add(row);
+      (added.has(row) ? update : add).push(rowOf(client, row));
+      added.add(row);
     }
     if (add.length + update.length > 0) grid.applyTransactionAsync({ add, update });
   };
-  // Rows that others have subscribed to already are there.
+  // Instruments that another subscription covers already have values.
   take([...client.instruments].filter(({ symbol }) => covers(symbol)).map(({ row }) => row));
   client.onFrame(
     ({ changed, what }) => {
-      const isNews = (row: number, index: number): boolean =>
+      const isRelevant = (row: number, index: number): boolean =>
         (what[index] & relevant) !== 0 && covers(client.instruments.symbol(row));
-      take(changed.filter(isNews));
+      take(changed.filter(isRelevant));
     },
     { signal: own.signal },
   );

@@ -1,9 +1,8 @@
 /**
- * Bars for lightweight-charts: trades of an instrument into candles, behind the server's history.
+ * Bars for lightweight-charts: the server's history of an instrument, continued by its trades.
  *
- * What always holds: the series is updated in order, as it demands: never before its last bar. A trade that is older
- * than that belongs to a bar that is drawn already and is passed over. After a gap in the trades, and after a restart
- * of the server, the bars are read anew from its history.
+ * What always holds: the series is updated in order, never before its last bar, as the library demands. A trade of an
+ * earlier bar is skipped. After a gap in the trades, and after a restart of the server, the history is loaded again.
  */
 
 import type { Client } from "../types";
@@ -17,7 +16,7 @@ export interface Bar<Time = number> {
   close: number;
 }
 
-/** What is used of a series. */
+/** The used part of a series. */
 export interface BarSeries<Time = number> {
   setData(bars: Bar<Time>[]): void;
   update(bar: Bar<Time>): void;
@@ -25,16 +24,16 @@ export interface BarSeries<Time = number> {
 
 export interface BarOptions {
   symbol: string;
-  /** Length of a bar in seconds. Default 60. */
+  /** The length of a bar in seconds. Default 60. */
   intervalS?: number;
-  /** The server's HTTP address for the history, such as `http://127.0.0.1:9001`; null for none. Default: the page's. */
+  /** The server's HTTP URL for the history, as `http://127.0.0.1:9001`; null for no history. Default: the page's. */
   history?: string | URL | null;
-  /** Bars of history at most. Default 500. */
+  /** The most bars of history. Default 500. */
   limit?: number;
   signal?: AbortSignal;
 }
 
-/** The answer of `/v1/bars/{symbol}`: columns, the oldest first, prices as decimal text or null. */
+/** The answer of `/v1/bars/{symbol}`: columns, oldest first, prices as decimal text or null. */
 export interface BarHistory {
   interval_s: number;
   time: number[];
@@ -56,7 +55,7 @@ export function followBars<Time = number>(client: Client, series: BarSeries<Time
   const seed = async (): Promise<void> => {
     const bars = await readHistory(options, intervalS, own.signal);
     if (bars === null || own.signal.aborted) return;
-    // Trades that came while the answer was on its way are in it, or after it: only the newest bar can be in both.
+    // Trades that came before the answer are in it or after it: only the newest bar can have parts of both.
     const newest = builder.last;
     builder.last = bars.at(-1);
     if (newest !== undefined) builder.merge(newest);
@@ -73,20 +72,20 @@ export function followBars<Time = number>(client: Client, series: BarSeries<Time
   return end;
 }
 
-/** Prices into the bar that is being built. */
+/** Builds bars from prices. */
 export class BarBuilder {
   last: Bar | undefined;
 
   constructor(readonly intervalS: number) {}
 
-  /** Takes a price in; the bar it has changed, undefined where it is older than that. */
+  /** Adds a price; returns the changed bar, or undefined for a price before the last bar. */
   add(seconds: number, price: number): Bar | undefined {
     if (!Number.isFinite(price)) return undefined;
     const start = Math.floor(seconds / this.intervalS) * this.intervalS;
     return this.merge({ time: start, open: price, high: price, low: price, close: price });
   }
 
-  /** Takes in a later part of the same bar, or a later bar. */
+  /** Adds a later part of the last bar, or a later bar. */
   merge(bar: Bar): Bar | undefined {
     const { last } = this;
     if (last !== undefined && bar.time < last.time) return undefined;
@@ -106,7 +105,7 @@ async function readHistory(options: BarOptions, intervalS: number, signal: Abort
     const answer = await fetch(new URL(path, base), { signal });
     return answer.ok ? barsOf((await answer.json()) as BarHistory) : null;
   } catch {
-    // No history: the chart begins with the next trade.
+    // Without history the chart begins with the next trade.
     return null;
   }
 }

@@ -1,8 +1,8 @@
 /**
- * Tables for Perspective: columns of what has changed, upserted under the symbol.
+ * Tables for Perspective: columns of the changed rows, upserted by symbol.
  *
- * What always holds: one update is on its way at a time; rows that change meanwhile wait once each, with their newest
- * values. So a table that is slow gets fewer and larger updates, and nothing piles up.
+ * What always holds: one update is under way at a time; rows that change meanwhile are pending once each, and are sent
+ * with their newest values. A slow table thus gets fewer and larger updates.
  */
 
 import { matcher } from "../match";
@@ -25,10 +25,10 @@ export const options = { index: "symbol" } as const;
 
 type Column = keyof typeof schema;
 
-/** Values by column; `null` where there is none. */
+/** Values by column; `null` where there is no value. */
 export type TableColumns = Record<Column, (string | number | null)[]>;
 
-/** What is used of a table. */
+/** The used part of a table. */
 export interface Table {
   update(columns: any): Promise<unknown> | unknown;
 }
@@ -37,12 +37,12 @@ export interface TableOptions {
   symbols: string | readonly string[];
   /** Default quote, trade and ticker. */
   channels?: readonly Channel[];
-  /** Is told of what the table refuses. Default: the feed ends, and the error is thrown. */
+  /** Called with an error of the table's update. Default: the feed ends, and the error is thrown. */
   onError?: (error: unknown) => void;
   signal?: AbortSignal;
 }
 
-/** The values of these rows as they are now. */
+/** The present values of these rows. */
 export function tableColumns(client: Client, rows: Iterable<number>): TableColumns {
   const columns = Object.fromEntries(Object.keys(schema).map((name) => [name, []])) as unknown as TableColumns;
   const { quotes, tickers, lastTrades, instruments } = client;
@@ -71,15 +71,15 @@ export function feedTable(client: Client, table: Table, given: TableOptions): ()
   signal?.addEventListener("abort", end, { signal: own.signal });
   if (signal?.aborted === true) end();
   const covers = matcher(client.subscribe({ symbols, channels, signal: own.signal }).symbols);
-  const waiting = new Set<number>();
+  const pending = new Set<number>();
   let isBusy = false;
   const flush = async (): Promise<void> => {
     if (isBusy) return;
     isBusy = true;
     try {
-      while (waiting.size > 0 && !own.signal.aborted) {
-        const rows = [...waiting];
-        waiting.clear();
+      while (pending.size > 0 && !own.signal.aborted) {
+        const rows = [...pending];
+        pending.clear();
         await table.update(tableColumns(client, rows));
       }
     } catch (error) {
@@ -91,10 +91,10 @@ export function feedTable(client: Client, table: Table, given: TableOptions): ()
     }
   };
   const take = (rows: Iterable<number>): void => {
-    for (const row of rows) if (covers(client.instruments.symbol(row))) waiting.add(row);
+    for (const row of rows) if (covers(client.instruments.symbol(row))) pending.add(row);
     void flush();
   };
-  // Rows that others have subscribed to already are there.
+  // Instruments that another subscription covers already have values.
   if (!own.signal.aborted) take([...client.instruments].map(({ row }) => row));
   client.onFrame(({ changed }) => take(changed), { signal: own.signal });
   return end;

@@ -1,25 +1,25 @@
 /**
- * Series for uPlot: columns of an instrument over time, a point for each frame in which it has changed.
+ * Series for uPlot: columns of an instrument over time, with a point for each frame in which it has changed.
  *
- * What always holds: the columns are bounded, and nothing is allocated per point. They are views of one array each,
- * through which the window slides; uPlot reads them and does not keep them.
+ * What always holds: the columns are bounded, and nothing is allocated per point. Each column is a view that slides
+ * along an array; uPlot reads it and does not keep it.
  */
 
 import type { Client } from "../types";
 
-/** What can be drawn. */
+/** The prices that can be drawn. */
 export type Field = "bid" | "ask" | "last";
 
-/** What is used of a chart. `redraw` is uPlot's own second argument, resetting the scales. */
+/** The used part of a chart. */
 export interface Chart {
   setData(data: any, resetScales?: boolean): void;
 }
 
 export interface SeriesOptions {
   symbol: string;
-  /** The series after the x values, in this order. Default bid and ask. */
+  /** The series, in the chart's order. Default bid and ask. */
   fields?: readonly Field[];
-  /** Points at most. Default 2000. */
+  /** The most points. Default 2000. */
   points?: number;
   signal?: AbortSignal;
 }
@@ -27,7 +27,7 @@ export interface SeriesOptions {
 /** Columns for a chart: x in Unix seconds, then the fields. */
 export type SeriesData = Float64Array[];
 
-/** A window of points that slides. */
+/** A sliding window of points. */
 export class SlidingColumns {
   readonly #columns: Float64Array[];
   #start = 0;
@@ -37,7 +37,7 @@ export class SlidingColumns {
     columns: number,
     readonly points: number,
   ) {
-    // Twice the room, so that the window moves back only once for each `points` of them.
+    // Arrays of twice the length: the window is moved back to the start once per `points` points.
     this.#columns = Array.from({ length: columns }, () => new Float64Array(points * 2));
   }
 
@@ -56,7 +56,7 @@ export class SlidingColumns {
     this.#start = Math.max(this.#start, this.#end - this.points);
   }
 
-  /** The window of each column; valid until the next point. */
+  /** The window of each column, valid until the next point. */
   views(): SeriesData {
     return this.#columns.map((column) => column.subarray(this.#start, this.#end));
   }

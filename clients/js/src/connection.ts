@@ -1,56 +1,57 @@
 /**
- * One connection after another: opens, notices silence, and comes back.
+ * The connection to the server: opens it, detects silence, and reconnects.
  *
- * What always holds: after a loss the first try is immediate, each later one random below a bound that doubles, unless
- * the server said when to come back; the bound starts anew only after a stream that was live for a while. Nobody comes
- * back where that would be wrong: with credentials that were refused or have expired (4001, 4003, HTTP 401 and 403), or
- * after a flood (1008). A browser hides the status of a refused handshake, so it is asked for with a plain request.
+ * What always holds: after a loss the first attempt is immediate, each later one after a random time below a bound that
+ * doubles, unless the server sent a delay; the bound is reset only after a stream that was live for a while. It does
+ * not reconnect where the attempt would be wrong: with credentials that were refused or have expired (4001, 4003, HTTP
+ * 401 and 403), or after exceeding the request rate (1008). A browser hides the status of a refused handshake, so a
+ * plain request asks for it.
  *
- * It knows nothing of records.
+ * It does not read records.
  */
 
 import { NO_CONNECTION, nowMs, type Settings } from "./messages";
 import type { Connection, ConnectionPhase, WebSocketConstructor, WebSocketLike } from "./types";
 
-/** What codes mean to the one who looks at a page, where the server has not said it. */
+/** Reasons for a user to read, where the server has sent none. */
 const REASONS: Record<number, string> = {
   ...{ 1006: "connection lost", 4001: "credentials expired", 4003: "no longer entitled" },
   ...{ 401: "not authorised", 403: "forbidden" },
 };
 
-/** Heartbeats that may be missed before the connection counts as stale, and before it is given up. */
-const STALE_BEATS = 2.5;
-const DEAD_BEATS = 4;
+/** Missed heartbeats after which the connection counts as stale, and after which it is closed. */
+const STALE_HEARTBEATS = 2.5;
+const DEAD_HEARTBEATS = 4;
 
-export interface LinkEvents {
+export interface ConnectionEvents {
   changed(connection: Connection): void;
   /** A text of the server, or a packet. Throws where it cannot be read. */
   message(data: string | ArrayBuffer): void;
-  /** The next URL is wanted: {@link Link.connectTo} is to be called. */
+  /** An attempt needs the URL: {@link ServerConnection.connectTo} is to be called with it. */
   url(): void;
-  /** The socket is gone; called before the change of phase is told. */
+  /** The socket is lost; called before `changed`. */
   lost(): void;
-  /** Nothing was heard for long: something is to be asked. */
+  /** Nothing was received for long: a ping is to be sent. */
   probe(): void;
 }
 
-export class Link {
+export class ServerConnection {
   current = NO_CONNECTION;
-  /** From the server's `closing`: when to come back. */
+  /** The reconnect delay of the server's `closing`; -1 for none. */
   hintMs = -1;
   #heartbeatMs = 5000;
   #socket: WebSocketLike | undefined;
   #url = "";
   #failures = 0;
-  #heardMs = 0;
+  #receivedMs = 0;
   #liveSinceMs = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
-  #watchedMs = 0;
+  #checkedMs = 0;
 
   constructor(
     readonly settings: Settings,
     readonly Socket: WebSocketConstructor,
-    readonly events: LinkEvents,
+    readonly events: ConnectionEvents,
   ) {}
 
   get phase(): ConnectionPhase {
@@ -61,16 +62,16 @@ export class Link {
     return this.phase === "live" || this.phase === "stale";
   }
 
-  /** Begins an attempt, at once: a wait is cut short. */
+  /** Begins an attempt at once, also while waiting for the next one. */
   connect(): void {
     if (this.#socket || this.phase === "closed") return;
     clearTimeout(this.#retry);
     this.hintMs = -1;
-    this.#tell("connecting", { attempt: this.#failures + 1 });
+    this.#setPhase("connecting", { attempt: this.#failures + 1 });
     this.events.url();
   }
 
-  /** Goes on with an attempt. */
+  /** Continues an attempt with its URL. */
   connectTo(url: string): void {
     if (this.#socket || this.phase !== "connecting") return;
     this.#url = url;
@@ -84,43 +85,43 @@ export class Link {
     socket.onerror = () => {};
     socket.onmessage = (event: { data: string | ArrayBuffer }) => this.#receive(event.data);
     socket.onclose = (event: { code: number; reason: string }) => this.#closed(event.code, event.reason);
-    this.#heardMs = this.#watchedMs = nowMs();
+    this.#receivedMs = this.#checkedMs = nowMs();
   }
 
-  /** The server has greeted us. */
+  /** The server's welcome has come. */
   welcomed(by: Pick<Connection, "epoch" | "version" | "resumed">, heartbeatMs: number): void {
     this.#heartbeatMs = heartbeatMs;
     this.#liveSinceMs = nowMs();
-    this.#tell("live", { ...by, reason: "", code: 0 });
+    this.#setPhase("live", { ...by, reason: "", code: 0 });
   }
 
-  /** How a part of the stream went on is known: one snapshot makes it one. */
+  /** A resume was answered. One snapshot makes the whole connection's `resumed` a snapshot. */
   resumed(how: Connection["resumed"]): void {
     const { resumed } = this.current;
-    if (resumed !== how && resumed !== "snapshot") this.#tell(this.phase, { resumed: how });
+    if (resumed !== how && resumed !== "snapshot") this.#setPhase(this.phase, { resumed: how });
   }
 
   send(text: string): void {
     this.#socket?.send(text);
   }
 
-  /** Ends this connection, and makes another. */
+  /** Closes the socket and reconnects. */
   fail(reason: string, code = 0): void {
     this.#drop();
-    this.#again(reason, code);
+    this.#retryLater(reason, code);
   }
 
-  /** Ends all. */
+  /** Closes for good. */
   close(reason = "closed", code = 0): void {
     if (this.phase === "closed") return;
     clearTimeout(this.#retry);
     this.#drop();
-    this.#tell("closed", { reason, code });
+    this.#setPhase("closed", { reason, code });
   }
 
   #receive(data: string | ArrayBuffer): void {
-    this.#heardMs = nowMs();
-    if (this.phase === "stale") this.#tell("live", { reason: "" });
+    this.#receivedMs = nowMs();
+    if (this.phase === "stale") this.#setPhase("live", { reason: "" });
     this.events.message(data);
   }
 
@@ -128,38 +129,38 @@ export class Link {
     const socket = this.#socket;
     if (!socket) return;
     this.#socket = undefined;
-    // A browser may wait long for the closing handshake of a dead peer; nothing more is wanted of this socket.
+    // A browser may wait long for the closing handshake of a dead peer: events of this socket are ignored from here.
     socket.onmessage = socket.onclose = null;
     try {
       socket.close(1000);
     } catch {
-      // Some implementations refuse to close what is not open yet; it is forgotten all the same.
+      // Some implementations refuse to close a socket that is not open yet; it is dropped all the same.
     }
     this.events.lost();
   }
 
-  #closed(code: number, said: string): void {
-    const greeted = this.#liveSinceMs;
+  #closed(code: number, text: string): void {
+    const wasWelcomed = this.#liveSinceMs;
     this.#drop();
-    const reason = said || REASONS[code] || `closed with ${code}`;
+    const reason = text || REASONS[code] || `closed with ${code}`;
     if (code === 4001 || code === 4003) return this.close(reason, code);
     if (code === 1008) {
-      // Silence is no offence: a laptop that slept comes back. A client that floods would flood again.
-      if (/subscribed/.test(said)) return this.#tell("idle", { reason: "", code });
-      if (!/received|ping/.test(said)) return this.close(reason, code);
+      // Silence is no offence: a laptop that slept reconnects. A client that exceeded the rate would do so again.
+      if (/subscribed/.test(text)) return this.#setPhase("idle", { reason: "", code });
+      if (!/received|ping/.test(text)) return this.close(reason, code);
     }
-    this.#again(reason, code);
-    if (!greeted) this.#askWhy();
+    this.#retryLater(reason, code);
+    if (!wasWelcomed) this.#findRefusal();
   }
 
-  #again(reason: string, code: number): void {
+  #retryLater(reason: string, code: number): void {
     if (this.phase === "closed") return;
     const { firstMs, mostMs, settledMs } = this.settings;
     if (this.#liveSinceMs && nowMs() - this.#liveSinceMs >= settledMs) this.#failures = 0;
     const bound = this.#failures && Math.min(mostMs, firstMs * 2 ** (this.#failures - 1));
     const waitMs = this.hintMs >= 0 ? this.hintMs : Math.random() * bound;
     this.#failures++;
-    // Why the last good connection ended tells more than why an attempt after it failed.
+    // The end of the last good connection explains more than the failure of an attempt after it.
     const why = this.#liveSinceMs || !this.current.reason ? { reason, code } : {};
     this.#liveSinceMs = 0;
     this.#wait(waitMs, why);
@@ -168,11 +169,11 @@ export class Link {
   #wait(waitMs: number, why: Partial<Connection>): void {
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => this.connect(), waitMs);
-    this.#tell("waiting", { ...why, retryAt: Date.now() + waitMs });
+    this.#setPhase("waiting", { ...why, retryAt: Date.now() + waitMs });
   }
 
-  /** A refused handshake and a server that is not there look alike in a browser; a plain request tells them apart. */
-  async #askWhy(): Promise<void> {
+  /** In a browser a refused handshake looks like an absent server; a plain request to the same URL shows the status. */
+  async #findRefusal(): Promise<void> {
     const url = this.#url.replace(/^ws/, "http");
     try {
       const { status, headers } = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(5000) });
@@ -184,29 +185,29 @@ export class Link {
         if (Date.now() + waitMs > this.current.retryAt) this.#wait(waitMs, { code: status });
       }
     } catch {
-      // Nobody is there, or another origin does not let us read the answer: it is tried again.
+      // No server is there, or CORS hides the answer of another origin: the retry goes ahead.
     }
   }
 
-  /** Listens for silence; to be called every second. */
-  look(): void {
+  /** Checks for silence; to be called every second. */
+  checkSilence(): void {
     if (!this.#socket) return;
     const now = nowMs();
-    if (now - this.#watchedMs > 5000) {
-      // We were asleep, not the server: what it sent waits in the socket. It gets a moment, and a question.
-      this.#heardMs = now;
+    if (now - this.#checkedMs > 5000) {
+      // This machine slept, not the server: data that it sent waits in the socket. A ping gives it another moment.
+      this.#receivedMs = now;
       this.events.probe();
     }
-    this.#watchedMs = now;
-    const silent = now - this.#heardMs;
-    if (silent > Math.max(10_000, DEAD_BEATS * this.#heartbeatMs)) return this.fail("no answer");
-    if (this.phase === "live" && silent > STALE_BEATS * this.#heartbeatMs) {
-      this.#tell("stale", { reason: "no answer" });
+    this.#checkedMs = now;
+    const silentMs = now - this.#receivedMs;
+    if (silentMs > Math.max(10_000, DEAD_HEARTBEATS * this.#heartbeatMs)) return this.fail("no answer");
+    if (this.phase === "live" && silentMs > STALE_HEARTBEATS * this.#heartbeatMs) {
+      this.#setPhase("stale", { reason: "no answer" });
       this.events.probe();
     }
   }
 
-  #tell(phase: ConnectionPhase, change: Partial<Connection>): void {
+  #setPhase(phase: ConnectionPhase, change: Partial<Connection>): void {
     this.current = { ...this.current, retryAt: 0, ...change, phase };
     this.events.changed(this.current);
   }
