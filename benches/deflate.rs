@@ -73,7 +73,7 @@ fn packet(records: &mut [u8], now_ns: u64, position: u64) -> Option<Vec<u8>> {
         at += header.bytes();
         count += 1;
     }
-    let header = PacketHeader { flags: 0, count, epoch: 7, position, ts_send: now_ns };
+    let header = PacketHeader { flags: 0, count, epoch: 7, position: position.into(), ts_send: now_ns };
     (count > 0).then(|| [&header.encode()[..], &records[..at]].concat())
 }
 

@@ -22,7 +22,7 @@ type Encode = Box<dyn Fn(&mut Vec<u8>)>;
 
 fn header(kind: RecordKind) -> RecordHeader {
     let mut header = RecordHeader::of_feed(kind, 7, 1_763_700_000_000_000_000);
-    (header.sequence, header.ts_recv) = (91_823, 1_763_700_000_000_001_500);
+    (header.sequence, header.ts_recv) = (91_823.into(), 1_763_700_000_000_001_500);
     header
 }
 
@@ -42,7 +42,13 @@ fn every_record() -> [(&'static str, Encode); 9] {
         bid_px: 6_183_763,
         ask_px: 6_183_764,
     };
-    let gap = record::Gap { instrument: 7, channel: Channel::Trade, from_sequence: 3, to_sequence: 9, reason: b'S' };
+    let gap = record::Gap {
+        instrument: 7,
+        channel: Channel::Trade,
+        from_sequence: 3.into(),
+        to_sequence: 9.into(),
+        reason: b'S',
+    };
     let defined = instrument();
     [
         ("quote", Box::new(|out| black_box(&QUOTE).encode(&header(RecordKind::Quote), out))),
@@ -98,7 +104,8 @@ fn packets(bench: &mut Criterion) {
     let quote = encoded(&every_record()[0].1);
     let mut out = Vec::with_capacity(64 * 1024);
     for count in [1u16, 16, 256] {
-        let packet = PacketHeader { flags: 0, count, epoch: 7, position: 91_823, ts_send: 1_763_700_000_000_000_000 };
+        let packet =
+            PacketHeader { flags: 0, count, epoch: 7, position: 91_823.into(), ts_send: 1_763_700_000_000_000_000 };
         let mut ready = packet.encode().to_vec();
         (0..count).for_each(|_| ready.extend_from_slice(&quote));
         group.throughput(Throughput::Elements(count.into()));

@@ -24,12 +24,13 @@ const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 1 << 24 };
 fn stream(records: usize, instruments: u64) -> (Vec<u8>, u64) {
     let (mut out, mut count) = (Vec::new(), 0);
     while out.len() + records * Quote::BYTES + 40 < BUFFER_BYTES {
-        let head = PacketHeader { flags: 0, count: records as u16, epoch: 1, position: 1, ts_send: NOW_NS - 900 };
+        let head =
+            PacketHeader { flags: 0, count: records as u16, epoch: 1, position: 1.into(), ts_send: NOW_NS - 900 };
         let mut packet = head.encode().to_vec();
         for _ in 0..records {
             let mut header =
                 RecordHeader::of_feed(RecordKind::Quote, (count % instruments) as u32 + 1, NOW_NS - 50_000 - count);
-            header.sequence = count / instruments + 1;
+            header.sequence = (count / instruments + 1).into();
             Quote { bid_px: 1, bid_sz: 2, ask_px: 3, ask_sz: 4 }.encode(&header, &mut packet);
             count += 1;
         }

@@ -6,6 +6,7 @@
 //!
 //! Memory: some 350 bytes an instrument, and its book. Cost: a copy of the record; for a book, a tree step a level.
 
+use tickcast_protocol::Sequence;
 use tickcast_protocol::book::Book;
 use tickcast_protocol::record::{self, BOOK_SNAPSHOT, Channel, Gap, RecordHeader, RecordKind, flags};
 
@@ -17,7 +18,7 @@ pub enum Applied {
     /// The next in order.
     Next,
     /// Applied, but the sequences `from` to `to` are missing before it.
-    AfterGap { from: u64, to: u64 },
+    AfterGap { from: Sequence, to: Sequence },
     /// A delta of a book that has a gap: not to be delivered; the book waits for a snapshot.
     Broken,
 }
@@ -70,7 +71,7 @@ impl Status {
 #[derive(Clone, Debug)]
 pub struct InstrumentValues {
     status: Status,
-    sequences: [u64; Channel::COUNT],
+    sequences: [Sequence; Channel::COUNT],
     positions: [u64; Channel::COUNT],
     quote: [u8; record::Quote::BYTES],
     trade: [u8; record::Trade::BYTES],
@@ -82,7 +83,7 @@ impl Default for InstrumentValues {
     fn default() -> Self {
         Self {
             status: Status::default(),
-            sequences: [0; Channel::COUNT],
+            sequences: [Sequence::NONE; Channel::COUNT],
             positions: [0; Channel::COUNT],
             quote: [0; record::Quote::BYTES],
             trade: [0; record::Trade::BYTES],
@@ -94,7 +95,7 @@ impl Default for InstrumentValues {
 
 impl InstrumentValues {
     /// Sequence of the newest record of a channel; 0 before the first.
-    pub fn sequence(&self, channel: Channel) -> u64 {
+    pub fn sequence(&self, channel: Channel) -> Sequence {
         self.sequences[channel as usize]
     }
 
@@ -111,7 +112,7 @@ impl InstrumentValues {
     /// Appends the newest record of a channel, with `extra` added to its flags. Returns false if there is none: before
     /// the first, for a book that waits for a snapshot, and for Raw, whose payloads are not kept.
     pub fn push(&self, instrument: u32, channel: Channel, extra: u8, out: &mut Vec<u8>) -> bool {
-        if self.sequence(channel) == 0 {
+        if self.sequence(channel).is_none() {
             return false;
         }
         let kept: &[u8] = match channel {
@@ -134,11 +135,10 @@ impl InstrumentValues {
     /// kept trade would find an unreported gap before the next. True if there was such a loss.
     pub fn push_trades_lost(&self, instrument: u32, ts_recv: u64, out: &mut Vec<u8>) -> bool {
         let (channel, to_sequence) = (Channel::Trade, self.sequence(Channel::Trade));
-        let Some(kept) = RecordHeader::read(&self.trade).filter(|kept| (0..to_sequence).contains(&kept.sequence))
-        else {
+        let Some(kept) = RecordHeader::read(&self.trade).filter(|kept| kept.sequence < to_sequence) else {
             return false;
         };
-        let from_sequence = kept.sequence + 1;
+        let from_sequence = kept.sequence.next();
         Gap { instrument, channel, from_sequence, to_sequence, reason: b'F' }.encode(ts_recv, out);
         true
     }
@@ -196,12 +196,12 @@ impl LastValues {
     }
 
     /// The newest sequence; 0 before the first record or for an unknown instrument.
-    pub fn sequence(&self, instrument: u32, channel: Channel) -> u64 {
-        self.row(instrument).map_or(0, |row| row.sequence(channel))
+    pub fn sequence(&self, instrument: u32, channel: Channel) -> Sequence {
+        self.row(instrument).map_or(Sequence::NONE, |row| row.sequence(channel))
     }
 
     /// Sequences of the log channels (trade, raw) of all instruments, by id: Gap records are computed from them.
-    pub fn log_sequences(&self) -> impl ExactSizeIterator<Item = [u64; 2]> {
+    pub fn log_sequences(&self) -> impl ExactSizeIterator<Item = [Sequence; 2]> {
         self.rows.iter().map(|row| [row.sequence(Channel::Trade), row.sequence(Channel::Raw)])
     }
 
@@ -241,7 +241,7 @@ impl LastValues {
             row.keep_trade_before_gap(header, channel, bytes);
             return Applied::Ignored;
         }
-        let has_gap = header.sequence > last + 1 || waits_for_snapshot;
+        let has_gap = header.sequence.previous() > last || waits_for_snapshot;
         match channel {
             Channel::Quote => row.quote.copy_from_slice(bytes),
             Channel::Trade => row.trade.copy_from_slice(bytes),
@@ -256,14 +256,14 @@ impl LastValues {
         row.sequences[index] = header.sequence;
         row.positions[index] = position;
         self.log_changes += u64::from(channel.is_log());
-        if has_gap { Applied::AfterGap { from: last + 1, to: header.sequence - 1 } } else { Applied::Next }
+        if has_gap { Applied::AfterGap { from: last.next(), to: header.sequence.previous() } } else { Applied::Next }
     }
 
     /// Applies a Gap record of a log channel. Returns the part of it that was not known yet.
     pub fn apply_gap(&mut self, gap: &Gap, position: u64) -> Option<Gap> {
         let row = self.rows.get_mut((gap.instrument as usize).wrapping_sub(1))?;
         let index = gap.channel as usize;
-        let from_sequence = row.sequences[index] + 1;
+        let from_sequence = row.sequences[index].next();
         if gap.to_sequence < from_sequence {
             return None;
         }

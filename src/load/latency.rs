@@ -244,7 +244,7 @@ mod tests {
     const NOW_NS: u64 = 1_763_691_200_000_000_000;
 
     fn packet(flags: u8, ts_send: u64) -> PacketHeader {
-        PacketHeader { flags, count: 1, epoch: 1, position: 1, ts_send }
+        PacketHeader { flags, count: 1, epoch: 1, position: 1.into(), ts_send }
     }
 
     #[test]

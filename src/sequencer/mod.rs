@@ -36,6 +36,7 @@ use crate::ring;
 use tickcast_protocol::book::Book;
 use tickcast_protocol::directory::{DefineError, Directory};
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
+use tickcast_protocol::{Position, Sequence};
 
 /// A feed or a publisher. Each has its own instrument ids.
 pub type SourceId = u32;
@@ -57,7 +58,7 @@ pub struct Sequencer {
     /// By shard: the next instrument of its resynchronisation, if one is running.
     resyncs: Vec<Option<u32>>,
     sources: SourceTable,
-    position: u64,
+    position: Position,
     counters: SequencerCounters,
     scratch: Vec<u8>,
 }
@@ -75,7 +76,7 @@ impl Sequencer {
             rings,
             bars_ring: None,
             sources: SourceTable::default(),
-            position: 0,
+            position: Position::ZERO,
             counters: SequencerCounters::default(),
             scratch: Vec::new(),
         }
@@ -158,7 +159,7 @@ impl Sequencer {
     }
 
     /// Position of the newest record.
-    pub fn position(&self) -> u64 {
+    pub fn position(&self) -> Position {
         self.position
     }
 
@@ -176,7 +177,7 @@ impl Sequencer {
         self.push_feed_state(b'S', now_ns);
         if new {
             self.values.add(id);
-            record::patch_sequenced(bytes, id, 0, now_ns);
+            record::patch_sequenced(bytes, id, Sequence::NONE, now_ns);
             self.write(bytes);
         }
         Ok(id)
@@ -194,7 +195,7 @@ impl Sequencer {
             // The instrument was stale or ended: its first new record makes it live again.
             self.push_status(id, b'L', now_ns);
         }
-        let sequence = self.values.sequence(id, channel) + 1;
+        let sequence = self.values.sequence(id, channel).next();
         record::patch_sequenced(bytes, id, sequence, now_ns);
         // In a ring SNAPSHOT marks records of a resynchronisation, which live subscribers are not sent. A source's own
         // records must not carry it.
@@ -204,7 +205,7 @@ impl Sequencer {
         }
         record::patch_flags(bytes, own_flags);
         let numbered = RecordHeader { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
-        self.values.apply(&numbered, channel, bytes, self.position + 1);
+        self.values.apply(&numbered, channel, bytes, self.position.next().get());
         self.write(bytes);
         if let (Channel::Quote | Channel::Trade, Some(bars_ring)) = (channel, &mut self.bars_ring) {
             bars_ring.push(bytes);
@@ -236,15 +237,15 @@ impl Sequencer {
             self.counters.undefined += 1;
             return;
         };
-        let from_sequence = self.values.sequence(instrument, gap.channel) + 1;
-        let count = gap.to_sequence - gap.from_sequence;
-        let Some(to_sequence) = from_sequence.checked_add(count).filter(|last| *last < SEQUENCE_MAX) else {
+        let from_sequence = self.values.sequence(instrument, gap.channel).next();
+        let count = gap.missing();
+        let Some(to_sequence) = from_sequence.get().checked_add(count - 1).filter(|last| *last < SEQUENCE_MAX) else {
             self.counters.undefined += 1;
             return;
         };
-        self.counters.lost += count + 1;
-        let gap = Gap { instrument, from_sequence, to_sequence, reason: b'F', ..gap };
-        self.values.apply_gap(&gap, self.position + 1);
+        self.counters.lost += count;
+        let gap = Gap { instrument, from_sequence, to_sequence: to_sequence.into(), reason: b'F', ..gap };
+        self.values.apply_gap(&gap, self.position.next().get());
         let mut bytes = Vec::new();
         gap.encode(now_ns, &mut bytes);
         self.write(&bytes);
@@ -255,10 +256,10 @@ impl Sequencer {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.position += 1;
+        self.position = self.position.next();
         self.counters.records += 1;
         for ring in &mut self.rings {
-            ring.push(self.position, bytes);
+            ring.push(self.position.get(), bytes);
         }
     }
 
@@ -279,7 +280,7 @@ impl Sequencer {
         let (Some(instrument), Some(row)) = (self.directory.get(id), self.values.row(id)) else { return };
         let ring = &mut self.rings[shard];
         let mut push = |out: &mut Vec<u8>| {
-            ring.push(self.position, out);
+            ring.push(self.position.get(), out);
             out.clear();
         };
         let out = &mut self.scratch;
@@ -299,8 +300,14 @@ impl Sequencer {
             push(out);
         }
         let raw = row.sequence(Channel::Raw);
-        if raw > 0 {
-            let gap = Gap { instrument: id, channel: Channel::Raw, from_sequence: 1, to_sequence: raw, reason: b'O' };
+        if !raw.is_none() {
+            let gap = Gap {
+                instrument: id,
+                channel: Channel::Raw,
+                from_sequence: Sequence::new(1),
+                to_sequence: raw,
+                reason: b'O',
+            };
             gap.encode(0, out);
             record::patch_flags(out, flags::SNAPSHOT);
             push(out);
@@ -310,6 +317,6 @@ impl Sequencer {
     fn push_feed_status(&mut self, shard: usize) {
         self.scratch.clear();
         self.values.status(0).push(0, flags::SNAPSHOT, &mut self.scratch);
-        self.rings[shard].push(self.position, &self.scratch);
+        self.rings[shard].push(self.position.get(), &self.scratch);
     }
 }

@@ -234,7 +234,7 @@ impl Sequencer {
             .with_flags(flags::LAST);
         let mut bytes = Vec::new();
         record::encode_status(&header, state, &mut bytes);
-        if !self.values.apply_status(&header, &bytes, self.position + 1) {
+        if !self.values.apply_status(&header, &bytes, self.position.next().get()) {
             return;
         }
         if id != 0 {
@@ -257,12 +257,12 @@ impl Sequencer {
     pub(super) fn suspect_book(&mut self, id: u32, now_ns: u64) {
         let Some(row) = self.values.row(id) else { return };
         let Some(book) = row.book().filter(|_| !self.sources.suspect[id as usize]) else { return };
-        let sequence = row.sequence(Channel::Book) + 1;
+        let sequence = row.sequence(Channel::Book).next();
         let header = RecordHeader { sequence, ts_recv: now_ns, ..row.book_header(book, id, flags::MAYBE_BAD_BOOK) };
         let mut bytes = Vec::new();
         record::encode_book(&header, BOOK_DELTA, std::iter::empty(), &mut bytes);
         self.sources.suspect[id as usize] = true;
-        self.values.apply(&header, Channel::Book, &bytes, self.position + 1);
+        self.values.apply(&header, Channel::Book, &bytes, self.position.next().get());
         self.write(&bytes);
     }
 }

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tickcast_protocol::Position;
+
 macro_rules! counters {
     ($($name:ident $text:literal;)*) => {
         /// What the sequencer counts.
@@ -21,9 +23,9 @@ macro_rules! counters {
 
         impl SequencerStats {
             /// Publishes the present numbers.
-            pub fn publish(&self, counters: &SequencerCounters, position: u64) {
+            pub fn publish(&self, counters: &SequencerCounters, position: Position) {
                 // Relaxed: each number is read by itself; they order nothing.
-                self.position.store(position, Ordering::Relaxed);
+                self.position.store(position.get(), Ordering::Relaxed);
                 $(self.$name.store(counters.$name, Ordering::Relaxed);)*
             }
         }

@@ -409,7 +409,7 @@ impl<I: Io> Shard<I> {
             for (channel, had) in [Channel::Trade, Channel::Raw].into_iter().zip(had) {
                 let newest = self.values.sequence(instrument, channel);
                 if newest > had && self.wants_channel(audience, instrument, channel) {
-                    let gap = Gap { instrument, channel, from_sequence: had + 1, to_sequence: newest, reason: b'S' };
+                    let gap = Gap { instrument, channel, from_sequence: had.next(), to_sequence: newest, reason: b'S' };
                     gap.encode(self.tick.now_ns, &mut records);
                     self.counters.add(Counter::GapsSent, 1);
                 }
@@ -491,7 +491,7 @@ fn note_history(history: &ring::Batch, log: &mut LogMark) {
             _ => (Channel::Trade, header.sequence),
         };
         if sequences.len() < header.instrument as usize {
-            sequences.resize(header.instrument as usize, [0; 2]);
+            sequences.resize(header.instrument as usize, Default::default());
         }
         sequences[header.instrument as usize - 1][usize::from(channel == Channel::Raw)] = newest;
     }

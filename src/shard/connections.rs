@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::replay::Replay;
 use super::subscription_index::{AudienceId, Key};
 use crate::io::SlotId;
+use tickcast_protocol::Sequence;
 use tickcast_protocol::ws::session::Session;
 
 /// `Client::place` of one that is not among the members of its audience.
@@ -99,7 +100,7 @@ pub(super) struct LogMark {
     pub(super) ring_position: u64,
     /// Sequences (trade, raw) of all instruments at that place: what a Gap starts from, should the ring be overwritten.
     /// Shared by all who came to it in the same turn; one that stands amid the history has a copy of its own.
-    pub(super) sequences: Arc<[[u64; 2]]>,
+    pub(super) sequences: Arc<[[Sequence; 2]]>,
 }
 
 /// What a client that is not among the members of its audience is owed. Constant memory, whatever happens meanwhile: the

@@ -56,10 +56,10 @@ use crate::io::{Completion, Completions, Io, ShortSend, SlotId};
 use crate::last_value::LastValues;
 use crate::ring;
 use crate::stats::{Counter, ShardCounters};
-use tickcast_protocol::Directory;
 use tickcast_protocol::control::Request;
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::session::{Role, Session};
+use tickcast_protocol::{Directory, Sequence};
 
 /// What a shard is told at its start.
 #[derive(Clone, Debug)]
@@ -232,7 +232,7 @@ pub struct Shard<I: Io> {
     /// Input of clients that had to wait, to be taken up in the next turn.
     held: Vec<(SlotId, Vec<u8>)>,
     /// Sequences of the log channels, with the count of changes at which they were taken: made when somebody needs them.
-    log_sequences: (u64, Arc<[[u64; 2]]>),
+    log_sequences: (u64, Arc<[[Sequence; 2]]>),
     /// Log history before this place of the ring has holes that a Gap has to tell.
     log_floor: u64,
     history: History,
@@ -487,7 +487,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// The sequences of all log channels as of now, shared by all who need them before one of them changes.
-    fn log_sequences(&mut self) -> Arc<[[u64; 2]]> {
+    fn log_sequences(&mut self) -> Arc<[[Sequence; 2]]> {
         let changes = self.values.log_changes();
         if self.log_sequences.0 != changes {
             self.log_sequences = (changes, self.values.log_sequences().collect());

@@ -32,7 +32,7 @@ impl Packing {
             flags: self.flags | if is_last { self.last_flags } else { 0 },
             count: count as u16,
             epoch: self.epoch,
-            position,
+            position: position.into(),
             ts_send: self.ts_send,
         }
     }

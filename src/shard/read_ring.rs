@@ -79,7 +79,7 @@ impl<I: Io> Shard<I> {
         if is_sent_again {
             self.history.note_sent_again(at.position);
         }
-        let is_whole = !is_sent_again && gap.from_sequence == self.values.sequence(gap.instrument, gap.channel) + 1;
+        let is_whole = !is_sent_again && gap.from_sequence == self.values.sequence(gap.instrument, gap.channel).next();
         match self.values.apply_gap(&gap, at.ring) {
             Some(gap) if is_whole => self.pass_gap_on(&gap, start, end, at),
             Some(gap) => self.announce_gap(&gap, at),
@@ -154,7 +154,7 @@ impl<I: Io> Shard<I> {
     /// has sent it again, and are told by a change of nothing. Who gets merged books has had a right one, of a while ago.
     fn suspect_book(&mut self, header: &RecordHeader, at: Place) {
         // In place of the change that cannot be applied, or the one before it: the whole book comes after both.
-        let header = RecordHeader { sequence: header.sequence - 1, ..*header };
+        let header = RecordHeader { sequence: header.sequence.previous(), ..*header };
         let header = header.with_flags(flags::LAST | flags::CONFLATED | flags::MAYBE_BAD_BOOK);
         let start = self.tick.batch.bytes.len();
         record::encode_book(&header, BOOK_DELTA, std::iter::empty(), &mut self.tick.batch.bytes);

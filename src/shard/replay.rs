@@ -18,6 +18,7 @@ use super::subscription_index::{AudienceId, Key, Target};
 use crate::io::Io;
 use crate::ring;
 use crate::stats::Counter;
+use tickcast_protocol::Token;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::reply;
 use tickcast_protocol::packet;
@@ -51,8 +52,9 @@ type Piece = Vec<(u64, std::ops::Range<usize>)>;
 impl<I: Io> Shard<I> {
     /// Where in the ring the records after a token begin, or somewhat before; `None` where they are not there any more,
     /// or were never.
-    pub(super) fn find_token(&self, epoch: u32, position: u64, interval: ConflationInterval) -> Option<u64> {
-        if epoch != self.settings.epoch || position > self.tick.position {
+    pub(super) fn find_token(&self, token: Token, interval: ConflationInterval) -> Option<u64> {
+        let position = token.position.get();
+        if token.epoch != self.settings.epoch || position > self.tick.position {
             return None;
         }
         let mark = self.history.after(position).ok()?;
@@ -256,7 +258,7 @@ impl<I: Io> Shard<I> {
         self.counters.add(Counter::ReplaysLost, 1);
         let mut text = Vec::new();
         let Replay { id, conflate_ms, count, .. } = *replay;
-        let from = self.tick.position + 1;
+        let from = (self.tick.position + 1).into();
         reply::resumed(&mut text, &reply::Resumed { id, how: "snapshot", from, conflate_ms, count, unknown: &[] });
         self.interest.encoding(audience).format.push_answer(&text, &mut self.scratch.arena);
         catch_up.owe(replay.keys.iter().map(|key| (*key, Owed::Snapshot)));

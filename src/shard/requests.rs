@@ -15,6 +15,7 @@ use super::subscription_index::{Change, Key, Target};
 use super::{Settings, Shard};
 use crate::io::{Io, SlotId};
 use crate::stats::Counter;
+use tickcast_protocol::Token;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, Pattern, Request, RequestError, RequestLimits, parse_request, reply};
 use tickcast_protocol::record::Channel;
@@ -259,8 +260,8 @@ impl<I: Io> Shard<I> {
                 self.answer(slot, |out| reply::subscribed(out, id, conflate.interval_ms(), count, &unknown, &[]));
                 Ok(())
             }
-            Request::Resume { id, epoch, position, channels, symbols, conflate } => {
-                self.resume(slot, id, (epoch, position), channels, &symbols, conflate)
+            Request::Resume { id, token, channels, symbols, conflate } => {
+                self.resume(slot, id, token, channels, &symbols, conflate)
             }
             Request::Unsubscribe { id, channels, symbols } => {
                 let count = self.unsubscribe(slot, channels, &symbols);
@@ -275,14 +276,17 @@ impl<I: Io> Shard<I> {
         &mut self,
         slot: u32,
         id: u64,
-        (epoch, position): (u32, u64),
+        token: Token,
         channels: ChannelSet,
         symbols: &[Pattern],
         interval: ConflationInterval,
     ) -> Result<(), RequestError> {
-        let (begin, how, from, counter) = match self.find_token(epoch, position, interval) {
-            Some(place) => (Begin::Replay { position, place }, "replay", position + 1, Counter::ResumesReplayed),
-            None => (Begin::Snapshot, "snapshot", self.tick.position + 1, Counter::ResumesSnapshot),
+        let (begin, how, from, counter) = match self.find_token(token, interval) {
+            Some(place) => {
+                let begin = Begin::Replay { position: token.position.get(), place };
+                (begin, "replay", token.position.next(), Counter::ResumesReplayed)
+            }
+            None => (Begin::Snapshot, "snapshot", (self.tick.position + 1).into(), Counter::ResumesSnapshot),
         };
         let (count, unknown) = self.subscribe(slot, id, channels, symbols, interval, begin)?;
         self.counters.add(counter, 1);

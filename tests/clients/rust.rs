@@ -40,7 +40,7 @@ impl Publisher {
     fn publish(&mut self, prices: std::ops::Range<i64>) {
         for px in prices {
             let header = |kind| RecordHeader::of_feed(kind, 1, 0);
-            let head = PacketHeader { flags: 0, count: 2, epoch: 0, position: 0, ts_send: 0 };
+            let head = PacketHeader { flags: 0, count: 2, epoch: 0, position: 0.into(), ts_send: 0 };
             let mut packet = head.encode().to_vec();
             Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }.encode(&header(RecordKind::Quote), &mut packet);
             Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut packet);

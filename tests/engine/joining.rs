@@ -9,7 +9,7 @@ fn received(node: &Node, client: u32) -> Vec<(Channel, u32, u64)> {
     for message in node.received(client) {
         let Message::Packet { records, .. } = message else { continue };
         all.extend(records.iter().filter_map(|(header, _)| {
-            Some((RecordKind::from_wire(header.kind)?.channel()?, header.instrument, header.sequence))
+            Some((RecordKind::from_wire(header.kind)?.channel()?, header.instrument, header.sequence.get()))
         }));
     }
     all

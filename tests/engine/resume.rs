@@ -26,7 +26,7 @@ impl View {
     fn take(&mut self, messages: &[Message]) {
         for message in messages {
             let Message::Packet { header, records } = message else { continue };
-            self.token = Some((header.epoch, header.position));
+            self.token = Some((header.epoch, header.position.get()));
             records.iter().for_each(|(header, bytes)| self.take_record(header, bytes));
         }
     }
@@ -35,24 +35,24 @@ impl View {
         let kind = RecordKind::from_wire(header.kind).expect("a known kind");
         if kind == RecordKind::Gap {
             let gap = Gap::read(bytes).expect("a gap");
-            self.newest.insert((gap.channel, gap.instrument), gap.to_sequence);
+            self.newest.insert((gap.channel, gap.instrument), gap.to_sequence.get());
             self.gaps.push(gap);
         }
         let Some(channel) = kind.channel() else { return };
         let newest = self.newest.entry((channel, header.instrument)).or_default();
-        if header.sequence <= *newest {
+        if header.sequence.get() <= *newest {
             self.repeated += 1;
             return;
         }
         let is_told = header.flags & (flags::SNAPSHOT | flags::CONFLATED) != 0 && !channel.is_log();
         let is_first = *newest == 0;
         assert!(
-            header.sequence == *newest + 1 || is_told || is_first || header.flags & flags::SNAPSHOT != 0,
+            header.sequence.get() == *newest + 1 || is_told || is_first || header.flags & flags::SNAPSHOT != 0,
             "{channel:?} {} of instrument {} comes after {newest}",
             header.sequence,
             header.instrument
         );
-        *newest = header.sequence;
+        *newest = header.sequence.get();
         if let Some((kind, levels)) = record::read_book(bytes).filter(|_| channel == Channel::Book) {
             self.books.entry(header.instrument).or_default().apply(kind, levels);
         }
@@ -63,7 +63,7 @@ impl View {
         for instrument in node.shard.directory().iter() {
             for channel in channels {
                 let known = self.newest.get(&(*channel, instrument.id)).copied().unwrap_or_default();
-                let newest = node.shard.values().sequence(instrument.id, *channel);
+                let newest = node.shard.values().sequence(instrument.id, *channel).get();
                 assert_eq!(known, newest, "{channel:?} of {}", instrument.symbol);
             }
             if let Some(book) = node.shard.values().row(instrument.id).and_then(|row| row.book()) {
@@ -101,7 +101,7 @@ fn sequences(messages: &[Message], channel: Channel) -> Vec<u64> {
     });
     let of_channel =
         |header: &&RecordHeader| RecordKind::from_wire(header.kind).and_then(RecordKind::channel) == Some(channel);
-    records.flatten().map(|(header, _)| header).filter(of_channel).map(|header| header.sequence).collect()
+    records.flatten().map(|(header, _)| header).filter(of_channel).map(|header| header.sequence.get()).collect()
 }
 
 fn packet_flags_of(messages: &[Message]) -> Vec<u8> {
@@ -150,7 +150,7 @@ fn a_token_from_elsewhere_or_from_the_future_gets_a_snapshot_and_is_told_so() {
     let mut node = Node::new(1);
     (0..5).for_each(|_| node.trade(1));
     node.settle();
-    let position = node.sequencer.position();
+    let position = node.sequencer.position().get();
     for token in [(2, position), (1, position + 1), (1, u64::MAX)] {
         let client = node.client(&resume(token, r#""trade""#, 0));
         node.settle();
@@ -168,7 +168,7 @@ fn a_token_whose_history_was_overwritten_or_is_too_old_gets_a_snapshot() {
     let mut node = Node::with(1, 1 << 16, settings);
     node.trade(1);
     node.settle();
-    let token = (1, node.sequencer.position());
+    let token = (1, node.sequencer.position().get());
     let resumed = |node: &mut Node| {
         let client = node.client(&resume(token, r#""trade""#, 0));
         node.settle();
@@ -183,7 +183,7 @@ fn a_token_whose_history_was_overwritten_or_is_too_old_gets_a_snapshot() {
     node.now_ns += 2_000 * MS;
     node.settle();
     assert_eq!(resumed(&mut node), "snapshot", "61 s old");
-    let newest = (1, node.sequencer.position());
+    let newest = (1, node.sequencer.position().get());
     let client = node.client(&resume(newest, r#""trade""#, 0));
     node.settle();
     assert_eq!(answers(&node.received(client)), ["replay"], "nothing came after it, however long ago");
@@ -206,7 +206,7 @@ fn a_value_that_waited_for_its_tick_when_the_token_was_given_is_not_lost() {
     node.settle();
     let mut view = View::default();
     view.take(&node.received(first));
-    assert_eq!(view.token, Some((1, node.sequencer.position())));
+    assert_eq!(view.token, Some((1, node.sequencer.position().get())));
     node.end(first);
     node.pass(2000);
     let client = node.client(&resume(view.token.unwrap(), r#""quote","trade""#, 500));
@@ -220,7 +220,7 @@ fn a_value_that_waited_for_its_tick_when_the_token_was_given_is_not_lost() {
 #[test]
 fn a_replay_of_many_turns_joins_the_live_stream_without_a_seam() {
     let mut node = Node::new(3);
-    let token = (1, node.sequencer.position());
+    let token = (1, node.sequencer.position().get());
     for _ in 0..10_000 {
         (1..=3).for_each(|id| node.trade(id));
         node.settle();
@@ -246,7 +246,7 @@ fn a_replay_of_many_turns_joins_the_live_stream_without_a_seam() {
 #[test]
 fn a_replay_that_the_ring_overtakes_ends_in_a_snapshot_and_says_so() {
     let mut node = Node::with(1, 1 << 18, Settings::default());
-    let token = (1, node.sequencer.position());
+    let token = (1, node.sequencer.position().get());
     for _ in 0..3_000 {
         node.trade(1);
         node.settle();
@@ -272,7 +272,7 @@ fn a_replay_that_the_ring_overtakes_ends_in_a_snapshot_and_says_so() {
 #[test]
 fn what_was_subscribed_before_is_not_replayed() {
     let mut node = Node::new(2);
-    let token = (1, node.sequencer.position());
+    let token = (1, node.sequencer.position().get());
     (1..=2).for_each(|id| node.trade(id));
     node.settle();
     let client = node.client(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["S1"],"snapshot":false}"#);

@@ -104,7 +104,7 @@ impl Follower {
                     let shown = RecordHeader::read(&bytes[start..]).unwrap().flags & !flags::SNAPSHOT;
                     record::patch_flags(&mut bytes[start..], shown);
                 }
-                bytes.extend_from_slice(&row.sequence(channel).to_le_bytes());
+                bytes.extend_from_slice(&row.sequence(channel).get().to_le_bytes());
             }
             state.push(bytes);
         }
@@ -132,11 +132,11 @@ fn numbers_are_contiguous_and_all_rings_have_the_same_bytes() {
     assert_eq!(records, two.read());
     let positions: Vec<u64> = records.iter().map(|(position, _)| *position).collect();
     assert_eq!(positions, (1..=8).collect::<Vec<u64>>());
-    assert_eq!(sequencer.position(), 8);
+    assert_eq!(sequencer.position().get(), 8);
     let numbered: Vec<(u8, u32, u64, u64)> = records
         .iter()
         .map(|(_, bytes)| RecordHeader::read(bytes).unwrap())
-        .map(|header| (header.kind, header.instrument, header.sequence, header.ts_recv))
+        .map(|header| (header.kind, header.instrument, header.sequence.get(), header.ts_recv))
         .collect();
     let expected = [(16, 1, 0), (1, 1, 1), (2, 1, 1), (1, 1, 2), (16, 2, 0), (2, 1, 2), (1, 2, 1), (5, 2, 1)];
     assert_eq!(numbered, expected.map(|(kind, instrument, sequence)| (kind, instrument, sequence, 99)));
@@ -154,7 +154,7 @@ fn each_source_has_ids_of_its_own() {
         .read()
         .iter()
         .map(|(_, bytes)| RecordHeader::read(bytes).unwrap())
-        .map(|header| (header.instrument, header.sequence))
+        .map(|header| (header.instrument, header.sequence.get()))
         .collect();
     assert_eq!(headers, [(2, 1), (2, 2), (3, 1)], "two sources of one instrument share its sequence");
 }
@@ -229,7 +229,13 @@ fn what_a_source_has_lost_after_its_newest_trade_is_made_known_by_a_resynchronis
     let (mut sequencer, mut lapped, mut whole) = two_rings();
     let gap = |local: u32| {
         let mut bytes = Vec::new();
-        let lost = Gap { instrument: local, channel: Channel::Trade, from_sequence: 5, to_sequence: 7, reason: b'F' };
+        let lost = Gap {
+            instrument: local,
+            channel: Channel::Trade,
+            from_sequence: 5.into(),
+            to_sequence: 7.into(),
+            reason: b'F',
+        };
         lost.encode(0, &mut bytes);
         bytes
     };
@@ -246,6 +252,9 @@ fn what_a_source_has_lost_after_its_newest_trade_is_made_known_by_a_resynchronis
     }
     lapped.read();
     whole.read();
-    assert_eq!((lapped.values.sequence(1, Channel::Trade), lapped.values.sequence(2, Channel::Trade)), (4, 3));
+    assert_eq!(
+        (lapped.values.sequence(1, Channel::Trade), lapped.values.sequence(2, Channel::Trade)),
+        (4.into(), 3.into())
+    );
     assert_eq!(lapped.state(), whole.state());
 }

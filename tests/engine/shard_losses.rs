@@ -89,7 +89,7 @@ impl World {
         let header = RecordHeader::read(&bytes).unwrap();
         let sequence = self.sequences.entry((header.instrument, header.kind)).or_default();
         *sequence += 1;
-        record::patch_sequenced(&mut bytes, header.instrument, *sequence, 1);
+        record::patch_sequenced(&mut bytes, header.instrument, (*sequence).into(), 1);
         self.position += 1;
         self.ring.push(self.position, &bytes);
         self.ring.publish();
@@ -340,7 +340,7 @@ fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
         .iter()
         .map(|record| RecordHeader::read(record).unwrap())
         .filter(|header| header.kind == RecordKind::Trade as u8 && header.instrument == 1999)
-        .map(|header| header.sequence)
+        .map(|header| header.sequence.get())
         .collect();
     assert!(trades.len() > 1 && trades.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{trades:?}");
 }
@@ -372,8 +372,8 @@ fn a_packet_of_those_who_catch_up_states_no_place_that_it_has_not_come_to() {
     let packets = world.packets(slot_id);
     assert!(packets.len() > 6, "{} packets", packets.len());
     for (header, records) in packets {
-        let newest = RecordHeader::read(records.last().expect("trades")).unwrap().sequence;
-        assert_eq!(header.position, before + newest, "a token that would lose what comes after this packet");
+        let newest = RecordHeader::read(records.last().expect("trades")).unwrap().sequence.get();
+        assert_eq!(header.position.get(), before + newest, "a token that would lose what comes after this packet");
     }
 }
 
@@ -413,8 +413,8 @@ fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
         packets.iter().flat_map(|(_, records)| records).filter(|record| record[2] == RecordKind::Gap as u8).count();
     assert_eq!(gaps, instruments as usize);
     let (last, others) = packets.split_last().expect("packets");
-    assert_eq!(last.0.position, world.position);
-    assert!(others.len() > 2 && others.iter().all(|(header, _)| header.position <= before + 1), "{others:?}");
+    assert_eq!(last.0.position.get(), world.position);
+    assert!(others.len() > 2 && others.iter().all(|(header, _)| header.position.get() <= before + 1), "{others:?}");
 }
 
 #[test]
@@ -506,7 +506,7 @@ fn resumes_that_come_together_are_all_replayed() {
     let records = world.records(slot_id);
     let trades = records.iter().map(|record| RecordHeader::read(record).unwrap());
     let trades = trades.filter(|header| header.kind == RecordKind::Trade as u8);
-    let trades: Vec<(u32, u64)> = trades.map(|header| (header.instrument, header.sequence)).collect();
+    let trades: Vec<(u32, u64)> = trades.map(|header| (header.instrument, header.sequence.get())).collect();
     assert_eq!(trades, [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]);
 }
 
@@ -533,9 +533,11 @@ fn trades_and_gaps(world: &mut World, slot_id: SlotId) -> Vec<(u64, u64)> {
     let records = world.records(slot_id);
     let spans = records.iter().filter_map(|record| match record[2] {
         kind if kind == RecordKind::Trade as u8 => {
-            RecordHeader::read(record).map(|header| (header.sequence, header.sequence))
+            RecordHeader::read(record).map(|header| (header.sequence.get(), header.sequence.get()))
         }
-        kind if kind == RecordKind::Gap as u8 => Gap::read(record).map(|gap| (gap.from_sequence, gap.to_sequence)),
+        kind if kind == RecordKind::Gap as u8 => {
+            Gap::read(record).map(|gap| (gap.from_sequence.get(), gap.to_sequence.get()))
+        }
         _ => None,
     });
     spans.collect()
@@ -544,7 +546,8 @@ fn trades_and_gaps(world: &mut World, slot_id: SlotId) -> Vec<(u64, u64)> {
 /// The feed tells that two trades after the first are missing; then comes one more.
 fn lose_two_trades(world: &mut World) {
     world.trade(1, 1);
-    let gap = Gap { instrument: 1, channel: Channel::Trade, from_sequence: 2, to_sequence: 3, reason: b'F' };
+    let gap =
+        Gap { instrument: 1, channel: Channel::Trade, from_sequence: 2.into(), to_sequence: 3.into(), reason: b'F' };
     let mut bytes = Vec::new();
     gap.encode(0, &mut bytes);
     world.position += 1;

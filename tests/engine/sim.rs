@@ -147,7 +147,7 @@ impl Checker {
         let mut bytes = 0;
         for (header, record) in record::records(batch) {
             bytes += record.len();
-            assert_eq!((header.sequence, header.ts_recv), (0, 0), "these are the sequencer's");
+            assert_eq!((header.sequence.get(), header.ts_recv), (0, 0), "these are the sequencer's");
             if header.kind == RecordKind::Definition as u8 {
                 self.define(record);
             } else {

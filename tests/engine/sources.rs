@@ -96,7 +96,7 @@ fn what_a_lost_source_leaves_is_stale_until_its_first_record_from_another() {
     node.settle();
     assert_eq!(states(&node.received(client))[4..], [(2, 'L')]);
     let messages = node.received(client);
-    let sequence = records(&messages, RecordKind::Trade).last().map(|(header, _)| header.sequence);
+    let sequence = records(&messages, RecordKind::Trade).last().map(|(header, _)| header.sequence.get());
     assert_eq!(sequence, Some(1), "subscribers stay, and the numbers go on");
 }
 
@@ -174,7 +174,13 @@ fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
     let token = node.sequencer.position();
     node.give_room(slow, 0);
     node.trade(1);
-    let gap = Gap { instrument: 1, channel: Channel::Trade, from_sequence: 100, to_sequence: 102, reason: b'S' };
+    let gap = Gap {
+        instrument: 1,
+        channel: Channel::Trade,
+        from_sequence: 100.into(),
+        to_sequence: 102.into(),
+        reason: b'S',
+    };
     let mut batch = Vec::new();
     gap.encode(0, &mut batch);
     node.accept(batch);
@@ -190,9 +196,9 @@ fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
         let messages = node.received(client);
         let gaps: Vec<Gap> =
             records(&messages, RecordKind::Gap).iter().filter_map(|(_, bytes)| Gap::read(bytes)).collect();
-        assert_eq!(gaps, [Gap { from_sequence: 3, to_sequence: 5, reason: b'F', ..gap }]);
+        assert_eq!(gaps, [Gap { from_sequence: 3.into(), to_sequence: 5.into(), reason: b'F', ..gap }]);
         let trades = records(&messages, RecordKind::Trade);
-        let newest: Vec<u64> = trades.iter().rev().take(2).map(|(header, _)| header.sequence).collect();
+        let newest: Vec<u64> = trades.iter().rev().take(2).map(|(header, _)| header.sequence.get()).collect();
         assert_eq!(newest, [6, 2]);
     }
     assert_eq!(node.sequencer.counters().lost, 3);
@@ -240,7 +246,7 @@ fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_se
     let books = books(&node);
     let (whole, bytes) = books.last().expect("it was sent again");
     assert_eq!((is_bad(whole), bytes[34]), (false, b'S'));
-    let sequences: Vec<u64> = books.iter().map(|(header, _)| header.sequence).collect();
+    let sequences: Vec<u64> = books.iter().map(|(header, _)| header.sequence.get()).collect();
     assert!(sequences.is_sorted_by(|one, next| one < next), "{sequences:?}");
 }
 
@@ -251,7 +257,8 @@ fn the_last_trade_is_known_again_after_an_overrun_although_the_source_has_lost_o
     node.settle();
     (0..1000).for_each(|_| node.trade(1));
     node.settle();
-    let gap = Gap { instrument: 1, channel: Channel::Trade, from_sequence: 1, to_sequence: 3, reason: b'F' };
+    let gap =
+        Gap { instrument: 1, channel: Channel::Trade, from_sequence: 1.into(), to_sequence: 3.into(), reason: b'F' };
     let mut batch = Vec::new();
     gap.encode(0, &mut batch);
     node.accept(batch);
@@ -264,5 +271,5 @@ fn the_last_trade_is_known_again_after_an_overrun_although_the_source_has_lost_o
     let late = node.client(&subscribe("trade", "S1"));
     node.settle();
     let trades = records(&node.received(late), RecordKind::Trade);
-    assert_eq!(trades.iter().map(|(header, _)| header.sequence).collect::<Vec<_>>(), [1001]);
+    assert_eq!(trades.iter().map(|(header, _)| header.sequence.get()).collect::<Vec<_>>(), [1001]);
 }

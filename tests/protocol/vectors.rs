@@ -58,7 +58,7 @@ fn told(record: &[u8]) -> Value {
     let name = kind.map_or("unknown", |kind| kind.channel().map_or_else(|| other_name(kind), Channel::name));
     let mut fields = json!({
         "type": name, "length": header.length, "instrument": header.instrument, "flags": header.flags,
-        "sequence": wide(header.sequence), "ts_event": wide(header.ts_event), "ts_recv": wide(header.ts_recv),
+        "sequence": wide(header.sequence.get()), "ts_event": wide(header.ts_event), "ts_recv": wide(header.ts_recv),
     });
     let body = match kind {
         Some(kind) => told_body(kind, record),
@@ -119,8 +119,8 @@ fn told_ticker(ticker: &Ticker) -> Value {
 /// A gap of a channel that this version does not know is passed over by its readers, so that nothing is there to compare.
 fn told_gap(record: &[u8]) -> Value {
     match Gap::read(record) {
-        Some(gap) => json!({"channel": gap.channel.name(), "from_sequence": wide(gap.from_sequence),
-                            "to_sequence": wide(gap.to_sequence), "reason": letter(gap.reason)}),
+        Some(gap) => json!({"channel": gap.channel.name(), "from_sequence": wide(gap.from_sequence.get()),
+                            "to_sequence": wide(gap.to_sequence.get()), "reason": letter(gap.reason)}),
         None => json!({"channel": null, "from_sequence": "1", "to_sequence": "2", "reason": "S"}),
     }
 }
@@ -161,7 +161,7 @@ fn headers_say_what_the_vectors_say_and_are_written_alike() {
         let header = PacketHeader::read(&bytes).unwrap_or_else(|error| panic!("{}: {error}", vector["name"]));
         let said = json!({
             "version": packet::VERSION, "flags": header.flags, "count": header.count, "epoch": header.epoch,
-            "position": wide(header.position), "ts_send": wide(header.ts_send),
+            "position": wide(header.position.get()), "ts_send": wide(header.ts_send),
         });
         assert_eq!(said, vector["header"], "{}", vector["name"]);
         assert_eq!(header.encode(), bytes[..packet::HEADER_BYTES], "{}", vector["name"]);
@@ -199,7 +199,7 @@ fn written(said: &Value) -> Option<Vec<u8>> {
     let at = |key: &str| mantissa_of(&said[key]);
     let mut out = Vec::new();
     let header = |kind| RecordHeader {
-        sequence: number("sequence"),
+        sequence: number("sequence").into(),
         ts_recv: number("ts_recv"),
         ..RecordHeader::of_feed(kind, small("instrument"), number("ts_event")).with_flags(small("flags") as u8)
     };
@@ -228,7 +228,7 @@ fn written(said: &Value) -> Option<Vec<u8>> {
         "gap" => {
             let channel = Channel::from_name(said["channel"].as_str()?)?;
             let (instrument, reason) = (small("instrument"), byte("reason"));
-            let (from_sequence, to_sequence) = (number("from_sequence"), number("to_sequence"));
+            let (from_sequence, to_sequence) = (number("from_sequence").into(), number("to_sequence").into());
             Gap { instrument, channel, from_sequence, to_sequence, reason }.encode(number("ts_recv"), &mut out);
         }
         "status" => record::encode_status(&header(RecordKind::Status), byte("state"), &mut out),

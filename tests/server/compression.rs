@@ -135,7 +135,7 @@ fn a_publisher_may_compress_its_packets() {
     let quotes = 500;
     publisher.raw(&frame(COMPRESSED_BINARY, &deflated(&packet(quotes))));
     let records = watcher.records(quotes);
-    assert_eq!(records.last().expect("some").header.sequence, quotes as u64);
+    assert_eq!(records.last().expect("some").header.sequence.get(), quotes as u64);
     // A flood of zeros, thousands to one.
     publisher.raw(&frame(COMPRESSED_BINARY, &deflated(&vec![0; 10_000_000])));
     publisher.expect_closed(1009, &["more than 100 times"]);

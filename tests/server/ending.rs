@@ -87,7 +87,7 @@ fn what_a_publisher_had_handed_in_is_delivered_before_the_goodbye() {
         match client.next() {
             Came::Packet(packet) => {
                 for Record { header, .. } in records(&packet).into_iter().filter(|record| record.header.kind == 2) {
-                    assert_eq!(header.sequence, next);
+                    assert_eq!(header.sequence.get(), next);
                     next += 1;
                 }
             }

@@ -315,7 +315,7 @@ fn a_publisher_over_its_rate_is_slowed_and_loses_nothing() {
     for _ in 0..40 {
         publish(&mut publisher, &vec![trade.clone(); 50]);
     }
-    assert_eq!(subscriber.records(2000).last().expect("2000").header.sequence, 2000);
+    assert_eq!(subscriber.records(2000).last().expect("2000").header.sequence.get(), 2000);
     assert!(number(&scene.server, "tickcast_publishers_slowed_ms_total") > 0);
     scene.undisturbed();
 }
@@ -337,7 +337,7 @@ fn a_book_over_its_levels_closes_its_publisher_with_1008_and_stays_as_it_was() {
     publish(&mut publisher, &[book(b'D', &[(4, 0)]), book(b'D', &[(5, 1)])]);
     publish(&mut publisher, &[book(b'D', &[(6, 1)])]);
     publisher.expect_closed(1008, &["book of DEEP", "more than 4 levels", "book_levels_max"]);
-    assert_eq!(subscriber.records(4).last().expect("4").header.sequence, 4);
+    assert_eq!(subscriber.records(4).last().expect("4").header.sequence.get(), 4);
     assert_eq!(number(&server, "tickcast_sequencer_books_refused_total"), 1);
     let mut again = Client::open(server.address, "/v1/publish?token=t", &[]);
     again.say(&define(&["DEEP"]));

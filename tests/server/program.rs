@@ -94,7 +94,7 @@ fn a_silent_market_has_heartbeats() {
         let heartbeats = records(&packet);
         assert_eq!(heartbeats.len(), 1);
         let header = heartbeats[0].header;
-        assert_eq!((header.kind, header.instrument, header.sequence, header.bytes()), (17, 0, 0, 32));
+        assert_eq!((header.kind, header.instrument, header.sequence.get(), header.bytes()), (17, 0, 0, 32));
     }
 }
 
@@ -366,7 +366,7 @@ fn clients_of_two_shards_get_the_same() {
         publisher.send(Message::binary(packet));
     }
     let right = clients[0].records(200);
-    assert_eq!((right[0].header.sequence, right[199].header.sequence), (1, 200));
+    assert_eq!((right[0].header.sequence.get(), right[199].header.sequence.get()), (1, 200));
     for client in &mut clients[1..] {
         assert_eq!(client.records(200), right);
     }

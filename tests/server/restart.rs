@@ -31,7 +31,8 @@ impl Publisher {
                     .encode(&header(RecordKind::Quote), &mut body);
                 Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut body);
             }
-            let mut packet = PacketHeader { flags: 0, count: 4, epoch: 0, position: 0, ts_send: 0 }.encode().to_vec();
+            let mut packet =
+                PacketHeader { flags: 0, count: 4, epoch: 0, position: 0.into(), ts_send: 0 }.encode().to_vec();
             packet.extend(body);
             self.0.send(tungstenite::Message::binary(packet));
         }
@@ -56,7 +57,7 @@ fn read_to(client: &mut Client, px: i64) -> ((u32, u64), i64) {
         }
         if at_end {
             let header = PacketHeader::read(&packet).expect("a packet");
-            return ((header.epoch, header.position), bid_px);
+            return ((header.epoch, header.position.get()), bid_px);
         }
     }
 }
@@ -116,7 +117,7 @@ fn what_a_killed_publisher_leaves_is_stale_and_live_again_when_it_is_back() {
     let mut publisher = Publisher::open(&server);
     publisher.publish(100, 1);
     let mut subscriber = server.subscriber(&["trade"], &["A"]);
-    assert_eq!(subscriber.record().header.sequence, 1);
+    assert_eq!(subscriber.record().header.sequence.get(), 1);
     // Without a close, as a process does that was killed.
     drop(publisher);
     server.wait_metric("tickcast_stale_instruments", |stale| stale == 2);
@@ -125,7 +126,7 @@ fn what_a_killed_publisher_leaves_is_stale_and_live_again_when_it_is_back() {
     assert!(shown("stale"));
     let mut publisher = Publisher::open(&server);
     publisher.publish(101, 1);
-    assert_eq!(subscriber.record().header.sequence, 2, "its numbers go on");
+    assert_eq!(subscriber.record().header.sequence.get(), 2, "its numbers go on");
     assert_eq!(subscriber.states, [(1, 'S'), (0, 'S'), (0, 'L'), (1, 'L')]);
     server.wait_metric("tickcast_stale_instruments", |stale| stale == 0);
     assert!(shown("live"));

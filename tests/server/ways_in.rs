@@ -38,7 +38,8 @@ impl Publisher {
             Quote { bid_px: px, bid_sz: 1500, ask_px, ask_sz: 2 }.encode(&header(RecordKind::Quote), &mut body);
             Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut body);
         }
-        let mut packet = PacketHeader { flags: 0, count: 4, epoch: 0, position: 0, ts_send: 0 }.encode().to_vec();
+        let mut packet =
+            PacketHeader { flags: 0, count: 4, epoch: 0, position: 0.into(), ts_send: 0 }.encode().to_vec();
         packet.extend(body);
         self.0.send(tungstenite::Message::binary(packet));
     }

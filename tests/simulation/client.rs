@@ -2,9 +2,10 @@
 
 use tickcast::shard::{Encoding, Format};
 use tickcast_protocol::Channel;
+use tickcast_protocol::Token;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{self, ChannelSet, Pattern, Request, RequestLimits};
-use tickcast_protocol::sse::{Token, query};
+use tickcast_protocol::sse::query;
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
 
 use crate::Dice;
@@ -183,7 +184,13 @@ impl Client {
             12 => {
                 let resume = self.oracle.any_token(dice);
                 (
-                    control::resume_text(id, resume.epoch, resume.position, channels, &names, ms),
+                    control::resume_text(
+                        id,
+                        Token { epoch: resume.epoch, position: resume.position.into() },
+                        channels,
+                        &names,
+                        ms,
+                    ),
                     Ask::Subscribe { channels, symbols, interval, snapshot: true, resume: Some(resume) },
                 )
             }
@@ -213,8 +220,7 @@ impl Client {
             let (channels, interval) = (wish.channels, wish.interval);
             texts.push(control::resume_text(
                 id,
-                resume.epoch,
-                resume.position,
+                Token { epoch: resume.epoch, position: resume.position.into() },
                 channels,
                 &names,
                 interval.interval_ms(),
@@ -243,11 +249,12 @@ impl Client {
         let resume = match old {
             Some(old) => old.stream.last_event_id().map(|id| {
                 let token: Token = id.parse().expect("an id of ours");
-                Resume { epoch: token.epoch, position: token.position, had: old.oracle.had() }
+                Resume { epoch: token.epoch, position: token.position.get(), had: old.oracle.had() }
             }),
             None => dice.chance(100).then(|| self.oracle.any_token(dice)),
         };
-        let token = resume.as_ref().map(|Resume { epoch, position, .. }| Token { epoch: *epoch, position: *position });
+        let token =
+            resume.as_ref().map(|Resume { epoch, position, .. }| Token { epoch: *epoch, position: (*position).into() });
         let limits = RequestLimits { symbols_max: 10_000, symbol_bytes_max: 64 };
         let request = query::parse(&query, token, &limits).unwrap_or_else(|error| panic!("{query}: {error}"));
         self.oracle.seen.returned_by_id += u64::from(old.is_some() && resume.is_some());

@@ -87,7 +87,7 @@ impl History {
     /// True if the feed itself has said that all of this is missing.
     pub fn is_lost(&self, gap: &Gap) -> bool {
         let values = self.of(gap.instrument, gap.channel);
-        let missing = values.get(gap.from_sequence as usize - 1..gap.to_sequence as usize);
+        let missing = values.get(gap.from_sequence.get() as usize - 1..gap.to_sequence.get() as usize);
         missing.is_some_and(|missing| missing.iter().all(Value::is_lost))
     }
 
@@ -118,15 +118,15 @@ impl History {
             RecordKind::Gap => {
                 let gap = Gap::read(bytes).expect("a whole gap");
                 let values = &mut self.values[gap.instrument as usize - 1][gap.channel as usize];
-                assert_eq!(gap.from_sequence, values.len() as u64 + 1, "the sequencer numbers without holes");
-                for _ in gap.from_sequence..=gap.to_sequence {
+                assert_eq!(gap.from_sequence.get(), values.len() as u64 + 1, "the sequencer numbers without holes");
+                for _ in 0..gap.missing() {
                     values.push(Value { position: self.position, record: Vec::new(), book: None });
                 }
             }
             _ => {
                 let channel = kind.channel().expect("a channel's record");
                 let values = &mut self.values[header.instrument as usize - 1][channel as usize];
-                assert_eq!(header.sequence, values.len() as u64 + 1, "the sequencer numbers without holes");
+                assert_eq!(header.sequence.get(), values.len() as u64 + 1, "the sequencer numbers without holes");
                 let book = (channel == Channel::Book).then(|| {
                     let mut levels = values.last().and_then(|value| value.book.as_deref().cloned()).unwrap_or_default();
                     apply(&mut levels, bytes);
@@ -139,9 +139,9 @@ impl History {
 
     /// What the feed has handed over is there, as it was numbered.
     fn has_all(&self, batch: &[u8]) {
-        for (header, bytes) in record::records(batch).filter(|(header, _)| header.sequence > 0) {
+        for (header, bytes) in record::records(batch).filter(|(header, _)| !header.sequence.is_none()) {
             let channel = RecordKind::from_wire(header.kind).and_then(RecordKind::channel).expect("a channel's record");
-            let value = &self.of(header.instrument, channel)[header.sequence as usize - 1];
+            let value = &self.of(header.instrument, channel)[header.sequence.get() as usize - 1];
             assert_eq!(value.record, bytes, "{channel:?} {} of {}", header.sequence, header.instrument);
         }
     }
@@ -224,8 +224,9 @@ impl Feed {
             3 | 4 => {
                 let at = self.dice.below(self.locals.len() as u32) as usize;
                 let channel = if self.dice.chance(700) { Channel::Trade } else { Channel::Raw };
-                let to_sequence = 1 + u64::from(self.dice.below(5));
-                let gap = Gap { instrument: self.locals[at].1, channel, from_sequence: 1, to_sequence, reason: b'F' };
+                let to_sequence = (1 + u64::from(self.dice.below(5))).into();
+                let gap =
+                    Gap { instrument: self.locals[at].1, channel, from_sequence: 1.into(), to_sequence, reason: b'F' };
                 gap.encode(now_ns, &mut batch);
                 "has lost some"
             }
@@ -315,6 +316,6 @@ impl Feed {
         to.accept(source, &mut batch, now_ns);
         history.read();
         history.has_all(&batch);
-        assert_eq!(history.position, to.position(), "every record has its place");
+        assert_eq!(history.position, to.position().get(), "every record has its place");
     }
 }

@@ -190,7 +190,7 @@ impl Oracle {
                 self.subscribed(channels, &symbols, interval, snapshot, &unknown, truth);
             }
             Reply::Resumed { id, how, from, conflate_ms, unknown, .. } => {
-                self.resumed(id, &how, (from, conflate_ms), &unknown, truth);
+                self.resumed(id, &how, (from.get(), conflate_ms), &unknown, truth);
             }
             Reply::Unsubscribed { id, .. } => {
                 let Some(Ask::Unsubscribe { channels, symbols }) = self.asked.remove(&id) else {
@@ -219,7 +219,8 @@ impl Oracle {
             self.awaits_caught_up = true;
             for key in new {
                 if let Some(track) = self.tracks.get_mut(&key) {
-                    *track = Track { snapshot: true, upper: truth.shard.sequence(key.0, key.1), ..Track::default() };
+                    *track =
+                        Track { snapshot: true, upper: truth.shard.sequence(key.0, key.1).get(), ..Track::default() };
                 }
             }
             return;
@@ -262,7 +263,7 @@ impl Oracle {
             for channel in channels.iter() {
                 let old = self.items.insert((symbol.clone(), channel), interval);
                 for instrument in truth.history.instruments.iter().filter(|i| symbol.matches(&i.symbol)) {
-                    let upper = truth.shard.sequence(instrument.id, channel);
+                    let upper = truth.shard.sequence(instrument.id, channel).get();
                     let track = self.tracks.entry((instrument.id, channel)).or_insert_with(|| {
                         new.push((instrument.id, channel));
                         Track { upper, ..Track::default() }
@@ -329,18 +330,18 @@ impl Oracle {
         let header = PacketHeader::read(bytes).expect("a packet");
         self.packets_at_ns = now_ns;
         assert_eq!(header.epoch, 1);
-        assert!(header.position <= truth.history.position);
+        assert!(header.position.get() <= truth.history.position);
         let (mut count, mut length) = (0, packet::HEADER_BYTES);
         let has = |flag: u8| header.flags & flag != 0;
         // A replay goes back to its token, and ends where the client is.
         let goes_back = has(packet::flags::REPLAY) && !has(packet::flags::CAUGHT_UP);
         let floor = if goes_back { self.replayed } else { self.reached };
-        assert!(header.position >= floor, "position {} after {floor}", header.position);
-        self.position = header.position;
+        assert!(header.position.get() >= floor, "position {} after {floor}", header.position);
+        self.position = header.position.get();
         if goes_back {
-            self.replayed = header.position;
+            self.replayed = header.position.get();
         } else {
-            (self.replayed, self.reached) = (0, header.position);
+            (self.replayed, self.reached) = (0, header.position.get());
         }
         self.seen.snapshot_pieces += u64::from(has(packet::flags::SNAPSHOT));
         assert!(!has(packet::flags::REPLAY) || self.replaying.is_some(), "a replay that was not promised");
@@ -411,23 +412,23 @@ impl Oracle {
         let track = track.unwrap_or_else(|| panic!("nobody asked for {gap:?}"));
         match track.last {
             // Told with a snapshot's trade, as often as that is asked for.
-            Some(last) if packet.flags & packet::flags::SNAPSHOT != 0 && gap.to_sequence == last => {}
+            Some(last) if packet.flags & packet::flags::SNAPSHOT != 0 && gap.to_sequence.get() == last => {}
             Some(last) => assert_eq!(
-                gap.from_sequence,
+                gap.from_sequence.get(),
                 last + 1,
                 "{gap:?} packet {:#x} at {}, {track:?}",
                 packet.flags,
                 packet.position
             ),
-            None => assert!(gap.from_sequence <= track.upper + 1, "{gap:?} {track:?}"),
+            None => assert!(gap.from_sequence.get() <= track.upper + 1, "{gap:?} {track:?}"),
         }
         assert!(gap.to_sequence >= gap.from_sequence, "{gap:?}");
-        assert!(gap.to_sequence <= truth.history.newest(gap.instrument, gap.channel), "{gap:?}");
-        track.last = Some(gap.to_sequence);
+        assert!(gap.to_sequence.get() <= truth.history.newest(gap.instrument, gap.channel), "{gap:?}");
+        track.last = Some(gap.to_sequence.get());
     }
 
     fn value(&mut self, header: &RecordHeader, channel: Channel, bytes: &[u8], packet: &PacketHeader, truth: &Truth) {
-        let (id, sequence) = (header.instrument, header.sequence);
+        let (id, sequence) = (header.instrument, header.sequence.get());
         assert!(self.defined.contains(&id), "{channel:?} of {id} before its definition");
         let symbol = &truth.history.instruments[id as usize - 1].symbol;
         let interval = self.interval(symbol, channel);

@@ -38,7 +38,7 @@ pub fn header_of(message: &Value) -> PacketHeader {
         flags: flags.sum(),
         count: if last["type"] == "packet" { 0 } else { records.len() as u16 },
         epoch: u32::try_from(number(said, "epoch")).expect("32 bits"),
-        position: number(said, "position"),
+        position: number(said, "position").into(),
         ts_send: number(said, "ts_send"),
     }
 }
@@ -58,7 +58,7 @@ impl TextReader {
     fn push_record(&mut self, record: &Value, instruments: &[Instrument], out: &mut Vec<u8>) {
         let kind = text(record, "type");
         let mut header = RecordHeader::of_feed(RecordKind::Heartbeat, 0, number(record, "ts_event"));
-        (header.sequence, header.ts_recv) = (number(record, "sequence"), number(record, "ts_recv"));
+        (header.sequence, header.ts_recv) = (number(record, "sequence").into(), number(record, "ts_recv"));
         header.flags = record_flags(record);
         if kind == "definition" {
             return self.define(record, instruments, out);
@@ -167,7 +167,7 @@ fn levels(record: &Value, key: &str, side: u8, instrument: &Instrument) -> Vec<L
 
 fn gap(record: &Value, instrument: u32) -> Gap {
     let channel = Channel::from_name(text(record, "channel")).expect("a channel");
-    let (from_sequence, to_sequence) = (number(record, "from_sequence"), number(record, "to_sequence"));
+    let (from_sequence, to_sequence) = (number(record, "from_sequence").into(), number(record, "to_sequence").into());
     Gap { instrument, channel, from_sequence, to_sequence, reason: letter(record, "reason") }
 }
 

@@ -10,8 +10,9 @@ use super::connection::{Connection, Received};
 use super::decode::Decoder;
 use super::error::Error;
 use super::packet::Packet;
-use super::subscription::{Subscription, Token, Wanted, requests};
+use super::subscription::{Subscription, Wanted, requests};
 use super::target::Target;
+use tickcast_protocol::Token;
 use tickcast_protocol::control::{Reply, ping_text, unsubscribe_text};
 use tickcast_protocol::packet::{PacketHeader, flags};
 

@@ -60,6 +60,7 @@ pub use client::{Client, Event, Options};
 pub use decode::Decoder;
 pub use error::{Error, Refusal};
 pub use packet::{Body, Book, Packet, Record};
-pub use subscription::{Subscription, Token};
+pub use subscription::Subscription;
 pub use target::{CONNECT_TIMEOUT, DEFAULT_URL, Target};
+pub use tickcast_protocol::Token;
 pub use tickcast_protocol::control::Reply;

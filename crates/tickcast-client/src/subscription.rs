@@ -5,17 +5,8 @@
 //! names that they share and leave nothing to replay; and of two resumes the more specific one goes first, since a value
 //! that waits for its interval is taken for had otherwise.
 
-use tickcast_protocol::Channel;
 use tickcast_protocol::control::{ChannelSet, resume_text, subscribe_text};
-
-/// A place in a server's order, from which a stream can be resumed: of the last packet that was handled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// Of which numbering.
-    pub epoch: u32,
-    /// The place in it.
-    pub position: u64,
-}
+use tickcast_protocol::{Channel, Token};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +39,7 @@ impl Subscription {
     }
 
     fn resume(&self, id: u64, token: Token) -> String {
-        resume_text(id, token.epoch, token.position, self.channels(), &self.symbols(), self.conflate_ms)
+        resume_text(id, token, self.channels(), &self.symbols(), self.conflate_ms)
     }
 
     pub(super) fn channels(&self) -> ChannelSet {
@@ -131,9 +122,11 @@ pub(super) fn requests(wanted: &[Wanted]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use tickcast_protocol::Position;
+
     use super::*;
 
-    const TOKEN: Token = Token { epoch: 7, position: 5 };
+    const TOKEN: Token = Token { epoch: 7, position: Position::new(5) };
 
     fn ops(wanted: &[Wanted]) -> Vec<(String, u64)> {
         let parsed = requests(wanted).into_iter().map(|text| -> serde_json::Value {
@@ -169,7 +162,7 @@ mod tests {
         wanted.caught_up();
         wanted.lost(Some(TOKEN));
         wanted.answered();
-        wanted.lost(Some(Token { position: 9, ..TOKEN }));
+        wanted.lost(Some(Token { position: Position::new(9), ..TOKEN }));
         assert_eq!(wanted.token, Some(TOKEN));
     }
 

@@ -7,8 +7,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Message};
 
 use super::*;
-use tickcast_protocol::Channel;
 use tickcast_protocol::record::flags;
+use tickcast_protocol::{Channel, Position};
 use tickcast_test_support::fake::{self, PacketBuilder, Peer};
 
 const QUICK: Backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(20) };
@@ -109,7 +109,7 @@ fn a_subscription_is_sent_as_the_protocol_says_and_replies_and_packets_come_back
         }
         other => panic!("want a packet, have {other:?}"),
     }
-    assert_eq!(client.token(), Some(Token { epoch: 1, position: 1 }));
+    assert_eq!(client.token(), Some(Token { epoch: 1, position: Position::new(1) }));
     assert!(matches!(client.next(), Ok(Event::Reply(Reply::Pong { id: 9, ts: 1 }))));
     assert!(client.next_within(Duration::from_millis(1)).is_ok_and(|event| event.is_none()), "silence");
     client.close();
@@ -180,7 +180,7 @@ fn a_token_of_an_earlier_run_is_resumed_from() {
         fake::wait_for_end(&mut peer);
     });
     let mut client = connect(address).expect("a server is there");
-    client.resume(Token { epoch: 1, position: 77 }, trades());
+    client.resume(Token { epoch: 1, position: Position::new(77) }, trades());
     assert_eq!(read(&mut client, 1), ["5"]);
 }
 

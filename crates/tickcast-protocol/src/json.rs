@@ -70,7 +70,7 @@ fn push_header(header: &RecordHeader, kind: Option<RecordKind>, instrument: &Ins
         push_name("symbol", out);
         push_text(&instrument.symbol, out);
     }
-    push_number("sequence", header.sequence, out);
+    push_number("sequence", header.sequence.get(), out);
     push_number("ts_event", header.ts_event, out);
     push_number("ts_recv", header.ts_recv, out);
     push_flags(header.flags, out);
@@ -194,8 +194,8 @@ fn push_definition(record: &[u8], out: &mut String) -> Option<()> {
 
 fn push_gap(record: &[u8], out: &mut String) -> Option<()> {
     let gap = Gap::read(record)?;
-    push_number("from_sequence", gap.from_sequence, out);
-    push_number("to_sequence", gap.to_sequence, out);
+    push_number("from_sequence", gap.from_sequence.get(), out);
+    push_number("to_sequence", gap.to_sequence.get(), out);
     push_name("channel", out);
     push_text(gap.channel.name(), out);
     push_letter("reason", gap.reason, out);

@@ -4,6 +4,8 @@
 //! 0 u8 version = 1   1 u8 flags   2 u16 count   4 u32 epoch   8 u64 position   16 u64 ts_send
 //! ```
 
+use super::numbering::Position;
+
 /// Bytes of a packet header.
 pub const HEADER_BYTES: usize = 24;
 /// The version of the wire format.
@@ -33,7 +35,7 @@ pub struct PacketHeader {
     /// Changes whenever sequence and position numbers start anew.
     pub epoch: u32,
     /// Place of the newest record of this packet in the node's total order.
-    pub position: u64,
+    pub position: Position,
     /// When the packet was built, ns since the Unix epoch.
     pub ts_send: u64,
 }
@@ -46,7 +48,7 @@ impl PacketHeader {
         bytes[1] = self.flags;
         bytes[2..4].copy_from_slice(&self.count.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.epoch.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.position.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.position.get().to_le_bytes());
         bytes[16..24].copy_from_slice(&self.ts_send.to_le_bytes());
         bytes
     }
@@ -62,7 +64,7 @@ impl PacketHeader {
             flags: head[1],
             count: u16::from_le_bytes([head[2], head[3]]),
             epoch: u32::from_le_bytes([head[4], head[5], head[6], head[7]]),
-            position: u64_at(8),
+            position: Position::new(u64_at(8)),
             ts_send: u64_at(16),
         })
     }
@@ -87,7 +89,7 @@ mod tests {
         flags: flags::SNAPSHOT | flags::CAUGHT_UP,
         count: 0x0102,
         epoch: 7,
-        position: 91823,
+        position: Position::new(91823),
         ts_send: 1_763_700_000_000_000_000,
     };
     /// [`HEADER`] as another program packs it: `struct.pack("<BBHIQQ", 1, 5, 0x0102, 7, 91823, 1763700000000000000)`.
@@ -105,7 +107,7 @@ mod tests {
     #[test]
     fn the_extremes_come_back() {
         let header =
-            PacketHeader { flags: 255, count: u16::MAX, epoch: u32::MAX, position: u64::MAX, ts_send: u64::MAX };
+            PacketHeader { flags: 255, count: u16::MAX, epoch: u32::MAX, position: Position::MAX, ts_send: u64::MAX };
         let bytes = header.encode();
         assert_eq!(bytes[0], 1);
         assert_eq!(bytes[1..], [0xff; HEADER_BYTES - 1]);

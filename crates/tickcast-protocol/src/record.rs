@@ -12,6 +12,7 @@
 //! Cost: writing a quote is eight stores; reading a header is one bounds check and six loads.
 
 use super::instrument::Instrument;
+use super::numbering::Sequence;
 
 /// "Not present" for prices and sizes.
 pub const PRICE_NONE: i64 = i64::MIN;
@@ -150,7 +151,7 @@ pub struct RecordHeader {
     /// Instrument id of the epoch; 0 where none applies.
     pub instrument: u32,
     /// Per instrument and channel, contiguous, from 1; 0 where none applies.
-    pub sequence: u64,
+    pub sequence: Sequence,
     /// Venue time, ns since the Unix epoch (0 = none given).
     pub ts_event: u64,
     /// When this system first saw it, ns since the Unix epoch.
@@ -160,7 +161,15 @@ pub struct RecordHeader {
 impl RecordHeader {
     /// A header that a feed fills in: the sequencer sets sequence and `ts_recv`.
     pub fn of_feed(kind: RecordKind, instrument: u32, ts_event: u64) -> Self {
-        Self { length: 0, kind: kind as u8, flags: flags::LAST, instrument, sequence: 0, ts_event, ts_recv: 0 }
+        Self {
+            length: 0,
+            kind: kind as u8,
+            flags: flags::LAST,
+            instrument,
+            sequence: Sequence::NONE,
+            ts_event,
+            ts_recv: 0,
+        }
     }
 
     /// The same header with other flags.
@@ -177,7 +186,7 @@ impl RecordHeader {
             kind: head[2],
             flags: head[3],
             instrument: u32_at(head, 4),
-            sequence: u64_at(head, 8),
+            sequence: Sequence::new(u64_at(head, 8)),
             ts_event: u64_at(head, 16),
             ts_recv: u64_at(head, 24),
         })
@@ -193,7 +202,7 @@ impl RecordHeader {
         out.extend_from_slice(&((length_bytes / 8) as u16).to_le_bytes());
         out.extend_from_slice(&[self.kind, self.flags]);
         out.extend_from_slice(&self.instrument.to_le_bytes());
-        out.extend_from_slice(&self.sequence.to_le_bytes());
+        out.extend_from_slice(&self.sequence.get().to_le_bytes());
         out.extend_from_slice(&self.ts_event.to_le_bytes());
         out.extend_from_slice(&self.ts_recv.to_le_bytes());
     }
@@ -397,9 +406,9 @@ pub struct Gap {
     pub instrument: u32,
     pub channel: Channel,
     /// First sequence that is missing.
-    pub from_sequence: u64,
+    pub from_sequence: Sequence,
     /// Last sequence that is missing.
-    pub to_sequence: u64,
+    pub to_sequence: Sequence,
     /// `'S'` slow client, `'O'` overrun, `'F'` feed.
     pub reason: u8,
 }
@@ -408,12 +417,17 @@ impl Gap {
     /// Length on the wire.
     pub const BYTES: usize = 56;
 
+    /// How many records are missing; 1 for a range that ends before it begins.
+    pub fn missing(&self) -> u64 {
+        self.to_sequence.get().saturating_sub(self.from_sequence.get()).saturating_add(1)
+    }
+
     /// Appends the record.
     pub fn encode(&self, ts_recv: u64, out: &mut Vec<u8>) {
         let mut header = RecordHeader::of_feed(RecordKind::Gap, self.instrument, 0);
         header.ts_recv = ts_recv;
         header.write(Self::BYTES, out);
-        put(out, &[self.from_sequence as i64, self.to_sequence as i64]);
+        put(out, &[self.from_sequence.get() as i64, self.to_sequence.get() as i64]);
         out.extend_from_slice(&[self.channel.kind() as u8, self.reason, 0, 0, 0, 0, 0, 0]);
     }
 
@@ -424,8 +438,8 @@ impl Gap {
         Some(Self {
             instrument: header.instrument,
             channel: RecordKind::from_wire(body[16])?.channel()?,
-            from_sequence: u64_at(body, 0),
-            to_sequence: u64_at(body, 8),
+            from_sequence: u64_at(body, 0).into(),
+            to_sequence: u64_at(body, 8).into(),
             reason: body[17],
         })
     }
@@ -520,9 +534,9 @@ pub fn patch_flags(record: &mut [u8], flags: u8) {
 }
 
 /// Sets what the sequencer owns: instrument, sequence, `ts_recv`.
-pub fn patch_sequenced(record: &mut [u8], instrument: u32, sequence: u64, ts_recv: u64) {
+pub fn patch_sequenced(record: &mut [u8], instrument: u32, sequence: Sequence, ts_recv: u64) {
     record[4..8].copy_from_slice(&instrument.to_le_bytes());
-    record[8..16].copy_from_slice(&sequence.to_le_bytes());
+    record[8..16].copy_from_slice(&sequence.get().to_le_bytes());
     record[24..32].copy_from_slice(&ts_recv.to_le_bytes());
 }
 

@@ -9,10 +9,9 @@
 
 pub mod query;
 
-use std::fmt;
 use std::io::Write;
-use std::str::FromStr;
 
+use super::numbering::Token;
 use super::packet::{PacketHeader, flags};
 
 /// The media type of a stream of events.
@@ -42,48 +41,13 @@ pub fn push_retry(ms: u64, out: &mut Vec<u8>) {
     writeln!(out, "retry: {ms}").expect("a Vec takes all");
 }
 
-/// A place in a stream to go on from, written `EPOCH-POSITION`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
-    pub epoch: u32,
-    pub position: u64,
-}
-
-impl Token {
-    /// A token of no stream: it is answered with a snapshot.
-    pub const NOWHERE: Self = Self { epoch: 0, position: u64::MAX };
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.epoch, self.position)
-    }
-}
-
-/// The text is no token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("want EPOCH-POSITION, two whole numbers such as 7-91823: the id of the last event")]
-pub struct TokenError;
-
-impl FromStr for Token {
-    type Err = TokenError;
-
-    fn from_str(text: &str) -> Result<Self, TokenError> {
-        let (epoch, position) = text.split_once('-').ok_or(TokenError)?;
-        let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number(epoch) || !is_number(position) {
-            return Err(TokenError);
-        }
-        let (epoch, position) = (epoch.parse().map_err(|_| TokenError)?, position.parse().map_err(|_| TokenError)?);
-        Ok(Self { epoch, position })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Position;
 
-    const HEADER: PacketHeader = PacketHeader { flags: 0, count: 1, epoch: 7, position: 91_823, ts_send: 12 };
+    const HEADER: PacketHeader =
+        PacketHeader { flags: 0, count: 1, epoch: 7, position: Position::new(91_823), ts_send: 12 };
 
     fn packet_event(flags: u8) -> String {
         let mut out = Vec::new();
@@ -101,15 +65,5 @@ mod tests {
         push_retry(1500, &mut out);
         push_event(b"{}", &mut out);
         assert_eq!(out, b"retry: 1500\ndata: {}\n\n");
-    }
-
-    #[test]
-    fn a_token_is_two_whole_numbers_and_nothing_else() {
-        for token in [Token { epoch: 7, position: 91_823 }, Token { epoch: u32::MAX, position: u64::MAX }] {
-            assert_eq!(token.to_string().parse(), Ok(token));
-        }
-        for text in ["", "-", "7", "7-", "-7", "7-8-9", "+7-8", "7--8", " 7-8", "7-8 ", "4294967296-1", "x-1", "1-٣"] {
-            assert_eq!(text.parse::<Token>(), Err(TokenError), "{text:?}");
-        }
     }
 }

@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tickcast_protocol::RecordKind;
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
+use tickcast_protocol::{RecordKind, Sequence};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::ProtocolError;
 use tungstenite::http::{HeaderName, HeaderValue};
@@ -257,7 +257,7 @@ pub fn records(packet: &[u8]) -> Vec<Record> {
 pub struct Subscriber {
     client: Client,
     symbols: HashMap<u32, String>,
-    sequences: HashMap<(u32, u8), u64>,
+    sequences: HashMap<(u32, u8), Sequence>,
     ready: VecDeque<Record>,
     /// Instrument and state of the Status records that came.
     pub states: Vec<(u32, char)>,
@@ -346,14 +346,14 @@ impl Subscriber {
                 RecordKind::Gap => {
                     let gap = Gap::read(&record.bytes).expect("a whole gap");
                     let before = self.sequences.insert((instrument, gap.channel.kind() as u8), gap.to_sequence);
-                    assert!(before.is_none_or(|before| gap.from_sequence == before + 1), "{before:?}, then {gap:?}");
+                    assert!(before.is_none_or(|before| gap.from_sequence == before.next()), "{before:?}, then {gap:?}");
                     self.gaps.push(gap);
                 }
                 kind if kind.channel().is_some() => {
                     assert!(self.symbols.contains_key(&instrument), "{record:?} was not announced");
                     assert_eq!(record.header.flags & flags::CONFLATED, 0, "{record:?} stands for several");
                     let before = self.sequences.insert((instrument, kind as u8), sequence);
-                    assert!(before.is_none_or(|before| sequence == before + 1), "{before:?}, then {record:?}");
+                    assert!(before.is_none_or(|before| sequence == before.next()), "{before:?}, then {record:?}");
                     self.ready.push_back(record);
                 }
                 kind => panic!("a {kind:?}: {record:?}"),

@@ -9,7 +9,7 @@ use tungstenite::protocol::Message;
 
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Ticker, Trade};
-use tickcast_protocol::{Channel, Instrument, RecordKind};
+use tickcast_protocol::{Channel, Instrument, Position, RecordKind};
 
 /// 2025-11-21 02:13:20.123456789 UTC.
 pub const TS_EVENT: u64 = 1_763_691_200_123_456_789;
@@ -31,7 +31,7 @@ impl Default for PacketBuilder {
 
 impl PacketBuilder {
     pub fn new() -> Self {
-        let head = PacketHeader { flags: 0, count: 0, epoch: 1, position: 1, ts_send: TS_RECV + 10_000 };
+        let head = PacketHeader { flags: 0, count: 0, epoch: 1, position: Position::new(1), ts_send: TS_RECV + 10_000 };
         Self { head, records: Vec::new() }
     }
 
@@ -47,7 +47,7 @@ impl PacketBuilder {
     }
 
     pub fn position(mut self, position: u64) -> Self {
-        self.head.position = position;
+        self.head.position = position.into();
         self
     }
 
@@ -91,7 +91,13 @@ impl PacketBuilder {
     }
 
     pub fn gap(self, channel: Channel, from_sequence: u64, to_sequence: u64) -> Self {
-        let gap = Gap { instrument: 1, channel, from_sequence, to_sequence, reason: b'S' };
+        let gap = Gap {
+            instrument: 1,
+            channel,
+            from_sequence: from_sequence.into(),
+            to_sequence: to_sequence.into(),
+            reason: b'S',
+        };
         self.push(|out| gap.encode(TS_RECV, out))
     }
 
@@ -114,7 +120,7 @@ impl PacketBuilder {
 
 fn header(kind: RecordKind, instrument: u32, sequence: u64, flags: u8) -> RecordHeader {
     let mut header = RecordHeader::of_feed(kind, instrument, TS_EVENT).with_flags(flags);
-    header.sequence = sequence;
+    header.sequence = sequence.into();
     header.ts_recv = TS_RECV;
     header
 }

@@ -155,7 +155,7 @@ impl Known {
 pub fn know(stream: &[Came]) -> BTreeMap<String, Known> {
     let mut known: Vec<Known> = Vec::new();
     for came in stream {
-        assert!(came.record.len() < BATCH_BYTES_MAX * 32 && came.header.sequence == 0 && came.header.ts_recv == 0);
+        assert!(came.record.len() < BATCH_BYTES_MAX * 32 && came.header.sequence.is_none() && came.header.ts_recv == 0);
         let index = came.header.instrument as usize;
         if came.kind() == RecordKind::Definition {
             assert_eq!(index, known.len() + 1, "ids are dense and in order of appearance");

@@ -12,8 +12,9 @@ use crate::http::connection::Peer;
 use crate::http::handshake::Refusal;
 use crate::http::server::HttpServer;
 use crate::io::uring::duplicate;
+use tickcast_protocol::Token;
 use tickcast_protocol::control::{RequestLimits, closing, error};
-use tickcast_protocol::sse::{self, Token, query};
+use tickcast_protocol::sse::{self, query};
 
 /// Where the stream is.
 pub(crate) const PATH: &str = "/v1/sse";

@@ -6,7 +6,7 @@ use tickcast_protocol::packet::PacketHeader;
 fn window(cpu_seconds: f64) -> MeasuredWindow {
     let counters = Counters { packets: 200, records: 3_000, gaps: 1, lost: 6, conflated: 4, ..Counters::default() };
     let mut meter = LatencyMeter::default();
-    meter.packet(50_000, &PacketHeader { flags: 0, count: 0, epoch: 1, position: 1, ts_send: 30_000 });
+    meter.packet(50_000, &PacketHeader { flags: 0, count: 0, epoch: 1, position: 1.into(), ts_send: 30_000 });
     MeasuredWindow {
         seconds: 2.0,
         bytes: 500_000,

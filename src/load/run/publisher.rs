@@ -322,7 +322,7 @@ impl PublishLoop {
 
     fn push_packet(&mut self, records: std::ops::Range<u64>) {
         let count = (records.end - records.start) as u16;
-        let head = PacketHeader { flags: 0, count, epoch: 0, position: records.end, ts_send: 0 };
+        let head = PacketHeader { flags: 0, count, epoch: 0, position: records.end.into(), ts_send: 0 };
         self.packet.clear();
         self.packet.extend_from_slice(&head.encode());
         for n in records {
@@ -336,7 +336,7 @@ impl PublishLoop {
         let channel = self.publication.channel;
         let due_ns = self.pacer.schedule().due_ns(n);
         let mut header = RecordHeader::of_feed(channel.kind(), self.ids[(n % instruments) as usize], due_ns);
-        header.sequence = n / instruments + 1;
+        header.sequence = (n / instruments + 1).into();
         let (px, out) = (100_000 + (n % 1000) as i64, &mut self.packet);
         match channel {
             Channel::Quote => Quote { bid_px: px, bid_sz: 5, ask_px: px + 1, ask_sz: 7 }.encode(&header, out),

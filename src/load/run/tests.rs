@@ -70,7 +70,7 @@ fn publish_server() -> (SocketAddr, std::sync::mpsc::Receiver<Vec<Stamps>>) {
         while let Ok(message) = peer.read() {
             if let Message::Binary(packet) = message {
                 let note = |_: Option<&_>, header: &tickcast_protocol::record::RecordHeader, _: &[u8]| {
-                    records.push((header.instrument, header.sequence, header.ts_event));
+                    records.push((header.instrument, header.sequence.get(), header.ts_event));
                 };
                 decoder.packet(&packet, note).expect("well-formed");
             }

@@ -209,7 +209,13 @@ mod tests {
 
     #[test]
     fn gaps_and_status_are_sentences() {
-        let gap = Gap { instrument: 4, channel: Channel::Trade, from_sequence: 5, to_sequence: 9, reason: b'S' };
+        let gap = Gap {
+            instrument: 4,
+            channel: Channel::Trade,
+            from_sequence: 5.into(),
+            to_sequence: 9.into(),
+            reason: b'S',
+        };
         assert_eq!(gap_text(&gap, None), "gap: trade instrument 4 #5 to #9 are missing: this client was too slow");
         let mut status = Vec::new();
         record::encode_status(&RecordHeader::of_feed(tickcast_protocol::RecordKind::Status, 0, 0), b'S', &mut status);

@@ -15,7 +15,7 @@ use tickcast_client::decode::{
 };
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{Gap, RecordHeader};
-use tickcast_protocol::{Channel, RecordKind};
+use tickcast_protocol::{Channel, RecordKind, Sequence};
 
 /// Ids above this are no dense market's: a table for them would be larger than what it saves.
 const DENSE_IDS_MAX: u32 = 1 << 18;
@@ -45,9 +45,9 @@ pub struct FastChecker {
 /// The last sequence of each instrument and channel; 0 before the first.
 #[derive(Debug)]
 struct LastSequences {
-    dense: Option<Box<[Vec<u64>; Channel::COUNT + 1]>>,
+    dense: Option<Box<[Vec<Sequence>; Channel::COUNT + 1]>>,
     /// By instrument and row.
-    sparse: HashMap<(u32, u8), u64>,
+    sparse: HashMap<(u32, u8), Sequence>,
 }
 
 impl LastSequences {
@@ -56,23 +56,23 @@ impl LastSequences {
     }
 
     #[inline]
-    fn at(&mut self, row: usize, instrument: u32) -> &mut u64 {
+    fn at(&mut self, row: usize, instrument: u32) -> &mut Sequence {
         let place = instrument as usize;
         match &mut self.dense {
             Some(rows) if instrument < DENSE_IDS_MAX => {
                 let row = &mut rows[row];
                 if place >= row.len() {
-                    row.resize(place.next_power_of_two().max(place + 1), 0);
+                    row.resize(place.next_power_of_two().max(place + 1), Sequence::NONE);
                 }
                 &mut row[place]
             }
-            _ => self.sparse.entry((instrument, row as u8)).or_insert(0),
+            _ => self.sparse.entry((instrument, row as u8)).or_default(),
         }
     }
 
     fn clear(&mut self) {
         for row in self.dense.iter_mut().flat_map(|rows| rows.iter_mut()) {
-            row.fill(0);
+            row.fill(Sequence::NONE);
         }
         self.sparse.clear();
     }
@@ -137,7 +137,7 @@ impl FastChecker {
         self.counters.record(channel, header.flags);
         let last = self.sequences.at(channel as usize, header.instrument);
         let before = *last;
-        if before != 0 && header.sequence.wrapping_sub(before) == 1 {
+        if !before.is_none() && header.sequence.get().wrapping_sub(before.get()) == 1 {
             *last = header.sequence;
             self.counters.cover(1);
         } else {
@@ -148,14 +148,14 @@ impl FastChecker {
 
     /// The first record of a stream, and whatever does not simply continue it.
     #[cold]
-    fn judge(&mut self, channel: Channel, header: &RecordHeader, last: u64) {
+    fn judge(&mut self, channel: Channel, header: &RecordHeader, last: Sequence) {
         let violation = broken(channel, header, last);
         self.counters.cover(covered(header, last, violation.is_some()));
         if let Some(violation) = violation {
             self.violation(violation);
         }
         let instrument = header.instrument;
-        if last == 0 && self.wants_definitions && *self.sequences.at(DEFINED, instrument) == 0 {
+        if last.is_none() && self.wants_definitions && self.sequences.at(DEFINED, instrument).is_none() {
             self.violation(Violation::Undefined { instrument, channel });
         }
     }
@@ -164,7 +164,7 @@ impl FastChecker {
     #[cold]
     fn note(&mut self, kind: RecordKind, header: &RecordHeader, record: &[u8]) {
         match kind {
-            RecordKind::Definition => *self.sequences.at(DEFINED, header.instrument) = 1,
+            RecordKind::Definition => *self.sequences.at(DEFINED, header.instrument) = Sequence::new(1),
             RecordKind::Gap => match Gap::read(record) {
                 Some(gap) => self.gap(&gap),
                 None => self.counters.skipped += 1,

@@ -90,7 +90,7 @@ impl Publisher {
 
     /// Sends what has gathered as one packet.
     pub fn send(&mut self) {
-        let head = PacketHeader { flags: 0, count: self.count, epoch: 0, position: 0, ts_send: 0 };
+        let head = PacketHeader { flags: 0, count: self.count, epoch: 0, position: 0.into(), ts_send: 0 };
         let packet = [&head.encode()[..], &self.records].concat();
         self.client.send(Message::binary(packet));
         self.records.clear();

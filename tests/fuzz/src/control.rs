@@ -8,14 +8,14 @@
 //! is refused for one of these says "not taken"; and it reads `-0` as a fraction, so texts that hold it are not compared.
 
 use serde_json::{Map, Value};
-use tickcast_protocol::Channel;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::define::INSTRUMENTS_MAX;
 use tickcast_protocol::control::{
     BAD_REQUEST, ChannelSet, Define, DefineInstrument, LIMIT, Pattern, Request, RequestError, RequestLimits,
     define_text, parse_define, parse_request, ping_text, resume_text, subscribe_text, unsubscribe_text,
 };
-use tickcast_protocol::sse::{Token, query};
+use tickcast_protocol::sse::query;
+use tickcast_protocol::{Channel, Token};
 
 use super::Script;
 
@@ -55,7 +55,7 @@ pub fn run(data: &[u8]) {
 
 /// What is taken asks for something, within the limits, and resumes where a token says so.
 fn read_query(query: &str) {
-    let token = Token { epoch: 7, position: 91_823 };
+    let token = Token { epoch: 7, position: 91_823.into() };
     for token in [None, Some(token)] {
         match query::parse(query, token, &LIMITS) {
             Ok(request) => {
@@ -100,8 +100,8 @@ fn written(request: &Request) -> String {
         Request::Unsubscribe { id, channels, symbols } => {
             with_names(symbols, |names| unsubscribe_text(*id, *channels, names))
         }
-        Request::Resume { id, epoch, position, channels, symbols, conflate } => {
-            with_names(symbols, |names| resume_text(*id, *epoch, *position, *channels, names, conflate.interval_ms()))
+        Request::Resume { id, token, channels, symbols, conflate } => {
+            with_names(symbols, |names| resume_text(*id, *token, *channels, names, conflate.interval_ms()))
         }
         Request::Ping { id } => ping_text(*id),
     }
@@ -128,8 +128,10 @@ fn request(object: &Map<String, Value>) -> Option<Request> {
         "unsubscribe" => Some(Request::Unsubscribe { id, channels: channels(object)?, symbols: symbols(object)? }),
         "resume" => Some(Request::Resume {
             id,
-            epoch: whole(object.get("epoch")?, 0, u32::MAX.into())? as u32,
-            position: whole(object.get("position")?, 0, u64::MAX)? as u64,
+            token: Token {
+                epoch: whole(object.get("epoch")?, 0, u32::MAX.into())? as u32,
+                position: (whole(object.get("position")?, 0, u64::MAX)? as u64).into(),
+            },
             channels: channels(object)?,
             symbols: symbols(object)?,
             conflate: conflate(object)?,

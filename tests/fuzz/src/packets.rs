@@ -10,7 +10,7 @@ use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, Quote, RecordHeader, Ticker, Trade};
-use tickcast_protocol::{Channel, Instrument, RecordKind};
+use tickcast_protocol::{Channel, Instrument, RecordKind, Sequence};
 
 use super::Script;
 use tickcast_test_support::node::{Message, Node};
@@ -87,11 +87,11 @@ fn check_ring(instruments: u32, batches: &[Vec<u8>]) {
     for batch in batches {
         sequencer.accept(1, &mut batch.clone(), NOW_NS);
         log.follow(&mut reader);
-        assert_eq!(log.position, sequencer.position());
+        assert_eq!(log.position, sequencer.position().get());
     }
     sequencer.close_source(1, SourceEnd::Lost, NOW_NS + 1);
     log.follow(&mut reader);
-    assert_eq!(log.position, sequencer.position());
+    assert_eq!(log.position, sequencer.position().get());
     sequencer.request_resync(0);
     while sequencer.advance_resyncs() {}
     log.follow_resync(&mut reader);
@@ -101,7 +101,7 @@ fn check_ring(instruments: u32, batches: &[Vec<u8>]) {
 #[derive(Default)]
 struct Log {
     position: u64,
-    sequences: HashMap<(u32, Channel), u64>,
+    sequences: HashMap<(u32, Channel), Sequence>,
     values: LastValues,
 }
 
@@ -121,7 +121,7 @@ impl Log {
             RecordKind::Gap => {
                 let gap = Gap::read(record).expect("a gap");
                 let last = self.sequences.entry((gap.instrument, gap.channel)).or_default();
-                assert_eq!(gap.from_sequence, *last + 1, "a gap begins where the records end");
+                assert_eq!(gap.from_sequence, last.next(), "a gap begins where the records end");
                 assert!(gap.to_sequence >= gap.from_sequence);
                 *last = gap.to_sequence;
                 self.values.apply_gap(&gap, self.position);
@@ -132,7 +132,7 @@ impl Log {
                 let channel = kind.channel().expect("the others are the channels'");
                 assert_eq!(record::check(record), Ok(header), "what goes out is as well formed as what came in");
                 let last = self.sequences.entry((header.instrument, channel)).or_default();
-                *last += 1;
+                *last = last.next();
                 assert_eq!(header.sequence, *last, "sequences are contiguous");
                 let applied = self.values.apply(&header, channel, record, self.position);
                 assert_eq!(applied, Applied::Next, "{header:?}");
@@ -177,7 +177,7 @@ fn check_subscriber(instruments: u32, batches: Vec<Vec<u8>>) {
         node.accept(batch);
         node.pass(1);
     }
-    let mut logs: HashMap<(u32, Channel), u64> = HashMap::new();
+    let mut logs: HashMap<(u32, Channel), Sequence> = HashMap::new();
     for message in node.received(client) {
         let Message::Packet { header, records } = message else { continue };
         assert_eq!(usize::from(header.count), records.len(), "a packet counts its records");
@@ -194,7 +194,7 @@ fn check_subscriber(instruments: u32, batches: Vec<Vec<u8>>) {
                 _ => continue,
             };
             let last = logs.entry((instrument, channel)).or_default();
-            assert_eq!(from, *last + 1, "{channel:?} of {instrument}: nothing is missing, nothing comes twice");
+            assert_eq!(from, last.next(), "{channel:?} of {instrument}: nothing is missing, nothing comes twice");
             *last = to;
         }
     }

@@ -14,7 +14,7 @@ use tickcast::shard::Settings;
 use tickcast_protocol::control::{ChannelSet, resume_text, subscribe_text, unsubscribe_text};
 use tickcast_protocol::packet::{PacketHeader, flags};
 use tickcast_protocol::record::{Gap, RecordHeader, read_definition};
-use tickcast_protocol::{Channel, RecordKind};
+use tickcast_protocol::{Channel, Position, RecordKind, Sequence, Token};
 
 use tickcast_test_support::node::{Message, Node};
 
@@ -160,8 +160,8 @@ impl World {
         } else {
             let conflate_ms = INTERVALS_MS[usize::from(shape >> 1) % INTERVALS_MS.len()];
             let epoch = 1 + u32::from(shape >> 7);
-            let position = self.node.sequencer.position().saturating_sub(back.into());
-            resume_text(3, epoch, position, channels, &symbols, conflate_ms)
+            let position = self.node.sequencer.position().get().saturating_sub(back.into()).into();
+            resume_text(3, Token { epoch, position }, channels, &symbols, conflate_ms)
         };
         self.with(client, Wish::Changed, |node, client| node.say(client, &text));
     }
@@ -233,9 +233,9 @@ fn check(messages: &[Message], wish: Wish) {
 
 #[derive(Default)]
 struct Seen {
-    position: u64,
+    position: Position,
     defined: HashSet<u32>,
-    logs: HashMap<(u32, Channel), u64>,
+    logs: HashMap<(u32, Channel), Sequence>,
 }
 
 impl Seen {
@@ -274,7 +274,7 @@ impl Seen {
         };
         // The first that is seen may be any: what was before the subscription is nobody's loss.
         match self.logs.insert((header.instrument, channel), to) {
-            Some(last) => assert_eq!(from, last + 1, "{channel:?} of {}", header.instrument),
+            Some(last) => assert_eq!(from, last.next(), "{channel:?} of {}", header.instrument),
             None => assert!(to >= from),
         }
     }

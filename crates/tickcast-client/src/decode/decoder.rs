@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use tickcast_protocol::packet::{self, PacketError, PacketHeader};
 use tickcast_protocol::record::{self, Gap, HEADER_BYTES, Quote, RecordHeader, Ticker, Trade, flags};
-use tickcast_protocol::{Channel, Instrument, RecordKind};
+use tickcast_protocol::{Channel, Instrument, RecordKind, Sequence};
 
 /// Why a Gap that this room makes says that records are missing: they came while the client was away.
 pub const REASON_AWAY: u8 = b'R';
@@ -40,7 +40,7 @@ struct Streams {
     defined: bool,
     instrument: Option<Box<Instrument>>,
     /// The last sequence of each channel; 0 before the first.
-    last: [u64; Channel::COUNT],
+    last: [Sequence; Channel::COUNT],
 }
 
 /// What a decoder has counted since its start.
@@ -93,14 +93,14 @@ impl Counters {
     }
 
     /// Counts a Gap record after the sequence `last`; false where it does not continue from there.
-    pub fn gap(&mut self, gap: &Gap, last: u64) -> bool {
-        let missing = gap.to_sequence.saturating_sub(gap.from_sequence).saturating_add(1);
+    pub fn gap(&mut self, gap: &Gap, last: Sequence) -> bool {
+        let missing = gap.missing();
         self.gaps += 1;
         // A server may say anything: the numbers stop at the greatest.
         self.lost = self.lost.saturating_add(missing);
         self.cover(missing);
-        let is_range = gap.from_sequence != 0 && gap.to_sequence >= gap.from_sequence;
-        is_range && (last == 0 || gap.from_sequence - 1 == last)
+        let is_range = !gap.from_sequence.is_none() && gap.to_sequence >= gap.from_sequence;
+        is_range && (last.is_none() || gap.from_sequence.previous() == last)
     }
 
     /// Counts sequences that are accounted for.
@@ -125,16 +125,16 @@ impl Counters {
 pub enum Violation {
     /// Records are missing, and nothing said so.
     #[error("{} of instrument {instrument} jumps from {last} to {got} without a Gap or CONFLATED", channel.name())]
-    Jump { instrument: u32, channel: Channel, last: u64, got: u64 },
+    Jump { instrument: u32, channel: Channel, last: Sequence, got: Sequence },
     /// A sequence came again, or an older one.
     #[error("{} of instrument {instrument} goes back from {last} to {got}", channel.name())]
-    Back { instrument: u32, channel: Channel, last: u64, got: u64 },
+    Back { instrument: u32, channel: Channel, last: Sequence, got: Sequence },
     /// A record of an instrument that no Definition announced.
     #[error("{} of instrument {instrument} comes before its Definition", channel.name())]
     Undefined { instrument: u32, channel: Channel },
     /// A Gap that does not begin where the stream stopped, or ends before it begins.
     #[error("a Gap for {} of instrument {instrument} says {from} to {to}, after {last}", channel.name())]
-    Gap { instrument: u32, channel: Channel, last: u64, from: u64, to: u64 },
+    Gap { instrument: u32, channel: Channel, last: Sequence, from: Sequence, to: Sequence },
 }
 
 /// Why bytes are not a packet of this version.
@@ -261,13 +261,13 @@ impl Decoder {
     fn rejoin(&mut self, kind: RecordKind, header: &RecordHeader) -> bool {
         let Some(channel) = kind.channel() else { return true };
         let instrument = header.instrument;
-        let last = self.streams.get(&instrument).map_or(0, |streams| streams.last[channel as usize]);
+        let last = self.streams.get(&instrument).map_or(Sequence::NONE, |streams| streams.last[channel as usize]);
         let says_again = header.flags & flags::SNAPSHOT != 0 && !channel.is_log();
-        if header.sequence < last || (header.sequence == last && last != 0 && !says_again) {
+        if header.sequence < last || (header.sequence == last && !last.is_none() && !says_again) {
             return false;
         }
-        if channel.is_log() && last != 0 && header.sequence - last > 1 {
-            let (from_sequence, to_sequence) = (last + 1, header.sequence - 1);
+        if channel.is_log() && !last.is_none() && header.sequence.previous() > last {
+            let (from_sequence, to_sequence) = (last.next(), header.sequence.previous());
             let gap = Gap { instrument, channel, from_sequence, to_sequence, reason: REASON_AWAY };
             self.gap(&gap);
             self.missed.push(gap);
@@ -320,29 +320,29 @@ impl Decoder {
 
 /// Sequences that a record accounts for after `last`: what was there before it came is not of the live stream, and a
 /// hole that nothing announced stays one.
-pub fn covered(header: &RecordHeader, last: u64, is_broken: bool) -> u64 {
-    match header.sequence.checked_sub(last) {
+pub fn covered(header: &RecordHeader, last: Sequence, is_broken: bool) -> u64 {
+    match header.sequence.get().checked_sub(last.get()) {
         None | Some(0) => 0,
-        Some(_) if last == 0 => u64::from(header.flags & flags::SNAPSHOT == 0),
+        Some(_) if last.is_none() => u64::from(header.flags & flags::SNAPSHOT == 0),
         Some(_) if is_broken => 1,
         Some(advance) => advance,
     }
 }
 
 /// How a record breaks the rule after `last`, if it does.
-pub fn broken(channel: Channel, header: &RecordHeader, last: u64) -> Option<Violation> {
+pub fn broken(channel: Channel, header: &RecordHeader, last: Sequence) -> Option<Violation> {
     let (instrument, got) = (header.instrument, header.sequence);
     let snapshot = header.flags & flags::SNAPSHOT != 0;
     let conflated = header.flags & flags::CONFLATED != 0 && !channel.is_log();
     // A stream is joined at any sequence, but 0 is none.
-    if got != 0 && (last == 0 || got - 1 == last) {
+    if !got.is_none() && (last.is_none() || got.previous() == last) {
         return None;
     }
     if got > last {
         return (!snapshot && !conflated).then_some(Violation::Jump { instrument, channel, last, got });
     }
     // A snapshot may say again what the client has: the state after a second subscription, or in several records.
-    (got == 0 || !snapshot || got < last).then_some(Violation::Back { instrument, channel, last, got })
+    (got.is_none() || !snapshot || got < last).then_some(Violation::Back { instrument, channel, last, got })
 }
 
 /// The record at the start of `bytes`.
@@ -396,7 +396,7 @@ mod tests {
         let mut decoder = Decoder::new();
         let header = decoder
             .packet(&packet.bytes(), |instrument, header, record| {
-                seen.push((instrument.map(|i| i.symbol.clone()), header.kind, header.sequence, record.len()));
+                seen.push((instrument.map(|i| i.symbol.clone()), header.kind, header.sequence.get(), record.len()));
             })
             .expect("well-formed");
         assert_eq!(header.count, 5);
@@ -412,7 +412,15 @@ mod tests {
     fn a_jump_that_nothing_announced_is_a_violation_and_is_counted_once() {
         let (counters, first) = violations(&[start().trade(3, 0), PacketBuilder::new().trade(5, 0).trade(6, 0)]);
         assert_eq!(counters.violations, 1);
-        assert_eq!(first, Some(Violation::Jump { instrument: 1, channel: Channel::Trade, last: 3, got: 5 }));
+        assert_eq!(
+            first,
+            Some(Violation::Jump {
+                instrument: 1,
+                channel: Channel::Trade,
+                last: Sequence::new(3),
+                got: Sequence::new(5)
+            })
+        );
         assert_eq!(
             first.map(|violation| violation.to_string()).as_deref(),
             Some("trade of instrument 1 jumps from 3 to 5 without a Gap or CONFLATED")

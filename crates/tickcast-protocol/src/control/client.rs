@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::ChannelSet;
 use super::define::DefineInstrument;
 use super::reply::WelcomeLimits;
-use crate::Channel;
+use crate::{Channel, Position, Token};
 
 /// The text that asks for these channels of these symbols; the server rounds the interval up.
 pub fn subscribe_text(id: u64, channels: ChannelSet, symbols: &[&str], conflate_ms: u32, snapshot: bool) -> String {
@@ -19,14 +19,8 @@ pub fn unsubscribe_text(id: u64, channels: ChannelSet, symbols: &[&str]) -> Stri
 }
 
 /// The text that goes on from the token of the last packet.
-pub fn resume_text(
-    id: u64,
-    epoch: u32,
-    position: u64,
-    channels: ChannelSet,
-    symbols: &[&str],
-    conflate_ms: u32,
-) -> String {
+pub fn resume_text(id: u64, token: Token, channels: ChannelSet, symbols: &[&str], conflate_ms: u32) -> String {
+    let Token { epoch, position } = token;
     text(&Ask::Resume { id, epoch, position, channels: names(channels), symbols, conflate_ms })
 }
 
@@ -66,7 +60,7 @@ pub enum Reply {
     Resumed {
         id: u64,
         how: String,
-        from: u64,
+        from: Position,
         #[serde(default)]
         conflate_ms: u32,
         #[serde(default)]
@@ -120,11 +114,33 @@ impl Reply {
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 enum Ask<'a> {
-    Subscribe { id: u64, channels: Vec<&'static str>, symbols: &'a [&'a str], conflate_ms: u32, snapshot: bool },
-    Unsubscribe { id: u64, channels: Vec<&'static str>, symbols: &'a [&'a str] },
-    Resume { id: u64, epoch: u32, position: u64, channels: Vec<&'static str>, symbols: &'a [&'a str], conflate_ms: u32 },
-    Ping { id: u64 },
-    Define { id: u64, instruments: &'a [DefineInstrument] },
+    Subscribe {
+        id: u64,
+        channels: Vec<&'static str>,
+        symbols: &'a [&'a str],
+        conflate_ms: u32,
+        snapshot: bool,
+    },
+    Unsubscribe {
+        id: u64,
+        channels: Vec<&'static str>,
+        symbols: &'a [&'a str],
+    },
+    Resume {
+        id: u64,
+        epoch: u32,
+        position: Position,
+        channels: Vec<&'static str>,
+        symbols: &'a [&'a str],
+        conflate_ms: u32,
+    },
+    Ping {
+        id: u64,
+    },
+    Define {
+        id: u64,
+        instruments: &'a [DefineInstrument],
+    },
 }
 
 fn names(channels: ChannelSet) -> Vec<&'static str> {
@@ -163,8 +179,8 @@ mod tests {
             Request::Unsubscribe { id: 1, channels, symbols: symbols.clone() }
         );
         assert_eq!(
-            taken(resume_text(2, 7, u64::MAX, channels, &names, 50)),
-            Request::Resume { id: 2, epoch: 7, position: u64::MAX, channels, symbols, conflate }
+            taken(resume_text(2, Token { epoch: 7, position: Position::MAX }, channels, &names, 50)),
+            Request::Resume { id: 2, token: Token { epoch: 7, position: Position::MAX }, channels, symbols, conflate }
         );
         assert_eq!(taken(ping_text(3)), Request::Ping { id: 3 });
     }
@@ -199,9 +215,15 @@ mod tests {
         assert_eq!(read(&|out| control::subscribed(out, u64::MAX, 10, 3, &["a\""], &["b"])), subscribed);
         assert_eq!(read(&|out| control::unsubscribed(out, 1, 2)), Reply::Unsubscribed { id: 1, count: 2 });
         let (how, unknown) = ("snapshot".to_owned(), vec!["X".to_owned()]);
-        let resumed = Reply::Resumed { id: 1, how, from: u64::MAX, conflate_ms: 10, count: 2, unknown };
-        let answer =
-            control::Resumed { id: 1, how: "snapshot", from: u64::MAX, conflate_ms: 10, count: 2, unknown: &["X"] };
+        let resumed = Reply::Resumed { id: 1, how, from: Position::MAX, conflate_ms: 10, count: 2, unknown };
+        let answer = control::Resumed {
+            id: 1,
+            how: "snapshot",
+            from: Position::MAX,
+            conflate_ms: 10,
+            count: 2,
+            unknown: &["X"],
+        };
         assert_eq!(read(&|out| control::resumed(out, &answer)), resumed);
         assert_eq!(read(&|out| control::pong(out, 1, 2)), Reply::Pong { id: 1, ts: 2 });
         for id in [None, Some(4)] {

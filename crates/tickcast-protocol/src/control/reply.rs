@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Position;
+
 /// What one connection may do, as the welcome says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WelcomeLimits {
@@ -36,7 +38,7 @@ pub struct Resumed<'a> {
     /// `replay` or `snapshot`.
     pub how: &'a str,
     /// The first position that is sent.
-    pub from: u64,
+    pub from: Position,
     /// The interval that was granted.
     pub conflate_ms: u32,
     /// Instruments that it covers now.
@@ -147,7 +149,8 @@ mod tests {
             r#"{"type":"subscribed","id":1,"conflate_ms":0,"count":37,"unknown":["FOO-BAR"],"denied":[]}"#
         );
         assert_eq!(text(|out| unsubscribed(out, 2, 1)), r#"{"type":"unsubscribed","id":2,"count":1}"#);
-        let answer = Resumed { id: 3, how: "replay", from: 91824, conflate_ms: 10, count: 2, unknown: &["FOO"] };
+        let answer =
+            Resumed { id: 3, how: "replay", from: Position::new(91824), conflate_ms: 10, count: 2, unknown: &["FOO"] };
         let resumed = text(|out| resumed(out, &answer));
         let wanted =
             r#"{"type":"resumed","id":3,"how":"replay","from":91824,"conflate_ms":10,"count":2,"unknown":["FOO"]}"#;

@@ -5,8 +5,8 @@ use simd_json::tape::Object;
 
 use super::field::{self, Field, bad, over_limit};
 use super::{ChannelSet, Pattern, RequestError};
-use crate::Channel;
 use crate::conflation::ConflationInterval;
+use crate::{Channel, Token};
 
 /// What one request may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +32,7 @@ pub enum Request {
     /// Wants them no longer.
     Unsubscribe { id: u64, channels: ChannelSet, symbols: Vec<Pattern> },
     /// Wants them from where it left off: the token of the last packet that it has.
-    Resume {
-        id: u64,
-        epoch: u32,
-        position: u64,
-        channels: ChannelSet,
-        symbols: Vec<Pattern>,
-        conflate: ConflationInterval,
-    },
+    Resume { id: u64, token: Token, channels: ChannelSet, symbols: Vec<Pattern>, conflate: ConflationInterval },
     /// Wants an answer.
     Ping { id: u64 },
 }
@@ -115,11 +108,17 @@ impl<'tape, 'text> Fields<'tape, 'text> {
     fn resume(&self, limits: &RequestLimits) -> Result<Request, RequestError> {
         Ok(Request::Resume {
             id: self.id()?,
-            epoch: field::unsigned("epoch", self.epoch, u32::MAX.into())? as u32,
-            position: field::unsigned("position", self.position, u64::MAX)?,
+            token: self.token()?,
             channels: self.channels()?,
             symbols: self.symbols(limits)?,
             conflate: self.conflate()?,
+        })
+    }
+
+    fn token(&self) -> Result<Token, RequestError> {
+        Ok(Token {
+            epoch: field::unsigned("epoch", self.epoch, u32::MAX.into())? as u32,
+            position: field::unsigned("position", self.position, u64::MAX)?.into(),
         })
     }
 

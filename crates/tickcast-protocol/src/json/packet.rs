@@ -44,7 +44,7 @@ fn push_header(header: &PacketHeader, out: &mut String) {
     push_name("packet", out);
     out.push_str("{\"epoch\":");
     push_integer(header.epoch, out);
-    push_number("position", header.position, out);
+    push_number("position", header.position.get(), out);
     push_number("ts_send", header.ts_send, out);
     push_flag_words(WORDS.into_iter().filter(|(flag, _)| header.flags & flag != 0).map(|(_, word)| word), out);
     out.push('}');
@@ -53,10 +53,11 @@ fn push_header(header: &PacketHeader, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Instrument;
     use crate::record::{RecordKind, Trade, encode_heartbeat};
+    use crate::{Instrument, Position};
 
-    const HEADER: PacketHeader = PacketHeader { flags: 0, count: 0, epoch: 7, position: 91_823, ts_send: 12 };
+    const HEADER: PacketHeader =
+        PacketHeader { flags: 0, count: 0, epoch: 7, position: Position::new(91_823), ts_send: 12 };
 
     fn text(flags: u8, records: &[&[u8]]) -> String {
         let mut directory = Directory::default();

@@ -2,10 +2,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::Channel;
 use crate::record::{
     BOOK_DELTA, BOOK_SNAPSHOT, encode_book, encode_definition, encode_heartbeat, encode_raw, encode_status,
 };
+use crate::{Channel, Sequence};
 
 const TS: u64 = 1_763_700_000_000_000_000;
 
@@ -15,7 +15,7 @@ fn btc() -> Instrument {
 
 fn header(kind: RecordKind, flags: u8) -> RecordHeader {
     let mut header = RecordHeader::of_feed(kind, 7, TS).with_flags(flags);
-    (header.sequence, header.ts_recv) = (5, TS + 9);
+    (header.sequence, header.ts_recv) = (Sequence::new(5), TS + 9);
     header
 }
 
@@ -103,7 +103,13 @@ fn a_definition_says_what_the_record_says() {
 
 #[test]
 fn gaps_states_and_heartbeats_are_told() {
-    let gap = Gap { instrument: 7, channel: Channel::Trade, from_sequence: 3, to_sequence: u64::MAX, reason: b'O' };
+    let gap = Gap {
+        instrument: 7,
+        channel: Channel::Trade,
+        from_sequence: Sequence::new(3),
+        to_sequence: Sequence::new(u64::MAX),
+        reason: b'O',
+    };
     assert_eq!(
         json(&btc(), |out| gap.encode(TS, out)),
         format!(

@@ -6,7 +6,7 @@ const TS: u64 = 1_763_700_000_000_000_000;
 
 fn header(kind: RecordKind, flags: u8) -> RecordHeader {
     let mut header = RecordHeader::of_feed(kind, 7, TS).with_flags(flags);
-    (header.sequence, header.ts_recv) = (5, TS + 1500);
+    (header.sequence, header.ts_recv) = (Sequence::new(5), TS + 1500);
     header
 }
 
@@ -82,7 +82,13 @@ fn golden_of_channels() -> [Golden; 5] {
 /// The same for what announces.
 fn golden_announcements() -> [Golden; 4] {
     let euro = Instrument { tick_size: 1, ..Instrument::new(7, "BTC-€", "sim", -2, -8) };
-    let gap = Gap { instrument: 7, channel: Channel::Trade, from_sequence: 11, to_sequence: 19, reason: b'O' };
+    let gap = Gap {
+        instrument: 7,
+        channel: Channel::Trade,
+        from_sequence: Sequence::new(11),
+        to_sequence: Sequence::new(19),
+        reason: b'O',
+    };
     [
         (
             "definition",
@@ -142,7 +148,7 @@ fn laid_out(kind: u8, units: u8) -> (RecordHeader, Vec<(usize, Vec<u8>)>) {
         kind,
         flags: 0xd1,
         instrument: 0x0403_0201,
-        sequence: 0x1817_1615_1413_1211,
+        sequence: Sequence::new(0x1817_1615_1413_1211),
         ts_event: 0x2827_2625_2423_2221,
         ts_recv: 0x3837_3635_3433_3231,
     };
@@ -209,7 +215,13 @@ fn every_field_of_an_announcement_is_at_its_offset() {
     let terms = [-9i8 as u8, 9, b'H', 3, 2];
     assert_layout("definition", &record, 72, &[(0, &head), (32, &terms), (40, &tick), (48, &lot), (64, b"abcxy")]);
 
-    let gap = Gap { instrument: 9, channel: Channel::Raw, from_sequence: 1, to_sequence: 2, reason: b'S' };
+    let gap = Gap {
+        instrument: 9,
+        channel: Channel::Raw,
+        from_sequence: Sequence::new(1),
+        to_sequence: Sequence::new(2),
+        reason: b'S',
+    };
     let record = encoded(|out| gap.encode(3, out));
     let head = [7, 0, 18, flags::LAST, 9];
     assert_layout("gap", &record, 56, &[(0, &head), (24, &[3]), (32, &[1]), (40, &[2]), (48, &[5, b'S'])]);
@@ -243,7 +255,7 @@ fn the_extremes_come_back() {
     let header = RecordHeader {
         length: 8,
         instrument: u32::MAX,
-        sequence: u64::MAX,
+        sequence: Sequence::new(u64::MAX),
         ts_event: u64::MAX,
         ts_recv: u64::MAX,
         ..header(RecordKind::Quote, 0xff)
@@ -281,14 +293,14 @@ fn a_payload_beyond_the_longest_record_is_a_programmers_error() {
 fn what_the_sequencer_owns_is_patched_and_nothing_else() {
     let quote = Quote { bid_px: 1, bid_sz: 2, ask_px: 3, ask_sz: 4 };
     let mut record = encoded(|out| quote.encode(&header(RecordKind::Quote, flags::LAST), out));
-    patch_sequenced(&mut record, 8, 9, 10);
+    patch_sequenced(&mut record, 8, Sequence::new(9), 10);
     patch_flags(&mut record, flags::CONFLATED);
     let want = RecordHeader {
         length: 8,
         kind: 1,
         flags: flags::CONFLATED,
         instrument: 8,
-        sequence: 9,
+        sequence: Sequence::new(9),
         ts_event: TS,
         ts_recv: 10,
     };
@@ -427,7 +439,7 @@ fn a_definition_that_is_not_utf8_gives_nothing() {
 
 fn any_header() -> impl Strategy<Value = RecordHeader> {
     (any::<u8>(), any::<u32>(), any::<[u64; 3]>()).prop_map(|(flags, instrument, [sequence, ts_event, ts_recv])| {
-        RecordHeader { length: 0, kind: 0, flags, instrument, sequence, ts_event, ts_recv }
+        RecordHeader { length: 0, kind: 0, flags, instrument, sequence: sequence.into(), ts_event, ts_recv }
     })
 }
 
@@ -501,7 +513,7 @@ proptest! {
         prop_assert_eq!(RecordHeader::read(&record).map(|header| header.bytes()), Some(record.len()));
         prop_assert_eq!(read_definition(&record), Some(instrument));
 
-        let gap = Gap { instrument: id, channel, from_sequence: sequences[0], to_sequence: sequences[1], reason };
+        let gap = Gap { instrument: id, channel, from_sequence: sequences[0].into(), to_sequence: sequences[1].into(), reason };
         prop_assert_eq!(Gap::read(&encoded(|out| gap.encode(1, out))), Some(gap));
     }
 

@@ -6,8 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Token, TokenError};
 use crate::control::{LIMIT, Request, RequestError, RequestLimits, bad, parse_request, quote};
+use crate::{Token, TokenError};
 
 /// Channels where none are named: what a ticker on a page shows.
 const CHANNELS: [&str; 2] = ["quote", "trade"];
@@ -49,7 +49,7 @@ pub fn parse(query: &str, token: Option<Token>, limits: &RequestLimits) -> Resul
         fields.extend([
             ("op".to_owned(), "resume".into()),
             ("epoch".to_owned(), epoch.into()),
-            ("position".to_owned(), position.into()),
+            ("position".to_owned(), position.get().into()),
         ]);
     }
     let request = parse_request(&mut Value::from(fields).to_string().into_bytes(), limits)?;
@@ -84,12 +84,12 @@ fn flag_or_text(text: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Channel;
     use crate::conflation::ConflationInterval;
     use crate::control::{BAD_REQUEST, ChannelSet, Pattern};
+    use crate::{Channel, Position};
 
     const LIMITS: RequestLimits = RequestLimits { symbols_max: 4, symbol_bytes_max: 8 };
-    const TOKEN: Token = Token { epoch: 7, position: 91_823 };
+    const TOKEN: Token = Token { epoch: 7, position: Position::new(91_823) };
 
     fn patterns(names: &[&str]) -> Vec<Pattern> {
         names.iter().map(|name| Pattern::parse(name).unwrap()).collect()
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_token_makes_it_a_resume_and_the_header_counts_before_the_query() {
         let position_of = |query: &str, token: Option<Token>| match parse(query, token, &LIMITS) {
-            Ok(Request::Resume { epoch: 7, position, .. }) => position,
+            Ok(Request::Resume { token: Token { epoch: 7, position }, .. }) => position.get(),
             other => panic!("{other:?}"),
         };
         assert_eq!(position_of("symbols=*", Some(TOKEN)), 91_823);

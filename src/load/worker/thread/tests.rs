@@ -94,7 +94,7 @@ fn a_planted_jump_is_found_on_every_connection() {
     let (address, heard) = server(vec![start().trade(3, 0), PacketBuilder::new().trade(5, 0)]);
     let (tally, _) = run(address, 3, ClientRole::Steady, &heard);
     assert_eq!(tally.violations, 3);
-    let jump = Violation::Jump { instrument: 1, channel: Channel::Trade, last: 3, got: 5 };
+    let jump = Violation::Jump { instrument: 1, channel: Channel::Trade, last: 3.into(), got: 5.into() };
     assert_eq!(tally.first_violation, Some(jump.to_string()));
 }
 

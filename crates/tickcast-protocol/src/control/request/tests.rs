@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Position;
 use crate::control::LIMIT;
 
 const LIMITS: RequestLimits = RequestLimits { symbols_max: 1000, symbol_bytes_max: 64 };
@@ -32,7 +33,16 @@ fn the_requests_of_the_protocol_are_taken() {
     let text = r#"{"op":"resume","id":3,"epoch":7,"position":91823,"channels":["trade"],"symbols":["*"]}"#;
     let symbols = vec![Pattern::Prefix(String::new())];
     let channels = set(&[Channel::Trade]);
-    assert_eq!(parse(text), Ok(Request::Resume { id: 3, epoch: 7, position: 91823, channels, symbols, conflate }));
+    assert_eq!(
+        parse(text),
+        Ok(Request::Resume {
+            id: 3,
+            token: Token { epoch: 7, position: Position::new(91823) },
+            channels,
+            symbols,
+            conflate
+        })
+    );
 
     assert_eq!(parse(r#"{"op":"ping","id":4}"#), Ok(Request::Ping { id: 4 }));
 }
