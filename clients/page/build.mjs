@@ -1,8 +1,8 @@
 /**
  * Builds the page into the folder that the server embeds: index.html, page.js, page.css, favicon.svg, licences.txt.
  *
- * The same lock file gives the same bytes. `/tickcast.js`, the client, is a file of the server's own and stays outside
- * the bundle. Every package that ends up in the bundle must have a licence text, or the build fails.
+ * The same lock file gives the same bytes. The client, `/tickcast.js`, is served as a file of its own and is not part
+ * of the bundle. The build fails if a bundled package has no licence text.
  */
 import { build } from "esbuild";
 import { copyFile, readFile, readdir, writeFile } from "node:fs/promises";
@@ -40,7 +40,7 @@ await build({
 for (const file of ["index.html", "favicon.svg"]) await copyFile(join(here, "src", file), join(out, file));
 await writeFile(join(out, "licences.txt"), await licences(Object.keys(metafile.inputs)));
 
-/** The licences of all packages that these files belong to. */
+/** The licences of the packages of these files. */
 async function licences(files) {
   const names = new Set(files.flatMap((file) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(file)?.[1] ?? []));
   const parts = await Promise.all([...names].sort().map(licenceOf));
@@ -48,7 +48,7 @@ async function licences(files) {
   return [opening, ...parts].join(`\n${"=".repeat(80)}\n\n`);
 }
 
-/** A package's name, version and licence text: its own file, else the one kept in notices/, and its NOTICE. */
+/** A package's name, version and licence text: its NOTICE, and its licence file or the text in notices/. */
 async function licenceOf(name) {
   const folder = join(here, "node_modules", name);
   const { version, license } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));

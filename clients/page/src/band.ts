@@ -1,4 +1,4 @@
-/** A series of the chart: the space between bid and ask as a band, its edges as thin lines. */
+/** A chart series that draws bid and ask as a band with thin lines as edges. */
 
 import {
   customSeriesDefaultOptions,
@@ -61,7 +61,7 @@ class BandRenderer implements ICustomSeriesPaneRenderer {
   }
 }
 
-/** The points in view, and one on either side of it, so that the band reaches the edges. */
+/** The points in view, and one more on each side, so that the band reaches the edges of the chart. */
 function visiblePoints(data: PaneRendererCustomData<Time, BandData>, yOf: PriceToCoordinateConverter): Point[] {
   const { from, to } = data.visibleRange ?? { from: 0, to: 0 };
   const points: Point[] = [];

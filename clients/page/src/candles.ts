@@ -1,16 +1,16 @@
 /**
- * Candles and bands of one instrument at one interval: history and live events joined without a seam. Pure.
+ * Candles and bands of one instrument at one interval: history joined with live events. Pure.
  *
- * How the join works: everything live is taken from the moment the instrument is opened, before history is asked for.
- * Prices of a bar that history and live both know are merged, which is right whatever the overlap: the open is
- * history's, high and low are the widest, the close is the latest: live's in the newest bar of history, and history's
- * in a bar that is over, where live may have a hole. Only volume would count the overlap twice, so for the bar in which
- * the join falls it is history's plus what came after the answer; and once that bar is over, the chart asks for it
- * again and {@link Candles.correct} puts the server's own figures in place. Bars before that one are whole: trades of
- * theirs that come after, such as those replayed when a connection is back, bring no volume.
+ * How the join works: live events are taken from the moment the instrument is opened, before history is requested.
+ * A bar that both have is merged, and its prices are right for any overlap: the open is that of history, high and low
+ * are the widest, and the close is the later one: of the newest bar in history the live one, of an earlier bar that of
+ * history, because live events may have a gap there. Volume would count the overlap twice. So the newest bar in
+ * history, the joint, has history's volume plus the trades after the answer; once it is over, the chart requests it
+ * again, and {@link Candles.correct} replaces it by the server's bar. Bars before the joint are complete: later trades
+ * of them, such as those of a replay, add no volume.
  */
 
-/** One bar. Times are Unix seconds of its start; prices are floats for drawing; NaN where it has no trade or quote. */
+/** One bar. `time` is its start in Unix seconds; prices are floats for drawing, NaN without a trade or quote. */
 export interface Bar {
   time: number;
   open: number;
@@ -18,7 +18,7 @@ export interface Bar {
   low: number;
   close: number;
   volume: number;
-  /** Newest quote within the bar. */
+  /** The newest quote within the bar. */
   bid: number;
   ask: number;
 }
@@ -27,20 +27,20 @@ export function emptyBar(time: number): Bar {
   return { time, open: NaN, high: NaN, low: NaN, close: NaN, volume: 0, bid: NaN, ask: NaN };
 }
 
-/** The start of the bar that holds this moment. */
+/** The start of the bar of this time. */
 export function barStart(unixS: number, intervalS: number): number {
   return Math.floor(unixS / intervalS) * intervalS;
 }
 
-/** Bars kept: beyond, the oldest are dropped in one go. */
+/** Bars to keep; a quarter more of them is dropped at once. */
 const BARS_MAX = 6000;
 
 export class Candles {
   readonly intervalS: number;
-  /** Oldest first, times strictly rising. */
+  /** Oldest first, with strictly rising times. */
   bars: Bar[] = [];
-  /** Bars that start before have their whole volume from history. */
-  #wholeBefore = -Infinity;
+  /** Bars that start earlier have their complete volume from history. */
+  #completeBefore = -Infinity;
 
   constructor(intervalS: number) {
     this.intervalS = intervalS;
@@ -50,18 +50,18 @@ export class Candles {
     return this.bars.at(-1);
   }
 
-  /** A live trade. Returns the bar it fell into; an older bar than the newest is found and changed in place. */
+  /** Adds a live trade; returns its bar, which may be older than the newest. */
   trade(unixS: number, px: number, sz: number): Bar {
     const bar = this.#at(barStart(unixS, this.intervalS));
     if (Number.isNaN(bar.open)) bar.open = bar.high = bar.low = px;
     bar.high = Math.max(bar.high, px);
     bar.low = Math.min(bar.low, px);
     bar.close = px;
-    if (!(bar.time < this.#wholeBefore)) bar.volume += sz;
+    if (!(bar.time < this.#completeBefore)) bar.volume += sz;
     return bar;
   }
 
-  /** A live quote. A one-sided quote keeps the other side of the bar as it was. */
+  /** Adds a live quote; returns its bar. A one-sided quote leaves the other side of the bar. */
   quote(unixS: number, bid: number, ask: number): Bar {
     const bar = this.#at(barStart(unixS, this.intervalS));
     if (!Number.isNaN(bid)) bar.bid = bid;
@@ -69,28 +69,28 @@ export class Candles {
     return bar;
   }
 
-  /** Puts history before and under what came live since it was asked for; see the head of this file. */
+  /** Joins history with the live bars; see the header of this file. */
   join(history: readonly Bar[]): void {
     const known = new Map(history.map((bar) => [bar.time, { ...bar }]));
-    const [newest, joint] = [history.at(-1)?.time ?? -Infinity, this.#wholeBefore];
+    const [newest, joint] = [history.at(-1)?.time ?? -Infinity, this.#completeBefore];
     for (const live of this.bars) {
       const bar = known.get(live.time);
       const both = bar === undefined ? live : merged(bar, live, bar.time < newest);
-      // Where the join before this fell, live may have counted twice, and is not asked.
+      // In the former joint the live volume may have counted trades twice: history's is used.
       if (bar !== undefined && bar.time === joint && joint < newest) both.volume = bar.volume;
       known.set(live.time, both);
     }
     this.bars = [...known.values()].sort((a, b) => a.time - b.time).slice(-BARS_MAX);
-    this.#wholeBefore = newest;
+    this.#completeBefore = newest;
   }
 
-  /** Puts the server's bars in place of those at their times, but for the newest, which is still under way. */
+  /** Replaces bars by the server's, except for the newest bar, which is not over yet. */
   correct(history: readonly Bar[]): void {
     const newest = this.newest?.time ?? Infinity;
     const known = new Map(this.bars.map((bar) => [bar.time, bar]));
     for (const bar of history) if (bar.time < newest) known.set(bar.time, { ...bar });
     this.bars = [...known.values()].sort((a, b) => a.time - b.time);
-    this.#wholeBefore = Math.max(this.#wholeBefore, Math.min(newest, history.at(-1)?.time ?? -Infinity));
+    this.#completeBefore = Math.max(this.#completeBefore, Math.min(newest, history.at(-1)?.time ?? -Infinity));
   }
 
   #at(time: number): Bar {
@@ -105,7 +105,7 @@ export class Candles {
     return this.#earlier(time);
   }
 
-  /** A bar before the newest: records of one instrument are in order, so this is rare, and near the end. */
+  /** A bar before the newest. Rare and near the end, because records of one instrument are in order. */
   #earlier(time: number): Bar {
     let at = this.bars.length - 1;
     while (at >= 0 && (this.bars[at]?.time ?? 0) > time) at -= 1;
@@ -117,19 +117,19 @@ export class Candles {
   }
 }
 
-/** A part of the time axis: places of bars counted from the oldest, with room before the first and after the last. */
+/** A range of the time axis, as indexes of bars from the oldest; it may extend beyond the first and last bar. */
 export interface BarRange {
   readonly from: number;
   readonly to: number;
 }
 
-/** The same bars in view after so many of the oldest are gone; where those were in view, the first that are left. */
+/** The range with the same bars after the oldest were dropped; if those were in view, with the first that are left. */
 export function rangeAfterDrop({ from, to }: BarRange, dropped: number): BarRange {
   const moved = from >= 0 ? Math.min(dropped, from) : 0;
   return { from: from - moved, to: to - moved };
 }
 
-/** One bar of what history and live know of the same time; where it is over, history's end of it is the later. */
+/** Merges the bars of one time; of a bar that is over, history has the later close. */
 function merged(history: Bar, live: Bar, isOver: boolean): Bar {
   const wide = (most: (a: number, b: number) => number, a: number, b: number): number =>
     Number.isNaN(a) ? b : Number.isNaN(b) ? a : most(a, b);
@@ -147,7 +147,7 @@ function merged(history: Bar, live: Bar, isOver: boolean): Bar {
   };
 }
 
-/** The answer of `/v1/bars/{symbol}`: columns, oldest first, prices as decimal texts. */
+/** The answer of `/v1/bars/{symbol}`: columns, oldest first, prices as decimal text. */
 export interface BarsAnswer {
   readonly time: readonly number[];
   readonly open: readonly (string | null)[];
@@ -159,7 +159,7 @@ export interface BarsAnswer {
   readonly ask_px: readonly (string | null)[];
 }
 
-/** Columns into bars. A chart is drawn in floats: here, and only for drawing, decimal texts become such. */
+/** The bars of an answer. Its decimal text becomes floats, for drawing only. */
 export function barsOf(answer: BarsAnswer): Bar[] {
   const at = (column: readonly (string | null)[], row: number): number => {
     const text = column[row];

@@ -1,4 +1,4 @@
-/** What the chart is made of: the library's series, their colours, axes, and the legend. It knows bars, no market. */
+/** The view of the chart: the library's series, their colours, the axes and the legend. It shows bars only. */
 
 import {
   CandlestickSeries,
@@ -21,13 +21,13 @@ import { type Bar, rangeAfterDrop } from "./candles.ts";
 import { colour, faded, write } from "./dom.ts";
 import { clockText, priceText, volumeText } from "./format.ts";
 
-/** Bars in view when a chart opens. */
+/** Bars in view when a chart is opened. */
 const OPENING_BARS = 110;
-/** Room to the right of the newest bar, in bars. */
+/** Empty space right of the newest bar, in bars. */
 const RIGHT_BARS = 3;
 
 export class ChartView {
-  /** Words that stand before the legend. */
+  /** A text before the legend. */
   note = "";
   readonly #legend: HTMLElement;
   readonly #chart: IChartApi;
@@ -37,7 +37,7 @@ export class ChartView {
   readonly #band: ISeriesApi<"Custom", Time, BandData | WhitespaceData<Time>, BandOptions, DeepPartial<BandOptions>>;
   #bars = new Map<number, Bar>();
   #newest = -1;
-  /** The first bars have been shown, at the width that a chart opens with. */
+  /** The first bars have been shown at the opening width. */
   #isOpened = false;
   #hovered = -1;
   #decimals = 2;
@@ -63,7 +63,7 @@ export class ChartView {
     });
     this.#volume.priceScale().applyOptions({ scaleMargins: { top: 0.84, bottom: 0 } });
     this.#candles = this.#chart.addSeries(CandlestickSeries, { priceLineVisible: false, lastValueVisible: false });
-    // A line of our own: the library's has the colour of a candle's body, and bodies that rose are hollow.
+    // Not the library's price line: it has the colour of the candle's body, and rising candles are hollow.
     this.#last = this.#candles.createPriceLine({ price: 0, lineVisible: false, axisLabelVisible: false, title: "" });
     this.#candles.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.2 } });
     this.restyle();
@@ -90,7 +90,7 @@ export class ChartView {
     this.#isOpened = false;
   }
 
-  /** Shows these bars, oldest first, in place of all. Who looks at older bars, or has zoomed, stays there. */
+  /** Replaces all bars, oldest first. Keeps the view if it shows older bars or is zoomed. */
   setBars(bars: readonly Bar[], decimals: number): void {
     const timeScale = this.#chart.timeScale();
     const isAtNow = timeScale.scrollPosition() > -2;
@@ -107,7 +107,7 @@ export class ChartView {
     this.#showLegend();
   }
 
-  /** Shows a bar that is new or has changed. */
+  /** Shows a new or changed bar. */
   update(bar: Bar): void {
     const past = bar.time < this.#newest;
     if (past && !this.#bars.has(bar.time)) return this.#insert(bar);
@@ -121,12 +121,12 @@ export class ChartView {
     if (this.#hovered < 0 || this.#hovered === bar.time) this.#showLegend();
   }
 
-  /** Lets go of bars that are no longer among these, where there are any: the oldest, as the library cannot. */
+  /** Drops the oldest bars if the view has more than these; the library cannot drop bars itself. */
   keep(bars: readonly Bar[]): void {
     const dropped = this.#bars.size - bars.length;
     if (dropped <= 0) return;
     const timeScale = this.#chart.timeScale();
-    // Who looks at now is kept there.
+    // A view of the newest bar stays at the newest bar.
     const range = timeScale.scrollPosition() > -2 ? null : timeScale.getVisibleLogicalRange();
     this.setBars(bars, this.#decimals);
     if (range !== null) timeScale.setVisibleLogicalRange(rangeAfterDrop(range, dropped));
@@ -136,7 +136,7 @@ export class ChartView {
     this.#band.applyOptions({ visible });
   }
 
-  /** Reads the colours of the theme. Up candles are hollow and down candles are full, whatever their colour. */
+  /** Reads the colours of the theme. Rising candles are hollow and falling ones filled, in any colour. */
   restyle(): void {
     const [up, down, panel, quiet] = [colour("up"), colour("down"), colour("panel"), colour("quiet")];
     const line = colour("line");
@@ -170,7 +170,7 @@ export class ChartView {
     this.#showLast(bars.findLast((bar) => !Number.isNaN(bar.close)));
   }
 
-  /** A bar between others that the chart does not know: it takes them only in order. Rare. */
+  /** Inserts a bar between others: sets all bars again, because the library appends only in order. Rare. */
   #insert(bar: Bar): void {
     const bars = [...this.#bars.values(), bar].sort((a, b) => a.time - b.time);
     const range = this.#chart.timeScale().getVisibleLogicalRange();
@@ -204,7 +204,7 @@ export class ChartView {
     this.#band.applyOptions({ priceFormat: format });
   }
 
-  /** Few bars stand at the right with their usual width, many fill the view. */
+  /** Few bars are shown at the right with their usual width; many fill the view. */
   #showOpening(bars: number): void {
     const shown = Math.min(OPENING_BARS, Math.max(bars, 40));
     this.#chart.timeScale().setVisibleLogicalRange({ from: bars - shown, to: bars + RIGHT_BARS });
@@ -233,7 +233,7 @@ export class ChartView {
 function candleOf(bar: Bar): { time: UTCTimestamp; open: number; high: number; low: number; close: number } {
   const time = bar.time as UTCTimestamp;
   const { open, high, low, close } = bar;
-  // A bar without a trade is a place on the time axis and nothing more.
+  // A bar without a trade is only a point of the time axis.
   return (Number.isNaN(open) ? { time } : { time, open, high, low, close }) as ReturnType<typeof candleOf>;
 }
 
@@ -244,7 +244,7 @@ function bandOf(bar: Bar): BandData | WhitespaceData<Time> {
 
 const OPTIONS = {
   autoSize: false,
-  // The logo of the library brings a style element, which the page's policy refuses; the page has the link itself.
+  // The library's logo adds a style element, which the page's policy refuses; the page has the required link itself.
   layout: { attributionLogo: false, fontFamily: "system-ui, sans-serif", fontSize: 11 },
   crosshair: { mode: CrosshairMode.Normal },
   rightPriceScale: { minimumWidth: 72 },

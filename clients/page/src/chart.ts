@@ -1,9 +1,9 @@
 /**
- * The chart of the chosen instrument: candles of trades, a band of bid and ask, and volume. How history and live are
- * joined is told in `candles.ts`.
+ * The chart of the chosen instrument: candles of trades, a band of bid and ask, and volume. `candles.ts` explains how
+ * history and live events are joined.
  *
- * Events go into the candles as they come; a clock tells the chart of them ten times a second, and then only of the
- * bars that changed. It is a clock and no frame, so that what came last is drawn although nothing follows.
+ * Events change the candles as they come; ten times a second a timer draws the changed bars. It is a timer and not a
+ * frame, so that the last change is drawn although no further frame follows.
  */
 
 import type { Frame } from "tickcast";
@@ -14,10 +14,10 @@ import { field, mark, part, radioGroup, write } from "./dom.ts";
 import type { Market } from "./market.ts";
 import { isFlag, isNumber, recall, remember } from "./store.ts";
 
-/** How often {@link Chart.draw} wants to be called. */
+/** The interval at which {@link Chart.draw} is to be called. */
 export const DRAW_EVERY_MS = 100;
 const HISTORY_BARS = 1000;
-/** A server that does not know an instrument that it has just defined is asked again: after so long, and so on. */
+/** Delays of further requests where the server answers 404 for an instrument that it has just defined. */
 const RETRIES_MS: readonly number[] = [500, 1000, 2000, 4000];
 export const INTERVALS_S: readonly number[] = [1, 5, 60, 300];
 
@@ -30,12 +30,12 @@ export class Chart {
   #band = recall("band", true, isFlag);
   #candles = new Candles(this.#intervalS);
   #row = -1;
-  /** Bars that the chart does not show yet, or shows as they were. */
+  /** Bars with changes that are not drawn yet. */
   #changed = new Set<Bar>();
-  /** The bar in which history met live: its volume is asked for again once it is over. */
+  /** The newest bar of the history: it is requested again once it is over, for its volume. */
   #joint = NaN;
   #loading: AbortController | null = null;
-  /** History is asked for when the server defines the instrument. */
+  /** History is requested when the server defines the instrument. */
   #awaitsDefinition = false;
   #retry = 0;
   #retries = 0;
@@ -78,8 +78,8 @@ export class Chart {
   }
 
   /**
-   * Asks for history again: after a hole in the live events, such as a lost connection or a hidden page. A server that
-   * was started anew knows an instrument of a publisher only when that is back.
+   * Requests history again: after a gap in the live events, such as a lost connection or a hidden page. After a restart
+   * the server has the instruments of a publisher only when that has reconnected.
    */
   reload(): void {
     this.#stopLoading();
@@ -92,7 +92,7 @@ export class Chart {
     void this.#load(HISTORY_BARS, (history) => this.#join(history));
   }
 
-  /** Takes what a frame brought; {@link Chart.draw} shows it. */
+  /** Adds the events of a frame; {@link Chart.draw} shows them. */
   take(frame: Frame): void {
     if (this.#row < 0) return;
     const { client } = this.#market;
@@ -107,7 +107,7 @@ export class Chart {
     if (changedAt >= 0 && ((frame.what[changedAt] ?? 0) & CHANGED.quote) !== 0) this.#takeQuote();
   }
 
-  /** Tells the chart which bars changed. */
+  /** Draws the changed bars. */
   draw(): void {
     if (this.#changed.size === 0) return;
     const bars = [...this.#changed].sort((a, b) => a.time - b.time);
@@ -116,7 +116,7 @@ export class Chart {
     this.#view.keep(this.#candles.bars);
     this.#showNote(this.#loading !== null);
     const newest = this.#candles.newest?.time ?? NaN;
-    // What is being loaded has the bar as well, and would be given up for this.
+    // A load that is under way has this bar as well, and another load would abort it.
     if (this.#loading !== null || !(newest > this.#joint)) return;
     void this.#load(8, (history) => this.#correct(history));
   }
@@ -145,13 +145,13 @@ export class Chart {
       this.#row < 0 ? 2 : this.#market.decimals(this.#row),
       Math.max(0, -(szExp[this.#row] ?? 0)),
     );
-    // What stands is the first that is live; an instrument that rests would else have no band.
+    // The present quote is the first live one: otherwise an instrument without changes would have no band.
     if (this.#row >= 0) this.#takeQuote();
     this.reload();
     if (this.#loading === null) this.#showNote(false);
   }
 
-  /** Asks for history, and hands it on where the same chart still stands. */
+  /** Requests history, and passes it to `use` unless another load has replaced this one. */
   async #load(limit: number, use: (history: Bar[]) => void): Promise<void> {
     this.#stopLoading();
     const loading = new AbortController();
@@ -170,7 +170,7 @@ export class Chart {
     } catch {
       note = "history could not be loaded";
     }
-    // Another load has taken over: the note is its business.
+    // Another load has replaced this one, and shows the note.
     if (this.#loading !== loading) return;
     this.#loading = null;
     if (isMissing) this.#loadLater();
@@ -184,7 +184,7 @@ export class Chart {
     this.#loading = null;
   }
 
-  /** The server does not know the instrument: it is asked again in a while, and when it defines it. */
+  /** The server does not have the instrument: requests it again after a delay, and when it is defined. */
   #loadLater(): void {
     this.#awaitsDefinition = true;
     const after = RETRIES_MS[this.#retries];

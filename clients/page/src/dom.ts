@@ -1,18 +1,18 @@
-/** Small helpers for the document. Each writes only what differs, so that nothing is laid out without need. */
+/** Helpers for the document. Each writes only differences, to avoid needless layout. */
 
-/** The one element of a selector, which the page's own markup promises. */
+/** The element of a selector that the page's markup must have. */
 export function part<T extends Element = HTMLElement>(root: ParentNode, selector: string): T {
   const found = root.querySelector<T>(selector);
   if (found === null) throw new Error(`the page lacks ${selector}`);
   return found;
 }
 
-/** The element that carries this value: `data-field="bid"`. */
+/** The element with this `data-field`. */
 export function field<T extends Element = HTMLElement>(root: ParentNode, name: string): T {
   return part<T>(root, `[data-field="${name}"]`);
 }
 
-/** Writes a text where it differs, into the text node that is there. */
+/** Writes a text into the existing text node, if it differs. */
 export function write(target: Element, text: string): void {
   const node = target.firstChild;
   if (node === null) {
@@ -23,39 +23,39 @@ export function write(target: Element, text: string): void {
 }
 
 /**
- * Columns of numbers that grow to the longest: `--columns-NAME` of an element is the most digits that were in one.
- * Points and commas count half. The style sheet makes columns so wide, and letters smaller where there is no room.
+ * Column widths that grow with the longest number: `--columns-NAME` of an element is its width in digits, where points
+ * and commas count half. The style sheet sets the columns' widths by it, and reduces the font where space is missing.
  */
 export class Columns {
   readonly #target: HTMLElement;
-  readonly #most = new Map<string, number>();
+  readonly #widths = new Map<string, number>();
   #hasGrown = false;
 
   constructor(target: HTMLElement) {
     this.#target = target;
   }
 
-  /** Starts anew: what is shown is another instrument. */
+  /** Resets the widths, for another instrument. */
   reset(): void {
-    for (const name of this.#most.keys()) this.#target.style.removeProperty(`--columns-${name}`);
-    this.#most.clear();
+    for (const name of this.#widths.keys()) this.#target.style.removeProperty(`--columns-${name}`);
+    this.#widths.clear();
   }
 
   note(name: string, text: string): void {
-    // Shorter texts are the most of them, and are not looked into.
-    const before = this.#most.get(name) ?? 0;
+    // Most texts are not longer, and need no count.
+    const before = this.#widths.get(name) ?? 0;
     if (text.length <= before) return;
     const digits = digitsWide(text);
     if (digits <= before) return;
-    this.#most.set(name, digits);
+    this.#widths.set(name, digits);
     this.#hasGrown = true;
   }
 
-  /** Tells the style sheet, where one has grown. */
+  /** Passes widths that have grown to the style sheet. */
   apply(): void {
     if (!this.#hasGrown) return;
     this.#hasGrown = false;
-    for (const [name, most] of this.#most) this.#target.style.setProperty(`--columns-${name}`, String(most));
+    for (const [name, width] of this.#widths) this.#target.style.setProperty(`--columns-${name}`, String(width));
   }
 }
 
@@ -91,8 +91,8 @@ export function make<K extends keyof HTMLElementTagNameMap>(
 }
 
 /**
- * Makes a group of buttons behave as a radio group: one is checked, arrows move, and only the checked one is a stop
- * of the Tab key. `value` is the name in `data-…` that tells the buttons apart.
+ * Makes a group of buttons a radio group: one is checked, arrow keys move, and Tab stops only at the checked one.
+ * `value` is the name of the `data-…` attribute with each button's value. Returns a function that checks a button.
  */
 export function radioGroup(
   group: HTMLElement,
@@ -128,7 +128,7 @@ export function radioGroup(
   return check;
 }
 
-/** A colour of the style sheet as the browser resolved it for the theme that is on: `rgb(…)`. */
+/** A colour of the style sheet, resolved for the present theme: `rgb(…)`. */
 export function colour(name: string): string {
   const probe = document.createElement("span");
   probe.style.color = `var(--${name})`;
@@ -144,7 +144,7 @@ export function faded(rgb: string, opacity: number): string {
   return `rgba(${parts.slice(0, 3).join(", ")}, ${opacity})`;
 }
 
-/** Fits a canvas to the size of its style, in device pixels. */
+/** Sets the size of a canvas in device pixels from its size in CSS pixels. */
 export function fitCanvas(canvas: HTMLCanvasElement, cssWidth: number, cssHeight: number): void {
   const ratio = window.devicePixelRatio || 1;
   const [width, height] = [Math.round(cssWidth * ratio), Math.round(cssHeight * ratio)];

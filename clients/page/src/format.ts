@@ -1,9 +1,9 @@
 /**
- * Texts of numbers, as a trader reads them. Prices and sizes come as the client's exact decimal texts and are only
- * grouped and cut here, never computed; ratios, rates and times are for the eye and may be floats.
+ * Texts of numbers. Prices and sizes are the client's exact decimal texts, which are only grouped and cut here, never
+ * computed; ratios, rates and times may be floats.
  */
 
-/** What stands where no value is. */
+/** Shown where there is no value. */
 export const NONE = "–";
 
 /**
@@ -21,8 +21,8 @@ export function priceText(exact: string, spare = 0): string {
 }
 
 /**
- * How many of the last decimals are zero in this text, at most `most`. An instrument's decimals are cut by the least
- * that any of its prices had, so that its digits stand still.
+ * The number of trailing zeros among the decimals of this text, at most `most`. An instrument's decimals are cut by the
+ * least number among its prices, so that its digits are aligned.
  */
 export function spareZeros(exact: string, most: number): number {
   if (most <= 0 || !exact.includes(".")) return 0;
@@ -31,11 +31,11 @@ export function spareZeros(exact: string, most: number): number {
   return spare;
 }
 
-/** By row: decimals at the end that no number of it has used so far, so that its digits stand in columns. */
+/** By row: the trailing decimals that are zero in all its numbers so far, so that its digits are aligned. */
 export class Digits {
   #spare = new Int8Array(0);
 
-  /** How many of the text's last decimals to cut. `first` says how many may be cut of a row's first number. */
+  /** How many of the text's trailing decimals to cut. `first` is the limit for a row's first number. */
   cut(row: number, text: string, first: () => number): number {
     if (row >= this.#spare.length) {
       const grown = new Int8Array(Math.max(256, 2 * row)).fill(-1);
@@ -56,7 +56,7 @@ export class Digits {
   }
 }
 
-/** Decimals that no multiple of this tick uses: 2 for a tick of 100 at exponent −4. */
+/** Trailing decimals that are zero in all multiples of this tick: 2 for a tick of 100 at exponent −4. */
 export function spareOfTick(tickSize: number, pxExp: number): number {
   if (pxExp >= 0) return 0;
   if (!(tickSize > 0)) return Math.max(0, -pxExp - 2);
@@ -65,7 +65,7 @@ export function spareOfTick(tickSize: number, pxExp: number): number {
   return spare;
 }
 
-/** Change in percent, signed; a change that rounds to nothing has no sign. NaN is no value. */
+/** A change in percent with its sign; one that rounds to 0 has no sign. NaN is no value. */
 export function percentText(percent: number): string {
   if (!Number.isFinite(percent)) return NONE;
   const digits = Math.abs(percent).toFixed(2);
@@ -74,12 +74,12 @@ export function percentText(percent: number): string {
 
 const UNITS = ["", "K", "M", "B", "T"];
 
-/** `1234567` as `1.23M`: three digits that count, and a unit. NaN is no value. */
+/** `1234567` as `1.23M`: three significant digits and a unit. NaN is no value. */
 export function compactText(value: number): string {
   if (!Number.isFinite(value)) return NONE;
   let unit = 0;
   let rest = Math.abs(value);
-  // Below a thousand also after rounding.
+  // 999.5, so that it is below a thousand after rounding.
   for (; rest >= 999.5 && unit < UNITS.length - 1; unit++) rest /= 1000;
   const decimals = rest >= 99.95 ? 0 : rest >= 9.995 ? 1 : 2;
   const digits = unit === 0 && Number.isInteger(rest) ? String(rest) : rest.toFixed(decimals);
@@ -87,8 +87,8 @@ export function compactText(value: number): string {
 }
 
 /**
- * A volume that was summed in floats, with the decimals that it has: `1.001`, at most `decimals` of them, which is
- * where the sum's noise begins. From 100,000 on it is cut like {@link compactText}.
+ * A volume that was summed in floats, as `1.001`: at most `decimals` decimals, beyond which a sum of floats is not
+ * exact, without trailing zeros. From 100,000 it is written like {@link compactText}.
  */
 export function volumeText(value: number, decimals: number): string {
   if (!(Math.abs(value) < 100_000)) return compactText(value);
@@ -103,7 +103,7 @@ export function countText(value: number): string {
   return Number.isFinite(value) ? grouping.format(value) : NONE;
 }
 
-/** Milliseconds with as many decimals as are worth reading. NaN is no value. */
+/** Milliseconds, with one decimal below 10, and in seconds from 10 s. NaN is no value. */
 export function millisText(ms: number): string {
   if (!Number.isFinite(ms)) return NONE;
   if (ms >= 10_000) return `${(ms / 1000).toFixed(0)} s`;
@@ -112,7 +112,7 @@ export function millisText(ms: number): string {
 
 const BYTES = ["B", "KB", "MB", "GB", "TB"];
 
-/** Bytes in units of a thousand: `33.6 MB`. */
+/** Bytes in decimal units: `33.6 MB`. */
 export function bytesText(bytes: number): string {
   if (!Number.isFinite(bytes)) return NONE;
   let unit = 0;
@@ -135,7 +135,7 @@ export function spanText(seconds: number): string {
 
 const two = (value: number): string => String(value).padStart(2, "0");
 
-/** Local time of day, `14:03:09` and with `millis` also `.042`. */
+/** Local time of day: `14:03:09`, with `millis` `14:03:09.042`. */
 export function clockText(unixMs: number, millis = false): string {
   const time = new Date(unixMs);
   const text = `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;

@@ -1,4 +1,4 @@
-/** The head of the chosen instrument: name, state, last price, change, and the day's figures. Also the page's title. */
+/** The header of the chosen instrument: name, state, last price, change, figures of the day. Also the page's title. */
 
 import { field, mark, write } from "./dom.ts";
 import { NONE, compactText, percentText } from "./format.ts";
@@ -28,13 +28,13 @@ export class Ident {
     this.draw();
   }
 
-  /** A symbol that the server does not know, or not yet. */
-  miss(symbol: string): void {
+  /** Shows a symbol that the server does not have, or not yet. */
+  showUnknown(symbol: string): void {
     this.#row = -1;
     write(this.#parts.symbol, symbol === "" ? NONE : symbol);
     for (const name of FIELDS.slice(1)) write(this.#parts[name], NONE);
     write(this.#parts.venue, "");
-    write(this.#parts.state, symbol === "" ? "" : "not known here, or not yet");
+    write(this.#parts.state, symbol === "" ? "" : "unknown instrument");
     mark(this.#root, "state", "");
   }
 

@@ -1,4 +1,4 @@
-/** The depth ladder: levels of both sides, grouped, with cumulative bars, the best prices in the middle. */
+/** The depth ladder: grouped levels of both sides with cumulative bars, the best prices in the middle. */
 
 import { Columns, attribute, field, make, part, write } from "./dom.ts";
 import { type Level, grouped, groupings } from "./levels.ts";
@@ -31,7 +31,7 @@ class Line {
     columns.note("price", px);
     // No size is longer than the total.
     columns.note("size", total);
-    // In steps of half a percent: smaller ones are not seen, and would be painted.
+    // In steps of half a percent: smaller ones are not visible, and would cost a repaint.
     const share = Math.round((level.cumulative / deepest) * 200) / 200;
     if (share === this.#share) return;
     this.#share = share;
@@ -49,7 +49,7 @@ export class Ladder {
   #row = -1;
   #step = 1;
   #linesMax = 10;
-  /** The book has changed since it was written, or the room for it. */
+  /** The book, or the space for it, has changed since it was drawn. */
   #dirty = true;
   #hasGroupings = false;
 
@@ -73,16 +73,16 @@ export class Ladder {
     this.#select.replaceChildren();
     this.#columns.reset();
     field(this.#root, "grouping-label").hidden = true;
-    this.touch();
+    this.markChanged();
     this.draw();
   }
 
   /** The book has changed. */
-  touch(): void {
+  markChanged(): void {
     this.#dirty = true;
   }
 
-  /** Writes what changed. */
+  /** Draws the book if it has changed. */
   draw(): void {
     if (!this.#dirty) return;
     this.#dirty = false;
@@ -96,7 +96,7 @@ export class Ladder {
     const deepest = Math.max(asks.at(-1)?.cumulative ?? 0, bids.at(-1)?.cumulative ?? 0, Number.MIN_VALUE);
     const digits = this.#market.digits(this.#row);
     this.#showLines(asks, bids, deepest);
-    // A number with more decimals than any before it gives them to all.
+    // A number with more decimals than those before it changes the decimals of all.
     if (this.#market.digits(this.#row) !== digits) this.#showLines(asks, bids, deepest);
     this.#showMiddle(book.bids.length > 0 ? book.bids.px[0] : NaN, book.asks.length > 0 ? book.asks.px[0] : NaN);
   }
@@ -109,7 +109,7 @@ export class Ladder {
     this.#columns.apply();
   }
 
-  /** Between the sides: the last price, and what lies between bid and ask. */
+  /** Between the sides: the last price and the spread. */
   #showMiddle(bid = NaN, ask = NaN): void {
     const both = !Number.isNaN(bid + ask);
     write(field(this.#root, "middle"), this.#market.lastText(this.#row));
@@ -142,7 +142,7 @@ export class Ladder {
   }
 }
 
-/** Makes a list have so many lines. */
+/** Adds or removes lines so that the list has `count`. */
 function fill(lines: Line[], count: number, list: Element): void {
   while (lines.length > count) lines.pop()?.element.remove();
   while (lines.length < count) {

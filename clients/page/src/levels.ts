@@ -1,6 +1,6 @@
 /**
- * Depth: raw levels into the rows of a ladder. Pure, on mantissas: integers that a float holds exactly, so that sums
- * and buckets are exact.
+ * Groups the levels of a book for the ladder. Pure, on mantissas: integers that a float holds exactly, so that sums and
+ * buckets are exact.
  */
 
 /** One side of a book, the best level first. */
@@ -10,17 +10,17 @@ export interface Side {
   readonly length: number;
 }
 
-/** A row of the ladder. `px` is the bucket's price: the one that is worst for the taker within it. */
+/** A row of the ladder. `px` is the bucket's edge with the worst price for the taker. */
 export interface Level {
   px: number;
   sz: number;
-  /** Sizes from the best price up to and with this level. */
+  /** The sum of sizes from the best price to this level. */
   cumulative: number;
 }
 
 /**
- * Groups one side into buckets of `step`, the best first, at most `most` of them. Bids fall into the bucket at or
- * below their price, asks at or above, so that no bucket looks better than the prices in it.
+ * Groups one side into buckets of `step`, best first, at most `most` of them. Bids round down and asks round up, so
+ * that no bucket has a better price than its levels.
  */
 export function grouped(side: Side, step: number, ask: boolean, most: number): Level[] {
   const levels: Level[] = [];
@@ -49,14 +49,13 @@ function bucket(px: number, step: number, ask: boolean): number {
   return ask ? below + step : below;
 }
 
-/** The steps by which levels can be grouped: 1, 2, 5, 10, … ticks, as far as they make sense at this price. */
+/** The steps for grouping: 1, 2, 5, 10, … ticks, up to a hundredth of the price. */
 export function groupings(tick: number, px: number): number[] {
   const base = tick > 0 ? tick : 1;
   const steps: number[] = [];
   for (let decade = 1; steps.length < 10; decade *= 10) {
     for (const factor of [1, 2, 5]) {
       const step = base * decade * factor;
-      // A step of more than a hundredth of the price leaves nothing to see.
       if (steps.length > 0 && step > Math.abs(px) / 100) return steps;
       steps.push(step);
     }

@@ -1,6 +1,6 @@
 /**
- * The page at `/`: a client, the panels, and what goes between them. Once per animation frame the client says what has
- * changed, and each panel writes what it shows of it.
+ * The page at `/`: creates the client and the panels, and connects them. Once per animation frame the client delivers
+ * the changes, and each panel draws its part.
  */
 
 import { CHANGED, type Frame, connect } from "tickcast";
@@ -12,19 +12,19 @@ import { Ladder } from "./ladder.ts";
 import { Market } from "./market.ts";
 import { Navigation } from "./navigation.ts";
 import { Operator } from "./operator.ts";
-import { RecentTrades } from "./recent.ts";
-import { Status, recallProfile } from "./status.ts";
-import { Tape } from "./tape.ts";
-import { keepTheme } from "./theme.ts";
+import { RecentTrades } from "./recent-trades.ts";
+import { Status, recallConflation } from "./status.ts";
+import { initTheme } from "./theme.ts";
+import { Trades } from "./trades.ts";
 import { SECOND_MS, Watchlist } from "./watchlist.ts";
 
 const panel = (name: string): HTMLElement => part(document, `[data-panel="${name}"]`);
 
-const client = connect({ url: location.origin, conflateMs: recallProfile() });
+const client = connect({ url: location.origin, conflateMs: recallConflation() });
 const all = client.subscribe({ symbols: "*", channels: ["quote", "trade", "ticker"] });
-/** The server has told of all instruments that it has. */
-let hasTold = false;
-/** The book of the chosen instrument alone. */
+/** The server has sent all of its instruments. */
+let isSynced = false;
+/** The subscription to the book of the chosen instrument. */
 const book = client.subscribe({ symbols: [], channels: ["book"] });
 
 const market = new Market(client);
@@ -32,7 +32,7 @@ const recent = new RecentTrades();
 const ident = new Ident(panel("ident"), market);
 const chart = new Chart(panel("chart"), market);
 const ladder = new Ladder(panel("ladder"), market);
-const tape = new Tape(panel("tape"), market, recent);
+const trades = new Trades(panel("trades"), market, recent);
 const status = new Status(panel("status"), panel("banner"), client);
 const operator = new Operator(panel("operator"));
 const watchlist = new Watchlist(panel("watchlist"), market, (row) => navigation.open(market.symbol(row)));
@@ -42,36 +42,36 @@ const navigation = new Navigation({
     operator.show(view === "operator");
     if (view === "markets") refresh();
   },
-  mayHave: (symbol) => !hasTold || client.instruments.row(symbol) >= 0,
-  // What is shown by now stays.
+  mayHave: (symbol) => !isSynced || client.instruments.row(symbol) >= 0,
+  // The instrument that is shown already, else a pinned one, else the first.
   fallback: () => (chosen >= 0 ? chosenSymbol : (firstPin() ?? firstSymbol())),
 });
 
-/** What went wrong without ending anything; until another instrument is chosen, or those come that it is about. */
+/** The notice of an error after which the page continues. It is cleared when one of its symbols is defined. */
 const notice = field(document, "notice");
-let noticed: readonly string[] = [];
+let noticeSymbols: readonly string[] = [];
 
-/** The row that the panels at the right show; -1 while there is none. */
+/** The row that the panels at the right show; -1 for none. */
 let chosen = -1;
 let chosenSymbol = "";
 
-/** Shows an instrument, or waits for it where the server does not know it yet. */
+/** Shows an instrument; one that the server does not have yet is shown once it is defined. */
 function choose(symbol: string): void {
   const row = symbol === "" ? -1 : client.instruments.row(symbol);
   if (symbol === chosenSymbol && row === chosen) return;
-  if (symbol !== chosenSymbol) tell("");
+  if (symbol !== chosenSymbol) showNotice("");
   chosenSymbol = symbol;
   chosen = row;
   book.symbols = symbol === "" ? [] : [symbol];
   ident.choose(row);
-  if (row < 0) ident.miss(symbol);
-  for (const shown of [chart, ladder, tape]) shown.choose(row);
+  if (row < 0) ident.showUnknown(symbol);
+  for (const shown of [chart, ladder, trades]) shown.choose(row);
   watchlist.chosen = row;
   document.title = ident.title;
 }
 
-function tell(message: string, about: readonly string[] = []): void {
-  noticed = about;
+function showNotice(message: string, symbols: readonly string[] = []): void {
+  noticeSymbols = symbols;
   write(notice, message === "" ? "" : message.charAt(0).toUpperCase() + message.slice(1));
 }
 
@@ -85,38 +85,38 @@ function firstPin(): string | undefined {
 
 function onFrame(frame: Frame): void {
   recent.take(frame.trades);
-  tape.take(frame.trades);
+  trades.take(frame.trades);
   chart.take(frame);
   watchlist.take(frame);
-  // What is not seen is not drawn, and all of it when it is seen again.
+  // Hidden panels are not drawn; refresh() draws everything when they are shown again.
   if (!navigation.showsMarkets) return;
   watchlist.draw(frame.now);
   if (chosen < 0) navigation.settle();
   const at = frame.changed.indexOf(chosen);
   if (at < 0) return;
   const what = frame.what[at] ?? 0;
-  if ((what & (CHANGED.book | CHANGED.trade)) !== 0) ladder.touch();
+  if ((what & (CHANGED.book | CHANGED.trade)) !== 0) ladder.markChanged();
   ident.draw();
   ladder.draw();
-  tape.draw();
+  trades.draw();
 }
 
-/** Writes all that stands: no frame comes for what changed while the operator's view was shown. */
+/** Draws everything: panels are not drawn while the operator's view is shown. */
 function refresh(): void {
   watchlist.draw(performance.now());
   if (chosen < 0) navigation.settle();
-  ladder.touch();
+  ladder.markChanged();
   ident.draw();
   ladder.draw();
-  tape.draw();
+  trades.draw();
 }
 
-const told = (): void => {
-  hasTold = true;
+const synced = (): void => {
+  isSynced = true;
   if (navigation.showsMarkets) refresh();
 };
-// It rejects where the connection ends for good before: the banner says so.
-all.ready.then(told, () => undefined);
+// Rejects if the client is closed before: the banner shows that.
+all.ready.then(synced, () => undefined);
 
 client.onFrame((frame) => {
   const from = performance.now();
@@ -126,25 +126,25 @@ client.onFrame((frame) => {
 client.on("instrument", ({ row, symbol }) => {
   market.redefined(row);
   chart.defined(row);
-  if (noticed.includes(symbol)) tell("");
+  if (noticeSymbols.includes(symbol)) showNotice("");
   watchlist.renew();
-  // What the address names may have come.
+  // It may be the instrument that the address names.
   if (chosen < 0) navigation.settle();
 });
 let wasLive = false;
 client.on("connection", ({ phase, resumed }) => {
   status.showConnection();
   watchlist.renew();
-  // Live events have a hole unless the stream went on from history.
+  // Without a replay the live events have a gap.
   if (phase === "live" && wasLive && resumed !== "replay" && resumed !== "pending") chart.reload();
   wasLive ||= phase === "live";
   write(field(document, "version"), client.connection.version);
 });
-client.on("error", ({ code, message, symbols }) => tell(message, code === "unknown_symbol" ? symbols : []));
+client.on("error", ({ code, message, symbols }) => showNotice(message, code === "unknown_symbol" ? symbols : []));
 
 const search = field<HTMLInputElement>(document, "search");
 search.addEventListener("input", () => {
-  // What is found is in the watchlist, wherever one was.
+  // The watchlist shows what is found.
   navigation.back();
   watchlist.search = search.value;
 });
@@ -157,7 +157,7 @@ search.addEventListener("keydown", (event) => {
 });
 document.addEventListener("keydown", onKey);
 
-/** Keys that hold everywhere but where something is typed. */
+/** The keys of the page, except in input fields. */
 function onKey(event: KeyboardEvent): void {
   if (event.ctrlKey || event.metaKey || event.altKey || part<HTMLDialogElement>(document, "dialog").open) return;
   if (event.key === "Escape") return escape();
@@ -171,7 +171,7 @@ function onKey(event: KeyboardEvent): void {
   event.preventDefault();
 }
 
-/** One step back: an empty search, then the watchlist. */
+/** Clears the search, else goes back to the watchlist. */
 function escape(): void {
   if (search.value !== "") search.value = watchlist.search = "";
   else navigation.back();
@@ -186,7 +186,7 @@ part(document, "[data-action=reconnect]").addEventListener("click", () => locati
 const restyle = (): void => {
   for (const styled of [watchlist, chart, status, operator]) styled.restyle();
 };
-keepTheme(part(document, "[data-action=theme]"), restyle);
+initTheme(part(document, "[data-action=theme]"), restyle);
 restyle();
 // Rows are taller on a phone.
 matchMedia("(max-width: 800px)").addEventListener("change", restyle);

@@ -1,7 +1,7 @@
 /**
- * What panels ask about an instrument: the client's columns, and what follows from them. Nothing is copied.
+ * The values of an instrument for the panels: read or computed from the client's columns, never copied.
  *
- * A row is the client's: an instrument keeps it over reconnects and restarts of the server.
+ * Rows are the client's: an instrument keeps its row over reconnects and restarts of the server.
  */
 
 import type { Client, InstrumentState, QuoteField, TickerField } from "tickcast";
@@ -12,16 +12,16 @@ export class Market {
   readonly #prices = new Digits();
   readonly #sizes = new Digits();
   #keys: string[] = [];
-  /** By row: what a definition says about numbers. */
+  /** By row: exponents, tick and lot size of the definition. */
   #units: string[] = [];
-  /** By row: the run of the server that has defined the instrument. */
+  /** By row: the server's epoch of the last definition. */
   #epochs: number[] = [];
 
   constructor(client: Client) {
     this.client = client;
   }
 
-  /** Rows there are. */
+  /** The number of rows. */
   get rows(): number {
     return this.client.instruments.length;
   }
@@ -34,7 +34,7 @@ export class Market {
     return this.client.state(row);
   }
 
-  /** Symbol and venue in lower case, as the search compares them. */
+  /** Symbol and venue in lower case, for the search. */
   searchKey(row: number): string {
     return (this.#keys[row] ??= `${this.symbol(row)} ${this.client.instruments.venue(row)}`.toLowerCase());
   }
@@ -43,13 +43,13 @@ export class Market {
   last(row: number): number {
     const { lastTrades: trades, tickers } = this.client;
     const traded = trades.px[row] ?? NaN;
-    const told = tickers.lastPx[row] ?? NaN;
-    if (Number.isNaN(traded)) return told;
-    if (Number.isNaN(told)) return traded;
-    return this.#tickerIsNewer(row) ? told : traded;
+    const ticker = tickers.lastPx[row] ?? NaN;
+    if (Number.isNaN(traded)) return ticker;
+    if (Number.isNaN(ticker)) return traded;
+    return this.#tickerIsNewer(row) ? ticker : traded;
   }
 
-  /** The last price as text, exact also where a number could not hold it. */
+  /** The last price as text, exact also beyond 2^53. */
   lastText(row: number): string {
     const { client } = this;
     return this.price(row, this.last(row), () =>
@@ -57,13 +57,13 @@ export class Market {
     );
   }
 
-  /** Percent since the open of the ticker; NaN where it is not known. */
+  /** The change since the ticker's open in percent; NaN where that is unknown. */
   change(row: number): number {
     const open = this.client.tickers.openPx[row] ?? NaN;
     return open === 0 ? NaN : ((this.last(row) - open) / Math.abs(open)) * 100;
   }
 
-  /** Ask minus bid in hundredths of a percent of the middle; NaN where one of them is missing. */
+  /** Ask minus bid in basis points of the middle; NaN where one of them is missing. */
   spreadBp(row: number): number {
     const { bidPx, askPx } = this.client.quotes;
     const [bid, ask] = [bidPx[row] ?? NaN, askPx[row] ?? NaN];
@@ -71,7 +71,7 @@ export class Market {
     return middle === 0 ? NaN : ((ask - bid) / Math.abs(middle)) * 10_000;
   }
 
-  /** Volume of 24 hours in units of the instrument. */
+  /** The 24 h volume, in units of the instrument. */
   volume(row: number): number {
     return this.client.size(row, this.client.tickers.volume[row] ?? NaN);
   }
@@ -84,7 +84,7 @@ export class Market {
     return this.price(row, this.client.tickers[name][row] ?? NaN, () => this.client.exact("ticker", row, name));
   }
 
-  /** A price as text. `exact` brings what a number cannot hold. */
+  /** A price as text. `exact` returns a mantissa beyond 2^53. */
   price(row: number, mantissa: number, exact?: () => bigint | null): string {
     const whole = Number.isFinite(mantissa) || exact === undefined ? mantissa : exact();
     const text = this.client.format(row, whole);
@@ -94,7 +94,7 @@ export class Market {
     return priceText(text, cut);
   }
 
-  /** A size as text, with the decimals of the instrument's lots, else with those that its sizes have used so far. */
+  /** A size as text, with the decimals of the instrument's lot size, else with those of its sizes so far. */
   sizeText(row: number, mantissa: number): string {
     const text = this.client.formatSize(row, mantissa);
     if (text === "") return NONE;
@@ -105,17 +105,17 @@ export class Market {
     return priceText(text, cut);
   }
 
-  /** Differs where texts of a row that were written before have fewer decimals than they would have now. */
+  /** Changes when the row's texts get more decimals: texts written before are then to be written again. */
   digits(row: number): number {
     return this.#prices.spare(row) * 1000 + this.#sizes.spare(row);
   }
 
-  /** Decimals of the row's prices that are shown. */
+  /** The shown decimals of the row's prices. */
   decimals(row: number): number {
     return Math.max(0, -(this.client.instruments.pxExp[row] ?? 0) - Math.max(0, this.#prices.spare(row)));
   }
 
-  /** Takes a definition: what another one said is forgotten. One that is the same comes with each connection. */
+  /** Takes a definition: if it differs from the last one, resets the decimals. Each connection repeats definitions. */
   redefined(row: number): void {
     delete this.#keys[row];
     this.#epochs[row] = this.client.connection.epoch;
@@ -127,14 +127,14 @@ export class Market {
     this.#sizes.forget(row);
   }
 
-  /** Whether the server that the page is connected to has defined the instrument, in its present run. */
+  /** Whether the server has defined the instrument in its present epoch. */
   isDefined(row: number): boolean {
     return this.#epochs[row] === this.client.connection.epoch;
   }
 
   #tickerIsNewer(row: number): boolean {
     const { lastTrades: trades, tickers } = this.client;
-    const [traded, told] = [trades.recvMs[row] ?? 0, tickers.recvMs[row] ?? 0];
-    return told > traded || (told === traded && (tickers.recvNs[row] ?? 0) > (trades.recvNs[row] ?? 0));
+    const [traded, ticker] = [trades.recvMs[row] ?? 0, tickers.recvMs[row] ?? 0];
+    return ticker > traded || (ticker === traded && (tickers.recvNs[row] ?? 0) > (trades.recvNs[row] ?? 0));
   }
 }

@@ -1,6 +1,5 @@
 /**
- * Where one is: the view and the instrument, kept in the address (`#/BTC-USD`, `#operator`), and on a phone the one
- * pane that is shown.
+ * The view and the instrument, as the address has them (`#/BTC-USD`, `#operator`), and the pane that a phone shows.
  */
 
 import { mark, part } from "./dom.ts";
@@ -9,18 +8,18 @@ import { isText, recall, remember } from "./store.ts";
 export type View = "markets" | "operator";
 
 export interface NavigationHandlers {
-  /** Another instrument is to be shown; empty while none is known. */
+  /** An instrument is to be shown; empty while none is known. */
   symbolChosen(symbol: string): void;
   viewChosen(view: View): void;
-  /** Whether the server has this symbol, or may have: it has not told of all that it has. */
+  /** Whether the server has this symbol, or may have it because it has not sent all instruments yet. */
   mayHave(symbol: string): boolean;
-  /** The symbol to show where neither the address nor the last visit names one; empty while none is known. */
+  /** The symbol to show if neither the address nor the last visit names one; empty while none is known. */
   fallback(): string;
 }
 
 /**
- * The symbol to show. Only one that the address names is waited for as long as it takes: somebody wants that and no
- * other. One of the last visit may be of another server at the same address.
+ * The symbol to show. One that the address names is shown also if the server does not have it. One of the last visit
+ * must exist, because it may be of another server at the same address.
  */
 export function symbolOf(
   named: string,
@@ -42,7 +41,7 @@ export class Navigation {
     for (const button of document.querySelectorAll<HTMLElement>("[data-pane-of]")) {
       button.addEventListener("click", () => this.#press(button.dataset["paneOf"] ?? "watchlist"));
     }
-    // Handlers may name what is made after this: they are first called when all is there.
+    // Handlers may use objects that are created after this one: they are called once all exist.
     queueMicrotask(() => {
       this.#read();
       this.#show(this.#view === "operator" ? "operator" : this.#symbol === "" ? "watchlist" : "chart");
@@ -53,20 +52,20 @@ export class Navigation {
     return this.#view === "markets";
   }
 
-  /** Goes to an instrument. */
+  /** Opens an instrument. */
   open(symbol: string): void {
     const hash = `#/${encodeURIComponent(symbol)}`;
     if (location.hash === hash) this.#show("chart");
     else location.hash = hash;
   }
 
-  /** Back to the watchlist, where one pane is shown at a time. */
+  /** Goes back to the watchlist, on a phone to its pane. */
   back(): void {
     if (this.#view === "operator") location.hash = this.#symbol === "" ? "#/" : `#/${encodeURIComponent(this.#symbol)}`;
     this.#show("watchlist");
   }
 
-  /** Instruments came: the symbol may be known now. */
+  /** Instruments were defined: the symbol may be known now. */
   settle(): void {
     this.#handlers.symbolChosen(symbolOf(this.#symbol, recall("symbol", "", isText), this.#handlers));
   }
@@ -112,7 +111,7 @@ export class Navigation {
   }
 }
 
-/** A symbol of the address; one that is badly escaped is taken as it stands. */
+/** A symbol of the address; with invalid escapes it is used as it is. */
 function decoded(text: string): string {
   try {
     return decodeURIComponent(text);

@@ -1,4 +1,4 @@
-/** The answer of `/v1/operator`, and rates from two of them. Pure. */
+/** The answer of `/v1/operator`, and rates from two answers. Pure. */
 
 import { bytesText } from "./format.ts";
 
@@ -12,7 +12,7 @@ export interface Shard {
   readonly counters: Numbers;
 }
 
-/** A feed or a publisher. `gone`: a feed that has ended; `new`: a publisher that has said nothing yet. */
+/** A feed or a publisher. `gone`: a feed that has ended; `new`: a publisher that has sent nothing yet. */
 export interface Source {
   readonly source: number;
   readonly kind: "feed" | "publisher";
@@ -28,7 +28,7 @@ export interface SlowClient {
   readonly shard: number;
   readonly slot_id: number;
   readonly address: string | null;
-  /** The trusted proxy that it comes through. */
+  /** The trusted proxy of its connection. */
   readonly proxy: string | null;
   readonly behind_ms: number;
   readonly nothing_taken_ms: number;
@@ -52,13 +52,13 @@ export interface OperatorAnswer {
   readonly slow: readonly SlowClient[];
 }
 
-/** What is shown of a shard: levels as they are, counters as rates a second (NaN before a second answer). */
+/** A shard with its counters as rates per second, NaN before a second answer. */
 export interface ShardRates {
   readonly shard: Shard;
   rate(counter: string): number;
 }
 
-/** Rates of one answer against the one before it. */
+/** Rates between one answer and the one before it. */
 export class Rates {
   readonly #now: OperatorAnswer;
   readonly #before: OperatorAnswer | null;
@@ -66,7 +66,7 @@ export class Rates {
 
   constructor(now: OperatorAnswer, before: OperatorAnswer | null) {
     this.#now = now;
-    // Another epoch is another run of the server: its counters started anew.
+    // Another epoch is another run of the server, whose counters began at 0.
     this.#before = before !== null && before.epoch === now.epoch ? before : null;
     this.#seconds = this.#before === null ? NaN : (now.uptime_ms - this.#before.uptime_ms) / 1000;
   }
@@ -99,7 +99,7 @@ export class Rates {
   }
 }
 
-/** What of the ring a client has before it, at most the ring: beyond that, all the more has been lost to it. */
+/** The bytes of the ring that a client has still to be sent: beyond the capacity, records are lost to it. */
 export function ringText(bytes: number, capacity: number): string {
   return bytes > capacity ? `${bytesText(capacity)} +` : bytesText(bytes);
 }

@@ -1,7 +1,7 @@
 /**
- * The operator's view: asks `/v1/operator` once a second while it is shown, and says so where the server refuses.
+ * The operator's view: requests `/v1/operator` once a second while it is shown, and shows the reason of a refusal.
  *
- * A token that the server asks for is kept for this tab alone (sessionStorage), and sent as `Authorization: Bearer`.
+ * A token is kept for this tab only (sessionStorage), and sent as `Authorization: Bearer`.
  */
 
 import { attribute, field, make, mark, part, write } from "./dom.ts";
@@ -17,9 +17,9 @@ import {
 } from "./operator-data.ts";
 import { RateChart } from "./rate-chart.ts";
 
-const EVERY_MS = 1000;
-/** A server that takes longer does not answer. */
-const PATIENCE_MS = 5000;
+const INTERVAL_MS = 1000;
+/** After this time the server counts as not answering. */
+const TIMEOUT_MS = 5000;
 const TOKEN = "tickcast.operator-token";
 
 export class Operator {
@@ -39,7 +39,7 @@ export class Operator {
     });
   }
 
-  /** Whether this is the view that is shown: only then the server is asked. */
+  /** Shows or hides the view; requests are sent only while it is shown. */
   show(visible: boolean): void {
     clearTimeout(this.#timer);
     if (!visible) return;
@@ -53,26 +53,26 @@ export class Operator {
 
   #restart(): void {
     clearTimeout(this.#timer);
-    const mine = (this.#timer = window.setTimeout(() => undefined));
-    const asked = this.#ask().catch((error: Error) => {
+    const timer = (this.#timer = window.setTimeout(() => undefined));
+    const loaded = this.#load().catch((error: Error) => {
       this.#note(`The answer could not be shown: ${error.message}`);
       return true;
     });
-    void asked.then((goOn) => {
-      if (this.#timer === mine && goOn) this.#timer = window.setTimeout(() => this.#restart(), EVERY_MS);
+    void loaded.then((again) => {
+      if (this.#timer === timer && again) this.#timer = window.setTimeout(() => this.#restart(), INTERVAL_MS);
     });
   }
 
-  /** Asks once. False where asking again is of no use until somebody does something. */
-  async #ask(): Promise<boolean> {
+  /** Requests once. False where another request would be of no use before the user acts. */
+  async #load(): Promise<boolean> {
     const headers: HeadersInit = this.#token === "" ? {} : { Authorization: `Bearer ${this.#token}` };
-    const signal = AbortSignal.timeout(PATIENCE_MS);
+    const signal = AbortSignal.timeout(TIMEOUT_MS);
     const response = await fetch("/v1/operator", { headers, cache: "no-store", signal }).catch(() => null);
     if (response !== null && !response.ok) return this.#refused(response);
-    // An answer that breaks off is none.
+    // An incomplete answer counts as none.
     const answer = ((await response?.json().catch(() => null)) ?? null) as OperatorAnswer | null;
     if (answer === null) {
-      this.#note("The server does not answer; what is below is old.");
+      this.#note("The server does not answer; the values below are old.");
     } else {
       this.#show(answer);
       this.#gate("open", "");
@@ -84,10 +84,10 @@ export class Operator {
     const answer = (await response.json().catch(() => null)) as { error?: { message?: string } } | null;
     const message = answer?.error?.message ?? `The server answered ${response.status}.`;
     if (response.status === 401) {
-      const wrong = this.#token !== "" ? "The server did not take this token. " : "";
+      const wrong = this.#token !== "" ? "The server refused this token. " : "";
       this.#token = "";
       rememberToken("");
-      this.#gate("token", `${wrong}This view tells addresses of clients, and the server asks for its operator token.`);
+      this.#gate("token", `${wrong}This view shows addresses of clients, so the server requires its operator token.`);
     } else if (response.status === 403) {
       this.#gate("refused", message);
     } else if (response.status === 404) {
@@ -99,7 +99,7 @@ export class Operator {
     return false;
   }
 
-  /** Open, or closed with a reason, and with a field for the token where one would open it. */
+  /** Shows the board, or the reason why it is closed, with a field for the token where the server requires one. */
   #gate(access: "open" | "token" | "refused", text: string): void {
     const before = this.#root.dataset["access"];
     mark(this.#root, "access", access);
@@ -158,7 +158,7 @@ export class Operator {
   }
 }
 
-/** What a cell of a table shows: a text, or a share of one as a bar with a text. */
+/** The content of a cell: a text, or a bar for a share from 0 to 1 with a text. */
 type Cell = string | { readonly share: number; readonly text: string };
 
 function shardCells({ shard, rate }: ShardRates): Cell[] {
@@ -212,7 +212,7 @@ function slowCells(client: SlowClient, capacity: number): Cell[] {
   ];
 }
 
-/** Makes a table's body have these rows, and writes what differs. */
+/** Sets the rows of a table's body, and writes only differences. */
 function showRows(body: HTMLElement, rows: readonly Cell[][]): void {
   while (body.children.length > rows.length) body.lastElementChild?.remove();
   for (const [at, cells] of rows.entries()) {
@@ -274,6 +274,6 @@ function rememberToken(token: string): void {
     if (token === "") sessionStorage.removeItem(TOKEN);
     else sessionStorage.setItem(TOKEN, token);
   } catch {
-    // Storage is refused: the token holds until the page is left.
+    // Storage is refused: the token is kept until the page is left.
   }
 }

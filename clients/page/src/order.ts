@@ -1,4 +1,4 @@
-/** Which rows the watchlist shows, and in which order. Pure: values come in as arrays by row. */
+/** The order and the search of the watchlist. Pure: values are passed as arrays by row. */
 
 /** A column by which the watchlist can be sorted. */
 export type SortKey = "symbol" | "bid" | "ask" | "last" | "change" | "spread" | "volume" | "state";
@@ -8,15 +8,15 @@ export interface Sort {
   readonly descending: boolean;
 }
 
-/** What a click on a column's head makes of the order: the other way round, or numbers from the largest down. */
-export function turned(sort: Sort, by: SortKey): Sort {
+/** The sort after a click on a column's header: reversed for the same column, else descending for numbers. */
+export function afterClick(sort: Sort, by: SortKey): Sort {
   if (sort.by === by) return { by, descending: !sort.descending };
   return { by, descending: by !== "symbol" && by !== "state" };
 }
 
 const collator = new Intl.Collator("en", { numeric: true });
 
-/** The place of each symbol among all, in the order that people expect (`A2` before `A10`). */
+/** The rank of each symbol, in an order that compares numbers by value (`A2` before `A10`). */
 export function symbolRanks(symbols: readonly string[]): Float64Array {
   const ranks = new Float64Array(symbols.length);
   const rows = symbols.map((_, row) => row);
@@ -26,17 +26,17 @@ export function symbolRanks(symbols: readonly string[]): Float64Array {
 }
 
 /**
- * Puts rows in order, in place: pinned ones first, then by value; rows without a value (NaN) come last either way,
- * and equal values are ordered by `ranks`, so that nothing jumps without a reason.
+ * Sorts rows in place: pinned ones first, then by value; rows without a value (NaN) come last in both directions, and
+ * equal values are sorted by `ranks`, so that their order is stable.
  */
-export function putInOrder(
+export function sortRows(
   rows: number[],
   values: Float64Array,
   descending: boolean,
   ranks: Float64Array,
   pinned: (row: number) => boolean,
 ): void {
-  const turn = descending ? -1 : 1;
+  const sign = descending ? -1 : 1;
   const first = new Set(rows.filter(pinned));
   rows.sort((a, b) => {
     const pins = Number(first.has(b)) - Number(first.has(a));
@@ -44,12 +44,12 @@ export function putInOrder(
     const [left, right] = [values[a] ?? NaN, values[b] ?? NaN];
     const missing = Number(Number.isNaN(left)) - Number(Number.isNaN(right));
     if (missing !== 0) return missing;
-    if (left !== right && missing === 0 && !Number.isNaN(left)) return turn * (left - right);
+    if (left !== right && missing === 0 && !Number.isNaN(left)) return sign * (left - right);
     return (ranks[a] ?? 0) - (ranks[b] ?? 0);
   });
 }
 
-/** Does this symbol or venue have all words of the search? Both in lower case. */
+/** Whether a search key contains all words of the search. Both are in lower case. */
 export function matches(haystack: string, search: string): boolean {
   return search.split(/\s+/).every((word) => haystack.includes(word));
 }

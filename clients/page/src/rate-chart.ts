@@ -1,4 +1,4 @@
-/** The operator's history of rates: three lines over the last minutes. */
+/** The chart of rates in the operator's view: three lines over the last minutes. */
 
 import {
   ColorType,
@@ -34,7 +34,7 @@ export class RateChart {
       },
       localization: { timeFormatter: (time: unknown) => clockText(Number(time) * 1000), priceFormatter: compactText },
     });
-    // Lines differ in their dashes as well as in their colours.
+    // Lines differ in their dashes as well, not in their colours alone.
     const line = (lineStyle: LineStyle): ISeriesApi<"Line"> =>
       this.#chart.addSeries(LineSeries, { lineStyle, lineWidth: 2, priceLineVisible: false });
     this.#lines = { in: line(LineStyle.Solid), out: line(LineStyle.Dashed), sends: line(LineStyle.Dotted) };
@@ -72,7 +72,7 @@ export class RateChart {
   }
 }
 
-/** One line's points; a rate that is not known has none. */
+/** The points of a line, without unknown rates. */
 function pointsOf(points: readonly Timed<Sample>[], name: keyof Sample): { time: UTCTimestamp; value: number }[] {
   return points
     .filter(({ value }) => Number.isFinite(value[name]))

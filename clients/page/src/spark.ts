@@ -1,7 +1,7 @@
 /**
- * Sparklines: for each row the last {@link POINTS} values, one every {@link EVERY_MS}, in one block of floats.
+ * Sparklines: for each row the last {@link POINTS} values, one per {@link EVERY_MS}, in one array of floats.
  *
- * A sample of all rows costs a store each; drawing is asked for by the watchlist and touches rows in view only.
+ * Sampling all rows costs one store per row; the watchlist draws only the rows in view.
  */
 
 import { attribute, part } from "./dom.ts";
@@ -14,13 +14,13 @@ export class Sparks {
   #counts = new Uint32Array(0);
   #heads = new Uint32Array(0);
 
-  /** Forgets everything: rows of another epoch are other instruments. */
+  /** Drops all values. */
   clear(): void {
     this.#counts.fill(0);
     this.#heads.fill(0);
   }
 
-  /** Takes one value of each row; rows without one (NaN) get none. */
+  /** Adds one value per row; NaN adds none. */
   sample(values: ArrayLike<number>, rows: number): void {
     this.#grow(rows);
     for (let row = 0; row < rows; row++) {
@@ -46,26 +46,26 @@ export class Sparks {
 
   #grow(rows: number): void {
     if (rows <= this.#counts.length) return;
-    const room = Math.max(rows, 2 * this.#counts.length, 256);
-    const values = new Float32Array(room * POINTS);
+    const capacity = Math.max(rows, 2 * this.#counts.length, 256);
+    const values = new Float32Array(capacity * POINTS);
     values.set(this.#values);
-    const counts = new Uint32Array(room);
+    const counts = new Uint32Array(capacity);
     counts.set(this.#counts);
-    const heads = new Uint32Array(room);
+    const heads = new Uint32Array(capacity);
     heads.set(this.#heads);
     [this.#values, this.#counts, this.#heads] = [values, counts, heads];
   }
 }
 
-/** Size of the picture, in units that are pixels of the style sheet. */
+/** The size of the picture in CSS pixels. */
 const WIDTH = 60;
 const HEIGHT = 20;
 
 /**
  * A sparkline in the document: a line through the points over the whole width, with a dot at its end.
  *
- * It is a polyline and no canvas: each canvas is a layer of its own, which the compositor looks at in every frame, and
- * there is one in every row, while this changes once a second.
+ * It is a polyline and not a canvas: each canvas would be a layer of its own, which the compositor processes in every
+ * frame and for every row, while a sparkline changes once a second.
  */
 export class SparkLine {
   readonly #svg: SVGElement;
@@ -79,7 +79,7 @@ export class SparkLine {
   }
 
   show(points: Float32Array): void {
-    const drawn = points.length < 2 ? [] : places(points);
+    const drawn = points.length < 2 ? [] : coordinates(points);
     const [first, last] = [points[0] ?? 0, points[points.length - 1] ?? 0];
     attribute(this.#svg, "data-move", last > first ? "up" : last < first ? "down" : "");
     attribute(this.#line, "points", drawn.join(" "));
@@ -89,8 +89,8 @@ export class SparkLine {
   }
 }
 
-/** Points to places in the picture, in tenths of a pixel; equal values lie in the middle. */
-export function places(points: Float32Array): [number, number][] {
+/** The coordinates of the points, rounded to tenths of a pixel; equal values are drawn in the middle. */
+export function coordinates(points: Float32Array): [number, number][] {
   let [low, high] = [Infinity, -Infinity];
   for (const value of points) {
     low = Math.min(low, value);

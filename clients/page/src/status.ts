@@ -1,24 +1,24 @@
-/** The status bar, the banner above the panels, and the control of the conflation profile. */
+/** The status bar with the choice of the conflation interval, and the banner above the panels. */
 
 import type { Client, Connection } from "tickcast";
 import { colour, field, fitCanvas, mark, part, radioGroup, write } from "./dom.ts";
-import { countText, millisText } from "./format.ts";
+import { NONE, countText, millisText } from "./format.ts";
 import { isNumber, recall, remember } from "./store.ts";
 
-export const PROFILES_MS: readonly number[] = [0, 10, 50, 100, 250, 500, 1000];
+export const CONFLATION_MS: readonly number[] = [0, 10, 50, 100, 250, 500, 1000];
 const FLOW_WIDTH = 72;
 const FLOW_HEIGHT = 18;
-/** Samples of the small picture of updates a second, two a second, three pixels each. */
+/** Points of the small chart of updates per second: two per second, three pixels each. */
 const FLOW_POINTS = 24;
 const OLD_AFTER_MS = 600;
 
-/** The profile of the last visit, else 100 ms. */
-export function recallProfile(): number {
-  return recall("profile", 100, isProfile);
+/** The conflation interval of the last visit, else 100 ms. */
+export function recallConflation(): number {
+  return recall("conflation", 100, isConflation);
 }
 
-function isProfile(value: unknown): value is number {
-  return isNumber(value) && PROFILES_MS.includes(value);
+function isConflation(value: unknown): value is number {
+  return isNumber(value) && CONFLATION_MS.includes(value);
 }
 
 export class Status {
@@ -29,9 +29,9 @@ export class Status {
   readonly #flow: number[] = [];
   #samplesLive = 0;
   #flowColours = { bar: "", now: "" };
-  /** Whether the stream was live before: its first connection is no reconnection. */
+  /** Whether the stream was ever live: the first connection is not a reconnect. */
   #wasLive = false;
-  /** When it was lost; NaN while it is live, or never was. */
+  /** When the connection was lost; NaN while it is live, or never was. */
   #lostAt = NaN;
 
   constructor(root: HTMLElement, banner: HTMLElement, client: Client) {
@@ -39,16 +39,16 @@ export class Status {
     this.#client = client;
     this.#canvas = field<HTMLCanvasElement>(root, "flow");
     for (const name of FIELDS) this.#fields[name] = field(root, name);
-    const check = radioGroup(field(root, "profile"), "profile", (value) => {
+    const check = radioGroup(field(root, "conflation"), "conflation", (value) => {
       client.conflateMs = Number(value);
-      remember("profile", Number(value));
+      remember("conflation", Number(value));
     });
     check(String(client.conflateMs));
     this.restyle();
     this.showConnection();
   }
 
-  /** The connection, with the seconds to the next try; called a few times a second and at each change. */
+  /** Shows the connection, and the seconds to the next attempt; called several times a second and at each change. */
   showConnection(): void {
     const { connection } = this.#client;
     if (connection.phase === "live") this.#wasLive = true;
@@ -63,28 +63,28 @@ export class Status {
     write(field(this.#banner, "banner-title"), title);
     write(field(this.#banner, "banner-text"), text);
     part(this.#banner, "button").hidden = connection.phase !== "waiting" && connection.phase !== "closed";
-    this.#write("worker", { none: "no", starting: NOTHING }[this.#client.worker as string] ?? "yes");
+    this.#write("worker", { none: "no", starting: NONE }[this.#client.worker as string] ?? "yes");
   }
 
-  /** Prices that came and come no more are old: not at once, for most connections are back within the second. */
+  /** Marks prices as old after a lost connection: with a delay, because most reconnects take less than a second. */
   #markOld({ phase }: Connection): void {
     if (phase === "live" || !this.#wasLive) this.#lostAt = NaN;
     else if (Number.isNaN(this.#lostAt)) this.#lostAt = Date.now();
     mark(document.body, "old", Date.now() - this.#lostAt >= OLD_AFTER_MS || phase === "closed" ? "yes" : "");
   }
 
-  /** The figures, twice a second. */
+  /** Shows the figures; called twice a second. */
   showFigures(): void {
     const { stats } = this.#client;
     const live = this.#client.connection.phase === "live";
-    this.#write("rtt", live ? millisText(stats.rttMs) : NOTHING);
-    this.#write("latency-p50", live ? millisText(stats.latencyP50Ms) : NOTHING);
-    this.#write("latency-p99", live ? millisText(stats.latencyP99Ms) : NOTHING);
+    this.#write("rtt", live ? millisText(stats.rttMs) : NONE);
+    this.#write("latency-p50", live ? millisText(stats.latencyP50Ms) : NONE);
+    this.#write("latency-p99", live ? millisText(stats.latencyP99Ms) : NONE);
     this.#write("messages", countText(stats.messagesPerSecond));
     this.#write("updates", countText(stats.updatesPerSecond));
     this.#write("conflated", countText(stats.conflatedPerSecond));
     this.#write("gaps", countText(stats.gaps));
-    // The first second has the snapshot in it, beside which all else were flat.
+    // The first second has the snapshot, whose peak would flatten the rest.
     this.#samplesLive = live ? this.#samplesLive + 1 : 0;
     if (this.#samplesLive > 4 || this.#flow.length > 0) this.#flow.push(live ? stats.updatesPerSecond : 0);
     if (this.#flow.length > FLOW_POINTS) this.#flow.shift();
@@ -117,30 +117,29 @@ export class Status {
   }
 }
 
-const NOTHING = "–";
 const FIELDS = [
   ...["connection", "countdown", "rtt", "latency-p50", "latency-p99"],
   ...["messages", "updates", "conflated", "gaps", "worker"],
 ];
 
-/** The connection in a word, which is also `data-connection` of the body. */
+/** The connection in a word: also the body's `data-connection`. */
 function nameOf({ phase }: Connection): string {
   return phase === "waiting" ? "reconnecting" : phase;
 }
 
-/** Title and text of the banner; empty while nothing is wrong. */
+/** Title and text of the banner; empty while the connection is good. */
 function bannerOf(connection: Connection, seconds: number, wasLive: boolean): [string, string] {
   const why = connection.reason === "" ? "" : ` ${sentence(connection.reason)}`;
-  const old = wasLive ? " Prices below are the last that came." : "";
+  const old = wasLive ? " The prices below are the last ones received." : "";
   switch (connection.phase) {
     case "waiting":
       return [seconds > 0 ? `Reconnecting in ${seconds} s.` : "Reconnecting.", `${why}${old}`.trim()];
     case "connecting":
       return connection.attempt > 1 ? ["Reconnecting.", `${why}${old}`.trim()] : ["", ""];
     case "stale":
-      return ["Nothing comes from the server.", `The connection is open, but silent.${old}`];
+      return ["The server is silent.", `The connection is open, but nothing is received.${old}`];
     case "closed":
-      return ["Disconnected.", `${why} This page does not try again by itself.`.trim()];
+      return ["Disconnected.", `${why} This page does not reconnect by itself.`.trim()];
     default:
       return ["", ""];
   }

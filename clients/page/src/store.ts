@@ -1,11 +1,11 @@
 /**
- * What the page remembers from one visit to the next, in localStorage: pins, theme, sort, interval, band, profile.
- * Where storage is refused (private windows, policies), the page works and forgets.
+ * Settings that the page keeps in localStorage between visits: pins, theme, sort, interval, band, conflation. Where
+ * storage is refused (private windows, policies), they last until the page is left.
  */
 
 const PREFIX = "tickcast.";
 
-/** The remembered value, or `fallback` where there is none or it is of another shape. */
+/** The stored value, or `fallback` if there is none or it does not fit. */
 export function recall<T>(name: string, fallback: T, fits: (value: unknown) => value is T): T {
   try {
     const text = localStorage.getItem(PREFIX + name);
@@ -20,7 +20,7 @@ export function remember(name: string, value: unknown): void {
   try {
     localStorage.setItem(PREFIX + name, JSON.stringify(value));
   } catch {
-    // Storage is full or refused: the setting holds until the page is left.
+    // Storage is full or refused: the setting lasts until the page is left.
   }
 }
 

@@ -1,11 +1,11 @@
-/** Light and dark: as the system says, until a click says otherwise; remembered. */
+/** The light or dark theme: the system's, or the user's choice, which is stored. */
 
 import { isText, recall, remember } from "./store.ts";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** Puts the theme on that was chosen last, and calls back whenever another one is on. */
-export function keepTheme(button: HTMLElement, changed: () => void): void {
+/** Applies the stored theme, and calls back after each change. */
+export function initTheme(button: HTMLElement, changed: () => void): void {
   let chosen = recall("theme", "system", isText);
   const isDark = (): boolean => (chosen === "system" ? dark.matches : chosen === "dark");
   const show = (): void => {
@@ -16,7 +16,7 @@ export function keepTheme(button: HTMLElement, changed: () => void): void {
   };
   button.addEventListener("click", () => {
     const next = isDark() ? "light" : "dark";
-    // What the system says anyway needs no choice, and follows it from then on.
+    // A choice that equals the system's theme is stored as following the system.
     chosen = (next === "dark") === dark.matches ? "system" : next;
     remember("theme", chosen);
     show();

@@ -1,19 +1,19 @@
-/** One row of the watchlist in the document: parts of the template, and what was last written into them. */
+/** One row of the watchlist in the document: the elements of the template, and the values last written into them. */
 
 import { NONE, compactText, percentText } from "./format.ts";
 import type { Market } from "./market.ts";
 import { type Columns, attribute, digitsWide, field, mark, part, write } from "./dom.ts";
 import { SparkLine } from "./spark.ts";
 
-/** A price that moved is lit so long. It is lit and put out, not faded: a fade would paint every frame. */
-const LIT_MS = 350;
+/** How long a moved price flashes. The colour is set and removed, not faded: a fade would paint every frame. */
+const FLASH_MS = 350;
 
-/** More digits than this are not sure to fit: the style sheet makes their letters smaller where they do not. */
+/** Longer numbers may not fit: the style sheet then reduces their font. */
 const DIGITS_LONG = 7.5;
-/** More digits than this would be too small to read in one line, and have two. */
+/** Longer numbers would be too small to read in one line, and get two. */
 const DIGITS_TWO_LINES = 12;
 
-/** A cell with a price that is lit when it moves, with an arrow beside it. */
+/** A cell with a price that flashes when it moves, with an arrow beside it. */
 class PriceCell {
   readonly #cell: HTMLElement;
   readonly #value: HTMLElement;
@@ -21,7 +21,7 @@ class PriceCell {
   readonly #columns: Columns;
   #digits = 0;
   #shown = NaN;
-  #litUntil = 0;
+  #flashUntil = 0;
 
   constructor(row: HTMLElement, name: string, columns: Columns) {
     this.#columns = columns;
@@ -30,18 +30,18 @@ class PriceCell {
     this.#arrow = part(this.#cell, "i");
   }
 
-  /** Forgets what was here: the row is another instrument's now. */
+  /** Resets the cell for another instrument. */
   reset(): void {
     this.#shown = NaN;
-    this.#litUntil = 0;
-    mark(this.#cell, "lit", "");
+    this.#flashUntil = 0;
+    mark(this.#cell, "flash", "");
     mark(this.#cell, "move", "");
     write(this.#arrow, "");
   }
 
-  show(px: number, textOf: () => string, now: number, lights: boolean): void {
+  show(px: number, textOf: () => string, now: number, flashes: boolean): void {
     const before = this.#shown;
-    // NaN differs from itself: a cell without a value is written each time, which costs a comparison of texts.
+    // NaN differs from itself: a cell without a value is written each time, at the cost of comparing two texts.
     if (px === before) return;
     this.#shown = px;
     const text = textOf();
@@ -50,9 +50,9 @@ class PriceCell {
     if (Number.isNaN(before) || Number.isNaN(px)) return;
     mark(this.#cell, "move", px > before ? "up" : "down");
     write(this.#arrow, px > before ? "▲" : "▼");
-    if (!lights) return;
-    this.#litUntil = now + LIT_MS;
-    mark(this.#cell, "lit", "yes");
+    if (!flashes) return;
+    this.#flashUntil = now + FLASH_MS;
+    mark(this.#cell, "flash", "yes");
   }
 
   #fit(text: string): void {
@@ -64,16 +64,16 @@ class PriceCell {
     this.#value.style.setProperty("--digits", String(digits));
   }
 
-  putOut(now: number): void {
-    if (this.#litUntil === 0 || now < this.#litUntil) return;
-    this.#litUntil = 0;
-    mark(this.#cell, "lit", "");
+  endFlash(now: number): void {
+    if (this.#flashUntil === 0 || now < this.#flashUntil) return;
+    this.#flashUntil = 0;
+    mark(this.#cell, "flash", "");
   }
 }
 
 export class WatchlistRow {
   readonly element: HTMLElement;
-  /** The instrument's row in the client's columns; -1 while this is spare. */
+  /** The instrument's row in the client's columns; -1 while it is unused. */
   row = -1;
   index = -1;
   readonly #pin: HTMLButtonElement;
@@ -101,7 +101,7 @@ export class WatchlistRow {
     this.#prices = { bid: price("bid"), ask: price("ask"), last: price("last") };
   }
 
-  /** Gives this row of the document to an instrument. */
+  /** Assigns this row to an instrument. */
   assign(market: Market, row: number): void {
     this.row = row;
     const { bid, ask, last } = this.#prices;
@@ -116,18 +116,18 @@ export class WatchlistRow {
     if (index === this.index) return;
     this.index = index;
     this.element.style.top = `${index * height}px`;
-    // The head is the first row of the grid.
+    // The header is the grid's first row.
     attribute(this.element, "aria-rowindex", String(index + 2));
   }
 
-  /** Writes what differs. `lights` says whether prices that moved are lit. */
-  show(market: Market, now: number, lights: boolean): void {
+  /** Writes differences. `flashes`: prices that moved flash. */
+  show(market: Market, now: number, flashes: boolean): void {
     const { row } = this;
     const { quotes } = market.client;
     const { bid, ask, last } = this.#prices;
-    bid.show(quotes.bidPx[row] ?? NaN, () => market.quoteText(row, "bidPx"), now, lights);
-    ask.show(quotes.askPx[row] ?? NaN, () => market.quoteText(row, "askPx"), now, lights);
-    last.show(market.last(row), () => market.lastText(row), now, lights);
+    bid.show(quotes.bidPx[row] ?? NaN, () => market.quoteText(row, "bidPx"), now, flashes);
+    ask.show(quotes.askPx[row] ?? NaN, () => market.quoteText(row, "askPx"), now, flashes);
+    last.show(market.last(row), () => market.lastText(row), now, flashes);
     const percent = percentText(market.change(row));
     write(this.#change, percent);
     const sign = percent.charAt(0);
@@ -140,7 +140,7 @@ export class WatchlistRow {
     mark(this.element, "state", state);
   }
 
-  /** The marks that the page's user sets: chosen, active, pinned. */
+  /** Sets the marks of the user: chosen, active, pinned. */
   flag(chosen: boolean, active: boolean, pinned: boolean): void {
     attribute(this.element, "aria-selected", String(chosen));
     mark(this.element, "active", active ? "yes" : "");
@@ -151,10 +151,10 @@ export class WatchlistRow {
     this.#spark.show(points);
   }
 
-  putOut(now: number): void {
+  endFlash(now: number): void {
     const { bid, ask, last } = this.#prices;
-    bid.putOut(now);
-    ask.putOut(now);
-    last.putOut(now);
+    bid.endFlash(now);
+    ask.endFlash(now);
+    last.endFlash(now);
   }
 }

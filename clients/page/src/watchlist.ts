@@ -1,9 +1,9 @@
 /**
- * The watchlist: all instruments, of which only the rows in view are in the document.
+ * The watchlist of all instruments; only the rows in view are in the document.
  *
- * What always holds: a frame touches rows in view that changed, and in them texts that differ; nothing is measured
- * within a frame. Order by a value that moves is renewed once a second, and not while the pointer moves over the rows,
- * so that nothing slips away under a click.
+ * What always holds: a frame writes only changed rows in view, and in them only texts that differ; nothing is measured
+ * within a frame. An order by a changing value is renewed once a second, and not while the pointer moves over the rows,
+ * so that a click hits the intended row.
  */
 
 import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } from "@tanstack/virtual-core";
@@ -11,16 +11,16 @@ import type { Frame } from "tickcast";
 import { Columns, attribute, field, make, part, write } from "./dom.ts";
 import { countText } from "./format.ts";
 import type { Market } from "./market.ts";
-import { type Sort, type SortKey, matches, putInOrder, symbolRanks, turned } from "./order.ts";
+import { type Sort, type SortKey, afterClick, matches, sortRows, symbolRanks } from "./order.ts";
 import { EVERY_MS, Sparks } from "./spark.ts";
 import { isFlag, isText, isTexts, recall, remember } from "./store.ts";
 import { WatchlistRow } from "./watchlist-row.ts";
 
-/** Rows kept ready above and below the view, so that scrolling does not outrun the frame. */
+/** Rows beyond the view, so that scrolling shows no empty rows. */
 const SPARE_ROWS = 8;
-/** After the pointer moved over the rows, their order holds for so long. */
+/** How long the order is kept after the pointer has moved over the rows. */
 const HOLD_MS = 1500;
-/** How states are ordered: what needs a look comes last, or first the other way round. */
+/** The order of states: those that need attention come last, or first when descending. */
 const STATES = ["LIVE", "RESYNCING", "STALE", "HALTED", "ENDED"];
 const SORTS: readonly string[] = ["symbol", "bid", "ask", "last", "change", "spread", "volume", "state"];
 
@@ -34,19 +34,19 @@ export class Watchlist {
   readonly #template: HTMLTemplateElement;
   readonly #virtual: Virtualizer<HTMLElement, HTMLElement>;
   readonly #sparks = new Sparks();
-  /** Who wants less motion has arrows, and no lights. */
-  readonly #calm = matchMedia("(prefers-reduced-motion: reduce)");
+  /** Users who prefer reduced motion get arrows without flashes. */
+  readonly #reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
   #sort: Sort = recall("sort", { by: "symbol", descending: false }, isSort);
   #search = "";
   #pins = new Set(recall("pins", [], isTexts));
   #pinnedOnly = recall("pinned-only", false, isFlag);
-  /** Rows of the client as they are shown, first to last. */
+  /** The client's rows in the shown order. */
   #order: number[] = [];
   #ranks: Float64Array = new Float64Array(0);
   #orderIsOld = true;
   #heldUntil = 0;
-  /** 1 for rows with changes that the document does not show yet. */
+  /** 1 for rows with changes that are not drawn yet. */
   #dirty = new Uint8Array(0);
   #shown = new Map<number, WatchlistRow>();
   #spare: WatchlistRow[] = [];
@@ -80,7 +80,7 @@ export class Watchlist {
     this.#showSort();
   }
 
-  /** Symbols that are pinned. */
+  /** The pinned symbols. */
   get pins(): ReadonlySet<string> {
     return this.#pins;
   }
@@ -104,12 +104,12 @@ export class Watchlist {
     this.#flagAll();
   }
 
-  /** Rows came, or went into another state for all: the next frame puts everything in order. */
+  /** Rows were added, or the states of many have changed: the next frame renews the order. */
   renew(): void {
     this.#orderIsOld = true;
   }
 
-  /** Notes what changed since the last frame; {@link Watchlist.draw} shows it. */
+  /** Marks the changed rows of a frame; {@link Watchlist.draw} draws them. */
   take(frame: Frame): void {
     const { rows } = this.#market;
     if (rows > this.#dirty.length) {
@@ -119,25 +119,25 @@ export class Watchlist {
     for (const row of frame.changed) this.#dirty[row] = 1;
   }
 
-  /** Puts rows in order where that is due, and writes those in view that changed. */
+  /** Renews the order if it is due, and draws the changed rows in view. */
   draw(now: number): void {
     if (this.#orderIsOld) this.#renew();
     this.#write(now);
   }
 
-  /** Puts out what was lit long enough; called a few times a second, also where no frame comes. */
+  /** Ends flashes that are over; called several times a second, also without frames. */
   tick(now: number): void {
-    for (const row of this.#shown.values()) row.putOut(now);
+    for (const row of this.#shown.values()) row.endFlash(now);
   }
 
-  /** Once a second: a new point for each sparkline, and the order of moving values. */
+  /** Once a second: adds a point to each sparkline, and renews an order by changing values. */
   everySecond(now: number): void {
     this.#sparks.sample(this.#values("last"), this.#market.rows);
     for (const [row, shown] of this.#shown) shown.spark(this.#sparks.points(row));
     if (this.#sort.by !== "symbol" && now > this.#heldUntil) this.#renew();
   }
 
-  /** The width has changed, and with it maybe the height of rows. */
+  /** The width, and with it perhaps the height of rows, has changed. */
   restyle(): void {
     const height = parseFloat(getComputedStyle(this.#root).getPropertyValue("--row"));
     if (height !== this.#rowHeight) {
@@ -155,9 +155,9 @@ export class Watchlist {
       this.#ranks = symbolRanks(Array.from({ length: market.rows }, (_, row) => market.symbol(row)));
     }
     this.#order = [];
-    for (let row = 0; row < market.rows; row++) if (this.#lets(row)) this.#order.push(row);
+    for (let row = 0; row < market.rows; row++) if (this.#isListed(row)) this.#order.push(row);
     const isPinned = (row: number): boolean => this.#pins.has(market.symbol(row));
-    putInOrder(this.#order, this.#values(this.#sort.by), this.#sort.descending, this.#ranks, isPinned);
+    sortRows(this.#order, this.#values(this.#sort.by), this.#sort.descending, this.#ranks, isPinned);
     this.#virtual.setOptions({ ...this.#virtual.options, count: this.#order.length });
     this.#virtual._willUpdate();
     this.#rows.style.height = `${this.#order.length * this.#rowHeight}px`;
@@ -166,7 +166,7 @@ export class Watchlist {
     this.#showCount();
   }
 
-  #lets(row: number): boolean {
+  #isListed(row: number): boolean {
     if (this.#pinnedOnly && !this.#pins.has(this.#market.symbol(row))) return false;
     return this.#search === "" || matches(this.#market.searchKey(row), this.#search);
   }
@@ -189,7 +189,7 @@ export class Watchlist {
     return fill((row) => STATES.indexOf(this.#market.state(row)));
   }
 
-  /** Brings the rows in view into the document, each at its place, and gives rows that left it to others. */
+  /** Puts the rows in view into the document at their positions; reuses the elements of rows that left the view. */
   #place(now: number): void {
     const items = this.#virtual.getVirtualItems();
     const wanted = new Map(items.map((item) => [this.#order[item.index] ?? -1, item.index]));
@@ -199,25 +199,25 @@ export class Watchlist {
       this.#shown.delete(row);
       this.#spare.push(shown);
     }
-    for (const [row, index] of wanted) (this.#shown.get(row) ?? this.#bring(row, now)).place(index, this.#rowHeight);
+    for (const [row, index] of wanted) (this.#shown.get(row) ?? this.#addRow(row, now)).place(index, this.#rowHeight);
     for (const spare of this.#spare) spare.element.remove();
     this.#columns.apply();
     this.#keepOrder([...wanted.keys()]);
     this.#showActive();
   }
 
-  #bring(row: number, now: number): WatchlistRow {
+  #addRow(row: number, now: number): WatchlistRow {
     const shown = this.#spare.pop() ?? new WatchlistRow(this.#template, this.#columns);
     this.#shown.set(row, shown);
     shown.assign(this.#market, row);
-    // What comes into view is up to date without a light: its change is not of this moment.
+    // A row that comes into view does not flash: its price has not moved just now.
     shown.show(this.#market, now, false);
     shown.spark(this.#sparks.points(row));
     this.#flag(shown);
     return shown;
   }
 
-  /** The document has the rows in their order, for readers of the screen; moves only those that stand elsewhere. */
+  /** Keeps the rows of the document in order, for screen readers; moves only those in another position. */
   #keepOrder(rows: number[]): void {
     let next = this.#rows.firstElementChild;
     for (const row of rows) {
@@ -230,10 +230,10 @@ export class Watchlist {
 
   #write(now: number): void {
     for (const [row, shown] of this.#shown) {
-      shown.putOut(now);
+      shown.endFlash(now);
       if (this.#dirty[row] !== 1) continue;
       this.#dirty[row] = 0;
-      shown.show(this.#market, now, !this.#calm.matches);
+      shown.show(this.#market, now, !this.#reducedMotion.matches);
     }
     this.#columns.apply();
   }
@@ -248,7 +248,7 @@ export class Watchlist {
     this.#showActive();
   }
 
-  /** Tells readers of the screen which row the keyboard is on, where it is in the document. */
+  /** Sets the active row for screen readers, if it is in the document. */
   #showActive(): void {
     const active = this.#shown.get(this.#active);
     if (active === undefined) this.#grid.removeAttribute("aria-activedescendant");
@@ -289,7 +289,7 @@ export class Watchlist {
     event.preventDefault();
   }
 
-  /** Moves the keyboard's row by so many, and brings it into view. */
+  /** Moves the active row, and scrolls it into view. */
   move(step: number): void {
     const at = this.#order.indexOf(this.#active);
     const next = Math.max(0, Math.min(this.#order.length - 1, (at < 0 && step > 0 ? -1 : at) + step));
@@ -299,7 +299,7 @@ export class Watchlist {
     this.#flagAll();
   }
 
-  /** Gives the rows the keyboard. */
+  /** Focuses the rows. */
   focus(): void {
     this.#grid.focus({ preventScroll: true });
   }
@@ -313,7 +313,7 @@ export class Watchlist {
   }
 
   #sortBy(by: SortKey): void {
-    this.#sort = turned(this.#sort, by);
+    this.#sort = afterClick(this.#sort, by);
     remember("sort", this.#sort);
     this.#virtual.scrollToOffset(0);
     this.#showSort();
@@ -338,7 +338,7 @@ export class Watchlist {
     this.#showEmpty();
   }
 
-  /** Says why there are no rows, where there are none. */
+  /** Shows the reason if there are no rows. */
   #showEmpty(): void {
     const empty = field(this.#root, "empty");
     empty.hidden = this.#order.length > 0;
@@ -347,15 +347,15 @@ export class Watchlist {
     write(field(empty, "empty-title"), title);
     write(field(empty, "empty-hint"), hint);
     const spinner = empty.querySelector(".spinner");
-    const turns = this.#market.rows === 0 && phase === "connecting";
-    if (turns && spinner === null) empty.prepend(make("span", "", "spinner"));
-    if (!turns) spinner?.remove();
+    const isConnecting = this.#market.rows === 0 && phase === "connecting";
+    if (isConnecting && spinner === null) empty.prepend(make("span", "", "spinner"));
+    if (!isConnecting) spinner?.remove();
   }
 }
 
 function emptyTexts(rows: number, search: string, pinnedOnly: boolean, live: boolean): [string, string] {
   if (rows === 0 && !live) return ["Connecting", "Prices appear as soon as the server answers."];
-  if (rows === 0) return ["No instruments yet", "They appear here as soon as a feed or a publisher announces one."];
+  if (rows === 0) return ["No instruments yet", "They appear here as soon as a feed or a publisher defines one."];
   if (search !== "") return ["No symbol matches", `No symbol or venue contains “${search}”.`];
   return pinnedOnly ? ["Nothing is pinned", "A star, or the key P, pins an instrument."] : ["", ""];
 }
@@ -365,5 +365,5 @@ function isSort(value: unknown): value is Sort {
   return isText(by) && SORTS.includes(by) && isFlag(descending);
 }
 
-/** How often {@link Watchlist.everySecond} wants to be called. */
+/** The interval at which {@link Watchlist.everySecond} is to be called. */
 export const SECOND_MS = EVERY_MS;

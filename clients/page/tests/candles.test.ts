@@ -28,7 +28,7 @@ test("trades of one interval make one candle", () => {
   expect(candles.bars).toEqual([bar(10, 100, 103, 98, 101, 8), bar(15, 102, 102, 102, 102, 1)]);
 });
 
-test("a trade that comes late goes into its own bar, and one is made where none was", () => {
+test("a late trade goes into its own bar, which is created if missing", () => {
   const candles = new Candles(1);
   candles.trade(10, 100, 1);
   candles.trade(13, 103, 1);
@@ -48,16 +48,16 @@ test("a one-sided quote keeps the other side", () => {
   expect(candles.newest).toMatchObject({ bid: 98, ask: 101 });
 });
 
-test("history joins live without a seam: open of history, widest extremes, close of live, volume once", () => {
+test("a join has the open of history, the widest extremes, the live close, and volume once", () => {
   const candles = new Candles(60);
   candles.trade(125, 104, 1); // also in the history below
-  candles.trade(126, 97, 1); // also there
+  candles.trade(126, 97, 1); // likewise
   candles.join([bar(60, 90, 95, 89, 94, 50), bar(120, 100, 105, 97, 97, 9)]);
   candles.trade(130, 99, 2); // after the answer
   expect(candles.bars).toEqual([bar(60, 90, 95, 89, 94, 50), bar(120, 100, 105, 97, 99, 11)]);
 });
 
-test("trades that are replayed after the answer bring no volume to bars that history has whole", () => {
+test("replayed trades add no volume to complete bars", () => {
   const candles = new Candles(1);
   candles.trade(10, 100, 1);
   candles.join([bar(10, 100, 100, 100, 100, 1), bar(11, 101, 102, 101, 102, 5), bar(12, 103, 103, 103, 103, 2)]);
@@ -71,7 +71,7 @@ test("trades that are replayed after the answer bring no volume to bars that his
   ]);
 });
 
-test("a bar that was corrected takes no volume of trades that come late", () => {
+test("late trades add no volume to a corrected bar", () => {
   const candles = new Candles(1);
   candles.join([bar(10, 100, 100, 100, 100, 1)]);
   candles.trade(12, 101, 1);
@@ -81,17 +81,17 @@ test("a bar that was corrected takes no volume of trades that come late", () => 
   expect(candles.bars.map(({ volume }) => volume)).toEqual([7, 3, 2]);
 });
 
-test("a bar that had a hole in it ends as history says, and has its volume, though live counted twice", () => {
+test("a bar with a gap gets close and volume of history", () => {
   const candles = new Candles(60);
   candles.join([bar(60, 90, 95, 89, 94, 50), bar(120, 100, 100, 100, 100, 5)]);
-  candles.trade(121, 100, 5); // in the answer already
+  candles.trade(121, 100, 5); // also in the answer
   candles.quote(122, 99, 101);
-  // Here the connection was lost, and came back in the next bar.
+  // Here the connection was lost, and was back in the next bar.
   candles.join([{ ...bar(120, 100, 108, 97, 107, 9), bid: 106, ask: 108 }, bar(180, 107, 107, 107, 107, 1)]);
   expect(candles.bars[1]).toEqual({ ...bar(120, 100, 108, 97, 107, 9), bid: 106, ask: 108 });
 });
 
-test("live bars that history does not reach yet stay", () => {
+test("live bars after the history stay", () => {
   const candles = new Candles(1);
   candles.trade(10, 100, 1);
   candles.trade(11, 101, 1);
@@ -103,14 +103,14 @@ test("live bars that history does not reach yet stay", () => {
   ]);
 });
 
-test("a history without bars leaves live as it is", () => {
+test("an empty history leaves the live bars", () => {
   const candles = new Candles(1);
   candles.trade(10, 100, 1);
   candles.join([]);
   expect(candles.bars).toEqual([bar(10, 100, 100, 100, 100, 1)]);
 });
 
-test("a correction replaces bars that are over, and never the one under way", () => {
+test("a correction replaces only bars that are over", () => {
   const candles = new Candles(1);
   candles.trade(10, 100, 1);
   candles.trade(11, 101, 1);
@@ -118,7 +118,7 @@ test("a correction replaces bars that are over, and never the one under way", ()
   expect(candles.bars).toEqual([bar(10, 100, 100, 100, 100, 7), bar(11, 101, 101, 101, 101, 1)]);
 });
 
-test("a day of bars of one second leaves the newest", () => {
+test("a day of bars is cut to the newest", () => {
   const candles = new Candles(1);
   for (let at = 1; at <= 86_400; at++) candles.quote(at, 99, 101);
   expect(candles.bars.length).toBeLessThanOrEqual(7500);
@@ -126,13 +126,13 @@ test("a day of bars of one second leaves the newest", () => {
   expect(candles.bars[0]?.time).toBe(86_401 - candles.bars.length);
 });
 
-test("the same bars stay in view when older ones go, and the first that are left where those were in view", () => {
+test("dropping old bars keeps the same bars in view", () => {
   expect(rangeAfterDrop({ from: 7390, to: 7503 }, 1500)).toEqual({ from: 5890, to: 6003 });
   expect(rangeAfterDrop({ from: 200, to: 300 }, 1500)).toEqual({ from: 0, to: 100 });
   expect(rangeAfterDrop({ from: -5, to: 100 }, 1500)).toEqual({ from: -5, to: 100 });
 });
 
-test("columns of the server become bars, with NaN where nothing was", () => {
+test("columns of the server become bars, with NaN for null", () => {
   const bars = barsOf({
     time: [60, 120],
     open: ["1.5", null],

@@ -13,7 +13,7 @@ import {
   volumeText,
 } from "../src/format.ts";
 
-test("a price is grouped by thousands and keeps all its digits", () => {
+test("a price is grouped by thousands and keeps its digits", () => {
   expect(priceText("61837.63")).toBe("61,837.63");
   expect(priceText("9007199254740993.25")).toBe("9,007,199,254,740,993.25");
   expect(priceText("999")).toBe("999");
@@ -21,19 +21,19 @@ test("a price is grouped by thousands and keeps all its digits", () => {
   expect(priceText("0.00001234")).toBe("0.00001234");
 });
 
-test("decimals that are not needed are cut, with the point where none is left", () => {
+test("spare decimals are cut, with the point if none is left", () => {
   expect(priceText("61837.6300", 2)).toBe("61,837.63");
   expect(priceText("61837.00", 2)).toBe("61,837");
 });
 
-test("only zeros are ever cut", () => {
+test("only zeros are cut", () => {
   expect(spareZeros("61837.6300", 4)).toBe(2);
   expect(spareZeros("61837.6300", 1)).toBe(1);
   expect(spareZeros("61837.63", 2)).toBe(0);
   expect(spareZeros("1000", 3)).toBe(0);
 });
 
-test("a tick says how many decimals its prices do not use", () => {
+test("a tick size gives the spare decimals of prices", () => {
   expect(spareOfTick(10, -2)).toBe(1);
   expect(spareOfTick(25, -2)).toBe(0);
   expect(spareOfTick(100_000, -4)).toBe(4);
@@ -41,14 +41,14 @@ test("a tick says how many decimals its prices do not use", () => {
   expect(spareOfTick(5, 2)).toBe(0);
 });
 
-test("a change has a sign unless it rounds to nothing", () => {
+test("a change has a sign unless it rounds to 0", () => {
   expect(percentText(1.234)).toBe("+1.23%");
   expect(percentText(-1.236)).toBe("−1.24%");
   expect(percentText(-0.001)).toBe("0.00%");
   expect(percentText(NaN)).toBe(NONE);
 });
 
-test("a volume has three digits and a unit, also where rounding carries over", () => {
+test("a compact number has three digits and a unit, also after rounding up", () => {
   expect(compactText(7)).toBe("7");
   expect(compactText(7.125)).toBe("7.13");
   expect(compactText(999.6)).toBe("1.00K");
@@ -58,7 +58,7 @@ test("a volume has three digits and a unit, also where rounding carries over", (
   expect(compactText(NaN)).toBe(NONE);
 });
 
-test("times and bytes are as exact as they are worth reading", () => {
+test("times and bytes are rounded", () => {
   expect(millisText(0.42)).toBe("0.4 ms");
   expect(millisText(123.4)).toBe("123 ms");
   expect(millisText(12_000)).toBe("12 s");
@@ -69,7 +69,7 @@ test("times and bytes are as exact as they are worth reading", () => {
   expect(spanText(90_000)).toBe("1 d 1 h");
 });
 
-test("digits of a row stand in columns: a number never has fewer decimals than one before it", () => {
+test("a row never shows fewer decimals than before", () => {
   const digits = new Digits();
   const shown = (text: string): string => priceText(text, digits.cut(3, text, () => 8));
   expect(shown("3.01000000")).toBe("3.01");
@@ -80,7 +80,7 @@ test("digits of a row stand in columns: a number never has fewer decimals than o
   expect(shown("3.00000000")).toBe("3");
 });
 
-test("a volume has the decimals of its trades, and none of the noise of a sum of floats", () => {
+test("a volume shows no rounding errors of a sum of floats", () => {
   expect(volumeText(1.001, 8)).toBe("1.001");
   expect(volumeText(0.1 + 0.2, 8)).toBe("0.3");
   expect(volumeText(12345, 0)).toBe("12,345");

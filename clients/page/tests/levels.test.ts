@@ -7,7 +7,7 @@ const side = (levels: [number, number][]): { px: number[]; sz: number[]; length:
   length: levels.length,
 });
 
-test("levels add up from the best price on", () => {
+test("cumulative sizes start at the best price", () => {
   const bids = grouped(
     side([
       [100, 5],
@@ -25,7 +25,7 @@ test("levels add up from the best price on", () => {
   ]);
 });
 
-test("no bucket looks better than the prices in it: bids round down, asks up", () => {
+test("bids round down and asks round up", () => {
   expect(
     grouped(
       side([
@@ -58,7 +58,7 @@ test("no bucket looks better than the prices in it: bids round down, asks up", (
   ]);
 });
 
-test("negative prices are grouped by the same rule", () => {
+test("negative prices round in the same directions", () => {
   expect(
     grouped(
       side([
@@ -83,7 +83,7 @@ test("negative prices are grouped by the same rule", () => {
   ).toEqual([-5]);
 });
 
-test("a limit ends after whole buckets", () => {
+test("a limit counts complete buckets", () => {
   const bids = grouped(
     side([
       [10, 1],
@@ -101,7 +101,7 @@ test("a limit ends after whole buckets", () => {
   ]);
 });
 
-test("groupings are ticks by 1, 2 and 5, up to a hundredth of the price", () => {
+test("groupings are 1, 2, 5, … ticks up to a hundredth of the price", () => {
   expect(groupings(10, 9_000_000)).toEqual([10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000]);
   expect(groupings(1, 50)).toEqual([1]);
   expect(groupings(NaN, 1000)).toEqual([1, 2, 5, 10]);

@@ -5,23 +5,23 @@ const server = (...symbols: string[]) => ({
   mayHave: (symbol: string) => symbols.includes(symbol),
   fallback: () => symbols[0] ?? "",
 });
-const silent = { mayHave: () => true, fallback: () => "" };
+const loading = { mayHave: () => true, fallback: () => "" };
 
-test("a symbol that the address names is waited for, whatever the server has", () => {
+test("a symbol in the address is shown also if the server does not have it", () => {
   expect(symbolOf("ETH-USD", "BTC-USD", server("BTC-USD"))).toBe("ETH-USD");
 });
 
-test("the symbol of the last visit is waited for until the server has told of all that it has", () => {
-  expect(symbolOf("", "BTC-USD", silent)).toBe("BTC-USD");
+test("the symbol of the last visit is shown while the server may have it", () => {
+  expect(symbolOf("", "BTC-USD", loading)).toBe("BTC-USD");
   expect(symbolOf("", "BTC-USD", server("ADA-USD", "BTC-USD"))).toBe("BTC-USD");
 });
 
-test("a symbol of the last visit that this server lacks gives way to one that it has", () => {
+test("an unknown symbol of the last visit is replaced by the fallback", () => {
   expect(symbolOf("", "BTC-USD", server("ADA-USD"))).toBe("ADA-USD");
   expect(symbolOf("", "BTC-USD", server())).toBe("");
 });
 
-test("who was never here is shown what the server has", () => {
-  expect(symbolOf("", "", silent)).toBe("");
+test("a first visit shows the fallback", () => {
+  expect(symbolOf("", "", loading)).toBe("");
   expect(symbolOf("", "", server("ADA-USD"))).toBe("ADA-USD");
 });

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { SAMPLES_MAX, Samples } from "../src/samples.ts";
 
-test("times of samples rise strictly, also where the clock steps back a little", () => {
+test("times rise strictly, also if the clock steps back a little", () => {
   const samples = new Samples<string>();
   expect(samples.add(10_000, "a")).toBe("added");
   expect(samples.add(10_900, "the same second")).toBe("skipped");
@@ -13,14 +13,14 @@ test("times of samples rise strictly, also where the clock steps back a little",
   ]);
 });
 
-test("a clock that steps back far begins anew", () => {
+test("a clock that steps back far resets the samples", () => {
   const samples = new Samples<string>();
   samples.add(10_000_000, "a");
   expect(samples.add(6_400_000, "an hour earlier")).toBe("renewed");
   expect(samples.points.map(({ time }) => time)).toEqual([6400]);
 });
 
-test("a day of samples leaves the newest, and tells whenever the oldest went", () => {
+test("a day of samples is cut to the newest", () => {
   const samples = new Samples<number>();
   let renewed = 0;
   for (let second = 1; second <= 86_400; second++) {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { Sparks, places } from "../src/spark.ts";
+import { Sparks, coordinates } from "../src/spark.ts";
 
-test("a row has its newest sixty values, the oldest first", () => {
+test("a row has its newest sixty values, oldest first", () => {
   const sparks = new Sparks();
   for (let at = 0; at < 70; at++) sparks.sample([at, NaN], 2);
   const points = sparks.points(0);
@@ -9,7 +9,7 @@ test("a row has its newest sixty values, the oldest first", () => {
   expect(sparks.points(1).length).toBe(0);
 });
 
-test("rows that come later do not disturb those that are there", () => {
+test("added rows leave the values of others", () => {
   const sparks = new Sparks();
   sparks.sample([1], 1);
   sparks.sample(new Float64Array(3000).fill(2), 3000);
@@ -17,13 +17,13 @@ test("rows that come later do not disturb those that are there", () => {
   expect([...sparks.points(2999)]).toEqual([2]);
 });
 
-test("the line goes from edge to edge, the largest value on top, equal values in the middle", () => {
-  expect(places(Float32Array.of(1, 3, 2))).toEqual([
+test("the line spans the width, with the largest value on top and equal values in the middle", () => {
+  expect(coordinates(Float32Array.of(1, 3, 2))).toEqual([
     [2, 17],
     [29.5, 3],
     [57, 10],
   ]);
-  expect(places(Float32Array.of(5, 5))).toEqual([
+  expect(coordinates(Float32Array.of(5, 5))).toEqual([
     [2, 10],
     [57, 10],
   ]);

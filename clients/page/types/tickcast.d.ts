@@ -1,4 +1,4 @@
-/** What `/tickcast.js` exports: the client's public types, without its sources being compiled by the page's rules. */
+/** The exports of `/tickcast.js`: the client's public types. Its other sources are not checked by the page's rules. */
 import type { Connect } from "../../js/src/types.ts";
 
 export * from "../../js/src/types.ts";

@@ -53,7 +53,7 @@ fn the_chart_has_history_from_before_the_page_and_goes_on_without_a_seam() {
     let page = Page::open(&server, "/#/AAA-USD");
     page.until_live();
     page.press("1");
-    page.until("document.querySelector('[data-profile=\"1\"]').ariaChecked === 'true'");
+    page.until("document.querySelector('[data-interval=\"1\"]').ariaChecked === 'true'");
     page.until("Number(document.querySelector('[data-panel=chart]').dataset.bars) >= 4");
     assert_eq!(drawn(&page)[1], first, "the chart begins where the server does");
 
@@ -114,7 +114,7 @@ fn the_chart_of_another_interval_or_instrument_begins_anew_with_its_own_history(
     page.press("1");
     page.until("Number(document.querySelector('[data-panel=chart]').dataset.bars) >= 3");
     page.press("4");
-    page.until("document.querySelector('[data-profile=\"300\"]').ariaChecked === 'true'");
+    page.until("document.querySelector('[data-interval=\"300\"]').ariaChecked === 'true'");
     page.until("['1', '2'].includes(document.querySelector('[data-panel=chart]').dataset.bars)");
     assert_eq!(drawn(&page)[1] % 300, 0, "bars begin at multiples of their length");
     // Nothing was ever traded or quoted here.

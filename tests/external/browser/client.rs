@@ -148,8 +148,8 @@ fn conflation_is_changed_live_and_thins_out_updates() {
         |text: &str| format!("Number(probe.text('[data-panel=status] [data-field={text}]').replaceAll(',', ''))");
     let updates = count("updates");
     let rate_at = |interval: &str, settled: &str| {
-        page.click(&format!("[data-profile='{interval}']"));
-        page.until(&format!("document.querySelector(\"[data-profile='{interval}']\").ariaChecked === 'true'"));
+        page.click(&format!("[data-conflation='{interval}']"));
+        page.until(&format!("document.querySelector(\"[data-conflation='{interval}']\").ariaChecked === 'true'"));
         page.until(settled);
         page.get(&updates).as_f64().expect("a number")
     };
@@ -161,6 +161,6 @@ fn conflation_is_changed_live_and_thins_out_updates() {
     println!("and {again} at 0 ms again");
     page.goto("/");
     page.until_live();
-    assert_eq!(page.get("document.querySelector('[data-profile=\"0\"]').ariaChecked"), "true", "it is remembered");
+    assert_eq!(page.get("document.querySelector('[data-conflation=\"0\"]').ariaChecked"), "true", "it is remembered");
     page.is_clean(&[]);
 }

@@ -123,7 +123,7 @@ fn on_a_phone_every_pane_is_reached_by_touch_and_nothing_scrolls_sideways() {
     page.until("document.querySelectorAll('[data-row]').length > 5");
     let fits = "document.documentElement.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth";
     let tap = |selector: &str| page.ask("tap", json!({"selector": selector}));
-    for pane in ["chart", "ladder", "tape", "operator", "watchlist"] {
+    for pane in ["chart", "ladder", "trades", "operator", "watchlist"] {
         tap(&format!("[data-pane-of={pane}]"));
         page.until(&format!("document.body.dataset.pane === '{pane}'"));
         page.until(&format!("document.querySelector('[data-panel={pane}]').checkVisibility()"));
@@ -152,8 +152,8 @@ fn on_a_phone_every_pane_is_reached_by_touch_and_nothing_scrolls_sideways() {
     tap("[data-pane-of=ladder]");
     page.until("probe.lines('.bids li').length > 5");
     page.picture("phone-ladder");
-    tap("[data-pane-of=tape]");
-    page.picture("phone-tape");
+    tap("[data-pane-of=trades]");
+    page.picture("phone-trades");
     page.is_clean(&[]);
 }
 

@@ -52,7 +52,7 @@ fn the_operators_view_asks_for_the_token_where_there_is_one() {
     page.picture("operator-token");
     page.ask("type", json!({"text": "wrong"}));
     page.press("Enter");
-    page.until("probe.text('[data-field=gate-text]').includes('did not take this token')");
+    page.until("probe.text('[data-field=gate-text]').includes('refused this token')");
     page.run("document.querySelector('[data-field=token]').value = ''");
     page.click("[data-field=token]");
     page.ask("type", json!({"text": "sesame"}));

@@ -1,19 +1,19 @@
 /**
- * The newest trades of all instruments in one ring of columns, so that a list that is opened has something to show at
- * once. Taking a trade is five stores; asking for one instrument's walks the ring, some 16,000 entries, once.
+ * The newest trades of all instruments in one ring buffer of columns, so that an instrument's list is filled when it is
+ * opened. Adding a trade costs five stores; reading an instrument's trades scans the ring once, some 16,000 entries.
  */
 
 import { SIDE, type TradeList } from "tickcast";
 
 const TRADES_MAX = 16_384;
 
-export interface Sale {
-  /** When the venue had it, else when the server did: ms since the Unix epoch. */
+export interface RecentTrade {
+  /** Venue time, else the time of receipt by the server: ms since the Unix epoch. */
   readonly at: number;
   /** Mantissas. */
   readonly px: number;
   readonly sz: number;
-  /** Of the aggressor. */
+  /** The aggressor's side. */
   readonly side: "B" | "S" | "N";
 }
 
@@ -37,17 +37,17 @@ export class RecentTrades {
     }
   }
 
-  /** Of one row, at most so many, the oldest first. */
-  of(row: number, most: number): Sale[] {
-    const sales: Sale[] = [];
-    for (let back = 1; back <= TRADES_MAX && sales.length < most; back++) {
+  /** The newest trades of a row, at most `most`, oldest first. */
+  of(row: number, most: number): RecentTrade[] {
+    const found: RecentTrade[] = [];
+    for (let back = 1; back <= TRADES_MAX && found.length < most; back++) {
       const from = (this.#head - back + TRADES_MAX) % TRADES_MAX;
-      if (this.#row[from] === row) sales.push(this.#sale(from));
+      if (this.#row[from] === row) found.push(this.#trade(from));
     }
-    return sales.reverse();
+    return found.reverse();
   }
 
-  #sale(from: number): Sale {
+  #trade(from: number): RecentTrade {
     return {
       at: this.#at[from] ?? 0,
       px: this.#px[from] ?? NaN,
@@ -57,7 +57,7 @@ export class RecentTrades {
   }
 }
 
-/** The aggressor's side as the letter of the wire. */
-export function sideOf(code: number | undefined): Sale["side"] {
+/** The aggressor's side as its letter in the protocol. */
+export function sideOf(code: number | undefined): RecentTrade["side"] {
   return code === SIDE.buy ? "B" : code === SIDE.sell ? "S" : "N";
 }
