@@ -58,16 +58,16 @@ fn get(target: &Target, path: &str) -> Result<Vec<u8>, LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickcast_test_support::fake;
+    use tickcast_test_support::scripted_server;
 
     #[test]
     fn the_directory_is_read_and_its_refusal_told() {
         let directory = r#"{"instruments":[{"instrument":1,"symbol":"BTC-USD","venue":"sim","px_exp":-2,"sz_exp":-8},
             {"instrument":2,"symbol":"AAPL","venue":"sim","px_exp":-2,"sz_exp":0}]}"#;
-        let address = fake::serve(directory, |_| {});
+        let address = scripted_server::serve(directory, |_| {});
         let symbols = fetch_symbols(&Target::parse(&address.to_string()).expect("an address")).expect("a directory");
         assert_eq!(symbols, ["BTC-USD", "AAPL"]);
-        let address = fake::refuse(
+        let address = scripted_server::respond(
             "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"error\":{\"code\":\"draining\",\"message\":\"shutting down\"}}",
         );
         let error = fetch_symbols(&Target::parse(&address.to_string()).expect("an address")).expect_err("refused");

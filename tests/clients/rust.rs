@@ -30,9 +30,9 @@ struct Publisher(Raw);
 
 impl Publisher {
     fn open(server: &Server) -> Self {
-        let mut client = Raw::open(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
+        let mut client = Raw::connect(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
         let define = json!({"symbol": "A", "venue": "here", "px_exp": -2, "sz_exp": -2});
-        client.say(&json!({"op": "define", "id": 1, "instruments": [define]}).to_string());
+        client.send_text(&json!({"op": "define", "id": 1, "instruments": [define]}).to_string());
         assert_eq!(client.reply()["type"], "defined");
         Self(client)
     }
@@ -146,7 +146,7 @@ fn values_are_those_that_the_server_shows() {
     assert_eq!(seen.bid, "1.49");
     assert_eq!(client.decoder().counters().violations, 0);
     client.close();
-    server.wait_metric("tickcast_clients", |clients| clients == 0);
+    server.wait_for_metric("tickcast_clients", |clients| clients == 0);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_server_that_is_started_anew_is_come_back_to_and_its_values_are_right() {
     seen.read_to(&mut client, 109);
     let (address, before) = (server.address, client.token().expect("packets have come"));
     assert_eq!(server.stop(Signal::KILL).code, None);
-    let server = Server::of(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
+    let server = Server::spawn(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
     let mut publisher = Publisher::open(&server);
     publisher.publish(200..205);
     seen.read_to(&mut client, 204);
@@ -212,7 +212,7 @@ fn a_name_that_is_defined_later_is_asked_for_by_a_pattern_and_a_subscription_end
         }
     }
     publisher.publish(3..5);
-    server.wait_metric("tickcast_sequencer_records_total", |records| records == 1 + 4 * 2);
+    server.wait_for_metric("tickcast_sequencer_records_total", |records| records == 1 + 4 * 2);
     client.ping();
     match client.next() {
         Ok(Event::Reply(Reply::Pong { .. })) => {}

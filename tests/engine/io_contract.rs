@@ -7,24 +7,24 @@ use std::time::Instant;
 
 use tickcast::io::uring::Uring;
 use tickcast::io::{Completion, Io, SendOp, SendOutcome, ShortSend, SlotId};
-use tickcast_test_support::io_contract::{self as contract, Kernel, PATIENCE, whole};
+use tickcast_test_support::io_contract::{self as contract, DEADLINE, Fixture, send_all};
 
 struct Loopback {
     io: Uring,
     listener: TcpListener,
 }
 
-type Bench = contract::Bench<Loopback>;
+type Harness = contract::Harness<Loopback>;
 
 impl Loopback {
     fn connect(&self) -> (TcpStream, TcpStream) {
         let peer = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.set_read_timeout(Some(DEADLINE)).unwrap();
         (peer, self.listener.accept().unwrap().0)
     }
 }
 
-impl Kernel for Loopback {
+impl Fixture for Loopback {
     type Io = Uring;
     type Peer = TcpStream;
 
@@ -51,49 +51,49 @@ impl Kernel for Loopback {
         peer.write_all(bytes).unwrap();
     }
 
-    fn leave(&mut self, peer: TcpStream) {
+    fn disconnect(&mut self, peer: TcpStream) {
         drop(peer);
     }
 }
 
 #[test]
-fn a_send_takes_all_or_tells_how_much_and_room_is_told_once() {
-    contract::a_send_takes_all_or_tells_how_much_and_room_is_told_once::<Loopback>();
+fn a_short_send_reports_its_length_and_writable_is_reported_once() {
+    contract::a_short_send_reports_its_length_and_writable_is_reported_once::<Loopback>();
 }
 
 #[test]
-fn input_is_pulled_and_an_end_is_told() {
-    contract::input_is_pulled_and_an_end_is_told::<Loopback>();
+fn input_is_pulled_and_the_end_is_reported() {
+    contract::input_is_pulled_and_the_end_is_reported::<Loopback>();
 }
 
 #[test]
-fn a_close_frees_the_slot_for_another_holder() {
-    contract::a_close_frees_the_slot_for_another_holder::<Loopback>();
+fn a_close_frees_the_slot() {
+    contract::a_close_frees_the_slot::<Loopback>();
 }
 
 #[test]
-fn a_peer_that_is_gone_fails_the_send_alone() {
-    contract::a_peer_that_is_gone_fails_the_send_alone::<Loopback>();
+fn a_send_to_a_closed_peer_fails_alone() {
+    contract::a_send_to_a_closed_peer_fails_alone::<Loopback>();
 }
 
 #[test]
 fn thousands_of_seats_are_served_and_received_from_in_one_go() {
-    contract::many_seats_are_served_and_received_from_in_one_go::<Loopback>(2000);
+    contract::one_batch_serves_many_connections::<Loopback>(2000);
 }
 
 #[test]
 fn what_is_still_asked_of_a_former_holder_reaches_nobody() {
-    let mut bench = Bench::new(1);
-    let (old, mut old_peer) = bench.slot_id();
-    bench.fill(old);
-    bench.kernel.io.close(old);
+    let mut harness = Harness::new(1);
+    let (old, mut old_peer) = harness.open();
+    harness.fill(old);
+    harness.fixture.io.close(old);
     let started = Instant::now();
     let (new, mut new_peer) = loop {
-        bench.reap(64);
-        if let Some(slot_id) = bench.kernel.open() {
+        harness.reap(64);
+        if let Some(slot_id) = harness.fixture.open() {
             break slot_id;
         }
-        assert!(started.elapsed() < PATIENCE, "the slot was never freed");
+        assert!(started.elapsed() < DEADLINE, "the slot was never freed");
     };
     let mut rest = Vec::new();
     // The end comes behind what was sent.
@@ -101,26 +101,26 @@ fn what_is_still_asked_of_a_former_holder_reaches_nobody() {
     // A send to the former holder fails and does not reach the new one; nor do its other calls.
     let bytes = b"for the old one, for the new one";
     let sends = [SendOp { slot_id: old, start: 0, len: 15 }, SendOp { slot_id: new, start: 17, len: 15 }];
-    assert_eq!(bench.send(bytes, &sends), [ShortSend { index: 0, outcome: SendOutcome::Failed }]);
-    bench.kernel.io.receive(old);
-    bench.kernel.io.want_writable(old);
-    bench.kernel.io.close(old);
+    assert_eq!(harness.send(bytes, &sends), [ShortSend { index: 0, outcome: SendOutcome::Failed }]);
+    harness.fixture.io.receive(old);
+    harness.fixture.io.want_writable(old);
+    harness.fixture.io.close(old);
     new_peer.write_all(b"x").unwrap();
-    let (seen, _) = bench.until(|completion| *completion == Completion::Readable { slot_id: new });
+    let (seen, _) = harness.until(|completion| *completion == Completion::Readable { slot_id: new });
     assert_eq!(seen, [Completion::Readable { slot_id: new }]);
-    assert_eq!(bench.kernel.read(&mut new_peer, 15), b"for the new one");
+    assert_eq!(harness.fixture.read(&mut new_peer, 15), b"for the new one");
 }
 
 #[test]
 fn a_receive_says_where_more_is_there() {
-    let mut bench = Bench::new(8);
-    let (slot_id, mut peer) = bench.slot_id();
+    let mut harness = Harness::new(8);
+    let (slot_id, mut peer) = harness.open();
     peer.write_all(&[3; 5000]).unwrap();
-    bench.until(|completion| *completion == Completion::Readable { slot_id });
+    harness.until(|completion| *completion == Completion::Readable { slot_id });
     let mut received = 0;
     while received < 5000 {
-        bench.kernel.io.receive(slot_id);
-        let (seen, input) = bench.until(|completion| matches!(completion, Completion::Received { .. }));
+        harness.fixture.io.receive(slot_id);
+        let (seen, input) = harness.until(|completion| matches!(completion, Completion::Received { .. }));
         received += input.len();
         assert!(
             matches!(seen.last(), Some(Completion::Received { more, .. }) if *more || received == 5000),
@@ -131,21 +131,21 @@ fn a_receive_says_where_more_is_there() {
 
 #[test]
 fn a_short_send_is_told_at_once_although_the_completion_queue_is_full() {
-    let mut bench = Bench::new(8);
-    let (chatty, mut chatty_peer) = bench.slot_id();
-    let (full, _peer) = bench.slot_id();
-    let (other, _other_peer) = bench.slot_id();
-    bench.fill(full);
+    let mut harness = Harness::new(8);
+    let (chatty, mut chatty_peer) = harness.open();
+    let (full, _peer) = harness.open();
+    let (other, _other_peer) = harness.open();
+    harness.fill(full);
     // More than the queue holds, each byte an edge of its own, and nobody takes them out.
     for _ in 0..17_000 {
         chatty_peer.write_all(b"x").unwrap();
-        bench.reap(0);
+        harness.reap(0);
     }
     // What was in flight may have left some room meanwhile, but not for this much.
     let bytes = vec![7; 32 << 20];
-    let short = bench.send(&bytes, &[whole(full, &bytes)]);
+    let short = harness.send(&bytes, &[send_all(full, &bytes)]);
     assert!(matches!(short.as_slice(), [ShortSend { index: 0, outcome: SendOutcome::Took(_) }]), "{short:?}");
-    assert_eq!(bench.send(b"ab", &[whole(other, b"ab")]), [], "nothing of that batch is laid to this one");
-    bench.reap(64);
-    assert!(bench.completions.list.contains(&Completion::Readable { slot_id: chatty }));
+    assert_eq!(harness.send(b"ab", &[send_all(other, b"ab")]), [], "nothing of that batch is laid to this one");
+    harness.reap(64);
+    assert!(harness.completions.list.contains(&Completion::Readable { slot_id: chatty }));
 }

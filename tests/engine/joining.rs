@@ -27,16 +27,16 @@ fn a_trade_amid_a_snapshot_in_pieces_comes_once() {
     const INSTRUMENTS: u32 = 3_000;
     let mut node = Node::new(INSTRUMENTS);
     (1..=INSTRUMENTS).for_each(|id| node.trade(id));
-    node.settle();
+    node.run_until_idle();
     let slot = node.client(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["*"]}"#);
     node.tick();
     let first_piece = received(&node, slot).len();
     assert!((1..INSTRUMENTS as usize).contains(&first_piece), "the snapshot takes several ticks, not {first_piece}");
     node.trade(INSTRUMENTS);
     node.trade(INSTRUMENTS);
-    node.settle();
+    node.run_until_idle();
     node.trade(INSTRUMENTS);
-    node.settle();
+    node.run_until_idle();
     let received = received(&node, slot);
     assert_each_once_and_in_order(&received);
     let of_last: Vec<u64> = received.iter().filter(|(_, id, _)| *id == INSTRUMENTS).map(|(_, _, s)| *s).collect();
@@ -49,13 +49,13 @@ fn a_pending_quote_that_the_snapshot_held_does_not_come_again_before_a_trade() {
     let mut node = Node::new(1);
     let request = r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["S1"],"conflate_ms":100}"#;
     let early = node.client(request);
-    node.settle();
+    node.run_until_idle();
     node.quote(1);
-    node.settle();
+    node.run_until_idle();
     let late = node.client(request);
-    node.settle();
+    node.run_until_idle();
     node.trade(1);
-    node.settle();
+    node.run_until_idle();
     assert_eq!(received(&node, early), [(Channel::Quote, 1, 1), (Channel::Trade, 1, 1)]);
     assert_eq!(received(&node, late), [(Channel::Quote, 1, 1), (Channel::Trade, 1, 1)]);
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rust_decimal::Decimal;
-use tickcast_test_support::oracle::{self, OracleInstrument};
+use tickcast_test_support::binance_oracle::{self, OracleInstrument};
+use tickcast_test_support::feed_stream::{self, InstrumentState};
 use tickcast_test_support::paths::recordings;
-use tickcast_test_support::stream::{self, Known};
 
 const FILES: [(&str, &str, &str, i8, i8); 3] = [
     ("binance_spot_btcusdt_20240808.gz", "BTCUSDT", "binance", -8, -8),
@@ -22,7 +22,7 @@ fn normal(levels: &BTreeMap<Decimal, Decimal>) -> BTreeMap<Decimal, Decimal> {
     levels.iter().map(|(px, sz)| (px.normalize(), sz.normalize())).collect()
 }
 
-fn assert_same(known: &Known, want: &OracleInstrument) {
+fn assert_same(known: &InstrumentState, want: &OracleInstrument) {
     let name = &known.instrument.symbol;
     assert_eq!(known.quotes, want.quote_count, "{name}: quotes");
     assert_eq!((known.snapshots, known.deltas), (1, want.applied_count), "{name}: snapshots and deltas");
@@ -42,7 +42,7 @@ fn assert_same(known: &Known, want: &OracleInstrument) {
 }
 
 /// The statistics once more, from the second reading's trades and in another arithmetic.
-fn assert_last_ticker(known: &Known, want: &OracleInstrument) {
+fn assert_last_ticker(known: &InstrumentState, want: &OracleInstrument) {
     let ticker = known.tickers.last().expect("tickers made from trades");
     let prices = || want.trades.iter().map(|(_, px, ..)| *px);
     let shown = [ticker.open_px, ticker.last_px, ticker.high_px, ticker.low_px].map(|px| known.px(px));
@@ -61,23 +61,23 @@ fn assert_last_ticker(known: &Known, want: &OracleInstrument) {
 fn each_recording_replays_to_what_an_independent_reading_of_it_gives() {
     let Some(files) = files() else { return };
     for (file, (_, name, venue, px_exp, sz_exp)) in files.iter().zip(FILES) {
-        let (stream, report) = stream::all(std::slice::from_ref(file), "speed=max");
+        let (stream, report) = feed_stream::run_to_end(std::slice::from_ref(file), "speed=max");
         assert_eq!((report.malformed, report.ignored, report.book_gaps), (0, 0, 0), "{name}");
-        let known = stream::know(&stream);
+        let known = feed_stream::instrument_states(&stream);
         assert_eq!(known.len(), 1);
         let instrument = &known[name].instrument;
         assert_eq!((instrument.venue.as_str(), instrument.px_exp, instrument.sz_exp), (venue, px_exp, sz_exp));
-        assert_same(&known[name], &oracle::read(std::slice::from_ref(file)).instruments[name]);
+        assert_same(&known[name], &binance_oracle::read(std::slice::from_ref(file)).instruments[name]);
     }
 }
 
 #[test]
 fn recordings_replayed_together_keep_their_instruments_apart() {
     let Some(files) = files() else { return };
-    let (stream, report) = stream::all(&files, "speed=1000");
+    let (stream, report) = feed_stream::run_to_end(&files, "speed=1000");
     assert_eq!((report.malformed, report.ignored, report.book_gaps), (0, 0, 0));
-    let known = stream::know(&stream);
-    let oracle = oracle::read(&files);
+    let known = feed_stream::instrument_states(&stream);
+    let oracle = binance_oracle::read(&files);
     assert!(known.keys().eq(oracle.instruments.keys()));
     for (name, want) in &oracle.instruments {
         assert_same(&known[name], want);
@@ -92,7 +92,7 @@ fn an_update_taken_out_of_a_recording_is_found_and_a_snapshot_mends_the_book() {
     let Some(files) = files() else { return };
     let dir = tempfile::tempdir().expect("a directory");
     for (file, (_, name, ..)) in files.iter().zip(FILES) {
-        let text = oracle::text(file);
+        let text = binance_oracle::text(file);
         let mut lines: Vec<&str> = text.lines().collect();
         let is_depth = |line: &str| line.contains("depthUpdate");
         let depths: Vec<usize> = (0..lines.len()).filter(|index| is_depth(lines[*index])).collect();
@@ -103,12 +103,12 @@ fn an_update_taken_out_of_a_recording_is_found_and_a_snapshot_mends_the_book() {
         lines.remove(depths[depths.len() / 2]);
         let planted = dir.path().join(name);
         std::fs::write(&planted, lines.join("\n")).expect("room for it");
-        let (stream, report) = stream::all(&[planted], "speed=max");
+        let (stream, report) = feed_stream::run_to_end(&[planted], "speed=max");
         assert_eq!((report.malformed, report.book_gaps), (0, 1), "{name}");
-        let known = &stream::know(&stream)[name];
+        let known = &feed_stream::instrument_states(&stream)[name];
         assert_eq!(known.snapshots, 3, "{name}: the first, the void one, the one that mends");
         assert!(!known.book_is_bad);
-        let want = &oracle::read(std::slice::from_ref(file)).instruments[name];
+        let want = &binance_oracle::read(std::slice::from_ref(file)).instruments[name];
         assert!(known.side(known.book.bids()) == normal(&want.bids), "{name}: bids");
         assert!(known.side(known.book.asks()) == normal(&want.asks), "{name}: asks");
     }
@@ -119,7 +119,7 @@ fn snapshot_after(lines: &[&str], name: &str) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("part");
     std::fs::write(&path, lines.join("\n")).expect("room for it");
-    let book = &oracle::read(&[path]).instruments[name];
+    let book = &binance_oracle::read(&[path]).instruments[name];
     let last = lines.last().expect("a line");
     let (stamp, json) = last.split_once(' ').expect("a stamp");
     let message: serde_json::Value = serde_json::from_str(json).expect("JSON");

@@ -10,7 +10,7 @@ use tickcast::ingest::feed::replay::{COPY_STEP_NS, LOOP_PAUSE_NS, Params, Replay
 use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, OpenError};
 use tickcast_protocol::record::{BOOK_LEVELS_MAX, PRICE_NONE, flags};
 use tickcast_protocol::{Book, RecordKind};
-use tickcast_test_support::stream::{self, Came};
+use tickcast_test_support::feed_stream::{self, FeedRecord};
 
 const MS: u64 = 1_000_000;
 /// Receive stamp of millisecond 0 in these recordings.
@@ -67,12 +67,12 @@ fn snapshot(ms: u64, id: u64, px: &str) -> String {
     line(ms, format!(r#"{{"lastUpdateId":{id},"bids":[["{px}","3.0"]],"asks":[["9.00","4.0"]]}}"#))
 }
 
-fn books(stream: &[Came]) -> Vec<String> {
-    stream.iter().filter(|came| came.kind() == RecordKind::Book).map(Came::book_text).collect()
+fn books(stream: &[FeedRecord]) -> Vec<String> {
+    stream.iter().filter(|record| record.kind() == RecordKind::Book).map(FeedRecord::book_text).collect()
 }
 
-fn kinds(stream: &[Came]) -> Vec<RecordKind> {
-    stream.iter().map(Came::kind).collect()
+fn kinds(stream: &[FeedRecord]) -> Vec<RecordKind> {
+    stream.iter().map(FeedRecord::kind).collect()
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_gap_voids_the_book_until_a_snapshot_joins_again() {
     ];
     for (name, lines) in [("spot", spot.to_vec()), ("futures", futures.to_vec())] {
         let files = Files::new();
-        let (stream, report) = stream::all(&[files.plain(name, &lines)], "speed=max");
+        let (stream, report) = feed_stream::run_to_end(&[files.plain(name, &lines)], "speed=max");
         let want = [
             "S B30@105 A40@900",
             "D B10@101",
@@ -117,9 +117,9 @@ fn a_gap_voids_the_book_until_a_snapshot_joins_again() {
         ];
         assert_eq!(books(&stream), want, "{name}");
         assert_eq!((report.book_gaps, report.malformed), (1, 0), "{name}");
-        assert!(stream.iter().all(|came| came.header.flags & flags::LAST != 0));
-        let mut books = stream.iter().filter(|came| came.kind() == RecordKind::Book);
-        let void = books.find(|came| came.book_text() == "S?").expect("it was found above");
+        assert!(stream.iter().all(|record| record.header.flags & flags::LAST != 0));
+        let mut books = stream.iter().filter(|record| record.kind() == RecordKind::Book);
+        let void = books.find(|record| record.book_text() == "S?").expect("it was found above");
         assert_eq!(void.header.flags, flags::LAST | flags::MAYBE_BAD_BOOK);
     }
 }
@@ -135,7 +135,7 @@ fn a_snapshot_while_the_book_is_good_replaces_it_only_if_newer() {
         depth(5, "AB", 7, 7, "1.03", "1.0"),
     ];
     let files = Files::new();
-    let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
+    let (stream, report) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=max");
     assert_eq!(books(&stream), ["S B30@105 A40@900", "D B10@101", "S B30@107 A40@900", "D B10@103"]);
     assert_eq!(report.book_gaps + report.malformed, 0);
     assert_eq!(stream[0].definition().symbol, "AB", "the opening lines tell whose the first snapshot is");
@@ -154,7 +154,7 @@ fn a_snapshot_without_a_symbol_goes_to_the_only_book_that_waits() {
         snapshot(7, 75, "3.00"),
     ];
     let files = Files::new();
-    let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
+    let (stream, report) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=max");
     let want = ["S B30@105 A40@900", "S B30@205 A40@900", "D B10@200", "S?", "S?"];
     assert_eq!(books(&stream), want);
     assert_eq!((report.book_gaps, report.malformed), (2, 1), "where two books wait, the snapshot is nobody's");
@@ -168,7 +168,7 @@ fn a_snapshot_larger_than_a_record_keeps_its_best_levels() {
     let json = format!(r#"{{"lastUpdateId":9,"bids":[{}],"asks":[{}]}}"#, bids.join(","), asks.join(","));
     let files = Files::new();
     let file = files.plain("a", &[depth(0, "AB", 1, 9, "1", "1"), line(1, json)]);
-    let (stream, _) = stream::all(&[file], "speed=max");
+    let (stream, _) = feed_stream::run_to_end(&[file], "speed=max");
     let (_, levels) = stream[1].book();
     assert_eq!(levels.len(), BOOK_LEVELS_MAX);
     let mut book = Book::default();
@@ -212,7 +212,7 @@ fn malformed_lines_are_counted_and_skipped_and_their_neighbours_stay() {
     let after = [trade(4, "AB", 2, "1.02", "1.5"), quote(5, "AB", "1.00")];
     let files = Files::new();
     let lines = [&good[..], &bad, &["".to_owned()], &ignored, &after].concat();
-    let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
+    let (stream, report) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=max");
     assert_eq!((report.malformed, report.ignored), (bad.len() as u64, 2));
     assert_eq!(
         kinds(&stream),
@@ -227,7 +227,7 @@ fn malformed_lines_are_counted_and_skipped_and_their_neighbours_stay() {
     );
     for one in bad {
         let lines = [&good[..], std::slice::from_ref(&one), &after].concat();
-        let (alone, report) = stream::all(&[files.plain("b", &lines)], "speed=max");
+        let (alone, report) = feed_stream::run_to_end(&[files.plain("b", &lines)], "speed=max");
         assert_eq!(report.malformed, 1, "{one}");
         assert_eq!(alone.len(), stream.len(), "{one}");
     }
@@ -267,13 +267,16 @@ fn gzip_cut_short_replays_what_is_there_and_counts_one_malformed() {
     let whole = encoder.finish().expect("a Vec takes all");
     let files = Files::new();
     let file = files.bytes("a.gz", &whole[..whole.len() / 2]);
-    let (stream, report) = stream::all(std::slice::from_ref(&file), "speed=max");
-    let ids: Vec<_> =
-        stream.iter().filter(|came| came.kind() == RecordKind::Trade).map(|came| came.trade().trade_id).collect();
+    let (stream, report) = feed_stream::run_to_end(std::slice::from_ref(&file), "speed=max");
+    let ids: Vec<_> = stream
+        .iter()
+        .filter(|record| record.kind() == RecordKind::Trade)
+        .map(|record| record.trade().trade_id)
+        .collect();
     assert!(ids.len() > 100 && ids.len() < 2000, "{}", ids.len());
     assert!(ids.iter().copied().eq(0..ids.len() as u64));
     assert_eq!(report.malformed, 1);
-    let (again, report) = stream::all(&[file], "speed=max&copies=2");
+    let (again, report) = feed_stream::run_to_end(&[file], "speed=max&copies=2");
     assert_eq!((again.len(), report.malformed), (2 * stream.len(), 2));
 }
 
@@ -287,8 +290,9 @@ fn several_recordings_are_merged_by_receive_stamp() {
         &[trade(10, "CD", 11, "1.0", "1"), trade(20, "CD", 12, "1.0", "1"), trade(30, "CD", 13, "1.0", "1")],
     );
     for (order, want) in [([&a, &b], [1, 11, 2, 3, 12, 13]), ([&b, &a], [1, 11, 12, 2, 3, 13])] {
-        let (stream, _) = stream::all(&order.map(Clone::clone), "speed=max");
-        let ids = stream.iter().filter(|came| came.kind() == RecordKind::Trade).map(|came| came.trade().trade_id);
+        let (stream, _) = feed_stream::run_to_end(&order.map(Clone::clone), "speed=max");
+        let ids =
+            stream.iter().filter(|record| record.kind() == RecordKind::Trade).map(|record| record.trade().trade_id);
         assert!(ids.eq(want), "{want:?}");
     }
 }
@@ -298,9 +302,9 @@ fn one_instrument_in_two_recordings_is_one_instrument() {
     let files = Files::new();
     let a = files.plain("a", &[depth(0, "AB", 1, 2, "1.00", "1.0"), snapshot(1, 2, "1.05")]);
     let b = files.plain("b", &[depth(2, "AB", 3, 4, "1.01", "1.0"), depth(3, "AB", 5, 6, "1.02", "1.0")]);
-    let (stream, report) = stream::all(&[a, b], "speed=max");
+    let (stream, report) = feed_stream::run_to_end(&[a, b], "speed=max");
     assert_eq!(books(&stream), ["S B30@105 A40@900", "D B10@101", "D B10@102"]);
-    assert_eq!((report.book_gaps, stream::know(&stream).len()), (0, 1));
+    assert_eq!((report.book_gaps, feed_stream::instrument_states(&stream).len()), (0, 1));
 }
 
 #[test]
@@ -310,14 +314,17 @@ fn each_message_is_due_at_its_distance_from_the_first_divided_by_the_speed() {
     let file = files.plain("a", &lines);
     for (query, times) in [("", 1.0), ("speed=1", 1.0), ("speed=10", 10.0), ("speed=0.1", 0.1), ("speed=1000", 1000.0)]
     {
-        let mut replay = stream::open(std::slice::from_ref(&file), query);
+        let mut replay = feed_stream::open(std::slice::from_ref(&file), query);
         let start_ns = 5_000_000_000;
-        let stream = stream::drive(&mut replay, start_ns, u64::MAX);
-        let came: Vec<_> =
-            stream.iter().filter(|came| came.kind() == RecordKind::Trade).map(|came| came.at_ns - start_ns).collect();
+        let stream = feed_stream::run(&mut replay, start_ns, u64::MAX);
+        let record: Vec<_> = stream
+            .iter()
+            .filter(|record| record.kind() == RecordKind::Trade)
+            .map(|record| record.at_ns - start_ns)
+            .collect();
         // A stamp that goes back keeps its place in the file, and is due at once.
         let want = [0, 10, 10, 500, 500, 2000].map(|ms| ((ms * MS) as f64 / times) as u64);
-        assert_eq!(came, want, "{query}");
+        assert_eq!(record, want, "{query}");
     }
 }
 
@@ -327,7 +334,7 @@ fn a_late_poll_takes_all_that_is_due_in_bounded_batches() {
     let lines: Vec<_> = (0..3000).map(|ms| trade(ms, "AB", ms, "1.0", "1")).collect();
     let file = files.plain("a", &lines);
     for (query, want) in [("speed=1", Next::Now), ("speed=max", Next::Paced)] {
-        let mut replay = stream::open(std::slice::from_ref(&file), query);
+        let mut replay = feed_stream::open(std::slice::from_ref(&file), query);
         let mut batch = Vec::new();
         replay.poll(1, &mut batch);
         let mut polls = 0;
@@ -357,23 +364,25 @@ fn a_loop_begins_anew_with_void_books_and_fresh_statistics() {
         depth(40, "AB", 3, 4, "1.01", "1.0"),
     ];
     let file = files.plain("a", &lines);
-    let (once, _) = stream::all(std::slice::from_ref(&file), "speed=1");
-    let mut replay = stream::open(&[file], "loop=1");
+    let (once, _) = feed_stream::run_to_end(std::slice::from_ref(&file), "speed=1");
+    let mut replay = feed_stream::open(&[file], "loop=1");
     let pass_ns = 40 * MS + LOOP_PAUSE_NS;
-    let stream = stream::drive(&mut replay, 0, 3 * pass_ns - 1);
-    let passes: Vec<Vec<&Came>> =
-        (0..3).map(|pass| stream.iter().filter(|came| came.at_ns / pass_ns == pass).collect()).collect();
+    let stream = feed_stream::run(&mut replay, 0, 3 * pass_ns - 1);
+    let passes: Vec<Vec<&FeedRecord>> =
+        (0..3).map(|pass| stream.iter().filter(|record| record.at_ns / pass_ns == pass).collect()).collect();
     let book = |pass: usize| {
         passes[pass]
             .iter()
-            .filter(|came| came.kind() == RecordKind::Book)
-            .map(|came| came.book_text())
+            .filter(|record| record.kind() == RecordKind::Book)
+            .map(|record| record.book_text())
             .collect::<Vec<_>>()
     };
     assert_eq!(book(0), ["S B30@105 A40@900", "D B10@100", "D B10@101", "S?"]);
     assert_eq!(book(1), book(0));
     assert_eq!(book(2), book(0));
-    let same = |a: &[&Came], b: &[&Came]| a.iter().map(|came| &came.record).eq(b.iter().map(|came| &came.record));
+    let same = |a: &[&FeedRecord], b: &[&FeedRecord]| {
+        a.iter().map(|record| &record.bytes).eq(b.iter().map(|record| &record.bytes))
+    };
     assert_eq!(passes[0].len(), once.len() + 1, "a pass is the recording and what voids its book");
     assert!(same(&passes[0][1..], &passes[1]) && same(&passes[1], &passes[2]), "a Definition comes once");
     assert_eq!(replay.report().book_gaps, 0);
@@ -383,9 +392,9 @@ fn a_loop_begins_anew_with_void_books_and_fresh_statistics() {
 fn a_loop_over_lines_without_records_still_gives_the_thread_back() {
     let files = Files::new();
     let file = files.plain("a", &[line(0, r#"{"result":null,"id":1}"#)]);
-    let mut replay = stream::open(std::slice::from_ref(&file), "speed=max&loop=1");
+    let mut replay = feed_stream::open(std::slice::from_ref(&file), "speed=max&loop=1");
     assert_eq!(replay.poll(1, &mut Vec::new()), Next::Paced);
-    let mut replay = stream::open(&[file], "loop=1");
+    let mut replay = feed_stream::open(&[file], "loop=1");
     assert_eq!(replay.poll(1, &mut Vec::new()), Next::At(1 + LOOP_PAUSE_NS));
 }
 
@@ -398,24 +407,24 @@ fn copies_are_whole_instruments_that_begin_one_after_another() {
         .chain((0..90).map(|n| trade(8_903 + n, "AB", n, "1.00", "1.0")))
         .collect();
     let file = files.plain("a", &lines);
-    let (one, _) = stream::all(std::slice::from_ref(&file), "speed=1");
+    let (one, _) = feed_stream::run_to_end(std::slice::from_ref(&file), "speed=1");
     // 9 s of recording: three copies are a quarter of a second apart, a hundred fit into its length.
     for (copies, step_ns) in [(3, COPY_STEP_NS), (100, 8_992 * MS / 100)] {
-        let (stream, report) = stream::all(std::slice::from_ref(&file), &format!("copies={copies}"));
+        let (stream, report) = feed_stream::run_to_end(std::slice::from_ref(&file), &format!("copies={copies}"));
         assert_eq!((report.book_gaps, report.malformed), (0, 0));
-        let known = stream::know(&stream);
+        let known = feed_stream::instrument_states(&stream);
         assert_eq!(known.len(), 2 * copies);
         for copy in 1..=copies {
             let suffix = if copy == 1 { String::new() } else { format!(".{copy}") };
             let ids = ["AB", "CD"].map(|name| known[&format!("{name}{suffix}")].instrument.id);
             let own = stream
                 .iter()
-                .filter(|came| ids.contains(&came.header.instrument) && came.kind() != RecordKind::Definition);
-            let own: Vec<_> = own.map(|came| (came.at_ns, came.kind(), came.record[32..].to_vec())).collect();
+                .filter(|record| ids.contains(&record.header.instrument) && record.kind() != RecordKind::Definition);
+            let own: Vec<_> = own.map(|record| (record.at_ns, record.kind(), record.bytes[32..].to_vec())).collect();
             let shift_ns = (copy as u64 - 1) * step_ns;
-            let want = one.iter().filter(|came| came.kind() != RecordKind::Definition);
+            let want = one.iter().filter(|record| record.kind() != RecordKind::Definition);
             let want: Vec<_> =
-                want.map(|came| (came.at_ns + shift_ns, came.kind(), came.record[32..].to_vec())).collect();
+                want.map(|record| (record.at_ns + shift_ns, record.kind(), record.bytes[32..].to_vec())).collect();
             assert!(own == want, "copy {copy} of {copies}");
         }
     }
@@ -429,9 +438,9 @@ fn statistics_from_trades_come_at_most_four_times_a_second_and_only_after_trades
         .chain((1..20).map(|n| quote(100 * n + 101, "AB", "1.25")))
         .chain([trade(2100, "AB", 3, "0.99", "0.1"), quote(2500, "AB", "1.30")])
         .collect();
-    let (stream, _) = stream::all(&[files.plain("a", &lines)], "speed=1");
-    let tickers: Vec<_> = stream.iter().filter(|came| came.kind() == RecordKind::Ticker).collect();
-    let at: Vec<_> = tickers.iter().map(|came| (came.at_ns - 1) / MS).collect();
+    let (stream, _) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=1");
+    let tickers: Vec<_> = stream.iter().filter(|record| record.kind() == RecordKind::Ticker).collect();
+    let at: Vec<_> = tickers.iter().map(|record| (record.at_ns - 1) / MS).collect();
     assert_eq!(at, [301, 2500]);
     let (first, last) = (tickers[0].ticker(), tickers[1].ticker());
     assert_eq!((first.open_px, first.high_px, first.low_px, first.last_px), (110, 125, 110, 125));
@@ -454,8 +463,9 @@ fn the_venues_own_tickers_are_taken_and_none_are_made_beside_them() {
         r#"{{"stream":"!miniTicker@arr","data":[{{{mini},"q":"99999999999999999999"}},{{"e":"24hrMiniTicker"}}]}}"#
     );
     let lines = [trade(0, "AB", 1, "1.10", "0.3"), trade(900, "AB", 2, "1.10", "0.3"), ticker(1000), line(1001, minis)];
-    let (stream, report) = stream::all(&[files.plain("a", &lines)], "speed=max");
-    let tickers: Vec<_> = stream.iter().filter(|came| came.kind() == RecordKind::Ticker).map(Came::ticker).collect();
+    let (stream, report) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=max");
+    let tickers: Vec<_> =
+        stream.iter().filter(|record| record.kind() == RecordKind::Ticker).map(FeedRecord::ticker).collect();
     assert_eq!(tickers.len(), 2);
     assert_eq!((tickers[0].last_px, tickers[0].open_px, tickers[0].high_px, tickers[0].low_px), (125, 100, 200, 50));
     assert_eq!((tickers[0].volume, tickers[0].turnover), (10_005, 180_075));

@@ -116,24 +116,24 @@ fn packet_flags_of(messages: &[Message]) -> Vec<u8> {
 fn a_replay_brings_what_came_after_the_token_once_and_in_order_and_goes_on_live() {
     let mut node = Node::new(2);
     let first = node.client(&subscribe(r#""trade","quote""#, 0));
-    node.settle();
+    node.run_until_idle();
     for _ in 0..3 {
         node.trade(1);
         node.quote(1);
     }
-    node.settle();
+    node.run_until_idle();
     let mut view = View::default();
     view.take(&node.received(first));
-    node.end(first);
+    node.disconnect(first);
     for _ in 0..3 {
         node.quote(1);
         node.trade(1);
     }
-    node.settle();
+    node.run_until_idle();
     let second = node.client(&resume(view.token.unwrap(), r#""trade","quote""#, 0));
-    node.settle();
+    node.run_until_idle();
     node.trade(1);
-    node.settle();
+    node.run_until_idle();
     let messages = node.received(second);
     assert_eq!(answers(&messages), ["replay"]);
     assert_eq!(sequences(&messages, Channel::Trade), [4, 5, 6, 7]);
@@ -149,11 +149,11 @@ fn a_replay_brings_what_came_after_the_token_once_and_in_order_and_goes_on_live(
 fn a_token_from_elsewhere_or_from_the_future_gets_a_snapshot_and_is_told_so() {
     let mut node = Node::new(1);
     (0..5).for_each(|_| node.trade(1));
-    node.settle();
+    node.run_until_idle();
     let position = node.sequencer.position().get();
     for token in [(2, position), (1, position + 1), (1, u64::MAX)] {
         let client = node.client(&resume(token, r#""trade""#, 0));
-        node.settle();
+        node.run_until_idle();
         let messages = node.received(client);
         assert_eq!(answers(&messages), ["snapshot"], "{token:?}");
         assert_eq!(sequences(&messages, Channel::Trade), [5]);
@@ -165,31 +165,31 @@ fn a_token_from_elsewhere_or_from_the_future_gets_a_snapshot_and_is_told_so() {
 #[test]
 fn a_token_whose_history_was_overwritten_or_is_too_old_gets_a_snapshot() {
     let settings = Settings { history_ms: 60_000, ..Settings::default() };
-    let mut node = Node::with(1, 1 << 16, settings);
+    let mut node = Node::with_settings(1, 1 << 16, settings);
     node.trade(1);
-    node.settle();
+    node.run_until_idle();
     let token = (1, node.sequencer.position().get());
     let resumed = |node: &mut Node| {
         let client = node.client(&resume(token, r#""trade""#, 0));
-        node.settle();
+        node.run_until_idle();
         answers(&node.received(client)).join(" ")
     };
     (0..100).for_each(|_| node.trade(1));
-    node.settle();
+    node.run_until_idle();
     assert_eq!(resumed(&mut node), "replay");
     node.now_ns += 59_000 * MS;
-    node.settle();
+    node.run_until_idle();
     assert_eq!(resumed(&mut node), "replay");
     node.now_ns += 2_000 * MS;
-    node.settle();
+    node.run_until_idle();
     assert_eq!(resumed(&mut node), "snapshot", "61 s old");
     let newest = (1, node.sequencer.position().get());
     let client = node.client(&resume(newest, r#""trade""#, 0));
-    node.settle();
+    node.run_until_idle();
     assert_eq!(answers(&node.received(client)), ["replay"], "nothing came after it, however long ago");
     for _ in 0..1000 {
         node.trade(1);
-        node.settle();
+        node.run_until_idle();
     }
     assert_eq!(resumed(&mut node), "snapshot", "overwritten");
 }
@@ -198,19 +198,19 @@ fn a_token_whose_history_was_overwritten_or_is_too_old_gets_a_snapshot() {
 fn a_value_that_waited_for_its_tick_when_the_token_was_given_is_not_lost() {
     let mut node = Node::new(2);
     let first = node.client(&subscribe(r#""quote","trade""#, 500));
-    node.pass(1200);
+    node.advance_ms(1200);
     node.quote(1);
-    node.settle();
+    node.run_until_idle();
     // The trade of the other instrument goes out at once, and its packet's position is above the quote's.
     node.trade(2);
-    node.settle();
+    node.run_until_idle();
     let mut view = View::default();
     view.take(&node.received(first));
     assert_eq!(view.token, Some((1, node.sequencer.position().get())));
-    node.end(first);
-    node.pass(2000);
+    node.disconnect(first);
+    node.advance_ms(2000);
     let client = node.client(&resume(view.token.unwrap(), r#""quote","trade""#, 500));
-    node.pass(1200);
+    node.advance_ms(1200);
     let messages = node.received(client);
     assert_eq!(answers(&messages), ["replay"]);
     assert_eq!(sequences(&messages, Channel::Quote), [1]);
@@ -223,7 +223,7 @@ fn a_replay_of_many_turns_joins_the_live_stream_without_a_seam() {
     let token = (1, node.sequencer.position().get());
     for _ in 0..10_000 {
         (1..=3).for_each(|id| node.trade(id));
-        node.settle();
+        node.run_until_idle();
     }
     let client = node.client(&resume(token, r#""trade""#, 0));
     let mut ticks = 0;
@@ -245,22 +245,22 @@ fn a_replay_of_many_turns_joins_the_live_stream_without_a_seam() {
 
 #[test]
 fn a_replay_that_the_ring_overtakes_ends_in_a_snapshot_and_says_so() {
-    let mut node = Node::with(1, 1 << 18, Settings::default());
+    let mut node = Node::with_settings(1, 1 << 18, Settings::default());
     let token = (1, node.sequencer.position().get());
     for _ in 0..3_000 {
         node.trade(1);
-        node.settle();
+        node.run_until_idle();
     }
     let client = node.client(&resume(token, r#""trade","quote""#, 0));
     node.tick();
-    node.give_room(client, 1000);
+    node.limit_socket(client, 1000);
     for _ in 0..4_000 {
         node.trade(1);
         node.quote(1);
-        node.settle();
+        node.run_until_idle();
     }
-    node.give_room(client, usize::MAX);
-    node.settle();
+    node.limit_socket(client, usize::MAX);
+    node.run_until_idle();
     let messages = node.received(client);
     assert_eq!(answers(&messages), ["replay", "snapshot"]);
     assert_eq!(node.shard.counters().get(Counter::ReplaysLost), 1);
@@ -274,13 +274,13 @@ fn what_was_subscribed_before_is_not_replayed() {
     let mut node = Node::new(2);
     let token = (1, node.sequencer.position().get());
     (1..=2).for_each(|id| node.trade(id));
-    node.settle();
+    node.run_until_idle();
     let client = node.client(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["S1"],"snapshot":false}"#);
-    node.settle();
-    node.say(client, &resume(token, r#""trade""#, 0));
-    node.settle();
+    node.run_until_idle();
+    node.send_text(client, &resume(token, r#""trade""#, 0));
+    node.run_until_idle();
     (1..=2).for_each(|id| node.trade(id));
-    node.settle();
+    node.run_until_idle();
     let mut view = View::default();
     let messages = node.received(client);
     view.take(&messages);
@@ -292,7 +292,7 @@ fn what_was_subscribed_before_is_not_replayed() {
 fn a_snapshot_of_nothing_has_an_end_too() {
     let mut node = Node::new(1);
     let client = node.client(r#"{"op":"resume","id":1,"epoch":9,"position":1,"channels":["trade"],"symbols":["NO"]}"#);
-    node.settle();
+    node.run_until_idle();
     let messages = node.received(client);
     assert_eq!(answers(&messages), ["snapshot"]);
     assert_eq!(packet_flags_of(&messages), [packet_flags::SNAPSHOT | packet_flags::CAUGHT_UP]);
@@ -303,7 +303,7 @@ fn an_exact_name_that_nobody_has_is_told() {
     let mut node = Node::new(1);
     let client =
         node.client(r#"{"op":"resume","id":1,"epoch":1,"position":1,"channels":["trade"],"symbols":["NO","S1"]}"#);
-    node.settle();
+    node.run_until_idle();
     let text = format!("{:?}", node.received(client));
     assert!(text.contains(r#"\"count\":1,\"unknown\":[\"NO\"]"#), "{text}");
 }
@@ -346,8 +346,8 @@ impl Step {
             Self::Pass(0) => {
                 node.tick();
             }
-            Self::Pass(ms) => node.pass(ms),
-            Self::Room(bytes) => node.give_room(client, bytes),
+            Self::Pass(ms) => node.advance_ms(ms),
+            Self::Room(bytes) => node.limit_socket(client, bytes),
         }
     }
 }
@@ -365,22 +365,22 @@ proptest! {
         const ALL: &str = r#""trade","quote","book""#;
         let mut node = Node::new(3);
         (1..4).for_each(|id| node.book(id, true, 1, 1));
-        node.pass(1);
+        node.advance_ms(1);
         let first = node.client(&subscribe(ALL, conflate_ms));
-        node.settle();
+        node.run_until_idle();
         let snapshot = node.received(first).len();
         before.iter().for_each(|step| step.run(&mut node, first));
-        node.settle();
+        node.run_until_idle();
         let mut messages = node.received(first);
         messages.truncate(snapshot + keep.index(messages.len() - snapshot + 1));
         let mut view = View::default();
         view.take(&messages);
-        node.end(first);
+        node.disconnect(first);
         between.iter().for_each(|step| step.run(&mut node, first));
         let second = node.client(&resume(view.token.unwrap(), ALL, conflate_ms));
         after.iter().for_each(|step| step.run(&mut node, second));
-        node.give_room(second, usize::MAX);
-        node.pass(1100);
+        node.limit_socket(second, usize::MAX);
+        node.advance_ms(1100);
         let messages = node.received(second);
         prop_assert_eq!(answers(&messages), ["replay"]);
         view.take(&messages);

@@ -44,18 +44,18 @@ fn trade_of(node: &mut Node, source: u32) {
 fn a_silent_source_is_stale_and_live_again_as_soon_as_it_is_heard() {
     let mut node = Node::new(2);
     let client = node.client(&subscribe("trade", "S1"));
-    node.settle();
+    node.run_until_idle();
     node.now_ns += SILENCE_NS - MS;
     assert!(!node.sequencer.check_sources(SILENCE_NS, node.now_ns));
     node.now_ns += MS;
     assert!(node.sequencer.check_sources(SILENCE_NS, node.now_ns));
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(client)), [(1, 'S'), (0, 'S')], "not of S2, which it has not asked for");
     assert!(!node.sequencer.check_sources(SILENCE_NS, node.now_ns), "it is told once");
     let mut heartbeat = Vec::new();
     record::encode_heartbeat(node.now_ns, &mut heartbeat);
     node.accept(heartbeat);
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(client))[2..], [(1, 'L'), (0, 'L')]);
     assert_eq!((node.sequencer.counters().silences, node.sequencer.counters().stale), (1, 0));
 }
@@ -68,16 +68,16 @@ fn silence_does_not_hide_that_an_instrument_is_halted() {
     let mut halted = Vec::new();
     record::encode_status(&RecordHeader::of_feed(RecordKind::Status, 1, 0), b'H', &mut halted);
     node.accept(halted);
-    node.settle();
+    node.run_until_idle();
     node.now_ns += SILENCE_NS;
     assert!(node.sequencer.check_sources(SILENCE_NS, node.now_ns));
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(client)), [(1, 'H'), (2, 'S'), (0, 'S')]);
     // Either of the two that stand for it makes the second live again, and nobody the first.
     let mut heartbeat = Vec::new();
     record::encode_heartbeat(node.now_ns, &mut heartbeat);
     node.accept(heartbeat);
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(client))[3..], [(2, 'L'), (0, 'L')]);
 }
 
@@ -85,15 +85,15 @@ fn silence_does_not_hide_that_an_instrument_is_halted() {
 fn what_a_lost_source_leaves_is_stale_until_its_first_record_from_another() {
     let mut node = Node::new(2);
     let client = node.client(&subscribe("trade", "*"));
-    node.settle();
+    node.run_until_idle();
     node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(client)), [(1, 'S'), (2, 'S'), (0, 'S')]);
     define(&mut node, 7, 2);
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(client))[3..], [(0, 'L')], "the feed is back, its values are not");
     trade_of(&mut node, 7);
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(client))[4..], [(2, 'L')]);
     let messages = node.received(client);
     let sequence = records(&messages, RecordKind::Trade).last().map(|(header, _)| header.sequence.get());
@@ -105,12 +105,12 @@ fn an_instrument_of_two_sources_is_live_as_long_as_one_of_them_is() {
     let mut node = Node::new(1);
     define(&mut node, 7, 1);
     let client = node.client(&subscribe("trade", "S1"));
-    node.settle();
+    node.run_until_idle();
     node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
-    node.settle();
+    node.run_until_idle();
     assert!(states(&node.received(client)).is_empty());
     node.sequencer.close_source(7, SourceEnd::Ended, node.now_ns);
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(client)), [(1, 'E'), (0, 'E')]);
 }
 
@@ -118,23 +118,23 @@ fn an_instrument_of_two_sources_is_live_as_long_as_one_of_them_is() {
 fn who_comes_late_or_was_too_slow_or_resumes_learns_that_an_instrument_is_stale() {
     let mut node = Node::new(2);
     let slow = node.client(&subscribe("quote", "S1"));
-    node.settle();
-    node.give_room(slow, 10);
+    node.run_until_idle();
+    node.limit_socket(slow, 10);
     node.quote(1);
-    node.settle();
+    node.run_until_idle();
     let token = node.sequencer.position();
     node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
-    node.settle();
+    node.run_until_idle();
     let late = node.client(&subscribe("quote", "S1"));
     let resumed = node.client(&format!(
         r#"{{"op":"resume","id":1,"epoch":1,"position":{token},"channels":["quote"],"symbols":["S1"]}}"#
     ));
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(late)), [(0, 'S'), (1, 'S')]);
     assert!(states(&node.received(resumed)).contains(&(1, 'S')));
     assert!(states(&node.received(slow)).is_empty());
-    node.give_room(slow, usize::MAX);
-    node.settle();
+    node.limit_socket(slow, usize::MAX);
+    node.run_until_idle();
     assert_eq!(states(&node.received(slow)), [(0, 'S'), (1, 'S')]);
 }
 
@@ -143,22 +143,22 @@ fn the_book_of_a_lost_source_says_that_it_may_be_wrong_until_it_is_whole() {
     let mut node = Node::new(1);
     node.book(1, true, 5, 1);
     let client = node.client(&subscribe("book", "S1"));
-    node.settle();
+    node.run_until_idle();
     let is_bad = |node: &Node, client: u32| {
         let books = records(&node.received(client), RecordKind::Book);
         books.iter().map(|(header, _)| header.flags & flags::MAYBE_BAD_BOOK != 0).collect::<Vec<_>>()
     };
     node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
-    node.settle();
+    node.run_until_idle();
     assert_eq!(is_bad(&node, client), [false, true], "said without a change");
     let late = node.client(&subscribe("book", "S1"));
-    node.settle();
+    node.run_until_idle();
     assert_eq!(is_bad(&node, late), [true]);
     node.define(1);
     node.book(1, false, 6, 1);
     node.book(1, true, 7, 1);
     node.book(1, false, 8, 1);
-    node.settle();
+    node.run_until_idle();
     assert_eq!(is_bad(&node, client), [false, true, true, false, false]);
     assert_eq!(is_bad(&node, late), [true, true, false, false]);
 }
@@ -167,12 +167,12 @@ fn the_book_of_a_lost_source_says_that_it_may_be_wrong_until_it_is_whole() {
 fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
     let mut node = Node::new(1);
     node.trade(1);
-    node.settle();
+    node.run_until_idle();
     let fast = node.client(&subscribe("trade", "S1"));
     let slow = node.client(&subscribe("trade", "S1"));
-    node.settle();
+    node.run_until_idle();
     let token = node.sequencer.position();
-    node.give_room(slow, 0);
+    node.limit_socket(slow, 0);
     node.trade(1);
     let gap = Gap {
         instrument: 1,
@@ -185,13 +185,13 @@ fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
     gap.encode(0, &mut batch);
     node.accept(batch);
     node.trade(1);
-    node.settle();
-    node.give_room(slow, usize::MAX);
-    node.settle();
+    node.run_until_idle();
+    node.limit_socket(slow, usize::MAX);
+    node.run_until_idle();
     let resumed = node.client(&format!(
         r#"{{"op":"resume","id":1,"epoch":1,"position":{token},"channels":["trade"],"symbols":["S1"]}}"#
     ));
-    node.settle();
+    node.run_until_idle();
     for client in [fast, slow, resumed] {
         let messages = node.received(client);
         let gaps: Vec<Gap> =
@@ -209,40 +209,40 @@ fn a_source_that_speaks_of_itself_is_heard_for_its_own_instruments_only() {
     let mut node = Node::new(1);
     define(&mut node, 7, 2);
     let client = node.client(&subscribe("trade", "*"));
-    node.settle();
+    node.run_until_idle();
     for (source, instrument, state) in [(7, 0, b'H'), (0, 1, b'H'), (0, 9, b'H'), (0, 1, b'L')] {
         let mut batch = Vec::new();
         record::encode_status(&RecordHeader::of_feed(RecordKind::Status, instrument, 0), state, &mut batch);
         node.sequencer.accept(source, &mut batch, node.now_ns);
     }
-    node.settle();
+    node.run_until_idle();
     assert_eq!(states(&node.received(client)), [(2, 'H'), (1, 'H'), (1, 'L')]);
     assert_eq!(node.sequencer.counters().undefined, 1);
 }
 
 #[test]
 fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_sent_again() {
-    let mut node = Node::with(1, 1 << 16, Settings::default());
+    let mut node = Node::with_settings(1, 1 << 16, Settings::default());
     node.book(1, true, 5, 1);
-    node.settle();
+    node.run_until_idle();
     let client = node.client(&subscribe("book", "S1"));
-    node.settle();
+    node.run_until_idle();
     node.book(1, false, 6, 1);
     // More than the ring holds, before the shard turns.
     (0..1000).for_each(|_| node.trade(1));
-    node.settle();
+    node.run_until_idle();
     node.book(1, false, 7, 1);
     node.book(1, false, 8, 1);
-    node.settle();
+    node.run_until_idle();
     let books = |node: &Node| records(&node.received(client), RecordKind::Book);
     let is_bad = |header: &RecordHeader| header.flags & flags::MAYBE_BAD_BOOK != 0;
     assert_eq!(books(&node).iter().map(|(header, _)| is_bad(header)).collect::<Vec<_>>(), [false, true], "told once");
     assert!(node.shard.wants_resync());
     node.sequencer.request_resync(0);
     while node.sequencer.advance_resyncs() {
-        node.settle();
+        node.run_until_idle();
     }
-    node.settle();
+    node.run_until_idle();
     let books = books(&node);
     let (whole, bytes) = books.last().expect("it was sent again");
     assert_eq!((is_bad(whole), bytes[34]), (false, b'S'));
@@ -252,24 +252,24 @@ fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_se
 
 #[test]
 fn the_last_trade_is_known_again_after_an_overrun_although_the_source_has_lost_others_since() {
-    let mut node = Node::with(1, 1 << 16, Settings::default());
+    let mut node = Node::with_settings(1, 1 << 16, Settings::default());
     node.trade(1);
-    node.settle();
+    node.run_until_idle();
     (0..1000).for_each(|_| node.trade(1));
-    node.settle();
+    node.run_until_idle();
     let gap =
         Gap { instrument: 1, channel: Channel::Trade, from_sequence: 1.into(), to_sequence: 3.into(), reason: b'F' };
     let mut batch = Vec::new();
     gap.encode(0, &mut batch);
     node.accept(batch);
-    node.settle();
+    node.run_until_idle();
     node.sequencer.request_resync(0);
     while node.sequencer.advance_resyncs() {
-        node.settle();
+        node.run_until_idle();
     }
-    node.settle();
+    node.run_until_idle();
     let late = node.client(&subscribe("trade", "S1"));
-    node.settle();
+    node.run_until_idle();
     let trades = records(&node.received(late), RecordKind::Trade);
     assert_eq!(trades.iter().map(|(header, _)| header.sequence.get()).collect::<Vec<_>>(), [1001]);
 }

@@ -55,12 +55,12 @@ impl Soak {
         let address = server.address.to_string();
         let descriptors = Holdings::of(&server.program).descriptors;
         // The market has opened.
-        server.wait_metric("tickcast_sequencer_records_total", |records| records > 10_000);
+        server.wait_for_metric("tickcast_sequencer_records_total", |records| records > 10_000);
         Self { server, address, descriptors }
     }
 
     fn ticks(&self) -> u64 {
-        self.server.metric("tickcast_sequencer_records_total").iter().sum()
+        self.server.metric_values("tickcast_sequencer_records_total").iter().sum()
     }
 
     /// Well-behaved clients among some that stall and some that vanish: every stream is checked.
@@ -79,37 +79,37 @@ impl Soak {
         let args = ["load", &self.address, "--clients", "30", "--publish", "500", "--publish-token", "t"];
         let load = Program::spawn(Program::command(&[&args[..], &["--seconds", "600"]].concat()));
         let tap = Program::spawn(Program::command(&["tap", &self.address]));
-        self.server.wait_metric("tickcast_publishers", |publishers| publishers == 1);
-        self.server.wait_metric("tickcast_clients", |clients| clients == 31);
+        self.server.wait_for_metric("tickcast_publishers", |publishers| publishers == 1);
+        self.server.wait_for_metric("tickcast_clients", |clients| clients == 31);
         load.signal(Signal::KILL);
         tap.signal(Signal::KILL);
-        self.server.wait_metric("tickcast_publishers", |publishers| publishers == 0);
+        self.server.wait_for_metric("tickcast_publishers", |publishers| publishers == 0);
     }
 
     /// Clients that want everything and take nothing. The first half vanish with all of it unread, the others are sent
     /// away.
     fn stalled_clients(&self) {
-        let sent_away = || self.server.metric("tickcast_slow_closed_total").iter().sum::<u64>();
+        let sent_away = || self.server.metric_values("tickcast_slow_closed_total").iter().sum::<u64>();
         let before = sent_away();
         let everything = r#"{"op":"subscribe","id":1,"channels":["quote","trade","ticker","book"],"symbols":["*"]}"#;
         let open = |_| {
             let mut client = self.server.client();
-            client.say(everything);
+            client.send_text(everything);
             client
         };
         let mut clients: Vec<Client> = (0..10).map(open).collect();
-        self.server.wait_metric("tickcast_catching_up", |behind| behind >= 10);
+        self.server.wait_for_metric("tickcast_catching_up", |behind| behind >= 10);
         clients.truncate(5);
-        self.server.wait_metric("tickcast_slow_closed_total", |closed| closed >= before + 5);
+        self.server.wait_for_metric("tickcast_slow_closed_total", |closed| closed >= before + 5);
     }
 
     /// Waits until nobody is left, and says what is held.
     fn at_rest(&self) -> Holdings {
         for level in ["tickcast_clients", "tickcast_catching_up", "tickcast_audiences", "tickcast_publishers"] {
-            self.server.wait_metric(level, |value| value == 0);
+            self.server.wait_for_metric(level, |value| value == 0);
         }
-        let accepted: u64 = self.server.metric("tickcast_clients_accepted_total").iter().sum();
-        let closed: u64 = self.server.metric("tickcast_clients_closed_total").iter().sum();
+        let accepted: u64 = self.server.metric_values("tickcast_clients_accepted_total").iter().sum();
+        let closed: u64 = self.server.metric_values("tickcast_clients_closed_total").iter().sum();
         assert_eq!(accepted, closed, "who came has gone");
         // The connection that has just asked for the numbers may not be gone yet.
         let until = Instant::now() + DEADLINE;

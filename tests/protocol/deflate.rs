@@ -6,7 +6,7 @@ use tickcast_protocol::ws::deflate::inflate::UNRATED_BYTES;
 use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
 use tickcast_protocol::ws::{CloseCode, Role, Session, SessionEvent, SessionLimits, Violation};
-use tickcast_test_support::unpack::{deflated, inflated};
+use tickcast_test_support::deflate::{deflate, inflate};
 
 const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 200_000 };
 const RATIO_MAX: u32 = 100;
@@ -76,14 +76,14 @@ fn the_examples_of_rfc_7692_are_read_as_there() {
 #[test]
 fn compressed_and_plain_messages_take_turns_with_control_frames_between_fragments() {
     let (one, two) = ("größer ".repeat(100), vec![7; 5000]);
-    let packed = deflated(one.as_bytes());
+    let packed = deflate(one.as_bytes());
     let stream = [
         frame(COMPRESSED | TEXT, &packed[..10]),
         frame(FIN | 9, b"between"),
         frame(0, &packed[10..11]),
         frame(FIN, &packed[11..]),
         frame(FIN | BINARY, &two),
-        frame(FIN | COMPRESSED | BINARY, &deflated(&two)),
+        frame(FIN | COMPRESSED | BINARY, &deflate(&two)),
         // A plain message after a compressed one is proven to be text as it comes.
         [frame(TEXT, &one.as_bytes()[..3]), frame(FIN, &one.as_bytes()[3..])].concat(),
     ];
@@ -95,7 +95,7 @@ fn compressed_and_plain_messages_take_turns_with_control_frames_between_fragment
 #[test]
 fn every_rule_has_its_violation_and_its_close_code() {
     use Violation as V;
-    let packed = deflated(b"Hello");
+    let packed = deflate(b"Hello");
     let rules: Vec<(Vec<u8>, Violation, CloseCode)> = vec![
         (frame(FIN | COMPRESSED | 9, b"x"), V::CompressedBitMisplaced, CloseCode::PROTOCOL),
         (frame(FIN | COMPRESSED | 8, b""), V::CompressedBitMisplaced, CloseCode::PROTOCOL),
@@ -110,9 +110,9 @@ fn every_rule_has_its_violation_and_its_close_code() {
         (frame(FIN | COMPRESSED | 0x10 | BINARY, &packed), V::ReservedBits(0x10), CloseCode::PROTOCOL),
         (frame(FIN | COMPRESSED | TEXT, b"\xff\xff"), V::NotDeflate, CloseCode::BAD_UTF8),
         (frame(FIN | COMPRESSED | TEXT, &packed[..packed.len() - 2]), V::NotDeflate, CloseCode::BAD_UTF8),
-        (frame(FIN | COMPRESSED | TEXT, &deflated(b"\xe2\x82")), V::TextNotUtf8, CloseCode::BAD_UTF8),
+        (frame(FIN | COMPRESSED | TEXT, &deflate(b"\xe2\x82")), V::TextNotUtf8, CloseCode::BAD_UTF8),
         (
-            [frame(COMPRESSED | TEXT, &deflated(b"a\xed\xa0\x80")[..3]), frame(FIN, &deflated(b"a\xed\xa0\x80")[3..])]
+            [frame(COMPRESSED | TEXT, &deflate(b"a\xed\xa0\x80")[..3]), frame(FIN, &deflate(b"a\xed\xa0\x80")[3..])]
                 .concat(),
             V::TextNotUtf8,
             CloseCode::BAD_UTF8,
@@ -129,7 +129,7 @@ fn every_rule_has_its_violation_and_its_close_code() {
 #[test]
 fn where_it_was_not_agreed_on_the_bit_is_a_violation() {
     let (mut session, mut inflater) = (Session::new(Role::Server), Inflater::new(RATIO_MAX));
-    let mut input = frame(FIN | COMPRESSED | TEXT, &deflated(b"Hello"));
+    let mut input = frame(FIN | COMPRESSED | TEXT, &deflate(b"Hello"));
     let event = session.next_inflating(&LIMITS, &mut inflater, &mut input, &mut 0);
     assert_eq!(event, Err(Violation::ReservedBits(COMPRESSED)));
 }
@@ -137,17 +137,17 @@ fn where_it_was_not_agreed_on_the_bit_is_a_violation() {
 #[test]
 fn binary_may_hold_anything_and_the_compressed_form_of_text_is_not_text() {
     let noise: Vec<u8> = (0..=255).collect();
-    let stream = frame(FIN | COMPRESSED | BINARY, &deflated(&noise));
+    let stream = frame(FIN | COMPRESSED | BINARY, &deflate(&noise));
     assert_eq!(verdict(&stream), (vec![Seen::Binary(noise)], None));
     let text = "π".repeat(50);
-    let packed = deflated(text.as_bytes());
+    let packed = deflate(text.as_bytes());
     assert!(std::str::from_utf8(&packed).is_err(), "the test needs such a payload");
     assert_eq!(verdict(&frame(FIN | COMPRESSED | TEXT, &packed)), (vec![Seen::Text(text.into_bytes())], None));
 }
 
 #[test]
 fn a_bomb_is_refused_by_size_and_by_ratio_and_holds_no_more_than_the_limit() {
-    let bomb = |bytes: usize| frame(FIN | COMPRESSED | BINARY, &deflated(&vec![0; bytes]));
+    let bomb = |bytes: usize| frame(FIN | COMPRESSED | BINARY, &deflate(&vec![0; bytes]));
     let large = Violation::InflatesTooBig { max: 200_000 };
     let far = Violation::InflatesTooFar { ratio_max: 100 };
     // Some thousand to one: 64 KiB are allowed whatever the ratio, then a hundredfold.
@@ -156,7 +156,7 @@ fn a_bomb_is_refused_by_size_and_by_ratio_and_holds_no_more_than_the_limit() {
     assert_eq!(verdict(&bomb(100_000_000)), (vec![], Some(large)), "its bytes would allow more than the limit does");
     assert_eq!((large.close_code(), far.close_code()), (CloseCode::TOO_BIG, CloseCode::TOO_BIG));
     // In fragments it is the same, and so is one that hides behind honest text.
-    let packed = deflated(&[b"honest ".repeat(10), vec![0; 150_000]].concat());
+    let packed = deflate(&[b"honest ".repeat(10), vec![0; 150_000]].concat());
     let stream: Vec<u8> = packed
         .chunks(7)
         .enumerate()
@@ -176,10 +176,10 @@ fn a_message_as_large_as_the_limit_is_taken_also_where_compression_makes_it_larg
     .take(LIMITS.message_bytes_max + 1)
     .collect();
     let most = &noise[..LIMITS.message_bytes_max];
-    assert!(deflated(most).len() > most.len(), "the test needs a payload that grows");
-    let stream = frame(FIN | COMPRESSED | BINARY, &deflated(most));
+    assert!(deflate(most).len() > most.len(), "the test needs a payload that grows");
+    let stream = frame(FIN | COMPRESSED | BINARY, &deflate(most));
     assert_eq!(read(&LIMITS, stream.chunks(1000)), (vec![Seen::Binary(most.to_vec())], None));
-    let one_more = frame(FIN | COMPRESSED | BINARY, &deflated(&noise));
+    let one_more = frame(FIN | COMPRESSED | BINARY, &deflate(&noise));
     let refused = Violation::InflatesTooBig { max: LIMITS.message_bytes_max };
     assert_eq!(read(&LIMITS, one_more.chunks(1000)), (vec![], Some(refused)));
     // What no message within the limit can need is refused by its header.
@@ -326,7 +326,7 @@ fn no_frame_refers_farther_back_than_its_window() {
             compressor.push_frame(window, Opcode::Binary, &message, &mut out);
             let payload = &out[4..];
             assert_eq!(out[1], 126, "a frame of less than 64 KiB");
-            assert!(inflated(payload) == message, "level {level}, window {bits}");
+            assert!(inflate(payload) == message, "level {level}, window {bits}");
             let farthest = farthest(payload);
             assert!(farthest <= 1 << bits, "level {level}, window {bits}: {farthest} bytes back");
             reached.push(farthest);
@@ -352,7 +352,7 @@ fn messages() -> impl Strategy<Value = Vec<(bool, bool, Vec<u8>, usize)>> {
 fn stream_of(messages: &[(bool, bool, Vec<u8>, usize)]) -> (Vec<u8>, Vec<Seen>) {
     let (mut stream, mut seen) = (Vec::new(), Vec::new());
     for (packed, is_text, bytes, parts) in messages {
-        let payload = if *packed { deflated(bytes) } else { bytes.clone() };
+        let payload = if *packed { deflate(bytes) } else { bytes.clone() };
         let part = payload.len().div_ceil(*parts).max(1);
         let mut parts: Vec<&[u8]> = payload.chunks(part).collect();
         if parts.is_empty() {
@@ -389,8 +389,8 @@ proptest! {
         let mut out = Vec::new();
         let window = WindowBits::new(bits).expect("a window of RFC 7692");
         Compressor::new(level).push_frame(window, Opcode::Binary, &message, &mut out);
-        let mut unpack = tickcast_test_support::unpack::Unpack::default();
-        let plain = unpack.feed(&out);
+        let mut unpack = tickcast_test_support::deflate::FrameInflater::default();
+        let plain = unpack.push(&out);
         prop_assert!(plain.ends_with(&message) && plain.len() - message.len() <= 10);
         prop_assert!(out.len() <= plain.len(), "never longer");
     }

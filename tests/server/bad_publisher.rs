@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use tickcast_test_support::client::{Client, Record};
-use tickcast_test_support::http::{ask, upgrade};
-use tickcast_test_support::server::{Scene, Server};
+use tickcast_test_support::http::{send_request, upgrade_request};
+use tickcast_test_support::server::{Server, WatchedServer};
 use tungstenite::Message;
 
 const PUBLISH: &[&str] = &["--publish-token", "secret"];
@@ -12,14 +12,14 @@ const QUOTE: u8 = 1;
 const TRADE: u8 = 2;
 
 fn publisher(server: &Server) -> Client {
-    Client::open(server.address, "/v1/publish", BEARER)
+    Client::connect(server.address, "/v1/publish", BEARER)
 }
 
 /// Defines symbols with prices in cents; these are the ids they get.
 fn define(client: &mut Client, symbols: &[&str]) -> Vec<u32> {
     let instrument = |symbol: &&str| json!({"symbol": symbol, "venue": "test", "px_exp": -2, "sz_exp": 0});
     let instruments: Vec<Value> = symbols.iter().map(instrument).collect();
-    client.say(&json!({"op": "define", "id": 9, "instruments": instruments}).to_string());
+    client.send_text(&json!({"op": "define", "id": 9, "instruments": instruments}).to_string());
     let reply = client.reply();
     assert_eq!((&reply["type"], &reply["id"]), (&json!("defined"), &json!(9)), "{reply}");
     let defined = reply["instruments"].as_array().expect("a list");
@@ -75,7 +75,7 @@ fn is_as_sent(came: &Record, sent: &[u8]) {
 
 #[test]
 fn who_may_not_publish_gets_a_401() {
-    let mut scene = Scene::start(PUBLISH);
+    let mut scene = WatchedServer::start(PUBLISH);
     let address = scene.server.address;
     for (path, headers) in [
         ("/v1/publish", &[][..]),
@@ -88,35 +88,39 @@ fn who_may_not_publish_gets_a_401() {
         ("/v1/publish?tokens=secret", &[]),
         ("/v1/publish?token=secret", &[("Authorization", "Bearer wrong")]),
     ] {
-        let Err(answer) = Client::try_open(address, path, headers) else { panic!("{path} {headers:?} is let in") };
+        let Err(answer) = Client::try_connect(address, path, headers) else { panic!("{path} {headers:?} is let in") };
         assert_eq!(answer.status, 401, "{path} {headers:?}");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
     }
-    ask(address, upgrade("/v1/publish").as_bytes()).refuses(401, "unauthorized", &["Bearer TOKEN", "?token=TOKEN"]);
-    scene.undisturbed();
+    send_request(address, upgrade_request("/v1/publish").as_bytes()).assert_refusal(
+        401,
+        "unauthorized",
+        &["Bearer TOKEN", "?token=TOKEN"],
+    );
+    scene.assert_undisturbed();
 }
 
 #[test]
 fn a_token_is_taken_from_the_header_or_from_the_query() {
-    let mut scene = Scene::start(PUBLISH);
+    let mut scene = WatchedServer::start(PUBLISH);
     for (path, headers) in [
         ("/v1/publish", BEARER),
         ("/v1/publish", &[("Authorization", "bearer  secret")]),
         ("/v1/publish?token=secret", &[]),
         ("/v1/publish?a=b&token=s%65cret", &[]),
     ] {
-        let mut client = Client::open(scene.server.address, path, headers);
+        let mut client = Client::connect(scene.server.address, path, headers);
         assert_eq!(define(&mut client, &["A"]), [1], "{path} {headers:?}");
     }
-    scene.undisturbed();
+    scene.assert_undisturbed();
 }
 
 #[test]
 fn publishing_is_off_without_a_token_and_the_answer_says_how_to_turn_it_on() {
-    let mut scene = Scene::start(&[]);
-    let answer = ask(scene.server.address, upgrade("/v1/publish?token=").as_bytes());
-    answer.refuses(404, "not_found", &["publishing is off", "--publish-token TOKEN"]);
-    scene.undisturbed();
+    let mut scene = WatchedServer::start(&[]);
+    let answer = send_request(scene.server.address, upgrade_request("/v1/publish?token=").as_bytes());
+    answer.assert_refusal(404, "not_found", &["publishing is off", "--publish-token TOKEN"]);
+    scene.assert_undisturbed();
 }
 
 #[test]
@@ -145,14 +149,14 @@ fn a_packet_that_breaks_the_layout_is_closed_with_1008_and_what_came_before_is_k
         (packet(2, &good())[..10].to_vec(), 0, &["packet of 10 bytes"]),
         (Vec::new(), 0, &["packet of 0 bytes"]),
     ];
-    let mut scene = Scene::start(PUBLISH);
+    let mut scene = WatchedServer::start(PUBLISH);
     for (nth, (bytes, kept, said)) in cases.into_iter().enumerate() {
         let symbol = format!("BAD-{nth:02}");
         let mut subscriber = scene.server.subscriber(&["quote", "trade"], &[&format!("{symbol}*")]);
         let mut bad = publisher(&scene.server);
         define(&mut bad, &[&symbol]);
         bad.send(Message::binary(bytes));
-        bad.expect_closed(1008, said);
+        bad.expect_close(1008, said);
         // The next record of the symbol tells that nothing stands between.
         let mut good = publisher(&scene.server);
         let id = define(&mut good, &[&symbol])[0];
@@ -163,13 +167,13 @@ fn a_packet_that_breaks_the_layout_is_closed_with_1008_and_what_came_before_is_k
         assert_eq!(subscriber.symbol(&came[0]), symbol);
         let last = came.last().expect("at least one");
         assert_eq!(last.bytes[32..], quote(1, 99)[32..], "case {nth}");
-        scene.undisturbed();
+        scene.assert_undisturbed();
     }
 }
 
 #[test]
 fn a_bad_definition_is_answered_with_an_error_and_the_connection_stays() {
-    let mut scene = Scene::start(PUBLISH);
+    let mut scene = WatchedServer::start(PUBLISH);
     let mut client = publisher(&scene.server);
     assert_eq!(define(&mut client, &["ONE"]), [1]);
     let with = |fields: &str| format!(r#"{{"op":"define","id":4,"instruments":[{{{fields}}}]}}"#);
@@ -185,27 +189,27 @@ fn a_bad_definition_is_answered_with_an_error_and_the_connection_stays() {
         (with(r#""symbol":"ONE","px_exp":-3,"sz_exp":0"#), Some(4), &["instruments[0]: ONE", "px_exp -2"]),
         (with(r#""symbol":"ONE","px_exp":-2,"sz_exp":1"#), Some(4), &["instruments[0]: ONE", "sz_exp 0"]),
     ] {
-        client.is_refused(&text, id, "bad_request", said);
+        client.send_and_expect_error(&text, id, "bad_request", said);
         assert_eq!(define(&mut client, &["ONE"]), [1], "the connection stays, and what was defined too");
     }
-    scene.undisturbed();
+    scene.assert_undisturbed();
 }
 
 #[test]
 fn records_of_an_instrument_that_was_refused_are_not_lost_in_silence() {
-    let mut scene = Scene::start(PUBLISH);
+    let mut scene = WatchedServer::start(PUBLISH);
     define(&mut publisher(&scene.server), &["ONE"]);
     let mut other = publisher(&scene.server);
     let conflict = r#"{"op":"define","id":4,"instruments":[{"symbol":"ONE","px_exp":-3,"sz_exp":0}]}"#;
-    other.is_refused(conflict, Some(4), "bad_request", &["px_exp -2"]);
+    other.send_and_expect_error(conflict, Some(4), "bad_request", &["px_exp -2"]);
     publish(&mut other, &[quote(1, 1)]);
-    other.expect_closed(1008, &["record 0 at byte 24", "instrument 1 was not defined"]);
-    scene.undisturbed();
+    other.expect_close(1008, &["record 0 at byte 24", "instrument 1 was not defined"]);
+    scene.assert_undisturbed();
 }
 
 #[test]
 fn what_a_good_publisher_sends_is_what_a_subscriber_gets() {
-    let mut scene = Scene::start(PUBLISH);
+    let mut scene = WatchedServer::start(PUBLISH);
     let mut subscriber = scene.server.subscriber(&["quote", "trade", "ticker", "book", "raw"], &["PUB-*"]);
     let mut client = publisher(&scene.server);
     let ids = define(&mut client, &["PUB-A", "PUB-€"]);
@@ -239,12 +243,12 @@ fn what_a_good_publisher_sends_is_what_a_subscriber_gets() {
         assert_eq!(subscriber.symbol(&came), symbol);
         is_as_sent(&came, sent);
     }
-    scene.undisturbed();
+    scene.assert_undisturbed();
 }
 
 #[test]
 fn two_publishers_of_one_symbol_share_its_sequences() {
-    let mut scene = Scene::start(PUBLISH);
+    let mut scene = WatchedServer::start(PUBLISH);
     let mut pattern = scene.server.subscriber(&["trade"], &["SHA*"]);
     let (mut one, mut two) = (publisher(&scene.server), publisher(&scene.server));
     assert_eq!(define(&mut one, &["SHARED"]), [1]);
@@ -262,7 +266,7 @@ fn two_publishers_of_one_symbol_share_its_sequences() {
         assert_eq!(of(0).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>(), "the first one's, in their order");
         assert_eq!(of(1).collect::<Vec<_>>(), (1000..1050).collect::<Vec<_>>(), "the second one's");
     }
-    scene.undisturbed();
+    scene.assert_undisturbed();
 }
 
 #[test]
@@ -270,7 +274,7 @@ fn a_publisher_that_floods_loses_nothing() {
     const PACKETS: i64 = 80;
     const RECORDS: i64 = 1000;
     // A ring of 2 MiB: what is published is more than twice that.
-    let mut scene = Scene::start(&[PUBLISH, &["--ring-bytes", "2097152"]].concat());
+    let mut scene = WatchedServer::start(&[PUBLISH, &["--ring-bytes", "2097152"]].concat());
     let mut client = publisher(&scene.server);
     define(&mut client, &["FLOOD"]);
     let mut subscriber = scene.server.subscriber(&["trade"], &["FLOOD"]);
@@ -291,5 +295,5 @@ fn a_publisher_that_floods_loses_nothing() {
     }
     let mut client = flood.join().expect("it writes to the end");
     assert_eq!(define(&mut client, &["FLOOD"]), [1], "its connection is open");
-    scene.undisturbed();
+    scene.assert_undisturbed();
 }

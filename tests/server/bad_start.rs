@@ -75,7 +75,7 @@ fn of_a_truncated_recording_what_is_there_is_served() {
     let path = files.write("cut.gz", &whole[..whole.len() / 2]);
     let path = path.display().to_string();
     let server = Server::start(&["--feed", &format!("replay:{path}?speed=max")]);
-    server.program.says(&path);
+    server.program.wait_for_stderr(&path);
     let snapshot = server.subscriber(&["trade"], &["AB"]).record();
     let (sequence, half) = (snapshot.header.sequence.get(), 20_000 / 4..20_000 * 3 / 4);
     assert!(half.contains(&sequence), "about half of the trades, not {sequence}");
@@ -147,13 +147,13 @@ fn a_bad_configuration_file_is_named_with_what_is_allowed() {
 fn an_unknown_variable_is_named_with_those_that_there_are() {
     let mut command = Program::command(&["--listen", "127.0.0.1:0", "--feed", "none"]);
     command.env("TICKCAST_LISTN", "127.0.0.1:0");
-    let exit = Program::spawn(command).exit();
+    let exit = Program::spawn(command).wait_for_exit();
     assert_eq!(exit.code, Some(2), "{exit:?}");
     assert!(exit.stderr.contains("TICKCAST_LISTN") && exit.stderr.contains("TICKCAST_LISTEN,"), "{}", exit.stderr);
 
     let mut command = Program::command(&["--listen", "127.0.0.1:0", "--feed", "none"]);
     command.env("TICKCAST_HEARTBEAT_MS", "soon");
-    let exit = Program::spawn(command).exit();
+    let exit = Program::spawn(command).wait_for_exit();
     assert_eq!(exit.code, Some(2), "{exit:?}");
     assert!(exit.stderr.contains("soon") && exit.stderr.contains("heartbeat-ms"), "{}", exit.stderr);
 }
@@ -176,9 +176,9 @@ fn flags_are_over_variables_over_the_file_over_the_defaults() {
         if let Some(listen) = variable {
             command.env("TICKCAST_LISTEN", listen).env("TICKCAST_HEARTBEAT_MS", "333");
         }
-        let server = Server::of(command);
+        let server = Server::spawn(command);
         assert_eq!(server.address.ip().to_string(), address, "{flag:?} {variable:?}");
-        let welcome = tickcast_test_support::client::Client::open(server.address, "/v1/stream", &[]).reply();
+        let welcome = tickcast_test_support::client::Client::connect(server.address, "/v1/stream", &[]).reply();
         assert_eq!(welcome["heartbeat_ms"], heartbeat_ms, "{flag:?} {variable:?}");
         assert_eq!(welcome["limits"]["requests_per_s"], 50, "the default");
     }
@@ -190,5 +190,5 @@ fn the_file_may_be_named_by_a_variable() {
     let path = files.write("good.toml", b"listen = '127.0.0.5:0'\nfeed = ['none']");
     let mut command = Program::command(&[]);
     command.env("TICKCAST_CONFIG", path);
-    assert_eq!(Server::of(command).address.ip().to_string(), "127.0.0.5");
+    assert_eq!(Server::spawn(command).address.ip().to_string(), "127.0.0.5");
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tickcast_protocol::RecordKind;
 use tickcast_test_support::client::Record;
-use tickcast_test_support::http::ask;
+use tickcast_test_support::http::send_request;
 use tickcast_test_support::server::{DEADLINE, Server};
 
 /// Seconds that are compared.
@@ -86,7 +86,7 @@ fn bars(server: &Server, symbol: &str, query: &str) -> Value {
 fn bars_are_those_of_the_stream() {
     let server = Server::start(&["--feed", "sim:instruments=6,rate=3000,seed=5"]);
     let mut subscriber = server.subscriber(&["trade", "quote"], &["*"]);
-    subscriber.until_fresh();
+    subscriber.until_live();
     let from = second_of(&subscriber.record()) + 1;
     let mut records = Vec::new();
     loop {
@@ -124,7 +124,7 @@ fn bars_are_those_of_the_stream() {
     }
     assert!(compared >= 6 * SECONDS as usize / 2, "only {compared} bars were compared");
     wider_bars_are_those_of_the_stream(&server, &records, from, to);
-    assert_eq!(server.metric("tickcast_bars_records_lost_total"), [0]);
+    assert_eq!(server.metric_values("tickcast_bars_records_lost_total"), [0]);
 }
 
 /// Bars of two seconds, of which the outer two may be of what was not listened to.
@@ -151,20 +151,21 @@ fn a_question_that_cannot_be_answered_says_what_can() {
         }
     };
     let ask_for = |rest: &str| server.get(&format!("/v1/bars/{rest}"));
-    ask_for("NO-SUCH").refuses(404, "not_found", &["NO-SUCH", "/v1/instruments"]);
-    ask_for(&format!("{symbol}?interval_s=0")).refuses(400, "bad_request", &["interval_s", "from 1 to 86400"]);
-    ask_for(&format!("{symbol}?limit=9999999")).refuses(400, "bad_request", &["limit", "from 1 to 5000"]);
-    ask_for(&format!("{symbol}?to=tomorrow")).refuses(400, "bad_request", &["to", "tomorrow"]);
+    ask_for("NO-SUCH").assert_refusal(404, "not_found", &["NO-SUCH", "/v1/instruments"]);
+    ask_for(&format!("{symbol}?interval_s=0")).assert_refusal(400, "bad_request", &["interval_s", "from 1 to 86400"]);
+    ask_for(&format!("{symbol}?limit=9999999")).assert_refusal(400, "bad_request", &["limit", "from 1 to 5000"]);
+    ask_for(&format!("{symbol}?to=tomorrow")).assert_refusal(400, "bad_request", &["to", "tomorrow"]);
     let encoded = symbol.replace('-', "%2D");
     assert_eq!(ask_for(&encoded).json()["symbol"], symbol);
     assert_eq!(bars(&server, &symbol, "to=0&interval_s=1")["time"], json!([]), "before the start there was nothing");
-    let head = ask(server.address, format!("HEAD /v1/bars/{symbol} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes());
+    let head =
+        send_request(server.address, format!("HEAD /v1/bars/{symbol} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes());
     assert_eq!((head.status, head.body.len()), (200, 0));
 }
 
 #[test]
 fn without_memory_for_bars_there_are_none() {
     let server = Server::start(&["--feed", "sim:instruments=2,rate=100,seed=1", "--bars-bytes", "0"]);
-    server.get("/v1/bars/BTC-USD").refuses(404, "not_found", &["--bars-bytes"]);
-    assert_eq!(server.metric("tickcast_bars_bytes"), [0]);
+    server.get("/v1/bars/BTC-USD").assert_refusal(404, "not_found", &["--bars-bytes"]);
+    assert_eq!(server.metric_values("tickcast_bars_bytes"), [0]);
 }

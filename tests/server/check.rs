@@ -76,7 +76,7 @@ fn the_connections_are_those_of_the_server_unless_they_are_given() {
     let asked = |args: &[&str], variable: Option<&str>| {
         let mut command = Program::command(&[&["check", "--json", "--config", path], args].concat());
         variable.map(|connections| command.env("TICKCAST_CONNECTIONS_MAX", connections));
-        let exit = Program::spawn(command).exit();
+        let exit = Program::spawn(command).wait_for_exit();
         serde_json::from_str::<Value>(&exit.stdout).unwrap_or_else(|error| panic!("{error}: {exit:?}"))["connections"]
             .clone()
     };
@@ -89,13 +89,13 @@ fn the_connections_are_those_of_the_server_unless_they_are_given() {
 #[test]
 fn a_start_without_enough_locked_memory_is_refused_with_what_mends_it() {
     let serve = ["--feed", "none", "--listen", "127.0.0.1:0"];
-    let exit = Program::spawn(after("ulimit -l 256", &serve)).exit();
+    let exit = Program::spawn(after("ulimit -l 256", &serve)).wait_for_exit();
     assert_eq!(exit.code, Some(2), "{exit:?}");
     for said in ["memlock: 256 KiB, wanted at least 512 KiB", "'tuning/memlock apply' mends it", "'tickcast check'"] {
         assert!(exit.stderr.contains(said), "{said}: {}", exit.stderr);
     }
     assert!(!exit.stderr.contains("panicked") && !exit.stdout.contains("serving on"), "{exit:?}");
-    let exit = Program::spawn(after("ulimit -l 256", &["check"])).exit();
+    let exit = Program::spawn(after("ulimit -l 256", &["check"])).wait_for_exit();
     assert_eq!(exit.code, Some(3), "{exit:?}");
 }
 
@@ -115,7 +115,7 @@ fn what_is_recommended_and_off_is_one_line_at_a_start() {
         let mut command = Command::new("unshare");
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.arg("--net").arg(inside.get_program()).args(inside.get_args());
-        Server::of(command).stop(Signal::TERM)
+        Server::spawn(command).stop(Signal::TERM)
     };
     let exit = start("1");
     assert_eq!(exit.code, Some(0), "{exit:?}");

@@ -2,10 +2,10 @@
 //! requests and publishers, and bombs.
 
 use serde_json::{Value, json};
-use tickcast_test_support::client::{Came, Client, Subscriber, frame};
+use tickcast_test_support::client::{Client, Received, Subscriber, masked_frame};
+use tickcast_test_support::deflate::deflate;
 use tickcast_test_support::http;
-use tickcast_test_support::server::{Scene, Server};
-use tickcast_test_support::unpack::deflated;
+use tickcast_test_support::server::{Server, WatchedServer};
 
 const OFFER: &str = "permessage-deflate; client_max_window_bits";
 const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -14,7 +14,7 @@ const COMPRESSED_TEXT: u8 = 0xc1;
 const COMPRESSED_BINARY: u8 = 0xc2;
 
 fn compressed(server: &Server, offer: &str) -> Client {
-    let (agreed, mut client) = Client::open_deflate(server.address, "/v1/stream", offer);
+    let (agreed, mut client) = Client::connect_deflate(server.address, "/v1/stream", offer);
     assert!(agreed.starts_with(AGREED), "{agreed}");
     assert_eq!(client.reply()["type"], "welcome");
     client
@@ -23,17 +23,17 @@ fn compressed(server: &Server, offer: &str) -> Client {
 #[test]
 fn compression_is_off_until_it_is_configured_and_the_echo_always_has_it() {
     let server = Server::start(&["--feed", "none", "--publish-token", "t", "--enable-echo"]);
-    let (agreed, mut client) = Client::open_deflate(server.address, "/v1/stream", OFFER);
+    let (agreed, mut client) = Client::connect_deflate(server.address, "/v1/stream", OFFER);
     assert_eq!(agreed, "");
-    client.raw(&frame(COMPRESSED_TEXT, &deflated(br#"{"op":"ping","id":1}"#)));
-    client.expect_closed(1002, &["reserved bits 0x40"]);
-    assert_eq!(Client::open_deflate(server.address, "/v1/publish?token=t", OFFER).0, "");
-    let (agreed, mut echo) = Client::open_deflate(server.address, "/v1/echo", OFFER);
+    client.send_bytes(&masked_frame(COMPRESSED_TEXT, &deflate(br#"{"op":"ping","id":1}"#)));
+    client.expect_close(1002, &["reserved bits 0x40"]);
+    assert_eq!(Client::connect_deflate(server.address, "/v1/publish?token=t", OFFER).0, "");
+    let (agreed, mut echo) = Client::connect_deflate(server.address, "/v1/echo", OFFER);
     assert_eq!(agreed, AGREED);
     let said = "said again and again ".repeat(50);
-    echo.raw(&frame(COMPRESSED_TEXT, &deflated(said.as_bytes())));
-    let Came::Text(heard) = echo.next() else { panic!("an echo is text") };
-    assert_eq!((heard, echo.unpacked().0), (said, 1), "as it was said, and compressed");
+    echo.send_bytes(&masked_frame(COMPRESSED_TEXT, &deflate(said.as_bytes())));
+    let Received::Text(heard) = echo.receive() else { panic!("an echo is text") };
+    assert_eq!((heard, echo.inflated().compressed_frames), (said, 1), "as it was said, and compressed");
 }
 
 #[test]
@@ -46,14 +46,15 @@ fn the_first_offer_that_can_be_taken_is_and_a_bad_one_is_declined() {
         ("permessage-deflate; what=ever", String::new()),
         ("x-webkit-deflate-frame", String::new()),
     ] {
-        let (given, mut client) = Client::open_deflate(server.address, "/v1/stream", offer);
+        let (given, mut client) = Client::connect_deflate(server.address, "/v1/stream", offer);
         assert_eq!(given, agreed, "{offer}");
         assert_eq!(client.reply()["type"], "welcome");
         client.ping();
     }
-    let broken = http::upgrade("/v1/stream").replacen("\r\n\r\n", "\r\nSec-WebSocket-Extensions: a; =\r\n\r\n", 1);
-    let answer = http::ask(server.address, broken.as_bytes());
-    answer.refuses(400, "malformed_upgrade", &["Sec-WebSocket-Extensions", "byte 3"]);
+    let broken =
+        http::upgrade_request("/v1/stream").replacen("\r\n\r\n", "\r\nSec-WebSocket-Extensions: a; =\r\n\r\n", 1);
+    let answer = http::send_request(server.address, broken.as_bytes());
+    answer.assert_refusal(400, "malformed_upgrade", &["Sec-WebSocket-Extensions", "byte 3"]);
 }
 
 #[test]
@@ -63,82 +64,84 @@ fn compressed_subscribers_get_every_record_and_share_the_bytes() {
     let server = Server::start(&["--feed", market, "--compression", "1"]);
     let channels = ["trade"];
     let mut small =
-        Subscriber::of(compressed(&server, "permessage-deflate; server_max_window_bits=8"), &channels, &["*"]);
-    let mut others: Vec<_> = (0..3).map(|_| Subscriber::of(compressed(&server, OFFER), &channels, &["*"])).collect();
+        Subscriber::subscribe(compressed(&server, "permessage-deflate; server_max_window_bits=8"), &channels, &["*"]);
+    let mut others: Vec<_> =
+        (0..3).map(|_| Subscriber::subscribe(compressed(&server, OFFER), &channels, &["*"])).collect();
     let mut plain = server.subscriber(&channels, &["*"]);
     for subscriber in others.iter_mut().chain([&mut small, &mut plain]) {
         subscriber.records(5000);
         subscriber.ping();
     }
-    assert_eq!(plain.client().unpacked().0, 0, "who has not offered it gets plain frames");
+    assert_eq!(plain.client().inflated().compressed_frames, 0, "who has not offered it gets plain frames");
     for subscriber in others.iter().chain([&small]) {
-        let (frames, [came, meant]) = subscriber.client().unpacked();
-        assert!(frames > 0 && came < meant, "{frames} frames, {came} bytes for {meant}");
+        let counts = subscriber.client().inflated();
+        assert!(counts.compressed_frames > 0 && counts.received_bytes < counts.inflated_bytes, "{counts:?}");
     }
-    let sum = |family: &str| server.metric(family).iter().sum::<u64>();
-    server.wait_metric("tickcast_compressed_total", |packets| packets > 0);
+    let sum = |family: &str| server.metric_values(family).iter().sum::<u64>();
+    server.wait_for_metric("tickcast_compressed_total", |packets| packets > 0);
     assert!(sum("tickcast_compressed_bytes_after_total") < sum("tickcast_compressed_bytes_before_total"));
 }
 
 #[test]
 fn requests_may_be_compressed_and_fragmented() {
-    let mut scene = Scene::start(&["--compression", "6"]);
+    let mut scene = WatchedServer::start(&["--compression", "6"]);
     let mut client = compressed(&scene.server, OFFER);
     let request =
         json!({"op": "subscribe", "id": 9, "channels": ["quote"], "symbols": vec!["NO-SUCH"; 500]}).to_string();
-    let packed = deflated(request.as_bytes());
+    let packed = deflate(request.as_bytes());
     let (one, two) = packed.split_at(packed.len() / 2);
-    let stream = [frame(0x41, one), frame(0x89, b"between"), frame(0x80, two)].concat();
+    let stream = [masked_frame(0x41, one), masked_frame(0x89, b"between"), masked_frame(0x80, two)].concat();
     for byte in &stream {
-        client.raw(&[*byte]);
+        client.send_bytes(&[*byte]);
     }
-    assert!(matches!(client.next(), Came::Pong(payload) if payload == b"between"));
+    assert!(matches!(client.receive(), Received::Pong(payload) if payload == b"between"));
     let reply = client.reply();
     assert_eq!((&reply["type"], &reply["id"]), (&json!("subscribed"), &json!(9)), "{reply}");
     client.ping();
-    scene.undisturbed();
+    scene.assert_undisturbed();
 }
 
 #[test]
 fn a_bomb_is_closed_with_1009_and_counted_and_others_do_not_notice() {
-    let mut scene = Scene::start(&["--compression", "1", "--request-bytes-max", "100000", "--inflate-ratio-max", "20"]);
-    let bomb = |bytes: usize| frame(COMPRESSED_TEXT, &deflated(&vec![b' '; bytes]));
+    let mut scene =
+        WatchedServer::start(&["--compression", "1", "--request-bytes-max", "100000", "--inflate-ratio-max", "20"]);
+    let bomb = |bytes: usize| masked_frame(COMPRESSED_TEXT, &deflate(&vec![b' '; bytes]));
     let mut within = compressed(&scene.server, OFFER);
-    within.raw(&bomb(60_000));
-    within.error(None, "bad_request", &["JSON"]);
-    within.raw(&bomb(90_000));
-    within.expect_closed(1009, &["more than 20 times"]);
+    within.send_bytes(&bomb(60_000));
+    within.expect_error(None, "bad_request", &["JSON"]);
+    within.send_bytes(&bomb(90_000));
+    within.expect_close(1009, &["more than 20 times"]);
     let mut large = compressed(&scene.server, OFFER);
-    large.raw(&bomb(20_000_000));
-    large.expect_closed(1009, &["more than the limit of 100000 bytes"]);
+    large.send_bytes(&bomb(20_000_000));
+    large.expect_close(1009, &["more than the limit of 100000 bytes"]);
     let mut broken = compressed(&scene.server, OFFER);
-    broken.raw(&frame(COMPRESSED_TEXT, b"this is no DEFLATE"));
-    broken.expect_closed(1007, &["DEFLATE"]);
+    broken.send_bytes(&masked_frame(COMPRESSED_TEXT, b"this is no DEFLATE"));
+    broken.expect_close(1007, &["DEFLATE"]);
     let mut misplaced = compressed(&scene.server, OFFER);
-    misplaced.raw(&frame(0xc9, b"ping"));
-    misplaced.expect_closed(1002, &["RSV1"]);
-    scene.server.wait_metric("tickcast_violations_total", |count| count == 4);
-    scene.server.wait_metric("tickcast_inflated_too_far_total", |count| count == 2);
-    scene.undisturbed();
+    misplaced.send_bytes(&masked_frame(0xc9, b"ping"));
+    misplaced.expect_close(1002, &["RSV1"]);
+    scene.server.wait_for_metric("tickcast_violations_total", |count| count == 4);
+    scene.server.wait_for_metric("tickcast_inflated_too_far_total", |count| count == 2);
+    scene.assert_undisturbed();
 }
 
 #[test]
 fn a_publisher_may_compress_its_packets() {
     let server = Server::start(&["--feed", "none", "--publish-token", "t", "--compression", "1"]);
-    let (agreed, mut publisher) = Client::open_deflate(server.address, "/v1/publish?token=t", OFFER);
+    let (agreed, mut publisher) = Client::connect_deflate(server.address, "/v1/publish?token=t", OFFER);
     assert_eq!(agreed, AGREED);
     let define =
         json!({"op": "define", "id": 1, "instruments": [{"symbol": "A", "venue": "v", "px_exp": -2, "sz_exp": 0}]});
-    publisher.raw(&frame(COMPRESSED_TEXT, &deflated(define.to_string().as_bytes())));
+    publisher.send_bytes(&masked_frame(COMPRESSED_TEXT, &deflate(define.to_string().as_bytes())));
     assert_eq!(publisher.reply()["type"], "defined");
-    let mut watcher = Subscriber::of(compressed(&server, OFFER), &["quote"], &["A"]);
+    let mut watcher = Subscriber::subscribe(compressed(&server, OFFER), &["quote"], &["A"]);
     let quotes = 500;
-    publisher.raw(&frame(COMPRESSED_BINARY, &deflated(&packet(quotes))));
+    publisher.send_bytes(&masked_frame(COMPRESSED_BINARY, &deflate(&packet(quotes))));
     let records = watcher.records(quotes);
     assert_eq!(records.last().expect("some").header.sequence.get(), quotes as u64);
     // A flood of zeros, thousands to one.
-    publisher.raw(&frame(COMPRESSED_BINARY, &deflated(&vec![0; 10_000_000])));
-    publisher.expect_closed(1009, &["more than 100 times"]);
+    publisher.send_bytes(&masked_frame(COMPRESSED_BINARY, &deflate(&vec![0; 10_000_000])));
+    publisher.expect_close(1009, &["more than 100 times"]);
     let _: Value = server.get("/healthz").json();
 }
 

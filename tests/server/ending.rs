@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tickcast_test_support::client::{Came, Client, Record, records};
+use tickcast_test_support::client::{Client, Received, Record, records_of};
 use tickcast_test_support::server::{Program, SMALL_MARKET, Server};
 use tungstenite::Message;
 
@@ -23,16 +23,16 @@ fn while_it_drains_nobody_comes_in_who_waits_is_served_and_a_second_signal_ends_
     second.ping();
     server.program.signal(Signal::TERM);
     sent_away(&mut first);
-    first.expect_closed(1001, &["stopping"]);
-    server.get("/readyz").refuses(503, "unavailable", &["stopping"]);
+    first.expect_close(1001, &["stopping"]);
+    server.get("/readyz").assert_refusal(503, "unavailable", &["stopping"]);
     assert_eq!(server.get("/healthz").status, 200);
-    let Err(refused) = Client::try_open(server.address, "/v1/stream", &[]) else { panic!("nobody comes in") };
-    refused.refuses(503, "unavailable", &["stopping"]);
+    let Err(refused) = Client::try_connect(server.address, "/v1/stream", &[]) else { panic!("nobody comes in") };
+    refused.assert_refusal(503, "unavailable", &["stopping"]);
     assert!(refused.header("retry-after").is_some());
-    server.wait_metric("tickcast_refused_draining_total", |count| count == 1);
-    second.say(r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["*"]}"#);
+    server.wait_for_metric("tickcast_refused_draining_total", |count| count == 1);
+    second.send_text(r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["*"]}"#);
     assert_eq!(second.reply()["type"], "subscribed", "whose time has not come is served as ever");
-    assert!(matches!(second.next(), Came::Packet(_)));
+    assert!(matches!(second.receive(), Received::Packet(_)));
     let exit = server.stop(Signal::TERM);
     assert_eq!(exit.code, Some(1), "{exit:?}");
 }
@@ -46,19 +46,19 @@ fn all_are_sent_away_with_spread_times_to_come_back_and_the_end_is_0() {
     };
     let mut clients: Vec<_> = (0..12).map(|_| server.client()).collect();
     for (nth, client) in clients.iter_mut().enumerate() {
-        client.say(&subscribe(if nth % 3 == 0 { 1000 } else { 0 }));
+        client.send_text(&subscribe(if nth % 3 == 0 { 1000 } else { 0 }));
         assert_eq!(client.reply()["type"], "subscribed");
     }
     server.program.signal(Signal::INT);
     let mut times = Vec::new();
     for mut client in clients {
         times.push(sent_away(&mut client));
-        client.expect_closed(1001, &["stopping"]);
+        client.expect_close(1001, &["stopping"]);
     }
     times.sort_unstable();
     times.dedup();
     assert_eq!(times.len(), 12, "{times:?}");
-    let exit = server.program.exit();
+    let exit = server.program.wait_for_exit();
     assert_eq!(exit.code, Some(0), "{exit:?}");
     assert!(!exit.stderr.contains("panicked") && !exit.stderr.contains("ERROR"), "{}", exit.stderr);
 }
@@ -68,11 +68,11 @@ fn what_a_publisher_had_handed_in_is_delivered_before_the_goodbye() {
     const PACKETS: u64 = 400;
     const RECORDS: u64 = 100;
     let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
-    let mut publisher = Client::open(server.address, "/v1/publish?token=t", &[]);
-    publisher.say(r#"{"op":"define","id":1,"instruments":[{"symbol":"LAST","px_exp":-2,"sz_exp":0}]}"#);
+    let mut publisher = Client::connect(server.address, "/v1/publish?token=t", &[]);
+    publisher.send_text(r#"{"op":"define","id":1,"instruments":[{"symbol":"LAST","px_exp":-2,"sz_exp":0}]}"#);
     assert_eq!(publisher.reply()["type"], "defined");
     let mut client = server.client();
-    client.say(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["LAST"]}"#);
+    client.send_text(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["LAST"]}"#);
     assert_eq!(client.reply()["type"], "subscribed");
     let trade =
         [&8u16.to_le_bytes()[..], &[2, 0x80], &1u32.to_le_bytes(), &[0; 24], &[1; 24], b"S\0\0\0\0\0\0\0"].concat();
@@ -84,32 +84,32 @@ fn what_a_publisher_had_handed_in_is_delivered_before_the_goodbye() {
     server.program.signal(Signal::TERM);
     let mut next = 1;
     let goodbye = loop {
-        match client.next() {
-            Came::Packet(packet) => {
-                for Record { header, .. } in records(&packet).into_iter().filter(|record| record.header.kind == 2) {
+        match client.receive() {
+            Received::Packet(packet) => {
+                for Record { header, .. } in records_of(&packet).into_iter().filter(|record| record.header.kind == 2) {
                     assert_eq!(header.sequence.get(), next);
                     next += 1;
                 }
             }
-            Came::Reply(reply) => break reply,
+            Received::Reply(reply) => break reply,
             other => panic!("{other:?}"),
         }
     };
     assert_eq!((next - 1, &goodbye["reason"]), (PACKETS * RECORDS, &Value::from("going_away")));
-    client.expect_closed(1001, &["stopping"]);
-    publisher.expect_closed(1001, &["stopping"]);
-    assert_eq!(server.program.exit().code, Some(0));
+    client.expect_close(1001, &["stopping"]);
+    publisher.expect_close(1001, &["stopping"]);
+    assert_eq!(server.program.wait_for_exit().code, Some(0));
 }
 
 #[test]
 fn an_echo_is_told_that_the_server_stops() {
     let server = Server::start(&["--feed", "none", "--enable-echo"]);
-    let mut echo = Client::open(server.address, "/v1/echo", &[]);
-    echo.say("hello");
-    assert!(matches!(echo.next(), Came::Text(back) if back == "hello"));
+    let mut echo = Client::connect(server.address, "/v1/echo", &[]);
+    echo.send_text("hello");
+    assert!(matches!(echo.receive(), Received::Text(back) if back == "hello"));
     server.program.signal(Signal::TERM);
-    echo.expect_closed(1001, &["stopping"]);
-    assert_eq!(server.program.exit().code, Some(0));
+    echo.expect_close(1001, &["stopping"]);
+    assert_eq!(server.program.wait_for_exit().code, Some(0));
 }
 
 /// A server whose settings are in a file.
@@ -125,7 +125,7 @@ impl Filed {
         write(&path, toml);
         let path = path.to_str().expect("a path in UTF-8");
         let all = [&["--listen", "127.0.0.1:0", "--feed", "none", "--cores", "0", "--config", path], args].concat();
-        let server = Server::of(Program::command(&all));
+        let server = Server::spawn(Program::command(&all));
         Self { folder, server }
     }
 
@@ -133,16 +133,16 @@ impl Filed {
     fn reload(&self, toml: &str, says: &str) {
         write(&self.folder.path().join("tickcast.toml"), toml);
         self.server.program.signal(Signal::HUP);
-        self.server.program.says(says);
+        self.server.program.wait_for_stderr(says);
     }
 
     fn publish_status(&self, token: &str) -> u16 {
         let path = format!("/v1/publish?token={token}");
-        Client::try_open(self.server.address, &path, &[]).map_or_else(|refused| refused.status, |_| 101)
+        Client::try_connect(self.server.address, &path, &[]).map_or_else(|refused| refused.status, |_| 101)
     }
 
     fn welcome(&self) -> Value {
-        Client::open(self.server.address, "/v1/stream", &[]).reply()
+        Client::connect(self.server.address, "/v1/stream", &[]).reply()
     }
 }
 
@@ -158,13 +158,13 @@ fn sighup_changes_what_can_change_and_names_what_cannot() {
     let new =
         "publish_token = 'new'\nrequests_per_s = 70\nheartbeat_ms = 3333\nring_bytes = 4194304\nsubscriptions_max = 2";
     filed.reload(new, "ring_bytes");
-    filed.server.program.says("publish_token, requests_per_s, subscriptions_max");
+    filed.server.program.wait_for_stderr("publish_token, requests_per_s, subscriptions_max");
     // The core is told after the log was: a request on it settles the order.
     while filed.welcome()["limits"]["requests_per_s"] != 70 {}
     assert_eq!((filed.publish_status("old"), filed.publish_status("new")), (401, 101));
     assert_eq!(filed.welcome()["heartbeat_ms"], 4444, "the flag is over the file, as at the start");
     let three = r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["A*","B*","C*"]}"#;
-    subscriber.is_refused(three, Some(1), "limit", &["at most 2"]);
+    subscriber.send_and_expect_error(three, Some(1), "limit", &["at most 2"]);
     assert_eq!(filed.server.stop(Signal::TERM).code, Some(0));
 }
 

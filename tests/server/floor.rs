@@ -24,7 +24,7 @@ struct Floor {
 impl Floor {
     fn start(args: &[&str]) -> Self {
         let program = Program::spawn(Program::command(&[&["floor", "--listen", "127.0.0.1:0"], args].concat()));
-        let address = program.announces("listening on ");
+        let address = program.wait_for_address("listening on ");
         Self { program, address }
     }
 
@@ -42,7 +42,7 @@ impl Floor {
     /// Ends it, and returns what it counted.
     fn stop(self) -> Value {
         self.program.signal(Signal::TERM);
-        tally(&self.program.exit())
+        tally(&self.program.wait_for_exit())
     }
 }
 
@@ -173,8 +173,8 @@ fn it_does_not_outlive_whoever_started_it() {
         let mut command = Program::command(&["floor", "--listen", "127.0.0.1:0", "--sends", sends]);
         command.stdin(Stdio::from(reader));
         let program = Program::spawn(command);
-        program.announces("listening on ");
+        program.wait_for_address("listening on ");
         drop(writer);
-        assert_eq!(tally(&program.exit())["sent"], 0);
+        assert_eq!(tally(&program.wait_for_exit())["sent"], 0);
     }
 }

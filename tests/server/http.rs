@@ -4,27 +4,27 @@
 use std::io::Read;
 use std::net::SocketAddr;
 
-use tickcast_test_support::http::{Answer, ask};
+use tickcast_test_support::http::{Response, send_request};
 use tickcast_test_support::server::Server;
 
 /// A request with these header lines.
-fn request(address: SocketAddr, method: &str, path: &str, lines: &[String]) -> Answer {
+fn request(address: SocketAddr, method: &str, path: &str, lines: &[String]) -> Response {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
-    ask(address, format!("{method} {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n").as_bytes())
+    send_request(address, format!("{method} {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n").as_bytes())
 }
 
-fn get(server: &Server, path: &str, lines: &[&str]) -> Answer {
+fn get(server: &Server, path: &str, lines: &[&str]) -> Response {
     let lines: Vec<_> = lines.iter().map(|line| (*line).to_owned()).collect();
     request(server.address, "GET", path, &lines)
 }
 
-fn tag(answer: &Answer) -> String {
+fn tag(answer: &Response) -> String {
     let tag = answer.header("etag").expect("a tag").to_owned();
     assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "a strong tag: {tag}");
     tag
 }
 
-fn inflated(answer: &Answer) -> Vec<u8> {
+fn inflate(answer: &Response) -> Vec<u8> {
     assert_eq!(answer.header("content-encoding"), Some("gzip"));
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut plain).expect("whole gzip");
@@ -42,7 +42,7 @@ fn is_tagged(server: &Server, path: &str) {
     let gzip = get(server, path, &["Accept-Encoding: gzip, deflate, br, zstd"]);
     let accepts = "Accept-Encoding: gzip";
     if plain.header("vary").is_some_and(|vary| vary.contains("Accept-Encoding")) {
-        assert_eq!(inflated(&gzip), plain.body, "{path}");
+        assert_eq!(inflate(&gzip), plain.body, "{path}");
         assert!(gzip.body.len() < plain.body.len(), "{path}");
         assert_eq!(gzip.header("vary"), plain.header("vary"), "both say on what it depends");
         assert_ne!(tag(&gzip), tag(&plain), "other bytes have another tag");

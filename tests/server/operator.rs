@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tickcast_test_support::client::Client;
-use tickcast_test_support::http::{Answer, ask};
+use tickcast_test_support::http::{Response, send_request};
 use tickcast_test_support::server::{DEADLINE, Program, SMALL_MARKET, Server};
 
-fn view_at(address: SocketAddr, headers: &str) -> Answer {
-    ask(address, format!("GET /v1/operator HTTP/1.1\r\n{headers}\r\n").as_bytes())
+fn view_at(address: SocketAddr, headers: &str) -> Response {
+    send_request(address, format!("GET /v1/operator HTTP/1.1\r\n{headers}\r\n").as_bytes())
 }
 
 fn view(server: &Server) -> Value {
@@ -39,9 +39,9 @@ fn a_client_that_takes_nothing_is_listed_until_it_reads_again() {
     let server = Server::start(&["--feed", "sim:instruments=20,rate=4000,seed=3"]);
     let mut good = server.client();
     let mut stalled = server.client();
-    socket2::SockRef::from(stalled.stream()).set_recv_buffer_size(4096).expect("a TCP socket");
-    let address = stalled.stream().local_addr().expect("it is connected");
-    stalled.say(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"],"conflate_ms":0}"#);
+    socket2::SockRef::from(stalled.tcp()).set_recv_buffer_size(4096).expect("a TCP socket");
+    let address = stalled.tcp().local_addr().expect("it is connected");
+    stalled.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"],"conflate_ms":0}"#);
     let is_stuck = |row: &Value| row["blocked"] == true && row["nothing_taken_ms"].as_u64() >= Some(500);
     let row = wait_slow(&server, address, |row| row.is_some_and(is_stuck)).expect("it is there");
     assert_eq!(
@@ -52,17 +52,17 @@ fn a_client_that_takes_nothing_is_listed_until_it_reads_again() {
     assert!(row["pending_bytes"].as_u64() > Some(0) && row["ring_bytes"].as_u64() > Some(0), "{row}");
     assert!(row["behind_ms"].as_u64() >= row["nothing_taken_ms"].as_u64() && row["closing"] == false, "{row}");
     assert!(row["shard"].is_u64() && row["slot"].is_u64(), "{row}");
-    let other = good.stream().local_addr().expect("it is connected");
+    let other = good.tcp().local_addr().expect("it is connected");
     good.ping();
     assert!(wait_slow(&server, other, |row| row.is_none()).is_none());
     // With a window as small as that, it would never catch up.
-    socket2::SockRef::from(stalled.stream()).set_recv_buffer_size(1 << 20).expect("a TCP socket");
+    socket2::SockRef::from(stalled.tcp()).set_recv_buffer_size(1 << 20).expect("a TCP socket");
     // It reads on, on a thread of its own, until it has been seen to be well.
     let is_well = Arc::new(AtomicBool::new(false));
     let (until, server) = (is_well.clone(), Arc::new(server));
     let reader = std::thread::spawn(move || {
         while !until.load(Ordering::Relaxed) {
-            stalled.next();
+            stalled.receive();
         }
         stalled
     });
@@ -75,9 +75,9 @@ fn a_client_that_takes_nothing_is_listed_until_it_reads_again() {
 fn nobody_is_listed_once_all_have_gone() {
     let server = Server::start(&["--feed", "sim:instruments=20,rate=4000,seed=3", "--send-buffer-bytes", "4096"]);
     let mut stalled = server.client();
-    socket2::SockRef::from(stalled.stream()).set_recv_buffer_size(4096).expect("a TCP socket");
-    let address = stalled.stream().local_addr().expect("it is connected");
-    stalled.say(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"]}"#);
+    socket2::SockRef::from(stalled.tcp()).set_recv_buffer_size(4096).expect("a TCP socket");
+    let address = stalled.tcp().local_addr().expect("it is connected");
+    stalled.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"]}"#);
     wait_slow(&server, address, |row| row.is_some());
     drop(stalled);
     wait_slow(&server, address, |row| row.is_none());
@@ -85,7 +85,7 @@ fn nobody_is_listed_once_all_have_gone() {
 
 #[test]
 fn without_a_token_only_this_machine_may_look() {
-    let server = Server::of(Program::command(&["--feed", "none", "--listen", "0.0.0.0:0"]));
+    let server = Server::spawn(Program::command(&["--feed", "none", "--listen", "0.0.0.0:0"]));
     let near = SocketAddr::new([127, 0, 0, 1].into(), server.address.port());
     for host in ["127.0.0.1", "127.0.0.1:9001", "localhost:1", "LocalHost", "[::1]:9001"] {
         assert_eq!(view_at(near, &format!("Host: {host}\r\n")).status, 200, "{host}");
@@ -98,12 +98,12 @@ fn without_a_token_only_this_machine_may_look() {
     ] {
         let answer = view_at(near, headers);
         assert_eq!(answer.status, 403, "{why}");
-        answer.refuses(403, "forbidden", &["--operator-token", "this machine"]);
+        answer.assert_refusal(403, "forbidden", &["--operator-token", "this machine"]);
     }
     match own_address() {
         Some(far) => {
             let answer = view_at(SocketAddr::new(far, near.port()), "Host: localhost\r\n");
-            answer.refuses(403, "forbidden", &["this machine"]);
+            answer.assert_refusal(403, "forbidden", &["this machine"]);
         }
         None => eprintln!("left out: this machine has no address but its loopback ones"),
     }
@@ -120,16 +120,16 @@ fn own_address() -> Option<IpAddr> {
 #[test]
 fn with_a_token_whoever_has_it_may_look() {
     let server = Server::start(&["--feed", "none", "--operator-token", "open-sesame"]);
-    let ask = |headers: &str| view_at(server.address, headers);
-    let refused = ask("Host: localhost\r\n");
-    refused.refuses(401, "unauthorized", &["Authorization: Bearer"]);
+    let view = |headers: &str| view_at(server.address, headers);
+    let refused = view("Host: localhost\r\n");
+    refused.assert_refusal(401, "unauthorized", &["Authorization: Bearer"]);
     assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
     for wrong in ["open-sesam", "open-sesame1", "Open-Sesame", ""] {
-        assert_eq!(ask(&format!("Host: a\r\nAuthorization: Bearer {wrong}\r\n")).status, 401, "{wrong:?}");
+        assert_eq!(view(&format!("Host: a\r\nAuthorization: Bearer {wrong}\r\n")).status, 401, "{wrong:?}");
     }
-    assert_eq!(ask("Host: a\r\nAuthorization: Basic open-sesame\r\n").status, 401);
+    assert_eq!(view("Host: a\r\nAuthorization: Basic open-sesame\r\n").status, 401);
     assert_eq!(
-        ask("Host: a.example\r\nX-Forwarded-For: 192.0.2.1\r\nAuthorization: bearer open-sesame\r\n").status,
+        view("Host: a.example\r\nX-Forwarded-For: 192.0.2.1\r\nAuthorization: bearer open-sesame\r\n").status,
         200
     );
 }
@@ -154,16 +154,16 @@ fn sources_are_listed_with_what_they_bring() {
     let feed = wait_source(&server, "feed", |row| row["records_per_s"].as_u64() > Some(50));
     assert_eq!((&feed["name"], &feed["state"]), (&json!(SMALL_MARKET), &json!("live")));
     assert_eq!((&feed["instruments"], view(&server)["sources"].as_array().map(Vec::len)), (&json!(4), Some(1)));
-    let mut publisher = Client::open(server.address, "/v1/publish?token=secret", &[]);
-    let from = publisher.stream().local_addr().expect("it is connected").to_string();
+    let mut publisher = Client::connect(server.address, "/v1/publish?token=secret", &[]);
+    let from = publisher.tcp().local_addr().expect("it is connected").to_string();
     let row = wait_source(&server, "publisher", |row| row["name"] == from.as_str());
     assert_eq!((&row["state"], &row["silent_ms"]), (&json!("new"), &json!(null)));
-    publisher.say(r#"{"op":"define","id":1,"instruments":[{"symbol":"A","venue":"me","px_exp":-2,"sz_exp":0}]}"#);
+    publisher.send_text(r#"{"op":"define","id":1,"instruments":[{"symbol":"A","venue":"me","px_exp":-2,"sz_exp":0}]}"#);
     assert_eq!(publisher.reply()["type"], "defined");
     let row = wait_source(&server, "publisher", |row| row["state"] == "stale");
     assert_eq!((&row["instruments"], row["silent_ms"].as_u64() >= Some(600)), (&json!(1), true), "{row}");
     drop(publisher);
-    server.wait_metric("tickcast_publishers", |count| count == 0);
+    server.wait_for_metric("tickcast_publishers", |count| count == 0);
     let kinds: Vec<_> =
         view(&server)["sources"].as_array().expect("a list").iter().map(|row| row["kind"].clone()).collect();
     assert_eq!(kinds, ["feed"]);
@@ -196,8 +196,8 @@ fn numbers(part: &Value) -> BTreeMap<String, u64> {
 fn its_numbers_are_those_of_the_metrics() {
     let server = Server::start(&["--feed", SMALL_MARKET, "--log", "warn"]);
     let mut client = server.subscriber(&["quote"], &["*"]);
-    client.until_fresh();
-    server.wait_metric("tickcast_clients", |clients| clients == 1);
+    client.until_live();
+    server.wait_for_metric("tickcast_clients", |clients| clients == 1);
     let before = metrics(&server);
     let view = view(&server);
     let after = metrics(&server);

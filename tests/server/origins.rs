@@ -5,22 +5,22 @@ use std::net::SocketAddr;
 
 use rustix::process::Signal;
 use tickcast_test_support::client::Client;
-use tickcast_test_support::http::{Answer, ask, upgrade};
-use tickcast_test_support::server::{DEADLINE, Program, Scene, Server};
+use tickcast_test_support::http::{Response, send_request, upgrade_request};
+use tickcast_test_support::server::{DEADLINE, Program, Server, WatchedServer};
 
 const STREAMS: [&str; 3] = ["/v1/stream", "/v1/echo", "/v1/publish?token=secret"];
 const ARGS: &[&str] = &["--feed", "none", "--enable-echo", "--publish-token", "secret"];
 const EVIL: &str = "http://evil.example";
 
-fn request(address: SocketAddr, method: &str, path: &str, lines: &[(&str, &str)]) -> Answer {
+fn request(address: SocketAddr, method: &str, path: &str, lines: &[(&str, &str)]) -> Response {
     let lines: String = lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    ask(address, format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{lines}\r\n").as_bytes())
+    send_request(address, format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{lines}\r\n").as_bytes())
 }
 
 /// The status of an upgrade with this Host and these lines of Origin.
 fn upgraded(address: SocketAddr, path: &str, host: &str, origins: &[&str]) -> u16 {
     let lines: String = origins.iter().map(|origin| format!("Origin: {origin}\r\n")).collect();
-    let request = upgrade(path).replacen("Host: here\r\n", &format!("Host: {host}\r\n{lines}"), 1);
+    let request = upgrade_request(path).replacen("Host: here\r\n", &format!("Host: {host}\r\n{lines}"), 1);
     let mut stream = tickcast_test_support::http::connect(address);
     stream.write_all(request.as_bytes()).expect("the server reads");
     let mut status = [0; 12];
@@ -30,7 +30,7 @@ fn upgraded(address: SocketAddr, path: &str, host: &str, origins: &[&str]) -> u1
 
 #[test]
 fn a_page_of_another_origin_opens_no_stream_by_default_and_others_do_not_notice() {
-    let mut scene = Scene::start(&["--enable-echo", "--publish-token", "secret"]);
+    let mut scene = WatchedServer::start(&["--enable-echo", "--publish-token", "secret"]);
     let address = scene.server.address;
     let mut refused = 0;
     for path in STREAMS {
@@ -49,17 +49,17 @@ fn a_page_of_another_origin_opens_no_stream_by_default_and_others_do_not_notice(
         assert_eq!(upgraded(address, path, "quotes.example.com", &["https://quotes.example.com:8443"]), 403, "{path}");
         refused += 1;
     }
-    scene.server.wait_metric("tickcast_refused_origin_total", |count| count == refused);
-    scene.undisturbed();
+    scene.server.wait_for_metric("tickcast_refused_origin_total", |count| count == refused);
+    scene.assert_undisturbed();
 }
 
 #[test]
 fn the_refusal_names_the_origin_the_host_and_the_setting() {
     let server = Server::start(ARGS);
-    let Err(refused) = Client::try_open(server.address, "/v1/stream", &[("Origin", EVIL)]) else { panic!("let in") };
-    refused.refuses(403, "forbidden_origin", &[EVIL, &server.address.to_string(), "--allow-origin"]);
+    let Err(refused) = Client::try_connect(server.address, "/v1/stream", &[("Origin", EVIL)]) else { panic!("let in") };
+    refused.assert_refusal(403, "forbidden_origin", &[EVIL, &server.address.to_string(), "--allow-origin"]);
     let refused = request(server.address, "GET", "/v1/stream", &[("Origin", "null")]);
-    refused.refuses(403, "forbidden_origin", &["\"null\"", "--allow-origin"]);
+    refused.assert_refusal(403, "forbidden_origin", &["\"null\"", "--allow-origin"]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn listed_origins_open_streams_and_others_do_not() {
 const READABLE: [&str; 4] = ["/v1/instruments", "/v1/snapshot?symbols=*", "/v1/snapshot/NO-SUCH", "/v1/snapshot"];
 
 /// What an answer says about pages of other origins.
-fn said(answer: &Answer) -> (Option<&str>, bool) {
+fn said(answer: &Response) -> (Option<&str>, bool) {
     let varies = answer.header("vary").is_some_and(|vary| vary.split(", ").any(|name| name == "Origin"));
     (answer.header("access-control-allow-origin"), varies)
 }
@@ -135,16 +135,16 @@ fn a_preflight_is_answered_for_what_may_be_read_and_for_who_may() {
         let headers = allowed.header("access-control-allow-headers").expect("some").to_ascii_lowercase();
         assert!(["if-none-match", "last-event-id"].iter().all(|name| headers.contains(name)), "{headers}");
         let refused = request(server.address, "OPTIONS", path, &asking(EVIL, "GET"));
-        refused.refuses(403, "forbidden_origin", &[EVIL, "--allow-origin"]);
+        refused.assert_refusal(403, "forbidden_origin", &[EVIL, "--allow-origin"]);
         assert_eq!(said(&refused), (None, true));
     }
     for path in ["/metrics", "/v1/operator", "/nowhere"] {
         let answer = request(server.address, "OPTIONS", path, &asking("https://app.example", "GET"));
-        answer.refuses(405, "method_not_allowed", &["OPTIONS"]);
+        answer.assert_refusal(405, "method_not_allowed", &["OPTIONS"]);
         assert_eq!(said(&answer), (None, false), "{path}");
     }
     let plain = request(server.address, "OPTIONS", "/v1/instruments", &[]);
-    plain.refuses(405, "method_not_allowed", &["OPTIONS"]);
+    plain.assert_refusal(405, "method_not_allowed", &["OPTIONS"]);
 }
 
 #[test]
@@ -156,18 +156,18 @@ fn the_list_is_read_again_with_the_other_settings() {
         std::fs::write(&file, text).expect("the folder is ours");
     };
     write("none");
-    let server = Server::of(Program::command(&["--config", file.to_str().expect("UTF-8")]));
+    let server = Server::spawn(Program::command(&["--config", file.to_str().expect("UTF-8")]));
     assert_eq!(upgraded(server.address, "/v1/stream", "here", &[EVIL]), 403);
     write(EVIL);
     server.program.signal(Signal::HUP);
-    server.program.says("settings were read again: allow_origin");
+    server.program.wait_for_stderr("settings were read again: allow_origin");
     let until = std::time::Instant::now() + DEADLINE;
     while upgraded(server.address, "/v1/stream", "here", &[EVIL]) != 101 {
         assert!(std::time::Instant::now() < until, "the list stays as it was");
     }
     write("evil.example");
     server.program.signal(Signal::HUP);
-    server.program.says("allow_origin: \"evil.example\" is not an origin");
+    server.program.wait_for_stderr("allow_origin: \"evil.example\" is not an origin");
     assert_eq!(upgraded(server.address, "/v1/stream", "here", &[EVIL]), 101, "nothing was changed");
 }
 

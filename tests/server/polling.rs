@@ -5,26 +5,26 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tickcast_test_support::client::Client;
-use tickcast_test_support::http::{Answer, ask};
+use tickcast_test_support::http::{Response, send_request};
 use tickcast_test_support::server::{DEADLINE, Server};
 use tungstenite::Message;
 
 /// One shard: a publisher's record is at every visitor's shard or at none.
 const ARGS: &[&str] = &["--feed", "none", "--publish-token", "secret", "--cores", "0"];
 
-fn get(server: &Server, path: &str, lines: &str) -> Answer {
-    ask(server.address, format!("GET {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n").as_bytes())
+fn get(server: &Server, path: &str, lines: &str) -> Response {
+    send_request(server.address, format!("GET {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n").as_bytes())
 }
 
 fn publisher(address: SocketAddr) -> Client {
-    Client::open(address, "/v1/publish?token=secret", &[])
+    Client::connect(address, "/v1/publish?token=secret", &[])
 }
 
 /// Defines symbols with prices in cents; these are the ids they get.
 fn define(client: &mut Client, symbols: &[String]) -> Vec<u32> {
     let instrument = |symbol: &String| json!({"symbol": symbol, "venue": "test", "px_exp": -2, "sz_exp": 0});
     let instruments: Vec<Value> = symbols.iter().map(instrument).collect();
-    client.say(&json!({"op": "define", "id": 9, "instruments": instruments}).to_string());
+    client.send_text(&json!({"op": "define", "id": 9, "instruments": instruments}).to_string());
     let reply = client.reply();
     assert_eq!(reply["type"], "defined", "{reply}");
     let defined = reply["instruments"].as_array().expect("a list");
@@ -60,13 +60,13 @@ fn publish(client: &mut Client, records: &[Vec<u8>]) {
     client.send(Message::binary([&[1, 0][..], &count, &[0; 20], &records.concat()].concat()));
 }
 
-fn tag(answer: &Answer) -> String {
+fn tag(answer: &Response) -> String {
     answer.header("etag").expect("a tag").to_owned()
 }
 
 /// Asks until the answer is as wanted: what a publisher has sent is there some time later.
 #[track_caller]
-fn until(server: &Server, path: &str, wanted: impl Fn(&Value) -> bool) -> Answer {
+fn until(server: &Server, path: &str, wanted: impl Fn(&Value) -> bool) -> Response {
     let until = std::time::Instant::now() + DEADLINE;
     loop {
         let answer = get(server, path, "");
@@ -142,7 +142,7 @@ fn a_long_directory_that_is_not_read_is_held_once_and_comes_whole_to_who_reads_i
     assert!(grown < VISITORS * whole.body.len() / 10, "{grown} bytes for {VISITORS} of {}", whole.body.len());
     assert_eq!(get(&server, "/healthz", "").status, 200);
     for stream in &mut late[..3] {
-        assert!(tickcast_test_support::http::read_answer(stream).body == whole.body, "whole");
+        assert!(tickcast_test_support::http::read_response(stream).body == whole.body, "whole");
     }
 }
 
@@ -158,7 +158,7 @@ fn a_snapshot_has_one_tag_until_one_of_its_values_changes() {
     // Another instrument's quote leaves the tag alone.
     publish(&mut publisher, &[quote(ids[1], 501)]);
     until(&server, "/v1/snapshot/B-USD", |snapshot| snapshot["quote"]["bid_px"] == "5.01");
-    let had = |answer: &Answer| format!("If-None-Match: {}\r\n", tag(answer));
+    let had = |answer: &Response| format!("If-None-Match: {}\r\n", tag(answer));
     assert_eq!(get(&server, path, &had(&last)).status, 304);
     type Wanted = fn(&Value) -> bool;
     let changes: [(Vec<u8>, Wanted); 4] = [

@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tickcast_test_support::client::{Came, Client, Subscriber, frame, records};
-use tickcast_test_support::http::{ask, connect, upgrade};
+use tickcast_test_support::client::{Client, Received, Subscriber, masked_frame, records_of};
+use tickcast_test_support::http::{connect, send_request, upgrade_request};
 use tickcast_test_support::server::{Program, SMALL_MARKET, Server};
 use tungstenite::Message;
 
@@ -19,7 +19,7 @@ fn a_signal_sends_the_clients_away_and_ends_with_0() {
         let server = Server::start(&["--feed", SMALL_MARKET]);
         let mut silent = server.client();
         let mut busy = server.client();
-        busy.say(r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["*"]}"#);
+        busy.send_text(r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["*"]}"#);
         assert_eq!(busy.reply()["type"], "subscribed");
         silent.ping();
         server.program.signal(signal);
@@ -27,9 +27,9 @@ fn a_signal_sends_the_clients_away_and_ends_with_0() {
             let closing = client.reply();
             assert_eq!((closing["type"].as_str(), closing["reason"].as_str()), (Some("closing"), Some("going_away")));
             assert!(closing["reconnect_ms"].as_u64().is_some_and(|ms| ms > 0), "{closing}");
-            client.expect_closed(1001, &["stopping"]);
+            client.expect_close(1001, &["stopping"]);
         }
-        let exit = server.program.exit();
+        let exit = server.program.wait_for_exit();
         assert_eq!(exit.code, Some(0), "{exit:?}");
         assert!(!exit.stderr.contains("panicked") && !exit.stderr.contains("ERROR"), "{}", exit.stderr);
     }
@@ -40,9 +40,9 @@ fn a_client_that_never_reads_does_not_hold_up_the_end() {
     let args = ["--feed", FAST_MARKET, "--send-buffer-bytes", "4096", "--drain-timeout-ms", "200"];
     let server = Server::start(&args);
     let mut stalled = server.client();
-    socket2::SockRef::from(stalled.stream()).set_recv_buffer_size(4096).expect("a TCP socket");
-    stalled.say(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"]}"#);
-    server.wait_metric("tickcast_short_sends_total", |count| count > 0);
+    socket2::SockRef::from(stalled.tcp()).set_recv_buffer_size(4096).expect("a TCP socket");
+    stalled.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"]}"#);
+    server.wait_for_metric("tickcast_short_sends_total", |count| count > 0);
     let exit = server.stop(Signal::TERM);
     assert_eq!(exit.code, Some(0), "{exit:?}");
     drop(stalled);
@@ -51,12 +51,12 @@ fn a_client_that_never_reads_does_not_hold_up_the_end() {
 #[test]
 fn the_port_is_free_for_a_second_start_at_once() {
     // An address of its own: no other test's connection can have taken the port meanwhile.
-    let first = Server::of(Program::command(&["--listen", "127.0.0.77:0", "--feed", "none"]));
+    let first = Server::spawn(Program::command(&["--listen", "127.0.0.77:0", "--feed", "none"]));
     let address = first.address;
     let mut client = first.client();
     client.ping();
     assert_eq!(first.stop(Signal::TERM).code, Some(0));
-    let second = Server::of(Program::command(&["--listen", &address.to_string(), "--feed", "none"]));
+    let second = Server::spawn(Program::command(&["--listen", &address.to_string(), "--feed", "none"]));
     assert_eq!(second.address, address);
     second.client().ping();
 }
@@ -71,7 +71,7 @@ fn a_closed_stdout_is_no_reason_not_to_serve() {
     let answer = loop {
         assert!(child.try_wait().expect("it is a child of ours").is_none(), "it has ended");
         if std::net::TcpStream::connect(free).is_ok() {
-            break ask(free, b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n");
+            break send_request(free, b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n");
         }
     };
     let pid = rustix::process::Pid::from_child(&child);
@@ -84,14 +84,14 @@ fn a_closed_stdout_is_no_reason_not_to_serve() {
 fn a_silent_market_has_heartbeats() {
     let server = Server::start(&["--feed", "none", "--heartbeat-ms", "50"]);
     let mut client = server.client();
-    client.say(r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["*"]}"#);
+    client.send_text(r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["*"]}"#);
     assert_eq!(client.reply()["type"], "subscribed");
     // The end of the snapshot, which has nothing in it, comes first.
-    let Came::Packet(packet) = client.next() else { panic!("a packet is wanted") };
-    assert_eq!((packet[1] & 4, records(&packet).len()), (4, 0), "caught up");
+    let Received::Packet(packet) = client.receive() else { panic!("a packet is wanted") };
+    assert_eq!((packet[1] & 4, records_of(&packet).len()), (4, 0), "caught up");
     for _ in 0..3 {
-        let Came::Packet(packet) = client.next() else { panic!("a packet is wanted") };
-        let heartbeats = records(&packet);
+        let Received::Packet(packet) = client.receive() else { panic!("a packet is wanted") };
+        let heartbeats = records_of(&packet);
         assert_eq!(heartbeats.len(), 1);
         let header = heartbeats[0].header;
         assert_eq!((header.kind, header.instrument, header.sequence.get(), header.bytes()), (17, 0, 0, 32));
@@ -104,11 +104,11 @@ fn a_client_that_answers_pings_stays_and_one_that_does_not_is_closed_with_1008()
     let mut answering = server.client();
     let deaf = server.client();
     // As long as nobody reads for it, the other one answers nothing.
-    while server.metric("tickcast_idle_closed_total") == [0] {
-        while !matches!(answering.next(), Came::Ping) {}
+    while server.metric_values("tickcast_idle_closed_total") == [0] {
+        while !matches!(answering.receive(), Received::Ping) {}
     }
     answering.ping();
-    deaf.expect_closed(1008, &["nothing was received"]);
+    deaf.expect_close(1008, &["nothing was received"]);
     answering.ping();
 }
 
@@ -124,7 +124,7 @@ fn health_is_told() {
 #[test]
 fn the_directory_and_the_last_values_are_told() {
     let server = Server::start(&["--feed", SMALL_MARKET, "--publish-token", "t"]);
-    server.subscriber(&["quote"], &["*"]).until_fresh();
+    server.subscriber(&["quote"], &["*"]).until_live();
     let instruments = server.get("/v1/instruments").json();
     let list = instruments["instruments"].as_array().expect("a list");
     assert_eq!(list.len(), 4, "{instruments}");
@@ -139,21 +139,21 @@ fn the_directory_and_the_last_values_are_told() {
         let again = server.get(&format!("/v1/snapshot/{escaped}")).json();
         assert_eq!(again["instrument"], snapshot["instrument"]);
     }
-    let mut publisher = Client::open(server.address, "/v1/publish?token=t", &[]);
-    publisher.say(r#"{"op":"define","id":1,"instruments":[{"symbol":"A/€\"%41","px_exp":-2,"sz_exp":0}]}"#);
+    let mut publisher = Client::connect(server.address, "/v1/publish?token=t", &[]);
+    publisher.send_text(r#"{"op":"define","id":1,"instruments":[{"symbol":"A/€\"%41","px_exp":-2,"sz_exp":0}]}"#);
     assert_eq!(publisher.reply()["type"], "defined");
     let odd = server.get("/v1/snapshot/A%2F%E2%82%AC%22%2541").json();
     assert_eq!(odd["instrument"]["symbol"], "A/€\"%41");
     assert_eq!((&odd["quote"], &odd["trade"]), (&Value::Null, &Value::Null));
-    server.get("/v1/snapshot/%FF%FE").refuses(404, "not_found", &["/v1/instruments"]);
-    server.get("/v1/snapshot/").refuses(404, "not_found", &["/v1/instruments"]);
+    server.get("/v1/snapshot/%FF%FE").assert_refusal(404, "not_found", &["/v1/instruments"]);
+    server.get("/v1/snapshot/").assert_refusal(404, "not_found", &["/v1/instruments"]);
 }
 
 #[test]
 fn metrics_are_open_metrics() {
     let server = Server::start(&["--feed", SMALL_MARKET]);
     let client = server.client();
-    server.wait_metric("tickcast_clients", |count| count == 1);
+    server.wait_for_metric("tickcast_clients", |count| count == 1);
     let answer = server.get("/metrics");
     assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
     let text = answer.text();
@@ -175,7 +175,7 @@ fn metrics_are_open_metrics() {
     }
     assert!(samples > 20, "{text}");
     drop(client);
-    server.wait_metric("tickcast_clients", |count| count == 0);
+    server.wait_for_metric("tickcast_clients", |count| count == 0);
 }
 
 #[test]
@@ -216,14 +216,14 @@ fn the_page_and_all_that_it_names_are_served_and_no_script_stands_in_it() {
 fn a_head_gets_the_headers_of_the_get_alone() {
     let server = Server::start(&["--feed", "none"]);
     for path in ["/", "/page.js", "/healthz", "/v1/instruments"] {
-        let head = ask(server.address, format!("HEAD {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes());
+        let head = send_request(server.address, format!("HEAD {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes());
         let get = server.get(path);
         assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
         assert_eq!(head.headers, get.headers, "{path}");
         assert_eq!(get.header("content-length"), Some(get.body.len().to_string().as_str()), "{path}");
     }
     for path in ["/nowhere", "/v1/snapshot/NONE"] {
-        let head = ask(server.address, format!("HEAD {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes());
+        let head = send_request(server.address, format!("HEAD {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes());
         assert_eq!((head.status, head.body.len()), (404, 0), "a refused HEAD has no body either: {path}");
     }
 }
@@ -349,13 +349,13 @@ fn clients_of_two_shards_get_the_same() {
         return println!("SKIPPED: two shards want two cores");
     }
     let server = Server::start(&["--feed", "none", "--cores", "0,1", "--publish-token", "t"]);
-    let mut publisher = Client::open(server.address, "/v1/publish?token=t", &[]);
-    publisher.say(r#"{"op":"define","id":1,"instruments":[{"symbol":"A","px_exp":-2,"sz_exp":0}]}"#);
+    let mut publisher = Client::connect(server.address, "/v1/publish?token=t", &[]);
+    publisher.send_text(r#"{"op":"define","id":1,"instruments":[{"symbol":"A","px_exp":-2,"sz_exp":0}]}"#);
     assert_eq!(publisher.reply()["type"], "defined");
     // The kernel spreads connections by a hash: that all of 32 fall to one shard happens once in 2^31 times.
     let mut clients: Vec<Subscriber> = (0..32).map(|_| server.subscriber(&["trade"], &["A*"])).collect();
-    server.wait_metric("tickcast_clients", |count| count == 32);
-    assert!(server.metric("tickcast_clients").iter().all(|count| *count > 0), "both shards have some");
+    server.wait_for_metric("tickcast_clients", |count| count == 32);
+    assert!(server.metric_values("tickcast_clients").iter().all(|count| *count > 0), "both shards have some");
     let trade = |nth: u64| {
         let head = [&8u16.to_le_bytes()[..], &[2, 0x80], &1u32.to_le_bytes(), &[0; 24]].concat();
         [head, 500u64.to_le_bytes().to_vec(), [1; 8].to_vec(), nth.to_le_bytes().to_vec(), b"S\0\0\0\0\0\0\0".to_vec()]
@@ -375,25 +375,37 @@ fn clients_of_two_shards_get_the_same() {
 #[test]
 fn echo_gives_back_text_binary_and_fragments() {
     let server = Server::start(&["--enable-echo", "--feed", "none"]);
-    let mut client = Client::open(server.address, "/v1/echo", &[]);
+    let mut client = Client::connect(server.address, "/v1/echo", &[]);
     for text in ["", "hello", "κόσμε 🦀", &"long ".repeat(50_000)] {
-        client.say(text);
-        assert!(matches!(client.next(), Came::Text(back) if back == text), "{} bytes", text.len());
+        client.send_text(text);
+        assert!(matches!(client.receive(), Received::Text(back) if back == text), "{} bytes", text.len());
     }
     client.send(Message::binary(vec![0, 255, 128]));
-    assert!(matches!(client.next(), Came::Packet(back) if back == [0, 255, 128]));
-    client.raw(&[frame(0x01, b"a\xe2\x82"), frame(0x89, b"!"), frame(0x00, b""), frame(0x80, b"\xac b")].concat());
-    assert!(matches!(client.next(), Came::Pong(payload) if payload == b"!"), "a ping between fragments");
-    assert!(matches!(client.next(), Came::Text(back) if back == "a€ b"));
-    client.raw(&frame(0x88, &[&3000u16.to_be_bytes()[..], b"enough"].concat()));
-    client.expect_closed(3000, &[]);
+    assert!(matches!(client.receive(), Received::Packet(back) if back == [0, 255, 128]));
+    client.send_bytes(
+        &[
+            masked_frame(0x01, b"a\xe2\x82"),
+            masked_frame(0x89, b"!"),
+            masked_frame(0x00, b""),
+            masked_frame(0x80, b"\xac b"),
+        ]
+        .concat(),
+    );
+    assert!(matches!(client.receive(), Received::Pong(payload) if payload == b"!"), "a ping between fragments");
+    assert!(matches!(client.receive(), Received::Text(back) if back == "a€ b"));
+    client.send_bytes(&masked_frame(0x88, &[&3000u16.to_be_bytes()[..], b"enough"].concat()));
+    client.expect_close(3000, &[]);
 }
 
 #[test]
 fn echo_is_off_unless_it_is_asked_for() {
     for args in [&["--feed", "none"][..], &["--enable-echo=false", "--feed", "none"]] {
         let server = Server::start(args);
-        ask(server.address, upgrade("/v1/echo").as_bytes()).refuses(404, "not_found", &["/v1/echo"]);
+        send_request(server.address, upgrade_request("/v1/echo").as_bytes()).assert_refusal(
+            404,
+            "not_found",
+            &["/v1/echo"],
+        );
     }
 }
 

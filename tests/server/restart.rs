@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
-use tickcast_test_support::client::{Came, Client, records};
+use tickcast_test_support::client::{Client, Received, records_of};
 use tickcast_test_support::server::{Program, Server};
 
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
@@ -15,9 +15,9 @@ struct Publisher(Client);
 
 impl Publisher {
     fn open(server: &Server) -> Self {
-        let mut client = Client::open(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
+        let mut client = Client::connect(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
         let define = |symbol| json!({"symbol": symbol, "venue": "here", "px_exp": -2, "sz_exp": -2});
-        client.say(&json!({"op": "define", "id": 1, "instruments": [define("A"), define("B")]}).to_string());
+        client.send_text(&json!({"op": "define", "id": 1, "instruments": [define("A"), define("B")]}).to_string());
         assert_eq!(client.reply()["type"], "defined");
         Self(client)
     }
@@ -43,9 +43,9 @@ impl Publisher {
 fn read_to(client: &mut Client, px: i64) -> ((u32, u64), i64) {
     let mut bid_px = 0;
     loop {
-        let Came::Packet(packet) = client.next() else { continue };
+        let Received::Packet(packet) = client.receive() else { continue };
         let mut at_end = false;
-        for record in records(&packet) {
+        for record in records_of(&packet) {
             if record.header.instrument != 1 {
                 continue;
             }
@@ -67,13 +67,13 @@ fn resume(client: &mut Client, (epoch, position): (u32, u64)) -> Value {
     let (op, symbols) = ("resume", ["A", "B"]);
     let ask =
         json!({"op": op, "id": 3, "epoch": epoch, "position": position, "channels": channels, "symbols": symbols});
-    client.say(&ask.to_string());
+    client.send_text(&ask.to_string());
     client.reply()
 }
 
 /// A server on the address of one that is gone.
 fn start_again(address: std::net::SocketAddr) -> Server {
-    Server::of(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()))
+    Server::spawn(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()))
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn clients_of_a_killed_server_come_back_to_a_new_epoch_and_are_right_again() {
     let server = Server::start(PUBLISHING);
     let mut publisher = Publisher::open(&server);
     let mut client = server.client();
-    client.say(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["A","B"]}"#);
+    client.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["A","B"]}"#);
     publisher.publish(100, 50);
     let (token, bid_px) = read_to(&mut client, 149);
     assert_eq!(bid_px, 149);
@@ -101,7 +101,7 @@ fn clients_of_a_killed_server_come_back_to_a_new_epoch_and_are_right_again() {
     let server = start_again(address);
     let mut publisher = Publisher::open(&server);
     publisher.publish(200, 5);
-    server.wait_metric("tickcast_sequencer_records_total", |records| records == 2 + 5 * 4);
+    server.wait_for_metric("tickcast_sequencer_records_total", |records| records == 2 + 5 * 4);
     let mut client = server.client();
     let answer = resume(&mut client, token);
     assert_eq!((&answer["type"], &answer["how"]), (&json!("resumed"), &json!("snapshot")), "{answer}");
@@ -120,14 +120,14 @@ fn what_a_killed_publisher_leaves_is_stale_and_live_again_when_it_is_back() {
     assert_eq!(subscriber.record().header.sequence.get(), 1);
     // Without a close, as a process does that was killed.
     drop(publisher);
-    server.wait_metric("tickcast_stale_instruments", |stale| stale == 2);
-    server.wait_metric("tickcast_source_losses_total", |losses| losses == 1);
+    server.wait_for_metric("tickcast_stale_instruments", |stale| stale == 2);
+    server.wait_for_metric("tickcast_source_losses_total", |losses| losses == 1);
     let shown = |state: &str| server.get("/v1/snapshot/A").text().contains(&format!(r#""state":"{state}""#));
     assert!(shown("stale"));
     let mut publisher = Publisher::open(&server);
     publisher.publish(101, 1);
     assert_eq!(subscriber.record().header.sequence.get(), 2, "its numbers go on");
     assert_eq!(subscriber.states, [(1, 'S'), (0, 'S'), (0, 'L'), (1, 'L')]);
-    server.wait_metric("tickcast_stale_instruments", |stale| stale == 0);
+    server.wait_for_metric("tickcast_stale_instruments", |stale| stale == 0);
     assert!(shown("live"));
 }

@@ -4,9 +4,9 @@
 use std::io::Write;
 
 use tickcast_test_support::client::Client;
-use tickcast_test_support::events::Events;
-use tickcast_test_support::http::{Answer, connect_from, read_answer, upgrade};
+use tickcast_test_support::http::{Response, connect_from, read_response, upgrade_request};
 use tickcast_test_support::server::Server;
+use tickcast_test_support::sse::SseParser;
 
 /// Who looks at the counters does not count, and 127.0.0.2 is a proxy that is trusted.
 const ARGS: &[&str] =
@@ -19,20 +19,20 @@ fn server(more: &[&str]) -> Server {
 }
 
 /// What an upgrade from this address with these `X-Forwarded-For` lines comes to: the connection, or the refusal.
-fn enter_at(path: &str, server: &Server, source: &str, forwarded: &[&str]) -> Result<Client, Answer> {
+fn enter_at(path: &str, server: &Server, source: &str, forwarded: &[&str]) -> Result<Client, Response> {
     let lines: String = forwarded.iter().map(|line| format!("X-Forwarded-For: {line}\r\n")).collect();
-    let request = upgrade(path).replacen("\r\n", &format!("\r\n{lines}"), 1);
-    Client::enter(connect_from(source, server.address), &request)
+    let request = upgrade_request(path).replacen("\r\n", &format!("\r\n{lines}"), 1);
+    Client::upgrade(connect_from(source, server.address), &request)
 }
 
-fn enter(server: &Server, source: &str, forwarded: &[&str]) -> Result<Client, Answer> {
+fn enter(server: &Server, source: &str, forwarded: &[&str]) -> Result<Client, Response> {
     enter_at("/v1/stream", server, source, forwarded)
 }
 
 #[track_caller]
-fn is_crowded(entered: Result<Client, Answer>) {
+fn is_crowded(entered: Result<Client, Response>) {
     let Err(refused) = entered else { panic!("let in") };
-    refused.refuses(429, "limit", &["connections_per_address_max"]);
+    refused.assert_refusal(429, "limit", &["connections_per_address_max"]);
 }
 
 #[test]
@@ -43,14 +43,14 @@ fn behind_a_trusted_proxy_each_client_has_its_own_connections() {
         panic!("two are let in")
     };
     is_crowded(enter(&server, PROXY, one));
-    server.program.says("203.0.113.1 by 127.0.0.2:");
+    server.program.wait_for_stderr("203.0.113.1 by 127.0.0.2:");
     // What a client writes itself stands left of what the proxy adds.
     is_crowded(enter(&server, PROXY, &["198.51.100.7, 203.0.113.1"]));
     is_crowded(enter(&server, PROXY, &["198.51.100.7", "203.0.113.1", "10.1.2.3"]));
     is_crowded(enter(&server, PROXY, &["[::ffff:203.0.113.1]:4711"]));
     let mut others: Vec<_> = (0..2).map(|_| enter(&server, PROXY, other).expect("another client")).collect();
-    server.wait_metric("tickcast_refused_address_total", |count| count == 4);
-    server.wait_metric("tickcast_forwarded_total", |count| count == 8);
+    server.wait_for_metric("tickcast_refused_address_total", |count| count == 4);
+    server.wait_for_metric("tickcast_forwarded_total", |count| count == 8);
     others.iter_mut().chain([&mut second]).for_each(|client| {
         assert_eq!(client.reply()["type"], "welcome");
         client.ping();
@@ -65,12 +65,12 @@ fn behind_a_trusted_proxy_each_client_has_its_own_connections() {
 }
 
 /// The answer to a request for events by way of the proxy.
-fn ask_for_events(server: &Server, method: &str, lines: &str) -> Answer {
+fn ask_for_events(server: &Server, method: &str, lines: &str) -> Response {
     let mut stream = connect_from(PROXY, server.address);
     let request =
         format!("{method} /v1/sse?symbols=* HTTP/1.1\r\nHost: here\r\nX-Forwarded-For: 203.0.113.1\r\n{lines}\r\n");
     stream.write_all(request.as_bytes()).expect("the server reads");
-    read_answer(&mut stream)
+    read_response(&mut stream)
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_reader_of_events_that_is_one_too_many_is_told_when_to_come_back_and_a_stran
         assert_eq!((told.status, told.header("content-type")), (200, Some("text/event-stream")), "{origin}");
         assert_eq!(told.header("access-control-allow-origin"), allowed, "{origin}");
         assert_eq!(told.header("vary"), Some("Origin"), "{origin}");
-        let events = Events::default().feed(&told.body);
+        let events = SseParser::default().push(&told.body);
         let messages: Vec<_> = events.iter().flat_map(|event| event.messages()).collect();
         let [error, closing] = &messages[..] else { panic!("{messages:?}") };
         assert_eq!((&error["type"], &error["code"]), (&"error".into(), &"limit".into()), "{error}");
@@ -98,13 +98,13 @@ fn a_reader_of_events_that_is_one_too_many_is_told_when_to_come_back_and_a_stran
     // Whoever does not ask for events by that name reads a status, and so does a page why it has none.
     let line = "Origin: https://app.example\r\n";
     let plain = ask_for_events(&server, "GET", line);
-    plain.refuses(429, "limit", &["connections_per_address_max"]);
+    plain.assert_refusal(429, "limit", &["connections_per_address_max"]);
     assert_eq!(plain.header("access-control-allow-origin"), Some("https://app.example"));
     let head = ask_for_events(&server, "HEAD", ACCEPT);
     assert!(head.status == 429 && head.body.is_empty(), "{head:?}");
     let stranger = ask_for_events(&server, "GET", &format!("{ACCEPT}Origin: https://stranger.example\r\n"));
-    stranger.refuses(403, "forbidden_origin", &["stranger.example"]);
-    server.wait_metric("tickcast_refused_address_total", |count| count == 6);
+    stranger.assert_refusal(403, "forbidden_origin", &["stranger.example"]);
+    server.wait_for_metric("tickcast_refused_address_total", |count| count == 6);
 }
 
 #[test]
@@ -116,8 +116,8 @@ fn what_a_stranger_says_of_where_it_comes_from_is_not_listened_to() {
         let first = enter(server, source, &["203.0.113.1"]);
         assert!(first.is_ok());
         is_crowded(enter(server, source, &["203.0.113.2"]));
-        server.wait_metric("tickcast_refused_address_total", |count| count == 1);
-        assert_eq!(server.metric("tickcast_forwarded_total").iter().sum::<u64>(), 0);
+        server.wait_for_metric("tickcast_refused_address_total", |count| count == 1);
+        assert_eq!(server.metric_values("tickcast_forwarded_total").iter().sum::<u64>(), 0);
     }
 }
 
@@ -133,7 +133,7 @@ fn what_a_proxy_does_not_say_counts_for_the_proxy() {
     // The proxy behind the proxy is somebody else.
     assert!(enter(&server, PROXY, &["garbage, 10.1.2.3"]).is_ok());
     assert!(enter(&server, PROXY, &["203.0.113.1"]).is_ok());
-    server.wait_metric("tickcast_forwarded_unread_total", |count| count == 6);
+    server.wait_for_metric("tickcast_forwarded_unread_total", |count| count == 6);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn the_rate_of_handshakes_and_publishers_count_by_the_client_as_well() {
         }
         assert!(clients.len() < 1000, "none of them is refused");
     };
-    refused.refuses(429, "limit", &["handshakes_per_address_per_s"]);
+    refused.assert_refusal(429, "limit", &["handshakes_per_address_per_s"]);
     assert!(enter(&rate, PROXY, &["203.0.113.2"]).is_ok(), "another client has its own rate");
 
     let few = server(&["--connections-per-address-max", "1", "--publish-token", "t"]);
@@ -170,6 +170,6 @@ fn a_proxy_may_open_connections_ahead_of_its_requests() {
     for (nth, mut stream) in ahead.into_iter().enumerate() {
         let request = format!("GET /healthz HTTP/1.1\r\nHost: here\r\nX-Forwarded-For: 203.0.113.{nth}\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("the server reads");
-        assert_eq!(tickcast_test_support::http::read_answer(&mut stream).status, 200);
+        assert_eq!(tickcast_test_support::http::read_response(&mut stream).status, 200);
     }
 }

@@ -6,10 +6,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
-use tickcast_test_support::client::{Came, Client};
-use tickcast_test_support::events::{Event, Source};
-use tickcast_test_support::http::ask;
-use tickcast_test_support::server::{Program, SMALL_MARKET, Scene, Server};
+use tickcast_test_support::client::{Client, Received};
+use tickcast_test_support::http::send_request;
+use tickcast_test_support::server::{Program, SMALL_MARKET, Server, WatchedServer};
+use tickcast_test_support::sse::{Event, SseClient};
 
 /// One shard: a publisher's record is at every visitor's shard or at none.
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t", "--cores", "0"];
@@ -21,10 +21,10 @@ struct Publisher(Client);
 
 impl Publisher {
     fn open(server: &Server) -> Self {
-        let mut client = Client::open(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
+        let mut client = Client::connect(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
         let define = |symbol, px_exp| json!({"symbol": symbol, "venue": "here", "px_exp": px_exp, "sz_exp": -3});
         let define = json!({"op": "define", "id": 1, "instruments": [define("A", -2), define("B", 3)]});
-        client.say(&define.to_string());
+        client.send_text(&define.to_string());
         assert_eq!(client.reply()["type"], "defined");
         Self(client)
     }
@@ -47,9 +47,9 @@ impl Publisher {
 
 /// Reads trades up to this id; each follows the one before it.
 #[track_caller]
-fn read_trades(source: &mut Source, last: &mut u64, to: u64) {
+fn read_trades(source: &mut SseClient, last: &mut u64, to: u64) {
     while *last < to {
-        assert_eq!(source.until("trade")["trade_id"], *last + 1);
+        assert_eq!(source.until_message("trade")["trade_id"], *last + 1);
         *last += 1;
     }
 }
@@ -57,8 +57,8 @@ fn read_trades(source: &mut Source, last: &mut u64, to: u64) {
 #[test]
 fn the_head_is_one_of_a_stream_and_its_body_ends_with_the_connection() {
     let server = Server::start(PUBLISHING);
-    let mut source = Source::open(server.address, "/v1/sse?symbols=*", "");
-    let head = ask(server.address, b"HEAD /v1/sse?symbols=* HTTP/1.1\r\nHost: here\r\n\r\n");
+    let mut source = SseClient::connect(server.address, "/v1/sse?symbols=*", "");
+    let head = send_request(server.address, b"HEAD /v1/sse?symbols=* HTTP/1.1\r\nHost: here\r\n\r\n");
     assert!(head.body.is_empty());
     for answer in [&source.head, &head] {
         assert_eq!(answer.status, 200);
@@ -73,17 +73,17 @@ fn the_head_is_one_of_a_stream_and_its_body_ends_with_the_connection() {
             assert_eq!(answer.header(name), value, "{name}");
         }
     }
-    let welcome = source.next().expect("a welcome");
+    let welcome = source.next_event().expect("a welcome");
     assert!(welcome.retry.is_some_and(|ms| (500..2500).contains(&ms)) && welcome.id.is_none(), "{welcome:?}");
     assert_eq!(welcome.messages()[0]["type"], "welcome");
-    server.wait_metric("tickcast_event_clients", |clients| clients == 1);
+    server.wait_for_metric("tickcast_event_clients", |clients| clients == 1);
     drop(source);
-    server.wait_metric("tickcast_event_clients", |clients| clients == 0);
+    server.wait_for_metric("tickcast_event_clients", |clients| clients == 0);
 }
 
 #[test]
 fn what_cannot_be_taken_is_refused_in_http_with_the_parameter_and_what_would_be_right() {
-    let mut scene = Scene::start(&["--subscriptions-max", "4"]);
+    let mut scene = WatchedServer::start(&["--subscriptions-max", "4"]);
     let server = &scene.server;
     for (query, code, said) in [
         ("", "bad_request", "symbols: missing; want a list"),
@@ -98,39 +98,39 @@ fn what_cannot_be_taken_is_refused_in_http_with_the_parameter_and_what_would_be_
         // Also for a browser: it would ask the same again and again.
         let path = format!("/v1/sse{query}");
         let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\n{ACCEPT}\r\n");
-        ask(server.address, request.as_bytes()).refuses(400, code, &[said]);
-        let head = ask(server.address, request.replacen("GET", "HEAD", 1).as_bytes());
+        send_request(server.address, request.as_bytes()).assert_refusal(400, code, &[said]);
+        let head = send_request(server.address, request.replacen("GET", "HEAD", 1).as_bytes());
         assert!(head.status == 400 && head.body.is_empty(), "{head:?}");
     }
     for method in ["POST", "OPTIONS", "DELETE"] {
         let request = format!("{method} /v1/sse?symbols=* HTTP/1.1\r\nHost: here\r\n\r\n");
-        let answer = ask(server.address, request.as_bytes());
-        answer.refuses(405, "method_not_allowed", &[method, "GET, HEAD"]);
+        let answer = send_request(server.address, request.as_bytes());
+        answer.assert_refusal(405, "method_not_allowed", &[method, "GET, HEAD"]);
         assert_eq!(answer.header("allow"), Some("GET, HEAD"));
     }
-    scene.undisturbed();
+    scene.assert_undisturbed();
 }
 
 #[test]
 fn a_page_of_an_origin_that_is_listed_reads_events_and_a_stranger_does_not() {
     let server = Server::start(&[PUBLISHING, &["--allow-origin", "https://app.example"]].concat());
     let path = "/v1/sse?symbols=*";
-    let ours = Source::open(server.address, path, "Origin: https://app.example\r\n");
+    let ours = SseClient::connect(server.address, path, "Origin: https://app.example\r\n");
     assert_eq!(ours.head.header("access-control-allow-origin"), Some("https://app.example"));
     assert_eq!(ours.head.header("vary"), Some("Origin"));
-    let own = Source::open(server.address, path, "Origin: http://here\r\n");
+    let own = SseClient::connect(server.address, path, "Origin: http://here\r\n");
     assert_eq!(own.head.header("access-control-allow-origin"), None);
-    let ask = |method: &str, lines: &str| {
-        ask(server.address, format!("{method} {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n").as_bytes())
+    let request = |method: &str, lines: &str| {
+        send_request(server.address, format!("{method} {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n").as_bytes())
     };
-    ask("GET", "Origin: https://stranger.example\r\n").refuses(
+    request("GET", "Origin: https://stranger.example\r\n").assert_refusal(
         403,
         "forbidden_origin",
         &["stranger", "--allow-origin"],
     );
     // A library that fetches asks first whether it may send the id of the last event; a browser does not.
     let asked = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n";
-    let preflight = ask("OPTIONS", &format!("Origin: https://app.example\r\n{asked}"));
+    let preflight = request("OPTIONS", &format!("Origin: https://app.example\r\n{asked}"));
     assert_eq!(preflight.status, 204, "{preflight:?}");
     let allowed = preflight.header("access-control-allow-headers");
     assert!(allowed.is_some_and(|allowed| allowed.contains("Last-Event-ID")), "{preflight:?}");
@@ -150,17 +150,18 @@ fn both_ways_say_what_polling_says() {
     let mut publisher = Publisher::open(&server);
     publisher.publish(12_345);
     publisher.publish(12_346);
-    let mut first = Source::open(server.address, "/v1/sse?symbols=B", "");
-    while first.until("trade")["trade_id"] != 12_346 {}
+    let mut first = SseClient::connect(server.address, "/v1/sse?symbols=B", "");
+    while first.until_message("trade")["trade_id"] != 12_346 {}
     let polled = server.get("/v1/snapshot/B").json();
     assert_eq!(polled["quote"]["bid_px"], "12346000");
-    let mut source = Source::open(server.address, "/v1/sse?symbols=B&channels=quote,trade", "");
-    let mut client = Client::open(server.address, "/v1/stream", &[JSON]);
+    let mut source = SseClient::connect(server.address, "/v1/sse?symbols=B&channels=quote,trade", "");
+    let mut client = Client::connect(server.address, "/v1/stream", &[JSON]);
     assert_eq!(client.reply()["type"], "welcome");
-    client.say(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["B"]}"#);
+    client.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["B"]}"#);
     assert_eq!(client.reply()["type"], "subscribed");
-    let Came::Text(text) = client.next() else { panic!("a list is text") };
-    let event = source.next().and_then(|_| source.next()).and_then(|_| source.next()).expect("a snapshot");
+    let Received::Text(text) = client.receive() else { panic!("a list is text") };
+    let event =
+        source.next_event().and_then(|_| source.next_event()).and_then(|_| source.next_event()).expect("a snapshot");
     let of_socket: Value = serde_json::from_str(&text).expect("JSON");
     for records in [&event.messages()[..], of_socket.as_array().expect("a list")] {
         let [definition, quote, trade] = records else { panic!("three records: {records:?}") };
@@ -172,7 +173,7 @@ fn both_ways_say_what_polling_says() {
     let token = &event.messages()[2]["packet"];
     assert_eq!(event.id, Some(format!("{}-{}", token["epoch"], token["position"])));
     publisher.publish(12_347);
-    let quote = source.until("quote");
+    let quote = source.until_message("quote");
     assert_eq!(
         (&quote["bid_px"], &quote["bid_sz"], &quote["ask_px"]),
         (&json!("12347000"), &json!("1.500"), &json!(null))
@@ -187,11 +188,11 @@ fn the_first_subprotocol_of_the_client_that_is_spoken_is_agreed_on() {
         ("other, tickcast.v1+json, tickcast.v1", true),
         ("tickcast.v1, tickcast.v1+json", false),
     ] {
-        let mut client = Client::open(server.address, "/v1/stream", &[("sec-websocket-protocol", offered)]);
+        let mut client = Client::connect(server.address, "/v1/stream", &[("sec-websocket-protocol", offered)]);
         assert_eq!(client.reply()["type"], "welcome");
-        client.say(r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["*"]}"#);
+        client.send_text(r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["*"]}"#);
         assert_eq!(client.reply()["type"], "subscribed");
-        assert_eq!(!matches!(client.next(), Came::Packet(_)), is_json, "{offered}");
+        assert_eq!(!matches!(client.receive(), Received::Packet(_)), is_json, "{offered}");
     }
 }
 
@@ -201,34 +202,34 @@ fn json_goes_on_from_its_token_and_is_compressed_once_for_all() {
     let server = Server::start(&args);
     // Two headers in one go.
     let offer = "permessage-deflate\r\nSec-WebSocket-Protocol: tickcast.v1+json";
-    let (agreed, mut client) = Client::open_deflate(server.address, "/v1/stream", offer);
+    let (agreed, mut client) = Client::connect_deflate(server.address, "/v1/stream", offer);
     assert!(agreed.starts_with("permessage-deflate"), "{agreed}");
     assert_eq!(client.reply()["type"], "welcome");
-    client.say(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["*"]}"#);
+    client.send_text(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["*"]}"#);
     assert_eq!(client.reply()["type"], "subscribed");
     let mut sequences = std::collections::HashMap::new();
     let token = read_messages(&mut client, &mut sequences, 100);
-    let (frames, [came, meant]) = client.unpacked();
-    assert!(frames > 0 && came < meant, "{frames} frames, {came} bytes for {meant}");
+    let counts = client.inflated();
+    assert!(counts.compressed_frames > 0 && counts.received_bytes < counts.inflated_bytes, "{counts:?}");
     drop(client);
-    let mut client = Client::open(server.address, "/v1/stream", &[JSON]);
+    let mut client = Client::connect(server.address, "/v1/stream", &[JSON]);
     assert_eq!(client.reply()["type"], "welcome");
     let (epoch, position) = (&token["epoch"], &token["position"]);
     let resume =
         json!({"op": "resume", "id": 2, "epoch": epoch, "position": position, "channels": ["trade"], "symbols": ["*"]});
-    client.say(&resume.to_string());
+    client.send_text(&resume.to_string());
     assert_eq!(client.reply()["how"], "replay");
     read_messages(&mut client, &mut sequences, 100);
-    server.wait_metric("tickcast_json_clients", |clients| clients == 1);
+    server.wait_for_metric("tickcast_json_clients", |clients| clients == 1);
 }
 
 /// Reads so many messages of trades, each the next of its symbol; returns the last token.
 fn read_messages(client: &mut Client, sequences: &mut std::collections::HashMap<String, u64>, count: usize) -> Value {
     let mut token = Value::Null;
     for _ in 0..count {
-        let message = match client.next() {
-            Came::Text(text) => serde_json::from_str(&text).expect("JSON"),
-            Came::Reply(object) => object,
+        let message = match client.receive() {
+            Received::Text(text) => serde_json::from_str(&text).expect("JSON"),
+            Received::Reply(object) => object,
             other => panic!("{other:?} came in place of JSON"),
         };
         let records = message.as_array().cloned().unwrap_or_else(|| vec![message]);
@@ -249,8 +250,8 @@ fn a_reader_that_was_cut_goes_on_from_its_last_event_without_a_hole() {
     let server = Server::start(PUBLISHING);
     let mut publisher = Publisher::open(&server);
     let path = "/v1/sse?symbols=A&channels=trade";
-    let mut source = Source::open(server.address, path, "");
-    assert_eq!(source.until("subscribed")["count"], 1);
+    let mut source = SseClient::connect(server.address, path, "");
+    assert_eq!(source.until_message("subscribed")["count"], 1);
     let mut last = 0;
     for round in 1..=5 {
         publisher.publish(20 * round - 19);
@@ -258,16 +259,16 @@ fn a_reader_that_was_cut_goes_on_from_its_last_event_without_a_hole() {
         let line = format!("Last-Event-ID: {}\r\n", source.last_event_id());
         drop(source);
         (20 * round - 18..=20 * round).for_each(|px| publisher.publish(px));
-        source = Source::open(server.address, path, &line);
-        let resumed = source.until("resumed");
+        source = SseClient::connect(server.address, path, &line);
+        let resumed = source.until_message("resumed");
         assert_eq!((&resumed["how"], &resumed["id"]), (&json!("replay"), &json!(1)), "{resumed}");
         read_trades(&mut source, &mut last, 20 * round as u64);
     }
     // A page that was opened anew has kept the id itself: it cannot write the header.
     let path = format!("{path}&last_event_id={}", source.last_event_id());
     publisher.publish(101);
-    let mut source = Source::open(server.address, &path, "");
-    assert_eq!(source.until("resumed")["how"], "replay");
+    let mut source = SseClient::connect(server.address, &path, "");
+    assert_eq!(source.until_message("resumed")["how"], "replay");
     read_trades(&mut source, &mut last, 101);
 }
 
@@ -276,12 +277,12 @@ fn an_id_that_cannot_be_gone_on_from_gets_a_snapshot_and_is_told() {
     let server = Server::start(PUBLISHING);
     let mut publisher = Publisher::open(&server);
     publisher.publish(1);
-    Source::open(server.address, "/v1/sse?symbols=A", "").until("trade");
+    SseClient::connect(server.address, "/v1/sse?symbols=A", "").until_message("trade");
     for id in ["1-1", "0-0", "not-an-id", "42", "", "4294967295-18446744073709551615"] {
-        let mut source = Source::open(server.address, "/v1/sse?symbols=A", &format!("Last-Event-ID: {id}\r\n"));
-        let answer = if id.is_empty() { source.until("subscribed") } else { source.until("resumed") };
+        let mut source = SseClient::connect(server.address, "/v1/sse?symbols=A", &format!("Last-Event-ID: {id}\r\n"));
+        let answer = if id.is_empty() { source.until_message("subscribed") } else { source.until_message("resumed") };
         assert!(id.is_empty() || answer["how"] == "snapshot", "{id:?}: {answer}");
-        assert_eq!(source.until("quote")["flags"], json!(["snapshot"]), "{id:?}");
+        assert_eq!(source.until_message("quote")["flags"], json!(["snapshot"]), "{id:?}");
     }
 }
 
@@ -291,17 +292,17 @@ fn after_a_restart_an_event_source_is_right_again_by_itself() {
     let address = server.address;
     let mut publisher = Publisher::open(&server);
     publisher.publish(7);
-    let mut source = Source::open(address, "/v1/sse?symbols=A", "");
-    source.until("trade");
+    let mut source = SseClient::connect(address, "/v1/sse?symbols=A", "");
+    source.until_message("trade");
     let line = format!("{ACCEPT}Last-Event-ID: {}\r\n", source.last_event_id());
     server.stop(Signal::KILL);
-    let server = Server::of(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
+    let server = Server::spawn(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
     let mut publisher = Publisher::open(&server);
     publisher.publish(9);
-    let mut source = Source::open(address, "/v1/sse?symbols=A", &line);
-    assert_eq!(source.until("resumed")["how"], "snapshot");
+    let mut source = SseClient::connect(address, "/v1/sse?symbols=A", &line);
+    assert_eq!(source.until_message("resumed")["how"], "snapshot");
     // The publisher's record may be on its way.
-    while source.until("quote")["bid_px"] != "0.09" {}
+    while source.until_message("quote")["bid_px"] != "0.09" {}
 }
 
 #[test]
@@ -310,36 +311,36 @@ fn a_reader_that_came_before_its_instrument_gets_all_of_it_once_there_is_one() {
     let paths =
         ["/v1/sse?symbols=A,NEVER", "/v1/sse?symbols=NEVER,A&snapshot=false", "/v1/sse?symbols=A&conflate_ms=100"];
     let mut early = paths.map(|path| {
-        let mut source = Source::open(server.address, path, "");
-        let answer = source.until("subscribed");
+        let mut source = SseClient::connect(server.address, path, "");
+        let answer = source.until_message("subscribed");
         let unknown = answer["unknown"].as_array().expect("a list");
         assert!(answer["count"] == 0 && unknown.contains(&json!("A")), "{answer}");
         source
     });
     // A client that can ask again is left to do so.
-    let mut client = Client::open(server.address, "/v1/stream", &[JSON]);
-    client.say(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["A"]}"#);
-    client.say(r#"{"op":"subscribe","id":2,"channels":["trade"],"symbols":["B*"]}"#);
+    let mut client = Client::connect(server.address, "/v1/stream", &[JSON]);
+    client.send_text(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["A"]}"#);
+    client.send_text(r#"{"op":"subscribe","id":2,"channels":["trade"],"symbols":["B*"]}"#);
     assert_eq!(client.reply()["type"], "welcome");
     assert_eq!(client.reply()["unknown"], json!(["A"]));
     assert_eq!(client.reply()["id"], 2);
     let mut publisher = Publisher::open(&server);
     (1..=5).for_each(|px| publisher.publish(px));
     for source in &mut early {
-        let definition = source.until("definition");
+        let definition = source.until_message("definition");
         assert_eq!((&definition["symbol"], &definition["px_exp"]), (&json!("A"), &json!(-2)));
         // From the first on, and each once: nothing of B is among them.
         read_trades(source, &mut 0, 5);
     }
     publisher.publish(6);
     for source in &mut early {
-        while source.until("quote")["bid_px"] != "0.06" {}
+        while source.until_message("quote")["bid_px"] != "0.06" {}
     }
     let mut trades = 0;
     while trades < 6 {
-        let messages = match client.next() {
-            Came::Text(text) => serde_json::from_str(&text).expect("JSON"),
-            Came::Reply(object) => vec![object],
+        let messages = match client.receive() {
+            Received::Text(text) => serde_json::from_str(&text).expect("JSON"),
+            Received::Reply(object) => vec![object],
             other => panic!("{other:?} came in place of JSON"),
         };
         assert!(messages.iter().all(|message: &Value| message["symbol"] != "A"), "{messages:?}");
@@ -351,20 +352,20 @@ fn a_reader_that_came_before_its_instrument_gets_all_of_it_once_there_is_one() {
 fn readers_who_want_the_same_are_one_audience_whether_they_came_before_the_instrument_or_after() {
     let server = Server::start(PUBLISHING);
     let path = "/v1/sse?symbols=A,NEVER";
-    let mut early = Source::open(server.address, path, "");
-    early.until("subscribed");
+    let mut early = SseClient::connect(server.address, path, "");
+    early.until_message("subscribed");
     let mut publisher = Publisher::open(&server);
     publisher.publish(1);
-    early.until("quote");
-    let mut late = Source::open(server.address, path, "");
-    assert_eq!(late.until("subscribed")["unknown"], json!(["NEVER"]));
-    assert_eq!(late.until("quote")["flags"], json!(["snapshot"]));
+    early.until_message("quote");
+    let mut late = SseClient::connect(server.address, path, "");
+    assert_eq!(late.until_message("subscribed")["unknown"], json!(["NEVER"]));
+    assert_eq!(late.until_message("quote")["flags"], json!(["snapshot"]));
     publisher.publish(2);
     for source in [&mut early, &mut late] {
-        while source.until("trade")["trade_id"] != 2 {}
+        while source.until_message("trade")["trade_id"] != 2 {}
     }
-    server.wait_metric("tickcast_event_clients", |clients| clients == 2);
-    server.wait_metric("tickcast_audiences", |audiences| audiences == 1);
+    server.wait_for_metric("tickcast_event_clients", |clients| clients == 2);
+    server.wait_for_metric("tickcast_audiences", |audiences| audiences == 1);
 }
 
 #[test]
@@ -374,21 +375,21 @@ fn a_reader_that_is_back_from_a_restart_before_its_publisher_is_right_again_by_i
     let mut publisher = Publisher::open(&server);
     publisher.publish(7);
     let path = "/v1/sse?symbols=A";
-    let mut source = Source::open(address, path, "");
-    source.until("trade");
-    let line = |source: &Source| format!("{ACCEPT}Last-Event-ID: {}\r\n", source.last_event_id());
+    let mut source = SseClient::connect(address, path, "");
+    source.until_message("trade");
+    let line = |source: &SseClient| format!("{ACCEPT}Last-Event-ID: {}\r\n", source.last_event_id());
     let id_before = line(&source);
     server.stop(Signal::KILL);
-    let server = Server::of(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
+    let server = Server::spawn(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
     let back = |id: &str, how: &str| {
-        let mut source = Source::open(address, path, id);
-        let resumed = source.until("resumed");
+        let mut source = SseClient::connect(address, path, id);
+        let resumed = source.until_message("resumed");
         assert_eq!((&resumed["how"], &resumed["unknown"]), (&json!(how), &json!(["A"])), "{resumed}");
         source
     };
     let (mut stays, mut goes) = (back(&id_before, "snapshot"), back(&id_before, "snapshot"));
     // The end of the snapshot, empty as it is, has a token: one from before the definition.
-    goes.until("packet");
+    goes.until_message("packet");
     let id = line(&goes);
     drop(goes);
     let mut again = back(&id, "replay");
@@ -396,16 +397,16 @@ fn a_reader_that_is_back_from_a_restart_before_its_publisher_is_right_again_by_i
     (1..=3).for_each(|px| publisher.publish(px));
     read_trades(&mut stays, &mut 0, 3);
     read_trades(&mut again, &mut 0, 3);
-    let mut returns = Source::open(address, path, &id);
-    let resumed = returns.until("resumed");
+    let mut returns = SseClient::connect(address, path, &id);
+    let resumed = returns.until_message("resumed");
     assert_eq!((&resumed["how"], &resumed["unknown"]), (&json!("replay"), &json!([])), "{resumed}");
     read_trades(&mut returns, &mut 0, 3);
 }
 
 #[track_caller]
-fn ends_with(source: &mut Source, reason: &str) -> Event {
+fn ends_with(source: &mut SseClient, reason: &str) -> Event {
     let mut last = None;
-    while let Some(event) = source.next() {
+    while let Some(event) = source.next_event() {
         last = Some(event);
     }
     let last = last.expect("a last event");
@@ -419,16 +420,16 @@ fn ends_with(source: &mut Source, reason: &str) -> Event {
 #[test]
 fn a_drain_ends_streams_with_a_time_to_come_back_and_refuses_browsers_so_that_they_do() {
     let server = Server::start(&["--feed", SMALL_MARKET, "--drain-ms", "600000", "--cores", "0"]);
-    let mut first = Source::open(server.address, "/v1/sse?symbols=*", "");
+    let mut first = SseClient::connect(server.address, "/v1/sse?symbols=*", "");
     let mut waits = server.client();
-    first.until("quote");
+    first.until_message("quote");
     waits.ping();
     server.program.signal(Signal::TERM);
     let last = ends_with(&mut first, "going_away");
     assert!(last.retry.is_some_and(|ms| (500..2500).contains(&ms)), "{last:?}");
-    server.get("/v1/sse?symbols=*").refuses(503, "unavailable", &["stopping"]);
-    let mut refused = Source::open(server.address, "/v1/sse?symbols=*", ACCEPT);
-    let error = refused.next().expect("an error").messages().remove(0);
+    server.get("/v1/sse?symbols=*").assert_refusal(503, "unavailable", &["stopping"]);
+    let mut refused = SseClient::connect(server.address, "/v1/sse?symbols=*", ACCEPT);
+    let error = refused.next_event().expect("an error").messages().remove(0);
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("unavailable")), "{error}");
     let last = ends_with(&mut refused, "unavailable");
     assert!(last.retry.is_some_and(|ms| (5000..7000).contains(&ms)), "{last:?}");
@@ -438,12 +439,12 @@ fn a_drain_ends_streams_with_a_time_to_come_back_and_refuses_browsers_so_that_th
 #[test]
 fn seats_are_the_same_for_all_ways_in() {
     let server = Server::start(&["--feed", SMALL_MARKET, "--connections-max", "2", "--cores", "0"]);
-    let (_first, mut second) = (server.client(), Source::open(server.address, "/v1/sse?symbols=*", ""));
-    second.until("quote");
-    server.get("/v1/sse?symbols=*").refuses(503, "unavailable", &["connections_max"]);
-    let Err(refused) = Client::try_open(server.address, "/v1/stream", &[]) else { panic!("all slots are taken") };
-    refused.refuses(503, "unavailable", &["connections_max"]);
-    server.wait_metric("tickcast_refused_full_total", |count| count == 2);
+    let (_first, mut second) = (server.client(), SseClient::connect(server.address, "/v1/sse?symbols=*", ""));
+    second.until_message("quote");
+    server.get("/v1/sse?symbols=*").assert_refusal(503, "unavailable", &["connections_max"]);
+    let Err(refused) = Client::try_connect(server.address, "/v1/stream", &[]) else { panic!("all slots are taken") };
+    refused.assert_refusal(503, "unavailable", &["connections_max"]);
+    server.wait_for_metric("tickcast_refused_full_total", |count| count == 2);
 }
 
 #[test]
@@ -451,33 +452,33 @@ fn a_reader_of_events_need_not_speak_and_is_not_heard() {
     let args = ["--ping-interval-ms", "100", "--ping-timeout-ms", "200", "--idle-timeout-ms", "500"];
     let quick = ["--heartbeat-ms", "100", "--subscribe-timeout-ms", "100", "--requests-per-s", "5"];
     let server = Server::start(&[&["--feed", "none", "--cores", "0"], &args[..], &quick[..]].concat());
-    let mut source = Source::open(server.address, "/v1/sse?symbols=*", "");
-    source.stream().write_all(b"GET / HTTP/1.1\r\n\r\n").expect("the server reads");
+    let mut source = SseClient::connect(server.address, "/v1/sse?symbols=*", "");
+    source.tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("the server reads");
     // Two seconds of the server's time, in which a silent WebSocket client would have been closed three times over.
     for _ in 0..20 {
-        source.until("heartbeat");
+        source.until_message("heartbeat");
     }
     // Too much of it is a flood.
-    let mut flood = source.stream().try_clone().expect("a socket");
+    let mut flood = source.tcp.try_clone().expect("a socket");
     let flooding = std::thread::spawn(move || while flood.write_all(b"x").is_ok() {});
     let mut last = None;
-    while let Ok(Some(event)) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| source.next())) {
+    while let Ok(Some(event)) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| source.next_event())) {
         last = Some(event);
     }
     flooding.join().expect("it ends");
     drop(last);
-    server.wait_metric("tickcast_floods_total", |count| count == 1);
-    server.wait_metric("tickcast_clients", |clients| clients == 0);
+    server.wait_for_metric("tickcast_floods_total", |count| count == 1);
+    server.wait_for_metric("tickcast_clients", |clients| clients == 0);
     for family in ["tickcast_idle_closed_total", "tickcast_ping_timeouts_total", "tickcast_subscribe_timeouts_total"] {
-        assert_eq!(server.metric(family).iter().sum::<u64>(), 0, "{family}");
+        assert_eq!(server.metric_values(family).iter().sum::<u64>(), 0, "{family}");
     }
 }
 
 #[test]
 fn a_reader_that_takes_nothing_is_closed_and_others_are_not_disturbed() {
-    let mut scene = Scene::start(&["--slow-timeout-ms", "300", "--send-buffer-bytes", "4096"]);
-    let source = Source::open(scene.server.address, "/v1/sse?symbols=*&channels=quote,trade,ticker,book", "");
-    scene.server.wait_metric("tickcast_slow_closed_total", |count| count == 1);
+    let mut scene = WatchedServer::start(&["--slow-timeout-ms", "300", "--send-buffer-bytes", "4096"]);
+    let source = SseClient::connect(scene.server.address, "/v1/sse?symbols=*&channels=quote,trade,ticker,book", "");
+    scene.server.wait_for_metric("tickcast_slow_closed_total", |count| count == 1);
     drop(source);
-    scene.undisturbed();
+    scene.assert_undisturbed();
 }

@@ -13,7 +13,7 @@ use crate::feed::name_of;
 use crate::oracle::{Ask, Oracle, Resume, Truth};
 use crate::stream::{Came, Stream};
 use crate::text::TextReader;
-use tickcast_test_support::unpack::deflated;
+use tickcast_test_support::deflate::deflate;
 
 /// When a client reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Client {
         if self.encoding.deflate.is_none() || dice.chance(512) {
             return frame(Opcode::Text, text.as_bytes(), dice);
         }
-        let mut bytes = frame(Opcode::Text, &deflated(text.as_bytes()), dice);
+        let mut bytes = frame(Opcode::Text, &deflate(text.as_bytes()), dice);
         // RSV1.
         bytes[0] |= 0x40;
         bytes

@@ -7,12 +7,12 @@ use tickcast::shard::Format;
 use crate::canary::Fuse;
 use crate::io::SimIo;
 use crate::plan::Faults;
-use tickcast_test_support::io_contract::{self as contract, Kernel};
+use tickcast_test_support::io_contract::{self as contract, Fixture};
 
 /// Bytes that a socket holds for a client that does not read.
 const SOCKET_BYTES: usize = 1 << 16;
 
-impl Kernel for SimIo {
+impl Fixture for SimIo {
     type Io = Self;
     /// Number of its connection.
     type Peer = usize;
@@ -42,16 +42,16 @@ impl Kernel for SimIo {
         SimIo::write(self, *peer, bytes);
     }
 
-    fn leave(&mut self, peer: usize) {
+    fn disconnect(&mut self, peer: usize) {
         self.reset(peer);
     }
 }
 
 #[test]
 fn the_simulated_io_keeps_the_contract_of_the_real_one() {
-    contract::a_send_takes_all_or_tells_how_much_and_room_is_told_once::<SimIo>();
-    contract::input_is_pulled_and_an_end_is_told::<SimIo>();
-    contract::a_close_frees_the_slot_for_another_holder::<SimIo>();
-    contract::a_peer_that_is_gone_fails_the_send_alone::<SimIo>();
-    contract::many_seats_are_served_and_received_from_in_one_go::<SimIo>(300);
+    contract::a_short_send_reports_its_length_and_writable_is_reported_once::<SimIo>();
+    contract::input_is_pulled_and_the_end_is_reported::<SimIo>();
+    contract::a_close_frees_the_slot::<SimIo>();
+    contract::a_send_to_a_closed_peer_fails_alone::<SimIo>();
+    contract::one_batch_serves_many_connections::<SimIo>(300);
 }

@@ -10,8 +10,8 @@ use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
 
 use crate::text;
-use tickcast_test_support::events::Events;
-use tickcast_test_support::unpack::Unpack;
+use tickcast_test_support::deflate::FrameInflater;
+use tickcast_test_support::sse::SseParser;
 
 /// The head of the answer to a reader of events.
 pub const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
@@ -61,8 +61,8 @@ pub enum Came {
 
 /// One connection's stream.
 pub enum Stream {
-    Frames { unpack: Unpack, websocket: Box<WebSocket<Pipe>>, is_json: bool },
-    Events { head: Vec<u8>, events: Events, ready: VecDeque<Came>, ended: bool, closed: bool },
+    Frames { unpack: FrameInflater, websocket: Box<WebSocket<Pipe>>, is_json: bool },
+    Events { head: Vec<u8>, events: SseParser, ready: VecDeque<Came>, ended: bool, closed: bool },
 }
 
 impl Stream {
@@ -70,13 +70,13 @@ impl Stream {
         match format {
             Format::Events => Self::Events {
                 head: Vec::new(),
-                events: Events::default(),
+                events: SseParser::default(),
                 ready: VecDeque::new(),
                 ended: false,
                 closed: false,
             },
             _ => Self::Frames {
-                unpack: Unpack::default(),
+                unpack: FrameInflater::default(),
                 websocket: Box::new(WebSocket::from_raw_socket(Pipe::default(), Role::Client, None)),
                 is_json: format == Format::Json,
             },
@@ -88,7 +88,7 @@ impl Stream {
         match self {
             Self::Frames { unpack, websocket, .. } => {
                 let pipe = websocket.get_mut();
-                pipe.input.extend(unpack.feed(bytes));
+                pipe.input.extend(unpack.push(bytes));
                 pipe.ended |= end;
             }
             Self::Events { head, events, ready, ended, closed } => {
@@ -97,7 +97,7 @@ impl Stream {
                 let of_head = bytes.len().min(HEAD.len() - had);
                 head.extend_from_slice(&bytes[..of_head]);
                 assert_eq!(head[..], HEAD[..head.len()], "the head of the answer");
-                for event in events.feed(&bytes[of_head..]) {
+                for event in events.push(&bytes[of_head..]) {
                     assert!(!*closed, "something after the last event: {event:?}");
                     ready.extend(came(&event.data, event.id.as_deref(), event.retry, closed));
                 }
@@ -135,7 +135,7 @@ impl Stream {
                 if came.is_some() || !*ended {
                     return came;
                 }
-                let torn = events.is_amid_event().then(|| "an event is torn".to_owned());
+                let torn = events.has_partial_event().then(|| "an event is torn".to_owned());
                 Some(Came::End(torn.or_else(|| (!*closed).then(|| "no last event".to_owned()))))
             }
         }
@@ -151,7 +151,7 @@ impl Stream {
     /// How many frames came compressed.
     pub fn compressed(&self) -> u64 {
         match self {
-            Self::Frames { unpack, .. } => unpack.frames as u64,
+            Self::Frames { unpack, .. } => unpack.counts().compressed_frames as u64,
             Self::Events { .. } => 0,
         }
     }
@@ -159,7 +159,7 @@ impl Stream {
     /// The id that a browser would come back with.
     pub fn last_event_id(&self) -> Option<&str> {
         match self {
-            Self::Events { events, .. } => events.last_id.as_deref(),
+            Self::Events { events, .. } => events.last_id(),
             Self::Frames { .. } => None,
         }
     }

@@ -9,7 +9,8 @@ use tungstenite::protocol::{CloseFrame, Message};
 use super::*;
 use tickcast_protocol::record::flags;
 use tickcast_protocol::{Channel, Position};
-use tickcast_test_support::fake::{self, PacketBuilder, Peer};
+use tickcast_test_support::packets::PacketBuilder;
+use tickcast_test_support::scripted_server::{self, Peer};
 
 const QUICK: Backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(20) };
 
@@ -32,7 +33,7 @@ fn say(peer: &mut Peer, text: impl Into<String>) {
 
 /// Takes the request, answers it as the server does, and returns it.
 fn answer(peer: &mut Peer, how: &str) -> serde_json::Value {
-    let request = fake::subscribe_request(peer);
+    let request = scripted_server::subscribe_request(peer);
     let kind = if request["op"] == "resume" { "resumed" } else { "subscribed" };
     let id = &request["id"];
     say(peer, format!(r#"{{"type":"{kind}","id":{id},"how":"{how}","from":1,"conflate_ms":0,"count":1}}"#));
@@ -72,8 +73,8 @@ fn read(client: &mut Client, trades: usize) -> Vec<String> {
 fn a_subscription_is_sent_as_the_protocol_says_and_replies_and_packets_come_back() {
     let packet = start().quote(1, 0);
     let script = packet.clone();
-    let address = fake::serve("", move |mut peer| {
-        let request = fake::subscribe_request(&mut peer);
+    let address = scripted_server::serve("", move |mut peer| {
+        let request = scripted_server::subscribe_request(&mut peer);
         let want = serde_json::json!({"op": "subscribe", "id": 1, "channels": ["quote", "trade"],
             "symbols": ["BTC-*"], "conflate_ms": 50, "snapshot": false});
         let good = if request == want { "yes" } else { "no" };
@@ -89,7 +90,7 @@ fn a_subscription_is_sent_as_the_protocol_says_and_replies_and_packets_come_back
         let pong = peer.read().expect("the client answers");
         assert_eq!(pong, Message::Pong("are you there".into()));
         say(&mut peer, r#"{"type":"pong","id":9,"ts":1}"#);
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let mut client = connect(address).expect("a server is there");
     let asked = Subscription { snapshot: false, ..Subscription::new(&[Channel::Quote, Channel::Trade], ["BTC-*"]) };
@@ -117,7 +118,7 @@ fn a_subscription_is_sent_as_the_protocol_says_and_replies_and_packets_come_back
 
 #[test]
 fn a_lost_connection_resumes_and_nothing_comes_twice() {
-    let address = fake::serve("", |mut peer| {
+    let address = scripted_server::serve("", |mut peer| {
         let request = answer(&mut peer, "replay");
         if request["op"] == "subscribe" {
             send(&mut peer, start().position(10).trade(1, 0).trade(2, 0));
@@ -126,7 +127,7 @@ fn a_lost_connection_resumes_and_nothing_comes_twice() {
         assert_eq!((&request["epoch"], &request["position"]), (&1.into(), &10.into()), "{request}");
         send(&mut peer, start().position(12).trade(2, 0).trade(3, 0));
         send(&mut peer, PacketBuilder::new().position(13).trade(4, 0));
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let mut client = patient(address);
     client.subscribe(trades());
@@ -137,14 +138,14 @@ fn a_lost_connection_resumes_and_nothing_comes_twice() {
 
 #[test]
 fn a_resume_that_becomes_a_snapshot_tells_what_is_missing() {
-    let address = fake::serve("", |mut peer| {
+    let address = scripted_server::serve("", |mut peer| {
         if answer(&mut peer, "snapshot")["op"] == "subscribe" {
             send(&mut peer, start().trade(2, 0));
             return;
         }
         send(&mut peer, start().trade(9, flags::SNAPSHOT));
         send(&mut peer, PacketBuilder::new().trade(10, 0));
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let mut client = patient(address);
     client.subscribe(trades());
@@ -154,7 +155,7 @@ fn a_resume_that_becomes_a_snapshot_tells_what_is_missing() {
 
 #[test]
 fn a_subscription_whose_snapshot_was_cut_begins_anew() {
-    let address = fake::serve("", |mut peer| {
+    let address = scripted_server::serve("", |mut peer| {
         static TRIES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let request = answer(&mut peer, "replay");
         // Relaxed: a count, and nothing beside it.
@@ -164,7 +165,7 @@ fn a_subscription_whose_snapshot_was_cut_begins_anew() {
         }
         assert_eq!(request["op"], "subscribe");
         send(&mut peer, start().trade(1, flags::SNAPSHOT).trade(2, 0));
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let mut client = patient(address);
     client.subscribe(trades());
@@ -173,11 +174,11 @@ fn a_subscription_whose_snapshot_was_cut_begins_anew() {
 
 #[test]
 fn a_token_of_an_earlier_run_is_resumed_from() {
-    let address = fake::serve("", |mut peer| {
+    let address = scripted_server::serve("", |mut peer| {
         let request = answer(&mut peer, "replay");
         assert_eq!((&request["op"], &request["position"]), (&"resume".into(), &77.into()));
         send(&mut peer, start().trade(5, 0));
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let mut client = connect(address).expect("a server is there");
     client.resume(Token { epoch: 1, position: Position::new(77) }, trades());
@@ -186,8 +187,8 @@ fn a_token_of_an_earlier_run_is_resumed_from() {
 
 #[test]
 fn a_refused_subscription_is_an_error_and_the_client_goes_on_without_it() {
-    let address = fake::serve("", |mut peer| {
-        let request = fake::subscribe_request(&mut peer);
+    let address = scripted_server::serve("", |mut peer| {
+        let request = scripted_server::subscribe_request(&mut peer);
         if request["symbols"][0] == "**" {
             say(&mut peer, r#"{"type":"error","id":1,"code":"bad_request","message":"symbols: no"}"#);
             answer(&mut peer, "replay");
@@ -197,7 +198,7 @@ fn a_refused_subscription_is_an_error_and_the_client_goes_on_without_it() {
         assert_eq!((&request["id"], &request["op"]), (&2.into(), &"resume".into()));
         say(&mut peer, r#"{"type":"resumed","id":2,"how":"replay","from":1}"#);
         send(&mut peer, start().trade(2, 0));
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let mut client = patient(address);
     client.subscribe(Subscription::new(&[Channel::Trade], ["**"]));
@@ -209,10 +210,10 @@ fn a_refused_subscription_is_an_error_and_the_client_goes_on_without_it() {
 
 #[test]
 fn credentials_that_are_not_good_are_not_tried_again() {
-    let address = fake::serve("", |mut peer| {
+    let address = scripted_server::serve("", |mut peer| {
         let frame = CloseFrame { code: CloseCode::from(4001), reason: "expired".into() };
         peer.close(Some(frame)).expect("the client reads");
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let error = patient(address).next().expect_err("closed").to_string();
     assert_eq!(error, "the server closed the connection: 4001 (credentials expired): expired");
@@ -220,10 +221,10 @@ fn credentials_that_are_not_good_are_not_tried_again() {
 
 #[test]
 fn a_close_shows_code_meaning_and_reason() {
-    let address = fake::serve("", |mut peer| {
+    let address = scripted_server::serve("", |mut peer| {
         let frame = CloseFrame { code: CloseCode::from(4002), reason: "owes 4 MiB".into() };
         peer.close(Some(frame)).expect("the client reads");
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let error = connect(address).expect("a server is there").next().expect_err("closed");
     assert_eq!(error.to_string(), "the server closed the connection: 4002 (slow consumer): owes 4 MiB");
@@ -232,13 +233,13 @@ fn a_close_shows_code_meaning_and_reason() {
 
 #[test]
 fn a_connection_that_just_ends_is_told_as_such() {
-    let error = connect(fake::serve("", drop)).expect("a server is there").next().expect_err("ended");
+    let error = connect(scripted_server::serve("", drop)).expect("a server is there").next().expect_err("ended");
     assert!(matches!(error, Error::Dropped), "{error}");
 }
 
 #[test]
 fn what_the_server_asks_for_is_the_least_wait() {
-    let address = fake::serve("", |mut peer| {
+    let address = scripted_server::serve("", |mut peer| {
         say(&mut peer, r#"{"type":"closing","reason":"going_away","reconnect_ms":5000}"#);
     });
     let mut client = patient(address);
@@ -252,7 +253,7 @@ fn what_the_server_asks_for_is_the_least_wait() {
 
 #[test]
 fn a_refused_upgrade_shows_status_message_and_when_to_try_again() {
-    let address = fake::refuse(concat!(
+    let address = scripted_server::respond(concat!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 72\r\n",
         "Retry-After: 5\r\n\r\n",
         "{\"error\":{\"code\":\"full\",\"message\":\"this server has its 1000 connections\"}}"
@@ -268,7 +269,7 @@ fn a_refused_upgrade_shows_status_message_and_when_to_try_again() {
 
 #[test]
 fn a_refusal_without_a_body_still_tells_its_status() {
-    let address = fake::refuse("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    let address = scripted_server::respond("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     let error = connect(address).err().expect("refused");
     assert_eq!(error.to_string(), "the server refused the connection: 404 Not Found");
     assert!(error.is_final());

@@ -1,4 +1,4 @@
-//! WebSocket clients for tests: one that shows what comes, one that also checks the promises of the data stream.
+//! WebSocket clients: [`Client`] shows each message, [`Subscriber`] also checks the guarantees of the data stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
@@ -15,15 +15,15 @@ use tungstenite::http::{HeaderName, HeaderValue};
 use tungstenite::protocol::Role;
 use tungstenite::{Error, Message, WebSocket};
 
-use super::http::{self, Answer};
-use super::server::DEADLINE;
-use super::unpack::Unpacked;
+use crate::deflate::{InflatedCounts, InflatingStream};
+use crate::http::{self, Response, assert_contains};
+use crate::server::DEADLINE;
 
-/// One thing that came from the server.
+/// A message of the server.
 #[derive(Debug)]
-pub enum Came {
+pub enum Received {
     Reply(Value),
-    /// Text that is no JSON object: an echo.
+    /// A text that is no JSON object: an echo.
     Text(String),
     Packet(Vec<u8>),
     Ping,
@@ -33,29 +33,30 @@ pub enum Came {
 
 /// An upgraded connection.
 pub struct Client {
-    socket: WebSocket<Unpacked>,
-    until: Instant,
+    socket: WebSocket<InflatingStream>,
+    /// When the test gives up.
+    deadline: Instant,
 }
 
 impl Client {
-    /// Upgrades, with more headers.
-    pub fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
-        Self::try_open(address, path, headers).unwrap_or_else(|answer| panic!("{path} is refused: {answer:?}"))
+    /// Upgrades with additional headers.
+    pub fn connect(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        Self::try_connect(address, path, headers).unwrap_or_else(|refusal| panic!("{path} is refused: {refusal:?}"))
     }
 
-    /// Upgrades, or has the refusal.
-    pub fn try_open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, Answer> {
+    /// Upgrades with additional headers; the response where the server refuses.
+    pub fn try_connect(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, Response> {
         let mut request = format!("ws://{address}{path}").into_client_request().expect("a URL");
         for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
-            request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a value"));
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
+            request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header value"));
         }
-        match tungstenite::client::client(request, Unpacked::plain(http::connect(address))) {
-            Ok((socket, _)) => Ok(Self::with(socket)),
+        match tungstenite::client::client(request, InflatingStream::unchanged(http::connect(address))) {
+            Ok((socket, _)) => Ok(Self::new(socket)),
             Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => {
                 let headers = response.headers().iter();
-                let text = |value: &HeaderValue| value.to_str().expect("ASCII").to_owned();
-                Err(Answer {
+                let text = |value: &HeaderValue| value.to_str().expect("header values are ASCII").to_owned();
+                Err(Response {
                     status: response.status().as_u16(),
                     headers: headers.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
                     body: response.body().clone().unwrap_or_default(),
@@ -65,48 +66,50 @@ impl Client {
         }
     }
 
-    /// What an upgrade by this request comes to: the connection, or the refusal.
-    pub fn enter(mut stream: TcpStream, request: &str) -> Result<Self, Answer> {
-        // Somebody who is refused before the request was read may have gone by the time that it is written.
+    /// Upgrades with this request over `stream`; the response where the server refuses.
+    pub fn upgrade(mut stream: TcpStream, request: &str) -> Result<Self, Response> {
+        // A server that refuses before it has read the request may have closed the connection by now.
         let _ = stream.write_all(request.as_bytes());
-        let mut answer = http::read_head(&mut stream);
-        if answer.starts_with(b"HTTP/1.1 101 ") {
+        let mut response = http::read_head(&mut stream);
+        if response.starts_with(b"HTTP/1.1 101 ") {
             return Ok(Self::upgraded(stream, Vec::new()));
         }
-        stream.read_to_end(&mut answer).expect("an answer and an end");
-        Err(Answer::parse(&answer))
+        stream.read_to_end(&mut response).expect("a response and a close");
+        Err(Response::parse(&response))
     }
 
-    /// Upgrades with permessage-deflate on offer; what was agreed on, and the connection. What the server compresses is
-    /// inflated on its way.
-    pub fn open_deflate(address: SocketAddr, path: &str, offer: &str) -> (String, Self) {
+    /// Upgrades with this offer of permessage-deflate; the extensions that the server accepted, and the client.
+    /// Compressed frames are inflated before they are read.
+    pub fn connect_deflate(address: SocketAddr, path: &str, offer: &str) -> (String, Self) {
         let extensions = format!("Sec-WebSocket-Extensions: {offer}\r\n\r\n");
-        let request = http::upgrade(path).replacen("\r\n\r\n", &format!("\r\n{extensions}"), 1);
+        let request = http::upgrade_request(path).replacen("\r\n\r\n", &format!("\r\n{extensions}"), 1);
         let mut stream = http::connect(address);
         stream.write_all(request.as_bytes()).expect("the server reads");
-        let answer = Answer::parse(&http::read_head(&mut stream));
-        assert_eq!(answer.status, 101, "{offer}");
-        let agreed = answer.header("sec-websocket-extensions").unwrap_or_default().to_owned();
-        (agreed, Self::upgraded(stream, Vec::new()))
+        let response = Response::parse(&http::read_head(&mut stream));
+        assert_eq!(response.status, 101, "{offer}");
+        let accepted = response.header("sec-websocket-extensions").unwrap_or_default().to_owned();
+        (accepted, Self::upgraded(stream, Vec::new()))
     }
 
-    /// How many compressed frames have come, and the bytes of all frames as they came and as they were meant.
-    pub fn unpacked(&self) -> (usize, [usize; 2]) {
-        let unpack = self.socket.get_ref().unpack.as_ref();
-        unpack.map_or((0, [0, 0]), |unpack| (unpack.frames, unpack.bytes))
+    /// A connection whose upgrade is complete; `rest` are the bytes that were read after the response.
+    pub fn upgraded(stream: TcpStream, rest: Vec<u8>) -> Self {
+        Self::new(WebSocket::from_partially_read(InflatingStream::new(stream), rest, Role::Client, None))
     }
 
-    /// A connection on which the upgrade's answer has been read, and `beyond` after it.
-    pub fn upgraded(stream: TcpStream, beyond: Vec<u8>) -> Self {
-        Self::with(WebSocket::from_partially_read(Unpacked::new(stream), beyond, Role::Client, None))
+    fn new(socket: WebSocket<InflatingStream>) -> Self {
+        Self { socket, deadline: Instant::now() + DEADLINE }
     }
 
-    fn with(socket: WebSocket<Unpacked>) -> Self {
-        Self { socket, until: Instant::now() + DEADLINE }
+    /// What was inflated so far.
+    pub fn inflated(&self) -> InflatedCounts {
+        self.socket.get_ref().counts()
     }
 
-    /// Sends a text frame.
-    pub fn say(&mut self, text: &str) {
+    pub fn tcp(&self) -> &TcpStream {
+        &self.socket.get_ref().tcp
+    }
+
+    pub fn send_text(&mut self, text: &str) {
         self.send(Message::text(text));
     }
 
@@ -114,82 +117,80 @@ impl Client {
         self.socket.send(message).expect("the server reads");
     }
 
-    /// Sends bytes as they are.
-    pub fn raw(&mut self, bytes: &[u8]) {
+    /// Sends bytes past the WebSocket layer.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.socket.get_mut().write_all(bytes).expect("the server reads");
     }
 
-    pub fn stream(&self) -> &TcpStream {
-        &self.socket.get_ref().stream
-    }
-
-    /// What comes next.
+    /// The next message.
     #[track_caller]
-    pub fn next(&mut self) -> Came {
-        assert!(Instant::now() < self.until, "the connection goes on and on, and what the test wants does not come");
-        match self.socket.read().expect("something comes") {
+    pub fn receive(&mut self) -> Received {
+        assert!(Instant::now() < self.deadline, "messages are received, and the expected one is not among them");
+        match self.socket.read().expect("a message") {
             Message::Text(text) => match serde_json::from_str(&text) {
-                Ok(value @ Value::Object(_)) => Came::Reply(value),
-                _ => Came::Text(text.to_string()),
+                Ok(value @ Value::Object(_)) => Received::Reply(value),
+                _ => Received::Text(text.to_string()),
             },
-            Message::Binary(bytes) => Came::Packet(bytes.to_vec()),
-            Message::Ping(_) => Came::Ping,
-            Message::Pong(payload) => Came::Pong(payload.to_vec()),
-            Message::Close(Some(frame)) => Came::Close(frame.code.into(), frame.reason.to_string()),
-            other => panic!("{other:?} came"),
+            Message::Binary(bytes) => Received::Packet(bytes.to_vec()),
+            Message::Ping(_) => Received::Ping,
+            Message::Pong(payload) => Received::Pong(payload.to_vec()),
+            Message::Close(Some(frame)) => Received::Close(frame.code.into(), frame.reason.to_string()),
+            other => panic!("received {other:?}"),
         }
     }
 
-    /// The next reply; packets before it are passed over.
+    /// The next reply; packets before it are skipped.
     #[track_caller]
     pub fn reply(&mut self) -> Value {
         loop {
-            match self.next() {
-                Came::Reply(reply) => return reply,
-                Came::Packet(_) => {}
-                other => panic!("{other:?} came in place of a reply"),
+            match self.receive() {
+                Received::Reply(reply) => return reply,
+                Received::Packet(_) => {}
+                other => panic!("received {other:?}, expected a reply"),
             }
         }
     }
 
-    /// Says something, and reads the `error` with this code whose message has all of `said` in it.
+    /// Sends a request, and expects an error with this id and code, whose message contains all `parts`.
     #[track_caller]
-    pub fn is_refused(&mut self, text: &str, id: Option<u64>, code: &str, said: &[&str]) {
-        self.say(text);
-        self.error(id, code, said);
+    pub fn send_and_expect_error(&mut self, text: &str, id: Option<u64>, code: &str, parts: &[&str]) {
+        self.send_text(text);
+        self.expect_error(id, code, parts);
     }
 
+    /// Expects an error as the next reply.
     #[track_caller]
-    pub fn error(&mut self, id: Option<u64>, code: &str, said: &[&str]) {
+    pub fn expect_error(&mut self, id: Option<u64>, code: &str, parts: &[&str]) {
         let reply = self.reply();
         assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!(code)), "{reply}");
         assert_eq!(reply.get("id").and_then(Value::as_u64), id, "{reply}");
-        let message = reply["message"].as_str().expect("a message");
-        said.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in {message:?}"));
+        assert_contains(reply["message"].as_str().expect("a message"), parts);
     }
 
-    /// A request on this connection is answered.
+    /// Sends the request `ping`, and expects its `pong`.
     #[track_caller]
     pub fn ping(&mut self) {
-        self.say(r#"{"op":"ping","id":77}"#);
+        self.send_text(r#"{"op":"ping","id":77}"#);
         let reply = self.reply();
         assert_eq!((&reply["type"], &reply["id"]), (&json!("pong"), &json!(77)), "{reply}");
     }
 
-    /// Reads up to the server's close frame and to the connection's end: the code and the reason.
+    /// Expects the server to close the connection with this code, and a reason that contains all `parts`.
     #[track_caller]
-    pub fn closed(mut self) -> (u16, String) {
-        loop {
-            if let Came::Close(code, reason) = self.next() {
-                self.ends();
-                return (code, reason);
+    pub fn expect_close(mut self, code: u16, parts: &[&str]) {
+        let (received, reason) = loop {
+            if let Received::Close(code, reason) = self.receive() {
+                break (code, reason);
             }
-        }
+        };
+        self.expect_end();
+        assert_eq!(received, code, "{reason}");
+        assert_contains(&reason, parts);
     }
 
     /// The server ends the connection after the close frames.
     #[track_caller]
-    fn ends(&mut self) {
+    fn expect_end(&mut self) {
         loop {
             match self.socket.read() {
                 Ok(_) => {}
@@ -200,18 +201,10 @@ impl Client {
             }
         }
     }
-
-    /// Reads up to a close with this code and a reason that has all of `said` in it.
-    #[track_caller]
-    pub fn expect_closed(self, code: u16, said: &[&str]) {
-        let (given, reason) = self.closed();
-        assert_eq!(given, code, "{reason}");
-        said.iter().for_each(|part| assert!(reason.contains(part), "{part:?} is not in {reason:?}"));
-    }
 }
 
 /// A masked frame of a client; `first` is the byte with FIN, the reserved bits and the opcode.
-pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn masked_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut bytes = vec![first];
     match payload.len() {
@@ -230,16 +223,16 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// One record of a packet.
+/// A record of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub header: RecordHeader,
-    /// The whole record.
+    /// The whole record, header included.
     pub bytes: Vec<u8>,
 }
 
-/// The records of a packet; the header counts them, and nothing is left over.
-pub fn records(packet: &[u8]) -> Vec<Record> {
+/// The records of a packet. Checks the count in the packet's header.
+pub fn records_of(packet: &[u8]) -> Vec<Record> {
     let head = PacketHeader::read(packet).expect("a packet");
     let mut rest = &packet[packet::HEADER_BYTES..];
     let mut records = Vec::new();
@@ -252,22 +245,22 @@ pub fn records(packet: &[u8]) -> Vec<Record> {
     records
 }
 
-/// A client that reads well enough to be owed every record, and checks that it gets them: announced before their first
-/// use, by sequence, without holes.
+/// A subscribed client that reads fast enough to receive every record. It checks that each instrument is announced before
+/// its first record, that sequences have no hole that no Gap reports, and that no record is conflated.
 pub struct Subscriber {
     client: Client,
     symbols: HashMap<u32, String>,
     sequences: HashMap<(u32, u8), Sequence>,
     ready: VecDeque<Record>,
-    /// Instrument and state of the Status records that came.
+    /// Instrument and state of the Status records received.
     pub states: Vec<(u32, char)>,
-    /// The Gaps that came.
+    /// The Gaps received.
     pub gaps: Vec<Gap>,
 }
 
 impl Subscriber {
-    pub fn of(mut client: Client, channels: &[&str], symbols: &[&str]) -> Self {
-        client.say(&json!({"op": "subscribe", "id": 1, "channels": channels, "symbols": symbols}).to_string());
+    pub fn subscribe(mut client: Client, channels: &[&str], symbols: &[&str]) -> Self {
+        client.send_text(&json!({"op": "subscribe", "id": 1, "channels": channels, "symbols": symbols}).to_string());
         let (symbols, sequences, ready) = (HashMap::new(), HashMap::new(), VecDeque::new());
         let (states, gaps) = (Vec::new(), Vec::new());
         let mut subscriber = Self { client, symbols, sequences, ready, states, gaps };
@@ -276,27 +269,6 @@ impl Subscriber {
         subscriber
     }
 
-    /// The next record of a channel.
-    #[track_caller]
-    pub fn record(&mut self) -> Record {
-        loop {
-            if let Some(record) = self.ready.pop_front() {
-                return record;
-            }
-            match self.client.next() {
-                Came::Packet(packet) => self.take(&packet),
-                other => panic!("{other:?} came in place of a record"),
-            }
-        }
-    }
-
-    /// The next records of channels, as many as these.
-    #[track_caller]
-    pub fn records(&mut self, count: usize) -> Vec<Record> {
-        (0..count).map(|_| self.record()).collect()
-    }
-
-    /// The connection.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -306,17 +278,37 @@ impl Subscriber {
         &self.symbols[&record.header.instrument]
     }
 
-    /// Reads up to a record that the server has received after now.
+    /// The next record of a channel.
     #[track_caller]
-    pub fn until_fresh(&mut self) {
+    pub fn record(&mut self) -> Record {
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                return record;
+            }
+            match self.client.receive() {
+                Received::Packet(packet) => self.accept(&packet),
+                other => panic!("received {other:?}, expected a record"),
+            }
+        }
+    }
+
+    /// The next `count` records of channels.
+    #[track_caller]
+    pub fn records(&mut self, count: usize) -> Vec<Record> {
+        (0..count).map(|_| self.record()).collect()
+    }
+
+    /// Reads until a record that the server received after this call.
+    #[track_caller]
+    pub fn until_live(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
-        self.client.until = Instant::now() + DEADLINE;
+        self.client.deadline = Instant::now() + DEADLINE;
         while self.record().header.ts_recv <= now {}
     }
 
     #[track_caller]
     pub fn ping(&mut self) {
-        self.client.say(r#"{"op":"ping","id":78}"#);
+        self.client.send_text(r#"{"op":"ping","id":78}"#);
         let reply = self.reply();
         assert_eq!((&reply["type"], &reply["id"]), (&json!("pong"), &json!(78)), "{reply}");
     }
@@ -325,38 +317,38 @@ impl Subscriber {
     #[track_caller]
     pub fn reply(&mut self) -> Value {
         loop {
-            match self.client.next() {
-                Came::Reply(reply) => return reply,
-                Came::Packet(packet) => self.take(&packet),
-                other => panic!("{other:?} came in place of a reply"),
+            match self.client.receive() {
+                Received::Reply(reply) => return reply,
+                Received::Packet(packet) => self.accept(&packet),
+                other => panic!("received {other:?}, expected a reply"),
             }
         }
     }
 
-    fn take(&mut self, packet: &[u8]) {
-        for record in records(packet) {
+    fn accept(&mut self, packet: &[u8]) {
+        for record in records_of(packet) {
             let RecordHeader { kind, instrument, sequence, .. } = record.header;
-            match RecordKind::from_wire(kind).expect("a kind that is known") {
+            match RecordKind::from_wire(kind).expect("a known kind") {
                 RecordKind::Definition => {
-                    let definition = record::read_definition(&record.bytes).expect("a whole definition");
+                    let definition = record::read_definition(&record.bytes).expect("a complete definition");
                     self.symbols.insert(instrument, definition.symbol);
                 }
                 RecordKind::Heartbeat => {}
                 RecordKind::Status => self.states.push((instrument, char::from(record.bytes[32]))),
                 RecordKind::Gap => {
-                    let gap = Gap::read(&record.bytes).expect("a whole gap");
+                    let gap = Gap::read(&record.bytes).expect("a complete gap");
                     let before = self.sequences.insert((instrument, gap.channel.kind() as u8), gap.to_sequence);
-                    assert!(before.is_none_or(|before| gap.from_sequence == before.next()), "{before:?}, then {gap:?}");
+                    assert!(before.is_none_or(|before| gap.from_sequence == before.next()), "{gap:?} after {before:?}");
                     self.gaps.push(gap);
                 }
                 kind if kind.channel().is_some() => {
-                    assert!(self.symbols.contains_key(&instrument), "{record:?} was not announced");
-                    assert_eq!(record.header.flags & flags::CONFLATED, 0, "{record:?} stands for several");
+                    assert!(self.symbols.contains_key(&instrument), "{record:?} has no definition before it");
+                    assert_eq!(record.header.flags & flags::CONFLATED, 0, "{record:?} is conflated");
                     let before = self.sequences.insert((instrument, kind as u8), sequence);
-                    assert!(before.is_none_or(|before| sequence == before.next()), "{before:?}, then {record:?}");
+                    assert!(before.is_none_or(|before| sequence == before.next()), "{record:?} after {before:?}");
                     self.ready.push_back(record);
                 }
-                kind => panic!("a {kind:?}: {record:?}"),
+                kind => panic!("received a {kind:?}: {record:?}"),
             }
         }
     }

@@ -1,22 +1,27 @@
-//! What the tests of tickcast share: clients and servers to test against, independent readings of the formats, and
-//! fixtures around the server's program and its parts.
+//! Clients, servers and independent readings of the formats, shared by the tests of tickcast.
 //!
-//! The readings (`oracle`, `unpack`, `events`, `http`) share no code with the program, so that both cannot have the same
-//! mistake. The feature `engine` adds the modules that link the server's library; the unit tests of the library itself
-//! use the modules without it, because the library that is under test is another one than the library that is linked here.
+//! * [`server`] starts the server's program; [`client`], [`sse`] and [`http`] talk to it over real sockets.
+//! * [`scripted_server`] plays a script to a client under test, with packets from [`packets`].
+//! * [`deflate`], [`sse`], [`http`] and [`binance_oracle`] read the formats with none of the program's code, so that a
+//!   mistake of the program is not repeated by its test.
+//! * The feature `engine` adds the modules that link the server's library: `node`, `feed_stream` and `io_contract`. A unit
+//!   test of that library must not use them: its own types are not those of the library that is linked here.
+//!
+//! Everything here panics where an expectation fails: the caller is a test.
 
+pub mod binance_oracle;
 pub mod client;
-pub mod events;
+pub mod deflate;
 pub mod exclusive;
-pub mod fake;
+#[cfg(feature = "engine")]
+pub mod feed_stream;
 pub mod http;
 #[cfg(feature = "engine")]
 pub mod io_contract;
 #[cfg(feature = "engine")]
 pub mod node;
-pub mod oracle;
+pub mod packets;
 pub mod paths;
+pub mod scripted_server;
 pub mod server;
-#[cfg(feature = "engine")]
-pub mod stream;
-pub mod unpack;
+pub mod sse;

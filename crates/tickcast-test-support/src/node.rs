@@ -1,4 +1,4 @@
-//! A sequencer and a shard over sockets that keep what they are sent, driven by a clock of the test's own.
+//! A sequencer and one shard in the test's thread, over sockets in memory and with a clock that the test sets.
 
 use std::collections::HashMap;
 
@@ -15,21 +15,21 @@ use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits}
 pub const START_NS: u64 = 1_763_700_000_000_000_000;
 pub const MS: u64 = 1_000_000;
 
-/// Keeps for each seat what was sent, as far as it was told that there is room.
+/// Sockets in memory: for each slot the bytes sent, up to the limit that the test sets.
 #[derive(Default)]
-pub struct Sockets {
+pub struct MemorySockets {
     sent: HashMap<u32, Vec<u8>>,
-    /// Bytes that a seat still takes; without an entry, all.
-    room: HashMap<u32, usize>,
+    /// Bytes that a socket still takes; without an entry, all.
+    writable_bytes: HashMap<u32, usize>,
     inbox: Vec<Completion>,
     input: HashMap<u32, Vec<u8>>,
 }
 
-impl Io for Sockets {
+impl Io for MemorySockets {
     fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], short: &mut Vec<ShortSend>) {
         for (index, send) in (0..).zip(sends) {
             let payload = &bytes[send.start as usize..][..send.len as usize];
-            let room = self.room.get_mut(&send.slot_id.index);
+            let room = self.writable_bytes.get_mut(&send.slot_id.index);
             let taken = room.as_deref().copied().unwrap_or(usize::MAX).min(payload.len());
             if let Some(room) = room {
                 *room -= taken;
@@ -41,11 +41,11 @@ impl Io for Sockets {
         }
     }
 
-    fn receive(&mut self, _seat: SlotId) {}
+    fn receive(&mut self, _slot_id: SlotId) {}
 
-    fn want_writable(&mut self, _seat: SlotId) {}
+    fn want_writable(&mut self, _slot_id: SlotId) {}
 
-    fn close(&mut self, _seat: SlotId) {}
+    fn close(&mut self, _slot_id: SlotId) {}
 
     fn reap(&mut self, _completions_max: usize, out: &mut Completions) {
         for completion in self.inbox.drain(..) {
@@ -63,43 +63,45 @@ impl Io for Sockets {
     }
 }
 
-/// What a client got in one message.
+/// A message that a client received.
 #[derive(Clone, Debug)]
 pub enum Message {
-    /// A control frame's text.
+    /// A reply.
     Text(String),
-    /// A packet.
-    Packet { header: PacketHeader, records: Vec<(RecordHeader, Vec<u8>)> },
-    /// The code of a close frame.
+    Packet {
+        header: PacketHeader,
+        records: Vec<(RecordHeader, Vec<u8>)>,
+    },
+    /// The code of a close frame; 1005 for none.
     Close(u16),
 }
 
-/// One core, and what feeds it.
+/// A sequencer and one shard.
 pub struct Node {
     pub sequencer: Sequencer,
-    pub shard: Shard<Sockets>,
+    pub shard: Shard<MemorySockets>,
     pub now_ns: u64,
     clients: u32,
 }
 
 impl Node {
-    /// A node with this many instruments, called `S1`, `S2` and so on.
+    /// A node with this many instruments: `S1`, `S2` and so on.
     pub fn new(instruments: u32) -> Self {
-        Self::with(instruments, 1 << 22, Settings::default())
+        Self::with_settings(instruments, 1 << 22, Settings::default())
     }
 
-    pub fn with(instruments: u32, ring_bytes: usize, settings: Settings) -> Self {
+    pub fn with_settings(instruments: u32, ring_bytes: usize, settings: Settings) -> Self {
         let (writer, reader) = ring(ring_bytes);
         let mut node = Self {
             sequencer: Sequencer::new(vec![writer], 1 << 20),
-            shard: Shard::new(settings, Sockets::default(), reader),
+            shard: Shard::new(settings, MemorySockets::default(), reader),
             now_ns: START_NS + MS,
             clients: 0,
         };
         for id in 1..=instruments {
             node.define(id);
         }
-        node.settle();
+        node.run_until_idle();
         node
     }
 
@@ -127,10 +129,10 @@ impl Node {
         self.accept(batch);
     }
 
-    /// A whole book of one level, or a change of one.
-    pub fn book(&mut self, instrument: u32, whole: bool, px: i64, sz: i64) {
+    /// A snapshot of a book of one level, or a change of one level.
+    pub fn book(&mut self, instrument: u32, is_snapshot: bool, px: i64, sz: i64) {
         let mut batch = Vec::new();
-        let kind = if whole { BOOK_SNAPSHOT } else { BOOK_DELTA };
+        let kind = if is_snapshot { BOOK_SNAPSHOT } else { BOOK_DELTA };
         let header = RecordHeader::of_feed(RecordKind::Book, instrument, self.now_ns);
         record::encode_book(&header, kind, [Level { px, sz, side: b'B' }].into_iter(), &mut batch);
         self.accept(batch);
@@ -140,63 +142,63 @@ impl Node {
         self.shard.tick(self.now_ns)
     }
 
-    /// Turns until there is nothing to do.
-    pub fn settle(&mut self) {
+    /// Ticks until there is nothing to do.
+    pub fn run_until_idle(&mut self) {
         while self.tick() {}
     }
 
-    /// Lets time pass, a millisecond a turn.
-    pub fn pass(&mut self, ms: u64) {
+    /// Advances the clock, and ticks every millisecond.
+    pub fn advance_ms(&mut self, ms: u64) {
         for _ in 0..ms {
             self.now_ns += MS;
-            self.settle();
+            self.run_until_idle();
         }
     }
 
-    /// A client that has been welcomed, and whose request comes with the next turn.
+    /// A client that was welcomed, and whose request is read in the next tick.
     pub fn client(&mut self, request: &str) -> u32 {
-        let slot = self.open();
-        self.settle();
-        self.say(slot, request);
+        let slot = self.connect();
+        self.run_until_idle();
+        self.send_text(slot, request);
         slot
     }
 
-    /// A client that has asked nothing yet.
-    pub fn open(&mut self) -> u32 {
+    /// A client that has sent nothing yet.
+    pub fn connect(&mut self) -> u32 {
         let slot = self.clients;
         self.clients += 1;
         self.shard.open(slot_id(slot), &[], &[], self.now_ns);
         slot
     }
 
-    /// Has a client's request come with the next turn.
-    pub fn say(&mut self, slot: u32, request: &str) {
+    /// A client's request, read in the next tick.
+    pub fn send_text(&mut self, slot: u32, request: &str) {
         let io = self.shard.io_mut();
         push_masked_frame(Opcode::Text, request.as_bytes(), [1, 2, 3, 4], io.input.entry(slot).or_default());
         io.inbox.push(Completion::Readable { slot_id: slot_id(slot) });
     }
 
-    /// Has bytes come from a client with the next turn, whatever they are.
-    pub fn feed(&mut self, slot: u32, bytes: &[u8]) {
+    /// Any bytes of a client, read in the next tick.
+    pub fn send_bytes(&mut self, slot: u32, bytes: &[u8]) {
         let io = self.shard.io_mut();
         io.input.entry(slot).or_default().extend_from_slice(bytes);
         io.inbox.push(Completion::Readable { slot_id: slot_id(slot) });
     }
 
-    /// From now on the client's socket takes so much and no more.
-    pub fn give_room(&mut self, slot: u32, bytes: usize) {
+    /// From now on the client's socket takes this many bytes.
+    pub fn limit_socket(&mut self, slot: u32, bytes: usize) {
         let io = self.shard.io_mut();
-        io.room.insert(slot, bytes);
+        io.writable_bytes.insert(slot, bytes);
         io.inbox.push(Completion::Writable { slot_id: slot_id(slot) });
     }
 
-    /// The client is gone.
-    pub fn end(&mut self, slot: u32) {
+    /// The client ends its connection.
+    pub fn disconnect(&mut self, slot: u32) {
         self.shard.io_mut().inbox.push(Completion::Ended { slot_id: slot_id(slot) });
-        self.settle();
+        self.run_until_idle();
     }
 
-    /// The whole messages that a client was sent up to now.
+    /// The complete messages that a client was sent so far.
     pub fn received(&self, slot: u32) -> Vec<Message> {
         let mut bytes = self.shard.io().sent.get(&slot).cloned().unwrap_or_default();
         let mut session = Session::new(Role::Client);

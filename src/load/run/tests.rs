@@ -4,7 +4,8 @@ use clap::Parser;
 use tungstenite::Message;
 
 use super::*;
-use tickcast_test_support::fake::{self, PacketBuilder};
+use tickcast_test_support::packets::PacketBuilder;
+use tickcast_test_support::scripted_server;
 
 #[derive(Parser)]
 struct Cli {
@@ -32,11 +33,11 @@ fn run(address: SocketAddr, flags: &[&str], stop: bool) -> (Result<Report, LoadE
 fn a_run_goes_from_the_directory_to_its_report() {
     let directory = r#"{"instruments":[{"instrument":1,"symbol":"BTC-USD"}]}"#;
     let (told, asked) = std::sync::mpsc::channel();
-    let address = fake::serve(directory, move |mut peer| {
-        told.send(fake::subscribe_request(&mut peer)["symbols"].take()).expect("the test waits");
+    let address = scripted_server::serve(directory, move |mut peer| {
+        told.send(scripted_server::subscribe_request(&mut peer)["symbols"].take()).expect("the test waits");
         // A client may have left by then: the run is short.
         let _ = peer.send(PacketBuilder::new().definition(1, "BTC-USD").quote(1, 0).message());
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let (report, text) = run(address, &["--clients", "5", "--threads", "2", "--shape", "one"], false);
     assert!((0..5).all(|_| asked.recv() == Ok(serde_json::json!(["BTC-USD"]))));
@@ -55,7 +56,7 @@ type Stamps = (u32, u64, u64);
 /// A server that takes a publisher's packets, and tells of each what it is when the publisher has gone.
 fn publish_server() -> (SocketAddr, std::sync::mpsc::Receiver<Vec<Stamps>>) {
     let (told, heard) = std::sync::mpsc::channel();
-    let address = fake::serve("", move |mut peer| {
+    let address = scripted_server::serve("", move |mut peer| {
         let define: serde_json::Value =
             serde_json::from_str(peer.read().expect("a define").to_text().expect("text")).expect("JSON");
         let named: Vec<_> = define["instruments"].as_array().expect("a list").iter().enumerate().collect();
@@ -83,9 +84,9 @@ fn publish_server() -> (SocketAddr, std::sync::mpsc::Receiver<Vec<Stamps>>) {
 #[test]
 fn the_publisher_publishes_in_turn_and_stamps_each_record_with_its_own_time() {
     let (publish_address, published) = publish_server();
-    let subscribers = fake::serve("", |mut peer| {
-        fake::accept_subscription(&mut peer, &[]);
-        fake::wait_for_end(&mut peer);
+    let subscribers = scripted_server::serve("", |mut peer| {
+        scripted_server::accept_subscription(&mut peer, &[]);
+        scripted_server::wait_for_end(&mut peer);
     });
     let url = publish_address.to_string();
     let publish = ["--publish", "2000", "--burst", "4", "--records-per-packet", "2", "--instruments", "3"];
@@ -108,15 +109,15 @@ fn the_publisher_publishes_in_turn_and_stamps_each_record_with_its_own_time() {
 
 #[test]
 fn a_publisher_that_is_sent_away_ends_the_run_with_what_the_server_said() {
-    let publish_address = fake::serve("", |mut peer| {
+    let publish_address = scripted_server::serve("", |mut peer| {
         peer.read().expect("a define");
         peer.send(Message::text(r#"{"type":"defined","id":1,"instruments":[{"symbol":"A","instrument":1}]}"#))
             .expect("the publisher reads");
         let frame = tungstenite::protocol::CloseFrame { code: 1008.into(), reason: "no more".into() };
         peer.close(Some(frame)).expect("the publisher reads");
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
-    let subscribers = fake::serve("", |mut peer| fake::wait_for_end(&mut peer));
+    let subscribers = scripted_server::serve("", |mut peer| scripted_server::wait_for_end(&mut peer));
     let url = publish_address.to_string();
     let error = run(subscribers, &["--publish", "10", "--publish-url", &url, "--clients", "1"], false).0;
     let error = error.expect_err("no publisher").to_string();
@@ -125,7 +126,7 @@ fn a_publisher_that_is_sent_away_ends_the_run_with_what_the_server_said() {
 
 #[test]
 fn a_server_that_refuses_everybody_is_an_error_with_its_message() {
-    let address = fake::refuse(concat!(
+    let address = scripted_server::respond(concat!(
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 49\r\n\r\n",
         r#"{"error":{"code":"origin","message":"not from here"}}"#
     ));
@@ -135,7 +136,7 @@ fn a_server_that_refuses_everybody_is_an_error_with_its_message() {
 
 #[test]
 fn an_interrupt_before_the_measurement_reports_nothing() {
-    let address = fake::serve("", |mut peer| fake::wait_for_end(&mut peer));
+    let address = scripted_server::serve("", |mut peer| scripted_server::wait_for_end(&mut peer));
     let (report, text) = run(address, &["--clients", "2"], true);
     assert!(matches!(report, Err(LoadError::Interrupted)), "{report:?}");
     assert_eq!(text, "");

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::load::latency::channel_of;
     use tickcast_client::Decoder;
-    use tickcast_test_support::fake::PacketBuilder;
+    use tickcast_test_support::packets::PacketBuilder;
 
     fn lines(packet: &PacketBuilder) -> String {
         let mut text = String::new();

@@ -299,7 +299,8 @@ mod tests {
 
     use super::*;
     use tickcast_client::Decoder;
-    use tickcast_test_support::fake::{self, PacketBuilder};
+    use tickcast_test_support::packets::PacketBuilder;
+    use tickcast_test_support::scripted_server;
 
     #[derive(Parser)]
     struct Cli {
@@ -323,15 +324,15 @@ mod tests {
 
     /// A server that takes the subscription, sends these packets and waits for the client to go.
     fn server(packets: Vec<PacketBuilder>) -> SocketAddr {
-        fake::serve("", move |mut peer| {
-            fake::accept_subscription(&mut peer, &["FOO-BAR"]);
+        scripted_server::serve("", move |mut peer| {
+            scripted_server::accept_subscription(&mut peer, &["FOO-BAR"]);
             for packet in &packets {
                 // A tap that has enough closes before all is sent.
                 if peer.send(packet.message()).is_err() {
                     return;
                 }
             }
-            fake::wait_for_end(&mut peer);
+            scripted_server::wait_for_end(&mut peer);
         })
     }
 
@@ -376,12 +377,12 @@ mod tests {
 
     #[test]
     fn the_request_carries_what_the_flags_say() {
-        let address = fake::serve("", |mut peer| {
-            let request = fake::subscribe_request(&mut peer);
+        let address = scripted_server::serve("", |mut peer| {
+            let request = scripted_server::subscribe_request(&mut peer);
             let message = format!("{}", request);
             let error = serde_json::json!({"type": "error", "id": 1, "code": "bad_request", "message": message});
             peer.send(Message::text(error.to_string())).expect("the client reads");
-            fake::wait_for_end(&mut peer);
+            scripted_server::wait_for_end(&mut peer);
         });
         let flags = ["--channels", "book,raw", "--symbols", "BTC-*,AAPL", "--conflate-ms", "100", "--no-snapshot"];
         let error = run(address, &flags).2.expect_err("rejected").to_string();
@@ -409,8 +410,8 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_lost_comes_back_and_goes_on_or_ends_the_tap_as_it_was_told() {
-        let address = fake::serve("", |mut peer| {
-            let first = fake::subscribe_request(&mut peer)["op"] == "subscribe";
+        let address = scripted_server::serve("", |mut peer| {
+            let first = scripted_server::subscribe_request(&mut peer)["op"] == "subscribe";
             let how = if first { "subscribed" } else { "resumed" };
             let told = format!(r#"{{"type":"{how}","id":1,"how":"replay","from":2,"conflate_ms":0,"count":1}}"#);
             peer.send(Message::text(told)).expect("the client reads");
@@ -419,7 +420,7 @@ mod tests {
             let packet = trades.fold(start, |packet, sequence| packet.trade(sequence, 0));
             peer.send(packet.message()).expect("the client reads");
             if !first {
-                fake::wait_for_end(&mut peer);
+                scripted_server::wait_for_end(&mut peer);
             }
         });
         let (out, notices, ended) = run(address, &["--count", "3", "--channels", "trade"]);
@@ -435,7 +436,7 @@ mod tests {
     #[test]
     fn an_interrupt_closes_with_1000() {
         let (told, seen) = std::sync::mpsc::channel();
-        let address = fake::serve("", move |mut peer| {
+        let address = scripted_server::serve("", move |mut peer| {
             while let Ok(message) = peer.read() {
                 if let Message::Close(frame) = message {
                     told.send(frame.map(|frame| u16::from(frame.code))).expect("the test waits");
@@ -450,7 +451,7 @@ mod tests {
     fn a_stats_line_shows_rates_latencies_and_what_was_lost() {
         let start = Instant::now();
         let mut stats = Stats::new(start);
-        let now_ns = fake::TS_RECV + 30_000;
+        let now_ns = tickcast_test_support::packets::TS_RECV + 30_000;
         let packet = PacketBuilder::new().definition(1, "A").quote(1, 0).quote(4, 0x10).gap(Channel::Trade, 1, 2);
         let mut decoder = Decoder::new();
         let bytes = packet.bytes();

@@ -250,7 +250,7 @@ mod tests {
 
     use super::*;
     use tickcast_protocol::record::flags;
-    use tickcast_test_support::fake::PacketBuilder;
+    use tickcast_test_support::packets::PacketBuilder;
 
     /// What a stream may hold: instrument, sequence step, flags, and whether it is a quote, a trade, a gap or a definition.
     fn packets() -> impl Strategy<Value = Vec<Vec<(u8, u32, u64, u8)>>> {

@@ -66,7 +66,7 @@ fn the_client_subscribes_and_unsubscribes_and_counts_who_still_wants_what() {
     assert_eq!(page.get("[one.closed, two.closed, three.closed]"), json!([true, true, false]));
     page.run("client.close()");
     assert_eq!(page.get("client.closed.then(({ phase }) => phase)"), "closed");
-    server.wait_metric("tickcast_clients", |count| count == 0);
+    server.wait_for_metric("tickcast_clients", |count| count == 0);
     page.is_clean(&[]);
 }
 

@@ -18,7 +18,7 @@ const SYMBOLS: &[&str] = &["AAA-USD", "BBB-USD"];
 
 /// A server at the address of one that has gone.
 pub fn at(address: SocketAddr, args: &[&str]) -> Server {
-    Server::of(Program::command(&[args, &["--listen", &address.to_string()]].concat()))
+    Server::spawn(Program::command(&[args, &["--listen", &address.to_string()]].concat()))
 }
 
 fn texts(values: &Value) -> Vec<&str> {

@@ -28,10 +28,10 @@ pub struct Publisher {
 
 impl Publisher {
     pub fn open(server: &Server, symbols: &[&str]) -> Self {
-        let mut client = Client::open(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
+        let mut client = Client::connect(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
         let define = |symbol| json!({"symbol": symbol, "venue": "TEST", "px_exp": -2, "sz_exp": -3});
         let instruments: Vec<Value> = symbols.iter().map(define).collect();
-        client.say(&json!({"op": "define", "id": 1, "instruments": instruments}).to_string());
+        client.send_text(&json!({"op": "define", "id": 1, "instruments": instruments}).to_string());
         let reply = client.reply();
         let id = |defined: &Value| defined["instrument"].as_u64().expect("an id") as u32;
         let ids = reply["instruments"].as_array().expect("a list").iter().map(id).collect();

@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::chromium::{Page, tick};
-use tickcast_test_support::client::frame;
-use tickcast_test_support::http::{connect, upgrade};
+use tickcast_test_support::client::masked_frame;
+use tickcast_test_support::http::{connect, upgrade_request};
 use tickcast_test_support::server::Server;
 
 const BUSY: &str = "sim:instruments=50,rate=30000,seed=1,shape=even";
@@ -22,9 +22,9 @@ fn the_operators_view_shows_shards_and_who_does_not_read() {
     page.until("probe.text('[data-field=slow-note]') === 'No client is behind.'");
     // Asks for everything, and never reads what comes.
     let mut stalled = connect(server.address);
-    stalled.write_all(upgrade("/v1/stream").as_bytes()).expect("the server reads");
+    stalled.write_all(upgrade_request("/v1/stream").as_bytes()).expect("the server reads");
     let all = json!({"op": "subscribe", "id": 1, "channels": ["quote", "trade", "ticker", "book"], "symbols": ["*"]});
-    stalled.write_all(&frame(0x81, all.to_string().as_bytes())).expect("the server reads");
+    stalled.write_all(&masked_frame(0x81, all.to_string().as_bytes())).expect("the server reads");
     let address = stalled.local_addr().expect("it is connected").to_string();
     let slow = "[...document.querySelectorAll('[data-field=slow] tr')].map(({ children }) => children[2].textContent)";
     page.until(&format!("{slow}.includes('{address}')"));

@@ -63,8 +63,8 @@ fn with_and_without(program: &str, script: &str, agreed: &str) {
     check(&run(&off, program, script, "on"), "", agreed);
     check(&run(&on, program, script, "off"), "", "");
     check(&run(&on, program, script, "on"), agreed, agreed);
-    on.wait_metric("tickcast_compressed_total", |packets| packets > 0);
-    assert_eq!(off.metric("tickcast_compressed_total").iter().sum::<u64>(), 0);
+    on.wait_for_metric("tickcast_compressed_total", |packets| packets > 0);
+    assert_eq!(off.metric_values("tickcast_compressed_total").iter().sum::<u64>(), 0);
 }
 
 #[test]
@@ -133,10 +133,10 @@ fn a_browser_reads_the_stream_and_hears_its_echo() {
     let (off, on) = (server_for(&origin(&first), "off"), server_for(&origin(&second), "6"));
     check(&browse(browser, first, &off), "", AGREED);
     check(&browse(browser, second, &on), AGREED, AGREED);
-    on.wait_metric("tickcast_compressed_total", |packets| packets > 0);
+    on.wait_for_metric("tickcast_compressed_total", |packets| packets > 0);
     let refused = browse(browser, listen(), &on);
     assert_eq!(refused["failed"], "the stream failed", "a page of an origin that is not listed: {refused}");
-    on.wait_metric("tickcast_refused_origin_total", |count| count > 0);
+    on.wait_for_metric("tickcast_refused_origin_total", |count| count > 0);
 }
 
 /// A program that does not outlive its test.

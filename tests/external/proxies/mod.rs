@@ -11,7 +11,7 @@ use std::time::Instant;
 use proxy::{Kind, Proxy};
 use rustix::process::Signal;
 use tickcast_test_support::client::{Client, Subscriber};
-use tickcast_test_support::http::{Answer, ask, connect, connect_from, upgrade};
+use tickcast_test_support::http::{Response, connect, connect_from, send_request, upgrade_request};
 use tickcast_test_support::server::{DEADLINE, Program, SMALL_MARKET, Server};
 use tungstenite::Message;
 
@@ -25,28 +25,31 @@ fn server(feed: &str, more: &[&str]) -> Server {
 }
 
 /// A request whose answer ends the connection.
-fn get(address: SocketAddr, path: &str, lines: &str) -> Answer {
-    ask(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{lines}\r\n").as_bytes())
+fn get(address: SocketAddr, path: &str, lines: &str) -> Response {
+    send_request(
+        address,
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{lines}\r\n").as_bytes(),
+    )
 }
 
 /// Reads one answer off a connection that stays open.
-fn next_answer(stream: &mut TcpStream) -> Answer {
+fn next_answer(stream: &mut TcpStream) -> Response {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).expect("an answer");
         bytes.push(byte[0]);
     }
-    let length = Answer::parse(&bytes).header("content-length").map_or(0, |length| length.parse().expect("a number"));
+    let length = Response::parse(&bytes).header("content-length").map_or(0, |length| length.parse().expect("a number"));
     let mut body = vec![0; length];
     stream.read_exact(&mut body).expect("the whole body");
     bytes.extend(body);
-    Answer::parse(&bytes)
+    Response::parse(&bytes)
 }
 
 fn answers_go_through(kind: Kind) {
     let server = server(MARKET, &[]);
-    server.wait_metric("tickcast_records_read_total", |records| records > 4000);
+    server.wait_for_metric("tickcast_records_read_total", |records| records > 4000);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     for path in ["/", "/favicon.svg", "/tickcast.js", "/v1/instruments"] {
         let (direct, through) = (server.get(path), get(proxy.http, path, ""));
@@ -62,7 +65,7 @@ fn answers_go_through(kind: Kind) {
         flate2::read::GzDecoder::new(&gzip.body[..]).read_to_end(&mut plain).expect("whole gzip");
         assert!(plain == direct.body, "{kind:?} {path}: the same bytes, compressed");
     }
-    get(proxy.http, "/v1/snapshot/NO-SUCH", "").refuses(404, "not_found", &["NO-SUCH"]);
+    get(proxy.http, "/v1/snapshot/NO-SUCH", "").assert_refusal(404, "not_found", &["NO-SUCH"]);
     // The server ends each connection with its answer; the proxy's client need not notice.
     let mut kept = connect(proxy.http);
     for path in ["/", "/v1/instruments", "/healthz", "/v1/snapshot/NO-SUCH", "/"] {
@@ -75,20 +78,20 @@ fn streams_go_through(kind: Kind) {
     let server = server(SMALL_MARKET, &[]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     let own = format!("http://{}", proxy.http);
-    let open = |origin: &str| Client::try_open(proxy.http, "/v1/stream", &[("Origin", origin)]);
+    let open = |origin: &str| Client::try_connect(proxy.http, "/v1/stream", &[("Origin", origin)]);
     let mut clients: Vec<_> = (0..8)
         .map(|_| {
             let mut client = open(&own).expect("a page of the proxy's own origin");
             assert_eq!(client.reply()["type"], "welcome");
-            Subscriber::of(client, &["quote", "trade"], &["*"])
+            Subscriber::subscribe(client, &["quote", "trade"], &["*"])
         })
         .collect();
     for client in &mut clients {
-        client.until_fresh();
+        client.until_live();
         client.ping();
     }
     // All four addresses that it connects from are trusted, so that each client has been found out.
-    server.wait_metric("tickcast_forwarded_total", |count| count >= 8);
+    server.wait_for_metric("tickcast_forwarded_total", |count| count >= 8);
     let Err(refused) = open(EVIL) else { panic!("let in") };
     assert_eq!(refused.status, 403);
     for path in [
@@ -104,7 +107,7 @@ fn streams_go_through(kind: Kind) {
         "/metrics/",
     ] {
         assert_eq!(get(proxy.http, path, "").status, 404, "{kind:?}: {path} is not public");
-        let wanted = upgrade(path).replacen("Host: here", &format!("Host: {}", proxy.http), 1);
+        let wanted = upgrade_request(path).replacen("Host: here", &format!("Host: {}", proxy.http), 1);
         let mut stream = connect(proxy.http);
         stream.write_all(wanted.as_bytes()).expect("it reads");
         assert_eq!(next_answer(&mut stream).status, 404, "{kind:?}: nor is it with an upgrade: {path}");
@@ -128,7 +131,7 @@ fn whole_urls_are_no_way_around(kind: Kind) {
 /// The status of an upgrade from this address of our own, and the connection.
 fn upgraded(front: SocketAddr, source: &str, lines: &str) -> (u16, TcpStream) {
     let mut stream = connect_from(source, front);
-    let request = upgrade("/v1/stream").replacen("\r\n", &format!("\r\n{lines}"), 1);
+    let request = upgrade_request("/v1/stream").replacen("\r\n", &format!("\r\n{lines}"), 1);
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut status = [0; 12];
     stream.read_exact(&mut status).expect("an answer");
@@ -148,7 +151,7 @@ fn clients_count_by_their_own_addresses(kind: Kind) {
     }
     let others = [enter("127.0.0.3"), enter("127.0.0.3"), enter("127.0.0.4")];
     assert!(others.iter().all(|(status, _)| *status == 101), "{kind:?}: others have their own");
-    server.wait_metric("tickcast_refused_address_total", |count| count == 3);
+    server.wait_for_metric("tickcast_refused_address_total", |count| count == 3);
     // Who leaves the proxy leaves the server.
     drop(first);
     let mut tries = 0;
@@ -160,9 +163,9 @@ fn clients_count_by_their_own_addresses(kind: Kind) {
 
 /// Defines one instrument with prices in cents, and a way to publish its bid.
 fn publisher(server: &Server) -> impl FnMut(i64) + use<> {
-    let mut client = Client::open(server.address, "/v1/publish?token=secret", &[]);
+    let mut client = Client::connect(server.address, "/v1/publish?token=secret", &[]);
     let define = r#"{"op":"define","id":1,"instruments":[{"symbol":"A-USD","venue":"test","px_exp":-2,"sz_exp":0}]}"#;
-    client.say(define);
+    client.send_text(define);
     let instrument = client.reply()["instruments"][0]["instrument"].as_u64().expect("an id") as u32;
     move |bid| {
         let body = [bid, 1, bid + 1, 1].map(i64::to_le_bytes).concat();
@@ -194,7 +197,7 @@ fn events_are_not_held_back(kind: Kind) {
 }
 
 /// What a reader of events gets: the head, and the stream to the end of its first event.
-fn first_event(front: SocketAddr) -> Answer {
+fn first_event(front: SocketAddr) -> Response {
     let mut stream = connect(front);
     // Of HTTP 1.0, so that the stream comes as it is, and not in chunks.
     let request = format!("GET /v1/sse?symbols=* HTTP/1.0\r\nHost: {front}\r\nAccept: text/event-stream\r\n\r\n");
@@ -206,12 +209,12 @@ fn first_event(front: SocketAddr) -> Answer {
         assert!(read > 0, "it ended after {}", String::from_utf8_lossy(&came));
         came.extend_from_slice(&part[..read]);
     }
-    Answer::parse(&came)
+    Response::parse(&came)
 }
 
 /// A browser's `EventSource` takes the answer for a stream that has ended, and comes back.
 #[track_caller]
-fn is_to_come_back(kind: Kind, answer: &Answer) {
+fn is_to_come_back(kind: Kind, answer: &Response) {
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/event-stream")), "{kind:?} {answer:?}");
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{kind:?}");
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{kind:?}: whoever's page it is");
@@ -239,7 +242,7 @@ fn readers_of_events_are_kept_over_a_restart(kind: Kind) {
         assert!(matches!(status, 502 | 503), "{kind:?}: others are told as it is: {status}");
     }
     let listen = address.to_string();
-    let _server = Server::of(Program::command(&[&["--listen", &listen, "--feed", SMALL_MARKET], ARGS].concat()));
+    let _server = Server::spawn(Program::command(&[&["--listen", &listen, "--feed", SMALL_MARKET], ARGS].concat()));
     let until = Instant::now() + DEADLINE;
     loop {
         let answer = first_event(proxy.http);
@@ -257,7 +260,7 @@ fn readers_of_events_are_kept_at_a_full_door(kind: Kind) {
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     let echo = || {
         let (mut stream, mut status) = (connect(server.address), [0; 12]);
-        stream.write_all(upgrade("/v1/echo").as_bytes()).and_then(|()| stream.read_exact(&mut status)).ok()?;
+        stream.write_all(upgrade_request("/v1/echo").as_bytes()).and_then(|()| stream.read_exact(&mut status)).ok()?;
         status.ends_with(b"101").then_some(stream)
     };
     let mut echoes = Vec::new();

@@ -54,7 +54,7 @@ impl Proxy {
         let until = Instant::now() + DEADLINE;
         let is_ready = |address| {
             let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-            TcpStream::connect(address).is_ok() && super::ask(address, request.as_bytes()).status == 200
+            TcpStream::connect(address).is_ok() && super::send_request(address, request.as_bytes()).status == 200
         };
         while !is_ready(self.http) {
             let ended = self.child.try_wait().expect("it is a child of ours");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tickcast_test_support::oracle::{self, OracleInstrument};
+use tickcast_test_support::binance_oracle::{self, OracleInstrument};
 
 /// The instruments of the recordings in the order of [`FILES`], and one that does nothing but come first.
 pub const SYMBOLS: [(&str, &str); 4] =
@@ -23,11 +23,11 @@ pub struct Truth {
 impl Truth {
     pub fn read(dir: &Path) -> Self {
         let files: Vec<_> = FILES.iter().map(|file| dir.join(file)).collect();
-        let mut oracle = oracle::read(&files);
+        let mut oracle = binance_oracle::read(&files);
         let mut instrument = |(symbol, _): &(&str, &str)| oracle.instruments.remove(*symbol);
         let instruments: Vec<_> = SYMBOLS.iter().filter_map(&mut instrument).collect();
         assert_eq!(instruments.len(), FILES.len(), "one instrument a file");
-        let quotes_before = files.iter().map(|file| quotes_before(&oracle::text(file))).collect();
+        let quotes_before = files.iter().map(|file| quotes_before(&binance_oracle::text(file))).collect();
         Self { files, instruments, quotes_before }
     }
 

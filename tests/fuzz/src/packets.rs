@@ -172,10 +172,10 @@ fn check_subscriber(instruments: u32, batches: Vec<Vec<u8>>) {
     let mut node = Node::new(instruments);
     let all = r#"{"op":"subscribe","id":1,"channels":["quote","trade","ticker","book","raw"],"symbols":["*"]}"#;
     let client = node.client(all);
-    node.pass(1);
+    node.advance_ms(1);
     for batch in batches {
         node.accept(batch);
-        node.pass(1);
+        node.advance_ms(1);
     }
     let mut logs: HashMap<(u32, Channel), Sequence> = HashMap::new();
     for message in node.received(client) {

@@ -74,7 +74,7 @@ impl World {
         if kind & 2 == 2 {
             settings.tick_bytes_max = 512;
         }
-        let node = Node::with(INSTRUMENTS, RING_BYTES, settings);
+        let node = Node::with_settings(INSTRUMENTS, RING_BYTES, settings);
         Self { node, wishes: Vec::new(), gone: HashSet::new(), instruments: INSTRUMENTS }
     }
 
@@ -86,20 +86,20 @@ impl World {
             3 => {
                 let (client, length) = (self.client(script), script.byte());
                 let text = String::from_utf8_lossy(script.bytes(length.into())).into_owned();
-                self.with(client, Wish::Changed, |node, client| node.say(client, &text));
+                self.with(client, Wish::Changed, |node, client| node.send_text(client, &text));
             }
             4 => {
                 let (client, length) = (self.client(script), script.byte());
                 let bytes = script.bytes(length.into());
-                self.with(client, Wish::Changed, |node, client| node.feed(client, bytes));
+                self.with(client, Wish::Changed, |node, client| node.send_bytes(client, bytes));
             }
             5 => {
                 let (client, room) = (self.client(script), script.short());
-                self.with(client, Wish::Nothing, |node, client| node.give_room(client, room.into()));
+                self.with(client, Wish::Nothing, |node, client| node.limit_socket(client, room.into()));
             }
             6 => {
                 let client = self.client(script);
-                self.with(client, Wish::Nothing, Node::end);
+                self.with(client, Wish::Nothing, Node::disconnect);
                 self.gone.extend(client);
             }
             7 => self.node.trade(self.instrument(script)),
@@ -110,14 +110,14 @@ impl World {
             }
             10 => self.define(),
             11 => self.burst(script),
-            12 => self.node.pass(u64::from(script.byte()) % 16),
+            12 => self.node.advance_ms(u64::from(script.byte()) % 16),
             _ => self.node.now_ns += u64::from(script.byte()) * SECOND_NS / 2,
         }
     }
 
     fn open(&mut self) {
         if (self.wishes.len() as u32) < CLIENTS_MAX {
-            self.node.open();
+            self.node.connect();
             self.wishes.push(Wish::Nothing);
         }
     }
@@ -149,7 +149,7 @@ impl World {
         let shape = script.byte();
         let conflate_ms = INTERVALS_MS[usize::from(shape >> 1) % INTERVALS_MS.len()];
         let text = subscribe_text(1, channels, &symbols, conflate_ms, shape & 1 == 1);
-        self.with(client, Wish::Once, |node, client| node.say(client, &text));
+        self.with(client, Wish::Once, |node, client| node.send_text(client, &text));
     }
 
     fn ask_otherwise(&mut self, script: &mut Script<'_>) {
@@ -163,7 +163,7 @@ impl World {
             let position = self.node.sequencer.position().get().saturating_sub(back.into()).into();
             resume_text(3, Token { epoch, position }, channels, &symbols, conflate_ms)
         };
-        self.with(client, Wish::Changed, |node, client| node.say(client, &text));
+        self.with(client, Wish::Changed, |node, client| node.send_text(client, &text));
     }
 
     fn define(&mut self) {
@@ -193,17 +193,17 @@ impl World {
 
     fn end(mut self) {
         for client in (0..self.wishes.len() as u32).filter(|client| !self.gone.contains(client)) {
-            self.node.give_room(client, ALL_BYTES);
+            self.node.limit_socket(client, ALL_BYTES);
         }
         for _ in 0..4 {
-            self.node.pass(1);
+            self.node.advance_ms(1);
             self.attend();
         }
         for (client, wish) in (0..).zip(&self.wishes) {
             check(&self.node.received(client), *wish);
         }
         for client in (0..self.wishes.len() as u32).filter(|client| !self.gone.contains(client)) {
-            self.node.end(client);
+            self.node.disconnect(client);
         }
         assert_eq!(self.node.shard.clients(), 0, "all clients have gone");
     }

@@ -375,7 +375,7 @@ pub fn body_is_whole(kind: RecordKind, record: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickcast_test_support::fake::PacketBuilder;
+    use tickcast_test_support::packets::PacketBuilder;
 
     fn violations(packets: &[PacketBuilder]) -> (Counters, Option<Violation>) {
         let mut decoder = Decoder::new();

@@ -7,7 +7,7 @@ use tungstenite::protocol::Role as TheirSide;
 
 use super::*;
 use tickcast_protocol::ws::frame::push_frame;
-use tickcast_test_support::fake::PacketBuilder;
+use tickcast_test_support::packets::PacketBuilder;
 
 /// What came out of a stream, in the words of both readers.
 #[derive(Debug, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use crate::load::worker::messages::ExpectedInstruments;
 use tickcast_client::Target;
 use tickcast_client::decode::Violation;
 use tickcast_protocol::Channel;
-use tickcast_test_support::fake::{self, PacketBuilder};
+use tickcast_test_support::packets::PacketBuilder;
+use tickcast_test_support::scripted_server;
 
 const PENDING_MAX: usize = 64;
 
@@ -54,15 +55,15 @@ fn run_share(share: ThreadJob, times: usize, until: &Receiver<()>) -> (WorkerTal
 /// A server that sends these packets to each client, closes with 4002, and tells when the client has gone.
 fn server(packets: Vec<PacketBuilder>) -> (SocketAddr, Receiver<()>) {
     let (told, heard) = channel();
-    let address = fake::serve("", move |mut peer| {
-        fake::accept_subscription(&mut peer, &[]);
+    let address = scripted_server::serve("", move |mut peer| {
+        scripted_server::accept_subscription(&mut peer, &[]);
         for packet in &packets {
             peer.send(packet.message()).expect("the client reads");
         }
         let frame = tungstenite::protocol::CloseFrame { code: 4002.into(), reason: "enough".into() };
         // A client that found something malformed has gone by now.
         let _ = peer.close(Some(frame));
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
         told.send(()).expect("the test waits");
     });
     (address, heard)
@@ -101,10 +102,10 @@ fn a_planted_jump_is_found_on_every_connection() {
 #[test]
 fn a_malformed_packet_ends_the_connection_and_is_told() {
     let (told, heard) = channel();
-    let address = fake::serve("", move |mut peer| {
-        fake::accept_subscription(&mut peer, &[]);
+    let address = scripted_server::serve("", move |mut peer| {
+        scripted_server::accept_subscription(&mut peer, &[]);
         peer.send(Message::binary(vec![9; 24])).expect("the client reads");
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
         told.send(()).expect("the test waits");
     });
     let (tally, _) = run(address, 1, ClientRole::Steady, &heard);
@@ -115,12 +116,12 @@ fn a_malformed_packet_ends_the_connection_and_is_told() {
 #[test]
 fn subscriptions_that_the_server_rejects_are_counted_by_message() {
     let (told, heard) = channel();
-    let address = fake::serve("", move |mut peer| {
-        fake::subscribe_request(&mut peer);
+    let address = scripted_server::serve("", move |mut peer| {
+        scripted_server::subscribe_request(&mut peer);
         let error = r#"{"type":"error","id":1,"code":"bad_request","message":"symbols: too many"}"#;
         peer.send(Message::text(error)).expect("the client reads");
         peer.close(None).expect("the client reads");
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
         told.send(()).expect("the test waits");
     });
     let (tally, _) = run(address, 2, ClientRole::Steady, &heard);
@@ -131,13 +132,13 @@ fn subscriptions_that_the_server_rejects_are_counted_by_message() {
 #[test]
 fn a_stalled_client_reads_nothing_until_the_run_is_over() {
     let (told, heard) = channel();
-    let address = fake::serve("", move |mut peer| {
-        fake::subscribe_request(&mut peer);
+    let address = scripted_server::serve("", move |mut peer| {
+        scripted_server::subscribe_request(&mut peer);
         peer.send(start().quote(1, 0).message()).expect("the socket has room");
         let frame = tungstenite::protocol::CloseFrame { code: 4002.into(), reason: "enough".into() };
         peer.close(Some(frame)).expect("the socket has room");
         told.send(()).expect("the test waits");
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let (tally, shared) = run(address, 2, ClientRole::Stalled, &heard);
     assert_eq!((tally.connected, shared.progress().records), (2, 0));
@@ -150,7 +151,7 @@ fn refusals_are_counted_by_what_the_server_said() {
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 42\r\n\r\n",
         r#"{"error":{"code":"full","message":"full"}}"#
     );
-    let address = fake::refuse(answer);
+    let address = scripted_server::respond(answer);
     let shared = Arc::new(WorkerShared::default());
     let worker = WorkerThread::new(share(address, 3, ClientRole::Steady), Arc::clone(&shared)).expect("epoll is there");
     let thread = std::thread::spawn(move || worker.run());
@@ -181,8 +182,8 @@ fn a_storm_connects_beside_the_others_and_is_counted_apart() {
 #[test]
 fn churned_clients_vanish_and_are_replaced() {
     let (told, heard) = channel();
-    let address = fake::serve("", move |mut peer| {
-        fake::accept_subscription(&mut peer, &[]);
+    let address = scripted_server::serve("", move |mut peer| {
+        scripted_server::accept_subscription(&mut peer, &[]);
         let end = loop {
             if let Err(error) = peer.read() {
                 break error;
@@ -221,7 +222,7 @@ fn stalled_clients_read_again_when_their_time_is_over() {
 #[test]
 fn a_server_of_another_kind_is_counted_and_its_packets_are_checked_and_timed() {
     let (told, heard) = channel();
-    let address = fake::serve("", move |mut peer| {
+    let address = scripted_server::serve("", move |mut peer| {
         assert_eq!(peer.read().expect("the client speaks"), Message::text("SUB a"));
         assert_eq!(peer.read().expect("the client speaks"), Message::text("SUB b"));
         peer.send(Message::text("welcome")).expect("the client reads");
@@ -230,7 +231,7 @@ fn a_server_of_another_kind_is_counted_and_its_packets_are_checked_and_timed() {
             peer.send(PacketBuilder::new().trade(sequence, 0).message()).expect("the client reads");
         }
         peer.close(None).expect("the client reads");
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
         told.send(()).expect("the test waits");
     });
     let mut share = share(address, 2, ClientRole::Steady);
@@ -247,11 +248,11 @@ fn a_server_of_another_kind_is_counted_and_its_packets_are_checked_and_timed() {
 fn what_steady_clients_got_is_held_against_what_was_published() {
     let packet = start().quote(1, 0).quote(2, 0).quote(5, 0x10).trade(3, 0).gap(Channel::Trade, 4, 5);
     let (told, heard) = channel();
-    let address = fake::serve("", move |mut peer| {
-        fake::accept_subscription(&mut peer, &[]);
+    let address = scripted_server::serve("", move |mut peer| {
+        scripted_server::accept_subscription(&mut peer, &[]);
         peer.send(packet.message()).expect("the client reads");
         told.send(()).expect("the test waits");
-        fake::wait_for_end(&mut peer);
+        scripted_server::wait_for_end(&mut peer);
     });
     let mut share = share(address, 2, ClientRole::Steady);
     share.requests = Arc::new([ClientRequest {

@@ -1,4 +1,4 @@
-//! A feed's stream, driven by a clock of the test's own and read back as a client would.
+//! Runs a feed with a clock that the test sets, and reads its records as a client does.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,42 +9,43 @@ use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, Report};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Ticker, Trade, flags};
 use tickcast_protocol::{Book, Instrument, RecordKind};
 
-/// A record with the time at which it came.
+/// A record, and the time at which the feed delivered it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Came {
+pub struct FeedRecord {
     pub at_ns: u64,
     pub header: RecordHeader,
-    pub record: Vec<u8>,
+    /// The whole record, header included.
+    pub bytes: Vec<u8>,
 }
 
-impl Came {
+impl FeedRecord {
     pub fn kind(&self) -> RecordKind {
         RecordKind::from_wire(self.header.kind).expect("a known kind")
     }
 
     pub fn trade(&self) -> Trade {
-        Trade::read(&self.record).expect("a whole trade")
+        Trade::read(&self.bytes).expect("a complete trade")
     }
 
     pub fn quote(&self) -> Quote {
-        Quote::read(&self.record).expect("a whole quote")
+        Quote::read(&self.bytes).expect("a complete quote")
     }
 
     pub fn ticker(&self) -> Ticker {
-        Ticker::read(&self.record).expect("a whole ticker")
+        Ticker::read(&self.bytes).expect("a complete ticker")
     }
 
     pub fn definition(&self) -> Instrument {
-        record::read_definition(&self.record).expect("a whole definition")
+        record::read_definition(&self.bytes).expect("a complete definition")
     }
 
-    /// RecordKind and levels.
+    /// Kind and levels.
     pub fn book(&self) -> (char, Vec<Level>) {
-        let (kind, levels) = record::read_book(&self.record).expect("a whole book");
+        let (kind, levels) = record::read_book(&self.bytes).expect("a complete book");
         (char::from(kind), levels.collect())
     }
 
-    /// RecordKind, flags and `px sz side` of each level, for short comparisons.
+    /// Kind, flags and levels (side, size, price) as a short text.
     pub fn book_text(&self) -> String {
         let (kind, levels) = self.book();
         let bad = if self.header.flags & flags::MAYBE_BAD_BOOK != 0 { "?" } else { "" };
@@ -53,52 +54,52 @@ impl Came {
     }
 }
 
-/// Opens a replay of `files` with the pairs of `query`.
+/// Opens a replay of `files` with the parameters of `query`.
 pub fn open(files: &[PathBuf], query: &str) -> Replay {
     let names: Vec<_> = files.iter().map(|file| file.to_str().expect("a path in UTF-8")).collect();
-    let params = Params::parse(&format!("{}?{query}", names.join(","))).expect("parameters that are allowed");
+    let params = Params::parse(&format!("{}?{query}", names.join(","))).expect("valid parameters");
     Replay::open(&params).expect("a recording")
 }
 
-/// Polls to the end, but at most until `until_ns`; the clock starts at `start_ns` and jumps to what is due.
-pub fn drive(feed: &mut dyn Feed, start_ns: u64, until_ns: u64) -> Vec<Came> {
+/// Polls until the feed ends or is due after `until_ns`. The clock starts at `start_ns` and jumps to the next deadline.
+pub fn run(feed: &mut dyn Feed, start_ns: u64, until_ns: u64) -> Vec<FeedRecord> {
     let mut now_ns = start_ns;
     let mut all = Vec::new();
     let mut batch = Vec::new();
     loop {
         batch.clear();
         let next = feed.poll(now_ns, &mut batch);
-        all.extend(record::records(&batch).map(|(header, record)| Came {
+        all.extend(record::records(&batch).map(|(header, record)| FeedRecord {
             at_ns: now_ns,
             header,
-            record: record.to_vec(),
+            bytes: record.to_vec(),
         }));
         match next {
             Next::Now | Next::Paced => {}
             Next::At(at_ns) if at_ns > until_ns => return all,
             Next::At(at_ns) => {
-                assert!(at_ns > now_ns, "{at_ns} is due already at {now_ns}");
+                assert!(at_ns > now_ns, "due at {at_ns}, polled at {now_ns}");
                 now_ns = at_ns;
             }
             Next::Ended => {
-                assert!(batch.is_empty(), "the end comes alone");
+                assert!(batch.is_empty(), "the last poll has no records");
                 return all;
             }
         }
     }
 }
 
-/// All records of a replay at full speed, and what it counted. Every batch is checked to be bounded.
-pub fn all(files: &[PathBuf], query: &str) -> (Vec<Came>, Report) {
+/// All records of a replay at full speed, and its counters.
+pub fn run_to_end(files: &[PathBuf], query: &str) -> (Vec<FeedRecord>, Report) {
     let mut replay = open(files, query);
-    let all = drive(&mut replay, 1, u64::MAX);
+    let all = run(&mut replay, 1, u64::MAX);
     assert_eq!(replay.report().records, all.len() as u64);
     (all, replay.report())
 }
 
-/// What a client that takes every record knows of an instrument.
+/// The state of an instrument for a client that has received every record.
 #[derive(Debug)]
-pub struct Known {
+pub struct InstrumentState {
     pub instrument: Instrument,
     pub book: Book,
     pub book_is_bad: bool,
@@ -111,13 +112,13 @@ pub struct Known {
     pub deltas: usize,
 }
 
-impl Known {
-    /// A price as the decimal it stands for.
+impl InstrumentState {
+    /// A price as a decimal.
     pub fn px(&self, mantissa: i64) -> Decimal {
         Decimal::from_i128_with_scale(mantissa.into(), self.instrument.px_exp.unsigned_abs().into()).normalize()
     }
 
-    /// A size as the decimal it stands for.
+    /// A size as a decimal.
     pub fn sz(&self, mantissa: i64) -> Decimal {
         Decimal::from_i128_with_scale(mantissa.into(), self.instrument.sz_exp.unsigned_abs().into()).normalize()
     }
@@ -127,21 +128,21 @@ impl Known {
         levels.map(|(px, sz)| (self.px(px), self.sz(sz))).collect()
     }
 
-    fn take(&mut self, came: &Came) {
-        match came.kind() {
+    fn accept(&mut self, record: &FeedRecord) {
+        match record.kind() {
             RecordKind::Quote => {
                 self.quotes += 1;
-                self.last_quote = Some(came.quote());
+                self.last_quote = Some(record.quote());
             }
-            RecordKind::Trade => self.trades.push(came.trade()),
-            RecordKind::Ticker => self.tickers.push(came.ticker()),
+            RecordKind::Trade => self.trades.push(record.trade()),
+            RecordKind::Ticker => self.tickers.push(record.ticker()),
             RecordKind::Book => {
-                let (kind, levels) = came.book();
+                let (kind, levels) = record.book();
                 if kind == 'S' {
                     self.snapshots += 1;
-                    self.book_is_bad = came.header.flags & flags::MAYBE_BAD_BOOK != 0;
+                    self.book_is_bad = record.header.flags & flags::MAYBE_BAD_BOOK != 0;
                 } else {
-                    assert!(!self.book_is_bad && self.snapshots > 0, "a change of a book that is not there");
+                    assert!(!self.book_is_bad && self.snapshots > 0, "a change without a valid snapshot before it");
                     self.deltas += 1;
                 }
                 self.book.apply(kind as u8, levels.into_iter());
@@ -151,16 +152,18 @@ impl Known {
     }
 }
 
-/// Reads a stream as a client would, checking on the way that every record is announced and well-formed.
-pub fn know(stream: &[Came]) -> BTreeMap<String, Known> {
-    let mut known: Vec<Known> = Vec::new();
-    for came in stream {
-        assert!(came.record.len() < BATCH_BYTES_MAX * 32 && came.header.sequence.is_none() && came.header.ts_recv == 0);
-        let index = came.header.instrument as usize;
-        if came.kind() == RecordKind::Definition {
-            assert_eq!(index, known.len() + 1, "ids are dense and in order of appearance");
-            known.push(Known {
-                instrument: came.definition(),
+/// Reads a stream as a client does: the state of each instrument by symbol. Asserts that every record is well-formed and
+/// comes after its definition.
+pub fn instrument_states(stream: &[FeedRecord]) -> BTreeMap<String, InstrumentState> {
+    let mut states: Vec<InstrumentState> = Vec::new();
+    for record in stream {
+        let FeedRecord { header, bytes, .. } = record;
+        assert!(bytes.len() < BATCH_BYTES_MAX * 32 && header.sequence.is_none() && header.ts_recv == 0);
+        let index = header.instrument as usize;
+        if record.kind() == RecordKind::Definition {
+            assert_eq!(index, states.len() + 1, "ids are dense and in the order of the definitions");
+            states.push(InstrumentState {
+                instrument: record.definition(),
                 book: Book::default(),
                 book_is_bad: false,
                 quotes: 0,
@@ -171,9 +174,9 @@ pub fn know(stream: &[Came]) -> BTreeMap<String, Known> {
                 deltas: 0,
             });
         } else {
-            record::check(&came.record).expect("what a publisher may send");
-            known.get_mut(index - 1).expect("announced before its first use").take(came);
+            record::check(bytes).expect("a record that a publisher may send");
+            states.get_mut(index - 1).expect("a definition before the first record").accept(record);
         }
     }
-    known.into_iter().map(|known| (known.instrument.symbol.clone(), known)).collect()
+    states.into_iter().map(|state| (state.instrument.symbol.clone(), state)).collect()
 }

@@ -1,8 +1,8 @@
-//! A second reading of Binance recordings, written to be plain rather than fast, and sharing no code with the program:
-//! serde_json for text, exact decimals for numbers, whole files in memory.
+//! A second reader of Binance recordings. It is simple rather than fast, and shares no code with the program: serde_json
+//! for text, exact decimals for numbers, whole files in memory.
 //!
-//! It takes for granted what was checked on the recordings: no line is malformed, no update is missing, each file has
-//! one instrument and one snapshot. Names are the directory's (`BTCUSDT-PERP` for the USD-M perpetual).
+//! It assumes what was checked on these recordings: no line is malformed, no update is missing, each file has one
+//! instrument and one snapshot. Names are those of the directory (`BTCUSDT-PERP` for the USD-M perpetual).
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,13 +12,13 @@ use flate2::read::MultiGzDecoder;
 use rust_decimal::Decimal;
 use serde_json::Value;
 
-/// All that the recordings amount to.
+/// The content of some recordings.
 #[derive(Debug, Default)]
 pub struct Oracle {
     pub instruments: BTreeMap<String, OracleInstrument>,
 }
 
-/// What one instrument's messages amount to.
+/// The content of one instrument's messages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OracleInstrument {
     /// The final book: price → size.
@@ -28,11 +28,11 @@ pub struct OracleInstrument {
     pub last_quote: (Decimal, Decimal, Decimal, Decimal),
     /// `(trade_id, px, sz, side of the aggressor)`
     pub trades: Vec<(u64, Decimal, Decimal, char)>,
-    /// bookTicker messages.
+    /// `bookTicker` messages.
     pub quote_count: usize,
-    /// depthUpdate messages.
+    /// `depthUpdate` messages.
     pub depth_count: usize,
-    /// Those of them that the snapshot does not cover.
+    /// `depthUpdate` messages after the snapshot.
     pub applied_count: usize,
 }
 
@@ -46,12 +46,12 @@ pub fn read(files: &[PathBuf]) -> Oracle {
     oracle
 }
 
-/// The text of a recording, whether it is compressed or not.
+/// The text of a recording, compressed or not.
 pub fn text(file: &Path) -> String {
     let bytes = std::fs::read(file).expect("a readable recording");
     let mut text = String::new();
     if bytes.starts_with(&[0x1f, 0x8b]) {
-        MultiGzDecoder::new(bytes.as_slice()).read_to_string(&mut text).expect("whole gzip of UTF-8");
+        MultiGzDecoder::new(bytes.as_slice()).read_to_string(&mut text).expect("gzip of UTF-8");
     } else {
         text = String::from_utf8(bytes).expect("UTF-8");
     }
