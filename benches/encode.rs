@@ -11,11 +11,11 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tickcast_protocol::json;
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{self, BOOK_DELTA, Level, Quote, RecordHeader, RecordKind, Ticker, Trade};
-use tickcast_protocol::{Channel, Instrument};
+use tickcast_protocol::record::{self, Level, Quote, RecordHeader, RecordKind, Ticker, Trade};
+use tickcast_protocol::{BookAction, BookSide, Channel, GapReason, Instrument, Side};
 
 const QUOTE: Quote = Quote { bid_px: 6_183_763, bid_sz: 378_826, ask_px: 6_183_764, ask_sz: 1_200 };
-const LEVELS: [Level; 20] = [Level { px: 6_183_763, sz: 378_826, side: b'B' }; 20];
+const LEVELS: [Level; 20] = [Level { px: 6_183_763, sz: 378_826, side: BookSide::Bid }; 20];
 
 /// Writes one record.
 type Encode = Box<dyn Fn(&mut Vec<u8>)>;
@@ -31,7 +31,7 @@ fn instrument() -> Instrument {
 }
 
 fn every_record() -> [(&'static str, Encode); 9] {
-    let trade = Trade { px: 6_183_763, sz: 1_200, trade_id: 12_345_678, side: b'B' };
+    let trade = Trade { px: 6_183_763, sz: 1_200, trade_id: 12_345_678, side: Side::Buy };
     let ticker = Ticker {
         last_px: 6_183_763,
         open_px: 6_100_000,
@@ -47,7 +47,7 @@ fn every_record() -> [(&'static str, Encode); 9] {
         channel: Channel::Trade,
         from_sequence: 3.into(),
         to_sequence: 9.into(),
-        reason: b'S',
+        reason: GapReason::Slow,
     };
     let defined = instrument();
     [
@@ -58,14 +58,19 @@ fn every_record() -> [(&'static str, Encode); 9] {
             "book of 20",
             Box::new(|out| {
                 let levels = black_box(&LEVELS).iter().copied();
-                record::encode_book(&header(RecordKind::Book), BOOK_DELTA, levels, out);
+                record::encode_book(&header(RecordKind::Book), BookAction::Delta, levels, out);
             }),
         ),
         ("raw of 100", Box::new(|out| record::encode_raw(&header(RecordKind::Raw), black_box(&[7; 100]), out))),
         ("definition", Box::new(move |out| record::encode_definition(black_box(&defined), out))),
         ("heartbeat", Box::new(|out| record::encode_heartbeat(black_box(1), out))),
         ("gap", Box::new(move |out| black_box(&gap).encode(1, out))),
-        ("status", Box::new(|out| record::encode_status(&header(RecordKind::Status), black_box(b'L'), out))),
+        (
+            "status",
+            Box::new(|out| {
+                record::encode_status(&header(RecordKind::Status), black_box(tickcast_protocol::FeedState::Live), out)
+            }),
+        ),
     ]
 }
 

@@ -6,9 +6,9 @@
 //!
 //! Memory: some 350 bytes an instrument, and its book. Cost: a copy of the record; for a book, a tree step a level.
 
-use tickcast_protocol::Sequence;
 use tickcast_protocol::book::Book;
-use tickcast_protocol::record::{self, BOOK_SNAPSHOT, Channel, Gap, RecordHeader, RecordKind, flags};
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
+use tickcast_protocol::{BookAction, FeedState, GapReason, Sequence};
 
 /// What [`LastValues::apply`] found out about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,7 @@ pub struct BookState {
 /// The newest Status record of an instrument, or of the feed as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// `'L'` live, `'S'` stale, `'H'` halted, `'E'` ended.
-    pub state: u8,
+    pub state: FeedState,
     /// Place of that record, in what the owner counts places in; 0 before the first.
     pub place: u64,
     pub ts_recv: u64,
@@ -47,7 +46,7 @@ pub struct Status {
 
 impl Default for Status {
     fn default() -> Self {
-        Self { state: b'L', place: 0, ts_recv: 0 }
+        Self { state: FeedState::Live, place: 0, ts_recv: 0 }
     }
 }
 
@@ -122,12 +121,10 @@ impl InstrumentValues {
             Channel::Book => return self.push_book(instrument, extra, out),
             Channel::Raw => return false,
         };
-        if kept[0] == 0 {
-            return false;
-        }
+        let Some(prefix) = RecordPrefix::read(kept).filter(|prefix| prefix.bytes() > 0) else { return false };
         let start = out.len();
         out.extend_from_slice(kept);
-        record::patch_flags(&mut out[start..], kept[3] | flags::LAST | extra);
+        record::patch_flags(&mut out[start..], prefix.flags() | flags::LAST | extra);
         true
     }
 
@@ -139,7 +136,7 @@ impl InstrumentValues {
             return false;
         };
         let from_sequence = kept.sequence.next();
-        Gap { instrument, channel, from_sequence, to_sequence, reason: b'F' }.encode(ts_recv, out);
+        Gap { instrument, channel, from_sequence, to_sequence, reason: GapReason::Feed }.encode(ts_recv, out);
         true
     }
 
@@ -155,7 +152,7 @@ impl InstrumentValues {
         let Some(state) = self.book() else { return false };
         let header = self.book_header(state, instrument, extra);
         let levels = state.levels.levels(record::BOOK_LEVELS_MAX);
-        record::encode_book(&header, BOOK_SNAPSHOT, levels.into_iter(), out);
+        record::encode_book(&header, BookAction::Snapshot, levels.into_iter(), out);
         true
     }
 
@@ -224,7 +221,7 @@ impl LastValues {
                 None => return false,
             },
         };
-        let Some(&state) = bytes.get(record::HEADER_BYTES).filter(|state| **state != held.state) else { return false };
+        let Some(state) = record::read_status(bytes).filter(|state| *state != held.state) else { return false };
         *held = Status { state, place, ts_recv: header.ts_recv };
         true
     }
@@ -276,13 +273,13 @@ impl LastValues {
 
 /// False if the record cannot be applied: a delta on a book that has a gap.
 fn apply_book(state: &mut BookState, header: &RecordHeader, bytes: &[u8], has_gap: bool) -> bool {
-    let Some((kind, levels)) = record::read_book(bytes) else { return false };
-    if has_gap && kind != BOOK_SNAPSHOT {
+    let Some((action, levels)) = record::read_book(bytes) else { return false };
+    if has_gap && action != BookAction::Snapshot {
         state.levels.clear();
         state.broken = true;
         return false;
     }
-    state.levels.apply(kind, levels);
+    state.levels.apply(action, levels);
     state.broken = false;
     state.flags = header.flags & (flags::MAYBE_BAD_BOOK | flags::DELAYED);
     state.ts_event = header.ts_event;

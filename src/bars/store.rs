@@ -182,15 +182,15 @@ impl Folding<'_> {
 mod tests {
     use super::*;
     use crate::ring::{Writer, ring};
-    use tickcast_protocol::RecordKind;
     use tickcast_protocol::record::Trade;
+    use tickcast_protocol::{RecordKind, Side};
 
     const SECOND_NS: u64 = 1_000_000_000;
 
     fn push(writer: &mut Writer, tag: u64, at_s: u64) {
         let header = RecordHeader { ts_recv: at_s * SECOND_NS, ..RecordHeader::of_feed(RecordKind::Trade, 1, 0) };
         let mut record = Vec::new();
-        Trade { px: 1, sz: 1, trade_id: 0, side: b'N' }.encode(&header, &mut record);
+        Trade { px: 1, sz: 1, trade_id: 0, side: Side::Unknown }.encode(&header, &mut record);
         writer.push(tag, &record);
         writer.publish();
     }

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use tickcast_protocol::Side;
 use tickcast_protocol::record::PRICE_NONE;
 
 /// The start of a minute.
@@ -41,7 +42,7 @@ impl BarEvent {
 }
 
 fn trade(at_s: f64, instrument: u32, px: i64, sz: i64) -> BarEvent {
-    let payload = Payload::Trade(Trade { px, sz, trade_id: 0, side: b'B' });
+    let payload = Payload::Trade(Trade { px, sz, trade_id: 0, side: Side::Buy });
     BarEvent { instrument, ts_recv: (at_s * 1e9) as u64, payload }
 }
 
@@ -129,7 +130,12 @@ fn mantissa() -> impl Strategy<Value = i64> {
 
 fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
-        (mantissa(), mantissa()).prop_map(|(px, sz)| Payload::Trade(Trade { px, sz, trade_id: 1, side: b'N' })),
+        (mantissa(), mantissa()).prop_map(|(px, sz)| Payload::Trade(Trade {
+            px,
+            sz,
+            trade_id: 1,
+            side: Side::Unknown
+        })),
         (mantissa(), mantissa()).prop_map(|(bid_px, ask_px)| Payload::Quote(Quote {
             bid_px,
             bid_sz: 1,

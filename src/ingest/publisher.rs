@@ -18,7 +18,7 @@ use crate::rate_limit::RateLimiter;
 use crate::sequencer::{SourceEnd, SourceId};
 use tickcast_protocol::control::{Define, RequestError, parse_define, reply};
 use tickcast_protocol::packet::{self, PacketError, PacketHeader};
-use tickcast_protocol::record::{self, RecordError};
+use tickcast_protocol::record::{self, RecordError, RecordPrefix};
 use tickcast_protocol::ws::close::CloseCode;
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::frame::{Opcode, push_frame};
@@ -323,7 +323,7 @@ impl Source {
         for record in 0..usize::from(header.count) {
             let length = self.check(bytes, record, at)?;
             self.batch.extend_from_slice(&bytes[at..at + length]);
-            let speaks_of_all = bytes[at + 4..at + 8] == [0; 4];
+            let speaks_of_all = RecordPrefix::read(&bytes[at..]).is_some_and(|prefix| prefix.instrument() == 0);
             // What it says of all of its instruments is a record of each.
             self.records += if speaks_of_all { self.instruments.len().max(1) as u64 } else { 1 };
             at += length;

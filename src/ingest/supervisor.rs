@@ -202,13 +202,14 @@ mod tests {
         (sequencer, reader)
     }
 
-    /// Instrument and state of what the ring tells.
+    /// Instrument and state of the Status records in the ring.
     fn states(mut reader: Reader) -> Vec<(u32, char)> {
         let mut batch = Batch::default();
         reader.read(1 << 16, &mut batch).expect("nothing was overwritten");
         let records = batch.entries.iter().map(|entry| batch.payload(entry));
-        let status = records.filter(|bytes| bytes[2] == RecordKind::Status as u8);
-        status.map(|bytes| (RecordHeader::read(bytes).expect("whole").instrument, char::from(bytes[32]))).collect()
+        let status = records.filter(|bytes| record::kind_of(bytes) == Some(RecordKind::Status));
+        let state = |bytes| char::from(u8::from(record::read_status(bytes).expect("a whole record")));
+        status.map(|bytes| (RecordHeader::read(bytes).expect("a whole record").instrument, state(bytes))).collect()
     }
 
     const NO_PAUSE: Pauses = Pauses { first: Duration::ZERO, longest: Duration::ZERO, sound: Duration::MAX };

@@ -36,7 +36,7 @@ use crate::ring;
 use tickcast_protocol::book::Book;
 use tickcast_protocol::directory::{DefineError, Directory};
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
-use tickcast_protocol::{Position, Sequence};
+use tickcast_protocol::{FeedState, GapReason, Position, Sequence};
 
 /// A feed or a publisher. Each has its own instrument ids.
 pub type SourceId = u32;
@@ -174,7 +174,7 @@ impl Sequencer {
             }
         };
         self.sources.define(source, instrument.id, id);
-        self.push_feed_state(b'S', now_ns);
+        self.push_feed_state(FeedState::Stale, now_ns);
         if new {
             self.values.add(id);
             record::patch_sequenced(bytes, id, Sequence::NONE, now_ns);
@@ -191,9 +191,9 @@ impl Sequencer {
         if channel == Channel::Book && !self.book_fits(id, bytes) {
             return self.refuse_book(id, now_ns);
         }
-        if matches!(self.values.status(id).state, b'S' | b'E') {
+        if matches!(self.values.status(id).state, FeedState::Stale | FeedState::Ended) {
             // The instrument was stale or ended: its first new record makes it live again.
-            self.push_status(id, b'L', now_ns);
+            self.push_status(id, FeedState::Live, now_ns);
         }
         let sequence = self.values.sequence(id, channel).next();
         record::patch_sequenced(bytes, id, sequence, now_ns);
@@ -214,11 +214,11 @@ impl Sequencer {
 
     /// Whether a book record leaves its book within the limit of levels.
     fn book_fits(&self, id: u32, bytes: &[u8]) -> bool {
-        let Some((kind, levels)) = record::read_book(bytes) else { return true };
+        let Some((action, levels)) = record::read_book(bytes) else { return true };
         let book = self.values.row(id).and_then(|row| row.book()).map(|state| &state.levels);
         // The exact count is taken only near the limit.
         book.map_or(0, Book::len) + levels.len() <= self.book_levels_max
-            || book.unwrap_or(&Book::default()).len_after(kind, levels) <= self.book_levels_max
+            || book.unwrap_or(&Book::default()).len_after(action, levels) <= self.book_levels_max
     }
 
     /// Leaves out a record that would make its book too large, and flags the book as possibly wrong until a snapshot.
@@ -244,7 +244,7 @@ impl Sequencer {
             return;
         };
         self.counters.lost += count;
-        let gap = Gap { instrument, from_sequence, to_sequence: to_sequence.into(), reason: b'F', ..gap };
+        let gap = Gap { instrument, from_sequence, to_sequence: to_sequence.into(), reason: GapReason::Feed, ..gap };
         self.values.apply_gap(&gap, self.position.next().get());
         let mut bytes = Vec::new();
         gap.encode(now_ns, &mut bytes);
@@ -306,7 +306,7 @@ impl Sequencer {
                 channel: Channel::Raw,
                 from_sequence: Sequence::new(1),
                 to_sequence: raw,
-                reason: b'O',
+                reason: GapReason::Overrun,
             };
             gap.encode(0, out);
             record::patch_flags(out, flags::SNAPSHOT);

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::{Sequencer, SourceId};
-use tickcast_protocol::Channel;
-use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, RecordHeader, flags};
+use tickcast_protocol::record::{self, RecordHeader, flags};
+use tickcast_protocol::{BookAction, Channel, FeedState};
 
 /// How a source went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,10 @@ pub enum SourceEnd {
 }
 
 impl SourceEnd {
-    fn state(self) -> u8 {
+    fn state(self) -> FeedState {
         match self {
-            Self::Ended => b'E',
-            Self::Lost => b'S',
+            Self::Ended => FeedState::Ended,
+            Self::Lost => FeedState::Stale,
         }
     }
 }
@@ -114,7 +114,7 @@ impl SourceTable {
     /// True if a book record has to be flagged MAYBE_BAD_BOOK. A snapshot ends that state.
     pub(super) fn is_book_suspect(&mut self, id: u32, bytes: &[u8]) -> bool {
         let suspect = &mut self.suspect[id as usize];
-        *suspect &= record::read_book(bytes).is_none_or(|(kind, _)| kind != BOOK_SNAPSHOT);
+        *suspect &= record::read_book(bytes).is_none_or(|(action, _)| action != BookAction::Snapshot);
         *suspect
     }
 
@@ -185,13 +185,15 @@ impl Sequencer {
         self.counters.silences += 1;
         let mut source = self.sources.sources.remove(&id).expect("its caller has just seen it");
         let left = self.sources.withdraw(&source.ids);
-        for instrument in left.into_iter().filter(|id| self.values.status(*id).state == b'L').collect::<Vec<_>>() {
-            self.push_status(instrument, b'S', now_ns);
+        for instrument in
+            left.into_iter().filter(|id| self.values.status(*id).state == FeedState::Live).collect::<Vec<_>>()
+        {
+            self.push_status(instrument, FeedState::Stale, now_ns);
             self.sources.stale_by_silence[instrument as usize] = true;
         }
         source.is_silent = true;
         self.sources.sources.insert(id, source);
-        self.push_feed_state(b'S', now_ns);
+        self.push_feed_state(FeedState::Stale, now_ns);
     }
 
     /// Notes that a batch of a source came; ends its silence.
@@ -206,15 +208,15 @@ impl Sequencer {
         for id in ids {
             self.sources.live[id as usize] += 1;
             if self.sources.stale_by_silence[id as usize] {
-                self.push_status(id, b'L', now_ns);
+                self.push_status(id, FeedState::Live, now_ns);
             }
         }
-        self.push_feed_state(b'S', now_ns);
+        self.push_feed_state(FeedState::Stale, now_ns);
     }
 
     /// A source reports the state of an instrument, or, with instrument 0, of all of its own.
     pub(super) fn accept_status(&mut self, source: SourceId, header: &RecordHeader, bytes: &[u8], now_ns: u64) {
-        let state = bytes.get(record::HEADER_BYTES).copied().filter(|state| b"LSHE".contains(state));
+        let state = record::read_status(bytes).filter(|state| state.is_known());
         let ids = match header.instrument {
             0 => self.sources.sources.get(&source).map(|source| source.ids.clone()),
             local => self.global(source, local).map(|id| vec![id]),
@@ -227,8 +229,8 @@ impl Sequencer {
     }
 
     /// Writes a Status record for an instrument if its state changed.
-    pub(super) fn push_status(&mut self, id: u32, state: u8, now_ns: u64) {
-        let is_stale = |state: u8| matches!(state, b'S' | b'E');
+    pub(super) fn push_status(&mut self, id: u32, state: FeedState, now_ns: u64) {
+        let is_stale = |state| matches!(state, FeedState::Stale | FeedState::Ended);
         let before = self.values.status(id).state;
         let header = RecordHeader { ts_recv: now_ns, ..RecordHeader::of_feed(record::RecordKind::Status, id, 0) }
             .with_flags(flags::LAST);
@@ -247,8 +249,8 @@ impl Sequencer {
     }
 
     /// Writes the state of the feed as a whole: live while any source is, and `otherwise` without one.
-    pub(super) fn push_feed_state(&mut self, otherwise: u8, now_ns: u64) {
-        let state = if self.sources.live_sources > 0 { b'L' } else { otherwise };
+    pub(super) fn push_feed_state(&mut self, otherwise: FeedState, now_ns: u64) {
+        let state = if self.sources.live_sources > 0 { FeedState::Live } else { otherwise };
         self.counters.sources = self.sources.live_sources as u64;
         self.push_status(0, state, now_ns);
     }
@@ -260,7 +262,7 @@ impl Sequencer {
         let sequence = row.sequence(Channel::Book).next();
         let header = RecordHeader { sequence, ts_recv: now_ns, ..row.book_header(book, id, flags::MAYBE_BAD_BOOK) };
         let mut bytes = Vec::new();
-        record::encode_book(&header, BOOK_DELTA, std::iter::empty(), &mut bytes);
+        record::encode_book(&header, BookAction::Delta, std::iter::empty(), &mut bytes);
         self.sources.suspect[id as usize] = true;
         self.values.apply(&header, Channel::Book, &bytes, self.position.next().get());
         self.write(&bytes);

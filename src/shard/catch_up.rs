@@ -16,9 +16,10 @@ use crate::io::{Io, SendOp, SendOutcome};
 use crate::last_value::InstrumentValues;
 use crate::ring;
 use crate::stats::Counter;
+use tickcast_protocol::GapReason;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::packet;
-use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
 
 /// Records that one client gets in one turn, so that a large snapshot does not keep the others waiting.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;
@@ -31,19 +32,6 @@ const TURN_BYTES: usize = 128 * 1024;
 const SCAN_BYTES: u64 = 2 * 1024 * 1024;
 /// The same for all clients together.
 const TURN_SCAN_BYTES: u64 = 16 * 1024 * 1024;
-
-/// What the first word of a record of the ring tells.
-pub(super) struct FirstWord {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) instrument: u32,
-}
-
-impl FirstWord {
-    pub(super) fn of(word: u64) -> Self {
-        Self { kind: (word >> 16) as u8, flags: (word >> 24) as u8, instrument: (word >> 32) as u32 }
-    }
-}
 
 impl<I: Io> Shard<I> {
     /// Serves those who wait, as far as the turn's budget goes.
@@ -352,12 +340,13 @@ impl<I: Io> Shard<I> {
 
     /// Whether a record of the ring, known by its first word, is history of a log that the audience may want.
     fn wants_of_log(&self, audience: AudienceId, word: u64) -> bool {
-        let FirstWord { kind, flags, instrument } = FirstWord::of(word);
+        let prefix = RecordPrefix::from_word(word);
+        let instrument = prefix.instrument();
         // What the sequencer sent again is not history: it was had before, or told as a Gap.
-        if flags & flags::SNAPSHOT != 0 || instrument == 0 || instrument as usize > self.directory.len() {
+        if prefix.flags() & flags::SNAPSHOT != 0 || instrument == 0 || instrument as usize > self.directory.len() {
             return false;
         }
-        match RecordKind::from_wire(kind) {
+        match prefix.kind() {
             Some(RecordKind::Gap) => true,
             Some(kind) => {
                 let log = kind.channel().filter(|channel| channel.is_log());
@@ -390,7 +379,7 @@ impl<I: Io> Shard<I> {
             to_position: to,
         };
         let is_empty = each.clone().next().is_none();
-        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == RecordKind::Gap as u8).count();
+        let gaps = each.clone().filter(|(_, bytes)| record::kind_of(bytes) == Some(RecordKind::Gap)).count();
         let encoding = self.interest.encoding(audience);
         let count =
             if is_empty { 0 } else { encoder.push_packets(encoding, &packing, &self.directory, each, &mut arena).1 };
@@ -409,7 +398,13 @@ impl<I: Io> Shard<I> {
             for (channel, had) in [Channel::Trade, Channel::Raw].into_iter().zip(had) {
                 let newest = self.values.sequence(instrument, channel);
                 if newest > had && self.wants_channel(audience, instrument, channel) {
-                    let gap = Gap { instrument, channel, from_sequence: had.next(), to_sequence: newest, reason: b'S' };
+                    let gap = Gap {
+                        instrument,
+                        channel,
+                        from_sequence: had.next(),
+                        to_sequence: newest,
+                        reason: GapReason::Slow,
+                    };
                     gap.encode(self.tick.now_ns, &mut records);
                     self.counters.add(Counter::GapsSent, 1);
                 }

@@ -14,9 +14,9 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use tickcast_protocol::book::{Book, BookSide};
 use tickcast_protocol::conflation::ConflationInterval;
-use tickcast_protocol::record::{BOOK_SNAPSHOT, Channel, Level};
+use tickcast_protocol::record::{Channel, Level};
+use tickcast_protocol::{Book, BookAction, BookSide};
 
 /// Changed levels of one book that are kept before the whole book is sent instead.
 const LEVELS_MAX: usize = 4096;
@@ -58,10 +58,10 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    fn note(&mut self, kind: u8, levels: impl Iterator<Item = Level>) {
-        self.whole |= kind == BOOK_SNAPSHOT;
+    fn note(&mut self, action: BookAction, levels: impl Iterator<Item = Level>) {
+        self.whole |= action == BookAction::Snapshot;
         if !self.whole {
-            self.levels.extend(levels.filter_map(|level| Some((BookSide::from_wire(level.side)?, level.px))));
+            self.levels.extend(levels.filter(|level| level.side.is_known()).map(|level| (level.side, level.px)));
             // Looked at afterwards: one record may bring more levels than another can hold beside those that are here.
             self.whole = self.levels.len() > LEVELS_MAX;
         }
@@ -77,7 +77,7 @@ impl Changed {
         }
         self.levels.sort_unstable();
         self.levels.dedup();
-        let level = |(side, px): (BookSide, i64)| Level { px, sz: book.size(side, px), side: side.wire() };
+        let level = |(side, px): (BookSide, i64)| Level { px, sz: book.size(side, px), side };
         Some(self.levels.into_iter().map(level).collect())
     }
 }
@@ -125,10 +125,10 @@ impl Conflator {
         &mut self,
         interval: ConflationInterval,
         instrument: u32,
-        kind: u8,
+        action: BookAction,
         levels: impl Iterator<Item = Level>,
     ) {
-        self.intervals[interval.index()].books.entry(instrument).or_default().note(kind, levels);
+        self.intervals[interval.index()].books.entry(instrument).or_default().note(action, levels);
     }
 
     /// The profiles whose tick has come, in ascending order of interval; their next tick is set.
@@ -238,14 +238,13 @@ impl Conflator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickcast_protocol::record::BOOK_DELTA;
 
     fn interval(ms: u64) -> ConflationInterval {
         ConflationInterval::round_up(ms).expect("an offered interval")
     }
 
     fn levels(px: std::ops::Range<i64>) -> impl Iterator<Item = Level> {
-        px.map(|px| Level { px, sz: 1, side: b'B' })
+        px.map(|px| Level { px, sz: 1, side: BookSide::Bid })
     }
 
     #[test]
@@ -319,8 +318,8 @@ mod tests {
         let mut book = Book::default();
         for round in [levels(5..8), levels(6..9)] {
             let round: Vec<Level> = round.collect();
-            book.apply(BOOK_DELTA, round.iter().copied());
-            conflator.note_levels(interval(100), 1, BOOK_DELTA, round.into_iter());
+            book.apply(BookAction::Delta, round.iter().copied());
+            conflator.note_levels(interval(100), 1, BookAction::Delta, round.into_iter());
         }
         book.set(BookSide::Bid, 6, 0);
         book.set(BookSide::Bid, 7, 44);
@@ -332,17 +331,17 @@ mod tests {
 
     #[test]
     fn a_book_is_sent_whole_once_a_snapshot_or_too_many_levels_came() {
-        let whole = |records: &[(u8, std::ops::Range<i64>)]| {
+        let whole = |records: &[(BookAction, std::ops::Range<i64>)]| {
             let mut conflator = Conflator::default();
-            for (kind, px) in records {
-                conflator.note_levels(interval(10), 1, *kind, levels(px.clone()));
+            for (action, px) in records {
+                conflator.note_levels(interval(10), 1, *action, levels(px.clone()));
             }
             conflator.take_levels(interval(10), 1).present(&Book::default()).is_none()
         };
         let most = LEVELS_MAX as i64;
-        assert!(whole(&[(BOOK_DELTA, 0..3), (BOOK_SNAPSHOT, 0..3), (BOOK_DELTA, 0..3)]));
-        assert!(!whole(&[(BOOK_DELTA, 0..most)]));
-        assert!(whole(&[(BOOK_DELTA, 0..most + 1)]));
-        assert!(whole(&[(BOOK_DELTA, 0..most), (BOOK_DELTA, most..most + 1), (BOOK_DELTA, 0..1)]));
+        assert!(whole(&[(BookAction::Delta, 0..3), (BookAction::Snapshot, 0..3), (BookAction::Delta, 0..3)]));
+        assert!(!whole(&[(BookAction::Delta, 0..most)]));
+        assert!(whole(&[(BookAction::Delta, 0..most + 1)]));
+        assert!(whole(&[(BookAction::Delta, 0..most), (BookAction::Delta, most..most + 1), (BookAction::Delta, 0..1)]));
     }
 }

@@ -8,7 +8,8 @@ use crate::last_value::Applied;
 use crate::ring;
 use crate::stats::Counter;
 use tickcast_protocol::conflation::ConflationInterval;
-use tickcast_protocol::record::{self, BOOK_DELTA, Channel, Gap, RecordHeader, RecordKind, flags};
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
+use tickcast_protocol::{BookAction, GapReason};
 
 impl<I: Io> Shard<I> {
     /// Reads what the ring has, up to the turn's budget, and dispatches it.
@@ -129,7 +130,10 @@ impl<I: Io> Shard<I> {
             Applied::Next => {}
             Applied::AfterGap { from, to } if channel.is_log() => {
                 let instrument = header.instrument;
-                self.announce_gap(&Gap { instrument, channel, from_sequence: from, to_sequence: to, reason: b'O' }, at);
+                self.announce_gap(
+                    &Gap { instrument, channel, from_sequence: from, to_sequence: to, reason: GapReason::Overrun },
+                    at,
+                );
             }
             Applied::AfterGap { .. } => {
                 record::patch_flags(&mut self.tick.batch.bytes[start..], header.flags | flags::CONFLATED);
@@ -157,7 +161,7 @@ impl<I: Io> Shard<I> {
         let header = RecordHeader { sequence: header.sequence.previous(), ..*header };
         let header = header.with_flags(flags::LAST | flags::CONFLATED | flags::MAYBE_BAD_BOOK);
         let start = self.tick.batch.bytes.len();
-        record::encode_book(&header, BOOK_DELTA, std::iter::empty(), &mut self.tick.batch.bytes);
+        record::encode_book(&header, BookAction::Delta, std::iter::empty(), &mut self.tick.batch.bytes);
         let number = self.tick.add(start, at);
         let (interest, audiences) = (&self.interest, &mut self.audiences);
         let interval = ConflationInterval::IMMEDIATE;
@@ -172,9 +176,9 @@ impl<I: Io> Shard<I> {
             }
             self.conflator.note(interval, instrument, channel, jumped);
             if channel == Channel::Book
-                && let Some((kind, levels)) = record::read_book(&self.tick.batch.bytes[start..end])
+                && let Some((action, levels)) = record::read_book(&self.tick.batch.bytes[start..end])
             {
-                self.conflator.note_levels(interval, instrument, kind, levels);
+                self.conflator.note_levels(interval, instrument, action, levels);
             }
         }
     }
@@ -247,7 +251,7 @@ impl<I: Io> Shard<I> {
         let extra = if merged { flags::CONFLATED } else { 0 };
         let header = row.book_header(row.book()?, instrument, extra);
         let start = self.tick.batch.bytes.len();
-        record::encode_book(&header, BOOK_DELTA, levels.iter().copied(), &mut self.tick.batch.bytes);
+        record::encode_book(&header, BookAction::Delta, levels.iter().copied(), &mut self.tick.batch.bytes);
         self.counters.add(Counter::Conflated, merged.into());
         Some(self.tick.add(start, self.place_of(instrument, channel)?))
     }

@@ -11,7 +11,7 @@
 //! A replay that the sequencer overtakes ends in a snapshot, and the client is told so by a second answer.
 
 use super::Shard;
-use super::catch_up::{FirstWord, PIECE_BYTES, cost_of, scan};
+use super::catch_up::{PIECE_BYTES, cost_of, scan};
 use super::connections::{CatchUp, Owed};
 use super::packets::Packing;
 use super::subscription_index::{AudienceId, Key, Target};
@@ -22,7 +22,7 @@ use tickcast_protocol::Token;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::reply;
 use tickcast_protocol::packet;
-use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
 
 /// A replay under way.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl<I: Io> Shard<I> {
     ) -> Result<(), ring::Overrun> {
         let mut history = std::mem::take(&mut self.scratch.history);
         history.clear();
-        let wanted = |tag: u64, word: u64| self.replays(audience, replay, tag, word).is_some();
+        let wanted = |tag: u64, word: u64| self.replays(audience, replay, tag, RecordPrefix::from_word(word)).is_some();
         let range = scan(replay.next, replay.end);
         let read = self.ring.history(range, PIECE_BYTES, wanted, &mut history);
         if let Ok(next) = read {
@@ -153,11 +153,10 @@ impl<I: Io> Shard<I> {
         audience: AudienceId,
         replay: &Replay,
         tag: u64,
-        word: u64,
+        prefix: RecordPrefix,
     ) -> Option<(RecordKind, ConflationInterval)> {
-        let FirstWord { kind, flags, instrument } = FirstWord::of(word);
-        let kind = RecordKind::from_wire(kind)?;
-        let sent_again = flags & flags::SNAPSHOT != 0;
+        let (kind, instrument) = (prefix.kind()?, prefix.instrument());
+        let sent_again = prefix.flags() & flags::SNAPSHOT != 0;
         let is_new = tag > replay.after;
         let Some(channel) = kind.channel() else {
             let is_told = matches!(kind, RecordKind::Status | RecordKind::Gap) && !sent_again;
@@ -187,8 +186,8 @@ impl<I: Io> Shard<I> {
 
     fn push_entry(&self, audience: AudienceId, replay: &Replay, entry: &ring::Entry, bytes: &[u8], out: &mut Vec<u8>) {
         let Some(header) = RecordHeader::read(bytes) else { return };
-        let word = u64::from_le_bytes(*bytes.first_chunk().expect("a record has a header"));
-        let Some((kind, interval)) = self.replays(audience, replay, entry.tag, word) else { return };
+        let Some(prefix) = RecordPrefix::read(bytes) else { return };
+        let Some((kind, interval)) = self.replays(audience, replay, entry.tag, prefix) else { return };
         let instrument = header.instrument;
         let Some(channel) = kind.channel() else {
             // A hole in what the client has had all along was told when it came.
@@ -245,7 +244,7 @@ impl<I: Io> Shard<I> {
             to_position: if done { replay.end_position } else { newest },
         };
         let each = piece.iter().map(|(position, range)| (*position, &records[range.clone()]));
-        let gaps = each.clone().filter(|(_, bytes)| bytes[2] == RecordKind::Gap as u8).count();
+        let gaps = each.clone().filter(|(_, bytes)| record::kind_of(bytes) == Some(RecordKind::Gap)).count();
         let encoding = self.interest.encoding(audience);
         let (_, count) = self.encoder.push_packets(encoding, &packing, &self.directory, each, &mut self.scratch.arena);
         self.counters.add(Counter::Records, count);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tickcast_client::{Backoff, Body, Client, Error, Event, Options, Reply, Subscription};
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{Quote, RecordHeader, Trade};
-use tickcast_protocol::{Channel, RecordKind, decimal};
+use tickcast_protocol::{Channel, RecordKind, Side, decimal};
 use tickcast_test_support::client::Client as Raw;
 use tickcast_test_support::server::{Program, Server};
 
@@ -43,7 +43,7 @@ impl Publisher {
             let head = PacketHeader { flags: 0, count: 2, epoch: 0, position: 0.into(), ts_send: 0 };
             let mut packet = head.encode().to_vec();
             Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }.encode(&header(RecordKind::Quote), &mut packet);
-            Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut packet);
+            Trade { px, sz: 1, trade_id: px as u64, side: Side::Buy }.encode(&header(RecordKind::Trade), &mut packet);
             self.0.send(tungstenite::Message::binary(packet));
         }
     }

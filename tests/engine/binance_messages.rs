@@ -3,8 +3,8 @@
 use serde_json::Value;
 use tickcast::ingest::feed::Report;
 use tickcast::ingest::feed::binance::{Malformed, Market, Origin, Out, Parser, Translator};
-use tickcast_protocol::RecordKind;
 use tickcast_protocol::record::{self, PRICE_NONE, Quote, Ticker, Trade};
+use tickcast_protocol::{RecordKind, Side};
 use tickcast_test_support::paths::recordings;
 
 /// What one message alone amounts to.
@@ -119,7 +119,7 @@ fn values_are_the_venues_exactly() {
     let usdm = r#"{"e":"trade","E":1723161256323,"T":1723161256322,"s":"BTCUSDT","t":5266583935,
         "p":"61800.30","q":"0.006","X":"MARKET","m":false}"#;
     let taken = take(Market::UsdM, usdm);
-    let trade = Trade { px: 6_180_030, sz: 6, trade_id: 5_266_583_935, side: b'B' };
+    let trade = Trade { px: 6_180_030, sz: 6, trade_id: 5_266_583_935, side: Side::Buy };
     assert_eq!(Trade::read(taken.record(1)), Some(trade));
     let header = record::RecordHeader::read(taken.record(1)).expect("a header");
     assert_eq!(header.ts_event, 1_723_161_256_322_000_000);
@@ -130,7 +130,7 @@ fn values_are_the_venues_exactly() {
     let taken = take(Market::UsdM, &micros);
     let header = record::RecordHeader::read(taken.record(1)).expect("a header");
     assert_eq!(header.ts_event, 1_723_161_256_322_123_000);
-    assert_eq!(Trade::read(taken.record(1)).map(|trade| trade.side), Some(b'S'), "the buyer was the maker");
+    assert_eq!(Trade::read(taken.record(1)).map(|trade| trade.side), Some(Side::Sell), "the buyer was the maker");
 
     let mini =
         r#"{"e":"24hrMiniTicker","E":1,"s":"BTCUSD_PERP","c":"2.5","o":"1.0","h":"2.6","l":"0.9","v":"77","q":"18.2"}"#;

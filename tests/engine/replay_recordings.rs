@@ -35,7 +35,7 @@ fn assert_same(known: &InstrumentState, want: &OracleInstrument) {
     let trades: Vec<_> = known
         .trades
         .iter()
-        .map(|trade| (trade.trade_id, known.px(trade.px), known.sz(trade.sz), char::from(trade.side)))
+        .map(|trade| (trade.trade_id, known.px(trade.px), known.sz(trade.sz), char::from(u8::from(trade.side))))
         .collect();
     assert!(trades == want.trades, "{name}: trades");
     assert_last_ticker(known, want);

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tickcast::ingest::feed::replay::{COPY_STEP_NS, LOOP_PAUSE_NS, Params, Replay};
 use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, OpenError};
 use tickcast_protocol::record::{BOOK_LEVELS_MAX, PRICE_NONE, flags};
-use tickcast_protocol::{Book, RecordKind};
+use tickcast_protocol::{Book, BookAction, RecordKind};
 use tickcast_test_support::feed_stream::{self, FeedRecord};
 
 const MS: u64 = 1_000_000;
@@ -172,7 +172,7 @@ fn a_snapshot_larger_than_a_record_keeps_its_best_levels() {
     let (_, levels) = stream[1].book();
     assert_eq!(levels.len(), BOOK_LEVELS_MAX);
     let mut book = Book::default();
-    book.apply(b'S', levels.into_iter());
+    book.apply(BookAction::Snapshot, levels.into_iter());
     assert_eq!((book.bids().next(), book.asks().next()), (Some((15_000, 1)), Some((20_000, 1))));
     assert!(book.bids().count() > 10_000 && book.asks().count() > 10_000);
 }

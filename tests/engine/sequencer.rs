@@ -4,10 +4,8 @@ use tickcast::last_value::LastValues;
 use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::directory::DefineError;
-use tickcast_protocol::record::{
-    self, BOOK_DELTA, BOOK_SNAPSHOT, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade, flags,
-};
-use tickcast_protocol::{Directory, Instrument};
+use tickcast_protocol::record::{self, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade, flags};
+use tickcast_protocol::{BookAction, BookSide, Directory, GapReason, Instrument, Side};
 
 const RING_BYTES: usize = 1 << 16;
 
@@ -26,7 +24,7 @@ fn quote(local: u32, bid_px: i64) -> Vec<u8> {
 
 fn trade(local: u32, px: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Trade { px, sz: 1, trade_id: 1, side: b'B' }
+    Trade { px, sz: 1, trade_id: 1, side: Side::Buy }
         .encode(&RecordHeader::of_feed(RecordKind::Trade, local, 7), &mut bytes);
     bytes
 }
@@ -37,10 +35,10 @@ fn raw(local: u32) -> Vec<u8> {
     bytes
 }
 
-fn book(local: u32, kind: u8, px: i64) -> Vec<u8> {
+fn book(local: u32, action: BookAction, px: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let levels = [Level { px, sz: 1 + px, side: b'B' }, Level { px: px + 10, sz: 2, side: b'A' }];
-    record::encode_book(&RecordHeader::of_feed(RecordKind::Book, local, 7), kind, levels.into_iter(), &mut bytes);
+    let levels = [Level { px, sz: 1 + px, side: BookSide::Bid }, Level { px: px + 10, sz: 2, side: BookSide::Ask }];
+    record::encode_book(&RecordHeader::of_feed(RecordKind::Book, local, 7), action, levels.into_iter(), &mut bytes);
     bytes
 }
 
@@ -97,7 +95,7 @@ impl Follower {
             let row = self.values.row(instrument.id).unwrap();
             let mut bytes = Vec::new();
             record::encode_definition(instrument, &mut bytes);
-            bytes.push(self.values.status(instrument.id).state);
+            bytes.push(self.values.status(instrument.id).state.into());
             for channel in Channel::ALL {
                 let start = bytes.len();
                 if row.push(instrument.id, channel, 0, &mut bytes) {
@@ -168,7 +166,7 @@ fn what_nobody_defined_is_counted_and_not_passed_on() {
     sequencer.close_source(0, SourceEnd::Lost, 9);
     accept(&mut sequencer, 0, &[quote(1, 1)]);
     assert_eq!(sequencer.counters().undefined, 4);
-    let passed_on = one.read().into_iter().filter(|(_, bytes)| bytes[2] != RecordKind::Status as u8);
+    let passed_on = one.read().into_iter().filter(|(_, bytes)| record::kind_of(bytes) != Some(RecordKind::Status));
     assert_eq!(passed_on.count(), 1);
 }
 
@@ -196,11 +194,11 @@ fn a_source_cannot_mark_its_records_as_sent_again() {
 #[test]
 fn a_reader_that_was_lapped_is_made_whole_by_a_resynchronisation() {
     let (mut sequencer, mut lapped, mut whole) = two_rings();
-    accept(&mut sequencer, 0, &[definition(1, "A"), book(1, BOOK_SNAPSHOT, 5), quote(1, 5)]);
+    accept(&mut sequencer, 0, &[definition(1, "A"), book(1, BookAction::Snapshot, 5), quote(1, 5)]);
     lapped.read();
     whole.read();
     for round in 0..2000 {
-        let mut records = vec![quote(1, round), trade(1, round), book(1, BOOK_DELTA, round % 50), raw(1)];
+        let mut records = vec![quote(1, round), trade(1, round), book(1, BookAction::Delta, round % 50), raw(1)];
         if round % 500 == 0 {
             let local = 2 + round as u32 / 500;
             records.extend([definition(local, &format!("S{local}")), quote(local, 1), trade(local, 2)]);
@@ -213,7 +211,7 @@ fn a_reader_that_was_lapped_is_made_whole_by_a_resynchronisation() {
     assert_ne!(lapped.state(), whole.state());
     sequencer.request_resync(0);
     while sequencer.advance_resyncs() {
-        accept(&mut sequencer, 0, &[quote(1, 77), trade(1, 78), definition(9, "LATE"), book(1, BOOK_DELTA, 3)]);
+        accept(&mut sequencer, 0, &[quote(1, 77), trade(1, 78), definition(9, "LATE"), book(1, BookAction::Delta, 3)]);
         lapped.read();
         whole.read();
     }
@@ -234,7 +232,7 @@ fn what_a_source_has_lost_after_its_newest_trade_is_made_known_by_a_resynchronis
             channel: Channel::Trade,
             from_sequence: 5.into(),
             to_sequence: 7.into(),
-            reason: b'F',
+            reason: GapReason::Feed,
         };
         lost.encode(0, &mut bytes);
         bytes

@@ -6,11 +6,11 @@ use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, 
 use tickcast::ring::{Writer, ring};
 use tickcast::shard::{Settings, Shard};
 use tickcast::stats::Counter;
-use tickcast_protocol::Instrument;
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, BOOK_DELTA, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade};
+use tickcast_protocol::record::{self, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade};
 use tickcast_protocol::ws::close::CloseCode;
 use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::{BookAction, BookSide, GapReason, Instrument, Side};
 
 const MS: u64 = 1_000_000;
 
@@ -104,7 +104,7 @@ impl World {
 
     fn trade(&mut self, id: u32, px: i64) {
         let mut bytes = Vec::new();
-        Trade { px, sz: 1, trade_id: 1, side: b'B' }
+        Trade { px, sz: 1, trade_id: 1, side: Side::Buy }
             .encode(&RecordHeader::of_feed(RecordKind::Trade, id, 0), &mut bytes);
         self.push(bytes);
     }
@@ -267,15 +267,20 @@ fn a_merged_book_of_more_levels_than_a_record_holds_is_sent_whole() {
     world.records(slot_id);
     for (first, count) in [(0, 4000), (10_000, record::BOOK_LEVELS_MAX as i64)] {
         let mut bytes = Vec::new();
-        let levels: Vec<Level> = (first..first + count).map(|px| Level { px, sz: 1, side: b'A' }).collect();
-        record::encode_book(&RecordHeader::of_feed(RecordKind::Book, 1, 0), BOOK_DELTA, levels.into_iter(), &mut bytes);
+        let levels: Vec<Level> = (first..first + count).map(|px| Level { px, sz: 1, side: BookSide::Ask }).collect();
+        record::encode_book(
+            &RecordHeader::of_feed(RecordKind::Book, 1, 0),
+            BookAction::Delta,
+            levels.into_iter(),
+            &mut bytes,
+        );
         world.push(bytes);
     }
     world.tick(0);
     world.tick(1000);
     let records = world.records(slot_id);
-    let (kind, levels) = record::read_book(records.last().expect("the tick has come")).unwrap();
-    assert_eq!((kind, levels.len()), (b'S', record::BOOK_LEVELS_MAX));
+    let (action, levels) = record::read_book(records.last().expect("the tick has come")).unwrap();
+    assert_eq!((action, levels.len()), (BookAction::Snapshot, record::BOOK_LEVELS_MAX));
 }
 
 #[test]
@@ -546,8 +551,13 @@ fn trades_and_gaps(world: &mut World, slot_id: SlotId) -> Vec<(u64, u64)> {
 /// The feed tells that two trades after the first are missing; then comes one more.
 fn lose_two_trades(world: &mut World) {
     world.trade(1, 1);
-    let gap =
-        Gap { instrument: 1, channel: Channel::Trade, from_sequence: 2.into(), to_sequence: 3.into(), reason: b'F' };
+    let gap = Gap {
+        instrument: 1,
+        channel: Channel::Trade,
+        from_sequence: 2.into(),
+        to_sequence: 3.into(),
+        reason: GapReason::Feed,
+    };
     let mut bytes = Vec::new();
     gap.encode(0, &mut bytes);
     world.position += 1;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tickcast::ingest::feed::sim::{Params, Shape, Sim};
 use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next};
 use tickcast_protocol::record::{self, PRICE_NONE, Quote, RecordHeader, Ticker, Trade, flags};
-use tickcast_protocol::{Book, RecordKind};
+use tickcast_protocol::{Book, BookAction, RecordKind, Side};
 
 const START_NS: u64 = 1_763_700_000_000_000_000;
 const MS: u64 = 1_000_000;
@@ -74,17 +74,15 @@ impl Instrument {
     }
 
     fn book(&mut self, record: &[u8]) {
-        let (kind, levels) = record::read_book(record).expect("a book");
+        let (action, levels) = record::read_book(record).expect("a book");
         let levels: Vec<_> = levels.collect();
         assert!(!levels.is_empty() && levels.iter().all(|level| level.px > 0 && level.px % self.tick == 0));
         assert!(levels.iter().all(|level| level.sz >= 0 && level.sz % self.lot == 0), "sizes are lots");
-        assert_eq!(kind == b'S', self.quote.is_none(), "a whole book comes first and once");
-        for level in levels.iter().filter(|level| kind == b'D' && level.sz == 0) {
-            let side =
-                if level.side == b'B' { tickcast_protocol::BookSide::Bid } else { tickcast_protocol::BookSide::Ask };
-            assert!(self.book.size(side, level.px) > 0, "only what is there is taken away");
+        assert_eq!(action == BookAction::Snapshot, self.quote.is_none(), "a whole book comes first and once");
+        for level in levels.iter().filter(|level| action == BookAction::Delta && level.sz == 0) {
+            assert!(self.book.size(level.side, level.px) > 0, "only what is there is taken away");
         }
-        self.book.apply(kind, levels.into_iter());
+        self.book.apply(action, levels.into_iter());
         assert_eq!((self.book.bids().count(), self.book.asks().count()), (self.depth, self.depth));
         let top = self.top();
         let spread = (top.ask_px - top.bid_px) / self.tick;
@@ -95,9 +93,9 @@ impl Instrument {
         let trade = Trade::read(record).expect("a trade");
         let top = self.top();
         let (px, rests) = match trade.side {
-            b'B' => (top.ask_px, top.ask_sz),
-            b'S' => (top.bid_px, top.bid_sz),
-            other => panic!("side {other}"),
+            Side::Buy => (top.ask_px, top.ask_sz),
+            Side::Sell => (top.bid_px, top.bid_sz),
+            other => panic!("side {other:?}"),
         };
         assert_eq!(trade.px, px, "a trade is at the touch");
         self.taken += trade.sz;

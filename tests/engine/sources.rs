@@ -2,8 +2,8 @@
 
 use tickcast::sequencer::SourceEnd;
 use tickcast::shard::Settings;
-use tickcast_protocol::Instrument;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, Trade, flags};
+use tickcast_protocol::{BookAction, FeedState, GapReason, Instrument, Side};
 use tickcast_test_support::node::{MS, Message, Node};
 
 const SILENCE_NS: u64 = 10_000 * MS;
@@ -11,7 +11,12 @@ const SILENCE_NS: u64 = 10_000 * MS;
 /// Instrument and state of the Status records among the messages.
 fn states(messages: &[Message]) -> Vec<(u32, char)> {
     let status = records(messages, RecordKind::Status);
-    status.into_iter().map(|(header, bytes)| (header.instrument, char::from(bytes[32]))).collect()
+    status
+        .into_iter()
+        .map(|(header, bytes)| {
+            (header.instrument, char::from(u8::from(record::read_status(&bytes).expect("a whole record"))))
+        })
+        .collect()
 }
 
 fn records(messages: &[Message], kind: RecordKind) -> Vec<(RecordHeader, Vec<u8>)> {
@@ -35,7 +40,7 @@ fn define(node: &mut Node, source: u32, id: u32) {
 
 fn trade_of(node: &mut Node, source: u32) {
     let mut batch = Vec::new();
-    let trade = Trade { px: 10, sz: 1, trade_id: 1, side: b'B' };
+    let trade = Trade { px: 10, sz: 1, trade_id: 1, side: Side::Buy };
     trade.encode(&RecordHeader::of_feed(RecordKind::Trade, 1, node.now_ns), &mut batch);
     node.sequencer.accept(source, &mut batch, node.now_ns);
 }
@@ -66,7 +71,7 @@ fn silence_does_not_hide_that_an_instrument_is_halted() {
     define(&mut node, 7, 2);
     let client = node.client(&subscribe("trade", "*"));
     let mut halted = Vec::new();
-    record::encode_status(&RecordHeader::of_feed(RecordKind::Status, 1, 0), b'H', &mut halted);
+    record::encode_status(&RecordHeader::of_feed(RecordKind::Status, 1, 0), FeedState::Halted, &mut halted);
     node.accept(halted);
     node.run_until_idle();
     node.now_ns += SILENCE_NS;
@@ -179,7 +184,7 @@ fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
         channel: Channel::Trade,
         from_sequence: 100.into(),
         to_sequence: 102.into(),
-        reason: b'S',
+        reason: GapReason::Slow,
     };
     let mut batch = Vec::new();
     gap.encode(0, &mut batch);
@@ -196,7 +201,7 @@ fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
         let messages = node.received(client);
         let gaps: Vec<Gap> =
             records(&messages, RecordKind::Gap).iter().filter_map(|(_, bytes)| Gap::read(bytes)).collect();
-        assert_eq!(gaps, [Gap { from_sequence: 3.into(), to_sequence: 5.into(), reason: b'F', ..gap }]);
+        assert_eq!(gaps, [Gap { from_sequence: 3.into(), to_sequence: 5.into(), reason: GapReason::Feed, ..gap }]);
         let trades = records(&messages, RecordKind::Trade);
         let newest: Vec<u64> = trades.iter().rev().take(2).map(|(header, _)| header.sequence.get()).collect();
         assert_eq!(newest, [6, 2]);
@@ -210,7 +215,8 @@ fn a_source_that_speaks_of_itself_is_heard_for_its_own_instruments_only() {
     define(&mut node, 7, 2);
     let client = node.client(&subscribe("trade", "*"));
     node.run_until_idle();
-    for (source, instrument, state) in [(7, 0, b'H'), (0, 1, b'H'), (0, 9, b'H'), (0, 1, b'L')] {
+    use FeedState::{Halted, Live};
+    for (source, instrument, state) in [(7, 0, Halted), (0, 1, Halted), (0, 9, Halted), (0, 1, Live)] {
         let mut batch = Vec::new();
         record::encode_status(&RecordHeader::of_feed(RecordKind::Status, instrument, 0), state, &mut batch);
         node.sequencer.accept(source, &mut batch, node.now_ns);
@@ -245,7 +251,8 @@ fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_se
     node.run_until_idle();
     let books = books(&node);
     let (whole, bytes) = books.last().expect("it was sent again");
-    assert_eq!((is_bad(whole), bytes[34]), (false, b'S'));
+    let action = record::read_book(bytes).map(|(action, _)| action);
+    assert_eq!((is_bad(whole), action), (false, Some(BookAction::Snapshot)));
     let sequences: Vec<u64> = books.iter().map(|(header, _)| header.sequence.get()).collect();
     assert!(sequences.is_sorted_by(|one, next| one < next), "{sequences:?}");
 }
@@ -257,8 +264,13 @@ fn the_last_trade_is_known_again_after_an_overrun_although_the_source_has_lost_o
     node.run_until_idle();
     (0..1000).for_each(|_| node.trade(1));
     node.run_until_idle();
-    let gap =
-        Gap { instrument: 1, channel: Channel::Trade, from_sequence: 1.into(), to_sequence: 3.into(), reason: b'F' };
+    let gap = Gap {
+        instrument: 1,
+        channel: Channel::Trade,
+        from_sequence: 1.into(),
+        to_sequence: 3.into(),
+        reason: GapReason::Feed,
+    };
     let mut batch = Vec::new();
     gap.encode(0, &mut batch);
     node.accept(batch);

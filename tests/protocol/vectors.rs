@@ -47,8 +47,8 @@ fn wide(value: impl std::fmt::Display) -> Value {
     Value::String(value.to_string())
 }
 
-fn letter(byte: u8) -> Value {
-    wide(char::from(byte))
+fn letter(value: impl Into<u8>) -> Value {
+    wide(char::from(value.into()))
 }
 
 /// A record as the vectors write it, read by the project's own readers.
@@ -208,7 +208,7 @@ fn written(said: &Value) -> Option<Vec<u8>> {
             let (bid_px, bid_sz, ask_px, ask_sz) = (at("bid_px"), at("bid_sz"), at("ask_px"), at("ask_sz"));
             Quote { bid_px, bid_sz, ask_px, ask_sz }.encode(&header(RecordKind::Quote), &mut out);
         }
-        "trade" => Trade { px: at("px"), sz: at("sz"), trade_id: number("trade_id"), side: byte("side") }
+        "trade" => Trade { px: at("px"), sz: at("sz"), trade_id: number("trade_id"), side: byte("side").into() }
             .encode(&header(RecordKind::Trade), &mut out),
         "ticker" => {
             let [last_px, open_px, high_px, low_px] = ["last_px", "open_px", "high_px", "low_px"].map(at);
@@ -216,22 +216,27 @@ fn written(said: &Value) -> Option<Vec<u8>> {
             Ticker { last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px }
                 .encode(&header(RecordKind::Ticker), &mut out);
         }
-        "book" => record::encode_book(&header(RecordKind::Book), byte("kind"), levels_of(said).into_iter(), &mut out),
+        "book" => {
+            record::encode_book(&header(RecordKind::Book), byte("kind").into(), levels_of(said).into_iter(), &mut out)
+        }
         "raw" => record::encode_raw(&header(RecordKind::Raw), &from_hex(text(said, "payload_hex")), &mut out),
         "definition" => {
             let (px_exp, sz_exp) = (exponent("px_exp"), exponent("sz_exp"));
             let named = Instrument::new(small("instrument"), text(said, "symbol"), text(said, "venue"), px_exp, sz_exp);
             let (tick_size, lot_size) = (at("tick_size"), at("lot_size"));
-            record::encode_definition(&Instrument { status: byte("status"), tick_size, lot_size, ..named }, &mut out);
+            record::encode_definition(
+                &Instrument { status: byte("status").into(), tick_size, lot_size, ..named },
+                &mut out,
+            );
         }
         "heartbeat" => record::encode_heartbeat(number("ts_recv"), &mut out),
         "gap" => {
             let channel = Channel::from_name(said["channel"].as_str()?)?;
-            let (instrument, reason) = (small("instrument"), byte("reason"));
+            let (instrument, reason) = (small("instrument"), byte("reason").into());
             let (from_sequence, to_sequence) = (number("from_sequence").into(), number("to_sequence").into());
             Gap { instrument, channel, from_sequence, to_sequence, reason }.encode(number("ts_recv"), &mut out);
         }
-        "status" => record::encode_status(&header(RecordKind::Status), byte("state"), &mut out),
+        "status" => record::encode_status(&header(RecordKind::Status), byte("state").into(), &mut out),
         _ => return None,
     }
     Some(out)
@@ -245,7 +250,7 @@ fn levels_of(said: &Value) -> Vec<Level> {
     let level = |level: &Value| Level {
         px: mantissa_of(&level[0]),
         sz: mantissa_of(&level[1]),
-        side: level[2].as_str().expect("a letter").as_bytes()[0],
+        side: level[2].as_str().expect("a letter").as_bytes()[0].into(),
     };
     list(said, "levels").iter().map(level).collect()
 }

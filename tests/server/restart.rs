@@ -3,6 +3,7 @@
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tickcast_protocol::Side;
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
 use tickcast_test_support::client::{Client, Received, records_of};
@@ -29,7 +30,7 @@ impl Publisher {
                 let header = |kind| RecordHeader::of_feed(kind, instrument, 0);
                 Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }
                     .encode(&header(RecordKind::Quote), &mut body);
-                Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut body);
+                Trade { px, sz: 1, trade_id: px as u64, side: Side::Buy }.encode(&header(RecordKind::Trade), &mut body);
             }
             let mut packet =
                 PacketHeader { flags: 0, count: 4, epoch: 0, position: 0.into(), ts_send: 0 }.encode().to_vec();

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tickcast_protocol::Side;
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
 use tickcast_test_support::client::{Client, Received};
@@ -36,7 +37,7 @@ impl Publisher {
             let header = |kind| RecordHeader::of_feed(kind, instrument, 5);
             let ask_px = if px % 2 == 0 { px + 1 } else { i64::MIN };
             Quote { bid_px: px, bid_sz: 1500, ask_px, ask_sz: 2 }.encode(&header(RecordKind::Quote), &mut body);
-            Trade { px, sz: 1, trade_id: px as u64, side: b'B' }.encode(&header(RecordKind::Trade), &mut body);
+            Trade { px, sz: 1, trade_id: px as u64, side: Side::Buy }.encode(&header(RecordKind::Trade), &mut body);
         }
         let mut packet =
             PacketHeader { flags: 0, count: 4, epoch: 0, position: 0.into(), ts_send: 0 }.encode().to_vec();

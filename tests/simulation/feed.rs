@@ -6,18 +6,18 @@ use std::rc::Rc;
 use tickcast::ring::{Batch, Reader};
 use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Ticker, Trade, encode_book, encode_raw, flags};
-use tickcast_protocol::{Channel, Instrument, RecordKind};
+use tickcast_protocol::{BookAction, BookSide, Channel, FeedState, GapReason, Instrument, RecordKind, Side};
 
 use crate::Dice;
 use crate::trail::Event;
 
 /// A book as plain as can be: (side, price) → size.
-pub type Levels = BTreeMap<(u8, i64), i64>;
+pub type Levels = BTreeMap<(BookSide, i64), i64>;
 
 /// Applies a book record.
 pub fn apply(levels: &mut Levels, record: &[u8]) {
-    let (kind, changes) = record::read_book(record).expect("a whole book");
-    if kind == b'S' {
+    let (action, changes) = record::read_book(record).expect("a whole book");
+    if action == BookAction::Snapshot {
         levels.clear();
     }
     for Level { px, sz, side } in changes {
@@ -56,7 +56,7 @@ pub struct History {
     pub instruments: Vec<Instrument>,
     values: Vec<[Vec<Value>; Channel::COUNT]>,
     /// By instrument, 0 for the feed as a whole; live where nothing was said.
-    states: HashMap<u32, u8>,
+    states: HashMap<u32, FeedState>,
     pub position: u64,
 }
 
@@ -67,8 +67,8 @@ impl History {
     }
 
     /// What was last said of an instrument, or of the feed as a whole.
-    pub fn state(&self, instrument: u32) -> u8 {
-        self.states.get(&instrument).copied().unwrap_or(b'L')
+    pub fn state(&self, instrument: u32) -> FeedState {
+        self.states.get(&instrument).copied().unwrap_or(FeedState::Live)
     }
 
     pub fn of(&self, instrument: u32, channel: Channel) -> &[Value] {
@@ -113,7 +113,7 @@ impl History {
                 self.values.push(Default::default());
             }
             RecordKind::Status => {
-                self.states.insert(header.instrument, bytes[record::HEADER_BYTES]);
+                self.states.insert(header.instrument, record::read_status(bytes).expect("a whole status"));
             }
             RecordKind::Gap => {
                 let gap = Gap::read(bytes).expect("a whole gap");
@@ -207,7 +207,7 @@ impl Feed {
                 for at in own {
                     self.define_as(at, source, &history.instruments[at].symbol, &mut batch);
                 }
-                self.status(0, b'L', now_ns, &mut batch);
+                self.status(0, FeedState::Live, now_ns, &mut batch);
                 "returns"
             }
             1 => {
@@ -218,20 +218,25 @@ impl Feed {
             2 => {
                 let at = self.dice.below(self.locals.len() as u32) as usize;
                 let local = if self.locals[at].0 == source { self.locals[at].1 } else { 0 };
-                self.status(local, b'H', now_ns, &mut batch);
+                self.status(local, FeedState::Halted, now_ns, &mut batch);
                 "halts"
             }
             3 | 4 => {
                 let at = self.dice.below(self.locals.len() as u32) as usize;
                 let channel = if self.dice.chance(700) { Channel::Trade } else { Channel::Raw };
                 let to_sequence = (1 + u64::from(self.dice.below(5))).into();
-                let gap =
-                    Gap { instrument: self.locals[at].1, channel, from_sequence: 1.into(), to_sequence, reason: b'F' };
+                let gap = Gap {
+                    instrument: self.locals[at].1,
+                    channel,
+                    from_sequence: 1.into(),
+                    to_sequence,
+                    reason: GapReason::Feed,
+                };
                 gap.encode(now_ns, &mut batch);
                 "has lost some"
             }
             _ => {
-                self.status(0, b'L', now_ns, &mut batch);
+                self.status(0, FeedState::Live, now_ns, &mut batch);
                 "lives"
             }
         };
@@ -246,7 +251,7 @@ impl Feed {
         history.read();
     }
 
-    fn status(&mut self, local: u32, state: u8, now_ns: u64, out: &mut Vec<u8>) {
+    fn status(&mut self, local: u32, state: FeedState, now_ns: u64, out: &mut Vec<u8>) {
         let header = RecordHeader::of_feed(RecordKind::Status, local, now_ns - 7).with_flags(flags::LAST);
         record::encode_status(&header, state, out);
     }
@@ -283,7 +288,7 @@ impl Feed {
         let [a, b, c, d, e, f, g, h] = numbers;
         match dice.below(16) {
             0..6 => Quote { bid_px: a, bid_sz: b, ask_px: c, ask_sz: d }.encode(&header(RecordKind::Quote), out),
-            6..9 => Trade { px: a, sz: b, trade_id: c as u64, side: b'B' }.encode(&header(RecordKind::Trade), out),
+            6..9 => Trade { px: a, sz: b, trade_id: c as u64, side: Side::Buy }.encode(&header(RecordKind::Trade), out),
             9..11 => {
                 Ticker { last_px: a, open_px: b, high_px: c, low_px: d, volume: e, turnover: f, bid_px: g, ask_px: h }
                     .encode(&header(RecordKind::Ticker), out)
@@ -295,18 +300,18 @@ impl Feed {
                     .map(|_| Level {
                         px: i64::from(dice.below(2 * self.size)),
                         sz: i64::from(dice.below(4) + u32::from(whole)),
-                        side: if dice.chance(512) { b'B' } else { b'A' },
+                        side: if dice.chance(512) { BookSide::Bid } else { BookSide::Ask },
                     })
                     .collect();
-                let kind = if whole { b'S' } else { b'D' };
-                encode_book(&header(RecordKind::Book), kind, levels.into_iter(), out);
+                let action = if whole { BookAction::Snapshot } else { BookAction::Delta };
+                encode_book(&header(RecordKind::Book), action, levels.into_iter(), out);
                 return true;
             }
             14 => {
                 let payload = vec![a as u8; dice.below(self.size * 8) as usize];
                 encode_raw(&header(RecordKind::Raw), &payload, out);
             }
-            _ if dice.chance(100) => record::encode_status(&header(RecordKind::Status), b'L', out),
+            _ if dice.chance(100) => record::encode_status(&header(RecordKind::Status), FeedState::Live, out),
             _ => Quote { bid_px: a, bid_sz: b, ask_px: c, ask_sz: d }.encode(&header(RecordKind::Quote), out),
         }
         false

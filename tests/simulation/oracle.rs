@@ -11,7 +11,7 @@ use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, Pattern, Reply};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
-use tickcast_protocol::{Channel, RecordKind};
+use tickcast_protocol::{Channel, FeedState, GapReason, RecordKind};
 
 use self::bytes::check_bytes;
 use crate::client::{Wish, false_token};
@@ -91,7 +91,7 @@ pub struct Oracle {
     tracks: BTreeMap<(u32, Channel), Track>,
     defined: HashSet<u32>,
     /// What was told of instruments, and of the feed; live where nothing was told.
-    states: HashMap<u32, u8>,
+    states: HashMap<u32, FeedState>,
     /// Of the newest packet: what the client would resume from.
     position: u64,
     /// The highest, replays aside, and that of the replay.
@@ -390,7 +390,7 @@ impl Oracle {
             RecordKind::Heartbeat => self.seen.heartbeats += 1,
             RecordKind::Status => {
                 self.seen.statuses += 1;
-                self.states.insert(header.instrument, bytes[record::HEADER_BYTES]);
+                self.states.insert(header.instrument, record::read_status(bytes).expect("a whole status"));
             }
             RecordKind::Gap => self.gap(&Gap::read(bytes).expect("a whole gap"), packet, truth),
             _ => self.value(header, kind.channel().expect("a channel's record"), bytes, packet, truth),
@@ -403,10 +403,10 @@ impl Oracle {
         assert!(self.defined.contains(&gap.instrument), "a gap before its definition: {gap:?}");
         let overrun = !truth.overruns.is_empty();
         match gap.reason {
-            b'O' => assert!(overrun, "nothing was overrun: {gap:?}"),
-            b'F' => assert!(overrun || truth.history.is_lost(gap), "the feed has lost nothing: {gap:?}"),
-            b'S' => assert!(overrun || self.was_cut, "nobody was slow: {gap:?}"),
-            other => panic!("reason {other}: {gap:?}"),
+            GapReason::Overrun => assert!(overrun, "nothing was overrun: {gap:?}"),
+            GapReason::Feed => assert!(overrun || truth.history.is_lost(gap), "the feed has lost nothing: {gap:?}"),
+            GapReason::Slow => assert!(overrun || self.was_cut, "nobody was slow: {gap:?}"),
+            other => panic!("reason {other:?}: {gap:?}"),
         }
         let track = self.tracks.get_mut(&(gap.instrument, gap.channel));
         let track = track.unwrap_or_else(|| panic!("nobody asked for {gap:?}"));
@@ -537,12 +537,12 @@ impl Oracle {
     pub fn is_whole(&self, history: &History) {
         assert!(!self.awaits_caught_up, "a snapshot that never ended");
         assert!(self.replaying.is_none(), "a replay that never ended");
-        let told = |id: u32| char::from(self.states.get(&id).copied().unwrap_or(b'L'));
+        let told = |id: u32| self.states.get(&id).copied().unwrap_or(FeedState::Live);
         if !self.items.is_empty() {
-            assert_eq!(told(0), char::from(history.state(0)), "the state of the feed at rest");
+            assert_eq!(told(0), history.state(0), "the state of the feed at rest");
         }
         for ((id, channel), track) in &self.tracks {
-            assert_eq!(told(*id), char::from(history.state(*id)), "the state of {id} at rest, {channel:?} {track:?}");
+            assert_eq!(told(*id), history.state(*id), "the state of {id} at rest, {channel:?} {track:?}");
             let newest = history.newest(*id, *channel);
             let resumed = track.resumed.is_some_and(|had| newest > had);
             let is_kept = *channel != Channel::Raw && !history.of(*id, *channel).iter().all(Value::is_lost);

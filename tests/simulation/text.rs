@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, Level, PRICE_NONE, Quote, RecordHeader, Ticker, Trade, flags};
-use tickcast_protocol::{Channel, Instrument, RecordKind};
+use tickcast_protocol::{BookSide, Channel, Instrument, RecordKind};
 
 /// Reads the messages of one connection.
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl TextReader {
                 Quote { bid_px, bid_sz, ask_px, ask_sz }.encode(&of_kind(RecordKind::Quote), out);
             }
             "trade" => {
-                let (trade_id, side) = (number(record, "trade_id"), letter(record, "side"));
+                let (trade_id, side) = (number(record, "trade_id"), letter(record, "side").into());
                 Trade { px: px("px"), sz: sz("sz"), trade_id, side }.encode(&of_kind(RecordKind::Trade), out);
             }
             "ticker" => {
@@ -91,14 +91,14 @@ impl TextReader {
                     .encode(&of_kind(RecordKind::Ticker), out);
             }
             "book" => {
-                let levels =
-                    [("bids", b'B'), ("asks", b'A')].map(|(key, side)| levels(record, key, side, instrument()));
+                let levels = [("bids", BookSide::Bid), ("asks", BookSide::Ask)]
+                    .map(|(key, side)| levels(record, key, side, instrument()));
                 let levels = levels.concat().into_iter();
-                record::encode_book(&of_kind(RecordKind::Book), letter(record, "kind"), levels, out);
+                record::encode_book(&of_kind(RecordKind::Book), letter(record, "kind").into(), levels, out);
             }
             "raw" => record::encode_raw(&of_kind(RecordKind::Raw), &unhex(text(record, "payload_hex")), out),
             "gap" => gap(record, instrument().id).encode(header.ts_recv, out),
-            "status" => record::encode_status(&of_kind(RecordKind::Status), letter(record, "state"), out),
+            "status" => record::encode_status(&of_kind(RecordKind::Status), letter(record, "state").into(), out),
             "heartbeat" => record::encode_heartbeat(header.ts_recv, out),
             other => panic!("type {other:?}: {record}"),
         }
@@ -116,7 +116,7 @@ impl TextReader {
             venue: text(record, "venue").to_owned(),
             px_exp,
             sz_exp,
-            status: letter(record, "status"),
+            status: letter(record, "status").into(),
             tick_size: mantissa(&record["tick_size"], px_exp),
             lot_size: mantissa(&record["lot_size"], sz_exp),
         };
@@ -156,7 +156,7 @@ fn words(object: &Value) -> impl Iterator<Item = &str> {
     list.iter().map(|word| word.as_str().expect("a word"))
 }
 
-fn levels(record: &Value, key: &str, side: u8, instrument: &Instrument) -> Vec<Level> {
+fn levels(record: &Value, key: &str, side: BookSide, instrument: &Instrument) -> Vec<Level> {
     let list = record[key].as_array().unwrap_or_else(|| panic!("no {key}: {record}"));
     let level = |level: &Value| {
         assert_eq!(level.as_array().map(Vec::len), Some(2), "a price and a size: {level}");
@@ -168,7 +168,7 @@ fn levels(record: &Value, key: &str, side: u8, instrument: &Instrument) -> Vec<L
 fn gap(record: &Value, instrument: u32) -> Gap {
     let channel = Channel::from_name(text(record, "channel")).expect("a channel");
     let (from_sequence, to_sequence) = (number(record, "from_sequence").into(), number(record, "to_sequence").into());
-    Gap { instrument, channel, from_sequence, to_sequence, reason: letter(record, "reason") }
+    Gap { instrument, channel, from_sequence, to_sequence, reason: letter(record, "reason").into() }
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -3,7 +3,7 @@
 use super::decode::Decoder;
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Ticker, Trade, read_book, read_raw};
-use tickcast_protocol::{Instrument, RecordKind};
+use tickcast_protocol::{BookAction, FeedState, Instrument, RecordKind};
 
 /// What is new in one packet.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +41,8 @@ pub enum Body<'a> {
     Definition,
     Heartbeat,
     Gap(Gap),
-    /// `'L'` live, `'S'` stale, `'H'` halted, `'E'` ended; of the feed where the record has no instrument.
-    Status(u8),
+    /// The state of the instrument, or of the feed if the record has no instrument.
+    Status(FeedState),
 }
 
 /// The levels of a Book record. [`tickcast_protocol::Book`] keeps a book up to date with them.
@@ -85,15 +85,15 @@ impl<'a> Body<'a> {
             RecordKind::Definition => Self::Definition,
             RecordKind::Heartbeat => Self::Heartbeat,
             RecordKind::Gap => Self::Gap(Gap::read(record)?),
-            RecordKind::Status => Self::Status(*record.get(record::HEADER_BYTES)?),
+            RecordKind::Status => Self::Status(record::read_status(record)?),
         })
     }
 }
 
 impl<'a> Book<'a> {
-    /// `'S'`: the levels replace both sides. `'D'`: they change levels by absolute size.
-    pub fn kind(&self) -> u8 {
-        read_book(self.record).map_or(record::BOOK_DELTA, |(kind, _)| kind)
+    /// Whether the levels replace both sides or change levels by absolute size.
+    pub fn action(&self) -> BookAction {
+        read_book(self.record).map_or(BookAction::Delta, |(action, _)| action)
     }
 
     /// The levels, in the record's order; a size of 0 removes one.

@@ -4,33 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{BOOK_SNAPSHOT, Level};
-
-/// A side of a book.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum BookSide {
-    Bid,
-    Ask,
-}
-
-impl BookSide {
-    /// `'B'` or `'A'`.
-    pub fn wire(self) -> u8 {
-        match self {
-            Self::Bid => b'B',
-            Self::Ask => b'A',
-        }
-    }
-
-    /// The side with this letter.
-    pub fn from_wire(letter: u8) -> Option<Self> {
-        match letter {
-            b'B' => Some(Self::Bid),
-            b'A' => Some(Self::Ask),
-            _ => None,
-        }
-    }
-}
+use super::record::{BookAction, BookSide, Level};
 
 /// Both sides of one instrument's book.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,23 +14,23 @@ pub struct Book {
 }
 
 impl Book {
-    /// Applies a record's levels: `'S'` replaces both sides first.
-    pub fn apply(&mut self, kind: u8, levels: impl Iterator<Item = Level>) {
-        if kind == BOOK_SNAPSHOT {
+    /// Applies a record's levels: a snapshot replaces both sides.
+    pub fn apply(&mut self, action: BookAction, levels: impl Iterator<Item = Level>) {
+        if action == BookAction::Snapshot {
             self.clear();
         }
         for level in levels {
-            if let Some(side) = BookSide::from_wire(level.side) {
-                self.set(side, level.px, level.sz);
-            }
+            self.set(level.side, level.px, level.sz);
         }
     }
 
-    /// Sets one level to an absolute size; 0 removes it. Removing an unknown level is normal.
+    /// Sets one level to an absolute size; 0 removes it. Removing an unknown level is normal; a side that is not known
+    /// has no levels.
     pub fn set(&mut self, side: BookSide, px: i64, sz: i64) {
         let levels = match side {
             BookSide::Bid => &mut self.bids,
             BookSide::Ask => &mut self.asks,
+            BookSide::Other(_) => return,
         };
         if sz == 0 {
             levels.remove(&px);
@@ -66,13 +40,11 @@ impl Book {
     }
 
     /// How many levels there would be after a record's levels, at the most.
-    pub fn len_after(&self, kind: u8, levels: impl ExactSizeIterator<Item = Level>) -> usize {
-        if kind == BOOK_SNAPSHOT {
+    pub fn len_after(&self, action: BookAction, levels: impl ExactSizeIterator<Item = Level>) -> usize {
+        if action == BookAction::Snapshot {
             return levels.filter(|level| level.sz != 0).count();
         }
-        let is_new = |level: &Level| {
-            level.sz != 0 && BookSide::from_wire(level.side).is_some_and(|side| self.size(side, level.px) == 0)
-        };
+        let is_new = |level: &Level| level.sz != 0 && level.side.is_known() && self.size(level.side, level.px) == 0;
         self.len() + levels.filter(is_new).count()
     }
 
@@ -87,6 +59,7 @@ impl Book {
         let levels = match side {
             BookSide::Bid => &self.bids,
             BookSide::Ask => &self.asks,
+            BookSide::Other(_) => return 0,
         };
         levels.get(&px).copied().unwrap_or(0)
     }
@@ -116,8 +89,8 @@ impl Book {
         let half = levels_max / 2;
         let bids = self.bids.len().min(half.max(levels_max.saturating_sub(self.asks.len())));
         let asks = self.asks.len().min(levels_max - bids);
-        let bid = self.bids().take(bids).map(|(px, sz)| Level { px, sz, side: b'B' });
-        let ask = self.asks().take(asks).map(|(px, sz)| Level { px, sz, side: b'A' });
+        let bid = self.bids().take(bids).map(|(px, sz)| Level { px, sz, side: BookSide::Bid });
+        let ask = self.asks().take(asks).map(|(px, sz)| Level { px, sz, side: BookSide::Ask });
         bid.chain(ask).collect()
     }
 }
@@ -126,10 +99,9 @@ impl Book {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::record::BOOK_DELTA;
     use super::*;
 
-    fn level(px: i64, sz: i64, side: u8) -> Level {
+    fn level(px: i64, sz: i64, side: BookSide) -> Level {
         Level { px, sz, side }
     }
 
@@ -143,14 +115,20 @@ mod tests {
     #[test]
     fn a_delta_sets_and_removes_absolute_sizes_and_a_snapshot_replaces_all() {
         let mut book = Book::default();
-        book.apply(BOOK_DELTA, [level(99, 5, b'B'), level(98, 6, b'B'), level(101, 7, b'A')].into_iter());
-        book.apply(BOOK_DELTA, [level(99, 3, b'B'), level(98, 0, b'B'), level(97, 0, b'B')].into_iter());
+        book.apply(
+            BookAction::Delta,
+            [level(99, 5, BookSide::Bid), level(98, 6, BookSide::Bid), level(101, 7, BookSide::Ask)].into_iter(),
+        );
+        book.apply(
+            BookAction::Delta,
+            [level(99, 3, BookSide::Bid), level(98, 0, BookSide::Bid), level(97, 0, BookSide::Bid)].into_iter(),
+        );
         assert_eq!(book.bids().collect::<Vec<_>>(), [(99, 3)]);
         assert_eq!(book.asks().collect::<Vec<_>>(), [(101, 7)]);
         assert_eq!((book.size(BookSide::Bid, 99), book.size(BookSide::Ask, 99), book.len()), (3, 0, 2));
-        book.apply(BOOK_SNAPSHOT, [level(102, 1, b'A')].into_iter());
+        book.apply(BookAction::Snapshot, [level(102, 1, BookSide::Ask)].into_iter());
         assert_eq!((book.bids().count(), book.asks().collect::<Vec<_>>()), (0, vec![(102, 1)]));
-        book.apply(BOOK_SNAPSHOT, [].into_iter());
+        book.apply(BookAction::Snapshot, [].into_iter());
         assert!(book.is_empty());
     }
 
@@ -174,7 +152,11 @@ mod tests {
         ] {
             let levels = book_of(bids, asks).levels(levels_max);
             let kept = |side| levels.iter().filter(|level| level.side == side).count();
-            assert_eq!((kept(b'B'), kept(b'A')), (bids_kept, asks_kept), "{levels_max} of {bids} and {asks}");
+            assert_eq!(
+                (kept(BookSide::Bid), kept(BookSide::Ask)),
+                (bids_kept, asks_kept),
+                "{levels_max} of {bids} and {asks}"
+            );
         }
     }
 
@@ -190,7 +172,7 @@ mod tests {
             let cut = book.levels(levels_max);
             prop_assert_eq!(cut.len(), book.len().min(levels_max));
             let mut rebuilt = book_of(5, 5);
-            rebuilt.apply(BOOK_SNAPSHOT, book.levels(book.len()).into_iter());
+            rebuilt.apply(BookAction::Snapshot, book.levels(book.len()).into_iter());
             prop_assert_eq!(rebuilt, book);
         }
     }

@@ -1,6 +1,6 @@
 //! What is traded: the directory's entry, announced on the wire as a Definition.
 
-use super::record::PRICE_NONE;
+use super::record::{InstrumentStatus, PRICE_NONE};
 
 /// One instrument of the directory. Ids are dense, start at 1 and live as long as the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +15,7 @@ pub struct Instrument {
     pub px_exp: i8,
     /// A size is `sz × 10^sz_exp`.
     pub sz_exp: i8,
-    /// `'T'` trading, `'H'` halted, `'C'` closed.
-    pub status: u8,
+    pub status: InstrumentStatus,
     /// Smallest price step in mantissa units, or [`PRICE_NONE`].
     pub tick_size: i64,
     /// Smallest size step in mantissa units, or [`PRICE_NONE`].
@@ -32,7 +31,7 @@ impl Instrument {
             venue: venue.to_owned(),
             px_exp,
             sz_exp,
-            status: b'T',
+            status: InstrumentStatus::Trading,
             tick_size: PRICE_NONE,
             lot_size: PRICE_NONE,
         }

@@ -10,10 +10,8 @@
 mod packet;
 
 pub use self::packet::{SUBPROTOCOL, push_packet};
-use crate::record::{
-    self, Gap, HEADER_BYTES, Level, PRICE_NONE, Quote, RecordHeader, RecordKind, Ticker, Trade, flags,
-};
-use crate::{BookSide, Instrument, decimal};
+use crate::record::{self, Gap, Level, PRICE_NONE, Quote, RecordHeader, RecordKind, Ticker, Trade, flags};
+use crate::{BookSide, Instrument, InstrumentStatus, decimal};
 
 /// What to give [`push_record`] for records of no instrument: heartbeats, and the state of the feed.
 pub static NO_INSTRUMENT: Instrument = Instrument {
@@ -22,7 +20,7 @@ pub static NO_INSTRUMENT: Instrument = Instrument {
     venue: String::new(),
     px_exp: 0,
     sz_exp: 0,
-    status: b'T',
+    status: InstrumentStatus::Trading,
     tick_size: PRICE_NONE,
     lot_size: PRICE_NONE,
 };
@@ -45,7 +43,7 @@ pub fn push_record(record: &[u8], instrument: &Instrument, out: &mut String) {
         Some(RecordKind::Raw) => push_raw(record, out),
         Some(RecordKind::Definition) => push_definition(record, out),
         Some(RecordKind::Gap) => push_gap(record, out),
-        Some(RecordKind::Status) => record.get(HEADER_BYTES).map(|state| push_letter("state", *state, out)),
+        Some(RecordKind::Status) => record::read_status(record).map(|state| push_letter("state", state, out)),
         Some(RecordKind::Heartbeat) | None => Some(()),
     };
     assert!(body.is_some(), "body of a {kind:?} is cut short");
@@ -151,12 +149,12 @@ fn push_ticker(record: &[u8], instrument: &Instrument, out: &mut String) -> Opti
 
 fn push_book(record: &[u8], instrument: &Instrument, out: &mut String) -> Option<()> {
     for (key, side) in [("bids", BookSide::Bid), ("asks", BookSide::Ask)] {
-        let (kind, levels) = record::read_book(record)?;
+        let (action, levels) = record::read_book(record)?;
         if side == BookSide::Bid {
-            push_letter("kind", kind, out);
+            push_letter("kind", action, out);
         }
         push_name(key, out);
-        push_levels(levels.filter(|level| level.side == side.wire()), instrument, out);
+        push_levels(levels.filter(|level| level.side == side), instrument, out);
     }
     Some(())
 }
@@ -241,9 +239,9 @@ fn push_mantissa(mantissa: i64, exponent: i8, out: &mut String) {
     out.push('"');
 }
 
-fn push_letter(key: &str, letter: u8, out: &mut String) {
+fn push_letter(key: &str, letter: impl Into<u8>, out: &mut String) {
     push_name(key, out);
-    push_text(char::from(letter).encode_utf8(&mut [0; 4]), out);
+    push_text(char::from(letter.into()).encode_utf8(&mut [0; 4]), out);
 }
 
 fn push_integer(value: impl itoa::Integer, out: &mut String) {

@@ -14,8 +14,8 @@ pub mod record;
 pub mod sse;
 pub mod ws;
 
-pub use book::{Book, BookSide};
+pub use book::Book;
 pub use directory::{DefineError, Directory};
 pub use instrument::Instrument;
 pub use numbering::{Position, Sequence, Token, TokenError};
-pub use record::{Channel, RecordKind};
+pub use record::{BookAction, BookSide, Channel, FeedState, GapReason, InstrumentStatus, RecordKind, Side};

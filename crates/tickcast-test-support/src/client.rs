@@ -334,7 +334,10 @@ impl Subscriber {
                     self.symbols.insert(instrument, definition.symbol);
                 }
                 RecordKind::Heartbeat => {}
-                RecordKind::Status => self.states.push((instrument, char::from(record.bytes[32]))),
+                RecordKind::Status => self.states.push((
+                    instrument,
+                    char::from(u8::from(record::read_status(&record.bytes).expect("a whole record"))),
+                )),
                 RecordKind::Gap => {
                     let gap = Gap::read(&record.bytes).expect("a complete gap");
                     let before = self.sequences.insert((instrument, gap.channel.kind() as u8), gap.to_sequence);

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use tickcast::ingest::feed::replay::{Params, Replay};
 use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, Report};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Ticker, Trade, flags};
-use tickcast_protocol::{Book, Instrument, RecordKind};
+use tickcast_protocol::{Book, BookAction, Instrument, RecordKind};
 
 /// A record, and the time at which the feed delivered it.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,18 +39,18 @@ impl FeedRecord {
         record::read_definition(&self.bytes).expect("a complete definition")
     }
 
-    /// Kind and levels.
-    pub fn book(&self) -> (char, Vec<Level>) {
-        let (kind, levels) = record::read_book(&self.bytes).expect("a complete book");
-        (char::from(kind), levels.collect())
+    /// Action and levels.
+    pub fn book(&self) -> (BookAction, Vec<Level>) {
+        let (action, levels) = record::read_book(&self.bytes).expect("a complete book");
+        (action, levels.collect())
     }
 
-    /// Kind, flags and levels (side, size, price) as a short text.
+    /// Action, flags and levels (side, size, price) as a short text.
     pub fn book_text(&self) -> String {
-        let (kind, levels) = self.book();
+        let (action, levels) = self.book();
         let bad = if self.header.flags & flags::MAYBE_BAD_BOOK != 0 { "?" } else { "" };
-        let levels: Vec<_> = levels.iter().map(|l| format!("{}{}@{}", char::from(l.side), l.sz, l.px)).collect();
-        format!("{kind}{bad} {}", levels.join(" ")).trim_end().to_owned()
+        let levels: Vec<_> = levels.iter().map(|l| format!("{}{}@{}", l.side, l.sz, l.px)).collect();
+        format!("{action}{bad} {}", levels.join(" ")).trim_end().to_owned()
     }
 }
 
@@ -137,15 +137,15 @@ impl InstrumentState {
             RecordKind::Trade => self.trades.push(record.trade()),
             RecordKind::Ticker => self.tickers.push(record.ticker()),
             RecordKind::Book => {
-                let (kind, levels) = record.book();
-                if kind == 'S' {
+                let (action, levels) = record.book();
+                if action == BookAction::Snapshot {
                     self.snapshots += 1;
                     self.book_is_bad = record.header.flags & flags::MAYBE_BAD_BOOK != 0;
                 } else {
                     assert!(!self.book_is_bad && self.snapshots > 0, "a change without a valid snapshot before it");
                     self.deltas += 1;
                 }
-                self.book.apply(kind as u8, levels.into_iter());
+                self.book.apply(action, levels.into_iter());
             }
             other => panic!("a feed sends no {other:?}"),
         }

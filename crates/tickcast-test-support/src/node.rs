@@ -6,11 +6,11 @@ use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, 
 use tickcast::ring::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
-use tickcast_protocol::Instrument;
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Level, Quote, RecordHeader, RecordKind, Trade};
+use tickcast_protocol::record::{self, Level, Quote, RecordHeader, RecordKind, Trade};
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
 use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::{BookAction, BookSide, Instrument, Side};
 
 pub const START_NS: u64 = 1_763_700_000_000_000_000;
 pub const MS: u64 = 1_000_000;
@@ -117,7 +117,7 @@ impl Node {
 
     pub fn trade(&mut self, instrument: u32) {
         let mut batch = Vec::new();
-        let trade = Trade { px: 10, sz: 1, trade_id: 1, side: b'B' };
+        let trade = Trade { px: 10, sz: 1, trade_id: 1, side: Side::Buy };
         trade.encode(&RecordHeader::of_feed(RecordKind::Trade, instrument, self.now_ns), &mut batch);
         self.accept(batch);
     }
@@ -132,9 +132,9 @@ impl Node {
     /// A snapshot of a book of one level, or a change of one level.
     pub fn book(&mut self, instrument: u32, is_snapshot: bool, px: i64, sz: i64) {
         let mut batch = Vec::new();
-        let kind = if is_snapshot { BOOK_SNAPSHOT } else { BOOK_DELTA };
+        let action = if is_snapshot { BookAction::Snapshot } else { BookAction::Delta };
         let header = RecordHeader::of_feed(RecordKind::Book, instrument, self.now_ns);
-        record::encode_book(&header, kind, [Level { px, sz, side: b'B' }].into_iter(), &mut batch);
+        record::encode_book(&header, action, [Level { px, sz, side: BookSide::Bid }].into_iter(), &mut batch);
         self.accept(batch);
     }
 

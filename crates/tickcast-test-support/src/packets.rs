@@ -2,7 +2,7 @@
 
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Ticker, Trade};
-use tickcast_protocol::{Channel, Instrument, Position, RecordKind};
+use tickcast_protocol::{BookAction, Channel, FeedState, GapReason, Instrument, Position, RecordKind, Side};
 use tungstenite::Message;
 
 /// 2025-11-21 02:13:20.123456789 UTC.
@@ -59,7 +59,7 @@ impl PacketBuilder {
     }
 
     pub fn trade(self, sequence: u64, flags: u8) -> Self {
-        let trade = Trade { px: 6_183_764, sz: 10, trade_id: 77, side: b'B' };
+        let trade = Trade { px: 6_183_764, sz: 10, trade_id: 77, side: Side::Buy };
         self.push(|out| trade.encode(&header(RecordKind::Trade, 1, sequence, flags), out))
     }
 
@@ -67,9 +67,9 @@ impl PacketBuilder {
         self.push(|out| ticker.encode(&header(RecordKind::Ticker, 1, sequence, 0), out))
     }
 
-    pub fn book(self, sequence: u64, kind: u8, levels: &[Level]) -> Self {
+    pub fn book(self, sequence: u64, action: BookAction, levels: &[Level]) -> Self {
         let header = header(RecordKind::Book, 1, sequence, 0);
-        self.push(|out| record::encode_book(&header, kind, levels.iter().copied(), out))
+        self.push(|out| record::encode_book(&header, action, levels.iter().copied(), out))
     }
 
     pub fn raw(self, sequence: u64, payload: &[u8]) -> Self {
@@ -80,7 +80,7 @@ impl PacketBuilder {
         self.push(|out| record::encode_heartbeat(TS_RECV, out))
     }
 
-    pub fn status(self, state: u8) -> Self {
+    pub fn status(self, state: FeedState) -> Self {
         self.push(|out| record::encode_status(&header(RecordKind::Status, 0, 0, 0), state, out))
     }
 
@@ -90,7 +90,7 @@ impl PacketBuilder {
             channel,
             from_sequence: from_sequence.into(),
             to_sequence: to_sequence.into(),
-            reason: b'S',
+            reason: GapReason::Slow,
         };
         self.push(|out| gap.encode(TS_RECV, out))
     }

@@ -19,7 +19,7 @@ use crate::io::uring::Uring;
 use crate::shard::Shard;
 use tickcast_protocol::control::Pattern;
 use tickcast_protocol::json;
-use tickcast_protocol::{Channel, Instrument};
+use tickcast_protocol::{Channel, FeedState, Instrument};
 
 /// Instruments in one answer: some 350 KB of JSON, and 2 ms of the core in all. More are better off with a stream.
 const INSTRUMENTS_MAX: usize = 500;
@@ -200,11 +200,11 @@ fn push_values(shard: &Shard<Uring>, instrument: &Instrument, channels: &[Channe
 }
 
 /// The word for the state of a feed or an instrument.
-fn state_word(state: u8) -> &'static str {
+fn state_word(state: FeedState) -> &'static str {
     match state {
-        b'S' => "stale",
-        b'H' => "halted",
-        b'E' => "ended",
-        _ => "live",
+        FeedState::Stale => "stale",
+        FeedState::Halted => "halted",
+        FeedState::Ended => "ended",
+        FeedState::Live | FeedState::Other(_) => "live",
     }
 }

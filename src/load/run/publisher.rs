@@ -25,12 +25,12 @@ use crate::load::worker::send;
 use tickcast_client::error::close_text;
 use tickcast_client::handshake::{Upgrade, Upgraded, is_later};
 use tickcast_client::{CONNECT_TIMEOUT, Error, Target};
-use tickcast_protocol::Channel;
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{self, Quote, RecordHeader, Ticker, Trade};
 use tickcast_protocol::ws::close::{CloseFrame, push_close};
 use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
 use tickcast_protocol::ws::{CloseCode, Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::{Channel, Side};
 
 /// Instruments of one define request: the server's limit.
 const DEFINE_MAX: usize = 10_000;
@@ -340,7 +340,7 @@ impl PublishLoop {
         let (px, out) = (100_000 + (n % 1000) as i64, &mut self.packet);
         match channel {
             Channel::Quote => Quote { bid_px: px, bid_sz: 5, ask_px: px + 1, ask_sz: 7 }.encode(&header, out),
-            Channel::Trade => Trade { px, sz: 3, trade_id: n + 1, side: b'B' }.encode(&header, out),
+            Channel::Trade => Trade { px, sz: 3, trade_id: n + 1, side: Side::Buy }.encode(&header, out),
             Channel::Ticker => {
                 let (bid_px, ask_px) = (px, px + 1);
                 let prices = Ticker {

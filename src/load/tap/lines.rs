@@ -4,9 +4,8 @@
 
 use std::fmt::Write;
 
-use tickcast_client::decode::REASON_AWAY;
 use tickcast_protocol::record::{self, Gap, Level, PRICE_NONE, Quote, RecordHeader, Ticker, Trade, flags};
-use tickcast_protocol::{Channel, Instrument, decimal};
+use tickcast_protocol::{BookAction, Channel, FeedState, GapReason, Instrument, decimal};
 
 /// Levels of a book record that a line shows.
 const LEVELS_SHOWN: usize = 6;
@@ -38,11 +37,11 @@ const VALUES_WIDTH: usize = 55;
 /// The sentence for a Gap record.
 pub fn gap_text(gap: &Gap, instrument: Option<&Instrument>) -> String {
     let reason = match gap.reason {
-        b'S' => "this client was too slow",
-        b'O' => "the server's ring was overrun",
-        b'F' => "the feed has a hole",
-        REASON_AWAY => "this client was away for longer than the server's history",
-        _ => "no reason given",
+        GapReason::Slow => "this client was too slow",
+        GapReason::Overrun => "the server's ring was overrun",
+        GapReason::Feed => "the feed has a hole",
+        GapReason::Reconnect => "this client was away for longer than the server's history",
+        GapReason::Other(_) => "no reason given",
     };
     let name = instrument.map_or_else(|| format!("instrument {}", gap.instrument), |known| known.symbol.clone());
     let (channel, from, to) = (gap.channel.name(), gap.from_sequence, gap.to_sequence);
@@ -51,12 +50,12 @@ pub fn gap_text(gap: &Gap, instrument: Option<&Instrument>) -> String {
 
 /// The sentence for a Status record.
 pub fn status_text(record: &[u8], instrument: Option<&Instrument>) -> String {
-    let state = match record.get(32) {
-        Some(b'L') => "live",
-        Some(b'S') => "stale",
-        Some(b'H') => "halted",
-        Some(b'E') => "ended",
-        _ => "in an unknown state",
+    let state = match record::read_status(record) {
+        Some(FeedState::Live) => "live",
+        Some(FeedState::Stale) => "stale",
+        Some(FeedState::Halted) => "halted",
+        Some(FeedState::Ended) => "ended",
+        Some(FeedState::Other(_)) | None => "in an unknown state",
     };
     format!("status: {} is {state}", instrument.map_or("the feed", |known| known.symbol.as_str()))
 }
@@ -79,7 +78,7 @@ fn push_values(channel: Channel, record: &[u8], instrument: &Instrument, out: &m
         }
         Channel::Trade => {
             let trade = Trade::read(record)?;
-            let side = char::from(trade.side);
+            let side = trade.side;
             put(out, format_args!("{:>12} x {:<12} {side} id {}", px(trade.px), sz(trade.sz), trade.trade_id));
         }
         Channel::Ticker => {
@@ -89,11 +88,18 @@ fn push_values(channel: Channel, record: &[u8], instrument: &Instrument, out: &m
             put(out, format_args!("{last:>12} open {open} low {low} high {high} volume {volume}"));
         }
         Channel::Book => {
-            let (kind, levels) = record::read_book(record)?;
-            put(out, format_args!("{:>12} {} levels", if kind == b'S' { "snapshot" } else { "delta" }, levels.len()));
+            let (action, levels) = record::read_book(record)?;
+            put(
+                out,
+                format_args!(
+                    "{:>12} {} levels",
+                    if action == BookAction::Snapshot { "snapshot" } else { "delta" },
+                    levels.len()
+                ),
+            );
             let more = levels.len() > LEVELS_SHOWN;
             for Level { px: level_px, sz: level_sz, side } in levels.take(LEVELS_SHOWN) {
-                put(out, format_args!(" {} {} x {}", char::from(side), px(level_px), sz(level_sz)));
+                put(out, format_args!(" {side} {} x {}", px(level_px), sz(level_sz)));
             }
             out.push_str(if more { " …" } else { "" });
         }
@@ -136,6 +142,8 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use tickcast_protocol::BookSide;
+
     use super::*;
     use crate::load::latency::channel_of;
     use tickcast_client::Decoder;
@@ -182,12 +190,13 @@ mod tests {
 
     #[test]
     fn books_and_payloads_are_shown_in_part() {
-        let levels: Vec<_> =
-            (0..7).map(|n| Level { px: 100 + n, sz: n * 1000, side: if n < 3 { b'B' } else { b'A' } }).collect();
+        let levels: Vec<_> = (0..7)
+            .map(|n| Level { px: 100 + n, sz: n * 1000, side: if n < 3 { BookSide::Bid } else { BookSide::Ask } })
+            .collect();
         let packet = PacketBuilder::new()
             .definition(1, "BTC-USD")
-            .book(1, b'D', &levels[..2])
-            .book(2, b'S', &levels)
+            .book(1, BookAction::Delta, &levels[..2])
+            .book(2, BookAction::Snapshot, &levels)
             .raw(1, b"hello")
             .raw(2, b"a\nb")
             .raw(3, &[b'x'; 65]);
@@ -214,11 +223,15 @@ mod tests {
             channel: Channel::Trade,
             from_sequence: 5.into(),
             to_sequence: 9.into(),
-            reason: b'S',
+            reason: GapReason::Slow,
         };
         assert_eq!(gap_text(&gap, None), "gap: trade instrument 4 #5 to #9 are missing: this client was too slow");
         let mut status = Vec::new();
-        record::encode_status(&RecordHeader::of_feed(tickcast_protocol::RecordKind::Status, 0, 0), b'S', &mut status);
+        record::encode_status(
+            &RecordHeader::of_feed(tickcast_protocol::RecordKind::Status, 0, 0),
+            FeedState::Stale,
+            &mut status,
+        );
         assert_eq!(status_text(&status, None), "status: the feed is stale");
     }
 }

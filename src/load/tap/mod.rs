@@ -337,7 +337,8 @@ mod tests {
     }
 
     fn stream() -> Vec<PacketBuilder> {
-        let gap = PacketBuilder::new().gap(Channel::Trade, 2, 4).trade(5, 0).status(b'S');
+        let gap =
+            PacketBuilder::new().gap(Channel::Trade, 2, 4).trade(5, 0).status(tickcast_protocol::FeedState::Stale);
         vec![PacketBuilder::new().definition(1, "BTC-USD").quote(1, 0).trade(1, 0), gap]
     }
 

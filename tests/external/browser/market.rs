@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{
-    BOOK_DELTA, BOOK_SNAPSHOT, Level, Quote, RecordHeader, RecordKind, Ticker, Trade, encode_book,
-};
+use tickcast_protocol::record::{Level, Quote, RecordHeader, RecordKind, Ticker, Trade, encode_book};
+use tickcast_protocol::{BookAction, BookSide, Side};
 use tungstenite::Message;
 
 use tickcast_test_support::client::Client;
@@ -49,7 +48,7 @@ impl Publisher {
     /// A trade of the `id`-th whole unit, by a buyer where the id is even.
     pub fn trade(&mut self, nth: usize, px: i64, id: u64) -> &mut Self {
         let header = self.header(nth, RecordKind::Trade);
-        let side = if id.is_multiple_of(2) { b'B' } else { b'S' };
+        let side = if id.is_multiple_of(2) { Side::Buy } else { Side::Sell };
         Trade { px, sz: 1000 + id as i64, trade_id: id, side }.encode(&header, &mut self.records);
         self
     }
@@ -66,20 +65,20 @@ impl Publisher {
 
     /// A whole book: so many levels at each side of a price, each thicker than the one before.
     pub fn book(&mut self, nth: usize, middle: i64, levels: i64) -> &mut Self {
-        let bid = |at| Level { px: middle - at, sz: 1000 * at + 5, side: b'B' };
-        let ask = |at| Level { px: middle + at, sz: 1500 * at + 7, side: b'A' };
+        let bid = |at| Level { px: middle - at, sz: 1000 * at + 5, side: BookSide::Bid };
+        let ask = |at| Level { px: middle + at, sz: 1500 * at + 7, side: BookSide::Ask };
         let levels: Vec<_> = (1..=levels).map(bid).chain((1..=levels).map(ask)).collect();
-        self.levels(nth, BOOK_SNAPSHOT, &levels)
+        self.levels(nth, BookAction::Snapshot, &levels)
     }
 
     /// One level of the book by its absolute size; 0 takes it away.
-    pub fn level(&mut self, nth: usize, side: u8, px: i64, sz: i64) -> &mut Self {
-        self.levels(nth, BOOK_DELTA, &[Level { px, sz, side }])
+    pub fn level(&mut self, nth: usize, side: BookSide, px: i64, sz: i64) -> &mut Self {
+        self.levels(nth, BookAction::Delta, &[Level { px, sz, side }])
     }
 
-    fn levels(&mut self, nth: usize, kind: u8, levels: &[Level]) -> &mut Self {
+    fn levels(&mut self, nth: usize, action: BookAction, levels: &[Level]) -> &mut Self {
         let header = self.header(nth, RecordKind::Book);
-        encode_book(&header, kind, levels.iter().copied(), &mut self.records);
+        encode_book(&header, action, levels.iter().copied(), &mut self.records);
         self
     }
 

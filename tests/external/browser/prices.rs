@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::chromium::{Page, tick};
 use super::market::{PUBLISHED, Publisher};
+use tickcast_protocol::BookSide;
 use tickcast_test_support::server::{DEADLINE, Server};
 
 const SYMBOLS: &[&str] = &["AAA-USD", "BBB-USD", "CCC-USD"];
@@ -44,7 +45,7 @@ fn rounds(publisher: &mut Publisher, rounds: std::ops::Range<i64>) {
             if round % 10 == 0 {
                 publisher.book(nth, px, 30);
             } else {
-                publisher.level(nth, b'B', px - 300, 1 + round).level(nth, b'A', px + 300, 0);
+                publisher.level(nth, BookSide::Bid, px - 300, 1 + round).level(nth, BookSide::Ask, px + 300, 0);
             }
         }
         publisher.send();

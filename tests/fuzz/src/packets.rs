@@ -57,10 +57,10 @@ fn check_views(header: &RecordHeader, record: &[u8]) {
     let kind = RecordKind::from_wire(header.kind).expect("a kind that is known");
     let readable = match kind {
         RecordKind::Quote => Quote::read(record).is_some(),
-        RecordKind::Trade => Trade::read(record).is_some_and(|trade| b"BSN".contains(&trade.side)),
+        RecordKind::Trade => Trade::read(record).is_some_and(|trade| trade.side.is_known()),
         RecordKind::Ticker => Ticker::read(record).is_some(),
         RecordKind::Book => {
-            record::read_book(record).is_some_and(|(_, mut levels)| levels.all(|l| b"BA".contains(&l.side)))
+            record::read_book(record).is_some_and(|(_, mut levels)| levels.all(|level| level.side.is_known()))
         }
         RecordKind::Raw => record::read_raw(record).is_some(),
         RecordKind::Gap => Gap::read(record).is_some_and(|gap| gap.channel.is_log()),

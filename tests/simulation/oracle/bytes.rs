@@ -1,8 +1,8 @@
 //! The bytes of a value, held against the feed's.
 
-use tickcast_protocol::RecordKind;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::record::{self, RecordHeader, flags};
+use tickcast_protocol::{BookAction, BookSide, RecordKind};
 
 use super::Track;
 use crate::feed::{Levels, Value, apply};
@@ -23,8 +23,8 @@ pub(super) fn check_bytes(
         assert_eq!(plain, value.record, "{}", about());
         return;
     }
-    let (kind, levels) = record::read_book(bytes).expect("a whole book");
-    let whole = kind == b'S';
+    let (action, levels) = record::read_book(bytes).expect("a whole book");
+    let whole = action == BookAction::Snapshot;
     const DOUBT: u8 = flags::CONFLATED | flags::MAYBE_BAD_BOOK;
     if !whole && header.flags & DOUBT == DOUBT && interval == ConflationInterval::IMMEDIATE && levels.count() == 0 {
         // The server has lost changes of it, and says so: nothing comes before the whole book.
@@ -53,10 +53,10 @@ pub(super) fn check_bytes(
 /// The same book record with its bids before its asks.
 fn with_sides_apart(book: &[u8]) -> Vec<u8> {
     let header = RecordHeader::read(book).expect("a record");
-    let (kind, levels) = record::read_book(book).expect("a whole book");
-    let (mut bids, asks): (Vec<_>, Vec<_>) = levels.partition(|level| level.side == b'B');
+    let (action, levels) = record::read_book(book).expect("a whole book");
+    let (mut bids, asks): (Vec<_>, Vec<_>) = levels.partition(|level| level.side == BookSide::Bid);
     bids.extend(asks);
     let mut out = Vec::new();
-    record::encode_book(&header, kind, bids.into_iter(), &mut out);
+    record::encode_book(&header, action, bids.into_iter(), &mut out);
     out
 }

@@ -16,10 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use tickcast_protocol::packet::{self, PacketError, PacketHeader};
 use tickcast_protocol::record::{self, Gap, HEADER_BYTES, Quote, RecordHeader, Ticker, Trade, flags};
-use tickcast_protocol::{Channel, Instrument, RecordKind, Sequence};
-
-/// Why a Gap that this room makes says that records are missing: they came while the client was away.
-pub const REASON_AWAY: u8 = b'R';
+use tickcast_protocol::{Channel, GapReason, Instrument, RecordKind, Sequence};
 
 /// Follows one connection's packets, or those of several that go on from one another.
 #[derive(Debug)]
@@ -268,7 +265,7 @@ impl Decoder {
         }
         if channel.is_log() && !last.is_none() && header.sequence.previous() > last {
             let (from_sequence, to_sequence) = (last.next(), header.sequence.previous());
-            let gap = Gap { instrument, channel, from_sequence, to_sequence, reason: REASON_AWAY };
+            let gap = Gap { instrument, channel, from_sequence, to_sequence, reason: GapReason::Reconnect };
             self.gap(&gap);
             self.missed.push(gap);
         }

@@ -2,6 +2,4 @@
 
 mod decoder;
 
-pub use decoder::{
-    Counters, DecodeError, Decoder, REASON_AWAY, Violation, body_is_whole, broken, covered, split_record,
-};
+pub use decoder::{Counters, DecodeError, Decoder, Violation, body_is_whole, broken, covered, split_record};

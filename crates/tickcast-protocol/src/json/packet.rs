@@ -54,7 +54,7 @@ fn push_header(header: &PacketHeader, out: &mut String) {
 mod tests {
     use super::*;
     use crate::record::{RecordKind, Trade, encode_heartbeat};
-    use crate::{Instrument, Position};
+    use crate::{Instrument, Position, Side};
 
     const HEADER: PacketHeader =
         PacketHeader { flags: 0, count: 0, epoch: 7, position: Position::new(91_823), ts_send: 12 };
@@ -72,7 +72,7 @@ mod tests {
     fn a_lone_record_is_an_object_and_several_are_a_list_whose_last_has_the_token() {
         let (mut heartbeat, mut trade) = (Vec::new(), Vec::new());
         encode_heartbeat(5, &mut heartbeat);
-        let trade_of = Trade { px: 150, sz: 2, trade_id: 9, side: b'B' };
+        let trade_of = Trade { px: 150, sz: 2, trade_id: 9, side: Side::Buy };
         trade_of.encode(&RecordHeader::of_feed(RecordKind::Trade, 1, 3), &mut trade);
         assert_eq!(
             text(0, &[&heartbeat]),

@@ -2,10 +2,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::record::{
-    BOOK_DELTA, BOOK_SNAPSHOT, encode_book, encode_definition, encode_heartbeat, encode_raw, encode_status,
-};
-use crate::{Channel, Sequence};
+use crate::record::{encode_book, encode_definition, encode_heartbeat, encode_raw, encode_status};
+use crate::{BookAction, Channel, FeedState, GapReason, Sequence, Side};
 
 const TS: u64 = 1_763_700_000_000_000_000;
 
@@ -41,7 +39,7 @@ fn quotes_and_trades_are_as_the_protocol_shows_them() {
         json(&btc(), |out| quote.encode(&header(RecordKind::Quote, flags::LAST), out)),
         opening("quote") + r#","bid_px":"61837.63","bid_sz":"3.78826","ask_px":null,"ask_sz":"-0.00005"}"#
     );
-    let trade = Trade { px: 1, sz: i64::MAX, trade_id: u64::MAX, side: b'N' };
+    let trade = Trade { px: 1, sz: i64::MAX, trade_id: u64::MAX, side: Side::Unknown };
     assert_eq!(
         json(&btc(), |out| trade.encode(&header(RecordKind::Trade, flags::LAST), out)),
         opening("trade") + r#","px":"0.01","sz":"92233720368547.75807","trade_id":18446744073709551615,"side":"N"}"#
@@ -63,14 +61,29 @@ fn a_ticker_has_its_turnover_at_the_price_exponent() {
 #[test]
 fn a_book_has_its_sides_apart_in_the_order_of_the_record() {
     let level = |px, sz, side| Level { px, sz, side };
-    let levels = [level(101, 7, b'A'), level(99, 5, b'B'), level(102, 0, b'A'), level(98, 6, b'B')];
+    let levels = [
+        level(101, 7, BookSide::Ask),
+        level(99, 5, BookSide::Bid),
+        level(102, 0, BookSide::Ask),
+        level(98, 6, BookSide::Bid),
+    ];
     assert_eq!(
-        json(&btc(), |out| encode_book(&header(RecordKind::Book, flags::LAST), BOOK_DELTA, levels.into_iter(), out)),
+        json(&btc(), |out| encode_book(
+            &header(RecordKind::Book, flags::LAST),
+            BookAction::Delta,
+            levels.into_iter(),
+            out
+        )),
         opening("book")
             + r#","kind":"D","bids":[["0.99","0.00005"],["0.98","0.00006"]],"asks":[["1.01","0.00007"],["1.02","0.00000"]]}"#
     );
     assert_eq!(
-        json(&btc(), |out| encode_book(&header(RecordKind::Book, flags::LAST), BOOK_SNAPSHOT, [].into_iter(), out)),
+        json(&btc(), |out| encode_book(
+            &header(RecordKind::Book, flags::LAST),
+            BookAction::Snapshot,
+            [].into_iter(),
+            out
+        )),
         opening("book") + r#","kind":"S","bids":[],"asks":[]}"#
     );
 }
@@ -108,7 +121,7 @@ fn gaps_states_and_heartbeats_are_told() {
         channel: Channel::Trade,
         from_sequence: Sequence::new(3),
         to_sequence: Sequence::new(u64::MAX),
-        reason: b'O',
+        reason: GapReason::Overrun,
     };
     assert_eq!(
         json(&btc(), |out| gap.encode(TS, out)),
@@ -117,9 +130,12 @@ fn gaps_states_and_heartbeats_are_told() {
         )
     );
     let status = header(RecordKind::Status, flags::LAST);
-    assert_eq!(json(&btc(), |out| encode_status(&status, b'H', out)), opening("status") + r#","state":"H"}"#);
+    assert_eq!(
+        json(&btc(), |out| encode_status(&status, FeedState::Halted, out)),
+        opening("status") + r#","state":"H"}"#
+    );
     let of_feed = RecordHeader { instrument: 0, ..status };
-    assert!(!json(&NO_INSTRUMENT, |out| encode_status(&of_feed, b'L', out)).contains("symbol"));
+    assert!(!json(&NO_INSTRUMENT, |out| encode_status(&of_feed, FeedState::Live, out)).contains("symbol"));
     assert_eq!(
         json(&NO_INSTRUMENT, |out| encode_heartbeat(TS, out)),
         format!(r#"{{"type":"heartbeat","sequence":0,"ts_event":0,"ts_recv":{TS}}}"#)
@@ -166,7 +182,7 @@ proptest! {
     fn any_text_and_any_number_come_back_from_another_parser(
         symbol: String, venue: String, status: u8, mantissas: [i64; 4], px_exp: i8, sz_exp: i8,
     ) {
-        let instrument = Instrument { symbol, venue, status, ..Instrument::new(1, "", "", px_exp, sz_exp) };
+        let instrument = Instrument { symbol, venue, status: status.into(), ..Instrument::new(1, "", "", px_exp, sz_exp) };
         let [bid_px, bid_sz, ask_px, ask_sz] = mantissas;
         let quote = Quote { bid_px, bid_sz, ask_px, ask_sz };
         let text = json(&instrument, |out| quote.encode(&header(RecordKind::Quote, flags::LAST), out));

@@ -21,7 +21,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Two levels, one of which removes.
-const LEVELS: [Level; 2] = [Level { px: 100, sz: 5, side: b'B' }, Level { px: 101, sz: 0, side: b'A' }];
+const LEVELS: [Level; 2] =
+    [Level { px: 100, sz: 5, side: BookSide::Bid }, Level { px: 101, sz: 0, side: BookSide::Ask }];
 
 /// What a record is, as it is written, and as it has to be.
 type Golden = (&'static str, Vec<u8>, &'static str);
@@ -31,7 +32,7 @@ type Golden = (&'static str, Vec<u8>, &'static str);
 /// `QQBB6x`, `B7x`.
 fn golden_of_channels() -> [Golden; 5] {
     let quote = Quote { bid_px: 6_183_763, bid_sz: 378_826_000, ask_px: 6_183_764, ask_sz: -1 };
-    let trade = Trade { px: 6_183_763, sz: 1200, trade_id: u64::MAX, side: b'S' };
+    let trade = Trade { px: 6_183_763, sz: 1200, trade_id: u64::MAX, side: Side::Sell };
     let ticker = Ticker {
         last_px: 1,
         open_px: -2,
@@ -65,7 +66,9 @@ fn golden_of_channels() -> [Golden; 5] {
         ),
         (
             "book",
-            encoded(|out| encode_book(&header(RecordKind::Book, snapshot), BOOK_SNAPSHOT, LEVELS.into_iter(), out)),
+            encoded(|out| {
+                encode_book(&header(RecordKind::Book, snapshot), BookAction::Snapshot, LEVELS.into_iter(), out)
+            }),
             "0b0004a007000000050000000000000000405b36ceeb7918dc455b36ceeb7918\
              0200530000000000640000000000000005000000000000004200000000000000\
              650000000000000000000000000000004100000000000000",
@@ -87,7 +90,7 @@ fn golden_announcements() -> [Golden; 4] {
         channel: Channel::Trade,
         from_sequence: Sequence::new(11),
         to_sequence: Sequence::new(19),
-        reason: b'O',
+        reason: GapReason::Overrun,
     };
     [
         (
@@ -110,7 +113,7 @@ fn golden_announcements() -> [Golden; 4] {
         ),
         (
             "status",
-            encoded(|out| encode_status(&header(RecordKind::Status, flags::LAST), b'L', out)),
+            encoded(|out| encode_status(&header(RecordKind::Status, flags::LAST), FeedState::Live, out)),
             "0500138007000000050000000000000000405b36ceeb7918dc455b36ceeb7918\
              4c00000000000000",
         ),
@@ -180,7 +183,7 @@ fn every_field_of_a_state_or_log_record_is_at_its_offset() {
     let quote = Quote { bid_px: word(1), bid_sz: word(2), ask_px: word(3), ask_sz: word(4) };
     assert_record("quote", 1, 64, words(32..64), &|header, out| quote.encode(header, out));
 
-    let trade = Trade { px: word(1), sz: word(2), trade_id: word(3) as u64, side: b'B' };
+    let trade = Trade { px: word(1), sz: word(2), trade_id: word(3) as u64, side: Side::Buy };
     let mut body = words(32..56);
     body.push((56, vec![b'B']));
     assert_record("trade", 2, 64, body, &|header, out| trade.encode(header, out));
@@ -190,15 +193,20 @@ fn every_field_of_a_state_or_log_record_is_at_its_offset() {
     let ticker = Ticker { last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px };
     assert_record("ticker", 3, 96, words(32..96), &|header, out| ticker.encode(header, out));
 
-    let levels = [Level { px: word(1), sz: word(2), side: b'A' }, Level { px: word(1), sz: word(2), side: b'B' }];
+    let levels = [
+        Level { px: word(1), sz: word(2), side: BookSide::Ask },
+        Level { px: word(1), sz: word(2), side: BookSide::Bid },
+    ];
     let mut body = vec![(32, vec![2, 0, b'D']), (56, vec![b'A']), (80, vec![b'B'])];
     body.extend(words(40..56));
     body.extend(words(64..80));
-    assert_record("book", 4, 88, body, &|header, out| encode_book(header, BOOK_DELTA, levels.into_iter(), out));
+    assert_record("book", 4, 88, body, &|header, out| encode_book(header, BookAction::Delta, levels.into_iter(), out));
 
     let body = vec![(32, vec![9]), (40, (1..10).collect())];
     assert_record("raw", 5, 56, body, &|header, out| encode_raw(header, &[1, 2, 3, 4, 5, 6, 7, 8, 9], out));
-    assert_record("status", 19, 40, vec![(32, vec![b'E'])], &|header, out| encode_status(header, b'E', out));
+    assert_record("status", 19, 40, vec![(32, vec![b'E'])], &|header, out| {
+        encode_status(header, FeedState::Ended, out)
+    });
 }
 
 #[test]
@@ -206,7 +214,7 @@ fn every_field_of_an_announcement_is_at_its_offset() {
     let instrument = Instrument {
         tick_size: 0x1817_1615_1413_1211,
         lot_size: 0x2827_2625_2423_2221,
-        status: b'H',
+        status: InstrumentStatus::Halted,
         ..Instrument::new(0x0403_0201, "abc", "xy", -9, 9)
     };
     let record = encoded(|out| encode_definition(&instrument, out));
@@ -220,7 +228,7 @@ fn every_field_of_an_announcement_is_at_its_offset() {
         channel: Channel::Raw,
         from_sequence: Sequence::new(1),
         to_sequence: Sequence::new(2),
-        reason: b'S',
+        reason: GapReason::Slow,
     };
     let record = encoded(|out| gap.encode(3, out));
     let head = [7, 0, 18, flags::LAST, 9];
@@ -271,9 +279,9 @@ fn the_extremes_come_back() {
 
 #[test]
 fn the_longest_records_fit_and_come_back() {
-    let level = Level { px: 1, sz: 2, side: b'A' };
+    let level = Level { px: 1, sz: 2, side: BookSide::Ask };
     let levels = std::iter::repeat_n(level, BOOK_LEVELS_MAX);
-    let book = encoded(|out| encode_book(&header(RecordKind::Book, 0), BOOK_DELTA, levels, out));
+    let book = encoded(|out| encode_book(&header(RecordKind::Book, 0), BookAction::Delta, levels, out));
     assert!(book.len() <= RECORD_BYTES_MAX && book.len() + LEVEL_BYTES > RECORD_BYTES_MAX);
     assert_eq!(check(&book).map(|header| header.bytes()), Ok(book.len()));
     assert_eq!(read_book(&book).map(|(_, levels)| levels.len()), Some(BOOK_LEVELS_MAX));
@@ -444,11 +452,8 @@ fn any_header() -> impl Strategy<Value = RecordHeader> {
 }
 
 fn any_level() -> impl Strategy<Value = Level> {
-    (any::<i64>(), any::<i64>(), prop::sample::select(vec![b'B', b'A'])).prop_map(|(px, sz, side)| Level {
-        px,
-        sz,
-        side,
-    })
+    (any::<i64>(), any::<i64>(), prop::sample::select(vec![BookSide::Bid, BookSide::Ask]))
+        .prop_map(|(px, sz, side)| Level { px, sz, side })
 }
 
 /// Asserts that the record checks, and that its header is the one written.
@@ -462,7 +467,7 @@ fn assert_sound(record: &[u8], header: &RecordHeader, kind: RecordKind) -> Resul
 proptest! {
     #[test]
     fn what_is_written_is_read(
-        header in any_header(), words: [i64; 8], side in prop::sample::select(vec![b'B', b'S', b'N']),
+        header in any_header(), words: [i64; 8], side in prop::sample::select(vec![Side::Buy, Side::Sell, Side::Unknown]),
     ) {
         let [last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px] = words;
         let of = |kind: RecordKind| RecordHeader { kind: kind as u8, ..header };
@@ -485,7 +490,7 @@ proptest! {
     #[test]
     fn books_and_payloads_that_are_written_are_read(
         header in any_header(),
-        kind in prop::sample::select(vec![BOOK_SNAPSHOT, BOOK_DELTA]),
+        kind in prop::sample::select(vec![BookAction::Snapshot, BookAction::Delta]),
         levels in prop::collection::vec(any_level(), 0..50),
         payload in prop::collection::vec(any::<u8>(), 0..100),
     ) {
@@ -506,14 +511,14 @@ proptest! {
         channel in prop::sample::select(Channel::ALL.to_vec()), sequences: [u64; 2], reason: u8,
     ) {
         let instrument = Instrument {
-            status, tick_size: steps[0], lot_size: steps[1],
+            status: status.into(), tick_size: steps[0], lot_size: steps[1],
             ..Instrument::new(id, &symbol, &venue, exponents[0], exponents[1])
         };
         let record = encoded(|out| encode_definition(&instrument, out));
         prop_assert_eq!(RecordHeader::read(&record).map(|header| header.bytes()), Some(record.len()));
         prop_assert_eq!(read_definition(&record), Some(instrument));
 
-        let gap = Gap { instrument: id, channel, from_sequence: sequences[0].into(), to_sequence: sequences[1].into(), reason };
+        let gap = Gap { instrument: id, channel, from_sequence: sequences[0].into(), to_sequence: sequences[1].into(), reason: reason.into() };
         prop_assert_eq!(Gap::read(&encoded(|out| gap.encode(1, out))), Some(gap));
     }
 

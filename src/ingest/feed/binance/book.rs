@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_is_held_stays_bounded_when_no_snapshot_comes() {
-        let levels = vec![Level { px: 1, sz: 1, side: b'B' }; 1000];
+        let levels = vec![Level { px: 1, sz: 1, side: tickcast_protocol::BookSide::Bid }; 1000];
         let mut sync = BookSync::new(false);
         for id in 1..=5000 {
             sync.update(spot(id, id), 0, if id < 3000 { &[] } else { &levels });

@@ -15,10 +15,8 @@ use super::message::{self, Body, Levels, Malformed, Message};
 use super::scale::{Scale, sum};
 use super::ticker::TradeWindow;
 use crate::ingest::feed::Report;
-use tickcast_protocol::record::{
-    self, BOOK_DELTA, BOOK_LEVELS_MAX, BOOK_SNAPSHOT, Level, PRICE_NONE, RecordHeader, encode_book, flags,
-};
-use tickcast_protocol::{Book, Instrument, RecordKind};
+use tickcast_protocol::record::{self, BOOK_LEVELS_MAX, Level, PRICE_NONE, RecordHeader, encode_book, flags};
+use tickcast_protocol::{Book, BookAction, BookSide, Instrument, RecordKind, Side};
 
 /// Statistics from trades go out at most this often, in the recording's time.
 pub const TICKER_INTERVAL_NS: u64 = 250_000_000;
@@ -146,7 +144,7 @@ impl Translator {
         };
         let (px, sz) = (scale.px("p", trade.px)?, scale.sz("q", trade.sz)?);
         let id = tracked.define(scale, out);
-        let side = if trade.buyer_is_maker { b'S' } else { b'B' };
+        let side = if trade.buyer_is_maker { Side::Sell } else { Side::Buy };
         let header = RecordHeader::of_feed(RecordKind::Trade, id, trade.ts_event);
         out.put(|batch| record::Trade { px, sz, trade_id: trade.trade_id, side }.encode(&header, batch));
         if !origin.has_tickers && !tracked.has_ticker {
@@ -330,7 +328,7 @@ impl Tracked {
             None => Scale::of_levels(bids, asks)?,
         };
         let Some(scale) = scale else { return Ok(()) };
-        for (list, side) in [(bids, b'B'), (asks, b'A')] {
+        for (list, side) in [(bids, BookSide::Bid), (asks, BookSide::Ask)] {
             for level in list.iter() {
                 let (px, sz) = level?;
                 levels.push(Level { px: scale.px(list.key(), px)?, sz: scale.sz(list.key(), sz)?, side });
@@ -350,10 +348,10 @@ impl Tracked {
         levels.retain(|level| level.sz != 0);
         if levels.len() > BOOK_LEVELS_MAX {
             let mut book = Book::default();
-            book.apply(BOOK_SNAPSHOT, levels.drain(..));
+            book.apply(BookAction::Snapshot, levels.drain(..));
             *levels = book.levels(BOOK_LEVELS_MAX);
         }
-        self.book_record(BOOK_SNAPSHOT, ts_event, flags::LAST, levels, out);
+        self.book_record(BookAction::Snapshot, ts_event, flags::LAST, levels, out);
         for held in following {
             self.update_book(held.ts_event, &held.levels, out);
         }
@@ -363,21 +361,21 @@ impl Tracked {
         let mut rest = levels;
         while rest.len() > BOOK_LEVELS_MAX {
             let (part, tail) = rest.split_at(BOOK_LEVELS_MAX);
-            self.book_record(BOOK_DELTA, ts_event, 0, part, out);
+            self.book_record(BookAction::Delta, ts_event, 0, part, out);
             rest = tail;
         }
-        self.book_record(BOOK_DELTA, ts_event, flags::LAST, rest, out);
+        self.book_record(BookAction::Delta, ts_event, flags::LAST, rest, out);
     }
 
     fn void_book(&self, ts_event: u64, out: &mut Out<'_>) {
-        self.book_record(BOOK_SNAPSHOT, ts_event, flags::LAST | flags::MAYBE_BAD_BOOK, &[], out);
+        self.book_record(BookAction::Snapshot, ts_event, flags::LAST | flags::MAYBE_BAD_BOOK, &[], out);
     }
 
-    fn book_record(&self, kind: u8, ts_event: u64, flags: u8, levels: &[Level], out: &mut Out<'_>) {
+    fn book_record(&self, action: BookAction, ts_event: u64, flags: u8, levels: &[Level], out: &mut Out<'_>) {
         // Without a Definition no level was ever seen, so there is nothing to say.
         let Some((id, _)) = self.defined else { return };
         let header = RecordHeader::of_feed(RecordKind::Book, id, ts_event).with_flags(flags);
-        out.put(|batch| encode_book(&header, kind, levels.iter().copied(), batch));
+        out.put(|batch| encode_book(&header, action, levels.iter().copied(), batch));
     }
 
     fn derived_ticker(&mut self, out: &mut Out<'_>) {

@@ -58,10 +58,7 @@ impl Ladder {
 
     /// The levels of a side, best first.
     pub(super) fn side(&self, side: BookSide) -> &[Rung] {
-        match side {
-            BookSide::Bid => &self.bids,
-            BookSide::Ask => &self.asks,
-        }
+        if side == BookSide::Bid { &self.bids } else { &self.asks }
     }
 
     /// The best level of a side.
@@ -97,10 +94,7 @@ impl Ladder {
     /// Puts a new best level on a side, `spread` ticks from the other side's best; the side's last level falls off.
     pub(super) fn improve(&mut self, side: BookSide, spread: i64, lots: i64, delta: &mut Delta) {
         debug_assert!(spread > 0 && spread < self.spread(), "a better price lies inside the spread");
-        let ticks = match side {
-            BookSide::Bid => self.asks[0].ticks - spread,
-            BookSide::Ask => self.bids[0].ticks + spread,
-        };
+        let ticks = if side == BookSide::Bid { self.asks[0].ticks - spread } else { self.bids[0].ticks + spread };
         let rungs = self.side_mut(side);
         let last = rungs.len() - 1;
         let gone = rungs[last].ticks;
@@ -111,10 +105,7 @@ impl Ladder {
     }
 
     fn side_mut(&mut self, side: BookSide) -> &mut [Rung] {
-        match side {
-            BookSide::Bid => &mut self.bids,
-            BookSide::Ask => &mut self.asks,
-        }
+        if side == BookSide::Bid { &mut self.bids } else { &mut self.asks }
     }
 }
 

@@ -15,8 +15,8 @@ use super::day::Day;
 use super::dice::Dice;
 use super::ladder::{Delta, Ladder, Rung};
 use super::names::{self, Listing};
-use tickcast_protocol::record::{self, BOOK_DELTA, BOOK_SNAPSHOT, Level, Quote, RecordHeader, Ticker, Trade, flags};
-use tickcast_protocol::{BookSide, Instrument, RecordKind};
+use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Ticker, Trade, flags};
+use tickcast_protocol::{BookAction, BookSide, Instrument, RecordKind, Side};
 
 /// The spread stays within this.
 const SPREAD_TICKS_MAX: i64 = 3;
@@ -61,7 +61,7 @@ impl Market {
         let mut event = Event::new(stock.instrument.id, ts_event, out);
         let levels = |side| stock.ladder.side(side).iter().map(move |&rung| (side, rung));
         let all: Vec<_> = levels(BookSide::Bid).chain(levels(BookSide::Ask)).collect();
-        stock.write_book(BOOK_SNAPSHOT, all.into_iter(), &mut event);
+        stock.write_book(BookAction::Snapshot, all.into_iter(), &mut event);
         stock.write_quote(&mut event);
         stock.write_ticker(&mut event);
         event.close()
@@ -150,7 +150,7 @@ impl Stock {
                 self.resize(if up { BookSide::Ask } else { BookSide::Bid }, at, dice, &mut delta);
             }
         }
-        self.write_book(BOOK_DELTA, delta.iter(), event);
+        self.write_book(BookAction::Delta, delta.iter(), event);
         if self.touch() != touch {
             self.write_quote(event);
         }
@@ -178,7 +178,7 @@ impl Stock {
 
     /// An order that takes from the touch: one to three fills, no more than what rests there.
     fn trade(&mut self, up: bool, at_ns: u64, dice: &mut Dice, delta: &mut Delta, event: &mut Event) {
-        let (resting, aggressor) = if up { (BookSide::Ask, b'B') } else { (BookSide::Bid, b'S') };
+        let (resting, aggressor) = if up { (BookSide::Ask, Side::Buy) } else { (BookSide::Bid, Side::Sell) };
         let best = self.ladder.best(resting);
         let px = best.ticks * self.instrument.tick_size;
         let mut left = best.lots;
@@ -232,11 +232,15 @@ impl Stock {
         (self.ladder.best(BookSide::Bid), self.ladder.best(BookSide::Ask))
     }
 
-    fn write_book(&self, kind: u8, changes: impl ExactSizeIterator<Item = (BookSide, Rung)>, event: &mut Event) {
+    fn write_book(
+        &self,
+        action: BookAction,
+        changes: impl ExactSizeIterator<Item = (BookSide, Rung)>,
+        event: &mut Event,
+    ) {
         let (tick, lot) = (self.instrument.tick_size, self.instrument.lot_size);
-        let levels =
-            changes.map(|(side, rung)| Level { px: rung.ticks * tick, sz: rung.lots * lot, side: side.wire() });
-        record::encode_book(&event.next(RecordKind::Book), kind, levels, event.out);
+        let levels = changes.map(|(side, rung)| Level { px: rung.ticks * tick, sz: rung.lots * lot, side });
+        record::encode_book(&event.next(RecordKind::Book), action, levels, event.out);
     }
 
     fn write_quote(&self, event: &mut Event) {
