@@ -1,14 +1,14 @@
-//! Conflation, once a core and interval: at most one value per instrument and channel in that interval, the newest.
+//! Conflation, once a core and interval: at most one value per instrument and channel in an interval, the newest.
 //!
-//! A profile above 0 keeps, for each state channel of an instrument, how many values came since the last one that was
-//! dispatched; the value itself is the last value that the shard holds anyway. At the profile's tick (aligned to
-//! multiples of its interval) each of them is encoded once and goes to all who watch it. Of a book, the levels that
-//! changed are kept, and the tick sends their present sizes.
+//! For each interval in use and each state channel of an instrument, the conflator counts the values since the last one
+//! that was dispatched. The value itself is the last value that the shard holds anyway. At the interval's boundary (a
+//! multiple of the interval) each pending value is encoded once and goes to all audiences that want it. Of a book the
+//! changed levels are kept, and their present sizes are sent at the boundary.
 //!
-//! The trade-safe rule: a pending quote is sent before the trade that follows it, to those who get the trade. From then
-//! on, those have had the quote and the others have not; hence two counts, plain and safe.
+//! Quotes before trades: a pending quote is sent before the trade that follows it, to the audiences that get the trade.
+//! From then on these have had the quote and the others have not, so there are two counts, see [`QuoteOrder`].
 //!
-//! Memory: 40 bytes an instrument and state channel for each profile in use, 16 a changed level.
+//! Memory: 40 bytes an instrument and state channel for each interval in use, 16 a changed level.
 
 use std::collections::HashMap;
 
@@ -21,58 +21,71 @@ use tickcast_protocol::{Book, BookAction, BookSide};
 /// Changed levels of one book that are kept before the whole book is sent instead.
 const LEVELS_MAX: usize = 4096;
 
-/// Those who get trades of the instrument, too, have had early what the others still wait for.
+/// How an audience gets the pending quotes of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
-    Plain,
-    Safe,
+pub(super) enum QuoteOrder {
+    /// At the interval's boundary only. Holds for the other channels as well.
+    Free,
+    /// Also before each trade: the audience gets the trades of the instrument.
+    BeforeTrade,
 }
 
-/// What is pending of one instrument and channel.
+/// How many values of one instrument and channel are pending.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pending {
-    /// Values since the last dispatch, for the plain and the safe.
+    /// Values since the last dispatch, by [`QuoteOrder`].
     counts: [u32; 2],
-    /// Turn of the last dispatch.
+    /// Tick of the last dispatch, likewise.
     dispatched: [u64; 2],
-    queued: bool,
+    is_queued: bool,
 }
 
 impl Pending {
-    /// Values that wait for a lane.
-    pub(super) fn count(&self, lane: Lane) -> u32 {
-        self.counts[lane as usize]
+    /// Values that are pending in this order.
+    pub(super) fn count(&self, order: QuoteOrder) -> u32 {
+        self.counts[order as usize]
     }
 
-    /// True if both lanes wait for the same.
+    /// True if the same values are pending in both orders.
     pub(super) fn is_even(&self) -> bool {
         self.counts[0] == self.counts[1]
     }
 }
 
-/// The levels of a book that changed since the last tick.
-#[derive(Debug, Default)]
-pub(super) struct Changed {
-    levels: Vec<(BookSide, i64)>,
-    whole: bool,
+/// A value that is taken at its interval's boundary.
+#[derive(Debug)]
+pub(super) struct PendingValue {
+    pub(super) instrument: u32,
+    pub(super) channel: Channel,
+    pub(super) pending: Pending,
+    /// Of a book.
+    pub(super) levels: Option<ChangedLevels>,
 }
 
-impl Changed {
+/// The levels of a book that changed since the last boundary.
+#[derive(Debug, Default)]
+pub(super) struct ChangedLevels {
+    levels: Vec<(BookSide, i64)>,
+    /// The whole book is sent instead.
+    is_whole: bool,
+}
+
+impl ChangedLevels {
     fn note(&mut self, action: BookAction, levels: impl Iterator<Item = Level>) {
-        self.whole |= action == BookAction::Snapshot;
-        if !self.whole {
+        self.is_whole |= action == BookAction::Snapshot;
+        if !self.is_whole {
             self.levels.extend(levels.filter(|level| level.side.is_known()).map(|level| (level.side, level.px)));
-            // Looked at afterwards: one record may bring more levels than another can hold beside those that are here.
-            self.whole = self.levels.len() > LEVELS_MAX;
+            // Checked afterwards: one record may bring more levels than another can hold beside those that are here.
+            self.is_whole = self.levels.len() > LEVELS_MAX;
         }
-        if self.whole {
+        if self.is_whole {
             self.levels = Vec::new();
         }
     }
 
-    /// The present sizes of the changed levels, each once; `None` where the whole book has to be sent.
+    /// The present sizes of the changed levels, each once; `None` if the whole book has to be sent.
     pub(super) fn present(mut self, book: &Book) -> Option<Vec<Level>> {
-        if self.whole {
+        if self.is_whole {
             return None;
         }
         self.levels.sort_unstable();
@@ -84,10 +97,11 @@ impl Changed {
 
 #[derive(Debug, Default)]
 struct IntervalState {
-    tick_ns: u64,
+    /// The next boundary.
+    boundary_ns: u64,
     pending: Vec<Pending>,
     queue: Vec<(u32, Channel)>,
-    books: HashMap<u32, Changed, RandomState>,
+    books: HashMap<u32, ChangedLevels, RandomState>,
 }
 
 /// The state channels in the order in which they are kept.
@@ -98,14 +112,14 @@ fn index(instrument: u32, channel: Channel) -> usize {
     (instrument as usize - 1) * CHANNELS.len() + offset
 }
 
-/// All profiles of a shard.
+/// The pending values of a shard, by interval.
 #[derive(Debug, Default)]
 pub(super) struct Conflator {
     intervals: [IntervalState; ConflationInterval::COUNT],
 }
 
 impl Conflator {
-    /// Notes that a newer value is there; `jumped`: and that it stands for some that never came.
+    /// Notes that a newer value has come; `jumped`: it stands for values that were lost.
     pub(super) fn note(&mut self, interval: ConflationInterval, instrument: u32, channel: Channel, jumped: bool) {
         let state = &mut self.intervals[interval.index()];
         let at = index(instrument, channel);
@@ -114,8 +128,8 @@ impl Conflator {
         }
         let pending = &mut state.pending[at];
         pending.counts = pending.counts.map(|count| count.saturating_add(1 + u32::from(jumped)));
-        if !pending.queued {
-            pending.queued = true;
+        if !pending.is_queued {
+            pending.is_queued = true;
             state.queue.push((instrument, channel));
         }
     }
@@ -131,13 +145,14 @@ impl Conflator {
         self.intervals[interval.index()].books.entry(instrument).or_default().note(action, levels);
     }
 
-    /// The profiles whose tick has come, in ascending order of interval; their next tick is set.
+    /// The intervals whose boundary has come and for which something is pending, the shortest first. Sets their next
+    /// boundaries.
     pub(super) fn due(&mut self, now_ns: u64) -> impl Iterator<Item = ConflationInterval> + use<> {
         let mut due = [false; ConflationInterval::COUNT];
         for (at, state) in self.intervals.iter_mut().enumerate().skip(1) {
-            if now_ns >= state.tick_ns {
+            if now_ns >= state.boundary_ns {
                 let interval_ns = ConflationInterval::from_index(at).interval_ns();
-                state.tick_ns = (now_ns / interval_ns + 1) * interval_ns;
+                state.boundary_ns = (now_ns / interval_ns + 1) * interval_ns;
                 due[at] = !state.queue.is_empty();
             }
         }
@@ -145,89 +160,72 @@ impl Conflator {
     }
 
     /// When the next pending value is due; `None` if nothing is pending.
-    pub(super) fn next_tick_ns(&self) -> Option<u64> {
-        self.intervals.iter().filter(|state| !state.queue.is_empty()).map(|state| state.tick_ns).min()
+    pub(super) fn next_boundary_ns(&self) -> Option<u64> {
+        self.intervals.iter().filter(|state| !state.queue.is_empty()).map(|state| state.boundary_ns).min()
     }
 
-    /// What is pending, in the order in which it first came; the queue is empty afterwards.
-    pub(super) fn take_queue(&mut self, interval: ConflationInterval) -> Vec<(u32, Channel)> {
-        std::mem::take(&mut self.intervals[interval.index()].queue)
-    }
-
-    /// Gives the memory of a queue back.
-    pub(super) fn return_queue(&mut self, interval: ConflationInterval, mut queue: Vec<(u32, Channel)>) {
-        queue.clear();
-        let state = &mut self.intervals[interval.index()];
-        if state.queue.is_empty() {
-            state.queue = queue;
-        }
-    }
-
-    /// Takes what is pending of one value, and notes the turn of its dispatch.
-    pub(super) fn take(
-        &mut self,
-        interval: ConflationInterval,
-        instrument: u32,
-        channel: Channel,
-        tick: u64,
-    ) -> Pending {
-        let Some(pending) = self.intervals[interval.index()].pending.get_mut(index(instrument, channel)) else {
-            return Pending::default();
-        };
-        let taken = *pending;
-        for lane in [Lane::Plain, Lane::Safe] {
-            if pending.counts[lane as usize] > 0 {
-                pending.dispatched[lane as usize] = tick;
-            }
-        }
-        pending.counts = [0, 0];
-        pending.queued = false;
-        taken
-    }
-
-    /// Takes what is pending for the safe lane alone: the quote that goes before a trade. Returns the count.
-    pub(super) fn take_safe(&mut self, interval: ConflationInterval, instrument: u32, tick: u64) -> u32 {
-        let pending = self.intervals[interval.index()].pending.get_mut(index(instrument, Channel::Quote));
-        let Some(pending) = pending else { return 0 };
-        let count = std::mem::take(&mut pending.counts[Lane::Safe as usize]);
-        if count > 0 {
-            pending.dispatched[Lane::Safe as usize] = tick;
-        }
-        count
-    }
-
-    /// Takes the changed levels of a book.
-    pub(super) fn take_levels(&mut self, interval: ConflationInterval, instrument: u32) -> Changed {
-        self.intervals[interval.index()].books.remove(&instrument).unwrap_or_default()
-    }
-
-    /// The values that wait for a profile's tick.
+    /// The values that wait for an interval's boundary, in the order in which they first came.
     pub(super) fn queue(&self, interval: ConflationInterval) -> &[(u32, Channel)] {
         &self.intervals[interval.index()].queue
     }
 
-    /// True if a value waits for the tick.
+    /// Takes the value at an index of the queue, and notes the tick of its dispatch. The queue itself is cleared once all of
+    /// its values have been taken.
+    pub(super) fn take(&mut self, interval: ConflationInterval, at: usize, tick: u64) -> PendingValue {
+        let state = &mut self.intervals[interval.index()];
+        let (instrument, channel) = state.queue[at];
+        let pending = &mut state.pending[index(instrument, channel)];
+        let taken = *pending;
+        for order in [QuoteOrder::Free, QuoteOrder::BeforeTrade] {
+            if pending.counts[order as usize] > 0 {
+                pending.dispatched[order as usize] = tick;
+            }
+        }
+        pending.counts = [0, 0];
+        pending.is_queued = false;
+        let levels = (channel == Channel::Book).then(|| state.books.remove(&instrument).unwrap_or_default());
+        PendingValue { instrument, channel, pending: taken, levels }
+    }
+
+    /// Clears the queue of an interval; see [`Self::take`].
+    pub(super) fn clear_queue(&mut self, interval: ConflationInterval) {
+        self.intervals[interval.index()].queue.clear();
+    }
+
+    /// Takes the quote that goes before a trade. Returns how many values it stands for.
+    pub(super) fn take_before_trade(&mut self, interval: ConflationInterval, instrument: u32, tick: u64) -> u32 {
+        let pending = self.intervals[interval.index()].pending.get_mut(index(instrument, Channel::Quote));
+        let Some(pending) = pending else { return 0 };
+        let order = QuoteOrder::BeforeTrade as usize;
+        let count = std::mem::take(&mut pending.counts[order]);
+        if count > 0 {
+            pending.dispatched[order] = tick;
+        }
+        count
+    }
+
+    /// True if a value waits for the boundary.
     pub(super) fn is_pending(
         &self,
         interval: ConflationInterval,
         instrument: u32,
         channel: Channel,
-        lane: Lane,
+        order: QuoteOrder,
     ) -> bool {
-        self.at(interval, instrument, channel).is_some_and(|pending| pending.count(lane) > 0)
+        self.at(interval, instrument, channel).is_some_and(|pending| pending.count(order) > 0)
     }
 
-    /// True if the value was dispatched after this turn, or waits to be.
-    pub(super) fn is_news(
+    /// True if a value is pending, or was dispatched after this tick.
+    pub(super) fn changed_since(
         &self,
         interval: ConflationInterval,
         instrument: u32,
         channel: Channel,
-        lane: Lane,
+        order: QuoteOrder,
         tick: u64,
     ) -> bool {
-        let news = |pending: &Pending| pending.count(lane) > 0 || pending.dispatched[lane as usize] > tick;
-        self.at(interval, instrument, channel).is_some_and(news)
+        let changed = |pending: &Pending| pending.count(order) > 0 || pending.dispatched[order as usize] > tick;
+        self.at(interval, instrument, channel).is_some_and(changed)
     }
 
     fn at(&self, interval: ConflationInterval, instrument: u32, channel: Channel) -> Option<&Pending> {
@@ -247,101 +245,120 @@ mod tests {
         px.map(|px| Level { px, sz: 1, side: BookSide::Bid })
     }
 
+    /// Takes all that is pending at an interval.
+    fn take_all(conflator: &mut Conflator, interval: ConflationInterval, tick: u64) -> Vec<PendingValue> {
+        let values = (0..conflator.queue(interval).len()).map(|at| conflator.take(interval, at, tick)).collect();
+        conflator.clear_queue(interval);
+        values
+    }
+
     #[test]
-    fn values_are_counted_until_they_are_taken_and_queued_once() {
+    fn values_are_queued_once_and_counted_until_taken() {
         let mut conflator = Conflator::default();
         for _ in 0..3 {
             conflator.note(interval(100), 7, Channel::Ticker, false);
         }
         conflator.note(interval(100), 2, Channel::Ticker, false);
         conflator.note(interval(250), 2, Channel::Quote, false);
-        assert_eq!(conflator.take_queue(interval(100)), [(7, Channel::Ticker), (2, Channel::Ticker)]);
-        let taken = conflator.take(interval(100), 7, Channel::Ticker, 5);
-        assert_eq!((taken.count(Lane::Plain), taken.count(Lane::Safe), taken.is_even()), (3, 3, true));
-        assert_eq!(conflator.take(interval(100), 7, Channel::Ticker, 6).count(Lane::Plain), 0);
-        assert!(conflator.is_pending(interval(250), 2, Channel::Quote, Lane::Plain), "another interval's is its own");
-        assert!(!conflator.is_pending(interval(100), 2, Channel::Quote, Lane::Plain), "another channel's, too");
+        assert_eq!(conflator.queue(interval(100)), [(7, Channel::Ticker), (2, Channel::Ticker)]);
+        let taken = take_all(&mut conflator, interval(100), 5);
+        let (value, pending) = (&taken[0], taken[0].pending);
+        assert_eq!((value.instrument, value.channel, taken.len()), (7, Channel::Ticker, 2));
+        let counts = (pending.count(QuoteOrder::Free), pending.count(QuoteOrder::BeforeTrade), pending.is_even());
+        assert_eq!(counts, (3, 3, true));
+        assert!(!conflator.is_pending(interval(100), 7, Channel::Ticker, QuoteOrder::Free), "taken");
+        assert!(conflator.is_pending(interval(250), 2, Channel::Quote, QuoteOrder::Free), "another interval");
+        assert!(!conflator.is_pending(interval(100), 2, Channel::Quote, QuoteOrder::Free), "another channel");
     }
 
     #[test]
-    fn a_quote_taken_before_a_trade_still_waits_for_those_without_trades() {
+    fn quote_taken_before_trade_stays_pending_without_trades() {
         let mut conflator = Conflator::default();
         conflator.note(interval(100), 1, Channel::Quote, false);
         conflator.note(interval(100), 1, Channel::Quote, false);
-        assert_eq!(conflator.take_safe(interval(100), 1, 3), 2);
-        assert_eq!(conflator.take_safe(interval(100), 1, 4), 0);
+        assert_eq!(conflator.take_before_trade(interval(100), 1, 3), 2);
+        assert_eq!(conflator.take_before_trade(interval(100), 1, 4), 0);
         conflator.note(interval(100), 1, Channel::Quote, false);
-        let taken = conflator.take(interval(100), 1, Channel::Quote, 5);
-        assert_eq!((taken.count(Lane::Plain), taken.count(Lane::Safe), taken.is_even()), (3, 1, false));
+        let pending = take_all(&mut conflator, interval(100), 5)[0].pending;
+        let counts = (pending.count(QuoteOrder::Free), pending.count(QuoteOrder::BeforeTrade), pending.is_even());
+        assert_eq!(counts, (3, 1, false));
     }
 
     #[test]
-    fn news_is_what_waits_or_was_dispatched_after_the_turn() {
+    fn changed_since_is_pending_or_dispatched_later() {
         let mut conflator = Conflator::default();
-        let is_news =
-            |conflator: &Conflator, lane, tick| conflator.is_news(interval(100), 1, Channel::Quote, lane, tick);
-        assert!(!is_news(&conflator, Lane::Plain, 0));
+        let changed =
+            |conflator: &Conflator, order, tick| conflator.changed_since(interval(100), 1, Channel::Quote, order, tick);
+        assert!(!changed(&conflator, QuoteOrder::Free, 0));
         conflator.note(interval(100), 1, Channel::Quote, false);
-        assert!(is_news(&conflator, Lane::Plain, 9));
-        conflator.take_safe(interval(100), 1, 10);
-        assert!(is_news(&conflator, Lane::Safe, 9) && !is_news(&conflator, Lane::Safe, 10));
-        assert!(is_news(&conflator, Lane::Plain, 10));
-        conflator.take(interval(100), 1, Channel::Quote, 12);
-        assert!(is_news(&conflator, Lane::Plain, 11) && !is_news(&conflator, Lane::Plain, 12));
-        assert!(!is_news(&conflator, Lane::Safe, 10), "nothing of the safe lane was dispatched at the tick");
+        assert!(changed(&conflator, QuoteOrder::Free, 9));
+        conflator.take_before_trade(interval(100), 1, 10);
+        assert!(changed(&conflator, QuoteOrder::BeforeTrade, 9) && !changed(&conflator, QuoteOrder::BeforeTrade, 10));
+        assert!(changed(&conflator, QuoteOrder::Free, 10));
+        take_all(&mut conflator, interval(100), 12);
+        assert!(changed(&conflator, QuoteOrder::Free, 11) && !changed(&conflator, QuoteOrder::Free, 12));
+        assert!(!changed(&conflator, QuoteOrder::BeforeTrade, 10), "nothing was pending at the boundary");
     }
 
     #[test]
-    fn ticks_are_multiples_of_the_interval_and_due_only_where_something_waits() {
+    fn boundaries_are_multiples_of_the_interval_and_due_only_if_pending() {
         const MS: u64 = 1_000_000;
         let mut conflator = Conflator::default();
         let due = |conflator: &mut Conflator, now_ns| conflator.due(now_ns).collect::<Vec<_>>();
         assert_eq!(due(&mut conflator, 1234 * MS), []);
-        assert_eq!(conflator.next_tick_ns(), None);
+        assert_eq!(conflator.next_boundary_ns(), None);
         conflator.note(interval(100), 1, Channel::Quote, false);
         conflator.note(interval(50), 1, Channel::Quote, false);
-        assert_eq!(conflator.next_tick_ns(), Some(1250 * MS));
+        assert_eq!(conflator.next_boundary_ns(), Some(1250 * MS));
         assert_eq!(due(&mut conflator, 1250 * MS - 1), []);
         assert_eq!(due(&mut conflator, 1250 * MS), [interval(50)]);
         assert_eq!(due(&mut conflator, 1300 * MS), [interval(50), interval(100)]);
-        for interval in [interval(50), interval(100)] {
-            let queue = conflator.take_queue(interval);
-            conflator.return_queue(interval, queue);
-        }
+        take_all(&mut conflator, interval(50), 1);
+        take_all(&mut conflator, interval(100), 1);
         assert_eq!(due(&mut conflator, 5000 * MS), []);
-        assert_eq!(conflator.next_tick_ns(), None);
+        assert_eq!(conflator.next_boundary_ns(), None);
+    }
+
+    /// Notes changes of one book and takes its levels.
+    fn taken_levels(records: &[(BookAction, std::ops::Range<i64>)]) -> ChangedLevels {
+        let mut conflator = Conflator::default();
+        conflator.note(interval(10), 1, Channel::Book, false);
+        for (action, px) in records {
+            conflator.note_levels(interval(10), 1, *action, levels(px.clone()));
+        }
+        let levels = conflator.take(interval(10), 0, 1).levels.expect("of a book");
+        conflator.clear_queue(interval(10));
+        conflator.note(interval(10), 1, Channel::Book, false);
+        let again = conflator.take(interval(10), 0, 2).levels.expect("of a book");
+        assert_eq!(again.present(&Book::default()), Some(vec![]), "they were taken");
+        levels
     }
 
     #[test]
-    fn changed_levels_come_once_each_at_their_present_size() {
-        let mut conflator = Conflator::default();
+    fn changed_levels_come_once_each_with_their_present_size() {
         let mut book = Book::default();
-        for round in [levels(5..8), levels(6..9)] {
-            let round: Vec<Level> = round.collect();
-            book.apply(BookAction::Delta, round.iter().copied());
-            conflator.note_levels(interval(100), 1, BookAction::Delta, round.into_iter());
+        for px in [5..8, 6..9] {
+            book.apply(BookAction::Delta, levels(px));
         }
         book.set(BookSide::Bid, 6, 0);
         book.set(BookSide::Bid, 7, 44);
-        let present = conflator.take_levels(interval(100), 1).present(&book).expect("not whole");
+        let present =
+            taken_levels(&[(BookAction::Delta, 5..8), (BookAction::Delta, 6..9)]).present(&book).expect("not whole");
         let present: Vec<(i64, i64)> = present.iter().map(|level| (level.px, level.sz)).collect();
         assert_eq!(present, [(5, 1), (6, 0), (7, 44), (8, 1)]);
-        assert_eq!(conflator.take_levels(interval(100), 1).present(&book), Some(vec![]), "they were taken");
     }
 
     #[test]
-    fn a_book_is_sent_whole_once_a_snapshot_or_too_many_levels_came() {
-        let whole = |records: &[(BookAction, std::ops::Range<i64>)]| {
-            let mut conflator = Conflator::default();
-            for (action, px) in records {
-                conflator.note_levels(interval(10), 1, *action, levels(px.clone()));
-            }
-            conflator.take_levels(interval(10), 1).present(&Book::default()).is_none()
-        };
+    fn book_is_sent_whole_after_a_snapshot_or_too_many_levels() {
+        let is_whole = |records: &[_]| taken_levels(records).present(&Book::default()).is_none();
         let most = LEVELS_MAX as i64;
-        assert!(whole(&[(BookAction::Delta, 0..3), (BookAction::Snapshot, 0..3), (BookAction::Delta, 0..3)]));
-        assert!(!whole(&[(BookAction::Delta, 0..most)]));
-        assert!(whole(&[(BookAction::Delta, 0..most + 1)]));
-        assert!(whole(&[(BookAction::Delta, 0..most), (BookAction::Delta, most..most + 1), (BookAction::Delta, 0..1)]));
+        assert!(is_whole(&[(BookAction::Delta, 0..3), (BookAction::Snapshot, 0..3), (BookAction::Delta, 0..3)]));
+        assert!(!is_whole(&[(BookAction::Delta, 0..most)]));
+        assert!(is_whole(&[(BookAction::Delta, 0..most + 1)]));
+        assert!(is_whole(&[
+            (BookAction::Delta, 0..most),
+            (BookAction::Delta, most..most + 1),
+            (BookAction::Delta, 0..1)
+        ]));
     }
 }

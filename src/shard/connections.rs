@@ -1,55 +1,95 @@
-//! What a shard knows of one client.
+//! The clients of the shard by slot: their sessions, timers, and how far each is on its way to the end.
+//!
+//! What is pending for a client that is behind is in the [`Backlog`](super::backlog::Backlog), who its fellow members are
+//! in the [`Audiences`].
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 
-use bytes::Bytes;
-
-use super::replay::Replay;
-use super::subscription_index::{AudienceId, Key};
+use super::audiences::Audiences;
+use super::encoding::{Encoding, Format};
+use super::paged_vec::PagedVec;
+use super::subscription_index::AudienceId;
 use crate::io::SlotId;
-use tickcast_protocol::Sequence;
-use tickcast_protocol::ws::session::Session;
+use tickcast_protocol::ws::session::{Role, Session};
 
-/// `Client::place` of one that is not among the members of its audience.
-pub(super) const ABSENT: u32 = u32::MAX;
+/// [`Client::member`] of a client that is not among the members of its audience.
+const NOT_A_MEMBER: u32 = u32::MAX;
 
-/// One seat's client. Some 100 bytes; what it is owed lives in a box of its own.
+/// The client of one slot. Some 100 bytes.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) slot_id: SlotId,
     pub(super) audience: AudienceId,
-    /// Its place among the members, or [`ABSENT`].
-    pub(super) place: u32,
+    /// Its index among the members of its audience, or [`NOT_A_MEMBER`].
+    member: u32,
+    /// Does not change: a client moves only between audiences of its encoding.
+    pub(super) encoding: Encoding,
     pub(super) session: Session,
+    /// When it last sent something.
     pub(super) received_ns: u64,
     pub(super) request_bucket: TokenBucket,
-    /// Input was seen that has not been asked for.
+    /// Its socket has input that has not been asked for.
     pub(super) readable: bool,
     /// A receive is under way.
     pub(super) receiving: bool,
     /// When it was pinged, if nothing has come from it since; else 0.
     pub(super) pinged_ns: u64,
-    /// When it came, until it has subscribed for the first time; then 0.
+    /// When it connected, until its first subscription; then 0.
     pub(super) unsubscribed_since_ns: u64,
-    /// Its end is to be told to whoever seated it.
-    pub(super) reported: bool,
-    pub(super) catch_up: Option<Box<CatchUp>>,
-    pub(super) ending: Ending,
+    /// Its slot is to be reported once it is gone.
+    pub(super) reports_departure: bool,
+    pub(super) close_state: CloseState,
+}
+
+impl Client {
+    pub(super) fn new(slot_id: SlotId, audience: AudienceId, encoding: Encoding, per_second: u32, now_ns: u64) -> Self {
+        Self {
+            slot_id,
+            audience,
+            member: NOT_A_MEMBER,
+            encoding,
+            session: new_session(encoding),
+            received_ns: now_ns,
+            request_bucket: TokenBucket::new(per_second, now_ns),
+            readable: false,
+            receiving: false,
+            pinged_ns: 0,
+            unsubscribed_since_ns: now_ns.max(1),
+            reports_departure: false,
+            close_state: CloseState::Open,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.close_state == CloseState::Open
+    }
+
+    pub(super) fn is_websocket(&self) -> bool {
+        self.encoding.format.is_websocket()
+    }
+}
+
+/// A session that reads what a client sends, compressed where that was negotiated.
+pub(super) fn new_session(encoding: Encoding) -> Session {
+    if encoding.deflate.is_some() { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) }
 }
 
 /// How far a connection is on its way to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// Open.
-    No,
-    /// A close frame, or the last event, is among what it is owed. `echo`: nothing more will come of the peer, which
-    /// asked first or only listens.
-    Closing { echo: bool },
-    /// The close frame is out; the peer's answer or its end is awaited until then.
-    Lingering { until_ns: u64 },
+pub(super) enum CloseState {
+    Open,
+    /// The close frame, or the last event, is among the pending bytes. `is_answered`: the peer has sent its close frame, or
+    /// sends none (an SSE client).
+    Closing {
+        is_answered: bool,
+    },
+    /// The close frame is out; the peer's answer, or its end, is awaited until then.
+    Lingering {
+        until_ns: u64,
+    },
 }
 
-/// A token bucket: requests a second, with a burst.
+/// A token bucket for requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TokenBucket {
     /// Thousandths of a request.
@@ -61,11 +101,11 @@ impl TokenBucket {
     /// Seconds of its rate that a client may use at once: a dashboard subscribes to all its rows when it opens.
     const BURST_SECONDS: u64 = 4;
 
-    pub(super) fn new(per_second: u32, now_ns: u64) -> Self {
+    fn new(per_second: u32, now_ns: u64) -> Self {
         Self { millis: Self::BURST_SECONDS * u64::from(per_second) * 1000, refilled_ns: now_ns }
     }
 
-    /// Takes one request; false when there is none left.
+    /// Takes one request; false if none is left.
     pub(super) fn take(&mut self, per_second: u32, now_ns: u64) -> bool {
         let elapsed_us = now_ns.saturating_sub(self.refilled_ns) / 1000;
         let gained = elapsed_us.saturating_mul(u64::from(per_second)) / 1000;
@@ -80,140 +120,85 @@ impl TokenBucket {
     }
 }
 
-/// Up to where a client has had its state: everything dispatched by the end of that turn, or, where the values were sent
-/// to it one by one (`explicit`), everything up to that place of the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StateMark {
-    pub(super) tick: u64,
-    pub(super) place: u64,
-    pub(super) explicit: bool,
-    /// Up to this place it has had everything in any case, dispatched or not.
-    pub(super) floor: u64,
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionTable {
+    clients: PagedVec<Option<Client>>,
+    len: usize,
+    by_format: [usize; Format::COUNT],
+    /// Slots of clients that are gone and whose departure is to be reported.
+    departed: Vec<u32>,
+    /// Input of clients that had to wait, for the next tick.
+    pub(super) deferred_input: VecDeque<(SlotId, Vec<u8>)>,
 }
 
-/// Up to where a client has had its log channels.
-#[derive(Clone, Debug)]
-pub(super) struct LogMark {
-    /// Place in the node's order up to which nothing of its log channels is missing.
-    pub(super) position: u64,
-    /// Where the ring goes on for it.
-    pub(super) ring_position: u64,
-    /// Sequences (trade, raw) of all instruments at that place: what a Gap starts from, should the ring be overwritten.
-    /// Shared by all who came to it in the same turn; one that stands amid the history has a copy of its own.
-    pub(super) sequences: Arc<[[Sequence; 2]]>,
-}
-
-/// What a client that is not among the members of its audience is owed. Constant memory, whatever happens meanwhile: the
-/// rest of one send, the answers to its requests, and marks.
-#[derive(Debug)]
-pub(super) struct CatchUp {
-    /// Unsent rest of what was being sent; goes first. Shared by all members that were cut in the same packet.
-    pub(super) tail: Bytes,
-    /// Control frames that go next.
-    pub(super) control: Vec<u8>,
-    /// Input that waits until the client is owed nothing.
-    pub(super) held_input: Vec<u8>,
-    /// The turn in which it left the members.
-    pub(super) since_tick: u64,
-    /// When it left the members.
-    pub(super) since_ns: u64,
-    /// When something last left for it.
-    pub(super) progress_ns: u64,
-    /// Waits for the socket to have room.
-    pub(super) blocked: bool,
-    /// Stands in the shard's list of those to be served.
-    pub(super) queued: bool,
-    /// Instruments above this have not been announced to it.
-    pub(super) directory_len: u32,
-    /// What is read from the ring after a resume, before anything newer.
-    pub(super) replay: Option<Replay>,
-    pub(super) state: StatePass,
-    pub(super) log: LogMark,
-    /// Newly wanted items: keys, sorted, and whether their present value is sent as a snapshot (or as a merged value).
-    pub(super) job: Vec<(Key, Owed)>,
-    pub(super) snapshot: bool,
-}
-
-/// Why an item is owed its present value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Owed {
-    /// Only the Definition: the client wants no snapshot.
-    Definition,
-    /// The value, merged: it was pending at the interval that the client has left.
-    Merged,
-    /// The value, as a snapshot.
-    Snapshot,
-}
-
-/// A walk over the instruments in the order of ids, in pieces. A value that was sent early in the walk may change before
-/// its end, so each piece has the mark of its turn; the next walk looks from there.
-#[derive(Debug)]
-pub(super) struct StatePass {
-    /// Marks of the last walk: (last id, mark), in ascending order; the last id of all is `u32::MAX`.
-    pub(super) before: Vec<(u32, StateMark)>,
-    /// Marks of this walk, up to `cursor`.
-    pub(super) after: Vec<(u32, StateMark)>,
-    /// Next instrument of this walk.
-    pub(super) cursor: u32,
-    /// Walks that have come to their end.
-    pub(super) walks: u32,
-}
-
-impl StatePass {
-    /// Everything is known up to `mark`.
-    pub(super) fn at(mark: StateMark) -> Self {
-        Self { before: vec![(u32::MAX, mark)], after: Vec::new(), cursor: 1, walks: 0 }
+impl ConnectionTable {
+    pub(super) fn insert(&mut self, client: Client) {
+        let slot = client.slot_id.index as usize;
+        self.clients.grow(slot + 1);
+        assert!(self.clients[slot].is_none(), "slot {slot} has a client already");
+        self.len += 1;
+        self.by_format[client.encoding.format as usize] += 1;
+        self.clients[slot] = Some(client);
     }
 
-    /// The mark that holds for an instrument.
-    pub(super) fn mark_of(&self, instrument: u32) -> StateMark {
-        let at = self.before.partition_point(|(last, _)| *last < instrument);
-        self.before[at].1
-    }
-
-    /// True if no instrument's mark is older than this turn.
-    pub(super) fn is_at(&self, tick: u64) -> bool {
-        self.after.is_empty() && self.cursor == 1 && self.before.iter().all(|(_, mark)| mark.tick == tick)
-    }
-
-    /// True if every value up to the marks was sent, also those that still wait for a tick.
-    pub(super) fn is_explicit(&self) -> bool {
-        self.before.iter().all(|(_, mark)| mark.explicit)
-    }
-
-    /// Notes that the walk has come to `last`, with values as of `mark`.
-    pub(super) fn advance(&mut self, last: u32, mark: StateMark) {
-        match self.after.last_mut() {
-            Some((end, of)) if *of == mark => *end = last,
-            _ => self.after.push((last, mark)),
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Client> {
+        let client = self.clients.get_mut(slot as usize)?.take()?;
+        self.len -= 1;
+        self.by_format[client.encoding.format as usize] -= 1;
+        if client.reports_departure {
+            self.departed.push(slot);
         }
-        if last == u32::MAX {
-            self.before = std::mem::take(&mut self.after);
-            self.cursor = 1;
-            self.walks += 1;
-        } else {
-            self.cursor = last + 1;
+        Some(client)
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&Client> {
+        self.clients.get(slot as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Client> {
+        self.clients.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// The client that a completion is for; `None` if it is gone and the slot is free or has another client.
+    pub(super) fn find_mut(&mut self, slot_id: SlotId) -> Option<&mut Client> {
+        self.get_mut(slot_id.index).filter(|client| client.slot_id == slot_id)
+    }
+
+    /// How many clients there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many of them are sent this format.
+    pub(super) fn len_of(&self, format: Format) -> usize {
+        self.by_format[format as usize]
+    }
+
+    /// One above the highest slot that was ever used, or more.
+    pub(super) fn slots(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub(super) fn take_departed(&mut self) -> impl Iterator<Item = u32> {
+        self.departed.drain(..)
+    }
+
+    /// Makes a client a member of its audience.
+    pub(super) fn join_audience(&mut self, slot: u32, audiences: &mut Audiences, now_ns: u64) {
+        if let Some(client) = self.get_mut(slot) {
+            client.member = audiences.join(client.audience, client.slot_id, client.encoding, now_ns);
         }
     }
-}
 
-impl CatchUp {
-    /// Adds items whose present value is owed; of several claims to one, the greatest counts.
-    pub(super) fn owe(&mut self, items: impl IntoIterator<Item = (Key, Owed)>) {
-        self.job.extend(items);
-        self.job.sort_unstable_by_key(|(key, owed)| (*key, std::cmp::Reverse(*owed)));
-        self.job.dedup_by_key(|(key, _)| *key);
+    /// Takes a client out of the members of its audience, if it is one.
+    pub(super) fn leave_audience(&mut self, slot: u32, audiences: &mut Audiences) {
+        let Some(client) = self.get_mut(slot).filter(|client| client.member != NOT_A_MEMBER) else { return };
+        let (audience, member) = (client.audience, client.member);
+        client.member = NOT_A_MEMBER;
+        let moved = audiences.leave(audience, member);
+        if let Some(moved) = moved.and_then(|moved| self.get_mut(moved.index)) {
+            moved.member = member;
+        }
     }
-
-    /// True if an answer or a rest of a send is still owed.
-    pub(super) fn owes_bytes(&self) -> bool {
-        !self.tail.is_empty() || !self.control.is_empty()
-    }
-}
-
-/// When a client that is sent away should come back, ms: spread over two seconds, so that not all come at once.
-pub(super) fn reconnect_ms(slot: u32) -> u64 {
-    /// A prime stride visits the whole range.
-    const STRIDE: u64 = 619;
-    500 + u64::from(slot) * STRIDE % 2000
 }

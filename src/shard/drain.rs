@@ -1,23 +1,21 @@
-//! Sending all clients away, one after another over a while, so that those who take them over are not stormed.
+//! Phase 5: when the server stops, all clients are closed, spread over a while, so that the servers that take them over do
+//! not get them all at once.
 //!
-//! What always holds: a client has had everything that was in the ring when the drain began, and is told only when it is
-//! owed nothing more: a straggler, and one whose values wait for a tick, come last. Until it is told, it is served as ever.
+//! What always holds: a client has had everything that was in the ring when the drain began. It is closed only when nothing
+//! is pending for it: slow clients, and those whose values wait for an interval boundary, come last. Until then it is served
+//! as ever.
 
-use super::Shard;
-use super::connections::reconnect_ms;
-use super::encoding::Format;
+use super::client_context::ClientContext;
 use crate::io::Io;
 use crate::stats::Counter;
-use tickcast_protocol::control::reply;
-use tickcast_protocol::sse;
-use tickcast_protocol::ws::close::{CloseCode, push_close};
+use tickcast_protocol::ws::close::CloseCode;
 
-/// How often some are told.
+/// How often some clients are closed.
 const STEP_NS: u64 = 10_000_000;
-/// How often those are looked at again who were owed something.
-const LOOK_NS: u64 = 100_000_000;
-/// The longest interval of merged values: after it none of them waits for a tick that was before the drain.
-const LONGEST_TICK_NS: u64 = 1_000_000_000;
+/// How often clients are checked again that had something pending.
+const RETRY_NS: u64 = 100_000_000;
+/// The longest conflation interval: after it no value is pending that was there when the drain began.
+const INTERVAL_NS_MAX: u64 = 1_000_000_000;
 
 /// A drain under way.
 #[derive(Debug)]
@@ -25,89 +23,61 @@ pub(super) struct Drain {
     from_ns: u64,
     until_ns: u64,
     /// All that was in the ring when it began has been read.
-    is_read: bool,
+    is_ring_read: bool,
     next_ns: u64,
-    look_ns: u64,
-    /// Slots below it have been told, or stand among the postponed.
+    retry_ns: u64,
+    /// Clients of slots below it were closed or are postponed.
     cursor: usize,
     postponed: Vec<u32>,
 }
 
-impl<I: Io> Shard<I> {
-    /// Begins to send all clients away, spread over this time. Nobody may be opened afterwards.
-    pub fn begin_drain(&mut self, over_ms: u32, now_ns: u64) {
-        if self.leaving.is_some() {
-            return;
-        }
-        let until_ns = now_ns + u64::from(over_ms) * 1_000_000;
-        let (is_read, cursor, postponed) = (false, 0, Vec::new());
-        let drain = Drain { from_ns: now_ns, until_ns, is_read, next_ns: now_ns, look_ns: now_ns, cursor, postponed };
-        self.leaving = Some(drain);
-    }
-
-    /// When the next are to be told.
-    pub(super) fn farewell_ns(&self) -> Option<u64> {
-        self.leaving.as_ref().filter(|_| self.clients_len > 0).map(|drain| drain.next_ns)
-    }
-
-    /// Tells those whose time has come. True if somebody was told.
-    pub(super) fn send_away(&mut self) -> bool {
-        let now_ns = self.tick.now_ns;
-        let Some(mut drain) = self.leaving.take_if(|drain| drain.next_ns <= now_ns) else { return false };
-        drain.next_ns = now_ns + STEP_NS;
-        let is_last = now_ns >= drain.until_ns;
-        drain.is_read |= self.ring.is_empty() || is_last;
-        let told_before = self.counters.get(Counter::Drained);
-        if drain.is_read {
-            let due = drain.due(self.clients.len(), now_ns);
-            for slot in drain.cursor..due {
-                self.tell_or_postpone(slot as u32, is_last, &mut drain);
-            }
-            drain.cursor = due;
-            if is_last || now_ns >= drain.look_ns {
-                drain.look_ns = now_ns + LOOK_NS;
-                for slot in std::mem::take(&mut drain.postponed) {
-                    self.tell_or_postpone(slot, is_last, &mut drain);
-                }
-            }
-        }
-        self.leaving = Some(drain);
-        self.counters.get(Counter::Drained) > told_before
-    }
-
-    fn tell_or_postpone(&mut self, slot: u32, is_last: bool, drain: &mut Drain) {
-        let Some(client) = self.client(slot) else { return };
-        let waits_for_tick =
-            self.interest.merges(client.audience) && self.tick.now_ns < drain.from_ns + LONGEST_TICK_NS;
-        if !is_last && (client.catch_up.is_some() || waits_for_tick) {
-            drain.postponed.push(slot);
-            return;
-        }
-        self.counters.add(Counter::Drained, 1);
-        self.say_farewell(slot, CloseCode::GOING_AWAY, "the server is stopping");
-    }
-}
-
-/// Appends what a client is told last: why, and when to come back. One that is sent away for what it did is told by the
-/// close frame alone; in a stream of events there is none, and it would come back by itself, at once.
-pub(super) fn push_last_words(format: Format, code: CloseCode, reason: &str, slot: u32, out: &mut Vec<u8>) {
-    let announced = matches!(code, CloseCode::GOING_AWAY | CloseCode::SLOW_CONSUMER) || !format.is_websocket();
-    if announced {
-        let mut text = Vec::new();
-        let reconnect_ms = reconnect_ms(slot);
-        reply::closing(&mut text, code.word(), reconnect_ms);
-        if !format.is_websocket() {
-            sse::push_retry(reconnect_ms, out);
-        }
-        format.push_answer(&text, out);
-    }
-    if format.is_websocket() {
-        push_close(code, reason, out);
-    }
-}
-
 impl Drain {
-    /// How many slots are to have been told by now.
+    pub(super) fn new(over_ms: u32, now_ns: u64) -> Self {
+        Self {
+            from_ns: now_ns,
+            until_ns: now_ns + u64::from(over_ms) * 1_000_000,
+            is_ring_read: false,
+            next_ns: now_ns,
+            retry_ns: now_ns,
+            cursor: 0,
+            postponed: Vec::new(),
+        }
+    }
+
+    /// When the next clients are to be closed.
+    pub(super) fn next_ns(&self) -> u64 {
+        self.next_ns
+    }
+
+    /// Closes the clients whose time has come. True if there were any.
+    pub(super) fn run<I: Io>(&mut self, clients: &mut ClientContext<'_, I>) -> bool {
+        let now_ns = clients.now.ns;
+        if now_ns < self.next_ns {
+            return false;
+        }
+        self.next_ns = now_ns + STEP_NS;
+        let is_last = now_ns >= self.until_ns;
+        self.is_ring_read |= clients.ring.is_empty() || is_last;
+        if !self.is_ring_read {
+            return false;
+        }
+        let closed_before = clients.counters.get(Counter::Drained);
+        let due = self.due(clients.connections.slots(), now_ns);
+        for slot in self.cursor as u32..due as u32 {
+            if !close_if_due(slot, self.from_ns, is_last, clients) {
+                self.postponed.push(slot);
+            }
+        }
+        self.cursor = due;
+        if is_last || now_ns >= self.retry_ns {
+            self.retry_ns = now_ns + RETRY_NS;
+            let from_ns = self.from_ns;
+            self.postponed.retain(|slot| !close_if_due(*slot, from_ns, is_last, clients));
+        }
+        clients.counters.get(Counter::Drained) > closed_before
+    }
+
+    /// The slot up to which clients are to be closed by now.
     fn due(&self, slots: usize, now_ns: u64) -> usize {
         let (passed, whole) = (now_ns.saturating_sub(self.from_ns), self.until_ns - self.from_ns);
         if passed >= whole {
@@ -116,4 +86,17 @@ impl Drain {
         let due = (slots as u128 * u128::from(passed)).div_ceil(u128::from(whole)) as usize;
         due.max(self.cursor)
     }
+}
+
+/// Closes a client if nothing is pending for it, or if this is the last chance. False if it has to be tried again.
+fn close_if_due<I: Io>(slot: u32, from_ns: u64, is_last: bool, clients: &mut ClientContext<'_, I>) -> bool {
+    let Some(client) = clients.connections.get(slot) else { return true };
+    let may_have_pending_value =
+        clients.fan_out.index.conflates(client.audience) && clients.now.ns < from_ns + INTERVAL_NS_MAX;
+    if !is_last && (clients.backlog.get(slot).is_some() || may_have_pending_value) {
+        return false;
+    }
+    clients.counters.add(Counter::Drained, 1);
+    clients.close(slot, CloseCode::GOING_AWAY, "the server is stopping");
+    true
 }

@@ -1,5 +1,4 @@
-//! How an audience's packets become what its members read: binary or JSON WebSocket frames, compressed or not, or
-//! Server-Sent Events; and how answers do.
+//! Encoding of packets and answers: binary or JSON WebSocket frames, compressed or not, or Server-Sent Events.
 
 use super::packets::{Packing, push_compressed, push_messages, push_packets};
 use tickcast_protocol::Directory;
@@ -7,13 +6,13 @@ use tickcast_protocol::sse;
 use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
 use tickcast_protocol::ws::frame::{Opcode, push_frame};
 
-/// Packets below this stay as they are: a frame of one or two records shrinks by some tens of bytes, and a segment of
-/// TCP has 66 bytes of headers anyway.
+/// Smaller packets are not compressed: a frame of one or two records shrinks by some tens of bytes, and a TCP segment has
+/// 66 bytes of headers anyway.
 const COMPRESSED_BYTES_MIN: usize = 256;
-/// Text that is kept from packet to packet. One record of a large book takes more, which is given back.
+/// Memory for text that is kept from packet to packet. A record of a large book takes more, which is freed.
 const TEXT_BYTES_KEPT: usize = 256 * 1024;
 
-/// What a client is sent.
+/// The format in which a client is sent records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Format {
     /// Packets in binary WebSocket frames.
@@ -29,7 +28,7 @@ impl Format {
     /// How many there are.
     pub(super) const COUNT: usize = 3;
 
-    /// Appends an answer, which is JSON in every format.
+    /// Appends an answer: JSON in every format.
     pub(super) fn push_answer(self, text: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Binary | Self::Json => push_frame(Opcode::Text, text, out),
@@ -37,27 +36,27 @@ impl Format {
         }
     }
 
-    /// True for clients that speak WebSocket: they ask, are pinged, and are sent a close frame.
+    /// True for WebSocket clients: they send requests, are pinged, and are sent a close frame.
     pub(super) fn is_websocket(self) -> bool {
         self != Self::Events
     }
 }
 
-/// What makes the bytes of two clients different, though they want the same records. A property of the audience: it
-/// stands beside its items in what two audiences are told apart by.
+/// What makes the bytes of two clients different although they want the same records. It identifies an audience together
+/// with its items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Encoding {
     pub format: Format,
-    /// Packets in WebSocket frames are compressed, in this window.
+    /// WebSocket messages are compressed, with this window.
     pub deflate: Option<WindowBits>,
 }
 
 impl Encoding {
-    /// Binary packets as they are.
+    /// Binary packets, not compressed.
     pub const PLAIN: Self = Self { format: Format::Binary, deflate: None };
-    /// JSON in text frames as they are.
+    /// JSON in text frames, not compressed.
     pub const JSON: Self = Self { format: Format::Json, deflate: None };
-    /// Server-Sent Events, which nothing compresses.
+    /// Server-Sent Events, which are never compressed.
     pub const EVENTS: Self = Self { format: Format::Events, deflate: None };
 }
 
@@ -68,11 +67,11 @@ pub(super) struct Compressed {
     pub(super) packets: u64,
     /// Their bytes before.
     pub(super) bytes_before: u64,
-    /// And after.
+    /// Their bytes after.
     pub(super) bytes_after: u64,
 }
 
-/// Makes the frames of all audiences of a shard; holds the one compressor.
+/// Encodes the packets of all audiences of a shard, with one compressor.
 #[derive(Debug)]
 pub(super) struct Encoder {
     compressor: Compressor,
@@ -81,12 +80,12 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Compresses at this level, where an audience asks for it.
+    /// `level` is that of compression, for audiences that negotiated it.
     pub(super) fn new(level: u8) -> Self {
         Self { compressor: Compressor::new(level), compressed: Compressed::default(), text: String::new() }
     }
 
-    /// Appends the records as packets in this encoding, see [`push_packets`]; the directory knows their instruments.
+    /// Appends the records as packets in this encoding, see [`push_packets`]; the directory has their instruments.
     #[inline]
     pub(super) fn push_packets<'a>(
         &mut self,
@@ -114,7 +113,7 @@ impl Encoder {
         }
     }
 
-    // Both out of line: they take far longer than a call, and would make what calls the binary ones larger.
+    // Both are kept out of line: they take far longer than a call, and would enlarge the callers of the binary path.
     #[inline(never)]
     fn push_json<'a>(
         &mut self,

@@ -1,144 +1,116 @@
-//! Phase 2: one packet for each audience for which something has gathered, one send per member.
+//! Phase 2: for each audience that records were marked for, its packets once, and one send for each member.
+//!
+//! A member that joined in the middle of a conflation interval has had some of the values that are due. Such members get
+//! packets without those values; members that joined at the same ring offset share them.
 
-use bytes::Bytes;
-
+use super::audiences::Audiences;
+use super::fan_out::FanOut;
+use super::market_view::MarketView;
+use super::outbox::{Outbox, SendBatch};
 use super::packets::Packing;
 use super::subscription_index::AudienceId;
-use super::{Shard, connections};
-use crate::io::{Io, SendOp, SendOutcome};
-use crate::stats::Counter;
+use super::tick_records::{Now, TickRecords};
+use crate::io::{Io, SendOp, SlotId};
+use crate::stats::{Counter, ShardCounters};
 
-/// Packets are made and sent in portions of this size, so that the bytes are still in the cache when they are sent.
-pub(super) const PORTION_BYTES: usize = 256 * 1024;
-
-impl<I: Io> Shard<I> {
-    /// Serves all audiences that this turn has something for.
-    pub(super) fn flush(&mut self) -> bool {
-        let touched = self.audiences.gather();
-        for index in 0..touched {
-            self.serve(self.audiences.touched_at(index));
-            if self.scratch.arena.len() >= PORTION_BYTES {
-                self.send_portion();
-            }
+/// Serves all audiences that this tick has records for. True if there were any.
+pub(super) fn flush<I: Io>(
+    now: Now,
+    epoch: u32,
+    market: &MarketView,
+    fan_out: &mut FanOut,
+    outbox: &mut Outbox<I>,
+    counters: &mut ShardCounters,
+) -> bool {
+    let packing = Packing {
+        epoch,
+        ts_send: now.ns,
+        flags: 0,
+        last_flags: 0,
+        from_position: market.last_position,
+        to_position: market.position,
+    };
+    let touched = fan_out.audiences.sort_marks();
+    for index in 0..touched {
+        let audience = fan_out.audiences.touched(index);
+        if fan_out.audiences.members_len(audience) > 0 {
+            let records = push_audience(audience, &packing, market, fan_out, &mut outbox.batch);
+            counters.add(Counter::Records, records);
+            fan_out.audiences.note_sent(audience, now.ns);
+            outbox.send_full_portion(counters);
         }
-        self.send_portion();
-        touched > 0
     }
+    outbox.send_packets(counters);
+    touched > 0
+}
 
-    fn serve(&mut self, audience: AudienceId) {
-        if self.audiences.members_len(audience) == 0 {
-            return;
-        }
-        let records = self.make_sends(audience);
-        self.audiences.served(audience, self.tick.now_ns);
-        self.counters.add(Counter::Records, records);
+/// Appends the packets of an audience and a send for each member. Returns how many records these are for all members
+/// together.
+fn push_audience(
+    audience: AudienceId,
+    packing: &Packing,
+    market: &MarketView,
+    fan_out: &mut FanOut,
+    batch: &mut SendBatch,
+) -> u64 {
+    let FanOut { audiences, encoder, records, join_marks, marked_members, .. } = fan_out;
+    let (encoding, marked) = (audiences.encoding(audience), audiences.marked(audience));
+    let start = batch.arena.len();
+    let each = marked.iter().map(|number| records.get(*number));
+    let (_, count) = encoder.push_packets(encoding, packing, &market.directory, each, &mut batch.arena);
+    let (start, len) = (start as u32, (batch.arena.len() - start) as u32);
+    let send = |slot_id| SendOp { slot_id, start, len };
+    if join_marks.is_empty() {
+        batch.sends.extend(audiences.members(audience).map(send));
+        return count * audiences.members_len(audience) as u64;
     }
+    // Live records are newer than any join mark; only conflated values may be older.
+    let oldest = marked.iter().map(|number| records.ring_end(*number)).min().unwrap_or(u64::MAX);
+    let sends_before = batch.sends.len();
+    for slot_id in audiences.members(audience) {
+        match join_marks.get(slot_id.index).filter(|mark| oldest <= *mark) {
+            Some(mark) => marked_members.push((mark, slot_id)),
+            None => batch.sends.push(send(slot_id)),
+        }
+    }
+    let shared = count * (batch.sends.len() - sends_before) as u64;
+    shared + push_marked_members(audience, packing, market, fan_out, batch)
+}
 
-    /// Appends the audience's packets to the arena and a send for each member; returns how many records these are for
-    /// all members together.
-    fn make_sends(&mut self, audience: AudienceId) -> u64 {
-        let tick = &self.tick;
-        let packing = Packing {
-            epoch: self.settings.epoch,
-            ts_send: tick.now_ns,
-            flags: 0,
-            last_flags: 0,
-            from_position: tick.from_position,
-            to_position: tick.position,
-        };
-        let gathered = self.audiences.gathered(audience);
-        // Live records are newer than anyone's joining; only what was merged can be older.
-        let oldest = match self.fresh.is_empty() {
-            true => u64::MAX,
-            false => gathered.iter().map(|number| tick.records[*number as usize].place).min().unwrap_or(u64::MAX),
-        };
-        let arena = &mut self.scratch.arena;
-        let start = arena.len();
-        let records = gathered.iter().map(|number| tick.record(*number));
-        let encoding = self.audiences.encoding(audience);
-        let (_, count) = self.encoder.push_packets(encoding, &packing, &self.directory, records, arena);
-        let (start, len) = (start as u32, (arena.len() - start) as u32);
-        let sends_before = self.scratch.sends.len();
-        for slot_id in self.audiences.members(audience) {
-            match self.fresh.get(&slot_id.index).filter(|fresh| oldest <= fresh.place) {
-                Some(fresh) => self.scratch.own.push((fresh.place, slot_id)),
-                None => self.scratch.sends.push(SendOp { slot_id, start, len }),
-            }
+/// Appends packets for the members that have had some of the records. Returns how many records these are together.
+fn push_marked_members(
+    audience: AudienceId,
+    packing: &Packing,
+    market: &MarketView,
+    fan_out: &mut FanOut,
+    batch: &mut SendBatch,
+) -> u64 {
+    let FanOut { audiences, encoder, records, marked_members, .. } = fan_out;
+    let encoding = audiences.encoding(audience);
+    let mut total = 0;
+    marked_members.sort_unstable();
+    for same in marked_members.chunk_by(|one, other| one.0 == other.0) {
+        let newer = records_after(same[0].0, audience, audiences, records);
+        if newer.clone().next().is_none() {
+            continue;
         }
-        let shared = count * (self.scratch.sends.len() - sends_before) as u64;
-        shared + self.make_own_sends(audience, &packing)
+        let start = batch.arena.len();
+        let (_, count) = encoder.push_packets(encoding, packing, &market.directory, newer, &mut batch.arena);
+        let (start, len) = (start as u32, (batch.arena.len() - start) as u32);
+        batch.sends.extend(same.iter().map(|(_, slot_id): &(u64, SlotId)| SendOp { slot_id: *slot_id, start, len }));
+        total += count * same.len() as u64;
     }
+    marked_members.clear();
+    total
+}
 
-    /// Packets for members that had the present values when they joined: what was merged from before then they have
-    /// had. Those who joined at the same place share one. Returns how many records these are together.
-    fn make_own_sends(&mut self, audience: AudienceId, packing: &Packing) -> u64 {
-        let mut records = 0;
-        let mut own = std::mem::take(&mut self.scratch.own);
-        own.sort_unstable();
-        for same in own.chunk_by(|one, other| one.0 == other.0) {
-            let had = same[0].0;
-            let tick = &self.tick;
-            let is_news = |number: &&u32| tick.records[**number as usize].place > had;
-            let gathered = self.audiences.gathered(audience).iter();
-            let news = gathered.filter(is_news).map(|number| tick.record(*number));
-            if news.clone().next().is_none() {
-                continue;
-            }
-            let start = self.scratch.arena.len();
-            let encoding = self.audiences.encoding(audience);
-            let (_, count) =
-                self.encoder.push_packets(encoding, packing, &self.directory, news, &mut self.scratch.arena);
-            records += count * same.len() as u64;
-            let (start, len) = (start as u32, (self.scratch.arena.len() - start) as u32);
-            self.scratch.sends.extend(same.iter().map(|(_, slot_id)| SendOp { slot_id: *slot_id, start, len }));
-        }
-        own.clear();
-        self.scratch.own = own;
-        records
-    }
-
-    /// Hands the gathered sends to the kernel. Whom a full socket stops is taken out, with the rest of the send.
-    pub(super) fn send_portion(&mut self) {
-        if self.scratch.sends.is_empty() {
-            self.scratch.arena.clear();
-            return;
-        }
-        let mut short = std::mem::take(&mut self.scratch.short);
-        short.clear();
-        self.io.send_batch(&self.scratch.arena, &self.scratch.sends, &mut short);
-        self.counters.add(Counter::Packets, self.scratch.sends.len() as u64);
-        self.counters.add(Counter::PacketBytes, self.scratch.sends.iter().map(|send| u64::from(send.len)).sum());
-        self.counters.add(Counter::ShortSends, short.len() as u64);
-        let mut shared: Option<(SendOp, Bytes)> = None;
-        for stopped in &short {
-            let send = self.scratch.sends[stopped.index as usize];
-            match stopped.outcome {
-                SendOutcome::Failed => self.drop_client(send.slot_id.index),
-                SendOutcome::Took(taken) => {
-                    let whole = match &shared {
-                        Some((same, whole)) if (same.start, same.len) == (send.start, send.len) => whole.clone(),
-                        _ => Bytes::copy_from_slice(&self.scratch.arena[send.start as usize..][..send.len as usize]),
-                    };
-                    shared = Some((send, whole.clone()));
-                    self.block(send.slot_id.index, whole.slice(taken as usize..));
-                }
-            }
-        }
-        self.scratch.short = short;
-        self.scratch.sends.clear();
-        self.scratch.arena.clear();
-    }
-
-    /// A socket is full: the rest is kept, and the client is served again once there is room.
-    pub(super) fn block(&mut self, slot: u32, rest: Bytes) {
-        let now_ns = self.tick.now_ns;
-        if self.client(slot).is_none() {
-            return;
-        }
-        let catch_up: &mut connections::CatchUp = self.begin_catch_up(slot, now_ns);
-        catch_up.tail = rest;
-        catch_up.blocked = true;
-        let slot_id = self.client(slot).expect("looked up above").slot_id;
-        self.io.want_writable(slot_id);
-    }
+/// The records that were marked for an audience and end behind this ring offset.
+fn records_after<'a>(
+    offset: u64,
+    audience: AudienceId,
+    audiences: &'a Audiences,
+    records: &'a TickRecords,
+) -> impl Iterator<Item = (u64, &'a [u8])> + Clone {
+    let newer = move |number: &&u32| records.ring_end(**number) > offset;
+    audiences.marked(audience).iter().filter(newer).map(|number| records.get(*number))
 }

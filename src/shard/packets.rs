@@ -1,4 +1,4 @@
-//! Records into packets, packets into WebSocket frames or JSON messages: the bytes that an audience shares.
+//! From records to packets, and from packets to WebSocket frames or JSON messages: the bytes that an audience shares.
 
 use tickcast_protocol::Directory;
 use tickcast_protocol::json;
@@ -6,11 +6,11 @@ use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::ws::deflate::LastFrame;
 use tickcast_protocol::ws::frame::{Opcode, encode_header};
 
-/// A packet is closed once it has grown to this: large enough that its 34 bytes of headers weigh nothing, small enough
-/// that a client shows the first records of a burst before it has the last. One record may be larger.
+/// Largest packet: large enough that its 34 bytes of headers do not matter, small enough that a client shows the first
+/// records of a burst before it has the last. A single record may be larger.
 pub(super) const PACKET_BYTES_MAX: usize = 16 * 1024;
 
-/// What the packets of one send have in common.
+/// The header fields that the packets of one send have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packing {
     pub(super) epoch: u32,
@@ -21,7 +21,7 @@ pub(super) struct Packing {
     pub(super) last_flags: u8,
     /// Position before the first record.
     pub(super) from_position: u64,
-    /// Position that the last packet states: the place up to which nothing is missing after it.
+    /// Position that the last packet states: after it, nothing up to this position is missing.
     pub(super) to_position: u64,
 }
 
@@ -38,7 +38,7 @@ impl Packing {
     }
 }
 
-/// Appends the records as frames, one packet each; at least one, even if it is empty. Returns how many packets and
+/// Appends the records as packets, each in a frame; at least one packet, even if it is empty. Returns how many packets and
 /// records there were.
 #[inline]
 pub(super) fn push_packets<'a>(
@@ -49,7 +49,7 @@ pub(super) fn push_packets<'a>(
     push_compressed(packing, records, out, |_, _| {})
 }
 
-/// The same with a `compress` that may put another frame in the place of each.
+/// The same with a `compress` that may replace each frame.
 #[inline]
 pub(super) fn push_compressed<'a>(
     packing: &Packing,
@@ -80,8 +80,8 @@ pub(super) fn push_compressed<'a>(
     }
 }
 
-/// Has the records as JSON messages, one for each packet that they would be, in `text`, which `push` takes them from one
-/// by one. Returns how many messages and records there were.
+/// Writes the records as JSON messages, one for each packet that they would be, to `text`, and calls `push` with each.
+/// Returns how many messages and records there were.
 pub(super) fn push_messages<'a>(
     packing: &Packing,
     directory: &Directory,

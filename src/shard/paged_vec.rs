@@ -1,7 +1,7 @@
-//! A vector in pages: it grows without moving what it has.
+//! A vector in pages: it grows without moving its entries.
 //!
-//! A plain vector of a million clients copies 90 MB whenever it doubles, during which nobody is served, and leaves as much
-//! free memory behind as it has. Cost: one more look-up, in a short list that stays in the cache.
+//! A plain vector of a million clients copies 90 MB whenever it doubles, which delays all clients, and leaves as much memory
+//! unused. Cost: one more look-up, in a short list that stays in the cache.
 
 use std::ops::{Index, IndexMut};
 
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_stay_where_they_are_when_more_come() {
+    fn growing_does_not_move_entries() {
         let mut pages = PagedVec::<Option<usize>>::default();
         assert_eq!((pages.len(), pages.get(0)), (0, None));
         assert_eq!(pages.get_mut(0), None);

@@ -1,17 +1,26 @@
-//! Who wants what: audiences, their items, and for every record the audiences it goes to.
+//! The subscription index: which audiences want a record.
 //!
-//! An audience is the clients of a core that want exactly the same bytes: the same encoding, and the same set of items,
-//! an item being a target (an instrument or a pattern), a channel, and the interval it is conflated at. A client has no
-//! interest of its own: it belongs to the audience whose set it wants.
+//! An *item* is what a client subscribes to: a target (an instrument or a pattern), a channel, and the interval at which it
+//! is conflated. An *audience* is the clients of a core that get identical bytes: they have the same set of items and the
+//! same encoding. A client has no items of its own; it belongs to the audience that has its set. A client that changes its
+//! set moves to another audience: one that has the changed set already, or a new one. If it is alone in its audience, the
+//! audience's set is changed in place.
+//!
+//! Each target has *watch lists*: by channel and interval, the audiences that have it as an item. A record is dispatched by
+//! reading the watch lists of its instrument and of the patterns that cover it.
 //!
 //! What always holds:
-//! * Two audiences never have the same encoding and set: they have a fingerprint (a keyed 128-bit sum over both).
-//! * Every item stands in the watch list of its target, at the index it remembers; so joining, leaving and changing are
-//!   constant work an item, however many others watch.
-//! * Where several items of one audience cover a record, the most specific decides: the exact name, then the longest
-//!   pattern. A name that must hold before there is such an instrument is a pattern that covers nothing else.
+//! * Two audiences differ in their encoding or in their set. Sets are compared by a fingerprint, a 128-bit sum of keyed
+//!   hashes. Different sets have the same fingerprint with a probability of some 2^-128 a pair; the keys are random and not
+//!   shown, so that a client cannot search for such a pair.
+//! * Every item is in the watch list of its target, at the index that the item has; so joining, leaving and changing are
+//!   constant work an item, regardless of how many other audiences watch.
+//! * If several items of an audience cover a record, the most specific one decides the interval: the exact name, then the
+//!   longest pattern. A name that is subscribed to before its instrument exists is a pattern that covers nothing else.
 //!
-//! Memory: 16 bytes an item, 4 in the watch list; some 150 an audience. No client, socket or byte of a packet here.
+//! What it does not do: it knows no client, no socket, and no byte of a packet.
+//!
+//! Memory: 16 bytes an item, 4 in the watch list; some 150 an audience.
 
 mod patterns;
 mod watch_lists;
@@ -23,25 +32,25 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use self::patterns::PatternRow;
-use self::watch_lists::{Watch, Watches, push_frugally};
+use self::watch_lists::{WatchList, WatchLists, push_exact};
 use super::encoding::Encoding;
 use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::ChannelSet;
-use tickcast_protocol::record::Channel;
+use tickcast_protocol::record::{Channel, Gap, RecordKind};
 
 /// Index of an audience.
 pub type AudienceId = u32;
 
-/// What an item points at.
+/// What an item is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     /// An instrument by id.
     Instrument(u32),
-    /// An interned pattern: of all symbols that begin alike, or of one name, whose instrument need not be there yet.
+    /// An interned pattern: all symbols with a prefix, or one name, whose instrument need not exist yet.
     Pattern(u32),
 }
 
-/// Sort key of an item: exact items before patterns, by target, then channel.
+/// Target and channel of an item. Ordered: instruments before patterns, by id, then by channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(u64);
 
@@ -57,7 +66,7 @@ impl Key {
         Self(target | channel as u64)
     }
 
-    /// What it points at.
+    /// Its target.
     pub fn target(self) -> Target {
         let id = (self.0 >> 8) as u32;
         if self.0 & Self::PATTERN == 0 { Target::Instrument(id) } else { Target::Pattern(id) }
@@ -73,20 +82,22 @@ impl Key {
 #[derive(Clone, Copy, Debug)]
 struct Item {
     key: Key,
-    /// Where the audience stands in the watch list.
+    /// Index of the audience in the item's watch list.
     index: u32,
     interval: ConflationInterval,
 }
 
-/// A set of items and their encoding, whose fingerprint tells whether two are the same.
+/// What identifies an audience.
 #[derive(Debug, Default)]
-struct Set {
+struct Interest {
+    /// Sorted by key.
     items: Vec<Item>,
+    /// Of the items and the encoding.
     fingerprint: u128,
     encoding: Encoding,
 }
 
-impl Set {
+impl Interest {
     fn find(&self, key: Key) -> Option<&Item> {
         self.items.binary_search_by_key(&key, |item| item.key).ok().map(|at| &self.items[at])
     }
@@ -95,28 +106,28 @@ impl Set {
 #[derive(Debug, Default)]
 struct InstrumentRow {
     symbol: String,
-    /// Patterns that cover it, that of its name and then the longest first.
+    /// Patterns that cover it: that of its name, then the longest first.
     patterns: Vec<u32>,
-    watches: Watches,
+    watches: WatchLists,
 }
 
 #[derive(Debug, Default)]
 struct AudienceRow {
-    set: Set,
-    /// Clients that belong here.
+    interest: Interest,
+    /// Clients that belong to it.
     clients: u32,
-    /// Any instrument may be covered.
+    /// A prefix is among its targets, so any instrument may be covered.
     has_prefixes: bool,
     /// Several items may cover one record.
     overlaps: bool,
 }
 
-/// One change to a client's set.
+/// One change to a client's set of items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Wants it, at this interval.
+    /// Adds an item, or changes its interval.
     Want(Key, ConflationInterval),
-    /// Wants it no longer.
+    /// Removes an item.
     Drop(Key),
 }
 
@@ -129,28 +140,28 @@ impl Change {
     }
 }
 
-/// All interest of one core.
+/// See the module.
 #[derive(Debug, Default)]
 pub struct SubscriptionIndex {
     audiences: Vec<AudienceRow>,
     free_audiences: Vec<AudienceId>,
-    /// By the fingerprint of its set, which stands in its row and is its own hash.
+    /// By fingerprint, of which the low half is the hash.
     by_fingerprint: HashTable<AudienceId>,
     instruments: Vec<InstrumentRow>,
-    /// Ids by symbol, in order: what a prefix covers is a piece of it.
+    /// Ids by symbol, sorted: what a prefix covers is a range of it.
     by_symbol: BTreeMap<Box<str>, u32>,
     patterns: Vec<PatternRow>,
     free_patterns: Vec<u32>,
     by_prefix: HashMap<String, u32, RandomState>,
     by_name: HashMap<String, u32, RandomState>,
-    /// Items at each profile: says which profiles are in use at all.
+    /// Items by interval: which intervals are in use at all.
     items_at: [u64; ConflationInterval::COUNT],
     hash_low: RandomState,
     hash_high: RandomState,
 }
 
 impl SubscriptionIndex {
-    /// Takes an instrument in; ids come in order. Returns the patterns that cover it.
+    /// Adds an instrument; ids come in order. Returns the patterns that cover it.
     pub fn add_instrument(&mut self, id: u32, symbol: &str) -> &[u32] {
         assert_eq!(id as usize, self.instruments.len() + 1, "instrument ids are dense");
         let mut row = InstrumentRow { symbol: symbol.to_owned(), ..Default::default() };
@@ -175,7 +186,7 @@ impl SubscriptionIndex {
         }
     }
 
-    /// The patterns that cover an instrument, that of its name and then the longest first.
+    /// The patterns that cover an instrument: that of its name, then the longest first.
     pub fn patterns_of(&self, id: u32) -> &[u32] {
         &self.instruments[id as usize - 1].patterns
     }
@@ -185,13 +196,13 @@ impl SubscriptionIndex {
         &self.instruments[id as usize - 1].symbol
     }
 
-    /// A client without any interest comes in; it belongs to the audience of the empty set in its encoding.
+    /// Adds a client without items: it belongs to the audience of the empty set with its encoding.
     pub fn enter(&mut self, encoding: Encoding) -> AudienceId {
-        let audience = match self.with_fingerprint(self.fingerprint_of(encoding)) {
+        let audience = match self.find_by_fingerprint(self.fingerprint_of(encoding)) {
             Some(audience) => audience,
             None => {
                 let audience = self.allocate(encoding);
-                self.enter_fingerprint(audience);
+                self.insert_fingerprint(audience);
                 audience
             }
         };
@@ -199,7 +210,7 @@ impl SubscriptionIndex {
         audience
     }
 
-    /// A client leaves its audience for good; an audience without clients is dissolved.
+    /// Removes a client from its audience; an audience without clients is dissolved.
     pub fn leave(&mut self, audience: AudienceId) {
         let row = &mut self.audiences[audience as usize];
         row.clients -= 1;
@@ -208,15 +219,15 @@ impl SubscriptionIndex {
         }
     }
 
-    /// A client of `audience` changes its set. Returns the audience it belongs to afterwards: the one that has that set
-    /// already, its own changed in place where it is alone, or a new one.
+    /// Changes the set of a client of `audience`. Returns the audience that the client belongs to afterwards: the one that has
+    /// that set already, its own if it is alone in it, or a new one.
     pub fn change(&mut self, audience: AudienceId, changes: &[Change]) -> AudienceId {
         let changes = self.effective(audience, changes);
         if changes.is_empty() {
             return audience;
         }
         let wanted = self.fingerprint_after(audience, &changes);
-        if let Some(existing) = self.with_fingerprint(wanted) {
+        if let Some(existing) = self.find_by_fingerprint(wanted) {
             self.audiences[existing as usize].clients += 1;
             self.leave(audience);
             return existing;
@@ -229,27 +240,27 @@ impl SubscriptionIndex {
             self.leave(audience);
             copy
         };
-        // A pattern must not be forgotten between its old item's end and its new one's start.
-        changes.iter().for_each(|change| self.hold(change.key()));
+        // A pattern must not be forgotten between the removal of its old item and the insertion of its new one.
+        changes.iter().for_each(|change| self.use_pattern(change.key()));
         for change in &changes {
             self.remove(own, change.key());
             if let Change::Want(key, interval) = change {
                 self.insert(own, *key, *interval);
             }
         }
-        changes.iter().for_each(|change| self.let_go(change.key()));
+        changes.iter().for_each(|change| self.unuse_pattern(change.key()));
         debug_assert_eq!(
-            self.audiences[own as usize].set.fingerprint, wanted,
+            self.audiences[own as usize].interest.fingerprint, wanted,
             "the fingerprint is a sum over the items"
         );
         self.note_overlaps(own);
-        self.enter_fingerprint(own);
+        self.insert_fingerprint(own);
         own
     }
 
     /// How an audience's packets are encoded.
     pub fn encoding(&self, audience: AudienceId) -> Encoding {
-        self.audiences[audience as usize].set.encoding
+        self.audiences[audience as usize].interest.encoding
     }
 
     /// The interval at which an audience wants a channel of an instrument; `None` if it does not.
@@ -257,23 +268,38 @@ impl SubscriptionIndex {
         self.resolve(audience, instrument, channel).map(|item| item.interval)
     }
 
-    /// The profile of exactly this item, if the audience has it.
+    /// True if there is an instrument with this id.
+    pub fn is_defined(&self, instrument: u32) -> bool {
+        (1..=self.instruments.len()).contains(&(instrument as usize))
+    }
+
+    /// True if a Status or a Gap of an instrument (0: of the feed) concerns an audience.
+    pub fn wants_event(&self, audience: AudienceId, kind: RecordKind, instrument: u32, bytes: &[u8]) -> bool {
+        let wants = |channel| self.is_defined(instrument) && self.wants(audience, instrument, channel).is_some();
+        match kind {
+            RecordKind::Status => instrument == 0 || Channel::ALL.into_iter().any(wants),
+            RecordKind::Gap => Gap::read(bytes).is_some_and(|gap| wants(gap.channel)),
+            _ => false,
+        }
+    }
+
+    /// The interval of exactly this item, if the audience has it.
     pub fn interval_of(&self, audience: AudienceId, key: Key) -> Option<ConflationInterval> {
-        self.audiences[audience as usize].set.find(key).map(|item| item.interval)
+        self.audiences[audience as usize].interest.find(key).map(|item| item.interval)
     }
 
-    /// True if the audience has an item that is conflated at an interval.
-    pub fn merges(&self, audience: AudienceId) -> bool {
-        let merged = |item: &Item| item.interval != ConflationInterval::IMMEDIATE && !item.key.channel().is_log();
-        self.audiences[audience as usize].set.items.iter().any(merged)
+    /// True if the audience has an item that is conflated.
+    pub fn conflates(&self, audience: AudienceId) -> bool {
+        let is_conflated = |item: &Item| item.interval != ConflationInterval::IMMEDIATE && !item.key.channel().is_log();
+        self.audiences[audience as usize].interest.items.iter().any(is_conflated)
     }
 
-    /// The keys of an audience's set, exact ones first, by id.
+    /// The keys of an audience's items, in order.
     pub fn keys(&self, audience: AudienceId) -> impl ExactSizeIterator<Item = Key> {
-        self.audiences[audience as usize].set.items.iter().map(|item| item.key)
+        self.audiences[audience as usize].interest.items.iter().map(|item| item.key)
     }
 
-    /// The instruments from an id on that an audience's items may cover, in ascending order.
+    /// The instruments from an id on that an audience's items may cover, by id.
     pub fn candidates(&self, audience: AudienceId, from: u32) -> Vec<u32> {
         if self.audiences[audience as usize].has_prefixes {
             return (from..=self.instruments.len() as u32).collect();
@@ -287,7 +313,7 @@ impl SubscriptionIndex {
         ids
     }
 
-    /// Channels of an instrument that an audience wants.
+    /// The channels of an instrument that an audience wants.
     pub fn channels(&self, audience: AudienceId, instrument: u32) -> ChannelSet {
         let mut channels = ChannelSet::default();
         for channel in Channel::ALL {
@@ -298,8 +324,8 @@ impl SubscriptionIndex {
         channels
     }
 
-    /// Hands over every audience that wants this channel of this instrument at this profile. One that has several items
-    /// for it comes once, by the most specific.
+    /// Calls `each` for every audience that wants this channel of this instrument at this interval. An audience with several
+    /// items for it is called once, for the most specific one.
     pub fn each_watcher(
         &self,
         instrument: u32,
@@ -308,11 +334,11 @@ impl SubscriptionIndex {
         mut each: impl FnMut(AudienceId),
     ) {
         let row = &self.instruments[instrument as usize - 1];
-        for audience in row.watches.0[channel as usize].list(interval) {
+        for audience in row.watches.of(channel).list(interval) {
             each(*audience);
         }
         for pattern in &row.patterns {
-            for audience in self.patterns[*pattern as usize].watches.0[channel as usize].list(interval) {
+            for audience in self.patterns[*pattern as usize].watches.of(channel).list(interval) {
                 let decides = Key::new(Target::Pattern(*pattern), channel);
                 let overlaps = self.audiences[*audience as usize].overlaps;
                 if !overlaps || self.resolve(*audience, instrument, channel).is_some_and(|item| item.key == decides) {
@@ -322,27 +348,25 @@ impl SubscriptionIndex {
         }
     }
 
-    /// True if anybody watches this channel of this instrument at this profile.
+    /// True if any audience watches this channel of this instrument at this interval.
     pub fn is_watched(&self, instrument: u32, channel: Channel, interval: ConflationInterval) -> bool {
         if self.items_at[interval.index()] == 0 {
             return false;
         }
         let row = &self.instruments[instrument as usize - 1];
-        let watched = |watches: &Watches| !watches.0[channel as usize].list(interval).is_empty();
+        let watched = |watches: &WatchLists| !watches.of(channel).list(interval).is_empty();
         watched(&row.watches) || row.patterns.iter().any(|pattern| watched(&self.patterns[*pattern as usize].watches))
     }
 
-    /// True if any item is at this profile.
+    /// True if any item has this interval.
     pub fn uses(&self, interval: ConflationInterval) -> bool {
         self.items_at[interval.index()] > 0
     }
 
-    /// Hands over every audience that a new instrument concerns: those with a pattern that covers it.
+    /// Calls `each` for every audience with a pattern that covers a new instrument, possibly several times in a row.
     pub fn each_pattern_watcher(&self, instrument: u32, mut each: impl FnMut(AudienceId)) {
         for pattern in &self.instruments[instrument as usize - 1].patterns {
-            for watch in &self.patterns[*pattern as usize].watches.0 {
-                watch.lists.iter().flat_map(|(_, list)| list).for_each(|audience| each(*audience));
-            }
+            self.patterns[*pattern as usize].watches.each(&mut each);
         }
     }
 
@@ -358,7 +382,7 @@ impl SubscriptionIndex {
 
     /// Items in an audience's set.
     pub fn items(&self, audience: AudienceId) -> usize {
-        self.audiences[audience as usize].set.items.len()
+        self.audiences[audience as usize].interest.items.len()
     }
 
     fn note_overlaps(&mut self, audience: AudienceId) {
@@ -367,22 +391,23 @@ impl SubscriptionIndex {
             Target::Pattern(pattern) => Some(pattern),
             Target::Instrument(_) => None,
         };
-        // Patterns stand behind all exact items.
-        let mut from_behind = row.set.items.iter().rev().map_while(pattern);
-        row.has_prefixes = from_behind.any(|pattern| !patterns[pattern as usize].is_name);
-        let is_mixed = row.set.items.last().and_then(pattern).is_some() && pattern(&row.set.items[0]).is_none();
-        row.overlaps = row.set.items.len() > 1 && (row.has_prefixes || is_mixed);
+        // Patterns come after all instruments.
+        let mut patterns_reversed = row.interest.items.iter().rev().map_while(pattern);
+        row.has_prefixes = patterns_reversed.any(|pattern| !patterns[pattern as usize].is_name);
+        let is_mixed =
+            row.interest.items.last().and_then(pattern).is_some() && pattern(&row.interest.items[0]).is_none();
+        row.overlaps = row.interest.items.len() > 1 && (row.has_prefixes || is_mixed);
     }
 
     fn resolve(&self, audience: AudienceId, instrument: u32, channel: Channel) -> Option<&Item> {
-        let set = &self.audiences[audience as usize].set;
-        set.find(Key::new(Target::Instrument(instrument), channel)).or_else(|| {
+        let interest = &self.audiences[audience as usize].interest;
+        interest.find(Key::new(Target::Instrument(instrument), channel)).or_else(|| {
             let patterns = &self.instruments[instrument as usize - 1].patterns;
-            patterns.iter().find_map(|pattern| set.find(Key::new(Target::Pattern(*pattern), channel)))
+            patterns.iter().find_map(|pattern| interest.find(Key::new(Target::Pattern(*pattern), channel)))
         })
     }
 
-    /// Without what would change nothing, in the order of keys, the last word on a key wins.
+    /// The changes that have an effect, by key; of several to one key, the last.
     fn effective(&self, audience: AudienceId, changes: &[Change]) -> Vec<Change> {
         let mut sorted: Vec<Change> = changes.to_vec();
         sorted.sort_by_key(Change::key);
@@ -401,7 +426,7 @@ impl SubscriptionIndex {
     }
 
     fn fingerprint_after(&self, audience: AudienceId, changes: &[Change]) -> u128 {
-        let mut sum = self.audiences[audience as usize].set.fingerprint;
+        let mut sum = self.audiences[audience as usize].interest.fingerprint;
         for change in changes {
             let (key, wanted) = match change {
                 Change::Want(key, interval) => (key, Some(*interval)),
@@ -422,46 +447,46 @@ impl SubscriptionIndex {
         u128::from(self.hash_high.hash_one(item)) << 64 | u128::from(self.hash_low.hash_one(item))
     }
 
-    /// What the sum of an encoding's audiences starts from.
+    /// The fingerprint of the empty set with this encoding.
     fn fingerprint_of(&self, encoding: Encoding) -> u128 {
         // No item has this key.
         let base = (u64::MAX, encoding);
         u128::from(self.hash_high.hash_one(base)) << 64 | u128::from(self.hash_low.hash_one(base))
     }
 
-    fn with_fingerprint(&self, fingerprint: u128) -> Option<AudienceId> {
-        let same = |audience: &AudienceId| self.audiences[*audience as usize].set.fingerprint == fingerprint;
+    fn find_by_fingerprint(&self, fingerprint: u128) -> Option<AudienceId> {
+        let same = |audience: &AudienceId| self.audiences[*audience as usize].interest.fingerprint == fingerprint;
         self.by_fingerprint.find(fingerprint as u64, same).copied()
     }
 
-    fn enter_fingerprint(&mut self, audience: AudienceId) {
+    fn insert_fingerprint(&mut self, audience: AudienceId) {
         let audiences = &self.audiences;
-        let hash = |audience: &AudienceId| audiences[*audience as usize].set.fingerprint as u64;
+        let hash = |audience: &AudienceId| audiences[*audience as usize].interest.fingerprint as u64;
         self.by_fingerprint.insert_unique(hash(&audience), audience, hash);
     }
 
     fn remove_fingerprint(&mut self, audience: AudienceId) {
-        let hash = self.audiences[audience as usize].set.fingerprint as u64;
+        let hash = self.audiences[audience as usize].interest.fingerprint as u64;
         if let Ok(entry) = self.by_fingerprint.find_entry(hash, |other| *other == audience) {
             entry.remove();
         }
     }
 
-    /// An audience without items and clients. Its fingerprint is entered by the caller, once it has its set.
+    /// An audience without items and clients. The caller inserts its fingerprint once it has its items.
     fn allocate(&mut self, encoding: Encoding) -> AudienceId {
         let audience = self.free_audiences.pop().unwrap_or_else(|| {
             self.audiences.push(AudienceRow::default());
             self.audiences.len() as u32 - 1
         });
         let fingerprint = self.fingerprint_of(encoding);
-        self.audiences[audience as usize].set = Set { items: Vec::new(), fingerprint, encoding };
+        self.audiences[audience as usize].interest = Interest { items: Vec::new(), fingerprint, encoding };
         audience
     }
 
-    /// A new audience with the same set and one client. Its fingerprint is entered by the caller, once it differs.
+    /// A new audience with the same items and one client. The caller inserts its fingerprint once it differs.
     fn copy(&mut self, audience: AudienceId) -> AudienceId {
         let items: Vec<(Key, ConflationInterval)> =
-            self.audiences[audience as usize].set.items.iter().map(|item| (item.key, item.interval)).collect();
+            self.audiences[audience as usize].interest.items.iter().map(|item| (item.key, item.interval)).collect();
         let copy = self.allocate(self.encoding(audience));
         self.audiences[copy as usize].clients = 1;
         for (key, interval) in items {
@@ -473,19 +498,19 @@ impl SubscriptionIndex {
     fn dissolve(&mut self, audience: AudienceId) {
         self.remove_fingerprint(audience);
         let row = std::mem::take(&mut self.audiences[audience as usize]);
-        for item in &row.set.items {
+        for item in &row.interest.items {
             self.unwatch(item);
         }
         self.free_audiences.push(audience);
     }
 
-    fn hold(&mut self, key: Key) {
+    fn use_pattern(&mut self, key: Key) {
         if let Target::Pattern(pattern) = key.target() {
             self.patterns[pattern as usize].uses += 1;
         }
     }
 
-    fn let_go(&mut self, key: Key) {
+    fn unuse_pattern(&mut self, key: Key) {
         if let Target::Pattern(pattern) = key.target() {
             self.patterns[pattern as usize].uses -= 1;
             self.release_unused(pattern);
@@ -494,51 +519,54 @@ impl SubscriptionIndex {
 
     fn insert(&mut self, audience: AudienceId, key: Key, interval: ConflationInterval) {
         let fingerprint = self.fingerprint(key, interval);
-        self.hold(key);
-        let list = self.watch_mut(key).list_mut(interval);
+        self.use_pattern(key);
+        let list = self.watch_list_mut(key).list_mut(interval);
         let item = Item { key, index: list.len() as u32, interval };
-        push_frugally(list, audience);
+        push_exact(list, audience);
         self.items_at[interval.index()] += 1;
-        let set = &mut self.audiences[audience as usize].set;
-        let at = set.items.partition_point(|other| other.key < key);
-        set.items.reserve_exact(usize::from(set.items.is_empty()));
-        set.items.insert(at, item);
-        set.fingerprint = set.fingerprint.wrapping_add(fingerprint);
+        let interest = &mut self.audiences[audience as usize].interest;
+        let at = interest.items.partition_point(|other| other.key < key);
+        interest.items.reserve_exact(usize::from(interest.items.is_empty()));
+        interest.items.insert(at, item);
+        interest.fingerprint = interest.fingerprint.wrapping_add(fingerprint);
     }
 
     fn remove(&mut self, audience: AudienceId, key: Key) {
-        let set = &mut self.audiences[audience as usize].set;
-        let Ok(at) = set.items.binary_search_by_key(&key, |item| item.key) else { return };
-        let item = set.items.remove(at);
+        let interest = &mut self.audiences[audience as usize].interest;
+        let Ok(at) = interest.items.binary_search_by_key(&key, |item| item.key) else { return };
+        let item = interest.items.remove(at);
         let fingerprint = self.fingerprint(key, item.interval);
-        let set = &mut self.audiences[audience as usize].set;
-        set.fingerprint = set.fingerprint.wrapping_sub(fingerprint);
+        let interest = &mut self.audiences[audience as usize].interest;
+        interest.fingerprint = interest.fingerprint.wrapping_sub(fingerprint);
         self.unwatch(&item);
     }
 
-    /// Takes an item out of its watch list; the one that fills its place learns its new index.
+    /// Removes an item from its watch list; the item that fills the gap gets its new index.
     fn unwatch(&mut self, item: &Item) {
         self.items_at[item.interval.index()] -= 1;
-        let watch = self.watch_mut(item.key);
-        let list = watch.list_mut(item.interval);
+        let watch_list = self.watch_list_mut(item.key);
+        let list = watch_list.list_mut(item.interval);
         list.swap_remove(item.index as usize);
         let moved = list.get(item.index as usize).copied();
         if list.is_empty() {
-            watch.lists.retain(|(_, list)| !list.is_empty());
+            watch_list.remove_empty();
         }
         if let Some(moved) = moved {
-            let set = &mut self.audiences[moved as usize].set;
-            let at = set.items.binary_search_by_key(&item.key, |other| other.key).expect("who watches has the item");
-            set.items[at].index = item.index;
+            let interest = &mut self.audiences[moved as usize].interest;
+            let at = interest
+                .items
+                .binary_search_by_key(&item.key, |other| other.key)
+                .expect("a watching audience has the item");
+            interest.items[at].index = item.index;
         }
-        self.let_go(item.key);
+        self.unuse_pattern(item.key);
     }
 
-    fn watch_mut(&mut self, key: Key) -> &mut Watch {
+    fn watch_list_mut(&mut self, key: Key) -> &mut WatchList {
         let watches = match key.target() {
             Target::Instrument(id) => &mut self.instruments[id as usize - 1].watches,
             Target::Pattern(id) => &mut self.patterns[id as usize].watches,
         };
-        &mut watches.0[key.channel() as usize]
+        watches.of_mut(key.channel())
     }
 }

@@ -1,119 +1,145 @@
-//! Phase 4, every tenth of a second: heartbeats, pings, deadlines, levels. It comes before the catch-up phase, so that who
-//! is sent a ping is a member again at the end of the same turn, and misses nothing.
+//! Phase 4, ten times a second: counters, deadlines of clients, pings, heartbeats.
+//!
+//! It comes before the catch-up phase, so that a client that is sent a ping is a member again at the end of the same tick
+//! and misses nothing.
+//!
+//! Slow clients are closed here, see [`Due::Stalled`] and [`Due::Behind`].
 
-use super::Shard;
-use super::connections::{Client, Ending};
-use super::drain::push_last_words;
+use super::Settings;
+use super::backlog::ClientBacklog;
+use super::client_context::ClientContext;
+use super::connections::{Client, CloseState};
 use super::encoding::Format;
-use super::flush::PORTION_BYTES;
 use super::packets::Packing;
+use super::slow_clients::SlowClients;
+use super::tick_records::Now;
 use crate::io::{Io, SendOp};
 use crate::stats::Counter;
 use tickcast_protocol::record;
 use tickcast_protocol::ws::close::CloseCode;
 use tickcast_protocol::ws::frame::Opcode;
 
-/// How often the house is kept.
 const INTERVAL_NS: u64 = 100_000_000;
-/// Clients are looked at in so many portions, one each time: a deadline is seen at the latest a second after it.
+/// Clients are checked in so many portions, one each time: a deadline is noticed at the latest a second after it.
 const PORTIONS: usize = 10;
 
-/// What the time that has passed asks to be done with a client.
-enum Due {
-    /// It was given time to answer the close frame.
-    Drop,
-    /// It takes nothing.
-    Slow,
-    /// It takes something, and is behind for too long.
-    Behind,
-    /// It is silent: is it there?
-    Ping,
-    /// It was silent for too long.
-    Idle,
-    /// It has not answered a ping.
-    Pong,
-    /// It has come and subscribed to nothing.
-    Subscribe,
+/// When the timers run next.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    next_ns: u64,
+    /// How often they have run.
+    round: usize,
 }
 
-impl<I: Io> Shard<I> {
-    /// True if something was sent, or is to be: the turn after this does it.
-    pub(super) fn keep_house(&mut self) -> bool {
-        if self.tick.now_ns < self.housekeeping_ns {
-            return false;
-        }
-        self.housekeeping_ns = self.tick.now_ns + INTERVAL_NS;
-        let now_ns = self.tick.now_ns;
-        self.fresh.retain(|_, fresh| fresh.until_ns > now_ns);
-        let clients_before = self.clients_len;
-        // Before the pings: who is sent one is not behind.
-        self.set_levels();
-        self.check_deadlines();
-        let sent = self.send_heartbeats();
-        sent || self.clients_len != clients_before || !self.waiting.is_empty()
+/// What a client's timers ask for.
+enum Due {
+    /// It has not answered the close frame.
+    Drop,
+    /// Its socket takes nothing.
+    Stalled,
+    /// Its socket takes something, but it has been behind for too long.
+    Behind,
+    /// It has sent nothing for a while.
+    Ping,
+    /// It has sent nothing for too long.
+    Idle,
+    /// It has not answered a ping.
+    PingTimeout,
+    /// It has not subscribed to anything.
+    SubscribeTimeout,
+}
+
+impl Timers {
+    /// When the timers run next.
+    pub(super) fn next_ns(&self) -> u64 {
+        self.next_ns
     }
 
-    /// Audiences that have had nothing for a while get a heartbeat: silence then means a broken connection.
-    fn send_heartbeats(&mut self) -> bool {
-        let interval_ns = u64::from(self.settings.heartbeat_ms) * 1_000_000;
-        let Some(before_ns) = self.tick.now_ns.checked_sub(interval_ns) else { return false };
-        // In portions, the more the longer the interval: silence is seen at the latest a fifth of it after it is due.
-        let portions = (self.settings.heartbeat_ms as usize / 500).clamp(1, PORTIONS);
-        let portion = self.audiences.len().div_ceil(portions);
-        let from = self.housekeeping_round % portions * portion;
-        let silent: Vec<_> = self.audiences.silent_since(before_ns, from..from + portion).collect();
+    /// Runs the timers that are due. True if something was sent or is to be sent: then the next tick follows at once.
+    pub(super) fn run<I: Io>(&mut self, clients: &mut ClientContext<'_, I>, slow_clients: &mut SlowClients) -> bool {
+        if clients.now.ns < self.next_ns {
+            return false;
+        }
+        self.next_ns = clients.now.ns + INTERVAL_NS;
+        clients.fan_out.join_marks.expire(clients.now);
+        let clients_before = clients.connections.len();
+        // Before the pings: a client that is sent one is not behind.
+        clients.set_levels();
+        self.check_clients(clients, slow_clients);
+        let sent = self.send_heartbeats(clients);
+        sent || clients.connections.len() != clients_before || !clients.backlog.queue.is_empty()
+    }
+
+    fn check_clients<I: Io>(&mut self, clients: &mut ClientContext<'_, I>, slow_clients: &mut SlowClients) {
+        // Counted, not taken from the clock: a round that comes late must not leave a portion out.
+        self.round = self.round.wrapping_add(1);
+        let portion = self.round % PORTIONS;
+        for slot in (portion..clients.connections.slots()).step_by(PORTIONS) {
+            let slot = slot as u32;
+            clients.check_client(slot);
+            if let (Some(client), Some(backlog)) = (clients.connections.get(slot), clients.backlog.get(slot)) {
+                slow_clients.note(client.slot_id, backlog, clients.now);
+            }
+        }
+        // The last client may leave before the round is over.
+        if portion == PORTIONS - 1 || clients.connections.len() == 0 {
+            slow_clients.finish_round(clients.connections, clients.backlog, &clients.fan_out.index, clients.market);
+        }
+    }
+
+    /// Audiences that were sent nothing for a while get a heartbeat, so that silence means a broken connection.
+    fn send_heartbeats<I: Io>(&self, clients: &mut ClientContext<'_, I>) -> bool {
+        let heartbeat_ms = clients.settings.heartbeat_ms;
+        let Some(before_ns) = clients.now.ns.checked_sub(u64::from(heartbeat_ms) * 1_000_000) else { return false };
+        // In portions, the more the longer the interval: a heartbeat is late by a fifth of it at the most.
+        let portions = (heartbeat_ms as usize / 500).clamp(1, PORTIONS);
+        let audiences = &clients.fan_out.audiences;
+        let portion = audiences.len().div_ceil(portions);
+        let from = self.round % portions * portion;
+        let silent: Vec<_> = audiences.silent_since(before_ns, from..from + portion).collect();
         if silent.is_empty() {
             return false;
         }
         let mut heartbeat = Vec::new();
-        record::encode_heartbeat(self.tick.now_ns, &mut heartbeat);
-        let position = self.tick.position;
+        record::encode_heartbeat(clients.now.ns, &mut heartbeat);
+        for audience in silent {
+            clients.push_heartbeat(audience, &heartbeat);
+            clients.outbox.send_full_portion(clients.counters);
+        }
+        clients.outbox.send_packets(clients.counters);
+        clients.handle_stopped();
+        true
+    }
+}
+
+impl<I: Io> ClientContext<'_, I> {
+    fn push_heartbeat(&mut self, audience: u32, heartbeat: &[u8]) {
+        let (audiences, batch) = (&mut self.fan_out.audiences, &mut self.outbox.batch);
+        let position = self.market.position;
         let packing = Packing {
             epoch: self.settings.epoch,
-            ts_send: self.tick.now_ns,
+            ts_send: self.now.ns,
             flags: 0,
             last_flags: 0,
             from_position: position,
             to_position: position,
         };
-        for audience in silent {
-            let start = self.scratch.arena.len();
-            let record = std::iter::once((position, heartbeat.as_slice()));
-            let encoding = self.audiences.encoding(audience);
-            self.encoder.push_packets(encoding, &packing, &self.directory, record, &mut self.scratch.arena);
-            let len = (self.scratch.arena.len() - start) as u32;
-            let send = |slot_id| SendOp { slot_id, start: start as u32, len };
-            self.scratch.sends.extend(self.audiences.members(audience).map(send));
-            self.audiences.served(audience, self.tick.now_ns);
-            self.counters.add(Counter::Heartbeats, self.audiences.members_len(audience) as u64);
-            if self.scratch.arena.len() >= PORTION_BYTES {
-                self.send_portion();
-            }
-        }
-        self.send_portion();
-        true
-    }
-
-    fn check_deadlines(&mut self) {
-        // Counted, not taken from the clock: a round that comes late must not leave a portion out.
-        self.housekeeping_round = self.housekeeping_round.wrapping_add(1);
-        let portion = self.housekeeping_round % PORTIONS;
-        for slot in (portion..self.clients.len()).step_by(PORTIONS) {
-            self.check_client(slot as u32);
-            self.note_if_slow(slot as u32);
-        }
-        // Who is alone may leave before the round is over.
-        if portion == PORTIONS - 1 || self.clients_len == 0 {
-            self.list_slowest();
-        }
+        let start = batch.arena.len();
+        let encoding = audiences.encoding(audience);
+        let record = std::iter::once((position, heartbeat));
+        self.fan_out.encoder.push_packets(encoding, &packing, &self.market.directory, record, &mut batch.arena);
+        let len = (batch.arena.len() - start) as u32;
+        batch.sends.extend(audiences.members(audience).map(|slot_id| SendOp { slot_id, start: start as u32, len }));
+        audiences.note_sent(audience, self.now.ns);
+        self.counters.add(Counter::Heartbeats, audiences.members_len(audience) as u64);
     }
 
     fn check_client(&mut self, slot: u32) {
-        let Some(client) = self.client(slot) else { return };
-        let Some(due) = self.due(client) else { return };
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        let Some(due) = due(client, self.backlog.get(slot), self.settings, self.now) else { return };
         match due {
             Due::Drop => self.drop_client(slot),
-            Due::Slow => {
+            Due::Stalled => {
                 self.counters.add(Counter::SlowClosed, 1);
                 self.close_slow(slot, "nothing was taken for too long");
             }
@@ -122,99 +148,84 @@ impl<I: Io> Shard<I> {
                 self.close_slow(slot, "too slow for what it subscribed to: behind for too long");
             }
             Due::Ping => {
-                self.answer_frame(slot, Opcode::Ping, b"");
-                let now_ns = self.tick.now_ns;
-                self.clients[slot as usize].as_mut().expect("looked up above").pinged_ns = now_ns;
+                client.pinged_ns = self.now.ns;
+                self.push_control_frame(slot, Opcode::Ping, b"");
             }
             Due::Idle => {
-                self.counters.add(Counter::IdleClosed, 1);
-                self.say_farewell(slot, CloseCode::POLICY, "nothing was received for too long, not even a pong");
+                let reason = "nothing was received for too long, not even a pong".to_owned();
+                self.close_late(slot, Counter::IdleClosed, &reason);
             }
-            Due::Pong => {
-                self.counters.add(Counter::PingTimeouts, 1);
+            Due::PingTimeout => {
                 let reason = format!("a ping was not answered within {} ms", self.settings.ping_timeout_ms);
-                self.say_farewell(slot, CloseCode::POLICY, &reason);
+                self.close_late(slot, Counter::PingTimeouts, &reason);
             }
-            Due::Subscribe => {
-                self.counters.add(Counter::SubscribeTimeouts, 1);
+            Due::SubscribeTimeout => {
                 let reason = format!("nothing was subscribed within {} ms", self.settings.subscribe_timeout_ms);
-                self.say_farewell(slot, CloseCode::POLICY, &reason);
+                self.close_late(slot, Counter::SubscribeTimeouts, &reason);
             }
         }
     }
 
-    /// What has to be done with a client now, if anything.
-    fn due(&self, client: &Client) -> Option<Due> {
-        let (now_ns, settings) = (self.tick.now_ns, &self.settings);
-        let passed = |since_ns: u64, ms: u32| now_ns.saturating_sub(since_ns) >= u64::from(ms) * 1_000_000;
-        if let Ending::Lingering { until_ns } = client.ending {
-            return (now_ns >= until_ns).then_some(Due::Drop);
-        }
-        // A reader of events has nothing to say: that it has gone is found out by what it is sent, heartbeats at the
-        // least, which nobody acknowledges any more (TCP_USER_TIMEOUT, set at the door).
-        let speaks = self.interest.encoding(client.audience).format.is_websocket();
-        if let Some(catch_up) = &client.catch_up {
-            if catch_up.blocked && passed(catch_up.progress_ns, settings.slow_timeout_ms) {
-                return Some(Due::Slow);
-            }
-            if passed(catch_up.since_ns, settings.backlog_ms_max) {
-                return Some(Due::Behind);
-            }
-            // Who is owed something is not read; that it takes what it is owed is a sign of life, too.
-            let heard_ns = catch_up.progress_ns.max(client.received_ns);
-            let is_idle = speaks && client.ending == Ending::No && passed(heard_ns, settings.idle_timeout_ms);
-            return is_idle.then_some(Due::Idle);
-        }
-        if client.ending != Ending::No || !speaks {
-            return None;
-        }
-        let waits_for_pong = client.pinged_ns != 0;
-        // Of one that was owed something since, an answer may only now be read.
-        let asked_ns = client.pinged_ns.max(client.received_ns);
-        let never_subscribed = settings.subscribe_timeout_ms != 0 && client.unsubscribed_since_ns != 0;
-        if passed(client.received_ns, settings.idle_timeout_ms) {
-            Some(Due::Idle)
-        } else if waits_for_pong && passed(asked_ns, settings.ping_timeout_ms) {
-            Some(Due::Pong)
-        } else if never_subscribed && passed(client.unsubscribed_since_ns, settings.subscribe_timeout_ms) {
-            Some(Due::Subscribe)
-        } else if !waits_for_pong && passed(client.received_ns, settings.ping_interval_ms) {
-            Some(Due::Ping)
-        } else {
-            None
-        }
-    }
-
-    /// A client that takes nothing is told, if its socket takes that, and closed. Nobody waits for its answer.
-    fn close_slow(&mut self, slot: u32, reason: &str) {
-        let format = self.format(slot);
-        let Some(client) = self.clients[slot as usize].as_mut() else { return };
-        // One that is on its way out has been told already.
-        if let Some(catch_up) = client.catch_up.as_ref().filter(|_| client.ending == Ending::No) {
-            let arena = &mut self.scratch.arena;
-            arena.extend_from_slice(&catch_up.tail);
-            arena.extend_from_slice(&catch_up.control);
-            push_last_words(format, CloseCode::SLOW_CONSUMER, reason, slot, arena);
-            let send = SendOp { slot_id: client.slot_id, start: 0, len: arena.len() as u32 };
-            self.io.send_batch(arena, &[send], &mut Vec::new());
-            arena.clear();
-        }
-        self.drop_client(slot);
+    fn close_late(&mut self, slot: u32, counter: Counter, reason: &str) {
+        self.counters.add(counter, 1);
+        self.close(slot, CloseCode::POLICY, reason);
     }
 
     fn set_levels(&mut self) {
-        self.counters.set(Counter::Clients, self.clients_len as u64);
-        self.counters.set(Counter::JsonClients, self.formats[Format::Json as usize] as u64);
-        self.counters.set(Counter::EventClients, self.formats[Format::Events as usize] as u64);
-        self.counters.set(Counter::Audiences, self.interest.audiences() as u64);
-        self.counters.set(Counter::CatchingUp, self.catching_up as u64);
-        self.history.forget(self.ring.oldest(), self.tick.now_ns);
-        let (bytes, ns) = self.history.depth(self.tick.ring_position, self.tick.now_ns);
-        self.counters.set(Counter::HistoryBytes, bytes);
-        self.counters.set(Counter::HistoryMs, ns / 1_000_000);
-        let compressed = self.encoder.compressed();
-        self.counters.set(Counter::Compressed, compressed.packets);
-        self.counters.set(Counter::CompressedBytesBefore, compressed.bytes_before);
-        self.counters.set(Counter::CompressedBytesAfter, compressed.bytes_after);
+        let (connections, counters) = (&self.connections, &mut *self.counters);
+        counters.set(Counter::Clients, connections.len() as u64);
+        counters.set(Counter::JsonClients, connections.len_of(Format::Json) as u64);
+        counters.set(Counter::EventClients, connections.len_of(Format::Events) as u64);
+        counters.set(Counter::Audiences, self.fan_out.index.audiences() as u64);
+        counters.set(Counter::CatchingUp, self.backlog.len() as u64);
+        let history = &mut self.backlog.history;
+        history.forget(self.ring.oldest(), self.now.ns);
+        let (bytes, ns) = history.depth(self.market.offset, self.now.ns);
+        counters.set(Counter::HistoryBytes, bytes);
+        counters.set(Counter::HistoryMs, ns / 1_000_000);
+        let compressed = self.fan_out.encoder.compressed();
+        counters.set(Counter::Compressed, compressed.packets);
+        counters.set(Counter::CompressedBytesBefore, compressed.bytes_before);
+        counters.set(Counter::CompressedBytesAfter, compressed.bytes_after);
+    }
+}
+
+/// What has to be done with a client now, if anything.
+fn due(client: &Client, backlog: Option<&ClientBacklog>, settings: &Settings, now: Now) -> Option<Due> {
+    let passed = |since_ns: u64, ms: u32| now.ns.saturating_sub(since_ns) >= u64::from(ms) * 1_000_000;
+    if let CloseState::Lingering { until_ns } = client.close_state {
+        return (now.ns >= until_ns).then_some(Due::Drop);
+    }
+    // An SSE client sends nothing. That it is gone shows in heartbeats that are not acknowledged: TCP_USER_TIMEOUT, set by
+    // the HTTP server.
+    let is_checked = client.is_open() && client.is_websocket();
+    if let Some(backlog) = backlog {
+        if backlog.is_blocked && passed(backlog.progress_ns, settings.slow_timeout_ms) {
+            return Some(Due::Stalled);
+        }
+        if passed(backlog.since.ns, settings.backlog_ms_max) {
+            return Some(Due::Behind);
+        }
+        // Its input is not read while something is pending. That its socket takes bytes is a sign of life, too.
+        let heard_ns = backlog.progress_ns.max(client.received_ns);
+        return (is_checked && passed(heard_ns, settings.idle_timeout_ms)).then_some(Due::Idle);
+    }
+    if !is_checked {
+        return None;
+    }
+    let awaits_pong = client.pinged_ns != 0;
+    // If something was pending since the ping, the pong may be read only now.
+    let asked_ns = client.pinged_ns.max(client.received_ns);
+    let never_subscribed = settings.subscribe_timeout_ms != 0 && client.unsubscribed_since_ns != 0;
+    if passed(client.received_ns, settings.idle_timeout_ms) {
+        Some(Due::Idle)
+    } else if awaits_pong && passed(asked_ns, settings.ping_timeout_ms) {
+        Some(Due::PingTimeout)
+    } else if never_subscribed && passed(client.unsubscribed_since_ns, settings.subscribe_timeout_ms) {
+        Some(Due::SubscribeTimeout)
+    } else if !awaits_pong && passed(client.received_ns, settings.ping_interval_ms) {
+        Some(Due::Ping)
+    } else {
+        None
     }
 }

@@ -1,8 +1,8 @@
-//! The audiences and the interest together against a naive map: whatever clients want, by names and by patterns that
-//! overlap, and however they come, go, fall behind and return, each member is owed exactly the records that its own
-//! wishes name, once and in their order.
+//! The audiences and the subscription index together against a naive model: clients subscribe by names and by patterns that
+//! overlap, come, go, fall behind and return; each member gets exactly the records that it is subscribed to, once and in
+//! their order.
 //!
-//! The map knows clients only: which are members, and what each wants. It knows no audience.
+//! The model has clients only: which are members, and what each wants. It has no audiences.
 
 use std::collections::BTreeMap;
 
@@ -17,24 +17,24 @@ use tickcast_protocol::ws::deflate::WindowBits;
 const SYMBOLS: [&str; 6] = ["A", "AB", "ABC", "B", "BA", "ABD"];
 /// Each covers those that are longer.
 const PREFIXES: [&str; 4] = ["", "A", "AB", "B"];
-const PROFILES: [usize; 3] = [0, 1, 6];
+const INTERVALS: [usize; 3] = [0, 1, 6];
 const CHANNELS: [Channel; 2] = [Channel::Quote, Channel::Trade];
 
-/// What a client points at: a symbol or a prefix, by its place in the lists above.
+/// What a client subscribes to: a symbol or a prefix, by its index in the lists above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Aim {
     Name(usize),
     Prefix(usize),
 }
 
-/// What a turn dispatches.
+/// What a tick dispatches.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// A record of a channel of an instrument, for those who want it at a profile.
+    /// A record of a channel of an instrument, for the audiences that want it at an interval.
     Record { name: usize, channel: Channel, interval: usize },
-    /// A new instrument's definition, for those who have a pattern that covers it.
+    /// A new instrument's definition, for the audiences that have a pattern that covers it.
     Definition { name: usize },
-    /// The state of the feed, for all who want anything.
+    /// The state of the feed, for all audiences with a subscription.
     Feed,
 }
 
@@ -42,15 +42,15 @@ enum Event {
 enum Step {
     Enter(Encoding),
     Leave(usize),
-    /// Wants (a profile) or drops (none) these; true if the client has caught up at once.
+    /// Wants (an interval) or drops (none) these; true if the client catches up at once.
     Change(usize, Vec<(Aim, Channel, Option<usize>)>, bool),
-    /// The first comes to want exactly what the second wants, and shares its audience if they have the same encoding.
+    /// The first changes to exactly what the second wants; they share an audience if they have the same encoding.
     Imitate(usize, usize),
-    /// Is no longer a member: its socket is full.
+    /// Is no longer a member, because its socket is full.
     FallBehind(usize),
     /// Is a member again.
     CatchUp(usize),
-    /// Dispatches, and serves each audience for which something has gathered.
+    /// Dispatches, and serves each audience that has marks.
     Tick(Vec<Event>),
     Pass(u64),
 }
@@ -62,8 +62,8 @@ struct Client {
     slot_id: SlotId,
     audience: AudienceId,
     encoding: Encoding,
-    /// Its place among the members, if it is one.
-    place: Option<u32>,
+    /// Its index among the members, if it is one.
+    member: Option<u32>,
     wants: Wants,
 }
 
@@ -78,7 +78,7 @@ impl Client {
         self.wants.get(&(Aim::Name(name), channel)).copied().or_else(by_prefix)
     }
 
-    fn is_owed(&self, event: Event) -> bool {
+    fn is_due(&self, event: Event) -> bool {
         match event {
             Event::Record { name, channel, interval } => self.interval_of(name, channel) == Some(interval),
             Event::Definition { name } => self.wants.keys().any(|(aim, _)| match aim {
@@ -91,26 +91,26 @@ impl Client {
 }
 
 struct World {
-    interest: SubscriptionIndex,
+    index: SubscriptionIndex,
     audiences: Audiences,
     clients: Vec<Client>,
     entered: u32,
     now_ns: u64,
-    /// When each audience with members was served last, or came to have some.
+    /// When each audience with members was last served, or got its first member.
     heard_ns: BTreeMap<AudienceId, u64>,
 }
 
 impl World {
     fn new() -> Self {
-        let mut interest = SubscriptionIndex::default();
+        let mut index = SubscriptionIndex::default();
         for (name, symbol) in SYMBOLS.iter().enumerate() {
-            interest.add_instrument(name as u32 + 1, symbol);
+            index.add_instrument(name as u32 + 1, symbol);
         }
         let (clients, heard_ns) = (Vec::new(), BTreeMap::new());
-        Self { interest, audiences: Audiences::default(), clients, entered: 0, now_ns: 1, heard_ns }
+        Self { index, audiences: Audiences::default(), clients, entered: 0, now_ns: 1, heard_ns }
     }
 
-    fn take(&mut self, step: Step) {
+    fn apply(&mut self, step: Step) {
         let clients = self.clients.len();
         match step {
             Step::Enter(encoding) => self.enter(encoding),
@@ -120,7 +120,7 @@ impl World {
             Step::Leave(client) => {
                 self.fall_behind(client % clients);
                 let gone = self.clients.swap_remove(client % clients);
-                self.interest.leave(gone.audience);
+                self.index.leave(gone.audience);
             }
             Step::Change(client, changes, at_once) => {
                 self.change(client % clients, &changes);
@@ -144,25 +144,25 @@ impl World {
     fn enter(&mut self, encoding: Encoding) {
         let slot_id = SlotId { index: self.entered, generation: 7 };
         self.entered += 1;
-        let audience = self.interest.enter(encoding);
-        self.audiences.grow(self.interest.audience_ids());
-        self.clients.push(Client { slot_id, audience, encoding, place: None, wants: Wants::new() });
+        let audience = self.index.enter(encoding);
+        self.audiences.grow(self.index.audience_ids());
+        self.clients.push(Client { slot_id, audience, encoding, member: None, wants: Wants::new() });
     }
 
     fn catch_up(&mut self, client: usize) {
-        let Client { slot_id, audience, encoding, place: None, .. } = self.clients[client] else { return };
+        let Client { slot_id, audience, encoding, member: None, .. } = self.clients[client] else { return };
         if self.audiences.members_len(audience) == 0 {
             self.heard_ns.insert(audience, self.now_ns);
         }
-        self.clients[client].place = Some(self.audiences.join(audience, slot_id, encoding, self.now_ns));
+        self.clients[client].member = Some(self.audiences.join(audience, slot_id, encoding, self.now_ns));
     }
 
     fn fall_behind(&mut self, client: usize) {
-        let Some(place) = self.clients[client].place.take() else { return };
+        let Some(member) = self.clients[client].member.take() else { return };
         let audience = self.clients[client].audience;
-        if let Some(moved) = self.audiences.leave(audience, place) {
+        if let Some(moved) = self.audiences.leave(audience, member) {
             let moved = self.clients.iter_mut().find(|client| client.slot_id == moved).expect("members are clients");
-            moved.place = Some(place);
+            moved.member = Some(member);
         }
     }
 
@@ -175,7 +175,7 @@ impl World {
                 Aim::Name(name) => Target::Instrument(name as u32 + 1),
                 Aim::Prefix(prefix) => {
                     interned.push(PREFIXES[prefix]);
-                    Target::Pattern(self.interest.intern(PREFIXES[prefix]))
+                    Target::Pattern(self.index.intern(PREFIXES[prefix]))
                 }
             };
             let (key, wants) = (Key::new(target, *channel), &mut self.clients[client].wants);
@@ -190,11 +190,11 @@ impl World {
                 }
             }
         }
-        self.clients[client].audience = self.interest.change(self.clients[client].audience, &asked);
-        self.audiences.grow(self.interest.audience_ids());
+        self.clients[client].audience = self.index.change(self.clients[client].audience, &asked);
+        self.audiences.grow(self.index.audience_ids());
         for prefix in interned {
-            if let Some(pattern) = self.interest.find_pattern(prefix) {
-                self.interest.release_unused(pattern);
+            if let Some(pattern) = self.index.find_pattern(prefix) {
+                self.index.release_unused(pattern);
             }
         }
     }
@@ -204,62 +204,62 @@ impl World {
         for (number, event) in (0..).zip(events) {
             self.dispatch(number, *event);
         }
-        let touched = self.audiences.gather();
+        let touched = self.audiences.sort_marks();
         let mut served: BTreeMap<SlotId, Vec<u32>> = BTreeMap::new();
-        for audience in (0..touched).map(|index| self.audiences.touched_at(index)) {
+        for audience in (0..touched).map(|index| self.audiences.touched(index)) {
             for member in self.audiences.members(audience) {
-                let twice = served.insert(member, self.audiences.gathered(audience).to_vec());
-                assert_eq!(twice, None, "nobody is served twice in a tick");
+                let twice = served.insert(member, self.audiences.marked(audience).to_vec());
+                assert_eq!(twice, None, "no member is served twice in a tick");
             }
         }
         for client in &self.clients {
-            let owed = (0u32..).zip(events).filter(|(_, event)| client.place.is_some() && client.is_owed(**event));
-            let owed: Vec<u32> = owed.map(|(number, _)| number).collect();
+            let due = (0u32..).zip(events).filter(|(_, event)| client.member.is_some() && client.is_due(**event));
+            let due: Vec<u32> = due.map(|(number, _)| number).collect();
             let had = served.remove(&client.slot_id).unwrap_or_default();
-            assert_eq!(had, owed, "{client:?} of {events:?}");
+            assert_eq!(had, due, "{client:?} of {events:?}");
         }
-        assert!(served.is_empty(), "{served:?} are no clients any more");
+        assert!(served.is_empty(), "{served:?} are not clients any more");
         for index in 0..touched {
-            self.serve(self.audiences.touched_at(index));
+            self.serve(self.audiences.touched(index));
         }
     }
 
     fn dispatch(&mut self, number: u32, event: Event) {
-        let Self { interest, audiences, .. } = self;
+        let Self { index, audiences, .. } = self;
         let mark = |audience| audiences.mark(audience, number);
         match event {
             Event::Record { name, channel, interval } => {
-                interest.each_watcher(name as u32 + 1, channel, ConflationInterval::from_index(interval), mark);
+                index.each_watcher(name as u32 + 1, channel, ConflationInterval::from_index(interval), mark);
             }
-            Event::Definition { name } => interest.each_pattern_watcher(name as u32 + 1, mark),
+            Event::Definition { name } => index.each_pattern_watcher(name as u32 + 1, mark),
             Event::Feed => {
-                (0..interest.audience_ids() as u32).filter(|audience| interest.items(*audience) > 0).for_each(mark);
+                (0..index.audience_ids() as u32).filter(|audience| index.items(*audience) > 0).for_each(mark);
             }
         }
     }
 
-    /// Whoever was first is last in the next sweep.
+    /// The member that was first is last in the next flush.
     fn serve(&mut self, audience: AudienceId) {
         let mut before: Vec<SlotId> = self.audiences.members(audience).collect();
-        self.audiences.served(audience, self.now_ns);
+        self.audiences.note_sent(audience, self.now_ns);
         let after: Vec<SlotId> = self.audiences.members(audience).collect();
         before.rotate_left(1);
-        assert_eq!(after, before, "the order of the members ticks by one");
+        assert_eq!(after, before, "the order of the members rotates by one");
         self.heard_ns.insert(audience, self.now_ns);
     }
 
     fn check(&mut self) {
         let mut members: BTreeMap<AudienceId, Vec<SlotId>> = BTreeMap::new();
-        for client in self.clients.iter().filter(|client| client.place.is_some()) {
+        for client in self.clients.iter().filter(|client| client.member.is_some()) {
             members.entry(client.audience).or_default().push(client.slot_id);
             assert_eq!(self.audiences.encoding(client.audience), client.encoding, "{client:?}");
         }
         for audience in 0..self.audiences.len() as u32 {
-            let mut standing: Vec<SlotId> = self.audiences.members(audience).collect();
-            standing.sort_unstable();
+            let mut actual: Vec<SlotId> = self.audiences.members(audience).collect();
+            actual.sort_unstable();
             let mut expected = members.get(&audience).cloned().unwrap_or_default();
             expected.sort_unstable();
-            assert_eq!(standing, expected, "the members of audience {audience}");
+            assert_eq!(actual, expected, "the members of audience {audience}");
             assert_eq!(self.audiences.members_len(audience), expected.len());
         }
         self.heard_ns.retain(|audience, _| members.contains_key(audience));
@@ -285,7 +285,7 @@ impl World {
 fn steps() -> impl Strategy<Value = Step> {
     let names = || 0..SYMBOLS.len();
     let channels = || prop::sample::select(CHANNELS.to_vec());
-    let intervals = || prop::sample::select(PROFILES.to_vec());
+    let intervals = || prop::sample::select(INTERVALS.to_vec());
     let encodings = prop::sample::select(vec![
         Encoding::PLAIN,
         Encoding { deflate: Some(WindowBits::MOST), ..Encoding::PLAIN },
@@ -316,17 +316,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn each_member_is_owed_what_it_wants_once_and_in_order(steps in prop::collection::vec(steps(), 1..80)) {
+    fn each_member_gets_what_it_wants_once_and_in_order(steps in prop::collection::vec(steps(), 1..80)) {
         let mut world = World::new();
         for step in steps {
-            world.take(step);
+            world.apply(step);
             world.check();
         }
         while !world.clients.is_empty() {
-            world.take(Step::Leave(0));
+            world.apply(Step::Leave(0));
             world.check();
         }
-        world.take(Step::Tick(vec![Event::Feed, Event::Definition { name: 0 }]));
-        prop_assert_eq!(world.audiences.gather(), 0, "nothing gathers where nobody is left");
+        world.apply(Step::Tick(vec![Event::Feed, Event::Definition { name: 0 }]));
+        prop_assert_eq!(world.audiences.sort_marks(), 0, "audiences without members get no marks");
     }
 }

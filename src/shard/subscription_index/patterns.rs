@@ -1,32 +1,32 @@
-//! What clients name without knowing what there is: prefixes that cover any number of instruments, and names whose
-//! instrument may come later. Both are rows that items point at, and are gone with the last item.
+//! Patterns: prefixes that cover any number of instruments, and names whose instrument may be defined later. Both are
+//! interned, and removed with the last item that uses them.
 
 use std::ops::Bound;
 
 use super::SubscriptionIndex;
-use super::watch_lists::Watches;
+use super::watch_lists::WatchLists;
 
 #[derive(Debug)]
 pub(super) struct PatternRow {
-    /// What symbols begin with; all of it, if it is a name.
+    /// The prefix of the symbols; of a name, all of it.
     pub(super) prefix: String,
     pub(super) is_name: bool,
-    /// Items that point here; 0 = the row is free.
+    /// Items that use it; 0: the row is free.
     pub(super) uses: u32,
     pub(super) instruments: Vec<u32>,
-    pub(super) watches: Watches,
+    pub(super) watches: WatchLists,
 }
 
 impl PatternRow {
-    /// The more specific of two is the greater.
+    /// The greater of two is the more specific.
     fn rank(&self) -> (bool, usize) {
         (self.is_name, self.prefix.len())
     }
 }
 
 impl SubscriptionIndex {
-    /// The pattern with this prefix, interned. It lives as long as an item points at it; one that no item came to use
-    /// is forgotten with [`Self::release_unused`].
+    /// The pattern with this prefix, interned. It lives as long as an item uses it; one that no item came to use is removed
+    /// by [`Self::release_unused`].
     pub fn intern(&mut self, prefix: &str) -> u32 {
         if let Some(pattern) = self.by_prefix.get(prefix) {
             return *pattern;
@@ -40,8 +40,8 @@ impl SubscriptionIndex {
         pattern
     }
 
-    /// The pattern of this one name, interned like the others: it covers the instrument as soon as there is one, and
-    /// is more specific than all patterns that do.
+    /// The pattern of this one name, interned likewise. It covers the instrument as soon as that is defined, and is more
+    /// specific than all prefixes that do.
     pub fn intern_name(&mut self, name: &str) -> u32 {
         if let Some(pattern) = self.by_name.get(name) {
             return *pattern;
@@ -53,7 +53,8 @@ impl SubscriptionIndex {
     }
 
     fn add_pattern(&mut self, prefix: &str, is_name: bool, instruments: Vec<u32>) -> u32 {
-        let row = PatternRow { prefix: prefix.to_owned(), is_name, uses: 0, instruments, watches: Watches::default() };
+        let row =
+            PatternRow { prefix: prefix.to_owned(), is_name, uses: 0, instruments, watches: WatchLists::default() };
         let rank = (is_name, prefix.len());
         let pattern = self.free_patterns.pop().unwrap_or(self.patterns.len() as u32);
         let patterns = &self.patterns;
@@ -69,17 +70,17 @@ impl SubscriptionIndex {
         pattern
     }
 
-    /// The pattern with this prefix, if any item points at it.
+    /// The pattern with this prefix, if an item uses it.
     pub fn find_pattern(&self, prefix: &str) -> Option<u32> {
         self.by_prefix.get(prefix).copied()
     }
 
-    /// The pattern of this one name, if any item points at it.
+    /// The pattern of this one name, if an item uses it.
     pub fn find_name(&self, name: &str) -> Option<u32> {
         self.by_name.get(name).copied()
     }
 
-    /// Forgets a pattern that no item points at.
+    /// Removes a pattern that no item uses.
     pub fn release_unused(&mut self, pattern: u32) {
         let row = &mut self.patterns[pattern as usize];
         let interned = if row.is_name { &mut self.by_name } else { &mut self.by_prefix };

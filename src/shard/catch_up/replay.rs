@@ -1,0 +1,265 @@
+//! Resume: the records after a client's token are read from the ring, in order, before the client is sent anything newer.
+//!
+//! A replay ends at the ring offset that the shard had read up to when the client asked. From there the client is caught up
+//! like any other that is behind, so the two join without a gap, and a replay that takes many ticks takes no more memory.
+//!
+//! What always holds: log records, and state that is not conflated, come in their order. Of state that is conflated, or
+//! that may have been pending when the token was issued, the newest value comes, flagged CONFLATED. So a client may get a
+//! value that it has: one that is not newer than its sequence is a repetition. The stream is taken to have had the interval
+//! that the resume asks for.
+//!
+//! A replay that the sequencer overtakes ends in a snapshot, which a second answer announces.
+
+use std::ops::Range;
+
+use super::super::backlog::{Buffers, ClientBacklog, InitialValue};
+use super::super::subscription_index::{AudienceId, Key, SubscriptionIndex, Target};
+use super::{CHUNK_BYTES, CatchUp, PacketFields, scan_range};
+use crate::ring;
+use crate::stats::Counter;
+use tickcast_protocol::conflation::ConflationInterval;
+use tickcast_protocol::control::reply;
+use tickcast_protocol::packet;
+use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
+
+/// A replay under way.
+#[derive(Debug)]
+pub(in crate::shard) struct Replay {
+    /// Of the request, for a second answer.
+    pub(in crate::shard) id: u64,
+    pub(in crate::shard) conflate_ms: u32,
+    pub(in crate::shard) count: usize,
+    /// The items that are replayed, sorted.
+    pub(in crate::shard) keys: Vec<Key>,
+    /// The client has no other items.
+    pub(in crate::shard) is_sole: bool,
+    /// The token: records with a higher position are replayed.
+    pub(in crate::shard) after: u64,
+    /// The part of the ring that is still to be read.
+    pub(in crate::shard) range: Range<u64>,
+    /// Position of the newest record before the range's end.
+    pub(in crate::shard) end_position: u64,
+    /// The next instrument to be announced; `None` when all are.
+    pub(in crate::shard) announce: Option<u32>,
+}
+
+impl Replay {
+    fn is_done(&self) -> bool {
+        self.announce.is_none() && self.range.is_empty()
+    }
+}
+
+/// Records of one chunk of a replay: the position of each, and where it is in the chunk's bytes.
+struct Chunk<'a> {
+    bytes: &'a mut Vec<u8>,
+    records: Vec<(u64, Range<usize>)>,
+}
+
+impl Chunk<'_> {
+    /// Adds what `push` appends, if anything, as a record.
+    fn add(&mut self, position: u64, push: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        push(self.bytes);
+        if self.bytes.len() > start {
+            self.records.push((position, start..self.bytes.len()));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= CHUNK_BYTES
+    }
+}
+
+impl CatchUp<'_> {
+    /// Appends the next chunk of a replay. True if there is no replay, or no more of it.
+    pub(super) fn push_replay(
+        &mut self,
+        audience: AudienceId,
+        backlog: &mut ClientBacklog,
+        buffers: &mut Buffers,
+    ) -> bool {
+        let Some(replay) = &mut backlog.replay else { return true };
+        buffers.records.clear();
+        let mut chunk = Chunk { bytes: &mut buffers.records, records: Vec::new() };
+        self.push_definitions(audience, replay, &mut chunk);
+        let read = match chunk.is_full() {
+            true => Ok(()),
+            false => self.read_replay(audience, replay, &mut buffers.batch, &mut chunk),
+        };
+        match read {
+            Ok(()) => {
+                let is_done = replay.is_done();
+                self.push_replayed(audience, replay, &chunk, is_done);
+                if is_done {
+                    backlog.replay = None;
+                }
+                is_done
+            }
+            Err(ring::Overrun { .. }) => {
+                if let Some(replay) = backlog.replay.take() {
+                    self.answer_overtaken(audience, &replay);
+                    backlog.request(replay.keys.into_iter().map(|key| (key, InitialValue::Snapshot)));
+                    backlog.snapshot = true;
+                }
+                true
+            }
+        }
+    }
+
+    /// Announces the instruments that are replayed: to this connection they are all new.
+    fn push_definitions(&self, audience: AudienceId, replay: &mut Replay, chunk: &mut Chunk<'_>) {
+        let Some(first) = replay.announce else { return };
+        let (market, after) = (&*self.market, replay.after);
+        if first == 1 {
+            chunk.add(after, |out| market.values.status(0).push_if_received(0, out));
+        }
+        for instrument in self.index.candidates(audience, first) {
+            if chunk.is_full() {
+                replay.announce = Some(instrument);
+                return;
+            }
+            let is_wanted =
+                Channel::ALL.iter().any(|channel| self.index.wants(audience, instrument, *channel).is_some());
+            if let Some(definition) = market.directory.get(instrument).filter(|_| is_wanted) {
+                chunk.add(after, |out| record::encode_definition(definition, out));
+                chunk.add(after, |out| market.values.status(instrument).push_if_received(instrument, out));
+            }
+        }
+        replay.announce = None;
+    }
+
+    /// Reads the next part of the replay's range and adds the records that the client is sent.
+    fn read_replay(
+        &mut self,
+        audience: AudienceId,
+        replay: &mut Replay,
+        batch: &mut ring::Batch,
+        chunk: &mut Chunk<'_>,
+    ) -> Result<(), ring::Overrun> {
+        batch.clear();
+        let index = self.index;
+        let Range { start, end } = replay.range;
+        let wanted = |position: u64, word: u64| {
+            replayed_kind(index, audience, replay, position, RecordPrefix::from_word(word)).is_some()
+        };
+        let next = self.ring.history(scan_range(start, end), CHUNK_BYTES, wanted, batch)?;
+        self.charge_scan(next - start, batch);
+        for entry in &batch.entries {
+            let bytes = batch.payload(entry);
+            chunk.add(replay.after.max(entry.tag), |out| self.push_entry(audience, replay, entry, bytes, out));
+        }
+        replay.range.start = next;
+        Ok(())
+    }
+
+    fn push_entry(&self, audience: AudienceId, replay: &Replay, entry: &ring::Entry, bytes: &[u8], out: &mut Vec<u8>) {
+        let (Some(header), Some(prefix)) = (RecordHeader::read(bytes), RecordPrefix::read(bytes)) else { return };
+        let Some((kind, interval)) = replayed_kind(self.index, audience, replay, entry.tag, prefix) else { return };
+        let Some(channel) = kind.channel() else {
+            return self.push_event(audience, replay, kind, header.instrument, bytes, out);
+        };
+        let is_resent = header.flags & flags::SNAPSHOT != 0;
+        let is_new = entry.tag > replay.after || (is_resent && entry.tag == replay.after);
+        if channel.is_log() || (is_new && interval == ConflationInterval::IMMEDIATE) {
+            let start = out.len();
+            out.extend_from_slice(bytes);
+            if is_resent {
+                // To clients it is no snapshot, but the newest of several values that the ring has lost.
+                record::patch_flags(&mut out[start..], (header.flags & !flags::SNAPSHOT) | flags::CONFLATED);
+            }
+            return;
+        }
+        let end = entry.position + ring::HEADER_BYTES as u64 + u64::from(entry.len);
+        let values = self.market.values.row(header.instrument);
+        if let Some(values) = values.filter(|values| values.position(channel) == end) {
+            values.push(header.instrument, channel, flags::CONFLATED, out);
+        }
+    }
+
+    /// Appends a Status or a Gap that concerns the replayed items.
+    fn push_event(
+        &self,
+        audience: AudienceId,
+        replay: &Replay,
+        kind: RecordKind,
+        instrument: u32,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        // A Gap in a channel that the client also has by another item was sent when it came.
+        let was_sent = |gap: Gap| is_covered_beside(self.index, audience, &replay.keys, instrument, gap.channel);
+        let is_known = || kind == RecordKind::Gap && !replay.is_sole && Gap::read(bytes).is_some_and(was_sent);
+        if self.index.wants_event(audience, kind, instrument, bytes) && !is_known() {
+            out.extend_from_slice(bytes);
+        }
+    }
+
+    fn push_replayed(&mut self, audience: AudienceId, replay: &Replay, chunk: &Chunk<'_>, is_done: bool) {
+        if chunk.records.is_empty() && !is_done {
+            return;
+        }
+        let newest = chunk.records.last().map_or(replay.after, |(position, _)| *position);
+        let fields = PacketFields {
+            positions: (replay.after, if is_done { replay.end_position } else { newest }),
+            flags: packet::flags::REPLAY,
+            last_flags: if is_done { packet::flags::CAUGHT_UP } else { 0 },
+        };
+        let records = chunk.records.iter().map(|(position, range)| (*position, &chunk.bytes[range.clone()]));
+        let gaps = records.clone().filter(|(_, bytes)| record::kind_of(bytes) == Some(RecordKind::Gap)).count();
+        let count = self.push_packets(audience, fields, records);
+        self.counters.add(Counter::GapsSent, gaps as u64);
+        self.counters.add(Counter::RecordsReplayed, count);
+    }
+
+    /// Answers a resume once more: the ring has been overwritten before it was replayed, and a snapshot follows.
+    fn answer_overtaken(&mut self, audience: AudienceId, replay: &Replay) {
+        self.counters.add(Counter::ReplaysLost, 1);
+        let mut text = Vec::new();
+        let Replay { id, conflate_ms, count, .. } = *replay;
+        let from = (self.market.position + 1).into();
+        reply::resumed(&mut text, &reply::Resumed { id, how: "snapshot", from, conflate_ms, count, unknown: &[] });
+        self.index.encoding(audience).format.push_answer(&text, self.arena);
+    }
+}
+
+/// The kind and interval of an entry of the ring, known by its position and its first word, if it may be part of a replay.
+fn replayed_kind(
+    index: &SubscriptionIndex,
+    audience: AudienceId,
+    replay: &Replay,
+    position: u64,
+    prefix: RecordPrefix,
+) -> Option<(RecordKind, ConflationInterval)> {
+    let (kind, instrument) = (prefix.kind()?, prefix.instrument());
+    let is_resent = prefix.flags() & flags::SNAPSHOT != 0;
+    let is_new = position > replay.after;
+    let Some(channel) = kind.channel() else {
+        let is_event = matches!(kind, RecordKind::Status | RecordKind::Gap) && !is_resent;
+        return (is_event && is_new).then_some((kind, ConflationInterval::IMMEDIATE));
+    };
+    if !index.is_defined(instrument) {
+        return None;
+    }
+    let interval = index.wants(audience, instrument, channel)?;
+    if !replay.is_sole && is_covered_beside(index, audience, &replay.keys, instrument, channel) {
+        return None;
+    }
+    // Resent log records are not history: where one of them was new, the history begins after it.
+    let is_history = !channel.is_log() || (is_new && !is_resent);
+    is_history.then_some((kind, interval))
+}
+
+/// True if the audience wants a channel of an instrument by another item than these.
+fn is_covered_beside(
+    index: &SubscriptionIndex,
+    audience: AudienceId,
+    keys: &[Key],
+    instrument: u32,
+    channel: Channel,
+) -> bool {
+    let exact = Key::new(Target::Instrument(instrument), channel);
+    let covering = index.patterns_of(instrument).iter().map(|pattern| Key::new(Target::Pattern(*pattern), channel));
+    std::iter::once(exact)
+        .chain(covering)
+        .any(|key| index.interval_of(audience, key).is_some() && keys.binary_search(&key).is_err())
+}

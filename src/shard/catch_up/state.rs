@@ -1,0 +1,275 @@
+//! Changed values for one client: a walk over the instruments in the order of ids, in chunks.
+//!
+//! A value that was sent early in a walk may change before its end. So each chunk has the cursor of its tick, and the next
+//! walk compares against it. Each walk takes larger chunks than the one before, until one walk is a single chunk: then no
+//! value is older than the tick, and the client can become a member.
+//!
+//! Memory: one cursor a chunk.
+
+use super::super::backlog::{ClientBacklog, InitialValue};
+use super::super::conflation::QuoteOrder;
+use super::super::fan_out::quote_order;
+use super::super::market_view::LogCursor;
+use super::super::subscription_index::{AudienceId, Key, Target};
+use super::super::tick_records::Now;
+use super::{CHUNK_BYTES, CatchUp, PacketFields, split_records};
+use crate::last_value::InstrumentValues;
+use crate::stats::Counter;
+use tickcast_protocol::conflation::ConflationInterval;
+use tickcast_protocol::packet;
+use tickcast_protocol::record::{self, Channel, flags};
+
+/// How often a chunk doubles at the most.
+const DOUBLINGS_MAX: u32 = 10;
+/// The order in which the values of one instrument are sent.
+const CHANNELS: [Channel; Channel::COUNT] =
+    [Channel::Book, Channel::Ticker, Channel::Quote, Channel::Trade, Channel::Raw];
+
+/// Up to where a client has had the values of some instruments: everything that was dispatched by the end of a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) struct StateCursor {
+    tick: u64,
+    /// End of what had been read from the ring in that tick.
+    offset: u64,
+    /// The values were sent to this client one by one: it has had them up to `offset`, also those that were still pending
+    /// at their conflation interval.
+    is_explicit: bool,
+    /// Up to this ring offset the client has had every value in any case, dispatched or not.
+    pub(in crate::shard) floor: u64,
+}
+
+impl StateCursor {
+    /// The cursor of a member: it has had what was dispatched, and all values up to `floor`.
+    pub(in crate::shard) fn dispatched(now: Now, offset: u64, floor: u64) -> Self {
+        Self { tick: now.tick, offset, is_explicit: false, floor }
+    }
+
+    /// The cursor of a client that has had all values up to `offset`.
+    pub(in crate::shard) fn explicit(now: Now, offset: u64) -> Self {
+        Self { tick: now.tick, offset, is_explicit: true, floor: offset }
+    }
+}
+
+/// The last id of a walk that has come to its end.
+const LAST_INSTRUMENT: u32 = u32::MAX;
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::shard) struct StateWalk {
+    /// Cursors of the last walk: (last id, cursor), in ascending order; the last id of all is [`LAST_INSTRUMENT`].
+    before: Vec<(u32, StateCursor)>,
+    /// Cursors of this walk, up to `next`.
+    after: Vec<(u32, StateCursor)>,
+    /// Next instrument of this walk.
+    next: u32,
+    /// Walks that have come to their end.
+    walks: u32,
+}
+
+impl StateWalk {
+    /// The client has had all instruments up to `cursor`.
+    pub(in crate::shard) fn at(cursor: StateCursor) -> Self {
+        Self { before: vec![(LAST_INSTRUMENT, cursor)], after: Vec::new(), next: 1, walks: 0 }
+    }
+
+    /// The cursor that holds for an instrument.
+    pub(in crate::shard) fn cursor_of(&self, instrument: u32) -> StateCursor {
+        let at = self.before.partition_point(|(last, _)| *last < instrument);
+        self.before[at].1
+    }
+
+    /// The cursor that holds for instruments that are yet to be defined.
+    pub(in crate::shard) fn last_cursor(&self) -> StateCursor {
+        self.cursor_of(LAST_INSTRUMENT)
+    }
+
+    /// True if no instrument's cursor is older than this tick.
+    pub(in crate::shard) fn is_at(&self, tick: u64) -> bool {
+        self.after.is_empty() && self.next == 1 && self.before.iter().all(|(_, cursor)| cursor.tick == tick)
+    }
+
+    /// True if the client has had also the values that are still pending at their conflation interval.
+    pub(in crate::shard) fn is_explicit(&self) -> bool {
+        self.before.iter().all(|(_, cursor)| cursor.is_explicit)
+    }
+
+    /// Notes that the walk has come to `last`, with values up to `cursor`.
+    fn advance(&mut self, last: u32, cursor: StateCursor) {
+        match self.after.last_mut() {
+            Some((end, same)) if *same == cursor => *end = last,
+            _ => self.after.push((last, cursor)),
+        }
+        if last == LAST_INSTRUMENT {
+            self.before = std::mem::take(&mut self.after);
+            self.next = 1;
+            self.walks += 1;
+        } else {
+            self.next = last + 1;
+        }
+    }
+}
+
+/// A channel of an instrument that the client wants.
+#[derive(Clone, Copy)]
+struct Wanted {
+    channel: Channel,
+    interval: ConflationInterval,
+    initial: Option<InitialValue>,
+}
+
+impl CatchUp<'_> {
+    /// Continues the walk where the last chunk ended, and appends a chunk of values that the client has not had.
+    pub(super) fn push_state(&mut self, audience: AudienceId, backlog: &mut ClientBacklog, records: &mut Vec<u8>) {
+        if backlog.requested.is_empty() && !backlog.snapshot && backlog.state.is_at(self.now.tick) {
+            return;
+        }
+        records.clear();
+        let chunk_bytes = CHUNK_BYTES << backlog.state.walks.min(DOUBLINGS_MAX);
+        self.push_feed_status(audience, backlog, records);
+        let mut last = LAST_INSTRUMENT;
+        for instrument in self.index.candidates(audience, backlog.state.next) {
+            self.push_instrument(audience, backlog, instrument, records);
+            if records.len() >= chunk_bytes {
+                last = instrument;
+                break;
+            }
+        }
+        let is_last = last == LAST_INSTRUMENT;
+        backlog.state.advance(last, StateCursor::explicit(self.now, self.market.offset));
+        if !records.is_empty() || (is_last && backlog.snapshot) {
+            self.push_state_chunk(audience, backlog, records, is_last);
+        }
+        if is_last {
+            backlog.requested = Vec::new();
+            backlog.snapshot = false;
+            backlog.announced = self.market.directory.len() as u32;
+        }
+    }
+
+    fn push_state_chunk(&mut self, audience: AudienceId, backlog: &ClientBacklog, records: &[u8], is_last: bool) {
+        let (flags, last_flags) = match (backlog.snapshot, is_last) {
+            (false, _) => (0, 0),
+            (true, false) => (packet::flags::SNAPSHOT, 0),
+            (true, true) => (packet::flags::SNAPSHOT, packet::flags::CAUGHT_UP),
+        };
+        // Values may be newer than this position. The log is not, and a resume has to continue behind the log.
+        let position = backlog.log.position;
+        let fields = PacketFields { positions: (position, position), flags, last_flags };
+        self.push_packets(audience, fields, split_records(records).map(|record| (position, record)));
+    }
+
+    /// The state of the feed as a whole comes first in a walk, for a client that has not had it.
+    fn push_feed_status(&self, audience: AudienceId, backlog: &ClientBacklog, out: &mut Vec<u8>) {
+        if backlog.state.next != 1 || self.index.items(audience) == 0 {
+            return;
+        }
+        let status = self.market.values.status(0);
+        if status.place > backlog.state.cursor_of(1).offset {
+            status.push(0, 0, out);
+        } else if backlog.requested.iter().any(|(_, initial)| *initial != InitialValue::Conflated) {
+            status.push_if_received(0, out);
+        }
+    }
+
+    fn push_instrument(&mut self, audience: AudienceId, backlog: &ClientBacklog, instrument: u32, out: &mut Vec<u8>) {
+        let wanted = CHANNELS.map(|channel| self.wanted(audience, backlog, instrument, channel));
+        let Some(values) = self.market.values.row(instrument) else { return };
+        if wanted.iter().all(Option::is_none) {
+            return;
+        }
+        let is_new = |wanted: &Wanted| wanted.initial.is_some_and(|initial| initial != InitialValue::Conflated);
+        let announces = instrument > backlog.announced || wanted.iter().flatten().any(is_new);
+        if announces && let Some(definition) = self.market.directory.get(instrument) {
+            record::encode_definition(definition, out);
+        }
+        let status = self.market.values.status(instrument);
+        if status.place > backlog.state.cursor_of(instrument).offset {
+            status.push(instrument, 0, out);
+        } else if announces {
+            status.push_if_received(instrument, out);
+        }
+        let quote_order = quote_order(self.index, audience, instrument);
+        for wanted in wanted.into_iter().flatten() {
+            let Some(flags) = self.value_flags(backlog, values, instrument, wanted, quote_order) else { continue };
+            let is_pushed = values.push(instrument, wanted.channel, flags, out);
+            if is_pushed && wanted.channel == Channel::Trade && values.push_trades_lost(instrument, self.now.ns, out) {
+                self.counters.add(Counter::GapsSent, 1);
+            }
+        }
+    }
+
+    fn wanted(
+        &self,
+        audience: AudienceId,
+        backlog: &ClientBacklog,
+        instrument: u32,
+        channel: Channel,
+    ) -> Option<Wanted> {
+        let interval = self.index.wants(audience, instrument, channel)?;
+        Some(Wanted { channel, interval, initial: self.requested(backlog, instrument, channel) })
+    }
+
+    /// The flags with which the newest value of a channel is sent; `None` if it is not.
+    fn value_flags(
+        &self,
+        backlog: &ClientBacklog,
+        values: &InstrumentValues,
+        instrument: u32,
+        Wanted { channel, interval, initial }: Wanted,
+        quote_order: QuoteOrder,
+    ) -> Option<u8> {
+        match initial {
+            // Log records since the request come from the ring, in their order.
+            Some(InitialValue::Snapshot) if channel.is_log() => {
+                is_newest(values, instrument, channel, &backlog.log).then_some(flags::SNAPSHOT)
+            }
+            Some(InitialValue::Snapshot) => Some(flags::SNAPSHOT),
+            Some(InitialValue::Conflated) => Some(flags::CONFLATED),
+            None | Some(InitialValue::Definition) if channel.is_log() => None,
+            None | Some(InitialValue::Definition) => {
+                let cursor = backlog.state.cursor_of(instrument);
+                let is_missed = self.is_missed(cursor, values, instrument, channel, interval, quote_order);
+                is_missed.then_some(flags::CONFLATED)
+            }
+        }
+    }
+
+    /// How a channel of an instrument begins by the client's latest requests.
+    fn requested(&self, backlog: &ClientBacklog, instrument: u32, channel: Channel) -> Option<InitialValue> {
+        if backlog.requested.is_empty() {
+            return None;
+        }
+        let exact = Key::new(Target::Instrument(instrument), channel);
+        let find = |key: Key| {
+            let at = backlog.requested.binary_search_by_key(&key, |(of, _)| *of).ok()?;
+            Some(backlog.requested[at].1)
+        };
+        let patterns = self.index.patterns_of(instrument).iter();
+        let keys = patterns.map(|pattern| Key::new(Target::Pattern(*pattern), channel));
+        std::iter::once(exact).chain(keys).filter_map(find).max()
+    }
+
+    /// True if a state value has changed since the client had it.
+    fn is_missed(
+        &self,
+        cursor: StateCursor,
+        values: &InstrumentValues,
+        instrument: u32,
+        channel: Channel,
+        interval: ConflationInterval,
+        quote_order: QuoteOrder,
+    ) -> bool {
+        let offset = values.position(channel);
+        if cursor.is_explicit || interval == ConflationInterval::IMMEDIATE {
+            return offset > cursor.offset;
+        }
+        let order = if channel == Channel::Quote { quote_order } else { QuoteOrder::Free };
+        offset > cursor.floor && self.conflator.changed_since(interval, instrument, channel, order, cursor.tick)
+    }
+}
+
+/// True if the newest record of a log channel is the last one that the client has had or will skip.
+fn is_newest(values: &InstrumentValues, instrument: u32, channel: Channel, log: &LogCursor) -> bool {
+    let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
+    values.sequence(channel) == had[usize::from(channel == Channel::Raw)]
+}

@@ -1,0 +1,172 @@
+//! What happens to one client: it is opened, answered, taken off the live path, made a member again, dropped.
+
+use bytes::Bytes;
+
+use super::Settings;
+use super::backlog::{Backlog, ClientBacklog};
+use super::catch_up::state::{StateCursor, StateWalk};
+use super::close::reconnect_ms;
+use super::connections::{Client, ConnectionTable};
+use super::encoding::Encoding;
+use super::fan_out::FanOut;
+use super::market_view::MarketView;
+use super::outbox::{Outbox, Stopped};
+use super::tick_records::Now;
+use crate::io::{Io, SlotId};
+use crate::ring;
+use crate::stats::{Counter, ShardCounters};
+use tickcast_protocol::control::reply;
+use tickcast_protocol::sse;
+use tickcast_protocol::ws::close::CloseCode;
+use tickcast_protocol::ws::frame::{Opcode, push_frame};
+
+/// The parts that an operation on one client may touch. Phases that deal with clients get it; those that only read the ring
+/// or make packets get the parts that they need.
+pub(super) struct ClientContext<'a, I: Io> {
+    pub(super) now: Now,
+    pub(super) settings: &'a Settings,
+    pub(super) ring: &'a ring::Reader,
+    pub(super) market: &'a mut MarketView,
+    pub(super) fan_out: &'a mut FanOut,
+    pub(super) connections: &'a mut ConnectionTable,
+    pub(super) backlog: &'a mut Backlog,
+    pub(super) outbox: &'a mut Outbox<I>,
+    pub(super) counters: &'a mut ShardCounters,
+}
+
+impl<I: Io> ClientContext<'_, I> {
+    /// Takes over a connection. `upgrade` is the response to its handshake, which has not been sent yet; `input` is what
+    /// the client has sent after its handshake.
+    pub(super) fn open(&mut self, slot_id: SlotId, encoding: Encoding, upgrade: &[u8], input: &[u8]) {
+        let audience = self.fan_out.index.enter(encoding);
+        self.fan_out.audiences.grow(self.fan_out.index.audience_ids());
+        let per_second = self.settings.requests_per_s;
+        self.connections.insert(Client::new(slot_id, audience, encoding, per_second, self.now.ns));
+        self.counters.add(Counter::ClientsAccepted, 1);
+        let backlog = self.leave_live_path(slot_id.index);
+        backlog.answers.extend_from_slice(upgrade);
+        backlog.deferred_input.extend_from_slice(input);
+        self.welcome(slot_id.index, encoding);
+    }
+
+    fn welcome(&mut self, slot: u32, encoding: Encoding) {
+        let Settings { epoch, heartbeat_ms, subscriptions_max, requests_per_s, .. } = *self.settings;
+        let limits = reply::WelcomeLimits { symbols: subscriptions_max as u64, requests_per_s: requests_per_s.into() };
+        if !encoding.format.is_websocket() {
+            // If the stream breaks without a close event, clients come back spread over time all the same.
+            self.push_bytes(slot, |out| sse::push_retry(reconnect_ms(slot), out));
+        }
+        self.answer(slot, |out| {
+            reply::welcome(out, epoch, env!("CARGO_PKG_VERSION"), heartbeat_ms.into(), limits);
+        });
+    }
+
+    /// Answers a client.
+    pub(super) fn answer(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(format) = self.connections.get(slot).map(|client| client.encoding.format) else { return };
+        let mut text = Vec::new();
+        write(&mut text);
+        self.push_bytes(slot, |out| format.push_answer(&text, out));
+    }
+
+    /// Sends a client a control frame.
+    pub(super) fn push_control_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
+        self.push_bytes(slot, |out| push_frame(opcode, payload, out));
+    }
+
+    /// Adds to the pending answers of a client. One that sends requests and does not read the answers is closed at the
+    /// limit. An SSE client has sent one request, and has no limit.
+    fn push_bytes(&mut self, slot: u32, push: impl FnOnce(&mut Vec<u8>)) {
+        let Some(client) = self.connections.get(slot) else { return };
+        let limit = if client.is_websocket() { self.settings.answers_bytes_max } else { usize::MAX };
+        let backlog = self.leave_live_path(slot);
+        let pending = backlog.answers.len();
+        push(&mut backlog.answers);
+        self.backlog.enqueue(slot);
+        if pending > limit {
+            self.counters.add(Counter::Floods, 1);
+            let reason = format!("more than {limit} bytes of answers were not read");
+            self.close(slot, CloseCode::POLICY, &reason);
+        }
+    }
+
+    /// Takes a client off the live path because something is pending for it; it has had all that was dispatched up to now.
+    /// Returns its backlog, also for a client that is off the live path already.
+    pub(super) fn leave_live_path(&mut self, slot: u32) -> &mut ClientBacklog {
+        self.connections.leave_audience(slot, &mut self.fan_out.audiences);
+        let (now, market, join_marks) = (self.now, &mut *self.market, &self.fan_out.join_marks);
+        self.backlog.get_or_insert_with(slot, || {
+            let floor = join_marks.get(slot).unwrap_or(0);
+            let cursor = StateCursor::dispatched(now, market.offset, floor);
+            ClientBacklog::new(now, market.directory.len() as u32, StateWalk::at(cursor), market.log_cursor())
+        })
+    }
+
+    /// Makes a client for which nothing is pending a member of its audience, from the next tick on.
+    pub(super) fn join_live_path(&mut self, slot: u32) {
+        let Some(backlog) = self.backlog.remove(slot) else { return };
+        self.connections.join_audience(slot, &mut self.fan_out.audiences, self.now.ns);
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        // Its input was not read in the backlog. That its socket took what was pending is a sign of life.
+        client.received_ns = client.received_ns.max(backlog.progress_ns);
+        let slot_id = client.slot_id;
+        // A client that only had an answer has not had the values that are pending at its conflation interval.
+        if backlog.state.is_explicit() && self.fan_out.index.conflates(client.audience) {
+            self.fan_out.join_marks.set(slot, self.market.offset, self.now);
+        }
+        if backlog.deferred_input.is_empty() {
+            self.receive_if_ready(slot);
+        } else {
+            // Its requests continue in the next tick. Only the bytes are kept until then, not the backlog.
+            self.connections.deferred_input.push_back((slot_id, backlog.deferred_input));
+        }
+    }
+
+    /// Asks for input if there is some and nothing is pending for the client; until then TCP slows it down.
+    pub(super) fn receive_if_ready(&mut self, slot: u32) {
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        let is_behind = client.is_open() && self.backlog.get(slot).is_some();
+        if client.readable && !client.receiving && !is_behind {
+            client.readable = false;
+            client.receiving = true;
+            self.outbox.io.receive(client.slot_id);
+        }
+    }
+
+    /// Takes the clients whose sends stopped off the live path, or drops them.
+    pub(super) fn handle_stopped(&mut self) {
+        while let Some(stopped) = self.outbox.stopped.pop_front() {
+            match stopped {
+                Stopped::Full { slot_id, rest, took } => self.block(slot_id, rest, took),
+                Stopped::Broken { slot_id } => self.drop_client(slot_id.index),
+            }
+        }
+    }
+
+    /// A socket is full: the rest is kept, and the client is served again once there is room.
+    fn block(&mut self, slot_id: SlotId, rest: Bytes, took: bool) {
+        if self.connections.find_mut(slot_id).is_none() {
+            return;
+        }
+        let now_ns = self.now.ns;
+        let backlog = self.leave_live_path(slot_id.index);
+        backlog.unsent = rest;
+        backlog.is_blocked = true;
+        // A full socket that takes nothing makes no progress, however often it reports room.
+        if took {
+            backlog.progress_ns = backlog.progress_ns.max(now_ns);
+        }
+        self.outbox.io.want_writable(slot_id);
+    }
+
+    /// Closes the connection of a client and forgets the client.
+    pub(super) fn drop_client(&mut self, slot: u32) {
+        self.connections.leave_audience(slot, &mut self.fan_out.audiences);
+        let Some(client) = self.connections.remove(slot) else { return };
+        self.backlog.remove(slot);
+        self.fan_out.index.leave(client.audience);
+        self.fan_out.join_marks.remove(slot);
+        self.outbox.io.close(client.slot_id);
+        self.counters.add(Counter::ClientsClosed, 1);
+    }
+}

@@ -1,0 +1,85 @@
+//! How a connection ends: what a client is sent last, and the states up to the end.
+//!
+//! A close frame goes behind all that is pending for the client. Then the peer's close frame is awaited, for a while.
+
+use super::client_context::ClientContext;
+use super::connections::{CloseState, new_session};
+use super::encoding::Format;
+use crate::io::{Io, SendOp};
+use tickcast_protocol::control::reply;
+use tickcast_protocol::sse;
+use tickcast_protocol::ws::close::{CloseCode, push_close};
+
+/// When a client that is closed should come back, ms: spread over two seconds, so that not all come at once.
+pub(super) fn reconnect_ms(slot: u32) -> u64 {
+    /// A prime stride visits the whole range.
+    const STRIDE: u64 = 619;
+    500 + u64::from(slot) * STRIDE % 2000
+}
+
+/// Appends what a client is sent last: the reason, and when to come back. A client that is closed for what it did gets the
+/// close frame alone. A stream of events has no close frame, and would reconnect at once by itself.
+fn push_close_notice(format: Format, code: CloseCode, reason: &str, slot: u32, out: &mut Vec<u8>) {
+    let comes_back = matches!(code, CloseCode::GOING_AWAY | CloseCode::SLOW_CONSUMER) || !format.is_websocket();
+    if comes_back {
+        let mut text = Vec::new();
+        let reconnect_ms = reconnect_ms(slot);
+        reply::closing(&mut text, code.word(), reconnect_ms);
+        if !format.is_websocket() {
+            sse::push_retry(reconnect_ms, out);
+        }
+        format.push_answer(&text, out);
+    }
+    if format.is_websocket() {
+        push_close(code, reason, out);
+    }
+}
+
+impl<I: Io> ClientContext<'_, I> {
+    /// Closes a connection from this side.
+    pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
+        let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open()) else { return };
+        let format = client.encoding.format;
+        client.close_state = CloseState::Closing { is_answered: !format.is_websocket() };
+        push_close_notice(format, code, reason, slot, &mut self.leave_live_path(slot).answers);
+        self.backlog.enqueue(slot);
+    }
+
+    /// The peer has sent a close frame first.
+    pub(super) fn answer_close(&mut self, slot: u32, code: CloseCode) {
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        client.close_state = CloseState::Closing { is_answered: true };
+        push_close(code, "", &mut self.leave_live_path(slot).answers);
+        self.backlog.enqueue(slot);
+    }
+
+    /// The close frame is out.
+    pub(super) fn finish_close(&mut self, slot: u32) {
+        let until_ns = self.now.ns + u64::from(self.settings.close_timeout_ms) * 1_000_000;
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        if client.close_state == (CloseState::Closing { is_answered: true }) {
+            // Both close frames are exchanged, and the server ends the connection.
+            self.drop_client(slot);
+            return;
+        }
+        client.close_state = CloseState::Lingering { until_ns };
+        // A session that met a violation must not continue; what comes is only searched for a close frame.
+        client.session = new_session(client.encoding);
+        self.backlog.remove(slot);
+        self.receive_if_ready(slot);
+    }
+
+    /// Closes a slow client: it is sent the reason if its socket takes that, and dropped without waiting for its answer.
+    pub(super) fn close_slow(&mut self, slot: u32, reason: &str) {
+        let Some(client) = self.connections.get(slot) else { return };
+        // One that is closing has been sent its reason already.
+        if let Some(backlog) = self.backlog.get_mut(slot).filter(|_| client.is_open()) {
+            let mut bytes = Vec::new();
+            backlog.take_pending_bytes(&mut bytes);
+            push_close_notice(client.encoding.format, CloseCode::SLOW_CONSUMER, reason, slot, &mut bytes);
+            let send = SendOp { slot_id: client.slot_id, start: 0, len: bytes.len() as u32 };
+            self.outbox.io.send_batch(&bytes, &[send], &mut Vec::new());
+        }
+        self.drop_client(slot);
+    }
+}

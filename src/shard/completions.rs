@@ -1,0 +1,122 @@
+//! Phase 3: what the kernel has completed, and what clients have sent.
+//!
+//! Completions are collected into a list first, since handling them may ask the kernel for more. Input that was deferred
+//! comes before new input of the same client.
+
+use super::client_context::ClientContext;
+use crate::io::{Completion, Completions, Io, SlotId};
+use crate::stats::Counter;
+use tickcast_protocol::control::Request;
+use tickcast_protocol::ws::close::CloseCode;
+use tickcast_protocol::ws::deflate::Inflater;
+
+/// Completions that are handled in one tick: a connect storm must not keep the flush waiting.
+const COMPLETIONS_MAX: usize = 4096;
+
+/// Input on its way to be handled.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    completions: Completions,
+    inflater: Inflater,
+    /// Requests of SSE clients that were opened since the last tick.
+    pub(super) sse_requests: Vec<(SlotId, Request)>,
+}
+
+impl Inbox {
+    pub(super) fn new(inflate_ratio_max: u32) -> Self {
+        let inflater = Inflater::new(inflate_ratio_max);
+        Self { completions: Completions::default(), inflater, sse_requests: Vec::new() }
+    }
+}
+
+/// Handles what has come since the last tick. True if there was anything.
+pub(super) fn handle_completions<I: Io>(inbox: &mut Inbox, clients: &mut ClientContext<'_, I>) -> bool {
+    let Inbox { completions, inflater, sse_requests } = inbox;
+    completions.clear();
+    clients.outbox.io.reap(COMPLETIONS_MAX, completions);
+    let has_work =
+        !completions.list.is_empty() || !clients.connections.deferred_input.is_empty() || !sse_requests.is_empty();
+    for (slot_id, request) in sse_requests.drain(..) {
+        clients.handle_sse_request(slot_id, request);
+    }
+    while let Some((slot_id, mut input)) = clients.connections.deferred_input.pop_front() {
+        if clients.connections.find_mut(slot_id).is_some() {
+            clients.handle_input(slot_id.index, &mut input, inflater);
+            clients.receive_if_ready(slot_id.index);
+        }
+    }
+    let Completions { list, input } = completions;
+    for completion in list {
+        match *completion {
+            Completion::Readable { slot_id } => clients.on_readable(slot_id),
+            Completion::Received { slot_id, start, len, more } => {
+                clients.on_received(slot_id, &mut input[start as usize..][..len as usize], more, inflater);
+            }
+            Completion::Nothing { slot_id } => clients.on_nothing(slot_id),
+            Completion::Writable { slot_id } => clients.on_writable(slot_id),
+            Completion::Ended { slot_id } => {
+                if clients.connections.find_mut(slot_id).is_some() {
+                    clients.drop_client(slot_id.index);
+                }
+            }
+        }
+    }
+    has_work
+}
+
+impl<I: Io> ClientContext<'_, I> {
+    fn on_readable(&mut self, slot_id: SlotId) {
+        let Some(client) = self.connections.find_mut(slot_id) else { return };
+        client.readable = true;
+        self.receive_if_ready(slot_id.index);
+    }
+
+    fn on_received(&mut self, slot_id: SlotId, input: &mut [u8], more: bool, inflater: &mut Inflater) {
+        let Some(client) = self.connections.find_mut(slot_id) else { return };
+        client.receiving = false;
+        client.pinged_ns = 0;
+        client.received_ns = self.now.ns;
+        client.readable |= more;
+        if client.is_websocket() {
+            self.handle_input(slot_id.index, input, inflater);
+        } else if !client.request_bucket.take(self.settings.requests_per_s, self.now.ns) && client.is_open() {
+            // An SSE client asks once, as it connects. What it sends afterwards is ignored, and counts as a request.
+            self.counters.add(Counter::Floods, 1);
+            self.close(slot_id.index, CloseCode::POLICY, "");
+        }
+        self.receive_if_ready(slot_id.index);
+    }
+
+    fn on_nothing(&mut self, slot_id: SlotId) {
+        let Some(client) = self.connections.find_mut(slot_id) else { return };
+        client.receiving = false;
+        self.receive_if_ready(slot_id.index);
+    }
+
+    fn on_writable(&mut self, slot_id: SlotId) {
+        if self.connections.find_mut(slot_id).is_none() {
+            return;
+        }
+        if let Some(backlog) = self.backlog.get_mut(slot_id.index) {
+            backlog.is_blocked = false;
+        }
+        self.backlog.enqueue(slot_id.index);
+    }
+
+    /// Handles the request of an SSE client that was opened since the last tick. Until now it had no subscription, so it
+    /// has missed nothing: its backlog begins anew.
+    fn handle_sse_request(&mut self, slot_id: SlotId, request: Request) {
+        let Some(client) = self.connections.find_mut(slot_id) else { return };
+        if !client.is_open() {
+            return;
+        }
+        let answers = self.backlog.remove(slot_id.index).map_or_else(Vec::new, |backlog| backlog.answers);
+        self.leave_live_path(slot_id.index).answers = answers;
+        self.backlog.enqueue(slot_id.index);
+        self.counters.add(Counter::Requests, 1);
+        if let Err(error) = self.handle_request(slot_id.index, request) {
+            self.answer_error(slot_id.index, &error);
+            self.close(slot_id.index, CloseCode::POLICY, "");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The live path: from a record to the audiences that want it and to their members.
+//!
+//! The parts are separate so that they borrow separately: the index answers which audiences want a record while the
+//! audiences are marked and the encoder writes.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::audiences::Audiences;
+use super::conflation::{Conflator, QuoteOrder};
+use super::encoding::Encoder;
+use super::subscription_index::{AudienceId, SubscriptionIndex};
+use super::tick_records::{Now, TickRecords};
+use crate::io::SlotId;
+use tickcast_protocol::record::Channel;
+
+/// The longest conflation interval. After it, every pending value has been sent.
+const INTERVAL_NS_MAX: u64 = 1_000_000_000;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct FanOut {
+    pub(super) index: SubscriptionIndex,
+    pub(super) audiences: Audiences,
+    pub(super) conflator: Conflator,
+    pub(super) encoder: Encoder,
+    pub(super) records: TickRecords,
+    pub(super) join_marks: JoinMarks,
+    /// Members of the audience being flushed that have had some of its records: join mark and client. Empty between
+    /// audiences.
+    pub(super) marked_members: Vec<(u64, SlotId)>,
+}
+
+impl FanOut {
+    pub(super) fn new(compression_level: u8) -> Self {
+        Self {
+            index: SubscriptionIndex::default(),
+            audiences: Audiences::default(),
+            conflator: Conflator::default(),
+            encoder: Encoder::new(compression_level),
+            records: TickRecords::default(),
+            join_marks: JoinMarks::default(),
+            marked_members: Vec::new(),
+        }
+    }
+
+    /// Removes the records of the last tick.
+    pub(super) fn begin_tick(&mut self) {
+        self.records.clear();
+        self.audiences.begin_tick();
+    }
+}
+
+/// How an audience gets the quotes of an instrument, see [`QuoteOrder`].
+pub(super) fn quote_order(index: &SubscriptionIndex, audience: AudienceId, instrument: u32) -> QuoteOrder {
+    match index.wants(audience, instrument, Channel::Trade) {
+        Some(_) => QuoteOrder::BeforeTrade,
+        None => QuoteOrder::Free,
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct JoinMark {
+    offset: u64,
+    until_ns: u64,
+}
+
+/// Clients that became members in the middle of a conflation interval, having had all present values. At the next interval
+/// boundary they must not be sent the values from before they joined once more.
+#[derive(Debug, Default)]
+pub(super) struct JoinMarks {
+    by_slot: HashMap<u32, JoinMark, RandomState>,
+}
+
+impl JoinMarks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_slot.is_empty()
+    }
+
+    /// The client has had everything up to this ring offset.
+    pub(super) fn set(&mut self, slot: u32, offset: u64, now: Now) {
+        self.by_slot.insert(slot, JoinMark { offset, until_ns: now.ns + INTERVAL_NS_MAX });
+    }
+
+    /// The offset up to which a client has had everything, if it joined lately.
+    pub(super) fn get(&self, slot: u32) -> Option<u64> {
+        self.by_slot.get(&slot).map(|mark| mark.offset)
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) {
+        self.by_slot.remove(&slot);
+    }
+
+    /// Removes marks that are older than the longest interval.
+    pub(super) fn expire(&mut self, now: Now) {
+        self.by_slot.retain(|_, mark| mark.until_ns > now.ns);
+    }
+}

@@ -1,0 +1,62 @@
+//! What the shard has read from its ring: the instruments, the newest values, and how far it has come.
+//!
+//! Written by the phase that reads the ring, read by all others.
+
+use std::sync::Arc;
+
+use tickcast_protocol::{Directory, Sequence};
+
+use crate::last_value::LastValues;
+
+/// Sequences of the log channels (trade, raw) by instrument, from instrument 1.
+pub(super) type LogSequences = Arc<[[Sequence; 2]]>;
+
+/// Up to where a client has had its log channels.
+#[derive(Clone, Debug)]
+pub(super) struct LogCursor {
+    /// No log record up to this position is missing.
+    pub(super) position: u64,
+    /// Where the client continues in the ring.
+    pub(super) offset: u64,
+    /// Sequences at that offset: what a Gap starts from, should the ring be overwritten. Clients that left the live path
+    /// between two changes share one copy; a client in the middle of the history has its own.
+    pub(super) sequences: LogSequences,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct MarketView {
+    pub(super) directory: Directory,
+    pub(super) values: LastValues,
+    /// Position of the newest record that was read.
+    pub(super) position: u64,
+    /// The same at the end of the last tick.
+    pub(super) last_position: u64,
+    /// End of what was read.
+    pub(super) offset: u64,
+    /// The ring has lapped the shard: the sequencer has to send the whole state again.
+    pub(super) resync_wanted: bool,
+    /// The log sequences, and the count of changes at which they were collected.
+    log_sequences: (u64, LogSequences),
+}
+
+impl MarketView {
+    /// Nothing is known yet; the ring will be read from `offset` on.
+    pub(super) fn new(offset: u64) -> Self {
+        Self { offset, ..Self::default() }
+    }
+
+    /// The cursor of a client that has had everything up to now.
+    pub(super) fn log_cursor(&mut self) -> LogCursor {
+        LogCursor { position: self.position, offset: self.offset, sequences: self.log_sequences() }
+    }
+
+    /// The present sequences of all log channels. They are collected once for all that ask between two changes.
+    pub(super) fn log_sequences(&mut self) -> LogSequences {
+        let changes = self.values.log_changes();
+        if self.log_sequences.0 != changes {
+            self.log_sequences = (changes, self.values.log_sequences().collect());
+        }
+        self.log_sequences.1.clone()
+    }
+}

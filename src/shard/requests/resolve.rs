@@ -1,0 +1,119 @@
+//! From the symbols and patterns of a request to items of the subscription index.
+
+use std::collections::HashSet;
+
+use foldhash::fast::RandomState;
+
+use super::super::encoding::Encoding;
+use super::super::subscription_index::{Key, SubscriptionIndex, Target};
+use tickcast_protocol::Directory;
+use tickcast_protocol::control::{ChannelSet, Pattern};
+
+/// What the symbols and channels of a request stand for.
+#[derive(Debug)]
+pub(in crate::shard) struct Resolved {
+    /// Sorted, each once.
+    pub(in crate::shard) targets: Vec<Target>,
+    /// Each target with each channel.
+    pub(in crate::shard) items: Vec<Key>,
+    /// Exact names that no instrument has.
+    pub(in crate::shard) unknown: Vec<String>,
+}
+
+/// Resolves what a client wants to subscribe to. Patterns that do not become items have to be released again.
+pub(in crate::shard) fn resolve(
+    index: &mut SubscriptionIndex,
+    directory: &Directory,
+    encoding: Encoding,
+    channels: ChannelSet,
+    symbols: &[Pattern],
+) -> Resolved {
+    let (mut targets, mut unknown) = (Vec::with_capacity(symbols.len()), Vec::new());
+    for symbol in symbols {
+        match symbol {
+            Pattern::Prefix(prefix) => targets.push(Target::Pattern(index.intern(prefix))),
+            Pattern::Exact(name) => {
+                let known = directory.find(name).map(|instrument| instrument.id);
+                if known.is_none() {
+                    unknown.push(name.clone());
+                }
+                targets.extend(resolve_name(index, encoding, name, known));
+            }
+        }
+    }
+    targets.sort_unstable();
+    targets.dedup();
+    let items = targets.iter().flat_map(|target| channels.iter().map(|channel| Key::new(*target, channel))).collect();
+    Resolved { targets, items, unknown }
+}
+
+/// An SSE client cannot ask again for an instrument that does not exist yet. It subscribes to the name itself, so that a
+/// token from before the definition is good as well. All SSE clients do, regardless of when they came, so that those with
+/// the same interest are one audience.
+fn resolve_name(index: &mut SubscriptionIndex, encoding: Encoding, name: &str, known: Option<u32>) -> Option<Target> {
+    if encoding.format.is_websocket() {
+        known.map(Target::Instrument)
+    } else {
+        Some(Target::Pattern(index.intern_name(name)))
+    }
+}
+
+/// Releases patterns that no item came to use.
+pub(in crate::shard) fn release(index: &mut SubscriptionIndex, targets: &[Target]) {
+    for target in targets {
+        if let Target::Pattern(pattern) = target {
+            index.release_unused(*pattern);
+        }
+    }
+}
+
+/// How many instruments these cover now.
+pub(in crate::shard) fn count_covered(index: &SubscriptionIndex, targets: &[Target]) -> usize {
+    let mut covered: Vec<u32> = targets.iter().flat_map(|target| index.covered(target).iter().copied()).collect();
+    covered.sort_unstable();
+    covered.dedup();
+    covered.len()
+}
+
+/// The symbols and patterns of an unsubscribe request, for one look-up an item: a request of 10,000 names from a client with
+/// 10,000 items must not cost their product.
+#[derive(Default)]
+pub(in crate::shard) struct SymbolSet<'a> {
+    exact: HashSet<&'a str, RandomState>,
+    prefixes: HashSet<&'a str, RandomState>,
+}
+
+impl<'a> FromIterator<&'a Pattern> for SymbolSet<'a> {
+    fn from_iter<T: IntoIterator<Item = &'a Pattern>>(patterns: T) -> Self {
+        let mut set = Self::default();
+        for pattern in patterns {
+            match pattern {
+                Pattern::Exact(name) => set.exact.insert(name),
+                Pattern::Prefix(prefix) => set.prefixes.insert(prefix),
+            };
+        }
+        set
+    }
+}
+
+impl SymbolSet<'_> {
+    /// True if this target is named or covered. A name covers its own item; a pattern all items that it covers, names and
+    /// narrower patterns included.
+    pub(in crate::shard) fn covers(&self, index: &SubscriptionIndex, target: Target) -> bool {
+        match target {
+            Target::Instrument(id) => self.covers_name(index.symbol(id)),
+            Target::Pattern(name) if index.is_name(name) => self.covers_name(index.prefix(name)),
+            Target::Pattern(pattern) => self.covers_prefix(index.prefix(pattern)),
+        }
+    }
+
+    fn covers_name(&self, symbol: &str) -> bool {
+        self.exact.contains(symbol) || self.covers_prefix(symbol)
+    }
+
+    /// True if one of the patterns covers all symbols that begin with `prefix`.
+    fn covers_prefix(&self, prefix: &str) -> bool {
+        let ends = prefix.char_indices().map(|(end, _)| end).chain([prefix.len()]);
+        !self.prefixes.is_empty() && ends.into_iter().any(|end| self.prefixes.contains(&prefix[..end]))
+    }
+}

@@ -1,0 +1,71 @@
+//! The settings of a shard.
+
+/// Limits and timeouts of one shard. All of them but the epoch may be changed while the shard runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Identifies this run: it changes whenever sequences and positions start again from 1.
+    pub epoch: u32,
+    /// An audience that was sent nothing for this long is sent a heartbeat, ms.
+    pub heartbeat_ms: u32,
+    /// A client that sent nothing for this long is pinged, ms.
+    pub ping_interval_ms: u32,
+    /// Time a client has to answer a ping, ms.
+    pub ping_timeout_ms: u32,
+    /// A client that sent nothing for this long is closed, ms.
+    pub idle_timeout_ms: u32,
+    /// Time a client has to send its first subscription, ms; 0 for no limit.
+    pub subscribe_timeout_ms: u32,
+    /// A client whose socket took nothing for this long is closed with 4002, ms.
+    pub slow_timeout_ms: u32,
+    /// A client that was behind without a break for this long is closed with 4002, ms.
+    pub backlog_ms_max: u32,
+    /// Bytes of the ring that a client may be behind. Log records that are further back are replaced by a Gap.
+    pub backlog_bytes_max: u64,
+    /// Age of the oldest token that is resumed by replay, ms.
+    pub history_ms: u32,
+    /// Time a peer has to answer a close frame, ms.
+    pub close_timeout_ms: u32,
+    /// Requests that a client may send in a second.
+    pub requests_per_s: u32,
+    /// Subscriptions (a symbol or pattern and a channel) that a client may have.
+    pub subscriptions_max: usize,
+    /// Longest name or pattern, bytes.
+    pub symbol_bytes_max: usize,
+    /// Longest request, bytes.
+    pub request_bytes_max: usize,
+    /// Compression level, 1 to 9, for clients that negotiated compression; `None`: it is not offered.
+    pub compression: Option<u8>,
+    /// How many times its own size a compressed message of a client may inflate to.
+    pub inflate_ratio_max: u32,
+    /// Unsent answers of a client at which it is closed, bytes.
+    pub answers_bytes_max: usize,
+    /// Bytes of the ring that are read in one tick.
+    pub tick_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            epoch: 1,
+            heartbeat_ms: 5000,
+            ping_interval_ms: 20_000,
+            ping_timeout_ms: 20_000,
+            idle_timeout_ms: 60_000,
+            subscribe_timeout_ms: 30_000,
+            slow_timeout_ms: 30_000,
+            backlog_ms_max: 120_000,
+            // As large as the largest ring: no limit of its own.
+            backlog_bytes_max: 2 << 30,
+            history_ms: 300_000,
+            close_timeout_ms: 1000,
+            requests_per_s: 50,
+            subscriptions_max: 10_000,
+            symbol_bytes_max: 64,
+            request_bytes_max: 1024 * 1024,
+            compression: None,
+            inflate_ratio_max: 100,
+            answers_bytes_max: 64 * 1024,
+            tick_bytes_max: 256 * 1024,
+        }
+    }
+}
