@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """Writes packets.json, the golden bytes that every decoder of tickcast is tested on: `./make.py > packets.json`.
 
-The layouts are written down here once more, with `struct` alone, from the tables of the top README. It shares no code
-with any decoder or encoder on purpose: what agrees with it agrees with the protocol. README.md has the format.
+It implements the layouts of docs/protocol.md on its own, with `struct` only, and deliberately shares no code with any
+decoder or encoder. README.md has the format of the file.
 """
 
 import json
 import struct
 
-ABSENT = None  # Not present: the least i64 on the wire, null in the JSON.
+ABSENT = None  # No value: the least i64 on the wire, null in the JSON.
 LEAST, GREATEST = -(2**63), 2**63 - 1
-SAFE = 2**53 - 1  # The greatest integer that a double holds with all below it.
+SAFE = 2**53 - 1  # The greatest integer up to which a double holds all integers.
 TS = 1_763_700_000_000_000_000
 
 LAST, SNAPSHOT, CONFLATED, DELAYED, MAYBE_BAD_BOOK = 0x80, 0x20, 0x10, 0x08, 0x04
@@ -24,7 +24,7 @@ FLAG_WORDS = (
     (DELAYED, "delayed"),
     (MAYBE_BAD_BOOK, "maybe_bad_book"),
 )
-# The fields that are an i64 at the price's exponent, or at the size's; in the order of the bytes.
+# The i64 fields at the price exponent or the size exponent, in the order of the bytes.
 AMOUNTS = {
     "quote": {"bid_px": "px", "bid_sz": "sz", "ask_px": "px", "ask_sz": "sz"},
     "trade": {"px": "px", "sz": "sz"},
@@ -35,22 +35,22 @@ AMOUNTS = {
     "definition": {"tick_size": "px", "lot_size": "sz"},
 }  # fmt: skip
 
-# What the definitions so far have said: instrument -> (symbol, px_exp, sz_exp).
+# The definitions so far: instrument -> (symbol, px_exp, sz_exp).
 directory = {0: (None, 0, 0)}
 
 
 def i64(value):
-    """The eight bytes of a mantissa, or of an absent one."""
+    """The eight bytes of a mantissa, or of an absent value."""
     return struct.pack("<q", LEAST if value is ABSENT else value)
 
 
 def wide(value):
-    """A 64-bit integer as the vectors write it: a decimal string, since a double does not hold it."""
+    """A 64-bit integer in the vectors: a decimal string, because a double does not hold it."""
     return None if value is ABSENT else str(value)
 
 
 def decimal(mantissa, exponent):
-    """mantissa * 10^exponent with all its decimals, as the JSON encoding writes it."""
+    """mantissa * 10^exponent with all its decimals, as in the JSON encoding."""
     if mantissa is ABSENT:
         return None
     sign, digits = ("-" if mantissa < 0 else ""), str(abs(mantissa))
@@ -61,7 +61,7 @@ def decimal(mantissa, exponent):
 
 
 def body_of(kind, fields):
-    """What follows the 32 bytes of the header, without the padding."""
+    """The bytes after the header of 32 bytes, without padding."""
     amounts = b"".join(i64(fields[name]) for name in AMOUNTS.get(kind, ()))
     if kind in ("quote", "ticker"):
         return amounts
@@ -82,11 +82,11 @@ def body_of(kind, fields):
         return struct.pack("<QQBc6x", *bounds, channel, fields["reason"].encode())
     if kind == "status":
         return struct.pack("<c7x", fields["state"].encode())
-    return fields.get("body", b"")  # A heartbeat has none; an unknown type has what it is given.
+    return fields.get("body", b"")  # A heartbeat has none; an unknown type has the given one.
 
 
-def written(kind, fields):
-    """The fields of the body as the vectors write them."""
+def vector_fields(kind, fields):
+    """The fields of the body in the format of the vectors."""
     plain = {}
     for name, value in fields.items():
         if name == "levels":
@@ -101,7 +101,7 @@ def written(kind, fields):
 
 
 def json_encoding(kind, header, fields):
-    """The record as the subprotocol tickcast.v1+json has it."""
+    """The record in the subprotocol tickcast.v1+json."""
     symbol, px_exp, sz_exp = directory[header["instrument"]]
     record = {"type": kind} | ({} if symbol is None else {"symbol": symbol})
     record |= {name: header[name] for name in ("sequence", "ts_event", "ts_recv")}
@@ -122,7 +122,7 @@ def json_encoding(kind, header, fields):
 
 
 def record(kind, instrument, fields, *, flags=LAST, sequence=0, ts_event=0, ts_recv=TS, appended=b"", has_json=True):
-    """One record: its bytes, and the object that a decoder is held to."""
+    """One record: its bytes, and the object that a decoder must return."""
     if kind == "definition":
         directory[instrument] = (fields["symbol"], fields["px_exp"], fields["sz_exp"])
     body = body_of(kind, fields)
@@ -133,14 +133,14 @@ def record(kind, instrument, fields, *, flags=LAST, sequence=0, ts_event=0, ts_r
     header = {"instrument": instrument, "flags": flags, "sequence": sequence, "ts_event": ts_event, "ts_recv": ts_recv}
     plain = {"type": kind, "length": length, "instrument": instrument, "flags": flags}
     plain |= {name: wide(header[name]) for name in ("sequence", "ts_event", "ts_recv")}
-    plain |= written(kind, fields)
+    plain |= vector_fields(kind, fields)
     plain |= {"appended_hex": appended.hex()} if appended else {}
     plain |= {"json": json_encoding(kind, header, fields)} if has_json else {}
     return head + body, plain
 
 
 def packet(name, *records, flags=0, epoch=7, position=91823, ts_send=TS + 1_000):
-    """A packet of the list."""
+    """One entry of the list of packets."""
     count = len(records)
     head = struct.pack("<BBHIQQ", 1, flags, count, epoch, position, ts_send)
     header = {"version": 1, "flags": flags, "count": count, "epoch": epoch}
@@ -199,7 +199,7 @@ LONGEST_VENUE = "\u65e5" * 85
 
 
 def definitions():
-    """The instruments that the packets after them use, and texts of every kind."""
+    """The instruments of the following packets, and texts of every kind."""
     yield packet(
         "definitions",
         definition(BTC, "BTC-USD", -2, -5, tick=1, lot=1),
@@ -246,7 +246,7 @@ def state_channels():
 
 
 def log_channels():
-    """Trades and raw bytes, and what is said of their holes."""
+    """Trades, raw bytes and gaps."""
     yield packet("trades_of_each_side", *(trade(BTC, 6183763, 250, 1 + i, side) for i, side in enumerate("BSN")))
     yield packet("trade_with_the_greatest_id", trade(BTC, -GREATEST, 0, 2**64 - 1, "N"))
     yield packet("trade_ids_around_2_to_the_53", *(trade(BTC, 1, 1, SAFE + i, "B", sequence=6 + i) for i in range(3)))
@@ -258,8 +258,8 @@ def log_channels():
     yield packet("gap_of_an_unknown_channel", gap(BTC, None, 1, 2, "S", has_json=False))
 
 
-def about_the_stream():
-    """Packets that say something of the stream, and flags."""
+def stream_state():
+    """Packets about the state of the stream, and flags."""
     yield packet("empty_packet")
     yield packet("empty_packet_that_ends_a_snapshot", flags=PACKET_SNAPSHOT | PACKET_CAUGHT_UP)
     yield packet("heartbeat", heartbeat())
@@ -277,7 +277,7 @@ def about_the_stream():
 
 
 def of_a_later_version():
-    """What a later server may send: appended fields, and types that are not known today."""
+    """Packets of a possible later version: appended fields and unknown types."""
     more = struct.pack("<QQ", 2**64 - 1, 1)
     yield packet(
         "records_with_appended_fields",
@@ -299,7 +299,7 @@ def of_a_later_version():
 
 
 def of_other_epochs():
-    """The last ones, since definitions hold for one epoch."""
+    """Packets of other epochs: these are last, because definitions hold for one epoch."""
     top, most = 2**32 - 1, 2**64 - 1
     yield packet(
         "greatest_numbers",
@@ -314,7 +314,7 @@ def of_other_epochs():
 
 
 def invalid():
-    """Packets that a decoder refuses: (name, bytes, why)."""
+    """Packets that a decoder must refuse: (name, bytes, reason)."""
     head = lambda count, version=1: struct.pack("<BBHIQQ", version, 0, count, 7, 1, TS)  # noqa: E731
     one, another = quote(BTC, 1, 2, 3, 4)[0], trade(BTC, 1, 2, 3, "B")[0]
     with_length = lambda octets, length: struct.pack("<H", length) + octets[2:]  # noqa: E731
@@ -357,9 +357,9 @@ def invalid():
 
 
 def text():
-    """The file: a record a line."""
+    """The text of the file, one record per line."""
     parts = []
-    for make in (definitions, state_channels, log_channels, about_the_stream, of_a_later_version, of_other_epochs):
+    for make in (definitions, state_channels, log_channels, stream_state, of_a_later_version, of_other_epochs):
         for each in make():
             head = ",\n   ".join(f'"{key}": {json.dumps(each[key])}' for key in ("name", "hex", "header"))
             records = ",\n    ".join(json.dumps(record) for record in each["records"])

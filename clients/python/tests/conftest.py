@@ -1,4 +1,4 @@
-"""A real server for the tests that want one, and packets for those that want none."""
+"""Fixtures: a real server for the tests that need one, and builders of packets for the others."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Protocol
 import pytest
 
 ROOT = Path(__file__).parents[3]
-# Nothing that a test waits for takes this long on a slow and busy machine.
+# Longer than anything that a test waits for, also on a slow and busy machine.
 DEADLINE_S = 40.0
 TS = 1_763_700_000_000_000_000
 
 
 def binary() -> Path | None:
-    """The server: `$TICKCAST_BIN`, or the newest of what cargo has built."""
+    """The server: `$TICKCAST_BIN`, or the newest binary in the target folder."""
     given = os.environ.get("TICKCAST_BIN")
     if given:
         return Path(given)
@@ -44,7 +44,7 @@ class Server:
     async def start(cls, *args: str, address: str = "127.0.0.1:0") -> Server:
         program = binary()
         if program is None:
-            pytest.skip("no server binary: `cargo build --release`, or set TICKCAST_BIN")
+            pytest.skip("no server binary: run `cargo build --release`, or set TICKCAST_BIN")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKCAST_")}
         process = await asyncio.create_subprocess_exec(
             program, "--listen", address, *args, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -55,7 +55,7 @@ class Server:
             async for line in process.stdout:
                 if b"serving on http://" in line:
                     return cls(process, line.split(b"http://")[1].strip().decode(), args)
-        pytest.fail("the server has ended before it served")
+        pytest.fail("the server exited before it was ready")
 
     async def stop(self, by: signal.Signals = signal.SIGKILL) -> None:
         if self.process.returncode is None:
@@ -63,7 +63,7 @@ class Server:
             await self.process.communicate()
 
     async def start_again(self) -> Server:
-        """The same on the same address, after `stop`."""
+        """The same server on the same address, after `stop`."""
         return await Server.start(*self.args, address=self.address)
 
 
@@ -73,7 +73,7 @@ class Start(Protocol):
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Starts servers that do not outlive their test."""
+    """Starts servers, and stops them after the test."""
     servers: list[Server] = []
 
     async def started(*args: str) -> Server:
@@ -116,8 +116,8 @@ def status(state: str, *, instrument: int = 0) -> bytes:
     return record(19, 0, struct.pack("<c7x", state.encode()), instrument=instrument)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Waits until something holds that other tasks bring about."""
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until other tasks make the condition true."""
     async with asyncio.timeout(DEADLINE_S):
-        while not holds():  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""A server that behaves as each test wants it to: losses, hints, refusals, answers that never come."""
+"""Against a fake server with scripted behaviour: losses, delays, refusals, missing answers."""
 
 from __future__ import annotations
 
@@ -26,64 +26,64 @@ WELCOME = {"type": "welcome", "epoch": 7, "version": "9", "heartbeat_ms": 1000, 
 
 
 class Peer:
-    """One connection as the test's server has it."""
+    """A connection of the fake server."""
 
     def __init__(self, socket: ServerConnection, number: int) -> None:
         self.socket = socket
         self.number = number
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
 
-    async def say(self, **control: Any) -> None:
+    async def send(self, **control: Any) -> None:
         await self.socket.send(json.dumps(control))
 
     async def request(self) -> dict[str, Any]:
-        self.asked.append(json.loads(await self.socket.recv()))
-        return self.asked[-1]
+        self.requests.append(json.loads(await self.socket.recv()))
+        return self.requests[-1]
 
     async def answer(self, **more: Any) -> dict[str, Any]:
-        """Takes a request and answers it as the server does."""
-        asked = await self.request()
+        """Reads a request and answers it as the real server does."""
+        request = await self.request()
         kind = {"subscribe": "subscribed", "unsubscribe": "unsubscribed", "resume": "resumed", "ping": "pong"}[
-            asked["op"]
+            request["op"]
         ]
-        told = {
+        fields = {
             "type": kind,
-            "id": asked["id"],
+            "id": request["id"],
             "ts": 1_763_700_000_000_000_000,
-            "count": len(asked.get("symbols", ())),
+            "count": len(request.get("symbols", ())),
             "unknown": [],
         }
-        await self.say(**told, conflate_ms=asked.get("conflate_ms", 0), **more)
-        return asked
+        await self.send(**fields, conflate_ms=request.get("conflate_ms", 0), **more)
+        return request
 
-    async def end(self) -> None:
-        """Until the client goes."""
+    async def serve(self) -> None:
+        """Answers requests until the client disconnects."""
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await self.answer()
 
-    def drop(self) -> None:
-        """Without a close, as a cable does that is pulled."""
+    def reset(self) -> None:
+        """Resets the connection, without a closing handshake."""
         self.socket.transport.abort()
 
 
-Act = Callable[[Peer], Awaitable[None]]
+Script = Callable[[Peer], Awaitable[None]]
 
 
 class Fake:
-    """A server whose connections do one act after another; the last act is repeated."""
+    """A server with one script per connection; the last script is used for all further ones."""
 
-    def __init__(self, *acts: Act, refuse: Callable[[int], Response | None] = lambda _: None) -> None:
-        self.acts = acts
+    def __init__(self, *scripts: Script, refuse: Callable[[int], Response | None] = lambda _: None) -> None:
+        self.scripts = scripts
         self.peers: list[Peer] = []
-        self.tries = 0
+        self.attempts = 0
         self.refuse = refuse
         self.errors: list[BaseException] = []
 
     async def __aenter__(self) -> Fake:
         def upgrade(_: ServerConnection, __: Request) -> Response | None:
-            self.tries += 1
-            return self.refuse(self.tries)
+            self.attempts += 1
+            return self.refuse(self.attempts)
 
         self.listener: Listener = await serve(
             self._serve, "127.0.0.1", 0, process_request=upgrade, subprotocols=[Subprotocol("tickcast.v1")]
@@ -95,8 +95,8 @@ class Fake:
         peer = Peer(socket, len(self.peers))
         self.peers.append(peer)
         try:
-            await peer.say(**WELCOME)
-            await self.acts[min(peer.number, len(self.acts) - 1)](peer)
+            await peer.send(**WELCOME)
+            await self.scripts[min(peer.number, len(self.scripts) - 1)](peer)
         except ConnectionClosed:
             pass
         except AssertionError as error:
@@ -112,8 +112,8 @@ def quick() -> Backoff:
     return Backoff(0.01, 0.02, chance=random.Random(1))
 
 
-async def news(client: tickcast.Client) -> AsyncIterator[tuple[str, int]]:
-    """Types and sequences; `gap` with the first that is missing; what becomes of the connection."""
+async def summaries(client: tickcast.Client) -> AsyncIterator[tuple[str, int]]:
+    """Types and sequences of records; `gap` with its first sequence; changes of the connection."""
     async for one in client.events():
         if isinstance(one, Connection):
             yield one.state, 0
@@ -128,111 +128,111 @@ async def take(source: AsyncIterator[tuple[str, int]], count: int) -> list[tuple
         return [await anext(source) for _ in range(count)]
 
 
-async def test_a_dropped_connection_resumes_with_its_token_and_nothing_comes_twice() -> None:
+async def test_a_lost_connection_resumes_with_its_token_without_repetition() -> None:
     async def first(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.send(packet(definition(), quote(1), trade(1), position=10, flags=CAUGHT_UP))
         await peer.socket.send(packet(trade(2), position=11))
         await peer.answer()
-        peer.drop()
+        peer.reset()
 
     async def second(peer: Peer) -> None:
-        asked = await peer.answer(how="replay")
-        assert (asked["op"], asked["epoch"], asked["position"], asked["symbols"]) == ("resume", 7, 11, ["BTC-USD"])
+        request = await peer.answer(how="replay")
+        assert [request[name] for name in ("op", "epoch", "position", "symbols")] == ["resume", 7, 11, ["BTC-USD"]]
         await peer.socket.send(packet(trade(2), trade(3), position=12, flags=wire.REPLAY | wire.CAUGHT_UP))
         await peer.socket.send(packet(trade(4), position=13))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
         await client.subscribe(["BTC-USD"])
-        source = news(client)
+        source = summaries(client)
         assert await take(source, 3) == [("live", 0), ("quote", 1), ("trade", 1)]
         assert client.state("BTC-USD") is State.LIVE
         await client.ping()
-        told = await take(source, 6)
-        assert told == [("trade", 2), ("lost", 0), ("resyncing", 0), ("trade", 3), ("live", 0), ("trade", 4)]
+        seen = await take(source, 6)
+        assert seen == [("trade", 2), ("lost", 0), ("resyncing", 0), ("trade", 3), ("live", 0), ("trade", 4)]
         assert client.stats["repeated"] == 1
         assert client.stats["reconnects"] == 1
 
 
-async def test_a_resume_that_becomes_a_snapshot_tells_what_is_missing() -> None:
+async def test_a_snapshot_after_a_resume_reports_the_gap() -> None:
     async def first(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.send(packet(definition(), trade(1), position=10, flags=CAUGHT_UP))
         await peer.answer()
-        peer.drop()
+        peer.reset()
 
     async def second(peer: Peer) -> None:
         await peer.answer(how="snapshot")
         await peer.socket.send(packet(definition(), trade(9, flags=0xA0), position=90, flags=CAUGHT_UP))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
         await client.subscribe(["BTC-USD"])
         await client.ping()
-        told = [one for one in await take(news(client), 7) if one[0] in ("trade", "gap")]
-        assert told == [("trade", 1), ("gap", 2), ("trade", 9)]
+        seen = [one for one in await take(summaries(client), 7) if one[0] in ("trade", "gap")]
+        assert seen == [("trade", 1), ("gap", 2), ("trade", 9)]
 
 
-async def test_a_subscription_whose_snapshot_was_cut_begins_anew() -> None:
+async def test_an_interrupted_snapshot_is_requested_again() -> None:
     async def first(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.send(packet(definition(), quote(1), position=10, flags=wire.SNAPSHOT))
-        peer.drop()
+        peer.reset()
 
     async def second(peer: Peer) -> None:
         assert (await peer.answer())["op"] == "subscribe"
         await peer.socket.send(packet(definition(), quote(1, flags=0xA0), position=11, flags=CAUGHT_UP))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
         await client.subscribe(["BTC-USD"])
-        told = [("live", 0), ("quote", 1), ("lost", 0), ("resyncing", 0), ("quote", 1), ("live", 0)]
-        assert await take(news(client), 6) == told
+        expected = [("live", 0), ("quote", 1), ("lost", 0), ("resyncing", 0), ("quote", 1), ("live", 0)]
+        assert await take(summaries(client), 6) == expected
 
 
-async def test_many_subscriptions_come_back_in_requests_that_the_server_takes() -> None:
+async def test_resubscribing_keeps_the_limit_of_symbols() -> None:
     async def first(peer: Peer) -> None:
         for _ in range(4):
             await peer.answer()
         await peer.socket.send(packet(position=10, flags=CAUGHT_UP))
         await peer.answer()
-        peer.drop()
+        peer.reset()
 
     async def second(peer: Peer) -> None:
         await peer.answer(how="replay")
         await peer.answer(how="replay")
         await peer.socket.send(packet(position=10, flags=wire.REPLAY | wire.CAUGHT_UP))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
         for symbol in "ABCD":
             await client.subscribe([symbol])
         await client.ping()
         await until(lambda: client.state() is State.LIVE and client.stats["reconnects"] == 1)
-        asked = server.peers[1].asked
-        assert [(one["op"], one["symbols"]) for one in asked] == [("resume", ["A", "B", "C"]), ("resume", ["D"])]
+        requests = server.peers[1].requests
+        assert [(one["op"], one["symbols"]) for one in requests] == [("resume", ["A", "B", "C"]), ("resume", ["D"])]
 
 
-async def test_the_servers_hint_is_the_least_wait() -> None:
-    class Wary(Backoff):
-        asked: list[float] = []  # noqa: RUF012
+async def test_the_servers_reconnect_delay_is_used() -> None:
+    class Recording(Backoff):
+        delays: list[float] = []  # noqa: RUF012
 
         def next_s(self, asked_s: float = 0.0) -> float:
-            self.asked.append(asked_s)
+            self.delays.append(asked_s)
             return 0.0
 
     async def first(peer: Peer) -> None:
-        await peer.say(type="closing", reason="going_away", reconnect_ms=1500)
+        await peer.send(type="closing", reason="going_away", reconnect_ms=1500)
         await peer.socket.close(1001)
 
-    async with Fake(first, Peer.end) as server, tickcast.connect(server.url, backoff=Wary()) as client:
+    async with Fake(first, Peer.serve) as server, tickcast.connect(server.url, backoff=Recording()) as client:
         await until(lambda: client.stats["reconnects"] == 1 and client.connected)
-        assert Wary.asked == [1.5]
+        assert Recording.delays == [1.5]
 
 
 @pytest.mark.parametrize("code", [4001, 4003])
-async def test_codes_of_credentials_are_not_tried_again(code: int) -> None:
+async def test_close_codes_of_credentials_are_final(code: int) -> None:
     async def first(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.close(code, "expired")
@@ -244,14 +244,14 @@ async def test_codes_of_credentials_are_not_tried_again(code: int) -> None:
                 pass
         with pytest.raises(ClosedError):
             await client.subscribe(["A"])
-        assert server.tries == 1
+        assert server.attempts == 1
 
 
-async def test_other_codes_are_tried_again() -> None:
+async def test_other_close_codes_lead_to_a_reconnect() -> None:
     async def first(peer: Peer) -> None:
         await peer.socket.close(4002, "slow")
 
-    async with Fake(first, first, Peer.end) as server, tickcast.connect(server.url, backoff=quick()) as client:
+    async with Fake(first, first, Peer.serve) as server, tickcast.connect(server.url, backoff=quick()) as client:
         await until(lambda: client.stats["reconnects"] == 2 and client.connected)
 
 
@@ -262,90 +262,90 @@ def refused(status: HTTPStatus, **headers: str) -> Response:
     return Response(status, status.phrase, Headers({**headers, "Content-Length": str(len(body))}), body)
 
 
-async def test_a_refusal_of_credentials_is_raised_and_not_tried_again() -> None:
-    async with Fake(Peer.end, refuse=lambda _: refused(HTTPStatus.UNAUTHORIZED)) as server:
+async def test_refused_credentials_are_final() -> None:
+    async with Fake(Peer.serve, refuse=lambda _: refused(HTTPStatus.UNAUTHORIZED)) as server:
         with pytest.raises(RefusedError, match="401 no: not you"):
             await tickcast.connect(server.url, wait=True, backoff=quick())
-        assert server.tries == 1
+        assert server.attempts == 1
 
 
-async def test_a_busy_server_is_tried_again_after_what_it_asks_for() -> None:
-    def busy(tries: int) -> Response | None:
-        return refused(HTTPStatus.SERVICE_UNAVAILABLE, **{"Retry-After": "0"}) if tries < 3 else None
+async def test_a_busy_server_is_retried() -> None:
+    def busy(attempts: int) -> Response | None:
+        return refused(HTTPStatus.SERVICE_UNAVAILABLE, **{"Retry-After": "0"}) if attempts < 3 else None
 
-    async with Fake(Peer.end, refuse=busy) as server:
+    async with Fake(Peer.serve, refuse=busy) as server:
         with pytest.raises(RefusedError, match="503"):
             await tickcast.connect(server.url)
         async with tickcast.connect(server.url, wait=True, backoff=quick()) as client:
-            assert (client.version, server.tries) == ("9", 3)
+            assert (client.version, server.attempts) == ("9", 3)
 
 
-async def test_a_request_that_is_not_taken_is_raised_and_not_asked_again() -> None:
+async def test_a_rejected_request_is_raised_and_not_repeated() -> None:
     async def first(peer: Peer) -> None:
-        asked = await peer.request()
-        await peer.say(type="error", id=asked["id"], code="limit", message="symbols: too many")
+        request = await peer.request()
+        await peer.send(type="error", id=request["id"], code="limit", message="symbols: too many")
         await peer.answer()
-        peer.drop()
+        peer.reset()
 
-    async with Fake(first, Peer.end) as server, tickcast.connect(server.url, backoff=quick()) as client:
+    async with Fake(first, Peer.serve) as server, tickcast.connect(server.url, backoff=quick()) as client:
         with pytest.raises(RejectedError, match="limit: symbols: too many"):
             await client.subscribe(["A"])
         await client.ping()
         await until(lambda: len(server.peers) == 2 and client.connected)
-        assert server.peers[1].asked == []
+        assert server.peers[1].requests == []
 
 
-async def test_a_subscription_that_waits_for_its_answer_survives_a_loss() -> None:
+async def test_a_subscription_without_an_answer_survives_a_loss() -> None:
     async def first(peer: Peer) -> None:
         await peer.request()
-        peer.drop()
+        peer.reset()
 
     async def second(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.send(packet(definition(), quote(1), position=3, flags=CAUGHT_UP))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
         assert (await client.subscribe(["A"])).count == 1
-        assert len(server.peers[1].asked) == 1
+        assert len(server.peers[1].requests) == 1
 
 
-async def test_what_another_subscription_wants_stays_and_a_pattern_is_asked_for_again() -> None:
-    async with Fake(Peer.end) as server, tickcast.connect(server.url) as client:
+async def test_closing_keeps_the_names_of_other_subscriptions() -> None:
+    async with Fake(Peer.serve) as server, tickcast.connect(server.url) as client:
         everything = await client.subscribe(["*"], channels=["trade"])
         await client.subscribe(["A"], channels=["trade"])
         both = await client.subscribe(["A", "B"], channels=["trade"])
         await both.close()
         await everything.close()
         await client.ping()
-        asked = [(one["op"], one.get("symbols")) for one in server.peers[0].asked]
-        assert asked[3:6] == [("unsubscribe", ["B"]), ("unsubscribe", ["*"]), ("subscribe", ["A"])]
+        sent = [(one["op"], one.get("symbols")) for one in server.peers[0].requests]
+        assert sent[3:6] == [("unsubscribe", ["B"]), ("unsubscribe", ["*"]), ("subscribe", ["A"])]
 
 
-async def test_the_interval_is_changed_without_a_snapshot() -> None:
-    async with Fake(Peer.end) as server, tickcast.connect(server.url, conflate_ms=100) as client:
+async def test_the_interval_changes_without_a_snapshot() -> None:
+    async with Fake(Peer.serve) as server, tickcast.connect(server.url, conflate_ms=100) as client:
         subscription = await client.subscribe(["A"])
         assert subscription.conflate_ms == 100
         await subscription.set_conflate_ms(500)
-        asked = server.peers[0].asked
-        assert [(one["conflate_ms"], one["snapshot"]) for one in asked] == [(100, True), (500, False)]
+        requests = server.peers[0].requests
+        assert [(one["conflate_ms"], one["snapshot"]) for one in requests] == [(100, True), (500, False)]
         assert subscription.conflate_ms == 500
 
 
-async def test_a_program_that_does_not_read_is_waited_for_and_its_requests_are_answered() -> None:
+async def test_a_full_inbox_stops_reading_and_answers_still_come() -> None:
     async def flood(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.send(packet(definition(), position=1, flags=CAUGHT_UP))
         for sequence in range(1, 2001):
             await peer.socket.send(packet(trade(sequence), position=1 + sequence))
         await peer.answer()
-        await peer.end()
+        await peer.serve()
 
     async with Fake(flood) as server, tickcast.connect(server.url, inbox_packets=8) as client:
         await client.subscribe(["A"])
         await until(lambda: client.packets_read >= 8)
-        assert client.packets_read < 2000, "the socket is not read beyond the inbox"
-        assert (await client.ping()).rtt_s > 0, "an answer behind packets that nobody reads"
+        assert client.packets_read < 2000, "a full inbox stops reading the socket"
+        assert (await client.ping()).rtt_s > 0, "an answer behind unread packets"
         sequences = []
         async for record in client:
             assert isinstance(record, Trade)
@@ -355,17 +355,17 @@ async def test_a_program_that_does_not_read_is_waited_for_and_its_requests_are_a
         assert sequences == list(range(1, 2001))
 
 
-async def test_silence_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silence_leads_to_a_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tickcast.session.SILENCE_S", -1.9)
-    async with Fake(Peer.end) as server, tickcast.connect(server.url, backoff=quick()) as client:
+    async with Fake(Peer.serve) as server, tickcast.connect(server.url, backoff=quick()) as client:
         await until(lambda: client.stats["reconnects"] >= 1)
 
 
-async def test_what_breaks_the_layout_is_raised() -> None:
+async def test_an_invalid_packet_raises() -> None:
     async def first(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.send(packet(quote(1), position=1))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first) as server, tickcast.connect(server.url) as client:
         await client.subscribe(["A"])
@@ -374,8 +374,8 @@ async def test_what_breaks_the_layout_is_raised() -> None:
                 pass
 
 
-async def test_close_ends_an_iteration_and_what_comes_after_is_refused() -> None:
-    async with Fake(Peer.end) as server:
+async def test_close_ends_iterations_and_later_calls_raise() -> None:
+    async with Fake(Peer.serve) as server:
         client = await tickcast.connect(server.url)
         reading = asyncio.create_task(anext(aiter(client), None))
         await client.close()
@@ -384,14 +384,14 @@ async def test_close_ends_an_iteration_and_what_comes_after_is_refused() -> None
             await client.subscribe(["A"])
 
 
-async def test_no_server_is_an_error_that_says_so() -> None:
+async def test_an_unreachable_server_raises() -> None:
     with pytest.raises(tickcast.UnreachableError, match="is the server running"):
         await tickcast.connect("ws://127.0.0.1:1")
     with pytest.raises(tickcast.UnreachableError, match="is the server running"):
         await tickcast.snapshot("A", "ws://127.0.0.1:1")
 
 
-async def test_closing_a_pattern_takes_along_what_it_covers_and_nothing_else() -> None:
+async def test_closing_a_pattern_resumes_covered_names_only() -> None:
     async def first(peer: Peer) -> None:
         for _ in range(3):
             await peer.answer()
@@ -402,26 +402,26 @@ async def test_closing_a_pattern_takes_along_what_it_covers_and_nothing_else() -
         again = packet(trade(1), trade(2), position=3, flags=wire.REPLAY | wire.CAUGHT_UP)
         await peer.socket.send(again)
         await peer.answer()
-        peer.drop()
+        peer.reset()
 
-    async with Fake(first, Peer.end) as server, tickcast.connect(server.url, backoff=quick()) as client:
+    async with Fake(first, Peer.serve) as server, tickcast.connect(server.url, backoff=quick()) as client:
         await client.subscribe(["BTC-USD"], channels=["trade"])
         await client.subscribe(["ETH-USD"], channels=["trade"])
         pattern = await client.subscribe(["BTC-*"], channels=["trade"])
         await until(lambda: client.state() is State.LIVE)
         await pattern.close()
         await client.ping()
-        await until(lambda: len(server.peers) == 2 and len(server.peers[1].asked) > 0)
-        asked = [(one["op"], one.get("position"), one.get("symbols")) for one in server.peers[0].asked[3:5]]
-        assert asked == [("unsubscribe", None, ["BTC-*"]), ("resume", 1, ["BTC-USD"])]
-        after = server.peers[1].asked
-        assert [(one["op"], one["position"]) for one in after] == [("resume", 3)], "both go on from where they were"
+        await until(lambda: len(server.peers) == 2 and len(server.peers[1].requests) > 0)
+        sent = [(one["op"], one.get("position"), one.get("symbols")) for one in server.peers[0].requests[3:5]]
+        assert sent == [("unsubscribe", None, ["BTC-*"]), ("resume", 1, ["BTC-USD"])]
+        after = server.peers[1].requests
+        assert [(one["op"], one["position"]) for one in after] == [("resume", 3)], "both resume from the last packet"
         assert set(after[0]["symbols"]) == {"BTC-USD", "ETH-USD"}
-        told = [one for one in await take(news(client), 6) if one[0] == "trade"]
-        assert told == [("trade", 1), ("trade", 1), ("trade", 2)], "what was replayed and had is left out"
+        seen = [one for one in await take(summaries(client), 6) if one[0] == "trade"]
+        assert seen == [("trade", 1), ("trade", 1), ("trade", 2)], "repeated records are left out"
 
 
-async def test_a_collection_over_a_restart_ends_with_what_came_before() -> None:
+async def test_collect_over_a_restart_raises_with_the_rows_before() -> None:
     pytest.importorskip("numpy")
 
     async def first(peer: Peer) -> None:
@@ -429,7 +429,7 @@ async def test_a_collection_over_a_restart_ends_with_what_came_before() -> None:
         await peer.socket.send(packet(definition(), quote(1), flags=CAUGHT_UP))
         await peer.socket.send(packet(definition(1, "ETH-USD"), quote(1), epoch=8))
         await peer.socket.send(packet(quote(2), epoch=8, position=2))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first) as server, tickcast.connect(server.url) as client:
         await client.subscribe(["*"], channels=["quote"])
@@ -443,16 +443,16 @@ async def test_a_collection_over_a_restart_ends_with_what_came_before() -> None:
             client.scales.columns(before)
 
 
-async def test_a_refusal_of_what_is_asked_for_again_ends_the_connection_and_the_client() -> None:
+async def test_a_rejection_while_resubscribing_ends_the_client() -> None:
     async def first(peer: Peer) -> None:
         await peer.answer()
-        peer.drop()
+        peer.reset()
 
     ended = asyncio.Event()
 
     async def second(peer: Peer) -> None:
-        asked = await peer.request()
-        await peer.say(type="error", id=asked["id"], code="limit", message="symbols: too many")
+        request = await peer.request()
+        await peer.send(type="error", id=request["id"], code="limit", message="symbols: too many")
         await peer.socket.wait_closed()
         ended.set()
 
@@ -468,19 +468,19 @@ async def test_a_refusal_of_what_is_asked_for_again_ends_the_connection_and_the_
         assert not client.connected and client.state() is State.STALE
 
 
-async def test_a_connection_that_ends_while_nobody_reads_is_noticed_and_nothing_is_missing() -> None:
+async def test_a_loss_with_a_full_inbox_is_detected_and_nothing_is_missing() -> None:
     async def first(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.send(packet(definition(), position=1, flags=CAUGHT_UP))
         for sequence in range(1, 15):
             await peer.socket.send(packet(trade(sequence), position=1 + sequence))
-        await peer.end()
+        await peer.serve()
 
     async def second(peer: Peer) -> None:
-        asked = await peer.answer(how="replay")
-        for sequence in range(asked["position"], 20):
+        request = await peer.answer(how="replay")
+        for sequence in range(request["position"], 20):
             await peer.socket.send(packet(trade(sequence), position=1 + sequence, flags=wire.REPLAY))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first, second) as server, tickcast.connect(server.url, inbox_packets=4, backoff=quick()) as client:
         await client.subscribe(["A"], channels=["trade"])
@@ -489,28 +489,28 @@ async def test_a_connection_that_ends_while_nobody_reads_is_noticed_and_nothing_
         server.peers[0].socket.transport.abort()
         await until(lambda: not client.connected)
         assert client.state() is State.STALE
-        assert len(server.peers) == 1, "no connection that nobody would read"
-        told = [one for one in await take(news(client), 22) if one[0] in ("trade", "gap")]
-        assert told == [("trade", sequence) for sequence in range(1, 20)]
+        assert len(server.peers) == 1, "no reconnect while the inbox is full"
+        seen = [one for one in await take(summaries(client), 22) if one[0] in ("trade", "gap")]
+        assert seen == [("trade", sequence) for sequence in range(1, 20)]
 
 
-async def test_a_collection_of_so_many_keeps_the_rest_of_its_last_packet() -> None:
+async def test_collect_by_count_keeps_the_rest_of_its_last_packet() -> None:
     pytest.importorskip("numpy")
 
     async def first(peer: Peer) -> None:
         await peer.answer()
         await peer.socket.send(packet(definition(), *map(trade, range(1, 8)), flags=CAUGHT_UP))
         await peer.socket.send(packet(trade(8), position=2))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first) as server, tickcast.connect(server.url) as client:
         await client.subscribe(["*"], channels=["trade"])
         async with asyncio.timeout(DEADLINE_S):
-            told = [(await client.collect("trade", count=count))["sequence"].tolist() for count in (2, 3, 3)]
-        assert told == [[1, 2], [3, 4, 5], [6, 7, 8]]
+            rows = [(await client.collect("trade", count=count))["sequence"].tolist() for count in (2, 3, 3)]
+        assert rows == [[1, 2], [3, 4, 5], [6, 7, 8]]
 
 
-async def test_a_collection_of_seconds_leaves_out_what_came_before_it() -> None:
+async def test_collect_by_seconds_skips_earlier_records() -> None:
     pytest.importorskip("numpy")
 
     async def first(peer: Peer) -> None:
@@ -522,14 +522,16 @@ async def test_a_collection_of_seconds_leaves_out_what_came_before_it() -> None:
         for number in (60, 61):
             await peer.answer()
             await peer.socket.send(packet(quote(number), trade(number), position=number))
-        await peer.end()
+        await peer.serve()
 
     async with Fake(first) as server, tickcast.connect(server.url, inbox_packets=4) as client:
         await client.subscribe(["*"])
         await until(lambda: len(client._inbox) >= 4)
         quotes = await client.collect("quote", seconds=0.3)
         rows = list(zip(quotes["instrument"].tolist(), quotes["sequence"].tolist(), strict=True))
-        assert rows in ([(2, 1), (1, 59), (1, 60)], [(2, 1), (1, 60)]), "of what came before, the newest of each"
+        assert rows in ([(2, 1), (1, 59), (1, 60)], [(2, 1), (1, 60)]), (
+            "of earlier quotes the newest of each instrument"
+        )
         await client.ping()
         await until(lambda: client.packets_read == 33)
         trades = await client.collect("trade", seconds=0.05)

@@ -1,4 +1,4 @@
-"""The real server: values equal its own snapshot, a killed socket resumes without a hole, a restart is survived."""
+"""Against the real server: values, resume after a reset connection, restart, publishing."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def quick() -> Backoff:
     return Backoff(0.05, 0.2)
 
 
-async def read_until(client: tickcast.Client, latest: dict[str, Any], wanted: int) -> None:
-    """Reads until the trade with this id has come; `latest` has the newest of each type."""
+async def read_until(client: tickcast.Client, latest: dict[str, Any], trade_id: int) -> None:
+    """Reads until the trade with this id; `latest` gets the newest record of each type."""
     async with asyncio.timeout(DEADLINE_S):
         async for record in client:
             latest[record.TYPE] = record
             latest.setdefault("trades", []).append(record) if isinstance(record, Trade) else None
             assert not isinstance(record, Gap), record
-            if isinstance(record, Trade) and record.trade_id == wanted:
+            if isinstance(record, Trade) and record.trade_id == trade_id:
                 return
 
 
@@ -41,7 +41,7 @@ async def publish_all(publisher: tickcast.Publisher, trade_id: int) -> None:
     await publisher.flush()
 
 
-async def test_what_is_read_is_what_the_server_shows(start: Start) -> None:
+async def test_values_equal_the_http_snapshot(start: Start) -> None:
     server = await start(*PUBLISHING)
     async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3, venue="me", tick_size="0.01")
@@ -63,7 +63,7 @@ async def test_what_is_read_is_what_the_server_shows(start: Start) -> None:
         assert client.state("MINE-USD") is State.LIVE
 
 
-async def test_a_killed_socket_resumes_without_a_hole(start: Start) -> None:
+async def test_a_reset_connection_resumes_without_a_gap(start: Start) -> None:
     server = await start(*PUBLISHING)
     async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url, backoff=quick()) as client:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
@@ -86,7 +86,7 @@ async def test_a_killed_socket_resumes_without_a_hole(start: Start) -> None:
         assert latest["quote"].as_dict(str)["bid_px"] == shown["quote"]["bid_px"]
 
 
-async def test_closing_a_pattern_costs_nothing_of_what_it_covered(start: Start) -> None:
+async def test_closing_a_pattern_loses_no_records_of_covered_names(start: Start) -> None:
     server = await start(*PUBLISHING)
     async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url, backoff=quick()) as client:
         await publisher.define("OTHER", px_exp=-2, sz_exp=-3)
@@ -100,7 +100,7 @@ async def test_closing_a_pattern_costs_nothing_of_what_it_covered(start: Start) 
             closing = asyncio.create_task(pattern.close())
             await publish_all(publisher, kill * 3 + 1)
             await closing
-            await until(lambda: all(one.caught_up for one in client._wanted))
+            await until(lambda: all(one.caught_up for one in client._interests))
             assert client._socket is not None
             client._socket.transport.abort()
             await publish_all(publisher, kill * 3 + 2)
@@ -109,7 +109,7 @@ async def test_closing_a_pattern_costs_nothing_of_what_it_covered(start: Start) 
         assert client.stats["missing"] == 0
 
 
-async def test_a_restart_is_stale_then_resyncing_then_live_with_the_right_values(start: Start) -> None:
+async def test_a_restart_leads_through_stale_and_resyncing_to_live(start: Start) -> None:
     server = await start(*PUBLISHING)
     states: list[str] = []
     async with tickcast.connect(server.url, backoff=quick()) as client:
@@ -143,7 +143,7 @@ async def test_a_restart_is_stale_then_resyncing_then_live_with_the_right_values
             await again.stop()
 
 
-async def test_a_publisher_that_is_gone_leaves_its_instruments_ended(start: Start) -> None:
+async def test_the_end_of_a_publisher_ends_its_instruments(start: Start) -> None:
     server = await start(*PUBLISHING)
     async with tickcast.connect(server.url) as client:
         async with tickcast.publish("t", server.url) as publisher:
@@ -159,7 +159,7 @@ async def test_a_publisher_that_is_gone_leaves_its_instruments_ended(start: Star
 
 
 @pytest.mark.parametrize("compression", [False, True])
-async def test_a_market_is_read_without_a_hole_as_records(start: Start, compression: bool) -> None:
+async def test_a_market_is_read_as_records_without_a_gap(start: Start, compression: bool) -> None:
     server = await start(*MARKET, "--compression", "1")
     async with tickcast.connect(server.url, compression=compression) as client:
         await client.subscribe(["*"], channels=["quote", "trade", "ticker", "book"])
@@ -192,7 +192,7 @@ async def test_a_market_is_read_as_arrays(start: Start) -> None:
             await client.collect("quote")
 
 
-async def test_conflation_is_granted_changed_and_ended(start: Start) -> None:
+async def test_conflation_intervals_are_granted_and_changed(start: Start) -> None:
     server = await start(*MARKET)
     async with tickcast.connect(server.url, conflate_ms=90) as client, asyncio.timeout(DEADLINE_S):
         while len(await tickcast.instruments(server.url)) < 20:
@@ -210,7 +210,7 @@ async def test_conflation_is_granted_changed_and_ended(start: Start) -> None:
         assert abs((await client.ping()).clock_ahead_s) < 5
 
 
-async def test_refusals_say_what_the_server_says(start: Start) -> None:
+async def test_refusals_have_status_and_code_of_the_server(start: Start) -> None:
     server = await start(*PUBLISHING)
     with pytest.raises(RefusedError) as refused:
         await tickcast.publish("wrong", server.url)
@@ -225,13 +225,13 @@ async def test_refusals_say_what_the_server_says(start: Start) -> None:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         with pytest.raises(RejectedError):
             await publisher.define("MINE-USD", px_exp=-4, sz_exp=-3)
-        with pytest.raises(ValueError, match="more decimals"):
+        with pytest.raises(ValueError, match="too many decimals"):
             await publisher.quote("MINE-USD", bid="1.001")
         with pytest.raises(KeyError, match="is not defined"):
             await publisher.quote("YOURS", bid=1)
 
 
-async def test_bars_come_as_columns(start: Start) -> None:
+async def test_bars_are_columns(start: Start) -> None:
     np = pytest.importorskip("numpy")
     server = await start(*PUBLISHING)
     async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
@@ -250,7 +250,7 @@ async def test_bars_come_as_columns(start: Start) -> None:
         assert arrays["trades"].sum() == 3
 
 
-async def test_a_quiet_publisher_that_sends_heartbeats_is_not_stale(start: Start) -> None:
+async def test_heartbeats_keep_a_silent_publisher_from_being_stale(start: Start) -> None:
     server = await start(*PUBLISHING, "--stale-ms", "1500")
     async with (
         tickcast.publish("t", server.url, heartbeat_s=0.2) as beating,

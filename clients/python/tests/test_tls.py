@@ -1,4 +1,4 @@
-"""HTTP requests of a client trust what its stream trusts."""
+"""HTTP requests of a client use the TLS context of its stream."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ WELCOME = '{"type":"welcome","epoch":7,"version":"9","heartbeat_ms":1000,"limits
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """One for 127.0.0.1 that signs itself, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     if which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
+        pytest.skip("openssl is not installed")
     chain, key = folder / "chain.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-keyout", str(key), "-out", str(chain), "-days", "2", "-subj", "/CN=tickcast"]
@@ -29,7 +29,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return chain, key
 
 
-async def test_snapshots_and_bars_are_asked_for_with_the_clients_own_certificate(tmp_path: Path) -> None:
+async def test_snapshots_and_bars_use_the_clients_tls_context(tmp_path: Path) -> None:
     chain, key = certificate(tmp_path)
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(chain, key)

@@ -1,4 +1,4 @@
-"""The golden bytes that all decoders of the project are held to; `clients/vectors/README.md` has the format."""
+"""The decoder against the golden bytes of `clients/vectors`, whose README has the format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKETS: list[dict[str, Any]] = VECTORS["packets"]
 WIDE = ("sequence", "ts_event", "ts_recv", "trade_id", "from_sequence", "to_sequence")
 
 
-def test_the_vectors_are_all_there() -> None:
+def test_the_vectors_are_complete() -> None:
     assert len(PACKETS) > 40
     assert len(VECTORS["invalid"]) > 25
 
@@ -30,8 +30,8 @@ def number(value: int | None) -> str | None:
     return None if value is None else str(value)
 
 
-def told(record: AnyRecord) -> dict[str, Any]:
-    """A record as the vectors write it."""
+def as_vector(record: AnyRecord) -> dict[str, Any]:
+    """A record in the format of the vectors."""
     fields: dict[str, Any] = {"type": record.TYPE, "instrument": record.instrument.id, "flags": record.flags}
     fields.update((name, str(getattr(record, name))) for name in WIDE if hasattr(record, name))
     fields |= {name: number(getattr(record, name)) for name in record.AMOUNTS}
@@ -56,7 +56,7 @@ def told(record: AnyRecord) -> dict[str, Any]:
 
 
 def known(vector: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a vector says of the records that this client knows."""
+    """The vector's records of known types and channels."""
     return [one for one in vector["records"] if one["type"] != "unknown" and one.get("channel", "") is not None]
 
 
@@ -67,7 +67,7 @@ def expected(vector: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def decoded() -> list[tuple[dict[str, Any], wire.PacketHeader, list[AnyRecord], dict[int, Instrument]]]:
-    """All packets in their order. A new epoch begins with an empty directory."""
+    """All packets in order. A new epoch has an empty directory."""
     directory: dict[int, Instrument] = {}
     epoch = None
     packets: list[tuple[dict[str, Any], wire.PacketHeader, list[AnyRecord], dict[int, Instrument]]] = []
@@ -79,15 +79,15 @@ def decoded() -> list[tuple[dict[str, Any], wire.PacketHeader, list[AnyRecord], 
     return packets
 
 
-def test_headers_and_records_say_what_the_vectors_say() -> None:
+def test_headers_and_records_equal_the_vectors() -> None:
     for vector, header, records, _ in decoded():
-        said: dict[str, Any] = {"version": 1, "flags": header.flags, "count": header.count, "epoch": header.epoch}
-        said |= {"position": str(header.position), "ts_send": str(header.ts_send)}
-        assert said == vector["header"], vector["name"]
-        assert [told(record) for record in records] == expected(vector), vector["name"]
+        fields: dict[str, Any] = {"version": 1, "flags": header.flags, "count": header.count, "epoch": header.epoch}
+        fields |= {"position": str(header.position), "ts_send": str(header.ts_send)}
+        assert fields == vector["header"], vector["name"]
+        assert [as_vector(record) for record in records] == expected(vector), vector["name"]
 
 
-def test_a_dict_of_texts_is_the_json_encoding() -> None:
+def test_as_dict_of_str_equals_the_json_encoding() -> None:
     compared = 0
     for vector, _, records, _ in decoded():
         for record, one in zip(records, known(vector), strict=True):
@@ -105,20 +105,20 @@ def test_decimals_are_exact_at_the_extremes() -> None:
                 assert record.decimal(field) == (None if text is None else Decimal(text)), vector["name"]
 
 
-def test_arrays_hold_what_the_records_hold() -> None:
+def test_arrays_equal_the_records() -> None:
     from tickcast import arrays
 
     for vector, _, records, directory in decoded():
         follower = Follower()
-        # Sequences follow no rule across the vectors: each is followed by itself.
+        # Sequences have no order across the vectors: each packet is followed alone.
         follower.epoch, follower.directory = vector["header"]["epoch"], directory
         read = arrays.read(follower, bytes.fromhex(vector["hex"]))
         for name, kind in (("quote", wire.QUOTE), ("trade", wire.TRADE), ("ticker", wire.TICKER)):
             rows = getattr(read, name)
-            wanted = once([record for record in records if name == record.TYPE])
+            expected_rows = once([record for record in records if name == record.TYPE])
             assert rows.dtype == arrays.DTYPES[kind]
-            assert [row["instrument"] for row in rows] == [one.instrument.id for one in wanted], vector["name"]
-            for row, one in zip(rows, wanted, strict=True):
+            assert [row["instrument"] for row in rows] == [one.instrument.id for one in expected_rows], vector["name"]
+            for row, one in zip(rows, expected_rows, strict=True):
                 assert row["sequence"] == one.sequence
                 for field in one.AMOUNTS:
                     mantissa = getattr(one, field)
@@ -132,7 +132,7 @@ def test_arrays_hold_what_the_records_hold() -> None:
 
 
 def once(records: list[AnyRecord]) -> list[AnyRecord]:
-    """Without those that a follower takes for repetitions: some vectors say one sequence several times, or 0."""
+    """Without records that a follower counts as repeated: some vectors repeat a sequence, or have 0."""
     newest: dict[int, int] = {}
     new: list[AnyRecord] = []
     for record in records:
@@ -143,7 +143,7 @@ def once(records: list[AnyRecord]) -> list[AnyRecord]:
 
 
 @pytest.mark.parametrize("vector", VECTORS["invalid"], ids=lambda vector: vector["name"])
-def test_invalid_packets_are_refused(vector: dict[str, Any]) -> None:
+def test_invalid_packets_raise(vector: dict[str, Any]) -> None:
     data = bytes.fromhex(vector["hex"])
     directory = {1: Instrument(1, "BTC-USD")}
     with pytest.raises(ProtocolError):
@@ -154,7 +154,7 @@ def test_invalid_packets_are_refused(vector: dict[str, Any]) -> None:
         arrays_of(follower, data)
 
 
-def test_every_cut_of_a_valid_packet_is_refused() -> None:
+def test_every_cut_packet_raises() -> None:
     for vector, *_, directory in decoded():
         data = bytes.fromhex(vector["hex"])
         for size in [*range(min(len(data), 200)), *range(200, len(data), 97), len(data) - 1]:
@@ -162,7 +162,7 @@ def test_every_cut_of_a_valid_packet_is_refused() -> None:
                 wire.decode(data[:size], directory)
 
 
-def test_floats_are_the_nearest_and_nan_where_absent() -> None:
+def test_floats_are_nearest_or_nan() -> None:
     from tickcast.arrays import Scales
 
     follower = Follower()
@@ -173,7 +173,7 @@ def test_floats_are_the_nearest_and_nan_where_absent() -> None:
     assert scales.floats(rows, "ask_sz").tolist() == [1.2]
     assert scales.symbols(rows).tolist() == ["BTC-USD"]
     rows = arrays_of(follower, bytes.fromhex(PACKETS[4]["hex"])).quote
-    assert len(rows) == 0, "a repetition"
+    assert len(rows) == 0, "a repeated record"
     follower.sequences[wire.QUOTE][1] = 0
     rows = arrays_of(follower, bytes.fromhex(PACKETS[4]["hex"])).quote
     assert np.isnan(scales.floats(rows, "ask_px")).all()
@@ -188,7 +188,7 @@ def arrays_of(follower: Follower, data: bytes) -> Any:
     return arrays.read(follower, data)
 
 
-def test_a_quote_has_its_prices_at_hand() -> None:
+def test_a_quote_has_exact_prices() -> None:
     record = decoded()[2][2][0]
     assert isinstance(record, Quote)
     assert (record.symbol, record.bid_px, record.bid_price) == ("BTC-USD", 6183763, Decimal("61837.63"))

@@ -8,6 +8,7 @@ async with tickcast.connect("ws://127.0.0.1:9001") as client:
         print(record.symbol, record.as_dict(str))
 """
 
+from .backoff import Backoff
 from .book import OrderBook
 from .client import Client, Packet, Ping, Subscription, connect
 from .errors import (
@@ -20,7 +21,6 @@ from .errors import (
     UnreachableError,
 )
 from .http import bars, instruments, snapshot
-from .pace import Backoff
 from .publish import Publisher, publish
 from .records import (
     CHANNELS,

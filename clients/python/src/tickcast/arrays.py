@@ -1,7 +1,7 @@
-"""Packets as numpy arrays. A packet of one type, or of quotes and trades, costs no Python work for a single record.
+"""Packets as numpy arrays. A packet of one type, or of quotes and trades, costs no Python work per record.
 
-The dtypes are the layouts of the wire, so that `np.frombuffer` reads a packet in place. A value that is absent is the
-least int64, `ABSENT`; `Scales.floats` makes it NaN. Arrays of a packet are read-only: copy what you change.
+The dtypes have the layout of the wire, so that `np.frombuffer` reads a packet in place. An absent value is the least
+int64, `ABSENT`; `Scales.floats` makes it NaN. Arrays of a packet are read-only: copy them before changing them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import wire
 from .errors import ProtocolError, RestartedError
 from .follow import LOGS, Follower
 from .records import CONFLATED, SNAPSHOT, AnyRecord, Instrument
-from .wire import Head, PacketHeader
+from .wire import PacketHeader, RecordHeader
 
 ABSENT = wire.ABSENT
 Structured: TypeAlias = npt.NDArray[np.void]
@@ -53,7 +53,7 @@ TICKER = _layout(
     dict.fromkeys(["last_px", "open_px", "high_px", "low_px", "volume", "turnover", "bid_px", "ask_px"], "<i8"),
 )
 DTYPES = {wire.QUOTE: QUOTE, wire.TRADE: TRADE, wire.TICKER: TICKER}
-# One row a level; `book` is the place of its record among the packet's books.
+# One row per level; `book` is the index of its record among the books of the packet.
 LEVEL = np.dtype(
     {
         "names": ["instrument", "sequence", "ts_recv", "flags", "kind", "px", "sz", "side", "book"],
@@ -68,12 +68,12 @@ _WIRE_LEVEL = np.dtype(
         "itemsize": wire.LEVEL_BYTES,
     }
 )
-# At which exponent a field is.
+# The fields at the size exponent.
 _SIZES = frozenset({"bid_sz", "ask_sz", "sz", "volume"})
 
 
 def empty(kind: int) -> Structured:
-    """No records of a type."""
+    """An empty array of a type."""
     return np.empty(0, DTYPES[kind])
 
 
@@ -81,7 +81,7 @@ def empty(kind: int) -> Structured:
 class Arrays:
     """The new records of one packet. `others` has gaps, states, definitions and raw bytes as records.
 
-    `scales` are those of the packet's epoch: after a restart of the server an id may be another instrument's.
+    `scales` are for the packet's epoch: after a restart of the server an id may be that of another instrument.
     """
 
     header: PacketHeader
@@ -94,7 +94,7 @@ class Arrays:
 
 
 def read(follower: Follower, data: bytes) -> Arrays:
-    """What is new in a packet. Raises `ProtocolError`."""
+    """The new records of a packet. Raises `ProtocolError`."""
     others: list[AnyRecord] = []
     header = follower.begin(data, others)
     arrays = Arrays(header, Scales(follower.directory, header.epoch), others=others)
@@ -109,7 +109,7 @@ def read(follower: Follower, data: bytes) -> Arrays:
 
 
 def _plain(data: bytes, count: int) -> dict[int, Structured] | None:
-    """The records by type, where all have one length and are quotes, trades or tickers; None for another packet."""
+    """The records by type, if all have one length and are quotes, trades or tickers; `None` for another packet."""
     if count == 0 or len(data) < wire.PACKET_BYTES + wire.HEADER_BYTES:
         return None
     size = (len(data) - wire.PACKET_BYTES) // count
@@ -131,22 +131,22 @@ def _plain(data: bytes, count: int) -> dict[int, Structured] | None:
 
 
 def _grouped(rows: Structured) -> Group:
-    """An order of the rows by instrument that keeps each one's own, and which of them are an instrument's first."""
+    """A stable order of the rows by instrument, and which rows in it are the first of their instrument."""
     order = np.argsort(rows["instrument"], kind="stable")
     ids = rows["instrument"][order]
     return order, np.append(True, ids[1:] != ids[:-1])
 
 
 def _is_simple(follower: Follower, of: tuple[int, Structured], group: Group) -> bool:
-    """Whether the ids are dense, and no sequence of an instrument comes twice in the packet."""
+    """Whether the ids are dense, and the sequences of each instrument rise within the packet."""
     (kind, rows), (order, first) = of, group
     sequences = rows["sequence"][order]
     rises = sequences[1:] > sequences[:-1]
     return bool((rises | first[1:]).all()) and follower.sequences[kind].reach(int(rows["instrument"].max()))
 
 
-def _follow(follower: Follower, kind: int, rows: Structured, group: Group, before: list[AnyRecord]) -> Structured:
-    """The rows that are new; what is missing between them goes to `before`. The same rules as `Follower.packet` has."""
+def _follow(follower: Follower, kind: int, rows: Structured, group: Group, gaps: list[AnyRecord]) -> Structured:
+    """The new rows; gaps between them are appended to `gaps`. Follows the rules of `Follower.packet`."""
     last = np.frombuffer(follower.sequences[kind].dense, np.uint64)
     newest = last[rows["instrument"]]
     known = rows["sequence"] <= newest
@@ -164,11 +164,11 @@ def _follow(follower: Follower, kind: int, rows: Structured, group: Group, befor
     previous[first] = last[ids[first]]
     for instrument in ids[previous == 0]:
         if int(instrument) not in follower.directory:
-            raise ProtocolError(f"a record of instrument {instrument} comes before its definition")
+            raise ProtocolError(f"instrument {instrument}: a record comes before its definition")
     if kind in LOGS:
         for at in np.flatnonzero((previous != 0) & (sequences - previous > np.uint64(1))):
-            hole = (int(previous[at]) + 1, int(sequences[at]) - 1, int(rows["ts_recv"][order[at]]))
-            before.append(follower.hole(kind, int(ids[at]), *hole))
+            missing = (int(previous[at]) + 1, int(sequences[at]) - 1, int(rows["ts_recv"][order[at]]))
+            gaps.append(follower.gap(kind, int(ids[at]), *missing))
     is_end = np.append(first[1:], True)
     last[ids[is_end]] = sequences[is_end]
     follower.records += len(rows)
@@ -186,9 +186,9 @@ def _put(arrays: Arrays, kind: int, rows: Structured) -> None:
 
 
 def _read_mixed(follower: Follower, data: bytes, arrays: Arrays) -> None:
-    """Reads a packet of several types record by record: a snapshot, or one that tells of gaps and states."""
+    """Reads any other packet record by record, such as a snapshot, or one with gaps or states."""
     rows: dict[int, list[bytes]] = {kind: [] for kind in DTYPES}
-    books: list[Head] = []
+    books: list[RecordHeader] = []
     for head in wire.walk(data, arrays.header.count):
         if head.kind in rows:
             if follower.admit(head, None, arrays.others):
@@ -204,22 +204,22 @@ def _read_mixed(follower: Follower, data: bytes, arrays: Arrays) -> None:
         if parts:
             _put(arrays, kind, np.frombuffer(b"".join(parts), DTYPES[kind]))
     if books:
-        arrays.book = np.concatenate([_levels(data, head, place) for place, head in enumerate(books)])
+        arrays.book = np.concatenate([_levels(data, head, index) for index, head in enumerate(books)])
 
 
-def _levels(data: bytes, head: Head, place: int) -> Structured:
+def _levels(data: bytes, head: RecordHeader, index: int) -> Structured:
     count = (wire.levels_end(data, head) - head.at - 40) // wire.LEVEL_BYTES
     levels = np.frombuffer(data, _WIRE_LEVEL, count=count, offset=head.at + 40)
     rows = np.empty(count, LEVEL)
     for name in ("px", "sz", "side"):
         rows[name] = levels[name]
     rows["instrument"], rows["sequence"], rows["ts_recv"] = head.instrument, head.sequence, head.ts_recv
-    rows["flags"], rows["kind"], rows["book"] = head.flags, data[head.at + 34 : head.at + 35], place
+    rows["flags"], rows["kind"], rows["book"] = head.flags, data[head.at + 34 : head.at + 35], index
     return rows
 
 
 class Rows(np.ndarray[tuple[int, ...], np.dtype[np.void]]):
-    """What `Client.collect` returns: an array that knows what its ids mean, as `rows.scales`."""
+    """The array of `Client.collect`, with the scales of its epoch as `rows.scales`."""
 
     scales: Scales | None = None
 
@@ -228,9 +228,9 @@ class Rows(np.ndarray[tuple[int, ...], np.dtype[np.void]]):
 
 
 class Scales:
-    """Turns columns of mantissas into floats, by the exponents of the directory of one epoch.
+    """Turns columns of mantissas into floats, by the exponents in the directory of one epoch.
 
-    Raises `ValueError` for rows that are known to be of another epoch, and `KeyError` for ids that nobody has.
+    Raises `ValueError` for rows that are known to be of another epoch, and `KeyError` for unknown ids.
     """
 
     def __init__(self, directory: Mapping[int, Instrument], epoch: int | None = None) -> None:
@@ -238,55 +238,55 @@ class Scales:
         self.epoch = epoch
 
     def _of(self, rows: Structured) -> tuple[list[Instrument], npt.NDArray[np.intp]]:
-        """The instruments of the rows, and which of these each row has."""
+        """The instruments of the rows, and for each row the index of its instrument."""
         own = getattr(rows, "scales", None)
         if isinstance(own, Scales) and own.epoch != self.epoch:
-            raise ValueError("these rows are from before or after a restart of the server: use their own `rows.scales`")
-        ids, places = np.unique(np.asarray(rows["instrument"]), return_inverse=True)
-        return [self._directory[int(instrument)] for instrument in ids], places
+            raise ValueError("rows: of another epoch, from before or after a restart of the server: use `rows.scales`")
+        ids, indexes = np.unique(np.asarray(rows["instrument"]), return_inverse=True)
+        return [self._directory[int(instrument)] for instrument in ids], indexes
 
     def marked(self, rows: Structured) -> Rows:
-        """The rows as ones that know these scales."""
+        """The rows with these scales."""
         own = rows.view(Rows)
         own.scales = self
         return own
 
     def floats(self, rows: Structured, name: str) -> Floats:
-        """A price or size column as float64, NaN where absent: the nearest float where the mantissa is below 2^53."""
-        of, places = self._of(rows)
+        """A price or size column as float64, NaN where absent: the nearest float for mantissas below 2^53."""
+        of, indexes = self._of(rows)
         mantissas = np.asarray(rows[name])
         exponents = np.array([one.sz_exp if name in _SIZES else one.px_exp for one in of], np.int64)
-        # A power of ten below 1 has no exact float; its inverse has, and a division rounds once.
+        # A power of ten below 1 has no exact float, but its inverse has one, and a division rounds once.
         up, down = 10.0 ** np.maximum(exponents, 0), 10.0 ** np.maximum(-exponents, 0)
-        values: Floats = mantissas * up[places] / down[places]
+        values: Floats = mantissas * up[indexes] / down[indexes]
         values[mantissas == ABSENT] = np.nan
         return values
 
     def symbols(self, rows: Structured) -> npt.NDArray[np.object_]:
         """The symbol of each row."""
-        of, places = self._of(rows)
-        return np.array([one.symbol for one in of], object)[places]
+        of, indexes = self._of(rows)
+        return np.array([one.symbol for one in of], object)[indexes]
 
     def columns(self, rows: Structured) -> dict[str, npt.NDArray[Any]]:
-        """What `pandas.DataFrame` takes: symbols, times as datetime64[ns], prices and sizes as floats."""
-        told: dict[str, npt.NDArray[Any]] = {"symbol": self.symbols(rows)}
+        """Columns for `pandas.DataFrame`: symbols, times as datetime64[ns], prices and sizes as floats."""
+        columns: dict[str, npt.NDArray[Any]] = {"symbol": self.symbols(rows)}
         for name in rows.dtype.names or ():
             if name in ("length", "type", "instrument"):
                 continue
             kind = rows.dtype[name]
             if name.startswith("ts_"):
-                told[name] = np.asarray(rows[name]).astype("datetime64[ns]")
+                columns[name] = np.asarray(rows[name]).astype("datetime64[ns]")
             elif kind == np.int64:
-                told[name] = self.floats(rows, name)
+                columns[name] = self.floats(rows, name)
             elif kind.kind == "S":
-                told[name] = np.asarray(rows[name]).astype(str)
+                columns[name] = np.asarray(rows[name]).astype(str)
             else:
-                told[name] = np.array(rows[name])
-        return told
+                columns[name] = np.array(rows[name])
+        return columns
 
 
 class Collection:
-    """Rows of one channel as they come, all of one epoch."""
+    """Collects rows of one channel and one epoch."""
 
     def __init__(self, channel: str, scales: Scales) -> None:
         self.channel = channel
@@ -296,7 +296,7 @@ class Collection:
         self._parts = [empty(kinds[channel])]
 
     def add(self, rows: Structured, scales: Scales) -> None:
-        """Takes rows over. Raises `RestartedError` where there are some of another epoch already."""
+        """Adds rows. Raises `RestartedError` if it has rows of another epoch."""
         if scales.epoch != self.scales.epoch:
             if self.count:
                 raise RestartedError(self.rows())
@@ -305,11 +305,11 @@ class Collection:
         self.count += len(rows)
 
     def rows(self) -> Rows:
-        """All that came."""
+        """All rows."""
         return self.scales.marked(np.concatenate(self._parts))
 
     def newest(self) -> Rows:
-        """The last row of each instrument, in the order in which they came."""
+        """The last row of each instrument, in the order of receipt."""
         rows = self.rows()
         _, from_end = np.unique(np.asarray(rows["instrument"])[::-1], return_index=True)
         return self.scales.marked(rows[np.sort(len(rows) - 1 - from_end)])

@@ -8,20 +8,20 @@ from .records import MAYBE_BAD_BOOK, NO_INSTRUMENT, Book, Instrument
 
 
 class OrderBook:
-    """The levels of one instrument. Feed it every `Book` record of that instrument, in order.
+    """The levels of one instrument. Apply every `Book` record of the instrument, in order.
 
-    Of another instrument, or after a restart of the server, it begins anew: old levels are not mixed with new ones.
+    A record of another instrument, or after a restart of the server, clears the levels first.
     """
 
     def __init__(self) -> None:
         self.instrument: Instrument = NO_INSTRUMENT
         self.sequence = 0
         self.is_rebuilding = False
-        """An update of the venue was missed, and what is here may be wrong until the book is replaced."""
+        """The source missed an update of the venue: the book may be wrong until a snapshot replaces it."""
         self._sides: dict[str, dict[int, int]] = {"B": {}, "A": {}}
 
     def apply(self, record: Book) -> None:
-        """Takes over a record: a snapshot replaces both sides, a change sets levels, and a size of 0 removes one."""
+        """Applies a record: a snapshot replaces both sides, a change sets levels, and a size of 0 removes one."""
         before, of = self.instrument, record.instrument
         if record.kind == "S" or (of.id, of.epoch) != (before.id, before.epoch):
             self._sides = {"B": {}, "A": {}}
@@ -36,15 +36,15 @@ class OrderBook:
         self.is_rebuilding = bool(record.flags & MAYBE_BAD_BOOK)
 
     def mantissas(self, side: str, depth: int | None = None) -> list[tuple[int, int]]:
-        """Price and size mantissas of `B` (bids, the highest first) or `A` (asks, the lowest first)."""
+        """Price and size mantissas of `B` (bids, highest first) or `A` (asks, lowest first)."""
         return sorted(self._sides[side].items(), reverse=side == "B")[:depth]
 
     def bids(self, depth: int | None = None) -> list[tuple[Decimal, Decimal]]:
-        """Prices and sizes bid, the best first, exact."""
+        """Exact prices and sizes of the bids, best first."""
         return self._exact("B", depth)
 
     def asks(self, depth: int | None = None) -> list[tuple[Decimal, Decimal]]:
-        """Prices and sizes asked, the best first, exact."""
+        """Exact prices and sizes of the asks, best first."""
         return self._exact("A", depth)
 
     def _exact(self, side: str, depth: int | None) -> list[tuple[Decimal, Decimal]]:

@@ -1,7 +1,7 @@
-"""The client: one stream over as many connections as it takes.
+"""The client: one stream over successive connections.
 
-Whoever iterates over the client decodes what has come. So `instruments`, `state` and the counters are those of what has
-been read.
+Iterating over the client decodes its packets, so `instruments`, `state` and the counters are those of the records that
+the program has read.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from . import http
-from .connection import Link
+from .backoff import Backoff
+from .connection import Endpoint
 from .errors import ClosedError, RestartedError
 from .follow import Follower
-from .pace import Backoff
 from .records import AnyRecord, Channel, Definition, Heartbeat, Instrument, State
 from .session import INBOX_PACKETS, Connection, Forget, Session
-from .subscriptions import Key, Request, Token, Wanted, check, split
+from .subscriptions import Interest, Key, Request, Token, check, split
 from .wire import PacketHeader
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Packet:
 
 @dataclass(slots=True, frozen=True)
 class Ping:
-    """A round trip: its seconds, and how far the server's clock is ahead of this one's, seconds, to half of that."""
+    """The seconds of a round trip, and by how many the server's clock is ahead, exact to half a round trip."""
 
     rtt_s: float
     clock_ahead_s: float
@@ -51,44 +51,44 @@ Event: TypeAlias = AnyRecord | Connection
 
 
 class Subscription:
-    """What `Client.subscribe` gives back. It lasts over reconnects, until `close` or the client's end."""
+    """A subscription of `Client.subscribe`. It lasts over reconnects, until `close` or the end of the client."""
 
-    def __init__(self, client: Client, wanted: Wanted) -> None:
+    def __init__(self, client: Client, interest: Interest) -> None:
         self._client = client
-        self._wanted = wanted
+        self._interest = interest
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The names and patterns asked for."""
-        return self._wanted.symbols
+        """Its names and patterns."""
+        return self._interest.symbols
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """The channels asked for."""
-        return self._wanted.channels
+        """Its channels."""
+        return self._interest.channels
 
     @property
     def conflate_ms(self) -> int:
-        """The interval that the server has granted: the one asked for, rounded up to one it offers."""
-        return self._wanted.conflate_ms
+        """The granted conflation interval: the requested one, rounded up to one of the server's."""
+        return self._interest.conflate_ms
 
     @property
     def count(self) -> int:
-        """How many instruments it covered when it was answered."""
-        return self._wanted.count
+        """The number of instruments that it covered when the server answered."""
+        return self._interest.count
 
     @property
     def unknown(self) -> list[str]:
-        """Exact names that no instrument had. They are asked for again after a reconnect, and not before."""
-        return self._wanted.unknown
+        """Exact names that no instrument had. They are requested again after a reconnect, and not before."""
+        return self._interest.unknown
 
     async def set_conflate_ms(self, conflate_ms: int) -> None:
-        """Changes the interval, with no new snapshot. Raises `RejectedError` where the server does not take it."""
-        await self._client.reprofile(self._wanted, conflate_ms)
+        """Changes the interval, without a new snapshot. Raises `RejectedError` if the server rejects it."""
+        await self._client.set_interval(self._interest, conflate_ms)
 
     async def close(self) -> None:
-        """Ends it. What another subscription wants as well stays."""
-        await self._client.unsubscribe(self._wanted)
+        """Ends it. Channels and names of other subscriptions stay subscribed."""
+        await self._client.unsubscribe(self._interest)
 
     async def __aenter__(self) -> Subscription:
         return self
@@ -98,18 +98,18 @@ class Subscription:
 
 
 class Client(Session):
-    """A connection to a server that comes back by itself. `tickcast.connect` makes one.
+    """A connection to a server that reconnects by itself. `tickcast.connect` makes one.
 
-    Iterate over it with `async for` for records, or over `events`, `packets` or `arrays`; one at a time.
+    Iterate over it with `async for` for records, or over `events`, `packets` or `arrays`: one at a time.
     """
 
-    def __init__(self, link: Link, *, conflate_ms: int, backoff: Backoff, inbox_packets: int) -> None:
-        super().__init__(link, backoff=backoff, inbox_packets=inbox_packets)
+    def __init__(self, endpoint: Endpoint, *, conflate_ms: int, backoff: Backoff, inbox_packets: int) -> None:
+        super().__init__(endpoint, backoff=backoff, inbox_packets=inbox_packets)
         self._conflate_ms = conflate_ms
         self._follower = Follower()
         self._rest: dict[str, Rows] = {}
 
-    # ---- what is wanted
+    # ---- subscriptions
 
     async def subscribe(
         self,
@@ -119,74 +119,74 @@ class Client(Session):
         conflate_ms: int | None = None,
         snapshot: bool = True,
     ) -> Subscription:
-        """Asks for channels of symbols: exact names, or patterns with one `*` at the end.
+        """Subscribes to channels of symbols: exact names, or patterns with one `*` at the end.
 
-        With `conflate_ms` above 0 the server sends at most one value for each instrument and state channel (quote,
-        ticker, book) in that interval, the newest. `snapshot=False` begins with what comes next.
-        Raises `RejectedError` where the server does not take it, and `ValueError` where no server would.
+        With `conflate_ms` above 0 the server sends in each interval at most one value per instrument and state channel
+        (quote, ticker, book), the newest. `snapshot=False` starts with the next records.
+        Raises `RejectedError` if the server rejects it, and `ValueError` for arguments that no server accepts.
         """
         interval = self._conflate_ms if conflate_ms is None else conflate_ms
         names, chosen = check(symbols, channels, interval)
-        wanted = Wanted(names, chosen, interval, snapshot)
-        self._wanted.append(wanted)
+        interest = Interest(names, chosen, interval, snapshot)
+        self._interests.append(interest)
         try:
-            while not wanted.answered:
-                await self._until_back()
-                await self._ask([wanted])
+            while not interest.answered:
+                await self._until_connected()
+                await self._send_requests([interest])
         except BaseException:
-            self._wanted.remove(wanted)
+            self._interests.remove(interest)
             raise
-        wanted.is_new = False
-        return Subscription(self, wanted)
+        interest.is_new = False
+        return Subscription(self, interest)
 
-    async def reprofile(self, wanted: Wanted, conflate_ms: int) -> None:
-        """What `Subscription.set_conflate_ms` does."""
-        check(wanted.symbols, wanted.channels, conflate_ms)
-        whole = Request("subscribe", wanted.channels, wanted.symbols, conflate_ms, False, None, [])
+    async def set_interval(self, interest: Interest, conflate_ms: int) -> None:
+        """Implements `Subscription.set_conflate_ms`."""
+        check(interest.symbols, interest.channels, conflate_ms)
+        whole = Request("subscribe", interest.channels, interest.symbols, conflate_ms, False, None, [])
         for part in split(whole, self._symbols_max()):
-            answer = await self._say(part)
-            wanted.conflate_ms = int(answer["conflate_ms"])
+            answer = await self._send_request(part)
+            interest.conflate_ms = int(answer["conflate_ms"])
 
-    async def unsubscribe(self, wanted: Wanted) -> None:
-        """What `Subscription.close` does."""
-        if wanted not in self._wanted:
+    async def unsubscribe(self, interest: Interest) -> None:
+        """Implements `Subscription.close`."""
+        if interest not in self._interests:
             return
-        self._wanted.remove(wanted)
-        kept = set[Key]().union(*(other.keys() for other in self._wanted))
-        if not wanted.answered or self._socket is None:
+        self._interests.remove(interest)
+        kept = set[Key]().union(*(other.keys() for other in self._interests))
+        if not interest.answered or self._socket is None:
             return
-        gone = wanted.keys() - kept
-        # Before it takes effect nothing is missing of what it takes along.
+        dropped = interest.keys() - kept
+        # Up to this token nothing is missing of the interests that a pattern covers.
         token = self._token
-        for channel in wanted.channels:
-            names = tuple(symbol for symbol in wanted.symbols if (channel, symbol) in gone)
+        for channel in interest.channels:
+            names = tuple(symbol for symbol in interest.symbols if (channel, symbol) in dropped)
             if not names:
                 continue
             whole = Request("unsubscribe", (channel,), names, 0, False, None, [])
             for part in split(whole, self._symbols_max()):
-                await self._say(part)
-        self._inbox.put_now(Forget(frozenset(gone), frozenset(kept)))
-        # A pattern takes the names that it covers with it, those of other subscriptions, too: these go on from where
-        # they were. A resume always comes to its end, also where the server holds all of it still.
-        taken = [other for other in self._wanted if other.is_covered_by(gone)]
-        for other in taken:
-            other.lose(token)
-        if taken:
-            await self._ask(taken)
+                await self._send_request(part)
+        self._inbox.put_now(Forget(frozenset(dropped), frozenset(kept)))
+        # Unsubscribing a pattern ends all names that it covers, those of other subscriptions as well: these resume. The
+        # answer to a resume always completes, also for names that the server still holds.
+        covered = [other for other in self._interests if other.is_covered_by(dropped)]
+        for other in covered:
+            other.connection_lost(token)
+        if covered:
+            await self._send_requests(covered)
 
-    # ---- what comes
+    # ---- reading
 
     def __aiter__(self) -> AsyncIterator[AnyRecord]:
         return self.records()
 
     async def records(self) -> AsyncIterator[AnyRecord]:
-        """Records of channels, gaps and states, one after another, as `async for record in client` has them."""
+        """Records of channels, gaps and states, one after another: the same as `async for record in client`."""
         async for event in self.events():
             if not isinstance(event, (Connection, Definition, Heartbeat)):
                 yield event
 
     async def events(self) -> AsyncIterator[Event]:
-        """All records, definitions and heartbeats among them, and what becomes of the connection."""
+        """All records, with definitions and heartbeats, and changes of the connection."""
         async for item in self._items():
             if isinstance(item, Connection):
                 yield item
@@ -195,7 +195,7 @@ class Client(Session):
                     yield record
 
     async def packets(self) -> AsyncIterator[Packet]:
-        """The packets, with what is new in each."""
+        """The packets, with the new records of each."""
         async for item in self._items():
             if isinstance(item, bytes):
                 yield Packet(*self._decoded(item))
@@ -213,15 +213,15 @@ class Client(Session):
     ) -> Rows:
         """Reads until there are `count` records of a channel or `seconds` have passed, and returns them as one array.
 
-        Without a `count`, what came before the call is left out, but for the newest quote or ticker of each instrument.
-        With one it goes on where the last call with one has ended: rows of its last packet beyond `count` are kept.
-        Records of other channels are passed over. `rows.scales.columns(rows)` makes a DataFrame's columns of them.
-        Raises `RestartedError`, with the rows so far, where the server was started anew amid them.
+        Without a `count`, records from before the call are skipped, except for the newest quote or ticker of each
+        instrument. With a `count` it continues after the last call with one: rows of the last packet beyond `count` are
+        kept for the next call. Records of other channels are skipped. `rows.scales.columns(rows)` makes the columns of
+        a DataFrame. Raises `RestartedError`, with the rows so far, if the server is restarted meanwhile.
         """
         from . import arrays
 
         if count is None and seconds is None:
-            raise ValueError("collect has no end: say count, seconds, or both")
+            raise ValueError("collect: no end: expected count, seconds, or both")
         rest = self._rest.pop(channel, None)
         into = arrays.Collection(channel, self.scales)
         with contextlib.suppress(TimeoutError):
@@ -249,7 +249,7 @@ class Client(Session):
                 break
 
     async def _skip(self, into: Collection) -> None:
-        """Reads past what waits, here and in the socket; of a state the newest of each instrument is taken over."""
+        """Skips the packets in the inbox and the socket; keeps the newest quote or ticker of each instrument."""
         from . import arrays
 
         if not len(self._inbox):
@@ -281,26 +281,26 @@ class Client(Session):
     def _decoded(self, item: bytes) -> tuple[PacketHeader, list[AnyRecord]]:
         return self._follower.packet(item)
 
-    # ---- what is known
+    # ---- properties
 
     @property
     def connected(self) -> bool:
-        """There is a connection at this moment."""
+        """Whether there is a connection at present."""
         return self._socket is not None
 
     @property
     def token(self) -> Token | None:
-        """Epoch and position of the last packet that has come."""
+        """Epoch and position of the last packet that was received."""
         return self._token
 
     @property
     def instruments(self) -> Mapping[str, Instrument]:
-        """By symbol, the instruments of what has been read."""
+        """The instruments of the records read so far, by symbol."""
         return self._follower.by_symbol
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts of what has been read: records, conflated ones, repeated ones left out, gaps, and missing records."""
+        """Counters: records read, of these conflated, repeated ones left out, gaps, missing records, and others."""
         of = self._follower
         counts = {"records": of.records, "conflated": of.conflated, "repeated": of.repeated, "gaps": of.gaps}
         return counts | {
@@ -312,43 +312,45 @@ class Client(Session):
 
     @property
     def scales(self) -> Scales:
-        """Turns mantissas of arrays into floats, and instruments into symbols: those of the epoch read last."""
+        """Turns mantissas of arrays into floats, and ids into symbols, for the epoch read last."""
         from .arrays import Scales
 
         return Scales(self._follower.directory, self._follower.epoch)
 
     def state(self, symbol: str | None = None) -> State:
-        """LIVE, STALE, RESYNCING, HALTED or ENDED: of an instrument, or of the connection where none is named."""
+        """The state of an instrument; without a symbol, that of the connection."""
         if self._state is not State.LIVE or symbol is None:
             return self._state
         return self._follower.state(symbol)
 
     async def ping(self) -> Ping:
-        """Asks the server for its time."""
-        await self._until_back()
+        """Measures the round trip and the server's clock."""
+        await self._until_connected()
         before, started = time.time(), time.perf_counter()
-        answer = await self._answer_to({"op": "ping"})
+        answer = await self._request({"op": "ping"})
         rtt_s = time.perf_counter() - started
         return Ping(rtt_s, answer["ts"] / 1e9 - (before + rtt_s / 2))
 
     async def snapshot(self, symbol: str) -> dict[str, Any]:
         """The last values of an instrument, over HTTP; see `tickcast.snapshot`."""
-        return await http.snapshot(symbol, self._link.url, headers=self._link.headers, tls=self._link.tls)
+        of = self._endpoint
+        return await http.snapshot(symbol, of.url, headers=of.headers, tls=of.tls)
 
     async def bars(self, symbol: str, **options: Any) -> dict[str, Any]:
         """Bars of an instrument, over HTTP; see `tickcast.bars`."""
-        of = self._link
-        told: dict[str, Any] = await http.bars(symbol, of.url, headers=of.headers, tls=of.tls, **options)
-        return told
+        of = self._endpoint
+        answer: dict[str, Any] = await http.bars(symbol, of.url, headers=of.headers, tls=of.tls, **options)
+        return answer
 
 
 class connect:
     """Connects to a server: `async with tickcast.connect(url) as client`, or `client = await tickcast.connect(url)`.
 
-    `url` is `ws://HOST:PORT`, `wss://...`, or `HOST:PORT` alone. `conflate_ms` is for subscriptions that name none.
-    `compression` offers permessage-deflate, for networks where bytes cost more than time. `headers` go with the upgrade
-    and with HTTP requests, as an `Authorization` for what stands before the server. `wait` waits for a server that is
-    not there yet, where the first failure is raised otherwise; a connection that is lost later comes back by itself.
+    `url` is `ws://HOST:PORT`, `wss://...`, or `HOST:PORT` alone. `conflate_ms` is the conflation interval of
+    subscriptions without one of their own. `compression` offers permessage-deflate, for networks where bytes cost more
+    than time. `headers` are sent with the upgrade and with HTTP requests, such as an `Authorization` for a proxy.
+    `wait` waits for a server that is not reachable yet; otherwise the first failure is raised. The client reconnects
+    by itself after a later loss.
     """
 
     def __init__(
@@ -364,9 +366,9 @@ class connect:
         backoff: Backoff | None = None,
         inbox_packets: int = INBOX_PACKETS,
     ) -> None:
-        link = Link(http.stream_url(url), headers or {}, compression, tls, open_timeout_s)
-        pace = Backoff() if backoff is None else backoff
-        self._client = Client(link, conflate_ms=conflate_ms, backoff=pace, inbox_packets=inbox_packets)
+        endpoint = Endpoint(http.stream_url(url), headers or {}, compression, tls, open_timeout_s)
+        backoff = Backoff() if backoff is None else backoff
+        self._client = Client(endpoint, conflate_ms=conflate_ms, backoff=backoff, inbox_packets=inbox_packets)
         self._wait = wait
 
     def __await__(self) -> Generator[Any, None, Client]:

@@ -1,4 +1,4 @@
-"""One WebSocket connection: opened, or a reason why not."""
+"""Opens one WebSocket connection, and turns failures into the errors of this package."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from .errors import ClosedError, UnreachableError
 from .http import refusal
 
-# A packet holds at most 65,535 records; the largest that a server makes is far below.
+# Far above the largest packet that a server makes.
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class Link:
-    """Where to connect, and how."""
+class Endpoint:
+    """A URL, and the options of connecting to it."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -50,11 +50,13 @@ class Link:
         except (InvalidHandshake, InvalidURI) as error:
             raise UnreachableError(f"{self.url}: {error}; is it a tickcast server?") from error
         except TimeoutError:
-            raise UnreachableError(f"{self.url} does not answer within {self.open_timeout_s} s") from None
+            raise UnreachableError(f"{self.url}: no answer within {self.open_timeout_s} s") from None
         except OSError as error:
             raise UnreachableError(f"{self.url}: {error}; is the server running?") from error
 
 
 def closed(error: ConnectionClosed) -> ClosedError:
-    """Why a connection has ended; 1006 where no close frame came."""
-    return ClosedError(1006, "no close came") if error.rcvd is None else ClosedError(error.rcvd.code, error.rcvd.reason)
+    """The close code and reason of a connection; 1006 if no close frame came."""
+    if error.rcvd is None:
+        return ClosedError(1006, "no close frame received")
+    return ClosedError(error.rcvd.code, error.rcvd.reason)

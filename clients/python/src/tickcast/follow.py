@@ -1,9 +1,8 @@
-"""A stream over packets, and over connections: what is new, what is missing, and what is known of each instrument.
+"""Follows a stream over its packets and connections: new records, sequence gaps, and the state of each instrument.
 
-A replay after a reconnect brings records that were had before: they are left out. A hole in a channel whose every
-record counts, which the server could not announce since the client was away, becomes a `Gap` with the reason `R`. A new
-epoch (the server was started anew) begins all of it anew, and each such channel that was followed tells of a `Gap` from
-0 to 0: nobody knows how much came before the new beginning.
+Records that a replay repeats are left out. A gap in a log channel from the time without a connection, which the server
+could not announce, becomes a `Gap` with the reason `R`. A new epoch (a restart of the server) resets everything, and
+each log channel with records gets a `Gap` from 0 to 0, because the number of missing records is not known.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from .records import (
     Status,
 )
 from .subscriptions import Key, covers
-from .wire import Head, PacketHeader
+from .wire import PacketHeader, RecordHeader
 
-# Ids are dense and begin at 1. Beyond this they are kept in a dict, so that no id costs memory that nobody has.
+# Ids are dense and begin at 1. Higher ones go into a dict, so that a wrong id cannot allocate much memory.
 DENSE_IDS_MAX = 1 << 20
-# The channels whose every record counts.
+# The channels without conflation: a missing sequence is a lost record.
 LOGS = frozenset({wire.TRADE, wire.RAW})
 _CHANNEL_TYPES = {name: number for number, name in enumerate(CHANNELS, start=1)}
 _STATES = {"L": State.LIVE, "S": State.STALE, "H": State.HALTED, "E": State.ENDED}
@@ -43,7 +42,7 @@ class Sequences:
         self._sparse: dict[int, int] = {}
 
     def reach(self, instrument: int) -> bool:
-        """Makes room for an id; false where it is beyond the dense ones."""
+        """Grows the array to an id; false if the id is too high for it."""
         if instrument >= DENSE_IDS_MAX:
             return False
         while instrument >= len(self.dense):
@@ -79,7 +78,7 @@ class Follower:
         self.records = self.repeated = self.gaps = self.missing = self.conflated = 0
 
     def state(self, symbol: str) -> State:
-        """What the server says of an instrument; the connection's own state goes before it."""
+        """The state of an instrument on a live connection."""
         instrument = self.by_symbol.get(symbol)
         if instrument is None:
             return State.RESYNCING
@@ -90,14 +89,14 @@ class Follower:
             return State.RESYNCING
         return own
 
-    def begin(self, data: bytes, before: list[AnyRecord]) -> PacketHeader:
-        """Reads a packet's header, and starts anew where its epoch is another one.
+    def begin(self, data: bytes, gaps: list[AnyRecord]) -> PacketHeader:
+        """Reads a packet's header; a new epoch resets everything.
 
-        What that may have cost is appended to `before`. The old directory is left as it is to whoever has it.
+        The gaps of a new epoch are appended to `gaps`. The old directory stays as it is for its other users.
         """
         header = wire.read_header(data)
         if header.epoch != self.epoch:
-            before += self._cut_off(header.ts_send)
+            gaps += self._epoch_gaps(header.ts_send)
             self.epoch = header.epoch
             self.directory, self.by_symbol = {}, {}
             self.states.clear()
@@ -106,7 +105,7 @@ class Follower:
         return header
 
     def packet(self, data: bytes) -> tuple[PacketHeader, list[AnyRecord]]:
-        """The header and the records that are new, with a `Gap` wherever some are missing. Raises `ProtocolError`."""
+        """The header and the new records, with a `Gap` wherever records are missing. Raises `ProtocolError`."""
         records: list[AnyRecord] = []
         header = self.begin(data, records)
         for head in wire.walk(data, header.count):
@@ -115,56 +114,56 @@ class Follower:
                 records.append(record)
         return header, records
 
-    def admit(self, head: Head, record: AnyRecord | None, before: list[AnyRecord]) -> bool:
-        """True if the record is news. What is missing before it is appended to `before`."""
+    def admit(self, head: RecordHeader, record: AnyRecord | None, gaps: list[AnyRecord]) -> bool:
+        """True if the record is new. A gap before it is appended to `gaps`."""
         if isinstance(record, Definition):
             self.by_symbol[record.symbol] = record.instrument
         elif isinstance(record, Status):
             self.states[record.instrument.id] = _STATES.get(record.state, State.LIVE)
         elif isinstance(record, Gap):
-            self._told(record)
+            self._announced(record)
         elif head.kind in self.sequences:
-            return self._follow(head, before)
+            return self._follow(head, gaps)
         return True
 
-    def _follow(self, head: Head, before: list[AnyRecord]) -> bool:
+    def _follow(self, head: RecordHeader, gaps: list[AnyRecord]) -> bool:
         sequences = self.sequences[head.kind]
         last, sequence = sequences[head.instrument], head.sequence
         if sequence <= last and not (self._may_repeat(head) and sequence == last):
             self.repeated += 1
             return False
         if last and sequence > last + 1 and head.kind in LOGS:
-            before.append(self.hole(head.kind, head.instrument, last + 1, sequence - 1, head.ts_recv))
+            gaps.append(self.gap(head.kind, head.instrument, last + 1, sequence - 1, head.ts_recv))
         sequences[head.instrument] = sequence
         self.records += 1
         self.conflated += head.flags >> 4 & 1
         if head.kind == wire.BOOK:
-            self.judge_book(head.instrument, head.flags)
+            self.note_book(head.instrument, head.flags)
         return True
 
     @staticmethod
-    def _may_repeat(head: Head) -> bool:
-        """A snapshot of state may say again what is had."""
+    def _may_repeat(head: RecordHeader) -> bool:
+        """Whether it may have the last sequence again: a snapshot of a state channel."""
         return bool(head.flags & SNAPSHOT) and head.kind not in LOGS
 
-    def judge_book(self, instrument: int, flags: int) -> None:
-        """Takes note of whether a book is being rebuilt."""
+    def note_book(self, instrument: int, flags: int) -> None:
+        """Notes whether a book is flagged as possibly wrong."""
         if flags & MAYBE_BAD_BOOK:
             self.bad_books.add(instrument)
         else:
             self.bad_books.discard(instrument)
 
-    def hole(self, kind: int, instrument: int, first: int, last: int, ts_recv: int) -> Gap:
-        """Tells of sequences that came while the client was away."""
+    def gap(self, kind: int, instrument: int, first: int, last: int, ts_recv: int) -> Gap:
+        """The gap of sequences that were missed without a connection."""
         of = self.directory.get(instrument)
         if of is None:
-            raise ProtocolError(f"instrument {instrument} has records before its definition")
+            raise ProtocolError(f"instrument {instrument}: a record comes before its definition")
         self.gaps += 1
         self.missing += last - first + 1
         return Gap(of, 0x80, 0, 0, ts_recv, first, last, CHANNELS[kind - 1], "R")
 
-    def _cut_off(self, ts_recv: int) -> list[Gap]:
-        """A gap of unknown length for each log that is followed: nobody knows what came before the new epoch."""
+    def _epoch_gaps(self, ts_recv: int) -> list[Gap]:
+        """A gap of unknown length for each log channel with records: those before the restart may be missing."""
         gaps = [
             Gap(self.directory[instrument], 0x80, 0, 0, ts_recv, 0, 0, CHANNELS[kind - 1], "R")
             for kind in sorted(LOGS)
@@ -174,7 +173,7 @@ class Follower:
         self.gaps += len(gaps)
         return gaps
 
-    def _told(self, gap: Gap) -> None:
+    def _announced(self, gap: Gap) -> None:
         sequences = self.sequences[_CHANNEL_TYPES[gap.channel]]
         instrument = gap.instrument.id
         sequences[instrument] = max(sequences[instrument], gap.to_sequence)
@@ -182,12 +181,12 @@ class Follower:
         self.missing += max(gap.to_sequence - gap.from_sequence + 1, 0)
 
     def forget(self, keys: Iterable[Key], kept: Collection[Key] = ()) -> None:
-        """Nothing follows of these channels and symbols or patterns but what is kept: no hole when they come again."""
+        """Resets the sequences of these channels and names, but for those of `kept`: their next record makes no gap."""
         for channel, symbol in keys:
             sequences = self.sequences[_CHANNEL_TYPES[channel]]
             for instrument in sequences.instruments():
                 of = self.directory.get(instrument)
-                if of is None or any(channel == on and covers(name, of.symbol) for on, name in kept):
+                if of is None or any(channel == other and covers(name, of.symbol) for other, name in kept):
                     continue
                 if covers(symbol, of.symbol):
                     sequences[instrument] = 0

@@ -1,6 +1,6 @@
 """The server's HTTP endpoints: the directory, the last values of an instrument, bars.
 
-Each is one GET in a thread of its own, so that a notebook's event loop goes on meanwhile.
+Each is one GET in a thread of its own, so that it does not block the event loop.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ _SOCKET = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 
 def stream_url(url: str, path: str = "/v1/stream") -> str:
-    """The WebSocket's URL for what was given: `HOST:PORT` alone, or ws, wss, http or https, with a path or without."""
+    """The WebSocket URL of `HOST:PORT`, or of a ws, wss, http or https URL; `path` is used if the URL has none."""
     parts = urlsplit(url if "://" in url else f"ws://{url}")
     if parts.scheme not in _SOCKET or not parts.netloc:
         raise ValueError(
-            f"{url!r} is no server's URL; write ws://HOST:PORT, or wss:// where the server has TLS before it"
+            f"url: invalid URL {url!r}: expected ws://HOST:PORT, or wss://HOST:PORT for a server behind TLS"
         )
     given = parts.path if parts.path not in ("", "/") else path
     return urlunsplit((_SOCKET[parts.scheme], parts.netloc, given, parts.query, ""))
 
 
 def plain_url(url: str, path: str) -> str:
-    """The URL of an HTTP endpoint on the same server. A path before `/v1/` (as behind a proxy) is kept."""
+    """The URL of an HTTP endpoint of the same server. A path before `/v1/` (as behind a proxy) is kept."""
     parts = urlsplit(stream_url(url))
     before = parts.path.partition("/v1/")[0] if "/v1/" in parts.path else ""
     return urlunsplit((_PLAIN[parts.scheme], parts.netloc, before + path, "", ""))
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """The seconds of a Retry-After header; `None` for a date, or for none."""
+    """The seconds of a Retry-After header; `None` for a date, or without the header."""
     return float(value) if value is not None and value.strip().isdigit() else None
 
 
 def refusal(status: int, body: bytes, retry_after: str | None) -> RefusedError:
-    """The error for an answer like `{"error":{"code":"..","message":".."}}`, or for another one."""
+    """The error of a refusal, with a body like `{"error":{"code":"..","message":".."}}` or any other."""
     try:
-        told = json.loads(body)["error"]
-        code, message = str(told["code"]), str(told["message"])
+        fields = json.loads(body)["error"]
+        code, message = str(fields["code"]), str(fields["message"])
     except (ValueError, KeyError, TypeError):
         code, message = "error", body[:200].decode("utf-8", "replace").strip()
     return RefusedError(status, code, message, retry_after_s(retry_after))
@@ -68,7 +68,7 @@ def _get(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None) -> An
         with error:
             raise refusal(error.code, error.read(), error.headers.get("Retry-After")) from None
     except ValueError as error:
-        raise UnreachableError(f"{url} does not answer in JSON: is it a tickcast server?") from error
+        raise UnreachableError(f"{url}: the answer is not JSON; is it a tickcast server?") from error
     except OSError as error:
         raise UnreachableError(f"{url}: {getattr(error, 'reason', error)}; is the server running?") from error
 
@@ -92,9 +92,9 @@ async def snapshot(
     headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> dict[str, Any]:
-    """The last values of an instrument, by channel, prices and sizes as decimal texts.
+    """The last values of an instrument, by channel, with prices and sizes as decimal text.
 
-    Raises `RefusedError` with the status 404 for a symbol that the server does not know.
+    Raises `RefusedError` with the status 404 for an unknown symbol.
     """
     return cast("dict[str, Any]", await get(url, f"/v1/snapshot/{quote(symbol, safe='')}", headers, tls))
 
@@ -138,26 +138,26 @@ async def bars(
     headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> dict[str, Any] | dict[str, npt.NDArray[Any]]:
-    """Bars of an instrument's trades and its last quotes, as columns, the oldest first.
+    """Bars of an instrument's trades and its last quotes, as columns, oldest first.
 
-    `to` is the end in Unix seconds, now by default. The columns are time (start of the bar), open, high, low, close,
-    volume, trades, bid_px and ask_px: prices as decimal texts, `None` where a bar had no trade or no quote. With
-    `arrays=True` they are numpy arrays that `pandas.DataFrame` takes: times as datetime64[s], prices as float64.
+    `to` is the end in Unix seconds, by default now. The columns are time (start of the bar), open, high, low, close,
+    volume, trades, bid_px and ask_px: prices as decimal text, `None` for a bar without a trade or without a quote. With
+    `arrays=True` they are numpy arrays for `pandas.DataFrame`: times as datetime64[s], prices as float64.
     """
-    asked: dict[str, int] = {"interval_s": interval_s, "limit": limit} | ({} if to is None else {"to": to})
+    query: dict[str, int] = {"interval_s": interval_s, "limit": limit} | ({} if to is None else {"to": to})
     path = f"/v1/bars/{quote(symbol, safe='')}"
-    told = await asyncio.to_thread(_get, f"{plain_url(url, path)}?{urlencode(asked)}", headers or {}, tls)
-    return bar_arrays(told) if arrays else cast("dict[str, Any]", told)
+    answer = await asyncio.to_thread(_get, f"{plain_url(url, path)}?{urlencode(query)}", headers or {}, tls)
+    return bar_arrays(answer) if arrays else cast("dict[str, Any]", answer)
 
 
-def bar_arrays(told: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+def bar_arrays(answer: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """The columns of an answer of `/v1/bars` as numpy arrays."""
     import numpy as np
 
     def floats(column: list[str | None]) -> npt.NDArray[np.float64]:
         return np.array([np.nan if value is None else float(value) for value in column], np.float64)
 
-    columns: dict[str, npt.NDArray[Any]] = {"time": np.array(told["time"], "datetime64[s]")}
-    columns |= {name: floats(told[name]) for name in ("open", "high", "low", "close", "volume")}
-    columns["trades"] = np.array(told["trades"], np.int64)
-    return columns | {name: floats(told[name]) for name in ("bid_px", "ask_px")}
+    columns: dict[str, npt.NDArray[Any]] = {"time": np.array(answer["time"], "datetime64[s]")}
+    columns |= {name: floats(answer[name]) for name in ("open", "high", "low", "close", "volume")}
+    columns["trades"] = np.array(answer["trades"], np.int64)
+    return columns | {name: floats(answer[name]) for name in ("bid_px", "ask_px")}

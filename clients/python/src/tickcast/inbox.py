@@ -1,7 +1,7 @@
-"""What has come and was not read yet, between the task that reads the socket and the program that uses it.
+"""The queue between the task that reads the socket and the program.
 
-It holds a bounded number of packets. When it is full, the socket is read no further, TCP tells the server, and the
-server merges what waits: a slow program gets fewer and newer values, and not a growing delay.
+It holds a bounded number of packets. When it is full, the socket is no longer read, TCP's backpressure reaches the
+server, and the server conflates: a slow program gets fewer and newer values instead of a growing delay.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Inbox(Generic[T]):
         return len(self._items)
 
     def has_room(self) -> bool:
-        """Whether another item has room, or the bound is lifted."""
+        """Whether another item fits, or the bound is lifted."""
         return len(self._items) < self._size_max or self._lifted > 0 or self._ended
 
     async def room(self) -> None:
@@ -42,12 +42,12 @@ class Inbox(Generic[T]):
             await self._has_room.wait()
 
     def put_now(self, item: T) -> None:
-        """Appends an item, room or not."""
+        """Appends an item, also beyond the bound."""
         self._items.append(item)
         self._changed.set()
 
     async def get(self) -> T | None:
-        """The next item; `None` at the end. Raises what the writer failed with, after all that came before it."""
+        """The next item; `None` at the end. Raises the writer's error after all items before it."""
         while not self._items:
             if self._error is not None:
                 raise self._error
@@ -60,7 +60,7 @@ class Inbox(Generic[T]):
         return item
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more is to come."""
+        """No more items follow."""
         if not self._ended:
             self._ended, self._error = True, error
         self._changed.set()
@@ -68,7 +68,7 @@ class Inbox(Generic[T]):
 
     @contextmanager
     def lifted(self) -> Generator[None]:
-        """Lifts the bound meanwhile: who waits for an answer does not read what stands before it."""
+        """Lifts the bound: a call that waits for an answer does not read the packets before it."""
         self._lifted += 1
         self._has_room.set()
         try:

@@ -1,8 +1,8 @@
-"""A small publisher: instruments are defined by name, values are exact, and what gathers is sent as one packet.
+"""A small publisher: instruments are defined by name, values are exact, and records are sent in batches as packets.
 
-The server slows a publisher that is faster than it by TCP, and closes one that breaks the rules with a reason, which
-the next call raises as `ClosedError`. It is not opened again by itself: what was on its way is lost, and only the
-program knows what to say anew.
+The server slows down a publisher that is too fast by TCP's backpressure, and closes one that breaks the rules, with a
+reason that the next call raises as `ClosedError`. The publisher does not reconnect by itself: records that were under
+way are lost, and only the program can decide what to publish again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from . import http, wire
-from .connection import Link, closed
+from .connection import Endpoint, closed
 from .errors import ClosedError, ProtocolError, RejectedError
 from .records import LAST, Instrument
 
-# A number that is exact: floats are not, and are refused.
+# An exact number. Floats are not exact, and raise TypeError.
 Number: TypeAlias = Decimal | int | str
 
 _PACKET = Struct("<BBHIQQ")
@@ -35,43 +35,43 @@ _TICKER = Struct("<8q")
 _BOOK = Struct("<Hc5x")
 _LEVEL = Struct("<qqc7x")
 _RAW = Struct("<I4x")
-# A packet is sent when it has grown to this, long before the server's limit of a message.
+# The size at which a packet is sent, far below the server's limit of a message.
 FLUSH_BYTES = 32 * 1024
 RECORD_BYTES_MAX = 65535 * 8
 RECORDS_MAX = 65535
 
 
 def mantissa(value: Number | None, exponent: int) -> int:
-    """The whole number that `value` is at this exponent. Raises `ValueError` where it would have to be rounded."""
+    """The mantissa of a value at an exponent. Raises `ValueError` if it would have to be rounded."""
     if value is None:
         return wire.ABSENT
     if isinstance(value, float):
-        raise TypeError(f"{value} is a float, which is not exact: give an int, a Decimal or a str")
+        raise TypeError(f"{value} is a float, which is not exact: expected an int, a Decimal or a str")
     number = Decimal(value)
     if not number.is_finite():
-        raise ValueError(f"{value} is not a number")
+        raise ValueError(f"{value} is not a finite number")
     sign, digits, at = number.as_tuple()
     shift = int(at) - exponent
     whole = int("".join(map(str, digits)))
     if shift < 0 and whole % 10**-shift:
-        raise ValueError(f"{value} has more decimals than the exponent {exponent} holds")
+        raise ValueError(f"{value} has too many decimals: expected a multiple of 10**{exponent}")
     scaled: int = whole * 10**shift if shift >= 0 else whole // 10**-shift
     if scaled >= 2**63:
-        raise ValueError(f"{value} is beyond 64 bits at the exponent {exponent}")
+        raise ValueError(f"{value} is out of range: expected a mantissa below 2**63 at the exponent {exponent}")
     return -scaled if sign else scaled
 
 
 class Publisher:
     """A connection to `/v1/publish`. `tickcast.publish` makes one."""
 
-    def __init__(self, link: Link, heartbeat_s: float | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, heartbeat_s: float | None = None) -> None:
         if heartbeat_s is not None and heartbeat_s <= 0:
-            raise ValueError(f"heartbeat_s is {heartbeat_s}; it is the seconds between two, or None for none")
-        self._link = link
+            raise ValueError(f"heartbeat_s: {heartbeat_s} is out of range: expected seconds above 0, or None")
+        self._endpoint = endpoint
         self._heartbeat_s = heartbeat_s
-        self._beating: asyncio.Task[None] | None = None
+        self._heartbeat_task: asyncio.Task[None] | None = None
         self._socket: ClientConnection | None = None
-        self._hearing: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next_id = 0
         self._instruments: dict[str, Instrument] = {}
@@ -80,25 +80,26 @@ class Publisher:
         self._ended: ClosedError | None = None
 
     async def open(self) -> Publisher:
-        """Connects. Raises `RefusedError` with the status 401 for a wrong token. `tickcast.publish` calls it."""
-        self._socket = await self._link.open()
-        self._hearing = asyncio.create_task(self._hear(self._socket), name="tickcast publisher")
+        """Connects. Raises `RefusedError` with status 401 for a wrong token. `tickcast.publish` calls it."""
+        self._socket = await self._endpoint.open()
+        self._reading = asyncio.create_task(self._read_answers(self._socket), name="tickcast publisher")
         if self._heartbeat_s is not None:
-            self._beating = asyncio.create_task(self._beat(self._heartbeat_s), name="tickcast publisher's heartbeat")
+            heartbeats = self._send_heartbeats(self._heartbeat_s)
+            self._heartbeat_task = asyncio.create_task(heartbeats, name="tickcast publisher's heartbeat")
         return self
 
     async def close(self) -> None:
-        """Sends what is left and ends the connection: the server then says that its instruments have ended."""
+        """Sends the pending records and ends the connection: the server then marks its instruments as ended."""
         if self._socket is None:
             return
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+        if self._heartbeat_task is not None:
+            self._heartbeat_task.cancel()
+            await asyncio.gather(self._heartbeat_task, return_exceptions=True)
         if self._ended is None:
             await self.flush()
         await self._socket.close()
-        if self._hearing is not None:
-            await self._hearing
+        if self._reading is not None:
+            await self._reading
         self._socket = None
 
     async def __aenter__(self) -> Publisher:
@@ -112,18 +113,18 @@ class Publisher:
     async def define(
         self, symbol: str, *, px_exp: int, sz_exp: int, venue: str = "", tick_size: Number | None = None
     ) -> Instrument:
-        """Defines an instrument: prices are whole multiples of `10**px_exp`, sizes of `10**sz_exp`.
+        """Defines an instrument: prices are multiples of `10**px_exp`, sizes of `10**sz_exp`.
 
-        Raises `RejectedError` where the server does not take it, as with other exponents than it knows.
+        Raises `RejectedError` if the server rejects it, as with exponents that differ from an earlier definition.
         """
-        said: dict[str, Any] = {"symbol": symbol, "venue": venue, "px_exp": px_exp, "sz_exp": sz_exp}
+        fields: dict[str, Any] = {"symbol": symbol, "venue": venue, "px_exp": px_exp, "sz_exp": sz_exp}
         if tick_size is not None:
-            said["tick_size"] = mantissa(tick_size, px_exp)
+            fields["tick_size"] = mantissa(tick_size, px_exp)
         self._next_id += 1
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[self._next_id] = future
         await self.flush()
-        await self._send(json.dumps({"op": "define", "id": self._next_id, "instruments": [said]}))
+        await self._send(json.dumps({"op": "define", "id": self._next_id, "instruments": [fields]}))
         answer = await future
         defined = Instrument(int(answer["instruments"][0]["instrument"]), symbol, venue, px_exp, sz_exp)
         self._instruments[symbol] = defined
@@ -139,7 +140,7 @@ class Publisher:
         ask_size: Number | None = None,
         ts_event: int = 0,
     ) -> None:
-        """Publishes a best bid and offer. A side that is not given is absent."""
+        """Publishes the best bid and offer. A side without arguments is absent."""
         of = self._of(symbol)
         amounts = (mantissa(bid, of.px_exp), mantissa(bid_size, of.sz_exp))
         body = _QUOTE.pack(*amounts, mantissa(ask, of.px_exp), mantissa(ask_size, of.sz_exp))
@@ -148,18 +149,18 @@ class Publisher:
     async def trade(
         self, symbol: str, price: Number, size: Number, *, trade_id: int = 0, side: str = "N", ts_event: int = 0
     ) -> None:
-        """Publishes a trade. `side` is the aggressor's: `B`, `S`, or `N` for unknown."""
+        """Publishes a trade. `side` is the aggressor's: `B` buys, `S` sells, `N` unknown."""
         of = self._of(symbol)
         amounts = (mantissa(price, of.px_exp), mantissa(size, of.sz_exp))
         await self._push(wire.TRADE, of, _TRADE.pack(*amounts, trade_id, side.encode()), ts_event)
 
     async def ticker(self, symbol: str, *, ts_event: int = 0, **amounts: Number | None) -> None:
-        """Publishes statistics of 24 hours: last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px."""
+        """Publishes 24 h statistics: last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px."""
         of = self._of(symbol)
         names = ("last_px", "open_px", "high_px", "low_px", "volume", "turnover", "bid_px", "ask_px")
         unknown = set(amounts) - set(names)
         if unknown:
-            raise ValueError(f"a ticker has no {', '.join(sorted(unknown))}; it has {', '.join(names)}")
+            raise ValueError(f"ticker: unknown {', '.join(sorted(unknown))}: expected some of {', '.join(names)}")
         at = [of.sz_exp if name == "volume" else of.px_exp for name in names]
         values = [mantissa(amounts.get(name), exponent) for name, exponent in zip(names, at, strict=True)]
         await self._push(wire.TICKER, of, _TICKER.pack(*values), ts_event)
@@ -173,7 +174,7 @@ class Publisher:
         snapshot: bool = False,
         ts_event: int = 0,
     ) -> None:
-        """Publishes levels as (price, size): a size of 0 removes one, and with `snapshot` they replace the book."""
+        """Publishes levels as (price, size): size 0 removes a level, and `snapshot` replaces the book."""
         of = self._of(symbol)
         levels = [
             _LEVEL.pack(mantissa(px, of.px_exp), mantissa(sz, of.sz_exp), side)
@@ -184,25 +185,25 @@ class Publisher:
         await self._push(wire.BOOK, of, head + b"".join(levels), ts_event)
 
     async def raw(self, symbol: str, payload: bytes, *, ts_event: int = 0) -> None:
-        """Publishes bytes that the server does not look into."""
+        """Publishes bytes that the server does not interpret."""
         body = _RAW.pack(len(payload)) + payload
         await self._push(wire.RAW, self._of(symbol), body + bytes(-len(body) % 8), ts_event)
 
     async def heartbeat(self) -> None:
-        """Says at once that there is nothing to say: without it the server takes a publisher that is silent for its
-        `--stale-ms` (10 s where nothing else is set) for lost, and its instruments for stale."""
+        """Sends a heartbeat. The server marks the instruments of a publisher as stale after a silence of its
+        `--stale-ms`, by default 10 s."""
         record = _HEADER.pack(wire.HEADER_BYTES // 8, wire.HEARTBEAT, LAST, 0, 0, 0, 0)
         await self._send(_PACKET.pack(wire.VERSION, 0, 1, 0, 0, 0) + record)
 
-    async def _beat(self, every_s: float) -> None:
-        """Sends a heartbeat every so often. Why the connection has ended is told by the next call of the program."""
+    async def _send_heartbeats(self, every_s: float) -> None:
+        """Sends heartbeats at an interval. If the connection has ended, the program's next call raises the reason."""
         with contextlib.suppress(ClosedError):
             while True:
                 await asyncio.sleep(every_s)
                 await self.heartbeat()
 
     async def flush(self) -> None:
-        """Sends what has gathered as one packet; without it, that happens at 32 KiB, with `define` and with `close`."""
+        """Sends the pending records as one packet. This also happens at 32 KiB, in `define` and in `close`."""
         if self._parts:
             head = _PACKET.pack(wire.VERSION, 0, len(self._parts), 0, 0, 0)
             packet = head + b"".join(self._parts)
@@ -212,14 +213,14 @@ class Publisher:
     def _of(self, symbol: str) -> Instrument:
         if symbol not in self._instruments:
             raise KeyError(
-                f"{symbol} is not defined; `await publisher.define({symbol!r}, px_exp=..., sz_exp=...)` first"
+                f"{symbol} is not defined: call `await publisher.define({symbol!r}, px_exp=..., sz_exp=...)` first"
             )
         return self._instruments[symbol]
 
     async def _push(self, kind: int, of: Instrument, body: bytes, ts_event: int) -> None:
         size = wire.HEADER_BYTES + len(body)
         if size > RECORD_BYTES_MAX:
-            raise ValueError(f"a record of {size} bytes; at most {RECORD_BYTES_MAX} fit")
+            raise ValueError(f"record: {size} bytes are too long: expected at most {RECORD_BYTES_MAX}")
         self._parts.append(_HEADER.pack(size // 8, kind, LAST, of.id, 0, ts_event, 0) + body)
         self._bytes += size
         if self._bytes >= FLUSH_BYTES or len(self._parts) >= RECORDS_MAX:
@@ -235,8 +236,8 @@ class Publisher:
         except ConnectionClosed as error:
             raise closed(error) from None
 
-    async def _hear(self, socket: ClientConnection) -> None:
-        """Takes the server's answers, and why it ends."""
+    async def _read_answers(self, socket: ClientConnection) -> None:
+        """Reads the server's answers, and the reason of its close."""
         try:
             while True:
                 answer = json.loads(await socket.recv())
@@ -250,7 +251,7 @@ class Publisher:
         except ConnectionClosed as error:
             self._ended = closed(error)
         except ValueError as error:
-            raise ProtocolError(f"an answer is no JSON: {error}") from error
+            raise ProtocolError(f"answer: invalid JSON: {error}") from error
         finally:
             for future in self._answers.values():
                 if not future.done():
@@ -260,8 +261,8 @@ class Publisher:
 class publish:
     """Publishes to a server: `async with tickcast.publish(token, url) as publisher`.
 
-    `token` is the server's `--publish-token`. `heartbeat_s` sends a heartbeat every so many seconds, for a source that
-    may have nothing to say for longer than the server's `--stale-ms`; by default `Publisher.heartbeat` does so.
+    `token` is the server's `--publish-token`. `heartbeat_s` is the interval of automatic heartbeats, for a source that
+    may be silent for longer than the server's `--stale-ms`; without it, call `Publisher.heartbeat`.
     """
 
     def __init__(
@@ -273,9 +274,9 @@ class publish:
         headers: Mapping[str, str] | None = None,
         heartbeat_s: float | None = None,
     ) -> None:
-        presented = {**(headers or {}), "Authorization": f"Bearer {token}"}
+        all_headers = {**(headers or {}), "Authorization": f"Bearer {token}"}
         where = http.stream_url(url, "/v1/publish")
-        self._publisher = Publisher(Link(where, presented, compression, subprotocol=None), heartbeat_s)
+        self._publisher = Publisher(Endpoint(where, all_headers, compression, subprotocol=None), heartbeat_s)
 
     def __await__(self) -> Generator[Any, None, Publisher]:
         return self._publisher.open().__await__()

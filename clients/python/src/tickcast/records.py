@@ -1,8 +1,8 @@
-"""What the server sends, as Python objects.
+"""Records as Python objects.
 
-Prices and sizes are kept as they travel: whole mantissas, to be multiplied by ten to the power of the instrument's
-exponent, and `None` where there is no value. The properties named price and size make an exact `decimal.Decimal` of
-them when they are asked for; nothing ever goes through a float unless `as_dict(float)` says so.
+Prices and sizes are integer mantissas, as on the wire, to be multiplied by ten to the power of the instrument's
+exponent, and `None` where there is no value. Properties named price and size return them as exact `decimal.Decimal`s.
+Only `as_dict(float)` uses floats.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ _FLAG_WORDS = (
     (MAYBE_BAD_BOOK, "maybe_bad_book"),
 )
 
-# How `as_dict` writes prices and sizes: mantissas as they are, exact decimals, their text, or the nearest float.
+# How `as_dict` writes prices and sizes: as mantissas, exact decimals, their text, or the nearest floats.
 Amounts: TypeAlias = type[int] | type[Decimal] | type[str] | type[float]
 
 
 class State(Enum):
-    """What is known of an instrument's data at this moment."""
+    """Whether an instrument's values are current."""
 
     LIVE = "live"
-    """What was read last is the newest there is."""
+    """The last values read are the server's newest."""
     STALE = "stale"
-    """No connection, or the server has lost the source."""
+    """There is no connection, or the server has lost the source."""
     RESYNCING = "resyncing"
-    """The connection is back, and what was missed is on its way."""
+    """After a reconnect: the missed records are coming."""
     HALTED = "halted"
     """The venue has halted trading."""
     ENDED = "ended"
-    """The source has said its last."""
+    """The source has ended."""
 
 
 def to_decimal(mantissa: int, exponent: int) -> Decimal:
-    """`mantissa * 10**exponent`, exactly, whatever the context's precision is: `(6183763, -2)` is `61837.63`."""
+    """`mantissa * 10**exponent`, exact in any decimal context: `(6183763, -2)` is `61837.63`."""
     return Decimal(f"{mantissa}E{exponent}")
 
 
 def to_text(mantissa: int, exponent: int) -> str:
-    """The same as text with all its decimals, as the server writes it in JSON: `(12, 2)` is `1200`."""
+    """The same as text with all its decimals, as in the server's JSON: `(12, 2)` is `1200`."""
     return f"{to_decimal(mantissa, exponent):f}" if mantissa or exponent < 0 else "0"
 
 
@@ -65,7 +65,7 @@ _WRITERS: dict[type, Callable[[int, int], Any]] = {
 
 @dataclass(slots=True, frozen=True)
 class Instrument:
-    """What is traded, as the server's directory has it. Ids hold for one epoch of the server, symbols for good."""
+    """An instrument of the server's directory. Its id holds for one epoch of the server, its symbol for all."""
 
     id: int
     symbol: str
@@ -77,24 +77,24 @@ class Instrument:
     tick_size: int | None = None
     lot_size: int | None = None
     epoch: int = 0
-    """That of the server in which the id holds; 0 where it was not read from a packet."""
+    """The epoch of the id; 0 if it was not read from a packet."""
 
     def price(self, mantissa: int | None) -> Decimal | None:
-        """A mantissa at the price's exponent."""
+        """A mantissa at the price exponent."""
         return None if mantissa is None else to_decimal(mantissa, self.px_exp)
 
     def size(self, mantissa: int | None) -> Decimal | None:
-        """A mantissa at the size's exponent."""
+        """A mantissa at the size exponent."""
         return None if mantissa is None else to_decimal(mantissa, self.sz_exp)
 
 
 NO_INSTRUMENT = Instrument(0, "")
-"""The instrument of records that have none: heartbeats, and the state of the feed."""
+"""The instrument of records without one: heartbeats, and the state of the whole feed."""
 
 
 @dataclass(slots=True)
 class Record:
-    """What all records have. Times are ns since the Unix epoch; `ts_event` is the venue's, 0 where it gave none."""
+    """The common part of records. Times are ns since the Unix epoch; `ts_event` is the venue's, 0 if it gave none."""
 
     TYPE: ClassVar[str] = "unknown"
     # The fields that are prices (px) and sizes (sz).
@@ -109,28 +109,28 @@ class Record:
 
     @property
     def symbol(self) -> str:
-        """The instrument's name; empty where the record is of none."""
+        """The instrument's symbol; empty for a record without an instrument."""
         return self.instrument.symbol
 
     @property
     def time(self) -> datetime:
-        """When the server first saw it, to the microsecond, UTC; `ts_recv` has the nanoseconds."""
+        """When the server received it, UTC, to the microsecond; `ts_recv` has the nanoseconds."""
         return datetime.fromtimestamp(self.ts_recv // 1_000_000_000, UTC).replace(
             microsecond=self.ts_recv // 1_000 % 1_000_000
         )
 
     @property
     def is_snapshot(self) -> bool:
-        """It tells what was before the stream began."""
+        """It is part of a snapshot."""
         return bool(self.flags & SNAPSHOT)
 
     @property
     def is_conflated(self) -> bool:
-        """Values before it were merged into it."""
+        """It replaces earlier values by conflation."""
         return bool(self.flags & CONFLATED)
 
     def decimal(self, field: str) -> Decimal | None:
-        """A price or size of this record, exact; `None` where it is absent.
+        """A price or size of this record, exact; `None` if absent.
 
         Raises `KeyError` for a field that is neither.
         """
@@ -143,24 +143,24 @@ class Record:
 
         With `as_dict(str)` it equals that encoding; `amounts` may also be `int` (mantissas), `Decimal` and `float`.
         """
-        told: dict[str, Any] = {"type": self.TYPE}
+        fields: dict[str, Any] = {"type": self.TYPE}
         if self.instrument.id:
-            told["symbol"] = self.instrument.symbol
-        told |= {"sequence": self.sequence, "ts_event": self.ts_event, "ts_recv": self.ts_recv}
+            fields["symbol"] = self.instrument.symbol
+        fields |= {"sequence": self.sequence, "ts_event": self.ts_event, "ts_recv": self.ts_recv}
         words = [] if self.flags & LAST else ["more"]
         words += [word for bit, word in _FLAG_WORDS if self.flags & bit]
         if words:
-            told["flags"] = words
-        self._fill(told, _WRITERS[amounts])
-        return told
+            fields["flags"] = words
+        self._fill(fields, _WRITERS[amounts])
+        return fields
 
     def _exponent(self, of: str) -> int:
         return self.instrument.px_exp if of == "px" else self.instrument.sz_exp
 
-    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+    def _fill(self, fields: dict[str, Any], write: Callable[[int, int], Any]) -> None:
         for field, of in self.AMOUNTS.items():
             mantissa: int | None = getattr(self, field)
-            told[field] = None if mantissa is None else write(mantissa, self._exponent(of))
+            fields[field] = None if mantissa is None else write(mantissa, self._exponent(of))
 
 
 @dataclass(slots=True)
@@ -177,28 +177,28 @@ class Quote(Record):
 
     @property
     def bid_price(self) -> Decimal | None:
-        """The best bid; `None` where there is none."""
+        """The price of the best bid; `None` if there is none."""
         return self.instrument.price(self.bid_px)
 
     @property
     def bid_size(self) -> Decimal | None:
-        """What is bid for at that price."""
+        """The size at that price."""
         return self.instrument.size(self.bid_sz)
 
     @property
     def ask_price(self) -> Decimal | None:
-        """The best offer; `None` where there is none."""
+        """The price of the best offer; `None` if there is none."""
         return self.instrument.price(self.ask_px)
 
     @property
     def ask_size(self) -> Decimal | None:
-        """What is offered at that price."""
+        """The size at that price."""
         return self.instrument.size(self.ask_sz)
 
 
 @dataclass(slots=True)
 class Trade(Record):
-    """One trade. Every trade comes, or a `Gap` says which are missing."""
+    """One trade. Every trade is delivered, or a `Gap` reports the missing ones."""
 
     TYPE: ClassVar[str] = "trade"
     AMOUNTS: ClassVar[dict[str, str]] = {"px": "px", "sz": "sz"}
@@ -207,26 +207,26 @@ class Trade(Record):
     sz: int | None
     trade_id: int
     side: str
-    """Of the aggressor: `B` buys, `S` sells, `N` unknown."""
+    """The aggressor's: `B` buys, `S` sells, `N` unknown."""
 
     @property
     def price(self) -> Decimal | None:
-        """The price paid."""
+        """The price."""
         return self.instrument.price(self.px)
 
     @property
     def size(self) -> Decimal | None:
-        """How much was traded."""
+        """The size."""
         return self.instrument.size(self.sz)
 
-    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
-        Record._fill(self, told, write)
-        told |= {"trade_id": self.trade_id, "side": self.side}
+    def _fill(self, fields: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        Record._fill(self, fields, write)
+        fields |= {"trade_id": self.trade_id, "side": self.side}
 
 
 @dataclass(slots=True)
 class Ticker(Record):
-    """Statistics of 24 hours. The volume is in the base, the turnover in the quote currency."""
+    """24 h statistics. The volume is in the base currency, the turnover in the quote currency."""
 
     TYPE: ClassVar[str] = "ticker"
     AMOUNTS: ClassVar[dict[str, str]] = {
@@ -251,7 +251,7 @@ class Ticker(Record):
 
     @property
     def last_price(self) -> Decimal | None:
-        """The newest price; the others are had by `decimal("high_px")`."""
+        """The last price; `decimal("high_px")` and so on return the others."""
         return self.instrument.price(self.last_px)
 
 
@@ -272,57 +272,57 @@ class Book(Record):
     kind: str
     levels: list[Level]
 
-    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+    def _fill(self, fields: dict[str, Any], write: Callable[[int, int], Any]) -> None:
         px_exp, sz_exp = self.instrument.px_exp, self.instrument.sz_exp
 
         def written(level: Level) -> list[Any]:
             px = None if level.px is None else write(level.px, px_exp)
             return [px, None if level.sz is None else write(level.sz, sz_exp)]
 
-        told["kind"] = self.kind
-        told["bids"] = [written(level) for level in self.levels if level.side == "B"]
-        told["asks"] = [written(level) for level in self.levels if level.side == "A"]
+        fields["kind"] = self.kind
+        fields["bids"] = [written(level) for level in self.levels if level.side == "B"]
+        fields["asks"] = [written(level) for level in self.levels if level.side == "A"]
 
 
 @dataclass(slots=True)
 class Raw(Record):
-    """Bytes that the server does not look into. Every one comes, or a `Gap` says which are missing."""
+    """Bytes that the server does not interpret. Every record is delivered, or a `Gap` reports the missing ones."""
 
     TYPE: ClassVar[str] = "raw"
 
     payload: bytes
 
-    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
-        told["payload_hex"] = self.payload.hex()
+    def _fill(self, fields: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        fields["payload_hex"] = self.payload.hex()
 
 
 @dataclass(slots=True)
 class Definition(Record):
-    """Announces `instrument` before its first record."""
+    """Defines `instrument` before its first record."""
 
     TYPE: ClassVar[str] = "definition"
 
-    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+    def _fill(self, fields: dict[str, Any], write: Callable[[int, int], Any]) -> None:
         of = self.instrument
-        told |= {"venue": of.venue, "px_exp": of.px_exp, "sz_exp": of.sz_exp, "status": of.status}
-        told["tick_size"] = None if of.tick_size is None else write(of.tick_size, of.px_exp)
-        told["lot_size"] = None if of.lot_size is None else write(of.lot_size, of.sz_exp)
+        fields |= {"venue": of.venue, "px_exp": of.px_exp, "sz_exp": of.sz_exp, "status": of.status}
+        fields["tick_size"] = None if of.tick_size is None else write(of.tick_size, of.px_exp)
+        fields["lot_size"] = None if of.lot_size is None else write(of.lot_size, of.sz_exp)
 
 
 @dataclass(slots=True)
 class Heartbeat(Record):
-    """Sent after a silence, to say that there is nothing to say."""
+    """Sent when the stream is silent."""
 
     TYPE: ClassVar[str] = "heartbeat"
 
 
 @dataclass(slots=True)
 class Gap(Record):
-    """A hole in a channel whose every record counts: `from_sequence` to `to_sequence` of `channel` are missing.
+    """A sequence gap: the records `from_sequence` to `to_sequence` of `channel` are missing.
 
-    `reason` is `S` where this client was too slow, `O` where the server's ring had gone on, `F` where the feed lost
-    them, and `R` where they came while this client was away, and the server's history does not reach back so far.
-    After a restart of the server the range is 0 to 0, and `instrument` that of before: how many is not known.
+    `reason` is `S` if this client was too slow, `O` if the server was overrun, `F` if the feed lost them, and `R` if
+    they came while this client was not connected, and the server's history does not reach back to them. After a restart
+    of the server the range is 0 to 0, because it is not known, and `instrument` is that of the former epoch.
     """
 
     TYPE: ClassVar[str] = "gap"
@@ -332,14 +332,14 @@ class Gap(Record):
     channel: Channel
     reason: str
 
-    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
-        told |= {"from_sequence": self.from_sequence, "to_sequence": self.to_sequence}
-        told |= {"channel": self.channel, "reason": self.reason}
+    def _fill(self, fields: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        fields |= {"from_sequence": self.from_sequence, "to_sequence": self.to_sequence}
+        fields |= {"channel": self.channel, "reason": self.reason}
 
 
 @dataclass(slots=True)
 class Status(Record):
-    """The state of an instrument, or of the whole feed where `instrument` is `NO_INSTRUMENT`.
+    """The state of an instrument, or of the whole feed if `instrument` is `NO_INSTRUMENT`.
 
     `state` is `L` live, `S` stale, `H` halted, `E` ended.
     """
@@ -348,8 +348,8 @@ class Status(Record):
 
     state: str
 
-    def _fill(self, told: dict[str, Any], write: Callable[[int, int], Any]) -> None:
-        told["state"] = self.state
+    def _fill(self, fields: dict[str, Any], write: Callable[[int, int], Any]) -> None:
+        fields["state"] = self.state
 
 
 AnyRecord: TypeAlias = Quote | Trade | Ticker | Book | Raw | Definition | Heartbeat | Gap | Status

@@ -1,8 +1,9 @@
-"""The connection behind a client: opened, kept, lost and opened again, with all that is wanted asked for anew.
+"""The connection of a client: opened, and reopened after a loss, with all subscriptions requested again.
 
-A task reads the socket, answers whoever waits for an answer, and puts packets into a bounded inbox. What always holds:
-a subscription goes on from the last packet before which nothing of it is missing, or begins with a snapshot; requests
-go one after another; and whoever waits for an answer has it, or the reason why there is none.
+A task reads the socket, passes answers to the calls that wait for them, and puts packets into a bounded inbox. What
+always holds: a subscription resumes from the last packet before which nothing of it is missing, or starts with a
+snapshot; requests are sent one after another; and a call that waits for an answer gets it, or the reason why there is
+none.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from . import wire
-from .connection import Link, closed
+from .backoff import Backoff
+from .connection import Endpoint, closed
 from .errors import ClosedError, ProtocolError, RefusedError, RejectedError, TickcastError, UnreachableError
 from .inbox import Inbox
-from .pace import Backoff
 from .records import State
-from .subscriptions import Key, Request, Token, Wanted, requests
+from .subscriptions import Interest, Key, Request, Token, requests
 
 logger = logging.getLogger("tickcast")
 
-# Packets that wait to be read before the socket is read no further.
+# Packets in the inbox at which the socket is no longer read.
 INBOX_PACKETS = 256
-# A connection that has held for so long has ended a series of failures.
+# A connection that lasted this long resets the back-off.
 HELD_S = 5.0
-# Silence is a lost connection after two heartbeats that did not come, and some time for the network.
+# The connection is lost after a silence of two heartbeats and this time for the network.
 SILENCE_S = 5.0
 
 
 @dataclass(slots=True, frozen=True)
 class Connection:
-    """What became of the connection, among the events.
+    """A change of the connection, as an event.
 
-    `state` is `resyncing` (connected; what was missed is on its way), `live`, or `lost`, with a `reason`.
+    `state` is `resyncing` (connected, and the missed records are coming), `live`, or `lost` with a `reason`.
     """
 
     state: Literal["resyncing", "live", "lost"]
@@ -49,54 +50,54 @@ class Connection:
 
 @dataclass(slots=True, frozen=True)
 class Forget:
-    """Nothing of these is subscribed to any more; what comes of them later follows nothing."""
+    """These keys were unsubscribed: their later records have no predecessor."""
 
     keys: frozenset[Key]
     kept: frozenset[Key]
-    """What other subscriptions want as well, and is followed on."""
+    """The keys of other subscriptions, whose sequences continue."""
 
 
 Item: TypeAlias = bytes | Connection | Forget
 
 
 class Session:
-    """What `Client` is built on."""
+    """The base class of `Client`."""
 
-    def __init__(self, link: Link, *, backoff: Backoff, inbox_packets: int) -> None:
-        self._link = link
+    def __init__(self, endpoint: Endpoint, *, backoff: Backoff, inbox_packets: int) -> None:
+        self._endpoint = endpoint
         self._backoff = backoff
         self._inbox: Inbox[Item] = Inbox(inbox_packets)
-        self._wanted: list[Wanted] = []
+        self._interests: list[Interest] = []
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._said: dict[int, Request] = {}
+        self._pending: dict[int, Request] = {}
         self._next_id = 0
         self._socket: ClientConnection | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._came_back = asyncio.Event()
+        self._connected = asyncio.Event()
         self._lost = asyncio.Event()
-        self._asking = asyncio.Lock()
-        self._refused: RejectedError | None = None
+        self._request_lock = asyncio.Lock()
+        self._rejected: RejectedError | None = None
         self._state = State.STALE
         self._token: Token | None = None
         self._limits: dict[str, int] = {}
         self._heartbeat_s = 5.0
-        self._asked_s = 0.0
+        self._reconnect_s = 0.0
         self.version = ""
         """The server's version."""
         self.reconnects = 0
-        """How often the connection was lost and came back."""
+        """How often the connection was lost and reopened."""
         self.packets_read = 0
-        """Packets that have come."""
+        """Packets received."""
         self.bytes_read = 0
-        """Their bytes, as they were before compression."""
+        """Their bytes, uncompressed."""
 
     # ---- from open to close
 
     async def open(self, *, wait: bool = False) -> Self:
-        """Connects; `wait` also waits for a server that is not there yet. `tickcast.connect` calls it."""
-        socket = await (self._dial() if wait else self._link.open())
+        """Connects; `wait` also waits for a server that is not reachable yet. `tickcast.connect` calls it."""
+        socket = await (self._open_retrying() if wait else self._endpoint.open())
         self._reading = asyncio.create_task(self._run(socket), name="tickcast")
-        await self._until_back()
+        await self._until_connected()
         return self
 
     async def close(self) -> None:
@@ -120,12 +121,12 @@ class Session:
     def _symbols_max(self) -> int:
         return self._limits.get("symbols", 10_000)
 
-    async def _until_back(self) -> None:
-        """Waits for a connection that has been greeted; raises what ended the client."""
+    async def _until_connected(self) -> None:
+        """Waits for a connection with the server's welcome; raises the error that ended the client."""
         task = self._reading
         if task is None:
             raise ClosedError(1000, "this client has been closed")
-        waiting = asyncio.create_task(self._came_back.wait())
+        waiting = asyncio.create_task(self._connected.wait())
         try:
             with self._inbox.lifted():
                 await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,17 +136,18 @@ class Session:
             task.result()
             raise ClosedError(1000, "this client has ended")
 
-    async def _answer_to(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _request(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Sends a request that is no subscription, and returns the answer."""
         self._next_id += 1
         return await self._exchange(self._next_id, json.dumps({**request, "id": self._next_id}))
 
-    async def _say(self, request: Request) -> dict[str, Any]:
+    async def _send_request(self, request: Request) -> dict[str, Any]:
         self._next_id += 1
-        self._said[self._next_id] = request
+        self._pending[self._next_id] = request
         return await self._exchange(self._next_id, request.text(self._next_id))
 
     async def _exchange(self, request_id: int, text: str) -> dict[str, Any]:
-        """Sends a request and waits for its answer; the packets before it wait to be read."""
+        """Sends a request and waits for its answer; packets before the answer go into the inbox beyond its bound."""
         socket = self._socket
         if socket is None:
             raise ClosedError(1006, "there is no connection")
@@ -159,65 +161,69 @@ class Session:
             raise closed(error) from None
         finally:
             self._answers.pop(request_id, None)
-            self._said.pop(request_id, None)
+            self._pending.pop(request_id, None)
 
-    async def _ask(self, wanted: list[Wanted]) -> None:
-        """Asks for what has not been asked for. A lost connection ends it: after the next, all is asked for anew."""
+    async def _send_requests(self, interests: list[Interest]) -> None:
+        """Requests the interests that are not requested yet.
+
+        Returns after a loss of the connection as well: after the reconnect all interests are requested again.
+        """
         try:
-            # One after another, with what is asked for after a reconnect as well.
-            async with self._asking:
+            # One after another, also with the requests after a reconnect.
+            async with self._request_lock:
                 if self._socket is None:
                     raise ClosedError(1006, "there is no connection")
-                asked = requests([one for one in wanted if not one.asked], self._symbols_max())
-                for request in asked:
-                    for one in request.wanted:
-                        one.parts = one.parts + 1 if one.asked else 1
-                        one.asked, one.count, one.unknown = True, 0, []
-                for at, request in enumerate(asked, start=1):
-                    await self._say(request)
-                    if at % max(self._limits.get("requests_per_s", 50) // 2, 1) == 0:
+                due = requests([interest for interest in interests if not interest.requested], self._symbols_max())
+                for request in due:
+                    for interest in request.interests:
+                        interest.unanswered = interest.unanswered + 1 if interest.requested else 1
+                        interest.requested, interest.count, interest.unknown = True, 0, []
+                for number, request in enumerate(due, start=1):
+                    await self._send_request(request)
+                    if number % max(self._limits.get("requests_per_s", 50) // 2, 1) == 0:
                         await asyncio.sleep(1.0)
         except ClosedError:
             with self._inbox.lifted():
                 await self._lost.wait()
 
     def _take_answer(self, request: Request, answer: dict[str, Any]) -> None:
-        for wanted in request.wanted:
-            wanted.parts -= 1
-            wanted.count += int(answer.get("count", 0))
-            names = set(wanted.symbols)
-            wanted.unknown += [name for name in answer.get("unknown", ()) if name in names]
-            wanted.conflate_ms = int(answer.get("conflate_ms", wanted.conflate_ms))
-            wanted.answered = wanted.parts <= 0
-            if wanted.answered and not self._begins_anew(wanted):
-                wanted.caught_up = True
+        for interest in request.interests:
+            interest.unanswered -= 1
+            interest.count += int(answer.get("count", 0))
+            names = set(interest.symbols)
+            interest.unknown += [name for name in answer.get("unknown", ()) if name in names]
+            interest.conflate_ms = int(answer.get("conflate_ms", interest.conflate_ms))
+            interest.answered = interest.unanswered <= 0
+            if interest.answered and not self._has_catch_up(interest):
+                interest.caught_up = True
 
-    def _begins_anew(self, wanted: Wanted) -> bool:
-        """Whether a snapshot or a replay comes of it.
+    def _has_catch_up(self, interest: Interest) -> bool:
+        """Whether a snapshot or a replay follows the answer.
 
-        A replay always does; a snapshot only of what is not held already, and of names that are known.
+        A replay always follows a resume; a snapshot follows only for known names that are not subscribed already.
         """
-        if wanted.token is not None or not wanted.snapshot:
-            return wanted.token is not None
-        held = set[Key]().union(*(other.keys() for other in self._wanted if other.answered and other is not wanted))
-        unknown = set(wanted.unknown)
-        return any(symbol not in unknown for _, symbol in wanted.keys() - held)
+        if interest.token is not None or not interest.snapshot:
+            return interest.token is not None
+        others = (other for other in self._interests if other.answered and other is not interest)
+        held = set[Key]().union(*(other.keys() for other in others))
+        unknown = set(interest.unknown)
+        return any(symbol not in unknown for _, symbol in interest.keys() - held)
 
-    # ---- the task that reads
+    # ---- the reading task
 
-    async def _dial(self) -> ClientConnection:
-        """Connects, as often as it takes. Raises what another try would not change."""
+    async def _open_retrying(self) -> ClientConnection:
+        """Connects, with as many attempts as needed. Raises a refusal that another attempt would not change."""
         while True:
             try:
-                return await self._link.open()
+                return await self._endpoint.open()
             except RefusedError as error:
                 if error.is_final:
                     raise
-                asked_s, why = error.retry_after_s or 0.0, str(error)
+                least_s, why = error.retry_after_s or 0.0, str(error)
             except UnreachableError as error:
-                asked_s, why = 0.0, str(error)
-            wait_s = self._backoff.next_s(max(asked_s, self._asked_s))
-            logger.info("%s; trying again in %.2f s", why, wait_s)
+                least_s, why = 0.0, str(error)
+            wait_s = self._backoff.next_s(max(least_s, self._reconnect_s))
+            logger.info("%s; retrying in %.2f s", why, wait_s)
             await asyncio.sleep(wait_s)
 
     async def _run(self, socket: ClientConnection) -> None:
@@ -225,40 +231,40 @@ class Session:
             while True:
                 started = time.monotonic()
                 lost = await self._serve(socket)
-                if self._refused is not None:
-                    raise self._refused
-                self._lose(lost)
+                if self._rejected is not None:
+                    raise self._rejected
+                self._connection_lost(lost)
                 if lost.is_final:
                     raise lost
-                # A program that does not read would only be connected to be lost again.
+                # Reconnecting for a program that does not read would only lead to another loss.
                 await self._inbox.room()
                 if time.monotonic() - started >= HELD_S:
                     self._backoff.reset()
-                await asyncio.sleep(self._backoff.next_s(self._asked_s))
-                socket = await self._dial()
-                self._asked_s = 0.0
+                await asyncio.sleep(self._backoff.next_s(self._reconnect_s))
+                socket = await self._open_retrying()
+                self._reconnect_s = 0.0
                 self.reconnects += 1
         except TickcastError as error:
             self._inbox.end(error)
             if self._socket is not None:
-                self._lose(ClosedError(1006, str(error)))
+                self._connection_lost(ClosedError(1006, str(error)))
             raise
         finally:
             self._inbox.end()
 
     async def _serve(self, socket: ClientConnection) -> ClosedError:
-        """Reads a connection to its end, and says why it ended."""
-        asking: asyncio.Task[None] | None = None
+        """Reads a connection until it ends; returns the reason."""
+        resubscribing: asyncio.Task[None] | None = None
         try:
             while True:
                 async with asyncio.timeout(2 * self._heartbeat_s + SILENCE_S):
                     message = await socket.recv()
                 if isinstance(message, bytes):
-                    await self._has_room(socket)
+                    await self._until_room(socket)
                     self._take_packet(message)
                 elif (control := json.loads(message)).get("type") == "welcome":
                     self._welcome(control, socket)
-                    asking = asyncio.create_task(self._ask_again())
+                    resubscribing = asyncio.create_task(self._resubscribe())
                 else:
                     self._control(control)
         except ConnectionClosed as error:
@@ -266,19 +272,19 @@ class Session:
         except TimeoutError:
             return ClosedError(1006, "the server was silent for too long")
         except ValueError as error:
-            raise ProtocolError(f"a control message is no JSON: {error}") from error
+            raise ProtocolError(f"control message: invalid JSON: {error}") from error
         finally:
-            if asking is not None:
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+            if resubscribing is not None:
+                resubscribing.cancel()
+                await asyncio.gather(resubscribing, return_exceptions=True)
             await socket.close()
 
-    def _lose(self, why: ClosedError) -> None:
+    def _connection_lost(self, why: ClosedError) -> None:
         self._socket = None
-        self._came_back.clear()
+        self._connected.clear()
         self._state = State.STALE
-        for wanted in self._wanted:
-            wanted.lose(self._token)
+        for interest in self._interests:
+            interest.connection_lost(self._token)
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(why)
@@ -292,47 +298,47 @@ class Session:
         self._socket = socket
         self._lost.clear()
 
-    async def _ask_again(self) -> None:
-        """Asks for all that is wanted, on a connection that has just been greeted."""
-        if self._wanted:
+    async def _resubscribe(self) -> None:
+        """Requests all interests on a new connection."""
+        if self._interests:
             self._state = State.RESYNCING
             self._inbox.put_now(Connection("resyncing"))
-        self._came_back.set()
+        self._connected.set()
         try:
-            # What the program is waiting for at this moment it asks for itself, and has the refusal.
-            await self._ask([one for one in self._wanted if not one.is_new])
+            # A new interest is requested by the call of `subscribe` that waits for it, and that gets a rejection.
+            await self._send_requests([interest for interest in self._interests if not interest.is_new])
         except RejectedError as error:
-            # What is left would be a stream with less than what is wanted, and nobody to say so.
-            self._refused = error
+            # The stream would lack a subscription, and no call of the program could raise the error.
+            self._rejected = error
             if self._socket is not None:
                 await self._socket.close()
             return
-        self._judge()
+        self._update_state()
 
     def _control(self, control: dict[str, Any]) -> None:
         kind, request_id = control.get("type"), control.get("id")
         if kind == "closing":
-            self._asked_s = float(control.get("reconnect_ms", 0)) / 1e3
+            self._reconnect_s = float(control.get("reconnect_ms", 0)) / 1e3
             logger.info("the server is closing the connection: %s", control.get("reason"))
             return
         future = self._answers.get(request_id) if isinstance(request_id, int) else None
         if kind == "error":
             error = RejectedError(str(control.get("code")), str(control.get("message")))
             if future is None:
-                logger.warning("the server says %s", error)
+                logger.warning("error of the server: %s", error)
             elif not future.done():
                 future.set_exception(error)
             return
-        request = self._said.get(request_id) if isinstance(request_id, int) else None
+        request = self._pending.get(request_id) if isinstance(request_id, int) else None
         if request is not None and future is not None and kind in ("subscribed", "resumed"):
             self._take_answer(request, control)
         if future is not None and not future.done():
             future.set_result(control)
 
-    async def _has_room(self, socket: ClientConnection) -> None:
-        """Waits for the program to read. Raises `ConnectionClosed` where the connection does not last so long.
+    async def _until_room(self, socket: ClientConnection) -> None:
+        """Waits until the inbox has room. Raises `ConnectionClosed` if the connection ends before.
 
-        What has come over it and found no room is not taken, and its token neither: it is asked for again.
+        A packet without room is not taken, and neither is its token: it is requested again after the reconnect.
         """
         if self._inbox.has_room():
             return
@@ -350,16 +356,16 @@ class Session:
         self.packets_read += 1
         self.bytes_read += len(data)
         self._token = (header.epoch, header.position)
-        # Before what comes next: a caught-up stream is live with the packet that says so.
+        # Before the event `live`, which this packet may cause.
         self._inbox.put_now(data)
         if header.is_caught_up:
-            for wanted in self._wanted:
-                wanted.caught_up |= wanted.answered
+            for interest in self._interests:
+                interest.caught_up |= interest.answered
         if self._state is not State.LIVE:
-            self._judge()
+            self._update_state()
 
-    def _judge(self) -> None:
-        """Live is the connection on which all that is wanted has been answered and has had its snapshot or replay."""
-        if self._state is not State.LIVE and self._socket and all(one.caught_up for one in self._wanted):
+    def _update_state(self) -> None:
+        """Becomes live once all interests are answered and their snapshots and replays complete."""
+        if self._state is not State.LIVE and self._socket and all(one.caught_up for one in self._interests):
             self._state = State.LIVE
             self._inbox.put_now(Connection("live"))

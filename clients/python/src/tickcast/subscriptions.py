@@ -1,8 +1,8 @@
-"""What a client wants, and how that is asked for anew after a reconnect: in as few requests as may be.
+"""The interests of a client, and the fewest requests that subscribe to them again after a reconnect.
 
-Pure. A subscription that has had its snapshot resumes from the token that the client had; another begins with a
-snapshot again. Where intervals differ, exact names come before patterns and longer patterns before shorter ones, since
-a value that waits for a more specific interval is taken for had otherwise.
+Pure. An interest whose snapshot was complete resumes from the client's token; another one starts with a snapshot. Where
+intervals differ, exact names come before patterns and longer patterns before shorter ones: the server would otherwise
+count a value that still waits for a more specific interval as sent.
 """
 
 from __future__ import annotations
@@ -17,54 +17,54 @@ from .records import CHANNELS, Channel
 Token: TypeAlias = tuple[int, int]
 Key: TypeAlias = tuple[Channel, str]
 
-# Names in one request; the server takes 1 MiB as it comes (request_bytes_max), and may be told to take less.
+# Bytes of names in one request. The server's limit is 1 MiB (request_bytes_max), and may be configured lower.
 REQUEST_BYTES = 32 * 1024
 
 
 @dataclass(eq=False)
-class Wanted:
-    """One subscription, as the client keeps it. All but what is asked for is of the present connection."""
+class Interest:
+    """One subscription of the program. From `is_new` on, its state on the present connection."""
 
     symbols: tuple[str, ...]
     channels: tuple[Channel, ...]
     conflate_ms: int
     snapshot: bool
     is_new: bool = True
-    """Whoever asked for it still waits for the first answer."""
-    asked: bool = False
-    parts: int = 0
-    """Requests that have not been answered."""
+    """The call of `subscribe` still waits for the first answer."""
+    requested: bool = False
+    unanswered: int = 0
+    """Requests without an answer."""
     answered: bool = False
     caught_up: bool = False
-    """Its snapshot or replay has come to its end: the client's token is good for it."""
+    """Its snapshot or replay is complete: the client's token holds for it."""
     token: Token | None = None
-    """Where it goes on after a reconnect; `None` where a snapshot is needed."""
+    """The token to resume from after a reconnect; `None` if it needs a snapshot."""
     count: int = 0
     unknown: list[str] = field(default_factory=list[str])
 
     def keys(self) -> set[Key]:
-        """The channels and names that it stands for."""
+        """Its pairs of channel and name."""
         return {(channel, symbol) for channel in self.channels for symbol in self.symbols}
 
     def is_covered_by(self, keys: Iterable[Key]) -> bool:
-        """Whether one of these patterns covers a name or a narrower pattern of it."""
+        """Whether a pattern among the keys covers one of its names or narrower patterns."""
         patterns = [(channel, symbol) for channel, symbol in keys if symbol.endswith("*")]
         return any(
             channel in self.channels and any(covers(pattern, symbol) for symbol in self.symbols)
             for channel, pattern in patterns
         )
 
-    def lose(self, token: Token | None) -> None:
-        """The connection is gone. `token` is that of the last packet that came over it."""
+    def connection_lost(self, token: Token | None) -> None:
+        """Resets its state. `token` is that of the last packet of the connection."""
         if self.caught_up:
             self.token = token
-        self.asked = self.answered = self.caught_up = False
-        self.parts = 0
+        self.requested = self.answered = self.caught_up = False
+        self.unanswered = 0
 
 
 @dataclass(slots=True)
 class Request:
-    """A request and whose it is."""
+    """A request, and the interests that it is for."""
 
     op: str
     channels: tuple[Channel, ...]
@@ -72,65 +72,67 @@ class Request:
     conflate_ms: int
     snapshot: bool
     token: Token | None
-    wanted: list[Wanted]
+    interests: list[Interest]
 
     def text(self, request_id: int) -> str:
-        """The JSON that the server takes."""
-        said: dict[str, Any] = {"op": self.op, "id": request_id, "channels": self.channels, "symbols": self.symbols}
-        said["conflate_ms"] = self.conflate_ms
+        """Its JSON."""
+        fields: dict[str, Any] = {"op": self.op, "id": request_id, "channels": self.channels, "symbols": self.symbols}
+        fields["conflate_ms"] = self.conflate_ms
         if self.token is not None:
-            said["epoch"], said["position"] = self.token
+            fields["epoch"], fields["position"] = self.token
         else:
-            said["snapshot"] = self.snapshot
-        return json.dumps(said, ensure_ascii=False)
+            fields["snapshot"] = self.snapshot
+        return json.dumps(fields, ensure_ascii=False)
 
 
-def covers(asked: str, symbol: str) -> bool:
+def covers(name: str, symbol: str) -> bool:
     """Whether a name, or a pattern with one `*` at its end, covers a symbol, or a narrower pattern."""
-    return symbol.startswith(asked[:-1]) if asked.endswith("*") else asked == symbol
+    return symbol.startswith(name[:-1]) if name.endswith("*") else name == symbol
 
 
 def check(
     symbols: Iterable[str], channels: Iterable[str], conflate_ms: int
 ) -> tuple[tuple[str, ...], tuple[Channel, ...]]:
-    """The names and channels without repetitions. Raises `ValueError` for what no server takes."""
+    """The names and channels without repetitions. Raises `ValueError` for arguments that no server accepts."""
     if isinstance(symbols, str):
-        raise ValueError(f"symbols is a list: write [{symbols!r}]")
+        raise ValueError(f"symbols: {symbols!r} is a str: expected a list, as [{symbols!r}]")
     if isinstance(channels, str):
-        raise ValueError(f"channels is a list: write [{channels!r}]")
-    wanted, named = tuple(dict.fromkeys(symbols)), set(channels)
-    unknown = named - set(CHANNELS)
+        raise ValueError(f"channels: {channels!r} is a str: expected a list, as [{channels!r}]")
+    names, chosen = tuple(dict.fromkeys(symbols)), set(channels)
+    unknown = chosen - set(CHANNELS)
     if unknown:
-        raise ValueError(f"unknown channels {', '.join(sorted(unknown))}; have {', '.join(CHANNELS)}")
-    if not wanted or not named:
-        raise ValueError("a subscription names at least one symbol and one channel")
+        raise ValueError(f"channels: unknown {', '.join(sorted(unknown))}: expected some of {', '.join(CHANNELS)}")
+    if not names:
+        raise ValueError("symbols: empty list: expected at least one name or pattern")
+    if not chosen:
+        raise ValueError("channels: empty list: expected at least one channel")
     if conflate_ms < 0:
-        raise ValueError(f"conflate_ms is {conflate_ms}; 0 is every update, and the least")
-    return wanted, tuple(channel for channel in CHANNELS if channel in named)
+        raise ValueError(f"conflate_ms: {conflate_ms} is out of range: expected 0 (every update) or more")
+    return names, tuple(channel for channel in CHANNELS if channel in chosen)
 
 
-def requests(wanted: Sequence[Wanted], symbols_max: int) -> list[Request]:
-    """The requests that ask for all of these anew, in the order in which they are to be made."""
-    differ = len({one.conflate_ms for one in wanted}) > 1
-    groups: dict[tuple[Any, ...], tuple[dict[str, None], list[Wanted]]] = {}
-    for one in wanted:
-        for specificity, names in _by_specificity(one.symbols, differ):
-            # A resume goes before a subscription: of what is subscribed already it would replay nothing.
-            rank = (one.token is None, -specificity)
-            key = (rank, one.channels, one.conflate_ms, one.snapshot, one.token)
-            together, of = groups.setdefault(key, ({}, []))
-            together.update(dict.fromkeys(names))
-            of.append(one)
+def requests(interests: Sequence[Interest], symbols_max: int) -> list[Request]:
+    """The requests for these interests, in the order in which they are to be sent."""
+    differ = len({interest.conflate_ms for interest in interests}) > 1
+    groups: dict[tuple[Any, ...], tuple[dict[str, None], list[Interest]]] = {}
+    for interest in interests:
+        for specificity, names in _by_specificity(interest.symbols, differ):
+            # A resume goes before a subscribe: it replays nothing of a name that is already subscribed.
+            rank = (interest.token is None, -specificity)
+            key = (rank, interest.channels, interest.conflate_ms, interest.snapshot, interest.token)
+            symbols, of = groups.setdefault(key, ({}, []))
+            symbols.update(dict.fromkeys(names))
+            of.append(interest)
     parts: list[Request] = []
-    for key, (together, of) in sorted(groups.items(), key=lambda item: item[0][0]):
+    for key, (symbols, of) in sorted(groups.items(), key=lambda item: item[0][0]):
         _, channels, conflate_ms, snapshot, token = key
         op = "subscribe" if token is None else "resume"
-        parts += split(Request(op, channels, tuple(together), conflate_ms, snapshot, token, of), symbols_max)
+        parts += split(Request(op, channels, tuple(symbols), conflate_ms, snapshot, token, of), symbols_max)
     return parts
 
 
 def _by_specificity(symbols: tuple[str, ...], differ: bool) -> list[tuple[int, list[str]]]:
-    """Names with how specific they are: the length of a pattern, and beyond all patterns an exact name."""
+    """Names by specificity: the length of a pattern, and above all patterns an exact name."""
     if not differ:
         return [(0, list(symbols))]
     parts: dict[int, list[str]] = {}
@@ -140,7 +142,7 @@ def _by_specificity(symbols: tuple[str, ...], differ: bool) -> list[tuple[int, l
 
 
 def split(request: Request, symbols_max: int) -> Iterator[Request]:
-    """The request in parts that a server takes, of at most so many names and bytes each."""
+    """The request in parts of at most `symbols_max` names and `REQUEST_BYTES` bytes of names."""
     names: list[str] = []
     size = 0
     for symbol in request.symbols:
@@ -155,4 +157,4 @@ def split(request: Request, symbols_max: int) -> Iterator[Request]:
 
 def _part(request: Request, names: list[str]) -> Request:
     of = request
-    return Request(of.op, of.channels, tuple(names), of.conflate_ms, of.snapshot, of.token, of.wanted)
+    return Request(of.op, of.channels, tuple(names), of.conflate_ms, of.snapshot, of.token, of.interests)

@@ -1,7 +1,7 @@
-"""Bytes to records: version 1 of the wire format, as the top README has it in tables.
+"""Bytes to records: version 1 of the wire format, see docs/protocol.md.
 
-Pure: no socket and no clock. A packet that breaks the layout is a `ProtocolError`, whatever its bytes are; types that
-this version does not know are skipped, and fields that a later one appends are passed over.
+Pure: no socket and no clock. A packet that breaks the layout is a `ProtocolError`. Records of unknown types and fields
+that a later version appends are skipped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ABSENT = -(2**63)
 SNAPSHOT, REPLAY, CAUGHT_UP = 0x01, 0x02, 0x04
 
 QUOTE, TRADE, TICKER, BOOK, RAW, DEFINITION, HEARTBEAT, GAP, STATUS = 1, 2, 3, 4, 5, 16, 17, 18, 19
-# The least bytes that a record of a type has. A type that is not here is not known.
+# The least bytes of a record of each known type.
 BYTES_MIN = {QUOTE: 64, TRADE: 64, TICKER: 96, BOOK: 40, RAW: 40, DEFINITION: 64, HEARTBEAT: 32, GAP: 56, STATUS: 40}
 
 _PACKET = Struct("<BBHIQQ")
@@ -55,7 +55,7 @@ _GAP = Struct("<QQBc")
 
 @dataclass(slots=True, frozen=True)
 class PacketHeader:
-    """What opens a packet. `(epoch, position)` is the token that a stream is resumed from."""
+    """The header of a packet. `(epoch, position)` is the token to resume from."""
 
     flags: int
     count: int
@@ -70,8 +70,8 @@ class PacketHeader:
         return bool(self.flags & CAUGHT_UP)
 
 
-class Head(NamedTuple):
-    """A record's header, and where in the packet the record begins and ends."""
+class RecordHeader(NamedTuple):
+    """The header of a record, and its offsets in the packet."""
 
     at: int
     end: int
@@ -86,52 +86,52 @@ class Head(NamedTuple):
 def read_header(data: bytes) -> PacketHeader:
     """The header of a packet. Raises `ProtocolError`."""
     if len(data) < PACKET_BYTES:
-        raise ProtocolError(f"a packet of {len(data)} bytes; its header alone has {PACKET_BYTES}")
+        raise ProtocolError(f"packet: {len(data)} bytes are too short: expected at least {PACKET_BYTES}")
     version, flags, count, epoch, position, ts_send = _PACKET.unpack_from(data)
     if version != VERSION:
-        raise ProtocolError(f"a packet of version {version}; this client reads version {VERSION}")
+        raise ProtocolError(f"packet: unknown version {version}: expected {VERSION}")
     return PacketHeader(flags, count, epoch, position, ts_send)
 
 
-def walk(data: bytes, count: int) -> Iterator[Head]:
-    """The headers of a packet's records, those of unknown types included. Raises `ProtocolError`."""
+def walk(data: bytes, count: int) -> Iterator[RecordHeader]:
+    """The headers of a packet's records, also of unknown types. Raises `ProtocolError`."""
     at, size = PACKET_BYTES, len(data)
     for index in range(count):
         if size - at < HEADER_BYTES:
-            raise ProtocolError(f"record {index} of {count} has {size - at} bytes; its header alone has {HEADER_BYTES}")
+            raise ProtocolError(f"record {index} of {count}: {size - at} bytes left: expected at least {HEADER_BYTES}")
         length, kind, flags, instrument, sequence, ts_event, ts_recv = _HEADER.unpack_from(data, at)
         end = at + length * 8
         least = BYTES_MIN.get(kind, HEADER_BYTES)
         if end > size or length * 8 < least:
             raise ProtocolError(
-                f"record {index} of type {kind} says {length * 8} bytes; {size - at} are left, {least} is the least"
+                f"record {index} of type {kind}: invalid length {length * 8}: expected {least} to {size - at}"
             )
-        yield Head(at, end, kind, flags, instrument, sequence, ts_event, ts_recv)
+        yield RecordHeader(at, end, kind, flags, instrument, sequence, ts_event, ts_recv)
         at = end
     if at != size:
-        raise ProtocolError(f"{size - at} bytes follow the last record of a packet")
+        raise ProtocolError(f"packet: {size - at} bytes after the last record: expected none")
 
 
 def decode(data: bytes, directory: dict[int, Instrument]) -> tuple[PacketHeader, list[AnyRecord]]:
-    """A packet's header, and its records of known types, the oldest first. Raises `ProtocolError`.
+    """A packet's header, and its records of known types, oldest first. Raises `ProtocolError`.
 
-    `directory` has the instruments defined so far in this epoch, by id; definitions in the packet are added to it.
+    `directory` has the instruments defined so far in this epoch, by id; the packet's definitions are added to it.
     """
     header = read_header(data)
     records = (decode_record(data, head, directory) for head in walk(data, header.count))
     return header, [record for record in records if record is not None]
 
 
-def decode_record(data: bytes, head: Head, directory: dict[int, Instrument]) -> AnyRecord | None:
-    """The record at a place that `walk` has found; `None` where this version does not know what it is."""
+def decode_record(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> AnyRecord | None:
+    """The record of a header that `walk` has returned; `None` if its type is unknown."""
     read = _READERS.get(head.kind)
     return None if read is None else read(data, head, directory)
 
 
-def _instrument(head: Head, directory: dict[int, Instrument]) -> Instrument:
+def _instrument(head: RecordHeader, directory: dict[int, Instrument]) -> Instrument:
     instrument = directory.get(head.instrument)
     if instrument is None:
-        raise ProtocolError(f"a record of type {head.kind} of instrument {head.instrument} comes before its definition")
+        raise ProtocolError(f"instrument {head.instrument}: a record of type {head.kind} comes before its definition")
     return instrument
 
 
@@ -139,35 +139,35 @@ def _amount(mantissa: int) -> int | None:
     return None if mantissa == ABSENT else mantissa
 
 
-def _quote(data: bytes, head: Head, directory: dict[int, Instrument]) -> Quote:
+def _quote(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Quote:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     bid_px, bid_sz, ask_px, ask_sz = map(_amount, _QUOTE.unpack_from(data, at + 32))
     return Quote(_instrument(head, directory), flags, sequence, ts_event, ts_recv, bid_px, bid_sz, ask_px, ask_sz)
 
 
-def _trade(data: bytes, head: Head, directory: dict[int, Instrument]) -> Trade:
+def _trade(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Trade:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     px, sz, trade_id, side = _TRADE.unpack_from(data, at + 32)
     of = _instrument(head, directory)
     return Trade(of, flags, sequence, ts_event, ts_recv, _amount(px), _amount(sz), trade_id, _letter(side))
 
 
-def _ticker(data: bytes, head: Head, directory: dict[int, Instrument]) -> Ticker:
+def _ticker(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Ticker:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     amounts = map(_amount, _TICKER.unpack_from(data, at + 32))
     return Ticker(_instrument(head, directory), flags, sequence, ts_event, ts_recv, *amounts)
 
 
-def levels_end(data: bytes, head: Head) -> int:
-    """Where the levels of a Book record end. Raises `ProtocolError`."""
+def levels_end(data: bytes, head: RecordHeader) -> int:
+    """The offset after the levels of a Book record. Raises `ProtocolError`."""
     count = _BOOK.unpack_from(data, head.at + 32)[0]
     end = head.at + 40 + int(count) * LEVEL_BYTES
     if end > head.end:
-        raise ProtocolError(f"a book of {count} levels ends {end - head.end} bytes beyond its record")
+        raise ProtocolError(f"book: {count} levels end {end - head.end} bytes beyond the record")
     return end
 
 
-def _book(data: bytes, head: Head, directory: dict[int, Instrument]) -> Book:
+def _book(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Book:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     entries = _LEVEL.iter_unpack(data[at + 40 : levels_end(data, head)])
     levels = [Level(_amount(px), _amount(sz), _letter(side)) for px, sz, side in entries]
@@ -175,49 +175,49 @@ def _book(data: bytes, head: Head, directory: dict[int, Instrument]) -> Book:
     return Book(_instrument(head, directory), flags, sequence, ts_event, ts_recv, kind, levels)
 
 
-def _raw(data: bytes, head: Head, directory: dict[int, Instrument]) -> Raw:
+def _raw(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Raw:
     at, end, _, flags, _, sequence, ts_event, ts_recv = head
     (size,) = _PAYLOAD.unpack_from(data, at + 32)
     if at + 40 + size > end:
-        raise ProtocolError(f"a payload of {size} bytes ends beyond its record of {end - at} bytes")
+        raise ProtocolError(f"raw: a payload of {size} bytes ends beyond the record of {end - at} bytes")
     payload = data[at + 40 : at + 40 + size]
     return Raw(_instrument(head, directory), flags, sequence, ts_event, ts_recv, payload)
 
 
-def _definition(data: bytes, head: Head, directory: dict[int, Instrument]) -> Definition:
+def _definition(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Definition:
     at, end, _, flags, instrument, sequence, ts_event, ts_recv = head
     px_exp, sz_exp, status, symbol_bytes, venue_bytes, tick_size, lot_size = _DEFINITION.unpack_from(data, at + 32)
     venue_at = at + 64 + symbol_bytes
     if venue_at + venue_bytes > end:
-        raise ProtocolError(f"the names of instrument {instrument} end beyond their definition of {end - at} bytes")
+        raise ProtocolError(f"definition of instrument {instrument}: names end beyond the {end - at} bytes")
     try:
         symbol, venue = data[at + 64 : venue_at].decode(), data[venue_at : venue_at + venue_bytes].decode()
     except UnicodeDecodeError as error:
-        raise ProtocolError(f"the names of instrument {instrument} are not UTF-8") from error
+        raise ProtocolError(f"definition of instrument {instrument}: names are not UTF-8") from error
     terms = (px_exp, sz_exp, _letter(status), _amount(tick_size), _amount(lot_size))
     defined = directory[instrument] = Instrument(instrument, symbol, venue, *terms, _EPOCH.unpack_from(data, 4)[0])
     return Definition(defined, flags, sequence, ts_event, ts_recv)
 
 
-def _heartbeat(_data: bytes, head: Head, _directory: dict[int, Instrument]) -> Heartbeat:
+def _heartbeat(_data: bytes, head: RecordHeader, _directory: dict[int, Instrument]) -> Heartbeat:
     return Heartbeat(NO_INSTRUMENT, head.flags, head.sequence, head.ts_event, head.ts_recv)
 
 
-def _gap(data: bytes, head: Head, directory: dict[int, Instrument]) -> Gap | None:
+def _gap(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Gap | None:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     first, last, channel, reason = _GAP.unpack_from(data, at + 32)
     channel = int(channel)
     if not 1 <= channel <= len(CHANNELS):
-        return None  # Of a channel that this version does not know, and so does not read.
+        return None  # A gap of an unknown channel, which this version does not read.
     of, name = _instrument(head, directory), CHANNELS[channel - 1]
     return Gap(of, flags, sequence, ts_event, ts_recv, first, last, name, _letter(reason))
 
 
-def _status(data: bytes, head: Head, directory: dict[int, Instrument]) -> Status | None:
+def _status(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Status | None:
     at, _, _, flags, instrument, sequence, ts_event, ts_recv = head
     of = directory.get(instrument) if instrument else NO_INSTRUMENT
     if of is None:
-        return None  # Of an instrument that this client has not asked for.
+        return None  # The state of an instrument that this client has not subscribed to.
     return Status(of, flags, sequence, ts_event, ts_recv, _letter(data[at + 32 : at + 33]))
 
 
@@ -225,7 +225,7 @@ def _letter(byte: bytes) -> str:
     return byte.decode("latin-1")
 
 
-_READERS: dict[int, Callable[[bytes, Head, dict[int, Instrument]], AnyRecord | None]] = {
+_READERS: dict[int, Callable[[bytes, RecordHeader, dict[int, Instrument]], AnyRecord | None]] = {
     QUOTE: _quote,
     TRADE: _trade,
     TICKER: _ticker,
