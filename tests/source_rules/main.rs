@@ -4,6 +4,8 @@
 //! The text is enough for this: comments and literals are blanked, and what is left is read word by word. It does not
 //! see through re-exports, nor what a macro puts together. Each rule is shown a planted violation as well.
 
+mod docs;
+
 use std::fmt::Write as _;
 use std::path::Path;
 

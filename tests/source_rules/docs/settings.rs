@@ -1,0 +1,81 @@
+//! The table of settings in docs/configuration.md against the real settings.
+
+use std::collections::BTreeSet;
+
+use clap::Args as _;
+use tickcast::config::Layer;
+
+use super::{read, rows, section, unquoted};
+
+/// Flag with its value, variable, default, and whether a reload changes it.
+type Setting = (String, String, String, bool);
+
+fn real() -> BTreeSet<Setting> {
+    let command = Layer::augment_args(clap::Command::new("tickcast"));
+    let fixed = fixed_settings(&read("src/config/reload.rs"));
+    let setting = |argument: &clap::Arg| {
+        let name = argument.get_long()?;
+        let help = argument.get_long_help().or(argument.get_help())?.to_string().replace('\n', " ");
+        let is_switch = argument.get_num_args().is_some_and(|values| values.min_values() == 0);
+        let value = if is_switch { None } else { argument.get_value_names()?.first() };
+        let flag = value.map_or(format!("--{name}"), |value| format!("--{name} {value}"));
+        let stated = help.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));
+        let absent = if is_switch { "off" } else { "none" };
+        let default = stated.map_or(absent, |(default, _)| default).replace('`', "");
+        let variable = argument.get_env()?.to_str()?.to_owned();
+        Some((flag, variable, default, !fixed.contains(&name.replace('-', "_"))))
+    };
+    command.get_arguments().filter_map(setting).collect()
+}
+
+/// The names in the lists of `reload!` that a reload does not change.
+fn fixed_settings(reload: &str) -> BTreeSet<String> {
+    let (_, lists) = reload.split_once("\nreload! {").expect("the lists of reload!");
+    let list = |name: &str| {
+        let (_, rest) = lists.split_once(&format!("{name}:")).unwrap_or_else(|| panic!("no list {name}"));
+        rest.split(';').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let field = |name: String| if name == "feed_texts" { "feed".to_owned() } else { name };
+    list("\n    fixed").into_iter().chain(list("shard_fixed")).map(field).collect()
+}
+
+fn documented(page: &str) -> Vec<Setting> {
+    let row = |cells: Vec<String>| {
+        let [flag, variable, default, reload, meaning] = cells.try_into().expect("five columns");
+        assert!(!meaning.is_empty(), "{flag} has no meaning");
+        (unquoted(&flag).to_owned(), unquoted(&variable).to_owned(), default, reload == "reload")
+    };
+    rows(section(page, "## Settings")).into_iter().map(row).collect()
+}
+
+fn faults(page: &str, real: &BTreeSet<Setting>) -> Vec<String> {
+    let documented = documented(page);
+    let set: BTreeSet<_> = documented.iter().cloned().collect();
+    let twice = (set.len() < documented.len()).then(|| "a setting is listed twice".to_owned());
+    let stale = set.difference(real).map(|setting| format!("listed, but not so in the program: {setting:?}"));
+    let missing = real.difference(&set).map(|setting| format!("not listed: {setting:?}"));
+    twice.into_iter().chain(stale).chain(missing).collect()
+}
+
+#[test]
+fn the_table_of_settings_equals_the_real_ones() {
+    let real = real();
+    assert!(real.len() > 40, "only {} settings were found", real.len());
+    assert_eq!(faults(&read("docs/configuration.md"), &real), [""; 0]);
+}
+
+#[test]
+fn a_setting_that_is_wrong_or_missing_in_the_table_is_found() {
+    let (page, real) = (read("docs/configuration.md"), real());
+    for (line, changed) in [
+        ("| 33554432 |", "| 33554433 |"),
+        ("TICKCAST_HISTORY_MS", "TICKCAST_HISTORY"),
+        ("| off | reload |", "| off | |"),
+    ] {
+        let planted = page.replacen(line, changed, 1);
+        assert_ne!(planted, page, "{line} is there");
+        assert_eq!(faults(&planted, &real).len(), 2, "{line}");
+    }
+    let row = page.lines().find(|line| line.starts_with("| `--listen")).expect("a row");
+    assert_eq!(faults(&page.replace(row, ""), &real).len(), 1);
+}
