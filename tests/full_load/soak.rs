@@ -1,17 +1,19 @@
 //! A soak of the program: a market at full speed, clients that come, stall, vanish and are killed, a publisher that is
 //! killed; and nothing is left of them: no descriptor, no seat, no subscription, no memory.
 //!
-//! `cargo test` runs a short one. `TICKCAST_SOAK_TICKS=72000000 cargo test --release --test full_load soak -- --nocapture` runs an
-//! hour's worth of the default market, some minutes, and prints what it saw.
+//! `cargo test` runs a short one. This runs an hour's worth of the default market in some minutes, and prints what it saw:
+//!
+//!     TICKCAST_SOAK_TICKS=72000000 cargo test --release --test full_load soak -- --nocapture
 
 use std::fs;
 use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::Client;
 use tickcast_test_support::exclusive::exclusive;
-use tickcast_test_support::server::{DEADLINE, Program, Server};
+use tickcast_test_support::server::{Program, Server};
 
 /// Ticks of the short run: 150 s of the default market.
 const TICKS: u64 = 3_000_000;

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tickcast_protocol::RecordKind;
+use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::Record;
 use tickcast_test_support::http::send_request;
-use tickcast_test_support::server::{DEADLINE, Server};
+use tickcast_test_support::server::Server;
 
 /// Seconds that are compared.
 const SECONDS: u64 = 4;

@@ -5,7 +5,8 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tickcast_test_support::server::{DEADLINE, Exit, Program};
+use tickcast_test_support::DEADLINE;
+use tickcast_test_support::server::{Exit, Program};
 use tungstenite::{Message, WebSocket};
 
 type Client = WebSocket<TcpStream>;

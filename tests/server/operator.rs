@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::Client;
 use tickcast_test_support::http::{Response, send_request};
-use tickcast_test_support::server::{DEADLINE, Program, SMALL_MARKET, Server};
+use tickcast_test_support::server::{Program, SMALL_MARKET, Server};
 
 fn view_at(address: SocketAddr, headers: &str) -> Response {
     send_request(address, format!("GET /v1/operator HTTP/1.1\r\n{headers}\r\n").as_bytes())

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use rustix::process::Signal;
+use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::Client;
 use tickcast_test_support::http::{Response, send_request, upgrade_request};
-use tickcast_test_support::server::{DEADLINE, Program, Server, WatchedServer};
+use tickcast_test_support::server::{Program, Server, WatchedServer};
 
 const STREAMS: [&str; 3] = ["/v1/stream", "/v1/echo", "/v1/publish?token=secret"];
 const ARGS: &[&str] = &["--feed", "none", "--enable-echo", "--publish-token", "secret"];

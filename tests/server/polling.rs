@@ -4,9 +4,10 @@ use std::io::Read;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::Client;
 use tickcast_test_support::http::{Response, send_request};
-use tickcast_test_support::server::{DEADLINE, Server};
+use tickcast_test_support::server::Server;
 use tungstenite::Message;
 
 /// One shard: a publisher's record is at every visitor's shard or at none.

@@ -15,9 +15,9 @@ use tungstenite::http::{HeaderName, HeaderValue};
 use tungstenite::protocol::Role;
 use tungstenite::{Error, Message, WebSocket};
 
+use crate::DEADLINE;
 use crate::deflate::{InflatedCounts, InflatingStream};
 use crate::http::{self, Response, assert_contains};
-use crate::server::DEADLINE;
 
 /// A message of the server.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use crate::server::DEADLINE;
+use crate::DEADLINE;
 
 /// An HTTP response.
 #[derive(Debug)]

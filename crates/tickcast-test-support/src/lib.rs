@@ -25,3 +25,8 @@ pub mod paths;
 pub mod scripted_server;
 pub mod server;
 pub mod sse;
+
+use std::time::Duration;
+
+/// An upper bound for every wait: no step of a test takes this long on a slow and busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(40);

@@ -4,16 +4,15 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::DEADLINE;
 use crate::client::{Client, Subscriber};
 use crate::http::{self, Response};
 use crate::paths;
 
-/// An upper bound for every wait: no step of a test takes this long on a slow and busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(40);
 /// A small and steady market for clients that only have to notice a disturbance.
 pub const SMALL_MARKET: &str = "sim:instruments=4,rate=200,seed=1,shape=even";
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::chromium::{Page, tick};
 use super::market::{PUBLISHED, Publisher};
-use tickcast_test_support::server::{DEADLINE, Server};
+use tickcast_test_support::DEADLINE;
+use tickcast_test_support::server::Server;
 
 /// Bars of a second that the server has.
 fn bars(server: &Server) -> Value {

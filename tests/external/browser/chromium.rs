@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use tickcast_test_support::DEADLINE;
 use tickcast_test_support::exclusive;
-use tickcast_test_support::server::{DEADLINE, Server};
+use tickcast_test_support::server::Server;
 
 type Answers = Arc<Mutex<HashMap<u64, Sender<Result<Value, String>>>>>;
 

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::chromium::{Page, tick};
 use super::market::{PUBLISHED, Publisher};
 use tickcast_protocol::BookSide;
-use tickcast_test_support::server::{DEADLINE, Server};
+use tickcast_test_support::DEADLINE;
+use tickcast_test_support::server::Server;
 
 const SYMBOLS: &[&str] = &["AAA-USD", "BBB-USD", "CCC-USD"];
 

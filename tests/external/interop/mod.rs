@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
-use tickcast_test_support::server::{DEADLINE, Server};
+use tickcast_test_support::DEADLINE;
+use tickcast_test_support::server::Server;
 
 const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 

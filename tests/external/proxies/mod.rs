@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use proxy::{Kind, Proxy};
 use rustix::process::Signal;
+use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::{Client, Subscriber};
 use tickcast_test_support::http::{Response, connect, connect_from, send_request, upgrade_request};
-use tickcast_test_support::server::{DEADLINE, Program, SMALL_MARKET, Server};
+use tickcast_test_support::server::{Program, SMALL_MARKET, Server};
 use tungstenite::Message;
 
 /// The clients' own addresses count: the proxy connects from 127.0.1.1 to 127.0.1.4, and is trusted.

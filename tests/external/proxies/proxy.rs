@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use tickcast_test_support::server::DEADLINE;
+use tickcast_test_support::DEADLINE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
