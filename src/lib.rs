@@ -1,43 +1,42 @@
-//! tickcast pushes live market data to very many WebSocket clients, at close to the cost that the kernel alone asks.
+//! tickcast pushes live market data to very many WebSocket clients, at close to the cost of the kernel's own sends.
 //!
-//! # The journey of one tick
+//! This library is the server and the load generator. Programs link `tickcast-protocol` and `tickcast-client` instead;
+//! the modules here are no public API. `docs/architecture.md` describes threads, invariants and limits.
+//!
+//! # The path of a record
 //!
 //! ```text
-//!  feed ─────────► sequencer ──► ring (one per core) ═══► shard ──► audience ──► io ──► sockets
-//!  parse into      number,       single producer,         pinned    one packet   batched    one send per
-//!  records     ┌─► stamp,        single consumer,         glommio   built once   io_uring   subscriber
-//!              │   write once    producer never waits     executor  for all who  sends      and sweep
-//!   publishers │                                             ▲      want the same bytes
-//!   (threads)  │                                 subscribers │
-//!              └──────── door (glommio tasks on every shard) ┘  accept ► HTTP ► upgrade ► seat in the shard
+//!  feeds      ──► sequencer ──► ring (one per core) ══► shard ──► audience ──► io ──► sockets
+//!  publishers     numbers,      one producer,           pinned    one packet   batched    one send per
+//!  (threads)      stamps,       one consumer,           glommio   built once   io_uring   client and flush
+//!       ▲         encodes once  producer never waits    executor  for all      sends
+//!       │                                                  ▲
+//!       └──────────── http (glommio tasks on each shard) ──┘  accept ► admission ► HTTP ► upgrade
 //! ```
 //!
-//! * [`feed`]: each feed on a thread of its own, makes records and never waits for a client.
-//! * [`sequencer`]: the only writer. Every record gets its place and sequence, and goes to the ring of every core.
-//!   Sources take turns at it ([`runtime::SequencerHandle`]).
-//! * [`ring`]: the producer overwrites; a reader that was lapped learns it, and asks for the whole state.
-//! * [`shard`]: one core and its clients, synchronous. A turn drains the ring, sweeps the audiences, reaps completions,
-//!   catches up with those who are owed something, and keeps house.
-//! * [`io`]: operations in, completions out. A connection is a seat there: an id, not a descriptor.
-//! * [`server`]: ordinary async code that brings a connection up to its upgrade. A publisher then gets a thread of its own.
+//! * [`ingest`]: feeds and publishers bring batches of records, each on a thread of its own.
+//! * [`sequencer`]: gives each record its instrument id, sequence and position, and writes it to the ring of every shard.
+//! * [`ring`]: the producer overwrites; a reader that was lapped notices, and requests a resync.
+//! * [`shard`]: one core and its clients, synchronous. [`shard::Shard::tick`] reads the ring, flushes the audiences,
+//!   handles completions, runs timers and a drain, and catches up clients that are behind, in this order.
+//! * [`io`]: operations in, completions out; a connection is a slot, not a descriptor.
+//! * [`http`]: asynchronous code that serves a connection until it is upgraded.
 //!
-//! # The rooms
+//! # Beside the path
 //!
-//! * [`market`]: instruments, records (the wire structs), books, last values, decimals
-//! * [`wire`]: packets, control requests and answers, JSON, events; records and requests to bytes and back, no socket
-//! * [`ws`]: RFC 6455 without a socket
-//! * [`bars`]: open, high, low, close and volume since the start; what it took from the ring that it has for itself
-//! * [`config`]: what was typed becomes what is proven; every limit
-//! * [`stats`]: one list of counters, one line of meaning each
-//! * [`runtime`]: glommio, threads, signals: pin, spawn, park, wake
-//! * [`check`]: what the machine has to be told, and whether it was: `tickcast check`, and the start of a server
-//! * [`client`]: a subscriber for other programs: blocking, comes back by itself, and goes on without a hole
-//! * [`load`]: the load generator, and the tap
-//! * `sync`: the atomics of the ring and of the sleep, so that loom can stand in for them
+//! * [`runtime`]: starts and stops all threads; signals; the executor of each shard
+//! * [`config`]: settings, their ranges and defaults
+//! * [`state`], [`lifecycle`]: what the threads of a server share
+//! * [`last_value`], [`bars`]: the newest values; open, high, low, close and volume since the start
+//! * [`stats`]: the counters of a shard
+//! * [`wake`]: how a shard sleeps and is woken
+//! * [`clock`], [`rate_limit`]: time; so many a second
+//! * [`check`]: `tickcast check`
+//! * [`load`]: `tickcast load`, `tickcast tap`, and the floor that the server is measured against
+//! * `sync`: atomics that loom can replace
 //!
-//! Pure rooms take time, chance and the kernel as arguments. glommio is named in [`runtime`] and [`server`] alone, io_uring
-//! and unsafe code in [`io::uring`] and [`io::floor`], its yardstick, alone; `tests/source_rules/main.rs` holds the sources to this,
-//! and to who may name whom.
+//! Time, random numbers and the kernel are arguments of everything below [`runtime`] and [`http`]. `tests/source_rules`
+//! checks which module names which, and where glommio, io_uring and unsafe code occur.
 
 pub mod bars;
 pub mod check;
