@@ -22,7 +22,7 @@ use tickcast::ingest::feed::{Feed, Next};
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::RecordHeader;
 use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
-use tickcast_protocol::ws::frame::{Opcode, push_frame};
+use tickcast_protocol::ws::{Opcode, push_frame};
 
 const START_NS: u64 = 1_763_700_000_000_000_000;
 const RUNS: usize = 7;

@@ -13,8 +13,7 @@ use tickcast::load::{LatencyMeter, LatencyOrigin};
 use tickcast_protocol::RecordKind;
 use tickcast_protocol::packet::{HEADER_BYTES, PacketHeader};
 use tickcast_protocol::record::{Quote, RecordHeader};
-use tickcast_protocol::ws::frame::{Opcode, push_frame};
-use tickcast_protocol::ws::{Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::ws::{Opcode, Role, Session, SessionEvent, SessionLimits, push_frame};
 
 const NOW_NS: u64 = 1_763_691_200_000_000_000;
 const BUFFER_BYTES: usize = 256 * 1024;

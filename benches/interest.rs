@@ -18,8 +18,7 @@ use rand::seq::index::sample;
 use rand_pcg::Pcg64Mcg;
 use tickcast::shard::Encoding;
 use tickcast::shard::subscription_index::{AudienceId, Change, Key, SubscriptionIndex, Target};
-use tickcast_protocol::Channel;
-use tickcast_protocol::conflation::ConflationInterval;
+use tickcast_protocol::{Channel, ConflationInterval};
 
 const INSTRUMENTS: u32 = 10_000;
 const STANDING: u32 = 10_000;

@@ -9,8 +9,9 @@ use std::hint::black_box;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use tickcast_protocol::ws::frame::{Opcode, encode_header, mask, push_masked_frame};
-use tickcast_protocol::ws::{CloseCode, Role, Session, SessionLimits};
+use tickcast_protocol::ws::{
+    CloseCode, Opcode, Role, Session, SessionLimits, encode_frame_header, mask, push_masked_frame,
+};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 64 * 1024 };
@@ -153,7 +154,8 @@ fn headers(criterion: &mut Criterion) {
     for payload_bytes in [100usize, 4_000, 100_000] {
         group.bench_function(format!("for {payload_bytes} bytes"), |bencher| {
             let mut out = [0; 10];
-            bencher.iter(|| encode_header(black_box(Opcode::Binary), black_box(payload_bytes), black_box(&mut out)));
+            bencher
+                .iter(|| encode_frame_header(black_box(Opcode::Binary), black_box(payload_bytes), black_box(&mut out)));
         });
     }
     group.finish();

@@ -6,9 +6,8 @@
 //!
 //! Memory: some 350 bytes an instrument, and its book. Cost: a copy of the record; for a book, a tree step a level.
 
-use tickcast_protocol::book::Book;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
-use tickcast_protocol::{BookAction, FeedState, GapReason, Sequence};
+use tickcast_protocol::{Book, BookAction, FeedState, GapReason, Sequence};
 
 /// What [`LastValues::apply`] found out about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

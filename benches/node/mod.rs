@@ -8,11 +8,10 @@ use tickcast::io::{Completion, Completions, Io, SendOp, ShortSend, SlotId};
 use tickcast::ring::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Encoding, Format, Settings, Shard};
-use tickcast_protocol::Instrument;
 use tickcast_protocol::control::RequestLimits;
 use tickcast_protocol::record::{self, Quote, RecordHeader, RecordKind};
-use tickcast_protocol::sse::query;
-use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
+use tickcast_protocol::ws::{Opcode, push_masked_frame};
+use tickcast_protocol::{Instrument, sse};
 
 const RING_BYTES: usize = 64 << 20;
 const SWEEP_NS: u64 = 1_000;
@@ -114,7 +113,7 @@ impl Node {
     pub fn with_audience(instruments: u32, clients: u32, encoding: Encoding) -> Self {
         let request = subscribe(&["*".to_owned()], 0);
         let limits = RequestLimits { symbols_max: 10, symbol_bytes_max: 10 };
-        let asked = query::parse("symbols=*&channels=quote&snapshot=false", None, &limits).expect("a right query");
+        let asked = sse::parse_query("symbols=*&channels=quote&snapshot=false", None, &limits).expect("a right query");
         Self::with(instruments, clients, |node, slot_id| match encoding.format {
             Format::Events => node.shard.open_events(slot_id, b"HTTP/1.1 200 OK\r\n\r\n", asked.clone(), node.now_ns),
             _ => node.shard.open_as(slot_id, encoding, &[], &request, node.now_ns),

@@ -14,7 +14,7 @@ use http::{Method, Request, Uri, Version};
 use tungstenite::handshake::server::{create_response, write_response};
 
 pub use super::refusal::Refusal;
-use tickcast_protocol::ws::deflate::offer::{self, Agreed, is_token};
+use tickcast_protocol::ws::deflate::{self, Agreed, is_token};
 
 /// The version of the WebSocket protocol.
 const WEBSOCKET_VERSION: &str = "13";
@@ -224,7 +224,7 @@ fn choose_deflate(headers: &HeaderMap) -> Result<Option<Agreed>, Refusal> {
     //= RFC 6455 section 9.1
     //# "If a value is received by either the client or the server during negotiation that does not conform to the ABNF
     //# below, the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_."
-    offer::agree(headers.get_all(&name).iter().map(HeaderValue::as_bytes))
+    deflate::negotiate(headers.get_all(&name).iter().map(HeaderValue::as_bytes))
         .map_err(|malformed| malformed_upgrade(fault(headers, &name, &format!("a list of extensions; it {malformed}"))))
 }
 

@@ -19,11 +19,11 @@ use crate::sequencer::{SourceEnd, SourceId};
 use tickcast_protocol::control::{Define, RequestError, parse_define, reply};
 use tickcast_protocol::packet::{self, PacketError, PacketHeader};
 use tickcast_protocol::record::{self, RecordError, RecordPrefix};
-use tickcast_protocol::ws::close::CloseCode;
 use tickcast_protocol::ws::deflate::Inflater;
-use tickcast_protocol::ws::frame::{Opcode, push_frame};
-use tickcast_protocol::ws::reply::{NextStep, close_frame, on_control, on_violation};
-use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::ws::{
+    CloseCode, NextStep, Opcode, Role, Session, SessionEvent, SessionLimits, answer_control, answer_violation,
+    close_frame, push_frame,
+};
 use tickcast_protocol::{Instrument, RecordKind};
 
 /// How soon a publisher that has to wait for room looks again.
@@ -182,7 +182,7 @@ impl Publisher {
             let then = match self.session.next_inflating(&self.limits, &mut self.inflater, input, &mut at) {
                 Ok(None) => break,
                 Ok(Some(event)) => self.source.on_event(event),
-                Err(violation) => on_violation(&violation),
+                Err(violation) => answer_violation(&violation),
             };
             match then {
                 NextStep::Continue => {}
@@ -250,7 +250,7 @@ impl Source {
                 if matches!(&control, SessionEvent::Close(Some(frame)) if frame.code == CloseCode::NORMAL) {
                     self.end = SourceEnd::Ended;
                 }
-                on_control(&control)
+                answer_control(&control)
             }
         }
     }

@@ -33,10 +33,8 @@ use self::bars_ring::BarsRing;
 use self::sources::SourceTable;
 use crate::last_value::LastValues;
 use crate::ring;
-use tickcast_protocol::book::Book;
-use tickcast_protocol::directory::{DefineError, Directory};
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
-use tickcast_protocol::{FeedState, GapReason, Position, Sequence};
+use tickcast_protocol::{Book, DefineError, Directory, FeedState, GapReason, Position, Sequence};
 
 /// A feed or a publisher. Each has its own instrument ids.
 pub type SourceId = u32;

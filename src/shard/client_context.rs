@@ -17,8 +17,7 @@ use crate::ring;
 use crate::stats::{Counter, ShardCounters};
 use tickcast_protocol::control::reply;
 use tickcast_protocol::sse;
-use tickcast_protocol::ws::close::CloseCode;
-use tickcast_protocol::ws::frame::{Opcode, push_frame};
+use tickcast_protocol::ws::{CloseCode, Opcode, push_frame};
 
 /// The parts that an operation on one client may touch. Phases that deal with clients get it; those that only read the ring
 /// or make packets get the parts that they need.

@@ -8,7 +8,7 @@ use super::encoding::Format;
 use crate::io::{Io, SendOp};
 use tickcast_protocol::control::reply;
 use tickcast_protocol::sse;
-use tickcast_protocol::ws::close::{CloseCode, push_close};
+use tickcast_protocol::ws::{CloseCode, push_close};
 
 /// When a client that is closed should come back, ms: spread over two seconds, so that not all come at once.
 pub(super) fn reconnect_ms(slot: u32) -> u64 {

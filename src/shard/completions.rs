@@ -7,7 +7,7 @@ use super::client_context::ClientContext;
 use crate::io::{Completion, Completions, Io, SlotId};
 use crate::stats::Counter;
 use tickcast_protocol::control::Request;
-use tickcast_protocol::ws::close::CloseCode;
+use tickcast_protocol::ws::CloseCode;
 use tickcast_protocol::ws::deflate::Inflater;
 
 /// Completions that are handled in one tick: a connect storm must not keep the flush waiting.

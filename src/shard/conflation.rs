@@ -14,9 +14,8 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::record::{Channel, Level};
-use tickcast_protocol::{Book, BookAction, BookSide};
+use tickcast_protocol::{Book, BookAction, BookSide, ConflationInterval};
 
 /// Changed levels of one book that are kept before the whole book is sent instead.
 const LEVELS_MAX: usize = 4096;

@@ -10,7 +10,7 @@ use super::encoding::{Encoding, Format};
 use super::paged_vec::PagedVec;
 use super::subscription_index::AudienceId;
 use crate::io::SlotId;
-use tickcast_protocol::ws::session::{Role, Session};
+use tickcast_protocol::ws::{Role, Session};
 
 /// [`Client::member`] of a client that is not among the members of its audience.
 const NOT_A_MEMBER: u32 = u32::MAX;

@@ -8,7 +8,7 @@
 use super::client_context::ClientContext;
 use crate::io::Io;
 use crate::stats::Counter;
-use tickcast_protocol::ws::close::CloseCode;
+use tickcast_protocol::ws::CloseCode;
 
 /// How often some clients are closed.
 const STEP_NS: u64 = 10_000_000;

@@ -1,10 +1,9 @@
 //! Encoding of packets and answers: binary or JSON WebSocket frames, compressed or not, or Server-Sent Events.
 
 use super::packets::{Packing, push_compressed, push_messages, push_packets};
-use tickcast_protocol::Directory;
-use tickcast_protocol::sse;
 use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
-use tickcast_protocol::ws::frame::{Opcode, push_frame};
+use tickcast_protocol::ws::{Opcode, push_frame};
+use tickcast_protocol::{Directory, sse};
 
 /// Smaller packets are not compressed: a frame of one or two records shrinks by some tens of bytes, and a TCP segment has
 /// 66 bytes of headers anyway.

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use crate::ring;
-use tickcast_protocol::conflation::ConflationInterval;
+use tickcast_protocol::ConflationInterval;
 
 /// Marks that a ring is divided by: a resume scans at the most the bytes between two of them in vain.
 const MARKS: u64 = 1024;

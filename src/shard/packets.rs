@@ -1,10 +1,9 @@
 //! From records to packets, and from packets to WebSocket frames or JSON messages: the bytes that an audience shares.
 
-use tickcast_protocol::Directory;
-use tickcast_protocol::json;
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::ws::deflate::LastFrame;
-use tickcast_protocol::ws::frame::{Opcode, encode_header};
+use tickcast_protocol::ws::{Opcode, encode_frame_header};
+use tickcast_protocol::{Directory, json};
 
 /// Largest packet: large enough that its 34 bytes of headers do not matter, small enough that a client shows the first
 /// records of a burst before it has the last. A single record may be larger.
@@ -65,7 +64,7 @@ pub(super) fn push_compressed<'a>(
         position = if is_last { packing.to_position } else { newest };
         let start = out.len();
         let mut frame_header = [0; 10];
-        let length = encode_header(Opcode::Binary, packet::HEADER_BYTES + bytes, &mut frame_header);
+        let length = encode_frame_header(Opcode::Binary, packet::HEADER_BYTES + bytes, &mut frame_header);
         out.extend_from_slice(&frame_header[..length]);
         out.extend_from_slice(&packing.header(count, position, is_last).encode());
         for (_, record) in rest.by_ref().take(count) {

@@ -14,9 +14,8 @@ use super::tick_records::{Now, Origin, Span};
 use crate::last_value::Applied;
 use crate::ring;
 use crate::stats::{Counter, ShardCounters};
-use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::record::{self, Channel, Gap, Level, RecordHeader, RecordKind, flags};
-use tickcast_protocol::{BookAction, GapReason};
+use tickcast_protocol::{BookAction, ConflationInterval, GapReason};
 
 /// Reads at most `bytes_max` from the ring and dispatches the records. True if there were any, or a conflated value.
 pub(super) fn read_ring(

@@ -15,10 +15,8 @@ use super::connections::{Client, CloseState};
 use crate::io::Io;
 use crate::stats::Counter;
 use tickcast_protocol::control::{Request, RequestError, RequestLimits, parse_request, reply};
-use tickcast_protocol::ws::close::CloseCode;
 use tickcast_protocol::ws::deflate::Inflater;
-use tickcast_protocol::ws::frame::Opcode;
-use tickcast_protocol::ws::session::{SessionEvent, SessionLimits, Violation};
+use tickcast_protocol::ws::{CloseCode, Opcode, SessionEvent, SessionLimits, Violation};
 
 /// What one frame of a client asks for.
 enum Frame {

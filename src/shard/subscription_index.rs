@@ -34,7 +34,7 @@ use hashbrown::HashTable;
 use self::patterns::PatternRow;
 use self::watch_lists::{WatchList, WatchLists, push_exact};
 use super::encoding::Encoding;
-use tickcast_protocol::conflation::ConflationInterval;
+use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::control::ChannelSet;
 use tickcast_protocol::record::{Channel, Gap, RecordKind};
 

@@ -16,8 +16,7 @@ use super::tick_records::Now;
 use crate::io::{Io, SendOp};
 use crate::stats::Counter;
 use tickcast_protocol::record;
-use tickcast_protocol::ws::close::CloseCode;
-use tickcast_protocol::ws::frame::Opcode;
+use tickcast_protocol::ws::{CloseCode, Opcode};
 
 const INTERVAL_NS: u64 = 100_000_000;
 /// Clients are checked in so many portions, one each time: a deadline is noticed at the latest a second after it.

@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tickcast::shard::subscription_index::{AudienceId, Change, Key, SubscriptionIndex, Target};
 use tickcast::shard::{Encoding, Format};
-use tickcast_protocol::Channel;
-use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::ws::deflate::WindowBits;
+use tickcast_protocol::{Channel, ConflationInterval};
 
 const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "ABC", "B", "X"];

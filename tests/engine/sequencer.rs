@@ -3,9 +3,8 @@
 use tickcast::last_value::LastValues;
 use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::{Sequencer, SourceEnd};
-use tickcast_protocol::directory::DefineError;
 use tickcast_protocol::record::{self, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade, flags};
-use tickcast_protocol::{BookAction, BookSide, Directory, GapReason, Instrument, Side};
+use tickcast_protocol::{BookAction, BookSide, DefineError, Directory, GapReason, Instrument, Side};
 
 const RING_BYTES: usize = 1 << 16;
 

@@ -8,8 +8,7 @@ use tickcast::shard::{Settings, Shard};
 use tickcast::stats::Counter;
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade};
-use tickcast_protocol::ws::close::CloseCode;
-use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::ws::{CloseCode, Role, Session, SessionEvent, SessionLimits};
 use tickcast_protocol::{BookAction, BookSide, GapReason, Instrument, Side};
 
 const MS: u64 = 1_000_000;

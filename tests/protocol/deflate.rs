@@ -2,10 +2,10 @@
 //! the windows of what is sent, measured by a reader of DEFLATE that shares no code with the library.
 
 use proptest::prelude::*;
-use tickcast_protocol::ws::deflate::inflate::UNRATED_BYTES;
-use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
-use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
-use tickcast_protocol::ws::{CloseCode, Role, Session, SessionEvent, SessionLimits, Violation};
+use tickcast_protocol::ws::deflate::{Compressor, Inflater, UNRATED_BYTES, WindowBits};
+use tickcast_protocol::ws::{
+    CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, Violation, push_masked_frame,
+};
 use tickcast_test_support::deflate::{deflate, inflate};
 
 const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 200_000 };

@@ -3,9 +3,9 @@
 use std::io::{ErrorKind, Read, Write};
 
 use proptest::prelude::*;
-use tickcast_protocol::ws::close::push_close;
-use tickcast_protocol::ws::frame::{Opcode, push_frame, push_masked_frame};
-use tickcast_protocol::ws::{CloseCode, Role, Session, SessionEvent, SessionLimits, Violation};
+use tickcast_protocol::ws::{
+    CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, Violation, push_close, push_frame, push_masked_frame,
+};
 use tungstenite::protocol::{WebSocketConfig, WebSocketContext};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];

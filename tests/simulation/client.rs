@@ -1,12 +1,9 @@
 //! A simulated client: its stream is read by libraries and held against the oracle, chance decides what it asks.
 
 use tickcast::shard::{Encoding, Format};
-use tickcast_protocol::Channel;
-use tickcast_protocol::Token;
-use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{self, ChannelSet, Pattern, Request, RequestLimits};
-use tickcast_protocol::sse::query;
-use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
+use tickcast_protocol::ws::{Opcode, push_masked_frame};
+use tickcast_protocol::{Channel, ConflationInterval, Token, sse};
 
 use crate::Dice;
 use crate::feed::name_of;
@@ -256,7 +253,7 @@ impl Client {
         let token =
             resume.as_ref().map(|Resume { epoch, position, .. }| Token { epoch: *epoch, position: (*position).into() });
         let limits = RequestLimits { symbols_max: 10_000, symbol_bytes_max: 64 };
-        let request = query::parse(&query, token, &limits).unwrap_or_else(|error| panic!("{query}: {error}"));
+        let request = sse::parse_query(&query, token, &limits).unwrap_or_else(|error| panic!("{query}: {error}"));
         self.oracle.seen.returned_by_id += u64::from(old.is_some() && resume.is_some());
         let ask = Ask::Subscribe { channels: wish.channels, symbols, interval, snapshot, resume };
         self.oracle.asked.insert(id, ask);

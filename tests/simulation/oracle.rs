@@ -7,11 +7,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use tickcast::last_value::LastValues;
-use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, Pattern, Reply};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
-use tickcast_protocol::{Channel, FeedState, GapReason, RecordKind};
+use tickcast_protocol::{Channel, ConflationInterval, FeedState, GapReason, RecordKind};
 
 use self::bytes::check_bytes;
 use crate::client::{Wish, false_token};

@@ -6,8 +6,8 @@ use tickcast::io::SlotId;
 use tickcast::ring;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Encoding, Format};
+use tickcast_protocol::ws::Opcode;
 use tickcast_protocol::ws::deflate::WindowBits;
-use tickcast_protocol::ws::frame::Opcode;
 
 use crate::client::{Client, Reading, Wish, frame};
 use crate::feed::{Feed, History};

@@ -12,10 +12,10 @@ use rand_pcg::Pcg64Mcg;
 use super::error::{Error, read_failure};
 use super::handshake::{Upgrade, Upgraded, is_later};
 use super::target::{CONNECT_TIMEOUT, Target};
-use tickcast_protocol::ws::close::push_close;
 use tickcast_protocol::ws::deflate::Inflater;
-use tickcast_protocol::ws::frame::push_masked_frame;
-use tickcast_protocol::ws::{CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, Violation};
+use tickcast_protocol::ws::{
+    CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, Violation, push_close, push_masked_frame,
+};
 
 /// Far above every packet, and the most that a server can make a client hold.
 const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 64 << 20 };

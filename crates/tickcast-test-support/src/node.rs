@@ -8,8 +8,7 @@ use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, RecordKind, Trade};
-use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
-use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::ws::{Opcode, Role, Session, SessionEvent, SessionLimits, push_masked_frame};
 use tickcast_protocol::{BookAction, BookSide, Instrument, Side};
 
 pub const START_NS: u64 = 1_763_700_000_000_000_000;

@@ -5,7 +5,7 @@ use super::echo_session::{Conversation, Message, refuse_crowd};
 use crate::http::connection::Peer;
 use crate::http::handshake::{Refusal, Spoken};
 use crate::http::server::HttpServer;
-use tickcast_protocol::ws::frame::Opcode;
+use tickcast_protocol::ws::Opcode;
 
 pub(crate) async fn serve(
     server: &HttpServer,

@@ -10,11 +10,11 @@ use crate::http::handshake::{Refusal, Spoken};
 use crate::http::response::unavailable;
 use crate::http::server::HttpServer;
 use crate::stats::Counter;
-use tickcast_protocol::ws::close::CloseCode;
 use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
-use tickcast_protocol::ws::frame::{Opcode, push_frame};
-use tickcast_protocol::ws::reply::{NextStep, close_frame, on_control, on_violation};
-use tickcast_protocol::ws::session::{Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::ws::{
+    CloseCode, NextStep, Opcode, Role, Session, SessionEvent, SessionLimits, answer_control, answer_violation,
+    close_frame, push_frame,
+};
 
 /// The level of compression where none is configured.
 const LEVEL: u8 = 1;
@@ -172,8 +172,8 @@ impl Conversation {
             Ok(None) => Step::More,
             Ok(Some(SessionEvent::Text(text))) => Step::Message(Message::Text(text.to_vec())),
             Ok(Some(SessionEvent::Binary(bytes))) => Step::Message(Message::Binary(bytes.to_vec())),
-            Ok(Some(control)) => Step::Then(on_control(&control)),
-            Err(violation) => Step::Then(on_violation(&violation)),
+            Ok(Some(control)) => Step::Then(answer_control(&control)),
+            Err(violation) => Step::Then(answer_violation(&violation)),
         };
         self.at += consumed;
         step

@@ -12,9 +12,8 @@ use crate::http::connection::Peer;
 use crate::http::handshake::Refusal;
 use crate::http::server::HttpServer;
 use crate::io::uring::duplicate;
-use tickcast_protocol::Token;
-use tickcast_protocol::control::{RequestLimits, closing, error};
-use tickcast_protocol::sse::{self, query};
+use tickcast_protocol::control::{RequestLimits, reply};
+use tickcast_protocol::{Token, sse};
 
 /// Where the stream is.
 pub(crate) const PATH: &str = "/v1/sse";
@@ -80,7 +79,7 @@ fn parse(server: &HttpServer, request: &Request<()>) -> Result<tickcast_protocol
     let shard = &server.config().shard;
     let limits = RequestLimits { symbols_max: shard.subscriptions_max, symbol_bytes_max: shard.symbol_bytes_max };
     let query = request.uri().query().unwrap_or_default();
-    query::parse(query, last_event_id(request.headers()), &limits)
+    sse::parse_query(query, last_event_id(request.headers()), &limits)
         .map_err(|error| Refusal::new(400, error.code, error.message))
 }
 
@@ -141,10 +140,10 @@ fn come_back(head: String, refusal: &Refusal) -> Vec<u8> {
     let reconnect_ms = after_s * 1000 + now_ns() / 1000 % 2000;
     let mut answer = head.into_bytes();
     let mut text = Vec::new();
-    error(&mut text, None, refusal.code, &refusal.message);
+    reply::error(&mut text, None, refusal.code, &refusal.message);
     sse::push_event(&text, &mut answer);
     text.clear();
-    closing(&mut text, refusal.code, reconnect_ms);
+    reply::closing(&mut text, refusal.code, reconnect_ms);
     sse::push_retry(reconnect_ms, &mut answer);
     sse::push_event(&text, &mut answer);
     answer

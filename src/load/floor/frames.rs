@@ -1,6 +1,6 @@
 //! What publishers sent becomes what subscribers get: frames are unmasked and copied behind one another, as they are.
 
-use tickcast_protocol::ws::frame::{self, Expected, Opcode};
+use tickcast_protocol::ws::{self, FrameExpectation, Opcode};
 
 /// Where a packet's first record has its instrument: behind the packet's header and four bytes of the record's.
 const INSTRUMENT_AT: usize = 28;
@@ -61,9 +61,9 @@ impl FlushBatch {
         let mut at = 0;
         loop {
             let rest = &input[at..];
-            let expected = Expected { masked: true, continuation: false, deflate: false };
-            let Some((header, header_bytes)) =
-                frame::parse_header(rest, expected).map_err(|violation| PublisherEnd::Fault(violation.to_string()))?
+            let expected = FrameExpectation { masked: true, continuation: false, deflate: false };
+            let Some((header, header_bytes)) = ws::parse_frame_header(rest, expected)
+                .map_err(|violation| PublisherEnd::Fault(violation.to_string()))?
             else {
                 return Ok(at);
             };
@@ -83,11 +83,11 @@ impl FlushBatch {
 
     fn push(&mut self, masked: &[u8], key: [u8; 4]) {
         let mut header = [0; 10];
-        let header_bytes = frame::encode_header(Opcode::Binary, masked.len(), &mut header);
+        let header_bytes = ws::encode_frame_header(Opcode::Binary, masked.len(), &mut header);
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&header[..header_bytes]);
         self.bytes.extend_from_slice(masked);
-        frame::mask(key, 0, &mut self.bytes[start + header_bytes..]);
+        ws::mask(key, 0, &mut self.bytes[start + header_bytes..]);
         if self.each && !self.share(start, start + header_bytes) {
             self.bytes.truncate(start);
             return;
@@ -144,14 +144,14 @@ mod tests {
     fn masked(payloads: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for payload in payloads {
-            frame::push_masked_frame(Opcode::Binary, payload, [1, 2, 3, 4], &mut bytes);
+            ws::push_masked_frame(Opcode::Binary, payload, [1, 2, 3, 4], &mut bytes);
         }
         bytes
     }
 
     fn framed(payloads: &[&Vec<u8>]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        payloads.iter().for_each(|payload| frame::push_frame(Opcode::Binary, payload, &mut bytes));
+        payloads.iter().for_each(|payload| ws::push_frame(Opcode::Binary, payload, &mut bytes));
         bytes
     }
 
@@ -171,11 +171,11 @@ mod tests {
     #[test]
     fn text_and_pings_are_passed_over_and_a_goodbye_ends_it() {
         let mut input = Vec::new();
-        frame::push_masked_frame(Opcode::Text, b"{}", [9; 4], &mut input);
-        frame::push_masked_frame(Opcode::Ping, b"", [9; 4], &mut input);
+        ws::push_masked_frame(Opcode::Text, b"{}", [9; 4], &mut input);
+        ws::push_masked_frame(Opcode::Ping, b"", [9; 4], &mut input);
         let mut sweep = FlushBatch::new(false);
         assert_eq!((sweep.gather(&input), sweep.messages), (Ok(input.len()), 0));
-        frame::push_masked_frame(Opcode::Close, &[3, 232], [9; 4], &mut input);
+        ws::push_masked_frame(Opcode::Close, &[3, 232], [9; 4], &mut input);
         assert_eq!(sweep.gather(&input), Err(PublisherEnd::Goodbye));
         assert!(matches!(sweep.gather(&[2, 128, 0, 0, 0, 0]), Err(PublisherEnd::Fault(_))), "a fragment");
     }

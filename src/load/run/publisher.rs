@@ -27,9 +27,9 @@ use tickcast_client::handshake::{Upgrade, Upgraded, is_later};
 use tickcast_client::{CONNECT_TIMEOUT, Error, Target};
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{self, Quote, RecordHeader, Ticker, Trade};
-use tickcast_protocol::ws::close::{CloseFrame, push_close};
-use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
-use tickcast_protocol::ws::{CloseCode, Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::ws::{
+    CloseCode, CloseFrame, Opcode, Role, Session, SessionEvent, SessionLimits, push_close, push_masked_frame,
+};
 use tickcast_protocol::{Channel, Side};
 
 /// Instruments of one define request: the server's limit.

@@ -11,9 +11,7 @@ use rustix::time::Timespec;
 
 use tickcast_client::CONNECT_TIMEOUT;
 use tickcast_client::handshake::is_later;
-use tickcast_protocol::ws::CloseCode;
-use tickcast_protocol::ws::close::push_close;
-use tickcast_protocol::ws::frame::{Opcode, push_masked_frame};
+use tickcast_protocol::ws::{CloseCode, Opcode, push_close, push_masked_frame};
 
 /// SendMethod one frame; one that finds the socket full is an error and may be cut short: for what ends a connection.
 pub fn frame(mut stream: &TcpStream, opcode: Opcode, payload: &[u8], key: u32) -> io::Result<()> {

@@ -10,9 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::shard::subscription_index::{Change, Key, SubscriptionIndex, Target};
-use tickcast_protocol::Channel;
-use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::ws::deflate::WindowBits;
+use tickcast_protocol::{Channel, ConflationInterval};
 
 const SYMBOLS: [&str; 6] = ["A", "AB", "ABC", "B", "BA", "ABD"];
 /// Each covers those that are longer.

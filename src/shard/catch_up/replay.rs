@@ -17,10 +17,9 @@ use super::super::subscription_index::{AudienceId, Key, SubscriptionIndex, Targe
 use super::{CHUNK_BYTES, CatchUp, PacketFields, scan_range};
 use crate::ring;
 use crate::stats::Counter;
-use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::reply;
-use tickcast_protocol::packet;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
+use tickcast_protocol::{ConflationInterval, packet};
 
 /// A replay under way.
 #[derive(Debug)]

@@ -15,9 +15,8 @@ use super::super::tick_records::Now;
 use super::{CHUNK_BYTES, CatchUp, PacketFields, split_records};
 use crate::last_value::InstrumentValues;
 use crate::stats::Counter;
-use tickcast_protocol::conflation::ConflationInterval;
-use tickcast_protocol::packet;
 use tickcast_protocol::record::{self, Channel, flags};
+use tickcast_protocol::{ConflationInterval, packet};
 
 /// How often a chunk doubles at the most.
 const DOUBLINGS_MAX: u32 = 10;

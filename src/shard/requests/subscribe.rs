@@ -13,10 +13,9 @@ use super::resolve::{SymbolSet, count_covered, release, resolve};
 use crate::io::Io;
 use crate::last_value::LastValues;
 use crate::stats::Counter;
-use tickcast_protocol::Token;
-use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::control::{ChannelSet, Pattern, RequestError, reply};
 use tickcast_protocol::record::Channel;
+use tickcast_protocol::{ConflationInterval, Token};
 
 /// How a subscription begins.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Watch lists: the audiences that watch a target, by channel and interval.
 
 use super::AudienceId;
-use tickcast_protocol::conflation::ConflationInterval;
+use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::record::Channel;
 
 /// Appends without spare capacity for the first entry: most lists have one, and a vector begins with four.

@@ -8,14 +8,11 @@
 //! is refused for one of these says "not taken"; and it reads `-0` as a fraction, so texts that hold it are not compared.
 
 use serde_json::{Map, Value};
-use tickcast_protocol::conflation::ConflationInterval;
-use tickcast_protocol::control::define::INSTRUMENTS_MAX;
 use tickcast_protocol::control::{
-    BAD_REQUEST, ChannelSet, Define, DefineInstrument, LIMIT, Pattern, Request, RequestError, RequestLimits,
-    define_text, parse_define, parse_request, ping_text, resume_text, subscribe_text, unsubscribe_text,
+    BAD_REQUEST, ChannelSet, Define, DefineInstrument, INSTRUMENTS_MAX, LIMIT, Pattern, Request, RequestError,
+    RequestLimits, define_text, parse_define, parse_request, ping_text, resume_text, subscribe_text, unsubscribe_text,
 };
-use tickcast_protocol::sse::query;
-use tickcast_protocol::{Channel, Token};
+use tickcast_protocol::{Channel, ConflationInterval, Token, sse};
 
 use super::Script;
 
@@ -57,7 +54,7 @@ pub fn run(data: &[u8]) {
 fn read_query(query: &str) {
     let token = Token { epoch: 7, position: 91_823.into() };
     for token in [None, Some(token)] {
-        match query::parse(query, token, &LIMITS) {
+        match sse::parse_query(query, token, &LIMITS) {
             Ok(request) => {
                 let resumes = matches!(request, Request::Resume { .. });
                 assert!(resumes || token.is_none(), "{query:?}: {request:?}");

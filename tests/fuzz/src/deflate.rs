@@ -7,10 +7,8 @@
 //! ends amid a block.
 
 use flate2::{Decompress, FlushDecompress, Status};
-use tickcast_protocol::ws::deflate::inflate::UNRATED_BYTES;
-use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
-use tickcast_protocol::ws::frame::Opcode;
-use tickcast_protocol::ws::{Role, Session, SessionEvent, SessionLimits};
+use tickcast_protocol::ws::deflate::{Compressor, Inflater, UNRATED_BYTES, WindowBits};
+use tickcast_protocol::ws::{Opcode, Role, Session, SessionEvent, SessionLimits};
 
 use super::Script;
 

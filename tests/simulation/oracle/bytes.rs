@@ -1,8 +1,7 @@
 //! The bytes of a value, held against the feed's.
 
-use tickcast_protocol::conflation::ConflationInterval;
 use tickcast_protocol::record::{self, RecordHeader, flags};
-use tickcast_protocol::{BookAction, BookSide, RecordKind};
+use tickcast_protocol::{BookAction, BookSide, ConflationInterval, RecordKind};
 
 use super::Track;
 use crate::feed::{Levels, Value, apply};

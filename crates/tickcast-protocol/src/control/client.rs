@@ -154,8 +154,8 @@ fn text(ask: &Ask) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conflation::ConflationInterval;
-    use crate::control::{self, Define, Pattern, Request, RequestLimits, parse_define, parse_request};
+    use crate::ConflationInterval;
+    use crate::control::{Define, Pattern, Request, RequestLimits, parse_define, parse_request, reply};
 
     const LIMITS: RequestLimits = RequestLimits { symbols_max: 10, symbol_bytes_max: 64 };
 
@@ -209,31 +209,25 @@ mod tests {
         };
         let limits = WelcomeLimits { symbols: 1, requests_per_s: 2 };
         let welcome = Reply::Welcome { epoch: u32::MAX, version: "1".to_owned(), heartbeat_ms: 5, limits };
-        assert_eq!(read(&|out| control::welcome(out, u32::MAX, "1", 5, limits)), welcome);
+        assert_eq!(read(&|out| reply::welcome(out, u32::MAX, "1", 5, limits)), welcome);
         let (unknown, denied) = (vec!["a\"".to_owned()], vec!["b".to_owned()]);
         let subscribed = Reply::Subscribed { id: u64::MAX, conflate_ms: 10, count: 3, unknown, denied };
-        assert_eq!(read(&|out| control::subscribed(out, u64::MAX, 10, 3, &["a\""], &["b"])), subscribed);
-        assert_eq!(read(&|out| control::unsubscribed(out, 1, 2)), Reply::Unsubscribed { id: 1, count: 2 });
+        assert_eq!(read(&|out| reply::subscribed(out, u64::MAX, 10, 3, &["a\""], &["b"])), subscribed);
+        assert_eq!(read(&|out| reply::unsubscribed(out, 1, 2)), Reply::Unsubscribed { id: 1, count: 2 });
         let (how, unknown) = ("snapshot".to_owned(), vec!["X".to_owned()]);
         let resumed = Reply::Resumed { id: 1, how, from: Position::MAX, conflate_ms: 10, count: 2, unknown };
-        let answer = control::Resumed {
-            id: 1,
-            how: "snapshot",
-            from: Position::MAX,
-            conflate_ms: 10,
-            count: 2,
-            unknown: &["X"],
-        };
-        assert_eq!(read(&|out| control::resumed(out, &answer)), resumed);
-        assert_eq!(read(&|out| control::pong(out, 1, 2)), Reply::Pong { id: 1, ts: 2 });
+        let answer =
+            reply::Resumed { id: 1, how: "snapshot", from: Position::MAX, conflate_ms: 10, count: 2, unknown: &["X"] };
+        assert_eq!(read(&|out| reply::resumed(out, &answer)), resumed);
+        assert_eq!(read(&|out| reply::pong(out, 1, 2)), Reply::Pong { id: 1, ts: 2 });
         for id in [None, Some(4)] {
             let error = Reply::Error { id, code: "limit".to_owned(), message: "m\n".to_owned() };
-            assert_eq!(read(&|out| control::error(out, id, "limit", "m\n")), error);
+            assert_eq!(read(&|out| reply::error(out, id, "limit", "m\n")), error);
         }
         let closing = Reply::Closing { reason: "drain".to_owned(), reconnect_ms: 6 };
-        assert_eq!(read(&|out| control::closing(out, "drain", 6)), closing);
+        assert_eq!(read(&|out| reply::closing(out, "drain", 6)), closing);
         let instruments = vec![Defined { symbol: "x".to_owned(), instrument: u32::MAX }];
-        assert_eq!(read(&|out| control::defined(out, 1, &[("x", u32::MAX)])), Reply::Defined { id: 1, instruments });
+        assert_eq!(read(&|out| reply::defined(out, 1, &[("x", u32::MAX)])), Reply::Defined { id: 1, instruments });
     }
 
     #[test]

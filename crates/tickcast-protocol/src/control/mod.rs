@@ -13,20 +13,19 @@
 //! Cost: in proportion to the text; each request allocates its working memory, some 30 times its
 //! length at the worst.
 
-pub mod client;
-pub mod define;
+mod client;
+mod define;
 mod field;
 pub mod reply;
-pub mod request;
+mod request;
 
 use std::fmt;
 
 use crate::Channel;
 
-pub use client::{Reply, define_text, ping_text, resume_text, subscribe_text, unsubscribe_text};
-pub use define::{Define, DefineInstrument, parse_define};
+pub use client::{Defined, Reply, define_text, ping_text, resume_text, subscribe_text, unsubscribe_text};
+pub use define::{Define, DefineInstrument, INSTRUMENTS_MAX, parse_define};
 pub(super) use field::{bad, quote};
-pub use reply::{Resumed, WelcomeLimits, closing, defined, error, pong, resumed, subscribed, unsubscribed, welcome};
 pub use request::{Request, RequestLimits, parse_request};
 
 /// A set of channels, a bit for each.

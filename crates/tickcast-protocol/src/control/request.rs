@@ -5,7 +5,7 @@ use simd_json::tape::Object;
 
 use super::field::{self, Field, bad, over_limit};
 use super::{ChannelSet, Pattern, RequestError};
-use crate::conflation::ConflationInterval;
+use crate::ConflationInterval;
 use crate::{Channel, Token};
 
 /// What one request may hold.

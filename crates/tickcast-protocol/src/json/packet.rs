@@ -1,7 +1,7 @@
 //! Packets as JSON text: a lone record is a bare object, several are a list. The last object carries what the header of
 //! a binary packet says, under `packet`; it is the token to resume from.
 
-use super::{NO_INSTRUMENT, push_flag_words, push_integer, push_name, push_number, push_record};
+use super::record::{NO_INSTRUMENT, push_flag_words, push_integer, push_name, push_number, push_record};
 use crate::Directory;
 use crate::packet::{PacketHeader, flags};
 use crate::record::RecordHeader;

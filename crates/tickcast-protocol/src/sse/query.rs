@@ -21,7 +21,7 @@ const ID: u64 = 1;
 ///
 /// # Errors
 /// What is wrong first, with the name of the parameter.
-pub fn parse(query: &str, token: Option<Token>, limits: &RequestLimits) -> Result<Request, RequestError> {
+pub fn parse_query(query: &str, token: Option<Token>, limits: &RequestLimits) -> Result<Request, RequestError> {
     let mut fields = Map::new();
     let mut stated = None;
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -84,7 +84,7 @@ fn flag_or_text(text: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conflation::ConflationInterval;
+    use crate::ConflationInterval;
     use crate::control::{BAD_REQUEST, ChannelSet, Pattern};
     use crate::{Channel, Position};
 
@@ -101,8 +101,8 @@ mod tests {
         let symbols = patterns(&["BTC-USD", "ETH-*"]);
         let conflate = ConflationInterval::IMMEDIATE;
         let wanted = Request::Subscribe { id: 1, channels, symbols, conflate, snapshot: true };
-        assert_eq!(parse("symbols=BTC-USD,ETH-*", None, &LIMITS), Ok(wanted.clone()));
-        assert_eq!(parse("symbols=BTC-USD&symbols=ETH-%2A&", None, &LIMITS), Ok(wanted));
+        assert_eq!(parse_query("symbols=BTC-USD,ETH-*", None, &LIMITS), Ok(wanted.clone()));
+        assert_eq!(parse_query("symbols=BTC-USD&symbols=ETH-%2A&", None, &LIMITS), Ok(wanted));
         let all = "channels=book%2Craw&symbols=*&snapshot=false&conflate_ms=70";
         let wanted = Request::Subscribe {
             id: 1,
@@ -111,12 +111,12 @@ mod tests {
             conflate: ConflationInterval::round_up(100).unwrap(),
             snapshot: false,
         };
-        assert_eq!(parse(all, None, &LIMITS), Ok(wanted));
+        assert_eq!(parse_query(all, None, &LIMITS), Ok(wanted));
     }
 
     #[test]
     fn a_token_makes_it_a_resume_and_the_header_counts_before_the_query() {
-        let position_of = |query: &str, token: Option<Token>| match parse(query, token, &LIMITS) {
+        let position_of = |query: &str, token: Option<Token>| match parse_query(query, token, &LIMITS) {
             Ok(Request::Resume { token: Token { epoch: 7, position }, .. }) => position.get(),
             other => panic!("{other:?}"),
         };
@@ -149,7 +149,7 @@ mod tests {
             ("symbol=*", BAD_REQUEST, "\"symbol\": unknown parameter; have symbols, channels, conflate_ms"),
             ("symbols=*&op=ping", BAD_REQUEST, "\"op\": unknown parameter"),
         ] {
-            let error = parse(query, None, &LIMITS).expect_err(query);
+            let error = parse_query(query, None, &LIMITS).expect_err(query);
             assert_eq!(error.code, code, "{query}: {error}");
             assert!(error.message.starts_with(said), "{query}: {error}");
         }

@@ -12,7 +12,7 @@ use super::violation::Violation;
 /// Bytes of the code in front of the reason.
 const CODE_BYTES: usize = 2;
 /// Bytes that a reason can have.
-pub const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - CODE_BYTES;
+pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - CODE_BYTES;
 
 /// Why a connection ends: RFC 6455 section 7.4, and the codes of our own from 4000 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,7 +94,7 @@ pub fn push_close(code: CloseCode, reason: &str, out: &mut Vec<u8>) {
     assert!(code.peer_may_send(), "close code {code} must not be on the wire");
     //= RFC 6455 section 5.5
     //# "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be fragmented."
-    let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+    let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];
     let mut payload = [0; CONTROL_PAYLOAD_BYTES_MAX];
     //= RFC 6455 section 5.5.1
     //# "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer (in network byte order)

@@ -15,7 +15,7 @@
 use super::violation::Violation;
 
 /// The longest header: two bytes, a 64-bit length, a masking key.
-pub const HEADER_BYTES_MAX: usize = 14;
+pub const FRAME_HEADER_BYTES_MAX: usize = 14;
 /// The most that a close, ping or pong can carry.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
@@ -77,7 +77,7 @@ impl Opcode {
 
 /// Writes the header of an unfragmented, unmasked (server) frame; returns its length: 2, 4 or 10.
 #[inline]
-pub fn encode_header(opcode: Opcode, payload_bytes: usize, out: &mut [u8; 10]) -> usize {
+pub fn encode_frame_header(opcode: Opcode, payload_bytes: usize, out: &mut [u8; 10]) -> usize {
     out[0] = FIN | opcode as u8;
     //= RFC 6455 section 5.2
     //# "Note that in all cases, the minimal number of bytes MUST be used to encode the length, for example, the length
@@ -103,7 +103,7 @@ pub fn encode_header(opcode: Opcode, payload_bytes: usize, out: &mut [u8; 10]) -
 /// Appends a whole server frame.
 pub fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     let mut header = [0; 10];
-    let header_bytes = encode_header(opcode, payload.len(), &mut header);
+    let header_bytes = encode_frame_header(opcode, payload.len(), &mut header);
     out.reserve(header_bytes + payload.len());
     out.extend_from_slice(&header[..header_bytes]);
     out.extend_from_slice(payload);
@@ -112,7 +112,7 @@ pub fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
 /// Appends a whole client frame. The caller picks a fresh key for each frame.
 pub fn push_masked_frame(opcode: Opcode, payload: &[u8], key: [u8; KEY_BYTES], out: &mut Vec<u8>) {
     let mut header = [0; 10];
-    let header_bytes = encode_header(opcode, payload.len(), &mut header);
+    let header_bytes = encode_frame_header(opcode, payload.len(), &mut header);
     //= RFC 6455 section 5.3
     //# "A masked frame MUST have the field frame-masked set to 1, as defined in Section 5.2."
     header[1] |= MASKED;
@@ -159,7 +159,7 @@ pub struct FrameHeader {
 
 /// What the place of a frame in its stream asks of its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expected {
+pub struct FrameExpectation {
     /// The peer is a client, whose frames are masked.
     pub masked: bool,
     /// A fragmented message has begun and not ended.
@@ -170,7 +170,7 @@ pub struct Expected {
 
 /// Reads the header at the start of `bytes`, and says how long it is; `None` where it is not whole but good so far.
 #[inline]
-pub fn parse_header(bytes: &[u8], expected: Expected) -> Result<Option<(FrameHeader, usize)>, Violation> {
+pub fn parse_frame_header(bytes: &[u8], expected: FrameExpectation) -> Result<Option<(FrameHeader, usize)>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let opcode = judge_first(first, expected)?;
     let Some(&second) = bytes.get(1) else { return Ok(None) };
@@ -188,7 +188,7 @@ pub fn parse_header(bytes: &[u8], expected: Expected) -> Result<Option<(FrameHea
 
 /// FIN, RSV and opcode.
 #[inline]
-fn judge_first(first: u8, expected: Expected) -> Result<Opcode, Violation> {
+fn judge_first(first: u8, expected: FrameExpectation) -> Result<Opcode, Violation> {
     let mid_message = expected.continuation;
     //= RFC 6455 section 5.2
     //# "If a nonzero value is received and none of the negotiated extensions defines the meaning of such a nonzero
@@ -282,20 +282,20 @@ fn read_length(length: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, Violati
 mod tests {
     use super::*;
 
-    const FROM_CLIENT: Expected = Expected { masked: true, continuation: false, deflate: false };
-    const FROM_SERVER: Expected = Expected { masked: false, continuation: false, deflate: false };
+    const FROM_CLIENT: FrameExpectation = FrameExpectation { masked: true, continuation: false, deflate: false };
+    const FROM_SERVER: FrameExpectation = FrameExpectation { masked: false, continuation: false, deflate: false };
 
     #[test]
     fn encoded_headers_are_minimal_and_read_back() {
         let sizes = [(0, 2), (125, 2), (126, 4), (0xFFFF, 4), (0x1_0000, 10), (usize::MAX >> 1, 10)];
         for (payload_bytes, header_bytes) in sizes {
             let mut out = [0; 10];
-            assert_eq!(encode_header(Opcode::Binary, payload_bytes, &mut out), header_bytes);
+            assert_eq!(encode_frame_header(Opcode::Binary, payload_bytes, &mut out), header_bytes);
             let (opcode, payload) = (Opcode::Binary, payload_bytes as u64);
             let header = FrameHeader { fin: true, opcode, compressed: false, key: None, payload_bytes: payload };
-            assert_eq!(parse_header(&out, FROM_SERVER), Ok(Some((header, header_bytes))), "{payload_bytes}");
+            assert_eq!(parse_frame_header(&out, FROM_SERVER), Ok(Some((header, header_bytes))), "{payload_bytes}");
             for cut in 0..header_bytes {
-                assert_eq!(parse_header(&out[..cut], FROM_SERVER), Ok(None), "{payload_bytes} cut at {cut}");
+                assert_eq!(parse_frame_header(&out[..cut], FROM_SERVER), Ok(None), "{payload_bytes} cut at {cut}");
             }
         }
     }
@@ -309,9 +309,9 @@ mod tests {
         push_masked_frame(Opcode::Text, b"Hello", [0x37, 0xfa, 0x21, 0x3d], &mut out);
         assert_eq!(out, [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]);
         let mut header = [0; 10];
-        assert_eq!(encode_header(Opcode::Binary, 256, &mut header), 4);
+        assert_eq!(encode_frame_header(Opcode::Binary, 256, &mut header), 4);
         assert_eq!(header[..4], [0x82, 0x7E, 0x01, 0x00]);
-        assert_eq!(encode_header(Opcode::Binary, 65536, &mut header), 10);
+        assert_eq!(encode_frame_header(Opcode::Binary, 65536, &mut header), 10);
         assert_eq!(header, [0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0]);
     }
 
@@ -347,15 +347,19 @@ mod tests {
             (&[0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF], V::LengthNotMinimal(0xFFFF)),
         ];
         for (bytes, violation) in rules {
-            assert_eq!(parse_header(bytes, FROM_CLIENT), Err(violation), "{bytes:02x?}");
-            assert_eq!(parse_header(&bytes[..bytes.len() - 1], FROM_CLIENT), Ok(None), "{bytes:02x?} without its end");
+            assert_eq!(parse_frame_header(bytes, FROM_CLIENT), Err(violation), "{bytes:02x?}");
+            assert_eq!(
+                parse_frame_header(&bytes[..bytes.len() - 1], FROM_CLIENT),
+                Ok(None),
+                "{bytes:02x?} without its end"
+            );
         }
-        let mid_message = Expected { continuation: true, ..FROM_CLIENT };
-        assert_eq!(parse_header(&[0x82], mid_message), Err(V::MessageInsideMessage));
-        assert_eq!(parse_header(&[0x01], mid_message), Err(V::MessageInsideMessage));
-        assert_eq!(parse_header(&[0x89], mid_message), Ok(None));
-        assert_eq!(parse_header(&[0x81, 0x85], FROM_SERVER), Err(V::Masked));
-        assert_eq!(parse_header(&[0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0], FROM_CLIENT), Err(V::LengthTopBit));
+        let mid_message = FrameExpectation { continuation: true, ..FROM_CLIENT };
+        assert_eq!(parse_frame_header(&[0x82], mid_message), Err(V::MessageInsideMessage));
+        assert_eq!(parse_frame_header(&[0x01], mid_message), Err(V::MessageInsideMessage));
+        assert_eq!(parse_frame_header(&[0x89], mid_message), Ok(None));
+        assert_eq!(parse_frame_header(&[0x81, 0x85], FROM_SERVER), Err(V::Masked));
+        assert_eq!(parse_frame_header(&[0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0], FROM_CLIENT), Err(V::LengthTopBit));
     }
 
     #[test]

@@ -12,9 +12,9 @@
 
 use super::close::{CloseFrame, read_close};
 use super::deflate::Inflater;
-use super::frame::{Expected, FrameHeader, Opcode, mask, parse_header};
-use super::partial::{MessageKind, Partial, Progress};
-pub use super::violation::Violation;
+use super::frame::{FrameExpectation, FrameHeader, Opcode, mask, parse_frame_header};
+use super::partial_message::{MessageKind, PartialMessage, Progress};
+use super::violation::Violation;
 
 /// Which end of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub enum SessionEvent<'a> {
 /// The receiving half of a WebSocket connection.
 #[derive(Debug)]
 pub struct Session {
-    partial: Option<Box<Partial>>,
+    partial: Option<Box<PartialMessage>>,
     role: Role,
     ended: bool,
     deflate: bool,
@@ -112,7 +112,7 @@ impl Session {
 
     /// Bytes of memory that the peer makes this session hold beside its own 16.
     pub fn held_bytes(&self) -> usize {
-        self.partial.as_deref().map_or(0, Partial::memory_bytes)
+        self.partial.as_deref().map_or(0, PartialMessage::memory_bytes)
     }
 
     #[inline]
@@ -162,7 +162,7 @@ impl Session {
     ) -> Result<Option<Whole>, Violation> {
         let message_bytes_max = limits.message_bytes_max;
         loop {
-            if !self.partial.as_deref().is_some_and(Partial::is_mid_frame) {
+            if !self.partial.as_deref().is_some_and(PartialMessage::is_mid_frame) {
                 let Some(header) = self.take_header(input, consumed)? else { return Ok(None) };
                 self.admit(&header, limits)?;
                 if let Some(whole) = self.take_in_place(&header, input, consumed)? {
@@ -196,12 +196,12 @@ impl Session {
         let rest = &input[*consumed..];
         //= RFC 6455 section 5.4
         //# "An endpoint MUST be capable of handling control frames in the middle of a fragmented message."
-        let continuation = self.partial.as_deref().is_some_and(Partial::is_mid_message);
-        let expected = Expected { masked: self.role == Role::Server, continuation, deflate: self.deflate };
+        let continuation = self.partial.as_deref().is_some_and(PartialMessage::is_mid_message);
+        let expected = FrameExpectation { masked: self.role == Role::Server, continuation, deflate: self.deflate };
         let parsed = match self.partial.as_deref_mut().filter(|partial| partial.is_mid_header()) {
             Some(partial) => partial.finish_header(rest, expected)?,
             None => {
-                let parsed = parse_header(rest, expected)?;
+                let parsed = parse_frame_header(rest, expected)?;
                 if parsed.is_none() && !rest.is_empty() {
                     self.partial_mut().keep_header(rest);
                 }
@@ -219,9 +219,9 @@ impl Session {
             return Ok(());
         }
         let open = self.partial.as_deref().filter(|partial| partial.is_mid_message());
-        let held = open.map_or(0, Partial::message_bytes) as u64;
+        let held = open.map_or(0, PartialMessage::message_bytes) as u64;
         let announced = held + header.payload_bytes;
-        let compressed = header.compressed || open.is_some_and(Partial::is_compressed);
+        let compressed = header.compressed || open.is_some_and(PartialMessage::is_compressed);
         let max = frames_bytes_max(compressed, limits.message_bytes_max);
         if announced > max as u64 {
             return Err(Violation::TooBig { announced, max });
@@ -299,8 +299,8 @@ impl Session {
         }
     }
 
-    fn partial_mut(&mut self) -> &mut Partial {
-        self.partial.get_or_insert_with(|| Box::new(Partial::new()))
+    fn partial_mut(&mut self) -> &mut PartialMessage {
+        self.partial.get_or_insert_with(|| Box::new(PartialMessage::new()))
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tungstenite::protocol::Role as TheirSide;
 
 use super::*;
-use tickcast_protocol::ws::frame::push_frame;
+use tickcast_protocol::ws::push_frame;
 use tickcast_test_support::packets::PacketBuilder;
 
 /// What came out of a stream, in the words of both readers.

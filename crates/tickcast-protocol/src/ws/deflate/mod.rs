@@ -9,13 +9,13 @@
 //! [`Compressor`] serve all connections of a thread, and a compressed frame is good for every connection that has
 //! agreed on a window at least as large. What that costs in ratio, `benches/deflate.rs` shows.
 
-pub mod compress;
-pub mod inflate;
-pub mod offer;
+mod compressor;
+mod inflater;
+mod negotiation;
 
-pub use compress::{Compressor, LastFrame};
-pub use inflate::Inflater;
-pub use offer::Agreed;
+pub use compressor::{Compressor, LastFrame};
+pub use inflater::{Inflater, UNRATED_BYTES};
+pub use negotiation::{Agreed, ExtensionsError, is_token, negotiate};
 
 /// How far back in a message its compressed form may refer: two to the power of this many bytes, 8 to 15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

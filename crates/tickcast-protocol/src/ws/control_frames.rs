@@ -15,7 +15,7 @@ pub enum NextStep {
 }
 
 /// What a control frame asks for.
-pub fn on_control(event: &SessionEvent<'_>) -> NextStep {
+pub fn answer_control(event: &SessionEvent<'_>) -> NextStep {
     let mut frame = Vec::new();
     match event {
         SessionEvent::Ping(payload) => {
@@ -32,7 +32,7 @@ pub fn on_control(event: &SessionEvent<'_>) -> NextStep {
 }
 
 /// A violation is told, and ends the connection.
-pub fn on_violation(violation: &Violation) -> NextStep {
+pub fn answer_violation(violation: &Violation) -> NextStep {
     NextStep::Close(close_frame(violation.close_code(), &violation.to_string()))
 }
 

@@ -4,7 +4,9 @@
 //! exceeds the message limit; text is proven to be UTF-8 as far as it has come, and where it is compressed once it is
 //! inflated. It is put away as soon as it is idle.
 
-use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Expected, FrameHeader, HEADER_BYTES_MAX, Opcode, mask, parse_header};
+use super::frame::{
+    CONTROL_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES_MAX, FrameExpectation, FrameHeader, Opcode, mask, parse_frame_header,
+};
 use super::violation::Violation;
 
 /// Whether a message is text.
@@ -14,16 +16,16 @@ pub(super) enum MessageKind {
     Binary,
 }
 
-/// How far [`Partial::absorb`] came.
+/// How far [`PartialMessage::absorb`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// The frame needs bytes that have not come.
     Starved,
     /// The frame is whole, its message is not.
     Fragment,
-    /// A control frame is whole, its payload in [`Partial::control`].
+    /// A control frame is whole, its payload in [`PartialMessage::control`].
     Control(Opcode),
-    /// A message is whole, in [`Partial::message`], and compressed or not.
+    /// A message is whole, in [`PartialMessage::message`], and compressed or not.
     Message { kind: MessageKind, compressed: bool },
 }
 
@@ -36,7 +38,7 @@ struct Unfinished {
 
 /// Some 230 bytes, and the message so far.
 #[derive(Debug)]
-pub(super) struct Partial {
+pub(super) struct PartialMessage {
     /// The message so far, unmasked, fragments joined.
     message: Vec<u8>,
     /// Bytes of a text message that are proven to be UTF-8.
@@ -46,13 +48,13 @@ pub(super) struct Partial {
     /// The message is compressed.
     compressed: bool,
     frame: Option<Unfinished>,
-    header: [u8; HEADER_BYTES_MAX],
+    header: [u8; FRAME_HEADER_BYTES_MAX],
     header_len: u8,
     control_len: u8,
     control: [u8; CONTROL_PAYLOAD_BYTES_MAX],
 }
 
-impl Partial {
+impl PartialMessage {
     pub(super) fn new() -> Self {
         Self {
             message: Vec::new(),
@@ -60,7 +62,7 @@ impl Partial {
             kind: None,
             compressed: false,
             frame: None,
-            header: [0; HEADER_BYTES_MAX],
+            header: [0; FRAME_HEADER_BYTES_MAX],
             header_len: 0,
             control_len: 0,
             control: [0; CONTROL_PAYLOAD_BYTES_MAX],
@@ -129,12 +131,12 @@ impl Partial {
     pub(super) fn finish_header(
         &mut self,
         input: &[u8],
-        expected: Expected,
+        expected: FrameExpectation,
     ) -> Result<Option<(FrameHeader, usize)>, Violation> {
         let kept = usize::from(self.header_len);
-        let more = input.len().min(HEADER_BYTES_MAX - kept);
+        let more = input.len().min(FRAME_HEADER_BYTES_MAX - kept);
         self.header[kept..kept + more].copy_from_slice(&input[..more]);
-        let parsed = parse_header(&self.header[..kept + more], expected)?;
+        let parsed = parse_frame_header(&self.header[..kept + more], expected)?;
         self.header_len = if parsed.is_some() { 0 } else { (kept + more) as u8 };
         Ok(parsed.map(|(header, header_bytes)| (header, header_bytes - kept)))
     }

@@ -60,7 +60,7 @@ pub struct ExtensionsError {
 
 /// The first offer of the header's lines that can be taken. All lines are read, also where none is wanted: what breaks
 /// the grammar fails the handshake whatever it offers.
-pub fn agree<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agreed>, ExtensionsError> {
+pub fn negotiate<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agreed>, ExtensionsError> {
     let mut agreed = None;
     //= RFC 6455 section 9.1
     //# "Note that like other HTTP header fields, this header field MAY be split or combined across multiple lines."
@@ -217,7 +217,7 @@ mod tests {
     const BOTH: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
     fn agreed(lines: &[&str]) -> Result<Option<String>, ExtensionsError> {
-        agree(lines.iter().map(|line| line.as_bytes())).map(|agreed| agreed.map(|agreed| agreed.to_string()))
+        negotiate(lines.iter().map(|line| line.as_bytes())).map(|agreed| agreed.map(|agreed| agreed.to_string()))
     }
 
     #[test]

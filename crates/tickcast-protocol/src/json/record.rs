@@ -1,15 +1,3 @@
-//! Records as JSON text, for clients that asked for it, for pages and for people.
-//!
-//! The fields have their wire names. Prices and sizes are decimal texts at the instrument's precision, what is not
-//! present is null, and counts and times are numbers. The instrument id gives way to the symbol. `flags` is a list of
-//! words, left out where there is none to say: a record that is the last of its event, as nearly all are, says nothing,
-//! and one that is not says `more`. Nothing is ever rounded, and no value is a float.
-//!
-//! Cost: some ten times that of writing the bytes (`benches/encode.rs`), which is why JSON is the second encoding.
-
-mod packet;
-
-pub use self::packet::{SUBPROTOCOL, push_packet};
 use crate::record::{self, Gap, Level, PRICE_NONE, Quote, RecordHeader, RecordKind, Ticker, Trade, flags};
 use crate::{BookSide, Instrument, InstrumentStatus, decimal};
 
@@ -103,7 +91,7 @@ fn push_flags(set: u8, out: &mut String) {
 }
 
 /// A list of words, left out where there is none.
-fn push_flag_words(words: impl Iterator<Item = &'static str>, out: &mut String) {
+pub(super) fn push_flag_words(words: impl Iterator<Item = &'static str>, out: &mut String) {
     let mut open = ",\"flags\":[\"";
     for word in words {
         out.push_str(open);
@@ -213,13 +201,13 @@ fn push_terms(instrument: &Instrument, out: &mut String) {
     push_decimal("lot_size", instrument.lot_size, instrument.sz_exp, out);
 }
 
-fn push_name(key: &str, out: &mut String) {
+pub(super) fn push_name(key: &str, out: &mut String) {
     out.push_str(",\"");
     out.push_str(key);
     out.push_str("\":");
 }
 
-fn push_number(key: &str, number: u64, out: &mut String) {
+pub(super) fn push_number(key: &str, number: u64, out: &mut String) {
     push_name(key, out);
     push_integer(number, out);
 }
@@ -244,7 +232,7 @@ fn push_letter(key: &str, letter: impl Into<u8>, out: &mut String) {
     push_text(char::from(letter.into()).encode_utf8(&mut [0; 4]), out);
 }
 
-fn push_integer(value: impl itoa::Integer, out: &mut String) {
+pub(super) fn push_integer(value: impl itoa::Integer, out: &mut String) {
     out.push_str(itoa::Buffer::new().format(value));
 }
 
@@ -260,4 +248,5 @@ fn push_text(text: &str, out: &mut String) {
 }
 
 #[cfg(test)]
+#[path = "record_tests.rs"]
 mod tests;

@@ -8,7 +8,7 @@
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 use super::WindowBits;
-use crate::ws::frame::{COMPRESSED, Opcode, encode_header, push_frame};
+use crate::ws::frame::{COMPRESSED, Opcode, encode_frame_header, push_frame};
 
 /// The least window that the library compresses in. It refers back by at most the window less 262 bytes (the longest
 /// match and what it looks ahead), which is 250 here: within the 256 of a window of 8 bits, for which it serves as well.
@@ -68,7 +68,7 @@ impl Compressor {
 
     fn push_compressed(&self, opcode: Opcode, out: &mut Vec<u8>) {
         let mut header = [0; 10];
-        let header_bytes = encode_header(opcode, self.compressed.len(), &mut header);
+        let header_bytes = encode_frame_header(opcode, self.compressed.len(), &mut header);
         //= RFC 7692 section 6.1
         //# "Set the "Per-Message Compressed" bit of the first frame to 1"
         header[0] |= COMPRESSED;

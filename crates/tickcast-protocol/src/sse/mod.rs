@@ -7,12 +7,13 @@
 //! * [`Token`]: what an id says, and `Last-Event-ID` gives back.
 //! * [`query`]: what a client asks, as the query of its URL.
 
-pub mod query;
+mod query;
 
 use std::io::Write;
 
-use super::numbering::Token;
-use super::packet::{PacketHeader, flags};
+pub use self::query::parse_query;
+use crate::Token;
+use crate::packet::{PacketHeader, flags};
 
 /// The media type of a stream of events.
 pub const CONTENT_TYPE: &str = "text/event-stream";
