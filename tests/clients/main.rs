@@ -1,6 +1,7 @@
-//! The clients' own test suites, run against the program that was built with this test.
+//! The clients, tested against the program that was built with this test: the Rust client directly, the JavaScript and
+//! the Python client by their own test suites.
 //!
-//! `tests/clients/install` installs what they need; what is absent is skipped, and the test says so.
+//! `tests/clients/install` installs the tools of these suites. A suite whose tools are missing is reported as skipped.
 
 mod javascript;
 mod python;
@@ -16,11 +17,11 @@ fn at(path: &str) -> PathBuf {
     paths::repository().join(path)
 }
 
-/// Runs a suite to its end, and shows what it said: all of it where it fails.
+/// Runs a test suite, prints its output, and asserts that it passes.
 #[track_caller]
-fn passes(command: &mut Command) {
+fn assert_passes(command: &mut Command) {
     let output = command.env("TICKCAST_BIN", paths::program()).output().expect("it started before");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?} fails:\n{said}");
-    println!("{said}");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} fails:\n{text}");
+    println!("{text}");
 }

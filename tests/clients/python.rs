@@ -1,11 +1,11 @@
-//! `clients/python`: its tests, its types and its style.
+//! `clients/python`: pytest, mypy and ruff.
 
 use std::process::{Command, Stdio};
 
-use crate::{at, passes};
+use crate::{assert_passes, at};
 
-/// Python with what `tests/clients/install` has installed, in the client's folder; `None` after having said that it is
-/// absent.
+/// A command of a Python module that `tests/clients/install` has installed, in the client's folder. `None`, with a message,
+/// if it is missing.
 fn python(module: &str) -> Option<Command> {
     let installed = at("target/clients/python");
     let command = || {
@@ -17,30 +17,30 @@ fn python(module: &str) -> Option<Command> {
     if installed.join("wanted").exists() && started.is_ok_and(|status| status.success()) {
         return Some(command());
     }
-    println!("SKIPPED: python3 has no {module}; see tests/clients/install");
+    println!("SKIPPED: python3 has no {module}: run tests/clients/install");
     None
 }
 
 #[test]
-fn the_python_clients_own_tests_pass() {
+fn python_client_passes_its_tests() {
     if let Some(mut pytest) = python("pytest") {
-        passes(pytest.args(["-q", "-rs"]));
+        assert_passes(pytest.args(["-q", "-rs"]));
     }
 }
 
 #[test]
-fn the_python_clients_types_are_right() {
+fn python_client_passes_mypy() {
     if let Some(mut mypy) = python("mypy") {
-        passes(mypy.arg("--cache-dir").arg(at("target/clients/mypy")));
+        assert_passes(mypy.arg("--cache-dir").arg(at("target/clients/mypy")));
     }
 }
 
 #[test]
-fn the_python_clients_style_is_held() {
+fn python_client_passes_ruff() {
     if let Some(mut ruff) = python("ruff") {
-        passes(ruff.args(["check", "--no-cache", "src", "tests"]));
+        assert_passes(ruff.args(["check", "--no-cache", "src", "tests"]));
     }
     if let Some(mut ruff) = python("ruff") {
-        passes(ruff.args(["format", "--check", "--no-cache", "src", "tests"]));
+        assert_passes(ruff.args(["format", "--check", "--no-cache", "src", "tests"]));
     }
 }

@@ -1,4 +1,4 @@
-//! One headless Chromium for all tests of this program, behind `driver.mjs`, and pages in it.
+//! One headless Chromium for all tests of this binary, controlled through `driver.mjs`, and its pages.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ use tickcast_test_support::server::Server;
 
 type Answers = Arc<Mutex<HashMap<u64, Sender<Result<Value, String>>>>>;
 
-/// The driver's process. It ends with its stdin, which is this process's to close, however that ends.
+/// The driver's process. It exits when its stdin is closed, also when this process crashes.
 struct Driver {
     input: Mutex<(ChildStdin, u64)>,
     answers: Answers,
@@ -25,28 +25,28 @@ struct Driver {
 }
 
 /// Why there is no driver.
-enum Lack {
-    /// Something is not installed, and tests are skipped.
-    Absent(&'static str),
-    /// All is there and does not start, which is a failure.
+enum Unavailable {
+    /// A tool is not installed: tests are skipped.
+    NotInstalled(&'static str),
+    /// A tool is installed and does not start: tests fail.
     Broken(String),
 }
 
-static DRIVER: OnceLock<Result<Driver, Lack>> = OnceLock::new();
+static DRIVER: OnceLock<Result<Driver, Unavailable>> = OnceLock::new();
 
-/// Where `tests/external/browser/install` puts things, and where pictures go.
+/// The folder of `tests/external/browser/install`, and of screenshots.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/browser")
 }
 
-/// True if node is there and as new as playwright-core wants it.
+/// True if node is installed in a version that playwright-core supports.
 fn has_node() -> bool {
     let is_new = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
     Command::new("node").args(["-e", is_new]).status().is_ok_and(|status| status.success())
 }
 
-/// Pictures of what failed in another run say nothing of this one.
-fn forget_failures() {
+/// Deletes the screenshots of tests that failed in an earlier run.
+fn delete_failure_screenshots() {
     let failed = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("failed-"));
     let files = std::fs::read_dir(folder()).into_iter().flatten().flatten().map(|entry| entry.path());
     files.filter(|path| failed(path)).for_each(|path| _ = std::fs::remove_file(path));
@@ -54,44 +54,46 @@ fn forget_failures() {
 
 impl Driver {
     /// Starts node, playwright-core and Chromium.
-    fn start() -> Result<Self, Lack> {
+    fn start() -> Result<Self, Unavailable> {
         let installed = folder();
         if !has_node() {
-            return Err(Lack::Absent("no node of version 20 or newer"));
+            return Err(Unavailable::NotInstalled("node 20 or newer is not installed"));
         }
         if !installed.join("installed.json").exists() {
-            return Err(Lack::Absent("no playwright-core; see tests/external/browser/install"));
+            return Err(Unavailable::NotInstalled(
+                "playwright-core is not installed: run tests/external/browser/install",
+            ));
         }
         let browsers = ["chromium", "chromium-browser", "google-chrome"];
         let paths = std::env::var_os("PATH").unwrap_or_default();
         let browser = std::env::split_paths(&paths)
             .flat_map(|folder| browsers.map(|name| folder.join(name)))
             .find(|path| path.exists())
-            .ok_or(Lack::Absent("no chromium; apt-get install chromium"))?;
-        forget_failures();
+            .ok_or(Unavailable::NotInstalled("chromium is not installed: run apt-get install chromium"))?;
+        delete_failure_screenshots();
         let mut child = Command::new("node")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/external/browser/driver.mjs"))
             .args([&installed, &browser])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| Lack::Broken(format!("node: {error}")))?;
+            .map_err(|error| Unavailable::Broken(format!("node: {error}")))?;
         let answers = Answers::default();
         let (sender, started) = channel();
         answers.lock().expect("no thread has panicked").insert(0, sender);
         let input = child.stdin.take().expect("it is piped");
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         let waiting = answers.clone();
-        std::thread::spawn(move || hear(output, &waiting));
+        std::thread::spawn(move || read_answers(output, &waiting));
         match started.recv_timeout(DEADLINE) {
             Ok(Ok(version)) => println!("Chromium {version}"),
-            _ => return Err(Lack::Broken(format!("{} does not start", browser.display()))),
+            _ => return Err(Unavailable::Broken(format!("{} does not start", browser.display()))),
         }
         Ok(Self { input: Mutex::new((input, 0)), answers, _child: child })
     }
 
-    /// Where the answer will be; an error where the driver has ended.
-    fn ask(&self, mut request: Value) -> std::io::Result<Receiver<Result<Value, String>>> {
+    /// Sends a request; the receiver gets the answer. An error if the driver has exited.
+    fn send(&self, mut request: Value) -> std::io::Result<Receiver<Result<Value, String>>> {
         let (sender, answer) = channel();
         let mut input = self.input.lock().expect("no thread has panicked");
         input.1 += 1;
@@ -102,60 +104,60 @@ impl Driver {
     }
 }
 
-/// Hands answers to who waits for them, until the driver ends.
-fn hear(output: impl BufRead, answers: &Answers) {
+/// Passes answers to the threads that wait for them, until the driver exits.
+fn read_answers(output: impl BufRead, answers: &Answers) {
     for line in output.lines().map_while(Result::ok) {
         let mut answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let id = answer["id"].as_u64().expect("a number");
         let Some(waiting) = answers.lock().expect("no thread has panicked").remove(&id) else { continue };
-        let said = match answer["error"].take() {
+        let result = match answer["error"].take() {
             Value::Null => Ok(answer["value"].take()),
             error => Err(error.as_str().expect("a text").to_owned()),
         };
-        // Nobody waits any more where a test has failed.
-        let _ = waiting.send(said);
+        // A failed test no longer waits for its answer.
+        let _ = waiting.send(result);
     }
     answers.lock().expect("no thread has panicked").clear();
 }
 
-/// A test's turn, where there is a browser to test in; says that the test is skipped otherwise.
-pub fn tick() -> Option<RwLockReadGuard<'static, ()>> {
-    is_there().then(exclusive::shared)
+/// The browser, for a test that runs beside others. `None`, with a message, if the test is to be skipped.
+pub fn shared_browser() -> Option<RwLockReadGuard<'static, ()>> {
+    is_available().then(exclusive::shared)
 }
 
-/// The turn of a test that measures: no other one of this program runs meanwhile.
-pub fn tick_alone() -> Option<RwLockWriteGuard<'static, ()>> {
-    is_there().then(exclusive::exclusive)
+/// The browser, for a test that measures: no other test of this binary runs meanwhile.
+pub fn exclusive_browser() -> Option<RwLockWriteGuard<'static, ()>> {
+    is_available().then(exclusive::exclusive)
 }
 
-fn is_there() -> bool {
+fn is_available() -> bool {
     match DRIVER.get_or_init(Driver::start) {
         Ok(_) => true,
-        Err(Lack::Absent(what)) => {
+        Err(Unavailable::NotInstalled(what)) => {
             println!("SKIPPED: {what}");
             false
         }
-        Err(Lack::Broken(why)) => panic!("{why}"),
+        Err(Unavailable::Broken(why)) => panic!("{why}"),
     }
 }
 
-/// An open page. What was said on its console and asked for over the network is kept from its beginning.
+/// An open page. The driver logs its console output and its requests from the start.
 pub struct Page {
     id: u64,
     context: u64,
-    /// `http://ADDRESS` of the server whose page it is.
+    /// `http://ADDRESS` of its server.
     origin: String,
 }
 
 impl Page {
-    /// An empty page with these options of playwright's `newContext`.
+    /// An empty page, with options of playwright's `newContext`.
     fn blank(server: &str, options: Value) -> Self {
         let opened = ask(with(json!({"op": "open"}), options));
         let number = |name: &str| opened[name].as_u64().expect("a number");
         Self { id: number("page"), context: number("context"), origin: format!("http://{server}") }
     }
 
-    /// The server's page at this address behind the origin, on a screen of 1440 by 900, in the light.
+    /// Opens a path of the server, with a viewport of 1440 by 900 in the light theme.
     pub fn open(server: &Server, path: &str) -> Self {
         Self::open_with(server, path, json!({}))
     }
@@ -164,14 +166,14 @@ impl Page {
         Self::open_at(server.address, path, options)
     }
 
-    /// The page of whoever serves at this address.
+    /// Opens a path of the server or proxy at this address.
     pub fn open_at(address: SocketAddr, path: &str, options: Value) -> Self {
         let page = Self::blank(&address.to_string(), options);
         page.goto(path);
         page
     }
 
-    /// A page beside this one: the same storage, another tab.
+    /// Opens another tab, which shares the storage.
     pub fn beside(&self, path: &str) -> Self {
         let page = Self::blank(self.origin.trim_start_matches("http://"), json!({"context": self.context}));
         page.goto(path);
@@ -188,13 +190,13 @@ impl Page {
         self.ask("evaluate", json!({"expression": expression}))
     }
 
-    /// Runs statements, and waits for what the last of them promises.
+    /// Runs statements, and awaits them.
     #[track_caller]
     pub fn run(&self, statements: &str) {
         self.get(&format!("(async () => {{ {statements} }})().then(() => null)"));
     }
 
-    /// Waits until an expression is true in JavaScript's sense; its value.
+    /// Waits until an expression is truthy; returns its value.
     #[track_caller]
     pub fn until(&self, expression: &str) -> Value {
         self.ask("until", json!({"expression": expression, "ms": DEADLINE.as_millis() as u64}))
@@ -221,37 +223,37 @@ impl Page {
         ask(with(json!({"op": op, "page": self.id}), args))
     }
 
-    /// Takes a picture of what is in view.
+    /// Takes a screenshot of the viewport.
     #[track_caller]
-    pub fn picture(&self, name: &str) {
+    pub fn screenshot(&self, name: &str) {
         let path = folder().join(format!("{name}.png"));
         self.ask("screenshot", json!({"path": path.display().to_string()}));
-        println!("picture: {}", path.display());
+        println!("screenshot: {}", path.display());
     }
 
-    /// Holds the page to what every page owes: no error and no warning on the console, but for those that contain one
-    /// of `allowed`; nothing refused by the policy; nothing asked of anybody but the server.
+    /// Asserts that the page had no errors or warnings on the console, except for those with one of the texts in
+    /// `allowed`; that its Content-Security-Policy refused nothing; and that it requested nothing from other origins.
     #[track_caller]
     pub fn is_clean(&self, allowed: &[&str]) {
         let log = self.ask("log", json!({}));
         let list = |name: &str| log[name].as_array().expect("a list").clone();
-        let told = |said: &&Value| {
-            let text = said["text"].as_str().unwrap_or_default();
-            let matters = matches!(said["type"].as_str(), Some("error" | "warning" | "assert"));
-            matters && !allowed.iter().any(|part| text.contains(part))
+        let is_problem = |message: &&Value| {
+            let text = message["text"].as_str().unwrap_or_default();
+            let is_severe = matches!(message["type"].as_str(), Some("error" | "warning" | "assert"));
+            is_severe && !allowed.iter().any(|part| text.contains(part))
         };
-        let said: Vec<_> = list("console");
-        let said: Vec<_> = said.iter().filter(told).collect();
-        assert!(said.is_empty(), "on the console: {said:#?}");
-        assert_eq!(log["errors"], json!([]), "thrown and not caught");
+        let console = list("console");
+        let problems: Vec<_> = console.iter().filter(is_problem).collect();
+        assert!(problems.is_empty(), "on the console: {problems:#?}");
+        assert_eq!(log["errors"], json!([]), "uncaught exceptions");
         assert_eq!(self.get("probe.refused"), json!([]), "refused by the Content-Security-Policy");
         let requests = list("requests");
-        assert!(!requests.is_empty(), "its requests are seen");
+        assert!(!requests.is_empty(), "requests are logged");
         for request in requests {
             let url = request.as_str().expect("a text").replacen("ws://", "http://", 1);
             let inside = ["data:", "blob:", &format!("{}/", self.origin)];
             let inside = inside.iter().any(|start| url.starts_with(start));
-            assert!(inside, "{url} was asked for");
+            assert!(inside, "request to another origin: {url}");
         }
     }
 }
@@ -263,7 +265,7 @@ impl Drop for Page {
             let path = folder().join(format!("failed-{name}.png"));
             let page = json!({"op": "screenshot", "page": self.id, "path": path.display().to_string()});
             let log = try_ask(json!({"op": "log", "page": self.id})).unwrap_or_default();
-            eprintln!("picture: {:?} {}; console: {}", try_ask(page), path.display(), log["console"]);
+            eprintln!("screenshot: {:?} {}; console: {}", try_ask(page), path.display(), log["console"]);
         }
         let _ = try_ask(json!({"op": "close", "page": self.id}));
     }
@@ -280,13 +282,14 @@ fn ask(request: Value) -> Value {
     try_ask(request).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The answer to a request. The driver has a deadline of its own, which is the sooner one.
+/// The answer to a request. The driver has a shorter deadline of its own.
 fn try_ask(request: Value) -> Result<Value, String> {
-    let driver = DRIVER.get().and_then(|driver| driver.as_ref().ok()).expect("a test looks whether it is there");
-    let ended = |error| format!("the driver has ended: {error}");
-    match driver.ask(request).map_err(ended)?.recv_timeout(2 * DEADLINE + Duration::from_secs(10)) {
+    let driver =
+        DRIVER.get().and_then(|driver| driver.as_ref().ok()).expect("a test checks that the browser is available");
+    let ended = |error| format!("the driver has exited: {error}");
+    match driver.send(request).map_err(ended)?.recv_timeout(2 * DEADLINE + Duration::from_secs(10)) {
         Ok(answer) => answer,
         Err(RecvTimeoutError::Timeout) => Err("the driver does not answer".to_owned()),
-        Err(RecvTimeoutError::Disconnected) => Err("the driver has ended".to_owned()),
+        Err(RecvTimeoutError::Disconnected) => Err("the driver has exited".to_owned()),
     }
 }

@@ -1,5 +1,5 @@
-// Drives one Chromium for all tests of this folder: requests as JSON lines on stdin, answers on stdout, `{id, value}`
-// or `{id, error}`. Ends, and the browser with it, when stdin does. What a scenario is stands in the Rust files beside.
+// Controls one Chromium for all tests of this folder: requests as JSON lines on stdin, answers on stdout, `{id, value}`
+// or `{id, error}`. It exits, and closes the browser, when stdin is closed. The scenarios are in the Rust files.
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
@@ -12,48 +12,50 @@ const helpers = readFileSync(new URL("in-page.js", import.meta.url), "utf8");
 const browser = await chromium.launch({
   executablePath,
   headless: true,
-  // Nothing but this machine can be reached, whatever a page asks for.
+  // Pages can reach this machine only.
   args: ["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
 });
 
 const contexts = new Map();
 const pages = new Map();
-let made = 0;
+let lastId = 0;
 
-/** A page with all that it does written down. */
+/** A new page, with a log of its console, exceptions, requests and responses. */
 async function open({ context: name, ...options }) {
   let context = contexts.get(name);
   if (context === undefined) {
     context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
     context.setDefaultTimeout(40_000);
-    contexts.set((name = ++made), context);
+    contexts.set((name = ++lastId), context);
     await context.addInitScript(helpers);
   }
   const page = await context.newPage();
   const log = { console: [], errors: [], requests: [], responses: [] };
-  page.on("console", (said) => log.console.push({ type: said.type(), text: said.text(), url: said.location().url }));
+  page.on("console", (message) => {
+    log.console.push({ type: message.type(), text: message.text(), url: message.location().url });
+  });
   page.on("pageerror", (error) => log.errors.push(String(error.stack ?? error)));
   page.on("request", (request) => log.requests.push(request.url()));
   page.on("websocket", (socket) => log.requests.push(socket.url()));
   page.on("response", (response) => {
     const [url, status] = [response.url(), response.status()];
-    // A page that is left or closed meanwhile takes them with it.
+    // Rejects if the page was left or closed meanwhile.
     response.allHeaders().then((headers) => log.responses.push({ url, status, headers }), () => {});
   });
-  const id = ++made;
+  const id = ++lastId;
   pages.set(id, { page, log, cdp: await context.newCDPSession(page) });
   return { page: id, context: name };
 }
 
-/** Evaluates in the page without its policy having a say, as the developer's console does. */
+/** Evaluates in the page regardless of its policy, as the developer console does. */
 async function evaluate({ cdp }, expression) {
-  const asked = { expression, awaitPromise: true, returnByValue: true };
-  const { result, exceptionDetails: thrown } = await cdp.send("Runtime.evaluate", asked);
+  const params = { expression, awaitPromise: true, returnByValue: true };
+  const { result, exceptionDetails: thrown } = await cdp.send("Runtime.evaluate", params);
   if (thrown !== undefined) throw new Error(thrown.exception?.description ?? thrown.text);
   return result.value ?? null;
 }
 
-/** Asks until the answer is true in JavaScript's sense, which it returns. */
+/** Evaluates until the value is truthy, and returns it. */
 async function until(held, { expression, ms }) {
   const deadline = Date.now() + ms;
   for (let last; ; ) {
@@ -62,24 +64,24 @@ async function until(held, { expression, ms }) {
       if (value) return value;
       last = value;
     } catch (error) {
-      // A page that is being loaded anew has no place to evaluate in.
+      // While a page is loading, there is no context to evaluate in.
       last = error;
     }
     if (Date.now() > deadline) {
       const found = last instanceof Error ? last.message : JSON.stringify(last);
-      throw new Error(`not so after ${ms} ms, but ${found}: ${expression}`);
+      throw new Error(`still ${found} after ${ms} ms: ${expression}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 30));
   }
 }
 
-/** What axe finds, but for what is minor or moderate. */
+/** The serious and critical violations that axe finds. */
 async function violations(held) {
   await evaluate(held, `${readFileSync(require.resolve("axe-core/axe.min.js"), "utf8")}; null`);
   const found = await evaluate(held, "axe.run(document, { resultTypes: ['violations'] })");
-  const told = found.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+  const severe = found.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
   const first = (nodes) => nodes.slice(0, 3).map(({ html, failureSummary }) => `${html} ${failureSummary}`);
-  return told.map(({ id, impact, help, nodes }) => ({ id, impact, help, count: nodes.length, first: first(nodes) }));
+  return severe.map(({ id, impact, help, nodes }) => ({ id, impact, help, count: nodes.length, first: first(nodes) }));
 }
 
 const operations = {
@@ -115,16 +117,16 @@ async function answer({ op, page, ...args }) {
   return (await operations[op](held, args)) ?? null;
 }
 
-// Where the test's process is gone, its stdin's end says so as well.
+// If the test's process has exited, the end of stdin is handled below.
 process.stdout.on("error", () => {});
-const tell = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
-tell({ id: 0, value: browser.version() });
+const send = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+send({ id: 0, value: browser.version() });
 createInterface({ input: process.stdin })
   .on("line", (line) => {
     const request = JSON.parse(line);
     answer(request).then(
-      (value) => tell({ id: request.id, value }),
-      (error) => tell({ id: request.id, error: String(error.message ?? error) }),
+      (value) => send({ id: request.id, value }),
+      (error) => send({ id: request.id, error: String(error.message ?? error) }),
     );
   })
   .on("close", () => browser.close().finally(() => process.exit(0)));

@@ -1,16 +1,16 @@
-//! Server-Sent Events as a browser reads them, which comes back by itself.
+//! Server-Sent Events with the browser's EventSource, which reconnects by itself.
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::chromium::{Page, tick};
+use super::chromium::{Page, shared_browser};
 use super::client::importing;
 use super::connection::{LOST, at};
 use super::market::{PUBLISHED, Publisher};
-use super::wire::Wire;
+use super::proxy::Proxy;
 use tickcast_test_support::server::Server;
 
-/// Reads all that comes, as `records` by their type and `answers`, in order.
+/// Collects `records`, and other messages as `answers`, in order.
 const LISTEN: &str = "
     globalThis.records = []; globalThis.answers = [];
     globalThis.source = new EventSource('/v1/sse?symbols=AAA-USD&channels=quote,trade');
@@ -22,26 +22,26 @@ const LISTEN: &str = "
     };
     globalThis.trades = () => records.filter(({ type }) => type === 'trade');";
 
-fn listening(wire: &Wire) -> Page {
-    let page = importing(wire);
+fn listening(proxy: &Proxy) -> Page {
+    let page = importing(proxy);
     page.run(LISTEN);
     page.until("answers.some(({ type }) => type === 'subscribed')");
     page
 }
 
 #[test]
-fn an_event_source_that_is_cut_off_goes_on_where_it_was_without_a_gap() {
-    let Some(_turn) = tick() else { return };
+fn event_source_resumes_without_a_gap() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(PUBLISHED);
-    let wire = Wire::to(server.address);
+    let proxy = Proxy::to(server.address);
     let mut publisher = Publisher::open(&server, &["AAA-USD"]);
     publisher.trade(0, 10_000, 1).send();
-    let page = listening(&wire);
+    let page = listening(&proxy);
     page.until("trades().at(-1)?.sequence === 1");
     for round in 1..=3 {
         (0..100).for_each(|nth| _ = publisher.trade(0, 10_000 + nth, nth as u64));
         publisher.send();
-        wire.cut();
+        proxy.cut();
         (0..100).for_each(|nth| _ = publisher.trade(0, 10_000 + nth, nth as u64));
         publisher.send();
         page.until(&format!("trades().at(-1).sequence === {}", 1 + 200 * round));
@@ -54,17 +54,17 @@ fn an_event_source_that_is_cut_off_goes_on_where_it_was_without_a_gap() {
 }
 
 #[test]
-fn an_event_source_is_back_after_a_restart_with_the_new_values() {
-    let Some(_turn) = tick() else { return };
+fn event_source_reconnects_after_a_restart() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(&[PUBLISHED, &["--drain-ms", "0"]].concat());
     let address = server.address;
     let mut publisher = Publisher::open(&server, &["AAA-USD"]);
     publisher.quote(0, 10_000).send();
-    let page = listening(&Wire::to(address));
+    let page = listening(&Proxy::to(address));
     page.until("records.at(-1)?.bid_px === '100.00'");
     assert_eq!(server.stop(Signal::TERM).code, Some(0));
     page.until("source.readyState !== EventSource.OPEN");
-    assert_eq!(page.get("source.readyState === EventSource.CLOSED"), false, "it has given up");
+    assert_eq!(page.get("source.readyState === EventSource.CLOSED"), false, "the EventSource gave up");
     let server = at(address, PUBLISHED);
     let mut publisher = Publisher::open(&server, &["BBB-USD", "AAA-USD"]);
     publisher.quote(1, 20_000).send();

@@ -1,8 +1,8 @@
-//! The page in the hand: keys, addresses, themes, small screens, and readers of the screen.
+//! Using the page: keys, addresses, themes, phones, and accessibility.
 
 use serde_json::json;
 
-use super::chromium::{Page, tick};
+use super::chromium::{Page, shared_browser};
 use super::market::{PUBLISHED, Publisher};
 use tickcast_test_support::server::{SMALL_MARKET, Server};
 
@@ -10,8 +10,8 @@ const MARKET: &str = "sim:instruments=30,rate=3000,seed=1";
 const ACTIVE: &str = "document.querySelector('[data-row][data-active=yes]')?.dataset.row ?? null";
 
 #[test]
-fn keys_search_move_open_and_leave() {
-    let Some(_turn) = tick() else { return };
+fn keys_search_move_and_open() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, &["AAA-USD", "BBB-EUR", "CCC-USD", "DDD-USD"]);
     (0..4).for_each(|nth| _ = publisher.quote(nth, 10_000));
@@ -49,8 +49,8 @@ fn keys_search_move_open_and_leave() {
 }
 
 #[test]
-fn an_address_opens_its_instrument_and_back_goes_back() {
-    let Some(_turn) = tick() else { return };
+fn address_and_history_select_the_instrument() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(&["--feed", SMALL_MARKET]);
     let page = Page::open(&server, "/#/SPY");
     page.until_live();
@@ -65,20 +65,20 @@ fn an_address_opens_its_instrument_and_back_goes_back() {
     page.until("document.body.dataset.view === 'operator'");
     page.run("history.back()");
     page.until(&format!("document.body.dataset.view === 'markets' && {}", shows("SPY")));
-    // An instrument that comes later, with a name that has to be escaped.
+    // An undefined instrument with a name that has to be escaped.
     page.goto("/#/NO%20SUCH%2FONE");
     page.until(&shows("NO SUCH/ONE"));
     page.is_clean(&[]);
 }
 
 #[test]
-fn an_address_of_an_instrument_that_comes_later_shows_it_when_it_is_there() {
-    let Some(_turn) = tick() else { return };
+fn address_of_an_undefined_instrument_shows_it_once_defined() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(PUBLISHED);
     let page = Page::open(&server, "/#/ZZZ-USD");
     page.until_live();
     page.until("!document.querySelector('[data-panel=watchlist] [data-field=empty]').hidden");
-    page.picture("empty");
+    page.screenshot("empty");
     let mut publisher = Publisher::open(&server, &["AAA-USD", "ZZZ-USD"]);
     publisher.quote(0, 5_000).quote(1, 10_000).trade(1, 10_000, 1).book(1, 10_000, 3).send();
     page.until(
@@ -90,8 +90,8 @@ fn an_address_of_an_instrument_that_comes_later_shows_it_when_it_is_there() {
 }
 
 #[test]
-fn the_theme_follows_the_system_until_it_is_chosen_and_the_choice_is_remembered() {
-    let Some(_turn) = tick() else { return };
+fn theme_follows_the_system_or_the_stored_choice() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(&["--feed", SMALL_MARKET]);
     let page = Page::open_with(&server, "/", json!({"colorScheme": "dark"}));
     page.until_live();
@@ -104,7 +104,7 @@ fn the_theme_follows_the_system_until_it_is_chosen_and_the_choice_is_remembered(
     page.until(&format!("{paper} === {dark} && document.documentElement.dataset.theme === 'dark'"));
     let again = page.beside("/");
     again.until_live();
-    // The other tab's system is dark; the choice of a dark theme in a light system is what was kept.
+    // The other tab's system theme is dark: what was stored is the choice of a dark theme in a light system.
     assert_eq!(again.get("document.documentElement.dataset.theme"), "dark");
     page.click("[data-action=theme]");
     page.until(&format!("{paper} === {light}"));
@@ -113,8 +113,8 @@ fn the_theme_follows_the_system_until_it_is_chosen_and_the_choice_is_remembered(
 }
 
 #[test]
-fn on_a_phone_every_pane_is_reached_by_touch_and_nothing_scrolls_sideways() {
-    let Some(_turn) = tick() else { return };
+fn phone_reaches_every_pane_without_sideways_scrolling() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(&["--feed", MARKET]);
     let phone =
         json!({"viewport": {"width": 390, "height": 844}, "isMobile": true, "hasTouch": true, "deviceScaleFactor": 2});
@@ -141,29 +141,30 @@ fn on_a_phone_every_pane_is_reached_by_touch_and_nothing_scrolls_sideways() {
             const tabs = document.querySelector('nav.panes').getBoundingClientRect();
             return tabs.bottom <= innerHeight + 1 && tabs.height >= 40;
         })()";
-        assert_eq!(page.get(covered), true, "the tabs are in view, and large enough for a thumb");
+        assert_eq!(page.get(covered), true, "the tabs are in view and at least 40 pixels high");
     }
     page.until("document.querySelectorAll('[data-row]').length > 5");
-    page.picture("phone-watchlist");
+    page.screenshot("phone-watchlist");
     tap("[data-row=NVDA] [data-field=symbol]");
     page.until("document.body.dataset.pane === 'chart' && location.hash === '#/NVDA'");
     page.until("Number(document.querySelector('[data-panel=chart]').dataset.bars) > 0");
-    page.picture("phone-chart");
+    page.screenshot("phone-chart");
     tap("[data-pane-of=ladder]");
     page.until("probe.lines('.bids li').length > 5");
-    page.picture("phone-ladder");
+    page.screenshot("phone-ladder");
     tap("[data-pane-of=trades]");
-    page.picture("phone-trades");
+    page.screenshot("phone-trades");
     page.is_clean(&[]);
 }
 
 #[test]
-fn readers_of_the_screen_find_no_serious_obstacle_in_light_and_dark() {
-    let Some(_turn) = tick() else { return };
+fn no_serious_accessibility_violations() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(&["--feed", MARKET]);
-    let nothing = Server::start(PUBLISHED);
+    let without_instruments = Server::start(PUBLISHED);
     for theme in ["light", "dark"] {
-        let empty = Page::open_with(&nothing, "/", json!({"colorScheme": theme, "reducedMotion": "reduce"}));
+        let empty =
+            Page::open_with(&without_instruments, "/", json!({"colorScheme": theme, "reducedMotion": "reduce"}));
         empty.until_live();
         empty.until("!document.querySelector('[data-panel=watchlist] [data-field=empty]').hidden");
         assert_eq!(empty.ask("violations", json!({})), json!([]), "the empty page in {theme}");
@@ -172,7 +173,7 @@ fn readers_of_the_screen_find_no_serious_obstacle_in_light_and_dark() {
         page.until("document.querySelectorAll('[data-row]').length >= 20 && probe.lines('.bids li').length > 5");
         page.until("probe.field('BTC-USD', 'state') === 'LIVE' && probe.lines('.trades li').length > 3");
         assert_eq!(page.ask("violations", json!({})), json!([]), "the markets in {theme}");
-        page.picture(theme);
+        page.screenshot(theme);
         page.press("?");
         page.until("document.querySelector('dialog').open");
         assert_eq!(page.ask("violations", json!({})), json!([]), "the keys in {theme}");

@@ -1,20 +1,20 @@
-// Runs in each page before anything of its own: what tests look at, as `probe`.
+// Runs in each page before the page's own scripts: helpers of the tests, as `probe`.
 globalThis.probe = {
-  /** What the Content-Security-Policy refused. */
+  /** The violations of the Content-Security-Policy. */
   refused: [],
   watched: {},
 
-  /** The text of the first element of a selector, without the spaces around it; null where there is none. */
+  /** The trimmed text of the first element of a selector; null if there is none. */
   text(selector) {
     return document.querySelector(selector)?.textContent.trim() ?? null;
   },
 
-  /** The symbols in the watchlist's view. */
+  /** The symbols of the watchlist's rows in view. */
   rows() {
     return [...document.querySelectorAll("[data-row]")].map((row) => row.dataset.row);
   },
 
-  /** A field of a row of the watchlist, or of any panel. */
+  /** A field of a row of the watchlist. */
   field(symbol, name) {
     return probe.text(`[data-row="${CSS.escape(symbol)}"] [data-field=${name}]`);
   },
@@ -24,7 +24,7 @@ globalThis.probe = {
     return Object.fromEntries(names.map((name) => [name, probe.text(`[data-panel=${panel}] [data-field=${name}]`)]));
   },
 
-  /** Lines of a list, each as the texts of its elements; hidden ones are left out. */
+  /** The visible lines of a list, each as the texts of its elements. */
   lines(selector) {
     const lines = [...document.querySelectorAll(selector)].filter((line) => !line.hidden);
     const cells = (line) => [...line.querySelectorAll("time, b, span")].map((cell) => cell.textContent);
@@ -32,8 +32,8 @@ globalThis.probe = {
   },
 
   /**
-   * Writes down under a name each value that an attribute has from now on, also one that a frame never showed: the
-   * records of an observer have what was there before.
+   * Records under a name each value of an attribute from now on, also values that no frame showed: the records of an
+   * observer have the former values.
    */
   watch(name, selector, attribute) {
     const seen = (probe.watched[name] = [document.querySelector(selector)?.getAttribute(attribute) ?? null]);
@@ -44,7 +44,7 @@ globalThis.probe = {
     }).observe(document.documentElement, { subtree: true, attributeFilter: [attribute], attributeOldValue: true });
   },
 
-  /** Counts under a name how often a text changes from now on. */
+  /** Counts under a name the changes of a text from now on. */
   count(name, selector) {
     probe.watched[name] = 0;
     const options = { subtree: true, childList: true, characterData: true };
@@ -52,8 +52,8 @@ globalThis.probe = {
   },
 
   /**
-   * Has the page believe that nobody sees it, or that somebody does. A tab that is put behind another one does not: the
-   * driver pretends for all of them that they are looked at.
+   * Makes the page hidden or visible to its scripts. Putting a tab behind another one would not: the driver keeps all
+   * tabs visible.
    */
   hide(hidden) {
     const values = { hidden, visibilityState: hidden ? "hidden" : "visible" };

@@ -1,4 +1,4 @@
-//! A market whose every value is known: a publisher for a server without a feed.
+//! A market with known values: a publisher for a server without a feed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +13,14 @@ use tungstenite::Message;
 use tickcast_test_support::client::Client;
 use tickcast_test_support::server::Server;
 
-/// A server that is fed by a publisher alone.
+/// Arguments of a server that only has a publisher.
 pub const PUBLISHED: &[&str] = &["--feed", "none", "--publish-token", "t", "--stale-ms", "0"];
 
-/// A publisher of instruments with prices in cents and sizes in thousandths; they are numbered from 0, in order.
+/// A publisher of instruments, numbered from 0, with prices in cents and sizes in thousandths.
 pub struct Publisher {
     client: Client,
     ids: Vec<u32>,
-    /// Records that [`Publisher::send`] has still to send.
+    /// The pending records, for [`Publisher::send`].
     records: Vec<u8>,
     count: u16,
 }
@@ -37,7 +37,7 @@ impl Publisher {
         Self { client, ids, records: Vec::new(), count: 0 }
     }
 
-    /// Best prices in cents, a cent apart, with a size that follows from them.
+    /// A bid in cents, and an ask one cent above, with sizes derived from the bid.
     pub fn quote(&mut self, nth: usize, bid_px: i64) -> &mut Self {
         let header = self.header(nth, RecordKind::Quote);
         let quote = Quote { bid_px, bid_sz: 1000 + bid_px % 1000, ask_px: bid_px + 1, ask_sz: 2000 + bid_px % 1000 };
@@ -45,7 +45,7 @@ impl Publisher {
         self
     }
 
-    /// A trade of the `id`-th whole unit, by a buyer where the id is even.
+    /// A trade with a size derived from its id; a buy if the id is even.
     pub fn trade(&mut self, nth: usize, px: i64, id: u64) -> &mut Self {
         let header = self.header(nth, RecordKind::Trade);
         let side = if id.is_multiple_of(2) { Side::Buy } else { Side::Sell };
@@ -53,7 +53,7 @@ impl Publisher {
         self
     }
 
-    /// Statistics of a day that opened at 100.00.
+    /// 24 h statistics with an open of 100.00.
     pub fn ticker(&mut self, nth: usize, last_px: i64) -> &mut Self {
         let header = self.header(nth, RecordKind::Ticker);
         let (high_px, low_px) = (last_px.max(10_000) + 77, last_px.min(10_000) - 33);
@@ -63,7 +63,7 @@ impl Publisher {
         self
     }
 
-    /// A whole book: so many levels at each side of a price, each thicker than the one before.
+    /// A book snapshot with `levels` levels on each side of a price, with rising sizes.
     pub fn book(&mut self, nth: usize, middle: i64, levels: i64) -> &mut Self {
         let bid = |at| Level { px: middle - at, sz: 1000 * at + 5, side: BookSide::Bid };
         let ask = |at| Level { px: middle + at, sz: 1500 * at + 7, side: BookSide::Ask };
@@ -71,7 +71,7 @@ impl Publisher {
         self.levels(nth, BookAction::Snapshot, &levels)
     }
 
-    /// One level of the book by its absolute size; 0 takes it away.
+    /// One level of the book with its size; 0 removes it.
     pub fn level(&mut self, nth: usize, side: BookSide, px: i64, sz: i64) -> &mut Self {
         self.levels(nth, BookAction::Delta, &[Level { px, sz, side }])
     }
@@ -87,7 +87,7 @@ impl Publisher {
         RecordHeader::of_feed(kind, self.ids[nth], 0)
     }
 
-    /// Sends what has gathered as one packet.
+    /// Sends the pending records as one packet.
     pub fn send(&mut self) {
         let head = PacketHeader { flags: 0, count: self.count, epoch: 0, position: 0.into(), ts_send: 0 };
         let packet = [&head.encode()[..], &self.records].concat();
@@ -97,30 +97,30 @@ impl Publisher {
     }
 }
 
-/// Quotes of one publisher, without an end until this is dropped.
-pub struct Beat(Arc<AtomicBool>);
+/// Publishes quotes until it is dropped.
+pub struct MovingMarket(Arc<AtomicBool>);
 
-impl Beat {
-    /// Each instrument's bid moves, some two hundred times a second.
+impl MovingMarket {
+    /// Moves each instrument's bid, some two hundred times a second.
     pub fn start(mut publisher: Publisher) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let asked = over.clone();
+        let ended = Arc::new(AtomicBool::new(false));
+        let is_ended = ended.clone();
         std::thread::spawn(move || {
             for round in 0.. {
-                if asked.load(Ordering::Relaxed) {
+                if is_ended.load(Ordering::Relaxed) {
                     return;
                 }
                 (0..publisher.ids.len()).for_each(|nth| _ = publisher.quote(nth, 10_000 + round % 100));
                 publisher.send();
-                // The pace of the market, and nothing that a test waits for.
+                // The rate of the market; no test waits for it.
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        Self(over)
+        Self(ended)
     }
 }
 
-impl Drop for Beat {
+impl Drop for MovingMarket {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

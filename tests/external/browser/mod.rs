@@ -1,7 +1,7 @@
-//! What people see: the page and the JavaScript client in a real browser, on servers that each test starts for itself.
+//! The page and the JavaScript client in a real browser. Each test starts its own servers.
 //!
-//! `tests/external/browser/install` installs what drives the browser; where it or Chromium is absent, tests say that they are
-//! skipped. Pictures of a run, and of what failed, are in `target/browser`.
+//! `tests/external/browser/install` installs the driver of the browser. Without it, or without Chromium, the tests are
+//! reported as skipped. Screenshots of a run, and of failed tests, are in `target/browser`.
 
 mod chart;
 mod chromium;
@@ -13,4 +13,4 @@ mod market;
 mod measure;
 mod operator;
 mod prices;
-mod wire;
+mod proxy;

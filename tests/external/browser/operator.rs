@@ -5,7 +5,7 @@ use std::io::Write;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::chromium::{Page, tick};
+use super::chromium::{Page, shared_browser};
 use tickcast_test_support::client::masked_frame;
 use tickcast_test_support::http::{connect, upgrade_request};
 use tickcast_test_support::server::Server;
@@ -13,14 +13,14 @@ use tickcast_test_support::server::Server;
 const BUSY: &str = "sim:instruments=50,rate=30000,seed=1,shape=even";
 
 #[test]
-fn the_operators_view_shows_shards_and_who_does_not_read() {
-    let Some(_turn) = tick() else { return };
+fn operator_view_shows_shards_and_slow_clients() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(&["--feed", BUSY, "--send-buffer-bytes", "16384", "--slow-timeout-ms", "600000"]);
     let page = Page::open(&server, "/#operator");
     page.until("document.querySelector('[data-panel=operator]')?.dataset.access === 'open'");
     page.until("document.querySelectorAll('[data-field=shards] tr').length > 0");
     page.until("probe.text('[data-field=slow-note]') === 'No client is behind.'");
-    // Asks for everything, and never reads what comes.
+    // A client that subscribes to everything and never reads.
     let mut stalled = connect(server.address);
     stalled.write_all(upgrade_request("/v1/stream").as_bytes()).expect("the server reads");
     let all = json!({"op": "subscribe", "id": 1, "channels": ["quote", "trade", "ticker", "book"], "symbols": ["*"]});
@@ -32,9 +32,9 @@ fn the_operators_view_shows_shards_and_who_does_not_read() {
         "Number(probe.text('[data-total=clients]')) >= 2 && Number(probe.text('[data-total=catching_up]')) >= 1",
     );
     page.until("parseFloat(probe.text('[data-total=sequenced]')) > 0");
-    page.picture("operator");
+    page.screenshot("operator");
     page.ask("emulate", json!({"media": {"colorScheme": "dark"}}));
-    page.picture("operator-dark");
+    page.screenshot("operator-dark");
     drop(stalled);
     page.until("probe.text('[data-field=slow-note]') === 'No client is behind.'");
     page.until("document.querySelector('[data-field=slow]').checkVisibility() === false");
@@ -42,14 +42,14 @@ fn the_operators_view_shows_shards_and_who_does_not_read() {
 }
 
 #[test]
-fn the_operators_view_asks_for_the_token_where_there_is_one() {
-    let Some(_turn) = tick() else { return };
+fn operator_view_requires_the_token() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(&["--feed", "none", "--operator-token", "sesame"]);
     let page = Page::open(&server, "/#operator");
     let access = |what: &str| format!("document.querySelector('[data-panel=operator]')?.dataset.access === '{what}'");
     page.until(&access("token"));
     page.until("document.activeElement === document.querySelector('[data-field=token]')");
-    page.picture("operator-token");
+    page.screenshot("operator-token");
     page.ask("type", json!({"text": "wrong"}));
     page.press("Enter");
     page.until("probe.text('[data-field=gate-text]').includes('refused this token')");
@@ -59,7 +59,7 @@ fn the_operators_view_asks_for_the_token_where_there_is_one() {
     page.press("Enter");
     page.until(&access("open"));
     page.until("document.querySelectorAll('[data-field=shards] tr').length > 0");
-    // It is kept for this tab, and nowhere that another one finds it.
+    // The token is kept for this tab only.
     page.ask("reload", json!({}));
     page.until(&access("open"));
     let other = page.beside("/#operator");
@@ -68,7 +68,7 @@ fn the_operators_view_asks_for_the_token_where_there_is_one() {
         page.get("JSON.stringify(localStorage).includes('sesame') || document.cookie.includes('sesame')"),
         false
     );
-    // The browser itself writes each refusal on the console.
+    // The browser itself logs each refusal on the console.
     page.is_clean(&["401"]);
     other.is_clean(&["401"]);
     assert_eq!(server.stop(Signal::TERM).code, Some(0));

@@ -1,11 +1,11 @@
-//! What the page shows is what the server has.
+//! The page shows the server's values.
 
 use std::time::Instant;
 
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::chromium::{Page, tick};
+use super::chromium::{Page, shared_browser};
 use super::market::{PUBLISHED, Publisher};
 use tickcast_protocol::BookSide;
 use tickcast_test_support::DEADLINE;
@@ -13,19 +13,20 @@ use tickcast_test_support::server::Server;
 
 const SYMBOLS: &[&str] = &["AAA-USD", "BBB-USD", "CCC-USD"];
 
-/// The number that a text of the page stands for; `None` where it says that there is none.
+/// The number of a text of the page; `None` for the dash that stands for no value.
 fn number(text: &Value) -> Option<Decimal> {
     let text = text.as_str()?;
     (text != "–").then(|| text.replace(',', "").replace('−', "-").parse().unwrap_or_else(|_| panic!("{text:?}")))
 }
 
 #[track_caller]
-fn same(shown: &Value, told: &Value, what: &str) {
-    let told: Decimal = told.as_str().unwrap_or_else(|| panic!("{what}: {told}")).parse().expect("a decimal");
-    assert_eq!(number(shown), Some(told), "{what}");
+fn assert_same(shown: &Value, expected: &Value, what: &str) {
+    let expected: Decimal =
+        expected.as_str().unwrap_or_else(|| panic!("{what}: {expected}")).parse().expect("a decimal");
+    assert_eq!(number(shown), Some(expected), "{what}");
 }
 
-/// What the server says of an instrument once it has taken this bid.
+/// The server's snapshot of an instrument once it has this bid.
 fn snapshot(server: &Server, symbol: &str, bid: &str) -> Value {
     let until = Instant::now() + DEADLINE;
     loop {
@@ -37,8 +38,8 @@ fn snapshot(server: &Server, symbol: &str, bid: &str) -> Value {
     }
 }
 
-/// Rounds of all channels of all instruments; prices end at those of the last round.
-fn rounds(publisher: &mut Publisher, rounds: std::ops::Range<i64>) {
+/// Publishes rounds of values for all channels of all instruments.
+fn publish_rounds(publisher: &mut Publisher, rounds: std::ops::Range<i64>) {
     for round in rounds {
         for nth in 0..SYMBOLS.len() {
             let px = 10_000 + 1000 * nth as i64 + (round * 7919) % 400;
@@ -54,20 +55,20 @@ fn rounds(publisher: &mut Publisher, rounds: std::ops::Range<i64>) {
 }
 
 #[test]
-fn prices_move_and_at_rest_equal_the_servers_snapshot() {
-    let Some(_turn) = tick() else { return };
+fn prices_equal_the_servers_snapshot() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, SYMBOLS);
-    rounds(&mut publisher, 0..20);
+    publish_rounds(&mut publisher, 0..20);
     let page = Page::open(&server, "/#/BBB-USD");
     page.until_live();
     page.until("probe.field('CCC-USD', 'state') === 'LIVE'");
     for symbol in SYMBOLS {
         page.run(&format!("probe.count('{symbol}', '[data-row={symbol}] [data-field=bid]')"));
     }
-    // As fast as the page shows them, until it has shown enough: each round waits for the one before.
+    // Publishes as fast as the page shows it, until each bid has changed often enough.
     for round in 20.. {
-        rounds(&mut publisher, round..round + 1);
+        publish_rounds(&mut publisher, round..round + 1);
         page.until(&format!("Number(probe.lines('.trades li')[0]?.cells[2]) === {}", Decimal::new(1000 + round, 3)));
         if page.get("Object.values(probe.watched).every((changes) => changes >= 10)") == true {
             break;
@@ -76,36 +77,42 @@ fn prices_move_and_at_rest_equal_the_servers_snapshot() {
     }
     publisher.book(0, 10_020, 3).book(1, 11_100, 30).quote(0, 9_999).quote(1, 11_099).quote(2, 12_345).send();
     for (symbol, bid) in SYMBOLS.iter().zip(["99.99", "110.99", "123.45"]) {
-        let told = snapshot(&server, symbol, bid);
+        let snapshot = snapshot(&server, symbol, bid);
         page.until(&format!("probe.field('{symbol}', 'bid') === '{bid}'"));
-        for (name, place) in
-            [("bid", &told["quote"]["bid_px"]), ("ask", &told["quote"]["ask_px"]), ("last", &told["trade"]["px"])]
-        {
-            same(&page.get(&format!("probe.field('{symbol}', '{name}')")), place, &format!("{name} of {symbol}"));
+        for (name, expected) in [
+            ("bid", &snapshot["quote"]["bid_px"]),
+            ("ask", &snapshot["quote"]["ask_px"]),
+            ("last", &snapshot["trade"]["px"]),
+        ] {
+            assert_same(
+                &page.get(&format!("probe.field('{symbol}', '{name}')")),
+                expected,
+                &format!("{name} of {symbol}"),
+            );
         }
         assert_eq!(page.get(&format!("probe.field('{symbol}', 'venue')")), "TEST");
     }
-    the_instrument_is_as_told(&page, &snapshot(&server, "BBB-USD", "110.99"));
+    assert_instrument_equals(&page, &snapshot(&server, "BBB-USD", "110.99"));
     page.is_clean(&[]);
 }
 
-/// The head, the ladder and the newest trade of the instrument that is shown.
-fn the_instrument_is_as_told(page: &Page, told: &Value) {
+/// Compares the header, the ladder and the newest trade of the shown instrument with a snapshot.
+fn assert_instrument_equals(page: &Page, snapshot: &Value) {
     let head = page.get("probe.fields('ident', ['symbol', 'venue', 'state', 'bid', 'ask', 'last', 'high', 'low'])");
     assert_eq!((&head["symbol"], &head["venue"], &head["state"]), (&json!("BBB-USD"), &json!("TEST"), &json!("LIVE")));
     for (name, px, sz) in [("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz")] {
         let (shown_px, shown_sz) = head[name].as_str().expect("a text").split_once(" × ").expect("price and size");
-        same(&shown_px.into(), &told["quote"][px], name);
-        same(&shown_sz.into(), &told["quote"][sz], name);
+        assert_same(&shown_px.into(), &snapshot["quote"][px], name);
+        assert_same(&shown_sz.into(), &snapshot["quote"][sz], name);
     }
-    same(&head["last"], &told["trade"]["px"], "last");
-    same(&head["high"], &told["ticker"]["high_px"], "high");
-    same(&head["low"], &told["ticker"]["low_px"], "low");
+    assert_same(&head["last"], &snapshot["trade"]["px"], "last");
+    assert_same(&head["high"], &snapshot["ticker"]["high_px"], "high");
+    assert_same(&head["low"], &snapshot["ticker"]["low_px"], "low");
 
     let newest = page.get("probe.lines('.trades li')[0]");
-    same(&newest["cells"][1], &told["trade"]["px"], "price of the newest trade");
-    same(&newest["cells"][2], &told["trade"]["sz"], "size of the newest trade");
-    assert_eq!(newest["side"], told["trade"]["side"]);
+    assert_same(&newest["cells"][1], &snapshot["trade"]["px"], "price of the newest trade");
+    assert_same(&newest["cells"][2], &snapshot["trade"]["sz"], "size of the newest trade");
+    assert_eq!(newest["side"], snapshot["trade"]["side"]);
 
     page.until("probe.lines('.bids li')[0].cells[0] === '110.99'");
     for (list, side, name) in [("bids", false, "bids"), ("asks", true, "asks")] {
@@ -115,9 +122,9 @@ fn the_instrument_is_as_told(page: &Page, told: &Value) {
             lines.reverse();
         }
         let mut total = Decimal::ZERO;
-        for (line, level) in lines.iter().zip(told["book"][name].as_array().expect("a list")) {
-            same(&line["cells"][0], &level[0], list);
-            same(&line["cells"][1], &level[1], list);
+        for (line, level) in lines.iter().zip(snapshot["book"][name].as_array().expect("a list")) {
+            assert_same(&line["cells"][0], &level[0], list);
+            assert_same(&line["cells"][1], &level[1], list);
             total += level[1].as_str().expect("a size").parse::<Decimal>().expect("a decimal");
             assert_eq!(number(&line["cells"][2]), Some(total), "total of {list}");
         }
@@ -125,15 +132,15 @@ fn the_instrument_is_as_told(page: &Page, told: &Value) {
 }
 
 #[test]
-fn every_trade_is_in_time_and_sales_once_and_in_order() {
-    let Some(_turn) = tick() else { return };
+fn time_and_sales_has_every_trade_in_order() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(PUBLISHED);
     let mut publisher = Publisher::open(&server, SYMBOLS);
-    rounds(&mut publisher, 0..1);
+    publish_rounds(&mut publisher, 0..1);
     let page = Page::open(&server, "/#/AAA-USD");
     page.until_live();
     page.until("probe.lines('.trades li').length === 1 || null");
-    // More in one packet than a frame shows lines, of all instruments, and a price each.
+    // One packet with more trades than the list has lines, for all instruments, each with another price.
     for id in 1..=300 {
         for nth in 0..SYMBOLS.len() {
             publisher.trade(nth, 10_000 + id, id as u64);
@@ -150,8 +157,8 @@ fn every_trade_is_in_time_and_sales_once_and_in_order() {
 }
 
 #[test]
-fn the_page_is_sent_with_its_policy_its_tags_and_gzip_and_asks_nobody_else() {
-    let Some(_turn) = tick() else { return };
+fn page_has_policy_etags_gzip_and_no_other_origins() {
+    let Some(_browser) = shared_browser() else { return };
     let server = Server::start(PUBLISHED);
     let page = Page::open(&server, "/");
     page.until_live();
@@ -160,7 +167,7 @@ fn the_page_is_sent_with_its_policy_its_tags_and_gzip_and_asks_nobody_else() {
     let origin = format!("http://{}", server.address);
     for path in ["/", "/page.js", "/page.css", "/tickcast.js", "/favicon.svg"] {
         let answer = responses.iter().find(|answer| answer["url"] == format!("{origin}{path}"));
-        let Some(answer) = answer else { panic!("{path} was not asked for: {responses:#?}") };
+        let Some(answer) = answer else { panic!("{path} was not requested: {responses:#?}") };
         assert_eq!(answer["status"], 200, "{path}");
         let header = |name: &str| answer["headers"][name].as_str().unwrap_or_default().to_owned();
         assert!(header("etag").starts_with('"'), "{path}: {answer}");

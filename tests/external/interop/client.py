@@ -1,4 +1,4 @@
-"""Python's websockets: client.py URL off|on. Prints one line of JSON, or fails."""
+"""Python's websockets: client.py URL off|on. Prints its results as one line of JSON, or fails."""
 
 import json
 import os
@@ -42,16 +42,16 @@ def stream():
 
 
 def echo():
-    said = ["", "grüße €", " ".join(map(str, range(12000))), b"", bytes([0, 255, 128])]
-    said.append(bytes((at * at >> 7) & 255 for at in range(200000)))
+    messages = ["", "grüße €", " ".join(map(str, range(12000))), b"", bytes([0, 255, 128])]
+    messages.append(bytes((at * at >> 7) & 255 for at in range(200000)))
     with connect(f"{URL}/v1/echo", compression=DEFLATE) as socket:
-        for message in said:
+        for message in messages:
             socket.send(message)
         socket.send(iter(["in ", "three ", "parts"]))
-        for message in said + ["in three parts"]:
+        for message in messages + ["in three parts"]:
             assert socket.recv(timeout=30) == message
         socket.close(1000, "bye")
-        return {"echo": extensions(socket), "echoes": len(said), "echo_code": socket.close_code}
+        return {"echo": extensions(socket), "echoes": len(messages), "echo_code": socket.close_code}
 
 
 print(json.dumps({**stream(), **echo()}))

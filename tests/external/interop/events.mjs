@@ -1,5 +1,5 @@
-// Node, npm's eventsource: node events.mjs URL. Reads through a proxy of its own that cuts the connection now and then, and
-// comes back by itself. Prints one line of JSON, or fails.
+// Node, npm's eventsource: node events.mjs URL. Reads through a proxy of its own that closes the connection several times;
+// the EventSource reconnects by itself. Prints its results as one line of JSON, or fails.
 import net from 'node:net';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -14,9 +14,9 @@ const fail = (why) => {
   console.error(why);
   process.exit(1);
 };
-setTimeout(() => fail('nothing for half a minute'), 30000).unref();
+setTimeout(() => fail('timeout after 30 s'), 30000).unref();
 
-const cuttable = new Set();
+const sockets = new Set();
 const proxy = net.createServer((near) => {
   const far = net.connect(Number(server.port), server.hostname);
   for (const [one, other] of [[near, far], [far, near]]) {
@@ -24,8 +24,8 @@ const proxy = net.createServer((near) => {
     one.on('error', () => other.destroy());
     one.on('close', () => other.destroy());
   }
-  cuttable.add(near);
-  near.on('close', () => cuttable.delete(near));
+  sockets.add(near);
+  near.on('close', () => sockets.delete(near));
 });
 await new Promise((listening) => proxy.listen(0, '127.0.0.1', listening));
 
@@ -52,5 +52,5 @@ source.onmessage = ({ data }) => {
     process.exit(0);
   }
   due = trades + TRADES;
-  cuttable.forEach((socket) => socket.destroy());
+  sockets.forEach((socket) => socket.destroy());
 };

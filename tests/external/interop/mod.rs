@@ -1,8 +1,8 @@
-//! Clients that nobody here wrote: npm's `ws`, Python's `websockets`, a browser, websocat. Each subscribes and finds every
-//! sequence in order, and has its messages echoed, with permessage-deflate where it can and without. Events are read by
-//! npm's `eventsource`, which is cut now and then and comes back, and by curl.
+//! Foreign clients: npm's `ws`, Python's `websockets`, a browser, websocat. Each subscribes and checks that sequences are
+//! in order, and gets its messages echoed, with permessage-deflate where it supports it, and without. npm's `eventsource`
+//! reads Server-Sent Events and reconnects after losses; curl reads them as well.
 //!
-//! `tests/external/interop/install` installs what it can; who is absent is skipped, and the test says so.
+//! `tests/external/interop/install` installs the clients. A test whose client is missing is reported as skipped.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,37 +15,37 @@ use tickcast_test_support::server::Server;
 
 const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// A server with trades enough, with compression on or off, and for the pages of this origin beside its own.
+/// A server with many trades, with this compression, that allows pages of this origin.
 fn server_for(origin: &str, compression: &str) -> Server {
     let market = "sim:instruments=20,rate=5000,seed=1";
     Server::start(&["--feed", market, "--enable-echo", "--compression", compression, "--allow-origin", origin])
 }
 
-/// The same with its own pages alone: clients that are no browsers name no origin.
+/// The same without another origin, for clients that are no browsers.
 fn server(compression: &str) -> Server {
     server_for("none", compression)
 }
 
-/// True if the program is there and starts; says that the test is skipped otherwise.
-fn is_there(program: &str, args: &[&str]) -> bool {
+/// True if the program starts; otherwise reports the test as skipped.
+fn is_available(program: &str, args: &[&str]) -> bool {
     let started = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let there = started.is_ok_and(|status| status.success());
-    if !there {
+    let is_available = started.is_ok_and(|status| status.success());
+    if !is_available {
         println!("SKIPPED: {program} {} does not start; see tests/external/interop/install", args.join(" "));
     }
-    there
+    is_available
 }
 
-/// Runs a script against a server; its findings.
+/// Runs a script against a server; returns its results.
 fn run(server: &Server, program: &str, script: &str, deflate: &str) -> Value {
     let root = env!("CARGO_MANIFEST_DIR");
     let script = Path::new(root).join("tests/external/interop").join(script);
     let url = format!("ws://{}", server.address);
     let mut command = Command::new(program);
     let output = command.arg(script).args([&url, deflate]).current_dir(root).output().expect("it started before");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{program}: {said}{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(said.trim()).unwrap_or_else(|error| panic!("{error}: {said}"))
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{program}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 #[track_caller]
@@ -57,7 +57,7 @@ fn check(found: &Value, extensions: &str, echo: &str) {
     assert_eq!((agreed("extensions"), agreed("echo")), (extensions.to_owned(), echo.to_owned()), "{found}");
 }
 
-/// The same script against servers with and without compression, and with and without its own.
+/// Runs a script with and without compression of the server, and of the client.
 fn with_and_without(program: &str, script: &str, agreed: &str) {
     let (off, on) = (server("off"), server("6"));
     check(&run(&off, program, script, "off"), "", "");
@@ -69,19 +69,19 @@ fn with_and_without(program: &str, script: &str, agreed: &str) {
 }
 
 #[test]
-fn npm_ws_reads_the_stream_and_hears_its_echo() {
+fn npm_ws_reads_stream_and_echo() {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/node_modules/ws");
-    if is_there("node", &["-e", &format!("require({:?})", module.display().to_string())]) {
-        // ws tells the name of what was agreed on, not its parameters.
+    if is_available("node", &["-e", &format!("require({:?})", module.display().to_string())]) {
+        // ws reports the name of the negotiated extension without its parameters.
         with_and_without("node", "ws.cjs", "permessage-deflate");
     }
 }
 
 #[test]
-fn npm_eventsource_comes_back_by_itself_and_misses_nothing() {
+fn npm_eventsource_reconnects_without_a_gap() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let module = root.join("target/interop/node_modules/eventsource/package.json");
-    if is_there("node", &["-e", &format!("require({:?})", module.display().to_string())]) {
+    if is_available("node", &["-e", &format!("require({:?})", module.display().to_string())]) {
         let server = server("off");
         let url = format!("http://{}", server.address);
         let script = root.join("tests/external/interop/events.mjs");
@@ -93,41 +93,41 @@ fn npm_eventsource_comes_back_by_itself_and_misses_nothing() {
 }
 
 #[test]
-fn curl_shows_prices() {
-    if !is_there("curl", &["--version"]) {
+fn curl_reads_events() {
+    if !is_available("curl", &["--version"]) {
         return;
     }
     let server = server("off");
     let url = format!("http://{}/v1/sse?symbols=*&channels=quote", server.address);
     let mut command = Command::new("curl");
     let child = command.args(["--silent", "--no-buffer", &url]).stdout(Stdio::piped()).spawn().expect("it is there");
-    let mut curl = Guest(child);
+    let mut curl = KilledOnDrop(child);
     let stdout = curl.0.stdout.take().expect("it is piped");
     let lines = BufReader::new(stdout).lines().map(|line| line.expect("UTF-8"));
     let is_quote = |line: &String| line.starts_with("data: ") && line.contains(r#""bid_px":""#);
-    assert_eq!(lines.filter(is_quote).take(50).count(), 50, "prices, as long as one wants to see them");
+    assert_eq!(lines.filter(is_quote).take(50).count(), 50, "the stream ended before 50 quotes");
 }
 
 #[test]
-fn python_websockets_reads_the_stream_and_hears_its_echo() {
+fn python_websockets_reads_stream_and_echo() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/python");
     let import =
         format!("import sys; sys.path.insert(0, {:?}); import websockets.sync.client", folder.display().to_string());
-    if is_there("python3", &["-c", &import]) {
+    if is_available("python3", &["-c", &import]) {
         with_and_without("python3", "client.py", AGREED);
     }
 }
 
 #[test]
-fn a_browser_reads_the_stream_and_hears_its_echo() {
+fn browser_reads_stream_and_echo() {
     let Some(browser) = ["chromium", "chromium-browser", "google-chrome"]
         .into_iter()
         .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()))
     else {
-        println!("SKIPPED: no chromium; apt-get install chromium");
+        println!("SKIPPED: chromium is not installed: run apt-get install chromium");
         return;
     };
-    // The page is served by the test, on a port of its own: of another origin than the server.
+    // The test serves the page on a port of its own, so its origin is not the server's.
     let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
     let origin = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("it is bound"));
     let (first, second) = (listen(), listen());
@@ -140,17 +140,17 @@ fn a_browser_reads_the_stream_and_hears_its_echo() {
     on.wait_for_metric("tickcast_refused_origin_total", |count| count > 0);
 }
 
-/// A program that does not outlive its test.
-struct Guest(Child);
+/// A process that is killed when it is dropped.
+struct KilledOnDrop(Child);
 
-impl Drop for Guest {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Has the page run, and what it tells.
+/// Runs the page in a browser; returns the results that it posts.
 fn browse(browser: &str, listener: TcpListener, server: &Server) -> Value {
     let address = listener.local_addr().expect("it is bound");
     let profile = tempfile::tempdir().expect("a folder for the browser's profile");
@@ -162,22 +162,22 @@ fn browse(browser: &str, listener: TcpListener, server: &Server) -> Value {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("it told its version");
-    let _browser = Guest(child);
+        .expect("its version was printed before");
+    let _browser = KilledOnDrop(child);
     let (sender, found) = std::sync::mpsc::channel();
-    // Ends with the test's process, where the browser never tells.
+    // If the browser posts nothing, the thread ends with the process.
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            if let Some(told) = answer(stream) {
-                let _ = sender.send(told);
+            if let Some(result) = answer(stream) {
+                let _ = sender.send(result);
                 return;
             }
         }
     });
-    found.recv_timeout(DEADLINE).expect("the page tells what it found")
+    found.recv_timeout(DEADLINE).expect("the page posts its results")
 }
 
-/// Serves the page, or takes what it tells.
+/// Serves the page, or takes the results that it posts.
 fn answer(stream: TcpStream) -> Option<Value> {
     let mut reader = BufReader::new(&stream);
     let (mut request, mut length) = (String::new(), 0);
@@ -201,10 +201,10 @@ fn answer(stream: TcpStream) -> Option<Value> {
 }
 
 #[test]
-fn websocat_hears_its_echo() {
+fn websocat_reads_echo() {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/bin/websocat");
     let program = if built.exists() { built.display().to_string() } else { "websocat".to_owned() };
-    if !is_there(&program, &["--version"]) {
+    if !is_available(&program, &["--version"]) {
         return;
     }
     let server = server("off");
@@ -216,11 +216,11 @@ fn websocat_hears_its_echo() {
         .expect("it started before");
     let mut input = child.stdin.take().expect("it is piped");
     let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
-    let _websocat = Guest(child);
+    let _websocat = KilledOnDrop(child);
     for line in ["hello", "grüße €", &"x".repeat(5000)] {
         writeln!(input, "{line}").expect("it reads");
-        let mut heard = String::new();
-        output.read_line(&mut heard).expect("it answers");
-        assert_eq!(heard.trim_end(), line);
+        let mut echoed = String::new();
+        output.read_line(&mut echoed).expect("it answers");
+        assert_eq!(echoed.trim_end(), line);
     }
 }

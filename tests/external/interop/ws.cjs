@@ -1,4 +1,4 @@
-// Node, npm's ws: node ws.cjs URL off|on. Prints one line of JSON, or fails.
+// Node, npm's ws: node ws.cjs URL off|on. Prints its results as one line of JSON, or fails.
 'use strict';
 const path = require('path');
 const WebSocket = require(path.resolve('target/interop/node_modules/ws'));
@@ -11,7 +11,7 @@ const fail = (why) => {
   console.error(why);
   process.exit(1);
 };
-setTimeout(() => fail('nothing for half a minute'), 30000).unref();
+setTimeout(() => fail('timeout after 30 s'), 30000).unref();
 
 function stream() {
   return new Promise((resolve) => {
@@ -47,17 +47,17 @@ function echo() {
   return new Promise((resolve) => {
     const socket = new WebSocket(`${url}/v1/echo`, { perMessageDeflate });
     const [text, bytes] = [Array.from({ length: 12000 }, (_, at) => at), Buffer.alloc(200000).map((_, at) => ((at * at) >> 7) & 255)];
-    const said = ['', 'grüße €', text.join(' '), Buffer.alloc(0), Buffer.from([0, 255, 128]), bytes];
-    let heard = 0;
+    const messages = ['', 'grüße €', text.join(' '), Buffer.alloc(0), Buffer.from([0, 255, 128]), bytes];
+    let echoed = 0;
     socket.on('error', fail);
-    socket.on('open', () => said.forEach((message) => socket.send(message)));
+    socket.on('open', () => messages.forEach((message) => socket.send(message)));
     socket.on('message', (data, isBinary) => {
-      const expected = said[heard];
-      if (isBinary !== (typeof expected !== 'string') || !data.equals(Buffer.from(expected))) fail(`echo ${heard} differs`);
-      heard += 1;
-      if (heard === said.length) socket.close(1000, 'bye');
+      const expected = messages[echoed];
+      if (isBinary !== (typeof expected !== 'string') || !data.equals(Buffer.from(expected))) fail(`echo ${echoed} differs`);
+      echoed += 1;
+      if (echoed === messages.length) socket.close(1000, 'bye');
     });
-    socket.on('close', (code) => resolve({ echo: socket.extensions, echoes: heard, echo_code: code }));
+    socket.on('close', (code) => resolve({ echo: socket.extensions, echoes: echoed, echo_code: code }));
   });
 }
 
