@@ -1,4 +1,4 @@
-//! What `tickcast load` is asked for.
+//! The arguments of `tickcast load`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,23 +12,23 @@ use tickcast_protocol::Channel;
 
 /// Loads a server with very many clients, and checks and measures what they receive.
 ///
-/// Exit codes: 0 all is well, 2 it could not run, 3 the generator itself was the bottleneck (no rates are shown),
-/// 4 a stream had a hole that nothing announced.
+/// Exit codes: 0 success; 2 the run failed; 3 the load generator itself was the bottleneck, and no rates are shown;
+/// 4 records were missing from a stream without announcement.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LoadArgs {
-    /// Where the server is: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT alone
+    /// URL of the server: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT
     #[arg(default_value = DEFAULT_URL)]
     pub url: String,
     /// Connections to open
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub clients: u32,
-    /// Processes that share them, each under its own limit of descriptors
+    /// Worker processes that share the connections; each has its own limit of descriptors
     #[arg(long, default_value_t = 1, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub processes: u32,
     /// Threads of each process
     #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
-    /// Connections on their way at a time, for each thread
+    /// Most pending connections (without an upgrade) at a time, for each thread
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub pending: u32,
     /// Channels: quote, trade, ticker, book, raw [default: quote,trade,ticker, or that of --publish]
@@ -37,8 +37,8 @@ pub struct LoadArgs {
     /// Symbols, or patterns with one * at the end [default: *, or those of --publish]
     #[arg(long, value_delimiter = ',')]
     pub symbols: Vec<String>,
-    /// Who subscribes to what: all (everybody to --symbols), one (one symbol each, in turn), random:K (K symbols each),
-    /// pattern:PREFIX* (everybody to what begins so)
+    /// Distribution of symbols: all (each client subscribes to all --symbols), one (one symbol each, round robin),
+    /// random:K (K random symbols each), pattern:PREFIX* (each client subscribes to this pattern)
     #[arg(long, default_value = "all")]
     pub shape: Shape,
     /// Seed of random:K
@@ -53,47 +53,47 @@ pub struct LoadArgs {
     /// Seconds between the last connect and the measurement
     #[arg(long, default_value_t = 2, value_name = "S")]
     pub warmup: u32,
-    /// Source addresses to bind in turn, like 127.0.0.1,127.0.0.4-9: each has some 28,000 ports [default: as many of
-    /// 127.0.0.0/8 as are needed where the server is on this machine]
+    /// Source addresses to bind, round robin, such as 127.0.0.1,127.0.0.4-9; each has about 28,000 ports [default: as
+    /// many of 127.0.0.0/8 as needed where the server is on this machine]
     #[arg(long, value_name = "IP,IP-N,…", value_parser = parse_sources)]
     pub source: Option<Sources>,
-    /// Percent of the clients that subscribe and then do not read
+    /// Percentage of clients that subscribe and then do not read
     #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = parse_percent)]
     pub stalled: f64,
-    /// Seconds of the measurement after which those begin to read
+    /// Seconds after which the stalled clients begin to read, from the start of the measurement
     #[arg(long, value_name = "S")]
     pub stall_for: Option<f64>,
-    /// Connections more that are opened at once when the measurement begins, while the others are measured
+    /// Additional connections that are opened at once when the measurement begins
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub storm: u32,
-    /// Connections a second that leave without a word while measuring, and are replaced
+    /// Connections per second that are reset and replaced during the measurement
     #[arg(long, default_value_t = 0.0, value_name = "R", value_parser = parse_rate)]
     pub churn: f64,
     #[command(flatten)]
     pub attacked: AttackArgs,
     #[command(flatten)]
     pub publish: PublishArgs,
-    /// Send this after the upgrade in place of a subscription, for servers of another kind; may be given several times,
-    /// an empty text sends nothing. What comes is counted, and checked and timed where it is a packet
+    /// Send this text after the upgrade in place of a subscription, for servers of another kind; may be repeated, and an
+    /// empty text sends nothing. Messages are counted; those that are packets are checked and timed
     #[arg(long, value_name = "TEXT")]
     pub message: Vec<String>,
-    /// Cores to run on, like 1,2-3 [default: those that the server does not use]
+    /// Cores to run on, such as 1,2-3 [default: those that the server does not use]
     #[arg(long, value_name = "LIST", value_parser = parse_core_list)]
     pub load_cores: Option<CoreList>,
     #[command(flatten)]
     pub server: ServerArgs,
-    /// Write the latencies as a picture to this file, in SVG
+    /// Write a plot of the latencies to this SVG file
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
-    /// The report as one JSON object
+    /// Print the report as one JSON object
     #[arg(long)]
     pub json: bool,
 }
 
-/// What the run publishes itself.
+/// What the run publishes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PublishArgs {
-    /// Publish this many records a second, on a fixed schedule; latency is then counted from when each was due
+    /// Publish this many records a second on a fixed schedule; latencies then count from the due time of each record
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub publish: Option<u64>,
     /// Records that are due at once
@@ -107,53 +107,53 @@ pub struct PublishArgs {
     #[arg(long, default_value_t = 32, value_name = "BYTES", requires = "publish",
         value_parser = clap::value_parser!(u32).range(0..=500_000))]
     pub size: u32,
-    /// Instruments to publish, LOAD-00000 and on, in turn
+    /// Instruments to publish, round robin: LOAD-00000, LOAD-00001, …
     #[arg(long, default_value_t = 100, value_name = "M", requires = "publish",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub instruments: u32,
-    /// Records of each packet; a burst is made of packets
+    /// Records of each packet
     #[arg(long, default_value_t = 1, value_name = "N", requires = "publish",
         value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub records_per_packet: u64,
-    /// Token that the server wants of publishers
+    /// The server's --publish-token
     #[arg(long, value_name = "TOKEN", requires = "publish")]
     pub publish_token: Option<String>,
-    /// Where to publish [default: the server's /v1/publish]
+    /// URL to publish to [default: the server's /v1/publish]
     #[arg(long, value_name = "URL", requires = "publish")]
     pub publish_url: Option<String>,
-    /// Define nothing: for servers that pass messages on as they are
+    /// Define no instruments: for servers that pass messages on
     #[arg(long, requires = "publish")]
     pub publish_plain: bool,
 }
 
-/// The server's process, and what it is compared with.
+/// The server's process, and the servers that it is compared with.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServerArgs {
-    /// The server's process, where it is not to be found by its port
+    /// Process id of the server, where it cannot be found by its port
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// Start the server for the run, with these arguments, and end it after
+    /// Start the server with these arguments for the run, and stop it afterwards
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true, conflicts_with = "server_pid")]
     pub serve: Option<String>,
-    /// Cores for the server that is started, and for what it is compared with
+    /// Cores for the started server, and for those that it is compared with
     #[arg(long, value_name = "LIST", value_parser = parse_core_list)]
     pub server_cores: Option<CoreList>,
-    /// Run a bare loop of the same sends as well, and print ratios: what the kernel alone asks
+    /// Compare with a bare loop of the same sends: the cost of the kernel alone
     #[arg(long)]
     pub floor: bool,
-    /// The same with one send(2) for each subscriber
+    /// Compare with the same loop with one send(2) for each subscriber
     #[arg(long)]
     pub floor_send: bool,
-    /// Run this as well, and print ratios
+    /// Compare with this server
     #[arg(long, value_enum, value_name = "NAME")]
     pub rival: Vec<Rival>,
-    /// How often each is run, in turn
+    /// How many times each server runs
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub pairs: u32,
 }
 
 impl ServerArgs {
-    /// What the server is compared with.
+    /// The servers that the measured one is compared with.
     pub fn baselines(&self) -> Vec<Baseline> {
         let floor = self.floor.then_some(Baseline::Floor);
         let send = self.floor_send.then_some(Baseline::FloorSend);
@@ -161,16 +161,16 @@ impl ServerArgs {
     }
 }
 
-/// Who subscribes to what.
+/// The distribution of symbols.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Everybody the same.
+    /// All clients subscribe to the same symbols.
     All,
-    /// One symbol of the directory each, round robin.
+    /// One symbol of the directory for each client, round robin.
     One,
-    /// This many symbols of the directory each, at random.
+    /// This many random symbols of the directory for each client.
     Random(u32),
-    /// Everybody this pattern.
+    /// All clients subscribe to this pattern.
     Pattern(String),
 }
 
@@ -186,29 +186,29 @@ impl FromStr for Shape {
             ("all", _) => Ok(Self::All),
             ("one", _) => Ok(Self::One),
             (_, Some(count)) => Ok(Self::Random(count)),
-            _ => Err(format!("unknown shape {word:?}; have all, one, random:K with K from 1, pattern:PREFIX*")),
+            _ => Err(format!("invalid value {word:?}: expected all, one, random:K with K from 1, or pattern:PREFIX*")),
         }
     }
 }
 
 fn parse_percent(text: &str) -> Result<f64, String> {
     let percent = text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
-    percent.ok_or_else(|| "want a number from 0 to 100".to_owned())
+    percent.ok_or_else(|| "expected a number from 0 to 100".to_owned())
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.0..=1e6).contains(rate));
-    rate.ok_or_else(|| "want a number from 0 to 1000000".to_owned())
+    rate.ok_or_else(|| "expected a number from 0 to 1000000".to_owned())
 }
 
-/// Reads a `--channels` word.
+/// Parses a channel of `--channels`.
 pub fn parse_channel(word: &str) -> Result<Channel, String> {
     let names = Channel::ALL.map(Channel::name).join(", ");
-    Channel::from_name(word).ok_or_else(|| format!("unknown channel {word:?}; have {names}"))
+    Channel::from_name(word).ok_or_else(|| format!("unknown channel {word:?}: expected {names}"))
 }
 
 fn parse_published(word: &str) -> Result<Channel, String> {
     let channel = parse_channel(word)?;
-    let refused = || "books are not published; have quote, trade, ticker, raw".to_owned();
+    let refused = || "the load generator does not publish books: expected quote, trade, ticker or raw".to_owned();
     (channel != Channel::Book).then_some(channel).ok_or_else(refused)
 }

@@ -1,11 +1,10 @@
-//! `tickcast load --attack`: what a hostile client does to a server, from a process of its own, while well-behaved ones
-//! are measured without it and with it.
+//! `tickcast load --attack`: hostile clients in a process of their own, while well-behaved clients are measured without
+//! and with them.
 //!
-//! Method: the attack keeps `--attack-connections` of each kind, and goes through them in turn, `--attack-rate` actions a
-//! second of each kind; one that the server has ended is opened anew. It never waits for an answer. Its threads run at
-//! idle priority, so that on a machine that it shares with the measuring clients it takes what those leave; what it came
-//! to is in the report, as an attack that had no time is none. Its addresses are those of this machine: the limits of an
-//! address do not hold it back where they exempt loopback, as they do by default.
+//! Method: the attack keeps `--attack-connections` of each kind and goes through them round robin with `--attack-rate`
+//! actions a second; a connection that the server has ended is opened again. It never waits for an answer. Its threads run
+//! at idle priority, so that on a shared machine it uses only what the measuring clients leave; the report states how many
+//! actions it made. Its addresses are those of this machine: the server's limits per address exempt loopback by default.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,45 +18,46 @@ use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedule
 
 use crate::load::child::{spawn, this_program};
 use crate::load::error::LoadError;
+use crate::load::machine::ensure_descriptors;
 
-/// How long one connect may keep the others of its kind waiting.
+/// How long one connect may delay the other connections of its kind.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Frames of one action.
 const FRAMES: usize = 16;
 
-/// What the attack does.
+/// A kind of attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttackKind {
-    /// Requests that come a byte at a time and never end
+    /// Requests that arrive a byte at a time and never end
     SlowHeaders,
-    /// Connections that say nothing
+    /// Connections that send nothing
     HalfOpen,
     /// Subscribers that send pings, 16 at a time
     Pings,
     /// Subscribers that subscribe to everything and unsubscribe, 16 requests at a time
     Subscribes,
-    /// Connections that ask for an upgrade and are gone
+    /// Connections that request an upgrade and are reset
     Connects,
 }
 
-/// How it is done.
+/// The arguments of an attack.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AttackArgs {
-    /// Attack the server meanwhile, and compare with runs without: a list of kinds
+    /// Attack the server, and compare with runs without the attack: a list of kinds
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND,…")]
     pub attack: Vec<AttackKind>,
     /// Connections of each kind
     #[arg(long, default_value_t = 256, value_name = "N", requires = "attack",
         value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub attack_connections: u32,
-    /// Actions a second of each kind
+    /// Actions per second of each kind
     #[arg(long, default_value_t = 2000, value_name = "N", requires = "attack",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub attack_rate: u32,
 }
 
-/// What one kind came to.
+/// What one kind did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttackCount {
     pub kind: AttackKind,
@@ -67,11 +67,11 @@ pub struct AttackCount {
     pub failed: u64,
     /// Connections that the server has ended.
     pub ended: u64,
-    /// Bytes, requests, pings or departures, whatever the kind does, in portions.
+    /// Portions of bytes, requests or pings, or resets, as the kind has it.
     pub actions: u64,
 }
 
-/// One process's task: what a line on its standard input says.
+/// The task of the process: one line of JSON on its stdin.
 #[derive(Debug, Serialize, Deserialize)]
 struct AttackTask {
     address: SocketAddr,
@@ -81,18 +81,23 @@ struct AttackTask {
     rate: u32,
 }
 
-/// An attack under way; dropped, it ends.
+/// An attack under way. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Attack {
     child: Child,
 }
 
 impl Attack {
-    /// Starts it against this address, on these cores.
-    pub fn start(args: &AttackArgs, address: SocketAddr, path: &str, on: Option<&[usize]>) -> Result<Self, LoadError> {
+    /// Starts an attack on this address, from these cores.
+    pub fn start(
+        args: &AttackArgs,
+        address: SocketAddr,
+        path: &str,
+        cores: Option<&[usize]>,
+    ) -> Result<Self, LoadError> {
         let mut command = this_program()?;
         command.arg("attack-worker").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut attack = Self { child: spawn(command, on)? };
+        let mut attack = Self { child: spawn(command, cores)? };
         let (kinds, path) = (args.attack.clone(), path.to_owned());
         let task = AttackTask { address, path, kinds, connections: args.attack_connections, rate: args.attack_rate };
         let line = serde_json::to_string(&task).expect("plain data") + "\n";
@@ -101,31 +106,31 @@ impl Attack {
         Ok(attack)
     }
 
-    /// Ends it, and has what it came to.
+    /// Ends it, and returns what it did.
     pub fn end(mut self) -> Result<Vec<AttackCount>, LoadError> {
         drop(self.child.stdin.take());
-        let mut said = String::new();
+        let mut results = String::new();
         let output = self.child.stdout.as_mut().expect("it is piped");
-        output.read_to_string(&mut said).map_err(|error| LoadError::System { what: "attack process", error })?;
-        serde_json::from_str(&said).map_err(|_| LoadError::Serve("the attack's process has failed".to_owned()))
+        output.read_to_string(&mut results).map_err(|error| LoadError::System { what: "attack process", error })?;
+        serde_json::from_str(&results).map_err(|_| LoadError::Attack)
     }
 }
 
 impl Drop for Attack {
     fn drop(&mut self) {
-        // It ends with its input; the wait keeps it from being left as a zombie.
+        // It ends with its input; the wait leaves no zombie.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// The process of an attack: reads its task, and attacks until its standard input ends.
+/// Runs the hidden command `attack-worker`: reads its task, and attacks until stdin ends.
 pub fn attack_worker() -> Result<(), LoadError> {
     let system = |error| LoadError::System { what: "attack", error };
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(system)?;
     let task: AttackTask = serde_json::from_str(&line).map_err(|error| LoadError::Arguments(error.to_string()))?;
-    crate::load::machine::ensure_descriptors(u64::from(task.connections) * task.kinds.len() as u64)?;
+    ensure_descriptors(u64::from(task.connections) * task.kinds.len() as u64)?;
     let (task, stop) = (Arc::new(task), Arc::new(AtomicBool::new(false)));
     let threads: Vec<_> = task
         .kinds
@@ -138,7 +143,7 @@ pub fn attack_worker() -> Result<(), LoadError> {
             })
         })
         .collect();
-    // Whatever ends the run that started this ends its pipe.
+    // The pipe ends with the run that started this process.
     let _ = std::io::stdin().read_line(&mut line);
     while std::io::stdin().read_line(&mut line).is_ok_and(|read| read > 0) {}
     stop.store(true, Ordering::Relaxed);
@@ -147,11 +152,11 @@ pub fn attack_worker() -> Result<(), LoadError> {
     std::io::stdout().write_all(text.as_bytes()).map_err(system)
 }
 
-/// Leaves the core to whoever else wants it.
+/// Leaves the core to every other thread that can run.
 fn run_idle() {
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     let own = thread_priority::thread_native_id();
-    // Where that is not permitted the attack disturbs the clients as well, and the report's generator line says so.
+    // Where that is not permitted the attack slows the clients as well, which the report shows as a busy generator.
     let _ = thread_priority::set_thread_priority_and_policy(own, ThreadPriority::Min, idle);
 }
 
@@ -184,7 +189,7 @@ impl<'a> AttackConnections<'a> {
             if due > now {
                 std::thread::sleep(due - now);
             } else {
-                // What was late is not made up for: a burst would be another attack.
+                // Late actions are not made up for: a burst would be another attack.
                 due = now;
             }
             self.act(slot);
@@ -212,13 +217,14 @@ impl<'a> AttackConnections<'a> {
         if self.kind == AttackKind::Connects {
             self.connections[slot] = None;
         } else {
-            // Where the server does not read, the flood waits in the socket, and the next look tells whether it is over.
+            // Where the server does not read, the bytes wait in the socket; the next action checks the connection.
             let _ = stream.write(&self.bytes);
         }
     }
 }
 
-/// A connection with what its kind sends at first; it is reset when it is dropped, so that no port waits for its end.
+/// Opens a connection and sends what its kind begins with. It is reset when it is dropped, so that no port stays in
+/// TIME_WAIT.
 fn open(kind: AttackKind, task: &AttackTask) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&task.address, CONNECT_TIMEOUT)?;
     let linger = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
@@ -255,13 +261,13 @@ fn action(kind: AttackKind) -> Vec<u8> {
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0; 4];
     let head = [first, 0x80 | payload.len() as u8];
-    assert!(payload.len() < 126, "frames of ours are short");
+    assert!(payload.len() < 126, "the length does not fit into the short form");
     [&head[..], &mask, payload].concat()
 }
 
-/// Takes what has come and throws it away. False where the server has ended the connection.
+/// Reads and discards what has arrived. False where the server has ended the connection.
 fn is_open(stream: &mut TcpStream) -> bool {
-    /// A server that sends without end is not read without end.
+    /// A bound for a server that sends without pause.
     const READS_MAX: usize = 4;
     let mut rest = [0; 16 * 1024];
     for _ in 0..READS_MAX {
@@ -281,27 +287,27 @@ mod tests {
 
     use super::*;
 
-    /// What the first connection of this kind sends in `reads` reads, and what the kind came to.
+    /// The first bytes that a connection of this kind sends, and the counts of the kind.
     fn first_of(kind: AttackKind, bytes: usize) -> (Vec<u8>, AttackCount) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let task = AttackTask { address, path: "/v1/stream".to_owned(), kinds: vec![kind], connections: 1, rate: 1000 };
         let stop = Arc::new(AtomicBool::new(false));
-        let (told, heard) = mpsc::channel();
+        let (sender, first) = mpsc::channel();
         let stopped = stop.clone();
         std::thread::spawn(move || {
             let mut stream = listener.accept().expect("it connects").0;
-            let mut came = vec![0; bytes];
-            stream.read_exact(&mut came).expect("it sends");
+            let mut received = vec![0; bytes];
+            stream.read_exact(&mut received).expect("it sends");
             stopped.store(true, Ordering::Relaxed);
-            told.send(came).expect("the test waits");
+            sender.send(received).expect("the test waits");
         });
         let count = AttackConnections::new(kind, &task).attack(&stop);
-        (heard.recv().expect("it has come"), count)
+        (first.recv().expect("the server has read"), count)
     }
 
     #[test]
-    fn each_kind_sends_what_its_name_says() {
+    fn each_kind_sends_its_requests() {
         let (slow, count) = first_of(AttackKind::SlowHeaders, 100);
         assert!(slow.starts_with(b"GET /v1/stream HTTP/1.1\r\n") && slow.ends_with(b"aaa"), "{slow:?}");
         assert!(count.opened == 1 && count.actions > 1, "{count:?}");

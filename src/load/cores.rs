@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreList(pub Vec<usize>);
 
-/// Keeps a thread (this one without an id) on these cores.
+/// Restricts a thread (this one for `None`) to these cores.
 pub fn stay_on(thread: Option<Pid>, cores: &[usize]) -> std::io::Result<()> {
     let mut set = CpuSet::new();
     for core in cores.iter().filter(|core| **core < CpuSet::MAX_CPU) {
@@ -24,7 +24,7 @@ pub fn available() -> std::io::Result<Vec<usize>> {
 
 /// Reads `0,2-5`.
 pub fn parse_core_list(text: &str) -> Result<CoreList, String> {
-    let problem = || format!("{text:?} is no list of cores; want one like 0,2-5");
+    let problem = || format!("invalid value {text:?}: expected a list of cores such as 0,2-5");
     let number = |word: &str| word.trim().parse::<usize>().ok().filter(|core| *core < CpuSet::MAX_CPU);
     let mut cores = Vec::new();
     for part in text.split(',') {
@@ -44,12 +44,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_cores_are_read_or_refused_with_an_example() {
+    fn core_lists_are_parsed_or_refused_with_an_example() {
         assert_eq!(parse_core_list("0,2-5,3"), Ok(CoreList(vec![0, 2, 3, 4, 5])));
         for bad in ["", "a", "3-1", "1,", "-1", "99999"] {
             let error = parse_core_list(bad).expect_err(bad);
             assert!(error.contains("0,2-5"), "{error}");
         }
-        assert!(!available().expect("Linux tells").is_empty());
+        assert!(!available().expect("Linux reports it").is_empty());
     }
 }

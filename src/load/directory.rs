@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 
 use crate::load::error::LoadError;
-use tickcast_client::error::refusal_message;
 use tickcast_client::{CONNECT_TIMEOUT, Target};
 
 /// More than any directory: 100,000 instruments at some 200 bytes.
@@ -25,7 +24,7 @@ pub fn fetch_symbols(target: &Target) -> Result<Vec<String>, LoadError> {
     Ok(directory.instruments.into_iter().map(|entry| entry.symbol).collect())
 }
 
-/// One HTTP/1.1 request on a connection of its own; the body of a 200 answer.
+/// One HTTP/1.1 request on a connection of its own. Returns the body of a 200 answer.
 fn get(target: &Target, path: &str) -> Result<Vec<u8>, LoadError> {
     let mut stream = target.connect()?;
     let failed = |error: std::io::Error| LoadError::Directory(error.to_string());
@@ -47,12 +46,19 @@ fn get(target: &Target, path: &str) -> Result<Vec<u8>, LoadError> {
     let chunked = header("Transfer-Encoding").is_some();
     let body = &answer[head_bytes..];
     if status != 200 {
-        return Err(LoadError::Directory(format!("{status} {reason}{}", refusal_message(body))));
+        return Err(LoadError::Directory(format!("{status} {reason}{}", error_message(body))));
     }
     if chunked {
-        return Err(malformed("the answer is chunked, which this client does not read"));
+        return Err(malformed("the answer is chunked: expected one with Content-Length"));
     }
     Ok(body.to_vec())
+}
+
+/// `: message` of a body `{"error":{"code":"..","message":".."}}`; empty where the body is something else.
+fn error_message(body: &[u8]) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let message = json.as_ref().and_then(|json| json["error"]["message"].as_str());
+    message.map_or_else(String::new, |message| format!(": {message}"))
 }
 
 #[cfg(test)]
@@ -61,7 +67,7 @@ mod tests {
     use tickcast_test_support::scripted_server;
 
     #[test]
-    fn the_directory_is_read_and_its_refusal_told() {
+    fn the_directory_is_fetched_and_a_refusal_shows_its_message() {
         let directory = r#"{"instruments":[{"instrument":1,"symbol":"BTC-USD","venue":"sim","px_exp":-2,"sz_exp":-8},
             {"instrument":2,"symbol":"AAPL","venue":"sim","px_exp":-2,"sz_exp":0}]}"#;
         let address = scripted_server::serve(directory, |_| {});

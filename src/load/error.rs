@@ -1,8 +1,8 @@
-//! Why `tickcast load`, `tap` or `floor` cannot go on, as sentences that say what happened and what mends it.
+//! Why `tickcast load`, `tap` or `floor` failed. Each message says what happened and, where there is one, the cure.
 
 use tickcast_client::Error;
 
-/// Why a run cannot go on.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error(transparent)]
@@ -19,18 +19,20 @@ pub enum LoadError {
     )]
     Descriptors { need: u64, have: u64 },
     #[error(
-        "{connections} connections are more than the {ports} local ports that there are for them; give {sources} \
+        "{connections} connections need more than the {ports} local ports of their source addresses; give {sources} \
          source addresses, such as --source 127.0.0.1,127.0.0.2,…"
     )]
     Ports { connections: u64, ports: u64, sources: u64 },
-    #[error("the publisher could not go on: {0}")]
+    #[error("the publisher failed: {0}")]
     Publish(String),
-    #[error("the server that was to be started: {0}")]
+    #[error("starting a server: {0}")]
     Serve(String),
     #[error("{0}")]
-    Probe(#[from] crate::load::observe::process::ProbeError),
-    #[error("a load process could not go on: {0}")]
+    Probe(#[from] super::observe::process::ProbeError),
+    #[error("a load process failed: {0}")]
     Worker(String),
+    #[error("the process of the attack failed")]
+    Attack,
     #[error("interrupted before there was anything to report")]
     Interrupted,
     #[error("cannot write the output: {0}")]

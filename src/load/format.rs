@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_shown_with_three_digits() {
+    fn numbers_have_three_digits() {
         let durations =
             [(0, "0ns"), (850, "850ns"), (12_340, "12.3us"), (4_560_000, "4.56ms"), (1_200_000_000, "1.20s")];
         for (ns, text) in durations {

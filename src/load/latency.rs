@@ -1,9 +1,10 @@
-//! How old the stream is when it arrives: histograms of `ts_send` → now, and of each record's [`LatencyOrigin`] → now.
+//! How old packets and records are when they arrive: histograms of the time from a packet's `ts_send`, and from each
+//! record's [`LatencyOrigin`].
 //!
-//! All but those of our own publisher are differences of the server's clock and ours, so they mean something only on
-//! one machine, or where clocks are kept together; packets from the future are counted. State before live (SNAPSHOT,
-//! REPLAY) is old by nature and is left out. Cost: some 5 ns a value, 1 ns where it is the same as the one before; 3
-//! significant digits up to 10 minutes, about 500 KB a meter.
+//! Latencies from the server's timestamps are differences of two clocks: they are valid on one machine, or between
+//! machines with synchronized clocks. Packets from the future are counted. Snapshots and replays are old by nature and are
+//! left out. Cost: about 5 ns a value, 1 ns where it equals the one before; 3 significant digits up to 10 minutes, about
+//! 500 KB a meter.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,14 +17,14 @@ use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{RecordHeader, flags};
 use tickcast_protocol::{Channel, RecordKind};
 
-/// What the age of a record is counted from.
+/// The time from which the age of a record is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LatencyOrigin {
-    /// Its `ts_recv`: the way through the server and this client, but not the wait before the server.
+    /// Its `ts_recv`: contains the way through the server and this client, not the wait before the server.
     #[default]
     Received,
-    /// Its `ts_event`, where that is when our own publisher meant to publish it: whoever is late, it shows here.
+    /// Its `ts_event`, which the run's own publisher sets to its due time: contains every wait.
     Scheduled,
 }
 
@@ -35,22 +36,22 @@ pub struct LatencyMeter {
     send: LatencyHistogram,
     /// From each record's origin.
     recv: LatencyHistogram,
-    /// An age that came several times in a row, and how often: records of one packet mostly share it.
+    /// An age that came several times in a row, and how often: records of one packet often share it.
     run: (u64, u64),
-    /// Packets that came before they were sent: the clocks differ.
+    /// Packets that arrived before their `ts_send`: the clocks differ.
     from_future: u64,
 }
 
-/// A histogram of durations: ns, 3 significant digits, up to 10 minutes. In text it is HdrHistogram's V2 serialization
-/// in base64, which that library's tools in other languages read as well.
+/// A histogram of durations: ns, 3 significant digits, up to 10 minutes. Its text is HdrHistogram's V2 serialization in
+/// base64, which the tools of that library in other languages read as well.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct LatencyHistogram(pub Histogram<u64>);
 
-/// One histogram in a few numbers, in ns.
+/// A histogram in a few numbers, in ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencySummary {
-    /// Values; the others mean nothing where this is 0.
+    /// How many values; the other fields mean nothing where this is 0.
     pub count: u64,
     pub p50_ns: u64,
     pub p90_ns: u64,
@@ -72,17 +73,17 @@ impl Default for LatencyHistogram {
 }
 
 impl LatencyHistogram {
-    /// Takes note of a duration.
+    /// Records a duration.
     pub fn record(&mut self, ns: u64) {
         self.0.saturating_record(ns);
     }
 
-    /// Adds what another has recorded.
+    /// Adds the values of another.
     pub fn add(&mut self, other: &Self) {
         self.0.add(&other.0).expect("all have the same bounds");
     }
 
-    /// In a few numbers.
+    /// The histogram in a few numbers.
     pub fn summary(&self) -> LatencySummary {
         let at = |quantile| self.0.value_at_quantile(quantile);
         LatencySummary {
@@ -124,7 +125,7 @@ impl TryFrom<String> for LatencyHistogram {
 }
 
 impl LatencyMeter {
-    /// A meter that counts records' ages from there.
+    /// A meter that counts the age of records from `origin`.
     pub fn new(origin: LatencyOrigin) -> Self {
         Self {
             origin,
@@ -135,7 +136,7 @@ impl LatencyMeter {
         }
     }
 
-    /// Takes note of a packet that arrived at `now_ns`; one without a `ts_send` says nothing.
+    /// Records a packet that arrived at `now_ns`, unless it has no `ts_send`.
     #[inline]
     pub fn packet(&mut self, now_ns: u64, packet: &PacketHeader) {
         let before_live = packet.flags & (packet::flags::SNAPSHOT | packet::flags::REPLAY) != 0;
@@ -145,14 +146,14 @@ impl LatencyMeter {
         }
     }
 
-    /// Takes note of a record that arrived at `now_ns`.
+    /// Records the age of a record that arrived at `now_ns`.
     pub fn record(&mut self, now_ns: u64, header: &RecordHeader) {
         if channel_of(header).is_some() {
             self.age(now_ns, header);
         }
     }
 
-    /// The same for a record that is known to be of a channel. It is in the histogram after the next
+    /// The same for a record that is known to belong to a channel. The histogram contains it after the next
     /// [`Self::settle`].
     #[inline]
     pub fn age(&mut self, now_ns: u64, header: &RecordHeader) {
@@ -168,7 +169,7 @@ impl LatencyMeter {
         self.run.1 += 1;
     }
 
-    /// Puts the ages that are held back into the histogram.
+    /// Moves the ages of the current run into the histogram.
     #[inline]
     pub fn settle(&mut self) {
         let (age, count) = std::mem::take(&mut self.run);
@@ -177,7 +178,7 @@ impl LatencyMeter {
         }
     }
 
-    /// Adds what another has recorded.
+    /// Adds the values of another.
     pub fn add(&mut self, other: &Self) {
         self.send.add(&other.send);
         self.recv.add(&other.recv);
@@ -187,7 +188,7 @@ impl LatencyMeter {
         self.from_future += other.from_future;
     }
 
-    /// Forgets everything, keeping the memory.
+    /// Removes all values and keeps the memory.
     pub fn clear(&mut self) {
         self.send.0.reset();
         self.recv.0.reset();
@@ -215,23 +216,23 @@ impl LatencyMeter {
         &self.recv
     }
 
-    /// What [`Self::recv`] is counted from.
+    /// The origin of [`Self::recv`].
     pub fn origin(&self) -> LatencyOrigin {
         self.origin
     }
 
-    /// Packets whose `ts_send` was later than our clock.
+    /// Packets whose `ts_send` was later than this machine's clock.
     pub fn from_future(&self) -> u64 {
         self.from_future
     }
 }
 
-/// The channel that a record belongs to, where it belongs to one.
+/// The channel that a record belongs to, if any.
 pub fn channel_of(header: &RecordHeader) -> Option<Channel> {
     RecordKind::from_wire(header.kind)?.channel()
 }
 
-/// Now, ns since the Unix epoch.
+/// The wall clock, ns since the Unix epoch: run, publisher and worker processes have it in common.
 pub fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn latencies_are_measured_from_both_stamps_and_state_before_live_is_left_out() {
+    fn latencies_count_from_both_timestamps_without_snapshots() {
         let mut meter = LatencyMeter::default();
         meter.packet(NOW_NS, &packet(0, NOW_NS - 10_000));
         meter.packet(NOW_NS, &packet(packet::flags::SNAPSHOT, NOW_NS - 90_000_000_000));
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheduled_meter_counts_from_the_event_and_runs_of_one_age_are_counted_whole() {
+    fn a_scheduled_meter_counts_from_ts_event_and_keeps_repeated_ages() {
         let mut meter = LatencyMeter::new(LatencyOrigin::Scheduled);
         let mut header = RecordHeader::of_feed(RecordKind::Raw, 1, NOW_NS - 20_000);
         header.ts_recv = NOW_NS - 5_000;

@@ -1,5 +1,4 @@
-//! What a run of very many connections needs beside a server's URL: its directory, and this machine's descriptors and
-//! ports.
+//! What very many connections need of this machine: descriptors, ports, source addresses.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,7 +9,7 @@ use crate::load::error::LoadError;
 /// Descriptors that a process has open beside its connections: standard streams, epoll, resolver, log.
 const DESCRIPTORS_BESIDE: u64 = 64;
 
-/// Sees to it that `connections` descriptors can be opened: raises the soft limit as far as the hard one allows.
+/// Makes `connections` descriptors available: raises the soft limit as far as the hard one allows.
 pub fn ensure_descriptors(connections: u64) -> Result<(), LoadError> {
     let limit = getrlimit(Resource::Nofile);
     let need = connections + DESCRIPTORS_BESIDE;
@@ -24,10 +23,10 @@ pub fn ensure_descriptors(connections: u64) -> Result<(), LoadError> {
 
 /// The most connections that [`ensure_descriptors`] can grant.
 pub fn descriptors_max() -> u64 {
-    getrlimit(Resource::Nofile).maximum.map_or(u64::MAX, |most| most.saturating_sub(DESCRIPTORS_BESIDE))
+    getrlimit(Resource::Nofile).maximum.map_or(u64::MAX, |max| max.saturating_sub(DESCRIPTORS_BESIDE))
 }
 
-/// What to do about the limit of open descriptors.
+/// Whether the limit of open descriptors is high enough.
 #[derive(Debug, PartialEq, Eq)]
 enum Descriptors {
     Enough,
@@ -49,19 +48,19 @@ fn descriptors(need: u64, soft: Option<u64>, hard: Option<u64>) -> Descriptors {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources(pub Vec<IpAddr>);
 
-/// The source addresses for so many connections: those given, or where the server is on this machine and one address
-/// has not ports enough, as many of 127.0.0.0/8 as are needed. Empty where the kernel shall choose.
+/// The source addresses for so many connections: the given ones; or, where the server is on this machine and one address
+/// does not have enough ports, as many of 127.0.0.0/8 as are needed. Empty where the kernel is to choose.
 pub fn sources_for(connections: u64, given: &[IpAddr], server: IpAddr) -> Result<Vec<IpAddr>, LoadError> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     sources(connections, given, server, ports_of(&range))
 }
 
 fn sources(connections: u64, given: &[IpAddr], server: IpAddr, ports_each: u64) -> Result<Vec<IpAddr>, LoadError> {
-    // Ports that others use, or that wait for late segments, are not free: an address gets four fifths of its own.
+    // Some ports are in use or in TIME_WAIT: an address counts with four fifths of its ports.
     let comfortable = (ports_each * 4 / 5).max(1);
     let spreads = given.is_empty() && server.is_ipv4() && server.is_loopback() && connections > comfortable;
     if spreads {
-        // 127.0.0.1 has its ports used by everything else here.
+        // Everything else on this machine uses the ports of 127.0.0.1.
         let count = u32::try_from(connections.div_ceil(comfortable)).unwrap_or(u32::MAX).min(1 << 20);
         return Ok((0..count).map(|nth| IpAddr::from((0x7f00_0002 + nth).to_be_bytes())).collect());
     }
@@ -72,7 +71,7 @@ fn sources(connections: u64, given: &[IpAddr], server: IpAddr, ports_each: u64) 
 pub fn parse_sources(text: &str) -> Result<Sources, String> {
     let mut sources = Vec::new();
     for part in text.split(',').map(str::trim) {
-        let bad = || format!("{part:?} is no address, and no range like 127.0.0.4-9");
+        let bad = || format!("invalid value {part:?}: expected IP addresses or ranges such as 127.0.0.4-9");
         match part.split_once('-') {
             None => sources.push(part.parse().map_err(|_| bad())?),
             Some((first, last)) => {
@@ -86,7 +85,7 @@ pub fn parse_sources(text: &str) -> Result<Sources, String> {
     Ok(Sources(sources))
 }
 
-/// The size of `"32768\t60999"`; the kernel's default range where that cannot be read.
+/// The size of the range `"32768\t60999"`; that of the kernel's default where it cannot be read.
 fn ports_of(range: &str) -> u64 {
     let mut bounds = range.split_whitespace().map(str::parse::<u64>);
     match (bounds.next(), bounds.next()) {
@@ -106,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptor_limits_are_raised_where_the_hard_limit_allows_it() {
+    fn descriptor_limits_are_raised_up_to_the_hard_limit() {
         assert_eq!(descriptors(100, Some(100), Some(100)), Descriptors::Enough);
         assert_eq!(descriptors(101, None, None), Descriptors::Enough);
         assert_eq!(descriptors(101, Some(100), Some(101)), Descriptors::Raise);
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_on_this_machine_gets_clients_from_as_many_addresses_as_they_need() {
+    fn a_local_server_gets_as_many_source_addresses_as_needed() {
         let home = IpAddr::from([127, 0, 0, 1]);
         assert_eq!(sources(800, &[], home, 1000).expect("enough"), Vec::<IpAddr>::new());
         let spread = sources(2000, &[], home, 1000).expect("loopback has many");
@@ -127,17 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_sources_are_read() {
+    fn source_ranges_are_parsed() {
         let sources = parse_sources("127.0.0.1,127.0.0.4-6,::1").expect("addresses").0;
         let want = ["127.0.0.1", "127.0.0.4", "127.0.0.5", "127.0.0.6", "::1"];
         assert_eq!(sources.iter().map(IpAddr::to_string).collect::<Vec<_>>(), want);
         for bad in ["", "localhost", "127.0.0.4-2", "127.0.0.4-", "::1-4", "127.0.0.1-256"] {
-            assert!(parse_sources(bad).expect_err(bad).contains("is no address"), "{bad}");
+            assert!(parse_sources(bad).expect_err(bad).contains("expected IP addresses"), "{bad}");
         }
     }
 
     #[test]
-    fn too_few_local_ports_name_the_flag_that_mends_it() {
+    fn too_few_ports_name_the_flag_to_use() {
         assert_eq!(ports_of("32768\t60999\n"), 28_232);
         assert_eq!(ports_of(""), 28_232);
         assert!(ports(28_232, 1, 28_232).is_ok());

@@ -1,6 +1,6 @@
-//! Servers that a run starts itself, on cores of its choice: the server to be measured, the bare floor, rivals.
+//! Servers that a run starts itself, on chosen cores: the measured server, the bare loops, rivals.
 //!
-//! What always holds: a child gets its cores before its first thread begins, and does not outlive its run.
+//! What always holds: a child gets its cores before its first thread starts, and does not outlive its run.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
@@ -12,9 +12,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::load::child::{spawn, this_program};
 use crate::load::error::LoadError;
 
-/// How long a server may take to listen.
+/// How long a server may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long it may take to end after SIGTERM.
+/// How long it may take to exit after SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -22,18 +22,18 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct StartedServer {
     child: Child,
-    /// Its standard input; a floor ends when this does.
+    /// Its stdin; a floor exits when this is closed.
     _input: Option<ChildStdin>,
 }
 
-/// What a run is compared with.
+/// Another server to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rival {
     /// A task for each connection, fed by a broadcast channel
     TokioTungstenite,
 }
 
-/// A server that takes what is published and passes it on as it is.
+/// A server that passes on what is published, to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
     Floor,
@@ -42,7 +42,7 @@ pub enum Baseline {
 }
 
 impl Baseline {
-    /// What the report calls it.
+    /// Its name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
@@ -59,22 +59,22 @@ impl Baseline {
         }
     }
 
-    /// Starts it on a free port of this machine.
-    pub fn start(self, each: bool, on: Option<&[usize]>) -> Result<(StartedServer, SocketAddr), LoadError> {
+    /// Starts it on a free port of this machine, on these cores. With `each`, every message goes to one subscriber.
+    pub fn start(self, each: bool, cores: Option<&[usize]>) -> Result<(StartedServer, SocketAddr), LoadError> {
         let mut command = this_program()?;
         command.args(["floor", "--listen", "127.0.0.1:0", "--sends", self.sends()]);
         if each {
             command.arg("--each");
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = spawn(command, on)?;
+        let mut child = spawn(command, cores)?;
         let input = child.stdin.take();
         let output = child.stdout.take();
         let started = StartedServer { child, _input: input };
         let mut line = String::new();
         let mut output = BufReader::new(output.expect("it is piped"));
         output.read_line(&mut line).map_err(|error| LoadError::System { what: "floor", error })?;
-        // It says more at its end, to a pipe that somebody has to empty.
+        // It writes its counts at its end, into a pipe that has to be read.
         std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         let address = line.trim().strip_prefix("listening on ").and_then(|address| address.parse().ok());
         match address {
@@ -85,31 +85,31 @@ impl Baseline {
 }
 
 impl StartedServer {
-    /// Starts this program with the arguments of a server, and waits until it listens.
-    pub fn serve(arguments: &str, address: SocketAddr, on: Option<&[usize]>) -> Result<Self, LoadError> {
+    /// Starts this program with a server's arguments, and waits until it listens.
+    pub fn serve(arguments: &str, address: SocketAddr, cores: Option<&[usize]>) -> Result<Self, LoadError> {
         let mut command = this_program()?;
         command.args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null());
         if !arguments.contains("--listen") && !arguments.contains("--config") {
             command.arg("--listen").arg(address.to_string());
         }
         if TcpStream::connect(address).is_ok() {
-            return Err(LoadError::Serve(format!("somebody listens on {address} already")));
+            return Err(LoadError::Serve(format!("another process listens on {address} already")));
         }
-        let mut started = Self { child: spawn(command, on)?, _input: None };
+        let mut started = Self { child: spawn(command, cores)?, _input: None };
         let deadline = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(address).is_err() {
             if let Ok(Some(status)) = started.child.try_wait() {
-                return Err(LoadError::Serve(format!("it ended with {status}")));
+                return Err(LoadError::Serve(format!("it exited with {status}")));
             }
             if Instant::now() > deadline {
-                return Err(LoadError::Serve(format!("nobody listens on {address} after {START_TIMEOUT:?}")));
+                return Err(LoadError::Serve(format!("it does not listen on {address} after {START_TIMEOUT:?}")));
             }
             std::thread::sleep(POLL);
         }
         Ok(started)
     }
 
-    /// Its id.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -117,7 +117,7 @@ impl StartedServer {
 
 impl Drop for StartedServer {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to end.
+        // It may have exited already.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let deadline = Instant::now() + END_TIMEOUT;
         while Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! The Rust client against the real server: its values, a killed connection, a restart, refusals, compression.
+//! The Rust client against the real server: values, lost connections, a restart, refusals, compression, publishing.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tickcast_client::{Backoff, Body, Client, Error, Event, Options, Reply, Subscription};
-use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{Quote, RecordHeader, Trade};
-use tickcast_protocol::{Channel, RecordKind, Side, decimal};
-use tickcast_test_support::client::Client as Raw;
+use tickcast_client::{
+    Backoff, Body, Client, DefineInstrument, Error, Event, Options, PublishPacket, Publisher, Reply, Subscription,
+};
+use tickcast_protocol::record::{Quote, Trade};
+use tickcast_protocol::{Channel, Side, decimal};
 use tickcast_test_support::server::{Program, Server};
 
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
-const QUICK: Backoff = Backoff { first: Duration::from_millis(20), most: Duration::from_millis(100) };
+const QUICK: Backoff = Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(100) };
 
 fn options(compression: bool) -> Options {
     Options { compression, reconnect: Some(QUICK) }
@@ -25,31 +25,30 @@ fn both() -> Subscription {
     Subscription::new(&[Channel::Quote, Channel::Trade], ["A"])
 }
 
-/// Publishes a quote and a trade at each price.
-struct Publisher(Raw);
+/// Publishes a quote and a trade of instrument A at each price.
+struct Prices {
+    publisher: Publisher,
+    id: u32,
+}
 
-impl Publisher {
+impl Prices {
     fn open(server: &Server) -> Self {
-        let mut client = Raw::connect(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
-        let define = json!({"symbol": "A", "venue": "here", "px_exp": -2, "sz_exp": -2});
-        client.send_text(&json!({"op": "define", "id": 1, "instruments": [define]}).to_string());
-        assert_eq!(client.reply()["type"], "defined");
-        Self(client)
+        let mut publisher = Publisher::connect(&server.address.to_string(), Some("t")).expect("a server is there");
+        let ids = publisher.define(&[DefineInstrument::new("A", "here", -2, -2)]).expect("a good definition");
+        Self { publisher, id: ids[0] }
     }
 
     fn publish(&mut self, prices: std::ops::Range<i64>) {
         for px in prices {
-            let header = |kind| RecordHeader::of_feed(kind, 1, 0);
-            let head = PacketHeader { flags: 0, count: 2, epoch: 0, position: 0.into(), ts_send: 0 };
-            let mut packet = head.encode().to_vec();
-            Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }.encode(&header(RecordKind::Quote), &mut packet);
-            Trade { px, sz: 1, trade_id: px as u64, side: Side::Buy }.encode(&header(RecordKind::Trade), &mut packet);
-            self.0.send(tungstenite::Message::binary(packet));
+            let mut packet = PublishPacket::new();
+            packet.quote(self.id, 0, &Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 });
+            packet.trade(self.id, 0, &Trade { px, sz: 1, trade_id: px as u64, side: Side::Buy });
+            self.publisher.send(&packet).expect("the server reads");
         }
     }
 }
 
-/// What a client has read: the newest bid, all trades, and what became of the connection.
+/// What a client has read: the newest bid, all trades, and events of the connection.
 #[derive(Debug, Default)]
 struct Seen {
     bid: String,
@@ -63,7 +62,7 @@ impl Seen {
     /// Reads up to the trade at this price.
     fn read_to(&mut self, client: &mut Client, px: i64) {
         while self.trades.last() != Some(&px) {
-            match client.next().expect("it goes on") {
+            match client.next().expect("the stream continues") {
                 Event::Packet(packet) => {
                     self.missed += packet.missed().len() as u64;
                     for record in packet.records() {
@@ -77,21 +76,21 @@ impl Seen {
                         }
                     }
                 }
-                Event::Lost { .. } => self.lost += 1,
+                Event::Disconnected { .. } => self.lost += 1,
                 Event::Reply(Reply::Resumed { how, .. }) => self.how.push(how),
-                Event::Reply(_) | Event::Back => {}
+                Event::Reply(_) | Event::Reconnected => {}
             }
         }
     }
 }
 
-/// A wire between a client and a server that can be cut.
-struct Wire {
+/// A proxy between a client and a server whose connections can be cut.
+struct CuttableProxy {
     address: SocketAddr,
     ends: Arc<Mutex<Vec<TcpStream>>>,
 }
 
-impl Wire {
+impl CuttableProxy {
     fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -111,10 +110,10 @@ impl Wire {
         Self { address, ends }
     }
 
-    /// Cuts what is connected at this moment.
+    /// Cuts all connections.
     fn cut(&self) {
         for end in self.ends.lock().expect("no panic").drain(..) {
-            // One that is closed already is cut.
+            // One may be closed already.
             let _ = end.shutdown(Shutdown::Both);
         }
     }
@@ -134,9 +133,9 @@ fn shown(server: &Server) -> Value {
 }
 
 #[test]
-fn values_are_those_that_the_server_shows() {
+fn values_equal_the_servers_snapshot() {
     let server = Server::start(PUBLISHING);
-    let mut publisher = Publisher::open(&server);
+    let mut publisher = Prices::open(&server);
     let mut client = Client::connect(&server.address.to_string(), options(false)).expect("a server is there");
     client.subscribe(both());
     publisher.publish(100..150);
@@ -150,13 +149,13 @@ fn values_are_those_that_the_server_shows() {
 }
 
 #[test]
-fn a_cut_connection_goes_on_without_a_hole_with_and_without_compression() {
+fn a_cut_connection_resumes_without_a_gap_or_a_duplicate() {
     for compression in [false, true] {
         let server = Server::start(&[PUBLISHING, &["--compression", "6"]].concat());
-        let mut publisher = Publisher::open(&server);
+        let mut publisher = Prices::open(&server);
         publisher.publish(99..100);
-        let wire = Wire::to(server.address);
-        let mut client = Client::connect(&wire.address.to_string(), options(compression)).expect("a server is there");
+        let proxy = CuttableProxy::to(server.address);
+        let mut client = Client::connect(&proxy.address.to_string(), options(compression)).expect("a server is there");
         assert_eq!(client.is_compressed(), compression);
         client.subscribe(both());
         let mut seen = Seen::default();
@@ -164,7 +163,7 @@ fn a_cut_connection_goes_on_without_a_hole_with_and_without_compression() {
         for cut in 1..=4 {
             publisher.publish(cut * 100..cut * 100 + 50);
             seen.read_to(&mut client, cut * 100 + 49);
-            wire.cut();
+            proxy.cut();
             publisher.publish(cut * 100 + 50..cut * 100 + 100);
             seen.read_to(&mut client, cut * 100 + 99);
         }
@@ -176,9 +175,9 @@ fn a_cut_connection_goes_on_without_a_hole_with_and_without_compression() {
 }
 
 #[test]
-fn a_server_that_is_started_anew_is_come_back_to_and_its_values_are_right() {
+fn a_restarted_server_is_reconnected_with_its_new_values() {
     let server = Server::start(PUBLISHING);
-    let mut publisher = Publisher::open(&server);
+    let mut publisher = Prices::open(&server);
     let mut client = Client::connect(&server.address.to_string(), options(false)).expect("a server is there");
     client.subscribe(both());
     publisher.publish(100..110);
@@ -187,7 +186,7 @@ fn a_server_that_is_started_anew_is_come_back_to_and_its_values_are_right() {
     let (address, before) = (server.address, client.token().expect("packets have come"));
     assert_eq!(server.stop(Signal::KILL).code, None);
     let server = Server::spawn(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
-    let mut publisher = Publisher::open(&server);
+    let mut publisher = Prices::open(&server);
     publisher.publish(200..205);
     seen.read_to(&mut client, 204);
     assert_ne!(client.token().expect("packets have come").epoch, before.epoch);
@@ -196,17 +195,17 @@ fn a_server_that_is_started_anew_is_come_back_to_and_its_values_are_right() {
 }
 
 #[test]
-fn a_name_that_is_defined_later_is_asked_for_by_a_pattern_and_a_subscription_ends() {
+fn a_pattern_covers_later_instruments_until_it_is_unsubscribed() {
     let server = Server::start(PUBLISHING);
     let mut client = Client::connect(&server.address.to_string(), options(false)).expect("a server is there");
     let id = client.subscribe(Subscription::new(&[Channel::Trade], ["*"]));
-    let mut publisher = Publisher::open(&server);
+    let mut publisher = Prices::open(&server);
     publisher.publish(1..3);
     Seen::default().read_to(&mut client, 2);
     client.unsubscribe(id);
     let asked = client.ping();
     loop {
-        if let Event::Reply(Reply::Pong { id, .. }) = client.next().expect("it goes on") {
+        if let Event::Reply(Reply::Pong { id, .. }) = client.next().expect("the stream continues") {
             assert_eq!(id, asked);
             break;
         }
@@ -221,11 +220,11 @@ fn a_name_that_is_defined_later_is_asked_for_by_a_pattern_and_a_subscription_end
 }
 
 #[test]
-fn wrong_urls_and_refused_upgrades_are_told_in_sentences() {
+fn invalid_urls_and_refused_upgrades_have_clear_messages() {
     let server = Server::start(&["--feed", "none"]);
     let connect = |url: &str| Client::connect(url, Options::default()).err().expect("refused");
     let error = connect("http://127.0.0.1");
-    assert_eq!(error.to_string(), "\"http://127.0.0.1\": the scheme must be ws://");
+    assert_eq!(error.to_string(), "invalid URL \"http://127.0.0.1\": expected the scheme ws://");
     let error = connect(&format!("{}/v1/nowhere", server.address));
     assert!(
         error.to_string().starts_with("the server refused the connection: 404 Not Found: nothing is at"),
@@ -242,4 +241,35 @@ fn wrong_urls_and_refused_upgrades_are_told_in_sentences() {
         }
     };
     assert!(error.to_string().contains("a pattern has one *, at its end"), "{error}");
+}
+
+#[test]
+fn a_publisher_is_refused_without_its_token() {
+    let server = Server::start(PUBLISHING);
+    for token in [None, Some("wrong")] {
+        let error = Publisher::connect(&server.address.to_string(), token).expect_err("refused");
+        assert!(matches!(&error, Error::Refused(refusal) if refusal.status == 401), "{error}");
+    }
+}
+
+#[test]
+fn a_refused_definition_leaves_the_publisher_connected() {
+    let server = Server::start(PUBLISHING);
+    let mut prices = Prices::open(&server);
+    let error = prices.publisher.define(&[DefineInstrument::new("A", "here", -3, -2)]).expect_err("another exponent");
+    assert!(matches!(&error, Error::Rejected { code, .. } if code == "bad_request"), "{error}");
+    prices.publish(100..101);
+    server.wait_for_metric("tickcast_sequencer_records_total", |records| records >= 2);
+    prices.publisher.close().expect("a normal close");
+    server.wait_for_metric("tickcast_publishers", |publishers| publishers == 0);
+}
+
+#[test]
+fn a_packet_that_breaks_the_rules_is_closed_with_the_reason() {
+    let server = Server::start(PUBLISHING);
+    let mut publisher = Publisher::connect(&server.address.to_string(), Some("t")).expect("a server is there");
+    let mut packet = PublishPacket::new();
+    publisher.send(packet.raw(9, 0, b"of an instrument that is not defined")).expect("the socket takes it");
+    let error = publisher.close().expect_err("the server has closed").to_string();
+    assert!(error.starts_with("the server closed the connection: 1008 (policy): record 0"), "{error}");
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Map, Value, json};
 use tickcast::load::{FastChecker, SequenceTable};
-use tickcast_client::Decoder;
+use tickcast_client::decode::Decoder;
 use tickcast_protocol::json::{NO_INSTRUMENT, push_record};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, Level, PRICE_NONE, Quote, RecordHeader, Ticker, Trade};

@@ -1,28 +1,29 @@
-//! The client: subscriptions on a stream that goes on over as many connections as it takes.
+//! The client: subscriptions on a stream that continues over as many connections as it takes.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
-use super::backoff::Backoff;
-use super::connection::{Connection, Received};
-use super::decode::Decoder;
-use super::error::Error;
-use super::packet::Packet;
-use super::subscription::{Subscription, Wanted, requests};
-use super::target::Target;
+use crate::backoff::Backoff;
+use crate::connection::{Connection, Received, random_seed};
+use crate::decode::Decoder;
+use crate::error::Error;
+use crate::packet::Packet;
+use crate::subscription::{ActiveSubscription, Subscription, requests};
+use crate::target::Target;
 use tickcast_protocol::Token;
 use tickcast_protocol::control::{Reply, ping_text, unsubscribe_text};
 use tickcast_protocol::packet::{PacketHeader, flags};
 
-/// A connection that has held for so long has ended a series of failures.
-const HELD: Duration = Duration::from_secs(5);
-/// Beside two heartbeats that did not come.
+/// A connection that has lasted this long ends a series of failed attempts.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// How long the server may be silent, beside two heartbeat intervals.
 const SILENCE: Duration = Duration::from_secs(5);
-/// What the server says where it says nothing yet.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A request that is asked for anew goes out at once with so many others; the rest keeps to the server's limit.
+/// The heartbeat interval until the server's welcome names its own.
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
+/// Requests that go out at once after a reconnect; the rest keeps to the server's rate limit.
 const REQUESTS_AT_ONCE: usize = 10;
 
 /// How a client behaves.
@@ -30,7 +31,7 @@ const REQUESTS_AT_ONCE: usize = 10;
 pub struct Options {
     /// Offers permessage-deflate, for networks where bytes cost more than time.
     pub compression: bool,
-    /// Waits between tries to come back after a loss; `None` makes every loss an error.
+    /// Waits between attempts to reconnect. With `None` every loss is an error of [`Client::next`].
     pub reconnect: Option<Backoff>,
 }
 
@@ -40,125 +41,142 @@ impl Default for Options {
     }
 }
 
-/// What comes out of a client.
+/// What [`Client::next`] returns.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// What is new in a packet.
+    /// A packet, without the records that the client already had.
     Packet(Packet<'a>),
-    /// An answer, or news of the connection. An error that answers no subscription is among them.
+    /// An answer, or a message about the connection. An error that does not answer a subscription is among them.
     Reply(Reply),
-    /// The connection is lost, for this reason; the next try is made after this time.
-    Lost { why: Error, retry_in: Duration },
-    /// The connection is back, and all subscriptions have been asked for again.
-    Back,
+    /// The connection is lost.
+    Disconnected {
+        /// Why.
+        error: Error,
+        /// When the next attempt is made.
+        retry_in: Duration,
+    },
+    /// The client is connected again, and has requested all subscriptions again.
+    Reconnected,
 }
 
-/// What has happened; the packet itself stays in the client.
-enum Happened {
+/// One step of the client. The bytes of a packet stay in the client.
+enum Step {
     Packet(PacketHeader),
     Reply(Reply),
-    Lost(Error, Duration),
-    Back,
+    Disconnected(Error, Duration),
+    Reconnected,
 }
 
 enum Link {
-    Up { connection: Box<Connection>, since: Instant, heard: Instant },
-    Down { due: Instant },
+    Up { connection: Box<Connection>, since: Instant, last_message: Instant },
+    Down { retry_at: Instant },
 }
 
-/// A subscriber. See [`crate`] for how it is used.
+/// A subscriber. [`crate`] shows how to use it.
 pub struct Client {
     target: Target,
     options: Options,
     link: Link,
-    wanted: Vec<Wanted>,
-    /// Requests that are still to be made on this connection, the next one last, and when.
-    to_ask: Vec<String>,
-    ask_at: Instant,
-    ask_every: Duration,
+    subscriptions: Vec<ActiveSubscription>,
+    /// Requests that wait for the rate limit of this connection, the next one last, and when it may be sent.
+    waiting_requests: Vec<String>,
+    next_request_at: Instant,
+    request_interval: Duration,
     last_id: u64,
     decoder: Decoder,
     token: Option<Token>,
-    /// The last packet as it came, and the records of it that are new.
+    /// The last packet as it came, and its records that are new.
     packet: Vec<u8>,
-    news: Vec<u8>,
+    new_records: Vec<u8>,
     heartbeat: Duration,
-    /// What the server asks for before the next try.
-    asked: Duration,
+    /// The wait that the server has requested before the next attempt.
+    requested_wait: Duration,
     attempt: u32,
     reconnects: u64,
-    chance: Pcg64Mcg,
+    random: Pcg64Mcg,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_connected = matches!(self.link, Link::Up { .. });
+        f.debug_struct("Client")
+            .field("target", &self.target)
+            .field("is_connected", &is_connected)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Client {
-    /// Connects to `ws://HOST[:PORT][/PATH]` or `HOST[:PORT]`; the path is `/v1/stream` where none is given. The first
-    /// connection is tried once; later ones come back by themselves, as [`Options::reconnect`] says.
+    /// Connects to `ws://HOST[:PORT][/PATH]` or `HOST[:PORT]`; the default path is `/v1/stream`. The first connection is
+    /// tried once; a lost one is replaced as [`Options::reconnect`] says.
     ///
     /// # Errors
-    /// When the URL is wrong, nobody listens there, or the upgrade is refused.
+    /// When the URL is invalid, no server listens there, or the upgrade is refused.
     pub fn connect(url: &str, options: Options) -> Result<Self, Error> {
         let target = Target::parse(url)?;
-        let connection = Connection::open(&target, options.compression)?;
-        let seed = std::hash::BuildHasher::hash_one(&foldhash::fast::RandomState::default(), 0);
+        let connection = Connection::open(&target, &[], options.compression)?;
         let now = Instant::now();
         Ok(Self {
             target,
             options,
-            link: Link::Up { connection: Box::new(connection), since: now, heard: now },
-            wanted: Vec::new(),
-            to_ask: Vec::new(),
-            ask_at: now,
-            ask_every: Duration::from_millis(50),
+            link: Link::Up { connection: Box::new(connection), since: now, last_message: now },
+            subscriptions: Vec::new(),
+            waiting_requests: Vec::new(),
+            next_request_at: now,
+            request_interval: Duration::from_millis(50),
             last_id: 0,
             decoder: Decoder::new(),
             token: None,
             packet: Vec::new(),
-            news: Vec::new(),
-            heartbeat: HEARTBEAT,
-            asked: Duration::ZERO,
+            new_records: Vec::new(),
+            heartbeat: DEFAULT_HEARTBEAT,
+            requested_wait: Duration::ZERO,
             attempt: 0,
             reconnects: 0,
-            chance: Pcg64Mcg::seed_from_u64(seed),
+            random: Pcg64Mcg::seed_from_u64(random_seed()),
         })
     }
 
-    /// Asks for a subscription, which lasts over reconnects. The answer comes as [`Reply::Subscribed`] with the id that
-    /// this returns; a refusal is [`Error::Rejected`] of [`Self::next`], after which the client goes on without it.
+    /// Requests a subscription, which lasts over reconnects. The answer comes as [`Reply::Subscribed`] with the id that
+    /// this returns. A refusal comes as [`Error::Rejected`] of [`Self::next`]; the client continues without it.
     pub fn subscribe(&mut self, subscription: Subscription) -> u64 {
-        self.want(subscription, None)
+        self.add(subscription, None)
     }
 
-    /// The same from where another stream has stopped, such as that of this program's last run: the answer is
-    /// [`Reply::Resumed`], and says whether what came since is replayed or a snapshot is sent in its place.
+    /// The same, continuing after the record at which another stream stopped, such as that of this program's last run.
+    /// The answer is [`Reply::Resumed`]: it says whether the missed records are replayed or a snapshot comes in their
+    /// place.
     pub fn resume(&mut self, token: Token, subscription: Subscription) -> u64 {
-        self.want(subscription, Some(token))
+        self.add(subscription, Some(token))
     }
 
-    /// Ends a subscription. A pattern takes all that it covers with it, other subscriptions' names included.
+    /// Ends a subscription. Ending a pattern ends all instruments that it covers, also where another subscription names
+    /// them.
     pub fn unsubscribe(&mut self, id: u64) {
-        if let Some(at) = self.wanted.iter().position(|wanted| wanted.id == id) {
-            let of = self.wanted.remove(at).subscription;
-            self.say(unsubscribe_text(id, of.channels(), &of.symbols()));
+        if let Some(at) = self.subscriptions.iter().position(|active| active.id == id) {
+            let ended = self.subscriptions.remove(at).subscription;
+            self.request(unsubscribe_text(id, ended.channel_set(), &ended.symbol_list()));
         }
     }
 
-    /// Asks for the server's time: [`Reply::Pong`] with the id that this returns.
+    /// Requests the server's time: [`Reply::Pong`] with the id that this returns.
     pub fn ping(&mut self) -> u64 {
         self.last_id += 1;
-        self.say(ping_text(self.last_id));
+        self.request(ping_text(self.last_id));
         self.last_id
     }
 
-    /// Waits for what comes next.
+    /// Waits for the next event.
     ///
     /// # Errors
-    /// When a subscription is refused, after which the client goes on; and when the stream has ended: for what another
-    /// try would not change ([`Error::is_final`]), and without [`Options::reconnect`] at the first loss.
-    #[expect(clippy::should_implement_trait, reason = "what it lends cannot be an iterator's item")]
+    /// [`Error::Rejected`] when a request is refused; the client continues. Any other error ends the stream: it is one
+    /// that another attempt would not change ([`Error::is_final`]), or the first loss without [`Options::reconnect`].
+    #[expect(clippy::should_implement_trait, reason = "an event borrows the client, an iterator's item cannot")]
     pub fn next(&mut self) -> Result<Event<'_>, Error> {
         loop {
-            if let Some(happened) = self.step(Duration::from_secs(1))? {
-                return Ok(self.event(happened));
+            if let Some(step) = self.step(Duration::from_secs(1))? {
+                return Ok(self.event(step));
             }
         }
     }
@@ -171,8 +189,8 @@ impl Client {
         let until = Instant::now() + limit;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if let Some(happened) = self.step(left)? {
-                return Ok(Some(self.event(happened)));
+            if let Some(step) = self.step(left)? {
+                return Ok(Some(self.event(step)));
             }
             if left.is_zero() {
                 return Ok(None);
@@ -180,17 +198,17 @@ impl Client {
         }
     }
 
-    /// The token of the last packet: where [`Self::resume`] goes on from, once the first snapshot has come to its end.
+    /// The token of the last packet, for [`Self::resume`]. It is valid once the first snapshot is complete.
     pub fn token(&self) -> Option<Token> {
         self.token
     }
 
-    /// What is known of instruments, and what has been counted.
+    /// The instruments that are known, and the counters of the stream.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
     }
 
-    /// How often the connection came back.
+    /// How many times the client has reconnected.
     pub fn reconnects(&self) -> u64 {
         self.reconnects
     }
@@ -200,117 +218,118 @@ impl Client {
         matches!(&self.link, Link::Up { connection, .. } if connection.is_compressed())
     }
 
-    /// Says goodbye with 1000, and waits a moment for the server's answer. A client that is dropped says nothing.
+    /// Closes with 1000, and waits up to a second for the server's answer. A client that is dropped sends no close frame.
     pub fn close(self) {
         if let Link::Up { connection, .. } = self.link {
-            connection.close();
+            // The client is leaving in any case.
+            let _ = connection.close();
         }
     }
 
-    fn want(&mut self, subscription: Subscription, token: Option<Token>) -> u64 {
+    fn add(&mut self, subscription: Subscription, token: Option<Token>) -> u64 {
         self.last_id += 1;
-        let wanted = Wanted::new(self.last_id, subscription, token);
-        let request = wanted.request();
-        self.wanted.push(wanted);
-        self.say(request);
+        let active = ActiveSubscription::new(self.last_id, subscription, token);
+        let request = active.request();
+        self.subscriptions.push(active);
+        self.request(request);
         self.last_id
     }
 
-    /// Sends a request behind those that wait. One that the connection does not take is not lost: what is wanted is
-    /// asked for on the next, and that this one is gone the next read tells.
-    fn say(&mut self, request: String) {
-        if !self.to_ask.is_empty() {
-            self.to_ask.insert(0, request);
+    /// Sends a request behind those that wait. A failed write loses nothing: the next read reports the lost connection,
+    /// and the next connection requests all subscriptions again.
+    fn request(&mut self, request: String) {
+        if !self.waiting_requests.is_empty() {
+            self.waiting_requests.insert(0, request);
         } else if let Link::Up { connection, .. } = &mut self.link {
-            let _ = connection.say(&request);
+            let _ = connection.send_text(&request);
         }
     }
 
-    fn event(&mut self, happened: Happened) -> Event<'_> {
-        match happened {
-            Happened::Packet(header) => {
-                let (bytes, records, decoder) = (self.packet.len(), self.news.as_slice(), &self.decoder);
+    fn event(&mut self, step: Step) -> Event<'_> {
+        match step {
+            Step::Packet(header) => {
+                let (bytes, records, decoder) = (self.packet.len(), self.new_records.as_slice(), &self.decoder);
                 Event::Packet(Packet { header, bytes, records, decoder })
             }
-            Happened::Reply(reply) => Event::Reply(reply),
-            Happened::Lost(why, retry_in) => Event::Lost { why, retry_in },
-            Happened::Back => Event::Back,
+            Step::Reply(reply) => Event::Reply(reply),
+            Step::Disconnected(error, retry_in) => Event::Disconnected { error, retry_in },
+            Step::Reconnected => Event::Reconnected,
         }
     }
 
-    /// Waits for something for at most this long.
-    fn step(&mut self, limit: Duration) -> Result<Option<Happened>, Error> {
-        self.ask_next();
-        let wait = if self.to_ask.is_empty() { limit } else { limit.min(self.ask_every) };
-        let quiet_max = 2 * self.heartbeat + SILENCE;
+    /// Waits for one step for at most this long.
+    fn step(&mut self, limit: Duration) -> Result<Option<Step>, Error> {
+        self.send_waiting_request();
+        let wait = if self.waiting_requests.is_empty() { limit } else { limit.min(self.request_interval) };
+        let silence_max = 2 * self.heartbeat + SILENCE;
         let received = match &mut self.link {
-            Link::Down { due } => {
-                let left = due.saturating_duration_since(Instant::now());
+            Link::Down { retry_at } => {
+                let left = retry_at.saturating_duration_since(Instant::now());
                 std::thread::sleep(left.min(limit));
-                return if left <= limit { self.come_back().map(Some) } else { Ok(None) };
+                return if left <= limit { self.reconnect().map(Some) } else { Ok(None) };
             }
-            Link::Up { connection, heard, .. } => {
+            Link::Up { connection, last_message, .. } => {
                 let received = connection.receive(wait, &mut self.packet);
                 if matches!(received, Ok(Received::Packet | Received::Text(_))) {
-                    *heard = Instant::now();
+                    *last_message = Instant::now();
                 }
                 match received {
-                    Ok(Received::Quiet) if heard.elapsed() > quiet_max => {
-                        Err(Error::Quiet(quiet_max.as_millis() as u64))
+                    Ok(Received::Nothing) if last_message.elapsed() > silence_max => {
+                        Err(Error::HeartbeatTimeout { silent_ms: silence_max.as_millis() as u64 })
                     }
                     received => received,
                 }
             }
         };
         match received {
-            Ok(Received::Quiet) => Ok(None),
-            Ok(Received::Packet) => self.take_packet().map(|header| Some(Happened::Packet(header))),
-            Ok(Received::Text(text)) => self.take_reply(&text).map(|reply| Some(Happened::Reply(reply))),
-            Err(why) => self.lose(why).map(Some),
+            Ok(Received::Nothing) => Ok(None),
+            Ok(Received::Packet) => self.on_packet().map(|header| Some(Step::Packet(header))),
+            Ok(Received::Text(text)) => self.on_reply(&text).map(|reply| Some(Step::Reply(reply))),
+            Err(error) => self.on_loss(error).map(Some),
         }
     }
 
-    fn ask_next(&mut self) {
+    fn send_waiting_request(&mut self) {
         let Link::Up { connection, .. } = &mut self.link else { return };
-        if self.ask_at <= Instant::now()
-            && let Some(request) = self.to_ask.pop()
+        if self.next_request_at <= Instant::now()
+            && let Some(request) = self.waiting_requests.pop()
         {
-            // Where it fails, the next read tells.
-            let _ = connection.say(&request);
-            self.ask_at = Instant::now() + self.ask_every;
+            // Where it fails, the next read reports the loss.
+            let _ = connection.send_text(&request);
+            self.next_request_at = Instant::now() + self.request_interval;
         }
     }
 
-    fn take_packet(&mut self) -> Result<PacketHeader, Error> {
-        self.news.clear();
-        let news = &mut self.news;
-        let header = self.decoder.packet(&self.packet, |_, _, record| news.extend_from_slice(record))?;
+    fn on_packet(&mut self) -> Result<PacketHeader, Error> {
+        self.new_records.clear();
+        let new_records = &mut self.new_records;
+        let header = self.decoder.packet(&self.packet, |_, _, record| new_records.extend_from_slice(record))?;
         self.token = Some(Token { epoch: header.epoch, position: header.position });
         if header.flags & flags::CAUGHT_UP != 0 {
-            self.wanted.iter_mut().for_each(Wanted::caught_up);
-            let rejoins = !self.wanted.iter().all(Wanted::is_caught_up);
-            self.decoder.set_rejoining(rejoins && self.reconnects > 0);
+            self.subscriptions.iter_mut().for_each(ActiveSubscription::set_caught_up);
+            let is_resuming = !self.subscriptions.iter().all(ActiveSubscription::is_caught_up);
+            self.decoder.set_resuming(is_resuming && self.reconnects > 0);
         }
         Ok(header)
     }
 
-    fn take_reply(&mut self, text: &str) -> Result<Reply, Error> {
-        let reply = Reply::parse(text)
-            .map_err(|error| Error::Protocol(format!("reply {text:?} is not understood: {error}")))?;
+    fn on_reply(&mut self, text: &str) -> Result<Reply, Error> {
+        let reply = Reply::parse(text).map_err(|error| Error::Protocol(format!("invalid reply {text:?}: {error}")))?;
         match &reply {
             Reply::Welcome { heartbeat_ms, limits, .. } => {
                 self.heartbeat = Duration::from_millis(*heartbeat_ms);
-                // Half of what the server takes: pings count as well.
-                self.ask_every =
+                // Half of the server's rate limit, because pings count as well.
+                self.request_interval =
                     Duration::from_secs(2) / u32::try_from(limits.requests_per_s.max(1)).unwrap_or(u32::MAX);
             }
             Reply::Subscribed { id, .. } | Reply::Resumed { id, .. } => {
-                self.wanted.iter_mut().filter(|wanted| wanted.id == *id).for_each(Wanted::answered);
+                let accepted = self.subscriptions.iter_mut().filter(|active| active.id == *id);
+                accepted.for_each(ActiveSubscription::set_accepted);
             }
-            Reply::Closing { reconnect_ms, .. } => self.asked = Duration::from_millis(*reconnect_ms),
+            Reply::Closing { reconnect_ms, .. } => self.requested_wait = Duration::from_millis(*reconnect_ms),
             Reply::Error { id: Some(id), code, message } => {
-                if let Some(at) = self.wanted.iter().position(|wanted| wanted.id == *id) {
-                    self.wanted.remove(at);
+                if let Some(at) = self.subscriptions.iter().position(|active| active.id == *id) {
+                    self.subscriptions.remove(at);
                     return Err(Error::Rejected { code: code.clone(), message: message.clone() });
                 }
             }
@@ -319,44 +338,44 @@ impl Client {
         Ok(reply)
     }
 
-    fn lose(&mut self, why: Error) -> Result<Happened, Error> {
+    fn on_loss(&mut self, error: Error) -> Result<Step, Error> {
         if let Link::Up { since, .. } = &self.link
-            && since.elapsed() >= HELD
+            && since.elapsed() >= STABLE_AFTER
         {
             self.attempt = 0;
         }
-        let Some(backoff) = self.options.reconnect.filter(|_| !why.is_final()) else { return Err(why) };
-        for wanted in &mut self.wanted {
-            wanted.lost(self.token);
+        let Some(backoff) = self.options.reconnect.filter(|_| !error.is_final()) else { return Err(error) };
+        for active in &mut self.subscriptions {
+            active.disconnected(self.token);
         }
-        self.to_ask.clear();
-        if let Error::Refused(refusal) = &why {
-            self.asked = Duration::from_secs(refusal.retry_after_s.unwrap_or(0));
+        self.waiting_requests.clear();
+        if let Error::Refused(refusal) = &error {
+            self.requested_wait = Duration::from_secs(refusal.retry_after_s.unwrap_or(0));
         }
-        let wait = backoff.wait(self.attempt, std::mem::take(&mut self.asked), &mut self.chance);
+        let wait = backoff.wait(self.attempt, std::mem::take(&mut self.requested_wait), &mut self.random);
         self.attempt += 1;
-        self.link = Link::Down { due: Instant::now() + wait };
-        Ok(Happened::Lost(why, wait))
+        self.link = Link::Down { retry_at: Instant::now() + wait };
+        Ok(Step::Disconnected(error, wait))
     }
 
-    fn come_back(&mut self) -> Result<Happened, Error> {
-        let mut connection = match Connection::open(&self.target, self.options.compression) {
+    fn reconnect(&mut self) -> Result<Step, Error> {
+        let mut connection = match Connection::open(&self.target, &[], self.options.compression) {
             Ok(connection) => connection,
-            Err(why) => return self.lose(why),
+            Err(error) => return self.on_loss(error),
         };
-        let mut to_ask = requests(&self.wanted);
-        let later = to_ask.split_off(to_ask.len().min(REQUESTS_AT_ONCE));
-        for request in to_ask {
-            if let Err(why) = connection.say(&request) {
-                return self.lose(why);
+        let mut at_once = requests(&self.subscriptions);
+        let later = at_once.split_off(at_once.len().min(REQUESTS_AT_ONCE));
+        for request in at_once {
+            if let Err(error) = connection.send_text(&request) {
+                return self.on_loss(error);
             }
         }
         let now = Instant::now();
-        self.to_ask = later.into_iter().rev().collect();
-        self.ask_at = now + self.ask_every;
-        self.link = Link::Up { connection: Box::new(connection), since: now, heard: now };
-        self.decoder.set_rejoining(true);
+        self.waiting_requests = later.into_iter().rev().collect();
+        self.next_request_at = now + self.request_interval;
+        self.link = Link::Up { connection: Box::new(connection), since: now, last_message: now };
+        self.decoder.set_resuming(true);
         self.reconnects += 1;
-        Ok(Happened::Back)
+        Ok(Step::Reconnected)
     }
 }

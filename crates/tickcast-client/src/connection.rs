@@ -1,100 +1,94 @@
-//! One connection, blocking: messages one after another, read by [`Session`], compressed ones among them.
+//! One blocking connection: messages one after another, read by [`Session`], inflated where they are compressed.
 //!
-//! What always holds: a read waits no longer than it is told to; pings are answered on the way.
+//! What always holds: a read waits no longer than asked; pings are answered before the next message is returned.
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::error::{Error, read_failure};
-use super::handshake::{Upgrade, Upgraded, is_later};
-use super::target::{CONNECT_TIMEOUT, Target};
+use crate::error::{CloseReason, Error};
+use crate::handshake::{COMPRESSION_OFFER, Handshake, Upgraded};
+use crate::target::Target;
+use crate::timeouts::CONNECT_TIMEOUT;
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::{
-    CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, Violation, push_close, push_masked_frame,
+    CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, push_masked_close, push_masked_frame,
 };
 
 /// Far above every packet, and the most that a server can make a client hold.
 const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 64 << 20 };
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Neither side keeps a window, so that a message can be inflated by itself.
-const OFFER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+/// How long [`Connection::close`] waits for the server's close frame. A busy stream goes on until then.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a read has brought.
+/// The outcome of a read.
 #[derive(Debug)]
-pub(super) enum Received {
+pub(crate) enum Received {
     /// A binary message, in the buffer that was given.
     Packet,
     Text(String),
-    /// Nothing within the time, or what concerns nobody.
-    Quiet,
+    /// No message within the time.
+    Nothing,
 }
 
 /// A connection after its upgrade.
-pub(super) struct Connection {
+#[derive(Debug)]
+pub(crate) struct Connection {
     stream: TcpStream,
     session: Session,
     inflater: Option<Inflater>,
     buffer: Vec<u8>,
-    /// What of the buffer has come, and how much of that is consumed.
+    /// How much of the buffer is filled, and how much of that is consumed.
     filled: usize,
-    at: usize,
-    /// Masking keys.
-    keys: Pcg64Mcg,
+    consumed: usize,
+    masking_keys: Pcg64Mcg,
 }
 
 impl Connection {
-    /// Connects and upgrades.
-    pub(super) fn open(target: &Target, compression: bool) -> Result<Self, Error> {
+    /// Connects and upgrades, with these headers beside the usual ones.
+    pub(crate) fn open(target: &Target, headers: &[(&'static str, &str)], compression: bool) -> Result<Self, Error> {
         let system = |what| move |error| Error::System { what, error };
         let stream = target.connect()?;
         stream.set_nodelay(true).map_err(system("TCP_NODELAY"))?;
         stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(system("read timeout"))?;
         stream.set_write_timeout(Some(CONNECT_TIMEOUT)).map_err(system("write timeout"))?;
-        let mut upgrade = Box::new(Upgrade::ask(stream, &target.uri, compression.then_some(OFFER))?);
-        let (mut buffer, begun) = (vec![0; BUFFER_BYTES], Instant::now());
-        let opened = loop {
-            match upgrade.advance(&mut buffer, &mut 0) {
-                Upgraded::Open(opened) => break opened,
-                Upgraded::Refused(error) => return Err(error),
-                Upgraded::NotYet(again) if begun.elapsed() < CONNECT_TIMEOUT => upgrade = again,
-                Upgraded::NotYet(_) => return Err(Error::Silent("upgrade request")),
-            }
-        };
-        let inflater = opened.is_compressed()?.then(|| Inflater::new(u32::MAX));
+        let mut headers = headers.to_vec();
+        headers.extend(compression.then_some(COMPRESSION_OFFER));
+        let handshake = Handshake::new(target, &headers)?;
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let upgraded = upgrade(&stream, handshake, &mut buffer)?;
+        let inflater = upgraded.is_compressed()?.then(|| Inflater::new(u32::MAX));
         let session = if inflater.is_some() { Session::with_deflate(Role::Client) } else { Session::new(Role::Client) };
-        let filled = opened.rest.len();
+        let filled = upgraded.rest.len();
         buffer.resize(filled.max(BUFFER_BYTES), 0);
-        buffer[..filled].copy_from_slice(&opened.rest);
-        let stream = opened.socket.into_inner().into_stream();
-        let keys =
-            Pcg64Mcg::seed_from_u64(std::hash::BuildHasher::hash_one(&foldhash::fast::RandomState::default(), 0));
-        Ok(Self { stream, session, inflater, buffer, filled, at: 0, keys })
+        buffer[..filled].copy_from_slice(&upgraded.rest);
+        let masking_keys = Pcg64Mcg::seed_from_u64(random_seed());
+        Ok(Self { stream, session, inflater, buffer, filled, consumed: 0, masking_keys })
     }
 
     /// Whether packets may come compressed.
-    pub(super) fn is_compressed(&self) -> bool {
+    pub(crate) fn is_compressed(&self) -> bool {
         self.inflater.is_some()
     }
 
-    /// The next message, waited for as long as this; a packet is put into `packet`.
-    pub(super) fn receive(&mut self, wait: Duration, packet: &mut Vec<u8>) -> Result<Received, Error> {
+    /// Waits at most this long for the next message, not at all for zero. A packet is put into `packet`.
+    pub(crate) fn receive(&mut self, wait: Duration, packet: &mut Vec<u8>) -> Result<Received, Error> {
         loop {
             let input = &mut self.buffer[..self.filled];
             let event = match &mut self.inflater {
-                Some(inflater) => self.session.next_inflating(&LIMITS, inflater, input, &mut self.at),
-                None => self.session.next(&LIMITS, input, &mut self.at),
+                Some(inflater) => self.session.next_inflating(&LIMITS, inflater, input, &mut self.consumed),
+                None => self.session.next(&LIMITS, input, &mut self.consumed),
             };
-            match event.map_err(|violation: Violation| Error::Protocol(violation.to_string()))? {
+            match event.map_err(|violation| Error::Protocol(violation.to_string()))? {
                 Some(SessionEvent::Binary(bytes)) => {
                     packet.clear();
                     packet.extend_from_slice(bytes);
                     return Ok(Received::Packet);
                 }
-                // The session has proven that it is UTF-8.
+                // The session has checked that it is UTF-8.
                 Some(SessionEvent::Text(text)) => {
                     return Ok(Received::Text(String::from_utf8_lossy(text).into_owned()));
                 }
@@ -104,63 +98,107 @@ impl Connection {
                 }
                 Some(SessionEvent::Pong(_)) => {}
                 Some(SessionEvent::Close(frame)) => {
-                    let (code, reason) = frame.map_or((1005, ""), |frame| (frame.code.0, frame.reason));
-                    let closed = Error::Closed { code, reason: reason.to_owned() };
-                    self.say_goodbye();
-                    return Err(closed);
+                    let reason = CloseReason::from(frame);
+                    self.send_close();
+                    return Err(Error::Closed(reason));
                 }
                 None => {
                     if !self.fill(wait)? {
-                        return Ok(Received::Quiet);
+                        return Ok(Received::Nothing);
                     }
                 }
             }
         }
     }
 
+    /// Sends one message.
+    pub(crate) fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
+        let mut frame = Vec::with_capacity(payload.len() + 14);
+        push_masked_frame(opcode, payload, self.masking_keys.next_u32().to_le_bytes(), &mut frame);
+        Ok(self.stream.write_all(&frame)?)
+    }
+
     /// Sends a text message.
-    pub(super) fn say(&mut self, text: &str) -> Result<(), Error> {
+    pub(crate) fn send_text(&mut self, text: &str) -> Result<(), Error> {
         self.send(Opcode::Text, text.as_bytes())
     }
 
-    /// Says goodbye with 1000, and waits a moment for the server's answer.
-    pub(super) fn close(mut self) {
-        /// The stream goes on until the server has read the close: a busy one cannot hold us here.
-        const PATIENCE: Duration = Duration::from_secs(1);
-        self.say_goodbye();
+    /// Closes with 1000, and waits up to a second for the server's answer. An error is another reason of the server.
+    pub(crate) fn close(mut self) -> Result<(), Error> {
+        self.send_close();
         let (begun, mut packet) = (Instant::now(), Vec::new());
-        while begun.elapsed() < PATIENCE && self.receive(PATIENCE, &mut packet).is_ok() {}
+        while begun.elapsed() < CLOSE_TIMEOUT {
+            match self.receive(CLOSE_TIMEOUT, &mut packet) {
+                Ok(_) => {}
+                Err(Error::Closed(reason)) if reason.code != CloseCode::NORMAL.0 => return Err(Error::Closed(reason)),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket, the state of its reading, and the bytes that were read and not consumed. For uncompressed connections.
+    pub(crate) fn into_parts(mut self) -> (TcpStream, Session, Vec<u8>) {
+        self.buffer.truncate(self.filled);
+        (self.stream, self.session, self.buffer.split_off(self.consumed))
     }
 
     /// True if bytes have come.
     fn fill(&mut self, wait: Duration) -> Result<bool, Error> {
-        // A timeout of zero would be none at all.
-        let timeout = Some(wait.max(Duration::from_millis(1)));
-        self.stream.set_read_timeout(timeout).map_err(|error| Error::System { what: "read timeout", error })?;
         self.buffer.resize(BUFFER_BYTES, 0);
-        (self.filled, self.at) = (0, 0);
-        match self.stream.read(&mut self.buffer) {
+        (self.filled, self.consumed) = (0, 0);
+        match self.read(wait)? {
             Ok(0) => Err(Error::Dropped),
             Ok(read) => {
                 self.filled = read;
                 Ok(true)
             }
-            Err(error) if is_later(&error) => Ok(false),
-            Err(error) => Err(read_failure(error)),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
-        let mut bytes = Vec::with_capacity(payload.len() + 14);
-        push_masked_frame(opcode, payload, self.keys.next_u32().to_le_bytes(), &mut bytes);
-        self.stream.write_all(&bytes).map_err(read_failure)
+    /// Reads once. The outer error is the kernel's about an option of the socket.
+    fn read(&mut self, wait: Duration) -> Result<io::Result<usize>, Error> {
+        let system = |what| move |error| Error::System { what, error };
+        // A read timeout of zero would mean none.
+        if wait.is_zero() {
+            self.stream.set_nonblocking(true).map_err(system("O_NONBLOCK"))?;
+            let read = self.stream.read(&mut self.buffer);
+            self.stream.set_nonblocking(false).map_err(system("O_NONBLOCK"))?;
+            return Ok(read);
+        }
+        self.stream.set_read_timeout(Some(wait)).map_err(system("read timeout"))?;
+        Ok(self.stream.read(&mut self.buffer))
     }
 
-    fn say_goodbye(&mut self) {
-        let mut close = Vec::new();
-        push_close(CloseCode::NORMAL, "", &mut close);
-        // The payload of the server's form of the frame, behind its header of two bytes. A server that is gone hears
-        // nothing, and needs not.
-        let _ = self.send(Opcode::Close, &close[2..]);
+    fn send_close(&mut self) {
+        let mut frame = Vec::new();
+        push_masked_close(CloseCode::NORMAL, "", self.masking_keys.next_u32().to_le_bytes(), &mut frame);
+        // A server that has gone does not read it.
+        let _ = self.stream.write_all(&frame);
     }
+}
+
+fn upgrade(mut stream: &TcpStream, mut handshake: Handshake, buffer: &mut [u8]) -> Result<Upgraded, Error> {
+    stream.write_all(handshake.request())?;
+    let begun = Instant::now();
+    loop {
+        match stream.read(buffer) {
+            Ok(0) => return handshake.finish(),
+            Ok(read) if handshake.receive(&buffer[..read]) => return handshake.finish(),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Error::Unanswered("upgrade request")),
+            Err(error) => return Err(error.into()),
+        }
+        if begun.elapsed() > CONNECT_TIMEOUT {
+            return Err(Error::Unanswered("upgrade request"));
+        }
+    }
+}
+
+/// A seed that differs from process to process and from call to call.
+pub(crate) fn random_seed() -> u64 {
+    std::hash::BuildHasher::hash_one(&foldhash::fast::RandomState::default(), 0)
 }

@@ -1,171 +1,316 @@
-//! The upgrade of one connection: tungstenite asks and judges the answer, and what follows the answer's head is kept
-//! apart, for whichever reader the connection gets. It waits for nothing but the socket's own read, so that one thread
-//! can lead very many connections through it.
+//! The WebSocket upgrade without a socket, for programs that bring their own transport (TLS, a Unix socket, an event loop
+//! with very many connections): the request as bytes, then the answer's bytes as they arrive.
+//!
+//! tungstenite makes the request and judges the answer. The bytes behind the answer's head are kept apart for
+//! [`tickcast_protocol::ws::Session`], or whatever reads the connection next.
+//!
+//! ```no_run
+//! use std::io::{Read, Write};
+//! use tickcast_client::Target;
+//! use tickcast_client::handshake::Handshake;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let target = Target::parse("127.0.0.1:9001")?;
+//! let mut stream = target.connect()?;
+//! let mut handshake = Handshake::new(&target, &[])?;
+//! stream.write_all(handshake.request())?;
+//! let mut buffer = [0; 4096];
+//! let upgraded = loop {
+//!     let read = stream.read(&mut buffer)?;
+//!     if read == 0 || handshake.receive(&buffer[..read]) {
+//!         break handshake.finish()?;
+//!     }
+//! };
+//! println!("{} bytes of frames came with the answer", upgraded.rest.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it does not do: read, write, time out. Memory: the answer, at most 64 KiB.
 
-use std::io::{self, ErrorKind, Read};
-use std::net::TcpStream;
+use std::io::{self, ErrorKind, Read, Write};
 
-use http::Uri;
-use http::header::{HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_EXTENSIONS};
-use tungstenite::WebSocket;
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_EXTENSIONS};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::client::ClientHandshake;
 use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::protocol::WebSocketConfig;
 
-use super::error::{Error, Refusal, failure, refusal_message};
-use super::lane::Lane;
+use crate::error::{Error, Refusal};
+use crate::target::Target;
 
-/// Tungstenite would take 128 KiB; packets are mostly shorter than this.
-const READ_BUFFER_BYTES: usize = 4096;
+/// The offer of permessage-deflate that [`Upgraded::is_compressed`] understands: neither side keeps a window from message
+/// to message, so that each message can be inflated by itself.
+pub const COMPRESSION_OFFER: (&str, &str) =
+    ("sec-websocket-extensions", "permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+
+/// tungstenite allocates a buffer of 128 KiB by default, which is never used here.
+const READ_BUFFER_BYTES: usize = 512;
 /// No answer to an upgrade is as long as this.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Header lines of an answer; tungstenite takes as many.
 const HEADERS_MAX: usize = 124;
-/// What a granted upgrade begins with (RFC 6455, section 4.2.2).
+/// The beginning of a granted upgrade (RFC 6455, section 4.2.2).
 const GRANTED: &[u8] = b"HTTP/1.1 101";
 
-/// A connection that has asked for its upgrade.
+/// An upgrade that has been requested.
 #[derive(Debug)]
-pub struct Upgrade {
-    handshake: MidHandshake<ClientHandshake<Lane>>,
-    /// The answer so far.
+pub struct Handshake {
+    inner: MidHandshake<ClientHandshake<MemoryStream>>,
     answer: Vec<u8>,
 }
 
-/// How far an upgrade has come.
+/// A granted upgrade.
 #[derive(Debug)]
-pub enum Upgraded {
-    NotYet(Box<Upgrade>),
-    Open(Opened),
-    Refused(Error),
-}
-
-/// An upgrade that was granted.
-#[derive(Debug)]
-pub struct Opened {
-    pub socket: Box<WebSocket<Lane>>,
-    /// The bytes that came behind the answer's head.
+pub struct Upgraded {
+    /// The bytes that came behind the answer's head: the beginning of the frames.
     pub rest: Vec<u8>,
-    /// What the server says of extensions; empty where it says nothing.
+    /// The extensions that the server agreed to; empty where it named none.
     extensions: String,
 }
 
-impl Opened {
-    /// Whether permessage-deflate was agreed on; an error for what was never offered.
+impl Handshake {
+    /// Makes the request for this URL, with these headers beside the ones that every upgrade has.
+    ///
+    /// # Errors
+    /// [`Error::Header`] where a value has characters that no header may have.
+    pub fn new(target: &Target, headers: &[(&'static str, &str)]) -> Result<Self, Error> {
+        let mut request = target.uri().into_client_request().map_err(failure)?;
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).map_err(|_| Error::Header(name))?;
+            request.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+        let begun = ClientHandshake::start(MemoryStream::default(), request, Some(config));
+        match begun.map(MidHandshake::handshake) {
+            Ok(Err(HandshakeError::Interrupted(inner))) => Ok(Self { inner, answer: Vec::new() }),
+            Ok(Err(HandshakeError::Failure(error))) | Err(error) => Err(failure(error)),
+            Ok(Ok(_)) => unreachable!("no answer has been received"),
+        }
+    }
+
+    /// The request, to be sent before anything is received.
+    pub fn request(&self) -> &[u8] {
+        &self.inner.get_ref().get_ref().sent
+    }
+
+    /// Takes bytes of the answer, in any portions. True once the answer is whole: [`Self::finish`] then judges it.
+    pub fn receive(&mut self, bytes: &[u8]) -> bool {
+        self.answer.extend_from_slice(bytes);
+        match head_end(&self.answer) {
+            Some(end) => self.answer.starts_with(GRANTED) || self.body_is_whole(end),
+            None => self.answer.len() > ANSWER_BYTES_MAX,
+        }
+    }
+
+    /// Judges the answer, which is whole or where the stream has ended.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a status other than 101, [`Error::Dropped`] where the answer is cut short, and
+    /// [`Error::Protocol`] where it breaks the rules.
+    pub fn finish(mut self) -> Result<Upgraded, Error> {
+        let Some(end) = head_end(&self.answer) else {
+            return Err(match self.answer.len() {
+                0..=ANSWER_BYTES_MAX => Error::Dropped,
+                _ => Error::Protocol(format!("the answer to the upgrade has no end within {ANSWER_BYTES_MAX} bytes")),
+            });
+        };
+        // tungstenite reads the body of a refusal as well, but not the frames behind a granted upgrade.
+        let rest = if self.answer.starts_with(GRANTED) { self.answer.split_off(end) } else { Vec::new() };
+        self.inner.get_mut().get_mut().received = self.answer;
+        match self.inner.handshake() {
+            Ok((_, answer)) => {
+                let extensions = answer.headers().get(SEC_WEBSOCKET_EXTENSIONS);
+                let extensions =
+                    extensions.map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into());
+                Ok(Upgraded { rest, extensions })
+            }
+            Err(HandshakeError::Failure(tungstenite::Error::Http(answer))) => Err(Error::Refused(refusal(&answer))),
+            Err(HandshakeError::Failure(error)) => Err(failure(error)),
+            Err(HandshakeError::Interrupted(_)) => {
+                Err(Error::Protocol("the answer to the upgrade is not HTTP".to_owned()))
+            }
+        }
+    }
+
+    /// Whether the body of a refusal has come.
+    fn body_is_whole(&self, head_end: usize) -> bool {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut answer = httparse::Response::new(&mut headers);
+        // An answer that is not HTTP is judged as it is.
+        let is_http = answer.parse(&self.answer).is_ok_and(|status| status.is_complete());
+        let length = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+        let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
+        !is_http || self.answer.len() - head_end >= length.unwrap_or(0).min(ANSWER_BYTES_MAX)
+    }
+}
+
+impl Upgraded {
+    /// Whether the server agreed to [`COMPRESSION_OFFER`]: messages may then come compressed.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] where it agreed to an extension that was not offered.
     pub fn is_compressed(&self) -> Result<bool, Error> {
-        let mut said = self.extensions.split(';').map(str::trim);
-        match said.next() {
+        let mut words = self.extensions.split(';').map(str::trim);
+        match words.next() {
             None | Some("") => Ok(false),
-            Some("permessage-deflate") if said.clone().any(|word| word == "server_no_context_takeover") => Ok(true),
+            Some("permessage-deflate") if words.any(|word| word == "server_no_context_takeover") => Ok(true),
             Some(_) => {
                 let extensions = &self.extensions;
                 Err(Error::Protocol(format!(
-                    "the server answers with the extensions {extensions:?}, which were not offered"
+                    "the server answers with extensions that were not offered: {extensions:?}"
                 )))
             }
         }
     }
 }
 
-impl Upgrade {
-    /// Asks for the upgrade, with an offer of extensions where there is one; an error is what the kernel said.
-    pub fn ask(stream: TcpStream, uri: &Uri, offer: Option<&'static str>) -> Result<Self, Error> {
-        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
-        let begun = uri.into_client_request().and_then(|mut request| {
-            if let Some(offer) = offer {
-                request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(offer));
-            }
-            ClientHandshake::start(Lane::new(stream), request, Some(config))
-        });
-        match begun.map(MidHandshake::handshake) {
-            Ok(Err(HandshakeError::Interrupted(handshake))) => Ok(Self { handshake, answer: Vec::new() }),
-            Ok(Err(HandshakeError::Failure(error))) | Err(error) => Err(failure(error)),
-            Ok(Ok(_)) => unreachable!("a lane that was never filled has no answer in it"),
-        }
-    }
+/// A stream for tungstenite whose other end is this module.
+#[derive(Debug, Default)]
+struct MemoryStream {
+    sent: Vec<u8>,
+    received: Vec<u8>,
+    /// How much of `received` has been read.
+    read: usize,
+}
 
-    /// The socket.
-    pub fn stream(&self) -> &TcpStream {
-        self.handshake.get_ref().get_ref().stream()
-    }
-
-    /// Reads what has come of the answer; `bytes` counts it.
-    pub fn advance(mut self: Box<Self>, buffer: &mut [u8], bytes: &mut u64) -> Upgraded {
-        let ended = match self.stream().read(buffer) {
-            Ok(read) => {
-                *bytes += read as u64;
-                self.answer.extend_from_slice(&buffer[..read]);
-                read == 0
-            }
-            Err(error) if is_later(&error) => false,
-            Err(error) => return Upgraded::Refused(failure(error.into())),
-        };
-        match head_end(&self.answer) {
-            None if ended => Upgraded::Refused(Error::Dropped),
-            None if self.answer.len() > ANSWER_BYTES_MAX => {
-                let problem = format!("the answer to the upgrade has no end within {ANSWER_BYTES_MAX} bytes");
-                Upgraded::Refused(Error::Protocol(problem))
-            }
-            Some(end) if ended || self.is_whole(end) => self.judge(end),
-            _ => Upgraded::NotYet(self),
+impl Read for MemoryStream {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut unread = &self.received[self.read..];
+        if unread.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
         }
-    }
-
-    /// Whether a refusal's body has come; a granted upgrade has none.
-    fn is_whole(&self, end: usize) -> bool {
-        if self.answer.starts_with(GRANTED) {
-            return true;
-        }
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut answer = httparse::Response::new(&mut headers);
-        // What is no HTTP answer is judged as it is.
-        let is_read = answer.parse(&self.answer).is_ok_and(|status| status.is_complete());
-        let length = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-        let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
-        !is_read || self.answer.len() - end >= length.unwrap_or(0).min(ANSWER_BYTES_MAX)
-    }
-
-    /// The verdict on an answer whose head ends there.
-    fn judge(mut self: Box<Self>, end: usize) -> Upgraded {
-        // The body of a refusal is for tungstenite too, the first frames of a granted upgrade are not.
-        let rest = if self.answer.starts_with(GRANTED) { self.answer.split_off(end) } else { Vec::new() };
-        self.handshake.get_mut().get_mut().give(self.answer);
-        match self.handshake.handshake() {
-            Ok((mut socket, answer)) => {
-                socket.get_mut().release();
-                let said = answer.headers().get(SEC_WEBSOCKET_EXTENSIONS);
-                let extensions =
-                    said.map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into());
-                Upgraded::Open(Opened { socket: Box::new(socket), rest, extensions })
-            }
-            Err(HandshakeError::Failure(tungstenite::Error::Http(response))) => {
-                Upgraded::Refused(Error::Refused(refusal(&response)))
-            }
-            Err(HandshakeError::Failure(error)) => Upgraded::Refused(failure(error)),
-            Err(HandshakeError::Interrupted(_)) => {
-                Upgraded::Refused(Error::Protocol("the answer to the upgrade is not HTTP".to_owned()))
-            }
-        }
+        let read = unread.read(out)?;
+        self.read += read;
+        Ok(read)
     }
 }
 
-fn refusal(response: &http::Response<Option<Vec<u8>>>) -> Refusal {
-    let body = response.body().as_deref().unwrap_or_default();
-    let retry_after = response.headers().get(RETRY_AFTER);
+impl Write for MemoryStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sent.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// tungstenite's error as one of this crate.
+fn failure(error: tungstenite::Error) -> Error {
+    use tungstenite::error::ProtocolError::HandshakeIncomplete;
+    match error {
+        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Error::Dropped,
+        tungstenite::Error::Protocol(HandshakeIncomplete) => Error::Dropped,
+        tungstenite::Error::Io(error) => error.into(),
+        error => Error::Protocol(error.to_string()),
+    }
+}
+
+fn refusal(answer: &http::Response<Option<Vec<u8>>>) -> Refusal {
+    let body = answer.body().as_deref().unwrap_or_default();
+    let retry_after = answer.headers().get(RETRY_AFTER);
+    let status = answer.status();
     Refusal {
-        status: response.status().as_u16(),
-        text: format!("{}{}", response.status(), refusal_message(body)),
+        status: status.as_u16(),
+        text: refusal_message(body).map_or_else(|| status.to_string(), |message| format!("{status}: {message}")),
         retry_after_s: retry_after.and_then(|value| value.to_str().ok()?.parse().ok()),
     }
 }
 
-/// A read or write that has to be tried again.
-pub fn is_later(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+/// The message of a refusal's body, `{"error":{"code":"..","message":".."}}`; `None` where the body is something else.
+pub fn refusal_message(body: &[u8]) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some(json["error"]["message"].as_str()?.to_owned())
 }
 
 /// Where the head of an HTTP answer ends.
 fn head_end(answer: &[u8]) -> Option<usize> {
     answer.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use tungstenite::handshake::derive_accept_key;
+
+    use super::*;
+
+    fn begin(headers: &[(&'static str, &str)]) -> Handshake {
+        let target = Target::parse("h:1/v1/stream?token=x").expect("a good URL");
+        Handshake::new(&target, headers).expect("good headers")
+    }
+
+    /// The answer that grants this upgrade, with one more header line.
+    fn granted(handshake: &Handshake, line: &str) -> Vec<u8> {
+        let request = String::from_utf8(handshake.request().to_vec()).expect("ASCII");
+        let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
+        let accept = derive_accept_key(key.as_bytes());
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n{line}\r\n"
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn the_request_names_the_path_and_the_given_headers() {
+        let handshake = begin(&[COMPRESSION_OFFER, ("authorization", "Bearer t")]);
+        let request = String::from_utf8_lossy(handshake.request()).to_lowercase();
+        assert!(request.starts_with("get /v1/stream?token=x http/1.1\r\nhost: h:1\r\n"), "{request}");
+        assert!(
+            request.contains("\r\nauthorization: bearer t\r\n") && request.contains("permessage-deflate"),
+            "{request}"
+        );
+        assert!(request.ends_with("\r\n\r\n"), "{request}");
+        let target = Target::parse("h").expect("a good URL");
+        let error = Handshake::new(&target, &[("authorization", "a\nb")]).expect_err("a line break").to_string();
+        assert_eq!(error, "invalid header authorization: expected visible ASCII characters");
+    }
+
+    #[test]
+    fn an_answer_may_arrive_in_any_portions_and_frames_behind_it_are_kept() {
+        let mut handshake = begin(&[]);
+        let answer = granted(&handshake, "");
+        for byte in &answer[..answer.len() - 1] {
+            assert!(!handshake.receive(&[*byte]));
+        }
+        assert!(handshake.receive(b"\n\x82\x00"));
+        let upgraded = handshake.finish().expect("granted");
+        assert_eq!((upgraded.rest.as_slice(), upgraded.is_compressed().expect("none")), (&b"\x82\x00"[..], false));
+    }
+
+    #[test]
+    fn only_the_offered_extension_is_accepted() {
+        let mut results = Vec::new();
+        for extensions in ["permessage-deflate; server_no_context_takeover", "permessage-deflate", "x-other"] {
+            let mut handshake = begin(&[COMPRESSION_OFFER]);
+            let answer = granted(&handshake, &format!("Sec-WebSocket-Extensions: {extensions}\r\n"));
+            assert!(handshake.receive(&answer));
+            results.push(handshake.finish().expect("granted").is_compressed().ok());
+        }
+        assert_eq!(results, [Some(true), None, None]);
+    }
+
+    #[test]
+    fn a_refusal_is_read_with_its_body() {
+        let mut handshake = begin(&[]);
+        let body = r#"{"error":{"code":"full","message":"1000 connections"}}"#;
+        let head = format!("HTTP/1.1 503 Full\r\nRetry-After: 5\r\nContent-Length: {}\r\n\r\n", body.len());
+        assert!(!handshake.receive(head.as_bytes()), "the body is missing");
+        assert!(handshake.receive(body.as_bytes()));
+        let error = handshake.finish().expect_err("refused").to_string();
+        let want = "the server refused the connection: 503 Service Unavailable: 1000 connections (try again in 5 s)";
+        assert_eq!(error, want);
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_short_or_not_http_is_an_error() {
+        assert!(matches!(begin(&[]).finish(), Err(Error::Dropped)));
+        let mut other = begin(&[]);
+        assert!(other.receive(b"SSH-2.0-x\r\n\r\n"));
+        assert!(matches!(other.finish(), Err(Error::Protocol(_))));
+        let mut endless = begin(&[]);
+        assert!(endless.receive(&vec![b'a'; ANSWER_BYTES_MAX + 1]));
+        assert!(matches!(endless.finish(), Err(Error::Protocol(_))));
+    }
 }

@@ -1,4 +1,7 @@
-//! A subscriber for other programs: a blocking client on `std::net`, one thread, no executor.
+//! A client for tickcast servers: a blocking subscriber and a blocking publisher on `std::net`, one thread each, without
+//! an async executor.
+//!
+//! # Subscribe
 //!
 //! ```no_run
 //! use tickcast_client::{Body, Client, Event, Options, Subscription};
@@ -11,56 +14,111 @@
 //!     match client.next()? {
 //!         Event::Packet(packet) => {
 //!             for record in packet.records() {
-//!                 if let (Body::Trade(trade), Some(of)) = (record.body, record.instrument) {
-//!                     println!("{} {}", of.symbol, decimal::to_string(trade.px, of.px_exp));
+//!                 if let (Body::Trade(trade), Some(instrument)) = (record.body, record.instrument) {
+//!                     println!("{} {}", instrument.symbol, decimal::to_string(trade.px, instrument.px_exp));
 //!                 }
 //!             }
 //!         }
-//!         Event::Lost { why, retry_in } => eprintln!("{why}; trying again in {retry_in:?}"),
-//!         Event::Back | Event::Reply(_) => {}
+//!         Event::Disconnected { error, retry_in } => eprintln!("{error}; next attempt in {retry_in:?}"),
+//!         Event::Reconnected | Event::Reply(_) => {}
 //!     }
 //! }
 //! # }
 //! ```
 //!
-//! * A connection that is lost, or silent for two heartbeats, comes back by itself: after a wait with full jitter
-//!   ([`Backoff`]), no sooner than the server asks for, and not at all where another try would get the same answer
-//!   ([`Error::is_final`]). [`Client::next`] tells both.
-//! * Every subscription then goes on from the last packet: what was missed is replayed, what was had is passed over. Where
-//!   the server's history does not reach so far back, a snapshot comes, and [`Packet::missed`] says which trades that
-//!   costs. Nothing is missing in silence, as long as the server is the same one.
-//! * A server that was started anew shows by another epoch in [`Client::token`]: ids, definitions and sequences begin
-//!   anew, and which trades came before its start and were not had is not told, since nobody knows.
-//! * [`Client::token`] is where a stream stands; a program that keeps it goes on from there with [`Client::resume`].
-//! * Prices are mantissas, exact; [`tickcast_protocol::decimal`] writes them, and [`tickcast_protocol::Book`] keeps books.
+//! * A connection that is lost, or silent for two heartbeat intervals, is replaced: after a wait with full jitter
+//!   ([`Backoff`]), no sooner than the server requests, and not at all where another attempt would fail in the same way
+//!   ([`Error::is_final`]).
+//! * Every subscription then resumes after the last packet. What was missed is replayed; records that the client already
+//!   had are left out. Where the server's history does not reach back so far, a snapshot comes, and [`Packet::missed`]
+//!   lists the trades that are lost. Nothing is missing silently, as long as the server is the same process.
+//! * A restarted server has another epoch in [`Client::token`]: ids, definitions and sequences begin anew. Which trades
+//!   came before its restart and were not received is not known.
+//! * Prices are mantissas, exact. [`tickcast_protocol::decimal`] formats them; [`tickcast_protocol::Book`] keeps a book.
 //!
-//! The parts: [`error`], `stream` (the client), `connection` (one connection), `wanted` (subscriptions), [`packet`],
-//! [`decode`] (the check that nothing is missing silently), [`upgrade`] and [`lane`] (the handshake, for one thread and
-//! very many connections, too), [`target`] (URLs), [`pace`].
+//! # Resume in another process
 //!
-//! What it does not do: TLS; more than one connection; the JSON encoding.
+//! [`Client::token`] is the position of a stream. A program that stores it continues with [`Client::resume`].
 //!
-//! Cost: some 10 ns a record for the check, and one copy of a packet; 64 KiB a connection.
+//! ```no_run
+//! use tickcast_client::{Client, Event, Options, Reply, Subscription, Token};
+//! use tickcast_protocol::Channel;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let trades = Subscription::new(&[Channel::Trade], ["BTC-USD"]);
+//! let mut client = Client::connect("127.0.0.1:9001", Options::default())?;
+//! match std::fs::read_to_string("stream.token") {
+//!     Ok(text) => client.resume(text.parse::<Token>()?, trades),
+//!     Err(_) => client.subscribe(trades),
+//! };
+//! loop {
+//!     match client.next()? {
+//!         Event::Packet(packet) => println!("{} records, {} gaps", packet.records().count(), packet.missed().len()),
+//!         Event::Reply(Reply::Resumed { how, .. }) => println!("resumed by {how}"),
+//!         _ => {}
+//!     }
+//!     if let Some(token) = client.token() {
+//!         std::fs::write("stream.token", token.to_string())?;
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # Publish
+//!
+//! ```no_run
+//! use tickcast_client::{DefineInstrument, PublishPacket, Publisher};
+//! use tickcast_protocol::decimal;
+//! use tickcast_protocol::record::Quote;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut publisher = Publisher::connect("127.0.0.1:9001", Some("the server's --publish-token"))?;
+//! let ids = publisher.define(&[DefineInstrument::new("BTC-USD", "my-venue", -2, -8)])?;
+//! let mut packet = PublishPacket::new();
+//! let (bid_px, ask_px) = (decimal::parse("61837.63", -2)?, decimal::parse("61837.64", -2)?);
+//! packet.quote(ids[0], 0, &Quote { bid_px, bid_sz: 120_000_000, ask_px, ask_sz: 50_000_000 });
+//! publisher.send(&packet)?;
+//! publisher.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Packets and handshakes on a transport of your own
+//!
+//! [`decode`] reads packets without a connection, [`handshake`] upgrades one without a socket.
+//!
+//! # What it does not do
+//!
+//! TLS; the JSON encoding; more than one connection per client; reconnecting a publisher.
+//!
+//! Cost: about 10 ns a record for the sequence check, and one copy of each packet; 64 KiB a connection.
 
-pub mod backoff;
+#![forbid(unsafe_code)]
+#![warn(missing_docs, unreachable_pub)]
+
+mod backoff;
 mod client;
 mod connection;
 pub mod decode;
-pub mod error;
+mod error;
 pub mod handshake;
-pub mod lane;
-pub mod packet;
+mod packet;
+mod publish_packet;
+mod publisher;
 mod subscription;
-pub mod target;
+mod target;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 
 pub use backoff::Backoff;
 pub use client::{Client, Event, Options};
-pub use decode::Decoder;
-pub use error::{Error, Refusal};
-pub use packet::{Body, Book, Packet, Record};
+pub use error::{CloseReason, Error, Refusal};
+pub use packet::{Body, BookUpdate, Packet, Record};
+pub use publish_packet::PublishPacket;
+pub use publisher::Publisher;
 pub use subscription::Subscription;
-pub use target::{CONNECT_TIMEOUT, DEFAULT_URL, Target};
+pub use target::{DEFAULT_URL, Target};
 pub use tickcast_protocol::Token;
-pub use tickcast_protocol::control::Reply;
+pub use tickcast_protocol::control::{DefineInstrument, Reply};
+pub use timeouts::CONNECT_TIMEOUT;

@@ -1,62 +1,69 @@
-//! A packet as a program reads it: its header, and its records with their types.
+//! A packet as a program reads it: its header, and its records by type.
 
-use super::decode::Decoder;
+use crate::decode::Decoder;
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Ticker, Trade, read_book, read_raw};
 use tickcast_protocol::{BookAction, FeedState, Instrument, RecordKind};
 
-/// What is new in one packet.
+/// A packet, without the records that the client already had.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    /// Its header; [`Client::token`](super::Client::token) is made of it.
+    /// Its header. Epoch and position make [`Client::token`](crate::Client::token).
     pub header: PacketHeader,
-    /// Its length as it came, decompressed.
+    /// Its length, inflated.
     pub bytes: usize,
-    pub(super) records: &'a [u8],
-    pub(super) decoder: &'a Decoder,
+    pub(crate) records: &'a [u8],
+    pub(crate) decoder: &'a Decoder,
 }
 
 /// One record.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
+    /// Its header.
     pub header: RecordHeader,
-    /// Whose it is; `None` for heartbeats and the state of the feed.
+    /// Its instrument; `None` for heartbeats and the status of a whole feed.
     pub instrument: Option<&'a Instrument>,
-    /// What its type has.
+    /// Its values.
     pub body: Body<'a>,
-    /// The whole record as it travels.
+    /// The whole record as it was sent.
     pub bytes: &'a [u8],
 }
 
-/// What a record says, by its type.
+/// The values of a record, by its type.
 #[derive(Clone, Copy, Debug)]
 pub enum Body<'a> {
+    /// Best bid and offer.
     Quote(Quote),
+    /// One trade.
     Trade(Trade),
+    /// 24 h statistics.
     Ticker(Ticker),
-    Book(Book<'a>),
-    /// The payload.
+    /// Levels of a book.
+    Book(BookUpdate<'a>),
+    /// A payload that the server does not read.
     Raw(&'a [u8]),
-    /// Announces the record's instrument.
+    /// Defines the record's instrument.
     Definition,
+    /// The server has nothing to send.
     Heartbeat,
+    /// Records of a log channel are missing.
     Gap(Gap),
-    /// The state of the instrument, or of the feed if the record has no instrument.
+    /// The state of the instrument, or of the feed where the record has no instrument.
     Status(FeedState),
 }
 
 /// The levels of a Book record. [`tickcast_protocol::Book`] keeps a book up to date with them.
 #[derive(Clone, Copy, Debug)]
-pub struct Book<'a> {
+pub struct BookUpdate<'a> {
     record: &'a [u8],
 }
 
 impl<'a> Packet<'a> {
-    /// The records, the oldest first: without types that this version does not know, and without what was had before.
+    /// The records, the oldest first. Types that this version does not know are left out.
     pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
         let decoder = self.decoder;
         record::records(self.records).filter_map(move |(header, bytes)| {
-            let body = Body::read(RecordKind::from_wire(header.kind)?, bytes)?;
+            let body = Body::decode(&header, bytes)?;
             Some(Record { header, instrument: decoder.instrument(header.instrument), body, bytes })
         })
     }
@@ -66,21 +73,22 @@ impl<'a> Packet<'a> {
         self.decoder.instrument(id)
     }
 
-    /// Log records (trades, raw bytes) that came while the client was away, and that the server's history does not reach
-    /// any more; their reason is `'R'`.
+    /// Records of log channels (trades, raw bytes) that were sent while the client was disconnected and that the server's
+    /// history no longer has. Their reason is
+    /// [`GapReason::Reconnect`](tickcast_protocol::GapReason::Reconnect).
     pub fn missed(&self) -> &'a [Gap] {
         self.decoder.missed()
     }
 }
 
 impl<'a> Body<'a> {
-    /// `None` for what this version does not know, such as a gap of an unknown channel.
-    fn read(kind: RecordKind, record: &'a [u8]) -> Option<Self> {
-        Some(match kind {
+    /// The values of a whole record; `None` for a type or a channel that this version does not know.
+    pub fn decode(header: &RecordHeader, record: &'a [u8]) -> Option<Self> {
+        Some(match RecordKind::from_wire(header.kind)? {
             RecordKind::Quote => Self::Quote(Quote::read(record)?),
             RecordKind::Trade => Self::Trade(Trade::read(record)?),
             RecordKind::Ticker => Self::Ticker(Ticker::read(record)?),
-            RecordKind::Book => read_book(record).map(|_| Self::Book(Book { record }))?,
+            RecordKind::Book => read_book(record).map(|_| Self::Book(BookUpdate { record }))?,
             RecordKind::Raw => Self::Raw(read_raw(record)?),
             RecordKind::Definition => Self::Definition,
             RecordKind::Heartbeat => Self::Heartbeat,
@@ -90,7 +98,7 @@ impl<'a> Body<'a> {
     }
 }
 
-impl<'a> Book<'a> {
+impl<'a> BookUpdate<'a> {
     /// Whether the levels replace both sides or change levels by absolute size.
     pub fn action(&self) -> BookAction {
         read_book(self.record).map_or(BookAction::Delta, |(action, _)| action)

@@ -1,22 +1,23 @@
-//! What a client wants, and how it is asked for, the first time and after a reconnect. Pure.
+//! What a client subscribes to, and the requests for it on the first connection and after each reconnect. Pure.
 //!
-//! What always holds: a subscription that has had its snapshot goes on from the last packet that came while it was
-//! whole; another begins with a snapshot. Resumes are asked for before subscriptions, which would otherwise take the
-//! names that they share and leave nothing to replay; and of two resumes the more specific one goes first, since a value
-//! that waits for its interval is taken for had otherwise.
+//! What always holds: a subscription whose snapshot is complete resumes after the last packet that came while it was
+//! complete; any other one begins with a snapshot. Resumes are requested before subscriptions: a subscription would
+//! otherwise take over the instruments that both cover, and nothing would be replayed. Of two resumes the more specific
+//! one goes first: a value that waits for the conflation interval of the general one would otherwise count as delivered.
 
 use tickcast_protocol::control::{ChannelSet, resume_text, subscribe_text};
 use tickcast_protocol::{Channel, Token};
 
-/// What a client asks for.
+/// What a client subscribes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
+    /// The channels.
     pub channels: Vec<Channel>,
-    /// Names, or patterns with one `*` at the end.
+    /// Symbols, or patterns with one `*` at the end.
     pub symbols: Vec<String>,
-    /// 0: every update. Else at most one value per instrument and state channel in that interval, the newest.
+    /// 0: every update. Otherwise at most one value per instrument and state channel in this interval, the newest.
     pub conflate_ms: u32,
-    /// State before live.
+    /// Whether the present state comes before the live stream.
     pub snapshot: bool,
 }
 
@@ -27,154 +28,161 @@ impl Subscription {
         Self { channels: channels.to_vec(), symbols, conflate_ms: 0, snapshot: true }
     }
 
-    /// The same with an interval.
+    /// The same with a conflation interval.
+    #[must_use]
     pub fn conflated(mut self, conflate_ms: u32) -> Self {
         self.conflate_ms = conflate_ms;
         self
     }
 
-    /// The request as JSON text.
+    /// The same without a snapshot: live records only.
+    #[must_use]
+    pub fn without_snapshot(mut self) -> Self {
+        self.snapshot = false;
+        self
+    }
+
+    /// The request as JSON text, for a connection of one's own.
     pub fn request(&self, id: u64) -> String {
-        subscribe_text(id, self.channels(), &self.symbols(), self.conflate_ms, self.snapshot)
+        subscribe_text(id, self.channel_set(), &self.symbol_list(), self.conflate_ms, self.snapshot)
     }
 
-    fn resume(&self, id: u64, token: Token) -> String {
-        resume_text(id, token, self.channels(), &self.symbols(), self.conflate_ms)
+    /// The request to resume from `token`, as JSON text.
+    pub fn resume_request(&self, id: u64, token: Token) -> String {
+        resume_text(id, token, self.channel_set(), &self.symbol_list(), self.conflate_ms)
     }
 
-    pub(super) fn channels(&self) -> ChannelSet {
+    pub(crate) fn channel_set(&self) -> ChannelSet {
         self.channels.iter().copied().collect()
     }
 
-    pub(super) fn symbols(&self) -> Vec<&str> {
+    pub(crate) fn symbol_list(&self) -> Vec<&str> {
         self.symbols.iter().map(String::as_str).collect()
     }
 
-    /// The length of its least specific pattern; beyond all patterns where it has exact names alone.
+    /// The length of its least specific pattern; above all patterns where it has exact names only.
     fn specificity(&self) -> usize {
         let patterns = self.symbols.iter().filter(|symbol| symbol.ends_with('*'));
         patterns.map(String::len).min().unwrap_or(usize::MAX)
     }
 }
 
-/// A subscription as a client keeps it, over all of its connections.
+/// A subscription of a client, over all of its connections.
 #[derive(Debug)]
-pub(super) struct Wanted {
-    /// Of its requests, on every connection.
-    pub(super) id: u64,
-    pub(super) subscription: Subscription,
-    /// The server has answered, on this connection.
-    answered: bool,
-    /// Its snapshot or replay has come to its end: the client's token is good for it.
+pub(crate) struct ActiveSubscription {
+    /// The id of its requests, on every connection.
+    pub(crate) id: u64,
+    pub(crate) subscription: Subscription,
+    /// The server has accepted it on this connection.
+    accepted: bool,
+    /// Its snapshot or replay is complete: the client's token is valid for it.
     caught_up: bool,
     token: Option<Token>,
 }
 
-impl Wanted {
-    pub(super) fn new(id: u64, subscription: Subscription, token: Option<Token>) -> Self {
-        Self { id, subscription, answered: false, caught_up: false, token }
+impl ActiveSubscription {
+    pub(crate) fn new(id: u64, subscription: Subscription, token: Option<Token>) -> Self {
+        Self { id, subscription, accepted: false, caught_up: false, token }
     }
 
     /// The request: a resume where there is a token.
-    pub(super) fn request(&self) -> String {
+    pub(crate) fn request(&self) -> String {
         match self.token {
-            Some(token) => self.subscription.resume(self.id, token),
+            Some(token) => self.subscription.resume_request(self.id, token),
             None => self.subscription.request(self.id),
         }
     }
 
-    /// Whether it asks to go on from somewhere.
-    pub(super) fn resumes(&self) -> bool {
-        self.token.is_some()
-    }
-
-    /// The server has taken it. A subscription to what comes next has nothing to catch up with.
-    pub(super) fn answered(&mut self) {
-        self.answered = true;
+    /// The server has accepted it. A subscription without a snapshot has nothing to catch up with.
+    pub(crate) fn set_accepted(&mut self) {
+        self.accepted = true;
         self.caught_up = !self.subscription.snapshot && self.token.is_none();
     }
 
-    /// A snapshot or a replay has come to its end: that of all that has been answered.
-    pub(super) fn caught_up(&mut self) {
-        self.caught_up |= self.answered;
+    /// A snapshot or a replay is complete: that of every subscription that was accepted before.
+    pub(crate) fn set_caught_up(&mut self) {
+        self.caught_up |= self.accepted;
     }
 
     /// Whether it is live.
-    pub(super) fn is_caught_up(&self) -> bool {
+    pub(crate) fn is_caught_up(&self) -> bool {
         self.caught_up
     }
 
-    /// The connection is gone; `token` is that of its last packet.
-    pub(super) fn lost(&mut self, token: Option<Token>) {
+    /// The connection is lost; `token` is that of its last packet.
+    pub(crate) fn disconnected(&mut self, token: Option<Token>) {
         if self.caught_up {
             self.token = token;
         }
-        (self.answered, self.caught_up) = (false, false);
+        (self.accepted, self.caught_up) = (false, false);
+    }
+
+    fn resumes(&self) -> bool {
+        self.token.is_some()
     }
 }
 
-/// The requests that ask for all of it on a new connection, in their order.
-pub(super) fn requests(wanted: &[Wanted]) -> Vec<String> {
-    let mut ordered: Vec<&Wanted> = wanted.iter().collect();
-    ordered.sort_by_key(|one| (!one.resumes(), std::cmp::Reverse(one.subscription.specificity())));
-    ordered.into_iter().map(Wanted::request).collect()
+/// The requests for all subscriptions on a new connection, in the order in which they have to be sent.
+pub(crate) fn requests(subscriptions: &[ActiveSubscription]) -> Vec<String> {
+    let mut ordered: Vec<&ActiveSubscription> = subscriptions.iter().collect();
+    ordered.sort_by_key(|active| (!active.resumes(), std::cmp::Reverse(active.subscription.specificity())));
+    ordered.into_iter().map(ActiveSubscription::request).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use tickcast_protocol::Position;
-
     use super::*;
+    use tickcast_protocol::Position;
 
     const TOKEN: Token = Token { epoch: 7, position: Position::new(5) };
 
-    fn ops(wanted: &[Wanted]) -> Vec<(String, u64)> {
-        let parsed = requests(wanted).into_iter().map(|text| -> serde_json::Value {
+    fn ops(subscriptions: &[ActiveSubscription]) -> Vec<(String, u64)> {
+        let parsed = requests(subscriptions).into_iter().map(|text| -> serde_json::Value {
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
         });
         parsed
-            .map(|said| (said["op"].as_str().expect("a text").to_owned(), said["id"].as_u64().expect("an id")))
+            .map(|sent| (sent["op"].as_str().expect("a text").to_owned(), sent["id"].as_u64().expect("an id")))
             .collect()
     }
 
     #[test]
-    fn resumes_go_before_subscriptions_and_the_specific_before_the_general() {
+    fn resumes_precede_subscriptions_and_specific_precedes_general() {
         let of = |id, symbols: &[&str], token| {
-            Wanted::new(id, Subscription::new(&[Channel::Quote], symbols.iter().copied()), token)
+            ActiveSubscription::new(id, Subscription::new(&[Channel::Quote], symbols.iter().copied()), token)
         };
-        let wanted = [
+        let subscriptions = [
             of(1, &["NEW"], None),
             of(2, &["*", "A"], Some(TOKEN)),
             of(3, &["BTC-*"], Some(TOKEN)),
             of(4, &["B"], Some(TOKEN)),
         ];
         let want = [("resume", 4), ("resume", 3), ("resume", 2), ("subscribe", 1)];
-        assert_eq!(ops(&wanted), want.map(|(op, id)| (op.to_owned(), id)));
+        assert_eq!(ops(&subscriptions), want.map(|(op, id)| (op.to_owned(), id)));
     }
 
     #[test]
-    fn a_token_is_kept_from_before_a_replay_that_did_not_come_to_its_end() {
-        let mut wanted = Wanted::new(1, Subscription::new(&[Channel::Trade], ["*"]), None);
-        wanted.answered();
-        wanted.lost(Some(TOKEN));
-        assert!(!wanted.resumes(), "its snapshot never came");
-        wanted.answered();
-        wanted.caught_up();
-        wanted.lost(Some(TOKEN));
-        wanted.answered();
-        wanted.lost(Some(Token { position: Position::new(9), ..TOKEN }));
-        assert_eq!(wanted.token, Some(TOKEN));
+    fn an_incomplete_replay_keeps_the_token_from_before_it() {
+        let mut active = ActiveSubscription::new(1, Subscription::new(&[Channel::Trade], ["*"]), None);
+        active.set_accepted();
+        active.disconnected(Some(TOKEN));
+        assert!(!active.resumes(), "its snapshot never came");
+        active.set_accepted();
+        active.set_caught_up();
+        active.disconnected(Some(TOKEN));
+        active.set_accepted();
+        active.disconnected(Some(Token { position: Position::new(9), ..TOKEN }));
+        assert_eq!(active.token, Some(TOKEN));
     }
 
     #[test]
-    fn what_has_no_snapshot_goes_on_from_its_first_packet() {
-        let live = Subscription { snapshot: false, ..Subscription::new(&[Channel::Trade], ["*"]) };
-        let mut wanted = Wanted::new(1, live, None);
-        wanted.caught_up();
-        wanted.lost(Some(TOKEN));
-        assert!(!wanted.resumes(), "nobody has answered");
-        wanted.answered();
-        wanted.lost(Some(TOKEN));
-        assert!(wanted.resumes());
+    fn a_subscription_without_snapshot_resumes_from_its_first_packet() {
+        let live = Subscription::new(&[Channel::Trade], ["*"]).without_snapshot();
+        let mut active = ActiveSubscription::new(1, live, None);
+        active.set_caught_up();
+        active.disconnected(Some(TOKEN));
+        assert!(!active.resumes(), "the server has not accepted it");
+        active.set_accepted();
+        active.disconnected(Some(TOKEN));
+        assert!(active.resumes());
     }
 }

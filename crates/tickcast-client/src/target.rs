@@ -1,84 +1,104 @@
-//! Where a server is.
+//! The address of a server.
 
+use std::fmt;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::Duration;
 
 use http::Uri;
 
-use super::error::Error;
+use crate::error::Error;
+use crate::timeouts::CONNECT_TIMEOUT;
 
-/// Where a client connects when nothing is said.
+/// Where a client connects by default.
 pub const DEFAULT_URL: &str = "ws://127.0.0.1:9001/v1/stream";
 /// The port of a `HOST` without scheme and port: the server's default.
 const DEFAULT_PORT: u16 = 9001;
 const STREAM_PATH: &str = "/v1/stream";
-/// How long connecting, the upgrade and plain requests may take.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const WANTED: &str = "expected ws://HOST[:PORT][/PATH] or HOST[:PORT]";
 
-/// A server's address, proven.
+/// A server's URL, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The whole URL, as it goes into the upgrade request.
-    pub uri: Uri,
-    /// Host without the brackets of an IPv6 address.
-    pub host: String,
-    pub port: u16,
+    uri: Uri,
+    host: String,
+    port: u16,
 }
 
 impl Target {
-    /// Reads `ws://host[:port][/path]` or `host[:port][/path]`; the path is `/v1/stream` where none is given, the
-    /// port 80 with a scheme (RFC 6455, section 3) and the server's own 9001 without one.
+    /// Reads `ws://host[:port][/path]` or `host[:port][/path]`. The default path is `/v1/stream`; the default port is 80
+    /// with a scheme (RFC 6455, section 3) and the server's own 9001 without one.
+    ///
+    /// # Errors
+    /// [`Error::Url`] for any other text, `wss://` included: this crate has no TLS.
     pub fn parse(url: &str) -> Result<Self, Error> {
-        let error = |problem: &str| Error::Url { url: url.to_owned(), problem: problem.to_owned() };
+        Self::parse_with_path(url, STREAM_PATH)
+    }
+
+    /// The same with another default path.
+    pub(crate) fn parse_with_path(url: &str, default_path: &str) -> Result<Self, Error> {
+        let error = |problem| Error::Url { url: url.to_owned(), problem };
         let (rest, default_port) = match url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ws") => (rest, 80),
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("wss") => {
-                return Err(error("wss:// is not supported here; connect to the server's plain port with ws://"));
+                return Err(error("wss:// is not supported: expected ws:// and the server's plain port"));
             }
-            Some(_) => return Err(error("the scheme must be ws://")),
+            Some(_) => return Err(error("expected the scheme ws://")),
             None => (url, DEFAULT_PORT),
         };
-        let malformed = |_| error("want ws://HOST[:PORT][/PATH] or HOST[:PORT]");
+        let malformed = |_| error(WANTED);
         let given: Uri = format!("ws://{rest}").parse().map_err(malformed)?;
-        let authority = given.authority().ok_or_else(|| error("the host is missing"))?;
+        let authority = given.authority().ok_or_else(|| error(WANTED))?;
         if authority.as_str().contains('@') {
-            return Err(error("a user name in the URL is not supported"));
+            return Err(error("expected no user name"));
         }
         let host = authority.host();
-        // `http` keeps a port that is no number for the caller to find.
+        // `http` keeps a port that is not a number for the caller to find.
         let port_text = authority.as_str().strip_prefix(host).and_then(|rest| rest.strip_prefix(':'));
         let port = port_text.map_or(Some(default_port), |text| text.parse().ok().filter(|port| *port != 0));
-        let port = port.ok_or_else(|| error("the port must be a number from 1 to 65535"))?;
+        let port = port.ok_or_else(|| error("expected a port from 1 to 65535"))?;
         let path = match given.path_and_query() {
             Some(path) if path.path() != "/" => path.as_str().to_owned(),
             Some(path) => {
-                STREAM_PATH.to_owned() + path.query().map(|query| format!("?{query}")).as_deref().unwrap_or("")
+                default_path.to_owned() + path.query().map(|query| format!("?{query}")).as_deref().unwrap_or("")
             }
-            None => STREAM_PATH.to_owned(),
+            None => default_path.to_owned(),
         };
         let uri = format!("ws://{host}:{port}{path}").parse().map_err(malformed)?;
         Ok(Self { uri, host: host.trim_matches(['[', ']']).to_owned(), port })
     }
 
-    /// The same server at another path.
+    /// The same server at another path, which begins with `/`.
+    ///
+    /// # Panics
+    /// When `path` is not the path of a URL.
     pub fn with_path(&self, path: &str) -> Self {
-        let uri = format!("ws://{}{path}", self.authority()).parse().expect("a path of ours behind a proven authority");
+        let uri = format!("ws://{}{path}", self.authority()).parse().expect("the caller gives a valid path");
         Self { uri, ..self.clone() }
     }
 
-    /// `host:port`, for messages and the `Host` header.
+    /// `host:port`, as messages and the `Host` header have it.
     pub fn authority(&self) -> &str {
         self.uri.authority().expect("parse always sets one").as_str()
     }
 
+    /// The path without the query.
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+
     /// Resolves the host's name.
+    ///
+    /// # Errors
+    /// [`Error::Resolve`] where it has no address.
     pub fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
         let error = |error| Error::Resolve { host: self.host.clone(), error };
         let addresses: Vec<_> = (self.host.as_str(), self.port).to_socket_addrs().map_err(error)?.collect();
         if addresses.is_empty() { Err(error(std::io::ErrorKind::NotFound.into())) } else { Ok(addresses) }
     }
 
-    /// Opens a TCP connection to the first address that takes one.
+    /// Opens a TCP connection to the first address that accepts one.
+    ///
+    /// # Errors
+    /// [`Error::Resolve`], or [`Error::Connect`] for the last address.
     pub fn connect(&self) -> Result<TcpStream, Error> {
         let mut last = None;
         for address in self.addresses()? {
@@ -89,6 +109,17 @@ impl Target {
         }
         Err(last.expect("addresses are never empty"))
     }
+
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+}
+
+/// The whole URL.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.uri.fmt(f)
+    }
 }
 
 #[cfg(test)]
@@ -97,11 +128,11 @@ mod tests {
 
     fn parsed(url: &str) -> (String, String, u16) {
         let target = Target::parse(url).expect("a good URL");
-        (target.uri.to_string(), target.host, target.port)
+        (target.to_string(), target.host, target.port)
     }
 
     #[test]
-    fn a_host_alone_gets_scheme_port_and_path() {
+    fn scheme_port_and_path_have_defaults() {
         for (url, uri, host, port) in [
             (DEFAULT_URL, "ws://127.0.0.1:9001/v1/stream", "127.0.0.1", 9001),
             ("example.org", "ws://example.org:9001/v1/stream", "example.org", 9001),
@@ -114,24 +145,25 @@ mod tests {
             ("h:1/?token=x", "ws://h:1/v1/stream?token=x", "h", 1),
         ] {
             assert_eq!(parsed(url), (uri.to_owned(), host.to_owned(), port), "{url}");
+            assert_eq!(parsed(uri).0, uri, "a whole URL is read as itself");
         }
     }
 
     #[test]
-    fn a_bad_url_is_refused_with_what_is_wrong() {
+    fn an_invalid_url_is_refused_with_what_was_expected() {
         for (url, problem) in [
-            ("wss://example.org", "wss:// is not supported"),
-            ("http://example.org", "scheme must be ws://"),
-            ("ws://", "want ws://HOST"),
-            ("", "want ws://HOST"),
-            ("host:0", "port must be a number from 1 to 65535"),
-            ("host:99999", "port must be a number from 1 to 65535"),
-            ("host:", "port must be a number"),
-            ("ws://user@host", "user name"),
-            ("two words", "want ws://HOST"),
+            ("wss://example.org", "wss:// is not supported: expected ws://"),
+            ("http://example.org", "expected the scheme ws://"),
+            ("ws://", "expected ws://HOST"),
+            ("", "expected ws://HOST"),
+            ("host:0", "expected a port from 1 to 65535"),
+            ("host:99999", "expected a port from 1 to 65535"),
+            ("host:", "expected a port"),
+            ("ws://user@host", "expected no user name"),
+            ("two words", "expected ws://HOST"),
         ] {
             let error = Target::parse(url).expect_err(url).to_string();
-            assert!(error.contains(problem), "{url}: {error}");
+            assert!(error.starts_with(&format!("invalid URL {url:?}: ")) && error.contains(problem), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Scenarios against a server that plays a script.
+//! The client against a scripted server.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tickcast_protocol::{Channel, Position};
 use tickcast_test_support::packets::PacketBuilder;
 use tickcast_test_support::scripted_server::{self, Peer};
 
-const QUICK: Backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(20) };
+const QUICK: Backoff = Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(20) };
 
 fn connect(address: SocketAddr) -> Result<Client, Error> {
     Client::connect(&address.to_string(), Options { reconnect: None, ..Options::default() })
 }
 
-fn patient(address: SocketAddr) -> Client {
+fn connect_with_retries(address: SocketAddr) -> Client {
     let options = Options { reconnect: Some(QUICK), ..Options::default() };
     Client::connect(&address.to_string(), options).expect("a server is there")
 }
@@ -27,16 +27,16 @@ fn trades() -> Subscription {
     Subscription::new(&[Channel::Trade], ["BTC-*"])
 }
 
-fn say(peer: &mut Peer, text: impl Into<String>) {
+fn send_text(peer: &mut Peer, text: impl Into<String>) {
     peer.send(Message::text(text.into())).expect("the client reads");
 }
 
-/// Takes the request, answers it as the server does, and returns it.
+/// Reads a request, answers it as a server does, and returns it.
 fn answer(peer: &mut Peer, how: &str) -> serde_json::Value {
     let request = scripted_server::subscribe_request(peer);
     let kind = if request["op"] == "resume" { "resumed" } else { "subscribed" };
     let id = &request["id"];
-    say(peer, format!(r#"{{"type":"{kind}","id":{id},"how":"{how}","from":1,"conflate_ms":0,"count":1}}"#));
+    send_text(peer, format!(r#"{{"type":"{kind}","id":{id},"how":"{how}","from":1,"conflate_ms":0,"count":1}}"#));
     request
 }
 
@@ -48,29 +48,29 @@ fn start() -> PacketBuilder {
     PacketBuilder::new().definition(1, "BTC-USD").caught_up()
 }
 
-/// What comes until this many trades have come: their sequences, holes as ranges, and what became of the connection.
+/// Reads this many trades. Returns their sequences, gaps as ranges, and the events of the connection.
 fn read(client: &mut Client, trades: usize) -> Vec<String> {
-    let (mut told, mut seen) = (Vec::new(), 0);
+    let (mut log, mut seen) = (Vec::new(), 0);
     while seen < trades {
-        match client.next().expect("it goes on") {
+        match client.next().expect("the stream continues") {
             Event::Packet(packet) => {
-                told.extend(packet.missed().iter().map(|gap| format!("-{}-{}", gap.from_sequence, gap.to_sequence)));
+                log.extend(packet.missed().iter().map(|gap| format!("-{}-{}", gap.from_sequence, gap.to_sequence)));
                 for record in packet.records().filter(|record| matches!(record.body, Body::Trade(_))) {
                     assert_eq!(record.instrument.map(|of| of.symbol.as_str()), Some("BTC-USD"));
-                    told.push(record.header.sequence.to_string());
+                    log.push(record.header.sequence.to_string());
                     seen += 1;
                 }
             }
-            Event::Lost { .. } => told.push("lost".to_owned()),
-            Event::Back => told.push("back".to_owned()),
+            Event::Disconnected { .. } => log.push("lost".to_owned()),
+            Event::Reconnected => log.push("back".to_owned()),
             Event::Reply(_) => {}
         }
     }
-    told
+    log
 }
 
 #[test]
-fn a_subscription_is_sent_as_the_protocol_says_and_replies_and_packets_come_back() {
+fn subscribe_requests_replies_pings_and_packets_follow_the_protocol() {
     let packet = start().quote(1, 0);
     let script = packet.clone();
     let address = scripted_server::serve("", move |mut peer| {
@@ -79,17 +79,17 @@ fn a_subscription_is_sent_as_the_protocol_says_and_replies_and_packets_come_back
             "symbols": ["BTC-*"], "conflate_ms": 50, "snapshot": false});
         let good = if request == want { "yes" } else { "no" };
         let limits = r#"{"symbols":1,"requests_per_s":2}"#;
-        say(
+        send_text(
             &mut peer,
             format!(r#"{{"type":"welcome","epoch":7,"version":"1","heartbeat_ms":1000,"limits":{limits}}}"#),
         );
-        say(&mut peer, format!(r#"{{"type":"closing","reason":"{good}"}}"#));
-        say(&mut peer, r#"{"type":"news"}"#);
+        send_text(&mut peer, format!(r#"{{"type":"closing","reason":"{good}"}}"#));
+        send_text(&mut peer, r#"{"type":"news"}"#);
         peer.send(Message::Ping("are you there".into())).expect("the client reads");
         send(&mut peer, script.clone());
         let pong = peer.read().expect("the client answers");
         assert_eq!(pong, Message::Pong("are you there".into()));
-        say(&mut peer, r#"{"type":"pong","id":9,"ts":1}"#);
+        send_text(&mut peer, r#"{"type":"pong","id":9,"ts":1}"#);
         scripted_server::wait_for_end(&mut peer);
     });
     let mut client = connect(address).expect("a server is there");
@@ -117,7 +117,7 @@ fn a_subscription_is_sent_as_the_protocol_says_and_replies_and_packets_come_back
 }
 
 #[test]
-fn a_lost_connection_resumes_and_nothing_comes_twice() {
+fn a_lost_connection_resumes_without_duplicates() {
     let address = scripted_server::serve("", |mut peer| {
         let request = answer(&mut peer, "replay");
         if request["op"] == "subscribe" {
@@ -129,7 +129,7 @@ fn a_lost_connection_resumes_and_nothing_comes_twice() {
         send(&mut peer, PacketBuilder::new().position(13).trade(4, 0));
         scripted_server::wait_for_end(&mut peer);
     });
-    let mut client = patient(address);
+    let mut client = connect_with_retries(address);
     client.subscribe(trades());
     assert_eq!(read(&mut client, 4), ["1", "2", "lost", "back", "3", "4"]);
     let counters = client.decoder().counters();
@@ -137,7 +137,7 @@ fn a_lost_connection_resumes_and_nothing_comes_twice() {
 }
 
 #[test]
-fn a_resume_that_becomes_a_snapshot_tells_what_is_missing() {
+fn a_resume_answered_by_a_snapshot_reports_what_is_missing() {
     let address = scripted_server::serve("", |mut peer| {
         if answer(&mut peer, "snapshot")["op"] == "subscribe" {
             send(&mut peer, start().trade(2, 0));
@@ -147,14 +147,14 @@ fn a_resume_that_becomes_a_snapshot_tells_what_is_missing() {
         send(&mut peer, PacketBuilder::new().trade(10, 0));
         scripted_server::wait_for_end(&mut peer);
     });
-    let mut client = patient(address);
+    let mut client = connect_with_retries(address);
     client.subscribe(trades());
     assert_eq!(read(&mut client, 3), ["2", "lost", "back", "-3-8", "9", "10"]);
     assert_eq!((client.decoder().counters().lost, client.decoder().counters().violations), (6, 0));
 }
 
 #[test]
-fn a_subscription_whose_snapshot_was_cut_begins_anew() {
+fn an_incomplete_snapshot_is_requested_again() {
     let address = scripted_server::serve("", |mut peer| {
         static TRIES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let request = answer(&mut peer, "replay");
@@ -167,13 +167,13 @@ fn a_subscription_whose_snapshot_was_cut_begins_anew() {
         send(&mut peer, start().trade(1, flags::SNAPSHOT).trade(2, 0));
         scripted_server::wait_for_end(&mut peer);
     });
-    let mut client = patient(address);
+    let mut client = connect_with_retries(address);
     client.subscribe(trades());
     assert_eq!(read(&mut client, 2), ["1", "lost", "back", "2"]);
 }
 
 #[test]
-fn a_token_of_an_earlier_run_is_resumed_from() {
+fn a_stored_token_is_resumed() {
     let address = scripted_server::serve("", |mut peer| {
         let request = answer(&mut peer, "replay");
         assert_eq!((&request["op"], &request["position"]), (&"resume".into(), &77.into()));
@@ -186,65 +186,65 @@ fn a_token_of_an_earlier_run_is_resumed_from() {
 }
 
 #[test]
-fn a_refused_subscription_is_an_error_and_the_client_goes_on_without_it() {
+fn a_refused_subscription_is_an_error_and_is_dropped() {
     let address = scripted_server::serve("", |mut peer| {
         let request = scripted_server::subscribe_request(&mut peer);
         if request["symbols"][0] == "**" {
-            say(&mut peer, r#"{"type":"error","id":1,"code":"bad_request","message":"symbols: no"}"#);
+            send_text(&mut peer, r#"{"type":"error","id":1,"code":"bad_request","message":"symbols: no"}"#);
             answer(&mut peer, "replay");
             send(&mut peer, start().trade(1, 0));
             return;
         }
         assert_eq!((&request["id"], &request["op"]), (&2.into(), &"resume".into()));
-        say(&mut peer, r#"{"type":"resumed","id":2,"how":"replay","from":1}"#);
+        send_text(&mut peer, r#"{"type":"resumed","id":2,"how":"replay","from":1}"#);
         send(&mut peer, start().trade(2, 0));
         scripted_server::wait_for_end(&mut peer);
     });
-    let mut client = patient(address);
+    let mut client = connect_with_retries(address);
     client.subscribe(Subscription::new(&[Channel::Trade], ["**"]));
     let error = client.next().expect_err("refused").to_string();
-    assert_eq!(error, "the server refused the subscription: bad_request: symbols: no");
+    assert_eq!(error, "the server refused the request: bad_request: symbols: no");
     client.subscribe(trades());
     assert_eq!(read(&mut client, 2), ["1", "lost", "back", "2"]);
 }
 
 #[test]
-fn credentials_that_are_not_good_are_not_tried_again() {
+fn expired_credentials_are_not_retried() {
     let address = scripted_server::serve("", |mut peer| {
         let frame = CloseFrame { code: CloseCode::from(4001), reason: "expired".into() };
         peer.close(Some(frame)).expect("the client reads");
         scripted_server::wait_for_end(&mut peer);
     });
-    let error = patient(address).next().expect_err("closed").to_string();
+    let error = connect_with_retries(address).next().expect_err("closed").to_string();
     assert_eq!(error, "the server closed the connection: 4001 (credentials expired): expired");
 }
 
 #[test]
 fn a_close_shows_code_meaning_and_reason() {
     let address = scripted_server::serve("", |mut peer| {
-        let frame = CloseFrame { code: CloseCode::from(4002), reason: "owes 4 MiB".into() };
+        let frame = CloseFrame { code: CloseCode::from(4002), reason: "4 MiB are pending".into() };
         peer.close(Some(frame)).expect("the client reads");
         scripted_server::wait_for_end(&mut peer);
     });
     let error = connect(address).expect("a server is there").next().expect_err("closed");
-    assert_eq!(error.to_string(), "the server closed the connection: 4002 (slow consumer): owes 4 MiB");
+    assert_eq!(error.to_string(), "the server closed the connection: 4002 (slow consumer): 4 MiB are pending");
     assert!(!error.is_final());
 }
 
 #[test]
-fn a_connection_that_just_ends_is_told_as_such() {
+fn a_connection_without_close_frame_is_dropped() {
     let error = connect(scripted_server::serve("", drop)).expect("a server is there").next().expect_err("ended");
     assert!(matches!(error, Error::Dropped), "{error}");
 }
 
 #[test]
-fn what_the_server_asks_for_is_the_least_wait() {
+fn a_reconnect_waits_as_long_as_the_server_requests() {
     let address = scripted_server::serve("", |mut peer| {
-        say(&mut peer, r#"{"type":"closing","reason":"going_away","reconnect_ms":5000}"#);
+        send_text(&mut peer, r#"{"type":"closing","reason":"going_away","reconnect_ms":5000}"#);
     });
-    let mut client = patient(address);
+    let mut client = connect_with_retries(address);
     let retry_in = loop {
-        if let Event::Lost { retry_in, .. } = client.next().expect("it goes on") {
+        if let Event::Disconnected { retry_in, .. } = client.next().expect("the stream continues") {
             break retry_in;
         }
     };
@@ -252,7 +252,7 @@ fn what_the_server_asks_for_is_the_least_wait() {
 }
 
 #[test]
-fn a_refused_upgrade_shows_status_message_and_when_to_try_again() {
+fn a_refused_upgrade_shows_status_message_and_retry_time() {
     let address = scripted_server::respond(concat!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 72\r\n",
         "Retry-After: 5\r\n\r\n",
@@ -268,7 +268,7 @@ fn a_refused_upgrade_shows_status_message_and_when_to_try_again() {
 }
 
 #[test]
-fn a_refusal_without_a_body_still_tells_its_status() {
+fn a_refusal_without_a_body_shows_its_status() {
     let address = scripted_server::respond("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     let error = connect(address).err().expect("refused");
     assert_eq!(error.to_string(), "the server refused the connection: 404 Not Found");
@@ -276,7 +276,7 @@ fn a_refusal_without_a_body_still_tells_its_status() {
 }
 
 #[test]
-fn nobody_listening_is_told_with_the_address() {
+fn a_refused_connection_names_the_address() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let address = listener.local_addr().expect("a bound listener has an address");
     drop(listener);

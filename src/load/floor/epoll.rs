@@ -1,4 +1,4 @@
-//! The bare loop's other way to send: epoll says who can be read, and each send is a `send(2)`.
+//! Sockets on epoll: each send is a `send(2)`.
 
 use std::io;
 use std::net::TcpListener;
@@ -10,14 +10,14 @@ use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use super::sockets::{ReadBuffer, SocketEvent, Sockets};
 
-/// The listener's place among the slots.
+/// The listener, among the slots in epoll's data.
 const LISTENER: u64 = u64::MAX;
-/// The place of what is watched.
-const WATCHED: u64 = u64::MAX - 1;
-/// Most that one `epoll_wait` tells.
+/// The stop descriptor, likewise.
+const STOP: u64 = u64::MAX - 1;
+/// Events of one `epoll_wait`.
 const READY_MAX: usize = 1024;
 
-/// Connections as descriptors.
+/// Connections by slot, each with a descriptor.
 pub(super) struct EpollSockets {
     epoll: OwnedFd,
     listener: TcpListener,
@@ -31,12 +31,12 @@ pub(super) struct EpollSockets {
 }
 
 impl EpollSockets {
-    /// Room for `connections_max` connections. `watched` tells once when it becomes readable, and must stay open.
-    pub(super) fn new(connections_max: u32, listener: TcpListener, watched: &impl AsFd) -> io::Result<Self> {
+    /// Room for `connections_max` connections. `stop` becoming readable is reported once; it must stay open.
+    pub(super) fn new(connections_max: u32, listener: TcpListener, stop: &impl AsFd) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         listener.set_nonblocking(true)?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-        epoll::add(&epoll, watched, EventData::new_u64(WATCHED), EventFlags::IN | EventFlags::ONESHOT)?;
+        epoll::add(&epoll, stop, EventData::new_u64(STOP), EventFlags::IN | EventFlags::ONESHOT)?;
         let (sockets, inputs, free, events) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let ready = Vec::with_capacity(READY_MAX);
         Ok(Self { epoll, listener, sockets, inputs, free, connections_max, ready, events, failure: None })
@@ -45,7 +45,7 @@ impl EpollSockets {
     fn accept_all(&mut self) {
         loop {
             match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
-                Ok(socket) => self.take(socket),
+                Ok(socket) => self.add(socket),
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Err(error) => {
@@ -56,8 +56,8 @@ impl EpollSockets {
         }
     }
 
-    /// Gives a connection a slot; one too many is closed.
-    fn take(&mut self, socket: OwnedFd) {
+    /// Gives a connection a slot; one above the limit is closed.
+    fn add(&mut self, socket: OwnedFd) {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.sockets.len() < self.connections_max as usize => {
@@ -127,7 +127,7 @@ impl Sockets for EpollSockets {
                 let (data, flags) = (event.data, event.flags);
                 match data.u64() {
                     LISTENER => self.accept_all(),
-                    WATCHED => self.events.push(SocketEvent::Stop),
+                    STOP => self.events.push(SocketEvent::Stop),
                     slot => self.ready(slot as u32, flags),
                 }
             }

@@ -1,8 +1,8 @@
-//! The bare loop itself: accept, answer the upgrade, and send what has gathered to everybody, with one send each.
+//! The bare loop: accept, answer the upgrade, and send each flush to every subscriber with one send.
 //!
-//! Always: a frame is never torn. What a socket did not take of a sweep is finished when it has room, and what comes
-//! meanwhile is dropped for this subscriber, and counted: a floor that dropped is no floor. Subscribers are not read, so
-//! that one who has left is noticed by the send that fails.
+//! What always holds: a frame is never torn. The part of a flush that a socket did not take is sent when the socket is
+//! writable; flushes in between are dropped for this subscriber, and counted: a floor that dropped messages is no floor.
+//! Subscribers are not read, so that a failing send is what shows that one has gone.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,35 +14,34 @@ use super::request::{self, RequestHead};
 use super::sockets::{ReadBuffer, SocketEvent, Sockets};
 use super::tally::FloorTally;
 
-/// Room for a request's head; a longer one makes it grow.
+/// Room for a request's head; it grows for a longer one.
 const HEAD_BYTES: usize = 1024;
-/// The most that a head may have.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Room for what a publisher sends: what one read takes, and so what one sweep gathers at most.
+/// Room for one read of a publisher, and so the most that one flush gathers of it.
 const PUBLISHER_BYTES: usize = 512 * 1024;
 
-/// A member that owes the rest of a sweep has this bit in its entry, so that it is passed over.
+/// A subscriber that has not taken all of a flush has this bit in its entry, so that flushes skip it.
 const BEHIND: u32 = 1 << 31;
-/// The entry of a member that has left.
+/// The entry of a subscriber that has gone.
 const GONE: u32 = u32::MAX;
-/// No member.
-const NOBODY: u32 = u32::MAX;
+/// No subscriber has this slot.
+const NONE: u32 = u32::MAX;
 
-/// The loop's state.
+/// The state of the loop.
 pub(super) struct FloorLoop<K> {
     sockets: K,
     each: bool,
-    sweep: FlushBatch,
+    batch: FlushBatch,
     /// Slots of the subscribers, in the order of their upgrades.
-    members: Vec<u32>,
-    /// Which member has a slot, by slot.
-    member_of: Vec<u32>,
+    subscribers: Vec<u32>,
+    /// The index of a slot's subscriber, by slot.
+    subscriber_of: Vec<u32>,
     /// By slot: a publisher, whose input is frames.
-    publishes: Vec<bool>,
-    /// By slot: what is left to send of a sweep.
+    is_publisher: Vec<bool>,
+    /// By slot: the part of a flush that is still to be sent.
     tails: HashMap<u32, Vec<u8>, foldhash::fast::FixedState>,
-    /// Sends that belong to no sweep.
-    apart: Vec<(u32, Vec<u8>)>,
+    /// Sends outside of flushes: answers to upgrades, and tails.
+    extra_sends: Vec<(u32, Vec<u8>)>,
     tally: FloorTally,
 }
 
@@ -52,200 +51,202 @@ impl<K: Sockets> FloorLoop<K> {
         Self {
             sockets,
             each,
-            sweep: FlushBatch::new(each),
-            members: Vec::with_capacity(slots),
-            member_of: vec![NOBODY; slots],
-            publishes: vec![false; slots],
+            batch: FlushBatch::new(each),
+            subscribers: Vec::with_capacity(slots),
+            subscriber_of: vec![NONE; slots],
+            is_publisher: vec![false; slots],
             tails: HashMap::default(),
-            apart: Vec::new(),
+            extra_sends: Vec::new(),
             tally: FloorTally::default(),
         }
     }
 
-    /// Runs until what is watched speaks up.
+    /// Runs until [`SocketEvent::Stop`].
     pub(super) fn run(mut self) -> io::Result<FloorTally> {
         let mut events = Vec::new();
         loop {
-            self.send_sweep();
+            self.flush();
             self.sockets.take_events(&mut events)?;
-            // What was cut short is part of the sweep that still stands in its buffer.
+            // Short sends are of the flush that is still in `batch`.
             for event in &events {
                 if let SocketEvent::ShortSend { slot, result } = *event {
-                    self.cut_short(slot, result);
+                    self.on_short_send(slot, result);
                 }
             }
-            self.sweep.clear();
+            self.batch.clear();
             for event in events.drain(..) {
                 match event {
                     SocketEvent::Accepted { slot } => self.sockets.read(slot, ReadBuffer::new(HEAD_BYTES)),
-                    SocketEvent::Read { slot, buffer, result } => self.take_input(slot, buffer, result),
+                    SocketEvent::Read { slot, buffer, result } => self.on_input(slot, buffer, result),
                     SocketEvent::Writable { slot } => {
-                        self.apart.extend(self.tails.remove(&slot).map(|tail| (slot, tail)))
+                        self.extra_sends.extend(self.tails.remove(&slot).map(|tail| (slot, tail)));
                     }
                     SocketEvent::ShortSend { .. } => {}
                     SocketEvent::Stop => return Ok(self.tally),
                 }
             }
-            self.sweep.settle();
-            self.send_apart(&mut events)?;
+            self.batch.group();
+            self.send_extra(&mut events)?;
         }
     }
 
-    /// Sends what has gathered, and waits for more.
+    /// Sends the gathered messages, and waits for the next event.
     #[inline]
-    fn send_sweep(&mut self) {
-        let (sweep, members) = (&self.sweep, &self.members);
-        if sweep.messages == 0 {
+    fn flush(&mut self) {
+        let (batch, subscribers) = (&self.batch, &self.subscribers);
+        if batch.messages == 0 {
             return self.sockets.send_and_wait(std::iter::empty());
         }
         self.tally.flushes += 1;
         if self.each {
-            let to = |member: u32| members.get(member as usize).copied().unwrap_or(GONE);
-            let reached = sweep.shares.iter().filter(|share| to(share.member) < BEHIND);
-            let sent: u64 = reached.clone().map(|share| share.messages).sum();
+            let slot_of = |subscriber: u32| subscribers.get(subscriber as usize).copied().unwrap_or(GONE);
+            let reached = batch.frames.iter().filter(|frames| slot_of(frames.subscriber) < BEHIND);
+            let sent: u64 = reached.clone().map(|frames| frames.messages).sum();
             self.tally.sent += sent;
-            self.tally.dropped += sweep.messages - sent;
-            self.sockets.send_and_wait(reached.map(|share| (to(share.member), &sweep.bytes[share.start..share.end])));
+            self.tally.dropped += batch.messages - sent;
+            self.sockets.send_and_wait(
+                reached.map(|frames| (slot_of(frames.subscriber), &batch.bytes[frames.start..frames.end])),
+            );
         } else {
             let behind = self.tails.len() as u64;
-            self.tally.sent += sweep.messages * (self.tally.subscribers - behind);
-            self.tally.dropped += sweep.messages * behind;
-            let reached = members.iter().filter(|slot| **slot < BEHIND);
-            self.sockets.send_and_wait(reached.map(|slot| (*slot, sweep.bytes.as_slice())));
+            self.tally.sent += batch.messages * (self.tally.subscribers - behind);
+            self.tally.dropped += batch.messages * behind;
+            let reached = subscribers.iter().filter(|slot| **slot < BEHIND);
+            self.sockets.send_and_wait(reached.map(|slot| (*slot, batch.bytes.as_slice())));
         }
     }
 
-    /// What a subscriber gets of the sweep, and how many messages that is.
-    fn part(&self, member: u32) -> (&[u8], u64) {
+    /// The bytes of the flush for one subscriber, and how many messages they are.
+    fn bytes_for(&self, subscriber: u32) -> (&[u8], u64) {
         if !self.each {
-            return (&self.sweep.bytes, self.sweep.messages);
+            return (&self.batch.bytes, self.batch.messages);
         }
-        let share = self.sweep.shares.iter().find(|share| share.member == member);
-        share.map_or((&[], 0), |share| (&self.sweep.bytes[share.start..share.end], share.messages))
+        let frames = self.batch.frames.iter().find(|frames| frames.subscriber == subscriber);
+        frames.map_or((&[], 0), |frames| (&self.batch.bytes[frames.start..frames.end], frames.messages))
     }
 
-    fn cut_short(&mut self, slot: u32, result: Result<usize, Errno>) {
-        let member = self.member_of[slot as usize];
-        if member == NOBODY {
+    fn on_short_send(&mut self, slot: u32, result: Result<usize, Errno>) {
+        let subscriber = self.subscriber_of[slot as usize];
+        if subscriber == NONE {
             return;
         }
-        let (bytes, messages) = self.part(member);
+        let (bytes, messages) = self.bytes_for(subscriber);
         match result {
-            Ok(took) => {
-                let rest = bytes[took..].to_vec();
-                self.owe(slot, rest);
+            Ok(sent) => {
+                let tail = bytes[sent..].to_vec();
+                self.set_behind(slot, tail);
             }
             Err(error) => {
                 self.tally.sent -= messages;
                 self.tally.dropped += messages;
                 if error != Errno::AGAIN {
-                    self.end(slot);
+                    self.close(slot);
                 }
             }
         }
     }
 
-    /// Sends what belongs to no sweep: answers to upgrades, and the rests of former sweeps. Who has got all of it is
-    /// passed over no longer.
-    fn send_apart(&mut self, events: &mut Vec<SocketEvent>) -> io::Result<()> {
-        if self.apart.is_empty() {
+    /// Sends answers to upgrades, and tails of former flushes. A subscriber that has taken its whole tail is in the next
+    /// flush again.
+    fn send_extra(&mut self, events: &mut Vec<SocketEvent>) -> io::Result<()> {
+        if self.extra_sends.is_empty() {
             return Ok(());
         }
-        let apart = std::mem::take(&mut self.apart);
-        self.sockets.send(apart.iter().map(|(slot, bytes)| (*slot, bytes.as_slice())));
+        let sends = std::mem::take(&mut self.extra_sends);
+        self.sockets.send(sends.iter().map(|(slot, bytes)| (*slot, bytes.as_slice())));
         self.sockets.take_events(events)?;
-        for (slot, bytes) in apart {
+        for (slot, bytes) in sends {
             let short = |event: &SocketEvent| match *event {
                 SocketEvent::ShortSend { slot: short, result } if short == slot => Some(result),
                 _ => None,
             };
             match events.iter().find_map(short) {
-                None => self.caught_up(slot),
-                Some(Ok(took)) => self.owe(slot, bytes[took..].to_vec()),
-                Some(Err(Errno::AGAIN)) => self.owe(slot, bytes),
-                Some(Err(_)) => self.end(slot),
+                None => self.set_caught_up(slot),
+                Some(Ok(sent)) => self.set_behind(slot, bytes[sent..].to_vec()),
+                Some(Err(Errno::AGAIN)) => self.set_behind(slot, bytes),
+                Some(Err(_)) => self.close(slot),
             }
         }
         events.retain(|event| !matches!(event, SocketEvent::ShortSend { .. }));
         Ok(())
     }
 
-    fn caught_up(&mut self, slot: u32) {
-        let member = self.member_of[slot as usize];
-        if member != NOBODY {
-            self.members[member as usize] = slot;
+    fn set_caught_up(&mut self, slot: u32) {
+        let subscriber = self.subscriber_of[slot as usize];
+        if subscriber != NONE {
+            self.subscribers[subscriber as usize] = slot;
         }
     }
 
-    /// Passes a subscriber over until it has got these bytes.
-    fn owe(&mut self, slot: u32, bytes: Vec<u8>) {
-        let member = self.member_of[slot as usize];
-        if member == NOBODY {
-            return self.end(slot);
+    /// Flushes skip this subscriber until it has taken these bytes.
+    fn set_behind(&mut self, slot: u32, tail: Vec<u8>) {
+        let subscriber = self.subscriber_of[slot as usize];
+        if subscriber == NONE {
+            return self.close(slot);
         }
-        self.members[member as usize] |= BEHIND;
-        self.tails.insert(slot, bytes);
+        self.subscribers[subscriber as usize] |= BEHIND;
+        self.tails.insert(slot, tail);
         self.sockets.notify_writable(slot);
     }
 
-    /// Gives an upgraded connection its place.
-    fn seat(&mut self, slot: u32) {
-        self.member_of[slot as usize] = self.members.len() as u32;
-        self.members.push(slot);
+    fn add_subscriber(&mut self, slot: u32) {
+        self.subscriber_of[slot as usize] = self.subscribers.len() as u32;
+        self.subscribers.push(slot);
         self.tally.subscribers += 1;
         self.sockets.stop_reading(slot);
     }
 
-    /// Closes a connection, whatever it is.
-    fn end(&mut self, slot: u32) {
-        let member = std::mem::replace(&mut self.member_of[slot as usize], NOBODY);
-        if member != NOBODY {
-            self.members[member as usize] = GONE;
+    /// Closes a connection of any kind.
+    fn close(&mut self, slot: u32) {
+        let subscriber = std::mem::replace(&mut self.subscriber_of[slot as usize], NONE);
+        if subscriber != NONE {
+            self.subscribers[subscriber as usize] = GONE;
             self.tails.remove(&slot);
             self.tally.subscribers -= 1;
         }
-        self.publishes[slot as usize] = false;
+        self.is_publisher[slot as usize] = false;
         self.sockets.close(slot);
     }
 
-    fn take_input(&mut self, slot: u32, mut input: ReadBuffer, result: Result<usize, Errno>) {
+    fn on_input(&mut self, slot: u32, mut input: ReadBuffer, result: Result<usize, Errno>) {
         if !matches!(result, Ok(1..)) {
-            return self.end(slot);
+            return self.close(slot);
         }
-        if self.publishes[slot as usize] {
-            return self.take_frames(slot, input);
+        if self.is_publisher[slot as usize] {
+            return self.on_frames(slot, input);
         }
         match request::read(input.bytes()) {
-            RequestHead::Upgrade { consumed, publisher, answer } => {
-                self.apart.push((slot, answer.into_bytes()));
-                if !publisher {
-                    return self.seat(slot);
+            RequestHead::Upgrade { consumed, is_publisher, answer } => {
+                self.extra_sends.push((slot, answer.into_bytes()));
+                if !is_publisher {
+                    return self.add_subscriber(slot);
                 }
-                self.publishes[slot as usize] = true;
+                self.is_publisher[slot as usize] = true;
                 let mut frames = ReadBuffer::new(PUBLISHER_BYTES);
                 let rest = &input.bytes()[consumed..];
                 frames.room()[..rest.len()].copy_from_slice(rest);
                 frames.fill(rest.len());
-                self.take_frames(slot, frames);
+                self.on_frames(slot, frames);
             }
             RequestHead::Partial if input.bytes().len() < HEAD_BYTES_MAX => {
                 input.consume(0);
                 self.sockets.read(slot, input);
             }
-            RequestHead::Partial | RequestHead::Other => self.end(slot),
+            RequestHead::Partial | RequestHead::Other => self.close(slot),
         }
     }
-    fn take_frames(&mut self, slot: u32, mut input: ReadBuffer) {
-        match self.sweep.gather(input.bytes()) {
+
+    fn on_frames(&mut self, slot: u32, mut input: ReadBuffer) {
+        match self.batch.gather(input.bytes()) {
             Ok(consumed) => {
                 input.consume(consumed);
                 self.sockets.read(slot, input);
             }
             Err(end) => {
                 if let PublisherEnd::Fault(fault) = end {
-                    eprintln!("tickcast floor: a publisher is sent away: {fault}");
+                    eprintln!("tickcast floor: a publisher is closed: {fault}");
                 }
-                self.end(slot);
+                self.close(slot);
             }
         }
     }

@@ -1,15 +1,14 @@
-//! `tickcast floor`: a server with no protocol, no subscriptions and no checks, to be measured against.
+//! `tickcast floor`: a server without protocol, subscriptions and checks, to measure the server against.
 //!
-//! Whoever upgrades on `/v1/publish` publishes: the payload of each binary message goes, as it is, to everybody who has
-//! upgraded on another path. What has gathered since the last sweep goes out as one send each. That is the least that the
-//! kernel asks for the same bytes, and what the figures of the server are shown beside.
+//! A connection to `/v1/publish` is a publisher: the payload of each of its binary messages goes unchanged to all
+//! connections to other paths. The messages since the last flush go out with one send for each subscriber. That is the
+//! least work of the kernel for the same bytes; the server's figures are shown beside it.
 //!
-//! * `floor_loop`: the loop; `kernel` what it asks, `epoll` and [`crate::load::floor::ring`] who answer; `frames` and `upgrade` the
-//!   least of WebSocket.
-//! * `rival`: the same with tokio and tokio-tungstenite, the usual way in Rust. Only with the feature `rivals`.
+//! * `floor_loop`: the loop. `sockets`: what it asks of the kernel; `uring` and `epoll` implement it.
+//! * `frames` and `request`: the least of WebSocket and HTTP.
+//! * `rival`: the same server on tokio and tokio-tungstenite, the usual way in Rust. Only with the feature `rivals`.
 //!
-//! It ends on a signal, and when its standard input, where that is a pipe, is closed: so it does not outlive the load
-//! generator that started it.
+//! It ends on a signal, and when its stdin, where that is a pipe, is closed: it does not outlive its parent.
 
 mod epoll;
 mod floor_loop;
@@ -35,10 +34,10 @@ use self::uring::UringSockets;
 use crate::load::error::LoadError;
 use crate::load::machine::{descriptors_max, ensure_descriptors};
 
-/// Connections that may wait for their accept; the kernel takes its own limit where that is lower.
+/// Connections that may wait for their accept; the kernel's own limit applies where it is lower.
 const BACKLOG: i32 = 65_535;
 
-/// Serves without protocol, subscriptions and checks: what the server's cost is measured against.
+/// Serves without protocol, subscriptions and checks: the baseline of the server's cost.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FloorArgs {
     /// Address and port to listen on
@@ -47,18 +46,18 @@ pub struct FloorArgs {
     /// How it sends
     #[arg(long, value_enum, default_value_t = SendMethod::IoUring)]
     pub sends: SendMethod,
-    /// Each message goes to one subscriber: instrument 1 to the first that came, and so on
+    /// Send each message to one subscriber: instrument 1 to the first that connected, and so on
     #[arg(long)]
     pub each: bool,
-    /// Connections in all; by default what the descriptor limit allows
+    /// Most connections; by default as many as the limit of descriptors allows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: Option<u32>,
-    /// Kernel send buffer of a connection, as the server has it
+    /// Kernel send buffer of a connection; the default is the server's
     #[arg(long, default_value_t = 65_536, value_name = "BYTES")]
     pub send_buffer_bytes: u32,
 }
 
-/// How a floor sends.
+/// The way to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SendMethod {
     /// Batches of io_uring sends on registered files
@@ -69,8 +68,8 @@ pub enum SendMethod {
     TokioTungstenite,
 }
 
-/// Runs `tickcast floor` until a signal or the end of its input, and writes to `out` where it listens, and in the end what
-/// it did.
+/// Runs `tickcast floor` until a signal or the end of stdin. Writes to `out` the address on which it listens, and its
+/// counts at the end.
 pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), LoadError> {
     let connections_max = args.connections_max.unwrap_or_else(|| descriptors_max().min(1_000_000) as u32);
     ensure_descriptors(u64::from(connections_max))?;
@@ -78,12 +77,12 @@ pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), LoadError> {
     let listener = listen(args).map_err(failed)?;
     let stop = stop_socket().map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let say = |out: &mut dyn Write, line: &str| writeln!(out, "{line}").and_then(|()| out.flush());
-    let ready = |out: &mut dyn Write| say(out, &format!("listening on {address}")).map_err(LoadError::Output);
+    let print = |out: &mut dyn Write, line: &str| writeln!(out, "{line}").and_then(|()| out.flush());
+    let ready = |out: &mut dyn Write| print(out, &format!("listening on {address}")).map_err(LoadError::Output);
     let tally = match args.sends {
         SendMethod::IoUring => {
             let mut ring = UringSockets::new(connections_max, listener).map_err(failed)?;
-            ring.watch(&stop);
+            ring.stop_on(&stop);
             ready(out)?;
             FloorLoop::new(ring, connections_max, args.each).run().map_err(failed)?
         }
@@ -98,15 +97,17 @@ pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), LoadError> {
         }
     };
     let line = serde_json::to_string(&tally).expect("numbers are JSON");
-    // Who has gone does not want to know.
-    let _ = say(out, &line);
+    // The reader may have gone.
+    let _ = print(out, &line);
     Ok(())
 }
 
 #[cfg(feature = "rivals")]
 fn rival(listener: TcpListener, stop: UnixStream, each: bool) -> Result<FloorTally, LoadError> {
     if each {
-        return Err(LoadError::Arguments("--each is for io-uring and send: a broadcast channel has no each".into()));
+        return Err(LoadError::Arguments(
+            "--each is not supported by tokio-tungstenite: expected --sends io-uring or send".into(),
+        ));
     }
     rival::run(listener, stop).map_err(|error| LoadError::System { what: "tokio", error })
 }
@@ -114,11 +115,11 @@ fn rival(listener: TcpListener, stop: UnixStream, each: bool) -> Result<FloorTal
 #[cfg(not(feature = "rivals"))]
 fn rival(_listener: TcpListener, _stop: UnixStream, _each: bool) -> Result<FloorTally, LoadError> {
     Err(LoadError::Arguments(
-        "--sends tokio-tungstenite is not built in; build it with 'cargo build --release --features rivals'".into(),
+        "--sends tokio-tungstenite needs a build with 'cargo build --release --features rivals'".into(),
     ))
 }
 
-/// A listener whose connections send at once, with the server's send buffer.
+/// A listener whose connections have TCP_NODELAY and the server's send buffer.
 fn listen(args: &FloorArgs) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(args.listen), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -130,7 +131,7 @@ fn listen(args: &FloorArgs) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// A socket that becomes readable when it is time to end.
+/// A socket that becomes readable when the floor is to end.
 fn stop_socket() -> io::Result<UnixStream> {
     let (here, there) = UnixStream::pair()?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -138,11 +139,11 @@ fn stop_socket() -> io::Result<UnixStream> {
     }
     let input = rustix::fs::fstat(io::stdin())?;
     if FileType::from_raw_mode(input.st_mode) == FileType::Fifo {
-        // It ends with the process.
+        // The thread ends with the process.
         std::thread::Builder::new().name("parent".to_owned()).spawn(move || {
             let mut there = there;
             while matches!(io::stdin().read(&mut [0; 64]), Ok(1..)) {}
-            // The process is ending anyway where nobody listens.
+            // Where the other end is closed, the process is ending.
             let _ = there.write_all(&[0]);
         })?;
     }

@@ -1,4 +1,4 @@
-//! The least of an HTTP upgrade that real clients accept: a key is answered, and nothing is judged.
+//! The least of an HTTP upgrade that real clients accept: the key is answered, and nothing is validated.
 
 use tungstenite::handshake::derive_accept_key;
 
@@ -8,18 +8,18 @@ const HEADERS_MAX: usize = 64;
 /// A request's head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RequestHead {
-    /// Read on.
+    /// More bytes are needed.
     Partial,
-    /// An upgrade.
+    /// An upgrade request.
     Upgrade {
-        /// Bytes of the head; what follows are the first frames.
+        /// The length of the head; frames follow.
         consumed: usize,
-        /// It came to publish.
-        publisher: bool,
+        /// Its path is that of publishers.
+        is_publisher: bool,
         /// The 101 response.
         answer: String,
     },
-    /// Something else, or nothing that can be read.
+    /// Another request, or not HTTP.
     Other,
 }
 
@@ -38,11 +38,11 @@ pub(super) fn read(bytes: &[u8]) -> RequestHead {
         found.map(|header| header.value.trim_ascii())
     };
     let Some(key) = header("Sec-WebSocket-Key") else { return RequestHead::Other };
-    let publisher = path.split('?').next() == Some("/v1/publish");
-    RequestHead::Upgrade { consumed, publisher, answer: answer(key, header("Sec-WebSocket-Protocol")) }
+    let is_publisher = path.split('?').next() == Some("/v1/publish");
+    RequestHead::Upgrade { consumed, is_publisher, answer: answer(key, header("Sec-WebSocket-Protocol")) }
 }
 
-/// The 101 response to a key. A client that offers subprotocols insists on one: it gets its first.
+/// The 101 response to a key. A client that offers subprotocols requires one: it gets its first.
 fn answer(key: &[u8], offered: Option<&[u8]>) -> String {
     let mut answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n".to_owned();
     answer.push_str("Sec-WebSocket-Accept: ");
@@ -64,10 +64,10 @@ mod tests {
     fn the_key_of_the_rfc_gets_the_answer_of_the_rfc() {
         let request = "GET /v1/publish?token=x HTTP/1.1\r\nHost: h\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                        Sec-WebSocket-Protocol: tickcast.v1, other\r\n\r\n";
-        let RequestHead::Upgrade { consumed, publisher, answer } = read(format!("{request}rest").as_bytes()) else {
+        let RequestHead::Upgrade { consumed, is_publisher, answer } = read(format!("{request}rest").as_bytes()) else {
             panic!("an upgrade");
         };
-        assert_eq!((consumed, publisher), (request.len(), true));
+        assert_eq!((consumed, is_publisher), (request.len(), true));
         assert!(answer.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
         assert!(answer.ends_with("\r\nSec-WebSocket-Protocol: tickcast.v1\r\n\r\n"), "{answer}");
         assert_eq!(read(&request.as_bytes()[..request.len() - 1]), RequestHead::Partial);

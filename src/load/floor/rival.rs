@@ -1,9 +1,9 @@
-//! The usual way to write such a server in Rust, as something to compare with: tokio, tokio-tungstenite, a broadcast
-//! channel, and a task for each connection.
+//! The usual way to write such a server in Rust, to compare with: tokio, tokio-tungstenite, a broadcast channel, and a
+//! task for each connection.
 //!
-//! It is written as well as that way allows: what waits in the channel is fed to the socket before one flush, payloads
-//! are shared, and the runtime has a thread for each core that the process may use. A subscriber that is lapped by the
-//! channel goes on with what is there, and what it missed is counted as dropped.
+//! It is written as well as that way allows: all messages that wait in the channel are fed to the socket before one flush,
+//! payloads are shared, and the runtime has a thread for each core that the process may use. A subscriber that the channel
+//! laps continues with the messages that are there; the missed ones are counted as dropped.
 
 use std::io;
 use std::net::TcpListener;
@@ -25,7 +25,7 @@ use super::tally::FloorTally;
 /// Messages that the channel holds.
 const CHANNEL_MESSAGES: usize = 1024;
 
-/// What the tasks count together. Relaxed throughout: sums that are read when all is over.
+/// Counters of all tasks. Relaxed throughout: sums that are read at the end.
 #[derive(Default)]
 struct Counts {
     sent: AtomicU64,
@@ -59,7 +59,7 @@ async fn serve(listener: TcpListener, stop: UnixStream, counts: Arc<Counts>) -> 
     let (channel, _) = broadcast::channel(CHANNEL_MESSAGES);
     loop {
         tokio::select! {
-            // A connection that has gone before its accept is no reason to end.
+            // A connection may have ended before its accept.
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
                 tokio::spawn(connection(stream, channel.clone(), Arc::clone(&counts)));
             },
@@ -70,23 +70,23 @@ async fn serve(listener: TcpListener, stop: UnixStream, counts: Arc<Counts>) -> 
 
 /// One connection, from its upgrade to its end.
 async fn connection(stream: TcpStream, channel: Sender<Message>, counts: Arc<Counts>) {
-    let mut publishes = false;
+    let mut is_publisher = false;
     #[expect(clippy::result_large_err, reason = "the library's own type")]
     let upgrade = |request: &Request, response| -> Result<Response, ErrorResponse> {
-        publishes = request.uri().path() == "/v1/publish";
+        is_publisher = request.uri().path() == "/v1/publish";
         Ok(agree(request, response))
     };
     let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, upgrade).await else { return };
-    if publishes {
+    if is_publisher {
         return publish(socket, channel).await;
     }
     counts.subscribers.fetch_add(1, Ordering::Relaxed);
-    // Whoever cannot be sent to any more has gone.
+    // An error means that the subscriber has gone.
     let _ = subscriber(socket, channel.subscribe(), &counts).await;
     counts.subscribers.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// A client that offers subprotocols insists on one: it gets its first.
+/// A client that offers subprotocols requires one: it gets its first.
 fn agree(request: &Request, mut response: Response) -> Response {
     let offered = request.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|offered| offered.to_str().ok());
     let first = offered.and_then(|offered| offered.split(',').next());
@@ -99,7 +99,7 @@ fn agree(request: &Request, mut response: Response) -> Response {
 async fn publish(mut socket: WebSocketStream<TcpStream>, channel: Sender<Message>) {
     while let Some(Ok(message)) = socket.next().await {
         if message.is_binary() {
-            // Nobody may be there yet.
+            // There may be no subscriber yet.
             let _ = channel.send(message);
         }
     }
@@ -107,7 +107,7 @@ async fn publish(mut socket: WebSocketStream<TcpStream>, channel: Sender<Message
 
 async fn subscriber(
     socket: WebSocketStream<TcpStream>,
-    mut news: Receiver<Message>,
+    mut messages: Receiver<Message>,
     counts: &Counts,
 ) -> Result<(), Error> {
     let (mut sink, mut input) = socket.split();
@@ -117,7 +117,7 @@ async fn subscriber(
                 Some(Ok(_)) => continue,
                 _ => return Ok(()),
             },
-            message = news.recv() => match message {
+            message = messages.recv() => match message {
                 Ok(message) => Some(message),
                 Err(RecvError::Lagged(lost)) => {
                     counts.dropped.fetch_add(lost, Ordering::Relaxed);
@@ -130,17 +130,17 @@ async fn subscriber(
         while let Some(message) = next {
             sink.feed(message).await?;
             sent += 1;
-            next = waiting(&mut news, counts);
+            next = waiting(&mut messages, counts);
         }
         sink.flush().await?;
         counts.sent.fetch_add(sent, Ordering::Relaxed);
     }
 }
 
-/// The next message that is there already.
-fn waiting(news: &mut Receiver<Message>, counts: &Counts) -> Option<Message> {
+/// The next message that is in the channel already.
+fn waiting(messages: &mut Receiver<Message>, counts: &Counts) -> Option<Message> {
     loop {
-        match news.try_recv() {
+        match messages.try_recv() {
             Ok(message) => return Some(message),
             Err(TryRecvError::Lagged(lost)) => {
                 counts.dropped.fetch_add(lost, Ordering::Relaxed);

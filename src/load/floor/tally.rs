@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-/// What a floor did; one line of JSON at its end.
+/// The counts of a floor, which it prints as one line of JSON at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FloorTally {
-    /// Messages sent, one a subscriber.
+    /// Messages sent, counted for each subscriber.
     pub sent: u64,
-    /// Messages not sent, because a socket was full, a channel was lapped, or nobody was there.
+    /// Messages not sent because a socket was full, a channel was lapped, or the subscriber did not exist.
     pub dropped: u64,
-    /// Times that what had gathered was sent; 0 where each connection sweeps by itself.
+    /// How often gathered messages were sent; 0 where each connection flushes by itself.
     pub flushes: u64,
     /// Subscribers at the end.
     pub subscribers: u64,

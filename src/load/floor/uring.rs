@@ -1,13 +1,14 @@
-//! The least that io_uring asks for the same sends: what the server's own ring is measured against.
+//! Sockets on io_uring, with the fewest operations for the same sends as the server: what the server's own ring is measured
+//! against.
 //!
-//! Always: it shares no code with [`super::uring`], so that what makes that one slower does not make its yardstick slower
-//! as well. Connections live in the ring's file table from their accept on, and cost no descriptor. One
-//! `io_uring_enter` submits up to 1,024 sends; the last of them also takes up reading again and waits.
-//! * `MSG_DONTWAIT` keeps the kernel from holding on to a send: once it is submitted, its bytes are copied or refused.
-//! * `MSG_WAITALL` makes a send that was cut short complete visibly, where sends that took all complete in silence.
+//! What always holds: it shares no code with `crate::io::uring`, so that a regression there does not slow its yardstick as
+//! well. Connections live in the ring's file table from their accept on, and cost no descriptor. One `io_uring_enter`
+//! submits up to 1,024 sends; the last one of a flush also submits the reads, and waits.
+//! * With `MSG_DONTWAIT` the kernel does not keep a send: once it is submitted, its bytes are copied or refused.
+//! * With `MSG_WAITALL` a send that was cut short has a visible completion; sends that took all bytes have none.
 //!
-//! It does not close idle connections, watch subscribers for input, or tell the holders of a slot apart. Costs: the
-//! kernel's, and some 5 ns a send to fill in its entry.
+//! It does not close idle connections, read subscribers, or distinguish successive connections of a slot. Cost: the
+//! kernel's, and about 5 ns a send to fill in its entry.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -21,7 +22,7 @@ use super::sockets::{ReadBuffer, SocketEvent, Sockets};
 
 /// Entries of the submission queue, and so the most sends of one `io_uring_enter`.
 const SUBMISSIONS: u32 = 1024;
-/// Entries of the completion queue: a whole batch that was cut short, sixteen times.
+/// Entries of the completion queue: sixteen batches of which every send was cut short.
 const COMPLETIONS: u32 = 16 * 1024;
 /// `MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL`, from `<sys/socket.h>`.
 const SEND_FLAGS: i32 = 0x40 | 0x100 | 0x4000;
@@ -29,32 +30,32 @@ const SEND_FLAGS: i32 = 0x40 | 0x100 | 0x4000;
 const POLL_INPUT: u32 = 0x1;
 const POLL_OUTPUT: u32 = 0x4;
 
-/// What an entry was for: the upper half of its `user_data`; the lower half is the slot.
+/// The operation of an entry: the upper half of its `user_data`. The lower half is the slot.
 const SEND: u32 = 0;
 const ACCEPT: u32 = 1;
 const READ: u32 = 2;
-const ROOM: u32 = 3;
+const WRITABLE: u32 = 3;
 const CLOSE: u32 = 4;
-const WATCH: u32 = 5;
+const STOP: u32 = 5;
 
-/// A ring of its own for the thread that made it.
-pub struct UringSockets {
+/// A ring for the thread that made it.
+pub(super) struct UringSockets {
     ring: IoUring,
-    /// By slot: what the kernel may write into, from the time a read was asked for until its event.
+    /// By slot: the memory that the kernel may write to, from the request of a read to its event.
     inputs: Vec<Option<ReadBuffer>>,
-    /// Reads that go out behind the next sends.
+    /// Slots whose reads are submitted behind the next sends.
     due: Vec<u32>,
     events: Vec<SocketEvent>,
     listener: TcpListener,
-    /// The first error that ends it all.
+    /// The first error, which ends the loop.
     failure: Option<io::Error>,
 }
 
 impl UringSockets {
-    /// A ring with room for `connections_max` connections, which listens at once.
+    /// A ring with room for `connections_max` connections, which accepts from now on.
     ///
-    /// Errors are the kernel's: io_uring is not permitted, or more connections are asked for than descriptors are allowed.
-    pub fn new(connections_max: u32, listener: TcpListener) -> io::Result<Self> {
+    /// Errors are the kernel's: io_uring is not permitted, or there are more connections than descriptors are allowed.
+    pub(super) fn new(connections_max: u32, listener: TcpListener) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -69,15 +70,15 @@ impl UringSockets {
         Ok(ring)
     }
 
-    /// Tells once when a descriptor becomes readable, or is at its end. It must stay open.
-    pub fn watch(&mut self, descriptor: &impl AsRawFd) {
+    /// Reports [`SocketEvent::Stop`] once when this descriptor becomes readable. It must stay open.
+    pub(super) fn stop_on(&mut self, descriptor: &impl AsRawFd) {
         let poll = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), POLL_INPUT).build();
-        self.push_pointless(poll.user_data(tag(WATCH, 0)));
+        self.push_without_pointer(poll.user_data(tag(STOP, 0)));
     }
 
     fn accept(&mut self) {
         let accept = opcode::AcceptMulti::new(types::Fd(self.listener.as_raw_fd())).allocate_file_index(true).build();
-        self.push_pointless(accept.user_data(tag(ACCEPT, 0)));
+        self.push_without_pointer(accept.user_data(tag(ACCEPT, 0)));
     }
 
     #[inline]
@@ -94,7 +95,7 @@ impl UringSockets {
                     .flags(squeue::Flags::SKIP_SUCCESS)
                     .user_data(tag(SEND, slot));
                 // SAFETY: the bytes are borrowed until the caller, `send` or `send_and_wait`, returns, and both submit all
-                // entries before; after that the kernel does not look at them (MSG_DONTWAIT).
+                // entries before; after that the kernel does not read them (MSG_DONTWAIT).
                 unsafe { queue.push(&send) }.expect("no more are taken than there is room for");
                 pushed += 1;
             }
@@ -103,7 +104,7 @@ impl UringSockets {
                 return;
             }
             self.submit(0);
-            self.drain();
+            self.on_completions();
         }
     }
 
@@ -112,13 +113,13 @@ impl UringSockets {
         let room = input.room();
         let read = opcode::Recv::new(types::Fixed(slot), room.as_mut_ptr(), room.len() as u32).build();
         self.make_room();
-        // SAFETY: the memory belongs to `inputs`, which nobody touches before this read has completed, and which is not
-        // freed even when the ring is dropped.
+        // SAFETY: the memory belongs to `inputs`. `read` and `on_completions` leave it alone until this read has completed,
+        // and `drop` does not free it.
         unsafe { self.ring.submission().push(&read.user_data(tag(READ, slot))) }.expect("room was made");
     }
 
-    /// Queues an entry that points at nothing of ours.
-    fn push_pointless(&mut self, entry: squeue::Entry) {
+    /// Queues an entry that has no pointer.
+    fn push_without_pointer(&mut self, entry: squeue::Entry) {
         self.make_room();
         // SAFETY: accepts, polls and closes carry no pointer.
         unsafe { self.ring.submission().push(&entry) }.expect("room was made");
@@ -130,7 +131,7 @@ impl UringSockets {
         }
     }
 
-    /// Hands all queued entries to the kernel, and waits for `want` completions with the last of them.
+    /// Submits all queued entries, and waits for `want` completions with the last of them.
     fn submit(&mut self, want: usize) {
         if want == 0 && self.ring.submission().is_empty() {
             return;
@@ -138,8 +139,8 @@ impl UringSockets {
         loop {
             match self.ring.submit_and_wait(want) {
                 Ok(_) => {}
-                // An interrupted wait; or no room for completions or for memory, which draining may mend.
-                Err(error) if is_passing(&error) => self.drain(),
+                // An interrupted wait; or no room for completions or memory, which reading completions may free.
+                Err(error) if is_transient(&error) => self.on_completions(),
                 Err(error) => panic!("io_uring_enter: {error}"),
             }
             if self.ring.submission().is_empty() && (want == 0 || self.has_events()) {
@@ -152,7 +153,7 @@ impl UringSockets {
         !self.events.is_empty() || self.failure.is_some() || !self.ring.completion().is_empty()
     }
 
-    fn drain(&mut self) {
+    fn on_completions(&mut self) {
         let mut accepting = true;
         for entry in self.ring.completion() {
             let (operation, slot) = ((entry.user_data() >> 32) as u32, entry.user_data() as u32);
@@ -168,15 +169,15 @@ impl UringSockets {
                     accepting &= cqueue::more(entry.flags());
                     match result {
                         Ok(slot) => self.events.push(SocketEvent::Accepted { slot: slot as u32 }),
-                        // Refused: the table is full, or the client has gone already.
+                        // Refused: the table is full, or the client has gone.
                         Err(Errno::NFILE | Errno::CONNABORTED | Errno::AGAIN | Errno::INTR) => {}
                         Err(error) => self.failure = Some(error.into()),
                     }
                 }
-                ROOM => self.events.push(SocketEvent::Writable { slot }),
-                WATCH => self.events.push(SocketEvent::Stop),
+                WRITABLE => self.events.push(SocketEvent::Writable { slot }),
+                STOP => self.events.push(SocketEvent::Stop),
                 CLOSE => {}
-                other => unreachable!("no operation {other} is ever submitted"),
+                other => unreachable!("operation {other} is never submitted"),
             }
         }
         if !accepting && self.failure.is_none() {
@@ -190,7 +191,7 @@ impl Sockets for UringSockets {
     fn send<'a>(&mut self, sends: impl Iterator<Item = (u32, &'a [u8])>) {
         self.push_sends(sends);
         self.submit(0);
-        self.drain();
+        self.on_completions();
     }
 
     #[inline]
@@ -201,7 +202,7 @@ impl Sockets for UringSockets {
         }
         let want = usize::from(self.events.is_empty() && self.failure.is_none());
         self.submit(want);
-        self.drain();
+        self.on_completions();
     }
 
     fn take_events(&mut self, out: &mut Vec<SocketEvent>) -> io::Result<()> {
@@ -211,7 +212,7 @@ impl Sockets for UringSockets {
 
     fn read(&mut self, slot: u32, input: ReadBuffer) {
         let before = self.inputs[slot as usize].replace(input);
-        // The kernel may be writing into it.
+        // The kernel may be writing to it, so it must not be freed, not even by the panic.
         let before = std::mem::ManuallyDrop::new(before);
         assert!(before.is_none(), "a read of slot {slot} is under way");
         self.due.push(slot);
@@ -219,28 +220,28 @@ impl Sockets for UringSockets {
 
     fn notify_writable(&mut self, slot: u32) {
         let poll = opcode::PollAdd::new(types::Fixed(slot), POLL_OUTPUT).build();
-        self.push_pointless(poll.user_data(tag(ROOM, slot)));
+        self.push_without_pointer(poll.user_data(tag(WRITABLE, slot)));
     }
 
     fn close(&mut self, slot: u32) {
         let close = opcode::Close::new(types::Fixed(slot)).build().flags(squeue::Flags::SKIP_SUCCESS);
-        self.push_pointless(close.user_data(tag(CLOSE, slot)));
+        self.push_without_pointer(close.user_data(tag(CLOSE, slot)));
     }
 
-    /// Each read is asked for.
+    /// A read happens only where it is requested.
     fn stop_reading(&mut self, _slot: u32) {}
 }
 
 impl Drop for UringSockets {
-    /// The kernel may write into buffers of reads until it has taken the ring apart, some time after this.
+    /// The kernel may write to the buffers of reads until it has taken the ring apart, some time after this.
     fn drop(&mut self) {
         std::mem::forget(std::mem::take(&mut self.inputs));
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
-    let passing = [Errno::INTR, Errno::BUSY, Errno::AGAIN, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|number| passing.contains(&Errno::from_raw_os_error(number)))
+fn is_transient(error: &io::Error) -> bool {
+    let transient = [Errno::INTR, Errno::BUSY, Errno::AGAIN, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|number| transient.contains(&Errno::from_raw_os_error(number)))
 }
 
 fn tag(operation: u32, slot: u32) -> u64 {

@@ -1,10 +1,10 @@
-//! What the system tells of a process: who listens where, what it takes of the cores, how much memory it has.
+//! What the system reports about a process: the process that listens on an address, its CPU time, memory and cores.
 //!
-//! Always: the parsers are pure, and what they cannot read is an error that names the file. It asks nothing of the
-//! process itself, so that any server can be looked at, and looking costs that server nothing. Sources: proc(5),
+//! What always holds: the parsers are pure, and text that they cannot read is an error that names the file. The process
+//! itself is not involved, so that any server can be observed at no cost to it. Sources: proc(5),
 //! Documentation/scheduler/sched-stats.rst and Documentation/filesystems/proc.rst of the kernel.
 //!
-//! Cost: some 20 µs a thread, 50 µs and more for memory, which walks the process's pages.
+//! Cost: about 20 µs a thread; 50 µs and more for memory, which walks the pages of the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,16 +16,14 @@ use std::path::{Path, PathBuf};
 const LISTENING: &str = "0A";
 const KIB: u64 = 1024;
 
-/// Why something could not be learnt.
+/// Why a process cannot be observed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// Nobody listens there.
-    #[error(
-        "nobody on this machine listens on {0}; give the server's pid, or look from its machine and network namespace"
-    )]
+    /// No process of this machine and network namespace listens there.
+    #[error("no process on this machine listens on {0}; give the server's pid, or run this in its network namespace")]
     NoListener(SocketAddr),
-    /// Somebody listens, and may not be looked at.
-    #[error("whoever listens on {0} belongs to another user; run this as that user, or as root")]
+    /// A process listens, and its files may not be read.
+    #[error("the process that listens on {0} belongs to another user; run this as that user, or as root")]
     NotOurs(SocketAddr),
     /// The process has ended.
     #[error("process {0} has ended")]
@@ -33,7 +31,7 @@ pub enum ProbeError {
     /// A file of `/proc` that cannot be read.
     #[error("{}: {error}{}", path.display(), permission_hint(error))]
     Unreadable { path: PathBuf, error: io::Error },
-    /// A file of `/proc` that has another form than it should.
+    /// A file of `/proc` without the expected content.
     #[error("{}: no {what} in it", path.display())]
     Malformed { path: PathBuf, what: &'static str },
 }
@@ -45,29 +43,29 @@ fn permission_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A process to be looked at.
+/// A process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObservedProcess {
     pid: u32,
 }
 
-/// CPU time since a process began.
+/// CPU time since the start of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CpuTime {
     /// Of all its threads, ns.
     pub total_ns: u64,
-    /// The same by the threads' names; those of one name together.
+    /// The same by thread name; threads of the same name are added up.
     pub by_thread: BTreeMap<String, u64>,
 }
 
 /// ProcessMemory of a process, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessMemory {
-    /// Resident, where what is shared counts as a share.
+    /// Resident; shared pages count in proportion.
     pub pss: u64,
-    /// Resident and nobody else's.
+    /// Resident and not shared.
     pub private: u64,
-    /// Resident and no file's: heaps and stacks.
+    /// Resident and not backed by a file: heaps and stacks.
     pub anonymous: u64,
 }
 
@@ -106,17 +104,17 @@ impl ObservedProcess {
         Err(if hidden { ProbeError::NotOurs(address) } else { ProbeError::NoListener(address) })
     }
 
-    /// Its id.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// What its threads have computed so far. A thread that has ended is not in it.
+    /// The CPU time of its threads so far, without threads that have ended.
     pub fn cpu(&self) -> Result<CpuTime, ProbeError> {
         let mut cpu = CpuTime::default();
         for thread in self.threads()? {
             let folder = format!("/proc/{}/task/{thread}", self.pid);
-            // A thread that has ended since the list was read has no files any more.
+            // A thread may have ended since the list was read.
             let Some((name, ns)) = unless_ended(thread_time(&folder))? else { continue };
             cpu.total_ns += ns;
             *cpu.by_thread.entry(name).or_default() += ns;
@@ -124,7 +122,7 @@ impl ObservedProcess {
         Ok(cpu)
     }
 
-    /// What it has of memory.
+    /// Its memory.
     pub fn memory(&self) -> Result<ProcessMemory, ProbeError> {
         let path = format!("/proc/{}/smaps_rollup", self.pid);
         let text = self.read(&path)?;
@@ -162,7 +160,7 @@ pub fn core_times() -> Result<BTreeMap<usize, CoreTime>, ProbeError> {
     if times.is_empty() { Err(malformed(PATH, "line of a core")) } else { Ok(times) }
 }
 
-/// The share of the time between two looks that each core was busy, 0 to 1.
+/// The share of the time between two samples that each core was busy, 0 to 1.
 pub fn core_load(before: &BTreeMap<usize, CoreTime>, after: &BTreeMap<usize, CoreTime>) -> BTreeMap<usize, f64> {
     let share = |(core, after): (&usize, &CoreTime)| {
         let before = before.get(core)?;
@@ -173,7 +171,7 @@ pub fn core_load(before: &BTreeMap<usize, CoreTime>, after: &BTreeMap<usize, Cor
     after.iter().filter_map(share).collect()
 }
 
-/// Name and CPU time of a thread. A kernel without scheduler statistics tells it in ticks of 10 ms or so.
+/// Name and CPU time of a thread; in ticks of about 10 ms on a kernel without scheduler statistics.
 fn thread_time(folder: &str) -> Result<(String, u64), ProbeError> {
     let name = read(&format!("{folder}/comm"))?.trim_end().to_owned();
     let precise = format!("{folder}/schedstat");
@@ -195,7 +193,7 @@ fn malformed(path: &str, what: &'static str) -> ProbeError {
     ProbeError::Malformed { path: path.into(), what }
 }
 
-/// A file that vanished belonged to somebody who has ended: ENOENT, or ESRCH where it was open already.
+/// A missing file means that its thread or process has ended: ENOENT, or ESRCH where it was open already.
 fn has_ended(error: &ProbeError) -> bool {
     let is_gone = |error: &io::Error| {
         error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
@@ -232,7 +230,7 @@ fn socket_inode(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Whoever is bound to the first is reached at the second.
+/// Whether a socket that is bound to the first address is reached at the second.
 fn covers(bound: SocketAddr, wanted: SocketAddr) -> bool {
     let same_address = bound.ip().to_canonical() == wanted.ip().to_canonical();
     bound.port() == wanted.port() && (bound.ip().is_unspecified() || same_address)
@@ -249,7 +247,7 @@ fn listeners(table: &str) -> impl Iterator<Item = (SocketAddr, u64)> {
     })
 }
 
-/// Reads `0100007F:2329`: the address in words of 32 bits as this machine stores them, the port as people write it.
+/// Reads `0100007F:2329`: the address in words of 32 bits in the byte order of this machine, the port in plain order.
 fn parse_address(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -273,8 +271,8 @@ fn parse_schedstat(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// User and system time of a `stat`, in clock ticks: the 14th and 15th field, counted behind the name in parentheses,
-/// which may hold anything.
+/// User and system time of a `stat`, in clock ticks: the 14th and 15th field. The name in parentheses may contain any
+/// character.
 fn parse_stat_ticks(text: &str) -> Option<u64> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u64>().ok();
@@ -290,8 +288,8 @@ fn parse_memory(rollup: &str) -> Option<ProcessMemory> {
     Some(ProcessMemory { pss: field("Pss")?, private, anonymous: field("Anonymous")? })
 }
 
-/// Lines like `cpu1 user nice system idle iowait irq softirq steal guest guest_nice`. Guests are in user already. What was
-/// stolen is neither: the core was somebody else's.
+/// Lines like `cpu1 user nice system idle iowait irq softirq steal guest guest_nice`. User contains
+/// guest already. Stolen time is neither busy nor idle.
 fn parse_core_times(text: &str) -> BTreeMap<usize, CoreTime> {
     let core = |line: &str| {
         let mut words = line.strip_prefix("cpu")?.split(' ');
@@ -348,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_threads_and_cores_are_read() {
+    fn thread_and_core_times_are_parsed() {
         assert_eq!(parse_schedstat("2938475 1234 17\n"), Some(2_938_475));
         assert_eq!(parse_schedstat(""), None);
         let stat = "12 (a (b) c) S 1 12 12 0 -1 4194560 145 0 0 0 31 11 0 0 20 0 1 0 4713 3604480 238\n";
@@ -363,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_and_cores_are_read() {
+    fn memory_and_cores_are_parsed() {
         let rollup = "55d0-7ffe ---p 00000000 00:00 0    [rollup]\nRss:  3000 kB\nPss:   2048 kB\nPss_Anon:  9 kB\n\
                       Private_Clean:  4 kB\nPrivate_Dirty:  6 kB\nAnonymous:  5 kB\n";
         let memory = ProcessMemory { pss: 2048 * KIB, private: 10 * KIB, anonymous: 5 * KIB };
@@ -374,8 +372,8 @@ mod tests {
     }
 
     #[test]
-    fn this_process_finds_itself_by_its_listener() {
-        // Nobody else takes a port of this address meanwhile.
+    fn a_process_is_found_by_its_listener() {
+        // No other test binds a port of this address.
         let listener = TcpListener::bind("127.0.0.79:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let process = ObservedProcess::listening_on(address).expect("it is ours");
@@ -386,14 +384,14 @@ mod tests {
         let memory = process.memory().expect("it is ours");
         assert!(memory.anonymous > 0 && memory.private >= memory.anonymous / 2 && memory.pss >= memory.private);
         assert!(!process.cores().expect("it runs").is_empty());
-        assert!(!core_times().expect("Linux tells").is_empty());
+        assert!(!core_times().expect("Linux reports it").is_empty());
         drop(listener);
         let error = ObservedProcess::listening_on(address).expect_err("it is closed").to_string();
-        assert!(error.contains(&format!("nobody on this machine listens on {address}")), "{error}");
+        assert!(error.contains(&format!("no process on this machine listens on {address}")), "{error}");
     }
 
     #[test]
-    fn a_process_that_has_ended_is_told() {
+    fn an_ended_process_is_an_error() {
         let mut child = std::process::Command::new("true").spawn().expect("it is there");
         child.wait().expect("it ends");
         let process = ObservedProcess::of(child.id());

@@ -1,4 +1,4 @@
-//! What the system tells of the server in the course of a run: CPU time, memory, the load of each core.
+//! One server over a run: CPU time, memory, the load of each core.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::process::{CoreTime, ObservedProcess, ProbeError, core_load, core_times};
 
-/// One server under observation.
+/// A server whose use of the machine is sampled.
 #[derive(Debug)]
 pub struct ServerObserver {
     process: ObservedProcess,
@@ -17,7 +17,7 @@ pub struct ServerObserver {
     end: Option<UsageSample>,
 }
 
-/// What the server's process took in the measured time, as the system tells it.
+/// What the server's process used in the measured time, as the system reports it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ServerUsage {
     pub pid: u32,
@@ -27,12 +27,13 @@ pub struct ServerUsage {
     pub cpu_ns_per_delivery: f64,
     pub cpu_ns_per_message: f64,
     pub memory_bytes: u64,
-    /// What the memory grew by from before the first connect to after the last, for each.
+    /// The growth from before the first connect to after the last, for each connection.
     pub memory_bytes_per_connection: f64,
-    /// Busy share of each core of the machine, by its number.
+    /// Busy share of each core of the machine, by core number.
     pub core_load: BTreeMap<usize, f64>,
 }
 
+/// CPU time at one moment.
 #[derive(Debug)]
 struct UsageSample {
     at: std::time::Instant,
@@ -41,11 +42,11 @@ struct UsageSample {
 }
 
 impl ServerObserver {
-    /// Looks at the server before its first client: the process with this id, or the one that listens there.
-    pub fn of(address: SocketAddr, pid: Option<u32>) -> Result<Self, ProbeError> {
+    /// Samples the server before its first client: the process with this id, or the one that listens there.
+    pub fn new(address: SocketAddr, pid: Option<u32>) -> Result<Self, ProbeError> {
         let process = pid.map_or_else(|| ObservedProcess::listening_on(address), |pid| Ok(ObservedProcess::of(pid)))?;
         let memory_before = process.memory()?.private;
-        // What cannot be looked at is better known before the run than after it.
+        // An error is better known before the run than after it.
         sample(&process)?;
         Ok(Self { process, memory_before, memory_connected: memory_before, begin: None, end: None })
     }
@@ -55,19 +56,19 @@ impl ServerObserver {
         Ok(self.process.cores()?.into_iter().collect())
     }
 
-    /// All clients are connected, and nothing is published yet.
+    /// Samples the memory when all clients are connected and nothing is published yet.
     pub fn connected(&mut self) -> Result<(), ProbeError> {
         self.memory_connected = self.process.memory()?.private;
         Ok(())
     }
 
-    /// The measured time begins.
+    /// Samples the start of the measured time.
     pub fn begin(&mut self) -> Result<(), ProbeError> {
         self.begin = Some(sample(&self.process)?);
         Ok(())
     }
 
-    /// The measured time is over.
+    /// Samples the end of the measured time.
     pub fn end(&mut self) -> Result<(), ProbeError> {
         self.end = Some(sample(&self.process)?);
         Ok(())
@@ -78,7 +79,7 @@ impl ServerObserver {
     pub fn usage(&self, connected: u64, records_per_s: f64, messages_per_s: f64) -> Option<ServerUsage> {
         let (begin, end) = (self.begin.as_ref()?, self.end.as_ref()?);
         let seconds = end.at.duration_since(begin.at).as_secs_f64().max(1e-9);
-        // A thread that has ended takes its time with it.
+        // The CPU time of a thread that has ended is lost.
         let cpu_ns = end.cpu_ns.saturating_sub(begin.cpu_ns) as f64;
         let each = |per_second: f64| if per_second > 0.0 { cpu_ns / (per_second * seconds) } else { 0.0 };
         let grown = self.memory_connected.saturating_sub(self.memory_before);

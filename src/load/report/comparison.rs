@@ -44,7 +44,7 @@ impl LoadOutcome {
     }
 }
 
-/// All runs and what they come to.
+/// All runs and the ratios of their figures.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Comparison {
     pub runs: Vec<ComparedRun>,
@@ -59,7 +59,7 @@ pub struct ComparedRun {
     pub report: Report,
 }
 
-/// The measured server's figure by the other's.
+/// The measured server's figure divided by the other's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ratio {
     pub to: &'static str,
@@ -69,7 +69,7 @@ pub struct Ratio {
     pub max: f64,
 }
 
-/// A figure of a run, where it has it.
+/// A figure of a run, where it has one.
 type Figure = fn(&Report) -> Option<f64>;
 
 /// The figures that are compared.
@@ -81,7 +81,7 @@ const FIGURES: [(&str, Figure); 4] = [
 ];
 
 impl Comparison {
-    /// What these runs come to; the first of a pair by name is the measured server.
+    /// The comparison of these runs; `measured` is the name of the measured server.
     pub fn of(runs: Vec<ComparedRun>, measured: &'static str) -> Self {
         let mut ratios = Vec::new();
         let mut others: Vec<&'static str> = Vec::new();
@@ -94,7 +94,7 @@ impl Comparison {
             for (what, figure) in FIGURES {
                 let of = |name: &str, pair: usize| {
                     let row = runs.iter().find(|row| row.name == name && row.pair == pair)?;
-                    // Without a result there is no figure, not even how fast it connected.
+                    // A run without a result has no figures, not even its connects per second.
                     row.report.measured.as_ref()?;
                     figure(&row.report).filter(|figure| *figure > 0.0)
                 };
@@ -131,7 +131,7 @@ impl Comparison {
             push(format!("{label:<20}{cpu:>16}{p50:>10}{p99:>10}{connects:>12.0}{rate:>14}"));
             if let Some(delivered) = report.delivered.filter(|delivered| delivered.missing > 0) {
                 let share = delivered.missing as f64 / delivered.expected.max(1) as f64 * 100.0;
-                push(format!("{:<20}  {share:.1} % of the records never came", ""));
+                push(format!("{:<20}  {share:.1} % of the records are missing", ""));
             }
         }
         for Ratio { to, what, median, min, max } in &self.ratios {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_pair_by_pair_and_runs_without_a_result_are_left_out() {
+    fn ratios_are_taken_pair_by_pair_without_failed_runs() {
         let runs = vec![
             row("tickcast", 0, 120.0, true),
             row("floor", 0, 100.0, true),

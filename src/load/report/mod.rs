@@ -1,7 +1,7 @@
-//! What a load run found: for people, or as one JSON object.
+//! What a load run found: as text, as one JSON object, or as a plot.
 //!
-//! Rates are printed only where they are the server's: when the generator's own threads were the bottleneck, the report
-//! says that and nothing else.
+//! Rates are reported only where they are the server's: where the load generator's own threads were the bottleneck, the
+//! report states that instead.
 
 pub mod comparison;
 pub mod plot;
@@ -19,54 +19,54 @@ use crate::load::latency::{LatencyHistogram, LatencyMeter, LatencyOrigin, Latenc
 use crate::load::observe::server::ServerUsage;
 use crate::load::worker::messages::{ConnectTimes, DeliveryCounts, MeasuredWindow, StormTally, WorkerTally};
 
-/// A thread that computes for more than this share of the time is a bottleneck: it measures itself. One that sleeps at all
-/// has just read everything that was there; below this it does so some times in every tenth of a second.
+/// A load thread that is busy for more than this share of the time is a bottleneck: it measures itself. A thread that sleeps
+/// has just read everything that had arrived; below this share it does so several times in every tenth of a second.
 pub const BUSY_SHARE_MAX: f64 = 0.97;
-/// A thread that waits for a core for more than this share of the time has that wait in its latencies.
+/// A load thread that waits for a core for more than this share of the time has that wait in its latencies.
 pub const STARVED_SHARE_MAX: f64 = 0.10;
 
-/// What the measured server is called beside others.
+/// The name of the measured server in a comparison.
 pub const MEASURED: &str = "tickcast";
-/// A publisher that is later than this with one record in a hundred spoils latencies: it measures itself.
+/// Where one record in a hundred is published later than this, the publisher is a bottleneck: latencies measure it.
 const LATENESS_P99_MAX_NS: u64 = 5_000_000;
-/// A publisher of ours that made less than this share of its rate, without the server holding it, is a bottleneck.
+/// A publisher that sent less than this share of its rate without backpressure is a bottleneck.
 const RATE_SHARE_MIN: f64 = 0.99;
 
-/// Everything a run has to tell; [`Self::json`] is this, field by field. Times are in ns where a name ends in `_ns`.
+/// The results of one run; the JSON report has these fields. Times are in ns where a name ends in `_ns`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     pub url: String,
     pub clients: u64,
     pub stalled: u64,
     pub connected: u64,
-    /// Connections that did not come about, by what the server or the kernel said.
+    /// Connections that failed, by the message of the server or the kernel.
     pub refused: BTreeMap<String, u64>,
-    /// Subscriptions that were answered with an error, by message.
+    /// Subscriptions that the server answered with an error, by message.
     pub rejected: BTreeMap<String, u64>,
     /// From the first connect to the last upgrade.
     pub connect_seconds: f64,
     pub connects_per_second: f64,
-    /// From a connect to the upgrade's answer, of all connections.
+    /// From the connect to the answer of the upgrade, of all connections.
     pub upgraded: LatencySummary,
-    /// From a connect to the first data, of all connections that got some.
+    /// From the connect to the first data, of all connections that received some.
     pub first_data: LatencySummary,
-    /// Where one was asked for.
+    /// The storm, where there was one.
     pub storm: Option<StormReport>,
-    /// Connections that left abruptly and were replaced.
+    /// Connections that were reset and replaced.
     pub churned: u64,
-    /// What the attack came to, where there was one.
+    /// What each kind of attack did.
     pub attack: Vec<AttackCount>,
-    /// Where the run published itself.
+    /// The run's own publisher, where there was one.
     pub publisher: Option<PublisherReport>,
-    /// What steady clients should have got of it, and what they got.
+    /// What steady clients should have received of it, and what they received.
     pub delivered: Option<DeliveryCounts>,
-    /// What was received in the measured time; `None` where the generator was the bottleneck.
+    /// What was received in the measured time; `None` where the load generator was the bottleneck.
     pub measured: Option<Measurement>,
-    /// What the server took for it; `None` where its process is not to be seen.
+    /// What the server used for it; `None` where its process cannot be observed.
     pub server: Option<ServerUsage>,
-    /// Why the server's process is not to be seen.
+    /// Why the server's process cannot be observed.
     pub server_unseen: Option<String>,
-    /// Breaks of the sequence rule, from the first packet to the last.
+    /// Breaks of the sequence rule, over the whole run.
     pub sequence_violations: u64,
     pub first_violation: Option<String>,
     /// Connections that sent a malformed packet, by what was wrong.
@@ -75,16 +75,16 @@ pub struct Report {
     pub closes: BTreeMap<String, u64>,
     /// CPU time of the load threads together, in cores.
     pub generator_cores: f64,
-    /// The busiest thread's share of the time on a core.
+    /// The share of the time that the busiest thread was on a core.
     pub generator_busiest_share: f64,
-    /// The longest share of the time that a thread wanted a core and had none.
+    /// The largest share of the time that a thread waited for a core.
     pub generator_starved_share: f64,
     pub generator_was_the_bottleneck: bool,
-    /// Why it was.
+    /// Why.
     pub bottlenecks: Vec<String>,
 }
 
-/// The measured time.
+/// What was received in the measured time.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Measurement {
     pub seconds: f64,
@@ -93,24 +93,24 @@ pub struct Measurement {
     pub packets_per_second: f64,
     pub records_per_second: f64,
     pub bytes_per_second: f64,
-    /// From the packet's `ts_send`.
+    /// Counted from the packet's `ts_send`.
     pub latency_send: LatencySummary,
-    /// From the record's [`LatencyOrigin`].
+    /// Counted from the record's [`LatencyOrigin`].
     pub latency_recv: LatencySummary,
-    /// What `latency_recv` is counted from: `scheduled`, when our publisher meant to publish it, or `received`, the
-    /// server's `ts_recv`.
+    /// The origin of `latency_recv`: `scheduled`, the due time of the run's publisher, or `received`, the server's
+    /// `ts_recv`.
     pub latency_origin: LatencyOrigin,
     /// The histogram of `latency_recv`: HdrHistogram's V2 serialization in base64.
     pub latency_histogram: LatencyHistogram,
-    /// Packets whose `ts_send` was later than our clock: the machines' clocks differ.
+    /// Packets whose `ts_send` was later than this machine's clock: the clocks differ.
     pub from_future: u64,
     pub gaps: u64,
-    /// Records that the gaps say are missing.
+    /// Records that the gaps announce as missing.
     pub lost: u64,
     pub conflated: u64,
 }
 
-/// Many connects at once while the others are measured.
+/// Many connects at once while the steady clients are measured.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StormReport {
     pub asked: u64,
@@ -118,31 +118,31 @@ pub struct StormReport {
     pub refused: u64,
     pub seconds: f64,
     pub accepts_per_second: f64,
-    /// Of the records that steady clients got while it lasted.
+    /// Of the records that steady clients received during the storm.
     pub live_latency: LatencySummary,
 }
 
 /// The run's own publisher, in the measured time.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PublisherReport {
-    /// Records a second that were asked for.
+    /// The requested records a second.
     pub rate: u64,
     pub records: u64,
     pub records_per_second: f64,
-    /// How late records went out by our own doing.
+    /// How late records were sent because of the publisher itself.
     pub lateness: LatencySummary,
-    /// How late those went out that the server had no room for.
+    /// How late records were sent because of the server's backpressure.
     pub held_lateness: LatencySummary,
-    /// How long the server had no room for more.
+    /// How long the server's backpressure blocked the publisher.
     pub held_seconds: f64,
     /// CPU time of its thread, over the whole run.
     pub cpu_seconds: f64,
 }
 
 impl Report {
-    /// Puts the threads' findings together; the windows are for [`Self::measure`].
+    /// Adds up the results of all threads, and returns their windows for [`Self::measure`].
     pub fn gather(&mut self, tallies: Vec<WorkerTally>, storm_asked: u64) -> Vec<MeasuredWindow> {
-        let (mut joins, mut storm, mut delivered) =
+        let (mut connect_times, mut storm, mut delivered) =
             (ConnectTimes::default(), StormTally::default(), DeliveryCounts::default());
         let mut windows = Vec::new();
         for tally in tallies {
@@ -151,8 +151,8 @@ impl Report {
             self.sequence_violations += tally.violations;
             self.first_violation = self.first_violation.take().or(tally.first_violation);
             self.churned += tally.churned;
-            joins.upgraded.add(&tally.joins.upgraded);
-            joins.first_data.add(&tally.joins.first_data);
+            connect_times.upgraded.add(&tally.connect_times.upgraded);
+            connect_times.first_data.add(&tally.connect_times.first_data);
             storm.connected += tally.storm.connected;
             storm.refused += tally.storm.refused;
             storm.seconds = storm.seconds.max(tally.storm.seconds);
@@ -171,7 +171,7 @@ impl Report {
             windows.push(tally.window);
         }
         self.connects_per_second = self.connected as f64 / self.connect_seconds.max(1e-9);
-        (self.upgraded, self.first_data) = (joins.upgraded.summary(), joins.first_data.summary());
+        (self.upgraded, self.first_data) = (connect_times.upgraded.summary(), connect_times.first_data.summary());
         self.delivered = (delivered.clients > 0).then_some(delivered);
         self.storm = (storm_asked > 0).then(|| StormReport {
             asked: storm_asked,
@@ -184,8 +184,7 @@ impl Report {
         windows
     }
 
-    /// Puts the threads' windows together, and decides whether they are worth anything. The publisher's part has to be
-    /// there before.
+    /// Adds up the threads' windows, and decides whether they are valid. `publisher` has to be set before.
     pub fn measure(&mut self, windows: &[MeasuredWindow]) {
         let mut sum = Measurement::default();
         let origin = windows.first().map_or(LatencyOrigin::Received, |window| window.meter.origin());
@@ -215,7 +214,7 @@ impl Report {
         self.measured = (!self.generator_was_the_bottleneck).then_some(sum);
     }
 
-    /// A thread that was never idle is behind, whether it computed or waited for a core to compute on.
+    /// A thread that was never idle is behind, whether it was busy or waited for a core.
     fn judge_thread(&mut self, busy: f64, starved: f64) {
         self.generator_cores += busy;
         self.generator_busiest_share = self.generator_busiest_share.max(busy);
@@ -223,13 +222,13 @@ impl Report {
         let (busy_percent, starved_percent) = (busy * 100.0, starved * 100.0);
         if busy > BUSY_SHARE_MAX {
             self.bottlenecks.push(format!(
-                "a thread of it computed {busy_percent:.0} % of the time; give it more --threads or --processes, fewer \
-                 --clients, or a machine of its own"
+                "one of its threads was busy for {busy_percent:.0} % of the time; use more --threads or --processes, \
+                 fewer --clients, or another machine"
             ));
         } else if busy + starved > BUSY_SHARE_MAX && starved > STARVED_SHARE_MAX {
             self.bottlenecks.push(format!(
-                "a thread of it computed {busy_percent:.0} % of the time and waited {starved_percent:.0} % for a core; \
-                 give it cores that nobody else uses (--load-cores), or fewer --clients"
+                "one of its threads was busy for {busy_percent:.0} % of the time and waited {starved_percent:.0} % for a \
+                 core; use --load-cores with cores that have no other work, or fewer --clients"
             ));
         }
     }
@@ -237,18 +236,18 @@ impl Report {
     fn judge_publisher(&mut self) {
         let Some(publisher) = &self.publisher else { return };
         let late = publisher.lateness.p99_ns;
-        let held_share_max = 0.01;
-        let was_held =
-            publisher.held_seconds > held_share_max * publisher.records as f64 / publisher.rate.max(1) as f64;
+        let blocked_share_max = 0.01;
+        let was_blocked =
+            publisher.held_seconds > blocked_share_max * publisher.records as f64 / publisher.rate.max(1) as f64;
         if late > LATENESS_P99_MAX_NS {
             let late = duration_text(late);
             self.bottlenecks.push(format!(
-                "one record in a hundred was published {late} after its time or later; give the publisher a core that \
-                 nobody else uses, or ask for a lower --publish rate"
+                "one record in a hundred was published {late} after its due time or later; use --load-cores with a core \
+                 that has no other work, or a lower --publish rate"
             ));
-        } else if publisher.records_per_second < RATE_SHARE_MIN * publisher.rate as f64 && !was_held {
+        } else if publisher.records_per_second < RATE_SHARE_MIN * publisher.rate as f64 && !was_blocked {
             self.bottlenecks.push(format!(
-                "it published {}/s of the {}/s that were asked for, and the server did not hold it up",
+                "it published {}/s of the requested {}/s without backpressure of the server",
                 count_text(publisher.records_per_second),
                 count_text(publisher.rate as f64)
             ));

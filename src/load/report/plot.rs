@@ -1,9 +1,8 @@
-//! LatencyAxis as a picture: an SVG with the percentiles along a logarithmic axis, as HdrHistogram's plots have them, and
-//! one line for each run.
+//! Latencies as an SVG plot: percentiles on a logarithmic axis, as in HdrHistogram's plots, and one line for each run.
 //!
 //! Pure: histograms in, text out. The tail has as much room as the middle: each step of the axis is ten times rarer. A
-//! line ends where its run has too few values to say more. The picture brings its own background, and follows the
-//! reader's choice of light or dark where the viewer tells it.
+//! line ends where its run has too few values for the next percentile. The plot has its own background, and follows the
+//! viewer's choice of light or dark.
 
 use std::ops::Range;
 
@@ -16,7 +15,7 @@ use crate::load::format::duration_text;
 
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 540;
-/// Runs that have a colour of their own; further ones begin anew.
+/// The colours of the runs; further runs repeat them.
 const COLORS: [RGBColor; 6] = [
     RGBColor(0x2A, 0x7D, 0xE1),
     RGBColor(0xE0, 0x7B, 0x1F),
@@ -28,34 +27,34 @@ const COLORS: [RGBColor; 6] = [
 const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFE);
 const INK: RGBColor = RGBColor(0x24, 0x29, 0x2F);
 const GRID: RGBColor = RGBColor(0xD9, 0xDD, 0xE2);
-/// What those three are where the reader wants it dark.
+/// The same three colours for dark mode.
 const DARK: [(RGBColor, &str); 3] = [(PAPER, "#0D1117"), (INK, "#E6EDF3"), (GRID, "#30363D")];
-/// Points a decade of the axis: finer than the picture.
+/// Points of a line per decade of the axis: finer than its pixels.
 const POINTS_PER_DECADE: u32 = 100;
-/// Where the axis begins, at the 10th percentile: the least of all values is one chance event, and would take half of the
+/// The start of the axis, at the 10th percentile: the least of all values is one chance event, and would take half of the
 /// other axis.
 const START: f64 = 0.045_757_490_560_675_12;
-/// The most decades of the axis: up to one in ten million.
+/// The most decades of the axis: up to one value in ten million.
 const DECADES_MAX: f64 = 7.0;
-/// Values of a run that the last percentile it shows should stand for.
+/// Values of a run beyond its last percentile.
 const VALUES_BEHIND: f64 = 1.0;
 
 /// One run.
 #[derive(Clone, Copy, Debug)]
 pub struct PlottedRun<'a> {
-    /// What the legend says.
+    /// Its name in the legend.
     pub name: &'a str,
-    /// LatencyAxis in ns.
+    /// Latencies in ns.
     pub latencies: &'a Histogram<u64>,
 }
 
-/// The picture of these runs, as the text of an SVG file. Runs without a value are in the legend and have no line.
+/// The plot of these runs, as the text of an SVG file. Runs without values are in the legend and have no line.
 pub fn latency_svg(title: &str, runs: &[PlottedRun<'_>]) -> String {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
         if let Err(error) = draw(&area, title, runs) {
-            unreachable!("a text takes all that is drawn: {error}");
+            unreachable!("drawing into a String does not fail: {error}");
         }
     }
     in_light_and_dark(&svg)
@@ -113,43 +112,43 @@ fn legend(run: &PlottedRun<'_>) -> String {
     }
 }
 
-/// Places of the axis and latencies in ns, as far as the run has values to tell.
+/// Points of the axis with latencies in ns, as far as the run has values.
 fn points(latencies: &Histogram<u64>) -> Vec<(f64, f64)> {
     let end = rarest(latencies.len());
-    let places = (0..).map(|step| START + f64::from(step) / f64::from(POINTS_PER_DECADE));
-    let at = |place: f64| latencies.value_at_quantile(1.0 - 10f64.powf(-place)).max(1) as f64;
-    let line = places.take_while(|place| *place < end).map(|place| (place, at(place))).collect();
+    let positions = (0..).map(|step| START + f64::from(step) / f64::from(POINTS_PER_DECADE));
+    let at = |x: f64| latencies.value_at_quantile(1.0 - 10f64.powf(-x)).max(1) as f64;
+    let line = positions.take_while(|x| *x < end).map(|x| (x, at(x))).collect();
     if latencies.is_empty() { Vec::new() } else { line }
 }
 
-/// The place of the rarest percentile that so many values tell.
+/// The position of the rarest percentile that so many values show.
 fn rarest(values: u64) -> f64 {
     (values as f64 / VALUES_BEHIND).max(1.0).log10().min(DECADES_MAX)
 }
 
-/// Where the axis ends: at the end of the longest line, and not before 99.
+/// The end of the axis: that of the longest line, and not before 99.
 fn decades(runs: &[PlottedRun<'_>]) -> f64 {
     runs.iter().map(|run| rarest(run.latencies.len())).fold(2.0, f64::max)
 }
 
-/// The axis of percentiles: a place is how many times ten a value is rarer than any.
+/// The axis of percentiles: at position `x`, one value in `10^x` is greater.
 struct PercentileAxis(Range<f64>);
 
 impl Ranged for PercentileAxis {
     type FormatOption = NoDefaultFormatting;
     type ValueType = f64;
 
-    fn map(&self, place: &f64, limit: (i32, i32)) -> i32 {
-        on_pixels((place - self.0.start) / (self.0.end - self.0.start), limit)
+    fn map(&self, x: &f64, limit: (i32, i32)) -> i32 {
+        on_pixels((x - self.0.start) / (self.0.end - self.0.start), limit)
     }
 
     fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
         let tens = (1..=DECADES_MAX as i32).map(f64::from);
-        // The percentiles 10, 50 and 75 as well: most of what is told lies before 90.
+        // The percentiles 10, 50 and 75 as well: most values lie before 90.
         let all = tens.chain([START, 2f64.log10(), 4f64.log10()]);
-        let mut places: Vec<f64> = all.filter(|at| *at <= self.0.end).collect();
-        places.sort_by(f64::total_cmp);
-        places
+        let mut positions: Vec<f64> = all.filter(|at| *at <= self.0.end).collect();
+        positions.sort_by(f64::total_cmp);
+        positions
     }
 
     fn range(&self) -> Range<f64> {
@@ -158,9 +157,9 @@ impl Ranged for PercentileAxis {
 }
 
 impl ValueFormatter<f64> for PercentileAxis {
-    fn format_ext(&self, place: &f64) -> String {
-        let decimals = (place.floor() as usize).saturating_sub(2);
-        format!("{:.1$}", 100.0 - 100.0 * 10f64.powf(-place), if *place > 2.0 { decimals.max(1) } else { 0 })
+    fn format_ext(&self, x: &f64) -> String {
+        let decimals = (x.floor() as usize).saturating_sub(2);
+        format!("{:.1$}", 100.0 - 100.0 * 10f64.powf(-x), if *x > 2.0 { decimals.max(1) } else { 0 })
     }
 }
 
@@ -168,7 +167,7 @@ impl ValueFormatter<f64> for PercentileAxis {
 struct LatencyAxis(Range<f64>);
 
 impl LatencyAxis {
-    /// From the line below the least to the line above the most.
+    /// From the mark below the least value to the mark above the greatest.
     fn around(lines: &[Vec<(f64, f64)>]) -> Self {
         let all = || lines.iter().flatten().map(|(_, ns)| *ns);
         let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));
@@ -191,8 +190,8 @@ impl Ranged for LatencyAxis {
     type ValueType = f64;
 
     fn map(&self, ns: &f64, limit: (i32, i32)) -> i32 {
-        let place = |ns: f64| ns.max(1.0).ln();
-        on_pixels((place(*ns) - place(self.0.start)) / (place(self.0.end) - place(self.0.start)), limit)
+        let position = |ns: f64| ns.max(1.0).ln();
+        on_pixels((position(*ns) - position(self.0.start)) / (position(self.0.end) - position(self.0.start)), limit)
     }
 
     fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
@@ -220,7 +219,7 @@ fn on_pixels(share: f64, (from, to): (i32, i32)) -> i32 {
     from + (share * f64::from(to - from)).round() as i32
 }
 
-/// Lets the colours follow the reader's choice, by a rule that outranks the attributes that were drawn.
+/// Adds a rule for dark mode, which overrides the attributes of the drawing.
 fn in_light_and_dark(svg: &str) -> String {
     let mut rules = String::new();
     for (RGBColor(red, green, blue), dark) in DARK {
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_runs_as_far_as_its_values_tell_and_no_further() {
+    fn a_line_ends_with_its_last_value() {
         let line = points(&histogram((1..=1_000).map(|value| value * 1_000)));
         let (first, last) = (line[0], line[line.len() - 1]);
         assert_eq!((first.0, first.1.round() as u64 / 1_000), (START, 100));
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn axes_have_the_marks_that_people_read() {
+    fn axes_have_round_marks() {
         let labels: Vec<_> = PercentileAxis(START..4.5)
             .key_points(10)
             .iter()
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn every_run_is_in_the_picture_which_is_well_formed_with_any_text() {
+    fn every_run_is_drawn_and_any_text_is_escaped() {
         let server = histogram((1..=5_000).map(|value| value * 900));
         let none = histogram(std::iter::empty());
         let runs = [

@@ -1,10 +1,11 @@
 use super::comparison::LoadOutcome;
 use super::*;
-use tickcast_client::decode::Counters;
+use tickcast_client::decode::DecodeCounters;
 use tickcast_protocol::packet::PacketHeader;
 
 fn window(cpu_seconds: f64) -> MeasuredWindow {
-    let counters = Counters { packets: 200, records: 3_000, gaps: 1, lost: 6, conflated: 4, ..Counters::default() };
+    let counters =
+        DecodeCounters { packets: 200, records: 3_000, gaps: 1, lost: 6, conflated: 4, ..DecodeCounters::default() };
     let mut meter = LatencyMeter::default();
     meter.packet(50_000, &PacketHeader { flags: 0, count: 0, epoch: 1, position: 1.into(), ts_send: 30_000 });
     MeasuredWindow {
@@ -27,7 +28,7 @@ fn report(windows: &[MeasuredWindow]) -> Report {
 }
 
 #[test]
-fn threads_add_up_and_the_report_reads_so() {
+fn the_text_has_one_line_a_figure() {
     let report = report(&[window(1.0), window(0.5)]);
     let want = "\
 connections   9 connected, 1 refused (900/s)
@@ -54,7 +55,7 @@ generator     0.75 cores, busiest thread 50 %
 }
 
 #[test]
-fn a_generator_that_was_the_bottleneck_prints_no_rates_and_exits_3() {
+fn a_busy_generator_reports_no_rates_and_exits_3() {
     let report = report(&[window(0.1), window(1.96)]);
     let text = report.text();
     assert!(text.contains("the load generator itself was the bottleneck"), "{text}");
@@ -66,22 +67,22 @@ fn a_generator_that_was_the_bottleneck_prints_no_rates_and_exits_3() {
 }
 
 #[test]
-fn a_thread_that_waited_for_a_core_is_told() {
+fn a_thread_that_waited_for_a_core_is_reported() {
     let starved = MeasuredWindow { starved_seconds: 0.5, ..window(0.5) };
     assert!(report(&[starved]).text().contains("waited 25 % of the time for a core"));
     assert!(!report(&[window(0.5)]).text().contains("waited"));
 }
 
 #[test]
-fn a_thread_that_was_never_idle_is_a_bottleneck_even_where_it_only_waited() {
+fn a_thread_that_was_never_idle_is_a_bottleneck() {
     let behind = report(&[MeasuredWindow { starved_seconds: 0.96, ..window(1.0) }]);
     assert_eq!((behind.measured.is_none(), behind.exit_code()), (true, 3));
-    assert!(behind.text().contains("computed 50 % of the time and waited 48 % for a core"), "{}", behind.text());
+    assert!(behind.text().contains("busy for 50 % of the time and waited 48 % for a core"), "{}", behind.text());
     let idle_often = report(&[MeasuredWindow { starved_seconds: 0.7, ..window(1.0) }]);
-    assert_eq!(idle_often.exit_code(), 0, "85 % leave it room to catch up");
+    assert_eq!(idle_often.exit_code(), 0, "15 % idle is enough to catch up");
 }
 
-fn with_publisher(records_per_second: f64, late_ns: u64, held_seconds: f64) -> Report {
+fn with_publisher(records_per_second: f64, late_ns: u64, blocked_seconds: f64) -> Report {
     let lateness = LatencySummary { count: 100, p99_ns: late_ns, ..LatencySummary::default() };
     let records = (records_per_second * 2.0) as u64;
     let publisher = PublisherReport {
@@ -89,7 +90,7 @@ fn with_publisher(records_per_second: f64, late_ns: u64, held_seconds: f64) -> R
         records,
         records_per_second,
         lateness,
-        held_seconds,
+        held_seconds: blocked_seconds,
         ..PublisherReport::default()
     };
     let mut report = Report { connected: 1, publisher: Some(publisher), ..Report::default() };
@@ -98,25 +99,25 @@ fn with_publisher(records_per_second: f64, late_ns: u64, held_seconds: f64) -> R
 }
 
 #[test]
-fn a_late_or_slow_publisher_is_a_bottleneck_and_one_that_the_server_holds_is_not() {
-    for (rate, late_ns, held, code) in [
+fn a_late_or_slow_publisher_is_a_bottleneck_without_backpressure() {
+    for (rate, late_ns, blocked, code) in [
         (1000.0, 4_000_000, 0.0, 0),
         (1000.0, 6_000_000, 0.0, 3),
         (980.0, 1_000, 0.0, 3),
         (980.0, 1_000, 0.5, 0),
         (995.0, 1_000, 0.0, 0),
     ] {
-        let report = with_publisher(rate, late_ns, held);
-        assert_eq!(report.exit_code(), code, "{rate} {late_ns} {held}: {}", report.text());
+        let report = with_publisher(rate, late_ns, blocked);
+        assert_eq!(report.exit_code(), code, "{rate} {late_ns} {blocked}: {}", report.text());
     }
-    assert!(with_publisher(1000.0, 6_000_000, 0.0).text().contains("published 6.00ms after its time"));
+    assert!(with_publisher(1000.0, 6_000_000, 0.0).text().contains("published 6.00ms after its due time"));
 }
 
 #[test]
-fn a_broken_stream_exits_4_whatever_else() {
+fn a_sequence_violation_exits_4() {
     let mut report = report(&[window(1.9)]);
     report.sequence_violations = 1;
     report.first_violation = Some("quote of instrument 1 jumps".to_owned());
     assert_eq!(report.exit_code(), 4);
-    assert!(report.text().contains("violations    1\n              the first: quote of instrument 1 jumps\n"));
+    assert!(report.text().contains("violations    1\n              first: quote of instrument 1 jumps\n"));
 }

@@ -1,4 +1,4 @@
-//! The report as text, for people.
+//! The report as text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use crate::load::observe::server::ServerUsage;
 use crate::load::worker::messages::DeliveryCounts;
 
 impl Report {
-    /// The report for people.
+    /// The report as text.
     pub fn text(&self) -> String {
         let mut out = String::new();
         self.push_connections(&mut out);
@@ -50,14 +50,14 @@ impl Report {
             let StormReport { asked, connected, seconds, accepts_per_second, live_latency, .. } = storm;
             let text = format!("{connected} of {asked} connected in {seconds:.2} s ({accepts_per_second:.0}/s)");
             line(out, "storm", &text);
-            line(out, "  others then", &latency_text(live_latency));
+            line(out, "  steady then", &latency_text(live_latency));
         }
         if self.churned > 0 {
-            line(out, "churn", &format!("{} left abruptly and were replaced", self.churned));
+            line(out, "churn", &format!("{} were reset and replaced", self.churned));
         }
         match (&self.server, &self.server_unseen) {
             (Some(server), _) => push_server(server, out),
-            (None, Some(why)) => line(out, "server", &format!("not seen: {why}")),
+            (None, Some(why)) => line(out, "server", &format!("not observed: {why}")),
             (None, None) => {}
         }
     }
@@ -75,7 +75,7 @@ impl Report {
         let violations = self.sequence_violations;
         line(out, "violations", &violations.to_string());
         if let Some(first) = &self.first_violation {
-            line(out, "", &format!("the first: {first}"));
+            line(out, "", &format!("first: {first}"));
         }
         push_map(out, "malformed", &self.malformed);
         push_map(out, "closed", &self.closes);
@@ -86,7 +86,11 @@ impl Report {
         );
         if self.generator_starved_share > STARVED_SHARE_MAX {
             let share = self.generator_starved_share * 100.0;
-            line(out, "", &format!("a thread waited {share:.0} % of the time for a core: latencies contain that wait"));
+            line(
+                out,
+                "",
+                &format!("a thread waited {share:.0} % of the time for a core, and latencies contain that wait"),
+            );
         }
     }
 }
@@ -99,7 +103,7 @@ fn push_publisher(publisher: &PublisherReport, out: &mut String) {
     if publisher.held_lateness.count > 0 {
         let LatencySummary { count, max_ns, .. } = publisher.held_lateness;
         let (seconds, late) = (publisher.held_seconds, duration_text(max_ns));
-        line(out, "", &format!("the server took no more for {seconds:.2} s: {count} records up to {late} late"));
+        line(out, "", &format!("blocked by the server for {seconds:.2} s: {count} records up to {late} late"));
     }
 }
 
@@ -117,7 +121,7 @@ fn push_server(server: &ServerUsage, out: &mut String) {
 fn push_delivered(delivered: &DeliveryCounts, out: &mut String) {
     let DeliveryCounts { clients, expected, received, merged, lost, missing, clients_short } = *delivered;
     line(out, "delivered", &format!("{received} of {expected} records to {clients} steady clients"));
-    line(out, "", &format!("{merged} merged into later ones, {lost} announced as lost, {missing} missing"));
+    line(out, "", &format!("{merged} merged into later records, {lost} announced as lost, {missing} missing"));
     if clients_short > 0 {
         line(out, "", &format!("{clients_short} clients miss some"));
     }
@@ -142,7 +146,7 @@ fn push_measured(measured: &Measurement, out: &mut String) {
     }
     if measured.from_future > 0 {
         let packets = measured.from_future;
-        line(out, "", &format!("{packets} packets came before they were sent: the clocks of the machines differ"));
+        line(out, "", &format!("{packets} packets arrived before they were sent: the clocks of the machines differ"));
     }
     line(out, "gaps", &format!("{} ({} records missing)", measured.gaps, measured.lost));
     line(out, "conflated", &measured.conflated.to_string());

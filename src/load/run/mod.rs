@@ -123,7 +123,7 @@ fn run_attacked(
 ) -> Result<LoadOutcome, LoadError> {
     const ATTACKED: &str = "attacked";
     let address = run.target.addresses()?[0];
-    let path = run.target.uri.path().to_owned();
+    let path = run.target.path().to_owned();
     let cores = run.load_cores(None);
     let mut runs = Vec::new();
     for pair in 0..args.server.pairs as usize {

@@ -1,8 +1,8 @@
-//! When a publisher publishes what: a fixed schedule that nothing delays. Pure: time is an argument.
+//! When each record is published: a fixed schedule that nothing delays. Pure: time is an argument.
 //!
-//! Record `n` is due at a moment that follows from `n` alone. Whoever is late with it sends it at once and stamps it with
-//! that moment, so that every wait is in the latency: the publisher's own, the server's, the kernel's. This is what
-//! avoids coordinated omission. Lateness is kept apart by who caused it: us, or the server that had no room.
+//! The due time of record `n` follows from `n` alone. A record that is late is sent at once and carries its due time, so
+//! that every wait is part of the latency: the publisher's own, the server's, the kernel's. This avoids coordinated
+//! omission. Lateness is recorded by cause: the publisher itself, or the server's backpressure.
 
 use crate::load::latency::LatencyHistogram;
 
@@ -23,7 +23,7 @@ impl PublishSchedule {
         Self { start_ns, rate, burst }
     }
 
-    /// When record `n` is due, ns since the Unix epoch.
+    /// The due time of record `n`, ns since the Unix epoch.
     pub fn due_ns(&self, n: u64) -> u64 {
         let into = u128::from(n / self.burst) * u128::from(self.burst) * 1_000_000_000 / u128::from(self.rate);
         self.start_ns + into as u64
@@ -34,7 +34,7 @@ impl PublishSchedule {
         let Some(elapsed) = now_ns.checked_sub(self.start_ns) else { return 0 };
         let estimate = u128::from(elapsed) * u128::from(self.rate) / 1_000_000_000 / u128::from(self.burst);
         let mut bursts = estimate as u64;
-        // The division of `due_ns` rounds down, so that the estimate may be one burst short.
+        // The division in `due_ns` rounds down, so that the estimate may be one burst short.
         while self.due_ns(bursts * self.burst) <= now_ns {
             bursts += 1;
         }
@@ -42,40 +42,40 @@ impl PublishSchedule {
     }
 }
 
-/// What a publisher has to send now, and how late it is.
+/// The records that a publisher has to send now, and how late they are.
 #[derive(Debug)]
 pub struct Pacer {
     schedule: PublishSchedule,
     next: u64,
-    /// What was due before the server had room again is late by the server.
-    held_until_ns: u64,
+    /// Records that were due before this are late because of backpressure.
+    blocked_until_ns: u64,
     lateness: Lateness,
 }
 
-/// How late records went out.
+/// How late records were sent.
 #[derive(Clone, Debug, Default)]
 pub struct Lateness {
-    /// By our own doing, also those that were in time.
+    /// Because of the publisher itself; records in time are among them.
     pub own: LatencyHistogram,
-    /// Because the server had no room for them.
-    pub held: LatencyHistogram,
+    /// Because of the server's backpressure.
+    pub blocked: LatencyHistogram,
 }
 
 impl Pacer {
     /// Begins with the first record.
     pub fn new(schedule: PublishSchedule) -> Self {
-        Self { schedule, next: 0, held_until_ns: 0, lateness: Lateness::default() }
+        Self { schedule, next: 0, blocked_until_ns: 0, lateness: Lateness::default() }
     }
 
-    /// The records that are due and were not given out yet, at most `max` of them.
+    /// The records that are due and not taken yet, at most `max` of them.
     pub fn take_due(&mut self, now_ns: u64, max: u64) -> std::ops::Range<u64> {
         let first = self.next;
         self.next = self.schedule.due_count(now_ns).clamp(first, first + max);
         for n in first..self.next {
             let due_ns = self.schedule.due_ns(n);
             let late_ns = now_ns.saturating_sub(due_ns);
-            if due_ns < self.held_until_ns {
-                self.lateness.held.record(late_ns);
+            if due_ns < self.blocked_until_ns {
+                self.lateness.blocked.record(late_ns);
             } else {
                 self.lateness.own.record(late_ns);
             }
@@ -88,23 +88,23 @@ impl Pacer {
         self.schedule.due_ns(self.next)
     }
 
-    /// The schedule, for stamps.
+    /// The schedule, for due times.
     pub fn schedule(&self) -> &PublishSchedule {
         &self.schedule
     }
 
-    /// Until now the server had no room.
-    pub fn was_held_until(&mut self, now_ns: u64) {
-        self.held_until_ns = now_ns;
+    /// Until now the server's backpressure blocked the publisher.
+    pub fn set_blocked_until(&mut self, now_ns: u64) {
+        self.blocked_until_ns = now_ns;
     }
 
-    /// Records given out so far.
+    /// How many records have been taken.
     pub fn taken(&self) -> u64 {
         self.next
     }
 
-    /// How late they were, since the last time that this was asked.
-    pub fn lateness(&mut self) -> Lateness {
+    /// The lateness of the records since the last call.
+    pub fn take_lateness(&mut self) -> Lateness {
         std::mem::take(&mut self.lateness)
     }
 }
@@ -129,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_due_and_when_agree(rate in 1u64..50_000_000, burst in 1u64..5_000, after in 0u64..100_000_000_000) {
+        fn due_count_and_due_time_agree(rate in 1u64..50_000_000, burst in 1u64..5_000, after in 0u64..100_000_000_000) {
             let schedule = PublishSchedule::new(START_NS, rate, burst);
             let count = schedule.due_count(START_NS + after);
             prop_assert!(count.is_multiple_of(burst) && count > 0);
@@ -138,40 +138,40 @@ mod tests {
         }
     }
 
-    /// A publisher on a clock that stands still for `stall` at 100 ms, and steps 1 ms otherwise.
-    fn run(stall_ms: u64, held: bool) -> (u64, Vec<u64>, Lateness) {
+    /// A publisher on a clock with steps of 1 ms, except one of `stall_ms` at 100 ms.
+    fn run(stall_ms: u64, is_blocked: bool) -> (u64, Vec<u64>, Lateness) {
         let mut pacer = Pacer::new(PublishSchedule::new(START_NS, 1_000, 1));
         let (mut now_ns, mut stamps) = (START_NS, Vec::new());
         while now_ns < START_NS + 2_000 * MS {
             stamps.extend(pacer.take_due(now_ns, 64).map(|n| pacer.schedule().due_ns(n)));
             let step = if now_ns == START_NS + 100 * MS { stall_ms } else { 1 };
             now_ns += step * MS;
-            if step > 1 && held {
-                pacer.was_held_until(now_ns);
+            if step > 1 && is_blocked {
+                pacer.set_blocked_until(now_ns);
             }
         }
-        (pacer.taken(), stamps, pacer.lateness())
+        (pacer.taken(), stamps, pacer.take_lateness())
     }
 
     #[test]
-    fn a_stall_omits_nothing_and_every_wait_is_in_the_stamps() {
+    fn a_stall_omits_no_record_and_no_wait() {
         let (taken, stamps, lateness) = run(1_000, false);
-        // Nothing is skipped, and each record carries its own moment, whenever it was sent.
+        // Nothing is skipped, and each record carries its own due time, whenever it was sent.
         assert_eq!(taken, 2_000);
         assert!(stamps.iter().enumerate().all(|(n, stamp)| *stamp == START_NS + n as u64 * MS));
-        // The thousand of the stall are late by 1 ms to 1 s: half of all waited, and the median of those half a second.
+        // The thousand records of the stall are late by 1 ms to 1 s.
         let own = lateness.own.summary();
-        assert_eq!((own.count, lateness.held.summary().count), (2_000, 0));
+        assert_eq!((own.count, lateness.blocked.summary().count), (2_000, 0));
         assert!(own.max_ns >= 998 * MS && own.p90_ns > 700 * MS, "{own:?}");
     }
 
     #[test]
-    fn what_waited_for_the_server_is_not_the_publishers_own_lateness() {
+    fn backpressure_is_not_the_publishers_own_lateness() {
         let (taken, _, lateness) = run(1_000, true);
         assert_eq!(taken, 2_000);
-        let (own, held) = (lateness.own.summary(), lateness.held.summary());
-        assert!((990..=1_000).contains(&held.count) && held.max_ns >= 998 * MS, "{held:?}");
-        // Catching up 64 at a time takes some steps, in which later ones wait for their turn behind those.
+        let (own, blocked) = (lateness.own.summary(), lateness.blocked.summary());
+        assert!((990..=1_000).contains(&blocked.count) && blocked.max_ns >= 998 * MS, "{blocked:?}");
+        // Catching up 64 at a time takes some steps, in which later records wait behind those.
         assert!(own.p50_ns < MS && own.max_ns < 40 * MS, "{own:?}");
     }
 }

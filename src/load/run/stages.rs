@@ -38,36 +38,36 @@ pub struct ActiveRun<'a> {
 }
 
 impl ActiveRun<'_> {
-    /// Leads the workers through the stages; an interrupt ends the measured time early.
+    /// Takes the worker processes through the stages. An interrupt ends the measured time early.
     pub fn run(&mut self, publisher: Option<LoadPublisher>) -> Result<Option<PublisherResult>, LoadError> {
-        let connected = self.connect()?;
+        let has_connections = self.connect()?;
         self.observe(ServerObserver::connected)?;
         let cores = self.cores.clone();
-        let publishing = publisher.filter(|_| connected).map(|publisher| publisher.start(cores)).transpose()?;
-        let mut done = None;
-        if connected {
+        let publishing = publisher.filter(|_| has_connections).map(|publisher| publisher.start(cores)).transpose()?;
+        let mut result = None;
+        if has_connections {
             self.warm_up(publishing.as_ref())?;
             self.measure(publishing.as_ref())?;
             self.workers.command(StageCommand::Tail)?;
             self.observe(ServerObserver::end)?;
-            done = publishing.map(RunningPublisher::stop).transpose()?;
-            if done.is_some() {
+            result = publishing.map(RunningPublisher::stop).transpose()?;
+            if result.is_some() {
                 self.await_tail()?;
             }
         }
-        let published = done.as_ref().map_or(PublishedCount::default(), |done| done.published);
+        let published = result.as_ref().map_or(PublishedCount::default(), |result| result.published);
         self.workers.command(StageCommand::Done(published))?;
-        Ok(done)
+        Ok(result)
     }
 
     /// True once all have connected or were refused; false where all were refused.
     fn connect(&mut self) -> Result<bool, LoadError> {
         self.progress.begin("connecting", self.clients);
         loop {
-            let come = self.workers.listen(TICK)?;
-            self.progress.at(come.connected, "");
-            if come.settled >= self.clients {
-                return Ok(come.connected > 0);
+            let now = self.workers.progress(TICK)?;
+            self.progress.set(now.connected, "");
+            if now.settled >= self.clients {
+                return Ok(now.connected > 0);
             }
             if self.is_stopped() {
                 return Err(LoadError::Interrupted);
@@ -78,9 +78,9 @@ impl ActiveRun<'_> {
     fn warm_up(&mut self, publishing: Option<&RunningPublisher>) -> Result<(), LoadError> {
         let (begun, length) = (Instant::now(), self.stages.warmup);
         self.progress.begin("warming up", length.as_millis() as u64);
-        while begun.elapsed() < length && !ended(publishing) {
-            self.workers.listen(TICK.min(length.saturating_sub(begun.elapsed())))?;
-            self.progress.at(begun.elapsed().as_millis() as u64, "");
+        while begun.elapsed() < length && !has_ended(publishing) {
+            self.workers.progress(TICK.min(length.saturating_sub(begun.elapsed())))?;
+            self.progress.set(begun.elapsed().as_millis() as u64, "");
             if self.is_stopped() {
                 return Err(LoadError::Interrupted);
             }
@@ -94,22 +94,22 @@ impl ActiveRun<'_> {
         publishing.inspect(|publishing| publishing.measure());
         let (begun, length) = (Instant::now(), self.stages.measure);
         self.progress.begin("measuring", length.as_millis() as u64);
-        let before = self.workers.listen(Duration::ZERO)?.records;
-        while begun.elapsed() < length && !self.is_stopped() && !ended(publishing) {
-            let come = self.workers.listen(TICK.min(length.saturating_sub(begun.elapsed())))?;
-            let rate = (come.records - before) as f64 / begun.elapsed().as_secs_f64() / 1e6;
-            self.progress.at(begun.elapsed().as_millis() as u64, &format!("{rate:.2} M records/s"));
+        let before = self.workers.progress(Duration::ZERO)?.records;
+        while begun.elapsed() < length && !self.is_stopped() && !has_ended(publishing) {
+            let now = self.workers.progress(TICK.min(length.saturating_sub(begun.elapsed())))?;
+            let rate = (now.records - before) as f64 / begun.elapsed().as_secs_f64() / 1e6;
+            self.progress.set(begun.elapsed().as_millis() as u64, &format!("{rate:.2} M records/s"));
         }
         Ok(())
     }
 
-    /// Waits until nothing has come for a while.
+    /// Waits until no record has come for a while.
     fn await_tail(&mut self) -> Result<(), LoadError> {
         let begun = Instant::now();
-        self.progress.begin("the rest arrives", 0);
-        let (mut last, mut since) = (self.workers.listen(Duration::ZERO)?.records, Instant::now());
+        self.progress.begin("records under way", 0);
+        let (mut last, mut since) = (self.workers.progress(Duration::ZERO)?.records, Instant::now());
         while since.elapsed() < QUIET && begun.elapsed() < TAIL_MAX && !self.is_stopped() {
-            let now = self.workers.listen(TICK)?.records;
+            let now = self.workers.progress(TICK)?.records;
             if now != last {
                 (last, since) = (now, Instant::now());
             }
@@ -117,17 +117,17 @@ impl ActiveRun<'_> {
         Ok(())
     }
 
-    fn observe(&mut self, look: fn(&mut ServerObserver) -> Result<(), ProbeError>) -> Result<(), LoadError> {
-        self.observer.as_mut().map_or(Ok(()), look).map_err(LoadError::Probe)
+    fn observe(&mut self, sample: fn(&mut ServerObserver) -> Result<(), ProbeError>) -> Result<(), LoadError> {
+        self.observer.as_mut().map_or(Ok(()), sample).map_err(LoadError::Probe)
     }
 
     fn is_stopped(&self) -> bool {
-        // Relaxed: the flag is all that the signal's handler says.
+        // Relaxed: the flag carries no other data.
         self.stop.load(Ordering::Relaxed)
     }
 }
 
-/// A publisher that ends by itself has an error to tell.
-fn ended(publishing: Option<&RunningPublisher>) -> bool {
+/// A publisher that ends by itself has failed; [`RunningPublisher::stop`] returns its error.
+fn has_ended(publishing: Option<&RunningPublisher>) -> bool {
     publishing.is_some_and(RunningPublisher::has_ended)
 }

@@ -1,3 +1,5 @@
+//! Whole runs against scripted servers.
+
 use std::net::SocketAddr;
 
 use clap::Parser;
@@ -32,15 +34,15 @@ fn run(address: SocketAddr, flags: &[&str], stop: bool) -> (Result<Report, LoadE
 #[test]
 fn a_run_goes_from_the_directory_to_its_report() {
     let directory = r#"{"instruments":[{"instrument":1,"symbol":"BTC-USD"}]}"#;
-    let (told, asked) = std::sync::mpsc::channel();
+    let (sender, requested) = std::sync::mpsc::channel();
     let address = scripted_server::serve(directory, move |mut peer| {
-        told.send(scripted_server::subscribe_request(&mut peer)["symbols"].take()).expect("the test waits");
+        sender.send(scripted_server::subscribe_request(&mut peer)["symbols"].take()).expect("the test waits");
         // A client may have left by then: the run is short.
         let _ = peer.send(PacketBuilder::new().definition(1, "BTC-USD").quote(1, 0).message());
         scripted_server::wait_for_end(&mut peer);
     });
     let (report, text) = run(address, &["--clients", "5", "--threads", "2", "--shape", "one"], false);
-    assert!((0..5).all(|_| asked.recv() == Ok(serde_json::json!(["BTC-USD"]))));
+    assert!((0..5).all(|_| requested.recv() == Ok(serde_json::json!(["BTC-USD"]))));
     let report = report.expect("a run");
     assert_eq!((report.connected, report.sequence_violations), (5, 0));
     assert!(text.starts_with("connections   5 connected, 0 refused ("), "{text}");
@@ -53,9 +55,9 @@ fn a_run_goes_from_the_directory_to_its_report() {
 /// Instrument, sequence and `ts_event` of a record.
 type Stamps = (u32, u64, u64);
 
-/// A server that takes a publisher's packets, and tells of each what it is when the publisher has gone.
+/// A server that takes a publisher's packets, and sends the stamps of all records when the publisher has gone.
 fn publish_server() -> (SocketAddr, std::sync::mpsc::Receiver<Vec<Stamps>>) {
-    let (told, heard) = std::sync::mpsc::channel();
+    let (sender, stamps) = std::sync::mpsc::channel();
     let address = scripted_server::serve("", move |mut peer| {
         let define: serde_json::Value =
             serde_json::from_str(peer.read().expect("a define").to_text().expect("text")).expect("JSON");
@@ -67,7 +69,7 @@ fn publish_server() -> (SocketAddr, std::sync::mpsc::Receiver<Vec<Stamps>>) {
         let defined = serde_json::json!({"type": "defined", "id": 1, "instruments": ids});
         peer.send(Message::text(defined.to_string())).expect("the publisher reads");
         peer.send(Message::Ping("are you there".into())).expect("the publisher reads");
-        let (mut records, mut decoder) = (Vec::new(), tickcast_client::Decoder::without_names());
+        let (mut records, mut decoder) = (Vec::new(), tickcast_client::decode::Decoder::without_names());
         while let Ok(message) = peer.read() {
             if let Message::Binary(packet) = message {
                 let note = |_: Option<&_>, header: &tickcast_protocol::record::RecordHeader, _: &[u8]| {
@@ -76,13 +78,13 @@ fn publish_server() -> (SocketAddr, std::sync::mpsc::Receiver<Vec<Stamps>>) {
                 decoder.packet(&packet, note).expect("well-formed");
             }
         }
-        told.send(records).expect("the test waits");
+        sender.send(records).expect("the test waits");
     });
-    (address, heard)
+    (address, stamps)
 }
 
 #[test]
-fn the_publisher_publishes_in_turn_and_stamps_each_record_with_its_own_time() {
+fn the_publisher_publishes_round_robin_with_due_times() {
     let (publish_address, published) = publish_server();
     let subscribers = scripted_server::serve("", |mut peer| {
         scripted_server::accept_subscription(&mut peer, &[]);
@@ -100,7 +102,7 @@ fn the_publisher_publishes_in_turn_and_stamps_each_record_with_its_own_time() {
         assert_eq!((*instrument, *sequence), ((n % 3) as u32 + 7, n / 3 + 1));
         assert_eq!(*ts_event, start_ns + n / 4 * 2_000_000, "record {n}");
     }
-    // Nobody passed them on: what is missing is told, exactly.
+    // No server passed them on, so all of them are missing.
     let delivered = report.delivered.expect("a publisher was there");
     let count = records.len() as u64;
     assert_eq!((delivered.expected, delivered.missing, delivered.clients_short), (2 * count, 2 * count, 2));
@@ -108,7 +110,7 @@ fn the_publisher_publishes_in_turn_and_stamps_each_record_with_its_own_time() {
 }
 
 #[test]
-fn a_publisher_that_is_sent_away_ends_the_run_with_what_the_server_said() {
+fn a_closed_publisher_ends_the_run_with_the_servers_reason() {
     let publish_address = scripted_server::serve("", |mut peer| {
         peer.read().expect("a define");
         peer.send(Message::text(r#"{"type":"defined","id":1,"instruments":[{"symbol":"A","instrument":1}]}"#))
@@ -125,7 +127,7 @@ fn a_publisher_that_is_sent_away_ends_the_run_with_what_the_server_said() {
 }
 
 #[test]
-fn a_server_that_refuses_everybody_is_an_error_with_its_message() {
+fn a_run_without_connections_is_an_error_with_the_servers_message() {
     let address = scripted_server::respond(concat!(
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 49\r\n\r\n",
         r#"{"error":{"code":"origin","message":"not from here"}}"#

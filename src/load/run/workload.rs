@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 
-use super::plan::{Dialect, LoadPlan, deal, plans, publication};
+use super::plan::{Dialect, LoadPlan, publication};
 use super::processes::WorkerProcesses;
 use super::progress::StageBar;
 use super::publisher::{LoadPublisher, PublisherResult};
@@ -24,10 +24,12 @@ use tickcast_client::Target;
 pub struct LoadRun<'a> {
     pub args: &'a LoadArgs,
     pub target: Target,
-    /// Where to publish, and whether without definitions.
-    pub publish_target: Target,
-    pub plain: bool,
-    pub dialect: Dialect,
+    /// Where to publish, and with which token.
+    publish_url: String,
+    publish_token: Option<&'a str>,
+    /// Publish without defining instruments.
+    is_plain: bool,
+    dialect: Dialect,
     /// The server's process, where it is known.
     pub server_pid: Option<u32>,
 }
@@ -36,16 +38,17 @@ impl<'a> LoadRun<'a> {
     /// The run that the arguments ask for.
     pub fn new(args: &'a LoadArgs) -> Result<Self, LoadError> {
         let target = Target::parse(&args.url)?;
-        let publish_target = match &args.publish.publish_url {
-            Some(url) => Target::parse(url)?,
-            None => target.with_path(&publish_path(args.publish.publish_token.as_deref())),
+        let (publish_url, publish_token) = match &args.publish.publish_url {
+            Some(url) => (url.clone(), None),
+            None => (publish_url(&target), args.publish.publish_token.as_deref()),
         };
         let dialect = match args.message.is_empty() {
             true => Dialect::Tickcast,
             false => Dialect::Other(args.message.clone()),
         };
         let server_pid = args.server.server_pid;
-        Ok(Self { args, target, publish_target, plain: args.publish.publish_plain, dialect, server_pid })
+        let is_plain = args.publish.publish_plain;
+        Ok(Self { args, target, publish_url, publish_token, is_plain, dialect, server_pid })
     }
 
     /// The same workload against a bare server, which passes on what is published.
@@ -53,31 +56,32 @@ impl<'a> LoadRun<'a> {
         let target = Target::parse(&format!("{address}/subscribe"))?;
         Ok(Self {
             args,
-            publish_target: target.with_path(&publish_path(None)),
+            publish_url: publish_url(&target),
+            publish_token: None,
             target,
-            plain: true,
+            is_plain: true,
             dialect: Dialect::Other(Vec::new()),
             server_pid: Some(pid),
         })
     }
 
-    /// Does it; tells the cores of the server as well, where its process is to be seen.
+    /// Runs it. Returns the server's cores as well, where its process can be observed.
     pub fn run(&self, stages: &StageLengths, stop: &AtomicBool) -> Result<(Report, Option<Vec<usize>>), LoadError> {
         let args = self.args;
-        // Tells a server that is not there in one sentence, rather than once for every client.
+        // A server that is not there is one error here, rather than one for every client.
         let peer = self.target.connect()?.peer_addr();
         let address = peer.map_err(|error| LoadError::System { what: "peer address", error })?;
-        let publisher = publication(args, self.plain)
-            .map(|publication| LoadPublisher::connect(&self.publish_target, publication))
+        let publisher = publication(args, self.is_plain)
+            .map(|publication| LoadPublisher::connect(&self.publish_url, self.publish_token, publication))
             .transpose()?;
-        let plans = self.plans(address)?;
-        let observer = match (ServerObserver::of(address, self.server_pid), self.server_pid) {
+        let plan = self.plan(address)?;
+        let observer = match (ServerObserver::new(address, self.server_pid), self.server_pid) {
             (Err(error), Some(_)) => return Err(error.into()),
             (observer, _) => observer,
         };
         let server_cores = observer.as_ref().ok().and_then(|observer| observer.cores().ok());
         let cores = self.load_cores(server_cores.as_deref());
-        let jobs = deal(&WorkerJob { cores: cores.clone(), ..self.job(address) }, &plans, args.processes as usize);
+        let jobs = plan.split(&WorkerJob { cores: cores.clone(), ..self.job(address) }, args.processes as usize);
         let mut active = ActiveRun {
             clients: u64::from(args.clients),
             stages: *stages,
@@ -88,10 +92,10 @@ impl<'a> LoadRun<'a> {
             cores,
         };
         let published = active.run(publisher)?;
-        Ok((self.report(&plans, active, published)?, server_cores))
+        Ok((self.report(&plan, active, published)?, server_cores))
     }
 
-    /// The cores to run on: those given, or those that the server does not use; any where it uses all.
+    /// The cores to run on: the given ones, or those that the server does not use; `None` for any where it uses all.
     pub fn load_cores(&self, server: Option<&[usize]>) -> Option<Vec<usize>> {
         if let Some(given) = &self.args.load_cores {
             return Some(given.0.clone());
@@ -102,34 +106,34 @@ impl<'a> LoadRun<'a> {
         (!free.is_empty()).then_some(free)
     }
 
-    fn plans(&self, address: SocketAddr) -> Result<LoadPlan, LoadError> {
+    fn plan(&self, address: SocketAddr) -> Result<LoadPlan, LoadError> {
         let args = self.args;
         let given = args.source.as_ref().map_or(&[][..], |sources| &sources.0);
         let connections = u64::from(args.clients) + u64::from(args.storm);
         let sources = sources_for(connections, given, address.ip())?;
-        plans(args, &self.dialect, &sources, || fetch_symbols(&self.target))
+        LoadPlan::new(args, &self.dialect, &sources, || fetch_symbols(&self.target))
     }
 
-    /// What all processes have in common.
+    /// What the jobs of all processes have in common.
     fn job(&self, address: SocketAddr) -> WorkerJob {
         let args = self.args;
         let origin = if args.publish.publish.is_some() { LatencyOrigin::Scheduled } else { LatencyOrigin::Received };
         WorkerJob {
             address,
-            uri: self.target.uri.to_string(),
-            terms: ReadOptions { opaque: self.dialect != Dialect::Tickcast, origin, dense: false },
+            url: self.target.to_string(),
+            options: ReadOptions { opaque: self.dialect != Dialect::Tickcast, origin, dense: false },
             requests: Vec::new(),
-            plans: Vec::new(),
+            clients: Vec::new(),
             storm: Vec::new(),
             threads: args.threads as usize,
-            pending: args.pending as usize,
+            pending_max: args.pending as usize,
             churn_per_s: args.churn,
             stall_for_ms: args.stall_for.map(|seconds| (seconds * 1e3) as u64),
             cores: None,
         }
     }
 
-    /// Puts the findings together. Where nobody connected, that is the error.
+    /// Collects the results. Where no client connected, that is the error.
     fn report(
         &self,
         plan: &LoadPlan,
@@ -137,14 +141,14 @@ impl<'a> LoadRun<'a> {
         published: Option<PublisherResult>,
     ) -> Result<Report, LoadError> {
         let stalled = plan.steady.iter().filter(|plan| plan.role == ClientRole::Stalled).count() as u64;
-        let url = self.target.uri.to_string();
+        let url = self.target.to_string();
         let mut report = Report { url, clients: active.clients, stalled, ..Report::default() };
         let windows = report.gather(active.workers.tallies()?, plan.storm.len() as u64);
         if report.connected == 0 {
             let why = report.refused.into_iter().next().map_or_else(String::new, |(why, _)| why);
             return Err(LoadError::Refused(why));
         }
-        report.publisher = published.zip(self.args.publish.publish).map(|(done, rate)| of_publisher(&done, rate));
+        report.publisher = published.zip(self.args.publish.publish).map(|(result, rate)| publisher(&result, rate));
         report.measure(&windows);
         match &active.observer {
             Ok(observer) => {
@@ -158,21 +162,18 @@ impl<'a> LoadRun<'a> {
     }
 }
 
-fn of_publisher(done: &PublisherResult, rate: u64) -> PublisherReport {
+fn publisher(result: &PublisherResult, rate: u64) -> PublisherReport {
     PublisherReport {
         rate,
-        records: done.records,
-        records_per_second: done.records as f64 / done.seconds.max(1e-9),
-        lateness: done.lateness.own.summary(),
-        held_lateness: done.lateness.held.summary(),
-        held_seconds: done.held.as_secs_f64(),
-        cpu_seconds: done.cpu_seconds,
+        records: result.records,
+        records_per_second: result.records as f64 / result.seconds.max(1e-9),
+        lateness: result.lateness.own.summary(),
+        held_lateness: result.lateness.blocked.summary(),
+        held_seconds: result.blocked.as_secs_f64(),
+        cpu_seconds: result.cpu_seconds,
     }
 }
 
-/// The path of the publish endpoint, with the token.
-fn publish_path(token: Option<&str>) -> String {
-    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-    let query = token.map(|token| format!("?token={}", utf8_percent_encode(token, NON_ALPHANUMERIC)));
-    format!("/v1/publish{}", query.unwrap_or_default())
+fn publish_url(target: &Target) -> String {
+    target.with_path("/v1/publish").to_string()
 }

@@ -1,4 +1,4 @@
-//! Records as lines for people: time, kind, symbol, values at the instrument's precision, sequence, flags.
+//! Records as lines of text: time, channel, symbol, values at the instrument's precision, sequence, flags.
 //!
 //! Pure: bytes in, text out. Columns line up for symbols of up to 12 bytes and prices of up to 12 digits.
 
@@ -19,7 +19,7 @@ pub fn push_line(channel: Channel, header: &RecordHeader, record: &[u8], instrum
     push_time(time_ns, out);
     put(out, format_args!(" {:<6} {:<12} ", channel.name(), instrument.symbol));
     let start = out.len();
-    // The decoder hands on only records whose body is whole.
+    // The decoder hands on only records whose body is complete.
     let known = push_values(channel, record, instrument, out);
     if known.is_none() {
         out.push_str("malformed");
@@ -31,16 +31,16 @@ pub fn push_line(channel: Channel, header: &RecordHeader, record: &[u8], instrum
     out.push('\n');
 }
 
-/// Columns of the values of a quote, the commonest line.
+/// Columns of the values of a quote, the most frequent line.
 const VALUES_WIDTH: usize = 55;
 
-/// The sentence for a Gap record.
+/// The notice for a Gap record.
 pub fn gap_text(gap: &Gap, instrument: Option<&Instrument>) -> String {
     let reason = match gap.reason {
         GapReason::Slow => "this client was too slow",
         GapReason::Overrun => "the server's ring was overrun",
-        GapReason::Feed => "the feed has a hole",
-        GapReason::Reconnect => "this client was away for longer than the server's history",
+        GapReason::Feed => "the feed has a gap",
+        GapReason::Reconnect => "this client was disconnected for longer than the server's history",
         GapReason::Other(_) => "no reason given",
     };
     let name = instrument.map_or_else(|| format!("instrument {}", gap.instrument), |known| known.symbol.clone());
@@ -48,7 +48,7 @@ pub fn gap_text(gap: &Gap, instrument: Option<&Instrument>) -> String {
     format!("gap: {channel} {name} #{from} to #{to} are missing: {reason}")
 }
 
-/// The sentence for a Status record.
+/// The notice for a Status record.
 pub fn status_text(record: &[u8], instrument: Option<&Instrument>) -> String {
     let state = match record::read_status(record) {
         Some(FeedState::Live) => "live",
@@ -89,14 +89,8 @@ fn push_values(channel: Channel, record: &[u8], instrument: &Instrument, out: &m
         }
         Channel::Book => {
             let (action, levels) = record::read_book(record)?;
-            put(
-                out,
-                format_args!(
-                    "{:>12} {} levels",
-                    if action == BookAction::Snapshot { "snapshot" } else { "delta" },
-                    levels.len()
-                ),
-            );
+            let action = if action == BookAction::Snapshot { "snapshot" } else { "delta" };
+            put(out, format_args!("{action:>12} {} levels", levels.len()));
             let more = levels.len() > LEVELS_SHOWN;
             for Level { px: level_px, sz: level_sz, side } in levels.take(LEVELS_SHOWN) {
                 put(out, format_args!(" {side} {} x {}", px(level_px), sz(level_sz)));
@@ -108,7 +102,7 @@ fn push_values(channel: Channel, record: &[u8], instrument: &Instrument, out: &m
     Some(())
 }
 
-/// Text as it is, where all of it is printable; hexadecimal else.
+/// Printable text as it is, other payloads in hexadecimal.
 fn push_payload(payload: &[u8], out: &mut String) {
     put(out, format_args!("{:>12} bytes ", payload.len()));
     let shown = &payload[..payload.len().min(PAYLOAD_SHOWN)];
@@ -119,7 +113,7 @@ fn push_payload(payload: &[u8], out: &mut String) {
     out.push_str(if shown.len() < payload.len() { "…" } else { "" });
 }
 
-/// A price or size, or `-` where there is none.
+/// A price or size; `-` where there is none.
 fn value(mantissa: i64, exponent: i8) -> String {
     if mantissa == PRICE_NONE { "-".to_owned() } else { decimal::to_string(mantissa, exponent) }
 }
@@ -142,11 +136,10 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use tickcast_protocol::BookSide;
-
     use super::*;
     use crate::load::latency::channel_of;
-    use tickcast_client::Decoder;
+    use tickcast_client::decode::Decoder;
+    use tickcast_protocol::BookSide;
     use tickcast_test_support::packets::PacketBuilder;
 
     fn lines(packet: &PacketBuilder) -> String {
@@ -162,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_line_up_and_show_values_at_the_instruments_precision() {
+    fn lines_are_aligned_and_show_exact_values() {
         let ticker = Ticker {
             last_px: 6_183_764,
             open_px: 6_000_000,
@@ -189,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn books_and_payloads_are_shown_in_part() {
+    fn books_and_payloads_are_shortened() {
         let levels: Vec<_> = (0..7)
             .map(|n| Level { px: 100 + n, sz: n * 1000, side: if n < 3 { BookSide::Bid } else { BookSide::Ask } })
             .collect();

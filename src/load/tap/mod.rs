@@ -1,9 +1,8 @@
-//! `tickcast tap`: a stream on the terminal, as lines, as JSON, or as numbers.
+//! `tickcast tap`: a stream on the terminal, as lines, as JSON, or as statistics.
 //!
-//! Records go to `out`, everything else (what is unknown, gaps, the state of the feed) to stderr. What always holds:
-//! every packet's lines are flushed before the next is waited for; a reader that goes away (`| head`) ends the tap
-//! quietly. A connection that is lost comes back, and the stream goes on from where it was. Not for measuring: that is
-//! [`super::run`].
+//! Records go to stdout; notices (unknown symbols, gaps, the state of the feed) go to stderr. What always holds: the lines
+//! of a packet are flushed before the next packet is read; a closed stdout (`| head`) ends the tap without an error. A
+//! lost connection is replaced, and the stream resumes. For measurements there is `tickcast load`.
 
 mod lines;
 
@@ -17,7 +16,7 @@ use crate::load::error::LoadError;
 use crate::load::format::{count_text, duration_text};
 use crate::load::latency::{LatencyMeter, LatencySummary, channel_of, now_ns};
 use crate::load::signals::stop_flag;
-use tickcast_client::decode::Counters;
+use tickcast_client::decode::DecodeCounters;
 use tickcast_client::{Client, DEFAULT_URL, Error, Event, Options, Packet, Reply, Subscription};
 use tickcast_protocol::json;
 use tickcast_protocol::record::{Gap, RecordHeader};
@@ -26,7 +25,7 @@ use tickcast_protocol::{Channel, Instrument, RecordKind};
 /// Shows a stream on the terminal.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TapArgs {
-    /// Where the server is: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT alone
+    /// URL of the server: ws://HOST, ws://HOST:PORT/PATH, or HOST:PORT
     #[arg(default_value = DEFAULT_URL)]
     pub url: String,
     /// Channels: quote, trade, ticker, book, raw
@@ -38,19 +37,19 @@ pub struct TapArgs {
     /// At most one value per instrument and state channel in this many milliseconds; 0 = every update
     #[arg(long, default_value_t = 0, value_name = "MS")]
     pub conflate_ms: u32,
-    /// Do not ask for the present state before the live stream
+    /// Do not request a snapshot before the live stream
     #[arg(long)]
     pub no_snapshot: bool,
     /// Offer permessage-deflate; the server agrees with `--compression 1` and above
     #[arg(long)]
     pub compression: bool,
-    /// End with the connection, where it would come back otherwise
+    /// Exit when the connection is lost, instead of reconnecting
     #[arg(long)]
     pub no_reconnect: bool,
-    /// One JSON object a line in place of text
+    /// Print one JSON object per line instead of text
     #[arg(long, conflicts_with = "stats")]
     pub json: bool,
-    /// No records; rates and latencies, one line a second
+    /// Print rates and latencies once a second instead of records
     #[arg(long)]
     pub stats: bool,
     /// Stop after this many records
@@ -61,7 +60,7 @@ pub struct TapArgs {
     pub seconds: Option<u64>,
 }
 
-/// Runs `tickcast tap` until it has enough, is interrupted, or the server ends the connection.
+/// Runs `tickcast tap` until its limits are reached, it is interrupted, or the server closes the connection.
 pub fn tap(args: &TapArgs, out: &mut impl Write) -> Result<(), LoadError> {
     tap_until(args, out, &mut std::io::stderr(), &*stop_flag()?)
 }
@@ -84,14 +83,14 @@ fn tap_until(
     let mut tap = Tap::new(args, BufWriter::new(out), notices);
     let ended = tap.follow(&mut client, stop);
     match ended {
-        // Whoever read our output has gone: that is how a pipe ends, and nobody's fault.
+        // The reader of the pipe has exited, which is not an error.
         Err(LoadError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
-            // Taken apart so that what is still buffered is not written to the broken pipe.
+            // Taken apart, because a drop would write the buffer to the broken pipe.
             let _ = tap.out.into_parts();
             client.close();
             Ok(())
         }
-        Err(LoadError::Client(Error::Closed { code: 1000, .. })) => Ok(()),
+        Err(LoadError::Client(Error::Closed(close))) if close.code == 1000 => Ok(()),
         Ok(()) => {
             client.close();
             Ok(())
@@ -100,8 +99,8 @@ fn tap_until(
     }
 }
 
-/// How long the clock and signals are not looked at where nothing comes.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the clock and the stop flag are checked while nothing comes.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The state of one tap.
 struct Tap<'a, W: Write, N: Write> {
@@ -121,16 +120,16 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
 
     fn follow(&mut self, client: &mut Client, stop: &AtomicBool) -> Result<(), LoadError> {
         let deadline = self.args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        // Relaxed: the flag is all that the signal handler says.
+        // Relaxed: the flag carries no other data.
         while !stop.load(Ordering::Relaxed) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            match client.next_within(LOOK_EVERY)? {
+            match client.next_within(CHECK_INTERVAL)? {
                 Some(Event::Packet(packet)) => self.packet(&packet)?,
                 Some(Event::Reply(reply)) => self.reply(reply)?,
-                Some(Event::Lost { why, retry_in }) => {
+                Some(Event::Disconnected { error, retry_in }) => {
                     let wait = duration_text(u64::try_from(retry_in.as_nanos()).unwrap_or(u64::MAX));
-                    self.notice(&format!("{why}; trying again in {wait}"));
+                    self.notice(&format!("{error}; reconnecting in {wait}"));
                 }
-                Some(Event::Back) => self.notice("connected again"),
+                Some(Event::Reconnected) => self.notice("reconnected"),
                 None => {}
             }
             if self.args.stats {
@@ -150,9 +149,9 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
         }
         for record in packet.records() {
             self.stats.meter.record(now_ns, &record.header);
-            let enough = self.args.count.is_some_and(|count| self.shown >= count);
+            let is_enough = self.args.count.is_some_and(|count| self.shown >= count);
             match (channel_of(&record.header), record.instrument) {
-                (Some(_), _) if enough => {}
+                (Some(_), _) if is_enough => {}
                 (Some(_), _) if self.args.stats => self.shown += 1,
                 (Some(channel), Some(instrument)) => {
                     self.shown += 1;
@@ -167,7 +166,7 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
         self.out.flush().map_err(LoadError::Output)
     }
 
-    /// A notice that cannot be written is not worth ending the stream for.
+    /// A failed write to stderr does not end the tap.
     fn notice(&mut self, text: &str) {
         let _ = writeln!(self.notices, "{text}");
     }
@@ -188,7 +187,7 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
                 Ok(())
             }
             Reply::Resumed { how, .. } if how == "snapshot" => {
-                notice("the server's history does not reach back so far: what follows is a snapshot".to_owned());
+                notice("the server's history does not reach back to the token: a snapshot follows".to_owned());
                 Ok(())
             }
             Reply::Error { code, message, .. } => Err(Error::Rejected { code, message }.into()),
@@ -200,7 +199,7 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
         }
     }
 
-    fn stats_line(&mut self, counters: &Counters) -> Result<(), LoadError> {
+    fn stats_line(&mut self, counters: &DecodeCounters) -> Result<(), LoadError> {
         let now = Instant::now();
         if now.duration_since(self.stats.since) < Duration::from_secs(1) {
             return Ok(());
@@ -228,7 +227,7 @@ fn push_record(
     }
 }
 
-/// Tells on stderr what is not a channel's record, where a person wants to know it.
+/// Writes a notice for a record that belongs to no channel, except for definitions and heartbeats.
 fn notice(header: &RecordHeader, record: &[u8], instrument: Option<&Instrument>, notices: &mut impl Write) {
     let text = match RecordKind::from_wire(header.kind) {
         Some(RecordKind::Gap) => Gap::read(record).map(|gap| gap_text(&gap, instrument)),
@@ -241,17 +240,17 @@ fn notice(header: &RecordHeader, record: &[u8], instrument: Option<&Instrument>,
     }
 }
 
-/// What `--stats` shows: the difference to a second ago.
+/// The figures of `--stats`: differences from the line before.
 struct Stats {
     since: Instant,
-    before: Counters,
+    before: DecodeCounters,
     bytes: u64,
     meter: LatencyMeter,
 }
 
 impl Stats {
     fn new(now: Instant) -> Self {
-        Self { since: now, before: Counters::default(), bytes: 0, meter: LatencyMeter::default() }
+        Self { since: now, before: DecodeCounters::default(), bytes: 0, meter: LatencyMeter::default() }
     }
 
     fn packet(&mut self, now_ns: u64, bytes: usize, header: &tickcast_protocol::packet::PacketHeader) {
@@ -259,8 +258,8 @@ impl Stats {
         self.meter.packet(now_ns, header);
     }
 
-    /// Appends the line for the time since the last one, and starts anew.
-    fn push_line(&mut self, now: Instant, counters: &Counters, channels: &[Channel], out: &mut String) {
+    /// Appends the line for the time since the last one, and resets the figures.
+    fn push_line(&mut self, now: Instant, counters: &DecodeCounters, channels: &[Channel], out: &mut String) {
         let seconds = now.duration_since(self.since).as_secs_f64().max(1e-9);
         let before = &self.before;
         let rate = |now: u64, before: u64| count_text((now - before) as f64 / seconds);
@@ -298,7 +297,8 @@ mod tests {
     use tungstenite::protocol::Message;
 
     use super::*;
-    use tickcast_client::Decoder;
+    use tickcast_client::decode::Decoder;
+    use tickcast_protocol::FeedState;
     use tickcast_test_support::packets::PacketBuilder;
     use tickcast_test_support::scripted_server;
 
@@ -314,7 +314,7 @@ mod tests {
         Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).tap
     }
 
-    /// What a tap with these flags writes to stdout and stderr, and how it ends.
+    /// What a tap with these flags writes to stdout and stderr, and its result.
     fn run(address: SocketAddr, flags: &[&str]) -> (String, String, Result<(), LoadError>) {
         let (mut out, mut notices) = (Vec::new(), Vec::new());
         let ended = tap_until(&args(address, flags), &mut out, &mut notices, &AtomicBool::new(false));
@@ -322,12 +322,12 @@ mod tests {
         (text(out), text(notices), ended)
     }
 
-    /// A server that takes the subscription, sends these packets and waits for the client to go.
+    /// A server that accepts the subscription, sends these packets and waits for the client to close.
     fn server(packets: Vec<PacketBuilder>) -> SocketAddr {
         scripted_server::serve("", move |mut peer| {
             scripted_server::accept_subscription(&mut peer, &["FOO-BAR"]);
             for packet in &packets {
-                // A tap that has enough closes before all is sent.
+                // A tap that has reached its count closes before all is sent.
                 if peer.send(packet.message()).is_err() {
                     return;
                 }
@@ -337,13 +337,12 @@ mod tests {
     }
 
     fn stream() -> Vec<PacketBuilder> {
-        let gap =
-            PacketBuilder::new().gap(Channel::Trade, 2, 4).trade(5, 0).status(tickcast_protocol::FeedState::Stale);
+        let gap = PacketBuilder::new().gap(Channel::Trade, 2, 4).trade(5, 0).status(FeedState::Stale);
         vec![PacketBuilder::new().definition(1, "BTC-USD").quote(1, 0).trade(1, 0), gap]
     }
 
     #[test]
-    fn records_are_lines_and_gaps_and_unknown_symbols_go_to_stderr() {
+    fn records_go_to_stdout_and_notices_to_stderr() {
         let (out, notices, ended) = run(server(stream()), &["--count", "3"]);
         assert!(ended.is_ok(), "{ended:?}");
         let want = "\
@@ -358,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn count_stops_in_the_middle_of_a_packet() {
+    fn count_stops_within_a_packet() {
         let (out, _, ended) = run(server(stream()), &["--count", "1"]);
         assert!(ended.is_ok(), "{ended:?}");
         assert_eq!(out.lines().count(), 1);
     }
 
     #[test]
-    fn json_is_one_object_a_line() {
+    fn json_is_one_object_per_line() {
         let (out, _, ended) = run(server(stream()), &["--count", "2", "--json"]);
         assert!(ended.is_ok(), "{ended:?}");
         let records: Vec<serde_json::Value> =
@@ -377,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_carries_what_the_flags_say() {
+    fn the_flags_make_the_request() {
         let address = scripted_server::serve("", |mut peer| {
             let request = scripted_server::subscribe_request(&mut peer);
             let message = format!("{}", request);
@@ -387,7 +386,7 @@ mod tests {
         });
         let flags = ["--channels", "book,raw", "--symbols", "BTC-*,AAPL", "--conflate-ms", "100", "--no-snapshot"];
         let error = run(address, &flags).2.expect_err("rejected").to_string();
-        let request = error.strip_prefix("the server refused the subscription: bad_request: ").expect("a sentence");
+        let request = error.strip_prefix("the server refused the request: bad_request: ").expect("a sentence");
         let request: serde_json::Value = serde_json::from_str(request).expect("the request came back");
         let want = serde_json::json!({"op": "subscribe", "id": 1, "channels": ["book", "raw"],
             "symbols": ["BTC-*", "AAPL"], "conflate_ms": 100, "snapshot": false});
@@ -395,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_goes_away_ends_the_tap_quietly() {
+    fn a_closed_stdout_ends_the_tap_without_error() {
         struct Gone;
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
@@ -410,12 +409,12 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_lost_comes_back_and_goes_on_or_ends_the_tap_as_it_was_told() {
+    fn a_lost_connection_resumes_or_ends_the_tap() {
         let address = scripted_server::serve("", |mut peer| {
             let first = scripted_server::subscribe_request(&mut peer)["op"] == "subscribe";
             let how = if first { "subscribed" } else { "resumed" };
-            let told = format!(r#"{{"type":"{how}","id":1,"how":"replay","from":2,"conflate_ms":0,"count":1}}"#);
-            peer.send(Message::text(told)).expect("the client reads");
+            let reply = format!(r#"{{"type":"{how}","id":1,"how":"replay","from":2,"conflate_ms":0,"count":1}}"#);
+            peer.send(Message::text(reply)).expect("the client reads");
             let trades = if first { 1..=2 } else { 2..=3 };
             let start = PacketBuilder::new().definition(1, "BTC-USD").caught_up();
             let packet = trades.fold(start, |packet, sequence| packet.trade(sequence, 0));
@@ -428,28 +427,28 @@ mod tests {
         assert!(ended.is_ok(), "{ended:?}");
         let sequences: Vec<_> = out.lines().map(|line| line.rsplit_once('#').expect("a number").1.trim()).collect();
         assert_eq!(sequences, ["1", "2", "3"], "{notices}");
-        assert!(notices.contains("without a close frame; trying again in "), "{notices}");
-        assert!(notices.contains("connected again"), "{notices}");
+        assert!(notices.contains("without a close frame; reconnecting in "), "{notices}");
+        assert!(notices.contains("reconnected\n"), "{notices}");
         let (_, _, ended) = run(address, &["--count", "3", "--channels", "trade", "--no-reconnect"]);
         assert!(matches!(ended, Err(LoadError::Client(Error::Dropped))), "{ended:?}");
     }
 
     #[test]
     fn an_interrupt_closes_with_1000() {
-        let (told, seen) = std::sync::mpsc::channel();
+        let (sender, codes) = std::sync::mpsc::channel();
         let address = scripted_server::serve("", move |mut peer| {
             while let Ok(message) = peer.read() {
                 if let Message::Close(frame) = message {
-                    told.send(frame.map(|frame| u16::from(frame.code))).expect("the test waits");
+                    sender.send(frame.map(|frame| u16::from(frame.code))).expect("the test waits");
                 }
             }
         });
         tap_until(&args(address, &[]), &mut Vec::new(), &mut Vec::new(), &AtomicBool::new(true)).expect("clean");
-        assert_eq!(seen.recv(), Ok(Some(1000)));
+        assert_eq!(codes.recv(), Ok(Some(1000)));
     }
 
     #[test]
-    fn a_stats_line_shows_rates_latencies_and_what_was_lost() {
+    fn a_stats_line_shows_rates_latencies_and_gaps() {
         let start = Instant::now();
         let mut stats = Stats::new(start);
         let now_ns = tickcast_test_support::packets::TS_RECV + 30_000;
@@ -477,13 +476,13 @@ mod tests {
     }
 
     #[test]
-    fn arguments_that_make_no_sense_are_refused() {
+    fn invalid_arguments_are_refused() {
         let parse = |flags: &[&str]| {
             let line = ["tap"].into_iter().chain(flags.iter().copied());
             Cli::try_parse_from(line).map(|_| ()).expect_err("refused").to_string()
         };
         let error = parse(&["--channels", "quotes"]);
-        assert!(error.contains("unknown channel \"quotes\"; have quote, trade, ticker, book, raw"), "{error}");
+        assert!(error.contains("unknown channel \"quotes\": expected quote, trade, ticker, book, raw"), "{error}");
         assert!(parse(&["--json", "--stats"]).contains("cannot be used with"));
         assert!(parse(&["--count", "many"]).contains("invalid value"));
     }

@@ -1,23 +1,25 @@
-//! The rule of [`tickcast_client::decode`] at the speed of very many connections: the same verdicts, walked in place.
+//! The sequence rule of [`tickcast_client::decode`] at the speed of very many connections: the same result, with less
+//! memory and without names.
 //!
-//! What always holds: on every stream, a [`FastChecker`] counts what a [`Decoder`] counts, but for a record that comes
-//! before its Definition: that is found once for each instrument and channel. It keeps no names and allocates only for
-//! instruments that it has not seen.
+//! What always holds: on every stream a [`FastChecker`] counts what a [`Decoder`] counts, except that a record before its
+//! Definition counts once for each instrument and channel. It allocates only for instruments that it has not seen.
 //!
-//! Cost: some 15 ns a record in packets of many, its age's histogram included (`benches/follow.rs`). Memory: 0.3 KB, and
-//! for each channel 8 bytes an instrument of the whole market ([`SequenceTable::Dense`]), or some 20 bytes for each that was seen
-//! ([`SequenceTable::Sparse`]).
+//! Cost: about 15 ns a record in packets of many, the histogram of its age included (`benches/follow.rs`). Memory: 0.3 KB,
+//! and for each channel 8 bytes an instrument of the whole market ([`SequenceTable::Dense`]), or about 20 bytes for each
+//! instrument that was seen ([`SequenceTable::Sparse`]).
 
 use foldhash::{HashMap, HashMapExt};
 
+use crate::load::latency::channel_of;
 use tickcast_client::decode::{
-    Counters, DecodeError, Decoder, Violation, body_is_whole, broken, covered, split_record,
+    DecodeCounters, DecodeError, Decoder, SequenceViolation, body_is_complete, sequence_violation, sequences_covered,
+    split_record,
 };
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{Gap, RecordHeader};
 use tickcast_protocol::{Channel, RecordKind, Sequence};
 
-/// Ids above this are no dense market's: a table for them would be larger than what it saves.
+/// Ids above this do not belong to a dense market: a table for them would be larger than what it saves.
 const DENSE_IDS_MAX: u32 = 1 << 18;
 /// The row of a table that says which instruments are defined, behind those of the channels.
 const DEFINED: usize = Channel::COUNT;
@@ -25,24 +27,24 @@ const DEFINED: usize = Channel::COUNT;
 /// How a connection keeps the last sequence of each instrument and channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceTable {
-    /// A row for each channel, an instrument's id is its place: for those who get most of a market.
+    /// A row for each channel, indexed by the instrument's id: for clients that receive most of a market.
     Dense,
     /// A hash map: for watchlists.
     Sparse,
 }
 
-/// Follows one connection's packets.
+/// Checks the packets of one connection.
 #[derive(Debug)]
 pub struct FastChecker {
     epoch: Option<u32>,
     /// Whether a record must come after its instrument's Definition; servers of another kind send none.
     wants_definitions: bool,
     sequences: LastSequences,
-    counters: Counters,
-    first_violation: Option<Violation>,
+    counters: DecodeCounters,
+    first_violation: Option<SequenceViolation>,
 }
 
-/// The last sequence of each instrument and channel; 0 before the first.
+/// The last sequence of each instrument and channel.
 #[derive(Debug)]
 struct LastSequences {
     dense: Option<Box<[Vec<Sequence>; Channel::COUNT + 1]>>,
@@ -57,14 +59,14 @@ impl LastSequences {
 
     #[inline]
     fn at(&mut self, row: usize, instrument: u32) -> &mut Sequence {
-        let place = instrument as usize;
+        let index = instrument as usize;
         match &mut self.dense {
             Some(rows) if instrument < DENSE_IDS_MAX => {
                 let row = &mut rows[row];
-                if place >= row.len() {
-                    row.resize(place.next_power_of_two().max(place + 1), Sequence::NONE);
+                if index >= row.len() {
+                    row.resize(index.next_power_of_two().max(index + 1), Sequence::NONE);
                 }
-                &mut row[place]
+                &mut row[index]
             }
             _ => self.sparse.entry((instrument, row as u8)).or_default(),
         }
@@ -79,19 +81,19 @@ impl LastSequences {
 }
 
 impl FastChecker {
-    /// One that has seen nothing.
+    /// A checker that has seen nothing.
     pub fn new(table: SequenceTable, wants_definitions: bool) -> Self {
         Self {
             epoch: None,
             wants_definitions,
             sequences: LastSequences::new(table),
-            counters: Counters::default(),
+            counters: DecodeCounters::default(),
             first_violation: None,
         }
     }
 
-    /// Follows one packet and hands the header of each record of a channel to `on`, the oldest first. Records before
-    /// an error have been handed on.
+    /// Checks one packet and hands the header of each record of a channel to `on`, the oldest first. Records before an
+    /// error have been handed on.
     #[inline]
     pub fn packet(&mut self, bytes: &[u8], mut on: impl FnMut(&RecordHeader)) -> Result<PacketHeader, DecodeError> {
         let packet = PacketHeader::read(bytes)?;
@@ -108,61 +110,61 @@ impl FastChecker {
                 self.counters.skipped += 1;
                 continue;
             };
-            if !body_is_whole(kind, record) {
+            if !body_is_complete(kind, record) {
                 return Err(DecodeError::Body { index, kind: header.kind, bytes: record.len() });
             }
             match kind.channel() {
                 Some(channel) => {
-                    self.follow(channel, &header);
+                    self.sequenced(channel, &header);
                     on(&header);
                 }
-                None => self.note(kind, &header, record),
+                None => self.unsequenced(kind, &header, record),
             }
         }
         if rest.is_empty() { Ok(packet) } else { Err(DecodeError::Trailing(rest.len())) }
     }
 
     /// What has been counted since the start.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &DecodeCounters {
         &self.counters
     }
 
     /// The first break of the rule.
-    pub fn first_violation(&self) -> Option<Violation> {
+    pub fn first_violation(&self) -> Option<SequenceViolation> {
         self.first_violation
     }
 
     #[inline]
-    fn follow(&mut self, channel: Channel, header: &RecordHeader) {
-        self.counters.record(channel, header.flags);
+    fn sequenced(&mut self, channel: Channel, header: &RecordHeader) {
+        self.counters.count_record(channel, header.flags);
         let last = self.sequences.at(channel as usize, header.instrument);
         let before = *last;
         if !before.is_none() && header.sequence.get().wrapping_sub(before.get()) == 1 {
             *last = header.sequence;
-            self.counters.cover(1);
+            self.counters.count_covered(1);
         } else {
             *last = before.max(header.sequence);
             self.judge(channel, header, before);
         }
     }
 
-    /// The first record of a stream, and whatever does not simply continue it.
+    /// The first record of a stream, and every record that does not simply continue it.
     #[cold]
     fn judge(&mut self, channel: Channel, header: &RecordHeader, last: Sequence) {
-        let violation = broken(channel, header, last);
-        self.counters.cover(covered(header, last, violation.is_some()));
+        let violation = sequence_violation(channel, header, last);
+        self.counters.count_covered(sequences_covered(header, last, violation.is_some()));
         if let Some(violation) = violation {
             self.violation(violation);
         }
         let instrument = header.instrument;
         if last.is_none() && self.wants_definitions && self.sequences.at(DEFINED, instrument).is_none() {
-            self.violation(Violation::Undefined { instrument, channel });
+            self.violation(SequenceViolation::Undefined { instrument, channel });
         }
     }
 
-    /// A record of no channel.
+    /// A record that belongs to no channel.
     #[cold]
-    fn note(&mut self, kind: RecordKind, header: &RecordHeader, record: &[u8]) {
+    fn unsequenced(&mut self, kind: RecordKind, header: &RecordHeader, record: &[u8]) {
         match kind {
             RecordKind::Definition => *self.sequences.at(DEFINED, header.instrument) = Sequence::new(1),
             RecordKind::Gap => match Gap::read(record) {
@@ -178,18 +180,18 @@ impl FastChecker {
         let last = self.sequences.at(channel as usize, instrument);
         let before = *last;
         *last = before.max(to);
-        if !self.counters.gap(gap, before) {
-            self.violation(Violation::Gap { instrument, channel, last: before, from, to });
+        if !self.counters.count_gap(gap, before) {
+            self.violation(SequenceViolation::Gap { instrument, channel, last: before, from, to });
         }
     }
 
-    fn violation(&mut self, violation: Violation) {
+    fn violation(&mut self, violation: SequenceViolation) {
         self.counters.violations += 1;
         self.first_violation.get_or_insert(violation);
     }
 }
 
-/// How a connection's packets are held against the rule: by one of two independent readers.
+/// Checks a connection's packets, by one of two independent readers.
 #[derive(Debug)]
 pub enum StreamChecker {
     Fast(FastChecker),
@@ -201,9 +203,9 @@ impl StreamChecker {
     #[inline]
     pub fn packet(&mut self, bytes: &[u8], mut on: impl FnMut(&RecordHeader)) -> Result<PacketHeader, DecodeError> {
         match self {
-            Self::Fast(follower) => follower.packet(bytes, on),
+            Self::Fast(checker) => checker.packet(bytes, on),
             Self::Independent(decoder) => decoder.packet(bytes, |_, header, _| {
-                if crate::load::latency::channel_of(header).is_some() {
+                if channel_of(header).is_some() {
                     on(header);
                 }
             }),
@@ -211,30 +213,30 @@ impl StreamChecker {
     }
 
     /// What has been counted since the start.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &DecodeCounters {
         match self {
-            Self::Fast(follower) => follower.counters(),
+            Self::Fast(checker) => checker.counters(),
             Self::Independent(decoder) => decoder.counters(),
         }
     }
 
     /// The first break of the rule.
-    pub fn first_violation(&self) -> Option<Violation> {
+    pub fn first_violation(&self) -> Option<SequenceViolation> {
         match self {
-            Self::Fast(follower) => follower.first_violation(),
+            Self::Fast(checker) => checker.first_violation(),
             Self::Independent(decoder) => decoder.first_violation(),
         }
     }
 }
 
-/// Whether bytes are laid out as a packet, for servers that send other things as well: nothing of the body is looked at.
+/// Whether bytes have the layout of a packet, for servers that send other messages as well. Bodies are not read.
 pub fn is_packet(bytes: &[u8]) -> bool {
     let Ok(packet) = PacketHeader::read(bytes) else { return false };
     let mut rest = &bytes[packet::HEADER_BYTES..];
     for index in 0..packet.count {
         match split_record(rest, index) {
             Ok((header, record))
-                if RecordKind::from_wire(header.kind).is_none_or(|kind| body_is_whole(kind, record)) =>
+                if RecordKind::from_wire(header.kind).is_none_or(|kind| body_is_complete(kind, record)) =>
             {
                 rest = &rest[record.len()..];
             }
@@ -252,7 +254,7 @@ mod tests {
     use tickcast_protocol::record::flags;
     use tickcast_test_support::packets::PacketBuilder;
 
-    /// What a stream may hold: instrument, sequence step, flags, and whether it is a quote, a trade, a gap or a definition.
+    /// Streams: for each record its type, instrument, sequence step and flags.
     fn packets() -> impl Strategy<Value = Vec<Vec<(u8, u32, u64, u8)>>> {
         let flags = prop_oneof![6 => Just(0u8), 1 => Just(flags::CONFLATED), 1 => Just(flags::SNAPSHOT)];
         let step = prop_oneof![8 => Just(1u64), 1 => Just(0), 1 => 2u64..9];
@@ -295,7 +297,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_fast_reader_finds_what_the_decoder_finds(plan in packets()) {
+        fn the_fast_checker_finds_what_the_decoder_finds(plan in packets()) {
             let packets = build(&plan);
             for table in [SequenceTable::Dense, SequenceTable::Sparse] {
                 let mut fast = FastChecker::new(table, true);
@@ -304,7 +306,7 @@ mod tests {
                     let (mut seen, mut want) = (Vec::new(), Vec::new());
                     let ours = fast.packet(packet, |header| seen.push(*header));
                     let theirs = slow.packet(packet, |_, header, _| {
-                        if crate::load::latency::channel_of(header).is_some() {
+                        if channel_of(header).is_some() {
                             want.push(*header);
                         }
                     });
@@ -318,7 +320,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_of_any_kind_are_judged_alike_and_never_panic(
+        fn arbitrary_bytes_get_the_same_result_and_never_panic(
             mut bytes in prop::collection::vec(any::<u8>(), 0..300), at in 0usize..200, to in any::<u8>(),
         ) {
             let good = PacketBuilder::new().definition(1, "A").quote(1, 0).raw(3, b"abc").bytes();
@@ -337,25 +339,25 @@ mod tests {
     }
 
     #[test]
-    fn a_record_before_its_definition_is_found_where_definitions_are_wanted() {
+    fn a_record_before_its_definition_is_found_where_definitions_are_expected() {
         let packet = PacketBuilder::new().quote(1, 0).quote(2, 0).bytes();
         for (wants, violations) in [(true, 1), (false, 0)] {
-            let mut follower = FastChecker::new(SequenceTable::Sparse, wants);
-            follower.packet(&packet, |_| {}).expect("well-formed");
-            assert_eq!(follower.counters().violations, violations);
+            let mut checker = FastChecker::new(SequenceTable::Sparse, wants);
+            checker.packet(&packet, |_| {}).expect("well-formed");
+            assert_eq!(checker.counters().violations, violations);
         }
     }
 
     #[test]
-    fn a_huge_id_costs_no_huge_table() {
-        let mut follower = FastChecker::new(SequenceTable::Dense, false);
+    fn a_huge_id_does_not_allocate_a_huge_table() {
+        let mut checker = FastChecker::new(SequenceTable::Dense, false);
         let packet = PacketBuilder::new().quote_of(u32::MAX, 1, 0).quote_of(u32::MAX, 3, 0).bytes();
-        follower.packet(&packet, |_| {}).expect("well-formed");
-        assert_eq!((follower.counters().violations, follower.sequences.sparse.len()), (1, 1));
+        checker.packet(&packet, |_| {}).expect("well-formed");
+        assert_eq!((checker.counters().violations, checker.sequences.sparse.len()), (1, 1));
     }
 
     #[test]
-    fn merged_and_lost_sequences_are_covered_and_silent_holes_are_not() {
+    fn merged_and_lost_sequences_are_covered_and_unannounced_holes_are_not() {
         let packet = PacketBuilder::new()
             .definition(1, "A")
             .quote(5, flags::SNAPSHOT)
@@ -365,9 +367,9 @@ mod tests {
             .gap(Channel::Trade, 4, 9)
             .trade(10, 0)
             .trade(15, 0);
-        let mut follower = FastChecker::new(SequenceTable::Dense, true);
-        follower.packet(&packet.bytes(), |_| {}).expect("well-formed");
-        // Quotes 6 to 9, trades 3 to 10 and 15: the hole from 11 to 14 is nobody's.
-        assert_eq!((follower.counters().covered, follower.counters().violations), (4 + 8 + 1, 1));
+        let mut checker = FastChecker::new(SequenceTable::Dense, true);
+        checker.packet(&packet.bytes(), |_| {}).expect("well-formed");
+        // Quotes 6 to 9, trades 3 to 10 and 15: nothing accounts for 11 to 14.
+        assert_eq!((checker.counters().covered, checker.counters().violations), (4 + 8 + 1, 1));
     }
 }

@@ -1,81 +1,82 @@
-//! One connection of a load run, from the TCP connect to its end: a state machine that a worker wakes.
+//! One connection of a load run, from the TCP connect to its end: a state machine that a worker thread wakes.
 //!
 //! ```text
-//! Connecting ──► Upgrading ──► Fast or Independent ──► ended
+//! Connecting ──► Upgrading ──► Fast or Independent ──► Ended
 //! ```
 //!
-//! A fast connection is read frame by frame out of the thread's buffer, and a record costs it a few nanoseconds; an
-//! independent one goes through tungstenite and the [`Decoder`], so that not all verdicts are one reader's.
+//! A fast connection is read frame by frame out of the thread's buffer, at a few nanoseconds a record. An independent one
+//! goes through tungstenite and the [`Decoder`], so that not every result comes from one reader.
 //!
-//! What always holds: a wake never blocks and reads a bounded number of bytes; an end is told once, as data.
-//! Memory: some 0.5 KB of process memory for a fast connection and 5 KB for an independent one, and what
-//! [`crate::load::worker::checker`] keeps of the instruments.
+//! What always holds: a wake never blocks and reads a bounded number of bytes; an end is reported once, as data.
+//! Memory: about 0.5 KB for a fast connection, 5 KB for an independent one, and the sequences of its
+//! [`StreamChecker`].
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Uri;
 use rand::Rng;
 use rand_pcg::Pcg64Mcg;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
-use tungstenite::protocol::Message;
-use tungstenite::{Error, WebSocket};
+use tungstenite::WebSocket;
+use tungstenite::protocol::{Message, Role as TungsteniteRole, WebSocketConfig};
 
+use super::buffered_socket::BufferedSocket;
+use super::checker::{FastChecker, SequenceTable, StreamChecker, is_packet};
+use super::messages::{ClientPlan, ClientRequest, ClientRole, ConnectTimes, ReadOptions};
+use super::send::{self, would_block};
 use crate::load::latency::{LatencyMeter, now_ns};
-use crate::load::worker::checker::{FastChecker, SequenceTable, StreamChecker, is_packet};
-use crate::load::worker::messages::{ClientPlan, ClientRequest, ClientRole, ConnectTimes, ReadOptions};
-use crate::load::worker::send;
 use tickcast_client::decode::Decoder;
-use tickcast_client::error::{Error as ClientError, close_text, closed, failure};
-use tickcast_client::handshake::{Upgrade, Upgraded, is_later};
-use tickcast_client::lane::Lane;
+use tickcast_client::handshake::{Handshake, Upgraded};
+use tickcast_client::{CloseReason, Error, Target};
 use tickcast_protocol::control::Reply;
 use tickcast_protocol::ws::{CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, Violation};
 
-/// Reads of one wake, each of at most the worker's buffer: a busy connection does not starve its neighbours.
-const FILLS_MAX: usize = 4;
-/// What tungstenite allows by default, for both readers.
+/// Reads of one wake, each of at most the thread's buffer, so that a busy connection does not starve the others.
+const READS_MAX: usize = 4;
+/// tungstenite's default, for both readers.
 const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 64 << 20 };
+/// tungstenite's own buffer; most packets are shorter. Its default is 128 KiB.
+const TUNGSTENITE_BUFFER_BYTES: usize = 4096;
 
 /// One connection.
 #[derive(Debug)]
 pub struct LoadConnection {
     pub plan: ClientPlan,
-    pub check: StreamChecker,
-    /// When its connect was begun.
+    checker: StreamChecker,
+    /// When its connect began.
     pub begun: Instant,
-    /// Took the place of one that left: it was not there from the start.
+    /// It replaced a connection that was reset: it was not there from the start.
     pub is_replacement: bool,
     has_data: bool,
     /// A server of another kind has sent a packet on this connection.
-    speaks_packets: bool,
-    phase: ConnectionPhase,
+    sends_packets: bool,
+    phase: Phase,
 }
 
 #[derive(Debug)]
-enum ConnectionPhase {
+enum Phase {
     Connecting(TcpStream),
-    Upgrading(Box<Upgrade>),
-    Fast(Fast),
-    Independent(Box<WebSocket<Lane>>),
+    Upgrading(TcpStream, Box<Handshake>),
+    Fast(FastSocket),
+    Independent(Box<WebSocket<BufferedSocket>>),
     Ended,
 }
 
 #[derive(Debug)]
-struct Fast {
+struct FastSocket {
     stream: TcpStream,
     session: Session,
 }
 
-/// What a wake has brought about.
+/// The outcome of a wake.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WakeOutcome {
     /// The same phase as before.
     Same,
-    /// The TCP connection is there, the upgrade is asked for.
-    Asked,
+    /// The TCP connection is open, and the upgrade is requested.
+    UpgradeRequested,
     /// Upgraded and subscribed; and over already, where the server closed at once.
     Connected(Option<ConnectionEnd>),
     /// It is over.
@@ -85,32 +86,31 @@ pub enum WakeOutcome {
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionEnd {
-    /// Before its upgrade: by what the server or the kernel said.
+    /// Before its upgrade, with the message of the server or the kernel.
     Refused(String),
     /// By the server, with a close code or without.
     Closed(String),
-    /// By us, for what breaks a layout.
+    /// By this client, because the server broke a layout.
     Malformed(String),
 }
 
-/// What the connections of a worker share while one of them is awake.
+/// What the connections of a thread share while one of them is awake.
 #[derive(Debug)]
 pub struct ThreadContext {
-    pub uri: Uri,
-    pub terms: ReadOptions,
+    pub target: Target,
+    pub options: ReadOptions,
     pub requests: Arc<[ClientRequest]>,
     /// For one read of a socket.
     pub buffer: Vec<u8>,
-    /// Masking keys of what we send.
-    pub keys: Pcg64Mcg,
-    pub seen: ReceivedTotals,
-    /// Latencies of steady clients: before and after a storm, and while it lasts.
+    pub masking_keys: Pcg64Mcg,
+    pub received: ReceivedTotals,
+    /// Latencies of steady clients: outside a storm, and during it.
     pub meters: [LatencyMeter; 2],
     /// Whether latencies are recorded now.
-    pub measuring: bool,
-    /// Whether a storm lasts.
+    pub is_measuring: bool,
+    /// Whether a storm is going on.
     pub in_storm: bool,
-    pub joins: ConnectTimes,
+    pub connect_times: ConnectTimes,
     /// Error replies to subscriptions, in their order.
     pub rejected: Vec<String>,
 }
@@ -126,7 +126,7 @@ pub struct ReceivedTotals {
 
 impl LoadConnection {
     /// Begins to connect, without waiting for it.
-    pub fn begin(plan: ClientPlan, address: SocketAddr, terms: &ReadOptions) -> io::Result<Self> {
+    pub fn begin(plan: ClientPlan, address: SocketAddr, options: &ReadOptions) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         if let Some(source) = plan.source {
@@ -138,179 +138,209 @@ impl LoadConnection {
             }
             _ => {}
         }
-        let table = if terms.dense { SequenceTable::Dense } else { SequenceTable::Sparse };
-        // Servers of another kind define nothing, which a Decoder would call a violation.
-        let check = if plan.independent && !terms.opaque {
+        let table = if options.dense { SequenceTable::Dense } else { SequenceTable::Sparse };
+        // Servers of another kind define nothing, which a Decoder would count as a violation.
+        let checker = if plan.independent && !options.opaque {
             StreamChecker::Independent(Box::new(Decoder::without_names()))
         } else {
-            StreamChecker::Fast(FastChecker::new(table, !terms.opaque))
+            StreamChecker::Fast(FastChecker::new(table, !options.opaque))
         };
-        let phase = ConnectionPhase::Connecting(socket.into());
         Ok(Self {
             plan,
-            check,
+            checker,
             begun: Instant::now(),
             is_replacement: false,
             has_data: false,
-            speaks_packets: false,
-            phase,
+            sends_packets: false,
+            phase: Phase::Connecting(socket.into()),
         })
     }
 
-    /// The socket, for the poll; `None` once it has ended.
+    /// The socket, for epoll; `None` once the connection has ended.
     pub fn stream(&self) -> Option<&TcpStream> {
         match &self.phase {
-            ConnectionPhase::Connecting(stream) => Some(stream),
-            ConnectionPhase::Upgrading(upgrade) => Some(upgrade.stream()),
-            ConnectionPhase::Fast(fast) => Some(&fast.stream),
-            ConnectionPhase::Independent(socket) => Some(socket.get_ref().stream()),
-            ConnectionPhase::Ended => None,
+            Phase::Connecting(stream) | Phase::Upgrading(stream, _) => Some(stream),
+            Phase::Fast(fast) => Some(&fast.stream),
+            Phase::Independent(socket) => Some(socket.get_ref().stream()),
+            Phase::Ended => None,
         }
     }
 
     /// True before the upgrade.
     pub fn is_pending(&self) -> bool {
-        matches!(self.phase, ConnectionPhase::Connecting(_) | ConnectionPhase::Upgrading(_))
+        matches!(self.phase, Phase::Connecting(_) | Phase::Upgrading(..))
     }
 
     /// True after the upgrade and before the end.
     pub fn is_open(&self) -> bool {
-        matches!(self.phase, ConnectionPhase::Fast(_) | ConnectionPhase::Independent(_))
+        matches!(self.phase, Phase::Fast(_) | Phase::Independent(_))
     }
 
-    /// Goes on after the poll has told something of this socket.
+    /// What the stream has contained.
+    pub fn checker(&self) -> &StreamChecker {
+        &self.checker
+    }
+
+    /// Takes the checker of a connection that has ended; one without memory takes its place.
+    pub fn take_checker(&mut self) -> StreamChecker {
+        let empty = StreamChecker::Fast(FastChecker::new(SequenceTable::Sparse, true));
+        std::mem::replace(&mut self.checker, empty)
+    }
+
+    /// Continues after epoll has reported something about this socket.
     pub fn wake(&mut self, context: &mut ThreadContext) -> WakeOutcome {
-        match std::mem::replace(&mut self.phase, ConnectionPhase::Ended) {
-            ConnectionPhase::Connecting(stream) => self.ask(stream, context),
-            ConnectionPhase::Upgrading(upgrade) => self.upgrade(upgrade, context),
-            ConnectionPhase::Fast(fast) => self.read_fast(fast, context, FILLS_MAX),
-            ConnectionPhase::Independent(socket) => self.read(socket, context, FILLS_MAX),
-            ConnectionPhase::Ended => WakeOutcome::Same,
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Connecting(stream) => self.request_upgrade(stream, context),
+            Phase::Upgrading(stream, handshake) => self.upgrade(stream, handshake, context),
+            Phase::Fast(fast) => self.read_fast(fast, context, READS_MAX),
+            Phase::Independent(socket) => self.read_independent(socket, context, READS_MAX),
+            Phase::Ended => WakeOutcome::Same,
         }
     }
 
     /// Gives up on a connection that is not upgraded in time.
-    pub fn give_up(&mut self, why: &ClientError) -> ConnectionEnd {
-        self.phase = ConnectionPhase::Ended;
+    pub fn give_up(&mut self, why: &Error) -> ConnectionEnd {
+        self.phase = Phase::Ended;
         ConnectionEnd::Refused(why.to_string())
     }
 
-    /// Reads what has come to a stalled client, so that a close frame in it is found.
-    pub fn look_through(&mut self, context: &mut ThreadContext) -> Option<ConnectionEnd> {
+    /// Reads what has arrived for a stalled client, so that a close frame in it is found.
+    pub fn read_backlog(&mut self, context: &mut ThreadContext) -> Option<ConnectionEnd> {
         /// At 256 KiB each more than any socket buffer holds.
-        const FILLS_ENOUGH: usize = 256;
-        let woken = match std::mem::replace(&mut self.phase, ConnectionPhase::Ended) {
-            ConnectionPhase::Fast(fast) => self.read_fast(fast, context, FILLS_ENOUGH),
-            ConnectionPhase::Independent(socket) => self.read(socket, context, FILLS_ENOUGH),
+        const READS_ENOUGH: usize = 256;
+        let outcome = match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Fast(fast) => self.read_fast(fast, context, READS_ENOUGH),
+            Phase::Independent(socket) => self.read_independent(socket, context, READS_ENOUGH),
             _ => WakeOutcome::Same,
         };
-        if let WakeOutcome::Ended(end) = woken { Some(end) } else { None }
+        if let WakeOutcome::Ended(end) = outcome { Some(end) } else { None }
     }
 
-    /// Says goodbye and lets go of the socket.
-    pub fn leave(&mut self, context: &mut ThreadContext) {
+    /// Closes with 1000, without waiting for an answer.
+    pub fn close(&mut self, context: &mut ThreadContext) {
         if let Some(stream) = self.stream().filter(|_| self.is_open()) {
-            // The socket of a client that was not read may be full: then the server learns it from the reset.
-            let _ = send::close(stream, CloseCode::NORMAL, context.keys.next_u32());
+            // The socket of a client that did not read may be full: then the server gets a reset.
+            let _ = send::close(stream, CloseCode::NORMAL, context.masking_keys.next_u32());
         }
-        self.phase = ConnectionPhase::Ended;
+        self.phase = Phase::Ended;
     }
 
-    /// Lets go of the socket without a word: the server gets a reset.
-    pub fn vanish(&mut self) {
+    /// Resets the connection.
+    pub fn reset(&mut self) {
         if let Some(stream) = self.stream() {
-            // Without it the server gets the end of the stream in place of a reset, which is abrupt enough.
+            // Without it the server gets the end of the stream in place of a reset, which is abrupt as well.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
-        self.phase = ConnectionPhase::Ended;
+        self.phase = Phase::Ended;
     }
 
-    /// The TCP connection is there, or has failed: asks for the upgrade.
-    fn ask(&mut self, stream: TcpStream, context: &ThreadContext) -> WakeOutcome {
+    /// The TCP connection is open, or has failed: requests the upgrade.
+    fn request_upgrade(&mut self, stream: TcpStream, context: &ThreadContext) -> WakeOutcome {
         if let Some(error) = stream.take_error().unwrap_or_else(Some) {
             return refused(error.to_string());
         }
-        // Costs a small segment's delay where it fails, nothing else.
+        // A failure costs a small segment's delay and nothing else.
         let _ = stream.set_nodelay(true);
-        match Upgrade::ask(stream, &context.uri, None) {
-            Ok(upgrade) => {
-                self.phase = ConnectionPhase::Upgrading(Box::new(upgrade));
-                WakeOutcome::Asked
+        let handshake = match Handshake::new(&context.target, &[]) {
+            Ok(handshake) => handshake,
+            Err(error) => return refused(refusal_text(&error)),
+        };
+        // The request is far shorter than an empty socket buffer.
+        match (&stream).write_all(handshake.request()) {
+            Ok(()) => {
+                self.phase = Phase::Upgrading(stream, Box::new(handshake));
+                WakeOutcome::UpgradeRequested
             }
-            Err(error) => refused(error.answer()),
+            Err(error) => refused(Error::from(error).to_string()),
         }
     }
 
-    fn upgrade(&mut self, upgrade: Box<Upgrade>, context: &mut ThreadContext) -> WakeOutcome {
-        match upgrade.advance(&mut context.buffer, &mut context.seen.bytes) {
-            Upgraded::NotYet(upgrade) => {
-                self.phase = ConnectionPhase::Upgrading(upgrade);
-                WakeOutcome::Same
+    fn upgrade(
+        &mut self,
+        mut stream: TcpStream,
+        mut handshake: Box<Handshake>,
+        context: &mut ThreadContext,
+    ) -> WakeOutcome {
+        let is_complete = match stream.read(&mut context.buffer) {
+            Ok(read) => {
+                context.received.bytes += read as u64;
+                handshake.receive(&context.buffer[..read]) || read == 0
             }
-            Upgraded::Open(opened) => self.open(opened.socket, opened.rest, context),
-            Upgraded::Refused(error) => refused(error.answer()),
+            Err(error) if would_block(&error) => false,
+            Err(error) => return refused(Error::from(error).to_string()),
+        };
+        if !is_complete {
+            self.phase = Phase::Upgrading(stream, handshake);
+            return WakeOutcome::Same;
+        }
+        match handshake.finish() {
+            Ok(upgraded) => self.open(stream, upgraded, context),
+            Err(error) => refused(refusal_text(&error)),
         }
     }
 
     /// Upgraded: subscribes, and reads what came with the answer.
-    fn open(
-        &mut self,
-        mut socket: Box<WebSocket<Lane>>,
-        mut rest: Vec<u8>,
-        context: &mut ThreadContext,
-    ) -> WakeOutcome {
-        context.joins.upgraded.record(ns(self.begun.elapsed()));
+    fn open(&mut self, stream: TcpStream, upgraded: Upgraded, context: &mut ThreadContext) -> WakeOutcome {
+        context.connect_times.upgraded.record(ns(self.begun.elapsed()));
         let requests = Arc::clone(&context.requests);
         let messages = &requests[self.plan.request as usize].messages;
-        if let Err(error) = send::texts(socket.get_ref().stream(), messages, &mut context.keys) {
-            return refused(failure(Error::Io(error)).to_string());
+        if let Err(error) = send::texts(&stream, messages, &mut context.masking_keys) {
+            return refused(Error::from(error).to_string());
         }
+        let mut rest = upgraded.rest;
         let end;
         if self.plan.independent {
-            socket.get_mut().give(rest);
+            let config = WebSocketConfig::default().read_buffer_size(TUNGSTENITE_BUFFER_BYTES);
+            let buffered = BufferedSocket::new(stream);
+            let mut socket = WebSocket::from_raw_socket(buffered, TungsteniteRole::Client, Some(config));
+            socket.get_mut().push(rest);
             end = self.take_messages(&mut socket, context);
             socket.get_mut().release();
-            self.phase = ConnectionPhase::Independent(socket);
+            self.phase = Phase::Independent(Box::new(socket));
         } else {
-            let stream = (*socket).into_inner().into_stream();
-            let mut fast = Fast { stream, session: Session::new(Role::Client) };
+            let mut fast = FastSocket { stream, session: Session::new(Role::Client) };
             end = self.take_frames(&mut fast, &mut rest, context);
-            self.phase = ConnectionPhase::Fast(fast);
+            self.phase = Phase::Fast(fast);
         }
         if end.is_some() {
-            self.phase = ConnectionPhase::Ended;
+            self.phase = Phase::Ended;
         }
         WakeOutcome::Connected(end)
     }
 
-    fn read_fast(&mut self, mut fast: Fast, context: &mut ThreadContext, fills_max: usize) -> WakeOutcome {
-        for _ in 0..fills_max {
+    fn read_fast(&mut self, mut fast: FastSocket, context: &mut ThreadContext, reads_max: usize) -> WakeOutcome {
+        for _ in 0..reads_max {
             let mut buffer = std::mem::take(&mut context.buffer);
             let size = buffer.len();
-            let filled = (&fast.stream).read(&mut buffer);
-            let end = match &filled {
-                Ok(0) => Some(ConnectionEnd::Closed(ClientError::Dropped.to_string())),
+            let read = (&fast.stream).read(&mut buffer);
+            let end = match &read {
+                Ok(0) => Some(dropped()),
                 Ok(bytes) => {
-                    context.seen.bytes += *bytes as u64;
+                    context.received.bytes += *bytes as u64;
                     self.take_frames(&mut fast, &mut buffer[..*bytes], context)
                 }
-                Err(error) if is_later(error) => None,
-                Err(_) => Some(ConnectionEnd::Closed(ClientError::Dropped.to_string())),
+                Err(error) if would_block(error) => None,
+                Err(_) => Some(dropped()),
             };
             context.buffer = buffer;
             if let Some(end) = end {
                 return WakeOutcome::Ended(end);
             }
-            if filled.unwrap_or(0) < size {
+            if read.unwrap_or(0) < size {
                 break;
             }
         }
-        self.phase = ConnectionPhase::Fast(fast);
+        self.phase = Phase::Fast(fast);
         WakeOutcome::Same
     }
 
     /// Handles the messages that these bytes complete.
-    fn take_frames(&mut self, fast: &mut Fast, input: &mut [u8], context: &mut ThreadContext) -> Option<ConnectionEnd> {
+    fn take_frames(
+        &mut self,
+        fast: &mut FastSocket,
+        input: &mut [u8],
+        context: &mut ThreadContext,
+    ) -> Option<ConnectionEnd> {
         let now_ns = now_ns();
         let mut consumed = 0;
         loop {
@@ -321,18 +351,18 @@ impl LoadConnection {
             };
             let end = match event {
                 SessionEvent::Binary(packet) => self.packet(packet, now_ns, context),
-                // The session has proven that it is UTF-8.
+                // The session has checked that it is UTF-8.
                 SessionEvent::Text(text) => self.text(&String::from_utf8_lossy(text), context),
                 SessionEvent::Ping(payload) => {
-                    // A pong that finds the socket full is none: the server hears of us when it drains.
-                    let _ = send::frame(&fast.stream, Opcode::Pong, payload, context.keys.next_u32());
+                    // A pong that finds the socket full is left out: the server hears of this client when it drains.
+                    let _ = send::frame(&fast.stream, Opcode::Pong, payload, context.masking_keys.next_u32());
                     None
                 }
                 SessionEvent::Pong(_) => None,
                 SessionEvent::Close(frame) => {
                     let code = frame.map_or(1005, |frame| frame.code.0);
-                    let _ = send::close(&fast.stream, CloseCode::NORMAL, context.keys.next_u32());
-                    Some(ConnectionEnd::Closed(close_text(code, "")))
+                    let _ = send::close(&fast.stream, CloseCode::NORMAL, context.masking_keys.next_u32());
+                    Some(closed(code))
                 }
             };
             if end.is_some() {
@@ -341,17 +371,22 @@ impl LoadConnection {
         }
     }
 
-    fn read(&mut self, mut socket: Box<WebSocket<Lane>>, context: &mut ThreadContext, fills_max: usize) -> WakeOutcome {
-        for _ in 0..fills_max {
+    fn read_independent(
+        &mut self,
+        mut socket: Box<WebSocket<BufferedSocket>>,
+        context: &mut ThreadContext,
+        reads_max: usize,
+    ) -> WakeOutcome {
+        for _ in 0..reads_max {
             let size = context.buffer.len();
             let filled = socket.get_mut().fill(std::mem::take(&mut context.buffer));
             let end = match &filled {
                 Ok(bytes) => {
-                    context.seen.bytes += *bytes as u64;
+                    context.received.bytes += *bytes as u64;
                     self.take_messages(&mut socket, context)
                 }
-                Err(error) if is_later(error) => None,
-                Err(_) => Some(ConnectionEnd::Closed(ClientError::Dropped.to_string())),
+                Err(error) if would_block(error) => None,
+                Err(_) => Some(dropped()),
             };
             context.buffer = socket.get_mut().release();
             if let Some(end) = end {
@@ -361,12 +396,16 @@ impl LoadConnection {
                 break;
             }
         }
-        self.phase = ConnectionPhase::Independent(socket);
+        self.phase = Phase::Independent(socket);
         WakeOutcome::Same
     }
 
-    /// Handles the messages that the lane's bytes complete.
-    fn take_messages(&mut self, socket: &mut WebSocket<Lane>, context: &mut ThreadContext) -> Option<ConnectionEnd> {
+    /// Handles the messages that the socket's bytes complete.
+    fn take_messages(
+        &mut self,
+        socket: &mut WebSocket<BufferedSocket>,
+        context: &mut ThreadContext,
+    ) -> Option<ConnectionEnd> {
         let now_ns = now_ns();
         loop {
             let end = match socket.read() {
@@ -374,12 +413,11 @@ impl LoadConnection {
                 Ok(Message::Text(text)) => self.text(&text, context),
                 Ok(Message::Close(frame)) => {
                     let _ = socket.flush();
-                    let ClientError::Closed { code, .. } = closed(frame) else { unreachable!("closed() makes these") };
-                    Some(ConnectionEnd::Closed(close_text(code, "")))
+                    Some(closed(frame.map_or(1005, |frame| frame.code.into())))
                 }
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => None,
-                Err(Error::Io(error)) if is_later(&error) => return None,
-                Err(error) => Some(end_of(failure(error))),
+                Err(tungstenite::Error::Io(error)) if would_block(&error) => return None,
+                Err(error) => Some(tungstenite_end(error)),
             };
             if end.is_some() {
                 return end;
@@ -388,52 +426,52 @@ impl LoadConnection {
     }
 
     fn text(&mut self, text: &str, context: &mut ThreadContext) -> Option<ConnectionEnd> {
-        context.seen.messages += 1;
-        if context.terms.opaque {
+        context.received.messages += 1;
+        if context.options.opaque {
             self.note_data(context);
             return None;
         }
         match Reply::parse(text) {
             Ok(Reply::Error { code, message, .. }) => context.rejected.push(format!("{code}: {message}")),
             Ok(_) => {}
-            Err(error) => return Some(ConnectionEnd::Malformed(format!("reply {text:?} is not understood: {error}"))),
+            Err(error) => return Some(ConnectionEnd::Malformed(format!("invalid reply {text:?}: {error}"))),
         }
         None
     }
 
     fn packet(&mut self, packet: &[u8], now_ns: u64, context: &mut ThreadContext) -> Option<ConnectionEnd> {
-        context.seen.messages += 1;
+        context.received.messages += 1;
         self.note_data(context);
-        if context.terms.opaque && !self.speaks_packets {
-            // Before its first packet, whatever begins like one is looked at twice.
-            self.speaks_packets = is_packet(packet);
-            if !self.speaks_packets {
+        if context.options.opaque && !self.sends_packets {
+            // Until the first packet, a message that begins like one is parsed twice.
+            self.sends_packets = is_packet(packet);
+            if !self.sends_packets {
                 return None;
             }
         }
         let meter = &mut context.meters[usize::from(context.in_storm)];
-        let before = self.check.counters().records;
-        let is_timed = context.measuring && self.plan.role == ClientRole::Steady && !self.is_replacement;
+        let before = self.checker.counters().records;
+        let is_timed = context.is_measuring && self.plan.role == ClientRole::Steady && !self.is_replacement;
         let checked = if is_timed {
-            let checked = self.check.packet(packet, |header| meter.age(now_ns, header));
+            let checked = self.checker.packet(packet, |header| meter.age(now_ns, header));
             checked.inspect(|header| meter.packet(now_ns, header))
         } else {
-            self.check.packet(packet, |_| {})
+            self.checker.packet(packet, |_| {})
         };
-        context.seen.records += self.check.counters().records - before;
-        checked.err().filter(|_| !context.terms.opaque).map(|error| ConnectionEnd::Malformed(error.to_string()))
+        context.received.records += self.checker.counters().records - before;
+        checked.err().filter(|_| !context.options.opaque).map(|error| ConnectionEnd::Malformed(error.to_string()))
     }
 
     fn note_data(&mut self, context: &mut ThreadContext) {
         if !self.has_data {
             self.has_data = true;
-            context.joins.first_data.record(ns(self.begun.elapsed()));
+            context.connect_times.first_data.record(ns(self.begun.elapsed()));
         }
     }
 }
 
-/// The session's next event. A binary message in one whole frame, as almost all are, is taken here in a few
-/// nanoseconds; all else, and all verdicts, are the session's.
+/// The session's next event. A binary message in one whole frame, as almost all are, is recognized here in a few
+/// nanoseconds; the session handles everything else, and finds every violation.
 #[inline]
 fn next_event<'a>(
     session: &'a mut Session,
@@ -459,7 +497,7 @@ fn whole_binary(input: &[u8], at: usize) -> Option<(usize, usize)> {
         [BINARY_ALONE, 126, high, low, ..] => (at + 4, usize::from(u16::from_be_bytes([high, low]))),
         _ => return None,
     };
-    // A length that is not said in the fewest bytes is the session's to refuse.
+    // The session refuses a length that is not in its shortest form.
     let is_minimal = start == at + 2 || length >= 126;
     (is_minimal && start + length <= input.len()).then_some((start, start + length))
 }
@@ -472,10 +510,33 @@ fn refused(why: String) -> WakeOutcome {
     WakeOutcome::Ended(ConnectionEnd::Refused(why))
 }
 
-fn end_of(error: ClientError) -> ConnectionEnd {
+/// A refusal without the words "the server refused the connection", which the report has already.
+fn refusal_text(error: &Error) -> String {
     match error {
-        ClientError::Dropped => ConnectionEnd::Closed(error.to_string()),
-        error => ConnectionEnd::Malformed(error.to_string()),
+        Error::Refused(refusal) => refusal.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Closes are counted by code, whatever their reasons.
+fn closed(code: u16) -> ConnectionEnd {
+    ConnectionEnd::Closed(CloseReason { code, reason: String::new() }.to_string())
+}
+
+fn dropped() -> ConnectionEnd {
+    ConnectionEnd::Closed(Error::Dropped.to_string())
+}
+
+fn tungstenite_end(error: tungstenite::Error) -> ConnectionEnd {
+    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+    match error {
+        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => dropped(),
+        tungstenite::Error::Protocol(ResetWithoutClosingHandshake) => dropped(),
+        tungstenite::Error::Io(error) => match Error::from(error) {
+            Error::Dropped => dropped(),
+            error => ConnectionEnd::Malformed(error.to_string()),
+        },
+        error => ConnectionEnd::Malformed(Error::Protocol(error.to_string()).to_string()),
     }
 }
 

@@ -1,7 +1,7 @@
-//! What the run tells its load processes, and what they tell it: JSON, a line each.
+//! What a run and its worker processes send each other: JSON, one message per line.
 //!
-//! A process gets one [`WorkerJob`] on its stdin, then [`StageCommand`]s, and writes [`WorkerMessage`] to its stdout. The end of stdin is the
-//! end of the run: a process never outlives whoever started it.
+//! A process reads one [`WorkerJob`] from stdin, then [`StageCommand`]s, and writes [`WorkerMessage`]s to stdout. The end
+//! of stdin ends the process, so that it does not outlive its parent.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,82 +9,82 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::load::latency::{LatencyHistogram, LatencyMeter, LatencyOrigin};
-use tickcast_client::decode::Counters;
+use tickcast_client::decode::DecodeCounters;
 
-/// What one process shall do.
+/// The task of one process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkerJob {
     pub address: SocketAddr,
-    /// The whole URL, as it goes into the upgrade request.
-    pub uri: String,
-    pub terms: ReadOptions,
-    /// What clients ask for; most share one.
+    /// The whole URL of the upgrade request.
+    pub url: String,
+    pub options: ReadOptions,
+    /// The clients' requests; most clients share one.
     pub requests: Vec<ClientRequest>,
-    /// Clients that connect at once.
-    pub plans: Vec<ClientPlan>,
-    /// Clients that connect when the measurement begins.
+    /// Clients that connect at the start.
+    pub clients: Vec<ClientPlan>,
+    /// Clients that connect when the measured time begins.
     pub storm: Vec<ClientPlan>,
     pub threads: usize,
-    /// Connections on their way at a time, for each thread.
-    pub pending: usize,
-    /// Connections that leave abruptly and are replaced while measuring, a second.
+    /// Most connections without an upgrade at a time, for each thread.
+    pub pending_max: usize,
+    /// Connections per second that are reset and replaced in the measured time.
     pub churn_per_s: f64,
-    /// When stalled clients begin to read, after the measurement began; never without.
+    /// When stalled clients begin to read, counted from the start of the measured time; `None` for never.
     pub stall_for_ms: Option<u64>,
-    /// Cores to run on; any without.
+    /// Cores to run on; `None` for any.
     pub cores: Option<Vec<usize>>,
 }
 
-/// How what comes is to be read.
+/// How clients read what the server sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadOptions {
-    /// A server of another kind: what is no packet is counted and not looked at, and nothing is defined.
+    /// A server of another kind: messages that are no packets are counted only, and no instrument is defined.
     pub opaque: bool,
     pub origin: LatencyOrigin,
-    /// Clients get most of the market, rather than a small part of it.
+    /// Each client receives most of the market rather than a small part of it.
     pub dense: bool,
 }
 
-/// What a client says after its upgrade.
+/// What a client sends after its upgrade.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClientRequest {
     pub messages: Vec<String>,
-    pub watch: ExpectedInstruments,
+    pub expected: ExpectedInstruments,
 }
 
-/// Which of the publisher's instruments a client gets.
+/// Which of the run's own instruments a client receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExpectedInstruments {
-    /// There is no publisher of ours.
+    /// The run does not publish.
     Unknown,
-    /// These, by their place in the publisher's order.
+    /// These, by their index in the publisher's order.
     These(Vec<u32>),
-    /// So many, but which is the server's choice.
+    /// This many; the server chooses which.
     Any(u32),
 }
 
-/// What one client shall do.
+/// The task of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientPlan {
-    /// Which of the requests.
+    /// Index of its request.
     pub request: u32,
     pub role: ClientRole,
     /// The address to bind.
     pub source: Option<IpAddr>,
-    /// Read by tungstenite and the [`tickcast_client::Decoder`] rather than by the fast reader.
+    /// Read by tungstenite and the [`tickcast_client::decode::Decoder`] rather than by the fast reader.
     pub independent: bool,
 }
 
-/// What a client is there for.
+/// The part of a client in the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientRole {
-    /// To be measured.
+    /// Reads all, and is measured.
     Steady,
-    /// To not read.
+    /// Subscribes and does not read.
     Stalled,
-    /// To connect all at once; not measured beyond that.
+    /// Connects together with many others; only its connect is measured.
     Storm,
 }
 
@@ -93,12 +93,12 @@ pub enum ClientRole {
 #[serde(rename_all = "snake_case")]
 pub enum StageCommand {
     Measure,
-    /// The measured time is over; what is still under way is read.
+    /// The measured time is over; records under way are still read.
     Tail,
     Done(PublishedCount),
 }
 
-/// What our publisher has published by its end; nothing where there was none.
+/// What the run's own publisher has published by its end; zeros where there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedCount {
     pub records: u64,
@@ -106,30 +106,30 @@ pub struct PublishedCount {
 }
 
 impl PublishedCount {
-    /// Records of the instruments that a client watches: they were published in turn.
-    pub fn of(&self, watch: &ExpectedInstruments) -> Option<u64> {
+    /// How many of the records are of these instruments: they were published round robin.
+    pub fn records_of(&self, expected: &ExpectedInstruments) -> Option<u64> {
         if self.instruments == 0 {
             return None;
         }
         let (rounds, more) = (self.records / self.instruments, self.records % self.instruments);
-        match watch {
+        match expected {
             ExpectedInstruments::Unknown => None,
-            ExpectedInstruments::These(places) => {
-                Some(places.iter().map(|place| rounds + u64::from(u64::from(*place) < more)).sum())
+            ExpectedInstruments::These(indices) => {
+                Some(indices.iter().map(|index| rounds + u64::from(u64::from(*index) < more)).sum())
             }
             ExpectedInstruments::Any(count) => Some(rounds * u64::from(*count)),
         }
     }
 }
 
-/// What a process tells the run.
+/// What a process reports to the run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerMessage {
     Progress(WorkerProgress),
-    /// The last: what each thread has found.
+    /// The last message: the results of each thread.
     Tallies(Vec<WorkerTally>),
-    /// The last: why it cannot go on.
+    /// The last message: why the process cannot continue.
     Failed(String),
 }
 
@@ -153,7 +153,7 @@ impl WorkerProgress {
     }
 }
 
-/// What a thread has found by its end.
+/// The results of one thread.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WorkerTally {
     pub connected: u64,
@@ -164,9 +164,9 @@ pub struct WorkerTally {
     pub malformed: BTreeMap<String, u64>,
     pub violations: u64,
     pub first_violation: Option<String>,
-    pub joins: ConnectTimes,
+    pub connect_times: ConnectTimes,
     pub storm: StormTally,
-    /// Clients that left and were replaced.
+    /// Connections that were reset and replaced.
     pub churned: u64,
     pub delivered: DeliveryCounts,
     pub window: MeasuredWindow,
@@ -178,24 +178,24 @@ pub struct MeasuredWindow {
     pub seconds: f64,
     pub bytes: u64,
     pub messages: u64,
-    pub counters: Counters,
+    pub counters: DecodeCounters,
     pub meter: LatencyMeter,
-    /// The part of it that fell into a storm.
+    /// The part of `meter` that was recorded during the storm.
     pub meter_in_storm: LatencyMeter,
     pub cpu_seconds: f64,
     pub starved_seconds: f64,
 }
 
-/// How long connections took to come about.
+/// How long connections took to open.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ConnectTimes {
-    /// From the connect to the upgrade's answer.
+    /// From the connect to the answer of the upgrade.
     pub upgraded: LatencyHistogram,
     /// From the connect to the first data.
     pub first_data: LatencyHistogram,
 }
 
-/// How a storm went.
+/// The results of a storm of connects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StormTally {
     pub connected: u64,
@@ -204,19 +204,19 @@ pub struct StormTally {
     pub seconds: f64,
 }
 
-/// What steady clients should have got of our publisher, and what they got. Those that were connected from before its
-/// first record to after its last.
+/// What steady clients should have received of the run's publisher, and what they received. Counts the clients that were
+/// connected from before its first record to after its last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryCounts {
     pub clients: u64,
     pub expected: u64,
-    /// Of these, those that came as records of their own.
+    /// Those of `expected` that came as records of their own.
     pub received: u64,
-    /// Of these, those that the server merged into a later one of a state channel, and said so.
+    /// Those that the server merged into a later record of a state channel, flagged CONFLATED.
     pub merged: u64,
-    /// Of these, those that a Gap record announced as lost.
+    /// Those that a Gap record announced as lost.
     pub lost: u64,
-    /// Of these, those that nothing accounts for.
+    /// Those that nothing accounts for.
     pub missing: u64,
     /// Clients that miss some.
     pub clients_short: u64,
@@ -240,13 +240,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_client_should_get_follows_from_the_turns_of_its_instruments() {
-        // Three rounds of four, and one more of each of the first two.
+    fn expected_records_follow_from_the_round_robin_of_instruments() {
+        // Three rounds of four, and one more record of each of the first two.
         let published = PublishedCount { records: 14, instruments: 4 };
-        assert_eq!(published.of(&ExpectedInstruments::These(vec![0, 1, 2, 3])), Some(14));
-        assert_eq!(published.of(&ExpectedInstruments::These(vec![1, 2])), Some(7));
-        assert_eq!(published.of(&ExpectedInstruments::Any(2)), Some(6));
-        assert_eq!(published.of(&ExpectedInstruments::Unknown), None);
-        assert_eq!(PublishedCount::default().of(&ExpectedInstruments::Any(1)), None);
+        assert_eq!(published.records_of(&ExpectedInstruments::These(vec![0, 1, 2, 3])), Some(14));
+        assert_eq!(published.records_of(&ExpectedInstruments::These(vec![1, 2])), Some(7));
+        assert_eq!(published.records_of(&ExpectedInstruments::Any(2)), Some(6));
+        assert_eq!(published.records_of(&ExpectedInstruments::Unknown), None);
+        assert_eq!(PublishedCount::default().records_of(&ExpectedInstruments::Any(1)), None);
     }
 }

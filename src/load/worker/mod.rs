@@ -1,9 +1,10 @@
 //! One process of a load run: the hidden command `load-worker`.
 //!
-//! `process` takes a job and commands from stdin and writes progress and results to stdout, as [`messages`] define them.
-//! It runs one [`thread`] for each share of the clients; a `thread` drives its [`connection`]s, and each connection holds
-//! its packets to the sequence rule by a [`checker`].
+//! [`process`] reads a job and commands from stdin and writes progress and results to stdout, as [`messages`] define them.
+//! It runs a `thread` for each share of the clients. A thread drives its `connection`s, and each connection checks its
+//! packets with a [`checker`].
 
+mod buffered_socket;
 pub mod checker;
 mod connection;
 pub mod messages;

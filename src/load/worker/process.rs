@@ -1,30 +1,31 @@
-//! A load process: takes a [`WorkerJob`] and [`StageCommand`]s from its input, runs the workers, and writes [`WorkerMessage`] to its output.
+//! One process of a load run: reads a [`WorkerJob`] and [`StageCommand`]s, runs the worker threads, and writes
+//! [`WorkerMessage`]s.
 //!
-//! It ends when its input does: whoever started it has gone then, or wants it gone.
+//! It ends when its input does: then its parent has gone, or has ended the run.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use http::Uri;
 use signal_hook::consts::SIGINT;
 
+use super::messages::{PublishedCount, StageCommand, WorkerJob, WorkerMessage, WorkerTally};
+use super::thread::{RunStage, ThreadJob, WorkerShared, WorkerThread};
 use crate::load::cores;
 use crate::load::error::LoadError;
 use crate::load::machine::ensure_descriptors;
-use crate::load::worker::messages::{PublishedCount, StageCommand, WorkerJob, WorkerMessage, WorkerTally};
-use crate::load::worker::thread::{RunStage, ThreadJob, WorkerShared, WorkerThread};
+use tickcast_client::Target;
 
-/// How often it tells how far it has come.
-const NEWS_EVERY: Duration = Duration::from_millis(50);
+/// How often it reports its progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Runs the hidden command `load-worker`: one process of a run, on its standard streams.
+/// Runs the hidden command `load-worker` on the standard streams.
 ///
 /// # Errors
-/// Where whoever started it does not listen any more; what goes wrong in the run itself is told as news.
+/// Where the parent no longer reads. What goes wrong in the run itself is reported as [`WorkerMessage::Failed`].
 pub fn load_worker() -> Result<(), LoadError> {
-    // An interrupt of the terminal is for the run, which then ends its processes.
+    // An interrupt from the terminal is for the run, which then ends its processes.
     signal_hook::flag::register(SIGINT, Arc::new(AtomicBool::new(false)))
         .map_err(|error| LoadError::System { what: "signal handler", error })?;
     serve(std::io::stdin(), &mut std::io::stdout().lock()).map_err(LoadError::Output)
@@ -32,50 +33,49 @@ pub fn load_worker() -> Result<(), LoadError> {
 
 /// Does one job.
 pub fn serve(input: impl Read + Send + 'static, out: &mut impl Write) -> std::io::Result<()> {
-    let news = run(BufReader::new(input), out).unwrap_or_else(WorkerMessage::Failed);
-    tell(out, &news)
+    let last = run(BufReader::new(input), out).unwrap_or_else(WorkerMessage::Failed);
+    write(out, &last)
 }
 
-fn tell(out: &mut impl Write, news: &WorkerMessage) -> std::io::Result<()> {
-    let line = serde_json::to_string(news).expect("maps with string keys, numbers and text are JSON");
+fn write(out: &mut impl Write, message: &WorkerMessage) -> std::io::Result<()> {
+    let line = serde_json::to_string(message).expect("maps with string keys, numbers and text are JSON");
     writeln!(out, "{line}")?;
     out.flush()
 }
 
-/// The last news of the job; an error is why it cannot be done.
+/// The last message of the job; an error is why it cannot be done.
 fn run(mut input: impl BufRead + Send + 'static, out: &mut impl Write) -> Result<WorkerMessage, String> {
     let mut line = String::new();
     input.read_line(&mut line).map_err(|error| format!("the job: {error}"))?;
     let job: WorkerJob = serde_json::from_str(&line).map_err(|error| format!("the job: {error}"))?;
     drop(line);
-    let uri: Uri = job.uri.parse().map_err(|error| format!("the job's URL: {error}"))?;
-    let connections = job.plans.len() + job.storm.len();
+    let target = Target::parse(&job.url).map_err(|error| format!("the job: {error}"))?;
+    let connections = job.clients.len() + job.storm.len();
     ensure_descriptors(connections as u64).map_err(|error| error.to_string())?;
     let shared = Arc::new(WorkerShared::default());
-    let workers: Result<Vec<_>, _> =
-        ThreadJob::of(&job, &uri).into_iter().map(|share| WorkerThread::new(share, Arc::clone(&shared))).collect();
+    let workers: Result<Vec<_>, _> = ThreadJob::split(&job, &target)
+        .into_iter()
+        .map(|thread_job| WorkerThread::new(thread_job, Arc::clone(&shared)))
+        .collect();
     let workers = workers.map_err(|error| format!("load thread: {error}"))?;
-    let told = Arc::clone(&shared);
-    std::thread::spawn(move || follow_orders(input, &told));
-    let cores = job.cores;
+    let commanded = Arc::clone(&shared);
+    std::thread::spawn(move || follow_commands(input, &commanded));
     let threads: Vec<_> = workers
         .into_iter()
         .map(|worker| {
-            std::thread::spawn({
-                let cores = cores.clone();
-                move || {
-                    if let Some(cores) = &cores {
-                        cores::stay_on(None, cores)?;
-                    }
-                    worker.run()
+            let cores = job.cores.clone();
+            std::thread::spawn(move || {
+                if let Some(cores) = &cores {
+                    cores::stay_on(None, cores)?;
                 }
+                worker.run()
             })
         })
         .collect();
     while !threads.iter().all(|thread| thread.is_finished()) {
-        std::thread::sleep(NEWS_EVERY);
-        if tell(out, &WorkerMessage::Progress(shared.progress())).is_err() {
-            // Nobody listens: the end of the input comes as well.
+        std::thread::sleep(PROGRESS_INTERVAL);
+        if write(out, &WorkerMessage::Progress(shared.progress())).is_err() {
+            // The parent no longer reads: the end of the input follows.
             break;
         }
     }
@@ -85,7 +85,7 @@ fn run(mut input: impl BufRead + Send + 'static, out: &mut impl Write) -> Result
     Ok(WorkerMessage::Tallies(tallies?))
 }
 
-fn follow_orders(input: impl BufRead, shared: &WorkerShared) {
+fn follow_commands(input: impl BufRead, shared: &WorkerShared) {
     for line in input.lines() {
         match line.ok().and_then(|line| serde_json::from_str(&line).ok()) {
             Some(StageCommand::Measure) => shared.set_stage(RunStage::Measuring),

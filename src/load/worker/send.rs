@@ -1,6 +1,6 @@
 //! What a client of a load run sends: masked frames, straight to its nonblocking socket.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
@@ -10,25 +10,23 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
 use tickcast_client::CONNECT_TIMEOUT;
-use tickcast_client::handshake::is_later;
-use tickcast_protocol::ws::{CloseCode, Opcode, push_close, push_masked_frame};
+use tickcast_protocol::ws::{CloseCode, Opcode, push_masked_close, push_masked_frame};
 
-/// SendMethod one frame; one that finds the socket full is an error and may be cut short: for what ends a connection.
+/// Sends one frame. An error may leave it cut short, so this is for frames after which the connection may end.
 pub fn frame(mut stream: &TcpStream, opcode: Opcode, payload: &[u8], key: u32) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(payload.len() + 14);
     push_masked_frame(opcode, payload, key.to_le_bytes(), &mut bytes);
     stream.write_all(&bytes)
 }
 
-/// SendMethod a close frame without a reason.
-pub fn close(stream: &TcpStream, code: CloseCode, key: u32) -> io::Result<()> {
-    let mut close = Vec::new();
-    push_close(code, "", &mut close);
-    // The payload of the server's form of the frame, behind its header of two bytes.
-    frame(stream, Opcode::Close, &close[2..], key)
+/// Sends a close frame without a reason.
+pub fn close(mut stream: &TcpStream, code: CloseCode, key: u32) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    push_masked_close(code, "", key.to_le_bytes(), &mut bytes);
+    stream.write_all(&bytes)
 }
 
-/// SendMethod these text messages but the empty ones, and waits for the socket where they are longer than it takes at once:
+/// Sends these text messages except the empty ones. Waits for the socket where they are longer than it takes at once:
 /// only a very long list of symbols is.
 pub fn texts(mut stream: &TcpStream, messages: &[String], keys: &mut Pcg64Mcg) -> io::Result<()> {
     let mut bytes = Vec::new();
@@ -39,7 +37,7 @@ pub fn texts(mut stream: &TcpStream, messages: &[String], keys: &mut Pcg64Mcg) -
     while !rest.is_empty() {
         match stream.write(rest) {
             Ok(sent) => rest = &rest[sent..],
-            Err(error) if is_later(&error) && begun.elapsed() < CONNECT_TIMEOUT => {
+            Err(error) if would_block(&error) && begun.elapsed() < CONNECT_TIMEOUT => {
                 let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
                 poll(&mut [PollFd::new(&stream, PollFlags::OUT)], Some(&wait))?;
             }
@@ -47,4 +45,9 @@ pub fn texts(mut stream: &TcpStream, messages: &[String], keys: &mut Pcg64Mcg) -
         }
     }
     Ok(())
+}
+
+/// Whether a read or a write has to be tried again later.
+pub fn would_block(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

@@ -40,6 +40,14 @@ pub struct DefineInstrument {
     pub lot_size: Option<i64>,
 }
 
+impl DefineInstrument {
+    /// An instrument with no stated tick or lot size.
+    pub fn new(symbol: &str, venue: &str, px_exp: i8, sz_exp: i8) -> Self {
+        let (symbol, venue) = (symbol.to_owned(), venue.to_owned());
+        Self { symbol, venue, px_exp, sz_exp, tick_size: None, lot_size: None }
+    }
+}
+
 /// Reads one `define` whose symbols and venues have at most so many bytes; the text is rewritten on the way.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Opcode, push_frame};
+use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Opcode, push_frame, push_masked_frame};
 use super::violation::Violation;
 
 /// Bytes of the code in front of the reason.
@@ -89,8 +89,20 @@ pub struct CloseFrame<'a> {
     pub reason: &'a str,
 }
 
-/// Appends a whole server close frame. The reason is cut at a character so that the frame is a legal control frame.
+/// Appends a server's close frame. The reason is cut at a character so that the frame is a legal control frame.
 pub fn push_close(code: CloseCode, reason: &str, out: &mut Vec<u8>) {
+    let (payload, bytes) = close_payload(code, reason);
+    push_frame(Opcode::Close, &payload[..bytes], out);
+}
+
+/// Appends a client's close frame, masked with `key`.
+pub fn push_masked_close(code: CloseCode, reason: &str, key: [u8; 4], out: &mut Vec<u8>) {
+    let (payload, bytes) = close_payload(code, reason);
+    push_masked_frame(Opcode::Close, &payload[..bytes], key, out);
+}
+
+/// The payload of a close frame, and its length.
+fn close_payload(code: CloseCode, reason: &str) -> ([u8; CONTROL_PAYLOAD_BYTES_MAX], usize) {
     assert!(code.peer_may_send(), "close code {code} must not be on the wire");
     //= RFC 6455 section 5.5
     //# "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be fragmented."
@@ -101,7 +113,7 @@ pub fn push_close(code: CloseCode, reason: &str, out: &mut Vec<u8>) {
     //# representing a status code with value /code/ defined in Section 7.4."
     payload[..CODE_BYTES].copy_from_slice(&code.0.to_be_bytes());
     payload[CODE_BYTES..CODE_BYTES + reason.len()].copy_from_slice(reason.as_bytes());
-    push_frame(Opcode::Close, &payload[..CODE_BYTES + reason.len()], out);
+    (payload, CODE_BYTES + reason.len())
 }
 
 /// Reads the unmasked payload of a close frame; `None` where it has none.

@@ -21,7 +21,7 @@ mod partial_message;
 mod session;
 mod violation;
 
-pub use close::{CLOSE_REASON_BYTES_MAX, CloseCode, CloseFrame, push_close, read_close};
+pub use close::{CLOSE_REASON_BYTES_MAX, CloseCode, CloseFrame, push_close, push_masked_close, read_close};
 pub use control_frames::{NextStep, answer_control, answer_violation, close_frame};
 pub use frame::{
     CONTROL_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES_MAX, FrameExpectation, FrameHeader, Opcode, encode_frame_header,

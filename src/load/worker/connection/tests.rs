@@ -1,37 +1,36 @@
-//! The two readers of a load run against each other, on the same bytes in every cut.
+//! The two readers of a load run against each other, on the same bytes cut in the same portions.
 
 use std::io::{self, Read, Write};
 
 use proptest::prelude::*;
-use tungstenite::protocol::Role as TheirSide;
 
 use super::*;
 use tickcast_protocol::ws::push_frame;
 use tickcast_test_support::packets::PacketBuilder;
 
-/// What came out of a stream, in the words of both readers.
+/// What a reader found in a stream.
 #[derive(Debug, PartialEq, Eq)]
-enum Came {
+enum Found {
     Binary(Vec<u8>),
     Text(String),
     Ping(Vec<u8>),
     Close(u16),
-    /// A rule of the protocol is broken; each library has its own words for it.
+    /// A rule of the protocol is broken; each library has its own error for it.
     Broken,
 }
 
-/// A socket that yields the pieces one after another.
-struct Pieces(std::vec::IntoIter<Vec<u8>>);
+/// A socket that yields these portions one after another.
+struct Portions(std::vec::IntoIter<Vec<u8>>);
 
-impl Read for Pieces {
+impl Read for Portions {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let Some(piece) = self.0.next() else { return Err(io::ErrorKind::WouldBlock.into()) };
-        out[..piece.len()].copy_from_slice(&piece);
-        Ok(piece.len())
+        let Some(portion) = self.0.next() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        out[..portion.len()].copy_from_slice(&portion);
+        Ok(portion.len())
     }
 }
 
-impl Write for Pieces {
+impl Write for Portions {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
@@ -41,63 +40,63 @@ impl Write for Pieces {
     }
 }
 
-fn cut(stream: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
-    let mut ends: Vec<_> = places.iter().map(|place| place % (stream.len() + 1)).collect();
+fn split(stream: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
+    let mut ends: Vec<_> = cuts.iter().map(|at| at % (stream.len() + 1)).collect();
     ends.push(stream.len());
     ends.sort_unstable();
     let mut start = 0;
-    let pieces = ends.into_iter().map(|end| stream[std::mem::replace(&mut start, end)..end].to_vec());
-    pieces.filter(|piece| !piece.is_empty()).collect()
+    let portions = ends.into_iter().map(|end| stream[std::mem::replace(&mut start, end)..end].to_vec());
+    portions.filter(|portion| !portion.is_empty()).collect()
 }
 
-fn fast(pieces: Vec<Vec<u8>>) -> Vec<Came> {
-    let (mut session, mut came) = (Session::new(Role::Client), Vec::new());
-    for mut piece in pieces {
+fn fast(portions: Vec<Vec<u8>>) -> Vec<Found> {
+    let (mut session, mut found) = (Session::new(Role::Client), Vec::new());
+    for mut portion in portions {
         let mut consumed = 0;
         loop {
-            came.push(match next_event(&mut session, &mut piece, &mut consumed) {
+            found.push(match next_event(&mut session, &mut portion, &mut consumed) {
                 Ok(None) => break,
-                Ok(Some(SessionEvent::Binary(bytes))) => Came::Binary(bytes.to_vec()),
-                Ok(Some(SessionEvent::Text(text))) => Came::Text(String::from_utf8_lossy(text).into_owned()),
-                Ok(Some(SessionEvent::Ping(payload))) => Came::Ping(payload.to_vec()),
+                Ok(Some(SessionEvent::Binary(bytes))) => Found::Binary(bytes.to_vec()),
+                Ok(Some(SessionEvent::Text(text))) => Found::Text(String::from_utf8_lossy(text).into_owned()),
+                Ok(Some(SessionEvent::Ping(payload))) => Found::Ping(payload.to_vec()),
                 Ok(Some(SessionEvent::Pong(_))) => continue,
                 Ok(Some(SessionEvent::Close(frame))) => {
-                    came.push(Came::Close(frame.map_or(1005, |frame| frame.code.0)));
-                    return came;
+                    found.push(Found::Close(frame.map_or(1005, |frame| frame.code.0)));
+                    return found;
                 }
                 Err(_) => {
-                    came.push(Came::Broken);
-                    return came;
+                    found.push(Found::Broken);
+                    return found;
                 }
             });
         }
     }
-    came
+    found
 }
 
-fn independent(pieces: Vec<Vec<u8>>) -> Vec<Came> {
-    let mut socket = WebSocket::from_raw_socket(Pieces(pieces.into_iter()), TheirSide::Client, None);
-    let mut came = Vec::new();
+fn independent(portions: Vec<Vec<u8>>) -> Vec<Found> {
+    let mut socket = WebSocket::from_raw_socket(Portions(portions.into_iter()), TungsteniteRole::Client, None);
+    let mut found = Vec::new();
     loop {
-        came.push(match socket.read() {
-            Ok(Message::Binary(bytes)) => Came::Binary(bytes.to_vec()),
-            Ok(Message::Text(text)) => Came::Text(text.to_string()),
-            Ok(Message::Ping(payload)) => Came::Ping(payload.to_vec()),
+        found.push(match socket.read() {
+            Ok(Message::Binary(bytes)) => Found::Binary(bytes.to_vec()),
+            Ok(Message::Text(text)) => Found::Text(text.to_string()),
+            Ok(Message::Ping(payload)) => Found::Ping(payload.to_vec()),
             Ok(Message::Pong(_) | Message::Frame(_)) => continue,
             Ok(Message::Close(frame)) => {
-                came.push(Came::Close(frame.map_or(1005, |frame| frame.code.into())));
-                return came;
+                found.push(Found::Close(frame.map_or(1005, |frame| frame.code.into())));
+                return found;
             }
-            Err(Error::Io(_)) => return came,
+            Err(tungstenite::Error::Io(_)) => return found,
             Err(_) => {
-                came.push(Came::Broken);
-                return came;
+                found.push(Found::Broken);
+                return found;
             }
         });
     }
 }
 
-/// Appends one thing that a server may send.
+/// Appends a frame or a message that a server may send.
 fn push(what: u8, size: usize, out: &mut Vec<u8>) {
     let quotes = |count: u64| (1..=count).fold(PacketBuilder::new(), |packet, nth| packet.quote(nth, 0)).bytes();
     match what {
@@ -130,10 +129,10 @@ fn push_fragment(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
 
 proptest! {
     #[test]
-    fn both_readers_see_the_same_however_the_stream_is_cut(
+    fn both_readers_find_the_same_in_any_portions(
         plan in prop::collection::vec((0u8..9, any::<usize>()), 1..12),
         ending in 0u8..4,
-        places in prop::collection::vec(any::<usize>(), 0..12),
+        cuts in prop::collection::vec(any::<usize>(), 0..12),
     ) {
         let mut stream = Vec::new();
         for (what, size) in plan {
@@ -144,32 +143,32 @@ proptest! {
             1 => push(9, 5, &mut stream),
             _ => {}
         }
-        let pieces = cut(&stream, &places);
-        // What is longer than tungstenite's read buffer cannot be one piece of the stand-in.
-        let pieces: Vec<_> = pieces.iter().flat_map(|piece| piece.chunks(4096).map(<[u8]>::to_vec)).collect();
-        prop_assert_eq!(fast(pieces.clone()), independent(pieces));
+        let portions = split(&stream, &cuts);
+        // tungstenite reads at most its buffer at once.
+        let portions: Vec<_> = portions.iter().flat_map(|portion| portion.chunks(4096).map(<[u8]>::to_vec)).collect();
+        prop_assert_eq!(fast(portions.clone()), independent(portions));
     }
 }
 
 #[test]
-fn a_stream_cut_at_every_single_place_reads_the_same() {
+fn a_stream_reads_the_same_cut_at_any_byte() {
     let mut stream = Vec::new();
     for (what, size) in [(0, 3), (5, 4), (6, 100), (4, 3), (0, 0)] {
         push(what, size, &mut stream);
     }
     push_frame(Opcode::Close, &1001u16.to_be_bytes(), &mut stream);
     let whole = fast(vec![stream.clone()]);
-    assert_eq!(whole.last(), Some(&Came::Close(1001)));
-    for place in 0..stream.len() {
-        let pieces = cut(&stream, &[place]);
-        assert_eq!(fast(pieces.clone()), whole, "cut at {place}");
-        assert_eq!(independent(pieces), whole, "cut at {place}");
+    assert_eq!(whole.last(), Some(&Found::Close(1001)));
+    for cut in 0..stream.len() {
+        let portions = split(&stream, &[cut]);
+        assert_eq!(fast(portions.clone()), whole, "cut at {cut}");
+        assert_eq!(independent(portions), whole, "cut at {cut}");
     }
 }
 
 #[test]
-fn a_length_that_is_not_said_in_the_fewest_bytes_is_refused_though_tungstenite_takes_it() {
+fn a_length_not_in_its_shortest_form_is_refused() {
     let long_winded = |length: u8| [&[0x82, 126, 0, length][..], &vec![0; length.into()]].concat();
-    assert_eq!(fast(vec![long_winded(125)]), [Came::Broken]);
-    assert_eq!(fast(vec![long_winded(126)]), [Came::Binary(vec![0; 126])]);
+    assert_eq!(fast(vec![long_winded(125)]), [Found::Broken]);
+    assert_eq!(fast(vec![long_winded(126)]), [Found::Binary(vec![0; 126])]);
 }

@@ -1,32 +1,33 @@
+//! A worker thread against scripted servers.
+
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, channel};
 
 use tungstenite::protocol::Message;
 
+use super::super::messages::ExpectedInstruments;
 use super::*;
-use crate::load::worker::messages::ExpectedInstruments;
-use tickcast_client::Target;
-use tickcast_client::decode::Violation;
+use tickcast_client::decode::SequenceViolation;
 use tickcast_protocol::Channel;
 use tickcast_test_support::packets::PacketBuilder;
 use tickcast_test_support::scripted_server;
 
 const PENDING_MAX: usize = 64;
 
-/// A share of `count` clients, of which the first is read independently.
-fn share(address: SocketAddr, count: usize, role: ClientRole) -> ThreadJob {
+/// A job with `count` clients, of which the first is read independently.
+fn thread_job(address: SocketAddr, count: usize, role: ClientRole) -> ThreadJob {
     let target = Target::parse(&address.to_string()).expect("an address is a good URL");
     let request = ClientRequest {
         messages: vec![r#"{"op":"subscribe","id":1}"#.to_owned()],
-        watch: ExpectedInstruments::Unknown,
+        expected: ExpectedInstruments::Unknown,
     };
     let plan = |nth| ClientPlan { request: 0, role, source: None, independent: nth == 0 };
     ThreadJob {
         address,
-        uri: target.uri,
-        terms: ReadOptions::default(),
+        target,
+        options: ReadOptions::default(),
         requests: Arc::new([request]),
-        plans: (0..count).map(plan).collect(),
+        clients: (0..count).map(plan).collect(),
         storm: Vec::new(),
         pending_max: PENDING_MAX,
         churn_per_s: 0.0,
@@ -34,27 +35,27 @@ fn share(address: SocketAddr, count: usize, role: ClientRole) -> ThreadJob {
     }
 }
 
-/// Runs a worker with `count` clients until `until` has heard from the server's end of each.
+/// Runs a thread with `count` clients until the server has sent one message for each.
 fn run(address: SocketAddr, count: usize, role: ClientRole, until: &Receiver<()>) -> (WorkerTally, Arc<WorkerShared>) {
-    run_share(share(address, count, role), count, until)
+    run_job(thread_job(address, count, role), count, until)
 }
 
-/// Runs a worker until `until` has been heard so often.
-fn run_share(share: ThreadJob, times: usize, until: &Receiver<()>) -> (WorkerTally, Arc<WorkerShared>) {
+/// Runs a thread until the server has sent so many messages.
+fn run_job(job: ThreadJob, times: usize, until: &Receiver<()>) -> (WorkerTally, Arc<WorkerShared>) {
     let shared = Arc::new(WorkerShared::default());
     shared.set_stage(RunStage::Measuring);
-    let worker = WorkerThread::new(share, Arc::clone(&shared)).expect("epoll is there");
+    let worker = WorkerThread::new(job, Arc::clone(&shared)).expect("epoll is there");
     let thread = std::thread::spawn(move || worker.run());
     for _ in 0..times {
-        until.recv().expect("the server tells when it is done");
+        until.recv().expect("the server sends one when it is done");
     }
     shared.set_stage(RunStage::Done);
     (thread.join().expect("the worker ends").expect("no system error"), shared)
 }
 
-/// A server that sends these packets to each client, closes with 4002, and tells when the client has gone.
+/// A server that sends these packets to each client, closes with 4002, and sends `()` when the client has gone.
 fn server(packets: Vec<PacketBuilder>) -> (SocketAddr, Receiver<()>) {
-    let (told, heard) = channel();
+    let (sender, done) = channel();
     let address = scripted_server::serve("", move |mut peer| {
         scripted_server::accept_subscription(&mut peer, &[]);
         for packet in &packets {
@@ -64,9 +65,9 @@ fn server(packets: Vec<PacketBuilder>) -> (SocketAddr, Receiver<()>) {
         // A client that found something malformed has gone by now.
         let _ = peer.close(Some(frame));
         scripted_server::wait_for_end(&mut peer);
-        told.send(()).expect("the test waits");
+        sender.send(()).expect("the test waits");
     });
-    (address, heard)
+    (address, done)
 }
 
 fn start() -> PacketBuilder {
@@ -74,11 +75,11 @@ fn start() -> PacketBuilder {
 }
 
 #[test]
-fn every_client_reads_all_records_and_closes_are_counted_by_code() {
+fn all_records_are_read_and_closes_are_counted_by_code() {
     let gap = PacketBuilder::new().gap(Channel::Trade, 4, 9).trade(10, 0);
-    let (address, heard) = server(vec![start().quote(1, 0).trade(3, 0), gap]);
-    // More than may be on their way at once.
-    let (tally, shared) = run(address, PENDING_MAX + 6, ClientRole::Steady, &heard);
+    let (address, done) = server(vec![start().quote(1, 0).trade(3, 0), gap]);
+    // More than may be pending at once.
+    let (tally, shared) = run(address, PENDING_MAX + 6, ClientRole::Steady, &done);
     let clients = PENDING_MAX as u64 + 6;
     assert_eq!((tally.connected, tally.refused.len()), (clients, 0));
     assert_eq!(shared.progress().settled, clients);
@@ -91,69 +92,70 @@ fn every_client_reads_all_records_and_closes_are_counted_by_code() {
 }
 
 #[test]
-fn a_planted_jump_is_found_on_every_connection() {
-    let (address, heard) = server(vec![start().trade(3, 0), PacketBuilder::new().trade(5, 0)]);
-    let (tally, _) = run(address, 3, ClientRole::Steady, &heard);
+fn a_sequence_jump_is_found_on_every_connection() {
+    let (address, done) = server(vec![start().trade(3, 0), PacketBuilder::new().trade(5, 0)]);
+    let (tally, _) = run(address, 3, ClientRole::Steady, &done);
     assert_eq!(tally.violations, 3);
-    let jump = Violation::Jump { instrument: 1, channel: Channel::Trade, last: 3.into(), got: 5.into() };
+    let jump = SequenceViolation::Jump { instrument: 1, channel: Channel::Trade, last: 3.into(), got: 5.into() };
     assert_eq!(tally.first_violation, Some(jump.to_string()));
 }
 
 #[test]
-fn a_malformed_packet_ends_the_connection_and_is_told() {
-    let (told, heard) = channel();
+fn a_malformed_packet_ends_the_connection_and_is_counted() {
+    let (sender, done) = channel();
     let address = scripted_server::serve("", move |mut peer| {
         scripted_server::accept_subscription(&mut peer, &[]);
         peer.send(Message::binary(vec![9; 24])).expect("the client reads");
         scripted_server::wait_for_end(&mut peer);
-        told.send(()).expect("the test waits");
+        sender.send(()).expect("the test waits");
     });
-    let (tally, _) = run(address, 1, ClientRole::Steady, &heard);
+    let (tally, _) = run(address, 1, ClientRole::Steady, &done);
     assert_eq!(tally.malformed.len(), 1);
     assert!(tally.malformed.keys().all(|what| what.contains("version 9")), "{:?}", tally.malformed);
 }
 
 #[test]
-fn subscriptions_that_the_server_rejects_are_counted_by_message() {
-    let (told, heard) = channel();
+fn rejected_subscriptions_are_counted_by_message() {
+    let (sender, done) = channel();
     let address = scripted_server::serve("", move |mut peer| {
         scripted_server::subscribe_request(&mut peer);
         let error = r#"{"type":"error","id":1,"code":"bad_request","message":"symbols: too many"}"#;
         peer.send(Message::text(error)).expect("the client reads");
         peer.close(None).expect("the client reads");
         scripted_server::wait_for_end(&mut peer);
-        told.send(()).expect("the test waits");
+        sender.send(()).expect("the test waits");
     });
-    let (tally, _) = run(address, 2, ClientRole::Steady, &heard);
+    let (tally, _) = run(address, 2, ClientRole::Steady, &done);
     assert_eq!(tally.rejected, BTreeMap::from([("bad_request: symbols: too many".to_owned(), 2)]));
     assert_eq!(tally.closes, BTreeMap::from([("1005 (no code given)".to_owned(), 2)]));
 }
 
 #[test]
-fn a_stalled_client_reads_nothing_until_the_run_is_over() {
-    let (told, heard) = channel();
+fn a_stalled_client_reads_nothing_until_the_end() {
+    let (sender, done) = channel();
     let address = scripted_server::serve("", move |mut peer| {
         scripted_server::subscribe_request(&mut peer);
         peer.send(start().quote(1, 0).message()).expect("the socket has room");
         let frame = tungstenite::protocol::CloseFrame { code: 4002.into(), reason: "enough".into() };
         peer.close(Some(frame)).expect("the socket has room");
-        told.send(()).expect("the test waits");
+        sender.send(()).expect("the test waits");
         scripted_server::wait_for_end(&mut peer);
     });
-    let (tally, shared) = run(address, 2, ClientRole::Stalled, &heard);
+    let (tally, shared) = run(address, 2, ClientRole::Stalled, &done);
     assert_eq!((tally.connected, shared.progress().records), (2, 0));
     assert_eq!(tally.closes, BTreeMap::from([("4002 (slow consumer)".to_owned(), 2)]));
 }
 
 #[test]
-fn refusals_are_counted_by_what_the_server_said() {
+fn refusals_are_counted_by_message() {
     let answer = concat!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 42\r\n\r\n",
         r#"{"error":{"code":"full","message":"full"}}"#
     );
     let address = scripted_server::respond(answer);
     let shared = Arc::new(WorkerShared::default());
-    let worker = WorkerThread::new(share(address, 3, ClientRole::Steady), Arc::clone(&shared)).expect("epoll is there");
+    let worker =
+        WorkerThread::new(thread_job(address, 3, ClientRole::Steady), Arc::clone(&shared)).expect("epoll is there");
     let thread = std::thread::spawn(move || worker.run());
     while shared.progress().settled < 3 {
         std::thread::yield_now();
@@ -165,23 +167,23 @@ fn refusals_are_counted_by_what_the_server_said() {
 }
 
 #[test]
-fn a_storm_connects_beside_the_others_and_is_counted_apart() {
-    let (address, heard) = server(vec![start().quote(1, 0)]);
-    let mut share = share(address, 3, ClientRole::Steady);
-    share.storm = vec![ClientPlan { request: 0, role: ClientRole::Storm, source: None, independent: false }; 200];
-    let (tally, shared) = run_share(share, 203, &heard);
+fn a_storm_is_counted_apart_from_steady_clients() {
+    let (address, done) = server(vec![start().quote(1, 0)]);
+    let mut job = thread_job(address, 3, ClientRole::Steady);
+    job.storm = vec![ClientPlan { request: 0, role: ClientRole::Storm, source: None, independent: false }; 200];
+    let (tally, shared) = run_job(job, 203, &done);
     assert_eq!((tally.connected, tally.storm.connected, tally.storm.refused), (3, 200, 0));
     assert_eq!(shared.progress().settled, 3, "the storm is not what the run waits for");
     assert!(tally.storm.seconds > 0.0);
-    assert_eq!(tally.joins.upgraded.summary().count, 203);
-    assert_eq!(tally.joins.first_data.summary().count, 203);
+    assert_eq!(tally.connect_times.upgraded.summary().count, 203);
+    assert_eq!(tally.connect_times.first_data.summary().count, 203);
     // Latencies are those of the steady clients alone.
     assert_eq!((tally.window.meter.recv().count, tally.window.counters.records), (3, 203));
 }
 
 #[test]
-fn churned_clients_vanish_and_are_replaced() {
-    let (told, heard) = channel();
+fn churned_clients_are_reset_and_replaced() {
+    let (sender, done) = channel();
     let address = scripted_server::serve("", move |mut peer| {
         scripted_server::accept_subscription(&mut peer, &[]);
         let end = loop {
@@ -189,20 +191,20 @@ fn churned_clients_vanish_and_are_replaced() {
                 break error;
             }
         };
-        // The run may be over for those who are left at its end.
-        let _ = told.send(!matches!(end, tungstenite::Error::ConnectionClosed));
+        // The run may be over for the clients that are left at its end.
+        let _ = sender.send(!matches!(end, tungstenite::Error::ConnectionClosed));
     });
-    let mut share = share(address, 4, ClientRole::Steady);
-    share.churn_per_s = 1000.0;
+    let mut job = thread_job(address, 4, ClientRole::Steady);
+    job.churn_per_s = 1000.0;
     let shared = Arc::new(WorkerShared::default());
-    let worker = WorkerThread::new(share, Arc::clone(&shared)).expect("epoll is there");
+    let worker = WorkerThread::new(job, Arc::clone(&shared)).expect("epoll is there");
     let thread = std::thread::spawn(move || worker.run());
     while shared.progress().settled < 4 {
         std::thread::yield_now();
     }
     shared.set_stage(RunStage::Measuring);
     for _ in 0..20 {
-        assert!(heard.recv().expect("a client left"), "it says no goodbye: the server gets a reset");
+        assert!(done.recv().expect("a client left"), "the server gets a reset and no close frame");
     }
     shared.set_stage(RunStage::Done);
     let tally = thread.join().expect("the worker ends").expect("no system error");
@@ -211,17 +213,17 @@ fn churned_clients_vanish_and_are_replaced() {
 }
 
 #[test]
-fn stalled_clients_read_again_when_their_time_is_over() {
-    let (address, heard) = server(vec![start().quote(1, 0)]);
-    let share = ThreadJob { stall_for: Some(Duration::from_millis(50)), ..share(address, 2, ClientRole::Stalled) };
-    let (tally, _) = run_share(share, 2, &heard);
+fn stalled_clients_read_after_stall_for() {
+    let (address, done) = server(vec![start().quote(1, 0)]);
+    let job = ThreadJob { stall_for: Some(Duration::from_millis(50)), ..thread_job(address, 2, ClientRole::Stalled) };
+    let (tally, _) = run_job(job, 2, &done);
     assert_eq!(tally.closes, BTreeMap::from([("4002 (slow consumer)".to_owned(), 2)]));
     assert_eq!((tally.window.counters.records, tally.window.meter.recv().count), (2, 0), "read, and not timed");
 }
 
 #[test]
-fn a_server_of_another_kind_is_counted_and_its_packets_are_checked_and_timed() {
-    let (told, heard) = channel();
+fn packets_of_an_opaque_server_are_checked_and_timed() {
+    let (sender, done) = channel();
     let address = scripted_server::serve("", move |mut peer| {
         assert_eq!(peer.read().expect("the client speaks"), Message::text("SUB a"));
         assert_eq!(peer.read().expect("the client speaks"), Message::text("SUB b"));
@@ -232,43 +234,43 @@ fn a_server_of_another_kind_is_counted_and_its_packets_are_checked_and_timed() {
         }
         peer.close(None).expect("the client reads");
         scripted_server::wait_for_end(&mut peer);
-        told.send(()).expect("the test waits");
+        sender.send(()).expect("the test waits");
     });
-    let mut share = share(address, 2, ClientRole::Steady);
+    let mut job = thread_job(address, 2, ClientRole::Steady);
     let messages = ["SUB a", "", "SUB b"].map(str::to_owned).to_vec();
-    share.requests = Arc::new([ClientRequest { messages, watch: ExpectedInstruments::Unknown }]);
-    share.terms.opaque = true;
-    let (tally, shared) = run_share(share, 2, &heard);
+    job.requests = Arc::new([ClientRequest { messages, expected: ExpectedInstruments::Unknown }]);
+    job.options.opaque = true;
+    let (tally, shared) = run_job(job, 2, &done);
     assert_eq!((tally.malformed.len(), tally.window.messages, tally.window.counters.records), (0, 10, 6));
-    assert_eq!((tally.violations, tally.window.meter.recv().count), (2, 6), "the hole is found without a Definition");
+    assert_eq!((tally.violations, tally.window.meter.recv().count), (2, 6), "the jump is found without a Definition");
     assert_eq!(shared.progress().records, 10, "progress is in messages");
 }
 
 #[test]
-fn what_steady_clients_got_is_held_against_what_was_published() {
+fn received_records_are_compared_with_published_ones() {
     let packet = start().quote(1, 0).quote(2, 0).quote(5, 0x10).trade(3, 0).gap(Channel::Trade, 4, 5);
-    let (told, heard) = channel();
+    let (sender, done) = channel();
     let address = scripted_server::serve("", move |mut peer| {
         scripted_server::accept_subscription(&mut peer, &[]);
         peer.send(packet.message()).expect("the client reads");
-        told.send(()).expect("the test waits");
+        sender.send(()).expect("the test waits");
         scripted_server::wait_for_end(&mut peer);
     });
-    let mut share = share(address, 2, ClientRole::Steady);
-    share.requests = Arc::new([ClientRequest {
+    let mut job = thread_job(address, 2, ClientRole::Steady);
+    job.requests = Arc::new([ClientRequest {
         messages: vec![r#"{"op":"subscribe","id":1}"#.to_owned()],
-        watch: ExpectedInstruments::Any(1),
+        expected: ExpectedInstruments::Any(1),
     }]);
-    // Who comes later gets as much, and is not held against it.
-    share.storm = vec![ClientPlan { request: 0, role: ClientRole::Storm, source: None, independent: false }];
+    // A client that connects later receives as much, and is not counted.
+    job.storm = vec![ClientPlan { request: 0, role: ClientRole::Storm, source: None, independent: false }];
     let shared = Arc::new(WorkerShared::default());
     shared.set_stage(RunStage::Measuring);
-    let worker = WorkerThread::new(share, Arc::clone(&shared)).expect("epoll is there");
+    let worker = WorkerThread::new(job, Arc::clone(&shared)).expect("epoll is there");
     let thread = std::thread::spawn(move || worker.run());
     while shared.progress().records < 12 {
         std::thread::yield_now();
     }
-    heard.recv().expect("the server has sent all");
+    done.recv().expect("the server has sent all");
     shared.finish(PublishedCount { records: 10, instruments: 1 });
     let delivered = thread.join().expect("the worker ends").expect("no system error").delivered;
     // Of ten: quotes 1, 2, 5 and trade 3 came, two quotes were merged, two trades announced as lost.

@@ -1,27 +1,27 @@
-//! A socket for very many connections on one thread: reads come from a buffer that the thread fills.
+//! A nonblocking socket for tungstenite whose reads come from a buffer that the worker thread fills.
 //!
-//! Tungstenite reads a socket in pieces of its own buffer, so that a small one costs many system calls and a large
-//! one memory for every connection. A lane is filled with one `read(2)` into the thread's buffer, and tungstenite then
-//! takes its pieces from there. Writes go straight to the socket. What always holds: outside of a wake the lane holds
-//! no buffer and no unread bytes.
+//! tungstenite reads a socket in portions of its own buffer: a small buffer costs many system calls, a large one costs
+//! memory for every connection. A buffered socket is filled with one `read(2)` into the thread's buffer, and tungstenite
+//! takes its portions from there. Writes go straight to the socket. What always holds: between two wakes it holds no
+//! buffer and no unread bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 /// A nonblocking socket, and the bytes that were read from it last.
 #[derive(Debug)]
-pub struct Lane {
+pub struct BufferedSocket {
     stream: TcpStream,
     input: Vec<u8>,
     filled: usize,
     taken: usize,
-    ended: bool,
+    has_ended: bool,
 }
 
-impl Lane {
+impl BufferedSocket {
     /// Wraps a socket that is nonblocking.
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, input: Vec::new(), filled: 0, taken: 0, ended: false }
+        Self { stream, input: Vec::new(), filled: 0, taken: 0, has_ended: false }
     }
 
     /// The socket.
@@ -29,28 +29,22 @@ impl Lane {
         &self.stream
     }
 
-    /// Reads once into `buffer`, which the lane holds until [`Self::release`]. Returns how many bytes came, 0 at the
-    /// end of the stream; an error is given to whoever reads next as well.
+    /// Reads once into `buffer`, which it holds until [`Self::release`]. Returns how many bytes came, 0 at the end of the
+    /// stream.
     pub fn fill(&mut self, buffer: Vec<u8>) -> io::Result<usize> {
         assert!(self.taken == self.filled, "the bytes of the last fill were not all taken");
         self.input = buffer;
         (self.filled, self.taken) = (0, 0);
         self.filled = self.stream.read(&mut self.input)?;
-        self.ended = self.filled == 0;
+        self.has_ended = self.filled == 0;
         Ok(self.filled)
     }
 
-    /// Lets these bytes be read next, as if they had come from the socket just now.
-    pub fn give(&mut self, bytes: Vec<u8>) {
+    /// Makes these bytes the next to be read, as if they had come from the socket just now.
+    pub fn push(&mut self, bytes: Vec<u8>) {
         assert!(self.taken == self.filled, "the bytes of the last fill were not all taken");
         (self.filled, self.taken) = (bytes.len(), 0);
         self.input = bytes;
-    }
-
-    /// The socket alone.
-    pub fn into_stream(self) -> TcpStream {
-        assert!(self.taken == self.filled, "the bytes of the last fill were not all taken");
-        self.stream
     }
 
     /// Gives the buffer back.
@@ -60,10 +54,10 @@ impl Lane {
     }
 }
 
-impl Read for Lane {
+impl Read for BufferedSocket {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let unread = &self.input[self.taken..self.filled];
-        if unread.is_empty() && !self.ended {
+        if unread.is_empty() && !self.has_ended {
             return Err(ErrorKind::WouldBlock.into());
         }
         let length = unread.len().min(out.len());
@@ -73,7 +67,7 @@ impl Read for Lane {
     }
 }
 
-impl Write for Lane {
+impl Write for BufferedSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.write(bytes)
     }
@@ -90,20 +84,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_yields_what_it_was_filled_with_and_then_would_block_until_the_end() {
+    fn reads_return_the_filled_bytes_then_block_until_the_end() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let mut peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("a listener is there");
-        let mut lane = Lane::new(listener.accept().expect("a peer has connected").0);
-        peer.write_all(b"hello").expect("the lane is open");
+        let mut socket = BufferedSocket::new(listener.accept().expect("a peer has connected").0);
+        peer.write_all(b"hello").expect("the socket is open");
         let mut out = [0; 3];
-        assert_eq!(lane.fill(vec![0; 64]).expect("bytes are there"), 5);
-        assert_eq!((lane.read(&mut out).expect("filled"), &out), (3, b"hel"));
-        assert_eq!((lane.read(&mut out).expect("filled"), &out[..2]), (2, &b"lo"[..]));
-        assert_eq!(lane.read(&mut out).expect_err("nothing left").kind(), ErrorKind::WouldBlock);
-        let buffer = lane.release();
+        assert_eq!(socket.fill(vec![0; 64]).expect("bytes are there"), 5);
+        assert_eq!((socket.read(&mut out).expect("filled"), &out), (3, b"hel"));
+        assert_eq!((socket.read(&mut out).expect("filled"), &out[..2]), (2, &b"lo"[..]));
+        assert_eq!(socket.read(&mut out).expect_err("nothing left").kind(), ErrorKind::WouldBlock);
+        let buffer = socket.release();
         assert_eq!(buffer.len(), 64);
         drop(peer);
-        assert_eq!(lane.fill(buffer).expect("the end"), 0);
-        assert_eq!(lane.read(&mut out).expect("the end"), 0);
+        assert_eq!(socket.fill(buffer).expect("the end"), 0);
+        assert_eq!(socket.read(&mut out).expect("the end"), 0);
     }
 }
