@@ -38,6 +38,7 @@
 //! Time, random numbers and the kernel are arguments of everything below [`runtime`] and [`http`]. `tests/source_rules`
 //! checks which module names which, and where glommio, io_uring and unsafe code occur.
 
+pub mod affinity;
 pub mod bars;
 pub mod check;
 pub mod clock;

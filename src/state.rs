@@ -14,65 +14,66 @@ use crate::stats::PublishedCounters;
 
 /// The state of a running server that all its threads share.
 pub struct ServerState {
-    /// As of the start.
+    /// The settings at the start. Settings that a reload changes are in each `HttpServer` and `Shard`.
     pub config: Config,
     pub sequencer: Arc<SequencerHandle>,
-    pub shards: Vec<PublishedCounters>,
-    /// By shard: its clients that are most behind.
-    pub slow: Vec<SlowList>,
     pub sequencer_stats: Arc<SequencerStats>,
-    /// `None` where none are kept.
-    pub bars: Option<Arc<BarStore>>,
-    pub started_ns: u64,
-    pub lifecycle: Arc<Lifecycle>,
     pub publishers: Arc<Publishers>,
+    /// `None` if `bars_bytes` is 0.
+    pub bars: Option<Arc<BarStore>>,
+    pub lifecycle: Arc<Lifecycle>,
+    /// The counters of each shard.
+    pub shards: Vec<PublishedCounters>,
+    /// The slowest clients of each shard.
+    pub slow_clients: Vec<SlowClientList>,
+    pub started_ns: u64,
 }
 
-/// Whose connection one is.
+/// The address of a client.
 #[derive(Clone, Copy, Debug)]
-pub struct Who {
-    /// Where it comes from.
+pub struct ClientAddress {
+    /// The peer of the socket: the client, or a proxy.
     pub socket: SocketAddr,
-    /// Whose it is where it comes from a trusted proxy, as that one says.
-    pub client: Option<IpAddr>,
+    /// The client, as a trusted proxy names it.
+    pub forwarded: Option<IpAddr>,
 }
 
-impl Who {
-    /// The client's own address.
-    pub fn address(&self) -> IpAddr {
-        self.client.unwrap_or(self.socket.ip().to_canonical())
+impl ClientAddress {
+    /// The address of the client itself.
+    pub fn client(&self) -> IpAddr {
+        self.forwarded.unwrap_or(self.socket.ip().to_canonical())
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ClientAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.client {
-            Some(client) => write!(out, "{client} by {}", self.socket),
+        match self.forwarded {
+            Some(client) => write!(out, "{client} via {}", self.socket),
             None => write!(out, "{}", self.socket),
         }
     }
 }
 
-/// The clients of one shard that are most behind, where all doors can read it. It is held for as long as a pointer takes.
+/// The slowest clients of one shard, for other threads to read. The lock is held for the copy of a pointer.
 #[derive(Debug, Default)]
-pub struct SlowList(Mutex<Arc<[Slow]>>);
+pub struct SlowClientList(Mutex<Arc<[SlowClientRow]>>);
 
-/// One of them, and whose it is as far as that is known.
+/// A slow client and its address, if known.
 #[derive(Clone, Debug)]
-pub struct Slow {
+pub struct SlowClientRow {
     pub client: SlowClient,
-    pub who: Option<Who>,
+    pub address: Option<ClientAddress>,
 }
 
-impl SlowList {
+impl SlowClientList {
     /// Replaces the list.
-    pub fn show(&self, list: impl Iterator<Item = Slow>) {
-        let list = list.collect();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = list;
+    pub fn publish(&self, rows: impl Iterator<Item = SlowClientRow>) {
+        let rows = rows.collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
-    /// As it was last shown.
-    pub fn get(&self) -> Arc<[Slow]> {
+    /// The list as last published.
+    pub fn get(&self) -> Arc<[SlowClientRow]> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

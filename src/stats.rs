@@ -80,7 +80,7 @@ counters! {
     Drained Count "Subscribers closed with 1001 because the server drains";
     HandshakesDelayed Count "Upgrades that waited for a rate limit: handshakes_per_s, handshakes_per_address_per_s";
     PendingConnections Level "Connections that are not subscribers or publishers: requests, responses, echoes";
-    RefusedPending Count "Connections refused with 503 because too many connections were pending: door_connections_max";
+    RefusedPending Count "Connections refused with 503 because too many connections were pending: pending_connections_max";
     PendingEvicted Count "Pending connections without a whole request, closed in favour of newer ones";
     HeadTimeouts Count "Connections answered with 408 because no whole request was received: upgrade_timeout_ms";
     HeadsTooLarge Count "Requests refused with 431: head_bytes_max";

@@ -7,7 +7,7 @@ use super::Config;
 impl Config {
     /// The effective settings, one a line, with what the limits cost.
     pub fn describe(&self) -> String {
-        let lines = [self.describe_node(), self.describe_door(), self.describe_publishers(), self.describe_clients()];
+        let lines = [self.describe_node(), self.describe_http(), self.describe_publishers(), self.describe_clients()];
         lines.concat().into_iter().map(|(name, text)| format!("  {name:<21} {text}\n")).collect()
     }
 
@@ -73,14 +73,14 @@ impl Config {
         }
     }
 
-    fn describe_door(&self) -> Vec<(&'static str, String)> {
+    fn describe_http(&self) -> Vec<(&'static str, String)> {
         vec![
             (
-                "door_connections",
+                "pending_connections_max",
                 format!(
                     "{} at the most that are no subscribers, a descriptor, some 6 KiB and an unread answer each (files and /v1/instruments are held once): {} and more; echoes_max {}",
-                    self.door_connections_max,
-                    mib(self.door_connections_max as usize * 6144),
+                    self.pending_connections_max,
+                    mib(self.pending_connections_max as usize * 6144),
                     self.echoes_max
                 ),
             ),

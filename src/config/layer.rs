@@ -71,7 +71,7 @@ layer! {
     handshakes_per_address_per_s "TICKCAST_HANDSHAKES_PER_ADDRESS_PER_S" "N" u32;
     /// Connections that are not yet subscribers or publishers, or never will be: requests under way, answers, echoes
     /// [default: 10000, or half of the descriptor limit]
-    door_connections_max "TICKCAST_DOOR_CONNECTIONS_MAX" "N" u32;
+    pending_connections_max "TICKCAST_PENDING_CONNECTIONS_MAX" "N" u32;
     /// Echo connections [default: 256]
     echoes_max "TICKCAST_ECHOES_MAX" "N" u32;
     /// Publishers at a time [default: 64]

@@ -71,7 +71,7 @@ pub struct Config {
     /// Of one address; 0 for no limit.
     pub handshakes_per_address_per_s: u32,
     /// Of all shards together: connections that are no seats and no publishers.
-    pub door_connections_max: u32,
+    pub pending_connections_max: u32,
     pub echoes_max: u32,
     pub publishers_max: u32,
     /// Of one publisher; 0 for no limit.
@@ -106,7 +106,7 @@ pub struct Machine {
 
 impl Config {
     /// Connections that one shard takes.
-    pub fn seats_per_shard(&self) -> u32 {
+    pub fn slots_per_shard(&self) -> u32 {
         self.connections_max.div_ceil(self.cores.len() as u32)
     }
 
@@ -123,8 +123,8 @@ impl Config {
     }
 
     /// Connections at one shard's door that are no seats.
-    pub fn visitors_per_shard(&self) -> u32 {
-        self.door_connections_max.div_ceil(self.cores.len() as u32)
+    pub fn pending_per_shard(&self) -> u32 {
+        self.pending_connections_max.div_ceil(self.cores.len() as u32)
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
             ("ring_bytes = 3000000", "ring_bytes: 3000000 is not a power of two; 4194304 is the next"),
             ("connections_max = 1000000", "ulimit -n 200500"),
             ("connections_max = 6000000", "holds at most 1048576 connections, which is 5242880 on 5 shards"),
-            ("publishers_max = 4096\ndoor_connections_max = 20000", "a descriptor limit of 24596"),
+            ("publishers_max = 4096\npending_connections_max = 20000", "a descriptor limit of 24596"),
             ("addresses_exempt = '10.0.0.0/33'", "addresses_exempt: \"10.0.0.0/33\" is not an address"),
             ("trusted_proxies = '10.0.0.1,lb'", "trusted_proxies: \"lb\" is not an address"),
             ("allow_origin = 'example.com'", "allow_origin: \"example.com\" is not an origin"),
@@ -203,7 +203,7 @@ mod tests {
     fn where_descriptors_are_few_the_door_has_half_of_them() {
         let few = Machine { descriptors_max: 1024, ..machine() };
         let config = Config::resolve(Layer::default(), &few, 1).unwrap();
-        assert_eq!((config.door_connections_max, config.connections_max), (512, 2620));
+        assert_eq!((config.pending_connections_max, config.connections_max), (512, 2620));
     }
 
     #[test]

@@ -57,7 +57,7 @@ reload! {
         stale_ms;
     changed: publish_token operator_token enable_echo allow_origin log connections_per_address_max addresses_exempt
         trusted_proxies handshakes_per_s
-        handshakes_per_address_per_s door_connections_max echoes_max publishers_max publish_records_per_s
+        handshakes_per_address_per_s pending_connections_max echoes_max publishers_max publish_records_per_s
         publisher_instruments_max upgrade_timeout_ms write_timeout_ms drain_ms drain_timeout_ms packet_bytes_max
         head_bytes_max;
     shard_fixed: history_ms compression inflate_ratio_max;

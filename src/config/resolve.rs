@@ -45,7 +45,11 @@ impl Config {
             trusted_proxies: resolve_networks("trusted_proxies", layer.trusted_proxies.as_deref().unwrap_or("none"))?,
             handshakes_per_s: within!(layer.handshakes_per_s, 2000, 0, 1_000_000),
             handshakes_per_address_per_s: within!(layer.handshakes_per_address_per_s, 1000, 0, 1_000_000),
-            door_connections_max: resolve_door(layer.door_connections_max, publishers_max, machine)?,
+            pending_connections_max: resolve_pending_connections(
+                layer.pending_connections_max,
+                publishers_max,
+                machine,
+            )?,
             echoes_max: within!(layer.echoes_max, 256, 1, 1_000_000),
             publishers_max,
             publish_records_per_s: within!(layer.publish_records_per_s, 1_000_000, 0, 1_000_000_000),
@@ -197,22 +201,22 @@ fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> 
 }
 
 /// Connections at the door and publishers have descriptors of the process: there have to be as many.
-fn resolve_door(given: Option<u32>, publishers_max: u32, machine: &Machine) -> Result<u32, ConfigError> {
+fn resolve_pending_connections(given: Option<u32>, publishers_max: u32, machine: &Machine) -> Result<u32, ConfigError> {
     let descriptors = machine.descriptors_max;
-    let server = match given {
-        Some(_) => within("door_connections_max", given, 0, 16, 1_000_000)?,
+    let pending = match given {
+        Some(_) => within("pending_connections_max", given, 0, 16, 1_000_000)?,
         None => (descriptors / 2).clamp(16, 10_000) as u32,
     };
-    let needed = u64::from(server) + u64::from(publishers_max) + DESCRIPTORS_RESERVED;
+    let needed = u64::from(pending) + u64::from(publishers_max) + DESCRIPTORS_RESERVED;
     if (given.is_some() || publishers_max > 64) && needed > descriptors {
         let problem = format!(
-            "{publishers_max} publishers and {server} connections at the server (door_connections_max) need a descriptor limit of \
+            "{publishers_max} publishers and {pending} pending connections (pending_connections_max) need a descriptor limit of \
              {needed}, and it is {descriptors}; raise it with 'ulimit -n {needed}' (LimitNOFILE={needed} in a systemd unit), or \
              lower one of them"
         );
         return Err(value("publishers_max", problem));
     }
-    Ok(server)
+    Ok(pending)
 }
 
 fn resolve_origins(list: &str) -> Result<Origins, ConfigError> {

@@ -1,4 +1,4 @@
-//! One peer of the door: its socket, what it has sent that nobody has looked at yet, and its place in the lobby.
+//! A connection that HTTP owns: its socket, bytes that were read and not parsed yet, and its guards in admission.
 
 use std::io;
 use std::net::{IpAddr, Shutdown};
@@ -7,41 +7,45 @@ use std::time::Duration;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use glommio::net::TcpStream;
 
-use super::admission::addresses::Place;
-use super::admission::pending::Visit;
+use super::admission::addresses::AddressGuard;
+use super::admission::pending::PendingConnection;
+use super::refusal::Refusal;
+use super::request::{HeadLimits, RequestHead, parse_head};
 use super::response::Response;
-use crate::http::handshake::{Head, HeadLimits, Refusal, parse_head};
-use crate::state::Who;
+use crate::state::ClientAddress;
 
-/// Headers of a request at the most.
+/// Headers of a request at most.
 const HEADERS_MAX: usize = 64;
-/// Time for a peer to read its answer and go.
+/// Time for a peer to read its response and close.
 const LINGER: Duration = Duration::from_secs(1);
-/// What one read takes: a browser's request head is some 500 bytes. Never an array in a future, which would be carried by
-/// every connection's task.
+/// Bytes of one read: a browser's request head has some 500. Never an array in a future: every connection's task would
+/// carry it.
 const READ_BYTES: usize = 2048;
+/// Bytes of a response that a peer has to take within the write timeout: 13 KB a second by default.
+const CHUNK_BYTES: usize = 64 << 10;
 
-/// What a peer has to take of an answer in the time that a write has: 13 KB a second by default.
-const PORTION_BYTES: usize = 64 << 10;
-
-/// A connection that is not a seat.
-pub(super) struct Peer {
+/// A connection that is not a client of the shard.
+pub(super) struct Connection {
     stream: TcpStream,
     unread: Vec<u8>,
-    visit: Visit,
-    who: Option<Who>,
-    /// What it counts for at its address.
-    place: Option<Place>,
+    pending: PendingConnection,
+    /// `None` if the peer had closed when the connection was accepted.
+    address: Option<ClientAddress>,
+    /// `None` for an exempt address.
+    address_guard: Option<AddressGuard>,
     write_timeout: Duration,
 }
 
-impl Peer {
-    pub(super) fn new(stream: TcpStream, visit: Visit, write_timeout: Duration) -> Self {
-        let who = stream.peer_addr().ok().map(|socket| Who { socket, client: None });
-        Self { stream, unread: Vec::new(), visit, who, place: None, write_timeout }
+impl Connection {
+    pub(super) fn new(stream: TcpStream, pending: PendingConnection, write_timeout: Duration) -> Self {
+        let address = stream.peer_addr().ok().map(|socket| ClientAddress { socket, forwarded: None });
+        Self { stream, unread: Vec::new(), pending, address, address_guard: None, write_timeout }
     }
 
-    /// The request's head; `None` where the peer went without a request. What follows the head stays unread.
+    /// Reads the request head; `None` if the peer closes without a request. Bytes after the head stay unread.
+    ///
+    /// # Errors
+    /// The refusal of an invalid head, of one that is not complete in time, or of a connection that is evicted.
     pub(super) async fn read_head(
         &mut self,
         head_bytes_max: usize,
@@ -50,17 +54,18 @@ impl Peer {
         let limits = HeadLimits { head_bytes_max, headers_max: HEADERS_MAX };
         let late = async {
             glommio::timer::sleep(timeout).await;
-            Err(super::response::timed_out(timeout))
+            Err(Refusal::head_timeout(timeout))
         };
-        let (stream, unread, visit) = (&mut self.stream, &mut self.unread, &self.visit);
-        let unwanted = async {
-            visit.notice().await;
-            Err(super::response::crowded_out())
+        let (stream, unread, pending) = (&mut self.stream, &mut self.unread, &self.pending);
+        let evicted = async {
+            pending.must_end().await;
+            let message = "evicted for a newer connection before the request was complete (pending_connections_max)";
+            Err(Refusal::unavailable(message, Duration::ZERO))
         };
         let reading = async {
             loop {
                 if !unread.is_empty()
-                    && let Head::Whole { consumed, request } = parse_head(unread, &limits)?
+                    && let RequestHead::Complete { consumed, request } = parse_head(unread, &limits)?
                 {
                     unread.drain(..consumed);
                     return Ok(Some(request));
@@ -71,29 +76,62 @@ impl Peer {
                 }
             }
         };
-        future::or(reading, future::or(unwanted, late)).await
+        future::or(reading, future::or(evicted, late)).await
     }
 
-    /// Reads more into what is unread, 0 at the end of the stream; and the visit, to see whether it should end meanwhile.
-    pub(super) fn read_or_visit(&mut self) -> (impl Future<Output = io::Result<usize>>, &Visit) {
-        (read(&mut self.stream, &mut self.unread), &self.visit)
+    /// A future that reads more bytes (0 at the end of the stream), and the pending connection, to wait for either.
+    pub(super) fn read_or_end(&mut self) -> (impl Future<Output = io::Result<usize>>, &PendingConnection) {
+        (read(&mut self.stream, &mut self.unread), &self.pending)
     }
 
-    /// What has been read and not been looked at.
+    /// Bytes that were read and not parsed.
     pub(super) fn unread(&self) -> &[u8] {
         &self.unread
     }
 
-    /// Takes what is unread.
+    /// Takes the unread bytes.
     pub(super) fn take_unread(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.unread)
     }
 
-    /// Writes all of it. `TimedOut` where the peer has not taken it in time.
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(super) fn pending(&self) -> &PendingConnection {
+        &self.pending
+    }
+
+    pub(super) fn address(&self) -> Option<ClientAddress> {
+        self.address
+    }
+
+    /// Sets the client's address as a trusted proxy names it.
+    pub(super) fn set_forwarded(&mut self, client: IpAddr) {
+        self.address = self.address.map(|address| ClientAddress { forwarded: Some(client), ..address });
+    }
+
+    pub(super) fn set_address_guard(&mut self, guard: Option<AddressGuard>) {
+        self.address_guard = guard;
+    }
+
+    pub(super) fn address_guard(&self) -> Option<&AddressGuard> {
+        self.address_guard.as_ref()
+    }
+
+    /// Takes the guard, for the next owner of the socket.
+    pub(super) fn take_address_guard(&mut self) -> Option<AddressGuard> {
+        self.address_guard.take()
+    }
+
+    /// Writes all bytes.
+    ///
+    /// # Errors
+    /// `TimedOut` if the peer does not take them within the write timeout.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let timeout = self.write_timeout;
         let mut writing = std::pin::pin!(self.stream.write_all(bytes));
-        // Most answers are taken at once, and a timer costs as much as the write.
+        // Most responses fit the socket's buffer, and a timer costs as much as the write.
         if let Some(written) = future::poll_once(writing.as_mut()).await {
             return written;
         }
@@ -104,75 +142,44 @@ impl Peer {
         future::or(writing, late).await
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    pub(super) fn visit(&self) -> &Visit {
-        &self.visit
-    }
-
-    /// Whose connection it is; `None` for one that had gone when it was accepted.
-    pub(super) fn who(&self) -> Option<Who> {
-        self.who
-    }
-
-    /// Notes the address that a trusted proxy has named.
-    pub(super) fn is_of(&mut self, client: IpAddr) {
-        self.who = self.who.map(|who| Who { client: Some(client), ..who });
-    }
-
-    /// Notes what it counts for at its address.
-    pub(super) fn count(&mut self, place: Option<Place>) {
-        self.place = place;
-    }
-
-    /// What it counts for at its address; `None` for one that is exempt.
-    pub(super) fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
-    }
-
-    /// Hands over what it counts for, for whoever takes the connection over.
-    pub(super) fn take_place(&mut self) -> Option<Place> {
-        self.place.take()
-    }
-
+    /// Sends a response and closes.
     pub(super) async fn respond(&mut self, response: &Response) -> io::Result<()> {
         let (mut head, body) = (response.head().into_bytes(), &response.body[..]);
         match body {
             _ if response.headers_only => self.write(&head).await?,
-            // One segment is better than two.
-            short if short.len() <= PORTION_BYTES => {
+            // One segment instead of two.
+            short if short.len() <= CHUNK_BYTES => {
                 head.extend_from_slice(short);
                 self.write(&head).await?;
             }
-            // A long body is shared with others who read it, and written from where it is.
+            // A long body is shared with other responses and written without a copy.
             long => {
                 self.write(&head).await?;
-                for portion in long.chunks(PORTION_BYTES) {
-                    self.write(portion).await?;
+                for chunk in long.chunks(CHUNK_BYTES) {
+                    self.write(chunk).await?;
                 }
             }
         }
-        self.finish().await;
+        self.close().await;
         Ok(())
     }
 
+    /// Sends a refusal and closes.
     pub(super) async fn refuse(&mut self, refusal: &Refusal, headers_only: bool) -> io::Result<()> {
-        let answer = if headers_only { refusal.response_to_head() } else { refusal.response() };
-        self.write(&answer).await?;
-        self.finish().await;
+        let response = if headers_only { refusal.response_to_head() } else { refusal.response() };
+        self.write(&response).await?;
+        self.close().await;
         Ok(())
     }
 
-    /// Ends our side and waits a moment for the peer's: a close with unread input would be a reset, and could take the
-    /// answer with it. Somebody new who wants the place has it.
-    pub(super) async fn finish(&mut self) {
+    /// Shuts the sending side down and waits a moment for the peer to close: closing with unread input would send a reset,
+    /// which could overtake the response. The connection may be evicted meanwhile.
+    pub(super) async fn close(&mut self) {
         if self.stream.shutdown(Shutdown::Write).await.is_err() {
             return;
         }
-        self.visit.idle();
-        let (stream, visit) = (&mut self.stream, &self.visit);
+        self.pending.set_waiting();
+        let (stream, pending) = (&mut self.stream, &self.pending);
         let rest = async {
             let mut buffer = vec![0; READ_BYTES];
             while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
@@ -180,7 +187,7 @@ impl Peer {
         let late = async {
             glommio::timer::sleep(LINGER).await;
         };
-        future::or(rest, future::or(visit.notice(), late)).await;
+        future::or(rest, future::or(pending.must_end(), late)).await;
     }
 }
 

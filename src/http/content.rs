@@ -1,5 +1,5 @@
-//! What is answered to many alike: bytes that all who read them share, plain and compressed once, each variant with its
-//! own strong `ETag`. Who has a variant already is told so, and sent nothing.
+//! Content that many clients get alike: shared bytes, plain and gzip, compressed once. Each encoding has a strong `ETag` of
+//! its own; a client that has it gets 304.
 
 use std::io::Write;
 
@@ -10,31 +10,31 @@ use http::header::{self, AsHeaderName, HeaderMap};
 
 use super::response::Response;
 
-/// One representation of a resource, in two encodings.
+/// A resource in its two encodings.
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     content_type: &'static str,
     /// Without its quotes.
     tag: String,
     plain: Bytes,
-    /// Where it is shorter.
+    /// `None` if it is not shorter.
     gzip: Option<Bytes>,
 }
 
 impl Content {
-    /// Compresses it; `tag` is another one for other bytes, and is made of visible ASCII without quotes.
+    /// Compresses the bytes. `tag` is visible ASCII without quotes and changes with the bytes.
     pub(super) fn new(content_type: &'static str, tag: String, plain: impl Into<Bytes>, level: Compression) -> Self {
         let plain = plain.into();
         let gzip = Some(gzipped(&plain, level)).filter(|gzip| gzip.len() < plain.len());
         Self { content_type, tag, plain, gzip: gzip.map(Bytes::from) }
     }
 
-    /// The variant that a request with these headers wants, or 304 where it says that it has it.
+    /// The encoding that a request with these headers prefers, or 304 if the client has it.
     pub(super) fn response(&self, headers: &HeaderMap) -> Response {
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(headers));
         let tag = if gzip.is_some() { format!("{}-gzip", self.tag) } else { self.tag.clone() };
         let response = match gzip {
-            _ if has(headers, &tag) => Response::not_modified(),
+            _ if matches_tag(headers, &tag) => Response::not_modified(),
             Some(gzip) => Response::new(self.content_type, gzip.clone()).with("Content-Encoding", "gzip"),
             None => Response::new(self.content_type, self.plain.clone()),
         };
@@ -45,22 +45,22 @@ impl Content {
 
 fn gzipped(plain: &[u8], level: Compression) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), level);
-    encoder.write_all(plain).and_then(|()| encoder.finish()).expect("a Vec takes all")
+    encoder.write_all(plain).and_then(|()| encoder.finish()).expect("writing to a Vec cannot fail")
 }
 
-/// True where the client's `If-None-Match` has this tag, given without its quotes.
-pub(super) fn has(headers: &HeaderMap, tag: &str) -> bool {
+/// True if the client's `If-None-Match` lists this tag, given without its quotes.
+pub(super) fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
     //= RFC 9110 section 13.1.2
     //# "A recipient MUST use the weak comparison function when comparing entity tags for If-None-Match"
     let same = |given: &[u8]| {
         let strong = given.strip_prefix(b"W/").unwrap_or(given);
         strong.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) == Some(tag.as_bytes())
     };
-    // A tag of ours has no comma, so that a list may be cut at each.
+    // The server's tags have no comma, so the list can be split at every comma.
     elements(headers, header::IF_NONE_MATCH).any(|given| given == b"*" || same(given))
 }
 
-/// True where the client takes gzip, and does not prefer the plain bytes to it.
+/// True if the client accepts gzip and does not prefer plain bytes.
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut identity, mut others) = (None, None, None);
     for element in elements(headers, header::ACCEPT_ENCODING) {
@@ -81,7 +81,7 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     gzip > 0 && gzip >= identity.unwrap_or(0)
 }
 
-/// The weight of a parameter `q=0.5`, in thousandths; `None` for another parameter. One that cannot be read is 0.
+/// The weight of a parameter `q=0.5`, in thousandths; 0 if it is invalid, `None` for another parameter.
 fn quality(parameter: &[u8]) -> Option<u32> {
     let value = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
     let value = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<f32>().ok());
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_for_who_takes_it_and_does_not_prefer_plain_bytes() {
+    fn gzip_is_sent_unless_the_client_prefers_plain_bytes() {
         for accepted in [
             "gzip",
             "gzip, deflate, br, zstd",
@@ -140,18 +140,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_found_in_any_list_strong_or_weak_and_no_other() {
+    fn a_tag_matches_in_a_list_strong_or_weak() {
         for same in ["\"a1\"", "W/\"a1\"", "\"x\", W/\"a1\" ,\"y\"", "*"] {
-            assert!(has(&headers("if-none-match", &[same]), "a1"), "{same}");
+            assert!(matches_tag(&headers("if-none-match", &[same]), "a1"), "{same}");
         }
-        assert!(has(&headers("if-none-match", &["\"x\"", "\"a1\""]), "a1"), "lines are one list");
+        assert!(matches_tag(&headers("if-none-match", &["\"x\"", "\"a1\""]), "a1"), "lines are one list");
         for other in ["\"a1-gzip\"", "a1", "\"a1", "w/\"a1\"", "\"\"", "", "\"*\""] {
-            assert!(!has(&headers("if-none-match", &[other]), "a1"), "{other}");
+            assert!(!matches_tag(&headers("if-none-match", &[other]), "a1"), "{other}");
         }
     }
 
     #[test]
-    fn what_does_not_get_shorter_has_one_variant_and_does_not_vary() {
+    fn incompressible_content_has_one_encoding_and_no_vary() {
         let content = Content::new("text/plain", "a".to_owned(), "short", Compression::best());
         let head = content.response(&headers("accept-encoding", &["gzip"])).head();
         assert!(head.contains("ETag: \"a\"\r\n") && !head.contains("Vary") && !head.contains("gzip"), "{head}");

@@ -1,78 +1,103 @@
-//! The listeners: one a shard on the same port (SO_REUSEPORT), so that the kernel spreads the connections.
+//! The listening sockets, one per shard on the same port, and the loop that accepts connections.
+//!
+//! With `SO_REUSEPORT` the kernel spreads new connections over the sockets by a hash of their addresses. Accepted sockets
+//! inherit the options set here: `TCP_NODELAY`, since a flush must not wait for an acknowledgement, and the send buffer.
+//!
+//! A shard's core runs the accept loop and the fan-out. To keep a storm of connections from delaying market data, the loop
+//! accepts a batch of [`ACCEPT_BATCH`] connections (some 0.2 ms), then yields to the other tasks of the core, and waits if
+//! connections arrive faster than the handshake rate allows. Connections that are not accepted wait in the kernel's
+//! accept queue, which costs the server nothing.
+//!
+//! What it does not do: read from a connection. Each one gets a task of its own, see `exchange.rs`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use glommio::net::TcpStream;
+use glommio::task::JoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that wait to be accepted; the kernel cuts this to `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
+use super::exchange;
+use super::server::HttpServer;
+use crate::clock::now_ns;
+use crate::io::uring::adopt_fd;
 
-/// One listener a shard, all on one address.
+/// Length of the accept queue; the kernel caps it at `net.core.somaxconn`.
+const ACCEPT_QUEUE: i32 = 65_535;
+/// Connections that are accepted before the other tasks of the core run.
+const ACCEPT_BATCH: u32 = 8;
+/// Connections that may be accepted for each handshake that `handshakes_per_s` allows: some of them ask for a page, some
+/// are refused.
+const ACCEPTS_PER_HANDSHAKE: u32 = 2;
+/// Pause after a failed accept.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+/// One listening socket per shard, all on one address.
 #[derive(Debug)]
 pub struct Listeners {
+    /// With the port that the kernel chose, if 0 was asked for.
     pub address: SocketAddr,
     pub sockets: Vec<TcpListener>,
 }
 
-/// Why the address could not be listened on.
+/// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("{address} is in use by another program; stop it, or choose another port with --listen ({error})")]
+    #[error("listen: {address} is in use by another program: stop it, or choose another port with --listen ({error})")]
     InUse { address: SocketAddr, error: io::Error },
     #[error(
-        "{address} is not an address of this machine; have 127.0.0.1, 0.0.0.0 for all, or one that 'ip addr' shows ({error})"
+        "listen: {address} is not an address of this machine: expected 127.0.0.1, 0.0.0.0 for all, or one that 'ip addr' shows ({error})"
     )]
-    NotHere { address: SocketAddr, error: io::Error },
-    #[error("listening on {address} is not permitted: ports below 1024 need CAP_NET_BIND_SERVICE ({error})")]
+    NotLocal { address: SocketAddr, error: io::Error },
+    #[error("listen: {address} is not permitted: ports below 1024 need CAP_NET_BIND_SERVICE ({error})")]
     Forbidden { address: SocketAddr, error: io::Error },
-    #[error("cannot listen on {address}: {error}")]
+    #[error("listen: cannot listen on {address}: {error}")]
     Other { address: SocketAddr, error: io::Error },
 }
 
 impl ListenError {
-    fn of(address: SocketAddr) -> impl Fn(io::Error) -> Self {
+    fn at(address: SocketAddr) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
             io::ErrorKind::AddrInUse => Self::InUse { address, error },
-            io::ErrorKind::AddrNotAvailable => Self::NotHere { address, error },
+            io::ErrorKind::AddrNotAvailable => Self::NotLocal { address, error },
             io::ErrorKind::PermissionDenied => Self::Forbidden { address, error },
             _ => Self::Other { address, error },
         }
     }
 }
 
-/// Binds as many listeners as there are shards. Accepted sockets inherit their options: no delay (a tick does not wait
-/// for an acknowledgement) and the send buffer.
+/// Binds one listening socket per shard.
 pub fn bind(address: SocketAddr, shards: usize, send_buffer_bytes: usize) -> Result<Listeners, ListenError> {
-    let failed = ListenError::of(address);
-    // SO_REUSEPORT would let a second server of the same user share the port in silence; a plain bind finds it out.
-    let probe = bound_soon(address).map_err(&failed)?;
+    let failed = ListenError::at(address);
+    // SO_REUSEPORT would let a second server of the same user share the port silently. A plain bind detects it.
+    let probe = bind_exclusively(address).map_err(&failed)?;
     let address = probe.local_addr().map_err(&failed)?.as_socket().unwrap_or(address);
     drop(probe);
     let mut sockets = Vec::with_capacity(shards);
     for _ in 0..shards {
-        let socket = bound(address, true).map_err(&failed)?;
+        let socket = bind_socket(address, true).map_err(&failed)?;
         socket.set_tcp_nodelay(true).map_err(&failed)?;
         socket.set_send_buffer_size(send_buffer_bytes).map_err(&failed)?;
-        socket.listen(BACKLOG).map_err(&failed)?;
+        socket.listen(ACCEPT_QUEUE).map_err(&failed)?;
         sockets.push(socket.into());
     }
     Ok(Listeners { address, sockets })
 }
 
-/// A plain bind, as soon as it succeeds. The kernel tears the rings of a process that was killed down after the process is
-/// gone, and its listeners with them: whoever is started in its place at once has to wait for that.
-fn bound_soon(address: SocketAddr) -> io::Result<Socket> {
+/// Binds without `SO_REUSEPORT`, retrying for a while: the kernel tears down the rings of a killed process, and with them
+/// its sockets, after the process has ended. A server that is restarted at once has to wait for that.
+fn bind_exclusively(address: SocketAddr) -> io::Result<Socket> {
     const INTERVAL: Duration = Duration::from_millis(50);
-    const LONGEST: Duration = Duration::from_secs(2);
+    const RETRY_MAX: Duration = Duration::from_secs(2);
     let began = Instant::now();
-    let mut told = false;
+    let mut is_logged = false;
     loop {
-        match bound(address, false) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < LONGEST => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::info!("{address} is in use; trying again for {} s", LONGEST.as_secs());
+        match bind_socket(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < RETRY_MAX => {
+                if !std::mem::replace(&mut is_logged, true) {
+                    tracing::info!("{address} is in use; retrying for {} s", RETRY_MAX.as_secs());
                 }
                 std::thread::sleep(INTERVAL);
             }
@@ -81,10 +106,48 @@ fn bound_soon(address: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn bind_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
+    socket.set_reuse_port(reuse_port)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Accepts connections on the calling shard's executor, until the returned task is cancelled.
+pub fn spawn(server: Rc<HttpServer>, socket: TcpListener) -> JoinHandle<()> {
+    glommio::spawn_local(async move {
+        let listener = adopt_fd::<glommio::net::TcpListener>(socket.into());
+        let mut accepted: u32 = 0;
+        loop {
+            match listener.accept().await {
+                Ok(stream) => spawn_exchange(server.clone(), stream),
+                Err(error) => {
+                    // Usually out of descriptors: connections that exist are still served.
+                    tracing::warn!("shard {}: accept failed: {error}; is 'ulimit -n' too low?", server.index());
+                    glommio::timer::sleep(ERROR_PAUSE).await;
+                }
+            }
+            accepted = accepted.wrapping_add(1);
+            if accepted.is_multiple_of(ACCEPT_BATCH) {
+                pause(&server).await;
+            }
+        }
+    })
+    .detach()
+}
+
+fn spawn_exchange(server: Rc<HttpServer>, stream: TcpStream) {
+    glommio::spawn_local(exchange::serve(server, stream)).detach();
+}
+
+/// Lets the other tasks of the core run, or waits if connections arrive too fast.
+async fn pause(server: &HttpServer) {
+    let accepts_per_s = server.config().handshakes_per_s.saturating_mul(ACCEPTS_PER_HANDSHAKE);
+    let wait = server.admission.pace_accepts(accepts_per_s.div_ceil(ACCEPT_BATCH), now_ns());
+    if wait.is_zero() {
+        glommio::executor().yield_task_queue_now().await;
+    } else {
+        glommio::timer::sleep(wait).await;
+    }
 }

@@ -1,23 +1,36 @@
-//! The HTTP server of each shard: ordinary async code on glommio, one task a connection until it is upgraded.
+//! The HTTP server of each shard: ordinary async code on glommio, one task per connection until it is upgraded.
 //!
-//! accept → request head → answer or upgrade. The socket of a subscriber moves into the shard's registered-file table, its
-//! descriptor closes and its task ends. A publisher gets a thread. An echo keeps its task.
+//! ```text
+//! listener ─► exchange ─► router ─► handlers ─► client of the shard (stream, sse), thread (publish), response
+//!             │ admission            │
+//!             │ request, handshake   │ response, refusal, content
+//! ```
 //!
-//! What always holds: the shard is borrowed between awaits only. Every request is answered or closed with a reason, and
-//! never waited for longer than a limit says.
+//! * [`listener`]: listening sockets and the accept loop.
+//! * `exchange`: one connection: admission, request head, router.
+//! * `admission`: pending connections, rate limits, address limits, forwarded headers, origins.
+//! * `router`: all paths and their handlers. A GET endpoint is added there.
+//! * `handlers`: one file for each endpoint.
+//! * `server`: the state of one shard's HTTP server, and the hand-over of a socket to the shard.
+//! * `connection`: a socket that HTTP owns. [`request`], [`handshake`], `response`, [`refusal`], `content`: bytes only.
+//!
+//! What always holds: the shard is borrowed between awaits only. Every request gets a response or a close, and no peer is
+//! waited for longer than a limit allows.
 
 mod admission;
+mod assets;
 mod connection;
 mod content;
+mod exchange;
 mod handlers;
 pub mod handshake;
 pub mod listener;
+mod listing;
 pub mod refusal;
+pub mod request;
 mod response;
 mod router;
 mod server;
+mod slots;
 
-pub use self::admission::addresses::Addresses;
-pub use self::handlers::assets::Pages;
-pub use self::handlers::instruments::Listings;
 pub use self::server::{HttpServer, HttpShared};

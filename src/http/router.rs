@@ -1,75 +1,185 @@
-//! The paths that are answered at once: pages, the directory, last values, health, metrics.
+//! Routes: which path leads to which handler.
+//!
+//! To add a GET endpoint: write `handlers/NAME.rs` with a function that returns a [`Response`], then add a variant to
+//! [`Endpoint`], a line to [`ROUTES`] and an arm to [`get`]. `handlers/health.rs` is the shortest example.
 
-use std::net::SocketAddr;
+use http::{Method, Request};
 
-use http::Method;
-
-use super::admission::origin;
-use super::handlers::{bars, instruments, metrics, operator, snapshot};
-use super::response::{Response, not_found, shown, unavailable};
+use super::admission::origin::{self, CrossOrigin};
+use super::connection::Connection;
+use super::handlers::{bars, echo, health, instruments, metrics, operator, publish, snapshot, sse, stream};
+use super::refusal::Refusal;
+use super::request::quote;
+use super::response::Response;
 use super::server::HttpServer;
-use crate::config::Config;
-use crate::http::handshake::Refusal;
 
-const PATHS: &str = "/, /v1/stream, /v1/sse, /v1/publish, /v1/instruments, /v1/snapshot/{symbol}, /v1/bars/{symbol}, \
-                     /v1/operator, /metrics, /healthz, /readyz";
+/// A resource of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Asset,
+    Stream,
+    Sse,
+    Publish,
+    Echo,
+    Instruments,
+    Snapshots,
+    Snapshot,
+    Bars,
+    Operator,
+    Metrics,
+    Healthz,
+    Readyz,
+}
 
-/// The answer to a request that is no upgrade, from this peer.
-pub(super) async fn answer(
+/// All endpoints, and what pages of other origins may do with them. `{symbol}` is the rest of the path. Other assets than
+/// these are found by their names, see `assets.rs`.
+const ROUTES: &[(&str, Endpoint, CrossOrigin)] = &[
+    ("/", Endpoint::Asset, CrossOrigin::Denied),
+    ("/tickcast.js", Endpoint::Asset, CrossOrigin::Library),
+    ("/v1/stream", Endpoint::Stream, CrossOrigin::Stream),
+    ("/v1/sse", Endpoint::Sse, sse::ACCESS),
+    ("/v1/publish", Endpoint::Publish, CrossOrigin::Stream),
+    ("/v1/echo", Endpoint::Echo, CrossOrigin::Stream),
+    ("/v1/instruments", Endpoint::Instruments, CrossOrigin::Readable),
+    ("/v1/snapshot", Endpoint::Snapshots, CrossOrigin::Readable),
+    ("/v1/snapshot/{symbol}", Endpoint::Snapshot, CrossOrigin::Readable),
+    ("/v1/bars/{symbol}", Endpoint::Bars, CrossOrigin::Readable),
+    ("/v1/operator", Endpoint::Operator, CrossOrigin::Denied),
+    ("/metrics", Endpoint::Metrics, CrossOrigin::Denied),
+    ("/healthz", Endpoint::Healthz, CrossOrigin::Denied),
+    ("/readyz", Endpoint::Readyz, CrossOrigin::Denied),
+];
+
+/// The end of a route's path that stands for a symbol.
+const SYMBOL: &str = "/{symbol}";
+
+/// The endpoint at a path.
+pub(super) fn find(path: &str) -> Option<Endpoint> {
+    let leads_to = |route: &str| match route.strip_suffix(SYMBOL) {
+        Some(folder) => path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')),
+        None => path == route,
+    };
+    ROUTES.iter().find(|(route, ..)| leads_to(route)).map(|(_, endpoint, _)| *endpoint)
+}
+
+/// What pages of other origins may do with a path, or with one below it: they may also read why there is nothing.
+pub(super) fn cross_origin(path: &str) -> CrossOrigin {
+    let covers = |route: &str| {
+        let folder = route.strip_suffix(SYMBOL).unwrap_or(route);
+        path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    ROUTES.iter().find(|(route, ..)| covers(route)).map_or(CrossOrigin::Denied, |(.., access)| *access)
+}
+
+/// The symbol at the end of a path, percent-encoded.
+fn symbol(path: &str) -> &str {
+    path.splitn(4, '/').nth(3).unwrap_or_default()
+}
+
+/// Leads a request to its handler.
+pub(super) async fn route(
     server: &HttpServer,
-    request: &http::Request<()>,
-    from: Option<SocketAddr>,
+    connection: &mut Connection,
+    request: &Request<()>,
+) -> Result<(), Refusal> {
+    let (config, path) = (server.config(), request.uri().path());
+    let access = cross_origin(path);
+    if let Some(response) = origin::preflight(access, request, &config) {
+        return respond(server, connection, request, response?).await;
+    }
+    match find(path) {
+        Some(Endpoint::Stream) => stream::serve(server, connection, request).await,
+        Some(Endpoint::Publish) => publish::serve(server, connection, request).await,
+        Some(Endpoint::Echo) if config.enable_echo => echo::serve(server, connection, request).await,
+        Some(Endpoint::Sse) if request.method() != Method::OPTIONS => sse::serve(server, connection, request).await,
+        endpoint => {
+            let mut response = get(server, connection, request, endpoint).await?;
+            response.headers_only = request.method() == Method::HEAD;
+            respond(server, connection, request, response).await
+        }
+    }
+}
+
+/// The response to a GET or a HEAD.
+async fn get(
+    server: &HttpServer,
+    connection: &Connection,
+    request: &Request<()>,
+    endpoint: Option<Endpoint>,
 ) -> Result<Response, Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let message = format!("method {} is not served; have GET, HEAD", request.method());
-        let headers = vec![("Allow", "GET, HEAD".to_owned())];
-        return Err(Refusal { status: 405, code: "method_not_allowed", message, headers });
+        return Err(Refusal::method_not_allowed(request.method()));
     }
-    let mut response = answer_get(server, request, from).await?;
-    response.headers_only = request.method() == Method::HEAD;
-    Ok(response)
-}
-
-/// Says what pages of other origins may do with it.
-pub(super) fn share(config: &Config, request: &http::Request<()>, response: Response) -> Response {
-    let headers = origin::headers(request, config).into_iter();
-    let response = headers.fold(response, |response, (name, value)| response.with(name, value));
-    let response = if origin::is_for_all(request, config) { response.for_all_origins() } else { response };
-    if origin::varies(request, config) { response.vary("Origin") } else { response }
-}
-
-/// Lets a page that may read the answer read why there is none.
-pub(super) fn share_refusal(config: &Config, request: &http::Request<()>, mut refusal: Refusal) -> Refusal {
-    refusal.headers.extend(origin::headers(request, config));
-    if origin::varies(request, config) { refusal.with_header("Vary", "Origin") } else { refusal }
-}
-
-async fn answer_get(
-    server: &HttpServer,
-    request: &http::Request<()>,
-    from: Option<SocketAddr>,
-) -> Result<Response, Refusal> {
     let (path, query, headers) = (request.uri().path(), request.uri().query().unwrap_or(""), request.headers());
-    if let Some(page) = server.shared.pages.find(path, headers) {
-        return Ok(page);
-    }
-    match path {
-        "/v1/instruments" => Ok(instruments::answer(server, headers).await),
-        "/v1/snapshot" => snapshot::several(server, query, headers).await,
-        "/metrics" => {
-            server.show();
-            Ok(Response::new(metrics::CONTENT_TYPE, metrics::render(&server.state)).unstored())
+    match endpoint {
+        Some(Endpoint::Instruments) => Ok(instruments::get(server, headers).await),
+        Some(Endpoint::Snapshots) => snapshot::get_many(server, query, headers).await,
+        Some(Endpoint::Snapshot) => snapshot::get(server, symbol(path), query, headers),
+        Some(Endpoint::Bars) => bars::get(server, symbol(path), query).await,
+        Some(Endpoint::Operator) => operator::get(server, connection.address(), request),
+        Some(Endpoint::Metrics) => Ok(metrics::get(server)),
+        Some(Endpoint::Healthz) => Ok(health::healthz()),
+        Some(Endpoint::Readyz) => health::readyz(server),
+        Some(Endpoint::Asset | Endpoint::Stream | Endpoint::Sse | Endpoint::Publish | Endpoint::Echo) | None => {
+            server.shared.assets.find(path, headers).ok_or_else(|| not_found(path))
         }
-        "/healthz" => Ok(Response::json(r#"{"status":"ok"}"#).unstored()),
-        "/readyz" => match server.state.lifecycle.not_ready() {
-            Some(why) => Err(unavailable(&why)),
-            None => Ok(Response::json(r#"{"status":"ready"}"#).unstored()),
-        },
-        "/v1/operator" => operator::answer(server, request, from),
-        _ => match (path.strip_prefix("/v1/snapshot/"), path.strip_prefix("/v1/bars/")) {
-            (Some(symbol), _) => snapshot::one(server, symbol, query, headers),
-            (_, Some(symbol)) => bars::answer(server, symbol, query).await,
-            _ => Err(not_found(format!("nothing is at {}; have {PATHS}", shown(path)))),
-        },
+    }
+}
+
+fn not_found(path: &str) -> Refusal {
+    let paths: Vec<_> =
+        ROUTES.iter().filter(|(_, endpoint, _)| *endpoint != Endpoint::Echo).map(|(path, ..)| *path).collect();
+    Refusal::not_found(format!("path {} does not exist: expected one of {}", quote(path), paths.join(", ")))
+}
+
+async fn respond(
+    server: &HttpServer,
+    connection: &mut Connection,
+    request: &Request<()>,
+    response: Response,
+) -> Result<(), Refusal> {
+    let access = cross_origin(request.uri().path());
+    let response = origin::share(access, request, &server.config(), response);
+    let written = connection.respond(&response).await;
+    server.count_write(&written);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_their_endpoints() {
+        for (path, endpoint) in [
+            ("/", Some(Endpoint::Asset)),
+            ("/v1/snapshot", Some(Endpoint::Snapshots)),
+            ("/v1/snapshot/", Some(Endpoint::Snapshot)),
+            ("/v1/snapshot/BTC-USD", Some(Endpoint::Snapshot)),
+            ("/v1/bars/A/B", Some(Endpoint::Bars)),
+            ("/v1/bars", None),
+            ("/v1/streams", None),
+            ("/v1/stream/", None),
+        ] {
+            assert_eq!(find(path), endpoint, "{path}");
+        }
+        assert_eq!((symbol("/v1/bars/A/B"), symbol("/v1/snapshot/")), ("A/B", ""));
+    }
+
+    #[test]
+    fn pages_of_other_origins_have_no_access_by_default() {
+        for (path, access) in [
+            ("/", CrossOrigin::Denied),
+            ("/page.js", CrossOrigin::Denied),
+            ("/metrics", CrossOrigin::Denied),
+            ("/v1/bars", CrossOrigin::Readable),
+            ("/v1/bars/BTC-USD", CrossOrigin::Readable),
+            ("/v1/instruments/x", CrossOrigin::Readable),
+            ("/v1/sse", CrossOrigin::ReadableStream),
+            ("/v1/stream", CrossOrigin::Stream),
+            ("/tickcast.js", CrossOrigin::Library),
+        ] {
+            assert_eq!(cross_origin(path), access, "{path}");
+        }
     }
 }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use core_affinity::CoreId;
-
 use super::feed::{self, Feed, Next};
 use super::{ResyncRequests, SequencerHandle};
+use crate::affinity::pin_current_thread;
 use crate::clock::now_ns;
 use crate::sequencer::{SourceEnd, SourceId};
 
@@ -24,7 +23,7 @@ pub fn spawn_resync(
     core: usize,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("resync".to_owned()).spawn(move || {
-        pin(core);
+        pin_current_thread(core);
         let _watch = sequencer.lifecycle().watch("the thread that sends the state again");
         sequencer.serve_resyncs(&requests, stale_ms);
     })
@@ -39,7 +38,7 @@ pub fn spawn_feed(
     core: usize,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("feed-{}", first.name())).spawn(move || {
-        pin(core);
+        pin_current_thread(core);
         let is_stopping = || sequencer.lifecycle().is_stopping();
         let open = || match spec.open() {
             Ok(feed) => feed.ok_or_else(|| "there is none".to_owned()),
@@ -142,13 +141,6 @@ fn sleep_until(time_ns: u64, is_stopping: &impl Fn() -> bool) {
             return;
         }
         thread::sleep(left.min(LOOK_INTERVAL));
-    }
-}
-
-/// Keeps the calling thread on a core.
-pub fn pin(core: usize) {
-    if !core_affinity::set_for_current(CoreId { id: core }) {
-        tracing::warn!("thread {:?} could not be pinned to core {core}", thread::current().name().unwrap_or(""));
     }
 }
 

@@ -33,7 +33,7 @@ use crate::ingest::{Publishers, SequencerHandle, feed, supervisor};
 use crate::lifecycle::{Event, Lifecycle, Stage};
 use crate::ring;
 use crate::sequencer::{Sequencer, SequencerStats, SourceId};
-use crate::state::{ServerState, SlowList};
+use crate::state::{ServerState, SlowClientList};
 use crate::stats::PublishedCounters;
 
 /// Why the server could not start: what is wrong, the likely cause, what mends it.
@@ -179,7 +179,7 @@ impl Server {
             config: config.clone(),
             sequencer: Arc::new(sequencer),
             shards: config.cores.iter().map(|_| PublishedCounters::default()).collect(),
-            slow: config.cores.iter().map(|_| SlowList::default()).collect(),
+            slow_clients: config.cores.iter().map(|_| SlowClientList::default()).collect(),
             sequencer_stats: stats,
             bars,
             started_ns: now_ns(),
@@ -295,7 +295,7 @@ fn start_cores(
 ) -> Result<Vec<ShardThread>, StartError> {
     let mut cores = Vec::new();
     for (index, (socket, reader)) in sockets.into_iter().zip(readers).enumerate() {
-        let core = http.server.config.cores[index];
+        let core = http.state.config.cores[index];
         let (report, started) = mpsc::channel();
         let (commands, received) = unbounded();
         let spawned = shard_thread::spawn(index, core, http.clone(), socket, reader, received, report);

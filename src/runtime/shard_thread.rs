@@ -23,7 +23,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::clock::{self, now_ns};
 use crate::config::Config;
-use crate::http::{HttpServer, HttpShared};
+use crate::http::{HttpServer, HttpShared, listener};
 use crate::io::uring::{SetupError, Uring, adopt_fd};
 use crate::ring;
 use crate::shard::Shard;
@@ -105,7 +105,7 @@ pub fn spawn(
         .io_memory(FILE_BYTES)
         .spawn(move || async move {
             let name = format!("shard {index}");
-            let _watch = http.server.lifecycle.watch(&name);
+            let _watch = http.state.lifecycle.watch(&name);
             match set_up(&http, ring) {
                 Ok((shard, waker)) => {
                     // The starter may have given up on another core; then nobody listens, and this one ends as well.
@@ -120,9 +120,9 @@ pub fn spawn(
 }
 
 fn set_up(http: &HttpShared, ring: ring::Reader) -> Result<(Shard<Uring>, Arc<ShardWaker>), ShardStartError> {
-    let uring = Uring::new(http.server.config.seats_per_shard())?;
+    let uring = Uring::new(http.state.config.slots_per_shard())?;
     let waker = Arc::new(ShardWaker::new(uring.wake_fd().map_err(ShardStartError::Event)?));
-    Ok((Shard::new(http.server.config.shard.clone(), uring, ring), waker))
+    Ok((Shard::new(http.state.config.shard.clone(), uring, ring), waker))
 }
 
 async fn run(
@@ -138,8 +138,8 @@ async fn run(
         Err(error) => return tracing::error!("shard {index}: its eventfd cannot be duplicated: {error}"),
     };
     let shard = Rc::new(RefCell::new(shard));
-    let server = HttpServer::new(index, shard.clone(), http.clone(), waker.clone());
-    let accepting = server.clone().open(socket);
+    let server = Rc::new(HttpServer::new(index, shard.clone(), http.clone(), waker.clone()));
+    let accepting = listener::spawn(server.clone(), socket);
     let mut driver = ShardDriver {
         index,
         http,
@@ -179,7 +179,7 @@ struct ShardDriver {
     http: Arc<HttpShared>,
     waker: Arc<ShardWaker>,
     shard: Rc<RefCell<Shard<Uring>>>,
-    server: HttpServer,
+    server: Rc<HttpServer>,
     commands: Receiver<ShardCommand>,
     drain: Option<DrainWait>,
     published_ns: u64,
@@ -214,7 +214,7 @@ impl ShardDriver {
                     let now_ns = now_ns();
                     let until_ns = now_ns + (u64::from(over_ms) + u64::from(timeout_ms)) * 1_000_000;
                     self.shard.borrow_mut().begin_drain(over_ms, now_ns);
-                    self.server.send_away();
+                    self.server.end_echoes();
                     self.drain = Some(DrainWait { until_ns, gone });
                 }
                 ShardCommand::Stop => return false,
@@ -225,7 +225,7 @@ impl ShardDriver {
 
     /// Says that all clients have gone, or that they have had their time.
     fn report_gone(&mut self, now_ns: u64, clients: usize) {
-        let nobody = clients == 0 && self.server.talking() == 0;
+        let nobody = clients == 0 && self.server.echoes() == 0;
         if let Some(drain) = self.drain.take_if(|drain| nobody || now_ns >= drain.until_ns) {
             // Who waited may have given up.
             let _ = drain.gone.send(());
@@ -238,7 +238,7 @@ impl ShardDriver {
         let mut shard = self.shard.borrow_mut();
         let worked = shard.tick(now_ns);
         self.report_clients(&mut shard);
-        if shard.wants_resync() && self.http.server.sequencer.request_resync(self.index) {
+        if shard.wants_resync() && self.http.state.sequencer.request_resync(self.index) {
             shard.resync_requested();
         }
         if worked {
@@ -251,7 +251,7 @@ impl ShardDriver {
                 clock::steer();
             }
             self.server.set_levels(shard.counters_mut());
-            self.http.server.shards[self.index].publish(shard.counters());
+            self.http.state.shards[self.index].publish(shard.counters());
         }
         let clients = shard.clients();
         drop(shard);
@@ -261,9 +261,9 @@ impl ShardDriver {
 
     /// Tells the door what a turn has come to.
     fn report_clients(&self, shard: &mut Shard<Uring>) {
-        self.server.left(shard.take_departed());
+        self.server.release_slots(shard.take_departed());
         if let Some(slowest) = shard.take_slowest() {
-            self.server.show_slowest(slowest);
+            self.server.publish_slow_clients(slowest);
         }
     }
 
@@ -281,7 +281,7 @@ impl ShardDriver {
             shard.tick(now_ns()) || shard.has_new_records() || shard.wants_resync() || !self.commands.is_empty();
         self.report_clients(&mut shard);
         self.server.set_levels(shard.counters_mut());
-        self.http.server.shards[self.index].publish(shard.counters());
+        self.http.state.shards[self.index].publish(shard.counters());
         if worked {
             drop(shard);
             self.woken();
@@ -297,7 +297,7 @@ impl ShardDriver {
         };
         // The last echo does not wake this task as it goes, so that the task has to look.
         const ECHO_LOOK_NS: u64 = 20_000_000;
-        let look_ns = if self.server.talking() > 0 { now_ns() + ECHO_LOOK_NS } else { u64::MAX };
+        let look_ns = if self.server.echoes() > 0 { now_ns() + ECHO_LOOK_NS } else { u64::MAX };
         let drain_ns = self.drain.as_ref().map(|drain| drain.until_ns.min(look_ns));
         let deadline_ns = self.shard.borrow().deadline_ns().into_iter().chain(drain_ns).min();
         let from_ns = now_ns();

@@ -1,10 +1,12 @@
 //! Request heads and upgrades: the golden handshake, every refusal, every limit.
 
 use proptest::prelude::*;
-use tickcast::http::handshake::{Accepted, Head, HeadLimits, Refusal, Spoken, parse_head, upgrade};
+use tickcast::http::handshake::{Supported, Upgrade, accept_upgrade};
+use tickcast::http::refusal::Refusal;
+use tickcast::http::request::{HeadLimits, RequestHead, parse_head};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 8192, headers_max: 64 };
-const SPOKEN: Spoken<'_> = Spoken::plain(&["tickcast.v1", "tickcast.v1+json"]);
+const SUPPORTED: Supported<'_> = Supported::plain(&["tickcast.v1", "tickcast.v1+json"]);
 
 /// The client's handshake of RFC 6455 section 1.3.
 const GOLDEN: &str = "GET /chat HTTP/1.1\r\n\
@@ -18,7 +20,7 @@ const GOLDEN: &str = "GET /chat HTTP/1.1\r\n\
 
 fn request(head: &str) -> http::Request<()> {
     match parse_head(head.as_bytes(), &LIMITS) {
-        Ok(Head::Whole { consumed, request }) => {
+        Ok(RequestHead::Complete { consumed, request }) => {
             assert_eq!(consumed, head.len());
             request
         }
@@ -27,9 +29,9 @@ fn request(head: &str) -> http::Request<()> {
 }
 
 /// The verdict on the golden request with one line of it replaced.
-fn with_line(line: &str, replacement: &str) -> Result<Accepted, Refusal> {
+fn with_line(line: &str, replacement: &str) -> Result<Upgrade, Refusal> {
     assert!(GOLDEN.contains(line), "{line}");
-    upgrade(&request(&GOLDEN.replace(line, replacement)), &SPOKEN)
+    accept_upgrade(&request(&GOLDEN.replace(line, replacement)), &SUPPORTED)
 }
 
 /// Status and headers of a response, names in lower case, and the body.
@@ -49,8 +51,8 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 #[test]
 fn the_handshake_of_section_1_3_is_answered_as_there() {
-    let accepted =
-        upgrade(&request(GOLDEN), &Spoken::plain(&["superchat", "chat"])).expect("the RFC's own request is good");
+    let accepted = accept_upgrade(&request(GOLDEN), &Supported::plain(&["superchat", "chat"]))
+        .expect("the RFC's own request is good");
     assert_eq!(accepted.protocol.as_deref(), Some("chat"), "the client's order decides");
     let (status, headers, body) = read_response(&accepted.response);
     assert_eq!(status, 101);
@@ -66,10 +68,12 @@ fn the_handshake_of_section_1_3_is_answered_as_there() {
 #[test]
 fn a_head_is_partial_until_its_last_byte_and_what_follows_is_left() {
     for cut in 0..GOLDEN.len() {
-        assert!(matches!(parse_head(&GOLDEN.as_bytes()[..cut], &LIMITS), Ok(Head::Partial)), "cut at {cut}");
+        assert!(matches!(parse_head(&GOLDEN.as_bytes()[..cut], &LIMITS), Ok(RequestHead::Partial)), "cut at {cut}");
     }
     let with_tail = [GOLDEN.as_bytes(), b"\x81\x80first frame"].concat();
-    let Ok(Head::Whole { consumed, request }) = parse_head(&with_tail, &LIMITS) else { panic!("the head is whole") };
+    let Ok(RequestHead::Complete { consumed, request }) = parse_head(&with_tail, &LIMITS) else {
+        panic!("the head is whole")
+    };
     assert_eq!(consumed, GOLDEN.len());
     assert_eq!(request.headers().len(), 7);
 }
@@ -120,7 +124,7 @@ fn the_subprotocol_is_the_first_of_the_clients_that_is_spoken() {
 
 #[test]
 fn deflate_is_agreed_on_where_it_is_spoken_and_offered() {
-    let spoken = Spoken { deflate: true, ..SPOKEN };
+    let spoken = Supported { deflate: true, ..SUPPORTED };
     let origin = "Origin: http://example.com\r\n";
     let agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
     for (offer, response) in [
@@ -130,11 +134,12 @@ fn deflate_is_agreed_on_where_it_is_spoken_and_offered() {
         ("foo; bar=\"baz\"", None),
     ] {
         let head = GOLDEN.replace(origin, &format!("Sec-WebSocket-Extensions: {offer}\r\n"));
-        let accepted = upgrade(&request(&head), &spoken).unwrap_or_else(|refusal| panic!("{offer:?}: {refusal}"));
+        let accepted =
+            accept_upgrade(&request(&head), &spoken).unwrap_or_else(|refusal| panic!("{offer:?}: {refusal}"));
         let (_, headers, _) = read_response(&accepted.response);
         assert_eq!(header(&headers, "sec-websocket-extensions"), response.as_deref(), "{offer:?}");
         assert_eq!(accepted.deflate.is_some(), response.is_some());
-        let plain = upgrade(&request(&head), &SPOKEN).expect("an offer is no fault where it is not spoken");
+        let plain = accept_upgrade(&request(&head), &SUPPORTED).expect("an offer is no fault where it is not spoken");
         assert_eq!(plain.deflate, None);
     }
 }
@@ -264,14 +269,14 @@ fn what_is_not_http_is_refused_at_once() {
 fn a_head_over_a_limit_is_refused_with_431() {
     let limits = HeadLimits { head_bytes_max: 100, headers_max: 3 };
     let endless = [b"GET / HTTP/1.1\r\nX: ", &[b'a'; 1000][..]].concat();
-    assert!(matches!(parse_head(&endless[..99], &limits), Ok(Head::Partial)));
+    assert!(matches!(parse_head(&endless[..99], &limits), Ok(RequestHead::Partial)));
     assert_eq!(parse_head(&endless[..100], &limits).expect_err("it is full").status, 431);
     assert_eq!(parse_head(&endless, &limits).expect_err("it is over").status, 431);
     // A whole head is judged by its own length, not by what came behind it.
     let head = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(100 - 23));
     assert_eq!(head.len(), 100);
     let with_tail = [head.as_bytes(), &[0x81; 50]].concat();
-    assert!(matches!(parse_head(&with_tail, &limits), Ok(Head::Whole { consumed: 100, .. })));
+    assert!(matches!(parse_head(&with_tail, &limits), Ok(RequestHead::Complete { consumed: 100, .. })));
     let one_more = head.replace("X: ", "X: a");
     assert_eq!(parse_head(one_more.as_bytes(), &limits).expect_err("it is over").status, 431);
     let refusal =
@@ -304,11 +309,11 @@ proptest! {
         head[place] = byte;
         head.splice(place..place, inserted.bytes());
         match parse_head(&head, &LIMITS) {
-            Ok(Head::Whole { request, .. }) => match upgrade(&request, &SPOKEN) {
+            Ok(RequestHead::Complete { request, .. }) => match accept_upgrade(&request, &SUPPORTED) {
                 Ok(accepted) => prop_assert_eq!(read_response(&accepted.response).0, 101),
                 Err(refusal) => prop_assert_eq!(read_response(&refusal.response()).0, refusal.status),
             },
-            Ok(Head::Partial) => {}
+            Ok(RequestHead::Partial) => {}
             Err(refusal) => prop_assert_eq!(read_response(&refusal.response()).0, refusal.status),
         }
     }

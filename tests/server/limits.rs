@@ -104,7 +104,7 @@ fn handshakes_over_the_rate_are_a_503_or_for_one_address_a_429() {
 
 #[test]
 fn handshakes_that_wait_leave_room_for_who_asks_how_the_server_is() {
-    let args = ["--feed", "none", "--cores", "0", "--addresses-exempt", "127.0.0.1", "--door-connections-max", "64"];
+    let args = ["--feed", "none", "--cores", "0", "--addresses-exempt", "127.0.0.1", "--pending-connections-max", "64"];
     let rate = ["--handshakes-per-address-per-s", "1", "--upgrade-timeout-ms", "600000"];
     let server = Server::start(&[&args[..], &rate].concat());
     // All come back at once, and have time to wait for five minutes.
@@ -146,7 +146,7 @@ fn a_handshake_that_comes_early_waits_for_its_turn_and_is_served() {
 
 #[test]
 fn half_open_connections_do_not_keep_good_clients_out() {
-    let mut scene = WatchedServer::start(&["--door-connections-max", "16", "--cores", "0"]);
+    let mut scene = WatchedServer::start(&["--pending-connections-max", "16", "--cores", "0"]);
     let half_open = |begun: &str| {
         let mut stream = connect(scene.server.address);
         stream.write_all(begun.as_bytes()).expect("the server reads");
@@ -158,7 +158,7 @@ fn half_open_connections_do_not_keep_good_clients_out() {
         scene.server.client().ping();
     }
     assert_eq!(scene.server.get("/readyz").status, 200);
-    is_to_come_back(&read_response(&mut silent[0]), 503, "unavailable", &["door_connections_max", "waited longest"]);
+    is_to_come_back(&read_response(&mut silent[0]), 503, "unavailable", &["pending_connections_max", "waited longest"]);
     scene.server.wait_for_metric("tickcast_pending_evicted_total", |count| count >= 48);
     scene.server.wait_for_metric("tickcast_pending_connections", |count| count <= 16);
     scene.assert_undisturbed();
@@ -166,7 +166,7 @@ fn half_open_connections_do_not_keep_good_clients_out() {
 
 #[test]
 fn a_door_full_of_echoes_is_a_503_and_subscribers_stay() {
-    let args = ["--door-connections-max", "16", "--echoes-max", "100", "--enable-echo", "--cores", "0"];
+    let args = ["--pending-connections-max", "16", "--echoes-max", "100", "--enable-echo", "--cores", "0"];
     let mut scene = WatchedServer::start(&args);
     let echoes: Vec<_> = (0..16).map(|_| Client::connect(scene.server.address, "/v1/echo", &[])).collect();
     let mut stream = connect(scene.server.address);

@@ -1,6 +1,149 @@
-//! Which connections and requests are admitted: pending connections, addresses, forwarded headers, origins.
+//! Admission: which connections and requests a shard serves.
+//!
+//! * [`pending`]: how many connections may wait for a request, and which is evicted for a new one.
+//! * [`addresses`]: connections and handshakes of each address, shared by all shards.
+//! * [`forwarded`]: the client's address behind a trusted proxy.
+//! * [`origin`]: which pages of other origins may use an endpoint.
+//! * [`Admission`]: these limits for one shard, and the rates of accepted connections and handshakes.
+//!
+//! What always holds: a limit that is reached yields a [`Rejection`], which has a counter and a refusal. A handshake over a
+//! rate waits for half of `upgrade_timeout_ms` at most.
 
-pub mod addresses;
-pub(super) mod forwarded;
-pub(super) mod origin;
-pub(super) mod pending;
+pub(crate) mod addresses;
+pub(crate) mod forwarded;
+pub(crate) mod origin;
+pub(crate) mod pending;
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::addresses::{AddressFull, AddressGuard, AddressTable};
+use self::pending::{Entered, PendingConnections};
+use crate::config::Config;
+use crate::http::refusal::{RETRY_AFTER, Refusal};
+use crate::rate_limit::RateLimiter;
+use crate::stats::Counter;
+
+/// Why a connection or a handshake is rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    /// The shard has its share of `pending_connections_max`, and all of them are being served.
+    PendingFull,
+    /// The address has this many connections: `connections_per_address_max`.
+    AddressFull(u32),
+    /// The address exceeds `handshakes_per_address_per_s`; the next permit is this far away.
+    AddressRate(Duration),
+    /// The shard exceeds `handshakes_per_s`; the next permit is this far away.
+    ShardRate(Duration),
+    /// The server is stopping.
+    Draining,
+}
+
+impl Rejection {
+    /// The counter of such rejections.
+    pub(crate) fn counter(self) -> Counter {
+        match self {
+            Self::PendingFull => Counter::RefusedPending,
+            Self::AddressFull(_) => Counter::RefusedAddress,
+            Self::AddressRate(_) => Counter::RefusedAddressRate,
+            Self::ShardRate(_) => Counter::RefusedRate,
+            Self::Draining => Counter::RefusedDraining,
+        }
+    }
+
+    /// The response to the client.
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::PendingFull => {
+                Refusal::unavailable("too many connections are pending (pending_connections_max)", Duration::ZERO)
+            }
+            Self::AddressFull(max) => Refusal::too_many_requests(
+                format!("too many connections from this address: connections_per_address_max is {max}"),
+                RETRY_AFTER,
+            ),
+            Self::AddressRate(wait) => {
+                Refusal::too_many_requests("too many handshakes from this address (handshakes_per_address_per_s)", wait)
+            }
+            Self::ShardRate(wait) => Refusal::unavailable("too many handshakes (handshakes_per_s)", wait),
+            Self::Draining => Refusal::unavailable("the server is stopping", RETRY_AFTER),
+        }
+    }
+}
+
+/// The limits of one shard.
+pub(crate) struct Admission {
+    pending: Rc<PendingConnections>,
+    addresses: Arc<AddressTable>,
+    accepts: Cell<RateLimiter>,
+    handshakes: Cell<RateLimiter>,
+}
+
+impl Admission {
+    pub(crate) fn new(addresses: Arc<AddressTable>) -> Self {
+        Self { pending: Rc::default(), addresses, accepts: Cell::default(), handshakes: Cell::default() }
+    }
+
+    pub(crate) fn pending(&self) -> &PendingConnections {
+        &self.pending
+    }
+
+    /// Takes a permit of `per_second` batches of accepted connections; returns the time to wait before the next accept.
+    pub(crate) fn pace_accepts(&self, per_second: u32, now_ns: u64) -> Duration {
+        take(&self.accepts, per_second, now_ns, Duration::MAX).unwrap_or_default()
+    }
+
+    /// Adds a pending connection, evicting another one if necessary.
+    pub(crate) fn enter(&self, config: &Config) -> Result<Entered, Rejection> {
+        self.pending.enter(config.pending_per_shard() as usize).ok_or(Rejection::PendingFull)
+    }
+
+    /// Counts a connection for its address; `None` for an exempt address.
+    pub(crate) fn count_address(
+        &self,
+        address: IpAddr,
+        config: &Config,
+        now_ns: u64,
+    ) -> Result<Option<AddressGuard>, Rejection> {
+        let counted = self.addresses.count(address, config, now_ns);
+        counted.map_err(|AddressFull| Rejection::AddressFull(config.connections_per_address_max))
+    }
+
+    /// Takes a handshake permit, first of the address, then of the shard; returns the time until it is valid.
+    pub(crate) fn take_handshake(
+        &self,
+        address: Option<&AddressGuard>,
+        config: &Config,
+        now_ns: u64,
+    ) -> Result<Duration, Rejection> {
+        let wait_max = self.handshake_wait_max(config);
+        let of_address = match address {
+            Some(address) => address
+                .take_handshake(config.handshakes_per_address_per_s, now_ns, wait_max)
+                .map_err(Rejection::AddressRate)?,
+            None => Duration::ZERO,
+        };
+        let of_shard =
+            take(&self.handshakes, config.handshakes_per_s, now_ns, wait_max).map_err(Rejection::ShardRate)?;
+        Ok(of_address.max(of_shard))
+    }
+
+    /// Half of the upgrade timeout, as reading the head has used some of it. Zero if waiting handshakes take 7/8 of the
+    /// pending connections: the rest is for requests that are answered at once, such as `/readyz`.
+    fn handshake_wait_max(&self, config: &Config) -> Duration {
+        let serving_max = config.pending_per_shard() as usize * 7 / 8;
+        if self.pending.serving() > serving_max {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(u64::from(config.upgrade_timeout_ms) / 2)
+    }
+}
+
+fn take(limiter: &Cell<RateLimiter>, per_second: u32, now_ns: u64, wait_max: Duration) -> Result<Duration, Duration> {
+    let mut taken = limiter.get();
+    let wait = taken.take(per_second, now_ns, wait_max);
+    limiter.set(taken);
+    wait
+}

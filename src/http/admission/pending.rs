@@ -1,8 +1,9 @@
-//! Who is at one shard's door and is no seat: requests under way, answers that are not yet read, echoes.
+//! Pending connections of one shard: connections that are not clients of the shard and not publishers. They wait for a
+//! request, are being answered, read their response, or are echoes.
 //!
-//! What always holds: a visitor who has sent no whole request keeps nobody out. Where the lobby is full, the one that has
-//! waited longest goes; a good client sends its request within a round trip, so that it is not the one. Who is being
-//! served (a handshake that waits for its turn, an echo) is not sent away for somebody new.
+//! What always holds: a connection that has sent no complete request keeps no other out. At the limit the one that has
+//! waited longest is evicted; a good client sends its request within a round trip, so it is not evicted. A connection that
+//! is being served (a handshake that waits for a permit, an echo) is never evicted.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -10,135 +11,127 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// One shard's visitors, by their arrival.
+/// The pending connections of one shard, in order of arrival.
 #[derive(Default)]
-pub(crate) struct Lobby(RefCell<Inner>);
+pub(crate) struct PendingConnections(RefCell<PendingTable>);
 
 #[derive(Default)]
-struct Inner {
-    next: u64,
+struct PendingTable {
+    next_id: u64,
     len: usize,
-    /// Those who are waited for.
-    idle: BTreeMap<u64, Rc<Notice>>,
-    talking: BTreeMap<u64, Rc<Notice>>,
+    /// They wait for their peer: for a request, or until a response is read.
+    waiting: BTreeMap<u64, Rc<EndSignal>>,
+    echoes: BTreeMap<u64, Rc<EndSignal>>,
 }
 
-/// How somebody new was let in.
-pub(crate) enum Entered {
-    /// There was room.
-    Freely(Visit),
-    /// Somebody who had sent nothing whole was asked to go for it.
-    InPlaceOfAnother(Visit),
-    /// Everybody is being served.
-    Full,
+/// A new pending connection.
+pub(crate) struct Entered {
+    pub(crate) connection: PendingConnection,
+    /// Another connection was evicted for it.
+    pub(crate) evicted: bool,
 }
 
-impl Lobby {
-    /// Lets somebody in where fewer than `visitors_max` are there, or one of them can go.
-    pub(crate) fn enter(self: &Rc<Self>, visitors_max: usize) -> Entered {
-        let mut inner = self.0.borrow_mut();
-        let evicted = if inner.len < visitors_max { None } else { Some(inner.idle.pop_first()) };
-        if let Some(None) = evicted {
-            return Entered::Full;
+impl PendingConnections {
+    /// Adds a connection if fewer than `max` are pending or one of them can be evicted.
+    pub(crate) fn enter(self: &Rc<Self>, max: usize) -> Option<Entered> {
+        let mut table = self.0.borrow_mut();
+        let oldest = if table.len < max { None } else { Some(table.waiting.pop_first()?.1) };
+        let id = table.next_id;
+        table.next_id += 1;
+        table.len += 1;
+        let signal = Rc::new(EndSignal::default());
+        table.waiting.insert(id, signal.clone());
+        drop(table);
+        if let Some(oldest) = &oldest {
+            oldest.send();
         }
-        let id = inner.next;
-        inner.next += 1;
-        inner.len += 1;
-        let notice = Rc::new(Notice::default());
-        inner.idle.insert(id, notice.clone());
-        let visit = Visit { lobby: self.clone(), id, notice };
-        match evicted {
-            Some(Some((_, oldest))) => {
-                oldest.give();
-                Entered::InPlaceOfAnother(visit)
-            }
-            _ => Entered::Freely(visit),
-        }
+        let connection = PendingConnection { all: self.clone(), id, signal };
+        Some(Entered { connection, evicted: oldest.is_some() })
     }
 
-    /// How many there are, with those who are on their way out.
+    /// Number of connections, including evicted ones that have not ended yet.
     pub(crate) fn len(&self) -> usize {
         self.0.borrow().len
     }
 
-    /// How many of them are being served: they are not waited for, and cannot be asked to go for somebody new.
-    pub(crate) fn served(&self) -> usize {
-        let inner = self.0.borrow();
-        inner.len - inner.idle.len()
+    /// Number of connections that are being served and cannot be evicted.
+    pub(crate) fn serving(&self) -> usize {
+        let table = self.0.borrow();
+        table.len - table.waiting.len()
     }
 
-    /// How many of them are talking.
-    pub(crate) fn talking(&self) -> usize {
-        self.0.borrow().talking.len()
+    /// Number of echoes.
+    pub(crate) fn echoes(&self) -> usize {
+        self.0.borrow().echoes.len()
     }
 
-    /// Asks all who are talking to come to an end.
-    pub(crate) fn send_away(&self) {
-        self.0.borrow().talking.values().for_each(|notice| notice.give());
+    /// Asks all echoes to end.
+    pub(crate) fn end_echoes(&self) {
+        self.0.borrow().echoes.values().for_each(|signal| signal.send());
     }
 }
 
-/// One visitor; its place is free when this is dropped.
-pub(crate) struct Visit {
-    lobby: Rc<Lobby>,
+/// One pending connection, counted until it is dropped.
+pub(crate) struct PendingConnection {
+    all: Rc<PendingConnections>,
     id: u64,
-    notice: Rc<Notice>,
+    signal: Rc<EndSignal>,
 }
 
-impl Visit {
-    /// Is waited for: for a request, or to have read its answer. It goes when somebody new wants its place.
-    pub(crate) fn idle(&self) {
-        let mut inner = self.lobby.0.borrow_mut();
-        inner.talking.remove(&self.id);
-        if !self.notice.given.get() {
-            inner.idle.insert(self.id, self.notice.clone());
+impl PendingConnection {
+    /// The connection waits for its peer, and may be evicted.
+    pub(crate) fn set_waiting(&self) {
+        let mut table = self.all.0.borrow_mut();
+        table.echoes.remove(&self.id);
+        if !self.signal.sent.get() {
+            table.waiting.insert(self.id, self.signal.clone());
         }
     }
 
-    /// Has sent its request, and is being served.
-    pub(crate) fn served(&self) {
-        self.lobby.0.borrow_mut().idle.remove(&self.id);
+    /// The request has arrived and is being served.
+    pub(crate) fn set_serving(&self) {
+        self.all.0.borrow_mut().waiting.remove(&self.id);
     }
 
-    /// Is a conversation, until the server stops.
-    pub(crate) fn talks(&self) {
-        let mut inner = self.lobby.0.borrow_mut();
-        inner.idle.remove(&self.id);
-        inner.talking.insert(self.id, self.notice.clone());
+    /// The connection is an echo until the server drains.
+    pub(crate) fn set_echo(&self) {
+        let mut table = self.all.0.borrow_mut();
+        table.waiting.remove(&self.id);
+        table.echoes.insert(self.id, self.signal.clone());
     }
 
-    /// Waits until it is asked to go.
-    pub(crate) async fn notice(&self) {
+    /// Completes when the connection has to end: it is evicted, or the server drains.
+    pub(crate) async fn must_end(&self) {
         poll_fn(|context| {
-            if self.notice.given.get() {
+            if self.signal.sent.get() {
                 return Poll::Ready(());
             }
-            self.notice.waker.set(Some(context.waker().clone()));
+            self.signal.waker.set(Some(context.waker().clone()));
             Poll::Pending
         })
         .await;
     }
 }
 
-impl Drop for Visit {
+impl Drop for PendingConnection {
     fn drop(&mut self) {
-        let mut inner = self.lobby.0.borrow_mut();
-        inner.len -= 1;
-        inner.idle.remove(&self.id);
-        inner.talking.remove(&self.id);
+        let mut table = self.all.0.borrow_mut();
+        table.len -= 1;
+        table.waiting.remove(&self.id);
+        table.echoes.remove(&self.id);
     }
 }
 
-/// That a visitor should go.
+/// Asks the task of a connection to end it.
 #[derive(Default)]
-struct Notice {
-    given: Cell<bool>,
+struct EndSignal {
+    sent: Cell<bool>,
     waker: Cell<Option<Waker>>,
 }
 
-impl Notice {
-    fn give(&self) {
-        self.given.set(true);
+impl EndSignal {
+    fn send(&self) {
+        self.sent.set(true);
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -149,42 +142,39 @@ impl Notice {
 mod tests {
     use super::*;
 
-    fn told(visit: &Visit) -> bool {
-        futures_lite::future::block_on(futures_lite::future::poll_once(visit.notice())).is_some()
+    fn must_end(connection: &PendingConnection) -> bool {
+        futures_lite::future::block_on(futures_lite::future::poll_once(connection.must_end())).is_some()
     }
 
-    fn enter(lobby: &Rc<Lobby>) -> (Visit, bool) {
-        match lobby.enter(2) {
-            Entered::Freely(visit) => (visit, false),
-            Entered::InPlaceOfAnother(visit) => (visit, true),
-            Entered::Full => panic!("somebody can go"),
-        }
+    fn enter(pending: &Rc<PendingConnections>) -> (PendingConnection, bool) {
+        let Entered { connection, evicted } = pending.enter(2).expect("one can be evicted");
+        (connection, evicted)
     }
 
     #[test]
-    fn in_a_full_lobby_the_one_that_has_waited_longest_goes() {
-        let lobby = Rc::new(Lobby::default());
-        let ((first, _), (second, _)) = (enter(&lobby), enter(&lobby));
-        let (third, evicted) = enter(&lobby);
-        assert!(evicted && told(&first) && !told(&second) && !told(&third));
+    fn at_the_limit_the_longest_waiting_is_evicted() {
+        let pending = Rc::new(PendingConnections::default());
+        let ((first, _), (second, _)) = (enter(&pending), enter(&pending));
+        let (third, evicted) = enter(&pending);
+        assert!(evicted && must_end(&first) && !must_end(&second) && !must_end(&third));
         drop(first);
-        assert_eq!(lobby.len(), 2);
+        assert_eq!(pending.len(), 2);
     }
 
     #[test]
-    fn who_is_served_or_talks_is_not_sent_away_for_somebody_new() {
-        let lobby = Rc::new(Lobby::default());
-        let ((served, _), (talker, _)) = (enter(&lobby), enter(&lobby));
-        served.served();
-        talker.talks();
-        assert!(matches!(lobby.enter(2), Entered::Full));
-        served.idle();
-        let (newest, evicted) = enter(&lobby);
-        assert!(evicted && told(&served) && !told(&talker));
-        served.idle();
-        newest.served();
-        assert!(matches!(lobby.enter(2), Entered::Full), "who was told to go is not told twice");
-        lobby.send_away();
-        assert!(told(&talker) && !told(&newest));
+    fn served_connections_and_echoes_are_not_evicted() {
+        let pending = Rc::new(PendingConnections::default());
+        let ((served, _), (echo, _)) = (enter(&pending), enter(&pending));
+        served.set_serving();
+        echo.set_echo();
+        assert!(pending.enter(2).is_none());
+        served.set_waiting();
+        let (newest, evicted) = enter(&pending);
+        assert!(evicted && must_end(&served) && !must_end(&echo));
+        served.set_waiting();
+        newest.set_serving();
+        assert!(pending.enter(2).is_none(), "an evicted connection is not evicted twice");
+        pending.end_echoes();
+        assert!(must_end(&echo) && !must_end(&newest));
     }
 }

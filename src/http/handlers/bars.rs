@@ -1,38 +1,38 @@
-//! `/v1/bars/{symbol}`: what was traded and quoted since the start, as columns.
+//! `/v1/bars/{symbol}`: bars of an instrument since the start of the server, as columns.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::snapshot::unknown;
-use crate::bars::BarStore;
-use crate::bars::{Bar, BarQuery, FoundBars, INTERVALS_S};
-use crate::http::handshake::Refusal;
-use crate::http::response::{Response, bad_request, not_found, shown, unavailable};
+use super::snapshot::unknown_instrument;
+use crate::bars::{Bar, BarQuery, BarStore, FoundBars, INTERVALS_S};
+use crate::http::refusal::{RETRY_AFTER, Refusal};
+use crate::http::request::quote;
+use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::PRICE_NONE;
 
-/// Bars of an answer: a chart has a thousand or two, and to write one costs some 0.3 us of the core that the fan-out has.
+/// Bars of a response: a chart shows a thousand or two, and writing one costs some 0.3 us of the core of the fan-out.
 const LIMIT_MAX: u32 = 5000;
 const LIMIT: u32 = 1000;
 /// A day.
 const INTERVAL_S_MAX: u32 = 86_400;
 const INTERVAL_S: u32 = 60;
-/// How often, and how many times, the store is asked while it takes records in.
+/// How often, and how many times, a locked store is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 const TRIES: usize = 1000;
 
-/// The answer to `GET /v1/bars/{symbol}?query`.
-pub(crate) async fn answer(server: &HttpServer, symbol: &str, query: &str) -> Result<Response, Refusal> {
-    let Some(store) = &server.state.bars else {
-        return Err(not_found("bars are off: the server was started with --bars-bytes 0".to_owned()));
+pub(crate) async fn get(server: &HttpServer, symbol: &str, query: &str) -> Result<Response, Refusal> {
+    let Some(store) = &server.state().bars else {
+        return Err(Refusal::not_found("bars are off: the server was started with --bars-bytes 0"));
     };
     let query = parse(query)?;
     let symbol = percent_encoding::percent_decode_str(symbol).decode_utf8_lossy();
-    let instrument = server.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown(&symbol))?.clone();
+    let instrument =
+        server.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?.clone();
     let found = find(store, instrument.id, &query).await?;
     let columns = Columns { px_exp: instrument.px_exp, sz_exp: instrument.sz_exp, found: &found };
-    let symbol = serde_json::to_string(&instrument.symbol).expect("a text is always JSON");
+    let symbol = serde_json::to_string(&instrument.symbol).expect("a string is always valid JSON");
     let mut text = format!(r#"{{"symbol":{symbol},"interval_s":{},"since":{}"#, query.interval_s, found.since_s);
     columns.push(&mut text);
     Ok(Response::json(text))
@@ -45,10 +45,10 @@ async fn find(store: &BarStore, instrument: u32, query: &BarQuery) -> Result<Fou
         }
         glommio::timer::sleep(RETRY).await;
     }
-    Err(unavailable("the bars are busy taking in what was traded"))
+    Err(Refusal::unavailable("the bars are busy", RETRY_AFTER))
 }
 
-/// Reads the parameters. Others than those that there are stand for nothing, and the last of several counts.
+/// Parses the query. Unknown parameters are ignored; of repeated ones the last counts.
 fn parse(text: &str) -> Result<BarQuery, Refusal> {
     let mut query = BarQuery { interval_s: INTERVAL_S, limit: LIMIT as usize, to_s: u32::MAX };
     for (name, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {
@@ -62,19 +62,20 @@ fn parse(text: &str) -> Result<BarQuery, Refusal> {
     if query.is_served() {
         return Ok(query);
     }
-    let message = format!("interval_s: no bars of {} s can be made of those of {INTERVALS_S:?} s", query.interval_s);
-    Err(bad_request(message))
+    let message =
+        format!("interval_s: {} is not served: expected a multiple of one of {INTERVALS_S:?}", query.interval_s);
+    Err(Refusal::bad_request(message))
 }
 
 fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Refusal> {
     let number = value.parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| {
-        let message = format!("{name}: {:?} is not a whole number from {least} to {most}", shown(value));
-        bad_request(message)
+        let message = format!("{name}: invalid value {}: expected a whole number from {least} to {most}", quote(value));
+        Refusal::bad_request(message)
     })
 }
 
-/// What was found, with the instrument's exponents.
+/// The bars of an instrument, written with its exponents.
 struct Columns<'a> {
     px_exp: i8,
     sz_exp: i8,
@@ -83,23 +84,23 @@ struct Columns<'a> {
 
 impl Columns<'_> {
     fn push(&self, out: &mut String) {
-        self.column("time", out, |bar, out| write!(out, "{}", bar.time_s).expect("a String takes all"));
+        self.column("time", out, |bar, out| write!(out, "{}", bar.time_s).expect("writing to a String cannot fail"));
         self.column("open", out, |bar, out| push_decimal(bar.open, self.px_exp, out));
         self.column("high", out, |bar, out| push_decimal(bar.high, self.px_exp, out));
         self.column("low", out, |bar, out| push_decimal(bar.low, self.px_exp, out));
         self.column("close", out, |bar, out| push_decimal(bar.close, self.px_exp, out));
-        // A sum that does not fit is not told as one that does.
+        // A sum that overflowed has no value.
         let volume = |bar: &Bar| if bar.volume == i64::MAX { PRICE_NONE } else { bar.volume };
         self.column("volume", out, |bar, out| push_decimal(volume(bar), self.sz_exp, out));
-        self.column("trades", out, |bar, out| write!(out, "{}", bar.trades).expect("a String takes all"));
+        self.column("trades", out, |bar, out| write!(out, "{}", bar.trades).expect("writing to a String cannot fail"));
         self.column("bid_px", out, |bar, out| push_decimal(bar.bid_px, self.px_exp, out));
         self.column("ask_px", out, |bar, out| push_decimal(bar.ask_px, self.px_exp, out));
         let holes: Vec<_> = self.found.holes.iter().map(|(from, to)| format!("[{from},{to}]")).collect();
-        write!(out, r#","holes":[{}]}}"#, holes.join(",")).expect("a String takes all");
+        write!(out, r#","holes":[{}]}}"#, holes.join(",")).expect("writing to a String cannot fail");
     }
 
     fn column(&self, name: &str, out: &mut String, push: impl Fn(&Bar, &mut String)) {
-        write!(out, r#","{name}":["#).expect("a String takes all");
+        write!(out, r#","{name}":["#).expect("writing to a String cannot fail");
         for (nth, bar) in self.found.bars.iter().enumerate() {
             if nth > 0 {
                 out.push(',');
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_has_its_default() {
+    fn missing_parameters_have_defaults() {
         assert_eq!(parse("").unwrap(), BarQuery { interval_s: 60, limit: 1000, to_s: u32::MAX });
         assert_eq!(
             parse("interval_s=5&limit=7&to=1700000000&_=1&x").unwrap(),
@@ -139,23 +140,23 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_cannot_be_names_itself_and_what_would_be_right() {
-        for (text, said) in [
-            ("interval_s=0", "interval_s: \"0\" is not a whole number from 1 to 86400"),
-            ("interval_s=1.5", "interval_s: \"1.5\""),
+    fn invalid_parameters_are_named_with_what_was_expected() {
+        for (text, expected) in [
+            ("interval_s=0", "interval_s: invalid value \"0\": expected a whole number from 1 to 86400"),
+            ("interval_s=1.5", "interval_s: invalid value \"1.5\""),
             ("interval_s=86401", "from 1 to 86400"),
-            ("limit=0", "limit: \"0\" is not a whole number from 1 to 5000"),
-            ("limit=5001", "limit: \"5001\""),
-            ("limit=", "limit: \"\""),
-            ("to=-1", "to: \"-1\" is not a whole number from 0 to 4294967295"),
-            ("to=now", "to: \"now\""),
+            ("limit=0", "limit: invalid value \"0\": expected a whole number from 1 to 5000"),
+            ("limit=5001", "limit: invalid value \"5001\""),
+            ("limit=", "limit: invalid value \"\""),
+            ("to=-1", "to: invalid value \"-1\": expected a whole number from 0 to 4294967295"),
+            ("to=now", "to: invalid value \"now\""),
         ] {
-            assert!(refusal(text).contains(said), "{text}: {}", refusal(text));
+            assert!(refusal(text).contains(expected), "{text}: {}", refusal(text));
         }
     }
 
     #[test]
-    fn a_volume_that_has_no_room_is_not_told_as_one_that_has() {
+    fn an_overflowed_volume_is_null() {
         let bar = Bar {
             time_s: 60,
             trades: 2,

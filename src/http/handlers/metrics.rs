@@ -1,6 +1,6 @@
-//! `/metrics`: the counters of all shards and of the sequencer, in the OpenMetrics text format.
+//! `/metrics`: the counters of all shards and of the whole server, in the OpenMetrics text format.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -8,38 +8,40 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::http::response::Response;
+use crate::http::server::HttpServer;
 use crate::state::ServerState;
-use crate::stats::{Counter, CounterKind};
+use crate::stats::{Counter, CounterKind, PublishedCounters};
 
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// One number of the whole server.
+/// One metric of the whole server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Number {
-    pub(crate) name: &'static str,
-    pub(crate) help: &'static str,
-    pub(crate) kind: CounterKind,
-    pub(crate) value: u64,
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: CounterKind,
+    pub(super) value: u64,
 }
 
-/// The numbers as they were last published.
-pub(crate) fn render(public: &ServerState) -> String {
+/// The metrics as last published.
+pub(crate) fn get(server: &HttpServer) -> Response {
+    server.publish_counters();
+    let state = server.state();
     let mut registry = Registry::with_prefix("tickcast");
-    registry.register_collector(Box::new(Numbers { shards: public.shards.clone(), whole: numbers(public) }));
+    registry.register_collector(Box::new(Metrics { shards: state.shards.clone(), of_server: of_server(state) }));
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &registry) {
-        Ok(()) => text,
-        Err(error) => unreachable!("a String takes all text: {error}"),
-    }
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("writing to a String cannot fail");
+    Response::new(CONTENT_TYPE, text).no_store()
 }
 
-/// What is counted for the whole server: by the sequencer, of publishers, of bars.
-pub(crate) fn numbers(public: &ServerState) -> Vec<Number> {
-    let (sequencer, publishers, bars) = (&public.sequencer_stats, &public.publishers, public.bars.as_deref());
-    // Relaxed: each number stands for itself.
-    let get = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
-    let count = |name, value, help| Number { name, help, kind: CounterKind::Count, value };
-    let level = |name, value, help| Number { name, help, kind: CounterKind::Level, value };
+/// The metrics of the whole server: sequencer, publishers, bars.
+pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
+    let (sequencer, publishers, bars) = (&state.sequencer_stats, &state.publishers, state.bars.as_deref());
+    // Relaxed: each number is independent of the others.
+    let get = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    let count = |name, value, help| Metric { name, help, kind: CounterKind::Count, value };
+    let level = |name, value, help| Metric { name, help, kind: CounterKind::Level, value };
     vec![
         count("sequencer_records", get(&sequencer.records), "Records sequenced"),
         count(
@@ -86,15 +88,15 @@ pub(crate) fn numbers(public: &ServerState) -> Vec<Number> {
 }
 
 #[derive(Debug)]
-struct Numbers {
-    shards: Vec<crate::stats::PublishedCounters>,
-    whole: Vec<Number>,
+struct Metrics {
+    shards: Vec<PublishedCounters>,
+    of_server: Vec<Metric>,
 }
 
-impl Collector for Numbers {
+impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         encode_shards(&self.shards, &mut encoder)?;
-        for Number { name, help, kind, value } in &self.whole {
+        for Metric { name, help, kind, value } in &self.of_server {
             match kind {
                 CounterKind::Count => {
                     let number = ConstCounter::new(*value);
@@ -110,10 +112,7 @@ impl Collector for Numbers {
     }
 }
 
-fn encode_shards(
-    shards: &[crate::stats::PublishedCounters],
-    encoder: &mut DescriptorEncoder<'_>,
-) -> Result<(), std::fmt::Error> {
+fn encode_shards(shards: &[PublishedCounters], encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
     for (counter, name, kind, help) in Counter::ALL {
         let name = snake_case(name);
         let family = match kind {
@@ -133,8 +132,8 @@ fn encode_shards(
     Ok(())
 }
 
-/// The name in `/metrics` of a counter.
-pub(crate) fn snake_case(name: &str) -> String {
+/// The metric's name of a counter.
+pub(super) fn snake_case(name: &str) -> String {
     let mut snake = String::new();
     for letter in name.chars() {
         if letter.is_ascii_uppercase() && !snake.is_empty() {

@@ -1,12 +1,15 @@
-//! One file for each endpoint.
+//! One file for each endpoint. `router.rs` lists their paths.
+//!
+//! A handler returns a response, or takes the connection over: it becomes a client of the shard (`stream`, `sse`), gets a
+//! thread (`publish`), or stays with its task (`echo`).
 
-pub mod assets;
 pub(super) mod bars;
 pub(super) mod echo;
-pub(super) mod echo_session;
-pub mod instruments;
+pub(super) mod health;
+pub(super) mod instruments;
 pub(super) mod metrics;
 pub(super) mod operator;
 pub(super) mod publish;
 pub(super) mod snapshot;
 pub(super) mod sse;
+pub(super) mod stream;

@@ -1,8 +1,8 @@
-//! `/v1/operator`: the server as those see it who run it. The numbers are those of `/metrics`, by the same names; beside
-//! them stand who is slow, and how full the rings are.
+//! `/v1/operator`: the state of the server for its operators. It has the metrics of `/metrics` under the same names, the
+//! sources, the fill of the rings, and the slowest clients.
 //!
-//! It tells the addresses of clients, so that not everybody may look: who has the operator's token, or, where there is
-//! none, who connects from this very machine, without a proxy between.
+//! It shows addresses of clients, so it needs the operator's token. Without a configured token it is served to clients on
+//! this machine only, and not through a proxy.
 
 use std::net::SocketAddr;
 
@@ -10,50 +10,51 @@ use http::header::HOST;
 use serde_json::{Map, Value, json};
 
 use super::metrics;
+use crate::clock::now_ns;
 use crate::config::Config;
-use crate::http::handshake::Refusal;
-use crate::http::response::{Response, bearer, forbidden, unauthorized};
+use crate::http::refusal::Refusal;
+use crate::http::request::bearer_token;
+use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use crate::sequencer::SourceId;
 use crate::shard::{Encoding, Format};
-use crate::state::{ServerState, Slow, SlowList};
+use crate::state::{ClientAddress, ServerState, SlowClientList, SlowClientRow};
 use crate::stats::{Counter, CounterKind};
 
-/// What proxies add to a request that they pass on. Who came through one is not on this machine, whatever its socket says.
+/// Headers that proxies add. A client behind a proxy is not on this machine, even if the proxy is.
 const PROXY_HEADERS: [&str; 6] =
     ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
-/// The answer, if this peer may have it.
-pub(crate) fn answer(
+pub(crate) fn get(
     server: &HttpServer,
+    address: Option<ClientAddress>,
     request: &http::Request<()>,
-    from: Option<SocketAddr>,
 ) -> Result<Response, Refusal> {
-    authorize(&server.config(), request, from)?;
-    server.show();
-    Ok(Response::json(view(&server.state, crate::clock::now_ns()).to_string()).unstored())
+    authorize(&server.config(), request, address.map(|address| address.socket))?;
+    server.publish_counters();
+    Ok(Response::json(view(server.state(), now_ns()).to_string()).no_store())
 }
 
 fn authorize(config: &Config, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<(), Refusal> {
     if let Some(token) = &config.operator_token {
-        return match bearer(request) {
-            None => Err(unauthorized("the operator's token is wanted: Authorization: Bearer TOKEN")),
+        return match bearer_token(request) {
+            None => Err(Refusal::unauthorized("Authorization: missing: expected Bearer and the operator token")),
             Some(given) if constant_time_eq::constant_time_eq(given, token.as_bytes()) => Ok(()),
-            Some(_) => Err(unauthorized("this is not the operator's token")),
+            Some(_) => Err(Refusal::unauthorized("Authorization: wrong token: expected the operator token")),
         };
     }
     let is_direct = !PROXY_HEADERS.iter().any(|name| request.headers().contains_key(*name));
-    let is_near = from.is_some_and(|from| from.ip().to_canonical().is_loopback());
-    if is_near && is_direct && names_this_machine(request) {
+    let is_local = from.is_some_and(|from| from.ip().to_canonical().is_loopback());
+    if is_local && is_direct && names_this_machine(request) {
         return Ok(());
     }
-    Err(forbidden(
-        "without --operator-token TOKEN the operator's view is for this machine alone: connect to a loopback address, \
-         by its number or as localhost, and not through a proxy",
+    Err(Refusal::forbidden(
+        "without --operator-token TOKEN the operator view is served to this machine only: connect to a loopback address \
+         or localhost, and not through a proxy",
     ))
 }
 
-/// A page of somebody else's whose name was made to lead here is no operator, though its browser is on this machine.
+/// Guards against DNS rebinding: a foreign page whose name resolves to this machine has its own name in `Host`.
 fn names_this_machine(request: &http::Request<()>) -> bool {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
@@ -62,36 +63,36 @@ fn names_this_machine(request: &http::Request<()>) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
 }
 
-fn view(public: &ServerState, now_ns: u64) -> Value {
-    let numbers = metrics::numbers(public);
-    // Relaxed: the number stands for itself.
-    let position = public.sequencer_stats.position.load(std::sync::atomic::Ordering::Relaxed);
+fn view(state: &ServerState, now_ns: u64) -> Value {
+    let metrics = metrics::of_server(state);
+    // Relaxed: the number is independent of others.
+    let position = state.sequencer_stats.position.load(std::sync::atomic::Ordering::Relaxed);
     let of = |kind: CounterKind| -> Map<_, _> {
-        numbers.iter().filter(|number| number.kind == kind).map(|n| (n.name.to_owned(), n.value.into())).collect()
+        metrics.iter().filter(|metric| metric.kind == kind).map(|m| (m.name.to_owned(), m.value.into())).collect()
     };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "epoch": public.config.shard.epoch,
+        "epoch": state.config.shard.epoch,
         "time_ns": now_ns,
-        "uptime_ms": now_ns.saturating_sub(public.started_ns) / 1_000_000,
-        "not_ready": public.lifecycle.not_ready(),
+        "uptime_ms": now_ns.saturating_sub(state.started_ns) / 1_000_000,
+        "not_ready": state.lifecycle.not_ready(),
         "sequencer": {
             "position": position,
             "levels": of(CounterKind::Level),
             "counters": of(CounterKind::Count),
         },
-        "sources": sources(public, now_ns),
-        "shards": shards(public),
-        "slow": slow(public, now_ns),
+        "sources": sources(state, now_ns),
+        "shards": shards(state),
+        "slow": slow(state, now_ns),
     })
 }
 
-/// The feeds as they were asked for, and the publishers that are connected.
-fn sources(public: &ServerState, now_ns: u64) -> Vec<Value> {
-    let there = public.sequencer.sources();
+/// The configured feeds and the connected publishers.
+fn sources(state: &ServerState, now_ns: u64) -> Vec<Value> {
+    let present = state.sequencer.sources();
     let row = |id: SourceId, kind: &str, name: Option<String>| {
-        let now = there.binary_search_by_key(&id, |now| now.row.id).ok().map(|at| &there[at]);
-        // A feed that is not there has ended or died; a publisher has just come, and has said nothing yet.
+        let now = present.binary_search_by_key(&id, |now| now.row.id).ok().map(|at| &present[at]);
+        // An absent feed has ended or failed. An absent publisher has just connected and sent nothing yet.
         let absent = if kind == "feed" { "gone" } else { "new" };
         let state = now.map_or(absent, |now| if now.row.is_silent { "stale" } else { "live" });
         json!({
@@ -105,18 +106,18 @@ fn sources(public: &ServerState, now_ns: u64) -> Vec<Value> {
             "silent_ms": now.map(|now| now_ns.saturating_sub(now.row.last_batch_ns) / 1_000_000),
         })
     };
-    let feeds = public.config.feed_texts.iter().enumerate().filter(|(_, text)| *text != "none");
+    let feeds = state.config.feed_texts.iter().enumerate().filter(|(_, text)| *text != "none");
     let feeds = feeds.map(|(nth, text)| row(nth as SourceId, "feed", Some(text.clone())));
-    let connected = public.publishers.addresses().into_iter();
+    let connected = state.publishers.addresses().into_iter();
     feeds.chain(connected.map(|(id, from)| row(id, "publisher", from.map(|from| from.to_string())))).collect()
 }
 
-fn shards(public: &ServerState) -> Vec<Value> {
+fn shards(state: &ServerState) -> Vec<Value> {
     let of = |shard: &crate::stats::PublishedCounters, kind: CounterKind| -> Map<_, _> {
         let all = Counter::ALL.iter().filter(|(_, _, is, _)| *is == kind);
         all.map(|(counter, name, ..)| (metrics::snake_case(name), shard.get(*counter).into())).collect()
     };
-    let rows = public.shards.iter().zip(&public.config.cores).zip(public.sequencer.backlogs()).enumerate();
+    let rows = state.shards.iter().zip(&state.config.cores).zip(state.sequencer.backlogs()).enumerate();
     rows.map(|(index, ((shard, core), (backlog_bytes, capacity_bytes)))| {
         json!({
             "shard": index,
@@ -129,22 +130,22 @@ fn shards(public: &ServerState) -> Vec<Value> {
     .collect()
 }
 
-/// The slowest of all shards, the longest behind first.
-fn slow(public: &ServerState, now_ns: u64) -> Vec<Value> {
-    /// As many as one shard lists.
+/// The slowest clients of all shards, the longest behind first.
+fn slow(state: &ServerState, now_ns: u64) -> Vec<Value> {
+    /// The number that one shard lists.
     const SLOW_MAX: usize = 20;
-    let lists: Vec<_> = public.slow.iter().map(SlowList::get).collect();
+    let lists: Vec<_> = state.slow_clients.iter().map(SlowClientList::get).collect();
     let mut all: Vec<_> =
-        lists.iter().enumerate().flat_map(|(shard, list)| list.iter().map(move |slow| (shard, slow))).collect();
-    all.sort_by_key(|(_, slow)| slow.client.since_ns);
+        lists.iter().enumerate().flat_map(|(shard, list)| list.iter().map(move |row| (shard, row))).collect();
+    all.sort_by_key(|(_, row)| row.client.since_ns);
     all.truncate(SLOW_MAX);
     let ms_since = |ns: u64| now_ns.saturating_sub(ns) / 1_000_000;
-    let row = |(shard, Slow { client, who }): (usize, &Slow)| {
+    let row = |(shard, SlowClientRow { client, address }): (usize, &SlowClientRow)| {
         json!({
             "shard": shard,
             "slot": client.slot,
-            "address": who.map(|who| who.client.map_or_else(|| who.socket.to_string(), |client| client.to_string())),
-            "proxy": who.and_then(|who| who.client.map(|_| who.socket.to_string())),
+            "address": address.map(|from| from.forwarded.map_or_else(|| from.socket.to_string(), |client| client.to_string())),
+            "proxy": address.and_then(|from| from.forwarded.map(|_| from.socket.to_string())),
             "behind_ms": ms_since(client.since_ns),
             "nothing_taken_ms": ms_since(client.progress_ns),
             "pending_bytes": client.pending_bytes,
@@ -153,14 +154,14 @@ fn slow(public: &ServerState, now_ns: u64) -> Vec<Value> {
             "closing": client.is_closing,
             "items": client.items,
             "conflate_ms": client.conflate_ms,
-            "encoding": encoding_words(client.encoding),
+            "encoding": encoding_text(client.encoding),
         })
     };
     all.into_iter().map(row).collect()
 }
 
-/// How a client's packets are written, in words.
-fn encoding_words(encoding: Encoding) -> &'static str {
+/// The encoding of a client's packets as text.
+fn encoding_text(encoding: Encoding) -> &'static str {
     match (encoding.format, encoding.deflate.is_some()) {
         (Format::Binary, false) => "binary",
         (Format::Binary, true) => "binary, deflate",

@@ -1,15 +1,17 @@
-//! `/v1/publish`: who brings market data in over WebSocket. The upgrade and the token are looked at here; then the
-//! connection gets a thread of its own, see [`crate::ingest::Publisher`]: one that shares a core's executor would be read only
-//! between two sweeps, and the busier the fan-out, the later.
+//! `/v1/publish`: publishers over WebSocket. After the token and the upgrade are checked, the connection gets a thread of
+//! its own, see [`crate::ingest::Publisher`]: on a shard's executor it would be read between two flushes only, and the
+//! later, the busier the fan-out.
 
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use constant_time_eq::constant_time_eq;
 
-use crate::http::connection::Peer;
-use crate::http::handshake::{Accepted, Refusal, Spoken};
-use crate::http::response::{bearer, not_found, unauthorized, unavailable};
+use crate::affinity::pin_current_thread;
+use crate::http::connection::Connection;
+use crate::http::handshake::{Supported, Upgrade};
+use crate::http::refusal::{RETRY_AFTER, Refusal};
+use crate::http::request::bearer_token;
 use crate::http::server::HttpServer;
 use crate::ingest::Publisher;
 use crate::io::uring::duplicate;
@@ -18,61 +20,60 @@ use tickcast_protocol::packet;
 
 pub(crate) async fn serve(
     server: &HttpServer,
-    peer: &mut Option<Peer>,
+    connection: &mut Connection,
     request: &http::Request<()>,
 ) -> Result<(), Refusal> {
     authorize(server, request)?;
-    let Some(waiting) = peer.as_ref() else { return Ok(()) };
-    let deflate = server.state.config.shard.compression.is_some();
-    let spoken = Spoken { protocols: &[packet::SUBPROTOCOL], deflate };
-    let accepted = server.upgrade(waiting, request, &spoken).await?;
-    let from = waiting.socket().peer_addr().ok();
-    let max = server.config().publishers_max;
-    let Some(source) = server.state.publishers.enter(max, from) else {
-        return Err(unavailable(&format!("{max} publishers are connected, which is publishers_max")));
+    let deflate = server.state().config.shard.compression.is_some();
+    let supported = Supported { protocols: &[packet::SUBPROTOCOL], deflate };
+    let upgrade = server.upgrade(connection, request, &supported).await?;
+    let address = connection.socket().peer_addr().ok();
+    let (publishers, max) = (&server.state().publishers, server.config().publishers_max);
+    let Some(source) = publishers.enter(max, address) else {
+        return Err(Refusal::unavailable(format!("too many publishers: publishers_max is {max}"), RETRY_AFTER));
     };
-    let entered = match peer.take() {
-        Some(peer) => start(server, peer, &accepted, source).await,
-        None => Ok(false),
-    };
-    match entered {
+    match start(server, connection, &upgrade, source).await {
         Ok(true) => {}
-        Ok(false) => server.state.publishers.leave(source, false),
+        Ok(false) => publishers.leave(source, false),
         Err(error) => {
-            tracing::warn!("a publisher could not be served: {error}");
-            server.state.publishers.leave(source, false);
+            tracing::warn!("publisher {source}: the connection could not be served: {error}");
+            publishers.leave(source, false);
         }
     }
     Ok(())
 }
 
-/// Hands the connection over to a thread that blocks on it. False if the peer has gone meanwhile.
-async fn start(server: &HttpServer, mut peer: Peer, accepted: &Accepted, source: SourceId) -> std::io::Result<bool> {
-    if peer.write(&accepted.response).await.is_err() {
+/// Hands the socket over to a thread that blocks on it. False if the peer has closed meanwhile.
+async fn start(
+    server: &HttpServer,
+    connection: &mut Connection,
+    upgrade: &Upgrade,
+    source: SourceId,
+) -> std::io::Result<bool> {
+    if connection.write(&upgrade.response).await.is_err() {
         return Ok(false);
     }
-    let stream = TcpStream::from(duplicate(peer.socket())?);
-    let (unread, place) = (peer.take_unread(), peer.take_place());
-    drop(peer);
+    let stream = TcpStream::from(duplicate(connection.socket())?);
+    let (unread, address_guard) = (connection.take_unread(), connection.take_address_guard());
     stream.set_nonblocking(false)?;
-    let public = server.state.clone();
+    let state = server.shared.state.clone();
     let settings = server.config().publisher_settings();
     let publisher = Publisher::new(
-        public.sequencer.clone(),
-        public.publishers.clone(),
+        state.sequencer.clone(),
+        state.publishers.clone(),
         settings,
         source,
         stream,
-        accepted.deflate.is_some(),
+        upgrade.deflate.is_some(),
     )?;
-    let cores = &public.config.other_cores;
+    let cores = &state.config.other_cores;
     let core = cores[source as usize % cores.len()];
     std::thread::Builder::new().name(format!("publisher-{source}")).spawn(move || {
-        crate::ingest::supervisor::pin(core);
-        // A panic is this publisher's alone, unless it is the sequencer's, which the desk sees.
+        pin_current_thread(core);
+        // A panic ends this publisher only. One inside the sequencer ends the server, see `SequencerHandle`.
         let served = catch_unwind(AssertUnwindSafe(|| publisher.run(&unread)));
-        drop(place);
-        public.publishers.leave(source, served.unwrap_or(false));
+        drop(address_guard);
+        state.publishers.leave(source, served.unwrap_or(false));
     })?;
     Ok(true)
 }
@@ -80,15 +81,14 @@ async fn start(server: &HttpServer, mut peer: Peer, accepted: &Accepted, source:
 fn authorize(server: &HttpServer, request: &http::Request<()>) -> Result<(), Refusal> {
     let config = server.config();
     let Some(token) = &config.publish_token else {
-        let message = "publishing is off; start the server with --publish-token TOKEN".to_owned();
-        return Err(not_found(message));
+        return Err(Refusal::not_found("publishing is off: start the server with --publish-token TOKEN"));
     };
     let query = request.uri().query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("token="));
     let query = query.map(|text| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>());
-    let given = bearer(request).map(<[u8]>::to_vec).or(query);
+    let given = bearer_token(request).map(<[u8]>::to_vec).or(query);
     match given {
-        None => Err(unauthorized("a token is wanted: Authorization: Bearer TOKEN, or ?token=TOKEN")),
+        None => Err(Refusal::unauthorized("token: missing: expected Authorization: Bearer TOKEN, or ?token=TOKEN")),
         Some(given) if constant_time_eq(&given, token.as_bytes()) => Ok(()),
-        Some(_) => Err(unauthorized("this is not the publish token")),
+        Some(_) => Err(Refusal::unauthorized("token: wrong token: expected the publish token")),
     }
 }

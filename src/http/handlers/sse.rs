@@ -1,5 +1,5 @@
-//! `/v1/sse`: the stream as Server-Sent Events, for networks and tools that take no WebSocket. All that a client wants
-//! stands in its request; then it is a seat of the shard as any other.
+//! `/v1/sse`: the stream as Server-Sent Events, for networks and tools without WebSocket. The query is the subscription;
+//! then the connection is a client of the shard like any other.
 
 use std::time::Duration;
 
@@ -7,74 +7,76 @@ use http::header::{self, HeaderMap};
 use http::{Method, Request};
 
 use crate::clock::now_ns;
-use crate::http::admission::origin;
-use crate::http::connection::Peer;
-use crate::http::handshake::Refusal;
+use crate::http::admission::origin::{self, CrossOrigin};
+use crate::http::connection::Connection;
+use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::server::HttpServer;
 use crate::io::uring::duplicate;
 use tickcast_protocol::control::{RequestLimits, reply};
 use tickcast_protocol::{Token, sse};
 
-/// Where the stream is.
-pub(crate) const PATH: &str = "/v1/sse";
+/// What pages of allowed origins may do.
+pub(crate) const ACCESS: CrossOrigin = CrossOrigin::ReadableStream;
 
-/// What every answer begins with. Its body has no length, and ends with the connection: no proxy in between may wait for
-/// its end, or keep it.
+/// The start of every response. The body has no length and ends with the connection, so no proxy may buffer or cache it.
 const HEAD: &str = concat!(
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n",
     "Connection: close\r\nX-Content-Type-Options: nosniff\r\n"
 );
 
-/// Answers a request for events.
-pub(crate) async fn serve(server: &HttpServer, peer: &mut Option<Peer>, request: &Request<()>) -> Result<(), Refusal> {
-    let asked = parse(server, request)?;
+pub(crate) async fn serve(
+    server: &HttpServer,
+    connection: &mut Connection,
+    request: &Request<()>,
+) -> Result<(), Refusal> {
+    let subscription = parse(server, request)?;
     let head = head(server, request);
     if request.method() == Method::HEAD {
-        return end_with(server, peer, head.as_bytes()).await;
+        send_and_close(server, connection, head.as_bytes()).await;
+        return Ok(());
     }
-    match slot_id(server, peer, head.as_bytes(), asked).await {
-        Err(refusal) => refuse(server, peer, request, refusal).await,
+    match subscribe(server, connection, head.as_bytes(), subscription).await {
+        Err(refusal) => refuse(server, connection, request, refusal).await,
         Ok(()) => Ok(()),
     }
 }
 
-/// Refuses a request: one for events that is refused for the moment with a stream, any other by the refusal that comes
-/// back.
+/// Refuses a request. A temporary refusal of a stream is sent as a stream that ends at once; others are returned.
 pub(crate) async fn refuse(
     server: &HttpServer,
-    peer: &mut Option<Peer>,
+    connection: &mut Connection,
     request: &Request<()>,
     refusal: Refusal,
 ) -> Result<(), Refusal> {
-    let is_reader = request.uri().path() == PATH && request.method() == Method::GET && wants_events(request.headers());
-    if !is_reader || !is_temporary(&refusal) {
+    let wants_stream = request.method() == Method::GET && accepts_events(request.headers());
+    if !wants_stream || !is_temporary(&refusal) {
         return Err(refusal);
     }
-    if let Some(who) = peer.as_ref().and_then(Peer::who) {
-        tracing::debug!("{who} is refused, and to come back: {refusal}");
+    if let Some(address) = connection.address() {
+        tracing::debug!("shard {}: {address}: stream refused: {refusal}", server.index());
     }
-    end_with(server, peer, &come_back(head(server, request), &refusal)).await
+    send_and_close(server, connection, &refusal_stream(head(server, request), &refusal)).await;
+    Ok(())
 }
 
-/// The head of an answer, with what it says of pages of other origins.
+/// The head of a response, with its CORS headers.
 fn head(server: &HttpServer, request: &Request<()>) -> String {
     let config = server.config();
     let mut head = HEAD.to_owned();
-    for (name, value) in origin::headers(request, &config) {
+    for (name, value) in origin::cors_headers(ACCESS, request, &config) {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    if origin::varies(request, &config) {
+    if origin::varies(ACCESS, &config) {
         head.push_str("Vary: Origin\r\n");
     }
     head.push_str("\r\n");
     head
 }
 
-/// What is asked, as a WebSocket client would ask it.
+/// The request of a WebSocket client that equals this one.
 fn parse(server: &HttpServer, request: &Request<()>) -> Result<tickcast_protocol::control::Request, Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let message = format!("method {} is not served; have GET, HEAD", request.method());
-        return Err(Refusal::new(405, "method_not_allowed", message).with_header("Allow", "GET, HEAD"));
+        return Err(Refusal::method_not_allowed(request.method()));
     }
     let shard = &server.config().shard;
     let limits = RequestLimits { symbols_max: shard.subscriptions_max, symbol_bytes_max: shard.symbol_bytes_max };
@@ -83,45 +85,44 @@ fn parse(server: &HttpServer, request: &Request<()>) -> Result<tickcast_protocol
         .map_err(|error| Refusal::new(400, error.code, error.message))
 }
 
-/// The token of a client that comes back. A browser writes what the stream gave it, and nothing that a person could put
-/// right: what is no token comes from another server at this address, or from another version. It is one that cannot be
-/// gone on from, and answered so, with a snapshot; a refusal would end the page's `EventSource` for good.
+/// The token of a client that reconnects. A browser sends the id that it got from a stream, so an invalid one comes from
+/// another server at this address or from another version. It becomes a token that cannot be resumed, which is answered
+/// with a snapshot: a refusal would end the page's `EventSource` for good.
 fn last_event_id(headers: &HeaderMap) -> Option<Token> {
     let value = headers.get("last-event-id").filter(|value| !value.is_empty())?;
     Some(value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(Token::NOWHERE))
 }
 
-async fn slot_id(
+async fn subscribe(
     server: &HttpServer,
-    peer: &mut Option<Peer>,
+    connection: &mut Connection,
     head: &[u8],
-    asked: tickcast_protocol::control::Request,
+    subscription: tickcast_protocol::control::Request,
 ) -> Result<(), Refusal> {
-    let Some(waiting) = peer.as_ref() else { return Ok(()) };
-    server.await_turn(waiting).await?;
-    drop_when_unheard(waiting, Duration::from_millis(server.config().shard.idle_timeout_ms.into()));
-    // What came behind the request means nothing.
-    server.hand_over(peer, |shard, slot_id, _| shard.open_events(slot_id, head, asked, now_ns()))
+    server.await_handshake_permit(connection).await?;
+    set_user_timeout(connection, Duration::from_millis(server.config().shard.idle_timeout_ms.into()));
+    // Bytes after the request have no meaning.
+    server.hand_over(connection, |shard, slot_id, _| shard.open_events(slot_id, head, subscription, now_ns()))
 }
 
-/// Has the kernel break the connection once the peer has acknowledged nothing for so long. Who reads events never speaks,
-/// and cannot be pinged; heartbeats see to it that there always is something to acknowledge.
-fn drop_when_unheard(peer: &Peer, timeout: Duration) {
-    let set = duplicate(peer.socket()).and_then(|socket| {
-        // Of 0 the kernel would make its own default.
+/// Lets the kernel reset the connection when the peer acknowledges nothing for this long. An SSE client sends nothing and
+/// cannot be pinged; heartbeats ensure that there is always something to acknowledge.
+fn set_user_timeout(connection: &Connection, timeout: Duration) {
+    let set = duplicate(connection.socket()).and_then(|socket| {
+        // 0 would be the kernel's default.
         socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(timeout.max(Duration::from_millis(1))))
     });
     if let Err(error) = set {
-        tracing::debug!("a connection is not watched for silence: {error}");
+        tracing::debug!("TCP_USER_TIMEOUT could not be set: {error}");
     }
 }
 
-/// True for a refusal that another attempt may not meet.
+/// True for a refusal that a later attempt may not get.
 fn is_temporary(refusal: &Refusal) -> bool {
     matches!(refusal.status, 429 | 503)
 }
 
-fn wants_events(headers: &HeaderMap) -> bool {
+fn accepts_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|list| list.split(',')).any(|range| {
         let media_type = range.split(';').next().unwrap_or_default();
@@ -129,34 +130,28 @@ fn wants_events(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A refusal as a stream that ends at once and says when to come back. A browser's `EventSource` never tries again after
-/// any status but 200, so that a restart or a full server would end the page's stream for good.
-fn come_back(head: String, refusal: &Refusal) -> Vec<u8> {
-    /// Where a refusal does not say it.
-    const AFTER_S: u64 = 5;
+/// A refusal as a stream that ends at once with the time to reconnect. A browser's `EventSource` never retries after a
+/// status other than 200, so a restart or a full server would end the page's stream for good.
+fn refusal_stream(head: String, refusal: &Refusal) -> Vec<u8> {
     let after = refusal.headers.iter().find(|(name, _)| *name == "Retry-After");
-    let after_s = after.and_then(|(_, seconds)| seconds.parse().ok()).unwrap_or(AFTER_S);
-    // Spread by the moment at which each comes, so that not all come back at once.
+    let after_s = after.and_then(|(_, seconds)| seconds.parse().ok()).unwrap_or(RETRY_AFTER.as_secs());
+    // The time of arrival spreads the reconnects of many clients over two seconds.
     let reconnect_ms = after_s * 1000 + now_ns() / 1000 % 2000;
-    let mut answer = head.into_bytes();
+    let mut response = head.into_bytes();
     let mut text = Vec::new();
     reply::error(&mut text, None, refusal.code, &refusal.message);
-    sse::push_event(&text, &mut answer);
+    sse::push_event(&text, &mut response);
     text.clear();
     reply::closing(&mut text, refusal.code, reconnect_ms);
-    sse::push_retry(reconnect_ms, &mut answer);
-    sse::push_event(&text, &mut answer);
-    answer
+    sse::push_retry(reconnect_ms, &mut response);
+    sse::push_event(&text, &mut response);
+    response
 }
 
-/// Sends an answer that is whole.
-async fn end_with(server: &HttpServer, peer: &mut Option<Peer>, answer: &[u8]) -> Result<(), Refusal> {
-    if let Some(mut peer) = peer.take() {
-        let written = peer.write(answer).await;
-        if written.is_ok() {
-            peer.finish().await;
-        }
-        server.note(written);
+async fn send_and_close(server: &HttpServer, connection: &mut Connection, response: &[u8]) {
+    let written = connection.write(response).await;
+    if written.is_ok() {
+        connection.close().await;
     }
-    Ok(())
+    server.count_write(&written);
 }

@@ -257,7 +257,7 @@ fn readers_of_events_are_kept_over_a_restart(kind: Kind) {
 
 fn readers_of_events_are_kept_at_a_full_door(kind: Kind) {
     const PLACES: usize = 16;
-    let server = server(SMALL_MARKET, &["--door-connections-max", &PLACES.to_string(), "--cores", "0"]);
+    let server = server(SMALL_MARKET, &["--pending-connections-max", &PLACES.to_string(), "--cores", "0"]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     let echo = || {
         let (mut stream, mut status) = (connect(server.address), [0; 12]);

@@ -9,13 +9,15 @@
 
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, Request};
-use tickcast::http::handshake::{Accepted, Head, HeadLimits, Refusal, Spoken, parse_head, upgrade};
+use tickcast::http::handshake::{Supported, Upgrade, accept_upgrade};
+use tickcast::http::refusal::Refusal;
+use tickcast::http::request::{HeadLimits, RequestHead, parse_head};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::server::create_response;
 
 use super::Script;
 
-const SPOKEN: [&str; 2] = ["tickcast.v1", "tickcast.v1+json"];
+const SUPPORTED: [&str; 2] = ["tickcast.v1", "tickcast.v1+json"];
 /// Bytes of a head, and header lines.
 const LIMITS: [(usize, usize); 4] = [(8192, 64), (8192, 8), (200, 64), (64, 2)];
 /// Every cut of a head up to this length is tried, and of a longer one as many.
@@ -26,19 +28,19 @@ pub fn run(data: &[u8]) {
     let mut script = Script::new(data);
     let shape = script.byte();
     let (head_bytes_max, headers_max) = LIMITS[usize::from(shape) % LIMITS.len()];
-    let spoken = Spoken { protocols: &SPOKEN, deflate: shape & 4 == 4 };
+    let spoken = Supported { protocols: &SUPPORTED, deflate: shape & 4 == 4 };
     let limits = HeadLimits { head_bytes_max, headers_max };
     let bytes = script.rest;
     match parse_head(bytes, &limits) {
-        Ok(Head::Whole { consumed, request }) => {
+        Ok(RequestHead::Complete { consumed, request }) => {
             check_cuts(bytes, consumed, &limits);
             check_parser(bytes, consumed, headers_max);
-            match upgrade(&request, &spoken) {
+            match accept_upgrade(&request, &spoken) {
                 Ok(accepted) => check_granted(&request, &accepted),
                 Err(refusal) => check_refusal(&refusal),
             }
         }
-        Ok(Head::Partial) => assert!(bytes.len() < head_bytes_max, "there is no room for more"),
+        Ok(RequestHead::Partial) => assert!(bytes.len() < head_bytes_max, "there is no room for more"),
         Err(refusal) => check_refusal(&refusal),
     }
 }
@@ -46,10 +48,13 @@ pub fn run(data: &[u8]) {
 fn check_cuts(bytes: &[u8], consumed: usize, limits: &HeadLimits) {
     assert!(consumed <= bytes.len().min(limits.head_bytes_max));
     for cut in (0..consumed).step_by(consumed.div_ceil(CUTS_MAX)) {
-        assert!(matches!(parse_head(&bytes[..cut], limits), Ok(Head::Partial)), "cut at {cut} of {consumed}");
+        assert!(matches!(parse_head(&bytes[..cut], limits), Ok(RequestHead::Partial)), "cut at {cut} of {consumed}");
     }
     let alone = parse_head(&bytes[..consumed], limits);
-    assert!(matches!(alone, Ok(Head::Whole { consumed: again, .. }) if again == consumed), "without what follows it");
+    assert!(
+        matches!(alone, Ok(RequestHead::Complete { consumed: again, .. }) if again == consumed),
+        "without what follows it"
+    );
 }
 
 fn check_parser(bytes: &[u8], consumed: usize, headers_max: usize) {
@@ -58,7 +63,7 @@ fn check_parser(bytes: &[u8], consumed: usize, headers_max: usize) {
     assert_eq!(parsed, Ok(httparse::Status::Complete(consumed)));
 }
 
-fn check_granted(request: &Request<()>, accepted: &Accepted) {
+fn check_granted(request: &Request<()>, accepted: &Upgrade) {
     let headers = request.headers();
     let key = &headers[SEC_WEBSOCKET_KEY];
     let (status, answered) = read_response(&accepted.response);
@@ -68,7 +73,7 @@ fn check_granted(request: &Request<()>, accepted: &Accepted) {
     let agreed = accepted.deflate.map(|agreed| agreed.to_string());
     assert_eq!(value(&answered, "sec-websocket-extensions"), agreed.as_deref());
     if let Some(protocol) = &accepted.protocol {
-        assert!(SPOKEN.contains(&protocol.as_str()), "{protocol}");
+        assert!(SUPPORTED.contains(&protocol.as_str()), "{protocol}");
     }
     if !is_plain(headers) {
         return;

@@ -1,5 +1,5 @@
-//! The files that a browser asks for, embedded in the binary: the page at `/`, and the client as a library. Hashed and
-//! compressed once, at the start.
+//! Static files, embedded in the binary: the page at `/` and the JavaScript client as a library. Hashed and compressed once,
+//! at the start.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -8,20 +8,20 @@ use flate2::Compression;
 use foldhash::quality::FixedState;
 use http::header::HeaderMap;
 
-use crate::http::content::Content;
-use crate::http::response::Response;
+use super::content::Content;
+use super::response::Response;
 
 macro_rules! files {
     ($($name:literal $kind:ident;)*) => {
-        const FILES: &[File] = &[$(File {
+        const FILES: &[AssetFile] = &[$(AssetFile {
             path: concat!("/", $name),
-            kind: Kind::$kind,
-            bytes: include_bytes!(concat!("../assets/", $name)),
+            kind: FileKind::$kind,
+            bytes: include_bytes!(concat!("assets/", $name)),
         },)*];
     };
 }
 
-// A file of `assets/` is served by its line here.
+// Every file of `assets/` that is served. To add one, add a line.
 files! {
     "index.html" Page;
     "page.js" Script;
@@ -31,14 +31,14 @@ files! {
     "tickcast.js" Script;
 }
 
-struct File {
+struct AssetFile {
     path: &'static str,
-    kind: Kind,
+    kind: FileKind,
     bytes: &'static [u8],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FileKind {
     Page,
     Script,
     Style,
@@ -46,7 +46,7 @@ enum Kind {
     Text,
 }
 
-impl Kind {
+impl FileKind {
     fn content_type(self) -> &'static str {
         match self {
             Self::Page => "text/html; charset=utf-8",
@@ -58,37 +58,37 @@ impl Kind {
     }
 }
 
-/// What a page may do, and a worker, which is held to the policy of its own script: nothing that is not from here, and
-/// nothing that stands in the page itself.
+/// Content-Security-Policy of the page and of its scripts, since a worker is bound by the policy of its own script: only
+/// files of this server, nothing inline.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The files, ready to be sent.
+/// The embedded files, ready to send.
 #[derive(Debug)]
-pub struct Pages(HashMap<&'static str, (Kind, Content), foldhash::fast::RandomState>);
+pub struct Assets(HashMap<&'static str, (FileKind, Content), foldhash::fast::RandomState>);
 
-impl Default for Pages {
+impl Default for Assets {
     fn default() -> Self {
         Self(FILES.iter().map(|file| (file.path, (file.kind, file.content()))).collect())
     }
 }
 
-impl Pages {
-    /// The answer with the file at this path.
-    pub(crate) fn find(&self, path: &str, headers: &HeaderMap) -> Option<Response> {
+impl Assets {
+    /// The response with the file at this path.
+    pub(super) fn find(&self, path: &str, headers: &HeaderMap) -> Option<Response> {
         let (kind, content) = self.0.get(if path == "/" { "/index.html" } else { path })?;
         let response = content.response(headers);
         Some(match kind {
-            // A window that opened the page, or was opened by it, has no hold on it.
-            Kind::Page => response.policy(POLICY).with("Cross-Origin-Opener-Policy", "same-origin"),
-            Kind::Script => response.policy(POLICY),
-            Kind::Style | Kind::Image | Kind::Text => response,
+            // Isolates the page from windows of other origins that opened it or that it opens.
+            FileKind::Page => response.policy(POLICY).with("Cross-Origin-Opener-Policy", "same-origin"),
+            FileKind::Script => response.policy(POLICY),
+            FileKind::Style | FileKind::Image | FileKind::Text => response,
         })
     }
 }
 
-impl File {
-    /// The tag is the content's hash, so that it is the same on every machine that runs this build.
+impl AssetFile {
+    /// The tag is the content's hash, so all machines that run this build serve the same tag.
     fn content(&self) -> Content {
         let hash = FixedState::with_seed(self.bytes.len() as u64).hash_one(self.bytes);
         Content::new(self.kind.content_type(), format!("{hash:016x}"), self.bytes, Compression::best())

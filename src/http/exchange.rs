@@ -1,0 +1,139 @@
+//! One connection, from its first byte to its response or until another owner takes its socket over: admission, request
+//! head, router.
+
+use std::io::{Read, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use glommio::net::TcpStream;
+use http::{Method, Request};
+
+use super::admission::forwarded::{self, Forwarded};
+use super::admission::origin;
+use super::connection::Connection;
+use super::handlers::sse;
+use super::refusal::Refusal;
+use super::router::{self, Endpoint};
+use super::server::HttpServer;
+use crate::clock::now_ns;
+use crate::config::Config;
+use crate::io::uring::duplicate;
+use crate::stats::Counter;
+
+/// Serves a connection.
+pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream) {
+    let config = server.config();
+    let Some(mut connection) = admit(&server, stream, &config) else { return };
+    // The connection of a trusted proxy counts for the client that its request head names.
+    let is_proxied =
+        connection.address().is_some_and(|address| forwarded::is_trusted(address.client(), &config.trusted_proxies));
+    if !is_proxied && let Err(refusal) = count_address(&server, &mut connection, &config) {
+        return refuse(&server, &mut connection, &refusal, false).await;
+    }
+    let timeout = Duration::from_millis(config.upgrade_timeout_ms.into());
+    let request = match connection.read_head(config.head_bytes_max, timeout).await {
+        Ok(Some(request)) => request,
+        Ok(None) => return,
+        Err(refusal) => {
+            match refusal.status {
+                408 => server.count(Counter::HeadTimeouts),
+                431 => server.count(Counter::HeadsTooLarge),
+                _ => {}
+            }
+            return refuse(&server, &mut connection, &refusal, false).await;
+        }
+    };
+    let counted = if is_proxied { count_forwarded(&server, &mut connection, &request, &config) } else { Ok(()) };
+    if counted.is_ok() {
+        connection.pending().set_serving();
+    }
+    if let Err(refusal) = respond(&server, &mut connection, &request, counted).await {
+        refuse(&server, &mut connection, &refusal, request.method() == Method::HEAD).await;
+    }
+}
+
+/// Adds the connection to the pending ones; `None` if it was refused.
+fn admit(server: &HttpServer, stream: TcpStream, config: &Config) -> Option<Connection> {
+    match server.admission.enter(config) {
+        Ok(entered) => {
+            if entered.evicted {
+                server.count(Counter::PendingEvicted);
+            }
+            let write_timeout = Duration::from_millis(config.write_timeout_ms.into());
+            Some(Connection::new(stream, entered.connection, write_timeout))
+        }
+        Err(rejection) => {
+            write_and_close(&stream, &server.reject(rejection).response());
+            None
+        }
+    }
+}
+
+/// Counts the connection for its client's address.
+fn count_address(server: &HttpServer, connection: &mut Connection, config: &Config) -> Result<(), Refusal> {
+    // A peer that has already closed has no address and sends no request.
+    let Some(address) = connection.address() else { return Ok(()) };
+    let counted = server.admission.count_address(address.client(), config, now_ns());
+    connection.set_address_guard(counted.map_err(|rejection| server.reject(rejection))?);
+    Ok(())
+}
+
+/// Counts the connection of a trusted proxy for the proxy's client.
+fn count_forwarded(
+    server: &HttpServer,
+    connection: &mut Connection,
+    request: &Request<()>,
+    config: &Config,
+) -> Result<(), Refusal> {
+    let Some(proxy) = connection.address() else { return Ok(()) };
+    let forwarded = forwarded::client(proxy.client(), request.headers(), &config.trusted_proxies);
+    server.count(match forwarded {
+        Forwarded::Client(_) => Counter::Forwarded,
+        Forwarded::LastKnown(_) => Counter::ForwardedUnread,
+    });
+    connection.set_forwarded(forwarded.address());
+    count_address(server, connection, config)
+}
+
+/// Serves the request. A refusal carries what a page of another origin may read of it.
+async fn respond(
+    server: &HttpServer,
+    connection: &mut Connection,
+    request: &Request<()>,
+    counted: Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let config = server.config();
+    let access = router::cross_origin(request.uri().path());
+    let outcome = match (origin::stream_refusal(access, request, &config), counted) {
+        (Some(refusal), _) => {
+            server.count(Counter::RefusedOrigin);
+            Err(refusal)
+        }
+        (None, Err(refusal)) => match router::find(request.uri().path()) {
+            Some(Endpoint::Sse) => sse::refuse(server, connection, request, refusal).await,
+            _ => Err(refusal),
+        },
+        (None, Ok(())) => router::route(server, connection, request).await,
+    };
+    outcome.map_err(|refusal| origin::share_refusal(access, request, &config, refusal))
+}
+
+async fn refuse(server: &HttpServer, connection: &mut Connection, refusal: &Refusal, headers_only: bool) {
+    if let Some(address) = connection.address() {
+        tracing::debug!("shard {}: {address}: request refused: {refusal}", server.index());
+    }
+    let written = connection.refuse(refusal, headers_only).await;
+    server.count_write(&written);
+}
+
+/// Writes what the socket takes at once, and closes it. Input is read first: closing with unread input would send a reset,
+/// which could overtake the response.
+fn write_and_close(stream: &TcpStream, response: &[u8]) {
+    let Ok(socket) = duplicate(stream) else { return };
+    let socket = std::net::TcpStream::from(socket);
+    // Failures do not matter: the connection is closed either way.
+    let _ = socket.set_nonblocking(true);
+    let _ = (&socket).read(&mut [0; 1024]);
+    let _ = (&socket).write(response);
+    let _ = socket.shutdown(std::net::Shutdown::Write);
+}

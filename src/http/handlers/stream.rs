@@ -1,0 +1,30 @@
+//! `/v1/stream`: subscribers over WebSocket. After the upgrade the connection is a client of the shard.
+
+use http::Request;
+
+use crate::clock::now_ns;
+use crate::http::connection::Connection;
+use crate::http::handshake::Supported;
+use crate::http::refusal::Refusal;
+use crate::http::server::HttpServer;
+use crate::shard::{Encoding, Format};
+use tickcast_protocol::{json, packet};
+
+pub(crate) async fn serve(
+    server: &HttpServer,
+    connection: &mut Connection,
+    request: &Request<()>,
+) -> Result<(), Refusal> {
+    let deflate = server.state().config.shard.compression.is_some();
+    let supported = Supported { protocols: &[packet::SUBPROTOCOL, json::SUBPROTOCOL], deflate };
+    let upgrade = server.upgrade(connection, request, &supported).await?;
+    let format = match upgrade.protocol.as_deref() {
+        Some(json::SUBPROTOCOL) => Format::Json,
+        _ => Format::Binary,
+    };
+    let encoding = Encoding { format, deflate: upgrade.deflate.map(|agreed| agreed.window()) };
+    server.hand_over(connection, |shard, slot_id, unread| {
+        // The shard sends the response and its welcome message in one send.
+        shard.open_as(slot_id, encoding, &upgrade.response, unread, now_ns());
+    })
+}
