@@ -145,8 +145,9 @@ fn choose_deflate(headers: &HeaderMap) -> Result<Option<Agreed>, Refusal> {
     //= RFC 6455 section 9.1
     //# "If a value is received by either the client or the server during negotiation that does not conform to the ABNF
     //# below, the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_."
-    deflate::negotiate(headers.get_all(&name).iter().map(HeaderValue::as_bytes))
-        .map_err(|malformed| malformed_upgrade(fault(headers, &name, &format!("a list of extensions ({malformed})"))))
+    deflate::negotiate(headers.get_all(&name).iter().map(HeaderValue::as_bytes)).map_err(|malformed| {
+        malformed_upgrade(fault(headers, &name, &format!("a list of extensions, but it {malformed}")))
+    })
 }
 
 /// Frames follow the head. A handshake has no body, and one would be parsed as frames.

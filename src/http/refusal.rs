@@ -55,7 +55,7 @@ impl Refusal {
 
     /// 405: a method other than GET and HEAD.
     pub(super) fn method_not_allowed(method: &http::Method) -> Self {
-        let message = format!("method {method}: expected GET or HEAD");
+        let message = format!("method {method}: expected GET, HEAD");
         Self::new(405, "method_not_allowed", message).with_header("Allow", "GET, HEAD")
     }
 

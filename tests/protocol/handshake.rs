@@ -149,43 +149,53 @@ fn each_fault_names_the_header_what_was_given_and_what_would_be_right() {
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let wanted = "16 random bytes in base64, once";
     for (line, replacement, status, message) in [
-        ("GET", "POST", 405, "method \"POST\": a WebSocket is opened with GET"),
-        ("HTTP/1.1", "HTTP/1.0", 400, "version HTTP/1.0: a WebSocket is opened with HTTP/1.1"),
-        ("Host: server.example.com\r\n", "", 400, "Host: missing; want the server's name, once"),
+        ("GET", "POST", 405, "method \"POST\": expected GET to open a WebSocket"),
+        ("HTTP/1.1", "HTTP/1.0", 400, "version HTTP/1.0: expected HTTP/1.1 to open a WebSocket"),
+        ("Host: server.example.com\r\n", "", 400, "Host: missing: expected the server's name, once"),
         (
             "Host:",
             "Host: a\r\nHost:",
             400,
-            "Host: given \"a\" and \"server.example.com\"; want the server's name, once",
+            "Host: invalid value \"a\" and \"server.example.com\": expected the server's name, once",
         ),
-        ("Upgrade: websocket\r\n", "", 400, "Upgrade: missing; want websocket"),
-        ("Upgrade: websocket\r\n", "Upgrade: websockets\r\n", 400, "Upgrade: given \"websockets\"; want websocket"),
-        ("Connection: Upgrade\r\n", "", 400, "Connection: missing; want Upgrade"),
-        ("Connection: Upgrade", "Connection: close", 400, "Connection: given \"close\"; want Upgrade"),
-        ("Version: 13", "Version: 8", 426, "Sec-WebSocket-Version: given \"8\"; want 13"),
-        ("Version: 13", "Version: 13, 8", 426, "Sec-WebSocket-Version: given \"13, 8\"; want 13"),
-        ("Sec-WebSocket-Version: 13\r\n", "", 426, "Sec-WebSocket-Version: missing; want 13"),
+        ("Upgrade: websocket\r\n", "", 400, "Upgrade: missing: expected websocket"),
+        (
+            "Upgrade: websocket\r\n",
+            "Upgrade: websockets\r\n",
+            400,
+            "Upgrade: invalid value \"websockets\": expected websocket",
+        ),
+        ("Connection: Upgrade\r\n", "", 400, "Connection: missing: expected Upgrade"),
+        ("Connection: Upgrade", "Connection: close", 400, "Connection: invalid value \"close\": expected Upgrade"),
+        ("Version: 13", "Version: 8", 426, "Sec-WebSocket-Version: invalid value \"8\": expected 13"),
+        ("Version: 13", "Version: 13, 8", 426, "Sec-WebSocket-Version: invalid value \"13, 8\": expected 13"),
+        ("Sec-WebSocket-Version: 13\r\n", "", 426, "Sec-WebSocket-Version: missing: expected 13"),
         (
             "Sec-WebSocket-Version: 13\r\n",
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 13\r\n",
             400,
-            "Sec-WebSocket-Version: given \"13\" and \"13\"; want 13, once",
+            "Sec-WebSocket-Version: invalid value \"13\" and \"13\": expected 13, once",
         ),
-        (key, "", 400, &format!("Sec-WebSocket-Key: missing; want {wanted}")),
+        (key, "", 400, &format!("Sec-WebSocket-Key: missing: expected {wanted}")),
         (
             key,
             &key.repeat(2),
             400,
             &format!(
-                "Sec-WebSocket-Key: given \"dGhlIHNhbXBsZSBub25jZQ==\" and \"dGhlIHNhbXBsZSBub25jZQ==\"; want {wanted}"
+                "Sec-WebSocket-Key: invalid value \"dGhlIHNhbXBsZSBub25jZQ==\" and \"dGhlIHNhbXBsZSBub25jZQ==\": expected {wanted}"
             ),
         ),
-        ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 400, &format!("Sec-WebSocket-Key: given \"c2hvcnQ=\"; want {wanted}")),
+        (
+            "dGhlIHNhbXBsZSBub25jZQ==",
+            "c2hvcnQ=",
+            400,
+            &format!("Sec-WebSocket-Key: invalid value \"c2hvcnQ=\": expected {wanted}"),
+        ),
         (
             "dGhlIHNhbXBsZSBub25jZQ==",
             "dGhlIHNhbXBsZSBub25j!!==",
             400,
-            &format!("Sec-WebSocket-Key: given \"dGhlIHNhbXBsZSBub25j!!==\"; want {wanted}"),
+            &format!("Sec-WebSocket-Key: invalid value \"dGhlIHNhbXBsZSBub25j!!==\": expected {wanted}"),
         ),
     ] {
         let refusal = with_line(line, replacement).expect_err(message);
@@ -200,27 +210,32 @@ fn lists_that_break_their_grammar_and_bodies_are_faults() {
             "chat, superchat",
             "chat, super chat",
             400,
-            "Sec-WebSocket-Protocol: given \"chat, super chat\"; want names without spaces and separators, each once",
+            "Sec-WebSocket-Protocol: invalid value \"chat, super chat\": expected names without spaces and separators, each once",
         ),
         (
             "chat, superchat",
             "chat\r\nSec-WebSocket-Protocol: chat",
             400,
-            "Sec-WebSocket-Protocol: given \"chat\" and \"chat\"; want names without spaces and separators, each once",
+            "Sec-WebSocket-Protocol: invalid value \"chat\" and \"chat\": expected names without spaces and separators, each once",
         ),
         (
             "Origin: http://example.com",
             "Sec-WebSocket-Extensions: permessage-deflate; a=",
             400,
-            "Sec-WebSocket-Extensions: given \"permessage-deflate; a=\"; want a list of extensions; it breaks the grammar \
+            "Sec-WebSocket-Extensions: invalid value \"permessage-deflate; a=\": expected a list of extensions, but it breaks the grammar \
              at byte 22 (RFC 6455 section 9.1)",
         ),
-        ("Origin: http://example.com", "Content-Length: 5", 400, "Content-Length: given \"5\"; want no body"),
+        (
+            "Origin: http://example.com",
+            "Content-Length: 5",
+            400,
+            "Content-Length: invalid value \"5\": expected no body",
+        ),
         (
             "Origin: http://example.com",
             "Transfer-Encoding: chunked",
             400,
-            "Transfer-Encoding: given \"chunked\"; want no body",
+            "Transfer-Encoding: invalid value \"chunked\": expected no body",
         ),
     ] {
         let refusal = with_line(line, replacement).expect_err(message);

@@ -229,12 +229,11 @@ fn what_cannot_be_answered_says_what_is_wrong_and_what_would_be_right() {
     let mut publisher = publisher(server.address);
     define(&mut publisher, &names(0, 501));
     until(&server, "/v1/instruments", |directory| instruments(directory).len() == 501);
-    let unknown = r#"{"error":{"code":"not_found","message":"no instrument has the symbol \"NO-SUCH\"; /v1/instruments lists them"}}"#;
-    let patterns =
-        r#"{"error":{"code":"bad_request","message":"symbols: these are 11 patterns; 10 at the most in one request"}}"#;
-    let missing = r#"{"error":{"code":"bad_request","message":"symbols: missing; want /v1/snapshot/{symbol}, or /v1/snapshot?symbols=BTC-USD,ETH-*"}}"#;
-    let many = r#"{"error":{"code":"bad_request","message":"symbols: these are 501 instruments; 500 at the most in one answer; /v1/stream has no such limit"}}"#;
-    let channel = r#"{"error":{"code":"bad_request","message":"channels: no last value of \"raw\"; have quote, trade, ticker, book"}}"#;
+    let unknown = r#"{"error":{"code":"not_found","message":"symbol: unknown instrument \"NO-SUCH\": expected one of /v1/instruments"}}"#;
+    let patterns = r#"{"error":{"code":"bad_request","message":"symbols: 11 patterns: expected at most 10"}}"#;
+    let missing = r#"{"error":{"code":"bad_request","message":"symbols: missing: expected /v1/snapshot/{symbol} or /v1/snapshot?symbols=BTC-USD,ETH-*"}}"#;
+    let many = r#"{"error":{"code":"bad_request","message":"symbols: 501 instruments: expected at most 500, or /v1/stream, which has no such limit"}}"#;
+    let channel = r#"{"error":{"code":"bad_request","message":"channels: invalid channel \"raw\": expected quote, trade, ticker or book"}}"#;
     let star = r#"{"error":{"code":"bad_request","message":"symbols: \"A*B\" has a * before its end; a pattern has one *, at its end"}}"#;
     let empty = r#"{"error":{"code":"bad_request","message":"symbols: \"\" is empty; want a name such as \"BTC-USD\", or a pattern such as \"ETH-*\" or \"*\""}}"#;
     for (path, status, said) in [

@@ -43,7 +43,7 @@ fn behind_a_trusted_proxy_each_client_has_its_own_connections() {
         panic!("two are let in")
     };
     is_crowded(enter(&server, PROXY, one));
-    server.program.wait_for_stderr("203.0.113.1 by 127.0.0.2:");
+    server.program.wait_for_stderr("203.0.113.1 via 127.0.0.2:");
     // What a client writes itself stands left of what the proxy adds.
     is_crowded(enter(&server, PROXY, &["198.51.100.7, 203.0.113.1"]));
     is_crowded(enter(&server, PROXY, &["198.51.100.7", "203.0.113.1", "10.1.2.3"]));

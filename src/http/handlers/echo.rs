@@ -151,7 +151,7 @@ impl<'a> Echo<'a> {
             Wait::Closed => {}
             Wait::Idle => {
                 self.server.count(Counter::EchoesIdle);
-                self.close(&close_frame(CloseCode::POLICY, "nothing received for idle_timeout_ms")).await;
+                self.close(&close_frame(CloseCode::POLICY, "nothing was received for idle_timeout_ms")).await;
             }
             Wait::Stopping => self.close(&close_frame(CloseCode::GOING_AWAY, "the server is stopping")).await,
         }

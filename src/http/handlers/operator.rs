@@ -38,9 +38,9 @@ pub(crate) fn get(
 fn authorize(config: &Config, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<(), Refusal> {
     if let Some(token) = &config.operator_token {
         return match bearer_token(request) {
-            None => Err(Refusal::unauthorized("Authorization: missing: expected Bearer and the operator token")),
+            None => Err(Refusal::unauthorized("operator token: missing: expected Authorization: Bearer TOKEN")),
             Some(given) if constant_time_eq::constant_time_eq(given, token.as_bytes()) => Ok(()),
-            Some(_) => Err(Refusal::unauthorized("Authorization: wrong token: expected the operator token")),
+            Some(_) => Err(Refusal::unauthorized("operator token: wrong value")),
         };
     }
     let is_direct = !PROXY_HEADERS.iter().any(|name| request.headers().contains_key(*name));

@@ -87,8 +87,10 @@ fn authorize(server: &HttpServer, request: &http::Request<()>) -> Result<(), Ref
     let query = query.map(|text| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>());
     let given = bearer_token(request).map(<[u8]>::to_vec).or(query);
     match given {
-        None => Err(Refusal::unauthorized("token: missing: expected Authorization: Bearer TOKEN, or ?token=TOKEN")),
+        None => {
+            Err(Refusal::unauthorized("publish token: missing: expected Authorization: Bearer TOKEN, or ?token=TOKEN"))
+        }
         Some(given) if constant_time_eq(&given, token.as_bytes()) => Ok(()),
-        Some(_) => Err(Refusal::unauthorized("token: wrong token: expected the publish token")),
+        Some(_) => Err(Refusal::unauthorized("publish token: wrong value")),
     }
 }

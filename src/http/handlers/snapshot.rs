@@ -114,8 +114,7 @@ fn patterns_of(query: &str) -> Result<Vec<Pattern>, Refusal> {
     let patterns: Vec<_> = symbols.iter().map(|symbol| parse(symbol)).collect::<Result<_, _>>()?;
     let prefixes = patterns.iter().filter(|pattern| matches!(pattern, Pattern::Prefix(_))).count();
     if prefixes > PREFIXES_MAX {
-        let message =
-            format!("symbols: {prefixes} patterns are too many: expected at most {PREFIXES_MAX} in one request");
+        let message = format!("symbols: {prefixes} patterns: expected at most {PREFIXES_MAX}");
         return Err(Refusal::bad_request(message));
     }
     Ok(patterns)
@@ -145,7 +144,7 @@ pub(super) fn unknown_instrument(symbol: &str) -> Refusal {
 
 fn too_many(instruments: usize) -> Refusal {
     Refusal::bad_request(format!(
-        "symbols: {instruments} instruments are too many: expected at most {INSTRUMENTS_MAX}; /v1/stream has no such limit"
+        "symbols: {instruments} instruments: expected at most {INSTRUMENTS_MAX}, or /v1/stream, which has no such limit"
     ))
 }
 
