@@ -26,7 +26,7 @@ export interface Source {
 
 export interface SlowClient {
   readonly shard: number;
-  readonly slot_id: number;
+  readonly slot: number;
   readonly address: string | null;
   /** The trusted proxy of its connection. */
   readonly proxy: string | null;

@@ -199,7 +199,7 @@ function slowCells(client: SlowClient, capacity: number): Cell[] {
   const state = client.closing ? "closing" : client.blocked ? "socket full" : "catching up";
   return [
     String(client.shard),
-    String(client.slot_id),
+    String(client.slot),
     (client.address ?? NONE) + (client.proxy === null ? "" : ` via ${client.proxy}`),
     millisText(client.behind_ms),
     millisText(client.nothing_taken_ms),

@@ -24,6 +24,13 @@ globalThis.probe = {
     return Object.fromEntries(names.map((name) => [name, probe.text(`[data-panel=${panel}] [data-field=${name}]`)]));
   },
 
+  /** The text of the first row of a table of the operator's view, in the column with this title. */
+  cell(table, title) {
+    const rows = document.querySelector(`[data-field=${table}]`);
+    const titles = [...rows.closest("table").querySelectorAll("th")].map((head) => head.textContent);
+    return rows.querySelector("tr")?.children[titles.indexOf(title)]?.textContent ?? null;
+  },
+
   /** The visible lines of a list, each as the texts of its elements. */
   lines(selector) {
     const lines = [...document.querySelectorAll(selector)].filter((line) => !line.hidden);

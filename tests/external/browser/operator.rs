@@ -32,6 +32,11 @@ fn operator_view_shows_shards_and_slow_clients() {
         "Number(probe.text('[data-total=clients]')) >= 2 && Number(probe.text('[data-total=catching_up]')) >= 1",
     );
     page.until("parseFloat(probe.text('[data-total=sequenced]')) > 0");
+    // A field of the answer that the page does not find shows as one of these.
+    let missing = "[...document.querySelectorAll('[data-panel=operator] td')].map((cell) => cell.textContent)
+        .filter((text) => /undefined|NaN/.test(text))";
+    assert_eq!(page.get(missing), json!([]));
+    page.until("['Clients', 'Longest tick'].every((name) => probe.cell('shards', name) !== '–')");
     page.screenshot("operator");
     page.ask("emulate", json!({"media": {"colorScheme": "dark"}}));
     page.screenshot("operator-dark");
