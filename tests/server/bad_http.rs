@@ -1,4 +1,4 @@
-//! Bad bytes before an upgrade: each gets an answer that says what is wrong, and nobody else notices.
+//! Bad requests before an upgrade. Each gets a response that says what is wrong. Other clients are not disturbed.
 
 use std::io::Write;
 
@@ -7,9 +7,9 @@ use tickcast_test_support::http::{self, connect, read_response, send_request, up
 use tickcast_test_support::server::WatchedServer;
 
 #[test]
-fn garbage_in_place_of_http_is_a_400() {
-    let mut scene = WatchedServer::start(&[]);
-    let address = scene.server.address;
+fn bytes_that_are_not_http_get_a_400() {
+    let mut watched = WatchedServer::start(&[]);
+    let address = watched.server.address;
     send_request(address, b"\x00\xff\xfe garbage \x01\r\n\r\n").assert_refusal(
         400,
         "malformed_request",
@@ -22,45 +22,45 @@ fn garbage_in_place_of_http_is_a_400() {
         &["TLS"],
     );
     send_request(address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").assert_refusal(505, "http_version", &["HTTP/1.1"]);
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn a_header_block_without_end_is_a_431() {
-    let mut scene = WatchedServer::start(&["--head-bytes-max", "4096"]);
-    let address = scene.server.address;
+fn a_head_without_an_end_gets_a_431() {
+    let mut watched = WatchedServer::start(&["--head-bytes-max", "4096"]);
+    let address = watched.server.address;
     let endless = format!("GET / HTTP/1.1\r\nHost: here\r\nX-Long: {}", "a".repeat(20_000));
     send_request(address, endless.as_bytes()).assert_refusal(431, "head_too_large", &["no end within 4096 bytes"]);
     let many = format!("GET / HTTP/1.1\r\nHost: here\r\n{}\r\n", "X: y\r\n".repeat(100));
     send_request(address, many.as_bytes()).assert_refusal(431, "head_too_large", &["more than 64 headers"]);
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn a_head_that_never_completes_is_a_408() {
-    let mut scene = WatchedServer::start(&["--upgrade-timeout-ms", "100"]);
-    let address = scene.server.address;
-    for begun in ["", "G", "GET /v1/stream HTTP/1.1\r\nHost: here\r\n"] {
-        send_request(address, begun.as_bytes()).assert_refusal(408, "timeout", &["not complete after 100 ms"]);
+fn an_incomplete_head_gets_a_408_after_the_timeout() {
+    let mut watched = WatchedServer::start(&["--upgrade-timeout-ms", "100"]);
+    let address = watched.server.address;
+    for part in ["", "G", "GET /v1/stream HTTP/1.1\r\nHost: here\r\n"] {
+        send_request(address, part.as_bytes()).assert_refusal(408, "timeout", &["not complete after 100 ms"]);
     }
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn a_peer_that_goes_within_its_head_is_no_trouble() {
-    let mut scene = WatchedServer::start(&[]);
-    for begun in ["", "GET /v1/stream HTTP/1.1\r\nHost"] {
-        let mut stream = connect(scene.server.address);
-        stream.write_all(begun.as_bytes()).expect("the server reads");
+fn a_client_may_disconnect_within_its_head() {
+    let mut watched = WatchedServer::start(&[]);
+    for part in ["", "GET /v1/stream HTTP/1.1\r\nHost"] {
+        let mut stream = connect(watched.server.address);
+        stream.write_all(part.as_bytes()).expect("the server reads");
         drop(stream);
     }
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn a_wrong_method_is_a_405_that_says_which_are_right() {
-    let mut scene = WatchedServer::start(&["--enable-echo"]);
-    let address = scene.server.address;
+fn a_wrong_method_gets_a_405_with_the_allowed_methods() {
+    let mut watched = WatchedServer::start(&["--enable-echo"]);
+    let address = watched.server.address;
     for (method, path, allow) in [
         ("POST", "/healthz", "GET, HEAD"),
         ("DELETE", "/v1/instruments", "GET, HEAD"),
@@ -69,31 +69,31 @@ fn a_wrong_method_is_a_405_that_says_which_are_right() {
         ("PUT", "/v1/echo", "GET"),
     ] {
         let request = upgrade_request(path).replacen("GET", method, 1);
-        let answer = send_request(address, request.as_bytes());
-        answer.assert_refusal(405, "method_not_allowed", &[method, "GET"]);
-        assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
+        let response = send_request(address, request.as_bytes());
+        response.assert_refusal(405, "method_not_allowed", &[method, "GET"]);
+        assert_eq!(response.header("allow"), Some(allow), "{method} {path}");
     }
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn an_unknown_path_is_a_404_that_says_what_there_is() {
-    let mut scene = WatchedServer::start(&[]);
+fn an_unknown_path_gets_a_404_with_the_known_paths() {
+    let mut watched = WatchedServer::start(&[]);
     for path in ["/nowhere", "/v1", "/v1/stream/", "/v1/snapshots", "//", "/../etc/passwd", "/pages/index.html"] {
-        scene.server.get(path).assert_refusal(404, "not_found", &[path, "/v1/stream", "/metrics"]);
+        watched.server.get(path).assert_refusal(404, "not_found", &[path, "/v1/stream", "/metrics"]);
     }
     let long = format!("/{}", "é".repeat(1000).replace('é', "%C3%A9"));
-    scene.server.get(&long).assert_refusal(404, "not_found", &["%C3%A9"]);
-    scene.server.get("/v1/snapshot/NO-SUCH").assert_refusal(404, "not_found", &["NO-SUCH", "/v1/instruments"]);
-    scene.assert_undisturbed();
+    watched.server.get(&long).assert_refusal(404, "not_found", &["%C3%A9"]);
+    watched.server.get("/v1/snapshot/NO-SUCH").assert_refusal(404, "not_found", &["NO-SUCH", "/v1/instruments"]);
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn an_upgrade_that_lacks_something_names_it() {
-    let mut scene = WatchedServer::start(&[]);
-    let address = scene.server.address;
-    let right = upgrade_request("/v1/stream");
-    for (line, instead, said) in [
+fn a_malformed_upgrade_gets_a_400_that_names_the_header() {
+    let mut watched = WatchedServer::start(&[]);
+    let address = watched.server.address;
+    let valid = upgrade_request("/v1/stream");
+    for (line, replacement, parts) in [
         ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", "Sec-WebSocket-Key: missing"),
         ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", "Sec-WebSocket-Key: invalid value \"c2hvcnQ=\""),
         ("dGhlIHNhbXBsZSBub25jZQ==", "not base64 at all!!", "Sec-WebSocket-Key: invalid value"),
@@ -109,81 +109,81 @@ fn an_upgrade_that_lacks_something_names_it() {
         ),
         ("Host: here\r\n", "Host: here\r\nSec-WebSocket-Protocol: a b\r\n", "Sec-WebSocket-Protocol: invalid value"),
     ] {
-        let request = right.replacen(line, instead, 1);
-        assert_ne!(request, right);
-        send_request(address, request.as_bytes()).assert_refusal(400, "malformed_upgrade", &[said]);
+        let request = valid.replacen(line, replacement, 1);
+        assert_ne!(request, valid);
+        send_request(address, request.as_bytes()).assert_refusal(400, "malformed_upgrade", &[parts]);
     }
     send_request(address, b"GET /v1/stream HTTP/1.1\r\nHost: here\r\n\r\n").assert_refusal(
         400,
         "malformed_upgrade",
         &["Upgrade"],
     );
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn a_wrong_websocket_version_is_a_426_that_names_the_right_one() {
-    let mut scene = WatchedServer::start(&[]);
+fn a_wrong_websocket_version_gets_a_426_with_the_right_one() {
+    let mut watched = WatchedServer::start(&[]);
     for version in ["Version: 8", "Version: 14", "Version: ", "Versio: 13"] {
         let request = upgrade_request("/v1/stream").replacen("Version: 13", version, 1);
-        let answer = send_request(scene.server.address, request.as_bytes());
-        answer.assert_refusal(426, "websocket_version", &["Sec-WebSocket-Version", "13"]);
-        assert_eq!(answer.header("sec-websocket-version"), Some("13"));
+        let response = send_request(watched.server.address, request.as_bytes());
+        response.assert_refusal(426, "websocket_version", &["Sec-WebSocket-Version", "13"]);
+        assert_eq!(response.header("sec-websocket-version"), Some("13"));
     }
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn one_byte_a_write_is_slow_and_right() {
-    let mut scene = WatchedServer::start(&[]);
-    let mut stream = connect(scene.server.address);
+fn requests_may_come_one_byte_at_a_time() {
+    let mut watched = WatchedServer::start(&[]);
+    let mut stream = connect(watched.server.address);
     for byte in upgrade_request("/v1/stream").bytes() {
         stream.write_all(&[byte]).expect("the server reads");
     }
     let mut client = upgraded(stream);
     assert_eq!(client.reply()["type"], "welcome");
-    let wanted = br#"{"op":"subscribe","id":5,"channels":["quote"],"symbols":["*"]}"#;
-    for byte in masked_frame(0x81, wanted) {
+    let request = br#"{"op":"subscribe","id":5,"channels":["quote"],"symbols":["*"]}"#;
+    for byte in masked_frame(0x81, request) {
         client.send_bytes(&[byte]);
     }
     let reply = client.reply();
     assert_eq!((reply["type"].as_str(), reply["id"].as_u64()), (Some("subscribed"), Some(5)), "{reply}");
     client.ping();
 
-    let mut plain = connect(scene.server.address);
+    let mut plain = connect(watched.server.address);
     for byte in b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" {
         plain.write_all(&[*byte]).expect("the server reads");
     }
     assert_eq!(read_response(&mut plain).status, 200);
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn requests_right_behind_the_upgrade_are_heard() {
-    let mut scene = WatchedServer::start(&[]);
+fn frames_right_behind_the_upgrade_are_handled() {
+    let mut watched = WatchedServer::start(&[]);
     let mut bytes = upgrade_request("/v1/stream").into_bytes();
     bytes.extend(masked_frame(0x81, br#"{"op":"ping","id":1}"#));
-    bytes.extend(masked_frame(0x89, b"are you there"));
+    bytes.extend(masked_frame(0x89, b"payload"));
     bytes.extend(masked_frame(0x81, br#"{"op":"subscribe","id":2,"channels":["quote"],"symbols":["*"]}"#));
     let last = masked_frame(0x81, br#"{"op":"ping","id":3}"#);
-    // The last one is cut: it has to be put together from what came with the upgrade and what comes after.
+    // The last frame is split: one part is sent with the upgrade, the rest after it.
     bytes.extend(&last[..9]);
-    let mut stream = connect(scene.server.address);
+    let mut stream = connect(watched.server.address);
     stream.write_all(&bytes).expect("the server reads");
     let mut client = upgraded(stream);
     client.send_bytes(&last[9..]);
-    let came: Vec<_> = std::iter::repeat_with(|| client.receive()).filter_map(said).take(5).collect();
-    let right = [("welcome", None), ("pong", Some(1)), ("frame", None), ("subscribed", Some(2)), ("pong", Some(3))];
-    assert_eq!(came, right.map(|(kind, id)| (kind.to_owned(), id)));
-    scene.assert_undisturbed();
+    let received: Vec<_> = std::iter::repeat_with(|| client.receive()).filter_map(summary).take(5).collect();
+    let expected = [("welcome", None), ("pong", Some(1)), ("frame", None), ("subscribed", Some(2)), ("pong", Some(3))];
+    assert_eq!(received, expected.map(|(kind, id)| (kind.to_owned(), id)));
+    watched.assert_undisturbed();
 }
 
-/// What kind of an answer came, and to what; `frame` is the answer to a WebSocket ping.
-fn said(came: Received) -> Option<(String, Option<u64>)> {
-    match came {
+/// Type and id of a reply; `frame` for the pong to a WebSocket ping.
+fn summary(received: Received) -> Option<(String, Option<u64>)> {
+    match received {
         Received::Reply(reply) => Some((reply["type"].as_str()?.to_owned(), reply["id"].as_u64())),
         Received::Pong(payload) => {
-            assert_eq!(payload, b"are you there");
+            assert_eq!(payload, b"payload");
             Some(("frame".to_owned(), None))
         }
         _ => None,
@@ -192,9 +192,9 @@ fn said(came: Received) -> Option<(String, Option<u64>)> {
 
 /// Reads the 101 of a raw upgrade.
 fn upgraded(mut stream: std::net::TcpStream) -> Client {
-    let answer = http::Response::parse(&http::read_head(&mut stream));
-    assert_eq!(answer.status, 101);
-    // The key and the answer to it are RFC 6455's own example, section 1.3.
-    assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    let response = http::Response::parse(&http::read_head(&mut stream));
+    assert_eq!(response.status, 101);
+    // The key and its hash are the example of RFC 6455, section 1.3.
+    assert_eq!(response.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     Client::upgraded(stream, Vec::new())
 }

@@ -2,8 +2,6 @@
 
 mod bad_frames;
 mod bad_http;
-mod bad_publisher;
-mod bad_start;
 mod bars;
 mod check;
 mod compression;
@@ -15,6 +13,8 @@ mod operator;
 mod origins;
 mod polling;
 mod program;
+mod publisher;
 mod restart;
+mod start;
 mod trusted_proxies;
 mod ways_in;

@@ -1,6 +1,7 @@
 //! Clients, servers and independent readings of the formats, shared by the tests of tickcast.
 //!
 //! * [`server`] starts the server's program; [`client`], [`sse`] and [`http`] talk to it over real sockets.
+//! * [`publisher`] publishes records that are written byte by byte.
 //! * [`scripted_server`] plays a script to a client under test, with packets from [`packets`].
 //! * [`deflate`], [`sse`], [`http`] and [`binance_oracle`] read the formats with none of the program's code, so that a
 //!   mistake of the program is not repeated by its test.
@@ -22,6 +23,7 @@ pub mod io_contract;
 pub mod node;
 pub mod packets;
 pub mod paths;
+pub mod publisher;
 pub mod scripted_server;
 pub mod server;
 pub mod sse;

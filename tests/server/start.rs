@@ -1,5 +1,5 @@
-//! What was typed wrong, and files and ports that are not as they should be: the program says what is wrong, what is
-//! allowed, and ends with 2.
+//! A start with wrong arguments, variables, files or ports. The program prints what is wrong and what is allowed, and
+//! exits with 2.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -10,12 +10,12 @@ use flate2::write::GzEncoder;
 use tempfile::TempDir;
 use tickcast_test_support::server::{Program, Server};
 
-/// Runs the program, which must end with 2 and say all of this on stderr, and nothing of serving on stdout.
+/// Runs the program, and asserts that it exits with 2, prints all `parts` on stderr, and does not serve.
 #[track_caller]
-fn fails(args: &[&str], said: &[&str]) {
+fn assert_start_fails(args: &[&str], parts: &[&str]) {
     let exit = Program::run(args);
     assert_eq!(exit.code, Some(2), "{args:?}: {exit:?}");
-    said.iter().for_each(|part| assert!(exit.stderr.contains(part), "{args:?}: {part:?} is not in {}", exit.stderr));
+    parts.iter().for_each(|part| assert!(exit.stderr.contains(part), "{args:?}: {part:?} is not in {}", exit.stderr));
     assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
     assert!(!exit.stdout.contains("serving on"), "{}", exit.stdout);
 }
@@ -24,17 +24,17 @@ struct Files(TempDir);
 
 impl Files {
     fn new() -> Self {
-        Self(tempfile::tempdir().expect("a directory"))
+        Self(tempfile::tempdir().expect("a folder"))
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.0.path().join(name);
-        std::fs::write(&path, bytes).expect("room for it");
+        std::fs::write(&path, bytes).expect("the folder is writable");
         path
     }
 }
 
-/// A recording of many trades, gzip.
+/// A gzip recording of many trades.
 fn recording() -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     for nth in 0..20_000u64 {
@@ -44,32 +44,35 @@ fn recording() -> Vec<u8> {
             gzip,
             r#"{at_ns} {{"stream":"x@trade","data":{{"e":"trade","E":7,"s":"AB","t":{nth},"p":"{price}.25","q":"1.5","T":9,"m":true,"M":true}}}}"#
         )
-        .expect("a Vec takes all");
+        .expect("a Vec grows");
     }
-    gzip.finish().expect("a Vec takes all")
+    gzip.finish().expect("a Vec grows")
 }
 
 #[test]
-fn a_recording_that_is_none_is_named() {
+fn a_file_that_is_no_recording_is_named() {
     let files = Files::new();
     let directory = files.0.path().display().to_string();
     let missing = files.0.path().join("missing.gz");
     let empty = files.write("empty.gz", b"");
-    let text = files.write("text.txt", b"Dear diary,\ntoday I recorded nothing.\n");
+    let text = files.write("text.txt", b"this file\nhas no records\n");
     let headless = files.write("headless.gz", &recording()[..12]);
-    for (path, said) in [
+    for (path, parts) in [
         (missing.display().to_string(), "No such file"),
         (empty.display().to_string(), "want a recording"),
         (text.display().to_string(), "want a recording"),
         (headless.display().to_string(), "want a recording"),
         (directory, "is a directory; want a recording"),
     ] {
-        fails(&["--listen", "127.0.0.1:0", "--feed", &format!("replay:{path}?speed=max")], &["feed", &path, said]);
+        assert_start_fails(
+            &["--listen", "127.0.0.1:0", "--feed", &format!("replay:{path}?speed=max")],
+            &["feed", &path, parts],
+        );
     }
 }
 
 #[test]
-fn of_a_truncated_recording_what_is_there_is_served() {
+fn a_truncated_recording_is_served_up_to_its_end() {
     let files = Files::new();
     let whole = recording();
     let path = files.write("cut.gz", &whole[..whole.len() / 2]);
@@ -78,24 +81,27 @@ fn of_a_truncated_recording_what_is_there_is_served() {
     server.program.wait_for_stderr(&path);
     let snapshot = server.subscriber(&["trade"], &["AB"]).record();
     let (sequence, half) = (snapshot.header.sequence.get(), 20_000 / 4..20_000 * 3 / 4);
-    assert!(half.contains(&sequence), "about half of the trades, not {sequence}");
+    assert!(half.contains(&sequence), "{sequence} trades, expected about half");
 }
 
 #[test]
-fn a_port_in_use_is_named_and_how_to_choose_another() {
+fn a_port_in_use_is_named_with_the_setting() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("it is bound").to_string();
-    fails(&["--listen", &address, "--feed", "none"], &[&address, "in use", "--listen"]);
+    assert_start_fails(&["--listen", &address, "--feed", "none"], &[&address, "in use", "--listen"]);
     let server = Server::start(&["--feed", "none"]);
     let address = server.address.to_string();
-    fails(&["--listen", &address, "--feed", "none"], &[&address, "in use", "--listen"]);
-    assert_eq!(server.get("/healthz").status, 200, "the one that was there first goes on");
-    fails(&["--listen", "192.0.2.1:9001", "--feed", "none"], &["192.0.2.1:9001", "not an address of this machine"]);
+    assert_start_fails(&["--listen", &address, "--feed", "none"], &[&address, "in use", "--listen"]);
+    assert_eq!(server.get("/healthz").status, 200, "the first server still serves");
+    assert_start_fails(
+        &["--listen", "192.0.2.1:9001", "--feed", "none"],
+        &["192.0.2.1:9001", "not an address of this machine"],
+    );
 }
 
 #[test]
-fn a_bad_flag_or_value_is_named_with_what_is_allowed() {
-    for (args, said) in [
+fn a_bad_flag_or_value_is_named_with_the_allowed_values() {
+    for (args, parts) in [
         (&["--lisen", "127.0.0.1:0"][..], &["--lisen", "--listen"][..]),
         (&["serv"], &["serv"]),
         (&["--listen", "here"], &["listen", "\"here\"", "127.0.0.1:9001"]),
@@ -121,30 +127,30 @@ fn a_bad_flag_or_value_is_named_with_what_is_allowed() {
         (&["--feed", "replay:"], &["replay", "FILE"]),
         (&["--feed", "replay:x?speed=fast"], &["speed=fast", "0.1 to 1000", "max"]),
     ] {
-        fails(args, said);
+        assert_start_fails(args, parts);
     }
 }
 
 #[test]
-fn a_bad_configuration_file_is_named_with_what_is_allowed() {
+fn a_bad_configuration_file_is_named_with_the_allowed_values() {
     let files = Files::new();
-    for (toml, said) in [
+    for (toml, parts) in [
         ("lisen = '127.0.0.1:0'", &["unknown field `lisen`", "`listen`"][..]),
         ("listen = 9001", &["listen", "string"]),
         ("heartbeat_ms = 'soon'", &["heartbeat_ms", "soon"]),
         ("listen = ", &["line 1"]),
     ] {
         let path = files.write("bad.toml", toml.as_bytes()).display().to_string();
-        fails(&["--config", &path], &[&[path.as_str()], said].concat());
+        assert_start_fails(&["--config", &path], &[&[path.as_str()], parts].concat());
     }
     let path = files.write("bounds.toml", b"heartbeat_ms = 1").display().to_string();
-    fails(&["--config", &path], &["heartbeat_ms: 1", "10 to 60000"]);
+    assert_start_fails(&["--config", &path], &["heartbeat_ms: 1", "10 to 60000"]);
     let path = files.0.path().join("missing.toml").display().to_string();
-    fails(&["--config", &path], &[&path, "No such file"]);
+    assert_start_fails(&["--config", &path], &[&path, "No such file"]);
 }
 
 #[test]
-fn an_unknown_variable_is_named_with_those_that_there_are() {
+fn an_unknown_variable_is_named_with_the_known_ones() {
     let mut command = Program::command(&["--listen", "127.0.0.1:0", "--feed", "none"]);
     command.env("TICKCAST_LISTN", "127.0.0.1:0");
     let exit = Program::spawn(command).wait_for_exit();
@@ -159,11 +165,11 @@ fn an_unknown_variable_is_named_with_those_that_there_are() {
 }
 
 #[test]
-fn flags_are_over_variables_over_the_file_over_the_defaults() {
+fn flags_override_variables_then_the_file_then_the_defaults() {
     let files = Files::new();
     let path = files.write("good.toml", b"listen = '127.0.0.4:0'\nfeed = ['none']\nheartbeat_ms = 444");
     let path = path.display().to_string();
-    // Each layer has an address of its own in 127.0.0.0/8.
+    // Each layer sets another address of 127.0.0.0/8.
     for (flag, variable, address, heartbeat_ms) in [
         (Some("127.0.0.2:0"), Some("127.0.0.3:0"), "127.0.0.2", 333),
         (None, Some("127.0.0.3:0"), "127.0.0.3", 333),
@@ -185,7 +191,7 @@ fn flags_are_over_variables_over_the_file_over_the_defaults() {
 }
 
 #[test]
-fn the_file_may_be_named_by_a_variable() {
+fn a_variable_may_name_the_configuration_file() {
     let files = Files::new();
     let path = files.write("good.toml", b"listen = '127.0.0.5:0'\nfeed = ['none']");
     let mut command = Program::command(&[]);
