@@ -1,17 +1,18 @@
-//! What a delivery costs as instructions of user space: a figure that a busy machine does not move.
+//! The cost of a delivery in user-space instructions: a figure that does not change on a busy machine.
 //!
 //! Method: started by `cargo bench`, the program runs itself under `valgrind --tool=callgrind`, which counts. Each shape
-//! is a node of `node/`, a real sequencer, ring and shard above a kernel that takes everything, and runs twice, with
-//! different numbers of sweeps. Counted is `measured_sweeps` alone and what it calls; the difference of the two runs
-//! leaves out what first sweeps do once, like growing vectors. A figure is that difference by the difference in sweeps,
-//! in sends (one for a client and sweep), in records delivered (one in a send to one client). Before the runs with
-//! clients stand those without, the floor: the same quotes are numbered, written to the ring and drained.
+//! is a node of `node/`, a real sequencer, ring and shard on an `Io` that takes every byte at once, and runs twice, with
+//! different numbers of flushes. Only `measured_flushes` and what it calls is counted; the difference of the two runs
+//! excludes what the first flushes do once, like growing vectors. A figure is that difference divided by the difference
+//! in flushes, in sends (one a client and flush), and in records delivered (one in a send to one client). The first runs
+//! are without clients, the floor: the same quotes are sequenced, written to the ring and read by the shard. With 8 rings
+//! the sequencer writes to 7 more, which are not read.
 //!
-//! Runs of one build print the same figures, whatever else the machine does. Another compiler, profile or C library
-//! (which picks its copying by the processor) changes them, so that only those of one machine compare.
+//! Runs of one build print the same figures on a busy machine and an idle one. Another compiler, cargo profile or C
+//! library (which chooses its copy routine by the processor) changes them, so only figures of one machine compare.
 //!
-//! Not measured: time. Instructions that wait for memory count as much as others, and the kernel's, which are most of
-//! what a send costs, not at all.
+//! Not measured: time. Instructions that wait for memory count as much as others; those of the kernel, which are most of
+//! the cost of a send, do not count.
 
 mod node;
 
@@ -23,11 +24,12 @@ use std::process::{Command, ExitCode};
 use tickcast::shard::Encoding;
 use tickcast_protocol::ws::deflate::WindowBits;
 
+use self::node::Node;
 use self::node::shapes::{Sent, Shape};
 
-/// Sweeps of the two runs. A shape's stride has visited its symbols evenly after ten.
-const SWEEPS: [u32; 2] = [10, 30];
-/// First argument of the program that runs under valgrind; shape and sweeps follow.
+/// Flushes of the two runs. After ten, a shape's stride has visited its symbols evenly.
+const FLUSHES: [u32; 2] = [10, 30];
+/// First argument of the program that runs under valgrind; shape and flushes follow.
 const COUNTED: &str = "counted";
 
 struct Workload {
@@ -35,9 +37,13 @@ struct Workload {
     make: fn() -> Shape,
 }
 
-const WORKLOADS: [Workload; 11] = [
+const WORKLOADS: [Workload; 12] = [
     Workload { name: "floor: no client, 1 quote a flush", make: || Shape::one_audience(0, 1) },
     Workload { name: "floor: no client, 100 quotes a flush", make: || Shape::one_audience(0, 100) },
+    Workload {
+        name: "floor: no client, 100 quotes a flush, 8 rings",
+        make: || Shape::new(Node::with_rings(100, 8), 100, 100),
+    },
     Workload { name: "floor: no client, 1,000 quotes a flush", make: || Shape::one_audience(0, 1_000) },
     Workload { name: "one audience of 10,000, 1 quote a flush", make: || Shape::one_audience(10_000, 1) },
     Workload { name: "one audience of 10,000, 100 quotes a flush", make: || Shape::one_audience(10_000, 100) },
@@ -59,7 +65,7 @@ fn deflated() -> Encoding {
     Encoding { deflate: Some(WindowBits::MOST), ..Encoding::JSON }
 }
 
-/// What was counted in one run, or in the difference of two.
+/// The counts of one run, or the difference of two.
 struct Count {
     flushes: u64,
     instructions: u64,
@@ -83,69 +89,70 @@ impl Count {
     }
 }
 
-/// What callgrind counts: it knows the function by its name.
+/// callgrind counts this function, which it finds by its name, and what it calls.
 #[inline(never)]
-fn measured_sweeps(shape: &mut Shape, flushes: u32) {
+fn measured_flushes(shape: &mut Shape, flushes: u32) {
     for _ in 0..flushes {
         shape.flush();
     }
 }
 
-/// Under valgrind: sweeps, and tells on the standard output what was sent.
+/// Under valgrind: flushes, and prints what was sent to the standard output.
 fn run_counted(arguments: &[String]) -> Option<()> {
     let [shape, flushes] = arguments else { return None };
     let workload = WORKLOADS.get(shape.parse::<usize>().ok()?)?;
     let flushes = flushes.parse().ok()?;
-    let sent = (workload.make)().sent_by(|shape| measured_sweeps(shape, flushes));
+    let sent = (workload.make)().sent_by(|shape| measured_flushes(shape, flushes));
     println!("{} {}", sent.sends, sent.records);
     Some(())
 }
 
-/// One run under valgrind; an error says what was wrong.
+/// One run under valgrind.
 fn count(shape: usize, flushes: u32, folder: &Path) -> Result<Count, String> {
     let counts = folder.join(format!("{shape}-{flushes}"));
-    let program = std::env::current_exe().map_err(|error| format!("the program does not find itself: {error}"))?;
+    let program =
+        std::env::current_exe().map_err(|error| format!("the program does not find its own path: {error}"))?;
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--toggle-collect=*measured_sweeps*"])
+        .args(["--tool=callgrind", "--quiet", "--toggle-collect=*measured_flushes*"])
         .arg([OsStr::new("--callgrind-out-file="), counts.as_os_str()].join(OsStr::new("")))
         .arg(program)
         .args([COUNTED, &shape.to_string(), &flushes.to_string()])
         .output()
         .map_err(|error| format!("valgrind does not start: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         return Err(format!(
-            "valgrind ended with {}: {said}{}",
+            "valgrind ended with {}: {stdout}{}",
             output.status,
             String::from_utf8_lossy(&output.stderr)
         ));
     }
-    let sent = said
+    let sent = stdout
         .trim()
         .split_once(' ')
         .and_then(|(sends, records)| Some(Sent { sends: sends.parse().ok()?, records: records.parse().ok()? }));
-    let sent = sent.ok_or_else(|| format!("instead of sends and records the run said {said:?}"))?;
-    let interval = std::fs::read_to_string(&counts).map_err(|error| format!("callgrind wrote no counts: {error}"))?;
-    let instructions = interval.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
-    let instructions = instructions.filter(|counted| *counted > 0).ok_or(
-        "callgrind counted nothing: it has not found the function `measured_sweeps`, was the program stripped?",
-    )?;
+    let sent = sent.ok_or_else(|| format!("invalid output {stdout:?}: expected the numbers of sends and records"))?;
+    let counted = std::fs::read_to_string(&counts).map_err(|error| format!("callgrind wrote no counts: {error}"))?;
+    let instructions = counted.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+    let instructions = instructions
+        .filter(|counted| *counted > 0)
+        .ok_or("callgrind counted nothing: the function `measured_flushes` was not found; was the program stripped?")?;
     Ok(Count { flushes: flushes.into(), instructions, sent })
 }
 
 /// Runs the shapes whose names hold one of `wanted`, or all, and prints the table.
 fn print_table(wanted: &[String]) -> Result<(), String> {
-    let folder = tempfile::tempdir().map_err(|error| format!("there is no place for callgrind's counts: {error}"))?;
+    let folder = tempfile::tempdir().map_err(|error| format!("no temporary folder for callgrind's counts: {error}"))?;
     println!("| shape | instructions a flush | a send | a record delivered |\n|---|---|---|---|");
     for (shape, Workload { name, .. }) in WORKLOADS.iter().enumerate() {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part)) {
             continue;
         }
-        let [fewer, more] = SWEEPS.map(|flushes| count(shape, flushes, folder.path()));
+        let [fewer, more] = FLUSHES.map(|flushes| count(shape, flushes, folder.path()));
         let (fewer, more) = (fewer?, more?);
         let difference = more.less(&fewer);
         if !name.starts_with("floor") && (difference.sent.sends == 0 || difference.sent.records == 0) {
-            return Err(format!("{name}: nobody was sent anything"));
+            return Err(format!("{name}: nothing was sent"));
         }
         println!("{}", difference.row(name));
     }
@@ -160,11 +167,11 @@ fn main() -> ExitCode {
     }
     let absent = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
     if Command::new("valgrind").arg("--version").output().is_err_and(|error| absent(&error)) {
-        // No failure: the other benches, which `cargo bench` runs in the same go, need no valgrind.
-        eprintln!("instructions: left out, as there is no valgrind here; `apt-get install valgrind` brings it");
+        // No failure: the other benches of the same `cargo bench` need no valgrind.
+        eprintln!("instructions: SKIPPED: valgrind is not installed (apt-get install valgrind)");
         return ExitCode::SUCCESS;
     }
-    // What cargo and criterion are told, like `--bench`, is not for this program.
+    // Options like `--bench` are for cargo and criterion.
     let wanted: Vec<String> = arguments.into_iter().filter(|argument| !argument.starts_with('-')).collect();
     match print_table(&wanted) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,18 +1,22 @@
-//! What the ring costs: pushing, publishing and reading quotes, on one thread and across two, and skipping history.
+//! The cost of the rings: pushing, publishing and reading entries on one thread and across two, skipping history, and
+//! sequencing quotes into 1 to 8 rings.
 //!
-//! Method: batches of 64 entries with 64 payload bytes, as the sequencer makes them under load; the figure is the time
-//! of one entry, with several readers that of one entry to one reader. `floor` copies the same bytes into a vector and
-//! out of it. Beside the ring stand queues with as much memory, which keep no history and whose producer waits or
-//! refuses when they are full: `rtrb`, like the ring for one producer and one reader, value by value and in chunks of a
-//! batch, which is the fastest it offers; and crossbeam's `ArrayQueue`, for any number of both, value by value.
+//! Method: batches of 64 entries with 64 payload bytes, as the sequencer makes them under load. The figure is the time of
+//! one entry; with several readers, of one entry to one reader. `floor` copies the same bytes into a vector and out of it.
+//! Beside the ring are queues with as much memory, which keep no history and whose producer waits or fails when they are
+//! full: `rtrb`, like the ring for one producer and one reader, value by value and in chunks of a batch, which is the
+//! fastest it offers; and crossbeam's `ArrayQueue`, for any number of both, value by value.
 //!
-//! A core's ring has one reader. So several readers are one ring, or one queue, each, and the producer writes every
-//! entry to all of them, as the sequencer does for its cores. They take turns on one thread: the producer writes a batch
-//! to all, then each reads. With more threads than cores the figure would be the scheduler's.
+//! A shard's ring has one reader. So several readers have one ring, or one queue, each, and the producer writes every
+//! entry to all of them, as the sequencer does. They alternate on one thread: the producer writes a batch to all, then
+//! each reads. With more threads than cores the figure would be the scheduler's.
 //!
-//! Across two threads all producers wait for room, so that every entry arrives, and all readers yield where there is
-//! none; the figure counts only where two cores are free. What is not measured: the wake of a sleeping reader, and a
-//! reader that is lapped.
+//! `sequencing` is `Sequencer::accept` with batches of 64 quotes of 100 instruments, into rings of the default size without
+//! readers: more than a cache holds, as in the server. The figure is the thread's CPU time a record. Only
+//! `instructions.rs` is free of what else the machine does.
+//!
+//! Across two threads all producers wait for room, so that every entry arrives, and all readers yield if there is none;
+//! the figure is valid only if two cores are free. Not measured: the wake-up of a sleeping reader, and an overrun.
 
 use std::hint::black_box;
 use std::thread;
@@ -20,7 +24,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
+use rustix::time::{ClockId, clock_gettime};
 use tickcast::ring::{Batch, HEADER_BYTES, Writer, ring};
+use tickcast::sequencer::Sequencer;
+use tickcast_protocol::Instrument;
+use tickcast_protocol::record::{self, Quote, RecordHeader, RecordKind};
 
 const PAYLOAD: [u8; 64] = [0x5a; 64];
 const ENTRY_BYTES: usize = HEADER_BYTES + PAYLOAD.len();
@@ -29,6 +37,9 @@ const READERS_MAX: usize = 8;
 const CAPACITY_BYTES: usize = 1 << 20;
 const READ_BYTES_MAX: usize = 64 * 1024;
 const QUEUE_ENTRIES: usize = CAPACITY_BYTES / ENTRY_BYTES;
+/// The default of `ring_bytes`.
+const SERVER_RING_BYTES: usize = 32 << 20;
+const INSTRUMENTS: u32 = 100;
 
 type Queued = (u64, [u8; 64]);
 
@@ -56,26 +67,26 @@ fn writing(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One round of a bench with this many readers: a batch is written for all, and read by each.
+/// One round of a bench: a batch is written to all readers, and read by each.
 type Round = Box<dyn FnMut()>;
-/// Makes one for so many readers.
+/// Makes a round for a number of readers.
 type MakeRound = fn(usize) -> Round;
 
 fn round_of_copies(readers: usize) -> Round {
-    let mut there = vec![Vec::<u8>::new(); readers];
-    let mut back = there.clone();
+    let mut written = vec![Vec::<u8>::new(); readers];
+    let mut read = written.clone();
     Box::new(move || {
-        there.iter_mut().for_each(Vec::clear);
+        written.iter_mut().for_each(Vec::clear);
         for tag in 0..BATCH_ENTRIES {
-            for there in &mut there {
-                there.extend_from_slice(&black_box(tag).to_le_bytes());
-                there.extend_from_slice(&black_box(tag).to_le_bytes());
-                there.extend_from_slice(black_box(&PAYLOAD));
+            for written in &mut written {
+                written.extend_from_slice(&black_box(tag).to_le_bytes());
+                written.extend_from_slice(&black_box(tag).to_le_bytes());
+                written.extend_from_slice(black_box(&PAYLOAD));
             }
         }
-        for (there, back) in there.iter().zip(&mut back) {
-            back.clear();
-            back.extend_from_slice(black_box(there));
+        for (written, read) in written.iter().zip(&mut read) {
+            read.clear();
+            read.extend_from_slice(black_box(written));
         }
     })
 }
@@ -151,8 +162,8 @@ fn round_of_array_queues(readers: usize) -> Round {
     })
 }
 
-fn readers_in_turns(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("ring/readers_in_turns");
+fn alternating_readers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("ring/alternating_readers");
     let rounds: [(&str, MakeRound); 5] = [
         ("floor", round_of_copies),
         ("ring", round_of_rings),
@@ -165,6 +176,51 @@ fn readers_in_turns(criterion: &mut Criterion) {
         for (name, round) in rounds {
             group.bench_function(BenchmarkId::new(name, readers), |bencher| bencher.iter(round(readers)));
         }
+    }
+    group.finish();
+}
+
+/// A batch of quotes of all instruments in turn, with ids that the sequencer maps to themselves.
+fn batch_of_quotes() -> Vec<u8> {
+    let mut batch = Vec::new();
+    for nth in 0..BATCH_ENTRIES as u32 {
+        let quote = Quote { bid_px: 10_000, bid_sz: 100, ask_px: 10_001, ask_sz: 200 };
+        quote.encode(&RecordHeader::of_feed(RecordKind::Quote, 1 + nth * 7 % INSTRUMENTS, 1), &mut batch);
+    }
+    batch
+}
+
+/// The CPU time of this thread: other processes lengthen it only through caches and shared cores.
+fn thread_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// A record of a batch that is sequenced into 1 to 8 rings.
+fn sequencing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("ring/sequencing");
+    group.throughput(Throughput::Elements(BATCH_ENTRIES));
+    for rings in [1, 2, 4, 8] {
+        let (writers, _readers): (Vec<_>, Vec<_>) = (0..rings).map(|_| ring(SERVER_RING_BYTES)).unzip();
+        let mut sequencer = Sequencer::new(writers, INSTRUMENTS as usize);
+        let mut definitions = Vec::new();
+        for id in 1..=INSTRUMENTS {
+            record::encode_definition(&Instrument::new(id, &format!("S{id}"), "bench", -2, -2), &mut definitions);
+        }
+        sequencer.accept(0, &mut definitions, 1);
+        let (mut batch, mut now_ns) = (batch_of_quotes(), 1);
+        group.bench_function(BenchmarkId::new("rings", rings), |bencher| {
+            bencher.iter_custom(|batches| {
+                let start = thread_time();
+                for _ in 0..batches {
+                    now_ns += 1;
+                    sequencer.accept(0, black_box(&mut batch), now_ns);
+                }
+                thread_time() - start
+            });
+        });
+        let records = u64::from(INSTRUMENTS) + (now_ns - 1) * BATCH_ENTRIES;
+        assert_eq!(sequencer.position(), records, "all were sequenced");
     }
     group.finish();
 }
@@ -187,7 +243,7 @@ fn ring_across(batches: u64) -> Duration {
         let mut entries = 0;
         while entries < batches * BATCH_ENTRIES {
             batch.clear();
-            reader.read(READ_BYTES_MAX, &mut batch).expect("the producer heeds the gauge");
+            reader.read(READ_BYTES_MAX, &mut batch).expect("the producer obeys the gauge");
             entries += black_box(&batch).entries.len() as u64;
             if batch.entries.is_empty() {
                 thread::yield_now();
@@ -239,8 +295,8 @@ fn rtrb_across(batches: u64) -> Duration {
         let mut entries = 0;
         while entries < batches * BATCH_ENTRIES {
             batch.clear();
-            let there = consumer.slots().min(READ_BYTES_MAX / ENTRY_BYTES);
-            batch.extend(consumer.read_chunk(there).expect("so many are there"));
+            let count = consumer.slots().min(READ_BYTES_MAX / ENTRY_BYTES);
+            batch.extend(consumer.read_chunk(count).expect("the queue has as many"));
             entries += black_box(&batch).len() as u64;
             if batch.is_empty() {
                 thread::yield_now();
@@ -280,5 +336,5 @@ fn history(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, writing, readers_in_turns, two_threads, history);
+criterion_group!(benches, writing, alternating_readers, sequencing, two_threads, history);
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! A sequencer, its ring and a shard above a kernel that takes everything, for the benches of the fan-out.
+//! A sequencer, its ring and a shard on an `Io` that takes every byte at once, for the benches of the fan-out.
 
 pub mod shapes;
 
@@ -14,16 +14,16 @@ use tickcast_protocol::ws::{Opcode, push_masked_frame};
 use tickcast_protocol::{Instrument, sse};
 
 const RING_BYTES: usize = 64 << 20;
-const SWEEP_NS: u64 = 1_000;
+const FLUSH_NS: u64 = 1_000;
 const START_NS: u64 = 1_763_700_000_000_000_000;
-/// Clients come in waves of this many, as no more come in a turn of a server: what one needs only while it is welcomed
-/// is used again by the next, and does not stay behind in the process.
+/// Clients connect in waves of this many, as in a tick of the server: memory that a client needs only while it subscribes
+/// is used again by the next wave, and does not count as a client's.
 const WAVE: u32 = 1_000;
 
-/// A kernel that takes everything at once.
+/// An `Io` that takes every byte at once.
 #[derive(Default)]
 pub struct NullIo {
-    /// Input that the next reaps deliver.
+    /// Input that the next calls of `reap` return.
     pub inbox: Vec<(SlotId, Vec<u8>)>,
     pub sends: u64,
 }
@@ -34,12 +34,12 @@ impl Io for NullIo {
         self.sends += black_box(sends).len() as u64;
     }
 
-    fn receive(&mut self, _seat: SlotId) {}
+    fn receive(&mut self, _slot_id: SlotId) {}
 
-    fn want_writable(&mut self, _seat: SlotId) {}
+    fn want_writable(&mut self, _slot_id: SlotId) {}
 
     fn close(&mut self, slot_id: SlotId) {
-        panic!("no client of a bench is to be closed, but {slot_id:?} is");
+        panic!("{slot_id:?} was closed: expected no close in a bench");
     }
 
     fn reap(&mut self, completions_max: usize, out: &mut Completions) {
@@ -66,7 +66,7 @@ pub fn subscribe(symbols: &[String], conflate_ms: u32) -> Vec<u8> {
     frame
 }
 
-/// A sequencer, its ring, a shard, and the clock that they are told.
+/// A sequencer, its ring and a shard, and their time.
 pub struct Node {
     sequencer: Sequencer,
     pub shard: Shard<NullIo>,
@@ -77,7 +77,14 @@ pub struct Node {
 
 impl Node {
     pub fn new(instruments: u32) -> Self {
+        Self::with_rings(instruments, 1)
+    }
+
+    /// With more rings than the one that the shard reads: those of other shards, without their readers.
+    pub fn with_rings(instruments: u32, rings: usize) -> Self {
         let (writer, reader) = ring(RING_BYTES);
+        let others = (1..rings).map(|_| ring(RING_BYTES).0);
+        let writers = std::iter::once(writer).chain(others).collect();
         let never = u32::MAX;
         let settings = Settings {
             ping_interval_ms: never,
@@ -88,7 +95,7 @@ impl Node {
             ..Settings::default()
         };
         let mut node = Self {
-            sequencer: Sequencer::new(vec![writer], instruments as usize),
+            sequencer: Sequencer::new(writers, instruments as usize),
             shard: Shard::new(settings, NullIo::default(), reader),
             now_ns: START_NS,
             batch: Vec::new(),
@@ -102,18 +109,18 @@ impl Node {
         node
     }
 
-    /// As many clients, each with its own request.
+    /// With clients that each send their own request.
     pub fn with_clients(instruments: u32, clients: u32, mut request: impl FnMut(u32) -> Vec<u8>) -> Self {
         Self::with(instruments, clients, |node, slot_id| {
             node.shard.open(slot_id, &[], &request(slot_id.index), node.now_ns)
         })
     }
 
-    /// As many clients that want the quotes of all instruments, encoded in this way.
+    /// With clients that subscribe to the quotes of all instruments, in this encoding.
     pub fn with_audience(instruments: u32, clients: u32, encoding: Encoding) -> Self {
         let request = subscribe(&["*".to_owned()], 0);
         let limits = RequestLimits { symbols_max: 10, symbol_bytes_max: 10 };
-        let asked = sse::parse_query("symbols=*&channels=quote&snapshot=false", None, &limits).expect("a right query");
+        let asked = sse::parse_query("symbols=*&channels=quote&snapshot=false", None, &limits).expect("a valid query");
         Self::with(instruments, clients, |node, slot_id| match encoding.format {
             Format::Events => node.shard.open_events(slot_id, b"HTTP/1.1 200 OK\r\n\r\n", asked.clone(), node.now_ns),
             _ => node.shard.open_as(slot_id, encoding, &[], &request, node.now_ns),
@@ -139,9 +146,9 @@ impl Node {
         quote.encode(&RecordHeader::of_feed(RecordKind::Quote, instrument, self.now_ns), &mut self.batch);
     }
 
-    /// Sequences what has gathered and sends it out.
+    /// Sequences the quotes added since the last flush, and lets the shard send them.
     pub fn flush(&mut self) {
-        self.now_ns += SWEEP_NS;
+        self.now_ns += FLUSH_NS;
         self.sequencer.accept(0, &mut self.batch, self.now_ns);
         self.batch.clear();
         self.shard.tick(self.now_ns);

@@ -1,4 +1,4 @@
-//! Nodes with clients of one kind, and the sweeps that they are measured with.
+//! Nodes with clients of one kind, and the flushes that they are measured with.
 
 use rand::SeedableRng;
 use rand::seq::index::sample;
@@ -8,7 +8,7 @@ use tickcast::stats::Counter;
 
 use super::{Node, subscribe, symbol};
 
-/// A node, and how many quotes one of its sweeps carries. From quote to quote goes a stride that visits all instruments.
+/// A node, and the number of quotes in each of its flushes. A stride from quote to quote visits all instruments.
 pub struct Shape {
     node: Node,
     instruments: u32,
@@ -16,7 +16,7 @@ pub struct Shape {
     next: u32,
 }
 
-/// What sweeps have sent.
+/// What flushes sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
     pub sends: u64,
@@ -25,7 +25,7 @@ pub struct Sent {
 }
 
 impl Shape {
-    /// Everybody wants all of 100 symbols: the same bytes for all.
+    /// All clients subscribe to all of 100 symbols: the same bytes for all.
     pub fn one_audience(clients: u32, quotes: u32) -> Self {
         Self::one_audience_as(Encoding::PLAIN, clients, quotes)
     }
@@ -35,9 +35,9 @@ impl Shape {
         Self::new(Node::with_audience(100, clients, encoding), 100, quotes)
     }
 
-    /// Everybody an audience of one, with a symbol that nobody else wants.
+    /// Each client is an audience of its own, with a symbol that no other client subscribes to.
     pub fn one_symbol_each(clients: u32, instruments: u32, quotes: u32) -> Self {
-        assert!(clients <= instruments, "{clients} clients cannot have a symbol each of {instruments}");
+        assert!(clients <= instruments, "{clients} clients with a symbol each: expected at most {instruments}");
         Self::new(
             Node::with_clients(instruments, clients, |slot| subscribe(&[symbol(slot + 1)], 0)),
             instruments,
@@ -45,8 +45,8 @@ impl Shape {
         )
     }
 
-    /// Interests that overlap: each client watches symbols drawn from all. Where the draws are many more than the
-    /// clients, as in all of the benches, no two are alike.
+    /// Interests that overlap: each client subscribes to a random choice of symbols. With many more choices than clients,
+    /// as in all of the benches, no two are equal.
     pub fn watchlists(clients: u32, watched: usize, instruments: u32, quotes: u32) -> Self {
         let mut random = Pcg64Mcg::seed_from_u64(1);
         let node = Node::with_clients(instruments, clients, |_| {
@@ -56,7 +56,8 @@ impl Shape {
         Self::new(node, instruments, quotes)
     }
 
-    fn new(node: Node, instruments: u32, quotes: u32) -> Self {
+    /// Flushes of so many quotes on a node with so many instruments.
+    pub fn new(node: Node, instruments: u32, quotes: u32) -> Self {
         Self { node, instruments, quotes, next: 0 }
     }
 
@@ -68,7 +69,7 @@ impl Shape {
         self.node.flush();
     }
 
-    /// What these sweeps send.
+    /// What these flushes send.
     pub fn sent_by(&mut self, flushes: impl FnOnce(&mut Self)) -> Sent {
         let before = self.sent();
         flushes(self);
