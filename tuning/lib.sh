@@ -312,7 +312,8 @@ save_file() {
   fi
 }
 
-# make_folder PATH: makes a folder and those above it, and saves their names. The last setting that is undone removes them.
+# make_folder PATH: creates a folder and those above it, and saves their names. The last setting that is undone removes
+# them.
 make_folder() {
   if [ -z "$1" ] || [ -d "$root$1" ]; then return 0; fi
   make_folder "${1%/*}"
@@ -389,10 +390,11 @@ undo_file() {
 
 # --- Limits of login sessions ----------------------------------------------------------------------------------------
 
-# limit_at_least NAME ROW NUMBER|unlimited (KiB for memlock): a resource limit, either of this shell (the hard limit in its
-# row of /proc/self/limits) or of the next login (in limits.d).
+# limit_at_least NAME ROW NUMBER|unlimited (KiB for memlock): a resource limit, either of this shell (the hard limit in
+# its row of /proc/self/limits) or of the next login (in limits.d).
 limit_at_least() {
-  local name=$1 row=$2 wanted=$3 found at_login unit='' phrase="at least $3" drop_in=/etc/security/limits.d/60-tickcast-$1.conf
+  local name=$1 row=$2 wanted=$3 found at_login unit='' phrase="at least $3"
+  local drop_in=/etc/security/limits.d/60-tickcast-$1.conf
   if [ "$wanted" = unlimited ]; then phrase=unlimited; fi
   found=$(hard_limit "$row")
   # The kernel counts locked memory in bytes, limits.d in KiB.
@@ -445,7 +447,9 @@ limit_suffices() {
 find_interface() {
   interface=${1:-$(default_interface)}
   if [ -z "$interface" ]; then not_applicable 'there is no default route; name an interface'; fi
-  if [ ! -e "$root/sys/class/net/$interface" ]; then usage_error "unknown interface \"$interface\": expected one of /sys/class/net"; fi
+  if [ ! -e "$root/sys/class/net/$interface" ]; then
+    usage_error "unknown interface \"$interface\": expected one of /sys/class/net"
+  fi
   if [ "$interface" = lo ]; then not_applicable 'lo has no hardware'; fi
 }
 

@@ -1,4 +1,4 @@
-//! The files themselves: what README, headers, profiles and units say, and whether it is so.
+//! README, headers, profiles and units agree with the scripts.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -28,17 +28,17 @@ fn listed(profile: &str) -> Vec<String> {
     lines.map(|line| line.split(' ').next().unwrap_or(line).to_owned()).collect()
 }
 
-/// What the text links to, by `[name](name)`.
+/// The targets of the text's relative links.
 fn linked(text: &str) -> BTreeSet<String> {
     let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
     links.map(|(target, _)| target.to_owned()).filter(|target| !target.contains("://")).collect()
 }
 
 #[test]
-fn the_readme_lists_every_setting_and_profile_and_what_it_lists_is_there() {
+fn readme_lists_every_setting_and_profile() {
     let links = linked(&read("README.md"));
     for link in &links {
-        assert!(folder().join(link).exists(), "{link} is listed and not there");
+        assert!(folder().join(link).exists(), "{link} is listed but does not exist");
     }
     for setting in settings() {
         assert!(links.contains(&setting), "{setting} is not listed");
@@ -49,11 +49,11 @@ fn the_readme_lists_every_setting_and_profile_and_what_it_lists_is_there() {
 }
 
 #[test]
-fn every_setting_says_what_it_changes_why_what_it_costs_and_where_it_is_seen() {
+fn every_header_has_all_parts() {
     for setting in settings() {
         let text = read(&setting);
         let mode = std::fs::metadata(folder().join(&setting)).expect("it is there").permissions().mode();
-        assert_eq!(mode & 0o111, 0o111, "{setting} can be executed");
+        assert_eq!(mode & 0o111, 0o111, "{setting} is executable");
         assert!(text.starts_with(&format!("#!/usr/bin/env bash\n# tuning/{setting} check|apply|undo")), "{setting}");
         for part in [
             "\n# Changes  ",
@@ -70,35 +70,35 @@ fn every_setting_says_what_it_changes_why_what_it_costs_and_where_it_is_seen() {
 }
 
 #[test]
-fn profiles_list_settings_that_there_are_each_once() {
+fn profiles_list_existing_settings_once() {
     let known = settings();
     for profile in profiles() {
         let listed = listed(&profile);
         assert!(listed.iter().all(|setting| known.contains(setting)), "{profile}: {listed:?}");
         let once: BTreeSet<_> = listed.iter().collect();
         assert_eq!(once.len(), listed.len(), "{profile}: {listed:?}");
-        assert!(read(format!("profiles/{profile}")).starts_with("# "), "{profile} says what it is for");
+        assert!(read(format!("profiles/{profile}")).starts_with("# "), "{profile} has a header");
     }
 }
 
 #[test]
-fn the_units_are_understood_by_systemd() {
+fn units_are_valid_for_systemd() {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         println!("SKIPPED: systemd-analyze is not installed");
         return;
     }
     let copies = tempfile::tempdir().expect("a directory");
     for unit in ["tickcast.service", "tickcast-tuning@.service"] {
-        // The programs are not installed where the tests run; any program does.
+        // The programs are not installed on a machine that runs the tests; any program will do.
         let text = read(unit).replace("/usr/local/bin/tickcast", "/bin/true");
         let text = text.replace("/usr/local/lib/tickcast/tuning/profile", "/bin/true");
         let path = copies.path().join(unit);
         std::fs::write(&path, text).expect("room for it");
         let output =
             Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().expect("it starts");
-        let said = String::from_utf8_lossy(&output.stderr);
-        // What else the machine's own units suffer from is not of interest.
-        let ours: Vec<_> = said.lines().filter(|line| line.contains("tickcast")).collect();
-        assert!(ours.is_empty(), "{unit}: {said}");
+        let output = String::from_utf8_lossy(&output.stderr);
+        // Warnings about the machine's own units do not matter.
+        let ours: Vec<_> = output.lines().filter(|line| line.contains("tickcast")).collect();
+        assert!(ours.is_empty(), "{unit}: {output}");
     }
 }

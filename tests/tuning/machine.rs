@@ -1,4 +1,4 @@
-//! A made-up machine in a folder, and the scripts run on it.
+//! A simulated machine in a folder, on which the scripts run.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// Where the scripts are.
+/// The folder of the scripts.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning")
 }
@@ -23,15 +23,15 @@ pub fn settings() -> Vec<String> {
     names
 }
 
-/// How a script ended.
+/// The result of a script.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ScriptOutput {
     pub code: Option<i32>,
-    /// Both of its streams.
+    /// Standard output and standard error.
     pub text: String,
 }
 
-/// `/proc`, `/sys`, `/etc` and a program in a folder of their own.
+/// A folder with `/proc`, `/sys`, `/etc` and a program.
 pub struct Machine {
     pub root: TempDir,
 }
@@ -44,7 +44,7 @@ impl Machine {
         Self { root: tempfile::tempdir().expect("a directory") }
     }
 
-    /// Four cores, two memory nodes, a card with two of its eight queues in use; nothing is set as wanted.
+    /// Four cores, two NUMA nodes, a card with two of its eight queues in use; no value is as wanted.
     pub fn untuned() -> Self {
         let machine = Self::empty();
         UNTUNED.iter().for_each(|(path, text)| machine.write(path, text));
@@ -89,16 +89,16 @@ impl Machine {
     }
 
     #[track_caller]
-    pub fn run(&self, script: &str, args: &[&str]) -> Ended {
-        ended(self.command(script, args))
+    pub fn run(&self, script: &str, args: &[&str]) -> ScriptOutput {
+        run_command(self.command(script, args))
     }
 
-    /// Runs a script that has to end with this code.
+    /// Runs a script, which has to exit with this code; returns its output.
     #[track_caller]
-    pub fn ends(&self, code: i32, script: &str, args: &[&str]) -> String {
-        let ended = self.run(script, args);
-        assert_eq!(ended.code, Some(code), "{script} {args:?}: {}", ended.text);
-        ended.text
+    pub fn exits_with(&self, code: i32, script: &str, args: &[&str]) -> String {
+        let result = self.run(script, args);
+        assert_eq!(result.code, Some(code), "{script} {args:?}: {}", result.text);
+        result.text
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -108,7 +108,7 @@ impl Machine {
     }
 }
 
-/// Nothing is different between two looks at a machine.
+/// Asserts that two snapshots are equal.
 #[track_caller]
 pub fn assert_same(now: &Snapshot, before: &Snapshot, what: &str) {
     let paths = now.keys().chain(before.keys());
@@ -117,10 +117,10 @@ pub fn assert_same(now: &Snapshot, before: &Snapshot, what: &str) {
 }
 
 #[track_caller]
-pub fn ended(mut command: Command) -> Ended {
+pub fn run_command(mut command: Command) -> ScriptOutput {
     let output = command.output().expect("the script starts");
     let text = [output.stdout, output.stderr].concat();
-    Ended { code: output.status.code(), text: String::from_utf8_lossy(&text).into_owned() }
+    ScriptOutput { code: output.status.code(), text: String::from_utf8_lossy(&text).into_owned() }
 }
 
 fn walk(folder: &Path, found: &mut Snapshot) {
@@ -171,7 +171,7 @@ const UNTUNED: &[(&str, &str)] = &[
          eth1\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
          eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n",
     ),
-    // The interrupt that is not of a queue is left alone.
+    // This interrupt is not a queue's, so it is left alone.
     ("proc/irq/40/smp_affinity_list", "0-3\n"),
     ("proc/irq/40/eth0-mgmnt/spurious", ""),
     ("sys/class/net/eth0/device/msi_irqs/40", "msix\n"),
@@ -191,7 +191,7 @@ const UNTUNED: &[(&str, &str)] = &[
     ("usr/sbin/ethtool", ETHTOOL),
 ];
 
-/// A card that keeps its parameters in files beside the program.
+/// An ethtool whose card keeps its parameters in files beside the program.
 const ETHTOOL: &str = r#"#!/usr/bin/env bash
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -1,5 +1,5 @@
-//! The scripts in `tuning/`: on made-up machines in a folder, and, where it is permitted, on the sysctls of a network
-//! namespace of their own. Nothing of the machine that runs the tests is changed.
+//! The scripts in `tuning/`: on simulated machines in a folder and, if that is permitted, on the sysctls of a separate
+//! network namespace. The machine that runs the tests is not changed.
 
 mod documents;
 mod machine;
@@ -7,34 +7,34 @@ mod namespace;
 
 use machine::{Machine, assert_same, settings};
 
-/// A reboot is between its `apply` and its effect.
+/// It takes effect only after a reboot.
 const TAKES_A_REBOOT: &str = "isolated_cores";
 const STATE: &str = "var/lib/tickcast-tuning";
 
 #[test]
-fn every_setting_is_applied_is_then_as_wanted_and_is_undone_to_the_byte() {
+fn every_setting_is_applied_and_undone_to_the_byte() {
     for setting in settings() {
         let machine = Machine::untuned();
         let before = machine.snapshot();
-        machine.ends(1, &setting, &["check"]);
+        machine.exits_with(1, &setting, &["check"]);
         assert_same(&machine.snapshot(), &before, &format!("{setting}: a check changes nothing"));
         let applied = i32::from(setting == TAKES_A_REBOOT);
-        let said = machine.ends(applied, &setting, &["apply"]);
-        assert!(said.contains("set "), "{setting}: {said}");
+        let output = machine.exits_with(applied, &setting, &["apply"]);
+        assert!(output.contains("set "), "{setting}: {output}");
         let after = machine.snapshot();
         assert!(after != before, "{setting}: apply sets something");
-        machine.ends(applied, &setting, &["check"]);
-        machine.ends(applied, &setting, &["apply"]);
+        machine.exits_with(applied, &setting, &["check"]);
+        machine.exits_with(applied, &setting, &["apply"]);
         assert_same(&machine.snapshot(), &after, &format!("{setting}: a second apply has nothing to do"));
-        machine.ends(0, &setting, &["undo"]);
+        machine.exits_with(0, &setting, &["undo"]);
         assert_same(&machine.snapshot(), &before, &format!("{setting}: undo leaves nothing behind"));
-        let said = machine.ends(0, &setting, &["undo"]);
-        assert!(said.contains("nothing to undo"), "{setting}: {said}");
+        let output = machine.exits_with(0, &setting, &["undo"]);
+        assert!(output.contains("nothing to undo"), "{setting}: {output}");
     }
 }
 
 #[test]
-fn what_is_applied_is_what_the_setting_says() {
+fn settings_apply_the_documented_values() {
     let machine = Machine::untuned();
     for setting in settings() {
         machine.run(&setting, &["apply"]);
@@ -48,7 +48,7 @@ fn what_is_applied_is_what_the_setting_says() {
         ("proc/sys/net/ipv4/tcp_max_syn_backlog", "65535\n"),
         ("proc/sys/net/ipv4/tcp_mem", "1000000 1500000 2000000\n"),
         ("proc/sys/net/core/wmem_max", "4194304\n"),
-        // Of several values the larger ones stay.
+        // Larger values stay.
         ("proc/sys/net/core/rmem_max", "8388608\n"),
         ("proc/sys/net/ipv4/tcp_rmem", "4096\t131072\t33554432\n"),
         ("proc/sys/net/ipv4/tcp_wmem", "8192 16384 4194304\n"),
@@ -92,52 +92,52 @@ fn what_is_applied_is_what_the_setting_says() {
 fn a_second_apply_keeps_the_first_original() {
     let machine = Machine::untuned();
     let before = machine.snapshot();
-    machine.ends(0, "accept_queue", &["apply", "5000"]);
-    machine.ends(0, "descriptors", &["apply", "5000"]);
-    machine.ends(1, "accept_queue", &["check", "60000"]);
-    machine.ends(0, "accept_queue", &["apply", "60000"]);
-    machine.ends(0, "descriptors", &["apply", "60000"]);
+    machine.exits_with(0, "accept_queue", &["apply", "5000"]);
+    machine.exits_with(0, "descriptors", &["apply", "5000"]);
+    machine.exits_with(1, "accept_queue", &["check", "60000"]);
+    machine.exits_with(0, "accept_queue", &["apply", "60000"]);
+    machine.exits_with(0, "descriptors", &["apply", "60000"]);
     assert_eq!(machine.read("proc/sys/net/core/somaxconn"), "60000\n");
     let drop_in = machine.read("etc/sysctl.d/60-tickcast-accept_queue.conf");
     assert!(drop_in.contains("somaxconn = 60000") && !drop_in.contains("5000"), "{drop_in}");
-    // A reboot without the drop-in: the value is back, and what is remembered must still be the first.
+    // A reboot without the drop-in: the old value is back, and the saved value must still be the first.
     machine.write("proc/sys/net/core/somaxconn", "128\n");
-    machine.ends(0, "accept_queue", &["apply", "60000"]);
-    machine.ends(0, "accept_queue", &["undo"]);
-    machine.ends(0, "descriptors", &["undo"]);
+    machine.exits_with(0, "accept_queue", &["apply", "60000"]);
+    machine.exits_with(0, "accept_queue", &["undo"]);
+    machine.exits_with(0, "descriptors", &["undo"]);
     assert_same(&machine.snapshot(), &before, "undone");
 }
 
 #[test]
-fn a_limit_for_logins_is_not_lowered_and_not_above_what_the_kernel_allows() {
+fn login_limit_is_not_lowered_and_not_above_the_kernels() {
     let machine = Machine::untuned();
     let limits = "etc/security/limits.d/60-tickcast-nofile.conf";
-    machine.ends(0, "descriptors", &["apply", "60000"]);
-    machine.ends(0, "descriptors", &["apply", "50000"]);
-    machine.ends(0, "descriptors", &["check", "50000"]);
-    machine.ends(1, "descriptors", &["check", "60001"]);
+    machine.exits_with(0, "descriptors", &["apply", "60000"]);
+    machine.exits_with(0, "descriptors", &["apply", "50000"]);
+    machine.exits_with(0, "descriptors", &["check", "50000"]);
+    machine.exits_with(1, "descriptors", &["check", "60001"]);
     assert!(machine.read(limits).contains("* - nofile 60000\n"));
-    machine.ends(0, "memlock", &["apply"]);
-    machine.ends(0, "memlock", &["apply", "16384"]);
+    machine.exits_with(0, "memlock", &["apply"]);
+    machine.exits_with(0, "memlock", &["apply", "16384"]);
     assert!(machine.read("etc/security/limits.d/60-tickcast-memlock.conf").contains("unlimited"));
-    // What could not be written is not said to be so.
+    // A failed write is not reported as a success.
     let machine = Machine::untuned();
     std::fs::create_dir_all(machine.root.path().join(limits)).expect("room for it");
-    let said = machine.ends(2, "descriptors", &["apply"]);
-    assert!(said.contains("cannot be written") && !said.contains("next login"), "{said}");
-    // A login with more than fs.nr_open would be refused.
+    let output = machine.exits_with(2, "descriptors", &["apply"]);
+    assert!(output.contains("cannot be written") && !output.contains("next login"), "{output}");
+    // A login with a limit above fs.nr_open would be refused.
     let machine = Machine::untuned();
     std::fs::remove_file(machine.root.path().join("proc/sys/fs/nr_open")).expect("it is there");
-    let said = machine.ends(0, "descriptors", &["apply"]);
-    assert!(said.contains("nofile is left alone") && !machine.has(limits), "{said}");
+    let output = machine.exits_with(0, "descriptors", &["apply"]);
+    assert!(output.contains("nofile is left alone") && !machine.has(limits), "{output}");
 }
 
 #[test]
-fn a_line_of_the_drop_in_stays_where_a_later_apply_sets_another() {
+fn second_apply_keeps_the_other_lines_of_the_drop_in() {
     let machine = Machine::untuned();
-    machine.ends(0, "accept_queue", &["apply"]);
+    machine.exits_with(0, "accept_queue", &["apply"]);
     machine.write("proc/sys/net/core/somaxconn", "128\n");
-    machine.ends(0, "accept_queue", &["apply"]);
+    machine.exits_with(0, "accept_queue", &["apply"]);
     let drop_in = machine.read("etc/sysctl.d/60-tickcast-accept_queue.conf");
     for line in ["net.core.somaxconn = 65535\n", "net.ipv4.tcp_max_syn_backlog = 65535\n"] {
         assert_eq!(drop_in.matches(line).count(), 1, "{drop_in}");
@@ -145,21 +145,21 @@ fn a_line_of_the_drop_in_stays_where_a_later_apply_sets_another() {
 }
 
 #[test]
-fn a_file_that_was_there_before_comes_back() {
+fn undo_restores_a_file_from_before() {
     let machine = Machine::untuned();
     machine.write("etc/sysctl.d/60-tickcast-ports.conf", "# of an administrator, without a line's end");
     machine.write("etc/default/grub.d/60-tickcast.cfg", "");
     let before = machine.snapshot();
-    machine.ends(0, "ports", &["apply"]);
-    machine.ends(1, "isolated_cores", &["apply"]);
-    machine.ends(1, "isolated_cores", &["apply", "3"]);
-    machine.ends(0, "isolated_cores", &["undo"]);
-    machine.ends(0, "ports", &["undo"]);
+    machine.exits_with(0, "ports", &["apply"]);
+    machine.exits_with(1, "isolated_cores", &["apply"]);
+    machine.exits_with(1, "isolated_cores", &["apply", "3"]);
+    machine.exits_with(0, "isolated_cores", &["undo"]);
+    machine.exits_with(0, "ports", &["undo"]);
     assert_same(&machine.snapshot(), &before, "undone");
 }
 
 #[test]
-fn what_is_better_already_is_left_alone() {
+fn better_values_are_left_alone() {
     let machine = Machine::untuned();
     for (path, text) in [
         ("proc/sys/kernel/io_uring_disabled", "0\n"),
@@ -208,100 +208,100 @@ fn what_is_better_already_is_left_alone() {
     }
     let before = machine.snapshot();
     for setting in settings() {
-        machine.ends(0, &setting, &["check"]);
-        machine.ends(0, &setting, &["apply"]);
-        machine.ends(0, &setting, &["undo"]);
+        machine.exits_with(0, &setting, &["check"]);
+        machine.exits_with(0, &setting, &["apply"]);
+        machine.exits_with(0, &setting, &["undo"]);
     }
     assert_same(&machine.snapshot(), &before, "undone");
 }
 
 #[test]
-fn what_a_machine_does_not_have_is_not_applicable_and_nothing_is_written() {
+fn absent_values_are_not_applicable_and_nothing_is_written() {
     let machine = Machine::empty();
     let before = machine.snapshot();
     for setting in settings() {
         for verb in ["check", "apply"] {
-            let said = machine.ends(3, &setting, &[verb]);
+            let output = machine.exits_with(3, &setting, &[verb]);
             assert!(
-                said.contains("not applicable here")
-                    || said.contains("is not there, or cannot be read")
-                    || said.contains("is not in"),
-                "{said}"
+                output.contains("not applicable here")
+                    || output.contains("is not there, or cannot be read")
+                    || output.contains("is not in"),
+                "{output}"
             );
         }
-        machine.ends(0, &setting, &["undo"]);
+        machine.exits_with(0, &setting, &["undo"]);
     }
     assert_same(&machine.snapshot(), &before, "undone");
 }
 
 #[test]
-fn what_cannot_be_read_does_not_keep_the_rest_from_being_set() {
+fn unreadable_value_does_not_stop_the_others() {
     let machine = Machine::untuned();
     let path = machine.root.path().join("proc/sys/net/core/somaxconn");
     std::fs::remove_file(&path).expect("it is there");
     std::fs::create_dir(&path).expect("room for it");
-    let said = machine.ends(0, "accept_queue", &["apply"]);
-    assert!(said.contains("net.core.somaxconn is not there, or cannot be read"), "{said}");
+    let output = machine.exits_with(0, "accept_queue", &["apply"]);
+    assert!(output.contains("net.core.somaxconn is not there, or cannot be read"), "{output}");
     assert_eq!(machine.read("proc/sys/net/ipv4/tcp_max_syn_backlog"), "65535\n");
 }
 
 #[test]
-fn without_hardware_the_scripts_for_a_card_are_not_applicable() {
+fn network_card_settings_need_a_card_and_ethtool() {
     let machine = Machine::untuned();
     for setting in ["queues", "steering", "irq_affinity", "coalescing"] {
-        machine.ends(3, setting, &["check", "lo"]);
-        let said = machine.ends(2, setting, &["check", "eth7"]);
-        assert!(said.contains("no interface eth7"), "{said}");
+        machine.exits_with(3, setting, &["check", "lo"]);
+        let output = machine.exits_with(2, setting, &["check", "eth7"]);
+        assert!(output.contains("unknown interface \"eth7\""), "{output}");
     }
-    machine.ends(2, "irq_affinity", &["check", "eth0", "first"]);
-    machine.ends(2, "queues", &["check", "eth0", "many"]);
+    machine.exits_with(2, "irq_affinity", &["check", "eth0", "first"]);
+    machine.exits_with(2, "queues", &["check", "eth0", "many"]);
     std::fs::remove_file(machine.root.path().join("usr/sbin/ethtool")).expect("it is there");
     for setting in ["queues", "coalescing"] {
-        let said = machine.ends(3, setting, &["apply"]);
-        assert!(said.contains("ethtool is not installed"), "{said}");
+        let output = machine.exits_with(3, setting, &["apply"]);
+        assert!(output.contains("ethtool is not installed"), "{output}");
     }
 }
 
 #[test]
-fn an_interface_is_found_by_a_default_route_of_the_new_protocol_as_well() {
+fn interface_is_found_by_an_ipv6_default_route() {
     let machine = Machine::untuned();
     machine.write("proc/net/route", "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n");
-    machine.ends(3, "queues", &["check"]);
+    machine.exits_with(3, "queues", &["check"]);
     let (none, all) = ("0".repeat(32), "f".repeat(32));
     let route = |to: &str, bits: &str, name: &str| {
         format!("{to} {bits} {none} 00 {none} 00000400 00000001 00000000 00000001 {name:>8}\n")
     };
     let text = [route(&none, "00", "lo"), route(&all, "80", "eth9"), route(&none, "00", "eth0")].concat();
     machine.write("proc/net/ipv6_route", &text);
-    assert!(machine.ends(1, "queues", &["check"]).contains("eth0"));
+    assert!(machine.exits_with(1, "queues", &["check"]).contains("eth0"));
 }
 
 #[test]
-fn cores_can_be_named() {
+fn cores_can_be_listed() {
     let machine = Machine::untuned();
-    assert!(!machine.ends(0, "irq_affinity", &["apply", "eth0", "3,0-1"]).contains("irqbalance"));
+    assert!(!machine.exits_with(0, "irq_affinity", &["apply", "eth0", "3,0-1"]).contains("irqbalance"));
     machine.write("proc/17/comm", "irqbalance\n");
-    assert!(machine.ends(0, "irq_affinity", &["check", "eth0", "3,0-1"]).contains("irqbalance is running"));
+    assert!(machine.exits_with(0, "irq_affinity", &["check", "eth0", "3,0-1"]).contains("irqbalance is running"));
     assert_eq!(machine.read("proc/irq/41/smp_affinity_list"), "3\n");
     assert_eq!(machine.read("proc/irq/42/smp_affinity_list"), "0\n");
-    let said = machine.ends(2, "isolated_cores", &["apply", "0-3"]);
-    assert!(said.contains("leaves no core"), "{said}");
-    machine.ends(2, "isolated_cores", &["apply", "some"]);
+    let output = machine.exits_with(2, "isolated_cores", &["apply", "0-3"]);
+    assert!(output.contains("expected at least one core"), "{output}");
+    machine.exits_with(2, "isolated_cores", &["apply", "some"]);
     machine.write("sys/devices/system/cpu/online", "0-2\n");
-    machine.ends(3, "isolated_cores", &["apply"]);
-    machine.ends(1, "isolated_cores", &["apply", "2"]);
+    machine.exits_with(3, "isolated_cores", &["apply"]);
+    machine.exits_with(1, "isolated_cores", &["apply", "2"]);
     machine.write("sys/devices/system/cpu/isolated", "2\n");
     machine.write("sys/devices/system/cpu/nohz_full", "2\n");
-    machine.ends(1, "isolated_cores", &["check", "2"]);
+    machine.exits_with(1, "isolated_cores", &["check", "2"]);
     machine.write("proc/cmdline", "quiet isolcpus=managed_irq,domain,2 nohz_full=2 rcu_nocbs=2\n");
-    machine.ends(0, "isolated_cores", &["check", "2"]);
+    machine.exits_with(0, "isolated_cores", &["check", "2"]);
 }
 
 #[test]
 fn masks_of_many_cores_are_in_groups() {
     let machine = Machine::untuned();
     machine.write("sys/devices/system/cpu/online", "0,31-33,95\n");
-    machine.ends(0, "steering", &["apply"]);
+    machine.exits_with(0, "steering", &["apply"]);
     assert_eq!(machine.read("sys/class/net/eth0/queues/tx-0/xps_cpus"), "80000000,00000001,00000001\n");
     assert_eq!(machine.read("sys/class/net/eth0/queues/tx-1/xps_cpus"), "00000002,80000000\n");
 }
@@ -310,77 +310,77 @@ fn masks_of_many_cores_are_in_groups() {
 fn memory_for_tcp_is_at_most_half_of_the_machine() {
     let machine = Machine::untuned();
     machine.write("proc/meminfo", "MemTotal:        4096000 kB\n");
-    machine.ends(0, "tcp_memory", &["apply"]);
+    machine.exits_with(0, "tcp_memory", &["apply"]);
     let half = 4_096_000 * 1024 / rustix::param::page_size() / 2;
     assert_eq!(machine.read("proc/sys/net/ipv4/tcp_mem"), format!("{} {} {half}\n", half / 2, half * 3 / 4));
 }
 
 #[test]
-fn a_verb_or_argument_that_is_none_is_refused_with_what_there_is() {
+fn invalid_verbs_and_arguments_are_refused() {
     let machine = Machine::untuned();
     let before = machine.snapshot();
     for setting in settings() {
-        let said = machine.ends(2, &setting, &["aply"]);
-        assert!(said.contains("aply is not a verb; have check, apply, undo"), "{said}");
-        assert!(said.contains(&format!("tuning/{setting} check|apply|undo")), "{said}");
-        assert!(machine.ends(2, &setting, &[]).contains("check|apply|undo"), "{setting}");
-        assert!(machine.ends(0, &setting, &["help"]).contains("Why "), "{setting}");
+        let output = machine.exits_with(2, &setting, &["aply"]);
+        assert!(output.contains("unknown verb \"aply\": expected check, apply or undo"), "{output}");
+        assert!(output.contains(&format!("tuning/{setting} check|apply|undo")), "{output}");
+        assert!(machine.exits_with(2, &setting, &[]).contains("check|apply|undo"), "{setting}");
+        assert!(machine.exits_with(0, &setting, &["help"]).contains("Why "), "{setting}");
     }
     for setting in ["descriptors", "memlock", "accept_queue", "tcp_memory", "notsent_lowat", "cstates", "conntrack"] {
         for argument in ["many", "0", "-1", "1.5", "99999999999999999999"] {
-            let said = machine.ends(2, setting, &["apply", argument]);
-            assert!(said.contains("is not a whole number above 0"), "{setting} {argument}: {said}");
+            let output = machine.exits_with(2, setting, &["apply", argument]);
+            assert!(output.contains("expected a whole number above 0"), "{setting} {argument}: {output}");
         }
     }
     assert_same(&machine.snapshot(), &before, "undone");
 }
 
 #[test]
-fn where_nothing_can_be_remembered_nothing_is_changed() {
+fn nothing_is_changed_if_the_old_value_cannot_be_saved() {
     let machine = Machine::untuned();
     let before = machine.snapshot();
     for setting in settings() {
         let mut command = machine.command(&setting, &["apply"]);
         command.env("TUNING_STATE", machine.root.path().join("etc/hostname"));
-        let ended = machine::ended(command);
-        assert_eq!(ended.code, Some(2), "{setting}: {}", ended.text);
-        assert!(ended.text.contains("need root"), "{setting}: {}", ended.text);
+        let result = machine::run_command(command);
+        assert_eq!(result.code, Some(2), "{setting}: {}", result.text);
+        assert!(result.text.contains("need root"), "{setting}: {}", result.text);
     }
     assert_same(&machine.snapshot(), &before, "undone");
 }
 
 #[test]
-fn what_has_gone_meanwhile_does_not_keep_the_rest_from_being_undone() {
+fn value_that_has_gone_does_not_stop_the_undo() {
     let machine = Machine::untuned();
-    machine.ends(0, "governor", &["apply"]);
+    machine.exits_with(0, "governor", &["apply"]);
     let core = machine.root.path().join("sys/devices/system/cpu/cpu2");
     std::fs::remove_dir_all(core).expect("it is there");
-    let said = machine.ends(0, "governor", &["undo"]);
-    assert!(said.contains("is no longer there"), "{said}");
+    let output = machine.exits_with(0, "governor", &["undo"]);
+    assert!(output.contains("is no longer there"), "{output}");
     assert_eq!(machine.read("sys/devices/system/cpu/cpu3/cpufreq/scaling_governor"), "powersave\n");
 }
 
 #[test]
-fn a_profile_is_applied_in_order_and_undone_backwards() {
+fn profile_is_applied_in_order_and_undone_in_reverse() {
     for profile in documents::profiles() {
         let machine = Machine::untuned();
         let before = machine.snapshot();
-        let said = machine.ends(1, "profile", &["check", &profile]);
-        assert!(said.contains("0 as wanted") && said.contains("0 failed"), "{said}");
-        // The one setting that takes a reboot stands in the profile for a machine of its own.
-        let reboots = said.contains(TAKES_A_REBOOT);
-        machine.ends(i32::from(reboots), "profile", &["apply", &profile]);
-        machine.ends(i32::from(reboots), "profile", &["check", &profile]);
+        let output = machine.exits_with(1, "profile", &["check", &profile]);
+        assert!(output.contains("0 as wanted") && output.contains("0 failed"), "{output}");
+        // The one setting that needs a reboot is in the profile for a dedicated machine.
+        let reboots = output.contains(TAKES_A_REBOOT);
+        machine.exits_with(i32::from(reboots), "profile", &["apply", &profile]);
+        machine.exits_with(i32::from(reboots), "profile", &["check", &profile]);
         assert!(machine.has(STATE), "{profile}");
-        machine.ends(0, "profile", &["undo", &profile]);
+        machine.exits_with(0, "profile", &["undo", &profile]);
         assert_same(&machine.snapshot(), &before, &profile);
-        machine.ends(i32::from(reboots), "profile", &["apply", &profile]);
-        machine.ends(0, "profile", &["undo", "all"]);
+        machine.exits_with(i32::from(reboots), "profile", &["apply", &profile]);
+        machine.exits_with(0, "profile", &["undo", "all"]);
         assert_same(&machine.snapshot(), &before, &profile);
     }
     let machine = Machine::empty();
-    machine.ends(3, "profile", &["check", "server"]);
+    machine.exits_with(3, "profile", &["check", "server"]);
     for args in [&["check"][..], &["check", "all"], &["check", "../profile"], &["tune", "server"], &[]] {
-        assert!(machine.ends(2, "profile", args).contains("tuning/profile check|apply|undo NAME"), "{args:?}");
+        assert!(machine.exits_with(2, "profile", args).contains("tuning/profile check|apply|undo NAME"), "{args:?}");
     }
 }

@@ -1,13 +1,13 @@
-//! The sysctls of a real kernel, in a network namespace of the test's own.
+//! The sysctls of a real kernel, in a separate network namespace.
 //!
 //! The namespace's `/proc` and `/sys` are mounted into a folder that is the scripts' root, so that their drop-ins and
-//! what they remember go there as well. Both namespaces end with the test's shell.
+//! saved values are written there. Both namespaces end with the test's shell.
 
 use std::process::Command;
 
-use super::machine::{Machine, ended, folder};
+use super::machine::{Machine, folder, run_command};
 
-/// Runs a script of bash in namespaces of its own; `None` after having said so where that is not permitted.
+/// Runs a bash script in separate namespaces. If that is not permitted, reports the test as skipped and returns `None`.
 fn in_namespace(machine: &Machine, script: &str) -> Option<String> {
     let permitted = Command::new("unshare").args(["--net", "--mount", "true"]).output();
     if !permitted.is_ok_and(|output| output.status.success()) {
@@ -23,9 +23,9 @@ fn in_namespace(machine: &Machine, script: &str) -> Option<String> {
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "bash", "-c", &format!("{MOUNTS}\n{script}")]);
     command.env("TUNING_ROOT", machine.root.path()).env_remove("TUNING_STATE").current_dir(folder());
-    let ended = ended(command);
-    assert_eq!(ended.code, Some(0), "{}", ended.text);
-    Some(ended.text)
+    let result = run_command(command);
+    assert_eq!(result.code, Some(0), "{}", result.text);
+    Some(result.text)
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn sysctls_of_a_real_kernel_are_set_and_undone() {
         before=$(values)
         settings="accept_queue slow_start notsent_lowat ports"
         for setting in $settings; do ./$setting apply; done
-        # The bounds of net.core are the machine's own: they are not there, or cannot be written from here.
+        # The limits of net.core are the machine's: in the namespace they are absent or read-only.
         more=$(($(cat /proc/sys/net/core/wmem_max 2>/dev/null || echo 4194304) + 4096))
         code=0
         ./socket_buffers apply $more || code=$?
@@ -57,8 +57,8 @@ fn sysctls_of_a_real_kernel_are_set_and_undone() {
         [ "$(values)" = "$before" ] && echo SAME
         [ ! -e "$TUNING_ROOT/etc/sysctl.d" ] && echo CLEAN
     "#;
-    let Some(said) = in_namespace(&machine, script) else { return };
-    let applied = said.lines().find(|line| line.starts_with("APPLIED")).expect("the values");
+    let Some(output) = in_namespace(&machine, script) else { return };
+    let applied = output.lines().find(|line| line.starts_with("APPLIED")).expect("the values");
     for wanted in [
         "somaxconn <== 65535 ",
         "tcp_max_syn_backlog <== 65535 ",
@@ -67,10 +67,10 @@ fn sysctls_of_a_real_kernel_are_set_and_undone() {
         "ip_local_port_range <== 10000 65535 ",
     ] {
         let one_line = applied.replace("==> ", "").replace("  ", " ");
-        assert!(one_line.contains(wanted), "{wanted}: {said}");
+        assert!(one_line.contains(wanted), "{wanted}: {output}");
     }
-    assert!(said.contains("60-tickcast-accept_queue.conf"), "{said}");
-    assert!(said.contains("SAME") && said.contains("CLEAN"), "{said}");
+    assert!(output.contains("60-tickcast-accept_queue.conf"), "{output}");
+    assert!(output.contains("SAME") && output.contains("CLEAN"), "{output}");
 }
 
 #[test]
@@ -100,10 +100,10 @@ fn queues_of_a_real_interface_are_set_and_undone() {
         ./coalescing check || [ $? = 3 ]
         ./irq_affinity check || [ $? = 3 ]
     "#;
-    let Some(said) = in_namespace(&machine, script) else { return };
-    if said.contains("SKIPPED") {
-        return println!("{said}");
+    let Some(output) = in_namespace(&machine, script) else { return };
+    if output.contains("SKIPPED") {
+        return println!("{output}");
     }
-    assert!(said.contains("set      steering"), "{said}");
-    assert!(said.contains("undone   queues          one: rx is 1 again"), "{said}");
+    assert!(output.contains("set      steering"), "{output}");
+    assert!(output.contains("undone   queues          one: rx is 1 again"), "{output}");
 }
