@@ -1,5 +1,5 @@
-//! The ring against a model on one thread, where every answer can be foretold, and under two threads, where every byte
-//! that is read tells by its position what it has to be.
+//! The ring: on one thread against a model that predicts every result, and on two threads with entries whose bytes follow
+//! from their offset.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -35,13 +35,13 @@ fn firsts() -> impl Strategy<Value = u64> {
 
 /// One entry of the model.
 #[derive(Clone, Debug, PartialEq)]
-struct Made {
+struct Pushed {
     position: u64,
     tag: u64,
     payload: Vec<u8>,
 }
 
-impl Made {
+impl Pushed {
     fn bytes(&self) -> u64 {
         HEADER_BYTES + self.payload.len() as u64
     }
@@ -51,7 +51,7 @@ impl Made {
     }
 }
 
-/// Whether something may still be read: near the edge the ring may give up a little early.
+/// Whether an entry can still be read: the ring may give up the oldest bytes a little early.
 #[derive(PartialEq)]
 enum Alive {
     Yes,
@@ -59,14 +59,14 @@ enum Alive {
     Either,
 }
 
-/// Everything that was ever pushed, and where the reader has to stand.
+/// All entries that were ever pushed, and the reader's expected offset.
 struct Model {
     capacity: u64,
     first: u64,
     head: u64,
     published: u64,
     position: u64,
-    made: Vec<Made>,
+    pushed: Vec<Pushed>,
     writer: Writer,
     reader: Reader,
 }
@@ -74,7 +74,7 @@ struct Model {
 impl Model {
     fn new(capacity: u64, first: u64) -> Self {
         let (writer, reader) = ring_at(capacity as usize, first);
-        Self { capacity, first, head: first, published: first, position: first, made: Vec::new(), writer, reader }
+        Self { capacity, first, head: first, published: first, position: first, pushed: Vec::new(), writer, reader }
     }
 
     fn run(&mut self, step: Step) {
@@ -97,9 +97,9 @@ impl Model {
     fn push(&mut self, tag: u64, words: usize) {
         let payload: Vec<u8> = (0..words as u64).flat_map(|i| mix(self.head + i).to_le_bytes()).collect();
         self.writer.push(tag, &payload);
-        let made = Made { position: self.head, tag, payload };
-        self.head += made.bytes();
-        self.made.push(made);
+        let pushed = Pushed { position: self.head, tag, payload };
+        self.head += pushed.bytes();
+        self.pushed.push(pushed);
     }
 
     fn read(&mut self, bytes_max: usize) {
@@ -108,13 +108,16 @@ impl Model {
         let available = self.published - self.position;
         match result {
             Ok(()) => {
-                assert!(available == 0 || self.alive(self.position) != Alive::No, "an overrun was not told");
+                assert!(available == 0 || self.alive(self.position) != Alive::No, "an overrun was not reported");
                 let expected = self.next_entries(bytes_max as u64);
-                self.position += expected.iter().map(Made::bytes).sum::<u64>();
+                self.position += expected.iter().map(Pushed::bytes).sum::<u64>();
                 assert_eq!(read_entries(&batch), expected);
             }
             Err(Overrun { lost }) => {
-                assert!(available > 0 && self.alive(self.position) != Alive::Yes, "an overrun where there was none");
+                assert!(
+                    available > 0 && self.alive(self.position) != Alive::Yes,
+                    "an overrun was reported without cause"
+                );
                 assert_eq!(lost, available);
                 self.position = self.published;
                 assert_eq!(read_entries(&batch), []);
@@ -122,37 +125,37 @@ impl Model {
         }
     }
 
-    /// What a read has to bring: at least one, and as many as fit.
-    fn next_entries(&self, bytes_max: u64) -> Vec<Made> {
-        let fits = |made: &&Made| {
-            let end = made.position + made.bytes();
-            end <= self.published && (made.position == self.position || end - self.position <= bytes_max)
+    /// The entries that a read has to return: at least one, and as many as fit.
+    fn next_entries(&self, bytes_max: u64) -> Vec<Pushed> {
+        let fits = |pushed: &&Pushed| {
+            let end = pushed.position + pushed.bytes();
+            end <= self.published && (pushed.position == self.position || end - self.position <= bytes_max)
         };
-        self.made.iter().skip_while(|made| made.position < self.position).take_while(fits).cloned().collect()
+        self.pushed.iter().skip_while(|pushed| pushed.position < self.position).take_while(fits).cloned().collect()
     }
 
     fn history(&mut self, entries_back: usize, span: u64, bytes_max: usize, modulus: u64) {
-        let read: Vec<&Made> = self.made.iter().filter(|made| made.position < self.position).collect();
-        let Some(from) = read.iter().rev().nth(entries_back).map(|made| made.position) else { return };
+        let read: Vec<&Pushed> = self.pushed.iter().filter(|pushed| pushed.position < self.position).collect();
+        let Some(from) = read.iter().rev().nth(entries_back).map(|pushed| pushed.position) else { return };
         let end = from.saturating_add(span).min(self.position);
         let mut batch = used_batch();
-        let mut looked_at = Vec::new();
+        let mut checked = Vec::new();
         let wanted = |tag: u64, first: u64| {
-            looked_at.push((tag, first));
+            checked.push((tag, first));
             tag.is_multiple_of(modulus)
         };
         match self.reader.history(from..end, bytes_max, wanted, &mut batch) {
             Ok(next) => {
-                assert!(self.alive(from) != Alive::No, "an overrun was not told");
-                let scanned: Vec<&Made> =
-                    read.into_iter().filter(|made| (from..end).contains(&made.position)).collect();
+                assert!(self.alive(from) != Alive::No, "an overrun was not reported");
+                let scanned: Vec<&Pushed> =
+                    read.into_iter().filter(|pushed| (from..end).contains(&pushed.position)).collect();
                 let expected = history_entries(&scanned, bytes_max, modulus);
                 assert_eq!(next, expected.next);
                 assert_eq!(read_entries(&batch), expected.wanted);
-                assert_eq!(looked_at, expected.looked_at);
+                assert_eq!(checked, expected.checked);
             }
             Err(Overrun { lost }) => {
-                assert!(self.alive(from) != Alive::Yes, "an overrun where there was none");
+                assert!(self.alive(from) != Alive::Yes, "an overrun was reported without cause");
                 assert_eq!(read_entries(&batch), []);
                 let least = (self.head - self.capacity).min(self.position);
                 assert!((least..=least + self.capacity / 8).contains(&(from + lost)) && from + lost <= self.position);
@@ -173,22 +176,22 @@ impl Model {
     }
 }
 
-/// What a re-read of history has to bring.
+/// The expected result of reading history.
 struct HistoryExpected {
-    wanted: Vec<Made>,
-    looked_at: Vec<(u64, u64)>,
+    wanted: Vec<Pushed>,
+    checked: Vec<(u64, u64)>,
     next: u64,
 }
 
-fn history_entries(scanned: &[&Made], bytes_max: usize, modulus: u64) -> HistoryExpected {
-    let mut expected = HistoryExpected { wanted: Vec::new(), looked_at: Vec::new(), next: 0 };
+fn history_entries(scanned: &[&Pushed], bytes_max: usize, modulus: u64) -> HistoryExpected {
+    let mut expected = HistoryExpected { wanted: Vec::new(), checked: Vec::new(), next: 0 };
     let mut gathered = 0;
-    for made in scanned {
-        expected.next = made.position + made.bytes();
-        expected.looked_at.push((made.tag, made.first_word()));
-        if made.tag.is_multiple_of(modulus) {
-            expected.wanted.push((*made).clone());
-            gathered += made.payload.len();
+    for pushed in scanned {
+        expected.next = pushed.position + pushed.bytes();
+        expected.checked.push((pushed.tag, pushed.first_word()));
+        if pushed.tag.is_multiple_of(modulus) {
+            expected.wanted.push((*pushed).clone());
+            gathered += pushed.payload.len();
             if gathered >= bytes_max {
                 break;
             }
@@ -197,24 +200,24 @@ fn history_entries(scanned: &[&Made], bytes_max: usize, modulus: u64) -> History
     expected
 }
 
-/// A batch that already holds an entry, which has to stay as it is.
+/// A batch that contains an entry already, which must stay unchanged.
 fn used_batch() -> Batch {
     Batch { bytes: vec![7; 8], entries: vec![Entry { position: 1, tag: 2, start: 0, len: 8 }] }
 }
 
 /// The entries that were added to a [`used_batch`].
-fn read_entries(batch: &Batch) -> Vec<Made> {
-    let made =
-        |entry: &Entry| Made { position: entry.position, tag: entry.tag, payload: batch.payload(entry).to_vec() };
-    let mut all = batch.entries.iter().map(made);
-    assert_eq!(all.next(), Some(Made { position: 1, tag: 2, payload: vec![7; 8] }));
-    let added: Vec<Made> = all.collect();
+fn read_entries(batch: &Batch) -> Vec<Pushed> {
+    let pushed =
+        |entry: &Entry| Pushed { position: entry.position, tag: entry.tag, payload: batch.payload(entry).to_vec() };
+    let mut all = batch.entries.iter().map(pushed);
+    assert_eq!(all.next(), Some(Pushed { position: 1, tag: 2, payload: vec![7; 8] }));
+    let added: Vec<Pushed> = all.collect();
     let end = batch.entries.last().map_or(0, |entry| entry.start as usize + entry.len as usize);
     assert_eq!(batch.bytes.len(), end, "bytes without an entry");
     added
 }
 
-/// A word that looks like no other (splitmix64's finalizer).
+/// A word that differs for each seed (splitmix64's finalizer).
 fn mix(seed: u64) -> u64 {
     let mut word = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -226,7 +229,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_answer_is_the_models(bits in 6..14u32, first in firsts(), steps in steps()) {
+    fn ring_behaves_like_its_model(bits in 6..14u32, first in firsts(), steps in steps()) {
         let mut model = Model::new(1 << bits, first);
         for step in steps {
             model.run(step);
@@ -234,16 +237,16 @@ proptest! {
     }
 }
 
-/// Position of the stress test's first entry: 2^32 is crossed on the way.
+/// Offset of the stress test's first entry: the test crosses 2^32.
 const STRESS_FIRST: u64 = (1 << 32) - (1 << 24) - 8;
-/// So large that the copy of a whole ring takes long enough for the producer to come by in the middle of it.
+/// So large that the producer often overtakes the reader during the copy of a whole ring.
 const STRESS_CAPACITY: usize = 1 << 20;
-/// The first stretch goes hand in hand, so that some reads are whole however the two threads are scheduled.
+/// At first the producer waits for the reader, so that some reads succeed under any scheduling.
 const STRESS_PACED_BYTES: u64 = 2 * STRESS_CAPACITY as u64;
-/// The producer stops here even where the reader has not seen what it waits for.
+/// The producer stops here even if the reader has not seen enough.
 const STRESS_BYTES_MAX: u64 = 1 << 30;
 
-/// The entry that belongs at a position: length, tag and every word follow from it.
+/// The entry of an offset: length, tag and every word follow from the offset.
 fn stress_payload(position: u64, payload: &mut Vec<u8>) -> u64 {
     payload.clear();
     let words = mix(position) % 24;
@@ -262,7 +265,7 @@ fn stress_produce(mut writer: Writer, stop: &AtomicBool, finished: &AtomicBool) 
             position += HEADER_BYTES + payload.len() as u64;
         }
         writer.publish();
-        // Where there are fewer free cores than threads, this lets the two take turns.
+        // With fewer free cores than threads, this lets the two alternate.
         if mix(position).is_multiple_of(16) {
             thread::yield_now();
         }
@@ -275,7 +278,7 @@ fn stress_produce(mut writer: Writer, stop: &AtomicBool, finished: &AtomicBool) 
     position
 }
 
-/// Ends the producer where an assertion of the reader fails, so that the test fails rather than hangs.
+/// Ends the producer if an assertion of the reader fails, so that the test fails instead of hanging.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -284,9 +287,9 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// What the reading side has seen.
+/// Counts of the reading thread.
 #[derive(Debug, Default)]
-struct Seen {
+struct ReadCounts {
     reads: u64,
     overruns: u64,
     histories: u64,
@@ -295,7 +298,7 @@ struct Seen {
     lost_bytes: u64,
 }
 
-impl Seen {
+impl ReadCounts {
     fn enough(&self) -> bool {
         self.reads > 500 && self.overruns > 50 && self.histories > 200 && self.histories_overrun > 20
     }
@@ -332,7 +335,7 @@ impl Seen {
     }
 }
 
-/// Asserts every byte of every entry, and returns what they took in the ring.
+/// Asserts every byte of every entry, and returns the bytes that they took in the ring.
 fn stress_check(batch: &Batch) -> u64 {
     let mut expected = Vec::new();
     let mut bytes = 0;
@@ -344,9 +347,9 @@ fn stress_check(batch: &Batch) -> u64 {
     bytes
 }
 
-/// Lets the producer run ahead: not at all, until it is about to lap the reader, or beyond that.
-fn dawdle(gauge: &Gauge, backlog_bytes: u64, finished: &AtomicBool) {
-    // Mostly without a system call, so as to be back while the producer is just about to come by.
+/// Waits until the backlog has so many bytes: 0, almost the whole ring, or more than the ring.
+fn wait_for_backlog(gauge: &Gauge, backlog_bytes: u64, finished: &AtomicBool) {
+    // Mostly without a system call, to be back just before the producer overtakes the reader.
     for tick in 1u64.. {
         if gauge.backlog_bytes() >= backlog_bytes || finished.load(Ordering::Acquire) {
             return;
@@ -359,11 +362,11 @@ fn dawdle(gauge: &Gauge, backlog_bytes: u64, finished: &AtomicBool) {
 }
 
 #[test]
-fn nothing_is_torn_while_the_producer_laps_a_reader_that_dawdles() {
+fn entries_are_never_torn_while_the_producer_overruns_the_reader() {
     let (writer, mut reader) = ring_at(STRESS_CAPACITY, STRESS_FIRST);
     let gauge = writer.gauge();
     let (stop, finished) = (AtomicBool::new(false), AtomicBool::new(false));
-    let mut seen = Seen::default();
+    let mut counts = ReadCounts::default();
     let mut batch = Batch::default();
     let end = thread::scope(|scope| {
         let producer = scope.spawn(|| stress_produce(writer, &stop, &finished));
@@ -374,47 +377,47 @@ fn nothing_is_torn_while_the_producer_laps_a_reader_that_dawdles() {
                 break;
             }
             let before = reader.position();
-            seen.read(&mut reader, &mut batch);
+            counts.read(&mut reader, &mut batch);
             if reader.position() > remembered {
-                seen.history(&reader, remembered, &mut batch);
+                counts.history(&reader, remembered, &mut batch);
             }
             if tick.is_multiple_of(2) {
                 remembered = before;
             }
             if tick.is_multiple_of(4) && before - STRESS_FIRST > STRESS_PACED_BYTES {
-                dawdle(&gauge, mix(tick) % (gauge.capacity_bytes() * 3 / 2), &finished);
+                wait_for_backlog(&gauge, mix(tick) % (gauge.capacity_bytes() * 3 / 2), &finished);
             }
-            stop.0.store(seen.enough(), Ordering::Relaxed);
+            stop.0.store(counts.enough(), Ordering::Relaxed);
         }
-        producer.join().expect("the producer asserts nothing")
+        producer.join().expect("the producer does not panic")
     });
     assert_eq!(reader.position(), end);
-    assert_eq!(seen.delivered_bytes + seen.lost_bytes, end - STRESS_FIRST);
-    assert!(seen.reads > 0 && seen.overruns > 0, "{seen:?}");
-    assert!(seen.histories > 0 && seen.histories_overrun > 0, "{seen:?}");
+    assert_eq!(counts.delivered_bytes + counts.lost_bytes, end - STRESS_FIRST);
+    assert!(counts.reads > 0 && counts.overruns > 0, "{counts:?}");
+    assert!(counts.histories > 0 && counts.histories_overrun > 0, "{counts:?}");
 }
 
 #[test]
 #[should_panic(expected = "want a power of two")]
-fn a_capacity_that_is_no_power_of_two_is_refused() {
+fn capacity_must_be_a_power_of_two() {
     ring(96);
 }
 
 #[test]
 #[should_panic(expected = "want a multiple of 8")]
-fn a_payload_of_odd_length_is_refused() {
+fn payload_must_be_whole_words() {
     ring(64).0.push(0, &[0; 12]);
 }
 
 #[test]
 #[should_panic(expected = "want half")]
-fn an_entry_longer_than_half_of_the_ring_is_refused() {
+fn entry_must_fit_half_of_the_ring() {
     ring(64).0.push(0, &[0; 24]);
 }
 
 #[test]
 #[should_panic(expected = "the reader stands at 0")]
-fn history_that_has_not_been_read_yet_is_refused() {
+fn history_must_have_been_read() {
     let (mut writer, reader) = ring(64);
     writer.push(1, &[]);
     writer.publish();
@@ -423,7 +426,7 @@ fn history_that_has_not_been_read_yet_is_refused() {
 
 #[test]
 #[should_panic(expected = "no entry begins at 8")]
-fn history_from_within_an_entry_is_refused() {
+fn history_must_start_at_an_entry() {
     let (mut writer, mut reader) = ring(64);
     writer.push(1 << 40, &[]);
     writer.publish();

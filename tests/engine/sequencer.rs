@@ -1,4 +1,4 @@
-//! The sequencer over real rings, read as a shard reads them.
+//! The sequencer with real rings, read as a shard reads them.
 
 use tickcast::last_value::LastValues;
 use tickcast::ring::{Batch, Reader, ring};
@@ -41,20 +41,20 @@ fn book(local: u32, action: BookAction, px: i64) -> Vec<u8> {
     bytes
 }
 
-/// What a shard makes of its ring.
-struct Follower {
+/// Reads a ring as a shard does, and keeps the state.
+struct RingFollower {
     reader: Reader,
     directory: Directory,
     values: LastValues,
     overruns: usize,
 }
 
-impl Follower {
+impl RingFollower {
     fn new(reader: Reader) -> Self {
         Self { reader, directory: Directory::default(), values: LastValues::default(), overruns: 0 }
     }
 
-    /// Reads all there is: positions and records.
+    /// Reads all records, with their positions.
     fn read(&mut self) -> Vec<(u64, Vec<u8>)> {
         let mut records = Vec::new();
         let mut batch = Batch::default();
@@ -87,7 +87,7 @@ impl Follower {
         }
     }
 
-    /// All that a client could be shown, without the sequencer's own marks.
+    /// Everything that a client could be sent, without the flag SNAPSHOT.
     fn state(&self) -> Vec<Vec<u8>> {
         let mut state = Vec::new();
         for instrument in self.directory.iter() {
@@ -109,10 +109,10 @@ impl Follower {
     }
 }
 
-fn two_rings() -> (Sequencer, Follower, Follower) {
+fn two_rings() -> (Sequencer, RingFollower, RingFollower) {
     let (one, one_end) = ring(RING_BYTES);
     let (two, two_end) = ring(RING_BYTES);
-    (Sequencer::new(vec![one, two], 100), Follower::new(one_end), Follower::new(two_end))
+    (Sequencer::new(vec![one, two], 100), RingFollower::new(one_end), RingFollower::new(two_end))
 }
 
 fn accept(sequencer: &mut Sequencer, source: u32, records: &[Vec<u8>]) -> Vec<Result<u32, DefineError>> {
@@ -120,7 +120,7 @@ fn accept(sequencer: &mut Sequencer, source: u32, records: &[Vec<u8>]) -> Vec<Re
 }
 
 #[test]
-fn numbers_are_contiguous_and_all_rings_have_the_same_bytes() {
+fn sequences_are_contiguous_and_all_rings_have_the_same_bytes() {
     let (mut sequencer, mut one, mut two) = two_rings();
     let outcomes = accept(&mut sequencer, 0, &[definition(1, "A"), quote(1, 5), trade(1, 6), quote(1, 7)]);
     assert_eq!(outcomes, [Ok(1)]);
@@ -140,7 +140,7 @@ fn numbers_are_contiguous_and_all_rings_have_the_same_bytes() {
 }
 
 #[test]
-fn each_source_has_ids_of_its_own() {
+fn each_source_has_its_own_ids() {
     let (mut sequencer, mut one, _) = two_rings();
     accept(&mut sequencer, 0, &[definition(1, "A"), definition(2, "B")]);
     assert_eq!(accept(&mut sequencer, 1, &[definition(1, "B"), definition(5, "C")]), [Ok(2), Ok(3)]);
@@ -157,7 +157,7 @@ fn each_source_has_ids_of_its_own() {
 }
 
 #[test]
-fn what_nobody_defined_is_counted_and_not_passed_on() {
+fn records_of_undefined_instruments_are_counted_and_dropped() {
     let (mut sequencer, mut one, _) = two_rings();
     accept(&mut sequencer, 0, &[definition(1, "A")]);
     accept(&mut sequencer, 0, &[quote(2, 1), quote(0, 1)]);
@@ -165,12 +165,12 @@ fn what_nobody_defined_is_counted_and_not_passed_on() {
     sequencer.close_source(0, SourceEnd::Lost, 9);
     accept(&mut sequencer, 0, &[quote(1, 1)]);
     assert_eq!(sequencer.counters().undefined, 4);
-    let passed_on = one.read().into_iter().filter(|(_, bytes)| record::kind_of(bytes) != Some(RecordKind::Status));
-    assert_eq!(passed_on.count(), 1);
+    let written = one.read().into_iter().filter(|(_, bytes)| record::kind_of(bytes) != Some(RecordKind::Status));
+    assert_eq!(written.count(), 1);
 }
 
 #[test]
-fn the_same_symbol_with_another_precision_is_refused() {
+fn same_symbol_with_another_precision_is_refused() {
     let (mut sequencer, mut one, _) = two_rings();
     accept(&mut sequencer, 0, &[definition(1, "A")]);
     let mut other = Vec::new();
@@ -182,7 +182,7 @@ fn the_same_symbol_with_another_precision_is_refused() {
 }
 
 #[test]
-fn a_source_cannot_mark_its_records_as_sent_again() {
+fn snapshot_flag_of_a_source_is_removed() {
     let (mut sequencer, mut one, _) = two_rings();
     let mut marked = trade(1, 5);
     record::patch_flags(&mut marked, flags::LAST | flags::SNAPSHOT);
@@ -191,10 +191,10 @@ fn a_source_cannot_mark_its_records_as_sent_again() {
 }
 
 #[test]
-fn a_reader_that_was_lapped_is_made_whole_by_a_resynchronisation() {
-    let (mut sequencer, mut lapped, mut whole) = two_rings();
+fn resynchronisation_restores_the_state_after_an_overrun() {
+    let (mut sequencer, mut overrun, mut whole) = two_rings();
     accept(&mut sequencer, 0, &[definition(1, "A"), book(1, BookAction::Snapshot, 5), quote(1, 5)]);
-    lapped.read();
+    overrun.read();
     whole.read();
     for round in 0..2000 {
         let mut records = vec![quote(1, round), trade(1, round), book(1, BookAction::Delta, round % 50), raw(1)];
@@ -205,25 +205,25 @@ fn a_reader_that_was_lapped_is_made_whole_by_a_resynchronisation() {
         accept(&mut sequencer, 0, &records);
         whole.read();
     }
-    lapped.read();
-    assert_eq!((lapped.overruns, whole.overruns), (1, 0));
-    assert_ne!(lapped.state(), whole.state());
+    overrun.read();
+    assert_eq!((overrun.overruns, whole.overruns), (1, 0));
+    assert_ne!(overrun.state(), whole.state());
     sequencer.request_resync(0);
     while sequencer.advance_resyncs() {
         accept(&mut sequencer, 0, &[quote(1, 77), trade(1, 78), definition(9, "LATE"), book(1, BookAction::Delta, 3)]);
-        lapped.read();
+        overrun.read();
         whole.read();
     }
-    lapped.read();
+    overrun.read();
     whole.read();
-    assert_eq!(lapped.state(), whole.state());
-    assert_eq!((lapped.overruns, whole.overruns), (1, 0));
+    assert_eq!(overrun.state(), whole.state());
+    assert_eq!((overrun.overruns, whole.overruns), (1, 0));
     assert_eq!(sequencer.counters().resyncs, 1);
 }
 
 #[test]
-fn what_a_source_has_lost_after_its_newest_trade_is_made_known_by_a_resynchronisation() {
-    let (mut sequencer, mut lapped, mut whole) = two_rings();
+fn resynchronisation_includes_losses_after_the_newest_trade() {
+    let (mut sequencer, mut overrun, mut whole) = two_rings();
     let gap = |local: u32| {
         let mut bytes = Vec::new();
         let lost = Gap {
@@ -241,17 +241,17 @@ fn what_a_source_has_lost_after_its_newest_trade_is_made_known_by_a_resynchronis
         accept(&mut sequencer, 0, &[quote(1, round), quote(2, round)]);
         whole.read();
     }
-    lapped.read();
-    assert_eq!((lapped.overruns, whole.overruns), (1, 0));
+    overrun.read();
+    assert_eq!((overrun.overruns, whole.overruns), (1, 0));
     sequencer.request_resync(0);
     while sequencer.advance_resyncs() {
-        lapped.read();
+        overrun.read();
     }
-    lapped.read();
+    overrun.read();
     whole.read();
     assert_eq!(
-        (lapped.values.sequence(1, Channel::Trade), lapped.values.sequence(2, Channel::Trade)),
+        (overrun.values.sequence(1, Channel::Trade), overrun.values.sequence(2, Channel::Trade)),
         (4.into(), 3.into())
     );
-    assert_eq!(lapped.state(), whole.state());
+    assert_eq!(overrun.state(), whole.state());
 }

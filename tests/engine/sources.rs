@@ -1,4 +1,4 @@
-//! Sources that fall silent, end, are lost and come back: what subscribers are told, and those who come later.
+//! Sources that fall silent, end, are lost and come back: what subscribers receive, at the time and later.
 
 use tickcast::sequencer::SourceEnd;
 use tickcast::shard::Settings;
@@ -31,7 +31,7 @@ fn subscribe(channel: &str, symbol: &str) -> String {
     format!(r#"{{"op":"subscribe","id":1,"channels":["{channel}"],"symbols":["{symbol}"]}}"#)
 }
 
-/// Defines an instrument for another source than the node's own.
+/// Defines an instrument for a source other than the node's own.
 fn define(node: &mut Node, source: u32, id: u32) {
     let mut batch = Vec::new();
     record::encode_definition(&Instrument::new(1, &format!("S{id}"), "test", -2, -2), &mut batch);
@@ -46,7 +46,7 @@ fn trade_of(node: &mut Node, source: u32) {
 }
 
 #[test]
-fn a_silent_source_is_stale_and_live_again_as_soon_as_it_is_heard() {
+fn silent_source_is_stale_until_its_next_batch() {
     let mut node = Node::new(2);
     let client = node.client(&subscribe("trade", "S1"));
     node.run_until_idle();
@@ -55,8 +55,8 @@ fn a_silent_source_is_stale_and_live_again_as_soon_as_it_is_heard() {
     node.now_ns += MS;
     assert!(node.sequencer.check_sources(SILENCE_NS, node.now_ns));
     node.run_until_idle();
-    assert_eq!(states(&node.received(client)), [(1, 'S'), (0, 'S')], "not of S2, which it has not asked for");
-    assert!(!node.sequencer.check_sources(SILENCE_NS, node.now_ns), "it is told once");
+    assert_eq!(states(&node.received(client)), [(1, 'S'), (0, 'S')], "not S2, to which it is not subscribed");
+    assert!(!node.sequencer.check_sources(SILENCE_NS, node.now_ns), "reported once");
     let mut heartbeat = Vec::new();
     record::encode_heartbeat(node.now_ns, &mut heartbeat);
     node.accept(heartbeat);
@@ -66,7 +66,7 @@ fn a_silent_source_is_stale_and_live_again_as_soon_as_it_is_heard() {
 }
 
 #[test]
-fn silence_does_not_hide_that_an_instrument_is_halted() {
+fn silence_does_not_make_a_halted_instrument_stale() {
     let mut node = Node::new(2);
     define(&mut node, 7, 2);
     let client = node.client(&subscribe("trade", "*"));
@@ -78,7 +78,7 @@ fn silence_does_not_hide_that_an_instrument_is_halted() {
     assert!(node.sequencer.check_sources(SILENCE_NS, node.now_ns));
     node.run_until_idle();
     assert_eq!(states(&node.received(client)), [(1, 'H'), (2, 'S'), (0, 'S')]);
-    // Either of the two that stand for it makes the second live again, and nobody the first.
+    // Instrument 2 is live again with a batch of one of its sources; instrument 1 stays halted.
     let mut heartbeat = Vec::new();
     record::encode_heartbeat(node.now_ns, &mut heartbeat);
     node.accept(heartbeat);
@@ -87,7 +87,7 @@ fn silence_does_not_hide_that_an_instrument_is_halted() {
 }
 
 #[test]
-fn what_a_lost_source_leaves_is_stale_until_its_first_record_from_another() {
+fn instrument_of_a_lost_source_is_stale_until_a_record_of_another() {
     let mut node = Node::new(2);
     let client = node.client(&subscribe("trade", "*"));
     node.run_until_idle();
@@ -96,17 +96,17 @@ fn what_a_lost_source_leaves_is_stale_until_its_first_record_from_another() {
     assert_eq!(states(&node.received(client)), [(1, 'S'), (2, 'S'), (0, 'S')]);
     define(&mut node, 7, 2);
     node.run_until_idle();
-    assert_eq!(states(&node.received(client))[3..], [(0, 'L')], "the feed is back, its values are not");
+    assert_eq!(states(&node.received(client))[3..], [(0, 'L')], "the feed is live, its instruments are not");
     trade_of(&mut node, 7);
     node.run_until_idle();
     assert_eq!(states(&node.received(client))[4..], [(2, 'L')]);
     let messages = node.received(client);
     let sequence = records(&messages, RecordKind::Trade).last().map(|(header, _)| header.sequence.get());
-    assert_eq!(sequence, Some(1), "subscribers stay, and the numbers go on");
+    assert_eq!(sequence, Some(1), "the subscription and the sequence continue");
 }
 
 #[test]
-fn an_instrument_of_two_sources_is_live_as_long_as_one_of_them_is() {
+fn instrument_of_two_sources_is_live_while_one_is() {
     let mut node = Node::new(1);
     define(&mut node, 7, 1);
     let client = node.client(&subscribe("trade", "S1"));
@@ -120,7 +120,7 @@ fn an_instrument_of_two_sources_is_live_as_long_as_one_of_them_is() {
 }
 
 #[test]
-fn who_comes_late_or_was_too_slow_or_resumes_learns_that_an_instrument_is_stale() {
+fn late_slow_and_resuming_clients_receive_the_stale_state() {
     let mut node = Node::new(2);
     let slow = node.client(&subscribe("quote", "S1"));
     node.run_until_idle();
@@ -144,7 +144,7 @@ fn who_comes_late_or_was_too_slow_or_resumes_learns_that_an_instrument_is_stale(
 }
 
 #[test]
-fn the_book_of_a_lost_source_says_that_it_may_be_wrong_until_it_is_whole() {
+fn book_of_a_lost_source_is_flagged_until_a_snapshot() {
     let mut node = Node::new(1);
     node.book(1, true, 5, 1);
     let client = node.client(&subscribe("book", "S1"));
@@ -155,7 +155,7 @@ fn the_book_of_a_lost_source_says_that_it_may_be_wrong_until_it_is_whole() {
     };
     node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
     node.run_until_idle();
-    assert_eq!(is_bad(&node, client), [false, true], "said without a change");
+    assert_eq!(is_bad(&node, client), [false, true], "flagged by an empty delta");
     let late = node.client(&subscribe("book", "S1"));
     node.run_until_idle();
     assert_eq!(is_bad(&node, late), [true]);
@@ -169,7 +169,7 @@ fn the_book_of_a_lost_source_says_that_it_may_be_wrong_until_it_is_whole() {
 }
 
 #[test]
-fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
+fn records_lost_by_a_source_are_a_gap_for_every_client() {
     let mut node = Node::new(1);
     node.trade(1);
     node.run_until_idle();
@@ -210,7 +210,7 @@ fn records_that_a_source_has_lost_are_a_gap_with_their_range_to_everybody() {
 }
 
 #[test]
-fn a_source_that_speaks_of_itself_is_heard_for_its_own_instruments_only() {
+fn status_of_a_source_applies_to_its_own_instruments_only() {
     let mut node = Node::new(1);
     define(&mut node, 7, 2);
     let client = node.client(&subscribe("trade", "*"));
@@ -227,14 +227,14 @@ fn a_source_that_speaks_of_itself_is_heard_for_its_own_instruments_only() {
 }
 
 #[test]
-fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_sent_again() {
+fn book_is_flagged_after_an_overrun_until_it_is_sent_again() {
     let mut node = Node::with_settings(1, 1 << 16, Settings::default());
     node.book(1, true, 5, 1);
     node.run_until_idle();
     let client = node.client(&subscribe("book", "S1"));
     node.run_until_idle();
     node.book(1, false, 6, 1);
-    // More than the ring holds, before the shard turns.
+    // More than the ring holds, before the shard's next tick.
     (0..1000).for_each(|_| node.trade(1));
     node.run_until_idle();
     node.book(1, false, 7, 1);
@@ -242,7 +242,11 @@ fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_se
     node.run_until_idle();
     let books = |node: &Node| records(&node.received(client), RecordKind::Book);
     let is_bad = |header: &RecordHeader| header.flags & flags::MAYBE_BAD_BOOK != 0;
-    assert_eq!(books(&node).iter().map(|(header, _)| is_bad(header)).collect::<Vec<_>>(), [false, true], "told once");
+    assert_eq!(
+        books(&node).iter().map(|(header, _)| is_bad(header)).collect::<Vec<_>>(),
+        [false, true],
+        "reported once"
+    );
     assert!(node.shard.wants_resync());
     node.sequencer.request_resync(0);
     while node.sequencer.advance_resyncs() {
@@ -258,7 +262,7 @@ fn the_book_of_a_shard_that_was_overrun_says_that_it_may_be_wrong_until_it_is_se
 }
 
 #[test]
-fn the_last_trade_is_known_again_after_an_overrun_although_the_source_has_lost_others_since() {
+fn newest_trade_is_restored_after_an_overrun_despite_later_losses() {
     let mut node = Node::with_settings(1, 1 << 16, Settings::default());
     node.trade(1);
     node.run_until_idle();

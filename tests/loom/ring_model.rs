@@ -1,5 +1,4 @@
-//! The ring's own source under loom: every order of the two sides' steps, and every value that the memory model lets a
-//! load see, in rings so small that the producer laps the reader within a few entries.
+//! The ring's own source under loom, in rings so small that the producer overruns the reader within a few entries.
 
 use crate::ring::{self, Batch, Overrun, Reader, Writer};
 use crate::sync::{Arc, AtomicU64, Ordering, fence};
@@ -9,7 +8,7 @@ use loom::thread;
 /// Far above 2^32, and so that the first entry lies across the end of a ring of 64 bytes.
 const FIRST: u64 = (1 << 40) + 48;
 
-/// Payload words of the entries, by number: all lengths that a ring of 64 bytes takes.
+/// Payload words of the entries, by number: all lengths that fit a ring of 64 bytes.
 const PAYLOAD_WORDS: [u64; 3] = [1, 0, 2];
 
 fn payload_words(number: u64) -> u64 {
@@ -20,7 +19,7 @@ fn position_of(number: u64) -> u64 {
     FIRST + (0..number).map(|earlier| 16 + payload_words(earlier) * 8).sum::<u64>()
 }
 
-/// A word that no other place of any entry holds.
+/// A word that differs for each index of each entry.
 fn word_of(number: u64, index: u64) -> u64 {
     0xab00 + number * 16 + index
 }
@@ -38,7 +37,7 @@ fn publish_each(writer: &mut Writer, numbers: std::ops::Range<u64>) {
     }
 }
 
-/// Asserts that every entry is whole and in its place, and returns the bytes that they took in the ring.
+/// Asserts that every entry is whole and at its offset, and returns the bytes that they took in the ring.
 fn check(batch: &Batch) -> u64 {
     let mut bytes = 0;
     for entry in &batch.entries {
@@ -52,7 +51,7 @@ fn check(batch: &Batch) -> u64 {
     bytes
 }
 
-/// Reads once and returns what was delivered and lost, in bytes.
+/// Reads once; returns the delivered or lost bytes.
 fn read_once(reader: &mut Reader, bytes_max: usize) -> u64 {
     let before = reader.position();
     let mut batch = Batch::default();
@@ -68,7 +67,7 @@ fn read_once(reader: &mut Reader, bytes_max: usize) -> u64 {
     accounted
 }
 
-/// Reads until nothing is left: everything that was published is delivered or lost.
+/// Reads until the ring is empty: every published byte is delivered or lost.
 fn read_out(reader: &mut Reader, total: u64) {
     while !reader.is_empty() {
         assert!(read_once(reader, 1024) > 0);
@@ -83,7 +82,7 @@ fn model(preemptions_max: Option<usize>, run: impl Fn() + Sync + Send + 'static)
 }
 
 #[test]
-fn what_is_read_while_it_is_overwritten_is_whole_and_the_rest_is_counted() {
+fn entries_read_during_an_overrun_are_whole_and_the_others_counted() {
     model(None, || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         publish_each(&mut writer, 0..2);
@@ -95,7 +94,7 @@ fn what_is_read_while_it_is_overwritten_is_whole_and_the_rest_is_counted() {
 }
 
 #[test]
-fn entries_longer_than_asked_for_are_whole_too() {
+fn entry_longer_than_the_read_is_whole() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         publish_each(&mut writer, 0..2);
@@ -109,7 +108,7 @@ fn entries_longer_than_asked_for_are_whole_too() {
 }
 
 #[test]
-fn a_batch_that_laps_the_reader_before_it_is_published_tears_nothing() {
+fn unpublished_batch_that_overruns_the_reader_tears_no_entry() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(128, FIRST);
         publish_each(&mut writer, 0..4);
@@ -124,7 +123,7 @@ fn a_batch_that_laps_the_reader_before_it_is_published_tears_nothing() {
 }
 
 #[test]
-fn history_is_whole_or_refused_while_it_is_overwritten() {
+fn history_is_whole_or_an_overrun() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         publish_each(&mut writer, 0..2);
@@ -132,7 +131,7 @@ fn history_is_whole_or_refused_while_it_is_overwritten() {
         let producer = thread::spawn(move || publish_each(&mut writer, 2..4));
         let mut batch = Batch::default();
         let wanted = |tag: u64, first: u64| {
-            assert!(tag < 2, "a tag that was never there: {tag}");
+            assert!(tag < 2, "a tag that was never pushed: {tag}");
             assert_eq!(first, if payload_words(tag) == 0 { 0 } else { word_of(tag, 0) });
             true
         };
@@ -149,7 +148,7 @@ fn history_is_whole_or_refused_while_it_is_overwritten() {
 }
 
 #[test]
-fn a_gauge_on_a_third_thread_never_shows_a_negative_or_impossible_backlog() {
+fn gauge_on_a_third_thread_never_exceeds_what_was_published() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         let gauge = writer.gauge();
@@ -164,13 +163,13 @@ fn a_gauge_on_a_third_thread_never_shows_a_negative_or_impossible_backlog() {
 }
 
 #[test]
-fn a_producer_that_heeds_the_gauge_laps_nobody() {
+fn producer_that_obeys_the_gauge_never_overruns() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         publish_each(&mut writer, 0..2);
         let producer = thread::spawn(move || {
             let gauge = writer.gauge();
-            // The four entries make 96 bytes; with the first two read, there is room for the last two.
+            // The four entries take 96 bytes: once the first two are read, the last two fit.
             for number in 2..4 {
                 if gauge.backlog_bytes() == 0 {
                     publish_each(&mut writer, number..number + 1);
@@ -187,7 +186,7 @@ fn a_producer_that_heeds_the_gauge_laps_nobody() {
 }
 
 #[test]
-fn a_reader_that_looks_once_more_before_it_sleeps_is_woken() {
+fn reader_that_checks_once_more_before_sleeping_is_woken() {
     model(None, || {
         let (mut writer, reader) = ring::ring_at(64, FIRST);
         let asleep = Arc::new(AtomicU64::new(0));

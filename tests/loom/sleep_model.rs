@@ -1,10 +1,9 @@
-//! How a shard goes to sleep and is woken, under loom: the ring's own source and the flag's own source, driven as the
-//! shard's task and the sequencer's desk drive them, in every order of their steps and with every value that the memory
-//! model lets a load see.
+//! How a shard goes to sleep and is woken, under loom: the ring's own source and the sleep flag's own source, called as the
+//! shard's task and the sequencer handle call them.
 //!
-//! The shard is done when it has read all that was published. A wake-up that is lost leaves it asleep with nobody to
-//! wake it, which loom reports as a deadlock. The eventfd is a counter behind a lock; it orders more than nothing, as
-//! the kernel does, but both sides have made up their minds before they touch it.
+//! The shard is done when it has read all that was published. With a lost wake-up it would sleep for ever, which loom
+//! reports as a deadlock. The eventfd is a counter under a lock. The lock orders more than necessary, as the kernel does,
+//! but both sides have decided before they use it.
 
 use crate::ring::{self, Batch, Reader, Writer};
 use crate::sleep_flag::SleepFlag;
@@ -13,11 +12,11 @@ use loom::model::Builder;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-/// Payload words of an entry: four entries fill the ring, so nobody is lapped.
+/// The payload of an entry. No test pushes more than the ring holds, so there is no overrun.
 const PAYLOAD: [u8; 8] = [7; 8];
 const RING_BYTES: usize = 128;
 
-/// What an eventfd does: a write adds up, a read waits for one and takes all.
+/// Like an eventfd: a write adds 1, a read waits for a number above 0 and resets it.
 #[derive(Default)]
 struct Event {
     count: Mutex<u64>,
@@ -40,62 +39,62 @@ impl Event {
 }
 
 /// `ShardWaker` with that eventfd.
-struct ShardWaker {
-    asleep: SleepFlag,
+struct ModelWaker {
+    sleep_flag: SleepFlag,
     event: Event,
 }
 
-impl ShardWaker {
+impl ModelWaker {
     fn new() -> Arc<Self> {
-        Arc::new(Self { asleep: SleepFlag::new(), event: Event::default() })
+        Arc::new(Self { sleep_flag: SleepFlag::new(), event: Event::default() })
     }
 
     fn wake(&self) {
-        if self.asleep.claim() {
+        if self.sleep_flag.claim() {
             self.event.write();
         }
     }
 }
 
-/// How a sleep ends.
+/// What ends a sleep.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sleep {
-    /// By the eventfd alone.
+    /// The eventfd alone.
     UntilSignalled,
-    /// The first one by a deadline, at once; the others by the eventfd.
+    /// For the first one a deadline, at once; for the others the eventfd.
     FirstUntilDeadline,
 }
 
-/// What a source does at the desk, without the lock.
+/// What the sequencer handle does for a source, without the lock.
 fn publish(writer: &mut Writer, tag: u64) {
     writer.push(tag, &PAYLOAD);
     writer.publish();
 }
 
-/// Reads what there is; how many entries that were.
-fn turn(reader: &mut Reader) -> usize {
+/// Reads the ring until it is empty; returns the number of entries.
+fn tick(reader: &mut Reader) -> usize {
     let mut batch = Batch::default();
-    reader.read(RING_BYTES, &mut batch).expect("nobody is lapped");
+    reader.read(RING_BYTES, &mut batch).expect("there is no overrun");
     batch.entries.len()
 }
 
-/// The shard's task, until it has read `total` entries: turn; where there is nothing to do raise the flag, turn once
-/// more, and sleep only if that brought nothing either. Returns how often it was signalled.
-fn run_shard(reader: &mut Reader, parking: &ShardWaker, total: usize, sleep: Sleep) -> u64 {
+/// The shard's task, until it has read `total` entries: a tick; then raise the flag, another tick, and sleep only if that
+/// read nothing either. Returns how often it was signalled.
+fn run_shard(reader: &mut Reader, shard_waker: &ModelWaker, total: usize, sleep: Sleep) -> u64 {
     let (mut seen, mut signals, mut deadline) = (0, 0, sleep == Sleep::FirstUntilDeadline);
     loop {
-        seen += turn(reader);
+        seen += tick(reader);
         if seen == total {
             assert!(reader.is_empty());
             return signals;
         }
-        parking.asleep.raise();
-        let found = turn(reader);
+        shard_waker.sleep_flag.raise();
+        let found = tick(reader);
         seen += found;
         if found == 0 && !std::mem::take(&mut deadline) {
-            signals += parking.event.read();
+            signals += shard_waker.event.read();
         }
-        parking.asleep.lower();
+        shard_waker.sleep_flag.lower();
     }
 }
 
@@ -106,80 +105,80 @@ fn model(preemptions_max: Option<usize>, run: impl Fn() + Sync + Send + 'static)
 }
 
 #[test]
-fn a_record_is_seen_before_the_sleep_or_the_sleeper_is_woken() {
+fn record_is_read_before_the_sleep_or_wakes_the_sleeper() {
     model(None, || {
         let (mut writer, mut reader) = ring::ring(RING_BYTES);
-        let parking = ShardWaker::new();
-        let waker = parking.clone();
+        let shard_waker = ModelWaker::new();
+        let waker = shard_waker.clone();
         let source = thread::spawn(move || {
             publish(&mut writer, 1);
             waker.wake();
         });
-        let signals = run_shard(&mut reader, &parking, 1, Sleep::UntilSignalled);
+        let signals = run_shard(&mut reader, &shard_waker, 1, Sleep::UntilSignalled);
         assert!(signals <= 1, "one record, and {signals} signals");
         source.join().unwrap();
     });
 }
 
 #[test]
-fn each_of_two_batches_of_a_source_reaches_the_sleeper() {
+fn both_batches_of_a_source_reach_the_sleeper() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring(RING_BYTES);
-        let parking = ShardWaker::new();
-        let waker = parking.clone();
+        let shard_waker = ModelWaker::new();
+        let waker = shard_waker.clone();
         let source = thread::spawn(move || {
             for tag in 1..=2 {
                 publish(&mut writer, tag);
                 waker.wake();
             }
         });
-        run_shard(&mut reader, &parking, 2, Sleep::UntilSignalled);
+        run_shard(&mut reader, &shard_waker, 2, Sleep::UntilSignalled);
         source.join().unwrap();
     });
 }
 
 #[test]
-fn a_sleep_that_a_deadline_ended_loses_nothing_for_the_next_one() {
+fn sleep_ended_by_a_deadline_loses_no_wake_up() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring(RING_BYTES);
-        let parking = ShardWaker::new();
-        let waker = parking.clone();
+        let shard_waker = ModelWaker::new();
+        let waker = shard_waker.clone();
         let source = thread::spawn(move || {
             publish(&mut writer, 1);
             waker.wake();
         });
-        run_shard(&mut reader, &parking, 1, Sleep::FirstUntilDeadline);
+        run_shard(&mut reader, &shard_waker, 1, Sleep::FirstUntilDeadline);
         source.join().unwrap();
     });
 }
 
 #[test]
-fn two_sources_that_take_turns_at_the_desk_both_reach_the_sleeper() {
+fn batches_of_two_sources_reach_the_sleeper() {
     model(Some(2), || {
         let (writer, mut reader) = ring::ring(RING_BYTES);
-        let desk = Arc::new(Mutex::new(writer));
-        let parking = ShardWaker::new();
+        let shared_writer = Arc::new(Mutex::new(writer));
+        let shard_waker = ModelWaker::new();
         let sources = [1, 2].map(|tag| {
-            let (desk, waker) = (desk.clone(), parking.clone());
+            let (shared_writer, waker) = (shared_writer.clone(), shard_waker.clone());
             thread::spawn(move || {
-                // The lock is free again before anybody is woken, so the wake-ups of the two may change places.
-                publish(&mut desk.lock().unwrap(), tag);
+                // The lock is released before the wake-up, so the two wake-ups may come in either order.
+                publish(&mut shared_writer.lock().unwrap(), tag);
                 waker.wake();
             })
         });
-        run_shard(&mut reader, &parking, 2, Sleep::UntilSignalled);
+        run_shard(&mut reader, &shard_waker, 2, Sleep::UntilSignalled);
         sources.into_iter().for_each(|source| source.join().unwrap());
     });
 }
 
 #[test]
-fn of_two_wakers_one_signals_a_sleeper() {
+fn one_of_two_wakers_signals_the_sleeper() {
     model(None, || {
-        let parking = ShardWaker::new();
-        parking.asleep.raise();
-        let waker = parking.clone();
-        let other = thread::spawn(move || waker.asleep.claim());
-        let mine = parking.asleep.claim();
-        assert!(mine != other.join().unwrap(), "a sleeper is signalled once");
+        let shard_waker = ModelWaker::new();
+        shard_waker.sleep_flag.raise();
+        let waker = shard_waker.clone();
+        let other = thread::spawn(move || waker.sleep_flag.claim());
+        let mine = shard_waker.sleep_flag.claim();
+        assert!(mine != other.join().unwrap(), "the sleeper is signalled once");
     });
 }
