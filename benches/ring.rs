@@ -220,7 +220,7 @@ fn sequencing(criterion: &mut Criterion) {
             });
         });
         let records = u64::from(INSTRUMENTS) + (now_ns - 1) * BATCH_ENTRIES;
-        assert_eq!(sequencer.position(), records, "all were sequenced");
+        assert_eq!(sequencer.position().get(), records, "all were sequenced");
     }
     group.finish();
 }
