@@ -1,6 +1,9 @@
+//! Golden bytes, offsets, and properties of every record.
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Instrument, Sequence};
 
 const TS: u64 = 1_763_700_000_000_000_000;
 
@@ -24,10 +27,10 @@ fn hex(bytes: &[u8]) -> String {
 const LEVELS: [Level; 2] =
     [Level { px: 100, sz: 5, side: BookSide::Bid }, Level { px: 101, sz: 0, side: BookSide::Ask }];
 
-/// What a record is, as it is written, and as it has to be.
+/// Name of a record, its encoded bytes, and the expected bytes in hex.
 type Golden = (&'static str, Vec<u8>, &'static str);
 
-/// The records of channels with the bytes that another program packs for them: Python's `struct`, format `<HBBIQQQ` for
+/// The records of channels, and the bytes that another program packs for them: Python's `struct`, format `<HBBIQQQ` for
 /// the header and for the bodies of all nine `qqqq`, `qqQB7x`, `8q`, `HB5x` and `qqB7x` a level, `II`, `bbBBB3xqqQ`, none,
 /// `QQBB6x`, `B7x`.
 fn golden_of_channels() -> [Golden; 5] {
@@ -82,7 +85,7 @@ fn golden_of_channels() -> [Golden; 5] {
     ]
 }
 
-/// The same for what announces.
+/// The same for announcements.
 fn golden_announcements() -> [Golden; 4] {
     let euro = Instrument { tick_size: 1, ..Instrument::new(7, "BTC-€", "sim", -2, -8) };
     let gap = Gap {
@@ -120,19 +123,19 @@ fn golden_announcements() -> [Golden; 4] {
     ]
 }
 
-/// All of them, by wire number.
+/// All records, by wire number.
 fn golden() -> impl Iterator<Item = Golden> {
     golden_of_channels().into_iter().chain(golden_announcements())
 }
 
 #[test]
-fn every_record_has_the_bytes_of_the_protocol() {
+fn records_have_their_golden_bytes() {
     for (name, record, bytes) in golden() {
         assert_eq!(hex(&record), bytes, "{name}");
     }
 }
 
-/// Asserts that a record is `length` bytes, has each field at its offset, and zeros everywhere else.
+/// Asserts that a record has `length` bytes, each field at its offset, and zeros everywhere else.
 fn assert_layout(name: &str, record: &[u8], length: usize, fields: &[(usize, &[u8])]) {
     assert_eq!(record.len(), length, "{name}");
     let mut want = vec![0; length];
@@ -144,7 +147,7 @@ fn assert_layout(name: &str, record: &[u8], length: usize, fields: &[(usize, &[u
     }
 }
 
-/// The header's fields at their offsets: every byte of them differs from its neighbours.
+/// The header's fields at their offsets: each byte differs from its neighbours.
 fn laid_out(kind: u8, units: u8) -> (RecordHeader, Vec<(usize, Vec<u8>)>) {
     let header = RecordHeader {
         length: 0,
@@ -167,7 +170,7 @@ fn laid_out(kind: u8, units: u8) -> (RecordHeader, Vec<(usize, Vec<u8>)>) {
 }
 
 #[test]
-fn every_field_of_a_state_or_log_record_is_at_its_offset() {
+fn fields_of_channel_records_are_at_their_offsets() {
     let word = |n: i64| (n << 56) | (n << 24) | n;
     let words = |offsets: std::ops::Range<usize>| -> Vec<(usize, Vec<u8>)> {
         offsets.step_by(8).zip(1..).map(|(offset, n)| (offset, word(n).to_le_bytes().to_vec())).collect()
@@ -210,7 +213,7 @@ fn every_field_of_a_state_or_log_record_is_at_its_offset() {
 }
 
 #[test]
-fn every_field_of_an_announcement_is_at_its_offset() {
+fn fields_of_announcements_are_at_their_offsets() {
     let instrument = Instrument {
         tick_size: 0x1817_1615_1413_1211,
         lot_size: 0x2827_2625_2423_2221,
@@ -259,7 +262,7 @@ fn kinds_and_channels_have_their_numbers_and_names() {
 }
 
 #[test]
-fn the_extremes_come_back() {
+fn extreme_values_round_trip() {
     let header = RecordHeader {
         length: 8,
         instrument: u32::MAX,
@@ -278,7 +281,7 @@ fn the_extremes_come_back() {
 }
 
 #[test]
-fn the_longest_records_fit_and_come_back() {
+fn longest_records_round_trip() {
     let level = Level { px: 1, sz: 2, side: BookSide::Ask };
     let levels = std::iter::repeat_n(level, BOOK_LEVELS_MAX);
     let book = encoded(|out| encode_book(&header(RecordKind::Book, 0), BookAction::Delta, levels, out));
@@ -293,12 +296,12 @@ fn the_longest_records_fit_and_come_back() {
 
 #[test]
 #[should_panic(expected = "record of 524288 bytes")]
-fn a_payload_beyond_the_longest_record_is_a_programmers_error() {
+fn encoding_beyond_the_longest_record_panics() {
     encode_raw(&header(RecordKind::Raw, 0), &vec![0; RECORD_BYTES_MAX - 39], &mut Vec::new());
 }
 
 #[test]
-fn what_the_sequencer_owns_is_patched_and_nothing_else() {
+fn patching_changes_only_the_fields_of_the_sequencer() {
     let quote = Quote { bid_px: 1, bid_sz: 2, ask_px: 3, ask_sz: 4 };
     let mut record = encoded(|out| quote.encode(&header(RecordKind::Quote, flags::LAST), out));
     patch_sequenced(&mut record, 8, Sequence::new(9), 10);
@@ -316,7 +319,35 @@ fn what_the_sequencer_owns_is_patched_and_nothing_else() {
 }
 
 #[test]
-fn a_list_of_records_is_read_in_order_and_ends_where_one_is_cut_short() {
+fn prefix_agrees_with_the_header() {
+    for (name, record, _) in golden() {
+        let header = RecordHeader::read(&record).expect(name);
+        let prefix = RecordPrefix::read(&record).expect(name);
+        assert_eq!((prefix.bytes(), prefix.kind()), (record.len(), header.known_kind()), "{name}");
+        assert_eq!((prefix.flags(), prefix.instrument()), (header.flags, header.instrument), "{name}");
+        assert_eq!(kind_of(&record), header.known_kind(), "{name}");
+        assert_eq!(RecordPrefix::read(&record[..7]), None, "{name}");
+    }
+}
+
+#[test]
+fn errors_name_the_value_and_what_is_expected() {
+    let (_, trade, _) = golden().find(|(name, ..)| *name == "trade").expect("a listed record");
+    let mut wrong_side = trade.clone();
+    wrong_side[56] = b'X';
+    let mut wrong_length = trade.clone();
+    wrong_length[0] = 7;
+    for (bytes, text) in [
+        (&trade[..60], "record: cut short at 60 bytes: expected 64"),
+        (&wrong_side, "trade side: invalid value 0x58: expected 'B', 'S' or 'N'"),
+        (&wrong_length, "record of type 2: length 56: expected 64"),
+    ] {
+        assert_eq!(check(bytes).unwrap_err().to_string(), text);
+    }
+}
+
+#[test]
+fn records_are_split_in_order_up_to_the_first_that_is_cut_short() {
     let all: Vec<u8> = golden().flat_map(|(_, record, _)| record).collect();
     let kinds = |bytes: &[u8]| records(bytes).map(|(header, _)| header.kind).collect::<Vec<_>>();
     assert_eq!(kinds(&all), [1, 2, 3, 4, 5, 16, 17, 18, 19]);
@@ -326,13 +357,13 @@ fn a_list_of_records_is_read_in_order_and_ends_where_one_is_cut_short() {
     assert_eq!(records(&stuck).count(), 0);
 }
 
-/// The five kinds that publishers send.
+/// One record of each channel.
 fn publishable() -> Vec<(&'static str, Vec<u8>)> {
     golden_of_channels().into_iter().map(|(name, record, _)| (name, record)).collect()
 }
 
 #[test]
-fn check_takes_what_publishers_send_and_what_follows_it() {
+fn check_accepts_publishable_records_and_ignores_what_follows() {
     for (name, mut record) in publishable() {
         let want = RecordHeader::read(&record).expect(name);
         assert_eq!(check(&record), Ok(want), "{name}");
@@ -342,7 +373,7 @@ fn check_takes_what_publishers_send_and_what_follows_it() {
 }
 
 #[test]
-fn check_refuses_every_truncation_and_says_how_much_is_missing() {
+fn check_refuses_every_truncation_with_the_missing_length() {
     for (name, record) in publishable() {
         for have in 0..record.len() {
             let Err(RecordError::Short { have: said, need }) = check(&record[..have]) else {
@@ -405,9 +436,9 @@ fn check_refuses_kinds_that_are_not_for_publishers() {
 }
 
 #[test]
-fn check_refuses_letters_that_mean_nothing() {
+fn check_refuses_unknown_letters() {
     for (name, at, letters) in [("trade", 56, "BSN"), ("book", 34, "SD"), ("book", 56, "BA"), ("book", 80, "BA")] {
-        let (_, record) = publishable().into_iter().find(|(kind, _)| *kind == name).expect("a kind of the list");
+        let (_, record) = publishable().into_iter().find(|(kind, _)| *kind == name).expect("a listed record");
         for letter in 0..=u8::MAX {
             let mut changed = record.clone();
             changed[at] = letter;
@@ -418,7 +449,7 @@ fn check_refuses_letters_that_mean_nothing() {
 }
 
 #[test]
-fn readers_give_nothing_for_bodies_that_are_cut_short() {
+fn readers_return_none_for_truncated_bodies() {
     for (name, record, _) in golden() {
         for have in 0..record.len() {
             let cut = &record[..have];
@@ -439,8 +470,8 @@ fn readers_give_nothing_for_bodies_that_are_cut_short() {
 }
 
 #[test]
-fn a_definition_that_is_not_utf8_gives_nothing() {
-    let (_, mut record, _) = golden().find(|(name, ..)| *name == "definition").expect("it is in the list");
+fn definition_that_is_not_utf8_reads_as_none() {
+    let (_, mut record, _) = golden().find(|(name, ..)| *name == "definition").expect("a listed record");
     record[64] = 0xff;
     assert_eq!(read_definition(&record), None);
 }
@@ -466,7 +497,7 @@ fn assert_sound(record: &[u8], header: &RecordHeader, kind: RecordKind) -> Resul
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(
+    fn quotes_trades_and_tickers_round_trip(
         header in any_header(), words: [i64; 8], side in prop::sample::select(vec![Side::Buy, Side::Sell, Side::Unknown]),
     ) {
         let [last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px] = words;
@@ -488,7 +519,7 @@ proptest! {
     }
 
     #[test]
-    fn books_and_payloads_that_are_written_are_read(
+    fn books_and_payloads_round_trip(
         header in any_header(),
         kind in prop::sample::select(vec![BookAction::Snapshot, BookAction::Delta]),
         levels in prop::collection::vec(any_level(), 0..50),
@@ -506,7 +537,7 @@ proptest! {
     }
 
     #[test]
-    fn definitions_and_gaps_that_are_written_are_read(
+    fn definitions_and_gaps_round_trip(
         symbol in "\\PC{1,60}", venue in "\\PC{0,60}", exponents: [i8; 2], status: u8, steps: [i64; 2], id: u32,
         channel in prop::sample::select(Channel::ALL.to_vec()), sequences: [u64; 2], reason: u8,
     ) {
@@ -523,7 +554,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic_and_what_is_taken_is_whole(
+    fn random_bytes_never_panic_and_checked_records_are_readable(
         mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..24, units in 0u8..20,
     ) {
         let _ = check(&bytes);
