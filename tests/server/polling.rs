@@ -235,7 +235,7 @@ fn what_cannot_be_answered_says_what_is_wrong_and_what_would_be_right() {
     let many = r#"{"error":{"code":"bad_request","message":"symbols: 501 instruments: expected at most 500, or /v1/stream, which has no such limit"}}"#;
     let channel = r#"{"error":{"code":"bad_request","message":"channels: invalid channel \"raw\": expected quote, trade, ticker or book"}}"#;
     let star = r#"{"error":{"code":"bad_request","message":"symbols: \"A*B\" has a * before its end; a pattern has one *, at its end"}}"#;
-    let empty = r#"{"error":{"code":"bad_request","message":"symbols: \"\" is empty; want a name such as \"BTC-USD\", or a pattern such as \"ETH-*\" or \"*\""}}"#;
+    let empty = r#"{"error":{"code":"bad_request","message":"symbols: \"\" is empty: expected a name such as \"BTC-USD\", or a pattern such as \"ETH-*\" or \"*\""}}"#;
     for (path, status, said) in [
         ("/v1/snapshot/NO-SUCH", 404, unknown),
         ("/v1/snapshot?symbols=NO-SUCH", 404, unknown),

@@ -87,14 +87,14 @@ fn what_cannot_be_taken_is_refused_in_http_with_the_parameter_and_what_would_be_
     let mut scene = WatchedServer::start(&["--subscriptions-max", "4"]);
     let server = &scene.server;
     for (query, code, said) in [
-        ("", "bad_request", "symbols: missing; want a list"),
+        ("", "bad_request", "symbols: missing: expected a list"),
         ("?symbols=", "bad_request", "symbols[0]: \"\" is empty"),
-        ("?symbols=*&channels=quotes", "bad_request", "unknown channel \"quotes\"; have quote, trade"),
-        ("?symbols=*&conflate_ms=x", "bad_request", "conflate_ms: given \"x\"; want a whole number"),
-        ("?symbols=*&snapshot=1", "bad_request", "snapshot: given \"1\"; want true or false"),
-        ("?symbol=*", "bad_request", "\"symbol\": unknown parameter; have symbols, channels"),
-        ("?symbols=*&last_event_id=x", "bad_request", "last_event_id: given \"x\"; want EPOCH-POSITION"),
-        ("?symbols=A,B,C", "limit", "symbols: 6 subscriptions (symbols times channels) would be held; at most 4"),
+        ("?symbols=*&channels=quotes", "bad_request", "unknown channel \"quotes\": expected quote, trade"),
+        ("?symbols=*&conflate_ms=x", "bad_request", "conflate_ms: invalid value \"x\": expected a whole number"),
+        ("?symbols=*&snapshot=1", "bad_request", "snapshot: invalid value \"1\": expected true or false"),
+        ("?symbol=*", "bad_request", "\"symbol\": unknown parameter: expected symbols, channels"),
+        ("?symbols=*&last_event_id=x", "bad_request", "last_event_id: invalid value \"x\": expected EPOCH-POSITION"),
+        ("?symbols=A,B,C", "limit", "symbols: 6 subscriptions (symbols times channels): expected at most 4"),
     ] {
         // Also for a browser: it would ask the same again and again.
         let path = format!("/v1/sse{query}");

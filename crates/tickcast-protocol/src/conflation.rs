@@ -1,20 +1,22 @@
-//! The conflation profiles: the few intervals that the server offers, as a dense index.
+//! The conflation intervals that servers offer, as a dense index.
 //!
-//! Few on purpose: clients that want the same interval share a packet. A profile is one byte, and any table by profile
-//! is an array of [`ConflationInterval::COUNT`].
+//! Few on purpose: clients with the same interval share packets. An interval is one byte, and a table by interval is an
+//! array of [`ConflationInterval::COUNT`].
 
 /// The offered intervals, the shortest first.
 const INTERVALS_MS: [u32; ConflationInterval::COUNT] = [0, 10, 50, 100, 250, 500, 1000];
 
-/// One of the offered intervals: at most one value per instrument and state channel in it.
+/// An offered interval: a client gets at most one value per instrument and state channel in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConflationInterval(u8);
 
 impl ConflationInterval {
-    /// How many there are.
+    /// How many intervals are offered.
     pub const COUNT: usize = 7;
-    /// Every update as fast as the client can take it: interval 0.
+    /// Interval 0: every update, as fast as the client can take it.
     pub const IMMEDIATE: Self = Self(0);
+    /// The longest offered interval.
+    pub const LONGEST: Self = Self(Self::COUNT as u8 - 1);
 
     /// The shortest offered interval that is not below `ms`; `None` above the longest, 1000 ms.
     pub fn round_up(ms: u64) -> Option<Self> {
@@ -22,16 +24,17 @@ impl ConflationInterval {
         Some(Self::from_index(index))
     }
 
-    /// The profile with this index.
+    /// The interval with this index.
     ///
     /// # Panics
-    /// When the index is not below [`ConflationInterval::COUNT`]: indices come from [`ConflationInterval::index`] or a loop over the count.
+    /// When the index is not below [`ConflationInterval::COUNT`]: indices come from [`ConflationInterval::index`] or a
+    /// loop over the count.
     pub fn from_index(index: usize) -> Self {
         assert!(index < Self::COUNT, "interval {index} of {}", Self::COUNT);
         Self(index as u8)
     }
 
-    /// From 0, below [`ConflationInterval::COUNT`], in the order of the intervals.
+    /// From 0, below [`ConflationInterval::COUNT`], the shortest interval first.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -46,7 +49,7 @@ impl ConflationInterval {
         u64::from(self.interval_ms()) * 1_000_000
     }
 
-    /// All of them, the shortest interval first.
+    /// Every interval, the shortest first.
     pub fn all() -> impl ExactSizeIterator<Item = Self> {
         (0..Self::COUNT).map(Self::from_index)
     }
@@ -57,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_is_rounded_up_to_the_next_that_is_offered() {
+    fn interval_is_rounded_up_to_an_offered_one() {
         for (asked, offered) in [(0, 0), (1, 10), (10, 10), (11, 50), (100, 100), (101, 250), (501, 1000), (1000, 1000)]
         {
             assert_eq!(
@@ -71,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn indices_are_dense_and_lead_back_to_the_profile() {
+    fn index_round_trips() {
         assert_eq!(ConflationInterval::IMMEDIATE, ConflationInterval::from_index(0));
         assert_eq!(ConflationInterval::IMMEDIATE, ConflationInterval::default());
         for (index, interval) in ConflationInterval::all().enumerate() {
@@ -80,5 +83,6 @@ mod tests {
             assert_eq!(interval.interval_ns(), u64::from(interval.interval_ms()) * 1_000_000);
         }
         assert_eq!(ConflationInterval::all().len(), ConflationInterval::COUNT);
+        assert_eq!(ConflationInterval::all().last(), Some(ConflationInterval::LONGEST));
     }
 }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The place of a record in the total order of its node, contiguous from 1 within an epoch.
+/// The number of a record in the total order of its node, contiguous from 1 within an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Position(u64);
@@ -115,7 +115,7 @@ impl fmt::Display for Token {
 
 /// The text is not a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("want EPOCH-POSITION, two whole numbers such as 7-91823: the id of the last event")]
+#[error("expected EPOCH-POSITION, two whole numbers such as 7-91823 (the id of the last event)")]
 pub struct TokenError;
 
 impl FromStr for Token {

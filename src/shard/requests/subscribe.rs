@@ -212,6 +212,6 @@ fn as_strs(names: &[String]) -> Vec<&str> {
 
 fn too_many(id: u64, total: usize, max: usize) -> RequestError {
     let message =
-        format!("symbols: {total} subscriptions (symbols times channels) would be held; at most {max} a connection");
+        format!("symbols: {total} subscriptions (symbols times channels): expected at most {max} per connection");
     RequestError { id: Some(id), code: "limit", message }
 }

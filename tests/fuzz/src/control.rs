@@ -5,7 +5,7 @@
 //! that it stands for.
 //!
 //! Where serde_json may differ: it takes numbers that do not fit into 64 bits and depths over 32 levels, and a text that
-//! is refused for one of these says "not taken"; and it reads `-0` as a fraction, so texts that hold it are not compared.
+//! is refused for one of these begins with "request: "; and it reads `-0` as a fraction, so texts that hold it are not compared.
 
 use serde_json::{Map, Value};
 use tickcast_protocol::control::{
@@ -83,7 +83,7 @@ fn check<T: PartialEq + std::fmt::Debug>(text: &[u8], taken: &Result<T, RequestE
         Err(error) => {
             assert!([BAD_REQUEST, LIMIT].contains(&error.code), "{error}");
             assert!(!error.message.is_empty() && error.message.len() <= MESSAGE_BYTES_MAX, "{error}");
-            assert!(second.is_none() || error.message.starts_with("not taken"), "{error}, and {second:?}: {shown}");
+            assert!(second.is_none() || error.message.starts_with("request: "), "{error}, and {second:?}: {shown}");
         }
     }
 }

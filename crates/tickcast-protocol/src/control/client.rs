@@ -1,4 +1,4 @@
-//! The conversation from a client's end, for our own clients: requests as text, answers as values.
+//! Control messages from the client's end: requests as text, replies as values.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,102 +7,138 @@ use super::define::DefineInstrument;
 use super::reply::WelcomeLimits;
 use crate::{Channel, Position, Token};
 
-/// The text that asks for these channels of these symbols; the server rounds the interval up.
+/// A subscribe request. The server rounds the interval up to one that it offers.
 pub fn subscribe_text(id: u64, channels: ChannelSet, symbols: &[&str], conflate_ms: u32, snapshot: bool) -> String {
     let channels = names(channels);
-    text(&Ask::Subscribe { id, channels, symbols, conflate_ms, snapshot })
+    text(&RequestText::Subscribe { id, channels, symbols, conflate_ms, snapshot })
 }
 
-/// The text that wants them no longer.
+/// An unsubscribe request.
 pub fn unsubscribe_text(id: u64, channels: ChannelSet, symbols: &[&str]) -> String {
-    text(&Ask::Unsubscribe { id, channels: names(channels), symbols })
+    text(&RequestText::Unsubscribe { id, channels: names(channels), symbols })
 }
 
-/// The text that goes on from the token of the last packet.
+/// A resume request, with the token of the last packet received.
 pub fn resume_text(id: u64, token: Token, channels: ChannelSet, symbols: &[&str], conflate_ms: u32) -> String {
     let Token { epoch, position } = token;
-    text(&Ask::Resume { id, epoch, position, channels: names(channels), symbols, conflate_ms })
+    text(&RequestText::Resume { id, epoch, position, channels: names(channels), symbols, conflate_ms })
 }
 
-/// The text that wants an answer.
+/// A ping request.
 pub fn ping_text(id: u64) -> String {
-    text(&Ask::Ping { id })
+    text(&RequestText::Ping { id })
 }
 
-/// The text with which a publisher announces instruments.
+/// A define request of a publisher.
 pub fn define_text(id: u64, instruments: &[DefineInstrument]) -> String {
-    text(&Ask::Define { id, instruments })
+    text(&RequestText::Define { id, instruments })
 }
 
-/// What the server says in text frames.
+/// A text frame of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Reply {
+    /// The first message of a connection.
     Welcome {
+        /// Names the run of sequences and positions.
         epoch: u32,
+        /// Of the server.
         version: String,
+        /// A heartbeat is sent after this time without records.
         heartbeat_ms: u64,
+        /// Of this connection.
         limits: WelcomeLimits,
     },
+    /// Answers a subscribe.
     Subscribed {
+        /// Of the request.
         id: u64,
+        /// The interval granted.
         conflate_ms: u32,
+        /// Instruments that it covers now.
         count: usize,
+        /// Exact names that no instrument has.
         #[serde(default)]
         unknown: Vec<String>,
+        /// Names that this client may not have.
         #[serde(default)]
         denied: Vec<String>,
     },
+    /// Answers an unsubscribe.
     Unsubscribed {
+        /// Of the request.
         id: u64,
+        /// Instruments that it covered.
         count: usize,
     },
+    /// Answers a resume.
     Resumed {
+        /// Of the request.
         id: u64,
+        /// `replay` or `snapshot`.
         how: String,
+        /// The first position that is sent.
         from: Position,
+        /// The interval granted.
         #[serde(default)]
         conflate_ms: u32,
+        /// Instruments that it covers now.
         #[serde(default)]
         count: usize,
+        /// Exact names that no instrument has.
         #[serde(default)]
         unknown: Vec<String>,
     },
+    /// Answers a ping.
     Pong {
+        /// Of the request.
         id: u64,
+        /// The server's time, ns since the Unix epoch.
         ts: u64,
     },
+    /// Refuses a request.
     Error {
+        /// Of the request, if the server could read it.
         id: Option<u64>,
+        /// For programs.
         code: String,
+        /// For people.
         message: String,
     },
+    /// The server is about to close the connection.
     Closing {
+        /// For programs.
         reason: String,
+        /// When to reconnect.
         #[serde(default)]
         reconnect_ms: u64,
     },
+    /// Answers a define.
     Defined {
+        /// Of the request.
         id: u64,
+        /// In the order of the request.
         instruments: Vec<Defined>,
     },
-    /// A record of the JSON encoding, or an answer of a later version: to be passed over.
+    /// A record of the JSON encoding, or a reply of a later version: to be ignored.
     #[serde(other)]
     Other,
 }
 
-/// The id that a publisher's instrument has got.
+/// The id of an instrument that a publisher has defined.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Defined {
+    /// As in the request.
     pub symbol: String,
+    /// For the records of this connection.
     pub instrument: u32,
 }
 
 impl Reply {
-    /// Reads one text frame. A list is several records of the JSON encoding, hence [`Reply::Other`].
+    /// Reads one text frame. A list holds several records of the JSON encoding and is [`Reply::Other`].
     ///
     /// # Errors
-    /// When the text is not JSON, or an answer that is known lacks a field.
+    /// When the text is not JSON, or a known reply lacks a field.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         if text.starts_with('[') {
             return Ok(Self::Other);
@@ -113,7 +149,7 @@ impl Reply {
 
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
-enum Ask<'a> {
+enum RequestText<'a> {
     Subscribe {
         id: u64,
         channels: Vec<&'static str>,
@@ -147,8 +183,8 @@ fn names(channels: ChannelSet) -> Vec<&'static str> {
     channels.iter().map(Channel::name).collect()
 }
 
-fn text(ask: &Ask) -> String {
-    serde_json::to_string(ask).expect("every key is a text, and no writer can fail")
+fn text(request: &RequestText) -> String {
+    serde_json::to_string(request).expect("every key is a string, and writing to memory cannot fail")
 }
 
 #[cfg(test)]
@@ -159,34 +195,34 @@ mod tests {
 
     const LIMITS: RequestLimits = RequestLimits { symbols_max: 10, symbol_bytes_max: 64 };
 
-    fn taken(text: String) -> Request {
+    fn parsed(text: String) -> Request {
         parse_request(&mut text.into_bytes(), &LIMITS).unwrap()
     }
 
     #[test]
-    fn what_a_client_writes_is_what_the_server_reads() {
+    fn server_reads_the_requests_of_clients() {
         let channels = ChannelSet::from_iter([Channel::Quote, Channel::Book]);
         let symbols = vec![Pattern::Exact("A\"B\\\n".to_owned()), Pattern::Prefix("é".to_owned())];
         let texts: Vec<String> = symbols.iter().map(Pattern::to_string).collect();
         let names: Vec<&str> = texts.iter().map(String::as_str).collect();
         let conflate = ConflationInterval::round_up(50).unwrap();
         assert_eq!(
-            taken(subscribe_text(u64::MAX, channels, &names, 42, false)),
+            parsed(subscribe_text(u64::MAX, channels, &names, 42, false)),
             Request::Subscribe { id: u64::MAX, channels, symbols: symbols.clone(), conflate, snapshot: false }
         );
         assert_eq!(
-            taken(unsubscribe_text(1, channels, &names)),
+            parsed(unsubscribe_text(1, channels, &names)),
             Request::Unsubscribe { id: 1, channels, symbols: symbols.clone() }
         );
         assert_eq!(
-            taken(resume_text(2, Token { epoch: 7, position: Position::MAX }, channels, &names, 50)),
+            parsed(resume_text(2, Token { epoch: 7, position: Position::MAX }, channels, &names, 50)),
             Request::Resume { id: 2, token: Token { epoch: 7, position: Position::MAX }, channels, symbols, conflate }
         );
-        assert_eq!(taken(ping_text(3)), Request::Ping { id: 3 });
+        assert_eq!(parsed(ping_text(3)), Request::Ping { id: 3 });
     }
 
     #[test]
-    fn what_a_publisher_writes_is_what_the_server_reads() {
+    fn server_reads_the_definitions_of_publishers() {
         let instrument = |tick_size| DefineInstrument {
             symbol: "BTC-€".to_owned(),
             venue: String::new(),
@@ -201,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_answers_is_what_a_client_reads() {
+    fn client_reads_the_replies_of_the_server() {
         let read = |write: &dyn Fn(&mut Vec<u8>)| {
             let mut out = Vec::new();
             write(&mut out);
@@ -231,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_does_not_know_is_passed_over() {
+    fn unknown_replies_and_keys_are_ignored() {
         for text in
             [r#"{"type":"quote","symbol":"A","bid_px":"1"}"#, r#"{"type":"later","x":[1]}"#, r#"[{"type":"trade"}]"#]
         {

@@ -1,32 +1,32 @@
-//! What publishers ask: define instruments, so that their packets may carry records of them.
+//! The request of publishers: define instruments, so that their packets can carry records of them.
 
 use serde::Serialize;
 use simd_json::prelude::*;
 use simd_json::tape::{Object, Value};
 
 use super::RequestError;
-use super::field::{self, Field, bad, over_limit};
+use super::field::{self, Field, bad, invalid, over_limit};
 
 /// Instruments that one request can define.
 pub const INSTRUMENTS_MAX: usize = 10_000;
-/// Powers of ten to either side: beyond them no 64-bit mantissa means a price.
+/// Powers of ten in either direction: beyond them no 64-bit mantissa is a useful price.
 const EXPONENT_MAX: u64 = 18;
 
-/// A `define` that can be taken.
+/// A well-formed `define`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Define {
-    /// The id that the answer carries.
+    /// The id that the reply carries.
     pub id: u64,
-    /// What is announced, in the order given.
+    /// The instruments, in the order given.
     pub instruments: Vec<DefineInstrument>,
 }
 
-/// One instrument that a publisher announces.
+/// One instrument that a publisher defines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DefineInstrument {
-    /// No spaces, no `*`, nothing that cannot be seen.
+    /// No spaces, no `*`, only visible characters.
     pub symbol: String,
-    /// Of the same kind, or empty.
+    /// The same, or empty.
     pub venue: String,
     /// A price is `px × 10^px_exp`.
     pub px_exp: i8,
@@ -48,34 +48,34 @@ impl DefineInstrument {
     }
 }
 
-/// Reads one `define` whose symbols and venues have at most so many bytes; the text is rewritten on the way.
+/// Reads one `define` whose symbols and venues have at most `name_bytes_max` bytes. The text is parsed in place.
 ///
 /// # Errors
-/// What is wrong first, in the order: the text, `op`, `id`, then the instruments from the first on.
+/// The first thing that is wrong, in the order: the text, `op`, `id`, then the instruments from the first on.
 pub fn parse_define(text: &mut [u8], name_bytes_max: usize) -> Result<Define, RequestError> {
     field::with_object(text, |object| {
         let [op, id, instruments] = field::collect(object, ["op", "id", "instruments"]);
         let id = field::unsigned("id", id, u64::MAX);
         let known_id = id.as_ref().ok().copied();
-        take(&op, id, instruments, name_bytes_max).map_err(|error| RequestError { id: known_id, ..error })
+        define(&op, id, instruments, name_bytes_max).map_err(|error| RequestError { id: known_id, ..error })
     })
 }
 
-fn take(
+fn define(
     op: &Field,
     id: Result<u64, RequestError>,
     instruments: Field,
     name_bytes_max: usize,
 ) -> Result<Define, RequestError> {
-    let op = field::text("op", op, "have define")?;
+    let op = field::text("op", op, "define")?;
     if op != "define" {
-        return Err(bad("op", format_args!("unknown op {}; have define", field::quote(op))));
+        return Err(bad("op", format_args!("unknown op {}: expected define", field::quote(op))));
     }
     let id = id?;
     let list = field::list("instruments", instruments, "a list of instruments")?;
     if list.len() > INSTRUMENTS_MAX {
-        let message = format_args!("{} in one request; at most {INSTRUMENTS_MAX}", list.len());
-        return Err(over_limit("instruments", message));
+        let problem = format_args!("{} in one request: expected at most {INSTRUMENTS_MAX}", list.len());
+        return Err(over_limit("instruments", problem));
     }
     let instruments = list
         .iter()
@@ -87,14 +87,13 @@ fn take(
 
 fn instrument(index: usize, value: &Value, name_bytes_max: usize) -> Result<DefineInstrument, RequestError> {
     let Some(object) = value.as_object() else {
-        let given = field::describe(value);
-        return Err(bad(format_args!("instruments[{index}]"), format_args!("given {given}; want an object")));
+        return Err(invalid(format_args!("instruments[{index}]"), value, "an object"));
     };
-    fields_of(&object, name_bytes_max)
+    instrument_fields(&object, name_bytes_max)
         .map_err(|error| RequestError { message: format!("instruments[{index}].{}", error.message), ..error })
 }
 
-fn fields_of(object: &Object, name_bytes_max: usize) -> Result<DefineInstrument, RequestError> {
+fn instrument_fields(object: &Object, name_bytes_max: usize) -> Result<DefineInstrument, RequestError> {
     let keys = ["symbol", "venue", "px_exp", "sz_exp", "tick_size", "lot_size"];
     let [symbol, venue, px_exp, sz_exp, tick_size, lot_size] = field::collect(object, keys);
     Ok(DefineInstrument {
@@ -108,22 +107,23 @@ fn fields_of(object: &Object, name_bytes_max: usize) -> Result<DefineInstrument,
 }
 
 fn name<'tape>(key: &str, field: &'tape Field, bytes_min: usize, bytes_max: usize) -> Result<&'tape str, RequestError> {
-    let want = format_args!("want a text of {bytes_min} to {bytes_max} bytes");
-    let text = field::text(key, field, want)?;
+    let expected = format_args!("a text of {bytes_min} to {bytes_max} bytes");
+    let text = field::text(key, field, expected)?;
     if text.len() < bytes_min || text.len() > bytes_max {
-        return Err(bad(key, format_args!("{} has {} bytes; {want}", field::quote(text), text.len())));
+        let problem = format_args!("{} has {} bytes: expected {expected}", field::quote(text), text.len());
+        return Err(bad(key, problem));
     }
-    match text.chars().find(|letter| *letter == '*' || letter.is_whitespace() || is_unseen(*letter)) {
+    match text.chars().find(|letter| *letter == '*' || letter.is_whitespace() || is_invisible(*letter)) {
         Some(letter) => Err(bad(
             key,
-            format_args!("{} has {letter:?}; want no *, no spaces, and only what can be seen", field::quote(text)),
+            format_args!("{} has {letter:?}: expected no *, no spaces and only visible characters", field::quote(text)),
         )),
         None => Ok(text),
     }
 }
 
-/// Characters that show nothing, or change how others are shown: two names that look alike must be alike.
-fn is_unseen(letter: char) -> bool {
+/// Characters that show nothing, or change how others are shown: two names that look the same must be the same.
+fn is_invisible(letter: char) -> bool {
     let invisible = matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     letter.is_control() || invisible || matches!(letter, '\u{2028}'..='\u{202e}')
 }
@@ -132,7 +132,7 @@ fn exponent(key: &str, field: Field) -> Result<i8, RequestError> {
     field::whole_number(key, field, -(EXPONENT_MAX as i64), EXPONENT_MAX).map(|number| number as i8)
 }
 
-/// A step that is not there or null is not stated.
+/// A step; `None` if it is missing or null.
 fn step(key: &str, field: Field) -> Result<Option<i64>, RequestError> {
     if field.is_none_or(|value| value.is_null()) {
         return Ok(None);

@@ -1,8 +1,9 @@
-//! Reading the fields of a request: JSON text to a tape, values to numbers, lists and flags, and the words for what is
-//! wrong with them.
+//! Reads the fields of a request: JSON text to a tape, values to numbers, lists and flags, and errors in one form:
+//! `field: what is wrong: expected what would be right`.
 //!
-//! The tape is a flat list in the order of the text. Walking it needs no recursion and no hash table, so a request with
-//! very many keys costs what its length says: the parser's own maps hash with fixed keys and could be flooded.
+//! The tape is a flat list in the order of the text. Walking it needs neither recursion nor a hash table, so the cost of
+//! a request with very many keys is in proportion to its length: the parser's own maps hash with fixed keys and could be
+//! flooded.
 
 use std::fmt::Display;
 
@@ -13,52 +14,60 @@ use simd_json::{Buffers, ErrorType};
 
 use super::{BAD_REQUEST, LIMIT, RequestError};
 
-/// Nesting that a request may have; what means anything has three levels.
+/// Levels of nesting that a request may have. What has a meaning needs three.
 const DEPTH_MAX: usize = 32;
 /// Bytes of a peer's text that an error repeats.
 const QUOTED_BYTES_MAX: usize = 60;
 
-/// A value of the request, if the key was there.
+/// A value of the request; `None` if the key is missing.
 pub(super) type Field<'tape, 'text> = Option<Value<'tape, 'text>>;
 
-/// A refusal whose message is `field: problem`.
+/// An error with the message `field: problem`.
 pub(crate) fn bad(field: impl Display, problem: impl Display) -> RequestError {
     RequestError { id: None, code: BAD_REQUEST, message: format!("{field}: {problem}") }
 }
 
-/// A refusal for asking more than one request may.
+/// The same for a request over a limit.
 pub(super) fn over_limit(field: impl Display, problem: impl Display) -> RequestError {
     RequestError { code: LIMIT, ..bad(field, problem) }
 }
 
-/// Parses the text in place, rewriting its escapes, and hands the object that it holds to `take`.
+fn missing(field: impl Display, expected: impl Display) -> RequestError {
+    bad(field, format_args!("missing: expected {expected}"))
+}
+
+/// An error for a value that is not what the field takes.
+pub(super) fn invalid(field: impl Display, value: &Value, expected: impl Display) -> RequestError {
+    bad(field, format_args!("invalid value {}: expected {expected}", describe(value)))
+}
+
+/// Parses the text in place, which rewrites its escapes, and passes the object that it holds to `read`.
 pub(super) fn with_object<R>(
     text: &mut [u8],
-    take: impl FnOnce(&Object<'_, '_>) -> Result<R, RequestError>,
+    read: impl FnOnce(&Object<'_, '_>) -> Result<R, RequestError>,
 ) -> Result<R, RequestError> {
-    // Parsing rewrites escapes in place, and an error must count in the text as it came. Escapes are rare.
+    // Parsing rewrites escapes in place, and an error must count characters of the text as it came. Escapes are rare.
     let original = text.contains(&b'\\').then(|| text.to_vec());
     let mut buffers = Buffers::with_max_depth(text.len(), DEPTH_MAX);
     let error = match simd_json::to_tape_with_buffers(text, &mut buffers) {
         Ok(tape) => {
             let value = tape.as_value();
             let object = value.as_object();
-            let given =
-                || format!("{} is not an object; want one such as {{\"op\":\"ping\",\"id\":1}}", describe(&value));
-            return take(&object.ok_or_else(|| bad("request", given()))?);
+            let expected = "an object such as {\"op\":\"ping\",\"id\":1}";
+            return read(&object.ok_or_else(|| invalid("request", &value, expected))?);
         }
         Err(error) => error,
     };
     Err(RequestError { id: None, code: BAD_REQUEST, message: not_json(original.as_deref().unwrap_or(text), &error) })
 }
 
-/// Says where text stops to be JSON, or to be taken.
+/// Where the text stops being JSON, or goes beyond what is accepted of it.
 ///
-/// The second parser has the better words and the truer places; it is more generous in depth, numbers and encoding.
+/// The second parser has the better messages and the exact places; it accepts more depth, numbers and encodings.
 fn not_json(text: &[u8], error: &simd_json::Error) -> String {
-    let place = error.index();
+    let at = error.index();
     if let ErrorType::DepthLimitExceeded = error.error() {
-        return format!("not taken: nested deeper than {DEPTH_MAX} at character {place}");
+        return format!("request: nested too deep at character {at}: expected at most {DEPTH_MAX} levels");
     }
     if let Err(better) = serde_json::from_slice::<IgnoredAny>(text) {
         return format!("not JSON: {better}");
@@ -66,13 +75,13 @@ fn not_json(text: &[u8], error: &simd_json::Error) -> String {
     match (error.error(), std::str::from_utf8(text)) {
         (_, Err(broken)) => format!("not JSON: not UTF-8 at character {}", broken.valid_up_to()),
         (ErrorType::InvalidNumber, _) => {
-            format!("not taken: the number at character {place} does not fit into 64 bits")
+            format!("request: number out of range at character {at}: expected one that fits into 64 bits")
         }
-        _ => format!("not JSON: unexpected text near character {place}"),
+        _ => format!("not JSON: unexpected text near character {at}"),
     }
 }
 
-/// The values of `keys`, in that order; of a repeated key the last. Other keys are passed over.
+/// The values of `keys`, in that order; of a repeated key the last. Other keys are ignored.
 pub(super) fn collect<'tape, 'text, const N: usize>(
     object: &Object<'tape, 'text>,
     keys: [&str; N],
@@ -88,12 +97,12 @@ pub(super) fn collect<'tape, 'text, const N: usize>(
 
 /// A whole number from `least` to `most`.
 pub(super) fn whole_number(name: impl Display, field: Field, least: i64, most: u64) -> Result<i128, RequestError> {
-    let want = format_args!("want a whole number from {least} to {most}");
-    let value = field.ok_or_else(|| bad(&name, format_args!("missing; {want}")))?;
+    let expected = format_args!("a whole number from {least} to {most}");
+    let value = field.ok_or_else(|| missing(&name, expected))?;
     let number = value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from));
     number
         .filter(|number| (i128::from(least)..=i128::from(most)).contains(number))
-        .ok_or_else(|| bad(&name, format_args!("given {}; {want}", describe(&value))))
+        .ok_or_else(|| invalid(&name, &value, expected))
 }
 
 /// A whole number from 0 to `most`.
@@ -101,47 +110,47 @@ pub(super) fn unsigned(name: impl Display, field: Field, most: u64) -> Result<u6
     whole_number(name, field, 0, most).map(|number| number as u64)
 }
 
-/// A list; `want` says what of.
+/// A list that is not empty.
 pub(super) fn list<'tape, 'text>(
     name: impl Display,
     field: Field<'tape, 'text>,
-    want: impl Display,
+    expected: impl Display,
 ) -> Result<Array<'tape, 'text>, RequestError> {
-    let value = field.ok_or_else(|| bad(&name, format_args!("missing; want {want}")))?;
-    let list = value.as_array().ok_or_else(|| bad(&name, format_args!("given {}; want {want}", describe(&value))))?;
+    let value = field.ok_or_else(|| missing(&name, &expected))?;
+    let list = value.as_array().ok_or_else(|| invalid(&name, &value, &expected))?;
     if list.is_empty() {
-        return Err(bad(&name, format_args!("empty; want {want}")));
+        return Err(bad(&name, format_args!("empty list: expected {expected}")));
     }
     Ok(list)
 }
 
-/// A text; `want` says which.
+/// A text.
 pub(super) fn text<'tape>(
     name: impl Display,
     field: &'tape Field<'_, '_>,
-    want: impl Display,
+    expected: impl Display,
 ) -> Result<&'tape str, RequestError> {
-    let value = field.as_ref().ok_or_else(|| bad(&name, format_args!("missing; {want}")))?;
-    value.as_str().ok_or_else(|| bad(&name, format_args!("given {}; {want}", describe(value))))
+    let value = field.as_ref().ok_or_else(|| missing(&name, &expected))?;
+    value.as_str().ok_or_else(|| invalid(&name, value, &expected))
 }
 
-/// What was given, short enough for an error.
-pub(super) fn describe(value: &Value) -> String {
+/// A value, short enough for an error message.
+fn describe(value: &Value) -> String {
     if let Some(text) = value.as_str() {
         return quote(text);
     }
     if let Some(list) = value.as_array() {
-        return format!("a list of {}", list.len());
+        return format!("(a list of {})", list.len());
     }
     if value.as_object().is_some() {
-        return "an object".to_owned();
+        return "(an object)".to_owned();
     }
     let whole = value.as_u64().map(|number| number.to_string()).or_else(|| value.as_i64().map(|n| n.to_string()));
     let number = whole.or_else(|| value.as_f64().map(|number| format!("{number:?}")));
     number.unwrap_or_else(|| value.as_bool().map_or("null".to_owned(), |flag| flag.to_string()))
 }
 
-/// A peer's text between quotation marks, its control characters escaped, cut where it is long.
+/// A peer's text in quotation marks, its control characters escaped, cut if it is long.
 pub(crate) fn quote(text: &str) -> String {
     let head = &text[..text.floor_char_boundary(QUOTED_BYTES_MAX)];
     let more = if head.len() < text.len() { "…" } else { "" };

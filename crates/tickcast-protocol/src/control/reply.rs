@@ -1,12 +1,23 @@
-//! The server's answers: each appends one JSON text, without a frame, to a buffer that the caller owns.
+//! The server's replies: each appends one JSON text, without a frame, to the caller's buffer.
 //!
-//! Cost: the writing alone; but for [`defined`], nothing is allocated once the buffer has grown.
+//! ```json
+//! {"type":"welcome","epoch":7,"version":"0.1.0","heartbeat_ms":1000,"limits":{"symbols":10000,"requests_per_s":50}}
+//! {"type":"subscribed","id":1,"conflate_ms":0,"count":37,"unknown":["FOO-BAR"],"denied":[]}
+//! {"type":"unsubscribed","id":2,"count":1}
+//! {"type":"resumed","id":3,"how":"replay","from":91824,"conflate_ms":10,"count":2,"unknown":[]}
+//! {"type":"pong","id":4,"ts":1763700000000000000}
+//! {"type":"error","id":1,"code":"bad_request","message":"id: missing: expected a whole number"}
+//! {"type":"closing","reason":"slow_consumer","reconnect_ms":1500}
+//! {"type":"defined","id":5,"instruments":[{"symbol":"BTC-USD","instrument":1}]}
+//! ```
+//!
+//! Cost: that of writing. Except for [`defined`], nothing is allocated once the buffer has grown.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Position;
 
-/// What one connection may do, as the welcome says it.
+/// Limits of one connection, as the welcome reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WelcomeLimits {
     /// Symbols in one request.
@@ -15,31 +26,32 @@ pub struct WelcomeLimits {
     pub requests_per_s: u64,
 }
 
-/// Greets a client: the epoch of all numbers, the server's version, and what it may do.
+/// Greets a client: the epoch of all numbers, the server's version, and the limits of the connection.
 pub fn welcome(out: &mut Vec<u8>, epoch: u32, version: &str, heartbeat_ms: u64, limits: WelcomeLimits) {
     push(out, &Answer::Welcome { epoch, version, heartbeat_ms, limits });
 }
 
-/// Answers a subscription: the interval that was granted, how many instruments it covers now, the exact names that no
-/// instrument has, and those that the client may not have.
+/// Answers a subscribe: the interval granted, how many instruments it covers now, the exact names that no instrument
+/// has, and those that the client may not have.
 pub fn subscribed(out: &mut Vec<u8>, id: u64, conflate_ms: u32, count: usize, unknown: &[&str], denied: &[&str]) {
     push(out, &Answer::Subscribed { id, conflate_ms, count, unknown, denied });
 }
 
-/// Answers the end of a subscription: how many instruments it covered.
+/// Answers an unsubscribe: how many instruments it covered.
 pub fn unsubscribed(out: &mut Vec<u8>, id: u64, count: usize) {
     push(out, &Answer::Unsubscribed { id, count });
 }
 
-/// The answer to a resume.
+/// The reply to a resume.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Resumed<'a> {
+    /// Of the request.
     pub id: u64,
     /// `replay` or `snapshot`.
     pub how: &'a str,
     /// The first position that is sent.
     pub from: Position,
-    /// The interval that was granted.
+    /// The interval granted.
     pub conflate_ms: u32,
     /// Instruments that it covers now.
     pub count: usize,
@@ -47,7 +59,8 @@ pub struct Resumed<'a> {
     pub unknown: &'a [&'a str],
 }
 
-/// Answers a resume. A second answer with the same id says that a replay could not be finished, and `how` it goes on.
+/// Answers a resume. A second reply with the same id reports that the replay could not be finished, and `how` the
+/// stream continues.
 pub fn resumed(out: &mut Vec<u8>, resumed: &Resumed<'_>) {
     push(out, &Answer::Resumed(resumed));
 }
@@ -57,17 +70,17 @@ pub fn pong(out: &mut Vec<u8>, id: u64, ts: u64) {
     push(out, &Answer::Pong { id, ts });
 }
 
-/// Refuses a request; without an id where it could not be read.
+/// Refuses a request; without an id if it could not be read.
 pub fn error(out: &mut Vec<u8>, id: Option<u64>, code: &str, message: &str) {
     push(out, &Answer::Error { id, code, message });
 }
 
-/// Announces that the connection is about to be closed, and when a client should come back.
+/// Announces that the connection is about to be closed, and when to reconnect.
 pub fn closing(out: &mut Vec<u8>, reason: &str, reconnect_ms: u64) {
     push(out, &Answer::Closing { reason, reconnect_ms });
 }
 
-/// Answers a publisher: the ids of its instruments, in the order in which it defined them.
+/// Answers a define: the ids of the instruments, in the order of the request.
 pub fn defined(out: &mut Vec<u8>, id: u64, instruments: &[(&str, u32)]) {
     let instruments =
         instruments.iter().map(|&(symbol, instrument)| DefinedInstrument { symbol, instrument }).collect();
@@ -122,7 +135,7 @@ struct DefinedInstrument<'a> {
 }
 
 fn push(out: &mut Vec<u8>, answer: &Answer) {
-    serde_json::to_writer(out, answer).expect("a Vec takes all bytes, and every key is a text");
+    serde_json::to_writer(out, answer).expect("a Vec accepts all bytes, and every key is a string");
 }
 
 #[cfg(test)]
@@ -136,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_is_as_the_protocol_shows_it() {
+    fn replies_match_the_protocol() {
         let limits = WelcomeLimits { symbols: 10_000, requests_per_s: 50 };
         let welcome = text(|out| welcome(out, 7, "0.1.0", 1000, limits));
         assert_eq!(
@@ -164,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_escaped_and_has_an_id_only_where_one_is_known() {
+    fn error_is_escaped_and_has_an_id_only_if_known() {
         let message = "channels: unknown channel \"quotes\"; have\u{1}";
         assert_eq!(
             text(|out| error(out, Some(u64::MAX), "bad_request", message)),
@@ -177,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_leaves_what_is_in_the_buffer() {
+    fn reply_is_appended_to_the_buffer() {
         let mut out = b"before".to_vec();
         unsubscribed(&mut out, 2, 1);
         assert!(out.starts_with(b"before{"));

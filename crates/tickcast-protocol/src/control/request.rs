@@ -1,12 +1,11 @@
-//! What subscribers ask: subscribe, unsubscribe, resume, ping.
+//! Requests of subscribers: subscribe, unsubscribe, resume, ping.
 
 use simd_json::prelude::*;
 use simd_json::tape::Object;
 
-use super::field::{self, Field, bad, over_limit};
+use super::field::{self, Field, bad, invalid, over_limit};
 use super::{ChannelSet, Pattern, RequestError};
-use crate::ConflationInterval;
-use crate::{Channel, Token};
+use crate::{Channel, ConflationInterval, Token};
 
 /// What one request may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,28 +16,53 @@ pub struct RequestLimits {
     pub symbol_bytes_max: usize,
 }
 
-/// A request that can be taken; its `id` goes into the answer.
+/// A well-formed request; its `id` goes into the reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Wants these channels of these symbols, from now on.
+    /// Starts these channels of these symbols.
     Subscribe {
+        /// Chosen by the client.
         id: u64,
+        /// What of each instrument.
         channels: ChannelSet,
+        /// Which instruments.
         symbols: Vec<Pattern>,
+        /// At most one value per instrument and state channel in this interval.
         conflate: ConflationInterval,
         /// The last values first.
         snapshot: bool,
     },
-    /// Wants them no longer.
-    Unsubscribe { id: u64, channels: ChannelSet, symbols: Vec<Pattern> },
-    /// Wants them from where it left off: the token of the last packet that it has.
-    Resume { id: u64, token: Token, channels: ChannelSet, symbols: Vec<Pattern>, conflate: ConflationInterval },
-    /// Wants an answer.
-    Ping { id: u64 },
+    /// Ends them.
+    Unsubscribe {
+        /// Chosen by the client.
+        id: u64,
+        /// What of each instrument.
+        channels: ChannelSet,
+        /// Which instruments.
+        symbols: Vec<Pattern>,
+    },
+    /// Starts them after the last packet that the client has received.
+    Resume {
+        /// Chosen by the client.
+        id: u64,
+        /// The token of that packet.
+        token: Token,
+        /// What of each instrument.
+        channels: ChannelSet,
+        /// Which instruments.
+        symbols: Vec<Pattern>,
+        /// At most one value per instrument and state channel in this interval.
+        conflate: ConflationInterval,
+    },
+    /// Is answered with a pong.
+    Ping {
+        /// Chosen by the client.
+        id: u64,
+    },
 }
 
 impl Request {
-    /// The id that its answer carries.
+    /// The id that the reply carries.
     pub fn id(&self) -> u64 {
         match self {
             Self::Subscribe { id, .. } | Self::Unsubscribe { id, .. } | Self::Resume { id, .. } | Self::Ping { id } => {
@@ -48,10 +72,10 @@ impl Request {
     }
 }
 
-/// Reads one request; the text is rewritten on the way.
+/// Reads one request. The text is parsed in place.
 ///
 /// # Errors
-/// What is wrong first, in the order: the text, `op`, `id`, then the fields that the op has.
+/// The first thing that is wrong, in the order: the text, `op`, `id`, then the fields of the op.
 pub fn parse_request(text: &mut [u8], limits: &RequestLimits) -> Result<Request, RequestError> {
     field::with_object(text, |object| {
         let fields = Fields::of(object);
@@ -59,8 +83,8 @@ pub fn parse_request(text: &mut [u8], limits: &RequestLimits) -> Result<Request,
     })
 }
 
-const OPS: &str = "have subscribe, unsubscribe, resume, ping";
-const CHANNELS: &str = "have quote, trade, ticker, book, raw";
+const OPS: &str = "subscribe, unsubscribe, resume or ping";
+const CHANNELS: &str = "quote, trade, ticker, book or raw";
 
 /// The keys that a request can have.
 struct Fields<'tape, 'text> {
@@ -87,7 +111,7 @@ impl<'tape, 'text> Fields<'tape, 'text> {
             "unsubscribe" => self.unsubscribe(limits),
             "resume" => self.resume(limits),
             "ping" => Ok(Request::Ping { id: self.id()? }),
-            other => Err(bad("op", format_args!("unknown op {}; {OPS}", field::quote(other)))),
+            other => Err(bad("op", format_args!("unknown op {}: expected {OPS}", field::quote(other)))),
         }
     }
 
@@ -115,6 +139,10 @@ impl<'tape, 'text> Fields<'tape, 'text> {
         })
     }
 
+    fn id(&self) -> Result<u64, RequestError> {
+        field::unsigned("id", self.id, u64::MAX)
+    }
+
     fn token(&self) -> Result<Token, RequestError> {
         Ok(Token {
             epoch: field::unsigned("epoch", self.epoch, u32::MAX.into())? as u32,
@@ -122,17 +150,12 @@ impl<'tape, 'text> Fields<'tape, 'text> {
         })
     }
 
-    fn id(&self) -> Result<u64, RequestError> {
-        field::unsigned("id", self.id, u64::MAX)
-    }
-
     fn channels(&self) -> Result<ChannelSet, RequestError> {
         let mut set = ChannelSet::default();
         for (index, value) in field::list("channels", self.channels, "a list of channels")?.iter().enumerate() {
-            let name = value.as_str().ok_or_else(|| {
-                bad(format_args!("channels[{index}]"), format_args!("given {}; {CHANNELS}", field::describe(&value)))
-            })?;
-            let unknown = || bad("channels", format_args!("unknown channel {}; {CHANNELS}", field::quote(name)));
+            let name = value.as_str().ok_or_else(|| invalid(format_args!("channels[{index}]"), &value, CHANNELS))?;
+            let unknown =
+                || bad("channels", format_args!("unknown channel {}: expected {CHANNELS}", field::quote(name)));
             set.insert(Channel::from_name(name).ok_or_else(unknown)?);
         }
         Ok(set)
@@ -141,8 +164,8 @@ impl<'tape, 'text> Fields<'tape, 'text> {
     fn symbols(&self, limits: &RequestLimits) -> Result<Vec<Pattern>, RequestError> {
         let list = field::list("symbols", self.symbols, "a list of names and patterns such as \"ETH-*\"")?;
         if list.len() > limits.symbols_max {
-            let message = format_args!("{} in one request; at most {}", list.len(), limits.symbols_max);
-            return Err(over_limit("symbols", message));
+            let problem = format_args!("{} in one request: expected at most {}", list.len(), limits.symbols_max);
+            return Err(over_limit("symbols", problem));
         }
         list.iter().enumerate().map(|(index, value)| symbol(index, &value, limits)).collect()
     }
@@ -152,30 +175,23 @@ impl<'tape, 'text> Fields<'tape, 'text> {
             return Ok(ConflationInterval::IMMEDIATE);
         }
         let ms = field::unsigned("conflate_ms", self.conflate_ms, u64::MAX)?;
-        ConflationInterval::round_up(ms).ok_or_else(|| {
-            let offered: Vec<String> =
-                ConflationInterval::all().map(|interval| interval.interval_ms().to_string()).collect();
-            bad("conflate_ms", format_args!("{ms} is above the longest interval; have {}", offered.join(", ")))
-        })
+        let most = ConflationInterval::LONGEST.interval_ms();
+        let out_of_range = || bad("conflate_ms", format_args!("{ms} is out of range: expected 0 to {most}"));
+        ConflationInterval::round_up(ms).ok_or_else(out_of_range)
     }
 
     fn snapshot(&self) -> Result<bool, RequestError> {
         let Some(value) = self.snapshot else { return Ok(true) };
-        value
-            .as_bool()
-            .ok_or_else(|| bad("snapshot", format_args!("given {}; want true or false", field::describe(&value))))
+        value.as_bool().ok_or_else(|| invalid("snapshot", &value, "true or false"))
     }
 }
 
 fn symbol(index: usize, value: &simd_json::tape::Value, limits: &RequestLimits) -> Result<Pattern, RequestError> {
     let name = format_args!("symbols[{index}]");
-    let Some(text) = value.as_str() else {
-        return Err(bad(name, format_args!("given {}; want a name or a pattern", field::describe(value))));
-    };
+    let text = value.as_str().ok_or_else(|| invalid(name, value, "a name or a pattern"))?;
     if text.len() > limits.symbol_bytes_max {
-        let message =
-            format_args!("{} has {} bytes; at most {}", field::quote(text), text.len(), limits.symbol_bytes_max);
-        return Err(over_limit(name, message));
+        let (bytes, max) = (text.len(), limits.symbol_bytes_max);
+        return Err(over_limit(name, format_args!("{} has {bytes} bytes: expected at most {max}", field::quote(text))));
     }
     Pattern::parse(text).map_err(|problem| bad(name, format_args!("{} {problem}", field::quote(text))))
 }

@@ -1,11 +1,12 @@
-//! Server-Sent Events: the messages of the JSON encoding as events of the default type, tokens as their ids.
+//! Server-Sent Events: messages of the JSON encoding as events of the default type, with tokens as event ids.
 //!
-//! An event is a few lines and an empty one. JSON as it is written here has no line break, so that one `data` line holds
-//! a message. What is cut off amid an event is thrown away by its reader, together with its id.
+//! ```text
+//! id: 7-91823                       the packet's token, which the client returns in Last-Event-ID
+//! data: {"type":"quote",...}        one line: the JSON encoding has no line breaks
 //!
-//! * [`push_event`], [`push_packet_event`], [`push_retry`]: what is sent.
-//! * [`Token`]: what an id says, and `Last-Event-ID` gives back.
-//! * [`query`]: what a client asks, as the query of its URL.
+//! ```
+//!
+//! An event ends with an empty line; clients discard an event that is cut off, together with its id.
 
 mod query;
 
@@ -15,31 +16,30 @@ pub use self::query::parse_query;
 use crate::Token;
 use crate::packet::{PacketHeader, flags};
 
-/// The media type of a stream of events.
+/// The media type of an event stream.
 pub const CONTENT_TYPE: &str = "text/event-stream";
 
-/// Appends an event without an id: a reader keeps the id that it has.
+/// Appends an event without an id: the client keeps its last id.
 pub fn push_event(message: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
     out.extend_from_slice(message);
     out.extend_from_slice(b"\n\n");
 }
 
-/// Appends a packet's message. Its token is the id, but amid a snapshot: who came back with that would miss the values
-/// that the snapshot had not come to.
+/// Appends a packet's message, with its token as the id. A packet before the end of a snapshot has no id: resuming from
+/// it would skip the rest of the snapshot.
 pub fn push_packet_event(header: &PacketHeader, message: &[u8], out: &mut Vec<u8>) {
-    let amid_snapshot = header.flags & (flags::SNAPSHOT | flags::CAUGHT_UP) == flags::SNAPSHOT;
-    if !amid_snapshot {
+    let is_within_snapshot = header.flags & (flags::SNAPSHOT | flags::CAUGHT_UP) == flags::SNAPSHOT;
+    if !is_within_snapshot {
         let token = Token { epoch: header.epoch, position: header.position };
-        writeln!(out, "id: {token}").expect("a Vec takes all");
+        writeln!(out, "id: {token}").expect("a Vec accepts all bytes");
     }
     push_event(message, out);
 }
 
-/// Appends a line that says after how long a reader should come back when the stream has ended. It belongs to the event
-/// that has to follow.
+/// Appends the line that tells the client after how long to reconnect. It belongs to the event that must follow.
 pub fn push_retry(ms: u64, out: &mut Vec<u8>) {
-    writeln!(out, "retry: {ms}").expect("a Vec takes all");
+    writeln!(out, "retry: {ms}").expect("a Vec accepts all bytes");
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_its_token_as_id_but_amid_a_snapshot() {
+    fn event_id_is_the_token_except_within_a_snapshot() {
         for whole in [0, flags::SNAPSHOT | flags::CAUGHT_UP, flags::REPLAY, flags::REPLAY | flags::CAUGHT_UP] {
             assert_eq!(packet_event(whole), "id: 7-91823\ndata: {}\n\n", "{whole}");
         }

@@ -1,51 +1,52 @@
-//! What a client of the event stream asks, as the query of its URL:
+//! The request of an SSE client, as the query of its URL:
 //! `symbols=BTC-USD,ETH-*&channels=quote,trade&conflate_ms=100&snapshot=true`.
 //!
-//! The query is turned into the request that a WebSocket client would write, and read as that: both have the same
-//! limits, and are refused in the same words.
+//! The query is translated to the JSON request of a WebSocket client and parsed as that: both have the same limits and
+//! the same error messages.
 
 use serde_json::{Map, Value, json};
 
 use crate::control::{LIMIT, Request, RequestError, RequestLimits, bad, parse_request, quote};
 use crate::{Token, TokenError};
 
-/// Channels where none are named: what a ticker on a page shows.
+/// Channels if the query has none: what a price display on a page needs.
 const CHANNELS: [&str; 2] = ["quote", "trade"];
-const PARAMETERS: &str = "have symbols, channels, conflate_ms, snapshot, last_event_id";
-/// The id of the request, which its answer carries.
+const PARAMETERS: &str = "symbols, channels, conflate_ms, snapshot or last_event_id";
+/// The id of the request and its reply.
 const ID: u64 = 1;
 
-/// Reads the query of a URL; `symbols_max` of the limits is that of a connection's subscriptions. With a `token`, of a
-/// client that has come back, the request is to resume; it is newer than one in the query, which a browser writes again
-/// each time that it connects.
+/// Reads the query of a URL; `symbols_max` of the limits bounds the subscriptions of the connection. With a `token`, from
+/// the Last-Event-ID header, the request is a resume. That token is newer than one in the query, which browsers repeat
+/// each time they reconnect.
 ///
 /// # Errors
-/// What is wrong first, with the name of the parameter.
+/// The first thing that is wrong, with the name of the parameter.
 pub fn parse_query(query: &str, token: Option<Token>, limits: &RequestLimits) -> Result<Request, RequestError> {
     let mut fields = Map::new();
-    let mut stated = None;
+    let mut query_token = None;
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "symbols" | "channels" => {
                 let list = fields.entry(&*name).or_insert_with(|| json!([]));
-                let list = list.as_array_mut().expect("made right above");
+                let list = list.as_array_mut().expect("inserted as a list");
                 list.extend(value.split(',').map(Value::from));
             }
-            "last_event_id" if stated.is_some() => return Err(bad(name, "given more than once")),
-            _ if fields.contains_key(&*name) => return Err(bad(name, "given more than once")),
+            "last_event_id" if query_token.is_some() => return Err(bad(name, "repeated: expected once")),
+            _ if fields.contains_key(&*name) => return Err(bad(name, "repeated: expected once")),
             "conflate_ms" => drop(fields.insert(name.into_owned(), number_or_text(&value))),
             "snapshot" => drop(fields.insert(name.into_owned(), flag_or_text(&value))),
             "last_event_id" => {
-                let wrong = |error: TokenError| bad("last_event_id", format_args!("given {}; {error}", quote(&value)));
-                stated = Some(value.parse::<Token>().map_err(wrong)?);
+                let wrong =
+                    |error: TokenError| bad("last_event_id", format_args!("invalid value {}: {error}", quote(&value)));
+                query_token = Some(value.parse::<Token>().map_err(wrong)?);
             }
-            _ => return Err(bad(quote(&name), format_args!("unknown parameter; {PARAMETERS}"))),
+            _ => return Err(bad(quote(&name), format_args!("unknown parameter: expected {PARAMETERS}"))),
         }
     }
     fields.entry("channels").or_insert_with(|| json!(CHANNELS));
     fields.insert("id".to_owned(), ID.into());
     fields.insert("op".to_owned(), "subscribe".into());
-    if let Some(Token { epoch, position }) = token.or(stated) {
+    if let Some(Token { epoch, position }) = token.or(query_token) {
         fields.extend([
             ("op".to_owned(), "resume".into()),
             ("epoch".to_owned(), epoch.into()),
@@ -57,22 +58,22 @@ pub fn parse_query(query: &str, token: Option<Token>, limits: &RequestLimits) ->
     Ok(request)
 }
 
-/// All that a connection may ever hold is asked for at once; it is refused while it can be, in HTTP.
+/// An SSE client requests everything at once, so the limit of the connection is checked while HTTP can still refuse.
 fn check_subscriptions(request: &Request, subscriptions_max: usize) -> Result<(), RequestError> {
     let (Request::Subscribe { channels, symbols, .. } | Request::Resume { channels, symbols, .. }) = request else {
-        unreachable!("a query is one of the two");
+        unreachable!("a query subscribes or resumes");
     };
     let total = symbols.len() * channels.iter().count();
     if total <= subscriptions_max {
         return Ok(());
     }
-    let message = format!(
-        "symbols: {total} subscriptions (symbols times channels) would be held; at most {subscriptions_max} a connection"
+    let problem = format_args!(
+        "{total} subscriptions (symbols times channels): expected at most {subscriptions_max} per connection"
     );
-    Err(RequestError { id: None, code: LIMIT, message })
+    Err(RequestError { code: LIMIT, ..bad("symbols", problem) })
 }
 
-/// A number where it is one; any other text is refused in the words for a text.
+/// A number if it is one; any other text is refused as a text.
 fn number_or_text(text: &str) -> Value {
     text.parse::<u64>().map_or_else(|_| text.into(), Value::from)
 }
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_a_subscription_with_defaults() {
+    fn query_is_a_subscription_with_defaults() {
         let channels: ChannelSet = [Channel::Quote, Channel::Trade].into_iter().collect();
         let symbols = patterns(&["BTC-USD", "ETH-*"]);
         let conflate = ConflationInterval::IMMEDIATE;
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_makes_it_a_resume_and_the_header_counts_before_the_query() {
+    fn token_makes_a_resume_and_the_header_precedes_the_query() {
         let position_of = |query: &str, token: Option<Token>| match parse_query(query, token, &LIMITS) {
             Ok(Request::Resume { token: Token { epoch: 7, position }, .. }) => position.get(),
             other => panic!("{other:?}"),
@@ -126,32 +127,32 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_taken_is_named_with_what_would_be_right() {
-        for (query, code, said) in [
-            ("", BAD_REQUEST, "symbols: missing; want a list of names and patterns"),
-            ("symbols=", BAD_REQUEST, "symbols[0]: \"\" is empty; want a name"),
+    fn refusal_names_parameter_value_and_expectation() {
+        for (query, code, message) in [
+            ("", BAD_REQUEST, "symbols: missing: expected a list of names and patterns"),
+            ("symbols=", BAD_REQUEST, "symbols[0]: \"\" is empty: expected a name"),
             ("symbols=A*B", BAD_REQUEST, "symbols[0]: \"A*B\" has a * before its end"),
-            ("symbols=A,B,C,D,E", LIMIT, "symbols: 5 in one request; at most 4"),
+            ("symbols=A,B,C,D,E", LIMIT, "symbols: 5 in one request: expected at most 4"),
             (
                 "symbols=A,B,C",
                 LIMIT,
-                "symbols: 6 subscriptions (symbols times channels) would be held; at most 4 a connection",
+                "symbols: 6 subscriptions (symbols times channels): expected at most 4 per connection",
             ),
-            ("symbols=123456789", LIMIT, "symbols[0]: \"123456789\" has 9 bytes; at most 8"),
-            ("symbols=*&channels=quotes", BAD_REQUEST, "channels: unknown channel \"quotes\"; have quote, trade"),
-            ("symbols=*&conflate_ms=fast", BAD_REQUEST, "conflate_ms: given \"fast\"; want a whole number"),
-            ("symbols=*&conflate_ms=-1", BAD_REQUEST, "conflate_ms: given \"-1\"; want a whole number"),
-            ("symbols=*&conflate_ms=1001", BAD_REQUEST, "conflate_ms: 1001 is above the longest interval; have 0, 10"),
-            ("symbols=*&snapshot=no", BAD_REQUEST, "snapshot: given \"no\"; want true or false"),
-            ("symbols=*&snapshot=true&snapshot=true", BAD_REQUEST, "snapshot: given more than once"),
-            ("symbols=*&last_event_id=9", BAD_REQUEST, "last_event_id: given \"9\"; want EPOCH-POSITION"),
-            ("symbols=*&last_event_id=7-1&last_event_id=7-1", BAD_REQUEST, "last_event_id: given more than once"),
-            ("symbol=*", BAD_REQUEST, "\"symbol\": unknown parameter; have symbols, channels, conflate_ms"),
+            ("symbols=123456789", LIMIT, "symbols[0]: \"123456789\" has 9 bytes: expected at most 8"),
+            ("symbols=*&channels=quotes", BAD_REQUEST, "channels: unknown channel \"quotes\": expected quote, trade"),
+            ("symbols=*&conflate_ms=fast", BAD_REQUEST, "conflate_ms: invalid value \"fast\": expected a whole number"),
+            ("symbols=*&conflate_ms=-1", BAD_REQUEST, "conflate_ms: invalid value \"-1\": expected a whole number"),
+            ("symbols=*&conflate_ms=1001", BAD_REQUEST, "conflate_ms: 1001 is out of range: expected 0 to 1000"),
+            ("symbols=*&snapshot=no", BAD_REQUEST, "snapshot: invalid value \"no\": expected true or false"),
+            ("symbols=*&snapshot=true&snapshot=true", BAD_REQUEST, "snapshot: repeated: expected once"),
+            ("symbols=*&last_event_id=9", BAD_REQUEST, "last_event_id: invalid value \"9\": expected EPOCH-POSITION"),
+            ("symbols=*&last_event_id=7-1&last_event_id=7-1", BAD_REQUEST, "last_event_id: repeated: expected once"),
+            ("symbol=*", BAD_REQUEST, "\"symbol\": unknown parameter: expected symbols, channels, conflate_ms"),
             ("symbols=*&op=ping", BAD_REQUEST, "\"op\": unknown parameter"),
         ] {
             let error = parse_query(query, None, &LIMITS).expect_err(query);
             assert_eq!(error.code, code, "{query}: {error}");
-            assert!(error.message.starts_with(said), "{query}: {error}");
+            assert!(error.message.starts_with(message), "{query}: {error}");
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Accepted and refused definitions.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -7,7 +9,7 @@ fn parse(text: &str) -> Result<Define, RequestError> {
     parse_define(&mut text.as_bytes().to_vec(), 64)
 }
 
-/// A definition of one instrument that is fine but for `replaced`.
+/// A definition of one valid instrument, with one field replaced.
 fn definition(replaced: &str, with: &str) -> String {
     let fields = [("symbol", "\"BTC-USD\""), ("venue", "\"sim\""), ("px_exp", "-2"), ("sz_exp", "-8")];
     let mut text: Vec<String> =
@@ -19,7 +21,7 @@ fn definition(replaced: &str, with: &str) -> String {
 }
 
 #[test]
-fn the_definition_of_the_protocol_is_taken() {
+fn documented_definition_is_accepted() {
     let text = r#"{"op":"define","id":1,"instruments":[{"symbol":"BTC-USD","venue":"sim","px_exp":-2,"sz_exp":-8}]}"#;
     let instrument = DefineInstrument {
         symbol: "BTC-USD".to_owned(),
@@ -33,7 +35,7 @@ fn the_definition_of_the_protocol_is_taken() {
 }
 
 #[test]
-fn bounds_are_within() {
+fn values_at_the_bounds_are_accepted() {
     let symbol = "é".repeat(32);
     for (key, value) in [
         ("symbol", format!("\"{symbol}\"")),
@@ -46,39 +48,39 @@ fn bounds_are_within() {
         ("lot_size", "9223372036854775807".to_owned()),
         ("lot_size", "null".to_owned()),
     ] {
-        let taken = parse(&definition(key, &value));
-        assert!(taken.is_ok(), "{key} {value}: {taken:?}");
+        let accepted = parse(&definition(key, &value));
+        assert!(accepted.is_ok(), "{key} {value}: {accepted:?}");
     }
     let define = parse(&definition("tick_size", "25")).unwrap();
     assert_eq!((define.instruments[0].tick_size, define.instruments[0].lot_size), (Some(25), None));
 }
 
 #[test]
-fn a_refusal_names_the_instrument_the_field_and_what_would_be_right() {
-    let names = "want a text of 1 to 64 bytes";
-    let exponents = "want a whole number from -18 to 18";
-    let steps = "want a whole number from 1 to 9223372036854775807";
-    let seen = "want no *, no spaces, and only what can be seen";
+fn refusal_names_instrument_field_and_expectation() {
+    let names = "expected a text of 1 to 64 bytes";
+    let exponents = "expected a whole number from -18 to 18";
+    let steps = "expected a whole number from 1 to 9223372036854775807";
+    let visible = "expected no *, no spaces and only visible characters";
     let long = "a".repeat(65);
     let shown = "a".repeat(60);
     for (key, given, message) in [
-        ("symbol", "", format!("missing; {names}")),
-        ("symbol", "7", format!("given 7; {names}")),
-        ("symbol", "\"\"", format!("\"\" has 0 bytes; {names}")),
-        ("symbol", &format!("\"{long}\""), format!("\"{shown}\"… has 65 bytes; {names}")),
-        ("symbol", "\"ETH-*\"", format!("\"ETH-*\" has '*'; {seen}")),
-        ("symbol", "\"A B\"", format!("\"A B\" has ' '; {seen}")),
-        ("symbol", r#""A\u0000""#, format!("\"A\\0\" has '\\0'; {seen}")),
-        ("symbol", r#""A\u200bB""#, format!("\"A\\u{{200b}}B\" has '\\u{{200b}}'; {seen}")),
-        ("symbol", r#""A\u3000B""#, format!("\"A\\u{{3000}}B\" has '\\u{{3000}}'; {seen}")),
-        ("venue", "null", "given null; want a text of 0 to 64 bytes".to_owned()),
-        ("px_exp", "", format!("missing; {exponents}")),
-        ("px_exp", "-19", format!("given -19; {exponents}")),
-        ("sz_exp", "19", format!("given 19; {exponents}")),
-        ("sz_exp", "1.5", format!("given 1.5; {exponents}")),
-        ("tick_size", "0", format!("given 0; {steps}")),
-        ("tick_size", "\"0.01\"", format!("given \"0.01\"; {steps}")),
-        ("lot_size", "9223372036854775808", format!("given 9223372036854775808; {steps}")),
+        ("symbol", "", format!("missing: {names}")),
+        ("symbol", "7", format!("invalid value 7: {names}")),
+        ("symbol", "\"\"", format!("\"\" has 0 bytes: {names}")),
+        ("symbol", &format!("\"{long}\""), format!("\"{shown}\"… has 65 bytes: {names}")),
+        ("symbol", "\"ETH-*\"", format!("\"ETH-*\" has '*': {visible}")),
+        ("symbol", "\"A B\"", format!("\"A B\" has ' ': {visible}")),
+        ("symbol", r#""A\u0000""#, format!("\"A\\0\" has '\\0': {visible}")),
+        ("symbol", r#""A\u200bB""#, format!("\"A\\u{{200b}}B\" has '\\u{{200b}}': {visible}")),
+        ("symbol", r#""A\u3000B""#, format!("\"A\\u{{3000}}B\" has '\\u{{3000}}': {visible}")),
+        ("venue", "null", "invalid value null: expected a text of 0 to 64 bytes".to_owned()),
+        ("px_exp", "", format!("missing: {exponents}")),
+        ("px_exp", "-19", format!("invalid value -19: {exponents}")),
+        ("sz_exp", "19", format!("invalid value 19: {exponents}")),
+        ("sz_exp", "1.5", format!("invalid value 1.5: {exponents}")),
+        ("tick_size", "0", format!("invalid value 0: {steps}")),
+        ("tick_size", "\"0.01\"", format!("invalid value \"0.01\": {steps}")),
+        ("lot_size", "9223372036854775808", format!("invalid value 9223372036854775808: {steps}")),
     ] {
         let error = parse(&definition(key, given)).expect_err(&message);
         assert_eq!(error.message, format!("instruments[0].{key}: {message}"));
@@ -87,37 +89,40 @@ fn a_refusal_names_the_instrument_the_field_and_what_would_be_right() {
 }
 
 #[test]
-fn the_request_around_the_instruments_is_checked_too() {
+fn the_enclosing_request_is_checked() {
     for (text, message) in [
-        (r#"{"op":"subscribe","id":1}"#, "op: unknown op \"subscribe\"; have define"),
-        (r#"{"op":"define","instruments":[]}"#, "id: missing; want a whole number from 0 to 18446744073709551615"),
-        (r#"{"op":"define","id":1}"#, "instruments: missing; want a list of instruments"),
-        (r#"{"op":"define","id":1,"instruments":[]}"#, "instruments: empty; want a list of instruments"),
-        (r#"{"op":"define","id":1,"instruments":["A"]}"#, "instruments[0]: given \"A\"; want an object"),
+        (r#"{"op":"subscribe","id":1}"#, "op: unknown op \"subscribe\": expected define"),
+        (r#"{"op":"define","instruments":[]}"#, "id: missing: expected a whole number from 0 to 18446744073709551615"),
+        (r#"{"op":"define","id":1}"#, "instruments: missing: expected a list of instruments"),
+        (r#"{"op":"define","id":1,"instruments":[]}"#, "instruments: empty list: expected a list of instruments"),
+        (r#"{"op":"define","id":1,"instruments":["A"]}"#, "instruments[0]: invalid value \"A\": expected an object"),
     ] {
         assert_eq!(parse(text).unwrap_err().message, message);
     }
 }
 
 #[test]
-fn more_instruments_than_allowed_are_refused_with_both_numbers() {
+fn too_many_instruments_are_refused() {
     let text = |count| {
         let list = vec![r#"{"symbol":"A","px_exp":0,"sz_exp":0}"#; count].join(",");
         format!(r#"{{"op":"define","id":1,"instruments":[{list}]}}"#)
     };
     assert_eq!(parse(&text(INSTRUMENTS_MAX)).unwrap().instruments.len(), INSTRUMENTS_MAX);
     let error = parse(&text(INSTRUMENTS_MAX + 1)).unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), (LIMIT, "instruments: 10001 in one request; at most 10000"));
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (LIMIT, "instruments: 10001 in one request: expected at most 10000")
+    );
 }
 
 proptest! {
     #[test]
-    fn random_bytes_are_refused_and_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(parse_define(&mut bytes, 64).is_err());
     }
 
     #[test]
-    fn a_definition_that_is_broken_anywhere_never_panics(at in any::<prop::sample::Index>(), byte: u8) {
+    fn damaged_definition_never_panics(at in any::<prop::sample::Index>(), byte: u8) {
         let mut broken = definition("tick_size", "5").into_bytes();
         let at = at.index(broken.len());
         broken[at] = byte;

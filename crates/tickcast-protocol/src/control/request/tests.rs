@@ -1,3 +1,5 @@
+//! Accepted and refused requests.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -19,7 +21,7 @@ fn set(channels: &[Channel]) -> ChannelSet {
 }
 
 #[test]
-fn the_requests_of_the_protocol_are_taken() {
+fn documented_requests_are_accepted() {
     let text = r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["BTC-USD","ETH-*"],"conflate_ms":0,"snapshot":true}"#;
     let symbols = vec![Pattern::Exact("BTC-USD".to_owned()), Pattern::Prefix("ETH-".to_owned())];
     let channels = set(&[Channel::Quote, Channel::Trade]);
@@ -48,30 +50,30 @@ fn the_requests_of_the_protocol_are_taken() {
 }
 
 #[test]
-fn what_is_left_out_has_the_protocols_defaults() {
-    let taken = parse(r#"{"op":"subscribe","id":0,"channels":["book"],"symbols":["*"]}"#);
+fn missing_fields_have_defaults() {
+    let accepted = parse(r#"{"op":"subscribe","id":0,"channels":["book"],"symbols":["*"]}"#);
     assert!(
-        matches!(taken, Ok(Request::Subscribe { conflate: ConflationInterval::IMMEDIATE, snapshot: true, .. })),
-        "{taken:?}"
+        matches!(accepted, Ok(Request::Subscribe { conflate: ConflationInterval::IMMEDIATE, snapshot: true, .. })),
+        "{accepted:?}"
     );
 }
 
 #[test]
-fn an_interval_is_rounded_up_to_a_profile() {
+fn interval_is_rounded_up() {
     let text = r#"{"op":"subscribe","id":0,"channels":["book"],"symbols":["*"],"conflate_ms":101,"snapshot":false}"#;
     let Ok(Request::Subscribe { conflate, snapshot, .. }) = parse(text) else { panic!("refused") };
     assert_eq!((conflate.interval_ms(), snapshot), (250, false));
 }
 
 #[test]
-fn keys_come_in_any_order_with_unknown_ones_between_and_the_last_of_a_repeated_key_counts() {
+fn key_order_is_free_unknown_keys_are_ignored_and_the_last_repetition_counts() {
     let text = r#"{"x":{"op":"ping","y":[[{"id":1}]]}, "id" : 9,"id":18446744073709551615,"z":null,
                    "op":"ping" , "w":1.5e3}"#;
     assert_eq!(parse(text), Ok(Request::Ping { id: u64::MAX }));
 }
 
 #[test]
-fn escapes_in_text_are_read() {
+fn escapes_are_decoded() {
     let text = r#"{"op":"pi\u006eg","i\u0064":1}"#;
     assert_eq!(parse(text), Ok(Request::Ping { id: 1 }));
     let text = r#"{"op":"unsubscribe","id":1,"channels":["quote"],"symbols":["A\"\u20ac\ud83d\ude00"]}"#;
@@ -80,13 +82,13 @@ fn escapes_in_text_are_read() {
 }
 
 #[test]
-fn repeated_symbols_and_channels_are_fine() {
+fn repeated_symbols_and_channels_are_accepted() {
     let text = r#"{"op":"unsubscribe","id":1,"channels":["quote","quote"],"symbols":["A","A"]}"#;
     let Ok(Request::Unsubscribe { symbols, channels, .. }) = parse(text) else { panic!("refused") };
     assert_eq!((symbols.len(), channels), (2, set(&[Channel::Quote])));
 }
 
-/// The fields of a subscription that is fine but for `replaced`.
+/// A valid subscription, with one field replaced.
 fn subscription(replaced: &str, with: &str) -> String {
     let fields = [("op", r#""subscribe""#), ("id", "7"), ("channels", r#"["quote"]"#), ("symbols", r#"["A"]"#)];
     let mut text: Vec<String> =
@@ -98,38 +100,37 @@ fn subscription(replaced: &str, with: &str) -> String {
 }
 
 #[test]
-fn a_refusal_names_the_field_what_was_given_and_what_would_be_right() {
-    let whole = "want a whole number from 0 to 18446744073709551615";
-    let ops = "have subscribe, unsubscribe, resume, ping";
-    let have = "have quote, trade, ticker, book, raw";
-    let symbols = "want a list of names and patterns such as \"ETH-*\"";
-    let intervals = "have 0, 10, 50, 100, 250, 500, 1000";
+fn refusal_names_field_value_and_expectation() {
+    let whole = "expected a whole number from 0 to 18446744073709551615";
+    let ops = "expected subscribe, unsubscribe, resume or ping";
+    let channels = "expected quote, trade, ticker, book or raw";
+    let symbols = "expected a list of names and patterns such as \"ETH-*\"";
     for (key, given, message) in [
-        ("op", "", format!("op: missing; {ops}")),
-        ("op", "3", format!("op: given 3; {ops}")),
-        ("op", r#""subscribes""#, format!("op: unknown op \"subscribes\"; {ops}")),
-        ("id", "", format!("id: missing; {whole}")),
-        ("id", "-1", format!("id: given -1; {whole}")),
-        ("id", "1.5", format!("id: given 1.5; {whole}")),
-        ("id", "\"1\"", format!("id: given \"1\"; {whole}")),
-        ("id", "null", format!("id: given null; {whole}")),
-        ("channels", "", "channels: missing; want a list of channels".to_owned()),
-        ("channels", "\"quote\"", "channels: given \"quote\"; want a list of channels".to_owned()),
-        ("channels", "[]", "channels: empty; want a list of channels".to_owned()),
-        ("channels", r#"["trade","quotes"]"#, format!("channels: unknown channel \"quotes\"; {have}")),
-        ("channels", r#"["trade",[1,2]]"#, format!("channels[1]: given a list of 2; {have}")),
-        ("symbols", "", format!("symbols: missing; {symbols}")),
-        ("symbols", "{}", format!("symbols: given an object; {symbols}")),
-        ("symbols", "[]", format!("symbols: empty; {symbols}")),
-        ("symbols", r#"["A",true]"#, "symbols[1]: given true; want a name or a pattern".to_owned()),
+        ("op", "", format!("op: missing: {ops}")),
+        ("op", "3", format!("op: invalid value 3: {ops}")),
+        ("op", r#""subscribes""#, format!("op: unknown op \"subscribes\": {ops}")),
+        ("id", "", format!("id: missing: {whole}")),
+        ("id", "-1", format!("id: invalid value -1: {whole}")),
+        ("id", "1.5", format!("id: invalid value 1.5: {whole}")),
+        ("id", "\"1\"", format!("id: invalid value \"1\": {whole}")),
+        ("id", "null", format!("id: invalid value null: {whole}")),
+        ("channels", "", "channels: missing: expected a list of channels".to_owned()),
+        ("channels", "\"quote\"", "channels: invalid value \"quote\": expected a list of channels".to_owned()),
+        ("channels", "[]", "channels: empty list: expected a list of channels".to_owned()),
+        ("channels", r#"["trade","quotes"]"#, format!("channels: unknown channel \"quotes\": {channels}")),
+        ("channels", r#"["trade",[1,2]]"#, format!("channels[1]: invalid value (a list of 2): {channels}")),
+        ("symbols", "", format!("symbols: missing: {symbols}")),
+        ("symbols", "{}", format!("symbols: invalid value (an object): {symbols}")),
+        ("symbols", "[]", format!("symbols: empty list: {symbols}")),
+        ("symbols", r#"["A",true]"#, "symbols[1]: invalid value true: expected a name or a pattern".to_owned()),
         (
             "symbols",
             r#"["A","B","C","D*E"]"#,
-            "symbols[3]: \"D*E\" has a * before its end; a pattern has one *, at its end".to_owned(),
+            "symbols[3]: \"D*E\" has a * before its end: expected at most one *, at the end".to_owned(),
         ),
-        ("conflate_ms", "5000", format!("conflate_ms: 5000 is above the longest interval; {intervals}")),
-        ("conflate_ms", "-5", format!("conflate_ms: given -5; {whole}")),
-        ("snapshot", "1", "snapshot: given 1; want true or false".to_owned()),
+        ("conflate_ms", "5000", "conflate_ms: 5000 is out of range: expected 0 to 1000".to_owned()),
+        ("conflate_ms", "-5", format!("conflate_ms: invalid value -5: {whole}")),
+        ("snapshot", "1", "snapshot: invalid value 1: expected true or false".to_owned()),
     ] {
         let error = refused(&subscription(key, given));
         assert_eq!(error.message, message);
@@ -139,19 +140,19 @@ fn a_refusal_names_the_field_what_was_given_and_what_would_be_right() {
 }
 
 #[test]
-fn a_resume_needs_its_token() {
+fn resume_needs_its_token() {
     let token = |epoch: &str, position: &str| {
         format!(r#"{{"op":"resume","id":1,{epoch}{position}"channels":["trade"],"symbols":["*"]}}"#)
     };
-    let epoch = "want a whole number from 0 to 4294967295";
-    assert_eq!(refused(&token("", "\"position\":1,")).message, format!("epoch: missing; {epoch}"));
+    let epoch = "expected a whole number from 0 to 4294967295";
+    assert_eq!(refused(&token("", "\"position\":1,")).message, format!("epoch: missing: {epoch}"));
     let given = token("\"epoch\":4294967296,", "\"position\":1,");
-    assert_eq!(refused(&given).message, format!("epoch: given 4294967296; {epoch}"));
-    assert!(refused(&token("\"epoch\":1,", "")).message.starts_with("position: missing; "));
+    assert_eq!(refused(&given).message, format!("epoch: invalid value 4294967296: {epoch}"));
+    assert!(refused(&token("\"epoch\":1,", "")).message.starts_with("position: missing: "));
 }
 
 #[test]
-fn what_is_not_json_is_said_with_its_place() {
+fn malformed_json_is_refused_with_its_position() {
     for (text, message) in [
         ("", "not JSON: EOF while parsing a value at line 1 column 0"),
         ("{\"op\":\"ping\",\"id\"", "not JSON: EOF while parsing an object at line 1 column 17"),
@@ -162,7 +163,10 @@ fn what_is_not_json_is_said_with_its_place() {
         ),
         ("{\"op\":\"\\n\",}", "not JSON: key must be a string at line 1 column 12"),
         ("{\"op\":\"\\x\"}", "not JSON: invalid escape at line 1 column 9"),
-        ("{\"id\":18446744073709551616}", "not taken: the number at character 25 does not fit into 64 bits"),
+        (
+            "{\"id\":18446744073709551616}",
+            "request: number out of range at character 25: expected one that fits into 64 bits",
+        ),
     ] {
         let error = refused(text);
         assert_eq!((error.message.as_str(), error.id), (message, None), "{text}");
@@ -172,57 +176,59 @@ fn what_is_not_json_is_said_with_its_place() {
 }
 
 #[test]
-fn what_is_not_an_object_is_refused() {
-    for (text, given) in [("[1,2]", "a list of 2"), ("7", "7"), ("\"ping\"", "\"ping\""), ("null", "null")] {
-        let message = format!("request: {given} is not an object; want one such as {{\"op\":\"ping\",\"id\":1}}");
+fn values_other_than_objects_are_refused() {
+    for (text, given) in [("[1,2]", "(a list of 2)"), ("7", "7"), ("\"ping\"", "\"ping\""), ("null", "null")] {
+        let message =
+            format!("request: invalid value {given}: expected an object such as {{\"op\":\"ping\",\"id\":1}}");
         assert_eq!(refused(text).message, message);
     }
 }
 
 #[test]
-fn more_symbols_than_allowed_are_refused_with_both_numbers() {
+fn too_many_symbols_are_refused() {
     let symbols = vec!["\"A\""; 100_000].join(",");
     let error = refused(&subscription("symbols", &format!("[{symbols}]")));
     assert_eq!(error.code, LIMIT);
-    assert_eq!((error.message.as_str(), error.id), ("symbols: 100000 in one request; at most 1000", Some(7)));
+    assert_eq!((error.message.as_str(), error.id), ("symbols: 100000 in one request: expected at most 1000", Some(7)));
     let symbols = vec!["\"A\""; 1000].join(",");
     assert!(parse(&subscription("symbols", &format!("[{symbols}]"))).is_ok());
 }
 
 #[test]
-fn a_long_symbol_is_refused_and_cut_in_the_message_at_a_character() {
+fn long_symbol_is_refused_and_cut_at_a_character() {
     let fits = "a".repeat(64);
     assert!(parse(&subscription("symbols", &format!("[\"{fits}\"]"))).is_ok());
     let error = refused(&subscription("symbols", &format!("[\"a{}\"]", "é".repeat(32))));
     assert_eq!(error.code, LIMIT);
     let shown = "é".repeat(29);
-    assert_eq!(error.message, format!("symbols[0]: \"a{shown}\"… has 65 bytes; at most 64"));
+    assert_eq!(error.message, format!("symbols[0]: \"a{shown}\"… has 65 bytes: expected at most 64"));
 }
 
 #[test]
-fn control_characters_of_a_client_do_not_reach_an_error() {
+fn control_characters_are_escaped_in_errors() {
     let error = refused(&subscription("op", r#""\u001b[2J\u0000\n""#));
-    assert_eq!(error.message, "op: unknown op \"\\u{1b}[2J\\0\\n\"; have subscribe, unsubscribe, resume, ping");
+    assert_eq!(error.message, "op: unknown op \"\\u{1b}[2J\\0\\n\": expected subscribe, unsubscribe, resume or ping");
 }
 
 #[test]
-fn nesting_is_bounded_and_depth_costs_no_stack() {
+fn nesting_is_bounded_without_using_the_stack() {
     let nested =
         |depth: usize| format!("{{\"op\":\"ping\",\"id\":1,\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    let too_deep = "request: nested too deep at character 55: expected at most 32 levels";
     assert_eq!(parse(&nested(31)), Ok(Request::Ping { id: 1 }));
-    assert_eq!(refused(&nested(32)).message, "not taken: nested deeper than 32 at character 55");
-    assert_eq!(refused(&nested(100_000)).message, "not taken: nested deeper than 32 at character 55");
+    assert_eq!(refused(&nested(32)).message, too_deep);
+    assert_eq!(refused(&nested(100_000)).message, too_deep);
     assert_eq!(refused(&"[".repeat(100_000)).code, "bad_request");
     assert_eq!(refused(&"{\"a\":".repeat(100_000)).code, "bad_request");
 }
 
 #[test]
-fn very_many_keys_are_passed_over() {
+fn very_many_unknown_keys_are_ignored() {
     let many: Vec<String> = (0..100_000).map(|key| format!("\"{key}\":[{{}}]")).collect();
     assert_eq!(parse(&format!("{{{},\"op\":\"ping\",\"id\":1}}", many.join(","))), Ok(Request::Ping { id: 1 }));
 }
 
-/// JSON that looks like a request: the right keys with values of every sort.
+/// JSON that looks like a request: known keys with values of every kind.
 fn nearly_a_request() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -263,12 +269,12 @@ fn nearly_a_request() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn random_bytes_are_refused_and_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(parse_request(&mut bytes, &LIMITS).is_err());
     }
 
     #[test]
-    fn random_json_is_taken_or_refused_in_few_words(text in nearly_a_request()) {
+    fn random_json_is_accepted_or_refused_with_a_short_message(text in nearly_a_request()) {
         if let Err(error) = parse(&text) {
             prop_assert!(error.message.len() < 700, "{}", error.message);
             prop_assert!(!error.message.chars().any(char::is_control), "{:?}", error.message);
@@ -277,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn a_request_that_is_broken_anywhere_never_panics(
+    fn damaged_request_never_panics(
         text in nearly_a_request(), at in any::<prop::sample::Index>(), byte: u8,
     ) {
         let mut broken = text.into_bytes();
