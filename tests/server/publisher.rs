@@ -132,7 +132,11 @@ fn a_bad_definition_gets_an_error_and_the_connection_stays() {
         (r#"{"op":"define","instruments":[]}"#.to_owned(), None, &["id: missing"]),
         (r#"{"op":"define","id":4,"instruments":[]}"#.to_owned(), Some(4), &["instruments: empty"]),
         (r#"{"op":"subscribe","id":4}"#.to_owned(), Some(4), &["op: unknown op", "define"]),
-        (with(r#""symbol":"A","px_exp":19,"sz_exp":0"#), Some(4), &["instruments[0].px_exp: invalid value 19", "-18 to 18"]),
+        (
+            with(r#""symbol":"A","px_exp":19,"sz_exp":0"#),
+            Some(4),
+            &["instruments[0].px_exp: invalid value 19", "-18 to 18"],
+        ),
         (with(r#""symbol":"A","px_exp":-2"#), Some(4), &["instruments[0].sz_exp: missing"]),
         (with(r#""symbol":"","px_exp":-2,"sz_exp":0"#), Some(4), &["instruments[0].symbol"]),
         (with(r#""symbol":"A*","px_exp":-2,"sz_exp":0"#), Some(4), &["instruments[0].symbol", "no *"]),
