@@ -14,7 +14,7 @@ fn python(module: &str) -> Option<Command> {
         command
     };
     let started = command().arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if installed.join("wanted").exists() && started.is_ok_and(|status| status.success()) {
+    if installed.join("versions").exists() && started.is_ok_and(|status| status.success()) {
         return Some(command());
     }
     println!("SKIPPED: python3 has no {module}: run tests/clients/install");

@@ -200,7 +200,7 @@ export class Interest {
     for (const name of names) yield* this.#targets.get(name)?.items.values() ?? [];
   }
 
-  /** Unsubscribing a pattern ends all that it covers: covered items that are still wanted resume from the token. */
+  /** Unsubscribing a pattern ends all that it covers: covered items with subscribers resume from the token. */
   #resetCovered(pattern: Target, channel: Channel, token: Token | null): void {
     for (const target of this.#targets.values()) {
       const item = target.items.get(channel);

@@ -131,7 +131,7 @@ export class Ladder {
 
   #resized({ width, height }: DOMRectReadOnly = new DOMRectReadOnly()): void {
     if (height === 0) return;
-    this.#root.style.setProperty("--room", `${width}px`);
+    this.#root.style.setProperty("--panel-width", `${width}px`);
     const lines = Math.max(1, Math.floor((height - MIDDLE_HEIGHT) / 2 / LINE_HEIGHT));
     if (lines === this.#linesMax && this.#asks.length === lines) return;
     this.#linesMax = lines;

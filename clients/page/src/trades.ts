@@ -149,7 +149,7 @@ export class Trades {
   }
 
   #resized({ width, height }: DOMRectReadOnly = new DOMRectReadOnly()): void {
-    if (width > 0) this.#root.style.setProperty("--room", `${width}px`);
+    if (width > 0) this.#root.style.setProperty("--panel-width", `${width}px`);
     this.#linesMax = Math.ceil(height / LINE_HEIGHT);
     while (this.#lines.length > this.#linesMax) this.#lines.pop()?.element.remove();
     // New space is filled with older trades.

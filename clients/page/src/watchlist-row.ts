@@ -112,7 +112,7 @@ export class WatchlistRow {
     write(this.#venue, market.client.instruments.venue(row));
   }
 
-  place(index: number, height: number): void {
+  setPosition(index: number, height: number): void {
     if (index === this.index) return;
     this.index = index;
     this.element.style.top = `${index * height}px`;

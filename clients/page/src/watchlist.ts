@@ -71,7 +71,7 @@ export class Watchlist {
       scrollToFn: elementScroll,
       observeElementRect,
       observeElementOffset,
-      onChange: () => this.#place(performance.now()),
+      onChange: () => this.#arrange(performance.now()),
     });
     this.#virtual._didMount();
     this.#virtual._willUpdate();
@@ -145,7 +145,7 @@ export class Watchlist {
       this.#virtual.measure();
     }
     for (const shown of this.#shown.values()) shown.index = -1;
-    this.#place(performance.now());
+    this.#arrange(performance.now());
   }
 
   #renew(): void {
@@ -162,7 +162,7 @@ export class Watchlist {
     this.#virtual._willUpdate();
     this.#rows.style.height = `${this.#order.length * this.#rowHeight}px`;
     attribute(this.#grid, "aria-rowcount", String(this.#order.length + 1));
-    this.#place(performance.now());
+    this.#arrange(performance.now());
     this.#showCount();
   }
 
@@ -190,19 +190,19 @@ export class Watchlist {
   }
 
   /** Puts the rows in view into the document at their positions; reuses the elements of rows that left the view. */
-  #place(now: number): void {
+  #arrange(now: number): void {
     const items = this.#virtual.getVirtualItems();
-    const wanted = new Map(items.map((item) => [this.#order[item.index] ?? -1, item.index]));
-    wanted.delete(-1);
+    const inView = new Map(items.map((item) => [this.#order[item.index] ?? -1, item.index]));
+    inView.delete(-1);
     for (const [row, shown] of this.#shown) {
-      if (wanted.has(row)) continue;
+      if (inView.has(row)) continue;
       this.#shown.delete(row);
       this.#spare.push(shown);
     }
-    for (const [row, index] of wanted) (this.#shown.get(row) ?? this.#addRow(row, now)).place(index, this.#rowHeight);
+    for (const [row, index] of inView) (this.#shown.get(row) ?? this.#addRow(row, now)).setPosition(index, this.#rowHeight);
     for (const spare of this.#spare) spare.element.remove();
     this.#columns.apply();
-    this.#keepOrder([...wanted.keys()]);
+    this.#keepOrder([...inView.keys()]);
     this.#showActive();
   }
 
@@ -295,7 +295,7 @@ export class Watchlist {
     const next = Math.max(0, Math.min(this.#order.length - 1, (at < 0 && step > 0 ? -1 : at) + step));
     this.#active = this.#order[next] ?? -1;
     this.#virtual.scrollToIndex(next);
-    this.#place(performance.now());
+    this.#arrange(performance.now());
     this.#flagAll();
   }
 

@@ -23,23 +23,23 @@ class Inbox(Generic[T]):
         self._size_max = size_max
         self._lifted = 0
         self._changed = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._has_room.set()
+        self._has_space = asyncio.Event()
+        self._has_space.set()
         self._error: BaseException | None = None
         self._ended = False
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def has_room(self) -> bool:
+    def has_space(self) -> bool:
         """Whether another item fits, or the bound is lifted."""
         return len(self._items) < self._size_max or self._lifted > 0 or self._ended
 
-    async def room(self) -> None:
-        """Waits until there is room."""
-        while not self.has_room():
-            self._has_room.clear()
-            await self._has_room.wait()
+    async def until_space(self) -> None:
+        """Waits until there is space."""
+        while not self.has_space():
+            self._has_space.clear()
+            await self._has_space.wait()
 
     def put_now(self, item: T) -> None:
         """Appends an item, also beyond the bound."""
@@ -56,7 +56,7 @@ class Inbox(Generic[T]):
             self._changed.clear()
             await self._changed.wait()
         item = self._items.popleft()
-        self._has_room.set()
+        self._has_space.set()
         return item
 
     def end(self, error: BaseException | None = None) -> None:
@@ -64,13 +64,13 @@ class Inbox(Generic[T]):
         if not self._ended:
             self._ended, self._error = True, error
         self._changed.set()
-        self._has_room.set()
+        self._has_space.set()
 
     @contextmanager
     def lifted(self) -> Generator[None]:
         """Lifts the bound: a call that waits for an answer does not read the packets before it."""
         self._lifted += 1
-        self._has_room.set()
+        self._has_space.set()
         try:
             yield
         finally:

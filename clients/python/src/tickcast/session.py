@@ -237,7 +237,7 @@ class Session:
                 if lost.is_final:
                     raise lost
                 # Reconnecting for a program that does not read would only lead to another loss.
-                await self._inbox.room()
+                await self._inbox.until_space()
                 if time.monotonic() - started >= HELD_S:
                     self._backoff.reset()
                 await asyncio.sleep(self._backoff.next_s(self._reconnect_s))
@@ -260,7 +260,7 @@ class Session:
                 async with asyncio.timeout(2 * self._heartbeat_s + SILENCE_S):
                     message = await socket.recv()
                 if isinstance(message, bytes):
-                    await self._until_room(socket)
+                    await self._until_space(socket)
                     self._take_packet(message)
                 elif (control := json.loads(message)).get("type") == "welcome":
                     self._welcome(control, socket)
@@ -335,20 +335,20 @@ class Session:
         if future is not None and not future.done():
             future.set_result(control)
 
-    async def _until_room(self, socket: ClientConnection) -> None:
-        """Waits until the inbox has room. Raises `ConnectionClosed` if the connection ends before.
+    async def _until_space(self, socket: ClientConnection) -> None:
+        """Waits until the inbox has space. Raises `ConnectionClosed` if the connection ends before.
 
-        A packet without room is not taken, and neither is its token: it is requested again after the reconnect.
+        A packet without space is not taken, and neither is its token: it is requested again after the reconnect.
         """
-        if self._inbox.has_room():
+        if self._inbox.has_space():
             return
-        room, end = asyncio.create_task(self._inbox.room()), asyncio.create_task(socket.wait_closed())
+        space, end = asyncio.create_task(self._inbox.until_space()), asyncio.create_task(socket.wait_closed())
         try:
-            await asyncio.wait({room, end}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({space, end}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            room.cancel()
+            space.cancel()
             end.cancel()
-        if not room.done():
+        if not space.done():
             raise ConnectionClosed(socket.protocol.close_rcvd, socket.protocol.close_sent, None)
 
     def _take_packet(self, data: bytes) -> None:
