@@ -111,7 +111,7 @@ layer! {
     history_ms "TICKCAST_HISTORY_MS" "MS" u32;
     /// Silence of a feed or publisher after which its instruments are stale, ms; 0 for never [default: 10000]
     stale_ms "TICKCAST_STALE_MS" "MS" u32;
-    /// Time to send a whole request head and be upgraded, ms [default: 10000]
+    /// Handshake timeout: time to send a whole request head and be upgraded, ms [default: 10000]
     upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
     /// Time a peer has to take 64 KiB of an HTTP answer, or an echo, ms [default: 5000]
     write_timeout_ms "TICKCAST_WRITE_TIMEOUT_MS" "MS" u32;
