@@ -1,4 +1,4 @@
-//! Bars of the real program, against what a subscriber has heard and added up itself.
+//! Bars of the server, compared with bars that a subscriber computes from its stream.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use tickcast_test_support::server::Server;
 /// Seconds that are compared.
 const SECONDS: u64 = 4;
 
-/// A bar as it should be, added up from records by somebody who knows the protocol's text only.
+/// The records of a bar, read from their bytes with none of the program's decoders.
 #[derive(Default)]
 struct Sum {
     trades: Vec<(i64, i64)>,
@@ -28,7 +28,7 @@ fn second_of(record: &Record) -> u64 {
     number(record, 24) as u64 / 1_000_000_000
 }
 
-/// What the stream has said: by symbol and second.
+/// The records of a stream by symbol and start of their bar.
 fn add_up(records: &[(String, Record)], interval_s: u64) -> BTreeMap<(&str, u64), Sum> {
     let mut sums = BTreeMap::<_, Sum>::new();
     for (symbol, record) in records {
@@ -51,7 +51,7 @@ fn text(mantissa: i64, exponent: &Value) -> String {
     format!("{}.{:0width$}", mantissa / unit, mantissa % unit, width = decimals as usize)
 }
 
-/// The row of columns that a sum should be.
+/// The expected row for some records.
 fn row(second: u64, sum: &Sum, instrument: &Value) -> Value {
     let price = |px: Option<i64>| px.map(|px| text(px, &instrument["px_exp"]));
     let prices = || sum.trades.iter().map(|trade| trade.0);
@@ -68,23 +68,23 @@ fn row(second: u64, sum: &Sum, instrument: &Value) -> Value {
     ])
 }
 
-/// The columns of an answer as rows.
-fn rows(answer: &Value) -> Vec<Value> {
+/// The columns of a response as rows.
+fn rows(response: &Value) -> Vec<Value> {
     let columns = ["time", "open", "high", "low", "close", "volume", "trades", "bid_px", "ask_px"];
-    let length = answer["time"].as_array().expect("a column").len();
-    columns.iter().for_each(|name| assert_eq!(answer[name].as_array().map(Vec::len), Some(length), "{name}"));
-    (0..length).map(|nth| columns.iter().map(|name| answer[name][nth].clone()).collect()).collect()
+    let length = response["time"].as_array().expect("a column").len();
+    columns.iter().for_each(|name| assert_eq!(response[name].as_array().map(Vec::len), Some(length), "{name}"));
+    (0..length).map(|nth| columns.iter().map(|name| response[name][nth].clone()).collect()).collect()
 }
 
 fn bars(server: &Server, symbol: &str, query: &str) -> Value {
-    let answer = server.get(&format!("/v1/bars/{symbol}?{query}"));
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("cache-control"), Some("no-cache"));
-    answer.json()
+    let response = server.get(&format!("/v1/bars/{symbol}?{query}"));
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("cache-control"), Some("no-cache"));
+    response.json()
 }
 
 #[test]
-fn bars_are_those_of_the_stream() {
+fn bars_match_the_stream() {
     let server = Server::start(&["--feed", "sim:instruments=6,rate=3000,seed=5"]);
     let mut subscriber = server.subscriber(&["trade", "quote"], &["*"]);
     subscriber.until_live();
@@ -100,11 +100,11 @@ fn bars_are_those_of_the_stream() {
             records.push((subscriber.symbol(&record).to_owned(), record));
         }
     }
-    // What came after those seconds is there, so they are whole.
+    // A record after those seconds is in the bars, so those seconds are complete.
     let (to, until) = (from + SECONDS, Instant::now() + DEADLINE);
-    let symbol = &records.last().expect("some thousands").0;
+    let symbol = &records.last().expect("thousands of records").0;
     while bars(&server, symbol, "interval_s=1&limit=1")["time"][0].as_u64().is_none_or(|newest| newest < to) {
-        assert!(Instant::now() < until, "no bar of {to} comes");
+        assert!(Instant::now() < until, "no bar of {to}");
     }
     let instruments = server.get("/v1/instruments").json();
     let (sums, mut compared) = (add_up(&records, 1), 0);
@@ -112,38 +112,38 @@ fn bars_are_those_of_the_stream() {
         let symbol = instrument["symbol"].as_str().expect("a text");
         let own = sums.iter().filter(|((of, _), _)| *of == symbol);
         let expected: Vec<_> = own.map(|((_, second), sum)| row(*second, sum, instrument)).collect();
-        let answer = bars(&server, symbol, &format!("interval_s=1&to={to}&limit={}", expected.len().max(1)));
+        let response = bars(&server, symbol, &format!("interval_s=1&to={to}&limit={}", expected.len().max(1)));
         assert_eq!(
-            (&answer["symbol"], &answer["interval_s"], &answer["holes"]),
+            (&response["symbol"], &response["interval_s"], &response["holes"]),
             (&json!(symbol), &json!(1), &json!([]))
         );
-        assert!(answer["since"].as_u64().expect("a time") < from);
-        let mut came = rows(&answer);
-        came.retain(|row| row[0].as_u64().expect("a time") >= from);
-        assert_eq!(came, expected, "{symbol}");
+        assert!(response["since"].as_u64().expect("a time") < from);
+        let mut received = rows(&response);
+        received.retain(|row| row[0].as_u64().expect("a time") >= from);
+        assert_eq!(received, expected, "{symbol}");
         compared += expected.len();
     }
     assert!(compared >= 6 * SECONDS as usize / 2, "only {compared} bars were compared");
-    wider_bars_are_those_of_the_stream(&server, &records, from, to);
+    assert_wider_bars_match(&server, &records, from, to);
     assert_eq!(server.metric_values("tickcast_bars_records_lost_total"), [0]);
 }
 
-/// Bars of two seconds, of which the outer two may be of what was not listened to.
-fn wider_bars_are_those_of_the_stream(server: &Server, records: &[(String, Record)], from: u64, to: u64) {
+/// Compares bars of two seconds, except those at the ends that begin before or end after the records.
+fn assert_wider_bars_match(server: &Server, records: &[(String, Record)], from: u64, to: u64) {
     let (sums, instruments) = (add_up(records, 2), server.get("/v1/instruments").json());
     for instrument in instruments["instruments"].as_array().expect("a list") {
         let symbol = instrument["symbol"].as_str().expect("a text");
-        let is_whole = |second: u64| second >= from && second + 2 <= to;
-        let own = sums.iter().filter(|((of, second), _)| *of == symbol && is_whole(*second));
+        let is_complete = |second: u64| second >= from && second + 2 <= to;
+        let own = sums.iter().filter(|((of, second), _)| *of == symbol && is_complete(*second));
         let expected: Vec<_> = own.map(|((_, second), sum)| row(*second, sum, instrument)).collect();
-        let mut came = rows(&bars(server, symbol, &format!("interval_s=2&to={to}")));
-        came.retain(|row| row[0].as_u64().is_some_and(is_whole));
-        assert_eq!(came, expected, "{symbol}");
+        let mut received = rows(&bars(server, symbol, &format!("interval_s=2&to={to}")));
+        received.retain(|row| row[0].as_u64().is_some_and(is_complete));
+        assert_eq!(received, expected, "{symbol}");
     }
 }
 
 #[test]
-fn a_question_that_cannot_be_answered_says_what_can() {
+fn a_bad_request_for_bars_names_the_parameter() {
     let server = Server::start(&["--feed", "sim:instruments=2,rate=100,seed=1"]);
     let symbol = loop {
         let instruments = server.get("/v1/instruments").json();
@@ -151,14 +151,14 @@ fn a_question_that_cannot_be_answered_says_what_can() {
             break symbol.to_owned();
         }
     };
-    let ask_for = |rest: &str| server.get(&format!("/v1/bars/{rest}"));
-    ask_for("NO-SUCH").assert_refusal(404, "not_found", &["NO-SUCH", "/v1/instruments"]);
-    ask_for(&format!("{symbol}?interval_s=0")).assert_refusal(400, "bad_request", &["interval_s", "from 1 to 86400"]);
-    ask_for(&format!("{symbol}?limit=9999999")).assert_refusal(400, "bad_request", &["limit", "from 1 to 5000"]);
-    ask_for(&format!("{symbol}?to=tomorrow")).assert_refusal(400, "bad_request", &["to", "tomorrow"]);
+    let get = |rest: &str| server.get(&format!("/v1/bars/{rest}"));
+    get("NO-SUCH").assert_refusal(404, "not_found", &["NO-SUCH", "/v1/instruments"]);
+    get(&format!("{symbol}?interval_s=0")).assert_refusal(400, "bad_request", &["interval_s", "from 1 to 86400"]);
+    get(&format!("{symbol}?limit=9999999")).assert_refusal(400, "bad_request", &["limit", "from 1 to 5000"]);
+    get(&format!("{symbol}?to=tomorrow")).assert_refusal(400, "bad_request", &["to", "tomorrow"]);
     let encoded = symbol.replace('-', "%2D");
-    assert_eq!(ask_for(&encoded).json()["symbol"], symbol);
-    assert_eq!(bars(&server, &symbol, "to=0&interval_s=1")["time"], json!([]), "before the start there was nothing");
+    assert_eq!(get(&encoded).json()["symbol"], symbol);
+    assert_eq!(bars(&server, &symbol, "to=0&interval_s=1")["time"], json!([]), "no bars before the start");
     let head =
         send_request(server.address, format!("HEAD /v1/bars/{symbol} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes());
     assert_eq!((head.status, head.body.len()), (200, 0));

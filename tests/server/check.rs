@@ -1,5 +1,5 @@
-//! `tickcast check`, and what a server's start makes of the same findings. That each setting is judged rightly is tested
-//! beside its source, on made-up machines; here it is the real one, whatever it is like.
+//! `tickcast check`, and the same checks at the start of the server, on the real machine, however it is set up. Each
+//! setting's check is tested beside its source, on simulated machines.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use tickcast_test_support::paths;
 use tickcast_test_support::server::{Program, Server};
 
-/// More than the rings of any machine hold.
+/// More connections than any machine can hold.
 const TOO_MANY: &str = "4294967295";
 
 fn json(args: &[&str]) -> (Option<i32>, Value) {
@@ -16,7 +16,7 @@ fn json(args: &[&str]) -> (Option<i32>, Value) {
     (exit.code, serde_json::from_str(&exit.stdout).unwrap_or_else(|error| panic!("{error}: {exit:?}")))
 }
 
-/// The program under a shell that first does something to its surroundings.
+/// The program, started by a shell that runs `command` first.
 fn after(command: &str, args: &[&str]) -> Command {
     let mut shell = Command::new("bash");
     shell.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -25,11 +25,11 @@ fn after(command: &str, args: &[&str]) -> Command {
 }
 
 #[test]
-fn lines_and_json_tell_the_same_and_end_with_the_same_code() {
+fn lines_and_json_have_the_same_findings_and_exit_code() {
     let exit = Program::run(&["check", "--connections", "1000"]);
     let (code, object) = json(&["--connections", "1000"]);
     assert_eq!(exit.code, code);
-    assert_eq!(object["exit_code"], code.expect("it ends by itself"));
+    assert_eq!(object["exit_code"], code.expect("it exits by itself"));
     assert_eq!(object["connections"], 1000);
     let settings = object["settings"].as_array().expect("a list");
     for setting in settings {
@@ -42,20 +42,20 @@ fn lines_and_json_tell_the_same_and_end_with_the_same_code() {
 }
 
 #[test]
-fn what_no_machine_can_hold_is_missing_with_a_code_of_its_own() {
+fn too_many_connections_are_missing_and_exit_with_3() {
     let exit = Program::run(&["check", "--connections", TOO_MANY]);
     assert_eq!(exit.code, Some(3), "{exit:?}");
     let line = exit.stdout.lines().find(|line| line.starts_with("missing   descriptors"));
     assert!(line.is_some_and(|line| line.ends_with("tuning/descriptors")), "{}", exit.stdout);
-    // A server with the same settings is refused, and says how many there could be.
+    // A server with the same setting does not start.
     let exit = Program::run(&["--connections-max", TOO_MANY, "--feed", "none", "--listen", "127.0.0.1:0"]);
     assert_eq!(exit.code, Some(2), "{exit:?}");
     assert!(exit.stderr.contains("connections_max"), "{}", exit.stderr);
 }
 
 #[test]
-fn arguments_that_are_not_understood_have_another_code_and_no_findings() {
-    for (args, said) in [
+fn bad_arguments_exit_with_2_and_no_findings() {
+    for (args, parts) in [
         (&["--connections", "0"][..], "0 is not in 1.."),
         (&["--connections", "many"], "many"),
         (&["--cores", "9999"], "cores: core 9999"),
@@ -64,35 +64,35 @@ fn arguments_that_are_not_understood_have_another_code_and_no_findings() {
     ] {
         let exit = Program::run(&[&["check"], args].concat());
         assert_eq!((exit.code, exit.stdout.as_str()), (Some(2), ""), "{args:?}: {exit:?}");
-        assert!(exit.stderr.contains(said), "{args:?}: {}", exit.stderr);
+        assert!(exit.stderr.contains(parts), "{args:?}: {}", exit.stderr);
     }
 }
 
 #[test]
-fn the_connections_are_those_of_the_server_unless_they_are_given() {
+fn connections_default_to_the_setting_of_the_server() {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), "connections_max = 11").expect("room for it");
+    std::fs::write(file.path(), "connections_max = 11").expect("the file is writable");
     let path = file.path().to_str().expect("a path of ASCII");
-    let asked = |args: &[&str], variable: Option<&str>| {
+    let connections = |args: &[&str], variable: Option<&str>| {
         let mut command = Program::command(&[&["check", "--json", "--config", path], args].concat());
-        variable.map(|connections| command.env("TICKCAST_CONNECTIONS_MAX", connections));
+        variable.map(|value| command.env("TICKCAST_CONNECTIONS_MAX", value));
         let exit = Program::spawn(command).wait_for_exit();
         serde_json::from_str::<Value>(&exit.stdout).unwrap_or_else(|error| panic!("{error}: {exit:?}"))["connections"]
             .clone()
     };
-    assert_eq!(asked(&[], None), 11);
-    assert_eq!(asked(&[], Some("22")), 22);
-    assert_eq!(asked(&["--connections-max", "33"], Some("22")), 33);
-    assert_eq!(asked(&["--connections", "44", "--connections-max", "33"], Some("22")), 44);
+    assert_eq!(connections(&[], None), 11);
+    assert_eq!(connections(&[], Some("22")), 22);
+    assert_eq!(connections(&["--connections-max", "33"], Some("22")), 33);
+    assert_eq!(connections(&["--connections", "44", "--connections-max", "33"], Some("22")), 44);
 }
 
 #[test]
-fn a_start_without_enough_locked_memory_is_refused_with_what_mends_it() {
+fn a_start_without_enough_locked_memory_fails_with_the_fix() {
     let serve = ["--feed", "none", "--listen", "127.0.0.1:0"];
     let exit = Program::spawn(after("ulimit -l 256", &serve)).wait_for_exit();
     assert_eq!(exit.code, Some(2), "{exit:?}");
-    for said in ["memlock: 256 KiB, wanted at least 512 KiB", "'tuning/memlock apply' mends it", "'tickcast check'"] {
-        assert!(exit.stderr.contains(said), "{said}: {}", exit.stderr);
+    for parts in ["memlock: 256 KiB, wanted at least 512 KiB", "'tuning/memlock apply' mends it", "'tickcast check'"] {
+        assert!(exit.stderr.contains(parts), "{parts}: {}", exit.stderr);
     }
     assert!(!exit.stderr.contains("panicked") && !exit.stdout.contains("serving on"), "{exit:?}");
     let exit = Program::spawn(after("ulimit -l 256", &["check"])).wait_for_exit();
@@ -100,21 +100,21 @@ fn a_start_without_enough_locked_memory_is_refused_with_what_mends_it() {
 }
 
 #[test]
-fn what_is_recommended_and_off_is_one_line_at_a_start() {
-    let permitted = Command::new("unshare").args(["--net", "true"]).output();
-    if !permitted.is_ok_and(|output| output.status.success()) {
-        return println!("SKIPPED: network namespaces are not permitted here ('unshare --net' needs root)");
+fn recommendations_at_a_start_are_one_line() {
+    let unshare = Command::new("unshare").args(["--net", "true"]).output();
+    if !unshare.is_ok_and(|output| output.status.success()) {
+        return println!("SKIPPED: network namespaces are not permitted ('unshare --net' needs root)");
     }
     let start = |somaxconn: &str| {
-        // The namespace is the server's own, and ends with it.
+        // The namespace ends with the server.
         let set = format!(
             "cd /proc/sys/net && echo {somaxconn} >core/somaxconn && echo 65535 >ipv4/tcp_max_syn_backlog \
              && echo 0 >ipv4/tcp_slow_start_after_idle && ip link set lo up"
         );
-        let inside = after(&set, &["--feed", "none", "--listen", "127.0.0.1:0", "--connections-max", "200"]);
+        let server = after(&set, &["--feed", "none", "--listen", "127.0.0.1:0", "--connections-max", "200"]);
         let mut command = Command::new("unshare");
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.arg("--net").arg(inside.get_program()).args(inside.get_args());
+        command.arg("--net").arg(server.get_program()).args(server.get_args());
         Server::spawn(command).stop(Signal::TERM)
     };
     let exit = start("1");

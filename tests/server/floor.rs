@@ -1,4 +1,4 @@
-//! The floor that the server is measured against: it does the same work, or it is no floor.
+//! `tickcast floor`, the yardstick of the server: it does the same deliveries.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
@@ -11,9 +11,9 @@ use tungstenite::{Message, WebSocket};
 
 type Client = WebSocket<TcpStream>;
 
-/// Both ways to send that are always built in.
+/// The ways to send that are always built.
 const SENDS: [&str; 2] = ["io-uring", "send"];
-/// Longer than the sockets of a client that does not read take together.
+/// Together more than the sockets of a client that does not read take.
 const FLOOD_MESSAGES: u64 = 40;
 const FLOOD_BYTES: usize = 150_000;
 
@@ -37,10 +37,10 @@ impl Floor {
 
     fn upgrade(&self, stream: TcpStream, path: &str) -> Client {
         let url = format!("ws://{}{path}", self.address);
-        tungstenite::client(url, stream).expect("it upgrades whoever asks").0
+        tungstenite::client(url, stream).expect("every client is upgraded").0
     }
 
-    /// Ends it, and returns what it counted.
+    /// Ends the floor, and returns its counters.
     fn stop(self) -> Value {
         self.program.signal(Signal::TERM);
         tally(&self.program.wait_for_exit())
@@ -49,10 +49,10 @@ impl Floor {
 
 fn tally(exit: &Exit) -> Value {
     assert_eq!(exit.code, Some(0), "{exit:?}");
-    serde_json::from_str(exit.stdout.lines().last().expect("it says what it did")).expect("the last line is JSON")
+    serde_json::from_str(exit.stdout.lines().last().expect("it prints its counters")).expect("the last line is JSON")
 }
 
-/// A payload with a number, about an instrument.
+/// A message with a number and an instrument.
 fn payload(number: u64, instrument: u32, bytes: usize) -> Vec<u8> {
     let mut payload = vec![number as u8; bytes];
     payload[16..24].copy_from_slice(&number.to_le_bytes());
@@ -60,9 +60,9 @@ fn payload(number: u64, instrument: u32, bytes: usize) -> Vec<u8> {
     payload
 }
 
-/// The number of the next message, whose every byte is as it was sent.
+/// The number of the next message; asserts that every byte is as sent.
 fn next_number(client: &mut Client) -> u64 {
-    let message = client.read().expect("a message comes").into_data();
+    let message = client.read().expect("a message").into_data();
     let number = u64::from_le_bytes(message[16..24].try_into().expect("eight bytes"));
     let instrument = u32::from_le_bytes(message[28..32].try_into().expect("four bytes"));
     assert!(message == payload(number, instrument, message.len()), "message {number} is torn");
@@ -70,14 +70,14 @@ fn next_number(client: &mut Client) -> u64 {
 }
 
 #[test]
-fn what_is_published_reaches_every_subscriber_as_it_was_and_in_order() {
+fn every_subscriber_receives_all_messages_in_order() {
     for sends in SENDS {
         let floor = Floor::start(&["--sends", sends]);
         let mut clients: Vec<_> = (0..20).map(|_| floor.client("/v1/stream")).collect();
         let mut publisher = floor.client("/v1/publish?token=any");
         let lengths = [60, 125, 126, 5_000, 70_000];
         for (number, bytes) in lengths.iter().enumerate() {
-            publisher.send(Message::text("{}")).expect("text is passed over");
+            publisher.send(Message::text("{}")).expect("text is ignored");
             publisher.send(Message::binary(payload(number as u64, 1, *bytes))).expect("it reads");
         }
         for client in &mut clients {
@@ -85,23 +85,23 @@ fn what_is_published_reaches_every_subscriber_as_it_was_and_in_order() {
         }
         let tally = floor.stop();
         assert_eq!((&tally["sent"], &tally["dropped"], &tally["subscribers"]), (&100.into(), &0.into(), &20.into()));
-        assert!(tally["sweeps"].as_u64().is_some_and(|flushes| (1..=5).contains(&flushes)), "{tally}");
+        assert!(tally["flushes"].as_u64().is_some_and(|flushes| (1..=5).contains(&flushes)), "{tally}");
     }
 }
 
 #[test]
-fn with_each_a_message_goes_to_the_subscriber_that_its_instrument_names() {
+fn with_each_a_message_goes_to_the_subscriber_of_its_instrument() {
     for sends in SENDS {
         let floor = Floor::start(&["--sends", sends, "--each"]);
         let mut clients: Vec<_> = (0..3).map(|_| floor.client("/v1/stream")).collect();
         let mut publisher = floor.client("/v1/publish");
-        // The last is for somebody who has not come.
+        // The last message is for a subscriber that has not connected.
         for (number, instrument) in [1, 3, 1, 2, 3, 1, 4].into_iter().enumerate() {
             publisher.write(Message::binary(payload(number as u64, instrument, 64))).expect("it reads");
         }
         publisher.flush().expect("it reads");
-        for (client, wanted) in clients.iter_mut().zip([&[0, 2, 5][..], &[3], &[1, 4]]) {
-            assert!(wanted.iter().all(|number| next_number(client) == *number), "{sends}");
+        for (client, expected) in clients.iter_mut().zip([&[0, 2, 5][..], &[3], &[1, 4]]) {
+            assert!(expected.iter().all(|number| next_number(client) == *number), "{sends}");
         }
         let tally = floor.stop();
         assert_eq!((&tally["sent"], &tally["dropped"]), (&6.into(), &1.into()), "{sends}");
@@ -109,7 +109,7 @@ fn with_each_a_message_goes_to_the_subscriber_that_its_instrument_names() {
 }
 
 #[test]
-fn a_full_socket_never_tears_a_frame_and_what_it_misses_is_counted() {
+fn a_full_socket_drops_whole_frames_and_counts_them() {
     for sends in SENDS {
         let floor = Floor::start(&["--sends", sends, "--send-buffer-bytes", "20000"]);
         let mut quick = floor.client("/v1/stream");
@@ -119,11 +119,11 @@ fn a_full_socket_never_tears_a_frame_and_what_it_misses_is_counted() {
         let mut publisher = floor.client("/v1/publish");
         for number in 0..FLOOD_MESSAGES {
             publisher.send(Message::binary(payload(number, 1, FLOOD_BYTES))).expect("it reads");
-            assert_eq!(next_number(&mut quick), number, "{sends}: the slow one does not hold the quick one up");
+            assert_eq!(next_number(&mut quick), number, "{sends}: the slow client does not delay the other");
         }
         slow.get_ref().set_nonblocking(true).expect("a TCP socket");
         let (mut last, mut received) = (None, 0);
-        // What comes now reaches the slow one again as soon as it has read what it was owed.
+        // Messages reach the slow client again as soon as it has read the pending bytes.
         for number in FLOOD_MESSAGES.. {
             publisher.send(Message::binary(payload(number, 1, 64))).expect("it reads");
             assert_eq!(next_number(&mut quick), number);
@@ -138,23 +138,23 @@ fn a_full_socket_never_tears_a_frame_and_what_it_misses_is_counted() {
                 break;
             }
         }
-        let published = last.expect("something came").max(FLOOD_MESSAGES);
+        let published = last.expect("a message").max(FLOOD_MESSAGES);
         let tally = floor.stop();
         let count = |field: &str| tally[field].as_u64().expect("a count");
         assert!(count("dropped") > 20, "{sends}: {tally}");
-        assert_eq!(count("sent") + count("dropped"), 2 * count("sweeps"), "{sends}: a message each flush");
-        assert!(count("sweeps") > published && received < count("sweeps"), "{sends}: {tally}");
+        assert_eq!(count("sent") + count("dropped"), 2 * count("flushes"), "{sends}: one message a flush");
+        assert!(count("flushes") > published && received < count("flushes"), "{sends}: {tally}");
     }
 }
 
 #[test]
-fn who_has_left_is_sent_nothing_more() {
+fn a_closed_connection_is_removed() {
     for sends in SENDS {
         let floor = Floor::start(&["--sends", sends]);
         let mut stays = floor.client("/v1/stream");
         drop(floor.client("/v1/stream"));
         let mut publisher = floor.client("/v1/publish");
-        // The first send after the end of a connection is answered with a reset, a later one fails.
+        // The peer responds to the first send after its close with a reset; a later send fails.
         for number in 0.. {
             publisher.send(Message::binary(payload(number, 1, 64))).expect("it reads");
             assert_eq!(next_number(&mut stays), number);
@@ -168,7 +168,7 @@ fn who_has_left_is_sent_nothing_more() {
 }
 
 #[test]
-fn it_does_not_outlive_whoever_started_it() {
+fn the_floor_ends_with_the_process_that_started_it() {
     for sends in SENDS {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let mut command = Program::command(&["floor", "--listen", "127.0.0.1:0", "--sends", sends]);

@@ -1,5 +1,4 @@
-//! Plain HTTP: what is sent again is asked for with its tag, and is compressed for who takes that; what a browser is told
-//! that it may do.
+//! GET and HEAD: entity tags, compression, and the headers that restrict a page.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -18,34 +17,34 @@ fn get(server: &Server, path: &str, lines: &[&str]) -> Response {
     request(server.address, "GET", path, &lines)
 }
 
-fn tag(answer: &Response) -> String {
-    let tag = answer.header("etag").expect("a tag").to_owned();
+fn tag(response: &Response) -> String {
+    let tag = response.header("etag").expect("a tag").to_owned();
     assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "a strong tag: {tag}");
     tag
 }
 
-fn inflate(answer: &Response) -> Vec<u8> {
-    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+fn inflate(response: &Response) -> Vec<u8> {
+    assert_eq!(response.header("content-encoding"), Some("gzip"));
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut plain).expect("whole gzip");
+    flate2::read::GzDecoder::new(&response.body[..]).read_to_end(&mut plain).expect("valid gzip");
     plain
 }
 
-/// What holds for everything that has a tag: each variant with its own, the same bytes in both, 304 for who has it, and
-/// nothing for who asks by HEAD.
-fn is_tagged(server: &Server, path: &str) {
+/// Asserts the rules of a resource with a tag: each variant has its own tag and the same content, a matching tag gets a
+/// 304, and HEAD gets the headers only.
+fn assert_tagged(server: &Server, path: &str) {
     let plain = get(server, path, &[]);
     assert_eq!((plain.status, plain.header("content-encoding")), (200, None), "{path}");
     assert_eq!(plain.header("content-length"), Some(plain.body.len().to_string().as_str()));
-    assert_eq!(plain.header("cache-control"), Some("no-cache"), "kept, and asked for each time");
-    assert_eq!(tag(&get(server, path, &[])), tag(&plain), "{path}: the same again has the same tag");
+    assert_eq!(plain.header("cache-control"), Some("no-cache"), "stored, and revalidated each time");
+    assert_eq!(tag(&get(server, path, &[])), tag(&plain), "{path}: the same content has the same tag");
     let gzip = get(server, path, &["Accept-Encoding: gzip, deflate, br, zstd"]);
     let accepts = "Accept-Encoding: gzip";
     if plain.header("vary").is_some_and(|vary| vary.contains("Accept-Encoding")) {
         assert_eq!(inflate(&gzip), plain.body, "{path}");
         assert!(gzip.body.len() < plain.body.len(), "{path}");
-        assert_eq!(gzip.header("vary"), plain.header("vary"), "both say on what it depends");
-        assert_ne!(tag(&gzip), tag(&plain), "other bytes have another tag");
+        assert_eq!(gzip.header("vary"), plain.header("vary"), "both variants vary");
+        assert_ne!(tag(&gzip), tag(&plain), "each variant has its own tag");
     } else {
         assert_eq!((gzip.body, gzip.headers), (plain.body.clone(), plain.headers.clone()), "{path}");
     }
@@ -54,13 +53,13 @@ fn is_tagged(server: &Server, path: &str) {
             request(server.address, "GET", path, &[&lines[..], &[format!("If-None-Match: {given}")]].concat())
         };
         let tag = tag(variant);
-        for had in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()] {
-            let answer = conditional(had);
-            assert_eq!((answer.status, &answer.body[..]), (304, &b""[..]), "{path}");
+        for sent in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()] {
+            let response = conditional(sent);
+            assert_eq!((response.status, &response.body[..]), (304, &b""[..]), "{path}");
             for name in ["etag", "vary", "cache-control"] {
-                assert_eq!(answer.header(name), variant.header(name), "{path}: {name} of a 304 is that of the 200");
+                assert_eq!(response.header(name), variant.header(name), "{path}: {name} of a 304 is that of the 200");
             }
-            assert_eq!((answer.header("content-length"), answer.header("content-type")), (None, None));
+            assert_eq!((response.header("content-length"), response.header("content-type")), (None, None));
         }
         let other = conditional("\"other\"".to_owned());
         assert_eq!((other.status, &other.body), (200, &variant.body), "{path}");
@@ -71,20 +70,20 @@ fn is_tagged(server: &Server, path: &str) {
 }
 
 #[test]
-fn files_have_tags_and_are_compressed_for_who_takes_it() {
+fn files_have_tags_and_are_compressed() {
     let server = Server::start(&["--feed", "none"]);
     for path in ["/", "/index.html", "/favicon.svg"] {
-        is_tagged(&server, path);
+        assert_tagged(&server, path);
     }
     let page = get(&server, "/", &[]);
-    assert_eq!(tag(&page), tag(&get(&server, "/index.html", &[])), "one file");
+    assert_eq!(tag(&page), tag(&get(&server, "/index.html", &[])), "both paths are the same file");
     assert_ne!(tag(&page), tag(&get(&server, "/favicon.svg", &[])));
     let refused = get(&server, "/", &["Accept-Encoding: gzip;q=0"]);
     assert_eq!((refused.header("content-encoding"), &refused.body), (None, &page.body));
 }
 
 #[test]
-fn a_page_runs_nothing_that_is_not_from_here_and_is_framed_by_nobody() {
+fn a_page_runs_only_its_own_scripts_and_cannot_be_framed() {
     let server = Server::start(&["--feed", "none"]);
     let page = get(&server, "/", &[]);
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
@@ -109,23 +108,23 @@ fn a_page_runs_nothing_that_is_not_from_here_and_is_framed_by_nobody() {
     for inline in ["<style", "style=", "<script>", "onclick=", "onload=", "javascript:", "src=\"http", "import("] {
         assert!(!text.contains(inline), "{inline} in the page");
     }
-    // Every file that the page names is there, and of a type that a browser takes.
+    // Every file that the page names is served, with the right type.
     let named: Vec<_> = text.split('"').filter(|text| text.starts_with('/') && text.contains('.')).collect();
     assert!(named.len() >= 3, "{named:?}");
     for file in named {
-        let answer = get(&server, file, &[]);
-        assert_eq!((answer.status, answer.header("x-content-type-options")), (200, Some("nosniff")), "{file}");
-        let wanted = match file.rsplit_once('.').expect("it has one").1 {
+        let response = get(&server, file, &[]);
+        assert_eq!((response.status, response.header("x-content-type-options")), (200, Some("nosniff")), "{file}");
+        let content_type = match file.rsplit_once('.').expect("a file extension").1 {
             "js" => "text/javascript; charset=utf-8",
             "css" => "text/css; charset=utf-8",
             "svg" => "image/svg+xml",
             "txt" => "text/plain; charset=utf-8",
             other => panic!("{other}: {file}"),
         };
-        assert_eq!(answer.header("content-type"), Some(wanted), "{file}");
-        // A worker is held to the policy of its own script.
-        let of_script = answer.header("content-security-policy").expect("a policy");
-        assert!(of_script.contains(if wanted.contains("javascript") {
+        assert_eq!(response.header("content-type"), Some(content_type), "{file}");
+        // The policy of a worker is that of its script.
+        let of_script = response.header("content-security-policy").expect("a policy");
+        assert!(of_script.contains(if content_type.contains("javascript") {
             "connect-src 'self'"
         } else {
             "default-src 'none'"
@@ -134,11 +133,11 @@ fn a_page_runs_nothing_that_is_not_from_here_and_is_framed_by_nobody() {
 }
 
 #[test]
-fn health_and_metrics_are_stored_by_nobody() {
+fn health_and_metrics_are_not_stored() {
     let server = Server::start(&["--feed", "none"]);
     for path in ["/healthz", "/readyz", "/metrics"] {
-        let answer = get(&server, path, &["Accept-Encoding: gzip"]);
-        assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")), "{path}");
-        assert_eq!((answer.header("etag"), answer.header("content-encoding")), (None, None), "{path}");
+        let response = get(&server, path, &["Accept-Encoding: gzip"]);
+        assert_eq!((response.status, response.header("cache-control")), (200, Some("no-store")), "{path}");
+        assert_eq!((response.header("etag"), response.header("content-encoding")), (None, None), "{path}");
     }
 }
