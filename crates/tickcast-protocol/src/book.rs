@@ -1,6 +1,6 @@
-//! A price book: levels by price, both sides, best first.
+//! An order book by price: both sides, best first.
 //!
-//! Levels hold absolute sizes; a size of 0 removes. Cost: a BTreeMap step a level, some 50 to 100 ns.
+//! Levels hold absolute sizes; a size of 0 removes one. Cost: a BTreeMap operation a level, some 50 to 100 ns.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ impl Book {
         }
     }
 
-    /// How many levels there would be after a record's levels, at the most.
+    /// The number of levels after applying a record's levels, or more if the record removes some.
     pub fn len_after(&self, action: BookAction, levels: impl ExactSizeIterator<Item = Level>) -> usize {
         if action == BookAction::Snapshot {
             return levels.filter(|level| level.sz != 0).count();
@@ -48,13 +48,13 @@ impl Book {
         self.len() + levels.filter(is_new).count()
     }
 
-    /// Forgets all levels.
+    /// Removes all levels.
     pub fn clear(&mut self) {
         self.bids.clear();
         self.asks.clear();
     }
 
-    /// The size at a price; 0 where there is no such level.
+    /// The size at a price; 0 if there is no such level.
     pub fn size(&self, side: BookSide, px: i64) -> i64 {
         let levels = match side {
             BookSide::Bid => &self.bids,
@@ -64,12 +64,12 @@ impl Book {
         levels.get(&px).copied().unwrap_or(0)
     }
 
-    /// Levels of both sides together.
+    /// Number of levels, both sides together.
     pub fn len(&self) -> usize {
         self.bids.len() + self.asks.len()
     }
 
-    /// True where neither side has a level.
+    /// True if neither side has a level.
     pub fn is_empty(&self) -> bool {
         self.bids.is_empty() && self.asks.is_empty()
     }
@@ -84,7 +84,8 @@ impl Book {
         self.asks.iter().map(|(px, sz)| (*px, *sz))
     }
 
-    /// The best `levels_max` levels, both sides drawn from evenly, each side best first: what a snapshot record holds.
+    /// The best `levels_max` levels for a snapshot record: evenly from both sides, each best first. If one side has fewer
+    /// than half, the other fills up.
     pub fn levels(&self, levels_max: usize) -> Vec<Level> {
         let half = levels_max / 2;
         let bids = self.bids.len().min(half.max(levels_max.saturating_sub(self.asks.len())));
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_sets_and_removes_absolute_sizes_and_a_snapshot_replaces_all() {
+    fn delta_changes_levels_and_snapshot_replaces_the_book() {
         let mut book = Book::default();
         book.apply(
             BookAction::Delta,
@@ -133,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn sides_are_read_best_first() {
+    fn sides_are_listed_best_first() {
         let book = book_of(3, 3);
         assert_eq!(book.bids().map(|(px, _)| px).collect::<Vec<_>>(), [99, 98, 97]);
         assert_eq!(book.asks().map(|(px, _)| px).collect::<Vec<_>>(), [101, 102, 103]);
     }
 
     #[test]
-    fn a_cut_draws_from_both_sides_evenly_and_fills_up_from_the_longer() {
+    fn cut_takes_evenly_from_both_sides_and_fills_up() {
         for (bids, asks, levels_max, bids_kept, asks_kept) in [
             (9, 9, 4, 2, 2),
             (9, 1, 4, 3, 1),
@@ -162,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_book_rebuilt_from_its_levels_is_the_same(
+        fn book_rebuilt_from_its_levels_is_equal(
             changes in prop::collection::vec((0i64..40, 0i64..4, any::<bool>()), 0..200), levels_max in 0usize..100,
         ) {
             let mut book = Book::default();

@@ -1,4 +1,6 @@
-//! Decimal text to mantissa and back, exactly. No value is ever a float on its way through.
+//! Decimal text to mantissa and back, exactly: no value passes through a float.
+//!
+//! A value is `mantissa × 10^exponent`; the exponent belongs to the instrument, so records carry mantissas alone.
 
 /// Why text is not a price or size at this exponent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -7,14 +9,24 @@ pub enum DecimalError {
     #[error("not a decimal number")]
     Malformed,
     /// Digits beyond the exponent that are not zero.
-    #[error("more decimals than the instrument's exponent holds")]
+    #[error("more decimals than the exponent holds")]
     Precision,
     /// Does not fit into an `i64` mantissa.
     #[error("too large for a 64-bit mantissa")]
     Overflow,
 }
 
-/// The mantissa of `text` at `exponent`: `("61837.63", -2)` is `6183763`. Zeros beyond the exponent are allowed.
+/// The mantissa of `text` at `exponent`. Zeros beyond the exponent are allowed.
+///
+/// ```
+/// use tickcast_protocol::decimal::{DecimalError, parse};
+///
+/// assert_eq!(parse("61837.63", -2), Ok(6_183_763));
+/// assert_eq!(parse("61837.635", -2), Err(DecimalError::Precision));
+/// ```
+///
+/// # Errors
+/// When the text is not a number, or its mantissa is not exact or not 64 bits.
 pub fn parse(text: &str, exponent: i8) -> Result<i64, DecimalError> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -44,16 +56,16 @@ pub fn parse(text: &str, exponent: i8) -> Result<i64, DecimalError> {
     for _ in all..kept {
         mantissa = push(mantissa, 0)?;
     }
-    // Digits were gathered below zero, where one more value fits.
+    // The digits were summed below zero, where one more value fits.
     if negative { Ok(mantissa) } else { mantissa.checked_neg().ok_or(DecimalError::Overflow) }
 }
 
-/// How many decimals `text` is written with: the exponent a venue's fixed notation implies.
+/// How many decimals `text` is written with: the negative of the exponent that a venue's fixed notation implies.
 pub fn decimals(text: &str) -> i8 {
     text.split_once('.').map_or(0, |(_, fraction)| i8::try_from(fraction.len()).unwrap_or(i8::MAX))
 }
 
-/// Appends `mantissa × 10^exponent` with all its decimals: `(6183763, -2)` is `61837.63`.
+/// Appends `mantissa × 10^exponent` with all its decimals: `(6183763, -2)` gives `61837.63`.
 pub fn format(mantissa: i64, exponent: i8, out: &mut String) {
     if mantissa < 0 {
         out.push('-');
@@ -93,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_mantissa_agree_at_the_extremes() {
+    fn extreme_values_parse_and_format() {
         for (text, exponent, mantissa) in [
             ("61837.63000000", -8, 6_183_763_000_000),
             ("61837.63000000", -2, 6_183_763),
@@ -114,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_text_is_an_error_and_never_a_value() {
+    fn malformed_text_is_an_error() {
         for text in ["", "-", ".", "1.", ".5", "0.-10000", "1e5", "+1", " 1", "1.2.3", "NaN", "٣"] {
             assert_eq!(parse(text, -8), Err(DecimalError::Malformed), "{text:?}");
         }

@@ -1,14 +1,14 @@
-//! Which instruments there are: names to dense ids and back.
+//! The directory of instruments: names to dense ids and back.
 //!
-//! The sequencer owns the one that gives ids; every shard keeps a copy, built from the Definitions in its ring. Ids are
-//! dense and start at 1, an instrument is never removed within an epoch.
+//! The sequencer owns the directory that assigns ids; every shard has a copy, built from the Definitions in its ring. Ids
+//! are dense and start at 1; an instrument is never removed within an epoch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::instrument::Instrument;
 
-/// Names to instruments.
+/// Instruments by id and by symbol.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     instruments: Vec<Arc<Instrument>>,
@@ -18,18 +18,32 @@ pub struct Directory {
 /// Why an instrument was not defined.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DefineError {
-    /// The same symbol exists with another precision, and records of both could not be told apart.
+    /// The symbol exists with another precision: records of both would be indistinguishable.
     #[error(
-        "{symbol} is defined already with px_exp {px_exp} and sz_exp {sz_exp}; define it the same, or choose another symbol"
+        "symbol: {symbol} is already defined with px_exp {px_exp} and sz_exp {sz_exp}: expected the same exponents, or \
+         another symbol"
     )]
-    Conflict { symbol: String, px_exp: i8, sz_exp: i8 },
+    Conflict {
+        /// The symbol.
+        symbol: String,
+        /// As defined before.
+        px_exp: i8,
+        /// As defined before.
+        sz_exp: i8,
+    },
     /// The directory is full.
-    #[error("the directory holds {max} instruments, and that is its limit (instruments_max)")]
-    Full { max: usize },
+    #[error("instruments: the directory is full: expected at most {max} (instruments_max)")]
+    Full {
+        /// The limit.
+        max: usize,
+    },
 }
 
 impl Directory {
-    /// Gives the instrument an id, or the one that its symbol already has. The flag says whether it is new.
+    /// Assigns an id to the instrument, or returns the id that its symbol already has. The flag is true for a new one.
+    ///
+    /// # Errors
+    /// When the symbol is defined with other exponents, or the directory is full.
     pub fn define(&mut self, instrument: &Instrument, instruments_max: usize) -> Result<(u32, bool), DefineError> {
         if let Some(known) = self.find(&instrument.symbol) {
             if (known.px_exp, known.sz_exp) != (instrument.px_exp, instrument.sz_exp) {
@@ -46,10 +60,10 @@ impl Directory {
         Ok((id, true))
     }
 
-    /// Takes over an instrument with the id that it has. Returns false for one that is there already.
+    /// Adds an instrument with the id that it has. Returns false if that id is there already.
     ///
     /// # Panics
-    /// When ids do not come in order: Definitions are never lost without a resynchronisation, which sends them all.
+    /// When ids do not come in order: a lost Definition is always followed by a resynchronisation, which sends them all.
     pub fn insert(&mut self, instrument: Instrument) -> bool {
         if self.get(instrument.id).is_some() {
             return false;
@@ -70,12 +84,12 @@ impl Directory {
         self.get(*self.by_symbol.get(symbol)?)
     }
 
-    /// All of them, by id.
+    /// Every instrument, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Instrument>> {
         self.instruments.iter()
     }
 
-    /// How many there are; also the highest id.
+    /// Number of instruments; also the highest id.
     pub fn len(&self) -> usize {
         self.instruments.len()
     }

@@ -1,13 +1,13 @@
-//! What is traded: the directory's entry, announced on the wire as a Definition.
+//! An instrument: an entry of the directory, announced on the wire by a Definition record.
 
 use super::record::{InstrumentStatus, PRICE_NONE};
 
-/// One instrument of the directory. Ids are dense, start at 1 and live as long as the epoch.
+/// One instrument. Ids are dense, start at 1, and are valid for the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instrument {
-    /// Id for this epoch, from 1. In a feed's own stream: the feed's local id.
+    /// Id for this epoch, from 1. In the stream of a feed: the feed's local id.
     pub id: u32,
-    /// The name at the edge, 1 to 255 bytes of UTF-8, unique in the directory.
+    /// Its name, 1 to 255 bytes of UTF-8, unique in the directory.
     pub symbol: String,
     /// Where it is traded, at most 255 bytes of UTF-8.
     pub venue: String,
@@ -15,6 +15,7 @@ pub struct Instrument {
     pub px_exp: i8,
     /// A size is `sz × 10^sz_exp`.
     pub sz_exp: i8,
+    /// Whether it trades.
     pub status: InstrumentStatus,
     /// Smallest price step in mantissa units, or [`PRICE_NONE`].
     pub tick_size: i64,
@@ -23,7 +24,7 @@ pub struct Instrument {
 }
 
 impl Instrument {
-    /// An instrument that trades, with no stated tick or lot.
+    /// A trading instrument without a stated tick and lot size.
     pub fn new(id: u32, symbol: &str, venue: &str, px_exp: i8, sz_exp: i8) -> Self {
         Self {
             id,

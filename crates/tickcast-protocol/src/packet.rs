@@ -1,7 +1,9 @@
-//! The packet: one WebSocket message of the data stream, a 24-byte header and records, the oldest first.
+//! The packet: one WebSocket message of the data stream, a 24-byte header and `count` records, the oldest first.
 //!
 //! ```text
-//! 0 u8 version = 1   1 u8 flags   2 u16 count   4 u32 epoch   8 u64 position   16 u64 ts_send
+//!  0 u8  version = 1   1 u8 flags   2 u16 count   4 u32 epoch
+//!  8 u64 position     16 u64 ts_send
+//! 24 records
 //! ```
 
 use super::numbering::Position;
@@ -12,29 +14,34 @@ pub const HEADER_BYTES: usize = 24;
 pub const VERSION: u8 = 1;
 /// The WebSocket subprotocol that carries packets in binary frames.
 pub const SUBPROTOCOL: &str = "tickcast.v1";
-/// Records that one packet can count.
+/// Records that one packet can hold.
 pub const RECORDS_MAX: usize = u16::MAX as usize;
 
-/// Packet flags.
+/// Flags of a packet, a bit each.
 pub mod flags {
-    /// State before live.
+    /// State from before the live stream.
     pub const SNAPSHOT: u8 = 0x01;
     /// History after a resume.
     pub const REPLAY: u8 = 0x02;
-    /// Last of either.
+    /// The last packet of either.
     pub const CAUGHT_UP: u8 = 0x04;
 }
 
-/// The 24 bytes that open every packet.
+/// The 24 bytes that every packet begins with.
+///
+/// ```text
+///  0 u8  version = 1   1 u8 flags   2 u16 count   4 u32 epoch
+///  8 u64 position     16 u64 ts_send
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketHeader {
     /// See [`flags`].
     pub flags: u8,
     /// Records that follow.
     pub count: u16,
-    /// Changes whenever sequence and position numbers start anew.
+    /// Changes whenever instrument ids, sequences and positions start anew.
     pub epoch: u32,
-    /// Place of the newest record of this packet in the node's total order.
+    /// Position of the newest record that this packet covers; with the epoch it is the token to resume from.
     pub position: Position,
     /// When the packet was built, ns since the Unix epoch.
     pub ts_send: u64,
@@ -54,6 +61,9 @@ impl PacketHeader {
     }
 
     /// Reads the header of a packet; the records follow it at byte 24.
+    ///
+    /// # Errors
+    /// When the header is cut short, or of another version.
     pub fn read(packet: &[u8]) -> Result<Self, PacketError> {
         let head = packet.first_chunk::<HEADER_BYTES>().ok_or(PacketError::Short { have: packet.len() })?;
         if head[0] != VERSION {
@@ -74,10 +84,13 @@ impl PacketHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PacketError {
     /// Fewer bytes than a header has.
-    #[error("packet of {have} bytes; its header alone has 24")]
-    Short { have: usize },
+    #[error("packet: {have} bytes: expected at least 24")]
+    Short {
+        /// Bytes that are there.
+        have: usize,
+    },
     /// Another wire version.
-    #[error("packet version {0}; this is version 1")]
+    #[error("packet version {0}: expected 1")]
     Version(u8),
 }
 
@@ -99,13 +112,13 @@ mod tests {
     ];
 
     #[test]
-    fn the_header_has_the_bytes_of_the_protocol() {
+    fn header_has_its_golden_bytes() {
         assert_eq!(HEADER.encode(), GOLDEN);
         assert_eq!(PacketHeader::read(&GOLDEN), Ok(HEADER));
     }
 
     #[test]
-    fn the_extremes_come_back() {
+    fn extreme_values_round_trip() {
         let header =
             PacketHeader { flags: 255, count: u16::MAX, epoch: u32::MAX, position: Position::MAX, ts_send: u64::MAX };
         let bytes = header.encode();
@@ -115,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn records_follow_the_header_and_do_not_matter_to_it() {
+    fn header_is_read_regardless_of_the_records() {
         let mut packet = GOLDEN.to_vec();
         packet.extend([0xff; 64]);
         assert_eq!(PacketHeader::read(&packet), Ok(HEADER));
     }
 
     #[test]
-    fn a_header_that_is_cut_short_or_of_another_version_is_an_error() {
+    fn truncated_or_other_version_is_an_error() {
         for have in 0..HEADER_BYTES {
             assert_eq!(PacketHeader::read(&GOLDEN[..have]), Err(PacketError::Short { have }));
         }

@@ -1,5 +1,4 @@
-//! Packets as JSON text: a lone record is a bare object, several are a list. The last object carries what the header of
-//! a binary packet says, under `packet`; it is the token to resume from.
+//! One packet as a JSON text.
 
 use super::record::{NO_INSTRUMENT, push_flag_words, push_integer, push_name, push_number, push_record};
 use crate::Directory;
@@ -9,8 +8,11 @@ use crate::record::RecordHeader;
 /// The WebSocket subprotocol that carries packets as JSON in text frames.
 pub const SUBPROTOCOL: &str = "tickcast.v1+json";
 
-/// Appends a packet of these whole records, whose instruments the directory knows. One without records is an object of
-/// the type `packet` that says what its header does, and nothing else.
+/// Appends a packet of these whole records, `count` of the header in number, whose instruments are in the directory. A
+/// packet without records is an object of the type `packet` with the fields of the header.
+///
+/// # Panics
+/// When one of the records is not whole.
 pub fn push_packet<'a>(
     header: &PacketHeader,
     records: impl Iterator<Item = &'a [u8]>,
@@ -69,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_record_is_an_object_and_several_are_a_list_whose_last_has_the_token() {
+    fn one_record_is_an_object_and_several_are_a_list_with_the_header_in_the_last() {
         let (mut heartbeat, mut trade) = (Vec::new(), Vec::new());
         encode_heartbeat(5, &mut heartbeat);
         let trade_of = Trade { px: 150, sz: 2, trade_id: 9, side: Side::Buy };
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_without_records_says_what_its_header_does() {
+    fn packet_without_records_has_the_header_alone() {
         assert_eq!(
             text(flags::REPLAY | flags::CAUGHT_UP, &[]),
             r#"{"type":"packet","packet":{"epoch":7,"position":91823,"ts_send":12,"flags":["replay","caught_up"]}}"#

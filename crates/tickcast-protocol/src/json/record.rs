@@ -1,7 +1,9 @@
+//! One record as a JSON object.
+
 use crate::record::{self, Gap, Level, PRICE_NONE, Quote, RecordHeader, RecordKind, Ticker, Trade, flags};
 use crate::{BookSide, Instrument, InstrumentStatus, decimal};
 
-/// What to give [`push_record`] for records of no instrument: heartbeats, and the state of the feed.
+/// For [`push_record`] of records without an instrument: heartbeats, and the state of the feed.
 pub static NO_INSTRUMENT: Instrument = Instrument {
     id: 0,
     symbol: String::new(),
@@ -13,15 +15,15 @@ pub static NO_INSTRUMENT: Instrument = Instrument {
     lot_size: PRICE_NONE,
 };
 
-/// Appends one record as a JSON object. The instrument is the record's; it is not looked at where the record has none.
-/// A kind that is not known has the fields of the header and the type `unknown`.
+/// Appends one record as a JSON object. `instrument` is that of the record, and not used if the record has none. A record
+/// of an unknown kind has the fields of the header and the type `unknown`.
 ///
 /// # Panics
 /// When `record` is not one whole record.
 pub fn push_record(record: &[u8], instrument: &Instrument, out: &mut String) {
-    let header = RecordHeader::read(record).expect("a whole record begins with its header");
+    let header = RecordHeader::read(record).expect("a whole record");
     assert!(header.bytes() == record.len(), "record of {} bytes in {}", header.bytes(), record.len());
-    let kind = RecordKind::from_wire(header.kind);
+    let kind = header.known_kind();
     push_header(&header, kind, instrument, out);
     let body = match kind {
         Some(RecordKind::Quote) => push_quote(record, instrument, out),
@@ -44,7 +46,7 @@ pub fn push_instrument(instrument: &Instrument, out: &mut String) {
     push_integer(instrument.id, out);
     push_name("symbol", out);
     push_text(&instrument.symbol, out);
-    push_terms(instrument, out);
+    push_instrument_fields(instrument, out);
     out.push('}');
 }
 
@@ -90,7 +92,7 @@ fn push_flags(set: u8, out: &mut String) {
     );
 }
 
-/// A list of words, left out where there is none.
+/// A list of words; nothing if there are none.
 pub(super) fn push_flag_words(words: impl Iterator<Item = &'static str>, out: &mut String) {
     let mut open = ",\"flags\":[\"";
     for word in words {
@@ -174,7 +176,7 @@ fn push_raw(record: &[u8], out: &mut String) -> Option<()> {
 
 fn push_definition(record: &[u8], out: &mut String) -> Option<()> {
     let defined = record::read_definition(record)?;
-    push_terms(&defined, out);
+    push_instrument_fields(&defined, out);
     Some(())
 }
 
@@ -188,8 +190,8 @@ fn push_gap(record: &[u8], out: &mut String) -> Option<()> {
     Some(())
 }
 
-/// What an instrument is, but for its symbol.
-fn push_terms(instrument: &Instrument, out: &mut String) {
+/// The fields of an instrument except its symbol.
+fn push_instrument_fields(instrument: &Instrument, out: &mut String) {
     push_name("venue", out);
     push_text(&instrument.venue, out);
     push_name("px_exp", out);
@@ -236,10 +238,10 @@ pub(super) fn push_integer(value: impl itoa::Integer, out: &mut String) {
     out.push_str(itoa::Buffer::new().format(value));
 }
 
-/// Nearly no symbol needs an escape: those that do may cost an allocation.
+/// Symbols hardly ever need escapes: those that do cost an allocation.
 fn push_text(text: &str, out: &mut String) {
     if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
-        out.push_str(&serde_json::to_string(text).expect("a text is always JSON"));
+        out.push_str(&serde_json::to_string(text).expect("a string is always JSON"));
         return;
     }
     out.push('"');

@@ -17,7 +17,7 @@ fn header(kind: RecordKind, flags: u8) -> RecordHeader {
     header
 }
 
-/// The record that `encode` writes, as JSON, proven to be JSON by another parser.
+/// The record that `encode` writes, as JSON; another parser checks that it is JSON.
 fn json(instrument: &Instrument, encode: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut record = Vec::new();
     encode(&mut record);
@@ -27,13 +27,13 @@ fn json(instrument: &Instrument, encode: impl FnOnce(&mut Vec<u8>)) -> String {
     out
 }
 
-/// What every record of [`header`] begins with.
+/// The beginning of every record of [`header`].
 fn opening(kind: &str) -> String {
     format!(r#"{{"type":"{kind}","symbol":"BTC-USD","sequence":5,"ts_event":{TS},"ts_recv":{}"#, TS + 9)
 }
 
 #[test]
-fn quotes_and_trades_are_as_the_protocol_shows_them() {
+fn quotes_and_trades_match_the_protocol() {
     let quote = Quote { bid_px: 6_183_763, bid_sz: 378_826, ask_px: PRICE_NONE, ask_sz: -5 };
     assert_eq!(
         json(&btc(), |out| quote.encode(&header(RecordKind::Quote, flags::LAST), out)),
@@ -47,7 +47,7 @@ fn quotes_and_trades_are_as_the_protocol_shows_them() {
 }
 
 #[test]
-fn a_ticker_has_its_turnover_at_the_price_exponent() {
+fn ticker_turnover_is_at_the_price_exponent() {
     let [last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px] = [1, 2, 3, 4, 5, 600, PRICE_NONE, 8];
     let ticker = Ticker { last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px };
     assert_eq!(
@@ -59,7 +59,7 @@ fn a_ticker_has_its_turnover_at_the_price_exponent() {
 }
 
 #[test]
-fn a_book_has_its_sides_apart_in_the_order_of_the_record() {
+fn book_lists_each_side_in_the_order_of_the_record() {
     let level = |px, sz, side| Level { px, sz, side };
     let levels = [
         level(101, 7, BookSide::Ask),
@@ -89,7 +89,7 @@ fn a_book_has_its_sides_apart_in_the_order_of_the_record() {
 }
 
 #[test]
-fn a_raw_payload_is_hex_without_its_padding() {
+fn raw_payload_is_hex_without_padding() {
     assert_eq!(
         json(&btc(), |out| encode_raw(&header(RecordKind::Raw, flags::LAST), &[0, 0x0f, 0xa0, 0xff], out)),
         opening("raw") + r#","payload_hex":"000fa0ff"}"#
@@ -99,7 +99,7 @@ fn a_raw_payload_is_hex_without_its_padding() {
 }
 
 #[test]
-fn a_definition_says_what_the_record_says() {
+fn definition_has_the_fields_of_the_record() {
     let mut defined = btc();
     defined.tick_size = 1;
     assert_eq!(
@@ -115,7 +115,7 @@ fn a_definition_says_what_the_record_says() {
 }
 
 #[test]
-fn gaps_states_and_heartbeats_are_told() {
+fn gaps_states_and_heartbeats_match_the_protocol() {
     let gap = Gap {
         instrument: 7,
         channel: Channel::Trade,
@@ -143,7 +143,7 @@ fn gaps_states_and_heartbeats_are_told() {
 }
 
 #[test]
-fn flags_are_words_and_only_where_there_are_any() {
+fn flags_are_words_and_left_out_if_empty() {
     let quote = Quote { bid_px: 0, bid_sz: 0, ask_px: 0, ask_sz: 0 };
     for (set, words) in [
         (flags::LAST, ""),
@@ -159,7 +159,7 @@ fn flags_are_words_and_only_where_there_are_any() {
 }
 
 #[test]
-fn a_kind_that_is_not_known_keeps_its_header() {
+fn unknown_kind_keeps_the_fields_of_the_header() {
     let mut record = Vec::new();
     encode_heartbeat(TS, &mut record);
     record[2] = 77;
@@ -170,7 +170,7 @@ fn a_kind_that_is_not_known_keeps_its_header() {
 
 #[test]
 #[should_panic(expected = "record of 32 bytes in 40")]
-fn more_than_one_record_is_a_programmers_error() {
+fn more_than_one_record_panics() {
     let mut record = Vec::new();
     encode_heartbeat(TS, &mut record);
     record.extend([0; 8]);
@@ -179,7 +179,7 @@ fn more_than_one_record_is_a_programmers_error() {
 
 proptest! {
     #[test]
-    fn any_text_and_any_number_come_back_from_another_parser(
+    fn another_parser_reads_any_text_and_number(
         symbol: String, venue: String, status: u8, mantissas: [i64; 4], px_exp: i8, sz_exp: i8,
     ) {
         let instrument = Instrument { symbol, venue, status: status.into(), ..Instrument::new(1, "", "", px_exp, sz_exp) };

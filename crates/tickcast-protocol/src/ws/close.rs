@@ -1,4 +1,4 @@
-//! Close codes, and the frame that carries one.
+//! Close codes, and the payload of a close frame.
 //!
 //! ```text
 //! 0 u16 code, big-endian   2 reason, UTF-8, at most 123 bytes
@@ -11,39 +11,39 @@ use super::violation::Violation;
 
 /// Bytes of the code in front of the reason.
 const CODE_BYTES: usize = 2;
-/// Bytes that a reason can have.
+/// Bytes that the reason of a close frame can have.
 pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - CODE_BYTES;
 
-/// Why a connection ends: RFC 6455 section 7.4, and the codes of our own from 4000 on.
+/// Why a connection is closed: RFC 6455 section 7.4, and tickcast's own codes from 4000 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CloseCode(pub u16);
 
 impl CloseCode {
     /// The purpose of the connection is fulfilled.
     pub const NORMAL: Self = Self(1000);
-    /// The server is drained, or the page was left.
+    /// The server drains, or the page was left.
     pub const GOING_AWAY: Self = Self(1001);
     /// A rule of RFC 6455 was broken.
     pub const PROTOCOL: Self = Self(1002);
-    /// A kind of message that this endpoint does not take.
+    /// A kind of message that this endpoint does not accept.
     pub const UNSUPPORTED: Self = Self(1003);
     /// Text that is not UTF-8, or a compressed message that is not DEFLATE.
     pub const BAD_UTF8: Self = Self(1007);
-    /// A flood, a bad packet, or over a limit.
+    /// Too many requests, a bad packet, or over a limit.
     pub const POLICY: Self = Self(1008);
     /// A message over the size limit.
     pub const TOO_BIG: Self = Self(1009);
-    /// The server's own fault.
+    /// An error of the server.
     pub const INTERNAL: Self = Self(1011);
     /// The credentials of this connection are no longer valid.
     pub const CREDENTIALS_EXPIRED: Self = Self(4001);
-    /// The client owed too much for too long.
+    /// A slow client: behind for too long.
     pub const SLOW_CONSUMER: Self = Self(4002);
-    /// What was subscribed is no longer allowed.
+    /// A subscription is no longer allowed.
     pub const NOT_ENTITLED: Self = Self(4003);
 
-    /// True for the codes that may stand in a close frame: those defined for the wire (1012 to 1014 were registered
-    /// with IANA after the RFC), and the ranges of libraries and applications.
+    /// True for the codes that a close frame may carry: those defined for the wire (1012 to 1014 were registered with
+    /// IANA after the RFC), and the ranges of libraries and applications.
     pub fn peer_may_send(self) -> bool {
         //= RFC 6455 section 7.4.1
         //# "1005 is a reserved value and MUST NOT be set as a status code in a Close control frame by an endpoint."
@@ -55,10 +55,8 @@ impl CloseCode {
         //# "Status codes in the range 0-999 are not used."
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
-}
 
-impl CloseCode {
-    /// The reason as one word, for those who are told in JSON.
+    /// The code as one word, for JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::NORMAL => "normal",
@@ -80,22 +78,28 @@ impl fmt::Display for CloseCode {
     }
 }
 
-/// What a peer's close frame says.
+/// The content of a peer's close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseFrame<'a> {
-    /// One that [`CloseCode::peer_may_send`].
+    /// A code for which [`CloseCode::peer_may_send`] is true.
     pub code: CloseCode,
-    /// Empty where none was given.
+    /// Empty if none was given.
     pub reason: &'a str,
 }
 
-/// Appends a server's close frame. The reason is cut at a character so that the frame is a legal control frame.
+/// Appends a server's close frame. A reason over [`CLOSE_REASON_BYTES_MAX`] is cut between characters.
+///
+/// # Panics
+/// When the code must not be sent.
 pub fn push_close(code: CloseCode, reason: &str, out: &mut Vec<u8>) {
     let (payload, bytes) = close_payload(code, reason);
     push_frame(Opcode::Close, &payload[..bytes], out);
 }
 
-/// Appends a client's close frame, masked with `key`.
+/// The same for a client: masked with `key`.
+///
+/// # Panics
+/// When the code must not be sent.
 pub fn push_masked_close(code: CloseCode, reason: &str, key: [u8; 4], out: &mut Vec<u8>) {
     let (payload, bytes) = close_payload(code, reason);
     push_masked_frame(Opcode::Close, &payload[..bytes], key, out);
@@ -103,7 +107,7 @@ pub fn push_masked_close(code: CloseCode, reason: &str, key: [u8; 4], out: &mut 
 
 /// The payload of a close frame, and its length.
 fn close_payload(code: CloseCode, reason: &str) -> ([u8; CONTROL_PAYLOAD_BYTES_MAX], usize) {
-    assert!(code.peer_may_send(), "close code {code} must not be on the wire");
+    assert!(code.peer_may_send(), "close code {code} must not be sent");
     //= RFC 6455 section 5.5
     //# "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be fragmented."
     let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];
@@ -116,7 +120,10 @@ fn close_payload(code: CloseCode, reason: &str) -> ([u8; CONTROL_PAYLOAD_BYTES_M
     (payload, CODE_BYTES + reason.len())
 }
 
-/// Reads the unmasked payload of a close frame; `None` where it has none.
+/// Reads the unmasked payload of a close frame; `None` if it is empty.
+///
+/// # Errors
+/// When the payload breaks a rule of RFC 6455.
 pub fn read_close(payload: &[u8]) -> Result<Option<CloseFrame<'_>>, Violation> {
     let Some((code, reason)) = payload.split_first_chunk::<CODE_BYTES>() else {
         return if payload.is_empty() { Ok(None) } else { Err(Violation::CloseBodyOfOneByte) };
@@ -137,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_codes_meant_for_the_wire_may_be_sent() {
+    fn only_sendable_codes_may_be_sent() {
         let sendable = [(1000, 1003), (1007, 1014), (3000, 4999)];
         for code in 0..=u16::MAX {
             let expected = sendable.iter().any(|(first, last)| (*first..=*last).contains(&code));
@@ -146,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reason_is_cut_between_characters() {
+    fn long_reason_is_cut_between_characters() {
         for (reason, kept) in
             [("slow", 4), (&"x".repeat(300) as &str, 123), (&"€".repeat(60), 123), (&"𝄞".repeat(31), 120)]
         {
@@ -159,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_payload_is_empty_or_a_sendable_code_and_utf8() {
+    fn close_payload_is_empty_or_a_sendable_code_and_utf8() {
         assert_eq!(read_close(b""), Ok(None));
         assert_eq!(read_close(b"\x03"), Err(Violation::CloseBodyOfOneByte));
         assert_eq!(read_close(b"\x03\xed"), Err(Violation::CloseCodeNotSendable(1005)));

@@ -1,20 +1,22 @@
-//! How an endpoint replies to a control frame or a violation, for peers that are served by a task or thread of their own.
+//! The answer of an endpoint to a control frame or a violation, for peers served by a task or thread of their own.
 
 use super::close::{CloseCode, push_close};
 use super::frame::{Opcode, push_frame};
 use super::session::SessionEvent;
 use super::violation::Violation;
 
-/// What is to be done with a connection after a frame.
+/// What to do with a connection after an event.
 #[derive(Debug)]
 pub enum NextStep {
+    /// Nothing to send.
     Continue,
+    /// Send this frame.
     Send(Vec<u8>),
-    /// A last frame, then the end.
+    /// Send this frame, then close.
     Close(Vec<u8>),
 }
 
-/// What a control frame asks for.
+/// The answer to a control frame; messages need none.
 pub fn answer_control(event: &SessionEvent<'_>) -> NextStep {
     let mut frame = Vec::new();
     match event {
@@ -31,11 +33,12 @@ pub fn answer_control(event: &SessionEvent<'_>) -> NextStep {
     }
 }
 
-/// A violation is told, and ends the connection.
+/// A violation is reported to the peer and ends the connection.
 pub fn answer_violation(violation: &Violation) -> NextStep {
     NextStep::Close(close_frame(violation.close_code(), &violation.to_string()))
 }
 
+/// A server's close frame.
 pub fn close_frame(code: CloseCode, reason: &str) -> Vec<u8> {
     let mut frame = Vec::new();
     push_close(code, reason, &mut frame);

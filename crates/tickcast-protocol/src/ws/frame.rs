@@ -1,14 +1,14 @@
-//! One frame: its header, its mask, and frames ready to be sent.
+//! One frame: its header, its mask, and whole frames for sending.
 //!
 //! ```text
 //!  0               1               2 or 4 or 10      + 4 where MASK
 //! |F R R R opcode |M  length 7    | length 16 or 64 | key 32 | payload
 //! ```
 //!
-//! The first R of a message's first frame says, where permessage-deflate is in use, that the message is compressed.
+//! With permessage-deflate, the first R of a message's first frame is set if the message is compressed.
 //!
-//! A header is judged in the order of its bytes, each of the first two as it comes and the length once it is whole, so
-//! that the verdict does not depend on how the bytes were cut.
+//! A header is checked in the order of its bytes: each of the first two as it comes, and the length once it is whole. So
+//! the result does not depend on how TCP cut the bytes.
 //!
 //! Cost: encoding a header some 2 ns, masking some 2 ns for 16 bytes and 1.3 µs for 64 KiB.
 
@@ -26,14 +26,14 @@ pub(super) const COMPRESSED: u8 = 0x40;
 const OPCODE: u8 = 0x0F;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7F;
-/// The 7-bit length that says: the length is in the next two bytes.
+/// The value of the 7-bit length if the length is in the next two bytes.
 const LENGTH_16: u8 = 126;
-/// The 7-bit length that says: the length is in the next eight bytes.
+/// The value of the 7-bit length if the length is in the next eight bytes.
 const LENGTH_64: u8 = 127;
 /// Bytes of a masking key.
 const KEY_BYTES: usize = 4;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Opcode {
@@ -47,7 +47,7 @@ pub enum Opcode {
     Close = 8,
     /// Asks for a pong of the same payload.
     Ping = 9,
-    /// Answers a ping, or a heartbeat of its own accord.
+    /// Answers a ping, or is sent unasked as a heartbeat.
     Pong = 10,
 }
 
@@ -109,7 +109,7 @@ pub fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a whole client frame. The caller picks a fresh key for each frame.
+/// Appends a whole client frame. The caller chooses a new random key for each frame.
 pub fn push_masked_frame(opcode: Opcode, payload: &[u8], key: [u8; KEY_BYTES], out: &mut Vec<u8>) {
     let mut header = [0; 10];
     let header_bytes = encode_frame_header(opcode, payload.len(), &mut header);
@@ -124,15 +124,15 @@ pub fn push_masked_frame(opcode: Opcode, payload: &[u8], key: [u8; KEY_BYTES], o
     mask(key, 0, &mut out[start..]);
 }
 
-/// Masks or unmasks in place. `offset` is the place of `bytes[0]` in the payload.
+/// Masks or unmasks in place. `offset` is the index of `bytes[0]` in the payload.
 #[inline]
 pub fn mask(key: [u8; KEY_BYTES], offset: usize, bytes: &mut [u8]) {
     //= RFC 6455 section 5.3
     //# "Octet i of the transformed data ("transformed-octet-i") is the XOR of octet i of the original data
     //# ("original-octet-i") with octet at index i modulo 4 of the masking key ("masking-key-octet-j"):"
-    let turned = u64::from(u32::from_le_bytes(key).rotate_right((offset % KEY_BYTES * 8) as u32));
-    let word_key = turned | turned << 32;
-    // Eight bytes at a time, in order, so that the compiler makes vectors of it.
+    let rotated = u64::from(u32::from_le_bytes(key).rotate_right((offset % KEY_BYTES * 8) as u32));
+    let word_key = rotated | rotated << 32;
+    // Eight bytes at a time, in a form that the compiler vectorises.
     let (words, tail) = bytes.as_chunks_mut::<8>();
     for word in words {
         *word = (u64::from_le_bytes(*word) ^ word_key).to_le_bytes();
@@ -142,39 +142,42 @@ pub fn mask(key: [u8; KEY_BYTES], offset: usize, bytes: &mut [u8]) {
     }
 }
 
-/// The header of a received frame, proven.
+/// The header of a received frame, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     /// The last frame of its message.
     pub fin: bool,
-    /// What the frame is.
+    /// The kind of the frame.
     pub opcode: Opcode,
-    /// Begins a compressed message.
+    /// True for the first frame of a compressed message.
     pub compressed: bool,
-    /// The masking key, where the frame is masked.
+    /// The masking key, if the frame is masked.
     pub key: Option<[u8; KEY_BYTES]>,
     /// Bytes that follow; at most 125 for a control frame, below 2^63 for any.
     pub payload_bytes: u64,
 }
 
-/// What the place of a frame in its stream asks of its header.
+/// What the state of the connection requires of the next frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameExpectation {
     /// The peer is a client, whose frames are masked.
     pub masked: bool,
-    /// A fragmented message has begun and not ended.
+    /// A fragmented message has begun and not ended: data frames must continue it.
     pub continuation: bool,
     /// permessage-deflate is in use, so that a message may be compressed.
     pub deflate: bool,
 }
 
-/// Reads the header at the start of `bytes`, and says how long it is; `None` where it is not whole but good so far.
+/// Reads the header at the start of `bytes`, and returns it with its length; `None` if it is not whole, and valid so far.
+///
+/// # Errors
+/// The first rule that the header breaks.
 #[inline]
 pub fn parse_frame_header(bytes: &[u8], expected: FrameExpectation) -> Result<Option<(FrameHeader, usize)>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
-    let opcode = judge_first(first, expected)?;
+    let opcode = check_first_byte(first, expected)?;
     let Some(&second) = bytes.get(1) else { return Ok(None) };
-    judge_second(second, opcode, expected.masked)?;
+    check_second_byte(second, opcode, expected.masked)?;
     let Some((payload_bytes, length_end)) = read_length(second & LENGTH, bytes)? else { return Ok(None) };
     let (key, header_bytes) = if expected.masked {
         let Some(key) = bytes[length_end..].first_chunk::<KEY_BYTES>() else { return Ok(None) };
@@ -186,16 +189,16 @@ pub fn parse_frame_header(bytes: &[u8], expected: FrameExpectation) -> Result<Op
     Ok(Some((FrameHeader { fin, opcode, compressed, key, payload_bytes }, header_bytes)))
 }
 
-/// FIN, RSV and opcode.
+/// Checks FIN, RSV and opcode.
 #[inline]
-fn judge_first(first: u8, expected: FrameExpectation) -> Result<Opcode, Violation> {
+fn check_first_byte(first: u8, expected: FrameExpectation) -> Result<Opcode, Violation> {
     let mid_message = expected.continuation;
     //= RFC 6455 section 5.2
     //# "If a nonzero value is received and none of the negotiated extensions defines the meaning of such a nonzero
     //# value, the receiving endpoint MUST _Fail the WebSocket Connection_."
-    let meaningless = if expected.deflate { RESERVED_BITS & !COMPRESSED } else { RESERVED_BITS };
-    if first & meaningless != 0 {
-        return Err(Violation::ReservedBits(first & meaningless));
+    let undefined = if expected.deflate { RESERVED_BITS & !COMPRESSED } else { RESERVED_BITS };
+    if first & undefined != 0 {
+        return Err(Violation::ReservedBits(first & undefined));
     }
     //= RFC 6455 section 5.2
     //# "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket Connection_."
@@ -222,9 +225,9 @@ fn judge_first(first: u8, expected: FrameExpectation) -> Result<Opcode, Violatio
     }
 }
 
-/// MASK, and the 7-bit length as far as control frames limit it.
+/// Checks MASK, and the 7-bit length as far as control frames limit it.
 #[inline]
-fn judge_second(second: u8, opcode: Opcode, expects_mask: bool) -> Result<(), Violation> {
+fn check_second_byte(second: u8, opcode: Opcode, expects_mask: bool) -> Result<(), Violation> {
     match (second & MASKED != 0, expects_mask) {
         //= RFC 6455 section 5.1
         //# "The server MUST close the connection upon receiving a frame that is not masked."
@@ -249,7 +252,7 @@ fn judge_second(second: u8, opcode: Opcode, expects_mask: bool) -> Result<(), Vi
     Ok(())
 }
 
-/// The payload length, and where the bytes that say it end.
+/// The payload length, and where its bytes end.
 #[inline]
 fn read_length(length: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, Violation> {
     let (payload_bytes, least, end) = match length {
@@ -286,7 +289,7 @@ mod tests {
     const FROM_SERVER: FrameExpectation = FrameExpectation { masked: false, continuation: false, deflate: false };
 
     #[test]
-    fn encoded_headers_are_minimal_and_read_back() {
+    fn encoded_headers_are_minimal_and_round_trip() {
         let sizes = [(0, 2), (125, 2), (126, 4), (0xFFFF, 4), (0x1_0000, 10), (usize::MAX >> 1, 10)];
         for (payload_bytes, header_bytes) in sizes {
             let mut out = [0; 10];
@@ -301,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_section_5_7_are_what_is_sent() {
+    fn frames_match_the_examples_of_section_5_7() {
         let mut out = Vec::new();
         push_frame(Opcode::Text, b"Hello", &mut out);
         assert_eq!(out, [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn masking_is_octet_i_with_key_octet_i_modulo_4_at_every_offset_and_length() {
+    fn masking_is_octet_i_xor_key_octet_i_modulo_4() {
         let key = [0x37, 0xfa, 0x21, 0x3d];
         let plain: Vec<u8> = (0..100u8).map(|i| i.wrapping_mul(37)).collect();
         for offset in [0, 1, 2, 3, 4, 5, usize::MAX] {
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_header_is_refused_as_soon_as_its_bytes_show_it() {
+    fn bad_header_is_refused_at_its_first_bad_byte() {
         use Violation as V;
         let rules: [(&[u8], Violation); 12] = [
             (&[0xC1], V::ReservedBits(0x40)),
@@ -363,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reserved_opcode_is_refused_and_no_other() {
+    fn exactly_the_reserved_opcodes_are_refused() {
         for bits in 0..16 {
             let reserved = matches!(bits, 3..=7 | 11..=15);
             assert_eq!(Opcode::from_bits(bits).is_none(), reserved);

@@ -1,8 +1,8 @@
-//! What a connection holds while a frame or a message is not whole.
+//! The state of a connection while a frame or a message is incomplete.
 //!
-//! Always: the buffer grows with the bytes that arrive, never with the bytes that are announced, and its capacity never
-//! exceeds the message limit; text is proven to be UTF-8 as far as it has come, and where it is compressed once it is
-//! inflated. It is put away as soon as it is idle.
+//! What always holds: the buffer grows with the bytes that arrive, never with the bytes announced, and its capacity never
+//! exceeds the message limit. Text is checked to be UTF-8 as it arrives; compressed text once it is inflated. The session
+//! frees this state as soon as it is idle.
 
 use super::frame::{
     CONTROL_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES_MAX, FrameExpectation, FrameHeader, Opcode, mask, parse_frame_header,
@@ -16,22 +16,22 @@ pub(super) enum MessageKind {
     Binary,
 }
 
-/// How far [`PartialMessage::absorb`] came.
+/// How far [`PartialMessage::absorb`] got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// The frame needs bytes that have not come.
-    Starved,
-    /// The frame is whole, its message is not.
+    /// The frame needs more bytes.
+    NeedsInput,
+    /// The frame is complete, its message is not.
     Fragment,
-    /// A control frame is whole, its payload in [`PartialMessage::control`].
+    /// A control frame is complete, its payload is in [`PartialMessage::control`].
     Control(Opcode),
-    /// A message is whole, in [`PartialMessage::message`], and compressed or not.
+    /// A message is complete, in [`PartialMessage::message`], and possibly compressed.
     Message { kind: MessageKind, compressed: bool },
 }
 
-/// A frame whose header is whole and whose payload is not.
+/// A frame whose header is complete and whose payload is not.
 #[derive(Clone, Copy, Debug)]
-struct Unfinished {
+struct PartialFrame {
     header: FrameHeader,
     received: usize,
 }
@@ -41,13 +41,13 @@ struct Unfinished {
 pub(super) struct PartialMessage {
     /// The message so far, unmasked, fragments joined.
     message: Vec<u8>,
-    /// Bytes of a text message that are proven to be UTF-8.
-    proven: usize,
-    /// Set from the first byte of a message that is held here to its last.
+    /// Bytes of a text message that are known to be UTF-8.
+    checked_bytes: usize,
+    /// Set from the first byte of a message to its last.
     kind: Option<MessageKind>,
     /// The message is compressed.
     compressed: bool,
-    frame: Option<Unfinished>,
+    frame: Option<PartialFrame>,
     header: [u8; FRAME_HEADER_BYTES_MAX],
     header_len: u8,
     control_len: u8,
@@ -58,7 +58,7 @@ impl PartialMessage {
     pub(super) fn new() -> Self {
         Self {
             message: Vec::new(),
-            proven: 0,
+            checked_bytes: 0,
             kind: None,
             compressed: false,
             frame: None,
@@ -69,27 +69,27 @@ impl PartialMessage {
         }
     }
 
-    /// True where nothing is unfinished; what the last event lent out may still lie here.
+    /// True if nothing is incomplete; the message that the last event lent out may still be here.
     pub(super) fn is_idle(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.kind.is_none()
     }
 
-    /// True where a message has begun and not ended.
+    /// True if a message has begun and not ended.
     pub(super) fn is_mid_message(&self) -> bool {
         self.kind.is_some()
     }
 
-    /// True where a frame's header is whole and its payload is not.
+    /// True if a frame's header is complete and its payload is not.
     pub(super) fn is_mid_frame(&self) -> bool {
         self.frame.is_some()
     }
 
-    /// True where the beginning of a header is kept.
+    /// True if the beginning of a header is kept.
     pub(super) fn is_mid_header(&self) -> bool {
         self.header_len > 0
     }
 
-    /// True where that message is compressed.
+    /// True if that message is compressed.
     pub(super) fn is_compressed(&self) -> bool {
         self.compressed
     }
@@ -114,7 +114,7 @@ impl PartialMessage {
         &mut self.message
     }
 
-    /// Frees the message, whole or not.
+    /// Frees the message, complete or not.
     pub(super) fn drop_message(&mut self) {
         self.message = Vec::new();
         self.kind = None;
@@ -126,8 +126,8 @@ impl PartialMessage {
         self.header_len = bytes.len() as u8;
     }
 
-    /// Continues a kept header with `input`; `None` where all of it is kept and the header still not whole.
-    /// Also tells how many bytes of `input` belong to it.
+    /// Continues a kept header with `input`, and returns it with the number of bytes of `input` that belong to it; `None`
+    /// if all of `input` is kept and the header is still incomplete.
     pub(super) fn finish_header(
         &mut self,
         input: &[u8],
@@ -141,7 +141,7 @@ impl PartialMessage {
         Ok(parsed.map(|(header, header_bytes)| (header, header_bytes - kept)))
     }
 
-    /// Begins a frame whose payload is taken by [`Self::absorb`].
+    /// Begins a frame; [`Self::absorb`] takes its payload.
     pub(super) fn begin(&mut self, header: FrameHeader) {
         match header.opcode {
             Opcode::Text => self.kind = Some(MessageKind::Text),
@@ -152,41 +152,41 @@ impl PartialMessage {
         if matches!(header.opcode, Opcode::Text | Opcode::Binary) {
             self.compressed = header.compressed;
         }
-        self.frame = Some(Unfinished { header, received: 0 });
+        self.frame = Some(PartialFrame { header, received: 0 });
     }
 
-    /// Takes what `input` has of the frame's payload, and tells how many bytes that were. `message_bytes_max` bounds
-    /// the buffer; the frame has been admitted under it.
+    /// Takes the bytes of `input` that belong to the frame's payload, and returns how many. `message_bytes_max` bounds the
+    /// buffer; the session has admitted the frame under it.
     pub(super) fn absorb(
         &mut self,
         input: &mut [u8],
         message_bytes_max: usize,
     ) -> Result<(usize, Progress), Violation> {
-        let Unfinished { header, received } = self.frame.expect("a frame was begun");
+        let PartialFrame { header, received } = self.frame.expect("a frame was begun");
         let missing = header.payload_bytes as usize - received;
         let taken = missing.min(input.len());
         let payload = &mut input[..taken];
         if let Some(key) = header.key {
             mask(key, received, payload);
         }
-        let whole = taken == missing;
-        self.frame = if whole { None } else { Some(Unfinished { header, received: received + taken }) };
+        let complete = taken == missing;
+        self.frame = if complete { None } else { Some(PartialFrame { header, received: received + taken }) };
         if header.opcode.is_control() {
             let start = usize::from(self.control_len);
             self.control[start..start + taken].copy_from_slice(payload);
             self.control_len += taken as u8;
-            return Ok((taken, if whole { Progress::Control(header.opcode) } else { Progress::Starved }));
+            return Ok((taken, if complete { Progress::Control(header.opcode) } else { Progress::NeedsInput }));
         }
-        // The final frame tells the size of the message; before it, the limit is all that is known.
+        // The final frame completes the size of the message; before it, only the limit is known.
         let size_max = if header.fin { self.message.len() + missing } else { message_bytes_max };
         self.grow(taken, size_max);
         self.message.extend_from_slice(payload);
-        let ended = whole && header.fin;
+        let ended = complete && header.fin;
         if self.kind == Some(MessageKind::Text) && !self.compressed {
-            self.prove_text(ended)?;
+            self.check_text(ended)?;
         }
-        let progress = match (whole, ended) {
-            (false, _) => Progress::Starved,
+        let progress = match (complete, ended) {
+            (false, _) => Progress::NeedsInput,
             (true, false) => Progress::Fragment,
             (true, true) => {
                 let kind = self.kind.take().expect("a data frame belongs to a message");
@@ -196,8 +196,8 @@ impl PartialMessage {
         Ok((taken, progress))
     }
 
-    /// Makes room for `more` bytes: twice what there was, so that small pieces do not copy the message again and
-    /// again, yet no more than the message can come to.
+    /// Makes room for `more` bytes: doubles the capacity, so that small pieces do not copy the message over and over, up to
+    /// the largest size that the message can have.
     fn grow(&mut self, more: usize, size_max: usize) {
         let needed = self.message.len() + more;
         if needed > self.message.capacity() {
@@ -206,11 +206,11 @@ impl PartialMessage {
         }
     }
 
-    /// Fails at the first byte that cannot belong to UTF-8 text; a character cut short is good until the text ends.
-    fn prove_text(&mut self, ended: bool) -> Result<(), Violation> {
-        match std::str::from_utf8(&self.message[self.proven..]) {
-            Ok(text) => self.proven += text.len(),
-            Err(error) if error.error_len().is_none() && !ended => self.proven += error.valid_up_to(),
+    /// Fails at the first byte that cannot belong to UTF-8 text. An incomplete character is valid until the text ends.
+    fn check_text(&mut self, ended: bool) -> Result<(), Violation> {
+        match std::str::from_utf8(&self.message[self.checked_bytes..]) {
+            Ok(text) => self.checked_bytes += text.len(),
+            Err(error) if error.error_len().is_none() && !ended => self.checked_bytes += error.valid_up_to(),
             //= RFC 6455 section 5.6
             //# "Note that a particular text frame might include a partial UTF-8 sequence; however, the whole message
             //# MUST contain valid UTF-8."

@@ -1,14 +1,14 @@
-//! What a connected peer sends, turned into messages and control frames.
+//! The receiving half of a WebSocket connection: bytes in, messages and control frames out.
 //!
-//! * A frame that lies whole in the input is lent out of the input: unmasked in place, not copied, nothing allocated.
-//! * What is cut, by TCP or into fragments, is gathered in a box that is freed when it is whole and was handed out.
-//! * The verdict on a stream does not depend on how it was cut: the same events, then the same violation.
-//! * After a close frame or a violation the session is deaf: it consumes and discards.
-//! * A compressed message is gathered as it came and inflated once it is whole, into the buffer of an [`Inflater`] that
-//!   all sessions of a thread share.
+//! * A frame that is complete in the input is lent from the input: unmasked in place, not copied, nothing allocated.
+//! * A message in pieces, cut by TCP or fragmented, is gathered in a box, which is freed once the message was lent out.
+//! * The result does not depend on how the stream was cut: the same events, then the same violation.
+//! * After a close frame or a violation the session discards all input.
+//! * A compressed message is gathered as it came, and inflated once it is complete, into the buffer of an [`Inflater`]
+//!   that all sessions of a thread share.
 //!
-//! It does not answer: pongs and close frames are the caller's to send. Cost: idle 16 bytes; some 20 ns for a small
-//! text frame, unmasked and proven to be UTF-8.
+//! It does not answer: the caller sends pongs and close frames. Cost: 16 bytes if idle; some 20 ns for a small text frame,
+//! unmasked and checked to be UTF-8.
 
 use super::close::{CloseFrame, read_close};
 use super::deflate::Inflater;
@@ -25,17 +25,17 @@ pub enum Role {
     Client,
 }
 
-/// What a peer may make a session hold.
+/// How much a peer can make a session hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
     /// Bytes of one message, its fragments summed.
     pub message_bytes_max: usize,
 }
 
-/// What the peer has sent. The slices live in the input or in the session, until the next call.
+/// What the peer has sent. The slices are in the input or in the session, until the next call.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SessionEvent<'a> {
-    /// A whole text message, proven to be UTF-8; mutable for a parser that works in place.
+    /// A whole text message, checked to be UTF-8; mutable for parsers that work in place.
     Text(&'a mut [u8]),
     /// A whole binary message.
     Binary(&'a mut [u8]),
@@ -43,7 +43,7 @@ pub enum SessionEvent<'a> {
     Ping(&'a [u8]),
     /// The answer to a ping, or a heartbeat.
     Pong(&'a [u8]),
-    /// The last event of a session.
+    /// The peer closes: the last event of a session.
     Close(Option<CloseFrame<'a>>),
 }
 
@@ -59,8 +59,8 @@ pub struct Session {
 // One per connection, of which there are very many.
 const _: () = assert!(size_of::<Session>() <= 24);
 
-/// Where the payload of a whole frame or message lies.
-enum Whole {
+/// Where the payload of a complete frame or message is.
+enum Payload {
     /// `input[start..end]`.
     Input { opcode: Opcode, start: usize, end: usize },
     /// The control payload of the partial state.
@@ -77,16 +77,22 @@ impl Session {
         Self { partial: None, role, ended: false, deflate: false }
     }
 
-    /// The same where permessage-deflate was agreed on, neither side taking its window over: messages may be compressed.
-    /// Such a session is read with [`Self::next_inflating`].
+    /// The same with permessage-deflate negotiated, without context takeover: messages may be compressed. Such a session is
+    /// read with [`Self::next_inflating`].
     pub fn with_deflate(role: Role) -> Self {
         Self { deflate: true, ..Self::new(role) }
     }
 
-    /// Takes the next event out of `input`, from `*consumed` on, and advances `*consumed` behind it. `Ok(None)`: all of
-    /// `input` is consumed; what was not whole is kept. Unmasks in place, so a byte must be fed once only.
+    /// Returns the next event in `input`, from `*consumed` on, and advances `*consumed` behind it. `Ok(None)`: all of `input`
+    /// is consumed, and an incomplete message is kept. Frames are unmasked in place, so each byte must be passed once only.
     ///
-    /// Call until `Ok(None)`: what the last event lent from the session is freed by the call after it.
+    /// Call until `Ok(None)`: the call after an event frees what the event lent from the session.
+    ///
+    /// # Errors
+    /// The first rule that the peer broke; [`Violation::close_code`] is the code to close with.
+    ///
+    /// # Panics
+    /// When permessage-deflate was negotiated.
     #[inline]
     pub fn next<'a>(
         &'a mut self,
@@ -98,7 +104,10 @@ impl Session {
         self.step(limits, None, input, consumed)
     }
 
-    /// The same with what inflates compressed messages.
+    /// The same with an inflater for compressed messages.
+    ///
+    /// # Errors
+    /// As [`Self::next`], and for messages that do not inflate or inflate too far.
     #[inline]
     pub fn next_inflating<'a>(
         &'a mut self,
@@ -110,7 +119,7 @@ impl Session {
         self.step(limits, Some(inflater), input, consumed)
     }
 
-    /// Bytes of memory that the peer makes this session hold beside its own 16.
+    /// Bytes of memory that the peer makes this session hold, besides its own 16.
     pub fn held_bytes(&self) -> usize {
         self.partial.as_deref().map_or(0, PartialMessage::memory_bytes)
     }
@@ -138,7 +147,7 @@ impl Session {
             return Ok(None);
         }
         match self.advance(limits, inflater.as_deref_mut(), input, consumed) {
-            Ok(Some(whole)) => Ok(Some(self.lend(whole, inflater, input))),
+            Ok(Some(payload)) => Ok(Some(self.lend(payload, inflater, input))),
             Ok(None) => Ok(None),
             Err(violation) => {
                 //= RFC 6455 section 7.1.7
@@ -151,7 +160,7 @@ impl Session {
         }
     }
 
-    /// Goes through frames to the end of a message, of a control frame, or of the input.
+    /// Reads frames up to the end of a message, of a control frame, or of the input.
     #[inline]
     fn advance(
         &mut self,
@@ -159,15 +168,15 @@ impl Session {
         mut inflater: Option<&mut Inflater>,
         input: &mut [u8],
         consumed: &mut usize,
-    ) -> Result<Option<Whole>, Violation> {
+    ) -> Result<Option<Payload>, Violation> {
         let message_bytes_max = limits.message_bytes_max;
         loop {
             if !self.partial.as_deref().is_some_and(PartialMessage::is_mid_frame) {
                 let Some(header) = self.take_header(input, consumed)? else { return Ok(None) };
                 self.admit(&header, limits)?;
-                if let Some(whole) = self.take_in_place(&header, input, consumed)? {
+                if let Some(payload) = self.take_in_place(&header, input, consumed)? {
                     let inflater = inflater.as_deref_mut().filter(|_| header.compressed);
-                    return inflate_in_place(whole, inflater, input, message_bytes_max).map(Some);
+                    return inflate_in_place(payload, inflater, input, message_bytes_max).map(Some);
                 }
                 self.partial_mut().begin(header);
             }
@@ -176,21 +185,21 @@ impl Session {
             let (taken, progress) = self.partial_mut().absorb(&mut input[*consumed..], buffer_bytes_max)?;
             *consumed += taken;
             match progress {
-                Progress::Starved => return Ok(None),
+                Progress::NeedsInput => return Ok(None),
                 Progress::Fragment => {}
-                Progress::Message { kind, compressed: false } => return Ok(Some(Whole::Message { kind })),
+                Progress::Message { kind, compressed: false } => return Ok(Some(Payload::Message { kind })),
                 Progress::Message { kind, compressed: true } => {
-                    let inflater = inflater.expect("only where it was agreed on is a message compressed");
+                    let inflater = inflater.expect("messages are compressed only if that was negotiated");
                     inflate(kind, self.partial_mut().message(), inflater, message_bytes_max)?;
                     self.partial_mut().drop_message();
-                    return Ok(Some(Whole::Inflated { kind }));
+                    return Ok(Some(Payload::Inflated { kind }));
                 }
                 Progress::Control(opcode) => return self.end_control(opcode).map(Some),
             }
         }
     }
 
-    /// The next header, or `None` where the input ends before it does.
+    /// The next header; `None` if the input ends before it does.
     #[inline]
     fn take_header(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<FrameHeader>, Violation> {
         let rest = &input[*consumed..];
@@ -212,7 +221,7 @@ impl Session {
         Ok(parsed.map(|(header, _)| header))
     }
 
-    /// Refuses a message over the limit by what its headers announce, before a byte of it is kept.
+    /// Refuses a message over the limit by the length in its headers, before any of it is kept.
     #[inline]
     fn admit(&self, header: &FrameHeader, limits: &SessionLimits) -> Result<(), Violation> {
         if header.opcode.is_control() {
@@ -229,14 +238,14 @@ impl Session {
         Ok(())
     }
 
-    /// The payload where it lies whole in the input and is all of its message.
+    /// The payload, if it is complete in the input and all of its message.
     #[inline]
     fn take_in_place(
         &mut self,
         header: &FrameHeader,
         input: &mut [u8],
         consumed: &mut usize,
-    ) -> Result<Option<Whole>, Violation> {
+    ) -> Result<Option<Payload>, Violation> {
         let opcode = header.opcode;
         let is_alone = opcode != Opcode::Continuation && header.fin;
         if !is_alone || header.payload_bytes > (input.len() - *consumed) as u64 {
@@ -258,44 +267,44 @@ impl Session {
             _ => {}
         }
         *consumed = end;
-        Ok(Some(Whole::Input { opcode, start, end }))
+        Ok(Some(Payload::Input { opcode, start, end }))
     }
 
-    /// A control frame is whole in the partial state.
-    fn end_control(&mut self, opcode: Opcode) -> Result<Whole, Violation> {
+    /// A control frame is complete in the partial state.
+    fn end_control(&mut self, opcode: Opcode) -> Result<Payload, Violation> {
         let partial = self.partial_mut();
         if opcode == Opcode::Close {
             read_close(partial.control())?;
             partial.drop_message();
         }
-        Ok(Whole::Control { opcode })
+        Ok(Payload::Control { opcode })
     }
 
-    /// Makes the event of what is whole.
+    /// The event for a complete payload.
     #[inline]
     fn lend<'a>(
         &'a mut self,
-        whole: Whole,
+        payload: Payload,
         inflater: Option<&'a mut Inflater>,
         input: &'a mut [u8],
     ) -> SessionEvent<'a> {
-        match whole {
-            Whole::Inflated { kind } => {
-                let message = inflater.expect("it has inflated it").message();
+        match payload {
+            Payload::Inflated { kind } => {
+                let message = inflater.expect("an inflater has inflated it").message();
                 if kind == MessageKind::Text { SessionEvent::Text(message) } else { SessionEvent::Binary(message) }
             }
-            Whole::Input { opcode: Opcode::Text, start, end } => SessionEvent::Text(&mut input[start..end]),
-            Whole::Input { opcode: Opcode::Binary, start, end } => SessionEvent::Binary(&mut input[start..end]),
-            Whole::Input { opcode, start, end } => {
+            Payload::Input { opcode: Opcode::Text, start, end } => SessionEvent::Text(&mut input[start..end]),
+            Payload::Input { opcode: Opcode::Binary, start, end } => SessionEvent::Binary(&mut input[start..end]),
+            Payload::Input { opcode, start, end } => {
                 self.ended = opcode == Opcode::Close;
                 control_event(opcode, &input[start..end])
             }
-            Whole::Control { opcode } => {
+            Payload::Control { opcode } => {
                 self.ended = opcode == Opcode::Close;
                 control_event(opcode, self.partial_mut().control())
             }
-            Whole::Message { kind: MessageKind::Text } => SessionEvent::Text(self.partial_mut().message()),
-            Whole::Message { kind: MessageKind::Binary } => SessionEvent::Binary(self.partial_mut().message()),
+            Payload::Message { kind: MessageKind::Text } => SessionEvent::Text(self.partial_mut().message()),
+            Payload::Message { kind: MessageKind::Binary } => SessionEvent::Binary(self.partial_mut().message()),
         }
     }
 
@@ -304,31 +313,31 @@ impl Session {
     }
 }
 
-/// What the frames of a message may carry together.
+/// Bytes that the frames of a message may have together.
 #[inline]
 fn frames_bytes_max(compressed: bool, message_bytes_max: usize) -> usize {
     if compressed { Inflater::compressed_bytes_max(message_bytes_max) } else { message_bytes_max }
 }
 
-/// Inflates a message that lies whole in the input, where there is an inflater for it.
+/// Inflates a message that is complete in the input, if there is an inflater for it.
 #[inline]
 fn inflate_in_place(
-    whole: Whole,
+    payload: Payload,
     inflater: Option<&mut Inflater>,
     input: &[u8],
     message_bytes_max: usize,
-) -> Result<Whole, Violation> {
-    match (whole, inflater) {
-        (Whole::Input { opcode, start, end }, Some(inflater)) => {
+) -> Result<Payload, Violation> {
+    match (payload, inflater) {
+        (Payload::Input { opcode, start, end }, Some(inflater)) => {
             let kind = if opcode == Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
             inflate(kind, &input[start..end], inflater, message_bytes_max)?;
-            Ok(Whole::Inflated { kind })
+            Ok(Payload::Inflated { kind })
         }
-        (whole, _) => Ok(whole),
+        (payload, _) => Ok(payload),
     }
 }
 
-/// Inflates a message, and proves it where it is text.
+/// Inflates a message, and checks it if it is text.
 fn inflate(
     kind: MessageKind,
     compressed: &[u8],
@@ -347,9 +356,9 @@ fn inflate(
 
 fn control_event(opcode: Opcode, payload: &[u8]) -> SessionEvent<'_> {
     match opcode {
-        Opcode::Close => SessionEvent::Close(read_close(payload).expect("it was read before")),
+        Opcode::Close => SessionEvent::Close(read_close(payload).expect("checked before")),
         Opcode::Ping => SessionEvent::Ping(payload),
         Opcode::Pong => SessionEvent::Pong(payload),
-        Opcode::Continuation | Opcode::Text | Opcode::Binary => unreachable!("{opcode:?} is no control frame"),
+        Opcode::Continuation | Opcode::Text | Opcode::Binary => unreachable!("{opcode:?} is not a control frame"),
     }
 }

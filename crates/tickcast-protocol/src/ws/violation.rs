@@ -1,11 +1,11 @@
-//! Every rule of RFC 6455 that a connected peer can break.
+//! Every rule of RFC 6455 and RFC 7692 that a connected peer can break.
 
 use super::close::CloseCode;
 
-/// Which rule the peer has broken. The text is short enough to be the reason of a close frame.
+/// The rule that a peer has broken. Its text is short enough for the reason of a close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// RSV2 or RSV3 is set, or RSV1 where permessage-deflate was not agreed on.
+    /// RSV2 or RSV3 is set, or RSV1 without permessage-deflate.
     #[error("reserved bits {0:#04x} are set and no extension in use defines them (RFC 6455 section 5.2)")]
     ReservedBits(u8),
     /// RSV1 on a frame that does not begin a message.
@@ -20,7 +20,7 @@ pub enum Violation {
     /// A close, ping or pong whose length does not fit into 7 bits.
     #[error("a control frame announces more than 125 bytes (RFC 6455 section 5.5)")]
     ControlTooLong,
-    /// A continuation frame where no message has begun.
+    /// A continuation frame without a message to continue.
     #[error("a continuation frame continues no message (RFC 6455 section 5.4)")]
     ContinuationWithoutStart,
     /// A text or binary frame before the fragmented message has ended.
@@ -32,7 +32,7 @@ pub enum Violation {
     /// A server's frame is masked.
     #[error("a frame from the server is masked (RFC 6455 section 5.1)")]
     Masked,
-    /// The length would fit into fewer bytes than were used.
+    /// The length is encoded in more bytes than it needs.
     #[error("length {0} is not encoded in the minimal number of bytes (RFC 6455 section 5.2)")]
     LengthNotMinimal(u64),
     /// The top bit of a 64-bit length is set.
@@ -41,7 +41,7 @@ pub enum Violation {
     /// The message, fragments summed, would be larger than the limit.
     #[error("a message of {announced} bytes is over the limit of {max}")]
     TooBig {
-        /// Bytes of the message as far as its headers have announced them.
+        /// Bytes of the message, as far as announced.
         announced: u64,
         /// The limit, in bytes.
         max: usize,
@@ -52,19 +52,19 @@ pub enum Violation {
         /// The limit, in bytes.
         max: usize,
     },
-    /// A compressed message would be larger than its frames by too much.
+    /// A compressed message would be larger than its frames by more than the allowed ratio.
     #[error("a compressed message inflates to more than {ratio_max} times its bytes")]
     InflatesTooFar {
-        /// The limit: bytes of the message for one of its compressed form.
+        /// The limit: bytes of the message per compressed byte.
         ratio_max: usize,
     },
-    /// A compressed message that DEFLATE does not know, or that ends amid a block.
+    /// A compressed message that is not DEFLATE, or ends within a block.
     #[error("a compressed message is not a whole number of DEFLATE blocks (RFC 7692 section 7.2.2)")]
     NotDeflate,
     /// A text message that is not UTF-8, or ends within a character.
     #[error("a text message is not valid UTF-8 (RFC 6455 section 8.1)")]
     TextNotUtf8,
-    /// A close frame with one byte: too few for a code, too many for none.
+    /// A close frame with one byte: a code takes two.
     #[error("a close frame has a body of 1 byte; a code takes 2 (RFC 6455 section 5.5.1)")]
     CloseBodyOfOneByte,
     /// A code that must not be on the wire.
@@ -76,7 +76,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The code to close with: 1007 for what a message holds, 1009 for size, 1002 for the rest.
+    /// The code to close with: 1007 for the content of a message, 1009 for its size, 1002 otherwise.
     pub fn close_code(&self) -> CloseCode {
         match self {
             //= RFC 6455 section 7.4.1

@@ -1,7 +1,7 @@
 //! Whole compressed frames.
 //!
-//! A frame is made without regard to those before it, so that it can be shared by all connections with the same window,
-//! and left uncompressed where that is shorter: RFC 7692 lets a sender choose message by message.
+//! A frame does not depend on those before it, so all connections with the same window can share it. It is left
+//! uncompressed if that is shorter: RFC 7692 lets a sender choose for each message.
 //!
 //! Memory: nothing before the first frame; then some 270 KB for a window of 15 bits, and less for smaller ones.
 
@@ -10,8 +10,9 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 use super::WindowBits;
 use crate::ws::frame::{COMPRESSED, Opcode, encode_frame_header, push_frame};
 
-/// The least window that the library compresses in. It refers back by at most the window less 262 bytes (the longest
-/// match and what it looks ahead), which is 250 here: within the 256 of a window of 8 bits, for which it serves as well.
+/// The smallest window that the library compresses with. Its back references reach at most the window less 262 bytes (the
+/// longest match and its lookahead), which is 250 here. That is within the 256 of a window of 8 bits, so it serves for 8
+/// bits too.
 const LIBRARY_BITS_LEAST: u8 = 9;
 /// Windows of 9 to 15 bits.
 const WINDOWS: usize = 7;
@@ -30,7 +31,7 @@ pub struct LastFrame {
     pub payload_start: usize,
 }
 
-/// Compresses messages one after another; each stands by itself. One serves all connections of a thread.
+/// Compresses messages, each by itself. One serves all connections of a thread.
 pub struct Compressor {
     level: Compression,
     /// By window.
@@ -39,13 +40,16 @@ pub struct Compressor {
 }
 
 impl Compressor {
-    /// A compressor of this level: 1, fast, to 9, small.
+    /// A compressor of this level: 1 (fastest) to 9 (smallest).
+    ///
+    /// # Panics
+    /// For any other level: the configuration has checked it.
     pub fn new(level: u8) -> Self {
-        assert!((1..=9).contains(&level), "level {level}; there are 1 to 9");
+        assert!((1..=9).contains(&level), "level {level}: expected 1 to 9");
         Self { level: Compression::new(level.into()), states: [const { None }; WINDOWS], compressed: Vec::new() }
     }
 
-    /// Appends a whole server frame, compressed where that is shorter. True if it is.
+    /// Appends a whole server frame, compressed if that is shorter. True if it is.
     pub fn push_frame(&mut self, window: WindowBits, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) -> bool {
         let shorter = self.compress(window, payload);
         if shorter {
@@ -56,7 +60,7 @@ impl Compressor {
         shorter
     }
 
-    /// Puts the compressed form in the place of the frame at the end of `out`, where that is shorter. True if it is.
+    /// Replaces the frame at the end of `out` by its compressed form, if that is shorter. True if it is.
     pub fn replace_frame(&mut self, window: WindowBits, frame: LastFrame, out: &mut Vec<u8>) -> bool {
         let shorter = self.compress(window, &out[frame.payload_start..]);
         if shorter {
@@ -76,22 +80,22 @@ impl Compressor {
         out.extend_from_slice(&self.compressed);
     }
 
-    /// Compresses into `self.compressed`. False where the result would not be shorter.
+    /// Compresses into `self.compressed`. False if the result would not be shorter.
     fn compress(&mut self, window: WindowBits, payload: &[u8]) -> bool {
         let bits = window.get().max(LIBRARY_BITS_LEAST);
         let slot = &mut self.states[usize::from(bits - LIBRARY_BITS_LEAST)];
         let state = slot.get_or_insert_with(|| Box::new(Compress::new_with_window_bits(self.level, false, bits)));
         state.reset();
         self.compressed.clear();
-        // No room for more than the payload: who does not fit into that is not shorter.
+        // No more room than the payload needs: a result that does not fit is not shorter.
         self.compressed.reserve_exact(payload.len() + TAIL.len());
         let room = self.compressed.capacity();
         let status = state.compress_vec(payload, &mut self.compressed, FlushCompress::Sync);
         let flushed = matches!(status, Ok(Status::Ok)) && self.compressed.len() < room;
         let all = state.total_in() == payload.len() as u64;
         if !(flushed && all && self.compressed.ends_with(TAIL)) {
-            // It holds output that found no room. A reset of zlib-rs 0.6 does not forget where that begins, has ever less
-            // room for what is pending, and panics in the end: such a state is not used again.
+            // The state holds output that found no room. A reset of zlib-rs 0.6 does not clear where that begins: its room
+            // for pending output shrinks each time, until it panics. Such a state is not used again.
             *slot = None;
             return false;
         }
@@ -112,7 +116,7 @@ mod tests {
     use super::*;
     use crate::ws::deflate::Inflater;
 
-    /// Bytes that nothing makes shorter.
+    /// Incompressible bytes.
     fn noise(length: usize) -> Vec<u8> {
         let mut state = 1u64;
         let next = || {
@@ -123,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_says_that_it_is_compressed_and_inflates_to_its_message() {
+    fn compressed_frame_inflates_to_its_message() {
         let message = b"bid 91402.50 ask 91402.60 ".repeat(40);
         for level in 1..=9 {
             let mut out = b"before".to_vec();
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_message_has_the_same_bytes_whatever_was_compressed_before() {
+    fn compressed_bytes_do_not_depend_on_earlier_messages() {
         let (message, other) = (b"the same ".repeat(20), b"another ".repeat(300));
         let mut compressor = Compressor::new(6);
         let mut frames: [Vec<u8>; 2] = Default::default();
@@ -151,10 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_get_shorter_stays_as_it_is_however_often() {
+    fn incompressible_messages_are_sent_uncompressed() {
         let mut compressor = Compressor::new(1);
         for length in [0, 1, 5, 1000, 20_000, 200_000] {
-            // A state that is used again after it was cut short has failed in the end.
+            // A state that is used again after running out of room fails after some messages.
             for _ in 0..20 {
                 let (message, mut out, mut plain) = (noise(length), Vec::new(), Vec::new());
                 compressor.push_frame(WindowBits::MOST, Opcode::Binary, &message, &mut out);
@@ -165,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_frame_of_a_buffer_is_replaced_where_that_is_shorter() {
+    fn last_frame_is_replaced_if_that_is_shorter() {
         let mut compressor = Compressor::new(6);
         for (message, replaced) in [(vec![7; 1000], true), (noise(1000), false)] {
             let mut out = b"before".to_vec();

@@ -1,8 +1,8 @@
-//! A compressed message of a peer, inflated whole.
+//! Inflates a peer's compressed messages, each whole.
 //!
-//! * The result never exceeds the message limit, nor a multiple of what came (`inflate_ratio_max`): a bomb costs its
-//!   sender more than the server. The buffer grows with what is inflated, to the limit and one byte.
-//! * A message is whole or an error: what ends amid a DEFLATE block is not handed out.
+//! * The result never exceeds the message limit, nor a multiple of the compressed bytes (`inflate_ratio_max`): a bomb costs
+//!   its sender more than the server. The buffer grows with the result, to the limit and one byte.
+//! * A message is whole or an error: a message that ends within a DEFLATE block is not returned.
 //!
 //! Memory: nothing before the first compressed message; then some 40 KB, and up to 64 KB of the last message. Cost: some
 //! 2 µs for a small message, and a few ns a byte.
@@ -11,20 +11,20 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::ws::violation::Violation;
 
-/// Whatever the ratio, a message may inflate to this much: short messages of one repeated word are honest.
+/// A message may inflate to this size regardless of the ratio: short messages of one repeated word are legitimate.
 pub const UNRATED_BYTES: usize = 64 * 1024;
-/// What is kept of the buffer for the next message.
+/// Bytes of the buffer that are kept for the next message.
 const KEPT_BYTES: usize = 64 * 1024;
-/// A window of the largest size, which is what the bytes after a final block may refer to.
+/// The largest window: the bytes after a final block may refer back this far.
 const WINDOW_BYTES: usize = 32 * 1024;
-/// Final blocks in the midst of a message. A compressor that cannot flush otherwise ends each of its pieces with one.
+/// Final blocks before the end of a message. A compressor that cannot flush otherwise ends each of its pieces with one.
 const FINAL_BLOCKS_MAX: usize = 64;
 //= RFC 7692 section 7.2.2
 //# "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload of the message."
-/// And a final block that is empty: only at the end of a block is it read as one, so it proves that the message is whole.
+/// And an empty final block: it is read as one only at the end of a block, which shows that the message is whole.
 const TAIL: &[u8] = &[0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
 
-/// Inflates messages one after another; each stands by itself. One serves all connections of a thread.
+/// Inflates messages, each by itself. One serves all connections of a thread.
 pub struct Inflater {
     ratio_max: usize,
     state: Option<Box<Decompress>>,
@@ -37,17 +37,20 @@ impl Inflater {
         Self { ratio_max: ratio_max as usize, state: None, message: Vec::new() }
     }
 
-    /// The most that the frames of a compressed message may carry, where the message itself may have `message_bytes_max`:
-    /// a compressor that always uses the fixed code takes nine bits for a byte at worst.
+    /// The most bytes that the frames of a compressed message may have if the message may have `message_bytes_max`: a
+    /// compressor that always uses the fixed code takes at most nine bits for a byte.
     pub fn compressed_bytes_max(message_bytes_max: usize) -> usize {
         message_bytes_max + message_bytes_max / 8 + 64
     }
 
-    /// The message that these bytes are the compressed form of; lent until the next.
+    /// The message whose compressed form these bytes are; lent until the next call.
+    ///
+    /// # Errors
+    /// When the bytes are not whole DEFLATE blocks, or inflate to more than allowed.
     pub fn inflate(&mut self, compressed: &[u8], message_bytes_max: usize) -> Result<&mut [u8], Violation> {
         self.release();
         self.message.clear();
-        // A compressor that was flushed twice in a row leaves nothing at all of an empty message.
+        // A compressor that flushes twice in a row makes no bytes at all of an empty message.
         if compressed.is_empty() {
             return Ok(&mut []);
         }
@@ -70,7 +73,7 @@ impl Inflater {
         }
     }
 
-    /// Gives the memory of a large message back.
+    /// Frees the memory of a large message.
     pub(in crate::ws) fn release(&mut self) {
         if self.message.capacity() > KEPT_BYTES {
             self.message = Vec::new();
@@ -89,7 +92,7 @@ impl std::fmt::Debug for Inflater {
     }
 }
 
-/// Why a message is not inflated.
+/// Why a message cannot be inflated.
 enum Fault {
     Large,
     Broken,
@@ -103,7 +106,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Inflates all of `input`. True if it has come to the very end of a final block.
+    /// Inflates all of `input`. True if it ends exactly with a final block.
     fn run(&mut self, mut input: &[u8]) -> Result<bool, Fault> {
         loop {
             if self.message.len() == self.message.capacity() {
@@ -117,8 +120,8 @@ impl Work<'_> {
             }
             match status.map_err(|_| Fault::Broken)? {
                 Status::StreamEnd if input.is_empty() => return Ok(true),
-                Status::StreamEnd => self.go_on()?,
-                // All is read, and there was room for more than came of it.
+                Status::StreamEnd => self.continue_after_final_block()?,
+                // All input is read, and room is left: there is no more output.
                 Status::Ok | Status::BufError if input.is_empty() && self.message.len() < self.message.capacity() => {
                     return Ok(false);
                 }
@@ -127,8 +130,8 @@ impl Work<'_> {
         }
     }
 
-    /// After a final block, further blocks follow, which may refer to what came before.
-    fn go_on(&mut self) -> Result<(), Fault> {
+    /// Prepares for the blocks after a final block, which may refer to the bytes before it.
+    fn continue_after_final_block(&mut self) -> Result<(), Fault> {
         self.final_blocks += 1;
         if self.final_blocks > FINAL_BLOCKS_MAX {
             return Err(Fault::Broken);
@@ -141,8 +144,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Room for some multiple of the input at first, for twice as much then, and for one byte over the limit at most: that
-    /// one tells that it is passed.
+    /// Makes room: at first for a multiple of the input, then for twice as much, up to one byte over the limit, which shows
+    /// that the limit is exceeded.
     fn grow(&mut self, input_bytes: usize) {
         let held = self.message.len();
         let wanted = if held == 0 { input_bytes.saturating_mul(4).max(256) } else { held.saturating_mul(2) };
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_rfc_7692_section_7_2_3_are_hello() {
+    fn examples_of_rfc_7692_section_7_2_3_inflate() {
         let once = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
         assert_eq!(inflated(&once), Ok(b"Hello".to_vec()), "7.2.3.1, one block");
         let stored = [0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00];
@@ -175,17 +178,17 @@ mod tests {
     }
 
     #[test]
-    fn a_message_does_not_see_the_one_before() {
+    fn message_cannot_refer_to_the_previous_one() {
         let mut inflater = Inflater::new(100);
         let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
         assert_eq!(inflater.inflate(&hello, MAX).map(|message| message.to_vec()), Ok(b"Hello".to_vec()));
-        // 7.2.3.2: the second "Hello" of a sender that takes its window over refers to the first.
+        // 7.2.3.2: with context takeover, the second "Hello" refers to the first.
         assert_eq!(inflater.inflate(&[0xf2, 0x00, 0x11, 0x00, 0x00], MAX), Err(Violation::NotDeflate));
         assert_eq!(inflater.inflate(&hello, MAX).map(|message| message.to_vec()), Ok(b"Hello".to_vec()));
     }
 
     #[test]
-    fn blocks_after_a_final_one_may_refer_to_what_was_before_it() {
+    fn blocks_after_a_final_block_may_refer_back() {
         let hello_again = [&[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..], &[0xf2, 0x00, 0x11, 0x00, 0x00]].concat();
         assert_eq!(inflated(&hello_again), Ok(b"HelloHello".to_vec()));
         let final_blocks = |count: usize| inflated(&[&[0x03, 0x00].repeat(count)[..], &[0x00]].concat());
@@ -198,9 +201,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_or_damaged_is_no_message() {
+    fn truncated_or_damaged_message_is_an_error() {
         let stored = [0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00];
-        // Where four bytes are missing, the four that RFC 7692 appends take their place, and the message is whole.
+        // If exactly four bytes are missing, the four that RFC 7692 appends replace them, and the message is whole.
         for cut in (2..stored.len()).filter(|cut| *cut != 6) {
             assert_eq!(inflated(&stored[..cut]), Err(Violation::NotDeflate), "cut at {cut}");
         }

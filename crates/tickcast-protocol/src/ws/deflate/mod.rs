@@ -1,13 +1,13 @@
-//! permessage-deflate (RFC 7692): messages that are compressed one by one.
+//! permessage-deflate (RFC 7692): each message is compressed by itself.
 //!
-//! * [`offer`]: what a client offers, and what is agreed on.
-//! * [`inflate`]: a peer's compressed message, whole, bounded in size and in ratio.
-//! * [`compress`]: whole compressed frames, made once for all who read the same bytes.
+//! * [`negotiate`]: picks an offer of the client.
+//! * [`Inflater`]: a peer's compressed message, whole, bounded in size and in ratio.
+//! * [`Compressor`]: whole compressed frames, made once for all clients that receive the same bytes.
 //!
-//! What always holds: neither side takes its window over from one message to the next (this endpoint answers every
-//! offer with both `no_context_takeover` parameters), so a connection keeps no state of it: one [`Inflater`] and one
-//! [`Compressor`] serve all connections of a thread, and a compressed frame is good for every connection that has
-//! agreed on a window at least as large. What that costs in ratio, `benches/deflate.rs` shows.
+//! What always holds: no context takeover. This endpoint answers every offer with both `no_context_takeover` parameters, so
+//! a connection has no compression state: one [`Inflater`] and one [`Compressor`] serve all connections of a thread, and a
+//! compressed frame is valid for every connection whose window is at least as large. `benches/deflate.rs` shows what that
+//! costs in ratio.
 
 mod compressor;
 mod inflater;
@@ -17,7 +17,7 @@ pub use compressor::{Compressor, LastFrame};
 pub use inflater::{Inflater, UNRATED_BYTES};
 pub use negotiation::{Agreed, ExtensionsError, is_token, negotiate};
 
-/// How far back in a message its compressed form may refer: two to the power of this many bytes, 8 to 15.
+/// The window of a compressed message: its back references reach back by at most two to the power of this many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WindowBits(std::num::NonZeroU8);
 
@@ -25,10 +25,10 @@ pub struct WindowBits(std::num::NonZeroU8);
 const _: () = assert!(size_of::<Option<WindowBits>>() == 1);
 
 impl WindowBits {
-    /// The least that RFC 7692 knows.
+    /// The smallest of RFC 7692.
     pub const LEAST: u8 = 8;
-    /// The most, and what holds where nothing was agreed.
-    pub const MOST: Self = Self(std::num::NonZeroU8::new(15).expect("it is not 0"));
+    /// The largest, and the default.
+    pub const MOST: Self = Self(std::num::NonZeroU8::new(15).expect("15 is not 0"));
 
     /// From 8 to 15; `None` for any other number.
     pub fn new(bits: u8) -> Option<Self> {

@@ -1,12 +1,12 @@
-//! What a client offers in `Sec-WebSocket-Extensions`, and what is agreed on.
+//! Negotiates permessage-deflate: the client's offers in `Sec-WebSocket-Extensions`, and the one that is accepted.
 //!
 //! ```text
 //! permessage-deflate; server_max_window_bits=10; client_max_window_bits, permessage-deflate
-//! ^ the offer it likes best                                             ^ the next, where the first is declined
+//! ^ the preferred offer                                                 ^ the next, if the first is declined
 //! ```
 //!
-//! A header that breaks the grammar is an error of the handshake. An offer that this endpoint cannot take, or that
-//! breaks a rule of RFC 7692, is declined and the next one is tried; where none is left, the connection goes on without.
+//! A header that breaks the grammar fails the handshake. An offer that this endpoint does not support, or that breaks a
+//! rule of RFC 7692, is declined and the next one is tried; without an acceptable offer, the connection is uncompressed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,21 +16,21 @@ use super::WindowBits;
 /// The name of the extension.
 const NAME: &str = "permessage-deflate";
 
-/// What both ends hold to. Neither takes its window over from message to message.
+/// The accepted parameters, always without context takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// The window that this server compresses in, where the client has asked for one.
+    /// The window that this server compresses with, if the client limits it.
     pub server_window: Option<WindowBits>,
 }
 
 impl Agreed {
-    /// The window to compress in.
+    /// The window to compress with.
     pub fn window(&self) -> WindowBits {
         self.server_window.unwrap_or(WindowBits::MOST)
     }
 }
 
-/// The value of the response's header.
+/// The value of the response header.
 impl fmt::Display for Agreed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         //= RFC 7692 section 7.1.1.1
@@ -41,8 +41,7 @@ impl fmt::Display for Agreed {
         //# "By including the "client_no_context_takeover" extension parameter in an extension negotiation response, a
         //# server prevents the peer client from using context takeover."
         write!(f, "{NAME}; server_no_context_takeover; client_no_context_takeover")?;
-        // `client_max_window_bits` may be left out, and says then that a window of any size is taken: the one window
-        // that a thread inflates in has the full size.
+        // Without `client_max_window_bits` the client may use any window: the inflater of a thread has the full size.
         match self.server_window {
             Some(bits) => write!(f, "; server_max_window_bits={}", bits.get()),
             None => Ok(()),
@@ -50,16 +49,19 @@ impl fmt::Display for Agreed {
     }
 }
 
-/// Why a header is not a list of extensions.
+/// A header that is not a list of extensions; the message follows the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("breaks the grammar at byte {at} (RFC 6455 section 9.1)")]
 pub struct ExtensionsError {
-    /// Where in its line.
+    /// Index in its line.
     pub at: usize,
 }
 
-/// The first offer of the header's lines that can be taken. All lines are read, also where none is wanted: what breaks
-/// the grammar fails the handshake whatever it offers.
+/// The first acceptable offer in the lines of the header. All lines are read even after an acceptable offer, because a
+/// syntax error fails the handshake.
+///
+/// # Errors
+/// When a line breaks the grammar.
 pub fn negotiate<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agreed>, ExtensionsError> {
     let mut agreed = None;
     //= RFC 6455 section 9.1
@@ -69,7 +71,7 @@ pub fn negotiate<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Agr
         while let Some(extension) = reader.extension()? {
             //= RFC 7692 section 5
             //# "The order of elements is important as it specifies the client's preference."
-            agreed = agreed.or_else(|| take(&extension));
+            agreed = agreed.or_else(|| accept(&extension));
         }
     }
     Ok(agreed)
@@ -81,8 +83,8 @@ struct Extension<'a> {
     params: Vec<(&'a str, Option<Cow<'a, str>>)>,
 }
 
-/// What is agreed on where the offer is taken; `None` where it is declined.
-fn take(extension: &Extension<'_>) -> Option<Agreed> {
+/// The parameters if the offer is accepted; `None` if it is declined.
+fn accept(extension: &Extension<'_>) -> Option<Agreed> {
     if !extension.name.eq_ignore_ascii_case(NAME) {
         return None;
     }
@@ -116,7 +118,7 @@ fn window_bits(value: &str) -> Option<WindowBits> {
     WindowBits::new(value.parse().ok().filter(|_| plain)?)
 }
 
-/// Goes through one line of the header.
+/// Reads one line of the header.
 ///
 /// ```text
 /// extension-list  = 1#extension
@@ -129,7 +131,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The next extension; `None` at the end of the line. Empty elements of a list count for nothing.
+    /// The next extension; `None` at the end of the line. Empty elements of the list are skipped.
     fn extension(&mut self) -> Result<Option<Extension<'a>>, ExtensionsError> {
         self.skip_space();
         while self.take(b',') {
@@ -216,12 +218,12 @@ mod tests {
 
     const BOTH: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-    fn agreed(lines: &[&str]) -> Result<Option<String>, ExtensionsError> {
+    fn negotiated(lines: &[&str]) -> Result<Option<String>, ExtensionsError> {
         negotiate(lines.iter().map(|line| line.as_bytes())).map(|agreed| agreed.map(|agreed| agreed.to_string()))
     }
 
     #[test]
-    fn an_offer_is_taken_with_what_was_asked_and_no_window_is_ever_taken_over() {
+    fn offer_is_accepted_without_context_takeover() {
         let with = |bits: u8| format!("{BOTH}; server_max_window_bits={bits}");
         for (offer, response) in [
             ("permessage-deflate", BOTH.to_owned()),
@@ -236,12 +238,12 @@ mod tests {
             (", ,permessage-deflate,", BOTH.to_owned()),
             ("x-webkit-deflate-frame, permessage-deflate; client_max_window_bits", BOTH.to_owned()),
         ] {
-            assert_eq!(agreed(&[offer]), Ok(Some(response)), "{offer}");
+            assert_eq!(negotiated(&[offer]), Ok(Some(response)), "{offer}");
         }
     }
 
     #[test]
-    fn an_offer_that_cannot_be_taken_is_declined() {
+    fn unsupported_or_invalid_offer_is_declined() {
         for offer in [
             "",
             "permessage-bzip2",
@@ -260,22 +262,22 @@ mod tests {
             "permessage-deflate; client_max_window_bits=x",
             "permessage-deflate; client_max_window_bits; client_max_window_bits=15",
         ] {
-            assert_eq!(agreed(&[offer]), Ok(None), "{offer}");
+            assert_eq!(negotiated(&[offer]), Ok(None), "{offer}");
         }
     }
 
     #[test]
-    fn the_first_offer_that_can_be_taken_is_over_all_lines() {
+    fn first_acceptable_offer_of_all_lines_wins() {
         let nine = Ok(Some(format!("{BOTH}; server_max_window_bits=9")));
         let (bad, good) =
             ("permessage-deflate; server_max_window_bits=99", "permessage-deflate; server_max_window_bits=9");
-        assert_eq!(agreed(&[&format!("{bad}, {good}, permessage-deflate")]), nine);
-        assert_eq!(agreed(&["foo; bar=1", bad, good, "permessage-deflate"]), nine);
-        assert_eq!(agreed(&[good, "permessage-deflate; server_max_window_bits=12"]), nine);
+        assert_eq!(negotiated(&[&format!("{bad}, {good}, permessage-deflate")]), nine);
+        assert_eq!(negotiated(&["foo; bar=1", bad, good, "permessage-deflate"]), nine);
+        assert_eq!(negotiated(&[good, "permessage-deflate; server_max_window_bits=12"]), nine);
     }
 
     #[test]
-    fn a_header_that_breaks_the_grammar_says_where() {
+    fn syntax_error_has_its_index() {
         for (line, at) in [
             ("permessage-deflate;", 19),
             ("permessage-deflate; ;", 20),
@@ -288,8 +290,12 @@ mod tests {
             ("=", 0),
             ("permessage-d\u{e9}flate", 12),
         ] {
-            assert_eq!(agreed(&[line]), Err(ExtensionsError { at }), "{line}");
-            assert_eq!(agreed(&["permessage-deflate", line]), Err(ExtensionsError { at }), "a good line before {line}");
+            assert_eq!(negotiated(&[line]), Err(ExtensionsError { at }), "{line}");
+            assert_eq!(
+                negotiated(&["permessage-deflate", line]),
+                Err(ExtensionsError { at }),
+                "a good line before {line}"
+            );
         }
     }
 }
