@@ -1,17 +1,19 @@
-//! What compression saves, and what it costs a delivery: none, once for an audience, and for each connection.
+//! The cost of compression for a delivery, and the bytes that it saves: none, once for an audience, and for each
+//! connection.
 //!
-//! Method: a simulated market of 200 instruments; what came in each interval (quotes, trades, tickers and book changes of
-//! all of them) is a packet, as a sweep makes it. `once` is the server's own: each packet by itself, for all members.
-//! `each` is what a usual server does: every connection has a compressor that takes its window over from packet to
-//! packet, and compresses again what the others got too. Both with the same library, level and packets. The bytes are
-//! those of the payloads; the time is the processor's for all packets by their number, the median of runs with the least
-//! and the greatest. A delivery of `once` to an audience of N costs an Nth. The floor beside it is the copy of the packet.
-//! That all of it inflates to what was meant is checked first.
+//! Method: a simulated market of 200 instruments. The records of each interval (quotes, trades, tickers and book
+//! changes of all instruments) are one packet, as a flush makes it. `once` is what the server does: each packet is
+//! compressed by itself, for all members of an audience. `each` is what most servers do: every connection has a
+//! compressor whose window continues from packet to packet, so that the same packet is compressed again for every
+//! connection. Library, level and packets are the same. Bytes are those of the payloads. The time is the CPU time of
+//! all packets divided by their number: the median of the runs, with the least and the greatest. A delivery of `once`
+//! to an audience of N costs an Nth of it. The floor is a copy of the packet. Before the measurement, every output is
+//! inflated and compared.
 //!
-//! Memory is what the compressors of a thousand connections hold: once, one for all; each, one for each.
+//! Memory is that of the compressors for a thousand connections: one compressor for `once`, a thousand for `each`.
 //!
-//! Not measured: the send, whose cost in the kernel grows with the bytes (4 to 7 µs up to 6 KB); what the client's
-//! inflating costs; the wire.
+//! Not measured: the send, whose cost in the kernel grows with the bytes (4 to 7 µs up to 6 KB); the client's
+//! inflating; the wire.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -26,14 +28,13 @@ use tickcast_protocol::ws::{Opcode, push_frame};
 
 const START_NS: u64 = 1_763_700_000_000_000_000;
 const RUNS: usize = 7;
-/// What zlib's documentation states for a window of 15 bits and a memory level of 8 is 256 KiB; zlib-rs takes a little
-/// more.
+/// 256 KiB for a window of 15 bits and a memory level of 8, by zlib's documentation; zlib-rs uses a little more.
 const COMPRESSOR_BYTES: usize = 270 * 1024;
 const TAIL_BYTES: usize = 4;
-/// The server begins another packet there; what a burst has beyond is left out.
+/// The server starts another packet here; the rest of a larger burst is left out.
 const PACKET_BYTES_MAX: usize = 16 * 1024;
 
-/// The packets of a market, each with what came in so many milliseconds.
+/// The packets of a market, each with the records of so many milliseconds.
 fn packets(rate: u32, interval_ms: u64, count: usize) -> Vec<Vec<u8>> {
     let params = Params::parse(&format!("instruments=200,rate={rate},seed=1")).expect("parameters of the market");
     let mut sim = Sim::new(&params);
@@ -63,7 +64,7 @@ fn poll(sim: &mut Sim, now_ns: u64, records: &mut Vec<u8>) {
     }
 }
 
-/// As the sequencer and the shard would have it: records numbered and stamped, under one header.
+/// Like sequencer and shard: numbers the records, sets their times, and puts a packet header before them.
 fn packet(records: &mut [u8], now_ns: u64, position: u64) -> Option<Vec<u8>> {
     let (mut at, mut count) = (0, 0u16);
     while let Some(header) = RecordHeader::read(&records[at..]).filter(|header| at + header.bytes() <= PACKET_BYTES_MAX)
@@ -77,7 +78,7 @@ fn packet(records: &mut [u8], now_ns: u64, position: u64) -> Option<Vec<u8>> {
     (count > 0).then(|| [&header.encode()[..], &records[..at]].concat())
 }
 
-/// Bytes of all packets, and the median, least and greatest nanoseconds a packet.
+/// The bytes of all packets, and the median, least and greatest nanoseconds per packet.
 struct Cost {
     bytes: usize,
     ns: [f64; 3],
@@ -96,7 +97,7 @@ fn measure(packets: &[Vec<u8>], mut work: impl FnMut(&[Vec<u8>]) -> usize) -> Co
     Cost { bytes, ns: [times[RUNS / 2], times[0], times[RUNS - 1]] }
 }
 
-/// The floor: every packet as a frame, as it is.
+/// The floor: copies every packet into a frame.
 fn copied(packets: &[Vec<u8>]) -> usize {
     let mut out = Vec::new();
     let push = |packet: &Vec<u8>| {
@@ -108,20 +109,20 @@ fn copied(packets: &[Vec<u8>]) -> usize {
     packets.iter().map(push).sum()
 }
 
-/// What the server does.
+/// As the server compresses.
 fn once(packets: &[Vec<u8>], compressor: &mut Compressor) -> usize {
     let mut out = Vec::new();
     let push = |packet: &Vec<u8>| {
         out.clear();
         compressor.push_frame(WindowBits::MOST, Opcode::Binary, packet, &mut out);
         black_box(&out);
-        // A header of 2 bytes to 125, of 4 above.
+        // The frame header has 2 bytes up to 125 bytes of payload, 4 above.
         if out[1] < 126 { out.len() - 2 } else { out.len() - 4 }
     };
     packets.iter().map(push).sum()
 }
 
-/// What a connection with a window of its own does.
+/// As a connection with a window of its own compresses.
 fn each(packets: &[Vec<u8>], level: u8) -> Vec<Vec<u8>> {
     let mut state = Compress::new(Compression::new(level.into()), false);
     let compress = |packet: &Vec<u8>| {

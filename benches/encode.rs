@@ -1,10 +1,10 @@
-//! What it costs to write a record, a packet of them, and the same record as JSON.
+//! The cost of encoding a record, a packet of records, and the same record as JSON.
 //!
-//! Method: one thread, warm caches, a buffer that has grown; criterion's own sampling gives the spread. Beside each
-//! group stands its floor: the copy of as many bytes that are ready-made. Reading and checking, as a publisher's packet
-//! is, stand beside the writing.
+//! Method: one thread, warm caches, a buffer that has grown; criterion's own sampling gives the spread. The floor of
+//! each group is the copy of as many bytes. Beside encoding it measures decoding and the validation of a publisher's
+//! packet.
 //!
-//! Not measured: cold caches, the sequencer's other work, the ring, the socket.
+//! Not measured: cold caches, the rest of the sequencer, the ring, the socket.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ use tickcast_protocol::{BookAction, BookSide, Channel, GapReason, Instrument, Si
 const QUOTE: Quote = Quote { bid_px: 6_183_763, bid_sz: 378_826, ask_px: 6_183_764, ask_sz: 1_200 };
 const LEVELS: [Level; 20] = [Level { px: 6_183_763, sz: 378_826, side: BookSide::Bid }; 20];
 
-/// Writes one record.
+/// Encodes one record.
 type Encode = Box<dyn Fn(&mut Vec<u8>)>;
 
 fn header(kind: RecordKind) -> RecordHeader {

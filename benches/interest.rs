@@ -1,13 +1,13 @@
-//! What it costs to keep who wants what: subscribing, changing, leaving, and finding the audiences of a record.
+//! The cost of the subscription index: subscribing, changing, unsubscribing, and finding the audiences of a record.
 //!
-//! Method: one thread, the room `shard::subscription_index` alone, quotes only. In the room stand 10,000 instruments and 10,000
-//! audiences of ten symbols each, so that tables have their size and caches their share of misses. Requests are timed
-//! in batches of a thousand clients that came in before and go afterwards, outside of the time; every client's set is
-//! then counted. The floor of subscribing pushes the same keys into a vector and the client into as many lists, and
-//! takes it out of them again; the floor of a match reads as many audience numbers from one list.
+//! Method: one thread, `shard::subscription_index` alone, quotes only. The index has 10,000 instruments and 10,000
+//! audiences of ten symbols each, so that tables have a realistic size and caches miss. Requests are timed in batches
+//! of a thousand clients, which are added before and removed after the timed part; the sets of every client are then
+//! counted. The floor of subscribing pushes the same keys into a vector and the client into as many lists, and removes
+//! them again; the floor of a match reads as many audience numbers from one list.
 //!
-//! Not measured: parsing the request and answering it (`shard.rs` has the whole), the members of an audience, and what
-//! is gathered for them.
+//! Not measured: parsing and answering the request (`shard.rs` measures the whole), the members of an audience, and the
+//! records that are gathered for them.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -21,11 +21,11 @@ use tickcast::shard::subscription_index::{AudienceId, Change, Key, SubscriptionI
 use tickcast_protocol::{Channel, ConflationInterval};
 
 const INSTRUMENTS: u32 = 10_000;
-const STANDING: u32 = 10_000;
+const RESIDENT: u32 = 10_000;
 const BATCH: u32 = 1_000;
 /// Symbols of a long list.
 const MANY: u32 = 100;
-/// Whose list of [`MANY`] the standing audience of [`shared`] has: no client of a batch.
+/// The client whose list of [`MANY`] symbols is the audience of [`shared`]; no client of a batch.
 const SHARED: u32 = 5_000;
 
 fn symbol(instrument: u32) -> String {
@@ -44,13 +44,13 @@ fn want_pattern(interest: &mut SubscriptionIndex, prefix: &str) -> Change {
     Change::Want(key(Target::Pattern(interest.intern(prefix))), ConflationInterval::IMMEDIATE)
 }
 
-/// The symbol at this place of a client's list: scattered, and no two clients of a batch have the same list.
-fn scattered(client: u32, place: u32) -> u32 {
-    (client * 7 + place * 97) % INSTRUMENTS + 1
+/// The symbol at this index of a client's list: scattered, and no two clients of a batch have the same list.
+fn scattered(client: u32, index: u32) -> u32 {
+    (client * 7 + index * 97) % INSTRUMENTS + 1
 }
 
 fn many(client: u32) -> Vec<Change> {
-    (0..MANY).map(|place| want(scattered(client, place))).collect()
+    (0..MANY).map(|index| want(scattered(client, index))).collect()
 }
 
 fn with_instruments(instruments: u32) -> SubscriptionIndex {
@@ -66,33 +66,33 @@ fn join(interest: &mut SubscriptionIndex, changes: &[Change]) -> AudienceId {
     interest.change(audience, changes)
 }
 
-/// The room with its instruments and standing audiences.
-fn room() -> SubscriptionIndex {
+/// The index with its instruments and resident audiences.
+fn resident_index() -> SubscriptionIndex {
     let mut interest = with_instruments(INSTRUMENTS);
     let mut random = Pcg64Mcg::seed_from_u64(1);
-    for _ in 0..STANDING {
+    for _ in 0..RESIDENT {
         let watched = sample(&mut random, INSTRUMENTS as usize, 10);
         join(&mut interest, &watched.iter().map(|index| want(index as u32 + 1)).collect::<Vec<_>>());
     }
-    assert_eq!(interest.audiences(), STANDING as usize, "no two of the standing audiences are alike");
+    assert_eq!(interest.audiences(), RESIDENT as usize, "no two of the resident audiences are alike");
     interest
 }
 
-/// The room, and in it an audience that many clients share.
+/// The same with an audience that many clients share.
 fn shared() -> SubscriptionIndex {
-    let mut interest = room();
+    let mut interest = resident_index();
     join(&mut interest, &many(SHARED));
     interest
 }
 
-/// A client of a batch, and what it is about to ask for.
+/// A client of a batch, and the changes that it will request.
 struct Staged {
     audience: AudienceId,
     changes: Vec<Change>,
 }
 
 impl Staged {
-    /// Comes in with this set, and will ask for these changes.
+    /// Adds a client with this set, which will request these changes.
     fn new(interest: &mut SubscriptionIndex, set: &[Change], changes: Vec<Change>) -> Self {
         Self { audience: join(interest, set), changes }
     }
@@ -102,7 +102,7 @@ impl Staged {
     }
 }
 
-/// The time in which as many clients do `work`, which returns their audience. All then leave, outside of the time.
+/// The time in which so many clients do `work`, which returns their audience. All are removed afterwards, untimed.
 fn time_changes(
     clients: u64,
     interest: &mut SubscriptionIndex,
@@ -129,18 +129,18 @@ fn time_changes(
     took
 }
 
-/// The time in which as many clients leave, each with such a set.
+/// The time in which so many clients are removed, each with such a set.
 fn time_leaving(clients: u64, interest: &mut SubscriptionIndex, set: impl Fn(u32) -> Vec<Change>) -> Duration {
     let mut took = Duration::ZERO;
     let mut left = clients;
     while left > 0 {
         let batch = left.min(BATCH.into()) as u32;
         let audiences: Vec<AudienceId> = (0..batch).map(|client| join(interest, &set(client))).collect();
-        let standing = interest.audiences();
+        let resident = interest.audiences();
         let start = Instant::now();
         audiences.into_iter().for_each(|audience| interest.leave(audience));
         took += start.elapsed();
-        assert!(interest.audiences() <= standing, "who leaves makes no audience");
+        assert!(interest.audiences() <= resident, "removing a client creates no audience");
         left -= u64::from(batch);
     }
     took
@@ -151,7 +151,7 @@ fn subscribing(criterion: &mut Criterion) {
     for (name, symbols) in [("one symbol", 1), ("100 symbols", MANY)] {
         let mut lists = vec![Vec::<AudienceId>::with_capacity(64); INSTRUMENTS as usize];
         group.bench_function(BenchmarkId::new("floor: push", name), |bencher| {
-            let wanted: Vec<u32> = (0..symbols).map(|place| scattered(SHARED, place) - 1).collect();
+            let wanted: Vec<u32> = (0..symbols).map(|index| scattered(SHARED, index) - 1).collect();
             bencher.iter(|| {
                 let mut keys = Vec::new();
                 for instrument in black_box(&wanted) {
@@ -165,7 +165,7 @@ fn subscribing(criterion: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("a set of its own", name), |bencher| {
-            let mut interest = room();
+            let mut interest = resident_index();
             let stage = |interest: &mut SubscriptionIndex, client| {
                 Staged::new(interest, &[], many(client).into_iter().take(symbols as usize).collect())
             };
@@ -183,12 +183,12 @@ fn subscribing(criterion: &mut Criterion) {
             time_changes(clients, &mut interest, MANY as usize, stage, work)
         });
     });
-    // A pattern is looked up or made with the request, and the set of those who come later is an existing one.
+    // The request finds or creates a pattern; for later clients the set exists already.
     for (name, prefixes) in
         [("a pattern that others have", 1), ("a pattern of its own, which covers one symbol", BATCH)]
     {
         group.bench_function(name, |bencher| {
-            let mut interest = room();
+            let mut interest = resident_index();
             let prefixes: Vec<String> = (1..=prefixes).map(symbol).collect();
             let common = want_pattern(&mut interest, "S0");
             join(&mut interest, &[common]);
@@ -209,7 +209,7 @@ fn changing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("interest/change");
     let work = |interest: &mut SubscriptionIndex, _, staged: &Staged| staged.subscribe(interest);
     group.bench_function("one of 100 symbols for another, alone in its audience", |bencher| {
-        let mut interest = room();
+        let mut interest = resident_index();
         let stage = |interest: &mut SubscriptionIndex, client| {
             let old = Change::Drop(key(Target::Instrument(scattered(client, 0))));
             Staged::new(interest, &many(client), vec![old, want(scattered(client, MANY))])
@@ -218,7 +218,7 @@ fn changing(criterion: &mut Criterion) {
     });
     group.bench_function("one symbol more than the 100 that others have, too", |bencher| {
         let mut interest = shared();
-        let had: Vec<u32> = (0..MANY).map(|place| scattered(SHARED, place)).collect();
+        let had: Vec<u32> = (0..MANY).map(|index| scattered(SHARED, index)).collect();
         let others: Vec<u32> = (1..=INSTRUMENTS).filter(|id| !had.contains(id)).collect();
         let stage = |interest: &mut SubscriptionIndex, client| {
             Staged::new(interest, &many(SHARED), vec![want(others[client as usize])])
@@ -231,24 +231,24 @@ fn changing(criterion: &mut Criterion) {
 fn leaving(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("interest/leave");
     group.bench_function("the only one with its one symbol", |bencher| {
-        let mut interest = room();
+        let mut interest = resident_index();
         bencher.iter_custom(|clients| time_leaving(clients, &mut interest, |client| vec![want(scattered(client, 0))]));
-        assert_eq!(interest.audiences(), STANDING as usize, "audiences without clients are dissolved");
+        assert_eq!(interest.audiences(), RESIDENT as usize, "audiences without clients are dissolved");
     });
     group.bench_function("the only one with its 100 symbols", |bencher| {
-        let mut interest = room();
+        let mut interest = resident_index();
         bencher.iter_custom(|clients| time_leaving(clients, &mut interest, many));
-        assert_eq!(interest.audiences(), STANDING as usize, "audiences without clients are dissolved");
+        assert_eq!(interest.audiences(), RESIDENT as usize, "audiences without clients are dissolved");
     });
     group.bench_function("one of many with the same 100 symbols", |bencher| {
         let mut interest = shared();
         bencher.iter_custom(|clients| time_leaving(clients, &mut interest, |_| many(SHARED)));
-        assert_eq!(interest.audiences(), STANDING as usize + 1, "who stays keeps the audience");
+        assert_eq!(interest.audiences(), RESIDENT as usize + 1, "the remaining clients keep the audience");
     });
     group.finish();
 }
 
-/// A room in which as many audiences want instrument 7, by its name, by patterns, or both, and a symbol of their own.
+/// An index in which so many audiences want instrument 7, by name, by patterns, or both, and a symbol of their own.
 fn watched(audiences: u32, by_name: bool, prefixes: &[&str]) -> SubscriptionIndex {
     let mut interest = with_instruments(2 * INSTRUMENTS);
     for client in 0..audiences {

@@ -1,14 +1,13 @@
-//! What a client takes of the process's memory, above the kernel.
+//! The memory of the process for a client, without the kernel's.
 //!
-//! Method: a node of `node/`, a real sequencer, ring and shard above a kernel that takes everything, gets its clients in
-//! waves and sweeps once; then `/proc/self/statm` says how much is resident. The same node without clients is the base:
-//! ring, directory, last values. The difference by the number of clients is the figure. Each node has a process of its
-//! own, as what an earlier one gave back would hide what the next one takes, and the server's allocator, mimalloc, told
-//! to give freed pages back at once. The floor beside it is what a client takes in a list of sends, without which no
-//! sweep goes out.
+//! Method: a node of `node/` (a real sequencer, ring and shard on an `Io` that accepts every send) adds its clients in
+//! waves and flushes once; then `/proc/self/statm` gives the resident memory. The same node without clients is the
+//! base: ring, directory, last values. The figure is the difference divided by the number of clients. Each node has a
+//! process of its own, because memory that an earlier node freed would hide what the next one takes. The allocator is
+//! the server's, mimalloc, set to return freed pages at once. The floor is what a client takes in a list of sends,
+//! without which there is no flush.
 //!
-//! Not measured: the kernel's memory of a socket, which is more; clients that are owed something; fragmentation by weeks
-//! of coming and going.
+//! Not measured: the kernel's memory of a socket, which is more; clients with pending bytes; fragmentation over weeks.
 
 mod node;
 
@@ -48,7 +47,7 @@ const POPULATIONS: [Population; 3] = [
     },
 ];
 
-/// Resident bytes of this process, and the sends of its sweep.
+/// Resident bytes of this process, and the sends of its flush.
 fn print_resident(arguments: &[String]) -> Option<()> {
     let [population, clients] = arguments else { return None };
     let population = POPULATIONS.get(population.parse::<usize>().ok()?)?;
@@ -61,21 +60,21 @@ fn print_resident(arguments: &[String]) -> Option<()> {
     Some(())
 }
 
-/// Resident bytes and sends of a process with so many clients; an error says what was wrong.
+/// Resident bytes and sends of a process with so many clients.
 fn resident(population: usize, clients: u32) -> Result<(u64, u64), String> {
     let program = std::env::current_exe().map_err(|error| format!("the program does not find itself: {error}"))?;
     let output = Command::new(program)
         .args([RESIDENT, &population.to_string(), &clients.to_string()])
-        // Milliseconds that freed pages stay resident. What the set-up freed would be counted with the base, and hide
-        // what the clients take of it.
+        // Milliseconds that freed pages stay resident. Pages that the set-up freed would count with the base, and hide
+        // what the clients take.
         .env("MIMALLOC_PURGE_DELAY", "0")
         .output()
         .map_err(|error| format!("the program does not start a second time: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let numbers = said.trim().split_once(' ');
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let numbers = printed.trim().split_once(' ');
     numbers.and_then(|(bytes, sends)| Some((bytes.parse().ok()?, sends.parse().ok()?))).ok_or_else(|| {
         let errors = String::from_utf8_lossy(&output.stderr);
-        format!("instead of bytes and sends the process with {clients} clients said {said:?}: {errors}")
+        format!("the process with {clients} clients printed {printed:?}: expected bytes and sends: {errors}")
     })
 }
 
@@ -95,7 +94,7 @@ fn print_table() -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    // What cargo says, like `--bench`, is not for this program.
+    // Arguments for cargo, such as `--bench`, are ignored.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some((RESIDENT, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         print_resident(rest).expect("the number of a population and of clients follow, and /proc is there");

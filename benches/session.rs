@@ -1,9 +1,11 @@
-//! What the codec costs: client frames whole, in pieces and in fragments, control frames, unmasking, headers.
+//! The cost of the WebSocket codec: a client's frames whole, in portions and in fragments, control frames, unmasking,
+//! headers.
 //!
-//! Method: criterion, one thread, hot caches, no socket. A client's requests are unmasked in place, so each round gets
-//! a fresh copy; `copy` is the cost of that copy alone, the floor under `parse`. Unmasking goes over the same bytes
-//! again and again, and its floor is to turn every bit of them. How many events a stream holds is checked before it is
-//! measured. Not measured: what the server does with a request, and what the kernel takes to deliver it.
+//! Method: criterion, one thread, hot caches, no socket. A client's requests are unmasked in place, so each round
+//! copies them first; the floor `copy` is that copy alone. Unmasking works on the same bytes again and again; its floor
+//! inverts every bit of them. The number of events in a stream is checked before it is measured.
+//!
+//! Not measured: the server's work for a request, and the kernel's to deliver it.
 
 use std::hint::black_box;
 
@@ -27,7 +29,7 @@ fn requests(frames: usize, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// The same message again and again, each time in fragments of so many bytes.
+/// The same message again and again, in fragments of so many bytes.
 fn fragmented(frames: usize, text: &str, fragment_bytes: usize) -> Vec<u8> {
     let fragments = text.len().div_ceil(fragment_bytes);
     let mut stream = Vec::new();
@@ -37,7 +39,7 @@ fn fragmented(frames: usize, text: &str, fragment_bytes: usize) -> Vec<u8> {
             let opcode = if index == 0 { Opcode::Text } else { Opcode::Continuation };
             push_masked_frame(opcode, fragment, KEY, &mut stream);
             if index + 1 < fragments {
-                // The first bit says that the message ends here.
+                // The first bit is FIN, which only the last fragment has.
                 stream[start] &= 0x7F;
             }
         }
@@ -45,7 +47,7 @@ fn fragmented(frames: usize, text: &str, fragment_bytes: usize) -> Vec<u8> {
     stream
 }
 
-/// How many events `input` holds.
+/// The number of events in `input`.
 fn parse(session: &mut Session, input: &mut [u8]) -> usize {
     let (mut consumed, mut events) = (0, 0);
     while let Some(event) = session.next(&LIMITS, input, &mut consumed).expect("the stream is good") {
@@ -55,7 +57,7 @@ fn parse(session: &mut Session, input: &mut [u8]) -> usize {
     events
 }
 
-/// Measures `parse_all` over a stream that holds so many events, and the copy that each round begins with.
+/// Measures `parse_all` over a stream with so many events, and the copy at the start of each round.
 fn measure(
     group: &mut BenchmarkGroup<'_, WallTime>,
     (copy, parse): (&str, &str),
@@ -93,7 +95,7 @@ fn text_frames(criterion: &mut Criterion) {
     }
 }
 
-/// What TCP or the client has cut: the same message of 84 bytes.
+/// A message of 84 bytes, cut by TCP or by the client.
 fn cut_messages(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("subscribe of 84 bytes");
     let whole = requests(FRAMES, Opcode::Text, SUBSCRIBE.as_bytes());
@@ -115,7 +117,7 @@ fn cut_messages(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A ping and a pong as browsers send them, and a close, the last that a session takes: each has a session of its own.
+/// A ping and a pong as browsers send them, and a close, the last frame of a session: each has a session of its own.
 fn control_frames(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("control frame");
     for (name, opcode, payload) in [("ping", Opcode::Ping, b"tick"), ("pong", Opcode::Pong, b"tick")] {
@@ -139,7 +141,7 @@ fn unmask(criterion: &mut Criterion) {
     for bytes in [20, 84, 100, 64 * 1024] {
         let mut payload = vec![0xA5u8; bytes];
         group.throughput(Throughput::Bytes(bytes as u64));
-        group.bench_function(format!("floor: turn the bits of {bytes} bytes"), |bencher| {
+        group.bench_function(format!("floor: invert the bits of {bytes} bytes"), |bencher| {
             bencher.iter(|| black_box(&mut payload).iter_mut().for_each(|byte| *byte = !*byte));
         });
         group.bench_function(format!("{bytes} bytes"), |bencher| {

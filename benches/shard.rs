@@ -1,13 +1,12 @@
-//! What the shard costs above the kernel: sweeps to many clients, subscribing, conflation.
+//! The cost of the shard without the kernel: flushes to many clients, subscribing, conflation.
 //!
-//! Method: one thread, a real sequencer and ring before the shard, and behind it an `Io` that takes every send and does
-//! nothing with it (`node/`). So the figures are all of user space: number, encode, ring, drain, audiences, packets, the
-//! list of sends. `no client` is the floor: the same ticks with nobody to send to. Time is an argument, and goes on by a
-//! microsecond a sweep, so that heartbeats and pings hardly ever fall into it. A node is made when the first figure of
-//! it is asked for.
+//! Method: one thread, a real sequencer and ring before the shard, and behind it an `Io` that accepts every send and
+//! does nothing with it (`node/`). All figures are of user space: numbering, encoding, the ring, audiences, packets,
+//! the list of sends. The floor `no client` is the same ticks without a client. Time is an argument and advances by a
+//! microsecond a flush, so that heartbeats and pings are rare. A node is created for its first figure.
 //!
 //! Not measured: the kernel's 4 to 7 µs a send and its memory of a socket, full sockets and catching up, sleeping and
-//! waking, cold caches; the million clients are larger than any cache, and say what memory costs.
+//! waking, cold caches. The million clients exceed every cache, and show the cost of memory.
 
 mod node;
 
@@ -21,7 +20,7 @@ use tickcast_protocol::ws::deflate::WindowBits;
 use self::node::shapes::Shape;
 use self::node::{Node, subscribe, symbol};
 
-/// Makes a shape, and proves that a sweep reaches whom it has to.
+/// Creates a shape, and checks that a flush reaches the right number of clients.
 fn proven(make: impl FnOnce() -> Shape, is_right: impl FnOnce(u64) -> bool) -> Shape {
     let mut shape = make();
     let sends = shape.sent_by(Shape::flush).sends;
@@ -29,7 +28,7 @@ fn proven(make: impl FnOnce() -> Shape, is_right: impl FnOnce(u64) -> bool) -> S
     shape
 }
 
-/// A quote to everybody, the same bytes for all.
+/// A quote to all clients, the same bytes for each.
 fn one_audience(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("shard/one audience, a quote a flush");
     for (name, clients) in [("no client", 0), ("100", 100), ("10,000", 10_000), ("1,000,000", 1_000_000)] {
@@ -44,7 +43,8 @@ fn one_audience(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The same quotes to a thousand, in every encoding: what it is more than binary is made once for all of them.
+/// The same quotes to a thousand clients, in every encoding: an encoding other than binary is made once for all of
+/// them.
 fn encodings(criterion: &mut Criterion) {
     const CLIENTS: u32 = 1_000;
     const QUOTES: u32 = 100;
@@ -66,7 +66,7 @@ fn encodings(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Everybody an audience of one.
+/// Each client is an audience of one.
 fn one_symbol_each(criterion: &mut Criterion) {
     const CLIENTS: u32 = 10_000;
     const QUOTES: u32 = 1_000;
@@ -81,7 +81,7 @@ fn one_symbol_each(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Interests that overlap, none like another.
+/// Overlapping interests, no two alike.
 fn watchlists(criterion: &mut Criterion) {
     const INSTRUMENTS: u32 = 1_000;
     const WATCHED: usize = 50;
@@ -111,7 +111,7 @@ fn interests_of_their_own(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("shard/100,000 watchlists of 10 of 10,000");
     let mut shape = None;
     let make = || {
-        // A list of ten misses all of a tenth of the symbols with a chance of 0.9^10, that is 35 %.
+        // A list of ten misses all of a tenth of the symbols with a probability of 0.9^10, that is 35 %.
         let two_thirds = |sends| (60_000..70_000).contains(&sends);
         let make = || Shape::watchlists(CLIENTS, WATCHED, INSTRUMENTS, QUOTES);
         proven(make, two_thirds)
@@ -125,7 +125,7 @@ fn interests_of_their_own(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The time in which 10,000 clients subscribe to one symbol more, again and again up to 100 each.
+/// The time in which 10,000 clients subscribe to one more symbol, again and again up to 100 each.
 fn subscribe_rounds(rounds: u64) -> Duration {
     const CLIENTS: u32 = 10_000;
     const INSTRUMENTS: u32 = 1_000;
@@ -140,7 +140,7 @@ fn subscribe_rounds(rounds: u64) -> Duration {
                 (SlotId { index: slot, generation: 0 }, request)
             });
             node.shard.io_mut().inbox = inbox.collect();
-            // Four seconds later, so that the limit of requests does not count.
+            // Four seconds later, so that the rate limit of requests does not apply.
             node.now_ns += 4_000_000_000;
             let start = Instant::now();
             node.settle();
@@ -160,7 +160,7 @@ fn subscribing(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A tenth of a second: ten batches of a thousand quotes, one client that wants all symbols.
+/// A tenth of a second: ten batches of a thousand quotes, and one client that wants all symbols.
 fn conflation(criterion: &mut Criterion) {
     const INSTRUMENTS: u32 = 1_000;
     const BATCHES: u64 = 10;

@@ -1,15 +1,15 @@
-//! The whole server beside its floor: what a delivery costs, how late it is, what a connection takes, and whether that is
-//! close to the least that the kernel asks.
+//! The whole server beside its floor: the cost and the latency of a delivery, the memory of a connection, and how close
+//! they are to the least that the kernel needs.
 //!
-//! Method: each row starts the real program on core 0 and `tickcast load` on core 1, as processes of their own. A pair is
-//! one run of the server and one of its reference straight after or before it, in turn, under the same load: for most rows
-//! the reference is `tickcast floor`, a loop with no protocol, no subscriptions and no checks. A figure is the median of
-//! the pairs, a ratio the median of the pairs' ratios, with the least and the greatest beside it. CPU time is that of all
-//! the server's threads, as the system counts it. A run whose load generator was the bottleneck gives no figure, and a
-//! floor that dropped messages is no floor; both are told below the table.
+//! Method: each row starts the real program on core 0 and `tickcast load` on core 1, as processes of their own. A pair
+//! is one run of the server and one of its reference, directly before or after it in alternating order, under the same
+//! load. For most rows the reference is `tickcast floor`, a loop without protocol, subscriptions and checks. A figure
+//! is the median of the pairs, a ratio the median of the pairs' ratios, with the least and the greatest beside it. CPU
+//! time is that of all the server's threads, as the system counts it. A run whose load generator was the bottleneck
+//! gives no figure, and a floor that dropped messages is no floor; both are reported below the table.
 //!
-//! Non-goals: comparing with other servers, networks beyond loopback, and more than two cores. A figure from a machine
-//! that does other work meanwhile says nothing: the spread shows it.
+//! Non-goals: comparisons with other servers, networks beyond loopback, and more than two cores. Figures of a machine
+//! that does other work are meaningless: the spread shows it.
 //!
 //! ```text
 //! cargo bench --bench bars -- all                          # some hours
@@ -35,14 +35,14 @@ struct Cli {
     seconds: Option<u32>,
     /// Rows to measure, or `all`
     names: Vec<String>,
-    /// Given by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // `cargo bench` without a file runs all of them: this one takes hours, and wants to be asked for.
+    // `cargo bench` without a name runs all benches: this one takes hours, so it needs arguments.
     if cli.names.is_empty() {
         println!("bars: name the rows to measure, or all: cargo bench --bench bars -- [--pairs N] [--seconds S] NAME…");
         rows::ROWS.iter().for_each(|row| println!("  {:<12} {}", row.name, row.what));
@@ -58,21 +58,21 @@ fn main() -> ExitCode {
     let mut findings = Vec::new();
     for row in rows::ROWS.iter().filter(wanted) {
         findings.push(measure(row, cli.pairs, cli.seconds.unwrap_or(row.seconds)));
-        // Each row by itself, so that what has been measured is seen when a later one fails.
+        // Each row is printed by itself, so that its figures are visible when a later one fails.
         eprintln!("{}", table::render(&findings[findings.len() - 1..]));
     }
     println!("{}", table::render(&findings));
     ExitCode::SUCCESS
 }
 
-/// All pairs of a row, and what went wrong with some.
+/// All pairs of a row, and the errors of some.
 fn measure(row: &'static rows::Row, pairs: u32, seconds: u32) -> table::Finding {
     let mut finding = table::Finding::new(row);
     for pair in 0..pairs {
         eprintln!("{}: pair {} of {pairs}, {seconds} s a run", row.name, pair + 1);
         let subject = || run::run(&row.subject, row.load, seconds);
         let reference = || row.reference.as_ref().map(|reference| run::run(reference, row.load, seconds)).transpose();
-        // In turn, so that neither side always finds the machine as the other left it.
+        // Alternating, so that neither side always finds the machine as the other left it.
         let outcome = if pair % 2 == 0 {
             subject().and_then(|subject| Ok((subject, reference()?)))
         } else {
@@ -89,7 +89,7 @@ fn measure(row: &'static rows::Row, pairs: u32, seconds: u32) -> table::Finding 
     finding
 }
 
-/// Raises the rate until the row no longer holds what it promises.
+/// Raises the rate until the row no longer meets its limit.
 fn largest_rate(row: &rows::Row, search: &rows::Search, seconds: u32) -> String {
     let mut held = None;
     let mut rate = search.first;

@@ -1,4 +1,4 @@
-//! What is measured, and what it has to come to.
+//! The rows: workloads, figures, and the bars that they have to meet.
 
 use crate::run::{Outcome, Program, Setup};
 
@@ -9,11 +9,11 @@ pub struct Row {
     /// Arguments of `tickcast load`, for both sides.
     pub load: &'static [&'static str],
     pub subject: Setup,
-    /// What the subject is held against.
+    /// What the subject is compared with.
     pub reference: Option<Setup>,
     pub checks: &'static [Check],
     pub search: Option<Search>,
-    /// Seconds that a run measures.
+    /// The measured seconds of a run.
     pub seconds: u32,
 }
 
@@ -21,7 +21,7 @@ pub struct Row {
 pub struct Check {
     pub figure: &'static str,
     pub unit: Unit,
-    /// Of the subject, with the reference beside it where the figure is a difference.
+    /// The figure of the subject; the reference is given for figures that are a difference.
     pub read: fn(&Outcome, Option<&Outcome>) -> Option<f64>,
     pub bar: Bar,
 }
@@ -47,14 +47,14 @@ pub enum Bar {
     Stated,
 }
 
-/// How far the rate can be raised until this no longer holds.
+/// A search for the highest rate that keeps this limit.
 pub struct Search {
     /// Records a second.
     pub first: u64,
     pub p99_ms_max: f64,
 }
 
-/// The server on the core that is not the load's.
+/// The server on the core that the load does not use.
 const SERVER: Setup =
     Setup { program: Program::Server { cores: "0" }, args: &[], load: &["--load-cores", "1"], small_pages: false };
 const FLOOR: Setup = Setup { program: Program::Floor, ..SERVER };
@@ -67,13 +67,13 @@ const fn p99(bar: Bar) -> Check {
     Check { figure: "p99", unit: Unit::Ms, read: |subject, _| subject.p99_ms(), bar }
 }
 
-/// Every record came, as itself or as the one that it was merged into, and in order.
+/// Every record came in order, as itself or merged into a later one.
 const ALL_DELIVERED: Check =
     Check { figure: "not delivered", unit: Unit::Count, read: |subject, _| subject.lost(), bar: Bar::AtMost(0.0) };
 
-/// Clients of the row `stragglers`, and how many of them never read.
-const STRAGGLERS_CLIENTS: &str = "2000";
-const STRAGGLERS: f64 = 200.0;
+/// Clients of the row `slow-clients`, and how many of them never read.
+const SLOW_CLIENTS_ALL: &str = "2000";
+const SLOW_CLIENTS: f64 = 200.0;
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -206,9 +206,9 @@ pub const ROWS: &[Row] = &[
         seconds: 5,
     },
     Row {
-        name: "stragglers",
-        what: "stragglers: a tenth of 2,000 clients never read; without them beside it",
-        load: &["--clients", STRAGGLERS_CLIENTS, "--publish", "100", "--publish-channel", "raw"],
+        name: "slow-clients",
+        what: "slow clients: a tenth of 2,000 clients never read; without them beside it",
+        load: &["--clients", SLOW_CLIENTS_ALL, "--publish", "100", "--publish-channel", "raw"],
         subject: Setup {
             args: &["--slow-timeout-ms", "600000", "--idle-timeout-ms", "600000"],
             load: &["--load-cores", "1", "--stalled", "10"],
@@ -223,16 +223,16 @@ pub const ROWS: &[Row] = &[
         checks: &[
             p99(Bar::Ratio(1.2)),
             Check {
-                figure: "memory a straggler",
+                figure: "memory a slow client",
                 unit: Unit::Bytes,
-                read: |subject, without| Some((subject.anonymous_end()? - without?.anonymous_end()?) / STRAGGLERS),
+                read: |subject, without| Some((subject.anonymous_end()? - without?.anonymous_end()?) / SLOW_CLIENTS),
                 bar: Bar::AtMost(4096.0),
             },
             Check {
                 figure: "its growth in the second half",
                 unit: Unit::Bytes,
                 read: |subject, without| {
-                    Some((subject.anonymous_growth()? - without?.anonymous_growth()?) / STRAGGLERS)
+                    Some((subject.anonymous_growth()? - without?.anonymous_growth()?) / SLOW_CLIENTS)
                 },
                 bar: Bar::AtMost(64.0),
             },

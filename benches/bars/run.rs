@@ -1,4 +1,4 @@
-//! One run: a server or a floor on its core, the load on the other, and what both had to say.
+//! One run: a server or a floor on its core, the load on the other, and the results of both.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -13,35 +13,35 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 use tickcast::load::{CpuTime, ObservedProcess};
 
-/// How often memory and CPU time are looked at.
+/// How often memory and CPU time are sampled.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What is loaded, and how.
+/// The program under load, and its arguments.
 pub struct Setup {
     pub program: Program,
-    /// Its own further arguments.
+    /// Further arguments of the program.
     pub args: &'static [&'static str],
     /// Further arguments of the load.
     pub load: &'static [&'static str],
-    /// Memory in small pages: mimalloc asks for huge ones, and two or three pages of 2 MiB more or less hide what 15,000
+    /// Memory in small pages: mimalloc uses huge ones, and two or three pages of 2 MiB more or less hide what 15,000
     /// clients take.
     pub small_pages: bool,
 }
 
 pub enum Program {
     Server {
-        /// Cores of its shards, and of everything else that it runs.
+        /// Cores of its shards, and of its other threads.
         cores: &'static str,
     },
     Floor,
 }
 
-/// What a run came to.
+/// The results of a run.
 pub struct Outcome {
     /// The load's report.
     report: Value,
     samples: Vec<Sample>,
-    /// What a floor counted; nothing of a server.
+    /// The counts of a floor; none for a server.
     tally: Option<Value>,
 }
 
@@ -50,7 +50,7 @@ struct Sample {
     cpu: CpuTime,
 }
 
-/// Starts the program, loads it, and ends it.
+/// Starts the program, loads it, and stops it.
 pub fn run(setup: &Setup, load: &[&str], seconds: u32) -> Result<Outcome, String> {
     let mut served = Served::start(setup)?;
     let sampler = Sampler::start(served.child.id());
@@ -71,7 +71,7 @@ fn load_it(served: &Served, setup: &Setup, load: &[&str], seconds: u32) -> Resul
     match setup.program {
         Program::Server { .. } if load.contains(&"--publish") => command.args(["--publish-token", "bars"]),
         Program::Server { .. } => &mut command,
-        // It neither defines nor subscribes: whoever upgrades gets everything.
+        // It has neither definitions nor subscriptions: every connection gets all messages.
         Program::Floor => command.args(["--publish-plain", "--message", ""]),
     };
     let output = command.stderr(Stdio::inherit()).output().map_err(|error| format!("tickcast load: {error}"))?;
@@ -80,7 +80,7 @@ fn load_it(served: &Served, setup: &Setup, load: &[&str], seconds: u32) -> Resul
     serde_json::from_str(last).map_err(|_| format!("tickcast load ended with {} and no report", output.status))
 }
 
-/// A program that serves; it ends with this.
+/// A program that serves; it is stopped when this is dropped.
 struct Served {
     child: Child,
     address: SocketAddr,
@@ -93,7 +93,7 @@ impl Served {
         let (announces, cores) = match setup.program {
             Program::Server { cores } => {
                 command.args(["serve", "--feed", "none", "--publish-token", "bars", "--log", "warn"]);
-                // What a connection costs is asked, not how many are let in.
+                // The row measures the cost of a connection, not the limit of admission.
                 command.args(["--handshakes-per-s", "0"]);
                 command.args(["--listen", "127.0.0.1:0", "--cores", cores]);
                 ("serving on http://", cores)
@@ -116,12 +116,12 @@ impl Served {
             }
             line.clear();
         }
-        // It has closed its output, and so has ended or will.
+        // It has closed its output, so it has exited or is about to.
         let _ = child.kill();
         Err(format!("the program does not serve: {:?}", child.wait()))
     }
 
-    /// Asks for its end; what a floor says then.
+    /// Stops it, and returns the counts of a floor.
     fn end(&mut self) -> Result<Option<Value>, String> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).map_err(|error| format!("the program has ended by itself: {error}"))?;
@@ -136,13 +136,13 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // Both do nothing to one that has ended.
+        // Both do nothing where it has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Starts something whose every thread stays on these cores: a child inherits them from the thread that starts it.
+/// Starts a process whose threads all stay on these cores: a child inherits them from the thread that starts it.
 fn on_cores(cores: &str, start: impl FnOnce() -> std::io::Result<Child>) -> Result<Child, String> {
     let problem = |error: &dyn std::fmt::Display| format!("cores {cores}: {error}");
     let before = sched_getaffinity(None).map_err(|error| problem(&error))?;
@@ -156,7 +156,7 @@ fn on_cores(cores: &str, start: impl FnOnce() -> std::io::Result<Child>) -> Resu
     started
 }
 
-/// Looks at a process now and then.
+/// Samples a process at intervals.
 struct Sampler {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Vec<Sample>>,
@@ -169,9 +169,9 @@ impl Sampler {
         let thread = std::thread::spawn(move || {
             let process = ObservedProcess::of(pid);
             let mut samples = Vec::new();
-            // Relaxed: the flag stands for itself.
+            // Relaxed: the flag carries no other data.
             while !stopped.load(Ordering::Relaxed) {
-                // One that has ended has nothing to tell; the run says so.
+                // A process that has exited has no figures; the run reports it.
                 if let (Ok(memory), Ok(cpu)) = (process.memory(), process.cpu()) {
                     samples.push(Sample { anonymous_bytes: memory.anonymous, cpu });
                 }
@@ -214,8 +214,8 @@ impl Outcome {
         Some(self.number("/storm/live_latency/p99_ns")? / 1e6)
     }
 
-    /// Records that did not come, for whatever reason, and streams that were out of order. A connection that the server
-    /// closed counts as one.
+    /// Records that are missing for any reason, and streams out of order. A connection that the server closed counts as
+    /// one.
     pub fn lost(&self) -> Option<f64> {
         let closed: f64 = self.report["closes"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_f64()).sum();
         let announced = self.number("/delivered/lost")?;
@@ -224,31 +224,31 @@ impl Outcome {
         Some(self.number("/delivered/missing")? + announced + broken + closed + dropped)
     }
 
-    /// Heap and stacks when they were most, beyond what they were before the first connection, for each of `count`.
+    /// The maximum of heap and stacks, without those before the first connection, for each of `count`.
     pub fn anonymous_each(&self, count: f64) -> Option<f64> {
         let before = self.samples.first()?.anonymous_bytes;
         let most = self.samples.iter().map(|sample| sample.anonymous_bytes).max()?;
         Some((most - before) as f64 / count)
     }
 
-    /// Heap and stacks at the end, when all were still connected: the most of the last quarter.
+    /// Heap and stacks at the end, when all are still connected: the maximum of the last quarter.
     pub fn anonymous_end(&self) -> Option<f64> {
         self.most_anonymous(3)
     }
 
-    /// What they grew by from the third quarter of the run to the last.
+    /// Their growth from the third quarter of the run to the last.
     pub fn anonymous_growth(&self) -> Option<f64> {
         Some(self.most_anonymous(3)? - self.most_anonymous(2)?)
     }
 
-    /// The most in a quarter of the run, counted from 0.
+    /// The maximum in a quarter of the run, counted from 0.
     fn most_anonymous(&self, quarter: usize) -> Option<f64> {
         let count = self.samples.len();
         let part = &self.samples[count * quarter / 4..count * (quarter + 1) / 4];
         part.iter().map(|sample| sample.anonymous_bytes as f64).max_by(f64::total_cmp)
     }
 
-    /// Of the CPU time of all shards, that of the busiest.
+    /// The busiest shard's part of the CPU time of all shards.
     pub fn busier_shard_percent(&self) -> Option<f64> {
         let by_thread = &self.samples.last()?.cpu.by_thread;
         let shards = by_thread.iter().filter(|(name, _)| name.starts_with("shard-")).map(|(_, ns)| *ns as f64);
@@ -256,19 +256,19 @@ impl Outcome {
         (all > 0.0).then_some(most / all * 100.0)
     }
 
-    /// A run that did not measure what it was to.
+    /// Why a run is not valid.
     fn bottleneck(&self) -> Option<String> {
         let is_bottleneck = self.report["generator_was_the_bottleneck"].as_bool().unwrap_or(false);
         let why = self.report["bottlenecks"].as_array().into_iter().flatten().filter_map(Value::as_str);
         is_bottleneck.then(|| why.collect::<Vec<_>>().join("; "))
     }
 
-    /// Messages that a floor dropped: then it is none.
+    /// Messages that a floor dropped, which make it no floor.
     pub fn dropped_by_floor(&self) -> Option<f64> {
         self.tally.as_ref()?["dropped"].as_f64().filter(|dropped| *dropped > 0.0)
     }
 
-    /// For a note.
+    /// A note for the table.
     pub fn summary(&self) -> String {
         let lost = self.lost().map_or("unknown".to_owned(), |lost| lost.to_string());
         let p99 = self.p99_ms().map_or("unknown".to_owned(), |p99| format!("{p99:.0} ms"));

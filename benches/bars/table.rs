@@ -1,16 +1,16 @@
-//! What was found, as a table.
+//! The results, as a table.
 
 use std::fmt::Write;
 
 use crate::rows::{Bar, Check, Row, Unit};
 use crate::run::Outcome;
 
-/// What the pairs of a row came to.
+/// The results of a row's pairs.
 pub struct Finding {
     row: &'static Row,
     /// By check: the figures of the pairs.
     figures: Vec<Vec<Pair>>,
-    /// What else is to be told.
+    /// Notes for below the table.
     pub notes: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ impl Finding {
         Self { row, figures: row.checks.iter().map(|_| Vec::new()).collect(), notes: Vec::new() }
     }
 
-    /// Takes one pair.
+    /// Adds a pair.
     pub fn add(&mut self, subject: Outcome, reference: Option<Outcome>) {
         if let Some(dropped) = reference.as_ref().and_then(Outcome::dropped_by_floor) {
             self.notes.push(format!("the floor dropped {dropped} messages and is none: a pair was left out"));
@@ -41,7 +41,7 @@ impl Finding {
     }
 }
 
-/// The findings as a table of Markdown, and their notes below it.
+/// The results as a Markdown table, with their notes below it.
 pub fn render(findings: &[Finding]) -> String {
     let mut out = String::from("| what | figure | server | reference | ratio (least to greatest) | bar | |\n");
     out.push_str("|---|---|---|---|---|---|---|\n");
@@ -73,7 +73,7 @@ fn cells(check: &Check, figures: &[Pair]) -> String {
     format!("{} | {} | {ratio_text} | {bar} | {verdict} |", value(&subject), value(&reference))
 }
 
-/// The bar in words, and whether it was met.
+/// The bar as text, and whether it was met.
 fn verdict(check: &Check, subject: Option<Spread>, ratio: Option<Spread>) -> (String, &'static str) {
     let judge = |spread: Option<Spread>, met: &dyn Fn(f64) -> bool| match spread {
         None => "not measured",

@@ -73,8 +73,8 @@ pub struct LoadArgs {
     pub attacked: AttackArgs,
     #[command(flatten)]
     pub publish: PublishArgs,
-    /// Send this text after the upgrade in place of a subscription, for servers of another kind; may be repeated, and an
-    /// empty text sends nothing. Messages are counted; those that are packets are checked and timed
+    /// Send this text after the upgrade in place of a subscription, for servers of another kind; may be repeated, and
+    /// an empty text sends nothing. Messages are counted; those that are packets are checked and timed
     #[arg(long, value_name = "TEXT")]
     pub message: Vec<String>,
     /// Cores to run on, such as 1,2-3 [default: those that the server does not use]

@@ -2,9 +2,10 @@
 //! and with them.
 //!
 //! Method: the attack keeps `--attack-connections` of each kind and goes through them round robin with `--attack-rate`
-//! actions a second; a connection that the server has ended is opened again. It never waits for an answer. Its threads run
-//! at idle priority, so that on a shared machine it uses only what the measuring clients leave; the report states how many
-//! actions it made. Its addresses are those of this machine: the server's limits per address exempt loopback by default.
+//! actions a second; a connection that the server has ended is opened again. It never waits for an answer. Its threads
+//! run at idle priority, so that on a shared machine it uses only what the measuring clients leave; the report states
+//! how many actions it made. Its addresses are those of this machine: the server's limits per address exempt loopback
+//! by default.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -2,9 +2,9 @@
 //! record's [`LatencyOrigin`].
 //!
 //! Latencies from the server's timestamps are differences of two clocks: they are valid on one machine, or between
-//! machines with synchronized clocks. Packets from the future are counted. Snapshots and replays are old by nature and are
-//! left out. Cost: about 5 ns a value, 1 ns where it equals the one before; 3 significant digits up to 10 minutes, about
-//! 500 KB a meter.
+//! machines with synchronized clocks. Packets from the future are counted. Snapshots and replays are old by nature and
+//! are left out. Cost: about 5 ns a value, 1 ns where it equals the one before; 3 significant digits up to 10 minutes,
+//! about 500 KB a meter.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

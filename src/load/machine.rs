@@ -48,8 +48,8 @@ fn descriptors(need: u64, soft: Option<u64>, hard: Option<u64>) -> Descriptors {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources(pub Vec<IpAddr>);
 
-/// The source addresses for so many connections: the given ones; or, where the server is on this machine and one address
-/// does not have enough ports, as many of 127.0.0.0/8 as are needed. Empty where the kernel is to choose.
+/// The source addresses for so many connections: the given ones; or, where the server is on this machine and one
+/// address does not have enough ports, as many of 127.0.0.0/8 as are needed. Empty where the kernel is to choose.
 pub fn sources_for(connections: u64, given: &[IpAddr], server: IpAddr) -> Result<Vec<IpAddr>, LoadError> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     sources(connections, given, server, ports_of(&range))

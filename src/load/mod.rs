@@ -1,7 +1,7 @@
 //! The client side of the program: `tickcast load`, `tickcast tap` and `tickcast floor`. The server uses nothing of it.
 //!
-//! * `run`: `tickcast load`. What each client does ([`args`], `run::plan`), the stages of a run, the run's own publisher,
-//!   the servers that it starts and compares.
+//! * `run`: `tickcast load`. What each client does ([`args`], `run::plan`), the stages of a run, the run's own
+//!   publisher, the servers that it starts and compares.
 //! * `worker`: one process of a load run, its threads and their connections; started by `run::processes`.
 //! * `report`: what a run found, as text, as JSON and as a picture; the comparison of runs.
 //! * `observe`: what the system reports about a server's process: CPU time, memory, cores.
@@ -11,8 +11,8 @@
 //! * `latency`, `format`: histograms, numbers with units. `machine`, `cores`, `signals`, `child`: this machine.
 //!
 //! Handshake, decoder and requests are those of [`tickcast_client`]. One in a hundred connections of a load run is read
-//! by tungstenite and [`tickcast_client::Decoder`]; the others by [`tickcast_protocol::ws::Session`] in the client's role
-//! and the [`FastChecker`]. Tests hold both readers to the same result.
+//! by tungstenite and [`tickcast_client::Decoder`]; the others by [`tickcast_protocol::ws::Session`] in the client's
+//! role and the [`FastChecker`]. Tests hold both readers to the same result.
 
 mod args;
 mod attack;

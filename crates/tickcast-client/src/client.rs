@@ -108,8 +108,8 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Connects to `ws://HOST[:PORT][/PATH]` or `HOST[:PORT]`; the default path is `/v1/stream`. The first connection is
-    /// tried once; a lost one is replaced as [`Options::reconnect`] says.
+    /// Connects to `ws://HOST[:PORT][/PATH]` or `HOST[:PORT]`; the default path is `/v1/stream`. The first connection
+    /// is tried once; a lost one is replaced as [`Options::reconnect`] says.
     ///
     /// # Errors
     /// When the URL is invalid, no server listens there, or the upgrade is refused.
@@ -218,7 +218,8 @@ impl Client {
         matches!(&self.link, Link::Up { connection, .. } if connection.is_compressed())
     }
 
-    /// Closes with 1000, and waits up to a second for the server's answer. A client that is dropped sends no close frame.
+    /// Closes with 1000, and waits up to a second for the server's answer. A client that is dropped sends no close
+    /// frame.
     pub fn close(self) {
         if let Link::Up { connection, .. } = self.link {
             // The client is leaving in any case.

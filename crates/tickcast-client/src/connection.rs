@@ -137,7 +137,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The socket, the state of its reading, and the bytes that were read and not consumed. For uncompressed connections.
+    /// The socket, the state of its reading, and the bytes that were read and not consumed. For uncompressed
+    /// connections.
     pub(crate) fn into_parts(mut self) -> (TcpStream, Session, Vec<u8>) {
         self.buffer.truncate(self.filled);
         (self.stream, self.session, self.buffer.split_off(self.consumed))

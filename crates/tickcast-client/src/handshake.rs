@@ -1,5 +1,5 @@
-//! The WebSocket upgrade without a socket, for programs that bring their own transport (TLS, a Unix socket, an event loop
-//! with very many connections): the request as bytes, then the answer's bytes as they arrive.
+//! The WebSocket upgrade without a socket, for programs that bring their own transport (TLS, a Unix socket, an event
+//! loop with very many connections): the request as bytes, then the answer's bytes as they arrive.
 //!
 //! tungstenite makes the request and judges the answer. The bytes behind the answer's head are kept apart for
 //! [`tickcast_protocol::ws::Session`], or whatever reads the connection next.
@@ -39,8 +39,8 @@ use tungstenite::protocol::WebSocketConfig;
 use crate::error::{Error, Refusal};
 use crate::target::Target;
 
-/// The offer of permessage-deflate that [`Upgraded::is_compressed`] understands: neither side keeps a window from message
-/// to message, so that each message can be inflated by itself.
+/// The offer of permessage-deflate that [`Upgraded::is_compressed`] understands: neither side keeps a window from
+/// message to message, so that each message can be inflated by itself.
 pub const COMPRESSION_OFFER: (&str, &str) =
     ("sec-websocket-extensions", "permessage-deflate; server_no_context_takeover; client_no_context_takeover");
 

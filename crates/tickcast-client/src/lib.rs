@@ -1,5 +1,5 @@
-//! A client for tickcast servers: a blocking subscriber and a blocking publisher on `std::net`, one thread each, without
-//! an async executor.
+//! A client for tickcast servers: a blocking subscriber and a blocking publisher on `std::net`, one thread each,
+//! without an async executor.
 //!
 //! # Subscribe
 //!
@@ -29,12 +29,14 @@
 //! * A connection that is lost, or silent for two heartbeat intervals, is replaced: after a wait with full jitter
 //!   ([`Backoff`]), no sooner than the server requests, and not at all where another attempt would fail in the same way
 //!   ([`Error::is_final`]).
-//! * Every subscription then resumes after the last packet. What was missed is replayed; records that the client already
-//!   had are left out. Where the server's history does not reach back so far, a snapshot comes, and [`Packet::missed`]
-//!   lists the trades that are lost. Nothing is missing silently, as long as the server is the same process.
+//! * Every subscription then resumes after the last packet. What was missed is replayed; records that the client
+//!   already had are left out. Where the server's history does not reach back so far, a snapshot comes, and
+//!   [`Packet::missed`] lists the trades that are lost. Nothing is missing silently, as long as the server is the same
+//!   process.
 //! * A restarted server has another epoch in [`Client::token`]: ids, definitions and sequences begin anew. Which trades
 //!   came before its restart and were not received is not known.
-//! * Prices are mantissas, exact. [`tickcast_protocol::decimal`] formats them; [`tickcast_protocol::Book`] keeps a book.
+//! * Prices are mantissas, exact. [`tickcast_protocol::decimal`] formats them; [`tickcast_protocol::Book`] keeps a
+//!   book.
 //!
 //! # Resume in another process
 //!

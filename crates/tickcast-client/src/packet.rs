@@ -73,8 +73,8 @@ impl<'a> Packet<'a> {
         self.decoder.instrument(id)
     }
 
-    /// Records of log channels (trades, raw bytes) that were sent while the client was disconnected and that the server's
-    /// history no longer has. Their reason is
+    /// Records of log channels (trades, raw bytes) that were sent while the client was disconnected and that the
+    /// server's history no longer has. Their reason is
     /// [`GapReason::Reconnect`](tickcast_protocol::GapReason::Reconnect).
     pub fn missed(&self) -> &'a [Gap] {
         self.decoder.missed()

@@ -6,8 +6,9 @@ use tickcast_protocol::{BookAction, RecordKind};
 
 /// A packet of a publisher: records of defined instruments, in the order in which they are pushed.
 ///
-/// `ts_event` is the venue's time in ns since the Unix epoch, 0 for none. The server numbers the records and sets `ts_recv`.
-/// A packet has at most 65,535 records ([`Self::is_full`]), and at most as many bytes as the server's `packet_bytes_max` (16 MiB by default).
+/// `ts_event` is the venue's time in ns since the Unix epoch, 0 for none. The server numbers the records and sets
+/// `ts_recv`. A packet has at most 65,535 records ([`Self::is_full`]), and at most as many bytes as the server's
+/// `packet_bytes_max` (16 MiB by default).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishPacket {
     bytes: Vec<u8>,

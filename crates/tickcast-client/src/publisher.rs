@@ -1,11 +1,11 @@
 //! A blocking publisher: defines instruments and sends records as packets.
 //!
 //! What always holds: records arrive in the order in which they were sent; instrument ids are those of this connection.
-//! Backpressure: a server that is slower than its publisher does not read the socket, and [`Publisher::send`] blocks. After
-//! 5 s it fails.
+//! Backpressure: a server that is slower than its publisher does not read the socket, and [`Publisher::send`] blocks.
+//! After 5 s it fails.
 //!
-//! What it does not do: reconnect. Records that were on their way are lost with the connection, and only the program knows
-//! which to send again.
+//! What it does not do: reconnect. Records that were on their way are lost with the connection, and only the program
+//! knows which to send again.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -30,8 +30,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Connects to `ws://HOST[:PORT][/PATH]` or `HOST[:PORT]`; the default path is `/v1/publish`. `token` is the server's
-    /// `--publish-token`.
+    /// Connects to `ws://HOST[:PORT][/PATH]` or `HOST[:PORT]`; the default path is `/v1/publish`. `token` is the
+    /// server's `--publish-token`.
     ///
     /// # Errors
     /// When the URL is invalid, no server listens there, or the upgrade is refused: [`Error::Refused`] with 401 for a
@@ -48,8 +48,8 @@ impl Publisher {
     /// already keeps its id.
     ///
     /// # Errors
-    /// [`Error::Rejected`] where the server refuses one, as with exponents other than those it knows; those before it are
-    /// defined, and the connection goes on.
+    /// [`Error::Rejected`] where the server refuses one, as with exponents other than those it knows; those before it
+    /// are defined, and the connection goes on.
     pub fn define(&mut self, instruments: &[DefineInstrument]) -> Result<Vec<u32>, Error> {
         let mut ids = Vec::with_capacity(instruments.len());
         for part in instruments.chunks(INSTRUMENTS_MAX) {
@@ -86,8 +86,8 @@ impl Publisher {
         self.receive_until(Instant::now(), |_| None::<()>).map(|_| ())
     }
 
-    /// Closes with 1000: the server then announces that the instruments of this publisher have ended. Waits up to a second
-    /// for its answer.
+    /// Closes with 1000: the server then announces that the instruments of this publisher have ended. Waits up to a
+    /// second for its answer.
     ///
     /// # Errors
     /// Where the server has closed the connection for another reason, such as a packet that breaks the rules.

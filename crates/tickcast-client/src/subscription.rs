@@ -3,7 +3,8 @@
 //! What always holds: a subscription whose snapshot is complete resumes after the last packet that came while it was
 //! complete; any other one begins with a snapshot. Resumes are requested before subscriptions: a subscription would
 //! otherwise take over the instruments that both cover, and nothing would be replayed. Of two resumes the more specific
-//! one goes first: a value that waits for the conflation interval of the general one would otherwise count as delivered.
+//! one goes first: a value that waits for the conflation interval of the general one would otherwise count as
+//! delivered.
 
 use tickcast_protocol::control::{ChannelSet, resume_text, subscribe_text};
 use tickcast_protocol::{Channel, Token};

@@ -24,8 +24,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads `ws://host[:port][/path]` or `host[:port][/path]`. The default path is `/v1/stream`; the default port is 80
-    /// with a scheme (RFC 6455, section 3) and the server's own 9001 without one.
+    /// Reads `ws://host[:port][/path]` or `host[:port][/path]`. The default path is `/v1/stream`; the default port is
+    /// 80 with a scheme (RFC 6455, section 3) and the server's own 9001 without one.
     ///
     /// # Errors
     /// [`Error::Url`] for any other text, `wss://` included: this crate has no TLS.

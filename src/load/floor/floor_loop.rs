@@ -1,8 +1,8 @@
 //! The bare loop: accept, answer the upgrade, and send each flush to every subscriber with one send.
 //!
 //! What always holds: a frame is never torn. The part of a flush that a socket did not take is sent when the socket is
-//! writable; flushes in between are dropped for this subscriber, and counted: a floor that dropped messages is no floor.
-//! Subscribers are not read, so that a failing send is what shows that one has gone.
+//! writable; flushes in between are dropped for this subscriber, and counted: a floor that dropped messages is no
+//! floor. Subscribers are not read, so that a failing send is what shows that one has gone.
 
 use std::collections::HashMap;
 use std::io;
@@ -146,8 +146,8 @@ impl<K: Sockets> FloorLoop<K> {
         }
     }
 
-    /// Sends answers to upgrades, and tails of former flushes. A subscriber that has taken its whole tail is in the next
-    /// flush again.
+    /// Sends answers to upgrades, and tails of former flushes. A subscriber that has taken its whole tail is in the
+    /// next flush again.
     fn send_extra(&mut self, events: &mut Vec<SocketEvent>) -> io::Result<()> {
         if self.extra_sends.is_empty() {
             return Ok(());

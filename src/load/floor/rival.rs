@@ -1,9 +1,9 @@
 //! The usual way to write such a server in Rust, to compare with: tokio, tokio-tungstenite, a broadcast channel, and a
 //! task for each connection.
 //!
-//! It is written as well as that way allows: all messages that wait in the channel are fed to the socket before one flush,
-//! payloads are shared, and the runtime has a thread for each core that the process may use. A subscriber that the channel
-//! laps continues with the messages that are there; the missed ones are counted as dropped.
+//! It is written as well as that way allows: all messages that wait in the channel are fed to the socket before one
+//! flush, payloads are shared, and the runtime has a thread for each core that the process may use. A subscriber that
+//! the channel laps continues with the messages that are there; the missed ones are counted as dropped.
 
 use std::io;
 use std::net::TcpListener;

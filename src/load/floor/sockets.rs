@@ -1,5 +1,5 @@
-//! The operations that the floor loop asks of the kernel. Both ways to send implement them, so that they differ in nothing
-//! else.
+//! The operations that the floor loop asks of the kernel. Both ways to send implement them, so that they differ in
+//! nothing else.
 
 use std::io;
 

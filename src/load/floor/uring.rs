@@ -1,9 +1,9 @@
-//! Sockets on io_uring, with the fewest operations for the same sends as the server: what the server's own ring is measured
-//! against.
+//! Sockets on io_uring, with the fewest operations for the same sends as the server: what the server's own ring is
+//! measured against.
 //!
-//! What always holds: it shares no code with `crate::io::uring`, so that a regression there does not slow its yardstick as
-//! well. Connections live in the ring's file table from their accept on, and cost no descriptor. One `io_uring_enter`
-//! submits up to 1,024 sends; the last one of a flush also submits the reads, and waits.
+//! What always holds: it shares no code with `crate::io::uring`, so that a regression there does not slow its yardstick
+//! as well. Connections live in the ring's file table from their accept on, and cost no descriptor. One
+//! `io_uring_enter` submits up to 1,024 sends; the last one of a flush also submits the reads, and waits.
 //! * With `MSG_DONTWAIT` the kernel does not keep a send: once it is submitted, its bytes are copied or refused.
 //! * With `MSG_WAITALL` a send that was cut short has a visible completion; sends that took all bytes have none.
 //!
@@ -94,8 +94,8 @@ impl UringSockets {
                     .build()
                     .flags(squeue::Flags::SKIP_SUCCESS)
                     .user_data(tag(SEND, slot));
-                // SAFETY: the bytes are borrowed until the caller, `send` or `send_and_wait`, returns, and both submit all
-                // entries before; after that the kernel does not read them (MSG_DONTWAIT).
+                // SAFETY: the bytes are borrowed until the caller, `send` or `send_and_wait`, returns, and both submit
+                // all entries before; after that the kernel does not read them (MSG_DONTWAIT).
                 unsafe { queue.push(&send) }.expect("no more are taken than there is room for");
                 pushed += 1;
             }
@@ -113,8 +113,8 @@ impl UringSockets {
         let room = input.room();
         let read = opcode::Recv::new(types::Fixed(slot), room.as_mut_ptr(), room.len() as u32).build();
         self.make_room();
-        // SAFETY: the memory belongs to `inputs`. `read` and `on_completions` leave it alone until this read has completed,
-        // and `drop` does not free it.
+        // SAFETY: the memory belongs to `inputs`. `read` and `on_completions` leave it alone until this read has
+        // completed, and `drop` does not free it.
         unsafe { self.ring.submission().push(&read.user_data(tag(READ, slot))) }.expect("room was made");
     }
 

@@ -1,8 +1,8 @@
 //! The same workload against several servers, one after another: pairs of runs, and the ratios of their figures.
 //!
 //! A figure of one run says little on a machine that does other work as well. So each pair has every server once, the
-//! order alternates from pair to pair, and the result is the median of the pairs' ratios with the least and the greatest.
-//! A run in which the load generator was the bottleneck has no figures and is in no ratio.
+//! order alternates from pair to pair, and the result is the median of the pairs' ratios with the least and the
+//! greatest. A run in which the load generator was the bottleneck has no figures and is in no ratio.
 
 use std::fmt::Write;
 
@@ -21,8 +21,8 @@ pub struct LoadOutcome {
 }
 
 impl LoadOutcome {
-    /// 0: all streams were correct. 3: the load generator was the bottleneck in any run. 4: a stream of the server broke
-    /// the sequence rule, or a packet was malformed.
+    /// 0: all streams were correct. 3: the load generator was the bottleneck in any run. 4: a stream of the server
+    /// broke the sequence rule, or a packet was malformed.
     pub fn exit_code(&self) -> u8 {
         let compared = self.compared.iter().flat_map(|comparison| &comparison.runs);
         let of_run = |run: &ComparedRun| match run.report.exit_code() {

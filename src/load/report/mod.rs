@@ -19,8 +19,9 @@ use crate::load::latency::{LatencyHistogram, LatencyMeter, LatencyOrigin, Latenc
 use crate::load::observe::server::ServerUsage;
 use crate::load::worker::messages::{ConnectTimes, DeliveryCounts, MeasuredWindow, StormTally, WorkerTally};
 
-/// A load thread that is busy for more than this share of the time is a bottleneck: it measures itself. A thread that sleeps
-/// has just read everything that had arrived; below this share it does so several times in every tenth of a second.
+/// A load thread that is busy for more than this share of the time is a bottleneck: it measures itself. A thread that
+/// sleeps has just read everything that had arrived; below this share it does so several times in every tenth of a
+/// second.
 pub const BUSY_SHARE_MAX: f64 = 0.97;
 /// A load thread that waits for a core for more than this share of the time has that wait in its latencies.
 pub const STARVED_SHARE_MAX: f64 = 0.10;
@@ -227,8 +228,8 @@ impl Report {
             ));
         } else if busy + starved > BUSY_SHARE_MAX && starved > STARVED_SHARE_MAX {
             self.bottlenecks.push(format!(
-                "one of its threads was busy for {busy_percent:.0} % of the time and waited {starved_percent:.0} % for a \
-                 core; use --load-cores with cores that have no other work, or fewer --clients"
+                "one of its threads was busy for {busy_percent:.0} % of the time and waited {starved_percent:.0} % for \
+                 a core; use --load-cores with cores that have no other work, or fewer --clients"
             ));
         }
     }
@@ -242,8 +243,8 @@ impl Report {
         if late > LATENESS_P99_MAX_NS {
             let late = duration_text(late);
             self.bottlenecks.push(format!(
-                "one record in a hundred was published {late} after its due time or later; use --load-cores with a core \
-                 that has no other work, or a lower --publish rate"
+                "one record in a hundred was published {late} after its due time or later; use --load-cores with a \
+                 core that has no other work, or a lower --publish rate"
             ));
         } else if publisher.records_per_second < RATE_SHARE_MIN * publisher.rate as f64 && !was_blocked {
             self.bottlenecks.push(format!(

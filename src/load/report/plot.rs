@@ -31,8 +31,8 @@ const GRID: RGBColor = RGBColor(0xD9, 0xDD, 0xE2);
 const DARK: [(RGBColor, &str); 3] = [(PAPER, "#0D1117"), (INK, "#E6EDF3"), (GRID, "#30363D")];
 /// Points of a line per decade of the axis: finer than its pixels.
 const POINTS_PER_DECADE: u32 = 100;
-/// The start of the axis, at the 10th percentile: the least of all values is one chance event, and would take half of the
-/// other axis.
+/// The start of the axis, at the 10th percentile: the least of all values is one chance event, and would take half of
+/// the other axis.
 const START: f64 = 0.045_757_490_560_675_12;
 /// The most decades of the axis: up to one value in ten million.
 const DECADES_MAX: f64 = 7.0;

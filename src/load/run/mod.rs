@@ -1,8 +1,8 @@
 //! `tickcast load`: very many clients against one server. Every stream is checked, and the report states when the load
 //! generator itself was the bottleneck.
 //!
-//! A run has these stages: define the instruments to publish, connect all clients, publish and warm up, measure, wait for
-//! the records under way, close. The clients live in [`processes`] of their own, because a process has a limit of
+//! A run has these stages: define the instruments to publish, connect all clients, publish and warm up, measure, wait
+//! for the records under way, close. The clients live in [`processes`] of their own, because a process has a limit of
 //! descriptors; [`plan`] says what each of them does.
 //!
 //! Method: every client reads every record and checks its sequence. Latencies are taken when the kernel has handed over

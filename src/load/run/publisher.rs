@@ -1,9 +1,10 @@
-//! The run's own publisher: defines instruments, then publishes on a fixed [`PublishSchedule`] from a thread of its own.
+//! The run's own publisher: defines instruments, then publishes on a fixed [`PublishSchedule`] from a thread of its
+//! own.
 //!
-//! Record `n` is of instrument `n % M`, has the sequence `n / M + 1`, and carries in `ts_event` the time at which it was
-//! due. A tickcast server sets the sequence anew; for a server that passes messages on, it is the sequence that clients
-//! check. What always holds: the thread never blocks in a write, so that it knows how long the server's backpressure
-//! blocked it.
+//! Record `n` is of instrument `n % M`, has the sequence `n / M + 1`, and carries in `ts_event` the time at which it
+//! was due. A tickcast server sets the sequence anew; for a server that passes messages on, it is the sequence that
+//! clients check. What always holds: the thread never blocks in a write, so that it knows how long the server's
+//! backpressure blocked it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -157,8 +158,8 @@ impl RunningPublisher {
     }
 }
 
-/// A late publisher spoils a measurement before anything else does. Its thread runs before the readers: by the real-time
-/// scheduler where that is permitted (it sleeps nearly always), otherwise by a better nice value.
+/// A late publisher spoils a measurement before anything else does. Its thread runs before the readers: by the
+/// real-time scheduler where that is permitted (it sleeps nearly always), otherwise by a better nice value.
 fn prefer_this_thread() {
     const NICE: i32 = -10;
     const SLACK_NS: u64 = 1;

@@ -1,7 +1,7 @@
 //! When each record is published: a fixed schedule that nothing delays. Pure: time is an argument.
 //!
-//! The due time of record `n` follows from `n` alone. A record that is late is sent at once and carries its due time, so
-//! that every wait is part of the latency: the publisher's own, the server's, the kernel's. This avoids coordinated
+//! The due time of record `n` follows from `n` alone. A record that is late is sent at once and carries its due time,
+//! so that every wait is part of the latency: the publisher's own, the server's, the kernel's. This avoids coordinated
 //! omission. Lateness is recorded by cause: the publisher itself, or the server's backpressure.
 
 use crate::load::latency::LatencyHistogram;

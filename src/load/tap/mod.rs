@@ -1,8 +1,8 @@
 //! `tickcast tap`: a stream on the terminal, as lines, as JSON, or as statistics.
 //!
-//! Records go to stdout; notices (unknown symbols, gaps, the state of the feed) go to stderr. What always holds: the lines
-//! of a packet are flushed before the next packet is read; a closed stdout (`| head`) ends the tap without an error. A
-//! lost connection is replaced, and the stream resumes. For measurements there is `tickcast load`.
+//! Records go to stdout; notices (unknown symbols, gaps, the state of the feed) go to stderr. What always holds: the
+//! lines of a packet are flushed before the next packet is read; a closed stdout (`| head`) ends the tap without an
+//! error. A lost connection is replaced, and the stream resumes. For measurements there is `tickcast load`.
 
 mod lines;
 

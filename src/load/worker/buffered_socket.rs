@@ -1,9 +1,9 @@
 //! A nonblocking socket for tungstenite whose reads come from a buffer that the worker thread fills.
 //!
 //! tungstenite reads a socket in portions of its own buffer: a small buffer costs many system calls, a large one costs
-//! memory for every connection. A buffered socket is filled with one `read(2)` into the thread's buffer, and tungstenite
-//! takes its portions from there. Writes go straight to the socket. What always holds: between two wakes it holds no
-//! buffer and no unread bytes.
+//! memory for every connection. A buffered socket is filled with one `read(2)` into the thread's buffer, and
+//! tungstenite takes its portions from there. Writes go straight to the socket. What always holds: between two wakes it
+//! holds no buffer and no unread bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -29,8 +29,8 @@ impl BufferedSocket {
         &self.stream
     }
 
-    /// Reads once into `buffer`, which it holds until [`Self::release`]. Returns how many bytes came, 0 at the end of the
-    /// stream.
+    /// Reads once into `buffer`, which it holds until [`Self::release`]. Returns how many bytes came, 0 at the end of
+    /// the stream.
     pub fn fill(&mut self, buffer: Vec<u8>) -> io::Result<usize> {
         assert!(self.taken == self.filled, "the bytes of the last fill were not all taken");
         self.input = buffer;

@@ -1,12 +1,12 @@
 //! The sequence rule of [`tickcast_client::decode`] at the speed of very many connections: the same result, with less
 //! memory and without names.
 //!
-//! What always holds: on every stream a [`FastChecker`] counts what a [`Decoder`] counts, except that a record before its
-//! Definition counts once for each instrument and channel. It allocates only for instruments that it has not seen.
+//! What always holds: on every stream a [`FastChecker`] counts what a [`Decoder`] counts, except that a record before
+//! its Definition counts once for each instrument and channel. It allocates only for instruments that it has not seen.
 //!
-//! Cost: about 15 ns a record in packets of many, the histogram of its age included (`benches/follow.rs`). Memory: 0.3 KB,
-//! and for each channel 8 bytes an instrument of the whole market ([`SequenceTable::Dense`]), or about 20 bytes for each
-//! instrument that was seen ([`SequenceTable::Sparse`]).
+//! Cost: about 15 ns a record in packets of many, the histogram of its age included (`benches/load_reader.rs`). Memory:
+//! 0.3 KB, and for each channel 8 bytes an instrument of the whole market ([`SequenceTable::Dense`]), or about 20 bytes
+//! for each instrument that was seen ([`SequenceTable::Sparse`]).
 
 use foldhash::{HashMap, HashMapExt};
 

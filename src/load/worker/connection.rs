@@ -4,8 +4,8 @@
 //! Connecting ──► Upgrading ──► Fast or Independent ──► Ended
 //! ```
 //!
-//! A fast connection is read frame by frame out of the thread's buffer, at a few nanoseconds a record. An independent one
-//! goes through tungstenite and the [`Decoder`], so that not every result comes from one reader.
+//! A fast connection is read frame by frame out of the thread's buffer, at a few nanoseconds a record. An independent
+//! one goes through tungstenite and the [`Decoder`], so that not every result comes from one reader.
 //!
 //! What always holds: a wake never blocks and reads a bounded number of bytes; an end is reported once, as data.
 //! Memory: about 0.5 KB for a fast connection, 5 KB for an independent one, and the sequences of its
@@ -487,8 +487,8 @@ fn next_event<'a>(
     session.next(&LIMITS, input, consumed)
 }
 
-/// Where the payload of the frame at `at` lies, if that is an unmasked, unfragmented, binary one of less than 64 KiB, and
-/// whole.
+/// Where the payload of the frame at `at` lies, if that is an unmasked, unfragmented, binary one of less than 64 KiB,
+/// and whole.
 #[inline]
 fn whole_binary(input: &[u8], at: usize) -> Option<(usize, usize)> {
     const BINARY_ALONE: u8 = 0x82;

@@ -1,7 +1,7 @@
 //! What a run and its worker processes send each other: JSON, one message per line.
 //!
-//! A process reads one [`WorkerJob`] from stdin, then [`StageCommand`]s, and writes [`WorkerMessage`]s to stdout. The end
-//! of stdin ends the process, so that it does not outlive its parent.
+//! A process reads one [`WorkerJob`] from stdin, then [`StageCommand`]s, and writes [`WorkerMessage`]s to stdout. The
+//! end of stdin ends the process, so that it does not outlive its parent.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -204,8 +204,8 @@ pub struct StormTally {
     pub seconds: f64,
 }
 
-/// What steady clients should have received of the run's publisher, and what they received. Counts the clients that were
-/// connected from before its first record to after its last.
+/// What steady clients should have received of the run's publisher, and what they received. Counts the clients that
+/// were connected from before its first record to after its last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryCounts {
     pub clients: u64,

@@ -1,8 +1,8 @@
 //! One process of a load run: the hidden command `load-worker`.
 //!
-//! [`process`] reads a job and commands from stdin and writes progress and results to stdout, as [`messages`] define them.
-//! It runs a `thread` for each share of the clients. A thread drives its `connection`s, and each connection checks its
-//! packets with a [`checker`].
+//! [`process`] reads a job and commands from stdin and writes progress and results to stdout, as [`messages`] define
+//! them. It runs a `thread` for each share of the clients. A thread drives its `connection`s, and each connection
+//! checks its packets with a [`checker`].
 
 mod buffered_socket;
 pub mod checker;

@@ -1,8 +1,8 @@
 //! One thread of a load run: connects its share of the clients, reads them all, and counts.
 //!
-//! A plain readiness loop (epoll, level-triggered): wait, wake each connection that is ready, follow the stage of the run.
-//! What always holds: only a limited number of connections is pending at a time, so that the server's listen queue is not
-//! what is measured; counters are read at both ends of the measured time.
+//! A plain readiness loop (epoll, level-triggered): wait, wake each connection that is ready, follow the stage of the
+//! run. What always holds: only a limited number of connections is pending at a time, so that the server's listen queue
+//! is not what is measured; counters are read at both ends of the measured time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,8 +53,8 @@ pub enum RunStage {
     Done = 3,
 }
 
-/// State that a process shares with its threads. The counters are Relaxed: numbers for people; the results travel with the
-/// end of a thread.
+/// State that a process shares with its threads. The counters are Relaxed: numbers for people; the results travel with
+/// the end of a thread.
 #[derive(Debug, Default)]
 pub struct WorkerShared {
     stage: AtomicU8,

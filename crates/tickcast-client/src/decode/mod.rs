@@ -1,8 +1,8 @@
 //! Packets without a connection: records with their instruments, and the check that no record is missing silently.
 //!
-//! The rule, for each instrument and channel: the next sequence is the last one plus one, or the jump is announced. A Gap
-//! record announces it on any channel; the flags CONFLATED and SNAPSHOT do on state channels. And every instrument is
-//! defined before its first record.
+//! The rule, for each instrument and channel: the next sequence is the last one plus one, or the jump is announced. A
+//! Gap record announces it on any channel; the flags CONFLATED and SNAPSHOT do on state channels. And every instrument
+//! is defined before its first record.
 //!
 //! [`Decoder`] applies the rule to one stream. [`split_record`], [`body_is_complete`], [`sequence_violation`] and
 //! [`sequences_covered`] are its parts, for a program that follows very many streams with a table of its own.

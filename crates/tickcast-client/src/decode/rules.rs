@@ -132,8 +132,8 @@ pub fn sequence_violation(channel: Channel, header: &RecordHeader, last: Sequenc
     (got.is_none() || !snapshot || got < last).then_some(SequenceViolation::Back { instrument, channel, last, got })
 }
 
-/// How many sequences of the live stream a record accounts for after `last`: not those before the first live record, and
-/// not those of a jump that nothing announced (`is_violation`).
+/// How many sequences of the live stream a record accounts for after `last`: not those before the first live record,
+/// and not those of a jump that nothing announced (`is_violation`).
 pub fn sequences_covered(header: &RecordHeader, last: Sequence, is_violation: bool) -> u64 {
     match header.sequence.get().checked_sub(last.get()) {
         None | Some(0) => 0,

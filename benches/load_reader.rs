@@ -1,9 +1,10 @@
-//! What the load generator's own reading costs: frames and records of a stream that is good.
+//! The cost of reading in the load generator: frames and records of a valid stream.
 //!
-//! Method: criterion, one thread, no socket; the stream stands ready in one buffer as large as the generator's own, and
-//! is read as a connection reads it: frames, then records, sequences held against the last, ages into a histogram. The
-//! sequences begin anew with every round, by a new epoch's number in each packet. `copy` is a copy of the same bytes,
-//! the floor. Not measured: the kernel's receive, which is the greater part of a load thread's time.
+//! Method: criterion, one thread, no socket. The stream is in one buffer of the generator's own size, and is read as a
+//! connection reads it: frames, records, the sequence rule, ages into a histogram. Each round sets another epoch in
+//! every packet, so that the sequences begin anew. The floor `copy` is a copy of the same bytes.
+//!
+//! Not measured: the kernel's receive, which is the greater part of a load thread's time.
 
 use std::hint::black_box;
 
@@ -19,7 +20,8 @@ const NOW_NS: u64 = 1_763_691_200_000_000_000;
 const BUFFER_BYTES: usize = 256 * 1024;
 const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 1 << 24 };
 
-/// A buffer of frames with `records` quotes each, of `instruments` in turn, all of different ages; and how many quotes.
+/// A buffer of frames with `records` quotes each, of `instruments` round robin, each of another age; and the number of
+/// quotes.
 fn stream(records: usize, instruments: u64) -> (Vec<u8>, u64) {
     let (mut out, mut count) = (Vec::new(), 0);
     while out.len() + records * Quote::BYTES + 40 < BUFFER_BYTES {
@@ -38,7 +40,7 @@ fn stream(records: usize, instruments: u64) -> (Vec<u8>, u64) {
     (out, count)
 }
 
-/// Gives all packets the epoch of this round.
+/// Sets the epoch of this round in all packets.
 fn begin(stream: &mut [u8], records: usize, epoch: u32) {
     let packet = HEADER_BYTES + records * Quote::BYTES;
     let head = if packet < 126 { 2 } else { 4 };
@@ -47,11 +49,11 @@ fn begin(stream: &mut [u8], records: usize, epoch: u32) {
     }
 }
 
-fn read(session: &mut Session, follower: &mut FastChecker, meter: &mut LatencyMeter, input: &mut [u8]) {
+fn read(session: &mut Session, checker: &mut FastChecker, meter: &mut LatencyMeter, input: &mut [u8]) {
     let mut consumed = 0;
     while let Some(event) = session.next(&LIMITS, input, &mut consumed).expect("the stream is good") {
         if let SessionEvent::Binary(packet) = event {
-            let header = follower.packet(packet, |header| meter.age(NOW_NS, header)).expect("the packets are good");
+            let header = checker.packet(packet, |header| meter.age(NOW_NS, header)).expect("the packets are good");
             meter.packet(NOW_NS, &header);
         }
     }
@@ -71,17 +73,17 @@ fn streams(criterion: &mut Criterion) {
             bencher.iter(|| black_box(&mut copy).copy_from_slice(black_box(&input)));
         });
         let mut session = Session::new(Role::Client);
-        let mut follower = FastChecker::new(table, false);
+        let mut checker = FastChecker::new(table, false);
         let mut meter = LatencyMeter::new(LatencyOrigin::Scheduled);
         let mut epoch = 1;
         group.bench_function("read", |bencher| {
             bencher.iter(|| {
                 epoch += 1;
                 begin(&mut input, records, epoch);
-                read(&mut session, &mut follower, &mut meter, black_box(&mut input));
+                read(&mut session, &mut checker, &mut meter, black_box(&mut input));
             });
         });
-        assert_eq!((follower.counters().violations, follower.counters().records % count), (0, 0));
+        assert_eq!((checker.counters().violations, checker.counters().records % count), (0, 0));
         group.finish();
     }
 }
