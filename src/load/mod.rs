@@ -11,8 +11,8 @@
 //! * `latency`, `format`: histograms, numbers with units. `machine`, `cores`, `signals`, `child`: this machine.
 //!
 //! Handshake, decoder and requests are those of [`tickcast_client`]. One in a hundred connections of a load run is read
-//! by tungstenite and [`tickcast_client::Decoder`]; the others by [`tickcast_protocol::ws::Session`] in the client's
-//! role and the [`FastChecker`]. Tests hold both readers to the same result.
+//! by tungstenite and [`tickcast_client::decode::Decoder`]; the others by [`tickcast_protocol::ws::Session`] in the
+//! client's role and the [`FastChecker`]. Tests hold both readers to the same result.
 
 mod args;
 mod attack;

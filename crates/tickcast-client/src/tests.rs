@@ -280,7 +280,7 @@ fn a_refused_connection_names_the_address() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let address = listener.local_addr().expect("a bound listener has an address");
     drop(listener);
-    let error = connect(address).err().expect("nobody is there");
+    let error = connect(address).err().expect("no server listens");
     let want = format!("cannot connect to {address}: connection refused; no server listens there");
     assert_eq!(error.to_string(), want);
 }

@@ -90,7 +90,7 @@ struct PublisherControl {
     stop: AtomicBool,
 }
 
-/// What a publisher has done, in the measured time where nothing else is said.
+/// What a publisher has done: in the measured time, unless a field says otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct PublisherResult {
     /// In the whole run.

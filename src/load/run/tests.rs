@@ -132,7 +132,7 @@ fn a_run_without_connections_is_an_error_with_the_servers_message() {
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 49\r\n\r\n",
         r#"{"error":{"code":"origin","message":"not from here"}}"#
     ));
-    let error = run(address, &["--clients", "2"], false).0.expect_err("nobody connected");
+    let error = run(address, &["--clients", "2"], false).0.expect_err("no client connected");
     assert_eq!(error.to_string(), "the server refused the connection: 403 Forbidden: not from here");
 }
 

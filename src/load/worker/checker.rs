@@ -304,13 +304,13 @@ mod tests {
                 let mut slow = Decoder::without_names();
                 for packet in &packets {
                     let (mut seen, mut want) = (Vec::new(), Vec::new());
-                    let ours = fast.packet(packet, |header| seen.push(*header));
-                    let theirs = slow.packet(packet, |_, header, _| {
+                    let fast_result = fast.packet(packet, |header| seen.push(*header));
+                    let decoder_result = slow.packet(packet, |_, header, _| {
                         if channel_of(header).is_some() {
                             want.push(*header);
                         }
                     });
-                    prop_assert_eq!(ours, theirs);
+                    prop_assert_eq!(fast_result, decoder_result);
                     prop_assert_eq!(seen, want);
                     prop_assert!(is_packet(packet));
                 }
@@ -330,10 +330,10 @@ mod tests {
                 *version = 1;
             }
             for bytes in [bytes, bent] {
-                let ours = FastChecker::new(SequenceTable::Dense, false).packet(&bytes, |_| {});
-                let theirs = Decoder::without_names().packet(&bytes, |_, _, _| {});
-                prop_assert_eq!(&ours, &theirs);
-                prop_assert_eq!(is_packet(&bytes), ours.is_ok());
+                let fast_result = FastChecker::new(SequenceTable::Dense, false).packet(&bytes, |_| {});
+                let decoder_result = Decoder::without_names().packet(&bytes, |_, _, _| {});
+                prop_assert_eq!(&fast_result, &decoder_result);
+                prop_assert_eq!(is_packet(&bytes), fast_result.is_ok());
             }
         }
     }

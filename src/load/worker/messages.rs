@@ -88,7 +88,7 @@ pub enum ClientRole {
     Storm,
 }
 
-/// What the run tells its processes after the job.
+/// What the run sends its processes after the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageCommand {

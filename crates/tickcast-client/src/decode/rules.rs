@@ -40,7 +40,7 @@ pub enum SequenceViolation {
         channel: Channel,
     },
     /// A Gap that does not begin where the stream stopped, or ends before it begins.
-    #[error("a Gap for {} of instrument {instrument} says {from} to {to}, after {last}", channel.name())]
+    #[error("a Gap for {} of instrument {instrument} covers {from} to {to}, after {last}", channel.name())]
     Gap {
         /// Its id.
         instrument: u32,
@@ -62,7 +62,7 @@ pub enum DecodeError {
     #[error(transparent)]
     Packet(#[from] PacketError),
     /// A record goes beyond the end of the packet, or is shorter than its header.
-    #[error("record {index} says {bytes} bytes, {have} are left in the packet")]
+    #[error("record {index} states {bytes} bytes, and {have} are left in the packet")]
     Cut {
         /// Which record of the packet, from 0.
         index: u16,
