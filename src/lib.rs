@@ -30,7 +30,7 @@
 //! * [`last_value`], [`bars`]: the newest values; open, high, low, close and volume since the start
 //! * [`stats`]: the counters of a shard
 //! * [`wake`]: how a shard sleeps and is woken
-//! * [`clock`], [`rate_limit`]: time; so many a second
+//! * [`clock`], [`rate_limit`], [`affinity`]: time; so many a second; pinning of threads
 //! * [`check`]: `tickcast check`
 //! * [`load`]: `tickcast load`, `tickcast tap`, and the floor that the server is measured against
 //! * `sync`: atomics that loom can replace

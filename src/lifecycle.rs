@@ -1,7 +1,7 @@
-//! How far the server is on its way, and what has gone wrong with it: shared by all threads.
+//! The stage of the server and its failures, shared by all threads.
 //!
-//! A panic of what everybody needs (the sequencer, a shard) ends the process: what would go on is a server that is
-//! connected and silent. A panic of a feed leaves the rest serving, and the server not ready until it is back.
+//! A panic of the sequencer or of a shard ends the process: the server would stay connected and silent. A panic of a feed
+//! does not: the server keeps serving, but is not ready until the feed is open again.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,24 +9,24 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
-/// What the main thread waits for.
+/// An event that the main thread waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// SIGHUP.
     Reload,
-    /// SIGTERM or SIGINT, for the first time.
+    /// The first SIGTERM or SIGINT.
     Stop,
-    /// Something that everybody needs has died; [`Lifecycle::failure`] says what.
+    /// A part that the server cannot do without has panicked, see [`Lifecycle::failure`].
     Failed,
 }
 
-/// From the start to the end.
+/// The stages of a server, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Serving,
-    /// Nobody comes in any more; those who are there are sent away, one after another.
+    /// New clients are refused, connected ones are closed one after another.
     Draining,
-    /// Threads end.
+    /// All threads end.
     Stopping,
 }
 
@@ -35,27 +35,26 @@ pub enum Stage {
 pub struct Lifecycle {
     stage: AtomicU8,
     failure: OnceLock<String>,
-    /// What the server goes on without.
+    /// Parts that have failed while the server keeps serving.
     degraded: Mutex<BTreeSet<String>>,
     events: Sender<Event>,
 }
 
 impl Lifecycle {
-    /// A server that serves, and what its main thread waits for.
+    /// The lifecycle of a server that serves, and the events for its main thread.
     pub fn begin() -> (Self, Receiver<Event>) {
         let (events, received) = unbounded();
         let lifecycle = Self { stage: AtomicU8::new(0), failure: OnceLock::new(), degraded: Mutex::default(), events };
         (lifecycle, received)
     }
 
-    /// Where those report who have something for the main thread.
+    /// Sends events to the main thread.
     pub fn events(&self) -> Sender<Event> {
         self.events.clone()
     }
 
-    /// How far it is.
     pub fn stage(&self) -> Stage {
-        // Relaxed, here and below: the stage stands for itself; who sleeps is woken by other means.
+        // Relaxed, here and below: the stage orders nothing, and threads that sleep are woken by other means.
         match self.stage.load(Ordering::Relaxed) {
             0 => Stage::Serving,
             1 => Stage::Draining,
@@ -63,39 +62,39 @@ impl Lifecycle {
         }
     }
 
-    /// The next stage has come.
+    /// Enters the next stage.
     pub fn enter(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
-    /// True once nobody is let in any more.
+    /// True once new clients are refused.
     pub fn is_draining(&self) -> bool {
         self.stage() >= Stage::Draining
     }
 
-    /// True once threads are to end.
+    /// True once all threads should end.
     pub fn is_stopping(&self) -> bool {
         self.stage() == Stage::Stopping
     }
 
     /// Why the server is not ready; `None` while it is.
     pub fn not_ready(&self) -> Option<String> {
-        let degraded = self.degraded().first().map(|what| format!("{what} has died"));
+        let degraded = self.degraded().first().map(|what| format!("{what} has failed"));
         let stopping = self.is_draining().then(|| "the server is stopping".to_owned());
         self.failure().map(str::to_owned).or(degraded).or(stopping)
     }
 
-    /// What ends the process, if something does.
+    /// The failure that ends the process.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
 
-    /// The server goes on without `what`, and is not ready.
+    /// `what` has failed: the server keeps serving without it and is not ready.
     pub fn degrade(&self, what: &str) {
         self.degraded().insert(what.to_owned());
     }
 
-    /// It is back.
+    /// `what` works again.
     pub fn restore(&self, what: &str) {
         self.degraded().remove(what);
     }
@@ -104,27 +103,27 @@ impl Lifecycle {
         self.degraded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As long as the watch lives, a panic of this thread ends the process.
-    pub fn watch<'a>(&'a self, what: &'a str) -> Watch<'a> {
-        Watch { lifecycle: self, what }
+    /// While the guard lives, a panic of this thread ends the process.
+    pub fn fail_on_panic<'a>(&'a self, what: &'a str) -> PanicGuard<'a> {
+        PanicGuard { lifecycle: self, what }
     }
 
     fn fail(&self, what: &str) {
-        tracing::error!("{what} has panicked; the server ends");
+        tracing::error!("{what} has panicked; the server stops");
         if self.failure.set(format!("{what} has panicked")).is_ok() {
-            // Where nobody waits any more, the server ends already.
+            // Fails if the main thread has ended.
             let _ = self.events.send(Event::Failed);
         }
     }
 }
 
-/// Sees a panic by being dropped in it.
-pub struct Watch<'a> {
+/// Reports a panic of its thread when it is dropped during unwinding.
+pub struct PanicGuard<'a> {
     lifecycle: &'a Lifecycle,
     what: &'a str,
 }
 
-impl Drop for Watch<'_> {
+impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.lifecycle.fail(self.what);
@@ -139,13 +138,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_under_watch_ends_the_process_and_is_the_reason_why_it_is_not_ready() {
+    fn a_guarded_panic_fails_the_server() {
         let (lifecycle, events) = Lifecycle::begin();
         let lifecycle = Arc::new(lifecycle);
         assert_eq!(lifecycle.not_ready(), None);
-        let watched = lifecycle.clone();
+        let guarded = lifecycle.clone();
         let thread = std::thread::spawn(move || {
-            let _watch = watched.watch("the sequencer");
+            let _guard = guarded.fail_on_panic("the sequencer");
             panic!("planted");
         });
         assert!(thread.join().is_err());
@@ -154,22 +153,22 @@ mod tests {
             (lifecycle.failure(), lifecycle.not_ready().as_deref()),
             (Some("the sequencer has panicked"), lifecycle.failure())
         );
-        drop(lifecycle.watch("nothing"));
-        assert!(events.is_empty(), "an end without a panic is none");
+        drop(lifecycle.fail_on_panic("nothing"));
+        assert!(events.is_empty(), "dropping a guard without a panic is no failure");
     }
 
     #[test]
-    fn what_the_server_can_do_without_makes_it_not_ready() {
+    fn a_failed_feed_makes_the_server_not_ready() {
         let (lifecycle, events) = Lifecycle::begin();
         lifecycle.degrade("feed sim");
-        assert_eq!((lifecycle.not_ready().as_deref(), lifecycle.failure()), (Some("feed sim has died"), None));
+        assert_eq!((lifecycle.not_ready().as_deref(), lifecycle.failure()), (Some("feed sim has failed"), None));
         lifecycle.restore("feed sim");
         assert_eq!(lifecycle.not_ready(), None);
         assert!(events.is_empty());
     }
 
     #[test]
-    fn a_server_that_drains_is_not_ready() {
+    fn a_draining_server_is_not_ready() {
         let (lifecycle, _events) = Lifecycle::begin();
         assert!(!lifecycle.is_draining() && !lifecycle.is_stopping());
         lifecycle.enter(Stage::Draining);

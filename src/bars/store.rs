@@ -99,7 +99,7 @@ const PANICKED: &str = "the thread that makes bars has panicked, which ends the 
 /// Starts the thread that makes bars from the ring until the server stops.
 pub fn spawn(store: Arc<BarStore>, bars_ring: Reader, lifecycle: Arc<Lifecycle>) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("bars".to_owned()).spawn(move || {
-        let _watch = lifecycle.watch("the thread that makes bars");
+        let _guard = lifecycle.fail_on_panic("the thread that makes bars");
         let _ = store.thread.set(thread::current());
         let mut folding =
             Folding { store: &store, bars_ring, batch: Batch::default(), next_tag: 0, newest_ns: 0, has_lost: false };

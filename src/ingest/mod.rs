@@ -1,9 +1,9 @@
 //! How market data comes in: feeds and publishers, their supervision, and the sequencer that they share.
 //!
-//! * [`feed`]: sources that run inside the process: the simulated market, recordings.
-//! * [`SequencerHandle`]: the sequencer and how sources share it.
-//! * [`supervisor`]: the thread of each feed, its restarts, and the thread that resynchronises overrun shards.
-//! * [`Publisher`]: a publisher's connection, on a thread of its own; [`Publishers`] is the registry of them.
+//! * [`feed`]: sources inside the process: the simulated market, recordings.
+//! * [`supervisor`]: the thread of each feed and its restarts, and the thread that resynchronises overrun shards.
+//! * [`Publisher`]: a publisher's connection, on a thread of its own. [`Publishers`]: all that are connected.
+//! * [`SequencerHandle`]: the sequencer behind its lock.
 
 pub mod feed;
 mod publisher;
@@ -13,4 +13,4 @@ pub mod supervisor;
 
 pub use self::publisher::{Publisher, PublisherSettings};
 pub use self::publishers::Publishers;
-pub use self::sequencer_handle::{Accepted, BATCH_BYTES_MAX, ResyncRequests, SequencerHandle, SourceNow};
+pub use self::sequencer_handle::{BATCH_BYTES_MAX, BatchOutcome, ResyncRequests, SequencerHandle, SourceActivity};

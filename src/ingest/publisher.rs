@@ -1,9 +1,10 @@
 //! A publisher's connection, on a thread that blocks on it: text frames define instruments, binary packets carry records.
 //!
-//! * What one read brought is sequenced in one go, on this thread.
-//! * A publisher may outrun the server: then its socket is not read until the rings have room, and TCP slows it down.
-//! * A packet that breaks the layout ends the connection with 1008 and says where; the records before the break are kept.
-//! * When the server stops, the publisher is told so with 1001.
+//! * The records of one read are sequenced as one batch, on this thread.
+//! * Backpressure: the socket is not read while the rings have no room or the publisher exceeds its rate, so TCP slows the
+//!   publisher down.
+//! * An invalid packet closes the connection with 1008 and the place of the error. The records before it are kept.
+//! * When the server stops, the connection is closed with 1001.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::{BATCH_BYTES_MAX, Publishers, SequencerHandle};
+use crate::clock::now_ns;
 use crate::rate_limit::RateLimiter;
 use crate::sequencer::{SourceEnd, SourceId};
 use tickcast_protocol::control::{Define, RequestError, parse_define, reply};
@@ -26,38 +28,39 @@ use tickcast_protocol::ws::{
 };
 use tickcast_protocol::{Instrument, RecordKind};
 
-/// How soon a publisher that has to wait for room looks again.
-const WAIT: Duration = Duration::from_micros(500);
-/// How long a read waits before it looks whether the server stops.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// Time for a publisher to read an answer, and at the end to go.
+/// How soon a publisher that waits for the rings checks them again.
+const ROOM_INTERVAL: Duration = Duration::from_micros(500);
+/// Longest wait for input before the thread checks whether the server stops.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// Time for a publisher to read a reply.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A publisher that has vanished is found out after 35 s.
+/// Detects a publisher that has vanished after 35 s. It would keep its thread, and its instruments live, for ever.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(20)).with_interval(Duration::from_secs(5)).with_retries(3);
+/// Time for a publisher to close after a close frame.
 const LINGER: Duration = Duration::from_secs(1);
-/// Reads that come faster than this, one message after another, are spaced by it: what has gathered meanwhile is
-/// sequenced in one go, and the shards are woken once. A message that comes after a longer silence goes on at once.
+/// Least time between two reads while messages keep coming: what gathers meanwhile is sequenced as one batch, and the
+/// shards are woken once. A message after a longer silence is sequenced at once.
 const SPACING: Duration = Duration::from_micros(500);
-/// What one read takes at the most: some thousand records.
+/// Bytes of one read at most: some thousand records.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Why a packet was not taken to its end.
+/// Why a packet is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum Break {
+enum InvalidPacket {
     #[error(transparent)]
     Packet(#[from] PacketError),
-    #[error("record {record} at byte {at}: {why}")]
-    Record { record: usize, at: usize, why: RecordError },
+    #[error("record {record} at byte {at}: {error}")]
+    Record { record: usize, at: usize, error: RecordError },
     #[error("record {record} at byte {at}: instrument {instrument} was not defined on this connection")]
     Undefined { record: usize, at: usize, instrument: u32 },
-    #[error("the book of {symbol} would have more than {max} levels, which is book_levels_max")]
+    #[error("the book of {symbol} would have more than {max} levels (book_levels_max)")]
     Book { symbol: String, max: usize },
-    #[error("the header counts {count} records, and {bytes} bytes are left after them")]
-    Left { count: usize, bytes: usize },
+    #[error("{bytes} bytes follow the {count} records that the header counts")]
+    Trailing { count: usize, bytes: usize },
 }
 
-/// The limits of a publisher, as of when it connected.
+/// The limits of a publisher: the settings when it connected.
 #[derive(Clone, Debug)]
 pub struct PublisherSettings {
     /// Longest packet, bytes.
@@ -66,11 +69,11 @@ pub struct PublisherSettings {
     pub symbol_bytes_max: usize,
     /// Records a second; 0 for no limit.
     pub records_per_s: u32,
-    /// Instruments that one connection may define.
+    /// Instruments that the connection may define.
     pub instruments_max: usize,
     /// Levels of one book.
     pub book_levels_max: usize,
-    /// How many times its bytes a compressed message may inflate to.
+    /// Bytes that a compressed message may inflate to, in multiples of its length.
     pub inflate_ratio_max: u32,
 }
 
@@ -80,16 +83,16 @@ pub struct Publisher {
     session: Session,
     limits: SessionLimits,
     inflater: Inflater,
-    source: Source,
-    /// What lay in the socket when the server was first seen to stop, and has not been read since.
-    waiting_bytes: Option<u64>,
-    /// All of that is sequenced.
+    source: PublisherSource,
+    /// Bytes in the socket when the drain began that are not read yet; `None` before the drain.
+    drain_bytes: Option<u64>,
+    /// All of them are sequenced.
     handed_in: bool,
 }
 
 impl Publisher {
-    /// For a socket that blocks, right after its upgrade; `deflate`: the publisher may compress what it sends. Answers
-    /// are short, and are not compressed.
+    /// `stream` is a blocking socket after its upgrade. With `deflate` the publisher may compress its messages. Replies are
+    /// short and not compressed.
     pub fn new(
         sequencer: Arc<SequencerHandle>,
         publishers: Arc<Publishers>,
@@ -98,52 +101,51 @@ impl Publisher {
         stream: TcpStream,
         deflate: bool,
     ) -> io::Result<Self> {
-        stream.set_read_timeout(Some(LOOK_INTERVAL))?;
+        stream.set_read_timeout(Some(CHECK_INTERVAL))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        // A peer that vanished without a word would hold its thread, and its instruments live, for ever.
         SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
         let limits = SessionLimits { message_bytes_max: settings.packet_bytes_max };
         let inflater = Inflater::new(settings.inflate_ratio_max);
         let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };
-        let source = Source {
+        let source = PublisherSource {
             sequencer,
             publishers,
             settings,
             id: source,
             instruments: HashMap::new(),
-            taken: Vec::new(),
+            accepted: Vec::new(),
             batch: Vec::new(),
-            end: SourceEnd::Lost,
             records: 0,
-            pace: RateLimiter::default(),
+            limiter: RateLimiter::default(),
+            end: SourceEnd::Lost,
             refused_book: None,
         };
-        Ok(Self { stream, session, limits, inflater, source, waiting_bytes: None, handed_in: false })
+        Ok(Self { stream, session, limits, inflater, source, drain_bytes: None, handed_in: false })
     }
 
-    /// Serves the connection to its end; `unread` is what came with the upgrade. Returns whether it was counted as one that
-    /// had handed everything in.
+    /// Serves the connection to its end. `unread` are bytes that came with the upgrade. Returns whether the publisher was
+    /// counted by [`Publishers::count_handed_in`].
     pub fn run(mut self, unread: &[u8]) -> bool {
-        // What fails here is the peer's socket: it has gone, and nobody is left to be told.
-        let _ = self.converse(unread);
+        // An error is one of the socket: the publisher has closed, and needs no report.
+        let _ = self.serve(unread);
         self.source.close();
         self.handed_in
     }
 
-    fn converse(&mut self, unread: &[u8]) -> io::Result<()> {
+    fn serve(&mut self, unread: &[u8]) -> io::Result<()> {
         let mut buffer = vec![0; READ_BYTES];
         buffer[..unread.len()].copy_from_slice(unread);
         let mut filled = unread.len();
-        let mut looked = Instant::now();
+        let mut read_at = Instant::now();
         loop {
             if !self.take(&mut buffer[..filled])? {
                 return Ok(());
             }
             self.note_handed_in(filled)?;
-            if looked.elapsed() < SPACING && (1..READ_BYTES).contains(&filled) {
+            if read_at.elapsed() < SPACING && (1..READ_BYTES).contains(&filled) {
                 std::thread::sleep(SPACING);
             }
-            looked = Instant::now();
+            read_at = Instant::now();
             filled = match self.stream.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(read) => read,
@@ -152,57 +154,56 @@ impl Publisher {
                 Err(error) => return Err(error),
             };
             if self.source.server_stops() {
-                return self.leave(&close_frame(CloseCode::GOING_AWAY, "the server is stopping"));
+                return self.close(&close_frame(CloseCode::GOING_AWAY, "the server is stopping"));
             }
         }
     }
 
-    /// As the server is to stop, counts this publisher once what it had handed in before is sequenced: what lay in its
-    /// socket when that was first seen.
+    /// During a drain, counts this publisher once the bytes that were in its socket when the drain began are sequenced.
     fn note_handed_in(&mut self, read: usize) -> io::Result<()> {
         if self.handed_in || !self.source.sequencer.lifecycle().is_draining() {
             return Ok(());
         }
-        let waiting = match self.waiting_bytes {
-            Some(waiting) => waiting.saturating_sub(read as u64),
+        let left = match self.drain_bytes {
+            Some(left) => left.saturating_sub(read as u64),
             None => rustix::io::ioctl_fionread(&self.stream)?,
         };
-        self.waiting_bytes = Some(waiting);
-        if waiting == 0 {
+        self.drain_bytes = Some(left);
+        if left == 0 {
             self.handed_in = true;
             self.source.publishers.count_handed_in();
         }
         Ok(())
     }
 
-    /// Goes through what was read. False if the connection was ended.
+    /// Handles the input of one read. False after the connection is closed.
     fn take(&mut self, input: &mut [u8]) -> io::Result<bool> {
         let mut at = 0;
         loop {
-            let then = match self.session.next_inflating(&self.limits, &mut self.inflater, input, &mut at) {
+            let step = match self.session.next_inflating(&self.limits, &mut self.inflater, input, &mut at) {
                 Ok(None) => break,
                 Ok(Some(event)) => self.source.on_event(event),
                 Err(violation) => answer_violation(&violation),
             };
-            match then {
+            match step {
                 NextStep::Continue => {}
                 NextStep::Send(frame) => self.stream.write_all(&frame)?,
                 NextStep::Close(frame) => {
                     self.source.flush();
-                    return self.leave(&frame).map(|()| false);
+                    return self.close(&frame).map(|()| false);
                 }
             }
         }
         self.source.flush();
-        match self.source.broken_book() {
-            Some(why) => self.leave(&close_frame(CloseCode::POLICY, &why.to_string())).map(|()| false),
+        match self.source.book_error() {
+            Some(error) => self.close(&close_frame(CloseCode::POLICY, &error.to_string())).map(|()| false),
             None => Ok(true),
         }
     }
 
-    /// Sends a last frame, ends our side, and waits a moment for the peer's: a close with unread input would be a reset,
-    /// and could take the frame with it.
-    fn leave(&mut self, frame: &[u8]) -> io::Result<()> {
+    /// Sends a close frame, shuts the sending side down, and waits a moment for the publisher to close: closing with unread
+    /// input would send a reset, which could overtake the frame.
+    fn close(&mut self, frame: &[u8]) -> io::Result<()> {
         self.stream.write_all(frame)?;
         self.stream.shutdown(Shutdown::Write)?;
         let until = Instant::now() + LINGER;
@@ -212,28 +213,28 @@ impl Publisher {
     }
 }
 
-/// What the publisher has defined, and its way to the sequencer.
-struct Source {
+/// The publisher as a source: its instruments, and the batch that is being gathered.
+struct PublisherSource {
     sequencer: Arc<SequencerHandle>,
     publishers: Arc<Publishers>,
     settings: PublisherSettings,
     id: SourceId,
-    /// Symbols to this connection's instrument ids, which are dense from 1.
+    /// Symbol → instrument id of this connection. Ids are dense from 1.
     instruments: HashMap<String, u32>,
-    /// By id, whether the sequencer has taken the definition: one that it refused has an id, and may have no records.
-    taken: Vec<bool>,
-    /// Records that were checked and not sequenced yet.
+    /// By id: the sequencer has accepted the definition. A refused one has an id too, but may have no records.
+    accepted: Vec<bool>,
+    /// Checked records that are not sequenced yet.
     batch: Vec<u8>,
-    /// How it goes: it has ended once it has said so with a normal close.
-    end: SourceEnd,
-    /// How many they are.
+    /// Number of records in the batch.
     records: u64,
-    pace: RateLimiter,
-    /// A book that would have had more levels than it may.
+    limiter: RateLimiter,
+    /// The source is lost unless the publisher sends a normal close.
+    end: SourceEnd,
+    /// Symbol of a book that has reached `book_levels_max`.
     refused_book: Option<String>,
 }
 
-impl Source {
+impl PublisherSource {
     fn on_event(&mut self, event: SessionEvent<'_>) -> NextStep {
         match event {
             SessionEvent::Text(text) => {
@@ -244,7 +245,7 @@ impl Source {
             }
             SessionEvent::Binary(bytes) => match self.take_packet(bytes) {
                 Ok(()) => NextStep::Continue,
-                Err(why) => NextStep::Close(close_frame(CloseCode::POLICY, &why.to_string())),
+                Err(error) => NextStep::Close(close_frame(CloseCode::POLICY, &error.to_string())),
             },
             control => {
                 if matches!(&control, SessionEvent::Close(Some(frame)) if frame.code == CloseCode::NORMAL) {
@@ -255,25 +256,26 @@ impl Source {
         }
     }
 
-    /// The answer to a request to define instruments.
+    /// The reply to a request to define instruments.
     fn define(&mut self, text: &mut [u8]) -> Vec<u8> {
-        let mut answer = Vec::new();
+        let mut out = Vec::new();
         match parse_define(text, self.settings.symbol_bytes_max)
             .and_then(|define| Ok((self.define_all(&define)?, define)))
         {
             Ok((ids, define)) => {
                 let named = define.instruments.iter().map(|instrument| instrument.symbol.as_str());
                 let defined: Vec<(&str, u32)> = named.zip(ids).collect();
-                reply::defined(&mut answer, define.id, &defined);
+                reply::defined(&mut out, define.id, &defined);
             }
-            Err(error) => reply::error(&mut answer, error.id, error.code, &error.message),
+            Err(error) => reply::error(&mut out, error.id, error.code, &error.message),
         }
-        answer
+        out
     }
 
-    /// This connection's ids for the instruments, in their order. Those before one that is refused are defined.
+    /// Defines the instruments; returns their ids in this connection, in order. If one is refused, the ones before it are
+    /// defined.
     fn define_all(&mut self, define: &Define) -> Result<Vec<u32>, RequestError> {
-        self.check_room(define)?;
+        self.check_limit(define)?;
         let mut ids = Vec::with_capacity(define.instruments.len());
         let mut bytes = Vec::new();
         for wanted in &define.instruments {
@@ -286,9 +288,9 @@ impl Source {
             ids.push(id);
         }
         let outcomes = self.sequencer.accept(self.id, &mut bytes).definitions;
-        self.taken.resize(self.instruments.len() + 1, false);
+        self.accepted.resize(self.instruments.len() + 1, false);
         for (id, _) in ids.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
-            self.taken[*id as usize] = true;
+            self.accepted[*id as usize] = true;
         }
         let refused = outcomes.into_iter().enumerate().find_map(|(nth, outcome)| Some((nth, outcome.err()?)));
         match refused {
@@ -300,90 +302,90 @@ impl Source {
         }
     }
 
-    /// A name that was refused has an id all the same, so that what a connection may hold is bounded here.
-    fn check_room(&self, define: &Define) -> Result<(), RequestError> {
+    /// Checks `publisher_instruments_max`. Refused instruments count too: they have ids.
+    fn check_limit(&self, define: &Define) -> Result<(), RequestError> {
         let new: HashSet<&str> = define.instruments.iter().map(|instrument| instrument.symbol.as_str()).collect();
         let new = new.into_iter().filter(|symbol| !self.instruments.contains_key(*symbol)).count();
         let (held, max) = (self.instruments.len(), self.settings.instruments_max);
         if held + new <= max {
             return Ok(());
         }
-        self.publishers.count_crowded();
+        self.publishers.count_definitions_refused();
         let message = format!(
-            "instruments: {} would be held; at most {max} a connection, which is publisher_instruments_max",
+            "instruments: {} in this connection: expected at most {max} (publisher_instruments_max)",
             held + new
         );
         Err(RequestError { id: Some(define.id), code: "limit", message })
     }
 
-    /// Takes the records of a packet, up to the first that breaks the layout.
-    fn take_packet(&mut self, bytes: &[u8]) -> Result<(), Break> {
+    /// Adds the records of a packet to the batch, up to the first invalid one.
+    fn take_packet(&mut self, bytes: &[u8]) -> Result<(), InvalidPacket> {
         let header = PacketHeader::read(bytes)?;
         let mut at = packet::HEADER_BYTES;
         for record in 0..usize::from(header.count) {
             let length = self.check(bytes, record, at)?;
             self.batch.extend_from_slice(&bytes[at..at + length]);
-            let speaks_of_all = RecordPrefix::read(&bytes[at..]).is_some_and(|prefix| prefix.instrument() == 0);
-            // What it says of all of its instruments is a record of each.
-            self.records += if speaks_of_all { self.instruments.len().max(1) as u64 } else { 1 };
+            let is_of_all = RecordPrefix::read(&bytes[at..]).is_some_and(|prefix| prefix.instrument() == 0);
+            // It becomes a record of each instrument.
+            self.records += if is_of_all { self.instruments.len().max(1) as u64 } else { 1 };
             at += length;
-            if self.batch.len() >= BATCH_BYTES_MAX || speaks_of_all {
+            if self.batch.len() >= BATCH_BYTES_MAX || is_of_all {
                 self.flush();
             }
         }
         let left = bytes.len() - at;
-        if left > 0 { Err(Break::Left { count: header.count.into(), bytes: left }) } else { Ok(()) }
+        if left > 0 { Err(InvalidPacket::Trailing { count: header.count.into(), bytes: left }) } else { Ok(()) }
     }
 
-    fn check(&self, bytes: &[u8], record: usize, at: usize) -> Result<usize, Break> {
-        let header = record::check(&bytes[at..]).map_err(|why| Break::Record { record, at, why })?;
+    fn check(&self, bytes: &[u8], record: usize, at: usize) -> Result<usize, InvalidPacket> {
+        let header = record::check(&bytes[at..]).map_err(|error| InvalidPacket::Record { record, at, error })?;
         let instrument = header.instrument;
-        // Of all of its own instruments it may speak before it has any.
+        // Records of the publisher as a whole need no definition.
         if instrument == 0
             && matches!(RecordKind::from_wire(header.kind), Some(RecordKind::Heartbeat | RecordKind::Status))
         {
             return Ok(header.bytes());
         }
-        if !self.taken.get(instrument as usize).is_some_and(|taken| *taken) {
-            return Err(Break::Undefined { record, at, instrument });
+        if !self.accepted.get(instrument as usize).is_some_and(|accepted| *accepted) {
+            return Err(InvalidPacket::Undefined { record, at, instrument });
         }
         Ok(header.bytes())
     }
 
-    /// Has what has gathered sequenced, once the rings have room. What a server that stops has no room for is dropped
-    /// with everything else that comes then.
+    /// Sequences the batch, once the rate limit allows it and the rings have room. A stopping server does not wait: records
+    /// that the rings have no room for may then be lost, like all that follow.
     fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
         }
-        self.keep_pace();
+        self.await_rate_limit();
         while !self.sequencer.has_room() && !self.server_stops() {
-            std::thread::sleep(WAIT);
+            std::thread::sleep(ROOM_INTERVAL);
         }
         let accepted = self.sequencer.accept(self.id, &mut self.batch);
         self.refused_book = accepted.refused_book.or(self.refused_book.take());
         self.batch.clear();
     }
 
-    /// Waits where records come faster than a publisher's may: its socket is not read meanwhile, and TCP slows it down.
-    fn keep_pace(&mut self) {
+    /// Waits while the publisher exceeds its rate. The socket is not read meanwhile.
+    fn await_rate_limit(&mut self) {
         let (records, per_second) = (std::mem::take(&mut self.records), self.settings.records_per_s);
-        let turn = self.pace.take_many(records, per_second, crate::clock::now_ns(), Duration::MAX);
-        let mut wait = turn.unwrap_or_default();
+        let taken = self.limiter.take_many(records, per_second, now_ns(), Duration::MAX);
+        let mut wait = taken.unwrap_or_default();
         if !wait.is_zero() {
             self.publishers.count_slowed(wait);
         }
         while !wait.is_zero() && !self.server_stops() {
-            let nap = wait.min(LOOK_INTERVAL);
-            std::thread::sleep(nap);
-            wait -= nap;
+            let step = wait.min(CHECK_INTERVAL);
+            std::thread::sleep(step);
+            wait -= step;
         }
     }
 
-    /// Why the publisher has to go, where a book would not take a record.
-    fn broken_book(&mut self) -> Option<Break> {
+    /// The error of a book that has reached `book_levels_max`.
+    fn book_error(&mut self) -> Option<InvalidPacket> {
         let symbol = self.refused_book.take()?;
-        Some(Break::Book { symbol, max: self.settings.book_levels_max })
+        Some(InvalidPacket::Book { symbol, max: self.settings.book_levels_max })
     }
 
     fn server_stops(&self) -> bool {

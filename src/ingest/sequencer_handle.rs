@@ -1,10 +1,27 @@
-//! The sequencer's desk: feeds and publishers bring their batches here, one after another.
+//! The sequencer behind its lock, shared by all sources.
 //!
-//! Whoever brings a batch has it sequenced on its own thread, under the one lock of the data path: a hand-over to a
-//! thread of its own would cost a wake-up for every batch, which is most of what a quiet server's tick takes. What
-//! always holds: sources wait for each other, for the time of a batch at the most; no shard ever waits for the lock.
+//! # Why a mutex
 //!
-//! A shard that was overrun asks for the whole state; that is sent by a thread of its own, in pieces, as the ring has room.
+//! A feed or publisher sequences its batch on its own thread: it locks the sequencer, has the batch written to all rings,
+//! unlocks, and wakes the shards that sleep. A sequencer thread with a queue would cost one more wake-up for every batch,
+//! which is most of the time that a record needs on a quiet server. See `docs/decisions/sequencer-mutex.md`.
+//!
+//! # Who locks it, and for how long
+//!
+//! * A source, for one batch of at most [`BATCH_BYTES_MAX`]: some 100 ns a record and shard, so mostly microseconds.
+//! * The resync thread, twice a second to check for silent sources, and for each piece of a resynchronisation.
+//! * Never a shard, and never an HTTP handler: they read rings, atomics and published lists.
+//!
+//! # Resynchronisation
+//!
+//! A shard that was overrun (its ring was overwritten before it had read it) needs the state of all instruments again:
+//! 1. The shard calls [`SequencerHandle::request_resync`], which queues a [`ResyncRequest`] and never blocks.
+//! 2. The resync thread runs [`SequencerHandle::serve_resyncs`]. It locks the sequencer and lets it write state into that
+//!    shard's ring until the ring is half full, unlocks, waits for [`RESYNC_INTERVAL`], and continues. Sources sequence
+//!    live records in between.
+//!
+//! What always holds: the shards are woken after the lock is released. A panic while the lock is held ends the process,
+//! since it leaves no consistent order to continue with.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,63 +37,64 @@ use crate::sequencer::{Sequencer, SequencerStats, SourceEnd, SourceId, SourceSta
 use crate::wake::ShardWaker;
 use tickcast_protocol::DefineError;
 
-/// A batch is at most this long but for its last record, so that the rings publish often and the lock is free soon.
+/// Bytes of a batch, apart from its last record. It bounds the time that the lock is held, and publishes the rings often.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// A ring that had no room a moment ago is looked at again so soon.
+/// How soon a resynchronisation continues after it filled its share of a ring.
 const RESYNC_INTERVAL: Duration = Duration::from_micros(200);
-/// How often sources are looked at: one is stale at the latest so long after the time that it may be silent.
+/// How often sources are checked: a silent one becomes stale at most this much late.
 const SOURCES_INTERVAL: Duration = Duration::from_millis(500);
-/// Resynchronisations that wait to be begun: more than there are shards that may each ask once.
+/// Queued requests for a resynchronisation: more than there are shards, each of which has one at most.
 const RESYNCS_MAX: usize = 1024;
 
-/// The one sequencer, shared by all sources.
+/// The sequencer, shared by all sources.
 pub struct SequencerHandle {
     locked: Mutex<Locked>,
+    /// Of the shards' rings, in their order.
     gauges: Vec<Gauge>,
     stats: Arc<SequencerStats>,
     resyncs: Sender<ResyncRequest>,
     bars: Option<Arc<BarStore>>,
-    /// As of the last look, for whoever wants to know: who asks must not wait for those who sequence.
-    sources: Mutex<Arc<[SourceNow]>>,
+    /// The sources as last checked, for readers that must not wait for the sequencer.
+    sources: Mutex<Arc<[SourceActivity]>>,
     lifecycle: Arc<Lifecycle>,
 }
 
-/// A source, and how much it brings.
+/// What the mutex protects.
+struct Locked {
+    sequencer: Sequencer,
+    /// The shards to wake.
+    wakers: Arc<[Arc<ShardWaker>]>,
+}
+
+/// A source and its rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourceNow {
-    pub row: SourceStatus,
-    /// Between the last two looks.
+pub struct SourceActivity {
+    pub status: SourceStatus,
+    /// Between the last two checks.
     pub records_per_s: u64,
 }
 
-/// Who has the lock has these.
-struct Locked {
-    sequencer: Sequencer,
-    shards: Arc<[Arc<ShardWaker>]>,
-}
-
-/// What the thread for resynchronisations is told.
 #[derive(Debug)]
 enum ResyncRequest {
-    Resync { core: usize },
+    Resync { shard: usize },
     Stop,
 }
 
-/// What [`SequencerHandle::serve_resyncs`] works on.
+/// The queue of [`SequencerHandle::serve_resyncs`].
 pub struct ResyncRequests(Receiver<ResyncRequest>);
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug)]
-pub struct Accepted {
-    /// How each Definition of it ended.
+pub struct BatchOutcome {
+    /// The outcome of each Definition in the batch.
     pub definitions: Vec<Result<u32, DefineError>>,
-    /// The symbol of a book that would have had more levels than it may, and so has not had a record.
+    /// The symbol of a book that refused a record because it would have had more levels than `book_levels_max`.
     pub refused_book: Option<String>,
 }
 
 impl SequencerHandle {
-    /// A desk for this sequencer, whose rings have these gauges, and whose tape these bars are made of; and what a thread
-    /// has to serve.
+    /// Shares a sequencer. `gauges` are those of its rings, `bars` is made from its bars ring. The queue is for the thread
+    /// that runs [`Self::serve_resyncs`].
     pub fn new(
         sequencer: Sequencer,
         gauges: Vec<Gauge>,
@@ -85,124 +103,124 @@ impl SequencerHandle {
         bars: Option<Arc<BarStore>>,
     ) -> (Self, ResyncRequests) {
         let (resyncs, requests) = bounded(RESYNCS_MAX);
-        let locked = Mutex::new(Locked { sequencer, shards: Arc::new([]) });
+        let locked = Mutex::new(Locked { sequencer, wakers: Arc::new([]) });
         (Self { locked, gauges, stats, resyncs, bars, sources: Mutex::default(), lifecycle }, ResyncRequests(requests))
     }
 
-    /// Names the shards that are woken whenever something was sequenced. What came before is there for them now.
-    pub fn attach(&self, shards: Vec<Arc<ShardWaker>>) {
+    /// Sets the shards that are woken after each batch, and wakes them for what has been sequenced already.
+    pub fn attach_shards(&self, wakers: Vec<Arc<ShardWaker>>) {
         let mut locked = self.lock();
-        locked.shards = shards.into();
-        self.announce(locked);
+        locked.wakers = wakers.into();
+        self.publish_and_wake(locked);
     }
 
-    /// Sequences a batch of whole wire records with the source's own instrument ids, and wakes the shards. The batch is
-    /// scratch afterwards.
-    pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> Accepted {
-        let _watch = self.lifecycle.watch("the sequencer");
+    /// Sequences a batch of whole wire records, which have the source's own instrument ids, and wakes the shards. The batch
+    /// is overwritten.
+    pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> BatchOutcome {
+        let _guard = self.lifecycle.fail_on_panic("the sequencer");
         let mut locked = self.lock();
         let definitions = locked.sequencer.accept(source, batch, now_ns());
         let refused_book = locked.sequencer.take_refused_book();
-        self.announce(locked);
-        Accepted { definitions, refused_book }
+        self.publish_and_wake(locked);
+        BatchOutcome { definitions, refused_book }
     }
 
-    /// How the server is, for those who bring batches.
-    pub fn lifecycle(&self) -> &Lifecycle {
-        &self.lifecycle
-    }
-
-    /// A source has gone; its instrument ids end, and what it leaves is told.
+    /// Closes a source: its instrument ids end, and its instruments become ended or stale.
     pub fn close_source(&self, source: SourceId, end: SourceEnd) {
         let mut locked = self.lock();
         locked.sequencer.close_source(source, end, now_ns());
-        self.announce(locked);
+        self.publish_and_wake(locked);
     }
 
-    /// The sources that are there, by their ids, as of half a second ago.
-    pub fn sources(&self) -> Arc<[SourceNow]> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn show_sources(&self, rows: Vec<SourceStatus>, since_last: Duration) {
-        let before = self.sources();
-        let rate = |row: SourceStatus| {
-            let at = before.binary_search_by_key(&row.id, |had| had.row.id);
-            let had = at.map_or(0, |at| before[at].row.records);
-            // A feed that died begins anew.
-            let more = row.records.checked_sub(had).unwrap_or(row.records);
-            let records_per_s = more as f64 / since_last.as_secs_f64().max(0.001);
-            SourceNow { row, records_per_s: records_per_s.round() as u64 }
-        };
-        let now = rows.into_iter().map(rate).collect();
-        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = now;
-    }
-
-    /// A feed has died and is to be opened again.
-    pub fn count_restart(&self) {
-        // Relaxed: a number that stands for itself.
-        self.stats.restarts.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many bytes each shard has still to read of its ring, and what the ring holds.
-    pub fn backlogs(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.gauges.iter().map(|gauge| (gauge.backlog_bytes(), gauge.capacity_bytes()))
-    }
-
-    /// True while every ring is at least three quarters empty: sources that can wait keep behind the slowest shard, and
-    /// leave the rest of it to live feeds. Nobody waits for the bars: what is lost to them is counted, and told as a hole.
+    /// True while every ring is at least three quarters empty. A source that can wait stays behind the slowest shard by
+    /// this, and leaves the rest of the ring to live feeds. The bars ring does not count: lost bars are reported as a hole.
     pub fn has_room(&self) -> bool {
         self.gauges.iter().all(|gauge| gauge.backlog_bytes() < gauge.capacity_bytes() / 4)
     }
 
-    /// Asks for the whole state to be sent to a core again. False if it has to be asked once more, later.
-    pub fn request_resync(&self, core: usize) -> bool {
-        self.resyncs.try_send(ResyncRequest::Resync { core }).is_ok()
+    /// The stage of the server, for sources.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// Bytes that each shard has not read yet, and the capacity of its ring.
+    pub fn backlogs(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.gauges.iter().map(|gauge| (gauge.backlog_bytes(), gauge.capacity_bytes()))
+    }
+
+    /// The connected sources by id, as of the last half second.
+    pub fn sources(&self) -> Arc<[SourceActivity]> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts a feed that has failed and will be opened again.
+    pub fn count_restart(&self) {
+        // Relaxed: the number orders nothing.
+        self.stats.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests the state of all instruments for a shard. False if the queue is full: the shard has to ask again.
+    pub fn request_resync(&self, shard: usize) -> bool {
+        self.resyncs.try_send(ResyncRequest::Resync { shard }).is_ok()
     }
 
     /// Ends [`Self::serve_resyncs`].
-    pub fn stop(&self) {
-        // If that thread is gone already, nothing is left to stop.
+    pub fn stop_resyncs(&self) {
+        // Fails if that thread has ended already.
         let _ = self.resyncs.send(ResyncRequest::Stop);
     }
 
-    /// Sends the state to shards that ask for it, and looks after silent sources, until [`Self::stop`]. A source is stale
-    /// after `stale_ms`; 0 leaves them all alone.
+    /// Resynchronises shards and checks for silent sources, until [`Self::stop_resyncs`]. A source becomes stale after
+    /// `stale_ms` of silence; 0 disables that.
     pub fn serve_resyncs(&self, requests: &ResyncRequests, stale_ms: u32) {
         let silence_ns = u64::from(stale_ms) * 1_000_000;
         let mut pending = false;
-        let mut looked = Instant::now();
+        let mut checked = Instant::now();
         loop {
             let request = requests.0.recv_timeout(if pending { RESYNC_INTERVAL } else { SOURCES_INTERVAL });
             let mut locked = self.lock();
-            // Whatever else there is to do: a shard that is always behind must not hide that a source is silent.
-            let is_due = looked.elapsed() >= SOURCES_INTERVAL;
-            let found = is_due && stale_ms > 0 && locked.sequencer.check_sources(silence_ns, now_ns());
+            // By the clock, not by timeouts: a shard that is always behind must not delay the check.
+            let is_due = checked.elapsed() >= SOURCES_INTERVAL;
+            let became_stale = is_due && stale_ms > 0 && locked.sequencer.check_sources(silence_ns, now_ns());
             if is_due {
-                self.show_sources(locked.sequencer.sources(), looked.elapsed());
-                looked = Instant::now();
+                self.publish_sources(locked.sequencer.sources(), checked.elapsed());
+                checked = Instant::now();
             }
             match request {
-                Ok(ResyncRequest::Resync { core }) => locked.sequencer.request_resync(core),
-                Err(RecvTimeoutError::Timeout) if pending || found => {}
+                Ok(ResyncRequest::Resync { shard }) => locked.sequencer.request_resync(shard),
+                Err(RecvTimeoutError::Timeout) if pending || became_stale => {}
                 Err(RecvTimeoutError::Timeout) => continue,
                 Ok(ResyncRequest::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
             pending = locked.sequencer.advance_resyncs();
-            self.announce(locked);
+            self.publish_and_wake(locked);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Locked> {
-        self.locked.lock().expect("a panic amid sequencing is a bug, and leaves no order to go on with")
+    fn publish_sources(&self, sources: Vec<SourceStatus>, since_last: Duration) {
+        let before = self.sources();
+        let with_rate = |status: SourceStatus| {
+            let found = before.binary_search_by_key(&status.id, |source| source.status.id);
+            let records_before = found.map_or(0, |at| before[at].status.records);
+            // A feed that was opened again counts from 0.
+            let records = status.records.checked_sub(records_before).unwrap_or(status.records);
+            let records_per_s = records as f64 / since_last.as_secs_f64().max(0.001);
+            SourceActivity { status, records_per_s: records_per_s.round() as u64 }
+        };
+        let sources = sources.into_iter().map(with_rate).collect();
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
     }
 
-    /// Shows the numbers and wakes the shards: after the lock is free, as a shard on this very core may run at once.
-    fn announce(&self, locked: MutexGuard<'_, Locked>) {
+    fn lock(&self) -> MutexGuard<'_, Locked> {
+        self.locked.lock().expect("a panic while the lock is held ends the process")
+    }
+
+    /// Publishes the counters, unlocks, and wakes the shards. The order matters: a woken shard may run on this very core.
+    fn publish_and_wake(&self, locked: MutexGuard<'_, Locked>) {
         self.stats.publish(&locked.sequencer.counters(), locked.sequencer.position());
-        let shards = locked.shards.clone();
+        let wakers = locked.wakers.clone();
         drop(locked);
-        shards.iter().for_each(|shard| shard.wake());
+        wakers.iter().for_each(|waker| waker.wake());
         if let Some(bars) = &self.bars {
             bars.wake();
         }

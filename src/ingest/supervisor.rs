@@ -1,5 +1,8 @@
-//! The threads beside the shards: the feeds with what watches over them, and the one that resynchronises, pinned with
-//! core_affinity to the cores left to them.
+//! The threads of the feeds, with their restarts, and the thread that resynchronises shards. All are pinned to the cores
+//! without a shard.
+//!
+//! A feed that panics is opened again after a second, then after two, and so on up to 30. Its instruments are stale and the
+//! server is not ready until it is open again. A feed that ends is not opened again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,10 +15,12 @@ use crate::affinity::pin_current_thread;
 use crate::clock::now_ns;
 use crate::sequencer::{SourceEnd, SourceId};
 
-/// How long a thread waits at the most before it looks whether the server stops.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest sleep before a thread checks whether the server stops.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How soon a feed that waits for the rings checks them again.
+const ROOM_INTERVAL: Duration = Duration::from_micros(100);
 
-/// Sends the state to shards that were overrun, and looks after silent sources, until the desk is told to stop.
+/// Starts the thread that resynchronises shards and checks for silent sources, see [`SequencerHandle::serve_resyncs`].
 pub fn spawn_resync(
     sequencer: Arc<SequencerHandle>,
     requests: ResyncRequests,
@@ -24,12 +29,12 @@ pub fn spawn_resync(
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("resync".to_owned()).spawn(move || {
         pin_current_thread(core);
-        let _watch = sequencer.lifecycle().watch("the thread that sends the state again");
+        let _guard = sequencer.lifecycle().fail_on_panic("the resync thread");
         sequencer.serve_resyncs(&requests, stale_ms);
     })
 }
 
-/// Runs a feed until it ends or the server stops. One that dies is opened again, after a pause that doubles.
+/// Starts the thread of a feed, which runs until the feed ends or the server stops. `spec` opens the feed again.
 pub fn spawn_feed(
     spec: feed::Spec,
     first: Box<dyn Feed>,
@@ -41,23 +46,24 @@ pub fn spawn_feed(
         pin_current_thread(core);
         let is_stopping = || sequencer.lifecycle().is_stopping();
         let open = || match spec.open() {
-            Ok(feed) => feed.ok_or_else(|| "there is none".to_owned()),
+            Ok(feed) => feed.ok_or_else(|| "the feed is none".to_owned()),
             Err(error) => Err(error.to_string()),
         };
-        supervise(first, open, source, &sequencer, &is_stopping, PAUSES);
+        supervise(first, open, source, &sequencer, &is_stopping, BACKOFF);
     })
 }
 
-/// How long a feed that died is left alone: at first, at the most, and how long one has to run to be taken for sound.
+/// The pauses before a failed feed is opened again. They double from `first` to `max`.
 #[derive(Clone, Copy, Debug)]
-struct Pauses {
+struct Backoff {
     first: Duration,
-    longest: Duration,
-    sound: Duration,
+    max: Duration,
+    /// A feed that ran this long before it failed starts with the first pause again.
+    reset_after: Duration,
 }
 
-const PAUSES: Pauses =
-    Pauses { first: Duration::from_secs(1), longest: Duration::from_secs(30), sound: Duration::from_secs(60) };
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_secs(1), max: Duration::from_secs(30), reset_after: Duration::from_secs(60) };
 
 fn supervise(
     first: Box<dyn Feed>,
@@ -65,59 +71,59 @@ fn supervise(
     source: SourceId,
     sequencer: &SequencerHandle,
     is_stopping: &impl Fn() -> bool,
-    pauses: Pauses,
+    backoff: Backoff,
 ) {
     let mut feed = Ok(first);
-    let mut pause = pauses.first;
+    let mut pause = backoff.first;
     loop {
         match feed {
             Ok(mut feed) => {
                 let name = format!("feed {source} ({})", feed.name());
                 sequencer.lifecycle().restore(&name);
                 let began = Instant::now();
-                let driven = catch_unwind(AssertUnwindSafe(|| drive(feed.as_mut(), source, sequencer, is_stopping)));
-                if driven.is_ok() {
+                let outcome = catch_unwind(AssertUnwindSafe(|| run(feed.as_mut(), source, sequencer, is_stopping)));
+                if outcome.is_ok() {
                     return;
                 }
-                tracing::error!("{name} has died; its instruments are stale until it is back");
+                tracing::error!("{name} has failed; its instruments are stale until it is open again");
                 sequencer.lifecycle().degrade(&name);
                 sequencer.close_source(source, SourceEnd::Lost);
                 sequencer.count_restart();
-                if began.elapsed() >= pauses.sound {
-                    pause = pauses.first;
+                if began.elapsed() >= backoff.reset_after {
+                    pause = backoff.first;
                 }
             }
-            Err(problem) => tracing::error!("feed {source} cannot be opened again: {problem}"),
+            Err(error) => tracing::error!("feed {source} could not be opened again: {error}"),
         }
         tracing::info!("feed {source} is opened again in {} ms", pause.as_millis());
         sleep_until(now_ns() + pause.as_nanos() as u64, is_stopping);
         if is_stopping() {
             return;
         }
-        pause = (pause * 2).min(pauses.longest);
+        pause = (pause * 2).min(backoff.max);
         feed = open();
     }
 }
 
-/// Hands over what a feed has, until it ends or the server stops.
-fn drive(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_stopping: &impl Fn() -> bool) {
-    let mut bytes = Vec::with_capacity(feed::BATCH_BYTES_MAX);
+/// Sequences the records of a feed, until it ends or the server stops.
+fn run(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_stopping: &impl Fn() -> bool) {
+    let mut batch = Vec::with_capacity(feed::BATCH_BYTES_MAX);
     while !is_stopping() {
-        bytes.clear();
-        let next = feed.poll(now_ns(), &mut bytes);
-        if !bytes.is_empty() {
-            accept(sequencer, source, &mut bytes);
+        batch.clear();
+        let next = feed.poll(now_ns(), &mut batch);
+        if !batch.is_empty() {
+            accept(sequencer, source, &mut batch);
         }
         match next {
             Next::Now => {}
             Next::Paced => {
                 while !sequencer.has_room() && !is_stopping() {
-                    thread::sleep(Duration::from_micros(100));
+                    thread::sleep(ROOM_INTERVAL);
                 }
             }
             Next::At(time_ns) => sleep_until(time_ns, is_stopping),
             Next::Ended => {
-                tracing::info!("feed {} has come to its end: {:?}", feed.name(), feed.report());
+                tracing::info!("feed {source} ({}) has ended: {:?}", feed.name(), feed.report());
                 return sequencer.close_source(source, SourceEnd::Ended);
             }
         }
@@ -125,12 +131,12 @@ fn drive(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_
 }
 
 fn accept(sequencer: &SequencerHandle, source: SourceId, batch: &mut [u8]) {
-    let accepted = sequencer.accept(source, batch);
-    for error in accepted.definitions.iter().filter_map(|outcome| outcome.as_ref().err()) {
-        tracing::warn!("source {source}: an instrument was refused: {error}");
+    let outcome = sequencer.accept(source, batch);
+    for error in outcome.definitions.iter().filter_map(|definition| definition.as_ref().err()) {
+        tracing::warn!("feed {source}: an instrument was refused: {error}");
     }
-    if let Some(symbol) = accepted.refused_book {
-        tracing::warn!("source {source}: the book of {symbol} has as many levels as it may (book_levels_max)");
+    if let Some(symbol) = outcome.refused_book {
+        tracing::warn!("feed {source}: the book of {symbol} has reached book_levels_max");
     }
 }
 
@@ -140,7 +146,7 @@ fn sleep_until(time_ns: u64, is_stopping: &impl Fn() -> bool) {
         if left.is_zero() || is_stopping() {
             return;
         }
-        thread::sleep(left.min(LOOK_INTERVAL));
+        thread::sleep(left.min(CHECK_INTERVAL));
     }
 }
 
@@ -156,20 +162,20 @@ mod tests {
     use tickcast_protocol::Instrument;
     use tickcast_protocol::record::{self, RecordHeader, RecordKind};
 
-    /// Defines an instrument, and then dies or ends.
-    struct Short {
+    /// Defines an instrument, then panics or ends.
+    struct ShortFeed {
         polled: bool,
-        dies: bool,
+        panics: bool,
     }
 
-    impl Feed for Short {
+    impl Feed for ShortFeed {
         fn name(&self) -> &str {
             "short"
         }
 
         fn poll(&mut self, _now_ns: u64, batch: &mut Vec<u8>) -> Next {
             if std::mem::replace(&mut self.polled, true) {
-                assert!(!self.dies, "this feed dies");
+                assert!(!self.panics, "planted");
                 return Next::Ended;
             }
             record::encode_definition(&Instrument::new(1, "A", "v", -2, -2), batch);
@@ -184,7 +190,7 @@ mod tests {
     fn sequencer() -> (SequencerHandle, Reader) {
         let (writer, reader) = ring(1 << 16);
         let gauge = writer.gauge();
-        let (sequencer, _orders) = SequencerHandle::new(
+        let (sequencer, _requests) = SequencerHandle::new(
             Sequencer::new(vec![writer], 9),
             vec![gauge],
             Arc::new(SequencerStats::default()),
@@ -204,33 +210,40 @@ mod tests {
         status.map(|bytes| (RecordHeader::read(bytes).expect("a whole record").instrument, state(bytes))).collect()
     }
 
-    const NO_PAUSE: Pauses = Pauses { first: Duration::ZERO, longest: Duration::ZERO, sound: Duration::MAX };
+    const NO_PAUSE: Backoff = Backoff { first: Duration::ZERO, max: Duration::ZERO, reset_after: Duration::MAX };
 
     #[test]
-    fn a_feed_that_dies_is_stale_and_opened_again_until_it_is_back() {
+    fn a_failed_feed_is_stale_until_it_is_open_again() {
         let (sequencer, reader) = sequencer();
         let opened = Cell::new(0);
         let open = || {
             opened.set(opened.get() + 1);
             match opened.get() {
                 1 => Err("the file is gone".to_owned()),
-                2 => Ok(Box::new(Short { polled: false, dies: true }) as Box<dyn Feed>),
-                _ => Ok(Box::new(Short { polled: false, dies: false }) as Box<dyn Feed>),
+                2 => Ok(Box::new(ShortFeed { polled: false, panics: true }) as Box<dyn Feed>),
+                _ => Ok(Box::new(ShortFeed { polled: false, panics: false }) as Box<dyn Feed>),
             }
         };
-        supervise(Box::new(Short { polled: false, dies: true }), open, 0, &sequencer, &|| false, NO_PAUSE);
+        supervise(Box::new(ShortFeed { polled: false, panics: true }), open, 0, &sequencer, &|| false, NO_PAUSE);
         assert_eq!(opened.get(), 3);
         let lost_and_back = [(1, 'S'), (0, 'S'), (0, 'L')];
-        // What was stale already is not told twice.
+        // Instruments that are stale already are not reported again.
         assert_eq!(states(reader), [&lost_and_back[..], &[(0, 'S'), (0, 'L'), (1, 'E'), (0, 'E')]].concat());
     }
 
     #[test]
-    fn a_server_that_stops_does_not_open_its_feeds_again() {
+    fn a_stopping_server_opens_no_feed_again() {
         let (sequencer, _reader) = sequencer();
         let is_stopping = Cell::new(false);
         let open = || -> Result<Box<dyn Feed>, String> { panic!("opened although the server stops") };
-        let asked = || is_stopping.replace(true);
-        supervise(Box::new(Short { polled: true, dies: true }), open, 0, &sequencer, &asked, NO_PAUSE);
+        let stop_at_second_check = || is_stopping.replace(true);
+        supervise(
+            Box::new(ShortFeed { polled: true, panics: true }),
+            open,
+            0,
+            &sequencer,
+            &stop_at_second_check,
+            NO_PAUSE,
+        );
     }
 }

@@ -174,7 +174,7 @@ fn a_file_with_an_error_changes_nothing_and_says_so() {
     for (toml, says) in [
         ("publish_token = 'new'\nheartbeat_ms = 1", "nothing was changed: heartbeat_ms: 1 is out of bounds"),
         ("publish_token = 'new'\nheartbeats = 1", "unknown field `heartbeats`"),
-        ("publish_token = 'new'\nlog = 'tickcast=loud'", "\"tickcast=loud\" is not a log filter"),
+        ("publish_token = 'new'\nlog = 'tickcast=loud'", "invalid filter \"tickcast=loud\""),
         ("publish_token = ", "nothing was changed: configuration file"),
     ] {
         filed.reload(toml, says);

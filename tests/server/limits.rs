@@ -307,11 +307,11 @@ fn over_its_instruments_a_publisher_gets_an_error_and_stays() {
         &define(&["A", "C"]),
         Some(1),
         "limit",
-        &["3 would be held", "publisher_instruments_max"],
+        &["instruments: 3 in this connection", "publisher_instruments_max"],
     );
     publisher.send_text(&define(&["A", "B", "A"]));
     assert_eq!(publisher.reply()["type"], "defined", "what it has it may name again");
-    assert_eq!(number(&server, "tickcast_publishers_crowded_total"), 1);
+    assert_eq!(number(&server, "tickcast_publisher_definitions_refused_total"), 1);
 }
 
 #[test]

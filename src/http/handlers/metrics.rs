@@ -69,9 +69,9 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
             "Publishers refused with 503 because as many were connected: publishers_max",
         ),
         count(
-            "publishers_crowded",
-            publishers.crowded().into(),
-            "Requests to define refused because the connection would have had too many: publisher_instruments_max",
+            "publisher_definitions_refused",
+            publishers.definitions_refused().into(),
+            "Requests to define instruments refused because of publisher_instruments_max",
         ),
         count(
             "publishers_slowed_ms",

@@ -91,19 +91,19 @@ fn view(state: &ServerState, now_ns: u64) -> Value {
 fn sources(state: &ServerState, now_ns: u64) -> Vec<Value> {
     let present = state.sequencer.sources();
     let row = |id: SourceId, kind: &str, name: Option<String>| {
-        let now = present.binary_search_by_key(&id, |now| now.row.id).ok().map(|at| &present[at]);
+        let now = present.binary_search_by_key(&id, |now| now.status.id).ok().map(|at| &present[at]);
         // An absent feed has ended or failed. An absent publisher has just connected and sent nothing yet.
         let absent = if kind == "feed" { "gone" } else { "new" };
-        let state = now.map_or(absent, |now| if now.row.is_silent { "stale" } else { "live" });
+        let state = now.map_or(absent, |now| if now.status.is_silent { "stale" } else { "live" });
         json!({
             "source": id,
             "kind": kind,
             "name": name,
             "state": state,
-            "instruments": now.map_or(0, |now| now.row.instruments),
-            "records": now.map_or(0, |now| now.row.records),
+            "instruments": now.map_or(0, |now| now.status.instruments),
+            "records": now.map_or(0, |now| now.status.records),
             "records_per_s": now.map_or(0, |now| now.records_per_s),
-            "silent_ms": now.map(|now| now_ns.saturating_sub(now.row.last_batch_ns) / 1_000_000),
+            "silent_ms": now.map(|now| now_ns.saturating_sub(now.status.last_batch_ns) / 1_000_000),
         })
     };
     let feeds = state.config.feed_texts.iter().enumerate().filter(|(_, text)| *text != "none");

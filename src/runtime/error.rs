@@ -1,0 +1,29 @@
+//! Why a server does not start.
+
+use super::shard_thread::ShardStartError;
+use crate::check::Unfit;
+use crate::http::listener::ListenError;
+use crate::ingest::feed;
+
+/// Why the server does not start, or has failed: what is wrong, the likely cause, the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("log: invalid filter {0:?}: expected error, warn, info, debug, or a list like info,tickcast::http=debug")]
+    Log(String),
+    #[error("cores: the system does not report which cores this process may use")]
+    Cores,
+    #[error(transparent)]
+    Machine(#[from] Unfit),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("feed {0}")]
+    Feed(#[from] feed::OpenError),
+    #[error("core {core}: {error}")]
+    Core { core: usize, error: ShardStartError },
+    #[error("a thread could not be started: {0}; the limit of processes may be too low: 'ulimit -u'")]
+    Thread(std::io::Error),
+    #[error("{0}; the log says why")]
+    Failed(String),
+    #[error("signal handlers could not be installed: {0}")]
+    Signals(std::io::Error),
+}

@@ -1,0 +1,231 @@
+//! All parts of a running server: started in order, reloaded, stopped in order.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::unbounded;
+
+use super::StartError;
+use super::log::{Log, parse_filter};
+use super::shard_thread::{self, ShardCommand, ShardStartError, ShardThread};
+use crate::bars::{self, BarStore, Bars};
+use crate::clock::now_ns;
+use crate::config::{BARS_RING_BYTES, Config, Reloaded};
+use crate::http::{HttpShared, listener};
+use crate::ingest::feed::{self, Feed};
+use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, supervisor};
+use crate::lifecycle::{Lifecycle, Stage};
+use crate::ring;
+use crate::sequencer::{Sequencer, SequencerStats, SourceId};
+use crate::state::{ServerState, SlowClientList};
+use crate::stats::PublishedCounters;
+
+/// How often the main thread checks whether others have ended.
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// Time that others have beyond their timeouts.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A running server.
+pub(super) struct Server {
+    address: SocketAddr,
+    state: Arc<ServerState>,
+    shards: Vec<ShardThread>,
+    threads: Threads,
+    /// The settings in effect.
+    config: Config,
+}
+
+/// The threads beside the shards.
+struct Threads {
+    feeds: Vec<JoinHandle<()>>,
+    resync: JoinHandle<()>,
+    /// `None` if `bars_bytes` is 0.
+    bars: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts all parts: rings and sequencer, shards, then the sources. Returns once every shard accepts connections.
+    pub(super) fn start(config: &Config, lifecycle: Arc<Lifecycle>) -> Result<Self, StartError> {
+        let feeds = config.feeds.iter().map(feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
+        let listeners = listener::bind(config.listen, config.cores.len(), config.send_buffer_bytes)?;
+        let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
+        let (state, requests, bars) = start_sequencer(config, lifecycle, writers)?;
+        let http = Arc::new(HttpShared::new(state.clone()));
+        let shards = start_shards(&http, listeners.sockets, readers)?;
+        state.sequencer.attach_shards(shards.iter().map(|shard| shard.waker.clone()).collect());
+        let (feeds, resync) = start_sources(&state, feeds, requests)?;
+        let threads = Threads { feeds, resync, bars };
+        Ok(Self { address: listeners.address, state, shards, threads, config: config.clone() })
+    }
+
+    /// The address that the server listens on.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Applies the settings that can change without a restart. If any of them is invalid, nothing is changed.
+    pub(super) fn reload<E: Display>(&mut self, log: &Log, read: Result<Config, E>) {
+        let invalid = |error: &dyn Display| tracing::error!("SIGHUP: nothing was changed: {error}");
+        let mut config = match read {
+            Ok(config) => config,
+            Err(error) => return invalid(&error),
+        };
+        let filter = match parse_filter(&config.log) {
+            Ok(filter) => filter,
+            Err(error) => return invalid(&error),
+        };
+        let Reloaded { changed, fixed } = config.reload(&self.config);
+        self.config = config.clone();
+        let config = Arc::new(config);
+        for shard in &self.shards {
+            shard.send(ShardCommand::ChangeSettings(config.clone()));
+        }
+        let changed = if changed.is_empty() { "nothing has changed".to_owned() } else { changed.join(", ") };
+        tracing::info!("SIGHUP: settings were read again: {changed}");
+        if !fixed.is_empty() {
+            tracing::warn!("SIGHUP: not changed, since it needs a restart: {}", fixed.join(", "));
+        }
+        if let Err(error) = log.set_filter(filter) {
+            tracing::error!("SIGHUP: the filter of the log was not changed: {error}");
+        }
+    }
+
+    /// Drains and stops. The server accepts connections until the last client has closed: a load balancer learns from
+    /// `/readyz` that the server stops, and new clients get 503 rather than a reset.
+    pub(super) fn stop(self) -> Result<(), StartError> {
+        let Config { drain_ms, drain_timeout_ms, .. } = self.config;
+        tracing::info!("stopping: clients are closed over {drain_ms} ms; a second signal ends the process at once");
+        self.state.lifecycle.enter(Stage::Draining);
+        self.await_publishers();
+        let (drained, all_drained) = crossbeam::channel::bounded(self.shards.len());
+        for shard in &self.shards {
+            let drained = drained.clone();
+            shard.send(ShardCommand::Drain { over_ms: drain_ms, timeout_ms: drain_timeout_ms, drained });
+        }
+        drop(drained);
+        let until = Instant::now() + ms(drain_ms) + ms(drain_timeout_ms) + GRACE;
+        for _ in 0..self.shards.len() {
+            // An error is a shard that has failed: it has dropped its sender.
+            let _ = all_drained.recv_deadline(until);
+        }
+        self.join()
+    }
+
+    /// Waits until everything that publishers had sent when the drain began is sequenced, so that clients get it before
+    /// they are closed. Publishers and feeds continue meanwhile, for the clients that are closed last.
+    fn await_publishers(&self) {
+        let until = Instant::now() + GRACE;
+        while !self.state.publishers.all_handed_in() && Instant::now() < until {
+            std::thread::sleep(CHECK_INTERVAL);
+        }
+    }
+
+    /// Ends all threads: sources first, then shards, then the threads that both use.
+    fn join(self) -> Result<(), StartError> {
+        let Self { state, shards, threads, config, .. } = self;
+        state.lifecycle.enter(Stage::Stopping);
+        for feed in threads.feeds {
+            let _ = feed.join();
+        }
+        // Publishers see the stage and close.
+        let until = Instant::now() + ms(config.drain_timeout_ms);
+        while state.publishers.connected() > 0 && Instant::now() < until {
+            std::thread::sleep(CHECK_INTERVAL);
+        }
+        for shard in &shards {
+            shard.send(ShardCommand::Stop);
+        }
+        for shard in shards {
+            shard.join();
+        }
+        state.sequencer.stop_resyncs();
+        let _ = threads.resync.join();
+        if let (Some(store), Some(thread)) = (&state.bars, threads.bars) {
+            store.stop();
+            let _ = thread.join();
+        }
+        match state.lifecycle.failure() {
+            Some(failure) => Err(StartError::Failed(failure.to_owned())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Creates the sequencer with its rings, and starts the thread that makes bars.
+fn start_sequencer(
+    config: &Config,
+    lifecycle: Arc<Lifecycle>,
+    writers: Vec<ring::Writer>,
+) -> Result<(Arc<ServerState>, ResyncRequests, Option<JoinHandle<()>>), StartError> {
+    let gauges: Vec<_> = writers.iter().map(ring::Writer::gauge).collect();
+    let stats = Arc::new(SequencerStats::default());
+    let mut sequencer = Sequencer::new(writers, config.instruments_max).with_book_levels_max(config.book_levels_max);
+    let (mut bars, mut bar_thread) = (None, None);
+    if config.bars_bytes > 0 {
+        let (writer, reader) = ring::ring(BARS_RING_BYTES);
+        let store = Arc::new(BarStore::new(Bars::new(config.bars_bytes, now_ns()), writer.gauge()));
+        sequencer = sequencer.with_bars_ring(writer);
+        bar_thread = Some(bars::spawn(store.clone(), reader, lifecycle.clone()).map_err(StartError::Thread)?);
+        bars = Some(store);
+    }
+    let (sequencer, requests) = SequencerHandle::new(sequencer, gauges, stats.clone(), lifecycle.clone(), bars.clone());
+    let state = ServerState {
+        config: config.clone(),
+        sequencer: Arc::new(sequencer),
+        sequencer_stats: stats,
+        publishers: Arc::new(Publishers::new(config.feeds.len() as SourceId)),
+        bars,
+        lifecycle,
+        shards: config.cores.iter().map(|_| PublishedCounters::default()).collect(),
+        slow_clients: config.cores.iter().map(|_| SlowClientList::default()).collect(),
+        started_ns: now_ns(),
+    };
+    Ok((Arc::new(state), requests, bar_thread))
+}
+
+/// Starts one shard per core, and waits until each of them accepts connections.
+fn start_shards(
+    http: &Arc<HttpShared>,
+    sockets: Vec<std::net::TcpListener>,
+    readers: Vec<ring::Reader>,
+) -> Result<Vec<ShardThread>, StartError> {
+    let mut shards = Vec::new();
+    for (index, (socket, reader)) in sockets.into_iter().zip(readers).enumerate() {
+        let core = http.state.config.cores[index];
+        let (report, started) = mpsc::channel();
+        let (commands, received) = unbounded();
+        let spawned = shard_thread::spawn(index, core, http.clone(), socket, reader, received, report);
+        let outcome = spawned.and_then(|thread| {
+            let waker = started.recv().map_err(|_| ShardStartError::Panicked)??;
+            Ok(ShardThread { waker, thread, commands })
+        });
+        shards.push(outcome.map_err(|error| StartError::Core { core, error })?);
+    }
+    Ok(shards)
+}
+
+/// Starts a thread for each feed, and the one that resynchronises shards.
+fn start_sources(
+    state: &Arc<ServerState>,
+    feeds: Vec<Option<Box<dyn Feed>>>,
+    requests: ResyncRequests,
+) -> Result<(Vec<JoinHandle<()>>, JoinHandle<()>), StartError> {
+    let config = &state.config;
+    let core = |nth: usize| config.other_cores[nth % config.other_cores.len()];
+    let resync = supervisor::spawn_resync(state.sequencer.clone(), requests, config.stale_ms, core(0))
+        .map_err(StartError::Thread)?;
+    let mut threads = Vec::new();
+    for (nth, feed) in feeds.into_iter().enumerate().filter_map(|(nth, feed)| Some((nth, feed?))) {
+        let spec = config.feeds[nth].clone();
+        let thread = supervisor::spawn_feed(spec, feed, nth as SourceId, state.sequencer.clone(), core(nth));
+        threads.push(thread.map_err(StartError::Thread)?);
+    }
+    Ok((threads, resync))
+}
+
+fn ms(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
+}
