@@ -124,3 +124,8 @@ pub use target::{DEFAULT_URL, Target};
 pub use tickcast_protocol::Token;
 pub use tickcast_protocol::control::{DefineInstrument, Reply};
 pub use timeouts::CONNECT_TIMEOUT;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
