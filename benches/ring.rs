@@ -25,10 +25,10 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
 use rustix::time::{ClockId, clock_gettime};
-use tickcast::ring::{Batch, HEADER_BYTES, Writer, ring};
+use tickcast::ring::{Batch, HEADER_BYTES, RingOffset, Writer, ring};
 use tickcast::sequencer::Sequencer;
-use tickcast_protocol::Instrument;
 use tickcast_protocol::record::{self, Quote, RecordHeader, RecordKind};
+use tickcast_protocol::{Instrument, Position};
 
 const PAYLOAD: [u8; 64] = [0x5a; 64];
 const ENTRY_BYTES: usize = HEADER_BYTES + PAYLOAD.len();
@@ -44,15 +44,15 @@ const INSTRUMENTS: u32 = 100;
 type Queued = (u64, [u8; 64]);
 
 fn push_batch(writer: &mut Writer) {
-    for tag in 0..BATCH_ENTRIES {
-        writer.push(black_box(tag), black_box(&PAYLOAD));
+    for number in 0..BATCH_ENTRIES {
+        writer.push(Position::new(black_box(number)), black_box(&PAYLOAD));
     }
     writer.publish();
 }
 
 fn push_chunk(producer: &mut rtrb::Producer<Queued>) -> bool {
     let Ok(chunk) = producer.write_chunk_uninit(BATCH_ENTRIES as usize) else { return false };
-    chunk.fill_from_iter((0..BATCH_ENTRIES).map(|tag| (black_box(tag), *black_box(&PAYLOAD))));
+    chunk.fill_from_iter((0..BATCH_ENTRIES).map(|number| (black_box(number), *black_box(&PAYLOAD))));
     true
 }
 
@@ -77,10 +77,10 @@ fn round_of_copies(readers: usize) -> Round {
     let mut read = written.clone();
     Box::new(move || {
         written.iter_mut().for_each(Vec::clear);
-        for tag in 0..BATCH_ENTRIES {
+        for number in 0..BATCH_ENTRIES {
             for written in &mut written {
-                written.extend_from_slice(&black_box(tag).to_le_bytes());
-                written.extend_from_slice(&black_box(tag).to_le_bytes());
+                written.extend_from_slice(&black_box(number).to_le_bytes());
+                written.extend_from_slice(&black_box(number).to_le_bytes());
                 written.extend_from_slice(black_box(&PAYLOAD));
             }
         }
@@ -95,8 +95,8 @@ fn round_of_rings(readers: usize) -> Round {
     let (mut writers, mut readers): (Vec<_>, Vec<_>) = (0..readers).map(|_| ring(CAPACITY_BYTES)).unzip();
     let mut batch = Batch::default();
     Box::new(move || {
-        for tag in 0..BATCH_ENTRIES {
-            writers.iter_mut().for_each(|writer| writer.push(black_box(tag), black_box(&PAYLOAD)));
+        for number in 0..BATCH_ENTRIES {
+            writers.iter_mut().for_each(|writer| writer.push(Position::new(black_box(number)), black_box(&PAYLOAD)));
         }
         writers.iter_mut().for_each(Writer::publish);
         for reader in &mut readers {
@@ -112,9 +112,9 @@ fn round_of_rtrb(readers: usize) -> Round {
     let (mut producers, mut consumers): (Vec<_>, Vec<_>) = queues.unzip();
     let mut batch = Vec::new();
     Box::new(move || {
-        for tag in 0..BATCH_ENTRIES {
+        for number in 0..BATCH_ENTRIES {
             for producer in &mut producers {
-                producer.push((black_box(tag), *black_box(&PAYLOAD))).expect("popped after each batch");
+                producer.push((black_box(number), *black_box(&PAYLOAD))).expect("popped after each batch");
             }
         }
         for consumer in &mut consumers {
@@ -147,9 +147,9 @@ fn round_of_array_queues(readers: usize) -> Round {
     let queues: Vec<_> = (0..readers).map(|_| ArrayQueue::<Queued>::new(QUEUE_ENTRIES)).collect();
     let mut batch = Vec::new();
     Box::new(move || {
-        for tag in 0..BATCH_ENTRIES {
+        for number in 0..BATCH_ENTRIES {
             for queue in &queues {
-                queue.push((black_box(tag), *black_box(&PAYLOAD))).expect("popped after each batch");
+                queue.push((black_box(number), *black_box(&PAYLOAD))).expect("popped after each batch");
             }
         }
         for queue in &queues {
@@ -259,8 +259,8 @@ fn queue_across(batches: u64) -> Duration {
     thread::scope(|scope| {
         let start = Instant::now();
         scope.spawn(|| {
-            for tag in 0..batches * BATCH_ENTRIES {
-                while queue.push((black_box(tag), *black_box(&PAYLOAD))).is_err() {
+            for number in 0..batches * BATCH_ENTRIES {
+                while queue.push((black_box(number), *black_box(&PAYLOAD))).is_err() {
                     thread::yield_now();
                 }
             }
@@ -328,8 +328,9 @@ fn history(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 batch.clear();
-                let wanted = |tag: u64, _first: u64| (tag + 1).is_multiple_of(every);
-                reader.history(0..reader.position(), usize::MAX, wanted, &mut batch).expect("nothing was overwritten")
+                let wanted = |position: Position, _first: u64| (position.get() + 1).is_multiple_of(every);
+                let range = RingOffset::START..reader.offset();
+                reader.history(range, usize::MAX, wanted, &mut batch).expect("nothing was overwritten")
             });
         });
     }

@@ -4,6 +4,9 @@
 //! contiguous: a jump is a sequence gap (the ring was overrun), and [`LastValues::apply`] returns it. A book with a gap is
 //! dropped until a book snapshot (`'S'`) replaces it.
 //!
+//! The owner may keep with each value where it has it from (the `Origin` parameter): a shard the end of the record in its
+//! ring, the sequencer nothing.
+//!
 //! Memory: some 350 bytes an instrument, and its book. Cost: a copy of the record; for a book, a tree step a level.
 
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
@@ -36,20 +39,22 @@ pub struct BookState {
 
 /// The newest Status record of an instrument, or of the feed as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct Status<Origin> {
     pub state: FeedState,
-    /// Place of that record, in what the owner counts places in; 0 before the first.
-    pub place: u64,
+    /// Where the owner has that record from; the default before the first.
+    pub origin: Origin,
+    /// False before the first record.
+    pub is_received: bool,
     pub ts_recv: u64,
 }
 
-impl Default for Status {
+impl<Origin: Default> Default for Status<Origin> {
     fn default() -> Self {
-        Self { state: FeedState::Live, place: 0, ts_recv: 0 }
+        Self { state: FeedState::Live, origin: Origin::default(), is_received: false, ts_recv: 0 }
     }
 }
 
-impl Status {
+impl<Origin> Status<Origin> {
     /// Appends it as a record.
     pub fn push(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) {
         let header = RecordHeader { ts_recv: self.ts_recv, ..RecordHeader::of_feed(RecordKind::Status, instrument, 0) };
@@ -59,7 +64,7 @@ impl Status {
     /// Appends it as a record if one was ever received. Until then subscribers assume live, which is right; a client that
     /// resumes may know an older state.
     pub fn push_if_received(&self, instrument: u32, out: &mut Vec<u8>) {
-        if self.place > 0 {
+        if self.is_received {
             self.push(instrument, 0, out);
         }
     }
@@ -67,22 +72,22 @@ impl Status {
 
 /// The newest values of one instrument.
 #[derive(Clone, Debug)]
-pub struct InstrumentValues {
-    status: Status,
+pub struct InstrumentValues<Origin> {
+    status: Status<Origin>,
     sequences: [Sequence; Channel::COUNT],
-    positions: [u64; Channel::COUNT],
+    origins: [Origin; Channel::COUNT],
     quote: [u8; record::Quote::BYTES],
     trade: [u8; record::Trade::BYTES],
     ticker: [u8; record::Ticker::BYTES],
     book: Option<Box<BookState>>,
 }
 
-impl Default for InstrumentValues {
+impl<Origin: Copy + Default> Default for InstrumentValues<Origin> {
     fn default() -> Self {
         Self {
             status: Status::default(),
             sequences: [Sequence::NONE; Channel::COUNT],
-            positions: [0; Channel::COUNT],
+            origins: [Origin::default(); Channel::COUNT],
             quote: [0; record::Quote::BYTES],
             trade: [0; record::Trade::BYTES],
             ticker: [0; record::Ticker::BYTES],
@@ -91,15 +96,15 @@ impl Default for InstrumentValues {
     }
 }
 
-impl InstrumentValues {
+impl<Origin: Copy> InstrumentValues<Origin> {
     /// Sequence of the newest record of a channel; 0 before the first.
     pub fn sequence(&self, channel: Channel) -> Sequence {
         self.sequences[channel as usize]
     }
 
-    /// Place of that record in the node's order.
-    pub fn position(&self, channel: Channel) -> u64 {
-        self.positions[channel as usize]
+    /// Where the owner has that record from.
+    pub fn origin(&self, channel: Channel) -> Origin {
+        self.origins[channel as usize]
     }
 
     /// The book, if it has no gap.
@@ -169,14 +174,14 @@ impl InstrumentValues {
 
 /// The newest values of all instruments.
 #[derive(Clone, Debug, Default)]
-pub struct LastValues {
+pub struct LastValues<Origin> {
     /// The state of the feed as a whole.
-    status: Status,
-    rows: Vec<InstrumentValues>,
+    status: Status<Origin>,
+    rows: Vec<InstrumentValues<Origin>>,
     log_changes: u64,
 }
 
-impl LastValues {
+impl<Origin: Copy + Default> LastValues<Origin> {
     /// Makes room for the instrument with this id; ids come in order.
     pub fn add(&mut self, instrument: u32) {
         let rows = instrument as usize;
@@ -187,7 +192,7 @@ impl LastValues {
     }
 
     /// The newest values of an instrument; `None` if it is unknown.
-    pub fn row(&self, instrument: u32) -> Option<&InstrumentValues> {
+    pub fn row(&self, instrument: u32) -> Option<&InstrumentValues<Origin>> {
         self.rows.get((instrument as usize).checked_sub(1)?)
     }
 
@@ -207,12 +212,12 @@ impl LastValues {
     }
 
     /// The state of an instrument; for instrument 0, of the feed as a whole.
-    pub fn status(&self, instrument: u32) -> Status {
+    pub fn status(&self, instrument: u32) -> Status<Origin> {
         if instrument == 0 { self.status } else { self.row(instrument).map(|row| row.status).unwrap_or_default() }
     }
 
     /// Applies a Status record. False if it changes nothing, or if its instrument is unknown.
-    pub fn apply_status(&mut self, header: &RecordHeader, bytes: &[u8], place: u64) -> bool {
+    pub fn apply_status(&mut self, header: &RecordHeader, bytes: &[u8], origin: Origin) -> bool {
         let held = match header.instrument {
             0 => &mut self.status,
             id => match self.rows.get_mut(id as usize - 1) {
@@ -221,12 +226,12 @@ impl LastValues {
             },
         };
         let Some(state) = record::read_status(bytes).filter(|state| *state != held.state) else { return false };
-        *held = Status { state, place, ts_recv: header.ts_recv };
+        *held = Status { state, origin, is_received: true, ts_recv: header.ts_recv };
         true
     }
 
     /// Applies a record of a channel.
-    pub fn apply(&mut self, header: &RecordHeader, channel: Channel, bytes: &[u8], position: u64) -> Applied {
+    pub fn apply(&mut self, header: &RecordHeader, channel: Channel, bytes: &[u8], origin: Origin) -> Applied {
         let Some(row) = self.rows.get_mut((header.instrument as usize).wrapping_sub(1)) else {
             return Applied::Ignored;
         };
@@ -250,13 +255,13 @@ impl LastValues {
             }
         }
         row.sequences[index] = header.sequence;
-        row.positions[index] = position;
+        row.origins[index] = origin;
         self.log_changes += u64::from(channel.is_log());
         if has_gap { Applied::AfterGap { from: last.next(), to: header.sequence.previous() } } else { Applied::Next }
     }
 
     /// Applies a Gap record of a log channel. Returns the part of it that was not known yet.
-    pub fn apply_gap(&mut self, gap: &Gap, position: u64) -> Option<Gap> {
+    pub fn apply_gap(&mut self, gap: &Gap, origin: Origin) -> Option<Gap> {
         let row = self.rows.get_mut((gap.instrument as usize).wrapping_sub(1))?;
         let index = gap.channel as usize;
         let from_sequence = row.sequences[index].next();
@@ -264,7 +269,7 @@ impl LastValues {
             return None;
         }
         row.sequences[index] = gap.to_sequence;
-        row.positions[index] = position;
+        row.origins[index] = origin;
         self.log_changes += 1;
         Some(Gap { from_sequence, ..*gap })
     }

@@ -1,19 +1,22 @@
 //! The ring between the sequencer and one shard: one producer, one consumer, bytes in place.
 //!
-//! A position counts bytes since the ring's beginning, without holes, and never wraps; its place in memory is the
-//! position modulo the capacity. An entry is two words and its payload, and may lie across the end of the memory:
+//! A [`RingOffset`] counts bytes since the ring's beginning, without gaps, and never wraps; the address in memory is the
+//! offset modulo the capacity. An entry is two words and its payload, and may cross the end of the memory:
 //!
 //! ```text
-//!  0 u64 payload bytes (a multiple of 8)   8 u64 tag   16 payload
+//!  0 u64 payload bytes (a multiple of 8)   8 u64 position   16 payload
 //! ```
 //!
+//! The [`Position`] of an entry is the producer's: the ring stores it and does not read it. Several entries may have the
+//! same one.
+//!
 //! What always holds:
-//! * The producer never waits; it overwrites the oldest. A reader that was lapped learns how much it lost and goes on
-//!   from the newest boundary.
-//! * No reader is handed a byte that was overwritten while it was being copied. A seqlock sees to that: `oldest` is
-//!   raised before a word is overwritten, words are copied first, and `oldest` is looked at afterwards. Since the words
-//!   are atomics the race is a defined one; no length is believed before it has been checked so.
-//! * What has been read stays readable through [`Reader::history`] until it is overwritten.
+//! * The producer never waits; it overwrites the oldest entries. A reader that was lapped learns how much it lost and
+//!   continues at the newest entry boundary.
+//! * A reader never gets a byte that was overwritten while it was copied. This is a seqlock: `oldest` is raised before a
+//!   word is overwritten; a reader copies words first and checks `oldest` afterwards. The words are atomics, so the race is
+//!   defined. A length is used only after it was checked in this way.
+//! * Entries that were read can be read again by [`Reader::history`] until they are overwritten.
 //!
 //! What it does not do: wake a reader that sleeps, filter, or hold an entry longer than half of its capacity.
 //!
@@ -22,13 +25,15 @@
 //! together; history skips an entry in 5 ns (`benches/ring.rs`). The oldest eighth of a small ring, and 4 KiB of a
 //! large one, are given up early, so that `oldest` need not be stored for each entry.
 
-use std::ops::Range;
+use std::fmt;
+use std::ops::{Add, Range, Sub};
 
 use crossbeam::utils::CachePadded;
+use tickcast_protocol::Position;
 
 use crate::sync::{Arc, AtomicU64, Ordering, fence};
 
-/// Bytes of an entry beside its payload: the payload's length and the tag.
+/// Bytes of an entry besides its payload: the payload's length and the position.
 pub const HEADER_BYTES: usize = 16;
 /// The smallest ring: two entries of two payload words each.
 pub const CAPACITY_BYTES_MIN: usize = 64;
@@ -39,84 +44,125 @@ pub const CAPACITY_BYTES_MAX: usize = 1 << 31;
 const RESERVE_AHEAD_BYTES_MAX: u64 = 4096;
 const WORD_BYTES: usize = 8;
 
-/// A ring of `capacity_bytes`, a power of two from [`CAPACITY_BYTES_MIN`] to [`CAPACITY_BYTES_MAX`].
-pub fn ring(capacity_bytes: usize) -> (Writer, Reader) {
-    ring_at(capacity_bytes, 0)
+/// A byte of a ring, counted from the ring's beginning. Not a [`Position`]: that orders the records of a node, and is the
+/// same on all cores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RingOffset(u64);
+
+impl RingOffset {
+    /// The beginning of a ring.
+    pub const START: Self = Self(0);
+
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    pub const fn get(self) -> u64 {
+        self.0
+    }
 }
 
-/// A ring whose first entry has the position `first`, a multiple of 8: for one that goes on where another ended.
-pub fn ring_at(capacity_bytes: usize, first: u64) -> (Writer, Reader) {
-    assert!(capacity_bytes.is_power_of_two(), "a ring of {capacity_bytes} bytes: want a power of two");
+impl Add<u64> for RingOffset {
+    type Output = Self;
+
+    fn add(self, bytes: u64) -> Self {
+        Self(self.0 + bytes)
+    }
+}
+
+/// Bytes between two offsets.
+impl Sub for RingOffset {
+    type Output = u64;
+
+    fn sub(self, earlier: Self) -> u64 {
+        self.0 - earlier.0
+    }
+}
+
+impl fmt::Display for RingOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A ring of `capacity_bytes`, a power of two from [`CAPACITY_BYTES_MIN`] to [`CAPACITY_BYTES_MAX`].
+pub fn ring(capacity_bytes: usize) -> (Writer, Reader) {
+    ring_at(capacity_bytes, RingOffset::START)
+}
+
+/// A ring whose first entry has the offset `first`, a multiple of 8: for one that continues another.
+pub fn ring_at(capacity_bytes: usize, first: RingOffset) -> (Writer, Reader) {
+    assert!(capacity_bytes.is_power_of_two(), "a ring of {capacity_bytes} bytes: expected a power of two");
     assert!(
         (CAPACITY_BYTES_MIN..=CAPACITY_BYTES_MAX).contains(&capacity_bytes),
-        "a ring of {capacity_bytes} bytes: want {CAPACITY_BYTES_MIN} to {CAPACITY_BYTES_MAX}"
+        "a ring of {capacity_bytes} bytes: expected {CAPACITY_BYTES_MIN} to {CAPACITY_BYTES_MAX}"
     );
-    assert!(first.is_multiple_of(WORD_BYTES as u64), "a ring begins at a multiple of 8, not at {first}");
+    assert!(first.0.is_multiple_of(WORD_BYTES as u64), "a ring that begins at {first}: expected a multiple of 8");
     let shared = Arc::new(Shared {
         words: (0..capacity_bytes / WORD_BYTES).map(|_| AtomicU64::new(0)).collect(),
-        oldest: CachePadded::new(AtomicU64::new(first)),
-        published: CachePadded::new(AtomicU64::new(first)),
-        read: CachePadded::new(AtomicU64::new(first)),
+        oldest: CachePadded::new(AtomicU64::new(first.0)),
+        published: CachePadded::new(AtomicU64::new(first.0)),
+        read: CachePadded::new(AtomicU64::new(first.0)),
     });
     let capacity = capacity_bytes as u64;
     let reserve_ahead = (capacity / 8).min(RESERVE_AHEAD_BYTES_MAX);
     let writer = Writer { shared: shared.clone(), capacity, reserve_ahead, head: first, oldest: first };
-    (writer, Reader { shared, capacity, position: first, published: first })
+    (writer, Reader { shared, capacity, offset: first, published: first })
 }
 
-/// What both ends share. Each position is written by one side alone and has its own cache lines.
+/// What both ends share. Each offset is written by one side alone and has its own cache lines.
 struct Shared {
     words: Box<[AtomicU64]>,
     /// Nothing below it may be read any more: it may be overwritten at any time. Written by the producer.
     oldest: CachePadded<AtomicU64>,
     /// Everything below it has been written. Always an entry boundary. Written by the producer.
     published: CachePadded<AtomicU64>,
-    /// Where the reader stands, for the gauge. Written by the reader.
+    /// How far the reader has come, for the gauge. Written by the reader.
     read: CachePadded<AtomicU64>,
 }
 
 impl Shared {
-    /// The word at a position.
-    fn word(&self, position: u64) -> &AtomicU64 {
-        &self.words[self.index(position)]
+    /// The word at an offset.
+    fn word(&self, offset: RingOffset) -> &AtomicU64 {
+        &self.words[self.index(offset)]
     }
 
-    /// The words from `position` on, `count` of them, which is at most all: one piece, or two around the end.
-    fn pieces(&self, position: u64, count: usize) -> (&[AtomicU64], &[AtomicU64]) {
-        let (front, back) = self.words.split_at(self.index(position));
+    /// `count` words from `offset` on, at most all: one slice, or two around the end of the memory.
+    fn slices(&self, offset: RingOffset, count: usize) -> (&[AtomicU64], &[AtomicU64]) {
+        let (front, back) = self.words.split_at(self.index(offset));
         match count.checked_sub(back.len()) {
             None => (&back[..count], &[]),
             Some(wrapped) => (back, &front[..wrapped]),
         }
     }
 
-    /// The number of words is a power of two, so the cut to `usize` takes off no bit that counts.
-    fn index(&self, position: u64) -> usize {
-        (position / WORD_BYTES as u64) as usize & (self.words.len() - 1)
+    /// The number of words is a power of two, so the bits that the conversion to `usize` cuts off are masked anyway.
+    fn index(&self, offset: RingOffset) -> usize {
+        (offset.0 / WORD_BYTES as u64) as usize & (self.words.len() - 1)
     }
 
-    /// Appends `bytes` bytes from `position` on. They may be torn until `is_alive(position)` has said otherwise.
-    fn copy(&self, position: u64, bytes: usize, out: &mut Vec<u8>) {
+    /// Appends `bytes` bytes from `offset` on. They may be torn, unless `is_alive(offset)` is true afterwards.
+    fn copy(&self, offset: RingOffset, bytes: usize, out: &mut Vec<u8>) {
         assert!(out.len() + bytes <= u32::MAX as usize, "a batch holds at most 4 GiB; it has to be cleared in between");
         let at = out.len();
         out.resize(at + bytes, 0);
-        let (first, second) = self.pieces(position, bytes / WORD_BYTES);
+        let (first, second) = self.slices(offset, bytes / WORD_BYTES);
         let (out_first, out_second) = out[at..].split_at_mut(first.len() * WORD_BYTES);
         load_words(first, out_first);
         load_words(second, out_second);
     }
 
-    /// True if no word at or above `position` had been overwritten when it was last loaded by this thread.
-    fn is_alive(&self, position: u64) -> bool {
-        self.oldest_after_copy() <= position
+    /// True if no word at or above `offset` had been overwritten when it was last loaded by this thread.
+    fn is_alive(&self, offset: RingOffset) -> bool {
+        self.oldest_after_copy() <= offset
     }
 
-    fn oldest_after_copy(&self) -> u64 {
+    fn oldest_after_copy(&self) -> RingOffset {
         // Acquire: partner of the Release fence in `Writer::reserve`. If one of the loads before this fence saw a word
         // that was stored after that one, the load below sees the `oldest` that was stored before that one.
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence above.
-        self.oldest.load(Ordering::Relaxed)
+        RingOffset(self.oldest.load(Ordering::Relaxed))
     }
 }
 
@@ -141,38 +187,42 @@ pub struct Writer {
     capacity: u64,
     reserve_ahead: u64,
     /// End of what has been pushed.
-    head: u64,
+    head: RingOffset,
     /// Own copy of the shared `oldest`.
-    oldest: u64,
+    oldest: RingOffset,
 }
 
 impl Writer {
     /// Appends one entry, which becomes visible with the next [`publish`](Self::publish). The payload's length is a
     /// multiple of 8, and the entry with its header takes at most half of the capacity.
-    pub fn push(&mut self, tag: u64, payload: &[u8]) {
+    pub fn push(&mut self, position: Position, payload: &[u8]) {
         let (chunks, rest) = payload.as_chunks::<WORD_BYTES>();
-        assert!(rest.is_empty(), "a payload of {} bytes: want a multiple of 8", payload.len());
+        assert!(rest.is_empty(), "a payload of {} bytes: expected a multiple of 8", payload.len());
         let bytes = (HEADER_BYTES + payload.len()) as u64;
-        assert!(bytes <= self.capacity / 2, "an entry of {bytes} bytes in a ring of {}: want half", self.capacity);
+        assert!(
+            bytes <= self.capacity / 2,
+            "an entry of {bytes} bytes in a ring of {}: expected at most half",
+            self.capacity
+        );
         self.reserve(self.head + bytes);
         let shared = &*self.shared;
         // Relaxed: as in `store_words`.
         shared.word(self.head).store(payload.len() as u64, Ordering::Relaxed);
-        shared.word(self.head + WORD_BYTES as u64).store(tag, Ordering::Relaxed);
-        let (first, second) = shared.pieces(self.head + HEADER_BYTES as u64, chunks.len());
+        shared.word(self.head + WORD_BYTES as u64).store(position.get(), Ordering::Relaxed);
+        let (first, second) = shared.slices(self.head + HEADER_BYTES as u64, chunks.len());
         let (chunks_first, chunks_second) = chunks.split_at(first.len());
         store_words(chunks_first, first);
         store_words(chunks_second, second);
-        self.head += bytes;
+        self.head = self.head + bytes;
     }
 
     /// Makes everything that was pushed visible: one store for the whole batch. A batch longer than the ring overwrites
-    /// its own beginning, which its reader learns as any other overrun.
+    /// its own beginning, which the reader learns as an overrun.
     ///
-    /// To wake a reader that sleeps, look at its flag after a `SeqCst` fence that follows this.
+    /// To wake a reader that sleeps, check its flag after a `SeqCst` fence that follows this.
     pub fn publish(&mut self) {
         // Release: partner of the Acquire loads of `published` in `Reader`, which so see all words below it.
-        self.shared.published.store(self.head, Ordering::Release);
+        self.shared.published.store(self.head.0, Ordering::Release);
     }
 
     /// A view of how far the reader lags.
@@ -181,14 +231,14 @@ impl Writer {
     }
 
     /// Gives up the oldest bytes where writing up to `end` would overwrite them.
-    fn reserve(&mut self, end: u64) {
+    fn reserve(&mut self, end: RingOffset) {
         if end <= self.oldest + self.capacity {
             return;
         }
-        self.oldest = end - self.capacity + self.reserve_ahead;
+        self.oldest = RingOffset(end.0 - self.capacity + self.reserve_ahead);
         // Relaxed: ordered by the fence below.
-        self.shared.oldest.store(self.oldest, Ordering::Relaxed);
-        // Release: partner of the Acquire fence in `Shared::oldest_after_copy`. Whoever sees one of the words that are
+        self.shared.oldest.store(self.oldest.0, Ordering::Relaxed);
+        // Release: partner of the Acquire fence in `Shared::oldest_after_copy`. A thread that sees one of the words that are
         // stored after this fence sees the `oldest` before it, too.
         fence(Ordering::Release);
     }
@@ -204,11 +254,11 @@ pub struct Gauge {
 impl Gauge {
     /// Published bytes that the reader has not read yet; more than the capacity if it is being lapped.
     ///
-    /// On the producer's thread this never says too little, and what it says has been read may be overwritten without
-    /// harm to the reader: a producer that keeps this, and what it is about to push, below half of the capacity
-    /// laps nobody.
+    /// On the producer's thread this is never too low, and bytes that count as read may be overwritten without harm to the
+    /// reader: a producer that keeps the sum of this and of what it is about to push below half of the capacity laps no
+    /// reader.
     pub fn backlog_bytes(&self) -> u64 {
-        // Acquire: partner of the Release store in `Reader::stand_at`. What the reader has copied was copied before
+        // Acquire: partner of the Release store in `Reader::move_to`. What the reader has copied was copied before
         // anything that this thread stores from now on; and `published` below is not older than what the reader saw,
         // so the difference is never negative.
         let read = self.shared.read.load(Ordering::Acquire);
@@ -226,21 +276,28 @@ impl Gauge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Where it starts in the ring.
-    pub position: u64,
-    /// What the producer said of it.
-    pub tag: u64,
+    pub offset: RingOffset,
+    /// As the producer pushed it.
+    pub position: Position,
     /// Its payload is `batch.bytes[start..start + len]`; `start` and `len` are multiples of 8.
     pub start: u32,
     pub len: u32,
 }
 
-/// What has been read. Kept by the caller, so that its memory is used again.
+/// Entries that have been read. Kept by the caller, so that its memory is used again.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Payloads, and between them what else was copied with them.
+    /// Payloads, and between them the entries' headers if they were copied with them.
     pub bytes: Vec<u8>,
-    /// In the order of their positions.
+    /// In the order of their offsets.
     pub entries: Vec<Entry>,
+}
+
+impl Entry {
+    /// Where it ends in the ring.
+    pub fn end(&self) -> RingOffset {
+        self.offset + HEADER_BYTES as u64 + u64::from(self.len)
+    }
 }
 
 impl Batch {
@@ -256,7 +313,7 @@ impl Batch {
     }
 }
 
-/// The producer has overwritten what was to be read.
+/// The producer has overwritten entries before they were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("overrun: {lost} bytes were overwritten before they were read")]
 pub struct Overrun {
@@ -268,23 +325,23 @@ pub struct Overrun {
 pub struct Reader {
     shared: Arc<Shared>,
     capacity: u64,
-    position: u64,
-    /// The shared `published`, as of the last look: looked at again only when it offers too little.
-    published: u64,
+    offset: RingOffset,
+    /// The shared `published` when it was last loaded. It is loaded again only if this offers too little.
+    published: RingOffset,
 }
 
 impl Reader {
-    /// True if nothing is published beyond [`position`](Self::position) at this moment.
+    /// True if nothing is published beyond [`offset`](Self::offset) at this moment.
     ///
-    /// Who is about to sleep says so first, then puts a `SeqCst` fence, then asks this: either this sees what was
-    /// published, or the producer sees the sleeper (see [`Writer::publish`]).
+    /// A thread that is about to sleep sets its flag first, then issues a `SeqCst` fence, then calls this: either this sees
+    /// what was published, or the producer sees the flag (see [`Writer::publish`]).
     pub fn is_empty(&self) -> bool {
-        // Relaxed: nothing is read on the strength of it; `read` looks again with Acquire.
-        self.shared.published.load(Ordering::Relaxed) == self.position
+        // Relaxed: nothing is read because of it; `read` loads again with Acquire.
+        self.shared.published.load(Ordering::Relaxed) == self.offset.0
     }
 
     /// Appends whole entries, some `bytes_max` with their headers at the most, but at least one if there is one, and
-    /// moves on. On an overrun nothing is appended, and the reader stands at the newest boundary.
+    /// moves behind them. On an overrun nothing is appended, and the reader moves to the newest boundary.
     pub fn read(&mut self, bytes_max: usize, batch: &mut Batch) -> Result<(), Overrun> {
         let span_max = (bytes_max / WORD_BYTES * WORD_BYTES).max(HEADER_BYTES) as u64;
         let available = self.available(span_max);
@@ -298,39 +355,40 @@ impl Reader {
             batch.bytes.truncate(at);
             return Err(self.jump_to_newest());
         }
-        let taken = list_entries(&batch.bytes, at, self.position, &mut batch.entries);
+        let taken = list_entries(&batch.bytes, at, self.offset, &mut batch.entries);
         batch.bytes.truncate(at + taken);
-        self.stand_at(self.position + taken as u64);
+        self.move_to(self.offset + taken as u64);
         Ok(())
     }
 
     /// Where the next read starts: an entry boundary.
-    pub fn position(&self) -> u64 {
-        self.position
+    pub fn offset(&self) -> RingOffset {
+        self.offset
     }
 
-    /// Re-reads the entries that begin in `range`, whose start is an entry boundary and whose end is not above
-    /// [`position`](Self::position): appends the payload of each for which `wanted(tag, first_payload_word)` holds (0
-    /// where the payload is empty), until that makes `bytes_max` or, by the last entry, somewhat more. Returns the
-    /// boundary where to go on, the first at or above the range's end when done. `wanted` is never shown a torn value.
+    /// Reads again the entries that begin in `range`, whose start is an entry boundary and whose end is not above
+    /// [`offset`](Self::offset): appends the payload of each for which `wanted(position, first_payload_word)` is true (0
+    /// if the payload is empty), until that makes `bytes_max` or, by the last entry, somewhat more. Returns the boundary
+    /// where to continue; when done, that is the first at or above the range's end. `wanted` never gets a torn value.
     ///
     /// Fails if the start has been overwritten, with nothing appended; `lost` then counts from there to the oldest byte
-    /// that may still be alive, at most to `position()`. That byte need not begin an entry: nothing goes on from it. If
-    /// the producer comes by in mid-scan, what was good is kept, and the call that goes on from there fails.
+    /// that may still be alive, at most to `offset()`. That byte need not begin an entry, and reading cannot continue
+    /// there. If the producer overtakes the scan in its middle, the entries before that are kept, and the call that
+    /// continues there fails.
     pub fn history(
         &self,
-        range: Range<u64>,
+        range: Range<RingOffset>,
         bytes_max: usize,
-        mut wanted: impl FnMut(u64, u64) -> bool,
+        mut wanted: impl FnMut(Position, u64) -> bool,
         batch: &mut Batch,
-    ) -> Result<u64, Overrun> {
+    ) -> Result<RingOffset, Overrun> {
         let Range { start: from, end } = range;
-        assert!(from <= end && end <= self.position, "history {from}..{end}: the reader stands at {}", self.position);
+        assert!(from <= end && end <= self.offset, "history {from}..{end}: the reader is at {}", self.offset);
         let gathered_before = batch.bytes.len();
         let mut at = from;
         while at < end {
             let Some(head) = self.head_at(at) else { return self.history_lapped(from, at) };
-            if wanted(head.tag, head.first_word) {
+            if wanted(head.position, head.first_word) {
                 if !self.append_payload(at, &head, batch) {
                     return self.history_lapped(from, at);
                 }
@@ -338,15 +396,15 @@ impl Reader {
                     return Ok(at + head.entry_bytes());
                 }
             }
-            at += head.entry_bytes();
+            at = at + head.entry_bytes();
         }
         Ok(at)
     }
 
-    /// The oldest place that may still be read. It need not begin an entry.
-    pub fn oldest(&self) -> u64 {
-        // Relaxed: it may be raised right after; `history` looks again.
-        self.shared.oldest.load(Ordering::Relaxed)
+    /// The oldest offset that may still be read. It need not begin an entry.
+    pub fn oldest(&self) -> RingOffset {
+        // Relaxed: it may be raised right after; `history` checks again.
+        RingOffset(self.shared.oldest.load(Ordering::Relaxed))
     }
 
     /// The ring's memory, bytes.
@@ -356,86 +414,86 @@ impl Reader {
 
     /// Bytes that can be read, all of them only if there are fewer than `enough`.
     fn available(&mut self, enough: u64) -> u64 {
-        if self.published - self.position < enough {
-            self.look();
+        if self.published - self.offset < enough {
+            self.load_published();
         }
-        self.published - self.position
+        self.published - self.offset
     }
 
-    fn look(&mut self) {
+    fn load_published(&mut self) {
         // Acquire: partner of the Release store in `Writer::publish`; every word below `published` is seen as written.
-        self.published = self.shared.published.load(Ordering::Acquire);
+        self.published = RingOffset(self.shared.published.load(Ordering::Acquire));
     }
 
-    /// Appends `span` bytes from here on, and the rest of the first entry where it is longer; false if overwritten.
+    /// Appends `span` bytes from the offset on, and the rest of the first entry if it is longer; false if overwritten.
     fn copy_entries(&self, span: usize, out: &mut Vec<u8>) -> bool {
         let at = out.len();
-        self.shared.copy(self.position, span, out);
-        if !self.shared.is_alive(self.position) {
+        self.shared.copy(self.offset, span, out);
+        if !self.shared.is_alive(self.offset) {
             return false;
         }
         let entry = entry_bytes_at(out, at);
         if entry <= span {
             return true;
         }
-        self.shared.copy(self.position + span as u64, entry - span, out);
-        self.shared.is_alive(self.position)
+        self.shared.copy(self.offset + span as u64, entry - span, out);
+        self.shared.is_alive(self.offset)
     }
 
     fn jump_to_newest(&mut self) -> Overrun {
-        self.look();
-        let lost = self.published - self.position;
-        self.stand_at(self.published);
+        self.load_published();
+        let lost = self.published - self.offset;
+        self.move_to(self.published);
         Overrun { lost }
     }
 
-    fn stand_at(&mut self, position: u64) {
-        self.position = position;
-        // Release: partner of the Acquire load in `Gauge::backlog_bytes`; whoever sees it knows that the copy is done.
-        self.shared.read.store(position, Ordering::Release);
+    fn move_to(&mut self, offset: RingOffset) {
+        self.offset = offset;
+        // Release: partner of the Acquire load in `Gauge::backlog_bytes`: a thread that sees it knows that the copy is done.
+        self.shared.read.store(offset.0, Ordering::Release);
     }
 
-    /// The header of the entry at a boundary below `position()`; `None` if it has been overwritten.
-    fn head_at(&self, position: u64) -> Option<Head> {
-        // Relaxed: as in `load_words`. The third word belongs to the next entry where the payload is empty.
-        let load = |offset: usize| self.shared.word(position + offset as u64).load(Ordering::Relaxed);
-        let (payload_bytes, tag, first_word) = (load(0), load(WORD_BYTES), load(HEADER_BYTES));
-        if !self.shared.is_alive(position) {
+    /// The header of the entry at a boundary below `offset()`; `None` if it has been overwritten.
+    fn head_at(&self, offset: RingOffset) -> Option<Head> {
+        // Relaxed: as in `load_words`. The third word belongs to the next entry if the payload is empty.
+        let load = |bytes: usize| self.shared.word(offset + bytes as u64).load(Ordering::Relaxed);
+        let (payload_bytes, position, first_word) = (load(0), Position::new(load(WORD_BYTES)), load(HEADER_BYTES));
+        if !self.shared.is_alive(offset) {
             return None;
         }
-        let head = Head { payload_bytes, tag, first_word: if payload_bytes == 0 { 0 } else { first_word } };
-        let fits = payload_bytes <= self.capacity / 2 && position + head.entry_bytes() <= self.position;
-        assert!(fits && position.is_multiple_of(WORD_BYTES as u64), "no entry begins at {position}");
+        let head = Head { payload_bytes, position, first_word: if payload_bytes == 0 { 0 } else { first_word } };
+        let fits = payload_bytes <= self.capacity / 2 && offset + head.entry_bytes() <= self.offset;
+        assert!(fits && offset.0.is_multiple_of(WORD_BYTES as u64), "no entry begins at {offset}");
         Some(head)
     }
 
     /// Appends one entry without its header; false, with nothing appended, if it has been overwritten.
-    fn append_payload(&self, position: u64, head: &Head, batch: &mut Batch) -> bool {
+    fn append_payload(&self, offset: RingOffset, head: &Head, batch: &mut Batch) -> bool {
         let start = batch.bytes.len();
-        // At most half of a capacity, as `head_at` has seen to.
+        // At most half of a capacity, as `head_at` has checked.
         let len = head.payload_bytes as usize;
-        self.shared.copy(position + HEADER_BYTES as u64, len, &mut batch.bytes);
-        if !self.shared.is_alive(position) {
+        self.shared.copy(offset + HEADER_BYTES as u64, len, &mut batch.bytes);
+        if !self.shared.is_alive(offset) {
             batch.bytes.truncate(start);
             return false;
         }
-        batch.entries.push(Entry { position, tag: head.tag, start: start as u32, len: len as u32 });
+        batch.entries.push(Entry { offset, position: head.position, start: start as u32, len: len as u32 });
         true
     }
 
-    /// Progress stands as it is; none is an overrun.
-    fn history_lapped(&self, from: u64, at: u64) -> Result<u64, Overrun> {
+    /// What was read before the scan was overtaken is kept; if that is nothing, it is an overrun.
+    fn history_lapped(&self, from: RingOffset, at: RingOffset) -> Result<RingOffset, Overrun> {
         if at > from {
             return Ok(at);
         }
-        Err(Overrun { lost: self.shared.oldest_after_copy().min(self.position) - from })
+        Err(Overrun { lost: self.shared.oldest_after_copy().min(self.offset) - from })
     }
 }
 
-/// What history looks at before it copies.
+/// What history checks before it copies.
 struct Head {
     payload_bytes: u64,
-    tag: u64,
+    position: Position,
     first_word: u64,
 }
 
@@ -445,8 +503,8 @@ impl Head {
     }
 }
 
-/// Lists the whole entries of `bytes[at..]`, the first of which lies at `position`, and returns their length together.
-fn list_entries(bytes: &[u8], at: usize, position: u64, entries: &mut Vec<Entry>) -> usize {
+/// Lists the whole entries of `bytes[at..]`, the first of which is at `offset`, and returns their length together.
+fn list_entries(bytes: &[u8], at: usize, offset: RingOffset, entries: &mut Vec<Entry>) -> usize {
     let mut taken = 0;
     while bytes.len() - at - taken >= HEADER_BYTES {
         let here = at + taken;
@@ -455,8 +513,8 @@ fn list_entries(bytes: &[u8], at: usize, position: u64, entries: &mut Vec<Entry>
             break;
         }
         entries.push(Entry {
-            position: position + taken as u64,
-            tag: word_at(bytes, here + WORD_BYTES),
+            offset: offset + taken as u64,
+            position: Position::new(word_at(bytes, here + WORD_BYTES)),
             // `Shared::copy` keeps a batch within 32 bits.
             start: (here + HEADER_BYTES) as u32,
             len: (entry_bytes - HEADER_BYTES) as u32,

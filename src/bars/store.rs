@@ -13,6 +13,7 @@ use crate::bars::{BarQuery, Bars, FoundBars};
 use crate::lifecycle::Lifecycle;
 use crate::ring::{Batch, Gauge, Overrun, Reader};
 use crate::wake::SleepFlag;
+use tickcast_protocol::Position;
 use tickcast_protocol::record::RecordHeader;
 
 /// How often the ring is read while records come: the newest bar is that late.
@@ -101,8 +102,14 @@ pub fn spawn(store: Arc<BarStore>, bars_ring: Reader, lifecycle: Arc<Lifecycle>)
     thread::Builder::new().name("bars".to_owned()).spawn(move || {
         let _guard = lifecycle.fail_on_panic("the thread that makes bars");
         let _ = store.thread.set(thread::current());
-        let mut folding =
-            Folding { store: &store, bars_ring, batch: Batch::default(), next_tag: 0, newest_ns: 0, has_lost: false };
+        let mut folding = Folding {
+            store: &store,
+            bars_ring,
+            batch: Batch::default(),
+            next: Position::ZERO,
+            newest_ns: 0,
+            has_lost: false,
+        };
         while !lifecycle.is_stopping() {
             let bytes = folding.fold_all();
             if bytes == 0 {
@@ -118,8 +125,8 @@ struct Folding<'a> {
     store: &'a BarStore,
     bars_ring: Reader,
     batch: Batch,
-    /// Tag of the next record, unless records are lost.
-    next_tag: u64,
+    /// Position of the next record in the bars ring, unless records are lost.
+    next: Position,
     /// `ts_recv` of the newest record so far.
     newest_ns: u64,
     /// Records after that one were lost; the next record ends the hole.
@@ -129,13 +136,13 @@ struct Folding<'a> {
 impl Folding<'_> {
     /// Adds all records of the ring to the bars; returns how many bytes they took in the ring.
     fn fold_all(&mut self) -> u64 {
-        let from = self.bars_ring.position();
+        let from = self.bars_ring.offset();
         while !self.bars_ring.is_empty() {
             self.batch.clear();
             let read = self.bars_ring.read(PORTION_BYTES, &mut self.batch);
             let mut bars = self.store.lock();
             if let Err(Overrun { .. }) = read {
-                // Their number follows from the next record's tag, the end of the hole from its `ts_recv`.
+                // Their number follows from the next record's position, the end of the hole from its `ts_recv`.
                 self.has_lost = true;
                 continue;
             }
@@ -152,7 +159,7 @@ impl Folding<'_> {
             drop(bars);
             self.count_lost();
         }
-        let bytes = self.bars_ring.position() - from;
+        let bytes = self.bars_ring.offset() - from;
         if bytes > 0 {
             // Relaxed: see `records_lost`.
             self.store.bytes.store(self.store.lock().bytes() as u64, Ordering::Relaxed);
@@ -163,8 +170,8 @@ impl Folding<'_> {
     fn count_lost(&mut self) {
         if let (Some(first), Some(last)) = (self.batch.entries.first(), self.batch.entries.last()) {
             // Relaxed: see `BarStore::records_lost`.
-            self.store.records_lost.fetch_add(first.tag - self.next_tag, Ordering::Relaxed);
-            self.next_tag = last.tag + 1;
+            self.store.records_lost.fetch_add(first.position.get() - self.next.get(), Ordering::Relaxed);
+            self.next = last.position.next();
         }
     }
 
@@ -187,11 +194,11 @@ mod tests {
 
     const SECOND_NS: u64 = 1_000_000_000;
 
-    fn push(writer: &mut Writer, tag: u64, at_s: u64) {
+    fn push(writer: &mut Writer, position: u64, at_s: u64) {
         let header = RecordHeader { ts_recv: at_s * SECOND_NS, ..RecordHeader::of_feed(RecordKind::Trade, 1, 0) };
         let mut record = Vec::new();
         Trade { px: 1, sz: 1, trade_id: 0, side: Side::Unknown }.encode(&header, &mut record);
-        writer.push(tag, &record);
+        writer.push(position.into(), &record);
         writer.publish();
     }
 
@@ -199,11 +206,17 @@ mod tests {
     fn overwritten_records_are_counted_and_reported_as_a_hole() {
         let (mut writer, bars_ring) = ring(1024);
         let store = BarStore::new(Bars::new(1 << 20, 0), writer.gauge());
-        let mut folding =
-            Folding { store: &store, bars_ring, batch: Batch::default(), next_tag: 0, newest_ns: 0, has_lost: false };
+        let mut folding = Folding {
+            store: &store,
+            bars_ring,
+            batch: Batch::default(),
+            next: Position::ZERO,
+            newest_ns: 0,
+            has_lost: false,
+        };
         push(&mut writer, 0, 10);
         assert!(folding.fold_all() > 0);
-        (1..=100).for_each(|tag| push(&mut writer, tag, 10 + tag));
+        (1..=100).for_each(|position| push(&mut writer, position, 10 + position));
         folding.fold_all();
         assert_eq!(store.records_lost(), 0, "the number follows from the next record");
         push(&mut writer, 101, 111);
@@ -223,11 +236,11 @@ mod tests {
         let lifecycle = Arc::new(Lifecycle::begin().0);
         let thread = spawn(store.clone(), bars_ring, lifecycle.clone()).expect("a thread");
         let began = std::time::Instant::now();
-        for tag in 0..3 {
-            push(&mut writer, tag, tag);
+        for position in 0..3 {
+            push(&mut writer, position, position);
             store.wake();
             let query = BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX };
-            let is_there = || store.try_find(1, &query).is_some_and(|found| found.bars.len() as u64 == tag + 1);
+            let is_there = || store.try_find(1, &query).is_some_and(|found| found.bars.len() as u64 == position + 1);
             while !is_there() {
                 assert!(began.elapsed() < Duration::from_secs(40), "it still sleeps although there is a record");
                 thread::yield_now();

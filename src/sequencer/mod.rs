@@ -49,7 +49,7 @@ pub struct Sequencer {
     book_levels_max: usize,
     /// An instrument whose book refused a record, until [`Self::take_refused_book`].
     refused_book: Option<u32>,
-    values: LastValues,
+    values: LastValues<()>,
     rings: Vec<ring::Writer>,
     /// Gets a second copy of each trade and quote.
     bars_ring: Option<BarsRing>,
@@ -203,7 +203,7 @@ impl Sequencer {
         }
         record::patch_flags(bytes, own_flags);
         let numbered = RecordHeader { instrument: id, sequence, ts_recv: now_ns, flags: own_flags, ..*header };
-        self.values.apply(&numbered, channel, bytes, self.position.next().get());
+        self.values.apply(&numbered, channel, bytes, ());
         self.write(bytes);
         if let (Channel::Quote | Channel::Trade, Some(bars_ring)) = (channel, &mut self.bars_ring) {
             bars_ring.push(bytes);
@@ -243,7 +243,7 @@ impl Sequencer {
         };
         self.counters.lost += count;
         let gap = Gap { instrument, from_sequence, to_sequence: to_sequence.into(), reason: GapReason::Feed, ..gap };
-        self.values.apply_gap(&gap, self.position.next().get());
+        self.values.apply_gap(&gap, ());
         let mut bytes = Vec::new();
         gap.encode(now_ns, &mut bytes);
         self.write(&bytes);
@@ -257,7 +257,7 @@ impl Sequencer {
         self.position = self.position.next();
         self.counters.records += 1;
         for ring in &mut self.rings {
-            ring.push(self.position.get(), bytes);
+            ring.push(self.position, bytes);
         }
     }
 
@@ -278,7 +278,7 @@ impl Sequencer {
         let (Some(instrument), Some(row)) = (self.directory.get(id), self.values.row(id)) else { return };
         let ring = &mut self.rings[shard];
         let mut push = |out: &mut Vec<u8>| {
-            ring.push(self.position.get(), out);
+            ring.push(self.position, out);
             out.clear();
         };
         let out = &mut self.scratch;
@@ -315,6 +315,6 @@ impl Sequencer {
     fn push_feed_status(&mut self, shard: usize) {
         self.scratch.clear();
         self.values.status(0).push(0, flags::SNAPSHOT, &mut self.scratch);
-        self.rings[shard].push(self.position.get(), &self.scratch);
+        self.rings[shard].push(self.position, &self.scratch);
     }
 }

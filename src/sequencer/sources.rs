@@ -236,7 +236,7 @@ impl Sequencer {
             .with_flags(flags::LAST);
         let mut bytes = Vec::new();
         record::encode_status(&header, state, &mut bytes);
-        if !self.values.apply_status(&header, &bytes, self.position.next().get()) {
+        if !self.values.apply_status(&header, &bytes, ()) {
             return;
         }
         if id != 0 {
@@ -264,7 +264,7 @@ impl Sequencer {
         let mut bytes = Vec::new();
         record::encode_book(&header, BookAction::Delta, std::iter::empty(), &mut bytes);
         self.sources.suspect[id as usize] = true;
-        self.values.apply(&header, Channel::Book, &bytes, self.position.next().get());
+        self.values.apply(&header, Channel::Book, &bytes, ());
         self.write(&bytes);
     }
 }

@@ -30,8 +30,9 @@ use super::packets::Packing;
 use super::subscription_index::{AudienceId, SubscriptionIndex};
 use super::tick_records::Now;
 use crate::io::Io;
-use crate::ring;
+use crate::ring::{self, RingOffset};
 use crate::stats::{Counter, ShardCounters};
+use tickcast_protocol::Position;
 use tickcast_protocol::record::RecordHeader;
 
 /// Records that one client is sent from one source (replay, values, log) in one tick, so that a large snapshot does not
@@ -135,7 +136,7 @@ impl CatchUp<'_> {
         &mut self,
         audience: AudienceId,
         fields: PacketFields,
-        records: impl Iterator<Item = (u64, &'r [u8])> + Clone,
+        records: impl Iterator<Item = (Position, &'r [u8])> + Clone,
     ) -> u64 {
         let packing = Packing {
             epoch: self.settings.epoch,
@@ -161,7 +162,7 @@ impl CatchUp<'_> {
 #[derive(Clone, Copy, Debug, Default)]
 struct PacketFields {
     /// Position before the first record, and the one that the last packet states.
-    positions: (u64, u64),
+    positions: (Position, Position),
     /// Flags of every packet, and those that the last one has besides.
     flags: u8,
     last_flags: u8,
@@ -174,7 +175,7 @@ fn scan_cost(copied: &ring::Batch) -> u64 {
 }
 
 /// The part of the ring up to `end` that is scanned for one client in one tick.
-fn scan_range(from: u64, end: u64) -> Range<u64> {
+fn scan_range(from: RingOffset, end: RingOffset) -> Range<RingOffset> {
     from..end.min(from + SCAN_BYTES)
 }
 

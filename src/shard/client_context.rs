@@ -95,7 +95,7 @@ impl<I: Io> ClientContext<'_, I> {
         self.connections.leave_audience(slot, &mut self.fan_out.audiences);
         let (now, market, join_marks) = (self.now, &mut *self.market, &self.fan_out.join_marks);
         self.backlog.get_or_insert_with(slot, || {
-            let floor = join_marks.get(slot).unwrap_or(0);
+            let floor = join_marks.get(slot).unwrap_or_default();
             let cursor = StateCursor::dispatched(now, market.offset, floor);
             ClientBacklog::new(now, market.directory.len() as u32, StateWalk::at(cursor), market.log_cursor())
         })

@@ -3,7 +3,7 @@
 use super::packets::{Packing, push_compressed, push_messages, push_packets};
 use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
 use tickcast_protocol::ws::{Opcode, push_frame};
-use tickcast_protocol::{Directory, sse};
+use tickcast_protocol::{Directory, Position, sse};
 
 /// Smaller packets are not compressed: a frame of one or two records shrinks by some tens of bytes, and a TCP segment has
 /// 66 bytes of headers anyway.
@@ -91,7 +91,7 @@ impl Encoder {
         encoding: Encoding,
         packing: &Packing,
         directory: &Directory,
-        records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+        records: impl Iterator<Item = (Position, &'a [u8])> + Clone,
         out: &mut Vec<u8>,
     ) -> (u64, u64) {
         match (encoding.format, encoding.deflate) {
@@ -119,7 +119,7 @@ impl Encoder {
         deflate: Option<WindowBits>,
         packing: &Packing,
         directory: &Directory,
-        records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+        records: impl Iterator<Item = (Position, &'a [u8])> + Clone,
         out: &mut Vec<u8>,
     ) -> (u64, u64) {
         let (compressor, compressed) = (&mut self.compressor, &mut self.compressed);
@@ -143,7 +143,7 @@ impl Encoder {
         &mut self,
         packing: &Packing,
         directory: &Directory,
-        records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+        records: impl Iterator<Item = (Position, &'a [u8])> + Clone,
         out: &mut Vec<u8>,
     ) -> (u64, u64) {
         let push = |header: &_, message: &[u8]| sse::push_packet_event(header, message, out);

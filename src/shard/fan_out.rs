@@ -13,6 +13,7 @@ use super::encoding::Encoder;
 use super::subscription_index::{AudienceId, SubscriptionIndex};
 use super::tick_records::{Now, TickRecords};
 use crate::io::SlotId;
+use crate::ring::RingOffset;
 use tickcast_protocol::record::Channel;
 
 /// The longest conflation interval. After it, every pending value has been sent.
@@ -29,7 +30,7 @@ pub(super) struct FanOut {
     pub(super) join_marks: JoinMarks,
     /// Members of the audience being flushed that have had some of its records: join mark and client. Empty between
     /// audiences.
-    pub(super) marked_members: Vec<(u64, SlotId)>,
+    pub(super) marked_members: Vec<(RingOffset, SlotId)>,
 }
 
 impl FanOut {
@@ -62,7 +63,7 @@ pub(super) fn quote_order(index: &SubscriptionIndex, audience: AudienceId, instr
 
 #[derive(Clone, Copy, Debug)]
 struct JoinMark {
-    offset: u64,
+    offset: RingOffset,
     until_ns: u64,
 }
 
@@ -79,12 +80,12 @@ impl JoinMarks {
     }
 
     /// The client has had everything up to this ring offset.
-    pub(super) fn set(&mut self, slot: u32, offset: u64, now: Now) {
+    pub(super) fn set(&mut self, slot: u32, offset: RingOffset, now: Now) {
         self.by_slot.insert(slot, JoinMark { offset, until_ns: now.ns + INTERVAL_NS_MAX });
     }
 
     /// The offset up to which a client has had everything, if it joined lately.
-    pub(super) fn get(&self, slot: u32) -> Option<u64> {
+    pub(super) fn get(&self, slot: u32) -> Option<RingOffset> {
         self.by_slot.get(&slot).map(|mark| mark.offset)
     }
 

@@ -11,7 +11,9 @@ use super::packets::Packing;
 use super::subscription_index::AudienceId;
 use super::tick_records::{Now, TickRecords};
 use crate::io::{Io, SendOp, SlotId};
+use crate::ring::RingOffset;
 use crate::stats::{Counter, ShardCounters};
+use tickcast_protocol::Position;
 
 /// Serves all audiences that this tick has records for. True if there were any.
 pub(super) fn flush<I: Io>(
@@ -65,10 +67,10 @@ fn push_audience(
         return count * audiences.members_len(audience) as u64;
     }
     // Live records are newer than any join mark; only conflated values may be older.
-    let oldest = marked.iter().map(|number| records.ring_end(*number)).min().unwrap_or(u64::MAX);
+    let oldest = marked.iter().map(|number| records.ring_end(*number)).min();
     let sends_before = batch.sends.len();
     for slot_id in audiences.members(audience) {
-        match join_marks.get(slot_id.index).filter(|mark| oldest <= *mark) {
+        match join_marks.get(slot_id.index).filter(|mark| oldest.is_some_and(|oldest| oldest <= *mark)) {
             Some(mark) => marked_members.push((mark, slot_id)),
             None => batch.sends.push(send(slot_id)),
         }
@@ -97,7 +99,11 @@ fn push_marked_members(
         let start = batch.arena.len();
         let (_, count) = encoder.push_packets(encoding, packing, &market.directory, newer, &mut batch.arena);
         let (start, len) = (start as u32, (batch.arena.len() - start) as u32);
-        batch.sends.extend(same.iter().map(|(_, slot_id): &(u64, SlotId)| SendOp { slot_id: *slot_id, start, len }));
+        batch.sends.extend(same.iter().map(|(_, slot_id): &(RingOffset, SlotId)| SendOp {
+            slot_id: *slot_id,
+            start,
+            len,
+        }));
         total += count * same.len() as u64;
     }
     marked_members.clear();
@@ -106,11 +112,11 @@ fn push_marked_members(
 
 /// The records that were marked for an audience and end behind this ring offset.
 fn records_after<'a>(
-    offset: u64,
+    offset: RingOffset,
     audience: AudienceId,
     audiences: &'a Audiences,
     records: &'a TickRecords,
-) -> impl Iterator<Item = (u64, &'a [u8])> + Clone {
+) -> impl Iterator<Item = (Position, &'a [u8])> + Clone {
     let newer = move |number: &&u32| records.ring_end(**number) > offset;
     audiences.marked(audience).iter().filter(newer).map(|number| records.get(*number))
 }

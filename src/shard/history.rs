@@ -10,8 +10,8 @@
 
 use std::collections::VecDeque;
 
-use crate::ring;
-use tickcast_protocol::ConflationInterval;
+use crate::ring::{self, RingOffset};
+use tickcast_protocol::{ConflationInterval, Position};
 
 /// Marks that a ring is divided by: a resume scans at the most the bytes between two of them in vain.
 const MARKS: u64 = 1024;
@@ -26,9 +26,9 @@ const LAG_NS: u64 = 5_000_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     /// Of the newest record before it.
-    position: u64,
+    position: Position,
     /// End of that record.
-    offset: u64,
+    offset: RingOffset,
     /// When that was.
     time_ns: u64,
 }
@@ -46,55 +46,55 @@ pub(super) struct History {
     /// The first mark is before the first record that there ever was.
     is_whole: bool,
     /// Above the newest position at which a resynchronisation was sent.
-    resent_end: u64,
+    resent_end: Position,
     /// Log records before this ring offset are incomplete.
-    log_floor: u64,
+    log_floor: RingOffset,
 }
 
 impl History {
     /// The history of a ring that is read from its start, for tokens up to `keep_ms` old.
     pub(super) fn new(ring: &ring::Reader, keep_ms: u32) -> Self {
         let stretch_bytes = (ring.capacity_bytes() / MARKS).max(STRETCH_BYTES_MIN);
-        let first = Mark { position: 0, offset: ring.position(), time_ns: 0 };
+        let first = Mark { position: Position::ZERO, offset: ring.offset(), time_ns: 0 };
         Self {
             marks: [first].into(),
             stretch_bytes,
             keep_ns: u64::from(keep_ms) * 1_000_000,
             is_whole: true,
-            resent_end: 0,
-            log_floor: 0,
+            resent_end: Position::ZERO,
+            log_floor: RingOffset::START,
         }
     }
 
     /// Notes that all records up to `position` end at or before `offset`.
-    pub(super) fn note(&mut self, position: u64, offset: u64, now_ns: u64) {
+    pub(super) fn note(&mut self, position: Position, offset: RingOffset, now_ns: u64) {
         if self.marks.back().is_none_or(|last| offset - last.offset >= self.stretch_bytes) {
             self.marks.push_back(Mark { position, offset, time_ns: now_ns });
         }
     }
 
     /// Notes that a record of a resynchronisation has this position.
-    pub(super) fn note_resent(&mut self, position: u64) {
-        self.resent_end = position + 1;
+    pub(super) fn note_resent(&mut self, position: Position) {
+        self.resent_end = position.next();
     }
 
     /// Notes that log records are missing before this ring offset, which clients have to learn by a Gap.
-    pub(super) fn raise_log_floor(&mut self, offset: u64) {
+    pub(super) fn raise_log_floor(&mut self, offset: RingOffset) {
         self.log_floor = offset;
     }
 
     /// The ring offset from which on log records are complete.
-    pub(super) fn log_floor(&self) -> u64 {
+    pub(super) fn log_floor(&self) -> RingOffset {
         self.log_floor
     }
 
     /// Forgets marks that can no longer be used. The last one before the oldest that is needed stays, as long as its own
     /// offset can be read.
-    pub(super) fn forget(&mut self, oldest_offset: u64, now_ns: u64) {
+    pub(super) fn forget(&mut self, oldest: RingOffset, now_ns: u64) {
         let too_old_ns = now_ns.saturating_sub(self.keep_ns);
         while let Some(first) = self.marks.front() {
             let is_superseded = self.marks.get(1).is_some_and(|next| next.time_ns < too_old_ns);
-            if first.offset >= oldest_offset && !is_superseded {
+            if first.offset >= oldest && !is_superseded {
                 return;
             }
             self.marks.pop_front();
@@ -110,7 +110,7 @@ impl History {
 
     /// The ring offset from which a token is replayed, the start of an entry: all records behind the position, and values
     /// that may have been pending at the token's interval, come after it. `None` if they are not all there.
-    pub(super) fn find(&self, position: u64, interval: ConflationInterval) -> Option<u64> {
+    pub(super) fn find(&self, position: Position, interval: ConflationInterval) -> Option<RingOffset> {
         let mark = self.after(position).and_then(|mark| self.pending_at(mark, interval)).ok()?;
         (mark.offset >= self.log_floor).then_some(mark.offset)
     }
@@ -119,7 +119,7 @@ impl History {
     ///
     /// Records of a resynchronisation have the position at which it was sent, and may be on both sides of a mark with that
     /// position: a token from then needs a mark that is strictly older.
-    fn after(&self, position: u64) -> Result<Mark, TooOld> {
+    fn after(&self, position: Position) -> Result<Mark, TooOld> {
         let is_strict = position < self.resent_end;
         let is_older = |mark: &Mark| mark.position < position || (mark.position == position && !is_strict);
         let at = self.marks.partition_point(is_older).checked_sub(1).ok_or(TooOld)?;
@@ -141,7 +141,7 @@ impl History {
     }
 
     /// How far back a client can resume: bytes of the ring up to `offset`, and ns.
-    pub(super) fn depth(&self, offset: u64, now_ns: u64) -> (u64, u64) {
+    pub(super) fn depth(&self, offset: RingOffset, now_ns: u64) -> (u64, u64) {
         let Some(first) = self.marks.front() else { return (0, 0) };
         let since_ns = match first.time_ns {
             0 => self.marks.get(1).map_or(now_ns, |next| next.time_ns),
@@ -162,8 +162,16 @@ mod tests {
     fn history(marks: u64, keep_ms: u32) -> History {
         let (_, reader) = ring::ring(1 << 22);
         let mut history = History::new(&reader, keep_ms);
-        (1..=marks).for_each(|n| history.note(n * 10, n * STRETCH_BYTES_MIN, START + n * S));
+        (1..=marks).for_each(|n| note(&mut history, n * 10, n, START + n * S));
         history
+    }
+
+    fn note(history: &mut History, position: u64, stretch: u64, now_ns: u64) {
+        history.note(Position::new(position), RingOffset::new(stretch * STRETCH_BYTES_MIN), now_ns);
+    }
+
+    fn after(history: &History, position: u64) -> Result<Mark, TooOld> {
+        history.after(Position::new(position))
     }
 
     fn second() -> ConflationInterval {
@@ -171,63 +179,63 @@ mod tests {
     }
 
     fn stretch(mark: Result<Mark, TooOld>) -> Result<u64, TooOld> {
-        mark.map(|mark| mark.offset / STRETCH_BYTES_MIN)
+        mark.map(|mark| mark.offset.get() / STRETCH_BYTES_MIN)
     }
 
     #[test]
     fn token_is_found_at_the_last_mark_before_it() {
         let history = history(5, 60_000);
-        assert_eq!(stretch(history.after(0)), Ok(0));
-        assert_eq!(stretch(history.after(9)), Ok(0));
-        assert_eq!(stretch(history.after(10)), Ok(1));
-        assert_eq!(stretch(history.after(1_000)), Ok(5));
+        assert_eq!(stretch(after(&history, 0)), Ok(0));
+        assert_eq!(stretch(after(&history, 9)), Ok(0));
+        assert_eq!(stretch(after(&history, 10)), Ok(1));
+        assert_eq!(stretch(after(&history, 1_000)), Ok(5));
     }
 
     #[test]
     fn overwritten_records_are_too_old() {
         let mut history = history(5, 60_000);
-        history.forget(STRETCH_BYTES_MIN + 8, START + 5 * S);
-        assert_eq!(history.after(0), Err(TooOld));
-        assert_eq!(history.after(19), Err(TooOld));
-        assert_eq!(stretch(history.after(20)), Ok(2));
-        assert_eq!(history.pending_at(history.after(20).unwrap(), second()), Err(TooOld));
+        history.forget(RingOffset::new(STRETCH_BYTES_MIN + 8), START + 5 * S);
+        assert_eq!(after(&history, 0), Err(TooOld));
+        assert_eq!(after(&history, 19), Err(TooOld));
+        assert_eq!(stretch(after(&history, 20)), Ok(2));
+        assert_eq!(history.pending_at(after(&history, 20).unwrap(), second()), Err(TooOld));
     }
 
     #[test]
     fn pending_values_are_searched_from_an_interval_and_a_lag_before_the_token() {
         let history = history(20, 60_000);
-        assert_eq!(stretch(history.pending_at(history.after(185).unwrap(), second())), Ok(11));
-        assert_eq!(stretch(history.pending_at(history.after(185).unwrap(), ConflationInterval::IMMEDIATE)), Ok(18));
-        assert_eq!(stretch(history.pending_at(history.after(40).unwrap(), second())), Ok(0), "the ring is whole");
+        assert_eq!(stretch(history.pending_at(after(&history, 185).unwrap(), second())), Ok(11));
+        assert_eq!(stretch(history.pending_at(after(&history, 185).unwrap(), ConflationInterval::IMMEDIATE)), Ok(18));
+        assert_eq!(stretch(history.pending_at(after(&history, 40).unwrap(), second())), Ok(0), "the ring is whole");
     }
 
     #[test]
     fn tokens_beyond_the_history_are_too_old_but_never_the_newest() {
         let mut history = history(5, 3_000);
-        history.forget(0, START + 7 * S);
-        assert_eq!(history.after(25), Err(TooOld));
-        assert_eq!(stretch(history.after(35)), Ok(3), "superseded at most three seconds ago");
-        history.forget(0, START + 1_000 * S);
-        assert_eq!(history.after(49), Err(TooOld));
-        assert_eq!(stretch(history.after(50)), Ok(5), "no record came after it");
+        history.forget(RingOffset::START, START + 7 * S);
+        assert_eq!(after(&history, 25), Err(TooOld));
+        assert_eq!(stretch(after(&history, 35)), Ok(3), "superseded at most three seconds ago");
+        history.forget(RingOffset::START, START + 1_000 * S);
+        assert_eq!(after(&history, 49), Err(TooOld));
+        assert_eq!(stretch(after(&history, 50)), Ok(5), "no record came after it");
     }
 
     #[test]
     fn overrun_clears_the_history() {
         let mut history = history(5, 60_000);
         history.clear();
-        assert_eq!(history.after(50), Err(TooOld));
-        history.note(90, 9 * STRETCH_BYTES_MIN, START + 9 * S);
-        assert_eq!(history.after(0), Err(TooOld));
-        assert_eq!(stretch(history.after(90)), Ok(9));
+        assert_eq!(after(&history, 50), Err(TooOld));
+        note(&mut history, 90, 9, START + 9 * S);
+        assert_eq!(after(&history, 0), Err(TooOld));
+        assert_eq!(stretch(after(&history, 90)), Ok(9));
     }
 
     #[test]
     fn token_from_a_resynchronisation_is_found_before_it() {
         let mut history = history(5, 60_000);
-        history.note_resent(50);
-        history.note(50, 6 * STRETCH_BYTES_MIN, START + 6 * S);
-        assert_eq!(stretch(history.after(50)), Ok(4));
-        assert_eq!(stretch(history.after(51)), Ok(6));
+        history.note_resent(Position::new(50));
+        note(&mut history, 50, 6, START + 6 * S);
+        assert_eq!(stretch(after(&history, 50)), Ok(4));
+        assert_eq!(stretch(after(&history, 51)), Ok(6));
     }
 }

@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use tickcast_protocol::{Directory, Sequence};
+use tickcast_protocol::{Directory, Position, Sequence};
 
 use crate::last_value::LastValues;
+use crate::ring::RingOffset;
 
 /// Sequences of the log channels (trade, raw) by instrument, from instrument 1.
 pub(super) type LogSequences = Arc<[[Sequence; 2]]>;
@@ -15,9 +16,9 @@ pub(super) type LogSequences = Arc<[[Sequence; 2]]>;
 #[derive(Clone, Debug)]
 pub(super) struct LogCursor {
     /// No log record up to this position is missing.
-    pub(super) position: u64,
+    pub(super) position: Position,
     /// Where the client continues in the ring.
-    pub(super) offset: u64,
+    pub(super) offset: RingOffset,
     /// Sequences at that offset: what a Gap starts from, should the ring be overwritten. Clients that left the live path
     /// between two changes share one copy; a client in the middle of the history has its own.
     pub(super) sequences: LogSequences,
@@ -27,13 +28,14 @@ pub(super) struct LogCursor {
 #[derive(Debug, Default)]
 pub(super) struct MarketView {
     pub(super) directory: Directory,
-    pub(super) values: LastValues,
+    /// Each value with the end of its record in the ring.
+    pub(super) values: LastValues<RingOffset>,
     /// Position of the newest record that was read.
-    pub(super) position: u64,
+    pub(super) position: Position,
     /// The same at the end of the last tick.
-    pub(super) last_position: u64,
+    pub(super) last_position: Position,
     /// End of what was read.
-    pub(super) offset: u64,
+    pub(super) offset: RingOffset,
     /// The ring has lapped the shard: the sequencer has to send the whole state again.
     pub(super) resync_wanted: bool,
     /// The log sequences, and the count of changes at which they were collected.
@@ -42,7 +44,7 @@ pub(super) struct MarketView {
 
 impl MarketView {
     /// Nothing is known yet; the ring will be read from `offset` on.
-    pub(super) fn new(offset: u64) -> Self {
+    pub(super) fn new(offset: RingOffset) -> Self {
         Self { offset, ..Self::default() }
     }
 

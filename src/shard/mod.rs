@@ -74,7 +74,7 @@ use self::tick_records::Now;
 use self::timers::Timers;
 use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
-use crate::ring;
+use crate::ring::{self, RingOffset};
 use crate::stats::{Counter, ShardCounters};
 use tickcast_protocol::Directory;
 use tickcast_protocol::control::Request;
@@ -121,7 +121,7 @@ impl<I: Io> Shard<I> {
     pub fn new(settings: Settings, io: I, ring: ring::Reader) -> Self {
         Self {
             now: Now::default(),
-            market: MarketView::new(ring.position()),
+            market: MarketView::new(ring.offset()),
             fan_out: FanOut::new(settings.compression.unwrap_or(1)),
             connections: ConnectionTable::default(),
             backlog: Backlog::new(History::new(&ring, settings.history_ms)),
@@ -253,8 +253,8 @@ impl<I: Io> Shard<I> {
         &self.market.directory
     }
 
-    /// The newest values.
-    pub fn values(&self) -> &LastValues {
+    /// The newest values, each with the end of its record in the ring.
+    pub fn values(&self) -> &LastValues<RingOffset> {
         &self.market.values
     }
 

@@ -3,7 +3,7 @@
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::ws::deflate::LastFrame;
 use tickcast_protocol::ws::{Opcode, encode_frame_header};
-use tickcast_protocol::{Directory, json};
+use tickcast_protocol::{Directory, Position, json};
 
 /// Largest packet: large enough that its 34 bytes of headers do not matter, small enough that a client shows the first
 /// records of a burst before it has the last. A single record may be larger.
@@ -19,19 +19,19 @@ pub(super) struct Packing {
     /// Flags that the last one has besides.
     pub(super) last_flags: u8,
     /// Position before the first record.
-    pub(super) from_position: u64,
+    pub(super) from_position: Position,
     /// Position that the last packet states: after it, nothing up to this position is missing.
-    pub(super) to_position: u64,
+    pub(super) to_position: Position,
 }
 
 impl Packing {
     #[inline]
-    fn header(&self, count: usize, position: u64, is_last: bool) -> PacketHeader {
+    fn header(&self, count: usize, position: Position, is_last: bool) -> PacketHeader {
         PacketHeader {
             flags: self.flags | if is_last { self.last_flags } else { 0 },
             count: count as u16,
             epoch: self.epoch,
-            position: position.into(),
+            position,
             ts_send: self.ts_send,
         }
     }
@@ -42,7 +42,7 @@ impl Packing {
 #[inline]
 pub(super) fn push_packets<'a>(
     packing: &Packing,
-    records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+    records: impl Iterator<Item = (Position, &'a [u8])> + Clone,
     out: &mut Vec<u8>,
 ) -> (u64, u64) {
     push_compressed(packing, records, out, |_, _| {})
@@ -52,7 +52,7 @@ pub(super) fn push_packets<'a>(
 #[inline]
 pub(super) fn push_compressed<'a>(
     packing: &Packing,
-    records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+    records: impl Iterator<Item = (Position, &'a [u8])> + Clone,
     out: &mut Vec<u8>,
     mut compress: impl FnMut(&mut Vec<u8>, LastFrame),
 ) -> (u64, u64) {
@@ -84,7 +84,7 @@ pub(super) fn push_compressed<'a>(
 pub(super) fn push_messages<'a>(
     packing: &Packing,
     directory: &Directory,
-    records: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+    records: impl Iterator<Item = (Position, &'a [u8])> + Clone,
     text: &mut String,
     mut push: impl FnMut(&PacketHeader, &[u8]),
 ) -> (u64, u64) {
@@ -107,7 +107,7 @@ pub(super) fn push_messages<'a>(
 }
 
 /// How many records the next packet takes, their bytes, the newest position among them, and whether they are the last.
-fn measure<'a>(records: impl Iterator<Item = (u64, &'a [u8])>, from: u64) -> (usize, usize, u64, bool) {
+fn measure<'a>(records: impl Iterator<Item = (Position, &'a [u8])>, from: Position) -> (usize, usize, Position, bool) {
     let (mut count, mut bytes, mut newest) = (0, 0, from);
     for (position, record) in records {
         let full = bytes + record.len() > PACKET_BYTES_MAX || count == packet::RECORDS_MAX;

@@ -34,7 +34,7 @@ pub(super) fn read_ring(
         market.resync_wanted = true;
         history.clear();
     }
-    market.offset = ring.position();
+    market.offset = ring.offset();
     let entries = fan_out.records.batch.entries.len();
     let mut dispatch = Dispatch { now, market, fan_out, history, counters };
     for index in 0..entries {
@@ -68,11 +68,10 @@ struct Incoming {
 impl Dispatch<'_> {
     fn dispatch_entry(&mut self, index: usize) {
         let entry = self.fan_out.records.batch.entries[index];
-        self.market.position = self.market.position.max(entry.tag);
+        self.market.position = self.market.position.max(entry.position);
         let span = Span { start: entry.start as usize, len: entry.len as usize };
         let Some(header) = RecordHeader::read(self.fan_out.records.bytes(span)) else { return };
-        let ring_end = entry.position + ring::HEADER_BYTES as u64 + u64::from(entry.len);
-        let record = Incoming { header, span, origin: Origin { position: entry.tag, ring_end } };
+        let record = Incoming { header, span, origin: Origin { position: entry.position, ring_end: entry.end() } };
         match RecordKind::from_wire(header.kind) {
             Some(RecordKind::Definition) => self.dispatch_definition(&record),
             Some(RecordKind::Gap) => self.dispatch_gap(&record),
@@ -287,7 +286,7 @@ impl Dispatch<'_> {
     /// Makes a record of the newest value of a state channel.
     fn make_value(&mut self, instrument: u32, channel: Channel, is_merged: bool) -> Option<u32> {
         let row = self.market.values.row(instrument)?;
-        let origin = Origin { position: self.market.last_position, ring_end: row.position(channel) };
+        let origin = Origin { position: self.market.last_position, ring_end: row.origin(channel) };
         let flags = if is_merged { flags::CONFLATED } else { 0 };
         let number = self.fan_out.records.make_if(origin, |out| row.push(instrument, channel, flags, out))?;
         self.counters.add(Counter::Conflated, is_merged.into());
@@ -297,7 +296,7 @@ impl Dispatch<'_> {
     /// Makes a record of the present sizes of some levels of a book.
     fn make_levels(&mut self, instrument: u32, levels: &[Level], is_merged: bool) -> Option<u32> {
         let row = self.market.values.row(instrument)?;
-        let origin = Origin { position: self.market.last_position, ring_end: row.position(Channel::Book) };
+        let origin = Origin { position: self.market.last_position, ring_end: row.origin(Channel::Book) };
         let header = row.book_header(row.book()?, instrument, if is_merged { flags::CONFLATED } else { 0 });
         self.counters.add(Counter::Conflated, is_merged.into());
         let encode = |out: &mut Vec<u8>| record::encode_book(&header, BookAction::Delta, levels.iter().copied(), out);

@@ -9,6 +9,7 @@ use super::market_view::MarketView;
 use super::subscription_index::SubscriptionIndex;
 use super::tick_records::Now;
 use crate::io::SlotId;
+use crate::ring::RingOffset;
 
 /// Clients on the list at the most.
 const SLOW_CLIENTS_MAX: usize = 20;
@@ -92,7 +93,7 @@ impl SlowClients {
     }
 }
 
-fn describe(client: &Client, backlog: &ClientBacklog, index: &SubscriptionIndex, ring_offset: u64) -> SlowClient {
+fn describe(client: &Client, backlog: &ClientBacklog, index: &SubscriptionIndex, read: RingOffset) -> SlowClient {
     let audience = client.audience;
     let keys = index.keys(audience);
     let items = keys.len();
@@ -102,7 +103,7 @@ fn describe(client: &Client, backlog: &ClientBacklog, index: &SubscriptionIndex,
         since_ns: backlog.since.ns,
         progress_ns: backlog.progress_ns,
         pending_bytes: backlog.pending_bytes(),
-        ring_bytes: ring_offset - backlog.log.offset,
+        ring_bytes: read - backlog.log.offset,
         is_blocked: backlog.is_blocked,
         is_closing: !client.is_open(),
         items,

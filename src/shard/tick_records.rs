@@ -3,7 +3,9 @@
 //!
 //! Audiences refer to a record by its index, so a record exists once, however many audiences want it.
 
-use crate::ring;
+use tickcast_protocol::Position;
+
+use crate::ring::{self, RingOffset};
 
 /// Number and time of a tick.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,10 +19,10 @@ pub(super) struct Now {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
     /// Position in the node's order, for the header of the packet that carries the record.
-    pub(super) position: u64,
+    pub(super) position: Position,
     /// End of the record in the ring; for a conflated value, of the newest record that it stands for. Ring offsets are
     /// unique, positions are not: all records of a resynchronisation have the position at which it was sent.
-    pub(super) ring_end: u64,
+    pub(super) ring_end: RingOffset,
 }
 
 /// Where the bytes of a record are.
@@ -57,13 +59,13 @@ impl TickRecords {
     }
 
     /// Position and bytes of a record.
-    pub(super) fn get(&self, index: u32) -> (u64, &[u8]) {
+    pub(super) fn get(&self, index: u32) -> (Position, &[u8]) {
         let TickRecord { start, len, origin } = self.records[index as usize];
         (origin.position, &self.batch.bytes[start as usize..][..len as usize])
     }
 
     /// See [`Origin::ring_end`].
-    pub(super) fn ring_end(&self, index: u32) -> u64 {
+    pub(super) fn ring_end(&self, index: u32) -> RingOffset {
         self.records[index as usize].origin.ring_end
     }
 

@@ -1,17 +1,18 @@
-//! The ring: on one thread against a model that predicts every result, and on two threads with entries whose bytes follow
-//! from their offset.
+//! The ring against a model on one thread, where every result is known, and under two threads, where the expected bytes of
+//! every entry follow from its offset.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
-use tickcast::ring::{Batch, Entry, Gauge, Overrun, Reader, Writer, ring, ring_at};
+use tickcast::ring::{Batch, Entry, Gauge, Overrun, Reader, RingOffset, Writer, ring, ring_at};
+use tickcast_protocol::Position;
 
 const HEADER_BYTES: u64 = tickcast::ring::HEADER_BYTES as u64;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Push { tag: u64, words: usize },
+    Push { position: u64, words: usize },
     Publish,
     Read { bytes_max: usize },
     History { entries_back: usize, span: u64, bytes_max: usize, modulus: u64 },
@@ -19,7 +20,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => (any::<u64>(), prop_oneof![0..12usize, 0..512usize]).prop_map(|(tag, words)| Step::Push { tag, words }),
+        6 => (any::<u64>(), prop_oneof![0..12usize, 0..512usize]).prop_map(|(position, words)| Step::Push { position, words }),
         4 => Just(Step::Publish),
         3 => prop_oneof![0..64usize, 0..6000usize, Just(usize::MAX)].prop_map(|bytes_max| Step::Read { bytes_max }),
         2 => (0..40usize, prop_oneof![1..500u64, Just(u64::MAX)], 0..3000usize, 1..4u64).prop_map(
@@ -35,13 +36,13 @@ fn firsts() -> impl Strategy<Value = u64> {
 
 /// One entry of the model.
 #[derive(Clone, Debug, PartialEq)]
-struct Pushed {
+struct Made {
+    offset: u64,
     position: u64,
-    tag: u64,
     payload: Vec<u8>,
 }
 
-impl Pushed {
+impl Made {
     fn bytes(&self) -> u64 {
         HEADER_BYTES + self.payload.len() as u64
     }
@@ -51,7 +52,7 @@ impl Pushed {
     }
 }
 
-/// Whether an entry can still be read: the ring may give up the oldest bytes a little early.
+/// Whether an entry may still be read: near the limit the ring may give it up a little early.
 #[derive(PartialEq)]
 enum Alive {
     Yes,
@@ -59,113 +60,112 @@ enum Alive {
     Either,
 }
 
-/// All entries that were ever pushed, and the reader's expected offset.
+/// All entries that were pushed, and where the reader has to be.
 struct Model {
     capacity: u64,
     first: u64,
     head: u64,
     published: u64,
-    position: u64,
-    pushed: Vec<Pushed>,
+    read: u64,
+    made: Vec<Made>,
     writer: Writer,
     reader: Reader,
 }
 
 impl Model {
     fn new(capacity: u64, first: u64) -> Self {
-        let (writer, reader) = ring_at(capacity as usize, first);
-        Self { capacity, first, head: first, published: first, position: first, pushed: Vec::new(), writer, reader }
+        let (writer, reader) = ring_at(capacity as usize, RingOffset::new(first));
+        Self { capacity, first, head: first, published: first, read: first, made: Vec::new(), writer, reader }
     }
 
     fn run(&mut self, step: Step) {
         match step {
-            Step::Push { tag, words } => self.push(tag, words % (self.capacity / 16 - 1) as usize),
+            Step::Push { position, words } => self.push(position, words % (self.capacity / 16 - 1) as usize),
             Step::Publish => {
                 self.writer.publish();
                 self.published = self.head;
             }
-            Step::Read { bytes_max } => self.read(bytes_max),
+            Step::Read { bytes_max } => self.read_once(bytes_max),
             Step::History { entries_back, span, bytes_max, modulus } => {
                 self.history(entries_back, span, bytes_max, modulus);
             }
         }
-        assert_eq!(self.reader.position(), self.position);
-        assert_eq!(self.reader.is_empty(), self.position == self.published);
-        assert_eq!(self.writer.gauge().backlog_bytes(), self.published - self.position);
+        assert_eq!(self.reader.offset(), RingOffset::new(self.read));
+        assert_eq!(self.reader.is_empty(), self.read == self.published);
+        assert_eq!(self.writer.gauge().backlog_bytes(), self.published - self.read);
     }
 
-    fn push(&mut self, tag: u64, words: usize) {
+    fn push(&mut self, position: u64, words: usize) {
         let payload: Vec<u8> = (0..words as u64).flat_map(|i| mix(self.head + i).to_le_bytes()).collect();
-        self.writer.push(tag, &payload);
-        let pushed = Pushed { position: self.head, tag, payload };
-        self.head += pushed.bytes();
-        self.pushed.push(pushed);
+        self.writer.push(Position::new(position), &payload);
+        let made = Made { offset: self.head, position, payload };
+        self.head += made.bytes();
+        self.made.push(made);
     }
 
-    fn read(&mut self, bytes_max: usize) {
+    fn read_once(&mut self, bytes_max: usize) {
         let mut batch = used_batch();
         let result = self.reader.read(bytes_max, &mut batch);
-        let available = self.published - self.position;
+        let available = self.published - self.read;
         match result {
             Ok(()) => {
-                assert!(available == 0 || self.alive(self.position) != Alive::No, "an overrun was not reported");
+                assert!(available == 0 || self.alive(self.read) != Alive::No, "an overrun was not reported");
                 let expected = self.next_entries(bytes_max as u64);
-                self.position += expected.iter().map(Pushed::bytes).sum::<u64>();
+                self.read += expected.iter().map(Made::bytes).sum::<u64>();
                 assert_eq!(read_entries(&batch), expected);
             }
             Err(Overrun { lost }) => {
                 assert!(
-                    available > 0 && self.alive(self.position) != Alive::Yes,
-                    "an overrun was reported without cause"
+                    available > 0 && self.alive(self.read) != Alive::Yes,
+                    "an overrun was reported where there was none"
                 );
                 assert_eq!(lost, available);
-                self.position = self.published;
+                self.read = self.published;
                 assert_eq!(read_entries(&batch), []);
             }
         }
     }
 
-    /// The entries that a read has to return: at least one, and as many as fit.
-    fn next_entries(&self, bytes_max: u64) -> Vec<Pushed> {
-        let fits = |pushed: &&Pushed| {
-            let end = pushed.position + pushed.bytes();
-            end <= self.published && (pushed.position == self.position || end - self.position <= bytes_max)
+    /// The entries of the next read: at least one, and as many as fit.
+    fn next_entries(&self, bytes_max: u64) -> Vec<Made> {
+        let fits = |made: &&Made| {
+            let end = made.offset + made.bytes();
+            end <= self.published && (made.offset == self.read || end - self.read <= bytes_max)
         };
-        self.pushed.iter().skip_while(|pushed| pushed.position < self.position).take_while(fits).cloned().collect()
+        self.made.iter().skip_while(|made| made.offset < self.read).take_while(fits).cloned().collect()
     }
 
     fn history(&mut self, entries_back: usize, span: u64, bytes_max: usize, modulus: u64) {
-        let read: Vec<&Pushed> = self.pushed.iter().filter(|pushed| pushed.position < self.position).collect();
-        let Some(from) = read.iter().rev().nth(entries_back).map(|pushed| pushed.position) else { return };
-        let end = from.saturating_add(span).min(self.position);
+        let read: Vec<&Made> = self.made.iter().filter(|made| made.offset < self.read).collect();
+        let Some(from) = read.iter().rev().nth(entries_back).map(|made| made.offset) else { return };
+        let end = from.saturating_add(span).min(self.read);
         let mut batch = used_batch();
         let mut checked = Vec::new();
-        let wanted = |tag: u64, first: u64| {
-            checked.push((tag, first));
-            tag.is_multiple_of(modulus)
+        let wanted = |position: Position, first: u64| {
+            checked.push((position.get(), first));
+            position.get().is_multiple_of(modulus)
         };
-        match self.reader.history(from..end, bytes_max, wanted, &mut batch) {
+        match self.reader.history(RingOffset::new(from)..RingOffset::new(end), bytes_max, wanted, &mut batch) {
             Ok(next) => {
                 assert!(self.alive(from) != Alive::No, "an overrun was not reported");
-                let scanned: Vec<&Pushed> =
-                    read.into_iter().filter(|pushed| (from..end).contains(&pushed.position)).collect();
+                let scanned: Vec<&Made> = read.into_iter().filter(|made| (from..end).contains(&made.offset)).collect();
                 let expected = history_entries(&scanned, bytes_max, modulus);
-                assert_eq!(next, expected.next);
+                assert_eq!(next.get(), expected.next);
                 assert_eq!(read_entries(&batch), expected.wanted);
                 assert_eq!(checked, expected.checked);
             }
             Err(Overrun { lost }) => {
-                assert!(self.alive(from) != Alive::Yes, "an overrun was reported without cause");
+                assert!(self.alive(from) != Alive::Yes, "an overrun was reported where there was none");
                 assert_eq!(read_entries(&batch), []);
-                let least = (self.head - self.capacity).min(self.position);
-                assert!((least..=least + self.capacity / 8).contains(&(from + lost)) && from + lost <= self.position);
+                let least = (self.head - self.capacity).min(self.read);
+                assert!((least..=least + self.capacity / 8).contains(&(from + lost)) && from + lost <= self.read);
             }
         }
     }
 
-    fn alive(&self, position: u64) -> Alive {
+    fn alive(&self, offset: u64) -> Alive {
         let written = self.head - self.first;
-        let back = self.head - position;
+        let back = self.head - offset;
         if written <= self.capacity || back <= self.capacity - self.capacity / 8 {
             Alive::Yes
         } else if back > self.capacity {
@@ -176,22 +176,22 @@ impl Model {
     }
 }
 
-/// The expected result of reading history.
+/// The result of reading history again.
 struct HistoryExpected {
-    wanted: Vec<Pushed>,
+    wanted: Vec<Made>,
     checked: Vec<(u64, u64)>,
     next: u64,
 }
 
-fn history_entries(scanned: &[&Pushed], bytes_max: usize, modulus: u64) -> HistoryExpected {
+fn history_entries(scanned: &[&Made], bytes_max: usize, modulus: u64) -> HistoryExpected {
     let mut expected = HistoryExpected { wanted: Vec::new(), checked: Vec::new(), next: 0 };
     let mut gathered = 0;
-    for pushed in scanned {
-        expected.next = pushed.position + pushed.bytes();
-        expected.checked.push((pushed.tag, pushed.first_word()));
-        if pushed.tag.is_multiple_of(modulus) {
-            expected.wanted.push((*pushed).clone());
-            gathered += pushed.payload.len();
+    for made in scanned {
+        expected.next = made.offset + made.bytes();
+        expected.checked.push((made.position, made.first_word()));
+        if made.position.is_multiple_of(modulus) {
+            expected.wanted.push((*made).clone());
+            gathered += made.payload.len();
             if gathered >= bytes_max {
                 break;
             }
@@ -200,24 +200,30 @@ fn history_entries(scanned: &[&Pushed], bytes_max: usize, modulus: u64) -> Histo
     expected
 }
 
-/// A batch that contains an entry already, which must stay unchanged.
+/// A batch that already holds an entry, which has to stay as it is.
 fn used_batch() -> Batch {
-    Batch { bytes: vec![7; 8], entries: vec![Entry { position: 1, tag: 2, start: 0, len: 8 }] }
+    Batch {
+        bytes: vec![7; 8],
+        entries: vec![Entry { offset: RingOffset::new(1), position: Position::new(2), start: 0, len: 8 }],
+    }
 }
 
 /// The entries that were added to a [`used_batch`].
-fn read_entries(batch: &Batch) -> Vec<Pushed> {
-    let pushed =
-        |entry: &Entry| Pushed { position: entry.position, tag: entry.tag, payload: batch.payload(entry).to_vec() };
-    let mut all = batch.entries.iter().map(pushed);
-    assert_eq!(all.next(), Some(Pushed { position: 1, tag: 2, payload: vec![7; 8] }));
-    let added: Vec<Pushed> = all.collect();
+fn read_entries(batch: &Batch) -> Vec<Made> {
+    let made = |entry: &Entry| Made {
+        offset: entry.offset.get(),
+        position: entry.position.get(),
+        payload: batch.payload(entry).to_vec(),
+    };
+    let mut all = batch.entries.iter().map(made);
+    assert_eq!(all.next(), Some(Made { offset: 1, position: 2, payload: vec![7; 8] }));
+    let added: Vec<Made> = all.collect();
     let end = batch.entries.last().map_or(0, |entry| entry.start as usize + entry.len as usize);
     assert_eq!(batch.bytes.len(), end, "bytes without an entry");
     added
 }
 
-/// A word that differs for each seed (splitmix64's finalizer).
+/// A word that looks like no other (splitmix64's finalizer).
 fn mix(seed: u64) -> u64 {
     let mut word = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -229,7 +235,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn ring_behaves_like_its_model(bits in 6..14u32, first in firsts(), steps in steps()) {
+    fn ring_agrees_with_the_model(bits in 6..14u32, first in firsts(), steps in steps()) {
         let mut model = Model::new(1 << bits, first);
         for step in steps {
             model.run(step);
@@ -237,48 +243,48 @@ proptest! {
     }
 }
 
-/// Offset of the stress test's first entry: the test crosses 2^32.
+/// Offset of the stress test's first entry: 2^32 is crossed on the way.
 const STRESS_FIRST: u64 = (1 << 32) - (1 << 24) - 8;
-/// So large that the producer often overtakes the reader during the copy of a whole ring.
+/// So large that the producer can overtake the copy of a whole ring.
 const STRESS_CAPACITY: usize = 1 << 20;
-/// At first the producer waits for the reader, so that some reads succeed under any scheduling.
+/// At first the producer waits for the reader, so that some reads are whole regardless of scheduling.
 const STRESS_PACED_BYTES: u64 = 2 * STRESS_CAPACITY as u64;
 /// The producer stops here even if the reader has not seen enough.
 const STRESS_BYTES_MAX: u64 = 1 << 30;
 
-/// The entry of an offset: length, tag and every word follow from the offset.
-fn stress_payload(position: u64, payload: &mut Vec<u8>) -> u64 {
+/// The entry at an offset: its length, position and words follow from the offset. Returns the position.
+fn stress_payload(offset: u64, payload: &mut Vec<u8>) -> u64 {
     payload.clear();
-    let words = mix(position) % 24;
-    payload.extend((0..words).flat_map(|i| mix(position + i).to_le_bytes()));
-    mix(!position)
+    let words = mix(offset) % 24;
+    payload.extend((0..words).flat_map(|i| mix(offset + i).to_le_bytes()));
+    mix(!offset)
 }
 
 fn stress_produce(mut writer: Writer, stop: &AtomicBool, finished: &AtomicBool) -> u64 {
-    let mut position = STRESS_FIRST;
+    let mut offset = STRESS_FIRST;
     let mut payload = Vec::new();
     let gauge = writer.gauge();
-    while position - STRESS_FIRST < STRESS_BYTES_MAX && !stop.load(Ordering::Relaxed) {
-        for _ in 0..1 + mix(position) % 8 {
-            let tag = stress_payload(position, &mut payload);
-            writer.push(tag, &payload);
-            position += HEADER_BYTES + payload.len() as u64;
+    while offset - STRESS_FIRST < STRESS_BYTES_MAX && !stop.load(Ordering::Relaxed) {
+        for _ in 0..1 + mix(offset) % 8 {
+            let position = stress_payload(offset, &mut payload);
+            writer.push(Position::new(position), &payload);
+            offset += HEADER_BYTES + payload.len() as u64;
         }
         writer.publish();
-        // With fewer free cores than threads, this lets the two alternate.
-        if mix(position).is_multiple_of(16) {
+        // Where there are fewer free cores than threads, this lets the two take turns.
+        if mix(offset).is_multiple_of(16) {
             thread::yield_now();
         }
-        let is_paced = position - STRESS_FIRST < STRESS_PACED_BYTES;
+        let is_paced = offset - STRESS_FIRST < STRESS_PACED_BYTES;
         while is_paced && gauge.backlog_bytes() > 0 && !stop.load(Ordering::Relaxed) {
             thread::yield_now();
         }
     }
     finished.store(true, Ordering::Release);
-    position
+    offset
 }
 
-/// Ends the producer if an assertion of the reader fails, so that the test fails instead of hanging.
+/// Stops the producer if an assertion of the reader fails, so that the test fails instead of hanging.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -287,9 +293,9 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Counts of the reading thread.
+/// What the reading side has seen.
 #[derive(Debug, Default)]
-struct ReadCounts {
+struct Seen {
     reads: u64,
     overruns: u64,
     histories: u64,
@@ -298,7 +304,7 @@ struct ReadCounts {
     lost_bytes: u64,
 }
 
-impl ReadCounts {
+impl Seen {
     fn enough(&self) -> bool {
         self.reads > 500 && self.overruns > 50 && self.histories > 200 && self.histories_overrun > 20
     }
@@ -318,12 +324,12 @@ impl ReadCounts {
         }
     }
 
-    fn history(&mut self, reader: &Reader, from: u64, batch: &mut Batch) {
+    fn history(&mut self, reader: &Reader, from: RingOffset, batch: &mut Batch) {
         batch.clear();
-        let wanted = |tag: u64, _first: u64| tag.is_multiple_of(2);
-        match reader.history(from..reader.position(), STRESS_CAPACITY, wanted, batch) {
+        let wanted = |position: Position, _first: u64| position.get().is_multiple_of(2);
+        match reader.history(from..reader.offset(), STRESS_CAPACITY, wanted, batch) {
             Ok(next) => {
-                assert!(from < next && next <= reader.position());
+                assert!(from < next && next <= reader.offset());
                 stress_check(batch);
                 self.histories += u64::from(!batch.entries.is_empty());
             }
@@ -335,21 +341,22 @@ impl ReadCounts {
     }
 }
 
-/// Asserts every byte of every entry, and returns the bytes that they took in the ring.
+/// Asserts every byte of every entry, and returns what they took in the ring.
 fn stress_check(batch: &Batch) -> u64 {
     let mut expected = Vec::new();
     let mut bytes = 0;
     for entry in &batch.entries {
-        let tag = stress_payload(entry.position, &mut expected);
-        assert_eq!((entry.tag, batch.payload(entry)), (tag, &expected[..]), "torn at {}", entry.position);
+        let position = stress_payload(entry.offset.get(), &mut expected);
+        let read = (entry.position.get(), batch.payload(entry));
+        assert_eq!(read, (position, &expected[..]), "torn at {}", entry.offset);
         bytes += HEADER_BYTES + u64::from(entry.len);
     }
     bytes
 }
 
-/// Waits until the backlog has so many bytes: 0, almost the whole ring, or more than the ring.
+/// Lets the producer run ahead: not at all, until it is about to lap the reader, or beyond that.
 fn wait_for_backlog(gauge: &Gauge, backlog_bytes: u64, finished: &AtomicBool) {
-    // Mostly without a system call, to be back just before the producer overtakes the reader.
+    // Mostly without a system call, to be back when the producer is just about to lap the reader.
     for tick in 1u64.. {
         if gauge.backlog_bytes() >= backlog_bytes || finished.load(Ordering::Acquire) {
             return;
@@ -362,75 +369,76 @@ fn wait_for_backlog(gauge: &Gauge, backlog_bytes: u64, finished: &AtomicBool) {
 }
 
 #[test]
-fn entries_are_never_torn_while_the_producer_overruns_the_reader() {
-    let (writer, mut reader) = ring_at(STRESS_CAPACITY, STRESS_FIRST);
+fn no_entry_is_torn_while_the_producer_laps_the_reader() {
+    let first = RingOffset::new(STRESS_FIRST);
+    let (writer, mut reader) = ring_at(STRESS_CAPACITY, first);
     let gauge = writer.gauge();
     let (stop, finished) = (AtomicBool::new(false), AtomicBool::new(false));
-    let mut counts = ReadCounts::default();
+    let mut seen = Seen::default();
     let mut batch = Batch::default();
     let end = thread::scope(|scope| {
         let producer = scope.spawn(|| stress_produce(writer, &stop, &finished));
         let stop = StopOnDrop(&stop);
-        let mut remembered = STRESS_FIRST;
+        let mut remembered = first;
         for tick in 1u64.. {
             if finished.load(Ordering::Acquire) && reader.is_empty() {
                 break;
             }
-            let before = reader.position();
-            counts.read(&mut reader, &mut batch);
-            if reader.position() > remembered {
-                counts.history(&reader, remembered, &mut batch);
+            let before = reader.offset();
+            seen.read(&mut reader, &mut batch);
+            if reader.offset() > remembered {
+                seen.history(&reader, remembered, &mut batch);
             }
             if tick.is_multiple_of(2) {
                 remembered = before;
             }
-            if tick.is_multiple_of(4) && before - STRESS_FIRST > STRESS_PACED_BYTES {
+            if tick.is_multiple_of(4) && before - first > STRESS_PACED_BYTES {
                 wait_for_backlog(&gauge, mix(tick) % (gauge.capacity_bytes() * 3 / 2), &finished);
             }
-            stop.0.store(counts.enough(), Ordering::Relaxed);
+            stop.0.store(seen.enough(), Ordering::Relaxed);
         }
-        producer.join().expect("the producer does not panic")
+        producer.join().expect("the producer asserts nothing")
     });
-    assert_eq!(reader.position(), end);
-    assert_eq!(counts.delivered_bytes + counts.lost_bytes, end - STRESS_FIRST);
-    assert!(counts.reads > 0 && counts.overruns > 0, "{counts:?}");
-    assert!(counts.histories > 0 && counts.histories_overrun > 0, "{counts:?}");
+    assert_eq!(reader.offset().get(), end);
+    assert_eq!(seen.delivered_bytes + seen.lost_bytes, end - STRESS_FIRST);
+    assert!(seen.reads > 0 && seen.overruns > 0, "{seen:?}");
+    assert!(seen.histories > 0 && seen.histories_overrun > 0, "{seen:?}");
 }
 
 #[test]
-#[should_panic(expected = "want a power of two")]
+#[should_panic(expected = "expected a power of two")]
 fn capacity_must_be_a_power_of_two() {
     ring(96);
 }
 
 #[test]
-#[should_panic(expected = "want a multiple of 8")]
-fn payload_must_be_whole_words() {
-    ring(64).0.push(0, &[0; 12]);
+#[should_panic(expected = "expected a multiple of 8")]
+fn payload_must_be_a_multiple_of_8() {
+    ring(64).0.push(Position::ZERO, &[0; 12]);
 }
 
 #[test]
-#[should_panic(expected = "want half")]
-fn entry_must_fit_half_of_the_ring() {
-    ring(64).0.push(0, &[0; 24]);
+#[should_panic(expected = "expected at most half")]
+fn entry_must_fit_in_half_of_the_ring() {
+    ring(64).0.push(Position::ZERO, &[0; 24]);
 }
 
 #[test]
-#[should_panic(expected = "the reader stands at 0")]
+#[should_panic(expected = "the reader is at 0")]
 fn history_must_have_been_read() {
     let (mut writer, reader) = ring(64);
-    writer.push(1, &[]);
+    writer.push(Position::new(1), &[]);
     writer.publish();
-    let _ = reader.history(16..16, 0, |_, _| true, &mut Batch::default());
+    let _ = reader.history(RingOffset::new(16)..RingOffset::new(16), 0, |_, _| true, &mut Batch::default());
 }
 
 #[test]
 #[should_panic(expected = "no entry begins at 8")]
-fn history_must_start_at_an_entry() {
+fn history_must_begin_at_an_entry() {
     let (mut writer, mut reader) = ring(64);
-    writer.push(1 << 40, &[]);
+    writer.push(Position::new(1 << 40), &[]);
     writer.publish();
     let mut batch = Batch::default();
     reader.read(64, &mut batch).expect("nothing was overwritten");
-    let _ = reader.history(8..reader.position(), 0, |_, _| true, &mut batch);
+    let _ = reader.history(RingOffset::new(8)..reader.offset(), 0, |_, _| true, &mut batch);
 }

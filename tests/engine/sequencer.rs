@@ -45,7 +45,7 @@ fn book(local: u32, action: BookAction, px: i64) -> Vec<u8> {
 struct RingFollower {
     reader: Reader,
     directory: Directory,
-    values: LastValues,
+    values: LastValues<()>,
     overruns: usize,
 }
 
@@ -64,14 +64,14 @@ impl RingFollower {
                 self.overruns += 1;
             }
             for entry in &batch.entries {
-                records.push((entry.tag, batch.payload(entry).to_vec()));
-                self.apply(entry.tag, batch.payload(entry));
+                records.push((entry.position.get(), batch.payload(entry).to_vec()));
+                self.apply(batch.payload(entry));
             }
         }
         records
     }
 
-    fn apply(&mut self, position: u64, bytes: &[u8]) {
+    fn apply(&mut self, bytes: &[u8]) {
         let header = RecordHeader::read(bytes).unwrap();
         match RecordKind::from_wire(header.kind).unwrap() {
             RecordKind::Definition => {
@@ -81,9 +81,9 @@ impl RingFollower {
                     self.values.add(id);
                 }
             }
-            RecordKind::Status => drop(self.values.apply_status(&header, bytes, position)),
-            RecordKind::Gap => drop(self.values.apply_gap(&Gap::read(bytes).unwrap(), position)),
-            kind => drop(self.values.apply(&header, kind.channel().unwrap(), bytes, position)),
+            RecordKind::Status => drop(self.values.apply_status(&header, bytes, ())),
+            RecordKind::Gap => drop(self.values.apply_gap(&Gap::read(bytes).unwrap(), ())),
+            kind => drop(self.values.apply(&header, kind.channel().unwrap(), bytes, ())),
         }
     }
 

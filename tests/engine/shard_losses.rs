@@ -90,7 +90,7 @@ impl World {
         *sequence += 1;
         record::patch_sequenced(&mut bytes, header.instrument, (*sequence).into(), 1);
         self.position += 1;
-        self.ring.push(self.position, &bytes);
+        self.ring.push(self.position.into(), &bytes);
         self.ring.publish();
     }
 
@@ -560,7 +560,7 @@ fn lose_two_trades(world: &mut World) {
     let mut bytes = Vec::new();
     gap.encode(0, &mut bytes);
     world.position += 1;
-    world.ring.push(world.position, &bytes);
+    world.ring.push(world.position.into(), &bytes);
     world.ring.publish();
     world.sequences.insert((1, RecordKind::Trade as u8), 3);
     world.tick(0);

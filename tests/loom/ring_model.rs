@@ -1,32 +1,35 @@
-//! The ring's own source under loom, in rings so small that the producer overruns the reader within a few entries.
+//! The ring under loom: every interleaving of both sides, and every value that the memory model allows a load to see, in
+//! rings so small that the producer laps the reader within a few entries.
 
-use crate::ring::{self, Batch, Overrun, Reader, Writer};
+use crate::ring::{self, Batch, Overrun, Reader, RingOffset, Writer};
 use crate::sync::{Arc, AtomicU64, Ordering, fence};
 use loom::model::Builder;
 use loom::thread;
+use tickcast_protocol::Position;
 
-/// Far above 2^32, and so that the first entry lies across the end of a ring of 64 bytes.
-const FIRST: u64 = (1 << 40) + 48;
+/// Far above 2^32, and so that the first entry crosses the end of a ring of 64 bytes.
+const FIRST: RingOffset = RingOffset::new((1 << 40) + 48);
 
-/// Payload words of the entries, by number: all lengths that fit a ring of 64 bytes.
+/// Payload words of the entries, by number: all lengths that a ring of 64 bytes can hold.
 const PAYLOAD_WORDS: [u64; 3] = [1, 0, 2];
 
 fn payload_words(number: u64) -> u64 {
     PAYLOAD_WORDS[number as usize % PAYLOAD_WORDS.len()]
 }
 
-fn position_of(number: u64) -> u64 {
+/// The offset of an entry; its position is its number.
+fn offset_of(number: u64) -> RingOffset {
     FIRST + (0..number).map(|earlier| 16 + payload_words(earlier) * 8).sum::<u64>()
 }
 
-/// A word that differs for each index of each entry.
+/// A word that occurs once in all entries.
 fn word_of(number: u64, index: u64) -> u64 {
     0xab00 + number * 16 + index
 }
 
 fn push(writer: &mut Writer, number: u64) {
     let payload: Vec<u8> = (0..payload_words(number)).flat_map(|i| word_of(number, i).to_le_bytes()).collect();
-    writer.push(number, &payload);
+    writer.push(Position::new(number), &payload);
 }
 
 /// Pushes and publishes entries, one at a time.
@@ -37,23 +40,24 @@ fn publish_each(writer: &mut Writer, numbers: std::ops::Range<u64>) {
     }
 }
 
-/// Asserts that every entry is whole and at its offset, and returns the bytes that they took in the ring.
+/// Asserts that every entry is whole and at its offset, and returns the bytes that they take in the ring.
 fn check(batch: &Batch) -> u64 {
     let mut bytes = 0;
     for entry in &batch.entries {
-        let words: Vec<u64> = (0..payload_words(entry.tag)).map(|i| word_of(entry.tag, i)).collect();
+        let number = entry.position.get();
+        let words: Vec<u64> = (0..payload_words(number)).map(|i| word_of(number, i)).collect();
         let read = batch.payload(entry).as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
-        assert_eq!(entry.position, position_of(entry.tag));
-        assert!(read.eq(words), "entry {} is torn: {:?}", entry.tag, batch.payload(entry));
+        assert_eq!(entry.offset, offset_of(number));
+        assert!(read.eq(words), "entry {number} is torn: {:?}", batch.payload(entry));
         bytes += 16 + u64::from(entry.len);
     }
-    assert!(batch.entries.is_sorted_by_key(|entry| entry.tag));
+    assert!(batch.entries.is_sorted_by_key(|entry| entry.position));
     bytes
 }
 
-/// Reads once; returns the delivered or lost bytes.
+/// Reads once and returns how many bytes were delivered or lost.
 fn read_once(reader: &mut Reader, bytes_max: usize) -> u64 {
-    let before = reader.position();
+    let before = reader.offset();
     let mut batch = Batch::default();
     let accounted = match reader.read(bytes_max, &mut batch) {
         Ok(()) => check(&batch),
@@ -63,16 +67,16 @@ fn read_once(reader: &mut Reader, bytes_max: usize) -> u64 {
             lost
         }
     };
-    assert_eq!(reader.position(), before + accounted);
+    assert_eq!(reader.offset(), before + accounted);
     accounted
 }
 
-/// Reads until the ring is empty: every published byte is delivered or lost.
+/// Reads until nothing is left: everything that was published is delivered or lost.
 fn read_out(reader: &mut Reader, total: u64) {
     while !reader.is_empty() {
         assert!(read_once(reader, 1024) > 0);
     }
-    assert_eq!(reader.position(), FIRST + total);
+    assert_eq!(reader.offset(), FIRST + total);
 }
 
 fn model(preemptions_max: Option<usize>, run: impl Fn() + Sync + Send + 'static) {
@@ -82,19 +86,19 @@ fn model(preemptions_max: Option<usize>, run: impl Fn() + Sync + Send + 'static)
 }
 
 #[test]
-fn entries_read_during_an_overrun_are_whole_and_the_others_counted() {
+fn entries_read_while_overwritten_are_whole_or_counted_as_lost() {
     model(None, || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         publish_each(&mut writer, 0..2);
         let producer = thread::spawn(move || publish_each(&mut writer, 2..4));
         read_once(&mut reader, 1024);
         producer.join().unwrap();
-        read_out(&mut reader, position_of(4) - FIRST);
+        read_out(&mut reader, offset_of(4) - FIRST);
     });
 }
 
 #[test]
-fn entry_longer_than_the_read_is_whole() {
+fn entries_longer_than_the_limit_are_whole() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         publish_each(&mut writer, 0..2);
@@ -103,12 +107,12 @@ fn entry_longer_than_the_read_is_whole() {
             read_once(&mut reader, 0);
         }
         producer.join().unwrap();
-        read_out(&mut reader, position_of(5) - FIRST);
+        read_out(&mut reader, offset_of(5) - FIRST);
     });
 }
 
 #[test]
-fn unpublished_batch_that_overruns_the_reader_tears_no_entry() {
+fn batch_that_laps_the_reader_before_publishing_tears_no_entry() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(128, FIRST);
         publish_each(&mut writer, 0..4);
@@ -118,37 +122,38 @@ fn unpublished_batch_that_overruns_the_reader_tears_no_entry() {
         });
         read_once(&mut reader, 1024);
         producer.join().unwrap();
-        read_out(&mut reader, position_of(8) - FIRST);
+        read_out(&mut reader, offset_of(8) - FIRST);
     });
 }
 
 #[test]
-fn history_is_whole_or_an_overrun() {
+fn history_is_whole_or_refused_while_it_is_overwritten() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         publish_each(&mut writer, 0..2);
-        read_out(&mut reader, position_of(2) - FIRST);
+        read_out(&mut reader, offset_of(2) - FIRST);
         let producer = thread::spawn(move || publish_each(&mut writer, 2..4));
         let mut batch = Batch::default();
-        let wanted = |tag: u64, first: u64| {
-            assert!(tag < 2, "a tag that was never pushed: {tag}");
-            assert_eq!(first, if payload_words(tag) == 0 { 0 } else { word_of(tag, 0) });
+        let wanted = |position: Position, first: u64| {
+            let number = position.get();
+            assert!(number < 2, "{position} was never read");
+            assert_eq!(first, if payload_words(number) == 0 { 0 } else { word_of(number, 0) });
             true
         };
-        match reader.history(FIRST..reader.position(), 1024, wanted, &mut batch) {
+        match reader.history(FIRST..reader.offset(), 1024, wanted, &mut batch) {
             Ok(next) => assert_eq!(next, FIRST + check(&batch)),
             Err(Overrun { lost }) => {
                 assert!(batch.entries.is_empty() && batch.bytes.is_empty());
-                assert!(0 < lost && lost <= reader.position() - FIRST);
+                assert!(0 < lost && lost <= reader.offset() - FIRST);
             }
         }
         producer.join().unwrap();
-        read_out(&mut reader, position_of(4) - FIRST);
+        read_out(&mut reader, offset_of(4) - FIRST);
     });
 }
 
 #[test]
-fn gauge_on_a_third_thread_never_exceeds_what_was_published() {
+fn gauge_on_a_third_thread_shows_no_negative_or_impossible_backlog() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         let gauge = writer.gauge();
@@ -156,20 +161,20 @@ fn gauge_on_a_third_thread_never_exceeds_what_was_published() {
         let consumer = thread::spawn(move || {
             read_once(&mut reader, 1024);
         });
-        assert!(gauge.backlog_bytes() <= position_of(2) - FIRST);
+        assert!(gauge.backlog_bytes() <= offset_of(2) - FIRST);
         producer.join().unwrap();
         consumer.join().unwrap();
     });
 }
 
 #[test]
-fn producer_that_obeys_the_gauge_never_overruns() {
+fn producer_that_heeds_the_gauge_laps_no_reader() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         publish_each(&mut writer, 0..2);
         let producer = thread::spawn(move || {
             let gauge = writer.gauge();
-            // The four entries take 96 bytes: once the first two are read, the last two fit.
+            // The four entries make 96 bytes; with the first two read, there is room for the last two.
             for number in 2..4 {
                 if gauge.backlog_bytes() == 0 {
                     publish_each(&mut writer, number..number + 1);
@@ -186,7 +191,7 @@ fn producer_that_obeys_the_gauge_never_overruns() {
 }
 
 #[test]
-fn reader_that_checks_once_more_before_sleeping_is_woken() {
+fn reader_that_checks_again_before_sleeping_is_woken() {
     model(None, || {
         let (mut writer, reader) = ring::ring_at(64, FIRST);
         let asleep = Arc::new(AtomicU64::new(0));

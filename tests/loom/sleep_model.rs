@@ -11,6 +11,7 @@ use crate::sync::Arc;
 use loom::model::Builder;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
+use tickcast_protocol::Position;
 
 /// The payload of an entry. No test pushes more than the ring holds, so there is no overrun.
 const PAYLOAD: [u8; 8] = [7; 8];
@@ -66,8 +67,8 @@ enum Sleep {
 }
 
 /// What the sequencer handle does for a source, without the lock.
-fn publish(writer: &mut Writer, tag: u64) {
-    writer.push(tag, &PAYLOAD);
+fn publish(writer: &mut Writer, position: u64) {
+    writer.push(Position::new(position), &PAYLOAD);
     writer.publish();
 }
 

@@ -123,12 +123,12 @@ impl Relay {
             if let Some(next) = entries.front().copied()
                 && self.fuse.blows(Canary::SwappedRecords)
             {
-                self.to.push(entry.tag, self.batch.payload(&next));
-                self.to.push(next.tag, self.batch.payload(&entry));
+                self.to.push(entry.position, self.batch.payload(&next));
+                self.to.push(next.position, self.batch.payload(&entry));
                 entries.pop_front();
                 continue;
             }
-            self.to.push(entry.tag, self.batch.payload(&entry));
+            self.to.push(entry.position, self.batch.payload(&entry));
         }
         self.to.publish();
     }

@@ -97,8 +97,8 @@ impl History {
         batch.clear();
         self.tap.read(usize::MAX / 2, &mut batch).expect("it is read after every batch");
         for entry in &batch.entries {
-            assert_eq!(entry.tag, self.position + 1, "every record has its place");
-            self.position = entry.tag;
+            assert_eq!(entry.position.get(), self.position + 1, "positions are contiguous");
+            self.position = entry.position.get();
             self.take(batch.payload(entry));
         }
         self.batch = batch;
@@ -321,6 +321,6 @@ impl Feed {
         to.accept(source, &mut batch, now_ns);
         history.read();
         history.has_all(&batch);
-        assert_eq!(history.position, to.position().get(), "every record has its place");
+        assert_eq!(history.position, to.position().get(), "positions are contiguous");
     }
 }

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use tickcast::last_value::LastValues;
+use tickcast::ring::RingOffset;
 use tickcast_protocol::control::{ChannelSet, Pattern, Reply};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
@@ -21,7 +22,7 @@ use crate::{Dice, Seen};
 pub struct Truth<'a> {
     pub history: &'a History,
     /// What the shard knows at this moment.
-    pub shard: &'a LastValues,
+    pub shard: &'a LastValues<RingOffset>,
     /// Places of the node's order between which the shard was overrun.
     pub overruns: &'a [(u64, u64)],
     /// The last two times at which the shard was turned, if it had anything to do; `None` where it may have missed one.

@@ -5,7 +5,7 @@ use super::super::backlog::{Buffers, ClientBacklog};
 use super::super::market_view::LogCursor;
 use super::super::subscription_index::AudienceId;
 use super::{CHUNK_BYTES, CatchUp, PacketFields, scan_range, split_records};
-use crate::ring;
+use crate::ring::{self, RingOffset};
 use crate::stats::Counter;
 use tickcast_protocol::GapReason;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
@@ -36,9 +36,14 @@ impl CatchUp<'_> {
     }
 
     /// Copies the next log records that the audience may want out of the ring. Returns where to continue.
-    fn read_log(&mut self, audience: AudienceId, from: u64, batch: &mut ring::Batch) -> Result<u64, ring::Overrun> {
+    fn read_log(
+        &mut self,
+        audience: AudienceId,
+        from: RingOffset,
+        batch: &mut ring::Batch,
+    ) -> Result<RingOffset, ring::Overrun> {
         batch.clear();
-        let wanted = |_: u64, word: u64| self.wants_log_record(audience, word);
+        let wanted = |_, word: u64| self.wants_log_record(audience, word);
         let next = self.ring.history(scan_range(from, self.market.offset), CHUNK_BYTES, wanted, batch)?;
         self.charge_scan(next - from, batch);
         Ok(next)
@@ -63,7 +68,7 @@ impl CatchUp<'_> {
 
     /// Appends the records that were read and moves the cursor to `next`. Each packet states the position up to which the
     /// client has had everything, so that it can resume from any of them.
-    fn push_log_chunk(&mut self, audience: AudienceId, log: &mut LogCursor, next: u64, batch: &ring::Batch) {
+    fn push_log_chunk(&mut self, audience: AudienceId, log: &mut LogCursor, next: RingOffset, batch: &ring::Batch) {
         let from = log.position;
         if next == self.market.offset {
             *log = self.market.log_cursor();
@@ -79,7 +84,7 @@ impl CatchUp<'_> {
                 _ => true,
             })
         };
-        let records = batch.entries.iter().filter(is_for).map(|entry| (entry.tag, batch.payload(entry)));
+        let records = batch.entries.iter().filter(is_for).map(|entry| (entry.position, batch.payload(entry)));
         if records.clone().next().is_none() {
             return;
         }
@@ -122,7 +127,7 @@ impl CatchUp<'_> {
 /// Moves a cursor behind records that were read from the middle of the history, so that a Gap after them starts there.
 fn advance_in_history(log: &mut LogCursor, batch: &ring::Batch) {
     let Some(last) = batch.entries.last() else { return };
-    log.position = last.tag;
+    log.position = last.position;
     let mut sequences = log.sequences.to_vec();
     for entry in &batch.entries {
         let bytes = batch.payload(entry);

@@ -15,11 +15,11 @@ use std::ops::Range;
 use super::super::backlog::{Buffers, ClientBacklog, InitialValue};
 use super::super::subscription_index::{AudienceId, Key, SubscriptionIndex, Target};
 use super::{CHUNK_BYTES, CatchUp, PacketFields, scan_range};
-use crate::ring;
+use crate::ring::{self, RingOffset};
 use crate::stats::Counter;
 use tickcast_protocol::control::reply;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
-use tickcast_protocol::{ConflationInterval, packet};
+use tickcast_protocol::{ConflationInterval, Position, packet};
 
 /// A replay under way.
 #[derive(Debug)]
@@ -33,11 +33,11 @@ pub(in crate::shard) struct Replay {
     /// The client has no other items.
     pub(in crate::shard) is_sole: bool,
     /// The token: records with a higher position are replayed.
-    pub(in crate::shard) after: u64,
+    pub(in crate::shard) after: Position,
     /// The part of the ring that is still to be read.
-    pub(in crate::shard) range: Range<u64>,
+    pub(in crate::shard) range: Range<RingOffset>,
     /// Position of the newest record before the range's end.
-    pub(in crate::shard) end_position: u64,
+    pub(in crate::shard) end_position: Position,
     /// The next instrument to be announced; `None` when all are.
     pub(in crate::shard) announce: Option<u32>,
 }
@@ -51,12 +51,12 @@ impl Replay {
 /// Records of one chunk of a replay: the position of each, and where it is in the chunk's bytes.
 struct Chunk<'a> {
     bytes: &'a mut Vec<u8>,
-    records: Vec<(u64, Range<usize>)>,
+    records: Vec<(Position, Range<usize>)>,
 }
 
 impl Chunk<'_> {
     /// Adds what `push` appends, if anything, as a record.
-    fn add(&mut self, position: u64, push: impl FnOnce(&mut Vec<u8>)) {
+    fn add(&mut self, position: Position, push: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         push(self.bytes);
         if self.bytes.len() > start {
@@ -138,14 +138,14 @@ impl CatchUp<'_> {
         batch.clear();
         let index = self.index;
         let Range { start, end } = replay.range;
-        let wanted = |position: u64, word: u64| {
+        let wanted = |position: Position, word: u64| {
             replayed_kind(index, audience, replay, position, RecordPrefix::from_word(word)).is_some()
         };
         let next = self.ring.history(scan_range(start, end), CHUNK_BYTES, wanted, batch)?;
         self.charge_scan(next - start, batch);
         for entry in &batch.entries {
             let bytes = batch.payload(entry);
-            chunk.add(replay.after.max(entry.tag), |out| self.push_entry(audience, replay, entry, bytes, out));
+            chunk.add(replay.after.max(entry.position), |out| self.push_entry(audience, replay, entry, bytes, out));
         }
         replay.range.start = next;
         Ok(())
@@ -153,12 +153,14 @@ impl CatchUp<'_> {
 
     fn push_entry(&self, audience: AudienceId, replay: &Replay, entry: &ring::Entry, bytes: &[u8], out: &mut Vec<u8>) {
         let (Some(header), Some(prefix)) = (RecordHeader::read(bytes), RecordPrefix::read(bytes)) else { return };
-        let Some((kind, interval)) = replayed_kind(self.index, audience, replay, entry.tag, prefix) else { return };
+        let Some((kind, interval)) = replayed_kind(self.index, audience, replay, entry.position, prefix) else {
+            return;
+        };
         let Some(channel) = kind.channel() else {
             return self.push_event(audience, replay, kind, header.instrument, bytes, out);
         };
         let is_resent = header.flags & flags::SNAPSHOT != 0;
-        let is_new = entry.tag > replay.after || (is_resent && entry.tag == replay.after);
+        let is_new = entry.position > replay.after || (is_resent && entry.position == replay.after);
         if channel.is_log() || (is_new && interval == ConflationInterval::IMMEDIATE) {
             let start = out.len();
             out.extend_from_slice(bytes);
@@ -168,9 +170,8 @@ impl CatchUp<'_> {
             }
             return;
         }
-        let end = entry.position + ring::HEADER_BYTES as u64 + u64::from(entry.len);
         let values = self.market.values.row(header.instrument);
-        if let Some(values) = values.filter(|values| values.position(channel) == end) {
+        if let Some(values) = values.filter(|values| values.origin(channel) == entry.end()) {
             values.push(header.instrument, channel, flags::CONFLATED, out);
         }
     }
@@ -215,7 +216,7 @@ impl CatchUp<'_> {
         self.counters.add(Counter::ReplaysLost, 1);
         let mut text = Vec::new();
         let Replay { id, conflate_ms, count, .. } = *replay;
-        let from = (self.market.position + 1).into();
+        let from = self.market.position.next();
         reply::resumed(&mut text, &reply::Resumed { id, how: "snapshot", from, conflate_ms, count, unknown: &[] });
         self.index.encoding(audience).format.push_answer(&text, self.arena);
     }
@@ -226,7 +227,7 @@ fn replayed_kind(
     index: &SubscriptionIndex,
     audience: AudienceId,
     replay: &Replay,
-    position: u64,
+    position: Position,
     prefix: RecordPrefix,
 ) -> Option<(RecordKind, ConflationInterval)> {
     let (kind, instrument) = (prefix.kind()?, prefix.instrument());

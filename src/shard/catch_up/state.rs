@@ -14,6 +14,7 @@ use super::super::subscription_index::{AudienceId, Key, Target};
 use super::super::tick_records::Now;
 use super::{CHUNK_BYTES, CatchUp, PacketFields, split_records};
 use crate::last_value::InstrumentValues;
+use crate::ring::RingOffset;
 use crate::stats::Counter;
 use tickcast_protocol::record::{self, Channel, flags};
 use tickcast_protocol::{ConflationInterval, packet};
@@ -29,22 +30,22 @@ const CHANNELS: [Channel; Channel::COUNT] =
 pub(in crate::shard) struct StateCursor {
     tick: u64,
     /// End of what had been read from the ring in that tick.
-    offset: u64,
+    offset: RingOffset,
     /// The values were sent to this client one by one: it has had them up to `offset`, also those that were still pending
     /// at their conflation interval.
     is_explicit: bool,
     /// Up to this ring offset the client has had every value in any case, dispatched or not.
-    pub(in crate::shard) floor: u64,
+    pub(in crate::shard) floor: RingOffset,
 }
 
 impl StateCursor {
     /// The cursor of a member: it has had what was dispatched, and all values up to `floor`.
-    pub(in crate::shard) fn dispatched(now: Now, offset: u64, floor: u64) -> Self {
+    pub(in crate::shard) fn dispatched(now: Now, offset: RingOffset, floor: RingOffset) -> Self {
         Self { tick: now.tick, offset, is_explicit: false, floor }
     }
 
     /// The cursor of a client that has had all values up to `offset`.
-    pub(in crate::shard) fn explicit(now: Now, offset: u64) -> Self {
+    pub(in crate::shard) fn explicit(now: Now, offset: RingOffset) -> Self {
         Self { tick: now.tick, offset, is_explicit: true, floor: offset }
     }
 }
@@ -163,7 +164,7 @@ impl CatchUp<'_> {
             return;
         }
         let status = self.market.values.status(0);
-        if status.place > backlog.state.cursor_of(1).offset {
+        if status.origin > backlog.state.cursor_of(1).offset {
             status.push(0, 0, out);
         } else if backlog.requested.iter().any(|(_, initial)| *initial != InitialValue::Conflated) {
             status.push_if_received(0, out);
@@ -182,7 +183,7 @@ impl CatchUp<'_> {
             record::encode_definition(definition, out);
         }
         let status = self.market.values.status(instrument);
-        if status.place > backlog.state.cursor_of(instrument).offset {
+        if status.origin > backlog.state.cursor_of(instrument).offset {
             status.push(instrument, 0, out);
         } else if announces {
             status.push_if_received(instrument, out);
@@ -212,7 +213,7 @@ impl CatchUp<'_> {
     fn value_flags(
         &self,
         backlog: &ClientBacklog,
-        values: &InstrumentValues,
+        values: &InstrumentValues<RingOffset>,
         instrument: u32,
         Wanted { channel, interval, initial }: Wanted,
         quote_order: QuoteOrder,
@@ -252,13 +253,13 @@ impl CatchUp<'_> {
     fn is_missed(
         &self,
         cursor: StateCursor,
-        values: &InstrumentValues,
+        values: &InstrumentValues<RingOffset>,
         instrument: u32,
         channel: Channel,
         interval: ConflationInterval,
         quote_order: QuoteOrder,
     ) -> bool {
-        let offset = values.position(channel);
+        let offset = values.origin(channel);
         if cursor.is_explicit || interval == ConflationInterval::IMMEDIATE {
             return offset > cursor.offset;
         }
@@ -268,7 +269,7 @@ impl CatchUp<'_> {
 }
 
 /// True if the newest record of a log channel is the last one that the client has had or will skip.
-fn is_newest(values: &InstrumentValues, instrument: u32, channel: Channel, log: &LogCursor) -> bool {
+fn is_newest(values: &InstrumentValues<RingOffset>, instrument: u32, channel: Channel, log: &LogCursor) -> bool {
     let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
     values.sequence(channel) == had[usize::from(channel == Channel::Raw)]
 }

@@ -12,10 +12,11 @@ use super::super::subscription_index::{AudienceId, Change, Key, Target};
 use super::resolve::{SymbolSet, count_covered, release, resolve};
 use crate::io::Io;
 use crate::last_value::LastValues;
+use crate::ring::RingOffset;
 use crate::stats::Counter;
 use tickcast_protocol::control::{ChannelSet, Pattern, RequestError, reply};
 use tickcast_protocol::record::Channel;
-use tickcast_protocol::{ConflationInterval, Token};
+use tickcast_protocol::{ConflationInterval, Position, Token};
 
 /// How a subscription begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ enum Start {
     /// With the next records.
     Live,
     /// With the records after a token's position, which the ring has from this offset on.
-    Replay { position: u64, offset: u64 },
+    Replay { position: Position, offset: RingOffset },
 }
 
 /// What a subscribe or resume request asks for.
@@ -61,10 +62,10 @@ impl<I: Io> ClientContext<'_, I> {
         let Wish { id, interval, .. } = wish;
         let (start, how, from, counter) = match self.find_token(token, interval) {
             Some(offset) => {
-                let start = Start::Replay { position: token.position.get(), offset };
+                let start = Start::Replay { position: token.position, offset };
                 (start, "replay", token.position.next(), Counter::ResumesReplayed)
             }
-            None => (Start::Snapshot, "snapshot", (self.market.position + 1).into(), Counter::ResumesSnapshot),
+            None => (Start::Snapshot, "snapshot", self.market.position.next(), Counter::ResumesSnapshot),
         };
         let Granted { count, unknown, .. } = self.add_items(slot, wish, start)?;
         self.counters.add(counter, 1);
@@ -80,10 +81,9 @@ impl<I: Io> ClientContext<'_, I> {
 
     /// Where in the ring the records after a token begin, or somewhat before; `None` if they are not there any more or
     /// never were.
-    fn find_token(&self, token: Token, interval: ConflationInterval) -> Option<u64> {
-        let position = token.position.get();
-        let is_of_this_run = token.epoch == self.settings.epoch && position <= self.market.position;
-        let offset = self.backlog.history.find(position, interval).filter(|_| is_of_this_run)?;
+    fn find_token(&self, token: Token, interval: ConflationInterval) -> Option<RingOffset> {
+        let is_of_this_run = token.epoch == self.settings.epoch && token.position <= self.market.position;
+        let offset = self.backlog.history.find(token.position, interval).filter(|_| is_of_this_run)?;
         (offset >= self.ring.oldest()).then_some(offset)
     }
 
@@ -131,7 +131,7 @@ impl<I: Io> ClientContext<'_, I> {
         id: u64,
         interval: ConflationInterval,
         (count, keys, is_sole): (usize, Vec<Key>, bool),
-        (after, from): (u64, u64),
+        (after, from): (Position, RingOffset),
     ) {
         let Some(backlog) = self.backlog.get_mut(slot) else { return };
         backlog.replay = Some(Replay {
@@ -182,7 +182,12 @@ impl<I: Io> ClientContext<'_, I> {
 }
 
 /// Values from after the ring offset `floor` that wait for an interval boundary at which the audience would get them.
-fn pending_values(fan_out: &FanOut, values: &LastValues, audience: AudienceId, floor: u64) -> Vec<(Key, InitialValue)> {
+fn pending_values(
+    fan_out: &FanOut,
+    values: &LastValues<RingOffset>,
+    audience: AudienceId,
+    floor: RingOffset,
+) -> Vec<(Key, InitialValue)> {
     let FanOut { index, conflator, .. } = fan_out;
     let mut pending = Vec::new();
     if index.items(audience) == 0 {
@@ -194,7 +199,7 @@ fn pending_values(fan_out: &FanOut, values: &LastValues, audience: AudienceId, f
                 Channel::Quote => quote_order(index, audience, instrument),
                 _ => QuoteOrder::Free,
             };
-            let offset = values.row(instrument).map_or(0, |values| values.position(channel));
+            let offset = values.row(instrument).map_or(RingOffset::START, |values| values.origin(channel));
             if offset > floor
                 && conflator.is_pending(interval, instrument, channel, order)
                 && index.wants(audience, instrument, channel) == Some(interval)

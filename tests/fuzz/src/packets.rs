@@ -102,7 +102,7 @@ fn check_ring(instruments: u32, batches: &[Vec<u8>]) {
 struct Log {
     position: u64,
     sequences: HashMap<(u32, Channel), Sequence>,
-    values: LastValues,
+    values: LastValues<()>,
 }
 
 impl Log {
@@ -124,9 +124,9 @@ impl Log {
                 assert_eq!(gap.from_sequence, last.next(), "a gap begins where the records end");
                 assert!(gap.to_sequence >= gap.from_sequence);
                 *last = gap.to_sequence;
-                self.values.apply_gap(&gap, self.position);
+                self.values.apply_gap(&gap, ());
             }
-            RecordKind::Status => drop(self.values.apply_status(&header, record, self.position)),
+            RecordKind::Status => drop(self.values.apply_status(&header, record, ())),
             RecordKind::Heartbeat => panic!("a heartbeat is the source's alone"),
             kind => {
                 let channel = kind.channel().expect("the others are the channels'");
@@ -134,7 +134,7 @@ impl Log {
                 let last = self.sequences.entry((header.instrument, channel)).or_default();
                 *last = last.next();
                 assert_eq!(header.sequence, *last, "sequences are contiguous");
-                let applied = self.values.apply(&header, channel, record, self.position);
+                let applied = self.values.apply(&header, channel, record, ());
                 assert_eq!(applied, Applied::Next, "{header:?}");
             }
         }
@@ -164,7 +164,7 @@ fn read_out(reader: &mut Reader) -> Vec<(u64, Vec<u8>)> {
     while !reader.is_empty() {
         reader.read(RING_BYTES, &mut batch).expect("the ring has room for all");
     }
-    batch.entries.iter().map(|entry| (entry.tag, batch.payload(entry).to_vec())).collect()
+    batch.entries.iter().map(|entry| (entry.position.get(), batch.payload(entry).to_vec())).collect()
 }
 
 /// A subscriber of all gets every trade and every raw record, or a Gap, and at the end the last values.
