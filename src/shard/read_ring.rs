@@ -71,14 +71,14 @@ impl Dispatch<'_> {
         self.market.position = self.market.position.max(entry.position);
         let span = Span { start: entry.start as usize, len: entry.len as usize };
         let Some(header) = RecordHeader::read(self.fan_out.records.bytes(span)) else { return };
-        let record = Incoming { header, span, origin: Origin { position: entry.position, ring_end: entry.end() } };
+        let mut record = Incoming { header, span, origin: Origin { position: entry.position, ring_end: entry.end() } };
         match RecordKind::from_wire(header.kind) {
             Some(RecordKind::Definition) => self.dispatch_definition(&record),
             Some(RecordKind::Gap) => self.dispatch_gap(&record),
             Some(RecordKind::Status) => self.dispatch_status(&record),
             Some(kind) => {
                 if let Some(channel) = kind.channel() {
-                    self.dispatch_record(&record, channel);
+                    self.dispatch_record(&mut record, channel);
                 }
             }
             None => {}
@@ -143,22 +143,22 @@ impl Dispatch<'_> {
         }
     }
 
-    fn dispatch_record(&mut self, record: &Incoming, channel: Channel) {
-        let Incoming { mut header, span, origin } = *record;
+    fn dispatch_record(&mut self, record: &mut Incoming, channel: Channel) {
+        let Incoming { header, span, origin } = record;
+        let (span, origin, records) = (*span, *origin, &mut self.fan_out.records);
         let is_resent = header.flags & flags::SNAPSHOT != 0;
         if is_resent {
             self.history.note_resent(origin.position);
+            // As for a Status: to clients the record is live.
+            header.flags &= !flags::SNAPSHOT;
+            record::patch_flags(records.bytes_mut(span), header.flags);
         }
-        // As for a Status: to clients the record is live.
-        header.flags &= !flags::SNAPSHOT;
-        let records = &mut self.fan_out.records;
-        record::patch_flags(records.bytes_mut(span), header.flags);
         let values = &mut self.market.values;
         let had_book =
             channel == Channel::Book && values.row(header.instrument).is_some_and(|row| row.book().is_some());
-        let applied = values.apply(&header, channel, records.bytes(span), origin.ring_end);
+        let applied = values.apply(header, channel, records.bytes(span), origin.ring_end);
         match applied {
-            Applied::Broken if had_book => return self.suspect_book(&header, origin),
+            Applied::Broken if had_book => return self.suspect_book(header, origin),
             Applied::Ignored | Applied::Broken => return,
             // Slow clients skip resent records: to them a single lost record is a gap in the ring.
             Applied::Next if is_resent && channel.is_log() => self.history.raise_log_floor(self.market.offset),
@@ -208,7 +208,9 @@ impl Dispatch<'_> {
     fn note_conflated(&mut self, record: &Incoming, channel: Channel, jumped: bool) {
         let FanOut { index, conflator, records, .. } = &mut *self.fan_out;
         let instrument = record.header.instrument;
-        for interval in (1..ConflationInterval::COUNT).map(ConflationInterval::from_index) {
+        let intervals = (1..ConflationInterval::COUNT).map(ConflationInterval::from_index);
+        // Most intervals are not in use at all, which costs less to find out.
+        for interval in intervals.filter(|interval| index.uses(*interval)) {
             if !index.is_watched(instrument, channel, interval) {
                 continue;
             }

@@ -350,9 +350,6 @@ impl SubscriptionIndex {
 
     /// True if any audience watches this channel of this instrument at this interval.
     pub fn is_watched(&self, instrument: u32, channel: Channel, interval: ConflationInterval) -> bool {
-        if self.items_at[interval.index()] == 0 {
-            return false;
-        }
         let row = &self.instruments[instrument as usize - 1];
         let watched = |watches: &WatchLists| !watches.of(channel).list(interval).is_empty();
         watched(&row.watches) || row.patterns.iter().any(|pattern| watched(&self.patterns[*pattern as usize].watches))
