@@ -19,6 +19,7 @@ use super::market_view::LogCursor;
 use super::paged_vec::PagedVec;
 use super::subscription_index::Key;
 use super::tick_records::Now;
+use crate::io::SlotId;
 use crate::ring;
 
 /// See the module.
@@ -27,8 +28,8 @@ pub(super) struct Backlog {
     /// By slot.
     clients: PagedVec<Option<Box<ClientBacklog>>>,
     len: usize,
-    /// Slots to be served in the catch-up phase; may name clients that are gone or have been served.
-    pub(super) queue: VecDeque<u32>,
+    /// Clients to be served in the catch-up phase; some may be gone or have been served.
+    pub(super) queue: VecDeque<SlotId>,
     pub(super) history: History,
     pub(super) buffers: Buffers,
 }
@@ -90,43 +91,47 @@ impl Backlog {
         self.len
     }
 
-    pub(super) fn get(&self, slot: u32) -> Option<&ClientBacklog> {
-        self.clients.get(slot as usize)?.as_deref()
+    pub(super) fn get(&self, slot_id: SlotId) -> Option<&ClientBacklog> {
+        self.clients.get(slot_id.index as usize)?.as_deref()
     }
 
-    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut ClientBacklog> {
-        self.clients.get_mut(slot as usize)?.as_deref_mut()
+    pub(super) fn get_mut(&mut self, slot_id: SlotId) -> Option<&mut ClientBacklog> {
+        self.clients.get_mut(slot_id.index as usize)?.as_deref_mut()
     }
 
     /// The client's backlog; `make` makes one for a client that has none.
-    pub(super) fn get_or_insert_with(&mut self, slot: u32, make: impl FnOnce() -> ClientBacklog) -> &mut ClientBacklog {
-        self.clients.grow(slot as usize + 1);
+    pub(super) fn get_or_insert_with(
+        &mut self,
+        slot_id: SlotId,
+        make: impl FnOnce() -> ClientBacklog,
+    ) -> &mut ClientBacklog {
+        self.clients.grow(slot_id.index as usize + 1);
         let len = &mut self.len;
-        self.clients[slot as usize].get_or_insert_with(|| {
+        self.clients[slot_id.index as usize].get_or_insert_with(|| {
             *len += 1;
             Box::new(make())
         })
     }
 
-    pub(super) fn remove(&mut self, slot: u32) -> Option<Box<ClientBacklog>> {
-        let removed = self.clients.get_mut(slot as usize)?.take();
+    pub(super) fn remove(&mut self, slot_id: SlotId) -> Option<Box<ClientBacklog>> {
+        let removed = self.clients.get_mut(slot_id.index as usize)?.take();
         self.len -= usize::from(removed.is_some());
         removed
     }
 
     /// Queues a client for the next catch-up phase, unless it waits for room in its socket.
-    pub(super) fn enqueue(&mut self, slot: u32) {
-        let Some(client) = self.clients.get_mut(slot as usize).and_then(Option::as_deref_mut) else { return };
+    pub(super) fn enqueue(&mut self, slot_id: SlotId) {
+        let Some(client) = self.clients.get_mut(slot_id.index as usize).and_then(Option::as_deref_mut) else { return };
         if !client.is_queued && !client.is_blocked {
             client.is_queued = true;
-            self.queue.push_back(slot);
+            self.queue.push_back(slot_id);
         }
     }
 
-    /// Takes the backlog of a slot that was in the queue, with what serving it needs besides; `None` if the client is gone
+    /// The backlog of a client that was in the queue, with what serving it needs besides; `None` if the client is gone
     /// or was served already.
-    pub(super) fn dequeued(&mut self, slot: u32) -> Option<(&mut ClientBacklog, &History, &mut Buffers)> {
-        let client = self.clients.get_mut(slot as usize)?.as_deref_mut()?;
+    pub(super) fn dequeued(&mut self, slot_id: SlotId) -> Option<(&mut ClientBacklog, &History, &mut Buffers)> {
+        let client = self.clients.get_mut(slot_id.index as usize)?.as_deref_mut()?;
         std::mem::take(&mut client.is_queued).then_some((client, &self.history, &mut self.buffers))
     }
 }

@@ -29,7 +29,7 @@ use super::market_view::MarketView;
 use super::packets::Packing;
 use super::subscription_index::{AudienceId, SubscriptionIndex};
 use super::tick_records::Now;
-use crate::io::Io;
+use crate::io::{Io, SlotId};
 use crate::ring::{self, RingOffset};
 use crate::stats::{Counter, ShardCounters};
 use tickcast_protocol::Position;
@@ -53,26 +53,26 @@ pub(super) fn catch_up<I: Io>(clients: &mut ClientContext<'_, I>) -> bool {
     let mut served = Vec::new();
     let mut scanned_bytes = 0;
     for _ in 0..clients.backlog.queue.len() {
-        let Some(slot) = clients.backlog.queue.pop_front() else { break };
-        let Some(is_complete) = prepare(clients, slot, &mut scanned_bytes) else { continue };
-        served.push((slot, is_complete));
+        let Some(slot_id) = clients.backlog.queue.pop_front() else { break };
+        let Some(is_complete) = prepare(clients, slot_id, &mut scanned_bytes) else { continue };
+        served.push((slot_id, is_complete));
         if clients.outbox.batch.arena.len() > TICK_SEND_BYTES || scanned_bytes > TICK_SCAN_BYTES {
             break;
         }
     }
     clients.outbox.send(clients.counters);
     clients.handle_stopped();
-    for (slot, is_complete) in &served {
-        conclude(clients, *slot, *is_complete);
+    for (slot_id, is_complete) in &served {
+        conclude(clients, *slot_id, *is_complete);
     }
     !served.is_empty()
 }
 
 /// Prepares the next send of one client. Returns whether nothing is missing after it; `None` if nothing is pending there.
-fn prepare<I: Io>(clients: &mut ClientContext<'_, I>, slot: u32, scanned_bytes: &mut u64) -> Option<bool> {
-    let client = clients.connections.get(slot)?;
+fn prepare<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, scanned_bytes: &mut u64) -> Option<bool> {
+    let client = clients.connections.get(slot_id)?;
     let audience = client.audience;
-    let (backlog, history, buffers) = clients.backlog.dequeued(slot)?;
+    let (backlog, history, buffers) = clients.backlog.dequeued(slot_id)?;
     let FanOut { index, conflator, encoder, .. } = &mut *clients.fan_out;
     let batch = &mut clients.outbox.batch;
     let start = batch.arena.len();
@@ -99,18 +99,20 @@ fn prepare<I: Io>(clients: &mut ClientContext<'_, I>, slot: u32, scanned_bytes: 
 }
 
 /// After the send: the client becomes a member again, waits for the next tick or for its socket, or is closed.
-fn conclude<I: Io>(clients: &mut ClientContext<'_, I>, slot: u32, is_complete: bool) {
-    let (Some(client), Some(backlog)) = (clients.connections.get(slot), clients.backlog.get_mut(slot)) else { return };
+fn conclude<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, is_complete: bool) {
+    let (Some(client), Some(backlog)) = (clients.connections.get(slot_id), clients.backlog.get_mut(slot_id)) else {
+        return;
+    };
     if backlog.is_blocked {
         return;
     }
     backlog.progress_ns = backlog.progress_ns.max(clients.now.ns);
     if !client.is_open() {
-        clients.finish_close(slot);
+        clients.finish_close(slot_id);
     } else if is_complete && backlog.pending_bytes() == 0 {
-        clients.join_live_path(slot);
+        clients.join_live_path(slot_id);
     } else {
-        clients.backlog.enqueue(slot);
+        clients.backlog.enqueue(slot_id);
     }
 }
 

@@ -42,79 +42,78 @@ impl<I: Io> ClientContext<'_, I> {
         let per_second = self.settings.requests_per_s;
         self.connections.insert(Client::new(slot_id, audience, encoding, per_second, self.now.ns));
         self.counters.add(Counter::ClientsAccepted, 1);
-        let backlog = self.leave_live_path(slot_id.index);
+        let backlog = self.leave_live_path(slot_id);
         backlog.answers.extend_from_slice(upgrade);
         backlog.deferred_input.extend_from_slice(input);
-        self.welcome(slot_id.index, encoding);
+        self.welcome(slot_id, encoding);
     }
 
-    fn welcome(&mut self, slot: u32, encoding: Encoding) {
+    fn welcome(&mut self, slot_id: SlotId, encoding: Encoding) {
         let Settings { epoch, heartbeat_ms, subscriptions_max, requests_per_s, .. } = *self.settings;
         let limits = reply::WelcomeLimits { symbols: subscriptions_max as u64, requests_per_s: requests_per_s.into() };
         if !encoding.format.is_websocket() {
             // If the stream breaks without a close event, clients come back spread over time all the same.
-            self.push_bytes(slot, |out| sse::push_retry(reconnect_ms(slot), out));
+            self.push_bytes(slot_id, |out| sse::push_retry(reconnect_ms(slot_id), out));
         }
-        self.answer(slot, |out| {
+        self.answer(slot_id, |out| {
             reply::welcome(out, epoch, env!("CARGO_PKG_VERSION"), heartbeat_ms.into(), limits);
         });
     }
 
     /// Answers a client.
-    pub(super) fn answer(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(format) = self.connections.get(slot).map(|client| client.encoding.format) else { return };
+    pub(super) fn answer(&mut self, slot_id: SlotId, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(format) = self.connections.get(slot_id).map(|client| client.encoding.format) else { return };
         let mut text = Vec::new();
         write(&mut text);
-        self.push_bytes(slot, |out| format.push_answer(&text, out));
+        self.push_bytes(slot_id, |out| format.push_answer(&text, out));
     }
 
     /// Sends a client a control frame.
-    pub(super) fn push_control_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
-        self.push_bytes(slot, |out| push_frame(opcode, payload, out));
+    pub(super) fn push_control_frame(&mut self, slot_id: SlotId, opcode: Opcode, payload: &[u8]) {
+        self.push_bytes(slot_id, |out| push_frame(opcode, payload, out));
     }
 
     /// Adds to the pending answers of a client. One that sends requests and does not read the answers is closed at the
     /// limit. An SSE client has sent one request, and has no limit.
-    fn push_bytes(&mut self, slot: u32, push: impl FnOnce(&mut Vec<u8>)) {
-        let Some(client) = self.connections.get(slot) else { return };
+    fn push_bytes(&mut self, slot_id: SlotId, push: impl FnOnce(&mut Vec<u8>)) {
+        let Some(client) = self.connections.get(slot_id) else { return };
         let limit = if client.is_websocket() { self.settings.answers_bytes_max } else { usize::MAX };
-        let backlog = self.leave_live_path(slot);
+        let backlog = self.leave_live_path(slot_id);
         let pending = backlog.answers.len();
         push(&mut backlog.answers);
-        self.backlog.enqueue(slot);
+        self.backlog.enqueue(slot_id);
         if pending > limit {
             self.counters.add(Counter::Floods, 1);
             let reason = format!("more than {limit} bytes of answers were not read");
-            self.close(slot, CloseCode::POLICY, &reason);
+            self.close(slot_id, CloseCode::POLICY, &reason);
         }
     }
 
     /// Takes a client off the live path because something is pending for it; it has had all that was dispatched up to now.
     /// Returns its backlog, also for a client that is off the live path already.
-    pub(super) fn leave_live_path(&mut self, slot: u32) -> &mut ClientBacklog {
-        self.connections.leave_audience(slot, &mut self.fan_out.audiences);
+    pub(super) fn leave_live_path(&mut self, slot_id: SlotId) -> &mut ClientBacklog {
+        self.connections.leave_audience(slot_id, &mut self.fan_out.audiences);
         let (now, market, join_marks) = (self.now, &mut *self.market, &self.fan_out.join_marks);
-        self.backlog.get_or_insert_with(slot, || {
-            let floor = join_marks.get(slot).unwrap_or_default();
+        self.backlog.get_or_insert_with(slot_id, || {
+            let floor = join_marks.get(slot_id).unwrap_or_default();
             let cursor = StateCursor::dispatched(now, market.offset, floor);
             ClientBacklog::new(now, market.directory.len() as u32, StateWalk::at(cursor), market.log_cursor())
         })
     }
 
     /// Makes a client for which nothing is pending a member of its audience, from the next tick on.
-    pub(super) fn join_live_path(&mut self, slot: u32) {
-        let Some(backlog) = self.backlog.remove(slot) else { return };
-        self.connections.join_audience(slot, &mut self.fan_out.audiences, self.now.ns);
-        let Some(client) = self.connections.get_mut(slot) else { return };
+    pub(super) fn join_live_path(&mut self, slot_id: SlotId) {
+        let Some(backlog) = self.backlog.remove(slot_id) else { return };
+        self.connections.join_audience(slot_id, &mut self.fan_out.audiences, self.now.ns);
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         // Its input was not read in the backlog. That its socket took what was pending is a sign of life.
         client.received_ns = client.received_ns.max(backlog.progress_ns);
-        let slot_id = client.slot_id;
         // A client that only had an answer has not had the values that are pending at its conflation interval.
         if backlog.state.is_explicit() && self.fan_out.index.conflates(client.audience) {
-            self.fan_out.join_marks.set(slot, self.market.offset, self.now);
+            self.fan_out.join_marks.set(slot_id, self.market.offset, self.now);
         }
         if backlog.deferred_input.is_empty() {
-            self.receive_if_ready(slot);
+            self.receive_if_ready(slot_id);
         } else {
             // Its requests continue in the next tick. Only the bytes are kept until then, not the backlog.
             self.connections.deferred_input.push_back((slot_id, backlog.deferred_input));
@@ -122,9 +121,9 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     /// Asks for input if there is some and nothing is pending for the client; until then TCP slows it down.
-    pub(super) fn receive_if_ready(&mut self, slot: u32) {
-        let Some(client) = self.connections.get_mut(slot) else { return };
-        let is_behind = client.is_open() && self.backlog.get(slot).is_some();
+    pub(super) fn receive_if_ready(&mut self, slot_id: SlotId) {
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
+        let is_behind = client.is_open() && self.backlog.get(slot_id).is_some();
         if client.readable && !client.receiving && !is_behind {
             client.readable = false;
             client.receiving = true;
@@ -137,18 +136,18 @@ impl<I: Io> ClientContext<'_, I> {
         while let Some(stopped) = self.outbox.stopped.pop_front() {
             match stopped {
                 Stopped::Full { slot_id, rest, took } => self.block(slot_id, rest, took),
-                Stopped::Broken { slot_id } => self.drop_client(slot_id.index),
+                Stopped::Broken { slot_id } => self.drop_client(slot_id),
             }
         }
     }
 
     /// A socket is full: the rest is kept, and the client is served again once there is room.
     fn block(&mut self, slot_id: SlotId, rest: Bytes, took: bool) {
-        if self.connections.find_mut(slot_id).is_none() {
+        if self.connections.get_mut(slot_id).is_none() {
             return;
         }
         let now_ns = self.now.ns;
-        let backlog = self.leave_live_path(slot_id.index);
+        let backlog = self.leave_live_path(slot_id);
         backlog.unsent = rest;
         backlog.is_blocked = true;
         // A full socket that takes nothing makes no progress, however often it reports room.
@@ -159,12 +158,12 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     /// Closes the connection of a client and forgets the client.
-    pub(super) fn drop_client(&mut self, slot: u32) {
-        self.connections.leave_audience(slot, &mut self.fan_out.audiences);
-        let Some(client) = self.connections.remove(slot) else { return };
-        self.backlog.remove(slot);
+    pub(super) fn drop_client(&mut self, slot_id: SlotId) {
+        self.connections.leave_audience(slot_id, &mut self.fan_out.audiences);
+        let Some(client) = self.connections.remove(slot_id) else { return };
+        self.backlog.remove(slot_id);
         self.fan_out.index.leave(client.audience);
-        self.fan_out.join_marks.remove(slot);
+        self.fan_out.join_marks.remove(slot_id);
         self.outbox.io.close(client.slot_id);
         self.counters.add(Counter::ClientsClosed, 1);
     }

@@ -5,25 +5,25 @@
 use super::client_context::ClientContext;
 use super::connections::{CloseState, new_session};
 use super::encoding::Format;
-use crate::io::{Io, SendOp};
+use crate::io::{Io, SendOp, SlotId};
 use tickcast_protocol::control::reply;
 use tickcast_protocol::sse;
 use tickcast_protocol::ws::{CloseCode, push_close};
 
 /// When a client that is closed should come back, ms: spread over two seconds, so that not all come at once.
-pub(super) fn reconnect_ms(slot: u32) -> u64 {
+pub(super) fn reconnect_ms(slot_id: SlotId) -> u64 {
     /// A prime stride visits the whole range.
     const STRIDE: u64 = 619;
-    500 + u64::from(slot) * STRIDE % 2000
+    500 + u64::from(slot_id.index) * STRIDE % 2000
 }
 
 /// Appends what a client is sent last: the reason, and when to come back. A client that is closed for what it did gets the
 /// close frame alone. A stream of events has no close frame, and would reconnect at once by itself.
-fn push_close_notice(format: Format, code: CloseCode, reason: &str, slot: u32, out: &mut Vec<u8>) {
+fn push_close_notice(format: Format, code: CloseCode, reason: &str, slot_id: SlotId, out: &mut Vec<u8>) {
     let comes_back = matches!(code, CloseCode::GOING_AWAY | CloseCode::SLOW_CONSUMER) || !format.is_websocket();
     if comes_back {
         let mut text = Vec::new();
-        let reconnect_ms = reconnect_ms(slot);
+        let reconnect_ms = reconnect_ms(slot_id);
         reply::closing(&mut text, code.word(), reconnect_ms);
         if !format.is_websocket() {
             sse::push_retry(reconnect_ms, out);
@@ -37,49 +37,49 @@ fn push_close_notice(format: Format, code: CloseCode, reason: &str, slot: u32, o
 
 impl<I: Io> ClientContext<'_, I> {
     /// Closes a connection from this side.
-    pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str) {
-        let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open()) else { return };
+    pub(super) fn close(&mut self, slot_id: SlotId, code: CloseCode, reason: &str) {
+        let Some(client) = self.connections.get_mut(slot_id).filter(|client| client.is_open()) else { return };
         let format = client.encoding.format;
         client.close_state = CloseState::Closing { is_answered: !format.is_websocket() };
-        push_close_notice(format, code, reason, slot, &mut self.leave_live_path(slot).answers);
-        self.backlog.enqueue(slot);
+        push_close_notice(format, code, reason, slot_id, &mut self.leave_live_path(slot_id).answers);
+        self.backlog.enqueue(slot_id);
     }
 
     /// The peer has sent a close frame first.
-    pub(super) fn answer_close(&mut self, slot: u32, code: CloseCode) {
-        let Some(client) = self.connections.get_mut(slot) else { return };
+    pub(super) fn answer_close(&mut self, slot_id: SlotId, code: CloseCode) {
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         client.close_state = CloseState::Closing { is_answered: true };
-        push_close(code, "", &mut self.leave_live_path(slot).answers);
-        self.backlog.enqueue(slot);
+        push_close(code, "", &mut self.leave_live_path(slot_id).answers);
+        self.backlog.enqueue(slot_id);
     }
 
     /// The close frame is out.
-    pub(super) fn finish_close(&mut self, slot: u32) {
+    pub(super) fn finish_close(&mut self, slot_id: SlotId) {
         let until_ns = self.now.ns + u64::from(self.settings.close_timeout_ms) * 1_000_000;
-        let Some(client) = self.connections.get_mut(slot) else { return };
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         if client.close_state == (CloseState::Closing { is_answered: true }) {
             // Both close frames are exchanged, and the server ends the connection.
-            self.drop_client(slot);
+            self.drop_client(slot_id);
             return;
         }
         client.close_state = CloseState::Lingering { until_ns };
         // A session that met a violation must not continue; what comes is only searched for a close frame.
         client.session = new_session(client.encoding);
-        self.backlog.remove(slot);
-        self.receive_if_ready(slot);
+        self.backlog.remove(slot_id);
+        self.receive_if_ready(slot_id);
     }
 
     /// Closes a slow client: it is sent the reason if its socket takes that, and dropped without waiting for its answer.
-    pub(super) fn close_slow(&mut self, slot: u32, reason: &str) {
-        let Some(client) = self.connections.get(slot) else { return };
+    pub(super) fn close_slow(&mut self, slot_id: SlotId, reason: &str) {
+        let Some(client) = self.connections.get(slot_id) else { return };
         // One that is closing has been sent its reason already.
-        if let Some(backlog) = self.backlog.get_mut(slot).filter(|_| client.is_open()) {
+        if let Some(backlog) = self.backlog.get_mut(slot_id).filter(|_| client.is_open()) {
             let mut bytes = Vec::new();
             backlog.take_pending_bytes(&mut bytes);
-            push_close_notice(client.encoding.format, CloseCode::SLOW_CONSUMER, reason, slot, &mut bytes);
+            push_close_notice(client.encoding.format, CloseCode::SLOW_CONSUMER, reason, slot_id, &mut bytes);
             let send = SendOp { slot_id: client.slot_id, start: 0, len: bytes.len() as u32 };
             self.outbox.io.send_batch(&bytes, &[send], &mut Vec::new());
         }
-        self.drop_client(slot);
+        self.drop_client(slot_id);
     }
 }

@@ -40,9 +40,9 @@ pub(super) fn handle_completions<I: Io>(inbox: &mut Inbox, clients: &mut ClientC
         clients.handle_sse_request(slot_id, request);
     }
     while let Some((slot_id, mut input)) = clients.connections.deferred_input.pop_front() {
-        if clients.connections.find_mut(slot_id).is_some() {
-            clients.handle_input(slot_id.index, &mut input, inflater);
-            clients.receive_if_ready(slot_id.index);
+        if clients.connections.get_mut(slot_id).is_some() {
+            clients.handle_input(slot_id, &mut input, inflater);
+            clients.receive_if_ready(slot_id);
         }
     }
     let Completions { list, input } = completions;
@@ -55,8 +55,8 @@ pub(super) fn handle_completions<I: Io>(inbox: &mut Inbox, clients: &mut ClientC
             Completion::Nothing { slot_id } => clients.on_nothing(slot_id),
             Completion::Writable { slot_id } => clients.on_writable(slot_id),
             Completion::Ended { slot_id } => {
-                if clients.connections.find_mut(slot_id).is_some() {
-                    clients.drop_client(slot_id.index);
+                if clients.connections.get_mut(slot_id).is_some() {
+                    clients.drop_client(slot_id);
                 }
             }
         }
@@ -66,57 +66,57 @@ pub(super) fn handle_completions<I: Io>(inbox: &mut Inbox, clients: &mut ClientC
 
 impl<I: Io> ClientContext<'_, I> {
     fn on_readable(&mut self, slot_id: SlotId) {
-        let Some(client) = self.connections.find_mut(slot_id) else { return };
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         client.readable = true;
-        self.receive_if_ready(slot_id.index);
+        self.receive_if_ready(slot_id);
     }
 
     fn on_received(&mut self, slot_id: SlotId, input: &mut [u8], more: bool, inflater: &mut Inflater) {
-        let Some(client) = self.connections.find_mut(slot_id) else { return };
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         client.receiving = false;
         client.pinged_ns = 0;
         client.received_ns = self.now.ns;
         client.readable |= more;
         if client.is_websocket() {
-            self.handle_input(slot_id.index, input, inflater);
+            self.handle_input(slot_id, input, inflater);
         } else if !client.request_bucket.take(self.settings.requests_per_s, self.now.ns) && client.is_open() {
             // An SSE client asks once, as it connects. What it sends afterwards is ignored, and counts as a request.
             self.counters.add(Counter::Floods, 1);
-            self.close(slot_id.index, CloseCode::POLICY, "");
+            self.close(slot_id, CloseCode::POLICY, "");
         }
-        self.receive_if_ready(slot_id.index);
+        self.receive_if_ready(slot_id);
     }
 
     fn on_nothing(&mut self, slot_id: SlotId) {
-        let Some(client) = self.connections.find_mut(slot_id) else { return };
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         client.receiving = false;
-        self.receive_if_ready(slot_id.index);
+        self.receive_if_ready(slot_id);
     }
 
     fn on_writable(&mut self, slot_id: SlotId) {
-        if self.connections.find_mut(slot_id).is_none() {
+        if self.connections.get_mut(slot_id).is_none() {
             return;
         }
-        if let Some(backlog) = self.backlog.get_mut(slot_id.index) {
+        if let Some(backlog) = self.backlog.get_mut(slot_id) {
             backlog.is_blocked = false;
         }
-        self.backlog.enqueue(slot_id.index);
+        self.backlog.enqueue(slot_id);
     }
 
     /// Handles the request of an SSE client that was opened since the last tick. Until now it had no subscription, so it
     /// has missed nothing: its backlog begins anew.
     fn handle_sse_request(&mut self, slot_id: SlotId, request: Request) {
-        let Some(client) = self.connections.find_mut(slot_id) else { return };
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         if !client.is_open() {
             return;
         }
-        let answers = self.backlog.remove(slot_id.index).map_or_else(Vec::new, |backlog| backlog.answers);
-        self.leave_live_path(slot_id.index).answers = answers;
-        self.backlog.enqueue(slot_id.index);
+        let answers = self.backlog.remove(slot_id).map_or_else(Vec::new, |backlog| backlog.answers);
+        self.leave_live_path(slot_id).answers = answers;
+        self.backlog.enqueue(slot_id);
         self.counters.add(Counter::Requests, 1);
-        if let Err(error) = self.handle_request(slot_id.index, request) {
-            self.answer_error(slot_id.index, &error);
-            self.close(slot_id.index, CloseCode::POLICY, "");
+        if let Err(error) = self.handle_request(slot_id, request) {
+            self.answer_error(slot_id, &error);
+            self.close(slot_id, CloseCode::POLICY, "");
         }
     }
 }

@@ -134,35 +134,37 @@ pub(super) struct ConnectionTable {
 
 impl ConnectionTable {
     pub(super) fn insert(&mut self, client: Client) {
-        let slot = client.slot_id.index as usize;
-        self.clients.grow(slot + 1);
-        assert!(self.clients[slot].is_none(), "slot {slot} has a client already");
+        let index = client.slot_id.index as usize;
+        self.clients.grow(index + 1);
+        assert!(self.clients[index].is_none(), "slot {index} has a client already");
         self.len += 1;
         self.by_format[client.encoding.format as usize] += 1;
-        self.clients[slot] = Some(client);
+        self.clients[index] = Some(client);
     }
 
-    pub(super) fn remove(&mut self, slot: u32) -> Option<Client> {
-        let client = self.clients.get_mut(slot as usize)?.take()?;
+    pub(super) fn remove(&mut self, slot_id: SlotId) -> Option<Client> {
+        let client = self.clients.get_mut(slot_id.index as usize)?.take_if(|client| client.slot_id == slot_id)?;
         self.len -= 1;
         self.by_format[client.encoding.format as usize] -= 1;
         if client.reports_departure {
-            self.departed.push(slot);
+            self.departed.push(slot_id.index);
         }
         Some(client)
     }
 
-    pub(super) fn get(&self, slot: u32) -> Option<&Client> {
-        self.clients.get(slot as usize)?.as_ref()
+    /// The client with this id; `None` if it is gone and its slot is free or has another client.
+    pub(super) fn get(&self, slot_id: SlotId) -> Option<&Client> {
+        self.clients.get(slot_id.index as usize)?.as_ref().filter(|client| client.slot_id == slot_id)
     }
 
-    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Client> {
-        self.clients.get_mut(slot as usize)?.as_mut()
+    /// See [`Self::get`].
+    pub(super) fn get_mut(&mut self, slot_id: SlotId) -> Option<&mut Client> {
+        self.clients.get_mut(slot_id.index as usize)?.as_mut().filter(|client| client.slot_id == slot_id)
     }
 
-    /// The client that a completion is for; `None` if it is gone and the slot is free or has another client.
-    pub(super) fn find_mut(&mut self, slot_id: SlotId) -> Option<&mut Client> {
-        self.get_mut(slot_id.index).filter(|client| client.slot_id == slot_id)
+    /// The id of the client that has a slot now, for walks over all slots below [`Self::slots`].
+    pub(super) fn slot_id(&self, index: usize) -> Option<SlotId> {
+        Some(self.clients.get(index)?.as_ref()?.slot_id)
     }
 
     /// How many clients there are.
@@ -185,19 +187,19 @@ impl ConnectionTable {
     }
 
     /// Makes a client a member of its audience.
-    pub(super) fn join_audience(&mut self, slot: u32, audiences: &mut Audiences, now_ns: u64) {
-        if let Some(client) = self.get_mut(slot) {
+    pub(super) fn join_audience(&mut self, slot_id: SlotId, audiences: &mut Audiences, now_ns: u64) {
+        if let Some(client) = self.get_mut(slot_id) {
             client.member = audiences.join(client.audience, client.slot_id, client.encoding, now_ns);
         }
     }
 
     /// Takes a client out of the members of its audience, if it is one.
-    pub(super) fn leave_audience(&mut self, slot: u32, audiences: &mut Audiences) {
-        let Some(client) = self.get_mut(slot).filter(|client| client.member != NOT_A_MEMBER) else { return };
+    pub(super) fn leave_audience(&mut self, slot_id: SlotId, audiences: &mut Audiences) {
+        let Some(client) = self.get_mut(slot_id).filter(|client| client.member != NOT_A_MEMBER) else { return };
         let (audience, member) = (client.audience, client.member);
         client.member = NOT_A_MEMBER;
         let moved = audiences.leave(audience, member);
-        if let Some(moved) = moved.and_then(|moved| self.get_mut(moved.index)) {
+        if let Some(moved) = moved.and_then(|moved| self.get_mut(moved)) {
             moved.member = member;
         }
     }

@@ -6,7 +6,7 @@
 //! as ever.
 
 use super::client_context::ClientContext;
-use crate::io::Io;
+use crate::io::{Io, SlotId};
 use crate::stats::Counter;
 use tickcast_protocol::ws::CloseCode;
 
@@ -26,9 +26,9 @@ pub(super) struct Drain {
     is_ring_read: bool,
     next_ns: u64,
     retry_ns: u64,
-    /// Clients of slots below it were closed or are postponed.
+    /// Index of the next slot: clients of slots below it were closed or are postponed.
     cursor: usize,
-    postponed: Vec<u32>,
+    postponed: Vec<SlotId>,
 }
 
 impl Drain {
@@ -63,16 +63,17 @@ impl Drain {
         }
         let closed_before = clients.counters.get(Counter::Drained);
         let due = self.due(clients.connections.slots(), now_ns);
-        for slot in self.cursor as u32..due as u32 {
-            if !close_if_due(slot, self.from_ns, is_last, clients) {
-                self.postponed.push(slot);
+        for index in self.cursor..due {
+            let Some(slot_id) = clients.connections.slot_id(index) else { continue };
+            if !close_if_due(slot_id, self.from_ns, is_last, clients) {
+                self.postponed.push(slot_id);
             }
         }
         self.cursor = due;
         if is_last || now_ns >= self.retry_ns {
             self.retry_ns = now_ns + RETRY_NS;
             let from_ns = self.from_ns;
-            self.postponed.retain(|slot| !close_if_due(*slot, from_ns, is_last, clients));
+            self.postponed.retain(|slot_id| !close_if_due(*slot_id, from_ns, is_last, clients));
         }
         clients.counters.get(Counter::Drained) > closed_before
     }
@@ -89,14 +90,14 @@ impl Drain {
 }
 
 /// Closes a client if nothing is pending for it, or if this is the last chance. False if it has to be tried again.
-fn close_if_due<I: Io>(slot: u32, from_ns: u64, is_last: bool, clients: &mut ClientContext<'_, I>) -> bool {
-    let Some(client) = clients.connections.get(slot) else { return true };
+fn close_if_due<I: Io>(slot_id: SlotId, from_ns: u64, is_last: bool, clients: &mut ClientContext<'_, I>) -> bool {
+    let Some(client) = clients.connections.get(slot_id) else { return true };
     let may_have_pending_value =
         clients.fan_out.index.conflates(client.audience) && clients.now.ns < from_ns + INTERVAL_NS_MAX;
-    if !is_last && (clients.backlog.get(slot).is_some() || may_have_pending_value) {
+    if !is_last && (clients.backlog.get(slot_id).is_some() || may_have_pending_value) {
         return false;
     }
     clients.counters.add(Counter::Drained, 1);
-    clients.close(slot, CloseCode::GOING_AWAY, "the server is stopping");
+    clients.close(slot_id, CloseCode::GOING_AWAY, "the server is stopping");
     true
 }

@@ -71,7 +71,7 @@ struct JoinMark {
 /// boundary they must not be sent the values from before they joined once more.
 #[derive(Debug, Default)]
 pub(super) struct JoinMarks {
-    by_slot: HashMap<u32, JoinMark, RandomState>,
+    by_slot: HashMap<SlotId, JoinMark, RandomState>,
 }
 
 impl JoinMarks {
@@ -80,17 +80,17 @@ impl JoinMarks {
     }
 
     /// The client has had everything up to this ring offset.
-    pub(super) fn set(&mut self, slot: u32, offset: RingOffset, now: Now) {
-        self.by_slot.insert(slot, JoinMark { offset, until_ns: now.ns + INTERVAL_NS_MAX });
+    pub(super) fn set(&mut self, slot_id: SlotId, offset: RingOffset, now: Now) {
+        self.by_slot.insert(slot_id, JoinMark { offset, until_ns: now.ns + INTERVAL_NS_MAX });
     }
 
     /// The offset up to which a client has had everything, if it joined lately.
-    pub(super) fn get(&self, slot: u32) -> Option<RingOffset> {
-        self.by_slot.get(&slot).map(|mark| mark.offset)
+    pub(super) fn get(&self, slot_id: SlotId) -> Option<RingOffset> {
+        self.by_slot.get(&slot_id).map(|mark| mark.offset)
     }
 
-    pub(super) fn remove(&mut self, slot: u32) {
-        self.by_slot.remove(&slot);
+    pub(super) fn remove(&mut self, slot_id: SlotId) {
+        self.by_slot.remove(&slot_id);
     }
 
     /// Removes marks that are older than the longest interval.

@@ -70,7 +70,7 @@ fn push_audience(
     let oldest = marked.iter().map(|number| records.ring_end(*number)).min();
     let sends_before = batch.sends.len();
     for slot_id in audiences.members(audience) {
-        match join_marks.get(slot_id.index).filter(|mark| oldest.is_some_and(|oldest| oldest <= *mark)) {
+        match join_marks.get(slot_id).filter(|mark| oldest.is_some_and(|oldest| oldest <= *mark)) {
             Some(mark) => marked_members.push((mark, slot_id)),
             None => batch.sends.push(send(slot_id)),
         }

@@ -193,7 +193,7 @@ impl<I: Io> Shard<I> {
 
     /// Has the departure of this client reported by [`Self::take_departed`].
     pub fn report_departure(&mut self, slot_id: SlotId) {
-        if let Some(client) = self.connections.find_mut(slot_id) {
+        if let Some(client) = self.connections.get_mut(slot_id) {
             client.reports_departure = true;
         }
     }

@@ -12,7 +12,7 @@ use self::subscribe::Wish;
 use super::Settings;
 use super::client_context::ClientContext;
 use super::connections::{Client, CloseState};
-use crate::io::Io;
+use crate::io::{Io, SlotId};
 use crate::stats::Counter;
 use tickcast_protocol::control::{Request, RequestError, RequestLimits, parse_request, reply};
 use tickcast_protocol::ws::deflate::Inflater;
@@ -68,11 +68,11 @@ fn request_limits(settings: &Settings) -> RequestLimits {
 
 impl<I: Io> ClientContext<'_, I> {
     /// Handles the frames in `input`, one after another, until the client has to wait or is closed.
-    pub(super) fn handle_input(&mut self, slot: u32, input: &mut [u8], inflater: &mut Inflater) {
+    pub(super) fn handle_input(&mut self, slot_id: SlotId, input: &mut [u8], inflater: &mut Inflater) {
         let mut at = 0;
         loop {
-            let Some(client) = self.connections.get_mut(slot) else { return };
-            let backlog = self.backlog.get_mut(slot).filter(|backlog| backlog.defers_requests(self.now));
+            let Some(client) = self.connections.get_mut(slot_id) else { return };
+            let backlog = self.backlog.get_mut(slot_id).filter(|backlog| backlog.defers_requests(self.now));
             if let Some(backlog) = backlog.filter(|_| client.is_open() && at < input.len()) {
                 backlog.deferred_input.extend_from_slice(&input[at..]);
                 return;
@@ -80,20 +80,20 @@ impl<I: Io> ClientContext<'_, I> {
             let mut consumed = 0;
             let frame = read_frame(client, inflater, &mut input[at..], &mut consumed, self.settings, self.now.ns);
             at += consumed;
-            if !frame.is_some_and(|frame| self.handle_frame(slot, frame)) {
+            if !frame.is_some_and(|frame| self.handle_frame(slot_id, frame)) {
                 return;
             }
         }
     }
 
     /// True if the next frame may be handled.
-    fn handle_frame(&mut self, slot: u32, frame: Frame) -> bool {
+    fn handle_frame(&mut self, slot_id: SlotId, frame: Frame) -> bool {
         match frame {
             Frame::Ignored => {}
             Frame::Request(request) => {
                 self.counters.add(Counter::Requests, 1);
-                if let Err(error) = request.and_then(|request| self.handle_request(slot, request)) {
-                    self.answer_error(slot, &error);
+                if let Err(error) = request.and_then(|request| self.handle_request(slot_id, request)) {
+                    self.answer_error(slot_id, &error);
                 }
             }
             //= RFC 6455 section 5.5.3
@@ -101,80 +101,83 @@ impl<I: Io> ClientContext<'_, I> {
             //# the message body of the Ping frame being replied to."
             Frame::Ping(payload) => {
                 self.counters.add(Counter::Requests, 1);
-                self.push_control_frame(slot, Opcode::Pong, &payload);
+                self.push_control_frame(slot_id, Opcode::Pong, &payload);
             }
             Frame::Binary => {
                 self.counters.add(Counter::Requests, 1);
                 let message = "binary frames are for publishers, at /v1/publish; requests are JSON in text frames";
-                self.answer_error(slot, &RequestError { id: None, code: "bad_request", message: message.to_owned() });
+                self.answer_error(
+                    slot_id,
+                    &RequestError { id: None, code: "bad_request", message: message.to_owned() },
+                );
             }
             Frame::Close(code) => {
-                self.handle_close(slot, code);
+                self.handle_close(slot_id, code);
                 return false;
             }
-            Frame::TooMany => return self.handle_flood(slot),
+            Frame::TooMany => return self.handle_flood(slot_id),
             Frame::Violation(violation) => {
-                self.handle_violation(slot, &violation);
+                self.handle_violation(slot_id, &violation);
                 return false;
             }
         }
         true
     }
 
-    fn handle_close(&mut self, slot: u32, code: CloseCode) {
-        let Some(client) = self.connections.get_mut(slot) else { return };
+    fn handle_close(&mut self, slot_id: SlotId, code: CloseCode) {
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         match client.close_state {
-            CloseState::Open => self.answer_close(slot, code),
+            CloseState::Open => self.answer_close(slot_id, code),
             // The peer was quicker than our close frame, which is still pending.
             CloseState::Closing { .. } => client.close_state = CloseState::Closing { is_answered: true },
-            CloseState::Lingering { .. } => self.drop_client(slot),
+            CloseState::Lingering { .. } => self.drop_client(slot_id),
         }
     }
 
     /// The client has sent more than it may. Always false: its next frame is not handled.
-    fn handle_flood(&mut self, slot: u32) -> bool {
-        match self.connections.get(slot).map(|client| client.close_state) {
+    fn handle_flood(&mut self, slot_id: SlotId) -> bool {
+        match self.connections.get(slot_id).map(|client| client.close_state) {
             Some(CloseState::Open) => {
                 self.counters.add(Counter::Floods, 1);
                 let reason = format!("more than {} requests a second", self.settings.requests_per_s);
-                self.close(slot, CloseCode::POLICY, &reason);
+                self.close(slot_id, CloseCode::POLICY, &reason);
             }
-            Some(CloseState::Lingering { .. }) => self.drop_client(slot),
+            Some(CloseState::Lingering { .. }) => self.drop_client(slot_id),
             Some(CloseState::Closing { .. }) | None => {}
         }
         false
     }
 
-    fn handle_violation(&mut self, slot: u32, violation: &Violation) {
+    fn handle_violation(&mut self, slot_id: SlotId, violation: &Violation) {
         self.counters.add(Counter::Violations, 1);
         if matches!(violation, Violation::InflatesTooBig { .. } | Violation::InflatesTooFar { .. }) {
             self.counters.add(Counter::InflatedTooFar, 1);
         }
-        self.close(slot, violation.close_code(), &violation.to_string());
+        self.close(slot_id, violation.close_code(), &violation.to_string());
     }
 
-    pub(super) fn handle_request(&mut self, slot: u32, request: Request) -> Result<(), RequestError> {
+    pub(super) fn handle_request(&mut self, slot_id: SlotId, request: Request) -> Result<(), RequestError> {
         match request {
             Request::Ping { id } => {
                 let now_ns = self.now.ns;
-                self.answer(slot, |out| reply::pong(out, id, now_ns));
+                self.answer(slot_id, |out| reply::pong(out, id, now_ns));
                 Ok(())
             }
             Request::Subscribe { id, channels, symbols, conflate, snapshot } => {
-                self.subscribe(slot, Wish { id, channels, symbols: &symbols, interval: conflate }, snapshot)
+                self.subscribe(slot_id, Wish { id, channels, symbols: &symbols, interval: conflate }, snapshot)
             }
             Request::Resume { id, token, channels, symbols, conflate } => {
-                self.resume(slot, Wish { id, channels, symbols: &symbols, interval: conflate }, token)
+                self.resume(slot_id, Wish { id, channels, symbols: &symbols, interval: conflate }, token)
             }
             Request::Unsubscribe { id, channels, symbols } => {
-                self.unsubscribe(slot, id, channels, &symbols);
+                self.unsubscribe(slot_id, id, channels, &symbols);
                 Ok(())
             }
         }
     }
 
-    pub(super) fn answer_error(&mut self, slot: u32, error: &RequestError) {
+    pub(super) fn answer_error(&mut self, slot_id: SlotId, error: &RequestError) {
         self.counters.add(Counter::RequestErrors, 1);
-        self.answer(slot, |out| reply::error(out, error.id, error.code, &error.message));
+        self.answer(slot_id, |out| reply::error(out, error.id, error.code, &error.message));
     }
 }

@@ -80,8 +80,8 @@ impl SlowClients {
         market: &MarketView,
     ) {
         let described = self.collected.drain(..).filter_map(|(since_ns, slot_id)| {
-            let client = connections.get(slot_id.index).filter(|client| client.slot_id == slot_id)?;
-            let backlog = backlog.get(slot_id.index).filter(|backlog| backlog.since.ns == since_ns)?;
+            let client = connections.get(slot_id)?;
+            let backlog = backlog.get(slot_id).filter(|backlog| backlog.since.ns == since_ns)?;
             Some(describe(client, backlog, index, market.offset))
         });
         let list: Vec<SlowClient> = described.collect();

@@ -13,7 +13,7 @@ use super::encoding::Format;
 use super::packets::Packing;
 use super::slow_clients::SlowClients;
 use super::tick_records::Now;
-use crate::io::{Io, SendOp};
+use crate::io::{Io, SendOp, SlotId};
 use crate::stats::Counter;
 use tickcast_protocol::record;
 use tickcast_protocol::ws::{CloseCode, Opcode};
@@ -73,11 +73,11 @@ impl Timers {
         // Counted, not taken from the clock: a round that comes late must not leave a portion out.
         self.round = self.round.wrapping_add(1);
         let portion = self.round % PORTIONS;
-        for slot in (portion..clients.connections.slots()).step_by(PORTIONS) {
-            let slot = slot as u32;
-            clients.check_client(slot);
-            if let (Some(client), Some(backlog)) = (clients.connections.get(slot), clients.backlog.get(slot)) {
-                slow_clients.note(client.slot_id, backlog, clients.now);
+        for index in (portion..clients.connections.slots()).step_by(PORTIONS) {
+            let Some(slot_id) = clients.connections.slot_id(index) else { continue };
+            clients.check_client(slot_id);
+            if let Some(backlog) = clients.backlog.get(slot_id) {
+                slow_clients.note(slot_id, backlog, clients.now);
             }
         }
         // The last client may leave before the round is over.
@@ -133,41 +133,41 @@ impl<I: Io> ClientContext<'_, I> {
         self.counters.add(Counter::Heartbeats, audiences.members_len(audience) as u64);
     }
 
-    fn check_client(&mut self, slot: u32) {
-        let Some(client) = self.connections.get_mut(slot) else { return };
-        let Some(due) = due(client, self.backlog.get(slot), self.settings, self.now) else { return };
+    fn check_client(&mut self, slot_id: SlotId) {
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
+        let Some(due) = due(client, self.backlog.get(slot_id), self.settings, self.now) else { return };
         match due {
-            Due::Drop => self.drop_client(slot),
+            Due::Drop => self.drop_client(slot_id),
             Due::Stalled => {
                 self.counters.add(Counter::SlowClosed, 1);
-                self.close_slow(slot, "nothing was taken for too long");
+                self.close_slow(slot_id, "nothing was taken for too long");
             }
             Due::Behind => {
                 self.counters.add(Counter::BehindClosed, 1);
-                self.close_slow(slot, "too slow for what it subscribed to: behind for too long");
+                self.close_slow(slot_id, "too slow for what it subscribed to: behind for too long");
             }
             Due::Ping => {
                 client.pinged_ns = self.now.ns;
-                self.push_control_frame(slot, Opcode::Ping, b"");
+                self.push_control_frame(slot_id, Opcode::Ping, b"");
             }
             Due::Idle => {
                 let reason = "nothing was received for too long, not even a pong".to_owned();
-                self.close_late(slot, Counter::IdleClosed, &reason);
+                self.close_late(slot_id, Counter::IdleClosed, &reason);
             }
             Due::PingTimeout => {
                 let reason = format!("a ping was not answered within {} ms", self.settings.ping_timeout_ms);
-                self.close_late(slot, Counter::PingTimeouts, &reason);
+                self.close_late(slot_id, Counter::PingTimeouts, &reason);
             }
             Due::SubscribeTimeout => {
                 let reason = format!("nothing was subscribed within {} ms", self.settings.subscribe_timeout_ms);
-                self.close_late(slot, Counter::SubscribeTimeouts, &reason);
+                self.close_late(slot_id, Counter::SubscribeTimeouts, &reason);
             }
         }
     }
 
-    fn close_late(&mut self, slot: u32, counter: Counter, reason: &str) {
+    fn close_late(&mut self, slot_id: SlotId, counter: Counter, reason: &str) {
         self.counters.add(counter, 1);
-        self.close(slot, CloseCode::POLICY, reason);
+        self.close(slot_id, CloseCode::POLICY, reason);
     }
 
     fn set_levels(&mut self) {

@@ -10,7 +10,7 @@ use super::super::conflation::QuoteOrder;
 use super::super::fan_out::{FanOut, quote_order};
 use super::super::subscription_index::{AudienceId, Change, Key, Target};
 use super::resolve::{SymbolSet, count_covered, release, resolve};
-use crate::io::Io;
+use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
 use crate::ring::RingOffset;
 use crate::stats::Counter;
@@ -48,17 +48,17 @@ struct Granted {
 }
 
 impl<I: Io> ClientContext<'_, I> {
-    pub(super) fn subscribe(&mut self, slot: u32, wish: Wish<'_>, snapshot: bool) -> Result<(), RequestError> {
+    pub(super) fn subscribe(&mut self, slot_id: SlotId, wish: Wish<'_>, snapshot: bool) -> Result<(), RequestError> {
         let start = if snapshot { Start::Snapshot } else { Start::Live };
-        let Granted { count, unknown, denied } = self.add_items(slot, wish, start)?;
+        let Granted { count, unknown, denied } = self.add_items(slot_id, wish, start)?;
         let (unknown, denied) = (as_strs(&unknown), as_strs(&denied));
         let Wish { id, interval, .. } = wish;
-        self.answer(slot, |out| reply::subscribed(out, id, interval.interval_ms(), count, &unknown, &denied));
+        self.answer(slot_id, |out| reply::subscribed(out, id, interval.interval_ms(), count, &unknown, &denied));
         Ok(())
     }
 
     /// Continues after a token if the ring still has the records since then, and else begins with a snapshot.
-    pub(super) fn resume(&mut self, slot: u32, wish: Wish<'_>, token: Token) -> Result<(), RequestError> {
+    pub(super) fn resume(&mut self, slot_id: SlotId, wish: Wish<'_>, token: Token) -> Result<(), RequestError> {
         let Wish { id, interval, .. } = wish;
         let (start, how, from, counter) = match self.find_token(token, interval) {
             Some(offset) => {
@@ -67,15 +67,15 @@ impl<I: Io> ClientContext<'_, I> {
             }
             None => (Start::Snapshot, "snapshot", self.market.position.next(), Counter::ResumesSnapshot),
         };
-        let Granted { count, unknown, .. } = self.add_items(slot, wish, start)?;
+        let Granted { count, unknown, .. } = self.add_items(slot_id, wish, start)?;
         self.counters.add(counter, 1);
         if start == Start::Snapshot {
             // Also where it is empty: the client waits for its end.
-            self.leave_live_path(slot).snapshot = true;
+            self.leave_live_path(slot_id).snapshot = true;
         }
         let (unknown, conflate_ms) = (as_strs(&unknown), interval.interval_ms());
         let answer = reply::Resumed { id, how, from, conflate_ms, count, unknown: &unknown };
-        self.answer(slot, |out| reply::resumed(out, &answer));
+        self.answer(slot_id, |out| reply::resumed(out, &answer));
         Ok(())
     }
 
@@ -90,11 +90,11 @@ impl<I: Io> ClientContext<'_, I> {
     /// Resolves, authorizes and applies a subscription.
     fn add_items(
         &mut self,
-        slot: u32,
+        slot_id: SlotId,
         Wish { id, channels, symbols, interval }: Wish<'_>,
         start: Start,
     ) -> Result<Granted, RequestError> {
-        let Some(client) = self.connections.get_mut(slot) else { return Ok(Granted::default()) };
+        let Some(client) = self.connections.get_mut(slot_id) else { return Ok(Granted::default()) };
         let (index, audience) = (&mut self.fan_out.index, client.audience);
         let authorized = authorize(resolve(index, &self.market.directory, client.encoding, channels, symbols));
         let is_new = |key: &Key| index.interval_of(audience, *key).is_none();
@@ -106,34 +106,34 @@ impl<I: Io> ClientContext<'_, I> {
         }
         client.unsubscribed_since_ns = 0;
         let changes: Vec<Change> = authorized.items().iter().map(|key| Change::Want(*key, interval)).collect();
-        self.change_subscriptions(slot, &changes);
+        self.change_subscriptions(slot_id, &changes);
         let count = count_covered(&self.fan_out.index, authorized.targets());
         match start {
             Start::Replay { position, offset } => {
-                self.begin_replay(slot, id, interval, (count, new, had == 0), (position, offset));
+                self.begin_replay(slot_id, id, interval, (count, new, had == 0), (position, offset));
             }
-            Start::Snapshot => self.begin_items(slot, new, InitialValue::Snapshot),
-            Start::Live => self.begin_items(slot, new, InitialValue::Definition),
+            Start::Snapshot => self.begin_items(slot_id, new, InitialValue::Snapshot),
+            Start::Live => self.begin_items(slot_id, new, InitialValue::Definition),
         }
         let (unknown, denied) = authorized.into_refused();
         Ok(Granted { count, unknown, denied })
     }
 
-    fn begin_items(&mut self, slot: u32, new: Vec<Key>, initial: InitialValue) {
-        let Some(backlog) = self.backlog.get_mut(slot) else { return };
+    fn begin_items(&mut self, slot_id: SlotId, new: Vec<Key>, initial: InitialValue) {
+        let Some(backlog) = self.backlog.get_mut(slot_id) else { return };
         backlog.snapshot |= initial == InitialValue::Snapshot && !new.is_empty();
         backlog.request(new.into_iter().map(|key| (key, initial)));
     }
 
     fn begin_replay(
         &mut self,
-        slot: u32,
+        slot_id: SlotId,
         id: u64,
         interval: ConflationInterval,
         (count, keys, is_sole): (usize, Vec<Key>, bool),
         (after, from): (Position, RingOffset),
     ) {
-        let Some(backlog) = self.backlog.get_mut(slot) else { return };
+        let Some(backlog) = self.backlog.get_mut(slot_id) else { return };
         backlog.replay = Some(Replay {
             id,
             conflate_ms: interval.interval_ms(),
@@ -148,8 +148,8 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     /// Removes the items that are named or covered, and answers with the number of instruments concerned.
-    pub(super) fn unsubscribe(&mut self, slot: u32, id: u64, channels: ChannelSet, symbols: &[Pattern]) {
-        let Some(audience) = self.connections.get(slot).map(|client| client.audience) else { return };
+    pub(super) fn unsubscribe(&mut self, slot_id: SlotId, id: u64, channels: ChannelSet, symbols: &[Pattern]) {
+        let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return };
         let index = &self.fan_out.index;
         let named: SymbolSet<'_> = symbols.iter().collect();
         let is_named = |key: &Key| channels.contains(key.channel()) && named.covers(index, key.target());
@@ -158,14 +158,14 @@ impl<I: Io> ClientContext<'_, I> {
         targets.dedup();
         let count = count_covered(index, &targets);
         let changes: Vec<Change> = dropped.into_iter().map(Change::Drop).collect();
-        self.change_subscriptions(slot, &changes);
-        self.answer(slot, |out| reply::unsubscribed(out, id, count));
+        self.change_subscriptions(slot_id, &changes);
+        self.answer(slot_id, |out| reply::unsubscribed(out, id, count));
     }
 
     /// Moves a client to the audience with the changed set of items.
-    fn change_subscriptions(&mut self, slot: u32, changes: &[Change]) {
-        self.leave_live_path(slot);
-        let (Some(client), Some(backlog)) = (self.connections.get_mut(slot), self.backlog.get_mut(slot)) else {
+    fn change_subscriptions(&mut self, slot_id: SlotId, changes: &[Change]) {
+        self.leave_live_path(slot_id);
+        let (Some(client), Some(backlog)) = (self.connections.get_mut(slot_id), self.backlog.get_mut(slot_id)) else {
             return;
         };
         if !backlog.state.is_explicit() {
@@ -177,7 +177,7 @@ impl<I: Io> ClientContext<'_, I> {
         }
         client.audience = self.fan_out.index.change(client.audience, changes);
         self.fan_out.audiences.grow(self.fan_out.index.audience_ids());
-        self.backlog.enqueue(slot);
+        self.backlog.enqueue(slot_id);
     }
 }
 
