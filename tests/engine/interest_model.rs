@@ -1,5 +1,5 @@
-//! The interest of a shard against a naive map: whatever clients ask, in whatever order, who watches what is what the
-//! map says, audiences with the same set are one, and nothing is left behind.
+//! The subscription index against a naive map: for any requests in any order, the watchers of each channel agree with the
+//! map, equal sets share one audience, and nothing is left behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ use tickcast_protocol::{Channel, ConflationInterval};
 const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "ABC", "B", "X"];
 
-/// What a client points at: an instrument, or a name that need not have one yet, by its place among the symbols, or a
-/// prefix by its place.
+/// What a client subscribes to: an instrument, or a name that need not be defined yet, by its index among the symbols, or a
+/// prefix by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Aim {
     Instrument(usize),
@@ -25,7 +25,7 @@ enum Aim {
 enum Step {
     Enter(Encoding),
     Leave(usize),
-    /// Wants (a profile) or drops (none) these.
+    /// Wants (an interval) or drops (none) these.
     Change(usize, Vec<(Aim, Channel, Option<usize>)>),
     AddInstrument,
 }
@@ -34,19 +34,19 @@ type Wants = BTreeMap<(Aim, usize), usize>;
 
 #[derive(Default)]
 struct World {
-    interest: SubscriptionIndex,
+    index: SubscriptionIndex,
     instruments: usize,
     clients: Vec<(AudienceId, Encoding, Wants)>,
 }
 
 impl World {
-    fn take(&mut self, step: Step) {
+    fn apply(&mut self, step: Step) {
         match step {
-            Step::Enter(encoding) => self.clients.push((self.interest.enter(encoding), encoding, Wants::new())),
+            Step::Enter(encoding) => self.clients.push((self.index.enter(encoding), encoding, Wants::new())),
             Step::Leave(client) if !self.clients.is_empty() => {
                 let client = client % self.clients.len();
                 let (audience, ..) = self.clients.swap_remove(client);
-                self.interest.leave(audience);
+                self.index.leave(audience);
             }
             Step::Change(client, changes) if !self.clients.is_empty() => {
                 let client = client % self.clients.len();
@@ -54,7 +54,7 @@ impl World {
             }
             Step::AddInstrument if self.instruments < SYMBOLS.len() => {
                 self.instruments += 1;
-                self.interest.add_instrument(self.instruments as u32, SYMBOLS[self.instruments - 1]);
+                self.index.add_instrument(self.instruments as u32, SYMBOLS[self.instruments - 1]);
             }
             Step::Leave(_) | Step::Change(..) | Step::AddInstrument => {}
         }
@@ -69,12 +69,12 @@ impl World {
                 Aim::Instrument(name) if name < self.instruments => Target::Instrument(name as u32 + 1),
                 Aim::Instrument(_) => continue,
                 Aim::Name(name) => {
-                    let pattern = self.interest.intern_name(SYMBOLS[name]);
+                    let pattern = self.index.intern_name(SYMBOLS[name]);
                     interned.push(pattern);
                     Target::Pattern(pattern)
                 }
                 Aim::Prefix(prefix) => {
-                    let pattern = self.interest.intern(PREFIXES[prefix]);
+                    let pattern = self.index.intern(PREFIXES[prefix]);
                     interned.push(pattern);
                     Target::Pattern(pattern)
                 }
@@ -91,12 +91,12 @@ impl World {
                 }
             }
         }
-        *audience = self.interest.change(*audience, &asked);
+        *audience = self.index.change(*audience, &asked);
         interned.sort_unstable();
         interned.dedup();
-        // One that nobody came to use, as it was asked for and dropped at once.
+        // A pattern that no item came to use, as it was wanted and dropped at once.
         for pattern in interned {
-            self.interest.release_unused(pattern);
+            self.index.release_unused(pattern);
         }
     }
 
@@ -107,10 +107,10 @@ impl World {
             self.clients.iter().flat_map(|(.., wants)| wants.keys()).map(|(aim, _)| *aim).collect();
         for (nth, prefix) in PREFIXES.iter().enumerate() {
             let is_used = used.contains(&Aim::Prefix(nth));
-            assert_eq!(self.interest.find_pattern(prefix).is_some(), is_used, "pattern {prefix:?}");
+            assert_eq!(self.index.find_pattern(prefix).is_some(), is_used, "pattern {prefix:?}");
         }
         for (nth, name) in SYMBOLS.iter().enumerate() {
-            assert_eq!(self.interest.find_name(name).is_some(), used.contains(&Aim::Name(nth)), "name {name:?}");
+            assert_eq!(self.index.find_name(name).is_some(), used.contains(&Aim::Name(nth)), "name {name:?}");
         }
     }
 
@@ -119,15 +119,15 @@ impl World {
         for (audience, encoding, wants) in &self.clients {
             let key = (encoding.format as u8, encoding.deflate.map(WindowBits::get), wants);
             assert_eq!(by_wants.entry(key).or_insert(*audience), audience, "the same set is the same audience");
-            assert_eq!(self.interest.encoding(*audience), *encoding);
-            assert_eq!(self.interest.items(*audience), wants.len());
+            assert_eq!(self.index.encoding(*audience), *encoding);
+            assert_eq!(self.index.items(*audience), wants.len());
         }
         let distinct: BTreeSet<AudienceId> = by_wants.values().copied().collect();
         assert_eq!(distinct.len(), by_wants.len(), "different sets are different audiences");
-        assert_eq!(self.interest.audiences(), by_wants.len(), "no audience without clients is left");
+        assert_eq!(self.index.audiences(), by_wants.len(), "no audience without clients is left");
         for interval in ConflationInterval::all() {
             let used = by_wants.keys().any(|(_, _, wants)| wants.values().any(|of| *of == interval.index()));
-            assert_eq!(self.interest.uses(interval), used, "{interval:?}");
+            assert_eq!(self.index.uses(interval), used, "{interval:?}");
         }
     }
 
@@ -138,10 +138,10 @@ impl World {
                 let mut expected: BTreeMap<usize, BTreeSet<AudienceId>> = BTreeMap::new();
                 for (audience, _, wants) in &self.clients {
                     let resolved = resolve(wants, name, symbol, channel);
-                    let candidates = self.interest.candidates(*audience, instrument);
+                    let candidates = self.index.candidates(*audience, instrument);
                     assert!(candidates.is_sorted() && candidates.iter().all(|id| *id >= instrument), "{candidates:?}");
                     assert!(resolved.is_none() || candidates.first() == Some(&instrument), "{symbol} {candidates:?}");
-                    let answer = self.interest.wants(*audience, instrument, channel);
+                    let answer = self.index.wants(*audience, instrument, channel);
                     assert_eq!(answer.map(ConflationInterval::index), resolved, "{symbol} {channel:?} {wants:?}");
                     if let Some(interval) = resolved {
                         expected.entry(interval).or_default().insert(*audience);
@@ -149,13 +149,13 @@ impl World {
                 }
                 for interval in ConflationInterval::all() {
                     let mut watchers = Vec::new();
-                    self.interest.each_watcher(instrument, channel, interval, |audience| watchers.push(audience));
+                    self.index.each_watcher(instrument, channel, interval, |audience| watchers.push(audience));
                     watchers.sort_unstable();
                     let want: Vec<AudienceId> =
                         expected.get(&interval.index()).into_iter().flatten().copied().collect();
                     assert_eq!(watchers, want, "{symbol} {channel:?} {interval:?}");
                     if !want.is_empty() {
-                        assert!(self.interest.is_watched(instrument, channel, interval));
+                        assert!(self.index.is_watched(instrument, channel, interval));
                     }
                 }
             }
@@ -206,17 +206,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn who_watches_what_is_what_a_naive_map_says(steps in prop::collection::vec(steps(), 1..60)) {
+    fn watchers_agree_with_a_naive_map(steps in prop::collection::vec(steps(), 1..60)) {
         let mut world = World::default();
         for _ in 0..3 {
-            world.take(Step::AddInstrument);
+            world.apply(Step::AddInstrument);
         }
         for step in steps {
-            world.take(step);
+            world.apply(step);
             world.check();
         }
         while !world.clients.is_empty() {
-            world.take(Step::Leave(0));
+            world.apply(Step::Leave(0));
             world.check();
         }
     }

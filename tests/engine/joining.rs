@@ -1,9 +1,9 @@
-//! Where the snapshot and the live stream meet: a client gets every record once, and in order.
+//! Between the snapshot and the live stream a client gets every record once and in order.
 
 use tickcast_protocol::record::{Channel, RecordKind};
 use tickcast_test_support::node::{Message, Node};
 
-/// Channel, instrument and sequence of all that a client was sent.
+/// Channel, instrument and sequence of all records that a client was sent.
 fn received(node: &Node, client: u32) -> Vec<(Channel, u32, u64)> {
     let mut all = Vec::new();
     for message in node.received(client) {
@@ -23,15 +23,15 @@ fn assert_each_once_and_in_order(received: &[(Channel, u32, u64)]) {
 }
 
 #[test]
-fn a_trade_amid_a_snapshot_in_pieces_comes_once() {
+fn trade_during_a_snapshot_in_chunks_comes_once() {
     const INSTRUMENTS: u32 = 3_000;
     let mut node = Node::new(INSTRUMENTS);
     (1..=INSTRUMENTS).for_each(|id| node.trade(id));
     node.run_until_idle();
     let slot = node.client(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["*"]}"#);
     node.tick();
-    let first_piece = received(&node, slot).len();
-    assert!((1..INSTRUMENTS as usize).contains(&first_piece), "the snapshot takes several ticks, not {first_piece}");
+    let first_chunk = received(&node, slot).len();
+    assert!((1..INSTRUMENTS as usize).contains(&first_chunk), "the snapshot takes several ticks, not {first_chunk}");
     node.trade(INSTRUMENTS);
     node.trade(INSTRUMENTS);
     node.run_until_idle();
@@ -40,12 +40,12 @@ fn a_trade_amid_a_snapshot_in_pieces_comes_once() {
     let received = received(&node, slot);
     assert_each_once_and_in_order(&received);
     let of_last: Vec<u64> = received.iter().filter(|(_, id, _)| *id == INSTRUMENTS).map(|(_, _, s)| *s).collect();
-    assert_eq!(of_last, [2, 3, 4], "what came after the request, and nothing twice");
+    assert_eq!(of_last, [2, 3, 4], "the trades after the request, each once");
     assert_eq!(received.len(), INSTRUMENTS as usize - 1 + 3);
 }
 
 #[test]
-fn a_pending_quote_that_the_snapshot_held_does_not_come_again_before_a_trade() {
+fn pending_quote_in_the_snapshot_is_not_repeated_before_a_trade() {
     let mut node = Node::new(1);
     let request = r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["S1"],"conflate_ms":100}"#;
     let early = node.client(request);

@@ -1,4 +1,4 @@
-//! Resume: a token goes on where it was taken, without a hole; or the client is told that it cannot.
+//! Resume: a token continues exactly after the last delivered record, or the server reports that it cannot.
 
 use std::collections::HashMap;
 
@@ -10,19 +10,19 @@ use tickcast_protocol::packet::flags as packet_flags;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
 use tickcast_test_support::node::{MS, Message, Node};
 
-/// What a client that keeps its state over connections knows: what is not newer than that, it skips.
+/// The state of a client that keeps it over connections: it skips records that are not newer.
 #[derive(Default)]
 struct View {
     newest: HashMap<(Channel, u32), u64>,
     books: HashMap<u32, Book>,
     gaps: Vec<Gap>,
     token: Option<(u32, u64)>,
-    /// Records that were no news.
+    /// Records that were not newer.
     repeated: usize,
 }
 
 impl View {
-    /// Takes messages in; a hole that nothing tells fails.
+    /// Applies messages. Fails at a sequence gap that no Gap reports.
     fn take(&mut self, messages: &[Message]) {
         for message in messages {
             let Message::Packet { header, records } = message else { continue };
@@ -58,7 +58,7 @@ impl View {
         }
     }
 
-    /// Fails unless it is what the node knows.
+    /// Fails unless it equals the node's state.
     fn assert_is_current(&self, node: &Node, channels: &[Channel]) {
         for instrument in node.shard.directory().iter() {
             for channel in channels {
@@ -113,7 +113,7 @@ fn packet_flags_of(messages: &[Message]) -> Vec<u8> {
 }
 
 #[test]
-fn a_replay_brings_what_came_after_the_token_once_and_in_order_and_goes_on_live() {
+fn replay_brings_records_after_the_token_once_in_order_then_live() {
     let mut node = Node::new(2);
     let first = node.client(&subscribe(r#""trade","quote""#, 0));
     node.run_until_idle();
@@ -146,7 +146,7 @@ fn a_replay_brings_what_came_after_the_token_once_and_in_order_and_goes_on_live(
 }
 
 #[test]
-fn a_token_from_elsewhere_or_from_the_future_gets_a_snapshot_and_is_told_so() {
+fn token_of_another_epoch_or_the_future_gets_a_snapshot() {
     let mut node = Node::new(1);
     (0..5).for_each(|_| node.trade(1));
     node.run_until_idle();
@@ -163,7 +163,7 @@ fn a_token_from_elsewhere_or_from_the_future_gets_a_snapshot_and_is_told_so() {
 }
 
 #[test]
-fn a_token_whose_history_was_overwritten_or_is_too_old_gets_a_snapshot() {
+fn token_older_than_the_history_gets_a_snapshot() {
     let settings = Settings { history_ms: 60_000, ..Settings::default() };
     let mut node = Node::with_settings(1, 1 << 16, settings);
     node.trade(1);
@@ -186,7 +186,7 @@ fn a_token_whose_history_was_overwritten_or_is_too_old_gets_a_snapshot() {
     let newest = (1, node.sequencer.position().get());
     let client = node.client(&resume(newest, r#""trade""#, 0));
     node.run_until_idle();
-    assert_eq!(answers(&node.received(client)), ["replay"], "nothing came after it, however long ago");
+    assert_eq!(answers(&node.received(client)), ["replay"], "no record came after it, however old it is");
     for _ in 0..1000 {
         node.trade(1);
         node.run_until_idle();
@@ -195,7 +195,7 @@ fn a_token_whose_history_was_overwritten_or_is_too_old_gets_a_snapshot() {
 }
 
 #[test]
-fn a_value_that_waited_for_its_tick_when_the_token_was_given_is_not_lost() {
+fn value_pending_when_the_token_was_issued_is_replayed() {
     let mut node = Node::new(2);
     let first = node.client(&subscribe(r#""quote","trade""#, 500));
     node.advance_ms(1200);
@@ -218,7 +218,7 @@ fn a_value_that_waited_for_its_tick_when_the_token_was_given_is_not_lost() {
 }
 
 #[test]
-fn a_replay_of_many_turns_joins_the_live_stream_without_a_seam() {
+fn replay_of_many_ticks_joins_the_live_stream_without_a_gap() {
     let mut node = Node::new(3);
     let token = (1, node.sequencer.position().get());
     for _ in 0..10_000 {
@@ -244,7 +244,7 @@ fn a_replay_of_many_turns_joins_the_live_stream_without_a_seam() {
 }
 
 #[test]
-fn a_replay_that_the_ring_overtakes_ends_in_a_snapshot_and_says_so() {
+fn replay_overtaken_by_the_ring_ends_in_a_reported_snapshot() {
     let mut node = Node::with_settings(1, 1 << 18, Settings::default());
     let token = (1, node.sequencer.position().get());
     for _ in 0..3_000 {
@@ -270,7 +270,7 @@ fn a_replay_that_the_ring_overtakes_ends_in_a_snapshot_and_says_so() {
 }
 
 #[test]
-fn what_was_subscribed_before_is_not_replayed() {
+fn earlier_subscriptions_are_not_replayed() {
     let mut node = Node::new(2);
     let token = (1, node.sequencer.position().get());
     (1..=2).for_each(|id| node.trade(id));
@@ -289,7 +289,7 @@ fn what_was_subscribed_before_is_not_replayed() {
 }
 
 #[test]
-fn a_snapshot_of_nothing_has_an_end_too() {
+fn empty_snapshot_has_an_end() {
     let mut node = Node::new(1);
     let client = node.client(r#"{"op":"resume","id":1,"epoch":9,"position":1,"channels":["trade"],"symbols":["NO"]}"#);
     node.run_until_idle();
@@ -299,7 +299,7 @@ fn a_snapshot_of_nothing_has_an_end_too() {
 }
 
 #[test]
-fn an_exact_name_that_nobody_has_is_told() {
+fn unknown_name_is_reported() {
     let mut node = Node::new(1);
     let client =
         node.client(r#"{"op":"resume","id":1,"epoch":1,"position":1,"channels":["trade"],"symbols":["NO","S1"]}"#);
@@ -320,7 +320,7 @@ enum Step {
     },
     Define,
     Pass(u64),
-    /// So many bytes of room for the client.
+    /// Room in the client's socket, bytes.
     Room(usize),
 }
 
@@ -353,7 +353,7 @@ impl Step {
 }
 
 proptest! {
-    /// Whatever a client got last, the token of that packet goes on without a hole.
+    /// Regardless of which packet a client got last, a resume with its token leaves no gap.
     #[test]
     fn every_packet_after_the_snapshot_has_a_good_token(
         before in prop::collection::vec(step(), 1..60),

@@ -271,7 +271,7 @@ fn stress_produce(mut writer: Writer, stop: &AtomicBool, finished: &AtomicBool) 
             offset += HEADER_BYTES + payload.len() as u64;
         }
         writer.publish();
-        // Where there are fewer free cores than threads, this lets the two take turns.
+        // If there are fewer free cores than threads, this lets both make progress.
         if mix(offset).is_multiple_of(16) {
             thread::yield_now();
         }

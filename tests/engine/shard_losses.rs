@@ -1,4 +1,4 @@
-//! A shard over a scripted kernel: what a client must get although it asks, joins, or is slow at the wrong moment.
+//! A shard over scripted sockets: what a client must get even if it sends a request, joins or is slow at the wrong moment.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -40,7 +40,7 @@ impl Io for Kernel {
     }
 
     fn want_writable(&mut self, slot_id: SlotId) {
-        assert!(self.waiting.insert(slot_id), "room is asked for once");
+        assert!(self.waiting.insert(slot_id), "one wait for room at a time");
     }
 
     fn close(&mut self, slot_id: SlotId) {
@@ -121,14 +121,14 @@ impl World {
     }
 
     fn ask(&mut self, slot_id: SlotId, text: &str) {
-        self.say(slot_id, frame(text));
-        // One turn for the kernel's news, one for the input.
+        self.write(slot_id, frame(text));
+        // One tick for the completion, one for the input.
         self.tick(0);
         self.tick(0);
     }
 
-    /// Leaves bytes in the client's socket.
-    fn say(&mut self, slot_id: SlotId, bytes: Vec<u8>) {
+    /// Adds input to the client's socket.
+    fn write(&mut self, slot_id: SlotId, bytes: Vec<u8>) {
         let io = self.shard.io_mut();
         io.input.insert(slot_id, bytes);
         io.queue.push_back(Completion::Readable { slot_id });
@@ -143,12 +143,12 @@ impl World {
         );
     }
 
-    /// Records that were sent since the last look.
+    /// Records that were sent since the last call.
     fn records(&mut self, slot_id: SlotId) -> Vec<Vec<u8>> {
         self.packets(slot_id).into_iter().flat_map(|(_, records)| records).collect()
     }
 
-    /// Packets that were sent since the last look, with their records.
+    /// Packets that were sent since the last call, with their records.
     fn packets(&mut self, slot_id: SlotId) -> Vec<(PacketHeader, Vec<Vec<u8>>)> {
         let mut input = self.shard.io_mut().sent.remove(&slot_id).unwrap_or_default();
         let mut session = Session::new(Role::Client);
@@ -189,7 +189,7 @@ fn frame(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_value_that_waits_for_the_tick_is_not_lost_to_a_client_that_asks_something() {
+fn pending_value_reaches_a_client_that_sends_a_request() {
     let mut world = World::new();
     world.define(1, "A");
     world.tick(0);
@@ -200,13 +200,13 @@ fn a_value_that_waits_for_the_tick_is_not_lost_to_a_client_that_asks_something()
     world.quote(1, 5);
     world.tick(0);
     world.ask(slot_id, r#"{"op":"ping","id":4}"#);
-    assert!(world.bids(slot_id).is_empty(), "the tick has not come");
+    assert!(world.bids(slot_id).is_empty(), "the interval boundary has not come");
     world.tick(1000);
     assert_eq!(world.bids(slot_id), [5]);
 }
 
 #[test]
-fn a_quote_that_waits_is_not_lost_to_a_client_that_subscribes_to_trades() {
+fn pending_quote_reaches_a_client_that_subscribes_to_trades() {
     let mut world = World::new();
     world.define(1, "A");
     world.tick(0);
@@ -228,7 +228,7 @@ fn a_quote_that_waits_is_not_lost_to_a_client_that_subscribes_to_trades() {
 }
 
 #[test]
-fn a_value_that_waits_at_a_patterns_interval_is_not_lost_as_the_pattern_goes() {
+fn pending_value_of_a_pattern_survives_its_unsubscription() {
     let mut world = World::new();
     world.define(1, "AB");
     world.tick(0);
@@ -244,7 +244,7 @@ fn a_value_that_waits_at_a_patterns_interval_is_not_lost_as_the_pattern_goes() {
 }
 
 #[test]
-fn a_definition_behind_lost_ones_waits_for_the_state_to_be_sent_again() {
+fn definition_after_lost_ones_waits_for_the_resynchronisation() {
     let mut world = World::new();
     world.define(2, "B");
     world.tick(0);
@@ -256,7 +256,7 @@ fn a_definition_behind_lost_ones_waits_for_the_state_to_be_sent_again() {
 }
 
 #[test]
-fn a_merged_book_of_more_levels_than_a_record_holds_is_sent_whole() {
+fn conflated_book_with_more_levels_than_a_record_is_sent_whole() {
     let mut world = World::new();
     world.define(1, "A");
     world.tick(0);
@@ -278,18 +278,18 @@ fn a_merged_book_of_more_levels_than_a_record_holds_is_sent_whole() {
     world.tick(0);
     world.tick(1000);
     let records = world.records(slot_id);
-    let (action, levels) = record::read_book(records.last().expect("the tick has come")).unwrap();
+    let (action, levels) = record::read_book(records.last().expect("the interval boundary has come")).unwrap();
     assert_eq!((action, levels.len()), (BookAction::Snapshot, record::BOOK_LEVELS_MAX));
 }
 
 #[test]
-fn a_client_that_is_slow_but_takes_is_not_closed_as_idle() {
+fn slow_client_that_reads_is_not_closed_as_idle() {
     let mut world = World::new();
     world.define(1, "A");
     world.tick(0);
     let slot_id = world.open(0);
     world.subscribe(slot_id, "quote", "A", 0, true);
-    // For two minutes its socket is full nearly whenever something is sent, and takes all once a second.
+    // For two minutes its socket is nearly always full, and takes everything once a second.
     for round in 0..120 {
         world.shard.io_mut().full.insert(slot_id);
         world.quote(1, round);
@@ -317,9 +317,9 @@ fn a_client_that_is_slow_but_takes_is_not_closed_as_idle() {
 }
 
 #[test]
-fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
+fn snapshot_of_trades_does_not_overtake_older_ones_of_the_log() {
     let mut world = World::new();
-    // More state than one piece holds, so that trades come amid the walk.
+    // More state than one chunk holds, so that trades come during the walk.
     for id in 1..=2000 {
         world.define(id, &format!("S{id}"));
         world.quote(id, 1);
@@ -350,7 +350,7 @@ fn a_snapshot_of_trades_does_not_come_before_older_ones_of_the_log() {
 }
 
 #[test]
-fn a_packet_of_those_who_catch_up_states_no_place_that_it_has_not_come_to() {
+fn catch_up_packet_states_no_position_beyond_its_records() {
     let mut world = World::new();
     world.define(1, "A");
     world.tick(0);
@@ -359,7 +359,7 @@ fn a_packet_of_those_who_catch_up_states_no_place_that_it_has_not_come_to() {
     world.records(slot_id);
     let before = world.position;
     world.shard.io_mut().full.insert(slot_id);
-    // Several packets' worth.
+    // Enough for several packets.
     for px in 0..1000 {
         world.trade(1, px);
     }
@@ -377,12 +377,12 @@ fn a_packet_of_those_who_catch_up_states_no_place_that_it_has_not_come_to() {
     assert!(packets.len() > 6, "{} packets", packets.len());
     for (header, records) in packets {
         let newest = RecordHeader::read(records.last().expect("trades")).unwrap().sequence.get();
-        assert_eq!(header.position.get(), before + newest, "a token that would lose what comes after this packet");
+        assert_eq!(header.position.get(), before + newest, "a token that would lose the records after this packet");
     }
 }
 
 #[test]
-fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
+fn packet_of_gaps_states_no_position_that_later_gaps_cover() {
     let mut world = World::new();
     let instruments = 1000;
     for id in 1..=instruments {
@@ -399,7 +399,8 @@ fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
     world.shard.io_mut().full.insert(slot_id);
     world.trade(1, 1);
     world.tick(0);
-    // Each trade but the first has a hole before it, as after an overrun: a straggler gets gaps instead of history.
+    // There is a sequence gap before each trade but the first, as after an overrun: a slow client gets Gaps instead of
+    // history.
     for id in 1..=instruments {
         world.sequences.insert((id, RecordKind::Trade as u8), 5);
         world.trade(id, 1);
@@ -422,34 +423,34 @@ fn a_packet_of_gaps_states_no_place_that_the_gaps_after_it_are_for() {
 }
 
 #[test]
-fn a_peer_that_says_goodbye_first_is_still_told_why_it_was_sent_away() {
+fn peer_that_closes_first_still_gets_the_close_reason() {
     let mut world = World::new();
     let slot_id = world.open(0);
     world.records(slot_id);
-    // More answers than it may be owed: it is sent away, and its own close frame is read before that could be said.
+    // More answers than may be pending: it is closed, and its own close frame is read before the server's could be sent.
     let names: Vec<String> = (0..200).map(|at| format!(r#""{at:060}""#)).collect();
     let names = names.join(",");
     let request = frame(&format!(r#"{{"op":"subscribe","id":1,"channels":["quote"],"symbols":[{names}]}}"#));
     let mut input = request.repeat(8);
     input.extend([0x88, 0x82, 0, 0, 0, 0, 3, 232]);
-    world.say(slot_id, input);
+    world.write(slot_id, input);
     world.tick(0);
     world.tick(0);
-    let sent = world.shard.io_mut().sent.remove(&slot_id).expect("an end");
+    let sent = world.shard.io_mut().sent.remove(&slot_id).expect("a close frame");
     let policy = |frame: &[u8]| frame[0] == 0x88 && frame[2..] == CloseCode::POLICY.0.to_be_bytes();
-    assert!(sent.windows(4).any(policy), "{} bytes without an end", sent.len());
+    assert!(sent.windows(4).any(policy), "{} bytes without a close frame", sent.len());
     assert_eq!(world.shard.io().closed, [slot_id], "both frames are exchanged");
 }
 
 #[test]
-fn the_level_of_clients_is_told_once_more_after_the_last_has_gone() {
+fn client_gauges_are_updated_after_the_last_client_is_gone() {
     let mut world = World::new();
     let slot_id = world.open(0);
     world.tick(500);
     assert_eq!(world.shard.counters().get(Counter::Clients), 1);
     world.shard.io_mut().queue.push_back(Completion::Ended { slot_id });
     world.tick(1);
-    // Nothing comes any more: a shard turns when it said it would.
+    // Nothing comes any more: the shard ticks at its deadlines.
     while let Some(deadline_ns) = world.shard.deadline_ns() {
         world.now_ns = deadline_ns;
         world.tick(0);
@@ -469,7 +470,7 @@ fn records_and_gaps_are_counted_as_they_are_sent() {
     world.tick(1500);
     world.quote(1, 5);
     world.tick(0);
-    // It has the quote that the other waits for, and is not sent it again at the tick.
+    // It has had the quote that is pending for the other, and is not sent it again at the interval boundary.
     world.subscribe(late, "quote", "A", 1000, true);
     world.tick(1000);
     for slot_id in [early, late] {
@@ -486,7 +487,7 @@ fn records_and_gaps_are_counted_as_they_are_sent() {
     assert_eq!(world.shard.counters().get(Counter::Records), read.len() as u64);
 }
 
-/// A request to go on with the trades of a symbol after a position.
+/// A request to resume the trades of a symbol after a position.
 fn resume(id: u64, symbol: &str, position: u64) -> Vec<u8> {
     frame(&format!(
         r#"{{"op":"resume","id":{id},"epoch":1,"position":{position},"channels":["trade"],"symbols":["{symbol}"]}}"#
@@ -494,7 +495,7 @@ fn resume(id: u64, symbol: &str, position: u64) -> Vec<u8> {
 }
 
 #[test]
-fn resumes_that_come_together_are_all_replayed() {
+fn resumes_sent_together_are_all_replayed() {
     let mut world = World::new();
     world.define(1, "A");
     world.define(2, "B");
@@ -505,7 +506,7 @@ fn resumes_that_come_together_are_all_replayed() {
     }
     world.tick(0);
     let slot_id = world.open(0);
-    world.say(slot_id, [resume(1, "A", token), resume(2, "B", token)].concat());
+    world.write(slot_id, [resume(1, "A", token), resume(2, "B", token)].concat());
     (0..4).for_each(|_| world.tick(0));
     let records = world.records(slot_id);
     let trades = records.iter().map(|record| RecordHeader::read(record).unwrap());
@@ -515,7 +516,7 @@ fn resumes_that_come_together_are_all_replayed() {
 }
 
 #[test]
-fn what_waits_behind_a_replay_is_handled_before_what_comes_later() {
+fn requests_behind_a_replay_are_handled_in_order() {
     let mut world = World::new();
     world.define(1, "A");
     let token = world.position;
@@ -525,14 +526,14 @@ fn what_waits_behind_a_replay_is_handled_before_what_comes_later() {
     let first = [resume(1, "A", token), frame(r#"{"op":"ping","id":2}"#)].concat();
     world.shard.open(slot_id, &[], &first, world.now_ns);
     world.tick(0);
-    world.say(slot_id, frame(r#"{"op":"ping","id":3}"#));
+    world.write(slot_id, frame(r#"{"op":"ping","id":3}"#));
     (0..6).for_each(|_| world.tick(0));
     let sent = world.shard.io_mut().sent.remove(&slot_id).expect("answers");
-    let place = |text: &str| sent.windows(text.len()).position(|bytes| bytes == text.as_bytes()).expect("an answer");
-    assert!(place(r#""pong","id":2"#) < place(r#""pong","id":3"#));
+    let offset = |text: &str| sent.windows(text.len()).position(|bytes| bytes == text.as_bytes()).expect("an answer");
+    assert!(offset(r#""pong","id":2"#) < offset(r#""pong","id":3"#));
 }
 
-/// Sequences of trades, and of gaps in them, that were sent since the last look.
+/// Sequences of trades, and of gaps in them, that were sent since the last call.
 fn trades_and_gaps(world: &mut World, slot_id: SlotId) -> Vec<(u64, u64)> {
     let records = world.records(slot_id);
     let spans = records.iter().filter_map(|record| match record[2] {
@@ -547,7 +548,7 @@ fn trades_and_gaps(world: &mut World, slot_id: SlotId) -> Vec<(u64, u64)> {
     spans.collect()
 }
 
-/// The feed tells that two trades after the first are missing; then comes one more.
+/// The feed reports two trades after the first as lost; then comes one more.
 fn lose_two_trades(world: &mut World) {
     world.trade(1, 1);
     let gap = Gap {
@@ -567,7 +568,7 @@ fn lose_two_trades(world: &mut World) {
 }
 
 #[test]
-fn a_snapshot_of_a_trade_tells_that_later_ones_were_lost() {
+fn snapshot_of_a_trade_reports_later_ones_as_lost() {
     let mut world = World::new();
     world.define(1, "A");
     lose_two_trades(&mut world);
@@ -579,7 +580,7 @@ fn a_snapshot_of_a_trade_tells_that_later_ones_were_lost() {
 }
 
 #[test]
-fn a_replay_does_not_tell_again_of_gaps_in_what_is_live() {
+fn replay_does_not_repeat_gaps_of_live_channels() {
     let mut world = World::new();
     world.define(1, "A");
     world.define(2, "B");
@@ -591,7 +592,7 @@ fn a_replay_does_not_tell_again_of_gaps_in_what_is_live() {
     world.trade(1, 2);
     world.tick(0);
     assert_eq!(trades_and_gaps(&mut world, slot_id), [(1, 1), (2, 3), (4, 4)]);
-    world.say(slot_id, resume(2, "B", token));
+    world.write(slot_id, resume(2, "B", token));
     (0..3).for_each(|_| world.tick(0));
     assert_eq!(trades_and_gaps(&mut world, slot_id), []);
 }

@@ -1,4 +1,4 @@
-//! What must hold of the whole world: between clients, at rest, and after the end.
+//! Checks of the whole world: between clients, at rest, and after the end.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::plan::Faults;
 use crate::world::{MS, World};
 
 impl World {
-    /// Who wants the same, and was in no way out of it for a while, is sent the same bytes, and not a copy of them.
+    /// Clients with the same interest that have been members for a while are sent the same bytes, not copies of them.
     pub fn same_interest_same_bytes(&mut self, index: usize) {
-        /// The longest interval, in which a member that has just come may have had what the others wait for.
-        const FRESH_NS: u64 = 1200 * MS;
+        /// Longer than the longest interval, in which a new member may have had values that are pending for the others.
+        const JOINED_NS: u64 = 1200 * MS;
         let node = &self.nodes[index];
         let io = node.shard.io();
         let mut sends: HashMap<usize, Vec<Range>> = HashMap::new();
@@ -26,8 +26,8 @@ impl World {
         for client in self.clients.iter().filter(|client| client.node == index && is_quiet(client)) {
             let conn = &io.conns[client.conn];
             let member = conn.slot_id.is_some() && !conn.cut && conn.to_server.is_empty();
-            let fresh_ns = if client.oracle.merges() { FRESH_NS } else { 0 };
-            let settled = conn.out_ns + fresh_ns < node.ticked_ns[0] && conn.out_turn + 5 < node.ticks;
+            let joined_ns = if client.oracle.conflates() { JOINED_NS } else { 0 };
+            let settled = conn.out_ns + joined_ns < node.ticked_ns[0] && conn.out_tick + 5 < node.ticks;
             if !member || !settled {
                 continue;
             }
@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    /// The feed stops; who reads comes to hold everything.
+    /// The feed stops; every client that reads must get everything.
     pub fn rest(&mut self) {
         self.plan.sleeps = 0;
         for node in &mut self.nodes {
@@ -55,7 +55,7 @@ impl World {
             self.tick();
             self.deliver();
         }
-        // A socket of a kilobyte takes a large backlog in as many turns; then every tick and heartbeat has to come.
+        // A socket of a kilobyte takes a large backlog in many ticks; then every pending value and heartbeat has to come.
         let mut quiet = 0;
         for _ in 0..50_000 {
             self.now_ns += 13 * MS;
@@ -78,7 +78,7 @@ impl World {
     fn is_at_rest(&mut self) {
         let now_ns = self.now_ns;
         for (index, node) in self.nodes.iter_mut().enumerate() {
-            assert_eq!(node.shard.counters().get(Counter::CatchingUp), 0, "all are members at rest");
+            assert_eq!(node.shard.counters().get(Counter::CatchingUp), 0, "all clients are members at rest");
             assert!(node.is_idle(now_ns), "shard {index} has something to do at rest");
             node.shard.io_mut().events.clear();
         }
@@ -86,7 +86,7 @@ impl World {
         for client in self.clients.iter().filter(|client| client.is_there()) {
             self.about = Some((client.node, client.conn));
             let conn = client.conn;
-            assert!(!client.leaving, "a client that goes is let go");
+            assert!(!client.leaving, "a client that leaves is dropped");
             assert!(client.oracle.welcomed && client.oracle.is_answered(), "a request of conn {conn} is not answered");
             let silent_ns = now_ns - client.oracle.packets_at_ns;
             assert!(silent_ns < 3000 * MS, "silence without a heartbeat for conn {conn}: {silent_ns} ns");
@@ -98,7 +98,7 @@ impl World {
         self.counters_add_up();
     }
 
-    /// Where nobody went or stopped to read, the clients have read what the shard has counted, no more and no less.
+    /// If no client left or stopped reading, the clients have read exactly what the shard has counted.
     fn counters_add_up(&mut self) {
         for (index, node) in self.nodes.iter().enumerate() {
             let (io, counters) = (node.shard.io(), node.shard.counters());
@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    /// Everybody is sent away, and nothing is left.
+    /// All clients are closed, and nothing is left.
     pub fn end(&mut self) {
         for client in &mut self.clients {
             client.deserves.push(1001);
@@ -146,7 +146,7 @@ impl World {
             self.seen.slow_closed += counters.get(Counter::SlowClosed);
             self.seen.violations += counters.get(Counter::Violations);
             self.seen.overruns += counters.get(Counter::Overruns);
-            self.seen.stragglers += tally.short_sends;
+            self.seen.cut_sends += tally.short_sends;
             self.seen.stale += tally.stale;
             self.seen.kept_back += tally.kept_back;
             self.seen.refused += tally.refused;
@@ -159,15 +159,15 @@ impl World {
     }
 }
 
-/// Nothing is on its way that would change what a client wants, as far as it knows itself.
+/// No request that would change a client's interest is under way.
 fn is_quiet(client: &Client) -> bool {
     client.is_there() && !client.leaving && client.oracle.is_answered() && client.oracle.items() > 0
 }
 
 fn nothing_is_left(node: &Node) {
     let (shard, io) = (&node.shard, node.shard.io());
-    assert_eq!(shard.clients(), 0, "all have gone");
-    assert_eq!(io.held(), (0, 0, 0), "slots and wishes");
+    assert_eq!(shard.clients(), 0, "all clients are gone");
+    assert_eq!(io.held(), (0, 0, 0), "slots and pending operations");
     assert_eq!(io.tally.opened, io.tally.closed, "every slot is closed once");
     assert_eq!(shard.deadline_ns(), None, "nothing is due");
     let counters = shard.counters();

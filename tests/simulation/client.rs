@@ -1,4 +1,4 @@
-//! A simulated client: its stream is read by libraries and held against the oracle, chance decides what it asks.
+//! A simulated client: libraries read its stream, the oracle checks it, and the seed decides what it requests.
 
 use tickcast::shard::{Encoding, Format};
 use tickcast_protocol::control::{self, ChannelSet, Pattern, Request, RequestLimits};
@@ -8,7 +8,7 @@ use tickcast_protocol::{Channel, ConflationInterval, Token, sse};
 use crate::Dice;
 use crate::feed::name_of;
 use crate::oracle::{Ask, Oracle, Resume, Truth};
-use crate::stream::{Came, Stream};
+use crate::stream::{Stream, StreamItem};
 use crate::text::TextReader;
 use tickcast_test_support::deflate::deflate;
 
@@ -19,7 +19,7 @@ pub enum Reading {
     Not { until_ns: u64 },
 }
 
-/// What several clients may want alike.
+/// A subscription that several clients may have.
 #[derive(Clone, Debug)]
 pub struct Wish {
     pub channels: ChannelSet,
@@ -46,7 +46,7 @@ impl Wish {
 pub struct Client {
     pub node: usize,
     pub conn: usize,
-    /// What it is sent, and the window of the compression that it has agreed on.
+    /// Its format, and the window of the compression that it negotiated.
     pub encoding: Encoding,
     pub oracle: Oracle,
     pub reading: Reading,
@@ -56,16 +56,16 @@ pub struct Client {
     pub over: bool,
     /// Its end needs no close frame: it was reset, or has ended its side.
     pub may_break: bool,
-    /// Close codes that what it did may be answered with.
+    /// Close codes that its behaviour may be answered with.
     pub deserves: Vec<u16>,
     /// It has done something that ends the connection.
     pub leaving: bool,
-    /// Bytes that are no frame have been sent: what comes after them is lost.
+    /// Bytes that are not a frame have been sent: what follows them is lost.
     pub speechless: bool,
     pub closed_with: Option<u16>,
-    /// Somebody has come in its place.
+    /// Another client has taken its place.
     pub replaced: bool,
-    /// What a reader of events has asked for.
+    /// The request of an SSE client.
     wish: Option<Wish>,
     stream: Stream,
     text: TextReader,
@@ -98,38 +98,38 @@ impl Client {
         }
     }
 
-    /// True if it takes what comes, and nothing has ended it.
+    /// True if it reads, and nothing has ended it.
     pub fn is_there(&self) -> bool {
         !self.over && self.reading == Reading::Always
     }
 
-    /// True if it speaks WebSocket; the others read events.
-    pub fn speaks(&self) -> bool {
+    /// True for a WebSocket client, false for an SSE client.
+    pub fn is_websocket(&self) -> bool {
         self.encoding.format != Format::Events
     }
 
-    /// Takes what the socket delivered.
+    /// Reads what the socket delivered.
     pub fn take(&mut self, bytes: &[u8], ended: bool, now_ns: u64, truth: &Truth) {
         self.stream.feed(bytes, ended);
         while !self.over
             && let Some(came) = self.stream.next()
         {
             match came {
-                Came::Answer(text) => self.oracle.text(&text, truth),
-                Came::Packet(bytes) => self.oracle.packet(&bytes, now_ns, truth),
-                Came::Message(message) => {
+                StreamItem::Answer(text) => self.oracle.text(&text, truth),
+                StreamItem::Packet(bytes) => self.oracle.packet(&bytes, now_ns, truth),
+                StreamItem::Message(message) => {
                     let bytes = self.text.packet(&message, &truth.history.instruments);
                     self.oracle.packet(&bytes, now_ns, truth);
                     self.oracle.seen.messages += 1;
-                    self.oracle.seen.events += u64::from(!self.speaks());
+                    self.oracle.seen.events += u64::from(!self.is_websocket());
                 }
-                Came::Ping => self.oracle.seen.pings += 1,
-                Came::Close(code, reason) => {
+                StreamItem::Ping => self.oracle.seen.pings += 1,
+                StreamItem::Close(code, reason) => {
                     assert!(self.deserves.contains(&code), "{code} {reason}, deserved {:?}", self.deserves);
                     self.closed_with = Some(code);
                 }
-                Came::End(None) => self.over = true,
-                Came::End(Some(fault)) => {
+                StreamItem::End(None) => self.over = true,
+                StreamItem::End(Some(fault)) => {
                     let excused = self.may_break || self.closed_with.is_some();
                     assert!(excused && ended, "a stream that ends without a reason, or is torn: {fault}");
                     self.over = true;
@@ -138,17 +138,17 @@ impl Client {
         }
     }
 
-    /// What its library wants to be sent.
+    /// What its library wants to send.
     pub fn output(&mut self) -> Vec<u8> {
         self.stream.output()
     }
 
-    /// How many frames came compressed.
+    /// How many frames were compressed.
     pub fn compressed(&self) -> u64 {
         self.stream.compressed()
     }
 
-    /// A request as a frame; every other one compressed, where that was agreed on.
+    /// A request as a frame; every other one compressed, if that was negotiated.
     pub fn framed(&self, text: &str, dice: &mut Dice) -> Vec<u8> {
         if self.encoding.deflate.is_none() || dice.chance(512) {
             return frame(Opcode::Text, text.as_bytes(), dice);
@@ -208,7 +208,7 @@ impl Client {
         control::subscribe_text(id, channels, &names, interval.interval_ms(), snapshot)
     }
 
-    /// Goes on where another client ended, with its token and all that it wanted, one interval and channel at a time.
+    /// Resumes what another client had, with its token, one interval and channel at a time.
     pub fn resume(&mut self, old: &Oracle) -> Vec<String> {
         let mut texts = Vec::new();
         for (wish, resume) in old.to_resume() {
@@ -229,8 +229,8 @@ impl Client {
         texts
     }
 
-    /// What a reader of events asks as it connects: a wish, or the one of another, with the id of that one's last event.
-    /// Returns the query of its URL and what the server reads in it.
+    /// The request of an SSE client as it connects: a wish, or that of another client, with the id of its last event. Returns
+    /// the query of its URL and the request that the server parses from it.
     pub fn ask_for_events(&mut self, wish: &Wish, old: Option<&Self>, dice: &mut Dice) -> (String, Request) {
         let id = self.id();
         let wish = old.and_then(|old| old.wish.clone()).unwrap_or_else(|| wish.clone());
@@ -261,10 +261,10 @@ impl Client {
         (query, request)
     }
 
-    /// Something that is no request, or no frame at all, and what the server makes of it.
+    /// Bytes that are not a request, or not even a frame, and what the server does about them.
     pub fn garbage(&mut self, dice: &mut Dice) -> (&'static str, Vec<u8>) {
-        if !self.speaks() {
-            // Nothing that it says means anything.
+        if !self.is_websocket() {
+            // Its input is ignored.
             return ("more of a request", b"GET / HTTP/1.1\r\n".to_vec());
         }
         let (what, bytes, code) = match dice.below(8) {
@@ -309,7 +309,7 @@ fn any_symbol(symbols: &[String], dice: &mut Dice) -> String {
     }
 }
 
-/// A false token: of another run, or from the future.
+/// A wrong token: of another run, or from the future.
 pub fn false_token(dice: &mut Dice, position: u64) -> Resume {
     let future = position + 1 + u64::from(dice.below(1 << 30));
     match dice.below(3) {

@@ -1,12 +1,12 @@
-//! The contract of `Io` on the simulated one, without faults: what holds here holds on the kernel's, where
-//! `tests/engine/io_contract.rs` runs the same.
+//! The contract of `Io` on the simulated one, without faults. `tests/engine/io_contract.rs` runs the same contract on the
+//! kernel's.
 
 use tickcast::io::{Completions, Io, SlotId};
 use tickcast::shard::Format;
 
-use crate::canary::Fuse;
 use crate::io::SimIo;
 use crate::plan::Faults;
+use crate::planted_bug::Trigger;
 use tickcast_test_support::io_contract::{self as contract, Fixture};
 
 /// Bytes that a socket holds for a client that does not read.
@@ -18,8 +18,8 @@ impl Fixture for SimIo {
     type Peer = usize;
 
     fn new(slots_max: u32) -> Self {
-        let mut io = Self::new(Faults::default(), slots_max, Fuse::default(), 1);
-        // What is sent before a turn's first reap it holds to be a sweep's, and looks into.
+        let mut io = Self::new(Faults::default(), slots_max, Trigger::default(), 1);
+        // Sends before the first reap of a tick count as those of a flush, and are checked as packets.
         io.reap(1, &mut Completions::default());
         io
     }
@@ -48,7 +48,7 @@ impl Fixture for SimIo {
 }
 
 #[test]
-fn the_simulated_io_keeps_the_contract_of_the_real_one() {
+fn simulated_io_keeps_the_contract() {
     contract::a_short_send_reports_its_length_and_writable_is_reported_once::<SimIo>();
     contract::input_is_pulled_and_the_end_is_reported::<SimIo>();
     contract::a_close_frees_the_slot::<SimIo>();

@@ -1,4 +1,4 @@
-//! A random feed, and all that it ever said: what every client's stream is held against.
+//! A random feed, and all records that it ever sent: every client's stream is compared with them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use tickcast_protocol::{BookAction, BookSide, Channel, FeedState, GapReason, Ins
 use crate::Dice;
 use crate::trail::Event;
 
-/// A book as plain as can be: (side, price) → size.
+/// A book as a plain map: (side, price) → size.
 pub type Levels = BTreeMap<(BookSide, i64), i64>;
 
 /// Applies a book record.
@@ -38,7 +38,7 @@ pub struct Value {
 }
 
 impl Value {
-    /// One that the feed has said is missing.
+    /// True if the feed has reported it as lost.
     pub fn is_lost(&self) -> bool {
         self.record.is_empty()
     }
@@ -48,14 +48,13 @@ impl Value {
     }
 }
 
-/// All values ever, by instrument and channel; the sequence is the index plus 1. Read from a ring of its own, beside
-/// those of the shards.
+/// All values ever, by instrument and channel; the sequence is the index plus 1. Read from a ring of its own.
 pub struct History {
     tap: Reader,
     batch: Batch,
     pub instruments: Vec<Instrument>,
     values: Vec<[Vec<Value>; Channel::COUNT]>,
-    /// By instrument, 0 for the feed as a whole; live where nothing was said.
+    /// By instrument, 0 for the feed as a whole; live unless another state was reported.
     states: HashMap<u32, FeedState>,
     pub position: u64,
 }
@@ -66,7 +65,7 @@ impl History {
         Self { tap, batch: Batch::default(), instruments, values, states, position: 0 }
     }
 
-    /// What was last said of an instrument, or of the feed as a whole.
+    /// The newest state of an instrument, or of the feed as a whole.
     pub fn state(&self, instrument: u32) -> FeedState {
         self.states.get(&instrument).copied().unwrap_or(FeedState::Live)
     }
@@ -79,19 +78,19 @@ impl History {
         self.of(instrument, channel).len() as u64
     }
 
-    /// How many values of a channel there were up to a place of the node's order.
+    /// How many values of a channel there were up to a position.
     pub fn count_until(&self, instrument: u32, channel: Channel, position: u64) -> u64 {
         self.of(instrument, channel).partition_point(|value| value.position <= position) as u64
     }
 
-    /// True if the feed itself has said that all of this is missing.
+    /// True if the feed itself has reported all of this as lost.
     pub fn is_lost(&self, gap: &Gap) -> bool {
         let values = self.of(gap.instrument, gap.channel);
         let missing = values.get(gap.from_sequence.get() as usize - 1..gap.to_sequence.get() as usize);
         missing.is_some_and(|missing| missing.iter().all(Value::is_lost))
     }
 
-    /// Takes in all that the sequencer has made.
+    /// Reads all that the sequencer has written.
     pub fn read(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         batch.clear();
@@ -118,7 +117,7 @@ impl History {
             RecordKind::Gap => {
                 let gap = Gap::read(bytes).expect("a whole gap");
                 let values = &mut self.values[gap.instrument as usize - 1][gap.channel as usize];
-                assert_eq!(gap.from_sequence.get(), values.len() as u64 + 1, "the sequencer numbers without holes");
+                assert_eq!(gap.from_sequence.get(), values.len() as u64 + 1, "sequences are contiguous");
                 for _ in 0..gap.missing() {
                     values.push(Value { position: self.position, record: Vec::new(), book: None });
                 }
@@ -126,7 +125,7 @@ impl History {
             _ => {
                 let channel = kind.channel().expect("a channel's record");
                 let values = &mut self.values[header.instrument as usize - 1][channel as usize];
-                assert_eq!(header.sequence.get(), values.len() as u64 + 1, "the sequencer numbers without holes");
+                assert_eq!(header.sequence.get(), values.len() as u64 + 1, "sequences are contiguous");
                 let book = (channel == Channel::Book).then(|| {
                     let mut levels = values.last().and_then(|value| value.book.as_deref().cloned()).unwrap_or_default();
                     apply(&mut levels, bytes);
@@ -137,7 +136,7 @@ impl History {
         }
     }
 
-    /// What the feed has handed over is there, as it was numbered.
+    /// All records of a batch are there, with their sequences.
     fn has_all(&self, batch: &[u8]) {
         for (header, bytes) in record::records(batch).filter(|(header, _)| !header.sequence.is_none()) {
             let channel = RecordKind::from_wire(header.kind).and_then(RecordKind::channel).expect("a channel's record");
@@ -147,7 +146,7 @@ impl History {
     }
 }
 
-/// A name that the nth instrument has or may have: of one family or another.
+/// A name that the nth instrument has or may have, with one of several prefixes.
 pub fn name_of(number: usize, dice: &mut Dice) -> String {
     let family = ["A-", "AB-", "ABC-", "B-"][dice.below(4) as usize];
     format!("{family}{number}")
@@ -179,7 +178,7 @@ impl Feed {
         self.hand_over(source, batch, sequencer, history, now_ns);
     }
 
-    /// Has a source tell of an instrument, by the next of its own ids.
+    /// Has a source define an instrument with the next of its own ids.
     fn define_as(&mut self, at: usize, source: u32, symbol: &str, batch: &mut Vec<u8>) {
         self.counts[source as usize] += 1;
         let local = self.counts[source as usize];
@@ -188,7 +187,7 @@ impl Feed {
         self.locals[at] = (source, local);
     }
 
-    /// A source dies, comes back, says how it is, or takes an instrument over from the other.
+    /// A source dies, reconnects, reports a state, or takes over an instrument of the other.
     pub fn fault(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) -> Event {
         let source = self.dice.below(2);
         let mut batch = Vec::new();
@@ -244,7 +243,7 @@ impl Feed {
         Event::FeedFault { source, what }
     }
 
-    /// Sources that were silent for too long are told.
+    /// Checks for sources that have been silent for too long.
     pub fn check(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) {
         const SILENCE_NS: u64 = 300_000_000;
         sequencer.check_sources(SILENCE_NS, now_ns);

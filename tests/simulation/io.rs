@@ -7,8 +7,8 @@ use tickcast::shard::Format;
 use tickcast_protocol::RecordKind;
 
 use crate::Dice;
-use crate::canary::{Canary, Fuse};
 use crate::plan::Faults;
+use crate::planted_bug::{PlantedBug, Trigger};
 use crate::trail::IoEvent;
 
 /// First bytes of whole messages.
@@ -18,7 +18,7 @@ const BINARY: u8 = 0x82;
 /// RSV1.
 const COMPRESSED: u8 = 0x40;
 
-/// One connection, which outlives its seat until the client has read what was sent.
+/// One connection. It outlives its slot until the client has read what was sent.
 #[derive(Debug)]
 pub struct Conn {
     pub slot_id: Option<SlotId>,
@@ -28,42 +28,42 @@ pub struct Conn {
     pub reset: bool,
     /// The client has ended its side.
     pub finished: bool,
-    /// When the server did something else than send what its audience gets: cut sends, their rests, answers, what it
-    /// was owed. Ascending.
+    /// When the server did something other than send what the audience gets: cut sends, their rests, answers, pending
+    /// records. Ascending.
     pub disturbed_ns: Vec<u64>,
-    /// When it was out last, in any of these ways.
+    /// When that was last.
     pub out_ns: u64,
     /// The last send was cut, so that the next begins with its rest.
     pub cut: bool,
-    /// Number of the turn in which it was.
-    pub out_turn: u64,
+    /// The tick in which that was.
+    pub out_tick: u64,
     pub was_cut: bool,
     /// When the socket last took a byte, and the longest time for which it took none.
     took_ns: u64,
     pub stalled_ns: u64,
-    /// When the server last heard of the client, and the longest time for which it heard nothing.
+    /// When the server last received something from the client, and the longest time for which it received nothing.
     heard_ns: u64,
     pub silent_ns: u64,
     capacity: usize,
     wants_room: bool,
     receiving: bool,
     ended: bool,
-    /// A canary has eaten what the shard waits for.
+    /// A planted bug has swallowed the completion that the shard waits for.
     deaf: bool,
 }
 
-/// Number of a batch in its turn, start and length.
+/// Number of a batch in its tick, start and length.
 pub type Range = (u32, u32, u32);
 
-/// What one sweep sent to a connection.
+/// What one flush sent to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Swept {
+pub struct FlushedSend {
     pub conn: usize,
-    /// One for all of an audience.
+    /// The same for all members of an audience.
     pub range: Range,
 }
 
-/// What was seen of the shard's side.
+/// Counts of what the shard did.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     pub opened: u64,
@@ -81,31 +81,31 @@ pub struct SimIo {
     pub faults: Faults,
     pub tally: Tally,
     pub events: Vec<IoEvent>,
-    pub flushed: Vec<Swept>,
-    pub fuse: Fuse,
+    pub flushed: Vec<FlushedSend>,
+    pub trigger: Trigger,
     dice: Dice,
     slots_max: u32,
     /// Conn and generation of each slot.
     slots: Vec<(usize, u32)>,
     free: Vec<u32>,
-    /// Slots of seats that were closed, but not yet to the kernel.
+    /// Slots that were closed and are not free yet.
     closing: Vec<u32>,
-    /// What has to be told at some reap.
-    told: VecDeque<Completion>,
-    /// Connections with a receive or a wish for room under way, in the order of the asking.
+    /// Completions for a later reap.
+    reported: VecDeque<Completion>,
+    /// Connections with a receive or a wait for room under way, in the order of the calls.
     busy: Vec<usize>,
     batch: u32,
     tick: u64,
-    /// The turn has reaped: what is sent now goes to those who are owed something, or is a heartbeat.
+    /// This tick has reaped: what is sent now is for clients in the backlog, or a heartbeat.
     reaped: bool,
 }
 
 impl SimIo {
-    pub fn new(faults: Faults, slots_max: u32, fuse: Fuse, seed: u64) -> Self {
-        Self { faults, slots_max, fuse, dice: Dice::new(seed), ..Self::default() }
+    pub fn new(faults: Faults, slots_max: u32, trigger: Trigger, seed: u64) -> Self {
+        Self { faults, slots_max, trigger, dice: Dice::new(seed), ..Self::default() }
     }
 
-    /// A new connection whose socket holds `capacity` bytes; `None` where all seats are taken.
+    /// A new connection whose socket holds `capacity` bytes; `None` if all slots are taken.
     pub fn open(&mut self, capacity: usize, format: Format) -> Option<(usize, SlotId)> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -132,7 +132,7 @@ impl SimIo {
             disturbed_ns: Vec::new(),
             out_ns: self.now_ns,
             cut: false,
-            out_turn: self.tick,
+            out_tick: self.tick,
             was_cut: false,
             took_ns: self.now_ns,
             stalled_ns: 0,
@@ -155,36 +155,36 @@ impl SimIo {
         self.flushed.clear();
     }
 
-    /// True if a reap could bring something.
+    /// True if a reap could return something.
     pub fn is_due(&self) -> bool {
         let due = |conn: &usize| {
             let conn = &self.conns[*conn];
             conn.receiving || (conn.wants_room && (conn.reset || conn.to_client.len() < conn.capacity))
         };
-        !self.told.is_empty() || self.busy.iter().any(due)
+        !self.reported.is_empty() || self.busy.iter().any(due)
     }
 
     /// The client writes.
     pub fn write(&mut self, conn: usize, bytes: &[u8]) {
         self.conns[conn].to_server.extend(bytes);
-        self.tell_readable(conn);
+        self.push_readable(conn);
     }
 
     /// The client ends its side.
     pub fn finish(&mut self, conn: usize) {
         self.conns[conn].finished = true;
-        self.tell_readable(conn);
+        self.push_readable(conn);
     }
 
-    /// The connection breaks: what is under way is lost.
+    /// The connection breaks: bytes under way are lost.
     pub fn reset(&mut self, conn: usize) {
         let broken = &mut self.conns[conn];
         broken.reset = true;
         broken.to_server.clear();
-        self.tell_readable(conn);
+        self.push_readable(conn);
     }
 
-    /// Seats, slots and wishes that are held: nothing, once all have gone.
+    /// Slots and operations that are held: none, once all clients are gone.
     pub fn held(&self) -> (usize, usize, usize) {
         let slot_ids = self.conns.iter().filter(|conn| conn.slot_id.is_some()).count();
         let slots = self.slots.len() - self.free.len() - self.closing.len();
@@ -192,17 +192,17 @@ impl SimIo {
         (slot_ids, slots, wishes)
     }
 
-    fn tell_readable(&mut self, conn: usize) {
+    fn push_readable(&mut self, conn: usize) {
         if let Some(slot_id) = self.conns[conn].slot_id
             && !self.conns[conn].deaf
         {
-            self.told.push_back(Completion::Readable { slot_id });
+            self.reported.push_back(Completion::Readable { slot_id });
         }
     }
 
     fn conn_of(&mut self, slot_id: SlotId) -> usize {
         let (conn, generation) = self.slots[slot_id.index as usize];
-        assert_eq!(generation, slot_id.generation, "the shard uses a slot of somebody else");
+        assert_eq!(generation, slot_id.generation, "the shard uses a slot of another client");
         assert_eq!(self.conns[conn].slot_id, Some(slot_id), "the shard uses a slot that it has closed");
         conn
     }
@@ -231,11 +231,11 @@ impl SimIo {
         let room = self.conns[at].capacity.saturating_sub(self.conns[at].to_client.len());
         let taken = self.takes(payload.len(), room);
         let conn = &mut self.conns[at];
-        self.fuse.deliver(&mut conn.to_client, &payload[..taken]);
+        self.trigger.deliver(&mut conn.to_client, &payload[..taken]);
         let was_cut = std::mem::replace(&mut conn.cut, taken < payload.len());
         let out = was_cut || conn.cut || (self.reaped && !is_for_members(conn.format, payload));
         if out {
-            (conn.out_ns, conn.out_turn) = (self.now_ns, self.tick);
+            (conn.out_ns, conn.out_tick) = (self.now_ns, self.tick);
             conn.was_cut |= conn.cut;
             conn.disturbed_ns.push(self.now_ns);
         } else if !self.reaped {
@@ -245,14 +245,14 @@ impl SimIo {
                 Format::Events => payload.starts_with(b"id: "),
             };
             assert!(first, "a flush sends packets");
-            self.flushed.push(Swept { conn: at, range: (self.batch, send.start, send.len) });
+            self.flushed.push(FlushedSend { conn: at, range: (self.batch, send.start, send.len) });
         }
         let conn = &mut self.conns[at];
         conn.stalled_ns = conn.stalled_ns.max(self.now_ns - conn.took_ns);
         if taken > 0 {
             conn.took_ns = self.now_ns;
         }
-        let miscounted = self.fuse.miscounts(taken, payload.len());
+        let miscounted = self.trigger.miscounts(taken, payload.len());
         SendOutcome::Took(taken as u32 + u32::from(miscounted))
     }
 
@@ -273,7 +273,7 @@ impl SimIo {
         }
         if self.dice.chance(self.faults.nothing) {
             out.list.push(Completion::Nothing { slot_id });
-            self.tell_readable(at);
+            self.push_readable(at);
             return;
         }
         let piecemeal = self.dice.chance(self.faults.piecemeal);
@@ -290,7 +290,7 @@ impl SimIo {
         conn.silent_ns = conn.silent_ns.max(self.now_ns - conn.heard_ns);
         conn.heard_ns = self.now_ns;
         if rest && !more || self.conns[at].finished {
-            self.tell_readable(at);
+            self.push_readable(at);
         }
         out.list.push(Completion::Received { slot_id, start, len: len as u32, more });
     }
@@ -305,20 +305,20 @@ impl SimIo {
             out.list.push(Completion::Ended { slot_id });
         } else if broken || room > 0 || self.dice.chance(self.faults.false_room) {
             self.conns[at].wants_room = false;
-            if !self.fuse.blows(Canary::LostRoom) {
+            if !self.trigger.fires(PlantedBug::LostRoom) {
                 out.list.push(Completion::Writable { slot_id });
             }
         }
     }
 
-    /// What was asked for, as far as this reap has room for it.
+    /// Completes operations, as far as this reap has room.
     fn answer(&mut self, most: usize, out: &mut Completions) {
         let buffers = if self.faults.buffers == 0 { usize::MAX } else { self.faults.buffers as usize };
         let mut received = 0;
         let mut busy = std::mem::take(&mut self.busy);
         busy.sort_unstable();
         busy.dedup();
-        // The one that was asked for first is not always the first to come.
+        // Operations do not always complete in the order of the calls.
         let tick = if busy.is_empty() { 0 } else { self.dice.below(busy.len() as u32) as usize };
         busy.rotate_left(tick);
         busy.retain(|&at| {
@@ -338,16 +338,16 @@ impl SimIo {
 
     fn note(&mut self, out: &Completions) {
         for completion in &out.list {
-            let slot_id = seat_of(completion);
+            let slot_id = slot_id_of(completion);
             let (conn, generation) = self.slots[slot_id.index as usize];
             let is_stale = generation != slot_id.generation || self.conns[conn].slot_id.is_none();
             self.tally.stale += u64::from(is_stale);
-            self.events.push(IoEvent::Told { conn, what: completion.into() });
+            self.events.push(IoEvent::Reported { conn, what: completion.into() });
         }
     }
 }
 
-fn seat_of(completion: &Completion) -> SlotId {
+fn slot_id_of(completion: &Completion) -> SlotId {
     let (Completion::Readable { slot_id }
     | Completion::Received { slot_id, .. }
     | Completion::Nothing { slot_id }
@@ -356,7 +356,7 @@ fn seat_of(completion: &Completion) -> SlotId {
     *slot_id
 }
 
-/// True for whole frames that a client can be sent without being out of its audience: pings, pongs, a heartbeat.
+/// True for whole frames that a member of an audience can be sent besides packets: pings, pongs, a heartbeat.
 fn is_for_members(format: Format, mut frames: &[u8]) -> bool {
     const HEARTBEAT_BYTES: usize = 24 + 32;
     const HEARTBEAT: &[u8] = b"{\"type\":\"heartbeat\"";
@@ -366,7 +366,7 @@ fn is_for_members(format: Format, mut frames: &[u8]) -> bool {
             && data.strip_prefix(b"data: ").is_some_and(|data| data.starts_with(HEARTBEAT));
     }
     while let [first, length, rest @ ..] = frames {
-        // The JSON of a heartbeat is longer than fits into one byte of length.
+        // The JSON of a heartbeat needs a length of more than one byte.
         let (length, rest) = match (length, rest) {
             (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
             _ => (usize::from(*length), rest),
@@ -408,8 +408,8 @@ impl Io for SimIo {
 
     fn receive(&mut self, slot_id: SlotId) {
         let at = self.conn_of(slot_id);
-        assert!(!self.conns[at].receiving, "two receives at a time");
-        if self.fuse.blows(Canary::LostInput) {
+        assert!(!self.conns[at].receiving, "two receives at once");
+        if self.trigger.fires(PlantedBug::LostInput) {
             self.conns[at].deaf = true;
             return;
         }
@@ -419,7 +419,7 @@ impl Io for SimIo {
 
     fn want_writable(&mut self, slot_id: SlotId) {
         let at = self.conn_of(slot_id);
-        assert!(!self.conns[at].wants_room, "room is asked for twice");
+        assert!(!self.conns[at].wants_room, "two waits for room at once");
         self.conns[at].wants_room = true;
         self.busy.push(at);
     }
@@ -433,9 +433,9 @@ impl Io for SimIo {
                 Completion::Writable { slot_id },
                 Completion::Ended { slot_id },
             ];
-            self.told.push_back(stale[self.dice.below(4) as usize]);
+            self.reported.push_back(stale[self.dice.below(4) as usize]);
         } else {
-            self.told.retain(|completion| seat_of(completion) != slot_id);
+            self.reported.retain(|completion| slot_id_of(completion) != slot_id);
         }
         self.events.push(IoEvent::Closed { conn: at });
         self.conns[at].slot_id = None;
@@ -459,13 +459,13 @@ impl Io for SimIo {
             }
             stays
         });
-        for _ in 0..self.told.len() {
-            let Some(told) = self.told.pop_front() else { break };
-            // What was told of a seat stays told, even if somebody else holds the slot by now.
+        for _ in 0..self.reported.len() {
+            let Some(completion) = self.reported.pop_front() else { break };
+            // A completion that was reported stays reported, even if another client has the slot by now.
             if out.list.len() >= most || self.dice.chance(self.faults.late) {
-                self.told.push_back(told);
+                self.reported.push_back(completion);
             } else {
-                out.list.push(told);
+                out.list.push(completion);
             }
         }
         self.answer(most, out);

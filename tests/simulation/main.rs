@@ -1,10 +1,9 @@
-//! The whole core without sockets: a feed, the sequencer, rings, shards and their clients on one thread, stepped by a
-//! seed, with virtual time and simulated sockets; an oracle on every client's stream, which tungstenite, serde_json and a
-//! reader of events have parsed.
+//! Deterministic simulation of the whole core without sockets: a feed, the sequencer, rings, shards and their clients on one
+//! thread, stepped by a seed, with virtual time and simulated sockets. An oracle checks every client's stream, which
+//! tungstenite, serde_json and an SSE parser have read.
 //!
-//! `TICKCAST_SIM_SEED=n` replays one seed, `TICKCAST_SIM_SEEDS=n` runs so many, `TICKCAST_SIM_FROM=n` begins with another.
+//! `TICKCAST_SIM_SEED=n` replays one seed, `TICKCAST_SIM_SEEDS=n` sets how many are run, `TICKCAST_SIM_FROM=n` the first one.
 
-mod canary;
 mod checks;
 mod client;
 mod contract;
@@ -13,6 +12,7 @@ mod io;
 mod node;
 mod oracle;
 mod plan;
+mod planted_bug;
 mod stream;
 mod text;
 mod trail;
@@ -26,8 +26,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use canary::Canary;
 use plan::{Faults, Plan};
+use planted_bug::PlantedBug;
 use world::World;
 
 /// A seeded source of chance.
@@ -63,7 +63,7 @@ impl Dice {
 
 macro_rules! seen {
     ($($name:ident: $text:literal,)*) => {
-        /// What the checks have met: proves that they ran.
+        /// What the checks have come across: proves that they ran.
         #[derive(Clone, Copy, Debug, Default)]
         pub struct Seen { $(#[doc = $text] pub $name: u64,)* }
 
@@ -82,40 +82,40 @@ macro_rules! seen {
 seen! {
     records: "Records that clients have read.",
     gaps: "Gaps announced.",
-    conflated: "Records that stand for several.",
-    snapshot_pieces: "Packets of snapshots.",
+    conflated: "Records that stand for several values.",
+    snapshot_chunks: "Packets of snapshots.",
     heartbeats: "Heartbeats.",
     statuses: "States of feeds and instruments.",
     pings: "Pings of the server.",
-    profile_changes: "Subscriptions whose interval was changed.",
+    interval_changes: "Subscriptions whose interval was changed.",
     overruns: "Shards that were lapped.",
-    stragglers: "Sends that were cut.",
+    cut_sends: "Sends that were cut.",
     resets: "Connections that broke.",
     slow_closed: "Clients closed as too slow.",
-    whole: "Subscriptions that were found whole at rest.",
+    whole: "Subscriptions that were complete at rest.",
     calm_values: "Values of a conflated subscription whose interval was checked.",
-    prompt_values: "Values that were checked to have come at their tick.",
-    same_bytes: "Sweeps of a client that were compared with those of another with the same interest.",
-    refused: "Clients for whom there was no slot.",
+    prompt_values: "Values that were checked to have come at their interval boundary.",
+    same_bytes: "Flushes of a client that were compared with those of another with the same interest.",
+    refused: "Clients for which there was no slot.",
     compressed: "Frames that came compressed.",
     messages: "Packets that came as JSON.",
     events: "Packets that came as events.",
-    awaited: "Channels of names that readers of events had asked for before they were defined.",
-    garbage: "Bytes sent that are no request.",
+    awaited: "Channels of names that SSE clients had subscribed to before they were defined.",
+    garbage: "Bytes sent that are not a request.",
     violations: "Clients closed for what they sent.",
     replays: "Resumes that were answered with history.",
     replays_lost: "Replays that were overtaken, and ended in a snapshot.",
-    returned: "Clients that came again with a token.",
-    returned_by_id: "Readers of events that came again with the id of their last event.",
+    returned: "Clients that reconnected with a token.",
+    returned_by_id: "SSE clients that reconnected with the id of their last event.",
     stale: "Completions for a slot that was closed.",
-    kept_back: "Reaps that could not bring all.",
-    slept: "Steps for which a shard without work was left alone.",
+    kept_back: "Reaps that could not return all completions.",
+    slept: "Steps in which a shard without work was not ticked.",
     feed_faults: "Feeds that died, came back, or changed hands.",
-    counted: "Shards whose counters were held against what was read.",
+    counted: "Shards whose counters were compared with what was read.",
 }
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: want a number")))
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
 }
 
 fn run(seed: u64, plan: Plan) -> (u64, Seen) {
@@ -124,7 +124,7 @@ fn run(seed: u64, plan: Plan) -> (u64, Seen) {
     (trace, world.seen)
 }
 
-/// The seeds to run: `many`, unless the environment says otherwise.
+/// The seeds to run: `many`, unless the environment sets others.
 fn seeds(many: u64) -> std::ops::Range<u64> {
     let from = number("TICKCAST_SIM_FROM").unwrap_or(1);
     match number("TICKCAST_SIM_SEED") {
@@ -133,7 +133,7 @@ fn seeds(many: u64) -> std::ops::Range<u64> {
     }
 }
 
-/// Runs all seeds, each on one thread, and tells of each that fails how to replay it.
+/// Runs all seeds, each on one thread, and prints for each that fails how to replay it.
 fn run_all(test: &str, seeds: std::ops::Range<u64>, plan_of: impl Fn(u64) -> Plan + Sync) -> Seen {
     let next = AtomicU64::new(seeds.start);
     let results = Mutex::new((Seen::default(), Vec::new()));
@@ -145,7 +145,7 @@ fn run_all(test: &str, seeds: std::ops::Range<u64>, plan_of: impl Fn(u64) -> Pla
                 return;
             }
             let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, plan_of(seed))));
-            let mut results = results.lock().expect("nobody panics with it");
+            let mut results = results.lock().expect("no thread panics while it holds the lock");
             match outcome {
                 Ok((_, seen)) => results.0.add(&seen),
                 Err(_) => {
@@ -160,31 +160,31 @@ fn run_all(test: &str, seeds: std::ops::Range<u64>, plan_of: impl Fn(u64) -> Pla
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         (0..threads).for_each(|_| drop(scope.spawn(work)));
     });
-    let (seen, mut failed) = results.into_inner().expect("nobody panics with it");
+    let (seen, mut failed) = results.into_inner().expect("no thread panics while it holds the lock");
     failed.sort_unstable();
     assert!(failed.is_empty(), "{} of {} seeds failed: {failed:?}", failed.len(), seeds.end - seeds.start);
     seen
 }
 
 #[test]
-fn a_client_on_a_calm_day_gets_what_it_asked_for() {
+fn calm_client_gets_what_it_subscribed_to() {
     run_all("calm", seeds(8), |_| Plan::calm());
 }
 
 #[test]
-fn every_stream_is_whole_under_any_faults() {
+fn every_stream_is_complete_under_any_faults() {
     let seeds = seeds(200);
     let enough = seeds.end - seeds.start >= 200;
     let seen = run_all("every_stream", seeds, Plan::of_seed);
     println!("{seen:?}");
-    // A replay that is overtaken takes a stalled client at the right moment: one in some thousand seeds.
+    // A replay is overtaken only if its client stalls at the right moment: in one of some thousand seeds.
     for (name, number) in seen.numbers().into_iter().filter(|(name, _)| *name != "replays_lost") {
-        assert!(!enough || number > 0, "no {name} in any seed: the checks are vacuous");
+        assert!(!enough || number > 0, "no {name} in any seed: the checks have checked nothing");
     }
 }
 
 #[test]
-fn the_same_seed_leaves_the_same_trace() {
+fn same_seed_gives_the_same_trace() {
     for seed in 1..12 {
         let trace = || run(seed, Plan::of_seed(seed)).0;
         assert_eq!(trace(), trace(), "seed {seed}");
@@ -192,10 +192,10 @@ fn the_same_seed_leaves_the_same_trace() {
 }
 
 /// Within so many seeds a planted bug has to be found.
-const CANARY_SEEDS: u64 = 12;
+const PLANTED_SEEDS: u64 = 12;
 
 thread_local! {
-    /// Where a planted bug is found is not news.
+    /// Panics of planted bugs are expected, and not printed.
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -207,21 +207,21 @@ fn every_planted_bug_is_found() {
             hook(info);
         }
     }));
-    for seed in 1..=CANARY_SEEDS {
-        run(seed, with_canary(None));
+    for seed in 1..=PLANTED_SEEDS {
+        run(seed, with_planted(None));
     }
     EXPECTED.set(true);
-    let missed: Vec<Canary> = Canary::ALL.into_iter().filter(|canary| !is_found(*canary)).collect();
+    let missed: Vec<PlantedBug> = PlantedBug::ALL.into_iter().filter(|bug| !is_found(*bug)).collect();
     EXPECTED.set(false);
-    assert!(missed.is_empty(), "nobody noticed {missed:?} in {CANARY_SEEDS} seeds");
+    assert!(missed.is_empty(), "no check found {missed:?} in {PLANTED_SEEDS} seeds");
 }
 
-/// A world that is calm but for sends that are cut, so that what goes wrong is the canary's doing.
-fn with_canary(canary: Option<Canary>) -> Plan {
+/// A world without faults but cut sends, so that any failure is due to the planted bug.
+fn with_planted(planted: Option<PlantedBug>) -> Plan {
     let faults = Faults { cut: 50, ..Faults::default() };
-    Plan { canary, clients: 6, shards: 2, faults, ..Plan::calm() }
+    Plan { planted, clients: 6, shards: 2, faults, ..Plan::calm() }
 }
 
-fn is_found(canary: Canary) -> bool {
-    (1..=CANARY_SEEDS).any(|seed| catch_unwind(|| run(seed, with_canary(Some(canary)))).is_err())
+fn is_found(bug: PlantedBug) -> bool {
+    (1..=PLANTED_SEEDS).any(|seed| catch_unwind(|| run(seed, with_planted(Some(bug)))).is_err())
 }

@@ -1,15 +1,15 @@
-//! One shard of the world, driven as the server's runtime drives it.
+//! One shard of the world, driven as the server drives it.
 
 use tickcast::ring::Reader;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
 
 use crate::Dice;
-use crate::canary::{Fuse, Relay};
 use crate::io::SimIo;
 use crate::plan::Plan;
+use crate::planted_bug::{Relay, Trigger};
 
-/// What every shard of the simulation is told; the times are short, so that all of them pass in a seed.
+/// The settings of every shard. The timeouts are short, so that all of them pass in a seed.
 pub fn settings(plan: &Plan) -> Settings {
     Settings {
         heartbeat_ms: 1000,
@@ -31,30 +31,30 @@ pub struct Node {
     index: usize,
     pub shard: Shard<SimIo>,
     pub relay: Option<Relay>,
-    /// Places of the node's order between which the shard was overrun; the last one may be open.
+    /// Positions between which the shard was overrun; the last range may be open.
     pub overruns: Vec<(u64, u64)>,
     overrun_open: bool,
     drained_position: u64,
-    /// Turns for which it is not scheduled.
+    /// Ticks for which it is not scheduled.
     pub asleep: u32,
     idle: bool,
     pub ticks: u64,
-    /// When it turned last, and before that.
+    /// The times of its last tick and the one before.
     pub ticked_ns: [u64; 2],
     pub slept: u64,
 }
 
 impl Node {
     pub fn new(index: usize, plan: &Plan, ring: Reader, dice: &mut Dice, seed: u64) -> Self {
-        let fuse = Fuse::new(plan.canary, 20 + dice.below(60));
-        let (relay, ring) = match plan.canary {
-            Some(canary) if canary.is_of_ring() => {
-                let (relay, ring) = Relay::new(ring, fuse, plan.ring_bytes);
+        let trigger = Trigger::new(plan.planted, 20 + dice.below(60));
+        let (relay, ring) = match plan.planted {
+            Some(bug) if bug.is_of_ring() => {
+                let (relay, ring) = Relay::new(ring, trigger, plan.ring_bytes);
                 (Some(relay), ring)
             }
             _ => (None, ring),
         };
-        let io = SimIo::new(plan.faults, plan.slots_max, fuse, seed);
+        let io = SimIo::new(plan.faults, plan.slots_max, trigger, seed);
         Self {
             index,
             shard: Shard::new(settings(plan), io, ring),
@@ -70,7 +70,7 @@ impl Node {
         }
     }
 
-    /// Something was done to the shard from outside: it is awake.
+    /// Wakes the shard: something was done to it from outside.
     pub fn poke(&mut self) {
         self.idle = false;
     }
@@ -81,13 +81,13 @@ impl Node {
         }
     }
 
-    /// True if the runtime would let it sleep on.
+    /// True if the server would let it sleep on.
     fn sleeps(&self, now_ns: u64) -> bool {
         let due = self.shard.deadline_ns().is_some_and(|at_ns| at_ns <= now_ns);
         self.idle && !due && !self.shard.has_new_records() && !self.shard.io().is_due()
     }
 
-    /// Turns, unless it has nothing to do (`lazy`); returns whether it turned.
+    /// Ticks, unless it has nothing to do (`lazy`); returns whether it ticked.
     pub fn tick(&mut self, now_ns: u64, lazy: bool, sequencer: &mut Sequencer) -> bool {
         if lazy && self.sleeps(now_ns) {
             self.slept += 1;
@@ -109,8 +109,8 @@ impl Node {
         true
     }
 
-    /// After the sequencer has had its turn: an overrun is over once all that was sent again has been read.
-    pub fn note_drained(&mut self, position: u64, resyncing: bool) {
+    /// After the sequencer's step: an overrun is over once the whole resynchronisation has been read.
+    pub fn note_read(&mut self, position: u64, resyncing: bool) {
         if self.shard.has_new_records() || resyncing {
             return;
         }
@@ -120,7 +120,7 @@ impl Node {
         self.drained_position = position;
     }
 
-    /// At rest a shard has nothing to do, and says when it will have.
+    /// At rest a shard has nothing to do, and its deadline is in the future.
     pub fn is_idle(&mut self, now_ns: u64) -> bool {
         let idle = (0..20).any(|_| {
             self.ticks += 1;

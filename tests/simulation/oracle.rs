@@ -1,4 +1,4 @@
-//! What must hold on one client's stream, record by record.
+//! The checks of one client's stream, record by record.
 
 mod bytes;
 
@@ -18,18 +18,18 @@ use crate::client::{Wish, false_token};
 use crate::feed::{History, Levels, Value};
 use crate::{Dice, Seen};
 
-/// What the stream is held against.
+/// What the stream is compared with.
 pub struct Truth<'a> {
     pub history: &'a History,
-    /// What the shard knows at this moment.
+    /// The newest values of the shard.
     pub shard: &'a LastValues<RingOffset>,
-    /// Places of the node's order between which the shard was overrun.
+    /// Positions between which the shard was overrun.
     pub overruns: &'a [(u64, u64)],
-    /// The last two times at which the shard was turned, if it had anything to do; `None` where it may have missed one.
+    /// The last two times at which the shard ticked, if it had anything to do; `None` if it may have missed one.
     pub ticks_ns: Option<[u64; 2]>,
 }
 
-/// What a client has asked and not been answered.
+/// A request that has not been answered.
 pub enum Ask {
     Subscribe {
         channels: ChannelSet,
@@ -46,7 +46,7 @@ pub enum Ask {
     Bad,
 }
 
-/// A token, and what the client really had when it got it, if it knows.
+/// A token, and what the client had when it got it, if known.
 #[derive(Clone)]
 pub struct Resume {
     pub epoch: u32,
@@ -62,7 +62,7 @@ pub struct Had {
     interval: Option<ConflationInterval>,
 }
 
-/// What the client knows of a channel of an instrument.
+/// What the client has been sent of a channel of an instrument.
 #[derive(Debug, Default)]
 struct Track {
     last: Option<u64>,
@@ -70,10 +70,10 @@ struct Track {
     snapshot: bool,
     /// The shard's sequence when the subscription was known to hold.
     upper: u64,
-    /// Everything above this sequence is owed, even if the client was away when it came.
+    /// Everything above this sequence has to come, even if it was sent while the client was away.
     resumed: Option<u64>,
     book: Option<Levels>,
-    /// The server has said that the book may be wrong.
+    /// The server has flagged the book as possibly wrong.
     doubted: bool,
     /// Interval of the last value, and the number of it.
     interval: Option<ConflationInterval>,
@@ -83,34 +83,34 @@ struct Track {
 #[derive(Default)]
 pub struct Oracle {
     pub asked: HashMap<u64, Ask>,
-    /// Frames without an id that an error is owed for.
+    /// Frames without an id that have to be answered with an error.
     pub nonsense: u32,
     items: BTreeMap<(Pattern, Channel), ConflationInterval>,
     /// Tells interests apart.
     pub interest: u64,
     tracks: BTreeMap<(u32, Channel), Track>,
     defined: HashSet<u32>,
-    /// What was told of instruments, and of the feed; live where nothing was told.
+    /// States of instruments and of the feed as they were sent; live unless another was.
     states: HashMap<u32, FeedState>,
-    /// Of the newest packet: what the client would resume from.
+    /// Of the newest packet: the token of a resume.
     position: u64,
     /// The highest, replays aside, and that of the replay.
     reached: u64,
     replayed: u64,
     pub welcomed: bool,
-    /// A snapshot or replay was promised whose last packet has not come.
+    /// A snapshot or replay was announced whose last packet has not come.
     awaits_caught_up: bool,
     /// The resume that is answered with history, and what it is for.
     replaying: Option<(u64, Vec<(u32, Channel)>)>,
-    /// When the client was out of its audience, by the server's clock: what it is sent then may be more than the
-    /// interval allows. Not by what the client reads: that is older, by all that its socket held.
+    /// When the client was not a member of its audience, by the server's clock: then it may be sent more than the interval
+    /// allows. What the client reads is older than that, by all that its socket held.
     pub disturbed_ns: Vec<u64>,
-    /// A send was cut at some time.
+    /// A send was cut at least once.
     pub was_cut: bool,
     pub packets_at_ns: u64,
-    /// The stream has a book's sides apart, so that the order of its levels is told for each side only.
+    /// The stream has the sides of a book apart, so that only the order of levels within a side is known.
     pub sides_apart: bool,
-    /// Names that the server does not know yet hold nevertheless.
+    /// Names that are not defined yet stay subscribed.
     pub waits_for_names: bool,
     pub seen: Seen,
 }
@@ -133,7 +133,7 @@ impl Oracle {
         self.interest = hasher.finish();
     }
 
-    /// A new instrument, that the client's patterns may cover.
+    /// A new instrument, which the client's patterns may cover.
     pub fn instrument(&mut self, id: u32, symbol: &str) {
         for channel in Channel::ALL {
             self.seen.awaited += u64::from(self.items.contains_key(&(Pattern::Exact(symbol.to_owned()), channel)));
@@ -143,7 +143,7 @@ impl Oracle {
         }
     }
 
-    /// A token of this stream, older than its last, or false.
+    /// A token of this stream, one older than its last, or a wrong one.
     pub fn any_token(&self, dice: &mut Dice) -> Resume {
         let position = match dice.below(4) {
             0 => return false_token(dice, self.position),
@@ -153,13 +153,13 @@ impl Oracle {
         Resume { epoch: 1, position, had: None }
     }
 
-    /// What the client had of all that it wanted.
+    /// What the client had of all its subscriptions.
     pub fn had(&self) -> Option<Rc<HashMap<(u32, Channel), Had>>> {
         let had = |track: &Track| Had { last: track.last, book: track.book.clone(), interval: track.interval };
         Some(Rc::new(self.tracks.iter().map(|(key, track)| (*key, had(track))).collect()))
     }
 
-    /// All that was wanted, by interval and channel, with the last token.
+    /// All subscriptions, by interval and channel, with the last token.
     pub fn to_resume(&self) -> Vec<(Wish, Resume)> {
         let resume = Resume { epoch: 1, position: self.position, had: self.had() };
         let mut wishes: BTreeMap<(usize, usize), Wish> = BTreeMap::new();
@@ -184,7 +184,7 @@ impl Oracle {
                 let Some(Ask::Subscribe { channels, symbols, interval, snapshot, resume: None }) =
                     self.asked.remove(&id)
                 else {
-                    panic!("an answer to no subscription: {text}")
+                    panic!("an answer without a subscription: {text}")
                 };
                 assert_eq!(conflate_ms, interval.interval_ms());
                 self.subscribed(channels, &symbols, interval, snapshot, &unknown, truth);
@@ -194,7 +194,7 @@ impl Oracle {
             }
             Reply::Unsubscribed { id, .. } => {
                 let Some(Ask::Unsubscribe { channels, symbols }) = self.asked.remove(&id) else {
-                    panic!("an answer to no unsubscription: {text}")
+                    panic!("an answer without an unsubscription: {text}")
                 };
                 self.unsubscribed(channels, &symbols, truth.history);
             }
@@ -203,15 +203,15 @@ impl Oracle {
                 assert!(matches!(self.asked.remove(&id), Some(Ask::Bad)), "a good request was refused: {text}");
             }
             Reply::Error { id: None, .. } => {
-                assert!(self.nonsense > 0, "an error that nobody made: {text}");
+                assert!(self.nonsense > 0, "an error without a bad frame: {text}");
                 self.nonsense -= 1;
             }
             Reply::Closing { .. } => {}
-            other => panic!("an answer that nobody asked for: {other:?}"),
+            other => panic!("an answer without a request: {other:?}"),
         }
     }
 
-    /// The answer to a resume; or a second one, where the history ran out as it was sent.
+    /// The answer to a resume; or a second one, if the history was overwritten while it was sent.
     fn resumed(&mut self, id: u64, how: &str, (from, conflate_ms): (u64, u32), unknown: &[String], truth: &Truth) {
         if let Some((_, new)) = self.replaying.take_if(|(of, _)| *of == id) {
             assert_eq!(how, "snapshot", "a second answer to {id}");
@@ -227,11 +227,11 @@ impl Oracle {
         }
         let Some(Ask::Subscribe { channels, symbols, interval, resume: Some(resume), .. }) = self.asked.remove(&id)
         else {
-            panic!("an answer to no resume: {id}")
+            panic!("an answer without a resume: {id}")
         };
         assert_eq!(conflate_ms, interval.interval_ms());
         let new = self.subscribed(channels, &symbols, interval, how == "snapshot", unknown, truth);
-        // Its end is told also where nothing is in it.
+        // Its end is marked even if it is empty.
         self.awaits_caught_up |= how == "snapshot";
         match how {
             "replay" => {
@@ -255,7 +255,7 @@ impl Oracle {
     ) -> Vec<(u32, Channel)> {
         let mut new = Vec::new();
         if self.items.is_empty() {
-            // Nobody told the client of the feed meanwhile; if it is not live, that is told again.
+            // The client was not sent the state of the feed meanwhile; if it is not live, it is sent again.
             self.states.remove(&0);
         }
         let holds = |symbol: &&Pattern| self.waits_for_names || !unknown.contains(&symbol.to_string());
@@ -271,16 +271,16 @@ impl Oracle {
                     track.snapshot |= snapshot && old.is_none();
                 }
                 self.awaits_caught_up |= snapshot && old.is_none();
-                self.seen.profile_changes += u64::from(old.is_some_and(|old| old != interval));
+                self.seen.interval_changes += u64::from(old.is_some_and(|old| old != interval));
             }
         }
         self.note_interest();
         new
     }
 
-    /// The server has promised all that came after the token's position.
+    /// The server has announced all records after the token's position.
     fn promise_replay(&mut self, new: &[(u32, Channel)], resume: &Resume, truth: &Truth) {
-        assert!(resume.epoch == 1 && resume.position <= truth.history.position, "a false token is replayed");
+        assert!(resume.epoch == 1 && resume.position <= truth.history.position, "a wrong token is replayed");
         self.seen.replays += 1;
         for key in new {
             let until = truth.history.count_until(key.0, key.1, resume.position);
@@ -292,8 +292,8 @@ impl Oracle {
             if key.1.is_log() {
                 (track.last, track.resumed) = (Some(until), Some(until));
             } else {
-                // A merged value may have waited for its tick when the token was given; the interval that is asked for
-                // is taken for the one that the stream had.
+                // A conflated value may have been pending when the token was issued. The stream is taken to have had the
+                // interval that the resume asks for.
                 let same = had.filter(|had| had.interval == interval);
                 track.resumed = Some(same.and_then(|had| had.last).unwrap_or(until).min(until));
                 track.book = had.filter(|had| had.last == Some(until)).and_then(|had| had.book.clone());
@@ -314,7 +314,7 @@ impl Oracle {
         tracks.retain(|(id, channel), _| {
             self.interval(&history.instruments[*id as usize - 1].symbol, *channel).is_some()
         });
-        // A snapshot that was taken back before it came is not owed: what is left may not have asked for one.
+        // A snapshot of what was unsubscribed before it came need not come.
         let is_withdrawn = |id: u32, channel: Channel| {
             let symbol = &history.instruments[id as usize - 1].symbol;
             channels.contains(channel) && symbols.iter().any(|pattern| pattern.matches(symbol))
@@ -333,7 +333,7 @@ impl Oracle {
         assert!(header.position.get() <= truth.history.position);
         let (mut count, mut length) = (0, packet::HEADER_BYTES);
         let has = |flag: u8| header.flags & flag != 0;
-        // A replay goes back to its token, and ends where the client is.
+        // A replay begins at its token, and ends at the client's position.
         let goes_back = has(packet::flags::REPLAY) && !has(packet::flags::CAUGHT_UP);
         let floor = if goes_back { self.replayed } else { self.reached };
         assert!(header.position.get() >= floor, "position {} after {floor}", header.position);
@@ -343,8 +343,8 @@ impl Oracle {
         } else {
             (self.replayed, self.reached) = (0, header.position.get());
         }
-        self.seen.snapshot_pieces += u64::from(has(packet::flags::SNAPSHOT));
-        assert!(!has(packet::flags::REPLAY) || self.replaying.is_some(), "a replay that was not promised");
+        self.seen.snapshot_chunks += u64::from(has(packet::flags::SNAPSHOT));
+        assert!(!has(packet::flags::REPLAY) || self.replaying.is_some(), "a replay that was not announced");
         if has(packet::flags::CAUGHT_UP) && has(packet::flags::SNAPSHOT) {
             assert!(self.awaits_caught_up, "caught up with nothing");
             self.awaits_caught_up = false;
@@ -364,7 +364,7 @@ impl Oracle {
         }
     }
 
-    /// A packet's position is a token: of the log channels nothing up to there is missing.
+    /// A packet's position is a token: no log record up to it is missing.
     fn position_is_true(&self, truth: &Truth) {
         let lost = |(from, to): &(u64, u64)| (*from..=*to).contains(&self.position);
         if truth.overruns.iter().any(lost) {
@@ -384,7 +384,7 @@ impl Oracle {
                 let instrument = record::read_definition(bytes).expect("a whole definition");
                 assert_eq!(instrument, truth.history.instruments[header.instrument as usize - 1]);
                 self.defined.insert(header.instrument);
-                // What is not live says so behind its definition.
+                // A state other than live comes after the definition.
                 self.states.remove(&header.instrument);
             }
             RecordKind::Heartbeat => self.seen.heartbeats += 1,
@@ -405,13 +405,13 @@ impl Oracle {
         match gap.reason {
             GapReason::Overrun => assert!(overrun, "nothing was overrun: {gap:?}"),
             GapReason::Feed => assert!(overrun || truth.history.is_lost(gap), "the feed has lost nothing: {gap:?}"),
-            GapReason::Slow => assert!(overrun || self.was_cut, "nobody was slow: {gap:?}"),
+            GapReason::Slow => assert!(overrun || self.was_cut, "the client was not slow: {gap:?}"),
             other => panic!("reason {other:?}: {gap:?}"),
         }
         let track = self.tracks.get_mut(&(gap.instrument, gap.channel));
-        let track = track.unwrap_or_else(|| panic!("nobody asked for {gap:?}"));
+        let track = track.unwrap_or_else(|| panic!("no subscription for {gap:?}"));
         match track.last {
-            // Told with a snapshot's trade, as often as that is asked for.
+            // Comes with a snapshot's trade, as often as that is requested.
             Some(last) if packet.flags & packet::flags::SNAPSHOT != 0 && gap.to_sequence.get() == last => {}
             Some(last) => assert_eq!(
                 gap.from_sequence.get(),
@@ -432,7 +432,7 @@ impl Oracle {
         assert!(self.defined.contains(&id), "{channel:?} of {id} before its definition");
         let symbol = &truth.history.instruments[id as usize - 1].symbol;
         let interval = self.interval(symbol, channel);
-        let interval = interval.unwrap_or_else(|| panic!("nobody asked for {channel:?} of {symbol}"));
+        let interval = interval.unwrap_or_else(|| panic!("no subscription for {channel:?} of {symbol}"));
         let snapshot = header.flags & flags::SNAPSHOT != 0;
         let conflated = header.flags & flags::CONFLATED != 0;
         let values = truth.history.of(id, channel);
@@ -442,15 +442,15 @@ impl Oracle {
                 header.flags, packet.flags, packet.position
             )
         };
-        assert!((1..=values.len() as u64).contains(&sequence), "never was: {}", about());
+        assert!((1..=values.len() as u64).contains(&sequence), "never sent: {}", about());
         let value = &values[sequence as usize - 1];
-        // A replay is of what was asked for; the quote may be live, or wait for its snapshot.
+        // Only the resumed items are replayed; the quote may be live, or its snapshot may be pending.
         if channel == Channel::Trade && !snapshot && packet.flags & packet::flags::REPLAY == 0 {
             self.quote_came_first(id, value.position, truth);
         }
         let track = &self.tracks[&(id, channel)];
         match track.last {
-            // The last that there is, though some after it may be known to be lost, to the feed or to an overrun.
+            // The last one that there is; records after it may be known to be lost, by the feed or by an overrun.
             Some(last) if snapshot && channel.is_log() => {
                 let overrun =
                     |value: &Value| truth.overruns.iter().any(|(from, to)| (*from..=*to).contains(&value.position));
@@ -460,8 +460,10 @@ impl Oracle {
             }
             Some(last) if snapshot => assert!(sequence >= last, "{} after {last}", about()),
             Some(last) if channel.is_log() || !conflated => assert_eq!(sequence, last + 1, "{}", about()),
-            // What waited for a tick as the client resumed may come twice: a repetition, which it can tell by the sequence.
-            Some(last) if track.resumed.is_some() && self.was_out(packet) => assert!(sequence >= last, "{}", about()),
+            // A value that was pending as the client resumed may come twice; the sequence shows the repetition.
+            Some(last) if track.resumed.is_some() && self.was_not_member(packet) => {
+                assert!(sequence >= last, "{}", about())
+            }
             Some(last) => assert!(sequence > last, "{} after {last}", about()),
             None if channel.is_log() && !snapshot => assert!(sequence <= track.upper + 1, "{} {track:?}", about()),
             None => {}
@@ -469,25 +471,25 @@ impl Oracle {
         if conflated {
             assert!(!channel.is_log(), "{}", about());
             let excused =
-                interval != ConflationInterval::IMMEDIATE || self.was_out(packet) || !truth.overruns.is_empty();
-            assert!(excused, "merged for a member that wants everything: {}", about());
+                interval != ConflationInterval::IMMEDIATE || self.was_not_member(packet) || !truth.overruns.is_empty();
+            assert!(excused, "conflated for a member that wants every value: {}", about());
             self.seen.conflated += 1;
         }
         if interval != ConflationInterval::IMMEDIATE && !channel.is_log() && !snapshot {
             self.keeps_interval(id, channel, interval, packet, truth, &about);
         }
-        let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
+        let track = self.tracks.get_mut(&(id, channel)).expect("a subscription has a track");
         track.interval = Some(interval);
         track.last = if channel.is_log() { track.last.max(Some(sequence)) } else { Some(sequence) };
         check_bytes(track, header, bytes, (interval, self.sides_apart), value, &about);
     }
 
-    /// True if a packet was not one of its audience.
-    fn was_out(&self, packet: &PacketHeader) -> bool {
+    /// True if a packet was sent while the client was not a member.
+    fn was_not_member(&self, packet: &PacketHeader) -> bool {
         self.disturbed_ns.binary_search(&packet.ts_send).is_ok()
     }
 
-    /// At most one value in an interval, but for what is owed to a client that was out in it; and it comes at its tick.
+    /// At most one value in an interval, unless the client was not a member in it; and it comes at the interval's boundary.
     fn keeps_interval(
         &mut self,
         id: u32,
@@ -501,24 +503,24 @@ impl Oracle {
         let before = self.disturbed_ns.partition_point(|at_ns| *at_ns <= packet.ts_send);
         let out = self.disturbed_ns[..before].last().is_some_and(|at_ns| at_ns / interval.interval_ns() == period);
         let early = channel == Channel::Quote && self.tracks.contains_key(&(id, Channel::Trade));
-        let track = self.tracks.get_mut(&(id, channel)).expect("who asked has a track");
+        let track = self.tracks.get_mut(&(id, channel)).expect("a subscription has a track");
         self.seen.calm_values += u64::from(!out);
         let next = track.last.and_then(|last| truth.history.of(id, channel).get(last as usize));
         if let (Some(next), Some([before_ns, now_ns]), false) = (next, truth.ticks_ns, out)
             && packet.ts_send == now_ns
-            // Of two turns at one time it cannot be told which has sent it.
+            // Of two ticks at the same time it is not known which has sent it.
             && before_ns < now_ns
         {
-            // The oldest that it stands for could have been sent by then, had its tick passed.
+            // The oldest value that it stands for would have been sent, had a boundary passed.
             let ticks = interval.interval_ns();
-            assert!(before_ns / ticks <= next.received_ns() / ticks, "a tick was missed: {}", about());
+            assert!(before_ns / ticks <= next.received_ns() / ticks, "an interval boundary was missed: {}", about());
             self.seen.prompt_values += 1;
         }
         assert!(early || out || track.period != period, "two in one interval: {}", about());
         track.period = period;
     }
 
-    /// The trade-safe rule: a quote from before the trade was sent before it.
+    /// A pending quote from before a trade is sent before it.
     fn quote_came_first(&self, id: u32, position: u64, truth: &Truth) {
         let Some(track) = self.tracks.get(&(id, Channel::Quote)) else { return };
         let quotes = truth.history.of(id, Channel::Quote);
@@ -533,16 +535,16 @@ impl Oracle {
         assert!(track.last >= Some(newest as u64), "quote {newest} of {id} is missing before a trade: {track:?}");
     }
 
-    /// At rest, everything that was asked for is there.
+    /// At rest, everything that was subscribed to is there.
     pub fn is_whole(&self, history: &History) {
         assert!(!self.awaits_caught_up, "a snapshot that never ended");
         assert!(self.replaying.is_none(), "a replay that never ended");
-        let told = |id: u32| self.states.get(&id).copied().unwrap_or(FeedState::Live);
+        let state_of = |id: u32| self.states.get(&id).copied().unwrap_or(FeedState::Live);
         if !self.items.is_empty() {
-            assert_eq!(told(0), history.state(0), "the state of the feed at rest");
+            assert_eq!(state_of(0), history.state(0), "the state of the feed at rest");
         }
         for ((id, channel), track) in &self.tracks {
-            assert_eq!(told(*id), history.state(*id), "the state of {id} at rest, {channel:?} {track:?}");
+            assert_eq!(state_of(*id), history.state(*id), "the state of {id} at rest, {channel:?} {track:?}");
             let newest = history.newest(*id, *channel);
             let resumed = track.resumed.is_some_and(|had| newest > had);
             let is_kept = *channel != Channel::Raw && !history.of(*id, *channel).iter().all(Value::is_lost);
@@ -557,13 +559,13 @@ impl Oracle {
         }
     }
 
-    /// True if no answer is owed.
+    /// True if every request has been answered.
     pub fn is_answered(&self) -> bool {
         self.asked.is_empty() && self.nonsense == 0
     }
 
-    /// True if something is wanted at an interval.
-    pub fn merges(&self) -> bool {
+    /// True if any subscription is conflated.
+    pub fn conflates(&self) -> bool {
         self.items
             .iter()
             .any(|((_, channel), interval)| *interval != ConflationInterval::IMMEDIATE && !channel.is_log())

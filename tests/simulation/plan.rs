@@ -1,35 +1,35 @@
-//! What a seed has switched on. Swarm testing: each seed switches most faults off altogether and gives the rest wild
-//! probabilities, for what hides a fault is often another one.
+//! What a seed switches on. Swarm testing: each seed switches most faults off altogether and gives the rest extreme
+//! probabilities, because what hides a fault is often another fault.
 
 use crate::Dice;
-use crate::canary::Canary;
+use crate::planted_bug::PlantedBug;
 
-/// How often what goes wrong in the kernel, in 1024ths where nothing else is said.
+/// How often each fault of the kernel occurs, in 1024ths unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// A send is cut although there is room.
     pub cut: u32,
     /// A send is refused although there is room.
     pub refused: u32,
-    /// A receive finds nothing although something is there.
+    /// A receive finds nothing although there is input.
     pub nothing: u32,
-    /// A receive brings less than is there, often a single byte.
+    /// A receive returns less than there is, often a single byte.
     pub piecemeal: u32,
     /// A completion waits for a later reap.
     pub late: u32,
-    /// Room is announced where there is none.
+    /// Room in a socket is reported although there is none.
     pub false_room: u32,
-    /// A connection is reset, a client and step.
+    /// A connection is reset, per client and step.
     pub reset: u32,
     /// Completions and short sends come in another order.
     pub shuffled: bool,
-    /// A seat that was closed is heard of once more.
+    /// A completion for a closed slot is reported once more.
     pub stale: u32,
     /// Receives that one reap has buffers for; 0: as many as there are.
     pub buffers: u32,
-    /// Completions that one reap brings, the others being kept for the next; 0: as many as the shard takes.
+    /// Completions that one reap returns, the others being kept for the next; 0: as many as the shard takes.
     pub trickle: u32,
-    /// The slot of a seat that was closed is free only some reaps later.
+    /// A closed slot is free only some reaps later.
     pub slow_close: u32,
 }
 
@@ -37,10 +37,10 @@ pub struct Faults {
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub faults: Faults,
-    pub canary: Option<Canary>,
+    pub planted: Option<PlantedBug>,
     pub shards: u32,
     pub clients: u32,
-    /// Seats of each shard.
+    /// Slots of each shard.
     pub slots_max: u32,
     pub steps: u32,
     pub instruments: u32,
@@ -50,31 +50,31 @@ pub struct Plan {
     pub socket_bytes: usize,
     pub tick_bytes_max: usize,
     pub answers_bytes_max: usize,
-    /// A shard that has nothing to do is not turned before something comes or its deadline, as in the server.
+    /// A shard that has nothing to do is not ticked before a completion, a record or its deadline, as in the server.
     pub lazy: bool,
-    /// The rest in 1024ths: a client and step, or a step.
+    /// This and the following in 1024ths, per client and step or per step.
     pub requests: u32,
-    /// A request is one of a storm of so many.
+    /// A request is one of so many at once.
     pub storm: u32,
     pub pauses: u32,
     pub sleeps: u32,
     pub leaves: u32,
     pub garbage: u32,
-    /// Somebody comes again where one has gone.
+    /// A client reconnects in place of one that is gone.
     pub returns: u32,
     pub feed_faults: u32,
     /// All clients want one of so many interests; 0: each its own.
     pub interests: u32,
-    /// Everybody asks once, at the beginning, and then hardly ever.
+    /// All clients send one request at the beginning, and then hardly any.
     pub crowd: bool,
 }
 
 impl Plan {
-    /// One client, nothing goes wrong.
+    /// One client and no faults.
     pub fn calm() -> Self {
         Self {
             faults: Faults::default(),
-            canary: None,
+            planted: None,
             shards: 1,
             clients: 1,
             slots_max: 10,
@@ -100,7 +100,7 @@ impl Plan {
         }
     }
 
-    /// What this seed has drawn.
+    /// The plan of a seed.
     pub fn of_seed(seed: u64) -> Self {
         let dice = &mut Dice::new(seed);
         let faults = Self::faults(dice);
@@ -114,13 +114,13 @@ impl Plan {
         let mut wild = |most: u32| if dice.chance(512) { 0 } else { dice.below(most) };
         let (requests, storm, pauses, sleeps) = (4 + wild(150), 1 + wild(40), wild(20), wild(60));
         let (leaves, garbage, returns, feed_faults) = (wild(8), wild(6), wild(200), wild(30));
-        let (burst, slot_ids, interests) = (1 + wild(100), wild(8), wild(9));
+        let (burst, slots, interests) = (1 + wild(100), wild(8), wild(9));
         Self {
             faults,
-            canary: None,
+            planted: None,
             shards: 1 + if dice.chance(512) { 0 } else { dice.below(4) },
             clients,
-            slots_max: clients.checked_div(slot_ids).map_or(u32::MAX, |slot_ids| slot_ids.max(1)),
+            slots_max: clients.checked_div(slots).map_or(u32::MAX, |slots| slots.max(1)),
             steps: if fat { steps / 2 } else { steps },
             instruments: 1 + dice.below(40),
             feed_size: if fat { 200 } else { 1 + dice.below(20) },
@@ -147,7 +147,7 @@ impl Plan {
         }
     }
 
-    /// True if a socket may look full for long although its client reads.
+    /// True if a socket may seem full for long although its client reads.
     pub fn stalls(&self) -> bool {
         let Faults { refused, late, trickle, .. } = self.faults;
         refused > 0 || late > 0 || trickle > 0 || self.sleeps > 0

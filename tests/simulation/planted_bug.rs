@@ -1,33 +1,33 @@
-//! Bugs that are planted on purpose: the checks have to find each of them within a few seeds, or they are worth nothing.
+//! Bugs that are planted on purpose: the checks have to find each of them within a few seeds.
 
 use std::collections::VecDeque;
 
 use tickcast::ring::{self, Batch, Reader, Writer};
 
-/// What goes wrong, once in a seed, where nobody is told.
+/// A bug that occurs once in a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Canary {
-    /// A send is told as taken, and nothing arrives.
+pub enum PlantedBug {
+    /// A send is reported as taken, and nothing arrives.
     LostSend,
     /// A send arrives twice.
     DoubledSend,
     /// The last byte of a send does not arrive.
     TornSend,
-    /// A byte of a record arrives as another.
+    /// A byte of a record arrives changed.
     ChangedByte,
-    /// A cut send is told as cut one byte further.
+    /// A cut send is reported as cut one byte further on.
     MiscountedSend,
-    /// That a socket has room again is never told.
+    /// Room in a socket is never reported.
     LostRoom,
-    /// What a client says is never told.
+    /// Input of a client is never reported.
     LostInput,
     /// A record is missing in one shard's ring.
     LostRecord,
-    /// Two records of one shard's ring have changed places.
+    /// Two records of one shard's ring are swapped.
     SwappedRecords,
 }
 
-impl Canary {
+impl PlantedBug {
     pub const ALL: [Self; 9] = [
         Self::LostSend,
         Self::DoubledSend,
@@ -40,33 +40,33 @@ impl Canary {
         Self::SwappedRecords,
     ];
 
-    /// True for what happens between the sequencer and a shard.
+    /// True for bugs between the sequencer and a shard.
     pub fn is_of_ring(self) -> bool {
         matches!(self, Self::LostRecord | Self::SwappedRecords)
     }
 }
 
-/// Lets a canary sing once, after so many occasions.
+/// Lets a planted bug occur once, after so many occasions.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Fuse {
-    canary: Option<Canary>,
+pub struct Trigger {
+    bug: Option<PlantedBug>,
     left: u32,
-    blown: bool,
+    has_fired: bool,
 }
 
-impl Fuse {
-    pub fn new(canary: Option<Canary>, left: u32) -> Self {
-        Self { canary, left, blown: false }
+impl Trigger {
+    pub fn new(bug: Option<PlantedBug>, left: u32) -> Self {
+        Self { bug, left, has_fired: false }
     }
 
-    /// True at the one occasion at which this canary sings.
-    pub fn blows(&mut self, canary: Canary) -> bool {
-        if self.blown || self.canary != Some(canary) {
+    /// True at the one occasion at which this bug occurs.
+    pub fn fires(&mut self, bug: PlantedBug) -> bool {
+        if self.has_fired || self.bug != Some(bug) {
             return false;
         }
-        self.blown = self.left == 0;
+        self.has_fired = self.left == 0;
         self.left = self.left.saturating_sub(1);
-        self.blown
+        self.has_fired
     }
 
     /// Delivers what a socket took.
@@ -76,40 +76,40 @@ impl Fuse {
         if taken.len() < WITH_RECORDS {
             return socket.extend(taken);
         }
-        if self.blows(Canary::LostSend) {
+        if self.fires(PlantedBug::LostSend) {
             return;
         }
-        if self.blows(Canary::TornSend) {
+        if self.fires(PlantedBug::TornSend) {
             return socket.extend(&taken[..taken.len() - 1]);
         }
         socket.extend(taken);
-        if self.blows(Canary::DoubledSend) {
+        if self.fires(PlantedBug::DoubledSend) {
             socket.extend(taken);
         }
-        if self.blows(Canary::ChangedByte) {
-            *socket.back_mut().expect("bytes were just put in") ^= 1;
+        if self.fires(PlantedBug::ChangedByte) {
+            *socket.back_mut().expect("bytes were just added") ^= 1;
         }
     }
 
-    /// What is told of a cut send.
+    /// True if a cut send is to be reported wrongly.
     pub fn miscounts(&mut self, taken: usize, asked: usize) -> bool {
-        taken > 0 && taken + 1 < asked && self.blows(Canary::MiscountedSend)
+        taken > 0 && taken + 1 < asked && self.fires(PlantedBug::MiscountedSend)
     }
 }
 
-/// Stands between the sequencer's ring and a shard's where the canary sings in a ring.
+/// Copies from the sequencer's ring to a shard's, for bugs of the ring.
 pub struct Relay {
     from: Reader,
     to: Writer,
-    fuse: Fuse,
+    trigger: Trigger,
     batch: Batch,
 }
 
 impl Relay {
-    /// A relay from a ring to one of these bytes, whose reader is returned.
-    pub fn new(from: Reader, fuse: Fuse, ring_bytes: usize) -> (Self, Reader) {
+    /// A relay to a new ring of `ring_bytes`, whose reader is returned.
+    pub fn new(from: Reader, trigger: Trigger, ring_bytes: usize) -> (Self, Reader) {
         let (to, reader) = ring::ring(ring_bytes);
-        (Self { from, to, fuse, batch: Batch::default() }, reader)
+        (Self { from, to, trigger, batch: Batch::default() }, reader)
     }
 
     pub fn pump(&mut self) {
@@ -117,11 +117,11 @@ impl Relay {
         self.from.read(usize::MAX / 2, &mut self.batch).expect("it is pumped after every step, and its ring is large");
         let mut entries: VecDeque<_> = self.batch.entries.iter().copied().collect();
         while let Some(entry) = entries.pop_front() {
-            if self.fuse.blows(Canary::LostRecord) {
+            if self.trigger.fires(PlantedBug::LostRecord) {
                 continue;
             }
             if let Some(next) = entries.front().copied()
-                && self.fuse.blows(Canary::SwappedRecords)
+                && self.trigger.fires(PlantedBug::SwappedRecords)
             {
                 self.to.push(entry.position, self.batch.payload(&next));
                 self.to.push(next.position, self.batch.payload(&entry));

@@ -1,5 +1,4 @@
-//! What a simulated client reads its socket with: tungstenite for frames, a reader of its own for events, serde_json for
-//! what is in them.
+//! Parsers of a simulated client's stream: tungstenite for frames, an SSE parser for events, serde_json for their content.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -13,10 +12,10 @@ use crate::text;
 use tickcast_test_support::deflate::FrameInflater;
 use tickcast_test_support::sse::SseParser;
 
-/// The head of the answer to a reader of events.
+/// The head of the response to an SSE client.
 pub const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
 
-/// What tungstenite takes for a socket.
+/// The socket that tungstenite reads from.
 #[derive(Default)]
 pub struct Pipe {
     input: VecDeque<u8>,
@@ -44,8 +43,8 @@ impl Write for Pipe {
     }
 }
 
-/// One thing that came.
-pub enum Came {
+/// One item of a stream.
+pub enum StreamItem {
     /// The text of an answer.
     Answer(String),
     /// A packet as bytes.
@@ -53,16 +52,16 @@ pub enum Came {
     /// A packet as JSON.
     Message(Value),
     Ping,
-    /// The code of a close frame and its reason, or what the last event said in their place.
+    /// The code and reason of a close frame, or of the last event.
     Close(u16, String),
-    /// The stream has ended; with what is wrong about how it did.
+    /// The stream has ended; with what was wrong about its end.
     End(Option<String>),
 }
 
 /// One connection's stream.
 pub enum Stream {
     Frames { unpack: FrameInflater, websocket: Box<WebSocket<Pipe>>, is_json: bool },
-    Events { head: Vec<u8>, events: SseParser, ready: VecDeque<Came>, ended: bool, closed: bool },
+    Events { head: Vec<u8>, events: SseParser, ready: VecDeque<StreamItem>, ended: bool, closed: bool },
 }
 
 impl Stream {
@@ -83,7 +82,7 @@ impl Stream {
         }
     }
 
-    /// Takes what the socket delivered.
+    /// Adds what the socket delivered.
     pub fn feed(&mut self, bytes: &[u8], end: bool) {
         match self {
             Self::Frames { unpack, websocket, .. } => {
@@ -96,38 +95,42 @@ impl Stream {
                 let had = head.len();
                 let of_head = bytes.len().min(HEAD.len() - had);
                 head.extend_from_slice(&bytes[..of_head]);
-                assert_eq!(head[..], HEAD[..head.len()], "the head of the answer");
+                assert_eq!(head[..], HEAD[..head.len()], "the head of the response");
                 for event in events.push(&bytes[of_head..]) {
-                    assert!(!*closed, "something after the last event: {event:?}");
-                    ready.extend(came(&event.data, event.id.as_deref(), event.retry, closed));
+                    assert!(!*closed, "an event after the last one: {event:?}");
+                    ready.extend(message_of(&event.data, event.id.as_deref(), event.retry, closed));
                 }
             }
         }
     }
 
-    /// The next thing that has come, if it is whole.
-    pub fn next(&mut self) -> Option<Came> {
+    /// The next message, if it is whole.
+    pub fn next(&mut self) -> Option<StreamItem> {
         match self {
             Self::Frames { websocket, is_json, .. } => loop {
                 return Some(match websocket.read() {
                     Ok(Message::Text(text)) if *is_json => {
                         let message: Value = serde_json::from_str(&text).expect("JSON");
-                        if text::is_data(&message) { Came::Message(message) } else { Came::Answer(text.to_string()) }
+                        if text::is_data(&message) {
+                            StreamItem::Message(message)
+                        } else {
+                            StreamItem::Answer(text.to_string())
+                        }
                     }
-                    Ok(Message::Text(text)) => Came::Answer(text.to_string()),
+                    Ok(Message::Text(text)) => StreamItem::Answer(text.to_string()),
                     Ok(Message::Binary(bytes)) => {
-                        assert!(!*is_json, "a binary frame for a client that agreed on JSON");
-                        Came::Packet(bytes.to_vec())
+                        assert!(!*is_json, "a binary frame for a client that negotiated JSON");
+                        StreamItem::Packet(bytes.to_vec())
                     }
-                    Ok(Message::Ping(_)) => Came::Ping,
+                    Ok(Message::Ping(_)) => StreamItem::Ping,
                     Ok(Message::Close(frame)) => {
-                        let frame = frame.expect("the server says why");
-                        Came::Close(frame.code.into(), frame.reason.to_string())
+                        let frame = frame.expect("a close frame has a reason");
+                        StreamItem::Close(frame.code.into(), frame.reason.to_string())
                     }
                     Ok(_) => continue,
                     Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                    Err(Error::ConnectionClosed) => Came::End(None),
-                    Err(error) => Came::End(Some(error.to_string())),
+                    Err(Error::ConnectionClosed) => StreamItem::End(None),
+                    Err(error) => StreamItem::End(Some(error.to_string())),
                 });
             },
             Self::Events { events, ready, ended, closed, .. } => {
@@ -136,19 +139,19 @@ impl Stream {
                     return came;
                 }
                 let torn = events.has_partial_event().then(|| "an event is torn".to_owned());
-                Some(Came::End(torn.or_else(|| (!*closed).then(|| "no last event".to_owned()))))
+                Some(StreamItem::End(torn.or_else(|| (!*closed).then(|| "no last event".to_owned()))))
             }
         }
     }
 
-    /// What tungstenite wants to be sent: pongs and the answer to a close frame.
+    /// What tungstenite wants to send: pongs and the answer to a close frame.
     pub fn output(&mut self) -> Vec<u8> {
         let Self::Frames { websocket, .. } = self else { return Vec::new() };
         let _ = websocket.flush();
         std::mem::take(&mut websocket.get_mut().output)
     }
 
-    /// How many frames came compressed.
+    /// How many frames were compressed.
     pub fn compressed(&self) -> u64 {
         match self {
             Self::Frames { unpack, .. } => unpack.counts().compressed_frames as u64,
@@ -156,7 +159,7 @@ impl Stream {
         }
     }
 
-    /// The id that a browser would come back with.
+    /// The id with which a browser would reconnect.
     pub fn last_event_id(&self) -> Option<&str> {
         match self {
             Self::Events { events, .. } => events.last_id(),
@@ -165,22 +168,22 @@ impl Stream {
     }
 }
 
-/// What an event says; its id and retry are held to the rules.
-fn came(data: &str, id: Option<&str>, retry: Option<u64>, closed: &mut bool) -> Option<Came> {
+/// The message of an event; its id and retry are checked.
+fn message_of(data: &str, id: Option<&str>, retry: Option<u64>, closed: &mut bool) -> Option<StreamItem> {
     let message: Value = serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data:?}"));
     let kind = message.get("type").and_then(Value::as_str).unwrap_or_default();
     let has_retry = matches!(kind, "welcome" | "closing");
     assert_eq!(retry.is_some(), has_retry, "retry of {data}");
     if text::is_data(&message) {
         let header = text::header_of(&message);
-        // 0x01 SNAPSHOT without 0x04 CAUGHT_UP: a place in the middle of a snapshot is none to go on from.
+        // 0x01 SNAPSHOT without 0x04 CAUGHT_UP: a stream cannot be resumed in the middle of a snapshot.
         let token = (header.flags & 5 != 1).then(|| format!("{}-{}", header.epoch, header.position));
         assert_eq!(id, token.as_deref(), "the id of {data}");
-        return Some(Came::Message(message));
+        return Some(StreamItem::Message(message));
     }
     assert_eq!(id, None, "an answer has no id: {data}");
     if kind != "closing" {
-        return Some(Came::Answer(data.to_owned()));
+        return Some(StreamItem::Answer(data.to_owned()));
     }
     *closed = true;
     assert_eq!(message["reconnect_ms"].as_u64(), retry, "{data}");
@@ -191,5 +194,5 @@ fn came(data: &str, id: Option<&str>, retry: Option<u64>, closed: &mut bool) -> 
         "policy" => 1008,
         other => panic!("reason {other:?}"),
     };
-    Some(Came::Close(code, reason.to_owned()))
+    Some(StreamItem::Close(code, reason.to_owned()))
 }

@@ -1,5 +1,5 @@
-//! The JSON encoding, read back into packets: by serde_json and exact decimals, with none of the program's own parsers.
-//! What the oracle knows of packets then holds for JSON as it does for bytes.
+//! Reads the JSON encoding back into packets, with serde_json and exact decimals and none of the program's own parsers. The
+//! oracle's checks of packets then hold for JSON as well.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use tickcast_protocol::{BookSide, Channel, Instrument, RecordKind};
 /// Reads the messages of one connection.
 #[derive(Default)]
 pub struct TextReader {
-    /// What was announced on it: ids and exponents by symbol.
+    /// Instruments announced on it: ids and exponents by symbol.
     announced: HashMap<String, Instrument>,
 }
 
@@ -21,11 +21,11 @@ pub fn is_data(message: &Value) -> bool {
     message.is_array() || message.get("packet").is_some()
 }
 
-/// What the last object of a message says of the packet.
+/// The header of the packet, from the last object of a message.
 pub fn header_of(message: &Value) -> PacketHeader {
     let records = message.as_array().map_or(std::slice::from_ref(message), Vec::as_slice);
-    assert!(!message.is_array() || records.len() > 1, "a lone record is no list: {message}");
-    let (last, others) = records.split_last().expect("a list is of several");
+    assert!(!message.is_array() || records.len() > 1, "a single record is not a list: {message}");
+    let (last, others) = records.split_last().expect("a list has several records");
     assert!(others.iter().all(|record| record.get("packet").is_none()), "one token, at the end: {message}");
     let said = &last["packet"];
     let flags = words(said).map(|word| match word {
@@ -44,7 +44,7 @@ pub fn header_of(message: &Value) -> PacketHeader {
 }
 
 impl TextReader {
-    /// The packet that a message stands for. The ids, which JSON has not, are those of `instruments`.
+    /// The packet that a message stands for. The ids, which JSON does not have, are those of `instruments`.
     pub fn packet(&mut self, message: &Value, instruments: &[Instrument]) -> Vec<u8> {
         let header = header_of(message);
         let mut out = header.encode().to_vec();
@@ -111,7 +111,7 @@ impl TextReader {
         let sz_exp = number("sz_exp").unwrap_or_else(|| panic!("sz_exp of {record}"));
         let known = instruments.iter().find(|instrument| instrument.symbol == symbol);
         let instrument = Instrument {
-            id: known.unwrap_or_else(|| panic!("an instrument that nobody defined: {record}")).id,
+            id: known.unwrap_or_else(|| panic!("an undefined instrument: {record}")).id,
             symbol: symbol.to_owned(),
             venue: text(record, "venue").to_owned(),
             px_exp,
@@ -125,12 +125,12 @@ impl TextReader {
     }
 }
 
-/// A decimal text at the instrument's precision, or null where nothing is present.
+/// A decimal text at the instrument's precision, or null if not present.
 fn mantissa(value: &Value, exponent: i8) -> i64 {
     if value.is_null() {
         return PRICE_NONE;
     }
-    let text = value.as_str().unwrap_or_else(|| panic!("{value} is no decimal text"));
+    let text = value.as_str().unwrap_or_else(|| panic!("{value} is not a decimal text"));
     let decimal = Decimal::from_str_exact(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
     assert_eq!(decimal.scale(), u32::from(exponent.min(0).unsigned_abs()), "decimals of {text:?}");
     let unit = 10i128.pow(u32::from(exponent.max(0).unsigned_abs()));

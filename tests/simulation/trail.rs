@@ -1,4 +1,4 @@
-//! What happened: hashed as it goes, so that two runs of a seed can be compared, and the last of it kept to be read.
+//! The events of a run: hashed, so that two runs of a seed can be compared, and the last of them kept for reading.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tickcast::io::{Completion, SendOutcome};
 
-/// Events that are kept, and so many of them shown after a failure, of all and of the connection that it is about.
+/// Events that are kept, and how many are printed after a failure, of all and of the connection concerned.
 const KEPT: usize = 5000;
 const SHOWN: usize = 40;
 
@@ -40,7 +40,9 @@ impl Event {
             | Self::Reset { node, conn }
             | Self::Read { node, conn, .. } => (*node, *conn),
             Self::Io { node, event } => match event {
-                IoEvent::Sent { conn, .. } | IoEvent::Told { conn, .. } | IoEvent::Closed { conn } => (*node, *conn),
+                IoEvent::Sent { conn, .. } | IoEvent::Reported { conn, .. } | IoEvent::Closed { conn } => {
+                    (*node, *conn)
+                }
             },
             _ => return false,
         };
@@ -48,11 +50,11 @@ impl Event {
     }
 }
 
-/// What went between a shard and its sockets.
+/// An operation between a shard and its sockets.
 #[derive(Clone, Debug, Hash)]
 pub enum IoEvent {
     Sent { conn: usize, bytes: u32, short: Option<Took> },
-    Told { conn: usize, what: Told },
+    Reported { conn: usize, what: Reported },
     Closed { conn: usize },
 }
 
@@ -74,7 +76,7 @@ impl From<SendOutcome> for Took {
 
 /// A completion that can be hashed.
 #[derive(Clone, Copy, Debug, Hash)]
-pub enum Told {
+pub enum Reported {
     Readable,
     Received(u32),
     Nothing,
@@ -82,7 +84,7 @@ pub enum Told {
     Ended,
 }
 
-impl From<&Completion> for Told {
+impl From<&Completion> for Reported {
     fn from(completion: &Completion) -> Self {
         match completion {
             Completion::Readable { .. } => Self::Readable,

@@ -1,4 +1,4 @@
-//! One seed's world: a feed, the sequencer, rings, shards and their clients, stepped by chance.
+//! The world of one seed: a feed, the sequencer, rings, shards and their clients, stepped at random.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -24,7 +24,7 @@ pub struct World {
     pub plan: Plan,
     dice: Dice,
     pub now_ns: u64,
-    /// The last two times at which the shards could turn.
+    /// The last two times at which the shards could tick.
     ticks_ns: [u64; 2],
     is_prompt: bool,
     sequencer: Sequencer,
@@ -33,20 +33,20 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub clients: Vec<Client>,
     symbols: Vec<String>,
-    /// What clients want, where several want the same.
+    /// The interests of clients, if several have the same.
     wishes: Vec<Wish>,
     pub resyncing: bool,
     silent: u32,
     pub trail: Trail,
-    /// Whose stream is being looked at: shard and connection.
+    /// Shard and connection of the stream that is being checked.
     pub about: Option<(usize, usize)>,
     pub seen: Seen,
 }
 
-/// A failure tells what happened last.
+/// Prints the last events if a check fails.
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.plan.canary.is_none() {
+        if std::thread::panicking() && self.plan.planted.is_none() {
             eprintln!("{}", self.trail.tail(self.about));
         }
     }
@@ -57,8 +57,8 @@ impl World {
         let mut dice = Dice::new(seed ^ 1 << 32);
         let (mut writers, mut nodes) = (Vec::new(), Vec::new());
         for index in 0..plan.shards as usize {
-            // A relay stands behind a ring that is never overrun.
-            let relayed = plan.canary.is_some_and(|canary| canary.is_of_ring());
+            // A relay reads from a ring that is never overrun.
+            let relayed = plan.planted.is_some_and(|bug| bug.is_of_ring());
             let (writer, reader) = ring::ring(if relayed { 1 << 22 } else { plan.ring_bytes });
             writers.push(writer);
             nodes.push(Node::new(index, &plan, reader, &mut dice, seed ^ (3 + index as u64) << 32));
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// New clients, and those that come again.
+    /// New clients, and those that reconnect.
     fn clients_come(&mut self, step: u32) {
         let open = self.clients.iter().filter(|client| !client.over).count() as u32;
         // Many come at once, now and then.
@@ -184,7 +184,7 @@ impl World {
         if self.plan.answers_bytes_max < 64 * 1024 {
             client.deserves.push(1008);
         }
-        if !client.speaks() {
+        if !client.is_websocket() {
             self.open_events(client, old, slot_id);
             return true;
         }
@@ -209,12 +209,12 @@ impl World {
         true
     }
 
-    /// A reader of events, or one that comes back.
+    /// An SSE client, or one that reconnects.
     fn open_events(&mut self, mut client: Client, old: Option<usize>, slot_id: SlotId) {
         let wish = any_wish(&self.wishes, &self.symbols, &mut self.dice);
         let old = old.map(|old| &self.clients[old]);
         self.seen.returned += u64::from(old.is_some());
-        let old = old.filter(|old| !old.speaks());
+        let old = old.filter(|old| !old.is_websocket());
         let (text, request) = client.ask_for_events(&wish, old, &mut self.dice);
         self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
         let node = &mut self.nodes[client.node];
@@ -228,8 +228,8 @@ impl World {
             if self.clients[at].over || self.clients[at].leaving {
                 continue;
             }
-            let speaks = self.clients[at].speaks();
-            if speaks && self.dice.chance(self.plan.requests) {
+            let is_websocket = self.clients[at].is_websocket();
+            if is_websocket && self.dice.chance(self.plan.requests) {
                 let storm = if self.dice.chance(100) { self.plan.storm } else { 3 };
                 for _ in 0..1 + self.dice.below(storm) {
                     self.ask(at);
@@ -238,7 +238,7 @@ impl World {
             let (dice, client) = (&mut self.dice, &mut self.clients[at]);
             let (node, conn) = (client.node, client.conn);
             let io = self.nodes[node].shard.io_mut();
-            if speaks && dice.chance(self.plan.requests / 4) {
+            if is_websocket && dice.chance(self.plan.requests / 4) {
                 io.write(conn, &frame(Opcode::Ping, b"?", dice));
             }
             if dice.chance(self.plan.pauses) {
@@ -273,13 +273,13 @@ impl World {
         self.trail.add(Event::Asked { node: client.node, conn: client.conn, text });
     }
 
-    /// A client ends its side, with or without a word.
+    /// A client ends its side, with or without a close frame.
     fn leave(&mut self, at: usize) {
         let client = &mut self.clients[at];
         let (node, conn) = (client.node, client.conn);
         let io = self.nodes[node].shard.io_mut();
         client.leaving = true;
-        let politely = client.speaks() && self.dice.chance(600);
+        let politely = client.is_websocket() && self.dice.chance(600);
         if politely {
             client.deserves.push(1000);
             io.write(conn, &frame(Opcode::Close, &[3, 232], &mut self.dice));
@@ -304,18 +304,18 @@ impl World {
                 node.asleep = self.dice.below(60);
                 self.trail.add(Event::Asleep { node: index, ticks: node.asleep });
             }
-            let turned = node.tick(self.now_ns, self.plan.lazy, &mut self.sequencer);
+            let has_ticked = node.tick(self.now_ns, self.plan.lazy, &mut self.sequencer);
             for event in node.shard.io_mut().events.drain(..) {
                 self.trail.add(Event::Io { node: index, event });
             }
-            if turned {
+            if has_ticked {
                 self.same_interest_same_bytes(index);
             }
         }
         self.resyncing = self.sequencer.advance_resyncs();
         for node in &mut self.nodes {
             node.pump();
-            node.note_drained(position, self.resyncing);
+            node.note_read(position, self.resyncing);
         }
     }
 
@@ -336,12 +336,12 @@ impl World {
             let conn = &mut node.shard.io_mut().conns[client.conn];
             client.oracle.was_cut |= conn.was_cut;
             client.oracle.disturbed_ns.append(&mut conn.disturbed_ns);
-            // Whoever took nothing for too long may be closed without a word: there was no room for one.
+            // A client that took nothing for too long may be closed without a close frame: there was no room for one.
             if conn.stalled_ns >= SLOW_TIMEOUT_MS * MS && (client.paused || self.plan.stalls()) {
                 client.may_break = true;
                 client.deserves.push(4002);
             }
-            if client.speaks() && conn.silent_ns >= (IDLE_TIMEOUT_MS - 100) * MS {
+            if client.is_websocket() && conn.silent_ns >= (IDLE_TIMEOUT_MS - 100) * MS {
                 client.deserves.push(1008);
             }
             let most = if self.dice.chance(100) { self.dice.below(2000) as usize } else { usize::MAX };
@@ -373,11 +373,11 @@ impl World {
     }
 }
 
-/// What a connection has agreed on. A reader of events comes after every binary one, so that those who come back in
-/// somebody's place meet their own kind as well as others.
+/// The encoding of a connection. An SSE client comes after every binary one, so that clients that reconnect in place of
+/// another find one of their own encoding as well as others.
 fn encoding_of(conn: usize) -> Encoding {
     let format = [Format::Binary, Format::Events, Format::Binary, Format::Json][conn % 4];
-    // Of frames every third are compressed, in one window or another.
+    // Every third connection with frames is compressed, with different windows.
     let window = WindowBits::new(8 + (conn % 8) as u8).filter(|_| conn % 3 == 1 && format != Format::Events);
     Encoding { format, deflate: window }
 }

@@ -1,4 +1,4 @@
-//! The bytes of a value, held against the feed's.
+//! Compares the bytes of a value with the feed's.
 
 use tickcast_protocol::record::{self, RecordHeader, flags};
 use tickcast_protocol::{BookAction, BookSide, ConflationInterval, RecordKind};
@@ -6,7 +6,7 @@ use tickcast_protocol::{BookAction, BookSide, ConflationInterval, RecordKind};
 use super::Track;
 use crate::feed::{Levels, Value, apply};
 
-/// The record is the feed's, to the byte; of a book, what is left after it.
+/// The record is the feed's, to the byte; a book is compared by its state after the record.
 pub(super) fn check_bytes(
     track: &mut Track,
     header: &RecordHeader,
@@ -15,7 +15,7 @@ pub(super) fn check_bytes(
     value: &Value,
     about: &dyn Fn() -> String,
 ) {
-    let merged = header.flags & (flags::SNAPSHOT | flags::CONFLATED) != 0;
+    let is_conflated = header.flags & (flags::SNAPSHOT | flags::CONFLATED) != 0;
     let mut plain = bytes.to_vec();
     record::patch_flags(&mut plain, header.flags & !(flags::SNAPSHOT | flags::CONFLATED));
     if header.kind != RecordKind::Book as u8 {
@@ -26,7 +26,7 @@ pub(super) fn check_bytes(
     let whole = action == BookAction::Snapshot;
     const DOUBT: u8 = flags::CONFLATED | flags::MAYBE_BAD_BOOK;
     if !whole && header.flags & DOUBT == DOUBT && interval == ConflationInterval::IMMEDIATE && levels.count() == 0 {
-        // The server has lost changes of it, and says so: nothing comes before the whole book.
+        // The server has lost changes of it and has flagged it: nothing comes before the whole book.
         (track.book, track.doubted) = (None, true);
         return;
     }
@@ -42,8 +42,8 @@ pub(super) fn check_bytes(
     assert_eq!(bytes[8..32], value.record[8..32], "{}", about());
     const KEPT: u8 = flags::MAYBE_BAD_BOOK | flags::DELAYED;
     assert_eq!(bytes[3] & KEPT, value.record[3] & KEPT, "{}", about());
-    // A merged book, or one that was sent again after an overrun, lists its levels in the book's order, not the feed's.
-    if !merged && !whole && interval == ConflationInterval::IMMEDIATE {
+    // A conflated book, or one of a resynchronisation, lists its levels in the book's order, not the feed's.
+    if !is_conflated && !whole && interval == ConflationInterval::IMMEDIATE {
         let expected = if sides_apart { with_sides_apart(&value.record) } else { value.record.clone() };
         assert_eq!(plain, expected, "{}", about());
     }
