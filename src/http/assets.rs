@@ -1,5 +1,5 @@
-//! Static files, embedded in the binary: the page at `/` and the JavaScript client as a library. Hashed and compressed once,
-//! at the start.
+//! Static files, embedded in the binary: the page at `/` and the JavaScript client as a library. Hashed and compressed
+//! once, at the start.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

@@ -10,7 +10,8 @@ use crossbeam::channel::unbounded;
 
 use super::StartError;
 use super::log::{Log, parse_filter};
-use super::shard_thread::{self, ShardCommand, ShardStartError, ShardThread};
+use super::shard_driver::ShardCommand;
+use super::shard_thread::{self, ShardStartError, ShardThread};
 use crate::bars::{self, BarStore, Bars};
 use crate::clock::now_ns;
 use crate::config::{BARS_RING_BYTES, Config, Reloaded};

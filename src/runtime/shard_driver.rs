@@ -18,8 +18,8 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender};
 use glommio::io::BufferedFile;
 
-use super::shard_thread::ShardCommand;
 use crate::clock::{self, now_ns};
+use crate::config::Config;
 use crate::http::{HttpServer, HttpShared, listener};
 use crate::io::uring::{Uring, adopt_fd};
 use crate::shard::Shard;
@@ -28,13 +28,24 @@ use crate::wake::ShardWaker;
 
 /// How long an idle shard keeps ticking before it sleeps: shorter than a sleep and a wake-up take.
 const SPIN_NS: u64 = 20_000;
-/// A shorter sleep was not worth it: sleeping and waking up costs some 30 us of the core's time, a send 5. Records that come
-/// one by one, more often than this, are gathered for this long; less frequent ones are sent at once.
+/// A shorter sleep was not worth it: sleeping and waking up costs some 30 us of the core's time, a send 5. Records that
+/// come one by one, more often than this, are gathered for this long; less frequent ones are sent at once.
 const NAP: Duration = Duration::from_micros(500);
 /// How often a busy shard publishes its counters.
 const PUBLISH_NS: u64 = clock::STEER_INTERVAL_NS;
 /// How often a draining shard checks for the end of echoes: an echo does not wake this task when it ends.
 const ECHO_CHECK_NS: u64 = 20_000_000;
+
+/// What the main thread asks of a shard.
+#[derive(Clone, Debug)]
+pub(super) enum ShardCommand {
+    /// Apply these settings.
+    ChangeSettings(Arc<Config>),
+    /// Close all clients over `over_ms`. Send `drained` once all have closed, or `timeout_ms` after that.
+    Drain { over_ms: u32, timeout_ms: u32, drained: Sender<()> },
+    /// End the thread.
+    Stop,
+}
 
 /// Runs a shard and its HTTP server until [`ShardCommand::Stop`].
 pub(super) async fn run(
@@ -232,8 +243,8 @@ impl ShardDriver {
         was_signalled
     }
 
-    /// The alarm that is set, if it is early enough, or a new one; `None` without a deadline. Setting and cancelling one for
-    /// each sleep would cost glommio four system calls, more than a tick; waking up early now and then costs an empty tick.
+    /// The alarm that is set, if it is early enough, or a new one; `None` without a deadline. Setting and cancelling one
+    /// for each sleep would cost glommio four system calls, more than a tick; waking up early now and then costs an empty tick.
     fn alarm_before(&mut self, deadline_ns: Option<u64>) -> Option<&mut Alarm> {
         if let Some(at_ns) = deadline_ns
             && self.alarm.as_ref().is_none_or(|alarm| alarm.at_ns > at_ns)

@@ -8,8 +8,7 @@ use std::sync::{Arc, mpsc};
 use crossbeam::channel::{Receiver, Sender};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
-use super::shard_driver;
-use crate::config::Config;
+use super::shard_driver::{self, ShardCommand};
 use crate::http::HttpShared;
 use crate::io::uring::{SetupError, Uring};
 use crate::ring;
@@ -33,17 +32,6 @@ pub enum ShardStartError {
     Executor(String),
     #[error("the shard's thread panicked at its start; the lines above say why")]
     Panicked,
-}
-
-/// What the main thread asks of a shard.
-#[derive(Clone, Debug)]
-pub(super) enum ShardCommand {
-    /// Apply these settings.
-    ChangeSettings(Arc<Config>),
-    /// Close all clients over `over_ms`. Send `drained` once all have closed, or `timeout_ms` after that.
-    Drain { over_ms: u32, timeout_ms: u32, drained: Sender<()> },
-    /// End the thread.
-    Stop,
 }
 
 /// The main thread's side of a shard.

@@ -10,6 +10,7 @@ use crate::{assert_found, assert_holds};
 /// whose rows are above its own, so that there is no cycle.
 const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
+    ("affinity", &[]),
     ("clock", &[]),
     ("rate_limit", &[]),
     ("stats", &[]),
@@ -21,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sequencer", &["last_value", "ring"]),
     ("shard", &["io", "last_value", "ring", "stats"]),
     ("bars", &["lifecycle", "ring", "wake"]),
-    ("ingest", &["bars", "clock", "lifecycle", "rate_limit", "ring", "sequencer", "wake"]),
+    ("ingest", &["affinity", "bars", "clock", "lifecycle", "rate_limit", "ring", "sequencer", "wake"]),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
     ("config", &["bars", "ingest", "shard"]),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.
@@ -29,7 +30,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("state", &["bars", "config", "ingest", "lifecycle", "sequencer", "shard", "stats"]),
     (
         "http",
-        &["bars", "clock", "config", "ingest", "io", "rate_limit", "sequencer", "shard", "state", "stats", "wake"],
+        &[
+            "affinity",
+            "bars",
+            "clock",
+            "config",
+            "ingest",
+            "io",
+            "rate_limit",
+            "sequencer",
+            "shard",
+            "state",
+            "stats",
+            "wake",
+        ],
     ),
     (
         "runtime",

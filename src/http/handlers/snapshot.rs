@@ -1,5 +1,5 @@
-//! `/v1/snapshot/{symbol}` and `/v1/snapshot?symbols=A,B-*`: the last values as JSON, for clients that poll. The `ETag` is a
-//! hash of the records, so an unchanged snapshot is answered without writing JSON.
+//! `/v1/snapshot/{symbol}` and `/v1/snapshot?symbols=A,B-*`: the last values as JSON, for clients that poll. The `ETag` is
+//! a hash of the records, so an unchanged snapshot is answered without writing JSON.
 //!
 //! Cost: proportional to the instruments and the levels of their books. Between two instruments of one request other tasks
 //! of the core may run.
