@@ -40,7 +40,7 @@ pub struct LoadArgs {
     /// Distribution of symbols: all (each client subscribes to all --symbols), one (one symbol each, round robin),
     /// random:K (K random symbols each), pattern:PREFIX* (each client subscribes to this pattern)
     #[arg(long, default_value = "all")]
-    pub shape: Shape,
+    pub shape: LoadShape,
     /// Seed of random:K
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -163,7 +163,7 @@ impl ServerArgs {
 
 /// The distribution of symbols.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum LoadShape {
     /// All clients subscribe to the same symbols.
     All,
     /// One symbol of the directory for each client, round robin.
@@ -174,7 +174,7 @@ pub enum Shape {
     Pattern(String),
 }
 
-impl FromStr for Shape {
+impl FromStr for LoadShape {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {

@@ -11,15 +11,15 @@ const DIRECTORY_BYTES_MAX: u64 = 64 << 20;
 /// The symbols of the server's directory, from `GET /v1/instruments`, in its order.
 pub fn fetch_symbols(target: &Target) -> Result<Vec<String>, LoadError> {
     #[derive(serde::Deserialize)]
-    struct Directory {
-        instruments: Vec<Entry>,
+    struct DirectoryAnswer {
+        instruments: Vec<DirectoryEntry>,
     }
     #[derive(serde::Deserialize)]
-    struct Entry {
+    struct DirectoryEntry {
         symbol: String,
     }
     let body = get(target, "/v1/instruments")?;
-    let directory: Directory =
+    let directory: DirectoryAnswer =
         serde_json::from_slice(&body).map_err(|error| LoadError::Directory(error.to_string()))?;
     Ok(directory.instruments.into_iter().map(|entry| entry.symbol).collect())
 }

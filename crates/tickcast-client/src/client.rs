@@ -60,7 +60,7 @@ pub enum Event<'a> {
 }
 
 /// One step of the client. The bytes of a packet stay in the client.
-enum Step {
+enum ClientStep {
     Packet(PacketHeader),
     Reply(Reply),
     Disconnected(Error, Duration),
@@ -246,20 +246,20 @@ impl Client {
         }
     }
 
-    fn event(&mut self, step: Step) -> Event<'_> {
+    fn event(&mut self, step: ClientStep) -> Event<'_> {
         match step {
-            Step::Packet(header) => {
+            ClientStep::Packet(header) => {
                 let (bytes, records, decoder) = (self.packet.len(), self.new_records.as_slice(), &self.decoder);
                 Event::Packet(Packet { header, bytes, records, decoder })
             }
-            Step::Reply(reply) => Event::Reply(reply),
-            Step::Disconnected(error, retry_in) => Event::Disconnected { error, retry_in },
-            Step::Reconnected => Event::Reconnected,
+            ClientStep::Reply(reply) => Event::Reply(reply),
+            ClientStep::Disconnected(error, retry_in) => Event::Disconnected { error, retry_in },
+            ClientStep::Reconnected => Event::Reconnected,
         }
     }
 
     /// Waits for one step for at most this long.
-    fn step(&mut self, limit: Duration) -> Result<Option<Step>, Error> {
+    fn step(&mut self, limit: Duration) -> Result<Option<ClientStep>, Error> {
         self.send_waiting_request();
         let wait = if self.waiting_requests.is_empty() { limit } else { limit.min(self.request_interval) };
         let silence_max = 2 * self.heartbeat + SILENCE;
@@ -284,8 +284,8 @@ impl Client {
         };
         match received {
             Ok(Received::Nothing) => Ok(None),
-            Ok(Received::Packet) => self.on_packet().map(|header| Some(Step::Packet(header))),
-            Ok(Received::Text(text)) => self.on_reply(&text).map(|reply| Some(Step::Reply(reply))),
+            Ok(Received::Packet) => self.on_packet().map(|header| Some(ClientStep::Packet(header))),
+            Ok(Received::Text(text)) => self.on_reply(&text).map(|reply| Some(ClientStep::Reply(reply))),
             Err(error) => self.on_loss(error).map(Some),
         }
     }
@@ -339,7 +339,7 @@ impl Client {
         Ok(reply)
     }
 
-    fn on_loss(&mut self, error: Error) -> Result<Step, Error> {
+    fn on_loss(&mut self, error: Error) -> Result<ClientStep, Error> {
         if let Link::Up { since, .. } = &self.link
             && since.elapsed() >= STABLE_AFTER
         {
@@ -356,10 +356,10 @@ impl Client {
         let wait = backoff.wait(self.attempt, std::mem::take(&mut self.requested_wait), &mut self.random);
         self.attempt += 1;
         self.link = Link::Down { retry_at: Instant::now() + wait };
-        Ok(Step::Disconnected(error, wait))
+        Ok(ClientStep::Disconnected(error, wait))
     }
 
-    fn reconnect(&mut self) -> Result<Step, Error> {
+    fn reconnect(&mut self) -> Result<ClientStep, Error> {
         let mut connection = match Connection::open(&self.target, &[], self.options.compression) {
             Ok(connection) => connection,
             Err(error) => return self.on_loss(error),
@@ -377,6 +377,6 @@ impl Client {
         self.link = Link::Up { connection: Box::new(connection), since: now, last_message: now };
         self.decoder.set_resuming(true);
         self.reconnects += 1;
-        Ok(Step::Reconnected)
+        Ok(ClientStep::Reconnected)
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::frames::{FlushBatch, PublisherEnd};
-use super::request::{self, RequestHead};
+use super::request::{self, FloorRequest};
 use super::sockets::{ReadBuffer, SocketEvent, Sockets};
 use super::tally::FloorTally;
 
@@ -216,7 +216,7 @@ impl<K: Sockets> FloorLoop<K> {
             return self.on_frames(slot, input);
         }
         match request::read(input.bytes()) {
-            RequestHead::Upgrade { consumed, is_publisher, answer } => {
+            FloorRequest::Upgrade { consumed, is_publisher, answer } => {
                 self.extra_sends.push((slot, answer.into_bytes()));
                 if !is_publisher {
                     return self.add_subscriber(slot);
@@ -228,11 +228,11 @@ impl<K: Sockets> FloorLoop<K> {
                 frames.fill(rest.len());
                 self.on_frames(slot, frames);
             }
-            RequestHead::Partial if input.bytes().len() < HEAD_BYTES_MAX => {
+            FloorRequest::Partial if input.bytes().len() < HEAD_BYTES_MAX => {
                 input.consume(0);
                 self.sockets.read(slot, input);
             }
-            RequestHead::Partial | RequestHead::Other => self.close(slot),
+            FloorRequest::Partial | FloorRequest::Other => self.close(slot),
         }
     }
 

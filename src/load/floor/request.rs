@@ -7,7 +7,7 @@ const HEADERS_MAX: usize = 64;
 
 /// A request's head.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum RequestHead {
+pub(super) enum FloorRequest {
     /// More bytes are needed.
     Partial,
     /// An upgrade request.
@@ -24,22 +24,22 @@ pub(super) enum RequestHead {
 }
 
 /// Reads a head from the start of `bytes`.
-pub(super) fn read(bytes: &[u8]) -> RequestHead {
+pub(super) fn read(bytes: &[u8]) -> FloorRequest {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let consumed = match request.parse(bytes) {
         Ok(httparse::Status::Complete(consumed)) => consumed,
-        Ok(httparse::Status::Partial) => return RequestHead::Partial,
-        Err(_) => return RequestHead::Other,
+        Ok(httparse::Status::Partial) => return FloorRequest::Partial,
+        Err(_) => return FloorRequest::Other,
     };
     let path = request.path.unwrap_or_default();
     let header = |name: &str| {
         let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
         found.map(|header| header.value.trim_ascii())
     };
-    let Some(key) = header("Sec-WebSocket-Key") else { return RequestHead::Other };
+    let Some(key) = header("Sec-WebSocket-Key") else { return FloorRequest::Other };
     let is_publisher = path.split('?').next() == Some("/v1/publish");
-    RequestHead::Upgrade { consumed, is_publisher, answer: answer(key, header("Sec-WebSocket-Protocol")) }
+    FloorRequest::Upgrade { consumed, is_publisher, answer: answer(key, header("Sec-WebSocket-Protocol")) }
 }
 
 /// The 101 response to a key. A client that offers subprotocols requires one: it gets its first.
@@ -64,14 +64,14 @@ mod tests {
     fn the_key_of_the_rfc_gets_the_answer_of_the_rfc() {
         let request = "GET /v1/publish?token=x HTTP/1.1\r\nHost: h\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                        Sec-WebSocket-Protocol: tickcast.v1, other\r\n\r\n";
-        let RequestHead::Upgrade { consumed, is_publisher, answer } = read(format!("{request}rest").as_bytes()) else {
+        let FloorRequest::Upgrade { consumed, is_publisher, answer } = read(format!("{request}rest").as_bytes()) else {
             panic!("an upgrade");
         };
         assert_eq!((consumed, is_publisher), (request.len(), true));
         assert!(answer.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
         assert!(answer.ends_with("\r\nSec-WebSocket-Protocol: tickcast.v1\r\n\r\n"), "{answer}");
-        assert_eq!(read(&request.as_bytes()[..request.len() - 1]), RequestHead::Partial);
-        assert_eq!(read(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), RequestHead::Other);
-        assert_eq!(read(b"\x16\x03\x01\x02"), RequestHead::Other);
+        assert_eq!(read(&request.as_bytes()[..request.len() - 1]), FloorRequest::Partial);
+        assert_eq!(read(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), FloorRequest::Other);
+        assert_eq!(read(b"\x16\x03\x01\x02"), FloorRequest::Other);
     }
 }

@@ -8,14 +8,14 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{MEASURED, Report};
+use super::{LoadReport, MEASURED};
 use crate::load::format::{count_text, duration_text};
 
 /// What a `tickcast load` command found: the report of the measured run, and all runs where it was compared.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadOutcome {
     #[serde(flatten)]
-    pub report: Report,
+    pub report: LoadReport,
     /// All runs, where the server was compared with others; `report` is the first of its own.
     pub compared: Option<Comparison>,
 }
@@ -56,7 +56,7 @@ pub struct Comparison {
 pub struct ComparedRun {
     pub name: &'static str,
     pub pair: usize,
-    pub report: Report,
+    pub report: LoadReport,
 }
 
 /// The measured server's figure divided by the other's.
@@ -70,7 +70,7 @@ pub struct Ratio {
 }
 
 /// A figure of a run, where it has one.
-type Figure = fn(&Report) -> Option<f64>;
+type Figure = fn(&LoadReport) -> Option<f64>;
 
 /// The figures that are compared.
 const FIGURES: [(&str, Figure); 4] = [
@@ -156,11 +156,11 @@ mod tests {
         let latency_recv = LatencySummary { count: 1, p50_ns: 1000, p99_ns: 4000, ..LatencySummary::default() };
         let measured = Measurement { latency_recv, records_per_second: 1e6, ..Measurement::default() };
         let server = ServerUsage { cpu_ns_per_delivery: cpu, ..ServerUsage::default() };
-        let report = Report {
+        let report = LoadReport {
             connects_per_second: 500.0,
             measured: has_result.then_some(measured),
             server: Some(server),
-            ..Report::default()
+            ..LoadReport::default()
         };
         ComparedRun { name, pair, report }
     }

@@ -35,7 +35,7 @@ const RATE_SHARE_MIN: f64 = 0.99;
 
 /// The results of one run; the JSON report has these fields. Times are in ns where a name ends in `_ns`.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Report {
+pub struct LoadReport {
     pub url: String,
     pub clients: u64,
     pub stalled: u64,
@@ -140,7 +140,7 @@ pub struct PublisherReport {
     pub cpu_seconds: f64,
 }
 
-impl Report {
+impl LoadReport {
     /// Adds up the results of all threads, and returns their windows for [`Self::measure`].
     pub fn gather(&mut self, tallies: Vec<WorkerTally>, storm_asked: u64) -> Vec<MeasuredWindow> {
         let (mut connect_times, mut storm, mut delivered) =

@@ -19,8 +19,8 @@ fn window(cpu_seconds: f64) -> MeasuredWindow {
     }
 }
 
-fn report(windows: &[MeasuredWindow]) -> Report {
-    let mut report = Report { clients: 10, connected: 9, connects_per_second: 900.0, ..Report::default() };
+fn report(windows: &[MeasuredWindow]) -> LoadReport {
+    let mut report = LoadReport { clients: 10, connected: 9, connects_per_second: 900.0, ..LoadReport::default() };
     report.refused.insert("503 Service Unavailable: full".to_owned(), 1);
     report.closes.insert("4002 (slow consumer)".to_owned(), 2);
     report.measure(windows);
@@ -82,7 +82,7 @@ fn a_thread_that_was_never_idle_is_a_bottleneck() {
     assert_eq!(idle_often.exit_code(), 0, "15 % idle is enough to catch up");
 }
 
-fn with_publisher(records_per_second: f64, late_ns: u64, blocked_seconds: f64) -> Report {
+fn with_publisher(records_per_second: f64, late_ns: u64, blocked_seconds: f64) -> LoadReport {
     let lateness = LatencySummary { count: 100, p99_ns: late_ns, ..LatencySummary::default() };
     let records = (records_per_second * 2.0) as u64;
     let publisher = PublisherReport {
@@ -93,7 +93,7 @@ fn with_publisher(records_per_second: f64, late_ns: u64, blocked_seconds: f64) -
         held_seconds: blocked_seconds,
         ..PublisherReport::default()
     };
-    let mut report = Report { connected: 1, publisher: Some(publisher), ..Report::default() };
+    let mut report = LoadReport { connected: 1, publisher: Some(publisher), ..LoadReport::default() };
     report.measure(&[window(0.5)]);
     report
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{Measurement, PublisherReport, Report, STARVED_SHARE_MAX, StormReport};
+use super::{LoadReport, Measurement, PublisherReport, STARVED_SHARE_MAX, StormReport};
 use crate::load::attack::AttackCount;
 use crate::load::format::{count_text, duration_text};
 use crate::load::latency::{LatencyOrigin, LatencySummary};
 use crate::load::observe::server::ServerUsage;
 use crate::load::worker::messages::DeliveryCounts;
 
-impl Report {
+impl LoadReport {
     /// The report as text.
     pub fn text(&self) -> String {
         let mut out = String::new();

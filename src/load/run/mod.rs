@@ -30,13 +30,13 @@ use std::time::Duration;
 use self::processes::Launch;
 use self::stages::StageLengths;
 use self::workload::LoadRun;
-use super::args::{LoadArgs, Shape};
+use super::args::{LoadArgs, LoadShape};
 use super::attack::Attack;
 use super::error::LoadError;
 use super::latency::LatencyOrigin;
 use super::report::comparison::{ComparedRun, Comparison, LoadOutcome};
 use super::report::plot::{PlottedRun, latency_svg};
-use super::report::{MEASURED, Report};
+use super::report::{LoadReport, MEASURED};
 use super::servers::{Baseline, StartedServer};
 use super::signals::stop_flag;
 
@@ -153,7 +153,7 @@ fn check_comparison(args: &LoadArgs, baselines: &[Baseline]) -> Result<(), LoadE
         _ if args.publish.publish.is_none() => {
             wrong("--floor, --floor-send and --rival start servers without a market: expected --publish RATE")
         }
-        Shape::Random(_) | Shape::Pattern(_) => {
+        LoadShape::Random(_) | LoadShape::Pattern(_) => {
             wrong("--shape: a bare loop sends to all clients or to one each: expected all or one")
         }
         _ => Ok(()),
@@ -167,8 +167,8 @@ fn run_baseline(
     cores: Option<&[usize]>,
     stages: &StageLengths,
     stop: &AtomicBool,
-) -> Result<Report, LoadError> {
-    let (started, address) = baseline.start(args.shape == Shape::One, cores)?;
+) -> Result<LoadReport, LoadError> {
+    let (started, address) = baseline.start(args.shape == LoadShape::One, cores)?;
     let run = LoadRun::against_baseline(args, address, started.pid())?;
     Ok(run.run(stages, stop)?.0)
 }

@@ -7,7 +7,7 @@ use rand::seq::index::sample;
 use rand_pcg::Pcg64Mcg;
 
 use super::publisher::Publication;
-use crate::load::args::{LoadArgs, Shape};
+use crate::load::args::{LoadArgs, LoadShape};
 use crate::load::error::LoadError;
 use crate::load::worker::messages::{
     ClientPlan, ClientRequest, ClientRole, ExpectedInstruments, ReadOptions, WorkerJob,
@@ -84,7 +84,7 @@ impl LoadPlan {
         Ok(Self {
             steady: (0..steady).map(plan).collect(),
             storm: (steady..all).map(plan).collect(),
-            dense: matches!(args.shape, Shape::All | Shape::Pattern(_)),
+            dense: matches!(args.shape, LoadShape::All | LoadShape::Pattern(_)),
             requests,
         })
     }
@@ -119,9 +119,9 @@ impl LoadPlan {
 fn expected_of_other(args: &LoadArgs) -> ExpectedInstruments {
     match (args.publish.publish, &args.shape) {
         (None, _) => ExpectedInstruments::Unknown,
-        (Some(_), Shape::One) => ExpectedInstruments::Any(1),
-        (Some(_), Shape::Random(count)) => ExpectedInstruments::Any(*count),
-        (Some(_), Shape::All | Shape::Pattern(_)) => {
+        (Some(_), LoadShape::One) => ExpectedInstruments::Any(1),
+        (Some(_), LoadShape::Random(count)) => ExpectedInstruments::Any(*count),
+        (Some(_), LoadShape::All | LoadShape::Pattern(_)) => {
             ExpectedInstruments::These((0..args.publish.instruments).collect())
         }
     }
@@ -142,7 +142,7 @@ fn requests(
         let subscription = Subscription::new(&channels, symbols).conflated(args.conflate_ms);
         ClientRequest { messages: vec![subscription.request(REQUEST_ID)], expected }
     };
-    if matches!(args.shape, Shape::All | Shape::Pattern(_)) {
+    if matches!(args.shape, LoadShape::All | LoadShape::Pattern(_)) {
         let indices = published.as_ref().map_or(Ok(Vec::new()), |symbols| matching(symbols, &patterns))?;
         return Ok(vec![request(patterns, indices)]);
     }
@@ -156,7 +156,7 @@ fn requests(
         request(names, indices)
     };
     Ok(match args.shape {
-        Shape::Random(count) => {
+        LoadShape::Random(count) => {
             let mut random = Pcg64Mcg::seed_from_u64(args.seed);
             let count = (count as usize).min(indices.len());
             let mut pick = |_| named(sample(&mut random, indices.len(), count).iter().map(|at| indices[at]).collect());
@@ -179,7 +179,7 @@ fn channels(args: &LoadArgs) -> Vec<Channel> {
 fn patterns(args: &LoadArgs) -> Result<Vec<String>, LoadError> {
     let default = if args.publish.publish.is_some() { "LOAD-*" } else { "*" };
     let patterns = match &args.shape {
-        Shape::Pattern(pattern) => vec![pattern.clone()],
+        LoadShape::Pattern(pattern) => vec![pattern.clone()],
         _ if args.symbols.is_empty() => vec![default.to_owned()],
         _ => args.symbols.clone(),
     };

@@ -23,7 +23,7 @@ fn args(flags: &[&str]) -> LoadArgs {
 const SHORT: StageLengths =
     StageLengths { warmup: Duration::ZERO, measure: Duration::from_millis(200), launch: Launch::Threads };
 
-fn run(address: SocketAddr, flags: &[&str], stop: bool) -> (Result<Report, LoadError>, String) {
+fn run(address: SocketAddr, flags: &[&str], stop: bool) -> (Result<LoadReport, LoadError>, String) {
     let address = address.to_string();
     let line: Vec<_> = [address.as_str()].into_iter().chain(flags.iter().copied()).collect();
     let mut out = Vec::new();

@@ -15,7 +15,7 @@ use crate::load::error::LoadError;
 use crate::load::latency::LatencyOrigin;
 use crate::load::machine::sources_for;
 use crate::load::observe::server::ServerObserver;
-use crate::load::report::{PublisherReport, Report};
+use crate::load::report::{LoadReport, PublisherReport};
 use crate::load::worker::messages::{ClientRole, ReadOptions, WorkerJob};
 use tickcast_client::Target;
 
@@ -66,7 +66,7 @@ impl<'a> LoadRun<'a> {
     }
 
     /// Runs it. Returns the server's cores as well, where its process can be observed.
-    pub fn run(&self, stages: &StageLengths, stop: &AtomicBool) -> Result<(Report, Option<Vec<usize>>), LoadError> {
+    pub fn run(&self, stages: &StageLengths, stop: &AtomicBool) -> Result<(LoadReport, Option<Vec<usize>>), LoadError> {
         let args = self.args;
         // A server that is not there is one error here, rather than one for every client.
         let peer = self.target.connect()?.peer_addr();
@@ -139,10 +139,10 @@ impl<'a> LoadRun<'a> {
         plan: &LoadPlan,
         active: ActiveRun<'_>,
         published: Option<PublisherResult>,
-    ) -> Result<Report, LoadError> {
+    ) -> Result<LoadReport, LoadError> {
         let stalled = plan.steady.iter().filter(|plan| plan.role == ClientRole::Stalled).count() as u64;
         let url = self.target.to_string();
-        let mut report = Report { url, clients: active.clients, stalled, ..Report::default() };
+        let mut report = LoadReport { url, clients: active.clients, stalled, ..LoadReport::default() };
         let windows = report.gather(active.workers.tallies()?, plan.storm.len() as u64);
         if report.connected == 0 {
             let why = report.refused.into_iter().next().map_or_else(String::new, |(why, _)| why);
