@@ -240,7 +240,7 @@ fn invalid_urls_and_refused_upgrades_have_clear_messages() {
             break error;
         }
     };
-    assert!(error.to_string().contains("a pattern has one *, at its end"), "{error}");
+    assert!(error.to_string().contains("expected at most one *, at the end"), "{error}");
 }
 
 #[test]

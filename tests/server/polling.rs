@@ -234,7 +234,7 @@ fn what_cannot_be_answered_says_what_is_wrong_and_what_would_be_right() {
     let missing = r#"{"error":{"code":"bad_request","message":"symbols: missing: expected /v1/snapshot/{symbol} or /v1/snapshot?symbols=BTC-USD,ETH-*"}}"#;
     let many = r#"{"error":{"code":"bad_request","message":"symbols: 501 instruments: expected at most 500, or /v1/stream, which has no such limit"}}"#;
     let channel = r#"{"error":{"code":"bad_request","message":"channels: invalid channel \"raw\": expected quote, trade, ticker or book"}}"#;
-    let star = r#"{"error":{"code":"bad_request","message":"symbols: \"A*B\" has a * before its end; a pattern has one *, at its end"}}"#;
+    let star = r#"{"error":{"code":"bad_request","message":"symbols: \"A*B\" has a * before its end: expected at most one *, at the end"}}"#;
     let empty = r#"{"error":{"code":"bad_request","message":"symbols: \"\" is empty: expected a name such as \"BTC-USD\", or a pattern such as \"ETH-*\" or \"*\""}}"#;
     for (path, status, said) in [
         ("/v1/snapshot/NO-SUCH", 404, unknown),

@@ -84,20 +84,20 @@ fn a_malformed_packet_closes_with_1008_and_the_records_before_are_kept() {
     };
     let trailing = [good().concat(), vec![0; 64]].concat();
     let cases: Vec<(Vec<u8>, usize, &[&str])> = vec![
-        (packet(3, &with(cut(quote(1, 3), 44))), 2, &["record 2 at byte 152", "44 bytes are there, 64 are needed"]),
-        (packet(3, &with(cut(quote(1, 3), 20))), 2, &["record 2 at byte 152", "20 bytes are there, 32 are needed"]),
-        (packet(3, &good()), 2, &["record 2 at byte 152", "0 bytes are there"]),
-        (packet(3, &with(set(quote(1, 3), 0, 9))), 2, &["record 2 at byte 152", "says 72 bytes", "64"]),
-        (packet(3, &with(set(quote(1, 3), 0, 0))), 2, &["record 2 at byte 152", "says 0 bytes", "64"]),
-        (packet(3, &with(set(quote(1, 3), 2, 9))), 2, &["record 2 at byte 152", "type 9 is not one of 1 quote"]),
+        (packet(3, &with(cut(quote(1, 3), 44))), 2, &["record 2 at byte 152", "cut short at 44 bytes: expected 64"]),
+        (packet(3, &with(cut(quote(1, 3), 20))), 2, &["record 2 at byte 152", "cut short at 20 bytes: expected 32"]),
+        (packet(3, &good()), 2, &["record 2 at byte 152", "cut short at 0 bytes"]),
+        (packet(3, &with(set(quote(1, 3), 0, 9))), 2, &["record 2 at byte 152", "length 72", "64"]),
+        (packet(3, &with(set(quote(1, 3), 0, 0))), 2, &["record 2 at byte 152", "length 0", "64"]),
+        (packet(3, &with(set(quote(1, 3), 2, 9))), 2, &["record 2 at byte 152", "type 9: expected 1 to 5"]),
         (packet(3, &with(set(quote(1, 3), 2, 16))), 2, &["record 2 at byte 152", "type 16"]),
         (packet(3, &with(quote(7, 3))), 2, &["record 2 at byte 152", "instrument 7 was not defined"]),
         (packet(3, &with(quote(0, 3))), 2, &["record 2 at byte 152", "instrument 0 was not defined"]),
         (packet(3, &with(set(trade(1, 3), 56, b'X'))), 2, &["record 2 at byte 152", "trade side: invalid value 0x58"]),
         (packet(2, &[trailing]), 2, &["2 records that the header counts", "64 bytes are left"]),
-        (set(packet(2, &good()), 0, 2), 0, &["packet version 2", "version 1"]),
-        (packet(2, &good())[..10].to_vec(), 0, &["packet of 10 bytes"]),
-        (Vec::new(), 0, &["packet of 0 bytes"]),
+        (set(packet(2, &good()), 0, 2), 0, &["packet version 2", "expected 1"]),
+        (packet(2, &good())[..10].to_vec(), 0, &["packet: 10 bytes"]),
+        (Vec::new(), 0, &["packet: 0 bytes"]),
     ];
     let mut watched = WatchedServer::start(PUBLISH);
     for (nth, (bytes, kept, parts)) in cases.into_iter().enumerate() {

@@ -20,7 +20,7 @@ pub struct Directory {
 pub enum DefineError {
     /// The symbol exists with another precision: records of both would be indistinguishable.
     #[error(
-        "symbol: {symbol} is already defined with px_exp {px_exp} and sz_exp {sz_exp}: expected the same exponents, or \
+        "{symbol} is already defined with px_exp {px_exp} and sz_exp {sz_exp}: expected the same exponents, or \
          another symbol"
     )]
     Conflict {
@@ -32,7 +32,7 @@ pub enum DefineError {
         sz_exp: i8,
     },
     /// The directory is full.
-    #[error("instruments: the directory is full: expected at most {max} (instruments_max)")]
+    #[error("the directory is full: expected at most {max} instruments (instruments_max)")]
     Full {
         /// The limit.
         max: usize,

@@ -28,10 +28,7 @@ pub enum RecordError {
         want: usize,
     },
     /// Not a kind that publishers send.
-    #[error(
-        "record type: invalid value {0}: expected 1 (quote), 2 (trade), 3 (ticker), 4 (book), 5 (raw), 17 (heartbeat), \
-         18 (gap) or 19 (status)"
-    )]
+    #[error("record of type {0}: expected 1 to 5, or 17 to 19")]
     Kind(u8),
     /// A field with few possible values has another.
     #[error("{field}: invalid value {given:#04x}: expected {want}")]
