@@ -1,4 +1,4 @@
-//! The operator's view: who is slow, who may look, and that its numbers are those of the metrics.
+//! The operator view: slow clients, who may read it, and that its numbers equal the metrics.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -17,34 +17,34 @@ fn view_at(address: SocketAddr, headers: &str) -> Response {
 }
 
 fn view(server: &Server) -> Value {
-    let answer = view_at(server.address, &format!("Host: {}\r\n", server.address));
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
+    let response = view_at(server.address, &format!("Host: {}\r\n", server.address));
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
 }
 
-/// Looks until the row of this client is as wanted.
-fn wait_slow(server: &Server, client: SocketAddr, wanted: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+/// Reads the view until the row of this client is as expected.
+fn wait_for_slow(server: &Server, client: SocketAddr, is_expected: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
     let until = Instant::now() + DEADLINE;
     loop {
         let view = view(server);
         let row = view["slow"].as_array().expect("a list").iter().find(|row| row["address"] == client.to_string());
-        if wanted(row) {
+        if is_expected(row) {
             return row.cloned();
         }
-        assert!(Instant::now() < until, "{client} stays as it is: {}", view["slow"]);
+        assert!(Instant::now() < until, "the row of {client} is not as expected: {}", view["slow"]);
     }
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_listed_until_it_reads_again() {
+fn a_slow_client_is_listed_until_it_reads() {
     let server = Server::start(&["--feed", "sim:instruments=20,rate=4000,seed=3"]);
     let mut good = server.client();
     let mut stalled = server.client();
     socket2::SockRef::from(stalled.tcp()).set_recv_buffer_size(4096).expect("a TCP socket");
-    let address = stalled.tcp().local_addr().expect("it is connected");
+    let address = stalled.tcp().local_addr().expect("a connected socket");
     stalled.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"],"conflate_ms":0}"#);
     let is_stuck = |row: &Value| row["blocked"] == true && row["nothing_taken_ms"].as_u64() >= Some(500);
-    let row = wait_slow(&server, address, |row| row.is_some_and(is_stuck)).expect("it is there");
+    let row = wait_for_slow(&server, address, |row| row.is_some_and(is_stuck)).expect("the row of the client");
     assert_eq!(
         (&row["items"], &row["conflate_ms"], &row["encoding"]),
         (&json!(2), &json!(0), &json!("binary")),
@@ -53,73 +53,73 @@ fn a_client_that_takes_nothing_is_listed_until_it_reads_again() {
     assert!(row["pending_bytes"].as_u64() > Some(0) && row["ring_bytes"].as_u64() > Some(0), "{row}");
     assert!(row["behind_ms"].as_u64() >= row["nothing_taken_ms"].as_u64() && row["closing"] == false, "{row}");
     assert!(row["shard"].is_u64() && row["slot"].is_u64(), "{row}");
-    let other = good.tcp().local_addr().expect("it is connected");
+    let other = good.tcp().local_addr().expect("a connected socket");
     good.ping();
-    assert!(wait_slow(&server, other, |row| row.is_none()).is_none());
-    // With a window as small as that, it would never catch up.
+    assert!(wait_for_slow(&server, other, |row| row.is_none()).is_none());
+    // With so small a window it would never catch up.
     socket2::SockRef::from(stalled.tcp()).set_recv_buffer_size(1 << 20).expect("a TCP socket");
-    // It reads on, on a thread of its own, until it has been seen to be well.
-    let is_well = Arc::new(AtomicBool::new(false));
-    let (until, server) = (is_well.clone(), Arc::new(server));
+    // A thread reads until the client is no longer listed.
+    let is_unlisted = Arc::new(AtomicBool::new(false));
+    let (until, server) = (is_unlisted.clone(), Arc::new(server));
     let reader = std::thread::spawn(move || {
         while !until.load(Ordering::Relaxed) {
             stalled.receive();
         }
         stalled
     });
-    wait_slow(&server, address, |row| row.is_none());
-    is_well.store(true, Ordering::Relaxed);
-    reader.join().expect("it was served all the time").ping();
+    wait_for_slow(&server, address, |row| row.is_none());
+    is_unlisted.store(true, Ordering::Relaxed);
+    reader.join().expect("the client is served").ping();
 }
 
 #[test]
-fn nobody_is_listed_once_all_have_gone() {
+fn a_slow_client_that_disconnects_is_no_longer_listed() {
     let server = Server::start(&["--feed", "sim:instruments=20,rate=4000,seed=3", "--send-buffer-bytes", "4096"]);
     let mut stalled = server.client();
     socket2::SockRef::from(stalled.tcp()).set_recv_buffer_size(4096).expect("a TCP socket");
-    let address = stalled.tcp().local_addr().expect("it is connected");
+    let address = stalled.tcp().local_addr().expect("a connected socket");
     stalled.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"]}"#);
-    wait_slow(&server, address, |row| row.is_some());
+    wait_for_slow(&server, address, |row| row.is_some());
     drop(stalled);
-    wait_slow(&server, address, |row| row.is_none());
+    wait_for_slow(&server, address, |row| row.is_none());
 }
 
 #[test]
-fn without_a_token_only_this_machine_may_look() {
+fn without_a_token_only_this_machine_may_read_the_view() {
     let server = Server::spawn(Program::command(&["--feed", "none", "--listen", "0.0.0.0:0"]));
-    let near = SocketAddr::new([127, 0, 0, 1].into(), server.address.port());
+    let loopback = SocketAddr::new([127, 0, 0, 1].into(), server.address.port());
     for host in ["127.0.0.1", "127.0.0.1:9001", "localhost:1", "LocalHost", "[::1]:9001"] {
-        assert_eq!(view_at(near, &format!("Host: {host}\r\n")).status, 200, "{host}");
+        assert_eq!(view_at(loopback, &format!("Host: {host}\r\n")).status, 200, "{host}");
     }
     for (headers, why) in [
-        ("Host: localhost\r\nX-Forwarded-For: 127.0.0.1\r\n", "a proxy between"),
-        ("Host: localhost\r\nForwarded: for=127.0.0.1\r\n", "a proxy between"),
-        ("Host: rebound.example:9001\r\n", "somebody else's name"),
-        ("Host: 127.0.0.1.example\r\n", "somebody else's name"),
+        ("Host: localhost\r\nX-Forwarded-For: 127.0.0.1\r\n", "through a proxy"),
+        ("Host: localhost\r\nForwarded: for=127.0.0.1\r\n", "through a proxy"),
+        ("Host: rebound.example:9001\r\n", "another host name"),
+        ("Host: 127.0.0.1.example\r\n", "another host name"),
     ] {
-        let answer = view_at(near, headers);
-        assert_eq!(answer.status, 403, "{why}");
-        answer.assert_refusal(403, "forbidden", &["--operator-token", "this machine"]);
+        let response = view_at(loopback, headers);
+        assert_eq!(response.status, 403, "{why}");
+        response.assert_refusal(403, "forbidden", &["--operator-token", "this machine"]);
     }
     match own_address() {
-        Some(far) => {
-            let answer = view_at(SocketAddr::new(far, near.port()), "Host: localhost\r\n");
-            answer.assert_refusal(403, "forbidden", &["this machine"]);
+        Some(address) => {
+            let response = view_at(SocketAddr::new(address, loopback.port()), "Host: localhost\r\n");
+            response.assert_refusal(403, "forbidden", &["this machine"]);
         }
-        None => eprintln!("left out: this machine has no address but its loopback ones"),
+        None => eprintln!("SKIPPED: this machine has loopback addresses only"),
     }
 }
 
-/// An address of this machine that is none of loopback: connections to it come from it.
+/// An address of this machine outside of loopback. A connection to it has it as its source as well.
 fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // Nothing is sent: this only chooses the address that would be.
+    // Connecting a UDP socket chooses a source address, and sends nothing.
     socket.connect("192.0.2.1:9").ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
 }
 
 #[test]
-fn with_a_token_whoever_has_it_may_look() {
+fn with_a_token_the_view_needs_it() {
     let server = Server::start(&["--feed", "none", "--operator-token", "open-sesame"]);
     let view = |headers: &str| view_at(server.address, headers);
     let refused = view("Host: localhost\r\n");
@@ -135,13 +135,13 @@ fn with_a_token_whoever_has_it_may_look() {
     );
 }
 
-/// Looks until the row of this source is as wanted.
-fn wait_source(server: &Server, kind: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+/// Reads the view until the row of a source is as expected.
+fn wait_for_source(server: &Server, kind: &str, is_expected: impl Fn(&Value) -> bool) -> Value {
     let until = Instant::now() + DEADLINE;
     loop {
         let view = view(server);
         let rows = view["sources"].as_array().expect("a list").iter().filter(|row| row["kind"] == kind);
-        if let Some(row) = rows.into_iter().find(|row| wanted(row)) {
+        if let Some(row) = rows.into_iter().find(|row| is_expected(row)) {
             return row.clone();
         }
         assert!(Instant::now() < until, "no such {kind}: {}", view["sources"]);
@@ -149,19 +149,19 @@ fn wait_source(server: &Server, kind: &str, wanted: impl Fn(&Value) -> bool) -> 
 }
 
 #[test]
-fn sources_are_listed_with_what_they_bring() {
+fn sources_are_listed_with_their_rates() {
     let args = ["--feed", SMALL_MARKET, "--feed", "none", "--publish-token", "secret", "--stale-ms", "600"];
     let server = Server::start(&args);
-    let feed = wait_source(&server, "feed", |row| row["records_per_s"].as_u64() > Some(50));
+    let feed = wait_for_source(&server, "feed", |row| row["records_per_s"].as_u64() > Some(50));
     assert_eq!((&feed["name"], &feed["state"]), (&json!(SMALL_MARKET), &json!("live")));
     assert_eq!((&feed["instruments"], view(&server)["sources"].as_array().map(Vec::len)), (&json!(4), Some(1)));
     let mut publisher = Client::connect(server.address, "/v1/publish?token=secret", &[]);
-    let from = publisher.tcp().local_addr().expect("it is connected").to_string();
-    let row = wait_source(&server, "publisher", |row| row["name"] == from.as_str());
+    let from = publisher.tcp().local_addr().expect("a connected socket").to_string();
+    let row = wait_for_source(&server, "publisher", |row| row["name"] == from.as_str());
     assert_eq!((&row["state"], &row["silent_ms"]), (&json!("new"), &json!(null)));
     publisher.send_text(r#"{"op":"define","id":1,"instruments":[{"symbol":"A","venue":"me","px_exp":-2,"sz_exp":0}]}"#);
     assert_eq!(publisher.reply()["type"], "defined");
-    let row = wait_source(&server, "publisher", |row| row["state"] == "stale");
+    let row = wait_for_source(&server, "publisher", |row| row["state"] == "stale");
     assert_eq!((&row["instruments"], row["silent_ms"].as_u64() >= Some(600)), (&json!(1), true), "{row}");
     drop(publisher);
     server.wait_for_metric("tickcast_publishers", |count| count == 0);
@@ -170,7 +170,7 @@ fn sources_are_listed_with_what_they_bring() {
     assert_eq!(kinds, ["feed"]);
 }
 
-/// All numbers of `/metrics`, by family and shard.
+/// The numbers of `/metrics` by family and shard.
 fn metrics(server: &Server) -> BTreeMap<(String, Option<usize>), u64> {
     let text = server.get("/metrics").text();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -184,7 +184,7 @@ fn metrics(server: &Server) -> BTreeMap<(String, Option<usize>), u64> {
         .collect()
 }
 
-/// All numbers of a part of the view, named as in `/metrics`.
+/// The numbers of a part of the view, named as in `/metrics`.
 fn numbers(part: &Value) -> BTreeMap<String, u64> {
     let of = |kind: &str, suffix: &str| -> Vec<(String, u64)> {
         let all = part[kind].as_object().expect("an object").iter();
@@ -194,7 +194,7 @@ fn numbers(part: &Value) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn its_numbers_are_those_of_the_metrics() {
+fn the_numbers_equal_the_metrics() {
     let server = Server::start(&["--feed", SMALL_MARKET, "--log", "warn"]);
     let mut client = server.subscriber(&["quote"], &["*"]);
     client.until_live();
@@ -217,7 +217,7 @@ fn its_numbers_are_those_of_the_metrics() {
             assert_eq!(part["ring"]["capacity_bytes"], 32 << 20);
         }
     }
-    assert_eq!(seen, after.len(), "every number is there, and no other");
+    assert_eq!(seen, after.len(), "the view has every number of the metrics");
     let records = view["sequencer"]["counters"]["sequencer_records"].as_u64();
     assert!(records > Some(0) && view["sequencer"]["position"].as_u64() >= records, "{view}");
     assert_eq!((&view["version"], &view["not_ready"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(null)));
