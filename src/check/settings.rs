@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::tree::{Tree, list};
 use super::{Needs, Process};
-use crate::config::{SEATS_MAX, descriptors_needed};
+use crate::config::{SLOTS_MAX, descriptors_needed};
 use crate::io::uring::SetupError;
 
 /// How a setting stands.
@@ -146,10 +146,10 @@ fn descriptors(process: &Process, needs: &Needs) -> Finding {
     let least = descriptors_needed(needs.connections, needs.cores.len() as u64);
     let found = process.descriptors_max;
     let shown = if found == u64::MAX { "unlimited".to_owned() } else { found.to_string() };
-    let (cores, too_many) = (needs.cores.len(), needs.slot_ids() > SEATS_MAX);
+    let (cores, too_many) = (needs.cores.len(), needs.slot_ids() > SLOTS_MAX);
     let note = too_many.then(|| {
         format!(
-            "a core's ring holds {SEATS_MAX} connections at the most; {} need more than {cores} cores",
+            "a core's ring holds {SLOTS_MAX} connections at the most; {} need more than {cores} cores",
             needs.connections
         )
     });

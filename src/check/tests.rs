@@ -159,7 +159,7 @@ fn what_is_wanted_follows_from_the_connections() {
 }
 
 #[test]
-fn descriptors_are_wanted_for_the_seats_of_one_core() {
+fn descriptors_are_needed_for_the_slots_of_one_core() {
     let mut machine = Machine::well_set();
     machine.process.descriptors_max = 100_500;
     assert_eq!(machine.finding("descriptors").state, State::Fine);

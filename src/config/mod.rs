@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub use self::layer::{Layer, check_variables};
 pub use self::origins::{Origin, Origins};
 pub use self::reload::Reloaded;
-pub use self::resolve::{SEATS_MAX, descriptors_needed};
+pub use self::resolve::{SLOTS_MAX, descriptors_needed};
 
 use ipnet::IpNet;
 
@@ -70,7 +70,7 @@ pub struct Config {
     pub handshakes_per_s: u32,
     /// Of one address; 0 for no limit.
     pub handshakes_per_address_per_s: u32,
-    /// Of all shards together: connections that are no seats and no publishers.
+    /// Of all shards together: connections that are neither clients nor publishers.
     pub pending_connections_max: u32,
     pub echoes_max: u32,
     pub publishers_max: u32,
@@ -122,7 +122,7 @@ impl Config {
         }
     }
 
-    /// Connections at one shard's door that are no seats.
+    /// Pending connections of one shard.
     pub fn pending_per_shard(&self) -> u32 {
         self.pending_connections_max.div_ceil(self.cores.len() as u32)
     }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn where_descriptors_are_few_the_door_has_half_of_them() {
+    fn pending_connections_get_half_of_few_descriptors() {
         let few = Machine { descriptors_max: 1024, ..machine() };
         let config = Config::resolve(Layer::default(), &few, 1).unwrap();
         assert_eq!((config.pending_connections_max, config.connections_max), (512, 2620));

@@ -11,7 +11,7 @@ use crate::shard;
 /// Descriptors that are neither connections nor publishers: listeners, rings, eventfds, files.
 const DESCRIPTORS_RESERVED: u64 = 500;
 /// The kernel's own limit on the registered files of one ring (`IORING_MAX_FIXED_FILES`).
-pub const SEATS_MAX: u64 = 1 << 20;
+pub const SLOTS_MAX: u64 = 1 << 20;
 
 /// A setting of the layer within its bounds, or its default.
 macro_rules! within {
@@ -177,16 +177,16 @@ pub fn descriptors_needed(connections: u64, shards: u64) -> u64 {
 
 fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> Result<u32, ConfigError> {
     let (descriptors, shards) = (machine.descriptors_max, shards as u64);
-    // A seat needs no descriptor of the process, but the kernel bounds each ring's table by the same limit.
-    let possible = (descriptors.saturating_sub(DESCRIPTORS_RESERVED)).min(SEATS_MAX) * shards;
+    // A client needs no descriptor of the process, but the kernel bounds each ring's table by the same limit.
+    let possible = (descriptors.saturating_sub(DESCRIPTORS_RESERVED)).min(SLOTS_MAX) * shards;
     let problem = match given.map(u64::from) {
         None => return Ok(possible.clamp(1, 1_000_000) as u32),
         Some(0) => "0 is out of bounds; have 1 and more".to_owned(),
         // No descriptor limit mends this.
-        Some(given) if given > SEATS_MAX * shards => format!(
-            "{given} connections are too many: a shard's ring holds at most {SEATS_MAX} connections, which is {} on \
+        Some(given) if given > SLOTS_MAX * shards => format!(
+            "{given} connections are too many: a shard's ring holds at most {SLOTS_MAX} connections, which is {} on \
              {shards} shards; ask for as many, or give more cores with --cores",
-            SEATS_MAX * shards
+            SLOTS_MAX * shards
         ),
         Some(given) if given > possible => {
             let needed = descriptors_needed(given, shards);
@@ -200,7 +200,7 @@ fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> 
     Err(value("connections_max", problem))
 }
 
-/// Connections at the door and publishers have descriptors of the process: there have to be as many.
+/// Pending connections and publishers have descriptors of the process: there must be as many.
 fn resolve_pending_connections(given: Option<u32>, publishers_max: u32, machine: &Machine) -> Result<u32, ConfigError> {
     let descriptors = machine.descriptors_max;
     let pending = match given {

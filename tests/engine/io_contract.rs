@@ -1,4 +1,4 @@
-//! The contract of `Io` on the real one over loopback sockets, and what only the real one has: a seat is a socket here,
+//! The contract of `Io` on the real one over loopback sockets, and what only the real one has: a slot is a socket here,
 //! its peer is a plain TcpStream.
 
 use std::io::{Read, Write};
@@ -77,7 +77,7 @@ fn a_send_to_a_closed_peer_fails_alone() {
 }
 
 #[test]
-fn thousands_of_seats_are_served_and_received_from_in_one_go() {
+fn thousands_of_slots_are_served_and_received_from_in_one_go() {
     contract::one_batch_serves_many_connections::<Loopback>(2000);
 }
 

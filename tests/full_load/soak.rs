@@ -1,5 +1,5 @@
 //! A soak of the program: a market at full speed, clients that come, stall, vanish and are killed, a publisher that is
-//! killed; and nothing is left of them: no descriptor, no seat, no subscription, no memory.
+//! killed; and nothing is left of them: no descriptor, no slot, no subscription, no memory.
 //!
 //! `cargo test` runs a short one. This runs an hour's worth of the default market in some minutes, and prints what it saw:
 //!

@@ -74,7 +74,7 @@ fn the_examples_of_rfc_7692_are_read_as_there() {
 }
 
 #[test]
-fn compressed_and_plain_messages_take_turns_with_control_frames_between_fragments() {
+fn compressed_and_plain_messages_alternate_with_control_frames_between_fragments() {
     let (one, two) = ("größer ".repeat(100), vec![7; 5000]);
     let packed = deflate(one.as_bytes());
     let stream = [

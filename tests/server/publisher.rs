@@ -66,7 +66,7 @@ fn the_token_may_be_in_the_header_or_in_the_query() {
 }
 
 #[test]
-fn without_a_token_publishing_is_off_and_the_response_says_how_to_turn_it_on() {
+fn without_a_token_publishing_is_off_and_the_response_says_how_to_enable_it() {
     let mut watched = WatchedServer::start(&[]);
     let response = send_request(watched.server.address, upgrade_request("/v1/publish?token=").as_bytes());
     response.assert_refusal(404, "not_found", &["publishing is off", "--publish-token TOKEN"]);

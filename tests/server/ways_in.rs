@@ -438,7 +438,7 @@ fn a_drain_ends_streams_with_a_time_to_come_back_and_refuses_browsers_so_that_th
 }
 
 #[test]
-fn seats_are_the_same_for_all_ways_in() {
+fn slots_are_the_same_for_all_encodings() {
     let server = Server::start(&["--feed", SMALL_MARKET, "--connections-max", "2", "--cores", "0"]);
     let (_first, mut second) = (server.client(), SseClient::connect(server.address, "/v1/sse?symbols=*", ""));
     second.until_message("quote");

@@ -255,7 +255,7 @@ fn readers_of_events_are_kept_over_a_restart(kind: Kind) {
     }
 }
 
-fn readers_of_events_are_kept_at_a_full_door(kind: Kind) {
+fn sse_clients_are_kept_while_the_server_is_full(kind: Kind) {
     const PLACES: usize = 16;
     let server = server(SMALL_MARKET, &["--pending-connections-max", &PLACES.to_string(), "--cores", "0"]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
@@ -369,8 +369,8 @@ fn behind_nginx_readers_of_events_are_kept_over_a_restart() {
 }
 
 #[test]
-fn behind_nginx_readers_of_events_are_kept_at_a_full_door() {
-    readers_of_events_are_kept_at_a_full_door(Kind::Nginx);
+fn behind_nginx_sse_clients_are_kept_while_the_server_is_full() {
+    sse_clients_are_kept_while_the_server_is_full(Kind::Nginx);
 }
 
 #[test]
@@ -384,6 +384,6 @@ fn behind_haproxy_readers_of_events_are_kept_over_a_restart() {
 }
 
 #[test]
-fn behind_haproxy_readers_of_events_are_kept_at_a_full_door() {
-    readers_of_events_are_kept_at_a_full_door(Kind::Haproxy);
+fn behind_haproxy_sse_clients_are_kept_while_the_server_is_full() {
+    sse_clients_are_kept_while_the_server_is_full(Kind::Haproxy);
 }

@@ -181,7 +181,7 @@ impl World {
         }
     }
 
-    /// What the runtime does between two turns.
+    /// What the runtime does between two ticks.
     fn attend(&mut self) {
         self.node.tick();
         if self.node.shard.wants_resync() {

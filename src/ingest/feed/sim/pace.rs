@@ -8,7 +8,7 @@
 //! * storms, every 22 s or so one to three within a second: 60 to 75 times the mean for 10 ms, then fading likewise.
 //!
 //! The long-run mean is exact by construction, not by luck: the axis is work in records, an event that was worth `n`
-//! records is followed by a wait for about `n` records of work, and what bursts took out of turn the tide gives back.
+//! records is followed by a wait for about `n` records of work, and what bursts took in advance the tide gives back.
 //! Always: times never decrease, and depend on the seed and the records alone. Floats stay on this side of the wire; only
 //! their four basic operations are used, which every machine rounds alike. Cost: some 5 ns an event and 3 ns a
 //! millisecond of the axis.
@@ -48,7 +48,7 @@ pub(super) struct Pace {
     mean: f64,
     now: f64,
     /// Work to be done before the next event, in records.
-    owed: f64,
+    pending: f64,
     at_ns: u64,
     tick_end_ns: u64,
     /// Work done beyond the mean so far, in ticks at the mean.
@@ -71,7 +71,7 @@ impl Pace {
             shape,
             mean,
             now: mean,
-            owed: 0.0,
+            pending: 0.0,
             at_ns: 0,
             tick_end_ns: 0,
             ahead_ticks: 0.0,
@@ -87,17 +87,17 @@ impl Pace {
     /// The time of the next event, ns from the start, given the records of the one before it.
     pub(super) fn next_event_ns(&mut self, records: u32) -> u64 {
         // Uniform around its mean: arrivals inside a millisecond are neither a comb nor clumps of their own.
-        self.owed += f64::from(records) * f64::from(self.dice.below(1 << 16)) / f64::from(1u32 << 15);
+        self.pending += f64::from(records) * f64::from(self.dice.below(1 << 16)) / f64::from(1u32 << 15);
         loop {
             let work = self.now * (self.tick_end_ns - self.at_ns) as f64;
-            if self.owed < work {
-                // Whole nanoseconds; the remainder stays owed, so that rounding never adds up.
-                let step = (self.owed / self.now) as u64;
+            if self.pending < work {
+                // Whole nanoseconds; the remainder stays pending, so that rounding never adds up.
+                let step = (self.pending / self.now) as u64;
                 self.at_ns += step;
-                self.owed = (self.owed - step as f64 * self.now).max(0.0);
+                self.pending = (self.pending - step as f64 * self.now).max(0.0);
                 return self.at_ns;
             }
-            self.owed -= work;
+            self.pending -= work;
             self.at_ns = self.tick_end_ns;
             self.begin_tick();
         }
@@ -109,9 +109,9 @@ impl Pace {
             return;
         }
         let made_up = 1.0 - self.ahead_ticks / REPAY_TICKS / TIDE;
-        let tide = TIDE * self.tide.turn(&mut self.dice) * made_up.clamp(0.3, 1.6);
-        let flurry = self.flurry.turn(&FLURRY, &mut self.dice);
-        let storm = self.storm.turn(&STORM, &mut self.dice);
+        let tide = TIDE * self.tide.advance(&mut self.dice) * made_up.clamp(0.3, 1.6);
+        let flurry = self.flurry.advance(&FLURRY, &mut self.dice);
+        let storm = self.storm.advance(&STORM, &mut self.dice);
         if self.flurry.due() {
             self.flurry.wait_ticks = self.dice.between(100, 900);
         }
@@ -142,7 +142,7 @@ struct Tide {
 }
 
 impl Tide {
-    fn turn(&mut self, dice: &mut Dice) -> f64 {
+    fn advance(&mut self, dice: &mut Dice) -> f64 {
         if self.ticks_left == 0 {
             let next = f64::from(dice.between(512, 1536)) / 1024.0;
             self.step = (next - self.level) / f64::from(TIDE_TICKS);
@@ -180,7 +180,7 @@ impl Burst {
     }
 
     /// The height in this tick.
-    fn turn(&mut self, kind: &Kind, dice: &mut Dice) -> f64 {
+    fn advance(&mut self, kind: &Kind, dice: &mut Dice) -> f64 {
         self.wait_ticks -= 1;
         if self.wait_ticks == 0 {
             self.height = f64::from(dice.between(kind.least, kind.most));
