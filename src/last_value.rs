@@ -1,11 +1,11 @@
 //! The newest value of every instrument and channel: snapshots are made from it, and sequence gaps are found in it.
 //!
 //! The sequencer and every shard have one each. Records come in order, and sequences of an instrument and channel are
-//! contiguous: a jump is a sequence gap (the ring was overrun), and [`LastValues::apply`] returns it. A book with a gap is
-//! dropped until a book snapshot (`'S'`) replaces it.
+//! contiguous: a jump is a sequence gap (the ring was overrun), and [`LastValues::apply`] returns it. A book with a gap
+//! is dropped until a book snapshot (`'S'`) replaces it.
 //!
-//! The owner may keep with each value where it has it from (the `Origin` parameter): a shard the end of the record in its
-//! ring, the sequencer nothing.
+//! The owner may keep with each value where it has it from (the `Origin` parameter): a shard the end of the record in
+//! its ring, the sequencer nothing.
 //!
 //! Memory: some 350 bytes an instrument, and its book. Cost: a copy of the record; for a book, a tree step a level.
 
@@ -61,8 +61,8 @@ impl<Origin> Status<Origin> {
         record::encode_status(&header.with_flags(flags::LAST | extra), self.state, out);
     }
 
-    /// Appends it as a record if one was ever received. Until then subscribers assume live, which is right; a client that
-    /// resumes may know an older state.
+    /// Appends it as a record if one was ever received. Until then subscribers assume live, which is right; a client
+    /// that resumes may know an older state.
     pub fn push_if_received(&self, instrument: u32, out: &mut Vec<u8>) {
         if self.is_received {
             self.push(instrument, 0, out);
@@ -132,8 +132,8 @@ impl<Origin: Copy> InstrumentValues<Origin> {
         true
     }
 
-    /// Appends a Gap if trades after the kept one were lost before they came here. Without it, a client that is sent the
-    /// kept trade would find an unreported gap before the next. True if there was such a loss.
+    /// Appends a Gap if trades after the kept one were lost before they came here. Without it, a client that is sent
+    /// the kept trade would find an unreported gap before the next. True if there was such a loss.
     pub fn push_trades_lost(&self, instrument: u32, ts_recv: u64, out: &mut Vec<u8>) -> bool {
         let (channel, to_sequence) = (Channel::Trade, self.sequence(Channel::Trade));
         let Some(kept) = RecordHeader::read(&self.trade).filter(|kept| kept.sequence < to_sequence) else {

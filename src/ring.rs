@@ -1,21 +1,21 @@
 //! The ring between the sequencer and one shard: one producer, one consumer, bytes in place.
 //!
-//! A [`RingOffset`] counts bytes since the ring's beginning, without gaps, and never wraps; the address in memory is the
-//! offset modulo the capacity. An entry is two words and its payload, and may cross the end of the memory:
+//! A [`RingOffset`] counts bytes since the ring's beginning, without gaps, and never wraps; the address in memory is
+//! the offset modulo the capacity. An entry is two words and its payload, and may cross the end of the memory:
 //!
 //! ```text
 //!  0 u64 payload bytes (a multiple of 8)   8 u64 position   16 payload
 //! ```
 //!
-//! The [`Position`] of an entry is the producer's: the ring stores it and does not read it. Several entries may have the
-//! same one.
+//! The [`Position`] of an entry is the producer's: the ring stores it and does not read it. Several entries may have
+//! the same one.
 //!
 //! What always holds:
 //! * The producer never waits; it overwrites the oldest entries. A reader that was lapped learns how much it lost and
 //!   continues at the newest entry boundary.
-//! * A reader never gets a byte that was overwritten while it was copied. This is a seqlock: `oldest` is raised before a
-//!   word is overwritten; a reader copies words first and checks `oldest` afterwards. The words are atomics, so the race is
-//!   defined. A length is used only after it was checked in this way.
+//! * A reader never gets a byte that was overwritten while it was copied. This is a seqlock: `oldest` is raised before
+//!   a word is overwritten; a reader copies words first and checks `oldest` afterwards. The words are atomics, so the
+//!   race is defined. A length is used only after it was checked in this way.
 //! * Entries that were read can be read again by [`Reader::history`] until they are overwritten.
 //!
 //! What it does not do: wake a reader that sleeps, filter, or hold an entry longer than half of its capacity.
@@ -44,8 +44,8 @@ pub const CAPACITY_BYTES_MAX: usize = 1 << 31;
 const RESERVE_AHEAD_BYTES_MAX: u64 = 4096;
 const WORD_BYTES: usize = 8;
 
-/// A byte of a ring, counted from the ring's beginning. Not a [`Position`]: that orders the records of a node, and is the
-/// same on all cores.
+/// A byte of a ring, counted from the ring's beginning. Not a [`Position`]: that orders the records of a node, and is
+/// the same on all cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RingOffset(u64);
 
@@ -238,8 +238,8 @@ impl Writer {
         self.oldest = RingOffset(end.0 - self.capacity + self.reserve_ahead);
         // Relaxed: ordered by the fence below.
         self.shared.oldest.store(self.oldest.0, Ordering::Relaxed);
-        // Release: partner of the Acquire fence in `Shared::oldest_after_copy`. A thread that sees one of the words that are
-        // stored after this fence sees the `oldest` before it, too.
+        // Release: partner of the Acquire fence in `Shared::oldest_after_copy`. A thread that sees one of the words
+        // that are stored after this fence sees the `oldest` before it, too.
         fence(Ordering::Release);
     }
 }
@@ -254,9 +254,9 @@ pub struct Gauge {
 impl Gauge {
     /// Published bytes that the reader has not read yet; more than the capacity if it is being lapped.
     ///
-    /// On the producer's thread this is never too low, and bytes that count as read may be overwritten without harm to the
-    /// reader: a producer that keeps the sum of this and of what it is about to push below half of the capacity laps no
-    /// reader.
+    /// On the producer's thread this is never too low, and bytes that count as read may be overwritten without harm to
+    /// the reader: a producer that keeps the sum of this and of what it is about to push below half of the capacity
+    /// laps no reader.
     pub fn backlog_bytes(&self) -> u64 {
         // Acquire: partner of the Release store in `Reader::move_to`. What the reader has copied was copied before
         // anything that this thread stores from now on; and `published` below is not older than what the reader saw,
@@ -333,8 +333,8 @@ pub struct Reader {
 impl Reader {
     /// True if nothing is published beyond [`offset`](Self::offset) at this moment.
     ///
-    /// A thread that is about to sleep sets its flag first, then issues a `SeqCst` fence, then calls this: either this sees
-    /// what was published, or the producer sees the flag (see [`Writer::publish`]).
+    /// A thread that is about to sleep sets its flag first, then issues a `SeqCst` fence, then calls this: either this
+    /// sees what was published, or the producer sees the flag (see [`Writer::publish`]).
     pub fn is_empty(&self) -> bool {
         // Relaxed: nothing is read because of it; `read` loads again with Acquire.
         self.shared.published.load(Ordering::Relaxed) == self.offset.0
@@ -367,9 +367,10 @@ impl Reader {
     }
 
     /// Reads again the entries that begin in `range`, whose start is an entry boundary and whose end is not above
-    /// [`offset`](Self::offset): appends the payload of each for which `wanted(position, first_payload_word)` is true (0
-    /// if the payload is empty), until that makes `bytes_max` or, by the last entry, somewhat more. Returns the boundary
-    /// where to continue; when done, that is the first at or above the range's end. `wanted` never gets a torn value.
+    /// [`offset`](Self::offset): appends the payload of each for which `wanted(position, first_payload_word)` is true
+    /// (0 if the payload is empty), until that makes `bytes_max` or, by the last entry, somewhat more. Returns the
+    /// boundary where to continue; when done, that is the first at or above the range's end. `wanted` never gets a torn
+    /// value.
     ///
     /// Fails if the start has been overwritten, with nothing appended; `lost` then counts from there to the oldest byte
     /// that may still be alive, at most to `offset()`. That byte need not begin an entry, and reading cannot continue
@@ -449,7 +450,8 @@ impl Reader {
 
     fn move_to(&mut self, offset: RingOffset) {
         self.offset = offset;
-        // Release: partner of the Acquire load in `Gauge::backlog_bytes`: a thread that sees it knows that the copy is done.
+        // Release: partner of the Acquire load in `Gauge::backlog_bytes`: a thread that sees it knows that the copy is
+        // done.
         self.shared.read.store(offset.0, Ordering::Release);
     }
 

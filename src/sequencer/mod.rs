@@ -1,10 +1,10 @@
-//! The sequencer: gives each record its instrument id, sequence, receive time and position, and writes it to the ring of
-//! every shard.
+//! The sequencer: gives each record its instrument id, sequence, receive time and position, and writes it to the ring
+//! of every shard.
 //!
 //! The path of a record:
 //! 1. [`Sequencer::accept`] splits a source's batch into records.
-//! 2. `Sequencer::sequence` replaces the source's own instrument id by the node's, **assigns the sequence** (the newest of
-//!    its instrument and channel, plus 1), stamps `ts_recv`, and keeps the record as the newest value.
+//! 2. `Sequencer::sequence` replaces the source's own instrument id by the node's, **assigns the sequence** (the newest
+//!    of its instrument and channel, plus 1), stamps `ts_recv`, and keeps the record as the newest value.
 //! 3. `Sequencer::write` assigns the position and copies the record into each ring.
 //! 4. At the end of the batch `Sequencer::publish` makes it visible to the shards.
 //!
@@ -14,8 +14,9 @@
 //! * When the last live source of an instrument falls silent, ends or is lost, a Status record reports it to the
 //!   subscribers, and another one its return ([`sources`]).
 //! * The sequencer never waits for a shard. A shard that was overrun requests a resynchronisation
-//!   ([`Sequencer::request_resync`]). It then gets the state of every instrument, flagged SNAPSHOT, through its own ring:
-//!   in pieces, while at most half of that ring is unread, among the live records ([`Sequencer::advance_resyncs`]).
+//!   ([`Sequencer::request_resync`]). It then gets the state of every instrument, flagged SNAPSHOT, through its own
+//!   ring: in pieces, while at most half of that ring is unread, among the live records
+//!   ([`Sequencer::advance_resyncs`]).
 //!
 //! What it does not do: read a clock, lock, wake a shard, or know clients. The lock and the wake-ups are those of
 //! `ingest::SequencerHandle`.

@@ -4,8 +4,8 @@
 //! * An instrument is live while one of the sources that defined it is. When the last of them falls silent, ends or is
 //!   lost, a Status record reports the new state: `'S'` stale, or `'E'` ended.
 //! * A batch of a silent source makes those instruments live again that were stale by silence alone. Instruments of a
-//!   source that ended or was lost are live again with their first new record, not before. An instrument that was halted
-//!   or has ended does not become stale by silence.
+//!   source that ended or was lost are live again with their first new record, not before. An instrument that was
+//!   halted or has ended does not become stale by silence.
 //! * The book of a lost source may be wrong. An empty delta flagged MAYBE_BAD_BOOK reports it at once, and later deltas
 //!   carry the flag too, until a snapshot replaces the book.
 //! * Instrument 0 is the feed as a whole: live while any source is.

@@ -2,8 +2,8 @@
 //!
 //! Dispatching a record for an audience appends a mark (audience, record). Before the flush the marks are sorted by
 //! audience with a counting sort, so that the flush reads an audience's records from one piece of memory. Linked lists
-//! through shared memory need no sorting, but cost a cache miss a record and audience: with 5,000 watchlists they took 40 %
-//! of the whole server's time.
+//! through shared memory need no sorting, but cost a cache miss a record and audience: with 5,000 watchlists they took
+//! 40 % of the whole server's time.
 //!
 //! What always holds: an audience without members gets no marks; the order of marks is kept.
 //!

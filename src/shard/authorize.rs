@@ -1,5 +1,5 @@
-//! Which records a client may be sent. The question is asked where a client names what it wants (subscribe and resume) and
-//! where a new instrument comes under patterns that clients have, never for a record.
+//! Which records a client may be sent. The question is asked where a client names what it wants (subscribe and resume)
+//! and where a new instrument comes under patterns that clients have, never for a record.
 //!
 //! Today every client may have everything, since the server does not identify clients. Only this module makes an
 //! [`Authorized`], and a subscription is applied from nothing else, so every request passes here.

@@ -1,5 +1,5 @@
-//! What is pending for the clients that are not on the live path: answers, snapshots, replays, and all that a slow client
-//! has not been sent.
+//! What is pending for the clients that are not on the live path: answers, snapshots, replays, and all that a slow
+//! client has not been sent.
 //!
 //! What always holds:
 //! * An open client is either a member of its audience or has a [`ClientBacklog`], never both.
@@ -175,8 +175,8 @@ impl ClientBacklog {
         (self.unsent, self.answers) = (Bytes::new(), Vec::new());
     }
 
-    /// True if further requests have to wait: something of an earlier tick is pending, or a replay, of which there is one at
-    /// a time.
+    /// True if further requests have to wait: something of an earlier tick is pending, or a replay, of which there is
+    /// one at a time.
     pub(super) fn defers_requests(&self, now: Now) -> bool {
         self.since.tick != now.tick || self.is_blocked || self.replay.is_some()
     }

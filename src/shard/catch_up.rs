@@ -1,7 +1,7 @@
 //! Phase 6: serves the clients that are not on the live path.
 //!
-//! A client is sent, in this order and as far as its share of a tick goes: the rest of a send that was cut, answers, the
-//! replay of a resume ([`replay`]), changed values ([`state`]), and log records from where they stopped, or a Gap
+//! A client is sent, in this order and as far as its share of a tick goes: the rest of a send that was cut, answers,
+//! the replay of a resume ([`replay`]), changed values ([`state`]), and log records from where they stopped, or a Gap
 //! ([`log`]). When nothing is missing at the end of a tick, the client becomes a member of its audience again.
 //!
 //! What always holds:
@@ -10,8 +10,8 @@
 //!   records follow without a gap and without a repetition.
 //! * Reading the ring, the values and the subscriptions does not change them; only the client's own backlog changes.
 //!
-//! Cost: encoding is done for each client alone. The phase stops at a budget for all clients of a tick, so that members are
-//! not kept waiting.
+//! Cost: encoding is done for each client alone. The phase stops at a budget for all clients of a tick, so that members
+//! are not kept waiting.
 
 mod log;
 pub(super) mod replay;
@@ -39,8 +39,9 @@ use tickcast_protocol::record::RecordHeader;
 /// keep the others waiting. The last record may exceed it; for values it doubles with each walk, see [`state`].
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Prepared bytes after which no further client is served in this tick. It bounds how many clients are served, not how
-/// many bytes are sent: the last one may add its unsent rest, its answers and up to three chunks. Members wait while this
-/// is sent; with 4 MiB, many subscriptions to the whole market at once doubled the 99th percentile of their latency.
+/// many bytes are sent: the last one may add its unsent rest, its answers and three chunks, and that of values may have
+/// doubled. Members wait while this is sent; with 4 MiB, many subscriptions to the whole market at once doubled the
+/// 99th percentile of their latency.
 const TICK_SEND_BYTES: usize = 128 * 1024;
 /// Bytes of the ring that are scanned for one client in one tick: some 0.1 ms, at 5 ns an entry.
 const SCAN_BYTES: u64 = 2 * 1024 * 1024;
@@ -68,7 +69,8 @@ pub(super) fn catch_up<I: Io>(clients: &mut ClientContext<'_, I>) -> bool {
     !served.is_empty()
 }
 
-/// Prepares the next send of one client. Returns whether nothing is missing after it; `None` if nothing is pending there.
+/// Prepares the next send of one client. Returns whether nothing is missing after it; `None` if nothing is pending
+/// there.
 fn prepare<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, scanned_bytes: &mut u64) -> Option<bool> {
     let client = clients.connections.get(slot_id)?;
     let audience = client.audience;
@@ -133,7 +135,8 @@ struct CatchUp<'a> {
 }
 
 impl CatchUp<'_> {
-    /// Appends records as packets for one client of an audience: positions and bytes. Returns how many records there were.
+    /// Appends records as packets for one client of an audience: positions and bytes. Returns how many records there
+    /// were.
     fn push_packets<'r>(
         &mut self,
         audience: AudienceId,
@@ -170,8 +173,8 @@ struct PacketFields {
     last_flags: u8,
 }
 
-/// What records cost that were copied out of the ring and are looked at one by one, in bytes of scanning: some 30 times as
-/// much work.
+/// What records cost that were copied out of the ring and are looked at one by one, in bytes of scanning: some 30 times
+/// as much work.
 fn scan_cost(copied: &ring::Batch) -> u64 {
     32 * copied.bytes.len() as u64
 }

@@ -19,8 +19,8 @@ use tickcast_protocol::control::reply;
 use tickcast_protocol::sse;
 use tickcast_protocol::ws::{CloseCode, Opcode, push_frame};
 
-/// The parts that an operation on one client may touch. Phases that deal with clients get it; those that only read the ring
-/// or make packets get the parts that they need.
+/// The parts that an operation on one client may touch. Phases that deal with clients get it; those that only read the
+/// ring or make packets get the parts that they need.
 pub(super) struct ClientContext<'a, I: Io> {
     pub(super) now: Now,
     pub(super) settings: &'a Settings,
@@ -34,8 +34,8 @@ pub(super) struct ClientContext<'a, I: Io> {
 }
 
 impl<I: Io> ClientContext<'_, I> {
-    /// Takes over a connection. `upgrade` is the response to its handshake, which has not been sent yet; `input` is what
-    /// the client has sent after its handshake.
+    /// Takes over a connection. `upgrade` is the response to its handshake, which has not been sent yet; `input` is
+    /// what the client has sent after its handshake.
     pub(super) fn open(&mut self, slot_id: SlotId, encoding: Encoding, upgrade: &[u8], input: &[u8]) {
         let audience = self.fan_out.index.enter(encoding);
         self.fan_out.audiences.grow(self.fan_out.index.audience_ids());
@@ -89,8 +89,8 @@ impl<I: Io> ClientContext<'_, I> {
         }
     }
 
-    /// Takes a client off the live path because something is pending for it; it has had all that was dispatched up to now.
-    /// Returns its backlog, also for a client that is off the live path already.
+    /// Takes a client off the live path because something is pending for it; it has had all that was dispatched up to
+    /// now. Returns its backlog, also for a client that is off the live path already.
     pub(super) fn leave_live_path(&mut self, slot_id: SlotId) -> &mut ClientBacklog {
         self.connections.leave_audience(slot_id, &mut self.fan_out.audiences);
         let (now, market, join_marks) = (self.now, &mut *self.market, &self.fan_out.join_marks);

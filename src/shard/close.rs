@@ -17,8 +17,8 @@ pub(super) fn reconnect_ms(slot_id: SlotId) -> u64 {
     500 + u64::from(slot_id.index) * STRIDE % 2000
 }
 
-/// Appends what a client is sent last: the reason, and when to come back. A client that is closed for what it did gets the
-/// close frame alone. A stream of events has no close frame, and would reconnect at once by itself.
+/// Appends what a client is sent last: the reason, and when to come back. A client that is closed for what it did gets
+/// the close frame alone. A stream of events has no close frame, and would reconnect at once by itself.
 fn push_close_notice(format: Format, code: CloseCode, reason: &str, slot_id: SlotId, out: &mut Vec<u8>) {
     let comes_back = matches!(code, CloseCode::GOING_AWAY | CloseCode::SLOW_CONSUMER) || !format.is_websocket();
     if comes_back {
@@ -69,7 +69,8 @@ impl<I: Io> ClientContext<'_, I> {
         self.receive_if_ready(slot_id);
     }
 
-    /// Closes a slow client: it is sent the reason if its socket takes that, and dropped without waiting for its answer.
+    /// Closes a slow client: it is sent the reason if its socket takes that, and dropped without waiting for its
+    /// answer.
     pub(super) fn close_slow(&mut self, slot_id: SlotId, reason: &str) {
         let Some(client) = self.connections.get(slot_id) else { return };
         // One that is closing has been sent its reason already.

@@ -1,7 +1,7 @@
 //! Phase 3: what the kernel has completed, and what clients have sent.
 //!
-//! Completions are collected into a list first, since handling them may ask the kernel for more. Input that was deferred
-//! comes before new input of the same client.
+//! Completions are collected into a list first, since handling them may ask the kernel for more. Input that was
+//! deferred comes before new input of the same client.
 
 use super::client_context::ClientContext;
 use crate::io::{Completion, Completions, Io, SlotId};
@@ -103,8 +103,8 @@ impl<I: Io> ClientContext<'_, I> {
         self.backlog.enqueue(slot_id);
     }
 
-    /// Handles the request of an SSE client that was opened since the last tick. Until now it had no subscription, so it
-    /// has missed nothing: its backlog begins anew.
+    /// Handles the request of an SSE client that was opened since the last tick. Until now it had no subscription, so
+    /// it has missed nothing: its backlog begins anew.
     fn handle_sse_request(&mut self, slot_id: SlotId, request: Request) {
         let Some(client) = self.connections.get_mut(slot_id) else { return };
         if !client.is_open() {

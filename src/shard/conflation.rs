@@ -168,8 +168,8 @@ impl Conflator {
         &self.intervals[interval.index()].queue
     }
 
-    /// Takes the value at an index of the queue, and notes the tick of its dispatch. The queue itself is cleared once all of
-    /// its values have been taken.
+    /// Takes the value at an index of the queue, and notes the tick of its dispatch. The queue itself is cleared once
+    /// all of its values have been taken.
     pub(super) fn take(&mut self, interval: ConflationInterval, at: usize, tick: u64) -> PendingValue {
         let state = &mut self.intervals[interval.index()];
         let (instrument, channel) = state.queue[at];

@@ -1,7 +1,7 @@
 //! The clients of the shard by slot: their sessions, timers, and how far each is on its way to the end.
 //!
-//! What is pending for a client that is behind is in the [`Backlog`](super::backlog::Backlog), who its fellow members are
-//! in the [`Audiences`].
+//! What is pending for a client that is behind is in the [`Backlog`](super::backlog::Backlog), who its fellow members
+//! are in the [`Audiences`].
 
 use std::collections::VecDeque;
 
@@ -78,8 +78,8 @@ pub(super) fn new_session(encoding: Encoding) -> Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CloseState {
     Open,
-    /// The close frame, or the last event, is among the pending bytes. `is_answered`: the peer has sent its close frame, or
-    /// sends none (an SSE client).
+    /// The close frame, or the last event, is among the pending bytes. `is_answered`: the peer has sent its close
+    /// frame, or sends none (an SSE client).
     Closing {
         is_answered: bool,
     },

@@ -1,9 +1,9 @@
-//! Phase 5: when the server stops, all clients are closed, spread over a while, so that the servers that take them over do
-//! not get them all at once.
+//! Phase 5: when the server stops, all clients are closed, spread over a while, so that the servers that take them over
+//! do not get them all at once.
 //!
-//! What always holds: a client has had everything that was in the ring when the drain began. It is closed only when nothing
-//! is pending for it: slow clients, and those whose values wait for an interval boundary, come last. Until then it is served
-//! as ever.
+//! What always holds: a client has had everything that was in the ring when the drain began. It is closed only when
+//! nothing is pending for it: slow clients, and those whose values wait for an interval boundary, come last. Until then
+//! it is served as ever.
 
 use super::client_context::ClientContext;
 use crate::io::{Io, SlotId};

@@ -5,8 +5,8 @@ use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
 use tickcast_protocol::ws::{Opcode, push_frame};
 use tickcast_protocol::{Directory, Position, sse};
 
-/// Smaller packets are not compressed: a frame of one or two records shrinks by some tens of bytes, and a TCP segment has
-/// 66 bytes of headers anyway.
+/// Smaller packets are not compressed: a frame of one or two records shrinks by some tens of bytes, and a TCP segment
+/// has 66 bytes of headers anyway.
 const COMPRESSED_BYTES_MIN: usize = 256;
 /// Memory for text that is kept from packet to packet. A record of a large book takes more, which is freed.
 const TEXT_BYTES_KEPT: usize = 256 * 1024;
@@ -41,8 +41,8 @@ impl Format {
     }
 }
 
-/// What makes the bytes of two clients different although they want the same records. It identifies an audience together
-/// with its items.
+/// What makes the bytes of two clients different although they want the same records. It identifies an audience
+/// together with its items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Encoding {
     pub format: Format,

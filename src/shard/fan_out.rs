@@ -67,8 +67,8 @@ struct JoinMark {
     until_ns: u64,
 }
 
-/// Clients that became members in the middle of a conflation interval, having had all present values. At the next interval
-/// boundary they must not be sent the values from before they joined once more.
+/// Clients that became members in the middle of a conflation interval, having had all present values. At the next
+/// interval boundary they must not be sent the values from before they joined once more.
 #[derive(Debug, Default)]
 pub(super) struct JoinMarks {
     by_slot: HashMap<SlotId, JoinMark, RandomState>,

@@ -1,7 +1,7 @@
 //! Phase 2: for each audience that records were marked for, its packets once, and one send for each member.
 //!
-//! A member that joined in the middle of a conflation interval has had some of the values that are due. Such members get
-//! packets without those values; members that joined at the same ring offset share them.
+//! A member that joined in the middle of a conflation interval has had some of the values that are due. Such members
+//! get packets without those values; members that joined at the same ring offset share them.
 
 use super::audiences::Audiences;
 use super::fan_out::FanOut;

@@ -1,10 +1,11 @@
-//! What of the ring can be replayed: which ring offset a position of the node is at, and from where on the log is whole.
+//! What of the ring can be replayed: which ring offset a position of the node is at, and from where on the log is
+//! whole.
 //!
-//! Entries of the ring have no index of their own; only a walk from an entry's beginning finds the next. So the shard notes
-//! a mark every so many bytes: the position of the newest record that was read, and the ring offset of its end.
+//! Entries of the ring have no index of their own; only a walk from an entry's beginning finds the next. So the shard
+//! notes a mark every so many bytes: the position of the newest record that was read, and the ring offset of its end.
 //!
-//! What always holds: records behind a mark's offset have its position or a newer one, records before it have its position
-//! or an older one. Marks are in the order of both. A mark whose offset was overwritten is not returned.
+//! What always holds: records behind a mark's offset have its position or a newer one, records before it have its
+//! position or an older one. Marks are in the order of both. A mark whose offset was overwritten is not returned.
 //!
 //! Memory: 24 bytes a mark, at most some [`MARKS`] of them. Cost: a comparison a tick.
 
@@ -18,8 +19,9 @@ const MARKS: u64 = 1024;
 /// At least so many bytes are between two marks: that much is scanned in some 0.2 µs.
 const STRETCH_BYTES_MIN: u64 = 4096;
 
-/// A value may have been pending for longer than its interval: a boundary is noticed by a tick, and a tick may be late. And
-/// the token may be another shard's, which was ahead of this one or behind it. Both together take this long at the most.
+/// A value may have been pending for longer than its interval: a boundary is noticed by a tick, and a tick may be late.
+/// And the token may be another shard's, which was ahead of this one or behind it. Both together take this long at the
+/// most.
 const LAG_NS: u64 = 5_000_000_000;
 
 /// A ring offset whose position is known.
@@ -88,8 +90,8 @@ impl History {
         self.log_floor
     }
 
-    /// Forgets marks that can no longer be used. The last one before the oldest that is needed stays, as long as its own
-    /// offset can be read.
+    /// Forgets marks that can no longer be used. The last one before the oldest that is needed stays, as long as its
+    /// own offset can be read.
     pub(super) fn forget(&mut self, oldest: RingOffset, now_ns: u64) {
         let too_old_ns = now_ns.saturating_sub(self.keep_ns);
         while let Some(first) = self.marks.front() {
@@ -108,8 +110,8 @@ impl History {
         self.is_whole = false;
     }
 
-    /// The ring offset from which a token is replayed, the start of an entry: all records behind the position, and values
-    /// that may have been pending at the token's interval, come after it. `None` if they are not all there.
+    /// The ring offset from which a token is replayed, the start of an entry: all records behind the position, and
+    /// values that may have been pending at the token's interval, come after it. `None` if they are not all there.
     pub(super) fn find(&self, position: Position, interval: ConflationInterval) -> Option<RingOffset> {
         let mark = self.after(position).and_then(|mark| self.pending_at(mark, interval)).ok()?;
         (mark.offset >= self.log_floor).then_some(mark.offset)
@@ -117,8 +119,8 @@ impl History {
 
     /// The last mark before the records after `position`.
     ///
-    /// Records of a resynchronisation have the position at which it was sent, and may be on both sides of a mark with that
-    /// position: a token from then needs a mark that is strictly older.
+    /// Records of a resynchronisation have the position at which it was sent, and may be on both sides of a mark with
+    /// that position: a token from then needs a mark that is strictly older.
     fn after(&self, position: Position) -> Result<Mark, TooOld> {
         let is_strict = position < self.resent_end;
         let is_older = |mark: &Mark| mark.position < position || (mark.position == position && !is_strict);
@@ -126,8 +128,8 @@ impl History {
         Ok(self.marks[at])
     }
 
-    /// The last mark before the values that a client may not have had although its token is as new as `mark`, because they
-    /// were pending.
+    /// The last mark before the values that a client may not have had although its token is as new as `mark`, because
+    /// they were pending.
     fn pending_at(&self, mark: Mark, interval: ConflationInterval) -> Result<Mark, TooOld> {
         if interval == ConflationInterval::IMMEDIATE {
             return Ok(mark);

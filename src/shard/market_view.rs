@@ -19,8 +19,8 @@ pub(super) struct LogCursor {
     pub(super) position: Position,
     /// Where the client continues in the ring.
     pub(super) offset: RingOffset,
-    /// Sequences at that offset: what a Gap starts from, should the ring be overwritten. Clients that left the live path
-    /// between two changes share one copy; a client in the middle of the history has its own.
+    /// Sequences at that offset: what a Gap starts from, should the ring be overwritten. Clients that left the live
+    /// path between two changes share one copy; a client in the middle of the history has its own.
     pub(super) sequences: LogSequences,
 }
 

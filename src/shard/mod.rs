@@ -7,29 +7,31 @@
 //! 3. [`completions`]: what the kernel has completed; requests of clients
 //! 4. [`timers`]: ten times a second, counters, deadlines, pings, heartbeats
 //! 5. [`drain`]: when the server stops, closes the clients
-//! 6. [`catch_up`]: clients for which something is pending: answers, snapshots, replays, records that they were too slow for
+//! 6. [`catch_up`]: clients for which something is pending: answers, snapshots, replays, records that they were too
+//!    slow for
 //!
 //! The state is composed of parts that borrow separately, so that the signature of a phase says what it may touch:
 //!
 //! | part | holds | changed by |
 //! |---|---|---|
 //! | [`MarketView`] | instruments, last values, how far the ring has been read | 1 |
-//! | [`FanOut`] | subscription index, audiences, conflation, encoder, records of the tick | 1, 2, operations on clients |
-//! | [`ConnectionTable`] | clients by slot | operations on clients |
-//! | [`Backlog`] | what is pending for clients that are behind; what of the ring can be replayed | 6, operations on clients |
+//! | [`FanOut`] | subscription index, audiences, conflation, encoder, records of the tick | 1, 2, clients |
+//! | [`ConnectionTable`] | clients by slot | clients |
+//! | [`Backlog`] | what is pending for clients that are behind; what of the ring can be replayed | 6, clients |
 //! | [`Outbox`] | bytes and sends on their way to the kernel | 2, 4, 6 |
 //!
-//! Operations on clients (open, answer, take off the live path, join, close) are methods of [`ClientContext`].
+//! In the table, *clients* are operations on one client (open, answer, take off the live path, join, close):
+//! the methods of [`ClientContext`].
 //!
 //! What always holds:
-//! * An open client is either a member of its audience and has had all that was dispatched up to now, or it has a backlog.
-//!   It moves from the backlog to the audience at the end of a tick only, so a snapshot and the live stream join without a
-//!   gap.
+//! * An open client is either a member of its audience and has had all that was dispatched up to now, or it has a
+//!   backlog. It moves from the backlog to the audience at the end of a tick only, so a snapshot and the live stream
+//!   join without a gap.
 //! * A send takes all its bytes, or the rest is kept and goes first. So the tick tells what a client was sent.
 //! * The bytes of a packet are made once for all members of an audience.
 //!
-//! Cost: some 20 ns a record, 10 ns a record and audience, a memcpy for the packet, 10 ns a member; the kernel's send is a
-//! hundred times that.
+//! Cost: some 20 ns a record, 10 ns a record and audience, a memcpy for the packet, 10 ns a member; the kernel's send
+//! is a hundred times that.
 
 mod audiences;
 mod authorize;
@@ -172,8 +174,8 @@ impl<I: Io> Shard<I> {
         has_flushed
     }
 
-    /// Takes over a connection. `upgrade` is the response to its handshake, which has not been sent yet; `input` is what
-    /// the client has sent after its handshake.
+    /// Takes over a connection. `upgrade` is the response to its handshake, which has not been sent yet; `input` is
+    /// what the client has sent after its handshake.
     pub fn open(&mut self, slot_id: SlotId, upgrade: &[u8], input: &[u8], now_ns: u64) {
         self.open_as(slot_id, Encoding::PLAIN, upgrade, input, now_ns);
     }

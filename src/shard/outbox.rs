@@ -1,7 +1,7 @@
 //! Bytes that are to be sent and the sends that point at them, handed to the kernel in batches.
 //!
-//! A send takes all its bytes, or the rest is kept: a client whose socket is full or broken is listed in `stopped`, from
-//! which the shard takes it off the live path. Members of one audience share the bytes, also those that are kept.
+//! A send takes all its bytes, or the rest is kept: a client whose socket is full or broken is listed in `stopped`,
+//! from which the shard takes it off the live path. Members of one audience share the bytes, also those that are kept.
 
 use std::collections::VecDeque;
 

@@ -37,8 +37,8 @@ impl Packing {
     }
 }
 
-/// Appends the records as packets, each in a frame; at least one packet, even if it is empty. Returns how many packets and
-/// records there were.
+/// Appends the records as packets, each in a frame; at least one packet, even if it is empty. Returns how many packets
+/// and records there were.
 #[inline]
 pub(super) fn push_packets<'a>(
     packing: &Packing,

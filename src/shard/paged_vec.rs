@@ -1,7 +1,7 @@
 //! A vector in pages: it grows without moving its entries.
 //!
-//! A plain vector of a million clients copies 90 MB whenever it doubles, which delays all clients, and leaves as much memory
-//! unused. Cost: one more look-up, in a short list that stays in the cache.
+//! A plain vector of a million clients copies 90 MB whenever it doubles, which delays all clients, and leaves as much
+//! memory unused. Cost: one more look-up, in a short list that stays in the cache.
 
 use std::ops::{Index, IndexMut};
 

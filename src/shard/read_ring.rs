@@ -1,8 +1,8 @@
-//! Phase 1: from the ring to the audiences. Every record updates the last values; then it is marked for the audiences that
-//! want it at once, and noted for those that want it conflated. Then the conflated values that are due are marked.
+//! Phase 1: from the ring to the audiences. Every record updates the last values; then it is marked for the audiences
+//! that want it at once, and noted for those that want it conflated. Then the conflated values that are due are marked.
 //!
-//! Conflation intervals are applied here: a value becomes pending in [`Dispatch::note_conflated`] and is dispatched at the
-//! interval's boundary in [`Dispatch::dispatch_due`].
+//! Conflation intervals are applied here: a value becomes pending in [`Dispatch::note_conflated`] and is dispatched at
+//! the interval's boundary in [`Dispatch::dispatch_due`].
 
 use super::authorize;
 use super::conflation::{PendingValue, QuoteOrder};
@@ -89,8 +89,8 @@ impl Dispatch<'_> {
     fn dispatch_definition(&mut self, record: &Incoming) {
         let Some(instrument) = record::read_definition(self.fan_out.records.bytes(record.span)) else { return };
         let id = instrument.id;
-        // Known already; or instruments before it were lost to an overrun. Then the resynchronisation sends all of them, in
-        // order.
+        // Known already; or instruments before it were lost to an overrun. Then the resynchronisation sends all of
+        // them, in order.
         if id as usize != self.market.directory.len() + 1 {
             return;
         }
@@ -106,8 +106,8 @@ impl Dispatch<'_> {
         });
     }
 
-    /// A source reports that it has lost records of a log channel: the Gap is history like any record. Or the sequencer, in
-    /// a resynchronisation, reports how far a channel has come.
+    /// A source reports that it has lost records of a log channel: the Gap is history like any record. Or the
+    /// sequencer, in a resynchronisation, reports how far a channel has come.
     fn dispatch_gap(&mut self, record: &Incoming) {
         let Some(gap) = Gap::read(self.fan_out.records.bytes(record.span)) else { return };
         let is_resent = record.header.flags & flags::SNAPSHOT != 0;
@@ -204,7 +204,8 @@ impl Dispatch<'_> {
         index.each_watcher(header.instrument, Channel::Book, interval, |audience| audiences.mark(audience, number));
     }
 
-    /// Makes a state value pending at every interval at which it is watched. `jumped`: it stands for values that were lost.
+    /// Makes a state value pending at every interval at which it is watched. `jumped`: it stands for values that were
+    /// lost.
     fn note_conflated(&mut self, record: &Incoming, channel: Channel, jumped: bool) {
         let FanOut { index, conflator, records, .. } = &mut *self.fan_out;
         let instrument = record.header.instrument;
@@ -257,8 +258,8 @@ impl Dispatch<'_> {
         }
     }
 
-    /// A pending value is encoded once, or twice where it stands for several values to some audiences only, and marked for
-    /// the audiences that have not had it.
+    /// A pending value is encoded once, or twice where it stands for several values to some audiences only, and marked
+    /// for the audiences that have not had it.
     fn dispatch_conflated(&mut self, interval: ConflationInterval, value: PendingValue) {
         let PendingValue { instrument, channel, pending, levels } = value;
         let index = &self.fan_out.index;

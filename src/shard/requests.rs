@@ -1,7 +1,7 @@
 //! The frames of clients: control frames, and requests, which change what a client is subscribed to.
 //!
-//! A request is handled between two flushes; its answer and what it begins with go out in the catch-up phase of the same
-//! tick. Requests that follow one whose snapshot is not complete wait, in order.
+//! A request is handled between two flushes; its answer and what it begins with go out in the catch-up phase of the
+//! same tick. Requests that follow one whose snapshot is not complete wait, in order.
 //!
 //! A frame is first read into a [`Frame`], which borrows neither the session nor the input, and then handled.
 

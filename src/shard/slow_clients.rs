@@ -1,6 +1,7 @@
 //! The clients that are furthest behind: a short list for the operator, renewed about once a second.
 //!
-//! It is collected while the timers check all clients in portions anyway. Cost: a comparison for each client that is behind.
+//! It is collected while the timers check all clients in portions anyway. Cost: a comparison for each client that is
+//! behind.
 
 use super::backlog::{Backlog, ClientBacklog};
 use super::connections::{Client, ConnectionTable};

@@ -1,22 +1,23 @@
 //! The subscription index: which audiences want a record.
 //!
-//! An *item* is what a client subscribes to: a target (an instrument or a pattern), a channel, and the interval at which it
-//! is conflated. An *audience* is the clients of a core that get identical bytes: they have the same set of items and the
-//! same encoding. A client has no items of its own; it belongs to the audience that has its set. A client that changes its
-//! set moves to another audience: one that has the changed set already, or a new one. If it is alone in its audience, the
-//! audience's set is changed in place.
+//! An *item* is what a client subscribes to: a target (an instrument or a pattern), a channel, and the interval at
+//! which it is conflated. An *audience* is the clients of a core that get identical bytes: they have the same set of
+//! items and the same encoding. A client has no items of its own; it belongs to the audience that has its set. A client
+//! that changes its set moves to another audience: one that has the changed set already, or a new one. If it is alone
+//! in its audience, the audience's set is changed in place.
 //!
-//! Each target has *watch lists*: by channel and interval, the audiences that have it as an item. A record is dispatched by
-//! reading the watch lists of its instrument and of the patterns that cover it.
+//! Each target has *watch lists*: by channel and interval, the audiences that have it as an item. A record is
+//! dispatched by reading the watch lists of its instrument and of the patterns that cover it.
 //!
 //! What always holds:
 //! * Two audiences differ in their encoding or in their set. Sets are compared by a fingerprint, a 128-bit sum of keyed
-//!   hashes. Different sets have the same fingerprint with a probability of some 2^-128 a pair; the keys are random and not
-//!   shown, so that a client cannot search for such a pair.
-//! * Every item is in the watch list of its target, at the index that the item has; so joining, leaving and changing are
-//!   constant work an item, regardless of how many other audiences watch.
-//! * If several items of an audience cover a record, the most specific one decides the interval: the exact name, then the
-//!   longest pattern. A name that is subscribed to before its instrument exists is a pattern that covers nothing else.
+//!   hashes. Different sets have the same fingerprint with a probability of some 2^-128 a pair; the keys are random and
+//!   not shown, so that a client cannot search for such a pair.
+//! * Every item is in the watch list of its target, at the index that the item has; so joining, leaving and changing
+//!   are constant work an item, regardless of how many other audiences watch.
+//! * If several items of an audience cover a record, the most specific one decides the interval: the exact name, then
+//!   the longest pattern. A name that is subscribed to before its instrument exists is a pattern that covers nothing
+//!   else.
 //!
 //! What it does not do: it knows no client, no socket, and no byte of a packet.
 //!
@@ -219,8 +220,8 @@ impl SubscriptionIndex {
         }
     }
 
-    /// Changes the set of a client of `audience`. Returns the audience that the client belongs to afterwards: the one that has
-    /// that set already, its own if it is alone in it, or a new one.
+    /// Changes the set of a client of `audience`. Returns the audience that the client belongs to afterwards: the one
+    /// that has that set already, its own if it is alone in it, or a new one.
     pub fn change(&mut self, audience: AudienceId, changes: &[Change]) -> AudienceId {
         let changes = self.effective(audience, changes);
         if changes.is_empty() {
@@ -324,8 +325,8 @@ impl SubscriptionIndex {
         channels
     }
 
-    /// Calls `each` for every audience that wants this channel of this instrument at this interval. An audience with several
-    /// items for it is called once, for the most specific one.
+    /// Calls `each` for every audience that wants this channel of this instrument at this interval. An audience with
+    /// several items for it is called once, for the most specific one.
     pub fn each_watcher(
         &self,
         instrument: u32,

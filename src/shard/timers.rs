@@ -1,7 +1,7 @@
 //! Phase 4, ten times a second: counters, deadlines of clients, pings, heartbeats.
 //!
-//! It comes before the catch-up phase, so that a client that is sent a ping is a member again at the end of the same tick
-//! and misses nothing.
+//! It comes before the catch-up phase, so that a client that is sent a ping is a member again at the end of the same
+//! tick and misses nothing.
 //!
 //! Slow clients are closed here, see [`Due::Stalled`] and [`Due::Behind`].
 
@@ -195,8 +195,8 @@ fn due(client: &Client, backlog: Option<&ClientBacklog>, settings: &Settings, no
     if let CloseState::Lingering { until_ns } = client.close_state {
         return (now.ns >= until_ns).then_some(Due::Drop);
     }
-    // An SSE client sends nothing. That it is gone shows in heartbeats that are not acknowledged: TCP_USER_TIMEOUT, set by
-    // the HTTP server.
+    // An SSE client sends nothing. That it is gone shows in heartbeats that are not acknowledged: TCP_USER_TIMEOUT, set
+    // by the HTTP server.
     let is_checked = client.is_open() && client.is_websocket();
     if let Some(backlog) = backlog {
         if backlog.is_blocked && passed(backlog.progress_ns, settings.slow_timeout_ms) {

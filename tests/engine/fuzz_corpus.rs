@@ -1,5 +1,5 @@
-//! The fuzz targets over their saved corpus, without a fuzzer: what was ever worth keeping is tried again with every run
-//! of the tests. What the corpus is and how it grows is in `tests/fuzz/README.md`.
+//! The fuzz targets over their saved corpus, without a fuzzer: what was ever worth keeping is tried again with every
+//! run of the tests. What the corpus is and how it grows is in `tests/fuzz/README.md`.
 
 // The fuzzer's own source; each of its targets is used here.
 #[path = "../fuzz/src/lib.rs"]

@@ -1,5 +1,5 @@
-//! The subscription index against a naive map: for any requests in any order, the watchers of each channel agree with the
-//! map, equal sets share one audience, and nothing is left behind.
+//! The subscription index against a naive map: for any requests in any order, the watchers of each channel agree with
+//! the map, equal sets share one audience, and nothing is left behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ use tickcast_protocol::{Channel, ConflationInterval};
 const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "ABC", "B", "X"];
 
-/// What a client subscribes to: an instrument, or a name that need not be defined yet, by its index among the symbols, or a
-/// prefix by its index.
+/// What a client subscribes to: an instrument, or a name that need not be defined yet, by its index among the symbols,
+/// or a prefix by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Aim {
     Instrument(usize),

@@ -1,5 +1,5 @@
-//! The ring against a model on one thread, where every result is known, and under two threads, where the expected bytes of
-//! every entry follow from its offset.
+//! The ring against a model on one thread, where every result is known, and under two threads, where the expected bytes
+//! of every entry follow from its offset.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,7 +20,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => (any::<u64>(), prop_oneof![0..12usize, 0..512usize]).prop_map(|(position, words)| Step::Push { position, words }),
+        6 => (any::<u64>(), prop_oneof![0..12usize, 0..512usize])
+            .prop_map(|(position, words)| Step::Push { position, words }),
         4 => Just(Step::Publish),
         3 => prop_oneof![0..64usize, 0..6000usize, Just(usize::MAX)].prop_map(|bytes_max| Step::Read { bytes_max }),
         2 => (0..40usize, prop_oneof![1..500u64, Just(u64::MAX)], 0..3000usize, 1..4u64).prop_map(

@@ -1,4 +1,5 @@
-//! A shard over scripted sockets: what a client must get even if it sends a request, joins or is slow at the wrong moment.
+//! A shard over scripted sockets: what a client must get even if it sends a request, joins or is slow at the wrong
+//! moment.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -427,7 +428,8 @@ fn peer_that_closes_first_still_gets_the_close_reason() {
     let mut world = World::new();
     let slot_id = world.open(0);
     world.records(slot_id);
-    // More answers than may be pending: it is closed, and its own close frame is read before the server's could be sent.
+    // More answers than may be pending: it is closed, and its own close frame is read before the server's could be
+    // sent.
     let names: Vec<String> = (0..200).map(|at| format!(r#""{at:060}""#)).collect();
     let names = names.join(",");
     let request = frame(&format!(r#"{{"op":"subscribe","id":1,"channels":["quote"],"symbols":[{names}]}}"#));

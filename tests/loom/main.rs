@@ -1,5 +1,5 @@
-//! The ring and the sleep flag under loom, which tries every order of the threads' steps and every value that the memory
-//! model lets a load see.
+//! The ring and the sleep flag under loom, which tries every order of the threads' steps and every value that the
+//! memory model lets a load see.
 //!
 //! The sources are the library's own, compiled a second time: they name their atomics by `crate::sync`, which here is
 //! loom's. No flag is needed. Costs some seconds.

@@ -1,5 +1,5 @@
-//! The ring under loom: every interleaving of both sides, and every value that the memory model allows a load to see, in
-//! rings so small that the producer laps the reader within a few entries.
+//! The ring under loom: every interleaving of both sides, and every value that the memory model allows a load to see,
+//! in rings so small that the producer laps the reader within a few entries.
 
 use crate::ring::{self, Batch, Overrun, Reader, RingOffset, Writer};
 use crate::sync::{Arc, AtomicU64, Ordering, fence};

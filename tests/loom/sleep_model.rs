@@ -1,9 +1,9 @@
-//! How a shard goes to sleep and is woken, under loom: the ring's own source and the sleep flag's own source, called as the
-//! shard's task and the sequencer handle call them.
+//! How a shard goes to sleep and is woken, under loom: the ring's own source and the sleep flag's own source, called as
+//! the shard's task and the sequencer handle call them.
 //!
 //! The shard is done when it has read all that was published. With a lost wake-up it would sleep for ever, which loom
-//! reports as a deadlock. The eventfd is a counter under a lock. The lock orders more than necessary, as the kernel does,
-//! but both sides have decided before they use it.
+//! reports as a deadlock. The eventfd is a counter under a lock. The lock orders more than necessary, as the kernel
+//! does, but both sides have decided before they use it.
 
 use crate::ring::{self, Batch, Reader, Writer};
 use crate::sleep_flag::SleepFlag;
@@ -79,8 +79,8 @@ fn tick(reader: &mut Reader) -> usize {
     batch.entries.len()
 }
 
-/// The shard's task, until it has read `total` entries: a tick; then raise the flag, another tick, and sleep only if that
-/// read nothing either. Returns how often it was signalled.
+/// The shard's task, until it has read `total` entries: a tick; then raise the flag, another tick, and sleep only if
+/// that read nothing either. Returns how often it was signalled.
 fn run_shard(reader: &mut Reader, shard_waker: &ModelWaker, total: usize, sleep: Sleep) -> u64 {
     let (mut seen, mut signals, mut deadline) = (0, 0, sleep == Sleep::FirstUntilDeadline);
     loop {

@@ -55,7 +55,8 @@ impl World {
             self.tick();
             self.deliver();
         }
-        // A socket of a kilobyte takes a large backlog in many ticks; then every pending value and heartbeat has to come.
+        // A socket of a kilobyte takes a large backlog in many ticks; then every pending value and heartbeat has to
+        // come.
         let mut quiet = 0;
         for _ in 0..50_000 {
             self.now_ns += 13 * MS;

@@ -229,8 +229,8 @@ impl Client {
         texts
     }
 
-    /// The request of an SSE client as it connects: a wish, or that of another client, with the id of its last event. Returns
-    /// the query of its URL and the request that the server parses from it.
+    /// The request of an SSE client as it connects: a wish, or that of another client, with the id of its last event.
+    /// Returns the query of its URL and the request that the server parses from it.
     pub fn ask_for_events(&mut self, wish: &Wish, old: Option<&Self>, dice: &mut Dice) -> (String, Request) {
         let id = self.id();
         let wish = old.and_then(|old| old.wish.clone()).unwrap_or_else(|| wish.clone());

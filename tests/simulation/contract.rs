@@ -1,5 +1,5 @@
-//! The contract of `Io` on the simulated one, without faults. `tests/engine/io_contract.rs` runs the same contract on the
-//! kernel's.
+//! The contract of `Io` on the simulated one, without faults. `tests/engine/io_contract.rs` runs the same contract on
+//! the kernel's.
 
 use tickcast::io::{Completions, Io, SlotId};
 use tickcast::shard::Format;

@@ -1,8 +1,9 @@
-//! Deterministic simulation of the whole core without sockets: a feed, the sequencer, rings, shards and their clients on one
-//! thread, stepped by a seed, with virtual time and simulated sockets. An oracle checks every client's stream, which
-//! tungstenite, serde_json and an SSE parser have read.
+//! Deterministic simulation of the whole core without sockets: a feed, the sequencer, rings, shards and their clients
+//! on one thread, stepped by a seed, with virtual time and simulated sockets. An oracle checks every client's stream,
+//! which tungstenite, serde_json and an SSE parser have read.
 //!
-//! `TICKCAST_SIM_SEED=n` replays one seed, `TICKCAST_SIM_SEEDS=n` sets how many are run, `TICKCAST_SIM_FROM=n` the first one.
+//! `TICKCAST_SIM_SEED=n` replays one seed, `TICKCAST_SIM_SEEDS=n` sets how many are run, `TICKCAST_SIM_FROM=n` the
+//! first one.
 
 mod checks;
 mod client;

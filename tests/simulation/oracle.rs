@@ -102,8 +102,8 @@ pub struct Oracle {
     awaits_caught_up: bool,
     /// The resume that is answered with history, and what it is for.
     replaying: Option<(u64, Vec<(u32, Channel)>)>,
-    /// When the client was not a member of its audience, by the server's clock: then it may be sent more than the interval
-    /// allows. What the client reads is older than that, by all that its socket held.
+    /// When the client was not a member of its audience, by the server's clock: then it may be sent more than the
+    /// interval allows. What the client reads is older than that, by all that its socket held.
     pub disturbed_ns: Vec<u64>,
     /// A send was cut at least once.
     pub was_cut: bool,
@@ -292,8 +292,8 @@ impl Oracle {
             if key.1.is_log() {
                 (track.last, track.resumed) = (Some(until), Some(until));
             } else {
-                // A conflated value may have been pending when the token was issued. The stream is taken to have had the
-                // interval that the resume asks for.
+                // A conflated value may have been pending when the token was issued. The stream is taken to have had
+                // the interval that the resume asks for.
                 let same = had.filter(|had| had.interval == interval);
                 track.resumed = Some(same.and_then(|had| had.last).unwrap_or(until).min(until));
                 track.book = had.filter(|had| had.last == Some(until)).and_then(|had| had.book.clone());
@@ -489,7 +489,8 @@ impl Oracle {
         self.disturbed_ns.binary_search(&packet.ts_send).is_ok()
     }
 
-    /// At most one value in an interval, unless the client was not a member in it; and it comes at the interval's boundary.
+    /// At most one value in an interval, unless the client was not a member in it; and it comes at the interval's
+    /// boundary.
     fn keeps_interval(
         &mut self,
         id: u32,

@@ -1,4 +1,5 @@
-//! Parsers of a simulated client's stream: tungstenite for frames, an SSE parser for events, serde_json for their content.
+//! Parsers of a simulated client's stream: tungstenite for frames, an SSE parser for events, serde_json for their
+//! content.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};

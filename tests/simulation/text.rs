@@ -1,5 +1,5 @@
-//! Reads the JSON encoding back into packets, with serde_json and exact decimals and none of the program's own parsers. The
-//! oracle's checks of packets then hold for JSON as well.
+//! Reads the JSON encoding back into packets, with serde_json and exact decimals and none of the program's own parsers.
+//! The oracle's checks of packets then hold for JSON as well.
 
 use std::collections::HashMap;
 

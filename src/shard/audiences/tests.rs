@@ -1,6 +1,6 @@
-//! The audiences and the subscription index together against a naive model: clients subscribe by names and by patterns that
-//! overlap, come, go, fall behind and return; each member gets exactly the records that it is subscribed to, once and in
-//! their order.
+//! The audiences and the subscription index together against a naive model: clients subscribe by names and by patterns
+//! that overlap, come, go, fall behind and return; each member gets exactly the records that it is subscribed to, once
+//! and in their order.
 //!
 //! The model has clients only: which are members, and what each wants. It has no audiences.
 

@@ -23,7 +23,8 @@ impl CatchUp<'_> {
             return true;
         }
         if !self.index.keys(audience).any(|key| key.channel().is_log()) {
-            // Without a log channel there is nothing to find: scanning the ring for each slow client would stop the others.
+            // Without a log channel there is nothing to find: scanning the ring for each slow client would stop the
+            // others.
             (log.offset, log.position) = (end, self.market.position);
             return true;
         }
@@ -66,8 +67,8 @@ impl CatchUp<'_> {
         }
     }
 
-    /// Appends the records that were read and moves the cursor to `next`. Each packet states the position up to which the
-    /// client has had everything, so that it can resume from any of them.
+    /// Appends the records that were read and moves the cursor to `next`. Each packet states the position up to which
+    /// the client has had everything, so that it can resume from any of them.
     fn push_log_chunk(&mut self, audience: AudienceId, log: &mut LogCursor, next: RingOffset, batch: &ring::Batch) {
         let from = log.position;
         if next == self.market.offset {
@@ -94,8 +95,8 @@ impl CatchUp<'_> {
         self.counters.add(Counter::GapsSent, gaps as u64);
     }
 
-    /// Appends a Gap for every log channel that went on while its records were lost to this client, and moves the cursor to
-    /// the end.
+    /// Appends a Gap for every log channel that went on while its records were lost to this client, and moves the
+    /// cursor to the end.
     fn push_gaps(&mut self, audience: AudienceId, log: &mut LogCursor, records: &mut Vec<u8>) {
         records.clear();
         for instrument in self.index.candidates(audience, 1) {

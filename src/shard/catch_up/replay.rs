@@ -1,12 +1,14 @@
-//! Resume: the records after a client's token are read from the ring, in order, before the client is sent anything newer.
+//! Resume: the records after a client's token are read from the ring, in order, before the client is sent anything
+//! newer.
 //!
-//! A replay ends at the ring offset that the shard had read up to when the client asked. From there the client is caught up
-//! like any other that is behind, so the two join without a gap, and a replay that takes many ticks takes no more memory.
+//! A replay ends at the ring offset that the shard had read up to when the client asked. From there the client is
+//! caught up like any other that is behind, so the two join without a gap, and a replay that takes many ticks takes no
+//! more memory.
 //!
 //! What always holds: log records, and state that is not conflated, come in their order. Of state that is conflated, or
-//! that may have been pending when the token was issued, the newest value comes, flagged CONFLATED. So a client may get a
-//! value that it has: one that is not newer than its sequence is a repetition. The stream is taken to have had the interval
-//! that the resume asks for.
+//! that may have been pending when the token was issued, the newest value comes, flagged CONFLATED. So a client may get
+//! a value that it has: one that is not newer than its sequence is a repetition. The stream is taken to have had the
+//! interval that the resume asks for.
 //!
 //! A replay that the sequencer overtakes ends in a snapshot, which a second answer announces.
 
@@ -222,7 +224,8 @@ impl CatchUp<'_> {
     }
 }
 
-/// The kind and interval of an entry of the ring, known by its position and its first word, if it may be part of a replay.
+/// The kind and interval of an entry of the ring, known by its position and its first word, if it may be part of a
+/// replay.
 fn replayed_kind(
     index: &SubscriptionIndex,
     audience: AudienceId,

@@ -1,8 +1,8 @@
 //! Changed values for one client: a walk over the instruments in the order of ids, in chunks.
 //!
-//! A value that was sent early in a walk may change before its end. So each chunk has the cursor of its tick, and the next
-//! walk compares against it. Each walk takes larger chunks than the one before, until one walk is a single chunk: then no
-//! value is older than the tick, and the client can become a member.
+//! A value that was sent early in a walk may change before its end. So each chunk has the cursor of its tick, and the
+//! next walk compares against it. Each walk takes larger chunks than the one before, until one walk is a single chunk:
+//! then no value is older than the tick, and the client can become a member.
 //!
 //! Memory: one cursor a chunk.
 
@@ -31,8 +31,8 @@ pub(in crate::shard) struct StateCursor {
     tick: u64,
     /// End of what had been read from the ring in that tick.
     offset: RingOffset,
-    /// The values were sent to this client one by one: it has had them up to `offset`, also those that were still pending
-    /// at their conflation interval.
+    /// The values were sent to this client one by one: it has had them up to `offset`, also those that were still
+    /// pending at their conflation interval.
     is_explicit: bool,
     /// Up to this ring offset the client has had every value in any case, dispatched or not.
     pub(in crate::shard) floor: RingOffset,

@@ -47,9 +47,9 @@ pub(in crate::shard) fn resolve(
     Resolved { targets, items, unknown }
 }
 
-/// An SSE client cannot ask again for an instrument that does not exist yet. It subscribes to the name itself, so that a
-/// token from before the definition is good as well. All SSE clients do, regardless of when they came, so that those with
-/// the same interest are one audience.
+/// An SSE client cannot ask again for an instrument that does not exist yet. It subscribes to the name itself, so that
+/// a token from before the definition is good as well. All SSE clients do, regardless of when they came, so that those
+/// with the same interest are one audience.
 fn resolve_name(index: &mut SubscriptionIndex, encoding: Encoding, name: &str, known: Option<u32>) -> Option<Target> {
     if encoding.format.is_websocket() {
         known.map(Target::Instrument)
@@ -75,8 +75,8 @@ pub(in crate::shard) fn count_covered(index: &SubscriptionIndex, targets: &[Targ
     covered.len()
 }
 
-/// The symbols and patterns of an unsubscribe request, for one look-up an item: a request of 10,000 names from a client with
-/// 10,000 items must not cost their product.
+/// The symbols and patterns of an unsubscribe request, for one look-up an item: a request of 10,000 names from a client
+/// with 10,000 items must not cost their product.
 #[derive(Default)]
 pub(in crate::shard) struct SymbolSet<'a> {
     exact: HashSet<&'a str, RandomState>,
@@ -97,8 +97,8 @@ impl<'a> FromIterator<&'a Pattern> for SymbolSet<'a> {
 }
 
 impl SymbolSet<'_> {
-    /// True if this target is named or covered. A name covers its own item; a pattern all items that it covers, names and
-    /// narrower patterns included.
+    /// True if this target is named or covered. A name covers its own item; a pattern all items that it covers, names
+    /// and narrower patterns included.
     pub(in crate::shard) fn covers(&self, index: &SubscriptionIndex, target: Target) -> bool {
         match target {
             Target::Instrument(id) => self.covers_name(index.symbol(id)),

@@ -1,5 +1,5 @@
-//! Subscribe, resume and unsubscribe: a parsed request is resolved to items, authorized, applied to the subscription index
-//! and the client's backlog, and answered.
+//! Subscribe, resume and unsubscribe: a parsed request is resolved to items, authorized, applied to the subscription
+//! index and the client's backlog, and answered.
 
 use super::super::authorize::authorize;
 use super::super::backlog::InitialValue;
@@ -169,8 +169,8 @@ impl<I: Io> ClientContext<'_, I> {
             return;
         };
         if !backlog.state.is_explicit() {
-            // Interval boundaries of the old items are not those of the new ones. Values that are pending at the old ones
-            // are sent now; the client has had all others.
+            // Interval boundaries of the old items are not those of the new ones. Values that are pending at the old
+            // ones are sent now; the client has had all others.
             let floor = backlog.state.last_cursor().floor;
             backlog.request(pending_values(self.fan_out, &self.market.values, client.audience, floor));
             backlog.state = StateWalk::at(StateCursor::explicit(self.now, self.market.offset));

@@ -25,8 +25,8 @@ impl PatternRow {
 }
 
 impl SubscriptionIndex {
-    /// The pattern with this prefix, interned. It lives as long as an item uses it; one that no item came to use is removed
-    /// by [`Self::release_unused`].
+    /// The pattern with this prefix, interned. It lives as long as an item uses it; one that no item came to use is
+    /// removed by [`Self::release_unused`].
     pub fn intern(&mut self, prefix: &str) -> u32 {
         if let Some(pattern) = self.by_prefix.get(prefix) {
             return *pattern;
@@ -40,8 +40,8 @@ impl SubscriptionIndex {
         pattern
     }
 
-    /// The pattern of this one name, interned likewise. It covers the instrument as soon as that is defined, and is more
-    /// specific than all prefixes that do.
+    /// The pattern of this one name, interned likewise. It covers the instrument as soon as that is defined, and is
+    /// more specific than all prefixes that do.
     pub fn intern_name(&mut self, name: &str) -> u32 {
         if let Some(pattern) = self.by_name.get(name) {
             return *pattern;
