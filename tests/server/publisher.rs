@@ -94,7 +94,7 @@ fn a_malformed_packet_closes_with_1008_and_the_records_before_are_kept() {
         (packet(3, &with(quote(7, 3))), 2, &["record 2 at byte 152", "instrument 7 was not defined"]),
         (packet(3, &with(quote(0, 3))), 2, &["record 2 at byte 152", "instrument 0 was not defined"]),
         (packet(3, &with(set(trade(1, 3), 56, b'X'))), 2, &["record 2 at byte 152", "trade side: invalid value 0x58"]),
-        (packet(2, &[trailing]), 2, &["2 records that the header counts", "64 bytes are left"]),
+        (packet(2, &[trailing]), 2, &["2 records that the header counts", "64 bytes follow"]),
         (set(packet(2, &good()), 0, 2), 0, &["packet version 2", "expected 1"]),
         (packet(2, &good())[..10].to_vec(), 0, &["packet: 10 bytes"]),
         (Vec::new(), 0, &["packet: 0 bytes"]),
