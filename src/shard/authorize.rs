@@ -4,7 +4,7 @@
 //! Today every client may have everything, since the server does not identify clients. Only this module makes an
 //! [`Authorized`], and a subscription is applied from nothing else, so every request passes here.
 
-use super::requests::resolve::Resolved;
+use super::resolve::Resolved;
 use super::subscription_index::{AudienceId, Key, Target};
 
 /// What of a request the client may have.

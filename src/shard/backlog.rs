@@ -9,18 +9,19 @@
 //! Memory: 8 bytes a slot, some 300 a client that is behind, and its pending bytes.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::catch_up::replay::Replay;
-use super::catch_up::state::StateWalk;
 use super::history::History;
 use super::market_view::LogCursor;
 use super::paged_vec::PagedVec;
+use super::state_walk::StateWalk;
 use super::subscription_index::Key;
 use super::tick_records::Now;
 use crate::io::SlotId;
-use crate::ring;
+use crate::ring::{self, RingOffset};
+use tickcast_protocol::Position;
 
 /// See the module.
 #[derive(Debug)]
@@ -79,6 +80,33 @@ pub(super) enum InitialValue {
     Conflated,
     /// With the present value as a snapshot.
     Snapshot,
+}
+
+/// A replay under way.
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// Of the request, for a second answer.
+    pub(super) id: u64,
+    pub(super) conflate_ms: u32,
+    pub(super) count: usize,
+    /// The items that are replayed, sorted.
+    pub(super) keys: Vec<Key>,
+    /// The client has no other items.
+    pub(super) is_sole: bool,
+    /// The token: records with a higher position are replayed.
+    pub(super) after: Position,
+    /// The part of the ring that is still to be read.
+    pub(super) range: Range<RingOffset>,
+    /// Position of the newest record before the range's end.
+    pub(super) end_position: Position,
+    /// The next instrument to be announced; `None` when all are.
+    pub(super) announce: Option<u32>,
+}
+
+impl Replay {
+    pub(super) fn is_done(&self) -> bool {
+        self.announce.is_none() && self.range.is_empty()
+    }
 }
 
 impl Backlog {

@@ -14,8 +14,8 @@
 //! are not kept waiting.
 
 mod log;
-pub(super) mod replay;
-pub(super) mod state;
+mod replay;
+mod state;
 
 use std::ops::Range;
 

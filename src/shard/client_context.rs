@@ -4,13 +4,12 @@ use bytes::Bytes;
 
 use super::Settings;
 use super::backlog::{Backlog, ClientBacklog};
-use super::catch_up::state::{StateCursor, StateWalk};
-use super::close::reconnect_ms;
-use super::connections::{Client, ConnectionTable};
+use super::connections::{Client, ConnectionTable, reconnect_ms};
 use super::encoding::Encoding;
 use super::fan_out::FanOut;
 use super::market_view::MarketView;
 use super::outbox::{Outbox, Stopped};
+use super::state_walk::{StateCursor, StateWalk};
 use super::tick_records::Now;
 use crate::io::{Io, SlotId};
 use crate::ring;

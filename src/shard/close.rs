@@ -3,19 +3,12 @@
 //! A close frame goes behind all that is pending for the client. Then the peer's close frame is awaited, for a while.
 
 use super::client_context::ClientContext;
-use super::connections::{CloseState, new_session};
+use super::connections::{CloseState, new_session, reconnect_ms};
 use super::encoding::Format;
 use crate::io::{Io, SendOp, SlotId};
 use tickcast_protocol::control::reply;
 use tickcast_protocol::sse;
 use tickcast_protocol::ws::{CloseCode, push_close};
-
-/// When a client that is closed should come back, ms: spread over two seconds, so that not all come at once.
-pub(super) fn reconnect_ms(slot_id: SlotId) -> u64 {
-    /// A prime stride visits the whole range.
-    const STRIDE: u64 = 619;
-    500 + u64::from(slot_id.index) * STRIDE % 2000
-}
 
 /// Appends what a client is sent last: the reason, and when to come back. A client that is closed for what it did gets
 /// the close frame alone. A stream of events has no close frame, and would reconnect at once by itself.

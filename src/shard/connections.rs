@@ -74,6 +74,13 @@ pub(super) fn new_session(encoding: Encoding) -> Session {
     if encoding.deflate.is_some() { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) }
 }
 
+/// When a client that is closed should come back, ms: spread over two seconds, so that not all come at once.
+pub(super) fn reconnect_ms(slot_id: SlotId) -> u64 {
+    /// A prime stride visits the whole range.
+    const STRIDE: u64 = 619;
+    500 + u64::from(slot_id.index) * STRIDE % 2000
+}
+
 /// How far a connection is on its way to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CloseState {

@@ -5,7 +5,6 @@
 //!
 //! A frame is first read into a [`Frame`], which borrows neither the session nor the input, and then handled.
 
-pub(super) mod resolve;
 mod subscribe;
 
 use self::subscribe::Wish;

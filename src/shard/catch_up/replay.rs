@@ -14,41 +14,14 @@
 
 use std::ops::Range;
 
-use super::super::backlog::{Buffers, ClientBacklog, InitialValue};
+use super::super::backlog::{Buffers, ClientBacklog, InitialValue, Replay};
 use super::super::subscription_index::{AudienceId, Key, SubscriptionIndex, Target};
 use super::{CHUNK_BYTES, CatchUp, PacketFields, scan_range};
-use crate::ring::{self, RingOffset};
+use crate::ring;
 use crate::stats::Counter;
 use tickcast_protocol::control::reply;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
 use tickcast_protocol::{ConflationInterval, Position, packet};
-
-/// A replay under way.
-#[derive(Debug)]
-pub(in crate::shard) struct Replay {
-    /// Of the request, for a second answer.
-    pub(in crate::shard) id: u64,
-    pub(in crate::shard) conflate_ms: u32,
-    pub(in crate::shard) count: usize,
-    /// The items that are replayed, sorted.
-    pub(in crate::shard) keys: Vec<Key>,
-    /// The client has no other items.
-    pub(in crate::shard) is_sole: bool,
-    /// The token: records with a higher position are replayed.
-    pub(in crate::shard) after: Position,
-    /// The part of the ring that is still to be read.
-    pub(in crate::shard) range: Range<RingOffset>,
-    /// Position of the newest record before the range's end.
-    pub(in crate::shard) end_position: Position,
-    /// The next instrument to be announced; `None` when all are.
-    pub(in crate::shard) announce: Option<u32>,
-}
-
-impl Replay {
-    fn is_done(&self) -> bool {
-        self.announce.is_none() && self.range.is_empty()
-    }
-}
 
 /// Records of one chunk of a replay: the position of each, and where it is in the chunk's bytes.
 struct Chunk<'a> {

@@ -10,8 +10,8 @@ use super::super::backlog::{ClientBacklog, InitialValue};
 use super::super::conflation::QuoteOrder;
 use super::super::fan_out::quote_order;
 use super::super::market_view::LogCursor;
+use super::super::state_walk::{LAST_INSTRUMENT, StateCursor};
 use super::super::subscription_index::{AudienceId, Key, Target};
-use super::super::tick_records::Now;
 use super::{CHUNK_BYTES, CatchUp, PacketFields, split_records};
 use crate::last_value::InstrumentValues;
 use crate::ring::RingOffset;
@@ -24,90 +24,6 @@ const DOUBLINGS_MAX: u32 = 10;
 /// The order in which the values of one instrument are sent.
 const CHANNELS: [Channel; Channel::COUNT] =
     [Channel::Book, Channel::Ticker, Channel::Quote, Channel::Trade, Channel::Raw];
-
-/// Up to where a client has had the values of some instruments: everything that was dispatched by the end of a tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) struct StateCursor {
-    tick: u64,
-    /// End of what had been read from the ring in that tick.
-    offset: RingOffset,
-    /// The values were sent to this client one by one: it has had them up to `offset`, also those that were still
-    /// pending at their conflation interval.
-    is_explicit: bool,
-    /// Up to this ring offset the client has had every value in any case, dispatched or not.
-    pub(in crate::shard) floor: RingOffset,
-}
-
-impl StateCursor {
-    /// The cursor of a member: it has had what was dispatched, and all values up to `floor`.
-    pub(in crate::shard) fn dispatched(now: Now, offset: RingOffset, floor: RingOffset) -> Self {
-        Self { tick: now.tick, offset, is_explicit: false, floor }
-    }
-
-    /// The cursor of a client that has had all values up to `offset`.
-    pub(in crate::shard) fn explicit(now: Now, offset: RingOffset) -> Self {
-        Self { tick: now.tick, offset, is_explicit: true, floor: offset }
-    }
-}
-
-/// The last id of a walk that has come to its end.
-const LAST_INSTRUMENT: u32 = u32::MAX;
-
-/// See the module.
-#[derive(Debug)]
-pub(in crate::shard) struct StateWalk {
-    /// Cursors of the last walk: (last id, cursor), in ascending order; the last id of all is [`LAST_INSTRUMENT`].
-    before: Vec<(u32, StateCursor)>,
-    /// Cursors of this walk, up to `next`.
-    after: Vec<(u32, StateCursor)>,
-    /// Next instrument of this walk.
-    next: u32,
-    /// Walks that have come to their end.
-    walks: u32,
-}
-
-impl StateWalk {
-    /// The client has had all instruments up to `cursor`.
-    pub(in crate::shard) fn at(cursor: StateCursor) -> Self {
-        Self { before: vec![(LAST_INSTRUMENT, cursor)], after: Vec::new(), next: 1, walks: 0 }
-    }
-
-    /// The cursor that holds for an instrument.
-    pub(in crate::shard) fn cursor_of(&self, instrument: u32) -> StateCursor {
-        let at = self.before.partition_point(|(last, _)| *last < instrument);
-        self.before[at].1
-    }
-
-    /// The cursor that holds for instruments that are yet to be defined.
-    pub(in crate::shard) fn last_cursor(&self) -> StateCursor {
-        self.cursor_of(LAST_INSTRUMENT)
-    }
-
-    /// True if no instrument's cursor is older than this tick.
-    pub(in crate::shard) fn is_at(&self, tick: u64) -> bool {
-        self.after.is_empty() && self.next == 1 && self.before.iter().all(|(_, cursor)| cursor.tick == tick)
-    }
-
-    /// True if the client has had also the values that are still pending at their conflation interval.
-    pub(in crate::shard) fn is_explicit(&self) -> bool {
-        self.before.iter().all(|(_, cursor)| cursor.is_explicit)
-    }
-
-    /// Notes that the walk has come to `last`, with values up to `cursor`.
-    fn advance(&mut self, last: u32, cursor: StateCursor) {
-        match self.after.last_mut() {
-            Some((end, same)) if *same == cursor => *end = last,
-            _ => self.after.push((last, cursor)),
-        }
-        if last == LAST_INSTRUMENT {
-            self.before = std::mem::take(&mut self.after);
-            self.next = 1;
-            self.walks += 1;
-        } else {
-            self.next = last + 1;
-        }
-    }
-}
 
 /// A channel of an instrument that the client wants.
 #[derive(Clone, Copy)]

@@ -2,14 +2,13 @@
 //! index and the client's backlog, and answered.
 
 use super::super::authorize::authorize;
-use super::super::backlog::InitialValue;
-use super::super::catch_up::replay::Replay;
-use super::super::catch_up::state::{StateCursor, StateWalk};
+use super::super::backlog::{InitialValue, Replay};
 use super::super::client_context::ClientContext;
 use super::super::conflation::QuoteOrder;
 use super::super::fan_out::{FanOut, quote_order};
+use super::super::resolve::{SymbolSet, count_covered, release, resolve};
+use super::super::state_walk::{StateCursor, StateWalk};
 use super::super::subscription_index::{AudienceId, Change, Key, Target};
-use super::resolve::{SymbolSet, count_covered, release, resolve};
 use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
 use crate::ring::RingOffset;

@@ -4,24 +4,24 @@ use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 
-use super::super::encoding::Encoding;
-use super::super::subscription_index::{Key, SubscriptionIndex, Target};
+use super::encoding::Encoding;
+use super::subscription_index::{Key, SubscriptionIndex, Target};
 use tickcast_protocol::Directory;
 use tickcast_protocol::control::{ChannelSet, Pattern};
 
 /// What the symbols and channels of a request stand for.
 #[derive(Debug)]
-pub(in crate::shard) struct Resolved {
+pub(super) struct Resolved {
     /// Sorted, each once.
-    pub(in crate::shard) targets: Vec<Target>,
+    pub(super) targets: Vec<Target>,
     /// Each target with each channel.
-    pub(in crate::shard) items: Vec<Key>,
+    pub(super) items: Vec<Key>,
     /// Exact names that no instrument has.
-    pub(in crate::shard) unknown: Vec<String>,
+    pub(super) unknown: Vec<String>,
 }
 
 /// Resolves what a client wants to subscribe to. Patterns that do not become items have to be released again.
-pub(in crate::shard) fn resolve(
+pub(super) fn resolve(
     index: &mut SubscriptionIndex,
     directory: &Directory,
     encoding: Encoding,
@@ -59,7 +59,7 @@ fn resolve_name(index: &mut SubscriptionIndex, encoding: Encoding, name: &str, k
 }
 
 /// Releases patterns that no item came to use.
-pub(in crate::shard) fn release(index: &mut SubscriptionIndex, targets: &[Target]) {
+pub(super) fn release(index: &mut SubscriptionIndex, targets: &[Target]) {
     for target in targets {
         if let Target::Pattern(pattern) = target {
             index.release_unused(*pattern);
@@ -68,7 +68,7 @@ pub(in crate::shard) fn release(index: &mut SubscriptionIndex, targets: &[Target
 }
 
 /// How many instruments these cover now.
-pub(in crate::shard) fn count_covered(index: &SubscriptionIndex, targets: &[Target]) -> usize {
+pub(super) fn count_covered(index: &SubscriptionIndex, targets: &[Target]) -> usize {
     let mut covered: Vec<u32> = targets.iter().flat_map(|target| index.covered(target).iter().copied()).collect();
     covered.sort_unstable();
     covered.dedup();
@@ -78,7 +78,7 @@ pub(in crate::shard) fn count_covered(index: &SubscriptionIndex, targets: &[Targ
 /// The symbols and patterns of an unsubscribe request, for one look-up an item: a request of 10,000 names from a client
 /// with 10,000 items must not cost their product.
 #[derive(Default)]
-pub(in crate::shard) struct SymbolSet<'a> {
+pub(super) struct SymbolSet<'a> {
     exact: HashSet<&'a str, RandomState>,
     prefixes: HashSet<&'a str, RandomState>,
 }
@@ -99,7 +99,7 @@ impl<'a> FromIterator<&'a Pattern> for SymbolSet<'a> {
 impl SymbolSet<'_> {
     /// True if this target is named or covered. A name covers its own item; a pattern all items that it covers, names
     /// and narrower patterns included.
-    pub(in crate::shard) fn covers(&self, index: &SubscriptionIndex, target: Target) -> bool {
+    pub(super) fn covers(&self, index: &SubscriptionIndex, target: Target) -> bool {
         match target {
             Target::Instrument(id) => self.covers_name(index.symbol(id)),
             Target::Pattern(name) if index.is_name(name) => self.covers_name(index.prefix(name)),
