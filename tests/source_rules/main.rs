@@ -9,6 +9,7 @@ mod docs;
 mod layering;
 mod modules;
 mod portability;
+mod retired_words;
 mod sizes;
 mod source;
 mod unfinished;

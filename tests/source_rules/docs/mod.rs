@@ -23,7 +23,7 @@ struct Page {
 }
 
 /// All files that git tracks or would track, from the root.
-fn files() -> Vec<PathBuf> {
+pub(super) fn files() -> Vec<PathBuf> {
     let listing = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
         .current_dir(repository())
