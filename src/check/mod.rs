@@ -1,13 +1,13 @@
-//! What the machine has to be told before it can do what is asked of the server, and whether it was.
+//! Checks whether the settings of this machine allow what the server is configured for: `tickcast check`.
 //!
-//! * [`settings`]: each setting: what is there, what is wanted, which file under `tuning/` mends it.
-//! * [`tree`]: values of `/proc` and `/sys` below a root, which a test puts elsewhere.
+//! * [`settings`]: each setting: its value, the value that is wanted, and the file under `tuning/` that sets it.
+//! * [`tree`]: values of `/proc` and `/sys` below a root, which tests replace.
 //! * [`report`]: the findings as lines and as JSON.
 //!
-//! `tickcast check` shows all of it. A server's start looks at the same: what is missing refuses it, what is merely off
-//! is one line of the log. What always holds: nothing is changed here, and what a machine does not have (a governor on a
-//! virtual one) is never held against it. Not seen from here: the network card's queues and interrupts, which belong to
-//! one interface of several; `tuning/profile check` asks for them. Costs some fifty small files and one small ring.
+//! `tickcast check` prints all findings. A server checks the same at its start: a missing required setting prevents the
+//! start, recommended ones are one line of the log. What always holds: nothing is changed here, and a setting that a
+//! machine does not have (a governor on a virtual one) is no fault. Not checked: queues and interrupts of a network card;
+//! see `tuning/profile check`. Cost: some fifty small files and one small ring.
 
 pub mod report;
 pub mod settings;
@@ -66,7 +66,7 @@ impl Needs {
     }
 
     /// Connections of one core.
-    pub fn slot_ids(&self) -> u64 {
+    pub fn slots_per_core(&self) -> u64 {
         self.connections.div_ceil(self.cores.len() as u64)
     }
 }

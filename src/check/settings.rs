@@ -146,7 +146,7 @@ fn descriptors(process: &Process, needs: &Needs) -> Finding {
     let least = descriptors_needed(needs.connections, needs.cores.len() as u64);
     let found = process.descriptors_max;
     let shown = if found == u64::MAX { "unlimited".to_owned() } else { found.to_string() };
-    let (cores, too_many) = (needs.cores.len(), needs.slot_ids() > SLOTS_MAX);
+    let (cores, too_many) = (needs.cores.len(), needs.slots_per_core() > SLOTS_MAX);
     let note = too_many.then(|| {
         format!(
             "a core's ring holds {SLOTS_MAX} connections at the most; {} need more than {cores} cores",
@@ -181,12 +181,12 @@ fn memlock(tree: &Tree, process: &Process, needs: &Needs) -> Finding {
     finding.hold(Some(shown), format!("at least {least} KiB"), found >= least, otherwise)
 }
 
-/// What the server asks for when it listens, see `server::listen`.
+/// What the server asks for when it listens, see `http::listener`.
 const BACKLOG_MAX: u64 = 65_535;
 
 /// All clients of a core may come back at once; each core has a listener.
 fn accept_queue(tree: &Tree, needs: &Needs) -> Finding {
-    let least = needs.slot_ids().min(BACKLOG_MAX);
+    let least = needs.slots_per_core().min(BACKLOG_MAX);
     let accepted = tree.number("net.core.somaxconn", 0);
     let handshakes = tree.number("net.ipv4.tcp_max_syn_backlog", 0);
     let both = accepted.zip(handshakes);

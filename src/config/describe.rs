@@ -1,4 +1,4 @@
-//! What is in effect, in words: printed at the start, with what the limits cost.
+//! The settings as text for the start of the server, with the cost of each limit.
 
 use ipnet::IpNet;
 
@@ -122,7 +122,7 @@ impl Config {
             ("publish", if self.publish_token.is_some() { "on, with a token" } else { "off" }.to_owned()),
             (
                 "operator",
-                if self.operator_token.is_some() { "with a token" } else { "for this machine alone" }.to_owned(),
+                if self.operator_token.is_some() { "with a token" } else { "for this machine only" }.to_owned(),
             ),
             ("publishers_max", format!("{}, a thread and some 400 KiB each", self.publishers_max)),
             (
@@ -186,7 +186,7 @@ fn networks(list: &[IpNet]) -> String {
     if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
 }
 
-/// A limit, or that there is none.
+/// A limit as text; 0 is unlimited.
 fn unless_0(limit: u32) -> String {
     if limit == 0 { "unlimited".to_owned() } else { limit.to_string() }
 }

@@ -1,4 +1,4 @@
-//! What was typed: a layer of settings, each of which may be given or not, from flags and variables or from a file.
+//! A layer of settings as given by flags and variables, or by a file: each may be given or not.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ macro_rules! layer {
         }
 
         impl Layer {
-            /// This layer, and what it leaves open from the one below.
+            /// This layer, with the settings that it lacks taken from the one below.
             pub fn over(self, below: Self) -> Self {
                 Self {
                     $($name: self.$name.or(below.$name),)*
@@ -145,9 +145,9 @@ impl Layer {
     }
 }
 
-/// Refuses `TICKCAST_*` variables that no setting reads: a misspelt one must not be ignored.
+/// Refuses unknown `TICKCAST_*` variables: a misspelled one must not be ignored.
 pub fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
-    /// Where the tests look for recordings; not a setting of the program.
+    /// Where the tests find recordings; not a setting of the program.
     const OF_TESTS: &str = "TICKCAST_DATA";
     for name in names.filter(|name| name.starts_with("TICKCAST_") && name != OF_TESTS) {
         if !VARIABLES.contains(&name.as_str()) {

@@ -1,8 +1,18 @@
-//! What was typed → what is proven; every limit.
+//! The settings of the server: flags, variables, file, defaults, ranges.
 //!
-//! One struct ([`Layer`]) is a layer of settings, each of which may be given or not. It is read from flags and `TICKCAST_*`
-//! variables (by clap) and from a TOML file (by serde), the layers are laid over each other, and [`Config::resolve`]
-//! proves the result: afterwards every part of the program reads plain values that it can trust.
+//! A [`Layer`] holds settings that may be given or not. One is read from flags and `TICKCAST_*` variables (by clap), one
+//! from a TOML file (by serde). [`Layer::over`] merges them, and [`Config::resolve`] checks the result: all other modules
+//! read values that are valid.
+//!
+//! To add a setting:
+//! 1. `layer.rs`: a line in `layer!` with its help, variable, value name and type. The flag and the TOML key follow from
+//!    its name.
+//! 2. `mod.rs`: a field of [`Config`], or of [`shard::Settings`] for a setting of a shard.
+//! 3. `resolve.rs`: its default and range.
+//! 4. `reload.rs`: its name in `reload!`, under `changed` if a reload applies it, under `fixed` if it needs a restart. It
+//!    does not compile without.
+//! 5. `describe.rs`: a limit is printed at the start with its cost.
+//! 6. `docs/configuration.md`: a row of the table, which a test compares with the code.
 
 mod describe;
 mod layer;
@@ -23,7 +33,7 @@ use ipnet::IpNet;
 use crate::ingest::{PublisherSettings, feed};
 use crate::shard;
 
-/// Why settings were not taken. The message names the setting, what was given and what is allowed.
+/// Why settings are invalid: the setting, its value and what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{setting}: {problem}")]
@@ -32,15 +42,15 @@ pub enum ConfigError {
     File { path: PathBuf, error: std::io::Error },
     #[error("configuration file {path}: {error}")]
     Toml { path: PathBuf, error: toml::de::Error },
-    #[error("environment variable {0} is not a setting; have {1}")]
+    #[error("unknown variable {0}: expected one of {1}")]
     Variable(String, String),
 }
 
-/// The ring in which trades and quotes wait to become bars: a fifth of a second of a million a second. They are fetched
-/// each tenth of a second, and sooner while many come.
+/// The ring of trades and quotes for the bars: a fifth of a second at a million records a second. It is read every tenth of
+/// a second, and more often while many records come.
 pub const BARS_RING_BYTES: usize = 16 << 20;
 
-/// Settings of a server, proven.
+/// The checked settings of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: SocketAddr,
@@ -52,19 +62,19 @@ pub struct Config {
     /// The feeds as they were given.
     pub feed_texts: Vec<String>,
     pub publish_token: Option<String>,
-    /// Without it, the operator's view is for this machine alone.
+    /// `None`: the operator view is served to this machine only.
     pub operator_token: Option<String>,
     pub enable_echo: bool,
-    /// Whose pages may use the server beside its own.
+    /// Origins, beside the server's own, whose pages may use it.
     pub allow_origin: Origins,
     pub log: String,
     /// Of all shards together.
     pub connections_max: u32,
     /// Of one address; 0 for no limit.
     pub connections_per_address_max: u32,
-    /// What the limits of an address do not hold for.
+    /// Addresses without the limits per address.
     pub addresses_exempt: Vec<IpNet>,
-    /// Proxies in front, which say whose connections theirs are.
+    /// Proxies whose `X-Forwarded-For` names the client.
     pub trusted_proxies: Vec<IpNet>,
     /// On one core; 0 for no limit.
     pub handshakes_per_s: u32,
@@ -95,7 +105,7 @@ pub struct Config {
     pub shard: shard::Settings,
 }
 
-/// What the machine has, for defaults and for what cannot be more.
+/// What the machine has, for defaults and limits.
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// Cores that this process may use.
@@ -110,7 +120,7 @@ impl Config {
         self.connections_max.div_ceil(self.cores.len() as u32)
     }
 
-    /// What a publisher that connects now is held to.
+    /// The limits of a publisher that connects now.
     pub fn publisher_settings(&self) -> PublisherSettings {
         PublisherSettings {
             packet_bytes_max: self.packet_bytes_max,
@@ -142,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_has_its_default() {
+    fn missing_settings_have_defaults() {
         let config = resolve("").unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:9001");
         assert_eq!(config.cores, [1, 2, 3, 4, 5]);
@@ -151,35 +161,38 @@ mod tests {
     }
 
     #[test]
-    fn core_lists_are_read_and_their_faults_named() {
+    fn core_lists_are_parsed_and_their_errors_named() {
         assert_eq!(resolve("cores = '0,2-4'").unwrap().cores, [0, 2, 3, 4]);
-        for (list, said) in
-            [("7", "core 7 is not one"), ("3-1", "runs backwards"), ("a", "\"a\" is not a core"), ("1,1", "twice")]
-        {
+        for (list, said) in [
+            ("7", "core 7 is not available"),
+            ("3-1", "expected 1-3"),
+            ("a", "invalid core or range \"a\""),
+            ("1,1", "once"),
+        ] {
             let error = resolve(&format!("cores = '{list}'")).unwrap_err();
             assert!(error.starts_with("cores: ") && error.contains(said), "{error}");
         }
     }
 
     #[test]
-    fn a_wrong_key_or_value_names_itself_and_what_is_allowed() {
+    fn errors_name_the_setting_and_what_was_expected() {
         for (toml, said) in [
             ("lisen = ''", "unknown field `lisen`"),
-            ("listen = 'here'", "listen: \"here\" is not ADDRESS:PORT"),
-            ("heartbeat_ms = 1", "heartbeat_ms: 1 is out of bounds; have 10 to 60000"),
-            ("ring_bytes = 3000000", "ring_bytes: 3000000 is not a power of two; 4194304 is the next"),
+            ("listen = 'here'", "listen: invalid address \"here\": expected ADDRESS:PORT"),
+            ("heartbeat_ms = 1", "heartbeat_ms: 1 is out of range: expected 10 to 60000"),
+            ("ring_bytes = 3000000", "ring_bytes: 3000000 is not a power of two: expected one such as 4194304"),
             ("connections_max = 1000000", "ulimit -n 200500"),
             ("connections_max = 6000000", "holds at most 1048576 connections, which is 5242880 on 5 shards"),
             ("publishers_max = 4096\npending_connections_max = 20000", "a descriptor limit of 24596"),
-            ("addresses_exempt = '10.0.0.0/33'", "addresses_exempt: \"10.0.0.0/33\" is not an address"),
-            ("trusted_proxies = '10.0.0.1,lb'", "trusted_proxies: \"lb\" is not an address"),
-            ("allow_origin = 'example.com'", "allow_origin: \"example.com\" is not an origin"),
+            ("addresses_exempt = '10.0.0.0/33'", "addresses_exempt: invalid address or network \"10.0.0.0/33\""),
+            ("trusted_proxies = '10.0.0.1,lb'", "trusted_proxies: invalid address or network \"lb\""),
+            ("allow_origin = 'example.com'", "allow_origin: invalid origin \"example.com\""),
             ("feed = ['simm']", "unknown feed \"simm\"; have sim"),
-            ("publish_token = 'a b'", "publish_token: wants"),
-            ("operator_token = ''", "operator_token: wants"),
-            ("bars_bytes = 1000", "bars_bytes: 1000 is out of bounds; have 0, or 1048576 to"),
-            ("compression = '10'", "compression: \"10\" is not a level; have off, or 1"),
-            ("inflate_ratio_max = 1", "inflate_ratio_max: 1 is out of bounds; have 2 to 1100"),
+            ("publish_token = 'a b'", "publish_token: invalid token"),
+            ("operator_token = ''", "operator_token: invalid token"),
+            ("bars_bytes = 1000", "bars_bytes: 1000 is out of range: expected 0, or 1048576 to"),
+            ("compression = '10'", "compression: invalid level \"10\": expected `off` or 1"),
+            ("inflate_ratio_max = 1", "inflate_ratio_max: 1 is out of range: expected 2 to 1100"),
         ] {
             let error = resolve(toml).unwrap_err();
             assert!(error.contains(said), "{toml}: {error}");
@@ -187,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn exempt_addresses_are_networks_or_single_ones_or_none() {
+    fn exempt_addresses_are_networks_or_addresses_or_none() {
         let texts =
             |toml: &str| resolve(toml).unwrap().addresses_exempt.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(texts(""), ["127.0.0.0/8", "::1/128"]);
@@ -196,7 +209,7 @@ mod tests {
             ["10.1.0.0/16", "192.0.2.7/32", "2001:db8::/32"]
         );
         assert!(texts("addresses_exempt = 'none'").is_empty());
-        assert!(resolve("").unwrap().trusted_proxies.is_empty(), "nobody is trusted unasked");
+        assert!(resolve("").unwrap().trusted_proxies.is_empty(), "no proxy is trusted by default");
     }
 
     #[test]
@@ -207,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upper_layer_hides_a_lower_one_setting_by_setting() {
+    fn an_upper_layer_overrides_single_settings() {
         let upper: Layer = toml::from_str("listen = '127.0.0.1:1'\nfeed = ['none']").unwrap();
         let lower: Layer = toml::from_str("listen = '127.0.0.1:2'\nheartbeat_ms = 50\nfeed = ['sim']").unwrap();
         let config = Config::resolve(upper.over(lower), &machine(), 1).unwrap();
@@ -216,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_variable_is_refused() {
+    fn a_misspelled_variable_is_refused() {
         let names = |name: &str| std::iter::once(name.to_owned());
         assert!(check_variables(names("TICKCAST_LISTEN")).is_ok());
         assert!(
             check_variables(names("TICKCAST_LISTN"))
                 .unwrap_err()
                 .to_string()
-                .contains("TICKCAST_LISTN is not a setting")
+                .contains("unknown variable TICKCAST_LISTN")
         );
     }
 }

@@ -1,9 +1,8 @@
-//! Origins, as browsers name them: whose pages may use the server beside its own.
+//! Origins of web pages, and the list of those whose pages may use the server.
 
 use std::fmt;
 
-/// Where a page is from: scheme, host and port. The port is absent where it is the scheme's own, and in schemes that have
-/// none.
+/// The origin of a page: scheme, host and port. The port is absent if it is the scheme's default, or the scheme has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
@@ -12,8 +11,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Reads `https://example.com` or `http://[::1]:8080`. `None` for other text, such as `null`, which pages of no origin
-    /// say.
+    /// Parses `https://example.com` or `http://[::1]:8080`. `None` for other text, such as `null`, which browsers send for
+    /// pages without an origin.
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -26,8 +25,8 @@ impl Origin {
         Some(Self { scheme, host, port })
     }
 
-    /// True where a request with this `Host` asks the origin itself. A `Host` without a port has that of the origin's
-    /// scheme: behind a proxy that ends TLS, a page is from `https` although the request comes as plain HTTP.
+    /// True if `host` is the host of this origin. Without a port it has the default of the origin's scheme: behind a proxy
+    /// that terminates TLS, the origin is `https` although the request arrives as plain HTTP.
     pub fn is_of_host(&self, host: &str) -> bool {
         let default = default_port(&self.scheme);
         split_authority(host).is_some_and(|(host, port)| {
@@ -51,7 +50,7 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Host, in small letters, and port. `None` where it is anything else.
+/// Host, in lower case, and port; `None` if the text is invalid.
 fn split_authority(text: &str) -> Option<(String, Option<u16>)> {
     let host_end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
     let (host, rest) = text.split_at(host_end);
@@ -67,7 +66,7 @@ fn split_authority(text: &str) -> Option<(String, Option<u16>)> {
     Some((host.to_ascii_lowercase(), port))
 }
 
-/// Whose pages may use the server beside its own.
+/// The origins, beside the server's own, whose pages may use the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     any: bool,
@@ -76,11 +75,11 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Reads a list such as `https://example.com,http://localhost:3000`, or `*`, or `none`. `null` may be in it: what pages
-    /// of no origin say, such as those of files.
+    /// Parses a list such as `https://example.com,http://localhost:3000`, or `*`, or `none`. It may contain `null`, which
+    /// browsers send for pages without an origin, such as files.
     ///
     /// # Errors
-    /// Which part is no origin, and what would be.
+    /// The invalid part, and what was expected.
     pub fn parse(list: &str) -> Result<Self, String> {
         match list.trim() {
             "none" => return Ok(Self::default()),
@@ -92,7 +91,7 @@ impl Origins {
             "null" => Ok("null".to_owned()),
             text => Origin::parse(text).map(|origin| origin.to_string()).ok_or_else(|| {
                 format!(
-                    "{text:?} is not an origin; write a list like https://example.com,http://localhost:3000 without paths, \
+                    "invalid origin {text:?}: expected a list like https://example.com,http://localhost:3000 without paths, \
                      or * for all, or none"
                 )
             }),
@@ -101,12 +100,12 @@ impl Origins {
         Ok(Self { any: false, listed: list.split(',').map(one).collect::<Result<_, _>>()? })
     }
 
-    /// True where every origin is allowed.
+    /// True if every origin is allowed.
     pub fn any(&self) -> bool {
         self.any
     }
 
-    /// True where no origin but the server's own is allowed.
+    /// True if only the server's own origin is allowed.
     pub fn none(&self) -> bool {
         !self.any && self.listed.is_empty()
     }
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_the_host_that_is_asked_is_of_the_same_origin() {
+    fn a_page_of_the_requested_host_has_the_same_origin() {
         for (origin, host) in [
             ("http://127.0.0.1:9001", "127.0.0.1:9001"),
             ("http://example.com", "example.com"),
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn another_host_or_port_is_another_origin_and_so_is_what_is_no_origin() {
+    fn another_host_or_port_is_another_origin() {
         for (origin, host) in [
             ("http://evil.example", "example.com"),
             ("http://example.com.evil.example", "example.com"),
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_as_browsers_write_origins_and_its_faults_are_named() {
+    fn a_list_of_origins_is_parsed_and_its_errors_named() {
         let list = Origins::parse("https://Example.com:443, http://localhost:3000,null").expect("a list");
         assert_eq!(list.to_string(), "https://example.com, http://localhost:3000, null");
         assert_eq!(list.entry("https://example.com"), Some("https://example.com"));
@@ -199,7 +198,7 @@ mod tests {
             ["example.com", "https://example.com/app", "*,https://a.example", "https://*.example.com", "", "a b"]
         {
             let problem = Origins::parse(wrong).expect_err(wrong);
-            assert!(problem.contains("not an origin") && problem.contains("https://example.com"), "{problem}");
+            assert!(problem.contains("invalid origin") && problem.contains("https://example.com"), "{problem}");
         }
     }
 }

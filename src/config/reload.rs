@@ -1,21 +1,21 @@
-//! Settings that are read again while the server runs: which can change, and what was asked of those that cannot.
+//! Reloading settings while the server runs: which can change, and which need a restart.
 
 use super::Config;
 use crate::shard;
 
-/// What a second reading came to.
+/// The outcome of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Settings that are others now.
+    /// Settings that have changed.
     pub changed: Vec<&'static str>,
-    /// Settings that would be others, and can be so at a start only.
+    /// Settings that were changed in the file but need a restart.
     pub fixed: Vec<&'static str>,
 }
 
 macro_rules! reload {
     (fixed: $($fixed:ident)*; changed: $($changed:ident)*; shard_fixed: $($kept:ident)*; shard: $($shard:ident)*;) => {
         impl Config {
-            /// Makes this second reading what can be in effect beside a server that was started with `old`.
+            /// Resets the settings that need a restart to those of `old`, the settings in effect.
             pub fn reload(&mut self, old: &Config) -> Reloaded {
                 // A setting that is in none of the lists does not compile.
                 let Config { $($fixed: _,)* $($changed: _,)* shard: _, feeds: _, other_cores: _ } = old;
@@ -46,13 +46,13 @@ macro_rules! reload {
     };
 }
 
-/// The name under which a field was given.
+/// The name of a field's setting.
 fn setting(field: &'static str) -> &'static str {
     if field == "feed_texts" { "feed" } else { field }
 }
 
 reload! {
-    // Sockets that listen, threads that are pinned, memory that is allotted, directories that are filled.
+    // They determine sockets, threads and memory that exist already.
     fixed: listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes send_buffer_bytes
         stale_ms;
     changed: publish_token operator_token enable_echo allow_origin log connections_per_address_max addresses_exempt
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_change_does_and_what_cannot_is_named_and_stays() {
+    fn fixed_settings_keep_their_values_and_are_reported() {
         let old = config("publish_token = 'a'");
         let mut new = config("ring_bytes = 4194304\npublish_token = 'b'\nidle_timeout_ms = 5000\nfeed = ['none']");
         let Reloaded { changed, fixed } = new.reload(&old);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_again_changes_nothing() {
+    fn reloading_the_same_settings_changes_nothing() {
         let mut again = config("");
         assert_eq!(again.reload(&config("")), Reloaded { changed: vec![], fixed: vec![] });
     }

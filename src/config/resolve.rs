@@ -1,4 +1,4 @@
-//! What was typed becomes what is proven: defaults, bounds, and what the machine can hold.
+//! From a layer of settings to a checked configuration: defaults, ranges, and the limits of the machine.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +13,7 @@ const DESCRIPTORS_RESERVED: u64 = 500;
 /// The kernel's own limit on the registered files of one ring (`IORING_MAX_FIXED_FILES`).
 pub const SLOTS_MAX: u64 = 1 << 20;
 
-/// A setting of the layer within its bounds, or its default.
+/// A setting of the layer, checked against its range, or its default.
 macro_rules! within {
     ($layer:ident.$name:ident, $default:expr, $least:expr, $most:expr) => {
         within(stringify!($name), $layer.$name, $default, $least, $most)?
@@ -21,7 +21,10 @@ macro_rules! within {
 }
 
 impl Config {
-    /// Proves the settings.
+    /// Checks the settings and fills in the defaults.
+    ///
+    /// # Errors
+    /// The setting, its value and what was expected.
     pub fn resolve(layer: Layer, machine: &Machine, epoch: u32) -> Result<Self, ConfigError> {
         let cores = resolve_cores(layer.cores.as_deref(), machine)?;
         let other_cores = without(&machine.cores, &cores);
@@ -112,13 +115,15 @@ fn within<T: PartialOrd + std::fmt::Display>(
     match given {
         None => Ok(default),
         Some(given) if given >= least && given <= most => Ok(given),
-        Some(given) => Err(value(setting, format!("{given} is out of bounds; have {least} to {most}"))),
+        Some(given) => Err(value(setting, format!("{given} is out of range: expected {least} to {most}"))),
     }
 }
 
 fn resolve_listen(listen: &str) -> Result<SocketAddr, ConfigError> {
     listen.parse().map_err(|_| {
-        let problem = format!("{listen:?} is not ADDRESS:PORT; for example 127.0.0.1:9001, 0.0.0.0:9001 or [::]:9001");
+        let problem = format!(
+            "invalid address {listen:?}: expected ADDRESS:PORT, such as 127.0.0.1:9001, 0.0.0.0:9001 or [::]:9001"
+        );
         value("listen", problem)
     })
 }
@@ -127,7 +132,7 @@ fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
     let bytes = within("ring_bytes", given, 32 << 20, 2 << 20, 2 << 30)?;
     if !bytes.is_power_of_two() {
         let near = bytes.next_power_of_two();
-        return Err(value("ring_bytes", format!("{bytes} is not a power of two; {near} is the next")));
+        return Err(value("ring_bytes", format!("{bytes} is not a power of two: expected one such as {near}")));
     }
     Ok(bytes)
 }
@@ -139,7 +144,7 @@ fn resolve_bars_bytes(given: Option<usize>) -> Result<usize, ConfigError> {
         Some(bytes) if bytes == 0 || BOUNDS.contains(&bytes) => Ok(bytes),
         Some(bytes) => {
             let (least, most) = (BOUNDS.start(), BOUNDS.end());
-            Err(value("bars_bytes", format!("{bytes} is out of bounds; have 0, or {least} to {most}")))
+            Err(value("bars_bytes", format!("{bytes} is out of range: expected 0, or {least} to {most}")))
         }
     }
 }
@@ -150,7 +155,7 @@ fn resolve_compression(given: &str) -> Result<Option<u8>, ConfigError> {
         level => match level.parse() {
             Ok(level @ 1..=9) => Ok(Some(level)),
             _ => {
-                let problem = format!("{level:?} is not a level; have off, or 1 (fast) to 9 (small)");
+                let problem = format!("invalid level {level:?}: expected `off` or 1 (fastest) to 9 (smallest)");
                 Err(value("compression", problem))
             }
         },
@@ -163,9 +168,10 @@ fn resolve_feeds(specs: &[String]) -> Result<Vec<feed::Spec>, ConfigError> {
 
 fn resolve_token(setting: &'static str, token: Option<String>) -> Result<Option<String>, ConfigError> {
     match token {
-        Some(token) if token.is_empty() || token.bytes().any(|byte| !byte.is_ascii_graphic()) => {
-            Err(value(setting, "wants one or more printable ASCII characters without spaces".to_owned()))
-        }
+        Some(token) if token.is_empty() || token.bytes().any(|byte| !byte.is_ascii_graphic()) => Err(value(
+            setting,
+            "invalid token: expected one or more printable ASCII characters without spaces".to_owned(),
+        )),
         token => Ok(token),
     }
 }
@@ -177,12 +183,12 @@ pub fn descriptors_needed(connections: u64, shards: u64) -> u64 {
 
 fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> Result<u32, ConfigError> {
     let (descriptors, shards) = (machine.descriptors_max, shards as u64);
-    // A client needs no descriptor of the process, but the kernel bounds each ring's table by the same limit.
+    // A slot needs no descriptor of the process, but the kernel limits each ring's table by the same number.
     let possible = (descriptors.saturating_sub(DESCRIPTORS_RESERVED)).min(SLOTS_MAX) * shards;
     let problem = match given.map(u64::from) {
         None => return Ok(possible.clamp(1, 1_000_000) as u32),
-        Some(0) => "0 is out of bounds; have 1 and more".to_owned(),
-        // No descriptor limit mends this.
+        Some(0) => "0 is out of range: expected at least 1".to_owned(),
+        // No descriptor limit helps here.
         Some(given) if given > SLOTS_MAX * shards => format!(
             "{given} connections are too many: a shard's ring holds at most {SLOTS_MAX} connections, which is {} on \
              {shards} shards; ask for as many, or give more cores with --cores",
@@ -200,7 +206,7 @@ fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> 
     Err(value("connections_max", problem))
 }
 
-/// Pending connections and publishers have descriptors of the process: there must be as many.
+/// Pending connections and publishers have descriptors of the process.
 fn resolve_pending_connections(given: Option<u32>, publishers_max: u32, machine: &Machine) -> Result<u32, ConfigError> {
     let descriptors = machine.descriptors_max;
     let pending = match given {
@@ -229,7 +235,7 @@ fn resolve_networks(setting: &'static str, list: &str) -> Result<Vec<IpNet>, Con
         let one = || text.parse::<IpAddr>().ok().map(IpNet::from);
         text.parse().ok().or_else(one).ok_or_else(|| {
             let problem =
-                format!("{text:?} is not an address or a network; write a list like 10.0.0.0/8,192.0.2.7,::1, or none");
+                format!("invalid address or network {text:?}: expected a list like 10.0.0.0/8,192.0.2.7,::1, or none");
             value(setting, problem)
         })
     };
@@ -246,16 +252,16 @@ fn resolve_cores(list: Option<&str>, machine: &Machine) -> Result<Vec<usize>, Co
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let number = |text: &str| text.trim().parse::<usize>().ok();
         let (Some(first), Some(last)) = (number(first), number(last)) else {
-            return Err(value("cores", format!("{part:?} is not a core or a range; write a list like 0,2-5")));
+            return Err(value("cores", format!("invalid core or range {part:?}: expected a list like 0,2-5")));
         };
         if first > last {
-            return Err(value("cores", format!("the range {part:?} runs backwards; write {last}-{first}")));
+            return Err(value("cores", format!("invalid range {part:?}: expected {last}-{first}")));
         }
         for core in first..=last {
             if !machine.cores.contains(&core) {
                 return Err(value(
                     "cores",
-                    format!("core {core} is not one of this process; have {:?}", machine.cores),
+                    format!("core {core} is not available to this process: expected cores of {:?}", machine.cores),
                 ));
             }
             cores.push(core);
@@ -265,12 +271,12 @@ fn resolve_cores(list: Option<&str>, machine: &Machine) -> Result<Vec<usize>, Co
     let named = cores.len();
     cores.dedup();
     if cores.len() < named {
-        return Err(value("cores", format!("{list:?} names a core twice")));
+        return Err(value("cores", format!("invalid list {list:?}: expected each core once")));
     }
     Ok(cores)
 }
 
-/// The cores that are left, or all of them where none is.
+/// The cores that are not taken, or all if none is left.
 fn without(all: &[usize], taken: &[usize]) -> Vec<usize> {
     let left: Vec<usize> = all.iter().copied().filter(|core| !taken.contains(core)).collect();
     if left.is_empty() { all.to_vec() } else { left }

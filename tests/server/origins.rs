@@ -174,7 +174,7 @@ fn sighup_changes_the_list() {
     }
     write("evil.example");
     server.program.signal(Signal::HUP);
-    server.program.wait_for_stderr("allow_origin: \"evil.example\" is not an origin");
+    server.program.wait_for_stderr("allow_origin: invalid origin \"evil.example\"");
     assert_eq!(upgrade_status(server.address, "/v1/stream", "here", &[EVIL]), 101, "the list is unchanged");
 }
 

@@ -67,7 +67,7 @@ fn sighup_changes_some_settings_and_names_the_others() {
 fn a_file_with_an_error_changes_nothing() {
     let configured = ConfiguredServer::start("publish_token = 'old'", &[]);
     for (toml, output) in [
-        ("publish_token = 'new'\nheartbeat_ms = 1", "nothing was changed: heartbeat_ms: 1 is out of bounds"),
+        ("publish_token = 'new'\nheartbeat_ms = 1", "nothing was changed: heartbeat_ms: 1 is out of range"),
         ("publish_token = 'new'\nheartbeats = 1", "unknown field `heartbeats`"),
         ("publish_token = 'new'\nlog = 'tickcast=loud'", "invalid filter \"tickcast=loud\""),
         ("publish_token = ", "nothing was changed: configuration file"),
