@@ -1,11 +1,14 @@
-//! The server is killed and started again: clients come back with their tokens, are told that these are of no use any
-//! more, and are right again.
+//! A killed server or publisher that is started again. Clients reconnect with their tokens, learn that the epoch is a new
+//! one, and have the current values again.
+
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tickcast_protocol::Side;
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
+use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::{Client, Received, records_of};
 use tickcast_test_support::server::{Program, Server};
 
@@ -40,7 +43,7 @@ impl Publisher {
     }
 }
 
-/// What a client has after it has read up to the trade with this price: its token, and the newest bid.
+/// Reads up to the trade with this price; returns the token and the newest bid.
 fn read_to(client: &mut Client, px: i64) -> ((u32, u64), i64) {
     let mut bid_px = 0;
     loop {
@@ -51,8 +54,8 @@ fn read_to(client: &mut Client, px: i64) -> ((u32, u64), i64) {
                 continue;
             }
             match RecordKind::from_wire(record.header.kind) {
-                Some(RecordKind::Quote) => bid_px = Quote::read(&record.bytes).expect("whole").bid_px,
-                Some(RecordKind::Trade) => at_end |= Trade::read(&record.bytes).expect("whole").px == px,
+                Some(RecordKind::Quote) => bid_px = Quote::read(&record.bytes).expect("a complete record").bid_px,
+                Some(RecordKind::Trade) => at_end |= Trade::read(&record.bytes).expect("a complete record").px == px,
                 _ => {}
             }
         }
@@ -66,19 +69,32 @@ fn read_to(client: &mut Client, px: i64) -> ((u32, u64), i64) {
 fn resume(client: &mut Client, (epoch, position): (u32, u64)) -> Value {
     let channels = ["quote", "trade"];
     let (op, symbols) = ("resume", ["A", "B"]);
-    let ask =
+    let request =
         json!({"op": op, "id": 3, "epoch": epoch, "position": position, "channels": channels, "symbols": symbols});
-    client.send_text(&ask.to_string());
+    client.send_text(&request.to_string());
     client.reply()
 }
 
-/// A server on the address of one that is gone.
+/// A server on the address of one that was stopped.
 fn start_again(address: std::net::SocketAddr) -> Server {
     Server::spawn(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()))
 }
 
+/// Requests the snapshot of A until it has this state: a shard learns it after the sequencer has counted it.
+#[track_caller]
+fn wait_for_state(server: &Server, state: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let snapshot = server.get("/v1/snapshot/A").json();
+        if snapshot["state"] == state {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not {state}: {snapshot}");
+    }
+}
+
 #[test]
-fn clients_of_a_killed_server_come_back_to_a_new_epoch_and_are_right_again() {
+fn after_a_restart_clients_get_a_snapshot_of_the_new_epoch() {
     let server = Server::start(PUBLISHING);
     let mut publisher = Publisher::open(&server);
     let mut client = server.client();
@@ -87,12 +103,12 @@ fn clients_of_a_killed_server_come_back_to_a_new_epoch_and_are_right_again() {
     let (token, bid_px) = read_to(&mut client, 149);
     assert_eq!(bid_px, 149);
 
-    // A connection that is lost while the server stays goes on with what it missed.
+    // A client that lost its connection gets the records that it missed.
     drop(client);
     publisher.publish(150, 10);
     let mut client = server.client();
-    let answer = resume(&mut client, token);
-    assert_eq!((&answer["how"], &answer["from"]), (&json!("replay"), &json!(token.1 + 1)), "{answer}");
+    let response = resume(&mut client, token);
+    assert_eq!((&response["how"], &response["from"]), (&json!("replay"), &json!(token.1 + 1)), "{response}");
     let (token, bid_px) = read_to(&mut client, 159);
     assert_eq!(bid_px, 159);
 
@@ -104,8 +120,8 @@ fn clients_of_a_killed_server_come_back_to_a_new_epoch_and_are_right_again() {
     publisher.publish(200, 5);
     server.wait_for_metric("tickcast_sequencer_records_total", |records| records == 2 + 5 * 4);
     let mut client = server.client();
-    let answer = resume(&mut client, token);
-    assert_eq!((&answer["type"], &answer["how"]), (&json!("resumed"), &json!("snapshot")), "{answer}");
+    let response = resume(&mut client, token);
+    assert_eq!((&response["type"], &response["how"]), (&json!("resumed"), &json!("snapshot")), "{response}");
     let ((epoch, _), bid_px) = read_to(&mut client, 204);
     assert!(epoch != token.0 && bid_px == 204, "epoch {epoch} after {}, bid {bid_px}", token.0);
     publisher.publish(205, 1);
@@ -113,22 +129,21 @@ fn clients_of_a_killed_server_come_back_to_a_new_epoch_and_are_right_again() {
 }
 
 #[test]
-fn what_a_killed_publisher_leaves_is_stale_and_live_again_when_it_is_back() {
+fn instruments_of_a_killed_publisher_are_stale_until_it_is_back() {
     let server = Server::start(PUBLISHING);
     let mut publisher = Publisher::open(&server);
     publisher.publish(100, 1);
     let mut subscriber = server.subscriber(&["trade"], &["A"]);
     assert_eq!(subscriber.record().header.sequence.get(), 1);
-    // Without a close, as a process does that was killed.
+    // Without a close frame, like a killed process.
     drop(publisher);
     server.wait_for_metric("tickcast_stale_instruments", |stale| stale == 2);
     server.wait_for_metric("tickcast_source_losses_total", |losses| losses == 1);
-    let shown = |state: &str| server.get("/v1/snapshot/A").text().contains(&format!(r#""state":"{state}""#));
-    assert!(shown("stale"));
+    wait_for_state(&server, "stale");
     let mut publisher = Publisher::open(&server);
     publisher.publish(101, 1);
-    assert_eq!(subscriber.record().header.sequence.get(), 2, "its numbers go on");
+    assert_eq!(subscriber.record().header.sequence.get(), 2, "sequences continue");
     assert_eq!(subscriber.states, [(1, 'S'), (0, 'S'), (0, 'L'), (1, 'L')]);
     server.wait_for_metric("tickcast_stale_instruments", |stale| stale == 0);
-    assert!(shown("live"));
+    wait_for_state(&server, "live");
 }

@@ -1,16 +1,70 @@
 //! The end of the server by a signal: it drains, closes its clients with a time to reconnect, and exits.
 
+use std::io::Write;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tickcast_test_support::client::{Client, Received, Record, records_of};
+use tickcast_test_support::http::connect;
 use tickcast_test_support::publisher::{Publisher, TRADE, trade};
-use tickcast_test_support::server::{SMALL_MARKET, Server};
+use tickcast_test_support::server::{Program, SMALL_MARKET, Server};
+
+/// A market that fills any socket that is not read.
+const FAST_MARKET: &str = "sim:instruments=200,rate=20000,seed=1";
 
 /// Expects the message `closing`; returns its time to reconnect.
 fn expect_closing(client: &mut Client) -> u64 {
     let closing = client.reply();
     assert_eq!((&closing["type"], &closing["reason"]), (&json!("closing"), &json!("going_away")), "{closing}");
     closing["reconnect_ms"].as_u64().expect("a time to reconnect")
+}
+
+#[test]
+fn a_signal_closes_the_clients_and_exits_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Server::start(&["--feed", SMALL_MARKET]);
+        let mut silent = server.client();
+        let mut busy = server.client();
+        busy.send_text(r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["*"]}"#);
+        assert_eq!(busy.reply()["type"], "subscribed");
+        silent.ping();
+        server.program.signal(signal);
+        for mut client in [silent, busy] {
+            let closing = client.reply();
+            assert_eq!((closing["type"].as_str(), closing["reason"].as_str()), (Some("closing"), Some("going_away")));
+            assert!(closing["reconnect_ms"].as_u64().is_some_and(|ms| ms > 0), "{closing}");
+            client.expect_close(1001, &["stopping"]);
+        }
+        let exit = server.program.wait_for_exit();
+        assert_eq!(exit.code, Some(0), "{exit:?}");
+        assert!(!exit.stderr.contains("panicked") && !exit.stderr.contains("ERROR"), "{}", exit.stderr);
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_delay_the_end() {
+    let args = ["--feed", FAST_MARKET, "--send-buffer-bytes", "4096", "--drain-timeout-ms", "200"];
+    let server = Server::start(&args);
+    let mut stalled = server.client();
+    socket2::SockRef::from(stalled.tcp()).set_recv_buffer_size(4096).expect("a TCP socket");
+    stalled.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["*"]}"#);
+    server.wait_for_metric("tickcast_short_sends_total", |count| count > 0);
+    let exit = server.stop(Signal::TERM);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    drop(stalled);
+}
+
+#[test]
+fn the_port_is_free_right_after_the_end() {
+    // An address that no other test uses: no connection of theirs can take the port.
+    let first = Server::spawn(Program::command(&["--listen", "127.0.0.77:0", "--feed", "none"]));
+    let address = first.address;
+    let mut client = first.client();
+    client.ping();
+    assert_eq!(first.stop(Signal::TERM).code, Some(0));
+    let second = Server::spawn(Program::command(&["--listen", &address.to_string(), "--feed", "none"]));
+    assert_eq!(second.address, address);
+    second.client().ping();
 }
 
 #[test]
@@ -106,4 +160,13 @@ fn an_echo_is_closed_with_1001() {
     server.program.signal(Signal::TERM);
     echo.expect_close(1001, &["stopping"]);
     assert_eq!(server.program.wait_for_exit().code, Some(0));
+}
+
+#[test]
+fn a_partial_request_does_not_delay_the_end() {
+    let server = Server::start(&["--feed", "none"]);
+    let mut idle = connect(server.address);
+    idle.write_all(b"GET").expect("the server reads");
+    server.client().ping();
+    assert_eq!(server.stop(Signal::TERM).code, Some(0), "the exit code");
 }

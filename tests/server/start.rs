@@ -4,10 +4,13 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use rustix::process::Signal;
 use tempfile::TempDir;
+use tickcast_test_support::http::send_request;
 use tickcast_test_support::server::{Program, Server};
 
 /// Runs the program, and asserts that it exits with 2, prints all `parts` on stderr, and does not serve.
@@ -197,4 +200,23 @@ fn a_variable_may_name_the_configuration_file() {
     let mut command = Program::command(&[]);
     command.env("TICKCAST_CONFIG", path);
     assert_eq!(Server::spawn(command).address.ip().to_string(), "127.0.0.5");
+}
+
+#[test]
+fn a_closed_stdout_does_not_stop_the_server() {
+    let free = std::net::TcpListener::bind("127.0.0.78:0").expect("a free port").local_addr().expect("it is bound");
+    let mut command = Program::command(&["--listen", &free.to_string(), "--feed", "none", "--log", "debug"]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut child = command.stdout(writer).stderr(Stdio::null()).spawn().expect("the program starts");
+    let response = loop {
+        assert!(child.try_wait().expect("it is a child of this process").is_none(), "the program has exited");
+        if std::net::TcpStream::connect(free).is_ok() {
+            break send_request(free, b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n");
+        }
+    };
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).expect("it is a child of this process");
+    let code = child.wait().expect("it is a child of this process").code();
+    assert_eq!((response.status, code), (200, Some(0)));
 }

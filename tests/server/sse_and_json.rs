@@ -1,4 +1,4 @@
-//! The other ways in, on the running server: `/v1/sse`, and JSON over WebSocket.
+//! JSON: Server-Sent Events at `/v1/sse`, and JSON over WebSocket.
 
 use std::io::Write;
 
@@ -12,12 +12,12 @@ use tickcast_test_support::http::send_request;
 use tickcast_test_support::server::{Program, SMALL_MARKET, Server, WatchedServer};
 use tickcast_test_support::sse::{Event, SseClient};
 
-/// One shard: a publisher's record is at every visitor's shard or at none.
+/// One shard, so that a published record is visible to every client at the same time.
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t", "--cores", "0"];
 const JSON: (&str, &str) = ("sec-websocket-protocol", "tickcast.v1+json");
 const ACCEPT: &str = "Accept: text/event-stream\r\n";
 
-/// Publishes A at two decimals and B in thousands.
+/// Publishes A with two decimals and B in thousands.
 struct Publisher(Client);
 
 impl Publisher {
@@ -30,7 +30,7 @@ impl Publisher {
         Self(client)
     }
 
-    /// A quote and a trade of each.
+    /// A quote and a trade of each instrument.
     fn publish(&mut self, px: i64) {
         let mut body = Vec::new();
         for instrument in 1..=2 {
@@ -46,7 +46,7 @@ impl Publisher {
     }
 }
 
-/// Reads trades up to this id; each follows the one before it.
+/// Reads trades up to this id; asserts that none is missing.
 #[track_caller]
 fn read_trades(source: &mut SseClient, last: &mut u64, to: u64) {
     while *last < to {
@@ -56,13 +56,13 @@ fn read_trades(source: &mut SseClient, last: &mut u64, to: u64) {
 }
 
 #[test]
-fn the_head_is_one_of_a_stream_and_its_body_ends_with_the_connection() {
+fn the_response_head_is_that_of_an_event_stream() {
     let server = Server::start(PUBLISHING);
     let mut source = SseClient::connect(server.address, "/v1/sse?symbols=*", "");
     let head = send_request(server.address, b"HEAD /v1/sse?symbols=* HTTP/1.1\r\nHost: here\r\n\r\n");
     assert!(head.body.is_empty());
-    for answer in [&source.head, &head] {
-        assert_eq!(answer.status, 200);
+    for response in [&source.head, &head] {
+        assert_eq!(response.status, 200);
         for (name, value) in [
             ("content-type", Some("text/event-stream")),
             ("cache-control", Some("no-store")),
@@ -71,7 +71,7 @@ fn the_head_is_one_of_a_stream_and_its_body_ends_with_the_connection() {
             ("content-length", None),
             ("transfer-encoding", None),
         ] {
-            assert_eq!(answer.header(name), value, "{name}");
+            assert_eq!(response.header(name), value, "{name}");
         }
     }
     let welcome = source.next_event().expect("a welcome");
@@ -83,10 +83,10 @@ fn the_head_is_one_of_a_stream_and_its_body_ends_with_the_connection() {
 }
 
 #[test]
-fn what_cannot_be_taken_is_refused_in_http_with_the_parameter_and_what_would_be_right() {
-    let mut scene = WatchedServer::start(&["--subscriptions-max", "4"]);
-    let server = &scene.server;
-    for (query, code, said) in [
+fn bad_parameters_get_a_400_that_names_the_parameter() {
+    let mut watched = WatchedServer::start(&["--subscriptions-max", "4"]);
+    let server = &watched.server;
+    for (query, code, parts) in [
         ("", "bad_request", "symbols: missing: expected a list"),
         ("?symbols=", "bad_request", "symbols[0]: \"\" is empty"),
         ("?symbols=*&channels=quotes", "bad_request", "unknown channel \"quotes\": expected quote, trade"),
@@ -96,29 +96,29 @@ fn what_cannot_be_taken_is_refused_in_http_with_the_parameter_and_what_would_be_
         ("?symbols=*&last_event_id=x", "bad_request", "last_event_id: invalid value \"x\": expected EPOCH-POSITION"),
         ("?symbols=A,B,C", "limit", "symbols: 6 subscriptions (symbols times channels): expected at most 4"),
     ] {
-        // Also for a browser: it would ask the same again and again.
+        // Also for a browser, which would otherwise repeat the request forever.
         let path = format!("/v1/sse{query}");
         let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\n{ACCEPT}\r\n");
-        send_request(server.address, request.as_bytes()).assert_refusal(400, code, &[said]);
+        send_request(server.address, request.as_bytes()).assert_refusal(400, code, &[parts]);
         let head = send_request(server.address, request.replacen("GET", "HEAD", 1).as_bytes());
         assert!(head.status == 400 && head.body.is_empty(), "{head:?}");
     }
     for method in ["POST", "OPTIONS", "DELETE"] {
         let request = format!("{method} /v1/sse?symbols=* HTTP/1.1\r\nHost: here\r\n\r\n");
-        let answer = send_request(server.address, request.as_bytes());
-        answer.assert_refusal(405, "method_not_allowed", &[method, "GET, HEAD"]);
-        assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+        let response = send_request(server.address, request.as_bytes());
+        response.assert_refusal(405, "method_not_allowed", &[method, "GET, HEAD"]);
+        assert_eq!(response.header("allow"), Some("GET, HEAD"));
     }
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }
 
 #[test]
-fn a_page_of_an_origin_that_is_listed_reads_events_and_a_stranger_does_not() {
+fn pages_of_listed_origins_may_read_events() {
     let server = Server::start(&[PUBLISHING, &["--allow-origin", "https://app.example"]].concat());
     let path = "/v1/sse?symbols=*";
-    let ours = SseClient::connect(server.address, path, "Origin: https://app.example\r\n");
-    assert_eq!(ours.head.header("access-control-allow-origin"), Some("https://app.example"));
-    assert_eq!(ours.head.header("vary"), Some("Origin"));
+    let listed = SseClient::connect(server.address, path, "Origin: https://app.example\r\n");
+    assert_eq!(listed.head.header("access-control-allow-origin"), Some("https://app.example"));
+    assert_eq!(listed.head.header("vary"), Some("Origin"));
     let own = SseClient::connect(server.address, path, "Origin: http://here\r\n");
     assert_eq!(own.head.header("access-control-allow-origin"), None);
     let request = |method: &str, lines: &str| {
@@ -129,16 +129,16 @@ fn a_page_of_an_origin_that_is_listed_reads_events_and_a_stranger_does_not() {
         "forbidden_origin",
         &["stranger", "--allow-origin"],
     );
-    // A library that fetches asks first whether it may send the id of the last event; a browser does not.
-    let asked = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n";
-    let preflight = request("OPTIONS", &format!("Origin: https://app.example\r\n{asked}"));
+    // A library that uses `fetch` sends a preflight for `Last-Event-ID`; `EventSource` does not.
+    let lines = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n";
+    let preflight = request("OPTIONS", &format!("Origin: https://app.example\r\n{lines}"));
     assert_eq!(preflight.status, 204, "{preflight:?}");
     let allowed = preflight.header("access-control-allow-headers");
     assert!(allowed.is_some_and(|allowed| allowed.contains("Last-Event-ID")), "{preflight:?}");
 }
 
-/// What is left of a record once the token, and what tells a snapshot, are taken away.
-fn plain(mut record: Value) -> Value {
+/// A record without its token and flags.
+fn without_token(mut record: Value) -> Value {
     let fields = record.as_object_mut().expect("an object");
     fields.remove("packet");
     fields.remove("flags");
@@ -146,7 +146,7 @@ fn plain(mut record: Value) -> Value {
 }
 
 #[test]
-fn both_ways_say_what_polling_says() {
+fn both_equal_the_polled_snapshot() {
     let server = Server::start(PUBLISHING);
     let mut publisher = Publisher::open(&server);
     publisher.publish(12_345);
@@ -160,15 +160,15 @@ fn both_ways_say_what_polling_says() {
     assert_eq!(client.reply()["type"], "welcome");
     client.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["B"]}"#);
     assert_eq!(client.reply()["type"], "subscribed");
-    let Received::Text(text) = client.receive() else { panic!("a list is text") };
+    let Received::Text(text) = client.receive() else { panic!("expected text") };
     let event =
         source.next_event().and_then(|_| source.next_event()).and_then(|_| source.next_event()).expect("a snapshot");
-    let of_socket: Value = serde_json::from_str(&text).expect("JSON");
-    for records in [&event.messages()[..], of_socket.as_array().expect("a list")] {
+    let from_socket: Value = serde_json::from_str(&text).expect("JSON");
+    for records in [&event.messages()[..], from_socket.as_array().expect("a list")] {
         let [definition, quote, trade] = records else { panic!("three records: {records:?}") };
         assert_eq!((&definition["type"], &definition["px_exp"]), (&json!("definition"), &json!(3)));
-        assert_eq!(plain(quote.clone()), plain(polled["quote"].clone()));
-        assert_eq!(plain(trade.clone()), plain(polled["trade"].clone()));
+        assert_eq!(without_token(quote.clone()), without_token(polled["quote"].clone()));
+        assert_eq!(without_token(trade.clone()), without_token(polled["trade"].clone()));
         assert_eq!(trade["packet"]["flags"], json!(["snapshot", "caught_up"]));
     }
     let token = &event.messages()[2]["packet"];
@@ -182,7 +182,7 @@ fn both_ways_say_what_polling_says() {
 }
 
 #[test]
-fn the_first_subprotocol_of_the_client_that_is_spoken_is_agreed_on() {
+fn the_first_known_subprotocol_is_accepted() {
     let server = Server::start(&["--feed", SMALL_MARKET]);
     for (offered, is_json) in [
         ("tickcast.v1+json", true),
@@ -198,13 +198,13 @@ fn the_first_subprotocol_of_the_client_that_is_spoken_is_agreed_on() {
 }
 
 #[test]
-fn json_goes_on_from_its_token_and_is_compressed_once_for_all() {
+fn json_resumes_from_its_token_and_is_compressed() {
     let args = ["--feed", "sim:instruments=50,rate=5000,seed=3", "--compression", "1", "--cores", "0"];
     let server = Server::start(&args);
-    // Two headers in one go.
+    // Two headers in one string.
     let offer = "permessage-deflate\r\nSec-WebSocket-Protocol: tickcast.v1+json";
-    let (agreed, mut client) = Client::connect_deflate(server.address, "/v1/stream", offer);
-    assert!(agreed.starts_with("permessage-deflate"), "{agreed}");
+    let (accepted, mut client) = Client::connect_deflate(server.address, "/v1/stream", offer);
+    assert!(accepted.starts_with("permessage-deflate"), "{accepted}");
     assert_eq!(client.reply()["type"], "welcome");
     client.send_text(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["*"]}"#);
     assert_eq!(client.reply()["type"], "subscribed");
@@ -224,30 +224,30 @@ fn json_goes_on_from_its_token_and_is_compressed_once_for_all() {
     server.wait_for_metric("tickcast_json_clients", |clients| clients == 1);
 }
 
-/// Reads so many messages of trades, each the next of its symbol; returns the last token.
+/// Reads messages; asserts that no trade is missing. Returns the last token.
 fn read_messages(client: &mut Client, sequences: &mut std::collections::HashMap<String, u64>, count: usize) -> Value {
     let mut token = Value::Null;
     for _ in 0..count {
         let message = match client.receive() {
             Received::Text(text) => serde_json::from_str(&text).expect("JSON"),
             Received::Reply(object) => object,
-            other => panic!("{other:?} came in place of JSON"),
+            other => panic!("received {other:?}, expected JSON"),
         };
         let records = message.as_array().cloned().unwrap_or_else(|| vec![message]);
-        token = records.last().expect("a list is of several")["packet"].clone();
-        assert!(token.is_object(), "a token with every message");
+        token = records.last().expect("a list is not empty")["packet"].clone();
+        assert!(token.is_object(), "every message has a token");
         for trade in records.iter().filter(|record| record["type"] == "trade") {
             let (symbol, sequence) = (trade["symbol"].as_str(), trade["sequence"].as_u64());
             let (symbol, sequence) = (symbol.expect("a text"), sequence.expect("a number"));
             let before = sequences.insert(symbol.to_owned(), sequence);
-            assert!(before.is_none_or(|before| sequence == before + 1), "{before:?}, then {trade}");
+            assert!(before.is_none_or(|before| sequence == before + 1), "{trade} after {before:?}");
         }
     }
     token
 }
 
 #[test]
-fn a_reader_that_was_cut_goes_on_from_its_last_event_without_a_hole() {
+fn an_sse_client_resumes_from_its_last_event() {
     let server = Server::start(PUBLISHING);
     let mut publisher = Publisher::open(&server);
     let path = "/v1/sse?symbols=A&channels=trade";
@@ -265,7 +265,7 @@ fn a_reader_that_was_cut_goes_on_from_its_last_event_without_a_hole() {
         assert_eq!((&resumed["how"], &resumed["id"]), (&json!("replay"), &json!(1)), "{resumed}");
         read_trades(&mut source, &mut last, 20 * round as u64);
     }
-    // A page that was opened anew has kept the id itself: it cannot write the header.
+    // A reloaded page cannot set the header, and sends its id in the query.
     let path = format!("{path}&last_event_id={}", source.last_event_id());
     publisher.publish(101);
     let mut source = SseClient::connect(server.address, &path, "");
@@ -274,21 +274,21 @@ fn a_reader_that_was_cut_goes_on_from_its_last_event_without_a_hole() {
 }
 
 #[test]
-fn an_id_that_cannot_be_gone_on_from_gets_a_snapshot_and_is_told() {
+fn an_unknown_last_event_id_gets_a_snapshot() {
     let server = Server::start(PUBLISHING);
     let mut publisher = Publisher::open(&server);
     publisher.publish(1);
     SseClient::connect(server.address, "/v1/sse?symbols=A", "").until_message("trade");
     for id in ["1-1", "0-0", "not-an-id", "42", "", "4294967295-18446744073709551615"] {
         let mut source = SseClient::connect(server.address, "/v1/sse?symbols=A", &format!("Last-Event-ID: {id}\r\n"));
-        let answer = if id.is_empty() { source.until_message("subscribed") } else { source.until_message("resumed") };
-        assert!(id.is_empty() || answer["how"] == "snapshot", "{id:?}: {answer}");
+        let response = if id.is_empty() { source.until_message("subscribed") } else { source.until_message("resumed") };
+        assert!(id.is_empty() || response["how"] == "snapshot", "{id:?}: {response}");
         assert_eq!(source.until_message("quote")["flags"], json!(["snapshot"]), "{id:?}");
     }
 }
 
 #[test]
-fn after_a_restart_an_event_source_is_right_again_by_itself() {
+fn after_a_restart_an_sse_client_gets_a_snapshot() {
     let server = Server::start(PUBLISHING);
     let address = server.address;
     let mut publisher = Publisher::open(&server);
@@ -302,23 +302,23 @@ fn after_a_restart_an_event_source_is_right_again_by_itself() {
     publisher.publish(9);
     let mut source = SseClient::connect(address, "/v1/sse?symbols=A", &line);
     assert_eq!(source.until_message("resumed")["how"], "snapshot");
-    // The publisher's record may be on its way.
+    // The record of the publisher may come after the snapshot.
     while source.until_message("quote")["bid_px"] != "0.09" {}
 }
 
 #[test]
-fn a_reader_that_came_before_its_instrument_gets_all_of_it_once_there_is_one() {
+fn an_sse_client_of_an_unknown_symbol_gets_it_once_it_is_defined() {
     let server = Server::start(PUBLISHING);
     let paths =
         ["/v1/sse?symbols=A,NEVER", "/v1/sse?symbols=NEVER,A&snapshot=false", "/v1/sse?symbols=A&conflate_ms=100"];
     let mut early = paths.map(|path| {
         let mut source = SseClient::connect(server.address, path, "");
-        let answer = source.until_message("subscribed");
-        let unknown = answer["unknown"].as_array().expect("a list");
-        assert!(answer["count"] == 0 && unknown.contains(&json!("A")), "{answer}");
+        let response = source.until_message("subscribed");
+        let unknown = response["unknown"].as_array().expect("a list");
+        assert!(response["count"] == 0 && unknown.contains(&json!("A")), "{response}");
         source
     });
-    // A client that can ask again is left to do so.
+    // A WebSocket client has to subscribe again.
     let mut client = Client::connect(server.address, "/v1/stream", &[JSON]);
     client.send_text(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["A"]}"#);
     client.send_text(r#"{"op":"subscribe","id":2,"channels":["trade"],"symbols":["B*"]}"#);
@@ -330,7 +330,7 @@ fn a_reader_that_came_before_its_instrument_gets_all_of_it_once_there_is_one() {
     for source in &mut early {
         let definition = source.until_message("definition");
         assert_eq!((&definition["symbol"], &definition["px_exp"]), (&json!("A"), &json!(-2)));
-        // From the first on, and each once: nothing of B is among them.
+        // Every trade of A, and none of B.
         read_trades(source, &mut 0, 5);
     }
     publisher.publish(6);
@@ -342,7 +342,7 @@ fn a_reader_that_came_before_its_instrument_gets_all_of_it_once_there_is_one() {
         let messages = match client.receive() {
             Received::Text(text) => serde_json::from_str(&text).expect("JSON"),
             Received::Reply(object) => vec![object],
-            other => panic!("{other:?} came in place of JSON"),
+            other => panic!("received {other:?}, expected JSON"),
         };
         assert!(messages.iter().all(|message: &Value| message["symbol"] != "A"), "{messages:?}");
         trades += messages.iter().filter(|message| message["type"] == "trade").count();
@@ -350,7 +350,7 @@ fn a_reader_that_came_before_its_instrument_gets_all_of_it_once_there_is_one() {
 }
 
 #[test]
-fn readers_who_want_the_same_are_one_audience_whether_they_came_before_the_instrument_or_after() {
+fn same_interest_shares_one_audience_regardless_of_definition_order() {
     let server = Server::start(PUBLISHING);
     let path = "/v1/sse?symbols=A,NEVER";
     let mut early = SseClient::connect(server.address, path, "");
@@ -370,7 +370,7 @@ fn readers_who_want_the_same_are_one_audience_whether_they_came_before_the_instr
 }
 
 #[test]
-fn a_reader_that_is_back_from_a_restart_before_its_publisher_is_right_again_by_itself() {
+fn an_sse_client_that_resumes_before_its_publisher_gets_all_its_records() {
     let server = Server::start(PUBLISHING);
     let address = server.address;
     let mut publisher = Publisher::open(&server);
@@ -382,18 +382,18 @@ fn a_reader_that_is_back_from_a_restart_before_its_publisher_is_right_again_by_i
     let id_before = line(&source);
     server.stop(Signal::KILL);
     let server = Server::spawn(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
-    let back = |id: &str, how: &str| {
+    let resume = |id: &str, how: &str| {
         let mut source = SseClient::connect(address, path, id);
         let resumed = source.until_message("resumed");
         assert_eq!((&resumed["how"], &resumed["unknown"]), (&json!(how), &json!(["A"])), "{resumed}");
         source
     };
-    let (mut stays, mut goes) = (back(&id_before, "snapshot"), back(&id_before, "snapshot"));
-    // The end of the snapshot, empty as it is, has a token: one from before the definition.
+    let (mut stays, mut goes) = (resume(&id_before, "snapshot"), resume(&id_before, "snapshot"));
+    // The empty packet that ends the snapshot has a token from before the definition.
     goes.until_message("packet");
     let id = line(&goes);
     drop(goes);
-    let mut again = back(&id, "replay");
+    let mut again = resume(&id, "replay");
     let mut publisher = Publisher::open(&server);
     (1..=3).for_each(|px| publisher.publish(px));
     read_trades(&mut stays, &mut 0, 3);
@@ -405,7 +405,7 @@ fn a_reader_that_is_back_from_a_restart_before_its_publisher_is_right_again_by_i
 }
 
 #[track_caller]
-fn ends_with(source: &mut SseClient, reason: &str) -> Event {
+fn expect_closing(source: &mut SseClient, reason: &str) -> Event {
     let mut last = None;
     while let Some(event) = source.next_event() {
         last = Some(event);
@@ -419,54 +419,56 @@ fn ends_with(source: &mut SseClient, reason: &str) -> Event {
 }
 
 #[test]
-fn a_drain_ends_streams_with_a_time_to_come_back_and_refuses_browsers_so_that_they_do() {
+fn a_drain_ends_streams_with_a_retry_time() {
     let server = Server::start(&["--feed", SMALL_MARKET, "--drain-ms", "600000", "--cores", "0"]);
     let mut first = SseClient::connect(server.address, "/v1/sse?symbols=*", "");
     let mut waits = server.client();
     first.until_message("quote");
     waits.ping();
     server.program.signal(Signal::TERM);
-    let last = ends_with(&mut first, "going_away");
+    let last = expect_closing(&mut first, "going_away");
     assert!(last.retry.is_some_and(|ms| (500..2500).contains(&ms)), "{last:?}");
     server.get("/v1/sse?symbols=*").assert_refusal(503, "unavailable", &["stopping"]);
     let mut refused = SseClient::connect(server.address, "/v1/sse?symbols=*", ACCEPT);
     let error = refused.next_event().expect("an error").messages().remove(0);
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("unavailable")), "{error}");
-    let last = ends_with(&mut refused, "unavailable");
+    let last = expect_closing(&mut refused, "unavailable");
     assert!(last.retry.is_some_and(|ms| (5000..7000).contains(&ms)), "{last:?}");
     server.stop(Signal::TERM);
 }
 
 #[test]
-fn slots_are_the_same_for_all_encodings() {
+fn sse_and_websocket_clients_share_connections_max() {
     let server = Server::start(&["--feed", SMALL_MARKET, "--connections-max", "2", "--cores", "0"]);
     let (_first, mut second) = (server.client(), SseClient::connect(server.address, "/v1/sse?symbols=*", ""));
     second.until_message("quote");
     server.get("/v1/sse?symbols=*").assert_refusal(503, "unavailable", &["connections_max"]);
-    let Err(refused) = Client::try_connect(server.address, "/v1/stream", &[]) else { panic!("all slots are taken") };
+    let Err(refused) = Client::try_connect(server.address, "/v1/stream", &[]) else {
+        panic!("the connection is accepted")
+    };
     refused.assert_refusal(503, "unavailable", &["connections_max"]);
     server.wait_for_metric("tickcast_refused_full_total", |count| count == 2);
 }
 
 #[test]
-fn a_reader_of_events_need_not_speak_and_is_not_heard() {
+fn an_sse_client_may_be_silent_and_its_input_is_ignored() {
     let args = ["--ping-interval-ms", "100", "--ping-timeout-ms", "200", "--idle-timeout-ms", "500"];
     let quick = ["--heartbeat-ms", "100", "--subscribe-timeout-ms", "100", "--requests-per-s", "5"];
     let server = Server::start(&[&["--feed", "none", "--cores", "0"], &args[..], &quick[..]].concat());
     let mut source = SseClient::connect(server.address, "/v1/sse?symbols=*", "");
     source.tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("the server reads");
-    // Two seconds of the server's time, in which a silent WebSocket client would have been closed three times over.
+    // A silent WebSocket client would have been closed three times in these two seconds.
     for _ in 0..20 {
         source.until_message("heartbeat");
     }
-    // Too much of it is a flood.
+    // Too much input is a flood.
     let mut flood = source.tcp.try_clone().expect("a socket");
     let flooding = std::thread::spawn(move || while flood.write_all(b"x").is_ok() {});
     let mut last = None;
     while let Ok(Some(event)) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| source.next_event())) {
         last = Some(event);
     }
-    flooding.join().expect("it ends");
+    flooding.join().expect("the thread ends");
     drop(last);
     server.wait_for_metric("tickcast_floods_total", |count| count == 1);
     server.wait_for_metric("tickcast_clients", |clients| clients == 0);
@@ -476,10 +478,10 @@ fn a_reader_of_events_need_not_speak_and_is_not_heard() {
 }
 
 #[test]
-fn a_reader_that_takes_nothing_is_closed_and_others_are_not_disturbed() {
-    let mut scene = WatchedServer::start(&["--slow-timeout-ms", "300", "--send-buffer-bytes", "4096"]);
-    let source = SseClient::connect(scene.server.address, "/v1/sse?symbols=*&channels=quote,trade,ticker,book", "");
-    scene.server.wait_for_metric("tickcast_slow_closed_total", |count| count == 1);
+fn a_slow_sse_client_is_closed() {
+    let mut watched = WatchedServer::start(&["--slow-timeout-ms", "300", "--send-buffer-bytes", "4096"]);
+    let source = SseClient::connect(watched.server.address, "/v1/sse?symbols=*&channels=quote,trade,ticker,book", "");
+    watched.server.wait_for_metric("tickcast_slow_closed_total", |count| count == 1);
     drop(source);
-    scene.assert_undisturbed();
+    watched.assert_undisturbed();
 }

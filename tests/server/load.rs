@@ -1,0 +1,123 @@
+//! `tickcast tap` and `tickcast load` against the server.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+use tickcast_test_support::server::{Program, SMALL_MARKET, Server};
+
+#[test]
+fn tap_prints_the_requested_number_of_records() {
+    let server = Server::start(&["--feed", SMALL_MARKET]);
+    let exit = Program::run(&["tap", &server.address.to_string(), "--count", "5", "--json"]);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    let lines: Vec<Value> = exit.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 5, "{}", exit.stdout);
+    assert!(lines.iter().all(|line| line["type"].is_string() && line["symbol"].is_string()), "{}", exit.stdout);
+}
+
+/// Runs the load generator: its report, and whether it has a result. On a busy machine the load generator may report that
+/// it was the bottleneck, and then it has none.
+fn load(args: &[&str]) -> (Value, bool) {
+    let exit = Program::run(&[&["load"], args, &["--json"]].concat());
+    let is_result = exit.code == Some(0);
+    assert!(is_result || exit.code == Some(3), "{exit:?}");
+    let report: Value = serde_json::from_str(&exit.stdout).expect("JSON");
+    assert_eq!(report["sequence_violations"], 0, "{report}");
+    // The report names the bottleneck, of its own run or of a run that it compares.
+    let has_bottleneck = |report: &Value| report["bottlenecks"].as_array().is_some_and(|all| !all.is_empty());
+    let compared = report["compared"]["runs"].as_array().into_iter().flatten();
+    let named = has_bottleneck(&report) || compared.into_iter().any(|run| has_bottleneck(&run["report"]));
+    assert_eq!(named, !is_result, "{report}");
+    assert!(report["measured"].is_object() || named, "{report}");
+    (report, is_result)
+}
+
+#[test]
+fn load_finds_no_violations() {
+    let server = Server::start(&["--feed", SMALL_MARKET]);
+    let address = server.address.to_string();
+    let (report, is_result) =
+        load(&[&address, "--clients", "20", "--processes", "2", "--seconds", "1", "--warmup", "0"]);
+    assert_eq!((&report["connected"], &report["refused"]), (&20.into(), &serde_json::json!({})));
+    if is_result {
+        assert!(report["server"]["pid"].as_u64().is_some_and(|pid| pid > 0), "{report}");
+        assert_eq!(report["measured"]["latency_origin"], "received");
+    }
+}
+
+#[test]
+fn load_accounts_for_every_published_record() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t/o+k%"]);
+    let address = server.address.to_string();
+    let publish = ["--publish", "2000", "--publish-token", "t/o+k%", "--instruments", "7", "--burst", "5"];
+    for (shape, channel) in [("all", "quote"), ("one", "raw"), ("random:3", "trade")] {
+        let time =
+            ["--clients", "12", "--seconds", "1", "--warmup", "0", "--shape", shape, "--publish-channel", channel];
+        let (report, _) = load(&[&[address.as_str()], &publish[..], &time].concat());
+        let delivered = &report["delivered"];
+        assert_eq!((&delivered["clients"], &delivered["missing"]), (&12.into(), &0.into()), "{shape}: {report}");
+        assert!(delivered["expected"].as_u64().is_some_and(|expected| expected > 1000), "{shape}: {report}");
+    }
+}
+
+#[test]
+fn load_with_storm_churn_and_stalls_misses_no_record() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
+    let address = server.address.to_string();
+    let publish = ["--publish", "500", "--publish-token", "t", "--clients", "20", "--seconds", "2", "--warmup", "0"];
+    let disturb = ["--storm", "50", "--churn", "3", "--stalled", "20", "--stall-for", "1"];
+    let (report, _) = load(&[&[address.as_str()], &publish[..], &disturb].concat());
+    assert_eq!((&report["storm"]["connected"], &report["stalled"]), (&50.into(), &4.into()), "{report}");
+    assert!(report["churned"].as_u64().is_some_and(|churned| churned > 0), "{report}");
+    assert_eq!(report["delivered"]["missing"], 0, "{report}");
+}
+
+#[test]
+fn load_compares_attacked_runs_with_calm_ones() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
+    let address = server.address.to_string();
+    let publish = ["--publish", "200", "--publish-token", "t", "--clients", "10", "--seconds", "1", "--warmup", "0"];
+    let kinds = "slow-headers,half-open,pings,subscribes,connects";
+    let attack = ["--attack", kinds, "--attack-connections", "8", "--attack-rate", "500"];
+    let (report, _) = load(&[&[address.as_str()], &publish[..], &attack].concat());
+    let counts = report["attack"].as_array().expect("a list");
+    assert_eq!(counts.len(), 5, "{report}");
+    assert!(counts.iter().all(|count| count["opened"].as_u64() >= Some(8)), "{report}");
+    let runs = report["compared"]["runs"].as_array().expect("a list");
+    let names: Vec<_> = runs.iter().map(|run| run["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["calm", "attacked"]);
+    for run in runs {
+        assert_eq!((&run["report"]["connected"], &run["report"]["delivered"]["missing"]), (&10.into(), &0.into()));
+    }
+}
+
+#[test]
+fn load_starts_server_and_floor_and_compares_them() {
+    let free = std::net::TcpListener::bind("127.0.0.79:0").expect("a free port").local_addr().expect("it is bound");
+    let folder = tempfile::tempdir().expect("a folder");
+    let picture = folder.path().join("latency.svg");
+    let (address, picture_path) = (free.to_string(), picture.to_str().expect("a path in UTF-8"));
+    let serve = ["--serve", "--feed none --publish-token t", "--floor", "--floor-send", "--plot", picture_path];
+    let rest = ["--publish", "500", "--publish-token", "t", "--clients", "10", "--seconds", "1", "--warmup", "0"];
+    let (report, _) = load(&[&[address.as_str()], &serve[..], &rest].concat());
+    let runs = report["compared"]["runs"].as_array().expect("a list");
+    let names: Vec<_> = runs.iter().map(|run| run["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["tickcast", "floor", "floor, send(2)"]);
+    for run in runs {
+        assert_eq!((&run["report"]["connected"], &run["report"]["delivered"]["missing"]), (&10.into(), &0.into()));
+    }
+    assert!(std::fs::read_to_string(picture).expect("the plot was written").contains("<svg"));
+    assert!(std::net::TcpStream::connect(free).is_err(), "the server ends with the run");
+}
+
+#[test]
+fn a_load_worker_ends_with_the_process_that_started_it() {
+    let mut command = Program::command(&["load-worker"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
+    drop(child.stdin.take());
+    let mut parts = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.take().expect("stdout is piped"), &mut parts)
+        .expect("stdout is UTF-8");
+    assert!(parts.contains("failed") && parts.contains("the job"), "{parts}");
+    assert_eq!(child.wait().expect("it is a child of this process").code(), Some(0));
+}
