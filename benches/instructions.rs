@@ -1,18 +1,18 @@
 //! The cost of a delivery in user-space instructions: a figure that does not change on a busy machine.
 //!
-//! Method: started by `cargo bench`, the program runs itself under `valgrind --tool=callgrind`, which counts. Each shape
-//! is a node of `node/`, a real sequencer, ring and shard on an `Io` that takes every byte at once, and runs twice, with
-//! different numbers of flushes. Only `measured_flushes` and what it calls is counted; the difference of the two runs
-//! excludes what the first flushes do once, like growing vectors. A figure is that difference divided by the difference
-//! in flushes, in sends (one a client and flush), and in records delivered (one in a send to one client). The first runs
-//! are without clients, the floor: the same quotes are sequenced, written to the ring and read by the shard. With 8 rings
-//! the sequencer writes to 7 more, which are not read.
+//! Method: started by `cargo bench`, the program runs itself under `valgrind --tool=callgrind`, which counts. Each
+//! shape is a node of `node/`, a real sequencer, ring and shard on an `Io` that takes every byte at once, and runs
+//! twice, with different numbers of flushes. Only `measured_flushes` and what it calls is counted; the difference of
+//! the two runs excludes what the first flushes do once, like growing vectors. A figure is that difference divided by
+//! the difference in flushes, in sends (one a client and flush), and in records delivered (one in a send to one
+//! client). The first runs are without clients, the floor: the same quotes are sequenced, written to the ring and read
+//! by the shard. With 8 rings the sequencer writes to 7 more, which are not read.
 //!
 //! Runs of one build print the same figures on a busy machine and an idle one. Another compiler, cargo profile or C
 //! library (which chooses its copy routine by the processor) changes them, so only figures of one machine compare.
 //!
-//! Not measured: time. Instructions that wait for memory count as much as others; those of the kernel, which are most of
-//! the cost of a send, do not count.
+//! Not measured: time. Instructions that wait for memory count as much as others; those of the kernel, which are most
+//! of the cost of a send, do not count.
 
 mod node;
 

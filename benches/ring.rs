@@ -1,18 +1,18 @@
 //! The cost of the rings: pushing, publishing and reading entries on one thread and across two, skipping history, and
 //! sequencing quotes into 1 to 8 rings.
 //!
-//! Method: batches of 64 entries with 64 payload bytes, as the sequencer makes them under load. The figure is the time of
-//! one entry; with several readers, of one entry to one reader. `floor` copies the same bytes into a vector and out of it.
-//! Beside the ring are queues with as much memory, which keep no history and whose producer waits or fails when they are
-//! full: `rtrb`, like the ring for one producer and one reader, value by value and in chunks of a batch, which is the
-//! fastest it offers; and crossbeam's `ArrayQueue`, for any number of both, value by value.
+//! Method: batches of 64 entries with 64 payload bytes, as the sequencer makes them under load. The figure is the time
+//! of one entry; with several readers, of one entry to one reader. `floor` copies the same bytes into a vector and out
+//! of it. Beside the ring are queues with as much memory, which keep no history and whose producer waits or fails when
+//! they are full: `rtrb`, like the ring for one producer and one reader, value by value and in chunks of a batch, which
+//! is the fastest it offers; and crossbeam's `ArrayQueue`, for any number of both, value by value.
 //!
 //! A shard's ring has one reader. So several readers have one ring, or one queue, each, and the producer writes every
 //! entry to all of them, as the sequencer does. They alternate on one thread: the producer writes a batch to all, then
 //! each reads. With more threads than cores the figure would be the scheduler's.
 //!
-//! `sequencing` is `Sequencer::accept` with batches of 64 quotes of 100 instruments, into rings of the default size without
-//! readers: more than a cache holds, as in the server. The figure is the thread's CPU time a record. Only
+//! `sequencing` is `Sequencer::accept` with batches of 64 quotes of 100 instruments, into rings of the default size
+//! without readers: more than a cache holds, as in the server. The figure is the thread's CPU time a record. Only
 //! `instructions.rs` is free of what else the machine does.
 //!
 //! Across two threads all producers wait for room, so that every entry arrives, and all readers yield if there is none;

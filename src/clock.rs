@@ -1,9 +1,10 @@
 //! The time: one clock for timestamps and for deadlines.
 //!
-//! It is the wall clock at the start of the process plus the monotonic clock since then. When the wall clock steps (it is
-//! set, or a virtual machine resumes), this clock does not, so that no deadline fires early and no connection counts as
-//! idle. It follows in steps of at most a millisecond each 50 ms ([`steer`]), which no deadline notices. So it can go back
-//! by a millisecond. Two clocks would avoid that, but then every tick would have two times that can be confused.
+//! It is the wall clock at the start of the process plus the monotonic clock since then. When the wall clock steps (it
+//! is set, or a virtual machine resumes), this clock does not, so that no deadline fires early and no connection counts
+//! as idle. It follows in steps of at most a millisecond each 50 ms ([`steer`]), which no deadline notices. So it can
+//! go back by a millisecond. Two clocks would avoid that, but then every tick would have two times that can be
+//! confused.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,4 +1,5 @@
-//! A rate limiter: permits at a rate, with a burst of a tenth of a second. A caller that is too early gets the time to wait.
+//! A rate limiter: permits at a rate, with a burst of a tenth of a second. A caller that is too early gets the time to
+//! wait.
 //!
 //! It holds one timestamp and no queue: the caller waits by itself.
 
@@ -15,8 +16,8 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Takes the next permit if it is due within `wait_max`. Returns the time to wait for it; as an error, without a permit,
-    /// if that exceeds `wait_max`. A rate of 0 is no limit.
+    /// Takes the next permit if it is due within `wait_max`. Returns the time to wait for it; as an error, without a
+    /// permit, if that exceeds `wait_max`. A rate of 0 is no limit.
     pub fn take(&mut self, per_second: u32, now_ns: u64, wait_max: Duration) -> Result<Duration, Duration> {
         self.take_many(1, per_second, now_ns, wait_max)
     }

@@ -1,7 +1,7 @@
 //! The counters of a shard: one list, one line of meaning each. The names in `/metrics` are made from those here.
 //!
-//! A shard counts in plain integers ([`ShardCounters`]) and publishes them periodically ([`PublishedCounters`]), so that
-//! counting costs an addition and no shared cache line.
+//! A shard counts in plain integers ([`ShardCounters`]) and publishes them periodically ([`PublishedCounters`]), so
+//! that counting costs an addition and no shared cache line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,7 +49,7 @@ counters! {
     CatchingUp Level "Subscribers with output pending: a snapshot, an answer, or records that they were too slow for";
     SlowClosed Count "Subscribers closed with 4002 because they took nothing for too long: slow_timeout_ms";
     ResumesReplayed Count "Resumes answered with the history after the token";
-    ResumesSnapshot Count "Resumes answered with a snapshot: the token is of another epoch, or no longer in the history";
+    ResumesSnapshot Count "Resumes answered with a snapshot: a token of another epoch, or no longer in the history";
     ReplaysLost Count "Replays that the sequencer overtook, so that they ended with a snapshot";
     RecordsReplayed Count "Records of the history sent, one a subscriber";
     HistoryBytes Level "How far back a subscriber can resume, in bytes of the ring";
@@ -70,17 +70,17 @@ counters! {
     SubscribeTimeouts Count "Subscribers closed because they subscribed to nothing: subscribe_timeout_ms";
     Heartbeats Count "Heartbeats sent, one a subscriber";
     RefusedFull Count "Upgrades refused with 503 because all slots were taken: connections_max";
-    RefusedAddress Count "Connections refused with 429 because their address had its maximum: connections_per_address_max";
+    RefusedAddress Count "Connections refused with 429: their address had its maximum, connections_per_address_max";
     Forwarded Count "Requests of trusted proxies with a readable X-Forwarded-For: trusted_proxies";
-    ForwardedUnread Count "Requests of trusted proxies without a readable X-Forwarded-For: they count for the proxy's address";
+    ForwardedUnread Count "Requests of trusted proxies without a readable X-Forwarded-For: counted for the proxy";
     RefusedRate Count "Upgrades refused with 503 by the rate limit of the shard: handshakes_per_s";
-    RefusedAddressRate Count "Upgrades refused with 429 by the rate limit of their address: handshakes_per_address_per_s";
+    RefusedAddressRate Count "Upgrades refused with 429 by the limit of their address: handshakes_per_address_per_s";
     RefusedOrigin Count "Streams refused with 403 because of the page's origin: allow_origin";
     RefusedDraining Count "Upgrades refused with 503 because the server drains";
     Drained Count "Subscribers closed with 1001 because the server drains";
     HandshakesDelayed Count "Upgrades that waited for a rate limit: handshakes_per_s, handshakes_per_address_per_s";
     PendingConnections Level "Connections that are not subscribers or publishers: requests, responses, echoes";
-    RefusedPending Count "Connections refused with 503 because too many connections were pending: pending_connections_max";
+    RefusedPending Count "Connections refused with 503: too many were pending, pending_connections_max";
     PendingEvicted Count "Pending connections without a whole request, closed in favour of newer ones";
     HeadTimeouts Count "Connections answered with 408 because no whole request was received: upgrade_timeout_ms";
     HeadsTooLarge Count "Requests refused with 431: head_bytes_max";

@@ -16,8 +16,8 @@ use tickcast_protocol::{Instrument, sse};
 const RING_BYTES: usize = 64 << 20;
 const FLUSH_NS: u64 = 1_000;
 const START_NS: u64 = 1_763_700_000_000_000_000;
-/// Clients connect in waves of this many, as in a tick of the server: memory that a client needs only while it subscribes
-/// is used again by the next wave, and does not count as a client's.
+/// Clients connect in waves of this many, as in a tick of the server: memory that a client needs only while it
+/// subscribes is used again by the next wave, and does not count as a client's.
 const WAVE: u32 = 1_000;
 
 /// An `Io` that takes every byte at once.

@@ -45,8 +45,8 @@ impl Shape {
         )
     }
 
-    /// Interests that overlap: each client subscribes to a random choice of symbols. With many more choices than clients,
-    /// as in all of the benches, no two are equal.
+    /// Interests that overlap: each client subscribes to a random choice of symbols. With many more choices than
+    /// clients, as in all of the benches, no two are equal.
     pub fn watchlists(clients: u32, watched: usize, instruments: u32, quotes: u32) -> Self {
         let mut random = Pcg64Mcg::seed_from_u64(1);
         let node = Node::with_clients(instruments, clients, |_| {

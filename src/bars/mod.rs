@@ -1,15 +1,16 @@
-//! Bars: open, high, low, close and volume of an instrument's trades, and the last quote, for each second and each minute
-//! since the start.
+//! Bars: open, high, low, close and volume of an instrument's trades, and the last quote, for each second and each
+//! minute since the start.
 //!
 //! What always holds:
-//! * A record belongs to the bar that contains its `ts_recv`: the server's own clock, which does not step and which every
-//!   record has. A venue's time may be absent, of a recording, or years away, and one such record would use up the memory
-//!   of all others. A record that comes late is added to its own bar, if that is still kept.
+//! * A record belongs to the bar that contains its `ts_recv`: the server's own clock, which does not step and which
+//!   every record has. A venue's time may be absent, of a recording, or years away, and one such record would use up
+//!   the memory of all others. A record that comes late is added to its own bar, if that is still kept.
 //! * Open and close are the first and the last of a bar's trades in the order of the stream.
 //! * A bar exists only if something was traded or quoted in it.
 //! * Values are the mantissas of the records, never floats.
-//! * The bars take at most the bytes that they are given, in equal shares for all instruments with bars. A query returns
-//!   how far back the share reaches ([`FoundBars::since_s`]), and when records were lost ([`FoundBars::holes`]).
+//! * The bars take at most the bytes that they are given, in equal shares for all instruments with bars. A query
+//!   returns how far back the share reaches ([`FoundBars::since_s`]), and when records were lost
+//!   ([`FoundBars::holes`]).
 //!
 //! What it does not do: read a clock, lock, or know symbols and text. Cost: some 20 ns a record, twice 72 bytes a bar.
 

@@ -18,8 +18,8 @@ pub struct BarQuery {
 pub struct FoundBars {
     /// From this second on every record is in a bar. Earlier bars were dropped, or it is the start of the server.
     pub since_s: u32,
-    /// In the order of their times, none for a time without records. The last may not be complete yet; the first may lack
-    /// the part before `since_s`.
+    /// In the order of their times, none for a time without records. The last may not be complete yet; the first may
+    /// lack the part before `since_s`.
     pub bars: Vec<Bar>,
     /// When records were lost before they were added to the bars: first and last second of each time, the oldest first.
     pub holes: Vec<(u32, u32)>,

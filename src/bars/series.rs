@@ -108,8 +108,8 @@ impl Series {
         self.bars.capacity() * size_of::<Bar>()
     }
 
-    /// Changes the bar that begins at `time_s`. If there is none, adds one, and drops the oldest if there are `capacity`
-    /// already.
+    /// Changes the bar that begins at `time_s`. If there is none, adds one, and drops the oldest if there are
+    /// `capacity` already.
     pub(super) fn change(&mut self, time_s: u32, interval_s: u32, capacity: usize, change: impl FnOnce(&mut Bar)) {
         self.is_new = false;
         let at = match self.bars.back() {

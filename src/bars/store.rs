@@ -1,8 +1,8 @@
 //! The thread that makes bars from the sequencer's bars ring, and the store in which the HTTP servers find them.
 //!
-//! The thread is not pinned, and no other thread waits for it: records that it is too slow for are missing from the bars,
-//! counted, and reported as a hole. While the ring is empty it sleeps, and the sequencer's next record wakes it. While
-//! records come it reads the ring every tenth of a second, so that the sequencer wakes it no more often.
+//! The thread is not pinned, and no other thread waits for it: records that it is too slow for are missing from the
+//! bars, counted, and reported as a hole. While the ring is empty it sleeps, and the sequencer's next record wakes it.
+//! While records come it reads the ring every tenth of a second, so that the sequencer wakes it no more often.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
@@ -46,8 +46,8 @@ impl BarStore {
         }
     }
 
-    /// The bars that a query asks for; `None` if the bars are locked at the moment. A shard must not wait for the thread
-    /// that holds the lock, which may have lost its core.
+    /// The bars that a query asks for; `None` if the bars are locked at the moment. A shard must not wait for the
+    /// thread that holds the lock, which may have lost its core.
     pub fn try_find(&self, instrument: u32, query: &BarQuery) -> Option<FoundBars> {
         match self.bars.try_lock() {
             Ok(bars) => Some(bars.find(instrument, query)),

@@ -2,8 +2,8 @@
 //! pointers.
 //!
 //! What always holds:
-//! * [`Io::send_batch`] is synchronous: when it returns, the kernel has copied or refused every byte. So packets need no
-//!   reference count, and a socket never has more than one send in flight.
+//! * [`Io::send_batch`] is synchronous: when it returns, the kernel has copied or refused every byte. So packets need
+//!   no reference count, and a socket never has more than one send in flight.
 //! * Input is pulled: [`Completion::Readable`] reports input, and the shard asks for the bytes when it wants them
 //!   ([`Io::receive`]). A client with output pending is not read, so TCP slows it down.
 //! * Nothing completes for a connection after [`Io::close`], although its slot is used again.
@@ -15,8 +15,8 @@ pub mod uring;
 
 /// A client's connection in the shard: a slot, and which of its successive holders is meant.
 ///
-/// Slots are used again, and completions may come late. A completion, or an operation of the shard, whose generation is not
-/// the slot's present one belongs to a former connection and has no effect.
+/// Slots are used again, and completions may come late. A completion, or an operation of the shard, whose generation is
+/// not the slot's present one belongs to a former connection and has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId {
     /// The slot: its index in the table of connections, dense from 0, so that a plain vector maps slots to clients.
@@ -56,8 +56,8 @@ pub enum SendOutcome {
 pub enum Completion {
     /// There is input for [`Io::receive`], or its end.
     Readable { slot_id: SlotId },
-    /// The answer to [`Io::receive`]: `input[start..start + len]` of the same [`Completions`]. With `more`, the socket is
-    /// known to hold further input, and no new `Readable` may come for it.
+    /// The answer to [`Io::receive`]: `input[start..start + len]` of the same [`Completions`]. With `more`, the socket
+    /// is known to hold further input, and no new `Readable` may come for it.
     Received { slot_id: SlotId, start: u32, len: u32, more: bool },
     /// The answer to [`Io::receive`] if there is no input after all.
     Nothing { slot_id: SlotId },
@@ -84,8 +84,8 @@ impl Completions {
 
 /// The operations of a shard on its connections.
 pub trait Io {
-    /// Sends each range of `bytes` to its connection, in order, and appends to `short` the sends that were not taken whole.
-    /// Never waits for a socket. When it returns, the kernel has copied or refused every byte.
+    /// Sends each range of `bytes` to its connection, in order, and appends to `short` the sends that were not taken
+    /// whole. Never waits for a socket. When it returns, the kernel has copied or refused every byte.
     fn send_batch(&mut self, bytes: &[u8], sends: &[SendOp], short: &mut Vec<ShortSend>);
 
     /// Asks for input; answered by `Received`, `Nothing` or `Ended`. At most one at a time for a connection.

@@ -1,12 +1,12 @@
 //! io_uring is called here: [`Uring`] implements [`Io`]. The only module of the server with submission entries,
 //! descriptors, pointers and `unsafe`.
 //!
-//! One ring a shard, beside glommio's, owned by the shard's thread. Connections are registered files: a slot of the ring's
-//! file table instead of a descriptor.
+//! One ring a shard, beside glommio's, owned by the shard's thread. Connections are registered files: a slot of the
+//! ring's file table instead of a descriptor.
 //!
 //! What always holds:
-//! * A send never outlives the call that makes it: with `MSG_DONTWAIT` the kernel does not queue it, so once the batch is
-//!   submitted the kernel has copied or refused every byte.
+//! * A send never outlives the call that makes it: with `MSG_DONTWAIT` the kernel does not queue it, so once the batch
+//!   is submitted the kernel has copied or refused every byte.
 //! * A short send completes visibly, although success completions are suppressed (`IOSQE_CQE_SKIP_SUCCESS`), because of
 //!   `MSG_WAITALL`. Without it a short send counts as a success, and the rest of the frame would be missing unnoticed.
 //! * Input arrives in buffers that this module owns, and is copied out before the buffer goes back to the kernel.
@@ -32,7 +32,8 @@ use super::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId}
 
 /// Entries of the submission queue: batches of 256 to 1,024 sends cost the least a send.
 const SUBMISSIONS: u32 = 1024;
-/// Entries of the completion queue: a short send each for 16 batches. The kernel keeps what overflows, at a higher cost.
+/// Entries of the completion queue: a short send each for 16 batches. The kernel keeps what overflows, at a higher
+/// cost.
 const COMPLETIONS: u32 = 16 * 1024;
 /// Size of one input buffer: a request is some 100 bytes; a longer one takes several receives.
 const INPUT_BYTES: usize = 1024;
@@ -53,8 +54,8 @@ const CANCEL: u8 = 6;
 pub enum SetupError {
     /// The system or a container's seccomp profile forbids it.
     #[error(
-        "io_uring is not permitted here ({0}); restore it with 'sysctl -w kernel.io_uring_disabled=0', or, in a container, allow \
-         io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
+        "io_uring is not permitted here ({0}); restore it with 'sysctl -w kernel.io_uring_disabled=0', or, in a container, \
+         allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
     )]
     Forbidden(io::Error),
     /// The kernel has no io_uring, or hides it.
@@ -67,12 +68,14 @@ pub enum SetupError {
     TooOld(io::Error),
     /// Locked memory ran out.
     #[error(
-        "io_uring got no memory ({0}); the locked-memory limit may be too low: 'ulimit -l unlimited', or LimitMEMLOCK= in the unit"
+        "io_uring got no memory ({0}); the locked-memory limit may be too low: 'ulimit -l unlimited', or LimitMEMLOCK= in \
+         the unit"
     )]
     Memory(io::Error),
     /// The descriptor limit is below the number of slots.
     #[error(
-        "{slots} connections need as many descriptors ({error}); raise the limit with 'ulimit -n {slots}', or lower connections_max"
+        "{slots} connections need as many descriptors ({error}); raise the limit with 'ulimit -n {slots}', or lower \
+         connections_max"
     )]
     Descriptors { slots: u32, error: io::Error },
     /// Anything else.
@@ -129,8 +132,8 @@ fn build(submissions: u32, completions: u32) -> Result<IoUring, SetupError> {
         .map_err(SetupError::of_ring)
 }
 
-/// Checks that this process may have a ring: sets up the smallest one and drops it. A shard's own is larger, and can still
-/// meet a limit.
+/// Checks that this process may have a ring: sets up the smallest one and drops it. A shard's own is larger, and can
+/// still meet a limit.
 pub fn probe() -> Result<(), SetupError> {
     build(1, 2).map(drop)
 }
@@ -209,8 +212,8 @@ impl Uring {
     /// Lets completions signal the eventfd: call it before the shard sleeps, and reap once more afterwards.
     pub fn arm(&mut self) {
         self.ring.completion().enable_eventfd();
-        // SeqCst fence, whose partner is the full barrier in the kernel: it posts work and then reads the flag; we set the
-        // flag and then look for work. At least one of the two sees the other's write.
+        // SeqCst fence, whose partner is the full barrier in the kernel: it posts work and then reads the flag; we set
+        // the flag and then look for work. At least one of the two sees the other's write.
         fence(Ordering::SeqCst);
     }
 
@@ -261,8 +264,8 @@ impl Uring {
         /// `IORING_ENTER_GETEVENTS`.
         const GETEVENTS: u32 = 1;
         let queued = self.ring.submission().len() as u32;
-        // SAFETY: `enter` must not be passed a dangling argument. None is passed, so the kernel reads only the submission
-        // queue, whose entries `push` and `send_batch` keep valid.
+        // SAFETY: `enter` must not be passed a dangling argument. None is passed, so the kernel reads only the
+        // submission queue, whose entries `push` and `send_batch` keep valid.
         let entered = unsafe { self.ring.submitter().enter::<()>(queued, 0, GETEVENTS, None) };
         if let Err(error) = entered {
             let transient = [libc_errno::EBUSY, libc_errno::EAGAIN, libc_errno::EINTR, libc_errno::ENOMEM];
@@ -344,8 +347,8 @@ impl Uring {
         });
     }
 
-    /// [`Self::holds`] for an id from `user_data`, which has 24 bits of the generation: a confusion would take 16 million
-    /// connections in one slot while one completion is under way.
+    /// [`Self::holds`] for an id from `user_data`, which has 24 bits of the generation: a confusion would take 16
+    /// million connections in one slot while one completion is under way.
     fn holds_low(&self, slot_id: SlotId) -> bool {
         self.generations.get(slot_id.index as usize).is_some_and(|held| held & GENERATION_MASK == slot_id.generation)
     }
@@ -429,8 +432,8 @@ impl Io for Uring {
         }
         let generation = &mut self.generations[slot_id.index as usize];
         *generation = generation.wrapping_add(1);
-        // The polls hold the file, so they are cancelled before the close. They are named by their tags: to find them by
-        // their file, the kernel would walk the polls of all connections.
+        // The polls hold the file, so they are cancelled before the close. They are named by their tags: to find them
+        // by their file, the kernel would walk the polls of all connections.
         for operation in [POLL_IN, POLL_OUT] {
             let polls = types::CancelBuilder::user_data(tag(operation, slot_id)).all();
             self.push(opcode::AsyncCancel2::new(polls).build().user_data(tag(CANCEL, slot_id)));
@@ -489,12 +492,13 @@ pub fn duplicate(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
 
 /// Converts a descriptor into a type that owns one, for types of a runtime without a safe conversion.
 pub fn adopt_fd<T: FromRawFd>(fd: OwnedFd) -> T {
-    // SAFETY: `from_raw_fd` needs an open descriptor without another owner. `into_raw_fd` yields one: it consumes the owner.
+    // SAFETY: `from_raw_fd` needs an open descriptor without another owner. `into_raw_fd` yields one: it consumes the
+    // owner.
     unsafe { T::from_raw_fd(fd.into_raw_fd()) }
 }
 
-/// The buffers that the kernel receives into, and the ring by which they are lent to it: one page-aligned block, the ring's
-/// entries first.
+/// The buffers that the kernel receives into, and the ring by which they are lent to it: one page-aligned block, the
+/// ring's entries first.
 struct InputBuffers {
     memory: NonNull<u8>,
     tail: u16,
@@ -548,7 +552,8 @@ impl InputBuffers {
         let address = self.start(buffer).as_ptr() as u64;
         // SAFETY: the entry must be in bounds. The remainder keeps the index below the ring's length.
         let entry = unsafe { entries.add(index) };
-        // SAFETY: the entry must be unshared. The kernel does not read it before the store of the tail below has passed it.
+        // SAFETY: the entry must be unshared. The kernel does not read it before the store of the tail below has passed
+        // it.
         let entry = unsafe { &mut *entry };
         entry.set_addr(address);
         entry.set_len(INPUT_BYTES as u32);
@@ -566,8 +571,8 @@ impl InputBuffers {
 
 impl Drop for InputBuffers {
     fn drop(&mut self) {
-        // SAFETY: the block must have been allocated with this layout and not be used any more. `register` allocated it,
-        // and `Uring` has dropped the ring before.
+        // SAFETY: the block must have been allocated with this layout and not be used any more. `register` allocated
+        // it, and `Uring` has dropped the ring before.
         unsafe { dealloc(self.memory.as_ptr(), Self::layout()) };
     }
 }

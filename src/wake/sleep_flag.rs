@@ -1,11 +1,11 @@
 //! The handshake between a thread that goes to sleep and the threads that may have work for it: a flag and two fences.
 //!
-//! The sleeper raises the flag, checks once more for work, then sleeps. A waker publishes the work, then checks the flag.
-//! Both have a full fence between their write and their check, so at least one of them sees the other's write (Dekker's
-//! algorithm): no wake-up is lost.
+//! The sleeper raises the flag, checks once more for work, then sleeps. A waker publishes the work, then checks the
+//! flag. Both have a full fence between their write and their check, so at least one of them sees the other's write
+//! (Dekker's algorithm): no wake-up is lost.
 //!
-//! What it does not do: sleep or wake; [`ShardWaker`](super::ShardWaker) does. It names its atomics by `crate::sync` alone,
-//! so that `tests/loom/` checks this very source.
+//! What it does not do: sleep or wake; [`ShardWaker`](super::ShardWaker) does. It names its atomics by `crate::sync`
+//! alone, so that `tests/loom/` checks this very source.
 //!
 //! Cost: a fence and a load for a waker while the other thread is awake.
 

@@ -1,5 +1,4 @@
-//! The fuzz targets over their saved corpus, without a fuzzer: what was ever worth keeping is tried again with every
-//! run of the tests. What the corpus is and how it grows is in `tests/fuzz/README.md`.
+//! The fuzz targets on their saved corpus, without a fuzzer. `tests/fuzz/README.md` describes the corpus.
 
 // The fuzzer's own source; each of its targets is used here.
 #[path = "../fuzz/src/lib.rs"]
@@ -7,7 +6,7 @@ mod fuzz;
 
 use std::path::Path;
 
-/// Runs a target on each of its inputs, the name of the one at hand on the standard error, for the case that it fails.
+/// Runs a target on each of its inputs. The name of the input goes to the standard error, for the case that it fails.
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -21,36 +20,36 @@ fn replay(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
-fn frames_mean_the_same_in_any_pieces_and_to_tungstenite() {
+fn session_decodes_like_tungstenite() {
     replay("session", fuzz::session::run);
 }
 
 #[test]
-fn heads_are_judged_as_tungstenite_judges_them() {
+fn handshake_is_accepted_like_tungstenite() {
     replay("handshake", fuzz::handshake::run);
 }
 
 #[test]
-fn requests_mean_the_same_to_a_second_reader() {
+fn control_messages_parse_like_serde_json() {
     replay("control", fuzz::control::run);
 }
 
 #[test]
-fn what_is_inflated_is_bounded_and_what_is_compressed_comes_back() {
+fn deflate_is_bounded_and_restores_the_input() {
     replay("deflate", fuzz::deflate::run);
 }
 
 #[test]
-fn packets_that_are_taken_are_sequenced_without_a_hole() {
+fn accepted_packets_are_sequenced_without_a_gap() {
     replay("packets", fuzz::packets::run);
 }
 
 #[test]
-fn recordings_are_refused_or_played_to_their_end() {
+fn recordings_are_refused_or_replayed_to_the_end() {
     replay("recording", fuzz::recording::run);
 }
 
 #[test]
-fn a_shard_stands_whatever_clients_do() {
+fn shard_keeps_its_rules_for_any_script() {
     replay("shard", fuzz::shard::run);
 }

@@ -1,5 +1,4 @@
-//! The contract of `Io` on the real one over loopback sockets, and what only the real one has: a slot is a socket here,
-//! its peer is a plain TcpStream.
+//! The contract of `Io` on io_uring with loopback sockets, and properties that only io_uring has.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -77,12 +76,12 @@ fn a_send_to_a_closed_peer_fails_alone() {
 }
 
 #[test]
-fn thousands_of_slots_are_served_and_received_from_in_one_go() {
+fn one_batch_serves_thousands_of_connections() {
     contract::one_batch_serves_many_connections::<Loopback>(2000);
 }
 
 #[test]
-fn what_is_still_asked_of_a_former_holder_reaches_nobody() {
+fn operations_on_a_closed_connection_have_no_effect() {
     let mut harness = Harness::new(1);
     let (old, mut old_peer) = harness.open();
     harness.fill(old);
@@ -96,9 +95,9 @@ fn what_is_still_asked_of_a_former_holder_reaches_nobody() {
         assert!(started.elapsed() < DEADLINE, "the slot was never freed");
     };
     let mut rest = Vec::new();
-    // The end comes behind what was sent.
+    // The end of input comes after the sent bytes.
     let _ = old_peer.read_to_end(&mut rest);
-    // A send to the former holder fails and does not reach the new one; nor do its other calls.
+    // A send to the former holder of the slot fails, and neither it nor the other operations reach the new holder.
     let bytes = b"for the old one, for the new one";
     let sends = [SendOp { slot_id: old, start: 0, len: 15 }, SendOp { slot_id: new, start: 17, len: 15 }];
     assert_eq!(harness.send(bytes, &sends), [ShortSend { index: 0, outcome: SendOutcome::Failed }]);
@@ -112,7 +111,7 @@ fn what_is_still_asked_of_a_former_holder_reaches_nobody() {
 }
 
 #[test]
-fn a_receive_says_where_more_is_there() {
+fn receive_reports_further_input() {
     let mut harness = Harness::new(8);
     let (slot_id, mut peer) = harness.open();
     peer.write_all(&[3; 5000]).unwrap();
@@ -124,28 +123,32 @@ fn a_receive_says_where_more_is_there() {
         received += input.len();
         assert!(
             matches!(seen.last(), Some(Completion::Received { more, .. }) if *more || received == 5000),
-            "more is said where more is there: {seen:?}"
+            "`more` is set while there is more: {seen:?}"
         );
     }
 }
 
 #[test]
-fn a_short_send_is_told_at_once_although_the_completion_queue_is_full() {
+fn short_send_is_reported_at_once_with_a_full_completion_queue() {
     let mut harness = Harness::new(8);
     let (chatty, mut chatty_peer) = harness.open();
     let (full, _peer) = harness.open();
     let (other, _other_peer) = harness.open();
     harness.fill(full);
-    // More than the queue holds, each byte an edge of its own, and nobody takes them out.
+    // More completions than the queue holds, one a byte, and none of them reaped.
     for _ in 0..17_000 {
         chatty_peer.write_all(b"x").unwrap();
         harness.reap(0);
     }
-    // What was in flight may have left some room meanwhile, but not for this much.
+    // The socket may have some room again, but not for so many bytes.
     let bytes = vec![7; 32 << 20];
     let short = harness.send(&bytes, &[send_all(full, &bytes)]);
     assert!(matches!(short.as_slice(), [ShortSend { index: 0, outcome: SendOutcome::Took(_) }]), "{short:?}");
-    assert_eq!(harness.send(b"ab", &[send_all(other, b"ab")]), [], "nothing of that batch is laid to this one");
+    assert_eq!(
+        harness.send(b"ab", &[send_all(other, b"ab")]),
+        [],
+        "no completion of that batch is attributed to this one"
+    );
     harness.reap(64);
     assert!(harness.completions.list.contains(&Completion::Readable { slot_id: chatty }));
 }

@@ -1,4 +1,4 @@
-//! The real recordings, replayed and compared with a second, independent reading of them.
+//! Replay of the real recordings, compared with an independent decoder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ fn assert_same(known: &InstrumentState, want: &OracleInstrument) {
     assert_last_ticker(known, want);
 }
 
-/// The statistics once more, from the second reading's trades and in another arithmetic.
+/// Compares the ticker with one computed from the independent decoder's trades, in another arithmetic.
 fn assert_last_ticker(known: &InstrumentState, want: &OracleInstrument) {
     let ticker = known.tickers.last().expect("tickers made from trades");
     let prices = || want.trades.iter().map(|(_, px, ..)| *px);
@@ -58,7 +58,7 @@ fn assert_last_ticker(known: &InstrumentState, want: &OracleInstrument) {
 }
 
 #[test]
-fn each_recording_replays_to_what_an_independent_reading_of_it_gives() {
+fn replay_equals_an_independent_decoder() {
     let Some(files) = files() else { return };
     for (file, (_, name, venue, px_exp, sz_exp)) in files.iter().zip(FILES) {
         let (stream, report) = feed_stream::run_to_end(std::slice::from_ref(file), "speed=max");
@@ -82,13 +82,13 @@ fn recordings_replayed_together_keep_their_instruments_apart() {
     for (name, want) in &oracle.instruments {
         assert_same(&known[name], want);
     }
-    // 345 s of recording at a thousand times its pace.
+    // 345 s of recording at a thousand times the speed.
     let span_ns = stream.last().expect("records").at_ns - stream[0].at_ns;
     assert!((345_000_000..=347_000_000).contains(&span_ns), "{span_ns} ns");
 }
 
 #[test]
-fn an_update_taken_out_of_a_recording_is_found_and_a_snapshot_mends_the_book() {
+fn removed_update_is_detected_and_a_snapshot_restores_the_book() {
     let Some(files) = files() else { return };
     let dir = tempfile::tempdir().expect("a directory");
     for (file, (_, name, ..)) in files.iter().zip(FILES) {
@@ -97,16 +97,16 @@ fn an_update_taken_out_of_a_recording_is_found_and_a_snapshot_mends_the_book() {
         let is_depth = |line: &str| line.contains("depthUpdate");
         let depths: Vec<usize> = (0..lines.len()).filter(|index| is_depth(lines[*index])).collect();
         // The book after every update up to the last but 100, as a snapshot 100 updates before the end.
-        let mend_after = depths[depths.len() - 100];
-        let snapshot = snapshot_after(&lines[..=mend_after], name);
-        lines.insert(mend_after + 1, &snapshot);
+        let snapshot_line = depths[depths.len() - 100];
+        let snapshot = snapshot_after(&lines[..=snapshot_line], name);
+        lines.insert(snapshot_line + 1, &snapshot);
         lines.remove(depths[depths.len() / 2]);
         let planted = dir.path().join(name);
         std::fs::write(&planted, lines.join("\n")).expect("room for it");
         let (stream, report) = feed_stream::run_to_end(&[planted], "speed=max");
         assert_eq!((report.malformed, report.book_gaps), (0, 1), "{name}");
         let known = &feed_stream::instrument_states(&stream)[name];
-        assert_eq!(known.snapshots, 3, "{name}: the first, the void one, the one that mends");
+        assert_eq!(known.snapshots, 3, "{name}: the first, the invalid one, the new one");
         assert!(!known.book_is_bad);
         let want = &binance_oracle::read(std::slice::from_ref(file)).instruments[name];
         assert!(known.side(known.book.bids()) == normal(&want.bids), "{name}: bids");
@@ -114,7 +114,7 @@ fn an_update_taken_out_of_a_recording_is_found_and_a_snapshot_mends_the_book() {
     }
 }
 
-/// The REST answer that the venue would have given after these lines.
+/// The REST response that the venue would have given after these lines.
 fn snapshot_after(lines: &[&str], name: &str) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("part");

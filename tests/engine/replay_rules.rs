@@ -1,4 +1,4 @@
-//! Small recordings written here, for what the real ones do not hold: gaps, malformed lines, copies, loops, speeds.
+//! Replay of small written recordings, for cases that the real ones lack: gaps, malformed lines, copies, loops, speeds.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tickcast_protocol::{Book, BookAction, RecordKind};
 use tickcast_test_support::feed_stream::{self, FeedRecord};
 
 const MS: u64 = 1_000_000;
-/// Receive stamp of millisecond 0 in these recordings.
+/// Receive time of millisecond 0 in these recordings.
 const T0: u64 = 1_723_161_254_000_000_000;
 
 struct Files(TempDir);
@@ -76,7 +76,7 @@ fn kinds(stream: &[FeedRecord]) -> Vec<RecordKind> {
 }
 
 #[test]
-fn a_gap_voids_the_book_until_a_snapshot_joins_again() {
+fn gap_invalidates_the_book_until_a_snapshot() {
     let spot = [
         depth(0, "AB", 1, 2, "1.00", "1.0"),
         depth(1, "AB", 3, 4, "1.01", "1.0"),
@@ -91,7 +91,7 @@ fn a_gap_voids_the_book_until_a_snapshot_joins_again() {
     let futures = [
         futures_depth(0, "AB", 1, 2, "1.00", "1.0"),
         futures_depth(1, "AB", 2, 4, "1.01", "1.0"),
-        // Nothing that is held follows this one.
+        // No held update follows this one.
         snapshot(2, 3, "1.99"),
         snapshot(2, 4, "1.05"),
         futures_depth(3, "AB", 4, 5, "1.02", "1.0"),
@@ -110,7 +110,7 @@ fn a_gap_voids_the_book_until_a_snapshot_joins_again() {
             "D B10@102",
             "S?",
             "S B30@107 A40@900",
-            // Spot's snapshot covers the update that showed the gap only up to 7; the futures rule applies it again.
+            // The spot snapshot covers the update that showed the gap only up to 7; the futures rule applies it again.
             "D B10@103",
             "D B10@104",
             "D B0@108",
@@ -125,7 +125,7 @@ fn a_gap_voids_the_book_until_a_snapshot_joins_again() {
 }
 
 #[test]
-fn a_snapshot_while_the_book_is_good_replaces_it_only_if_newer() {
+fn snapshot_replaces_a_valid_book_only_if_newer() {
     let lines = [
         snapshot(0, 2, "1.05"),
         depth(1, "AB", 3, 4, "1.01", "1.0"),
@@ -138,11 +138,11 @@ fn a_snapshot_while_the_book_is_good_replaces_it_only_if_newer() {
     let (stream, report) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=max");
     assert_eq!(books(&stream), ["S B30@105 A40@900", "D B10@101", "S B30@107 A40@900", "D B10@103"]);
     assert_eq!(report.book_gaps + report.malformed, 0);
-    assert_eq!(stream[0].definition().symbol, "AB", "the opening lines tell whose the first snapshot is");
+    assert_eq!(stream[0].definition().symbol, "AB", "the next lines name the instrument of the first snapshot");
 }
 
 #[test]
-fn a_snapshot_without_a_symbol_goes_to_the_only_book_that_waits() {
+fn snapshot_without_a_symbol_belongs_to_the_only_waiting_book() {
     let lines = [
         depth(0, "AB", 1, 2, "1.00", "1.0"),
         snapshot(1, 2, "1.05"),
@@ -157,11 +157,11 @@ fn a_snapshot_without_a_symbol_goes_to_the_only_book_that_waits() {
     let (stream, report) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=max");
     let want = ["S B30@105 A40@900", "S B30@205 A40@900", "D B10@200", "S?", "S?"];
     assert_eq!(books(&stream), want);
-    assert_eq!((report.book_gaps, report.malformed), (2, 1), "where two books wait, the snapshot is nobody's");
+    assert_eq!((report.book_gaps, report.malformed), (2, 1), "with two waiting books the snapshot is malformed");
 }
 
 #[test]
-fn a_snapshot_larger_than_a_record_keeps_its_best_levels() {
+fn large_snapshot_keeps_the_best_levels() {
     let level = |px: usize| format!(r#"["{px}","1"]"#);
     let bids: Vec<_> = (1..=15_000).map(level).collect();
     let asks: Vec<_> = (20_000..35_000).map(level).collect();
@@ -178,7 +178,7 @@ fn a_snapshot_larger_than_a_record_keeps_its_best_levels() {
 }
 
 #[test]
-fn malformed_lines_are_counted_and_skipped_and_their_neighbours_stay() {
+fn malformed_lines_are_counted_and_skipped() {
     let bad = [
         line(2, "{"),
         line(2, r#"{"stream":"x@trade","data":{"e":"trade"}}"#),
@@ -234,7 +234,7 @@ fn malformed_lines_are_counted_and_skipped_and_their_neighbours_stay() {
 }
 
 #[test]
-fn what_is_not_a_recording_is_refused_with_what_was_found_and_wanted() {
+fn other_files_are_refused_with_the_reason() {
     let files = Files::new();
     let says = |path: &Path| {
         let params = Params::parse(path.to_str().expect("UTF-8")).expect("a file");
@@ -260,7 +260,7 @@ fn what_is_not_a_recording_is_refused_with_what_was_found_and_wanted() {
 }
 
 #[test]
-fn gzip_cut_short_replays_what_is_there_and_counts_one_malformed() {
+fn truncated_gzip_replays_the_rest_and_counts_one_malformed_line() {
     let lines: Vec<_> = (0..2000).map(|id| trade(id, "AB", id, "1.01", &format!("{}.5", id * id % 977))).collect();
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(lines.join("\n").as_bytes()).expect("a Vec takes all");
@@ -281,7 +281,7 @@ fn gzip_cut_short_replays_what_is_there_and_counts_one_malformed() {
 }
 
 #[test]
-fn several_recordings_are_merged_by_receive_stamp() {
+fn recordings_are_merged_by_receive_time() {
     let files = Files::new();
     let a = files
         .plain("a", &[trade(0, "AB", 1, "1.0", "1"), trade(20, "AB", 2, "1.0", "1"), trade(20, "AB", 3, "1.0", "1")]);
@@ -308,7 +308,7 @@ fn one_instrument_in_two_recordings_is_one_instrument() {
 }
 
 #[test]
-fn each_message_is_due_at_its_distance_from_the_first_divided_by_the_speed() {
+fn messages_are_due_at_their_recorded_times_divided_by_the_speed() {
     let files = Files::new();
     let lines: Vec<_> = [0, 10, 10, 500, 400, 2000].map(|ms| trade(ms, "AB", ms, "1.0", "1")).into();
     let file = files.plain("a", &lines);
@@ -322,14 +322,14 @@ fn each_message_is_due_at_its_distance_from_the_first_divided_by_the_speed() {
             .filter(|record| record.kind() == RecordKind::Trade)
             .map(|record| record.at_ns - start_ns)
             .collect();
-        // A stamp that goes back keeps its place in the file, and is due at once.
+        // A line whose time goes back keeps its order, and is due at once.
         let want = [0, 10, 10, 500, 500, 2000].map(|ms| ((ms * MS) as f64 / times) as u64);
         assert_eq!(record, want, "{query}");
     }
 }
 
 #[test]
-fn a_late_poll_takes_all_that_is_due_in_bounded_batches() {
+fn late_poll_returns_due_messages_in_bounded_batches() {
     let files = Files::new();
     let lines: Vec<_> = (0..3000).map(|ms| trade(ms, "AB", ms, "1.0", "1")).collect();
     let file = files.plain("a", &lines);
@@ -349,12 +349,12 @@ fn a_late_poll_takes_all_that_is_due_in_bounded_batches() {
             polls += 1;
         }
         assert!((4..=8).contains(&polls), "{polls} batches");
-        assert_eq!(replay.poll(u64::MAX, &mut batch), Next::Ended, "and stays so");
+        assert_eq!(replay.poll(u64::MAX, &mut batch), Next::Ended, "it stays ended");
     }
 }
 
 #[test]
-fn a_loop_begins_anew_with_void_books_and_fresh_statistics() {
+fn loop_restarts_with_invalid_books_and_new_statistics() {
     let files = Files::new();
     let lines = [
         trade(0, "AB", 1, "1.00", "1.0"),
@@ -383,13 +383,13 @@ fn a_loop_begins_anew_with_void_books_and_fresh_statistics() {
     let same = |a: &[&FeedRecord], b: &[&FeedRecord]| {
         a.iter().map(|record| &record.bytes).eq(b.iter().map(|record| &record.bytes))
     };
-    assert_eq!(passes[0].len(), once.len() + 1, "a pass is the recording and what voids its book");
+    assert_eq!(passes[0].len(), once.len() + 1, "a pass is the recording and the invalidation of its book");
     assert!(same(&passes[0][1..], &passes[1]) && same(&passes[1], &passes[2]), "a Definition comes once");
     assert_eq!(replay.report().book_gaps, 0);
 }
 
 #[test]
-fn a_loop_over_lines_without_records_still_gives_the_thread_back() {
+fn loop_without_records_returns_from_poll() {
     let files = Files::new();
     let file = files.plain("a", &[line(0, r#"{"result":null,"id":1}"#)]);
     let mut replay = feed_stream::open(std::slice::from_ref(&file), "speed=max&loop=1");
@@ -399,7 +399,7 @@ fn a_loop_over_lines_without_records_still_gives_the_thread_back() {
 }
 
 #[test]
-fn copies_are_whole_instruments_that_begin_one_after_another() {
+fn copies_are_separate_instruments_with_staggered_starts() {
     let files = Files::new();
     let lines: Vec<_> = [depth(0, "AB", 1, 2, "1.00", "1.0"), snapshot(1, 1, "1.05"), quote(2, "CD", "1.00")]
         .into_iter()
@@ -431,7 +431,7 @@ fn copies_are_whole_instruments_that_begin_one_after_another() {
 }
 
 #[test]
-fn statistics_from_trades_come_at_most_four_times_a_second_and_only_after_trades() {
+fn tickers_from_trades_come_after_trades_at_most_four_times_a_second() {
     let files = Files::new();
     let lines: Vec<_> = [quote(0, "AB", "1.25"), trade(0, "AB", 1, "1.10", "0.3"), trade(100, "AB", 2, "1.25", "0.9")]
         .into_iter()
@@ -452,7 +452,7 @@ fn statistics_from_trades_come_at_most_four_times_a_second_and_only_after_trades
 }
 
 #[test]
-fn the_venues_own_tickers_are_taken_and_none_are_made_beside_them() {
+fn venue_tickers_replace_those_from_trades() {
     let files = Files::new();
     let fields =
         r#""e":"24hrTicker","E":1672515782136,"s":"AB","c":"1.25","o":"1.00","h":"2.00","l":"0.50","v":"1000.5""#;
@@ -471,6 +471,6 @@ fn the_venues_own_tickers_are_taken_and_none_are_made_beside_them() {
     assert_eq!((tickers[0].volume, tickers[0].turnover), (10_005, 180_075));
     assert_eq!((tickers[0].bid_px, tickers[0].ask_px), (124, 126));
     let absent = (tickers[1].turnover, tickers[1].bid_px, tickers[1].ask_px);
-    assert_eq!(absent, (PRICE_NONE, PRICE_NONE, PRICE_NONE), "too large, and not in the short form");
-    assert_eq!(report.malformed, 1, "the second of the list, without loss of the first");
+    assert_eq!(absent, (PRICE_NONE, PRICE_NONE, PRICE_NONE), "too large for a mantissa, or absent in the short form");
+    assert_eq!(report.malformed, 1, "the second of the list; the first is kept");
 }

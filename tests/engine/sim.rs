@@ -1,4 +1,4 @@
-//! The simulated market, read as any other feed: by its wire records, with books of our own, on a virtual clock.
+//! The simulated market, read like any other feed: its wire records, with the test's own books and a virtual clock.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ const START_NS: u64 = 1_763_700_000_000_000_000;
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-/// Polls until the feed has nothing more at `now_ns`; hands over each batch.
+/// Polls until the feed has nothing more at `now_ns`; passes each batch to `each`.
 fn drain(sim: &mut Sim, now_ns: u64, batch: &mut Vec<u8>, mut each: impl FnMut(&[u8])) -> u64 {
     loop {
         batch.clear();
@@ -21,12 +21,12 @@ fn drain(sim: &mut Sim, now_ns: u64, batch: &mut Vec<u8>, mut each: impl FnMut(&
         match next {
             Next::Now => {}
             Next::At(at_ns) => return at_ns,
-            other => panic!("a market neither ends nor waits for room: {other:?}"),
+            other => panic!("a market never ends or waits for room: {other:?}"),
         }
     }
 }
 
-/// The whole stream up to `until_ns`, polled when the feed asks to be.
+/// The whole stream up to `until_ns`, polled at the times that the feed asks for.
 fn run(params: &Params, until_ns: u64, mut each: impl FnMut(&[u8])) -> Sim {
     let (mut sim, mut batch) = (Sim::new(params), Vec::new());
     let mut now_ns = START_NS;
@@ -48,15 +48,15 @@ fn params(text: &str) -> Params {
     Params::parse(text).expect(text)
 }
 
-/// Everything that must hold of the records of one instrument, in their order.
+/// The state of one instrument, and the rules for its next record.
 #[derive(Default)]
-struct Instrument {
+struct SimulatedInstrument {
     tick: i64,
     lot: i64,
     depth: usize,
     book: Book,
     quote: Option<Quote>,
-    /// What rests at the touch that trades of this event have not taken.
+    /// Size that trades of this event have taken at the best price.
     taken: i64,
     trade_id: Option<u64>,
     last_px: i64,
@@ -66,7 +66,7 @@ struct Instrument {
     newest_ns: u64,
 }
 
-impl Instrument {
+impl SimulatedInstrument {
     fn top(&self) -> Quote {
         let (bid_px, bid_sz) = self.book.bids().next().expect("a bid");
         let (ask_px, ask_sz) = self.book.asks().next().expect("an ask");
@@ -78,9 +78,9 @@ impl Instrument {
         let levels: Vec<_> = levels.collect();
         assert!(!levels.is_empty() && levels.iter().all(|level| level.px > 0 && level.px % self.tick == 0));
         assert!(levels.iter().all(|level| level.sz >= 0 && level.sz % self.lot == 0), "sizes are lots");
-        assert_eq!(action == BookAction::Snapshot, self.quote.is_none(), "a whole book comes first and once");
+        assert_eq!(action == BookAction::Snapshot, self.quote.is_none(), "the snapshot comes first and once");
         for level in levels.iter().filter(|level| action == BookAction::Delta && level.sz == 0) {
-            assert!(self.book.size(level.side, level.px) > 0, "only what is there is taken away");
+            assert!(self.book.size(level.side, level.px) > 0, "only existing levels are removed");
         }
         self.book.apply(action, levels.into_iter());
         assert_eq!((self.book.bids().count(), self.book.asks().count()), (self.depth, self.depth));
@@ -97,9 +97,12 @@ impl Instrument {
             Side::Sell => (top.bid_px, top.bid_sz),
             other => panic!("side {other:?}"),
         };
-        assert_eq!(trade.px, px, "a trade is at the touch");
+        assert_eq!(trade.px, px, "a trade is at the best price");
         self.taken += trade.sz;
-        assert!(trade.sz > 0 && trade.sz % self.lot == 0 && self.taken <= rests, "no more than rests there");
+        assert!(
+            trade.sz > 0 && trade.sz % self.lot == 0 && self.taken <= rests,
+            "no more than the size at the best price"
+        );
         if let Some(before) = self.trade_id.replace(trade.trade_id) {
             assert_eq!(trade.trade_id, before + 1);
         }
@@ -118,7 +121,7 @@ impl Instrument {
         }
         if let Some(before) = self.ticker.replace(ticker) {
             assert_eq!(ticker.last_px, self.last_px);
-            assert_eq!(ticker.volume - before.volume, self.volume, "volume counts the trades between");
+            assert_eq!(ticker.volume - before.volume, self.volume, "volume is the sum of the trades in between");
             assert!(ticker.turnover > before.turnover && ticker.open_px == before.open_px);
             assert!(self.ticker_ns == START_NS || ts_event >= self.ticker_ns + SECOND, "at most one a second");
         }
@@ -130,12 +133,12 @@ impl Instrument {
 #[derive(Default)]
 struct Checker {
     depth: usize,
-    instruments: HashMap<u32, Instrument>,
+    instruments: HashMap<u32, SimulatedInstrument>,
     symbols: HashSet<String>,
-    /// Instrument and time of the event that has not had its LAST.
+    /// SimulatedInstrument and time of the event whose LAST has not come yet.
     open: Option<(u32, u64)>,
-    /// Records of the open event, one letter each.
-    letters: String,
+    /// The kinds of the open event's records, a digit each.
+    kinds_of_event: String,
     newest_ns: u64,
     counts: HashMap<u8, u64>,
 }
@@ -145,7 +148,7 @@ impl Checker {
         let mut bytes = 0;
         for (header, record) in record::records(batch) {
             bytes += record.len();
-            assert_eq!((header.sequence.get(), header.ts_recv), (0, 0), "these are the sequencer's");
+            assert_eq!((header.sequence.get(), header.ts_recv), (0, 0), "these are set by the sequencer");
             if header.kind == RecordKind::Definition as u8 {
                 self.define(record);
             } else {
@@ -162,13 +165,13 @@ impl Checker {
         assert_eq!(defined.id as usize, self.instruments.len() + 1, "local ids are dense");
         assert!(defined.tick_size > 0 && defined.lot_size > 0 && defined.tick_size != PRICE_NONE);
         let (tick, lot, depth) = (defined.tick_size, defined.lot_size, self.depth);
-        self.instruments.insert(defined.id, Instrument { tick, lot, depth, ..Instrument::default() });
+        self.instruments.insert(defined.id, SimulatedInstrument { tick, lot, depth, ..SimulatedInstrument::default() });
         assert!(self.symbols.insert(defined.symbol));
     }
 
     fn record(&mut self, header: RecordHeader, record: &[u8]) {
         let event = (header.instrument, header.ts_event);
-        assert_eq!(*self.open.get_or_insert(event), event, "an event is one instrument's at one time");
+        assert_eq!(*self.open.get_or_insert(event), event, "an event has one instrument and one time");
         assert!(header.ts_event >= self.newest_ns, "time never goes back");
         self.newest_ns = header.ts_event;
         *self.counts.entry(header.kind).or_default() += 1;
@@ -181,12 +184,12 @@ impl Checker {
             RecordKind::Quote => {
                 let quote = Quote::read(record);
                 assert_eq!(quote, Some(instrument.top()), "a quote is the top of the book");
-                assert_ne!(quote, instrument.quote, "a quote that says nothing new");
+                assert_ne!(quote, instrument.quote, "every quote is a change");
                 instrument.quote = quote;
             }
-            other => panic!("{other:?} is not this feed's"),
+            other => panic!("{other:?} from this feed"),
         }
-        self.letters.push(char::from(b'0' + header.kind));
+        self.kinds_of_event.push(char::from(b'0' + header.kind));
         if header.flags == flags::LAST {
             self.end_event(header.instrument);
         } else {
@@ -194,15 +197,15 @@ impl Checker {
         }
     }
 
-    /// One book record in each event, trades before it, a quote and a ticker after it, and LAST nowhere else.
+    /// An event is trades, one book record, and perhaps a quote and a ticker, with LAST on the last one only.
     fn end_event(&mut self, id: u32) {
-        let rest = self.letters.trim_start_matches('2');
-        assert!(matches!(rest, "4" | "41" | "43" | "413"), "an event of {:?}", self.letters);
+        let rest = self.kinds_of_event.trim_start_matches('2');
+        assert!(matches!(rest, "4" | "41" | "43" | "413"), "an event of {:?}", self.kinds_of_event);
         let instrument = self.instruments.get_mut(&id).expect("it was just used");
-        assert_eq!(instrument.quote, Some(instrument.top()), "every change of the top has its quote");
+        assert_eq!(instrument.quote, Some(instrument.top()), "every change of the best prices has a quote");
         instrument.taken = 0;
         self.open = None;
-        self.letters.clear();
+        self.kinds_of_event.clear();
     }
 }
 
@@ -217,10 +220,10 @@ fn check(text: &str, elapsed_ns: u64) -> Checker {
 }
 
 #[test]
-fn every_record_of_a_minute_is_consistent_with_those_before_it() {
+fn records_of_a_minute_are_consistent() {
     let checker = check("", 60 * SECOND);
     let quiet = checker.instruments.values().map(|instrument| instrument.newest_ns).min().expect("instruments");
-    assert!(checker.newest_ns - quiet < 3 * SECOND, "every instrument has moved in the last seconds");
+    assert!(checker.newest_ns - quiet < 3 * SECOND, "every instrument had an event in the last seconds");
     let all = checker.counts.values().sum::<u64>() as f64;
     let share = |kind: RecordKind| (checker.counts[&(kind as u8)] as f64 / all * 100.0).round() as u64;
     println!(
@@ -229,11 +232,11 @@ fn every_record_of_a_minute_is_consistent_with_those_before_it() {
     );
     assert!((38..=48).contains(&share(RecordKind::Quote)) && (38..=48).contains(&share(RecordKind::Book)));
     assert!((12..=20).contains(&share(RecordKind::Trade)), "{} % trades", share(RecordKind::Trade));
-    assert!(checker.counts[&(RecordKind::Ticker as u8)] > 50 * 200, "about one a second for each");
+    assert!(checker.counts[&(RecordKind::Ticker as u8)] > 50 * 200, "about one a second and instrument");
 }
 
 #[test]
-fn thin_and_deep_books_and_other_seeds_are_consistent_too() {
+fn records_of_other_parameters_are_consistent() {
     check("instruments=3,depth=1,rate=20000,seed=2", 10 * SECOND);
     check("instruments=40,depth=100,rate=20000,seed=3,shape=even", 5 * SECOND);
     check("instruments=1,rate=50000,seed=4", 5 * SECOND);
@@ -241,7 +244,7 @@ fn thin_and_deep_books_and_other_seeds_are_consistent_too() {
 }
 
 #[test]
-fn the_stream_opens_with_every_definition_and_then_every_state() {
+fn stream_begins_with_definitions_then_states() {
     let bytes = stream(&params("instruments=50"), 0);
     let kinds: Vec<u8> = record::records(&bytes).map(|(header, _)| header.kind).collect();
     assert!(kinds[..50].iter().all(|&kind| kind == RecordKind::Definition as u8));
@@ -250,28 +253,28 @@ fn the_stream_opens_with_every_definition_and_then_every_state() {
 }
 
 #[test]
-fn same_seed_same_bytes_and_another_seed_another_market() {
+fn seed_determines_the_bytes() {
     let once = stream(&params("seed=9"), 3 * SECOND);
     assert!(once == stream(&params("seed=9"), 3 * SECOND));
     let other = stream(&params("seed=10"), 3 * SECOND);
-    let seen = |kind: RecordKind| {
+    let both = |kind: RecordKind| {
         let of_kind = |bytes: &[u8]| -> Vec<Vec<u8>> {
             let records = record::records(bytes).filter(|(header, _)| header.kind == kind as u8);
             records.take(200).map(|(_, record)| record.to_vec()).collect()
         };
         (of_kind(&once), of_kind(&other))
     };
-    let (definitions, others) = seen(RecordKind::Definition);
+    let (definitions, others) = both(RecordKind::Definition);
     assert!(definitions == others, "the names are the same");
-    // The first 200 quotes are the opening's, where the times are the same: what differs are prices and sizes.
-    let (quotes, others) = seen(RecordKind::Quote);
+    // The first 200 quotes are the initial states, with equal times: only prices and sizes differ.
+    let (quotes, others) = both(RecordKind::Quote);
     assert!(quotes != others);
     let times = |bytes: &[u8]| record::records(bytes).skip(800).map(|(header, _)| header.ts_event).collect::<Vec<_>>();
-    assert!(times(&once) != times(&other), "events come at other times");
+    assert!(times(&once) != times(&other), "the times of the events differ");
 }
 
 #[test]
-fn when_it_is_polled_does_not_change_the_bytes() {
+fn times_of_polls_do_not_change_the_bytes() {
     let text = "seed=11,rate=40000";
     let (mut sim, mut batch) = (Sim::new(&params(text)), Vec::new());
     let (mut ragged, mut now_ns) = (Vec::new(), START_NS);
@@ -282,7 +285,7 @@ fn when_it_is_polled_does_not_change_the_bytes() {
     }
     assert_eq!(sim.shifted_ns(), 0);
     let mut steady = stream(&params(text), now_ns - START_NS);
-    // The steady run stops at the last millisecond that it asked for; what lies between is cut off.
+    // The steady run stops at the last millisecond that it asked for; the rest is not compared.
     assert!(ragged.len() >= steady.len());
     steady.extend_from_slice(&ragged[steady.len()..]);
     assert!(ragged == steady);
@@ -291,7 +294,7 @@ fn when_it_is_polled_does_not_change_the_bytes() {
 }
 
 #[test]
-fn a_late_poll_catches_up_in_batches_and_a_very_late_one_drops_the_backlog() {
+fn late_poll_catches_up_and_very_late_poll_drops_the_backlog() {
     let (mut sim, mut batch) = (Sim::new(&params("rate=100000,shape=even")), Vec::new());
     let mut now_ns = drain(&mut sim, START_NS, &mut batch, |_| {});
     let mut batches = 0;
@@ -311,7 +314,7 @@ fn a_late_poll_catches_up_in_batches_and_a_very_late_one_drops_the_backlog() {
 }
 
 #[test]
-fn nothing_is_due_where_the_clock_stands_still_or_goes_back() {
+fn nothing_is_due_if_the_clock_stops_or_goes_back() {
     let (mut sim, mut batch) = (Sim::new(&params("rate=1,shape=even")), Vec::new());
     let at_ns = drain(&mut sim, START_NS, &mut batch, |_| {});
     for now_ns in [START_NS, START_NS - SECOND] {
@@ -343,18 +346,18 @@ fn rate_and_bursts_are_those_of_a_real_feed() {
 }
 
 #[test]
-fn activity_is_skewed_towards_the_first_of_the_list() {
+fn activity_is_skewed_towards_the_first_instruments() {
     let mut counts = vec![0u64; 201];
     run(&params("shape=even"), START_NS + 5 * SECOND, |batch| {
         record::records(batch).for_each(|(header, _)| counts[header.instrument as usize] += 1);
     });
     let total: u64 = counts.iter().sum();
     assert!(counts[1] > 15 * counts[200], "{} against {}", counts[1], counts[200]);
-    assert!(counts[1..=20].iter().sum::<u64>() * 10 > total * 4, "the first tenth has near half of all");
+    assert!(counts[1..=20].iter().sum::<u64>() * 10 > total * 4, "the first tenth has nearly half of all records");
 }
 
 #[test]
-fn parameters_have_defaults_bounds_and_errors_that_say_them() {
+fn parameters_have_defaults_and_limits() {
     let all = params("instruments=7,rate=9,seed=18446744073709551615,depth=3,shape=even");
     assert_eq!(all, Params { instruments: 7, rate: 9, seed: u64::MAX, depth: 3, shape: Shape::Even });
     assert_eq!(params(""), Params::default());

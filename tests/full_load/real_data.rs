@@ -1,8 +1,9 @@
-//! Real recordings through the real binary to real WebSocket clients, compared with a second reading of the recordings.
+//! Real recordings through the real binary to real WebSocket clients, compared with an independent decoder of the
+//! recordings.
 //!
-//! Every client is held to the protocol's rules on every packet, each trade is compared with the second reading by its
-//! sequence, and at rest books and last quotes are compared as exact decimals. A client that comes late is exact from
-//! its snapshot on.
+//! Every packet of every client is checked against the protocol's rules. Each trade is compared with the decoder's by
+//! its sequence; when nothing more comes, books and last quotes are compared as exact decimals. A late client is exact
+//! from its snapshot on.
 
 mod server;
 mod subscriber;
@@ -21,11 +22,12 @@ use subscriber::{BOOK, QUOTE, Step, Subscriber, TICKER, TRADE, wants};
 use truth::{SYMBOLS, Truth, lead};
 
 const ALL: &[usize] = &[QUOTE, TRADE, TICKER, BOOK];
-/// A run that has not come to its end by then has failed.
+/// A run that is not complete by then has failed.
 const DEADLINE: Duration = Duration::from_secs(240);
 const PERP: usize = 2;
 
-/// Interests that need no instrument to be known yet. Members of one are compared with each other.
+/// Interests that can be subscribed to before an instrument is defined. Clients of one plan are compared with each
+/// other.
 fn early_plans() -> Vec<(&'static str, Vec<Step>)> {
     vec![
         ("all", vec![wants(ALL, &["*"], 0)]),
@@ -44,7 +46,7 @@ fn early_plans() -> Vec<(&'static str, Vec<Step>)> {
     ]
 }
 
-/// Interests in names, which have to be known.
+/// Interests in symbols, which have to be defined.
 fn named_plans() -> Vec<(&'static str, Vec<Step>)> {
     vec![
         ("BTCUSDT", vec![wants(ALL, &["BTCUSDT"], 0)]),
@@ -55,7 +57,7 @@ fn named_plans() -> Vec<(&'static str, Vec<Step>)> {
     ]
 }
 
-/// Interests that change on the way.
+/// Interests that change during the run.
 fn changing_plans() -> Vec<(&'static str, Vec<Step>)> {
     let quotes = |conflate_ms| wants(&[QUOTE], &["*"], conflate_ms);
     vec![
@@ -87,7 +89,7 @@ fn connect(address: &str, truth: &Arc<Truth>, name: String, steps: Vec<Step>) ->
     Subscriber::connect(name, stream, truth, steps)
 }
 
-/// A connection that holds little on its way.
+/// A connection with a small receive buffer.
 fn narrow(address: &str) -> TcpStream {
     let address: SocketAddr = address.parse().expect("an address");
     let domain = socket2::Domain::for_address(address);
@@ -97,7 +99,7 @@ fn narrow(address: &str) -> TcpStream {
     socket.into()
 }
 
-/// As many clients of each plan.
+/// Connects `each` clients of each plan.
 fn connect_all(
     server: &Server,
     truth: &Arc<Truth>,
@@ -109,13 +111,13 @@ fn connect_all(
     for nth in 0..each {
         for (name, steps) in plans {
             clients.push((*name, connect(&server.address, truth, format!("{name}, {when} {nth}"), steps.clone())));
-            // Those who are there go on reading meanwhile.
+            // The connected clients keep reading.
             pump(&mut clients.iter_mut().map(|(_, client)| client).collect::<Vec<_>>(), Duration::ZERO);
         }
     }
 }
 
-/// Waits until something can be read, and reads it.
+/// Waits until a client has input, and reads it.
 fn pump(clients: &mut [&mut Subscriber], timeout: Duration) {
     const MESSAGES: usize = 64;
     let timeout = Timespec::try_from(timeout).expect("a short time");
@@ -131,7 +133,7 @@ fn pump(clients: &mut [&mut Subscriber], timeout: Duration) {
     }
 }
 
-/// Pumps until `done`, or fails at the deadline and says what is lacking.
+/// Pumps until `done`; at the deadline it fails and prints what is missing.
 fn pump_until(
     clients: &mut [(&'static str, Subscriber)],
     targets: &[[Option<u64>; 4]],
@@ -145,7 +147,7 @@ fn pump_until(
     }
 }
 
-/// The targets, with those that only the server can say: statistics are made on the way.
+/// The targets with those of the tickers, which only the server knows: it computes tickers itself.
 fn with_tickers(server: &Server, mut targets: Vec<[Option<u64>; 4]>) -> Vec<[Option<u64>; 4]> {
     for (target, (symbol, _)) in targets.iter_mut().zip(SYMBOLS) {
         let snapshot = server.snapshot(symbol).expect("an instrument of the recordings");
@@ -160,8 +162,9 @@ fn with_tickers(server: &Server, mut targets: Vec<[Option<u64>; 4]>) -> Vec<[Opt
 fn assert_groups_agree(clients: &[(&'static str, Subscriber)], plans: &[(&'static str, Vec<Step>)]) {
     let mut compared = 0;
     for (plan, _) in plans {
-        // Who was stopped by a full socket had some values merged that the others have had one by one; at an interval
-        // that cannot be told from the merging asked for, so only those without a large snapshot are compared.
+        // A client whose socket was full had some values conflated that the others received one by one. With a
+        // conflation interval that looks the same as the requested conflation, so only clients without a large snapshot
+        // are compared.
         let direct = |client: &Subscriber| match plan.contains("ms") {
             true => !client.name.contains("early"),
             false => client.conflated > 0,
@@ -174,13 +177,13 @@ fn assert_groups_agree(clients: &[(&'static str, Subscriber)], plans: &[(&'stati
 }
 
 #[test]
-fn two_hundred_clients_of_many_interests_get_the_recordings_exactly() {
+fn two_hundred_clients_receive_the_recordings_exactly() {
     let _machine = exclusive();
     let Some(dir) = tickcast_test_support::paths::recordings() else { return };
     let truth = Arc::new(Truth::read(&dir));
     let lead = lead(1, 60_000_000_000);
-    // A ping makes a client catch up, and so does a full socket, which sends a value before its tick: the rule of one value
-    // an interval is checked without.
+    // After a ping or a full socket a client catches up, and may receive a value before its interval ends. The rule of
+    // one value an interval is checked without them.
     let flags = ["--heartbeat-ms", "200", "--ping-interval-ms", "600000", "--idle-timeout-ms", "900000"];
     let flags = [&flags[..], &["--send-buffer-bytes", "262144"]].concat();
     let server = Server::start(&truth.feed(lead.path(), "10"), &flags);
@@ -211,12 +214,12 @@ fn two_hundred_clients_of_many_interests_get_the_recordings_exactly() {
     }
     let whole = clients.iter().filter(|(plan, c)| *plan == "all" && c.first_trades[..3] == [1, 1, 1]).count();
     println!("{} clients, {whole} of plan \"all\" from the first trade on", clients.len());
-    assert!(whole > 0, "nobody has had all trades");
+    assert!(whole > 0, "no client received all trades");
     assert_groups_agree(&clients, &early);
     assert_groups_agree(&clients, &named);
 }
 
-/// Nothing more comes: each client gets a heartbeat, at one and the same place, and still has what it had.
+/// The recordings have ended: each client gets a heartbeat with the same position, and no more records.
 fn assert_rest(clients: &mut [(&'static str, Subscriber)], targets: &[[Option<u64>; 4]], deadline: Instant) {
     let records: Vec<_> = clients.iter().map(|(_, client)| (client.records, client.heartbeats)).collect();
     pump_until(clients, targets, deadline, |clients| {
@@ -225,22 +228,22 @@ fn assert_rest(clients: &mut [(&'static str, Subscriber)], targets: &[[Option<u6
     for ((_, client), (records, _)) in clients.iter().zip(&records) {
         assert_eq!(client.lacking(targets), None, "{}", client.name);
         assert_eq!(client.records, *records, "{}: records after the last", client.name);
-        assert_eq!(client.position, clients[0].1.position, "{}: place at rest", client.name);
+        assert_eq!(client.position, clients[0].1.position, "{}: position at the end", client.name);
         client.assert_at_rest();
     }
 }
 
-/// Some clients that read at once, and some that read a little whenever the others have got on.
+/// Some clients that read at once, and some that read a little each time the others have advanced.
 struct Race {
     server: Server,
     clients: Vec<(&'static str, Subscriber)>,
     readers: usize,
-    /// For each of the slow, the readers' records at which it reads again.
+    /// For each slow client, the number of the readers' records at which it reads again.
     resumes: Vec<u64>,
 }
 
 impl Race {
-    /// Messages that a slow client reads at once, and records that the others have to get in between.
+    /// Messages that a slow client reads at once, and records that the others receive in between.
     const MESSAGES: usize = 6;
     const RECORDS: u64 = 1_000;
 
@@ -251,7 +254,7 @@ impl Race {
             Server::start(&truth.feed(lead.path(), "max"), &[&flags[..], &["--slow-timeout-ms", "600000"]].concat());
 
         let slow: [(&[usize], u64); 3] = [(ALL, 0), (&[QUOTE, TRADE], 0), (&[QUOTE, TRADE, BOOK], 100)];
-        // All at once: a busy server takes its time for each upgrade.
+        // All at once, as a busy server takes a while for each upgrade.
         let address = &server.address;
         let clients = std::thread::scope(|scope| {
             let readers = (0..3).map(|nth| {
@@ -269,7 +272,7 @@ impl Race {
         Self { server, clients, readers: 3, resumes: vec![0; 3] }
     }
 
-    /// Until all have all that the recordings say.
+    /// Runs until every client has all that the recordings contain.
     fn run(&mut self, truth: &Truth) {
         let deadline = Instant::now() + DEADLINE;
         let targets = truth.targets();
@@ -288,7 +291,7 @@ impl Race {
         assert_rest(&mut self.clients, &targets, deadline);
         for (_, client) in &self.clients {
             println!(
-                "{}: {} records, {} trades from {:?}, {} in {} gaps, {} merged",
+                "{}: {} records, {} trades from {:?}, {} in {} gaps, {} conflated",
                 client.name,
                 client.records,
                 client.trades,
@@ -314,8 +317,8 @@ impl Race {
         }
     }
 
-    /// What came and what a Gap announced is what was sent, from the first on: sequences are checked to leave no hole
-    /// and not to overlap as they come, so that the sums tell.
+    /// Received trades and those in gaps are all that were sent since the first. The sums suffice, as sequences are
+    /// checked on arrival to be contiguous.
     fn assert_sums(&self, truth: &Truth) {
         for (_, client) in &self.clients {
             let sent: u64 = truth
@@ -330,7 +333,7 @@ impl Race {
 }
 
 #[test]
-fn slow_readers_at_full_speed_miss_no_trade_while_the_ring_has_it() {
+fn slow_clients_receive_every_trade_that_is_in_the_ring() {
     let _machine = exclusive();
     let Some(dir) = tickcast_test_support::paths::recordings() else { return };
     let truth = Arc::new(Truth::read(&dir));
@@ -343,13 +346,13 @@ fn slow_readers_at_full_speed_miss_no_trade_while_the_ring_has_it() {
 }
 
 #[test]
-fn slow_readers_at_full_speed_are_told_of_every_trade_that_they_miss() {
+fn slow_clients_receive_a_gap_for_every_missed_trade() {
     let _machine = exclusive();
     let Some(dir) = tickcast_test_support::paths::recordings() else { return };
     let truth = Arc::new(Truth::read(&dir));
     let mut race = Race::start(&truth, "2097152");
     race.run(&truth);
     let slow = || race.clients[race.readers..].iter().map(|(_, client)| client);
-    assert!(slow().any(|client| client.gaps > 0), "nobody was lapped");
-    assert!(slow().any(|client| client.conflated > 0), "nobody was merged for");
+    assert!(slow().any(|client| client.gaps > 0), "no client had a gap");
+    assert!(slow().any(|client| client.conflated > 0), "no client had conflated values");
 }

@@ -1,7 +1,8 @@
-//! A soak of the program: a market at full speed, clients that come, stall, vanish and are killed, a publisher that is
-//! killed; and nothing is left of them: no descriptor, no slot, no subscription, no memory.
+//! A soak test of the program: a market at full speed, clients that connect, stall, disconnect and are killed, a
+//! publisher that is killed. Afterwards no descriptor, slot, subscription or memory is left in use.
 //!
-//! `cargo test` runs a short one. This runs an hour's worth of the default market in some minutes, and prints what it saw:
+//! `cargo test` runs a short one. This command runs an hour of the default market in some minutes, and prints the
+//! rounds:
 //!
 //!     TICKCAST_SOAK_TICKS=72000000 cargo test --release --test full_load soak -- --nocapture
 
@@ -17,19 +18,19 @@ use tickcast_test_support::server::{Program, Server};
 
 /// Ticks of the short run: 150 s of the default market.
 const TICKS: u64 = 3_000_000;
-/// Memory that a run may have grown by after its first rounds: pages that the allocator keeps, tables that had to grow.
+/// Allowed growth of memory after the first rounds: pages that the allocator keeps, tables that grew.
 const GROWTH_BYTES_MAX: u64 = 12 << 20;
-/// Rounds after which nothing more has to grow: by then everything that happens has happened.
+/// Rounds after which nothing should grow any more: every kind of event has occurred by then.
 const ROUNDS_TO_WARM_UP: usize = 2;
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug)]
-struct Holdings {
+struct Resources {
     descriptors: usize,
     private_bytes: u64,
 }
 
-impl Holdings {
+impl Resources {
     fn of(program: &Program) -> Self {
         let folder = format!("/proc/{}", program.id());
         let rollup = fs::read_to_string(format!("{folder}/smaps_rollup")).expect("it runs");
@@ -46,7 +47,7 @@ impl Holdings {
 struct Soak {
     server: Server,
     address: String,
-    /// Descriptors before anybody came.
+    /// Descriptors before the first client.
     descriptors: usize,
 }
 
@@ -55,8 +56,8 @@ impl Soak {
         let market = "sim:instruments=500,rate=400000,seed=5";
         let server = Server::start(&["--feed", market, "--publish-token", "t", "--slow-timeout-ms", "2000"]);
         let address = server.address.to_string();
-        let descriptors = Holdings::of(&server.program).descriptors;
-        // The market has opened.
+        let descriptors = Resources::of(&server.program).descriptors;
+        // The market has started.
         server.wait_for_metric("tickcast_sequencer_records_total", |records| records > 10_000);
         Self { server, address, descriptors }
     }
@@ -65,18 +66,18 @@ impl Soak {
         self.server.metric_values("tickcast_sequencer_records_total").iter().sum()
     }
 
-    /// Well-behaved clients among some that stall and some that vanish: every stream is checked.
+    /// Normal clients among some that stall and some that disconnect; every stream is checked.
     fn checked_load(&self) {
         let args =
             ["load", &self.address, "--clients", "40", "--shape", "random:20", "--seconds", "2", "--warmup", "0"];
         let exit = Program::run(&[&args[..], &["--stalled", "10", "--churn", "20", "--json"]].concat());
-        // 3: the machine is busy, and the rates mean nothing; what is checked of the streams does.
+        // 3: the machine is busy, so the rates mean nothing; the checks of the streams are valid.
         assert!(matches!(exit.code, Some(0 | 3)), "{exit:?}");
         let report: Value = serde_json::from_str(&exit.stdout).expect("JSON");
         assert_eq!((&report["sequence_violations"], &report["malformed"]), (&0.into(), &serde_json::json!({})));
     }
 
-    /// Clients and their publisher, killed amid their work.
+    /// Clients and their publisher, killed while they run.
     fn killed_load(&self) {
         let args = ["load", &self.address, "--clients", "30", "--publish", "500", "--publish-token", "t"];
         let load = Program::spawn(Program::command(&[&args[..], &["--seconds", "600"]].concat()));
@@ -88,11 +89,11 @@ impl Soak {
         self.server.wait_for_metric("tickcast_publishers", |publishers| publishers == 0);
     }
 
-    /// Clients that want everything and take nothing. The first half vanish with all of it unread, the others are sent
-    /// away.
+    /// Clients that subscribe to everything and read nothing. Half of them disconnect with unread data; the server
+    /// closes the others.
     fn stalled_clients(&self) {
-        let sent_away = || self.server.metric_values("tickcast_slow_closed_total").iter().sum::<u64>();
-        let before = sent_away();
+        let closed = || self.server.metric_values("tickcast_slow_closed_total").iter().sum::<u64>();
+        let before = closed();
         let everything = r#"{"op":"subscribe","id":1,"channels":["quote","trade","ticker","book"],"symbols":["*"]}"#;
         let open = |_| {
             let mut client = self.server.client();
@@ -105,18 +106,18 @@ impl Soak {
         self.server.wait_for_metric("tickcast_slow_closed_total", |closed| closed >= before + 5);
     }
 
-    /// Waits until nobody is left, and says what is held.
-    fn at_rest(&self) -> Holdings {
+    /// Waits until no client is left, and returns the resources in use.
+    fn at_rest(&self) -> Resources {
         for level in ["tickcast_clients", "tickcast_catching_up", "tickcast_audiences", "tickcast_publishers"] {
             self.server.wait_for_metric(level, |value| value == 0);
         }
         let accepted: u64 = self.server.metric_values("tickcast_clients_accepted_total").iter().sum();
         let closed: u64 = self.server.metric_values("tickcast_clients_closed_total").iter().sum();
-        assert_eq!(accepted, closed, "who came has gone");
-        // The connection that has just asked for the numbers may not be gone yet.
+        assert_eq!(accepted, closed, "every accepted client is closed");
+        // The connection of the last request for metrics may still be open.
         let until = Instant::now() + DEADLINE;
         loop {
-            let held = Holdings::of(&self.server.program);
+            let held = Resources::of(&self.server.program);
             if held.descriptors <= self.descriptors {
                 return held;
             }
@@ -127,11 +128,11 @@ impl Soak {
 }
 
 #[test]
-fn nothing_is_left_of_clients_that_come_stall_vanish_and_are_killed() {
+fn no_resource_is_left_after_clients_stall_disconnect_and_are_killed() {
     let _machine = exclusive();
     let ticks = std::env::var("TICKCAST_SOAK_TICKS").map_or(TICKS, |text| text.parse().expect("a number of ticks"));
     let soak = Soak::start();
-    let mut warm: Option<Holdings> = None;
+    let mut warm: Option<Resources> = None;
     for round in 1.. {
         soak.checked_load();
         soak.killed_load();

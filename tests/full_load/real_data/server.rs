@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tickcast_test_support::paths;
 
-/// A running server; it ends with this value.
+/// A running server; dropping it ends the process.
 pub struct Server {
     child: Child,
     pub address: String,
@@ -28,11 +28,11 @@ impl Server {
         let mut lines = BufReader::new(child.stdout.take().expect("piped above")).lines();
         let address = lines
             .find_map(|line| line.expect("UTF-8").strip_prefix("serving on http://").map(str::to_owned))
-            .expect("the server says where it serves");
+            .expect("the server prints its address");
         Self { child, address }
     }
 
-    /// The last values of an instrument, `None` while it is not known.
+    /// The last values of an instrument, `None` if it is unknown.
     pub fn snapshot(&self, symbol: &str) -> Option<Value> {
         let mut stream = TcpStream::connect(&self.address).expect("the server listens");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a valid timeout");
@@ -47,7 +47,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself, which the clients have noticed.
+        // Errors mean that it has ended already, which the clients have noticed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! One client: what it asked for, what it got, and the rules of the protocol, checked on every packet.
+//! One client: its requests, the records that it received, and the rules of the protocol, checked on every packet.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
@@ -26,10 +26,10 @@ pub const BOOK: usize = 3;
 /// Sequences that share one digest.
 const SEGMENT: u64 = 256;
 
-/// What a client asks for in the course of its life.
+/// A request of a client.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// It asks once it has had so many records.
+    /// It is sent after so many records.
     pub after_records: u64,
     pub subscribe: bool,
     pub channels: &'static [usize],
@@ -68,26 +68,26 @@ impl Step {
     }
 }
 
-/// How far a client is with a channel of an instrument.
+/// A client's progress in a channel of an instrument.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Progress {
     #[default]
-    Unwanted,
-    /// Asked for, nothing has come.
-    Fresh { snapshot: bool },
-    /// The last sequence that came.
+    NotSubscribed,
+    /// Subscribed, nothing received yet.
+    Subscribed { snapshot: bool },
+    /// The last received sequence.
     At(u64),
 }
 
-/// A channel of an instrument, as one client has it.
+/// The state of a channel of an instrument at one client.
 #[derive(Debug, Default)]
-struct Track {
+struct ChannelState {
     progress: Progress,
     interval_ms: u64,
     /// A snapshot may come although values came before.
     snapshot_due: bool,
     first_live: Option<u64>,
-    /// Interval of the last merged value, by the server's clock.
+    /// Number of the interval of the last conflated value, by the server's clock.
     tick: u64,
 }
 
@@ -101,7 +101,7 @@ pub struct Subscriber {
     asked: usize,
     answered: usize,
     wanted: BTreeMap<(String, usize), u64>,
-    tracks: Vec<[Track; 4]>,
+    tracks: Vec<[ChannelState; 4]>,
     definitions: Vec<Option<wire::Definition>>,
     symbols_by_id: Vec<Option<usize>>,
     quotes: Vec<Option<[i64; 4]>>,
@@ -120,7 +120,7 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Connects over `stream` and begins with the first of `steps` as soon as it is welcomed.
+    /// Connects over `stream`, and sends the first of `steps` after the welcome.
     pub fn connect(name: String, stream: TcpStream, truth: &Arc<Truth>, steps: Vec<Step>) -> Self {
         let url = format!("ws://{}/v1/stream", stream.peer_addr().expect("connected"));
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a valid timeout");
@@ -174,27 +174,27 @@ impl Subscriber {
         true
     }
 
-    /// True if everything it wants has come to `targets`, and all that it has asked is answered.
+    /// True if all its channels are at `targets`, and all requests are answered.
     pub fn is_complete(&self, targets: &[[Option<u64>; 4]]) -> bool {
         self.lacking(targets).is_none()
     }
 
-    /// What it still lacks, for people.
+    /// What is still missing, as text.
     pub fn lacking(&self, targets: &[[Option<u64>; 4]]) -> Option<String> {
-        // One that came late may have seen the end before the records that its next request waits for.
+        // A late client may reach the end before the records that its next request waits for.
         if self.answered < self.asked || self.asked == 0 {
             return Some(format!("{} of {} requests answered", self.answered, self.asked));
         }
         self.tracks.iter().zip(targets).enumerate().find_map(|(symbol, (tracks, targets))| {
             (0..4).find_map(|channel| {
                 let (progress, target) = (tracks[channel].progress, targets[channel]?);
-                let there = progress == Progress::Unwanted || target == 0 || progress == Progress::At(target);
+                let there = progress == Progress::NotSubscribed || target == 0 || progress == Progress::At(target);
                 (!there).then(|| format!("{} {}: {progress:?} of {target}", SYMBOLS[symbol].0, CHANNELS[channel]))
             })
         })
     }
 
-    /// The last sequence of a channel that it has.
+    /// The last received sequence of a channel.
     pub fn sequence(&self, symbol: usize, channel: usize) -> u64 {
         match self.tracks[symbol][channel].progress {
             Progress::At(sequence) => sequence,
@@ -202,11 +202,11 @@ impl Subscriber {
         }
     }
 
-    /// Compares books and last quotes with the second reading.
+    /// Compares books and last quotes with the independent decoder's.
     pub fn assert_at_rest(&self) {
         for (symbol, (name, _)) in SYMBOLS.iter().enumerate() {
             let Some(want) = self.truth.instruments.get(symbol) else { continue };
-            let has = |channel: usize| self.tracks[symbol][channel].progress != Progress::Unwanted;
+            let has = |channel: usize| self.tracks[symbol][channel].progress != Progress::NotSubscribed;
             if has(QUOTE) {
                 let [bid_px, bid_sz, ask_px, ask_sz] = self.quotes[symbol].expect("complete");
                 let (px, sz) = self.scales(symbol);
@@ -223,7 +223,7 @@ impl Subscriber {
         }
     }
 
-    /// Compares what both got of the same channels while both were there; returns how many portions were compared.
+    /// Compares the records of common channels that both clients received; returns the number of compared segments.
     pub fn assert_same_as(&self, other: &Self) -> usize {
         let begun = |client: &Self, symbol: usize, channel: usize| client.tracks[symbol][channel].first_live;
         let mut compared = 0;
@@ -277,7 +277,7 @@ impl Subscriber {
         self.ask();
     }
 
-    /// From the answer on, what comes is by the new interest.
+    /// Records after the answer belong to the new interest.
     fn take_answer(&mut self, answer: &Value) {
         self.answered += 1;
         assert_eq!(answer["id"], self.answered, "{}: answers come in order", self.name);
@@ -296,13 +296,13 @@ impl Subscriber {
                 let is_new = new.iter().any(|(name, of)| *of == channel && covers(name, its_name));
                 let track = &mut self.tracks[symbol][channel];
                 match interval {
-                    None => *track = Track::default(),
+                    None => *track = ChannelState::default(),
                     Some(interval_ms) => {
                         track.snapshot_due |= is_new && step.snapshot;
                         track.interval_ms = interval_ms;
                         track.tick = 0;
-                        if track.progress == Progress::Unwanted {
-                            track.progress = Progress::Fresh { snapshot: step.snapshot };
+                        if track.progress == Progress::NotSubscribed {
+                            track.progress = Progress::Subscribed { snapshot: step.snapshot };
                         }
                     }
                 }
@@ -359,8 +359,8 @@ impl Subscriber {
         assert_eq!(kind, wire::TRADE, "{}: the only log channel here", self.name);
         let track = &mut self.tracks[symbol][TRADE];
         let next = match track.progress {
-            Progress::Unwanted => panic!("{}: a gap in what it did not ask for", self.name),
-            Progress::Fresh { .. } => 1,
+            Progress::NotSubscribed => panic!("{}: a gap without a subscription", self.name),
+            Progress::Subscribed { .. } => 1,
             Progress::At(last) => last + 1,
         };
         assert!(from == next && to >= from, "{}: a gap from {from} to {to} where {next} is next", self.name);
@@ -397,16 +397,16 @@ impl Subscriber {
         let (is_log, is_snapshot, is_conflated) = (channel == TRADE, flagged(wire::SNAPSHOT), flagged(wire::CONFLATED));
         let track = &mut self.tracks[symbol][channel];
         let what = || format!("{name}: {} {} {sequence}, {track:?}", SYMBOLS[symbol].0, CHANNELS[channel]);
-        assert!(!is_log || !is_conflated, "{}: a trade is never merged", what());
-        assert!(!is_snapshot || track.snapshot_due, "{}: a snapshot that nobody asked for", what());
+        assert!(!is_log || !is_conflated, "{}: a trade is never conflated", what());
+        assert!(!is_snapshot || track.snapshot_due, "{}: a snapshot that was not requested", what());
         match track.progress {
-            Progress::Unwanted => panic!("{}: it did not ask for this", what()),
-            Progress::Fresh { snapshot: true } => {
-                // A trade that comes while the snapshot is under way is sent as itself, and stands for the snapshot.
+            Progress::NotSubscribed => panic!("{}: not subscribed to this", what()),
+            Progress::Subscribed { snapshot: true } => {
+                // A trade during the snapshot is sent as a live record, and replaces the snapshot's.
                 let stands_alone = sequence == 1 || is_conflated || is_log;
                 assert!(is_snapshot || stands_alone, "{}: a snapshot comes first", what());
             }
-            Progress::Fresh { snapshot: false } => {}
+            Progress::Subscribed { snapshot: false } => {}
             Progress::At(last) => {
                 let contiguous = sequence == last + 1;
                 let jumps = !is_log && is_conflated && sequence > last;
@@ -433,8 +433,8 @@ impl Subscriber {
             self.first_trades[symbol] = record.sequence;
         }
         let quote = &self.tracks[symbol][QUOTE];
-        // Who wanted no snapshot has no quote before the first one that comes after its subscription.
-        if !matches!(quote.progress, Progress::Unwanted | Progress::Fresh { snapshot: false }) {
+        // A client without a snapshot has no quote before the first after its subscription.
+        if !matches!(quote.progress, Progress::NotSubscribed | Progress::Subscribed { snapshot: false }) {
             let (had, before) = (self.sequence(symbol, QUOTE), self.truth.quotes_before[symbol][at]);
             assert!(had >= before, "{}: trade {} came with quote {had}, not {before}", self.name, at + 1);
         }
@@ -465,17 +465,17 @@ impl Subscriber {
         }
     }
 
-    /// At most one merged value in an interval, but for the quotes that a trade calls early, and where the client asked
-    /// for something else meanwhile.
+    /// At most one conflated value in an interval, except for quotes that are sent early because of a trade, and for
+    /// clients that changed their subscription.
     fn check_interval(&mut self, symbol: usize, channel: usize, record: &Record, ts_send: u64) {
-        let with_trades = self.tracks[symbol][TRADE].progress != Progress::Unwanted;
+        let with_trades = self.tracks[symbol][TRADE].progress != Progress::NotSubscribed;
         let track = &mut self.tracks[symbol][channel];
         let applies = channel != TRADE && track.interval_ms > 0 && self.steps.len() == 1;
         if !applies || (channel == QUOTE && with_trades) {
             return;
         }
         if channel == BOOK && record.bytes[34] == b'S' && record.flags & wire::CONFLATED != 0 {
-            // It was stopped by a full socket: the whole book comes as soon as there is room.
+            // Its socket was full: the whole book is sent as soon as there is room.
             track.tick = 0;
             return;
         }
@@ -484,7 +484,7 @@ impl Subscriber {
         track.tick = tick;
     }
 
-    /// Sums up the record and what came before it, so that a portion tells contents and order.
+    /// Adds a digest of the record and the one before it, so that a segment's sum depends on contents and order.
     fn digest(&mut self, symbol: usize, channel: usize, record: &Record) {
         let hash = FixedState::with_seed(1).hash_one((record.bytes, self.before));
         let digest = self.digests.entry((symbol, channel, record.sequence / SEGMENT)).or_default();

@@ -1,10 +1,10 @@
-//! What the recordings say, read a second time.
+//! The recordings, read by an independent decoder.
 
 use std::path::{Path, PathBuf};
 
 use tickcast_test_support::binance_oracle::{self, OracleInstrument};
 
-/// The instruments of the recordings in the order of [`FILES`], and one that does nothing but come first.
+/// The instruments of the recordings in the order of [`FILES`], and one whose records only come before the others.
 pub const SYMBOLS: [(&str, &str); 4] =
     [("BTCUSDT", "binance"), ("ETHUSDT", "binance"), ("BTCUSDT-PERP", "binance-usdm"), ("LEADUSDT", "binance")];
 const FILES: [&str; 3] =
@@ -12,7 +12,7 @@ const FILES: [&str; 3] =
 /// Before the earliest stamp of the recordings.
 const EARLIER_NS: u64 = 1_723_161_253_000_000_000;
 
-/// The second reading.
+/// The independent decoder's result.
 pub struct Truth {
     pub files: Vec<PathBuf>,
     pub instruments: Vec<OracleInstrument>,
@@ -31,7 +31,7 @@ impl Truth {
         Self { files, instruments, quotes_before }
     }
 
-    /// The last sequences of each instrument and channel, where the recordings say.
+    /// The last sequences of each instrument and channel, as far as the recordings determine them.
     pub fn targets(&self) -> Vec<[Option<u64>; 4]> {
         let of = |want: &OracleInstrument| {
             let books = 1 + want.applied_count;
@@ -48,7 +48,7 @@ impl Truth {
     }
 }
 
-/// A recording of quotes of another instrument that begins `before_ns` before the others: the clients come meanwhile.
+/// A recording of another instrument's quotes that begins `before_ns` before the others: the clients connect during it.
 pub fn lead(quotes: u64, before_ns: u64) -> tempfile::NamedTempFile {
     let mut text = String::new();
     for quote in 0..quotes {

@@ -1,4 +1,5 @@
-//! A second reading of the wire, by the offsets that the protocol's document gives; it shares no code with the program.
+//! An independent decoder of the wire format, by the offsets in the protocol's document. It shares no code with the
+//! program.
 
 /// Flags of a packet.
 pub const PACKET_FLAGS: u8 = 0x07;
@@ -35,7 +36,7 @@ pub struct Record<'a> {
     pub bytes: &'a [u8],
 }
 
-/// What a Definition says.
+/// The contents of a Definition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub symbol: String,
@@ -100,7 +101,7 @@ impl Record<'_> {
         (i64_at(self.bytes, 32), i64_at(self.bytes, 40), u64_at(self.bytes, 48), char::from(self.bytes[56]))
     }
 
-    /// RecordKind and levels.
+    /// Action and levels.
     pub fn book(&self) -> (u8, impl Iterator<Item = Level>) {
         let levels = usize::from(u16_at(self.bytes, 32));
         assert_eq!(self.bytes.len(), 40 + 24 * levels, "length of a book of {levels} levels");

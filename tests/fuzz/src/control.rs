@@ -1,11 +1,11 @@
-//! What subscribers and publishers ask in JSON text, against a plain second reading by serde_json: both take the same
-//! requests, and understand the same by them.
+//! JSON requests of subscribers and publishers, compared with a plain decoder on serde_json: both accept the same
+//! requests, with the same meaning.
 //!
-//! Input: a byte for who asks, then the text. A reader of events writes the query of a URL, which is read as the request
-//! that it stands for.
+//! Input: a byte for the kind of client, then the text. An SSE client's text is the query of a URL, which is parsed to
+//! a request.
 //!
-//! Where serde_json may differ: it takes numbers that do not fit into 64 bits and depths over 32 levels, and a text that
-//! is refused for one of these begins with "request: "; and it reads `-0` as a fraction, so texts that hold it are not compared.
+//! Where serde_json may differ: it accepts numbers beyond 64 bits and more than 32 levels, which are refused here with
+//! a message that begins with "request: "; and it reads `-0` as a fraction, so texts with it are not compared.
 
 use serde_json::{Map, Value};
 use tickcast_protocol::control::{
@@ -50,7 +50,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What is taken asks for something, within the limits, and resumes where a token says so.
+/// Checks that an accepted query has subscriptions within the limits, and resumes if there is a token.
 fn read_query(query: &str) {
     let token = Token { epoch: 7, position: 91_823.into() };
     for token in [None, Some(token)] {
@@ -61,7 +61,7 @@ fn read_query(query: &str) {
                 let (Request::Subscribe { channels, symbols, .. } | Request::Resume { channels, symbols, .. }) =
                     &request
                 else {
-                    panic!("{query:?} asks for no stream: {request:?}")
+                    panic!("{query:?}: expected a subscription: {request:?}")
                 };
                 let subscriptions = symbols.len() * channels.iter().count();
                 assert!((1..=LIMITS.symbols_max).contains(&subscriptions), "{query:?}: {request:?}");
@@ -88,7 +88,7 @@ fn check<T: PartialEq + std::fmt::Debug>(text: &[u8], taken: &Result<T, RequestE
     }
 }
 
-/// The text that asks for the same.
+/// The JSON text of a request.
 fn written(request: &Request) -> String {
     match request {
         Request::Subscribe { id, channels, symbols, conflate, snapshot } => {
@@ -110,7 +110,7 @@ fn with_names(symbols: &[Pattern], write: impl Fn(&[&str]) -> String) -> String 
     write(&names)
 }
 
-/// The second reading of a request; `None` where it is not to be taken.
+/// serde_json's reading of a request; `None` if it is invalid.
 fn request(object: &Map<String, Value>) -> Option<Request> {
     let id = whole(object.get("id")?, 0, u64::MAX)? as u64;
     match object.get("op")?.as_str()? {
@@ -164,7 +164,7 @@ fn conflate(object: &Map<String, Value>) -> Option<ConflationInterval> {
     ConflationInterval::all().find(|interval| i128::from(interval.interval_ms()) >= ms)
 }
 
-/// The second reading of a `define`.
+/// serde_json's reading of a `define`.
 fn define(object: &Map<String, Value>) -> Option<Define> {
     let id = whole(object.get("id")?, 0, u64::MAX)? as u64;
     let list = object.get("instruments")?.as_array()?;
@@ -193,7 +193,7 @@ fn instrument(object: &Map<String, Value>) -> Option<DefineInstrument> {
 
 fn name(value: &Value, bytes_min: usize) -> Option<String> {
     let text = value.as_str().filter(|text| (bytes_min..=NAME_BYTES_MAX).contains(&text.len()))?;
-    // What a name may not hold in ASCII; beyond it, the characters that show nothing are the server's own list.
+    // Characters that a name may not contain: some of ASCII, and beyond it the invisible ones of the server's list.
     let hidden = |letter: char| letter.is_ascii() && (letter == '*' || letter <= ' ' || letter == '\x7f');
     let unseen = |letter: char| {
         letter.is_whitespace()

@@ -1,10 +1,10 @@
-//! permessage-deflate: what is inflated stays within its bounds and is what flate2 makes of the same bytes; what is
-//! compressed inflates to what it was, here and there.
+//! permessage-deflate: inflated messages stay within the limits and equal flate2's; compressed messages inflate to the
+//! original, here and with flate2.
 //!
-//! Input: a byte for the way and the limits, then the bytes.
+//! Input: a byte for the direction and the limits, then the bytes.
 //!
-//! Where flate2 may differ: it stops at the first final block, where here the message goes on; and it hands out what
-//! ends amid a block.
+//! Where flate2 may differ: it stops at the first final block, where here the message continues; and it returns output
+//! of an incomplete block.
 
 use flate2::{Decompress, FlushDecompress, Status};
 use tickcast_protocol::ws::deflate::{Compressor, Inflater, UNRATED_BYTES, WindowBits};
@@ -37,16 +37,16 @@ fn inflate(bytes: &[u8], ratio_max: u32, bytes_max: usize) {
     let mut inflater = Inflater::new(ratio_max);
     let first = inflater.inflate(bytes, bytes_max).map(|message| message.to_vec());
     let second = inflater.inflate(bytes, bytes_max).map(|message| message.to_vec());
-    assert_eq!(first, second, "a message does not see the one before");
+    assert_eq!(first, second, "a message does not depend on the one before");
     let Ok(message) = first else { return };
     assert!(message.len() <= bytes_max, "{} bytes", message.len());
     assert!(message.len() <= UNRATED_BYTES.max(bytes.len() * ratio_max as usize), "{} bytes", message.len());
     if bytes.is_empty() {
         return;
     }
-    let (theirs, ended) = flate2_inflates(bytes).expect("flate2 takes it as well");
-    assert!(message.starts_with(&theirs), "flate2 reads something else");
-    assert!(ended || message == theirs, "flate2 ends before");
+    let (theirs, ended) = flate2_inflates(bytes).expect("flate2 accepts it too");
+    assert!(message.starts_with(&theirs), "flate2 differs");
+    assert!(ended || message == theirs, "flate2 ends earlier");
 }
 
 fn compress(message: &[u8], window: WindowBits, level: u8) {
@@ -61,17 +61,17 @@ fn compress(message: &[u8], window: WindowBits, level: u8) {
         _ => 2,
     };
     if frame[0] & COMPRESSED != 0 {
-        assert!(frame.len() - payload_start < message.len(), "what is compressed is shorter");
+        assert!(frame.len() - payload_start < message.len(), "a compressed frame is shorter");
         let theirs = flate2_inflates(&frame[payload_start..]).expect("flate2 reads it").0;
-        assert!(theirs == message, "flate2 reads something else");
+        assert!(theirs == message, "flate2 differs");
     }
     let limits = SessionLimits { message_bytes_max: message.len() };
     let (mut session, mut inflater) = (Session::with_deflate(Role::Client), Inflater::new(u32::MAX));
     let event = session.next_inflating(&limits, &mut inflater, &mut frame, &mut 0).expect("our own frame is legal");
-    assert!(matches!(event, Some(SessionEvent::Binary(read)) if read == message), "it is read as it was");
+    assert!(matches!(event, Some(SessionEvent::Binary(read)) if read == message), "it inflates to the original");
 }
 
-/// What flate2 inflates, and whether it came to a final block; `None` where it finds a fault.
+/// flate2's output, and whether it reached a final block; `None` for invalid input.
 fn flate2_inflates(bytes: &[u8]) -> Option<(Vec<u8>, bool)> {
     let input = [bytes, &TAIL].concat();
     let mut state = Decompress::new(false);

@@ -1,11 +1,11 @@
-//! Request heads and upgrades: a head is partial until its last byte, whatever is refused is answered with one whole
-//! HTTP response, and what is granted here is granted by tungstenite with the same key.
+//! Request heads and upgrades: a head is partial until its last byte, every refusal is one whole HTTP response, and an
+//! accepted upgrade is accepted by tungstenite with the same key.
 //!
-//! Input: a byte for the limits and whether compression is spoken, then what the client sends.
+//! Input: a byte for the limits and for compression, then the client's bytes.
 //!
-//! Where tungstenite may differ: it looks at one line of `Upgrade` and `Connection` and knows no list in the first, so it
-//! refuses some of what is granted here; and it asks for no `Host`, and for neither header to stand there once only, so
-//! it grants some of what is refused.
+//! Where tungstenite may differ: it reads one line of `Upgrade` and of `Connection`, and no list in the first, so it
+//! refuses some requests that are accepted here; and it needs no `Host` and allows either header twice, so it accepts
+//! some that are refused here.
 
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, Request};
@@ -20,7 +20,7 @@ use super::Script;
 const SUPPORTED: [&str; 2] = ["tickcast.v1", "tickcast.v1+json"];
 /// Bytes of a head, and header lines.
 const LIMITS: [(usize, usize); 4] = [(8192, 64), (8192, 8), (200, 64), (64, 2)];
-/// Every cut of a head up to this length is tried, and of a longer one as many.
+/// Every cut of a head up to this length is tried; of a longer one, as many cuts.
 const CUTS_MAX: usize = 256;
 
 /// One input.
@@ -78,11 +78,11 @@ fn check_granted(request: &Request<()>, accepted: &Upgrade) {
     if !is_plain(headers) {
         return;
     }
-    let theirs = create_response(request).expect("tungstenite grants it as well");
+    let theirs = create_response(request).expect("tungstenite accepts it too");
     assert_eq!(theirs.headers()[SEC_WEBSOCKET_ACCEPT].as_bytes(), derive_accept_key(key.as_bytes()).as_bytes());
 }
 
-/// True where the headers that tungstenite reads in its own way are in the form that it knows.
+/// True if the headers that tungstenite reads differently are in the form that it knows.
 fn is_plain(headers: &HeaderMap) -> bool {
     let one = |name| headers.get_all(name).iter().count() == 1;
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-, ".contains(&byte);
@@ -102,8 +102,8 @@ fn check_refusal(refusal: &Refusal) {
     let body: serde_json::Value = serde_json::from_slice(body).expect("the body is JSON");
     assert_eq!(body["error"]["code"], refusal.code);
     assert_eq!(body["error"]["message"], refusal.message.as_str());
-    assert!(refusal.message.len() < 4096, "a refusal repeats no more than a log line likes: {}", refusal.message);
-    assert_eq!(headers.len(), 3 + refusal.headers.len(), "a client's text makes no header: {headers:?}");
+    assert!(refusal.message.len() < 4096, "a refusal fits a log line: {}", refusal.message);
+    assert_eq!(headers.len(), 3 + refusal.headers.len(), "text of the client does not add a header: {headers:?}");
 }
 
 /// Status and headers, the names in lower case.

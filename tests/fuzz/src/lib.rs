@@ -1,10 +1,10 @@
-//! What every fuzz target runs on one input: functions of bytes that panic where a promise is broken.
+//! The fuzz targets: functions of the bytes of one input that panic if a rule is broken.
 //!
-//! Each target's program in `fuzz_targets/` hands them what the fuzzer makes up; `tests/engine/fuzz_corpus.rs` compiles this
-//! very file and hands them the saved corpus. So they name only what the server's package has for its tests.
+//! Each target's program in `fuzz_targets/` passes them the fuzzer's inputs; `tests/engine/fuzz_corpus.rs` compiles
+//! this very file and passes them the saved corpus. So they use only crates that the server's tests have.
 //!
-//! What always holds of a target: no clock, no chance and no state from one input to the next, so that a saved input
-//! does the same again.
+//! What always holds: a target has no clock, no randomness and no state from one input to the next, so that a saved
+//! input has the same result again.
 
 pub mod control;
 pub mod deflate;
@@ -14,7 +14,7 @@ pub mod recording;
 pub mod session;
 pub mod shard;
 
-/// An input that is read from the front as decisions; ended, it decides 0.
+/// An input that is read as a list of decisions; after its end every decision is 0.
 struct Script<'a> {
     rest: &'a [u8],
 }
@@ -37,7 +37,7 @@ impl<'a> Script<'a> {
         u16::from(self.byte()) | u16::from(self.byte()) << 8
     }
 
-    /// At most so many bytes.
+    /// The next `count` bytes, or all that are left.
     fn bytes(&mut self, count: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(count.min(self.rest.len()));
         self.rest = rest;
@@ -45,7 +45,7 @@ impl<'a> Script<'a> {
     }
 }
 
-/// The stream in pieces of up to 64 bytes whose lengths follow from the seed; every seed gives others.
+/// Splits the stream into pieces of 1 to 64 bytes; the seed determines the lengths.
 fn pieces(mut stream: &[u8], seed: u8) -> Vec<&[u8]> {
     let mut state = u32::from(seed);
     let mut list = Vec::new();

@@ -1,7 +1,7 @@
-//! Publishers' packets: what the check takes, the sequencer, the ring, the last values and a shard with a subscriber
-//! take as well, and number without a hole.
+//! Publishers' packets: records that pass the check also pass the sequencer, the ring, the last values and a shard with
+//! a subscriber, with contiguous sequences.
 //!
-//! Input: a byte for how many instruments are defined, then packets, each behind its length in two bytes.
+//! Input: a byte for the number of defined instruments, then packets, each after its length in two bytes.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ pub fn run(data: &[u8]) {
     check_subscriber(instruments, batches);
 }
 
-/// The records of a packet up to the first that may not be sent, as a publisher's connection takes them.
+/// The records of a packet up to the first invalid one, as a publisher's connection accepts them.
 fn records_of(bytes: &[u8], instruments: u32) -> Vec<u8> {
     let mut taken = Vec::new();
     let Ok(header) = PacketHeader::read(bytes) else { return taken };
@@ -52,7 +52,7 @@ fn records_of(bytes: &[u8], instruments: u32) -> Vec<u8> {
     taken
 }
 
-/// What was checked can be read.
+/// A record that passed the check can be read.
 fn check_views(header: &RecordHeader, record: &[u8]) {
     let kind = RecordKind::from_wire(header.kind).expect("a kind that is known");
     let readable = match kind {
@@ -78,34 +78,34 @@ fn definitions(instruments: u32) -> Vec<u8> {
     batch
 }
 
-/// What stands in the ring: positions and sequences without a hole, and last values that follow it step by step.
+/// Checks that the ring has contiguous positions and sequences, and that last values can follow it.
 fn check_ring(instruments: u32, batches: &[Vec<u8>]) {
     let (writer, mut reader) = ring(RING_BYTES);
     let mut sequencer = Sequencer::new(vec![writer], INSTRUMENTS_MAX as usize);
     sequencer.accept(1, &mut definitions(instruments), NOW_NS);
-    let mut log = Log::default();
+    let mut state = RingState::default();
     for batch in batches {
         sequencer.accept(1, &mut batch.clone(), NOW_NS);
-        log.follow(&mut reader);
-        assert_eq!(log.position, sequencer.position().get());
+        state.follow(&mut reader);
+        assert_eq!(state.position, sequencer.position().get());
     }
     sequencer.close_source(1, SourceEnd::Lost, NOW_NS + 1);
-    log.follow(&mut reader);
-    assert_eq!(log.position, sequencer.position().get());
+    state.follow(&mut reader);
+    assert_eq!(state.position, sequencer.position().get());
     sequencer.request_resync(0);
     while sequencer.advance_resyncs() {}
-    log.follow_resync(&mut reader);
+    state.follow_resync(&mut reader);
 }
 
-/// What a reader of the ring knows.
+/// The state of a reader of the ring.
 #[derive(Default)]
-struct Log {
+struct RingState {
     position: u64,
     sequences: HashMap<(u32, Channel), Sequence>,
     values: LastValues<()>,
 }
 
-impl Log {
+impl RingState {
     fn follow(&mut self, reader: &mut Reader) {
         for (position, record) in read_out(reader) {
             self.position += 1;
@@ -127,10 +127,10 @@ impl Log {
                 self.values.apply_gap(&gap, ());
             }
             RecordKind::Status => drop(self.values.apply_status(&header, record, ())),
-            RecordKind::Heartbeat => panic!("a heartbeat is the source's alone"),
+            RecordKind::Heartbeat => panic!("a heartbeat of a source is not written to the ring"),
             kind => {
-                let channel = kind.channel().expect("the others are the channels'");
-                assert_eq!(record::check(record), Ok(header), "what goes out is as well formed as what came in");
+                let channel = kind.channel().expect("all other kinds of record belong to a channel");
+                assert_eq!(record::check(record), Ok(header), "a sequenced record is well-formed");
                 let last = self.sequences.entry((header.instrument, channel)).or_default();
                 *last = last.next();
                 assert_eq!(header.sequence, *last, "sequences are contiguous");
@@ -140,22 +140,25 @@ impl Log {
         }
     }
 
-    /// The state that is sent again says no more and no less than what was known already.
+    /// The records of a resynchronisation have exactly the known sequences.
     fn follow_resync(&mut self, reader: &mut Reader) {
-        let mut told = HashMap::new();
+        let mut sent = HashMap::new();
         for (position, record) in read_out(reader) {
             assert_eq!(position, self.position);
             let header = RecordHeader::read(&record).expect("a record");
             let kind = RecordKind::from_wire(header.kind).expect("a kind that is known");
-            let says_so = header.flags & record::flags::SNAPSHOT != 0;
-            assert!(says_so || kind == RecordKind::Definition, "state that is sent again says so: {header:?}");
+            let is_snapshot = header.flags & record::flags::SNAPSHOT != 0;
+            assert!(
+                is_snapshot || kind == RecordKind::Definition,
+                "a record of a resynchronisation has the flag SNAPSHOT: {header:?}"
+            );
             if let Some(gap) = Gap::read(&record).filter(|_| kind == RecordKind::Gap) {
-                told.insert((gap.instrument, gap.channel), gap.to_sequence);
+                sent.insert((gap.instrument, gap.channel), gap.to_sequence);
             } else if let Some(channel) = kind.channel() {
-                told.insert((header.instrument, channel), header.sequence);
+                sent.insert((header.instrument, channel), header.sequence);
             }
         }
-        assert_eq!(told, self.sequences);
+        assert_eq!(sent, self.sequences);
     }
 }
 
@@ -167,7 +170,7 @@ fn read_out(reader: &mut Reader) -> Vec<(u64, Vec<u8>)> {
     batch.entries.iter().map(|entry| (entry.position.get(), batch.payload(entry).to_vec())).collect()
 }
 
-/// A subscriber of all gets every trade and every raw record, or a Gap, and at the end the last values.
+/// Checks that a subscriber of everything receives every trade and raw record, or a Gap, up to the last values.
 fn check_subscriber(instruments: u32, batches: Vec<Vec<u8>>) {
     let mut node = Node::new(instruments);
     let all = r#"{"op":"subscribe","id":1,"channels":["quote","trade","ticker","book","raw"],"symbols":["*"]}"#;
@@ -188,13 +191,13 @@ fn check_subscriber(instruments: u32, batches: Vec<Vec<u8>>) {
                     (gap.instrument, gap.channel, gap.from_sequence, gap.to_sequence)
                 }
                 Some(kind @ (RecordKind::Trade | RecordKind::Raw)) => {
-                    let channel = kind.channel().expect("both are channels'");
+                    let channel = kind.channel().expect("both belong to a channel");
                     (header.instrument, channel, header.sequence, header.sequence)
                 }
                 _ => continue,
             };
             let last = logs.entry((instrument, channel)).or_default();
-            assert_eq!(from, last.next(), "{channel:?} of {instrument}: nothing is missing, nothing comes twice");
+            assert_eq!(from, last.next(), "{channel:?} of {instrument}: sequences are contiguous");
             *last = to;
         }
     }

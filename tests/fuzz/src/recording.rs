@@ -1,7 +1,7 @@
-//! Recordings: whatever a file holds, plain or gzip, it is refused at its opening or replayed to its end, and every
-//! record of the replay is one that the sequencer takes.
+//! Recordings: a file with any content, plain or gzip, is refused when it is opened or replayed to its end, and the
+//! sequencer accepts every record of the replay.
 //!
-//! Input: a byte for how it is played and whether it is compressed first, then the file.
+//! Input: a byte for the parameters of the replay and for compression, then the file.
 
 use std::collections::HashSet;
 use std::io::{Seek, Write};
@@ -22,7 +22,7 @@ use super::Script;
 const NOW_NS: u64 = 1_763_700_000_000_000_000;
 const RING_BYTES: usize = 1 << 20;
 const INSTRUMENTS_MAX: usize = 10_000;
-/// A recording that is repeated has no end.
+/// A repeated recording has no end.
 const POLLS_MAX: usize = 3;
 const FILE_BYTES_MAX: usize = 1 << 16;
 
@@ -69,23 +69,23 @@ fn play(mut replay: Replay) {
         assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
         assert_eq!(sequencer.counters().undefined, 0);
         read.clear();
-        // An overrun is no fault of the replay's: a poll may bring more than this ring holds.
+        // An overrun is no error here: a poll may return more than this ring holds.
         let _ = reader.read(RING_BYTES, &mut read);
         match next {
             Next::At(due_ns) => {
-                assert!(due_ns > now_ns, "what is due is played");
+                assert!(due_ns > now_ns, "due records were returned");
                 now_ns = due_ns;
             }
             Next::Now | Next::Paced => {}
             Next::Ended => {
-                assert!(batch.is_empty(), "the end is told alone");
+                assert!(batch.is_empty(), "no records come with the end");
                 return;
             }
         }
     }
 }
 
-/// Counts the records, which are all whole and of instruments that were defined before.
+/// Checks that the records are whole and of instruments defined before; returns their number.
 fn check(batch: &[u8], defined: &mut HashSet<u32>) -> u64 {
     let (mut count, mut bytes) = (0, 0);
     for (header, record) in records(batch) {

@@ -1,13 +1,13 @@
-//! The receiving half of a connection: the same bytes in any pieces give the same events and the same violation, hold
-//! bounded memory, and mean to tungstenite what they mean here.
+//! The receiving half of a connection: the same bytes in pieces of any size give the same events and the same
+//! violation, with bounded memory, and the same as tungstenite.
 //!
-//! Input: a byte for the role, the limit and whether compression was agreed on, a byte for the pieces, then what the peer
-//! sends. tungstenite knows no compression, and so sees only streams without.
+//! Input: a byte for the role, the limit and compression, a byte for the pieces, then the peer's bytes. tungstenite has
+//! no compression, so it gets only streams without.
 //!
 //! Where tungstenite may differ:
-//! * It refuses close code 1014, which was registered after it was written.
-//! * It takes lengths that are not minimal, and text that is broken until its message ends: so what is refused here may
-//!   go on there, with what was seen here in front.
+//! * It refuses close code 1014, which was registered later.
+//! * It accepts lengths that are not minimal, and detects invalid UTF-8 only at the end of a message: a stream that is
+//!   refused here may continue there, after the same events.
 
 use std::io::{ErrorKind, Read, Write};
 
@@ -19,18 +19,18 @@ use tungstenite::{Error, Message};
 use super::Script;
 
 const LIMITS: [usize; 4] = [0, 10, 300, 100_000];
-/// What a session may hold beside the message.
+/// Memory that a session may use beside the message.
 const PARTIAL_BYTES_MAX: usize = 300;
-/// Bytes that a control frame carries whatever the limit of messages.
+/// The largest control frame, which the limit of messages does not affect.
 const CONTROL_BYTES_MAX: usize = 125;
-/// A compressed message inflates to no more than so many times its bytes.
+/// The largest allowed ratio of inflated to compressed bytes.
 const RATIO_MAX: u32 = 20;
-/// A close code that is known here and not to tungstenite.
+/// A close code that tungstenite does not know.
 const BAD_GATEWAY: u16 = 1014;
 
-/// An event that outlives its session.
+/// An owned copy of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+enum OwnedEvent {
     Text(Vec<u8>),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -38,7 +38,7 @@ enum Seen {
     Close(Option<(u16, String)>),
 }
 
-impl From<SessionEvent<'_>> for Seen {
+impl From<SessionEvent<'_>> for OwnedEvent {
     fn from(event: SessionEvent<'_>) -> Self {
         match event {
             SessionEvent::Text(text) => Self::Text(text.to_vec()),
@@ -69,35 +69,37 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn compare((seen, violation): &(Vec<Seen>, Option<Violation>), theirs: &[Seen]) {
-    if matches!(seen.last(), Some(Seen::Close(Some((BAD_GATEWAY, _))))) {
+fn compare((events, violation): &(Vec<OwnedEvent>, Option<Violation>), theirs: &[OwnedEvent]) {
+    if matches!(events.last(), Some(OwnedEvent::Close(Some((BAD_GATEWAY, _))))) {
         return;
     }
     match violation {
-        None => assert_eq!(seen, theirs, "tungstenite on the right"),
-        Some(violation) => assert!(theirs.starts_with(seen), "{seen:?}, then {violation:?}; tungstenite {theirs:?}"),
+        None => assert_eq!(events, theirs, "tungstenite on the right"),
+        Some(violation) => {
+            assert!(theirs.starts_with(events), "{events:?}, then {violation:?}; tungstenite {theirs:?}")
+        }
     }
 }
 
-/// Feeds a stream in pieces; the events, and the violation that ended them.
-fn read(role: Role, deflate: bool, limits: &SessionLimits, pieces: &[&[u8]]) -> (Vec<Seen>, Option<Violation>) {
+/// Feeds a stream in pieces; returns the events, and the violation that ended them.
+fn read(role: Role, deflate: bool, limits: &SessionLimits, pieces: &[&[u8]]) -> (Vec<OwnedEvent>, Option<Violation>) {
     let mut session = if deflate { Session::with_deflate(role) } else { Session::new(role) };
     let mut inflater = Inflater::new(RATIO_MAX);
     let held_bytes_max = PARTIAL_BYTES_MAX
         + if deflate { Inflater::compressed_bytes_max(limits.message_bytes_max) } else { limits.message_bytes_max };
-    let (mut seen, mut violation) = (Vec::new(), None);
+    let (mut events, mut violation) = (Vec::new(), None);
     for piece in pieces {
         let mut input = piece.to_vec();
         let mut consumed = 0;
         loop {
             match session.next_inflating(limits, &mut inflater, &mut input, &mut consumed) {
                 Ok(Some(event)) => {
-                    assert_eq!(violation, None, "a session is deaf after a violation");
-                    seen.push(event.into());
+                    assert_eq!(violation, None, "a session ignores input after a violation");
+                    events.push(event.into());
                 }
                 Ok(None) => break,
                 Err(fault) => {
-                    assert_eq!(violation.replace(fault), None, "one violation is the end");
+                    assert_eq!(violation.replace(fault), None, "there is one violation");
                     break;
                 }
             }
@@ -108,15 +110,15 @@ fn read(role: Role, deflate: bool, limits: &SessionLimits, pieces: &[&[u8]]) -> 
     if violation.is_some() {
         assert_eq!(session.held_bytes(), 0, "nothing is held after a violation");
     }
-    (seen, violation)
+    (events, violation)
 }
 
-/// The wire of a connection of tungstenite's: its answers go nowhere.
-struct Wire<'a> {
+/// The input of a tungstenite connection; its output is dropped.
+struct InputOnly<'a> {
     input: &'a [u8],
 }
 
-impl Read for Wire<'_> {
+impl Read for InputOnly<'_> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         if self.input.is_empty() {
             return Err(ErrorKind::WouldBlock.into());
@@ -125,7 +127,7 @@ impl Read for Wire<'_> {
     }
 }
 
-impl Write for Wire<'_> {
+impl Write for InputOnly<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         Ok(bytes.len())
     }
@@ -135,8 +137,8 @@ impl Write for Wire<'_> {
     }
 }
 
-/// What tungstenite makes of the stream, to its close or its first error.
-fn tungstenite_reads(role: Role, limits: &SessionLimits, pieces: &[&[u8]]) -> Vec<Seen> {
+/// tungstenite's events, up to the close or the first error.
+fn tungstenite_reads(role: Role, limits: &SessionLimits, pieces: &[&[u8]]) -> Vec<OwnedEvent> {
     let role = match role {
         Role::Server => tungstenite::protocol::Role::Server,
         Role::Client => tungstenite::protocol::Role::Client,
@@ -146,24 +148,24 @@ fn tungstenite_reads(role: Role, limits: &SessionLimits, pieces: &[&[u8]]) -> Ve
         .max_message_size(Some(limits.message_bytes_max))
         .max_frame_size(Some(limits.message_bytes_max.max(CONTROL_BYTES_MAX)));
     let mut context = WebSocketContext::new(role, Some(config));
-    let mut seen = Vec::new();
+    let mut events = Vec::new();
     for piece in pieces {
-        let mut wire = Wire { input: piece };
+        let mut wire = InputOnly { input: piece };
         loop {
             match context.read(&mut wire) {
-                Ok(Message::Text(text)) => seen.push(Seen::Text(text.as_bytes().to_vec())),
-                Ok(Message::Binary(bytes)) => seen.push(Seen::Binary(bytes.to_vec())),
-                Ok(Message::Ping(payload)) => seen.push(Seen::Ping(payload.to_vec())),
-                Ok(Message::Pong(payload)) => seen.push(Seen::Pong(payload.to_vec())),
+                Ok(Message::Text(text)) => events.push(OwnedEvent::Text(text.as_bytes().to_vec())),
+                Ok(Message::Binary(bytes)) => events.push(OwnedEvent::Binary(bytes.to_vec())),
+                Ok(Message::Ping(payload)) => events.push(OwnedEvent::Ping(payload.to_vec())),
+                Ok(Message::Pong(payload)) => events.push(OwnedEvent::Pong(payload.to_vec())),
                 Ok(Message::Close(frame)) => {
-                    seen.push(Seen::Close(frame.map(|frame| (frame.code.into(), frame.reason.to_string()))));
-                    return seen;
+                    events.push(OwnedEvent::Close(frame.map(|frame| (frame.code.into(), frame.reason.to_string()))));
+                    return events;
                 }
                 Ok(Message::Frame(_)) => unreachable!("read never returns one"),
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return seen,
+                Err(_) => return events,
             }
         }
     }
-    seen
+    events
 }

@@ -1,12 +1,12 @@
-//! A whole shard behind sockets that are told what to take: clients that ask, send garbage, stop reading and vanish, a
-//! feed that goes on, a ring that overruns, and time.
+//! A whole shard with simulated sockets: clients that send requests and garbage, stop reading and disconnect, a feed, a
+//! ring that overruns, and time.
 //!
-//! Input: decisions, a byte each, with what they need behind them. No decision is refused: what does not apply is
-//! passed over.
+//! Input: decisions, a byte each, followed by their arguments. A decision that does not apply has no effect.
 //!
-//! What must hold: nothing panics; what a client was sent is frames, and packets that count their records; no record
-//! comes before its Definition; the places of what is live never go back; a log has no hole that no Gap tells, as long
-//! as the client does not change what it wants; and when all clients have gone, none is left.
+//! What must hold: nothing panics; clients receive valid frames, and packets with the right number of records; no
+//! record comes before its Definition; positions of live packets never go back; a log channel has no gap without a Gap
+//! record, as long as the client does not change its subscription; and when all clients have disconnected, none is
+//! left.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,34 +35,34 @@ const ALL_BYTES: usize = 1 << 30;
 /// One input.
 pub fn run(data: &[u8]) {
     let mut script = Script::new(&data[..data.len().min(INPUT_BYTES_MAX)]);
-    let mut world = World::new(script.byte());
+    let mut shard = ScriptedShard::new(script.byte());
     while !script.is_done() {
-        world.decide(&mut script);
-        world.attend();
+        shard.decide(&mut script);
+        shard.tick();
     }
-    world.end();
+    shard.end();
 }
 
-/// What a client has asked for.
+/// What a client has requested so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Wish {
+enum Requests {
     #[default]
     Nothing,
-    /// One subscription, and no other word.
+    /// One subscription and nothing else: its log channels are checked.
     Once,
-    /// What its logs have is no longer a matter of counting.
+    /// More than that: its log channels are not checked.
     Changed,
 }
 
-struct World {
+struct ScriptedShard {
     node: Node,
-    wishes: Vec<Wish>,
+    clients: Vec<Requests>,
     gone: HashSet<u32>,
     instruments: u32,
 }
 
-impl World {
-    /// `kind` chooses limits: an easy one, or some that are reached at once.
+impl ScriptedShard {
+    /// `kind` chooses the limits: the defaults, or small ones that are reached at once.
     fn new(kind: u8) -> Self {
         let mut settings = Settings { backlog_bytes_max: 1 << 13, ..Settings::default() };
         if kind & 1 == 1 {
@@ -75,31 +75,31 @@ impl World {
             settings.tick_bytes_max = 512;
         }
         let node = Node::with_settings(INSTRUMENTS, RING_BYTES, settings);
-        Self { node, wishes: Vec::new(), gone: HashSet::new(), instruments: INSTRUMENTS }
+        Self { node, clients: Vec::new(), gone: HashSet::new(), instruments: INSTRUMENTS }
     }
 
     fn decide(&mut self, script: &mut Script<'_>) {
         match script.byte() % 14 {
             0 => self.open(),
             1 => self.subscribe(script),
-            2 => self.ask_otherwise(script),
+            2 => self.unsubscribe_or_resume(script),
             3 => {
                 let (client, length) = (self.client(script), script.byte());
                 let text = String::from_utf8_lossy(script.bytes(length.into())).into_owned();
-                self.with(client, Wish::Changed, |node, client| node.send_text(client, &text));
+                self.with(client, Requests::Changed, |node, client| node.send_text(client, &text));
             }
             4 => {
                 let (client, length) = (self.client(script), script.byte());
                 let bytes = script.bytes(length.into());
-                self.with(client, Wish::Changed, |node, client| node.send_bytes(client, bytes));
+                self.with(client, Requests::Changed, |node, client| node.send_bytes(client, bytes));
             }
             5 => {
                 let (client, room) = (self.client(script), script.short());
-                self.with(client, Wish::Nothing, |node, client| node.limit_socket(client, room.into()));
+                self.with(client, Requests::Nothing, |node, client| node.limit_socket(client, room.into()));
             }
             6 => {
                 let client = self.client(script);
-                self.with(client, Wish::Nothing, Node::disconnect);
+                self.with(client, Requests::Nothing, Node::disconnect);
                 self.gone.extend(client);
             }
             7 => self.node.trade(self.instrument(script)),
@@ -116,26 +116,26 @@ impl World {
     }
 
     fn open(&mut self) {
-        if (self.wishes.len() as u32) < CLIENTS_MAX {
+        if (self.clients.len() as u32) < CLIENTS_MAX {
             self.node.connect();
-            self.wishes.push(Wish::Nothing);
+            self.clients.push(Requests::Nothing);
         }
     }
 
     fn client(&self, script: &mut Script<'_>) -> Option<u32> {
-        let clients = self.wishes.len() as u32;
+        let clients = self.clients.len() as u32;
         let client = u32::from(script.byte()).checked_rem(clients)?;
         (!self.gone.contains(&client)).then_some(client)
     }
 
-    /// Acts for a client that is there, and notes what that means for its wish.
-    fn with(&mut self, client: Option<u32>, wish: Wish, act: impl FnOnce(&mut Node, u32)) {
+    /// Acts for a connected client, and updates its requests.
+    fn with(&mut self, client: Option<u32>, requests: Requests, act: impl FnOnce(&mut Node, u32)) {
         let Some(client) = client else { return };
-        let wishes = &mut self.wishes[client as usize];
-        *wishes = match (*wishes, wish) {
-            (kept, Wish::Nothing) => kept,
-            (Wish::Nothing, wish) => wish,
-            _ => Wish::Changed,
+        let state = &mut self.clients[client as usize];
+        *state = match (*state, requests) {
+            (kept, Requests::Nothing) => kept,
+            (Requests::Nothing, requests) => requests,
+            _ => Requests::Changed,
         };
         act(&mut self.node, client);
     }
@@ -149,10 +149,10 @@ impl World {
         let shape = script.byte();
         let conflate_ms = INTERVALS_MS[usize::from(shape >> 1) % INTERVALS_MS.len()];
         let text = subscribe_text(1, channels, &symbols, conflate_ms, shape & 1 == 1);
-        self.with(client, Wish::Once, |node, client| node.send_text(client, &text));
+        self.with(client, Requests::Once, |node, client| node.send_text(client, &text));
     }
 
-    fn ask_otherwise(&mut self, script: &mut Script<'_>) {
+    fn unsubscribe_or_resume(&mut self, script: &mut Script<'_>) {
         let (client, channels, symbols) = (self.client(script), channels(script), symbols(script));
         let (shape, back) = (script.byte(), script.byte());
         let text = if shape & 1 == 1 {
@@ -163,7 +163,7 @@ impl World {
             let position = self.node.sequencer.position().get().saturating_sub(back.into()).into();
             resume_text(3, Token { epoch, position }, channels, &symbols, conflate_ms)
         };
-        self.with(client, Wish::Changed, |node, client| node.send_text(client, &text));
+        self.with(client, Requests::Changed, |node, client| node.send_text(client, &text));
     }
 
     fn define(&mut self) {
@@ -181,8 +181,8 @@ impl World {
         }
     }
 
-    /// What the runtime does between two ticks.
-    fn attend(&mut self) {
+    /// A tick, and what the runtime does after it.
+    fn tick(&mut self) {
         self.node.tick();
         if self.node.shard.wants_resync() {
             self.node.sequencer.request_resync(0);
@@ -192,17 +192,17 @@ impl World {
     }
 
     fn end(mut self) {
-        for client in (0..self.wishes.len() as u32).filter(|client| !self.gone.contains(client)) {
+        for client in (0..self.clients.len() as u32).filter(|client| !self.gone.contains(client)) {
             self.node.limit_socket(client, ALL_BYTES);
         }
         for _ in 0..4 {
             self.node.advance_ms(1);
-            self.attend();
+            self.tick();
         }
-        for (client, wish) in (0..).zip(&self.wishes) {
-            check(&self.node.received(client), *wish);
+        for (client, requests) in (0..).zip(&self.clients) {
+            check(&self.node.received(client), *requests);
         }
-        for client in (0..self.wishes.len() as u32).filter(|client| !self.gone.contains(client)) {
+        for client in (0..self.clients.len() as u32).filter(|client| !self.gone.contains(client)) {
             self.node.disconnect(client);
         }
         assert_eq!(self.node.shard.clients(), 0, "all clients have gone");
@@ -219,52 +219,52 @@ fn symbols(script: &mut Script<'_>) -> Vec<&'static str> {
     (0..SYMBOLS.len()).filter(|nth| bits >> nth & 1 == 1).map(|nth| SYMBOLS[nth]).collect()
 }
 
-/// What must hold on everything that a client was sent.
-fn check(messages: &[Message], wish: Wish) {
-    let mut seen = Seen::default();
+/// Checks all messages that a client received.
+fn check(messages: &[Message], requests: Requests) {
+    let mut stream = ReceivedStream::default();
     for (nth, message) in messages.iter().enumerate() {
         match message {
             Message::Text(text) => assert!(serde_json::from_str::<serde_json::Value>(text).is_ok(), "{text}"),
-            Message::Packet { header, records } => seen.packet(header, records, wish),
-            Message::Close(_) => assert_eq!(nth + 1, messages.len(), "a close frame is the last word"),
+            Message::Packet { header, records } => stream.packet(header, records, requests),
+            Message::Close(_) => assert_eq!(nth + 1, messages.len(), "a close frame is the last message"),
         }
     }
 }
 
 #[derive(Default)]
-struct Seen {
+struct ReceivedStream {
     position: Position,
     defined: HashSet<u32>,
     logs: HashMap<(u32, Channel), Sequence>,
 }
 
-impl Seen {
-    fn packet(&mut self, header: &PacketHeader, records: &[(RecordHeader, Vec<u8>)], wish: Wish) {
+impl ReceivedStream {
+    fn packet(&mut self, header: &PacketHeader, records: &[(RecordHeader, Vec<u8>)], requests: Requests) {
         assert_eq!(usize::from(header.count), records.len(), "a packet counts its records");
         let may_be_empty = header.flags & flags::CAUGHT_UP != 0;
-        assert!(may_be_empty || !records.is_empty(), "a packet of nothing, with flags {:#x}", header.flags);
+        assert!(may_be_empty || !records.is_empty(), "an empty packet with flags {:#x}", header.flags);
         if header.flags & (flags::SNAPSHOT | flags::REPLAY) == 0 {
             assert!(header.position >= self.position, "{} after {}", header.position, self.position);
             self.position = header.position;
         }
         for (header, record) in records {
-            self.record(header, record, wish);
+            self.record(header, record, requests);
         }
     }
 
-    fn record(&mut self, header: &RecordHeader, record: &[u8], wish: Wish) {
+    fn record(&mut self, header: &RecordHeader, record: &[u8], requests: Requests) {
         let kind = RecordKind::from_wire(header.kind).expect("a kind that is known");
         if kind == RecordKind::Definition {
             self.defined.insert(read_definition(record).expect("a definition").id);
         }
         let known = header.instrument == 0 || self.defined.contains(&header.instrument);
         assert!(known, "a {kind:?} of {} before its definition", header.instrument);
-        if wish != Wish::Once {
+        if requests != Requests::Once {
             return;
         }
         let (channel, from, to) = match kind {
             RecordKind::Trade | RecordKind::Raw => {
-                (kind.channel().expect("both are channels'"), header.sequence, header.sequence)
+                (kind.channel().expect("both belong to a channel"), header.sequence, header.sequence)
             }
             RecordKind::Gap => {
                 let gap = Gap::read(record).expect("a gap");
@@ -272,7 +272,7 @@ impl Seen {
             }
             _ => return,
         };
-        // The first that is seen may be any: what was before the subscription is nobody's loss.
+        // The first record may have any sequence: those before the subscription are not a loss.
         match self.logs.insert((header.instrument, channel), to) {
             Some(last) => assert_eq!(from, last.next(), "{channel:?} of {}", header.instrument),
             None => assert!(to >= from),
