@@ -11,7 +11,7 @@ const BEGAN_S: u32 = 1_700_000_040;
 const SECOND_NS: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
-enum Payload {
+enum TradeOrQuote {
     Trade(Trade),
     Quote(Quote),
 }
@@ -20,7 +20,7 @@ enum Payload {
 struct BarEvent {
     instrument: u32,
     ts_recv: u64,
-    payload: Payload,
+    payload: TradeOrQuote,
 }
 
 impl BarEvent {
@@ -29,25 +29,25 @@ impl BarEvent {
     }
 
     fn record(&self) -> Vec<u8> {
-        let kind = if matches!(self.payload, Payload::Trade(_)) { RecordKind::Trade } else { RecordKind::Quote };
+        let kind = if matches!(self.payload, TradeOrQuote::Trade(_)) { RecordKind::Trade } else { RecordKind::Quote };
         // The venue's time is 1 ns, and must not matter.
         let header = RecordHeader { ts_recv: self.ts_recv, ..RecordHeader::of_feed(kind, self.instrument, 1) };
         let mut record = Vec::new();
         match &self.payload {
-            Payload::Trade(trade) => trade.encode(&header, &mut record),
-            Payload::Quote(quote) => quote.encode(&header, &mut record),
+            TradeOrQuote::Trade(trade) => trade.encode(&header, &mut record),
+            TradeOrQuote::Quote(quote) => quote.encode(&header, &mut record),
         }
         record
     }
 }
 
 fn trade(at_s: f64, instrument: u32, px: i64, sz: i64) -> BarEvent {
-    let payload = Payload::Trade(Trade { px, sz, trade_id: 0, side: Side::Buy });
+    let payload = TradeOrQuote::Trade(Trade { px, sz, trade_id: 0, side: Side::Buy });
     BarEvent { instrument, ts_recv: (at_s * 1e9) as u64, payload }
 }
 
 fn quote(at_s: f64, instrument: u32, bid_px: i64, ask_px: i64) -> BarEvent {
-    let payload = Payload::Quote(Quote { bid_px, bid_sz: 1, ask_px, ask_sz: 1 });
+    let payload = TradeOrQuote::Quote(Quote { bid_px, bid_sz: 1, ask_px, ask_sz: 1 });
     BarEvent { instrument, ts_recv: (at_s * 1e9) as u64, payload }
 }
 
@@ -68,7 +68,7 @@ fn query(interval_s: u32) -> BarQuery {
 
 /// The expected result of a query, computed from the list of all events.
 fn expected(events: &[BarEvent], instrument: u32, bytes_max: usize, query: &BarQuery) -> FoundBars {
-    let counts = |event: &&BarEvent| !matches!(event.payload, Payload::Trade(trade) if trade.px == PRICE_NONE);
+    let counts = |event: &&BarEvent| !matches!(event.payload, TradeOrQuote::Trade(trade) if trade.px == PRICE_NONE);
     let events: Vec<&BarEvent> = events.iter().filter(counts).collect();
     let instruments: BTreeSet<u32> = events.iter().map(|event| event.instrument).collect();
     let own = || events.iter().filter(|event| event.instrument == instrument);
@@ -100,12 +100,12 @@ fn expected(events: &[BarEvent], instrument: u32, bytes_max: usize, query: &BarQ
     }
 }
 
-fn naive_bar<'a>(time_s: u32, all: impl Iterator<Item = &'a Payload>) -> Bar {
+fn naive_bar<'a>(time_s: u32, all: impl Iterator<Item = &'a TradeOrQuote>) -> Bar {
     let (mut trades, mut quotes) = (Vec::new(), Vec::new());
     for payload in all {
         match payload {
-            Payload::Trade(trade) => trades.push(trade),
-            Payload::Quote(quote) => quotes.push(quote),
+            TradeOrQuote::Trade(trade) => trades.push(trade),
+            TradeOrQuote::Quote(quote) => quotes.push(quote),
         }
     }
     let volume: i128 = trades.iter().map(|trade| i128::from(trade.sz).max(0)).sum();
@@ -128,15 +128,15 @@ fn mantissa() -> impl Strategy<Value = i64> {
     prop_oneof![8 => 1i64..1000, 1 => Just(i64::MAX), 1 => Just(PRICE_NONE), 1 => -5i64..=0]
 }
 
-fn payload() -> impl Strategy<Value = Payload> {
+fn payload() -> impl Strategy<Value = TradeOrQuote> {
     prop_oneof![
-        (mantissa(), mantissa()).prop_map(|(px, sz)| Payload::Trade(Trade {
+        (mantissa(), mantissa()).prop_map(|(px, sz)| TradeOrQuote::Trade(Trade {
             px,
             sz,
             trade_id: 1,
             side: Side::Unknown
         })),
-        (mantissa(), mantissa()).prop_map(|(bid_px, ask_px)| Payload::Quote(Quote {
+        (mantissa(), mantissa()).prop_map(|(bid_px, ask_px)| TradeOrQuote::Quote(Quote {
             bid_px,
             bid_sz: 1,
             ask_px,

@@ -11,21 +11,21 @@ use tickcast_protocol::Position;
 const HEADER_BYTES: u64 = tickcast::ring::HEADER_BYTES as u64;
 
 #[derive(Clone, Debug)]
-enum Step {
+enum RingStep {
     Push { position: u64, words: usize },
     Publish,
     Read { bytes_max: usize },
     History { entries_back: usize, span: u64, bytes_max: usize, modulus: u64 },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<RingStep>> {
     let step = prop_oneof![
         6 => (any::<u64>(), prop_oneof![0..12usize, 0..512usize])
-            .prop_map(|(position, words)| Step::Push { position, words }),
-        4 => Just(Step::Publish),
-        3 => prop_oneof![0..64usize, 0..6000usize, Just(usize::MAX)].prop_map(|bytes_max| Step::Read { bytes_max }),
+            .prop_map(|(position, words)| RingStep::Push { position, words }),
+        4 => Just(RingStep::Publish),
+        3 => prop_oneof![0..64usize, 0..6000usize, Just(usize::MAX)].prop_map(|bytes_max| RingStep::Read { bytes_max }),
         2 => (0..40usize, prop_oneof![1..500u64, Just(u64::MAX)], 0..3000usize, 1..4u64).prop_map(
-            |(entries_back, span, bytes_max, modulus)| Step::History { entries_back, span, bytes_max, modulus }
+            |(entries_back, span, bytes_max, modulus)| RingStep::History { entries_back, span, bytes_max, modulus }
         ),
     ];
     prop::collection::vec(step, 1..200)
@@ -79,15 +79,15 @@ impl Model {
         Self { capacity, first, head: first, published: first, read: first, made: Vec::new(), writer, reader }
     }
 
-    fn run(&mut self, step: Step) {
+    fn run(&mut self, step: RingStep) {
         match step {
-            Step::Push { position, words } => self.push(position, words % (self.capacity / 16 - 1) as usize),
-            Step::Publish => {
+            RingStep::Push { position, words } => self.push(position, words % (self.capacity / 16 - 1) as usize),
+            RingStep::Publish => {
                 self.writer.publish();
                 self.published = self.head;
             }
-            Step::Read { bytes_max } => self.read_once(bytes_max),
-            Step::History { entries_back, span, bytes_max, modulus } => {
+            RingStep::Read { bytes_max } => self.read_once(bytes_max),
+            RingStep::History { entries_back, span, bytes_max, modulus } => {
                 self.history(entries_back, span, bytes_max, modulus);
             }
         }

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tickcast_test_support::exclusive::exclusive;
 
-use server::Server;
-use subscriber::{BOOK, QUOTE, Step, Subscriber, TICKER, TRADE, wants};
+use server::ReplayServer;
+use subscriber::{BOOK, CheckedClient, PlannedRequest, QUOTE, TICKER, TRADE, wants};
 use truth::{SYMBOLS, Truth, lead};
 
 const ALL: &[usize] = &[QUOTE, TRADE, TICKER, BOOK];
@@ -28,7 +28,7 @@ const PERP: usize = 2;
 
 /// Interests that can be subscribed to before an instrument is defined. Clients of one plan are compared with each
 /// other.
-fn early_plans() -> Vec<(&'static str, Vec<Step>)> {
+fn early_plans() -> Vec<(&'static str, Vec<PlannedRequest>)> {
     vec![
         ("all", vec![wants(ALL, &["*"], 0)]),
         ("all of btc", vec![wants(ALL, &["BTC*"], 0)]),
@@ -47,7 +47,7 @@ fn early_plans() -> Vec<(&'static str, Vec<Step>)> {
 }
 
 /// Interests in symbols, which have to be defined.
-fn named_plans() -> Vec<(&'static str, Vec<Step>)> {
+fn named_plans() -> Vec<(&'static str, Vec<PlannedRequest>)> {
     vec![
         ("BTCUSDT", vec![wants(ALL, &["BTCUSDT"], 0)]),
         ("ETHUSDT", vec![wants(ALL, &["ETHUSDT"], 0)]),
@@ -58,7 +58,7 @@ fn named_plans() -> Vec<(&'static str, Vec<Step>)> {
 }
 
 /// Interests that change during the run.
-fn changing_plans() -> Vec<(&'static str, Vec<Step>)> {
+fn changing_plans() -> Vec<(&'static str, Vec<PlannedRequest>)> {
     let quotes = |conflate_ms| wants(&[QUOTE], &["*"], conflate_ms);
     vec![
         ("other intervals", vec![quotes(0), quotes(1000).after(3000), quotes(100).after(3050), quotes(0).after(3300)]),
@@ -84,9 +84,9 @@ fn changing_plans() -> Vec<(&'static str, Vec<Step>)> {
     ]
 }
 
-fn connect(address: &str, truth: &Arc<Truth>, name: String, steps: Vec<Step>) -> Subscriber {
+fn connect(address: &str, truth: &Arc<Truth>, name: String, steps: Vec<PlannedRequest>) -> CheckedClient {
     let stream = TcpStream::connect(address).expect("the server listens");
-    Subscriber::connect(name, stream, truth, steps)
+    CheckedClient::connect(name, stream, truth, steps)
 }
 
 /// A connection with a small receive buffer.
@@ -101,12 +101,12 @@ fn narrow(address: &str) -> TcpStream {
 
 /// Connects `each` clients of each plan.
 fn connect_all(
-    server: &Server,
+    server: &ReplayServer,
     truth: &Arc<Truth>,
-    plans: &[(&'static str, Vec<Step>)],
+    plans: &[(&'static str, Vec<PlannedRequest>)],
     each: usize,
     when: &str,
-    clients: &mut Vec<(&'static str, Subscriber)>,
+    clients: &mut Vec<(&'static str, CheckedClient)>,
 ) {
     for nth in 0..each {
         for (name, steps) in plans {
@@ -118,7 +118,7 @@ fn connect_all(
 }
 
 /// Waits until a client has input, and reads it.
-fn pump(clients: &mut [&mut Subscriber], timeout: Duration) {
+fn pump(clients: &mut [&mut CheckedClient], timeout: Duration) {
     const MESSAGES: usize = 64;
     let timeout = Timespec::try_from(timeout).expect("a short time");
     let ready: Vec<bool> = {
@@ -135,10 +135,10 @@ fn pump(clients: &mut [&mut Subscriber], timeout: Duration) {
 
 /// Pumps until `done`; at the deadline it fails and prints what is missing.
 fn pump_until(
-    clients: &mut [(&'static str, Subscriber)],
+    clients: &mut [(&'static str, CheckedClient)],
     targets: &[[Option<u64>; 4]],
     deadline: Instant,
-    mut done: impl FnMut(&[(&'static str, Subscriber)]) -> bool,
+    mut done: impl FnMut(&[(&'static str, CheckedClient)]) -> bool,
 ) {
     while !done(clients) {
         let lacking = || clients.iter().find_map(|(_, c)| c.lacking(targets).map(|lack| format!("{}: {lack}", c.name)));
@@ -148,7 +148,7 @@ fn pump_until(
 }
 
 /// The targets with those of the tickers, which only the server knows: it computes tickers itself.
-fn with_tickers(server: &Server, mut targets: Vec<[Option<u64>; 4]>) -> Vec<[Option<u64>; 4]> {
+fn with_tickers(server: &ReplayServer, mut targets: Vec<[Option<u64>; 4]>) -> Vec<[Option<u64>; 4]> {
     for (target, (symbol, _)) in targets.iter_mut().zip(SYMBOLS) {
         let snapshot = server.snapshot(symbol).expect("an instrument of the recordings");
         for (channel, name) in [(QUOTE, "quote"), (TRADE, "trade"), (BOOK, "book")] {
@@ -159,13 +159,13 @@ fn with_tickers(server: &Server, mut targets: Vec<[Option<u64>; 4]>) -> Vec<[Opt
     targets
 }
 
-fn assert_groups_agree(clients: &[(&'static str, Subscriber)], plans: &[(&'static str, Vec<Step>)]) {
+fn assert_groups_agree(clients: &[(&'static str, CheckedClient)], plans: &[(&'static str, Vec<PlannedRequest>)]) {
     let mut compared = 0;
     for (plan, _) in plans {
         // A client whose socket was full had some values conflated that the others received one by one. With a
         // conflation interval that looks the same as the requested conflation, so only clients without a large snapshot
         // are compared.
-        let direct = |client: &Subscriber| match plan.contains("ms") {
+        let direct = |client: &CheckedClient| match plan.contains("ms") {
             true => !client.name.contains("early"),
             false => client.conflated > 0,
         };
@@ -186,13 +186,13 @@ fn two_hundred_clients_receive_the_recordings_exactly() {
     // one value an interval is checked without them.
     let flags = ["--heartbeat-ms", "200", "--ping-interval-ms", "600000", "--idle-timeout-ms", "900000"];
     let flags = [&flags[..], &["--send-buffer-bytes", "262144"]].concat();
-    let server = Server::start(&truth.feed(lead.path(), "10"), &flags);
+    let server = ReplayServer::start(&truth.feed(lead.path(), "10"), &flags);
     let deadline = Instant::now() + DEADLINE;
     let targets = truth.targets();
     let (early, named, changing) = (early_plans(), named_plans(), changing_plans());
     let mut clients = Vec::new();
     connect_all(&server, &truth, &early, 9, "early", &mut clients);
-    let known = |clients: &[(_, Subscriber)]| (0..3).all(|symbol| clients[0].1.sequence(symbol, TRADE) > 0);
+    let known = |clients: &[(_, CheckedClient)]| (0..3).all(|symbol| clients[0].1.sequence(symbol, TRADE) > 0);
     pump_until(&mut clients, &targets, deadline, known);
     connect_all(&server, &truth, &changing, 4, "early", &mut clients);
     connect_all(&server, &truth, &named, 5, "early", &mut clients);
@@ -220,7 +220,7 @@ fn two_hundred_clients_receive_the_recordings_exactly() {
 }
 
 /// The recordings have ended: each client gets a heartbeat with the same position, and no more records.
-fn assert_rest(clients: &mut [(&'static str, Subscriber)], targets: &[[Option<u64>; 4]], deadline: Instant) {
+fn assert_rest(clients: &mut [(&'static str, CheckedClient)], targets: &[[Option<u64>; 4]], deadline: Instant) {
     let records: Vec<_> = clients.iter().map(|(_, client)| (client.records, client.heartbeats)).collect();
     pump_until(clients, targets, deadline, |clients| {
         clients.iter().zip(&records).all(|((_, client), (_, heartbeats))| client.heartbeats > *heartbeats)
@@ -235,8 +235,8 @@ fn assert_rest(clients: &mut [(&'static str, Subscriber)], targets: &[[Option<u6
 
 /// Some clients that read at once, and some that read a little each time the others have advanced.
 struct Race {
-    server: Server,
-    clients: Vec<(&'static str, Subscriber)>,
+    server: ReplayServer,
+    clients: Vec<(&'static str, CheckedClient)>,
     readers: usize,
     /// For each slow client, the number of the readers' records at which it reads again.
     resumes: Vec<u64>,
@@ -250,8 +250,10 @@ impl Race {
     fn start(truth: &Arc<Truth>, ring_bytes: &str) -> Self {
         let lead = lead(600_000, 1_000_000_000);
         let flags = ["--heartbeat-ms", "200", "--send-buffer-bytes", "16384", "--ring-bytes", ring_bytes];
-        let server =
-            Server::start(&truth.feed(lead.path(), "max"), &[&flags[..], &["--slow-timeout-ms", "600000"]].concat());
+        let server = ReplayServer::start(
+            &truth.feed(lead.path(), "max"),
+            &[&flags[..], &["--slow-timeout-ms", "600000"]].concat(),
+        );
 
         let slow: [(&[usize], u64); 3] = [(ALL, 0), (&[QUOTE, TRADE], 0), (&[QUOTE, TRADE, BOOK], 100)];
         // All at once, as a busy server takes a while for each upgrade.
@@ -264,7 +266,7 @@ impl Race {
             let slow = slow.map(|(channels, conflate_ms)| {
                 let steps = vec![wants(channels, &["BTC*", "ETH*"], conflate_ms)];
                 let name = format!("slow, {channels:?} at {conflate_ms} ms");
-                scope.spawn(move || ("slow", Subscriber::connect(name, narrow(address), truth, steps)))
+                scope.spawn(move || ("slow", CheckedClient::connect(name, narrow(address), truth, steps)))
             });
             let begun: Vec<_> = readers.chain(slow).collect();
             begun.into_iter().map(|client| client.join().expect("connected")).collect()
@@ -277,7 +279,7 @@ impl Race {
         let deadline = Instant::now() + DEADLINE;
         let targets = truth.targets();
         loop {
-            let complete = |clients: &[(&str, Subscriber)]| clients.iter().all(|(_, c)| c.is_complete(&targets));
+            let complete = |clients: &[(&str, CheckedClient)]| clients.iter().all(|(_, c)| c.is_complete(&targets));
             if complete(&self.clients) {
                 break;
             }

@@ -19,12 +19,12 @@ const RING_BYTES: usize = 128;
 
 /// Like an eventfd: a write adds 1, a read waits for a number above 0 and resets it.
 #[derive(Default)]
-struct Event {
+struct ModelEventfd {
     count: Mutex<u64>,
     written: Condvar,
 }
 
-impl Event {
+impl ModelEventfd {
     fn write(&self) {
         *self.count.lock().unwrap() += 1;
         self.written.notify_one();
@@ -42,12 +42,12 @@ impl Event {
 /// `ShardWaker` with that eventfd.
 struct ModelWaker {
     sleep_flag: SleepFlag,
-    event: Event,
+    event: ModelEventfd,
 }
 
 impl ModelWaker {
     fn new() -> Arc<Self> {
-        Arc::new(Self { sleep_flag: SleepFlag::new(), event: Event::default() })
+        Arc::new(Self { sleep_flag: SleepFlag::new(), event: ModelEventfd::default() })
     }
 
     fn wake(&self) {

@@ -32,14 +32,14 @@ pub struct ScriptOutput {
 }
 
 /// A folder with `/proc`, `/sys`, `/etc` and a program.
-pub struct Machine {
+pub struct SimulatedMachine {
     pub root: TempDir,
 }
 
 /// Every file and folder of a machine, with the bytes of the files.
-pub type Snapshot = BTreeMap<PathBuf, Option<Vec<u8>>>;
+pub type FileTree = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
-impl Machine {
+impl SimulatedMachine {
     pub fn empty() -> Self {
         Self { root: tempfile::tempdir().expect("a directory") }
     }
@@ -101,8 +101,8 @@ impl Machine {
         result.text
     }
 
-    pub fn snapshot(&self) -> Snapshot {
-        let mut found = Snapshot::new();
+    pub fn snapshot(&self) -> FileTree {
+        let mut found = FileTree::new();
         walk(self.root.path(), &mut found);
         found
     }
@@ -110,7 +110,7 @@ impl Machine {
 
 /// Asserts that two snapshots are equal.
 #[track_caller]
-pub fn assert_same(now: &Snapshot, before: &Snapshot, what: &str) {
+pub fn assert_same(now: &FileTree, before: &FileTree, what: &str) {
     let paths = now.keys().chain(before.keys());
     let different: std::collections::BTreeSet<_> = paths.filter(|path| now.get(*path) != before.get(*path)).collect();
     assert!(different.is_empty(), "{what}: {different:?}");
@@ -123,7 +123,7 @@ pub fn run_command(mut command: Command) -> ScriptOutput {
     ScriptOutput { code: output.status.code(), text: String::from_utf8_lossy(&text).into_owned() }
 }
 
-fn walk(folder: &Path, found: &mut Snapshot) {
+fn walk(folder: &Path, found: &mut FileTree) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("readable").path();
         if path.is_dir() {

@@ -5,7 +5,7 @@ mod documents;
 mod machine;
 mod namespace;
 
-use machine::{Machine, assert_same, settings};
+use machine::{SimulatedMachine, assert_same, settings};
 
 /// It takes effect only after a reboot.
 const TAKES_A_REBOOT: &str = "isolated_cores";
@@ -14,7 +14,7 @@ const STATE: &str = "var/lib/tickcast-tuning";
 #[test]
 fn every_setting_is_applied_and_undone_to_the_byte() {
     for setting in settings() {
-        let machine = Machine::untuned();
+        let machine = SimulatedMachine::untuned();
         let before = machine.snapshot();
         machine.exits_with(1, &setting, &["check"]);
         assert_same(&machine.snapshot(), &before, &format!("{setting}: a check changes nothing"));
@@ -35,7 +35,7 @@ fn every_setting_is_applied_and_undone_to_the_byte() {
 
 #[test]
 fn settings_apply_the_documented_values() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     for setting in settings() {
         machine.run(&setting, &["apply"]);
     }
@@ -90,7 +90,7 @@ fn settings_apply_the_documented_values() {
 
 #[test]
 fn a_second_apply_keeps_the_first_original() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     let before = machine.snapshot();
     machine.exits_with(0, "accept_queue", &["apply", "5000"]);
     machine.exits_with(0, "descriptors", &["apply", "5000"]);
@@ -110,7 +110,7 @@ fn a_second_apply_keeps_the_first_original() {
 
 #[test]
 fn login_limit_is_not_lowered_and_not_above_the_kernels() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     let limits = "etc/security/limits.d/60-tickcast-nofile.conf";
     machine.exits_with(0, "descriptors", &["apply", "60000"]);
     machine.exits_with(0, "descriptors", &["apply", "50000"]);
@@ -121,12 +121,12 @@ fn login_limit_is_not_lowered_and_not_above_the_kernels() {
     machine.exits_with(0, "memlock", &["apply", "16384"]);
     assert!(machine.read("etc/security/limits.d/60-tickcast-memlock.conf").contains("unlimited"));
     // A failed write is not reported as a success.
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     std::fs::create_dir_all(machine.root.path().join(limits)).expect("room for it");
     let output = machine.exits_with(2, "descriptors", &["apply"]);
     assert!(output.contains("cannot be written") && !output.contains("next login"), "{output}");
     // A login with a limit above fs.nr_open would be refused.
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     std::fs::remove_file(machine.root.path().join("proc/sys/fs/nr_open")).expect("it is there");
     let output = machine.exits_with(0, "descriptors", &["apply"]);
     assert!(output.contains("nofile is left alone") && !machine.has(limits), "{output}");
@@ -134,7 +134,7 @@ fn login_limit_is_not_lowered_and_not_above_the_kernels() {
 
 #[test]
 fn second_apply_keeps_the_other_lines_of_the_drop_in() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     machine.exits_with(0, "accept_queue", &["apply"]);
     machine.write("proc/sys/net/core/somaxconn", "128\n");
     machine.exits_with(0, "accept_queue", &["apply"]);
@@ -146,7 +146,7 @@ fn second_apply_keeps_the_other_lines_of_the_drop_in() {
 
 #[test]
 fn undo_restores_a_file_from_before() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     machine.write("etc/sysctl.d/60-tickcast-ports.conf", "# of an administrator, without a line's end");
     machine.write("etc/default/grub.d/60-tickcast.cfg", "");
     let before = machine.snapshot();
@@ -160,7 +160,7 @@ fn undo_restores_a_file_from_before() {
 
 #[test]
 fn better_values_are_left_alone() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     for (path, text) in [
         ("proc/sys/kernel/io_uring_disabled", "0\n"),
         ("proc/sys/kernel/numa_balancing", "0\n"),
@@ -217,7 +217,7 @@ fn better_values_are_left_alone() {
 
 #[test]
 fn absent_values_are_not_applicable_and_nothing_is_written() {
-    let machine = Machine::empty();
+    let machine = SimulatedMachine::empty();
     let before = machine.snapshot();
     for setting in settings() {
         for verb in ["check", "apply"] {
@@ -236,7 +236,7 @@ fn absent_values_are_not_applicable_and_nothing_is_written() {
 
 #[test]
 fn unreadable_value_does_not_stop_the_others() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     let path = machine.root.path().join("proc/sys/net/core/somaxconn");
     std::fs::remove_file(&path).expect("it is there");
     std::fs::create_dir(&path).expect("room for it");
@@ -247,7 +247,7 @@ fn unreadable_value_does_not_stop_the_others() {
 
 #[test]
 fn network_card_settings_need_a_card_and_ethtool() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     for setting in ["queues", "steering", "irq_affinity", "coalescing"] {
         machine.exits_with(3, setting, &["check", "lo"]);
         let output = machine.exits_with(2, setting, &["check", "eth7"]);
@@ -264,7 +264,7 @@ fn network_card_settings_need_a_card_and_ethtool() {
 
 #[test]
 fn interface_is_found_by_an_ipv6_default_route() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     machine.write("proc/net/route", "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n");
     machine.exits_with(3, "queues", &["check"]);
     let (none, all) = ("0".repeat(32), "f".repeat(32));
@@ -278,7 +278,7 @@ fn interface_is_found_by_an_ipv6_default_route() {
 
 #[test]
 fn cores_can_be_listed() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     assert!(!machine.exits_with(0, "irq_affinity", &["apply", "eth0", "3,0-1"]).contains("irqbalance"));
     machine.write("proc/17/comm", "irqbalance\n");
     assert!(machine.exits_with(0, "irq_affinity", &["check", "eth0", "3,0-1"]).contains("irqbalance is running"));
@@ -299,7 +299,7 @@ fn cores_can_be_listed() {
 
 #[test]
 fn masks_of_many_cores_are_in_groups() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     machine.write("sys/devices/system/cpu/online", "0,31-33,95\n");
     machine.exits_with(0, "steering", &["apply"]);
     assert_eq!(machine.read("sys/class/net/eth0/queues/tx-0/xps_cpus"), "80000000,00000001,00000001\n");
@@ -308,7 +308,7 @@ fn masks_of_many_cores_are_in_groups() {
 
 #[test]
 fn memory_for_tcp_is_at_most_half_of_the_machine() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     machine.write("proc/meminfo", "MemTotal:        4096000 kB\n");
     machine.exits_with(0, "tcp_memory", &["apply"]);
     let half = 4_096_000 * 1024 / rustix::param::page_size() / 2;
@@ -317,7 +317,7 @@ fn memory_for_tcp_is_at_most_half_of_the_machine() {
 
 #[test]
 fn invalid_verbs_and_arguments_are_refused() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     let before = machine.snapshot();
     for setting in settings() {
         let output = machine.exits_with(2, &setting, &["aply"]);
@@ -337,7 +337,7 @@ fn invalid_verbs_and_arguments_are_refused() {
 
 #[test]
 fn nothing_is_changed_if_the_old_value_cannot_be_saved() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     let before = machine.snapshot();
     for setting in settings() {
         let mut command = machine.command(&setting, &["apply"]);
@@ -351,7 +351,7 @@ fn nothing_is_changed_if_the_old_value_cannot_be_saved() {
 
 #[test]
 fn value_that_has_gone_does_not_stop_the_undo() {
-    let machine = Machine::untuned();
+    let machine = SimulatedMachine::untuned();
     machine.exits_with(0, "governor", &["apply"]);
     let core = machine.root.path().join("sys/devices/system/cpu/cpu2");
     std::fs::remove_dir_all(core).expect("it is there");
@@ -363,7 +363,7 @@ fn value_that_has_gone_does_not_stop_the_undo() {
 #[test]
 fn profile_is_applied_in_order_and_undone_in_reverse() {
     for profile in documents::profiles() {
-        let machine = Machine::untuned();
+        let machine = SimulatedMachine::untuned();
         let before = machine.snapshot();
         let output = machine.exits_with(1, "profile", &["check", &profile]);
         assert!(output.contains("0 as wanted") && output.contains("0 failed"), "{output}");
@@ -378,7 +378,7 @@ fn profile_is_applied_in_order_and_undone_in_reverse() {
         machine.exits_with(0, "profile", &["undo", "all"]);
         assert_same(&machine.snapshot(), &before, &profile);
     }
-    let machine = Machine::empty();
+    let machine = SimulatedMachine::empty();
     machine.exits_with(3, "profile", &["check", "server"]);
     for args in [&["check"][..], &["check", "all"], &["check", "../profile"], &["tune", "server"], &[]] {
         assert!(machine.exits_with(2, "profile", args).contains("tuning/profile check|apply|undo NAME"), "{args:?}");

@@ -5,10 +5,10 @@
 
 use std::process::Command;
 
-use super::machine::{Machine, folder, run_command};
+use super::machine::{SimulatedMachine, folder, run_command};
 
 /// Runs a bash script in separate namespaces. If that is not permitted, reports the test as skipped and returns `None`.
-fn in_namespace(machine: &Machine, script: &str) -> Option<String> {
+fn in_namespace(machine: &SimulatedMachine, script: &str) -> Option<String> {
     let permitted = Command::new("unshare").args(["--net", "--mount", "true"]).output();
     if !permitted.is_ok_and(|output| output.status.success()) {
         println!("SKIPPED: network namespaces are not permitted here ('unshare --net --mount' needs root)");
@@ -30,7 +30,7 @@ fn in_namespace(machine: &Machine, script: &str) -> Option<String> {
 
 #[test]
 fn sysctls_of_a_real_kernel_are_set_and_undone() {
-    let machine = Machine::empty();
+    let machine = SimulatedMachine::empty();
     let script = r#"
         keys="net/core/somaxconn net/ipv4/tcp_max_syn_backlog net/ipv4/tcp_slow_start_after_idle
               net/ipv4/tcp_notsent_lowat net/ipv4/ip_local_port_range net/ipv4/tcp_wmem"
@@ -75,7 +75,7 @@ fn sysctls_of_a_real_kernel_are_set_and_undone() {
 
 #[test]
 fn queues_of_a_real_interface_are_set_and_undone() {
-    let machine = Machine::empty();
+    let machine = SimulatedMachine::empty();
     let script = r#"
         [ "$(nproc)" -gt 1 ] || { echo "SKIPPED: one core has nothing to choose"; exit 0; }
         ethtool=$(command -v ethtool) || { echo "SKIPPED: ethtool is not installed"; exit 0; }

@@ -9,12 +9,12 @@ use serde_json::Value;
 use tickcast_test_support::paths;
 
 /// A running server; dropping it ends the process.
-pub struct Server {
+pub struct ReplayServer {
     child: Child,
     pub address: String,
 }
 
-impl Server {
+impl ReplayServer {
     /// Starts the binary on a free port and waits until it serves. One shard, so that all clients share it.
     pub fn start(feed: &str, flags: &[&str]) -> Self {
         let core =
@@ -45,7 +45,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ReplayServer {
     fn drop(&mut self) {
         // Errors mean that it has ended already, which the clients have noticed.
         let _ = self.child.kill();

@@ -14,7 +14,7 @@ use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error, Message, WebSocket};
 
 use super::truth::{SYMBOLS, Truth};
-use super::wire::{self, Packet, Record};
+use super::wire::{self, WirePacket, WireRecord};
 
 /// Channels by their type on the wire, less one.
 pub const CHANNELS: [&str; 4] = ["quote", "trade", "ticker", "book"];
@@ -28,7 +28,7 @@ const SEGMENT: u64 = 256;
 
 /// A request of a client.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct PlannedRequest {
     /// It is sent after so many records.
     pub after_records: u64,
     pub subscribe: bool,
@@ -39,11 +39,11 @@ pub struct Step {
 }
 
 /// Subscribes at once, with snapshot.
-pub fn wants(channels: &'static [usize], symbols: &'static [&'static str], conflate_ms: u64) -> Step {
-    Step { after_records: 0, subscribe: true, channels, symbols, conflate_ms, snapshot: true }
+pub fn wants(channels: &'static [usize], symbols: &'static [&'static str], conflate_ms: u64) -> PlannedRequest {
+    PlannedRequest { after_records: 0, subscribe: true, channels, symbols, conflate_ms, snapshot: true }
 }
 
-impl Step {
+impl PlannedRequest {
     pub fn after(self, after_records: u64) -> Self {
         Self { after_records, ..self }
     }
@@ -70,7 +70,7 @@ impl Step {
 
 /// A client's progress in a channel of an instrument.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Progress {
+enum ChannelProgress {
     #[default]
     NotSubscribed,
     /// Subscribed, nothing received yet.
@@ -82,7 +82,7 @@ enum Progress {
 /// The state of a channel of an instrument at one client.
 #[derive(Debug, Default)]
 struct ChannelState {
-    progress: Progress,
+    progress: ChannelProgress,
     interval_ms: u64,
     /// A snapshot may come although values came before.
     snapshot_due: bool,
@@ -92,11 +92,11 @@ struct ChannelState {
 }
 
 /// A client.
-pub struct Subscriber {
+pub struct CheckedClient {
     pub name: String,
     socket: WebSocket<TcpStream>,
     truth: Arc<Truth>,
-    steps: Vec<Step>,
+    steps: Vec<PlannedRequest>,
     /// Requests sent, and answered.
     asked: usize,
     answered: usize,
@@ -119,9 +119,9 @@ pub struct Subscriber {
     pub missed: u64,
 }
 
-impl Subscriber {
+impl CheckedClient {
     /// Connects over `stream`, and sends the first of `steps` after the welcome.
-    pub fn connect(name: String, stream: TcpStream, truth: &Arc<Truth>, steps: Vec<Step>) -> Self {
+    pub fn connect(name: String, stream: TcpStream, truth: &Arc<Truth>, steps: Vec<PlannedRequest>) -> Self {
         let url = format!("ws://{}/v1/stream", stream.peer_addr().expect("connected"));
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a valid timeout");
         let config = WebSocketConfig::default().read_buffer_size(8192).write_buffer_size(0);
@@ -188,7 +188,9 @@ impl Subscriber {
         self.tracks.iter().zip(targets).enumerate().find_map(|(symbol, (tracks, targets))| {
             (0..4).find_map(|channel| {
                 let (progress, target) = (tracks[channel].progress, targets[channel]?);
-                let there = progress == Progress::NotSubscribed || target == 0 || progress == Progress::At(target);
+                let there = progress == ChannelProgress::NotSubscribed
+                    || target == 0
+                    || progress == ChannelProgress::At(target);
                 (!there).then(|| format!("{} {}: {progress:?} of {target}", SYMBOLS[symbol].0, CHANNELS[channel]))
             })
         })
@@ -197,7 +199,7 @@ impl Subscriber {
     /// The last received sequence of a channel.
     pub fn sequence(&self, symbol: usize, channel: usize) -> u64 {
         match self.tracks[symbol][channel].progress {
-            Progress::At(sequence) => sequence,
+            ChannelProgress::At(sequence) => sequence,
             _ => 0,
         }
     }
@@ -206,7 +208,7 @@ impl Subscriber {
     pub fn assert_at_rest(&self) {
         for (symbol, (name, _)) in SYMBOLS.iter().enumerate() {
             let Some(want) = self.truth.instruments.get(symbol) else { continue };
-            let has = |channel: usize| self.tracks[symbol][channel].progress != Progress::NotSubscribed;
+            let has = |channel: usize| self.tracks[symbol][channel].progress != ChannelProgress::NotSubscribed;
             if has(QUOTE) {
                 let [bid_px, bid_sz, ask_px, ask_sz] = self.quotes[symbol].expect("complete");
                 let (px, sz) = self.scales(symbol);
@@ -301,8 +303,8 @@ impl Subscriber {
                         track.snapshot_due |= is_new && step.snapshot;
                         track.interval_ms = interval_ms;
                         track.tick = 0;
-                        if track.progress == Progress::NotSubscribed {
-                            track.progress = Progress::Subscribed { snapshot: step.snapshot };
+                        if track.progress == ChannelProgress::NotSubscribed {
+                            track.progress = ChannelProgress::Subscribed { snapshot: step.snapshot };
                         }
                     }
                 }
@@ -317,7 +319,7 @@ impl Subscriber {
     }
 
     fn take_packet(&mut self, bytes: &[u8]) {
-        let packet = Packet::read(bytes);
+        let packet = WirePacket::read(bytes);
         assert_eq!(packet.epoch, self.epoch, "{}: epoch", self.name);
         assert!(packet.position >= self.position, "{}: {} after {}", self.name, packet.position, self.position);
         self.position = packet.position;
@@ -334,7 +336,7 @@ impl Subscriber {
         self.ask();
     }
 
-    fn take_definition(&mut self, record: &Record) {
+    fn take_definition(&mut self, record: &WireRecord) {
         let (id, definition) = (record.instrument as usize, record.definition());
         let symbol = SYMBOLS.iter().position(|(symbol, _)| *symbol == definition.symbol).expect("a symbol of the test");
         assert_eq!(definition.venue, SYMBOLS[symbol].1, "{}: venue", self.name);
@@ -348,23 +350,23 @@ impl Subscriber {
         self.symbols_by_id[id] = Some(symbol);
     }
 
-    fn symbol_of(&self, record: &Record) -> usize {
+    fn symbol_of(&self, record: &WireRecord) -> usize {
         let symbol = self.symbols_by_id.get(record.instrument as usize).copied().flatten();
         symbol.unwrap_or_else(|| panic!("{}: {record:?} of an instrument without a definition", self.name))
     }
 
-    fn take_gap(&mut self, record: &Record) {
+    fn take_gap(&mut self, record: &WireRecord) {
         let (from, to, kind) = record.gap();
         let symbol = self.symbol_of(record);
         assert_eq!(kind, wire::TRADE, "{}: the only log channel here", self.name);
         let track = &mut self.tracks[symbol][TRADE];
         let next = match track.progress {
-            Progress::NotSubscribed => panic!("{}: a gap without a subscription", self.name),
-            Progress::Subscribed { .. } => 1,
-            Progress::At(last) => last + 1,
+            ChannelProgress::NotSubscribed => panic!("{}: a gap without a subscription", self.name),
+            ChannelProgress::Subscribed { .. } => 1,
+            ChannelProgress::At(last) => last + 1,
         };
         assert!(from == next && to >= from, "{}: a gap from {from} to {to} where {next} is next", self.name);
-        track.progress = Progress::At(to);
+        track.progress = ChannelProgress::At(to);
         if self.first_trades[symbol] == 0 {
             self.first_trades[symbol] = from;
         }
@@ -372,7 +374,7 @@ impl Subscriber {
         self.missed += to + 1 - from;
     }
 
-    fn take_record(&mut self, record: &Record, ts_send: u64) {
+    fn take_record(&mut self, record: &WireRecord, ts_send: u64) {
         let (symbol, channel) = (self.symbol_of(record), usize::from(record.kind) - 1);
         self.records += 1;
         self.conflated += u64::from(record.flags & wire::CONFLATED != 0);
@@ -391,7 +393,7 @@ impl Subscriber {
         self.before = (symbol as u64) << 60 | (channel as u64) << 56 | record.sequence;
     }
 
-    fn take_sequence(&mut self, symbol: usize, channel: usize, record: &Record) {
+    fn take_sequence(&mut self, symbol: usize, channel: usize, record: &WireRecord) {
         let (sequence, name) = (record.sequence, &self.name);
         let flagged = |flag: u8| record.flags & flag != 0;
         let (is_log, is_snapshot, is_conflated) = (channel == TRADE, flagged(wire::SNAPSHOT), flagged(wire::CONFLATED));
@@ -400,14 +402,14 @@ impl Subscriber {
         assert!(!is_log || !is_conflated, "{}: a trade is never conflated", what());
         assert!(!is_snapshot || track.snapshot_due, "{}: a snapshot that was not requested", what());
         match track.progress {
-            Progress::NotSubscribed => panic!("{}: not subscribed to this", what()),
-            Progress::Subscribed { snapshot: true } => {
+            ChannelProgress::NotSubscribed => panic!("{}: not subscribed to this", what()),
+            ChannelProgress::Subscribed { snapshot: true } => {
                 // A trade during the snapshot is sent as a live record, and replaces the snapshot's.
                 let stands_alone = sequence == 1 || is_conflated || is_log;
                 assert!(is_snapshot || stands_alone, "{}: a snapshot comes first", what());
             }
-            Progress::Subscribed { snapshot: false } => {}
-            Progress::At(last) => {
+            ChannelProgress::Subscribed { snapshot: false } => {}
+            ChannelProgress::At(last) => {
                 let contiguous = sequence == last + 1;
                 let jumps = !is_log && is_conflated && sequence > last;
                 let again = is_snapshot && sequence >= last;
@@ -419,10 +421,10 @@ impl Subscriber {
         } else if track.first_live.is_none() {
             track.first_live = Some(sequence);
         }
-        track.progress = Progress::At(sequence);
+        track.progress = ChannelProgress::At(sequence);
     }
 
-    fn take_trade(&mut self, symbol: usize, record: &Record) {
+    fn take_trade(&mut self, symbol: usize, record: &WireRecord) {
         let (px_mantissa, sz_mantissa, id, side) = record.trade();
         let (px, sz) = self.scales(symbol);
         let at = record.sequence as usize - 1;
@@ -434,13 +436,13 @@ impl Subscriber {
         }
         let quote = &self.tracks[symbol][QUOTE];
         // A client without a snapshot has no quote before the first after its subscription.
-        if !matches!(quote.progress, Progress::NotSubscribed | Progress::Subscribed { snapshot: false }) {
+        if !matches!(quote.progress, ChannelProgress::NotSubscribed | ChannelProgress::Subscribed { snapshot: false }) {
             let (had, before) = (self.sequence(symbol, QUOTE), self.truth.quotes_before[symbol][at]);
             assert!(had >= before, "{}: trade {} came with quote {had}, not {before}", self.name, at + 1);
         }
     }
 
-    fn take_book(&mut self, symbol: usize, record: &Record) {
+    fn take_book(&mut self, symbol: usize, record: &WireRecord) {
         let (kind, levels) = record.book();
         let [bids, asks] = &mut self.books[symbol];
         match kind {
@@ -467,8 +469,8 @@ impl Subscriber {
 
     /// At most one conflated value in an interval, except for quotes that are sent early because of a trade, and for
     /// clients that changed their subscription.
-    fn check_interval(&mut self, symbol: usize, channel: usize, record: &Record, ts_send: u64) {
-        let with_trades = self.tracks[symbol][TRADE].progress != Progress::NotSubscribed;
+    fn check_interval(&mut self, symbol: usize, channel: usize, record: &WireRecord, ts_send: u64) {
+        let with_trades = self.tracks[symbol][TRADE].progress != ChannelProgress::NotSubscribed;
         let track = &mut self.tracks[symbol][channel];
         let applies = channel != TRADE && track.interval_ms > 0 && self.steps.len() == 1;
         if !applies || (channel == QUOTE && with_trades) {
@@ -485,7 +487,7 @@ impl Subscriber {
     }
 
     /// Adds a digest of the record and the one before it, so that a segment's sum depends on contents and order.
-    fn digest(&mut self, symbol: usize, channel: usize, record: &Record) {
+    fn digest(&mut self, symbol: usize, channel: usize, record: &WireRecord) {
         let hash = FixedState::with_seed(1).hash_one((record.bytes, self.before));
         let digest = self.digests.entry((symbol, channel, record.sequence / SEGMENT)).or_default();
         *digest = digest.wrapping_add(hash);

@@ -18,7 +18,7 @@ pub const STATUS: u8 = 19;
 
 /// One WebSocket message of the data stream.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
+pub struct WirePacket<'a> {
     pub epoch: u32,
     pub position: u64,
     pub ts_send: u64,
@@ -28,7 +28,7 @@ pub struct Packet<'a> {
 
 /// One record of a packet, header included.
 #[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
+pub struct WireRecord<'a> {
     pub kind: u8,
     pub flags: u8,
     pub instrument: u32,
@@ -46,9 +46,9 @@ pub struct Definition {
 }
 
 /// A level of a book: price, size, side.
-pub type Level = (i64, i64, u8);
+pub type WireLevel = (i64, i64, u8);
 
-impl<'a> Packet<'a> {
+impl<'a> WirePacket<'a> {
     /// Reads a packet's header; the records follow as the packet is iterated.
     pub fn read(bytes: &'a [u8]) -> Self {
         assert!(bytes.len() >= 24 && bytes.len().is_multiple_of(8), "a packet of {} bytes", bytes.len());
@@ -65,10 +65,10 @@ impl<'a> Packet<'a> {
 }
 
 /// The records, exactly as many as the header says, without a byte left over.
-impl<'a> Iterator for Packet<'a> {
-    type Item = Record<'a>;
+impl<'a> Iterator for WirePacket<'a> {
+    type Item = WireRecord<'a>;
 
-    fn next(&mut self) -> Option<Record<'a>> {
+    fn next(&mut self) -> Option<WireRecord<'a>> {
         if self.left == 0 {
             assert!(self.rest.is_empty(), "{} bytes after the last record", self.rest.len());
             return None;
@@ -78,7 +78,7 @@ impl<'a> Iterator for Packet<'a> {
         assert!((32..=self.rest.len()).contains(&length), "a record of {length} bytes in {}", self.rest.len());
         let (bytes, rest) = self.rest.split_at(length);
         self.rest = rest;
-        Some(Record {
+        Some(WireRecord {
             kind: bytes[2],
             flags: bytes[3],
             instrument: u32_at(bytes, 4),
@@ -88,7 +88,7 @@ impl<'a> Iterator for Packet<'a> {
     }
 }
 
-impl Record<'_> {
+impl WireRecord<'_> {
     /// `(bid_px, bid_sz, ask_px, ask_sz)`
     pub fn quote(&self) -> [i64; 4] {
         assert_eq!(self.bytes.len(), 64, "a quote's length");
@@ -102,7 +102,7 @@ impl Record<'_> {
     }
 
     /// Action and levels.
-    pub fn book(&self) -> (u8, impl Iterator<Item = Level>) {
+    pub fn book(&self) -> (u8, impl Iterator<Item = WireLevel>) {
         let levels = usize::from(u16_at(self.bytes, 32));
         assert_eq!(self.bytes.len(), 40 + 24 * levels, "length of a book of {levels} levels");
         let level = |bytes: &[u8]| (i64_at(bytes, 0), i64_at(bytes, 8), bytes[16]);
