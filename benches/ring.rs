@@ -12,16 +12,18 @@
 //! each reads. With more threads than cores the figure would be the scheduler's.
 //!
 //! `sequencing` is `Sequencer::accept` with batches of 64 quotes of 100 instruments, into rings of the default size
-//! without readers: more than a cache holds, as in the server. The figure is the thread's CPU time a record. Only
-//! `instructions.rs` is free of what else the machine does.
+//! without readers: more than a cache holds, as in the server. The figure is the time of one record.
 //!
-//! Across two threads all producers wait for room, so that every entry arrives, and all readers yield if there is none;
-//! the figure is valid only if two cores are free. Not measured: the wake-up of a sleeping reader, and an overrun.
+//! On one thread, time is the thread's CPU time, which other processes lengthen only through caches and shared cores.
+//! Across two threads it is wall time, valid only if two cores are free: all producers wait for room, so that every
+//! entry arrives, and all readers yield if there is none. Not measured: the wake-up of a sleeping reader, and an
+//! overrun.
 
 use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
 use rustix::time::{ClockId, clock_gettime};
@@ -43,6 +45,45 @@ const INSTRUMENTS: u32 = 100;
 
 type Queued = (u64, [u8; 64]);
 
+/// Measures the CPU time of the thread.
+struct ThreadTime;
+
+impl ThreadTime {
+    fn now() -> Duration {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    }
+}
+
+impl Measurement for ThreadTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        Self::now()
+    }
+
+    fn end(&self, start: Duration) -> Duration {
+        Self::now() - start
+    }
+
+    fn add(&self, one: &Duration, other: &Duration) -> Duration {
+        *one + *other
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, time: &Duration) -> f64 {
+        time.as_nanos() as f64
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
 fn push_batch(writer: &mut Writer) {
     for number in 0..BATCH_ENTRIES {
         writer.push(Position::new(black_box(number)), black_box(&PAYLOAD));
@@ -57,7 +98,7 @@ fn push_chunk(producer: &mut rtrb::Producer<Queued>) -> bool {
 }
 
 /// Pushes without a reader, which only the ring allows.
-fn writing(criterion: &mut Criterion) {
+fn writing(criterion: &mut Criterion<ThreadTime>) {
     let mut group = criterion.benchmark_group("ring/one_thread");
     group.throughput(Throughput::Elements(BATCH_ENTRIES));
     group.bench_function("push_publish", |bencher| {
@@ -162,7 +203,7 @@ fn round_of_array_queues(readers: usize) -> Round {
     })
 }
 
-fn alternating_readers(criterion: &mut Criterion) {
+fn alternating_readers(criterion: &mut Criterion<ThreadTime>) {
     let mut group = criterion.benchmark_group("ring/alternating_readers");
     let rounds: [(&str, MakeRound); 5] = [
         ("floor", round_of_copies),
@@ -190,14 +231,8 @@ fn batch_of_quotes() -> Vec<u8> {
     batch
 }
 
-/// The CPU time of this thread: other processes lengthen it only through caches and shared cores.
-fn thread_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-}
-
 /// A record of a batch that is sequenced into 1 to 8 rings.
-fn sequencing(criterion: &mut Criterion) {
+fn sequencing(criterion: &mut Criterion<ThreadTime>) {
     let mut group = criterion.benchmark_group("ring/sequencing");
     group.throughput(Throughput::Elements(BATCH_ENTRIES));
     for rings in [1, 2, 4, 8] {
@@ -210,13 +245,9 @@ fn sequencing(criterion: &mut Criterion) {
         sequencer.accept(0, &mut definitions, 1);
         let (mut batch, mut now_ns) = (batch_of_quotes(), 1);
         group.bench_function(BenchmarkId::new("rings", rings), |bencher| {
-            bencher.iter_custom(|batches| {
-                let start = thread_time();
-                for _ in 0..batches {
-                    now_ns += 1;
-                    sequencer.accept(0, black_box(&mut batch), now_ns);
-                }
-                thread_time() - start
+            bencher.iter(|| {
+                now_ns += 1;
+                sequencer.accept(0, black_box(&mut batch), now_ns)
             });
         });
         let records = u64::from(INSTRUMENTS) + (now_ns - 1) * BATCH_ENTRIES;
@@ -315,7 +346,7 @@ fn two_threads(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn history(criterion: &mut Criterion) {
+fn history(criterion: &mut Criterion<ThreadTime>) {
     let (mut writer, mut reader) = ring(CAPACITY_BYTES);
     let mut batch = Batch::default();
     for _ in 0..CAPACITY_BYTES / 2 / (ENTRY_BYTES * BATCH_ENTRIES as usize) {
@@ -337,5 +368,10 @@ fn history(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, writing, alternating_readers, sequencing, two_threads, history);
-criterion_main!(benches);
+criterion_group! {
+    name = one_thread;
+    config = Criterion::default().with_measurement(ThreadTime);
+    targets = writing, alternating_readers, sequencing, history
+}
+criterion_group!(across_threads, two_threads);
+criterion_main!(one_thread, across_threads);
