@@ -39,8 +39,8 @@ pub const HEADER_BYTES: usize = 16;
 pub const CAPACITY_BYTES_MIN: usize = 64;
 /// The largest ring: a batch counts its bytes in 32 bits, and can so take all that a ring holds.
 pub const CAPACITY_BYTES_MAX: usize = 1 << 31;
-/// `oldest` is raised this far beyond what must be overwritten: fifty quotes share one store and one fence, and the
-/// reader finds the line in its cache as often.
+/// `oldest` is raised this far beyond what must be overwritten: about fifty quotes share one store and one
+/// fence, and the reader's cache line is invalidated once for them.
 const RESERVE_AHEAD_BYTES_MAX: u64 = 4096;
 const WORD_BYTES: usize = 8;
 

@@ -3,7 +3,7 @@
 //! With `SO_REUSEPORT` the kernel spreads new connections over the sockets by a hash of their addresses. Accepted sockets
 //! inherit the options set here: `TCP_NODELAY`, since a flush must not wait for an acknowledgement, and the send buffer.
 //!
-//! A shard's core runs the accept loop and the fan-out. To keep a storm of connections from delaying market data, the loop
+//! A shard's core runs the accept loop and the fan-out. To keep very many new connections from delaying market data, the loop
 //! accepts a batch of [`ACCEPT_BATCH`] connections (some 0.2 ms), then yields to the other tasks of the core, and waits if
 //! connections arrive faster than the handshake rate allows. Connections that are not accepted wait in the kernel's
 //! accept queue, which costs the server nothing.
@@ -28,8 +28,8 @@ use crate::io::uring::adopt_fd;
 const ACCEPT_QUEUE: i32 = 65_535;
 /// Connections that are accepted before the other tasks of the core run.
 const ACCEPT_BATCH: u32 = 8;
-/// Connections that may be accepted for each handshake that `handshakes_per_s` allows: some of them ask for a page, some
-/// are refused.
+/// Connections that may be accepted for each handshake that `handshakes_per_s` allows: not every connection becomes a
+/// handshake.
 const ACCEPTS_PER_HANDSHAKE: u32 = 2;
 /// Pause after a failed accept.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
@@ -71,7 +71,8 @@ impl ListenError {
 /// Binds one listening socket per shard.
 pub fn bind(address: SocketAddr, shards: usize, send_buffer_bytes: usize) -> Result<Listeners, ListenError> {
     let failed = ListenError::at(address);
-    // SO_REUSEPORT would let a second server of the same user share the port silently. A plain bind detects it.
+    // SO_REUSEPORT would let a second server of the same user share the port silently. A plain bind detects it. Another
+    // server can still take the port between the probe and the binds below; both then serve, as if they shared it on purpose.
     let probe = bind_exclusively(address).map_err(&failed)?;
     let address = probe.local_addr().map_err(&failed)?.as_socket().unwrap_or(address);
     drop(probe);
@@ -86,8 +87,8 @@ pub fn bind(address: SocketAddr, shards: usize, send_buffer_bytes: usize) -> Res
     Ok(Listeners { address, sockets })
 }
 
-/// Binds without `SO_REUSEPORT`, retrying for a while: the kernel tears down the rings of a killed process, and with them
-/// its sockets, after the process has ended. A server that is restarted at once has to wait for that.
+/// Binds without `SO_REUSEPORT`, retrying for a while: the kernel tears down the io_uring rings of a killed process, and
+/// with them its sockets, after the process has ended. A server that is restarted at once has to wait for that.
 fn bind_exclusively(address: SocketAddr) -> io::Result<Socket> {
     const INTERVAL: Duration = Duration::from_millis(50);
     const RETRY_MAX: Duration = Duration::from_secs(2);

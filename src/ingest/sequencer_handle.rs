@@ -4,7 +4,7 @@
 //!
 //! A feed or publisher sequences its batch on its own thread: it locks the sequencer, has the batch written to all rings,
 //! unlocks, and wakes the shards that sleep. A sequencer thread with a queue would cost one more wake-up for every batch,
-//! which is most of the time that a record needs on a quiet server. See `docs/decisions/sequencer-mutex.md`.
+//! which is most of the latency of a record on a quiet server. See `docs/decisions/sequencer-mutex.md`.
 //!
 //! # Who locks it, and for how long
 //!
@@ -37,7 +37,7 @@ use crate::sequencer::{Sequencer, SequencerStats, SourceEnd, SourceId, SourceSta
 use crate::wake::ShardWaker;
 use tickcast_protocol::DefineError;
 
-/// Bytes of a batch, apart from its last record. It bounds the time that the lock is held, and publishes the rings often.
+/// Bytes of a batch, apart from its last record. It bounds the time that the lock is held, and makes records visible soon.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// How soon a resynchronisation continues after it filled its share of a ring.
 const RESYNC_INTERVAL: Duration = Duration::from_micros(200);
@@ -93,7 +93,8 @@ pub struct BatchOutcome {
 }
 
 impl SequencerHandle {
-    /// Shares a sequencer. `gauges` are those of its rings, `bars` is made from its bars ring. The queue is for the thread
+    /// Shares a sequencer. `gauges` are those of its rings, `bars` is the store that is fed by its bars ring,
+    /// and is woken after each batch. The queue is for the thread
     /// that runs [`Self::serve_resyncs`].
     pub fn new(
         sequencer: Sequencer,
@@ -125,15 +126,15 @@ impl SequencerHandle {
         BatchOutcome { definitions, refused_book }
     }
 
-    /// Closes a source: its instrument ids end, and its instruments become ended or stale.
+    /// Closes a source: its instrument ids become invalid, and its instruments become ended or stale.
     pub fn close_source(&self, source: SourceId, end: SourceEnd) {
         let mut locked = self.lock();
         locked.sequencer.close_source(source, end, now_ns());
         self.publish_and_wake(locked);
     }
 
-    /// True while every ring is at least three quarters empty. A source that can wait stays behind the slowest shard by
-    /// this, and leaves the rest of the ring to live feeds. The bars ring does not count: lost bars are reported as a hole.
+    /// True while every ring is at least three quarters empty. A source that can wait (a replay at full speed)
+    /// pauses until this is true, and leaves the rest of the ring to live feeds. The bars ring does not count: lost bars are reported as a hole.
     pub fn has_room(&self) -> bool {
         self.gauges.iter().all(|gauge| gauge.backlog_bytes() < gauge.capacity_bytes() / 4)
     }

@@ -107,7 +107,7 @@ fn supervise(
 
 /// Sequences the records of a feed, until it ends or the server stops.
 fn run(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_stopping: &impl Fn() -> bool) {
-    let mut batch = Vec::with_capacity(feed::BATCH_BYTES_MAX);
+    let mut batch = Vec::with_capacity(feed::FEED_BATCH_BYTES_MAX);
     while !is_stopping() {
         batch.clear();
         let next = feed.poll(now_ns(), &mut batch);

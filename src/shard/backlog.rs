@@ -92,7 +92,7 @@ pub(super) struct Replay {
     /// The items that are replayed, sorted.
     pub(super) keys: Vec<Key>,
     /// The client has no other items.
-    pub(super) is_sole: bool,
+    pub(super) has_only_these_items: bool,
     /// The token: records with a higher position are replayed.
     pub(super) after: Position,
     /// The part of the ring that is still to be read.

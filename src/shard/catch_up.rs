@@ -8,7 +8,8 @@
 //! * Clients are served in turn: one that is not done is queued again behind the others.
 //! * A client that becomes a member has had everything that was dispatched up to the end of this tick. The next tick's
 //!   records follow without a gap and without a repetition.
-//! * Reading the ring, the values and the subscriptions does not change them; only the client's own backlog changes.
+//! * Only the client's own backlog changes, and two caches: the collected log sequences and the encoder's buffers. The
+//!   ring, the values and the subscriptions are read.
 //!
 //! Cost: encoding is done for each client alone. The phase stops at a budget for all clients of a tick, so that members
 //! are not kept waiting.
@@ -36,7 +37,8 @@ use tickcast_protocol::Position;
 use tickcast_protocol::record::RecordHeader;
 
 /// Records that one client is sent from one source (replay, values, log) in one tick, so that a large snapshot does not
-/// keep the others waiting. The last record may exceed it; for values it doubles with each walk, see [`state`].
+/// keep the others waiting. The last record may exceed it. For values the limit doubles
+/// each time that all instruments have been visited, see [`state`].
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Prepared bytes after which no further client is served in this tick. It bounds how many clients are served, not how
 /// many bytes are sent: the last one may add its unsent rest, its answers and three chunks, and that of values may have
@@ -69,8 +71,7 @@ pub(super) fn catch_up<I: Io>(clients: &mut ClientContext<'_, I>) -> bool {
     !served.is_empty()
 }
 
-/// Prepares the next send of one client. Returns whether nothing is missing after it; `None` if nothing is pending
-/// there.
+/// Prepares the next send of one client. True if the send completes the client; `None` if nothing is pending for it.
 fn prepare<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, scanned_bytes: &mut u64) -> Option<bool> {
     let client = clients.connections.get(slot_id)?;
     let audience = client.audience;
@@ -79,7 +80,7 @@ fn prepare<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, scanned_b
     let batch = &mut clients.outbox.batch;
     let start = batch.arena.len();
     backlog.take_pending_bytes(&mut batch.arena);
-    let mut source = CatchUp {
+    let mut catch_up = CatchUp {
         now: clients.now,
         settings: clients.settings,
         ring: clients.ring,
@@ -92,9 +93,10 @@ fn prepare<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, scanned_b
         scanned_bytes,
         counters: clients.counters,
     };
-    let is_complete = client.is_open() && source.push_replay(audience, backlog, buffers) && {
-        source.push_state(audience, backlog, &mut buffers.records);
-        backlog.state.is_at(clients.now.tick) && source.push_log(audience, backlog, buffers)
+    let is_complete = client.is_open() && catch_up.push_replay(audience, backlog, buffers) && {
+        catch_up.push_state(audience, backlog, &mut buffers.records);
+        // The log waits until no value is older than this tick: a trade must not overtake the quote before it.
+        backlog.state.is_at(clients.now.tick) && catch_up.push_log(audience, backlog, buffers)
     };
     batch.push_send(client.slot_id, start);
     Some(is_complete)
@@ -105,6 +107,7 @@ fn conclude<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, is_compl
     let (Some(client), Some(backlog)) = (clients.connections.get(slot_id), clients.backlog.get_mut(slot_id)) else {
         return;
     };
+    // Set by `handle_stopped`: the socket is full, and the client waits for it.
     if backlog.is_blocked {
         return;
     }
@@ -118,7 +121,7 @@ fn conclude<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, is_compl
     }
 }
 
-/// What one client is caught up from, and where the packets for it go.
+/// Inputs and output of the catch-up of one client.
 struct CatchUp<'a> {
     now: Now,
     settings: &'a Settings,
@@ -163,7 +166,7 @@ impl CatchUp<'_> {
     }
 }
 
-/// What differs between the packets that a client is caught up with.
+/// Header fields of the packets of one chunk.
 #[derive(Clone, Copy, Debug, Default)]
 struct PacketFields {
     /// Position before the first record, and the one that the last packet states.
@@ -173,10 +176,11 @@ struct PacketFields {
     last_flags: u8,
 }
 
-/// What records cost that were copied out of the ring and are looked at one by one, in bytes of scanning: some 30 times
-/// as much work.
+/// The cost of examining copied records one by one, in scanned bytes.
 fn scan_cost(copied: &ring::Batch) -> u64 {
-    32 * copied.bytes.len() as u64
+    /// A copied byte costs about as much as this many scanned ones.
+    const COPIED_BYTE_COST: u64 = 32;
+    COPIED_BYTE_COST * copied.bytes.len() as u64
 }
 
 /// The part of the ring up to `end` that is scanned for one client in one tick.

@@ -1,5 +1,4 @@
-//! What of the ring can be replayed: which ring offset a position of the node is at, and from where on the log is
-//! whole.
+//! Which part of the ring can be replayed: the ring offset of a position, and the offset from which the log is complete.
 //!
 //! Entries of the ring have no index of their own; only a walk from an entry's beginning finds the next. So the shard
 //! notes a mark every so many bytes: the position of the newest record that was read, and the ring offset of its end.
@@ -39,7 +38,7 @@ struct Mark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TooOld;
 
-/// See the module.
+/// Marks that find the ring offset of a position.
 #[derive(Debug)]
 pub(super) struct History {
     marks: VecDeque<Mark>,
@@ -128,8 +127,8 @@ impl History {
         Ok(self.marks[at])
     }
 
-    /// The last mark before the values that a client may not have had although its token is as new as `mark`, because
-    /// they were pending.
+    /// A client with a token as new as `mark` may still miss values that were pending then. Returns the last mark before
+    /// the oldest of them.
     fn pending_at(&self, mark: Mark, interval: ConflationInterval) -> Result<Mark, TooOld> {
         if interval == ConflationInterval::IMMEDIATE {
             return Ok(mark);

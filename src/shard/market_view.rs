@@ -1,6 +1,6 @@
 //! What the shard has read from its ring: the instruments, the newest values, and how far it has come.
 //!
-//! Written by the phase that reads the ring, read by all others.
+//! Written by the phase that reads the ring. The others read it; catch-up also fills the cache of log sequences.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) struct LogCursor {
     pub(super) sequences: LogSequences,
 }
 
-/// See the module.
+/// Instruments, newest values, and how far the ring has been read.
 #[derive(Debug, Default)]
 pub(super) struct MarketView {
     pub(super) directory: Directory,

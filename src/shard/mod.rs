@@ -14,7 +14,7 @@
 //!
 //! | part | holds | changed by |
 //! |---|---|---|
-//! | [`MarketView`] | instruments, last values, how far the ring has been read | 1 |
+//! | [`MarketView`] | instruments, last values, how far the ring has been read | 1; a cache of log sequences: 6 |
 //! | [`FanOut`] | subscription index, audiences, conflation, encoder, records of the tick | 1, 2, clients |
 //! | [`ConnectionTable`] | clients by slot | clients |
 //! | [`Backlog`] | what is pending for clients that are behind; what of the ring can be replayed | 6, clients |

@@ -8,7 +8,12 @@
 use super::tick_records::Now;
 use crate::ring::RingOffset;
 
-/// Up to where a client has had the values of some instruments: everything that was dispatched by the end of a tick.
+/// Up to where a client has had the values of some instruments.
+///
+/// | the client was | `tick`, `offset` | `floor` |
+/// |---|---|---|
+/// | a member of its audience | it has had what was dispatched by the end of `tick`; values pending at their interval are missing | what it had had when it became a member |
+/// | sent the values one by one (`is_explicit`) | it has had everything up to `offset`, pending values too | `offset` |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StateCursor {
     pub(super) tick: u64,
@@ -36,7 +41,7 @@ impl StateCursor {
 /// The last id of a walk that has come to its end.
 pub(super) const LAST_INSTRUMENT: u32 = u32::MAX;
 
-/// See the module.
+/// The walks of one client over the instruments.
 #[derive(Debug)]
 pub(super) struct StateWalk {
     /// Cursors of the last walk: (last id, cursor), in ascending order; the last id of all is [`LAST_INSTRUMENT`].
@@ -71,7 +76,7 @@ impl StateWalk {
         self.after.is_empty() && self.next == 1 && self.before.iter().all(|(_, cursor)| cursor.tick == tick)
     }
 
-    /// True if the client has had also the values that are still pending at their conflation interval.
+    /// True if the client has also had the values that are still pending at their conflation interval.
     pub(super) fn is_explicit(&self) -> bool {
         self.before.iter().all(|(_, cursor)| cursor.is_explicit)
     }

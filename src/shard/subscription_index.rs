@@ -16,8 +16,8 @@
 //! * Every item is in the watch list of its target, at the index that the item has; so joining, leaving and changing
 //!   are constant work an item, regardless of how many other audiences watch.
 //! * If several items of an audience cover a record, the most specific one decides the interval: the exact name, then
-//!   the longest pattern. A name that is subscribed to before its instrument exists is a pattern that covers nothing
-//!   else.
+//!   the longest pattern.
+//! * A name that is subscribed to before its instrument exists is a pattern that covers nothing else.
 //!
 //! What it does not do: it knows no client, no socket, and no byte of a packet.
 //!
@@ -83,8 +83,8 @@ impl Key {
 #[derive(Clone, Copy, Debug)]
 struct Item {
     key: Key,
-    /// Index of the audience in the item's watch list.
-    index: u32,
+    /// Index of the audience in the watch list of this item.
+    watch_list_index: u32,
     interval: ConflationInterval,
 }
 
@@ -156,7 +156,7 @@ pub struct SubscriptionIndex {
     by_prefix: HashMap<String, u32, RandomState>,
     by_name: HashMap<String, u32, RandomState>,
     /// Items by interval: which intervals are in use at all.
-    items_at: [u64; ConflationInterval::COUNT],
+    items_by_interval: [u64; ConflationInterval::COUNT],
     hash_low: RandomState,
     hash_high: RandomState,
 }
@@ -241,15 +241,15 @@ impl SubscriptionIndex {
             self.leave(audience);
             copy
         };
-        // A pattern must not be forgotten between the removal of its old item and the insertion of its new one.
-        changes.iter().for_each(|change| self.use_pattern(change.key()));
+        // A pattern must not be freed between the removal of its old item and the insertion of its new one.
+        changes.iter().for_each(|change| self.retain_pattern(change.key()));
         for change in &changes {
             self.remove(own, change.key());
             if let Change::Want(key, interval) = change {
                 self.insert(own, *key, *interval);
             }
         }
-        changes.iter().for_each(|change| self.unuse_pattern(change.key()));
+        changes.iter().for_each(|change| self.release_pattern(change.key()));
         debug_assert_eq!(
             self.audiences[own as usize].interest.fingerprint, wanted,
             "the fingerprint is a sum over the items"
@@ -358,7 +358,7 @@ impl SubscriptionIndex {
 
     /// True if any item has this interval.
     pub fn uses(&self, interval: ConflationInterval) -> bool {
-        self.items_at[interval.index()] > 0
+        self.items_by_interval[interval.index()] > 0
     }
 
     /// Calls `each` for every audience with a pattern that covers a new instrument, possibly several times in a row.
@@ -389,7 +389,7 @@ impl SubscriptionIndex {
             Target::Pattern(pattern) => Some(pattern),
             Target::Instrument(_) => None,
         };
-        // Patterns come after all instruments.
+        // Items are sorted, instruments before patterns: if the last is a pattern and the first is not, there are both.
         let mut patterns_reversed = row.interest.items.iter().rev().map_while(pattern);
         row.has_prefixes = patterns_reversed.any(|pattern| !patterns[pattern as usize].is_name);
         let is_mixed =
@@ -405,7 +405,7 @@ impl SubscriptionIndex {
         })
     }
 
-    /// The changes that have an effect, by key; of several to one key, the last.
+    /// The changes that have an effect, by key; if several have the same key, the last one counts.
     fn effective(&self, audience: AudienceId, changes: &[Change]) -> Vec<Change> {
         let mut sorted: Vec<Change> = changes.to_vec();
         sorted.sort_by_key(Change::key);
@@ -502,13 +502,13 @@ impl SubscriptionIndex {
         self.free_audiences.push(audience);
     }
 
-    fn use_pattern(&mut self, key: Key) {
+    fn retain_pattern(&mut self, key: Key) {
         if let Target::Pattern(pattern) = key.target() {
             self.patterns[pattern as usize].uses += 1;
         }
     }
 
-    fn unuse_pattern(&mut self, key: Key) {
+    fn release_pattern(&mut self, key: Key) {
         if let Target::Pattern(pattern) = key.target() {
             self.patterns[pattern as usize].uses -= 1;
             self.release_unused(pattern);
@@ -517,11 +517,11 @@ impl SubscriptionIndex {
 
     fn insert(&mut self, audience: AudienceId, key: Key, interval: ConflationInterval) {
         let fingerprint = self.fingerprint(key, interval);
-        self.use_pattern(key);
+        self.retain_pattern(key);
         let list = self.watch_list_mut(key).list_mut(interval);
-        let item = Item { key, index: list.len() as u32, interval };
+        let item = Item { key, watch_list_index: list.len() as u32, interval };
         push_exact(list, audience);
-        self.items_at[interval.index()] += 1;
+        self.items_by_interval[interval.index()] += 1;
         let interest = &mut self.audiences[audience as usize].interest;
         let at = interest.items.partition_point(|other| other.key < key);
         interest.items.reserve_exact(usize::from(interest.items.is_empty()));
@@ -541,11 +541,11 @@ impl SubscriptionIndex {
 
     /// Removes an item from its watch list; the item that fills the gap gets its new index.
     fn unwatch(&mut self, item: &Item) {
-        self.items_at[item.interval.index()] -= 1;
+        self.items_by_interval[item.interval.index()] -= 1;
         let watch_list = self.watch_list_mut(item.key);
         let list = watch_list.list_mut(item.interval);
-        list.swap_remove(item.index as usize);
-        let moved = list.get(item.index as usize).copied();
+        list.swap_remove(item.watch_list_index as usize);
+        let moved = list.get(item.watch_list_index as usize).copied();
         if list.is_empty() {
             watch_list.remove_empty();
         }
@@ -555,9 +555,9 @@ impl SubscriptionIndex {
                 .items
                 .binary_search_by_key(&item.key, |other| other.key)
                 .expect("a watching audience has the item");
-            interest.items[at].index = item.index;
+            interest.items[at].watch_list_index = item.watch_list_index;
         }
-        self.unuse_pattern(item.key);
+        self.release_pattern(item.key);
     }
 
     fn watch_list_mut(&mut self, key: Key) -> &mut WatchList {

@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
 use tickcast::ingest::feed::replay::{COPY_STEP_NS, LOOP_PAUSE_NS, Params, Replay};
-use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, OpenError};
+use tickcast::ingest::feed::{FEED_BATCH_BYTES_MAX, Feed, Next, OpenError};
 use tickcast_protocol::record::{BOOK_LEVELS_MAX, PRICE_NONE, flags};
 use tickcast_protocol::{Book, BookAction, RecordKind};
 use tickcast_test_support::feed_stream::{self, FeedRecord};
@@ -341,7 +341,7 @@ fn late_poll_returns_due_messages_in_bounded_batches() {
         loop {
             batch.clear();
             let next = replay.poll(1 + 3_000 * MS, &mut batch);
-            assert!(batch.len() < BATCH_BYTES_MAX + 200);
+            assert!(batch.len() < FEED_BATCH_BYTES_MAX + 200);
             if next == Next::Ended {
                 break;
             }

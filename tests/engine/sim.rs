@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use tickcast::ingest::feed::sim::{Params, Shape, Sim};
-use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next};
+use tickcast::ingest::feed::{FEED_BATCH_BYTES_MAX, Feed, Next};
 use tickcast_protocol::record::{self, PRICE_NONE, Quote, RecordHeader, Ticker, Trade, flags};
 use tickcast_protocol::{Book, BookAction, RecordKind, Side};
 
@@ -16,7 +16,7 @@ fn drain(sim: &mut Sim, now_ns: u64, batch: &mut Vec<u8>, mut each: impl FnMut(&
     loop {
         batch.clear();
         let next = sim.poll(now_ns, batch);
-        assert!(batch.len() <= BATCH_BYTES_MAX + 16 * 1024, "a batch of {} bytes", batch.len());
+        assert!(batch.len() <= FEED_BATCH_BYTES_MAX + 16 * 1024, "a batch of {} bytes", batch.len());
         each(batch);
         match next {
             Next::Now => {}

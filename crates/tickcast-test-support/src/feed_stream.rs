@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rust_decimal::Decimal;
 use tickcast::ingest::feed::replay::{Params, Replay};
-use tickcast::ingest::feed::{BATCH_BYTES_MAX, Feed, Next, Report};
+use tickcast::ingest::feed::{FEED_BATCH_BYTES_MAX, Feed, Next, Report};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Ticker, Trade, flags};
 use tickcast_protocol::{Book, BookAction, Instrument, RecordKind};
 
@@ -158,7 +158,7 @@ pub fn instrument_states(stream: &[FeedRecord]) -> BTreeMap<String, InstrumentSt
     let mut states: Vec<InstrumentState> = Vec::new();
     for record in stream {
         let FeedRecord { header, bytes, .. } = record;
-        assert!(bytes.len() < BATCH_BYTES_MAX * 32 && header.sequence.is_none() && header.ts_recv == 0);
+        assert!(bytes.len() < FEED_BATCH_BYTES_MAX * 32 && header.sequence.is_none() && header.ts_recv == 0);
         let index = header.instrument as usize;
         if record.kind() == RecordKind::Definition {
             assert_eq!(index, states.len() + 1, "ids are dense and in the order of the definitions");

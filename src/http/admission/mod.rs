@@ -91,8 +91,8 @@ impl Admission {
     }
 
     /// Takes a permit of `per_second` batches of accepted connections; returns the time to wait before the next accept.
-    pub(crate) fn pace_accepts(&self, per_second: u32, now_ns: u64) -> Duration {
-        take(&self.accepts, per_second, now_ns, Duration::MAX).unwrap_or_default()
+    pub(crate) fn pace_accepts(&self, batches_per_s: u32, now_ns: u64) -> Duration {
+        take(&self.accepts, batches_per_s, now_ns, Duration::MAX).unwrap_or_default()
     }
 
     /// Adds a pending connection, evicting another one if necessary.

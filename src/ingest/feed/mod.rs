@@ -18,7 +18,7 @@ pub trait Feed: Send {
     fn name(&self) -> &str;
 
     /// Appends what is due at `now_ns` (ns since the Unix epoch) to `batch`, as whole wire records, at most about
-    /// [`BATCH_BYTES_MAX`], and says when to call again. Sequences and `ts_recv` are left 0: the sequencer sets them.
+    /// [`FEED_BATCH_BYTES_MAX`], and says when to call again. Sequences and `ts_recv` are left 0: the sequencer sets them.
     fn poll(&mut self, now_ns: u64, batch: &mut Vec<u8>) -> Next;
 
     /// What has been counted so far.
@@ -26,7 +26,7 @@ pub trait Feed: Send {
 }
 
 /// A batch is handed over once it has grown to this: large enough to amortise the hand-over, small beside a ring.
-pub const BATCH_BYTES_MAX: usize = 32 * 1024;
+pub const FEED_BATCH_BYTES_MAX: usize = 32 * 1024;
 
 /// When a feed wants to be polled again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

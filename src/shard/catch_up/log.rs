@@ -23,13 +23,13 @@ impl CatchUp<'_> {
             return true;
         }
         if !self.index.keys(audience).any(|key| key.channel().is_log()) {
-            // Without a log channel there is nothing to find: scanning the ring for each slow client would stop the
-            // others.
+            // Without a log channel there is nothing to find: scanning the ring for each slow client would delay the
+            // other clients.
             (log.offset, log.position) = (end, self.market.position);
             return true;
         }
-        let is_kept = log.offset >= self.history.log_floor() && end - log.offset <= self.settings.backlog_bytes_max;
-        match is_kept.then(|| self.read_log(audience, log.offset, &mut buffers.batch)) {
+        let is_readable = log.offset >= self.history.log_floor() && end - log.offset <= self.settings.backlog_bytes_max;
+        match is_readable.then(|| self.read_log(audience, log.offset, &mut buffers.batch)) {
             Some(Ok(next)) => self.push_log_chunk(audience, log, next, &buffers.batch),
             Some(Err(ring::Overrun { .. })) | None => self.push_gaps(audience, log, &mut buffers.records),
         }

@@ -5,10 +5,12 @@
 //! caught up like any other that is behind, so the two join without a gap, and a replay that takes many ticks takes no
 //! more memory.
 //!
-//! What always holds: log records, and state that is not conflated, come in their order. Of state that is conflated, or
-//! that may have been pending when the token was issued, the newest value comes, flagged CONFLATED. So a client may get
-//! a value that it has: one that is not newer than its sequence is a repetition. The stream is taken to have had the
-//! interval that the resume asks for.
+//! `requests/subscribe.rs` begins a replay, at the ring offset that `history.rs` finds for the token.
+//!
+//! What always holds: log records, and state that is not conflated, are sent in their order. For conflated state, and for
+//! state that may have been pending when the token was issued, only the newest value is sent, flagged CONFLATED. A client
+//! may receive a value that it has: one that is not newer than its sequence is a repetition. The shard assumes that the
+//! old stream used the conflation interval of the resume request.
 //!
 //! A replay that the sequencer overtakes ends in a snapshot, which a second answer announces.
 
@@ -161,9 +163,10 @@ impl CatchUp<'_> {
         bytes: &[u8],
         out: &mut Vec<u8>,
     ) {
-        // A Gap in a channel that the client also has by another item was sent when it came.
+        // If another item of the client covers the channel, the client has already had the Gap.
         let was_sent = |gap: Gap| is_covered_beside(self.index, audience, &replay.keys, instrument, gap.channel);
-        let is_known = || kind == RecordKind::Gap && !replay.is_sole && Gap::read(bytes).is_some_and(was_sent);
+        let is_known =
+            || kind == RecordKind::Gap && !replay.has_only_these_items && Gap::read(bytes).is_some_and(was_sent);
         if self.index.wants_event(audience, kind, instrument, bytes) && !is_known() {
             out.extend_from_slice(bytes);
         }
@@ -217,7 +220,7 @@ fn replayed_kind(
         return None;
     }
     let interval = index.wants(audience, instrument, channel)?;
-    if !replay.is_sole && is_covered_beside(index, audience, &replay.keys, instrument, channel) {
+    if !replay.has_only_these_items && is_covered_beside(index, audience, &replay.keys, instrument, channel) {
         return None;
     }
     // Resent log records are not history: where one of them was new, the history begins after it.

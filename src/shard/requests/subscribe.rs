@@ -129,7 +129,7 @@ impl<I: Io> ClientContext<'_, I> {
         slot_id: SlotId,
         id: u64,
         interval: ConflationInterval,
-        (count, keys, is_sole): (usize, Vec<Key>, bool),
+        (count, keys, has_only_these_items): (usize, Vec<Key>, bool),
         (after, from): (Position, RingOffset),
     ) {
         let Some(backlog) = self.backlog.get_mut(slot_id) else { return };
@@ -138,7 +138,7 @@ impl<I: Io> ClientContext<'_, I> {
             conflate_ms: interval.interval_ms(),
             count,
             keys,
-            is_sole,
+            has_only_these_items,
             after,
             range: from..self.market.offset,
             end_position: self.market.position,

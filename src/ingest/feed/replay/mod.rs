@@ -29,7 +29,7 @@ pub use timeline::LOOP_PAUSE_NS;
 use self::recording::Recording;
 use self::timeline::{After, Timeline};
 use super::binance::{Out, Parser};
-use super::{BATCH_BYTES_MAX, Feed, Next, OpenError, Report};
+use super::{FEED_BATCH_BYTES_MAX, Feed, Next, OpenError, Report};
 
 /// The most by which copies follow each other, in the recording's time.
 pub const COPY_STEP_NS: u64 = 250_000_000;
@@ -130,7 +130,7 @@ impl Feed for Replay {
                 Some(due_ns) if due_ns > now_ns => return Next::At(due_ns),
                 _ => {}
             }
-            if batch.len() - bytes_before >= BATCH_BYTES_MAX {
+            if batch.len() - bytes_before >= FEED_BATCH_BYTES_MAX {
                 break;
             }
             self.queue.pop();

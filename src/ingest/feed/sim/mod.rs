@@ -29,7 +29,7 @@ mod pace;
 use self::market::Market;
 use self::pace::Pace;
 pub use self::pace::Shape;
-use super::{BATCH_BYTES_MAX, Feed, Next, Report, each_pair, number_within};
+use super::{FEED_BATCH_BYTES_MAX, Feed, Next, Report, each_pair, number_within};
 
 /// Polls are asked for at multiples of this on the axis: a burst then is a few large batches, not many wake-ups.
 const POLL_NS: u64 = 1_000_000;
@@ -160,7 +160,7 @@ impl Feed for Sim {
     }
 
     fn poll(&mut self, now_ns: u64, batch: &mut Vec<u8>) -> Next {
-        let full = batch.len() + BATCH_BYTES_MAX;
+        let full = batch.len() + FEED_BATCH_BYTES_MAX;
         let origin_ns = *self.origin_ns.get_or_insert(now_ns);
         if !self.open(origin_ns, full, batch) {
             return Next::Now;
