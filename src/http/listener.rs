@@ -3,10 +3,10 @@
 //! With `SO_REUSEPORT` the kernel spreads new connections over the sockets by a hash of their addresses. Accepted sockets
 //! inherit the options set here: `TCP_NODELAY`, since a flush must not wait for an acknowledgement, and the send buffer.
 //!
-//! A shard's core runs the accept loop and the fan-out. To keep very many new connections from delaying market data, the loop
-//! accepts a batch of [`ACCEPT_BATCH`] connections (some 0.2 ms), then yields to the other tasks of the core, and waits if
-//! connections arrive faster than the handshake rate allows. Connections that are not accepted wait in the kernel's
-//! accept queue, which costs the server nothing.
+//! A shard's core runs the accept loop and the fan-out. To keep very many new connections from delaying market data, the
+//! loop accepts a batch of [`ACCEPT_BATCH`] connections (some 0.2 ms), then yields to the other tasks of the core, and
+//! waits if connections arrive faster than the handshake rate allows. Connections that are not accepted wait in the
+//! kernel's accept queue, which costs the server nothing.
 //!
 //! What it does not do: read from a connection. Each one gets a task of its own, see `exchange.rs`.
 
@@ -71,8 +71,8 @@ impl ListenError {
 /// Binds one listening socket per shard.
 pub fn bind(address: SocketAddr, shards: usize, send_buffer_bytes: usize) -> Result<Listeners, ListenError> {
     let failed = ListenError::at(address);
-    // SO_REUSEPORT would let a second server of the same user share the port silently. A plain bind detects it. Another
-    // server can still take the port between the probe and the binds below; both then serve, as if they shared it on purpose.
+    // SO_REUSEPORT would let a second server of the same user share the port silently. A plain bind detects it, unless
+    // the other server binds between this probe and the binds below.
     let probe = bind_exclusively(address).map_err(&failed)?;
     let address = probe.local_addr().map_err(&failed)?.as_socket().unwrap_or(address);
     drop(probe);

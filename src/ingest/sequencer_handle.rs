@@ -133,8 +133,9 @@ impl SequencerHandle {
         self.publish_and_wake(locked);
     }
 
-    /// True while every ring is at least three quarters empty. A source that can wait (a replay at full speed)
-    /// pauses until this is true, and leaves the rest of the ring to live feeds. The bars ring does not count: lost bars are reported as a hole.
+    /// True while every ring is at least three quarters empty. A source that can wait (a replay at full speed) pauses
+    /// until this is true, and leaves the rest of the ring to live feeds. The bars ring does not count: lost bars are
+    /// reported as a hole.
     pub fn has_room(&self) -> bool {
         self.gauges.iter().all(|gauge| gauge.backlog_bytes() < gauge.capacity_bytes() / 4)
     }

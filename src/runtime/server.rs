@@ -155,12 +155,15 @@ impl Server {
     }
 }
 
+/// The shared state with the sequencer in it, its queue of resyncs, and the thread that makes bars.
+type SequencerParts = (Arc<ServerState>, ResyncRequests, Option<JoinHandle<()>>);
+
 /// Creates the sequencer with its rings, and starts the thread that makes bars.
 fn start_sequencer(
     config: &Config,
     lifecycle: Arc<Lifecycle>,
     writers: Vec<ring::Writer>,
-) -> Result<(Arc<ServerState>, ResyncRequests, Option<JoinHandle<()>>), StartError> {
+) -> Result<SequencerParts, StartError> {
     let gauges: Vec<_> = writers.iter().map(ring::Writer::gauge).collect();
     let stats = Arc::new(SequencerStats::default());
     let mut sequencer = Sequencer::new(writers, config.instruments_max).with_book_levels_max(config.book_levels_max);

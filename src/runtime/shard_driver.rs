@@ -244,7 +244,8 @@ impl ShardDriver {
     }
 
     /// The alarm that is set, if it is early enough, or a new one; `None` without a deadline. Setting and cancelling one
-    /// for each sleep would cost glommio four system calls, more than a tick; waking up early now and then costs an empty tick.
+    /// for each sleep would cost glommio four system calls, more than a tick; waking up early now and then costs an
+    /// empty tick.
     fn alarm_before(&mut self, deadline_ns: Option<u64>) -> Option<&mut Alarm> {
         if let Some(at_ns) = deadline_ns
             && self.alarm.as_ref().is_none_or(|alarm| alarm.at_ns > at_ns)

@@ -10,10 +10,10 @@ use crate::ring::RingOffset;
 
 /// Up to where a client has had the values of some instruments.
 ///
-/// | the client was | `tick`, `offset` | `floor` |
-/// |---|---|---|
-/// | a member of its audience | it has had what was dispatched by the end of `tick`; values pending at their interval are missing | what it had had when it became a member |
-/// | sent the values one by one (`is_explicit`) | it has had everything up to `offset`, pending values too | `offset` |
+/// * A member of its audience has had what was dispatched by the end of `tick`. Values that were pending at their
+///   conflation interval are missing. `floor` is what it had had when it became a member.
+/// * A client that was sent the values one by one (`is_explicit`) has had everything up to `offset`, pending values
+///   included. `floor` is the same offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StateCursor {
     pub(super) tick: u64,

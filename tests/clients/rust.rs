@@ -222,7 +222,7 @@ fn a_pattern_covers_later_instruments_until_it_is_unsubscribed() {
 #[test]
 fn invalid_urls_and_refused_upgrades_have_clear_messages() {
     let server = Server::start(&["--feed", "none"]);
-    let connect = |url: &str| Client::connect(url, Options::default()).err().expect("refused");
+    let connect = |url: &str| Client::connect(url, Options::default()).map(drop).expect_err("refused");
     let error = connect("http://127.0.0.1");
     assert_eq!(error.to_string(), "invalid URL \"http://127.0.0.1\": expected the scheme ws://");
     let error = connect(&format!("{}/v1/nowhere", server.address));

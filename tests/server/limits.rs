@@ -1,4 +1,4 @@
-//! Limits of the HTTP server, the subscribers and the publishers. Each limit has a response, or a close code, and a counter.
+//! Limits of the HTTP server, the subscribers and the publishers. Each limit has a response or close code, and a counter.
 //! Clients within the limits are not disturbed.
 
 use std::io::{Read, Write};

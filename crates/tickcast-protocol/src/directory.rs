@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::instrument::Instrument;
+use super::record::Instrument;
 
 /// Instruments by id and by symbol.
 #[derive(Clone, Debug, Default)]

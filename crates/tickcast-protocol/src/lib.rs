@@ -62,7 +62,10 @@
 //! let subscribe = subscribe_text(1, channels, &["BTC-USD", "ETH-*"], 100, true);
 //! assert_eq!(
 //!     subscribe,
-//!     r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["BTC-USD","ETH-*"],"conflate_ms":100,"snapshot":true}"#
+//!     concat!(
+//!         r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["BTC-USD","ETH-*"],"#,
+//!         r#""conflate_ms":100,"snapshot":true}"#
+//!     )
 //! );
 //!
 //! let token = Token { epoch: 7, position: Position::new(91_823) };
@@ -110,7 +113,6 @@ mod conflation;
 pub mod control;
 pub mod decimal;
 mod directory;
-mod instrument;
 pub mod json;
 mod numbering;
 pub mod packet;
@@ -121,9 +123,8 @@ pub mod ws;
 pub use self::book::Book;
 pub use self::conflation::ConflationInterval;
 pub use self::directory::{DefineError, Directory};
-pub use self::instrument::Instrument;
 pub use self::numbering::{Position, Sequence, Token, TokenError};
 pub use self::packet::{PacketError, PacketHeader};
 pub use self::record::{
-    BookAction, BookSide, Channel, FeedState, GapReason, InstrumentStatus, RecordHeader, RecordKind, Side,
+    BookAction, BookSide, Channel, FeedState, GapReason, Instrument, InstrumentStatus, RecordHeader, RecordKind, Side,
 };

@@ -7,14 +7,12 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Waits until no test of this process holds [`shared`] or `exclusive`, and holds the machine until it is dropped.
-#[must_use]
 pub fn exclusive() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until no test of this process holds [`exclusive`]. A test takes it once: a second one in the same thread may
 /// wait for ever.
-#[must_use]
 pub fn shared() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }

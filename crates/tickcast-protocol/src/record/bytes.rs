@@ -1,20 +1,11 @@
 //! Little-endian words in and out of byte slices.
 
-use super::header::HEADER_BYTES;
-
 /// Appends words.
 #[inline]
 pub(super) fn put(out: &mut Vec<u8>, words: &[i64]) {
     for word in words {
         out.extend_from_slice(&word.to_le_bytes());
     }
-}
-
-/// The `N` words that follow the header; `None` if they are not all there.
-#[inline]
-pub(super) fn take<const N: usize>(record: &[u8]) -> Option<[i64; N]> {
-    let body = record.get(HEADER_BYTES..HEADER_BYTES + N * 8)?;
-    Some(std::array::from_fn(|i| u64_at(body, i * 8) as i64))
 }
 
 /// # Panics

@@ -10,9 +10,9 @@
 
 use super::bytes::{put, u64_at};
 use super::header::{HEADER_BYTES, RecordHeader};
+use super::instrument::Instrument;
 use super::kind::RecordKind;
 use super::letters::InstrumentStatus;
-use crate::instrument::Instrument;
 
 /// Where the symbol begins.
 const SYMBOL_AT: usize = 64;

@@ -184,3 +184,10 @@ pub fn records(bytes: &[u8]) -> impl Iterator<Item = (RecordHeader, &[u8])> {
         Some((header, record))
     })
 }
+
+/// The `N` words that follow the header; `None` if they are not all there.
+#[inline]
+pub(super) fn take<const N: usize>(record: &[u8]) -> Option<[i64; N]> {
+    let body = record.get(HEADER_BYTES..HEADER_BYTES + N * 8)?;
+    Some(std::array::from_fn(|i| u64_at(body, i * 8) as i64))
+}

@@ -25,6 +25,7 @@ pub mod flags;
 mod gap;
 mod header;
 mod heartbeat;
+mod instrument;
 mod kind;
 mod letters;
 mod quote;
@@ -41,6 +42,7 @@ pub use self::header::{
     HEADER_BYTES, RECORD_BYTES_MAX, RecordHeader, RecordPrefix, kind_of, patch_flags, patch_sequenced, records,
 };
 pub use self::heartbeat::encode_heartbeat;
+pub use self::instrument::Instrument;
 pub use self::kind::{Channel, RecordKind};
 pub use self::letters::{BookAction, BookSide, FeedState, GapReason, InstrumentStatus, Side};
 pub use self::quote::Quote;

@@ -1,7 +1,7 @@
 //! Quote: the best bid and offer.
 
-use super::bytes::{put, take};
-use super::header::RecordHeader;
+use super::bytes::put;
+use super::header::{RecordHeader, take};
 
 /// Best bid and offer, 64 bytes. [`PRICE_NONE`](super::PRICE_NONE) if a side is empty.
 ///

@@ -549,7 +549,8 @@ proptest! {
         prop_assert_eq!(RecordHeader::read(&record).map(|header| header.bytes()), Some(record.len()));
         prop_assert_eq!(read_definition(&record), Some(instrument));
 
-        let gap = Gap { instrument: id, channel, from_sequence: sequences[0].into(), to_sequence: sequences[1].into(), reason: reason.into() };
+        let [from_sequence, to_sequence] = [sequences[0].into(), sequences[1].into()];
+        let gap = Gap { instrument: id, channel, from_sequence, to_sequence, reason: reason.into() };
         prop_assert_eq!(Gap::read(&encoded(|out| gap.encode(1, out))), Some(gap));
     }
 

@@ -1,7 +1,7 @@
 //! Ticker: statistics of the last 24 hours.
 
-use super::bytes::{put, take};
-use super::header::RecordHeader;
+use super::bytes::put;
+use super::header::{RecordHeader, take};
 
 /// 24 h statistics, 96 bytes. [`PRICE_NONE`](super::PRICE_NONE) if a value is not known.
 ///

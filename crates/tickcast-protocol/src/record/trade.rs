@@ -1,7 +1,7 @@
 //! Trade: one execution.
 
-use super::bytes::{put, take};
-use super::header::RecordHeader;
+use super::bytes::put;
+use super::header::{RecordHeader, take};
 use super::letters::Side;
 
 /// Where the side begins.

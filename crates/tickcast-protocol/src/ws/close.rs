@@ -1,11 +1,10 @@
-//! Close codes, and the payload of a close frame.
+//! The payload of a close frame.
 //!
 //! ```text
 //! 0 u16 code, big-endian   2 reason, UTF-8, at most 123 bytes
 //! ```
 
-use std::fmt;
-
+use super::close_code::CloseCode;
 use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Opcode, push_frame, push_masked_frame};
 use super::violation::Violation;
 
@@ -13,70 +12,6 @@ use super::violation::Violation;
 const CODE_BYTES: usize = 2;
 /// Bytes that the reason of a close frame can have.
 pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - CODE_BYTES;
-
-/// Why a connection is closed: RFC 6455 section 7.4, and tickcast's own codes from 4000 on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CloseCode(pub u16);
-
-impl CloseCode {
-    /// The purpose of the connection is fulfilled.
-    pub const NORMAL: Self = Self(1000);
-    /// The server drains, or the page was left.
-    pub const GOING_AWAY: Self = Self(1001);
-    /// A rule of RFC 6455 was broken.
-    pub const PROTOCOL: Self = Self(1002);
-    /// A kind of message that this endpoint does not accept.
-    pub const UNSUPPORTED: Self = Self(1003);
-    /// Text that is not UTF-8, or a compressed message that is not DEFLATE.
-    pub const BAD_UTF8: Self = Self(1007);
-    /// Too many requests, a bad packet, or over a limit.
-    pub const POLICY: Self = Self(1008);
-    /// A message over the size limit.
-    pub const TOO_BIG: Self = Self(1009);
-    /// An error of the server.
-    pub const INTERNAL: Self = Self(1011);
-    /// The credentials of this connection are no longer valid.
-    pub const CREDENTIALS_EXPIRED: Self = Self(4001);
-    /// A slow client: behind for too long.
-    pub const SLOW_CONSUMER: Self = Self(4002);
-    /// A subscription is no longer allowed.
-    pub const NOT_ENTITLED: Self = Self(4003);
-
-    /// True for the codes that a close frame may carry: those defined for the wire (1012 to 1014 were registered with
-    /// IANA after the RFC), and the ranges of libraries and applications.
-    pub fn peer_may_send(self) -> bool {
-        //= RFC 6455 section 7.4.1
-        //# "1005 is a reserved value and MUST NOT be set as a status code in a Close control frame by an endpoint."
-        //= RFC 6455 section 7.4.1
-        //# "1006 is a reserved value and MUST NOT be set as a status code in a Close control frame by an endpoint."
-        //= RFC 6455 section 7.4.1
-        //# "1015 is a reserved value and MUST NOT be set as a status code in a Close control frame by an endpoint."
-        //= RFC 6455 section 7.4.2
-        //# "Status codes in the range 0-999 are not used."
-        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
-    }
-
-    /// The code as one word, for JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::NORMAL => "normal",
-            Self::GOING_AWAY => "going_away",
-            Self::PROTOCOL => "protocol_error",
-            Self::POLICY => "policy",
-            Self::TOO_BIG => "too_big",
-            Self::CREDENTIALS_EXPIRED => "credentials_expired",
-            Self::SLOW_CONSUMER => "slow_consumer",
-            Self::NOT_ENTITLED => "not_entitled",
-            _ => "internal",
-        }
-    }
-}
-
-impl fmt::Display for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// The content of a peer's close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The answer of an endpoint to a control frame or a violation, for peers served by a task or thread of their own.
 
-use super::close::{CloseCode, push_close};
+use super::close::push_close;
+use super::close_code::CloseCode;
 use super::frame::{Opcode, push_frame};
 use super::session::SessionEvent;
 use super::violation::Violation;

@@ -14,6 +14,7 @@
 //! (`benches/session.rs`).
 
 mod close;
+mod close_code;
 mod control_frames;
 pub mod deflate;
 mod frame;
@@ -21,7 +22,8 @@ mod partial_message;
 mod session;
 mod violation;
 
-pub use self::close::{CLOSE_REASON_BYTES_MAX, CloseCode, CloseFrame, push_close, push_masked_close, read_close};
+pub use self::close::{CLOSE_REASON_BYTES_MAX, CloseFrame, push_close, push_masked_close, read_close};
+pub use self::close_code::CloseCode;
 pub use self::control_frames::{NextStep, answer_control, answer_violation, close_frame};
 pub use self::frame::{
     CONTROL_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES_MAX, FrameExpectation, FrameHeader, Opcode, encode_frame_header,

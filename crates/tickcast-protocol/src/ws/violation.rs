@@ -1,6 +1,6 @@
 //! Every rule of RFC 6455 and RFC 7692 that a connected peer can break.
 
-use super::close::CloseCode;
+use super::close_code::CloseCode;
 
 /// The rule that a peer has broken. Its text is short enough for the reason of a close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

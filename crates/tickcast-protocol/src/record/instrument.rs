@@ -1,6 +1,7 @@
 //! An instrument: an entry of the directory, announced on the wire by a Definition record.
 
-use super::record::{InstrumentStatus, PRICE_NONE};
+use super::PRICE_NONE;
+use super::letters::InstrumentStatus;
 
 /// One instrument. Ids are dense, start at 1, and are valid for the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
