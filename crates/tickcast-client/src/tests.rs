@@ -258,7 +258,7 @@ fn a_refused_upgrade_shows_status_message_and_retry_time() {
         "Retry-After: 5\r\n\r\n",
         "{\"error\":{\"code\":\"full\",\"message\":\"this server has its 1000 connections\"}}"
     ));
-    let error = connect(address).err().expect("refused");
+    let error = connect(address).map(drop).expect_err("refused");
     assert_eq!(
         error.to_string(),
         "the server refused the connection: 503 Service Unavailable: this server has its 1000 connections \
@@ -270,7 +270,7 @@ fn a_refused_upgrade_shows_status_message_and_retry_time() {
 #[test]
 fn a_refusal_without_a_body_shows_its_status() {
     let address = scripted_server::respond("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
-    let error = connect(address).err().expect("refused");
+    let error = connect(address).map(drop).expect_err("refused");
     assert_eq!(error.to_string(), "the server refused the connection: 404 Not Found");
     assert!(error.is_final());
 }
@@ -280,7 +280,7 @@ fn a_refused_connection_names_the_address() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let address = listener.local_addr().expect("a bound listener has an address");
     drop(listener);
-    let error = connect(address).err().expect("no server listens");
+    let error = connect(address).map(drop).expect_err("no server listens");
     let want = format!("cannot connect to {address}: connection refused; no server listens there");
     assert_eq!(error.to_string(), want);
 }

@@ -8,7 +8,7 @@
 //! Method: every client reads every record and checks its sequence. Latencies are taken when the kernel has handed over
 //! the bytes of a read. With a publisher of its own ([`publisher`]) they count from the time at which each record was
 //! *due*, so that no wait is omitted; without one, from the server's own timestamps. With `--floor`, `--rival` or
-//! `--attack` the same workload runs in turn against each of the [`servers`].
+//! `--attack` the same workload runs in turn against each of the servers of `load::servers`.
 //!
 //! What it does not do: TLS. Where clients and server share a machine, the report says how much of it the clients used.
 

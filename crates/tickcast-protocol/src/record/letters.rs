@@ -2,7 +2,7 @@
 //!
 //! Reading never fails and never loses anything: a letter that this version does not know is kept in `Other` and is
 //! written back as it came, so a program that passes records on passes on what it does not understand. What a publisher
-//! sends is stricter: [`check`](super::check) refuses every letter that is not known.
+//! sends is stricter: [`check`](super::check()) refuses every letter that is not known.
 //!
 //! Cost: a compare or two; nothing is allocated.
 
