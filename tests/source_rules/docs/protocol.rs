@@ -33,7 +33,7 @@ fn examples<'a>(page: &'a str, heading: &str, begin: &str) -> Vec<&'a str> {
 
 /// Close code to the name of its constant.
 fn close_codes() -> BTreeMap<u16, String> {
-    let source = read("crates/tickcast-protocol/src/ws/close.rs");
+    let source = read("crates/tickcast-protocol/src/ws/close_code.rs");
     let constants =
         source.lines().filter_map(|line| line.trim().strip_prefix("pub const ")?.split_once(": Self = Self("));
     let codes = constants.filter_map(|(name, rest)| Some((rest.split(')').next()?.parse().ok()?, name.to_owned())));
@@ -51,7 +51,7 @@ fn sources() -> Vec<String> {
     let is_source = |path: &&std::path::PathBuf| {
         let text = path.to_string_lossy();
         let in_scope = text.starts_with("src/") || text.starts_with("crates/tickcast-protocol/src/");
-        in_scope && text.ends_with(".rs") && !text.ends_with("ws/close.rs") && !text.contains("tests")
+        in_scope && text.ends_with(".rs") && !text.ends_with("ws/close_code.rs") && !text.contains("tests")
     };
     let code = |text: String| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
     files().iter().filter(is_source).map(|path| code(read(path))).collect()

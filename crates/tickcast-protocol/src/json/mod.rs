@@ -4,7 +4,8 @@
 //! [{"type":"trade","symbol":"BTC-USD","sequence":46,"ts_event":0,"ts_recv":0,
 //!   "px":"61837.63","sz":"3.78","trade_id":9,"side":"B"},
 //!  {"type":"quote","symbol":"BTC-USD","sequence":47,"ts_event":0,"ts_recv":0,"flags":["snapshot"],
-//!   "bid_px":"61837.63","bid_sz":"3.78","ask_px":null,"ask_sz":null,"packet":{"epoch":7,"position":314,"ts_send":0,"flags":["snapshot","caught_up"]}}]
+//!   "bid_px":"61837.63","bid_sz":"3.78","ask_px":null,"ask_sz":null,
+//!   "packet":{"epoch":7,"position":314,"ts_send":0,"flags":["snapshot","caught_up"]}}]
 //! ```
 //!
 //! * Fields have their wire names, with the symbol in place of the instrument id. Prices and sizes are decimal strings at

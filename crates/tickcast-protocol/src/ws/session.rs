@@ -84,7 +84,8 @@ impl Session {
     }
 
     /// Returns the next event in `input`, from `*consumed` on, and advances `*consumed` behind it. `Ok(None)`: all of
-    /// `input` is consumed, and an incomplete message is kept. Frames are unmasked in place, so each byte must be passed once only.
+    /// `input` is consumed, and an incomplete message is kept. Frames are unmasked in place, so each byte must be
+    /// passed once only.
     ///
     /// Call until `Ok(None)`: the call after an event frees what the event lent from the session.
     ///
