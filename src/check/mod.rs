@@ -25,30 +25,30 @@ use self::tree::Tree;
 use crate::config::{Config, ConfigError, Layer, Machine};
 use crate::io::uring::{self, SetupError};
 
-/// What to look for, besides the server's own settings.
+/// Arguments of the check, besides the server's own settings.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct CheckArgs {
-    /// Connections in all that the machine should hold [default: --connections-max]
+    /// Connections in all that the machine must support [default: --connections-max]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub connections: Option<u32>,
-    /// One JSON object in place of lines
+    /// Print one JSON object instead of lines
     #[arg(long)]
     pub json: bool,
 }
 
-/// What is asked of the machine.
+/// The needs of the server.
 #[derive(Clone, Debug)]
 pub struct Needs {
     /// Of all cores together.
     pub connections: u64,
     /// Cores with a shard; never empty.
     pub cores: Vec<usize>,
-    /// What each connection's socket is asked to hold back.
+    /// Send buffer of each connection.
     pub send_buffer_bytes: u64,
 }
 
 impl Needs {
-    /// What a server with these settings asks.
+    /// The needs of a server with these settings.
     pub fn of(config: &Config) -> Self {
         Self {
             connections: u64::from(config.connections_max),
@@ -57,9 +57,9 @@ impl Needs {
         }
     }
 
-    /// What a server with these settings would ask, and with so many connections, whether this machine allows it or not.
+    /// The needs of a server with these settings and connections, even if this machine does not allow them.
     fn wished(mut layer: Layer, machine: &Machine, connections: Option<u32>) -> Result<Self, ConfigError> {
-        // Taken out, as a number that is too large for the machine is what the check is there to explain.
+        // Removed, because the check is to explain a number that is too large for the machine.
         let connections = connections.or(layer.connections_max.take());
         let needs = Self::of(&Config::resolve(layer, machine, 0)?);
         Ok(Self { connections: connections.map_or(needs.connections, |given| u64::from(given.max(1))), ..needs })
@@ -71,14 +71,14 @@ impl Needs {
     }
 }
 
-/// What the kernel says of this process, rather than in a file.
+/// The kernel's limits of this process, which are in no file.
 #[derive(Debug)]
 pub struct Process {
     /// The hard limit: the server raises the soft one to it.
     pub descriptors_max: u64,
     /// The soft limit; `None` where there is none.
     pub locked_bytes_max: Option<u64>,
-    /// Whether it gets a ring.
+    /// The result of creating an io_uring ring.
     pub ring: Result<(), SetupError>,
 }
 
@@ -93,26 +93,26 @@ impl Process {
     }
 }
 
-/// All findings, and for what.
+/// All findings, and the needs that they were checked against.
 #[derive(Debug)]
 pub struct Survey {
     pub needs: Needs,
     pub findings: Vec<Finding>,
 }
 
-/// Required settings that are missing: what is there, what is wanted, what mends it.
+/// Missing required settings: the value, the wanted value, the fix.
 #[derive(Debug, thiserror::Error)]
 #[error("this machine lacks what the server needs: {0}; 'tickcast check' shows all settings")]
 pub struct Unfit(String);
 
 impl Survey {
-    /// Looks at a machine whose `/proc` and `/sys` are below this root.
+    /// Checks a machine whose `/proc` and `/sys` are below this root.
     pub fn of(root: &Path, process: &Process, needs: Needs) -> Self {
         let findings = settings::survey(&Tree::at(root), process, &needs);
         Self { needs, findings }
     }
 
-    /// Looks at this machine.
+    /// Checks this machine.
     pub fn here(needs: Needs) -> Self {
         Self::of(Path::new("/"), &Process::here(), needs)
     }
@@ -122,8 +122,8 @@ impl Survey {
         self.in_state(State::Missing).or(self.in_state(State::Off)).map_or(State::Fine, |finding| finding.state)
     }
 
-    /// 0 where all is well, 1 where a recommended setting is off, 3 where a required one is missing. 2 is left to
-    /// arguments and files that are not understood, as everywhere in this program.
+    /// 0 if all is well, 1 if a recommended setting is off, 3 if a required one is missing. 2 is for invalid arguments
+    /// and files, as everywhere in this program.
     pub fn exit_code(&self) -> u8 {
         match self.state() {
             State::Missing => 3,
@@ -132,14 +132,14 @@ impl Survey {
         }
     }
 
-    /// An error where a server could not run.
+    /// An error if a server cannot run.
     pub fn refusal(&self) -> Result<(), Unfit> {
         let missing = self.findings.iter().filter(|finding| finding.state == State::Missing);
-        let said: Vec<_> = missing.map(Finding::sentence).collect();
-        if said.is_empty() { Ok(()) } else { Err(Unfit(said.join("; "))) }
+        let problems: Vec<_> = missing.map(Finding::sentence).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Unfit(problems.join("; "))) }
     }
 
-    /// One line for a server's log where recommended settings are off.
+    /// One line for the server's log if recommended settings are off.
     pub fn warning(&self) -> Option<String> {
         let off = self.findings.iter().filter(|finding| finding.state == State::Off);
         let names: Vec<_> = off.map(|finding| finding.setting).collect();
@@ -152,11 +152,11 @@ impl Survey {
     }
 }
 
-/// `tickcast check`: looks at this machine and says what it found. Returns the exit code.
+/// `tickcast check`: checks this machine and prints the findings. Returns the exit code.
 pub fn check(args: CheckArgs, layer: Layer, machine: &Machine, out: &mut impl Write) -> Result<u8, ConfigError> {
     let survey = Survey::here(Needs::wished(layer, machine, args.connections)?);
     let text = if args.json { report::json(&survey) } else { report::lines(&survey) };
-    // Nobody reads it where stdout is closed; the exit code still tells.
+    // Stdout may be closed; the exit code still has the result.
     let _ = out.write_all(text.as_bytes());
     Ok(survey.exit_code())
 }

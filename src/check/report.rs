@@ -30,9 +30,9 @@ pub fn json(survey: &Survey) -> String {
     text
 }
 
-/// A line a setting, what there is to say below it, and the sum.
+/// A line for each setting, with its note below it, and the totals.
 pub fn lines(survey: &Survey) -> String {
-    let head = ["state", "setting", "found", "wanted", "mended by"].map(str::to_owned);
+    let head = ["state", "setting", "found", "wanted", "fixed by"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(head).chain(survey.findings.iter().map(columns)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..5).map(width).collect();
@@ -66,5 +66,5 @@ fn sum(survey: &Survey) -> String {
 }
 
 fn put(text: &mut String, line: &str) {
-    writeln!(text, "{line}").expect("a String takes all");
+    writeln!(text, "{line}").expect("writing to a String");
 }

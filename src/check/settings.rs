@@ -1,8 +1,8 @@
-//! Each setting: what is there, what is wanted, which file under `tuning/` mends it. A setting is named after its file.
+//! Each setting: its value, the wanted value, the file under `tuning/` that fixes it. A setting is named after its file.
 //!
-//! Three grades. *Required*: without it the server does not start, or cannot hold what was asked. *Recommended*: costs
-//! little, and its lack shows as soon as many clients come, or come back at once. *Optional*: worth it on a machine that
-//! is the server's own; never counted against a machine.
+//! Three grades. *Required*: without it the server does not start, or cannot hold the connections. *Recommended*: cheap,
+//! and missed as soon as many clients connect, or reconnect at once. *Optional*: useful on a dedicated machine; its lack
+//! is never a fault.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use super::{Needs, Process};
 use crate::config::{SLOTS_MAX, descriptors_needed};
 use crate::io::uring::SetupError;
 
-/// How a setting stands.
+/// The state of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -28,7 +28,7 @@ pub enum State {
 }
 
 impl State {
-    /// The word of a line.
+    /// The word in the report.
     pub fn word(self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -47,9 +47,9 @@ pub struct Finding {
     pub state: State,
     pub found: String,
     pub wanted: String,
-    /// The file that mends it, from the root of the source; `None` where no file can.
+    /// The file that fixes it, from the root of the source; `None` where no file can.
     pub mends: Option<&'static str>,
-    /// What there is to say beyond the columns.
+    /// A note below the columns.
     pub note: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl Finding {
         Self { setting, state: State::Absent, found, wanted, mends: Some(mends), note: None }
     }
 
-    /// What was found, unless it is not there; `otherwise` is the state where it is not as wanted.
+    /// Sets the value found, and the state: absent without a value, `otherwise` if it is not as wanted.
     fn hold(mut self, found: Option<String>, wanted: impl Into<String>, good: bool, otherwise: State) -> Self {
         self.wanted = wanted.into();
         (self.found, self.state) = match found {
@@ -69,10 +69,10 @@ impl Finding {
         self
     }
 
-    /// What is wrong, for the error of a start that it prevents.
+    /// The problem, for the error of a start that it prevents.
     pub fn sentence(&self) -> String {
         let Self { setting, found, wanted, .. } = self;
-        let mends = self.mends.map(|file| format!(" ('{file} apply' mends it)")).unwrap_or_default();
+        let mends = self.mends.map(|file| format!(" ('{file} apply' fixes it)")).unwrap_or_default();
         match &self.note {
             Some(note) => format!("{setting}: {note}{mends}"),
             None => format!("{setting}: {found}, wanted {wanted}{mends}"),
@@ -80,7 +80,7 @@ impl Finding {
     }
 }
 
-/// Every setting, in the order in which to mend them.
+/// Every setting, in the order in which to fix them.
 pub fn survey(tree: &Tree, process: &Process, needs: &Needs) -> Vec<Finding> {
     vec![
         kernel(tree),
@@ -103,7 +103,7 @@ pub fn survey(tree: &Tree, process: &Process, needs: &Needs) -> Vec<Finding> {
     ]
 }
 
-/// `IORING_SETUP_DEFER_TASKRUN`, the newest of what a shard asks of its ring.
+/// For `IORING_SETUP_DEFER_TASKRUN`, the newest feature that a shard uses.
 const KERNEL_LEAST: (u64, u64) = (6, 1);
 
 fn kernel(tree: &Tree) -> Finding {
@@ -111,7 +111,7 @@ fn kernel(tree: &Tree) -> Finding {
     let version = release.as_deref().and_then(version);
     let (major, minor) = KERNEL_LEAST;
     let good = version.is_some_and(|version| version >= KERNEL_LEAST);
-    // A release that does not begin with a version says nothing, and the ring itself tells what the kernel can.
+    // A release that does not begin with a version is ignored: the ring itself shows the kernel's features.
     let found = version.and(release);
     let finding = Finding::new("kernel", "").hold(found, format!("{major}.{minor} or newer"), good, State::Missing);
     Finding { mends: None, ..finding }
@@ -127,7 +127,7 @@ fn ring(tree: &Tree, process: &Process) -> Finding {
     let disabled = tree.number("kernel.io_uring_disabled", 0).unwrap_or(0);
     let found = match (&process.ring, disabled) {
         (Ok(()), 0) => "permitted".to_owned(),
-        // To root, for example, while the server is to run as somebody else.
+        // For root, for example, while the server is to run as another user.
         (Ok(()), _) => format!("permitted here, kernel.io_uring_disabled is {disabled}"),
         (Err(SetupError::Forbidden(_)), _) => "forbidden".to_owned(),
         (Err(_), _) => "fails".to_owned(),
@@ -158,12 +158,12 @@ fn descriptors(process: &Process, needs: &Needs) -> Finding {
     Finding { note, ..finding.hold(Some(shown), format!("at least {least}"), good, State::Missing) }
 }
 
-/// What glommio refuses to start below, whatever the capabilities.
+/// Below this glommio refuses to start, whatever the capabilities.
 const LOCKED_KIB_LEAST: u64 = 512;
 /// Of a shard's four rings, measured on Linux 6.18 without CAP_IPC_LOCK: two shards start with 760 KiB and not with 756.
-/// Some room is left for the ring that only asks whether there are any: the kernel takes its memory back a little later.
+/// The margin is for the ring of this check, whose memory the kernel reclaims a little later.
 const LOCKED_KIB_PER_CORE: u64 = 400;
-/// Where that was measured. Older kernels count less of a ring's memory; since which release is not known.
+/// The release of that measurement. Older kernels count less of a ring's memory; it is unknown since which release.
 const LOCKED_RINGS_SINCE: (u64, u64) = (6, 18);
 /// CAP_IPC_LOCK, from `<linux/capability.h>`: locked memory is not counted.
 const MAY_LOCK: u64 = 1 << 14;
@@ -181,10 +181,10 @@ fn memlock(tree: &Tree, process: &Process, needs: &Needs) -> Finding {
     finding.hold(Some(shown), format!("at least {least} KiB"), found >= least, otherwise)
 }
 
-/// What the server asks for when it listens, see `http::listener`.
+/// The backlog of the server's listeners, see `http::listener`.
 const BACKLOG_MAX: u64 = 65_535;
 
-/// All clients of a core may come back at once; each core has a listener.
+/// All clients of a core may reconnect at once; each core has a listener.
 fn accept_queue(tree: &Tree, needs: &Needs) -> Finding {
     let least = needs.slots_per_core().min(BACKLOG_MAX);
     let accepted = tree.number("net.core.somaxconn", 0);
@@ -261,7 +261,7 @@ fn notsent_lowat(tree: &Tree) -> Finding {
     let found = tree.number("net.ipv4.tcp_notsent_lowat", 0);
     let good = found.is_some_and(|bytes| bytes <= UNSENT_BYTES_MOST);
     let found = found.map(|bytes| match bytes {
-        // The kernel's word for no limit.
+        // The kernel's value for no limit.
         bytes if bytes >= u64::from(u32::MAX) => "unlimited".to_owned(),
         bytes => format!("{bytes} bytes"),
     });
@@ -300,7 +300,7 @@ fn cstates(tree: &Tree) -> Finding {
     let cores = tree.numbered(CORES, "cpu");
     let states = cores.iter().flat_map(|core| tree.numbered(&format!("{core}/cpuidle"), "state"));
     let number = |path: String| tree.text(&path).and_then(|text| text.parse::<u64>().ok());
-    // The slowest way out of a state that a core may still enter.
+    // The longest wake-up latency of a state that a core may enter.
     let allowed = states.filter(|state| number(format!("{state}/disable")) == Some(0));
     let found = allowed.filter_map(|state| number(format!("{state}/latency"))).max();
     let good = found.is_some_and(|us| us <= WAKE_US_MOST);

@@ -7,7 +7,7 @@ use super::settings::{Finding, State};
 use super::{Needs, Process, Survey, report};
 use crate::io::uring::SetupError;
 
-/// A made-up machine.
+/// A simulated machine.
 struct Machine {
     root: TempDir,
     process: Process,
@@ -22,7 +22,7 @@ impl Machine {
     }
 
     /// Everything as wanted for 100,000 connections on each of two cores.
-    fn well_set() -> Self {
+    fn tuned() -> Self {
         let machine = Self::empty();
         for (path, text) in [
             ("proc/sys/kernel/osrelease", "6.12.0-cloud-amd64"),
@@ -58,8 +58,8 @@ impl Machine {
 
     fn write(&self, path: &str, text: &str) {
         let path = self.root.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).expect("room for it");
-        std::fs::write(path, format!("{text}\n")).expect("room for it");
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).expect("written");
+        std::fs::write(path, format!("{text}\n")).expect("written");
     }
 
     fn survey(&self) -> Survey {
@@ -79,8 +79,8 @@ fn found(survey: &Survey, setting: &str) -> Finding {
 }
 
 #[test]
-fn a_machine_that_is_well_set_has_nothing_against_it() {
-    let survey = Machine::well_set().survey();
+fn tuned_machine_has_no_fault() {
+    let survey = Machine::tuned().survey();
     for finding in &survey.findings {
         assert_eq!(finding.state, State::Fine, "{finding:?}");
     }
@@ -89,7 +89,7 @@ fn a_machine_that_is_well_set_has_nothing_against_it() {
 }
 
 #[test]
-fn what_a_machine_does_not_have_is_not_held_against_it() {
+fn absent_settings_are_no_fault() {
     let survey = Machine::empty().survey();
     for finding in &survey.findings {
         let of_process = ["io_uring", "descriptors", "memlock"].contains(&finding.setting);
@@ -125,7 +125,7 @@ fn each_setting_that_is_off_is_found_with_its_grade() {
         ("sys/devices/system/cpu/isolated", "3", "isolated_cores", State::Optional, "3"),
         ("sys/devices/system/cpu/isolated", "", "isolated_cores", State::Optional, "none"),
     ] {
-        let machine = Machine::well_set();
+        let machine = Machine::tuned();
         machine.write(path, text);
         let finding = machine.finding(setting);
         assert_eq!((finding.state, finding.found.as_str()), (state, shown), "{path} = {text}: {finding:?}");
@@ -141,26 +141,26 @@ fn each_setting_that_is_off_is_found_with_its_grade() {
 }
 
 #[test]
-fn what_is_wanted_follows_from_the_connections() {
-    let mut machine = Machine::well_set();
+fn wanted_values_follow_from_the_connections() {
+    let mut machine = Machine::tuned();
     machine.needs.connections = 100;
     assert_eq!(machine.finding("accept_queue").wanted, "at least 50");
     assert_eq!(machine.finding("tcp_memory").wanted, "at least 200 pages");
     assert_eq!(machine.finding("descriptors").wanted, "at least 550");
     machine.needs.connections = 1_000_000;
-    assert_eq!(machine.finding("accept_queue").wanted, "at least 65535", "the server asks for no more");
+    assert_eq!(machine.finding("accept_queue").wanted, "at least 65535", "the greatest backlog of the server");
     assert_eq!(machine.finding("tcp_memory").state, State::Off);
     assert_eq!(machine.finding("conntrack").state, State::Off);
     machine.write("proc/meminfo", "MemTotal: 2048000 kB");
     let half = 2_048_000 * 1024 / rustix::param::page_size() / 2;
     assert_eq!(machine.finding("tcp_memory").wanted, format!("at least {half} pages"));
     machine.write("proc/sys/net/netfilter/nf_conntrack_count", "0");
-    assert_eq!(machine.finding("conntrack").state, State::Fine, "nothing is tracked, so that no table fills up");
+    assert_eq!(machine.finding("conntrack").state, State::Fine, "without tracking no table fills up");
 }
 
 #[test]
 fn descriptors_are_needed_for_the_slots_of_one_core() {
-    let mut machine = Machine::well_set();
+    let mut machine = Machine::tuned();
     machine.process.descriptors_max = 100_500;
     assert_eq!(machine.finding("descriptors").state, State::Fine);
     machine.process.descriptors_max = 100_499;
@@ -171,30 +171,30 @@ fn descriptors_are_needed_for_the_slots_of_one_core() {
     assert_eq!(machine.finding("descriptors").found, "unlimited");
     machine.needs.connections = (2 << 20) + 1;
     let finding = machine.finding("descriptors");
-    assert_eq!(finding.state, State::Missing, "no limit helps a ring");
+    assert_eq!(finding.state, State::Missing, "a higher limit does not help");
     assert!(finding.note.is_some_and(|note| note.contains("more than 2 cores")));
 }
 
 #[test]
-fn locked_memory_is_wanted_by_core_unless_the_process_may_lock_all() {
-    let mut machine = Machine::well_set();
+fn locked_memory_grows_with_cores_without_cap_ipc_lock() {
+    let mut machine = Machine::tuned();
     machine.needs.cores = (0..16).collect();
     machine.process.locked_bytes_max = Some(2 << 20);
     assert_eq!(machine.finding("memlock").state, State::Off, "an older kernel may count less");
     machine.write("proc/sys/kernel/osrelease", "6.18.0");
     assert_eq!(machine.finding("memlock").state, State::Missing);
     machine.process.locked_bytes_max = Some(8 << 20);
-    assert_eq!(machine.finding("memlock").state, State::Fine, "the usual 8 MiB do for 16 cores");
+    assert_eq!(machine.finding("memlock").state, State::Fine, "the usual 8 MiB suffice for 16 cores");
     machine.process.locked_bytes_max = Some(512 << 10);
     machine.write("proc/self/status", "CapEff:\t0000000000004000");
     assert_eq!(machine.finding("memlock").state, State::Fine, "with CAP_IPC_LOCK");
     machine.process.locked_bytes_max = Some((512 << 10) - 1);
-    assert_eq!(machine.finding("memlock").state, State::Missing, "glommio's own bound holds for all");
+    assert_eq!(machine.finding("memlock").state, State::Missing, "glommio's own bound always holds");
 }
 
 #[test]
-fn a_ring_that_is_not_to_be_had_is_explained_by_what_the_kernel_said() {
-    let machine = Machine::well_set();
+fn ring_error_of_the_kernel_is_explained() {
+    let machine = Machine::tuned();
     let refused = |error: SetupError| {
         let process = Process { ring: Err(error), ..machine.process };
         let survey = Survey::of(machine.root.path(), &process, machine.needs.clone());
@@ -214,8 +214,8 @@ fn a_ring_that_is_not_to_be_had_is_explained_by_what_the_kernel_said() {
 }
 
 #[test]
-fn files_that_hold_something_else_are_not_held_against_the_machine() {
-    let machine = Machine::well_set();
+fn files_of_unknown_form_are_no_fault() {
+    let machine = Machine::tuned();
     for path in [
         "proc/sys/kernel/osrelease",
         "proc/sys/net/core/somaxconn",
@@ -223,7 +223,7 @@ fn files_that_hold_something_else_are_not_held_against_the_machine() {
         "sys/kernel/mm/transparent_hugepage/enabled",
         "proc/meminfo",
     ] {
-        machine.write(path, "what is this");
+        machine.write(path, "unknown form");
     }
     let survey = machine.survey();
     for setting in ["kernel", "accept_queue", "tcp_memory", "huge_pages"] {
@@ -232,18 +232,18 @@ fn files_that_hold_something_else_are_not_held_against_the_machine() {
 }
 
 #[test]
-fn every_file_that_is_named_is_there_and_has_the_settings_name() {
-    for finding in Machine::well_set().survey().findings {
+fn every_named_file_exists_and_has_the_name_of_its_setting() {
+    for finding in Machine::tuned().survey().findings {
         let Some(mends) = finding.mends else { continue };
         assert_eq!(mends, format!("tuning/{}", finding.setting));
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(mends);
-        assert!(path.is_file(), "{mends} is not there");
+        assert!(path.is_file(), "{mends} does not exist");
     }
 }
 
 #[test]
-fn lines_line_up_and_end_with_the_sum() {
-    let mut machine = Machine::well_set();
+fn lines_are_aligned_and_end_with_the_totals() {
+    let mut machine = Machine::tuned();
     machine.write("proc/sys/net/core/busy_read", "0");
     machine.write("proc/sys/net/core/somaxconn", "128");
     machine.process.descriptors_max = 1024;
@@ -264,7 +264,7 @@ fn lines_line_up_and_end_with_the_sum() {
 
 #[test]
 fn json_is_one_object_with_every_setting() {
-    let machine = Machine::well_set();
+    let machine = Machine::tuned();
     machine.write("proc/sys/net/core/somaxconn", "128");
     let text = report::json(&machine.survey());
     assert_eq!(text.lines().count(), 1);

@@ -1,10 +1,10 @@
 //! Values of `/proc` and `/sys` below a root.
 //!
-//! What is absent, unreadable or not of the expected form is `None`, never an error: kernels and machines differ.
+//! Absent, unreadable and unknown values are `None`, never an error: kernels and machines differ.
 
 use std::path::{Path, PathBuf};
 
-/// The files of a machine, or a test's likeness of them.
+/// The files of a machine, or a test's substitute.
 #[derive(Clone, Debug)]
 pub struct Tree(PathBuf);
 
@@ -29,7 +29,7 @@ impl Tree {
         self.sysctl(name)?.split_whitespace().nth(nth)?.parse().ok()
     }
 
-    /// The word between brackets of a file that offers several.
+    /// The word in brackets of a file that lists several.
     pub fn chosen(&self, path: &str) -> Option<String> {
         let text = self.text(path)?;
         let (_, rest) = text.split_once('[')?;
@@ -54,7 +54,7 @@ impl Tree {
     }
 }
 
-/// The numbers of a kernel's list like `0,2-5`. Empty for an empty list, and for one that is not understood.
+/// The numbers of a kernel's list like `0,2-5`. Empty for an empty or invalid list.
 pub fn list(text: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

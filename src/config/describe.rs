@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::Config;
 
 impl Config {
-    /// The effective settings, one a line, with what the limits cost.
+    /// The effective settings, one a line, with the cost of the limits.
     pub fn describe(&self) -> String {
         let lines = [self.describe_node(), self.describe_http(), self.describe_publishers(), self.describe_clients()];
         lines.concat().into_iter().map(|(name, text)| format!("  {name:<21} {text}\n")).collect()
@@ -21,14 +21,14 @@ impl Config {
             (
                 "connections_max",
                 format!(
-                    "{slots}, some 4 KiB of kernel memory and 200 B of our own each: {} when full",
+                    "{slots}, some 4 KiB of kernel memory and 200 B of memory each: {} when full",
                     mib(slots * 4300)
                 ),
             ),
             (
                 "send_buffer_bytes",
                 format!(
-                    "{} a connection at the most: {} if all were stalled",
+                    "at most {} a connection: {} if all were stalled",
                     self.send_buffer_bytes,
                     mib(slots * self.send_buffer_bytes)
                 ),
@@ -41,10 +41,7 @@ impl Config {
                     mib(self.instruments_max * (400 * (shards + 1) + 170))
                 ),
             ),
-            (
-                "history_ms",
-                format!("{}, as far as ring_bytes reach: some 350,000 quotes in 32 MiB", self.shard.history_ms),
-            ),
+            ("history_ms", format!("{}, limited by ring_bytes: some 350,000 quotes in 32 MiB", self.shard.history_ms)),
             (
                 "backlog_bytes_max",
                 format!(
@@ -61,7 +58,7 @@ impl Config {
     fn describe_bars(&self) -> String {
         let bars = |instruments| crate::bars::capacity(self.bars_bytes, instruments);
         match self.bars_bytes {
-            0 => "0: none are kept".to_owned(),
+            0 => "0: no bars".to_owned(),
             bytes => format!(
                 "{}, and a ring of {}: {} bars of a second and as many of a minute for each of 200 instruments, {} for \
                  each of instruments_max",
@@ -78,7 +75,7 @@ impl Config {
             (
                 "pending_connections_max",
                 format!(
-                    "{} at the most that are no subscribers, a descriptor, some 6 KiB and an unread answer each (files and /v1/instruments are held once): {} and more; echoes_max {}",
+                    "at most {} besides subscribers, a descriptor, some 6 KiB and an unread answer each (files and /v1/instruments are held once): {} and more; echoes_max {}",
                     self.pending_connections_max,
                     mib(self.pending_connections_max as usize * 6144),
                     self.echoes_max
@@ -95,7 +92,7 @@ impl Config {
             (
                 "per_address_max",
                 format!(
-                    "{} connections, some 100 B an address; exempt are {}; trusted_proxies {}",
+                    "{} connections, some 100 B an address; exempt: {}; trusted_proxies {}",
                     unless_0(self.connections_per_address_max),
                     networks(&self.addresses_exempt),
                     networks(&self.trusted_proxies)
@@ -112,7 +109,7 @@ impl Config {
                     self.drain_timeout_ms
                 ),
             ),
-            ("allow_origin", format!("{} beside the server's own", self.allow_origin)),
+            ("allow_origin", format!("{} besides the server's own", self.allow_origin)),
             ("echo", if self.enable_echo { "on" } else { "off" }.to_owned()),
         ]
     }

@@ -43,11 +43,11 @@ macro_rules! layer {
 layer! {
     /// Address and port to listen on [default: 127.0.0.1:9001]
     listen "TICKCAST_LISTEN" "ADDR:PORT" String;
-    /// Cores for shards, like `0,2-5`; feeds and publishers have the others [default: all but the first]
+    /// Cores for shards, like `0,2-5`; feeds and publishers use the others [default: all but the first]
     cores "TICKCAST_CORES" "LIST" String;
     /// Token that publishers present; without it `/v1/publish` is off
     publish_token "TICKCAST_PUBLISH_TOKEN" "TOKEN" String;
-    /// Token that opens `/v1/operator`; without it, only this machine sees that [default: none]
+    /// Token for `/v1/operator`; without it, only this machine has access [default: none]
     operator_token "TICKCAST_OPERATOR_TOKEN" "TOKEN" String;
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter by module [default: info]
     log "TICKCAST_LOG" "FILTER" String;
@@ -55,13 +55,12 @@ layer! {
     connections_max "TICKCAST_CONNECTIONS_MAX" "N" u32;
     /// Connections of one address: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit [default: 20000]
     connections_per_address_max "TICKCAST_CONNECTIONS_PER_ADDRESS_MAX" "N" u32;
-    /// Addresses and networks that the limits of an address do not hold for, or `none`
+    /// Addresses and networks exempt from the limits of an address, or `none`
     /// [default: 127.0.0.0/8,::1]
     addresses_exempt "TICKCAST_ADDRESSES_EXEMPT" "LIST" String;
-    /// Addresses and networks of proxies in front, whose `X-Forwarded-For` says whose connections theirs are
-    /// [default: none]
+    /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted [default: none]
     trusted_proxies "TICKCAST_TRUSTED_PROXIES" "LIST" String;
-    /// Origins whose pages may use the server beside its own, such as `https://example.com`, or `*` [default: none]
+    /// Origins whose pages may use the server besides its own, such as `https://example.com`, or `*` [default: none]
     allow_origin "TICKCAST_ALLOW_ORIGIN" "LIST" String;
     /// Handshakes a second on one core; more wait for half of upgrade_timeout_ms, the rest is refused with 503; 0 for no
     /// limit [default: 2000]
@@ -69,18 +68,18 @@ layer! {
     /// Handshakes a second of one address; more wait as above, the rest is refused with 429; 0 for no limit
     /// [default: 1000]
     handshakes_per_address_per_s "TICKCAST_HANDSHAKES_PER_ADDRESS_PER_S" "N" u32;
-    /// Connections that are not yet subscribers or publishers, or never will be: requests under way, answers, echoes
+    /// Connections that are neither subscribers nor publishers: handshakes, requests, answers, echoes
     /// [default: 10000, or half of the descriptor limit]
     pending_connections_max "TICKCAST_PENDING_CONNECTIONS_MAX" "N" u32;
     /// Echo connections [default: 256]
     echoes_max "TICKCAST_ECHOES_MAX" "N" u32;
     /// Publishers at a time [default: 64]
     publishers_max "TICKCAST_PUBLISHERS_MAX" "N" u32;
-    /// Records a second of one publisher, over which its socket is read no faster; 0 for no limit [default: 1000000]
+    /// Records a second of one publisher; its socket is read no faster; 0 for no limit [default: 1000000]
     publish_records_per_s "TICKCAST_PUBLISH_RECORDS_PER_S" "N" u32;
     /// Instruments that one publisher's connection may define [default: 20000]
     publisher_instruments_max "TICKCAST_PUBLISHER_INSTRUMENTS_MAX" "N" usize;
-    /// Levels of a book, both sides together; a publisher that goes beyond is closed with 1008 [default: 20000]
+    /// Levels of a book, both sides together; a publisher that exceeds it is closed with 1008 [default: 20000]
     book_levels_max "TICKCAST_BOOK_LEVELS_MAX" "N" usize;
     /// Instruments in all [default: 20000]
     instruments_max "TICKCAST_INSTRUMENTS_MAX" "N" usize;
@@ -88,7 +87,7 @@ layer! {
     ring_bytes "TICKCAST_RING_BYTES" "BYTES" usize;
     /// Bars of all instruments since the start, served at `/v1/bars/{symbol}`, bytes; 0 for none [default: 134217728]
     bars_bytes "TICKCAST_BARS_BYTES" "BYTES" usize;
-    /// Kernel send buffer of a connection, bytes: what a stalled client can hold back [default: 65536]
+    /// Kernel send buffer of a connection, bytes: the memory that a stalled client can hold [default: 65536]
     send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
     /// Silence after which a subscriber gets a heartbeat, ms [default: 5000]
     heartbeat_ms "TICKCAST_HEARTBEAT_MS" "MS" u32;
@@ -101,11 +100,11 @@ layer! {
     /// Time a subscriber has to send its first subscription before it is closed with 1008, ms; 0 for no limit
     /// [default: 30000]
     subscribe_timeout_ms "TICKCAST_SUBSCRIBE_TIMEOUT_MS" "MS" u32;
-    /// Time a subscriber may take nothing at all before it is closed with 4002, ms [default: 30000]
+    /// Time a subscriber may accept no data at all before it is closed with 4002, ms [default: 30000]
     slow_timeout_ms "TICKCAST_SLOW_TIMEOUT_MS" "MS" u32;
     /// Time a subscriber may be behind without a break before it is closed with 4002, ms [default: 120000]
     backlog_ms_max "TICKCAST_BACKLOG_MS_MAX" "MS" u32;
-    /// Bytes of the ring a subscriber may be behind: what is older of its trades is told as a Gap [default: the ring]
+    /// Bytes of the ring a subscriber may be behind: older trades are reported as a Gap [default: the ring]
     backlog_bytes_max "TICKCAST_BACKLOG_BYTES_MAX" "BYTES" u64;
     /// Age up to which a token is resumed with the history after it, ms [default: 300000]
     history_ms "TICKCAST_HISTORY_MS" "MS" u32;
@@ -115,9 +114,9 @@ layer! {
     upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
     /// Time a peer has to take 64 KiB of an HTTP answer, or an echo, ms [default: 5000]
     write_timeout_ms "TICKCAST_WRITE_TIMEOUT_MS" "MS" u32;
-    /// Time over which subscribers are sent away when the server stops, ms [default: 1000]
+    /// Time over which subscribers are closed when the server stops, ms [default: 1000]
     drain_ms "TICKCAST_DRAIN_MS" "MS" u32;
-    /// Time that the last of them then have to go, ms [default: 2000]
+    /// Time that the last of them then have to close, ms [default: 2000]
     drain_timeout_ms "TICKCAST_DRAIN_TIMEOUT_MS" "MS" u32;
     /// Requests a second that a subscriber may send; four seconds' worth at once [default: 50]
     requests_per_s "TICKCAST_REQUESTS_PER_S" "N" u32;
@@ -129,9 +128,9 @@ layer! {
     request_bytes_max "TICKCAST_REQUEST_BYTES_MAX" "BYTES" usize;
     /// Longest packet of a publisher, and longest echoed message, bytes [default: 16777216]
     packet_bytes_max "TICKCAST_PACKET_BYTES_MAX" "BYTES" usize;
-    /// permessage-deflate for clients that offer it: `off`, or a level from 1, fast, to 9, small [default: off]
+    /// permessage-deflate for clients that offer it: `off`, or a level from 1 (fastest) to 9 (smallest) [default: off]
     compression "TICKCAST_COMPRESSION" "LEVEL" String;
-    /// How many times its bytes a compressed message of a client may inflate to, beyond 64 KiB [default: 100]
+    /// Greatest ratio by which a compressed message of a client may inflate, beyond 64 KiB [default: 100]
     inflate_ratio_max "TICKCAST_INFLATE_RATIO_MAX" "N" u32;
     /// Longest request head, bytes [default: 16384]
     head_bytes_max "TICKCAST_HEAD_BYTES_MAX" "BYTES" usize;

@@ -59,7 +59,7 @@ pub struct Config {
     /// Cores for feeds and publishers: those without a shard, or all.
     pub other_cores: Vec<usize>,
     pub feeds: Vec<feed::Spec>,
-    /// The feeds as they were given.
+    /// The feed arguments as given.
     pub feed_texts: Vec<String>,
     pub publish_token: Option<String>,
     /// `None`: the operator view is served to this machine only.
@@ -163,20 +163,20 @@ mod tests {
     #[test]
     fn core_lists_are_parsed_and_their_errors_named() {
         assert_eq!(resolve("cores = '0,2-4'").unwrap().cores, [0, 2, 3, 4]);
-        for (list, said) in [
+        for (list, message) in [
             ("7", "core 7 is not available"),
             ("3-1", "expected 1-3"),
             ("a", "invalid core or range \"a\""),
             ("1,1", "once"),
         ] {
             let error = resolve(&format!("cores = '{list}'")).unwrap_err();
-            assert!(error.starts_with("cores: ") && error.contains(said), "{error}");
+            assert!(error.starts_with("cores: ") && error.contains(message), "{error}");
         }
     }
 
     #[test]
     fn errors_name_the_setting_and_what_was_expected() {
-        for (toml, said) in [
+        for (toml, message) in [
             ("lisen = ''", "unknown field `lisen`"),
             ("listen = 'here'", "listen: invalid address \"here\": expected ADDRESS:PORT"),
             ("heartbeat_ms = 1", "heartbeat_ms: 1 is out of range: expected 10 to 60000"),
@@ -187,7 +187,7 @@ mod tests {
             ("addresses_exempt = '10.0.0.0/33'", "addresses_exempt: invalid address or network \"10.0.0.0/33\""),
             ("trusted_proxies = '10.0.0.1,lb'", "trusted_proxies: invalid address or network \"lb\""),
             ("allow_origin = 'example.com'", "allow_origin: invalid origin \"example.com\""),
-            ("feed = ['simm']", "unknown feed \"simm\"; have sim"),
+            ("feed = ['simm']", "unknown feed \"simm\": expected sim"),
             ("publish_token = 'a b'", "publish_token: invalid token"),
             ("operator_token = ''", "operator_token: invalid token"),
             ("bars_bytes = 1000", "bars_bytes: 1000 is out of range: expected 0, or 1048576 to"),
@@ -195,7 +195,7 @@ mod tests {
             ("inflate_ratio_max = 1", "inflate_ratio_max: 1 is out of range: expected 2 to 1100"),
         ] {
             let error = resolve(toml).unwrap_err();
-            assert!(error.contains(said), "{toml}: {error}");
+            assert!(error.contains(message), "{toml}: {error}");
         }
     }
 

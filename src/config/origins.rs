@@ -70,7 +70,7 @@ fn split_authority(text: &str) -> Option<(String, Option<u16>)> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     any: bool,
-    /// As browsers write them.
+    /// In the form of browsers.
     listed: Vec<String>,
 }
 

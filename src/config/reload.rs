@@ -17,7 +17,7 @@ macro_rules! reload {
         impl Config {
             /// Resets the settings that need a restart to those of `old`, the settings in effect.
             pub fn reload(&mut self, old: &Config) -> Reloaded {
-                // A setting that is in none of the lists does not compile.
+                // A setting in none of the lists is a compile error.
                 let Config { $($fixed: _,)* $($changed: _,)* shard: _, feeds: _, other_cores: _ } = old;
                 let shard::Settings {
                     $($kept: _,)* $($shard: _,)* epoch: _, close_timeout_ms: _, answers_bytes_max: _, tick_bytes_max: _

@@ -7,7 +7,7 @@ use tickcast_protocol::record::{self, PRICE_NONE, Quote, Ticker, Trade};
 use tickcast_protocol::{RecordKind, Side};
 use tickcast_test_support::paths::recordings;
 
-/// What one message alone amounts to.
+/// The result of a single message.
 struct Taken {
     market: Option<Market>,
     batch: Vec<u8>,
@@ -21,11 +21,11 @@ impl Taken {
     }
 
     fn record(&self, index: usize) -> &[u8] {
-        record::records(&self.batch).nth(index).expect("so many records").1
+        record::records(&self.batch).nth(index).expect("a record at this index").1
     }
 }
 
-/// Takes a message as the first of a recording of that market. A snapshot that names nobody is `XY`'s.
+/// Translates a message as the first of a recording of that market. A snapshot without a symbol is of `XY`.
 fn take(market: Market, json: &str) -> Taken {
     let mut taken = Taken { market: None, batch: Vec::new(), report: Report::default(), outcome: Ok(()) };
     let mut origin = Origin::new(market, true, Some("XY".to_owned()));
@@ -38,7 +38,7 @@ fn take(market: Market, json: &str) -> Taken {
     taken
 }
 
-/// The same JSON with the keys of every object in reverse, and keys that no reader knows before and after them.
+/// The same JSON with the keys of every object in reverse, between unknown keys.
 fn reordered(value: &Value) -> String {
     match value {
         Value::Object(object) => {
@@ -69,8 +69,8 @@ fn vectors() -> Option<Vec<(Market, String, String)>> {
     Some(vectors)
 }
 
-/// The records that a message of this kind becomes.
-fn wanted(kind: &str) -> &'static [RecordKind] {
+/// The records of a message of this kind.
+fn expected_kinds(kind: &str) -> &'static [RecordKind] {
     use RecordKind::{Book, Definition, Quote, Ticker, Trade};
     match kind.trim_start_matches("doc:") {
         "bookTicker" => &[Definition, Quote],
@@ -85,16 +85,16 @@ fn wanted(kind: &str) -> &'static [RecordKind] {
 }
 
 #[test]
-fn every_message_of_the_venue_is_taken_or_ignored_with_its_keys_in_any_order() {
+fn every_message_is_translated_or_ignored_with_keys_in_any_order() {
     let Some(vectors) = vectors() else { return };
     for (market, kind, json) in vectors {
         let taken = take(market, &json);
         assert_eq!(taken.outcome, Ok(()), "{json}");
-        assert_eq!(taken.kinds(), wanted(&kind), "{kind} {json}");
-        assert_eq!(taken.report.ignored, u64::from(wanted(&kind).is_empty()), "{json}");
-        let tells_market = !wanted(&kind).is_empty() && !kind.contains("24hr");
-        assert_eq!(taken.market, tells_market.then_some(market), "{json}");
-        if tells_market || kind.contains("24hr") {
+        assert_eq!(taken.kinds(), expected_kinds(&kind), "{kind} {json}");
+        assert_eq!(taken.report.ignored, u64::from(expected_kinds(&kind).is_empty()), "{json}");
+        let shows_market = !expected_kinds(&kind).is_empty() && !kind.contains("24hr");
+        assert_eq!(taken.market, shows_market.then_some(market), "{json}");
+        if shows_market || kind.contains("24hr") {
             let definition = record::read_definition(taken.record(0)).expect("a definition");
             assert_eq!(definition.venue, market.venue());
         }
@@ -104,7 +104,7 @@ fn every_message_of_the_venue_is_taken_or_ignored_with_its_keys_in_any_order() {
 }
 
 #[test]
-fn values_are_the_venues_exactly() {
+fn values_are_exactly_those_of_the_venue() {
     let spot = r#"{"u":5,"s":"BTCUSDT","b":"61837.63000000","B":"3.78826000","a":"61837.64000000","A":"1.54698000"}"#;
     let taken = take(Market::Spot, spot);
     let quote =
@@ -140,7 +140,7 @@ fn values_are_the_venues_exactly() {
 }
 
 #[test]
-fn a_market_is_told_by_the_keys_and_dated_contracts_keep_their_names() {
+fn market_follows_from_the_keys_and_dated_contracts_keep_their_names() {
     let market = |json: &str| take(Market::Spot, json).market;
     let depth = |rest: &str| market(&format!(r#"{{"e":"depthUpdate","E":1,"U":1,"u":2,"b":[],"a":[],{rest}}}"#));
     assert_eq!(depth(r#""s":"BTCUSDT""#), Some(Market::Spot));
@@ -167,15 +167,15 @@ fn partial_books_and_settlements_are_ignored() {
 }
 
 #[test]
-fn a_malformed_message_names_the_key() {
+fn error_of_a_malformed_message_names_the_key() {
     let error = |json: &str| take(Market::UsdM, json).outcome.expect_err("malformed").to_string();
     let depth = r#"{"e":"depthUpdate","E":1,"s":"AB","U":1,"u":2,"b":[],"a":[]}"#;
     assert_eq!(error(depth), "key \"pu\" is missing");
     assert_eq!(error(&depth.replace("\"U\":1", "\"U\":3")), "depth update from 3 to 2 runs backwards");
-    assert_eq!(error(&depth.replace("\"u\":2", "\"u\":\"2\"")), "key \"u\" is not a whole number from 0");
+    assert_eq!(error(&depth.replace("\"u\":2", "\"u\":\"2\"")), "key \"u\": expected a whole number from 0");
     let quote = r#"{"u":5,"s":"AB","b":"1.0","B":"x","a":"1.1","A":"1"}"#;
     assert_eq!(error(quote), "key \"B\": \"x\": not a decimal number");
     assert_eq!(error(&quote.replace(",\"A\":\"1\"", "")), "key \"A\" is missing");
     assert!(error("{\"e\":").starts_with("not JSON: "));
-    assert_eq!(error("5"), "neither a JSON object nor a list of them");
+    assert_eq!(error("5"), "expected a JSON object or a list of objects");
 }

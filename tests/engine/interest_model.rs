@@ -25,7 +25,7 @@ enum Aim {
 enum Step {
     Enter(Encoding),
     Leave(usize),
-    /// Wants (an interval) or drops (none) these.
+    /// Subscribes to these at an interval, or unsubscribes from them (`None`).
     Change(usize, Vec<(Aim, Channel, Option<usize>)>),
     AddInstrument,
 }
@@ -94,7 +94,7 @@ impl World {
         *audience = self.index.change(*audience, &asked);
         interned.sort_unstable();
         interned.dedup();
-        // A pattern that no item came to use, as it was wanted and dropped at once.
+        // A pattern that is unused, because it was subscribed and unsubscribed at once.
         for pattern in interned {
             self.index.release_unused(pattern);
         }
@@ -115,18 +115,18 @@ impl World {
     }
 
     fn check_audiences(&self) {
-        let mut by_wants: BTreeMap<(u8, Option<u8>, &Wants), AudienceId> = BTreeMap::new();
+        let mut by_interest: BTreeMap<(u8, Option<u8>, &Wants), AudienceId> = BTreeMap::new();
         for (audience, encoding, wants) in &self.clients {
             let key = (encoding.format as u8, encoding.deflate.map(WindowBits::get), wants);
-            assert_eq!(by_wants.entry(key).or_insert(*audience), audience, "the same set is the same audience");
+            assert_eq!(by_interest.entry(key).or_insert(*audience), audience, "the same set is the same audience");
             assert_eq!(self.index.encoding(*audience), *encoding);
             assert_eq!(self.index.items(*audience), wants.len());
         }
-        let distinct: BTreeSet<AudienceId> = by_wants.values().copied().collect();
-        assert_eq!(distinct.len(), by_wants.len(), "different sets are different audiences");
-        assert_eq!(self.index.audiences(), by_wants.len(), "no audience without clients is left");
+        let distinct: BTreeSet<AudienceId> = by_interest.values().copied().collect();
+        assert_eq!(distinct.len(), by_interest.len(), "different sets are different audiences");
+        assert_eq!(self.index.audiences(), by_interest.len(), "no audience without clients is left");
         for interval in ConflationInterval::all() {
-            let used = by_wants.keys().any(|(_, _, wants)| wants.values().any(|of| *of == interval.index()));
+            let used = by_interest.keys().any(|(_, _, wants)| wants.values().any(|of| *of == interval.index()));
             assert_eq!(self.index.uses(interval), used, "{interval:?}");
         }
     }

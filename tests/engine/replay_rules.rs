@@ -29,7 +29,7 @@ impl Files {
 
     fn bytes(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.0.path().join(name);
-        std::fs::write(&path, bytes).expect("room for it");
+        std::fs::write(&path, bytes).expect("written");
         path
     }
 }
@@ -104,7 +104,7 @@ fn gap_invalidates_the_book_until_a_snapshot() {
     for (name, lines) in [("spot", spot.to_vec()), ("futures", futures.to_vec())] {
         let files = Files::new();
         let (stream, report) = feed_stream::run_to_end(&[files.plain(name, &lines)], "speed=max");
-        let want = [
+        let expected = [
             "S B30@105 A40@900",
             "D B10@101",
             "D B10@102",
@@ -115,7 +115,7 @@ fn gap_invalidates_the_book_until_a_snapshot() {
             "D B10@104",
             "D B0@108",
         ];
-        assert_eq!(books(&stream), want, "{name}");
+        assert_eq!(books(&stream), expected, "{name}");
         assert_eq!((report.book_gaps, report.malformed), (1, 0), "{name}");
         assert!(stream.iter().all(|record| record.header.flags & flags::LAST != 0));
         let mut books = stream.iter().filter(|record| record.kind() == RecordKind::Book);
@@ -155,8 +155,8 @@ fn snapshot_without_a_symbol_belongs_to_the_only_waiting_book() {
     ];
     let files = Files::new();
     let (stream, report) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=max");
-    let want = ["S B30@105 A40@900", "S B30@205 A40@900", "D B10@200", "S?", "S?"];
-    assert_eq!(books(&stream), want);
+    let expected = ["S B30@105 A40@900", "S B30@205 A40@900", "D B10@200", "S?", "S?"];
+    assert_eq!(books(&stream), expected);
     assert_eq!((report.book_gaps, report.malformed), (2, 1), "with two waiting books the snapshot is malformed");
 }
 
@@ -236,14 +236,14 @@ fn malformed_lines_are_counted_and_skipped() {
 #[test]
 fn other_files_are_refused_with_the_reason() {
     let files = Files::new();
-    let says = |path: &Path| {
+    let error_of = |path: &Path| {
         let params = Params::parse(path.to_str().expect("UTF-8")).expect("a file");
         match Replay::open(&params).err().expect("not a recording") {
             OpenError::NotARecording { problem, .. } => problem,
             OpenError::Io { error, .. } => format!("Io {}", error.kind()),
         }
     };
-    let wanted = "; want a recording, gzip or plain, of lines `<receive time in ns> {…JSON…}`";
+    let expected = ": expected a recording, gzip or plain, of lines `<receive time in ns> {…JSON…}`";
     for (bytes, found) in [
         (&b"wss://x <-> 1618\n"[..], "begins with \"wss://x <-> 1618\""),
         (b"1618678132.82: {}\n", "begins with \"1618678132.82: {}\""),
@@ -252,19 +252,19 @@ fn other_files_are_refused_with_the_reason() {
         (b"\n \n", "is empty"),
         (b"\xff\xfe", "begins with \"\u{fffd}\u{fffd}\""),
     ] {
-        assert_eq!(says(&files.bytes("a", bytes)), format!("{found}{wanted}"));
+        assert_eq!(error_of(&files.bytes("a", bytes)), format!("{found}{expected}"));
     }
-    assert!(says(&files.bytes("a", b"\x1f\x8bnonsense")).starts_with("cannot be read: "));
-    assert_eq!(says(files.0.path()), format!("is a directory{wanted}"));
-    assert_eq!(says(&files.0.path().join("absent")), "Io entity not found");
+    assert!(error_of(&files.bytes("a", b"\x1f\x8bnonsense")).starts_with("cannot be read: "));
+    assert_eq!(error_of(files.0.path()), format!("is a directory{expected}"));
+    assert_eq!(error_of(&files.0.path().join("absent")), "Io entity not found");
 }
 
 #[test]
 fn truncated_gzip_replays_the_rest_and_counts_one_malformed_line() {
     let lines: Vec<_> = (0..2000).map(|id| trade(id, "AB", id, "1.01", &format!("{}.5", id * id % 977))).collect();
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(lines.join("\n").as_bytes()).expect("a Vec takes all");
-    let whole = encoder.finish().expect("a Vec takes all");
+    encoder.write_all(lines.join("\n").as_bytes()).expect("writing to a Vec");
+    let whole = encoder.finish().expect("writing to a Vec");
     let files = Files::new();
     let file = files.bytes("a.gz", &whole[..whole.len() / 2]);
     let (stream, report) = feed_stream::run_to_end(std::slice::from_ref(&file), "speed=max");
@@ -289,16 +289,16 @@ fn recordings_are_merged_by_receive_time() {
         "b",
         &[trade(10, "CD", 11, "1.0", "1"), trade(20, "CD", 12, "1.0", "1"), trade(30, "CD", 13, "1.0", "1")],
     );
-    for (order, want) in [([&a, &b], [1, 11, 2, 3, 12, 13]), ([&b, &a], [1, 11, 12, 2, 3, 13])] {
+    for (order, expected) in [([&a, &b], [1, 11, 2, 3, 12, 13]), ([&b, &a], [1, 11, 12, 2, 3, 13])] {
         let (stream, _) = feed_stream::run_to_end(&order.map(Clone::clone), "speed=max");
         let ids =
             stream.iter().filter(|record| record.kind() == RecordKind::Trade).map(|record| record.trade().trade_id);
-        assert!(ids.eq(want), "{want:?}");
+        assert!(ids.eq(expected), "{expected:?}");
     }
 }
 
 #[test]
-fn one_instrument_in_two_recordings_is_one_instrument() {
+fn instrument_in_two_recordings_is_one_instrument() {
     let files = Files::new();
     let a = files.plain("a", &[depth(0, "AB", 1, 2, "1.00", "1.0"), snapshot(1, 2, "1.05")]);
     let b = files.plain("b", &[depth(2, "AB", 3, 4, "1.01", "1.0"), depth(3, "AB", 5, 6, "1.02", "1.0")]);
@@ -323,8 +323,8 @@ fn messages_are_due_at_their_recorded_times_divided_by_the_speed() {
             .map(|record| record.at_ns - start_ns)
             .collect();
         // A line whose time goes back keeps its order, and is due at once.
-        let want = [0, 10, 10, 500, 500, 2000].map(|ms| ((ms * MS) as f64 / times) as u64);
-        assert_eq!(record, want, "{query}");
+        let expected = [0, 10, 10, 500, 500, 2000].map(|ms| ((ms * MS) as f64 / times) as u64);
+        assert_eq!(record, expected, "{query}");
     }
 }
 
@@ -333,7 +333,7 @@ fn late_poll_returns_due_messages_in_bounded_batches() {
     let files = Files::new();
     let lines: Vec<_> = (0..3000).map(|ms| trade(ms, "AB", ms, "1.0", "1")).collect();
     let file = files.plain("a", &lines);
-    for (query, want) in [("speed=1", Next::Now), ("speed=max", Next::Paced)] {
+    for (query, expected) in [("speed=1", Next::Now), ("speed=max", Next::Paced)] {
         let mut replay = feed_stream::open(std::slice::from_ref(&file), query);
         let mut batch = Vec::new();
         replay.poll(1, &mut batch);
@@ -345,7 +345,7 @@ fn late_poll_returns_due_messages_in_bounded_batches() {
             if next == Next::Ended {
                 break;
             }
-            assert_eq!(next, want);
+            assert_eq!(next, expected);
             polls += 1;
         }
         assert!((4..=8).contains(&polls), "{polls} batches");
@@ -384,7 +384,7 @@ fn loop_restarts_with_invalid_books_and_new_statistics() {
         a.iter().map(|record| &record.bytes).eq(b.iter().map(|record| &record.bytes))
     };
     assert_eq!(passes[0].len(), once.len() + 1, "a pass is the recording and the invalidation of its book");
-    assert!(same(&passes[0][1..], &passes[1]) && same(&passes[1], &passes[2]), "a Definition comes once");
+    assert!(same(&passes[0][1..], &passes[1]) && same(&passes[1], &passes[2]), "a Definition is published once");
     assert_eq!(replay.report().book_gaps, 0);
 }
 
@@ -422,10 +422,10 @@ fn copies_are_separate_instruments_with_staggered_starts() {
                 .filter(|record| ids.contains(&record.header.instrument) && record.kind() != RecordKind::Definition);
             let own: Vec<_> = own.map(|record| (record.at_ns, record.kind(), record.bytes[32..].to_vec())).collect();
             let shift_ns = (copy as u64 - 1) * step_ns;
-            let want = one.iter().filter(|record| record.kind() != RecordKind::Definition);
-            let want: Vec<_> =
-                want.map(|record| (record.at_ns + shift_ns, record.kind(), record.bytes[32..].to_vec())).collect();
-            assert!(own == want, "copy {copy} of {copies}");
+            let expected = one.iter().filter(|record| record.kind() != RecordKind::Definition);
+            let expected: Vec<_> =
+                expected.map(|record| (record.at_ns + shift_ns, record.kind(), record.bytes[32..].to_vec())).collect();
+            assert!(own == expected, "copy {copy} of {copies}");
         }
     }
 }

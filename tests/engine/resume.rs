@@ -10,7 +10,7 @@ use tickcast_protocol::packet::flags as packet_flags;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
 use tickcast_test_support::node::{MS, Message, Node};
 
-/// The state of a client that keeps it over connections: it skips records that are not newer.
+/// The state of a client across connections: it skips records that are not newer.
 #[derive(Default)]
 struct View {
     newest: HashMap<(Channel, u32), u64>,
@@ -186,7 +186,7 @@ fn token_older_than_the_history_gets_a_snapshot() {
     let newest = (1, node.sequencer.position().get());
     let client = node.client(&resume(newest, r#""trade""#, 0));
     node.run_until_idle();
-    assert_eq!(answers(&node.received(client)), ["replay"], "no record came after it, however old it is");
+    assert_eq!(answers(&node.received(client)), ["replay"], "no record came after it, regardless of its age");
     for _ in 0..1000 {
         node.trade(1);
         node.run_until_idle();

@@ -61,7 +61,7 @@ enum Alive {
     Either,
 }
 
-/// All entries that were pushed, and where the reader has to be.
+/// All pushed entries, and the expected offset of the reader.
 struct Model {
     capacity: u64,
     first: u64,
@@ -142,11 +142,11 @@ impl Model {
         let end = from.saturating_add(span).min(self.read);
         let mut batch = used_batch();
         let mut checked = Vec::new();
-        let wanted = |position: Position, first: u64| {
+        let filter = |position: Position, first: u64| {
             checked.push((position.get(), first));
             position.get().is_multiple_of(modulus)
         };
-        match self.reader.history(RingOffset::new(from)..RingOffset::new(end), bytes_max, wanted, &mut batch) {
+        match self.reader.history(RingOffset::new(from)..RingOffset::new(end), bytes_max, filter, &mut batch) {
             Ok(next) => {
                 assert!(self.alive(from) != Alive::No, "an overrun was not reported");
                 let scanned: Vec<&Made> = read.into_iter().filter(|made| (from..end).contains(&made.offset)).collect();
@@ -224,7 +224,7 @@ fn read_entries(batch: &Batch) -> Vec<Made> {
     added
 }
 
-/// A word that looks like no other (splitmix64's finalizer).
+/// A pseudo-random word (splitmix64's finalizer).
 fn mix(seed: u64) -> u64 {
     let mut word = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -294,7 +294,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// What the reading side has seen.
+/// Statistics of the reading side.
 #[derive(Debug, Default)]
 struct Seen {
     reads: u64,
@@ -327,8 +327,8 @@ impl Seen {
 
     fn history(&mut self, reader: &Reader, from: RingOffset, batch: &mut Batch) {
         batch.clear();
-        let wanted = |position: Position, _first: u64| position.get().is_multiple_of(2);
-        match reader.history(from..reader.offset(), STRESS_CAPACITY, wanted, batch) {
+        let filter = |position: Position, _first: u64| position.get().is_multiple_of(2);
+        match reader.history(from..reader.offset(), STRESS_CAPACITY, filter, batch) {
             Ok(next) => {
                 assert!(from < next && next <= reader.offset());
                 stress_check(batch);

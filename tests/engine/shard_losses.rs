@@ -472,7 +472,7 @@ fn records_and_gaps_are_counted_as_they_are_sent() {
     world.tick(1500);
     world.quote(1, 5);
     world.tick(0);
-    // It has had the quote that is pending for the other, and is not sent it again at the interval boundary.
+    // It already received the quote that is pending for the other, and does not receive it again at the interval boundary.
     world.subscribe(late, "quote", "A", 1000, true);
     world.tick(1000);
     for slot_id in [early, late] {

@@ -129,7 +129,7 @@ impl SimulatedInstrument {
     }
 }
 
-/// Reads a stream record by record.
+/// Checks a stream record by record.
 #[derive(Default)]
 struct Checker {
     depth: usize,
@@ -157,7 +157,7 @@ impl Checker {
             }
         }
         assert_eq!(bytes, batch.len(), "whole records");
-        assert_eq!(self.open, None, "a batch does not cut an event");
+        assert_eq!(self.open, None, "a batch does not split an event");
     }
 
     fn define(&mut self, record: &[u8]) {
@@ -172,7 +172,7 @@ impl Checker {
     fn record(&mut self, header: RecordHeader, record: &[u8]) {
         let event = (header.instrument, header.ts_event);
         assert_eq!(*self.open.get_or_insert(event), event, "an event has one instrument and one time");
-        assert!(header.ts_event >= self.newest_ns, "time never goes back");
+        assert!(header.ts_event >= self.newest_ns, "time does not decrease");
         self.newest_ns = header.ts_event;
         *self.counts.entry(header.kind).or_default() += 1;
         let instrument = self.instruments.get_mut(&header.instrument).expect("defined before its use");
@@ -325,7 +325,7 @@ fn nothing_is_due_if_the_clock_stops_or_goes_back() {
 }
 
 #[test]
-fn rate_and_bursts_are_those_of_a_real_feed() {
+fn rate_and_bursts_match_a_real_feed() {
     let rate = 20_000;
     let mut bins = vec![0u64; 12_000];
     run(&params("seed=1"), START_NS + 120 * SECOND, |batch| {
@@ -361,16 +361,16 @@ fn parameters_have_defaults_and_limits() {
     let all = params("instruments=7,rate=9,seed=18446744073709551615,depth=3,shape=even");
     assert_eq!(all, Params { instruments: 7, rate: 9, seed: u64::MAX, depth: 3, shape: Shape::Even });
     assert_eq!(params(""), Params::default());
-    for (text, wanted) in [
-        ("instruments=0", "instruments=0: want a number from 1 to 20000"),
-        ("instruments=20001", "instruments=20001: want a number from 1 to 20000"),
-        ("rate=5000001", "rate=5000001: want a number from 1 to 5000000"),
-        ("depth=101", "depth=101: want a number from 1 to 100"),
-        ("seed=-1", "seed=-1: want a number from 0 to 18446744073709551615"),
-        ("shape=spiky", "shape=spiky: want bursty or even"),
-        ("speed=2", "unknown key \"speed\"; have instruments, rate, seed, depth, shape"),
-        ("rate", "\"rate\" is not key=value"),
+    for (text, message) in [
+        ("instruments=0", "instruments: invalid value \"0\": expected 1 to 20000"),
+        ("instruments=20001", "instruments: invalid value \"20001\": expected 1 to 20000"),
+        ("rate=5000001", "rate: invalid value \"5000001\": expected 1 to 5000000"),
+        ("depth=101", "depth: invalid value \"101\": expected 1 to 100"),
+        ("seed=-1", "seed: invalid value \"-1\": expected 0 to 18446744073709551615"),
+        ("shape=spiky", "shape: invalid value \"spiky\": expected bursty or even"),
+        ("speed=2", "unknown key \"speed\": expected instruments, rate, seed, depth or shape"),
+        ("rate", "invalid parameter \"rate\": expected key=value"),
     ] {
-        assert_eq!(Params::parse(text), Err(wanted.to_owned()), "{text}");
+        assert_eq!(Params::parse(text), Err(message.to_owned()), "{text}");
     }
 }

@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tickcast_test_support::exclusive::exclusive;
 
 use server::ReplayServer;
-use subscriber::{BOOK, CheckedClient, PlannedRequest, QUOTE, TICKER, TRADE, wants};
+use subscriber::{BOOK, CheckedClient, PlannedRequest, QUOTE, TICKER, TRADE, subscribes};
 use truth::{SYMBOLS, Truth, lead};
 
 const ALL: &[usize] = &[QUOTE, TRADE, TICKER, BOOK];
@@ -30,55 +30,58 @@ const PERP: usize = 2;
 /// other.
 fn early_plans() -> Vec<(&'static str, Vec<PlannedRequest>)> {
     vec![
-        ("all", vec![wants(ALL, &["*"], 0)]),
-        ("all of btc", vec![wants(ALL, &["BTC*"], 0)]),
-        ("all of eth", vec![wants(ALL, &["ETH*"], 0)]),
-        ("trades", vec![wants(&[TRADE], &["*"], 0)]),
-        ("quotes", vec![wants(&[QUOTE], &["*"], 0)]),
-        ("books", vec![wants(&[BOOK], &["*"], 0)]),
-        ("quotes and trades of the perpetual", vec![wants(&[QUOTE, TRADE], &["BTCUSDT-*"], 0)]),
-        ("quotes at 100 ms", vec![wants(&[QUOTE], &["*"], 100)]),
-        ("quotes at 1000 ms", vec![wants(&[QUOTE, TICKER], &["*"], 1000)]),
-        ("books at 250 ms", vec![wants(&[BOOK], &["BTC*"], 250)]),
-        ("trades and quotes at 100 ms", vec![wants(&[QUOTE, TRADE], &["*"], 100)]),
-        ("trades and all at 1000 ms", vec![wants(ALL, &["*"], 1000)]),
-        ("trades, and quotes at 10 ms", vec![wants(&[TRADE], &["BTC*"], 0), wants(&[QUOTE], &["BTC*"], 10)]),
+        ("all", vec![subscribes(ALL, &["*"], 0)]),
+        ("all of btc", vec![subscribes(ALL, &["BTC*"], 0)]),
+        ("all of eth", vec![subscribes(ALL, &["ETH*"], 0)]),
+        ("trades", vec![subscribes(&[TRADE], &["*"], 0)]),
+        ("quotes", vec![subscribes(&[QUOTE], &["*"], 0)]),
+        ("books", vec![subscribes(&[BOOK], &["*"], 0)]),
+        ("quotes and trades of the perpetual", vec![subscribes(&[QUOTE, TRADE], &["BTCUSDT-*"], 0)]),
+        ("quotes at 100 ms", vec![subscribes(&[QUOTE], &["*"], 100)]),
+        ("quotes at 1000 ms", vec![subscribes(&[QUOTE, TICKER], &["*"], 1000)]),
+        ("books at 250 ms", vec![subscribes(&[BOOK], &["BTC*"], 250)]),
+        ("trades and quotes at 100 ms", vec![subscribes(&[QUOTE, TRADE], &["*"], 100)]),
+        ("trades and all at 1000 ms", vec![subscribes(ALL, &["*"], 1000)]),
+        ("trades, and quotes at 10 ms", vec![subscribes(&[TRADE], &["BTC*"], 0), subscribes(&[QUOTE], &["BTC*"], 10)]),
     ]
 }
 
 /// Interests in symbols, which have to be defined.
 fn named_plans() -> Vec<(&'static str, Vec<PlannedRequest>)> {
     vec![
-        ("BTCUSDT", vec![wants(ALL, &["BTCUSDT"], 0)]),
-        ("ETHUSDT", vec![wants(ALL, &["ETHUSDT"], 0)]),
-        ("BTCUSDT-PERP", vec![wants(ALL, &["BTCUSDT-PERP"], 0)]),
-        ("two names", vec![wants(&[TRADE, QUOTE], &["ETHUSDT", "BTCUSDT"], 50)]),
-        ("no snapshot", vec![wants(&[QUOTE, TRADE], &["ETHUSDT"], 0).without_snapshot()]),
+        ("BTCUSDT", vec![subscribes(ALL, &["BTCUSDT"], 0)]),
+        ("ETHUSDT", vec![subscribes(ALL, &["ETHUSDT"], 0)]),
+        ("BTCUSDT-PERP", vec![subscribes(ALL, &["BTCUSDT-PERP"], 0)]),
+        ("two names", vec![subscribes(&[TRADE, QUOTE], &["ETHUSDT", "BTCUSDT"], 50)]),
+        ("no snapshot", vec![subscribes(&[QUOTE, TRADE], &["ETHUSDT"], 0).without_snapshot()]),
     ]
 }
 
 /// Interests that change during the run.
 fn changing_plans() -> Vec<(&'static str, Vec<PlannedRequest>)> {
-    let quotes = |conflate_ms| wants(&[QUOTE], &["*"], conflate_ms);
+    let quotes = |conflate_ms| subscribes(&[QUOTE], &["*"], conflate_ms);
     vec![
         ("other intervals", vec![quotes(0), quotes(1000).after(3000), quotes(100).after(3050), quotes(0).after(3300)]),
-        ("leaves books", vec![wants(ALL, &["*"], 0), wants(&[BOOK], &["*"], 0).dropped().after(20_000)]),
+        ("leaves books", vec![subscribes(ALL, &["*"], 0), subscribes(&[BOOK], &["*"], 0).unsubscribes().after(20_000)]),
         (
             "leaves and comes again",
             vec![
-                wants(&[TRADE, BOOK], &["BTC*"], 0),
-                wants(&[TRADE, BOOK], &["BTC*"], 0).dropped().after(2_000),
-                wants(&[TRADE, BOOK], &["BTC*"], 100),
+                subscribes(&[TRADE, BOOK], &["BTC*"], 0),
+                subscribes(&[TRADE, BOOK], &["BTC*"], 0).unsubscribes().after(2_000),
+                subscribes(&[TRADE, BOOK], &["BTC*"], 100),
             ],
         ),
-        ("adds trades", vec![quotes(1000), wants(&[TRADE], &["*"], 0).after(20), quotes(500).after(5000)]),
-        ("drops trades", vec![wants(&[QUOTE, TRADE], &["*"], 500), wants(&[TRADE], &["*"], 0).dropped().after(2000)]),
+        ("adds trades", vec![quotes(1000), subscribes(&[TRADE], &["*"], 0).after(20), quotes(500).after(5000)]),
+        (
+            "drops trades",
+            vec![subscribes(&[QUOTE, TRADE], &["*"], 500), subscribes(&[TRADE], &["*"], 0).unsubscribes().after(2000)],
+        ),
         (
             "a name within a pattern",
             vec![
                 quotes(0),
-                wants(&[QUOTE], &["BTCUSDT-PERP"], 1000).after(1000),
-                wants(&[QUOTE], &["BTCUSDT-PERP"], 0).dropped().after(4000),
+                subscribes(&[QUOTE], &["BTCUSDT-PERP"], 1000).after(1000),
+                subscribes(&[QUOTE], &["BTCUSDT-PERP"], 0).unsubscribes().after(4000),
             ],
         ),
     ]
@@ -260,11 +263,11 @@ impl Race {
         let address = &server.address;
         let clients = std::thread::scope(|scope| {
             let readers = (0..3).map(|nth| {
-                let steps = vec![wants(ALL, &["BTC*", "ETH*"], 0)];
+                let steps = vec![subscribes(ALL, &["BTC*", "ETH*"], 0)];
                 scope.spawn(move || ("reader", connect(address, truth, format!("reader {nth}"), steps)))
             });
             let slow = slow.map(|(channels, conflate_ms)| {
-                let steps = vec![wants(channels, &["BTC*", "ETH*"], conflate_ms)];
+                let steps = vec![subscribes(channels, &["BTC*", "ETH*"], conflate_ms)];
                 let name = format!("slow, {channels:?} at {conflate_ms} ms");
                 scope.spawn(move || ("slow", CheckedClient::connect(name, narrow(address), truth, steps)))
             });

@@ -91,7 +91,7 @@ fn a_start_without_enough_locked_memory_fails_with_the_fix() {
     let serve = ["--feed", "none", "--listen", "127.0.0.1:0"];
     let exit = Program::spawn(after("ulimit -l 256", &serve)).wait_for_exit();
     assert_eq!(exit.code, Some(2), "{exit:?}");
-    for parts in ["memlock: 256 KiB, wanted at least 512 KiB", "'tuning/memlock apply' mends it", "'tickcast check'"] {
+    for parts in ["memlock: 256 KiB, wanted at least 512 KiB", "'tuning/memlock apply' fixes it", "'tickcast check'"] {
         assert!(exit.stderr.contains(parts), "{parts}: {}", exit.stderr);
     }
     assert!(!exit.stderr.contains("panicked") && !exit.stdout.contains("serving on"), "{exit:?}");

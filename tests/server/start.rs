@@ -65,7 +65,7 @@ fn a_file_that_is_no_recording_is_named() {
         (empty.display().to_string(), "want a recording"),
         (text.display().to_string(), "want a recording"),
         (headless.display().to_string(), "want a recording"),
-        (directory, "is a directory; want a recording"),
+        (directory, "is a directory: expected a recording"),
     ] {
         assert_start_fails(
             &["--listen", "127.0.0.1:0", "--feed", &format!("replay:{path}?speed=max")],

@@ -1,6 +1,6 @@
-//! Where ticks come from. A feed turns a source into records; it knows no sequence, no ring and no client.
+//! In-process sources of market data. A feed turns its input into records; it knows no sequence, no ring and no client.
 //!
-//! Feeds are pure machines: time comes in with [`Feed::poll`], records go out as wire bytes with the feed's own
+//! Feeds are pure state machines: time is an argument of [`Feed::poll`], records are wire bytes with the feed's own
 //! instrument ids, each announced by a Definition record before its first use. `run` in the runtime drives one feed on
 //! one thread; tests drive it with a clock of their own.
 //!
@@ -14,39 +14,39 @@ pub mod sim;
 
 /// A source of records.
 pub trait Feed: Send {
-    /// The word for it in logs: `sim`, `replay`.
+    /// Its name in logs: `sim`, `replay`.
     fn name(&self) -> &str;
 
     /// Appends what is due at `now_ns` (ns since the Unix epoch) to `batch`, as whole wire records, at most about
     /// [`FEED_BATCH_BYTES_MAX`], and says when to call again. Sequences and `ts_recv` are left 0: the sequencer sets them.
     fn poll(&mut self, now_ns: u64, batch: &mut Vec<u8>) -> Next;
 
-    /// What has been counted so far.
+    /// The counters so far.
     fn report(&self) -> Report;
 }
 
-/// A batch is handed over once it has grown to this: large enough to amortise the hand-over, small beside a ring.
+/// A batch is published once it has grown to this: large enough to amortise the call, small compared with a ring.
 pub const FEED_BATCH_BYTES_MAX: usize = 32 * 1024;
 
-/// When a feed wants to be polled again.
+/// When to poll a feed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// More is due already.
     Now,
-    /// More is there as soon as the rings have room: a recording can wait, a live feed cannot.
+    /// More is available as soon as the rings have room: a recording can wait, a live feed cannot.
     Paced,
     /// Nothing is due before this time, ns since the Unix epoch.
     At(u64),
-    /// The source has come to its end.
+    /// The source has ended.
     Ended,
 }
 
 /// A feed's own counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Records handed over.
+    /// Records published.
     pub records: u64,
-    /// Messages that could not be read: counted, logged with their place, skipped.
+    /// Messages that could not be read: counted, logged with file and line, skipped.
     pub malformed: u64,
     /// Messages of types that are not market data, skipped on purpose.
     pub ignored: u64,
@@ -54,7 +54,7 @@ pub struct Report {
     pub book_gaps: u64,
 }
 
-/// A `--feed` argument, proven.
+/// A validated `--feed` argument.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spec {
     /// `sim[:key=value,…]`
@@ -65,13 +65,13 @@ pub enum Spec {
     None,
 }
 
-/// Why a `--feed` argument was not taken.
+/// Why a `--feed` argument was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("feed {spec:?}: {problem}")]
 pub struct SpecError {
-    /// What was given.
+    /// The argument.
     pub spec: String,
-    /// What is wrong with it, and what is allowed.
+    /// The fault, and what is allowed.
     pub problem: String,
 }
 
@@ -83,7 +83,9 @@ impl Spec {
             "sim" => sim::Params::parse(rest).map(Self::Sim),
             "replay" => replay::Params::parse(rest).map(Self::Replay),
             "none" if rest.is_empty() => Ok(Self::None),
-            _ => Err(format!("unknown feed {name:?}; have sim[:key=value,…], replay:FILE[,FILE…][?key=value&…], none")),
+            _ => Err(format!(
+                "unknown feed {name:?}: expected sim[:key=value,…], replay:FILE[,FILE…][?key=value&…] or none"
+            )),
         };
         parsed.map_err(|problem| SpecError { spec: spec.to_owned(), problem })
     }
@@ -101,34 +103,35 @@ impl Spec {
 /// Why a source could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file is not there or not readable.
+    /// The file is missing or not readable.
     #[error("{path}: {error}")]
     Io { path: String, error: std::io::Error },
-    /// The file is there, but it is not what it should be.
+    /// The file is not a recording.
     #[error("{path}: {problem}")]
     NotARecording { path: String, problem: String },
 }
 
-/// Splits `key=value` pairs at `separator`, and hands each to `set`, whose error names what is allowed.
+/// Splits `key=value` pairs at `separator`, and calls `set` with each; the error of `set` names what is allowed.
 fn each_pair(
     pairs: &str,
     separator: char,
     mut set: impl FnMut(&str, &str) -> Result<(), String>,
 ) -> Result<(), String> {
     for pair in pairs.split(separator).filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is not key=value"))?;
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| format!("invalid parameter {pair:?}: expected key=value"))?;
         set(key, value)?;
     }
     Ok(())
 }
 
-/// A number within bounds, or an error that says the bounds.
+/// A number within bounds, or an error that names the bounds.
 fn number_within<T>(key: &str, value: &str, least: T, most: T) -> Result<T, String>
 where
     T: std::str::FromStr + PartialOrd + std::fmt::Display,
 {
     match value.parse::<T>() {
         Ok(number) if number >= least && number <= most => Ok(number),
-        _ => Err(format!("{key}={value}: want a number from {least} to {most}")),
+        _ => Err(format!("{key}: invalid value {value:?}: expected {least} to {most}")),
     }
 }

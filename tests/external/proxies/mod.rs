@@ -1,5 +1,5 @@
-//! The configurations of `tuning/proxy/` with the programs that they are for: nginx and HAProxy in front of a server, the
-//! ports and the size of a test aside as they are shipped. Who is not installed is skipped, and the test says so.
+//! The configurations of `tuning/proxy/` in nginx and HAProxy in front of a server, as shipped except for ports and
+//! sizes. Tests of a program that is not installed are reported as skipped.
 
 mod proxy;
 
@@ -16,7 +16,7 @@ use tickcast_test_support::http::{Response, connect, connect_from, send_request,
 use tickcast_test_support::server::{Program, SMALL_MARKET, Server};
 use tungstenite::Message;
 
-/// The clients' own addresses count: the proxy connects from 127.0.1.1 to 127.0.1.4, and is trusted.
+/// The limits apply to the clients' own addresses: the proxy connects from 127.0.1.1 to 127.0.1.4, and is trusted.
 const ARGS: &[&str] = &["--trusted-proxies", "127.0.1.0/24", "--addresses-exempt", "127.0.0.1"];
 const MARKET: &str = "sim:instruments=2000,rate=500,seed=1,shape=even";
 const EVIL: &str = "http://evil.example";
@@ -25,7 +25,7 @@ fn server(feed: &str, more: &[&str]) -> Server {
     Server::start(&[ARGS, &["--feed", feed, "--publish-token", "secret", "--enable-echo"], more].concat())
 }
 
-/// A request whose answer ends the connection.
+/// Sends a request with `Connection: close`.
 fn get(address: SocketAddr, path: &str, lines: &str) -> Response {
     send_request(
         address,
@@ -33,7 +33,7 @@ fn get(address: SocketAddr, path: &str, lines: &str) -> Response {
     )
 }
 
-/// Reads one answer off a connection that stays open.
+/// Reads one response from a connection that stays open.
 fn next_answer(stream: &mut TcpStream) -> Response {
     let mut bytes = Vec::new();
     let mut byte = [0];
@@ -59,18 +59,18 @@ fn answers_go_through(kind: Kind) {
         for name in ["content-type", "cache-control", "content-security-policy", "vary"] {
             assert_eq!(through.header(name), direct.header(name), "{kind:?} {path}");
         }
-        let had = format!("If-None-Match: {}\r\n", direct.header("etag").expect("a tag"));
-        assert_eq!(get(proxy.http, path, &had).status, 304, "{kind:?} {path}");
+        let condition = format!("If-None-Match: {}\r\n", direct.header("etag").expect("a tag"));
+        assert_eq!(get(proxy.http, path, &condition).status, 304, "{kind:?} {path}");
         let gzip = get(proxy.http, path, "Accept-Encoding: gzip\r\n");
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(&gzip.body[..]).read_to_end(&mut plain).expect("whole gzip");
         assert!(plain == direct.body, "{kind:?} {path}: the same bytes, compressed");
     }
     get(proxy.http, "/v1/snapshot/NO-SUCH", "").assert_refusal(404, "not_found", &["NO-SUCH"]);
-    // The server ends each connection with its answer; the proxy's client need not notice.
+    // The server closes each connection after its response; the proxy keeps the client's connection.
     let mut kept = connect(proxy.http);
     for path in ["/", "/v1/instruments", "/healthz", "/v1/snapshot/NO-SUCH", "/"] {
-        write!(kept, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.http).expect("it reads");
+        write!(kept, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.http).expect("the request is sent");
         assert!(next_answer(&mut kept).body == server.get(path).body, "{kind:?} {path}");
     }
 }
@@ -91,9 +91,9 @@ fn streams_go_through(kind: Kind) {
         client.until_live();
         client.ping();
     }
-    // All four addresses that it connects from are trusted, so that each client has been found out.
+    // All four addresses of the proxy are trusted, so that the address of each client is known.
     server.wait_for_metric("tickcast_forwarded_total", |count| count >= 8);
-    let Err(refused) = open(EVIL) else { panic!("let in") };
+    let Err(refused) = open(EVIL) else { panic!("the origin is allowed") };
     assert_eq!(refused.status, 403);
     for path in [
         "/v1/publish?token=secret",
@@ -108,61 +108,61 @@ fn streams_go_through(kind: Kind) {
         "/metrics/",
     ] {
         assert_eq!(get(proxy.http, path, "").status, 404, "{kind:?}: {path} is not public");
-        let wanted = upgrade_request(path).replacen("Host: here", &format!("Host: {}", proxy.http), 1);
+        let request = upgrade_request(path).replacen("Host: here", &format!("Host: {}", proxy.http), 1);
         let mut stream = connect(proxy.http);
-        stream.write_all(wanted.as_bytes()).expect("it reads");
-        assert_eq!(next_answer(&mut stream).status, 404, "{kind:?}: nor is it with an upgrade: {path}");
+        stream.write_all(request.as_bytes()).expect("the request is sent");
+        assert_eq!(next_answer(&mut stream).status, 404, "{kind:?}: {path} is not public with an upgrade");
     }
 }
 
-/// With the path as part of a whole URL, which proxies take apart in their own ways.
-fn whole_urls_are_no_way_around(kind: Kind) {
+/// Sends the path as part of an absolute URL, which proxies parse differently.
+fn absolute_urls_reach_no_private_path(kind: Kind) {
     let server = server("none", &[]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     for path in ["/metrics", "/v1/operator", "/v1/publish?token=secret", "/v1/echo"] {
         for host in ["other".to_owned(), proxy.http.to_string()] {
             let status = get(proxy.http, &format!("http://{host}{path}"), "").status;
-            // HAProxy takes no URL whose host is not the one of `Host`.
+            // HAProxy rejects a URL whose host differs from `Host`.
             let is_refused = status == 404 || (kind, host.as_str(), status) == (Kind::Haproxy, "other", 400);
             assert!(is_refused, "{kind:?}: http://{host}{path} is not public: {status}");
         }
     }
 }
 
-/// The status of an upgrade from this address of our own, and the connection.
+/// Upgrades from this local address; returns the status and the connection.
 fn upgraded(front: SocketAddr, source: &str, lines: &str) -> (u16, TcpStream) {
     let mut stream = connect_from(source, front);
     let request = upgrade_request("/v1/stream").replacen("\r\n", &format!("\r\n{lines}"), 1);
-    stream.write_all(request.as_bytes()).expect("it reads");
+    stream.write_all(request.as_bytes()).expect("the request is sent");
     let mut status = [0; 12];
     stream.read_exact(&mut status).expect("an answer");
     (String::from_utf8_lossy(&status[9..]).parse().expect("a status"), stream)
 }
 
-fn clients_count_by_their_own_addresses(kind: Kind) {
+fn limits_apply_to_the_clients_own_addresses(kind: Kind) {
     let server = server("none", &["--connections-per-address-max", "2"]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
-    let enter = |source: &str| upgraded(proxy.http, source, "");
-    let (first, second) = (enter("127.0.0.2"), enter("127.0.0.2"));
+    let upgrade = |source: &str| upgraded(proxy.http, source, "");
+    let (first, second) = (upgrade("127.0.0.2"), upgrade("127.0.0.2"));
     assert_eq!((first.0, second.0), (101, 101), "{kind:?}");
-    assert_eq!(enter("127.0.0.2").0, 429, "{kind:?}: a third");
-    // What a client says of itself is not passed on.
+    assert_eq!(upgrade("127.0.0.2").0, 429, "{kind:?}: a third");
+    // The proxy does not forward the client's own `X-Forwarded-For`.
     for lines in ["X-Forwarded-For: 203.0.113.9\r\n", "x-forwarded-for: 127.0.0.9\r\nX-Forwarded-For: 127.0.0.8\r\n"] {
         assert_eq!(upgraded(proxy.http, "127.0.0.2", lines).0, 429, "{kind:?} {lines}");
     }
-    let others = [enter("127.0.0.3"), enter("127.0.0.3"), enter("127.0.0.4")];
-    assert!(others.iter().all(|(status, _)| *status == 101), "{kind:?}: others have their own");
+    let others = [upgrade("127.0.0.3"), upgrade("127.0.0.3"), upgrade("127.0.0.4")];
+    assert!(others.iter().all(|(status, _)| *status == 101), "{kind:?}: other addresses have their own limit");
     server.wait_for_metric("tickcast_refused_address_total", |count| count == 3);
-    // Who leaves the proxy leaves the server.
+    // A connection closed at the proxy is closed at the server.
     drop(first);
     let mut tries = 0;
-    while enter("127.0.0.2").0 != 101 {
+    while upgrade("127.0.0.2").0 != 101 {
         tries += 1;
-        assert!(tries < 10_000, "{kind:?}: the client's connection was not forgotten");
+        assert!(tries < 10_000, "{kind:?}: the client's connection is still counted");
     }
 }
 
-/// Defines one instrument with prices in cents, and a way to publish its bid.
+/// Defines one instrument with prices in cents; returns a function that publishes its bid.
 fn publisher(server: &Server) -> impl FnMut(i64) + use<> {
     let mut client = Client::connect(server.address, "/v1/publish?token=secret", &[]);
     let define = r#"{"op":"define","id":1,"instruments":[{"symbol":"A-USD","venue":"test","px_exp":-2,"sz_exp":0}]}"#;
@@ -175,72 +175,72 @@ fn publisher(server: &Server) -> impl FnMut(i64) + use<> {
     }
 }
 
-fn events_are_not_held_back(kind: Kind) {
+fn events_are_not_buffered(kind: Kind) {
     let server = server("none", &[]);
     let mut publish = publisher(&server);
     publish(100);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     let mut stream = connect(proxy.http);
     let path = "/v1/sse?symbols=A-USD&channels=quote";
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.http).expect("it reads");
-    let mut came = String::new();
-    // One price at a time: were it held back for the next, neither would ever come.
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.http).expect("the request is sent");
+    let mut received = String::new();
+    // One price at a time: a buffered event would wait for the next price, which would never come.
     for (bid, text) in [(100, "\"1.00\""), (101, "\"1.01\""), (102, "\"1.02\"")] {
         publish(bid);
         let mut part = [0; 4096];
-        while !came.contains(text) {
+        while !received.contains(text) {
             let read = stream.read(&mut part).expect("an event");
-            assert!(read > 0, "{kind:?}: it ended after {came}");
-            came += &String::from_utf8_lossy(&part[..read]);
+            assert!(read > 0, "{kind:?}: it ended after {received}");
+            received += &String::from_utf8_lossy(&part[..read]);
         }
     }
-    assert!(came.contains("text/event-stream"), "{came}");
+    assert!(received.contains("text/event-stream"), "{received}");
 }
 
-/// What a reader of events gets: the head, and the stream to the end of its first event.
+/// The response of an SSE client: the head, and the stream to the end of its first event.
 fn first_event(front: SocketAddr) -> Response {
     let mut stream = connect(front);
-    // Of HTTP 1.0, so that the stream comes as it is, and not in chunks.
+    // HTTP 1.0, so that the stream is not chunked.
     let request = format!("GET /v1/sse?symbols=* HTTP/1.0\r\nHost: {front}\r\nAccept: text/event-stream\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut came = Vec::new();
-    while !came.windows(2).any(|two| two == b"\n\n") {
+    stream.write_all(request.as_bytes()).expect("the request is sent");
+    let mut received = Vec::new();
+    while !received.windows(2).any(|two| two == b"\n\n") {
         let mut part = [0; 1024];
         let read = stream.read(&mut part).expect("an event");
-        assert!(read > 0, "it ended after {}", String::from_utf8_lossy(&came));
-        came.extend_from_slice(&part[..read]);
+        assert!(read > 0, "it ended after {}", String::from_utf8_lossy(&received));
+        received.extend_from_slice(&part[..read]);
     }
-    Response::parse(&came)
+    Response::parse(&received)
 }
 
-/// A browser's `EventSource` takes the answer for a stream that has ended, and comes back.
+/// A browser's `EventSource` treats the response as a stream that has ended, and reconnects.
 #[track_caller]
-fn is_to_come_back(kind: Kind, answer: &Response) {
+fn assert_reconnects(kind: Kind, answer: &Response) {
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/event-stream")), "{kind:?} {answer:?}");
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{kind:?}");
-    assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{kind:?}: whoever's page it is");
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{kind:?}: for all origins");
     let text = answer.text();
     let retry = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
     let retry_ms: u64 = retry.and_then(|ms| ms.parse().ok()).unwrap_or_else(|| panic!("{kind:?}: {text:?}"));
     assert!((3000..=7000).contains(&retry_ms), "{kind:?}: {retry_ms}");
 }
 
-fn readers_of_events_are_kept_over_a_restart(kind: Kind) {
+fn sse_clients_survive_a_restart(kind: Kind) {
     let server = server(SMALL_MARKET, &[]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     let first = first_event(proxy.http);
     assert!(first.text().contains("\"welcome\""), "{kind:?} {first:?}");
     let address = server.address;
     server.stop(Signal::KILL);
-    is_to_come_back(kind, &first_event(proxy.http));
+    assert_reconnects(kind, &first_event(proxy.http));
     if kind == Kind::Haproxy {
-        // What is said once it has noticed comes from elsewhere than what was said before.
-        proxy.says("backend 'events' has no server available");
-        is_to_come_back(kind, &first_event(proxy.http));
+        // Once HAProxy has noticed, the response comes from another part of its configuration.
+        proxy.wait_for_log("backend 'events' has no server available");
+        assert_reconnects(kind, &first_event(proxy.http));
     }
     for path in ["/", "/v1/sse?symbols=*"] {
         let status = get(proxy.http, path, "").status;
-        assert!(matches!(status, 502 | 503), "{kind:?}: others are told as it is: {status}");
+        assert!(matches!(status, 502 | 503), "{kind:?}: other requests get the error: {status}");
     }
     let listen = address.to_string();
     let _server = Server::spawn(Program::command(&[&["--listen", &listen, "--feed", SMALL_MARKET], ARGS].concat()));
@@ -250,14 +250,14 @@ fn readers_of_events_are_kept_over_a_restart(kind: Kind) {
         if answer.text().contains("\"welcome\"") {
             break;
         }
-        is_to_come_back(kind, &answer);
-        assert!(Instant::now() < until, "{kind:?}: the server is not found again");
+        assert_reconnects(kind, &answer);
+        assert!(Instant::now() < until, "{kind:?}: the proxy does not find the new server");
     }
 }
 
 fn sse_clients_are_kept_while_the_server_is_full(kind: Kind) {
-    const PLACES: usize = 16;
-    let server = server(SMALL_MARKET, &["--pending-connections-max", &PLACES.to_string(), "--cores", "0"]);
+    const PENDING_MAX: usize = 16;
+    let server = server(SMALL_MARKET, &["--pending-connections-max", &PENDING_MAX.to_string(), "--cores", "0"]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     let echo = || {
         let (mut stream, mut status) = (connect(server.address), [0; 12]);
@@ -266,15 +266,15 @@ fn sse_clients_are_kept_while_the_server_is_full(kind: Kind) {
     };
     let mut echoes = Vec::new();
     let until = Instant::now() + DEADLINE;
-    // A check of the proxy's may have a place just now.
-    while echoes.len() < PLACES {
+    // A health check of the proxy may be pending just now.
+    while echoes.len() < PENDING_MAX {
         echoes.extend(echo());
-        assert!(Instant::now() < until, "only {} echoes are let in", echoes.len());
+        assert!(Instant::now() < until, "only {} echoes are accepted", echoes.len());
     }
-    is_to_come_back(kind, &first_event(proxy.http));
+    assert_reconnects(kind, &first_event(proxy.http));
 }
 
-/// What curl says of the status, with the page where it is wanted.
+/// Runs curl; returns the status and the body.
 fn curl(args: &[&str]) -> Option<(String, Vec<u8>)> {
     let output = Command::new("curl").args(["-sk", "--max-time", "30", "-w", "\n%{http_code}"]).args(args).output();
     let Ok(output) = output else {
@@ -285,7 +285,7 @@ fn curl(args: &[&str]) -> Option<(String, Vec<u8>)> {
     Some((String::from_utf8_lossy(&output.stdout[end + 1..]).into_owned(), output.stdout[..end].to_vec()))
 }
 
-fn it_ends_tls(kind: Kind) {
+fn tls_is_terminated(kind: Kind) {
     let server = server("none", &[]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     let Some(https) = proxy.https else { return };
@@ -293,79 +293,83 @@ fn it_ends_tls(kind: Kind) {
     for version in ["--http1.1", "--http2"] {
         let Some((status, page)) = curl(&[version, &url("/")]) else { return };
         assert_eq!((status.as_str(), page), ("200", server.get("/").body), "{kind:?} {version}");
-        // Origins are looked at before anything else of a stream: a wrong version of WebSocket is what is wrong then.
+        // The server checks the origin before the rest of a handshake: with a valid origin, the wrong version is the error.
         let status = |origin: &str| {
             let origin = format!("Origin: {origin}");
             let head = ["-H", &origin, "-H", "Connection: Upgrade", "-H", "Upgrade: websocket"];
             let wrong = ["-H", "Sec-WebSocket-Version: 8", "-H", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="];
             let head = if version == "--http1.1" { [&head[..], &wrong].concat() } else { head[..2].to_vec() };
-            curl(&[&head[..], &[version, &url("/v1/stream")]].concat()).expect("it is there").0
+            curl(&[&head[..], &[version, &url("/v1/stream")]].concat()).expect("curl is installed").0
         };
         let own = status(&format!("https://{https}"));
-        assert_eq!(own, if version == "--http1.1" { "426" } else { "400" }, "{kind:?} {version}: its own page");
+        assert_eq!(
+            own,
+            if version == "--http1.1" { "426" } else { "400" },
+            "{kind:?} {version}: the proxy's own origin"
+        );
         assert_eq!(status(&format!("http://{}", proxy.http)), "403", "{kind:?} {version}");
         assert_eq!(status(EVIL), "403", "{kind:?} {version}");
     }
 }
 
 #[test]
-fn answers_go_through_nginx() {
+fn nginx_passes_answers() {
     answers_go_through(Kind::Nginx);
 }
 
 #[test]
-fn answers_go_through_haproxy() {
+fn haproxy_passes_answers() {
     answers_go_through(Kind::Haproxy);
 }
 
 #[test]
-fn streams_go_through_nginx_and_what_is_not_public_does_not() {
+fn nginx_passes_streams_and_no_private_path() {
     streams_go_through(Kind::Nginx);
 }
 
 #[test]
-fn streams_go_through_haproxy_and_what_is_not_public_does_not() {
+fn haproxy_passes_streams_and_no_private_path() {
     streams_go_through(Kind::Haproxy);
 }
 
 #[test]
-fn behind_nginx_clients_count_by_their_own_addresses() {
-    clients_count_by_their_own_addresses(Kind::Nginx);
+fn nginx_limits_apply_to_the_clients_own_addresses() {
+    limits_apply_to_the_clients_own_addresses(Kind::Nginx);
 }
 
 #[test]
-fn behind_haproxy_clients_count_by_their_own_addresses() {
-    clients_count_by_their_own_addresses(Kind::Haproxy);
+fn haproxy_limits_apply_to_the_clients_own_addresses() {
+    limits_apply_to_the_clients_own_addresses(Kind::Haproxy);
 }
 
 #[test]
-fn nginx_does_not_hold_events_back() {
-    events_are_not_held_back(Kind::Nginx);
+fn nginx_does_not_buffer_events() {
+    events_are_not_buffered(Kind::Nginx);
 }
 
 #[test]
-fn haproxy_does_not_hold_events_back() {
-    events_are_not_held_back(Kind::Haproxy);
+fn haproxy_does_not_buffer_events() {
+    events_are_not_buffered(Kind::Haproxy);
 }
 
 #[test]
-fn nginx_ends_tls_and_pages_are_of_its_origin() {
-    it_ends_tls(Kind::Nginx);
+fn nginx_terminates_tls_and_pages_have_its_origin() {
+    tls_is_terminated(Kind::Nginx);
 }
 
 #[test]
-fn haproxy_ends_tls_and_pages_are_of_its_origin() {
-    it_ends_tls(Kind::Haproxy);
+fn haproxy_terminates_tls_and_pages_have_its_origin() {
+    tls_is_terminated(Kind::Haproxy);
 }
 
 #[test]
-fn a_whole_url_is_no_way_around_nginx() {
-    whole_urls_are_no_way_around(Kind::Nginx);
+fn absolute_urls_through_nginx_reach_no_private_path() {
+    absolute_urls_reach_no_private_path(Kind::Nginx);
 }
 
 #[test]
-fn behind_nginx_readers_of_events_are_kept_over_a_restart() {
-    readers_of_events_are_kept_over_a_restart(Kind::Nginx);
+fn sse_clients_behind_nginx_survive_a_restart() {
+    sse_clients_survive_a_restart(Kind::Nginx);
 }
 
 #[test]
@@ -374,13 +378,13 @@ fn behind_nginx_sse_clients_are_kept_while_the_server_is_full() {
 }
 
 #[test]
-fn a_whole_url_is_no_way_around_haproxy() {
-    whole_urls_are_no_way_around(Kind::Haproxy);
+fn absolute_urls_through_haproxy_reach_no_private_path() {
+    absolute_urls_reach_no_private_path(Kind::Haproxy);
 }
 
 #[test]
-fn behind_haproxy_readers_of_events_are_kept_over_a_restart() {
-    readers_of_events_are_kept_over_a_restart(Kind::Haproxy);
+fn sse_clients_behind_haproxy_survive_a_restart() {
+    sse_clients_survive_a_restart(Kind::Haproxy);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A proxy on its shipped configuration, ended with its test.
+//! A proxy with its shipped configuration, which ends with its test.
 
 use std::fs::{read_to_string, write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -25,26 +25,26 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one before this server; `None` after having said so where it is not installed.
+    /// Starts one in front of this server. If it is not installed, prints that and returns `None`.
     pub fn start(kind: Kind, server: SocketAddr) -> Option<Self> {
         let program = kind.program()?;
         let folder = tempfile::tempdir().expect("a folder");
         let has_tls = certify(folder.path());
-        // Two of them at once, so that they are not the same.
+        // Both at once, so that they differ.
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [http, https] = free.each_ref().map(|free| free.local_addr().expect("it is bound"));
         drop(free);
         let text = kind.configuration(folder.path(), server, http, Some(https).filter(|_| has_tls));
         let file = folder.path().join("configuration");
-        write(&file, text).expect("room for it");
-        let log = std::fs::File::create(folder.path().join("said")).expect("room for it");
+        write(&file, text).expect("written");
+        let log = std::fs::File::create(folder.path().join("log")).expect("written");
         let child = kind
             .command(program, folder.path(), &file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .expect("it told its version");
+            .expect("the program starts");
         let mut proxy = Self { child, http, https: has_tls.then_some(https), folder };
         proxy.wait_ready();
         Some(proxy)
@@ -57,34 +57,34 @@ impl Proxy {
             TcpStream::connect(address).is_ok() && super::send_request(address, request.as_bytes()).status == 200
         };
         while !is_ready(self.http) {
-            let ended = self.child.try_wait().expect("it is a child of ours");
-            assert!(ended.is_none() && Instant::now() < until, "it does not serve ({ended:?}): {}", self.said());
+            let ended = self.child.try_wait().expect("a child of the test");
+            assert!(ended.is_none() && Instant::now() < until, "it does not serve ({ended:?}): {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Waits until it has said this.
-    pub fn says(&self, text: &str) {
+    /// Waits until its log contains this text.
+    pub fn wait_for_log(&self, text: &str) {
         let until = Instant::now() + DEADLINE;
-        while !self.said().contains(text) {
-            assert!(Instant::now() < until, "{text:?} is not in: {}", self.said());
+        while !self.log().contains(text) {
+            assert!(Instant::now() < until, "{text:?} is not in: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    fn said(&self) -> String {
-        read_to_string(self.folder.path().join("said")).unwrap_or_default()
+    fn log(&self) -> String {
+        read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Asked, so that it ends its workers as well.
+        // SIGTERM, so that it ends its workers as well.
         let pid = Pid::from_raw(self.child.id() as i32).expect("a pid is not 0");
         let _ = kill_process(pid, Signal::TERM);
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the proxy said: {}", self.said());
+            eprintln!("log of the proxy: {}", self.log());
         }
     }
 }
@@ -97,11 +97,11 @@ impl Kind {
         }
     }
 
-    /// Where it is: Debian has it where only the administrator looks.
+    /// The path of the program: in Debian it is not in a user's `PATH`.
     fn program(self) -> Option<String> {
         let name = self.name();
         let starts =
-            |program: &String| Command::new(program).arg("-v").output().is_ok_and(|said| said.status.success());
+            |program: &String| Command::new(program).arg("-v").output().is_ok_and(|output| output.status.success());
         let found = [name.to_owned(), format!("/usr/sbin/{name}")].into_iter().find(starts);
         if found.is_none() {
             println!("SKIPPED: {name} does not start; apt-get install {name}");
@@ -109,8 +109,8 @@ impl Kind {
         found
     }
 
-    /// The shipped file with other ports, paths and, as a test has few descriptors, sizes. What is replaced has to be
-    /// there.
+    /// The shipped file with other ports, paths and, as a test has few descriptors, sizes. Fails if a text to replace is
+    /// missing.
     fn configuration(self, folder: &Path, server: SocketAddr, http: SocketAddr, https: Option<SocketAddr>) -> String {
         let folder = folder.display().to_string();
         let (file, of_kind) = match self {
@@ -118,7 +118,7 @@ impl Kind {
             Self::Haproxy => ("haproxy.cfg", of_haproxy(&folder, http, https)),
         };
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning/proxy").join(file);
-        let mut text = read_to_string(&path).expect("it is shipped");
+        let mut text = read_to_string(&path).expect("a shipped file");
         for (from, to) in of_kind.into_iter().chain([("127.0.0.1:9001", server.to_string())]) {
             assert!(text.contains(from), "{from:?} is not in {}", path.display());
             text = text.replace(from, &to);
@@ -143,7 +143,7 @@ impl Kind {
     }
 }
 
-/// What is replaced, and by what.
+/// Pairs of a text and its replacement.
 type Replaced = Vec<(&'static str, String)>;
 
 fn of_nginx(folder: &str, http: SocketAddr, https: Option<SocketAddr>) -> Replaced {
@@ -158,7 +158,7 @@ fn of_nginx(folder: &str, http: SocketAddr, https: Option<SocketAddr>) -> Replac
         ("ssl_certificate_key /etc/nginx/tls/privkey.pem;", tls(format!("ssl_certificate_key {folder}/key;"))),
         ("worker_rlimit_nofile 210000;", String::new()),
         ("worker_connections 100000;", "worker_connections 400;".to_owned()),
-        // Whoever runs the test may write to this folder alone.
+        // The user of the test may write to this folder only.
         ("access_log /var/log/nginx/access.log combined buffer=64k flush=5s;", format!("access_log off; {paths}")),
     ]
 }
@@ -175,7 +175,7 @@ fn of_haproxy(folder: &str, http: SocketAddr, https: Option<SocketAddr>) -> Repl
     ]
 }
 
-/// Makes a certificate in the folder; false where nobody can.
+/// Makes a certificate in the folder; false if openssl cannot.
 fn certify(folder: &Path) -> bool {
     let [key, cert, both] = ["key", "cert", "both"].map(|name| folder.join(name));
     let made = Command::new("openssl")
@@ -186,10 +186,10 @@ fn certify(folder: &Path) -> bool {
         .arg(&cert)
         .output();
     if !made.is_ok_and(|made| made.status.success()) {
-        println!("SKIPPED: no TLS, as openssl makes no certificate");
+        println!("SKIPPED: no TLS, because openssl makes no certificate");
         return false;
     }
     let text = |path| read_to_string(path).expect("it was made");
-    write(both, text(&cert) + &text(&key)).expect("room for it");
+    write(both, text(&cert) + &text(&key)).expect("written");
     true
 }

@@ -39,7 +39,7 @@ pub struct PlannedRequest {
 }
 
 /// Subscribes at once, with snapshot.
-pub fn wants(channels: &'static [usize], symbols: &'static [&'static str], conflate_ms: u64) -> PlannedRequest {
+pub fn subscribes(channels: &'static [usize], symbols: &'static [&'static str], conflate_ms: u64) -> PlannedRequest {
     PlannedRequest { after_records: 0, subscribe: true, channels, symbols, conflate_ms, snapshot: true }
 }
 
@@ -52,7 +52,7 @@ impl PlannedRequest {
         Self { snapshot: false, ..self }
     }
 
-    pub fn dropped(self) -> Self {
+    pub fn unsubscribes(self) -> Self {
         Self { subscribe: false, ..self }
     }
 
@@ -84,7 +84,7 @@ enum ChannelProgress {
 struct ChannelState {
     progress: ChannelProgress,
     interval_ms: u64,
-    /// A snapshot may come although values came before.
+    /// A snapshot may come after values.
     snapshot_due: bool,
     first_live: Option<u64>,
     /// Number of the interval of the last conflated value, by the server's clock.
@@ -97,10 +97,10 @@ pub struct CheckedClient {
     socket: WebSocket<TcpStream>,
     truth: Arc<Truth>,
     steps: Vec<PlannedRequest>,
-    /// Requests sent, and answered.
-    asked: usize,
+    /// Requests sent, and those answered.
+    sent: usize,
     answered: usize,
-    wanted: BTreeMap<(String, usize), u64>,
+    interests: BTreeMap<(String, usize), u64>,
     tracks: Vec<[ChannelState; 4]>,
     definitions: Vec<Option<wire::Definition>>,
     symbols_by_id: Vec<Option<usize>>,
@@ -133,9 +133,9 @@ impl CheckedClient {
             socket,
             truth: truth.clone(),
             steps,
-            asked: 0,
+            sent: 0,
             answered: 0,
-            wanted: BTreeMap::new(),
+            interests: BTreeMap::new(),
             tracks: none().map(|_| Default::default()).collect(),
             definitions: Vec::new(),
             symbols_by_id: Vec::new(),
@@ -182,8 +182,8 @@ impl CheckedClient {
     /// What is still missing, as text.
     pub fn lacking(&self, targets: &[[Option<u64>; 4]]) -> Option<String> {
         // A late client may reach the end before the records that its next request waits for.
-        if self.answered < self.asked || self.asked == 0 {
-            return Some(format!("{} of {} requests answered", self.answered, self.asked));
+        if self.answered < self.sent || self.sent == 0 {
+            return Some(format!("{} of {} requests answered", self.answered, self.sent));
         }
         self.tracks.iter().zip(targets).enumerate().find_map(|(symbol, (tracks, targets))| {
             (0..4).find_map(|channel| {
@@ -247,19 +247,19 @@ impl CheckedClient {
         let id = self.symbols_by_id.iter().position(|of| *of == Some(symbol)).expect("defined");
         let definition = self.definitions[id].as_ref().expect("defined");
         let scale = |exponent: i8| {
-            let places = u32::from(exponent.unsigned_abs());
-            move |mantissa: i64| Decimal::new(mantissa, places)
+            let decimals = u32::from(exponent.unsigned_abs());
+            move |mantissa: i64| Decimal::new(mantissa, decimals)
         };
         (scale(definition.px_exp), scale(definition.sz_exp))
     }
 
     fn ask(&mut self) {
-        if let Some(step) = self.steps.get(self.asked)
-            && self.asked == self.answered
+        if let Some(step) = self.steps.get(self.sent)
+            && self.sent == self.answered
             && self.records >= step.after_records
         {
-            self.asked += 1;
-            let request = step.request(self.asked);
+            self.sent += 1;
+            let request = step.request(self.sent);
             self.socket.send(Message::text(request)).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         }
     }
@@ -287,8 +287,8 @@ impl CheckedClient {
         let mut new = Vec::new();
         for (symbol, channel) in step.symbols.iter().flat_map(|s| step.channels.iter().map(move |c| (*s, *c))) {
             if !step.subscribe {
-                self.wanted.retain(|(name, of), _| *of != channel || !covers(symbol, name));
-            } else if self.wanted.insert((symbol.to_owned(), channel), step.conflate_ms).is_none() {
+                self.interests.retain(|(name, of), _| *of != channel || !covers(symbol, name));
+            } else if self.interests.insert((symbol.to_owned(), channel), step.conflate_ms).is_none() {
                 new.push((symbol, channel));
             }
         }
@@ -312,9 +312,9 @@ impl CheckedClient {
         }
     }
 
-    /// The exact name decides, then the longest pattern.
+    /// The exact name has precedence, then the longest pattern.
     fn interval_of(&self, symbol: &str, channel: usize) -> Option<u64> {
-        let covering = self.wanted.iter().filter(|((name, of), _)| *of == channel && covers(name, symbol));
+        let covering = self.interests.iter().filter(|((name, of), _)| *of == channel && covers(name, symbol));
         covering.max_by_key(|((name, _), _)| (!name.ends_with('*'), name.len())).map(|(_, interval)| *interval)
     }
 
@@ -405,8 +405,8 @@ impl CheckedClient {
             ChannelProgress::NotSubscribed => panic!("{}: not subscribed to this", what()),
             ChannelProgress::Subscribed { snapshot: true } => {
                 // A trade during the snapshot is sent as a live record, and replaces the snapshot's.
-                let stands_alone = sequence == 1 || is_conflated || is_log;
-                assert!(is_snapshot || stands_alone, "{}: a snapshot comes first", what());
+                let may_be_first = sequence == 1 || is_conflated || is_log;
+                assert!(is_snapshot || may_be_first, "{}: a snapshot comes first", what());
             }
             ChannelProgress::Subscribed { snapshot: false } => {}
             ChannelProgress::At(last) => {
@@ -437,8 +437,8 @@ impl CheckedClient {
         let quote = &self.tracks[symbol][QUOTE];
         // A client without a snapshot has no quote before the first after its subscription.
         if !matches!(quote.progress, ChannelProgress::NotSubscribed | ChannelProgress::Subscribed { snapshot: false }) {
-            let (had, before) = (self.sequence(symbol, QUOTE), self.truth.quotes_before[symbol][at]);
-            assert!(had >= before, "{}: trade {} came with quote {had}, not {before}", self.name, at + 1);
+            let (newest, before) = (self.sequence(symbol, QUOTE), self.truth.quotes_before[symbol][at]);
+            assert!(newest >= before, "{}: trade {} came with quote {newest}, not {before}", self.name, at + 1);
         }
     }
 

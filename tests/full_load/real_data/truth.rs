@@ -16,7 +16,7 @@ const EARLIER_NS: u64 = 1_723_161_253_000_000_000;
 pub struct Truth {
     pub files: Vec<PathBuf>,
     pub instruments: Vec<OracleInstrument>,
-    /// For each trade, how many quotes of its instrument come before it.
+    /// For each trade, the number of quotes of its instrument before it.
     pub quotes_before: Vec<Vec<u64>>,
 }
 
@@ -60,7 +60,7 @@ pub fn lead(quotes: u64, before_ns: u64) -> tempfile::NamedTempFile {
         text.push('\n');
     }
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), text).expect("room for it");
+    std::fs::write(file.path(), text).expect("written");
     file
 }
 

@@ -64,7 +64,7 @@ impl<'a> WirePacket<'a> {
     }
 }
 
-/// The records, exactly as many as the header says, without a byte left over.
+/// The records, exactly as many as the header counts, without a byte left over.
 impl<'a> Iterator for WirePacket<'a> {
     type Item = WireRecord<'a>;
 

@@ -1,15 +1,15 @@
-//! The venue's local-book procedure, as a machine over update ids. It holds updates, never the book itself: a snapshot
-//! and the updates after it go out as they came, and whoever wants the book applies them.
+//! The venue's local-book procedure, as a state machine over update ids. It holds updates, never the book itself: a
+//! snapshot and the updates after it are passed on unchanged, and the subscriber applies them.
 //!
 //! The procedure (Binance, "How to manage a local order book correctly"): hold the updates until a snapshot; drop those
-//! that it covers; the first that is left must join on to it, else the snapshot is too old; from then on each must
-//! join on to the one before, else an update was missed and all starts anew.
+//! that it covers; the first remaining one must follow it, else the snapshot is too old; from then on each update must
+//! follow the previous one, else an update was missed and the procedure starts again.
 //!
-//! What joins: in spot an update from `U` to `u` follows id `x` when `U <= x + 1 <= u`. In futures the first after a
+//! Succession: in spot an update from `U` to `u` follows id `x` when `U <= x + 1 <= u`. In futures the first after a
 //! snapshot `x` has `U <= x <= u`, and every later one names its predecessor's `u` in `pu`.
 //!
-//! What is held is bounded: [`HELD_UPDATES_MAX`] updates and [`HELD_LEVELS_MAX`] levels, 1.6 MB an instrument at most;
-//! beyond that the oldest go, and a snapshot that would need them is too old.
+//! The held updates are bounded: [`HELD_UPDATES_MAX`] updates and [`HELD_LEVELS_MAX`] levels, at most 1.6 MB an
+//! instrument. Beyond that the oldest are dropped, and a snapshot that would need them is too old.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ use tickcast_protocol::record::Level;
 
 /// Updates held for a snapshot: 100 s at the venue's usual 100 ms.
 pub const HELD_UPDATES_MAX: usize = 1024;
-/// Levels in those updates together.
+/// Total levels of the held updates.
 pub const HELD_LEVELS_MAX: usize = 65_536;
 
 /// The ids of one depth update.
@@ -27,11 +27,11 @@ pub struct Ids {
     pub first: u64,
     /// `u`
     pub last: u64,
-    /// `pu`, in futures alone.
+    /// `pu`, in futures only.
     pub previous: Option<u64>,
 }
 
-/// An update that waits for a snapshot.
+/// An update held for a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub ids: Ids,
@@ -40,25 +40,25 @@ pub struct Held {
     pub levels: Vec<Level>,
 }
 
-/// What to do with a depth update.
+/// The verdict on a depth update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It follows: it goes out now.
+    /// It follows the previous update: publish it now.
     Apply,
-    /// The book has it already.
+    /// The book already contains it.
     Old,
-    /// It was kept; there is no book yet.
+    /// It was held; there is no book yet.
     Held,
-    /// Updates before it are missing: the book is void. It was kept for the next snapshot.
+    /// Updates before it are missing: the book is void. It was held for the next snapshot.
     Gap,
 }
 
-/// Where one instrument's book stands.
+/// The synchronisation state of one instrument's book.
 #[derive(Debug)]
 pub struct BookSync {
     futures: bool,
     state: State,
-    /// Updates that join on to each other without a hole.
+    /// Consecutive updates without a gap.
     held: VecDeque<Held>,
     held_levels: usize,
 }
@@ -69,7 +69,7 @@ enum State {
     Waiting,
     /// The book is the snapshot of this id; no update has followed yet.
     Snapshot(u64),
-    /// The book is good up to the update that ended with this id.
+    /// The book is valid up to the update that ended with this id.
     Live(u64),
 }
 
@@ -89,7 +89,7 @@ impl BookSync {
         !self.is_waiting() || !self.held.is_empty()
     }
 
-    /// Takes an update of the stream.
+    /// Processes an update of the stream.
     pub fn update(&mut self, ids: Ids, ts_event: u64, levels: &[Level]) -> Verdict {
         let follows = match self.state {
             State::Waiting => {
@@ -110,8 +110,8 @@ impl BookSync {
         Verdict::Gap
     }
 
-    /// Takes a snapshot, and returns the held updates that follow it. `None` if it is to be passed over: older than
-    /// the book that is there, or than the first update that is held.
+    /// Processes a snapshot, and returns the held updates that follow it. `None` if it is to be skipped: older than the
+    /// current book or than the first held update.
     pub fn snapshot(&mut self, id: u64) -> Option<VecDeque<Held>> {
         match self.state {
             State::Snapshot(have) | State::Live(have) if id <= have => return None,
@@ -128,7 +128,7 @@ impl BookSync {
         Some(following)
     }
 
-    /// True where the snapshot has all that the update says. Futures apply the update that ends with the very id again:
+    /// True where the snapshot contains the whole update. Futures apply the update that ends with the same id again:
     /// sizes are absolute, so it changes nothing, and it is the link to the next one's `pu`.
     fn covers(&self, snapshot: u64, ids: Ids) -> bool {
         if self.futures { ids.last < snapshot } else { ids.last <= snapshot }
@@ -136,7 +136,7 @@ impl BookSync {
 
     fn joins_snapshot(&self, snapshot: u64, ids: Ids) -> bool {
         if self.futures {
-            // An update that names the snapshot's id as its predecessor's follows it directly, though `U` is beyond.
+            // An update with `pu` equal to the snapshot's id follows it directly, even if `U` is greater.
             ids.first <= snapshot && snapshot <= ids.last || ids.previous == Some(snapshot)
         } else {
             ids.first <= snapshot.saturating_add(1)
@@ -153,7 +153,7 @@ impl BookSync {
                 return;
             }
             if !self.joins_update(newest.ids.last, ids) {
-                // What lies before a hole cannot lead across it.
+                // Updates before a gap are useless after it.
                 self.held.clear();
                 self.held_levels = 0;
             }
@@ -161,7 +161,7 @@ impl BookSync {
         self.held_levels += levels.len();
         self.held.push_back(Held { ids, ts_event, levels: levels.to_vec() });
         while self.held.len() > HELD_UPDATES_MAX || self.held_levels > HELD_LEVELS_MAX {
-            let oldest = self.held.pop_front().expect("levels are counted for updates that are held");
+            let oldest = self.held.pop_front().expect("only held updates have counted levels");
             self.held_levels -= oldest.levels.len();
         }
     }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spot_snapshot_keeps_the_updates_it_does_not_cover() {
+    fn spot_snapshot_keeps_the_updates_it_does_not_cover() {
         let mut sync = BookSync::new(false);
         assert!(!sync.has_begun());
         assert_eq!(feed(&mut sync, &[spot(1, 5), spot(6, 9), spot(10, 12)]), [Verdict::Held; 3]);
@@ -199,11 +199,11 @@ mod tests {
             [Verdict::Apply, Verdict::Old, Verdict::Gap]
         );
         assert!(sync.is_waiting());
-        assert_eq!(following(&mut sync, 14), Some(vec![16]), "the update that showed the gap was kept");
+        assert_eq!(following(&mut sync, 14), Some(vec![16]), "the update that revealed the gap was held");
     }
 
     #[test]
-    fn a_spot_snapshot_may_end_right_before_the_first_update_or_after_the_last() {
+    fn spot_snapshot_may_end_right_before_the_first_update_or_after_the_last() {
         let mut sync = BookSync::new(false);
         feed(&mut sync, &[spot(6, 9)]);
         assert_eq!(following(&mut sync, 5), Some(vec![9]));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_older_than_what_is_held_is_passed_over_and_the_next_is_waited_for() {
+    fn snapshot_older_than_the_held_updates_is_skipped() {
         for (ids, too_old, good) in [(spot(6, 9), 4, 5), (futures(4, 6, 9), 5, 6)] {
             let mut sync = BookSync::new(ids.previous.is_some());
             feed(&mut sync, &[ids]);
@@ -229,12 +229,12 @@ mod tests {
         let mut sync = BookSync::new(true);
         feed(&mut sync, &[futures(1, 3, 7), futures(7, 9, 12), futures(12, 15, 20)]);
         assert_eq!(following(&mut sync, 12), Some(vec![12, 20]), "the update that ends at the snapshot is the link");
-        // The ids between two updates belong to other instruments: only `pu` tells.
+        // The ids between two updates belong to other instruments: only `pu` shows a gap.
         assert_eq!(feed(&mut sync, &[futures(20, 25, 30), futures(31, 32, 33)]), [Verdict::Apply, Verdict::Gap]);
     }
 
     #[test]
-    fn futures_after_a_snapshot_ahead_of_the_stream_join_when_it_arrives() {
+    fn futures_updates_join_a_snapshot_ahead_of_the_stream() {
         let mut sync = BookSync::new(true);
         assert_eq!(following(&mut sync, 12), Some(vec![]));
         assert_eq!(feed(&mut sync, &[futures(1, 3, 7), futures(7, 9, 14)]), [Verdict::Old, Verdict::Apply]);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_replaces_a_good_book_only_if_it_is_newer() {
+    fn snapshot_replaces_a_valid_book_only_if_it_is_newer() {
         let mut sync = BookSync::new(false);
         following(&mut sync, 5);
         feed(&mut sync, &[spot(6, 9)]);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_among_held_updates_voids_those_before_it() {
+    fn gap_in_held_updates_drops_those_before_it() {
         let mut sync = BookSync::new(false);
         feed(&mut sync, &[spot(1, 5), spot(8, 9)]);
         assert_eq!(following(&mut sync, 4), None);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_stays_bounded_when_no_snapshot_comes() {
+    fn held_updates_stay_bounded_without_a_snapshot() {
         let levels = vec![Level { px: 1, sz: 1, side: tickcast_protocol::BookSide::Bid }; 1000];
         let mut sync = BookSync::new(false);
         for id in 1..=5000 {
@@ -273,7 +273,7 @@ mod tests {
             assert!(sync.held.len() <= HELD_UPDATES_MAX && sync.held_levels <= HELD_LEVELS_MAX);
         }
         assert_eq!(sync.held.len(), HELD_LEVELS_MAX / 1000);
-        assert_eq!(following(&mut sync, 4000), None, "its updates are gone");
+        assert_eq!(following(&mut sync, 4000), None, "its updates were dropped");
         assert_eq!(following(&mut sync, 4998), Some(vec![4999, 5000]));
         assert_eq!(sync.held_levels, 0);
     }

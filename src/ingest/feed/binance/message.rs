@@ -1,12 +1,12 @@
 //! One JSON text → the messages in it, all values still the venue's text.
 //!
-//! Keys come in any order, keys and event types that are not known are passed over, and a message that lacks what its
-//! type needs is an error that names the key. Combined streams (`{"stream":…,"data":…}`), bare messages and lists of
-//! messages are all read. Prices stay text here: what exponent they have is the instrument's business.
+//! Keys may come in any order, unknown keys and event types are skipped, and a message that lacks a required key is an
+//! error that names the key. Combined streams (`{"stream":…,"data":…}`), bare messages and lists of
+//! messages are all read. Prices stay text here: their exponent belongs to the instrument.
 //!
-//! simd-json works in place, so the caller hands over a copy of the line; tape and scratch buffers are kept between
-//! calls. Cost: no allocation but for a snapshot's symbol; the time is part of what a line
-//! costs in [`crate::ingest::feed::replay`].
+//! simd-json works in place, so the caller passes a copy of the line; tape and scratch buffers are kept between calls.
+//! Cost: no allocation except for a snapshot's symbol; the time is part of the cost of a line in
+//! [`crate::ingest::feed::replay`].
 
 use simd_json::prelude::{ValueAsScalar, ValueIntoString};
 use simd_json::value::tape::{Array, Object, Value};
@@ -15,15 +15,14 @@ use simd_json::{Buffers, Tape};
 use super::Market;
 use tickcast_protocol::decimal::DecimalError;
 
-/// A message, as far as this system carries it.
+/// A message, reduced to the data that this system carries.
 pub struct Message<'t, 'i> {
-    /// The market that the message shows itself to be of; `None` where its keys are the same in several.
+    /// The market, as far as the keys show it; `None` where several markets use the same keys.
     pub market: Option<Market>,
-    /// What it says.
     pub body: Body<'t, 'i>,
 }
 
-/// What a message says. Times are ns since the Unix epoch, 0 where the venue gives none.
+/// The content of a message. Times are ns since the Unix epoch, 0 where the venue gives none.
 pub enum Body<'t, 'i> {
     Quote(Quote<'i>),
     Trade(Trade<'i>),
@@ -65,7 +64,7 @@ pub struct Ticker<'i> {
     pub low_px: &'i str,
     pub volume: &'i str,
     pub turnover: &'i str,
-    /// Best prices; spot's full ticker alone has them.
+    /// Best prices; only spot's full ticker has them.
     pub bid_px: Option<&'i str>,
     pub ask_px: Option<&'i str>,
 }
@@ -78,7 +77,7 @@ pub struct Depth<'t, 'i> {
     pub first_id: u64,
     /// `u`
     pub last_id: u64,
-    /// `pu`, in futures alone.
+    /// `pu`, in futures only.
     pub previous_id: Option<u64>,
     pub bids: Levels<'t, 'i>,
     pub asks: Levels<'t, 'i>,
@@ -86,7 +85,7 @@ pub struct Depth<'t, 'i> {
 
 /// The REST answer `depth`.
 pub struct Snapshot<'t, 'i> {
-    /// Spot and USD-M do not say it.
+    /// Absent in spot and USD-M.
     pub symbol: Option<String>,
     pub ts_event: u64,
     pub last_update_id: u64,
@@ -102,7 +101,7 @@ pub struct Levels<'t, 'i> {
 }
 
 impl<'i> Levels<'_, 'i> {
-    /// The key that held them, for errors.
+    /// Their key, for errors.
     pub fn key(&self) -> &'static str {
         self.key
     }
@@ -112,33 +111,33 @@ impl<'i> Levels<'_, 'i> {
         self.list.iter().map(|level| {
             let pair = level.as_array();
             let text = |at| pair.as_ref().and_then(|pair| pair.get(at)).and_then(Value::into_string);
-            text(0).zip(text(1)).ok_or(Malformed::Type { key: self.key, want: "a list of [\"price\",\"size\"]" })
+            text(0).zip(text(1)).ok_or(Malformed::Type { key: self.key, expected: "a list of [\"price\",\"size\"]" })
         })
     }
 }
 
-/// Why a message could not be taken.
+/// Why a message was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     #[error("not JSON: {0}")]
     NotJson(String),
-    #[error("neither a JSON object nor a list of them")]
+    #[error("expected a JSON object or a list of objects")]
     NotAMessage,
     #[error("key {0:?} is missing")]
     Missing(&'static str),
-    #[error("key {key:?} is not {want}")]
-    Type { key: &'static str, want: &'static str },
+    #[error("key {key:?}: expected {expected}")]
+    Type { key: &'static str, expected: &'static str },
     #[error("key {key:?}: {text:?}: {error}")]
     Decimal { key: &'static str, text: String, error: DecimalError },
     #[error("key {key:?}: {text:?} is below zero")]
     Negative { key: &'static str, text: String },
-    #[error("prices or sizes written with {0} decimals; at most 18 fit")]
+    #[error("prices or sizes with {0} decimals: expected at most 18")]
     Decimals(i8),
     #[error("depth update from {first} to {last} runs backwards")]
     Backwards { first: u64, last: u64 },
-    #[error("symbol of {0} bytes; have 1 to 240")]
+    #[error("symbol of {0} bytes: expected 1 to 240")]
     Symbol(usize),
-    #[error("a snapshot without a symbol where {0} books could be meant")]
+    #[error("snapshot without a symbol: {0} books are possible")]
     WhoseSnapshot(usize),
 }
 
@@ -155,8 +154,8 @@ impl Default for Parser {
 }
 
 impl Parser {
-    /// Hands each message of `json` to `each`. The text is changed in place and worth nothing afterwards. An error in
-    /// one message of a list does not keep the others from being handed over; the first error is returned.
+    /// Calls `each` with each message of `json`. The text is changed in place and useless afterwards. An error in one
+    /// message of a list does not affect the others; the first error is returned.
     pub fn read(
         &mut self,
         json: &mut [u8],
@@ -211,14 +210,14 @@ fn read_message<'t, 'i>(object: &Object<'t, 'i>, stream: &str) -> Result<Message
         Some("24hrTicker" | "24hrMiniTicker") => read_ticker(object),
         Some(_) => ignored,
         None if has(object, "lastUpdateId") => read_snapshot(object, stream),
-        // Spot's bookTicker is the one message without a type.
+        // Spot's bookTicker is the only message without a type.
         None if has(object, "s") && ["b", "B", "a", "A"].iter().any(|key| has(object, key)) => read_quote(object),
         None => ignored,
     }
 }
 
-/// The best 5, 10 or 20 levels, whole each time (`btcusdt@depth5@100ms`): a second view of what the full stream says,
-/// and without an id to join the two by.
+/// The best 5, 10 or 20 levels, whole each time (`btcusdt@depth5@100ms`): a second view of the data of the full stream,
+/// without an id that relates the two.
 fn is_partial_book(stream: &str) -> bool {
     let speciality = stream.split_once("@depth").map(|(_, rest)| rest);
     speciality.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
@@ -243,7 +242,7 @@ fn read_trade<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malfor
     let kind = object.get("X").and_then(Value::into_string);
     let market = Some(market(kind.is_some() && !has(object, "M"), symbol));
     if kind == Some("NA") {
-        // Futures number settlements of their own among the trades, with price and size 0.
+        // Futures streams number settlements among the trades, with price and size 0.
         return Ok(Message { market, body: Body::Ignored });
     }
     let buyer_is_maker = object.get("m").ok_or(Malformed::Missing("m"))?;
@@ -254,7 +253,7 @@ fn read_trade<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malfor
         trade_id: number(object, "t")?,
         px: text(object, "p")?,
         sz: text(object, "q")?,
-        buyer_is_maker: buyer_is_maker.as_bool().ok_or(Malformed::Type { key: "m", want: "true or false" })?,
+        buyer_is_maker: buyer_is_maker.as_bool().ok_or(Malformed::Type { key: "m", expected: "true or false" })?,
     };
     Ok(Message { market, body: Body::Trade(trade) })
 }
@@ -296,9 +295,9 @@ fn read_depth<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malfor
 }
 
 fn read_snapshot<'t, 'i>(object: &Object<'t, 'i>, stream: &str) -> Result<Message<'t, 'i>, Malformed> {
-    // COIN-M says the symbol; a recorder that kept the stream's name says it there, in lower case.
-    let said = object.get("symbol").and_then(Value::into_string).map(str::to_owned);
-    let symbol = said.or_else(|| stream.split_once('@').map(|(symbol, _)| symbol.to_uppercase()));
+    // COIN-M sends the symbol; a combined stream has it in its name, in lower case.
+    let named = object.get("symbol").and_then(Value::into_string).map(str::to_owned);
+    let symbol = named.or_else(|| stream.split_once('@').map(|(symbol, _)| symbol.to_uppercase()));
     let futures = has(object, "E") || has(object, "T");
     let snapshot = Snapshot {
         ts_event: time(object)?,
@@ -321,26 +320,25 @@ fn has(object: &Object<'_, '_>, key: &str) -> bool {
 
 fn text<'i>(object: &Object<'_, 'i>, key: &'static str) -> Result<&'i str, Malformed> {
     let value = object.get(key).ok_or(Malformed::Missing(key))?;
-    value.into_string().ok_or(Malformed::Type { key, want: "a string" })
+    value.into_string().ok_or(Malformed::Type { key, expected: "a string" })
 }
 
 fn number(object: &Object<'_, '_>, key: &'static str) -> Result<u64, Malformed> {
     let value = object.get(key).ok_or(Malformed::Missing(key))?;
-    value.as_u64().ok_or(Malformed::Type { key, want: "a whole number from 0" })
+    value.as_u64().ok_or(Malformed::Type { key, expected: "a whole number from 0" })
 }
 
 fn levels<'t, 'i>(object: &Object<'t, 'i>, key: &'static str) -> Result<Levels<'t, 'i>, Malformed> {
     let value = object.get(key).ok_or(Malformed::Missing(key))?;
-    let list = value.as_array().ok_or(Malformed::Type { key, want: "a list of [\"price\",\"size\"]" })?;
+    let list = value.as_array().ok_or(Malformed::Type { key, expected: "a list of [\"price\",\"size\"]" })?;
     Ok(Levels { key, list })
 }
 
 /// The time of the matching engine (`T`), else the time the message was made (`E`), else 0; in ns. The venue writes
-/// milliseconds, or microseconds where the connection asked for them; 10^14 of the one lies in the year 5138, of the
-/// other in 1973.
+/// milliseconds, or microseconds where the connection asked for them; 10^14 ms is in the year 5138, 10^14 µs in 1973.
 fn time(object: &Object<'_, '_>) -> Result<u64, Malformed> {
     let Some(key) = ["T", "E"].into_iter().find(|key| has(object, key)) else { return Ok(0) };
     let stamp = number(object, key)?;
     let unit = if stamp < 100_000_000_000_000 { 1_000_000 } else { 1_000 };
-    stamp.checked_mul(unit).ok_or(Malformed::Type { key, want: "a time in milliseconds or microseconds" })
+    stamp.checked_mul(unit).ok_or(Malformed::Type { key, expected: "a time in milliseconds or microseconds" })
 }

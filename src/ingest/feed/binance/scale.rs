@@ -1,4 +1,4 @@
-//! What exponents an instrument has, and the mantissas that the venue's texts are at them. No value is ever a float.
+//! The exponents of an instrument, and the mantissas of the venue's texts at these exponents. No value is ever a float.
 
 use super::message::{Levels, Malformed};
 use tickcast_protocol::decimal::{self, DecimalError};
@@ -17,13 +17,13 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// The exponents that these texts are written with.
+    /// The exponents that represent these texts exactly.
     pub fn of(prices: &[&str], sizes: &[&str]) -> Result<Self, Malformed> {
         let widest = |texts: &[&str]| texts.iter().map(|text| decimal::decimals(text)).max().unwrap_or(0);
         Self::of_decimals(widest(prices), widest(sizes))
     }
 
-    /// The exponents that these levels are written with; `None` where there are none.
+    /// The exponents that represent these levels exactly; `None` where there are no levels.
     pub fn of_levels(bids: &Levels<'_, '_>, asks: &Levels<'_, '_>) -> Result<Option<Self>, Malformed> {
         let mut widest = None;
         for level in bids.iter().chain(asks.iter()) {
@@ -67,7 +67,7 @@ fn mantissa(key: &'static str, text: &str, exponent: i8) -> Result<i64, Malforme
     decimal::parse(text, exponent).map_err(|error| Malformed::Decimal { key, text: text.to_owned(), error })
 }
 
-/// A day's sum: digits beyond the exponent are cut off, and one that is too large for the record is not present.
+/// A day's sum: digits beyond the exponent are cut off, and a sum that is too large for the record is absent.
 pub fn sum(key: &'static str, text: &str, exponent: i8) -> Result<i64, Malformed> {
     let beyond = usize::from(decimal::decimals(text).saturating_add(exponent).max(0).unsigned_abs());
     let (kept, cut) = text.split_at_checked(text.len() - beyond.min(text.len())).unwrap_or((text, ""));
@@ -87,14 +87,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exponents_are_the_widest_decimals_of_the_first_message() {
+    fn exponents_fit_the_most_decimals_of_the_first_message() {
         assert_eq!(Scale::of(&["1.50", "1.5"], &["3", "0.001"]), Ok(Scale { px_exp: -2, sz_exp: -3 }));
         assert_eq!(Scale::of(&["61804"], &["35"]), Ok(Scale { px_exp: 0, sz_exp: 0 }));
         assert_eq!(Scale::of(&["0.0000000000000000001"], &["1"]), Err(Malformed::Decimals(19)));
     }
 
     #[test]
-    fn an_empty_side_is_not_present_and_a_size_below_zero_is_malformed() {
+    fn empty_side_is_absent_and_negative_size_is_malformed() {
         let scale = Scale { px_exp: -2, sz_exp: -3 };
         assert_eq!(scale.best("b", "0.00", "B", "0.000"), Ok((PRICE_NONE, PRICE_NONE)));
         assert_eq!(scale.best("b", "1.25", "B", "0.500"), Ok((125, 500)));
@@ -106,15 +106,15 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_cut_at_the_exponent_and_too_large_ones_are_not_present() {
-        for (text, exponent, want) in [
+    fn sums_are_cut_at_the_exponent_and_absent_if_too_large() {
+        for (text, exponent, expected) in [
             ("18", -2, 1800),
             ("18.12999", -2, 1812),
             ("18.9", 0, 18),
             ("18.1", -2, 1810),
             ("99999999999999.00000000", -8, PRICE_NONE),
         ] {
-            assert_eq!(sum("q", text, exponent), Ok(want), "{text} at {exponent}");
+            assert_eq!(sum("q", text, exponent), Ok(expected), "{text} at {exponent}");
         }
         for text in ["", "x", "1.2x999", "1.299x", "1.", ".5", "1.٣٣٣"] {
             assert!(sum("q", text, -2).is_err(), "{text:?}");

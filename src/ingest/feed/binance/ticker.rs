@@ -1,7 +1,7 @@
 //! Statistics from the trades seen so far, for recordings without the venue's own 24 h ticker.
 //!
-//! Sums are exact: turnover is gathered in 128 bits at the exponent of price times size, and cut down to the price
-//! exponent only when it is shown. A sum that does not fit is shown as not present, never wrong.
+//! Sums are exact: turnover is summed in 128 bits at the exponent of price times size, and cut to the price exponent in
+//! the record. A sum that does not fit is absent, never wrong.
 
 use tickcast_protocol::record::PRICE_NONE;
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_are_exact_and_the_turnover_is_cut_at_the_price_exponent() {
+    fn sums_are_exact_and_turnover_is_cut_at_the_price_exponent() {
         // 0.03 × 1.10 + 0.09 × 1.25 + 0.01 × 0.99 = 0.1554, at two decimals 0.15.
         let mut window = TradeWindow::new(110, 3, 1);
         window.add(125, 9, 2);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_that_does_not_fit_is_not_present() {
+    fn sum_that_does_not_fit_is_absent() {
         let mut window = TradeWindow::new(i64::MAX, i64::MAX, 0);
         window.add(i64::MAX, i64::MAX, 0);
         assert_eq!(window.volume(), PRICE_NONE);

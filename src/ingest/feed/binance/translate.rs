@@ -1,8 +1,8 @@
-//! Messages → records, with what must be known of each instrument: its exponents, where its book stands, its last
-//! quote, its trades so far.
+//! Messages → records, with the state of each instrument: its exponents, the state of its book, its last quote, its
+//! trades so far.
 //!
-//! What always holds: a message either becomes all of its records or none; a Definition goes out before the first
-//! record of its instrument; between a book's snapshot record and the record that voids it no update is missing.
+//! Invariants: a message becomes all of its records or none; a Definition precedes the first record of its instrument;
+//! no update is missing between a book's snapshot record and the record that voids the book.
 //!
 //! Exponents are the decimals that the venue writes in the first message that shows both a price and a size; a later
 //! value with digits beyond them is malformed. Cost: a hash look-up and four decimal parses for a quote, no allocation.
@@ -18,12 +18,12 @@ use crate::ingest::feed::Report;
 use tickcast_protocol::record::{self, BOOK_LEVELS_MAX, Level, PRICE_NONE, RecordHeader, encode_book, flags};
 use tickcast_protocol::{Book, BookAction, BookSide, Instrument, RecordKind, Side};
 
-/// Statistics from trades go out at most this often, in the recording's time.
+/// Statistics from trades are published at most this often, in the recording's time.
 pub const TICKER_INTERVAL_NS: u64 = 250_000_000;
 /// Venue symbols are at most this long, so that market and copy suffixes still fit into the wire's 255 bytes.
 const SYMBOL_BYTES_MAX: usize = 240;
 
-/// Where records go, and what is counted on the way.
+/// The output batch and its counters.
 pub struct Out<'a> {
     pub batch: &'a mut Vec<u8>,
     pub report: &'a mut Report,
@@ -38,18 +38,18 @@ impl Out<'_> {
     }
 }
 
-/// One file or connection: it has one market, and the instruments that its messages named.
+/// One file or connection: its market, and the instruments named by its messages.
 pub struct Origin {
     market: Market,
-    /// The venue's own tickers are in it, so none are made from trades.
+    /// It contains the venue's own tickers, so none are derived from trades.
     has_tickers: bool,
-    /// The instrument that a snapshot without a symbol means when it comes before all else.
+    /// The instrument of a snapshot without a symbol that precedes all other messages.
     sole_symbol: Option<String>,
     by_symbol: HashMap<String, usize>,
 }
 
 impl Origin {
-    /// An origin of which no message has been taken yet.
+    /// An origin before its first message.
     pub fn new(market: Market, has_tickers: bool, sole_symbol: Option<String>) -> Self {
         Self { market, has_tickers, sole_symbol, by_symbol: HashMap::new() }
     }
@@ -57,11 +57,11 @@ impl Origin {
 
 /// The instruments of one timeline, from any number of origins.
 pub struct Translator {
-    /// Appended to every name, to tell copies apart.
+    /// Appended to every name, to distinguish copies.
     suffix: String,
     tracked: Vec<Tracked>,
     by_symbol: HashMap<(Market, String), usize>,
-    /// Instruments that traded since the last tickers went out.
+    /// Instruments that traded since the last tickers were published.
     traded: Vec<usize>,
     tickers_due_ns: u64,
     /// Scratch for the levels of one message.
@@ -69,7 +69,7 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// A translator whose instruments' names all end with `suffix`.
+    /// A translator that appends `suffix` to the names of all instruments.
     pub fn new(suffix: String) -> Self {
         let (tracked, traded, levels) = (Vec::new(), Vec::new(), Vec::new());
         Self { suffix, tracked, by_symbol: HashMap::new(), traded, tickers_due_ns: 0, levels }
@@ -90,7 +90,7 @@ impl Translator {
         }
     }
 
-    /// Appends the tickers of instruments that traded, if the last ones went out [`TICKER_INTERVAL_NS`] ago.
+    /// Appends the tickers of instruments that traded, if the last ones were published [`TICKER_INTERVAL_NS`] ago.
     /// `now_ns` is the recording's time and never goes back.
     pub fn tickers_if_due(&mut self, now_ns: u64, out: &mut Out<'_>) {
         if now_ns >= self.tickers_due_ns {
@@ -106,7 +106,7 @@ impl Translator {
         }
     }
 
-    /// Begins anew, as after a reconnect: every book is voided, statistics and quotes are forgotten. Instruments keep
+    /// Starts again, as after a reconnect: every book is voided, statistics and quotes are dropped. Instruments keep
     /// their ids and exponents.
     pub fn restart(&mut self, out: &mut Out<'_>) {
         self.traded.clear();
@@ -226,7 +226,7 @@ impl Translator {
         origin: &mut Origin,
         out: &mut Out<'_>,
     ) -> Result<(), Malformed> {
-        let index = self.whose(snapshot, origin)?;
+        let index = self.instrument_of(snapshot, origin)?;
         let Self { tracked, levels, .. } = self;
         let tracked = &mut tracked[index];
         tracked.read_levels(&snapshot.bids, &snapshot.asks, levels, out)?;
@@ -236,9 +236,9 @@ impl Translator {
         Ok(())
     }
 
-    /// The instrument that a snapshot is of: the one it names, else the only one of its origin that waits for one,
+    /// The instrument of a snapshot: the one it names, else the only one of its origin that waits for a snapshot,
     /// else the only one of its origin.
-    fn whose(&mut self, snapshot: &message::Snapshot<'_, '_>, origin: &mut Origin) -> Result<usize, Malformed> {
+    fn instrument_of(&mut self, snapshot: &message::Snapshot<'_, '_>, origin: &mut Origin) -> Result<usize, Malformed> {
         if let Some(symbol) = &snapshot.symbol {
             return self.find(symbol, origin);
         }
@@ -274,20 +274,20 @@ impl Translator {
     }
 }
 
-/// What is known of one instrument.
+/// The state of one instrument.
 struct Tracked {
     market: Market,
     name: String,
-    /// Id and exponents, once a Definition has gone out.
+    /// Id and exponents, once a Definition was published.
     defined: Option<(u32, Scale)>,
     sync: BookSync,
     /// Of the last quote, or [`PRICE_NONE`].
     bid_px: i64,
     ask_px: i64,
     window: Option<TradeWindow>,
-    /// It traded since the last derived ticker.
+    /// True if it traded since the last derived ticker.
     traded: bool,
-    /// The venue sends a ticker of its own.
+    /// True if the venue sends its own ticker.
     has_ticker: bool,
 }
 
@@ -314,7 +314,7 @@ impl Tracked {
         id
     }
 
-    /// The levels of a message, into `levels`. A message without levels leaves the exponents open.
+    /// Reads the levels of a message into `levels`. A message without levels does not determine the exponents.
     fn read_levels(
         &mut self,
         bids: &Levels<'_, '_>,
@@ -372,7 +372,7 @@ impl Tracked {
     }
 
     fn book_record(&self, action: BookAction, ts_event: u64, flags: u8, levels: &[Level], out: &mut Out<'_>) {
-        // Without a Definition no level was ever seen, so there is nothing to say.
+        // Without a Definition no level was ever seen, so there is nothing to publish.
         let Some((id, _)) = self.defined else { return };
         let header = RecordHeader::of_feed(RecordKind::Book, id, ts_event).with_flags(flags);
         out.put(|batch| encode_book(&header, action, levels.iter().copied(), batch));
@@ -399,7 +399,7 @@ impl Tracked {
     }
 
     /// Turnover in the quote currency. COIN-M counts in contracts whose dollar value is not in the messages, and calls
-    /// the turnover in coin `q`: neither is what this field means.
+    /// the turnover in coin `q`: neither fits this field.
     fn turnover(&self, sum: i64) -> i64 {
         if self.market == Market::CoinM { PRICE_NONE } else { sum }
     }

@@ -1,6 +1,6 @@
-//! The lines of a recording, gzip or plain, told apart by the first two bytes.
+//! The lines of a recording, gzip or plain; the first two bytes decide which.
 //!
-//! What always holds: a line is at most [`LINE_BYTES_MAX`] long in memory, whatever the file holds; one descriptor
+//! Invariants: a line is at most [`LINE_BYTES_MAX`] long in memory, whatever the file contains; one descriptor
 //! serves any number of readers, since each reads at an offset of its own. Cost: one copy of each line; a reader of a
 //! gzip file holds 90 KB and its longest line.
 
@@ -11,18 +11,18 @@ use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
-/// Longer lines are passed over. The longest message seen at any venue is 0.7 MB.
+/// Longer lines are skipped. The longest message seen at any venue is 0.7 MB.
 pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// A line buffer larger than this is given back after use.
+/// A line buffer larger than this is freed after use.
 const LINE_BYTES_KEPT: usize = 256 * 1024;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// What was found where a line was looked for.
+/// The result of reading the next line.
 #[derive(Debug)]
 pub enum Found {
-    /// A line; [`Lines::line`] has it.
+    /// A line, in [`Lines::line`].
     Line,
-    /// A line that is too long; it was passed over.
+    /// A line that is too long; it was skipped.
     TooLong,
     /// The file cannot be read further, such as gzip that is cut short. Nothing follows.
     Broken(io::Error),
@@ -39,7 +39,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Starts at the beginning of `file`. A file that cannot be read shows that with the first line.
+    /// Starts at the beginning of `file`. A read error is reported with the first line.
     pub fn new(file: &Arc<File>) -> Self {
         let mut input = BufReader::new(At { file: Arc::clone(file), offset: 0 });
         let gzip = input.fill_buf().is_ok_and(|start| start.starts_with(&GZIP_MAGIC));
@@ -51,7 +51,7 @@ impl Lines {
         Self { input, line: Vec::new(), number: 0, ended: false }
     }
 
-    /// Goes on to the next line that is not blank.
+    /// Advances to the next line that is not blank.
     pub fn advance(&mut self) -> Found {
         loop {
             if self.ended {
@@ -69,7 +69,7 @@ impl Lines {
         &mut self.line
     }
 
-    /// Its number in the file, from 1.
+    /// The number of the line in the file, from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -109,7 +109,7 @@ impl Lines {
     }
 }
 
-/// A position in a file that others read as well.
+/// An offset in a file that other readers share.
 struct At {
     file: Arc<File>,
     offset: u64,
@@ -134,17 +134,17 @@ mod tests {
 
     fn lines_of(bytes: &[u8]) -> Lines {
         let mut file = tempfile::tempfile().expect("a temporary file");
-        file.write_all(bytes).expect("room for it");
+        file.write_all(bytes).expect("written");
         Lines::new(&Arc::new(file))
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(text).expect("a Vec takes all");
-        encoder.finish().expect("a Vec takes all")
+        encoder.write_all(text).expect("writing to a Vec");
+        encoder.finish().expect("writing to a Vec")
     }
 
-    /// Lines with their numbers, and how it ended.
+    /// Lines with their numbers, and the final result.
     fn read_all(mut lines: Lines) -> (Vec<(u64, String)>, Found) {
         let mut all = Vec::new();
         loop {
@@ -162,20 +162,20 @@ mod tests {
     }
 
     #[test]
-    fn plain_and_gzip_and_several_gzip_members_read_the_same() {
+    fn plain_gzip_and_multi_member_gzip_read_the_same() {
         let text = b"one\n\n  \ntwo\nthree";
         let two_members = [gzip(&text[..6]), gzip(&text[6..])].concat();
         for bytes in [text.to_vec(), gzip(text), two_members] {
             let (all, end) = read_all(lines_of(&bytes));
-            let want = [(1, "one"), (4, "two"), (5, "three")].map(|(number, line)| (number, line.to_owned()));
-            assert_eq!(all, want);
+            let expected = [(1, "one"), (4, "two"), (5, "three")].map(|(number, line)| (number, line.to_owned()));
+            assert_eq!(all, expected);
             assert!(matches!(end, Found::End));
         }
         assert!(matches!(read_all(lines_of(b"")).1, Found::End));
     }
 
     #[test]
-    fn a_line_beyond_the_bound_is_passed_over_and_the_next_is_read() {
+    fn line_beyond_the_bound_is_skipped() {
         let mut text = b"a\n".to_vec();
         text.resize(text.len() + LINE_BYTES_MAX, b'x');
         text.extend_from_slice(b"\n");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_cut_short_gives_its_whole_lines_and_then_says_so() {
+    fn truncated_gzip_gives_its_whole_lines_and_then_an_error() {
         let mut bytes = gzip(b"one\ntwo\nthree\n");
         bytes.truncate(bytes.len() - 4);
         let (all, end) = read_all(lines_of(&bytes));
@@ -195,6 +195,6 @@ mod tests {
         assert!(matches!(end, Found::Broken(_)), "{end:?}");
         let mut lines = lines_of(&bytes);
         while !matches!(lines.advance(), Found::Broken(_)) {}
-        assert!(matches!(lines.advance(), Found::End), "it breaks once");
+        assert!(matches!(lines.advance(), Found::End), "the error is reported once");
     }
 }

@@ -1,13 +1,13 @@
-//! Recordings of Binance's streams, played at the pace at which they were received, at another, or as fast as the
-//! records are taken: `replay:FILE[,FILE…][?speed=1|0.1..1000|max&loop=0|1&copies=1..1000]`.
+//! Recordings of Binance's streams, played at their original speed, at another, or as fast as the rings allow:
+//! `replay:FILE[,FILE…][?speed=1|0.1..1000|max&loop=0|1&copies=1..1000]`.
 //!
 //! A recording is text, gzip or plain; a line is `<receive time in ns> <JSON>`. Several are merged by receive time, and
-//! each file holds one market. What always holds: the lines of one file keep their order; a line that cannot be read is
-//! counted, logged with its place, and skipped; nothing that a file holds ends the program.
+//! each file holds one market. Invariants: the lines of one file keep their order; a line that cannot be read is counted,
+//! logged with its number, and skipped; no content of a file ends the program.
 //!
 //! * `speed=S`: the line with stamp `t` is due `(t - first) / S` after the first poll. `max`: everything is due.
-//! * `loop=1`: after the last line comes the first, [`LOOP_PAUSE_NS`] later. Books are voided before, and come back
-//!   with the recording's snapshot; statistics begin anew; trade ids repeat.
+//! * `loop=1`: the first line follows the last, [`LOOP_PAUSE_NS`] later. Books are voided before, and restored by the
+//!   recording's snapshot; statistics are reset; trade ids repeat.
 //! * `copies=K`: K independent timelines over the same files. The first keeps the names, the others append `.2` to
 //!   `.K`. Copy `k` begins `k × step` later, where the step is [`COPY_STEP_NS`] or a K-th of the recording's length if
 //!   that is less, so that bursts do not coincide and the last copy begins within the length.
@@ -31,12 +31,12 @@ use self::timeline::{After, Timeline};
 use super::binance::{Out, Parser};
 use super::{FEED_BATCH_BYTES_MAX, Feed, Next, OpenError, Report};
 
-/// The most by which copies follow each other, in the recording's time.
+/// The greatest delay between copies, in the recording's time.
 pub const COPY_STEP_NS: u64 = 250_000_000;
-/// Lines that one poll takes at most, whatever they yield.
+/// Lines that one poll reads at most, whatever they yield.
 const LINES_PER_POLL_MAX: usize = 4096;
 
-/// A replay under way.
+/// A running replay.
 pub struct Replay {
     speed: Speed,
     repeat: bool,
@@ -53,7 +53,7 @@ pub struct Replay {
     start_ns: Option<u64>,
 }
 
-/// A line's place. Copies and files that tie come in order.
+/// When a line is due. Ties are broken by copy, then by file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     /// In ns of the replay's own time.
@@ -136,7 +136,7 @@ impl Feed for Replay {
             self.queue.pop();
             self.deliver(due, batch);
         }
-        // The end is told alone, so that no caller drops a last batch with it.
+        // The end is reported with an empty batch, so that no caller drops a last batch with it.
         if self.queue.is_empty() && batch.len() == bytes_before {
             return Next::Ended;
         }

@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use crate::ingest::feed::{each_pair, number_within};
 
-/// What to replay, and how.
+/// The parameters of a replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
     /// Recordings, merged by their receive stamps.
     pub files: Vec<PathBuf>,
     /// `speed=`: how fast.
     pub speed: Speed,
-    /// `loop=1`: after the end comes the start.
+    /// `loop=1`: start again after the end.
     pub repeat: bool,
-    /// `copies=`: how many instruments each recorded one becomes.
+    /// `copies=`: instruments published for each recorded one.
     pub copies: u32,
 }
 
@@ -22,15 +22,15 @@ pub struct Params {
 pub enum Speed {
     /// The recording's time, this many times as fast; 0.1 to 1000.
     Times(f64),
-    /// As fast as the records are taken.
+    /// As fast as the rings allow.
     Max,
 }
 
 impl Speed {
-    /// When something is due that lies `at_ns` into the recording; `None` where it is due at once.
+    /// When a line at `at_ns` of the recording is due; `None` where it is due at once.
     pub(super) fn due_ns(self, start_ns: u64, at_ns: u64) -> Option<u64> {
         match self {
-            // Exact up to 2^53 ns, which is 104 days of recording; and saturating beyond what an u64 holds.
+            // Exact up to 2^53 ns, which is 104 days of recording; saturates beyond a u64.
             Self::Times(times) => Some(start_ns.saturating_add((at_ns as f64 / times) as u64)),
             Self::Max => None,
         }
@@ -38,7 +38,7 @@ impl Speed {
 }
 
 impl Params {
-    /// Reads what follows `replay:`; the error names key, value and what is allowed.
+    /// Parses the text after `replay:`; the error names key, value and what is allowed.
     pub fn parse(rest: &str) -> Result<Self, String> {
         let (files, pairs) = rest.split_once('?').unwrap_or((rest, ""));
         let mut params = Self { files: files_of(files)?, speed: Speed::Times(1.0), repeat: false, copies: 1 };
@@ -50,13 +50,13 @@ impl Params {
         match (key, value) {
             ("speed", "max") => self.speed = Speed::Max,
             ("speed", _) => {
-                let times = number_within(key, value, 0.1, 1000.0).map_err(|error| error + ", or max")?;
+                let times = number_within(key, value, 0.1, 1000.0).map_err(|error| error + " or max")?;
                 self.speed = Speed::Times(times);
             }
             ("loop", "0" | "1") => self.repeat = value == "1",
-            ("loop", _) => return Err(format!("loop={value}: want 0 or 1")),
+            ("loop", _) => return Err(format!("loop: invalid value {value:?}: expected 0 or 1")),
             ("copies", _) => self.copies = number_within(key, value, 1, 1000)?,
-            _ => return Err(format!("unknown key {key:?}; have speed, loop, copies")),
+            _ => return Err(format!("unknown key {key:?}: expected speed, loop or copies")),
         }
         Ok(())
     }
@@ -67,12 +67,12 @@ fn files_of(list: &str) -> Result<Vec<PathBuf>, String> {
     for name in list.split(',') {
         if name.is_empty() {
             return Err(
-                "a file name is empty; want FILE[,FILE…][?speed=0.1..1000|max&loop=0|1&copies=1..1000]".to_owned()
+                "empty file name: expected FILE[,FILE…][?speed=0.1..1000|max&loop=0|1&copies=1..1000]".to_owned()
             );
         }
         let path = PathBuf::from(name);
         if files.contains(&path) {
-            return Err(format!("{name} is named twice; for more instruments of one recording there is copies=K"));
+            return Err(format!("duplicate file {name}: for more instruments of one recording, use copies=K"));
         }
         files.push(path);
     }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_argument_is_files_and_then_pairs_with_defaults() {
+    fn argument_is_files_and_parameters_with_defaults() {
         let plain = Params::parse("a.gz").expect("a file alone is enough");
         let files = vec![PathBuf::from("a.gz")];
         assert_eq!(plain, Params { files, speed: Speed::Times(1.0), repeat: false, copies: 1 });
@@ -95,29 +95,29 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_key_value_and_what_is_allowed() {
-        for (rest, says) in [
-            ("a?speed=0", "speed=0: want a number from 0.1 to 1000, or max"),
-            ("a?speed=1001", "speed=1001: want a number from 0.1 to 1000, or max"),
-            ("a?speed=NaN", "speed=NaN: want a number from 0.1 to 1000, or max"),
-            ("a?copies=0", "copies=0: want a number from 1 to 1000"),
-            ("a?loop=yes", "loop=yes: want 0 or 1"),
-            ("a?sped=1", "unknown key \"sped\"; have speed, loop, copies"),
-            ("a?speed", "\"speed\" is not key=value"),
-            ("a,b,a", "a is named twice; for more instruments of one recording there is copies=K"),
+    fn error_names_key_value_and_what_is_allowed() {
+        for (rest, message) in [
+            ("a?speed=0", "speed: invalid value \"0\": expected 0.1 to 1000 or max"),
+            ("a?speed=1001", "speed: invalid value \"1001\": expected 0.1 to 1000 or max"),
+            ("a?speed=NaN", "speed: invalid value \"NaN\": expected 0.1 to 1000 or max"),
+            ("a?copies=0", "copies: invalid value \"0\": expected 1 to 1000"),
+            ("a?loop=yes", "loop: invalid value \"yes\": expected 0 or 1"),
+            ("a?sped=1", "unknown key \"sped\": expected speed, loop or copies"),
+            ("a?speed", "invalid parameter \"speed\": expected key=value"),
+            ("a,b,a", "duplicate file a: for more instruments of one recording, use copies=K"),
         ] {
-            assert_eq!(Params::parse(rest), Err(says.to_owned()));
+            assert_eq!(Params::parse(rest), Err(message.to_owned()));
         }
         for rest in ["", "?speed=1", "a,", ",a"] {
             assert!(
-                Params::parse(rest).is_err_and(|error| error.starts_with("a file name is empty; want FILE")),
+                Params::parse(rest).is_err_and(|error| error.starts_with("empty file name: expected FILE")),
                 "{rest}"
             );
         }
     }
 
     #[test]
-    fn what_is_due_when_follows_the_speed() {
+    fn due_time_follows_the_speed() {
         assert_eq!(Speed::Times(1.0).due_ns(1_000, 500), Some(1_500));
         assert_eq!(Speed::Times(10.0).due_ns(1_000, 500), Some(1_050));
         assert_eq!(Speed::Times(0.5).due_ns(1_000, 500), Some(2_000));

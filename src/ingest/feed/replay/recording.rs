@@ -1,4 +1,4 @@
-//! A recording as a file: that it is one, which market it holds, and how its bad lines are told.
+//! A recording as a file: its validation, its market, and the log of its malformed lines.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -10,15 +10,15 @@ use crate::ingest::feed::OpenError;
 use crate::ingest::feed::binance::message::Body;
 use crate::ingest::feed::binance::{Market, Message, Origin, Parser};
 
-/// Lines that are looked at for the market and the streams before the replay begins.
+/// Lines that are read for the market and the streams before the replay begins.
 const OPENING_LINES: usize = 512;
 /// Malformed lines of a file that are logged one by one.
 const LOGGED_MAX: u64 = 10;
-const WANTED: &str = "want a recording, gzip or plain, of lines `<receive time in ns> {…JSON…}`";
+const EXPECTED: &str = "expected a recording, gzip or plain, of lines `<receive time in ns> {…JSON…}`";
 
-/// A recording that was opened and looked into.
+/// An opened recording, with the facts of its first lines.
 pub struct Recording {
-    /// For messages.
+    /// For log and error messages.
     pub path: String,
     /// Shared by all readers.
     pub file: Arc<File>,
@@ -28,7 +28,7 @@ pub struct Recording {
     malformed: u64,
 }
 
-/// What the first lines show.
+/// The facts of the first lines.
 #[derive(Default)]
 struct Opening {
     market: Option<Market>,
@@ -45,17 +45,19 @@ impl Recording {
         let kind = file.metadata().map_err(failed)?.file_type();
         if !kind.is_file() {
             let found = if kind.is_dir() { "a directory" } else { "not a regular file" };
-            return Err(OpenError::NotARecording { path: name, problem: format!("is {found}; {WANTED}") });
+            return Err(OpenError::NotARecording { path: name, problem: format!("is {found}: {EXPECTED}") });
         }
         let file = Arc::new(file);
         let mut lines = Lines::new(&file);
-        let first_ns = first_stamp(&mut lines)
-            .map_err(|found| OpenError::NotARecording { path: name.clone(), problem: format!("{found}; {WANTED}") })?;
+        let first_ns = first_stamp(&mut lines).map_err(|found| OpenError::NotARecording {
+            path: name.clone(),
+            problem: format!("{found}: {EXPECTED}"),
+        })?;
         let opening = Opening::read(&mut lines, parser);
         Ok(Self { path: name, file, first_ns, opening, malformed: 0 })
     }
 
-    /// A fresh state for one reader of this recording.
+    /// The initial state for one reader of this recording.
     pub fn origin(&self) -> Origin {
         let sole_symbol = match self.opening.symbols.as_slice() {
             [symbol] => Some(symbol.clone()),
@@ -85,7 +87,7 @@ impl Recording {
         }
     }
 
-    /// Says how many lines were malformed, where not all were logged. Called at the file's end.
+    /// Logs the number of malformed lines, if not all were logged. Called at the end of the file.
     pub fn log_summary(&self) {
         if self.malformed > LOGGED_MAX {
             let (file, malformed) = (&self.path, self.malformed);
@@ -95,7 +97,7 @@ impl Recording {
 }
 
 impl Opening {
-    /// Looks at the line that `lines` stands at and those after it. Malformed ones are the replay's to report.
+    /// Reads the current line of `lines` and those after it. The replay reports malformed ones.
     fn read(lines: &mut Lines, parser: &mut Parser) -> Self {
         let mut opening = Self::default();
         for _ in 0..OPENING_LINES {
@@ -137,7 +139,7 @@ pub fn split_stamp(line: &mut [u8]) -> Option<(u64, &mut [u8])> {
     Some((stamp, json))
 }
 
-/// The stamp of the first line, or what was found in its place.
+/// The stamp of the first line, or a description of what the file begins with.
 fn first_stamp(lines: &mut Lines) -> Result<u64, String> {
     match lines.advance() {
         Found::Line => {}

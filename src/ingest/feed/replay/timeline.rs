@@ -1,51 +1,51 @@
-//! One passage through the recordings, with books and statistics of its own: each copy of the instruments has one.
+//! One pass through the recordings, with its own books and statistics: each copy of the instruments has a timeline.
 
 use super::lines::{Found, Lines};
 use super::recording::{Recording, split_stamp};
 use crate::ingest::feed::binance::{Malformed, Origin, Out, Parser, Translator};
 
 /// Between the last line of a pass and the first of the next, in the recording's time. So even a recording of a
-/// single line does not turn without end in one poll.
+/// single line does not loop forever in one poll.
 pub const LOOP_PAUSE_NS: u64 = 100_000_000;
 
-/// Readers over the same recordings, one for each, and what their messages amount to.
+/// One reader for each recording, and the translator of their messages.
 pub struct Timeline {
     readers: Vec<Reader>,
     translator: Translator,
-    /// Where this pass begins, in ns of the replay's own time.
+    /// Start of this pass, in ns of the replay's own time.
     pass_at_ns: u64,
-    /// Where the latest line lay.
+    /// Time of the latest line.
     latest_at_ns: u64,
-    /// Readers that have not come to their end.
+    /// Readers that have not reached the end.
     running: usize,
 }
 
-/// What comes after a line was delivered.
+/// The state after a delivered line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// The same recording's next line is due here, in ns of the replay's own time.
     Line(u64),
-    /// This recording is through; others are not.
+    /// This recording has ended; others have not.
     RecordingEnded,
-    /// All recordings are through.
+    /// All recordings have ended.
     PassEnded,
 }
 
 struct Reader {
     lines: Lines,
     origin: Origin,
-    /// What the reader stands at.
+    /// The reader's current line.
     found: Found,
-    /// Its stamp; that of the line before where it has none.
+    /// Its stamp, or that of the previous line where it has none.
     stamp_ns: u64,
 }
 
 /// Why a line was skipped.
 #[derive(Debug, thiserror::Error)]
 enum LineError {
-    #[error("it does not begin with `<receive time in ns> `")]
+    #[error("expected `<receive time in ns> ` at the start of the line")]
     NoStamp,
-    #[error("it is longer than 16 MiB")]
+    #[error("longer than 16 MiB")]
     TooLong,
     #[error("the file cannot be read further: {0}")]
     Broken(String),
@@ -61,7 +61,7 @@ impl Timeline {
         Self { readers, translator, pass_at_ns: at_ns, latest_at_ns: at_ns, running: 0 }
     }
 
-    /// Goes to the start of each recording, and gives for each that has a line where that line lies. `first_ns` is the
+    /// Starts each recording from the beginning, and calls `each` with the time of its first line. `first_ns` is the
     /// earliest stamp of all.
     pub fn begin(&mut self, recordings: &[Recording], first_ns: u64, mut each: impl FnMut(usize, u64)) {
         self.running = 0;
@@ -75,7 +75,7 @@ impl Timeline {
         }
     }
 
-    /// Appends the records of the line that reader `index` stands at, which lies at `at_ns`, and goes on to its next.
+    /// Appends the records of the current line of reader `index`, which is at `at_ns`, and advances the reader.
     pub fn deliver(
         &mut self,
         index: usize,
@@ -104,7 +104,7 @@ impl Timeline {
         After::PassEnded
     }
 
-    /// Voids what the pass that ended left behind, and sets the start of the next.
+    /// Voids the books of the ended pass, and sets the start of the next.
     pub fn restart(&mut self, out: &mut Out<'_>) {
         self.translator.restart(out);
         self.pass_at_ns = self.latest_at_ns.saturating_add(LOOP_PAUSE_NS);
@@ -117,7 +117,7 @@ impl Reader {
         Self { lines, origin: recording.origin(), found: Found::End, stamp_ns: recording.first_ns }
     }
 
-    /// Goes on to the next line, readable or not; false at the end.
+    /// Advances to the next line, readable or not; false at the end.
     fn advance(&mut self) -> bool {
         self.found = self.lines.advance();
         if matches!(self.found, Found::Line)

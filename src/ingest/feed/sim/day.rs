@@ -1,6 +1,6 @@
-//! The statistics of one instrument's day: what a ticker says.
+//! The statistics of one instrument's day: the values of a ticker.
 //!
-//! A day starts with a history, as if trading had gone on for hours. It begins anew after 24 h, or when a sum comes near
+//! A day starts with a history, as if trading had begun hours ago. It is reset after 24 h, or when a sum comes near
 //! 2^53, where a mantissa would no longer fit a JavaScript number: that happens only at rates far beyond real ones.
 
 use super::dice::Dice;
@@ -8,9 +8,9 @@ use tickcast_protocol::Instrument;
 
 const NS_PER_S: u64 = 1_000_000_000;
 const DAY_NS: u64 = 24 * 3600 * NS_PER_S;
-/// No ticker of an instrument follows another sooner than this.
+/// Least time between two tickers of an instrument.
 const TICKER_NS: u64 = NS_PER_S;
-/// Sums begin anew here: one trade more still stays below 2^53.
+/// Sums are reset here: one more trade still stays below 2^53.
 const SUM_MAX: i64 = 1 << 52;
 
 /// Prices and sums in mantissa units.
@@ -23,7 +23,7 @@ pub(super) struct Day {
     pub(super) turnover: i64,
     pub(super) trade_id: u64,
     lot: i64,
-    /// What one lot is of one unit of the base: `lot_units` of them, or one of `lot_parts`.
+    /// One lot is `lot_units` units of the base, or one of `lot_parts` parts of a unit.
     lot_units: i64,
     lot_parts: i64,
     ends_at_ns: u64,
@@ -32,7 +32,7 @@ pub(super) struct Day {
 }
 
 impl Day {
-    /// A day that has had `trades` trades of `typical_lots`, and whose open lies up to 4 % from `px`.
+    /// A day with `trades` trades of `typical_lots`, and an open up to 4 % from `px`.
     pub(super) fn new(instrument: &Instrument, px: i64, typical_lots: i64, trades: u64, dice: &mut Dice) -> Self {
         let steps =
             |px: i64, ten_thousandths: i64| px / instrument.tick_size * ten_thousandths / 10_000 * instrument.tick_size;
@@ -78,7 +78,7 @@ impl Day {
         self.traded = true;
     }
 
-    /// True where there was a trade since the last ticker and that is a while ago; the ticker is then due at once.
+    /// True if a ticker is due: there was a trade since the last one, and the least time has passed.
     pub(super) fn take_ticker(&mut self, at_ns: u64) -> bool {
         let due = self.traded && at_ns >= self.ticker_at_ns;
         if due {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trade_counts_into_every_statistic() {
+    fn trade_counts_into_every_statistic() {
         let mut day = day(0);
         assert_eq!((day.volume, day.turnover), (0, 0));
         day.trade(5, 7_000_000, 2_000);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticker_is_due_after_a_trade_and_at_most_once_a_second() {
+    fn ticker_is_due_after_a_trade_and_at_most_once_a_second() {
         let mut day = day(10);
         assert!(!day.take_ticker(0));
         day.trade(1, 6_000_000, 1);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_begins_anew_after_24_hours_or_before_a_sum_leaves_53_bits() {
+    fn day_is_reset_after_24_hours_or_before_a_sum_leaves_53_bits() {
         let mut first = day(10);
         first.trade(DAY_NS - 1, 6_000_000, 1);
         assert!(first.volume > 1_000);

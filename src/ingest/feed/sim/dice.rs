@@ -1,4 +1,4 @@
-//! Chance: a seeded PCG and the few distributions that the market draws from, all by whole numbers.
+//! The random generator: a seeded PCG and the few distributions of the market, all in integers.
 //!
 //! The same seed gives the same draws on every machine: no logarithm or exponential of the platform takes part.
 //! Cost: some 2 ns a draw.
@@ -16,11 +16,11 @@ const LOG_NORMAL: [u16; 65] = [
     503, 528, 556, 587, 622, 660, 703, 752, 809, 876, 956, 1057, 1187, 1368, 1649, 2206, 3631,
 ];
 
-/// A seeded source of chance.
+/// A seeded random generator.
 pub(super) struct Dice(Pcg64Mcg);
 
 impl Dice {
-    /// The source of this seed; `stream` tells the users of one seed apart.
+    /// The generator of this seed; `stream` distinguishes the users of one seed.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
         // The odd constant is 2^64 over the golden ratio: neighbouring seeds and streams start far apart.
         Self(Pcg64Mcg::seed_from_u64(seed ^ stream.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
@@ -50,7 +50,7 @@ impl Dice {
         (median * factor / (256 * 256)).max(1)
     }
 
-    /// One of what is weighed.
+    /// A weighted index.
     pub(super) fn pick(&mut self, weights: &WeightedAliasIndex<u64>) -> usize {
         weights.sample(&mut self.0)
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_log_normal_around_their_median() {
+    fn sizes_are_log_normal_around_the_median() {
         let mut dice = Dice::new(7, 0);
         let mut sizes: Vec<i64> = (0..20_000).map(|_| dice.size(1000)).collect();
         sizes.sort_unstable();

@@ -1,7 +1,7 @@
 //! A price book of fixed depth: two short sorted arrays, best first, prices in ticks and sizes in lots.
 //!
-//! Each side always holds exactly `depth` levels: where one comes at the top the last one goes, where the top goes one
-//! comes at the end. Every change is noted in a [`Delta`], so that whoever applies the deltas holds the same levels.
+//! Each side always holds exactly `depth` levels: a new top removes the last level, and a removed top adds one at the
+//! end. Every change is recorded in a [`Delta`], so that a receiver that applies the deltas has the same levels.
 //! Always: both sides sorted, sizes above 0, and the best bid below the best ask. Cost: a move of `depth` levels of 16
 //! bytes at the most, some 10 ns at a depth of 10.
 
@@ -20,7 +20,7 @@ pub(super) struct Ladder {
     asks: Box<[Rung]>,
 }
 
-/// What one event changed: a side, a price in ticks, the new size in lots (0 = gone).
+/// The changes of one event: side, price in ticks, new size in lots (0 = removed).
 #[derive(Default)]
 pub(super) struct Delta {
     changes: [(bool, i64, i64); Delta::MAX],
@@ -28,7 +28,7 @@ pub(super) struct Delta {
 }
 
 impl Delta {
-    /// One event takes a level from one side and puts one on the other, and both sides keep their depth.
+    /// One event removes a level from one side and adds one to the other, and both sides keep their depth.
     const MAX: usize = 4;
 
     fn note(&mut self, side: BookSide, ticks: i64, lots: i64) {
@@ -36,7 +36,7 @@ impl Delta {
         self.len += 1;
     }
 
-    /// The changes in the order they were made.
+    /// The changes, in order.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (BookSide, Rung)> {
         self.changes[..self.len].iter().map(|&(ask, ticks, lots)| {
             let side = if ask { BookSide::Ask } else { BookSide::Bid };
@@ -79,7 +79,7 @@ impl Ladder {
         delta.note(side, rung.ticks, lots);
     }
 
-    /// Takes the best level away; the side is filled up at its far end, `gap` ticks beyond its last level.
+    /// Removes the best level; the side is filled up at its far end, `gap` ticks beyond its last level.
     pub(super) fn retreat(&mut self, side: BookSide, gap: i64, lots: i64, delta: &mut Delta) {
         let away = if side == BookSide::Bid { -gap } else { gap };
         let rungs = self.side_mut(side);
@@ -91,7 +91,7 @@ impl Ladder {
         delta.note(side, far, lots);
     }
 
-    /// Puts a new best level on a side, `spread` ticks from the other side's best; the side's last level falls off.
+    /// Adds a new best level to a side, `spread` ticks from the other side's best; the side's last level is removed.
     pub(super) fn improve(&mut self, side: BookSide, spread: i64, lots: i64, delta: &mut Delta) {
         debug_assert!(spread > 0 && spread < self.spread(), "a better price lies inside the spread");
         let ticks = if side == BookSide::Bid { self.asks[0].ticks - spread } else { self.bids[0].ticks + spread };
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_keep_their_depth_and_the_delta_tells_every_change() {
+    fn both_sides_keep_their_depth_and_the_delta_has_every_change() {
         let (mut book, mut delta) = (ladder(3), Delta::default());
         book.retreat(BookSide::Ask, 2, 7, &mut delta);
         book.improve(BookSide::Bid, 2, 5, &mut delta);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_depth_of_one_works() {
+    fn depth_of_one_works() {
         let (mut book, mut delta) = (ladder(1), Delta::default());
         book.retreat(BookSide::Bid, 1, 4, &mut delta);
         book.improve(BookSide::Ask, 1, 6, &mut delta);

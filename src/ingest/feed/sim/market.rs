@@ -1,13 +1,13 @@
 //! The market: every instrument's book, trades and statistics, one event at a time.
 //!
-//! An event happens to one instrument and is a cluster of records with one time: its trades, the book delta that says
-//! what they and the makers changed, the quote where the top of the book is another than before, the ticker where one is
-//! due. LAST stands on the final one. Always: a spread of 1 to 3 ticks, sizes above 0, trades at the touch and no larger
-//! than what rested there, every quote the top of the book as the deltas before it left it.
+//! An event belongs to one instrument and is a cluster of records with one time: its trades, the book delta with the
+//! changes by trades and makers, the quote if the top of the book changed, the ticker if one is due. The final record has
+//! the flag LAST. Invariants: a spread of 1 to 3 ticks, sizes above 0, trades at the touch and no larger than the size
+//! there, every quote equal to the top of the book after the preceding deltas.
 //!
-//! The busiest instruments are the first of the list (Zipf's law). Order flow leans one way for a while, and the more
-//! towards the starting price the farther away it is: a mean-reverting walk. Cost: 16 bytes a level and some 200 bytes an
-//! instrument; some 180 ns an event of 2.4 records.
+//! The busiest instruments are the first of the list (Zipf's law). Order flow leans one way for a while, with a pull
+//! towards the starting price that grows with the distance: a mean-reverting walk. Cost: 16 bytes a level and some 200
+//! bytes an instrument; some 180 ns an event of 2.4 records.
 
 use rand_distr::weighted::WeightedAliasIndex;
 
@@ -18,15 +18,15 @@ use super::names::{self, Listing};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Ticker, Trade, flags};
 use tickcast_protocol::{BookAction, BookSide, Instrument, RecordKind, Side};
 
-/// The spread stays within this.
+/// Greatest spread.
 const SPREAD_TICKS_MAX: i64 = 3;
-/// Chances in 1024 that the price is pushed up, at the most that the pull towards home adds or takes away. Together with
+/// Chances in 1024 that the price is pushed up, at the most that the pull towards home adds or subtracts. Together with
 /// the lean it stays inside 0 to 1024: neither direction is ever certain before half of the price is lost.
 const PULL_MAX: i64 = 380;
-/// And what the lean of the order flow adds or takes away.
+/// And what the lean of the order flow adds or subtracts.
 const LEAN_MAX: u32 = 96;
 
-/// All instruments and the chance that moves them.
+/// All instruments and the random generator that moves them.
 pub(super) struct Market {
     dice: Dice,
     weights: WeightedAliasIndex<u64>,
@@ -45,7 +45,7 @@ impl Market {
         Self { dice, weights, stocks }
     }
 
-    /// How many instruments there are.
+    /// The number of instruments.
     pub(super) fn len(&self) -> usize {
         self.stocks.len()
     }
@@ -55,7 +55,7 @@ impl Market {
         record::encode_definition(&self.stocks[index].instrument, out);
     }
 
-    /// Appends the state of an instrument, whole book, quote and ticker, and returns how many records that were.
+    /// Appends the state of an instrument, whole book, quote and ticker, and returns the number of records.
     pub(super) fn state(&self, index: usize, ts_event: u64, out: &mut Vec<u8>) -> u32 {
         let stock = &self.stocks[index];
         let mut event = Event::new(stock.instrument.id, ts_event, out);
@@ -67,7 +67,7 @@ impl Market {
         event.close()
     }
 
-    /// Lets one event happen at `at_ns` since the start, appends its records, and returns how many they are.
+    /// Makes one event at `at_ns` since the start, appends its records, and returns their number.
     pub(super) fn event(&mut self, at_ns: u64, ts_event: u64, out: &mut Vec<u8>) -> u32 {
         let index = self.dice.pick(&self.weights);
         let stock = &mut self.stocks[index];
@@ -105,14 +105,14 @@ impl<'a> Event<'a> {
     }
 }
 
-/// One instrument at work.
+/// The simulation of one instrument.
 struct Stock {
     instrument: Instrument,
     ladder: Ladder,
     day: Day,
     home_ticks: i64,
     typical_lots: i64,
-    /// Chances in 1024 that order flow adds to the upward side, for so many events more.
+    /// Chances in 1024 that order flow adds to the upward side, and the events for which it still does.
     lean: i64,
     lean_events: u32,
 }
@@ -159,7 +159,7 @@ impl Stock {
         }
     }
 
-    /// Which way this event goes.
+    /// The direction of this event.
     fn pushes_up(&mut self, dice: &mut Dice) -> bool {
         if self.lean_events == 0 {
             self.lean_events = dice.between(32, 256);
@@ -176,7 +176,7 @@ impl Stock {
         dice.chance(512 + self.lean + pull)
     }
 
-    /// An order that takes from the touch: one to three fills, no more than what rests there.
+    /// An order that takes from the touch: one to three fills, no more than the size there.
     fn trade(&mut self, up: bool, at_ns: u64, dice: &mut Dice, delta: &mut Delta, event: &mut Event) {
         let (resting, aggressor) = if up { (BookSide::Ask, Side::Buy) } else { (BookSide::Bid, Side::Sell) };
         let best = self.ladder.best(resting);
@@ -197,7 +197,7 @@ impl Stock {
         self.ladder.resize(resting, 0, left, delta);
     }
 
-    /// A maker betters a price, or takes the best one away.
+    /// A maker improves a price, or removes the best one.
     fn requote(&mut self, up: bool, dice: &mut Dice, delta: &mut Delta) {
         let (better, worse) = if up { (BookSide::Bid, BookSide::Ask) } else { (BookSide::Ask, BookSide::Bid) };
         let spread = self.ladder.spread();
@@ -209,7 +209,7 @@ impl Stock {
         }
     }
 
-    /// The best level of a side goes; where that opens the spread too far, the other side follows.
+    /// Removes the best level of a side; if that opens the spread too far, the other side follows.
     fn give_way(&mut self, side: BookSide, dice: &mut Dice, delta: &mut Delta) {
         let far_lots = resting_lots(self.typical_lots, dice);
         self.ladder.retreat(side, gap_ticks(dice), far_lots, delta);
@@ -223,7 +223,7 @@ impl Stock {
     fn resize(&mut self, side: BookSide, at: usize, dice: &mut Dice, delta: &mut Delta) {
         let before = self.ladder.side(side)[at].lots;
         let drawn = resting_lots(self.typical_lots, dice);
-        // An update that changes nothing would be none.
+        // An update has to change the size.
         let lots = if drawn == before { drawn + 1 } else { drawn };
         self.ladder.resize(side, at, lots, delta);
     }
@@ -272,12 +272,12 @@ impl Stock {
     }
 }
 
-/// What rests at a level: a few typical trades.
+/// The size of a level: a few typical trades.
 fn resting_lots(typical_lots: i64, dice: &mut Dice) -> i64 {
     dice.size(typical_lots * 4)
 }
 
-/// From one level to the next: mostly the next tick.
+/// Ticks from one level to the next: mostly one.
 fn gap_ticks(dice: &mut Dice) -> i64 {
     if dice.below(4) == 0 { 2 } else { 1 }
 }
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_price_wanders_and_comes_back() {
+    fn price_wanders_and_comes_back() {
         let mut instrument = Instrument::new(1, "LOW", "SIM", -2, 0);
         (instrument.tick_size, instrument.lot_size) = (1, 1);
         let mut dice = Dice::new(3, 0);

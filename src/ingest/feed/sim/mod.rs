@@ -3,15 +3,15 @@
 //! Instruments with known names, real books, trades that take from them, and the bursts of real feeds, on an axis of
 //! elapsed time that the caller's clock drives. Always:
 //!
-//! * The byte stream is a function of the parameters, the time of the first poll and the elapsed time; when and how often
-//!   it is polled only cuts it into batches.
-//! * It opens with a Definition of every instrument (ids from 1) and then the state of every one: book, quote, ticker.
-//!   These come on top of the rate.
-//! * In every record's place, books are uncrossed and quotes are their top; see [`market`].
+//! * The byte stream is a function of the parameters, the time of the first poll and the elapsed time; the times of the
+//!   polls only cut it into batches.
+//! * It opens with a Definition of every instrument (ids from 1) and then the state of each: book, quote, ticker. These
+//!   are not part of the rate.
+//! * After every record, books are uncrossed and quotes are their top; see [`market`].
 //!
-//! What is late is caught up, a batch a poll. Beyond 1 s the backlog is dropped instead, by moving the axis: the market
-//! stands still for that while, nothing of its stream is missing, and [`Sim::shifted_ns`] says how much. So a rate beyond
-//! what the core makes becomes the rate that it makes.
+//! Late events are caught up, one batch a poll. Beyond 1 s the backlog is dropped instead, by moving the axis: the market
+//! pauses, nothing of its stream is missing, and [`Sim::shifted_ns`] is the sum of the pauses. So a rate beyond the
+//! capacity of the core becomes the rate that the core can make.
 //!
 //! It does not model an order queue, sessions or halts. Of the records about 41 % are quotes, 42 % book deltas, 16 %
 //! trades and 1 % tickers: no quote comes without the delta that moved the top, so quotes cannot outnumber deltas.
@@ -33,13 +33,13 @@ use super::{FEED_BATCH_BYTES_MAX, Feed, Next, Report, each_pair, number_within};
 
 /// Polls are asked for at multiples of this on the axis: a burst then is a few large batches, not many wake-ups.
 const POLL_NS: u64 = 1_000_000;
-/// Behind by more than this, the backlog is dropped.
+/// A backlog of more than this is dropped.
 const BEHIND_NS_MAX: u64 = 1_000_000_000;
 
-/// What the market is like.
+/// The parameters of the market.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
-    /// How many, 1 to 20,000.
+    /// Their number, 1 to 20,000.
     pub instruments: u32,
     /// Records a second in the long-run mean, 1 to 5,000,000.
     pub rate: u32,
@@ -47,7 +47,7 @@ pub struct Params {
     pub seed: u64,
     /// Levels a side, 1 to 100.
     pub depth: u32,
-    /// How arrivals bunch.
+    /// The distribution of arrivals.
     pub shape: Shape,
 }
 
@@ -58,10 +58,10 @@ impl Default for Params {
 }
 
 impl Params {
-    /// Reads `key=value,…`; what is not given is the default.
+    /// Parses `key=value,…`; keys that are not given have their defaults.
     ///
     /// # Errors
-    /// Says the key, what was given and what is allowed.
+    /// Names the key, the value and what is allowed.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut params = Self::default();
         each_pair(text, ',', |key, value| {
@@ -74,10 +74,10 @@ impl Params {
                     params.shape = match value {
                         "bursty" => Shape::Bursty,
                         "even" => Shape::Even,
-                        _ => return Err(format!("shape={value}: want bursty or even")),
+                        _ => return Err(format!("shape: invalid value {value:?}: expected bursty or even")),
                     }
                 }
-                _ => return Err(format!("unknown key {key:?}; have instruments, rate, seed, depth, shape")),
+                _ => return Err(format!("unknown key {key:?}: expected instruments, rate, seed, depth or shape")),
             }
             Ok(())
         })?;
@@ -103,7 +103,7 @@ impl Sim {
     /// A market that begins at its first poll.
     ///
     /// # Panics
-    /// When a parameter is outside its bounds: [`Params::parse`] keeps them.
+    /// When a parameter is outside its bounds; [`Params::parse`] returns none that is.
     pub fn new(params: &Params) -> Self {
         assert!((1..=20_000).contains(&params.instruments), "{} instruments", params.instruments);
         assert!((1..=5_000_000).contains(&params.rate), "a rate of {}", params.rate);
@@ -121,7 +121,7 @@ impl Sim {
         }
     }
 
-    /// Backlog dropped so far, ns: by so much the market's time lies behind the caller's.
+    /// Backlog dropped so far, ns: the delay of the market's time behind the caller's.
     pub fn shifted_ns(&self) -> u64 {
         self.shifted_ns
     }
@@ -142,7 +142,7 @@ impl Sim {
         self.opening == 2 * instruments
     }
 
-    /// Moves the axis so that the next event is due now, where it is overdue by too much.
+    /// If the next event is overdue by too much, moves the axis so that it is due now.
     fn drop_backlog(&mut self, origin_ns: u64, now_ns: u64) -> u64 {
         let behind_ns = now_ns.saturating_sub(origin_ns + self.next_ns);
         if behind_ns <= BEHIND_NS_MAX {

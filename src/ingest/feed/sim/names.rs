@@ -1,7 +1,7 @@
-//! What is traded: names and prices that people know, by class, and made-up names beyond them.
+//! The instruments: well-known names and prices, by class, and made-up names beyond them.
 //!
-//! Prices are a plausible level, written as decimals and read exactly; they are no quotation of any day. Venues say
-//! `SIM-` first, so that nobody takes a simulated price for the venue's own. Used at start only.
+//! Prices are plausible, written as decimals and read exactly; they are no quotation of any day. Venue names begin with
+//! `SIM-`, so that a simulated price is not mistaken for the venue's own. Used at start only.
 
 use super::dice::Dice;
 use tickcast_protocol::{Instrument, decimal};
@@ -15,24 +15,24 @@ struct Group {
     tick: i64,
     /// Size step in mantissa units.
     lot: i64,
-    /// What a typical trade is worth, in whole units of the price.
+    /// Value of a typical trade, in whole units of the price.
     notional: i64,
     /// A typical trade has at most this many lots.
     lots_max: i64,
-    /// Symbol and price, again and again.
+    /// Pairs of symbol and price.
     listings: &'static str,
 }
 
-/// An instrument before trading: its directory entry and where it starts.
+/// An instrument before trading: its directory entry and its starting values.
 pub(super) struct Listing {
     pub(super) instrument: Instrument,
-    /// Where the price starts and returns to, in ticks.
+    /// The price at the start, to which it returns, in ticks.
     pub(super) home_ticks: i64,
     /// The median size of a trade, in lots.
     pub(super) typical_lots: i64,
 }
 
-/// A price has fewer ticks than this: a dear coin gets a coarser step, so that its moves can be seen.
+/// A price has fewer ticks than this: a coin with a high price gets a coarser step, so that its moves can be seen.
 const TICKS_MAX: i64 = 1_000_000;
 /// And at least this many: room for 100 levels below a price that has halved.
 const TICKS_MIN: i64 = 900;
@@ -255,7 +255,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn names_are_unique_and_go_on_past_the_table() {
+    fn names_are_unique_and_continue_past_the_table() {
         let all = listings(20_000, &mut Dice::new(1, 0));
         let names: HashSet<&str> = all.iter().map(|listing| listing.instrument.symbol.as_str()).collect();
         assert_eq!(names.len(), 20_000);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn every_price_has_room_for_its_book_and_every_size_is_sane() {
+    fn prices_have_room_for_a_book_and_sizes_are_plausible() {
         for listing in listings(1_000, &mut Dice::new(2, 0)) {
             let symbol = &listing.instrument.symbol;
             assert!((TICKS_MIN..TICKS_MAX * 11 / 10).contains(&listing.home_ticks), "{symbol} {}", listing.home_ticks);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_list_is_already_a_mix() {
+    fn short_list_is_already_a_mix() {
         let first = listings(12, &mut Dice::new(1, 0));
         let venues: HashSet<&str> = first.iter().map(|listing| listing.instrument.venue.as_str()).collect();
         assert!(venues.len() >= 8, "{venues:?}");
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coin_trades_in_parts_and_a_future_in_whole_contracts() {
+    fn coins_trade_in_parts_and_futures_in_whole_contracts() {
         let first = listings(12, &mut Dice::new(1, 0));
         let typical = |symbol: &str| {
             let listing = first.iter().find(|listing| listing.instrument.symbol == symbol).expect(symbol);

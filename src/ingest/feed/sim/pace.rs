@@ -1,7 +1,7 @@
-//! When things happen: arrival times with the bursts of real feeds, on an axis of elapsed nanoseconds.
+//! Arrival times of events, with the bursts of real feeds, on an axis of elapsed nanoseconds.
 //!
 //! Intensity is a multiple of the mean that changes every millisecond. Merged real feeds have a busiest second of 3 to
-//! 6 times their mean and a busiest 10 ms of near 70 times; so three things are laid over each other:
+//! 6 times their mean and a busiest 10 ms of near 70 times; so it is the sum of three parts:
 //!
 //! * a tide that drifts between 0.5 and 1.5 of its mean within seconds,
 //! * flurries, twice a second: 2 to 12 times the mean for 5 ms, then fading by 8 % a millisecond,
@@ -9,35 +9,35 @@
 //!
 //! The long-run mean is exact by construction, not by luck: the axis is work in records, an event that was worth `n`
 //! records is followed by a wait for about `n` records of work, and what bursts took in advance the tide gives back.
-//! Always: times never decrease, and depend on the seed and the records alone. Floats stay on this side of the wire; only
+//! Always: times never decrease, and depend on the seed and the records alone. Floats are not sent; only
 //! their four basic operations are used, which every machine rounds alike. Cost: some 5 ns an event and 3 ns a
 //! millisecond of the axis.
 
 use super::dice::Dice;
 
-/// How intensity changes.
+/// The shape of the intensity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
     /// Tide, flurries and storms.
     #[default]
     Bursty,
-    /// Always the mean.
+    /// Constantly the mean.
     Even,
 }
 
 const TICK_NS: u64 = 1_000_000;
-/// What fading leaves after a tick. A burst at height 1 that holds `h` ticks is worth `h + 0.92 / 0.08` ticks in all.
+/// The factor of fading in a tick. A burst at height 1 that holds `h` ticks is worth `h + 0.92 / 0.08` ticks in all.
 const FADE: f64 = 0.92;
 /// A storm of mean height 67.5 is worth 67.5 × 21.5 = 1451 ticks; two of them (one, and one follower in the mean)
 /// every 22.23 s are 13.1 % of the work.
 const STORM: Kind = Kind { least: 60, most: 75, hold_ticks: 10 };
 /// A flurry of mean height 7 is worth 7 × 16.5 = 115.5 ticks; one every 500 ms is 23.1 %.
 const FLURRY: Kind = Kind { least: 2, most: 12, hold_ticks: 5 };
-/// What the bursts leave to the tide: 1 - 0.131 - 0.231.
+/// The tide's share of the work: 1 - 0.131 - 0.231.
 const TIDE: f64 = 0.638;
-/// Work that was done early or late is made up for within about this time.
+/// Work done early or late is compensated within about this time.
 const REPAY_TICKS: f64 = 10_000.0;
-/// From one level of the tide to the next.
+/// Ticks from one level of the tide to the next.
 const TIDE_TICKS: u32 = 2_000;
 
 /// The arrival process.
@@ -108,8 +108,8 @@ impl Pace {
         if self.shape == Shape::Even {
             return;
         }
-        let made_up = 1.0 - self.ahead_ticks / REPAY_TICKS / TIDE;
-        let tide = TIDE * self.tide.advance(&mut self.dice) * made_up.clamp(0.3, 1.6);
+        let compensation = 1.0 - self.ahead_ticks / REPAY_TICKS / TIDE;
+        let tide = TIDE * self.tide.advance(&mut self.dice) * compensation.clamp(0.3, 1.6);
         let flurry = self.flurry.advance(&FLURRY, &mut self.dice);
         let storm = self.storm.advance(&STORM, &mut self.dice);
         if self.flurry.due() {
@@ -123,7 +123,7 @@ impl Pace {
         self.now = self.mean * intensity;
     }
 
-    /// Storms come one to three together: news moves everything, and then moves it again.
+    /// Ticks to the next storm. Storms come in groups of one to three, as after news.
     fn storm_gap(&mut self) -> u32 {
         if self.storm_followers > 0 {
             self.storm_followers -= 1;
@@ -154,7 +154,7 @@ impl Tide {
     }
 }
 
-/// What bursts of one kind have in common: heights in multiples of the mean.
+/// The parameters of a kind of burst: heights in multiples of the mean.
 struct Kind {
     least: u32,
     most: u32,
@@ -165,7 +165,7 @@ struct Kind {
 struct Burst {
     height: f64,
     hold_ticks: u32,
-    /// Until the next one; 0 where that has not been said.
+    /// Ticks until the next one; 0 while not set.
     wait_ticks: u32,
 }
 
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn long_run_mean_is_the_rate_whatever_an_event_is_worth() {
+    fn long_run_mean_is_the_rate_for_any_records_per_event() {
         for (seed, records) in [(1, 1), (2, 2), (3, 5)] {
             let total: u64 = bins(20_000, Shape::Bursty, seed, records, 600).iter().sum();
             assert!((11_820_000..=12_180_000).contains(&total), "{total} records in 600 s at 20,000/s");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn bursts_are_as_high_as_on_real_feeds_for_every_seed() {
+    fn bursts_are_as_high_as_on_real_feeds() {
         for seed in 0..8 {
             let bins = bins(20_000, Shape::Bursty, seed, 2, 120);
             let busiest = bins.iter().max().expect("there are bins") / 200;
@@ -233,11 +233,11 @@ mod tests {
     #[test]
     fn even_shape_has_no_bursts() {
         let bins = bins(20_000, Shape::Even, 1, 2, 20);
-        assert!(bins.iter().all(|&bin| (150..=250).contains(&bin)), "200 records in each 10 ms, near enough");
+        assert!(bins.iter().all(|&bin| (150..=250).contains(&bin)), "about 200 records in each 10 ms");
     }
 
     #[test]
-    fn seeds_differ_in_their_times_alone_too() {
+    fn seeds_differ_in_their_times_too() {
         let times = |seed| {
             let mut pace = Pace::new(20_000, Shape::Even, seed);
             (0..100).map(|_| pace.next_event_ns(2)).collect::<Vec<_>>()
