@@ -149,7 +149,7 @@ fn descriptors(process: &Process, needs: &Needs) -> Finding {
     let (cores, too_many) = (needs.cores.len(), needs.slots_per_core() > SLOTS_MAX);
     let note = too_many.then(|| {
         format!(
-            "a core's ring holds {SLOTS_MAX} connections at the most; {} need more than {cores} cores",
+            "a core's ring holds at most {SLOTS_MAX} connections; {} need more than {cores} cores",
             needs.connections
         )
     });

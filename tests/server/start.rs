@@ -62,9 +62,9 @@ fn a_file_that_is_no_recording_is_named() {
     let headless = files.write("headless.gz", &recording()[..12]);
     for (path, parts) in [
         (missing.display().to_string(), "No such file"),
-        (empty.display().to_string(), "want a recording"),
-        (text.display().to_string(), "want a recording"),
-        (headless.display().to_string(), "want a recording"),
+        (empty.display().to_string(), "expected a recording"),
+        (text.display().to_string(), "expected a recording"),
+        (headless.display().to_string(), "expected a recording"),
         (directory, "is a directory: expected a recording"),
     ] {
         assert_start_fails(
@@ -113,22 +113,22 @@ fn a_bad_flag_or_value_is_named_with_the_allowed_values() {
         (&["--heartbeat-ms", "1"], &["heartbeat_ms: 1", "10 to 60000"]),
         (&["--heartbeat-ms", "-5"], &["-5"]),
         (&["--ring-bytes", "3000000"], &["ring_bytes: 3000000", "4194304"]),
-        (&["--connections-max", "0"], &["connections_max: 0", "1 and more"]),
+        (&["--connections-max", "0"], &["connections_max: 0", "at least 1"]),
         (&["--connections-max", "4000000000"], &["connections_max: 4000000000", "1048576", "--cores"]),
         (&["--enable-echo=perhaps"], &["--enable-echo", "perhaps", "true", "false"]),
         (&["--publish-token", ""], &["publish_token"]),
         (&["--log", "tickcast=loud"], &["log", "tickcast=loud", "debug"]),
-        (&["--cores", "9999"], &["cores: core 9999", "have [0"]),
+        (&["--cores", "9999"], &["cores: core 9999", "expected"]),
         (&["--cores", "1-0"], &["cores", "1-0", "0-1"]),
         (&["--cores", "one"], &["cores", "\"one\"", "0,2-5"]),
-        (&["--cores", "0,0"], &["cores", "twice"]),
+        (&["--cores", "0,0"], &["cores", "once"]),
         (&["--cores", ""], &["cores", "0,2-5"]),
-        (&["--feed", "simulation"], &["feed", "\"simulation\"", "have sim"]),
-        (&["--feed", "sim:rat=5"], &["\"rat\"", "have instruments, rate, seed"]),
-        (&["--feed", "sim:rate=0"], &["rate=0", "1 to 5000000"]),
+        (&["--feed", "simulation"], &["feed", "\"simulation\"", "expected sim"]),
+        (&["--feed", "sim:rat=5"], &["\"rat\"", "expected instruments, rate, seed"]),
+        (&["--feed", "sim:rate=0"], &["rate: invalid value \"0\"", "1 to 5000000"]),
         (&["--feed", "sim:rate"], &["\"rate\"", "key=value"]),
         (&["--feed", "replay:"], &["replay", "FILE"]),
-        (&["--feed", "replay:x?speed=fast"], &["speed=fast", "0.1 to 1000", "max"]),
+        (&["--feed", "replay:x?speed=fast"], &["speed: invalid value \"fast\"", "0.1 to 1000", "max"]),
     ] {
         assert_start_fails(args, parts);
     }
