@@ -33,11 +33,11 @@ enum Command {
     Tap(TapArgs),
     /// Connect many subscribers and measure what they get
     Load(LoadArgs),
-    /// Say how this machine is set, what the server wants, and which file in tuning/ mends it
+    /// Check the settings of this machine, and name the files in tuning/ that fix them
     ///
-    /// Takes the settings of the server, as what is wanted follows from them. Nothing is changed. The exit code is 0
-    /// where all is well, 1 where a recommended setting is off, 3 where a required one is missing, and 2 where the
-    /// arguments or the configuration are not understood.
+    /// Takes the settings of the server, which determine the wanted values. Nothing is changed. The exit code is 0
+    /// if all is well, 1 if a recommended setting is off, 3 if a required one is missing, and 2 if the arguments or the
+    /// configuration are invalid.
     Check {
         #[command(flatten)]
         args: CheckArgs,
@@ -96,7 +96,7 @@ fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     let read = || Config::resolve(layer(args.clone())?, &machine, epoch);
     let config = read()?;
     let log = runtime::log_to_stderr(&config.log)?;
-    // Nobody reads the description where stdout is closed; that is no reason not to serve.
+    // A closed stdout is no reason not to serve.
     let _ = write!(std::io::stdout(), "tickcast {}\n{}", env!("CARGO_PKG_VERSION"), config.describe());
     runtime::serve(&config, &log, read)?;
     Ok(())
@@ -106,7 +106,7 @@ fn look(args: CheckArgs, serve: ServeArgs) -> Result<u8, Box<dyn std::error::Err
     Ok(check::check(args, layer(serve)?, &runtime::machine()?, &mut std::io::stdout().lock())?)
 }
 
-/// What flags, variables and the file say together.
+/// The merged settings of flags, variables and file.
 fn layer(args: ServeArgs) -> Result<Layer, ConfigError> {
     check_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
     let file = args.config.as_deref().map(Layer::read).transpose()?.unwrap_or_default();

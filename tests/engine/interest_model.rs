@@ -12,7 +12,7 @@ use tickcast_protocol::{Channel, ConflationInterval};
 const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "ABC", "B", "X"];
 
-/// What a client subscribes to: an instrument, or a name that need not be defined yet, by its index among the symbols,
+/// The target of a subscription: an instrument, or a name that need not be defined yet, by its index among the symbols,
 /// or a prefix by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Aim {

@@ -1,4 +1,4 @@
-//! A shard over scripted sockets: what a client must get even if it sends a request, joins or is slow at the wrong
+//! A shard over scripted sockets: clients lose nothing even if they send a request, join or are slow at the wrong
 //! moment.
 
 use std::collections::{HashMap, HashSet, VecDeque};

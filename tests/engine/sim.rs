@@ -135,7 +135,7 @@ struct Checker {
     depth: usize,
     instruments: HashMap<u32, SimulatedInstrument>,
     symbols: HashSet<String>,
-    /// SimulatedInstrument and time of the event whose LAST has not come yet.
+    /// Instrument and time of the event without its LAST record yet.
     open: Option<(u32, u64)>,
     /// The kinds of the open event's records, a digit each.
     kinds_of_event: String,

@@ -1,4 +1,4 @@
-//! Sources that fall silent, end, are lost and come back: what subscribers receive, at the time and later.
+//! Sources that fall silent, end, are lost and return: the records that subscribers receive, at the time and later.
 
 use tickcast::sequencer::SourceEnd;
 use tickcast::shard::Settings;

@@ -1,4 +1,4 @@
-//! The operator view: slow clients, who may read it, and that its numbers equal the metrics.
+//! The operator view: slow clients, access, and numbers equal to the metrics.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

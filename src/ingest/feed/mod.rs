@@ -18,7 +18,7 @@ pub trait Feed: Send {
     fn name(&self) -> &str;
 
     /// Appends what is due at `now_ns` (ns since the Unix epoch) to `batch`, as whole wire records, at most about
-    /// [`FEED_BATCH_BYTES_MAX`], and says when to call again. Sequences and `ts_recv` are left 0: the sequencer sets them.
+    /// [`FEED_BATCH_BYTES_MAX`], and returns when to call again. Sequences and `ts_recv` are 0: the sequencer sets them.
     fn poll(&mut self, now_ns: u64, batch: &mut Vec<u8>) -> Next;
 
     /// The counters so far.

@@ -48,7 +48,7 @@ impl RecordKind {
         self as u8
     }
 
-    /// The channel that carries this kind; `None` for kinds that nobody subscribes to.
+    /// The channel that carries this kind; `None` for kinds without a subscription.
     #[inline]
     pub fn channel(self) -> Option<Channel> {
         Some(match self {

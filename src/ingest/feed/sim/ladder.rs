@@ -3,7 +3,7 @@
 //! Each side always holds exactly `depth` levels: a new top removes the last level, and a removed top adds one at the
 //! end. Every change is recorded in a [`Delta`], so that a receiver that applies the deltas has the same levels.
 //! Always: both sides sorted, sizes above 0, and the best bid below the best ask. Cost: a move of `depth` levels of 16
-//! bytes at the most, some 10 ns at a depth of 10.
+//! bytes at most, some 10 ns at a depth of 10.
 
 use tickcast_protocol::BookSide;
 

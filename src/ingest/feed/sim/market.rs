@@ -20,10 +20,10 @@ use tickcast_protocol::{BookAction, BookSide, Instrument, RecordKind, Side};
 
 /// Greatest spread.
 const SPREAD_TICKS_MAX: i64 = 3;
-/// Chances in 1024 that the price is pushed up, at the most that the pull towards home adds or subtracts. Together with
-/// the lean it stays inside 0 to 1024: neither direction is ever certain before half of the price is lost.
+/// Greatest change of the chance of an upward step, in 1024ths, by the pull towards home. Together with the lean the chance
+/// stays inside 0 to 1024: neither direction is ever certain before half of the price is lost.
 const PULL_MAX: i64 = 380;
-/// And what the lean of the order flow adds or subtracts.
+/// Greatest change of the same chance by the lean of the order flow.
 const LEAN_MAX: u32 = 96;
 
 /// All instruments and the random generator that moves them.

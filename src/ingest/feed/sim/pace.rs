@@ -9,7 +9,7 @@
 //!
 //! The long-run mean is exact by construction, not by luck: the axis is work in records, an event that was worth `n`
 //! records is followed by a wait for about `n` records of work, and what bursts took in advance the tide gives back.
-//! Always: times never decrease, and depend on the seed and the records alone. Floats are not sent; only
+//! Always: times never decrease, and depend on the seed and the records only. Floats are not sent; only
 //! their four basic operations are used, which every machine rounds alike. Cost: some 5 ns an event and 3 ns a
 //! millisecond of the axis.
 
