@@ -12,8 +12,8 @@
 //! ```
 //!
 //! What always holds: readers never panic and never read beyond the record. They take one whole record, as [`records`]
-//! yields them, return `None` if the body is cut short, and ignore what a later version appended to it. [`check`](check()) is
-//! strict: it is for what publishers send.
+//! yields them, return `None` if the body is cut short, and ignore what a later version appended to it.
+//! [`check`](check()) is strict: it is for the records of publishers.
 //!
 //! Cost: writing a quote is eight stores; reading a header is one bounds check and six loads.
 
