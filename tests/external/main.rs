@@ -1,6 +1,7 @@
 //! Programs that are not part of the project, each against the real server: browsers, WebSocket and SSE clients, proxies.
 //!
-//! A program that is not installed is reported as skipped.
+//! A program that is not installed is reported as skipped. One test measures the page: the others hold the shared side of
+//! `tickcast_test_support::exclusive`, so that none of them runs beside it.
 
 mod browser;
 mod interop;

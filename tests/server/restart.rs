@@ -1,45 +1,31 @@
 //! A killed server or publisher that is started again. Clients reconnect with their tokens, learn that the epoch is a new
 //! one, and have the current values again.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tickcast_protocol::Side;
 use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
+use tickcast_protocol::record::{Quote, RecordKind, Trade};
 use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::{Client, Received, records_of};
+use tickcast_test_support::publisher::{Publisher, quote, trade};
 use tickcast_test_support::server::{Program, Server};
 
 const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
 
-/// Publishes quotes and trades of two instruments whose prices begin at `from`.
-struct Publisher(Client);
+/// A publisher of A and B.
+fn connect_publisher(server: &Server) -> Publisher {
+    let mut publisher = Publisher::connect(server, "t");
+    assert_eq!(publisher.define(&["A", "B"]), [1, 2]);
+    publisher
+}
 
-impl Publisher {
-    fn open(server: &Server) -> Self {
-        let mut client = Client::connect(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
-        let define = |symbol| json!({"symbol": symbol, "venue": "here", "px_exp": -2, "sz_exp": -2});
-        client.send_text(&json!({"op": "define", "id": 1, "instruments": [define("A"), define("B")]}).to_string());
-        assert_eq!(client.reply()["type"], "defined");
-        Self(client)
-    }
-
-    fn publish(&mut self, from: i64, count: i64) {
-        for px in from..from + count {
-            let mut body = Vec::new();
-            for instrument in 1..=2 {
-                let header = |kind| RecordHeader::of_feed(kind, instrument, 0);
-                Quote { bid_px: px, bid_sz: 1, ask_px: px + 1, ask_sz: 1 }
-                    .encode(&header(RecordKind::Quote), &mut body);
-                Trade { px, sz: 1, trade_id: px as u64, side: Side::Buy }.encode(&header(RecordKind::Trade), &mut body);
-            }
-            let mut packet =
-                PacketHeader { flags: 0, count: 4, epoch: 0, position: 0.into(), ts_send: 0 }.encode().to_vec();
-            packet.extend(body);
-            self.0.send(tungstenite::Message::binary(packet));
-        }
+/// Publishes a quote and a trade of A and B at each price.
+fn publish(publisher: &mut Publisher, prices: Range<i64>) {
+    for px in prices {
+        publisher.publish(&[quote(1, px), trade(1, px), quote(2, px), trade(2, px)]);
     }
 }
 
@@ -96,16 +82,16 @@ fn wait_for_state(server: &Server, state: &str) {
 #[test]
 fn after_a_restart_clients_get_a_snapshot_of_the_new_epoch() {
     let server = Server::start(PUBLISHING);
-    let mut publisher = Publisher::open(&server);
+    let mut publisher = connect_publisher(&server);
     let mut client = server.client();
     client.send_text(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["A","B"]}"#);
-    publisher.publish(100, 50);
+    publish(&mut publisher, 100..150);
     let (token, bid_px) = read_to(&mut client, 149);
     assert_eq!(bid_px, 149);
 
     // A client that lost its connection gets the records that it missed.
     drop(client);
-    publisher.publish(150, 10);
+    publish(&mut publisher, 150..160);
     let mut client = server.client();
     let response = resume(&mut client, token);
     assert_eq!((&response["how"], &response["from"]), (&json!("replay"), &json!(token.1 + 1)), "{response}");
@@ -116,23 +102,23 @@ fn after_a_restart_clients_get_a_snapshot_of_the_new_epoch() {
     assert_eq!(server.stop(Signal::KILL).code, None);
     drop((client, publisher));
     let server = start_again(address);
-    let mut publisher = Publisher::open(&server);
-    publisher.publish(200, 5);
+    let mut publisher = connect_publisher(&server);
+    publish(&mut publisher, 200..205);
     server.wait_for_metric("tickcast_sequencer_records_total", |records| records == 2 + 5 * 4);
     let mut client = server.client();
     let response = resume(&mut client, token);
     assert_eq!((&response["type"], &response["how"]), (&json!("resumed"), &json!("snapshot")), "{response}");
     let ((epoch, _), bid_px) = read_to(&mut client, 204);
     assert!(epoch != token.0 && bid_px == 204, "epoch {epoch} after {}, bid {bid_px}", token.0);
-    publisher.publish(205, 1);
+    publish(&mut publisher, 205..206);
     assert_eq!(read_to(&mut client, 205).1, 205, "live");
 }
 
 #[test]
 fn instruments_of_a_killed_publisher_are_stale_until_it_is_back() {
     let server = Server::start(PUBLISHING);
-    let mut publisher = Publisher::open(&server);
-    publisher.publish(100, 1);
+    let mut publisher = connect_publisher(&server);
+    publish(&mut publisher, 100..101);
     let mut subscriber = server.subscriber(&["trade"], &["A"]);
     assert_eq!(subscriber.record().header.sequence.get(), 1);
     // Without a close frame, like a killed process.
@@ -140,8 +126,8 @@ fn instruments_of_a_killed_publisher_are_stale_until_it_is_back() {
     server.wait_for_metric("tickcast_stale_instruments", |stale| stale == 2);
     server.wait_for_metric("tickcast_source_losses_total", |losses| losses == 1);
     wait_for_state(&server, "stale");
-    let mut publisher = Publisher::open(&server);
-    publisher.publish(101, 1);
+    let mut publisher = connect_publisher(&server);
+    publish(&mut publisher, 101..102);
     assert_eq!(subscriber.record().header.sequence.get(), 2, "sequences continue");
     assert_eq!(subscriber.states, [(1, 'S'), (0, 'S'), (0, 'L'), (1, 'L')]);
     server.wait_for_metric("tickcast_stale_instruments", |stale| stale == 0);

@@ -4,11 +4,9 @@ use std::io::Write;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tickcast_protocol::Side;
-use tickcast_protocol::packet::PacketHeader;
-use tickcast_protocol::record::{Quote, RecordHeader, RecordKind, Trade};
 use tickcast_test_support::client::{Client, Received};
 use tickcast_test_support::http::send_request;
+use tickcast_test_support::publisher::{Publisher, QUOTE, numbers, record, trade};
 use tickcast_test_support::server::{Program, SMALL_MARKET, Server, WatchedServer};
 use tickcast_test_support::sse::{Event, SseClient};
 
@@ -18,31 +16,23 @@ const JSON: (&str, &str) = ("sec-websocket-protocol", "tickcast.v1+json");
 const ACCEPT: &str = "Accept: text/event-stream\r\n";
 
 /// Publishes A with two decimals and B in thousands.
-struct Publisher(Client);
+struct Market(Publisher);
 
-impl Publisher {
+impl Market {
     fn open(server: &Server) -> Self {
-        let mut client = Client::connect(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
+        let mut publisher = Publisher::connect(server, "t");
         let define = |symbol, px_exp| json!({"symbol": symbol, "venue": "here", "px_exp": px_exp, "sz_exp": -3});
         let define = json!({"op": "define", "id": 1, "instruments": [define("A", -2), define("B", 3)]});
-        client.send_text(&define.to_string());
-        assert_eq!(client.reply()["type"], "defined");
-        Self(client)
+        publisher.0.send_text(&define.to_string());
+        assert_eq!(publisher.0.reply()["type"], "defined");
+        Self(publisher)
     }
 
-    /// A quote and a trade of each instrument.
+    /// Publishes a quote and a trade of each instrument. At odd prices there is no ask.
     fn publish(&mut self, px: i64) {
-        let mut body = Vec::new();
-        for instrument in 1..=2 {
-            let header = |kind| RecordHeader::of_feed(kind, instrument, 5);
-            let ask_px = if px % 2 == 0 { px + 1 } else { i64::MIN };
-            Quote { bid_px: px, bid_sz: 1500, ask_px, ask_sz: 2 }.encode(&header(RecordKind::Quote), &mut body);
-            Trade { px, sz: 1, trade_id: px as u64, side: Side::Buy }.encode(&header(RecordKind::Trade), &mut body);
-        }
-        let mut packet =
-            PacketHeader { flags: 0, count: 4, epoch: 0, position: 0.into(), ts_send: 0 }.encode().to_vec();
-        packet.extend(body);
-        self.0.send(tungstenite::Message::binary(packet));
+        let ask_px = if px % 2 == 0 { px + 1 } else { i64::MIN };
+        let quote = |instrument| record(QUOTE, instrument, 5, &numbers(&[px, 1500, ask_px, 2]));
+        self.0.publish(&[quote(1), trade(1, px), quote(2), trade(2, px)]);
     }
 }
 
@@ -148,9 +138,9 @@ fn without_token(mut record: Value) -> Value {
 #[test]
 fn both_equal_the_polled_snapshot() {
     let server = Server::start(PUBLISHING);
-    let mut publisher = Publisher::open(&server);
-    publisher.publish(12_345);
-    publisher.publish(12_346);
+    let mut market = Market::open(&server);
+    market.publish(12_345);
+    market.publish(12_346);
     let mut first = SseClient::connect(server.address, "/v1/sse?symbols=B", "");
     while first.until_message("trade")["trade_id"] != 12_346 {}
     let polled = server.get("/v1/snapshot/B").json();
@@ -173,7 +163,7 @@ fn both_equal_the_polled_snapshot() {
     }
     let token = &event.messages()[2]["packet"];
     assert_eq!(event.id, Some(format!("{}-{}", token["epoch"], token["position"])));
-    publisher.publish(12_347);
+    market.publish(12_347);
     let quote = source.until_message("quote");
     assert_eq!(
         (&quote["bid_px"], &quote["bid_sz"], &quote["ask_px"]),
@@ -249,17 +239,17 @@ fn read_messages(client: &mut Client, sequences: &mut std::collections::HashMap<
 #[test]
 fn an_sse_client_resumes_from_its_last_event() {
     let server = Server::start(PUBLISHING);
-    let mut publisher = Publisher::open(&server);
+    let mut market = Market::open(&server);
     let path = "/v1/sse?symbols=A&channels=trade";
     let mut source = SseClient::connect(server.address, path, "");
     assert_eq!(source.until_message("subscribed")["count"], 1);
     let mut last = 0;
     for round in 1..=5 {
-        publisher.publish(20 * round - 19);
+        market.publish(20 * round - 19);
         read_trades(&mut source, &mut last, 20 * round as u64 - 19);
         let line = format!("Last-Event-ID: {}\r\n", source.last_event_id());
         drop(source);
-        (20 * round - 18..=20 * round).for_each(|px| publisher.publish(px));
+        (20 * round - 18..=20 * round).for_each(|px| market.publish(px));
         source = SseClient::connect(server.address, path, &line);
         let resumed = source.until_message("resumed");
         assert_eq!((&resumed["how"], &resumed["id"]), (&json!("replay"), &json!(1)), "{resumed}");
@@ -267,7 +257,7 @@ fn an_sse_client_resumes_from_its_last_event() {
     }
     // A reloaded page cannot set the header, and sends its id in the query.
     let path = format!("{path}&last_event_id={}", source.last_event_id());
-    publisher.publish(101);
+    market.publish(101);
     let mut source = SseClient::connect(server.address, &path, "");
     assert_eq!(source.until_message("resumed")["how"], "replay");
     read_trades(&mut source, &mut last, 101);
@@ -276,8 +266,8 @@ fn an_sse_client_resumes_from_its_last_event() {
 #[test]
 fn an_unknown_last_event_id_gets_a_snapshot() {
     let server = Server::start(PUBLISHING);
-    let mut publisher = Publisher::open(&server);
-    publisher.publish(1);
+    let mut market = Market::open(&server);
+    market.publish(1);
     SseClient::connect(server.address, "/v1/sse?symbols=A", "").until_message("trade");
     for id in ["1-1", "0-0", "not-an-id", "42", "", "4294967295-18446744073709551615"] {
         let mut source = SseClient::connect(server.address, "/v1/sse?symbols=A", &format!("Last-Event-ID: {id}\r\n"));
@@ -291,15 +281,15 @@ fn an_unknown_last_event_id_gets_a_snapshot() {
 fn after_a_restart_an_sse_client_gets_a_snapshot() {
     let server = Server::start(PUBLISHING);
     let address = server.address;
-    let mut publisher = Publisher::open(&server);
-    publisher.publish(7);
+    let mut market = Market::open(&server);
+    market.publish(7);
     let mut source = SseClient::connect(address, "/v1/sse?symbols=A", "");
     source.until_message("trade");
     let line = format!("{ACCEPT}Last-Event-ID: {}\r\n", source.last_event_id());
     server.stop(Signal::KILL);
     let server = Server::spawn(Program::command(&[&["--listen", &address.to_string()], PUBLISHING].concat()));
-    let mut publisher = Publisher::open(&server);
-    publisher.publish(9);
+    let mut market = Market::open(&server);
+    market.publish(9);
     let mut source = SseClient::connect(address, "/v1/sse?symbols=A", &line);
     assert_eq!(source.until_message("resumed")["how"], "snapshot");
     // The record of the publisher may come after the snapshot.
@@ -325,15 +315,15 @@ fn an_sse_client_of_an_unknown_symbol_gets_it_once_it_is_defined() {
     assert_eq!(client.reply()["type"], "welcome");
     assert_eq!(client.reply()["unknown"], json!(["A"]));
     assert_eq!(client.reply()["id"], 2);
-    let mut publisher = Publisher::open(&server);
-    (1..=5).for_each(|px| publisher.publish(px));
+    let mut market = Market::open(&server);
+    (1..=5).for_each(|px| market.publish(px));
     for source in &mut early {
         let definition = source.until_message("definition");
         assert_eq!((&definition["symbol"], &definition["px_exp"]), (&json!("A"), &json!(-2)));
         // Every trade of A, and none of B.
         read_trades(source, &mut 0, 5);
     }
-    publisher.publish(6);
+    market.publish(6);
     for source in &mut early {
         while source.until_message("quote")["bid_px"] != "0.06" {}
     }
@@ -355,13 +345,13 @@ fn same_interest_shares_one_audience_regardless_of_definition_order() {
     let path = "/v1/sse?symbols=A,NEVER";
     let mut early = SseClient::connect(server.address, path, "");
     early.until_message("subscribed");
-    let mut publisher = Publisher::open(&server);
-    publisher.publish(1);
+    let mut market = Market::open(&server);
+    market.publish(1);
     early.until_message("quote");
     let mut late = SseClient::connect(server.address, path, "");
     assert_eq!(late.until_message("subscribed")["unknown"], json!(["NEVER"]));
     assert_eq!(late.until_message("quote")["flags"], json!(["snapshot"]));
-    publisher.publish(2);
+    market.publish(2);
     for source in [&mut early, &mut late] {
         while source.until_message("trade")["trade_id"] != 2 {}
     }
@@ -373,8 +363,8 @@ fn same_interest_shares_one_audience_regardless_of_definition_order() {
 fn an_sse_client_that_resumes_before_its_publisher_gets_all_its_records() {
     let server = Server::start(PUBLISHING);
     let address = server.address;
-    let mut publisher = Publisher::open(&server);
-    publisher.publish(7);
+    let mut market = Market::open(&server);
+    market.publish(7);
     let path = "/v1/sse?symbols=A";
     let mut source = SseClient::connect(address, path, "");
     source.until_message("trade");
@@ -394,8 +384,8 @@ fn an_sse_client_that_resumes_before_its_publisher_gets_all_its_records() {
     let id = line(&goes);
     drop(goes);
     let mut again = resume(&id, "replay");
-    let mut publisher = Publisher::open(&server);
-    (1..=3).for_each(|px| publisher.publish(px));
+    let mut market = Market::open(&server);
+    (1..=3).for_each(|px| market.publish(px));
     read_trades(&mut stays, &mut 0, 3);
     read_trades(&mut again, &mut 0, 3);
     let mut returns = SseClient::connect(address, path, &id);

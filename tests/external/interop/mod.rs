@@ -6,11 +6,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 use tickcast_test_support::DEADLINE;
+use tickcast_test_support::exclusive::shared;
+use tickcast_test_support::paths;
 use tickcast_test_support::server::Server;
 
 const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -38,8 +39,8 @@ fn is_available(program: &str, args: &[&str]) -> bool {
 
 /// Runs a script against a server; returns its results.
 fn run(server: &Server, program: &str, script: &str, deflate: &str) -> Value {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let script = Path::new(root).join("tests/external/interop").join(script);
+    let root = paths::repository();
+    let script = root.join("tests/external/interop").join(script);
     let url = format!("ws://{}", server.address);
     let mut command = Command::new(program);
     let output = command.arg(script).args([&url, deflate]).current_dir(root).output().expect("it started before");
@@ -70,7 +71,8 @@ fn with_and_without(program: &str, script: &str, agreed: &str) {
 
 #[test]
 fn npm_ws_reads_stream_and_echo() {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/node_modules/ws");
+    let _machine = shared();
+    let module = paths::repository().join("target/interop/node_modules/ws");
     if is_available("node", &["-e", &format!("require({:?})", module.display().to_string())]) {
         // ws reports the name of the negotiated extension without its parameters.
         with_and_without("node", "ws.cjs", "permessage-deflate");
@@ -79,7 +81,8 @@ fn npm_ws_reads_stream_and_echo() {
 
 #[test]
 fn npm_eventsource_reconnects_without_a_gap() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let _machine = shared();
+    let root = paths::repository();
     let module = root.join("target/interop/node_modules/eventsource/package.json");
     if is_available("node", &["-e", &format!("require({:?})", module.display().to_string())]) {
         let server = server("off");
@@ -94,6 +97,7 @@ fn npm_eventsource_reconnects_without_a_gap() {
 
 #[test]
 fn curl_reads_events() {
+    let _machine = shared();
     if !is_available("curl", &["--version"]) {
         return;
     }
@@ -110,7 +114,8 @@ fn curl_reads_events() {
 
 #[test]
 fn python_websockets_reads_stream_and_echo() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/python");
+    let _machine = shared();
+    let folder = paths::repository().join("target/interop/python");
     let import =
         format!("import sys; sys.path.insert(0, {:?}); import websockets.sync.client", folder.display().to_string());
     if is_available("python3", &["-c", &import]) {
@@ -120,6 +125,7 @@ fn python_websockets_reads_stream_and_echo() {
 
 #[test]
 fn browser_reads_stream_and_echo() {
+    let _machine = shared();
     let Some(browser) = ["chromium", "chromium-browser", "google-chrome"]
         .into_iter()
         .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()))
@@ -202,7 +208,8 @@ fn answer(stream: TcpStream) -> Option<Value> {
 
 #[test]
 fn websocat_reads_echo() {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/bin/websocat");
+    let _machine = shared();
+    let built = paths::repository().join("target/interop/bin/websocat");
     let program = if built.exists() { built.display().to_string() } else { "websocat".to_owned() };
     if !is_available(&program, &["--version"]) {
         return;

@@ -13,8 +13,8 @@ use rustix::process::Signal;
 use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::{Client, Subscriber};
 use tickcast_test_support::http::{Response, connect, connect_from, send_request, upgrade_request};
+use tickcast_test_support::publisher::{Publisher, quote};
 use tickcast_test_support::server::{Program, SMALL_MARKET, Server};
-use tungstenite::Message;
 
 /// The limits apply to the clients' own addresses: the proxy connects from 127.0.1.1 to 127.0.1.4, and is trusted.
 const ARGS: &[&str] = &["--trusted-proxies", "127.0.1.0/24", "--addresses-exempt", "127.0.0.1"];
@@ -162,23 +162,11 @@ fn limits_apply_to_the_clients_own_addresses(kind: Kind) {
     }
 }
 
-/// Defines one instrument with prices in cents; returns a function that publishes its bid.
-fn publisher(server: &Server) -> impl FnMut(i64) + use<> {
-    let mut client = Client::connect(server.address, "/v1/publish?token=secret", &[]);
-    let define = r#"{"op":"define","id":1,"instruments":[{"symbol":"A-USD","venue":"test","px_exp":-2,"sz_exp":0}]}"#;
-    client.send_text(define);
-    let instrument = client.reply()["instruments"][0]["instrument"].as_u64().expect("an id") as u32;
-    move |bid| {
-        let body = [bid, 1, bid + 1, 1].map(i64::to_le_bytes).concat();
-        let record = [&[8, 0, 1, 0x80][..], &instrument.to_le_bytes(), &[0; 24], &body].concat();
-        client.send(Message::binary([&[1, 0, 1, 0][..], &[0; 20], &record].concat()));
-    }
-}
-
 fn events_are_not_buffered(kind: Kind) {
     let server = server("none", &[]);
-    let mut publish = publisher(&server);
-    publish(100);
+    let mut publisher = Publisher::connect(&server, "secret");
+    let id = publisher.define(&["A-USD"])[0];
+    publisher.publish(&[quote(id, 100)]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
     let mut stream = connect(proxy.http);
     let path = "/v1/sse?symbols=A-USD&channels=quote";
@@ -186,7 +174,7 @@ fn events_are_not_buffered(kind: Kind) {
     let mut received = String::new();
     // One price at a time: a buffered event would wait for the next price, which would never come.
     for (bid, text) in [(100, "\"1.00\""), (101, "\"1.01\""), (102, "\"1.02\"")] {
-        publish(bid);
+        publisher.publish(&[quote(id, bid)]);
         let mut part = [0; 4096];
         while !received.contains(text) {
             let read = stream.read(&mut part).expect("an event");

@@ -4,11 +4,13 @@ use std::fs::{read_to_string, write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::RwLockReadGuard;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use tickcast_test_support::DEADLINE;
+use tickcast_test_support::exclusive::shared;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -22,6 +24,8 @@ pub struct Proxy {
     /// `None` where there is no certificate: openssl is not installed.
     pub https: Option<SocketAddr>,
     folder: tempfile::TempDir,
+    /// The test that measures the page does not run beside a proxy.
+    _machine: RwLockReadGuard<'static, ()>,
 }
 
 impl Proxy {
@@ -45,7 +49,7 @@ impl Proxy {
             .stderr(log)
             .spawn()
             .expect("the program starts");
-        let mut proxy = Self { child, http, https: has_tls.then_some(https), folder };
+        let mut proxy = Self { child, http, https: has_tls.then_some(https), folder, _machine: shared() };
         proxy.wait_ready();
         Some(proxy)
     }
