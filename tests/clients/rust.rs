@@ -227,7 +227,7 @@ fn invalid_urls_and_refused_upgrades_have_clear_messages() {
     assert_eq!(error.to_string(), "invalid URL \"http://127.0.0.1\": expected the scheme ws://");
     let error = connect(&format!("{}/v1/nowhere", server.address));
     assert!(
-        error.to_string().starts_with("the server refused the connection: 404 Not Found: nothing is at"),
+        error.to_string().starts_with("the server refused the connection: 404 Not Found: path \"/v1/nowhere\""),
         "{error}"
     );
     assert!(error.is_final());
