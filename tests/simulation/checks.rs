@@ -24,6 +24,7 @@ impl World {
         }
         let mut first: HashMap<_, (usize, Vec<Range>)> = HashMap::new();
         for client in self.clients.iter().filter(|client| client.node == index && is_quiet(client)) {
+            self.about = Some((index, client.conn));
             let conn = &io.conns[client.conn];
             let member = conn.slot_id.is_some() && !conn.cut && conn.to_server.is_empty();
             let joined_ns = if client.oracle.conflates() { JOINED_NS } else { 0 };
@@ -40,6 +41,7 @@ impl World {
                 first.insert((client.oracle.interest, client.encoding), (client.conn, sent));
             }
         }
+        self.about = None;
     }
 
     /// The feed stops; every client that reads must get everything.
@@ -145,6 +147,7 @@ impl World {
             nothing_is_left(node);
             let (counters, tally) = (node.shard.counters(), node.shard.io().tally);
             self.seen.slow_closed += counters.get(Counter::SlowClosed);
+            self.seen.unsubscribed_closed += counters.get(Counter::SubscribeTimeouts);
             self.seen.violations += counters.get(Counter::Violations);
             self.seen.overruns += counters.get(Counter::Overruns);
             self.seen.cut_sends += tally.short_sends;

@@ -49,6 +49,7 @@ pub struct Client {
     /// Its format, and the window of the compression that it negotiated.
     pub encoding: Encoding,
     pub oracle: Oracle,
+    opened_ns: u64,
     pub reading: Reading,
     /// Did not read for a time.
     pub paused: bool,
@@ -73,7 +74,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(node: usize, conn: usize, encoding: Encoding) -> Self {
+    pub fn new(node: usize, conn: usize, encoding: Encoding, opened_ns: u64) -> Self {
         let mut oracle = Oracle::default();
         oracle.sides_apart = encoding.format != Format::Binary;
         oracle.waits_for_names = encoding.format == Format::Events;
@@ -82,6 +83,7 @@ impl Client {
             conn,
             encoding,
             oracle,
+            opened_ns,
             reading: Reading::Always,
             paused: false,
             over: false,
@@ -106,6 +108,11 @@ impl Client {
     /// True for a WebSocket client, false for an SSE client.
     pub fn is_websocket(&self) -> bool {
         self.encoding.format != Format::Events
+    }
+
+    /// True for a WebSocket client that has been there for `ns` and has had no subscription yet.
+    pub fn has_wanted_nothing_for(&self, ns: u64, now_ns: u64) -> bool {
+        self.is_websocket() && !self.oracle.has_subscribed && now_ns - self.opened_ns >= ns
     }
 
     /// Reads what the socket delivered.

@@ -93,6 +93,7 @@ seen! {
     cut_sends: "Sends that were cut.",
     resets: "Connections that broke.",
     slow_closed: "Clients closed as too slow.",
+    unsubscribed_closed: "Clients closed because they had subscribed to nothing.",
     whole: "Subscriptions that were complete at rest.",
     calm_values: "Values of a conflated subscription whose interval was checked.",
     prompt_values: "Values that were checked to have come at their interval boundary.",

@@ -16,6 +16,7 @@ pub fn settings(plan: &Plan) -> Settings {
         ping_interval_ms: 2000,
         idle_timeout_ms: IDLE_TIMEOUT_MS as u32,
         slow_timeout_ms: SLOW_TIMEOUT_MS as u32,
+        subscribe_timeout_ms: SUBSCRIBE_TIMEOUT_MS as u32,
         tick_bytes_max: plan.tick_bytes_max,
         answers_bytes_max: plan.answers_bytes_max,
         requests_per_s: 10_000,
@@ -26,6 +27,7 @@ pub fn settings(plan: &Plan) -> Settings {
 
 pub const IDLE_TIMEOUT_MS: u64 = 8000;
 pub const SLOW_TIMEOUT_MS: u64 = 3000;
+pub const SUBSCRIBE_TIMEOUT_MS: u64 = 5000;
 
 pub struct Node {
     index: usize,

@@ -98,6 +98,8 @@ pub struct Oracle {
     reached: u64,
     replayed: u64,
     pub welcomed: bool,
+    /// A subscription has been answered, even if nothing is left of it.
+    pub has_subscribed: bool,
     /// A snapshot or replay was announced whose last packet has not come.
     awaits_caught_up: bool,
     /// The resume that is answered with history, and what it is for.
@@ -253,6 +255,7 @@ impl Oracle {
         unknown: &[String],
         truth: &Truth,
     ) -> Vec<(u32, Channel)> {
+        self.has_subscribed = true;
         let mut new = Vec::new();
         if self.items.is_empty() {
             // The client was not sent the state of the feed meanwhile; if it is not live, it is sent again.

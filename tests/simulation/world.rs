@@ -11,7 +11,7 @@ use tickcast_protocol::ws::deflate::WindowBits;
 
 use crate::client::{Client, Reading, Wish, frame};
 use crate::feed::{Feed, History};
-use crate::node::{IDLE_TIMEOUT_MS, Node, SLOW_TIMEOUT_MS};
+use crate::node::{IDLE_TIMEOUT_MS, Node, SLOW_TIMEOUT_MS, SUBSCRIBE_TIMEOUT_MS};
 use crate::oracle::Truth;
 use crate::plan::Plan;
 use crate::stream::HEAD;
@@ -180,7 +180,7 @@ impl World {
             return false;
         };
         self.trail.add(Event::Opened { node: index, conn, slot: slot_id.index });
-        let mut client = Client::new(index, conn, encoding);
+        let mut client = Client::new(index, conn, encoding, self.now_ns);
         if self.plan.answers_bytes_max < 64 * 1024 {
             client.deserves.push(1008);
         }
@@ -342,6 +342,9 @@ impl World {
                 client.deserves.push(4002);
             }
             if client.is_websocket() && conn.silent_ns >= (IDLE_TIMEOUT_MS - 100) * MS {
+                client.deserves.push(1008);
+            }
+            if client.has_wanted_nothing_for(SUBSCRIBE_TIMEOUT_MS * MS, self.now_ns) {
                 client.deserves.push(1008);
             }
             let most = if self.dice.chance(100) { self.dice.below(2000) as usize } else { usize::MAX };
