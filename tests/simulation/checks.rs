@@ -49,9 +49,11 @@ impl World {
         self.plan.sleeps = 0;
         for node in &mut self.nodes {
             node.asleep = 0;
+            node.link = None;
             let io = node.shard.io_mut();
             io.faults = Faults { shuffled: io.faults.shuffled, ..Faults::default() };
         }
+        self.clients.iter_mut().for_each(|client| client.rate = None);
         while self.resyncing || self.nodes.iter().any(|node| node.shard.has_new_records()) {
             self.now_ns += MS / 10;
             self.tick();

@@ -7,6 +7,7 @@ use tickcast_protocol::{Channel, ConflationInterval, Token, sse};
 
 use crate::Dice;
 use crate::feed::name_of;
+use crate::network::ByteRate;
 use crate::oracle::{Ask, Oracle, Resume, Truth};
 use crate::stream::{Stream, StreamItem};
 use crate::text::TextReader;
@@ -51,6 +52,8 @@ pub struct Client {
     pub oracle: Oracle,
     opened_ns: u64,
     pub reading: Reading,
+    /// Of a client that reads slowly as long as it is there.
+    pub rate: Option<ByteRate>,
     /// Did not read for a time.
     pub paused: bool,
     /// Took a close frame, or its connection ended.
@@ -85,6 +88,7 @@ impl Client {
             oracle,
             opened_ns,
             reading: Reading::Always,
+            rate: None,
             paused: false,
             over: false,
             may_break: false,
@@ -103,6 +107,24 @@ impl Client {
     /// True if it reads, and nothing has ended it.
     pub fn is_there(&self) -> bool {
         !self.over && self.reading == Reading::Always
+    }
+
+    /// True if its connection is open and it reads at this time: one that has stopped goes on when its time has come.
+    pub fn is_reading(&self, now_ns: u64) -> bool {
+        let stopped = matches!(self.reading, Reading::Not { until_ns } if now_ns < until_ns);
+        !self.over && !stopped
+    }
+
+    /// Bytes that it reads now at the most.
+    pub fn allowed(&mut self, now_ns: u64) -> usize {
+        self.rate.as_mut().map_or(usize::MAX, |rate| rate.allowed(now_ns))
+    }
+
+    /// Notes how many it has read.
+    pub fn spend(&mut self, bytes: usize) {
+        if let Some(rate) = &mut self.rate {
+            rate.spend(bytes);
+        }
     }
 
     /// True for a WebSocket client, false for an SSE client.

@@ -10,6 +10,7 @@ mod client;
 mod contract;
 mod feed;
 mod io;
+mod network;
 mod node;
 mod oracle;
 mod plan;
@@ -90,6 +91,8 @@ seen! {
     pings: "Pings of the server.",
     interval_changes: "Subscriptions whose interval was changed.",
     overruns: "Shards that were lapped.",
+    stalls: "Times that all clients stopped reading.",
+    rationed: "Reads that a client's or a link's rate cut short.",
     cut_sends: "Sends that were cut.",
     resets: "Connections that broke.",
     slow_closed: "Clients closed as too slow.",

@@ -6,6 +6,7 @@ use tickcast::shard::{Settings, Shard};
 
 use crate::Dice;
 use crate::io::SimIo;
+use crate::network::ByteRate;
 use crate::plan::Plan;
 use crate::planted_bug::{Relay, Trigger};
 
@@ -33,6 +34,8 @@ pub struct Node {
     index: usize,
     pub shard: Shard<SimIo>,
     pub relay: Option<Relay>,
+    /// What its clients share, if the plan limits it.
+    pub link: Option<ByteRate>,
     /// Positions between which the shard was overrun; the last range may be open.
     pub overruns: Vec<(u64, u64)>,
     overrun_open: bool,
@@ -47,7 +50,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(index: usize, plan: &Plan, ring: Reader, dice: &mut Dice, seed: u64) -> Self {
+    pub fn new(index: usize, plan: &Plan, ring: Reader, dice: &mut Dice, seed: u64, now_ns: u64) -> Self {
         let trigger = Trigger::new(plan.planted, 20 + dice.below(60));
         let (relay, ring) = match plan.planted {
             Some(bug) if bug.is_of_ring() => {
@@ -61,6 +64,7 @@ impl Node {
             index,
             shard: Shard::new(settings(plan), io, ring),
             relay,
+            link: (plan.network.link_rate > 0).then(|| ByteRate::new(plan.network.link_rate, now_ns)),
             overruns: Vec::new(),
             overrun_open: false,
             drained_position: 0,

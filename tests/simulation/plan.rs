@@ -67,6 +67,20 @@ pub struct Plan {
     pub interests: u32,
     /// All clients send one request at the beginning, and then hardly any.
     pub crowd: bool,
+    pub network: Network,
+}
+
+/// How slowly clients read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Network {
+    /// All clients stop reading, per step in 1024ths, for so long at the most.
+    pub stalls: u32,
+    pub stall_ms: u32,
+    /// Bytes in a millisecond that all clients of a shard share; 0: no limit.
+    pub link_rate: u32,
+    /// Clients in 1024ths that are slow for ever, and what each of them reads in a millisecond.
+    pub slow: u32,
+    pub slow_rate: u32,
 }
 
 impl Plan {
@@ -97,6 +111,7 @@ impl Plan {
             feed_faults: 0,
             interests: 0,
             crowd: false,
+            network: Network::default(),
         }
     }
 
@@ -114,6 +129,7 @@ impl Plan {
         let mut wild = |most: u32| if dice.chance(512) { 0 } else { dice.below(most) };
         let (requests, storm, pauses, sleeps) = (4 + wild(150), 1 + wild(40), wild(20), wild(60));
         let (leaves, garbage, returns, feed_faults) = (wild(8), wild(6), wild(200), wild(30));
+        let network = Self::network(&mut Dice::new(seed ^ 9 << 32));
         let (burst, slots, interests) = (1 + wild(100), wild(8), wild(9));
         Self {
             faults,
@@ -126,7 +142,8 @@ impl Plan {
             feed_size: if fat { 200 } else { 1 + dice.below(20) },
             burst: if clients < 100 { burst } else { 1 + burst / 3 },
             ring_bytes: 1 << (if fat { 17 } else { 15 } + dice.below(5)),
-            socket_bytes: 1 << (10 + dice.below(9)),
+            // A slow client is to read many times what its socket holds.
+            socket_bytes: 1 << (10 + dice.below(9)).min(if network.slow > 0 { 13 } else { u32::MAX }),
             tick_bytes_max: if dice.chance(300) { 1 + dice.below(2000) as usize } else { 256 * 1024 },
             answers_bytes_max: if dice.chance(300) { 1 + dice.below(4000) as usize } else { 64 * 1024 },
             lazy: dice.chance(700),
@@ -144,13 +161,31 @@ impl Plan {
             feed_faults,
             interests: if crowd { interests.clamp(1, 4) } else { interests },
             crowd,
+            network,
         }
     }
 
     /// True if a socket may seem full for long although its client reads.
     pub fn stalls(&self) -> bool {
         let Faults { refused, late, trickle, .. } = self.faults;
-        refused > 0 || late > 0 || trickle > 0 || self.sleeps > 0
+        let Network { link_rate, slow, .. } = self.network;
+        refused > 0 || late > 0 || trickle > 0 || self.sleeps > 0 || link_rate > 0 || slow > 0
+    }
+
+    fn network(dice: &mut Dice) -> Network {
+        let mut network = Network::default();
+        if dice.chance(200) {
+            // Most stalls are shorter than what a shard keeps of what it has sent.
+            let stall_ms = if dice.chance(700) { 20 + dice.below(150) } else { dice.below(2000) };
+            (network.stalls, network.stall_ms) = (1 + dice.below(10), stall_ms);
+        }
+        if dice.chance(150) {
+            network.link_rate = 1 << (3 + dice.below(8));
+        }
+        if dice.chance(200) {
+            (network.slow, network.slow_rate) = (100 + dice.below(924), 1 << dice.below(8));
+        }
+        network
     }
 
     fn faults(dice: &mut Dice) -> Faults {

@@ -22,6 +22,7 @@ pub enum Event {
     Asked { node: usize, conn: usize, text: String },
     Garbage { node: usize, conn: usize, what: &'static str },
     Pause { node: usize, conn: usize, until_ns: u64 },
+    EveryoneStalls { until_ns: u64 },
     Leaves { node: usize, conn: usize, politely: bool },
     Reset { node: usize, conn: usize },
     Asleep { node: usize, ticks: u32 },

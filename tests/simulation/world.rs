@@ -11,9 +11,10 @@ use tickcast_protocol::ws::deflate::WindowBits;
 
 use crate::client::{Client, Reading, Wish, frame};
 use crate::feed::{Feed, History};
+use crate::network::{ByteRate, LinkShare};
 use crate::node::{IDLE_TIMEOUT_MS, Node, SLOW_TIMEOUT_MS, SUBSCRIBE_TIMEOUT_MS};
 use crate::oracle::Truth;
-use crate::plan::Plan;
+use crate::plan::{Network, Plan};
 use crate::stream::HEAD;
 use crate::trail::{Event, Trail};
 use crate::{Dice, Seen};
@@ -54,6 +55,7 @@ impl Drop for World {
 
 impl World {
     pub fn new(seed: u64, plan: Plan) -> Self {
+        let now_ns = 1_000_000 * MS;
         let mut dice = Dice::new(seed ^ 1 << 32);
         let (mut writers, mut nodes) = (Vec::new(), Vec::new());
         for index in 0..plan.shards as usize {
@@ -61,14 +63,14 @@ impl World {
             let relayed = plan.planted.is_some_and(|bug| bug.is_of_ring());
             let (writer, reader) = ring::ring(if relayed { 1 << 22 } else { plan.ring_bytes });
             writers.push(writer);
-            nodes.push(Node::new(index, &plan, reader, &mut dice, seed ^ (3 + index as u64) << 32));
+            nodes.push(Node::new(index, &plan, reader, &mut dice, seed ^ (3 + index as u64) << 32, now_ns));
         }
         let (writer, tap) = ring::ring(1 << 22);
         writers.push(writer);
         let mut world = Self {
             plan,
             dice,
-            now_ns: 1_000_000 * MS,
+            now_ns,
             ticks_ns: [0; 2],
             is_prompt: plan.sleeps == 0 && plan.tick_bytes_max >= 256 * 1024,
             sequencer: Sequencer::new(writers, 1000),
@@ -113,6 +115,7 @@ impl World {
             self.define();
         }
         self.clients_come(step);
+        self.everyone_stalls();
         self.clients_act();
         self.tick();
         self.deliver();
@@ -181,6 +184,10 @@ impl World {
         };
         self.trail.add(Event::Opened { node: index, conn, slot: slot_id.index });
         let mut client = Client::new(index, conn, encoding, self.now_ns);
+        let Network { slow, slow_rate, .. } = self.plan.network;
+        if slow > 0 && self.dice.chance(slow) {
+            client.rate = Some(ByteRate::new(slow_rate, self.now_ns));
+        }
         if self.plan.answers_bytes_max < 64 * 1024 {
             client.deserves.push(1008);
         }
@@ -221,6 +228,21 @@ impl World {
         node.shard.open_events(slot_id, HEAD, request, self.now_ns);
         node.poke();
         self.clients.push(client);
+    }
+
+    /// All clients stop reading for a while: a burst, a proxy that stalls, a host that is paused.
+    fn everyone_stalls(&mut self) {
+        let Network { stalls, stall_ms, .. } = self.plan.network;
+        if stalls == 0 || !self.dice.chance(stalls) {
+            return;
+        }
+        let until_ns = self.now_ns + u64::from(1 + self.dice.below(stall_ms)) * MS;
+        for client in self.clients.iter_mut().filter(|client| client.is_there()) {
+            client.reading = Reading::Not { until_ns };
+            client.paused = true;
+        }
+        self.trail.add(Event::EveryoneStalls { until_ns });
+        self.seen.stalls += 1;
     }
 
     fn clients_act(&mut self) {
@@ -320,17 +342,13 @@ impl World {
     }
 
     pub fn deliver(&mut self) {
+        let mut shares = self.link_shares();
         for at in 0..self.clients.len() {
             let client = &mut self.clients[at];
-            if client.over {
+            if !client.is_reading(self.now_ns) {
                 continue;
             }
-            if let Reading::Not { until_ns } = client.reading {
-                if self.now_ns < until_ns {
-                    continue;
-                }
-                client.reading = Reading::Always;
-            }
+            client.reading = Reading::Always;
             self.about = Some((client.node, client.conn));
             let node = &mut self.nodes[client.node];
             let conn = &mut node.shard.io_mut().conns[client.conn];
@@ -348,31 +366,58 @@ impl World {
                 client.deserves.push(1008);
             }
             let most = if self.dice.chance(100) { self.dice.below(2000) as usize } else { usize::MAX };
-            let len = conn.to_client.len().min(most);
+            let there = conn.to_client.len().min(most);
+            let len = shares[client.node].cap(there.min(client.allowed(self.now_ns)));
+            client.spend(len);
+            self.seen.rationed += u64::from(len < there);
             let ended = conn.reset || (conn.slot_id.is_none() && conn.to_client.len() == len);
             if len == 0 && !ended {
                 continue;
             }
             let bytes: Vec<u8> = conn.to_client.drain(..len).collect();
-            let mut hasher = DefaultHasher::new();
-            bytes.hash(&mut hasher);
-            self.trail.add(Event::Read { node: client.node, conn: client.conn, bytes: len, hash: hasher.finish() });
-            let truth = Truth {
-                history: &self.history,
-                shard: node.shard.values(),
-                overruns: &node.overruns,
-                ticks_ns: (self.is_prompt && node.overruns.is_empty()).then_some(self.ticks_ns),
-            };
-            client.take(&bytes, ended, self.now_ns, &truth);
-            let output = client.output();
-            if !output.is_empty() && !client.speechless {
-                node.shard.io_mut().write(client.conn, &output);
-            }
-            if client.over && node.shard.io().conns[client.conn].slot_id.is_some() {
-                node.shard.io_mut().finish(client.conn);
+            self.read(at, &bytes, ended);
+        }
+        for (node, share) in self.nodes.iter_mut().zip(shares) {
+            if let Some(link) = &mut node.link {
+                link.spend(share.used);
             }
         }
         self.about = None;
+    }
+
+    /// What this step's link has for the clients of each shard.
+    fn link_shares(&mut self) -> Vec<LinkShare> {
+        let mut readers = vec![0; self.nodes.len()];
+        for client in self.clients.iter().filter(|client| client.is_reading(self.now_ns)) {
+            let conn = &self.nodes[client.node].shard.io().conns[client.conn];
+            readers[client.node] += usize::from(!conn.to_client.is_empty());
+        }
+        let links = self.nodes.iter_mut().map(|node| node.link.as_mut().map(|link| link.allowed(self.now_ns)));
+        links.zip(readers).map(|(allowed, readers)| LinkShare::new(allowed, readers)).collect()
+    }
+
+    /// A client reads these bytes of its socket; `ended`: they are the last.
+    fn read(&mut self, at: usize, bytes: &[u8], ended: bool) {
+        let client = &mut self.clients[at];
+        let node = &mut self.nodes[client.node];
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        let (len, hash) = (bytes.len(), hasher.finish());
+        self.trail.add(Event::Read { node: client.node, conn: client.conn, bytes: len, hash });
+        let truth = Truth {
+            history: &self.history,
+            shard: node.shard.values(),
+            overruns: &node.overruns,
+            ticks_ns: (self.is_prompt && node.overruns.is_empty()).then_some(self.ticks_ns),
+        };
+        client.take(bytes, ended, self.now_ns, &truth);
+        let output = client.output();
+        if !output.is_empty() && !client.speechless {
+            node.shard.io_mut().write(client.conn, &output);
+        }
+        if client.over && node.shard.io().conns[client.conn].slot_id.is_some() {
+            node.shard.io_mut().finish(client.conn);
+        }
     }
 }
 
