@@ -323,7 +323,9 @@ impl Oracle {
             channels.contains(channel) && symbols.iter().any(|pattern| pattern.matches(symbol))
         };
         for ((id, channel), track) in &mut tracks {
-            track.snapshot &= track.last.is_some() || !is_withdrawn(*id, *channel);
+            // A change of a book may have come before it.
+            let has_come = track.last.is_some() && (*channel != Channel::Book || track.book.is_some());
+            track.snapshot &= has_come || !is_withdrawn(*id, *channel);
         }
         self.tracks = tracks;
         self.note_interest();
