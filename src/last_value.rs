@@ -107,6 +107,14 @@ impl<Origin: Copy> InstrumentValues<Origin> {
         self.origins[channel as usize]
     }
 
+    /// Where the owner has the newest of all these values and of the status from.
+    pub fn newest_origin(&self) -> Origin
+    where
+        Origin: Ord,
+    {
+        self.origins.iter().copied().fold(self.status.origin, Ord::max)
+    }
+
     /// The book, if it has no gap.
     pub fn book(&self) -> Option<&BookState> {
         self.book.as_deref().filter(|state| !state.broken)
@@ -178,7 +186,6 @@ pub struct LastValues<Origin> {
     /// The state of the feed as a whole.
     status: Status<Origin>,
     rows: Vec<InstrumentValues<Origin>>,
-    log_changes: u64,
 }
 
 impl<Origin: Copy + Default> LastValues<Origin> {
@@ -187,7 +194,6 @@ impl<Origin: Copy + Default> LastValues<Origin> {
         let rows = instrument as usize;
         if self.rows.len() < rows {
             self.rows.resize_with(rows, InstrumentValues::default);
-            self.log_changes += 1;
         }
     }
 
@@ -199,16 +205,6 @@ impl<Origin: Copy + Default> LastValues<Origin> {
     /// The newest sequence; 0 before the first record or for an unknown instrument.
     pub fn sequence(&self, instrument: u32, channel: Channel) -> Sequence {
         self.row(instrument).map_or(Sequence::NONE, |row| row.sequence(channel))
-    }
-
-    /// Sequences of the log channels (trade, raw) of all instruments, by id: Gap records are computed from them.
-    pub fn log_sequences(&self) -> impl ExactSizeIterator<Item = [Sequence; 2]> {
-        self.rows.iter().map(|row| [row.sequence(Channel::Trade), row.sequence(Channel::Raw)])
-    }
-
-    /// Counts the changes of [`Self::log_sequences`]: while it is the same, so are they.
-    pub fn log_changes(&self) -> u64 {
-        self.log_changes
     }
 
     /// The state of an instrument; for instrument 0, of the feed as a whole.
@@ -256,7 +252,6 @@ impl<Origin: Copy + Default> LastValues<Origin> {
         }
         row.sequences[index] = header.sequence;
         row.origins[index] = origin;
-        self.log_changes += u64::from(channel.is_log());
         if has_gap { Applied::AfterGap { from: last.next(), to: header.sequence.previous() } } else { Applied::Next }
     }
 
@@ -270,7 +265,6 @@ impl<Origin: Copy + Default> LastValues<Origin> {
         }
         row.sequences[index] = gap.to_sequence;
         row.origins[index] = origin;
-        self.log_changes += 1;
         Some(Gap { from_sequence, ..*gap })
     }
 }

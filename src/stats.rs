@@ -47,6 +47,11 @@ counters! {
     Records Count "Records delivered, one a subscriber";
     ShortSends Count "Sends that a full socket took in part or not at all";
     CatchingUp Level "Subscribers with output pending: a snapshot, an answer, or records that they were too slow for";
+    Lagging Level "Of those, subscribers that are served from what their audience was sent";
+    SentHistoryBytes Level "Memory of the packets that are kept for lagging subscribers: sent_history_bytes";
+    SentHistoryLeft Count "Lagging subscribers that were too far behind for those packets, and were served on their own";
+    LaggingSends Count "Sends to lagging subscribers";
+    LaggingBytes Count "Bytes of those sends";
     SlowClosed Count "Subscribers closed with 4002 because they took nothing for too long: slow_timeout_ms";
     ResumesReplayed Count "Resumes answered with the history after the token";
     ResumesSnapshot Count "Resumes answered with a snapshot: a token of another epoch, or no longer in the history";

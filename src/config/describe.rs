@@ -43,6 +43,14 @@ impl Config {
             ),
             ("history_ms", format!("{}, limited by ring_bytes: some 350,000 quotes in 32 MiB", self.shard.history_ms)),
             (
+                "sent_history_bytes",
+                format!(
+                    "{} a shard, {} in all, while subscribers are behind; and at most 24 MiB a shard for their Gaps",
+                    mib(self.shard.sent_history_bytes),
+                    mib(self.shard.sent_history_bytes * shards)
+                ),
+            ),
+            (
                 "backlog_bytes_max",
                 format!(
                     "{} of the ring, backlog_ms_max {}",

@@ -104,6 +104,8 @@ layer! {
     slow_timeout_ms "TICKCAST_SLOW_TIMEOUT_MS" "MS" u32;
     /// Time a subscriber may be behind without a break before it is closed with 4002, ms [default: 120000]
     backlog_ms_max "TICKCAST_BACKLOG_MS_MAX" "MS" u32;
+    /// Memory for packets that are kept for slow subscribers of the same data, a shard [default: 67108864]
+    sent_history_bytes "TICKCAST_SENT_HISTORY_BYTES" "BYTES" usize;
     /// Bytes of the ring a subscriber may be behind: older trades are reported as a Gap [default: the ring]
     backlog_bytes_max "TICKCAST_BACKLOG_BYTES_MAX" "BYTES" u64;
     /// Age up to which a token is resumed with the history after it, ms [default: 300000]

@@ -1,10 +1,14 @@
 //! What is pending for the clients that are not on the live path: answers, snapshots, replays, and all that a slow
 //! client has not been sent.
 //!
+//! A slow client is served in one of two ways, see [`Missed`]: from the bytes that its audience was sent and that are kept
+//! for all of its lagging members, or, once those are gone or too old, on its own.
+//!
 //! What always holds:
 //! * An open client is either a member of its audience or has a [`ClientBacklog`], never both.
-//! * A client's backlog takes constant memory, whatever happens meanwhile: the rest of one send, the answers to its
-//!   requests, and cursors. Missed values are read from the last values and from the ring when there is room for them.
+//! * A client's backlog takes constant memory, whatever happens meanwhile: the rest of one piece, the answers to its
+//!   requests, and cursors. Nothing is made for a client while it has an unsent rest. Missed values are read from the
+//!   last values and from the ring when there is room for them.
 //!
 //! Memory: 8 bytes a slot, some 300 a client that is behind, and its pending bytes.
 
@@ -16,12 +20,14 @@ use bytes::Bytes;
 use super::history::History;
 use super::market_view::LogCursor;
 use super::paged_vec::PagedVec;
+use super::sent_history::LaggingCursor;
 use super::state_walk::StateWalk;
 use super::subscription_index::Key;
 use super::tick_records::Now;
 use crate::io::SlotId;
 use crate::ring::{self, RingOffset};
 use tickcast_protocol::Position;
+use tickcast_protocol::record::Channel;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,8 +35,10 @@ pub(super) struct Backlog {
     /// By slot.
     clients: PagedVec<Option<Box<ClientBacklog>>>,
     len: usize,
-    /// Clients to be served in the catch-up phase; some may be gone or have been served.
+    /// Clients to be served on their own in the catch-up phase; some may be gone or have been served.
     pub(super) queue: VecDeque<SlotId>,
+    /// Likewise, the lagging members.
+    pub(super) lagging_queue: VecDeque<SlotId>,
     pub(super) history: History,
     pub(super) buffers: Buffers,
 }
@@ -45,26 +53,47 @@ pub(super) struct Buffers {
 /// What is pending for one client.
 #[derive(Debug)]
 pub(super) struct ClientBacklog {
-    /// Rest of a send that did not take all its bytes; goes first. Members that were cut in one packet share it.
-    pub(super) unsent: Bytes,
-    /// Answers and control frames, which go next.
-    pub(super) answers: Vec<u8>,
-    /// Input that waits until nothing is pending.
-    pub(super) deferred_input: Vec<u8>,
     /// The tick and time at which the client left the live path.
     pub(super) since: Now,
     /// When its socket last took something.
     pub(super) progress_ns: u64,
     /// Waits for room in the socket.
     pub(super) is_blocked: bool,
-    /// Is in the queue.
+    /// Is in one of the queues.
     pub(super) is_queued: bool,
+    /// Input that waits until nothing is pending.
+    pub(super) deferred_input: Vec<u8>,
+    pub(super) missed: Missed,
+}
+
+/// Where what a client has missed comes from.
+#[derive(Debug)]
+pub(super) enum Missed {
+    /// A lagging member: from what its audience was sent.
+    Shared(LaggingCursor),
+    /// From the last values and the ring, for this client alone.
+    Own(OwnBacklog),
+}
+
+/// What is pending for a client that is served on its own.
+#[derive(Debug)]
+pub(super) struct OwnBacklog {
+    /// Rest of a send that did not take all its bytes; goes first. Members that were cut in one packet share it.
+    pub(super) unsent: Bytes,
+    /// The first boundary of a frame or event in `unsent`.
+    pub(super) unsent_boundary: usize,
+    /// Answers and control frames, which go next.
+    pub(super) answers: Vec<u8>,
     /// Instruments with a higher id have not been announced to it.
     pub(super) announced: u32,
     /// What a resume replays from the ring before anything newer.
     pub(super) replay: Option<Replay>,
     pub(super) state: StateWalk,
     pub(super) log: LogCursor,
+    /// Gaps that are being sent, in several pieces.
+    pub(super) gaps: Option<GapWalk>,
+    /// It cannot be told which log records are missing: the client is closed.
+    pub(super) has_lost_log: bool,
     /// Items that were subscribed to and have not been served, sorted by key, and how each begins.
     pub(super) requested: Vec<(Key, InitialValue)>,
     /// The client waits for the end of a snapshot, even an empty one.
@@ -80,6 +109,15 @@ pub(super) enum InitialValue {
     Conflated,
     /// With the present value as a snapshot.
     Snapshot,
+}
+
+/// Gaps of many channels, in several pieces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GapWalk {
+    /// They cover what is missing up to here.
+    pub(super) to: LogCursor,
+    /// The next channel of an instrument.
+    pub(super) next: (u32, Channel),
 }
 
 /// A replay under way.
@@ -111,7 +149,14 @@ impl Replay {
 
 impl Backlog {
     pub(super) fn new(history: History) -> Self {
-        Self { clients: PagedVec::default(), len: 0, queue: VecDeque::new(), history, buffers: Buffers::default() }
+        Self {
+            clients: PagedVec::default(),
+            len: 0,
+            queue: VecDeque::new(),
+            lagging_queue: VecDeque::new(),
+            history,
+            buffers: Buffers::default(),
+        }
     }
 
     /// How many clients are not on the live path.
@@ -141,10 +186,34 @@ impl Backlog {
         })
     }
 
+    /// What is pending for a client that is served on its own; `make` makes it for a client that has no backlog.
+    pub(super) fn own_or_insert_with(
+        &mut self,
+        slot_id: SlotId,
+        now: Now,
+        make: impl FnOnce() -> OwnBacklog,
+    ) -> &mut OwnBacklog {
+        let backlog = self.get_or_insert_with(slot_id, || ClientBacklog::new(now, Missed::Own(make())));
+        backlog.own_mut().expect("the caller has taken the client off the lagging members")
+    }
+
     pub(super) fn remove(&mut self, slot_id: SlotId) -> Option<Box<ClientBacklog>> {
         let removed = self.clients.get_mut(slot_id.index as usize)?.take();
         self.len -= usize::from(removed.is_some());
         removed
+    }
+
+    /// What is pending for a client that is served on its own.
+    pub(super) fn own_mut(&mut self, slot_id: SlotId) -> Option<&mut OwnBacklog> {
+        self.get_mut(slot_id)?.own_mut()
+    }
+
+    /// Where a lagging member is in what its audience was sent.
+    pub(super) fn lagging_mut(&mut self, slot_id: SlotId) -> Option<&mut LaggingCursor> {
+        match &mut self.get_mut(slot_id)?.missed {
+            Missed::Shared(cursor) => Some(cursor),
+            Missed::Own(_) => None,
+        }
     }
 
     /// Queues a client for the next catch-up phase, unless it waits for room in its socket.
@@ -152,33 +221,96 @@ impl Backlog {
         let Some(client) = self.clients.get_mut(slot_id.index as usize).and_then(Option::as_deref_mut) else { return };
         if !client.is_queued && !client.is_blocked {
             client.is_queued = true;
-            self.queue.push_back(slot_id);
+            match client.missed {
+                Missed::Shared(_) => self.lagging_queue.push_back(slot_id),
+                Missed::Own(_) => self.queue.push_back(slot_id),
+            }
         }
     }
 
-    /// The backlog of a client that was in the queue, with what serving it needs besides; `None` if the client is gone
-    /// or was served already.
-    pub(super) fn dequeued(&mut self, slot_id: SlotId) -> Option<(&mut ClientBacklog, &History, &mut Buffers)> {
+    /// Takes the next client that is to be served on its own out of the queue.
+    pub(super) fn pop_own(&mut self) -> Option<SlotId> {
+        while let Some(slot_id) = self.queue.pop_front() {
+            if self.get_mut(slot_id).is_some_and(|client| client.own_mut().is_some() && client.take_queued()) {
+                return Some(slot_id);
+            }
+        }
+        None
+    }
+
+    /// Takes the next lagging member out of its queue.
+    pub(super) fn pop_lagging(&mut self) -> Option<SlotId> {
+        while let Some(slot_id) = self.lagging_queue.pop_front() {
+            if self.get_mut(slot_id).is_some_and(|client| client.own_mut().is_none() && client.take_queued()) {
+                return Some(slot_id);
+            }
+        }
+        None
+    }
+
+    /// What serving a client on its own needs.
+    pub(super) fn to_serve(&mut self, slot_id: SlotId) -> Option<(&mut OwnBacklog, &History, &mut Buffers)> {
         let client = self.clients.get_mut(slot_id.index as usize)?.as_deref_mut()?;
-        std::mem::take(&mut client.is_queued).then_some((client, &self.history, &mut self.buffers))
+        Some((client.own_mut()?, &self.history, &mut self.buffers))
     }
 }
 
 impl ClientBacklog {
     /// The backlog of a client that leaves the live path now.
-    pub(super) fn new(now: Now, announced: u32, state: StateWalk, log: LogCursor) -> Self {
+    pub(super) fn new(now: Now, missed: Missed) -> Self {
         Self {
-            unsent: Bytes::new(),
-            answers: Vec::new(),
-            deferred_input: Vec::new(),
             since: now,
             progress_ns: now.ns,
             is_blocked: false,
             is_queued: false,
+            deferred_input: Vec::new(),
+            missed,
+        }
+    }
+
+    pub(super) fn own(&self) -> Option<&OwnBacklog> {
+        match &self.missed {
+            Missed::Shared(_) => None,
+            Missed::Own(own) => Some(own),
+        }
+    }
+
+    pub(super) fn own_mut(&mut self) -> Option<&mut OwnBacklog> {
+        match &mut self.missed {
+            Missed::Shared(_) => None,
+            Missed::Own(own) => Some(own),
+        }
+    }
+
+    /// Bytes that are kept for this client and are ready to be sent.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.own().map_or(0, OwnBacklog::pending_bytes)
+    }
+
+    /// True if further requests have to wait: something of an earlier tick is pending, or a replay, of which there is
+    /// one at a time.
+    pub(super) fn defers_requests(&self, now: Now) -> bool {
+        self.since.tick != now.tick || self.is_blocked || self.own().is_none_or(|own| own.replay.is_some())
+    }
+
+    fn take_queued(&mut self) -> bool {
+        std::mem::take(&mut self.is_queued)
+    }
+}
+
+impl OwnBacklog {
+    /// Nothing is pending for a client that has had everything up to these cursors.
+    pub(super) fn new(announced: u32, state: StateWalk, log: LogCursor) -> Self {
+        Self {
+            unsent: Bytes::new(),
+            unsent_boundary: 0,
+            answers: Vec::new(),
             announced,
             replay: None,
             state,
             log,
+            gaps: None,
+            has_lost_log: false,
             requested: Vec::new(),
             snapshot: false,
         }
@@ -196,16 +328,23 @@ impl ClientBacklog {
         self.unsent.len() + self.answers.len()
     }
 
-    /// Moves the bytes that are ready to be sent to `out`.
-    pub(super) fn take_pending_bytes(&mut self, out: &mut Vec<u8>) {
+    /// Keeps the rest of a send; `boundary` is the first boundary of a frame or event in it.
+    pub(super) fn keep_unsent(&mut self, rest: Bytes, boundary: usize) {
+        self.unsent = rest;
+        self.unsent_boundary = boundary;
+    }
+
+    /// Moves the bytes that are ready to be sent to `out`. Returns the first boundary in them.
+    pub(super) fn take_pending_bytes(&mut self, out: &mut Vec<u8>) -> usize {
         out.extend_from_slice(&self.unsent);
         out.extend_from_slice(&self.answers);
         (self.unsent, self.answers) = (Bytes::new(), Vec::new());
+        std::mem::take(&mut self.unsent_boundary)
     }
 
-    /// True if further requests have to wait: something of an earlier tick is pending, or a replay, of which there is
-    /// one at a time.
-    pub(super) fn defers_requests(&self, now: Now) -> bool {
-        self.since.tick != now.tick || self.is_blocked || self.replay.is_some()
+    /// Drops what is pending behind the frame or event that was cut.
+    pub(super) fn drop_pending(&mut self) {
+        self.unsent.truncate(self.unsent_boundary);
+        self.answers = Vec::new();
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Settings;
-use super::backlog::{Backlog, ClientBacklog};
+use super::backlog::{Backlog, ClientBacklog, Missed, OwnBacklog};
 use super::connections::{Client, ConnectionTable, reconnect_ms};
 use super::encoding::Encoding;
 use super::fan_out::FanOut;
@@ -41,9 +41,10 @@ impl<I: Io> ClientContext<'_, I> {
         let per_second = self.settings.requests_per_s;
         self.connections.insert(Client::new(slot_id, audience, encoding, per_second, self.now.ns));
         self.counters.add(Counter::ClientsAccepted, 1);
-        let backlog = self.leave_live_path(slot_id);
-        backlog.answers.extend_from_slice(upgrade);
-        backlog.deferred_input.extend_from_slice(input);
+        self.leave_live_path(slot_id).answers.extend_from_slice(upgrade);
+        if let Some(backlog) = self.backlog.get_mut(slot_id) {
+            backlog.deferred_input.extend_from_slice(input);
+        }
         self.welcome(slot_id, encoding);
     }
 
@@ -89,26 +90,39 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     /// Takes a client off the live path because something is pending for it; it has had all that was dispatched up to
-    /// now. Returns its backlog, also for a client that is off the live path already.
-    pub(super) fn leave_live_path(&mut self, slot_id: SlotId) -> &mut ClientBacklog {
+    /// now. A lagging member goes on alone. Returns what is pending, also for a client that is off the live path already.
+    pub(super) fn leave_live_path(&mut self, slot_id: SlotId) -> &mut OwnBacklog {
         self.connections.leave_audience(slot_id, &mut self.fan_out.audiences);
+        self.go_alone(slot_id);
         let (now, market, join_marks) = (self.now, &mut *self.market, &self.fan_out.join_marks);
-        self.backlog.get_or_insert_with(slot_id, || {
+        let own = || {
+            market.log_trail.begin(market.offset);
             let floor = join_marks.get(slot_id).unwrap_or_default();
             let cursor = StateCursor::dispatched(now, market.offset, floor);
-            ClientBacklog::new(now, market.directory.len() as u32, StateWalk::at(cursor), market.log_cursor())
-        })
+            OwnBacklog::new(market.directory.len() as u32, StateWalk::at(cursor), market.log_cursor())
+        };
+        self.backlog.own_or_insert_with(slot_id, now, own)
+    }
+
+    /// Forgets what is pending for a client.
+    pub(super) fn remove_backlog(&mut self, slot_id: SlotId) -> Option<Box<ClientBacklog>> {
+        let backlog = self.backlog.remove(slot_id)?;
+        if let (Missed::Shared(cursor), Some(client)) = (&backlog.missed, self.connections.get(slot_id)) {
+            self.remove_lagging(client.audience, cursor);
+        }
+        Some(backlog)
     }
 
     /// Makes a client for which nothing is pending a member of its audience, from the next tick on.
     pub(super) fn join_live_path(&mut self, slot_id: SlotId) {
-        let Some(backlog) = self.backlog.remove(slot_id) else { return };
+        let Some(backlog) = self.remove_backlog(slot_id) else { return };
         self.connections.join_audience(slot_id, &mut self.fan_out.audiences, self.now.ns);
         let Some(client) = self.connections.get_mut(slot_id) else { return };
         // Its input was not read in the backlog. That its socket took what was pending is a sign of life.
         client.received_ns = client.received_ns.max(backlog.progress_ns);
         // A client that only had an answer has not had the values that are pending at its conflation interval.
-        if backlog.state.is_explicit() && self.fan_out.index.conflates(client.audience) {
+        let is_explicit = backlog.own().is_some_and(|own| own.state.is_explicit());
+        if is_explicit && self.fan_out.index.conflates(client.audience) {
             self.fan_out.join_marks.set(slot_id, self.market.offset, self.now);
         }
         if backlog.deferred_input.is_empty() {
@@ -134,20 +148,21 @@ impl<I: Io> ClientContext<'_, I> {
     pub(super) fn handle_stopped(&mut self) {
         while let Some(stopped) = self.outbox.stopped.pop_front() {
             match stopped {
-                Stopped::Full { slot_id, rest, took } => self.block(slot_id, rest, took),
+                Stopped::Lagging { slot_id, offset, took } => self.lag(slot_id, offset, took),
+                Stopped::Full { slot_id, rest, boundary, took } => self.block(slot_id, rest, boundary, took),
                 Stopped::Broken { slot_id } => self.drop_client(slot_id),
             }
         }
     }
 
     /// A socket is full: the rest is kept, and the client is served again once there is room.
-    fn block(&mut self, slot_id: SlotId, rest: Bytes, took: bool) {
+    fn block(&mut self, slot_id: SlotId, rest: Bytes, boundary: usize, took: bool) {
         if self.connections.get_mut(slot_id).is_none() {
             return;
         }
         let now_ns = self.now.ns;
-        let backlog = self.leave_live_path(slot_id);
-        backlog.unsent = rest;
+        self.leave_live_path(slot_id).keep_unsent(rest, boundary);
+        let Some(backlog) = self.backlog.get_mut(slot_id) else { return };
         backlog.is_blocked = true;
         // A full socket that takes nothing makes no progress, however often it reports room.
         if took {
@@ -159,8 +174,8 @@ impl<I: Io> ClientContext<'_, I> {
     /// Closes the connection of a client and forgets the client.
     pub(super) fn drop_client(&mut self, slot_id: SlotId) {
         self.connections.leave_audience(slot_id, &mut self.fan_out.audiences);
+        self.remove_backlog(slot_id);
         let Some(client) = self.connections.remove(slot_id) else { return };
-        self.backlog.remove(slot_id);
         self.fan_out.index.leave(client.audience);
         self.fan_out.join_marks.remove(slot_id);
         self.outbox.io.close(client.slot_id);

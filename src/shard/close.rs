@@ -5,10 +5,15 @@
 use super::client_context::ClientContext;
 use super::connections::{CloseState, new_session, reconnect_ms};
 use super::encoding::Format;
-use crate::io::{Io, SendOp, SlotId};
+use crate::io::{Io, SlotId};
 use tickcast_protocol::control::reply;
 use tickcast_protocol::sse;
 use tickcast_protocol::ws::{CloseCode, push_close};
+
+/// How long a slow client has to take the rest of the frame that was cut and the reason for its close.
+const SLOW_CLOSE_NS: u64 = 10_000_000_000;
+/// For a close without a time of its own: the limits of slow clients hold.
+const NEVER: u64 = u64::MAX;
 
 /// Appends what a client is sent last: the reason, and when to come back. A client that is closed for what it did gets
 /// the close frame alone. A stream of events has no close frame, and would reconnect at once by itself.
@@ -33,7 +38,7 @@ impl<I: Io> ClientContext<'_, I> {
     pub(super) fn close(&mut self, slot_id: SlotId, code: CloseCode, reason: &str) {
         let Some(client) = self.connections.get_mut(slot_id).filter(|client| client.is_open()) else { return };
         let format = client.encoding.format;
-        client.close_state = CloseState::Closing { is_answered: !format.is_websocket() };
+        client.close_state = CloseState::Closing { is_answered: !format.is_websocket(), until_ns: NEVER };
         push_close_notice(format, code, reason, slot_id, &mut self.leave_live_path(slot_id).answers);
         self.backlog.enqueue(slot_id);
     }
@@ -41,7 +46,7 @@ impl<I: Io> ClientContext<'_, I> {
     /// The peer has sent a close frame first.
     pub(super) fn answer_close(&mut self, slot_id: SlotId, code: CloseCode) {
         let Some(client) = self.connections.get_mut(slot_id) else { return };
-        client.close_state = CloseState::Closing { is_answered: true };
+        client.close_state = CloseState::Closing { is_answered: true, until_ns: NEVER };
         push_close(code, "", &mut self.leave_live_path(slot_id).answers);
         self.backlog.enqueue(slot_id);
     }
@@ -50,7 +55,7 @@ impl<I: Io> ClientContext<'_, I> {
     pub(super) fn finish_close(&mut self, slot_id: SlotId) {
         let until_ns = self.now.ns + u64::from(self.settings.close_timeout_ms) * 1_000_000;
         let Some(client) = self.connections.get_mut(slot_id) else { return };
-        if client.close_state == (CloseState::Closing { is_answered: true }) {
+        if matches!(client.close_state, CloseState::Closing { is_answered: true, .. }) {
             // Both close frames are exchanged, and the server ends the connection.
             self.drop_client(slot_id);
             return;
@@ -58,22 +63,26 @@ impl<I: Io> ClientContext<'_, I> {
         client.close_state = CloseState::Lingering { until_ns };
         // A session that met a violation must not continue; what comes is only searched for a close frame.
         client.session = new_session(client.encoding);
-        self.backlog.remove(slot_id);
+        self.remove_backlog(slot_id);
         self.receive_if_ready(slot_id);
     }
 
-    /// Closes a slow client: it is sent the reason if its socket takes that, and dropped without waiting for its
-    /// answer.
+    /// Closes a slow client. What is pending is dropped behind the frame that was cut, so that the reason follows at
+    /// once; the client has [`SLOW_CLOSE_NS`] to take both.
     pub(super) fn close_slow(&mut self, slot_id: SlotId, reason: &str) {
         let Some(client) = self.connections.get(slot_id) else { return };
-        // One that is closing has been sent its reason already.
-        if let Some(backlog) = self.backlog.get_mut(slot_id).filter(|_| client.is_open()) {
-            let mut bytes = Vec::new();
-            backlog.take_pending_bytes(&mut bytes);
-            push_close_notice(client.encoding.format, CloseCode::SLOW_CONSUMER, reason, slot_id, &mut bytes);
-            let send = SendOp { slot_id: client.slot_id, start: 0, len: bytes.len() as u32 };
-            self.outbox.io.send_batch(&bytes, &[send], &mut Vec::new());
+        if !client.is_open() {
+            // It has not taken its reason in time.
+            self.drop_client(slot_id);
+            return;
         }
-        self.drop_client(slot_id);
+        self.leave_live_path(slot_id).drop_pending();
+        self.close(slot_id, CloseCode::SLOW_CONSUMER, reason);
+        let until_ns = self.now.ns + SLOW_CLOSE_NS;
+        if let Some(client) = self.connections.get_mut(slot_id)
+            && let CloseState::Closing { is_answered, .. } = client.close_state
+        {
+            client.close_state = CloseState::Closing { is_answered, until_ns };
+        }
     }
 }

@@ -110,7 +110,8 @@ impl<I: Io> ClientContext<'_, I> {
         if !client.is_open() {
             return;
         }
-        let answers = self.backlog.remove(slot_id).map_or_else(Vec::new, |backlog| backlog.answers);
+        let answers = std::mem::take(&mut self.leave_live_path(slot_id).answers);
+        self.remove_backlog(slot_id);
         self.leave_live_path(slot_id).answers = answers;
         self.backlog.enqueue(slot_id);
         self.counters.add(Counter::Requests, 1);

@@ -86,9 +86,10 @@ pub(super) fn reconnect_ms(slot_id: SlotId) -> u64 {
 pub(super) enum CloseState {
     Open,
     /// The close frame, or the last event, is among the pending bytes. `is_answered`: the peer has sent its close
-    /// frame, or sends none (an SSE client).
+    /// frame, or sends none (an SSE client). The connection ends at `until_ns` in any case.
     Closing {
         is_answered: bool,
+        until_ns: u64,
     },
     /// The close frame is out; the peer's answer, or its end, is awaited until then.
     Lingering {

@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 use super::audiences::Audiences;
 use super::conflation::{Conflator, QuoteOrder};
 use super::encoding::Encoder;
+use super::sent_history::SentHistories;
 use super::subscription_index::{AudienceId, SubscriptionIndex};
 use super::tick_records::{Now, TickRecords};
 use crate::io::SlotId;
@@ -28,6 +29,8 @@ pub(super) struct FanOut {
     pub(super) encoder: Encoder,
     pub(super) records: TickRecords,
     pub(super) join_marks: JoinMarks,
+    /// What the audiences with lagging members were sent lately.
+    pub(super) histories: SentHistories,
     /// Members of the audience being flushed that have had some of its records: join mark and client. Empty between
     /// audiences.
     pub(super) marked_members: Vec<(RingOffset, SlotId)>,
@@ -42,6 +45,7 @@ impl FanOut {
             encoder: Encoder::new(compression_level),
             records: TickRecords::default(),
             join_marks: JoinMarks::default(),
+            histories: SentHistories::default(),
             marked_members: Vec::new(),
         }
     }

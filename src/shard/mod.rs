@@ -36,6 +36,7 @@
 mod audiences;
 mod authorize;
 mod backlog;
+mod boundary;
 mod catch_up;
 mod client_context;
 mod close;
@@ -47,6 +48,8 @@ mod encoding;
 mod fan_out;
 mod flush;
 mod history;
+mod lagging;
+mod log_trail;
 mod market_view;
 mod outbox;
 mod packets;
@@ -54,6 +57,7 @@ pub(crate) mod paged_vec;
 mod read_ring;
 mod requests;
 mod resolve;
+mod sent_history;
 mod settings;
 mod slow_clients;
 mod state_walk;
@@ -171,8 +175,10 @@ impl<I: Io> Shard<I> {
 
     fn flush(&mut self) -> bool {
         let Self { now, settings, market, fan_out, outbox, counters, .. } = self;
-        let has_flushed = flush::flush(*now, settings.epoch, market, fan_out, outbox, counters);
-        client_context!(self).handle_stopped();
+        let has_flushed = flush::flush(*now, settings, market, fan_out, outbox, counters);
+        let mut clients = client_context!(self);
+        clients.handle_stopped();
+        clients.limit_histories();
         has_flushed
     }
 
@@ -245,6 +251,16 @@ impl<I: Io> Shard<I> {
     /// Notes that the sequencer was asked to send the whole state again.
     pub fn resync_requested(&mut self) {
         self.market.resync_wanted = false;
+    }
+
+    /// Bytes that are kept for one client alone: the rest of a piece that its socket did not take, and its answers.
+    pub fn kept_bytes(&self, slot_id: SlotId) -> usize {
+        self.backlog.get(slot_id).map_or(0, backlog::ClientBacklog::pending_bytes)
+    }
+
+    /// Memory of the packets that are kept for lagging members.
+    pub fn sent_history_bytes(&self) -> usize {
+        self.fan_out.histories.bytes()
     }
 
     /// How many clients are connected.

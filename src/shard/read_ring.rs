@@ -116,6 +116,7 @@ impl Dispatch<'_> {
         }
         let follows = gap.from_sequence == self.market.values.sequence(gap.instrument, gap.channel).next();
         let Some(new) = self.market.values.apply_gap(&gap, record.origin.ring_end) else { return };
+        self.market.log_trail.note(record.origin.ring_end, new.instrument, new.channel, new.from_sequence);
         if follows && !is_resent {
             let number = self.fan_out.records.add(record.span, record.origin);
             self.mark_gap(&new, number);
@@ -157,6 +158,16 @@ impl Dispatch<'_> {
         let had_book =
             channel == Channel::Book && values.row(header.instrument).is_some_and(|row| row.book().is_some());
         let applied = values.apply(header, channel, records.bytes(span), origin.ring_end);
+        if channel.is_log() {
+            let first = match applied {
+                Applied::Next => Some(header.sequence),
+                Applied::AfterGap { from, .. } => Some(from),
+                Applied::Ignored | Applied::Broken => None,
+            };
+            if let Some(first) = first {
+                self.market.log_trail.note(origin.ring_end, header.instrument, channel, first);
+            }
+        }
         match applied {
             Applied::Broken if had_book => return self.suspect_book(header, origin),
             Applied::Ignored | Applied::Broken => return,
@@ -191,8 +202,8 @@ impl Dispatch<'_> {
         }
     }
 
-    /// Changes of a book were lost to an overrun. Audiences that follow it change by change have a wrong book until the
-    /// resynchronisation, and learn it by an empty change. Those that get conflated books have a right, older one.
+    /// Changes of a book were lost to an overrun. Until the resynchronisation, its audiences have a wrong book, or, where
+    /// it is conflated, an old one. They learn it by an empty change.
     fn suspect_book(&mut self, header: &RecordHeader, origin: Origin) {
         // The sequence is that of the change before the one that cannot be applied: the whole book comes after both.
         let header = RecordHeader { sequence: header.sequence.previous(), ..*header };
@@ -200,8 +211,9 @@ impl Dispatch<'_> {
         let FanOut { index, audiences, records, .. } = &mut *self.fan_out;
         let number =
             records.make(origin, |out| record::encode_book(&header, BookAction::Delta, std::iter::empty(), out));
-        let interval = ConflationInterval::IMMEDIATE;
-        index.each_watcher(header.instrument, Channel::Book, interval, |audience| audiences.mark(audience, number));
+        for interval in (0..ConflationInterval::COUNT).map(ConflationInterval::from_index) {
+            index.each_watcher(header.instrument, Channel::Book, interval, |audience| audiences.mark(audience, number));
+        }
     }
 
     /// Makes a state value pending at every interval at which it is watched. `jumped`: it stands for values that were

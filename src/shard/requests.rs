@@ -128,7 +128,9 @@ impl<I: Io> ClientContext<'_, I> {
         match client.close_state {
             CloseState::Open => self.answer_close(slot_id, code),
             // The peer was quicker than our close frame, which is still pending.
-            CloseState::Closing { .. } => client.close_state = CloseState::Closing { is_answered: true },
+            CloseState::Closing { until_ns, .. } => {
+                client.close_state = CloseState::Closing { is_answered: true, until_ns };
+            }
             CloseState::Lingering { .. } => self.drop_client(slot_id),
         }
     }

@@ -19,6 +19,9 @@ pub struct Settings {
     pub slow_timeout_ms: u32,
     /// A client that was behind without a break for this long is closed with 4002, ms.
     pub backlog_ms_max: u32,
+    /// Memory of the packets that are kept for lagging members, of all audiences together; one audience may take a
+    /// quarter.
+    pub sent_history_bytes: usize,
     /// Bytes of the ring that a client may be behind. Log records that are further back are replaced by a Gap.
     pub backlog_bytes_max: u64,
     /// Age of the oldest token that is resumed by replay, ms.
@@ -54,6 +57,7 @@ impl Default for Settings {
             subscribe_timeout_ms: 30_000,
             slow_timeout_ms: 30_000,
             backlog_ms_max: 120_000,
+            sent_history_bytes: 64 << 20,
             // As large as the largest ring: no limit of its own.
             backlog_bytes_max: 2 << 30,
             history_ms: 300_000,

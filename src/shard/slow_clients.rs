@@ -29,7 +29,7 @@ pub struct SlowClient {
     pub progress_ns: u64,
     /// Bytes that are ready to be sent: the rest of a send, and answers.
     pub pending_bytes: usize,
-    /// Bytes of the ring that it has not been served from yet.
+    /// Bytes of the ring that it has not been served from yet; 0 for a lagging member.
     pub ring_bytes: u64,
     /// Its socket is full.
     pub is_blocked: bool,
@@ -104,7 +104,7 @@ fn describe(client: &Client, backlog: &ClientBacklog, index: &SubscriptionIndex,
         since_ns: backlog.since.ns,
         progress_ns: backlog.progress_ns,
         pending_bytes: backlog.pending_bytes(),
-        ring_bytes: read - backlog.log.offset,
+        ring_bytes: backlog.own().map_or(0, |own| read - own.log.offset),
         is_blocked: backlog.is_blocked,
         is_closing: !client.is_open(),
         items,

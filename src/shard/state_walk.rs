@@ -1,9 +1,9 @@
-//! How far a client has been sent the values: a walk over the instruments in the order of ids, in chunks.
+//! How far a client has been sent the values: a walk over the instruments in the order of ids, in pieces.
 //!
-//! A value that was sent early in a walk may change before its end. So each chunk has the cursor of its tick, and the
+//! A value that was sent early in a walk may change before its end. So each piece has the cursor of its tick, and the
 //! next walk compares against it.
 //!
-//! Memory: one cursor a chunk.
+//! Memory: one cursor a tick of a walk.
 
 use super::tick_records::Now;
 use crate::ring::RingOffset;
@@ -50,7 +50,7 @@ pub(super) struct StateWalk {
     after: Vec<(u32, StateCursor)>,
     /// Next instrument of this walk.
     pub(super) next: u32,
-    /// Walks that have come to their end.
+    /// Walks that have come to their end, of those that took more than a tick.
     pub(super) walks: u32,
 }
 
@@ -69,6 +69,13 @@ impl StateWalk {
     /// The cursor that holds for instruments that are yet to be defined.
     pub(super) fn last_cursor(&self) -> StateCursor {
         self.cursor_of(LAST_INSTRUMENT)
+    }
+
+    /// The ring offset up to which the client has had the values of all instruments: records of log channels before it
+    /// do not overtake a value.
+    pub(super) fn offset(&self) -> RingOffset {
+        let cursors = self.before.iter().filter(|(last, _)| *last >= self.next).chain(&self.after);
+        cursors.map(|(_, cursor)| cursor.offset).min().unwrap_or_default()
     }
 
     /// True if no instrument's cursor is older than this tick.
@@ -90,7 +97,7 @@ impl StateWalk {
         if last == LAST_INSTRUMENT {
             self.before = std::mem::take(&mut self.after);
             self.next = 1;
-            self.walks += 1;
+            self.walks += u32::from(self.before.len() > 1);
         } else {
             self.next = last + 1;
         }

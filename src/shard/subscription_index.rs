@@ -295,6 +295,11 @@ impl SubscriptionIndex {
         self.audiences[audience as usize].interest.items.iter().any(is_conflated)
     }
 
+    /// True if the audience has an item of a state channel.
+    pub fn has_state(&self, audience: AudienceId) -> bool {
+        self.audiences[audience as usize].interest.items.iter().any(|item| !item.key.channel().is_log())
+    }
+
     /// The keys of an audience's items, in order.
     pub fn keys(&self, audience: AudienceId) -> impl ExactSizeIterator<Item = Key> {
         self.audiences[audience as usize].interest.items.iter().map(|item| item.key)

@@ -14,6 +14,7 @@ use super::packets::Packing;
 use super::slow_clients::SlowClients;
 use super::tick_records::Now;
 use crate::io::{Io, SendOp, SlotId};
+use crate::ring::RingOffset;
 use crate::stats::Counter;
 use tickcast_protocol::record;
 use tickcast_protocol::ws::{CloseCode, Opcode};
@@ -28,6 +29,8 @@ pub(super) struct Timers {
     next_ns: u64,
     /// How often they have run.
     round: usize,
+    /// The lowest ring offset of the clients that are behind, of those that this round has checked.
+    trail_needed: RingOffset,
 }
 
 /// What a client's timers ask for.
@@ -78,11 +81,17 @@ impl Timers {
             clients.check_client(slot_id);
             if let Some(backlog) = clients.backlog.get(slot_id) {
                 slow_clients.note(slot_id, backlog, clients.now);
+                let needed = clients.ring_offset_of(slot_id, backlog);
+                self.trail_needed = self.trail_needed.min(needed.unwrap_or(self.trail_needed));
             }
         }
         // The last client may leave before the round is over.
         if portion == PORTIONS - 1 || clients.connections.len() == 0 {
             slow_clients.finish_round(clients.connections, clients.backlog, &clients.fan_out.index, clients.market);
+            // Clients that have left the live path since the round began are not behind its offset.
+            let needed = (clients.backlog.len() > 0).then_some(self.trail_needed);
+            clients.market.log_trail.forget(needed);
+            self.trail_needed = clients.market.offset;
         }
     }
 
@@ -103,9 +112,11 @@ impl Timers {
         record::encode_heartbeat(clients.now.ns, &mut heartbeat);
         for audience in silent {
             clients.push_heartbeat(audience, &heartbeat);
-            clients.outbox.send_full_portion(clients.counters);
+            if clients.outbox.is_portion_full() {
+                clients.outbox.send_heartbeats(clients.counters);
+            }
         }
-        clients.outbox.send_packets(clients.counters);
+        clients.outbox.send_heartbeats(clients.counters);
         clients.handle_stopped();
         true
     }
@@ -177,6 +188,8 @@ impl<I: Io> ClientContext<'_, I> {
         counters.set(Counter::EventClients, connections.len_of(Format::Events) as u64);
         counters.set(Counter::Audiences, self.fan_out.index.audiences() as u64);
         counters.set(Counter::CatchingUp, self.backlog.len() as u64);
+        counters.set(Counter::Lagging, self.fan_out.histories.lagging() as u64);
+        counters.set(Counter::SentHistoryBytes, self.fan_out.histories.bytes() as u64);
         let history = &mut self.backlog.history;
         history.forget(self.ring.oldest(), self.now.ns);
         let (bytes, ns) = history.depth(self.market.offset, self.now.ns);
@@ -192,8 +205,12 @@ impl<I: Io> ClientContext<'_, I> {
 /// What has to be done with a client now, if anything.
 fn due(client: &Client, backlog: Option<&ClientBacklog>, settings: &Settings, now: Now) -> Option<Due> {
     let passed = |since_ns: u64, ms: u32| now.ns.saturating_sub(since_ns) >= u64::from(ms) * 1_000_000;
-    if let CloseState::Lingering { until_ns } = client.close_state {
-        return (now.ns >= until_ns).then_some(Due::Drop);
+    match client.close_state {
+        CloseState::Lingering { until_ns } => return (now.ns >= until_ns).then_some(Due::Drop),
+        CloseState::Closing { until_ns, .. } if until_ns != u64::MAX => {
+            return (now.ns >= until_ns).then_some(Due::Drop);
+        }
+        CloseState::Closing { .. } | CloseState::Open => {}
     }
     // An SSE client sends nothing. That it is gone shows in heartbeats that are not acknowledged: TCP_USER_TIMEOUT, set
     // by the HTTP server.

@@ -91,11 +91,10 @@ struct PublisherControl {
 }
 
 /// What a publisher has done: in the measured time, unless a field says otherwise.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PublisherResult {
     /// In the whole run.
     pub published: PublishedCount,
-    pub schedule: PublishSchedule,
     pub records: u64,
     pub seconds: f64,
     /// How late the records were sent.
@@ -375,7 +374,6 @@ impl PublishLoop {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         Ok(PublisherResult {
             published: PublishedCount { records: self.pacer.taken(), instruments: 0 },
-            schedule: *self.pacer.schedule(),
             records,
             seconds,
             lateness: self.pacer.take_lateness(),

@@ -11,8 +11,7 @@ use std::time::Duration;
 use signal_hook::consts::SIGINT;
 
 use super::messages::{PublishedCount, StageCommand, WorkerJob, WorkerMessage, WorkerTally};
-use super::shared::{RunStage, WorkerShared};
-use super::thread::{ThreadJob, WorkerThread};
+use super::thread::{RunStage, ThreadJob, WorkerShared, WorkerThread};
 use crate::load::cores;
 use crate::load::error::LoadError;
 use crate::load::machine::ensure_descriptors;

@@ -1,52 +1,70 @@
 //! Missed log records for one client: from the ring, in their order; or one Gap a channel where the ring has been
 //! overwritten or the client is too far behind.
+//!
+//! Records go no further than the values that the client has had: a trade must not overtake the quote before it.
 
-use super::super::backlog::{Buffers, ClientBacklog};
+use std::ops::Range;
+
+use super::super::backlog::{Buffers, GapWalk, OwnBacklog};
 use super::super::market_view::LogCursor;
 use super::super::subscription_index::AudienceId;
-use super::{CHUNK_BYTES, CatchUp, PacketFields, scan_range, split_records};
+use super::{CatchUp, PacketFields, scan_range, split_records};
 use crate::ring::{self, RingOffset};
 use crate::stats::Counter;
 use tickcast_protocol::GapReason;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
 
+/// Where the Gaps of a client begin.
+const FIRST: (u32, Channel) = (0, Channel::Quote);
+
 impl CatchUp<'_> {
-    /// Appends the next chunk of log records that the client has not had. True if it has had them all now.
+    /// Appends the next log records that the client has not had, some `piece_bytes` of them. True if it has had them all
+    /// now.
     pub(super) fn push_log(
         &mut self,
         audience: AudienceId,
-        backlog: &mut ClientBacklog,
+        backlog: &mut OwnBacklog,
         buffers: &mut Buffers,
+        piece_bytes: usize,
     ) -> bool {
-        let (log, end) = (&mut backlog.log, self.market.offset);
-        if log.offset == end {
+        let (newest, end) = (self.market.offset, backlog.state.offset());
+        let log = &mut backlog.log;
+        if log.offset == newest {
             return true;
         }
         if !self.index.keys(audience).any(|key| key.channel().is_log()) {
             // Without a log channel there is nothing to find: scanning the ring for each slow client would delay the
             // other clients.
-            (log.offset, log.position) = (end, self.market.position);
+            *log = self.market.log_cursor();
             return true;
         }
-        let is_readable = log.offset >= self.history.log_floor() && end - log.offset <= self.settings.backlog_bytes_max;
-        match is_readable.then(|| self.read_log(audience, log.offset, &mut buffers.batch)) {
-            Some(Ok(next)) => self.push_log_chunk(audience, log, next, &buffers.batch),
-            Some(Err(ring::Overrun { .. })) | None => self.push_gaps(audience, log, &mut buffers.records),
+        let is_readable = backlog.gaps.is_none()
+            && log.offset >= self.history.log_floor()
+            && newest - log.offset <= self.settings.backlog_bytes_max;
+        if is_readable && log.offset >= end {
+            return false;
         }
-        log.offset == end
+        match is_readable.then(|| self.read_log(audience, log.offset..end, piece_bytes, &mut buffers.batch)) {
+            Some(Ok(next)) => self.push_log_records(audience, log, next, &buffers.batch),
+            Some(Err(ring::Overrun { .. })) | None => {
+                self.push_gaps(audience, backlog, &mut buffers.records, piece_bytes);
+            }
+        }
+        backlog.gaps.is_none() && backlog.log.offset == newest
     }
 
     /// Copies the next log records that the audience may want out of the ring. Returns where to continue.
     fn read_log(
         &mut self,
         audience: AudienceId,
-        from: RingOffset,
+        Range { start, end }: Range<RingOffset>,
+        piece_bytes: usize,
         batch: &mut ring::Batch,
     ) -> Result<RingOffset, ring::Overrun> {
         batch.clear();
         let wanted = |_, word: u64| self.wants_log_record(audience, word);
-        let next = self.ring.history(scan_range(from, self.market.offset), CHUNK_BYTES, wanted, batch)?;
-        self.charge_scan(next - from, batch);
+        let next = self.ring.history(scan_range(start, end), piece_bytes, wanted, batch)?;
+        self.charge_scan(next - start, batch);
         Ok(next)
     }
 
@@ -61,7 +79,7 @@ impl CatchUp<'_> {
             Some(RecordKind::Gap) => true,
             Some(kind) => {
                 let log = kind.channel().filter(|channel| channel.is_log());
-                log.is_some_and(|channel| self.index.wants(audience, prefix.instrument(), channel).is_some())
+                log.is_some_and(|channel| self.wants_log(audience, prefix.instrument(), channel))
             }
             None => false,
         }
@@ -69,13 +87,13 @@ impl CatchUp<'_> {
 
     /// Appends the records that were read and moves the cursor to `next`. Each packet states the position up to which
     /// the client has had everything, so that it can resume from any of them.
-    fn push_log_chunk(&mut self, audience: AudienceId, log: &mut LogCursor, next: RingOffset, batch: &ring::Batch) {
+    fn push_log_records(&mut self, audience: AudienceId, log: &mut LogCursor, next: RingOffset, batch: &ring::Batch) {
         let from = log.position;
         if next == self.market.offset {
             *log = self.market.log_cursor();
         } else {
             log.offset = next;
-            advance_in_history(log, batch);
+            log.position = batch.entries.last().map_or(from, |last| last.position);
         }
         let index = self.index;
         let is_for = |entry: &&ring::Entry| {
@@ -95,56 +113,42 @@ impl CatchUp<'_> {
         self.counters.add(Counter::GapsSent, gaps as u64);
     }
 
-    /// Appends a Gap for every log channel that went on while its records were lost to this client, and moves the
-    /// cursor to the end.
-    fn push_gaps(&mut self, audience: AudienceId, log: &mut LogCursor, records: &mut Vec<u8>) {
+    /// Appends Gaps for the log channels that went on while their records were lost to this client, some `piece_bytes`
+    /// of them, and moves the cursor behind what they cover once all are there.
+    fn push_gaps(&mut self, audience: AudienceId, own: &mut OwnBacklog, records: &mut Vec<u8>, piece_bytes: usize) {
+        let trail = &self.market.log_trail;
+        let GapWalk { to, next } = own.gaps.unwrap_or(GapWalk { to: self.market.log_cursor(), next: FIRST });
+        let (Ok(lost), Ok(kept)) = (trail.firsts_after(own.log.offset), trail.firsts_after(to.offset)) else {
+            own.has_lost_log = true;
+            return;
+        };
         records.clear();
-        for instrument in self.index.candidates(audience, 1) {
-            let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
-            for (channel, had) in [Channel::Trade, Channel::Raw].into_iter().zip(had) {
-                let newest = self.market.values.sequence(instrument, channel);
-                if newest > had && self.index.wants(audience, instrument, channel).is_some() {
-                    let gap = Gap {
-                        instrument,
-                        channel,
-                        from_sequence: had.next(),
-                        to_sequence: newest,
-                        reason: GapReason::Slow,
-                    };
-                    gap.encode(self.now.ns, records);
-                    self.counters.add(Counter::GapsSent, 1);
-                }
+        own.gaps = None;
+        for (&(instrument, channel), &from_sequence) in lost.range(next..) {
+            if records.len() >= piece_bytes {
+                own.gaps = Some(GapWalk { to, next: (instrument, channel) });
+                break;
+            }
+            let newest = || self.market.values.sequence(instrument, channel);
+            let to_sequence = kept.get(&(instrument, channel)).map_or_else(newest, |first| first.previous());
+            // A channel that has not gone on before `to` is in both.
+            if to_sequence >= from_sequence && self.wants_log(audience, instrument, channel) {
+                Gap { instrument, channel, from_sequence, to_sequence, reason: GapReason::Slow }
+                    .encode(self.now.ns, records);
+                self.counters.add(Counter::GapsSent, 1);
             }
         }
-        let from = log.position;
-        *log = self.market.log_cursor();
+        let from = own.log.position;
+        if own.gaps.is_none() {
+            own.log = to;
+        }
         if !records.is_empty() {
-            let fields = PacketFields { positions: (from, log.position), ..PacketFields::default() };
+            let fields = PacketFields { positions: (from, own.log.position), ..PacketFields::default() };
             self.push_packets(audience, fields, split_records(records).map(|record| (from, record)));
         }
     }
-}
 
-/// Moves a cursor behind records that were read from the middle of the history, so that a Gap after them starts there.
-fn advance_in_history(log: &mut LogCursor, batch: &ring::Batch) {
-    let Some(last) = batch.entries.last() else { return };
-    log.position = last.position;
-    let mut sequences = log.sequences.to_vec();
-    for entry in &batch.entries {
-        let bytes = batch.payload(entry);
-        let Some(header) = RecordHeader::read(bytes) else { continue };
-        let (channel, newest) = match RecordKind::from_wire(header.kind) {
-            Some(RecordKind::Gap) => match Gap::read(bytes) {
-                Some(gap) => (gap.channel, gap.to_sequence),
-                None => continue,
-            },
-            Some(RecordKind::Raw) => (Channel::Raw, header.sequence),
-            _ => (Channel::Trade, header.sequence),
-        };
-        if sequences.len() < header.instrument as usize {
-            sequences.resize(header.instrument as usize, Default::default());
-        }
-        sequences[header.instrument as usize - 1][usize::from(channel == Channel::Raw)] = newest;
+    fn wants_log(&self, audience: AudienceId, instrument: u32, channel: Channel) -> bool {
+        self.index.is_defined(instrument) && self.index.wants(audience, instrument, channel).is_some()
     }
-    log.sequences = sequences.into();
 }

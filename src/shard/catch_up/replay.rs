@@ -16,22 +16,23 @@
 
 use std::ops::Range;
 
-use super::super::backlog::{Buffers, ClientBacklog, InitialValue, Replay};
+use super::super::backlog::{Buffers, InitialValue, OwnBacklog, Replay};
 use super::super::subscription_index::{AudienceId, Key, SubscriptionIndex, Target};
-use super::{CHUNK_BYTES, CatchUp, PacketFields, scan_range};
+use super::{CatchUp, PacketFields, scan_range};
 use crate::ring;
 use crate::stats::Counter;
 use tickcast_protocol::control::reply;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
 use tickcast_protocol::{ConflationInterval, Position, packet};
 
-/// Records of one chunk of a replay: the position of each, and where it is in the chunk's bytes.
-struct Chunk<'a> {
+/// Records of one piece of a replay: the position of each, and where it is in the piece's bytes.
+struct Piece<'a> {
     bytes: &'a mut Vec<u8>,
     records: Vec<(Position, Range<usize>)>,
+    bytes_max: usize,
 }
 
-impl Chunk<'_> {
+impl Piece<'_> {
     /// Adds what `push` appends, if anything, as a record.
     fn add(&mut self, position: Position, push: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
@@ -42,30 +43,31 @@ impl Chunk<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes.len() >= CHUNK_BYTES
+        self.bytes.len() >= self.bytes_max
     }
 }
 
 impl CatchUp<'_> {
-    /// Appends the next chunk of a replay. True if there is no replay, or no more of it.
+    /// Appends the next piece of a replay. True if there is no replay, or no more of it.
     pub(super) fn push_replay(
         &mut self,
         audience: AudienceId,
-        backlog: &mut ClientBacklog,
+        backlog: &mut OwnBacklog,
         buffers: &mut Buffers,
+        piece_bytes: usize,
     ) -> bool {
         let Some(replay) = &mut backlog.replay else { return true };
         buffers.records.clear();
-        let mut chunk = Chunk { bytes: &mut buffers.records, records: Vec::new() };
-        self.push_definitions(audience, replay, &mut chunk);
-        let read = match chunk.is_full() {
+        let mut piece = Piece { bytes: &mut buffers.records, records: Vec::new(), bytes_max: piece_bytes };
+        self.push_definitions(audience, replay, &mut piece);
+        let read = match piece.is_full() {
             true => Ok(()),
-            false => self.read_replay(audience, replay, &mut buffers.batch, &mut chunk),
+            false => self.read_replay(audience, replay, &mut buffers.batch, &mut piece),
         };
         match read {
             Ok(()) => {
                 let is_done = replay.is_done();
-                self.push_replayed(audience, replay, &chunk, is_done);
+                self.push_replayed(audience, replay, &piece, is_done);
                 if is_done {
                     backlog.replay = None;
                 }
@@ -83,22 +85,22 @@ impl CatchUp<'_> {
     }
 
     /// Announces the instruments that are replayed: to this connection they are all new.
-    fn push_definitions(&self, audience: AudienceId, replay: &mut Replay, chunk: &mut Chunk<'_>) {
+    fn push_definitions(&self, audience: AudienceId, replay: &mut Replay, piece: &mut Piece<'_>) {
         let Some(first) = replay.announce else { return };
         let (market, after) = (&*self.market, replay.after);
         if first == 1 {
-            chunk.add(after, |out| market.values.status(0).push_if_received(0, out));
+            piece.add(after, |out| market.values.status(0).push_if_received(0, out));
         }
         for instrument in self.index.candidates(audience, first) {
-            if chunk.is_full() {
+            if piece.is_full() {
                 replay.announce = Some(instrument);
                 return;
             }
             let is_wanted =
                 Channel::ALL.iter().any(|channel| self.index.wants(audience, instrument, *channel).is_some());
             if let Some(definition) = market.directory.get(instrument).filter(|_| is_wanted) {
-                chunk.add(after, |out| record::encode_definition(definition, out));
-                chunk.add(after, |out| market.values.status(instrument).push_if_received(instrument, out));
+                piece.add(after, |out| record::encode_definition(definition, out));
+                piece.add(after, |out| market.values.status(instrument).push_if_received(instrument, out));
             }
         }
         replay.announce = None;
@@ -110,7 +112,7 @@ impl CatchUp<'_> {
         audience: AudienceId,
         replay: &mut Replay,
         batch: &mut ring::Batch,
-        chunk: &mut Chunk<'_>,
+        piece: &mut Piece<'_>,
     ) -> Result<(), ring::Overrun> {
         batch.clear();
         let index = self.index;
@@ -118,11 +120,11 @@ impl CatchUp<'_> {
         let wanted = |position: Position, word: u64| {
             replayed_kind(index, audience, replay, position, RecordPrefix::from_word(word)).is_some()
         };
-        let next = self.ring.history(scan_range(start, end), CHUNK_BYTES, wanted, batch)?;
+        let next = self.ring.history(scan_range(start, end), piece.bytes_max, wanted, batch)?;
         self.charge_scan(next - start, batch);
         for entry in &batch.entries {
             let bytes = batch.payload(entry);
-            chunk.add(replay.after.max(entry.position), |out| self.push_entry(audience, replay, entry, bytes, out));
+            piece.add(replay.after.max(entry.position), |out| self.push_entry(audience, replay, entry, bytes, out));
         }
         replay.range.start = next;
         Ok(())
@@ -172,17 +174,17 @@ impl CatchUp<'_> {
         }
     }
 
-    fn push_replayed(&mut self, audience: AudienceId, replay: &Replay, chunk: &Chunk<'_>, is_done: bool) {
-        if chunk.records.is_empty() && !is_done {
+    fn push_replayed(&mut self, audience: AudienceId, replay: &Replay, piece: &Piece<'_>, is_done: bool) {
+        if piece.records.is_empty() && !is_done {
             return;
         }
-        let newest = chunk.records.last().map_or(replay.after, |(position, _)| *position);
+        let newest = piece.records.last().map_or(replay.after, |(position, _)| *position);
         let fields = PacketFields {
             positions: (replay.after, if is_done { replay.end_position } else { newest }),
             flags: packet::flags::REPLAY,
             last_flags: if is_done { packet::flags::CAUGHT_UP } else { 0 },
         };
-        let records = chunk.records.iter().map(|(position, range)| (*position, &chunk.bytes[range.clone()]));
+        let records = piece.records.iter().map(|(position, range)| (*position, &piece.bytes[range.clone()]));
         let gaps = records.clone().filter(|(_, bytes)| record::kind_of(bytes) == Some(RecordKind::Gap)).count();
         let count = self.push_packets(audience, fields, records);
         self.counters.add(Counter::GapsSent, gaps as u64);

@@ -1,26 +1,24 @@
-//! Changed values for one client: a walk over the instruments in the order of ids, in chunks.
+//! Changed values for one client: a walk over the instruments in the order of ids, in pieces.
 //!
-//! A value that was sent early in a walk may change before its end. So each chunk has the cursor of its tick, and the
-//! next walk compares against it. Each walk takes larger chunks than the one before, until one walk is a single chunk:
-//! then no value is older than the tick, and the client can become a member.
+//! A value that was sent early in a walk may change before its end. So the pieces of each tick have the cursor of that
+//! tick, and the next walk compares against it. A client may take more pieces in a tick with each walk, until one walk is
+//! done in a single tick: then no value is older than the tick, and the client can become a member. A client that is too
+//! slow for that goes on walking: it gets the newest values at the rate that it can take.
 //!
-//! Memory: one cursor a chunk.
+//! Memory: one cursor a tick of a walk.
 
-use super::super::backlog::{ClientBacklog, InitialValue};
+use super::super::backlog::{InitialValue, OwnBacklog};
 use super::super::conflation::QuoteOrder;
 use super::super::fan_out::quote_order;
-use super::super::market_view::LogCursor;
 use super::super::state_walk::{LAST_INSTRUMENT, StateCursor};
 use super::super::subscription_index::{AudienceId, Key, Target};
-use super::{CHUNK_BYTES, CatchUp, PacketFields, split_records};
+use super::{CatchUp, PacketFields, split_records};
 use crate::last_value::InstrumentValues;
 use crate::ring::RingOffset;
 use crate::stats::Counter;
 use tickcast_protocol::record::{self, Channel, flags};
 use tickcast_protocol::{ConflationInterval, packet};
 
-/// How often a chunk doubles at the most.
-const DOUBLINGS_MAX: u32 = 10;
 /// The order in which the values of one instrument are sent.
 const CHANNELS: [Channel; Channel::COUNT] =
     [Channel::Book, Channel::Ticker, Channel::Quote, Channel::Trade, Channel::Raw];
@@ -34,18 +32,24 @@ struct Wanted {
 }
 
 impl CatchUp<'_> {
-    /// Continues the walk where the last chunk ended, and appends a chunk of values that the client has not had.
-    pub(super) fn push_state(&mut self, audience: AudienceId, backlog: &mut ClientBacklog, records: &mut Vec<u8>) {
+    /// Continues the walk where the last piece ended, and appends a piece of values that the client has not had: some
+    /// `piece_bytes` of records. Returns how many bytes they are.
+    pub(super) fn push_state(
+        &mut self,
+        audience: AudienceId,
+        backlog: &mut OwnBacklog,
+        records: &mut Vec<u8>,
+        piece_bytes: usize,
+    ) -> usize {
         if backlog.requested.is_empty() && !backlog.snapshot && backlog.state.is_at(self.now.tick) {
-            return;
+            return 0;
         }
         records.clear();
-        let chunk_bytes = CHUNK_BYTES << backlog.state.walks.min(DOUBLINGS_MAX);
         self.push_feed_status(audience, backlog, records);
         let mut last = LAST_INSTRUMENT;
         for instrument in self.index.candidates(audience, backlog.state.next) {
             self.push_instrument(audience, backlog, instrument, records);
-            if records.len() >= chunk_bytes {
+            if records.len() >= piece_bytes {
                 last = instrument;
                 break;
             }
@@ -53,16 +57,17 @@ impl CatchUp<'_> {
         let is_last = last == LAST_INSTRUMENT;
         backlog.state.advance(last, StateCursor::explicit(self.now, self.market.offset));
         if !records.is_empty() || (is_last && backlog.snapshot) {
-            self.push_state_chunk(audience, backlog, records, is_last);
+            self.push_state_piece(audience, backlog, records, is_last);
         }
         if is_last {
             backlog.requested = Vec::new();
             backlog.snapshot = false;
             backlog.announced = self.market.directory.len() as u32;
         }
+        records.len()
     }
 
-    fn push_state_chunk(&mut self, audience: AudienceId, backlog: &ClientBacklog, records: &[u8], is_last: bool) {
+    fn push_state_piece(&mut self, audience: AudienceId, backlog: &OwnBacklog, records: &[u8], is_last: bool) {
         let (flags, last_flags) = match (backlog.snapshot, is_last) {
             (false, _) => (0, 0),
             (true, false) => (packet::flags::SNAPSHOT, 0),
@@ -75,7 +80,7 @@ impl CatchUp<'_> {
     }
 
     /// The state of the feed as a whole comes first in a walk, for a client that has not had it.
-    fn push_feed_status(&self, audience: AudienceId, backlog: &ClientBacklog, out: &mut Vec<u8>) {
+    fn push_feed_status(&self, audience: AudienceId, backlog: &OwnBacklog, out: &mut Vec<u8>) {
         if backlog.state.next != 1 || self.index.items(audience) == 0 {
             return;
         }
@@ -87,7 +92,10 @@ impl CatchUp<'_> {
         }
     }
 
-    fn push_instrument(&mut self, audience: AudienceId, backlog: &ClientBacklog, instrument: u32, out: &mut Vec<u8>) {
+    fn push_instrument(&mut self, audience: AudienceId, backlog: &OwnBacklog, instrument: u32, out: &mut Vec<u8>) {
+        if !self.may_have_missed(backlog, instrument) {
+            return;
+        }
         let wanted = CHANNELS.map(|channel| self.wanted(audience, backlog, instrument, channel));
         let Some(values) = self.market.values.row(instrument) else { return };
         if wanted.iter().all(Option::is_none) {
@@ -114,13 +122,19 @@ impl CatchUp<'_> {
         }
     }
 
-    fn wanted(
-        &self,
-        audience: AudienceId,
-        backlog: &ClientBacklog,
-        instrument: u32,
-        channel: Channel,
-    ) -> Option<Wanted> {
+    /// False if nothing of an instrument is newer than what the client has had, whatever it wants: most instruments of
+    /// a large market, and cheaper to find out than what it wants.
+    fn may_have_missed(&self, backlog: &OwnBacklog, instrument: u32) -> bool {
+        if !backlog.requested.is_empty() || instrument > backlog.announced {
+            return true;
+        }
+        let cursor = backlog.state.cursor_of(instrument);
+        let had = if cursor.is_explicit { cursor.offset } else { cursor.floor.min(cursor.offset) };
+        let newest = self.market.values.row(instrument).map(InstrumentValues::newest_origin);
+        newest.is_some_and(|newest| newest > had)
+    }
+
+    fn wanted(&self, audience: AudienceId, backlog: &OwnBacklog, instrument: u32, channel: Channel) -> Option<Wanted> {
         let interval = self.index.wants(audience, instrument, channel)?;
         Some(Wanted { channel, interval, initial: self.requested(backlog, instrument, channel) })
     }
@@ -128,7 +142,7 @@ impl CatchUp<'_> {
     /// The flags with which the newest value of a channel is sent; `None` if it is not.
     fn value_flags(
         &self,
-        backlog: &ClientBacklog,
+        backlog: &OwnBacklog,
         values: &InstrumentValues<RingOffset>,
         instrument: u32,
         Wanted { channel, interval, initial }: Wanted,
@@ -137,7 +151,7 @@ impl CatchUp<'_> {
         match initial {
             // Log records since the request come from the ring, in their order.
             Some(InitialValue::Snapshot) if channel.is_log() => {
-                is_newest(values, instrument, channel, &backlog.log).then_some(flags::SNAPSHOT)
+                (values.origin(channel) <= backlog.log.offset).then_some(flags::SNAPSHOT)
             }
             Some(InitialValue::Snapshot) => Some(flags::SNAPSHOT),
             Some(InitialValue::Conflated) => Some(flags::CONFLATED),
@@ -151,7 +165,7 @@ impl CatchUp<'_> {
     }
 
     /// How a channel of an instrument begins by the client's latest requests.
-    fn requested(&self, backlog: &ClientBacklog, instrument: u32, channel: Channel) -> Option<InitialValue> {
+    fn requested(&self, backlog: &OwnBacklog, instrument: u32, channel: Channel) -> Option<InitialValue> {
         if backlog.requested.is_empty() {
             return None;
         }
@@ -182,10 +196,4 @@ impl CatchUp<'_> {
         let order = if channel == Channel::Quote { quote_order } else { QuoteOrder::Free };
         offset > cursor.floor && self.conflator.changed_since(interval, instrument, channel, order, cursor.tick)
     }
-}
-
-/// True if the newest record of a log channel is the last one that the client has had or will skip.
-fn is_newest(values: &InstrumentValues<RingOffset>, instrument: u32, channel: Channel, log: &LogCursor) -> bool {
-    let had = log.sequences.get(instrument as usize - 1).copied().unwrap_or_default();
-    values.sequence(channel) == had[usize::from(channel == Channel::Raw)]
 }

@@ -119,7 +119,7 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     fn begin_items(&mut self, slot_id: SlotId, new: Vec<Key>, initial: InitialValue) {
-        let Some(backlog) = self.backlog.get_mut(slot_id) else { return };
+        let Some(backlog) = self.backlog.own_mut(slot_id) else { return };
         backlog.snapshot |= initial == InitialValue::Snapshot && !new.is_empty();
         backlog.request(new.into_iter().map(|key| (key, initial)));
     }
@@ -132,7 +132,7 @@ impl<I: Io> ClientContext<'_, I> {
         (count, keys, has_only_these_items): (usize, Vec<Key>, bool),
         (after, from): (Position, RingOffset),
     ) {
-        let Some(backlog) = self.backlog.get_mut(slot_id) else { return };
+        let Some(backlog) = self.backlog.own_mut(slot_id) else { return };
         backlog.replay = Some(Replay {
             id,
             conflate_ms: interval.interval_ms(),
@@ -164,7 +164,7 @@ impl<I: Io> ClientContext<'_, I> {
     /// Moves a client to the audience with the changed set of items.
     fn change_subscriptions(&mut self, slot_id: SlotId, changes: &[Change]) {
         self.leave_live_path(slot_id);
-        let (Some(client), Some(backlog)) = (self.connections.get_mut(slot_id), self.backlog.get_mut(slot_id)) else {
+        let (Some(client), Some(backlog)) = (self.connections.get_mut(slot_id), self.backlog.own_mut(slot_id)) else {
             return;
         };
         if !backlog.state.is_explicit() {
