@@ -43,6 +43,8 @@ pub const CAPACITY_BYTES_MAX: usize = 1 << 31;
 /// fence, and the reader's cache line is invalidated once for them.
 const RESERVE_AHEAD_BYTES_MAX: u64 = 4096;
 const WORD_BYTES: usize = 8;
+/// A page of memory has at least as many.
+const PAGE_BYTES_MIN: usize = 4096;
 
 /// A byte of a ring, counted from the ring's beginning. Not a [`Position`]: that orders the records of a node, and is
 /// the same on all cores.
@@ -104,6 +106,7 @@ pub fn ring_at(capacity_bytes: usize, first: RingOffset) -> (Writer, Reader) {
         published: CachePadded::new(AtomicU64::new(first.0)),
         read: CachePadded::new(AtomicU64::new(first.0)),
     });
+    shared.touch();
     let capacity = capacity_bytes as u64;
     let reserve_ahead = (capacity / 8).min(RESERVE_AHEAD_BYTES_MAX);
     let writer = Writer { shared: shared.clone(), capacity, reserve_ahead, head: first, oldest: first };
@@ -122,6 +125,15 @@ struct Shared {
 }
 
 impl Shared {
+    /// Has the kernel allocate the memory now. Zeros alone do not: they may be pages that nothing was written to yet,
+    /// and each would delay the producer by a page fault in its first pass.
+    fn touch(&self) {
+        for word in self.words.iter().step_by(PAGE_BYTES_MIN / WORD_BYTES) {
+            // Relaxed: no other thread has the ring yet.
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// The word at an offset.
     fn word(&self, offset: RingOffset) -> &AtomicU64 {
         &self.words[self.index(offset)]
