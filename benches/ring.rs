@@ -1,5 +1,5 @@
 //! The cost of the rings: pushing, publishing and reading entries on one thread and across two, skipping history, and
-//! sequencing quotes into 1 to 8 rings.
+//! sequencing quotes into 1 to 16 rings.
 //!
 //! Method: batches of 64 entries with 64 payload bytes, as the sequencer makes them under load. The figure is the time
 //! of one entry; with several readers, of one entry to one reader. `floor` copies the same bytes into a vector and out
@@ -8,16 +8,23 @@
 //! is the fastest it offers; and crossbeam's `ArrayQueue`, for any number of both, value by value.
 //!
 //! A shard's ring has one reader. So several readers have one ring, or one queue, each, and the producer writes every
-//! entry to all of them, as the sequencer does. They alternate on one thread: the producer writes a batch to all, then
-//! each reads. With more threads than cores the figure would be the scheduler's.
+//! entry to all of them: to rings as the sequencer does, which stages a batch once and copies it to each. They alternate
+//! on one thread: the producer writes a batch to all, then each reads. With more threads than cores the figure would be
+//! the scheduler's. `shared_ring` is the prototype of another design: one ring, which all readers read (`shared_ring/`).
+//!
+//! `writing` and `writing_and_reading` compare three ways to bring a batch to all readers, with rings of the default
+//! size: `pushed` writes each entry to each ring, `staged` is the sequencer's way, `shared` writes to one ring for all.
+//! The figure is the time of one entry, for all readers together. `writing` has no readers.
 //!
 //! `sequencing` is `Sequencer::accept` with batches of 64 quotes of 100 instruments, into rings of the default size
 //! without readers: more than a cache holds, as in the server. The figure is the time of one record.
 //!
 //! On one thread, time is the thread's CPU time, which other processes lengthen only through caches and shared cores.
 //! Across two threads it is wall time, valid only if two cores are free: all producers wait for room, so that every
-//! entry arrives, and all readers yield if there is none. Not measured: the wake-up of a sleeping reader, and an
-//! overrun.
+//! entry arrives, and all readers yield if there is none. Not measured: the wake-up of a sleeping reader, an overrun, and
+//! what several readers on cores of their own cost each other and the producer in caches.
+
+mod shared_ring;
 
 use std::hint::black_box;
 use std::thread;
@@ -27,15 +34,17 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
 use rustix::time::{ClockId, clock_gettime};
-use tickcast::ring::{Batch, HEADER_BYTES, RingOffset, Writer, ring};
+use tickcast::ring::{Batch, HEADER_BYTES, RingOffset, StagedEntries, Writer, ring};
 use tickcast::sequencer::Sequencer;
 use tickcast_protocol::record::{self, Quote, RecordHeader, RecordKind};
 use tickcast_protocol::{Instrument, Position};
 
+use self::shared_ring::{SharedWriter, shared_ring};
+
 const PAYLOAD: [u8; 64] = [0x5a; 64];
 const ENTRY_BYTES: usize = HEADER_BYTES + PAYLOAD.len();
 const BATCH_ENTRIES: u64 = 64;
-const READERS_MAX: usize = 8;
+const READERS: [usize; 5] = [1, 2, 4, 8, 16];
 const CAPACITY_BYTES: usize = 1 << 20;
 const READ_BYTES_MAX: usize = 64 * 1024;
 const QUEUE_ENTRIES: usize = CAPACITY_BYTES / ENTRY_BYTES;
@@ -97,6 +106,25 @@ fn push_chunk(producer: &mut rtrb::Producer<Queued>) -> bool {
     true
 }
 
+/// As the sequencer writes a batch to all rings.
+fn stage_batch(staged: &mut StagedEntries, writers: &mut [Writer]) {
+    for number in 0..BATCH_ENTRIES {
+        staged.push(Position::new(black_box(number)), black_box(&PAYLOAD));
+    }
+    for writer in writers {
+        writer.push_entries(staged);
+        writer.publish();
+    }
+    staged.clear();
+}
+
+fn push_batch_shared(writer: &mut SharedWriter) {
+    for number in 0..BATCH_ENTRIES {
+        writer.push(Position::new(black_box(number)), black_box(&PAYLOAD));
+    }
+    writer.publish();
+}
+
 /// Pushes without a reader, which only the ring allows.
 fn writing(criterion: &mut Criterion<ThreadTime>) {
     let mut group = criterion.benchmark_group("ring/one_thread");
@@ -133,13 +161,31 @@ fn round_of_copies(readers: usize) -> Round {
 }
 
 fn round_of_rings(readers: usize) -> Round {
-    let (mut writers, mut readers): (Vec<_>, Vec<_>) = (0..readers).map(|_| ring(CAPACITY_BYTES)).unzip();
+    round_of_own_rings(readers, CAPACITY_BYTES)
+}
+
+fn round_of_own_rings(readers: usize, capacity_bytes: usize) -> Round {
+    let (mut writers, mut readers): (Vec<_>, Vec<_>) = (0..readers).map(|_| ring(capacity_bytes)).unzip();
+    let (mut staged, mut batch) = (StagedEntries::default(), Batch::default());
+    Box::new(move || {
+        stage_batch(&mut staged, &mut writers);
+        for reader in &mut readers {
+            batch.clear();
+            reader.read(READ_BYTES_MAX, &mut batch).expect("read after each batch");
+            assert_eq!(batch.entries.len() as u64, BATCH_ENTRIES);
+        }
+    })
+}
+
+fn round_of_shared_ring(readers: usize) -> Round {
+    round_of_one_ring(readers, CAPACITY_BYTES)
+}
+
+fn round_of_one_ring(readers: usize, capacity_bytes: usize) -> Round {
+    let (mut writer, mut readers) = shared_ring(capacity_bytes, readers);
     let mut batch = Batch::default();
     Box::new(move || {
-        for number in 0..BATCH_ENTRIES {
-            writers.iter_mut().for_each(|writer| writer.push(Position::new(black_box(number)), black_box(&PAYLOAD)));
-        }
-        writers.iter_mut().for_each(Writer::publish);
+        push_batch_shared(&mut writer);
         for reader in &mut readers {
             batch.clear();
             reader.read(READ_BYTES_MAX, &mut batch).expect("read after each batch");
@@ -205,18 +251,57 @@ fn round_of_array_queues(readers: usize) -> Round {
 
 fn alternating_readers(criterion: &mut Criterion<ThreadTime>) {
     let mut group = criterion.benchmark_group("ring/alternating_readers");
-    let rounds: [(&str, MakeRound); 5] = [
+    let rounds: [(&str, MakeRound); 6] = [
         ("floor", round_of_copies),
         ("ring", round_of_rings),
+        ("shared_ring", round_of_shared_ring),
         ("rtrb", round_of_rtrb),
         ("rtrb_in_chunks", round_of_rtrb_chunks),
         ("array_queue", round_of_array_queues),
     ];
-    for readers in 1..=READERS_MAX {
+    for readers in READERS {
         group.throughput(Throughput::Elements(BATCH_ENTRIES * readers as u64));
         for (name, round) in rounds {
             group.bench_function(BenchmarkId::new(name, readers), |bencher| bencher.iter(round(readers)));
         }
+    }
+    group.finish();
+}
+
+/// The ways of a batch to all rings, in rings of the server's size and without readers.
+fn ways_of_writing(criterion: &mut Criterion<ThreadTime>) {
+    let mut group = criterion.benchmark_group("ring/writing");
+    group.throughput(Throughput::Elements(BATCH_ENTRIES));
+    for rings in READERS {
+        let (mut writers, _readers): (Vec<_>, Vec<_>) = (0..rings).map(|_| ring(SERVER_RING_BYTES)).unzip();
+        group.bench_function(BenchmarkId::new("pushed", rings), |bencher| {
+            bencher.iter(|| {
+                for number in 0..BATCH_ENTRIES {
+                    let position = Position::new(black_box(number));
+                    writers.iter_mut().for_each(|writer| writer.push(position, black_box(&PAYLOAD)));
+                }
+                writers.iter_mut().for_each(Writer::publish);
+            });
+        });
+        let mut staged = StagedEntries::default();
+        group.bench_function(BenchmarkId::new("staged", rings), |bencher| {
+            bencher.iter(|| stage_batch(&mut staged, &mut writers));
+        });
+    }
+    let (mut writer, _readers) = shared_ring(SERVER_RING_BYTES, 1);
+    group.bench_function("shared", |bencher| bencher.iter(|| push_batch_shared(&mut writer)));
+    group.finish();
+}
+
+/// The same with readers, which alternate.
+fn ways_of_writing_and_reading(criterion: &mut Criterion<ThreadTime>) {
+    let mut group = criterion.benchmark_group("ring/writing_and_reading");
+    group.throughput(Throughput::Elements(BATCH_ENTRIES));
+    for readers in READERS {
+        let mut round = round_of_own_rings(readers, SERVER_RING_BYTES);
+        group.bench_function(BenchmarkId::new("staged", readers), |bencher| bencher.iter(&mut round));
+        let mut round = round_of_one_ring(readers, SERVER_RING_BYTES);
+        group.bench_function(BenchmarkId::new("shared", readers), |bencher| bencher.iter(&mut round));
     }
     group.finish();
 }
@@ -231,11 +316,11 @@ fn batch_of_quotes() -> Vec<u8> {
     batch
 }
 
-/// A record of a batch that is sequenced into 1 to 8 rings.
+/// A record of a batch that is sequenced into 1 to 16 rings.
 fn sequencing(criterion: &mut Criterion<ThreadTime>) {
     let mut group = criterion.benchmark_group("ring/sequencing");
     group.throughput(Throughput::Elements(BATCH_ENTRIES));
-    for rings in [1, 2, 4, 8] {
+    for rings in READERS {
         let (writers, _readers): (Vec<_>, Vec<_>) = (0..rings).map(|_| ring(SERVER_RING_BYTES)).unzip();
         let mut sequencer = Sequencer::new(writers, INSTRUMENTS as usize);
         let mut definitions = Vec::new();
@@ -371,7 +456,7 @@ fn history(criterion: &mut Criterion<ThreadTime>) {
 criterion_group! {
     name = one_thread;
     config = Criterion::default().with_measurement(ThreadTime);
-    targets = writing, alternating_readers, sequencing, history
+    targets = writing, ways_of_writing, ways_of_writing_and_reading, alternating_readers, sequencing, history
 }
 criterion_group!(across_threads, two_threads);
 criterion_main!(one_thread, across_threads);

@@ -8,7 +8,7 @@
 //!
 //! # Who locks it, and for how long
 //!
-//! * A source, for one batch of at most [`BATCH_BYTES_MAX`]: some 10 ns a record and shard, so mostly microseconds.
+//! * A source, for one batch of at most [`BATCH_BYTES_MAX`]: some 9 ns a record and shard, so mostly microseconds.
 //! * The resync thread, twice a second to check for silent sources, and for each piece of a resynchronisation.
 //! * Never a shard, and never an HTTP handler: they read rings, atomics and published lists.
 //!

@@ -5,14 +5,18 @@
 //! 1. [`Sequencer::accept`] splits a source's batch into records.
 //! 2. `Sequencer::sequence` replaces the source's own instrument id by the node's, **assigns the sequence** (the newest
 //!    of its instrument and channel, plus 1), stamps `ts_recv`, and keeps the record as the newest value.
-//! 3. `Sequencer::write` assigns the position and copies the record into each ring.
-//! 4. At the end of the batch `Sequencer::publish` makes it visible to the shards.
+//! 3. `Sequencer::write` assigns the position and stages the record: it becomes an entry as a ring holds it.
+//! 4. `Sequencer::copy_staged` copies the staged entries into each ring as one range: at the end of the batch, or when
+//!    they reach [`STAGED_BYTES_MAX`].
+//! 5. At the end of the batch `Sequencer::publish` makes it visible to the shards.
 //!
 //! What always holds:
 //! * A record is numbered and encoded once; all shards read the same bytes in the same order.
 //! * Sequences of an instrument and channel are contiguous from 1. Positions are contiguous from 1 over the whole node.
 //! * When the last live source of an instrument falls silent, ends or is lost, a Status record reports it to the
 //!   subscribers, and another one its return ([`sources`]).
+//! * Between two calls nothing is staged. So what is written to one ring alone, a resynchronisation, comes after all
+//!   records up to the present position, in that ring as in the others.
 //! * The sequencer never waits for a shard. A shard that was overrun requests a resynchronisation
 //!   ([`Sequencer::request_resync`]). It then gets the state of every instrument, flagged SNAPSHOT, through its own
 //!   ring: in pieces, while at most half of that ring is unread, among the live records
@@ -21,7 +25,7 @@
 //! What it does not do: read a clock, lock, wake a shard, or know clients. The lock and the wake-ups are those of
 //! `ingest::SequencerHandle`.
 //!
-//! Cost: some 12 ns a record and 10 ns a record and ring (`benches/README.md`, `ring.rs`).
+//! Cost: some 20 ns a record, and 9 ns a record and ring, which are the memory's (`benches/README.md`, `ring.rs`).
 
 mod bars_ring;
 mod sources;
@@ -33,7 +37,7 @@ pub use self::stats::{SequencerCounters, SequencerStats};
 use self::bars_ring::BarsRing;
 use self::sources::SourceTable;
 use crate::last_value::LastValues;
-use crate::ring;
+use crate::ring::{self, StagedEntries};
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
 use tickcast_protocol::{Book, DefineError, Directory, FeedState, GapReason, Position, Sequence};
 
@@ -42,6 +46,10 @@ pub type SourceId = u32;
 
 /// Sequences stay below this, however many records a source reports lost.
 const SEQUENCE_MAX: u64 = 1 << 53;
+
+/// Entries are copied into the rings when they take this much, even within a batch. So the memory is limited, and all
+/// rings are copied to from the nearest cache.
+const STAGED_BYTES_MAX: usize = 16 * 1024;
 
 /// The sequencer's state. One owner, one thread.
 pub struct Sequencer {
@@ -52,6 +60,8 @@ pub struct Sequencer {
     refused_book: Option<u32>,
     values: LastValues<()>,
     rings: Vec<ring::Writer>,
+    /// Entries that the rings do not have yet. They take less than [`STAGED_BYTES_MAX`].
+    staged: StagedEntries,
     /// Gets a second copy of each trade and quote.
     bars_ring: Option<BarsRing>,
     /// By shard: the next instrument of its resynchronisation, if one is running.
@@ -73,6 +83,7 @@ impl Sequencer {
             values: LastValues::default(),
             resyncs: vec![None; rings.len()],
             rings,
+            staged: StagedEntries::default(),
             bars_ring: None,
             sources: SourceTable::default(),
             position: Position::ZERO,
@@ -135,6 +146,7 @@ impl Sequencer {
 
     /// Continues the resynchronisations as far as the rings have room. True while one is not complete.
     pub fn advance_resyncs(&mut self) -> bool {
+        assert_eq!(self.staged.bytes(), 0, "staged bytes between two calls");
         let mut pending = false;
         for shard in 0..self.rings.len() {
             let gauge = self.rings[shard].gauge();
@@ -257,12 +269,21 @@ impl Sequencer {
     fn write(&mut self, bytes: &[u8]) {
         self.position = self.position.next();
         self.counters.records += 1;
-        for ring in &mut self.rings {
-            ring.push(self.position, bytes);
+        self.staged.push(self.position, bytes);
+        if self.staged.bytes() >= STAGED_BYTES_MAX {
+            self.copy_staged();
         }
     }
 
+    fn copy_staged(&mut self) {
+        for ring in &mut self.rings {
+            ring.push_entries(&self.staged);
+        }
+        self.staged.clear();
+    }
+
     fn publish(&mut self) {
+        self.copy_staged();
         for ring in &mut self.rings {
             ring.publish();
         }

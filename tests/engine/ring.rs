@@ -5,23 +5,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
-use tickcast::ring::{Batch, Entry, Gauge, Overrun, Reader, RingOffset, Writer, ring, ring_at};
+use tickcast::ring::{Batch, Entry, Gauge, Overrun, Reader, RingOffset, StagedEntries, Writer, ring, ring_at};
 use tickcast_protocol::Position;
 
 const HEADER_BYTES: u64 = tickcast::ring::HEADER_BYTES as u64;
 
 #[derive(Clone, Debug)]
 enum RingStep {
-    Push { position: u64, words: usize },
+    Push {
+        position: u64,
+        words: usize,
+    },
+    /// Entries that are staged and pushed as one range: positions and words.
+    PushStaged(Vec<(u64, usize)>),
     Publish,
-    Read { bytes_max: usize },
-    History { entries_back: usize, span: u64, bytes_max: usize, modulus: u64 },
+    Read {
+        bytes_max: usize,
+    },
+    History {
+        entries_back: usize,
+        span: u64,
+        bytes_max: usize,
+        modulus: u64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<RingStep>> {
+    let entry = || (any::<u64>(), prop_oneof![0..12usize, 0..512usize]);
     let step = prop_oneof![
-        6 => (any::<u64>(), prop_oneof![0..12usize, 0..512usize])
-            .prop_map(|(position, words)| RingStep::Push { position, words }),
+        6 => entry().prop_map(|(position, words)| RingStep::Push { position, words }),
+        4 => prop::collection::vec(entry(), 0..12).prop_map(RingStep::PushStaged),
         4 => Just(RingStep::Publish),
         3 => prop_oneof![0..64usize, 0..6000usize, Just(usize::MAX)].prop_map(|bytes_max| RingStep::Read { bytes_max }),
         2 => (0..40usize, prop_oneof![1..500u64, Just(u64::MAX)], 0..3000usize, 1..4u64).prop_map(
@@ -71,17 +84,20 @@ struct Model {
     made: Vec<Made>,
     writer: Writer,
     reader: Reader,
+    staged: StagedEntries,
 }
 
 impl Model {
     fn new(capacity: u64, first: u64) -> Self {
         let (writer, reader) = ring_at(capacity as usize, RingOffset::new(first));
-        Self { capacity, first, head: first, published: first, read: first, made: Vec::new(), writer, reader }
+        let (made, staged) = (Vec::new(), StagedEntries::default());
+        Self { capacity, first, head: first, published: first, read: first, made, writer, reader, staged }
     }
 
     fn run(&mut self, step: RingStep) {
         match step {
-            RingStep::Push { position, words } => self.push(position, words % (self.capacity / 16 - 1) as usize),
+            RingStep::Push { position, words } => self.push(position, words),
+            RingStep::PushStaged(entries) => self.push_staged(entries),
             RingStep::Publish => {
                 self.writer.publish();
                 self.published = self.head;
@@ -97,11 +113,29 @@ impl Model {
     }
 
     fn push(&mut self, position: u64, words: usize) {
-        let payload: Vec<u8> = (0..words as u64).flat_map(|i| mix(self.head + i).to_le_bytes()).collect();
+        let payload = self.make(position, words);
         self.writer.push(Position::new(position), &payload);
-        let made = Made { offset: self.head, position, payload };
+    }
+
+    fn push_staged(&mut self, entries: Vec<(u64, usize)>) {
+        let head_before = self.head;
+        for (position, words) in entries {
+            let payload = self.make(position, words);
+            self.staged.push(Position::new(position), &payload);
+        }
+        assert_eq!(self.staged.bytes() as u64, self.head - head_before);
+        self.writer.push_entries(&self.staged);
+        self.staged.clear();
+    }
+
+    /// The next entry of the model; returns its payload, of at most half of the ring with its header.
+    fn make(&mut self, position: u64, words: usize) -> Vec<u8> {
+        let words = words % (self.capacity / 16 - 1) as usize;
+        let payload: Vec<u8> = (0..words as u64).flat_map(|i| mix(self.head + i).to_le_bytes()).collect();
+        let made = Made { offset: self.head, position, payload: payload.clone() };
         self.head += made.bytes();
         self.made.push(made);
+        payload
     }
 
     fn read_once(&mut self, bytes_max: usize) {
@@ -263,14 +297,20 @@ fn stress_payload(offset: u64, payload: &mut Vec<u8>) -> u64 {
 
 fn stress_produce(mut writer: Writer, stop: &AtomicBool, finished: &AtomicBool) -> u64 {
     let mut offset = STRESS_FIRST;
-    let mut payload = Vec::new();
+    let (mut payload, mut staged) = (Vec::new(), StagedEntries::default());
     let gauge = writer.gauge();
     while offset - STRESS_FIRST < STRESS_BYTES_MAX && !stop.load(Ordering::Relaxed) {
+        let is_staged = mix(offset) & 8 == 0;
         for _ in 0..1 + mix(offset) % 8 {
-            let position = stress_payload(offset, &mut payload);
-            writer.push(Position::new(position), &payload);
+            let position = Position::new(stress_payload(offset, &mut payload));
+            match is_staged {
+                true => staged.push(position, &payload),
+                false => writer.push(position, &payload),
+            }
             offset += HEADER_BYTES + payload.len() as u64;
         }
+        writer.push_entries(&staged);
+        staged.clear();
         writer.publish();
         // If there are fewer free cores than threads, this lets both make progress.
         if mix(offset).is_multiple_of(16) {
@@ -422,6 +462,39 @@ fn payload_must_be_a_multiple_of_8() {
 #[should_panic(expected = "expected at most half")]
 fn entry_must_fit_in_half_of_the_ring() {
     ring(64).0.push(Position::ZERO, &[0; 24]);
+}
+
+#[test]
+#[should_panic(expected = "a payload of 12 bytes: expected a multiple of 8")]
+fn staged_payload_must_be_a_multiple_of_8() {
+    StagedEntries::default().push(Position::ZERO, &[0; 12]);
+}
+
+#[test]
+#[should_panic(expected = "an entry of 40 bytes in a ring of 64: expected at most half")]
+fn staged_entry_must_fit_in_half_of_the_ring() {
+    let mut staged = StagedEntries::default();
+    for payload in [[0; 24].as_slice(), &[]] {
+        staged.push(Position::ZERO, payload);
+    }
+    ring(64).0.push_entries(&staged);
+}
+
+#[test]
+fn staged_range_longer_than_the_ring_is_an_overrun() {
+    let (mut writer, mut reader) = ring(128);
+    let (mut staged, mut batch) = (StagedEntries::default(), Batch::default());
+    (0..9).for_each(|number| staged.push(Position::new(number), &[1; 8]));
+    writer.push_entries(&staged);
+    writer.publish();
+    assert_eq!(reader.read(1024, &mut batch), Err(Overrun { lost: 9 * 24 }));
+    staged.clear();
+    staged.push(Position::new(9), &[2; 8]);
+    writer.push_entries(&staged);
+    writer.publish();
+    assert_eq!(reader.read(1024, &mut batch), Ok(()));
+    let read: Vec<_> = batch.entries.iter().map(|entry| (entry.position.get(), batch.payload(entry))).collect();
+    assert_eq!(read, [(9, [2; 8].as_slice())]);
 }
 
 #[test]

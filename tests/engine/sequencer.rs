@@ -4,7 +4,7 @@ use tickcast::last_value::LastValues;
 use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::record::{self, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade, flags};
-use tickcast_protocol::{BookAction, BookSide, DefineError, Directory, GapReason, Instrument, Side};
+use tickcast_protocol::{BookAction, BookSide, DefineError, Directory, GapReason, Instrument, Sequence, Side};
 
 const RING_BYTES: usize = 1 << 16;
 
@@ -110,8 +110,12 @@ impl RingFollower {
 }
 
 fn two_rings() -> (Sequencer, RingFollower, RingFollower) {
-    let (one, one_end) = ring(RING_BYTES);
-    let (two, two_end) = ring(RING_BYTES);
+    two_rings_of(RING_BYTES)
+}
+
+fn two_rings_of(bytes: usize) -> (Sequencer, RingFollower, RingFollower) {
+    let (one, one_end) = ring(bytes);
+    let (two, two_end) = ring(bytes);
     (Sequencer::new(vec![one, two], 100), RingFollower::new(one_end), RingFollower::new(two_end))
 }
 
@@ -137,6 +141,41 @@ fn sequences_are_contiguous_and_all_rings_have_the_same_bytes() {
         .collect();
     let expected = [(16, 1, 0), (1, 1, 1), (2, 1, 1), (1, 1, 2), (16, 2, 0), (2, 1, 2), (1, 2, 1), (5, 2, 1)];
     assert_eq!(numbered, expected.map(|(kind, instrument, sequence)| (kind, instrument, sequence, 99)));
+}
+
+#[test]
+fn batch_of_many_copies_is_whole_in_all_rings() {
+    let (mut sequencer, mut one, mut two) = two_rings_of(1 << 21);
+    let mut longest = Vec::new();
+    let header = RecordHeader::of_feed(RecordKind::Raw, 1, 7);
+    record::encode_raw(&header, &vec![7; record::RECORD_BYTES_MAX - 40], &mut longest);
+    let mut records = vec![definition(1, "A")];
+    for round in 0..3 {
+        records.extend((0..2000).map(|nth| quote(1, 2000 * round + nth)));
+        records.push(if round == 1 { longest.clone() } else { raw(1) });
+    }
+    accept(&mut sequencer, 0, &records);
+    let written = one.read();
+    assert!(written == two.read(), "both rings have the same records");
+    assert_eq!((one.overruns, two.overruns), (0, 0));
+    let unnumbered = |mut bytes: Vec<u8>| {
+        record::patch_sequenced(&mut bytes, 1, Sequence::NONE, 0);
+        bytes
+    };
+    let expected: Vec<_> = (1..).zip(records.into_iter().map(unnumbered)).collect();
+    let found: Vec<_> = written.into_iter().map(|(position, bytes)| (position, unnumbered(bytes))).collect();
+    assert!(found == expected, "the rings have the records of the batch in its order");
+}
+
+#[test]
+fn batch_longer_than_the_ring_is_an_overrun_and_the_next_one_is_whole() {
+    let (mut sequencer, mut one, _) = two_rings();
+    let records: Vec<_> = (0..2000).map(|nth| quote(1, nth)).collect();
+    accept(&mut sequencer, 0, &[definition(1, "A"), records.concat()]);
+    assert_eq!((one.read(), one.overruns), (vec![], 1));
+    accept(&mut sequencer, 0, &[trade(1, 6), raw(1)]);
+    let positions: Vec<u64> = one.read().into_iter().map(|(position, _)| position).collect();
+    assert_eq!((positions, one.overruns), (vec![2002, 2003], 1));
 }
 
 #[test]
@@ -219,6 +258,38 @@ fn resynchronisation_restores_the_state_after_an_overrun() {
     assert_eq!(overrun.state(), whole.state());
     assert_eq!((overrun.overruns, whole.overruns), (1, 0));
     assert_eq!(sequencer.counters().resyncs, 1);
+}
+
+#[test]
+fn resynchronisation_is_in_one_ring_between_the_records_of_its_position() {
+    let (mut sequencer, mut one, mut two) = two_rings_of(1 << 14);
+    for id in 1..=90 {
+        accept(&mut sequencer, 0, &[definition(id, &format!("S{id}")), quote(id, 1), trade(id, 2)]);
+        one.read();
+        two.read();
+    }
+    let mut last = sequencer.position().get();
+    let (mut pieces, mut resynced) = (0, 0);
+    sequencer.request_resync(0);
+    while sequencer.advance_resyncs() {
+        pieces += 1;
+        accept(&mut sequencer, 0, &[quote(1, 77), trade(2, 78), book(3, BookAction::Delta, 3)]);
+        let mut live = two.read().into_iter().peekable();
+        for (position, bytes) in one.read() {
+            match live.next_if_eq(&(position, bytes)) {
+                Some((position, _)) => last = position,
+                None => {
+                    assert_eq!(position, last, "a record of the state is after all records up to its position");
+                    resynced += 1;
+                }
+            }
+        }
+        assert_eq!(live.next(), None, "the ring of the resynchronisation has all live records");
+        assert_eq!(last, sequencer.position().get());
+    }
+    assert!(pieces >= 2, "the state takes more than one piece: {pieces}");
+    assert!(resynced >= 90 * 3, "{resynced} records of the state");
+    assert_eq!((one.overruns, two.overruns), (0, 0));
 }
 
 #[test]

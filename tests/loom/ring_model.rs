@@ -1,7 +1,7 @@
 //! The ring under loom: every interleaving of both sides, and every value that the memory model allows a load to see,
 //! in rings so small that the producer laps the reader within a few entries.
 
-use crate::ring::{self, Batch, Overrun, Reader, RingOffset, Writer};
+use crate::ring::{self, Batch, Overrun, Reader, RingOffset, StagedEntries, Writer};
 use crate::sync::{Arc, AtomicU64, Ordering, fence};
 use loom::model::Builder;
 use loom::thread;
@@ -27,9 +27,12 @@ fn word_of(number: u64, index: u64) -> u64 {
     0xab00 + number * 16 + index
 }
 
+fn payload_of(number: u64) -> Vec<u8> {
+    (0..payload_words(number)).flat_map(|i| word_of(number, i).to_le_bytes()).collect()
+}
+
 fn push(writer: &mut Writer, number: u64) {
-    let payload: Vec<u8> = (0..payload_words(number)).flat_map(|i| word_of(number, i).to_le_bytes()).collect();
-    writer.push(Position::new(number), &payload);
+    writer.push(Position::new(number), &payload_of(number));
 }
 
 /// Pushes and publishes entries, one at a time.
@@ -38,6 +41,14 @@ fn publish_each(writer: &mut Writer, numbers: std::ops::Range<u64>) {
         push(writer, number);
         writer.publish();
     }
+}
+
+/// Stages entries, pushes them as one range and publishes them.
+fn publish_staged(writer: &mut Writer, numbers: std::ops::Range<u64>) {
+    let mut staged = StagedEntries::default();
+    numbers.for_each(|number| staged.push(Position::new(number), &payload_of(number)));
+    writer.push_entries(&staged);
+    writer.publish();
 }
 
 /// Asserts that every entry is whole and at its offset, and returns the bytes that they take in the ring.
@@ -127,12 +138,62 @@ fn batch_that_laps_the_reader_before_publishing_tears_no_entry() {
 }
 
 #[test]
-fn history_is_whole_or_refused_while_it_is_overwritten() {
+fn staged_range_read_while_it_is_written_is_whole() {
+    model(None, || {
+        let (mut writer, mut reader) = ring::ring_at(128, FIRST);
+        let producer = thread::spawn(move || publish_staged(&mut writer, 0..3));
+        read_once(&mut reader, 1024);
+        producer.join().unwrap();
+        read_out(&mut reader, offset_of(3) - FIRST);
+    });
+}
+
+#[test]
+fn staged_range_that_laps_the_reader_tears_no_entry() {
     model(Some(3), || {
         let (mut writer, mut reader) = ring::ring_at(64, FIRST);
         publish_each(&mut writer, 0..2);
+        // 56 bytes: two pieces, the first of which ends within an entry.
+        let producer = thread::spawn(move || publish_staged(&mut writer, 2..4));
+        read_once(&mut reader, 1024);
+        producer.join().unwrap();
+        read_out(&mut reader, offset_of(4) - FIRST);
+    });
+}
+
+#[test]
+fn staged_range_longer_than_the_ring_tears_no_entry() {
+    model(Some(3), || {
+        let (mut writer, mut reader) = ring::ring_at(64, FIRST);
+        publish_each(&mut writer, 0..2);
+        let producer = thread::spawn(move || {
+            // 104 bytes, then an entry that can be read.
+            publish_staged(&mut writer, 2..6);
+            publish_staged(&mut writer, 6..7);
+        });
+        read_once(&mut reader, 1024);
+        producer.join().unwrap();
+        read_out(&mut reader, offset_of(7) - FIRST);
+    });
+}
+
+#[test]
+fn history_is_whole_or_refused_while_it_is_overwritten() {
+    history_while(|writer| publish_each(writer, 2..4));
+}
+
+#[test]
+fn history_is_whole_or_refused_while_a_staged_range_overwrites_it() {
+    history_while(|writer| publish_staged(writer, 2..4));
+}
+
+/// Reads history while the entries 2 and 3 are written over it.
+fn history_while(write: fn(&mut Writer)) {
+    model(Some(3), move || {
+        let (mut writer, mut reader) = ring::ring_at(64, FIRST);
+        publish_each(&mut writer, 0..2);
         read_out(&mut reader, offset_of(2) - FIRST);
-        let producer = thread::spawn(move || publish_each(&mut writer, 2..4));
+        let producer = thread::spawn(move || write(&mut writer));
         let mut batch = Batch::default();
         let wanted = |position: Position, first: u64| {
             let number = position.get();
