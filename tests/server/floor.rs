@@ -108,14 +108,44 @@ fn with_each_a_message_goes_to_the_subscriber_of_its_instrument() {
     }
 }
 
+/// A client whose sockets take little.
+fn slow_client(floor: &Floor) -> Client {
+    let stream = TcpStream::connect(floor.address).expect("it listens");
+    socket2::SockRef::from(&stream).set_recv_buffer_size(20_000).expect("a TCP socket");
+    floor.upgrade(stream, "/v1/stream")
+}
+
 #[test]
-fn a_full_socket_drops_whole_frames_and_counts_them() {
-    for sends in SENDS {
-        let floor = Floor::start(&["--sends", sends, "--send-buffer-bytes", "20000"]);
+fn a_client_that_did_not_read_gets_every_message_later() {
+    for (sends, each) in SENDS.into_iter().flat_map(|sends| [(sends, false), (sends, true)]) {
+        let args = ["--sends", sends, "--send-buffer-bytes", "20000", "--each"];
+        let floor = Floor::start(&args[..4 + usize::from(each)]);
         let mut quick = floor.client("/v1/stream");
-        let stream = TcpStream::connect(floor.address).expect("it listens");
-        socket2::SockRef::from(&stream).set_recv_buffer_size(20_000).expect("a TCP socket");
-        let mut slow = floor.upgrade(stream, "/v1/stream");
+        let mut slow = slow_client(&floor);
+        let mut publisher = floor.client("/v1/publish");
+        for number in 0..FLOOD_MESSAGES {
+            for instrument in 1..=1 + u32::from(each) {
+                publisher.send(Message::binary(payload(number, instrument, FLOOD_BYTES))).expect("it reads");
+            }
+            assert_eq!(next_number(&mut quick), number, "{sends}: the slow client does not delay the other");
+        }
+        assert!((0..FLOOD_MESSAGES).all(|number| next_number(&mut slow) == number), "{sends}, each: {each}");
+        // Both are in the same flushes again.
+        publisher.send(Message::binary(payload(99, 1 + u32::from(each), 64))).expect("it reads");
+        assert_eq!(next_number(&mut slow), 99);
+        let tally = floor.stop();
+        let sent = 2 * FLOOD_MESSAGES + 2 - u64::from(each);
+        assert_eq!((&tally["sent"], &tally["dropped"]), (&sent.into(), &0.into()), "{sends}, each: {each}");
+    }
+}
+
+#[test]
+fn a_full_backlog_drops_whole_frames_and_counts_them() {
+    for sends in SENDS {
+        let limits = ["--send-buffer-bytes", "20000", "--backlog-bytes-max", "1000000"];
+        let floor = Floor::start(&[&["--sends", sends][..], &limits].concat());
+        let mut quick = floor.client("/v1/stream");
+        let mut slow = slow_client(&floor);
         let mut publisher = floor.client("/v1/publish");
         for number in 0..FLOOD_MESSAGES {
             publisher.send(Message::binary(payload(number, 1, FLOOD_BYTES))).expect("it reads");

@@ -1,14 +1,16 @@
 //! The bare loop: accept, answer the upgrade, and send each flush to every subscriber with one send.
 //!
-//! What always holds: a frame is never torn. The part of a flush that a socket did not take is sent when the socket is
-//! writable; flushes in between are dropped for this subscriber, and counted: a floor that dropped messages is no
-//! floor. Subscribers are not read, so that a failing send is what shows that one has gone.
+//! What always holds: a frame is never torn. What a socket did not take is in the [`Backlog`], and is sent in one send
+//! when the socket is writable. Messages that are dropped at the backlog's limit are counted: a floor that dropped
+//! messages is no floor. Subscribers are not read, so that a failing send is what shows that one has gone.
 
 use std::collections::HashMap;
 use std::io;
 
+use foldhash::fast::FixedState;
 use rustix::io::Errno;
 
+use super::backlog::Backlog;
 use super::frames::{FlushBatch, PublisherEnd};
 use super::request::{self, FloorRequest};
 use super::sockets::{ReadBuffer, SocketEvent, Sockets};
@@ -38,15 +40,17 @@ pub(super) struct FloorLoop<K> {
     subscriber_of: Vec<u32>,
     /// By slot: a publisher, whose input is frames.
     is_publisher: Vec<bool>,
-    /// By slot: the part of a flush that is still to be sent.
-    tails: HashMap<u32, Vec<u8>, foldhash::fast::FixedState>,
-    /// Sends outside of flushes: answers to upgrades, and tails.
-    extra_sends: Vec<(u32, Vec<u8>)>,
+    backlog: Backlog,
+    /// Answers to upgrades.
+    answers: Vec<(u32, Vec<u8>)>,
+    /// Slots that are behind and whose sockets have room.
+    writable: Vec<u32>,
     tally: FloorTally,
 }
 
 impl<K: Sockets> FloorLoop<K> {
-    pub(super) fn new(sockets: K, connections_max: u32, each: bool) -> Self {
+    /// A loop that keeps at most `backlog_bytes_max` for subscribers that are behind.
+    pub(super) fn new(sockets: K, connections_max: u32, each: bool, backlog_bytes_max: usize) -> Self {
         let slots = connections_max as usize;
         Self {
             sockets,
@@ -55,8 +59,9 @@ impl<K: Sockets> FloorLoop<K> {
             subscribers: Vec::with_capacity(slots),
             subscriber_of: vec![NONE; slots],
             is_publisher: vec![false; slots],
-            tails: HashMap::default(),
-            extra_sends: Vec::new(),
+            backlog: Backlog::new(backlog_bytes_max),
+            answers: Vec::new(),
+            writable: Vec::new(),
             tally: FloorTally::default(),
         }
     }
@@ -73,47 +78,64 @@ impl<K: Sockets> FloorLoop<K> {
                     self.on_short_send(slot, result);
                 }
             }
-            self.batch.clear();
+            self.end_flush();
             for event in events.drain(..) {
                 match event {
                     SocketEvent::Accepted { slot } => self.sockets.read(slot, ReadBuffer::new(HEAD_BYTES)),
                     SocketEvent::Read { slot, buffer, result } => self.on_input(slot, buffer, result),
-                    SocketEvent::Writable { slot } => {
-                        self.extra_sends.extend(self.tails.remove(&slot).map(|tail| (slot, tail)));
-                    }
+                    SocketEvent::Writable { slot } => self.writable.push(slot),
                     SocketEvent::ShortSend { .. } => {}
                     SocketEvent::Stop => return Ok(self.tally),
                 }
             }
             self.batch.group();
-            self.send_extra(&mut events)?;
+            self.send_answers(&mut events)?;
+            self.send_backlog(&mut events)?;
         }
     }
 
     /// Sends the gathered messages, and waits for the next event.
     #[inline]
     fn flush(&mut self) {
-        let (batch, subscribers) = (&self.batch, &self.subscribers);
-        if batch.messages == 0 {
+        if self.batch.messages == 0 {
             return self.sockets.send_and_wait(std::iter::empty());
         }
         self.tally.flushes += 1;
         if self.each {
-            let slot_of = |subscriber: u32| subscribers.get(subscriber as usize).copied().unwrap_or(GONE);
-            let reached = batch.frames.iter().filter(|frames| slot_of(frames.subscriber) < BEHIND);
-            let sent: u64 = reached.clone().map(|frames| frames.messages).sum();
-            self.tally.sent += sent;
-            self.tally.dropped += batch.messages - sent;
-            self.sockets.send_and_wait(
-                reached.map(|frames| (slot_of(frames.subscriber), &batch.bytes[frames.start..frames.end])),
-            );
-        } else {
-            let behind = self.tails.len() as u64;
-            self.tally.sent += batch.messages * (self.tally.subscribers - behind);
-            self.tally.dropped += batch.messages * behind;
-            let reached = subscribers.iter().filter(|slot| **slot < BEHIND);
-            self.sockets.send_and_wait(reached.map(|slot| (*slot, batch.bytes.as_slice())));
+            return self.flush_each();
         }
+        let reached = self.subscribers.iter().filter(|slot| **slot < BEHIND);
+        self.sockets.send_and_wait(reached.map(|slot| (*slot, self.batch.bytes.as_slice())));
+    }
+
+    fn flush_each(&mut self) {
+        let (batch, subscribers) = (&self.batch, &self.subscribers);
+        let slot_of = |subscriber: u32| subscribers.get(subscriber as usize).copied().unwrap_or(GONE);
+        for frames in &batch.frames {
+            let is_sent = match slot_of(frames.subscriber) {
+                GONE => false,
+                slot if slot < BEHIND => true,
+                slot => self.backlog.keep_own(slot & !BEHIND, &batch.bytes[frames.start..frames.end]),
+            };
+            *(if is_sent { &mut self.tally.sent } else { &mut self.tally.dropped }) += frames.messages;
+        }
+        let reached = batch.frames.iter().filter(|frames| slot_of(frames.subscriber) < BEHIND);
+        self.sockets
+            .send_and_wait(reached.map(|frames| (slot_of(frames.subscriber), &batch.bytes[frames.start..frames.end])));
+    }
+
+    /// The flush has been sent: keeps it for those that are behind, and begins the next.
+    fn end_flush(&mut self) {
+        let messages = self.batch.messages;
+        if messages > 0 && !self.each {
+            let missing = self.backlog.missing_count();
+            let dropped = missing * messages + self.backlog.end_flush(&self.batch.bytes, messages);
+            self.tally.dropped += dropped;
+            self.tally.sent += messages * self.tally.subscribers;
+            // Those that the backlog has dropped just now were counted as sent when they were flushed.
+            self.tally.sent -= dropped;
+        }
+        self.batch.clear();
     }
 
     /// The bytes of the flush for one subscriber, and how many messages they are.
@@ -130,44 +152,77 @@ impl<K: Sockets> FloorLoop<K> {
         if subscriber == NONE {
             return;
         }
-        let (bytes, messages) = self.bytes_for(subscriber);
-        match result {
-            Ok(sent) => {
-                let tail = bytes[sent..].to_vec();
-                self.set_behind(slot, tail);
-            }
-            Err(error) => {
-                self.tally.sent -= messages;
+        let sent = match result {
+            Ok(sent) => sent,
+            Err(Errno::AGAIN) => 0,
+            Err(_) => {
+                let (_, messages) = self.bytes_for(subscriber);
+                self.tally.sent -= if self.each { messages } else { 0 };
                 self.tally.dropped += messages;
-                if error != Errno::AGAIN {
-                    self.close(slot);
-                }
+                return self.close(slot);
             }
+        };
+        if self.each {
+            let rest = self.bytes_for(subscriber).0[sent..].to_vec();
+            if !self.backlog.keep_own(slot, &rest) {
+                // Its frame is cut, and the rest cannot be kept.
+                return self.close(slot);
+            }
+        } else {
+            self.backlog.cut_flush(slot, sent);
         }
+        self.set_behind(slot);
     }
 
-    /// Sends answers to upgrades, and tails of former flushes. A subscriber that has taken its whole tail is in the
-    /// next flush again.
-    fn send_extra(&mut self, events: &mut Vec<SocketEvent>) -> io::Result<()> {
-        if self.extra_sends.is_empty() {
+    fn send_answers(&mut self, events: &mut Vec<SocketEvent>) -> io::Result<()> {
+        if self.answers.is_empty() {
             return Ok(());
         }
-        let sends = std::mem::take(&mut self.extra_sends);
-        self.sockets.send(sends.iter().map(|(slot, bytes)| (*slot, bytes.as_slice())));
+        let answers = std::mem::take(&mut self.answers);
+        self.sockets.send(answers.iter().map(|(slot, bytes)| (*slot, bytes.as_slice())));
         self.sockets.take_events(events)?;
-        for (slot, bytes) in sends {
-            let short = |event: &SocketEvent| match *event {
-                SocketEvent::ShortSend { slot: short, result } if short == slot => Some(result),
-                _ => None,
-            };
-            match events.iter().find_map(short) {
-                None => self.set_caught_up(slot),
-                Some(Ok(sent)) => self.set_behind(slot, bytes[sent..].to_vec()),
-                Some(Err(Errno::AGAIN)) => self.set_behind(slot, bytes),
-                Some(Err(_)) => self.close(slot),
+        for (slot, result) in take_short_sends(events) {
+            let sent = result.unwrap_or(0);
+            let answer = answers.iter().find(|(answered, _)| *answered == slot);
+            match answer.map(|(_, bytes)| &bytes[sent..]) {
+                Some(rest) if self.subscriber_of[slot as usize] != NONE && self.backlog.keep_own(slot, rest) => {
+                    self.set_behind(slot);
+                }
+                _ => self.close(slot),
             }
         }
-        events.retain(|event| !matches!(event, SocketEvent::ShortSend { .. }));
+        Ok(())
+    }
+
+    /// Sends those that are behind, and whose sockets have room, what they miss. A subscriber that has taken it all is
+    /// in the next flush again.
+    fn send_backlog(&mut self, events: &mut Vec<SocketEvent>) -> io::Result<()> {
+        let mut slots = std::mem::take(&mut self.writable);
+        // The others have gone meanwhile.
+        slots.retain(|slot| self.backlog.bytes(*slot).is_some());
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let bytes_of = |slot: u32| self.backlog.bytes(slot).unwrap_or_default();
+        self.sockets.send(slots.iter().map(|slot| (*slot, bytes_of(*slot))));
+        self.sockets.take_events(events)?;
+        let short: HashMap<_, _, FixedState> = take_short_sends(events).collect();
+        for slot in slots {
+            let sent = match short.get(&slot) {
+                None => self.backlog.bytes(slot).map_or(0, <[u8]>::len),
+                Some(Ok(sent)) => *sent,
+                Some(Err(Errno::AGAIN)) => 0,
+                Some(Err(_)) => {
+                    self.close(slot);
+                    continue;
+                }
+            };
+            if self.backlog.advance(slot, sent) {
+                self.set_caught_up(slot);
+            } else {
+                self.sockets.notify_writable(slot);
+            }
+        }
         Ok(())
     }
 
@@ -178,14 +233,9 @@ impl<K: Sockets> FloorLoop<K> {
         }
     }
 
-    /// Flushes skip this subscriber until it has taken these bytes.
-    fn set_behind(&mut self, slot: u32, tail: Vec<u8>) {
-        let subscriber = self.subscriber_of[slot as usize];
-        if subscriber == NONE {
-            return self.close(slot);
-        }
-        self.subscribers[subscriber as usize] |= BEHIND;
-        self.tails.insert(slot, tail);
+    /// Flushes skip this subscriber until it has taken what is in the backlog.
+    fn set_behind(&mut self, slot: u32) {
+        self.subscribers[self.subscriber_of[slot as usize] as usize] |= BEHIND;
         self.sockets.notify_writable(slot);
     }
 
@@ -201,7 +251,7 @@ impl<K: Sockets> FloorLoop<K> {
         let subscriber = std::mem::replace(&mut self.subscriber_of[slot as usize], NONE);
         if subscriber != NONE {
             self.subscribers[subscriber as usize] = GONE;
-            self.tails.remove(&slot);
+            self.backlog.remove(slot);
             self.tally.subscribers -= 1;
         }
         self.is_publisher[slot as usize] = false;
@@ -217,7 +267,7 @@ impl<K: Sockets> FloorLoop<K> {
         }
         match request::read(input.bytes()) {
             FloorRequest::Upgrade { consumed, is_publisher, answer } => {
-                self.extra_sends.push((slot, answer.into_bytes()));
+                self.answers.push((slot, answer.into_bytes()));
                 if !is_publisher {
                     return self.add_subscriber(slot);
                 }
@@ -250,4 +300,14 @@ impl<K: Sockets> FloorLoop<K> {
             }
         }
     }
+}
+
+/// Removes the short sends from the events.
+fn take_short_sends(events: &mut Vec<SocketEvent>) -> impl Iterator<Item = (u32, Result<usize, Errno>)> {
+    let is_short = |event: &mut SocketEvent| matches!(event, SocketEvent::ShortSend { .. });
+    let short: Vec<_> = events.extract_if(.., is_short).collect();
+    short.into_iter().filter_map(|event| match event {
+        SocketEvent::ShortSend { slot, result } => Some((slot, result)),
+        _ => None,
+    })
 }

@@ -5,11 +5,13 @@
 //! least work of the kernel for the same bytes; the server's figures are shown beside it.
 //!
 //! * `floor_loop`: the loop. `sockets`: what it asks of the kernel; `uring` and `epoll` implement it.
+//! * `backlog`: what subscribers have not been sent yet.
 //! * `frames` and `request`: the least of WebSocket and HTTP.
 //! * `rival`: the same server on tokio and tokio-tungstenite, the usual way in Rust. Only with the feature `rivals`.
 //!
 //! It ends on a signal, and when its stdin, where that is a pipe, is closed: it does not outlive its parent.
 
+mod backlog;
 mod epoll;
 mod floor_loop;
 mod frames;
@@ -55,6 +57,9 @@ pub struct FloorArgs {
     /// Kernel send buffer of a connection; the default is the server's
     #[arg(long, default_value_t = 65_536, value_name = "BYTES")]
     pub send_buffer_bytes: u32,
+    /// Most bytes to keep for subscribers that are behind; those that need more miss messages, which are counted
+    #[arg(long, default_value_t = 67_108_864, value_name = "BYTES")]
+    pub backlog_bytes_max: u32,
 }
 
 /// The way to send.
@@ -79,17 +84,18 @@ pub fn floor(args: &FloorArgs, out: &mut impl Write) -> Result<(), LoadError> {
     let address = listener.local_addr().map_err(failed)?;
     let print = |out: &mut dyn Write, line: &str| writeln!(out, "{line}").and_then(|()| out.flush());
     let ready = |out: &mut dyn Write| print(out, &format!("listening on {address}")).map_err(LoadError::Output);
+    let backlog = args.backlog_bytes_max as usize;
     let tally = match args.sends {
         SendMethod::IoUring => {
             let mut ring = UringSockets::new(connections_max, listener).map_err(failed)?;
             ring.stop_on(&stop);
             ready(out)?;
-            FloorLoop::new(ring, connections_max, args.each).run().map_err(failed)?
+            FloorLoop::new(ring, connections_max, args.each, backlog).run().map_err(failed)?
         }
         SendMethod::Send => {
             let epoll = EpollSockets::new(connections_max, listener, &stop).map_err(failed)?;
             ready(out)?;
-            FloorLoop::new(epoll, connections_max, args.each).run().map_err(failed)?
+            FloorLoop::new(epoll, connections_max, args.each, backlog).run().map_err(failed)?
         }
         SendMethod::TokioTungstenite => {
             ready(out)?;

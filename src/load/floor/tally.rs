@@ -7,7 +7,7 @@ use serde::Serialize;
 pub struct FloorTally {
     /// Messages sent, counted for each subscriber.
     pub sent: u64,
-    /// Messages not sent because a socket was full, a channel was lapped, or the subscriber did not exist.
+    /// Messages not sent because the backlog was full, a channel was lapped, or the subscriber did not exist.
     pub dropped: u64,
     /// How often gathered messages were sent; 0 where each connection flushes by itself.
     pub flushes: u64,
