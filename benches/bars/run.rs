@@ -202,6 +202,14 @@ impl Outcome {
         Some(self.number("/measured/latency_recv/p50_ns")? / 1e6)
     }
 
+    pub fn p90_ms(&self) -> Option<f64> {
+        Some(self.number("/measured/latency_recv/p90_ns")? / 1e6)
+    }
+
+    pub fn max_ms(&self) -> Option<f64> {
+        Some(self.number("/measured/latency_recv/max_ns")? / 1e6)
+    }
+
     pub fn p99_ms(&self) -> Option<f64> {
         Some(self.number("/measured/latency_recv/p99_ns")? / 1e6)
     }

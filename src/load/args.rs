@@ -7,6 +7,7 @@ use crate::load::attack::AttackArgs;
 use crate::load::cores::{CoreList, parse_core_list};
 use crate::load::machine::{Sources, parse_sources};
 use crate::load::servers::{Baseline, Rival};
+use crate::load::slow_clients::Pause;
 use tickcast_client::DEFAULT_URL;
 use tickcast_protocol::Channel;
 
@@ -63,6 +64,10 @@ pub struct LoadArgs {
     /// Seconds after which the stalled clients begin to read, from the start of the measurement
     #[arg(long, value_name = "S")]
     pub stall_for: Option<f64>,
+    /// This percentage of the clients [default: 100] does not read from second AT of the measurement on, for FOR
+    /// seconds, then reads on. The run then measures until all records have arrived
+    #[arg(long, value_name = "AT,FOR[,PERCENT]")]
+    pub pause: Option<Pause>,
     /// Additional connections that are opened at once when the measurement begins
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub storm: u32,

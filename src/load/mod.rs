@@ -6,6 +6,7 @@
 //! * `report`: what a run found, as text, as JSON and as a picture; the comparison of runs.
 //! * `observe`: what the system reports about a server's process: CPU time, memory, cores.
 //! * `attack`: hostile clients beside the measured ones.
+//! * `slow_clients`: clients that are slow on purpose.
 //! * `tap`: a stream on the terminal.
 //! * `floor`: the bare loop that the server is measured against.
 //! * `latency`, `format`: histograms, numbers with units. `machine`, `cores`, `signals`, `child`: this machine.
@@ -29,6 +30,7 @@ mod report;
 mod run;
 mod servers;
 mod signals;
+mod slow_clients;
 mod tap;
 mod worker;
 

@@ -72,6 +72,43 @@ fn load_with_storm_churn_and_stalls_misses_no_record() {
     assert_eq!(report["delivered"]["missing"], 0, "{report}");
 }
 
+/// The rows of a report's time line.
+fn rows(report: &Value) -> &[Value] {
+    report["measured"]["timeline"].as_array().expect("a list")
+}
+
+#[test]
+fn a_pause_loses_no_record_on_the_server_and_on_the_floor() {
+    let free = std::net::TcpListener::bind("127.0.0.81:0").expect("a free port").local_addr().expect("it is bound");
+    let address = free.to_string();
+    let serve = ["--serve", "--feed none --publish-token t --slow-timeout-ms 60000", "--floor"];
+    let publish = ["--publish", "400", "--publish-token", "t", "--publish-channel", "raw", "--size", "20000"];
+    // 8 MB for each client in the pause: more than its sockets take.
+    let rest = ["--clients", "10", "--seconds", "3", "--warmup", "0", "--pause", "1,1,50"];
+    let (report, _) = load(&[&[address.as_str()], &serve[..], &publish, &rest].concat());
+    for run in report["compared"]["runs"].as_array().expect("a list") {
+        let report = &run["report"];
+        assert_eq!((&report["pause"]["clients"], &report["closes"]), (&5.into(), &serde_json::json!({})), "{report}");
+        let delivered = &report["delivered"];
+        assert_eq!((&delivered["clients"], &delivered["missing"]), (&10.into(), &0.into()), "{report}");
+        let announced = delivered["lost"].as_u64().expect("a count") + delivered["merged"].as_u64().expect("a count");
+        let received = delivered["received"].as_u64().expect("a count");
+        assert_eq!(delivered["expected"], received + announced, "{report}");
+        if report["measured"].is_object() {
+            let of_rows: u64 = rows(report).iter().filter_map(|row| row["delivered"].as_u64()).sum();
+            assert_eq!(report["measured"]["latency_recv"]["count"], of_rows, "each record is in one row");
+            assert_eq!(rows(report).last().expect("a row")["behind"], 0, "{report}");
+        }
+    }
+}
+
+#[test]
+fn a_pause_that_the_measured_time_does_not_contain_is_refused() {
+    let exit = Program::run(&["load", "127.0.0.1:1", "--seconds", "8", "--pause", "6,2"]);
+    assert_eq!(exit.code, Some(2));
+    assert!(exit.stderr.contains("--pause: ends 8 s after the measurement begins: expected an end before --seconds 8"));
+}
+
 #[test]
 fn load_compares_attacked_runs_with_calm_ones() {
     let server = Server::start(&["--feed", "none", "--publish-token", "t"]);

@@ -185,10 +185,11 @@ impl Backlog {
                 continue;
             }
             let next = self.marks.partition_point(|mark| mark.offset < offset);
-            let end = self.marks.get(next).copied().unwrap_or(FlushMark {
-                offset: self.start + self.flushes.len() as u64,
-                messages: self.messages,
-            });
+            let end = self
+                .marks
+                .get(next)
+                .copied()
+                .unwrap_or(FlushMark { offset: self.start + self.flushes.len() as u64, messages: self.messages });
             let own = self.flushes[(offset - self.start) as usize..(end.offset - self.start) as usize].to_vec();
             dropped += self.messages - end.messages;
             self.own_bytes += own.len();
@@ -230,11 +231,11 @@ mod tests {
         let mut backlog = Backlog::new(10);
         backlog.cut_flush(1, 1);
         assert_eq!(backlog.end_flush(b"abcd", 2), 0);
-        backlog.cut_flush(2, 0);
+        backlog.cut_flush(2, 1);
         assert_eq!(backlog.end_flush(b"efgh", 2), 0);
         // The first misses the two later flushes, the second one only the last.
         assert_eq!(backlog.end_flush(b"ijkl", 2), 4 + 2);
-        assert_eq!((backlog.bytes(1), backlog.bytes(2)), (Some(&b"bcd"[..]), Some(&b"efgh"[..])));
+        assert_eq!((backlog.bytes(1), backlog.bytes(2)), (Some(&b"bcd"[..]), Some(&b"fgh"[..])));
         assert_eq!((backlog.missing_count(), backlog.flushes.len()), (2, 0));
         assert_eq!(backlog.end_flush(b"mn", 1), 0);
         assert!(backlog.advance(1, 3));

@@ -8,8 +8,10 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::text::push_timeline;
 use super::{LoadReport, MEASURED};
 use crate::load::format::{count_text, duration_text};
+use crate::load::latency::LatencySummary;
 
 /// What a `tickcast load` command found: the report of the measured run, and all runs where it was compared.
 #[derive(Clone, Debug, Serialize)]
@@ -73,10 +75,12 @@ pub struct Ratio {
 type Figure = fn(&LoadReport) -> Option<f64>;
 
 /// The figures that are compared.
-const FIGURES: [(&str, Figure); 4] = [
+const FIGURES: [(&str, Figure); 6] = [
     ("CPU a delivery", |report| report.server.as_ref().map(|server| server.cpu_ns_per_delivery)),
     ("p50", |report| report.measured.as_ref().map(|measured| measured.latency_recv.p50_ns as f64)),
+    ("p90", |report| report.measured.as_ref().map(|measured| measured.latency_recv.p90_ns as f64)),
     ("p99", |report| report.measured.as_ref().map(|measured| measured.latency_recv.p99_ns as f64)),
+    ("max", |report| report.measured.as_ref().map(|measured| measured.latency_recv.max_ns as f64)),
     ("connects/s", |report| Some(report.connects_per_second)),
 ];
 
@@ -115,8 +119,8 @@ impl Comparison {
         let mut out = String::new();
         let mut push = |line: String| writeln!(out, "{line}").expect("a String takes all");
         push(format!(
-            "\n{:<20}{:>16}{:>10}{:>10}{:>12}{:>14}",
-            "run", "CPU a delivery", "p50", "p99", "connects/s", "deliveries/s"
+            "\n{:<20}{:>16}{:>10}{:>10}{:>10}{:>10}{:>12}{:>14}",
+            "run", "CPU a delivery", "p50", "p90", "p99", "max", "connects/s", "deliveries/s"
         ));
         for ComparedRun { name, pair, report } in &self.runs {
             let label = format!("{name} {}", pair + 1);
@@ -126,9 +130,11 @@ impl Comparison {
             };
             let cpu = report.server.as_ref();
             let cpu = cpu.map_or_else(|| "-".to_owned(), |server| format!("{:.0} ns", server.cpu_ns_per_delivery));
-            let [p50, p99] = [measured.latency_recv.p50_ns, measured.latency_recv.p99_ns].map(duration_text);
+            let LatencySummary { p50_ns, p90_ns, p99_ns, max_ns, .. } = measured.latency_recv;
+            let latencies: String =
+                [p50_ns, p90_ns, p99_ns, max_ns].iter().map(|ns| format!("{:>10}", duration_text(*ns))).collect();
             let (connects, rate) = (report.connects_per_second, count_text(measured.records_per_second));
-            push(format!("{label:<20}{cpu:>16}{p50:>10}{p99:>10}{connects:>12.0}{rate:>14}"));
+            push(format!("{label:<20}{cpu:>16}{latencies}{connects:>12.0}{rate:>14}"));
             if let Some(delivered) = report.delivered.filter(|delivered| delivered.missing > 0) {
                 let share = delivered.missing as f64 / delivered.expected.max(1) as f64 * 100.0;
                 push(format!("{:<20}  {share:.1} % of the records are missing", ""));
@@ -137,7 +143,18 @@ impl Comparison {
         for Ratio { to, what, median, min, max } in &self.ratios {
             push(format!("{what:<15} {median:.2} of {to} ({min:.2} to {max:.2})"));
         }
+        self.push_timelines(&mut out);
         out
+    }
+
+    /// The time lines of the first pair but that of the report itself, where a pause makes them worth a look.
+    fn push_timelines(&self, out: &mut String) {
+        for ComparedRun { name, report, .. } in self.runs.iter().skip(1).filter(|run| run.pair == 0) {
+            if let (Some(measured), Some(_)) = (&report.measured, &report.pause) {
+                writeln!(out, "\n{name}").expect("a String takes all");
+                push_timeline(&measured.timeline, out);
+            }
+        }
     }
 }
 
@@ -149,11 +166,11 @@ fn median(sorted: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::latency::LatencySummary;
     use crate::load::report::{Measurement, ServerUsage};
 
     fn row(name: &'static str, pair: usize, cpu: f64, has_result: bool) -> ComparedRun {
-        let latency_recv = LatencySummary { count: 1, p50_ns: 1000, p99_ns: 4000, ..LatencySummary::default() };
+        let latency_recv =
+            LatencySummary { count: 1, p50_ns: 1000, p90_ns: 2000, p99_ns: 4000, ..LatencySummary::default() };
         let measured = Measurement { latency_recv, records_per_second: 1e6, ..Measurement::default() };
         let server = ServerUsage { cpu_ns_per_delivery: cpu, ..ServerUsage::default() };
         let report = LoadReport {
@@ -178,7 +195,7 @@ mod tests {
         let comparison = Comparison::of(runs, "tickcast");
         let cpu = Ratio { to: "floor", what: "CPU a delivery", median: 1.35, min: 1.2, max: 1.5 };
         assert_eq!(comparison.ratios[0], cpu);
-        assert_eq!(comparison.ratios.len(), 4);
+        assert_eq!(comparison.ratios.len(), 5, "max is 0");
         let text = comparison.text();
         assert!(text.contains("CPU a delivery  1.35 of floor (1.20 to 1.50)"), "{text}");
         assert!(text.contains("floor 3") && text.contains("no result"), "{text}");

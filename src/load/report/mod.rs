@@ -3,35 +3,27 @@
 //! Rates are reported only where they are the server's: where the load generator's own threads were the bottleneck, the
 //! report states that instead.
 
+mod bottleneck;
 pub mod comparison;
 pub mod plot;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod timeline;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use self::timeline::TimelineRow;
 use crate::load::attack::AttackCount;
-use crate::load::format::{count_text, duration_text};
 use crate::load::latency::{LatencyHistogram, LatencyMeter, LatencyOrigin, LatencySummary};
 use crate::load::observe::server::ServerUsage;
+use crate::load::slow_clients::Pause;
 use crate::load::worker::messages::{ConnectTimes, DeliveryCounts, MeasuredWindow, StormTally, WorkerTally};
-
-/// A load thread that is busy for more than this share of the time is a bottleneck: it measures itself. A thread that
-/// sleeps has just read everything that had arrived; below this share it does so several times in every tenth of a
-/// second.
-pub const BUSY_SHARE_MAX: f64 = 0.97;
-/// A load thread that waits for a core for more than this share of the time has that wait in its latencies.
-pub const STARVED_SHARE_MAX: f64 = 0.10;
 
 /// The name of the measured server in a comparison.
 pub const MEASURED: &str = "tickcast";
-/// Where one record in a hundred is published later than this, the publisher is a bottleneck: latencies measure it.
-const LATENESS_P99_MAX_NS: u64 = 5_000_000;
-/// A publisher that sent less than this share of its rate without backpressure is a bottleneck.
-const RATE_SHARE_MIN: f64 = 0.99;
 
 /// The results of one run; the JSON report has these fields. Times are in ns where a name ends in `_ns`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -39,6 +31,8 @@ pub struct LoadReport {
     pub url: String,
     pub clients: u64,
     pub stalled: u64,
+    /// The time in which clients did not read, where there was one.
+    pub pause: Option<PauseReport>,
     pub connected: u64,
     /// Connections that failed, by the message of the server or the kernel.
     pub refused: BTreeMap<String, u64>,
@@ -109,6 +103,17 @@ pub struct Measurement {
     /// Records that the gaps announce as missing.
     pub lost: u64,
     pub conflated: u64,
+    /// Second by second.
+    pub timeline: Vec<TimelineRow>,
+}
+
+/// A time in which clients did not read.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PauseReport {
+    #[serde(flatten)]
+    pub times: Pause,
+    /// How many of them.
+    pub clients: u64,
 }
 
 /// Many connects at once while the steady clients are measured.
@@ -185,8 +190,9 @@ impl LoadReport {
         windows
     }
 
-    /// Adds up the threads' windows, and decides whether they are valid. `publisher` has to be set before.
-    pub fn measure(&mut self, windows: &[MeasuredWindow]) {
+    /// Adds up the threads' windows, and decides whether they are valid. `publisher` and `pause` have to be set before.
+    /// Records were due for `measured_seconds`; `due` says how many were due at a time, in ns since the Unix epoch.
+    pub fn measure(&mut self, windows: &[MeasuredWindow], measured_seconds: usize, due: Option<&dyn Fn(u64) -> u64>) {
         let mut sum = Measurement::default();
         let origin = windows.first().map_or(LatencyOrigin::Received, |window| window.meter.origin());
         let (mut meter, mut in_storm) = (LatencyMeter::new(origin), LatencyMeter::new(origin));
@@ -202,57 +208,18 @@ impl LoadReport {
             sum.conflated += window.counters.conflated;
             meter.add(&window.meter);
             in_storm.add(&window.meter_in_storm);
-            self.judge_thread(window.cpu_seconds / seconds, window.starved_seconds / seconds);
+            self.judge_thread(window, measured_seconds);
         }
         meter.settle();
         (sum.latency_send, sum.latency_recv, sum.from_future) = (meter.send(), meter.recv(), meter.from_future());
         (sum.latency_origin, sum.latency_histogram) = (origin, meter.recv_ages().clone());
+        sum.timeline = timeline::timeline(windows, due);
         if let Some(storm) = &mut self.storm {
             storm.live_latency = in_storm.recv();
         }
         self.judge_publisher();
         self.generator_was_the_bottleneck = !self.bottlenecks.is_empty();
         self.measured = (!self.generator_was_the_bottleneck).then_some(sum);
-    }
-
-    /// A thread that was never idle is behind, whether it was busy or waited for a core.
-    fn judge_thread(&mut self, busy: f64, starved: f64) {
-        self.generator_cores += busy;
-        self.generator_busiest_share = self.generator_busiest_share.max(busy);
-        self.generator_starved_share = self.generator_starved_share.max(starved);
-        let (busy_percent, starved_percent) = (busy * 100.0, starved * 100.0);
-        if busy > BUSY_SHARE_MAX {
-            self.bottlenecks.push(format!(
-                "one of its threads was busy for {busy_percent:.0} % of the time; use more --threads or --processes, \
-                 fewer --clients, or another machine"
-            ));
-        } else if busy + starved > BUSY_SHARE_MAX && starved > STARVED_SHARE_MAX {
-            self.bottlenecks.push(format!(
-                "one of its threads was busy for {busy_percent:.0} % of the time and waited {starved_percent:.0} % for \
-                 a core; use --load-cores with cores that have no other work, or fewer --clients"
-            ));
-        }
-    }
-
-    fn judge_publisher(&mut self) {
-        let Some(publisher) = &self.publisher else { return };
-        let late = publisher.lateness.p99_ns;
-        let blocked_share_max = 0.01;
-        let was_blocked =
-            publisher.held_seconds > blocked_share_max * publisher.records as f64 / publisher.rate.max(1) as f64;
-        if late > LATENESS_P99_MAX_NS {
-            let late = duration_text(late);
-            self.bottlenecks.push(format!(
-                "one record in a hundred was published {late} after its due time or later; use --load-cores with a \
-                 core that has no other work, or a lower --publish rate"
-            ));
-        } else if publisher.records_per_second < RATE_SHARE_MIN * publisher.rate as f64 && !was_blocked {
-            self.bottlenecks.push(format!(
-                "it published {}/s of the requested {}/s without backpressure of the server",
-                count_text(publisher.records_per_second),
-                count_text(publisher.rate as f64)
-            ));
-        }
     }
 
     /// The exit code that this run alone asks for, see [`comparison::LoadOutcome::exit_code`].

@@ -23,7 +23,7 @@ fn report(windows: &[MeasuredWindow]) -> LoadReport {
     let mut report = LoadReport { clients: 10, connected: 9, connects_per_second: 900.0, ..LoadReport::default() };
     report.refused.insert("503 Service Unavailable: full".to_owned(), 1);
     report.closes.insert("4002 (slow consumer)".to_owned(), 2);
-    report.measure(windows);
+    report.measure(windows, 2, None);
     report
 }
 
@@ -82,6 +82,27 @@ fn a_thread_that_was_never_idle_is_a_bottleneck() {
     assert_eq!(idle_often.exit_code(), 0, "15 % idle is enough to catch up");
 }
 
+#[test]
+fn a_thread_may_be_busy_after_a_pause_and_at_no_other_time() {
+    use crate::load::worker::timeline::SecondTally;
+    let with_pause = |busy: &dyn Fn(usize) -> bool| {
+        let row =
+            |at| SecondTally { seconds: 1.0, cpu_seconds: if busy(at) { 1.0 } else { 0.5 }, ..SecondTally::default() };
+        let timeline: Vec<_> = (0..20).map(row).collect();
+        let cpu_seconds = timeline.iter().map(|row| row.cpu_seconds).sum();
+        let window = MeasuredWindow { seconds: 20.0, timeline, cpu_seconds, ..MeasuredWindow::default() };
+        let times = Pause { at_seconds: 6.0, for_seconds: 2.0, percent: 100.0 };
+        let pause = Some(PauseReport { times, clients: 1 });
+        let mut report = LoadReport { connected: 1, pause, ..LoadReport::default() };
+        report.measure(&[window], 20, None);
+        report.exit_code()
+    };
+    // The pause ends at 8, the recovery at 12.
+    assert_eq!(with_pause(&|at| (6..12).contains(&at)), 0);
+    assert_eq!(with_pause(&|_| true), 3);
+    assert_eq!(with_pause(&|at| !(6..12).contains(&at)), 3, "busy for 85 % of the time, and always when it counts");
+}
+
 fn with_publisher(records_per_second: f64, late_ns: u64, blocked_seconds: f64) -> LoadReport {
     let lateness = LatencySummary { count: 100, p99_ns: late_ns, ..LatencySummary::default() };
     let records = (records_per_second * 2.0) as u64;
@@ -94,7 +115,7 @@ fn with_publisher(records_per_second: f64, late_ns: u64, blocked_seconds: f64) -
         ..PublisherReport::default()
     };
     let mut report = LoadReport { connected: 1, publisher: Some(publisher), ..LoadReport::default() };
-    report.measure(&[window(0.5)]);
+    report.measure(&[window(0.5)], 2, None);
     report
 }
 

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{LoadReport, Measurement, PublisherReport, STARVED_SHARE_MAX, StormReport};
+use super::bottleneck::STARVED_SHARE_MAX;
+use super::timeline::TimelineRow;
+use super::{LoadReport, Measurement, PauseReport, PublisherReport, StormReport};
 use crate::load::attack::AttackCount;
 use crate::load::format::{count_text, duration_text};
 use crate::load::latency::{LatencyOrigin, LatencySummary};
 use crate::load::observe::server::ServerUsage;
+use crate::load::slow_clients::Pause;
 use crate::load::worker::messages::DeliveryCounts;
 
 impl LoadReport {
@@ -23,6 +26,9 @@ impl LoadReport {
             None => self.push_bottleneck(&mut out),
         }
         self.push_findings(&mut out);
+        if let Some(measured) = &self.measured {
+            push_timeline(&measured.timeline, &mut out);
+        }
         out
     }
 
@@ -32,6 +38,10 @@ impl LoadReport {
         line(out, "connections", &format!("{connected} connected, {refused} refused ({rate:.0}/s)"));
         if self.stalled > 0 {
             line(out, "stalled", &format!("{} of them do not read", self.stalled));
+        }
+        if let Some(PauseReport { times, clients }) = &self.pause {
+            let Pause { at_seconds, for_seconds, .. } = times;
+            line(out, "pause", &format!("{clients} of them do not read for {for_seconds} s, from {at_seconds} s on"));
         }
         for AttackCount { kind, opened, failed, ended, actions } in &self.attack {
             let text =
@@ -150,6 +160,24 @@ fn push_measured(measured: &Measurement, out: &mut String) {
     }
     line(out, "gaps", &format!("{} ({} records missing)", measured.gaps, measured.lost));
     line(out, "conflated", &measured.conflated.to_string());
+}
+
+/// A table with a row for each second.
+pub(super) fn push_timeline(rows: &[TimelineRow], out: &mut String) {
+    if rows.is_empty() {
+        return;
+    }
+    let heading = format!("{:>6}{:>12}{:>10}{:>10}{:>10}{:>10}", "second", "delivered", "behind", "p50", "p99", "max");
+    line(out, "time line", &(heading + "  generator"));
+    for TimelineRow { second, delivered, behind, latency, generator_busiest_share, .. } in rows {
+        let count = |count: u64| count_text(count as f64).trim_end().to_owned();
+        let behind = behind.map_or_else(|| "-".to_owned(), count);
+        let of = |ns: u64| if latency.count > 0 { duration_text(ns) } else { "-".to_owned() };
+        let [p50, p99, max] = [latency.p50_ns, latency.p99_ns, latency.max_ns].map(of);
+        let (delivered, busy) = (count(*delivered), generator_busiest_share * 100.0);
+        let text = format!("{second:>6}{delivered:>12}{behind:>10}{p50:>10}{p99:>10}{max:>10}{busy:>9.0} %");
+        line(out, "", &text);
+    }
 }
 
 fn latency_text(latency: &LatencySummary) -> String {

@@ -67,6 +67,7 @@ fn load_until(
 fn run_all(args: &LoadArgs, stages: &StageLengths, stop: &AtomicBool) -> Result<LoadOutcome, LoadError> {
     let mut run = LoadRun::new(args)?;
     let baselines = args.server.baselines();
+    check_pause(args)?;
     check_comparison(args, &baselines)?;
     if !args.attacked.attack.is_empty() {
         return run_attacked(args, run, stages, stop);
@@ -143,6 +144,18 @@ fn run_attacked(
     Ok(LoadOutcome { report, compared: Some(Comparison::of(runs, ATTACKED)) })
 }
 
+/// A pause ends within the measured time, so that the recovery is seen.
+fn check_pause(args: &LoadArgs) -> Result<(), LoadError> {
+    let Some(pause) = args.pause else { return Ok(()) };
+    let (end, seconds) = (pause.end().as_secs_f64(), args.seconds);
+    if end < f64::from(seconds) {
+        return Ok(());
+    }
+    Err(LoadError::Arguments(format!(
+        "--pause: ends {end} s after the measurement begins: expected an end before --seconds {seconds}"
+    )))
+}
+
 fn check_comparison(args: &LoadArgs, baselines: &[Baseline]) -> Result<(), LoadError> {
     let wrong = |problem: &str| Err(LoadError::Arguments(problem.to_owned()));
     match &args.shape {
@@ -178,12 +191,19 @@ fn plot(outcome: &LoadOutcome, path: &Path) -> std::io::Result<()> {
     let runs = outcome.compared.as_ref().map_or(&alone[..], |comparison| &comparison.runs);
     let measured = |run: &ComparedRun| Some((format!("{} {}", run.name, run.pair + 1), run.report.measured.clone()?));
     let named: Vec<_> = runs.iter().filter_map(measured).collect();
-    let plotted: Vec<_> =
-        named.iter().map(|(name, measured)| PlottedRun { name, latencies: &measured.latency_histogram.0 }).collect();
+    let plotted: Vec<_> = named
+        .iter()
+        .map(|(name, measured)| PlottedRun {
+            name,
+            latencies: &measured.latency_histogram.0,
+            timeline: &measured.timeline,
+        })
+        .collect();
     let from = match named.first().map(|(_, measured)| measured.latency_origin) {
         Some(LatencyOrigin::Scheduled) => "from the scheduled time",
         _ => "from ts_recv",
     };
     let title = format!("{} clients, latency {from}", outcome.report.clients);
-    std::fs::write(path, latency_svg(&title, &plotted))
+    let pause = outcome.report.pause.as_ref().map(|pause| &pause.times);
+    std::fs::write(path, latency_svg(&title, &plotted, pause))
 }

@@ -71,19 +71,25 @@ impl LoadPlan {
             }
             Dialect::Tickcast => requests(args, all, directory)?,
         };
-        let plan = |index: usize| ClientPlan {
-            request: (index % requests.len()) as u32,
-            role: match () {
+        let mut stalls = Spread::new(args.stalled);
+        let mut pauses = Spread::new(args.pause.map_or(0.0, |pause| pause.percent));
+        let mut plan = |index: usize| {
+            let role = match () {
                 () if index >= steady => ClientRole::Storm,
-                () if is_stalled(index, args.stalled) => ClientRole::Stalled,
+                () if stalls.takes_next() => ClientRole::Stalled,
                 () => ClientRole::Steady,
-            },
-            source: (!sources.is_empty()).then(|| sources[index % sources.len()]),
-            independent: index.is_multiple_of(INDEPENDENT_EVERY),
+            };
+            ClientPlan {
+                request: (index % requests.len()) as u32,
+                role,
+                pauses: role == ClientRole::Steady && pauses.takes_next(),
+                source: (!sources.is_empty()).then(|| sources[index % sources.len()]),
+                independent: index.is_multiple_of(INDEPENDENT_EVERY),
+            }
         };
         Ok(Self {
-            steady: (0..steady).map(plan).collect(),
-            storm: (steady..all).map(plan).collect(),
+            steady: (0..steady).map(&mut plan).collect(),
+            storm: (steady..all).map(&mut plan).collect(),
             dense: matches!(args.shape, LoadShape::All | LoadShape::Pattern(_)),
             requests,
         })
@@ -212,10 +218,23 @@ fn matching(symbols: &[String], patterns: &[String]) -> Result<Vec<usize>, LoadE
     Ok(indices)
 }
 
-/// Spreads the stalled clients evenly over all.
-fn is_stalled(index: usize, percent: f64) -> bool {
-    let until = |clients: usize| (clients as f64 * percent / 100.0).floor();
-    until(index + 1) > until(index)
+/// Takes a percentage of a series, spread evenly.
+struct Spread {
+    percent: f64,
+    asked: usize,
+}
+
+impl Spread {
+    fn new(percent: f64) -> Self {
+        Self { percent, asked: 0 }
+    }
+
+    /// Whether the next one is among those that are taken.
+    fn takes_next(&mut self) -> bool {
+        let until = |count: usize| (count as f64 * self.percent / 100.0).floor();
+        self.asked += 1;
+        until(self.asked) > until(self.asked - 1)
+    }
 }
 
 #[cfg(test)]
@@ -285,8 +304,21 @@ mod tests {
         let stalled: Vec<_> = clients.iter().map(|client| client.role == ClientRole::Stalled).collect();
         assert_eq!(stalled.iter().filter(|stalled| **stalled).count(), 25);
         assert!(stalled.chunks(4).all(|four| four.iter().filter(|stalled| **stalled).count() == 1));
+        assert_eq!(clients.iter().filter(|client| client.pauses).count(), 0);
         assert_eq!(clients[3].source, Some(IpAddr::from([127, 0, 0, 2])));
         assert_eq!(clients.iter().filter(|client| client.independent).count(), 1);
+    }
+
+    #[test]
+    fn a_pause_takes_its_part_of_the_clients_that_read() {
+        let pausing = |flags: &[&str]| -> Vec<bool> {
+            plan(flags).expect("a plan").steady.iter().map(|client| client.pauses).collect()
+        };
+        assert_eq!(pausing(&["--clients", "4", "--pause", "1,2"]), [true; 4]);
+        assert_eq!(pausing(&["--clients", "4", "--pause", "1,2,50"]), [false, true, false, true]);
+        let both = plan(&["--stalled", "25", "--pause", "1,2", "--storm", "5"]).expect("a plan");
+        let is_right = |client: &ClientPlan| client.pauses == (client.role == ClientRole::Steady);
+        assert!(both.steady.iter().chain(&both.storm).all(is_right));
     }
 
     #[test]
@@ -315,12 +347,14 @@ mod tests {
             url: String::new(),
             options: ReadOptions::default(),
             requests: Vec::new(),
+            instruments: 0,
             clients: Vec::new(),
             storm: Vec::new(),
             threads: 1,
             pending_max: 64,
             churn_per_s: 4.0,
             stall_for_ms: None,
+            pause: None,
             cores: None,
         };
         let jobs = plan.split(&job, 2);
@@ -346,6 +380,8 @@ mod tests {
             (["--channels", "quotes"], "unknown channel \"quotes\": expected quote, trade"),
             (["--publish-channel", "book"], "expected quote, trade, ticker or raw"),
             (["--burst", "7"], "--publish"),
+            (["--pause", "6"], "expected AT,FOR or AT,FOR,PERCENT, such as 6,2"),
+            (["--pause", "6,2,0"], "PERCENT \"0\": expected a number above 0, at most 100"),
             (["--load-cores", "x"], "expected a list of cores such as 0,2-5"),
         ] {
             let error = parse(&flags).map(|_| ()).expect_err("refused");

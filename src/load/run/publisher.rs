@@ -91,10 +91,11 @@ struct PublisherControl {
 }
 
 /// What a publisher has done: in the measured time, unless a field says otherwise.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PublisherResult {
     /// In the whole run.
     pub published: PublishedCount,
+    pub schedule: PublishSchedule,
     pub records: u64,
     pub seconds: f64,
     /// How late the records were sent.
@@ -374,6 +375,7 @@ impl PublishLoop {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         Ok(PublisherResult {
             published: PublishedCount { records: self.pacer.taken(), instruments: 0 },
+            schedule: *self.pacer.schedule(),
             records,
             seconds,
             lateness: self.pacer.take_lateness(),

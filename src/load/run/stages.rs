@@ -13,10 +13,24 @@ use crate::load::worker::messages::{PublishedCount, StageCommand};
 
 /// How often the run reads the processes' progress, and draws the progress bar.
 const TICK: Duration = Duration::from_millis(50);
-/// Records count as arrived once nothing has come for this long.
-const QUIET: Duration = Duration::from_millis(500);
-/// How long records under way may take to arrive.
-const TAIL_MAX: Duration = Duration::from_secs(10);
+/// How the run waits for the records that are under way when the publisher stops.
+#[derive(Clone, Copy, Debug)]
+pub struct TailRule {
+    /// The measured time ends after the wait rather than before it.
+    is_measured: bool,
+    /// All records count as arrived once nothing has come for this long.
+    quiet: Duration,
+    /// The longest wait.
+    max: Duration,
+}
+
+impl TailRule {
+    /// The records under way are counted, their latencies are not.
+    pub const UNMEASURED: Self =
+        Self { is_measured: false, quiet: Duration::from_millis(500), max: Duration::from_secs(10) };
+    /// The latencies of all records are part of the result, as of those that a pause has held up.
+    pub const MEASURED: Self = Self { is_measured: true, quiet: Duration::from_secs(2), max: Duration::from_secs(60) };
+}
 
 /// How long the stages last, and how the worker processes are started.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +44,7 @@ pub struct StageLengths {
 pub struct ActiveRun<'a> {
     pub clients: u64,
     pub stages: StageLengths,
+    pub tail: TailRule,
     pub stop: &'a AtomicBool,
     pub workers: WorkerProcesses,
     pub progress: StageBar,
@@ -48,11 +63,15 @@ impl ActiveRun<'_> {
         if has_connections {
             self.warm_up(publishing.as_ref())?;
             self.measure(publishing.as_ref())?;
-            self.workers.command(StageCommand::Tail)?;
-            self.observe(ServerObserver::end)?;
+            if !self.tail.is_measured {
+                self.end_measurement()?;
+            }
             result = publishing.map(RunningPublisher::stop).transpose()?;
             if result.is_some() {
                 self.await_tail()?;
+            }
+            if self.tail.is_measured {
+                self.end_measurement()?;
             }
         }
         let published = result.as_ref().map_or(PublishedCount::default(), |result| result.published);
@@ -103,12 +122,17 @@ impl ActiveRun<'_> {
         Ok(())
     }
 
+    fn end_measurement(&mut self) -> Result<(), LoadError> {
+        self.workers.command(StageCommand::Tail)?;
+        self.observe(ServerObserver::end)
+    }
+
     /// Waits until no record has come for a while.
     fn await_tail(&mut self) -> Result<(), LoadError> {
         let begun = Instant::now();
         self.progress.begin("records under way", 0);
         let (mut last, mut since) = (self.workers.progress(Duration::ZERO)?.records, Instant::now());
-        while since.elapsed() < QUIET && begun.elapsed() < TAIL_MAX && !self.is_stopped() {
+        while since.elapsed() < self.tail.quiet && begun.elapsed() < self.tail.max && !self.is_stopped() {
             let now = self.workers.progress(TICK)?.records;
             if now != last {
                 (last, since) = (now, Instant::now());

@@ -7,7 +7,7 @@ use super::plan::{Dialect, LoadPlan, publication};
 use super::processes::WorkerProcesses;
 use super::progress::StageBar;
 use super::publisher::{LoadPublisher, PublisherResult};
-use super::stages::{ActiveRun, StageLengths};
+use super::stages::{ActiveRun, StageLengths, TailRule};
 use crate::load::args::LoadArgs;
 use crate::load::cores::available;
 use crate::load::directory::fetch_symbols;
@@ -15,7 +15,7 @@ use crate::load::error::LoadError;
 use crate::load::latency::LatencyOrigin;
 use crate::load::machine::sources_for;
 use crate::load::observe::server::ServerObserver;
-use crate::load::report::{LoadReport, PublisherReport};
+use crate::load::report::{LoadReport, PauseReport, PublisherReport};
 use crate::load::worker::messages::{ClientRole, ReadOptions, WorkerJob};
 use tickcast_client::Target;
 
@@ -85,6 +85,7 @@ impl<'a> LoadRun<'a> {
         let mut active = ActiveRun {
             clients: u64::from(args.clients),
             stages: *stages,
+            tail: if args.pause.is_some() { TailRule::MEASURED } else { TailRule::UNMEASURED },
             stop,
             workers: WorkerProcesses::start(jobs, stages.launch)?,
             progress: StageBar::new(),
@@ -123,12 +124,14 @@ impl<'a> LoadRun<'a> {
             url: self.target.to_string(),
             options: ReadOptions { opaque: self.dialect != Dialect::Tickcast, origin, dense: false },
             requests: Vec::new(),
+            instruments: publication(args, self.is_plain).map_or(0, |publication| publication.instruments.into()),
             clients: Vec::new(),
             storm: Vec::new(),
             threads: args.threads as usize,
             pending_max: args.pending as usize,
             churn_per_s: args.churn,
             stall_for_ms: args.stall_for.map(|seconds| (seconds * 1e3) as u64),
+            pause: args.pause,
             cores: None,
         }
     }
@@ -142,14 +145,24 @@ impl<'a> LoadRun<'a> {
     ) -> Result<LoadReport, LoadError> {
         let stalled = plan.steady.iter().filter(|plan| plan.role == ClientRole::Stalled).count() as u64;
         let url = self.target.to_string();
-        let mut report = LoadReport { url, clients: active.clients, stalled, ..LoadReport::default() };
+        let pause = self
+            .args
+            .pause
+            .map(|times| PauseReport { clients: plan.steady.iter().filter(|plan| plan.pauses).count() as u64, times });
+        let clients = active.clients;
+        let mut report = LoadReport { url, clients, stalled, pause, ..LoadReport::default() };
         let windows = report.gather(active.workers.tallies()?, plan.storm.len() as u64);
         if report.connected == 0 {
             let why = report.refused.into_iter().next().map_or_else(String::new, |(why, _)| why);
             return Err(LoadError::Refused(why));
         }
+        let due = published.as_ref().map(|result| {
+            let (schedule, records) = (result.schedule, result.published.records);
+            move |at_ns: u64| schedule.due_count(at_ns).min(records)
+        });
         report.publisher = published.zip(self.args.publish.publish).map(|(result, rate)| publisher(&result, rate));
-        report.measure(&windows);
+        let due = due.as_ref().map(|due| due as &dyn Fn(u64) -> u64);
+        report.measure(&windows, self.args.seconds as usize, due);
         match &active.observer {
             Ok(observer) => {
                 report.server = report.measured.as_ref().and_then(|measured| {

@@ -26,6 +26,7 @@ use super::buffered_socket::BufferedSocket;
 use super::checker::{FastChecker, SequenceTable, StreamChecker, is_packet};
 use super::messages::{ClientPlan, ClientRequest, ClientRole, ConnectTimes, ReadOptions};
 use super::send::{self, would_block};
+use super::timeline::ClassTotals;
 use crate::load::latency::{LatencyMeter, now_ns};
 use tickcast_client::decode::Decoder;
 use tickcast_client::handshake::{Handshake, Upgraded};
@@ -49,6 +50,8 @@ pub struct LoadConnection {
     pub begun: Instant,
     /// It replaced a connection that was reset: it was not there from the start.
     pub is_replacement: bool,
+    /// The thread's [`ThreadContext::live`] includes its standing.
+    pub is_counted: bool,
     has_data: bool,
     /// A server of another kind has sent a packet on this connection.
     sends_packets: bool,
@@ -104,8 +107,10 @@ pub struct ThreadContext {
     pub buffer: Vec<u8>,
     pub masking_keys: Pcg64Mcg,
     pub received: ReceivedTotals,
-    /// Latencies of steady clients: outside a storm, and during it.
+    /// Latencies of steady clients in the current second: outside a storm, and during it.
     pub meters: [LatencyMeter; 2],
+    /// What steady clients have received.
+    pub live: ClassTotals,
     /// Whether latencies are recorded now.
     pub is_measuring: bool,
     /// Whether a storm is going on.
@@ -150,6 +155,7 @@ impl LoadConnection {
             checker,
             begun: Instant::now(),
             is_replacement: false,
+            is_counted: false,
             has_data: false,
             sends_packets: false,
             phase: Phase::Connecting(socket.into()),
@@ -174,6 +180,11 @@ impl LoadConnection {
     /// True after the upgrade and before the end.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Fast(_) | Phase::Independent(_))
+    }
+
+    /// True for a client that reads everything and has been there from the start.
+    pub fn is_steady(&self) -> bool {
+        self.plan.role == ClientRole::Steady && !self.is_replacement
     }
 
     /// What the stream has contained.
@@ -450,15 +461,22 @@ impl LoadConnection {
             }
         }
         let meter = &mut context.meters[usize::from(context.in_storm)];
-        let before = self.checker.counters().records;
-        let is_timed = context.is_measuring && self.plan.role == ClientRole::Steady && !self.is_replacement;
-        let checked = if is_timed {
+        let counters = self.checker.counters();
+        let before = (counters.records, counters.covered);
+        let is_steady = self.is_steady();
+        let checked = if is_steady && context.is_measuring {
             let checked = self.checker.packet(packet, |header| meter.age(now_ns, header));
             checked.inspect(|header| meter.packet(now_ns, header))
         } else {
             self.checker.packet(packet, |_| {})
         };
-        context.received.records += self.checker.counters().records - before;
+        let counters = self.checker.counters();
+        let (records, covered) = (counters.records - before.0, counters.covered - before.1);
+        context.received.records += records;
+        if is_steady {
+            context.live.records += records;
+            context.live.standing.covered += covered;
+        }
         checked.err().filter(|_| !context.options.opaque).map(|error| ConnectionEnd::Malformed(error.to_string()))
     }
 

@@ -8,7 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::timeline::SecondTally;
 use crate::load::latency::{LatencyHistogram, LatencyMeter, LatencyOrigin};
+use crate::load::slow_clients::Pause;
 use tickcast_client::decode::DecodeCounters;
 
 /// The task of one process.
@@ -20,6 +22,8 @@ pub struct WorkerJob {
     pub options: ReadOptions,
     /// The clients' requests; most clients share one.
     pub requests: Vec<ClientRequest>,
+    /// How many instruments the run publishes; 0 where it does not.
+    pub instruments: u64,
     /// Clients that connect at the start.
     pub clients: Vec<ClientPlan>,
     /// Clients that connect when the measured time begins.
@@ -31,6 +35,8 @@ pub struct WorkerJob {
     pub churn_per_s: f64,
     /// When stalled clients begin to read, counted from the start of the measured time; `None` for never.
     pub stall_for_ms: Option<u64>,
+    /// When the clients with [`ClientPlan::pauses`] do not read.
+    pub pause: Option<Pause>,
     /// Cores to run on; `None` for any.
     pub cores: Option<Vec<usize>>,
 }
@@ -70,6 +76,8 @@ pub struct ClientPlan {
     /// Index of its request.
     pub request: u32,
     pub role: ClientRole,
+    /// Takes part in the run's [`Pause`].
+    pub pauses: bool,
     /// The address to bind.
     pub source: Option<IpAddr>,
     /// Read by tungstenite and the [`tickcast_client::decode::Decoder`] rather than by the fast reader.
@@ -103,6 +111,18 @@ pub enum StageCommand {
 pub struct PublishedCount {
     pub records: u64,
     pub instruments: u64,
+}
+
+impl ExpectedInstruments {
+    /// The part of all published records that are of these, of so many instruments.
+    pub fn share(&self, instruments: u64) -> f64 {
+        let count = match self {
+            Self::Unknown => 0,
+            Self::These(indices) => indices.len() as u64,
+            Self::Any(count) => u64::from(*count),
+        };
+        count as f64 / instruments.max(1) as f64
+    }
 }
 
 impl PublishedCount {
@@ -180,6 +200,7 @@ pub struct MeasuredWindow {
     pub messages: u64,
     pub counters: DecodeCounters,
     pub meter: LatencyMeter,
+    pub timeline: Vec<SecondTally>,
     /// The part of `meter` that was recorded during the storm.
     pub meter_in_storm: LatencyMeter,
     pub cpu_seconds: f64,
@@ -247,6 +268,8 @@ mod tests {
         assert_eq!(published.records_of(&ExpectedInstruments::These(vec![1, 2])), Some(7));
         assert_eq!(published.records_of(&ExpectedInstruments::Any(2)), Some(6));
         assert_eq!(published.records_of(&ExpectedInstruments::Unknown), None);
+        assert_eq!(ExpectedInstruments::These(vec![1, 2]).share(4), 0.5);
+        assert_eq!((ExpectedInstruments::Any(1).share(4), ExpectedInstruments::Unknown.share(4)), (0.25, 0.0));
         assert_eq!(PublishedCount::default().records_of(&ExpectedInstruments::Any(1)), None);
     }
 }

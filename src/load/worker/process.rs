@@ -11,7 +11,8 @@ use std::time::Duration;
 use signal_hook::consts::SIGINT;
 
 use super::messages::{PublishedCount, StageCommand, WorkerJob, WorkerMessage, WorkerTally};
-use super::thread::{RunStage, ThreadJob, WorkerShared, WorkerThread};
+use super::shared::{RunStage, WorkerShared};
+use super::thread::{ThreadJob, WorkerThread};
 use crate::load::cores;
 use crate::load::error::LoadError;
 use crate::load::machine::ensure_descriptors;

@@ -4,25 +4,28 @@
 //! run. What always holds: only a limited number of connections is pending at a time, so that the server's listen queue
 //! is not what is measured; counters are read at both ends of the measured time.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::Timespec;
 
 use super::connection::{ConnectionEnd, LoadConnection, ReceivedTotals, ThreadContext, WakeOutcome};
 use super::messages::{
     ClientPlan, ClientRequest, ClientRole, ConnectTimes, DeliveryCounts, MeasuredWindow, PublishedCount, ReadOptions,
-    WorkerJob, WorkerProgress, WorkerTally,
+    WorkerJob, WorkerTally,
 };
+use super::shared::{RunStage, WorkerShared};
+use super::timeline::{ClassTotals, ThreadClock, Timeline, end_meters};
 use crate::load::latency::LatencyMeter;
+use crate::load::slow_clients::Pause;
 use tickcast_client::decode::DecodeCounters;
 use tickcast_client::{CONNECT_TIMEOUT, Error, Target};
 
@@ -41,66 +44,6 @@ const WAIT_CHURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 /// How often pending connections are checked against their deadline.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The stage of the run, which the threads follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
-#[repr(u8)]
-pub enum RunStage {
-    /// Connecting, then warming up.
-    Before = 0,
-    Measuring = 1,
-    /// Measured; records under way are still read.
-    Tail = 2,
-    Done = 3,
-}
-
-/// State that a process shares with its threads. The counters are Relaxed: numbers for people; the results travel with
-/// the end of a thread.
-#[derive(Debug, Default)]
-pub struct WorkerShared {
-    stage: AtomicU8,
-    /// Records and instruments of the publisher; set before the stage is [`RunStage::Done`].
-    published: [AtomicU64; 2],
-    connected: AtomicU64,
-    settled: AtomicU64,
-    records: AtomicU64,
-}
-
-impl WorkerShared {
-    /// Sets the stage for all threads.
-    pub fn set_stage(&self, stage: RunStage) {
-        // Release: the partner is the Acquire in `stage`; with Done comes what was published.
-        self.stage.store(stage as u8, Ordering::Release);
-    }
-
-    /// Ends all threads, which then compare what their clients received with what was published.
-    pub fn finish(&self, published: PublishedCount) {
-        self.published[0].store(published.records, Ordering::Relaxed);
-        self.published[1].store(published.instruments, Ordering::Relaxed);
-        self.set_stage(RunStage::Done);
-    }
-
-    /// How far the threads have come.
-    pub fn progress(&self) -> WorkerProgress {
-        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        WorkerProgress { connected: read(&self.connected), settled: read(&self.settled), records: read(&self.records) }
-    }
-
-    fn stage(&self) -> RunStage {
-        // Acquire: the partner is the Release in `set_stage`.
-        match self.stage.load(Ordering::Acquire) {
-            0 => RunStage::Before,
-            1 => RunStage::Measuring,
-            2 => RunStage::Tail,
-            _ => RunStage::Done,
-        }
-    }
-
-    fn published(&self) -> PublishedCount {
-        let [records, instruments] = self.published.each_ref().map(|number| number.load(Ordering::Relaxed));
-        PublishedCount { records, instruments }
-    }
-}
-
 /// The task of one thread: its share of a [`WorkerJob`].
 #[derive(Clone, Debug)]
 pub struct ThreadJob {
@@ -108,11 +51,13 @@ pub struct ThreadJob {
     pub target: Target,
     pub options: ReadOptions,
     pub requests: Arc<[ClientRequest]>,
+    pub instruments: u64,
     pub clients: Vec<ClientPlan>,
     pub storm: Vec<ClientPlan>,
     pub pending_max: usize,
     pub churn_per_s: f64,
     pub stall_for: Option<Duration>,
+    pub pause: Option<Pause>,
 }
 
 impl ThreadJob {
@@ -125,11 +70,13 @@ impl ThreadJob {
             target: target.clone(),
             options: job.options,
             requests: Arc::clone(&requests),
+            instruments: job.instruments,
             clients: share(&job.clients, nth),
             storm: share(&job.storm, nth),
             pending_max: job.pending_max,
             churn_per_s: job.churn_per_s / job.threads as f64,
             stall_for: job.stall_for_ms.map(Duration::from_millis),
+            pause: job.pause,
         };
         (0..job.threads).map(thread_job).collect()
     }
@@ -144,7 +91,9 @@ pub struct WorkerThread {
     storm: Vec<ClientPlan>,
     pending_max: usize,
     churn_per_s: f64,
-    stall_for: Option<Duration>,
+    /// What is still to come of [`interest_changes`].
+    interest_changes: VecDeque<(Duration, InterestChange)>,
+    instruments: u64,
     connections: Vec<LoadConnection>,
     pending: usize,
     epoll: OwnedFd,
@@ -156,6 +105,10 @@ pub struct WorkerThread {
     begun: Instant,
     expiry_checked: Instant,
     window_start: Option<Checkpoint>,
+    /// While the window is open.
+    timeline: Option<Timeline>,
+    /// Latencies of the window, without those of the current second: outside a storm, and during it.
+    window_meters: [LatencyMeter; 2],
     /// The connection at which the churn continues.
     churn_next: usize,
     /// The part of the received records that is reported as progress already.
@@ -168,8 +121,28 @@ struct Checkpoint {
     at: Instant,
     received: ReceivedTotals,
     counters: DecodeCounters,
-    cpu_seconds: f64,
-    starved_seconds: f64,
+    clock: ThreadClock,
+}
+
+/// A change of which sockets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InterestChange {
+    /// Stalled clients begin to read.
+    StallEnds,
+    /// Clients that take part in the pause do not read.
+    PauseBegins,
+    PauseEnds,
+}
+
+/// The changes of a run, the first first, from the start of the measured time.
+fn interest_changes(stall_for: Option<Duration>, pause: Option<Pause>) -> VecDeque<(Duration, InterestChange)> {
+    let stall = stall_for.map(|at| (at, InterestChange::StallEnds));
+    let pause = pause
+        .into_iter()
+        .flat_map(|pause| [(pause.begin(), InterestChange::PauseBegins), (pause.end(), InterestChange::PauseEnds)]);
+    let mut changes: Vec<_> = stall.into_iter().chain(pause).collect();
+    changes.sort_by_key(|(at, _)| *at);
+    changes.into()
 }
 
 impl WorkerThread {
@@ -184,6 +157,7 @@ impl WorkerThread {
             masking_keys: Pcg64Mcg::seed_from_u64(std::process::id().into()),
             received: ReceivedTotals::default(),
             meters: [meter(), meter()],
+            live: ClassTotals::default(),
             is_measuring: false,
             in_storm: false,
             connect_times: ConnectTimes::default(),
@@ -196,7 +170,8 @@ impl WorkerThread {
             storm: job.storm,
             pending_max: job.pending_max,
             churn_per_s: job.churn_per_s,
-            stall_for: job.stall_for,
+            interest_changes: interest_changes(job.stall_for, job.pause),
+            instruments: job.instruments,
             pending: 0,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             shared,
@@ -206,6 +181,8 @@ impl WorkerThread {
             begun: Instant::now(),
             expiry_checked: Instant::now(),
             window_start: None,
+            timeline: None,
+            window_meters: [meter(), meter()],
             churn_next: 0,
             reported: 0,
         })
@@ -224,25 +201,33 @@ impl WorkerThread {
                 RunStage::Tail => self.close_window(),
                 RunStage::Done => break,
             }
-            self.connect_more()?;
-            // While more connects are due, ready sockets are handled without waiting.
-            let may_connect = self.pending < self.pending_max && self.waiting.len() > 0;
-            let wait = if may_connect { Timespec::default() } else { wait };
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&wait)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            for event in events.drain(..) {
-                self.wake(event.data.u64() as usize)?;
-            }
-            self.expire();
-            let received = self.context.received;
-            let received = if self.context.options.opaque { received.messages } else { received.records };
-            self.shared.records.fetch_add(received - self.reported, Ordering::Relaxed);
-            self.reported = received;
+            self.step(&mut events, wait)?;
         }
         self.close_window();
         Ok(self.finish())
+    }
+
+    /// Connects more clients, waits at most so long for sockets, and wakes those that are ready.
+    fn step(&mut self, events: &mut Vec<epoll::Event>, wait: Timespec) -> io::Result<()> {
+        self.connect_more()?;
+        // While more connects are due, ready sockets are handled without waiting.
+        let may_connect = self.pending < self.pending_max && self.waiting.len() > 0;
+        let wait = if may_connect { Timespec::default() } else { self.until_change(wait) };
+        match epoll::wait(&self.epoll, spare_capacity(events), Some(&wait)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for event in events.drain(..) {
+            self.end_second();
+            self.wake(event.data.u64() as usize)?;
+        }
+        self.end_second();
+        self.expire();
+        let received = self.context.received;
+        let received = if self.context.options.opaque { received.messages } else { received.records };
+        self.shared.add_records(received - self.reported);
+        self.reported = received;
+        Ok(())
     }
 
     fn connect_more(&mut self) -> io::Result<()> {
@@ -305,10 +290,19 @@ impl WorkerThread {
             self.tally.storm.connected += 1;
             self.settle_storm();
         } else if !self.connections[index].is_replacement {
+            self.count(index);
             self.tally.connected += 1;
             self.tally.connect_seconds = self.begun.elapsed().as_secs_f64();
-            self.shared.connected.fetch_add(1, Ordering::Relaxed);
-            self.shared.settled.fetch_add(1, Ordering::Relaxed);
+            self.shared.add_connected();
+        }
+    }
+
+    /// Includes a steady client in what the clients of this thread are to receive.
+    fn count(&mut self, index: usize) {
+        if self.connections[index].is_steady() {
+            let request = self.connections[index].plan.request as usize;
+            self.connections[index].is_counted = true;
+            self.context.live.standing.share += self.context.requests[request].expected.share(self.instruments);
         }
     }
 
@@ -318,7 +312,7 @@ impl WorkerThread {
             self.tally.storm.refused += 1;
             self.settle_storm();
         } else {
-            self.shared.settled.fetch_add(1, Ordering::Relaxed);
+            self.shared.add_refused();
         }
     }
 
@@ -346,6 +340,12 @@ impl WorkerThread {
     /// Adds the counters of a connection that has ended, and frees its memory.
     fn retire(&mut self, index: usize) {
         let checker = self.connections[index].take_checker();
+        if std::mem::take(&mut self.connections[index].is_counted) {
+            let request = self.connections[index].plan.request as usize;
+            let standing = &mut self.context.live.standing;
+            standing.share -= self.context.requests[request].expected.share(self.instruments);
+            standing.covered -= checker.counters().covered;
+        }
         self.ended.add(checker.counters());
         self.tally.violations += checker.counters().violations;
         let first = checker.first_violation().map(|violation| violation.to_string());
@@ -369,7 +369,9 @@ impl WorkerThread {
     fn open_window(&mut self) {
         self.context.meters.iter_mut().for_each(LatencyMeter::clear);
         self.context.is_measuring = true;
-        self.window_start = Some(self.checkpoint());
+        let start = self.checkpoint();
+        self.timeline = Some(Timeline::begin(start.at, &self.context.live));
+        self.window_start = Some(start);
         if !self.storm.is_empty() {
             self.context.in_storm = true;
             self.pending_max = self.pending_max.max(STORM_PENDING_MAX);
@@ -378,17 +380,12 @@ impl WorkerThread {
         }
     }
 
-    /// Disturbances of the measured time that are due: churn, and stalled clients that begin to read.
+    /// Disturbances of the measured time that are due: churn, and clients that stop or begin to read.
     fn disturb(&mut self) -> io::Result<()> {
         let Some(start) = self.window_start else { return Ok(()) };
         let elapsed = start.at.elapsed();
-        if self.stall_for.is_some_and(|stalled| elapsed >= stalled) {
-            self.stall_for = None;
-            for index in 0..self.connections.len() {
-                if self.connections[index].plan.role == ClientRole::Stalled && self.connections[index].is_open() {
-                    self.listen_for(index, epoll::EventFlags::IN)?;
-                }
-            }
+        while let Some((_, change)) = self.interest_changes.pop_front_if(|(at, _)| elapsed >= *at) {
+            self.change_interest(change)?;
         }
         let due = (elapsed.as_secs_f64() * self.churn_per_s) as u64;
         for _ in self.tally.churned..due {
@@ -397,6 +394,42 @@ impl WorkerThread {
             }
         }
         Ok(())
+    }
+
+    fn change_interest(&self, change: InterestChange) -> io::Result<()> {
+        for (index, connection) in self.connections.iter().enumerate().filter(|(_, connection)| connection.is_open()) {
+            let ClientPlan { role, pauses, .. } = connection.plan;
+            match change {
+                InterestChange::StallEnds if role == ClientRole::Stalled => {
+                    self.listen_for(index, epoll::EventFlags::IN)?;
+                }
+                InterestChange::PauseBegins if pauses => self.listen_for(index, epoll::EventFlags::empty())?,
+                InterestChange::PauseEnds if pauses => self.listen_for(index, epoll::EventFlags::IN)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The time until the next change of interest, at most `longest`.
+    fn until_change(&self, longest: Timespec) -> Timespec {
+        let (Some(start), Some((at, _))) = (self.window_start, self.interest_changes.front()) else { return longest };
+        let until = at.saturating_sub(start.at.elapsed());
+        match Timespec::try_from(until) {
+            Ok(until) => longest.min(until),
+            Err(_) => longest,
+        }
+    }
+
+    /// Ends the current second of the measured time where it is over.
+    #[inline]
+    fn end_second(&mut self) {
+        let Some(timeline) = &mut self.timeline else { return };
+        let now = Instant::now();
+        if now >= timeline.next_end() {
+            let ages = end_meters(&mut self.context.meters, &mut self.window_meters);
+            timeline.end_second(now, &self.context.live, &ages);
+        }
     }
 
     /// Resets the next open steady connection and opens another in its place; false where there is none.
@@ -426,9 +459,10 @@ impl WorkerThread {
         if !std::mem::take(&mut self.context.is_measuring) {
             return;
         }
-        let Some(start) = self.window_start else { return };
+        let (Some(start), Some(timeline)) = (self.window_start, self.timeline.take()) else { return };
         let end = self.checkpoint();
-        let [mut meter, storm] = std::mem::take(&mut self.context.meters);
+        let ages = end_meters(&mut self.context.meters, &mut self.window_meters);
+        let [mut meter, storm] = std::mem::take(&mut self.window_meters);
         meter.add(&storm);
         self.tally.window = MeasuredWindow {
             seconds: end.at.duration_since(start.at).as_secs_f64(),
@@ -436,9 +470,10 @@ impl WorkerThread {
             messages: end.received.messages - start.received.messages,
             counters: end.counters.since(&start.counters),
             meter,
+            timeline: timeline.end(end.at, &self.context.live, &ages),
             meter_in_storm: storm,
-            cpu_seconds: end.cpu_seconds - start.cpu_seconds,
-            starved_seconds: end.starved_seconds - start.starved_seconds,
+            cpu_seconds: end.clock.cpu_seconds - start.clock.cpu_seconds,
+            starved_seconds: end.clock.starved_seconds - start.clock.starved_seconds,
         };
     }
 
@@ -447,14 +482,8 @@ impl WorkerThread {
         for connection in &self.connections {
             counters.add(connection.checker().counters());
         }
-        let cpu = clock_gettime(ClockId::ThreadCPUTime);
-        Checkpoint {
-            at: Instant::now(),
-            received: self.context.received,
-            counters,
-            cpu_seconds: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
-            starved_seconds: starved_seconds(),
-        }
+        let clock = ThreadClock::now();
+        Checkpoint { at: Instant::now(), received: self.context.received, counters, clock }
     }
 
     /// Reads close frames that stalled clients have not read, and closes all connections.
@@ -496,13 +525,6 @@ impl WorkerThread {
             clients_short: u64::from(missing > 0),
         });
     }
-}
-
-/// How long this thread was ready to run and had no core, since its start: the second number of `schedstat`, ns.
-fn starved_seconds() -> f64 {
-    let line = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let waited_ns: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-    waited_ns as f64 / 1e9
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A worker thread against scripted servers.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use tungstenite::protocol::Message;
@@ -21,7 +22,7 @@ fn thread_job(address: SocketAddr, count: usize, role: ClientRole) -> ThreadJob 
         messages: vec![r#"{"op":"subscribe","id":1}"#.to_owned()],
         expected: ExpectedInstruments::Unknown,
     };
-    let plan = |nth| ClientPlan { request: 0, role, source: None, independent: nth == 0 };
+    let plan = |nth| ClientPlan { request: 0, role, pauses: false, source: None, independent: nth == 0 };
     ThreadJob {
         address,
         target,
@@ -32,6 +33,8 @@ fn thread_job(address: SocketAddr, count: usize, role: ClientRole) -> ThreadJob 
         pending_max: PENDING_MAX,
         churn_per_s: 0.0,
         stall_for: None,
+        pause: None,
+        instruments: 0,
     }
 }
 
@@ -170,7 +173,8 @@ fn refusals_are_counted_by_message() {
 fn a_storm_is_counted_apart_from_steady_clients() {
     let (address, done) = server(vec![start().quote(1, 0)]);
     let mut job = thread_job(address, 3, ClientRole::Steady);
-    job.storm = vec![ClientPlan { request: 0, role: ClientRole::Storm, source: None, independent: false }; 200];
+    let plan = ClientPlan { request: 0, role: ClientRole::Storm, pauses: false, source: None, independent: false };
+    job.storm = vec![plan; 200];
     let (tally, shared) = run_job(job, 203, &done);
     assert_eq!((tally.connected, tally.storm.connected, tally.storm.refused), (3, 200, 0));
     assert_eq!(shared.progress().settled, 3, "the storm is not what the run waits for");
@@ -210,6 +214,68 @@ fn churned_clients_are_reset_and_replaced() {
     let tally = thread.join().expect("the worker ends").expect("no system error");
     assert!(tally.churned >= 20, "{}", tally.churned);
     assert_eq!((tally.connected, tally.violations, tally.refused.len()), (4, 0, 0));
+}
+
+#[test]
+fn a_client_reads_nothing_in_a_pause_and_everything_after_it() {
+    let (sender, sent) = channel();
+    let is_paused = Arc::new(AtomicBool::new(false));
+    let waits_for = Arc::clone(&is_paused);
+    let address = scripted_server::serve("", move |mut peer| {
+        scripted_server::accept_subscription(&mut peer, &[]);
+        // Acquire: the partner is the test's Release.
+        while !waits_for.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        peer.send(start().quote(1, 0).message()).expect("the socket has room");
+        sender.send(()).expect("the test waits");
+        scripted_server::wait_for_end(&mut peer);
+    });
+    let mut job = thread_job(address, 2, ClientRole::Steady);
+    job.clients[1].pauses = true;
+    let shared = Arc::new(WorkerShared::default());
+    let mut worker = WorkerThread::new(job, Arc::clone(&shared)).expect("epoll is there");
+    let mut events = Vec::with_capacity(EVENTS_MAX);
+    let mut step = |worker: &mut WorkerThread| worker.step(&mut events, WAIT_CHURN).expect("no system error");
+    while shared.progress().settled < 2 {
+        step(&mut worker);
+    }
+    worker.open_window();
+    worker.change_interest(InterestChange::PauseBegins).expect("no system error");
+    is_paused.store(true, Ordering::Release);
+    for _ in 0..2 {
+        sent.recv().expect("the server has sent");
+    }
+    while shared.progress().records < 1 {
+        step(&mut worker);
+    }
+    for _ in 0..20 {
+        step(&mut worker);
+    }
+    assert_eq!(shared.progress().records, 1, "one of the two does not read");
+    worker.change_interest(InterestChange::PauseEnds).expect("no system error");
+    while shared.progress().records < 2 {
+        step(&mut worker);
+    }
+    worker.close_window();
+    let tally = worker.finish();
+    assert_eq!((tally.closes.len(), tally.malformed.len(), tally.violations), (0, 0, 0));
+    let rows = &tally.window.timeline;
+    assert_eq!(rows.iter().map(|row| row.received.records).sum::<u64>(), 2);
+    assert_eq!(rows.last().map(|row| row.received.standing.covered), Some(2));
+}
+
+#[test]
+fn changes_of_interest_come_in_the_order_of_their_times() {
+    let pause = Pause { at_seconds: 6.0, for_seconds: 2.0, percent: 100.0 };
+    let changes = interest_changes(Some(Duration::from_secs(7)), Some(pause));
+    let seconds = Duration::from_secs;
+    let want = [
+        (seconds(6), InterestChange::PauseBegins),
+        (seconds(7), InterestChange::StallEnds),
+        (seconds(8), InterestChange::PauseEnds),
+    ];
+    assert_eq!(changes, want);
 }
 
 #[test]
@@ -262,7 +328,8 @@ fn received_records_are_compared_with_published_ones() {
         expected: ExpectedInstruments::Any(1),
     }]);
     // A client that connects later receives as much, and is not counted.
-    job.storm = vec![ClientPlan { request: 0, role: ClientRole::Storm, source: None, independent: false }];
+    let plan = ClientPlan { request: 0, role: ClientRole::Storm, pauses: false, source: None, independent: false };
+    job.storm = vec![plan];
     let shared = Arc::new(WorkerShared::default());
     shared.set_stage(RunStage::Measuring);
     let worker = WorkerThread::new(job, Arc::clone(&shared)).expect("epoll is there");

@@ -1,8 +1,13 @@
 //! Latencies as an SVG plot: percentiles on a logarithmic axis, as in HdrHistogram's plots, and one line for each run.
+//! Below them, [`seconds`] has latency and backlog second by second.
 //!
-//! Pure: histograms in, text out. The tail has as much room as the middle: each step of the axis is ten times rarer. A
-//! line ends where its run has too few values for the next percentile. The plot has its own background, and follows the
-//! viewer's choice of light or dark.
+//! Pure: histograms and rows in, text out.
+//!
+//! The tail has as much room as the middle: each step of the axis is ten times rarer. A line ends where its run has too
+//! few values for the next percentile. The plot has its own background, and follows the viewer's choice of light or
+//! dark.
+
+mod seconds;
 
 use std::ops::Range;
 
@@ -11,9 +16,13 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
+use self::seconds::{BEHIND_HEIGHT, LATENCY_HEIGHT, draw_behind, draw_latencies};
+use super::timeline::TimelineRow;
 use crate::load::format::duration_text;
+use crate::load::slow_clients::Pause;
 
 const WIDTH: u32 = 960;
+/// The height of the upper panel.
 const HEIGHT: u32 = 540;
 /// The colours of the runs; further runs repeat them.
 const COLORS: [RGBColor; 6] = [
@@ -46,25 +55,43 @@ pub struct PlottedRun<'a> {
     pub name: &'a str,
     /// Latencies in ns.
     pub latencies: &'a Histogram<u64>,
+    /// Second by second.
+    pub timeline: &'a [TimelineRow],
 }
 
-/// The plot of these runs, as the text of an SVG file. Runs without values are in the legend and have no line.
-pub fn latency_svg(title: &str, runs: &[PlottedRun<'_>]) -> String {
+/// The plot of these runs, as the text of an SVG file. Runs without values are in the legend and have no line. The time
+/// of a pause is shaded.
+pub fn latency_svg(title: &str, runs: &[PlottedRun<'_>], pause: Option<&Pause>) -> String {
+    let has_behind = runs.iter().flat_map(|run| run.timeline).any(|row| row.behind.is_some());
+    let height = HEIGHT + LATENCY_HEIGHT + if has_behind { BEHIND_HEIGHT } else { 0 };
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
-        if let Err(error) = draw(&area, title, runs) {
+        let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+        if let Err(error) = draw_all(&area, title, runs, pause, has_behind) {
             unreachable!("drawing into a String does not fail: {error}");
         }
     }
     in_light_and_dark(&svg)
 }
 
+fn draw_all(area: &Area<'_>, title: &str, runs: &[PlottedRun<'_>], pause: Option<&Pause>, has_behind: bool) -> Drawn {
+    area.fill(&PAPER)?;
+    let shaded = pause.map(|pause| pause.begin().as_secs_f64()..pause.end().as_secs_f64());
+    let (upper, lower) = area.split_vertically(HEIGHT);
+    draw(&upper, title, runs)?;
+    let (latencies, behind) = lower.split_vertically(LATENCY_HEIGHT);
+    draw_latencies(&latencies, runs, shaded.clone())?;
+    if has_behind {
+        draw_behind(&behind, runs, shaded)?;
+    }
+    // Of all panels: it writes the end of the file.
+    area.present()
+}
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>>;
 
 fn draw(area: &Area<'_>, title: &str, runs: &[PlottedRun<'_>]) -> Drawn {
-    area.fill(&PAPER)?;
     let font = |size: i32| ("sans-serif", size).into_font().color(&INK);
     let lines: Vec<_> = runs.iter().map(|run| points(run.latencies)).collect();
     let mut chart = ChartBuilder::on(area)
@@ -72,7 +99,7 @@ fn draw(area: &Area<'_>, title: &str, runs: &[PlottedRun<'_>]) -> Drawn {
         .margin(16)
         .x_label_area_size(52)
         .y_label_area_size(84)
-        .build_cartesian_2d(PercentileAxis(START..decades(runs)), LatencyAxis::around(&lines))?;
+        .build_cartesian_2d(PercentileAxis(START..decades(runs)), LatencyAxis::around(lines.iter().flatten()))?;
     chart
         .configure_mesh()
         .x_desc("percentile")
@@ -100,8 +127,7 @@ fn draw(area: &Area<'_>, title: &str, runs: &[PlottedRun<'_>]) -> Drawn {
         .background_style(PAPER)
         .border_style(GRID)
         .label_font(font(18))
-        .draw()?;
-    area.present()
+        .draw()
 }
 
 fn legend(run: &PlottedRun<'_>) -> String {
@@ -168,9 +194,9 @@ struct LatencyAxis(Range<f64>);
 
 impl LatencyAxis {
     /// From the mark below the least value to the mark above the greatest.
-    fn around(lines: &[Vec<(f64, f64)>]) -> Self {
-        let all = || lines.iter().flatten().map(|(_, ns)| *ns);
-        let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));
+    fn around<'a>(points: impl Iterator<Item = &'a (f64, f64)>) -> Self {
+        let (least, most) =
+            points.fold((f64::INFINITY, 0.0), |(least, most), (_, ns)| (f64::min(least, *ns), f64::max(most, *ns)));
         if most == 0.0 {
             return Self(1e3..1e6);
         }
@@ -238,6 +264,7 @@ fn in_light_and_dark(svg: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::latency::LatencySummary;
 
     fn histogram(values: impl Iterator<Item = u64>) -> Histogram<u64> {
         let mut histogram = Histogram::new(3).expect("3 digits");
@@ -263,7 +290,7 @@ mod tests {
             .map(|at| PercentileAxis(START..4.5).format_ext(at))
             .collect();
         assert_eq!(labels, ["10", "50", "75", "90", "99", "99.9", "99.99"]);
-        let axis = LatencyAxis::around(&[vec![(0.0, 700e3)], vec![(0.0, 12e6)]]);
+        let axis = LatencyAxis::around([(0.0, 700e3), (0.0, 12e6)].iter());
         let labels: Vec<_> = axis.key_points(10).iter().map(|ns| axis.format_ext(ns)).collect();
         assert_eq!(labels, ["500 µs", "1 ms", "2 ms", "5 ms", "10 ms", "20 ms"]);
         assert_eq!((axis.map(&500e3, (0, 100)), axis.map(&20e6, (0, 100))), (0, 100));
@@ -273,16 +300,35 @@ mod tests {
     fn every_run_is_drawn_and_any_text_is_escaped() {
         let server = histogram((1..=5_000).map(|value| value * 900));
         let none = histogram(std::iter::empty());
+        let rows: Vec<_> = (1..=5).map(|second| row(second, Some(second as u64 * 100_000))).collect();
         let runs = [
-            PlottedRun { name: "server <1>", latencies: &server },
-            PlottedRun { name: "floor & co", latencies: &none },
+            PlottedRun { name: "server <1>", latencies: &server, timeline: &rows },
+            PlottedRun { name: "floor & co", latencies: &none, timeline: &[] },
         ];
-        let svg = latency_svg("5,000 \"subscribers\"", &runs);
+        let pause = Pause { at_seconds: 2.0, for_seconds: 1.5, percent: 100.0 };
+        let svg = latency_svg("5,000 \"subscribers\"", &runs, Some(&pause));
         assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
         assert!(svg.contains("server &lt;1&gt;: p50 2.25ms, p99 4.46ms, max 4.5"), "{svg}");
         assert!(svg.contains("floor &amp; co: nothing measured") && svg.contains("prefers-color-scheme:dark"), "{svg}");
         for (RGBColor(red, green, blue), _) in DARK {
             assert!(svg.matches(&format!("#{red:02X}{green:02X}{blue:02X}")).count() > 2, "a colour is never drawn");
         }
+        assert!(
+            svg.contains("p50 and p99 of a second") && svg.contains("records behind") && svg.contains("500 k"),
+            "{svg}"
+        );
+    }
+
+    fn row(second: usize, behind: Option<u64>) -> TimelineRow {
+        let latency = LatencySummary { count: 9, p50_ns: 80_000, p99_ns: 3_000_000, ..LatencySummary::default() };
+        TimelineRow { second, behind, latency, ..TimelineRow::default() }
+    }
+
+    #[test]
+    fn without_a_publisher_nothing_is_behind() {
+        let latencies = histogram(1..9);
+        let rows = [row(1, None), row(2, None)];
+        let svg = latency_svg("t", &[PlottedRun { name: "server", latencies: &latencies, timeline: &rows }], None);
+        assert!(svg.contains("p50 and p99 of a second") && !svg.contains("records behind"), "{svg}");
     }
 }
