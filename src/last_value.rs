@@ -80,6 +80,8 @@ pub struct InstrumentValues<Origin> {
     trade: [u8; record::Trade::BYTES],
     ticker: [u8; record::Ticker::BYTES],
     book: Option<Box<BookState>>,
+    /// Where the first delta comes from that could not be applied, and the sequence before it; while the book has a gap.
+    book_gap: Option<(Origin, Sequence)>,
 }
 
 impl<Origin: Copy + Default> Default for InstrumentValues<Origin> {
@@ -92,6 +94,7 @@ impl<Origin: Copy + Default> Default for InstrumentValues<Origin> {
             trade: [0; record::Trade::BYTES],
             ticker: [0; record::Ticker::BYTES],
             book: None,
+            book_gap: None,
         }
     }
 }
@@ -112,7 +115,22 @@ impl<Origin: Copy> InstrumentValues<Origin> {
     where
         Origin: Ord,
     {
-        self.origins.iter().copied().fold(self.status.origin, Ord::max)
+        let values = self.origins.iter().copied().fold(self.status.origin, Ord::max);
+        self.book_gap.map_or(values, |(origin, _)| values.max(origin))
+    }
+
+    /// Where the owner has the delta from that showed a gap in the book; `None` if the book has no gap.
+    pub fn book_gap_origin(&self) -> Option<Origin> {
+        self.book_gap.map(|(origin, _)| origin)
+    }
+
+    /// Appends an empty change that says that the book may be wrong, if it has a gap.
+    pub fn push_book_gap(&self, instrument: u32, ts_recv: u64, out: &mut Vec<u8>) {
+        let (Some((_, sequence)), Some(state)) = (self.book_gap, self.book.as_deref()) else { return };
+        let header = RecordHeader::of_feed(RecordKind::Book, instrument, state.ts_event);
+        let header = RecordHeader { sequence, ts_recv, ..header };
+        let flags = flags::LAST | flags::CONFLATED | flags::MAYBE_BAD_BOOK;
+        record::encode_book(&header.with_flags(flags), BookAction::Delta, std::iter::empty(), out);
     }
 
     /// The book, if it has no gap.
@@ -246,8 +264,10 @@ impl<Origin: Copy + Default> LastValues<Origin> {
             Channel::Raw => {}
             Channel::Book => {
                 if !apply_book(row.book.get_or_insert_default(), header, bytes, has_gap) {
+                    row.book_gap.get_or_insert((origin, header.sequence.previous()));
                     return Applied::Broken;
                 }
+                row.book_gap = None;
             }
         }
         row.sequences[index] = header.sequence;

@@ -158,10 +158,12 @@ fn push_piece<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, scanne
         Format::Json | Format::Events => PIECE_BYTES / TEXT_FACTOR,
     };
     let is_complete = client.is_open() && !has_unsent && {
-        catch_up.push_replay(audience, backlog, buffers, piece_bytes) && {
+        let (is_replayed, replayed_bytes) = catch_up.push_replay(audience, backlog, buffers, piece_bytes);
+        let piece_bytes = piece_bytes.saturating_sub(replayed_bytes).max(1);
+        is_replayed && {
             // Half of a piece is left to log records that may be sent.
             let has_log = backlog.log.offset < backlog.state.offset();
-            let state_bytes = if has_log { piece_bytes / 2 } else { piece_bytes };
+            let state_bytes = if has_log { piece_bytes.div_ceil(2) } else { piece_bytes };
             let pushed = catch_up.push_state(audience, backlog, &mut buffers.records, state_bytes);
             catch_up.push_log(audience, backlog, buffers, piece_bytes.saturating_sub(pushed).max(1))
                 && backlog.state.is_at(clients.now.tick)

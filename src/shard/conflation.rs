@@ -100,6 +100,10 @@ struct IntervalState {
     boundary_ns: u64,
     pending: Vec<Pending>,
     queue: Vec<(u32, Channel)>,
+    /// Values at the beginning of the queue that are due.
+    due: usize,
+    /// Of those, values that have been taken.
+    taken: usize,
     books: HashMap<u32, ChangedLevels, RandomState>,
 }
 
@@ -144,35 +148,43 @@ impl Conflator {
         self.intervals[interval.index()].books.entry(instrument).or_default().note(action, levels);
     }
 
-    /// The intervals whose boundary has come and for which something is pending, the shortest first. Sets their next
-    /// boundaries.
+    /// The intervals that have values due, the shortest first: those whose boundary has come, whose next boundaries are
+    /// set, and those whose due values have not all been taken.
     pub(super) fn due(&mut self, now_ns: u64) -> impl Iterator<Item = ConflationInterval> + use<> {
         let mut due = [false; ConflationInterval::COUNT];
         for (at, state) in self.intervals.iter_mut().enumerate().skip(1) {
             if now_ns >= state.boundary_ns {
                 let interval_ns = ConflationInterval::from_index(at).interval_ns();
                 state.boundary_ns = (now_ns / interval_ns + 1) * interval_ns;
-                due[at] = !state.queue.is_empty();
+                state.due = state.queue.len();
             }
+            due[at] = state.due > 0;
         }
         (1..ConflationInterval::COUNT).filter(move |at| due[*at]).map(ConflationInterval::from_index)
     }
 
-    /// When the next pending value is due; `None` if nothing is pending.
+    /// When the next pending value is due, 0 if one is due already; `None` if nothing is pending.
     pub(super) fn next_boundary_ns(&self) -> Option<u64> {
-        self.intervals.iter().filter(|state| !state.queue.is_empty()).map(|state| state.boundary_ns).min()
+        let waiting = self.intervals.iter().filter(|state| !state.queue.is_empty());
+        waiting.map(|state| if state.due > 0 { 0 } else { state.boundary_ns }).min()
     }
 
     /// The values that wait for an interval's boundary, in the order in which they first came.
     pub(super) fn queue(&self, interval: ConflationInterval) -> &[(u32, Channel)] {
-        &self.intervals[interval.index()].queue
+        let state = &self.intervals[interval.index()];
+        &state.queue[state.taken..]
     }
 
-    /// Takes the value at an index of the queue, and notes the tick of its dispatch. The queue itself is cleared once
-    /// all of its values have been taken.
-    pub(super) fn take(&mut self, interval: ConflationInterval, at: usize, tick: u64) -> PendingValue {
+    /// Takes the next due value of an interval, and notes the tick of its dispatch; `None` if all have been taken.
+    pub(super) fn take_due(&mut self, interval: ConflationInterval, tick: u64) -> Option<PendingValue> {
         let state = &mut self.intervals[interval.index()];
-        let (instrument, channel) = state.queue[at];
+        if state.taken == state.due {
+            state.queue.drain(..state.due);
+            (state.due, state.taken) = (0, 0);
+            return None;
+        }
+        let (instrument, channel) = state.queue[state.taken];
+        state.taken += 1;
         let pending = &mut state.pending[index(instrument, channel)];
         let taken = *pending;
         for order in [QuoteOrder::Free, QuoteOrder::BeforeTrade] {
@@ -183,12 +195,7 @@ impl Conflator {
         pending.counts = [0, 0];
         pending.is_queued = false;
         let levels = (channel == Channel::Book).then(|| state.books.remove(&instrument).unwrap_or_default());
-        PendingValue { instrument, channel, pending: taken, levels }
-    }
-
-    /// Clears the queue of an interval; see [`Self::take`].
-    pub(super) fn clear_queue(&mut self, interval: ConflationInterval) {
-        self.intervals[interval.index()].queue.clear();
+        Some(PendingValue { instrument, channel, pending: taken, levels })
     }
 
     /// Takes the quote that goes before a trade. Returns how many values it stands for.
@@ -246,9 +253,8 @@ mod tests {
 
     /// Takes all that is pending at an interval.
     fn take_all(conflator: &mut Conflator, interval: ConflationInterval, tick: u64) -> Vec<PendingValue> {
-        let values = (0..conflator.queue(interval).len()).map(|at| conflator.take(interval, at, tick)).collect();
-        conflator.clear_queue(interval);
-        values
+        conflator.intervals[interval.index()].due = conflator.queue(interval).len();
+        std::iter::from_fn(|| conflator.take_due(interval, tick)).collect()
     }
 
     #[test]
@@ -300,6 +306,27 @@ mod tests {
     }
 
     #[test]
+    fn values_that_become_pending_while_others_are_due_wait_for_the_next_boundary() {
+        const MS: u64 = 1_000_000;
+        let mut conflator = Conflator::default();
+        let due = |conflator: &mut Conflator, now_ns| conflator.due(now_ns).collect::<Vec<_>>();
+        for instrument in [1, 2] {
+            conflator.note(interval(100), instrument, Channel::Quote, false);
+        }
+        assert_eq!(due(&mut conflator, 100 * MS), [interval(100)]);
+        let take = |conflator: &mut Conflator| conflator.take_due(interval(100), 7).map(|value| value.instrument);
+        assert_eq!(take(&mut conflator), Some(1));
+        conflator.note(interval(100), 1, Channel::Quote, false);
+        assert_eq!(conflator.next_boundary_ns(), Some(0), "the second value is due");
+        assert_eq!(due(&mut conflator, 101 * MS), [interval(100)]);
+        assert_eq!((take(&mut conflator), take(&mut conflator)), (Some(2), None));
+        assert_eq!(due(&mut conflator, 102 * MS), []);
+        assert_eq!(conflator.next_boundary_ns(), Some(200 * MS));
+        assert_eq!(due(&mut conflator, 200 * MS), [interval(100)]);
+        assert_eq!((take(&mut conflator), take(&mut conflator)), (Some(1), None));
+    }
+
+    #[test]
     fn boundaries_are_multiples_of_the_interval_and_due_only_if_pending() {
         const MS: u64 = 1_000_000;
         let mut conflator = Conflator::default();
@@ -325,10 +352,9 @@ mod tests {
         for (action, px) in records {
             conflator.note_levels(interval(10), 1, *action, levels(px.clone()));
         }
-        let levels = conflator.take(interval(10), 0, 1).levels.expect("of a book");
-        conflator.clear_queue(interval(10));
+        let levels = take_all(&mut conflator, interval(10), 1).remove(0).levels.expect("of a book");
         conflator.note(interval(10), 1, Channel::Book, false);
-        let again = conflator.take(interval(10), 0, 2).levels.expect("of a book");
+        let again = take_all(&mut conflator, interval(10), 2).remove(0).levels.expect("of a book");
         assert_eq!(again.present(&Book::default()), Some(vec![]), "they were taken");
         levels
     }

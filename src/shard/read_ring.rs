@@ -17,7 +17,7 @@ use crate::stats::{Counter, ShardCounters};
 use tickcast_protocol::record::{self, Channel, Gap, Level, RecordHeader, RecordKind, flags};
 use tickcast_protocol::{BookAction, ConflationInterval, GapReason};
 
-/// Reads at most `bytes_max` from the ring and dispatches the records. True if there were any, or a conflated value.
+/// Reads at most `bytes_max` from the ring and dispatches the records; and as many bytes of conflated values. True if there were any, or a conflated value.
 pub(super) fn read_ring(
     now: Now,
     bytes_max: usize,
@@ -40,7 +40,7 @@ pub(super) fn read_ring(
     for index in 0..entries {
         dispatch.dispatch_entry(index);
     }
-    dispatch.dispatch_due();
+    dispatch.dispatch_due(bytes_max);
     if entries > 0 {
         history.note(market.position, market.offset, now.ns);
     }
@@ -259,14 +259,16 @@ impl Dispatch<'_> {
         }
     }
 
-    /// Dispatches the pending values of all intervals whose boundary has come.
-    fn dispatch_due(&mut self) {
+    /// Dispatches the pending values that are due, some `bytes_max` of them: the others follow in the next tick. A flush
+    /// so stays small, and a member that cannot take it is not made the rest.
+    fn dispatch_due(&mut self, bytes_max: usize) {
+        let bytes_end = self.fan_out.records.batch.bytes.len() + bytes_max;
         for interval in self.fan_out.conflator.due(self.now.ns) {
-            for index in 0..self.fan_out.conflator.queue(interval).len() {
-                let value = self.fan_out.conflator.take(interval, index, self.now.tick);
+            while self.fan_out.records.batch.bytes.len() < bytes_end
+                && let Some(value) = self.fan_out.conflator.take_due(interval, self.now.tick)
+            {
                 self.dispatch_conflated(interval, value);
             }
-            self.fan_out.conflator.clear_queue(interval);
         }
     }
 

@@ -23,7 +23,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use foldhash::fast::RandomState;
+use foldhash::fast::FixedState;
 
 use super::boundary::boundary_after;
 use super::subscription_index::AudienceId;
@@ -240,7 +240,8 @@ impl SentHistory {
 /// The histories of all audiences that have lagging members.
 #[derive(Debug, Default)]
 pub(super) struct SentHistories {
-    by_audience: HashMap<AudienceId, SentHistory, RandomState>,
+    /// Ids are the shard's own, so that they need no random hash; the order of walks is the same in each run.
+    by_audience: HashMap<AudienceId, SentHistory, FixedState>,
     /// Memory of all.
     bytes: usize,
     lagging: usize,
@@ -342,3 +343,6 @@ impl SentHistories {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

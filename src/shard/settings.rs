@@ -42,7 +42,8 @@ pub struct Settings {
     pub inflate_ratio_max: u32,
     /// Unsent answers of a client at which it is closed, bytes.
     pub answers_bytes_max: usize,
-    /// Bytes of the ring that are read in one tick.
+    /// Bytes of the ring that are read in one tick, and of conflated values that are dispatched. A member that is cut
+    /// in the middle of a flush has so much left at the most, in its encoding.
     pub tick_bytes_max: usize,
 }
 
@@ -69,7 +70,7 @@ impl Default for Settings {
             compression: None,
             inflate_ratio_max: 100,
             answers_bytes_max: 64 * 1024,
-            tick_bytes_max: 256 * 1024,
+            tick_bytes_max: 64 * 1024,
         }
     }
 }

@@ -12,4 +12,5 @@ mod ring;
 mod sequencer;
 mod shard_losses;
 mod sim;
+mod slow_clients;
 mod sources;

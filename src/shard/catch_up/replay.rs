@@ -48,15 +48,15 @@ impl Piece<'_> {
 }
 
 impl CatchUp<'_> {
-    /// Appends the next piece of a replay. True if there is no replay, or no more of it.
+    /// Appends the next piece of a replay. True if there is no replay, or no more of it; and the bytes of the records.
     pub(super) fn push_replay(
         &mut self,
         audience: AudienceId,
         backlog: &mut OwnBacklog,
         buffers: &mut Buffers,
         piece_bytes: usize,
-    ) -> bool {
-        let Some(replay) = &mut backlog.replay else { return true };
+    ) -> (bool, usize) {
+        let Some(replay) = &mut backlog.replay else { return (true, 0) };
         buffers.records.clear();
         let mut piece = Piece { bytes: &mut buffers.records, records: Vec::new(), bytes_max: piece_bytes };
         self.push_definitions(audience, replay, &mut piece);
@@ -71,7 +71,7 @@ impl CatchUp<'_> {
                 if is_done {
                     backlog.replay = None;
                 }
-                is_done
+                (is_done, buffers.records.len())
             }
             Err(ring::Overrun { .. }) => {
                 if let Some(replay) = backlog.replay.take() {
@@ -79,7 +79,7 @@ impl CatchUp<'_> {
                     backlog.request(replay.keys.into_iter().map(|key| (key, InitialValue::Snapshot)));
                     backlog.snapshot = true;
                 }
-                true
+                (true, 0)
             }
         }
     }
@@ -120,7 +120,8 @@ impl CatchUp<'_> {
         let wanted = |position: Position, word: u64| {
             replayed_kind(index, audience, replay, position, RecordPrefix::from_word(word)).is_some()
         };
-        let next = self.ring.history(scan_range(start, end), piece.bytes_max, wanted, batch)?;
+        let bytes_max = piece.bytes_max.saturating_sub(piece.bytes.len());
+        let next = self.ring.history(scan_range(start, end), bytes_max, wanted, batch)?;
         self.charge_scan(next - start, batch);
         for entry in &batch.entries {
             let bytes = batch.payload(entry);

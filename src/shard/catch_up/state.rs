@@ -114,11 +114,28 @@ impl CatchUp<'_> {
         }
         let quote_order = quote_order(self.index, audience, instrument);
         for wanted in wanted.into_iter().flatten() {
+            if wanted.channel == Channel::Book && wanted.initial.is_none() {
+                self.push_book_gap(backlog, values, instrument, out);
+            }
             let Some(flags) = self.value_flags(backlog, values, instrument, wanted, quote_order) else { continue };
             let is_pushed = values.push(instrument, wanted.channel, flags, out);
             if is_pushed && wanted.channel == Channel::Trade && values.push_trades_lost(instrument, self.now.ns, out) {
                 self.counters.add(Counter::GapsSent, 1);
             }
+        }
+    }
+
+    /// The client has a book of which changes were lost since. It learns it as a member does.
+    fn push_book_gap(
+        &self,
+        backlog: &OwnBacklog,
+        values: &InstrumentValues<RingOffset>,
+        instrument: u32,
+        out: &mut Vec<u8>,
+    ) {
+        let had = backlog.state.cursor_of(instrument).offset;
+        if values.book_gap_origin().is_some_and(|origin| origin > had) {
+            values.push_book_gap(instrument, self.now.ns, out);
         }
     }
 
