@@ -88,6 +88,7 @@ fn resolve_shard(layer: &Layer, epoch: u32) -> Result<shard::Settings, ConfigErr
         slow_timeout_ms: within!(layer.slow_timeout_ms, defaults.slow_timeout_ms, 100, 3_600_000),
         backlog_ms_max: within!(layer.backlog_ms_max, defaults.backlog_ms_max, 1000, 86_400_000),
         sent_history_bytes: within!(layer.sent_history_bytes, defaults.sent_history_bytes, 0, 4 << 30),
+        log_lag_ms: within!(layer.log_lag_ms, defaults.log_lag_ms, 0, 3_600_000),
         backlog_bytes_max: within!(layer.backlog_bytes_max, defaults.backlog_bytes_max, 64 << 10, 2 << 30),
         history_ms: within!(layer.history_ms, defaults.history_ms, 0, 86_400_000),
         requests_per_s: within!(layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000),

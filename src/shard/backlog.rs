@@ -90,6 +90,8 @@ pub(super) struct OwnBacklog {
     pub(super) replay: Option<Replay>,
     pub(super) state: StateWalk,
     pub(super) log: LogCursor,
+    /// Whether its log records come closer to the present, while they are late.
+    pub(super) log_lag: Option<LogLag>,
     /// Gaps that are being sent, in several pieces.
     pub(super) gaps: Option<GapWalk>,
     /// It cannot be told which log records are missing: the client is closed.
@@ -109,6 +111,16 @@ pub(super) enum InitialValue {
     Conflated,
     /// With the present value as a snapshot.
     Snapshot,
+}
+
+/// How late the log records of a client were.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogLag {
+    /// By how much, ns, and when.
+    pub(super) lag_ns: u64,
+    pub(super) at_ns: u64,
+    /// When the client was last served.
+    pub(super) served_ns: u64,
 }
 
 /// Gaps of many channels, in several pieces.
@@ -309,6 +321,7 @@ impl OwnBacklog {
             replay: None,
             state,
             log,
+            log_lag: None,
             gaps: None,
             has_lost_log: false,
             requested: Vec::new(),

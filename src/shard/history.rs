@@ -141,6 +141,13 @@ impl History {
         }
     }
 
+    /// Up to when the records before a ring offset were read, to within the distance of two marks; `None` if that is no
+    /// longer known.
+    pub(super) fn time_of(&self, offset: RingOffset) -> Option<u64> {
+        let at = self.marks.partition_point(|mark| mark.offset <= offset).checked_sub(1)?;
+        Some(self.marks[at].time_ns)
+    }
+
     /// How far back a client can resume: bytes of the ring up to `offset`, and ns.
     pub(super) fn depth(&self, offset: RingOffset, now_ns: u64) -> (u64, u64) {
         let Some(first) = self.marks.front() else { return (0, 0) };

@@ -24,6 +24,9 @@ pub struct Settings {
     pub sent_history_bytes: usize,
     /// Bytes of the ring that a client may be behind. Log records that are further back are replaced by a Gap.
     pub backlog_bytes_max: u64,
+    /// Lateness of log records at which a client that also gets state channels, and does not catch up, gets a Gap in
+    /// their place, ms; 0: only where the ring no longer has them.
+    pub log_lag_ms: u32,
     /// Age of the oldest token that is resumed by replay, ms.
     pub history_ms: u32,
     /// Time a peer has to answer a close frame, ms.
@@ -61,6 +64,7 @@ impl Default for Settings {
             sent_history_bytes: 64 << 20,
             // As large as the largest ring: no limit of its own.
             backlog_bytes_max: 2 << 30,
+            log_lag_ms: 1000,
             history_ms: 300_000,
             close_timeout_ms: 1000,
             requests_per_s: 50,

@@ -136,8 +136,9 @@ fn slow_client_of_values_gets_the_newest_not_those_that_it_was_too_slow_for() {
 
 #[test]
 fn nothing_is_made_for_a_client_that_has_an_unsent_rest() {
-    // 2,000 quotes are 128 KB: eight pieces.
-    let mut node = Node::with_settings(2000, 1 << 24, Settings::default());
+    // 2,000 quotes are 128 KB: eight pieces. All trades are waited for.
+    let settings = Settings { log_lag_ms: 0, ..Settings::default() };
+    let mut node = Node::with_settings(2000, 1 << 26, settings);
     (1..=2000).for_each(|instrument| node.quote(instrument));
     node.run_until_idle();
     let slot = clients(&mut node, 1, r#"["quote","trade"]"#, "S*")[0];
@@ -246,4 +247,52 @@ fn gaps_of_many_channels_come_in_pieces_and_are_exact() {
     }
     assert_eq!(last[5], 204);
     assert!(last[1..].iter().all(|last| *last >= 4), "{last:?}");
+}
+
+#[test]
+fn trades_of_a_client_that_is_too_slow_for_them_become_a_gap_before_they_are_old() {
+    let mut node = Node::with_settings(200, 1 << 24, Settings::default());
+    let slot = clients(&mut node, 1, r#"["quote","trade"]"#, "S*")[0];
+    let mut newest_ns = 0;
+    for round in 0..1000 {
+        (1..=200).for_each(|instrument| node.quote(instrument));
+        (1..=100).for_each(|instrument| node.trade(instrument));
+        // Some 20 KB are new.
+        node.limit_socket(slot, 2000);
+        node.advance_ms(10);
+        if round % 100 == 99 {
+            newest_ns = node.now_ns;
+        }
+    }
+    let received = node.received(slot);
+    let record = |kind: RecordKind| {
+        let records = received.iter().filter_map(|message| match message {
+            Message::Packet { records, .. } => Some(records),
+            _ => None,
+        });
+        records.flatten().filter(move |(header, _)| header.kind == kind as u8).map(|(header, _)| header.ts_recv)
+    };
+    let newest_trade_ns = record(RecordKind::Trade).max().expect("some");
+    assert!(record(RecordKind::Gap).count() > 0);
+    let lag_ms = (newest_ns - newest_trade_ns) / 1_000_000;
+    assert!(lag_ms < 3000, "{lag_ms} ms, of 10,000 in which it was slow");
+}
+
+#[test]
+fn trades_of_a_client_that_catches_up_after_a_stall_are_complete() {
+    let mut node = Node::with_settings(200, 1 << 24, Settings::default());
+    let slot = clients(&mut node, 1, r#"["quote","trade"]"#, "S*")[0];
+    node.limit_socket(slot, 0);
+    for _ in 0..1000 {
+        (1..=200).for_each(|instrument| node.quote(instrument));
+        node.trade(1);
+        node.advance_ms(10);
+    }
+    for _ in 0..2000 {
+        (1..=200).for_each(|instrument| node.quote(instrument));
+        node.trade(1);
+        node.limit_socket(slot, 16_000);
+        node.advance_ms(10);
+    }
+    assert_eq!(trades(&node.received(slot)), (1..=3000).collect::<Vec<_>>());
 }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::super::backlog::{Buffers, GapWalk, OwnBacklog};
+use super::super::backlog::{Buffers, GapWalk, LogLag, OwnBacklog};
 use super::super::market_view::LogCursor;
 use super::super::subscription_index::AudienceId;
 use super::{CatchUp, PacketFields, scan_range, split_records};
@@ -14,6 +14,8 @@ use crate::stats::Counter;
 use tickcast_protocol::GapReason;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
 
+/// For how long late log records have to come no closer to the present.
+const LAG_CHECK_NS: u64 = 500_000_000;
 /// Where the Gaps of a client begin.
 const FIRST: (u32, Channel) = (0, Channel::Quote);
 
@@ -28,17 +30,19 @@ impl CatchUp<'_> {
         piece_bytes: usize,
     ) -> bool {
         let (newest, end) = (self.market.offset, backlog.state.offset());
-        let log = &mut backlog.log;
-        if log.offset == newest {
+        if backlog.log.offset == newest {
             return true;
         }
         if !self.index.keys(audience).any(|key| key.channel().is_log()) {
             // Without a log channel there is nothing to find: scanning the ring for each slow client would delay the
             // other clients.
-            *log = self.market.log_cursor();
+            backlog.log = self.market.log_cursor();
             return true;
         }
+        let is_hopeless = self.falls_behind(audience, backlog);
+        let log = &mut backlog.log;
         let is_readable = backlog.gaps.is_none()
+            && !is_hopeless
             && log.offset >= self.history.log_floor()
             && newest - log.offset <= self.settings.backlog_bytes_max;
         if is_readable && log.offset >= end {
@@ -51,6 +55,37 @@ impl CatchUp<'_> {
             }
         }
         backlog.gaps.is_none() && backlog.log.offset == newest
+    }
+
+    /// True if the log records of a client that also gets values are late by more than `log_lag_ms`, and have not come
+    /// closer to the present for a while although it was served: it is too slow for all of them. A client that was
+    /// stalled, and now takes more than there is new, is given the time.
+    fn falls_behind(&self, audience: AudienceId, own: &mut OwnBacklog) -> bool {
+        let (now_ns, limit_ms) = (self.now.ns, self.settings.log_lag_ms);
+        if limit_ms == 0 || own.gaps.is_some() || !self.index.has_state(audience) {
+            return false;
+        }
+        let lag_ns = self.history.time_of(own.log.offset).map_or(0, |read_ns| now_ns.saturating_sub(read_ns));
+        if lag_ns <= u64::from(limit_ms) * 1_000_000 {
+            own.log_lag = None;
+            return false;
+        }
+        let begins = LogLag { lag_ns, at_ns: now_ns, served_ns: now_ns };
+        match &mut own.log_lag {
+            Some(before) if now_ns.saturating_sub(before.served_ns) <= LAG_CHECK_NS => {
+                before.served_ns = now_ns;
+                if now_ns - before.at_ns < LAG_CHECK_NS {
+                    return false;
+                }
+                let is_hopeless = lag_ns >= before.lag_ns;
+                own.log_lag = Some(begins).filter(|_| !is_hopeless);
+                is_hopeless
+            }
+            _ => {
+                own.log_lag = Some(begins);
+                false
+            }
+        }
     }
 
     /// Copies the next log records that the audience may want out of the ring. Returns where to continue.
