@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::boundary::boundary_after;
 use super::history::History;
 use super::market_view::LogCursor;
 use super::paged_vec::PagedVec;
@@ -28,6 +29,9 @@ use crate::io::SlotId;
 use crate::ring::{self, RingOffset};
 use tickcast_protocol::Position;
 use tickcast_protocol::record::Channel;
+
+/// How the head of a response starts, which comes before all frames and events.
+const HEAD_START: &[u8] = b"HTTP/";
 
 /// See the module.
 #[derive(Debug)]
@@ -355,9 +359,11 @@ impl OwnBacklog {
         std::mem::take(&mut self.unsent_boundary)
     }
 
-    /// Drops what is pending behind the frame or event that was cut.
+    /// Drops what is pending behind the frame or event that was cut, but for the head of a response.
     pub(super) fn drop_pending(&mut self) {
+        let has_head = self.answers.starts_with(HEAD_START);
+        let head_bytes = if has_head { boundary_after(&self.answers, 0, HEAD_START.len()) } else { 0 };
         self.unsent.truncate(self.unsent_boundary);
-        self.answers = Vec::new();
+        self.answers.truncate(head_bytes);
     }
 }

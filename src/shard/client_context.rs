@@ -108,7 +108,12 @@ impl<I: Io> ClientContext<'_, I> {
     pub(super) fn remove_backlog(&mut self, slot_id: SlotId) -> Option<Box<ClientBacklog>> {
         let backlog = self.backlog.remove(slot_id)?;
         if let (Missed::Shared(cursor), Some(client)) = (&backlog.missed, self.connections.get(slot_id)) {
-            self.remove_lagging(client.audience, cursor);
+            let audience = client.audience;
+            let departure = self.fan_out.histories.get(audience).and_then(|history| history.departure(cursor));
+            if let Some(count) = departure.map(|departure| departure.count) {
+                self.count_sent(cursor, count);
+            }
+            self.remove_lagging(audience, cursor);
         }
         Some(backlog)
     }

@@ -76,7 +76,7 @@ impl<I: Io> ClientContext<'_, I> {
     fn go_alone_sharing(&mut self, slot_id: SlotId, span: &mut SharedSpan) {
         let Some(cursor) = self.backlog.lagging_mut(slot_id).copied() else { return };
         let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return };
-        let departure = self.fan_out.histories.get(audience).and_then(|history| history.departure(cursor.offset));
+        let departure = self.fan_out.histories.get(audience).and_then(|history| history.departure(&cursor));
         let Some(departure) = departure else { return };
         let point = departure.point;
         let floor = self.fan_out.join_marks.get(slot_id).unwrap_or_default();

@@ -174,9 +174,13 @@ impl SentHistory {
         self.marks.front().map(|mark| mark.point.ring_offset)
     }
 
-    /// How a member that has taken everything before `offset` goes on alone, at the next mark.
-    pub(super) fn departure(&self, offset: u64) -> Option<Departure<'_>> {
-        let at = self.marks.partition_point(|mark| mark.end < offset);
+    /// How a lagging member goes on alone, at the next mark. One that took nothing of the flush in which it was cut, and
+    /// so is at the mark before it, takes that flush along: it may have joined after the tick of that mark.
+    pub(super) fn departure(&self, cursor: &LaggingCursor) -> Option<Departure<'_>> {
+        let offset = cursor.offset;
+        let is_before =
+            |mark: &Mark| mark.end < offset || (mark.end == offset && mark.count != mark.count.max(cursor.counted));
+        let at = self.marks.partition_point(is_before);
         let mark = self.marks.get(at)?;
         let from = at.checked_sub(1).map_or(self.start, |before| self.marks[before].end);
         let span = &self.bytes[(from - self.start) as usize..(mark.end - self.start) as usize];

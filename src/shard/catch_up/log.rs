@@ -39,15 +39,15 @@ impl CatchUp<'_> {
             backlog.log = self.market.log_cursor();
             return true;
         }
+        if backlog.gaps.is_none() && backlog.log.offset >= end {
+            return false;
+        }
         let is_hopeless = self.falls_behind(audience, backlog);
         let log = &mut backlog.log;
         let is_readable = backlog.gaps.is_none()
             && !is_hopeless
             && log.offset >= self.history.log_floor()
             && newest - log.offset <= self.settings.backlog_bytes_max;
-        if is_readable && log.offset >= end {
-            return false;
-        }
         match is_readable.then(|| self.read_log(audience, log.offset..end, piece_bytes, &mut buffers.batch)) {
             Some(Ok(next)) => self.push_log_records(audience, log, next, &buffers.batch),
             Some(Err(ring::Overrun { .. })) | None => {
@@ -152,7 +152,7 @@ impl CatchUp<'_> {
     /// of them, and moves the cursor behind what they cover once all are there.
     fn push_gaps(&mut self, audience: AudienceId, own: &mut OwnBacklog, records: &mut Vec<u8>, piece_bytes: usize) {
         let trail = &self.market.log_trail;
-        let GapWalk { to, next } = own.gaps.unwrap_or(GapWalk { to: self.market.log_cursor(), next: FIRST });
+        let GapWalk { to, next } = own.gaps.unwrap_or(GapWalk { to: self.end_of_gaps(own), next: FIRST });
         let (Ok(lost), Ok(kept)) = (trail.firsts_after(own.log.offset), trail.firsts_after(to.offset)) else {
             own.has_lost_log = true;
             return;
@@ -181,6 +181,14 @@ impl CatchUp<'_> {
             let fields = PacketFields { positions: (from, own.log.position), ..PacketFields::default() };
             self.push_packets(audience, fields, split_records(records).map(|record| (from, record)));
         }
+    }
+
+    /// Where the Gaps of a client end: like records, no further than the values that it has had, so that no Gap comes
+    /// before the Definition of its instrument.
+    fn end_of_gaps(&self, own: &OwnBacklog) -> LogCursor {
+        let newest = self.market.log_cursor();
+        let offset = own.state.offset();
+        if offset == newest.offset { newest } else { LogCursor { offset, ..own.log } }
     }
 
     fn wants_log(&self, audience: AudienceId, instrument: u32, channel: Channel) -> bool {

@@ -26,6 +26,11 @@ fn frame(len: usize) -> Vec<u8> {
     frame
 }
 
+/// A lagging member for which so many records were counted.
+fn cursor(offset: u64, records: u64) -> LaggingCursor {
+    LaggingCursor { offset, index: 0, counted: SentCount { records, gaps: 0 } }
+}
+
 const ONE_RECORD: SentCount = SentCount { records: 1, gaps: 0 };
 
 /// A history with a lagging member and these flushes, in ticks from 1.
@@ -49,7 +54,7 @@ fn member_departs_at_the_next_mark_with_the_rest_of_the_cut_frame_first() {
     let histories = histories(&[[frame(200), frame(300)].concat(), frame(400)]);
     let history = history(&histories);
     let departure = |offset| {
-        let departure = history.departure(offset).expect("within the history");
+        let departure = history.departure(&cursor(offset, 0)).expect("within the history");
         (departure.rest.len(), departure.boundary, departure.point.tick)
     };
     assert_eq!(departure(0), (500, 0, 1));
@@ -59,6 +64,9 @@ fn member_departs_at_the_next_mark_with_the_rest_of_the_cut_frame_first() {
     assert_eq!(departure(500), (0, 0, 1), "at a mark nothing is left");
     assert_eq!(departure(501), (399, 399, 2));
     assert_eq!(departure(900), (0, 0, 2));
+    // Cut in the second flush, of which it took nothing.
+    let departure = history.departure(&cursor(500, 2)).expect("within the history");
+    assert_eq!((departure.rest.len(), departure.boundary, departure.point.tick), (400, 0, 2));
 }
 
 #[test]
@@ -76,11 +84,11 @@ fn flushes_close_to_each_other_share_a_mark() {
         let flush = SentFlush { ns: flush(1).ns + after_ns, ..flush(tick) };
         histories.append(AUDIENCE, &frame(200), ONE_RECORD, &flush);
     }
-    let departure = history(&histories).departure(250).expect("within the history");
+    let departure = history(&histories).departure(&cursor(250, 0)).expect("within the history");
     assert_eq!((departure.rest.len(), departure.boundary, departure.point.tick), (350, 150, 3));
     let large = SentFlush { ns: flush(1).ns + 3 * MS, ..flush(4) };
     histories.append(AUDIENCE, &frame(MARK_BYTES as usize), ONE_RECORD, &large);
-    let departure = history(&histories).departure(250).expect("within the history");
+    let departure = history(&histories).departure(&cursor(250, 0)).expect("within the history");
     assert_eq!(departure.point.tick, 3, "not if the span becomes too large");
 }
 
@@ -91,13 +99,13 @@ fn bytes_before_the_last_needed_mark_are_freed_and_offsets_stay() {
     let trimmed = history(&histories);
     assert_eq!((trimmed.len(), trimmed.end()), (700, 900), "the span of the needed offset stays");
     assert_eq!(trimmed.bytes_at(499).1, 299);
-    let departure = trimmed.departure(499).expect("within the history");
+    let departure = trimmed.departure(&cursor(499, 0)).expect("within the history");
     assert_eq!((departure.rest.len(), departure.boundary, departure.point.tick), (1, 1, 2));
     assert_eq!(trimmed.count_at(900).records, 3);
     histories.trim(AUDIENCE, 900);
     let trimmed = history(&histories);
     assert_eq!(trimmed.len(), 0);
-    assert_eq!(trimmed.departure(900).expect("its mark stays").point.tick, 3);
+    assert_eq!(trimmed.departure(&cursor(900, 0)).expect("its mark stays").point.tick, 3);
 }
 
 #[test]
