@@ -17,7 +17,10 @@ use crate::stats::{Counter, ShardCounters};
 use tickcast_protocol::record::{self, Channel, Gap, Level, RecordHeader, RecordKind, flags};
 use tickcast_protocol::{BookAction, ConflationInterval, GapReason};
 
-/// Reads at most `bytes_max` from the ring and dispatches the records; and as many bytes of conflated values. True if there were any, or a conflated value.
+/// Bytes of conflated values that are dispatched in one tick.
+const DUE_BYTES: usize = 64 * 1024;
+
+/// Reads at most `bytes_max` from the ring and dispatches the records, and the conflated values that are due. True if there were any, or a conflated value.
 pub(super) fn read_ring(
     now: Now,
     bytes_max: usize,
@@ -40,7 +43,7 @@ pub(super) fn read_ring(
     for index in 0..entries {
         dispatch.dispatch_entry(index);
     }
-    dispatch.dispatch_due(bytes_max);
+    dispatch.dispatch_due();
     if entries > 0 {
         history.note(market.position, market.offset, now.ns);
     }
@@ -259,10 +262,10 @@ impl Dispatch<'_> {
         }
     }
 
-    /// Dispatches the pending values that are due, some `bytes_max` of them: the others follow in the next tick. A flush
+    /// Dispatches the pending values that are due, some [`DUE_BYTES`] of them: the others follow in the next tick. A flush
     /// so stays small, and a member that cannot take it is not made the rest.
-    fn dispatch_due(&mut self, bytes_max: usize) {
-        let bytes_end = self.fan_out.records.batch.bytes.len() + bytes_max;
+    fn dispatch_due(&mut self) {
+        let bytes_end = self.fan_out.records.batch.bytes.len() + DUE_BYTES;
         for interval in self.fan_out.conflator.due(self.now.ns) {
             while self.fan_out.records.batch.bytes.len() < bytes_end
                 && let Some(value) = self.fan_out.conflator.take_due(interval, self.now.tick)

@@ -45,8 +45,8 @@ pub struct Settings {
     pub inflate_ratio_max: u32,
     /// Unsent answers of a client at which it is closed, bytes.
     pub answers_bytes_max: usize,
-    /// Bytes of the ring that are read in one tick, and of conflated values that are dispatched. A member that is cut
-    /// in the middle of a flush has so much left at the most, in its encoding.
+    /// Bytes of the ring that are read in one tick. A member that is cut in the middle of a flush has these and 64 KiB of
+    /// conflated values left at the most, in its encoding.
     pub tick_bytes_max: usize,
 }
 
