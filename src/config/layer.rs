@@ -106,7 +106,7 @@ layer! {
     backlog_ms_max "TICKCAST_BACKLOG_MS_MAX" "MS" u32;
     /// Memory for packets that are kept for slow subscribers of the same data, a shard [default: 67108864]
     sent_history_bytes "TICKCAST_SENT_HISTORY_BYTES" "BYTES" usize;
-    /// Lateness of trades at which a subscriber that does not catch up gets a Gap, ms; 0: only the ring [default: 1000]
+    /// Lateness of trades at which a subscriber that does not catch up gets a Gap, ms; 0: only the ring [default: 500]
     log_lag_ms "TICKCAST_LOG_LAG_MS" "MS" u32;
     /// Bytes of the ring a subscriber may be behind: older trades are reported as a Gap [default: the ring]
     backlog_bytes_max "TICKCAST_BACKLOG_BYTES_MAX" "BYTES" u64;

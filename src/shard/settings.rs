@@ -64,7 +64,7 @@ impl Default for Settings {
             sent_history_bytes: 64 << 20,
             // As large as the largest ring: no limit of its own.
             backlog_bytes_max: 2 << 30,
-            log_lag_ms: 1000,
+            log_lag_ms: 500,
             history_ms: 300_000,
             close_timeout_ms: 1000,
             requests_per_s: 50,
