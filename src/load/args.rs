@@ -7,7 +7,7 @@ use crate::load::attack::AttackArgs;
 use crate::load::cores::{CoreList, parse_core_list};
 use crate::load::machine::{Sources, parse_sources};
 use crate::load::servers::{Baseline, Rival};
-use crate::load::slow_clients::Pause;
+use crate::load::slow_clients::{LimitedFormat, Pause, ReadRate};
 use tickcast_client::DEFAULT_URL;
 use tickcast_protocol::Channel;
 
@@ -68,6 +68,13 @@ pub struct LoadArgs {
     /// seconds, then reads on. The run then measures until all records have arrived
     #[arg(long, value_name = "AT,FOR[,PERCENT]")]
     pub pause: Option<Pause>,
+    /// This percentage of the clients [default: 100] reads at most so many bytes a second each, for the whole run, with
+    /// a small receive buffer. They are reported apart from the others; a gap or a close of theirs is a result
+    #[arg(long, value_name = "BYTES[,PERCENT]")]
+    pub read_rate: Option<ReadRate>,
+    /// The encoding that clients with a read rate ask for
+    #[arg(long, value_enum, default_value_t = LimitedFormat::Binary, value_name = "FORMAT", requires = "read_rate")]
+    pub limited_format: LimitedFormat,
     /// Additional connections that are opened at once when the measurement begins
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub storm: u32,

@@ -257,6 +257,11 @@ impl LatencyMeter {
         self.from_future += other.from_future;
     }
 
+    /// True where nothing has been recorded.
+    pub fn is_empty(&self) -> bool {
+        self.send.0.is_empty() && self.recv.0.is_empty() && self.run.1 == 0
+    }
+
     /// Removes all values and keeps the memory.
     pub fn clear(&mut self) {
         self.send.0.reset();

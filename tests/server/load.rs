@@ -110,6 +110,42 @@ fn a_pause_that_the_measured_time_does_not_contain_is_refused() {
 }
 
 #[test]
+fn limited_clients_miss_nothing_unannounced_and_others_miss_nothing() {
+    let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
+    let address = server.address.to_string();
+    // 400 KB/s, and 30 KB/s for four of the ten.
+    let publish = ["--publish", "200", "--publish-token", "t", "--publish-channel", "raw", "--size", "2000"];
+    let rest = ["--clients", "10", "--seconds", "3", "--warmup", "0", "--read-rate", "30000,40"];
+    let (report, is_result) = load(&[&[address.as_str()], &publish[..], &rest].concat());
+    let (delivered, limited) = (&report["delivered"], &report["limited"]);
+    assert_eq!((&report["connected"], &limited["clients"]), (&10.into(), &4.into()), "{report}");
+    assert_eq!((&delivered["clients"], &delivered["missing"], &delivered["lost"]), (&6.into(), &0.into(), &0.into()));
+    assert_eq!(report["closes"], serde_json::json!({}));
+    if is_result {
+        let bytes = limited["bytes_per_second"].as_f64().expect("a number");
+        assert!(bytes > 0.0 && bytes < 4.0 * 30_000.0 * 1.2, "{report}");
+        let records: u64 = rows(&report).iter().filter_map(|row| row["limited"]["delivered"].as_u64()).sum();
+        assert_eq!(limited["latency"]["count"], records, "{report}");
+        assert!(records > 0, "{report}");
+    }
+}
+
+#[test]
+fn limited_clients_may_ask_for_json() {
+    let server = Server::start(&["--feed", SMALL_MARKET]);
+    let address = server.address.to_string();
+    let clients = ["--clients", "4", "--read-rate", "1000000,50", "--limited-format", "json"];
+    let (report, is_result) = load(&[&[address.as_str()], &clients[..], &["--seconds", "2", "--warmup", "0"]].concat());
+    assert_eq!((&report["connected"], &report["malformed"]), (&4.into(), &serde_json::json!({})), "{report}");
+    assert_eq!((&report["rejected"], &report["limited"]["clients"]), (&serde_json::json!({}), &2.into()), "{report}");
+    if is_result {
+        let [of_steady, of_limited] = [&report["measured"]["latency_recv"], &report["limited"]["latency"]];
+        let counts = [of_steady, of_limited].map(|latency| latency["count"].as_u64().expect("a count"));
+        assert!(counts[0] > 0 && counts[1] > 0, "{report}");
+    }
+}
+
+#[test]
 fn load_compares_attacked_runs_with_calm_ones() {
     let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
     let address = server.address.to_string();

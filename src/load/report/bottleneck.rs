@@ -29,6 +29,11 @@ fn recovery_end(pause: &Pause) -> Duration {
     pause.end() + (2 * (pause.end() - pause.begin())).max(RECOVERY_MIN)
 }
 
+/// The rows of a time line from the end of a pause to the end of its recovery.
+pub(super) fn recovery(pause: &Pause) -> Range<usize> {
+    pause.end().as_secs() as usize..recovery_end(pause).as_secs_f64().ceil() as usize
+}
+
 /// The rows of a time line that are not judged.
 fn unjudged(pause: Option<&Pause>) -> Range<usize> {
     pause.map_or(0..0, |pause| pause.begin().as_secs() as usize..recovery_end(pause).as_secs_f64().ceil() as usize)

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use self::timeline::TimelineRow;
+use self::timeline::{ClassKinds, TimelineRow, live_latency};
 use crate::load::attack::AttackCount;
 use crate::load::latency::{LatencyHistogram, LatencyMeter, LatencyOrigin, LatencySummary};
 use crate::load::observe::server::ServerUsage;
@@ -33,6 +33,9 @@ pub struct LoadReport {
     pub stalled: u64,
     /// The time in which clients did not read, where there was one.
     pub pause: Option<PauseReport>,
+    /// Clients with a read rate, where there were some. Other fields are about all clients, unless they name steady
+    /// clients.
+    pub limited: Option<LimitedReport>,
     pub connected: u64,
     /// Connections that failed, by the message of the server or the kernel.
     pub refused: BTreeMap<String, u64>,
@@ -66,7 +69,7 @@ pub struct LoadReport {
     pub first_violation: Option<String>,
     /// Connections that sent a malformed packet, by what was wrong.
     pub malformed: BTreeMap<String, u64>,
-    /// Connections that the server ended before the run did, by close code.
+    /// Connections of clients without a read rate that the server ended before the run did, by close code.
     pub closes: BTreeMap<String, u64>,
     /// CPU time of the load threads together, in cores.
     pub generator_cores: f64,
@@ -99,9 +102,11 @@ pub struct Measurement {
     pub latency_histogram: LatencyHistogram,
     /// Packets whose `ts_send` was later than this machine's clock: the clocks differ.
     pub from_future: u64,
+    /// Gap records to clients without a read rate.
     pub gaps: u64,
     /// Records that the gaps announce as missing.
     pub lost: u64,
+    /// Records to clients without a read rate that stand for others as well.
     pub conflated: u64,
     /// Second by second.
     pub timeline: Vec<TimelineRow>,
@@ -114,6 +119,28 @@ pub struct PauseReport {
     pub times: Pause,
     /// How many of them.
     pub clients: u64,
+    /// Ages of the records that the other steady clients received from the end of the pause on, until twice its length
+    /// later and at least for two seconds; `None` where all clients pause.
+    pub live_latency: Option<LatencySummary>,
+}
+
+/// Clients that read at most so many bytes a second, in the measured time.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LimitedReport {
+    /// What each of them may read.
+    pub read_bytes_per_second: u64,
+    pub clients: u64,
+    /// What all of them together received.
+    pub bytes_per_second: f64,
+    pub records_per_second: f64,
+    /// How old their records were when they read them, see [`Measurement::latency_recv`].
+    pub latency: LatencySummary,
+    pub gaps: u64,
+    /// Records that the gaps announce as missing.
+    pub lost: u64,
+    pub conflated: u64,
+    /// Those that the server ended before the run did, by close code, over the whole run.
+    pub closes: BTreeMap<String, u64>,
 }
 
 /// Many connects at once while the steady clients are measured.
@@ -145,8 +172,24 @@ pub struct PublisherReport {
     pub cpu_seconds: f64,
 }
 
+impl LimitedReport {
+    fn measure(&mut self, windows: &[MeasuredWindow], origin: LatencyOrigin) {
+        let mut meter = LatencyMeter::new(origin);
+        for window in windows {
+            let (counters, seconds) = (&window.limited_counters, window.seconds.max(1e-9));
+            self.bytes_per_second += window.limited_bytes as f64 / seconds;
+            self.records_per_second += counters.records as f64 / seconds;
+            self.gaps += counters.gaps;
+            self.lost += counters.lost;
+            self.conflated += counters.conflated;
+            meter.add(&window.limited_meter);
+        }
+        self.latency = meter.recv();
+    }
+}
+
 impl LoadReport {
-    /// Adds up the results of all threads, and returns their windows for [`Self::measure`].
+    /// Adds up the results of all threads, and returns their windows for [`Self::measure`]. `limited` has to be set before.
     pub fn gather(&mut self, tallies: Vec<WorkerTally>, storm_asked: u64) -> Vec<MeasuredWindow> {
         let (mut connect_times, mut storm, mut delivered) =
             (ConnectTimes::default(), StormTally::default(), DeliveryCounts::default());
@@ -169,7 +212,8 @@ impl LoadReport {
                 (&mut self.malformed, tally.malformed),
                 (&mut self.closes, tally.closes),
             ];
-            for (sum, part) in maps {
+            let limited = self.limited.as_mut().map(|limited| (&mut limited.closes, tally.limited_closes));
+            for (sum, part) in maps.into_iter().chain(limited) {
                 for (what, count) in part {
                     *sum.entry(what).or_default() += count;
                 }
@@ -190,7 +234,8 @@ impl LoadReport {
         windows
     }
 
-    /// Adds up the threads' windows, and decides whether they are valid. `publisher` and `pause` have to be set before.
+    /// Adds up the threads' windows, and decides whether they are valid. `publisher`, `pause` and `limited` have to be
+    /// set before.
     /// Records were due for `measured_seconds`; `due` says how many were due at a time, in ns since the Unix epoch.
     pub fn measure(&mut self, windows: &[MeasuredWindow], measured_seconds: usize, due: Option<&dyn Fn(u64) -> u64>) {
         let mut sum = Measurement::default();
@@ -203,9 +248,9 @@ impl LoadReport {
             sum.packets_per_second += window.counters.packets as f64 / seconds;
             sum.records_per_second += window.counters.records as f64 / seconds;
             sum.bytes_per_second += window.bytes as f64 / seconds;
-            sum.gaps += window.counters.gaps;
-            sum.lost += window.counters.lost;
-            sum.conflated += window.counters.conflated;
+            sum.gaps += window.counters.gaps - window.limited_counters.gaps;
+            sum.lost += window.counters.lost - window.limited_counters.lost;
+            sum.conflated += window.counters.conflated - window.limited_counters.conflated;
             meter.add(&window.meter);
             in_storm.add(&window.meter_in_storm);
             self.judge_thread(window, measured_seconds);
@@ -213,7 +258,15 @@ impl LoadReport {
         meter.settle();
         (sum.latency_send, sum.latency_recv, sum.from_future) = (meter.send(), meter.recv(), meter.from_future());
         (sum.latency_origin, sum.latency_histogram) = (origin, meter.recv_ages().clone());
-        sum.timeline = timeline::timeline(windows, due);
+        let has_live = self.pause.is_some_and(|pause| pause.live_latency.is_some());
+        let kinds = ClassKinds { has_limited: self.limited.is_some(), has_live };
+        sum.timeline = timeline::timeline(windows, kinds, due);
+        if let Some(pause) = self.pause.as_mut().filter(|_| has_live) {
+            pause.live_latency = Some(live_latency(windows, bottleneck::recovery(&pause.times)));
+        }
+        if let Some(limited) = &mut self.limited {
+            limited.measure(windows, origin);
+        }
         if let Some(storm) = &mut self.storm {
             storm.live_latency = in_storm.recv();
         }

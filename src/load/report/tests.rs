@@ -92,7 +92,7 @@ fn a_thread_may_be_busy_after_a_pause_and_at_no_other_time() {
         let cpu_seconds = timeline.iter().map(|row| row.cpu_seconds).sum();
         let window = MeasuredWindow { seconds: 20.0, timeline, cpu_seconds, ..MeasuredWindow::default() };
         let times = Pause { at_seconds: 6.0, for_seconds: 2.0, percent: 100.0 };
-        let pause = Some(PauseReport { times, clients: 1 });
+        let pause = Some(PauseReport { times, clients: 1, live_latency: None });
         let mut report = LoadReport { connected: 1, pause, ..LoadReport::default() };
         report.measure(&[window], 20, None);
         report.exit_code()

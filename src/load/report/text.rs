@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::bottleneck::STARVED_SHARE_MAX;
-use super::timeline::TimelineRow;
-use super::{LoadReport, Measurement, PauseReport, PublisherReport, StormReport};
+use super::timeline::{ClassRow, TimelineRow};
+use super::{LimitedReport, LoadReport, Measurement, PauseReport, PublisherReport, StormReport};
 use crate::load::attack::AttackCount;
 use crate::load::format::{count_text, duration_text};
 use crate::load::latency::{LatencyOrigin, LatencySummary};
@@ -39,7 +39,7 @@ impl LoadReport {
         if self.stalled > 0 {
             line(out, "stalled", &format!("{} of them do not read", self.stalled));
         }
-        if let Some(PauseReport { times, clients }) = &self.pause {
+        if let Some(PauseReport { times, clients, .. }) = &self.pause {
             let Pause { at_seconds, for_seconds, .. } = times;
             line(out, "pause", &format!("{clients} of them do not read for {for_seconds} s, from {at_seconds} s on"));
         }
@@ -54,6 +54,12 @@ impl LoadReport {
 
     fn push_result(&self, measured: &Measurement, out: &mut String) {
         push_measured(measured, out);
+        if let Some(live) = self.pause.and_then(|pause| pause.live_latency) {
+            line(out, "live after it", &latency_text(&live));
+        }
+        if let Some(limited) = &self.limited {
+            push_limited(limited, out);
+        }
         line(out, "upgraded", &latency_text(&self.upgraded));
         line(out, "first data", &latency_text(&self.first_data));
         if let Some(storm) = &self.storm {
@@ -167,17 +173,43 @@ pub(super) fn push_timeline(rows: &[TimelineRow], out: &mut String) {
     if rows.is_empty() {
         return;
     }
-    let heading = format!("{:>6}{:>12}{:>10}{:>10}{:>10}{:>10}", "second", "delivered", "behind", "p50", "p99", "max");
-    line(out, "time line", &(heading + "  generator"));
-    for TimelineRow { second, delivered, behind, latency, generator_busiest_share, .. } in rows {
-        let count = |count: u64| count_text(count as f64).trim_end().to_owned();
-        let behind = behind.map_or_else(|| "-".to_owned(), count);
-        let of = |ns: u64| if latency.count > 0 { duration_text(ns) } else { "-".to_owned() };
-        let [p50, p99, max] = [latency.p50_ns, latency.p99_ns, latency.max_ns].map(of);
-        let (delivered, busy) = (count(*delivered), generator_busiest_share * 100.0);
-        let text = format!("{second:>6}{delivered:>12}{behind:>10}{p50:>10}{p99:>10}{max:>10}{busy:>9.0} %");
-        line(out, "", &text);
+    let columns = format!("{:>12}{:>10}{:>10}{:>10}{:>10}", "delivered", "behind", "p50", "p99", "max");
+    let mut heading = format!("second{columns}  generator");
+    for (kind, of) in MORE {
+        let named = columns.replacen("   delivered", &format!("{kind:>8}: delivered"), 1);
+        heading.push_str(rows.iter().find_map(of).map_or("", |_| &named));
     }
+    line(out, "time line", &heading);
+    for row in rows {
+        let busy = row.generator_busiest_share * 100.0;
+        let more: String = MORE.iter().filter_map(|(_, of)| Some(format!("       {}", class_text(of(row)?)))).collect();
+        line(out, "", &format!("{:>6}{}{busy:>9.0} %{more}", row.second, class_text(&row.steady)));
+    }
+}
+
+/// Further kinds of clients, where a run has them.
+const MORE: [(&str, fn(&TimelineRow) -> Option<&ClassRow>); 2] =
+    [("live", |row| row.live.as_ref()), ("limited", |row| row.limited.as_ref())];
+
+/// The columns of the clients of one kind.
+fn class_text(row: &ClassRow) -> String {
+    let ClassRow { delivered, behind, latency } = row;
+    let count = |count: u64| count_text(count as f64).trim_end().to_owned();
+    let behind = behind.map_or_else(|| "-".to_owned(), count);
+    let of = |ns: u64| if latency.count > 0 { duration_text(ns) } else { "-".to_owned() };
+    let [p50, p99, max] = [latency.p50_ns, latency.p99_ns, latency.max_ns].map(of);
+    format!("{:>12}{behind:>10}{p50:>10}{p99:>10}{max:>10}", count(*delivered))
+}
+
+fn push_limited(limited: &LimitedReport, out: &mut String) {
+    let (bytes, all) = (limited.read_bytes_per_second as f64, limited.bytes_per_second);
+    let rates = format!("at most {}B/s each, {}B/s together", count_text(bytes), count_text(all));
+    line(out, "limited", &format!("{} clients read {rates}", limited.clients));
+    line(out, "  records", &format!("{}/s", count_text(limited.records_per_second)));
+    line(out, "  age", &latency_text(&limited.latency));
+    line(out, "  gaps", &format!("{} ({} records missing)", limited.gaps, limited.lost));
+    line(out, "  conflated", &limited.conflated.to_string());
+    push_map(out, "  closed", &limited.closes);
 }
 
 fn latency_text(latency: &LatencySummary) -> String {

@@ -72,11 +72,13 @@ impl LoadPlan {
             Dialect::Tickcast => requests(args, all, directory)?,
         };
         let mut stalls = Spread::new(args.stalled);
+        let mut limits = Spread::new(args.read_rate.map_or(0.0, |rate| rate.percent));
         let mut pauses = Spread::new(args.pause.map_or(0.0, |pause| pause.percent));
         let mut plan = |index: usize| {
             let role = match () {
                 () if index >= steady => ClientRole::Storm,
                 () if stalls.takes_next() => ClientRole::Stalled,
+                () if limits.takes_next() => ClientRole::Limited,
                 () => ClientRole::Steady,
             };
             ClientPlan {
@@ -316,6 +318,10 @@ mod tests {
         };
         assert_eq!(pausing(&["--clients", "4", "--pause", "1,2"]), [true; 4]);
         assert_eq!(pausing(&["--clients", "4", "--pause", "1,2,50"]), [false, true, false, true]);
+        let limited = plan(&["--clients", "200", "--stalled", "50", "--read-rate", "9000,10"]).expect("a plan").steady;
+        let count = |role| limited.iter().filter(|client| client.role == role).count();
+        let roles = [ClientRole::Steady, ClientRole::Stalled, ClientRole::Limited].map(count);
+        assert_eq!(roles, [90, 100, 10], "a tenth of those that read");
         let both = plan(&["--stalled", "25", "--pause", "1,2", "--storm", "5"]).expect("a plan");
         let is_right = |client: &ClientPlan| client.pauses == (client.role == ClientRole::Steady);
         assert!(both.steady.iter().chain(&both.storm).all(is_right));
@@ -355,6 +361,7 @@ mod tests {
             churn_per_s: 4.0,
             stall_for_ms: None,
             pause: None,
+            read_rate: None,
             cores: None,
         };
         let jobs = plan.split(&job, 2);
@@ -380,6 +387,8 @@ mod tests {
             (["--channels", "quotes"], "unknown channel \"quotes\": expected quote, trade"),
             (["--publish-channel", "book"], "expected quote, trade, ticker or raw"),
             (["--burst", "7"], "--publish"),
+            (["--read-rate", "x,10"], "BYTES \"x\": expected bytes a second from 1000"),
+            (["--read-rate", "9000,0"], "PERCENT \"0\": expected a number above 0, at most 100"),
             (["--pause", "6"], "expected AT,FOR or AT,FOR,PERCENT, such as 6,2"),
             (["--pause", "6,2,0"], "PERCENT \"0\": expected a number above 0, at most 100"),
             (["--load-cores", "x"], "expected a list of cores such as 0,2-5"),

@@ -12,11 +12,11 @@ use crate::load::args::LoadArgs;
 use crate::load::cores::available;
 use crate::load::directory::fetch_symbols;
 use crate::load::error::LoadError;
-use crate::load::latency::LatencyOrigin;
+use crate::load::latency::{LatencyOrigin, LatencySummary};
 use crate::load::machine::sources_for;
 use crate::load::observe::server::ServerObserver;
-use crate::load::report::{LoadReport, PauseReport, PublisherReport};
-use crate::load::worker::messages::{ClientRole, ReadOptions, WorkerJob};
+use crate::load::report::{LimitedReport, LoadReport, PauseReport, PublisherReport};
+use crate::load::worker::messages::{ClientPlan, ClientRole, ReadOptions, WorkerJob};
 use tickcast_client::Target;
 
 /// One workload against one server.
@@ -122,7 +122,12 @@ impl<'a> LoadRun<'a> {
         WorkerJob {
             address,
             url: self.target.to_string(),
-            options: ReadOptions { opaque: self.dialect != Dialect::Tickcast, origin, dense: false },
+            options: ReadOptions {
+                opaque: self.dialect != Dialect::Tickcast,
+                origin,
+                dense: false,
+                limited_format: args.limited_format,
+            },
             requests: Vec::new(),
             instruments: publication(args, self.is_plain).map_or(0, |publication| publication.instruments.into()),
             clients: Vec::new(),
@@ -132,6 +137,7 @@ impl<'a> LoadRun<'a> {
             churn_per_s: args.churn,
             stall_for_ms: args.stall_for.map(|seconds| (seconds * 1e3) as u64),
             pause: args.pause,
+            read_rate: args.read_rate,
             cores: None,
         }
     }
@@ -143,14 +149,21 @@ impl<'a> LoadRun<'a> {
         active: ActiveRun<'_>,
         published: Option<PublisherResult>,
     ) -> Result<LoadReport, LoadError> {
-        let stalled = plan.steady.iter().filter(|plan| plan.role == ClientRole::Stalled).count() as u64;
+        let count =
+            |is_one: &dyn Fn(&ClientPlan) -> bool| plan.steady.iter().filter(|plan| is_one(plan)).count() as u64;
+        let stalled = count(&|plan| plan.role == ClientRole::Stalled);
         let url = self.target.to_string();
-        let pause = self
-            .args
-            .pause
-            .map(|times| PauseReport { clients: plan.steady.iter().filter(|plan| plan.pauses).count() as u64, times });
+        let has_live = plan.steady.iter().any(|plan| plan.role == ClientRole::Steady && !plan.pauses);
+        let live_latency = has_live.then(LatencySummary::default);
+        let pauses = count(&|plan| plan.pauses);
+        let pause = self.args.pause.map(|times| PauseReport { times, clients: pauses, live_latency });
+        let limited = self.args.read_rate.map(|rate| LimitedReport {
+            read_bytes_per_second: rate.bytes_per_second,
+            clients: count(&|plan| plan.role == ClientRole::Limited),
+            ..LimitedReport::default()
+        });
         let clients = active.clients;
-        let mut report = LoadReport { url, clients, stalled, pause, ..LoadReport::default() };
+        let mut report = LoadReport { url, clients, stalled, pause, limited, ..LoadReport::default() };
         let windows = report.gather(active.workers.tallies()?, plan.storm.len() as u64);
         if report.connected == 0 {
             let why = report.refused.into_iter().next().map_or_else(String::new, |(why, _)| why);

@@ -1,8 +1,9 @@
 //! The sequence rule of [`tickcast_client::decode`] at the speed of very many connections: the same result, with less
 //! memory and without names.
 //!
-//! What always holds: on every stream a [`FastChecker`] counts what a [`Decoder`] counts, except that a record before
-//! its Definition counts once for each instrument and channel. It allocates only for instruments that it has not seen.
+//! What always holds: on every stream a [`FastChecker`] counts what a [`tickcast_client::decode::Decoder`] counts, except
+//! that a record before its Definition counts once for each instrument and channel. It allocates only for instruments
+//! that it has not seen.
 //!
 //! Cost: about 15 ns a record in packets of many, the histogram of its age included (`benches/load_reader.rs`). Memory:
 //! 0.3 KB, and for each channel 8 bytes an instrument of the whole market ([`SequenceTable::Dense`]), or about 20 bytes
@@ -10,9 +11,8 @@
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::load::latency::channel_of;
 use tickcast_client::decode::{
-    DecodeCounters, DecodeError, Decoder, SequenceViolation, body_is_complete, sequence_violation, sequences_covered,
+    DecodeCounters, DecodeError, SequenceViolation, body_is_complete, sequence_violation, sequences_covered,
     split_record,
 };
 use tickcast_protocol::packet::{self, PacketHeader};
@@ -97,11 +97,7 @@ impl FastChecker {
     #[inline]
     pub fn packet(&mut self, bytes: &[u8], mut on: impl FnMut(&RecordHeader)) -> Result<PacketHeader, DecodeError> {
         let packet = PacketHeader::read(bytes)?;
-        if self.epoch != Some(packet.epoch) {
-            self.epoch = Some(packet.epoch);
-            self.sequences.clear();
-        }
-        self.counters.packets += 1;
+        self.begin_packet(packet.epoch);
         let mut rest = &bytes[packet::HEADER_BYTES..];
         for index in 0..packet.count {
             let (header, record) = split_record(rest, index)?;
@@ -115,7 +111,7 @@ impl FastChecker {
             }
             match kind.channel() {
                 Some(channel) => {
-                    self.sequenced(channel, &header);
+                    self.record(channel, &header);
                     on(&header);
                 }
                 None => self.unsequenced(kind, &header, record),
@@ -134,8 +130,19 @@ impl FastChecker {
         self.first_violation
     }
 
+    /// Begins a packet, whose records follow in order.
     #[inline]
-    fn sequenced(&mut self, channel: Channel, header: &RecordHeader) {
+    pub fn begin_packet(&mut self, epoch: u32) {
+        if self.epoch != Some(epoch) {
+            self.epoch = Some(epoch);
+            self.sequences.clear();
+        }
+        self.counters.packets += 1;
+    }
+
+    /// Checks a record of a channel.
+    #[inline]
+    pub fn record(&mut self, channel: Channel, header: &RecordHeader) {
         self.counters.count_record(channel, header.flags);
         let last = self.sequences.at(channel as usize, header.instrument);
         let before = *last;
@@ -166,7 +173,7 @@ impl FastChecker {
     #[cold]
     fn unsequenced(&mut self, kind: RecordKind, header: &RecordHeader, record: &[u8]) {
         match kind {
-            RecordKind::Definition => *self.sequences.at(DEFINED, header.instrument) = Sequence::new(1),
+            RecordKind::Definition => self.define(header.instrument),
             RecordKind::Gap => match Gap::read(record) {
                 Some(gap) => self.gap(&gap),
                 None => self.counters.skipped += 1,
@@ -175,7 +182,13 @@ impl FastChecker {
         }
     }
 
-    fn gap(&mut self, gap: &Gap) {
+    /// Notes that an instrument is defined.
+    pub fn define(&mut self, instrument: u32) {
+        *self.sequences.at(DEFINED, instrument) = Sequence::new(1);
+    }
+
+    /// Checks a Gap record.
+    pub fn gap(&mut self, gap: &Gap) {
         let Gap { instrument, channel, from_sequence: from, to_sequence: to, .. } = *gap;
         let last = self.sequences.at(channel as usize, instrument);
         let before = *last;
@@ -188,44 +201,6 @@ impl FastChecker {
     fn violation(&mut self, violation: SequenceViolation) {
         self.counters.violations += 1;
         self.first_violation.get_or_insert(violation);
-    }
-}
-
-/// Checks a connection's packets, by one of two independent readers.
-#[derive(Debug)]
-pub enum StreamChecker {
-    Fast(FastChecker),
-    Independent(Box<Decoder>),
-}
-
-impl StreamChecker {
-    /// Reads one packet, see [`FastChecker::packet`].
-    #[inline]
-    pub fn packet(&mut self, bytes: &[u8], mut on: impl FnMut(&RecordHeader)) -> Result<PacketHeader, DecodeError> {
-        match self {
-            Self::Fast(checker) => checker.packet(bytes, on),
-            Self::Independent(decoder) => decoder.packet(bytes, |_, header, _| {
-                if channel_of(header).is_some() {
-                    on(header);
-                }
-            }),
-        }
-    }
-
-    /// What has been counted since the start.
-    pub fn counters(&self) -> &DecodeCounters {
-        match self {
-            Self::Fast(checker) => checker.counters(),
-            Self::Independent(decoder) => decoder.counters(),
-        }
-    }
-
-    /// The first break of the rule.
-    pub fn first_violation(&self) -> Option<SequenceViolation> {
-        match self {
-            Self::Fast(checker) => checker.first_violation(),
-            Self::Independent(decoder) => decoder.first_violation(),
-        }
     }
 }
 
@@ -251,6 +226,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::load::latency::channel_of;
+    use tickcast_client::decode::Decoder;
     use tickcast_protocol::record::flags;
     use tickcast_test_support::packets::PacketBuilder;
 

@@ -11,6 +11,9 @@
 //! Memory: about 0.5 KB for a fast connection, 5 KB for an independent one, and the sequences of its
 //! [`StreamChecker`].
 
+mod end;
+mod next_event;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -22,22 +25,27 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tungstenite::WebSocket;
 use tungstenite::protocol::{Message, Role as TungsteniteRole, WebSocketConfig};
 
+pub use self::end::ConnectionEnd;
+use self::end::{closed, dropped, refusal_text, tungstenite_end};
+use self::next_event::next_event;
 use super::buffered_socket::BufferedSocket;
-use super::checker::{FastChecker, SequenceTable, StreamChecker, is_packet};
+use super::checker::{FastChecker, SequenceTable, is_packet};
+use super::json_checker::JsonChecker;
+use super::limiter::RECEIVE_BUFFER_BYTES;
 use super::messages::{ClientPlan, ClientRequest, ClientRole, ConnectTimes, ReadOptions};
 use super::send::{self, would_block};
-use super::timeline::ClassTotals;
+use super::stream_checker::StreamChecker;
+use super::timeline::{CLASSES, ClassMeters, ClassTotals, ClientClass};
 use crate::load::latency::{LatencyMeter, now_ns};
+use crate::load::slow_clients::LimitedFormat;
 use tickcast_client::decode::Decoder;
 use tickcast_client::handshake::{Handshake, Upgraded};
-use tickcast_client::{CloseReason, Error, Target};
+use tickcast_client::{Error, Target};
 use tickcast_protocol::control::Reply;
-use tickcast_protocol::ws::{CloseCode, Opcode, Role, Session, SessionEvent, SessionLimits, Violation};
+use tickcast_protocol::ws::{CloseCode, Opcode, Role, Session, SessionEvent};
 
 /// Reads of one wake, each of at most the thread's buffer, so that a busy connection does not starve the others.
 const READS_MAX: usize = 4;
-/// tungstenite's default, for both readers.
-const LIMITS: SessionLimits = SessionLimits { message_bytes_max: 64 << 20 };
 /// tungstenite's own buffer; most packets are shorter. Its default is 128 KiB.
 const TUNGSTENITE_BUFFER_BYTES: usize = 4096;
 
@@ -50,7 +58,7 @@ pub struct LoadConnection {
     pub begun: Instant,
     /// It replaced a connection that was reset: it was not there from the start.
     pub is_replacement: bool,
-    /// The thread's [`ThreadContext::live`] includes its standing.
+    /// The thread's [`ThreadContext::classes`] include its standing.
     pub is_counted: bool,
     has_data: bool,
     /// A server of another kind has sent a packet on this connection.
@@ -86,17 +94,6 @@ pub enum WakeOutcome {
     Ended(ConnectionEnd),
 }
 
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConnectionEnd {
-    /// Before its upgrade, with the message of the server or the kernel.
-    Refused(String),
-    /// By the server, with a close code or without.
-    Closed(String),
-    /// By this client, because the server broke a layout.
-    Malformed(String),
-}
-
 /// What the connections of a thread share while one of them is awake.
 #[derive(Debug)]
 pub struct ThreadContext {
@@ -107,10 +104,12 @@ pub struct ThreadContext {
     pub buffer: Vec<u8>,
     pub masking_keys: Pcg64Mcg,
     pub received: ReceivedTotals,
-    /// Latencies of steady clients in the current second: outside a storm, and during it.
-    pub meters: [LatencyMeter; 2],
-    /// What steady clients have received.
-    pub live: ClassTotals,
+    /// Latencies in the current second.
+    pub meters: ClassMeters,
+    /// What clients have received, by [`ClientClass`].
+    pub classes: [ClassTotals; CLASSES],
+    /// Bytes that limited clients have read.
+    pub limited_bytes: u64,
     /// Whether latencies are recorded now.
     pub is_measuring: bool,
     /// Whether a storm is going on.
@@ -129,11 +128,28 @@ pub struct ReceivedTotals {
     pub messages: u64,
 }
 
+impl ThreadContext {
+    /// Where the ages of this class are recorded now.
+    #[inline]
+    fn meter(&mut self, class: Option<ClientClass>) -> Option<&mut LatencyMeter> {
+        match class.filter(|_| self.is_measuring)? {
+            ClientClass::Steady if self.in_storm => Some(&mut self.meters.in_storm),
+            ClientClass::Steady => Some(&mut self.meters.steady),
+            ClientClass::Limited => Some(&mut self.meters.limited),
+            ClientClass::Pausing => Some(&mut self.meters.pausing),
+        }
+    }
+}
+
 impl LoadConnection {
     /// Begins to connect, without waiting for it.
     pub fn begin(plan: ClientPlan, address: SocketAddr, options: &ReadOptions) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
+        if plan.role == ClientRole::Limited {
+            // Before the connect, which tells the server the window.
+            socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        }
         if let Some(source) = plan.source {
             socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
         }
@@ -143,16 +159,9 @@ impl LoadConnection {
             }
             _ => {}
         }
-        let table = if options.dense { SequenceTable::Dense } else { SequenceTable::Sparse };
-        // Servers of another kind define nothing, which a Decoder would count as a violation.
-        let checker = if plan.independent && !options.opaque {
-            StreamChecker::Independent(Box::new(Decoder::without_names()))
-        } else {
-            StreamChecker::Fast(FastChecker::new(table, !options.opaque))
-        };
         Ok(Self {
             plan,
-            checker,
+            checker: checker_for(&plan, options),
             begun: Instant::now(),
             is_replacement: false,
             is_counted: false,
@@ -182,9 +191,15 @@ impl LoadConnection {
         matches!(self.phase, Phase::Fast(_) | Phase::Independent(_))
     }
 
-    /// True for a client that reads everything and has been there from the start.
-    pub fn is_steady(&self) -> bool {
-        self.plan.role == ClientRole::Steady && !self.is_replacement
+    /// The kind of client whose data is measured that this one is, if any: it has been there from the start.
+    pub fn class(&self) -> Option<ClientClass> {
+        match self.plan.role {
+            ClientRole::Steady if self.is_replacement => None,
+            ClientRole::Steady if self.plan.pauses => Some(ClientClass::Pausing),
+            ClientRole::Steady => Some(ClientClass::Steady),
+            ClientRole::Limited => Some(ClientClass::Limited),
+            _ => None,
+        }
     }
 
     /// What the stream has contained.
@@ -203,10 +218,22 @@ impl LoadConnection {
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Connecting(stream) => self.request_upgrade(stream, context),
             Phase::Upgrading(stream, handshake) => self.upgrade(stream, handshake, context),
-            Phase::Fast(fast) => self.read_fast(fast, context, READS_MAX),
+            Phase::Fast(fast) => self.read_fast(fast, context, READS_MAX, usize::MAX),
             Phase::Independent(socket) => self.read_independent(socket, context, READS_MAX),
             Phase::Ended => WakeOutcome::Same,
         }
+    }
+
+    /// Reads at most so many bytes of a limited client, once.
+    pub fn read_at_most(&mut self, bytes: usize, context: &mut ThreadContext) -> Option<ConnectionEnd> {
+        let outcome = match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Fast(fast) => self.read_fast(fast, context, 1, bytes),
+            phase => {
+                self.phase = phase;
+                WakeOutcome::Same
+            }
+        };
+        if let WakeOutcome::Ended(end) = outcome { Some(end) } else { None }
     }
 
     /// Gives up on a connection that is not upgraded in time.
@@ -215,12 +242,12 @@ impl LoadConnection {
         ConnectionEnd::Refused(why.to_string())
     }
 
-    /// Reads what has arrived for a stalled client, so that a close frame in it is found.
+    /// Reads what has arrived for a stalled or limited client, so that a close frame in it is found.
     pub fn read_backlog(&mut self, context: &mut ThreadContext) -> Option<ConnectionEnd> {
         /// At 256 KiB each more than any socket buffer holds.
         const READS_ENOUGH: usize = 256;
         let outcome = match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Fast(fast) => self.read_fast(fast, context, READS_ENOUGH),
+            Phase::Fast(fast) => self.read_fast(fast, context, READS_ENOUGH, usize::MAX),
             Phase::Independent(socket) => self.read_independent(socket, context, READS_ENOUGH),
             _ => WakeOutcome::Same,
         };
@@ -252,7 +279,11 @@ impl LoadConnection {
         }
         // A failure costs a small segment's delay and nothing else.
         let _ = stream.set_nodelay(true);
-        let handshake = match Handshake::new(&context.target, &[]) {
+        let protocol: &[_] = match self.checker {
+            StreamChecker::Json(_) => &[("sec-websocket-protocol", tickcast_protocol::json::SUBPROTOCOL)],
+            _ => &[],
+        };
+        let handshake = match Handshake::new(&context.target, protocol) {
             Ok(handshake) => handshake,
             Err(error) => return refused(refusal_text(&error)),
         };
@@ -300,7 +331,7 @@ impl LoadConnection {
         }
         let mut rest = upgraded.rest;
         let end;
-        if self.plan.independent {
+        if self.plan.independent && self.plan.role != ClientRole::Limited {
             let config = WebSocketConfig::default().read_buffer_size(TUNGSTENITE_BUFFER_BYTES);
             let buffered = BufferedSocket::new(stream);
             let mut socket = WebSocket::from_raw_socket(buffered, TungsteniteRole::Client, Some(config));
@@ -319,15 +350,23 @@ impl LoadConnection {
         WakeOutcome::Connected(end)
     }
 
-    fn read_fast(&mut self, mut fast: FastSocket, context: &mut ThreadContext, reads_max: usize) -> WakeOutcome {
+    /// Reads at most so many times, and at most so many bytes at a time.
+    fn read_fast(
+        &mut self,
+        mut fast: FastSocket,
+        context: &mut ThreadContext,
+        reads_max: usize,
+        bytes_max: usize,
+    ) -> WakeOutcome {
         for _ in 0..reads_max {
             let mut buffer = std::mem::take(&mut context.buffer);
-            let size = buffer.len();
-            let read = (&fast.stream).read(&mut buffer);
+            let size = buffer.len().min(bytes_max);
+            let read = (&fast.stream).read(&mut buffer[..size]);
             let end = match &read {
                 Ok(0) => Some(dropped()),
                 Ok(bytes) => {
                     context.received.bytes += *bytes as u64;
+                    context.limited_bytes += if self.plan.role == ClientRole::Limited { *bytes as u64 } else { 0 };
                     self.take_frames(&mut fast, &mut buffer[..*bytes], context)
                 }
                 Err(error) if would_block(error) => None,
@@ -363,7 +402,7 @@ impl LoadConnection {
             let end = match event {
                 SessionEvent::Binary(packet) => self.packet(packet, now_ns, context),
                 // The session has checked that it is UTF-8.
-                SessionEvent::Text(text) => self.text(&String::from_utf8_lossy(text), context),
+                SessionEvent::Text(text) => self.text(&String::from_utf8_lossy(text), now_ns, context),
                 SessionEvent::Ping(payload) => {
                     // A pong that finds the socket full is left out: the server hears of this client when it drains.
                     let _ = send::frame(&fast.stream, Opcode::Pong, payload, context.masking_keys.next_u32());
@@ -421,7 +460,7 @@ impl LoadConnection {
         loop {
             let end = match socket.read() {
                 Ok(Message::Binary(packet)) => self.packet(&packet, now_ns, context),
-                Ok(Message::Text(text)) => self.text(&text, context),
+                Ok(Message::Text(text)) => self.text(&text, now_ns, context),
                 Ok(Message::Close(frame)) => {
                     let _ = socket.flush();
                     Some(closed(frame.map_or(1005, |frame| frame.code.into())))
@@ -436,11 +475,18 @@ impl LoadConnection {
         }
     }
 
-    fn text(&mut self, text: &str, context: &mut ThreadContext) -> Option<ConnectionEnd> {
+    fn text(&mut self, text: &str, now_ns: u64, context: &mut ThreadContext) -> Option<ConnectionEnd> {
         context.received.messages += 1;
         if context.options.opaque {
             self.note_data(context);
             return None;
+        }
+        if let StreamChecker::Json(_) = &self.checker {
+            match self.json_packet(text, now_ns, context) {
+                Ok(true) => return None,
+                Ok(false) => {}
+                Err(error) => return Some(ConnectionEnd::Malformed(format!("invalid JSON packet: {error}"))),
+            }
         }
         match Reply::parse(text) {
             Ok(Reply::Error { code, message, .. }) => context.rejected.push(format!("{code}: {message}")),
@@ -453,6 +499,9 @@ impl LoadConnection {
     fn packet(&mut self, packet: &[u8], now_ns: u64, context: &mut ThreadContext) -> Option<ConnectionEnd> {
         context.received.messages += 1;
         self.note_data(context);
+        if let StreamChecker::Json(_) = &self.checker {
+            return Some(ConnectionEnd::Malformed("a binary message: expected JSON".to_owned()));
+        }
         if context.options.opaque && !self.sends_packets {
             // Until the first packet, a message that begins like one is parsed twice.
             self.sends_packets = is_packet(packet);
@@ -460,24 +509,53 @@ impl LoadConnection {
                 return None;
             }
         }
-        let meter = &mut context.meters[usize::from(context.in_storm)];
-        let counters = self.checker.counters();
-        let before = (counters.records, counters.covered);
-        let is_steady = self.is_steady();
-        let checked = if is_steady && context.is_measuring {
-            let checked = self.checker.packet(packet, |header| meter.age(now_ns, header));
-            checked.inspect(|header| meter.packet(now_ns, header))
-        } else {
-            self.checker.packet(packet, |_| {})
+        let (class, before) = (self.class(), self.progress());
+        let checked = match context.meter(class) {
+            Some(meter) => {
+                let checked = self.checker.packet(packet, |header| meter.age(now_ns, header));
+                checked.inspect(|header| meter.packet(now_ns, header))
+            }
+            None => self.checker.packet(packet, |_| {}),
         };
-        let counters = self.checker.counters();
-        let (records, covered) = (counters.records - before.0, counters.covered - before.1);
-        context.received.records += records;
-        if is_steady {
-            context.live.records += records;
-            context.live.standing.covered += covered;
-        }
+        self.count(class, before, context);
         checked.err().filter(|_| !context.options.opaque).map(|error| ConnectionEnd::Malformed(error.to_string()))
+    }
+
+    /// Whether a text is a packet; then it has been checked.
+    fn json_packet(&mut self, text: &str, now_ns: u64, context: &mut ThreadContext) -> Result<bool, String> {
+        let (class, before) = (self.class(), self.progress());
+        let StreamChecker::Json(checker) = &mut self.checker else { return Ok(false) };
+        let checked = match context.meter(class) {
+            Some(meter) => {
+                let checked = checker.message(text, |header| meter.age(now_ns, header));
+                checked.inspect(|packet| packet.iter().for_each(|header| meter.packet(now_ns, header)))
+            }
+            None => checker.message(text, |_| {}),
+        };
+        self.count(class, before, context);
+        let is_packet = checked?.is_some();
+        if is_packet {
+            self.note_data(context);
+        }
+        Ok(is_packet)
+    }
+
+    /// Records and covered sequences so far.
+    fn progress(&self) -> (u64, u64) {
+        let counters = self.checker.counters();
+        (counters.records, counters.covered)
+    }
+
+    /// Adds what has come since `before` to the totals.
+    fn count(&self, class: Option<ClientClass>, before: (u64, u64), context: &mut ThreadContext) {
+        let now = self.progress();
+        let (records, covered) = (now.0 - before.0, now.1 - before.1);
+        context.received.records += records;
+        if let Some(class) = class {
+            let totals = &mut context.classes[class as usize];
+            totals.records += records;
+            totals.standing.covered += covered;
+        }
     }
 
     fn note_data(&mut self, context: &mut ThreadContext) {
@@ -488,36 +566,19 @@ impl LoadConnection {
     }
 }
 
-/// The session's next event. A binary message in one whole frame, as almost all are, is recognized here in a few
-/// nanoseconds; the session handles everything else, and finds every violation.
-#[inline]
-fn next_event<'a>(
-    session: &'a mut Session,
-    input: &'a mut [u8],
-    consumed: &mut usize,
-) -> Result<Option<SessionEvent<'a>>, Violation> {
-    if session.held_bytes() == 0
-        && let Some((start, end)) = whole_binary(input, *consumed)
-    {
-        *consumed = end;
-        return Ok(Some(SessionEvent::Binary(&mut input[start..end])));
+/// The reader of a connection's packets. Limited clients do not go through tungstenite, which reads as much as it can.
+fn checker_for(plan: &ClientPlan, options: &ReadOptions) -> StreamChecker {
+    let is_limited = plan.role == ClientRole::Limited;
+    let table = if options.dense { SequenceTable::Dense } else { SequenceTable::Sparse };
+    match options {
+        // Servers of another kind define nothing, which a Decoder would count as a violation.
+        ReadOptions { opaque: true, .. } => StreamChecker::Fast(FastChecker::new(table, false)),
+        ReadOptions { limited_format: LimitedFormat::Json, .. } if is_limited => {
+            StreamChecker::Json(Box::new(JsonChecker::new()))
+        }
+        _ if plan.independent && !is_limited => StreamChecker::Independent(Box::new(Decoder::without_names())),
+        _ => StreamChecker::Fast(FastChecker::new(table, true)),
     }
-    session.next(&LIMITS, input, consumed)
-}
-
-/// Where the payload of the frame at `at` lies, if that is an unmasked, unfragmented, binary one of less than 64 KiB,
-/// and whole.
-#[inline]
-fn whole_binary(input: &[u8], at: usize) -> Option<(usize, usize)> {
-    const BINARY_ALONE: u8 = 0x82;
-    let (start, length) = match *input.get(at..)? {
-        [BINARY_ALONE, length @ 0..126, ..] => (at + 2, usize::from(length)),
-        [BINARY_ALONE, 126, high, low, ..] => (at + 4, usize::from(u16::from_be_bytes([high, low]))),
-        _ => return None,
-    };
-    // The session refuses a length that is not in its shortest form.
-    let is_minimal = start == at + 2 || length >= 126;
-    (is_minimal && start + length <= input.len()).then_some((start, start + length))
 }
 
 fn ns(duration: Duration) -> u64 {
@@ -526,36 +587,6 @@ fn ns(duration: Duration) -> u64 {
 
 fn refused(why: String) -> WakeOutcome {
     WakeOutcome::Ended(ConnectionEnd::Refused(why))
-}
-
-/// A refusal without the words "the server refused the connection", which the report has already.
-fn refusal_text(error: &Error) -> String {
-    match error {
-        Error::Refused(refusal) => refusal.to_string(),
-        other => other.to_string(),
-    }
-}
-
-/// Closes are counted by code, whatever their reasons.
-fn closed(code: u16) -> ConnectionEnd {
-    ConnectionEnd::Closed(CloseReason { code, reason: String::new() }.to_string())
-}
-
-fn dropped() -> ConnectionEnd {
-    ConnectionEnd::Closed(Error::Dropped.to_string())
-}
-
-fn tungstenite_end(error: tungstenite::Error) -> ConnectionEnd {
-    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-    match error {
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => dropped(),
-        tungstenite::Error::Protocol(ResetWithoutClosingHandshake) => dropped(),
-        tungstenite::Error::Io(error) => match Error::from(error) {
-            Error::Dropped => dropped(),
-            error => ConnectionEnd::Malformed(error.to_string()),
-        },
-        error => ConnectionEnd::Malformed(Error::Protocol(error.to_string()).to_string()),
-    }
 }
 
 #[cfg(test)]

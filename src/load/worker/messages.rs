@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::timeline::SecondTally;
 use crate::load::latency::{LatencyHistogram, LatencyMeter, LatencyOrigin};
-use crate::load::slow_clients::Pause;
+use crate::load::slow_clients::{LimitedFormat, Pause, ReadRate};
 use tickcast_client::decode::DecodeCounters;
 
 /// The task of one process.
@@ -37,6 +37,8 @@ pub struct WorkerJob {
     pub stall_for_ms: Option<u64>,
     /// When the clients with [`ClientPlan::pauses`] do not read.
     pub pause: Option<Pause>,
+    /// How fast limited clients read.
+    pub read_rate: Option<ReadRate>,
     /// Cores to run on; `None` for any.
     pub cores: Option<Vec<usize>>,
 }
@@ -49,6 +51,7 @@ pub struct ReadOptions {
     pub origin: LatencyOrigin,
     /// Each client receives most of the market rather than a small part of it.
     pub dense: bool,
+    pub limited_format: LimitedFormat,
 }
 
 /// What a client sends after its upgrade.
@@ -92,6 +95,8 @@ pub enum ClientRole {
     Steady,
     /// Subscribes and does not read.
     Stalled,
+    /// Reads at most the run's [`ReadRate`], and is measured by itself.
+    Limited,
     /// Connects together with many others; only its connect is measured.
     Storm,
 }
@@ -181,6 +186,8 @@ pub struct WorkerTally {
     pub refused: BTreeMap<String, u64>,
     pub rejected: BTreeMap<String, u64>,
     pub closes: BTreeMap<String, u64>,
+    /// The same of limited clients, which are not in `closes`.
+    pub limited_closes: BTreeMap<String, u64>,
     pub malformed: BTreeMap<String, u64>,
     pub violations: u64,
     pub first_violation: Option<String>,
@@ -199,10 +206,16 @@ pub struct MeasuredWindow {
     pub bytes: u64,
     pub messages: u64,
     pub counters: DecodeCounters,
+    /// The part of `counters` that limited clients received.
+    pub limited_counters: DecodeCounters,
+    /// Of steady clients.
     pub meter: LatencyMeter,
     pub timeline: Vec<SecondTally>,
     /// The part of `meter` that was recorded during the storm.
     pub meter_in_storm: LatencyMeter,
+    /// Of limited clients.
+    pub limited_meter: LatencyMeter,
+    pub limited_bytes: u64,
     pub cpu_seconds: f64,
     pub starved_seconds: f64,
 }

@@ -8,9 +8,12 @@
 mod buffered_socket;
 pub mod checker;
 mod connection;
+mod json_checker;
+mod limiter;
 pub mod messages;
 pub mod process;
 pub mod send;
 mod shared;
+mod stream_checker;
 mod thread;
 pub mod timeline;

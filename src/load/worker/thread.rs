@@ -18,14 +18,14 @@ use rustix::event::epoll;
 use rustix::time::Timespec;
 
 use super::connection::{ConnectionEnd, LoadConnection, ReceivedTotals, ThreadContext, WakeOutcome};
+use super::limiter::ReadLimiter;
 use super::messages::{
     ClientPlan, ClientRequest, ClientRole, ConnectTimes, DeliveryCounts, MeasuredWindow, PublishedCount, ReadOptions,
     WorkerJob, WorkerTally,
 };
 use super::shared::{RunStage, WorkerShared};
-use super::timeline::{ClassTotals, ThreadClock, Timeline, end_meters};
-use crate::load::latency::LatencyMeter;
-use crate::load::slow_clients::Pause;
+use super::timeline::{CLASSES, ClassMeters, ClassTotals, ClientClass, ThreadClock, Timeline};
+use crate::load::slow_clients::{Pause, ReadRate};
 use tickcast_client::decode::DecodeCounters;
 use tickcast_client::{CONNECT_TIMEOUT, Error, Target};
 
@@ -58,6 +58,7 @@ pub struct ThreadJob {
     pub churn_per_s: f64,
     pub stall_for: Option<Duration>,
     pub pause: Option<Pause>,
+    pub read_rate: Option<ReadRate>,
 }
 
 impl ThreadJob {
@@ -77,6 +78,7 @@ impl ThreadJob {
             churn_per_s: job.churn_per_s / job.threads as f64,
             stall_for: job.stall_for_ms.map(Duration::from_millis),
             pause: job.pause,
+            read_rate: job.read_rate,
         };
         (0..job.threads).map(thread_job).collect()
     }
@@ -93,6 +95,7 @@ pub struct WorkerThread {
     churn_per_s: f64,
     /// What is still to come of [`interest_changes`].
     interest_changes: VecDeque<(Duration, InterestChange)>,
+    limiter: Option<ReadLimiter>,
     instruments: u64,
     connections: Vec<LoadConnection>,
     pending: usize,
@@ -100,15 +103,15 @@ pub struct WorkerThread {
     shared: Arc<WorkerShared>,
     context: ThreadContext,
     tally: WorkerTally,
-    /// Counters of connections that have ended.
-    ended: DecodeCounters,
+    /// Counters of connections that have ended: of all, and of limited clients.
+    ended: [DecodeCounters; 2],
     begun: Instant,
     expiry_checked: Instant,
     window_start: Option<Checkpoint>,
     /// While the window is open.
     timeline: Option<Timeline>,
-    /// Latencies of the window, without those of the current second: outside a storm, and during it.
-    window_meters: [LatencyMeter; 2],
+    /// Latencies of the window, without those of the current second.
+    window_meters: ClassMeters,
     /// The connection at which the churn continues.
     churn_next: usize,
     /// The part of the received records that is reported as progress already.
@@ -120,7 +123,9 @@ pub struct WorkerThread {
 struct Checkpoint {
     at: Instant,
     received: ReceivedTotals,
-    counters: DecodeCounters,
+    /// Of all clients, and of limited ones.
+    counters: [DecodeCounters; 2],
+    limited_bytes: u64,
     clock: ThreadClock,
 }
 
@@ -148,7 +153,6 @@ fn interest_changes(stall_for: Option<Duration>, pause: Option<Pause>) -> VecDeq
 impl WorkerThread {
     /// The thread's state; [`Self::run`] runs on the thread itself.
     pub fn new(job: ThreadJob, shared: Arc<WorkerShared>) -> io::Result<Self> {
-        let meter = || LatencyMeter::new(job.options.origin);
         let context = ThreadContext {
             target: job.target,
             options: job.options,
@@ -156,8 +160,9 @@ impl WorkerThread {
             buffer: vec![0; BUFFER_BYTES],
             masking_keys: Pcg64Mcg::seed_from_u64(std::process::id().into()),
             received: ReceivedTotals::default(),
-            meters: [meter(), meter()],
-            live: ClassTotals::default(),
+            meters: ClassMeters::new(job.options.origin),
+            classes: [ClassTotals::default(); CLASSES],
+            limited_bytes: 0,
             is_measuring: false,
             in_storm: false,
             connect_times: ConnectTimes::default(),
@@ -171,18 +176,19 @@ impl WorkerThread {
             pending_max: job.pending_max,
             churn_per_s: job.churn_per_s,
             interest_changes: interest_changes(job.stall_for, job.pause),
+            limiter: job.read_rate.map(|rate| ReadLimiter::new(rate.bytes_per_second)),
             instruments: job.instruments,
             pending: 0,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             shared,
             context,
             tally: WorkerTally::default(),
-            ended: DecodeCounters::default(),
+            ended: [DecodeCounters::default(); 2],
             begun: Instant::now(),
             expiry_checked: Instant::now(),
             window_start: None,
             timeline: None,
-            window_meters: [meter(), meter()],
+            window_meters: ClassMeters::new(job.options.origin),
             churn_next: 0,
             reported: 0,
         })
@@ -212,7 +218,7 @@ impl WorkerThread {
         self.connect_more()?;
         // While more connects are due, ready sockets are handled without waiting.
         let may_connect = self.pending < self.pending_max && self.waiting.len() > 0;
-        let wait = if may_connect { Timespec::default() } else { self.until_change(wait) };
+        let wait = if may_connect { Timespec::default() } else { self.until_next(wait) };
         match epoll::wait(&self.epoll, spare_capacity(events), Some(&wait)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -221,10 +227,13 @@ impl WorkerThread {
             self.end_second();
             self.wake(event.data.u64() as usize)?;
         }
+        self.read_limited();
         self.end_second();
         self.expire();
-        let received = self.context.received;
-        let received = if self.context.options.opaque { received.messages } else { received.records };
+        let ThreadContext { options, received, classes, .. } = &self.context;
+        // The run waits until nothing comes any more, which limited clients would hold up for ever.
+        let limited = classes[ClientClass::Limited as usize].records;
+        let received = if options.opaque { received.messages } else { received.records - limited };
         self.shared.add_records(received - self.reported);
         self.reported = received;
         Ok(())
@@ -264,9 +273,10 @@ impl WorkerThread {
                 self.on_connected(index);
                 if let Some(end) = end {
                     self.on_end(index, end, false);
-                } else if self.connections[index].plan.role == ClientRole::Stalled {
+                } else if matches!(self.connections[index].plan.role, ClientRole::Stalled | ClientRole::Limited) {
                     // epoll reports errors and the end of both directions without being asked.
                     self.listen_for(index, epoll::EventFlags::empty())?;
+                    self.limit(index, Instant::now());
                 }
             }
             WakeOutcome::Ended(end) => self.on_end(index, end, was_pending),
@@ -275,6 +285,28 @@ impl WorkerThread {
             *self.tally.rejected.entry(message).or_default() += 1;
         }
         Ok(())
+    }
+
+    /// A limited client begins to read.
+    fn limit(&mut self, index: usize, now: Instant) {
+        if let Some(limiter) =
+            self.limiter.as_mut().filter(|_| self.connections[index].plan.role == ClientRole::Limited)
+        {
+            limiter.add(index, now);
+        }
+    }
+
+    /// Limited clients read what they may by now.
+    fn read_limited(&mut self) {
+        let now = Instant::now();
+        while let Some((index, bytes)) = self.limiter.as_mut().and_then(|limiter| limiter.next_due(now)) {
+            match self.connections[index].read_at_most(bytes, &mut self.context) {
+                Some(end) => self.on_end(index, end, false),
+                None if self.connections[index].is_open() => self.limit(index, now),
+                // It has ended while it waited.
+                None => {}
+            }
+        }
     }
 
     fn listen_for(&self, index: usize, flags: epoll::EventFlags) -> io::Result<()> {
@@ -297,12 +329,13 @@ impl WorkerThread {
         }
     }
 
-    /// Includes a steady client in what the clients of this thread are to receive.
+    /// Includes a client in what the clients of its class are to receive.
     fn count(&mut self, index: usize) {
-        if self.connections[index].is_steady() {
+        if let Some(class) = self.connections[index].class() {
             let request = self.connections[index].plan.request as usize;
             self.connections[index].is_counted = true;
-            self.context.live.standing.share += self.context.requests[request].expected.share(self.instruments);
+            let share = self.context.requests[request].expected.share(self.instruments);
+            self.context.classes[class as usize].standing.share += share;
         }
     }
 
@@ -331,7 +364,11 @@ impl WorkerThread {
         self.pending -= usize::from(was_pending);
         match end {
             ConnectionEnd::Refused(why) if was_pending => self.on_refused(self.connections[index].plan.role, why),
-            ConnectionEnd::Refused(how) | ConnectionEnd::Closed(how) => *self.tally.closes.entry(how).or_default() += 1,
+            ConnectionEnd::Refused(how) | ConnectionEnd::Closed(how) => {
+                let is_limited = self.connections[index].plan.role == ClientRole::Limited;
+                let closes = if is_limited { &mut self.tally.limited_closes } else { &mut self.tally.closes };
+                *closes.entry(how).or_default() += 1;
+            }
             ConnectionEnd::Malformed(what) => *self.tally.malformed.entry(what).or_default() += 1,
         }
         self.retire(index);
@@ -340,13 +377,17 @@ impl WorkerThread {
     /// Adds the counters of a connection that has ended, and frees its memory.
     fn retire(&mut self, index: usize) {
         let checker = self.connections[index].take_checker();
-        if std::mem::take(&mut self.connections[index].is_counted) {
-            let request = self.connections[index].plan.request as usize;
-            let standing = &mut self.context.live.standing;
-            standing.share -= self.context.requests[request].expected.share(self.instruments);
+        let connection = &mut self.connections[index];
+        if let Some(class) = connection.class().filter(|_| std::mem::take(&mut connection.is_counted)) {
+            let expected = &self.context.requests[connection.plan.request as usize].expected;
+            let standing = &mut self.context.classes[class as usize].standing;
+            standing.share -= expected.share(self.instruments);
             standing.covered -= checker.counters().covered;
         }
-        self.ended.add(checker.counters());
+        self.ended[0].add(checker.counters());
+        if connection.plan.role == ClientRole::Limited {
+            self.ended[1].add(checker.counters());
+        }
         self.tally.violations += checker.counters().violations;
         let first = checker.first_violation().map(|violation| violation.to_string());
         self.tally.first_violation = self.tally.first_violation.take().or(first);
@@ -367,10 +408,10 @@ impl WorkerThread {
 
     /// Begins the measured time, and the storm.
     fn open_window(&mut self) {
-        self.context.meters.iter_mut().for_each(LatencyMeter::clear);
+        self.context.meters.clear();
         self.context.is_measuring = true;
         let start = self.checkpoint();
-        self.timeline = Some(Timeline::begin(start.at, &self.context.live));
+        self.timeline = Some(Timeline::begin(start.at, &self.context.classes));
         self.window_start = Some(start);
         if !self.storm.is_empty() {
             self.context.in_storm = true;
@@ -411,14 +452,13 @@ impl WorkerThread {
         Ok(())
     }
 
-    /// The time until the next change of interest, at most `longest`.
-    fn until_change(&self, longest: Timespec) -> Timespec {
-        let (Some(start), Some((at, _))) = (self.window_start, self.interest_changes.front()) else { return longest };
-        let until = at.saturating_sub(start.at.elapsed());
-        match Timespec::try_from(until) {
-            Ok(until) => longest.min(until),
-            Err(_) => longest,
-        }
+    /// The time until the next change of interest or read of a limited client, at most `longest`.
+    fn until_next(&self, longest: Timespec) -> Timespec {
+        let change = self.window_start.zip(self.interest_changes.front());
+        let change = change.map(|(start, (at, _))| at.saturating_sub(start.at.elapsed()));
+        let limited = self.limiter.as_ref().and_then(|limiter| limiter.until_due(Instant::now()));
+        let next = change.into_iter().chain(limited).min();
+        next.and_then(|next| Timespec::try_from(next).ok()).map_or(longest, |next| longest.min(next))
     }
 
     /// Ends the current second of the measured time where it is over.
@@ -427,8 +467,8 @@ impl WorkerThread {
         let Some(timeline) = &mut self.timeline else { return };
         let now = Instant::now();
         if now >= timeline.next_end() {
-            let ages = end_meters(&mut self.context.meters, &mut self.window_meters);
-            timeline.end_second(now, &self.context.live, &ages);
+            let ages = self.context.meters.end_second(&mut self.window_meters);
+            timeline.end_second(now, &self.context.classes, ages);
         }
     }
 
@@ -461,17 +501,22 @@ impl WorkerThread {
         }
         let (Some(start), Some(timeline)) = (self.window_start, self.timeline.take()) else { return };
         let end = self.checkpoint();
-        let ages = end_meters(&mut self.context.meters, &mut self.window_meters);
-        let [mut meter, storm] = std::mem::take(&mut self.window_meters);
-        meter.add(&storm);
+        let ages = self.context.meters.end_second(&mut self.window_meters);
+        let ClassMeters { steady: mut meter, in_storm, limited, pausing } = self.window_meters.clone();
+        meter.add(&in_storm);
+        meter.add(&pausing);
+        let [counters, limited_counters] = [0, 1].map(|at| end.counters[at].since(&start.counters[at]));
         self.tally.window = MeasuredWindow {
             seconds: end.at.duration_since(start.at).as_secs_f64(),
             bytes: end.received.bytes - start.received.bytes,
             messages: end.received.messages - start.received.messages,
-            counters: end.counters.since(&start.counters),
+            counters,
+            limited_counters,
             meter,
-            timeline: timeline.end(end.at, &self.context.live, &ages),
-            meter_in_storm: storm,
+            timeline: timeline.end(end.at, &self.context.classes, ages),
+            meter_in_storm: in_storm,
+            limited_meter: limited,
+            limited_bytes: end.limited_bytes - start.limited_bytes,
             cpu_seconds: end.clock.cpu_seconds - start.clock.cpu_seconds,
             starved_seconds: end.clock.starved_seconds - start.clock.starved_seconds,
         };
@@ -480,19 +525,22 @@ impl WorkerThread {
     fn checkpoint(&self) -> Checkpoint {
         let mut counters = self.ended;
         for connection in &self.connections {
-            counters.add(connection.checker().counters());
+            counters[0].add(connection.checker().counters());
+            if connection.plan.role == ClientRole::Limited {
+                counters[1].add(connection.checker().counters());
+            }
         }
-        let clock = ThreadClock::now();
-        Checkpoint { at: Instant::now(), received: self.context.received, counters, clock }
+        let ThreadContext { received, limited_bytes, .. } = self.context;
+        Checkpoint { at: Instant::now(), received, counters, limited_bytes, clock: ThreadClock::now() }
     }
 
-    /// Reads close frames that stalled clients have not read, and closes all connections.
+    /// Reads close frames that stalled and limited clients have not read, and closes all connections.
     fn finish(mut self) -> WorkerTally {
         let published = self.shared.published();
         for index in 0..self.connections.len() {
             self.account(index, &published);
-            let stalled = self.connections[index].plan.role == ClientRole::Stalled;
-            match stalled.then(|| self.connections[index].read_backlog(&mut self.context)).flatten() {
+            let is_slow = matches!(self.connections[index].plan.role, ClientRole::Stalled | ClientRole::Limited);
+            match is_slow.then(|| self.connections[index].read_backlog(&mut self.context)).flatten() {
                 Some(end) => self.on_end(index, end, false),
                 None => {
                     self.retire(index);

@@ -62,7 +62,7 @@ pub struct PlottedRun<'a> {
 /// The plot of these runs, as the text of an SVG file. Runs without values are in the legend and have no line. The time
 /// of a pause is shaded.
 pub fn latency_svg(title: &str, runs: &[PlottedRun<'_>], pause: Option<&Pause>) -> String {
-    let has_behind = runs.iter().flat_map(|run| run.timeline).any(|row| row.behind.is_some());
+    let has_behind = runs.iter().flat_map(|run| run.timeline).any(|row| row.steady.behind.is_some());
     let height = HEIGHT + LATENCY_HEIGHT + if has_behind { BEHIND_HEIGHT } else { 0 };
     let mut svg = String::new();
     {
@@ -265,6 +265,7 @@ fn in_light_and_dark(svg: &str) -> String {
 mod tests {
     use super::*;
     use crate::load::latency::LatencySummary;
+    use crate::load::report::timeline::ClassRow;
 
     fn histogram(values: impl Iterator<Item = u64>) -> Histogram<u64> {
         let mut histogram = Histogram::new(3).expect("3 digits");
@@ -321,7 +322,7 @@ mod tests {
 
     fn row(second: usize, behind: Option<u64>) -> TimelineRow {
         let latency = LatencySummary { count: 9, p50_ns: 80_000, p99_ns: 3_000_000, ..LatencySummary::default() };
-        TimelineRow { second, behind, latency, ..TimelineRow::default() }
+        TimelineRow { second, steady: ClassRow { behind, latency, ..ClassRow::default() }, ..TimelineRow::default() }
     }
 
     #[test]

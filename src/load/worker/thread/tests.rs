@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use tungstenite::protocol::Message;
 
 use super::super::messages::ExpectedInstruments;
+use super::super::timeline::SecondTally;
 use super::*;
 use tickcast_client::decode::SequenceViolation;
 use tickcast_protocol::Channel;
@@ -34,6 +35,7 @@ fn thread_job(address: SocketAddr, count: usize, role: ClientRole) -> ThreadJob 
         churn_per_s: 0.0,
         stall_for: None,
         pause: None,
+        read_rate: None,
         instruments: 0,
     }
 }
@@ -261,8 +263,59 @@ fn a_client_reads_nothing_in_a_pause_and_everything_after_it() {
     let tally = worker.finish();
     assert_eq!((tally.closes.len(), tally.malformed.len(), tally.violations), (0, 0, 0));
     let rows = &tally.window.timeline;
-    assert_eq!(rows.iter().map(|row| row.received.records).sum::<u64>(), 2);
-    assert_eq!(rows.last().map(|row| row.received.standing.covered), Some(2));
+    let records = [ClientClass::Steady, ClientClass::Pausing].map(|class| {
+        let (of, last) = (|row: &SecondTally| row.received[class as usize].records, rows.last().expect("a row"));
+        assert_eq!(last.received[class as usize].standing.covered, 1);
+        rows.iter().map(of).sum::<u64>()
+    });
+    assert_eq!((records, tally.window.meter.recv().count), ([1, 1], 2));
+}
+
+#[test]
+fn limited_clients_are_counted_apart_and_their_closes_are_no_errors() {
+    let gap = PacketBuilder::new().gap(Channel::Trade, 4, 9).trade(10, 0);
+    let (address, done) = server(vec![start().quote(1, 0).trade(3, 0), gap]);
+    let mut job = thread_job(address, 3, ClientRole::Steady);
+    job.clients[0].role = ClientRole::Limited;
+    job.read_rate = Some(ReadRate { bytes_per_second: 1_000_000, percent: 33.0 });
+    let (tally, shared) = run_job(job, 3, &done);
+    let closed = |clients| BTreeMap::from([("4002 (slow consumer)".to_owned(), clients)]);
+    assert_eq!((&tally.closes, &tally.limited_closes, tally.violations), (&closed(2), &closed(1), 0));
+    let MeasuredWindow { counters, limited_counters, limited_meter, meter, limited_bytes, .. } = &tally.window;
+    assert_eq!((counters.records, limited_counters.records, limited_counters.gaps), (9, 3, 1));
+    assert_eq!((meter.recv().count, limited_meter.recv().count), (6, 3));
+    assert!(*limited_bytes > 200, "{limited_bytes}");
+    assert_eq!(shared.progress().records, 6, "the run does not wait for limited clients");
+    let row = tally.window.timeline.first().expect("a row");
+    assert_eq!(row.received.each_ref().map(|of| of.records), [6, 3, 0]);
+}
+
+#[test]
+fn a_limited_client_leaves_the_rest_in_its_socket() {
+    const PACKETS: usize = 200;
+    let (sender, sent) = channel();
+    let address = scripted_server::serve("", move |mut peer| {
+        scripted_server::accept_subscription(&mut peer, &[]);
+        for nth in 0..PACKETS as u64 {
+            peer.send(start().quote(nth + 1, 0).message()).expect("the sockets have room");
+        }
+        sender.send(()).expect("the test waits");
+        scripted_server::wait_for_end(&mut peer);
+    });
+    let mut job = thread_job(address, 1, ClientRole::Limited);
+    job.read_rate = Some(ReadRate { bytes_per_second: 1_000, percent: 100.0 });
+    let mut worker = WorkerThread::new(job, Arc::new(WorkerShared::default())).expect("epoll is there");
+    let mut events = Vec::with_capacity(EVENTS_MAX);
+    while worker.tally.connected < 1 {
+        worker.step(&mut events, WAIT_CHURN).expect("no system error");
+    }
+    worker.open_window();
+    sent.recv().expect("it has sent");
+    while worker.context.limited_bytes < 100 {
+        worker.step(&mut events, WAIT_CHURN).expect("no system error");
+    }
+    // Two intervals' worth at most.
+    assert!(worker.context.limited_bytes < 100 + 100, "{}", worker.context.limited_bytes);
 }
 
 #[test]
