@@ -35,7 +35,7 @@ struct Cli {
     /// Seconds to measure in each run [default: the row's own]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: Option<u32>,
-    /// Rows to measure, or `all`
+    /// Rows to measure, or `all`; `partial` are all whose name begins with `partial-`
     names: Vec<String>,
     /// Passed by cargo
     #[arg(long, hide = true)]
@@ -50,15 +50,15 @@ fn main() -> ExitCode {
         rows::all().for_each(|row| println!("  {:<12} {}", row.name, row.what));
         return ExitCode::SUCCESS;
     }
-    let is_known = |name: &&String| *name == "all" || rows::all().any(|row| row.name == **name);
-    if let Some(unknown) = cli.names.iter().find(|name| !is_known(name)) {
+    if let Some(unknown) = cli.names.iter().find(|name| rows::named(name).is_empty()) {
         let known: Vec<_> = rows::all().map(|row| row.name).collect();
         eprintln!("bars: no row is named {unknown:?}; have all, {}", known.join(", "));
         return ExitCode::from(2);
     }
-    let wanted = |row: &&rows::Row| cli.names.iter().any(|name| name == "all" || name == row.name);
     let mut findings = Vec::new();
-    for row in rows::all().filter(wanted) {
+    let mut wanted: Vec<_> = cli.names.iter().flat_map(|name| rows::named(name)).collect();
+    wanted.dedup_by_key(|row| row.name);
+    for row in wanted {
         findings.push(measure(row, cli.pairs, cli.seconds.unwrap_or(row.seconds)));
         // Each row is printed by itself, so that its figures are visible when a later one fails.
         eprintln!("{}", table::render(&findings[findings.len() - 1..]));

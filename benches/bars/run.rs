@@ -1,7 +1,7 @@
 //! One run: a server or a floor on its core, the load on the other, and the results of both.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,11 +26,18 @@ pub struct Setup {
     /// Memory in small pages: mimalloc uses huge ones, and two or three pages of 2 MiB more or less hide what 15,000
     /// clients take.
     pub small_pages: bool,
+    /// Ask `/v1/operator` for the slow clients while the load runs.
+    pub operator: bool,
 }
 
+/// What serves. A server has `cores` for its shards and its other threads.
 pub enum Program {
+    /// A server for the load's publisher.
     Server {
-        /// Cores of its shards, and of its other threads.
+        cores: &'static str,
+    },
+    /// A server with the default settings: the simulated market.
+    Market {
         cores: &'static str,
     },
     Floor,
@@ -41,6 +48,8 @@ pub struct Outcome {
     /// The load's report.
     report: Value,
     samples: Vec<Sample>,
+    /// The most bytes that the server kept for one client, where it was asked.
+    pending_bytes_max: Option<f64>,
     /// The counts of a floor; none for a server.
     tally: Option<Value>,
 }
@@ -53,11 +62,11 @@ struct Sample {
 /// Starts the program, loads it, and stops it.
 pub fn run(setup: &Setup, load: &[&str], seconds: u32) -> Result<Outcome, String> {
     let mut served = Served::start(setup)?;
-    let sampler = Sampler::start(served.child.id());
+    let sampler = Sampler::start(served.child.id(), setup.operator.then_some(served.address));
     let report = load_it(&served, setup, load, seconds);
-    let samples = sampler.stop();
+    let (samples, pending_bytes_max) = sampler.stop();
     let tally = served.end()?;
-    let outcome = Outcome { report: report?, samples, tally };
+    let outcome = Outcome { report: report?, samples, pending_bytes_max, tally };
     match outcome.bottleneck() {
         Some(why) => Err(format!("the load generator was the bottleneck: {why}")),
         None => Ok(outcome),
@@ -70,7 +79,7 @@ fn load_it(served: &Served, setup: &Setup, load: &[&str], seconds: u32) -> Resul
     command.args(load).args(setup.load);
     match setup.program {
         Program::Server { .. } if load.contains(&"--publish") => command.args(["--publish-token", "bars"]),
-        Program::Server { .. } => &mut command,
+        Program::Server { .. } | Program::Market { .. } => &mut command,
         // It has neither definitions nor subscriptions: every connection gets all messages.
         Program::Floor => command.args(["--publish-plain", "--message", ""]),
     };
@@ -96,6 +105,10 @@ impl Served {
                 // The row measures the cost of a connection, not the limit of admission.
                 command.args(["--handshakes-per-s", "0"]);
                 command.args(["--listen", "127.0.0.1:0", "--cores", cores]);
+                ("serving on http://", cores)
+            }
+            Program::Market { cores } => {
+                command.args(["serve", "--log", "warn", "--listen", "127.0.0.1:0", "--cores", cores]);
                 ("serving on http://", cores)
             }
             Program::Floor => {
@@ -159,33 +172,48 @@ fn on_cores(cores: &str, start: impl FnOnce() -> std::io::Result<Child>) -> Resu
 /// Samples a process at intervals.
 struct Sampler {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<Sample>>,
+    thread: JoinHandle<(Vec<Sample>, Option<f64>)>,
 }
 
 impl Sampler {
-    fn start(pid: u32) -> Self {
+    /// Samples the process, and asks the server at `operator` for its slow clients.
+    fn start(pid: u32, operator: Option<SocketAddr>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let process = ObservedProcess::of(pid);
-            let mut samples = Vec::new();
+            let (mut samples, mut pending) = (Vec::new(), None);
             // Relaxed: the flag carries no other data.
             while !stopped.load(Ordering::Relaxed) {
                 // A process that has exited has no figures; the run reports it.
                 if let (Ok(memory), Ok(cpu)) = (process.memory(), process.cpu()) {
                     samples.push(Sample { anonymous_bytes: memory.anonymous, cpu });
                 }
+                pending = operator.and_then(pending_bytes).into_iter().chain(pending).reduce(f64::max);
                 std::thread::sleep(SAMPLE_INTERVAL);
             }
-            samples
+            (samples, pending)
         });
         Self { stop, thread }
     }
 
-    fn stop(self) -> Vec<Sample> {
+    fn stop(self) -> (Vec<Sample>, Option<f64>) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the sampler does not panic")
     }
+}
+
+/// The most bytes that the server keeps for one of its slow clients now, 0 where none is slow. `None` where it does not
+/// answer.
+fn pending_bytes(address: SocketAddr) -> Option<f64> {
+    let mut stream = TcpStream::connect_timeout(&address, SAMPLE_INTERVAL).ok()?;
+    stream.set_read_timeout(Some(SAMPLE_INTERVAL)).ok()?;
+    write!(stream, "GET /v1/operator HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let view: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+    let slow = view["slow"].as_array()?;
+    Some(slow.iter().filter_map(|client| client["pending_bytes"].as_f64()).fold(0.0, f64::max))
 }
 
 impl Outcome {
@@ -222,14 +250,74 @@ impl Outcome {
         Some(self.number("/storm/live_latency/p99_ns")? / 1e6)
     }
 
+    /// The share of a report that is about clients that read slowly.
+    pub fn limited_number(&self, pointer: &str) -> Option<f64> {
+        self.number(&format!("/limited/{pointer}"))
+    }
+
+    /// Clients that read slowly and were closed by the server.
+    pub fn limited_closed(&self) -> Option<f64> {
+        Some(count(&self.report["limited"]["closes"]))
+    }
+
+    /// CPU time for each record that a slow client received: what is left of the server's when each record to the others
+    /// costs as much as without slow clients. For a run without them: of each record.
+    pub fn limited_cpu_ns(&self, without: Option<&Self>) -> Option<f64> {
+        let (each, rate) = (self.cpu_ns()?, self.number("/measured/records_per_second")?);
+        let Some(without) = without else { return Some(each) };
+        let slow = self.limited_number("records_per_second")?;
+        Some((each * rate - without.cpu_ns()? * (rate - slow)) / slow)
+    }
+
+    /// The p99 of the age of what slow clients read, of the second in which it was greatest.
+    pub fn limited_worst_p99_ms(&self) -> Option<f64> {
+        let ages = self.seconds().filter_map(|row| row.pointer("/limited/latency/p99_ns")?.as_f64());
+        Some(ages.reduce(f64::max)? / 1e6)
+    }
+
+    /// The most bytes that the server kept for one client.
+    pub fn pending_bytes_max(&self) -> Option<f64> {
+        self.pending_bytes_max
+    }
+
+    /// A percentile of clients that did not pause, after the pause of others; without a pause, of all.
+    pub fn live_ms(&self, percentile: &str) -> Option<f64> {
+        let part = if self.report["pause"].is_object() { "pause/live_latency" } else { "measured/latency_recv" };
+        Some(self.number(&format!("/{part}/{percentile}"))? / 1e6)
+    }
+
+    /// Seconds from the end of the pause until a second of which the p99 is at most so many times that of the reference
+    /// before the pause (the median of its seconds). As long as the run where there is none.
+    pub fn recovery_seconds(&self, reference: &Self, times: f64) -> Option<f64> {
+        let pause = &self.report["pause"];
+        let (at, length) = (pause["at_seconds"].as_f64()?, pause["for_seconds"].as_f64()?);
+        let p99 = |row: &Value| row.pointer("/latency/p99_ns")?.as_f64();
+        let mut before: Vec<_> = reference.seconds().take(at as usize).filter_map(p99).collect();
+        before.sort_by(f64::total_cmp);
+        let most = before.get(before.len() / 2)? * times;
+        let end = at + length;
+        let mut after = self.seconds().enumerate().skip(end.ceil() as usize);
+        let recovered = after.find(|(_, row)| p99(row).is_some_and(|p99| p99 <= most));
+        let second = recovered.map_or(self.seconds().count(), |(second, _)| second);
+        Some(second as f64 - end)
+    }
+
+    /// The rows of the time line.
+    fn seconds(&self) -> impl Iterator<Item = &Value> {
+        self.report["measured"]["timeline"].as_array().into_iter().flatten()
+    }
+
+    /// Streams out of order, and clients without a read rate that the server closed.
+    pub fn broken(&self) -> Option<f64> {
+        Some(self.number("/sequence_violations")? + count(&self.report["closes"]))
+    }
+
     /// Records that are missing for any reason, and streams out of order. A connection that the server closed counts as
     /// one.
     pub fn lost(&self) -> Option<f64> {
-        let closed: f64 = self.report["closes"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_f64()).sum();
         let announced = self.number("/delivered/lost")?;
         let dropped = self.tally.as_ref().and_then(|tally| tally["dropped"].as_f64()).unwrap_or(0.0);
-        let broken = self.number("/sequence_violations")?;
-        Some(self.number("/delivered/missing")? + announced + broken + closed + dropped)
+        Some(self.number("/delivered/missing")? + announced + self.broken()? + dropped)
     }
 
     /// The maximum of heap and stacks, without those before the first connection, for each of `count`.
@@ -282,4 +370,9 @@ impl Outcome {
         let p99 = self.p99_ms().map_or("unknown".to_owned(), |p99| format!("{p99:.0} ms"));
         format!("{lost} were not delivered, p99 {p99}")
     }
+}
+
+/// The sum of a map of counts.
+fn count(map: &Value) -> f64 {
+    map.as_object().into_iter().flatten().filter_map(|(_, count)| count.as_f64()).fold(0.0, |sum, count| sum + count)
 }

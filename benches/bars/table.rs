@@ -111,6 +111,7 @@ fn text(value: f64, unit: Unit) -> String {
         Unit::Ns => format!("{value:.0} ns"),
         Unit::Ms if value < 10.0 => format!("{value:.3} ms"),
         Unit::Ms => format!("{value:.1} ms"),
+        Unit::Seconds => format!("{value:.1} s"),
         Unit::Bytes => format!("{value:.0} B"),
         Unit::PerSecond => format!("{value:.0}/s"),
         Unit::Count => format!("{value:.0}"),

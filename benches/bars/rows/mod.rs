@@ -1,5 +1,6 @@
 //! The rows: workloads, figures, and the bars that they have to meet.
 
+mod fan_out;
 mod slow;
 
 use crate::run::{Outcome, Program, Setup};
@@ -32,6 +33,7 @@ pub struct Check {
 pub enum Unit {
     Ns,
     Ms,
+    Seconds,
     Bytes,
     PerSecond,
     Count,
@@ -57,8 +59,13 @@ pub struct Search {
 }
 
 /// The server on the core that the load does not use.
-const SERVER: Setup =
-    Setup { program: Program::Server { cores: "0" }, args: &[], load: &["--load-cores", "1"], small_pages: false };
+const SERVER: Setup = Setup {
+    program: Program::Server { cores: "0" },
+    args: &[],
+    load: &["--load-cores", "1"],
+    small_pages: false,
+    operator: false,
+};
 const FLOOR: Setup = Setup { program: Program::Floor, ..SERVER };
 
 const fn cpu(bar: f64) -> Check {
@@ -81,9 +88,21 @@ const ALL_DELIVERED: Check =
 const SLOW_CLIENTS_ALL: &str = "2000";
 const SLOW_CLIENTS: f64 = 200.0;
 
+const fn p50() -> Check {
+    Check { figure: "p50", unit: Unit::Ms, read: |subject, _| subject.p50_ms(), bar: Bar::Stated }
+}
+
 /// All rows.
 pub fn all() -> impl Iterator<Item = &'static Row> {
-    STEADY.iter().chain(slow::ROWS)
+    STEADY.iter().chain(fan_out::ROWS).chain(slow::ROWS)
+}
+
+/// The rows that a name means: the row of this name, all for `all`, or those of a group, whose names begin with it and a
+/// hyphen. None where there is no such row.
+pub fn named(name: &str) -> Vec<&'static Row> {
+    let exact: Vec<_> = all().filter(|row| name == "all" || row.name == name).collect();
+    let is_in_group = |row: &&Row| row.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
+    if exact.is_empty() { all().filter(is_in_group).collect() } else { exact }
 }
 
 /// Rows whose clients read everything at once.
