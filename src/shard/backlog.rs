@@ -10,7 +10,7 @@
 //!   requests, and cursors. Nothing is made for a client while it has an unsent rest. Missed values are read from the
 //!   last values and from the ring when there is room for them.
 //!
-//! Memory: 8 bytes a slot, some 300 a client that is behind, and its pending bytes.
+//! Memory: 8 bytes a slot, some 80 a lagging member, 300 more a client that is served on its own, and its pending bytes.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -76,7 +76,7 @@ pub(super) enum Missed {
     /// A lagging member: from what its audience was sent.
     Shared(LaggingCursor),
     /// From the last values and the ring, for this client alone.
-    Own(OwnBacklog),
+    Own(Box<OwnBacklog>),
 }
 
 /// What is pending for a client that is served on its own.
@@ -209,7 +209,7 @@ impl Backlog {
         now: Now,
         make: impl FnOnce() -> OwnBacklog,
     ) -> &mut OwnBacklog {
-        let backlog = self.get_or_insert_with(slot_id, || ClientBacklog::new(now, Missed::Own(make())));
+        let backlog = self.get_or_insert_with(slot_id, || ClientBacklog::new(now, Missed::Own(Box::new(make()))));
         backlog.own_mut().expect("the caller has taken the client off the lagging members")
     }
 
@@ -265,7 +265,7 @@ impl Backlog {
     }
 
     /// What serving a client on its own needs.
-    pub(super) fn to_serve(&mut self, slot_id: SlotId) -> Option<(&mut OwnBacklog, &History, &mut Buffers)> {
+    pub(super) fn served_mut(&mut self, slot_id: SlotId) -> Option<(&mut OwnBacklog, &History, &mut Buffers)> {
         let client = self.clients.get_mut(slot_id.index as usize)?.as_deref_mut()?;
         Some((client.own_mut()?, &self.history, &mut self.buffers))
     }

@@ -134,7 +134,7 @@ fn serve_own<I: Io>(clients: &mut ClientContext<'_, I>, mut budget: Budget) -> b
 fn push_piece<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, scanned_bytes: &mut u64) -> bool {
     let Some(client) = clients.connections.get(slot_id) else { return false };
     let audience = client.audience;
-    let Some((backlog, history, buffers)) = clients.backlog.to_serve(slot_id) else { return false };
+    let Some((backlog, history, buffers)) = clients.backlog.served_mut(slot_id) else { return false };
     let FanOut { index, conflator, encoder, .. } = &mut *clients.fan_out;
     let batch = &mut clients.outbox.batch;
     let start = batch.arena.len();

@@ -88,7 +88,7 @@ impl<I: Io> ClientContext<'_, I> {
         self.count_sent(&cursor, count);
         self.remove_lagging(audience, &cursor);
         if let Some(backlog) = self.backlog.get_mut(slot_id) {
-            backlog.missed = Missed::Own(own);
+            backlog.missed = Missed::Own(Box::new(own));
             // It may be in the queue of the lagging members.
             backlog.is_queued = false;
         }

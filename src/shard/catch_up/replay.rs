@@ -87,7 +87,7 @@ impl CatchUp<'_> {
     /// Announces the instruments that are replayed: to this connection they are all new.
     fn push_definitions(&self, audience: AudienceId, replay: &mut Replay, piece: &mut Piece<'_>) {
         let Some(first) = replay.announce else { return };
-        let (market, after) = (&*self.market, replay.after);
+        let (market, after) = (self.market, replay.after);
         if first == 1 {
             piece.add(after, |out| market.values.status(0).push_if_received(0, out));
         }
