@@ -11,6 +11,8 @@
 //! [`uring`] implements it with io_uring, and is the only module of the server that calls the kernel for it. Tests run
 //! the shard on simulated ones; one contract test covers them all.
 
+mod errno;
+mod setup_error;
 pub mod uring;
 
 /// A client's connection in the shard: a slot, and which of its successive holders is meant.

@@ -28,6 +28,8 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::EventfdFlags;
 
+use super::errno;
+pub use super::setup_error::SetupError;
 use super::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 
 /// Entries of the submission queue: batches of 256 to 1,024 sends cost the least a send.
@@ -48,67 +50,6 @@ const POLL_OUT: u8 = 3;
 const RECEIVE: u8 = 4;
 const CLOSE: u8 = 5;
 const CANCEL: u8 = 6;
-
-/// Why a ring could not be set up, and what fixes it.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The system or a container's seccomp profile forbids it.
-    #[error(
-        "io_uring is not permitted here ({0}); restore it with 'sysctl -w kernel.io_uring_disabled=0', or, in a container, \
-         allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
-    )]
-    Forbidden(io::Error),
-    /// The kernel has no io_uring, or hides it.
-    #[error(
-        "this kernel has no io_uring ({0}), or a seccomp profile hides it; Linux 6.1 or newer is needed, see 'uname -r'"
-    )]
-    Missing(io::Error),
-    /// The kernel's io_uring lacks a feature.
-    #[error("this kernel's io_uring is too old ({0}); Linux 6.1 or newer is needed, see 'uname -r'")]
-    TooOld(io::Error),
-    /// Locked memory ran out.
-    #[error(
-        "io_uring got no memory ({0}); the locked-memory limit may be too low: 'ulimit -l unlimited', or LimitMEMLOCK= in \
-         the unit"
-    )]
-    Memory(io::Error),
-    /// The descriptor limit is below the number of slots.
-    #[error(
-        "{slots} connections need as many descriptors ({error}); raise the limit with 'ulimit -n {slots}', or lower \
-         connections_max"
-    )]
-    Descriptors { slots: u32, error: io::Error },
-    /// Anything else.
-    #[error("io_uring could not be set up: {0}")]
-    Other(io::Error),
-}
-
-impl SetupError {
-    fn of_ring(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc_errno::EPERM | libc_errno::EACCES) => Self::Forbidden(error),
-            Some(libc_errno::ENOSYS) => Self::Missing(error),
-            Some(libc_errno::EINVAL) => Self::TooOld(error),
-            Some(libc_errno::ENOMEM) => Self::Memory(error),
-            _ => Self::Other(error),
-        }
-    }
-}
-
-/// errno numbers, which rustix has no plain constants for.
-mod libc_errno {
-    use rustix::io::Errno;
-
-    pub(super) const EPERM: i32 = Errno::PERM.raw_os_error();
-    pub(super) const EACCES: i32 = Errno::ACCESS.raw_os_error();
-    pub(super) const ENOSYS: i32 = Errno::NOSYS.raw_os_error();
-    pub(super) const EINVAL: i32 = Errno::INVAL.raw_os_error();
-    pub(super) const ENOMEM: i32 = Errno::NOMEM.raw_os_error();
-    pub(super) const EAGAIN: i32 = Errno::AGAIN.raw_os_error();
-    pub(super) const EBUSY: i32 = Errno::BUSY.raw_os_error();
-    pub(super) const EINTR: i32 = Errno::INTR.raw_os_error();
-    pub(super) const ENOBUFS: i32 = Errno::NOBUFS.raw_os_error();
-}
 
 /// `MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL`, from `<sys/socket.h>`.
 const SEND_FLAGS: i32 = 0x40 | 0x100 | 0x4000;
@@ -244,9 +185,7 @@ impl Uring {
                 Ok(_) => {}
                 Err(error) => match error.raw_os_error() {
                     // The completion queue is full, or memory is short: make room, and try again.
-                    Some(libc_errno::EBUSY | libc_errno::EAGAIN | libc_errno::EINTR | libc_errno::ENOMEM) => {
-                        self.stash_all()
-                    }
+                    Some(errno::EBUSY | errno::EAGAIN | errno::EINTR | errno::ENOMEM) => self.stash_all(),
                     _ => panic!("io_uring_enter: {error}"),
                 },
             }
@@ -268,7 +207,7 @@ impl Uring {
         // submission queue, whose entries `push` and `send_batch` keep valid.
         let entered = unsafe { self.ring.submitter().enter::<()>(queued, 0, GETEVENTS, None) };
         if let Err(error) = entered {
-            let transient = [libc_errno::EBUSY, libc_errno::EAGAIN, libc_errno::EINTR, libc_errno::ENOMEM];
+            let transient = [errno::EBUSY, errno::EAGAIN, errno::EINTR, errno::ENOMEM];
             assert!(error.raw_os_error().is_some_and(|errno| transient.contains(&errno)), "io_uring_enter: {error}");
         }
     }
@@ -338,8 +277,8 @@ impl Uring {
         out.list.push(match received {
             1.. => Completion::Received { slot_id, start: start as u32, len: received as u32, more },
             0 => Completion::Ended { slot_id },
-            _ if received == -libc_errno::EAGAIN || received == -libc_errno::EINTR => Completion::Nothing { slot_id },
-            _ if received == -libc_errno::ENOBUFS => {
+            _ if received == -errno::EAGAIN || received == -errno::EINTR => Completion::Nothing { slot_id },
+            _ if received == -errno::ENOBUFS => {
                 self.deferred.push_back(slot_id);
                 return;
             }
@@ -466,7 +405,7 @@ fn short_of(entry: &cqueue::Entry, base: u32) -> ShortSend {
     let index = base + entry.user_data() as u32;
     let outcome = match entry.result() {
         took @ 0.. => SendOutcome::Took(took as u32),
-        error if error == -libc_errno::EAGAIN => SendOutcome::Took(0),
+        error if error == -errno::EAGAIN => SendOutcome::Took(0),
         _ => SendOutcome::Failed,
     };
     ShortSend { index, outcome }
