@@ -10,9 +10,12 @@
 //!
 //! What it does not do: read from a connection. Each one gets a task of its own, see `exchange.rs`.
 
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::net::TcpStream;
@@ -82,6 +85,7 @@ pub fn bind(address: SocketAddr, shards: usize, send_buffer_bytes: usize) -> Res
         socket.set_tcp_nodelay(true).map_err(&failed)?;
         socket.set_send_buffer_size(send_buffer_bytes).map_err(&failed)?;
         socket.listen(ACCEPT_QUEUE).map_err(&failed)?;
+        socket.set_nonblocking(true).map_err(&failed)?;
         sockets.push(socket.into());
     }
     Ok(Listeners { address, sockets })
@@ -115,31 +119,87 @@ fn bind_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts connections on the calling shard's executor, until the returned task is cancelled.
+/// Tells the accept loop that connections wait. The loop accepts all of them, then waits for the next signal.
+#[derive(Debug, Default)]
+pub(super) struct AcceptSignal {
+    is_raised: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl AcceptSignal {
+    pub(super) fn raise(&self) {
+        self.is_raised.set(true);
+        if let Some(waker) = self.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// True until the accept loop has seen it.
+    pub(super) fn is_raised(&self) -> bool {
+        self.is_raised.get()
+    }
+
+    async fn wait(&self) {
+        poll_fn(|context| {
+            if self.is_raised.take() {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Accepts connections on the calling shard's executor, whenever [`HttpServer::notify_listener`] says that some wait,
+/// until the returned task is cancelled. The socket does not block.
 pub fn spawn(server: Rc<HttpServer>, socket: TcpListener) -> JoinHandle<()> {
     glommio::spawn_local(async move {
-        let listener = adopt_fd::<glommio::net::TcpListener>(socket.into());
         let mut accepted: u32 = 0;
         loop {
-            match listener.accept().await {
-                Ok(stream) => spawn_exchange(server.clone(), stream),
-                Err(error) => {
-                    // Usually out of descriptors: connections that exist are still served.
-                    tracing::warn!("shard {}: accept failed: {error}; is 'ulimit -n' too low?", server.index());
-                    glommio::timer::sleep(ERROR_PAUSE).await;
+            server.accept_signal.wait().await;
+            let _task = server.enter_task();
+            while let Some(outcome) = accept(&socket) {
+                match outcome {
+                    Ok(stream) => spawn_exchange(server.clone(), stream),
+                    Err(error) => {
+                        // Usually out of descriptors: connections that exist are still served.
+                        tracing::warn!("shard {}: accept failed: {error}; is 'ulimit -n' too low?", server.index());
+                        glommio::timer::sleep(ERROR_PAUSE).await;
+                    }
                 }
-            }
-            accepted = accepted.wrapping_add(1);
-            if accepted.is_multiple_of(ACCEPT_BATCH) {
-                pause(&server).await;
+                accepted = accepted.wrapping_add(1);
+                if accepted.is_multiple_of(ACCEPT_BATCH) {
+                    pause(&server).await;
+                }
             }
         }
     })
     .detach()
 }
 
+/// The next connection; `None` if none waits.
+fn accept(socket: &TcpListener) -> Option<io::Result<TcpStream>> {
+    loop {
+        match socket.accept() {
+            Ok((stream, _)) => return Some(Ok(adopt_fd::<TcpStream>(stream.into()))),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return None,
+                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                _ => return Some(Err(error)),
+            },
+        }
+    }
+}
+
 fn spawn_exchange(server: Rc<HttpServer>, stream: TcpStream) {
-    glommio::spawn_local(exchange::serve(server, stream)).detach();
+    let task = server.enter_task();
+    glommio::spawn_local(async move {
+        exchange::serve(server, stream).await;
+        // Last: with it ends what the executor has to do for this connection.
+        drop(task);
+    })
+    .detach();
 }
 
 /// Lets the other tasks of the core run, or waits if connections arrive too fast.

@@ -3,7 +3,7 @@
 //!
 //! What always holds: the shard is borrowed between awaits only.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::admission::{Admission, Rejection};
 use super::assets::Assets;
 use super::connection::Connection;
 use super::handshake::{Supported, Upgrade, accept_upgrade};
+use super::listener::AcceptSignal;
 use super::listing::ListingCache;
 use super::refusal::{RETRY_AFTER, Refusal};
 use super::slots::SlotTable;
@@ -52,6 +53,18 @@ pub struct HttpServer {
     /// Held while a listing of the instruments is built.
     pub(super) listing: Semaphore,
     slots: RefCell<SlotTable>,
+    pub(super) accept_signal: AcceptSignal,
+    /// Tasks of the executor that serve a connection or accept some.
+    tasks: Cell<usize>,
+}
+
+/// Held by a task while it has something to do.
+pub(super) struct TaskGuard(Rc<HttpServer>);
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.0.tasks.set(self.0.tasks.get() - 1);
+    }
 }
 
 impl HttpServer {
@@ -69,8 +82,26 @@ impl HttpServer {
             admission: Admission::new(shared.addresses.clone()),
             listing: Semaphore::new(1),
             slots: RefCell::default(),
+            accept_signal: AcceptSignal::default(),
+            tasks: Cell::new(0),
             shared,
         }
+    }
+
+    /// Has the listener accept the connections that wait.
+    pub fn notify_listener(&self) {
+        self.accept_signal.raise();
+    }
+
+    /// True while no connection is accepted or served: the executor has nothing to do for HTTP until
+    /// [`Self::notify_listener`] is called.
+    pub fn is_quiet(&self) -> bool {
+        self.tasks.get() == 0 && !self.accept_signal.is_raised()
+    }
+
+    pub(super) fn enter_task(self: &Rc<Self>) -> TaskGuard {
+        self.tasks.set(self.tasks.get() + 1);
+        TaskGuard(self.clone())
     }
 
     /// Applies settings to new connections.

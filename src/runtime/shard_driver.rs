@@ -1,16 +1,25 @@
 //! Drives one shard on its executor: tick after tick while there is work, sleep while there is none.
 //!
-//! * Busy: tick; between two ticks the executor's other tasks run if they are due (a handshake's input, a timer).
-//! * Idle for [`SPIN_NS`]: let the eventfd signal, check once more for work, and sleep on it through glommio, or until the
-//!   shard's next deadline.
+//! * Busy: tick; between two ticks the executor's other tasks run if there are any (a handshake, a response).
+//! * Idle for [`spin_ns`]: raise the sleep flag, check once more for work, and sleep until the shard's ring has a
+//!   completion (which a wake-up by another thread is as well), or until the shard's next deadline.
 //! * Woken too often: rest for [`NAP`] first, so that one wake-up serves what would have been several.
 //!
-//! The read of the eventfd is one future that lives across sleeps. If it were dropped whenever a deadline comes first, the
-//! cancelled read could still consume a signal meant for the next one.
+//! # Two ways to sleep
+//!
+//! While no connection is being accepted or served, the executor has nothing to do, and the thread waits for the shard's
+//! ring itself: one system call. Otherwise it sleeps through glommio, on an eventfd that the ring signals, so that
+//! the other tasks run: some ten system calls. The executor is known to be settled after a sleep through glommio before
+//! and after which there was no task: glommio has then submitted all that the last tasks had left to it (the close of a
+//! socket). It stays settled until new connections are reported, and those are a completion of the shard's ring.
+//!
+//! The read of that eventfd is one future that lives across sleeps. If it were dropped whenever a deadline comes first,
+//! the cancelled read could still consume a signal meant for the next one.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::net::TcpListener;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +33,18 @@ use crate::http::{HttpServer, HttpShared, listener};
 use crate::io::uring::{Uring, adopt_fd};
 use crate::shard::Shard;
 use crate::stats::Counter;
-use crate::wake::ShardWaker;
+use crate::wake::{ShardWaker, SleepPlace};
 
-/// How long an idle shard keeps ticking before it sleeps: shorter than a sleep and a wake-up take.
-const SPIN_NS: u64 = 20_000;
-/// A shorter sleep was not worth it: sleeping and waking up costs some 30 us of the core's time, a send 5. Records that
-/// come one by one, more often than this, are gathered for this long; less frequent ones are sent at once.
+/// How long an idle shard keeps ticking before it sleeps: about what a sleep and a wake-up there take of the core's time.
+/// A shard that ticks longer keeps a publisher's thread on the same core from running.
+const fn spin_ns(place: SleepPlace) -> u64 {
+    match place {
+        SleepPlace::Ring => 3_000,
+        SleepPlace::Executor => 20_000,
+    }
+}
+/// A shorter sleep was not worth it: what a sleep and a send take is less than two sends. Records that come one by one,
+/// more often than this, are gathered for this long; less frequent ones are sent at once.
 const NAP: Duration = Duration::from_micros(500);
 /// How often a busy shard publishes its counters.
 const PUBLISH_NS: u64 = clock::STEER_INTERVAL_NS;
@@ -56,9 +71,11 @@ pub(super) async fn run(
     waker: Arc<ShardWaker>,
     commands: Receiver<ShardCommand>,
 ) {
-    let event = match shard.io().wake_fd() {
+    let mut shard = shard;
+    let watched = shard.io_mut().watch_listener(&socket).and_then(|()| shard.io().completed_fd());
+    let event = match watched {
         Ok(event) => adopt_fd::<BufferedFile>(event),
-        Err(error) => return tracing::error!("shard {index}: the eventfd could not be duplicated: {error}"),
+        Err(error) => return tracing::error!("shard {index}: a descriptor could not be duplicated: {error}"),
     };
     let shard = Rc::new(RefCell::new(shard));
     let server = Rc::new(HttpServer::new(index, shard.clone(), http.clone(), waker.clone()));
@@ -75,23 +92,26 @@ pub(super) async fn run(
         worked_ns: 0,
         alarm: None,
         slept_briefly: false,
+        is_settled: false,
     };
     let mut signal = Box::pin(event.read_at(0, 8));
     while driver.handle_commands() {
-        if driver.tick_is_idle() {
-            if driver.should_nap() {
-                glommio::timer::sleep(NAP).await;
+        let is_idle = driver.tick_is_idle();
+        driver.notify_listener();
+        if is_idle && driver.should_nap() {
+            driver.nap().await;
+        } else if is_idle && driver.may_sleep() {
+            let place = driver.place();
+            if place == SleepPlace::Ring {
+                driver.sleep();
+            } else if driver.sleep_in_executor(signal.as_mut()).await {
+                signal.set(event.read_at(0, 8));
             }
-            if driver.may_sleep() {
-                if driver.sleep(signal.as_mut()).await {
-                    signal.set(event.read_at(0, 8));
-                }
-                driver.wake_up();
-                // The work that woke the shard comes before the executor's other tasks.
-                continue;
-            }
+            driver.wake_up(place);
+            // The work that woke the shard comes before the executor's other tasks.
+        } else if !driver.is_settled {
+            futures_lite::future::yield_now().await;
         }
-        glommio::yield_if_needed().await;
     }
     listener.cancel();
 }
@@ -111,6 +131,8 @@ struct ShardDriver {
     alarm: Option<Alarm>,
     /// The last sleep was shorter than a nap.
     slept_briefly: bool,
+    /// The executor has nothing to do, and nothing left to submit.
+    is_settled: bool,
 }
 
 /// A drain that the main thread waits for, until `until_ns` at most.
@@ -147,7 +169,7 @@ impl ShardDriver {
         true
     }
 
-    /// Runs one tick. True if the shard has been idle for [`SPIN_NS`].
+    /// Runs one tick. True if the shard has been idle for [`spin_ns`].
     fn tick_is_idle(&mut self) -> bool {
         let now_ns = now_ns();
         let mut shard = self.shard.borrow_mut();
@@ -170,7 +192,7 @@ impl ShardDriver {
         let clients = shard.clients();
         drop(shard);
         self.report_drained(now_ns, clients);
-        now_ns.saturating_sub(self.worked_ns) > SPIN_NS
+        now_ns.saturating_sub(self.worked_ns) > spin_ns(self.place())
     }
 
     /// Passes on which clients have closed and which are slow.
@@ -195,70 +217,126 @@ impl ShardDriver {
         }
     }
 
+    /// Has the connections accepted that the shard's ring has reported.
+    fn notify_listener(&mut self) {
+        if self.shard.borrow_mut().io_mut().take_acceptable() {
+            self.is_settled = false;
+            self.server.notify_listener();
+        }
+    }
+
     /// True once after a sleep that was too short to be worth it.
     fn should_nap(&mut self) -> bool {
         std::mem::take(&mut self.slept_briefly)
     }
 
-    /// Lets the shard be woken, then checks once more for work. True if there is none.
-    fn may_sleep(&mut self) -> bool {
-        self.waker.prepare_sleep();
-        let mut shard = self.shard.borrow_mut();
-        shard.io_mut().arm();
-        let worked =
-            shard.tick(now_ns()) || shard.has_new_records() || shard.wants_resync() || !self.commands.is_empty();
-        self.publish_clients(&mut shard);
-        self.publish_counters(&mut shard);
-        if worked {
-            drop(shard);
-            self.wake_up();
+    async fn nap(&self) {
+        if self.is_settled {
+            std::thread::sleep(NAP);
+        } else {
+            glommio::timer::sleep(NAP).await;
         }
-        !worked
     }
 
-    /// Sleeps until the eventfd signals (true) or the shard's next deadline (false).
-    async fn sleep<T>(&mut self, signal: Pin<&mut impl Future<Output = T>>) -> bool {
+    /// Lets the shard be woken, then checks once more for work. True if there is none. Completions need a check only
+    /// where the sleep is not the wait for them.
+    fn may_sleep(&mut self) -> bool {
+        self.waker.prepare_sleep(self.place());
+        let mut shard = self.shard.borrow_mut();
+        let may_sleep = (self.is_settled || shard.io_mut().arm())
+            && !shard.has_new_records()
+            && !shard.wants_resync()
+            && self.commands.is_empty();
+        self.publish_counters(&mut shard);
+        if !may_sleep {
+            drop(shard);
+            self.wake_up(self.place());
+        }
+        may_sleep
+    }
+
+    /// Sleeps until the shard's ring has a completion, or until the next deadline.
+    fn sleep(&mut self) {
+        self.alarm = None;
+        let (deadline_ns, from_ns) = (self.deadline_ns(), now_ns());
+        let left = deadline_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(from_ns)));
+        self.shard.borrow_mut().io_mut().wait(left);
+        self.note_sleep(from_ns, deadline_ns);
+    }
+
+    /// Sleeps until the eventfd signals (true) or the next deadline (false), while the executor's other tasks run.
+    async fn sleep_in_executor<T>(&mut self, signal: Pin<&mut impl Future<Output = T>>) -> bool {
         let signalled = async {
             signal.await;
             true
         };
-        let echo_check_ns = if self.server.echoes() > 0 { now_ns() + ECHO_CHECK_NS } else { u64::MAX };
-        let drain_ns = self.drain.as_ref().map(|drain| drain.until_ns.min(echo_check_ns));
-        let deadline_ns = self.shard.borrow().deadline_ns().into_iter().chain(drain_ns).min();
-        let from_ns = now_ns();
-        let was_signalled = match self.alarm_before(deadline_ns) {
-            None => signalled.await,
-            Some(alarm) => {
-                let due = async {
-                    alarm.timer.as_mut().await;
-                    false
-                };
-                futures_lite::future::or(signalled, due).await
+        let (deadline_ns, from_ns) = (self.deadline_ns(), now_ns());
+        let was_quiet = self.server.is_quiet();
+        let mut alarm = self.take_alarm(deadline_ns);
+        let slept = async {
+            match &mut alarm {
+                None => signalled.await,
+                Some(alarm) => {
+                    let due = async {
+                        alarm.timer.as_mut().await;
+                        false
+                    };
+                    futures_lite::future::or(signalled, due).await
+                }
             }
         };
-        if !was_signalled {
-            self.alarm = None;
-        }
-        self.slept_briefly = was_signalled && now_ns().saturating_sub(from_ns) < NAP.as_nanos() as u64;
+        let (was_signalled, has_waited) = await_noting_wait(slept).await;
+        self.alarm = alarm.filter(|_| was_signalled);
+        self.note_sleep(from_ns, deadline_ns);
+        self.is_settled = has_waited && was_quiet && self.server.is_quiet();
         was_signalled
+    }
+
+    fn note_sleep(&mut self, from_ns: u64, deadline_ns: Option<u64>) {
+        let until_ns = now_ns();
+        let was_woken = deadline_ns.is_none_or(|at_ns| until_ns < at_ns);
+        self.slept_briefly = was_woken && until_ns.saturating_sub(from_ns) < NAP.as_nanos() as u64;
+    }
+
+    /// When the shard has to be awake again.
+    fn deadline_ns(&self) -> Option<u64> {
+        let echo_check_ns = if self.server.echoes() > 0 { now_ns() + ECHO_CHECK_NS } else { u64::MAX };
+        let drain_ns = self.drain.as_ref().map(|drain| drain.until_ns.min(echo_check_ns));
+        self.shard.borrow().deadline_ns().into_iter().chain(drain_ns).min()
     }
 
     /// The alarm that is set, if it is early enough, or a new one; `None` without a deadline. Setting and cancelling one
     /// for each sleep would cost glommio four system calls, more than a tick; waking up early now and then costs an
     /// empty tick.
-    fn alarm_before(&mut self, deadline_ns: Option<u64>) -> Option<&mut Alarm> {
-        if let Some(at_ns) = deadline_ns
-            && self.alarm.as_ref().is_none_or(|alarm| alarm.at_ns > at_ns)
-        {
+    fn take_alarm(&mut self, deadline_ns: Option<u64>) -> Option<Alarm> {
+        let set = self.alarm.take();
+        let Some(at_ns) = deadline_ns else { return set };
+        let early = set.filter(|alarm| alarm.at_ns <= at_ns);
+        Some(early.unwrap_or_else(|| {
             let left = Duration::from_nanos(at_ns.saturating_sub(now_ns()));
-            self.alarm = Some(Alarm { at_ns, timer: Box::pin(glommio::timer::sleep(left)) });
-        }
-        self.alarm.as_mut()
+            Alarm { at_ns, timer: Box::pin(glommio::timer::sleep(left)) }
+        }))
     }
 
-    fn wake_up(&mut self) {
-        self.waker.end_sleep();
+    /// Where the next sleep takes place.
+    fn place(&self) -> SleepPlace {
+        if self.is_settled { SleepPlace::Ring } else { SleepPlace::Executor }
+    }
+
+    fn wake_up(&mut self, place: SleepPlace) {
+        self.waker.end_sleep(place);
         self.shard.borrow_mut().io_mut().disarm();
         self.worked_ns = now_ns();
     }
+}
+
+/// Awaits a future. True if it was not ready at once: then the executor has run meanwhile.
+async fn await_noting_wait<T>(future: impl Future<Output = T>) -> (T, bool) {
+    let (mut future, mut has_waited) = (pin!(future), false);
+    poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        has_waited |= polled.is_pending();
+        polled.map(|output| (output, has_waited))
+    })
+    .await
 }

@@ -88,6 +88,7 @@ pub(super) fn spawn(
 fn set_up(http: &HttpShared, ring: ring::Reader) -> Result<(Shard<Uring>, Arc<ShardWaker>), ShardStartError> {
     let config = &http.state.config;
     let uring = Uring::new(config.slots_per_shard())?;
-    let waker = Arc::new(ShardWaker::new(uring.wake_fd().map_err(ShardStartError::Event)?));
-    Ok((Shard::new(config.shard.clone(), uring, ring), waker))
+    let event = ShardStartError::Event;
+    let waker = ShardWaker::new(uring.wake_fd().map_err(event)?, uring.completed_fd().map_err(event)?);
+    Ok((Shard::new(config.shard.clone(), uring, ring), Arc::new(waker)))
 }

@@ -1,11 +1,13 @@
 //! The contract of `Io` on io_uring with loopback sockets, and properties that only io_uring has.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::time::Instant;
 
 use tickcast::io::uring::Uring;
-use tickcast::io::{Completion, Io, SendOp, SendOutcome, ShortSend, SlotId};
+use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 use tickcast_test_support::io_contract::{self as contract, DEADLINE, Fixture, send_all};
 
 struct Loopback {
@@ -151,4 +153,56 @@ fn short_send_is_reported_at_once_with_a_full_completion_queue() {
     );
     harness.reap(64);
     assert!(harness.completions.list.contains(&Completion::Readable { slot_id: chatty }));
+}
+
+/// Waits for the ring until the deadline; returns whether connections were reported.
+fn wait(io: &mut Uring) -> bool {
+    let started = Instant::now();
+    io.wait(Some(DEADLINE));
+    assert!(started.elapsed() < DEADLINE, "nothing ended the wait");
+    io.reap(64, &mut Completions::default());
+    io.take_acceptable()
+}
+
+#[test]
+fn each_write_to_the_eventfd_ends_a_wait() {
+    let mut io = Uring::new(1).unwrap();
+    let event = File::from(io.wake_fd().unwrap());
+    let (awake, written) = mpsc::channel();
+    let waker = std::thread::spawn(move || {
+        for () in written {
+            (&event).write_all(&1u64.to_ne_bytes()).unwrap();
+        }
+    });
+    for _ in 0..100 {
+        awake.send(()).unwrap();
+        wait(&mut io);
+    }
+    drop(awake);
+    waker.join().unwrap();
+}
+
+#[test]
+fn each_connection_ends_a_wait_although_others_were_not_accepted() {
+    let (mut io, listener) = (Uring::new(1).unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    io.watch_listener(&listener).unwrap();
+    for _ in 0..3 {
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(wait(&mut io));
+        assert!(!io.take_acceptable(), "reported once");
+    }
+}
+
+#[test]
+fn an_armed_ring_signals_its_eventfd_and_is_armed_only_without_work() {
+    let mut harness = Harness::new(1);
+    let (slot_id, mut peer) = harness.open();
+    harness.reap(64);
+    assert!(harness.fixture.io.arm());
+    let event = File::from(harness.fixture.io.completed_fd().unwrap());
+    peer.write_all(b"x").unwrap();
+    assert_eq!((&event).read(&mut [0; 8]).unwrap(), 8);
+    assert!(!harness.fixture.io.arm(), "the completion was not reaped");
+    let (seen, _) = harness.until(|completion| *completion == Completion::Readable { slot_id });
+    assert_eq!(seen, [Completion::Readable { slot_id }]);
 }

@@ -79,8 +79,8 @@ fn tick(reader: &mut Reader) -> usize {
     batch.entries.len()
 }
 
-/// The shard's task, until it has read `total` entries: a tick; then raise the flag, another tick, and sleep only if
-/// that read nothing either. Returns how often it was signalled.
+/// The shard's task, until it has read `total` entries: a tick; then raise the flag, look at the ring once more, and
+/// sleep only if it is empty. Returns how often it was signalled.
 fn run_shard(reader: &mut Reader, shard_waker: &ModelWaker, total: usize, sleep: Sleep) -> u64 {
     let (mut seen, mut signals, mut deadline) = (0, 0, sleep == Sleep::FirstUntilDeadline);
     loop {
@@ -90,9 +90,7 @@ fn run_shard(reader: &mut Reader, shard_waker: &ModelWaker, total: usize, sleep:
             return signals;
         }
         shard_waker.sleep_flag.raise();
-        let found = tick(reader);
-        seen += found;
-        if found == 0 && !std::mem::take(&mut deadline) {
+        if reader.is_empty() && !std::mem::take(&mut deadline) {
             signals += shard_waker.event.read();
         }
         shard_waker.sleep_flag.lower();
