@@ -34,6 +34,13 @@ impl Config {
                 ),
             ),
             (
+                "notsent_lowat_bytes",
+                match self.notsent_lowat_bytes {
+                    0 => "that of the machine, net.ipv4.tcp_notsent_lowat".to_owned(),
+                    bytes => format!("{bytes} of unsent data in the kernel, about, for each connection"),
+                },
+            ),
+            (
                 "instruments_max",
                 format!(
                     "{}, some 400 B and their books each, once for the sequencer and once a shard, and 170 B for /v1/instruments: {} when full",

@@ -87,8 +87,11 @@ layer! {
     ring_bytes "TICKCAST_RING_BYTES" "BYTES" usize;
     /// Bars of all instruments since the start, served at `/v1/bars/{symbol}`, bytes; 0 for none [default: 134217728]
     bars_bytes "TICKCAST_BARS_BYTES" "BYTES" usize;
-    /// Kernel send buffer of a connection, bytes: the memory that a stalled client can hold [default: 65536]
+    /// Kernel send buffer of a connection, bytes, sent and unsent data together [default: 65536]
     send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
+    /// Unsent data that the kernel accepts for a connection, bytes (TCP_NOTSENT_LOWAT); 0 for the machine's value
+    /// [default: 16384]
+    notsent_lowat_bytes "TICKCAST_NOTSENT_LOWAT_BYTES" "BYTES" u32;
     /// Silence after which a subscriber gets a heartbeat, ms [default: 5000]
     heartbeat_ms "TICKCAST_HEARTBEAT_MS" "MS" u32;
     /// Silence of a subscriber after which it is pinged, ms [default: 20000]

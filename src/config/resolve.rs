@@ -62,6 +62,7 @@ impl Config {
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
             bars_bytes: resolve_bars_bytes(layer.bars_bytes)?,
             send_buffer_bytes: within!(layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20),
+            notsent_lowat_bytes: within!(layer.notsent_lowat_bytes, 16 << 10, 0, 64 << 20),
             stale_ms: within!(layer.stale_ms, 10_000, 0, 86_400_000),
             upgrade_timeout_ms: within!(layer.upgrade_timeout_ms, 10_000, 100, 600_000),
             write_timeout_ms: within!(layer.write_timeout_ms, 5000, 100, 600_000),

@@ -1,7 +1,7 @@
 //! The listening sockets, one per shard on the same port, and the loop that accepts connections.
 //!
 //! With `SO_REUSEPORT` the kernel spreads new connections over the sockets by a hash of their addresses. Accepted sockets
-//! inherit the options set here: `TCP_NODELAY`, since a flush must not wait for an acknowledgement, and the send buffer.
+//! inherit the options set here: `TCP_NODELAY`, since a flush must not wait for an acknowledgement, and the [`SendLimits`].
 //!
 //! A shard's core runs the accept loop and the fan-out. To keep very many new connections from delaying market data, the
 //! loop accepts a batch of [`ACCEPT_BATCH`] connections (some 0.2 ms), then yields to the other tasks of the core, and
@@ -71,8 +71,16 @@ impl ListenError {
     }
 }
 
+/// What the kernel keeps for a connection until it is sent and acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct SendLimits {
+    pub buffer_bytes: usize,
+    /// Of data that has not been sent; 0 for the machine's value.
+    pub notsent_lowat_bytes: u32,
+}
+
 /// Binds one listening socket per shard.
-pub fn bind(address: SocketAddr, shards: usize, send_buffer_bytes: usize) -> Result<Listeners, ListenError> {
+pub fn bind(address: SocketAddr, shards: usize, limits: SendLimits) -> Result<Listeners, ListenError> {
     let failed = ListenError::at(address);
     // SO_REUSEPORT would let a second server of the same user share the port silently. A plain bind detects it, unless
     // the other server binds between this probe and the binds below.
@@ -83,7 +91,8 @@ pub fn bind(address: SocketAddr, shards: usize, send_buffer_bytes: usize) -> Res
     for _ in 0..shards {
         let socket = bind_socket(address, true).map_err(&failed)?;
         socket.set_tcp_nodelay(true).map_err(&failed)?;
-        socket.set_send_buffer_size(send_buffer_bytes).map_err(&failed)?;
+        socket.set_send_buffer_size(limits.buffer_bytes).map_err(&failed)?;
+        socket.set_tcp_notsent_lowat(limits.notsent_lowat_bytes).map_err(&failed)?;
         socket.listen(ACCEPT_QUEUE).map_err(&failed)?;
         socket.set_nonblocking(true).map_err(&failed)?;
         sockets.push(socket.into());

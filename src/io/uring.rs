@@ -9,6 +9,8 @@
 //!   is submitted the kernel has copied or refused every byte.
 //! * A short send completes visibly, although success completions are suppressed (`IOSQE_CQE_SKIP_SUCCESS`), because of
 //!   `MSG_WAITALL`. Without it a short send counts as a success, and the rest of the frame would be missing unnoticed.
+//! * The kernel checks the send buffer and TCP_NOTSENT_LOWAT for each send, because of `MSG_EOR`: without it, a send is
+//!   appended to a segment of up to 64 KiB that has not been sent, whatever the limits are.
 //! * Input arrives in buffers that this module owns, and is copied out before the buffer goes back to the kernel.
 //! * `user_data` is operation, generation and slot; completions for a former holder of a slot are dropped.
 //!
@@ -61,8 +63,8 @@ const LISTENER: u8 = 8;
 /// They have no slot.
 const NO_SLOT: SlotId = SlotId { index: 0, generation: 0 };
 
-/// `MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL`, from `<sys/socket.h>`.
-const SEND_FLAGS: i32 = 0x40 | 0x100 | 0x4000;
+/// `MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL | MSG_EOR`, from `<sys/socket.h>`.
+const SEND_FLAGS: i32 = 0x40 | 0x100 | 0x4000 | 0x80;
 /// `MSG_DONTWAIT`.
 const RECEIVE_FLAGS: i32 = 0x40;
 /// `POLLIN | POLLRDHUP`, from `<poll.h>`; errors and hang-ups are always reported.

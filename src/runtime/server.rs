@@ -15,6 +15,7 @@ use super::shard_thread::{self, ShardStartError, ShardThread};
 use crate::bars::{self, BarStore, Bars};
 use crate::clock::now_ns;
 use crate::config::{BARS_RING_BYTES, Config, Reloaded};
+use crate::http::listener::SendLimits;
 use crate::http::{HttpShared, listener};
 use crate::ingest::feed::{self, Feed};
 use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, supervisor};
@@ -51,7 +52,9 @@ impl Server {
     /// Starts all parts: rings and sequencer, shards, then the sources. Returns once every shard accepts connections.
     pub(super) fn start(config: &Config, lifecycle: Arc<Lifecycle>) -> Result<Self, StartError> {
         let feeds = config.feeds.iter().map(feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
-        let listeners = listener::bind(config.listen, config.cores.len(), config.send_buffer_bytes)?;
+        let limits =
+            SendLimits { buffer_bytes: config.send_buffer_bytes, notsent_lowat_bytes: config.notsent_lowat_bytes };
+        let listeners = listener::bind(config.listen, config.cores.len(), limits)?;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let (state, requests, bars) = start_sequencer(config, lifecycle, writers)?;
         let http = Arc::new(HttpShared::new(state.clone()));

@@ -33,6 +33,9 @@ use tickcast_protocol::record::Channel;
 /// How the head of a response starts, which comes before all frames and events.
 const HEAD_START: &[u8] = b"HTTP/";
 
+/// A socket that has room again within so many ticks is not slow. A poll that finds room completes in the next tick.
+const ROOM_TICKS: u64 = 2;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Backlog {
@@ -86,6 +89,9 @@ pub(super) struct OwnBacklog {
     pub(super) unsent: Bytes,
     /// The first boundary of a frame or event in `unsent`.
     pub(super) unsent_boundary: usize,
+    /// The tick in which its socket was last full, or is likely to be: after each piece it waits for room. `None` for a
+    /// client whose socket has taken all so far, or had room again at once.
+    pub(super) full_tick: Option<u64>,
     /// Answers and control frames, which go next.
     pub(super) answers: Vec<u8>,
     /// Instruments with a higher id have not been announced to it.
@@ -232,6 +238,16 @@ impl Backlog {
         }
     }
 
+    /// A client's socket has room again.
+    pub(super) fn unblock(&mut self, slot_id: SlotId, tick: u64) {
+        let Some(client) = self.get_mut(slot_id) else { return };
+        client.is_blocked = false;
+        if let Some(own) = client.own_mut() {
+            own.full_tick = own.full_tick.filter(|full| tick > full + ROOM_TICKS);
+        }
+        self.enqueue(slot_id);
+    }
+
     /// Queues a client for the next catch-up phase, unless it waits for room in its socket.
     pub(super) fn enqueue(&mut self, slot_id: SlotId) {
         let Some(client) = self.clients.get_mut(slot_id.index as usize).and_then(Option::as_deref_mut) else { return };
@@ -320,6 +336,7 @@ impl OwnBacklog {
         Self {
             unsent: Bytes::new(),
             unsent_boundary: 0,
+            full_tick: None,
             answers: Vec::new(),
             announced,
             replay: None,

@@ -9,6 +9,8 @@
 //! * Nothing is made for a client that has an unsent rest. So what is kept for it is one piece at the most, of some
 //!   [`PIECE_BYTES`], or a larger record; and what it is sent is as old as its buffers, not as the time that it has been
 //!   slow.
+//! * A client whose socket was full gets one piece each time that the socket has room: the kernel holds no more than half
+//!   of `notsent_lowat_bytes` and a piece for it that has not been sent.
 //! * Clients are served in turn: one that is not done is queued again behind the others.
 //! * A client that becomes a member has had everything that was dispatched up to the end of this tick. The next tick's
 //!   records follow without a gap and without a repetition.
@@ -196,6 +198,8 @@ fn conclude<I: Io>(clients: &mut ClientContext<'_, I>, served: &Served) -> bool 
     } else if own.has_lost_log {
         clients.counters.add(Counter::BehindClosed, 1);
         clients.close_slow(slot_id, "too far behind to tell what is missing");
+    } else if own.full_tick.is_some() {
+        clients.wait_for_room(slot_id);
     } else if served.is_complete && own.pending_bytes() == 0 {
         clients.join_live_path(slot_id);
     } else if served.pieces < pieces_max {

@@ -168,10 +168,19 @@ impl<I: Io> ClientContext<'_, I> {
         let now_ns = self.now.ns;
         self.leave_live_path(slot_id).keep_unsent(rest, boundary);
         let Some(backlog) = self.backlog.get_mut(slot_id) else { return };
-        backlog.is_blocked = true;
         // A full socket that takes nothing makes no progress, however often it reports room.
         if took {
             backlog.progress_ns = backlog.progress_ns.max(now_ns);
+        }
+        self.wait_for_room(slot_id);
+    }
+
+    /// Has a client wait until its socket has room; it is served on its own.
+    pub(super) fn wait_for_room(&mut self, slot_id: SlotId) {
+        let Some(backlog) = self.backlog.get_mut(slot_id) else { return };
+        backlog.is_blocked = true;
+        if let Some(own) = backlog.own_mut() {
+            own.full_tick = Some(self.now.tick);
         }
         self.outbox.io.want_writable(slot_id);
     }

@@ -97,10 +97,7 @@ impl<I: Io> ClientContext<'_, I> {
         if self.connections.get_mut(slot_id).is_none() {
             return;
         }
-        if let Some(backlog) = self.backlog.get_mut(slot_id) {
-            backlog.is_blocked = false;
-        }
-        self.backlog.enqueue(slot_id);
+        self.backlog.unblock(slot_id, self.now.tick);
     }
 
     /// Handles the request of an SSE client that was opened since the last tick. Until now it had no subscription, so

@@ -84,6 +84,7 @@ impl<I: Io> ClientContext<'_, I> {
         let log = LogCursor { position: point.position, offset: point.ring_offset };
         let mut own = OwnBacklog::new(point.announced, StateWalk::at(state), log);
         own.keep_unsent(span.rest(&departure), departure.boundary);
+        own.full_tick = self.backlog.get(slot_id).filter(|backlog| backlog.is_blocked).map(|_| self.now.tick);
         let count = departure.count;
         self.count_sent(&cursor, count);
         self.remove_lagging(audience, &cursor);

@@ -3,7 +3,7 @@
 use tickcast::io::SlotId;
 use tickcast::shard::Settings;
 use tickcast::stats::Counter;
-use tickcast_protocol::record::{Gap, RecordKind, flags};
+use tickcast_protocol::record::{Gap, Quote, RecordKind, flags};
 use tickcast_test_support::node::{Message, Node};
 
 /// A piece of some 16 KiB, its frame header, and the record that exceeds it.
@@ -155,6 +155,26 @@ fn nothing_is_made_for_a_client_that_has_an_unsent_rest() {
     node.limit_socket(slot, usize::MAX);
     node.advance_ms(200);
     assert_eq!(trades(&node.received(slot)), (1..=300).collect::<Vec<_>>());
+}
+
+#[test]
+fn client_whose_socket_was_full_gets_one_piece_whenever_it_has_room() {
+    let mut node = Node::with_settings(2000, 1 << 24, Settings::default());
+    let slot = clients(&mut node, 1, r#"["quote"]"#, "S*")[0];
+    node.limit_socket(slot, 0);
+    (1..=2000).for_each(|instrument| node.quote(instrument));
+    node.advance_ms(500);
+    let mut before = quotes(&node.received(slot)).len();
+    // The rest of the flush that was cut goes first.
+    for bytes_max in [FLUSH_BYTES_MAX, KEPT_BYTES_MAX, KEPT_BYTES_MAX, KEPT_BYTES_MAX] {
+        (1..=2000).for_each(|instrument| node.quote(instrument));
+        node.congest_socket(slot);
+        node.advance_ms(50);
+        let after = quotes(&node.received(slot)).len();
+        let bytes = (after - before) * Quote::BYTES;
+        assert!(after > before && bytes <= bytes_max, "{bytes} bytes while the socket had room once");
+        before = after;
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub struct Conn {
     heard_ns: u64,
     pub silent_ns: u64,
     capacity: usize,
-    wants_room: bool,
+    pub wants_room: bool,
     receiving: bool,
     ended: bool,
     /// A planted bug has swallowed the completion that the shard waits for.
@@ -305,6 +305,8 @@ impl SimIo {
             out.list.push(Completion::Ended { slot_id });
         } else if broken || room > 0 || self.dice.chance(self.faults.false_room) {
             self.conns[at].wants_room = false;
+            // Only now can the client become a member.
+            (self.conns[at].out_ns, self.conns[at].out_tick) = (self.now_ns, self.tick);
             if !self.trigger.fires(PlantedBug::LostRoom) {
                 out.list.push(Completion::Writable { slot_id });
             }

@@ -1,6 +1,6 @@
 //! A sequencer and one shard in the test's thread, over sockets in memory and with a clock that the test sets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 use tickcast::ring::ring;
@@ -20,6 +20,8 @@ pub struct MemorySockets {
     sent: HashMap<u32, Vec<u8>>,
     /// Bytes that a socket still takes; without an entry, all.
     writable_bytes: HashMap<u32, usize>,
+    /// Sockets that take bytes, but of which the kernel says that they have no room, as with TCP_NOTSENT_LOWAT.
+    congested: HashSet<u32>,
     inbox: Vec<Completion>,
     input: HashMap<u32, Vec<u8>>,
 }
@@ -42,7 +44,12 @@ impl Io for MemorySockets {
 
     fn receive(&mut self, _slot_id: SlotId) {}
 
-    fn want_writable(&mut self, _slot_id: SlotId) {}
+    fn want_writable(&mut self, slot_id: SlotId) {
+        let has_room = self.writable_bytes.get(&slot_id.index) != Some(&0);
+        if has_room && !self.congested.contains(&slot_id.index) {
+            self.inbox.push(Completion::Writable { slot_id });
+        }
+    }
 
     fn close(&mut self, _slot_id: SlotId) {}
 
@@ -189,6 +196,12 @@ impl Node {
         let io = self.shard.io_mut();
         io.writable_bytes.insert(slot, bytes);
         io.inbox.push(Completion::Writable { slot_id: slot_id(slot) });
+    }
+
+    /// The client's socket takes all bytes, and has room now, but not again by itself.
+    pub fn congest_socket(&mut self, slot: u32) {
+        self.shard.io_mut().congested.insert(slot);
+        self.limit_socket(slot, usize::MAX);
     }
 
     /// The client ends its connection.
