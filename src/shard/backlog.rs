@@ -378,9 +378,11 @@ impl OwnBacklog {
 
     /// Drops what is pending behind the frame or event that was cut, but for the head of a response.
     pub(super) fn drop_pending(&mut self) {
-        let has_head = self.answers.starts_with(HEAD_START);
-        let head_bytes = if has_head { boundary_after(&self.answers, 0, HEAD_START.len()) } else { 0 };
-        self.unsent.truncate(self.unsent_boundary);
-        self.answers.truncate(head_bytes);
+        let head_bytes = |bytes: &[u8]| match bytes.starts_with(HEAD_START) {
+            true => boundary_after(bytes, 0, HEAD_START.len()),
+            false => 0,
+        };
+        self.unsent.truncate(self.unsent_boundary.max(head_bytes(&self.unsent)));
+        self.answers.truncate(head_bytes(&self.answers));
     }
 }
