@@ -10,12 +10,9 @@
 //!
 //! What it does not do: read from a connection. Each one gets a task of its own, see `exchange.rs`.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::net::TcpStream;
@@ -126,38 +123,6 @@ fn bind_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     socket.set_reuse_port(reuse_port)?;
     socket.bind(&address.into())?;
     Ok(socket)
-}
-
-/// Tells the accept loop that connections wait. The loop accepts all of them, then waits for the next signal.
-#[derive(Debug, Default)]
-pub(super) struct AcceptSignal {
-    is_raised: Cell<bool>,
-    waiting: RefCell<Option<Waker>>,
-}
-
-impl AcceptSignal {
-    pub(super) fn raise(&self) {
-        self.is_raised.set(true);
-        if let Some(waker) = self.waiting.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    /// True until the accept loop has seen it.
-    pub(super) fn is_raised(&self) -> bool {
-        self.is_raised.get()
-    }
-
-    async fn wait(&self) {
-        poll_fn(|context| {
-            if self.is_raised.take() {
-                return Poll::Ready(());
-            }
-            *self.waiting.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
 }
 
 /// Accepts connections on the calling shard's executor, whenever [`HttpServer::notify_listener`] says that some wait,

@@ -17,6 +17,7 @@
 //! What always holds: the shard is borrowed between awaits only. Every request gets a response or a close, and no peer is
 //! waited for longer than a limit allows.
 
+mod accept_signal;
 mod admission;
 mod assets;
 mod connection;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use glommio::sync::Semaphore;
 
+use super::accept_signal::AcceptSignal;
 use super::admission::addresses::AddressTable;
 use super::admission::{Admission, Rejection};
 use super::assets::Assets;
 use super::connection::Connection;
 use super::handshake::{Supported, Upgrade, accept_upgrade};
-use super::listener::AcceptSignal;
 use super::listing::ListingCache;
 use super::refusal::{RETRY_AFTER, Refusal};
 use super::slots::SlotTable;

@@ -9,11 +9,9 @@
 //!   is submitted the kernel has copied or refused every byte.
 //! * A short send completes visibly, although success completions are suppressed (`IOSQE_CQE_SKIP_SUCCESS`), because of
 //!   `MSG_WAITALL`. Without it a short send counts as a success, and the rest of the frame would be missing unnoticed.
-//! * The kernel checks the send buffer and TCP_NOTSENT_LOWAT for each send, because of `MSG_EOR`: without it, a send is
-//!   appended to a segment of up to 64 KiB that has not been sent, whatever the limits are.
+//! * The kernel checks a socket's limits for each send, because of `MSG_EOR`, and not only for each segment of 64 KiB.
 //! * Input arrives in buffers that this module owns, and is copied out before the buffer goes back to the kernel.
 //! * `user_data` is operation, generation and slot; completions for a former holder of a slot are dropped.
-//!
 //! * Whatever ends a sleep of the shard is a completion of this ring: of a connection, of the poll of the eventfd that
 //!   other threads write, of the poll of the listening socket. So the shard sleeps in the call that waits for the ring
 //!   ([`Uring::wait`]), or on a second eventfd that the ring signals while it is armed ([`Uring::arm`]).

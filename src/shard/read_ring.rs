@@ -20,7 +20,8 @@ use tickcast_protocol::{BookAction, ConflationInterval, GapReason};
 /// Bytes of conflated values that are dispatched in one tick.
 const DUE_BYTES: usize = 64 * 1024;
 
-/// Reads at most `bytes_max` from the ring and dispatches the records, and the conflated values that are due. True if there were any, or a conflated value.
+/// Reads at most `bytes_max` from the ring and dispatches the records, and the conflated values that are due. True if
+/// there were any.
 pub(super) fn read_ring(
     now: Now,
     bytes_max: usize,

@@ -1,5 +1,4 @@
-//! A shard over scripted sockets: clients lose nothing even if they send a request, join or are slow at the wrong
-//! moment.
+//! A shard over scripted sockets: clients lose nothing if they send a request, join or are slow at the wrong moment.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -41,11 +40,9 @@ impl Io for Kernel {
     }
 
     fn want_writable(&mut self, slot_id: SlotId) {
-        if self.full.contains(&slot_id) {
-            assert!(self.waiting.insert(slot_id), "one wait for room at a time");
-        } else {
-            self.queue.push_back(Completion::Writable { slot_id });
-        }
+        let is_full = self.full.contains(&slot_id);
+        assert!(!is_full || self.waiting.insert(slot_id), "one wait for room at a time");
+        self.queue.extend((!is_full).then_some(Completion::Writable { slot_id }));
     }
 
     fn close(&mut self, slot_id: SlotId) {
@@ -376,7 +373,6 @@ fn catch_up_packet_states_no_position_beyond_its_records() {
     let io = world.shard.io_mut();
     io.full.remove(&slot_id);
     io.queue.push_back(Completion::Writable { slot_id });
-    // A piece each time that the socket reports room.
     (0..20).for_each(|_| world.tick(0));
     let packets = world.packets(slot_id);
     assert!(packets.len() > 6, "{} packets", packets.len());

@@ -6,7 +6,7 @@ use tickcast::stats::Counter;
 
 use crate::Seen;
 use crate::client::Client;
-use crate::io::Range;
+use crate::io::SendRange;
 use crate::node::Node;
 use crate::plan::Faults;
 use crate::world::{MS, World};
@@ -18,11 +18,11 @@ impl World {
         const JOINED_NS: u64 = 1200 * MS;
         let node = &self.nodes[index];
         let io = node.shard.io();
-        let mut sends: HashMap<usize, Vec<Range>> = HashMap::new();
+        let mut sends: HashMap<usize, Vec<SendRange>> = HashMap::new();
         for flushed in &io.flushed {
             sends.entry(flushed.conn).or_default().push(flushed.range);
         }
-        let mut first: HashMap<_, (usize, Vec<Range>)> = HashMap::new();
+        let mut first: HashMap<_, (usize, Vec<SendRange>)> = HashMap::new();
         for client in self.clients.iter().filter(|client| client.node == index && is_quiet(client)) {
             self.about = Some((index, client.conn));
             let conn = &io.conns[client.conn];

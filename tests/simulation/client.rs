@@ -7,10 +7,15 @@ use tickcast_protocol::{Channel, ConflationInterval, Token, sse};
 
 use crate::Dice;
 use crate::feed::name_of;
+use crate::io::Conn;
 use crate::network::ByteRate;
+use crate::node::{SLOW_CLOSE_MS, settings};
 use crate::oracle::{Ask, Oracle, Resume, Truth};
+use crate::plan::Plan;
+use crate::slow_clients::Pending;
 use crate::stream::{Stream, StreamItem};
 use crate::text::TextReader;
+use crate::world::MS;
 use tickcast_test_support::deflate::deflate;
 
 /// When a client reads.
@@ -54,6 +59,7 @@ pub struct Client {
     pub reading: Reading,
     /// Of a client that reads slowly as long as it is there.
     pub rate: Option<ByteRate>,
+    pub pending: Pending,
     /// Did not read for a time.
     pub paused: bool,
     /// Took a close frame, or its connection ended.
@@ -89,6 +95,7 @@ impl Client {
             opened_ns,
             reading: Reading::Always,
             rate: None,
+            pending: Pending::default(),
             paused: false,
             over: false,
             may_break: false,
@@ -132,9 +139,25 @@ impl Client {
         self.encoding.format != Format::Events
     }
 
-    /// True for a WebSocket client that has been there for `ns` and has had no subscription yet.
-    pub fn has_wanted_nothing_for(&self, ns: u64, now_ns: u64) -> bool {
-        self.is_websocket() && !self.oracle.has_subscribed && now_ns - self.opened_ns >= ns
+    /// Notes the timeouts for which it may be closed.
+    pub fn note_timeouts(&mut self, conn: &Conn, plan: &Plan, now_ns: u64) {
+        let settings = settings(plan);
+        let passed = |ns: u64, ms: u32| ns >= u64::from(ms) * MS;
+        let stalled = passed(conn.stalled_ns, settings.slow_timeout_ms) && (self.paused || plan.stalls());
+        // What is sent before it is behind for the shard may come in an earlier step.
+        let behind = passed(conn.behind_ns + 1000 * MS, settings.backlog_ms_max);
+        if stalled || behind {
+            self.deserves.push(4002);
+        }
+        // One that goes on reading in time takes the reason.
+        let broken = passed(conn.stalled_ns, settings.slow_timeout_ms + SLOW_CLOSE_MS);
+        self.may_break |= broken || ((stalled || behind) && plan.stalls());
+        let idle = passed(conn.silent_ns, settings.idle_timeout_ms - 100);
+        let unsubscribed =
+            !self.oracle.has_subscribed && passed(now_ns - self.opened_ns, settings.subscribe_timeout_ms);
+        if self.is_websocket() && (idle || unsubscribed) {
+            self.deserves.push(1008);
+        }
     }
 
     /// Reads what the socket delivered.
@@ -155,6 +178,7 @@ impl Client {
                 StreamItem::Ping => self.oracle.seen.pings += 1,
                 StreamItem::Close(code, reason) => {
                     assert!(self.deserves.contains(&code), "{code} {reason}, deserved {:?}", self.deserves);
+                    self.oracle.seen.slow_told += u64::from(code == 4002);
                     self.closed_with = Some(code);
                 }
                 StreamItem::End(None) => self.over = true,

@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use tickcast::ring::{Batch, Reader};
 use tickcast::sequencer::{Sequencer, SourceEnd};
-use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Ticker, Trade, encode_book, encode_raw, flags};
+use tickcast_protocol::record::{
+    self, Gap, HEADER_BYTES, LEVEL_BYTES, Level, Quote, RecordHeader, Ticker, Trade, encode_book, encode_raw, flags,
+};
 use tickcast_protocol::{BookAction, BookSide, Channel, FeedState, GapReason, Instrument, RecordKind, Side};
 
 use crate::Dice;
@@ -57,12 +59,15 @@ pub struct History {
     /// By instrument, 0 for the feed as a whole; live unless another state was reported.
     states: HashMap<u32, FeedState>,
     pub position: u64,
+    /// Bytes of all records, and of the largest, a whole book included.
+    pub bytes: usize,
+    pub largest_record: usize,
 }
 
 impl History {
     pub fn new(tap: Reader) -> Self {
         let (instruments, values, states) = (Vec::new(), Vec::new(), HashMap::new());
-        Self { tap, batch: Batch::default(), instruments, values, states, position: 0 }
+        Self { tap, batch: Batch::default(), instruments, values, states, position: 0, bytes: 0, largest_record: 0 }
     }
 
     /// The newest state of an instrument, or of the feed as a whole.
@@ -76,6 +81,13 @@ impl History {
 
     pub fn newest(&self, instrument: u32, channel: Channel) -> u64 {
         self.of(instrument, channel).len() as u64
+    }
+
+    /// Bytes of the newest values of all instruments, with whole books.
+    pub fn state_bytes(&self) -> usize {
+        let book = |value: &Value| value.book.as_ref().map_or(0, |levels| LEVEL_BYTES * levels.len());
+        let newest = self.values.iter().flatten().filter_map(|values| values.last());
+        newest.map(|value| value.record.len() + book(value)).sum()
     }
 
     /// How many values of a channel there were up to a position.
@@ -106,6 +118,8 @@ impl History {
     fn take(&mut self, bytes: &[u8]) {
         let header = RecordHeader::read(bytes).expect("a record");
         let kind = RecordKind::from_wire(header.kind).expect("the sequencer knows its kinds");
+        self.bytes += bytes.len();
+        self.largest_record = self.largest_record.max(bytes.len());
         match kind {
             RecordKind::Definition => {
                 self.instruments.push(record::read_definition(bytes).expect("a whole definition"));
@@ -129,6 +143,8 @@ impl History {
                 let book = (channel == Channel::Book).then(|| {
                     let mut levels = values.last().and_then(|value| value.book.as_deref().cloned()).unwrap_or_default();
                     apply(&mut levels, bytes);
+                    let whole = HEADER_BYTES + LEVEL_BYTES * (1 + levels.len());
+                    self.largest_record = self.largest_record.max(whole);
                     Rc::new(levels)
                 });
                 values.push(Value { position: self.position, record: bytes.to_vec(), book });

@@ -1,22 +1,16 @@
 //! Simulated sockets: bounded both ways, with the faults of one seed.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 use tickcast::shard::Format;
-use tickcast_protocol::RecordKind;
 
 use crate::Dice;
+use crate::frames;
 use crate::plan::Faults;
 use crate::planted_bug::{PlantedBug, Trigger};
 use crate::trail::IoEvent;
-
-/// First bytes of whole messages.
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-
-/// RSV1.
-const COMPRESSED: u8 = 0x40;
 
 /// One connection. It outlives its slot until the client has read what was sent.
 #[derive(Debug)]
@@ -35,32 +29,94 @@ pub struct Conn {
     pub out_ns: u64,
     /// The last send was cut, so that the next begins with its rest.
     pub cut: bool,
+    /// Bytes that the socket has taken, and how many it will have taken at the end of the frame that was cut last.
+    pub sent: u64,
+    pub cut_frame_end: u64,
+    /// The largest send that did not begin with a rest, the largest of them besides those of a flush, and the largest
+    /// frame.
+    pub largest_send: usize,
+    pub largest_piece: usize,
+    pub largest_frame: usize,
+    /// The tick in which the shard learnt that there is room, if it has not used it.
+    pub room_tick: Option<u64>,
     /// The tick in which that was.
     pub out_tick: u64,
     pub was_cut: bool,
     /// When the socket last took a byte, and the longest time for which it took none.
     took_ns: u64,
     pub stalled_ns: u64,
+    /// Since when the server sends it other things than its audience, and the longest time for which it did.
+    behind_since_ns: Option<u64>,
+    pub behind_ns: u64,
     /// When the server last received something from the client, and the longest time for which it received nothing.
     heard_ns: u64,
+    /// When there was input that the server had not received.
+    quiet_ns: u64,
     pub silent_ns: u64,
-    capacity: usize,
+    pub capacity: usize,
     pub wants_room: bool,
     receiving: bool,
     ended: bool,
     /// A planted bug has swallowed the completion that the shard waits for.
     deaf: bool,
+    /// A planted bug has its socket take everything.
+    hoards: bool,
+}
+
+impl Conn {
+    /// Bytes of the frame that was cut, at the start of the next send.
+    fn rest(&self) -> usize {
+        if self.cut { (self.cut_frame_end - self.sent) as usize } else { 0 }
+    }
+
+    fn note_times(&mut self, now_ns: u64) {
+        self.stalled_ns = self.stalled_ns.max(now_ns - self.took_ns);
+        self.behind_ns = self.behind_ns.max(now_ns - self.behind_since_ns.unwrap_or(now_ns));
+        if !self.to_server.is_empty() {
+            self.quiet_ns = now_ns;
+        }
+        self.silent_ns = self.silent_ns.max(now_ns - self.quiet_ns.max(self.heard_ns));
+    }
+
+    /// Where the first whole frame behind a rest is.
+    fn second_frame(&self, payload: &[u8], taken: usize) -> Option<Range<usize>> {
+        let start = Some(self.rest()).filter(|rest| self.cut && *rest < taken)?;
+        let end = start + frames::first_len(self.format, &payload[start..]);
+        (end <= taken).then_some(start..end)
+    }
+
+    /// Notes the sizes of a send of which so many bytes are taken.
+    fn note_send(&mut self, payload: &[u8], taken: usize, is_piece: bool) {
+        self.room_tick = None;
+        // A rest comes first, of the frame that was cut.
+        let mut end = self.rest();
+        if !self.cut {
+            self.largest_send = self.largest_send.max(payload.len());
+            self.largest_piece = self.largest_piece.max(if is_piece { payload.len() } else { 0 });
+        }
+        let mut cut_end = end;
+        while end < payload.len() {
+            let len = frames::first_len(self.format, &payload[end..]);
+            self.largest_frame = self.largest_frame.max(len);
+            end += len;
+            if cut_end < taken {
+                cut_end = end;
+            }
+        }
+        self.cut_frame_end = self.sent + cut_end.max(taken) as u64;
+        self.sent += taken as u64;
+    }
 }
 
 /// Number of a batch in its tick, start and length.
-pub type Range = (u32, u32, u32);
+pub type SendRange = (u32, u32, u32);
 
 /// What one flush sent to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlushedSend {
     pub conn: usize,
     /// The same for all members of an audience.
-    pub range: Range,
+    pub range: SendRange,
 }
 
 /// Counts of what the shard did.
@@ -132,17 +188,27 @@ impl SimIo {
             disturbed_ns: Vec::new(),
             out_ns: self.now_ns,
             cut: false,
+            sent: 0,
+            cut_frame_end: 0,
+            largest_send: 0,
+            largest_piece: 0,
+            largest_frame: 0,
+            room_tick: None,
             out_tick: self.tick,
             was_cut: false,
             took_ns: self.now_ns,
             stalled_ns: 0,
+            behind_since_ns: None,
+            behind_ns: 0,
             heard_ns: self.now_ns,
+            quiet_ns: self.now_ns,
             silent_ns: 0,
             capacity,
             wants_room: false,
             receiving: false,
             ended: false,
             deaf: false,
+            hoards: false,
         });
         self.tally.opened += 1;
         Some((conn, slot_id))
@@ -228,27 +294,29 @@ impl SimIo {
         if self.conns[at].reset {
             return SendOutcome::Failed;
         }
-        let room = self.conns[at].capacity.saturating_sub(self.conns[at].to_client.len());
+        let mut room = self.conns[at].capacity.saturating_sub(self.conns[at].to_client.len());
+        if room < payload.len() && (self.conns[at].hoards || self.trigger.fires(PlantedBug::GrowingRest)) {
+            self.conns[at].hoards = true;
+            room = usize::MAX;
+        }
         let taken = self.takes(payload.len(), room);
         let conn = &mut self.conns[at];
-        self.trigger.deliver(&mut conn.to_client, &payload[..taken]);
+        let second = conn.second_frame(payload, taken);
+        conn.note_send(payload, taken, self.reaped);
+        self.trigger.deliver(&mut conn.to_client, &payload[..taken], second);
         let was_cut = std::mem::replace(&mut conn.cut, taken < payload.len());
-        let out = was_cut || conn.cut || (self.reaped && !is_for_members(conn.format, payload));
+        let out = was_cut || conn.cut || (self.reaped && !frames::is_for_members(conn.format, payload));
         if out {
             (conn.out_ns, conn.out_tick) = (self.now_ns, self.tick);
             conn.was_cut |= conn.cut;
             conn.disturbed_ns.push(self.now_ns);
         } else if !self.reaped {
-            let first = match conn.format {
-                Format::Binary => payload[0] & !COMPRESSED == BINARY,
-                Format::Json => payload[0] & !COMPRESSED == TEXT,
-                Format::Events => payload.starts_with(b"id: "),
-            };
-            assert!(first, "a flush sends packets");
+            assert!(frames::is_packet(conn.format, payload), "a flush sends packets");
             self.flushed.push(FlushedSend { conn: at, range: (self.batch, send.start, send.len) });
         }
         let conn = &mut self.conns[at];
-        conn.stalled_ns = conn.stalled_ns.max(self.now_ns - conn.took_ns);
+        conn.note_times(self.now_ns);
+        conn.behind_since_ns = out.then_some(conn.behind_since_ns.unwrap_or(self.now_ns));
         if taken > 0 {
             conn.took_ns = self.now_ns;
         }
@@ -305,6 +373,8 @@ impl SimIo {
             out.list.push(Completion::Ended { slot_id });
         } else if broken || room > 0 || self.dice.chance(self.faults.false_room) {
             self.conns[at].wants_room = false;
+            // A client without a rest may have nothing to be sent.
+            self.conns[at].room_tick = self.conns[at].cut.then_some(self.tick);
             // Only now can the client become a member.
             (self.conns[at].out_ns, self.conns[at].out_tick) = (self.now_ns, self.tick);
             if !self.trigger.fires(PlantedBug::LostRoom) {
@@ -356,35 +426,6 @@ fn slot_id_of(completion: &Completion) -> SlotId {
     | Completion::Writable { slot_id }
     | Completion::Ended { slot_id }) = completion;
     *slot_id
-}
-
-/// True for whole frames that a member of an audience can be sent besides packets: pings, pongs, a heartbeat.
-fn is_for_members(format: Format, mut frames: &[u8]) -> bool {
-    const HEARTBEAT_BYTES: usize = 24 + 32;
-    const HEARTBEAT: &[u8] = b"{\"type\":\"heartbeat\"";
-    if format == Format::Events {
-        let data = frames.split(|byte| *byte == b'\n').nth(1).unwrap_or_default();
-        return frames.starts_with(b"id: ")
-            && data.strip_prefix(b"data: ").is_some_and(|data| data.starts_with(HEARTBEAT));
-    }
-    while let [first, length, rest @ ..] = frames {
-        // The JSON of a heartbeat needs a length of more than one byte.
-        let (length, rest) = match (length, rest) {
-            (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
-            _ => (usize::from(*length), rest),
-        };
-        let Some((payload, tail)) = rest.split_at_checked(length) else { return false };
-        let heartbeat = match *first {
-            BINARY => length == HEARTBEAT_BYTES && payload[26] == RecordKind::Heartbeat as u8,
-            TEXT => payload.starts_with(HEARTBEAT),
-            _ => false,
-        };
-        if !heartbeat && !matches!(*first, 0x89 | 0x8a) {
-            return false;
-        }
-        frames = tail;
-    }
-    frames.is_empty()
 }
 
 impl Io for SimIo {
@@ -442,7 +483,7 @@ impl Io for SimIo {
         self.events.push(IoEvent::Closed { conn: at });
         self.conns[at].slot_id = None;
         let conn = &mut self.conns[at];
-        conn.stalled_ns = conn.stalled_ns.max(self.now_ns - conn.took_ns);
+        conn.note_times(self.now_ns);
         conn.silent_ns = conn.silent_ns.max(self.now_ns - conn.heard_ns);
         self.closing.push(slot_id.index);
         self.tally.closed += 1;

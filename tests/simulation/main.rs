@@ -9,12 +9,15 @@ mod checks;
 mod client;
 mod contract;
 mod feed;
+mod frames;
 mod io;
 mod network;
 mod node;
 mod oracle;
 mod plan;
 mod planted_bug;
+mod slow_clients;
+mod stall;
 mod stream;
 mod text;
 mod trail;
@@ -28,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use plan::{Faults, Plan};
+use plan::{Faults, Network, Plan};
 use planted_bug::PlantedBug;
 use world::World;
 
@@ -93,9 +96,13 @@ seen! {
     overruns: "Shards that were lapped.",
     stalls: "Times that all clients stopped reading.",
     rationed: "Reads that a client's or a link's rate cut short.",
+    history: "Ticks after which a sent history was kept.",
+    kept: "Ticks after which bytes were kept for a client.",
+    aged: "Values whose age was checked although a newer one had been read by the shard.",
     cut_sends: "Sends that were cut.",
     resets: "Connections that broke.",
     slow_closed: "Clients closed as too slow.",
+    slow_told: "Clients that read that they were too slow.",
     unsubscribed_closed: "Clients closed because they had subscribed to nothing.",
     whole: "Subscriptions that were complete at rest.",
     calm_values: "Values of a conflated subscription whose interval was checked.",
@@ -213,7 +220,8 @@ fn every_planted_bug_is_found() {
         }
     }));
     for seed in 1..=PLANTED_SEEDS {
-        run(seed, with_planted(None));
+        run(seed, with_planted(None, false));
+        run(seed, with_planted(None, true));
     }
     EXPECTED.set(true);
     let missed: Vec<PlantedBug> = PlantedBug::ALL.into_iter().filter(|bug| !is_found(*bug)).collect();
@@ -221,12 +229,15 @@ fn every_planted_bug_is_found() {
     assert!(missed.is_empty(), "no check found {missed:?} in {PLANTED_SEEDS} seeds");
 }
 
-/// A world without faults but cut sends, so that any failure is due to the planted bug.
-fn with_planted(planted: Option<PlantedBug>) -> Plan {
-    let faults = Faults { cut: 50, ..Faults::default() };
-    Plan { planted, clients: 6, shards: 2, faults, ..Plan::calm() }
+/// A world without faults but cut sends, or slow clients, so that any failure is due to the planted bug.
+fn with_planted(planted: Option<PlantedBug>, slow: bool) -> Plan {
+    let cut = Faults { cut: 50, ..Faults::default() };
+    let plan = Plan { planted, clients: 6, shards: 2, faults: cut, ..Plan::calm() };
+    let network = Network { slow: 700, slow_rate: 32, ..Network::default() };
+    if slow { Plan { burst: 60, socket_bytes: 4096, network, ..plan } } else { plan }
 }
 
 fn is_found(bug: PlantedBug) -> bool {
-    (1..=PLANTED_SEEDS).any(|seed| catch_unwind(|| run(seed, with_planted(Some(bug)))).is_err())
+    let plan = with_planted(Some(bug), bug.is_of_slow_clients());
+    (1..=PLANTED_SEEDS).any(|seed| catch_unwind(|| run(seed, plan)).is_err())
 }

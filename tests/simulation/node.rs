@@ -5,6 +5,7 @@ use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
 
 use crate::Dice;
+use crate::feed::History;
 use crate::io::SimIo;
 use crate::network::ByteRate;
 use crate::plan::Plan;
@@ -12,23 +13,27 @@ use crate::planted_bug::{Relay, Trigger};
 
 /// The settings of every shard. The timeouts are short, so that all of them pass in a seed.
 pub fn settings(plan: &Plan) -> Settings {
+    let default = Settings::default();
     Settings {
+        backlog_ms_max: match plan.network.behind_ms {
+            0 => default.backlog_ms_max,
+            ms => ms,
+        },
         heartbeat_ms: 1000,
         ping_interval_ms: 2000,
-        idle_timeout_ms: IDLE_TIMEOUT_MS as u32,
-        slow_timeout_ms: SLOW_TIMEOUT_MS as u32,
-        subscribe_timeout_ms: SUBSCRIBE_TIMEOUT_MS as u32,
+        idle_timeout_ms: 8000,
+        slow_timeout_ms: 3000,
+        subscribe_timeout_ms: 5000,
         tick_bytes_max: plan.tick_bytes_max,
         answers_bytes_max: plan.answers_bytes_max,
         requests_per_s: 10_000,
         compression: Some(1),
-        ..Settings::default()
+        ..default
     }
 }
 
-pub const IDLE_TIMEOUT_MS: u64 = 8000;
-pub const SLOW_TIMEOUT_MS: u64 = 3000;
-pub const SUBSCRIBE_TIMEOUT_MS: u64 = 5000;
+/// How long a slow client has to take the reason of its close.
+pub const SLOW_CLOSE_MS: u32 = 10_000;
 
 pub struct Node {
     index: usize,
@@ -40,6 +45,11 @@ pub struct Node {
     pub overruns: Vec<(u64, u64)>,
     overrun_open: bool,
     drained_position: u64,
+    /// Bytes of all records up to then, and the most that were read between two times.
+    drained_bytes: usize,
+    largest_read: usize,
+    /// When it had read up to which position.
+    known: Vec<(u64, u64)>,
     /// Ticks for which it is not scheduled.
     pub asleep: u32,
     idle: bool,
@@ -68,6 +78,9 @@ impl Node {
             overruns: Vec::new(),
             overrun_open: false,
             drained_position: 0,
+            drained_bytes: 0,
+            largest_read: 0,
+            known: Vec::new(),
             asleep: 0,
             idle: false,
             ticks: 0,
@@ -116,14 +129,30 @@ impl Node {
     }
 
     /// After the sequencer's step: an overrun is over once the whole resynchronisation has been read.
-    pub fn note_read(&mut self, position: u64, resyncing: bool) {
+    pub fn note_read(&mut self, history: &History, resyncing: bool) {
         if self.shard.has_new_records() || resyncing {
             return;
         }
         if std::mem::take(&mut self.overrun_open) {
-            self.overruns.last_mut().expect("one is open").1 = position;
+            self.overruns.last_mut().expect("one is open").1 = history.position;
         }
-        self.drained_position = position;
+        let position = history.position;
+        self.largest_read = self.read_bytes(history);
+        (self.drained_position, self.drained_bytes) = (position, history.bytes);
+        if self.known.last().is_none_or(|(_, known)| *known < position) {
+            self.known.push((self.ticked_ns[1], position));
+        }
+    }
+
+    /// Bytes of records that it has read at once, at the most.
+    pub fn read_bytes(&self, history: &History) -> usize {
+        self.largest_read.max(history.bytes - self.drained_bytes)
+    }
+
+    /// The position up to which it had read everything by this time.
+    pub fn known_at(&self, ns: u64) -> u64 {
+        let before = self.known.partition_point(|(at_ns, _)| *at_ns <= ns);
+        before.checked_sub(1).map_or(0, |last| self.known[last].1)
     }
 
     /// At rest a shard has nothing to do, and its deadline is in the future.

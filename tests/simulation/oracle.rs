@@ -2,6 +2,7 @@
 
 mod bytes;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -27,6 +28,8 @@ pub struct Truth<'a> {
     pub overruns: &'a [(u64, u64)],
     /// The last two times at which the shard ticked, if it had anything to do; `None` if it may have missed one.
     pub ticks_ns: Option<[u64; 2]>,
+    /// What the shard had read when the bytes that are read now had not been made, but for the lag of a shared history.
+    pub known_position: u64,
 }
 
 /// A request that has not been answered.
@@ -161,12 +164,15 @@ impl Oracle {
         Some(Rc::new(self.tracks.iter().map(|(key, track)| (*key, had(track))).collect()))
     }
 
-    /// All subscriptions, by interval and channel, with the last token.
+    /// All subscriptions, by interval and channel, with the last token. The more specific ones come first, as the protocol
+    /// demands.
     pub fn to_resume(&self) -> Vec<(Wish, Resume)> {
+        let length = |pattern: &Pattern| if let Pattern::Prefix(stem) = pattern { stem.len() } else { usize::MAX };
         let resume = Resume { epoch: 1, position: self.position, had: self.had() };
-        let mut wishes: BTreeMap<(usize, usize), Wish> = BTreeMap::new();
+        let mut wishes: BTreeMap<(Reverse<usize>, usize, usize), Wish> = BTreeMap::new();
         for ((pattern, channel), interval) in &self.items {
-            let wish = wishes.entry((interval.index(), *channel as usize)).or_insert_with(|| Wish {
+            let key = (Reverse(length(pattern)), interval.index(), *channel as usize);
+            let wish = wishes.entry(key).or_insert_with(|| Wish {
                 channels: [*channel].into_iter().collect(),
                 symbols: Vec::new(),
                 interval: *interval,
@@ -341,7 +347,7 @@ impl Oracle {
         // A replay begins at its token, and ends at the client's position.
         let goes_back = has(packet::flags::REPLAY) && !has(packet::flags::CAUGHT_UP);
         let floor = if goes_back { self.replayed } else { self.reached };
-        assert!(header.position.get() >= floor, "position {} after {floor}", header.position);
+        assert!(header.position.get() >= floor, "position {} after {floor}, {header:?}", header.position);
         self.position = header.position.get();
         if goes_back {
             self.replayed = header.position.get();
@@ -480,6 +486,12 @@ impl Oracle {
             assert!(excused, "conflated for a member that wants every value: {}", about());
             self.seen.conflated += 1;
         }
+        if !channel.is_log() && packet.flags & packet::flags::REPLAY == 0 {
+            let newer = values.get(sequence as usize);
+            let is_newest = newer.is_none_or(|newer| newer.position > truth.known_position);
+            assert!(is_newest, "stale, the shard had read up to {}: {}", truth.known_position, about());
+            self.seen.aged += u64::from(newer.is_some());
+        }
         if interval != ConflationInterval::IMMEDIATE && !channel.is_log() && !snapshot {
             self.keeps_interval(id, channel, interval, packet, truth, &about);
         }
@@ -563,6 +575,11 @@ impl Oracle {
                 assert_eq!(track.book.as_ref(), book, "the book of {id} at rest");
             }
         }
+    }
+
+    /// Requests that have not been answered.
+    pub fn unanswered(&self) -> usize {
+        self.asked.len() + self.nonsense as usize
     }
 
     /// True if every request has been answered.

@@ -70,7 +70,7 @@ pub struct Plan {
     pub network: Network,
 }
 
-/// How slowly clients read.
+/// How slowly clients read, and how long the shard bears it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Network {
     /// All clients stop reading, per step in 1024ths, for so long at the most.
@@ -81,6 +81,10 @@ pub struct Network {
     /// Clients in 1024ths that are slow for ever, and what each of them reads in a millisecond.
     pub slow: u32,
     pub slow_rate: u32,
+    /// A client that stops reading does so for so long at the most, if not for ever.
+    pub pause_ms: u32,
+    /// A client that is behind for so long is closed; 0: as in the server.
+    pub behind_ms: u32,
 }
 
 impl Plan {
@@ -173,7 +177,7 @@ impl Plan {
     }
 
     fn network(dice: &mut Dice) -> Network {
-        let mut network = Network::default();
+        let mut network = Network { pause_ms: 1500, ..Network::default() };
         if dice.chance(200) {
             // Most stalls are shorter than what a shard keeps of what it has sent.
             let stall_ms = if dice.chance(700) { 20 + dice.below(150) } else { dice.below(2000) };
@@ -184,6 +188,12 @@ impl Plan {
         }
         if dice.chance(200) {
             (network.slow, network.slow_rate) = (100 + dice.below(924), 1 << dice.below(8));
+        }
+        if dice.chance(200) {
+            network.pause_ms = 9000;
+        }
+        if dice.chance(200) {
+            network.behind_ms = 1000 + dice.below(5000);
         }
         network
     }

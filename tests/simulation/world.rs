@@ -12,9 +12,10 @@ use tickcast_protocol::ws::deflate::WindowBits;
 use crate::client::{Client, Reading, Wish, frame};
 use crate::feed::{Feed, History};
 use crate::network::{ByteRate, LinkShare};
-use crate::node::{IDLE_TIMEOUT_MS, Node, SLOW_TIMEOUT_MS, SUBSCRIBE_TIMEOUT_MS};
+use crate::node::Node;
 use crate::oracle::Truth;
 use crate::plan::{Network, Plan};
+use crate::slow_clients::HISTORY_LAG_NS;
 use crate::stream::HEAD;
 use crate::trail::{Event, Trail};
 use crate::{Dice, Seen};
@@ -35,7 +36,7 @@ pub struct World {
     pub clients: Vec<Client>,
     symbols: Vec<String>,
     /// The interests of clients, if several have the same.
-    wishes: Vec<Wish>,
+    pub wishes: Vec<Wish>,
     pub resyncing: bool,
     silent: u32,
     pub trail: Trail,
@@ -137,12 +138,16 @@ impl World {
         self.silent = self.silent.saturating_sub(1);
         if self.silent == 0 && dice.chance(400) {
             let records = 1 + dice.below(self.plan.burst);
-            feed.burst(records, &mut self.sequencer, &mut self.history, self.now_ns);
-            self.trail.add(Event::Feed { records, position: self.history.position });
+            self.burst(records);
         }
     }
 
-    fn define(&mut self) {
+    pub fn burst(&mut self, records: u32) {
+        self.feed.burst(records, &mut self.sequencer, &mut self.history, self.now_ns);
+        self.trail.add(Event::Feed { records, position: self.history.position });
+    }
+
+    pub fn define(&mut self) {
         self.feed.define(&mut self.sequencer, &mut self.history, self.now_ns);
         let instrument = self.history.instruments.last().expect("just defined");
         self.trail.add(Event::Defined { symbol: instrument.symbol.clone() });
@@ -173,7 +178,7 @@ impl World {
         }
     }
 
-    fn open(&mut self, old: Option<usize>) -> bool {
+    pub fn open(&mut self, old: Option<usize>) -> bool {
         let index = self.dice.below(self.nodes.len() as u32) as usize;
         let node = &mut self.nodes[index];
         node.shard.io_mut().now_ns = self.now_ns;
@@ -259,12 +264,14 @@ impl World {
             }
             let (dice, client) = (&mut self.dice, &mut self.clients[at]);
             let (node, conn) = (client.node, client.conn);
+            let pause_ms = self.plan.network.pause_ms;
             let io = self.nodes[node].shard.io_mut();
             if is_websocket && dice.chance(self.plan.requests / 4) {
                 io.write(conn, &frame(Opcode::Ping, b"?", dice));
             }
             if dice.chance(self.plan.pauses) {
-                let until_ns = if dice.chance(100) { u64::MAX } else { self.now_ns + u64::from(dice.below(1500)) * MS };
+                let until_ns =
+                    if dice.chance(100) { u64::MAX } else { self.now_ns + u64::from(dice.below(pause_ms)) * MS };
                 client.reading = Reading::Not { until_ns };
                 client.paused = true;
                 self.trail.add(Event::Pause { node, conn, until_ns });
@@ -314,7 +321,6 @@ impl World {
 
     pub fn tick(&mut self) {
         self.ticks_ns = [self.ticks_ns[1], self.now_ns];
-        let position = self.history.position;
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             node.pump();
@@ -332,12 +338,13 @@ impl World {
             }
             if has_ticked {
                 self.same_interest_same_bytes(index);
+                self.check_slow_clients(index);
             }
         }
         self.resyncing = self.sequencer.advance_resyncs();
         for node in &mut self.nodes {
             node.pump();
-            node.note_read(position, self.resyncing);
+            node.note_read(&self.history, self.resyncing);
         }
     }
 
@@ -354,17 +361,7 @@ impl World {
             let conn = &mut node.shard.io_mut().conns[client.conn];
             client.oracle.was_cut |= conn.was_cut;
             client.oracle.disturbed_ns.append(&mut conn.disturbed_ns);
-            // A client that took nothing for too long may be closed without a close frame: there was no room for one.
-            if conn.stalled_ns >= SLOW_TIMEOUT_MS * MS && (client.paused || self.plan.stalls()) {
-                client.may_break = true;
-                client.deserves.push(4002);
-            }
-            if client.is_websocket() && conn.silent_ns >= (IDLE_TIMEOUT_MS - 100) * MS {
-                client.deserves.push(1008);
-            }
-            if client.has_wanted_nothing_for(SUBSCRIBE_TIMEOUT_MS * MS, self.now_ns) {
-                client.deserves.push(1008);
-            }
+            client.note_timeouts(conn, &self.plan, self.now_ns);
             let most = if self.dice.chance(100) { self.dice.below(2000) as usize } else { usize::MAX };
             let there = conn.to_client.len().min(most);
             let len = shares[client.node].cap(there.min(client.allowed(self.now_ns)));
@@ -409,7 +406,9 @@ impl World {
             shard: node.shard.values(),
             overruns: &node.overruns,
             ticks_ns: (self.is_prompt && node.overruns.is_empty()).then_some(self.ticks_ns),
+            known_position: client.pending.unmade_ns().map_or(0, |ns| node.known_at(ns.saturating_sub(HISTORY_LAG_NS))),
         };
+        client.pending.read += bytes.len() as u64;
         client.take(bytes, ended, self.now_ns, &truth);
         let output = client.output();
         if !output.is_empty() && !client.speechless {

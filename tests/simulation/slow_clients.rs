@@ -1,0 +1,107 @@
+//! Checks of clients that are behind: what the shard keeps for each is bounded, each is served soon after its socket has
+//! room, and what it gets is as old as its buffers make it, not as old as it has been slow.
+//!
+//! The age is checked without a rate. Let `T` be the last tick by which the value's bytes had not been made: they lay
+//! beyond what the socket had taken and what was kept for the client. So the shard has made them after `T`, and the value
+//! must have been the newest by then, but for what a shared history may lag.
+
+use std::collections::VecDeque;
+
+use tickcast::shard::Format;
+
+use crate::client::Client;
+use crate::feed::History;
+use crate::io::Conn;
+use crate::node::{Node, settings};
+use crate::world::{MS, World};
+
+/// Bytes of a catch-up piece, and of a part of a shared history that a client takes along. A single record, or a single
+/// flush, may be larger.
+const PIECE_BYTES: usize = 32 * 1024;
+const SPAN_BYTES: usize = 4 * 1024;
+/// Bytes of text for a byte of a record, at the most.
+const TEXT_RATIO: usize = 6;
+/// Largest answer, and what is sent without a request: the welcome, pings, pongs, the notice of a close.
+const ANSWER_BYTES: usize = 512;
+const UNASKED_BYTES: usize = 2048;
+/// How much older than the shard's newest value a state value of a shared history may be.
+pub const HISTORY_LAG_NS: u64 = 200 * MS;
+/// A client whose socket has room is sent something within so many ticks, and one more for so many that are behind.
+const SERVED_TICKS: u64 = 8;
+const SERVED_A_TICK: u64 = 8;
+
+/// What is known of one client's pending bytes.
+#[derive(Default)]
+pub struct Pending {
+    /// The time of a tick, and all bytes that had been made for the client up to then: its socket had taken them, or
+    /// the shard kept them.
+    made: VecDeque<(u64, u64)>,
+    pub read: u64,
+    kept: usize,
+    /// What it took along from a shared history.
+    taken_along: usize,
+}
+
+impl Pending {
+    fn note_made(&mut self, now_ns: u64, bytes: u64) {
+        match self.made.back_mut() {
+            Some(last) if last.1 == bytes => last.0 = now_ns,
+            _ => self.made.push_back((now_ns, bytes)),
+        }
+    }
+
+    /// The last tick by which the next byte that the client reads had not been made.
+    pub fn unmade_ns(&mut self) -> Option<u64> {
+        let is_made = |(_, bytes): &&(u64, u64)| *bytes > self.read;
+        let unmade = self.made.len() - self.made.iter().rev().take_while(is_made).count();
+        self.made.drain(..unmade.saturating_sub(1));
+        self.made.front().filter(|tick| !is_made(tick)).map(|(at_ns, _)| *at_ns)
+    }
+}
+
+impl World {
+    /// After a tick of a shard.
+    pub fn check_slow_clients(&mut self, index: usize) {
+        let node = &self.nodes[index];
+        let (shard, io) = (&node.shard, node.shard.io());
+        let (bytes, most) = (shard.sent_history_bytes(), settings(&self.plan).sent_history_bytes);
+        assert!(bytes <= most, "{bytes} bytes of sent history, of {most}");
+        let live = || io.conns.iter().filter(|conn| conn.slot_id.is_some());
+        assert!(bytes == 0 || live().any(|conn| conn.cut), "{bytes} bytes of sent history, and no client is behind");
+        self.seen.history += u64::from(bytes > 0);
+        let waiting = live().filter(|conn| conn.room_tick.is_some()).count() as u64;
+        for client in self.clients.iter_mut().filter(|client| client.node == index && !client.over) {
+            let conn = &io.conns[client.conn];
+            let Some(slot_id) = conn.slot_id else { continue };
+            self.about = Some((index, client.conn));
+            let ticks = conn.room_tick.map_or(0, |tick| node.ticks - tick);
+            assert!(ticks <= SERVED_TICKS + waiting / SERVED_A_TICK, "not served for {ticks} ticks, {waiting} wait");
+            let kept = shard.kept_bytes(slot_id);
+            self.seen.kept += u64::from(kept > 0);
+            check_kept(client, conn, kept, node, &self.history);
+            // What a socket took beyond its capacity does not count as made.
+            let sent = conn.sent.min(client.pending.read + conn.capacity as u64);
+            client.pending.note_made(self.now_ns, (sent + kept as u64).max(conn.cut_frame_end));
+        }
+        self.about = None;
+    }
+}
+
+/// Kept for a client are the rest of one send, of one frame or of one span of a shared history, and its answers.
+fn check_kept(client: &mut Client, conn: &Conn, kept: usize, node: &Node, history: &History) {
+    let ratio = if client.encoding.format == Format::Binary { 1 } else { TEXT_RATIO };
+    let answers = client.oracle.unanswered() * ANSWER_BYTES + UNASKED_BYTES;
+    let piece_max = ratio * (PIECE_BYTES + history.largest_record) + answers;
+    assert!(conn.largest_piece <= piece_max, "a piece of {} bytes, of {piece_max}", conn.largest_piece);
+    let own = conn.largest_send.max(conn.largest_frame);
+    let pending = &mut client.pending;
+    if pending.kept == 0 && kept > own + answers {
+        // A span ends with a flush, of which the client may have been sent nothing.
+        let flush = ratio * (node.read_bytes(history) + history.state_bytes());
+        assert!(kept <= flush.max(SPAN_BYTES) + answers, "{kept} bytes are taken along, of {flush} and {answers}");
+        pending.taken_along = kept;
+    }
+    let most = own.max(pending.taken_along) + answers;
+    assert!(kept <= most, "{kept} bytes are kept for conn {}, of {most}", client.conn);
+    pending.kept = kept;
+}
