@@ -187,9 +187,11 @@ pub(super) fn push_timeline(rows: &[TimelineRow], out: &mut String) {
     }
 }
 
+/// Finds the figures of one kind of clients in a row, if the run has such clients.
+type ClassOf = fn(&TimelineRow) -> Option<&ClassRow>;
+
 /// Further kinds of clients, where a run has them.
-const MORE: [(&str, fn(&TimelineRow) -> Option<&ClassRow>); 2] =
-    [("live", |row| row.live.as_ref()), ("limited", |row| row.limited.as_ref())];
+const MORE: [(&str, ClassOf); 2] = [("live", |row| row.live.as_ref()), ("limited", |row| row.limited.as_ref())];
 
 /// The columns of the clients of one kind.
 fn class_text(row: &ClassRow) -> String {
