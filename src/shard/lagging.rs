@@ -20,7 +20,7 @@ use crate::io::{Io, SlotId};
 use crate::ring::RingOffset;
 use crate::stats::Counter;
 
-/// A member that gets state channels may lag for so long. Above a scheduler's hiccup, below what a reader notices.
+/// How long a member that gets state channels may lag: longer than a delay of the scheduler, shorter than a person notices.
 const STATE_LAG_NS: u64 = 100_000_000;
 
 /// The rest of a span between two marks, shared by the members that leave a history in it.
@@ -128,12 +128,25 @@ impl<I: Io> ClientContext<'_, I> {
         for audience in due {
             self.limit_history(audience, limit(self, audience), oldest_ns);
         }
-        while self.fan_out.histories.bytes() > bytes_max {
-            let largest =
-                self.fan_out.histories.audiences().max_by_key(|(audience, history)| (history.len(), *audience));
-            let Some((audience, len)) = largest.map(|(audience, history)| (audience, history.len())) else { return };
-            self.limit_history(audience, len / 2, oldest_ns);
-        }
+        self.fan_out.histories.free_unused();
+        while self.fan_out.histories.bytes() > bytes_max && self.halve_largest(oldest_ns) {}
+    }
+
+    /// Gives up the older half of the largest history, or all of it where that frees nothing: a single flush may be the
+    /// larger part of it. True if that has freed memory.
+    fn halve_largest(&mut self, oldest_ns: u64) -> bool {
+        let largest =
+            self.fan_out.histories.audiences().max_by_key(|(audience, history)| (history.memory(), *audience));
+        let Some((audience, len)) = largest.map(|(audience, history)| (audience, history.len())) else {
+            return false;
+        };
+        let before = self.fan_out.histories.bytes();
+        [len / 2, 0].into_iter().any(|limit| {
+            self.limit_history(audience, limit, oldest_ns);
+            self.fan_out.histories.shrink(audience);
+            self.fan_out.histories.free_unused();
+            self.fan_out.histories.bytes() < before
+        })
     }
 
     /// Has the members of an audience that are too far behind served on their own, and frees what the others do not

@@ -149,6 +149,11 @@ impl SentHistory {
         self.bytes.len()
     }
 
+    /// Memory of the bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn lagging(&self) -> &[SlotId] {
         &self.lagging
     }
@@ -282,9 +287,9 @@ impl SentHistories {
     /// Appends the packets of a flush to the history of an audience, if it has one.
     pub(super) fn append(&mut self, audience: AudienceId, packets: &[u8], count: SentCount, flush: &SentFlush) {
         if let Some(history) = self.by_audience.get_mut(&audience) {
-            self.bytes -= history.bytes.capacity();
+            self.bytes -= history.memory();
             history.append(packets, count, flush);
-            self.bytes += history.bytes.capacity();
+            self.bytes += history.memory();
         }
     }
 
@@ -332,18 +337,27 @@ impl SentHistories {
         self.by_audience.retain(|_, history| {
             let is_used = !history.lagging.is_empty();
             if !is_used {
-                *bytes -= history.bytes.capacity();
+                *bytes -= history.memory();
             }
             is_used
         });
     }
 
+    /// Frees the memory of an audience that its bytes do not take.
+    pub(super) fn shrink(&mut self, audience: AudienceId) {
+        if let Some(history) = self.by_audience.get_mut(&audience) {
+            self.bytes -= history.memory();
+            history.bytes.shrink_to_fit();
+            self.bytes += history.memory();
+        }
+    }
+
     /// Drops the bytes of an audience that no member needs: `needed` is the lowest offset of its members.
     pub(super) fn trim(&mut self, audience: AudienceId, needed: u64) {
         if let Some(history) = self.by_audience.get_mut(&audience) {
-            self.bytes -= history.bytes.capacity();
+            self.bytes -= history.memory();
             history.trim(needed);
-            self.bytes += history.bytes.capacity();
+            self.bytes += history.memory();
         }
     }
 }

@@ -98,6 +98,30 @@ fn member_beyond_the_kept_bytes_goes_on_alone_and_misses_nothing() {
 }
 
 #[test]
+fn all_audiences_together_stay_within_the_kept_bytes() {
+    const MAX: usize = 100 * 1024;
+    let settings = Settings { sent_history_bytes: MAX, ..Settings::default() };
+    let mut node = Node::with_settings(40, 1 << 24, settings);
+    let slots: Vec<u32> =
+        (1..=40).flat_map(|instrument| clients(&mut node, 2, r#"["trade"]"#, &format!("S{instrument}"))).collect();
+    slots.iter().for_each(|slot| node.limit_socket(*slot, 10));
+    // Each flush of an audience is one span between two marks, of up to 20 KB.
+    for round in 1..=20 {
+        (1..=40).for_each(|instrument| (0..instrument * round / 2).for_each(|_| node.trade(instrument)));
+        node.advance_ms(20);
+        let bytes = node.shard.sent_history_bytes();
+        assert!(bytes <= MAX, "{bytes} bytes in round {round}");
+    }
+    assert!(count(&node, Counter::SentHistoryLeft) > 0);
+    slots.iter().for_each(|slot| node.limit_socket(*slot, usize::MAX));
+    node.advance_ms(200);
+    for (slot, instrument) in slots.iter().zip((1..=40).flat_map(|instrument| [instrument; 2])) {
+        let sent: u64 = (1..=20).map(|round| instrument * round / 2).sum();
+        assert_eq!(trades(&node.received(*slot)), (1..=sent).collect::<Vec<_>>(), "slot {slot}");
+    }
+}
+
+#[test]
 fn without_kept_bytes_each_slow_client_goes_on_alone() {
     let settings = Settings { sent_history_bytes: 0, ..Settings::default() };
     let mut node = Node::with_settings(1, 1 << 22, settings);

@@ -3,11 +3,11 @@
 //! Flushes that go to all subscribers are kept once, as one run of bytes: a subscriber that is behind is an offset into
 //! it, and gets everything from there on in one send. With `--each` a subscriber has bytes of its own.
 //!
-//! What always holds: the bytes of a subscriber begin where its last send ended, so that no frame is torn. While nobody
-//! is behind, nothing is kept or copied. Beyond `bytes_max` a subscriber gets the rest of the flush that it is in, and
+//! What always holds: the bytes of a subscriber begin where its last send ended, so that no frame is torn. While no
+//! subscriber is behind, nothing is kept or copied. Beyond `bytes_max` a subscriber gets the rest of the flush that it is in, and
 //! then misses the messages up to the newest: these are counted as dropped.
 //!
-//! Cost: one copy of each flush while somebody is behind.
+//! Cost: one copy of each flush while a subscriber is behind.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,7 @@ pub(super) struct Backlog {
     /// Bytes in [`Pending::Own`], and how many subscribers have some.
     own_bytes: usize,
     own_count: u64,
-    /// The length of `flushes` at which the bytes that nobody needs are removed.
+    /// The length of `flushes` at which the bytes that no subscriber needs are removed.
     trim_at: usize,
 }
 
@@ -161,7 +161,7 @@ impl Backlog {
         self.start + self.flushes.len() as u64
     }
 
-    /// Removes the bytes that nobody needs.
+    /// Removes the bytes that no subscriber needs.
     fn trim(&mut self) {
         let offsets = self.pending.values().filter_map(|pending| match pending {
             Pending::From(offset) => Some(*offset),
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(backlog.bytes(1), Some(&b"f"[..]));
         assert!(backlog.advance(1, 1) && backlog.bytes(1).is_none());
         assert!(backlog.advance(2, 6));
-        // Nobody is behind: nothing is kept.
+        // No subscriber is behind: nothing is kept.
         assert_eq!((backlog.end_flush(b"gh", 1), backlog.flushes.len(), backlog.marks.len()), (0, 0, 0));
         backlog.cut_flush(1, 1);
         backlog.end_flush(b"ij", 1);

@@ -42,10 +42,10 @@ impl CatchUp<'_> {
         if backlog.gaps.is_none() && backlog.log.offset >= end {
             return false;
         }
-        let is_hopeless = self.falls_behind(audience, backlog);
+        let is_too_slow = self.falls_behind(audience, backlog);
         let log = &mut backlog.log;
         let is_readable = backlog.gaps.is_none()
-            && !is_hopeless
+            && !is_too_slow
             && log.offset >= self.history.log_floor()
             && newest - log.offset <= self.settings.backlog_bytes_max;
         match is_readable.then(|| self.read_log(audience, log.offset..end, piece_bytes, &mut buffers.batch)) {
@@ -77,9 +77,9 @@ impl CatchUp<'_> {
                 if now_ns - before.at_ns < LAG_CHECK_NS {
                     return false;
                 }
-                let is_hopeless = lag_ns >= before.lag_ns;
-                own.log_lag = Some(begins).filter(|_| !is_hopeless);
-                is_hopeless
+                let is_too_slow = lag_ns >= before.lag_ns;
+                own.log_lag = Some(begins).filter(|_| !is_too_slow);
+                is_too_slow
             }
             _ => {
                 own.log_lag = Some(begins);
