@@ -4,8 +4,8 @@
 //! it, and gets everything from there on in one send. With `--each` a subscriber has bytes of its own.
 //!
 //! What always holds: the bytes of a subscriber begin where its last send ended, so that no frame is torn. While no
-//! subscriber is behind, nothing is kept or copied. Beyond `bytes_max` a subscriber gets the rest of the flush that it is in, and
-//! then misses the messages up to the newest: these are counted as dropped.
+//! subscriber is behind, nothing is kept or copied. Beyond `bytes_max` a subscriber gets the rest of the flush that it is
+//! in, and then misses the messages up to the newest: these are counted as dropped.
 //!
 //! Cost: one copy of each flush while a subscriber is behind.
 
