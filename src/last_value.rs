@@ -264,7 +264,10 @@ impl<Origin: Copy + Default> LastValues<Origin> {
             Channel::Raw => {}
             Channel::Book => {
                 if !apply_book(row.book.get_or_insert_default(), header, bytes, has_gap) {
-                    row.book_gap.get_or_insert((origin, header.sequence.previous()));
+                    // Without a book before it, no client has one that could be wrong.
+                    if !last.is_none() {
+                        row.book_gap.get_or_insert((origin, header.sequence.previous()));
+                    }
                     return Applied::Broken;
                 }
                 row.book_gap = None;
