@@ -60,6 +60,8 @@ pub(super) struct Buffers {
 /// What is pending for one client.
 #[derive(Debug)]
 pub(super) struct ClientBacklog {
+    /// Of the client's slot: the queues may still hold a former client of the slot.
+    generation: u32,
     /// The tick and time at which the client left the live path.
     pub(super) since: Now,
     /// When its socket last took something.
@@ -187,11 +189,11 @@ impl Backlog {
     }
 
     pub(super) fn get(&self, slot_id: SlotId) -> Option<&ClientBacklog> {
-        self.clients.get(slot_id.index as usize)?.as_deref()
+        self.clients.get(slot_id.index as usize)?.as_deref().filter(|client| client.generation == slot_id.generation)
     }
 
     pub(super) fn get_mut(&mut self, slot_id: SlotId) -> Option<&mut ClientBacklog> {
-        self.clients.get_mut(slot_id.index as usize)?.as_deref_mut()
+        of_slot(&mut self.clients, slot_id)
     }
 
     /// The client's backlog; `make` makes one for a client that has none.
@@ -215,14 +217,15 @@ impl Backlog {
         now: Now,
         make: impl FnOnce() -> OwnBacklog,
     ) -> &mut OwnBacklog {
-        let backlog = self.get_or_insert_with(slot_id, || ClientBacklog::new(now, Missed::Own(Box::new(make()))));
+        let backlog =
+            self.get_or_insert_with(slot_id, || ClientBacklog::new(slot_id, now, Missed::Own(Box::new(make()))));
         backlog.own_mut().expect("the caller has taken the client off the lagging members")
     }
 
     pub(super) fn remove(&mut self, slot_id: SlotId) -> Option<Box<ClientBacklog>> {
-        let removed = self.clients.get_mut(slot_id.index as usize)?.take();
-        self.len -= usize::from(removed.is_some());
-        removed
+        of_slot(&mut self.clients, slot_id)?;
+        self.len -= 1;
+        self.clients.get_mut(slot_id.index as usize)?.take()
     }
 
     /// What is pending for a client that is served on its own.
@@ -250,7 +253,7 @@ impl Backlog {
 
     /// Queues a client for the next catch-up phase, unless it waits for room in its socket.
     pub(super) fn enqueue(&mut self, slot_id: SlotId) {
-        let Some(client) = self.clients.get_mut(slot_id.index as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(client) = of_slot(&mut self.clients, slot_id) else { return };
         if !client.is_queued && !client.is_blocked {
             client.is_queued = true;
             match client.missed {
@@ -282,15 +285,21 @@ impl Backlog {
 
     /// What serving a client on its own needs.
     pub(super) fn served_mut(&mut self, slot_id: SlotId) -> Option<(&mut OwnBacklog, &History, &mut Buffers)> {
-        let client = self.clients.get_mut(slot_id.index as usize)?.as_deref_mut()?;
+        let client = of_slot(&mut self.clients, slot_id)?;
         Some((client.own_mut()?, &self.history, &mut self.buffers))
     }
 }
 
+fn of_slot(clients: &mut PagedVec<Option<Box<ClientBacklog>>>, slot_id: SlotId) -> Option<&mut ClientBacklog> {
+    let client = clients.get_mut(slot_id.index as usize)?.as_deref_mut()?;
+    (client.generation == slot_id.generation).then_some(client)
+}
+
 impl ClientBacklog {
     /// The backlog of a client that leaves the live path now.
-    pub(super) fn new(now: Now, missed: Missed) -> Self {
+    pub(super) fn new(slot_id: SlotId, now: Now, missed: Missed) -> Self {
         Self {
+            generation: slot_id.generation,
             since: now,
             progress_ns: now.ns,
             is_blocked: false,
@@ -384,5 +393,36 @@ impl OwnBacklog {
         };
         self.unsent.truncate(self.unsent_boundary.max(head_bytes(&self.unsent)));
         self.answers.truncate(head_bytes(&self.answers));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state_walk::StateCursor;
+    use super::*;
+
+    const NOW: Now = Now { tick: 1, ns: 0 };
+
+    fn slot(generation: u32) -> SlotId {
+        SlotId { index: 3, generation }
+    }
+
+    fn own() -> OwnBacklog {
+        let log = LogCursor { position: Position::ZERO, offset: RingOffset::new(0) };
+        let state = StateWalk::at(StateCursor::dispatched(NOW, RingOffset::new(0), RingOffset::new(0)));
+        OwnBacklog::new(0, state, log)
+    }
+
+    #[test]
+    fn former_client_of_a_slot_in_the_queue_does_not_take_the_turn_of_the_next() {
+        let (_, reader) = ring::ring(1 << 16);
+        let mut backlog = Backlog::new(History::new(&reader, 0));
+        backlog.own_or_insert_with(slot(1), NOW, own);
+        backlog.enqueue(slot(1));
+        backlog.remove(slot(1));
+        backlog.own_or_insert_with(slot(2), NOW, own);
+        backlog.enqueue(slot(2));
+        assert!(backlog.get(slot(1)).is_none() && backlog.remove(slot(1)).is_none());
+        assert_eq!((backlog.pop_own(), backlog.pop_own(), backlog.len()), (Some(slot(2)), None, 1));
     }
 }

@@ -54,7 +54,8 @@ impl<I: Io> ClientContext<'_, I> {
         let cursor = self.fan_out.histories.add_lagging(audience, slot_id, offset);
         self.fan_out.audiences.add_lagging(audience);
         let now = self.now;
-        let backlog = self.backlog.get_or_insert_with(slot_id, || ClientBacklog::new(now, Missed::Shared(cursor)));
+        let backlog =
+            self.backlog.get_or_insert_with(slot_id, || ClientBacklog::new(slot_id, now, Missed::Shared(cursor)));
         backlog.is_blocked = true;
         // A full socket that takes nothing makes no progress, however often it reports room.
         if took {
