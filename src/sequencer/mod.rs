@@ -64,12 +64,21 @@ pub struct Sequencer {
     staged: StagedEntries,
     /// Gets a second copy of each trade and quote.
     bars_ring: Option<BarsRing>,
-    /// By shard: the next instrument of its resynchronisation, if one is running.
-    resyncs: Vec<Option<u32>>,
+    /// By shard.
+    resyncs: Vec<Resync>,
     sources: SourceTable,
     position: Position,
     counters: SequencerCounters,
     scratch: Vec<u8>,
+}
+
+/// The resynchronisation of one shard.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resync {
+    /// How many were requested.
+    requests: Sequence,
+    /// The next instrument, while one is running.
+    next: Option<u32>,
 }
 
 impl Sequencer {
@@ -81,7 +90,7 @@ impl Sequencer {
             book_levels_max: usize::MAX,
             refused_book: None,
             values: LastValues::default(),
-            resyncs: vec![None; rings.len()],
+            resyncs: vec![Resync::default(); rings.len()],
             rings,
             staged: StagedEntries::default(),
             bars_ring: None,
@@ -141,7 +150,8 @@ impl Sequencer {
     /// Starts a resynchronisation: the state of every instrument is to be written to the ring of this shard.
     pub fn request_resync(&mut self, shard: usize) {
         self.counters.resyncs += 1;
-        self.resyncs[shard] = Some(1);
+        let resync = &mut self.resyncs[shard];
+        *resync = Resync { requests: resync.requests.next(), next: Some(1) };
     }
 
     /// Continues the resynchronisations as far as the rings have room. True while one is not complete.
@@ -150,16 +160,20 @@ impl Sequencer {
         let mut pending = false;
         for shard in 0..self.rings.len() {
             let gauge = self.rings[shard].gauge();
-            while let Some(next) = self.resyncs[shard] {
+            while let Some(next) = self.resyncs[shard].next {
                 // The other half of the ring is left to live records.
                 if gauge.backlog_bytes() > gauge.capacity_bytes() / 2 {
                     break;
                 }
-                self.resyncs[shard] = (next as usize <= self.directory.len()).then_some(next + 1);
+                let is_last = next as usize > self.directory.len();
+                self.resyncs[shard].next = (!is_last).then_some(next + 1);
                 self.push_state(shard, next);
+                if is_last {
+                    self.push_resync_end(shard);
+                }
                 self.rings[shard].publish();
             }
-            pending |= self.resyncs[shard].is_some();
+            pending |= self.resyncs[shard].next.is_some();
         }
         pending
     }
@@ -332,6 +346,15 @@ impl Sequencer {
             record::patch_flags(out, flags::SNAPSHOT);
             push(out);
         }
+    }
+
+    /// Tells a shard that it has the whole state: a Heartbeat whose sequence is the number of the shard's requests.
+    fn push_resync_end(&mut self, shard: usize) {
+        self.scratch.clear();
+        record::encode_heartbeat(0, &mut self.scratch);
+        record::patch_sequenced(&mut self.scratch, 0, self.resyncs[shard].requests, 0);
+        record::patch_flags(&mut self.scratch, flags::LAST | flags::SNAPSHOT);
+        self.rings[shard].push(self.position, &self.scratch);
     }
 
     fn push_feed_status(&mut self, shard: usize) {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::boundary::boundary_after;
 use super::history::History;
-use super::market_view::LogCursor;
+use super::market_view::RingCursor;
 use super::paged_vec::PagedVec;
 use super::sent_history::LaggingCursor;
 use super::state_walk::StateWalk;
@@ -101,7 +101,7 @@ pub(super) struct OwnBacklog {
     /// What a resume replays from the ring before anything newer.
     pub(super) replay: Option<Replay>,
     pub(super) state: StateWalk,
-    pub(super) log: LogCursor,
+    pub(super) log: RingCursor,
     /// Whether its log records come closer to the present, while they are late.
     pub(super) log_lag: Option<LogLag>,
     /// Gaps that are being sent, in several pieces.
@@ -139,7 +139,7 @@ pub(super) struct LogLag {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GapWalk {
     /// They cover what is missing up to here.
-    pub(super) to: LogCursor,
+    pub(super) to: RingCursor,
     /// The next channel of an instrument.
     pub(super) next: (u32, Channel),
 }
@@ -341,7 +341,7 @@ impl ClientBacklog {
 
 impl OwnBacklog {
     /// Nothing is pending for a client that has had everything up to these cursors.
-    pub(super) fn new(announced: u32, state: StateWalk, log: LogCursor) -> Self {
+    pub(super) fn new(announced: u32, state: StateWalk, log: RingCursor) -> Self {
         Self {
             unsent: Bytes::new(),
             unsent_boundary: 0,
@@ -408,8 +408,8 @@ mod tests {
     }
 
     fn own() -> OwnBacklog {
-        let log = LogCursor { position: Position::ZERO, offset: RingOffset::new(0) };
-        let state = StateWalk::at(StateCursor::dispatched(NOW, RingOffset::new(0), RingOffset::new(0)));
+        let log = RingCursor { position: Position::ZERO, offset: RingOffset::new(0) };
+        let state = StateWalk::at(StateCursor::explicit(NOW, log));
         OwnBacklog::new(0, state, log)
     }
 

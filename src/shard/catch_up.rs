@@ -164,7 +164,7 @@ fn push_piece<I: Io>(clients: &mut ClientContext<'_, I>, slot_id: SlotId, scanne
         let piece_bytes = piece_bytes.saturating_sub(replayed_bytes).max(1);
         is_replayed && {
             // Half of a piece is left to log records that may be sent.
-            let has_log = backlog.log.offset < backlog.state.offset();
+            let has_log = backlog.log.offset < backlog.state.read().offset;
             let state_bytes = if has_log { piece_bytes.div_ceil(2) } else { piece_bytes };
             let pushed = catch_up.push_state(audience, backlog, &mut buffers.records, state_bytes);
             catch_up.push_log(audience, backlog, buffers, piece_bytes.saturating_sub(pushed).max(1))

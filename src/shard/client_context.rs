@@ -98,8 +98,8 @@ impl<I: Io> ClientContext<'_, I> {
         let own = || {
             market.log_trail.begin(market.offset);
             let floor = join_marks.get(slot_id).unwrap_or_default();
-            let cursor = StateCursor::dispatched(now, market.offset, floor);
-            OwnBacklog::new(market.directory.len() as u32, StateWalk::at(cursor), market.log_cursor())
+            let cursor = StateCursor::dispatched(now.tick, market.cursor(), floor);
+            OwnBacklog::new(market.directory.len() as u32, StateWalk::at(cursor), market.cursor())
         };
         self.backlog.own_or_insert_with(slot_id, now, own)
     }

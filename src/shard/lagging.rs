@@ -11,11 +11,10 @@ use bytes::Bytes;
 
 use super::backlog::{ClientBacklog, Missed, OwnBacklog};
 use super::client_context::ClientContext;
-use super::market_view::LogCursor;
+use super::market_view::RingCursor;
 use super::sent_history::{Departure, LaggingCursor, SentCount, audience_limit};
 use super::state_walk::{StateCursor, StateWalk};
 use super::subscription_index::AudienceId;
-use super::tick_records::Now;
 use crate::io::{Io, SlotId};
 use crate::ring::RingOffset;
 use crate::stats::Counter;
@@ -81,9 +80,9 @@ impl<I: Io> ClientContext<'_, I> {
         let Some(departure) = departure else { return };
         let point = departure.point;
         let floor = self.fan_out.join_marks.get(slot_id).unwrap_or_default();
-        let state = StateCursor::dispatched(Now { tick: point.tick, ns: 0 }, point.ring_offset, floor);
-        let log = LogCursor { position: point.position, offset: point.ring_offset };
-        let mut own = OwnBacklog::new(point.announced, StateWalk::at(state), log);
+        let read = RingCursor { position: point.position, offset: point.ring_offset };
+        let state = StateCursor::dispatched(point.tick, read, floor);
+        let mut own = OwnBacklog::new(point.announced, StateWalk::at(state), read);
         own.keep_unsent(span.rest(&departure), departure.boundary);
         own.full_tick = self.backlog.get(slot_id).filter(|backlog| backlog.is_blocked).map(|_| self.now.tick);
         let count = departure.count;

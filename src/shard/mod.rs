@@ -245,12 +245,12 @@ impl<I: Io> Shard<I> {
 
     /// True after an overrun, until [`Self::resync_requested`]: the sequencer has to send the whole state again.
     pub fn wants_resync(&self) -> bool {
-        self.market.resync_wanted
+        self.market.resync.is_wanted
     }
 
     /// Notes that the sequencer was asked to send the whole state again.
     pub fn resync_requested(&mut self) {
-        self.market.resync_wanted = false;
+        self.market.resync.note_requested();
     }
 
     /// Bytes that are kept for one client alone: the rest of a piece that its socket did not take, and its answers.

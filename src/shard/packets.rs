@@ -61,7 +61,7 @@ pub(super) fn push_compressed<'a>(
     let (mut packets, mut total) = (0, 0);
     loop {
         let (count, bytes, newest, is_last) = measure(rest.clone(), position);
-        position = if is_last { packing.to_position } else { newest };
+        position = if is_last { packing.to_position } else { newest.min(packing.to_position) };
         let start = out.len();
         let mut frame_header = [0; 10];
         let length = encode_frame_header(Opcode::Binary, packet::HEADER_BYTES + bytes, &mut frame_header);
@@ -93,7 +93,7 @@ pub(super) fn push_messages<'a>(
     let (mut messages, mut total) = (0, 0);
     loop {
         let (count, _, newest, is_last) = measure(rest.clone(), position);
-        position = if is_last { packing.to_position } else { newest };
+        position = if is_last { packing.to_position } else { newest.min(packing.to_position) };
         let header = packing.header(count, position, is_last);
         text.clear();
         json::push_packet(&header, rest.by_ref().take(count).map(|(_, record)| record), directory, text);

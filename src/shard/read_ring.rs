@@ -35,7 +35,7 @@ pub(super) fn read_ring(
     if let Err(overrun) = ring.read(bytes_max, &mut fan_out.records.batch) {
         counters.add(Counter::Overruns, 1);
         counters.add(Counter::OverrunBytes, overrun.lost);
-        market.resync_wanted = true;
+        market.resync.begin();
         history.clear();
     }
     market.offset = ring.offset();
@@ -44,9 +44,10 @@ pub(super) fn read_ring(
     for index in 0..entries {
         dispatch.dispatch_entry(index);
     }
+    dispatch.market.settle();
     dispatch.dispatch_due();
     if entries > 0 {
-        history.note(market.position, market.offset, now.ns);
+        history.note(market.newest, market.offset, now.ns);
     }
     counters.add(Counter::RecordsRead, entries as u64);
     entries > 0 || !fan_out.records.is_empty()
@@ -72,7 +73,7 @@ struct Incoming {
 impl Dispatch<'_> {
     fn dispatch_entry(&mut self, index: usize) {
         let entry = self.fan_out.records.batch.entries[index];
-        self.market.position = self.market.position.max(entry.position);
+        self.market.advance(entry.position);
         let span = Span { start: entry.start as usize, len: entry.len as usize };
         let Some(header) = RecordHeader::read(self.fan_out.records.bytes(span)) else { return };
         let mut record = Incoming { header, span, origin: Origin { position: entry.position, ring_end: entry.end() } };
@@ -80,6 +81,7 @@ impl Dispatch<'_> {
             Some(RecordKind::Definition) => self.dispatch_definition(&record),
             Some(RecordKind::Gap) => self.dispatch_gap(&record),
             Some(RecordKind::Status) => self.dispatch_status(&record),
+            Some(RecordKind::Heartbeat) => self.market.resync.end(header.sequence),
             Some(kind) => {
                 if let Some(channel) = kind.channel() {
                     self.dispatch_record(&mut record, channel);

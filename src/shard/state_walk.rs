@@ -5,6 +5,7 @@
 //!
 //! Memory: one cursor a tick of a walk.
 
+use super::market_view::RingCursor;
 use super::tick_records::Now;
 use crate::ring::RingOffset;
 
@@ -12,14 +13,14 @@ use crate::ring::RingOffset;
 ///
 /// * A member of its audience has had what was dispatched by the end of `tick`. Values that were pending at their
 ///   conflation interval are missing. `floor` is what it had had when it became a member.
-/// * A client that was sent the values one by one (`is_explicit`) has had everything up to `offset`, pending values
+/// * A client that was sent the values one by one (`is_explicit`) has had everything up to `read`, pending values
 ///   included. `floor` is the same offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StateCursor {
     pub(super) tick: u64,
-    /// End of what had been read from the ring in that tick.
-    pub(super) offset: RingOffset,
-    /// The values were sent to this client one by one: it has had them up to `offset`, also those that were still
+    /// What had been read from the ring in that tick.
+    pub(super) read: RingCursor,
+    /// The values were sent to this client one by one: it has had them up to `read`, also those that were still
     /// pending at their conflation interval.
     pub(super) is_explicit: bool,
     /// Up to this ring offset the client has had every value in any case, dispatched or not.
@@ -28,13 +29,13 @@ pub(super) struct StateCursor {
 
 impl StateCursor {
     /// The cursor of a member: it has had what was dispatched, and all values up to `floor`.
-    pub(super) fn dispatched(now: Now, offset: RingOffset, floor: RingOffset) -> Self {
-        Self { tick: now.tick, offset, is_explicit: false, floor }
+    pub(super) fn dispatched(tick: u64, read: RingCursor, floor: RingOffset) -> Self {
+        Self { tick, read, is_explicit: false, floor }
     }
 
-    /// The cursor of a client that has had all values up to `offset`.
-    pub(super) fn explicit(now: Now, offset: RingOffset) -> Self {
-        Self { tick: now.tick, offset, is_explicit: true, floor: offset }
+    /// The cursor of a client that has had all values up to `read`.
+    pub(super) fn explicit(now: Now, read: RingCursor) -> Self {
+        Self { tick: now.tick, read, is_explicit: true, floor: read.offset }
     }
 }
 
@@ -71,11 +72,12 @@ impl StateWalk {
         self.cursor_of(LAST_INSTRUMENT)
     }
 
-    /// The ring offset up to which the client has had the values of all instruments: records of log channels before it
-    /// do not overtake a value.
-    pub(super) fn offset(&self) -> RingOffset {
+    /// Up to where the client has had the values of all instruments: records of log channels before it do not overtake
+    /// a value.
+    pub(super) fn read(&self) -> RingCursor {
         let cursors = self.before.iter().filter(|(last, _)| *last >= self.next).chain(&self.after);
-        cursors.map(|(_, cursor)| cursor.offset).min().unwrap_or_default()
+        let oldest = cursors.map(|(_, cursor)| cursor.read).min_by_key(|read| read.offset);
+        oldest.unwrap_or_else(|| self.last_cursor().read)
     }
 
     /// True if no instrument's cursor is older than this tick.

@@ -388,3 +388,36 @@ proptest! {
         prop_assert_eq!(view.gaps.len(), 0);
     }
 }
+
+#[test]
+fn token_stays_before_an_overrun_until_lost_values_are_sent_again() {
+    let mut node = Node::with_settings(1, 1 << 16, Settings::default());
+    let client = node.client(&subscribe(r#""trade""#, 0));
+    node.trade(1);
+    node.run_until_idle();
+    let token_before = token_of(&node.received(client));
+    // More than the ring holds, before the shard's next tick.
+    (0..1000).for_each(|_| node.trade(1));
+    node.run_until_idle();
+    node.trade(1);
+    node.run_until_idle();
+    assert_eq!(token_of(&node.received(client)), token_before, "values may be missing: another shard has them");
+    assert!(node.shard.wants_resync());
+    node.sequencer.request_resync(0);
+    node.shard.resync_requested();
+    while node.sequencer.advance_resyncs() {
+        node.run_until_idle();
+    }
+    node.trade(1);
+    node.run_until_idle();
+    assert_eq!(token_of(&node.received(client)), node.sequencer.position().get());
+}
+
+/// The position that the last packet states.
+fn token_of(messages: &[Message]) -> u64 {
+    let positions = messages.iter().filter_map(|message| match message {
+        Message::Packet { header, .. } => Some(header.position.get()),
+        _ => None,
+    });
+    positions.last().expect("a packet")
+}

@@ -47,11 +47,13 @@ struct RingFollower {
     directory: Directory,
     values: LastValues<()>,
     overruns: usize,
+    /// Numbers of the resynchronisations whose end was read.
+    ended: Vec<u64>,
 }
 
 impl RingFollower {
     fn new(reader: Reader) -> Self {
-        Self { reader, directory: Directory::default(), values: LastValues::default(), overruns: 0 }
+        Self { reader, directory: Directory::default(), values: LastValues::default(), overruns: 0, ended: Vec::new() }
     }
 
     /// Reads all records, with their positions.
@@ -73,6 +75,10 @@ impl RingFollower {
 
     fn apply(&mut self, bytes: &[u8]) {
         let header = RecordHeader::read(bytes).unwrap();
+        if header.known_kind() == Some(RecordKind::Heartbeat) {
+            self.ended.push(header.sequence.get());
+            return;
+        }
         match RecordKind::from_wire(header.kind).unwrap() {
             RecordKind::Definition => {
                 let instrument = record::read_definition(bytes).unwrap();
@@ -258,6 +264,7 @@ fn resynchronisation_restores_the_state_after_an_overrun() {
     assert_eq!(overrun.state(), whole.state());
     assert_eq!((overrun.overruns, whole.overruns), (1, 0));
     assert_eq!(sequencer.counters().resyncs, 1);
+    assert_eq!((overrun.ended, whole.ended), (vec![1], vec![]));
 }
 
 #[test]

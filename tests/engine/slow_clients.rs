@@ -201,6 +201,34 @@ fn client_whose_socket_was_full_gets_one_piece_whenever_it_has_room() {
     }
 }
 
+/// From each packet the client could resume, without a value that it was not sent.
+#[test]
+fn packets_of_a_walk_over_values_state_no_position_beyond_a_value_that_is_missing() {
+    let mut node = Node::with_settings(2000, 1 << 24, Settings::default());
+    let slot = clients(&mut node, 1, r#"["quote"]"#, "S*")[0];
+    node.limit_socket(slot, 0);
+    let mut published = Vec::new();
+    for round in 0..40 {
+        (1..=2000).for_each(|instrument| node.quote(instrument));
+        published.push(node.sequencer.position());
+        if round > 0 {
+            node.congest_socket(slot);
+        }
+        node.advance_ms(150);
+    }
+    let mut newest = vec![0; 2001];
+    let mut checked = 0;
+    for message in node.received(slot) {
+        let Message::Packet { header, records } = message else { continue };
+        let quotes = records.iter().filter(|(header, _)| header.kind == RecordKind::Quote as u8);
+        quotes.for_each(|(header, _)| newest[header.instrument as usize] = header.sequence.get());
+        let rounds = published.partition_point(|position| *position <= header.position) as u64;
+        assert!(newest[1..].iter().all(|sequence| *sequence >= rounds), "{header:?}: round {rounds} is not whole");
+        checked += usize::from(rounds > 0 && rounds < 40);
+    }
+    assert!(checked > 5, "{checked} packets of incomplete walks");
+}
+
 #[test]
 fn client_that_is_slow_for_ever_gets_its_log_records_beside_the_values() {
     let mut node = Node::with_settings(2000, 1 << 24, Settings::default());

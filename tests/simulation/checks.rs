@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::io::SendRange;
 use crate::node::Node;
 use crate::plan::Faults;
+use crate::slow_clients::served_ticks;
 use crate::world::{MS, World};
 
 impl World {
@@ -23,12 +24,14 @@ impl World {
             sends.entry(flushed.conn).or_default().push(flushed.range);
         }
         let mut first: HashMap<_, (usize, Vec<SendRange>)> = HashMap::new();
-        for client in self.clients.iter().filter(|client| client.node == index && is_quiet(client)) {
+        let of_node = || self.clients.iter().filter(|client| client.node == index);
+        let served_ticks = served_ticks(of_node().count() as u64);
+        for client in of_node().filter(|client| is_quiet(client)) {
             self.about = Some((index, client.conn));
             let conn = &io.conns[client.conn];
             let member = conn.slot_id.is_some() && !conn.cut && !conn.wants_room && conn.to_server.is_empty();
             let joined_ns = if client.oracle.conflates() { JOINED_NS } else { 0 };
-            let settled = conn.out_ns + joined_ns < node.ticked_ns[0] && conn.out_tick + 5 < node.ticks;
+            let settled = conn.out_ns + joined_ns < node.ticked_ns[0] && conn.out_tick + served_ticks < node.ticks;
             if !member || !settled {
                 continue;
             }

@@ -6,13 +6,13 @@
 use std::ops::Range;
 
 use super::super::backlog::{Buffers, GapWalk, LogLag, OwnBacklog};
-use super::super::market_view::LogCursor;
+use super::super::market_view::RingCursor;
 use super::super::subscription_index::AudienceId;
 use super::{CatchUp, PacketFields, scan_range, split_records};
 use crate::ring::{self, RingOffset};
 use crate::stats::Counter;
-use tickcast_protocol::GapReason;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
+use tickcast_protocol::{GapReason, Position};
 
 /// For how long late log records have to come no closer to the present.
 const LAG_CHECK_NS: u64 = 500_000_000;
@@ -29,17 +29,18 @@ impl CatchUp<'_> {
         buffers: &mut Buffers,
         piece_bytes: usize,
     ) -> bool {
-        let (newest, end) = (self.market.offset, backlog.state.offset());
-        if backlog.log.offset == newest {
+        let (newest, end) = (self.market.offset, backlog.state.read());
+        if backlog.log == self.market.cursor() {
             return true;
         }
         if !self.index.keys(audience).any(|key| key.channel().is_log()) {
             // Without a log channel there is nothing to find: scanning the ring for each slow client would delay the
-            // other clients.
-            backlog.log = self.market.log_cursor();
+            // other clients. Its position is that of the values: it may resume from the packets of a walk.
+            let position = backlog.log.position.max(end.position);
+            backlog.log = RingCursor { position, offset: newest };
             return true;
         }
-        if backlog.gaps.is_none() && backlog.log.offset >= end {
+        if backlog.gaps.is_none() && backlog.log.offset >= end.offset {
             return false;
         }
         let is_too_slow = self.falls_behind(audience, backlog);
@@ -48,8 +49,8 @@ impl CatchUp<'_> {
             && !is_too_slow
             && log.offset >= self.history.log_floor()
             && newest - log.offset <= self.settings.backlog_bytes_max;
-        match is_readable.then(|| self.read_log(audience, log.offset..end, piece_bytes, &mut buffers.batch)) {
-            Some(Ok(next)) => self.push_log_records(audience, log, next, &buffers.batch),
+        match is_readable.then(|| self.read_log(audience, log.offset..end.offset, piece_bytes, &mut buffers.batch)) {
+            Some(Ok(next)) => self.push_log_records(audience, log, (next, end.position), &buffers.batch),
             Some(Err(ring::Overrun { .. })) | None => {
                 self.push_gaps(audience, backlog, &mut buffers.records, piece_bytes);
             }
@@ -122,13 +123,19 @@ impl CatchUp<'_> {
 
     /// Appends the records that were read and moves the cursor to `next`. Each packet states the position up to which
     /// the client has had everything, so that it can resume from any of them.
-    fn push_log_records(&mut self, audience: AudienceId, log: &mut LogCursor, next: RingOffset, batch: &ring::Batch) {
+    fn push_log_records(
+        &mut self,
+        audience: AudienceId,
+        log: &mut RingCursor,
+        (next, position_max): (RingOffset, Position),
+        batch: &ring::Batch,
+    ) {
         let from = log.position;
         if next == self.market.offset {
-            *log = self.market.log_cursor();
+            *log = self.market.cursor();
         } else {
             log.offset = next;
-            log.position = batch.entries.last().map_or(from, |last| last.position);
+            log.position = batch.entries.last().map_or(from, |last| last.position.min(position_max));
         }
         let index = self.index;
         let is_for = |entry: &&ring::Entry| {
@@ -152,7 +159,9 @@ impl CatchUp<'_> {
     /// of them, and moves the cursor behind what they cover once all are there.
     fn push_gaps(&mut self, audience: AudienceId, own: &mut OwnBacklog, records: &mut Vec<u8>, piece_bytes: usize) {
         let trail = &self.market.log_trail;
-        let GapWalk { to, next } = own.gaps.unwrap_or(GapWalk { to: self.end_of_gaps(own), next: FIRST });
+        // Like records, no further than the values that it has had, so that no Gap comes before the Definition of its
+        // instrument.
+        let GapWalk { to, next } = own.gaps.unwrap_or(GapWalk { to: own.state.read(), next: FIRST });
         let (Ok(lost), Ok(kept)) = (trail.firsts_after(own.log.offset), trail.firsts_after(to.offset)) else {
             own.has_lost_log = true;
             return;
@@ -181,14 +190,6 @@ impl CatchUp<'_> {
             let fields = PacketFields { positions: (from, own.log.position), ..PacketFields::default() };
             self.push_packets(audience, fields, split_records(records).map(|record| (from, record)));
         }
-    }
-
-    /// Where the Gaps of a client end: like records, no further than the values that it has had, so that no Gap comes
-    /// before the Definition of its instrument.
-    fn end_of_gaps(&self, own: &OwnBacklog) -> LogCursor {
-        let newest = self.market.log_cursor();
-        let offset = own.state.offset();
-        if offset == newest.offset { newest } else { LogCursor { offset, ..own.log } }
     }
 
     fn wants_log(&self, audience: AudienceId, instrument: u32, channel: Channel) -> bool {

@@ -55,7 +55,7 @@ impl CatchUp<'_> {
             }
         }
         let is_last = last == LAST_INSTRUMENT;
-        backlog.state.advance(last, StateCursor::explicit(self.now, self.market.offset));
+        backlog.state.advance(last, StateCursor::explicit(self.now, self.market.cursor()));
         if !records.is_empty() || (is_last && backlog.snapshot) {
             self.push_state_piece(audience, backlog, records, is_last);
         }
@@ -85,7 +85,7 @@ impl CatchUp<'_> {
             return;
         }
         let status = self.market.values.status(0);
-        if status.origin > backlog.state.cursor_of(1).offset {
+        if status.origin > backlog.state.cursor_of(1).read.offset {
             status.push(0, 0, out);
         } else if backlog.requested.iter().any(|(_, initial)| *initial != InitialValue::Conflated) {
             status.push_if_received(0, out);
@@ -107,7 +107,7 @@ impl CatchUp<'_> {
             record::encode_definition(definition, out);
         }
         let status = self.market.values.status(instrument);
-        if status.origin > backlog.state.cursor_of(instrument).offset {
+        if status.origin > backlog.state.cursor_of(instrument).read.offset {
             status.push(instrument, 0, out);
         } else if announces {
             status.push_if_received(instrument, out);
@@ -133,7 +133,7 @@ impl CatchUp<'_> {
         instrument: u32,
         out: &mut Vec<u8>,
     ) {
-        let had = backlog.state.cursor_of(instrument).offset;
+        let had = backlog.state.cursor_of(instrument).read.offset;
         if values.book_gap_origin().is_some_and(|origin| origin > had) {
             values.push_book_gap(instrument, self.now.ns, out);
         }
@@ -146,7 +146,8 @@ impl CatchUp<'_> {
             return true;
         }
         let cursor = backlog.state.cursor_of(instrument);
-        let had = if cursor.is_explicit { cursor.offset } else { cursor.floor.min(cursor.offset) };
+        let read = cursor.read.offset;
+        let had = if cursor.is_explicit { read } else { cursor.floor.min(read) };
         let newest = self.market.values.row(instrument).map(InstrumentValues::newest_origin);
         newest.is_some_and(|newest| newest > had)
     }
@@ -208,7 +209,7 @@ impl CatchUp<'_> {
     ) -> bool {
         let offset = values.origin(channel);
         if cursor.is_explicit || interval == ConflationInterval::IMMEDIATE {
-            return offset > cursor.offset;
+            return offset > cursor.read.offset;
         }
         let order = if channel == Channel::Quote { quote_order } else { QuoteOrder::Free };
         offset > cursor.floor && self.conflator.changed_since(interval, instrument, channel, order, cursor.tick)

@@ -81,8 +81,11 @@ impl<I: Io> ClientContext<'_, I> {
     /// Where in the ring the records after a token begin, or somewhat before; `None` if they are not there any more or
     /// never were.
     fn find_token(&self, token: Token, interval: ConflationInterval) -> Option<RingOffset> {
-        let is_of_this_run = token.epoch == self.settings.epoch && token.position <= self.market.position;
-        let offset = self.backlog.history.find(token.position, interval).filter(|_| is_of_this_run)?;
+        let market = &self.market;
+        let is_of_this_run = token.epoch == self.settings.epoch && token.position <= market.newest;
+        // While lost values are sent again, no position is known up to which nothing would be missing after a replay.
+        let is_whole = is_of_this_run && !market.resync.is_running;
+        let offset = self.backlog.history.find(token.position, interval).filter(|_| is_whole)?;
         (offset >= self.ring.oldest()).then_some(offset)
     }
 
@@ -172,7 +175,7 @@ impl<I: Io> ClientContext<'_, I> {
             // ones are sent now; the client has had all others.
             let floor = backlog.state.last_cursor().floor;
             backlog.request(pending_values(self.fan_out, &self.market.values, client.audience, floor));
-            backlog.state = StateWalk::at(StateCursor::explicit(self.now, self.market.offset));
+            backlog.state = StateWalk::at(StateCursor::explicit(self.now, self.market.cursor()));
         }
         client.audience = self.fan_out.index.change(client.audience, changes);
         self.fan_out.audiences.grow(self.fan_out.index.audience_ids());
