@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn former_client_of_a_slot_in_the_queue_does_not_take_the_turn_of_the_next() {
+    fn former_client_of_a_slot_in_the_queue_is_not_served_in_place_of_the_next() {
         let (_, reader) = ring::ring(1 << 16);
         let mut backlog = Backlog::new(History::new(&reader, 0));
         backlog.own_or_insert_with(slot(1), NOW, own);

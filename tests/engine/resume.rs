@@ -415,9 +415,9 @@ fn token_stays_before_an_overrun_until_lost_values_are_sent_again() {
 
 /// The position that the last packet states.
 fn token_of(messages: &[Message]) -> u64 {
-    let positions = messages.iter().filter_map(|message| match message {
+    let position = |message: &Message| match message {
         Message::Packet { header, .. } => Some(header.position.get()),
         _ => None,
-    });
-    positions.last().expect("a packet")
+    };
+    messages.iter().rev().find_map(position).expect("a packet")
 }
