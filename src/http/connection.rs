@@ -14,8 +14,8 @@ use super::request::{HeadLimits, RequestHead, parse_head};
 use super::response::Response;
 use crate::state::ClientAddress;
 
-/// Headers of a request at most.
-const HEADERS_MAX: usize = 64;
+/// Header lines of a request at most, as many as servers behind proxies take.
+const HEADERS_MAX: usize = 100;
 /// Time for a peer to read its response and close.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of one read: a browser's request head has some 500. Never an array in a future: every connection's task would

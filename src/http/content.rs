@@ -6,8 +6,9 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{self, AsHeaderName, HeaderMap};
+use http::header::{self, HeaderMap};
 
+use super::request::tokens;
 use super::response::Response;
 
 /// A resource in its two encodings.
@@ -57,13 +58,13 @@ pub(super) fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
         strong.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) == Some(tag.as_bytes())
     };
     // The server's tags have no comma, so the list can be split at every comma.
-    elements(headers, header::IF_NONE_MATCH).any(|given| given == b"*" || same(given))
+    tokens(headers, header::IF_NONE_MATCH).any(|given| given == b"*" || same(given))
 }
 
 /// True if the client accepts gzip and does not prefer plain bytes.
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut identity, mut others) = (None, None, None);
-    for element in elements(headers, header::ACCEPT_ENCODING) {
+    for element in tokens(headers, header::ACCEPT_ENCODING) {
         let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let coding = parts.next().unwrap_or_default();
         let quality = parts.find_map(quality).unwrap_or(1000);
@@ -86,12 +87,6 @@ fn quality(parameter: &[u8]) -> Option<u32> {
     let value = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
     let value = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<f32>().ok());
     Some(value.filter(|value| (0.0..=1.0).contains(value)).map_or(0, |value| (value * 1000.0).round() as u32))
-}
-
-/// The elements of a comma-separated header, over all its lines.
-fn elements(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(name).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]

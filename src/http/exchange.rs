@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::handlers::sse;
 use super::refusal::Refusal;
 use super::router::{self, Endpoint};
+use super::rules;
 use super::server::HttpServer;
 use crate::clock::now_ns;
 use crate::config::Config;
@@ -104,6 +105,7 @@ async fn respond(
 ) -> Result<(), Refusal> {
     let config = server.config();
     let access = router::cross_origin(request.uri().path());
+    rules::check(request).map_err(|refusal| origin::share_refusal(access, request, &config, refusal))?;
     let outcome = match (origin::stream_refusal(access, request, &config), counted) {
         (Some(refusal), _) => {
             server.count(Counter::RefusedOrigin);

@@ -5,12 +5,12 @@
 
 use std::collections::HashSet;
 
-use http::header::{self, AsHeaderName, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Version};
 use tungstenite::handshake::server::{create_response, write_response};
 
 use super::refusal::Refusal;
-use super::request::{quote, title};
+use super::request::{fault, quote, tokens};
 use tickcast_protocol::ws::deflate::{self, Agreed, is_token};
 
 /// The version of the WebSocket protocol.
@@ -203,22 +203,6 @@ fn check_token(headers: &HeaderMap, name: HeaderName, token: &str) -> Result<(),
         return Ok(());
     }
     Err(malformed_upgrade(fault(headers, &name, token)))
-}
-
-/// The elements of a comma-separated header, over all its lines.
-fn tokens(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(name).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
-}
-
-/// A message with the header, its value and what was expected.
-fn fault(headers: &HeaderMap, name: &HeaderName, expected: &str) -> String {
-    let lines: Vec<_> = headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
-    if lines.is_empty() {
-        return format!("{}: missing: expected {expected}", title(name));
-    }
-    let given: Vec<_> = lines.iter().map(|line| quote(line)).collect();
-    format!("{}: invalid value {}: expected {expected}", title(name), given.join(" and "))
 }
 
 fn malformed_upgrade(message: impl Into<String>) -> Refusal {

@@ -5,7 +5,7 @@
 //! Cost: a few microseconds a request. A head that arrives in pieces is parsed again with each piece; its size limit
 //! bounds that.
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, AsHeaderName, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 
 use super::refusal::Refusal;
@@ -14,6 +14,8 @@ use super::refusal::Refusal;
 const QUOTED_CHARS_MAX: usize = 80;
 /// The first byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
+/// Bytes of the longest request target that the `http` crate takes.
+const TARGET_BYTES_MAX: usize = u16::MAX as usize - 1;
 
 /// What a client may make the server buffer before its request is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,8 @@ pub enum RequestHead {
 /// Parses a request head from the start of `bytes`. On [`RequestHead::Partial`] call it again with more bytes.
 ///
 /// # Errors
-/// 431 for a head over a limit, 505 for another HTTP version, 400 for anything that is not HTTP.
+/// 431 for a head over a limit, 414 if its first line alone is, 505 for another HTTP version, 400 for anything that is not
+/// HTTP.
 pub fn parse_head(bytes: &[u8], limits: &HeadLimits) -> Result<RequestHead, Refusal> {
     let within = &bytes[..bytes.len().min(limits.head_bytes_max)];
     let mut headers = vec![httparse::EMPTY_HEADER; limits.headers_max];
@@ -49,13 +52,16 @@ pub fn parse_head(bytes: &[u8], limits: &HeadLimits) -> Result<RequestHead, Refu
     match head.parse(within) {
         Ok(httparse::Status::Complete(consumed)) => Ok(RequestHead::Complete { consumed, request: to_request(&head)? }),
         Ok(httparse::Status::Partial) if bytes.len() < limits.head_bytes_max => Ok(RequestHead::Partial),
+        Ok(httparse::Status::Partial) if !within.trim_ascii_start().contains(&b'\n') => {
+            Err(too_long(format!("request line: no end within {} bytes", limits.head_bytes_max)))
+        }
         Ok(httparse::Status::Partial) => {
             Err(too_large(format!("request head: no end within {} bytes", limits.head_bytes_max)))
         }
         Err(httparse::Error::TooManyHeaders) => {
             Err(too_large(format!("request head: more than {} headers", limits.headers_max)))
         }
-        Err(httparse::Error::Version) => {
+        Err(httparse::Error::Version) if names_a_version(within) => {
             Err(Refusal::new(505, "http_version", "request line: unsupported HTTP version: expected HTTP/1.1"))
         }
         Err(_) if bytes.first() == Some(&TLS_HANDSHAKE) => {
@@ -63,6 +69,19 @@ pub fn parse_head(bytes: &[u8], limits: &HeadLimits) -> Result<RequestHead, Refu
         }
         Err(error) => Err(malformed(format!("request head: {error}: expected an HTTP/1.1 request"))),
     }
+}
+
+/// True if the third word of the request line is a version of HTTP, or begins one.
+fn names_a_version(bytes: &[u8]) -> bool {
+    let line = bytes.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let word = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default().trim_ascii_end();
+    word.len() > b"HTTP/".len()
+        && word.len() <= b"HTTP/1.1".len()
+        && word.iter().zip(b"HTTP/1.1").all(
+            |(byte, form)| {
+                if form.is_ascii_digit() { byte.is_ascii_digit() } else { byte == form }
+            },
+        )
 }
 
 /// The parsed head as a type of the `http` crate.
@@ -73,9 +92,7 @@ fn to_request(head: &httparse::Request<'_, '_>) -> Result<Request<()>, Refusal> 
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method.as_bytes())
         .map_err(|_| malformed(format!("method {}: expected a token", quote(method))))?;
-    *request.uri_mut() = target
-        .parse::<Uri>()
-        .map_err(|error| malformed(format!("request target {}: {error}: expected a path", quote(target))))?;
+    *request.uri_mut() = to_uri(target, request.method())?;
     *request.version_mut() = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     for line in head.headers.iter() {
         let name = HeaderName::from_bytes(line.name.as_bytes())
@@ -85,6 +102,33 @@ fn to_request(head: &httparse::Request<'_, '_>) -> Result<Request<()>, Refusal> 
         request.headers_mut().try_append(name, value).map_err(|error| too_large(format!("request head: {error}")))?;
     }
     Ok(request)
+}
+
+/// The request target. The forms are those of RFC 9112 section 3.2: a path, a URI, `*` for OPTIONS and a host with a port
+/// for CONNECT.
+fn to_uri(target: &str, method: &Method) -> Result<Uri, Refusal> {
+    //= RFC 9112 section 3
+    //# "A server that receives a request-target longer than any URI it wishes to parse MUST respond with a 414 (URI Too
+    //# Long) status code"
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(too_long(format!("request target: longer than {TARGET_BYTES_MAX} bytes")));
+    }
+    let uri = target
+        .parse::<Uri>()
+        .map_err(|error| malformed(format!("request target {}: {error}: expected a path", quote(target))))?;
+    let is_form = match (uri.scheme_str(), uri.authority()) {
+        // A name before the host is a known way to disguise the host (RFC 9110 section 4.2.4).
+        (Some("http" | "https"), Some(authority)) => !authority.as_str().contains('@'),
+        (Some(_), _) => false,
+        (None, Some(_)) => *method == Method::CONNECT,
+        (None, None) if target == "*" => *method == Method::OPTIONS,
+        (None, None) => target.starts_with('/'),
+    };
+    // A fragment is for the client alone; the parser would drop it.
+    if is_form && !target.contains('#') {
+        return Ok(uri);
+    }
+    Err(malformed(format!("request target {}: expected a path, or a URI of http with a path", quote(target))))
 }
 
 /// The token of `Authorization: Bearer TOKEN`.
@@ -110,8 +154,29 @@ pub(super) fn title(name: &HeaderName) -> String {
     name.as_str().split('-').map(word).collect::<Vec<_>>().join("-")
 }
 
-fn malformed(message: impl Into<String>) -> Refusal {
+/// A message with the header, its value and what was expected.
+pub(super) fn fault(headers: &HeaderMap, name: &HeaderName, expected: &str) -> String {
+    let lines: Vec<_> = headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    if lines.is_empty() {
+        return format!("{}: missing: expected {expected}", title(name));
+    }
+    let given: Vec<_> = lines.iter().map(|line| quote(line)).collect();
+    format!("{}: invalid value {}: expected {expected}", title(name), given.join(" and "))
+}
+
+/// The elements of a comma-separated header, over all its lines.
+pub(super) fn tokens(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(name).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// 400: the request breaks the rules of HTTP.
+pub(super) fn malformed(message: impl Into<String>) -> Refusal {
     Refusal::new(400, "malformed_request", message)
+}
+
+fn too_long(message: impl Into<String>) -> Refusal {
+    Refusal::new(414, "uri_too_long", message)
 }
 
 fn too_large(message: impl Into<String>) -> Refusal {

@@ -5,7 +5,7 @@ use tickcast::http::handshake::{Supported, Upgrade, accept_upgrade};
 use tickcast::http::refusal::Refusal;
 use tickcast::http::request::{HeadLimits, RequestHead, parse_head};
 
-const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 8192, headers_max: 64 };
+const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 8192, headers_max: 100 };
 const SUPPORTED: Supported<'_> = Supported::plain(&["tickcast.v1", "tickcast.v1+json"]);
 
 /// The client's handshake of RFC 6455 section 1.3.
@@ -262,7 +262,7 @@ fn a_refusal_is_an_http_answer_with_a_json_body() {
 
 #[test]
 fn what_is_not_http_is_refused_at_once() {
-    let cases: [(&[u8], u16, &str); 8] = [
+    let cases: [(&[u8], u16, &str); 29] = [
         (b"\x16\x03\x01\x02\x00\x01", 400, "TLS"),
         (b"\x00\x01\x02", 400, "request head"),
         (b"GET / HTTP/1.1\r\nno colon here\r\n", 400, "request head"),
@@ -272,11 +272,49 @@ fn what_is_not_http_is_refused_at_once() {
         (b"GET / HTTP/1.1\r\n folded: x\r\n\r\n", 400, "request head"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/1.1"),
         (b"GET \"\" HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request target"),
+        // Whitespace before the colon, which a proxy may read as part of the name (RFC 9112 section 5.1).
+        (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400, "request head"),
+        (b"GET / HTTP/1.1\r\nHost\t: x\r\n\r\n", 400, "request head"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n", 400, "request head"),
+        // A CR alone and a NUL (RFC 9110 section 5.5).
+        (b"GET / HTTP/1.1\r\nHost: x\ry\r\n\r\n", 400, "request head"),
+        (b"GET / HTTP/1.1\rHost: x\r\n\r\n", 400, "request head"),
+        (b"GET / HTTP/1.1\r\nHost: x\0y\r\n\r\n", 400, "request head"),
+        (b"G\x00T / HTTP/1.1\r\n\r\n", 400, "request head"),
+        (b"G(T / HTTP/1.1\r\n\r\n", 400, "request head"),
+        (b"GET /\r\n\r\n", 400, "request head"),
+        (b"GET  / HTTP/1.1\r\n\r\n", 400, "request"),
+        (b"GET /a b HTTP/1.1\r\n\r\n", 400, "request head"),
+        (b"GET / http/1.1\r\n\r\n", 400, "request head"),
+        (b"GET / HTTP/1.x\r\n\r\n", 400, "request head"),
+        (b"GET / HTTPS/1.1\r\n\r\n", 400, "request head"),
+        (b"GET / HTTP/2.0\r\n\r\n", 505, "HTTP/1.1"),
+        (b"GET / HTTP/1.2\r\n\r\n", 505, "HTTP/1.1"),
+        // Forms of a target that belong to other methods and schemes (RFC 9112 section 3.2).
+        (b"GET here:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request target"),
+        (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request target"),
+        (b"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request target"),
+        (b"GET http://user@x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request target"),
+        (b"GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request target"),
     ];
     for (bytes, status, named) in cases {
         let refusal = parse_head(bytes, &LIMITS).expect_err("it is not HTTP");
         assert_eq!(refusal.status, status, "{refusal}");
         assert!(refusal.message.contains(named), "{refusal}");
+    }
+}
+
+#[test]
+fn each_method_has_its_forms_of_a_target() {
+    for (line, path) in [
+        ("GET /a?b", "/a"),
+        ("GET http://x:80/a", "/a"),
+        ("GET https://x", "/"),
+        ("OPTIONS *", "*"),
+        ("CONNECT x:80", ""),
+        ("GET //x/a", "//x/a"),
+    ] {
+        assert_eq!(request(&format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n")).uri().path(), path, "{line}");
     }
 }
 
@@ -294,6 +332,12 @@ fn a_head_over_a_limit_is_refused_with_431() {
     assert!(matches!(parse_head(&with_tail, &limits), Ok(RequestHead::Complete { consumed: 100, .. })));
     let one_more = head.replace("X: ", "X: a");
     assert_eq!(parse_head(one_more.as_bytes(), &limits).expect_err("it is over").status, 431);
+    let line = [b"GET /", &[b'a'; 1000][..]].concat();
+    let refusal = parse_head(&line, &limits).expect_err("a target over the limit");
+    assert_eq!((refusal.status, refusal.code), (414, "uri_too_long"));
+    let far = HeadLimits { head_bytes_max: 1 << 20, headers_max: 3 };
+    let line = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000));
+    assert_eq!(parse_head(line.as_bytes(), &far).expect_err("a target that no URI is").status, 414);
     let refusal =
         parse_head(b"GET / HTTP/1.1\r\na: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\n\r\n", &limits).expect_err("4 headers");
     assert_eq!((refusal.status, refusal.code), (431, "head_too_large"));

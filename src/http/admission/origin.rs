@@ -11,6 +11,7 @@ use crate::config::{Config, Origin};
 use crate::http::refusal::Refusal;
 use crate::http::request::quote;
 use crate::http::response::Response;
+use crate::http::rules::authority;
 
 /// What pages of the origins in `allow_origin` may do with an endpoint. Pages of the server's own origin may do all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +44,10 @@ pub(crate) fn stream_refusal(access: CrossOrigin, request: &Request<()>, config:
         return None;
     }
     let Some(origin) = request.headers().get(header::ORIGIN) else { return no_cors_refusal(request.headers()) };
-    if is_same_origin(request.headers()) || allowed_entry(request.headers(), config).is_some() {
+    if is_same_origin(request) || allowed_entry(request.headers(), config).is_some() {
         return None;
     }
-    Some(forbidden(origin, request.headers()))
+    Some(forbidden(origin, request))
 }
 
 /// Refuses requests of another site's page that have no `Origin`, such as an image: the page could not read the stream, but
@@ -73,8 +74,8 @@ pub(crate) fn preflight(
     let headers = request.headers();
     let origin = headers.get(header::ORIGIN).filter(|_| request.method() == Method::OPTIONS)?;
     headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| access.is_readable())?;
-    if !is_same_origin(headers) && allowed_entry(headers, config).is_none() {
-        return Some(Err(forbidden(origin, headers)));
+    if !is_same_origin(request) && allowed_entry(headers, config).is_none() {
+        return Some(Err(forbidden(origin, request)));
     }
     let response = Response::no_content().with("Access-Control-Allow-Methods", "GET, HEAD");
     Some(Ok(response.with("Access-Control-Allow-Headers", HEADERS).with("Access-Control-Max-Age", AGE)))
@@ -129,9 +130,9 @@ fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 /// True for a page that was loaded from this server.
-fn is_same_origin(headers: &HeaderMap) -> bool {
-    let origin = single(headers, header::ORIGIN).and_then(Origin::parse);
-    origin.is_some_and(|origin| single(headers, header::HOST).is_some_and(|host| origin.is_of_host(host)))
+fn is_same_origin(request: &Request<()>) -> bool {
+    let origin = single(request.headers(), header::ORIGIN).and_then(Origin::parse);
+    origin.is_some_and(|origin| authority(request).is_some_and(|host| origin.is_of_host(host)))
 }
 
 /// The entry of `allow_origin` that allows the request's origin.
@@ -139,13 +140,12 @@ fn allowed_entry<'a>(headers: &HeaderMap, config: &'a Config) -> Option<&'a str>
     config.allow_origin.entry(single(headers, header::ORIGIN).unwrap_or_default())
 }
 
-fn forbidden(origin: &HeaderValue, headers: &HeaderMap) -> Refusal {
-    let text = |value: &HeaderValue| quote(&String::from_utf8_lossy(value.as_bytes()));
-    let host = headers.get(header::HOST).map_or_else(|| "missing".to_owned(), text);
+fn forbidden(origin: &HeaderValue, request: &Request<()>) -> Refusal {
+    let host = authority(request).map_or_else(|| "missing".to_owned(), quote);
     let message = format!(
         "Origin: {} is not allowed for Host {host}: expected the server's own origin or one in --allow-origin; a proxy \
          in front must pass the Host header on",
-        text(origin)
+        quote(&String::from_utf8_lossy(origin.as_bytes()))
     );
     Refusal::new(403, "forbidden_origin", message)
 }

@@ -6,7 +6,6 @@
 
 use std::net::SocketAddr;
 
-use http::header::HOST;
 use serde_json::{Map, Value, json};
 
 use super::metrics;
@@ -15,6 +14,7 @@ use crate::config::Config;
 use crate::http::refusal::Refusal;
 use crate::http::request::bearer_token;
 use crate::http::response::Response;
+use crate::http::rules;
 use crate::http::server::HttpServer;
 use crate::sequencer::SourceId;
 use crate::shard::{Encoding, Format};
@@ -54,10 +54,11 @@ fn authorize(config: &Config, request: &http::Request<()>, from: Option<SocketAd
     ))
 }
 
-/// Guards against DNS rebinding: a foreign page whose name resolves to this machine has its own name in `Host`.
+/// Guards against DNS rebinding: a foreign page whose name resolves to this machine has its own name in the request.
 fn names_this_machine(request: &http::Request<()>) -> bool {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    let Ok(authority) = rules::authority(request).unwrap_or_default().parse::<http::uri::Authority>() else {
+        return false;
+    };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     let is_loopback = |address: std::net::IpAddr| address.to_canonical().is_loopback();
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)

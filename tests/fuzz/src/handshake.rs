@@ -19,7 +19,7 @@ use super::Script;
 
 const SUPPORTED: [&str; 2] = ["tickcast.v1", "tickcast.v1+json"];
 /// Bytes of a head, and header lines.
-const LIMITS: [(usize, usize); 4] = [(8192, 64), (8192, 8), (200, 64), (64, 2)];
+const LIMITS: [(usize, usize); 4] = [(8192, 100), (8192, 8), (200, 100), (64, 2)];
 /// Every cut of a head up to this length is tried; of a longer one, as many cuts.
 const CUTS_MAX: usize = 256;
 
