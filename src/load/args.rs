@@ -35,8 +35,8 @@ pub struct LoadArgs {
     /// Channels: quote, trade, ticker, book, raw [default: quote,trade,ticker, or that of --publish]
     #[arg(long, value_delimiter = ',', value_parser = parse_channel)]
     pub channels: Vec<Channel>,
-    /// Symbols, or patterns with one * at the end [default: *, or those of --publish]
-    #[arg(long, value_delimiter = ',')]
+    /// Symbols, or patterns with one * at the end; a comma of a name is written \, [default: *, or those of --publish]
+    #[arg(long)]
     pub symbols: Vec<String>,
     /// Distribution of symbols: all (each client subscribes to all --symbols), one (one symbol each, round robin),
     /// random:K (K random symbols each), pattern:PREFIX* (each client subscribes to this pattern)

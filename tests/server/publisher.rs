@@ -140,6 +140,7 @@ fn a_bad_definition_gets_an_error_and_the_connection_stays() {
         (with(r#""symbol":"A","px_exp":-2"#), Some(4), &["instruments[0].sz_exp: missing"]),
         (with(r#""symbol":"","px_exp":-2,"sz_exp":0"#), Some(4), &["instruments[0].symbol"]),
         (with(r#""symbol":"A*","px_exp":-2,"sz_exp":0"#), Some(4), &["instruments[0].symbol", "no *"]),
+        (with(r#""symbol":"A ","px_exp":-2,"sz_exp":0"#), Some(4), &["instruments[0].symbol", "ends with a space"]),
         (with(r#""symbol":"ONE","px_exp":-3,"sz_exp":0"#), Some(4), &["instruments[0]: ONE", "px_exp -2"]),
         (with(r#""symbol":"ONE","px_exp":-2,"sz_exp":1"#), Some(4), &["instruments[0]: ONE", "sz_exp 0"]),
     ] {

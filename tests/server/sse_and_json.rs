@@ -1,12 +1,14 @@
 //! JSON: Server-Sent Events at `/v1/sse`, and JSON over WebSocket.
 
 use std::io::Write;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::{Client, Received};
 use tickcast_test_support::http::send_request;
-use tickcast_test_support::publisher::{Publisher, QUOTE, numbers, record, trade};
+use tickcast_test_support::publisher::{Publisher, QUOTE, numbers, quote, record, trade};
 use tickcast_test_support::server::{Program, SMALL_MARKET, Server, WatchedServer};
 use tickcast_test_support::sse::{Event, SseClient};
 
@@ -70,6 +72,75 @@ fn the_response_head_is_that_of_an_event_stream() {
     server.wait_for_metric("tickcast_event_clients", |clients| clients == 1);
     drop(source);
     server.wait_for_metric("tickcast_event_clients", |clients| clients == 0);
+}
+
+/// Names that a list, a path or a form could break.
+const NAMES: [&str; 4] = ["A,B", "AAPL  240119C00150000", r"C\D", "E+F&G"];
+
+#[test]
+fn every_symbol_of_the_grammar_can_be_had_everywhere() {
+    let server = Server::start(PUBLISHING);
+    let mut publisher = Publisher::connect(&server, "t");
+    let ids = publisher.define(&NAMES);
+    let quotes: Vec<_> = ids.iter().map(|id| quote(*id, i64::from(*id))).collect();
+    publisher.publish(&quotes);
+    let deadline = Instant::now() + DEADLINE;
+    while server.get("/v1/snapshot/E+F&G").status == 404 {
+        assert!(Instant::now() < deadline, "the definitions do not reach the shard");
+    }
+    // Commas as they are and encoded, and one list or several.
+    let lists = [
+        r"symbols=A\,B,AAPL++240119C00150000,C\D,E%2BF%26G",
+        "symbols=A%5C%2CB%2CAAPL%20%20240119C00150000%2CC%5CD%2CE%2BF%26G",
+        r"symbols=A\,B&symbols=AAPL%20%20*&symbols=C\\D,E%2BF*",
+    ];
+    for query in lists {
+        let mut source = SseClient::connect(server.address, &format!("/v1/sse?{query}&channels=quote"), "");
+        let subscribed = source.until_message("subscribed");
+        assert_eq!((&subscribed["count"], &subscribed["unknown"]), (&json!(4), &json!([])), "{query}");
+        for name in NAMES {
+            assert_eq!(source.until_message("quote")["symbol"], *name, "{query}");
+        }
+        let snapshots = server.get(&format!("/v1/snapshot?{query}")).json();
+        let symbols: Vec<_> = snapshots["snapshots"].as_array().expect("a list").iter().collect();
+        assert!(symbols.iter().map(|of| &of["instrument"]["symbol"]).eq(&NAMES), "{query}: {snapshots}");
+    }
+    for (name, path) in NAMES.iter().zip(["A,B", "AAPL%20%20240119C00150000", "C%5CD", "E+F&G"]) {
+        assert_eq!(server.get(&format!("/v1/snapshot/{path}")).json()["instrument"]["symbol"], *name);
+        assert_eq!(server.get(&format!("/v1/bars/{path}")).json()["symbol"], *name);
+    }
+    let mut client = server.client();
+    let symbols = json!(NAMES);
+    for (op, kind) in [("subscribe", "subscribed"), ("unsubscribe", "unsubscribed")] {
+        client.send_text(&json!({"op": op, "id": 1, "channels": ["trade"], "symbols": symbols}).to_string());
+        let reply = client.reply();
+        assert_eq!((&reply["type"], &reply["count"]), (&json!(kind), &json!(4)), "{reply}");
+    }
+}
+
+#[test]
+fn a_text_that_no_symbol_can_be_is_refused_everywhere() {
+    let server = Server::start(PUBLISHING);
+    let mut client = server.client();
+    for (text, encoded, rule) in
+        [("A ", "A%20", "ends with a space"), (" A*", "%20A*", "begins"), ("A\tB", "A%09B", "only visible")]
+    {
+        for fields in [json!({"op": "subscribe"}), json!({"op": "unsubscribe"}), json!({"op": "resume"})] {
+            let mut request = json!({"id": 1, "channels": ["quote"], "symbols": [text], "epoch": 1, "position": 1});
+            request["op"] = fields["op"].clone();
+            client.send_text(&request.to_string());
+            let reply = client.reply();
+            assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!("bad_request")), "{reply}");
+            assert!(reply["message"].as_str().expect("a text").contains(rule), "{reply}");
+        }
+        for path in ["/v1/sse", "/v1/snapshot"] {
+            server.get(&format!("{path}?symbols={encoded}")).assert_refusal(400, "bad_request", &["symbols", rule]);
+        }
+    }
+    let long = "A".repeat(65);
+    for path in ["/v1/sse", "/v1/snapshot"] {
+        server.get(&format!("{path}?symbols={long}")).assert_refusal(400, "limit", &["65 bytes", "at most 64"]);
+    }
 }
 
 #[test]

@@ -118,6 +118,7 @@ mod numbering;
 pub mod packet;
 pub mod record;
 pub mod sse;
+mod symbol;
 pub mod ws;
 
 pub use self::book::Book;
@@ -128,3 +129,4 @@ pub use self::packet::{PacketError, PacketHeader};
 pub use self::record::{
     BookAction, BookSide, Channel, FeedState, GapReason, Instrument, InstrumentStatus, RecordHeader, RecordKind, Side,
 };
+pub use self::symbol::{SYMBOL_BYTES_MAX, SymbolError, check_symbol};

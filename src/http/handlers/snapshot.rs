@@ -18,8 +18,9 @@ use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use crate::io::uring::Uring;
 use crate::shard::Shard;
-use tickcast_protocol::control::Pattern;
+use tickcast_protocol::control::{Pattern, parse_symbol};
 use tickcast_protocol::json;
+use tickcast_protocol::sse;
 use tickcast_protocol::{Channel, FeedState, Instrument};
 
 /// Instruments in one response: some 350 KB of JSON and 2 ms of the core. A stream serves more.
@@ -52,7 +53,7 @@ pub(crate) fn get(server: &HttpServer, symbol: &str, query: &str, headers: &Head
 /// `/v1/snapshot?symbols=…`
 pub(crate) async fn get_many(server: &HttpServer, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
     let channels = channels_of(query)?;
-    let wanted = matching(&server.shard.borrow(), &patterns_of(query)?)?;
+    let wanted = matching(&server.shard.borrow(), &patterns_of(query, server.config().shard.symbol_bytes_max)?)?;
     let mut before = new_hash();
     wanted.iter().for_each(|id| hash_values(&server.shard.borrow(), *id, &channels, &mut before));
     let tag_before = tag(server, &before);
@@ -79,12 +80,11 @@ pub(crate) async fn get_many(server: &HttpServer, query: &str, headers: &HeaderM
     Ok(tagged(Response::json(text), &tag(server, &written)))
 }
 
-/// The entries of all lists with this name in the query; `None` if there is none. As in `/v1/sse` a list is split after it
-/// is decoded, because URL libraries write a comma as `%2C`.
+/// The elements of all lists with this name in the query; `None` if there is none.
 fn list(query: &str, name: &str) -> Option<Vec<String>> {
     let mut given = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).peekable();
     given.peek()?;
-    Some(given.flat_map(|(_, list)| list.split(',').map(str::to_owned).collect::<Vec<_>>()).collect())
+    Some(given.flat_map(|(_, list)| sse::split_list(&list)).collect())
 }
 
 fn channels_of(query: &str) -> Result<Vec<Channel>, Refusal> {
@@ -100,7 +100,7 @@ fn channels_of(query: &str) -> Result<Vec<Channel>, Refusal> {
     Ok(CHANNELS.into_iter().filter(|channel| wanted.contains(channel)).collect())
 }
 
-fn patterns_of(query: &str) -> Result<Vec<Pattern>, Refusal> {
+fn patterns_of(query: &str, symbol_bytes_max: usize) -> Result<Vec<Pattern>, Refusal> {
     let Some(symbols) = list(query, "symbols") else {
         let message = "symbols: missing: expected /v1/snapshot/{symbol} or /v1/snapshot?symbols=BTC-USD,ETH-*";
         return Err(Refusal::bad_request(message));
@@ -109,7 +109,7 @@ fn patterns_of(query: &str) -> Result<Vec<Pattern>, Refusal> {
         return Err(too_many(symbols.len()));
     }
     let parse = |symbol: &str| {
-        Pattern::parse(symbol).map_err(|problem| Refusal::bad_request(format!("symbols: {} {problem}", quote(symbol))))
+        parse_symbol("symbols", symbol, symbol_bytes_max).map_err(|error| Refusal::new(400, error.code, error.message))
     };
     let patterns: Vec<_> = symbols.iter().map(|symbol| parse(symbol)).collect::<Result<_, _>>()?;
     let prefixes = patterns.iter().filter(|pattern| matches!(pattern, Pattern::Prefix(_))).count();

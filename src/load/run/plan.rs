@@ -14,6 +14,7 @@ use crate::load::worker::messages::{
 };
 use tickcast_client::Subscription;
 use tickcast_protocol::Channel;
+use tickcast_protocol::sse::split_list;
 
 /// The subscribe request's id; each connection sends one.
 const REQUEST_ID: u64 = 1;
@@ -189,7 +190,7 @@ fn patterns(args: &LoadArgs) -> Result<Vec<String>, LoadError> {
     let patterns = match &args.shape {
         LoadShape::Pattern(pattern) => vec![pattern.clone()],
         _ if args.symbols.is_empty() => vec![default.to_owned()],
-        _ => args.symbols.clone(),
+        _ => args.symbols.iter().flat_map(|list| split_list(list)).collect(),
     };
     let foreign = patterns.iter().find(|pattern| !pattern.starts_with(PUBLISHED_PREFIX));
     match foreign {

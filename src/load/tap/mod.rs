@@ -20,6 +20,7 @@ use tickcast_client::decode::DecodeCounters;
 use tickcast_client::{Client, DEFAULT_URL, Error, Event, Options, Packet, Reply, Subscription};
 use tickcast_protocol::json;
 use tickcast_protocol::record::{Gap, RecordHeader};
+use tickcast_protocol::sse::split_list;
 use tickcast_protocol::{Channel, Instrument, RecordKind};
 
 /// Shows a stream on the terminal.
@@ -31,8 +32,8 @@ pub struct TapArgs {
     /// Channels: quote, trade, ticker, book, raw
     #[arg(long, value_delimiter = ',', default_value = "quote,trade,ticker", value_parser = parse_channel)]
     pub channels: Vec<Channel>,
-    /// Symbols, or patterns with one * at the end
-    #[arg(long, value_delimiter = ',', default_value = "*")]
+    /// Symbols, or patterns with one * at the end; a comma of a name is written \,
+    #[arg(long, default_value = "*")]
     pub symbols: Vec<String>,
     /// At most one value per instrument and state channel in this many milliseconds; 0 = every update
     #[arg(long, default_value_t = 0, value_name = "MS")]
@@ -76,7 +77,7 @@ fn tap_until(
     let mut client = Client::connect(&args.url, options)?;
     client.subscribe(Subscription {
         channels: args.channels.clone(),
-        symbols: args.symbols.clone(),
+        symbols: args.symbols.iter().flat_map(|list| split_list(list)).collect(),
         conflate_ms: args.conflate_ms,
         snapshot: !args.no_snapshot,
     });

@@ -150,8 +150,9 @@ fn symbols(object: &Map<String, Value>) -> Option<Vec<Pattern>> {
     let pattern = |value: &Value| {
         let text = value.as_str().filter(|text| (1..=LIMITS.symbol_bytes_max).contains(&text.len()))?;
         match text.split_once('*') {
-            None => Some(Pattern::Exact(text.to_owned())),
-            Some((stem, "")) => Some(Pattern::Prefix(stem.to_owned())),
+            None => is_name(text).then(|| Pattern::Exact(text.to_owned())),
+            // With a letter behind it, a stem may end with a space.
+            Some((stem, "")) => is_name(&format!("{stem}A")).then(|| Pattern::Prefix(stem.to_owned())),
             Some(_) => None,
         }
     };
@@ -193,15 +194,36 @@ fn instrument(object: &Map<String, Value>) -> Option<DefineInstrument> {
 
 fn name(value: &Value, bytes_min: usize) -> Option<String> {
     let text = value.as_str().filter(|text| (bytes_min..=NAME_BYTES_MAX).contains(&text.len()))?;
-    // Characters that a name may not contain: some of ASCII, and beyond it the invisible ones of the server's list.
-    let hidden = |letter: char| letter.is_ascii() && (letter == '*' || letter <= ' ' || letter == '\x7f');
-    let unseen = |letter: char| {
-        letter.is_whitespace()
-            || letter.is_control()
-            || ['\u{ad}', '\u{feff}'].contains(&letter)
-            || matches!(letter as u32, 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f)
+    is_name(text).then(|| text.to_owned())
+}
+
+/// The grammar of symbols, for an empty text as well.
+fn is_name(text: &str) -> bool {
+    /// The first and the last of each range of Default_Ignorable_Code_Point.
+    const IGNORABLE: [(u32, u32); 17] = [
+        (0xad, 0xad),
+        (0x34f, 0x34f),
+        (0x61c, 0x61c),
+        (0x115f, 0x1160),
+        (0x17b4, 0x17b5),
+        (0x180b, 0x180f),
+        (0x200b, 0x200f),
+        (0x202a, 0x202e),
+        (0x2060, 0x206f),
+        (0x3164, 0x3164),
+        (0xfe00, 0xfe0f),
+        (0xfeff, 0xfeff),
+        (0xffa0, 0xffa0),
+        (0xfff0, 0xfff8),
+        (0x1bca0, 0x1bca3),
+        (0x1d173, 0x1d17a),
+        (0xe0000, 0xe0fff),
+    ];
+    let is_refused = |letter: char| {
+        let is_ignorable = IGNORABLE.iter().any(|(first, last)| (*first..=*last).contains(&(letter as u32)));
+        letter == '*' || letter.is_control() || is_ignorable || letter.is_whitespace() && letter != ' '
     };
-    (!text.contains(hidden) && !text.contains(unseen)).then(|| text.to_owned())
+    text.trim_matches(' ') == text && !text.contains(is_refused)
 }
 
 /// A whole number from `least` to `most`.

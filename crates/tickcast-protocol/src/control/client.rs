@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn server_reads_the_requests_of_clients() {
         let channels = ChannelSet::from_iter([Channel::Quote, Channel::Book]);
-        let symbols = vec![Pattern::Exact("A\"B\\\n".to_owned()), Pattern::Prefix("é".to_owned())];
+        let symbols = vec![Pattern::Exact("A\"B\\  C".to_owned()), Pattern::Prefix("é".to_owned())];
         let texts: Vec<String> = symbols.iter().map(Pattern::to_string).collect();
         let names: Vec<&str> = texts.iter().map(String::as_str).collect();
         let conflate = ConflationInterval::round_up(50).unwrap();

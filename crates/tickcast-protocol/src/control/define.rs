@@ -6,6 +6,7 @@ use simd_json::tape::{Object, Value};
 
 use super::RequestError;
 use super::field::{self, Field, bad, invalid, over_limit};
+use crate::check_symbol;
 
 /// Instruments that one request can define.
 pub const INSTRUMENTS_MAX: usize = 10_000;
@@ -24,7 +25,7 @@ pub struct Define {
 /// One instrument that a publisher defines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DefineInstrument {
-    /// No spaces, no `*`, only visible characters.
+    /// See [`check_symbol`].
     pub symbol: String,
     /// The same, or empty.
     pub venue: String,
@@ -113,19 +114,14 @@ fn name<'tape>(key: &str, field: &'tape Field, bytes_min: usize, bytes_max: usiz
         let problem = format_args!("{} has {} bytes: expected {expected}", field::quote(text), text.len());
         return Err(bad(key, problem));
     }
-    match text.chars().find(|letter| *letter == '*' || letter.is_whitespace() || is_invisible(*letter)) {
-        Some(letter) => Err(bad(
-            key,
-            format_args!("{} has {letter:?}: expected no *, no spaces and only visible characters", field::quote(text)),
-        )),
-        None => Ok(text),
+    // The text is empty where it may be.
+    if text.is_empty() {
+        return Ok(text);
     }
-}
-
-/// Characters that show nothing, or change how others are shown: two names that look the same must be the same.
-fn is_invisible(letter: char) -> bool {
-    let invisible = matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    letter.is_control() || invisible || matches!(letter, '\u{2028}'..='\u{202e}')
+    match check_symbol(text) {
+        Ok(()) => Ok(text),
+        Err(problem) => Err(bad(key, format_args!("{} {problem}", field::quote(text)))),
+    }
 }
 
 fn exponent(key: &str, field: Field) -> Result<i8, RequestError> {

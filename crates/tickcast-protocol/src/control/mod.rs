@@ -31,7 +31,7 @@ pub use self::client::{Defined, Reply, define_text, ping_text, resume_text, subs
 pub use self::define::{Define, DefineInstrument, INSTRUMENTS_MAX, parse_define};
 pub(crate) use self::field::{bad, quote};
 pub use self::pattern::{Pattern, PatternError};
-pub use self::request::{Request, RequestLimits, parse_request};
+pub use self::request::{Request, RequestLimits, parse_request, parse_symbol};
 
 /// A set of channels, a bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::symbol::{SymbolError, check_stem, check_symbol};
+
 /// The symbols of a request: one by its name, or all that begin with a prefix, including those defined later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pattern {
@@ -20,10 +22,16 @@ pub enum PatternError {
     /// A `*` that is not the last character.
     #[error("has a * before its end: expected at most one *, at the end")]
     StarInside,
+    /// The name, or the beginning of names, breaks the grammar of symbols.
+    #[error(transparent)]
+    Symbol(#[from] SymbolError),
 }
 
 impl Pattern {
     /// Reads a name, or a pattern with one `*` at its end.
+    ///
+    /// # Errors
+    /// The first rule that the text breaks. Its length is the caller's to check.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let (stem, prefix) = match text.strip_suffix('*') {
             Some(stem) => (stem, true),
@@ -35,7 +43,12 @@ impl Pattern {
         if stem.contains('*') {
             return Err(PatternError::StarInside);
         }
-        Ok(if prefix { Self::Prefix(stem.to_owned()) } else { Self::Exact(stem.to_owned()) })
+        if prefix {
+            check_stem(stem)?;
+            return Ok(Self::Prefix(stem.to_owned()));
+        }
+        check_symbol(stem)?;
+        Ok(Self::Exact(stem.to_owned()))
     }
 
     /// True if the pattern covers the symbol.
@@ -85,5 +98,18 @@ mod tests {
             assert_eq!(Pattern::parse(text), Err(PatternError::StarInside), "{text}");
         }
         assert_eq!(Pattern::parse(""), Err(PatternError::Empty));
+    }
+
+    #[test]
+    fn names_and_beginnings_of_names_hold_to_the_grammar_of_symbols() {
+        let padded = Pattern::parse("AAPL  *").unwrap();
+        assert!(padded.matches("AAPL  240119C00150000") && !padded.matches("AAPL"));
+        assert_eq!(Pattern::parse("AAPL  240119C00150000"), Ok(Pattern::Exact("AAPL  240119C00150000".to_owned())));
+        for text in ["A ", " A", " A*", " ", " *"] {
+            assert_eq!(Pattern::parse(text), Err(PatternError::Symbol(SymbolError::OuterSpace)), "{text:?}");
+        }
+        for (text, letter) in [("A\tB", '\t'), ("A\u{200b}*", '\u{200b}')] {
+            assert_eq!(Pattern::parse(text), Err(PatternError::Symbol(SymbolError::Character(letter))), "{text:?}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Requests of subscribers: subscribe, unsubscribe, resume, ping.
 
+use std::fmt::Display;
+
 use simd_json::prelude::*;
 use simd_json::tape::Object;
 
@@ -189,9 +191,18 @@ impl<'tape, 'text> Fields<'tape, 'text> {
 fn symbol(index: usize, value: &simd_json::tape::Value, limits: &RequestLimits) -> Result<Pattern, RequestError> {
     let name = format_args!("symbols[{index}]");
     let text = value.as_str().ok_or_else(|| invalid(name, value, "a name or a pattern"))?;
-    if text.len() > limits.symbol_bytes_max {
-        let (bytes, max) = (text.len(), limits.symbol_bytes_max);
-        return Err(over_limit(name, format_args!("{} has {bytes} bytes: expected at most {max}", field::quote(text))));
+    parse_symbol(name, text, limits.symbol_bytes_max)
+}
+
+/// Reads one name or pattern of a request. `name` is that of its field.
+///
+/// # Errors
+/// [`super::LIMIT`] for a text that is too long, [`super::BAD_REQUEST`] for one that is neither a name nor a pattern.
+pub fn parse_symbol(name: impl Display, text: &str, symbol_bytes_max: usize) -> Result<Pattern, RequestError> {
+    let bytes = text.len();
+    if bytes > symbol_bytes_max {
+        let problem = format_args!("{} has {bytes} bytes: expected at most {symbol_bytes_max}", field::quote(text));
+        return Err(over_limit(name, problem));
     }
     Pattern::parse(text).map_err(|problem| bad(name, format_args!("{} {problem}", field::quote(text))))
 }

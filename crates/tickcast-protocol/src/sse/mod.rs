@@ -12,7 +12,7 @@ mod query;
 
 use std::io::Write;
 
-pub use self::query::parse_query;
+pub use self::query::{parse_query, split_list};
 use crate::Token;
 use crate::packet::{PacketHeader, flags};
 

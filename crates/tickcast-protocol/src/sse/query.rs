@@ -29,7 +29,7 @@ pub fn parse_query(query: &str, token: Option<Token>, limits: &RequestLimits) ->
             "symbols" | "channels" => {
                 let list = fields.entry(&*name).or_insert_with(|| json!([]));
                 let list = list.as_array_mut().expect("inserted as a list");
-                list.extend(value.split(',').map(Value::from));
+                list.extend(split_list(&value).into_iter().map(Value::from));
             }
             "last_event_id" if query_token.is_some() => return Err(bad(name, "repeated: expected once")),
             _ if fields.contains_key(&*name) => return Err(bad(name, "repeated: expected once")),
@@ -56,6 +56,23 @@ pub fn parse_query(query: &str, token: Option<Token>, limits: &RequestLimits) ->
     let request = parse_request(&mut Value::from(fields).to_string().into_bytes(), limits)?;
     check_subscriptions(&request, limits.symbols_max)?;
     Ok(request)
+}
+
+/// The elements of a list parameter, given decoded. A comma separates them, however it was encoded: URL libraries write
+/// `%2C`. A comma of a name is written `\,`, and a backslash before a comma or a backslash `\\`; before anything else a
+/// backslash is itself.
+pub fn split_list(text: &str) -> Vec<String> {
+    let (mut elements, mut element) = (Vec::new(), String::new());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => element.push(letters.next_if(|next| matches!(next, ',' | '\\')).unwrap_or(letter)),
+            ',' => elements.push(std::mem::take(&mut element)),
+            _ => element.push(letter),
+        }
+    }
+    elements.push(element);
+    elements
 }
 
 /// An SSE client requests everything at once, so the limit of the connection is checked while HTTP can still refuse.
@@ -113,6 +130,29 @@ mod tests {
             snapshot: false,
         };
         assert_eq!(parse_query(all, None, &LIMITS), Ok(wanted));
+    }
+
+    #[test]
+    fn commas_separate_and_escaped_commas_belong_to_the_name() {
+        for (text, elements) in [
+            ("A,B-*", &["A", "B-*"][..]),
+            (r"A\,B", &["A,B"]),
+            (r"A\,B,C", &["A,B", "C"]),
+            (r"A\\,B", &[r"A\", "B"]),
+            (r"A\\\,B", &[r"A\,B"]),
+            (r"A\B\", &[r"A\B\"]),
+            ("", &[""]),
+            (",", &["", ""]),
+        ] {
+            assert_eq!(split_list(text), elements, "{text}");
+        }
+        for query in [r"symbols=A\,B,AB++C", "symbols=A%5C%2CB%2CAB%20%20C", r"symbols=A\,B&symbols=AB++C"] {
+            let channels: ChannelSet = [Channel::Quote, Channel::Trade].into_iter().collect();
+            let symbols = patterns(&["A,B", "AB  C"]);
+            let conflate = ConflationInterval::IMMEDIATE;
+            let wanted = Request::Subscribe { id: 1, channels, symbols, conflate, snapshot: true };
+            assert_eq!(parse_query(query, None, &LIMITS), Ok(wanted), "{query}");
+        }
     }
 
     #[test]

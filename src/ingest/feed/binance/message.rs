@@ -13,6 +13,7 @@ use simd_json::value::tape::{Array, Object, Value};
 use simd_json::{Buffers, Tape};
 
 use super::Market;
+use tickcast_protocol::SymbolError;
 use tickcast_protocol::decimal::DecimalError;
 
 /// A message, reduced to the data that this system carries.
@@ -135,8 +136,10 @@ pub enum Malformed {
     Decimals(i8),
     #[error("depth update from {first} to {last} runs backwards")]
     Backwards { first: u64, last: u64 },
-    #[error("symbol of {0} bytes: expected 1 to 240")]
+    #[error("symbol of {0} bytes: expected 1 to 54")]
     Symbol(usize),
+    #[error("symbol {text:?} {error}")]
+    SymbolText { text: String, error: SymbolError },
     #[error("snapshot without a symbol: {0} books are possible")]
     WhoseSnapshot(usize),
 }

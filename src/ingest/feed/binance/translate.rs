@@ -16,12 +16,13 @@ use super::scale::{Scale, sum};
 use super::ticker::TradeWindow;
 use crate::ingest::feed::Report;
 use tickcast_protocol::record::{self, BOOK_LEVELS_MAX, Level, PRICE_NONE, RecordHeader, encode_book, flags};
-use tickcast_protocol::{Book, BookAction, BookSide, Instrument, RecordKind, Side};
+use tickcast_protocol::{Book, BookAction, BookSide, Instrument, RecordKind, Side, check_symbol};
 
 /// Statistics from trades are published at most this often, in the recording's time.
 pub const TICKER_INTERVAL_NS: u64 = 250_000_000;
-/// Venue symbols are at most this long, so that market and copy suffixes still fit into the wire's 255 bytes.
-const SYMBOL_BYTES_MAX: usize = 240;
+/// Venue symbols are at most this long: with the suffixes of markets and copies they keep to the default of
+/// `symbol_bytes_max`, so that clients can name them.
+const SYMBOL_BYTES_MAX: usize = 54;
 
 /// The output batch and its counters.
 pub struct Out<'a> {
@@ -264,6 +265,7 @@ impl Translator {
         if symbol.is_empty() || symbol.len() > SYMBOL_BYTES_MAX {
             return Err(Malformed::Symbol(symbol.len()));
         }
+        check_symbol(symbol).map_err(|error| Malformed::SymbolText { text: symbol.to_owned(), error })?;
         let market = origin.market;
         let index = *self.by_symbol.entry((market, symbol.to_owned())).or_insert_with(|| {
             self.tracked.push(Tracked::new(market, market.name(symbol) + &self.suffix));

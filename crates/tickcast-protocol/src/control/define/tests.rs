@@ -40,6 +40,9 @@ fn values_at_the_bounds_are_accepted() {
     for (key, value) in [
         ("symbol", format!("\"{symbol}\"")),
         ("venue", format!("\"{symbol}\"")),
+        ("symbol", "\"AAPL  240119C00150000\"".to_owned()),
+        ("symbol", "\"A,B\"".to_owned()),
+        ("venue", "\"New York\"".to_owned()),
         ("venue", "\"\"".to_owned()),
         ("venue", String::new()),
         ("px_exp", "18".to_owned()),
@@ -60,7 +63,8 @@ fn refusal_names_instrument_field_and_expectation() {
     let names = "expected a text of 1 to 64 bytes";
     let exponents = "expected a whole number from -18 to 18";
     let steps = "expected a whole number from 1 to 9223372036854775807";
-    let visible = "expected no *, no spaces and only visible characters";
+    let visible = "expected no *, only visible characters, and spaces only between them";
+    let outer = "begins or ends with a space: expected spaces only between visible characters";
     let long = "a".repeat(65);
     let shown = "a".repeat(60);
     for (key, given, message) in [
@@ -69,7 +73,9 @@ fn refusal_names_instrument_field_and_expectation() {
         ("symbol", "\"\"", format!("\"\" has 0 bytes: {names}")),
         ("symbol", &format!("\"{long}\""), format!("\"{shown}\"… has 65 bytes: {names}")),
         ("symbol", "\"ETH-*\"", format!("\"ETH-*\" has '*': {visible}")),
-        ("symbol", "\"A B\"", format!("\"A B\" has ' ': {visible}")),
+        ("symbol", "\" A\"", format!("\" A\" {outer}")),
+        ("symbol", "\"A  \"", format!("\"A  \" {outer}")),
+        ("venue", "\" \"", format!("\" \" {outer}")),
         ("symbol", r#""A\u0000""#, format!("\"A\\0\" has '\\0': {visible}")),
         ("symbol", r#""A\u200bB""#, format!("\"A\\u{{200b}}B\" has '\\u{{200b}}': {visible}")),
         ("symbol", r#""A\u3000B""#, format!("\"A\\u{{3000}}B\" has '\\u{{3000}}': {visible}")),
