@@ -15,6 +15,8 @@ use tickcast_test_support::feed_stream::{self, FeedRecord};
 const MS: u64 = 1_000_000;
 /// Receive time of millisecond 0 in these recordings.
 const T0: u64 = 1_723_161_254_000_000_000;
+/// The venue's time of millisecond 0, a second later.
+const VENUE_T0_MS: u64 = T0 / MS + 1_000;
 
 struct Files(TempDir);
 
@@ -45,8 +47,8 @@ fn quote(ms: u64, symbol: &str, bid_px: &str) -> String {
 }
 
 fn trade(ms: u64, symbol: &str, id: u64, px: &str, sz: &str) -> String {
-    let fields = format!(r#""s":"{symbol}","t":{id},"p":"{px}","q":"{sz}","T":{},"m":true,"M":true"#, 1_000 + ms);
-    line(ms, format!(r#"{{"stream":"x@trade","data":{{"e":"trade","E":7,{fields}}}}}"#))
+    let fields = format!(r#""s":"{symbol}","t":{id},"p":"{px}","q":"{sz}","T":{},"m":true,"M":true"#, VENUE_T0_MS + ms);
+    line(ms, format!(r#"{{"stream":"x@trade","data":{{"e":"trade","E":{VENUE_T0_MS},{fields}}}}}"#))
 }
 
 /// An update of one bid.
@@ -243,20 +245,59 @@ fn other_files_are_refused_with_the_reason() {
             OpenError::Io { error, .. } => format!("Io {}", error.kind()),
         }
     };
-    let expected = ": expected a recording, gzip or plain, of lines `<receive time in ns> {…JSON…}`";
+    let expected = ": expected a recording, gzip or plain, of lines `<receive time> {…JSON…}`";
     for (bytes, found) in [
         (&b"wss://x <-> 1618\n"[..], "begins with \"wss://x <-> 1618\""),
         (b"1618678132.82: {}\n", "begins with \"1618678132.82: {}\""),
-        (b"1618 [1]\n", "begins with \"1618 [1]\""),
+        (b"1618678132 [1]\n", "begins with \"1618678132 [1]\""),
         (b"", "is empty"),
         (b"\n \n", "is empty"),
         (b"\xff\xfe", "begins with \"\u{fffd}\u{fffd}\""),
     ] {
         assert_eq!(error_of(&files.bytes("a", bytes)), format!("{found}{expected}"));
     }
+    for number in ["1618", "123000000", "16186781320", "99999999999999999999", "4102444800", "1230767999999"] {
+        let problem = error_of(&files.bytes("a", format!("\n{number} {{}}\n").as_bytes()));
+        assert!(problem.starts_with(&format!("line 2: receive time {number:?} is no time: expected seconds, mill")));
+        assert!(problem.contains("from the year 2009 to the year 2099"), "{problem}");
+    }
     assert!(error_of(&files.bytes("a", b"\x1f\x8bnonsense")).starts_with("cannot be read: "));
     assert_eq!(error_of(files.0.path()), format!("is a directory{expected}"));
     assert_eq!(error_of(&files.0.path().join("absent")), "Io entity not found");
+}
+
+#[test]
+fn receive_times_are_read_in_each_unit_also_where_the_unit_changes() {
+    let files = Files::new();
+    let quotes = |stamps: &[&str]| {
+        let lines: Vec<_> = stamps.iter().map(|stamp| quote(0, "AB", "1.00").replace(&T0.to_string(), stamp)).collect();
+        let (stream, report) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=1");
+        assert_eq!(report.malformed, 0, "{stamps:?}");
+        let start_ns = stream[0].at_ns;
+        let quotes = stream.iter().filter(|record| record.kind() == RecordKind::Quote);
+        quotes.map(|record| (record.at_ns - start_ns) / MS).collect::<Vec<_>>()
+    };
+    for stamps in [
+        ["1723161254", "1723161255", "1723161257"],
+        ["1723161254000", "1723161255000", "1723161257000"],
+        ["1723161254000000", "1723161255000000", "1723161257000000"],
+        ["1723161254000000000", "1723161255000000000", "1723161257000000000"],
+        ["1723161254.0", "1723161255000", "1723161257000000"],
+    ] {
+        assert_eq!(quotes(&stamps), [0, 1000, 3000]);
+    }
+    assert_eq!(quotes(&["1723161254.25", "1723161254.5000001", "1723161254750.5"]), [0, 250, 500]);
+}
+
+#[test]
+fn a_line_with_another_number_is_skipped_and_does_not_move_the_time() {
+    let files = Files::new();
+    let odd = |number: &str| quote(500, "AB", "5.00").replace(&(T0 + 500 * MS).to_string(), number);
+    let lines = [quote(0, "AB", "1.00"), odd("172316125450"), odd("4102444800000"), odd("0"), quote(900, "AB", "2.00")];
+    let (stream, report) = feed_stream::run_to_end(&[files.plain("a", &lines)], "speed=1");
+    assert_eq!(report.malformed, 3);
+    let quotes: Vec<_> = stream.iter().filter(|record| record.kind() == RecordKind::Quote).collect();
+    assert_eq!((quotes.len(), quotes[1].at_ns - quotes[0].at_ns), (2, 900 * MS));
 }
 
 #[test]
@@ -448,7 +489,7 @@ fn tickers_from_trades_come_after_trades_at_most_four_times_a_second() {
     assert_eq!((first.volume, first.turnover, first.bid_px, first.ask_px), (12, 145, 125, 999));
     assert_eq!((last.open_px, last.high_px, last.low_px, last.last_px), (110, 125, 99, 99));
     assert_eq!((last.volume, last.turnover), (13, 155));
-    assert_eq!(tickers[1].header.ts_event, 3_100 * MS);
+    assert_eq!(tickers[1].header.ts_event, T0 + 3_100 * MS);
 }
 
 #[test]

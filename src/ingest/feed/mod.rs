@@ -7,10 +7,12 @@
 //! * [`sim`]: a seeded market.
 //! * [`replay`]: recordings, as fast as they were, faster, or as fast as the rings take them.
 //! * [`binance`]: the venue's messages and its book procedure.
+//! * [`stamp`]: times of other systems, in any unit.
 
 pub mod binance;
 pub mod replay;
 pub mod sim;
+pub mod stamp;
 
 /// A source of records.
 pub trait Feed: Send {
@@ -50,6 +52,8 @@ pub struct Report {
     pub malformed: u64,
     /// Messages of types that are not market data, skipped on purpose.
     pub ignored: u64,
+    /// Messages whose time could not be read: their records have none.
+    pub untimed: u64,
     /// Books dropped for a sequence gap.
     pub book_gaps: u64,
 }

@@ -13,6 +13,7 @@ use simd_json::value::tape::{Array, Object, Value};
 use simd_json::{Buffers, Tape};
 
 use super::Market;
+use crate::ingest::feed::stamp::{self, NotATime};
 use tickcast_protocol::SymbolError;
 use tickcast_protocol::decimal::DecimalError;
 
@@ -21,6 +22,16 @@ pub struct Message<'t, 'i> {
     /// The market, as far as the keys show it; `None` where several markets use the same keys.
     pub market: Option<Market>,
     pub body: Body<'t, 'i>,
+    /// The message has a time that cannot be read, so its body has none.
+    pub time_fault: Option<TimeFault>,
+}
+
+/// A time of the venue that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("key {key:?}: {error}: the records of this message have no time")]
+pub struct TimeFault {
+    key: &'static str,
+    error: NotATime,
 }
 
 /// The content of a message. Times are ns since the Unix epoch, 0 where the venue gives none.
@@ -30,7 +41,7 @@ pub enum Body<'t, 'i> {
     Ticker(Ticker<'i>),
     Depth(Depth<'t, 'i>),
     Snapshot(Snapshot<'t, 'i>),
-    /// Not market data that this system carries: klines, acknowledgements, partial books beside the full ones.
+    /// Not market data that this system carries: klines, acknowledgements, settlements among the trades.
     Ignored,
 }
 
@@ -44,11 +55,14 @@ pub struct Quote<'i> {
     pub ask_sz: &'i str,
 }
 
-/// `trade`.
+/// `trade`, or `aggTrade`: the trades of one order at one price.
 pub struct Trade<'i> {
     pub symbol: &'i str,
     pub ts_event: u64,
+    /// That of the last trade (`t`, `l`).
     pub trade_id: u64,
+    /// That of the first trade (`f`) of an `aggTrade`.
+    pub aggregated_from: Option<u64>,
     pub px: &'i str,
     pub sz: &'i str,
     /// True where the seller was the aggressor (`m`).
@@ -84,12 +98,14 @@ pub struct Depth<'t, 'i> {
     pub asks: Levels<'t, 'i>,
 }
 
-/// The REST answer `depth`.
+/// The REST answer `depth`, or a partial book.
 pub struct Snapshot<'t, 'i> {
     /// Absent in spot and USD-M.
     pub symbol: Option<String>,
     pub ts_event: u64,
     pub last_update_id: u64,
+    /// It has the best 5, 10 or 20 levels of a side only.
+    pub is_partial: bool,
     pub bids: Levels<'t, 'i>,
     pub asks: Levels<'t, 'i>,
 }
@@ -134,7 +150,7 @@ pub enum Malformed {
     Negative { key: &'static str, text: String },
     #[error("prices or sizes with {0} decimals: expected at most 18")]
     Decimals(i8),
-    #[error("depth update from {first} to {last} runs backwards")]
+    #[error("ids from {first} to {last} run backwards")]
     Backwards { first: u64, last: u64 },
     #[error("symbol of {0} bytes: expected 1 to 54")]
     Symbol(usize),
@@ -201,70 +217,111 @@ fn read_data(data: Value<'_, '_>, stream: &str, each: Each<'_>) -> Result<(), Ma
     outcome
 }
 
+/// The market, as far as the keys show it, and the content.
+type Read<'t, 'i> = (Option<Market>, Body<'t, 'i>);
+
 fn read_message<'t, 'i>(object: &Object<'t, 'i>, stream: &str) -> Result<Message<'t, 'i>, Malformed> {
-    let ignored = Ok(Message { market: None, body: Body::Ignored });
-    if is_partial_book(stream) {
-        return ignored;
-    }
-    match object.get("e").and_then(Value::into_string) {
-        Some("bookTicker") => read_quote(object),
-        Some("trade") => read_trade(object),
-        Some("depthUpdate") => read_depth(object),
-        Some("24hrTicker" | "24hrMiniTicker") => read_ticker(object),
-        Some(_) => ignored,
-        None if has(object, "lastUpdateId") => read_snapshot(object, stream),
+    let ignored = Ok(Message { market: None, body: Body::Ignored, time_fault: None });
+    let (ts_event, time_fault) = time(object);
+    let (market, body) = match object.get("e").and_then(Value::into_string) {
+        Some("bookTicker") => read_quote(object, ts_event)?,
+        Some("trade") => read_trade(object, ts_event)?,
+        Some("aggTrade") => read_aggregate(object, ts_event)?,
+        Some("depthUpdate") if is_partial_book(stream) => read_partial(object, ts_event)?,
+        Some("depthUpdate") => read_depth(object, ts_event)?,
+        Some("24hrTicker" | "24hrMiniTicker") => read_ticker(object, ts_event)?,
+        Some(_) => return ignored,
+        None if has(object, "lastUpdateId") => read_snapshot(object, stream, ts_event)?,
         // Spot's bookTicker is the only message without a type.
-        None if has(object, "s") && ["b", "B", "a", "A"].iter().any(|key| has(object, key)) => read_quote(object),
-        None => ignored,
-    }
+        None if has(object, "s") && ["b", "B", "a", "A"].iter().any(|key| has(object, key)) => {
+            read_quote(object, ts_event)?
+        }
+        None => return ignored,
+    };
+    Ok(Message { market, body, time_fault })
 }
 
-/// The best 5, 10 or 20 levels, whole each time (`btcusdt@depth5@100ms`): a second view of the data of the full stream,
-/// without an id that relates the two.
+/// True for the best 5, 10 or 20 levels, whole each time (`btcusdt@depth5@100ms`).
 fn is_partial_book(stream: &str) -> bool {
     let speciality = stream.split_once("@depth").map(|(_, rest)| rest);
     speciality.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-fn read_quote<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malformed> {
+fn read_quote<'t, 'i>(object: &Object<'t, 'i>, ts_event: u64) -> Result<Read<'t, 'i>, Malformed> {
     let symbol = text(object, "s")?;
     let futures = has(object, "e") || has(object, "T");
     let quote = Quote {
         symbol,
-        ts_event: time(object)?,
+        ts_event,
         bid_px: text(object, "b")?,
         bid_sz: text(object, "B")?,
         ask_px: text(object, "a")?,
         ask_sz: text(object, "A")?,
     };
-    Ok(Message { market: Some(market(futures, symbol)), body: Body::Quote(quote) })
+    Ok((Some(market(futures, symbol)), Body::Quote(quote)))
 }
 
-fn read_trade<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malformed> {
+fn read_trade<'t, 'i>(object: &Object<'t, 'i>, ts_event: u64) -> Result<Read<'t, 'i>, Malformed> {
     let symbol = text(object, "s")?;
     let kind = object.get("X").and_then(Value::into_string);
     let market = Some(market(kind.is_some() && !has(object, "M"), symbol));
-    if kind == Some("NA") {
-        // Futures streams number settlements among the trades, with price and size 0.
-        return Ok(Message { market, body: Body::Ignored });
+    let sz = text(object, "q")?;
+    // Futures streams number settlements among the trades, with price and size 0, and what the insurance fund or
+    // auto-deleveraging took over: none of them is a trade of the market, and `aggTrade` has none of them.
+    if matches!(kind, Some("NA" | "INSURANCE_FUND" | "ADL")) || is_zero(sz) {
+        return Ok((market, Body::Ignored));
     }
-    let buyer_is_maker = object.get("m").ok_or(Malformed::Missing("m"))?;
-    number(object, "T")?;
+    required(object, "T")?;
     let trade = Trade {
         symbol,
-        ts_event: time(object)?,
+        ts_event,
         trade_id: number(object, "t")?,
+        aggregated_from: None,
         px: text(object, "p")?,
-        sz: text(object, "q")?,
-        buyer_is_maker: buyer_is_maker.as_bool().ok_or(Malformed::Type { key: "m", expected: "true or false" })?,
+        sz,
+        buyer_is_maker: buyer_is_maker(object)?,
     };
-    Ok(Message { market, body: Body::Trade(trade) })
+    Ok((market, Body::Trade(trade)))
 }
 
-fn read_ticker<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malformed> {
+fn read_aggregate<'t, 'i>(object: &Object<'t, 'i>, ts_event: u64) -> Result<Read<'t, 'i>, Malformed> {
+    let symbol = text(object, "s")?;
+    let market = Some(market(!has(object, "M"), symbol));
+    let sz = text(object, "q")?;
+    if is_zero(sz) {
+        return Ok((market, Body::Ignored));
+    }
+    required(object, "T")?;
+    let (first, last) = (number(object, "f")?, number(object, "l")?);
+    if first > last {
+        return Err(Malformed::Backwards { first, last });
+    }
+    let trade = Trade {
+        symbol,
+        ts_event,
+        trade_id: last,
+        aggregated_from: Some(first),
+        px: text(object, "p")?,
+        sz,
+        buyer_is_maker: buyer_is_maker(object)?,
+    };
+    Ok((market, Body::Trade(trade)))
+}
+
+fn buyer_is_maker(object: &Object<'_, '_>) -> Result<bool, Malformed> {
+    let value = object.get("m").ok_or(Malformed::Missing("m"))?;
+    value.as_bool().ok_or(Malformed::Type { key: "m", expected: "true or false" })
+}
+
+/// True for `0`, `0.000` and the like.
+fn is_zero(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0' | b'.'))
+}
+
+fn read_ticker<'t, 'i>(object: &Object<'t, 'i>, ts_event: u64) -> Result<Read<'t, 'i>, Malformed> {
     let ticker = Ticker {
         symbol: text(object, "s")?,
-        ts_event: time(object)?,
+        ts_event,
         last_px: text(object, "c")?,
         open_px: text(object, "o")?,
         high_px: text(object, "h")?,
@@ -274,43 +331,58 @@ fn read_ticker<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malfo
         bid_px: object.get("b").and_then(Value::into_string),
         ask_px: object.get("a").and_then(Value::into_string),
     };
-    Ok(Message { market: None, body: Body::Ticker(ticker) })
+    Ok((None, Body::Ticker(ticker)))
 }
 
-fn read_depth<'t, 'i>(object: &Object<'t, 'i>) -> Result<Message<'t, 'i>, Malformed> {
+fn read_depth<'t, 'i>(object: &Object<'t, 'i>, ts_event: u64) -> Result<Read<'t, 'i>, Malformed> {
     let symbol = text(object, "s")?;
     let (first_id, last_id) = (number(object, "U")?, number(object, "u")?);
     if first_id > last_id {
         return Err(Malformed::Backwards { first: first_id, last: last_id });
     }
     let previous_id = has(object, "pu").then(|| number(object, "pu")).transpose()?;
-    number(object, "E")?;
+    required(object, "E")?;
     let depth = Depth {
         symbol,
-        ts_event: time(object)?,
+        ts_event,
         first_id,
         last_id,
         previous_id,
         bids: levels(object, "b")?,
         asks: levels(object, "a")?,
     };
-    Ok(Message { market: Some(market(previous_id.is_some(), symbol)), body: Body::Depth(depth) })
+    Ok((Some(market(previous_id.is_some(), symbol)), Body::Depth(depth)))
 }
 
-fn read_snapshot<'t, 'i>(object: &Object<'t, 'i>, stream: &str) -> Result<Message<'t, 'i>, Malformed> {
+/// A partial book of a futures market, which has the keys of an update.
+fn read_partial<'t, 'i>(object: &Object<'t, 'i>, ts_event: u64) -> Result<Read<'t, 'i>, Malformed> {
+    let symbol = text(object, "s")?;
+    let snapshot = Snapshot {
+        symbol: Some(symbol.to_owned()),
+        ts_event,
+        last_update_id: number(object, "u")?,
+        is_partial: true,
+        bids: levels(object, "b")?,
+        asks: levels(object, "a")?,
+    };
+    Ok((Some(market(has(object, "pu"), symbol)), Body::Snapshot(snapshot)))
+}
+
+fn read_snapshot<'t, 'i>(object: &Object<'t, 'i>, stream: &str, ts_event: u64) -> Result<Read<'t, 'i>, Malformed> {
     // COIN-M sends the symbol; a combined stream has it in its name, in lower case.
     let named = object.get("symbol").and_then(Value::into_string).map(str::to_owned);
     let symbol = named.or_else(|| stream.split_once('@').map(|(symbol, _)| symbol.to_uppercase()));
     let futures = has(object, "E") || has(object, "T");
     let snapshot = Snapshot {
-        ts_event: time(object)?,
+        ts_event,
         last_update_id: number(object, "lastUpdateId")?,
+        is_partial: is_partial_book(stream),
         bids: levels(object, "bids")?,
         asks: levels(object, "asks")?,
         symbol,
     };
     let market = market(futures, snapshot.symbol.as_deref().unwrap_or(""));
-    Ok(Message { market: Some(market), body: Body::Snapshot(snapshot) })
+    Ok((Some(market), Body::Snapshot(snapshot)))
 }
 
 fn market(futures: bool, symbol: &str) -> Market {
@@ -319,6 +391,10 @@ fn market(futures: bool, symbol: &str) -> Market {
 
 fn has(object: &Object<'_, '_>, key: &str) -> bool {
     object.get(key).is_some()
+}
+
+fn required(object: &Object<'_, '_>, key: &'static str) -> Result<(), Malformed> {
+    if has(object, key) { Ok(()) } else { Err(Malformed::Missing(key)) }
 }
 
 fn text<'i>(object: &Object<'_, 'i>, key: &'static str) -> Result<&'i str, Malformed> {
@@ -338,10 +414,29 @@ fn levels<'t, 'i>(object: &Object<'t, 'i>, key: &'static str) -> Result<Levels<'
 }
 
 /// The time of the matching engine (`T`), else the time the message was made (`E`), else 0; in ns. The venue writes
-/// milliseconds, or microseconds where the connection asked for them; 10^14 ms is in the year 5138, 10^14 µs in 1973.
-fn time(object: &Object<'_, '_>) -> Result<u64, Malformed> {
-    let Some(key) = ["T", "E"].into_iter().find(|key| has(object, key)) else { return Ok(0) };
-    let stamp = number(object, key)?;
-    let unit = if stamp < 100_000_000_000_000 { 1_000_000 } else { 1_000 };
-    stamp.checked_mul(unit).ok_or(Malformed::Type { key, expected: "a time in milliseconds or microseconds" })
+/// milliseconds, or microseconds where the connection asked for them; collectors write others, as numbers or texts.
+fn time(object: &Object<'_, '_>) -> (u64, Option<TimeFault>) {
+    let mut fault = None;
+    for key in ["T", "E"] {
+        match object.get(key).map(stamp_of) {
+            // 0 is how some write that there is no time.
+            None | Some(Ok(0)) => {}
+            Some(Ok(time_ns)) => return (time_ns, fault),
+            Some(Err(error)) => fault = fault.or(Some(TimeFault { key, error })),
+        }
+    }
+    (0, fault)
+}
+
+fn stamp_of(value: Value<'_, '_>) -> Result<u64, NotATime> {
+    if let Some(number) = value.as_u64() {
+        return if number == 0 { Ok(0) } else { stamp::of_number(number) };
+    }
+    if let Some(text) = value.into_string() {
+        return stamp::parse(text);
+    }
+    // The shortest text of a double has the digits that were written, up to 17 of them.
+    let below_zero = value.as_i64().map(|number| number.to_string());
+    let number = below_zero.or_else(|| value.as_f64().map(|number| number.to_string()));
+    stamp::parse(number.as_deref().unwrap_or("a value of another type"))
 }

@@ -4,6 +4,7 @@
 //! * [`book`]: decides whether a depth update is applied, held, old, or reveals a gap.
 //! * [`scale`]: text → mantissas at the instrument's exponents.
 //! * [`ticker`]: statistics from trades, where the venue's own are not recorded.
+//! * `trade_ids`: that no trade comes twice where trades are recorded one by one and aggregated.
 //! * [`translate`]: messages → records, with the state of each instrument.
 //!
 //! Nothing here reads a file or a socket, so recordings and live connections can both use it.
@@ -12,6 +13,7 @@ pub mod book;
 pub mod message;
 pub mod scale;
 pub mod ticker;
+mod trade_ids;
 pub mod translate;
 
 pub use message::{Malformed, Message, Parser};

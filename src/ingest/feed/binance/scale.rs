@@ -54,10 +54,10 @@ impl Scale {
         }
     }
 
-    /// Best price and size of a side; the venue writes 0 for both where the side is empty.
+    /// Best price and size of a side; a size of 0 says that the side is empty.
     pub fn best(self, px_key: &'static str, px: &str, sz_key: &'static str, sz: &str) -> Result<(i64, i64), Malformed> {
         match (self.px(px_key, px)?, self.sz(sz_key, sz)?) {
-            (0, 0) => Ok((PRICE_NONE, PRICE_NONE)),
+            (_, 0) => Ok((PRICE_NONE, PRICE_NONE)),
             best => Ok(best),
         }
     }
@@ -97,6 +97,7 @@ mod tests {
     fn empty_side_is_absent_and_negative_size_is_malformed() {
         let scale = Scale { px_exp: -2, sz_exp: -3 };
         assert_eq!(scale.best("b", "0.00", "B", "0.000"), Ok((PRICE_NONE, PRICE_NONE)));
+        assert_eq!(scale.best("b", "1.25", "B", "0"), Ok((PRICE_NONE, PRICE_NONE)));
         assert_eq!(scale.best("b", "1.25", "B", "0.500"), Ok((125, 500)));
         assert_eq!(scale.sz("B", "-1"), Err(Malformed::Negative { key: "B", text: "-1".to_owned() }));
         assert!(matches!(

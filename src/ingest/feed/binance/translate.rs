@@ -14,6 +14,7 @@ use super::book::{BookSync, Held, Ids, Verdict};
 use super::message::{self, Body, Levels, Malformed, Message};
 use super::scale::{Scale, sum};
 use super::ticker::TradeWindow;
+use super::trade_ids::TradeIds;
 use crate::ingest::feed::Report;
 use tickcast_protocol::record::{self, BOOK_LEVELS_MAX, Level, PRICE_NONE, RecordHeader, encode_book, flags};
 use tickcast_protocol::{Book, BookAction, BookSide, Instrument, RecordKind, Side, check_symbol};
@@ -112,7 +113,7 @@ impl Translator {
     pub fn restart(&mut self, out: &mut Out<'_>) {
         self.traded.clear();
         for tracked in &mut self.tracked {
-            if !tracked.sync.is_waiting() {
+            if !tracked.sync.is_waiting() || tracked.has_partial_book {
                 tracked.void_book(0, out);
             }
             let fresh = Tracked::new(tracked.market, std::mem::take(&mut tracked.name));
@@ -139,11 +140,16 @@ impl Translator {
     fn trade(&mut self, trade: &message::Trade<'_>, origin: &mut Origin, out: &mut Out<'_>) -> Result<(), Malformed> {
         let index = self.find(trade.symbol, origin)?;
         let tracked = &mut self.tracked[index];
+        if tracked.trade_ids.is_known(trade) {
+            out.report.ignored += 1;
+            return Ok(());
+        }
         let scale = match tracked.scale() {
             Some(scale) => scale,
             None => Scale::of(&[trade.px], &[trade.sz])?,
         };
         let (px, sz) = (scale.px("p", trade.px)?, scale.sz("q", trade.sz)?);
+        tracked.trade_ids.note(trade);
         let id = tracked.define(scale, out);
         let side = if trade.buyer_is_maker { Side::Sell } else { Side::Buy };
         let header = RecordHeader::of_feed(RecordKind::Trade, id, trade.ts_event);
@@ -230,8 +236,16 @@ impl Translator {
         let index = self.instrument_of(snapshot, origin)?;
         let Self { tracked, levels, .. } = self;
         let tracked = &mut tracked[index];
+        if snapshot.is_partial && !tracked.sync.is_waiting() {
+            // A book that updates keep whole has what the best levels show.
+            out.report.ignored += 1;
+            return Ok(());
+        }
         tracked.read_levels(&snapshot.bids, &snapshot.asks, levels, out)?;
-        if let Some(following) = tracked.sync.snapshot(snapshot.last_update_id) {
+        if snapshot.is_partial {
+            tracked.has_partial_book = true;
+            tracked.new_book(snapshot.ts_event, levels, [], out);
+        } else if let Some(following) = tracked.sync.snapshot(snapshot.last_update_id) {
             tracked.new_book(snapshot.ts_event, levels, &following, out);
         }
         Ok(())
@@ -283,6 +297,9 @@ struct Tracked {
     /// Id and exponents, once a Definition was published.
     defined: Option<(u32, Scale)>,
     sync: BookSync,
+    /// A partial book was published.
+    has_partial_book: bool,
+    trade_ids: TradeIds,
     /// Of the last quote, or [`PRICE_NONE`].
     bid_px: i64,
     ask_px: i64,
@@ -296,8 +313,19 @@ struct Tracked {
 impl Tracked {
     fn new(market: Market, name: String) -> Self {
         let sync = BookSync::new(market.is_futures());
-        let (bid_px, ask_px) = (PRICE_NONE, PRICE_NONE);
-        Self { market, name, defined: None, sync, bid_px, ask_px, window: None, traded: false, has_ticker: false }
+        Self {
+            market,
+            name,
+            defined: None,
+            sync,
+            has_partial_book: false,
+            trade_ids: TradeIds::default(),
+            bid_px: PRICE_NONE,
+            ask_px: PRICE_NONE,
+            window: None,
+            traded: false,
+            has_ticker: false,
+        }
     }
 
     fn scale(&self) -> Option<Scale> {

@@ -9,12 +9,13 @@ use super::lines::{Found, Lines};
 use crate::ingest::feed::OpenError;
 use crate::ingest::feed::binance::message::Body;
 use crate::ingest::feed::binance::{Market, Message, Origin, Parser};
+use crate::ingest::feed::stamp::{self, NotATime};
 
 /// Lines that are read for the market and the streams before the replay begins.
 const OPENING_LINES: usize = 512;
 /// Malformed lines of a file that are logged one by one.
 const LOGGED_MAX: u64 = 10;
-const EXPECTED: &str = "expected a recording, gzip or plain, of lines `<receive time in ns> {…JSON…}`";
+const EXPECTED: &str = "expected a recording, gzip or plain, of lines `<receive time> {…JSON…}`";
 
 /// An opened recording, with the facts of its first lines.
 pub struct Recording {
@@ -26,6 +27,7 @@ pub struct Recording {
     pub first_ns: u64,
     opening: Opening,
     malformed: u64,
+    untimed: u64,
 }
 
 /// The facts of the first lines.
@@ -54,7 +56,7 @@ impl Recording {
             problem: format!("{found}: {EXPECTED}"),
         })?;
         let opening = Opening::read(&mut lines, parser);
-        Ok(Self { path: name, file, first_ns, opening, malformed: 0 })
+        Ok(Self { path: name, file, first_ns, opening, malformed: 0, untimed: 0 })
     }
 
     /// The initial state for one reader of this recording.
@@ -72,7 +74,7 @@ impl Recording {
         let mut last_ns = self.first_ns;
         loop {
             match lines.advance() {
-                Found::Line => last_ns = last_ns.max(split_stamp(lines.line()).map_or(0, |(stamp, _)| stamp)),
+                Found::Line => last_ns = last_ns.max(split_stamp(lines.line()).map_or(0, |(stamp_ns, _)| stamp_ns)),
                 Found::TooLong => {}
                 Found::Broken(_) | Found::End => return last_ns,
             }
@@ -87,11 +89,19 @@ impl Recording {
         }
     }
 
-    /// Logs the number of malformed lines, if not all were logged. Called at the end of the file.
+    /// The same for a line that is taken without the venue's time.
+    pub fn log_untimed(&mut self, line: u64, problem: &dyn Display) {
+        self.untimed += 1;
+        if self.untimed <= LOGGED_MAX {
+            tracing::warn!(file = self.path, line, "time of the venue skipped: {problem}");
+        }
+    }
+
+    /// Logs the number of such lines, if not all were logged. Called at the end of the file.
     pub fn log_summary(&self) {
-        if self.malformed > LOGGED_MAX {
-            let (file, malformed) = (&self.path, self.malformed);
-            tracing::warn!(file, malformed, "malformed lines so far; the first {LOGGED_MAX} were logged");
+        if self.malformed.max(self.untimed) > LOGGED_MAX {
+            let (file, malformed, untimed) = (&self.path, self.malformed, self.untimed);
+            tracing::warn!(file, malformed, untimed, "lines so far; the first {LOGGED_MAX} of each were logged");
         }
     }
 }
@@ -101,7 +111,7 @@ impl Opening {
     fn read(lines: &mut Lines, parser: &mut Parser) -> Self {
         let mut opening = Self::default();
         for _ in 0..OPENING_LINES {
-            if let Some((_, json)) = split_stamp(lines.line()) {
+            if let Ok((_, json)) = split_stamp(lines.line()) {
                 let _ = parser.read(json, |message| {
                     opening.note(&message);
                     Ok(())
@@ -130,13 +140,27 @@ impl Opening {
     }
 }
 
-/// The receive stamp of a line in ns, and its JSON; `None` if it does not begin with `<digits> `.
-pub fn split_stamp(line: &mut [u8]) -> Option<(u64, &mut [u8])> {
-    let digits = line.iter().position(|byte| !byte.is_ascii_digit())?;
-    let stamp = std::str::from_utf8(&line[..digits]).ok()?.parse().ok()?;
-    let space = line[digits] == b' ';
-    let json = line.get_mut(digits + 1..).filter(|_| space)?;
-    Some((stamp, json))
+/// Why a line has no receive stamp.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StampError {
+    /// It does not begin with a number and a space.
+    #[error("expected `<receive time> ` at the start of the line")]
+    Missing,
+    /// Its number is no time.
+    #[error("receive time {0}")]
+    NotATime(#[from] NotATime),
+}
+
+/// The receive stamp of a line in ns, and its JSON. Each line may have its own unit.
+pub fn split_stamp(line: &mut [u8]) -> Result<(u64, &mut [u8]), StampError> {
+    let is_number = |text: &&str| text.starts_with(|first: char| first.is_ascii_digit());
+    let space = line.iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'.')).unwrap_or(line.len());
+    let (number, rest) = line.split_at_mut(space);
+    let number = std::str::from_utf8(number).ok().filter(is_number).ok_or(StampError::Missing)?;
+    match rest {
+        [b' ', json @ ..] => Ok((stamp::parse(number)?, json)),
+        _ => Err(StampError::Missing),
+    }
 }
 
 /// The stamp of the first line, or a description of what the file begins with.
@@ -147,8 +171,10 @@ fn first_stamp(lines: &mut Lines) -> Result<u64, String> {
         Found::Broken(error) => return Err(format!("cannot be read: {error}")),
         Found::End => return Err("is empty".to_owned()),
     }
+    let number = lines.number();
     match split_stamp(lines.line()) {
-        Some((stamp, [b'{', ..])) => Ok(stamp),
+        Ok((stamp_ns, [b'{', ..])) => Ok(stamp_ns),
+        Err(error @ StampError::NotATime(_)) => Err(format!("line {number}: {error}")),
         _ => {
             let line = String::from_utf8_lossy(lines.line());
             let start: String = line.chars().take(60).collect();

@@ -1,7 +1,8 @@
 //! One pass through the recordings, with its own books and statistics: each copy of the instruments has a timeline.
 
 use super::lines::{Found, Lines};
-use super::recording::{Recording, split_stamp};
+use super::recording::{Recording, StampError, split_stamp};
+use crate::ingest::feed::binance::message::TimeFault;
 use crate::ingest::feed::binance::{Malformed, Origin, Out, Parser, Translator};
 
 /// Between the last line of a pass and the first of the next, in the recording's time. So even a recording of a
@@ -38,13 +39,15 @@ struct Reader {
     found: Found,
     /// Its stamp, or that of the previous line where it has none.
     stamp_ns: u64,
+    /// Of the line that is being delivered.
+    time_fault: Option<TimeFault>,
 }
 
 /// Why a line was skipped.
 #[derive(Debug, thiserror::Error)]
 enum LineError {
-    #[error("expected `<receive time in ns> ` at the start of the line")]
-    NoStamp,
+    #[error(transparent)]
+    Stamp(#[from] StampError),
     #[error("longer than 16 MiB")]
     TooLong,
     #[error("the file cannot be read further: {0}")]
@@ -92,6 +95,9 @@ impl Timeline {
             out.report.malformed += 1;
             recording.log_malformed(reader.lines.number(), &error);
         }
+        if let Some(fault) = reader.time_fault.take() {
+            recording.log_untimed(reader.lines.number(), &fault);
+        }
         if reader.advance() {
             return After::Line(reader.at_ns(self.pass_at_ns, first_ns));
         }
@@ -114,14 +120,15 @@ impl Timeline {
 impl Reader {
     fn new(recording: &Recording) -> Self {
         let lines = Lines::new(&recording.file);
-        Self { lines, origin: recording.origin(), found: Found::End, stamp_ns: recording.first_ns }
+        let (origin, stamp_ns) = (recording.origin(), recording.first_ns);
+        Self { lines, origin, found: Found::End, stamp_ns, time_fault: None }
     }
 
     /// Advances to the next line, readable or not; false at the end.
     fn advance(&mut self) -> bool {
         self.found = self.lines.advance();
         if matches!(self.found, Found::Line)
-            && let Some((stamp_ns, _)) = split_stamp(self.lines.line())
+            && let Ok((stamp_ns, _)) = split_stamp(self.lines.line())
         {
             self.stamp_ns = stamp_ns;
         }
@@ -140,8 +147,15 @@ impl Reader {
     ) -> Result<(), LineError> {
         match &self.found {
             Found::Line => {
-                let (_, json) = split_stamp(self.lines.line()).ok_or(LineError::NoStamp)?;
-                Ok(parser.read(json, |message| translator.take(&message, &mut self.origin, out))?)
+                let (_, json) = split_stamp(self.lines.line())?;
+                let (origin, fault) = (&mut self.origin, &mut self.time_fault);
+                Ok(parser.read(json, |message| {
+                    if message.time_fault.is_some() {
+                        out.report.untimed += 1;
+                        fault.clone_from(&message.time_fault);
+                    }
+                    translator.take(&message, origin, out)
+                })?)
             }
             Found::TooLong => Err(LineError::TooLong),
             Found::Broken(error) => Err(LineError::Broken(error.to_string())),
