@@ -8,9 +8,15 @@ import signal
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
+
+from tickcast.cursor import Cursor
+from tickcast.follow import Follower
+
+if TYPE_CHECKING:
+    from tickcast.arrays import Arrays
 
 ROOT = Path(__file__).parents[3]
 # Longer than anything that a test waits for, also on a slow and busy machine.
@@ -108,12 +114,29 @@ def trade(sequence: int, px: int = 100, *, instrument: int = 1, flags: int = 0x8
     return record(2, sequence, struct.pack("<qqQc7x", px, 1, sequence, b"B"), instrument=instrument, flags=flags)
 
 
+def book(kind: bytes, levels: list[tuple[int, int, bytes]], sequence: int) -> bytes:
+    body = struct.pack("<Hc5x", len(levels), kind) + b"".join(struct.pack("<qqc7x", *level) for level in levels)
+    return record(4, sequence, body)
+
+
 def gap(first: int, last: int, *, channel: int = 2, instrument: int = 1) -> bytes:
     return record(18, 0, struct.pack("<QQBc6x", first, last, channel, b"S"), instrument=instrument)
 
 
 def status(state: str, *, instrument: int = 0) -> bytes:
     return record(19, 0, struct.pack("<c7x", state.encode()), instrument=instrument)
+
+
+def read_arrays(follower: Follower, data: bytes) -> Arrays:
+    """The arrays of a packet that has one part."""
+    from tickcast import arrays
+
+    cursor = Cursor(follower, data)
+    read = arrays.take(cursor)
+    if not cursor.is_done:
+        arrays.take(cursor)
+        pytest.fail("a second part")
+    return read
 
 
 async def until(condition: Callable[[], bool]) -> None:

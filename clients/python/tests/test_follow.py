@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import struct
 from decimal import Decimal
 
 import pytest
-from conftest import definition, gap, packet, quote, record, status, trade
+from conftest import book, definition, gap, packet, quote, read_arrays, status, trade
 
 from tickcast import Backoff, Book, Gap, OrderBook, ProtocolError, Quote, State, Trade, wire
+from tickcast.cursor import read_packet
 from tickcast.follow import Follower
 from tickcast.http import plain_url, refusal, stream_url
 from tickcast.publish import mantissa
@@ -23,7 +23,7 @@ def follow(*packets: bytes) -> tuple[Follower, list[tuple[str, int, int]]]:
     """The new records of these packets: types with sequences, and gaps with their ranges."""
     follower, new = Follower(), []
     for data in packets:
-        for one in follower.packet(data)[1]:
+        for one in read_packet(follower, data)[1]:
             if isinstance(one, Gap):
                 new.append(("gap", one.from_sequence, one.to_sequence))
             elif isinstance(one, (Quote, Trade)):
@@ -61,28 +61,28 @@ def test_a_new_epoch_resets_sequences_and_directory() -> None:
     follower, new = follow(packet(definition(), trade(9)), packet(definition(), trade(1), epoch=8))
     assert new == [("trade", 9, 9), ("gap", 0, 0), ("trade", 1, 1)]
     with pytest.raises(ProtocolError, match="before its definition"):
-        follower.packet(packet(trade(1), epoch=9))
+        read_packet(follower, packet(trade(1), epoch=9))
 
 
 def test_a_restart_reports_an_unknown_gap_for_each_log() -> None:
     start = packet(definition(), definition(2, "ETH-USD"), quote(1), trade(4), quote(1, instrument=2))
     expected = [("BTC-USD", "trade", 0, 0, "R")]
     follower, _ = follow(start)
-    records = follower.packet(packet(definition(1, "ETH-USD"), epoch=8))[1]
+    records = read_packet(follower, packet(definition(1, "ETH-USD"), epoch=8))[1]
     gaps = [one for one in records if isinstance(one, Gap)]
     assert [(g.symbol, g.channel, g.from_sequence, g.to_sequence, g.reason) for g in gaps] == expected
     assert (follower.gaps, follower.missing) == (1, 0)
-    arrays = pytest.importorskip("tickcast.arrays")
+    pytest.importorskip("numpy")
     follower, _ = follow(start)
-    others = arrays.read(follower, packet(definition(1, "ETH-USD"), epoch=8)).others
+    others = read_arrays(follower, packet(definition(1, "ETH-USD"), epoch=8)).others
     assert [(g.symbol, g.channel, g.reason) for g in others if isinstance(g, Gap)] == [("BTC-USD", "trade", "R")]
 
 
 def test_arrays_keep_the_scales_of_their_epoch() -> None:
     arrays = pytest.importorskip("tickcast.arrays")
     follower = Follower()
-    old = arrays.read(follower, packet(definition(), quote(1, 100)))
-    new = arrays.read(follower, packet(definition(1, "ETH-USD"), quote(1, 100), epoch=8))
+    old = read_arrays(follower, packet(definition(), quote(1, 100)))
+    new = read_arrays(follower, packet(definition(1, "ETH-USD"), quote(1, 100), epoch=8))
     assert old.scales.symbols(old.quote).tolist() == ["BTC-USD"]
     assert new.scales.symbols(new.quote).tolist() == ["ETH-USD"]
     rows = old.quote.view(arrays.Rows)
@@ -95,7 +95,7 @@ def test_arrays_keep_the_scales_of_their_epoch() -> None:
 def test_an_unsubscribed_channel_makes_no_gap() -> None:
     follower, _ = follow(packet(definition(), trade(1)))
     follower.forget([("quote", "*"), ("trade", "BTC-*")])
-    assert [type(one) for one in follower.packet(packet(trade(9)))[1]] == [Trade]
+    assert [type(one) for one in read_packet(follower, packet(trade(9)))[1]] == [Trade]
 
 
 def test_states_follow_the_instrument_and_the_feed() -> None:
@@ -109,17 +109,17 @@ def test_states_follow_the_instrument_and_the_feed() -> None:
         (status("L", instrument=1), State.LIVE),
         (status("E", instrument=1), State.ENDED),
     ):
-        follower.packet(packet(data))
+        read_packet(follower, packet(data))
         assert follower.state("BTC-USD") is state
 
 
 def test_arrays_follow_the_same_rules_as_records() -> None:
-    arrays = pytest.importorskip("tickcast.arrays")
+    pytest.importorskip("numpy")
     rng = random.Random(5)
     one, other = Follower(), Follower()
     start = packet(*(definition(i, f"I{i}") for i in range(1, 6)))
-    one.packet(start)
-    arrays.read(other, start)
+    read_packet(one, start)
+    read_arrays(other, start)
     newest = {(kind, i): 0 for kind in (1, 2) for i in range(1, 6)}
     for _ in range(2000):
         records = []
@@ -136,7 +136,7 @@ def test_arrays_follow_the_same_rules_as_records() -> None:
             make = quote if kind == 1 else trade
             records.append(make(sequence, instrument=i, flags=rng.choice([0x80, 0x80, 0xA0, 0x90])))
         data = packet(*records)
-        records_read, read = one.packet(data)[1], arrays.read(other, data)
+        records_read, read = read_packet(one, data)[1], read_arrays(other, data)
         for name in ("quote", "trade"):
             expected = [(record.instrument.id, record.sequence) for record in records_read if name == record.TYPE]
             rows = getattr(read, name)
@@ -155,22 +155,17 @@ def test_arrays_follow_the_same_rules_as_records() -> None:
 
 
 def test_ids_beyond_the_dense_array_are_followed() -> None:
-    arrays = pytest.importorskip("tickcast.arrays")
+    pytest.importorskip("numpy")
     follower, far = Follower(), 2**32 - 1
-    follower.packet(packet(definition(far, "FAR"), trade(1, instrument=far)))
-    assert len(arrays.read(follower, packet(trade(1, instrument=far), trade(2, instrument=far))).trade) == 1
-
-
-def book(kind: bytes, levels: list[tuple[int, int, bytes]], sequence: int) -> bytes:
-    body = struct.pack("<Hc5x", len(levels), kind) + b"".join(struct.pack("<qqc7x", *level) for level in levels)
-    return record(4, sequence, body)
+    read_packet(follower, packet(definition(far, "FAR"), trade(1, instrument=far)))
+    assert len(read_arrays(follower, packet(trade(1, instrument=far), trade(2, instrument=far))).trade) == 1
 
 
 def test_an_order_book_applies_its_records() -> None:
     follower, kept = Follower(), OrderBook()
     levels = [(100, 5, b"B"), (99, 6, b"B"), (101, 7, b"A")]
     for data in (book(b"S", levels, 1), book(b"D", [(99, 0, b"B"), (102, 1000, b"A")], 2)):
-        for one in follower.packet(packet(definition(), data))[1]:
+        for one in read_packet(follower, packet(definition(), data))[1]:
             if one.TYPE == "book":
                 kept.apply(one)  # type: ignore[arg-type]
     assert kept.bids() == [(Decimal("1.00"), Decimal("0.005"))]
@@ -187,7 +182,7 @@ def test_a_book_of_another_epoch_or_instrument_clears_the_levels() -> None:
         [packet(definition(1, "ETH-USD"), book(b"D", [(51, 1, b"B")], 3), epoch=9)],
     ):
         for data in packets:
-            for one in follower.packet(data)[1]:
+            for one in read_packet(follower, data)[1]:
                 if isinstance(one, Book):
                     kept.apply(one)
         seen.append(kept.mantissas("B"))

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, read_arrays
 
 from tickcast import wire
 from tickcast.errors import ProtocolError
@@ -112,7 +112,7 @@ def test_arrays_equal_the_records() -> None:
         follower = Follower()
         # Sequences have no order across the vectors: each packet is followed alone.
         follower.epoch, follower.directory = vector["header"]["epoch"], directory
-        read = arrays.read(follower, bytes.fromhex(vector["hex"]))
+        read = read_arrays(follower, bytes.fromhex(vector["hex"]))
         for name, kind in (("quote", wire.QUOTE), ("trade", wire.TRADE), ("ticker", wire.TICKER)):
             rows = getattr(read, name)
             expected_rows = once([record for record in records if name == record.TYPE])
@@ -151,7 +151,7 @@ def test_invalid_packets_raise(vector: dict[str, Any]) -> None:
     follower = Follower()
     follower.epoch, follower.directory = 7, directory
     with pytest.raises(ProtocolError):
-        arrays_of(follower, data)
+        read_arrays(follower, data)
 
 
 def test_every_cut_packet_raises() -> None:
@@ -167,25 +167,19 @@ def test_floats_are_nearest_or_nan() -> None:
 
     follower = Follower()
     for vector in PACKETS[:3]:
-        rows = arrays_of(follower, bytes.fromhex(vector["hex"])).quote
+        rows = read_arrays(follower, bytes.fromhex(vector["hex"])).quote
     scales = Scales(follower.directory)
     assert scales.floats(rows, "bid_px").tolist() == [61837.63]
     assert scales.floats(rows, "ask_sz").tolist() == [1.2]
     assert scales.symbols(rows).tolist() == ["BTC-USD"]
-    rows = arrays_of(follower, bytes.fromhex(PACKETS[4]["hex"])).quote
+    rows = read_arrays(follower, bytes.fromhex(PACKETS[4]["hex"])).quote
     assert len(rows) == 0, "a repeated record"
     follower.sequences[wire.QUOTE][1] = 0
-    rows = arrays_of(follower, bytes.fromhex(PACKETS[4]["hex"])).quote
+    rows = read_arrays(follower, bytes.fromhex(PACKETS[4]["hex"])).quote
     assert np.isnan(scales.floats(rows, "ask_px")).all()
     columns = scales.columns(rows)
     assert columns["ts_recv"].dtype == "datetime64[ns]"
     assert columns["symbol"].tolist() == ["BTC-USD"]
-
-
-def arrays_of(follower: Follower, data: bytes) -> Any:
-    from tickcast import arrays
-
-    return arrays.read(follower, data)
 
 
 def test_a_quote_has_exact_prices() -> None:

@@ -10,18 +10,20 @@ async with tickcast.connect("ws://127.0.0.1:9001") as client:
 
 from .backoff import Backoff
 from .book import OrderBook
-from .client import Client, Packet, Ping, Subscription, connect
+from .client import Client, Ping, Subscription, connect
 from .errors import (
     ClosedError,
     ProtocolError,
     RefusedError,
     RejectedError,
+    RescaledError,
     RestartedError,
     TickcastError,
     UnreachableError,
 )
 from .http import bars, instruments, snapshot
 from .publish import Publisher, publish
+from .reading import Packet
 from .records import (
     CHANNELS,
     NO_INSTRUMENT,
@@ -72,6 +74,7 @@ __all__ = [
     "Record",
     "RefusedError",
     "RejectedError",
+    "RescaledError",
     "RestartedError",
     "State",
     "Status",

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from . import wire
-from .errors import ProtocolError, RestartedError
+from .cursor import Cursor, ReturnedCursor
+from .errors import ProtocolError, RescaledError, RestartedError
 from .follow import LOGS, Follower
-from .records import CONFLATED, SNAPSHOT, AnyRecord, Instrument
+from .records import CHANNELS, CONFLATED, SNAPSHOT, AnyRecord, Gap, Instrument
 from .wire import PacketHeader, RecordHeader
 
 ABSENT = wire.ABSENT
@@ -79,9 +79,11 @@ def empty(kind: int) -> Structured:
 
 @dataclass(slots=True)
 class Arrays:
-    """The new records of one packet. `others` has gaps, states, definitions and raw bytes as records.
+    """New records of one packet. `others` has gaps, states, definitions and raw bytes as records.
 
-    `scales` are for the packet's epoch: after a restart of the server an id may be that of another instrument.
+    `scales` are those of the records: after a restart of the server an id may be that of another instrument, and after
+    a new definition the exponents may be others. A packet with rows of an instrument before and after such a definition
+    is returned in parts.
     """
 
     header: PacketHeader
@@ -93,19 +95,44 @@ class Arrays:
     others: list[AnyRecord] = field(default_factory=list[AnyRecord])
 
 
-def read(follower: Follower, data: bytes) -> Arrays:
-    """The new records of a packet. Raises `ProtocolError`."""
-    others: list[AnyRecord] = []
-    header = follower.begin(data, others)
-    arrays = Arrays(header, Scales(follower.directory, header.epoch), others=others)
-    plain = _plain(data, header.count)
-    groups = [_grouped(rows) for rows in plain.values()] if plain is not None else []
-    if plain is not None and all(map(_is_simple, repeat(follower), plain.items(), groups)):
-        for (kind, rows), group in zip(plain.items(), groups, strict=True):
-            _put(arrays, kind, _follow(follower, kind, rows, group, arrays.others))
-    else:
-        _read_mixed(follower, data, arrays)
+@dataclass(slots=True)
+class Limit:
+    """Ends a part of a packet after some rows of one type."""
+
+    kind: int
+    rows: int
+
+
+def take(cursor: Cursor, limit: Limit | None = None) -> Arrays:
+    """Takes the rest of a packet, or a part of it. Raises `ProtocolError`.
+
+    A part ends at the limit, or before a record that changes the scale of rows in it.
+    """
+    arrays = Arrays(cursor.header, Scales({}, cursor.header.epoch))
+    if not (cursor.is_new and (limit is None or cursor.header.count < limit.rows) and _take_plain(cursor, arrays)):
+        _take_mixed(cursor, arrays, limit)
+    scales = arrays.scales = Scales(cursor.directory(), cursor.header.epoch)
+    for name in ("quote", "trade", "ticker", "book"):
+        rows: Structured = getattr(arrays, name)
+        if len(rows):
+            setattr(arrays, name, scales.marked(rows))
     return arrays
+
+
+def _take_plain(cursor: Cursor, arrays: Arrays) -> bool:
+    """Takes a whole packet of quotes, trades or tickers; false if it is another one, and nothing was taken."""
+    plain, follower = _plain(cursor.data, cursor.header.count), cursor.follower
+    if plain is None:
+        return False
+    groups = {kind: _grouped(rows) for kind, rows in plain.items()}
+    if not all(_is_simple(follower, kind, rows, groups[kind]) for kind, rows in plain.items()):
+        return False
+    while (gap := cursor.take_gap()) is not None:
+        arrays.others.append(gap)
+    for kind, rows in plain.items():
+        _put(arrays, kind, _follow(follower, kind, rows, groups[kind], arrays.others))
+    cursor.take_all()
+    return True
 
 
 def _plain(data: bytes, count: int) -> dict[int, Structured] | None:
@@ -137,12 +164,16 @@ def _grouped(rows: Structured) -> Group:
     return order, np.append(True, ids[1:] != ids[:-1])
 
 
-def _is_simple(follower: Follower, of: tuple[int, Structured], group: Group) -> bool:
-    """Whether the ids are dense, and the sequences of each instrument rise within the packet."""
-    (kind, rows), (order, first) = of, group
+def _is_simple(follower: Follower, kind: int, rows: Structured, group: Group) -> bool:
+    """Whether the ids are dense and defined, and the sequences of each instrument rise within the packet."""
+    order, first = group
     sequences = rows["sequence"][order]
     rises = sequences[1:] > sequences[:-1]
-    return bool((rises | first[1:]).all()) and follower.sequences[kind].reach(int(rows["instrument"].max()))
+    if not ((rises | first[1:]).all() and follower.sequences[kind].reach(int(rows["instrument"].max()))):
+        return False
+    ids = rows["instrument"][order][first]
+    unknown = ids[np.frombuffer(follower.sequences[kind].dense, np.uint64)[ids] == 0]
+    return all(int(instrument) in follower.directory for instrument in unknown)
 
 
 def _follow(follower: Follower, kind: int, rows: Structured, group: Group, gaps: list[AnyRecord]) -> Structured:
@@ -162,9 +193,6 @@ def _follow(follower: Follower, kind: int, rows: Structured, group: Group, gaps:
     ids, sequences = rows["instrument"][order], rows["sequence"][order]
     previous = np.append(np.uint64(0), sequences[:-1])
     previous[first] = last[ids[first]]
-    for instrument in ids[previous == 0]:
-        if int(instrument) not in follower.directory:
-            raise ProtocolError(f"instrument {instrument}: a record comes before its definition")
     if kind in LOGS:
         for at in np.flatnonzero((previous != 0) & (sequences - previous > np.uint64(1))):
             missing = (int(previous[at]) + 1, int(sequences[at]) - 1, int(rows["ts_recv"][order[at]]))
@@ -185,26 +213,48 @@ def _put(arrays: Arrays, kind: int, rows: Structured) -> None:
         arrays.ticker = rows
 
 
-def _read_mixed(follower: Follower, data: bytes, arrays: Arrays) -> None:
-    """Reads any other packet record by record, such as a snapshot, or one with gaps or states."""
+def _take_mixed(cursor: Cursor, arrays: Arrays, limit: Limit | None) -> None:
+    """Takes any other packet record by record, such as a snapshot, or one with gaps or states."""
     rows: dict[int, list[bytes]] = {kind: [] for kind in DTYPES}
-    books: list[RecordHeader] = []
-    for head in wire.walk(data, arrays.header.count):
-        if head.kind in rows:
-            if follower.admit(head, None, arrays.others):
-                rows[head.kind].append(data[head.at : head.at + DTYPES[head.kind].itemsize])
-        elif head.kind == wire.BOOK:
-            if follower.admit(head, None, arrays.others):
-                books.append(head)
-        else:
-            record = wire.decode_record(data, head, follower.directory)
-            if record is not None and follower.admit(head, record, arrays.others):
+    books: list[Structured] = []
+    ids: set[int] = set()
+    left = -1 if limit is None else limit.rows
+    while left != 0 and not cursor.is_done:
+        try:
+            gap = cursor.take_gap()
+            if gap is not None:
+                arrays.others.append(gap)
+                continue
+            head = _next_head(cursor)
+            if head.instrument in ids and cursor.changes_scale():
+                break
+            if head.kind in rows or head.kind == wire.BOOK:
+                levels = _levels(cursor.data, head, len(books)) if head.kind == wire.BOOK else None
+                if cursor.take_head():
+                    ids.add(head.instrument)
+                    if levels is None:
+                        rows[head.kind].append(cursor.data[head.at : head.at + DTYPES[head.kind].itemsize])
+                    else:
+                        books.append(levels)
+                    left -= limit is not None and head.kind == limit.kind
+            elif (record := cursor.take_record()) is not None:
                 arrays.others.append(record)
+        except ProtocolError:
+            # What was taken is returned first; the next call raises.
+            if not (ids or arrays.others):
+                raise
+            break
     for kind, parts in rows.items():
         if parts:
             _put(arrays, kind, np.frombuffer(b"".join(parts), DTYPES[kind]))
     if books:
-        arrays.book = np.concatenate([_levels(data, head, index) for index, head in enumerate(books)])
+        arrays.book = np.concatenate(books)
+
+
+def _next_head(cursor: Cursor) -> RecordHeader:
+    head = cursor.head
+    assert head is not None, "the end of the packet"
+    return head
 
 
 def _levels(data: bytes, head: RecordHeader, index: int) -> Structured:
@@ -219,31 +269,55 @@ def _levels(data: bytes, head: RecordHeader, index: int) -> Structured:
 
 
 class Rows(np.ndarray[tuple[int, ...], np.dtype[np.void]]):
-    """The array of `Client.collect`, with the scales of its epoch as `rows.scales`."""
+    """Rows of `Client.collect` or of a packet, with their scales as `rows.scales`.
+
+    What `collect` returns also has `gaps`: the `Gap`s of the channel from the time of the call. A part of it has none.
+    """
 
     scales: Scales | None = None
+    gaps: tuple[Gap, ...] = ()
 
     def __array_finalize__(self, of: object) -> None:
         self.scales = getattr(of, "scales", None)
+        self.gaps = ()
 
 
 class Scales:
     """Turns columns of mantissas into floats, by the exponents in the directory of one epoch.
 
-    Raises `ValueError` for rows that are known to be of another epoch, and `KeyError` for unknown ids.
+    Raises `ValueError` for rows that are known to be of another epoch or to have other exponents, and `KeyError` for
+    unknown ids.
     """
 
     def __init__(self, directory: Mapping[int, Instrument], epoch: int | None = None) -> None:
         self._directory = directory
         self.epoch = epoch
 
+    @property
+    def directory(self) -> Mapping[int, Instrument]:
+        """The instruments, by id."""
+        return self._directory
+
     def _of(self, rows: Structured) -> tuple[list[Instrument], npt.NDArray[np.intp]]:
         """The instruments of the rows, and for each row the index of its instrument."""
         own = getattr(rows, "scales", None)
-        if isinstance(own, Scales) and own.epoch != self.epoch:
-            raise ValueError("rows: of another epoch, from before or after a restart of the server: use `rows.scales`")
         ids, indexes = np.unique(np.asarray(rows["instrument"]), return_inverse=True)
+        if isinstance(own, Scales) and own is not self:
+            if self.epoch is not None and own.epoch != self.epoch:
+                raise ValueError(
+                    "rows: of another epoch, from before or after a restart of the server: use `rows.scales`"
+                )
+            for one in self.differing(own, ids):
+                name = own._directory[one].symbol
+                raise ValueError(f"rows: {name} has other exponents, from before or after a change: use `rows.scales`")
         return [self._directory[int(instrument)] for instrument in ids], indexes
+
+    def differing(self, other: Scales, ids: npt.NDArray[Any]) -> list[int]:
+        """Those of the ids of which the exponents differ."""
+        if self._directory is other._directory:
+            return []
+        both = ((int(one), self._directory.get(int(one)), other._directory.get(int(one))) for one in ids)
+        return [one for one, a, b in both if a and b and (a.px_exp, a.sz_exp) != (b.px_exp, b.sz_exp)]
 
     def marked(self, rows: Structured) -> Rows:
         """The rows with these scales."""
@@ -253,6 +327,9 @@ class Scales:
 
     def floats(self, rows: Structured, name: str) -> Floats:
         """A price or size column as float64, NaN where absent: the nearest float for mantissas below 2^53."""
+        columns = [one for one in rows.dtype.names or () if rows.dtype[one] == np.int64]
+        if name not in columns:
+            raise ValueError(f"name: unknown {name!r}: expected one of {', '.join(columns)}")
         of, indexes = self._of(rows)
         mantissas = np.asarray(rows[name])
         exponents = np.array([one.sz_exp if name in _SIZES else one.px_exp for one in of], np.int64)
@@ -268,14 +345,17 @@ class Scales:
         return np.array([one.symbol for one in of], object)[indexes]
 
     def columns(self, rows: Structured) -> dict[str, npt.NDArray[Any]]:
-        """Columns for `pandas.DataFrame`: symbols, times as datetime64[ns], prices and sizes as floats."""
+        """Columns for `pandas.DataFrame`: symbols, times as datetime64[ns], prices and sizes as floats.
+
+        A time that is not present is NaT.
+        """
         columns: dict[str, npt.NDArray[Any]] = {"symbol": self.symbols(rows)}
         for name in rows.dtype.names or ():
             if name in ("length", "type", "instrument"):
                 continue
             kind = rows.dtype[name]
             if name.startswith("ts_"):
-                columns[name] = np.asarray(rows[name]).astype("datetime64[ns]")
+                columns[name] = times(np.asarray(rows[name]))
             elif kind == np.int64:
                 columns[name] = self.floats(rows, name)
             elif kind.kind == "S":
@@ -285,31 +365,103 @@ class Scales:
         return columns
 
 
+def times(column: npt.NDArray[Any]) -> npt.NDArray[np.datetime64]:
+    """Times of the wire as datetime64[ns]; NaT for 0, which is an absent time, and for times after 2262."""
+    values = column.astype("datetime64[ns]")
+    values[(column == 0) | (column >= np.uint64(2**63))] = np.datetime64("NaT")
+    return values
+
+
 class Collection:
-    """Collects rows of one channel and one epoch."""
+    """Collects rows of one channel, all of which have one scale for each instrument."""
 
     def __init__(self, channel: str, scales: Scales) -> None:
         self.channel = channel
+        self.kind = CHANNELS.index(channel) + 1
         self.scales = scales
         self.count = 0
-        kinds = {"quote": wire.QUOTE, "trade": wire.TRADE, "ticker": wire.TICKER}
-        self._parts = [empty(kinds[channel])]
+        self.gaps: list[tuple[int, Gap]] = []
+        """The gaps of the channel, each with the index of the row that it comes before."""
+        self._parts = [empty(self.kind)]
+        self._header: PacketHeader | None = None
+        self._latest = scales.directory
+        self._changed: list[int] = []
 
-    def add(self, rows: Structured, scales: Scales) -> None:
-        """Adds rows. Raises `RestartedError` if it has rows of another epoch."""
-        if scales.epoch != self.scales.epoch:
-            if self.count:
-                raise RestartedError(self.rows())
-            self.scales = scales
+    def add(self, packet: Arrays) -> None:
+        """Adds the rows and gaps of the channel, or raises and adds nothing.
+
+        Raises `RestartedError` if it has rows of another epoch, and `RescaledError` if it has rows of an instrument
+        with other exponents.
+        """
+        rows: Structured = getattr(packet, self.channel)
+        self._reach(packet.scales, rows["instrument"])
+        self._header = packet.header
+        for gap in packet.others:
+            if isinstance(gap, Gap) and gap.channel == self.channel:
+                after = (rows["instrument"] == gap.instrument.id) & (rows["sequence"] > gap.to_sequence)
+                at = int(after.argmax()) if after.any() else len(rows)
+                self.gaps.append((self.count + at, gap))
         self._parts.append(np.asarray(rows))
         self.count += len(rows)
 
-    def rows(self) -> Rows:
-        """All rows."""
-        return self.scales.marked(np.concatenate(self._parts))
+    def _reach(self, scales: Scales, ids: npt.NDArray[Any]) -> None:
+        """Extends the scales to those of further rows."""
+        if scales.epoch != self.scales.epoch:
+            if self.count:
+                raise RestartedError(self.rows())
+            self.scales, self._changed = scales, []
+        elif scales.directory is not self._latest:
+            own = np.unique(np.concatenate(self._parts)["instrument"])
+            self._changed = self.scales.differing(scales, own)
+            kept = {int(one): self.scales.directory[int(one)] for one in own}
+            self.scales = Scales({**scales.directory, **kept}, scales.epoch) if kept else scales
+        self._latest = scales.directory
+        for one in self._changed:
+            if (ids == one).any():
+                raise RescaledError(self.rows(), scales.directory[one].symbol)
 
-    def newest(self) -> Rows:
-        """The last row of each instrument, in the order of receipt."""
-        rows = self.rows()
-        _, from_end = np.unique(np.asarray(rows["instrument"])[::-1], return_index=True)
-        return self.scales.marked(rows[np.sort(len(rows) - 1 - from_end)])
+    def rows(self) -> Rows:
+        """All rows, with the gaps."""
+        rows = self.scales.marked(np.concatenate(self._parts))
+        rows.gaps = tuple(gap for _, gap in self.gaps)
+        return rows
+
+    def returned(self, follower: Follower) -> ReturnedCursor | None:
+        """A cursor from which the rows and gaps are taken again; `None` without any."""
+        header = self._header
+        if header is None or not (self.count or self.gaps):
+            return None
+        # In the layout of the wire, which concatenating does not keep.
+        rows = np.zeros(self.count, DTYPES[self.kind])
+        rows[:] = np.concatenate(self._parts)
+        rows["length"] = rows.dtype.itemsize // 8
+        whole = PacketHeader(0, len(rows), header.epoch, header.position, header.ts_send)
+        data = bytes(wire.PACKET_BYTES) + rows.tobytes()
+        return ReturnedCursor(follower, whole, data, self.scales.directory, self.gaps)
+
+
+class Newest:
+    """The newest row of each instrument of one channel and epoch, each with the scales that it had."""
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+        self._rows: dict[int, Arrays] = {}
+        self._epoch: int | None = None
+
+    def add(self, packet: Arrays) -> None:
+        """Takes the last row of each instrument from a packet."""
+        if packet.scales.epoch != self._epoch:
+            self._rows, self._epoch = {}, packet.scales.epoch
+        rows = np.asarray(getattr(packet, self._channel))
+        _, from_end = np.unique(rows["instrument"][::-1], return_index=True)
+        for at in np.sort(len(rows) - 1 - from_end):
+            instrument = int(rows["instrument"][at])
+            # At the end of the dict, which has the order of receipt.
+            self._rows.pop(instrument, None)
+            self._rows[instrument] = row = Arrays(packet.header, packet.scales)
+            setattr(row, self._channel, rows[at : at + 1])
+
+    def fill(self, into: Collection) -> None:
+        """Adds the rows, in the order of receipt."""
+        for row in self._rows.values():
+            into.add(row)

@@ -10,33 +10,25 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
-from . import http
-from .backoff import Backoff
+from . import arguments, http
+from .backoff import Backoff, check_backoff
 from .connection import Endpoint
-from .errors import ClosedError, RestartedError
+from .errors import ClosedError, RescaledError, RestartedError
 from .follow import Follower
-from .records import AnyRecord, Channel, Definition, Heartbeat, Instrument, State
-from .session import INBOX_PACKETS, Connection, Forget, Session
-from .subscriptions import Interest, Key, Request, Token, check, split
-from .wire import PacketHeader
+from .reading import Event, Iteration, Packet, Reader
+from .records import AnyRecord, Channel, Instrument, State
+from .session import INBOX_PACKETS, Session
+from .subscriptions import Interest, Token, check, check_interval
 
 if TYPE_CHECKING:
-    from .arrays import Arrays, Collection, Rows, Scales, Structured
+    from .arrays import Arrays, Collection, Rows, Scales
 
 DEFAULT_CHANNELS: tuple[Channel, ...] = ("quote", "trade")
-
-
-@dataclass(slots=True, frozen=True)
-class Packet:
-    """The new records of one packet. `(header.epoch, header.position)` is its token."""
-
-    header: PacketHeader
-    records: list[AnyRecord]
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,9 +37,6 @@ class Ping:
 
     rtt_s: float
     clock_ahead_s: float
-
-
-Event: TypeAlias = AnyRecord | Connection
 
 
 class Subscription:
@@ -79,15 +68,18 @@ class Subscription:
 
     @property
     def unknown(self) -> list[str]:
-        """Exact names that no instrument had. They are requested again after a reconnect, and not before."""
+        """Exact names that no instrument had. The server holds them: each begins with its definition."""
         return self._interest.unknown
 
     async def set_conflate_ms(self, conflate_ms: int) -> None:
-        """Changes the interval, without a new snapshot. Raises `RejectedError` if the server rejects it."""
+        """Changes the interval, without a new snapshot. Raises `RejectedError` if the server rejects it.
+
+        If the call is cancelled, the change is still completed.
+        """
         await self._client.set_interval(self._interest, conflate_ms)
 
     async def close(self) -> None:
-        """Ends it. Channels and names of other subscriptions stay subscribed."""
+        """Ends it, also if the call is cancelled. Channels and names of other subscriptions stay subscribed."""
         await self._client.unsubscribe(self._interest)
 
     async def __aenter__(self) -> Subscription:
@@ -100,14 +92,15 @@ class Subscription:
 class Client(Session):
     """A connection to a server that reconnects by itself. `tickcast.connect` makes one.
 
-    Iterate over it with `async for` for records, or over `events`, `packets` or `arrays`: one at a time.
+    Iterate over it with `async for` for records, or over `events`, `packets` or `arrays`: one at a time. The client has
+    one position in its stream, at which each of them continues: what was not handed out yet comes next. All calls may
+    be cancelled.
     """
 
     def __init__(self, endpoint: Endpoint, *, conflate_ms: int, backoff: Backoff, inbox_packets: int) -> None:
         super().__init__(endpoint, backoff=backoff, inbox_packets=inbox_packets)
         self._conflate_ms = conflate_ms
-        self._follower = Follower()
-        self._rest: dict[str, Rows] = {}
+        self._reader = Reader(self._inbox)
 
     # ---- subscriptions
 
@@ -123,90 +116,47 @@ class Client(Session):
 
         With `conflate_ms` above 0 the server sends in each interval at most one value per instrument and state channel
         (quote, ticker, book), the newest. `snapshot=False` starts with the next records.
-        Raises `RejectedError` if the server rejects it, and `ValueError` for arguments that no server accepts.
+        Raises `RejectedError` if the server rejects it, and `ValueError` or `TypeError` for arguments that no server
+        accepts. If the call is cancelled or fails, nothing of it stays subscribed.
         """
         interval = self._conflate_ms if conflate_ms is None else conflate_ms
         names, chosen = check(symbols, channels, interval)
-        interest = Interest(names, chosen, interval, snapshot)
-        self._interests.append(interest)
-        try:
-            while not interest.answered:
-                await self._until_connected()
-                await self._send_requests([interest])
-        except BaseException:
-            self._interests.remove(interest)
-            raise
-        interest.is_new = False
+        interest = Interest(names, chosen, int(interval), arguments.boolean("snapshot", snapshot))
+        await self._begin(interest)
         return Subscription(self, interest)
 
     async def set_interval(self, interest: Interest, conflate_ms: int) -> None:
         """Implements `Subscription.set_conflate_ms`."""
-        check(interest.symbols, interest.channels, conflate_ms)
-        whole = Request("subscribe", interest.channels, interest.symbols, conflate_ms, False, None, [])
-        for part in split(whole, self._symbols_max()):
-            answer = await self._send_request(part)
-            interest.conflate_ms = int(answer["conflate_ms"])
+        await self._change_interval(interest, check_interval(conflate_ms))
 
     async def unsubscribe(self, interest: Interest) -> None:
         """Implements `Subscription.close`."""
-        if interest not in self._interests:
-            return
-        self._interests.remove(interest)
-        kept = set[Key]().union(*(other.keys() for other in self._interests))
-        if not interest.answered or self._socket is None:
-            return
-        dropped = interest.keys() - kept
-        # Up to this token nothing is missing of the interests that a pattern covers.
-        token = self._token
-        for channel in interest.channels:
-            names = tuple(symbol for symbol in interest.symbols if (channel, symbol) in dropped)
-            if not names:
-                continue
-            whole = Request("unsubscribe", (channel,), names, 0, False, None, [])
-            for part in split(whole, self._symbols_max()):
-                await self._send_request(part)
-        self._inbox.put_now(Forget(frozenset(dropped), frozenset(kept)))
-        # Unsubscribing a pattern ends all names that it covers, those of other subscriptions as well: these resume. The
-        # answer to a resume always completes, also for names that the server still holds.
-        covered = [other for other in self._interests if other.is_covered_by(dropped)]
-        for other in covered:
-            other.connection_lost(token)
-        if covered:
-            await self._send_requests(covered)
+        await self._end(interest)
 
     # ---- reading
 
-    def __aiter__(self) -> AsyncIterator[AnyRecord]:
+    def __aiter__(self) -> Iteration[AnyRecord]:
         return self.records()
 
-    async def records(self) -> AsyncIterator[AnyRecord]:
+    def records(self) -> Iteration[AnyRecord]:
         """Records of channels, gaps and states, one after another: the same as `async for record in client`."""
-        async for event in self.events():
-            if not isinstance(event, (Connection, Definition, Heartbeat)):
-                yield event
+        return Iteration(self._reader.record)
 
-    async def events(self) -> AsyncIterator[Event]:
+    def events(self) -> Iteration[Event]:
         """All records, with definitions and heartbeats, and changes of the connection."""
-        async for item in self._items():
-            if isinstance(item, Connection):
-                yield item
-            else:
-                for record in self._decoded(item)[1]:
-                    yield record
+        return Iteration(self._reader.event)
 
-    async def packets(self) -> AsyncIterator[Packet]:
-        """The packets, with the new records of each."""
-        async for item in self._items():
-            if isinstance(item, bytes):
-                yield Packet(*self._decoded(item))
+    def packets(self) -> Iteration[Packet]:
+        """The packets, with the new records of each: of a packet that was read in part, the rest."""
+        return Iteration(self._reader.packet)
 
-    async def arrays(self) -> AsyncIterator[Arrays]:
-        """The packets as numpy arrays by channel. Needs `pip install tickcast[numpy]`."""
-        from . import arrays
+    def arrays(self) -> Iteration[Arrays]:
+        """The packets as numpy arrays by channel. Needs `pip install tickcast[numpy]`.
 
-        async for item in self._items():
-            if isinstance(item, bytes):
-                yield arrays.read(self._follower, item)
+        Of a packet that was read in part, the rest. A packet with rows of an instrument before and after a change of
+        its exponents comes in parts.
+        """
+        return Iteration(self._reader.arrays)
 
     async def collect(
         self, channel: Literal["quote", "trade", "ticker"], *, count: int | None = None, seconds: float | None = None
@@ -214,72 +164,77 @@ class Client(Session):
         """Reads until there are `count` records of a channel or `seconds` have passed, and returns them as one array.
 
         Without a `count`, records from before the call are skipped, except for the newest quote or ticker of each
-        instrument. With a `count` it continues after the last call with one: rows of the last packet beyond `count` are
-        kept for the next call. Records of other channels are skipped. `rows.scales.columns(rows)` makes the columns of
-        a DataFrame. Raises `RestartedError`, with the rows so far, if the server is restarted meanwhile.
+        instrument. With a `count` it ends directly after the last row, where the next read continues. Records of other
+        channels before that are skipped. `rows.scales.columns(rows)` makes the columns of a DataFrame, and `rows.gaps`
+        has the gaps of the channel. Raises, with the rows so far, `RestartedError` if the server is restarted, and
+        `RescaledError` if the exponents of an instrument with rows change. If the call is cancelled, its rows come
+        next.
         """
         from . import arrays
 
+        arguments.one_of("channel", channel, ("quote", "trade", "ticker"))
         if count is None and seconds is None:
             raise ValueError("collect: no end: expected count, seconds, or both")
-        rest = self._rest.pop(channel, None)
+        rows_max = None if count is None else arguments.integer("count", count, 1, 2**63 - 1)
+        limit_s = None if seconds is None else arguments.seconds("seconds", seconds, zero=True)
         into = arrays.Collection(channel, self.scales)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                if count is None:
-                    await self._skip(into)
-                elif rest is not None:
-                    into.add(rest, rest.scales or into.scales)
-                if count is None or into.count < count:
-                    await self._gather(into, count)
-        together = into.rows()
-        if count is not None and len(together) > count:
-            self._rest[channel] = into.scales.marked(together[count:])
-        return into.scales.marked(together[:count])
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    if rows_max is None:
+                        await self._skip(into)
+                    await self._gather(into, rows_max)
+        except (RestartedError, RescaledError):
+            raise
+        except BaseException:
+            if (cursor := into.returned(self._follower)) is not None:
+                self._reader.give_back(cursor)
+            raise
+        return into.rows()
 
     async def _gather(self, into: Collection, count: int | None) -> None:
-        async for packet in self.arrays():
-            rows: Structured = getattr(packet, into.channel)
-            try:
-                into.add(rows, packet.scales)
-            except RestartedError:
-                self._rest[into.channel] = packet.scales.marked(rows)
-                raise
-            if count is not None and into.count >= count:
-                break
+        from . import arrays
+
+        while count is None or into.count < count:
+            cursor = await self._reader.cursor()
+            if cursor is None:
+                return
+            limit = None if count is None else arrays.Limit(into.kind, count - into.count)
+            self._add(into, arrays.take(cursor, limit))
+
+    def _add(self, into: Collection, packet: Arrays) -> None:
+        """Adds the rows of a packet; those that do not fit come next."""
+        from . import arrays
+
+        try:
+            into.add(packet)
+        except (RestartedError, RescaledError):
+            rest = arrays.Collection(into.channel, packet.scales)
+            rest.add(packet)
+            if (cursor := rest.returned(self._follower)) is not None:
+                self._reader.give_back(cursor)
+            raise
 
     async def _skip(self, into: Collection) -> None:
         """Skips the packets in the inbox and the socket; keeps the newest quote or ticker of each instrument."""
         from . import arrays
 
-        if not len(self._inbox):
+        if not len(self._reader):
             return
         with contextlib.suppress(ClosedError):
             await self.ping()
-        before = arrays.Collection(into.channel, into.scales)
-        while len(self._inbox) or self._state is State.RESYNCING:
-            item = await self._inbox.get()
-            if item is None:
+        newest = arrays.Newest(into.channel)
+        while len(self._reader) or self._state is State.RESYNCING:
+            cursor = await self._reader.cursor()
+            if cursor is None:
                 return
-            if isinstance(item, Forget):
-                self._follower.forget(item.keys, item.kept)
-            elif isinstance(item, bytes):
-                packet = arrays.read(self._follower, item)
-                if packet.scales.epoch != before.scales.epoch:
-                    before = arrays.Collection(into.channel, packet.scales)
-                before.add(getattr(packet, into.channel), packet.scales)
+            newest.add(arrays.take(cursor))
         if self._state is State.LIVE and into.channel != "trade":
-            into.add(before.newest(), before.scales)
+            newest.fill(into)
 
-    async def _items(self) -> AsyncIterator[bytes | Connection]:
-        while (item := await self._inbox.get()) is not None:
-            if isinstance(item, Forget):
-                self._follower.forget(item.keys, item.kept)
-            else:
-                yield item
-
-    def _decoded(self, item: bytes) -> tuple[PacketHeader, list[AnyRecord]]:
-        return self._follower.packet(item)
+    @property
+    def _follower(self) -> Follower:
+        return self._reader.follower
 
     # ---- properties
 
@@ -315,10 +270,12 @@ class Client(Session):
         """Turns mantissas of arrays into floats, and ids into symbols, for the epoch read last."""
         from .arrays import Scales
 
-        return Scales(self._follower.directory, self._follower.epoch)
+        return Scales(self._follower.share(), self._follower.epoch)
 
     def state(self, symbol: str | None = None) -> State:
         """The state of an instrument; without a symbol, that of the connection."""
+        if symbol is not None:
+            arguments.text("symbol", symbol)
         if self._state is not State.LIVE or symbol is None:
             return self._state
         return self._follower.state(symbol)
@@ -366,10 +323,12 @@ class connect:
         backoff: Backoff | None = None,
         inbox_packets: int = INBOX_PACKETS,
     ) -> None:
-        endpoint = Endpoint(http.stream_url(url), headers or {}, compression, tls, open_timeout_s)
-        backoff = Backoff() if backoff is None else backoff
-        self._client = Client(endpoint, conflate_ms=conflate_ms, backoff=backoff, inbox_packets=inbox_packets)
-        self._wait = wait
+        endpoint = Endpoint(http.stream_url(url), headers or {}, compression, tls, open_timeout_s).checked()
+        backoff = check_backoff(Backoff() if backoff is None else backoff)
+        interval = check_interval(conflate_ms)
+        packets = arguments.integer("inbox_packets", inbox_packets, 1, 2**31)
+        self._client = Client(endpoint, conflate_ms=interval, backoff=backoff, inbox_packets=packets)
+        self._wait = arguments.boolean("wait", wait)
 
     def __await__(self) -> Generator[Any, None, Client]:
         return self._client.open(wait=self._wait).__await__()

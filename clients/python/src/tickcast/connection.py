@@ -5,12 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
+from . import arguments
 from .errors import ClosedError, UnreachableError
 from .http import refusal
 
@@ -28,6 +29,17 @@ class Endpoint:
     tls: ssl.SSLContext | None = None
     open_timeout_s: float = 10.0
     subprotocol: str | None = "tickcast.v1"
+
+    def checked(self) -> Endpoint:
+        """Raises `ValueError` or `TypeError` for options with which no connection can be opened."""
+        self.headers = arguments.headers("headers", self.headers)
+        arguments.boolean("compression", self.compression)
+        if self.tls is not None and not isinstance(cast("object", self.tls), ssl.SSLContext):
+            raise TypeError(f"tls: {arguments.shown(self.tls)}: expected an ssl.SSLContext, or None")
+        if self.tls is not None and not self.url.startswith("wss:"):
+            raise ValueError(f"tls: given for {arguments.shown(self.url)}: expected a wss:// URL")
+        self.open_timeout_s = arguments.seconds("open_timeout_s", self.open_timeout_s)
+        return self
 
     async def open(self) -> ClientConnection:
         """Connects and upgrades. Raises `RefusedError` and `UnreachableError`."""

@@ -51,6 +51,17 @@ class RestartedError(TickcastError):
         self.rows = rows
 
 
+class RescaledError(TickcastError):
+    """The exponents of an instrument changed during `Client.collect`: `rows` has the rows with the former ones."""
+
+    def __init__(self, rows: Any, symbol: str) -> None:
+        super().__init__(
+            f"the exponents of {symbol} have changed; this error's `rows` has the {len(rows)} rows from before"
+        )
+        self.rows = rows
+        self.symbol = symbol
+
+
 class UnreachableError(TickcastError):
     """The server cannot be reached."""
 

@@ -3,6 +3,9 @@
 Records that a replay repeats are left out. A gap in a log channel from the time without a connection, which the server
 could not announce, becomes a `Gap` with the reason `R`. A new epoch (a restart of the server) resets everything, and
 each log channel with records gets a `Gap` from 0 to 0, because the number of missing records is not known.
+
+A `Definition` may come again with other terms; sequences go on. A `Status` with `R` releases an instrument: everything
+about it is forgotten. A directory that was given out (`share`) is not changed by either, but replaced.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ DENSE_IDS_MAX = 1 << 20
 LOGS = frozenset({wire.TRADE, wire.RAW})
 _CHANNEL_TYPES = {name: number for number, name in enumerate(CHANNELS, start=1)}
 _STATES = {"L": State.LIVE, "S": State.STALE, "H": State.HALTED, "E": State.ENDED}
+RELEASED = b"R"
+"""The letter of a Status that releases its instrument."""
 
 
 class Sequences:
@@ -71,6 +76,7 @@ class Follower:
     def __init__(self) -> None:
         self.epoch: int | None = None
         self.directory: dict[int, Instrument] = {}
+        self._is_shared = False
         self.by_symbol: dict[str, Instrument] = {}
         self.sequences: dict[int, Sequences] = {kind: Sequences() for kind in _CHANNEL_TYPES.values()}
         self.states: dict[int, State] = {}
@@ -89,6 +95,11 @@ class Follower:
             return State.RESYNCING
         return own
 
+    def share(self) -> dict[int, Instrument]:
+        """The directory, to be kept: it will get further instruments, but what it has does not change."""
+        self._is_shared = True
+        return self.directory
+
     def begin(self, data: bytes, gaps: list[AnyRecord]) -> PacketHeader:
         """Reads a packet's header; a new epoch resets everything.
 
@@ -98,42 +109,89 @@ class Follower:
         if header.epoch != self.epoch:
             gaps += self._epoch_gaps(header.ts_send)
             self.epoch = header.epoch
-            self.directory, self.by_symbol = {}, {}
+            self.directory, self.by_symbol, self._is_shared = {}, {}, False
             self.states.clear()
             self.bad_books.clear()
             self.sequences = {kind: Sequences() for kind in _CHANNEL_TYPES.values()}
         return header
 
-    def packet(self, data: bytes) -> tuple[PacketHeader, list[AnyRecord]]:
-        """The header and the new records, with a `Gap` wherever records are missing. Raises `ProtocolError`."""
-        records: list[AnyRecord] = []
-        header = self.begin(data, records)
-        for head in wire.walk(data, header.count):
-            record = wire.decode_record(data, head, self.directory)
-            if record is not None and self.admit(head, record, records):
-                records.append(record)
-        return header, records
+    def gap_before(self, head: RecordHeader) -> Gap | None:
+        """The gap before a record, if sequences of a log channel are missing. It is returned once."""
+        if head.kind not in LOGS:
+            return None
+        last = self.sequences[head.kind][head.instrument]
+        if not last or head.sequence <= last + 1:
+            return None
+        gap = self.gap(head.kind, head.instrument, last + 1, head.sequence - 1, head.ts_recv)
+        self.sequences[head.kind][head.instrument] = head.sequence - 1
+        return gap
 
-    def admit(self, head: RecordHeader, record: AnyRecord | None, gaps: list[AnyRecord]) -> bool:
-        """True if the record is new. A gap before it is appended to `gaps`."""
+    def admit(self, head: RecordHeader, record: AnyRecord | None) -> bool:
+        """True if the record is new. `record` may be left out for the records of channels."""
         if isinstance(record, Definition):
-            self.by_symbol[record.symbol] = record.instrument
+            self._define(record.instrument)
         elif isinstance(record, Status):
-            self.states[record.instrument.id] = _STATES.get(record.state, State.LIVE)
+            self._note_state(record)
         elif isinstance(record, Gap):
             self._announced(record)
         elif head.kind in self.sequences:
-            return self._follow(head, gaps)
+            return self._follow(head)
         return True
 
-    def _follow(self, head: RecordHeader, gaps: list[AnyRecord]) -> bool:
+    def _define(self, of: Instrument) -> None:
+        before = self.directory.get(of.id)
+        if before is of:
+            return
+        if before is not None:
+            self._unshare()
+            if before.symbol != of.symbol and self.by_symbol.get(before.symbol) is before:
+                del self.by_symbol[before.symbol]
+            if (before.px_exp, before.sz_exp) != (of.px_exp, of.sz_exp):
+                self._expect_again(of.id)
+        namesake = self.by_symbol.get(of.symbol)
+        if namesake is not None and namesake.id != of.id:
+            # Its release came while there was no connection.
+            self._release(namesake)
+        self.directory[of.id] = self.by_symbol[of.symbol] = of
+
+    def _expect_again(self, instrument: int) -> None:
+        """The newest states come again in the new exponents, with the sequences that they have."""
+        for kind in self.sequences.keys() - LOGS:
+            last = self.sequences[kind][instrument]
+            if last:
+                self.sequences[kind][instrument] = last - 1
+
+    def _note_state(self, status: Status) -> None:
+        if status.state == RELEASED.decode():
+            self._release(status.instrument)
+        elif status.state in _STATES:
+            self.states[status.instrument.id] = _STATES[status.state]
+
+    def _release(self, of: Instrument) -> None:
+        """Forgets an instrument: its id carries nothing more, and its symbol may get another one."""
+        if of.id not in self.directory:
+            return
+        self._unshare()
+        del self.directory[of.id]
+        known = self.by_symbol.get(of.symbol)
+        if known is not None and known.id == of.id:
+            del self.by_symbol[of.symbol]
+        self.states.pop(of.id, None)
+        self.bad_books.discard(of.id)
+        for sequences in self.sequences.values():
+            if sequences[of.id]:
+                sequences[of.id] = 0
+
+    def _unshare(self) -> None:
+        if self._is_shared:
+            self.directory, self._is_shared = dict(self.directory), False
+
+    def _follow(self, head: RecordHeader) -> bool:
         sequences = self.sequences[head.kind]
         last, sequence = sequences[head.instrument], head.sequence
         if sequence <= last and not (self._may_repeat(head) and sequence == last):
             self.repeated += 1
             return False
-        if last and sequence > last + 1 and head.kind in LOGS:
-            gaps.append(self.gap(head.kind, head.instrument, last + 1, sequence - 1, head.ts_recv))
         sequences[head.instrument] = sequence
         self.records += 1
         self.conflated += head.flags >> 4 & 1

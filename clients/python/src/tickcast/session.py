@@ -1,6 +1,8 @@
 """The connection of a client: opened, and reopened after a loss, with all subscriptions requested again.
 
-A task reads the socket, passes answers to the calls that wait for them, and puts packets into a bounded inbox. What
+A task reads the socket, passes answers to the calls that wait for them, and puts packets into a bounded inbox.
+
+What
 always holds: a subscription resumes from the last packet before which nothing of it is missing, or starts with a
 snapshot; requests are sent one after another; and a call that waits for an answer gets it, or the reason why there is
 none.
@@ -9,9 +11,11 @@ none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, cast
@@ -24,8 +28,8 @@ from .backoff import Backoff
 from .connection import Endpoint, closed
 from .errors import ClosedError, ProtocolError, RefusedError, RejectedError, TickcastError, UnreachableError
 from .inbox import Inbox
-from .records import State
-from .subscriptions import Interest, Key, Request, Token, requests
+from .records import Channel, State
+from .subscriptions import Interest, Key, Request, Token, requests, split
 
 logger = logging.getLogger("tickcast")
 
@@ -76,6 +80,7 @@ class Session:
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self._request_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._rejected: RejectedError | None = None
         self._state = State.STALE
         self._token: Token | None = None
@@ -97,15 +102,22 @@ class Session:
         """Connects; `wait` also waits for a server that is not reachable yet. `tickcast.connect` calls it."""
         socket = await (self._open_retrying() if wait else self._endpoint.open())
         self._reading = asyncio.create_task(self._run(socket), name="tickcast")
-        await self._until_connected()
+        try:
+            await self._until_connected()
+        except BaseException:
+            # No call could close a client that was never returned.
+            self._reading.cancel()
+            self._reading = None
+            socket.transport.abort()
+            raise
         return self
 
     async def close(self) -> None:
-        """Ends the connection and all iterations."""
+        """Ends the connection and all iterations, also if the call is cancelled."""
         task, self._reading = self._reading, None
         if task is not None:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait({task})
         self._inbox.end()
 
     async def __aenter__(self) -> Self:
@@ -163,6 +175,96 @@ class Session:
             self._answers.pop(request_id, None)
             self._pending.pop(request_id, None)
 
+    def _spawn(self, operation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts a change of subscriptions: tasks run in the order in which they are started."""
+        task = asyncio.create_task(operation, name="tickcast request")
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("request: %s", error)
+
+    async def _begin(self, interest: Interest) -> None:
+        """Requests a new interest. If the call is cancelled or fails, what was requested is ended."""
+        self._interests.append(interest)
+        try:
+            await self._spawn(self._request_until_answered(interest))
+        except BaseException:
+            if interest in self._interests:
+                self._interests.remove(interest)
+            if self._reading is not None:
+                self._spawn(self._release(interest, self._socket))
+            raise
+        interest.is_new = False
+
+    async def _request_until_answered(self, interest: Interest) -> None:
+        while not interest.answered:
+            await self._until_connected()
+            await self._send_requests([interest])
+
+    async def _end(self, interest: Interest) -> None:
+        """Ends an interest. Nothing is to be sent without a connection: it is not requested again."""
+        if interest in self._interests:
+            self._interests.remove(interest)
+            await asyncio.shield(self._spawn(self._release(interest, self._socket)))
+
+    async def _change_interval(self, interest: Interest, conflate_ms: int) -> None:
+        await asyncio.shield(self._spawn(self._request_interval(interest, conflate_ms)))
+
+    async def _request_interval(self, interest: Interest, conflate_ms: int) -> None:
+        whole = Request("subscribe", interest.channels, interest.symbols, conflate_ms, False, None, [])
+        async with self._request_lock:
+            for part in split(whole, self._symbols_max()):
+                answer = await self._send_request(part)
+                interest.conflate_ms = int(answer["conflate_ms"])
+
+    async def _release(self, interest: Interest, socket: ClientConnection | None) -> None:
+        """Unsubscribes what no other interest has requested. `socket` is the connection of its requests."""
+        async with self._request_lock:
+            others = [other for other in self._interests if other.requested]
+            kept = set[Key]().union(*(other.keys() for other in others))
+            dropped = interest.sent - kept
+            # Up to this token nothing is missing of the interests that a pattern covers.
+            token = self._token
+            # After a loss of the connection nothing is to be ended: it is not requested again.
+            is_present = socket is not None and socket is self._socket
+            with contextlib.suppress(ClosedError):
+                if is_present:
+                    await self._unsubscribe(interest.channels, interest.symbols, dropped)
+                    await self._restore_intervals(interest, others)
+            self._inbox.put_now(Forget(frozenset(interest.keys() - kept), frozenset(kept)))
+            # Unsubscribing a pattern ends all names that it covers, those of other subscriptions as well: these resume.
+            # The answer to a resume always completes, also for names that the server still holds.
+            covered = [other for other in others if other.is_covered_by(dropped)]
+            if not covered or not is_present or socket is not self._socket:
+                return
+            for other in covered:
+                other.connection_lost(token)
+            with contextlib.suppress(ClosedError):
+                await self._send_due(covered)
+
+    async def _restore_intervals(self, ended: Interest, others: list[Interest]) -> None:
+        """The server has one interval for each name and channel: that of the last request."""
+        for other in others:
+            channels = tuple(channel for channel in other.channels if channel in ended.channels)
+            names = tuple(name for name in other.symbols if any((one, name) in ended.sent for one in channels))
+            if names and other.conflate_ms != ended.conflate_ms:
+                whole = Request("subscribe", channels, names, other.conflate_ms, False, None, [])
+                for part in split(whole, self._symbols_max()):
+                    await self._send_request(part)
+
+    async def _unsubscribe(self, channels: Iterable[Channel], symbols: Iterable[str], dropped: set[Key]) -> None:
+        for channel in channels:
+            names = tuple(symbol for symbol in symbols if (channel, symbol) in dropped)
+            if not names:
+                continue
+            whole = Request("unsubscribe", (channel,), names, 0, False, None, [])
+            for part in split(whole, self._symbols_max()):
+                await self._send_request(part)
+
     async def _send_requests(self, interests: list[Interest]) -> None:
         """Requests the interests that are not requested yet.
 
@@ -173,18 +275,28 @@ class Session:
             async with self._request_lock:
                 if self._socket is None:
                     raise ClosedError(1006, "there is no connection")
-                due = requests([interest for interest in interests if not interest.requested], self._symbols_max())
-                for request in due:
-                    for interest in request.interests:
-                        interest.unanswered = interest.unanswered + 1 if interest.requested else 1
-                        interest.requested, interest.count, interest.unknown = True, 0, []
-                for number, request in enumerate(due, start=1):
-                    await self._send_request(request)
-                    if number % max(self._limits.get("requests_per_s", 50) // 2, 1) == 0:
-                        await asyncio.sleep(1.0)
+                await self._send_due([interest for interest in interests if not interest.requested])
         except ClosedError:
             with self._inbox.lifted():
                 await self._lost.wait()
+
+    async def _send_due(self, interests: list[Interest]) -> None:
+        due = requests(interests, self._symbols_max())
+        for request in due:
+            for interest in request.interests:
+                interest.unanswered = interest.unanswered + 1 if interest.requested else 1
+                interest.requested, interest.count, interest.unknown = True, 0, []
+        for number, request in enumerate(due, start=1):
+            for interest in request.interests:
+                interest.note_sent(request, True)
+            try:
+                await self._send_request(request)
+            except RejectedError:
+                for interest in request.interests:
+                    interest.note_sent(request, False)
+                raise
+            if number % max(self._limits.get("requests_per_s", 50) // 2, 1) == 0:
+                await asyncio.sleep(1.0)
 
     def _take_answer(self, request: Request, answer: dict[str, Any]) -> None:
         for interest in request.interests:
@@ -250,6 +362,7 @@ class Session:
                 self._connection_lost(ClosedError(1006, str(error)))
             raise
         finally:
+            self._detach(ClosedError(1000, "this client has been closed"))
             self._inbox.end()
 
     async def _serve(self, socket: ClientConnection) -> ClosedError:
@@ -280,6 +393,11 @@ class Session:
             await socket.close()
 
     def _connection_lost(self, why: ClosedError) -> None:
+        self._detach(why)
+        self._inbox.put_now(Connection("lost", str(why)))
+
+    def _detach(self, why: ClosedError) -> None:
+        """There is no connection from here on, and its requests get no answer."""
         self._socket = None
         self._connected.clear()
         self._state = State.STALE
@@ -289,7 +407,6 @@ class Session:
             if not future.done():
                 future.set_exception(why)
         self._lost.set()
-        self._inbox.put_now(Connection("lost", str(why)))
 
     def _welcome(self, control: dict[str, Any], socket: ClientConnection) -> None:
         self.version = str(control.get("version", ""))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from . import arguments
 from .records import CHANNELS, Channel
 
 Token: TypeAlias = tuple[int, int]
@@ -19,6 +20,10 @@ Key: TypeAlias = tuple[Channel, str]
 
 # Bytes of names in one request. The server's limit is 1 MiB (request_bytes_max), and may be configured lower.
 REQUEST_BYTES = 32 * 1024
+# The largest conflation interval of the protocol.
+INTERVAL_MS_MAX = 1000
+# Far above the server's limit of subscriptions, and far below the memory of a machine.
+NAMES_MAX = 10_000_000
 
 
 @dataclass(eq=False)
@@ -39,12 +44,19 @@ class Interest:
     """Its snapshot or replay is complete: the client's token holds for it."""
     token: Token | None = None
     """The token to resume from after a reconnect; `None` if it needs a snapshot."""
+    sent: set[Key] = field(default_factory=set[Key])
+    """Its keys in requests that the server was sent, and has not rejected."""
     count: int = 0
     unknown: list[str] = field(default_factory=list[str])
 
     def keys(self) -> set[Key]:
         """Its pairs of channel and name."""
         return {(channel, symbol) for channel in self.channels for symbol in self.symbols}
+
+    def note_sent(self, request: Request, is_sent: bool) -> None:
+        """Notes which keys the server was sent, or has rejected."""
+        keys = {(channel, symbol) for channel in request.channels for symbol in request.symbols} & self.keys()
+        self.sent = self.sent | keys if is_sent else self.sent - keys
 
     def is_covered_by(self, keys: Iterable[Key]) -> bool:
         """Whether a pattern among the keys covers one of its names or narrower patterns."""
@@ -60,6 +72,7 @@ class Interest:
             self.token = token
         self.requested = self.answered = self.caught_up = False
         self.unanswered = 0
+        self.sent = set()
 
 
 @dataclass(slots=True)
@@ -93,22 +106,31 @@ def covers(name: str, symbol: str) -> bool:
 def check(
     symbols: Iterable[str], channels: Iterable[str], conflate_ms: int
 ) -> tuple[tuple[str, ...], tuple[Channel, ...]]:
-    """The names and channels without repetitions. Raises `ValueError` for arguments that no server accepts."""
-    if isinstance(symbols, str):
-        raise ValueError(f"symbols: {symbols!r} is a str: expected a list, as [{symbols!r}]")
-    if isinstance(channels, str):
-        raise ValueError(f"channels: {channels!r} is a str: expected a list, as [{channels!r}]")
-    names, chosen = tuple(dict.fromkeys(symbols)), set(channels)
+    """The names and channels without repetitions. Raises `ValueError` or `TypeError` for what no server accepts."""
+    for name, given in (("symbols", symbols), ("channels", channels)):
+        if isinstance(given, str):
+            raise ValueError(f"{name}: {arguments.shown(given)} is a str: expected a list, as [{given[:60]!r}]")
+    listed = arguments.items("symbols", symbols, "a list of names and patterns", NAMES_MAX)
+    names = tuple(dict.fromkeys(arguments.pattern(f"symbols[{at}]", one) for at, one in enumerate(listed)))
+    chosen = {
+        arguments.text(f"channels[{at}]", one)
+        for at, one in enumerate(arguments.items("channels", channels, "a list of channels", 1000))
+    }
     unknown = chosen - set(CHANNELS)
     if unknown:
-        raise ValueError(f"channels: unknown {', '.join(sorted(unknown))}: expected some of {', '.join(CHANNELS)}")
+        first = ", ".join(arguments.shown(one).strip("'\"") for one in sorted(unknown)[:3])
+        raise ValueError(f"channels: unknown {first}: expected some of {', '.join(CHANNELS)}")
     if not names:
         raise ValueError("symbols: empty list: expected at least one name or pattern")
     if not chosen:
         raise ValueError("channels: empty list: expected at least one channel")
-    if conflate_ms < 0:
-        raise ValueError(f"conflate_ms: {conflate_ms} is out of range: expected 0 (every update) or more")
+    check_interval(conflate_ms)
     return names, tuple(channel for channel in CHANNELS if channel in chosen)
+
+
+def check_interval(conflate_ms: object) -> int:
+    """A conflation interval in ms."""
+    return arguments.integer("conflate_ms", conflate_ms, 0, INTERVAL_MS_MAX, "an int, ms, or 0 for every update")
 
 
 def requests(interests: Sequence[Interest], symbols_max: int) -> list[Request]:

@@ -6,7 +6,7 @@ that a later version appends are skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
@@ -51,6 +51,7 @@ _LEVEL = Struct("<qqc7x")
 _PAYLOAD = Struct("<I")
 _DEFINITION = Struct("<bbcBB3xqq")
 _GAP = Struct("<QQBc")
+_EXPONENTS = Struct("<bb")
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,17 +119,29 @@ def decode(data: bytes, directory: dict[int, Instrument]) -> tuple[PacketHeader,
     `directory` has the instruments defined so far in this epoch, by id; the packet's definitions are added to it.
     """
     header = read_header(data)
-    records = (decode_record(data, head, directory) for head in walk(data, header.count))
-    return header, [record for record in records if record is not None]
+    records: list[AnyRecord] = []
+    for head in walk(data, header.count):
+        record = decode_record(data, head, directory)
+        if isinstance(record, Definition):
+            directory[record.instrument.id] = record.instrument
+        if record is not None:
+            records.append(record)
+    return header, records
 
 
-def decode_record(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> AnyRecord | None:
-    """The record of a header that `walk` has returned; `None` if its type is unknown."""
+def decode_record(data: bytes, head: RecordHeader, directory: Mapping[int, Instrument]) -> AnyRecord | None:
+    """The record of a header that `walk` has returned; `None` if its type is unknown. Changes nothing."""
     read = _READERS.get(head.kind)
     return None if read is None else read(data, head, directory)
 
 
-def _instrument(head: RecordHeader, directory: dict[int, Instrument]) -> Instrument:
+def exponents(data: bytes, head: RecordHeader) -> tuple[int, int]:
+    """The exponents of prices and sizes in a Definition record."""
+    return _EXPONENTS.unpack_from(data, head.at + 32)
+
+
+def instrument_of(head: RecordHeader, directory: Mapping[int, Instrument]) -> Instrument:
+    """The instrument of a record. Raises `ProtocolError` if it is not defined."""
     instrument = directory.get(head.instrument)
     if instrument is None:
         raise ProtocolError(f"instrument {head.instrument}: a record of type {head.kind} comes before its definition")
@@ -139,23 +152,23 @@ def _amount(mantissa: int) -> int | None:
     return None if mantissa == ABSENT else mantissa
 
 
-def _quote(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Quote:
+def _quote(data: bytes, head: RecordHeader, directory: Mapping[int, Instrument]) -> Quote:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     bid_px, bid_sz, ask_px, ask_sz = map(_amount, _QUOTE.unpack_from(data, at + 32))
-    return Quote(_instrument(head, directory), flags, sequence, ts_event, ts_recv, bid_px, bid_sz, ask_px, ask_sz)
+    return Quote(instrument_of(head, directory), flags, sequence, ts_event, ts_recv, bid_px, bid_sz, ask_px, ask_sz)
 
 
-def _trade(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Trade:
+def _trade(data: bytes, head: RecordHeader, directory: Mapping[int, Instrument]) -> Trade:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     px, sz, trade_id, side = _TRADE.unpack_from(data, at + 32)
-    of = _instrument(head, directory)
+    of = instrument_of(head, directory)
     return Trade(of, flags, sequence, ts_event, ts_recv, _amount(px), _amount(sz), trade_id, _letter(side))
 
 
-def _ticker(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Ticker:
+def _ticker(data: bytes, head: RecordHeader, directory: Mapping[int, Instrument]) -> Ticker:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     amounts = map(_amount, _TICKER.unpack_from(data, at + 32))
-    return Ticker(_instrument(head, directory), flags, sequence, ts_event, ts_recv, *amounts)
+    return Ticker(instrument_of(head, directory), flags, sequence, ts_event, ts_recv, *amounts)
 
 
 def levels_end(data: bytes, head: RecordHeader) -> int:
@@ -167,24 +180,24 @@ def levels_end(data: bytes, head: RecordHeader) -> int:
     return end
 
 
-def _book(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Book:
+def _book(data: bytes, head: RecordHeader, directory: Mapping[int, Instrument]) -> Book:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     entries = _LEVEL.iter_unpack(data[at + 40 : levels_end(data, head)])
     levels = [Level(_amount(px), _amount(sz), _letter(side)) for px, sz, side in entries]
     kind = _letter(data[at + 34 : at + 35])
-    return Book(_instrument(head, directory), flags, sequence, ts_event, ts_recv, kind, levels)
+    return Book(instrument_of(head, directory), flags, sequence, ts_event, ts_recv, kind, levels)
 
 
-def _raw(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Raw:
+def _raw(data: bytes, head: RecordHeader, directory: Mapping[int, Instrument]) -> Raw:
     at, end, _, flags, _, sequence, ts_event, ts_recv = head
     (size,) = _PAYLOAD.unpack_from(data, at + 32)
     if at + 40 + size > end:
         raise ProtocolError(f"raw: a payload of {size} bytes ends beyond the record of {end - at} bytes")
     payload = data[at + 40 : at + 40 + size]
-    return Raw(_instrument(head, directory), flags, sequence, ts_event, ts_recv, payload)
+    return Raw(instrument_of(head, directory), flags, sequence, ts_event, ts_recv, payload)
 
 
-def _definition(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Definition:
+def _definition(data: bytes, head: RecordHeader, directory: Mapping[int, Instrument]) -> Definition:
     at, end, _, flags, instrument, sequence, ts_event, ts_recv = head
     px_exp, sz_exp, status, symbol_bytes, venue_bytes, tick_size, lot_size = _DEFINITION.unpack_from(data, at + 32)
     venue_at = at + 64 + symbol_bytes
@@ -195,25 +208,26 @@ def _definition(data: bytes, head: RecordHeader, directory: dict[int, Instrument
     except UnicodeDecodeError as error:
         raise ProtocolError(f"definition of instrument {instrument}: names are not UTF-8") from error
     terms = (px_exp, sz_exp, _letter(status), _amount(tick_size), _amount(lot_size))
-    defined = directory[instrument] = Instrument(instrument, symbol, venue, *terms, _EPOCH.unpack_from(data, 4)[0])
-    return Definition(defined, flags, sequence, ts_event, ts_recv)
+    defined = Instrument(instrument, symbol, venue, *terms, _EPOCH.unpack_from(data, 4)[0])
+    known = directory.get(instrument)
+    return Definition(known if known == defined else defined, flags, sequence, ts_event, ts_recv)
 
 
-def _heartbeat(_data: bytes, head: RecordHeader, _directory: dict[int, Instrument]) -> Heartbeat:
+def _heartbeat(_data: bytes, head: RecordHeader, _directory: Mapping[int, Instrument]) -> Heartbeat:
     return Heartbeat(NO_INSTRUMENT, head.flags, head.sequence, head.ts_event, head.ts_recv)
 
 
-def _gap(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Gap | None:
+def _gap(data: bytes, head: RecordHeader, directory: Mapping[int, Instrument]) -> Gap | None:
     at, _, _, flags, _, sequence, ts_event, ts_recv = head
     first, last, channel, reason = _GAP.unpack_from(data, at + 32)
     channel = int(channel)
     if not 1 <= channel <= len(CHANNELS):
         return None  # A gap of an unknown channel, which this version does not read.
-    of, name = _instrument(head, directory), CHANNELS[channel - 1]
+    of, name = instrument_of(head, directory), CHANNELS[channel - 1]
     return Gap(of, flags, sequence, ts_event, ts_recv, first, last, name, _letter(reason))
 
 
-def _status(data: bytes, head: RecordHeader, directory: dict[int, Instrument]) -> Status | None:
+def _status(data: bytes, head: RecordHeader, directory: Mapping[int, Instrument]) -> Status | None:
     at, _, _, flags, instrument, sequence, ts_event, ts_recv = head
     of = directory.get(instrument) if instrument else NO_INSTRUMENT
     if of is None:
@@ -225,7 +239,7 @@ def _letter(byte: bytes) -> str:
     return byte.decode("latin-1")
 
 
-_READERS: dict[int, Callable[[bytes, RecordHeader, dict[int, Instrument]], AnyRecord | None]] = {
+_READERS: dict[int, Callable[[bytes, RecordHeader, Mapping[int, Instrument]], AnyRecord | None]] = {
     QUOTE: _quote,
     TRADE: _trade,
     TICKER: _ticker,

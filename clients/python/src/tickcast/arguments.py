@@ -1,0 +1,292 @@
+"""Checks of what a program passes in, before anything is sent or changed.
+
+An argument of a wrong type is a `TypeError`, any other that cannot be right a `ValueError`. The message names the
+argument, the value, shortened, and what is expected. A check costs no more than reading the value: a number is never
+written out before its size is known.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeAlias
+
+# An exact number. Floats are not exact, and raise TypeError.
+Number: TypeAlias = Decimal | int | str
+
+# The server's limit of a name is a setting, which cannot be above this.
+NAME_BYTES_MAX = 255
+EXPONENT_MAX = 18
+ABSENT = -(2**63)
+# Beyond these bits, an int is above 2**63 at every exponent.
+_BITS_MAX = 128
+_SHOWN_MAX = 60
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,12})?")
+
+
+class _Shown(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = _SHOWN_MAX
+        self.maxlist = self.maxtuple = self.maxset = self.maxdict = 4
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write out very long integers."""
+        return f"an int of {x.bit_length()} bits" if x.bit_length() > 4 * _SHOWN_MAX else super().repr_int(x, level)
+
+    def repr_bytes(self, x: bytes, _level: int) -> str:
+        return repr(x) if len(x) <= _SHOWN_MAX else f"{x[:20]!r}... of {len(x)} bytes"
+
+
+def shown(value: object) -> str:
+    """A value for a message, shortened."""
+    text = _Shown().repr(value)
+    return text if len(text) <= 2 * _SHOWN_MAX else f"{text[:_SHOWN_MAX]}..."
+
+
+def _wrong_type(name: str, value: object, expected: str) -> TypeError:
+    kind = "" if value is None else f" is of the type {type(value).__name__}"
+    return TypeError(f"{name}: {shown(value)}{kind}: expected {expected}")
+
+
+def integer(name: str, value: object, least: int, most: int, what: str = "an int") -> int:
+    """A whole number of a range, also one of numpy or of a subclass of int; a bool is none."""
+    if isinstance(value, bool):
+        raise _wrong_type(name, value, what)
+    try:
+        number = int(operator.index(value))  # type: ignore[arg-type]
+    except TypeError:
+        raise _wrong_type(name, value, what) from None
+    if not least <= number <= most:
+        raise ValueError(f"{name}: {shown(number)} is out of range: expected {least} to {most}")
+    return number
+
+
+def exponent(name: str, value: object) -> int:
+    """An exponent of prices or sizes."""
+    return integer(name, value, -EXPONENT_MAX, EXPONENT_MAX, f"an int from {-EXPONENT_MAX} to {EXPONENT_MAX}")
+
+
+def time_ns(name: str, value: object) -> int:
+    """A time in ns since the Unix epoch."""
+    return integer(name, value, 0, 2**64 - 1, "an int, ns since the Unix epoch, or 0 for none")
+
+
+def seconds(name: str, value: object, *, zero: bool = False) -> float:
+    """A finite number of seconds above 0, or from 0 on."""
+    expected = f"seconds {'from 0 on' if zero else 'above 0'}"
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise _wrong_type(name, value, expected)
+    try:
+        number = float(value)
+    except (OverflowError, TypeError, ValueError):
+        raise ValueError(f"{name}: {shown(value)} is out of range: expected {expected}") from None
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise ValueError(f"{name}: {shown(value)} is out of range: expected {expected}")
+    return number
+
+
+def boolean(name: str, value: object) -> bool:
+    """A bool, and nothing that is only true or false in a condition, such as a text."""
+    if not isinstance(value, bool):
+        raise _wrong_type(name, value, "True or False")
+    return value
+
+
+def text(name: str, value: object, expected: str = "a str") -> str:
+    """A text."""
+    if not isinstance(value, str):
+        raise _wrong_type(name, value, expected)
+    return str(value)
+
+
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """One of some words or letters."""
+    given = text(name, value, f"one of {', '.join(choices)}")
+    if given not in choices:
+        raise ValueError(f"{name}: unknown {shown(given)}: expected one of {', '.join(choices)}")
+    return given
+
+
+def headers(name: str, value: object) -> dict[str, str]:
+    """HTTP headers: a mapping of texts."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _wrong_type(name, value, "a mapping of header names and values")
+    checked: dict[str, str] = {}
+    for key, one in value.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text(f"{name}: the name of a header", key)):
+            raise ValueError(f"{name}: {shown(key)} is no name of a header: expected letters, digits and '-'")
+        checked[key] = header_value(f"{name}[{key!r}]", one)
+    return checked
+
+
+def header_value(name: str, value: object) -> str:
+    """The value of a header. The message does not have it: it may be a secret."""
+    given = value if isinstance(value, str) else None
+    if given is None:
+        raise TypeError(f"{name}: a value of the type {type(value).__name__}: expected a str")
+    wrong = next((at for at, letter in enumerate(given) if not (" " <= letter <= "~" or letter == "\t")), None)
+    if wrong is not None:
+        raise ValueError(f"{name}: the character {wrong} cannot be sent in a header: expected printable ASCII")
+    return str(given)
+
+
+def items(name: str, value: object, expected: str, most: int) -> Iterator[Any]:
+    """The elements of a list or another iterable; a text or bytes are none, though they can be iterated over."""
+    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Iterable):
+        raise _wrong_type(name, value, expected)
+    for count, one in enumerate(value):
+        if count >= most:
+            raise ValueError(f"{name}: more than {most} elements: expected at most {most}")
+        yield one
+
+
+# ---- names
+
+
+def symbol(name: str, value: object, expected: str = "the name of an instrument") -> str:
+    """The exact name of an instrument, by the grammar of docs/protocol.md."""
+    return _name(name, text(name, value, expected), 1, expected)
+
+
+def venue(name: str, value: object) -> str:
+    """The name of a venue, or an empty text."""
+    return _name(name, text(name, value, "the name of a venue"), 0, "the name of a venue")
+
+
+def pattern(name: str, value: object) -> str:
+    """A name, or a pattern with one `*` at its end."""
+    expected = "a name, or a pattern with one * at its end"
+    given = text(name, value, expected)
+    if not given.endswith("*"):
+        return _name(name, given, 1, expected)
+    prefix = given[:-1]
+    # A prefix may end where a name may have a space.
+    _name(name, prefix.rstrip(" ") if prefix.strip(" ") else prefix, 0, expected)
+    _length(name, given, 1, NAME_BYTES_MAX + 1)
+    return given
+
+
+def _length(name: str, given: str, least: int, most: int) -> None:
+    if not least <= len(given) <= most:
+        raise ValueError(f"{name}: {shown(given)} has {len(given)} characters: expected {least} to {most}")
+
+
+def _name(name: str, given: str, least: int, expected: str) -> str:
+    _length(name, given, least, NAME_BYTES_MAX)
+    wrong = next((letter for letter in given if not " " <= letter <= "~" or letter == "*"), None)
+    if wrong is not None:
+        problem = f"{shown(given)} has {wrong!a}"
+        raise ValueError(f"{name}: {problem}: expected {expected}, of printable ASCII characters without *")
+    if given != given.strip(" "):
+        raise ValueError(f"{name}: {shown(given)} begins or ends with a space: expected {expected} without these")
+    return given
+
+
+# ---- exact numbers
+
+
+def mantissa(value: object, exponent_: object, name: str = "value") -> int:
+    """The mantissa of a value at an exponent, `ABSENT` for `None`. Raises `ValueError` if it would be rounded."""
+    at = exponent("exponent", exponent_)
+    if value is None:
+        return ABSENT
+    if isinstance(value, float):
+        raise TypeError(f"{name}: {value!r} is a float, which is not exact: expected an int, a Decimal or a str")
+    scaled = _of_decimal(name, value, at) if isinstance(value, (Decimal, str)) else _of_int(name, value, at)
+    if abs(scaled) >= 2**63:
+        raise _out_of_range(name, value, at)
+    return scaled
+
+
+def amount(name: str, value: object, exponent_: int, *, signed: bool = True) -> int:
+    """The mantissa of a value that has to be there. A size has no sign."""
+    if value is None:
+        raise TypeError(f"{name}: None: expected an int, a Decimal or a str")
+    return mantissa(value, exponent_, name) if signed else size(name, value, exponent_)
+
+
+def size(name: str, value: object, exponent_: int) -> int:
+    """The mantissa of a size: 0 or more, `ABSENT` for `None`."""
+    scaled = mantissa(value, exponent_, name)
+    if scaled < 0 and scaled != ABSENT:
+        raise ValueError(f"{name}: {shown(value)} is negative: expected a size from 0 on")
+    return scaled
+
+
+def step(name: str, value: object, exponent_: int) -> int | None:
+    """The mantissa of a tick or lot size: above 0, or `None`."""
+    if value is None:
+        return None
+    scaled = mantissa(value, exponent_, name)
+    if scaled <= 0:
+        raise ValueError(f"{name}: {shown(value)} is out of range: expected a number above 0")
+    return scaled
+
+
+def _out_of_range(name: str, value: object, at: int) -> ValueError:
+    return ValueError(f"{name}: {shown(value)} is out of range: expected a mantissa below 2**63 at the exponent {at}")
+
+
+def _rounded(name: str, value: object, at: int) -> ValueError:
+    return ValueError(f"{name}: {shown(value)} has too many decimals: expected a multiple of 10**{at}")
+
+
+def _of_int(name: str, value: object, at: int) -> int:
+    if isinstance(value, bool):
+        raise _wrong_type(name, value, "an int, a Decimal or a str")
+    try:
+        number = int(operator.index(value))  # type: ignore[arg-type]
+    except TypeError:
+        raise _wrong_type(name, value, "an int, a Decimal or a str") from None
+    if number.bit_length() > _BITS_MAX:
+        raise _out_of_range(name, value, at)
+    if at <= 0:
+        return number * _power(-at)
+    whole, rest = divmod(number, _power(at))
+    if rest:
+        raise _rounded(name, value, at)
+    return whole
+
+
+def _of_decimal(name: str, value: Decimal | str, at: int) -> int:
+    """Compares the places of the first and the last digit before it computes with the number."""
+    number = _parsed(name, value)
+    if number.is_zero():
+        return 0
+    if number.adjusted() - at > 19:
+        raise _out_of_range(name, value, at)
+    sign, digits, last = number.as_tuple()
+    end = len(digits)
+    while digits[end - 1] == 0:
+        end -= 1
+    shift = int(last) + len(digits) - end - at
+    if shift < 0:
+        raise _rounded(name, value, at)
+    # At most 20 digits: the first is at most 19 places above the last that the exponent allows.
+    whole = int("".join(map(str, digits[:end]))) * _power(shift)
+    return -whole if sign else whole
+
+
+def _power(of: int) -> int:
+    power: int = 10**of
+    return power
+
+
+def _parsed(name: str, value: Decimal | str) -> Decimal:
+    if isinstance(value, str):
+        if not _DECIMAL.fullmatch(value):
+            raise ValueError(f"{name}: {shown(value)} is no finite number: expected a decimal number, as '61837.63'")
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            raise ValueError(f"{name}: {shown(value)} is out of range: expected a decimal number") from None
+    if not value.is_finite():
+        raise ValueError(f"{name}: {value} is not a finite number: expected an int, a Decimal or a str")
+    return value
