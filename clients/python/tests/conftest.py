@@ -100,9 +100,12 @@ def record(kind: int, sequence: int, body: bytes, *, instrument: int = 1, flags:
     return head + body
 
 
-def definition(instrument: int = 1, symbol: str = "BTC-USD") -> bytes:
-    names = symbol.encode()
-    body = struct.pack("<bbcBB3xqqq", -2, -3, b"T", len(names), 0, 1, 1, 0) + names + bytes(-len(names) % 8)
+def definition(
+    instrument: int = 1, symbol: str = "BTC-USD", *, px_exp: int = -2, sz_exp: int = -3, venue: str = ""
+) -> bytes:
+    names = (symbol + venue).encode()
+    head = struct.pack("<bbcBB3xqqq", px_exp, sz_exp, b"T", len(symbol), len(venue), 1, 1, 0)
+    body = head + names + bytes(-len(names) % 8)
     return record(16, 0, body, instrument=instrument)
 
 
@@ -114,9 +117,9 @@ def trade(sequence: int, px: int = 100, *, instrument: int = 1, flags: int = 0x8
     return record(2, sequence, struct.pack("<qqQc7x", px, 1, sequence, b"B"), instrument=instrument, flags=flags)
 
 
-def book(kind: bytes, levels: list[tuple[int, int, bytes]], sequence: int) -> bytes:
+def book(kind: bytes, levels: list[tuple[int, int, bytes]], sequence: int, *, flags: int = 0x80) -> bytes:
     body = struct.pack("<Hc5x", len(levels), kind) + b"".join(struct.pack("<qqc7x", *level) for level in levels)
-    return record(4, sequence, body)
+    return record(4, sequence, body, flags=flags)
 
 
 def gap(first: int, last: int, *, channel: int = 2, instrument: int = 1) -> bytes:

@@ -277,4 +277,4 @@ def test_mantissas_are_exact_or_raise() -> None:
         (2**63, 0, ValueError),
     ):
         with pytest.raises(error):
-            mantissa(value, exponent)  # type: ignore[arg-type]
+            mantissa(value, exponent)

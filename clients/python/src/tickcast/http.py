@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
+from . import arguments
 from .errors import RefusedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -28,13 +30,18 @@ _SOCKET = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 def stream_url(url: str, path: str = "/v1/stream") -> str:
     """The WebSocket URL of `HOST:PORT`, or of a ws, wss, http or https URL; `path` is used if the URL has none."""
-    parts = urlsplit(url if "://" in url else f"ws://{url}")
-    if parts.scheme not in _SOCKET or not parts.netloc:
-        raise ValueError(
-            f"url: invalid URL {url!r}: expected ws://HOST:PORT, or wss://HOST:PORT for a server behind TLS"
-        )
-    given = parts.path if parts.path not in ("", "/") else path
-    return urlunsplit((_SOCKET[parts.scheme], parts.netloc, given, parts.query, ""))
+    expected = "ws://HOST:PORT, or wss://HOST:PORT for a server behind TLS"
+    given = arguments.text("url", url, expected)
+    try:
+        parts = urlsplit(given if "://" in given else f"ws://{given}")
+        # The port is read when it is asked for.
+        is_valid = parts.scheme in _SOCKET and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_valid = False
+    if not is_valid or re.search(r"[\s\x00-\x1f\x7f]", given):
+        raise ValueError(f"url: invalid URL {arguments.shown(url)}: expected {expected}")
+    at = parts.path if parts.path not in ("", "/") else path
+    return urlunsplit((_SOCKET[parts.scheme], parts.netloc, at, parts.query, ""))
 
 
 def plain_url(url: str, path: str) -> str:
@@ -73,9 +80,23 @@ def _get(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None) -> An
         raise UnreachableError(f"{url}: {getattr(error, 'reason', error)}; is the server running?") from error
 
 
-async def get(url: str, path: str, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None) -> Any:
+async def get(
+    url: str,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    query: Mapping[str, int] | None = None,
+) -> Any:
     """The JSON of an endpoint. Raises `RefusedError` and `UnreachableError`."""
-    return await asyncio.to_thread(_get, plain_url(url, path), headers or {}, tls)
+    if tls is not None and not isinstance(cast("object", tls), ssl.SSLContext):
+        raise TypeError(f"tls: {arguments.shown(tls)}: expected an ssl.SSLContext, or None")
+    whole = plain_url(url, path) + (f"?{urlencode(query)}" if query else "")
+    return await asyncio.to_thread(_get, whole, arguments.headers("headers", headers), tls)
+
+
+def _segment(symbol: str) -> str:
+    """A symbol as a segment of a path."""
+    return quote(arguments.symbol("symbol", symbol), safe="")
 
 
 async def instruments(
@@ -96,7 +117,7 @@ async def snapshot(
 
     Raises `RefusedError` with the status 404 for an unknown symbol.
     """
-    return cast("dict[str, Any]", await get(url, f"/v1/snapshot/{quote(symbol, safe='')}", headers, tls))
+    return cast("dict[str, Any]", await get(url, f"/v1/snapshot/{_segment(symbol)}", headers, tls))
 
 
 @overload
@@ -144,9 +165,12 @@ async def bars(
     volume, trades, bid_px and ask_px: prices as decimal text, `None` for a bar without a trade or without a quote. With
     `arrays=True` they are numpy arrays for `pandas.DataFrame`: times as datetime64[s], prices as float64.
     """
-    query: dict[str, int] = {"interval_s": interval_s, "limit": limit} | ({} if to is None else {"to": to})
-    path = f"/v1/bars/{quote(symbol, safe='')}"
-    answer = await asyncio.to_thread(_get, f"{plain_url(url, path)}?{urlencode(query)}", headers or {}, tls)
+    query = {"interval_s": arguments.integer("interval_s", interval_s, 1, 86_400)}
+    query["limit"] = arguments.integer("limit", limit, 1, 5000)
+    if to is not None:
+        query["to"] = arguments.integer("to", to, 0, 2**63 - 1, "an int, Unix seconds")
+    arguments.boolean("arrays", arrays)
+    answer = await get(url, f"/v1/bars/{_segment(symbol)}", headers, tls, query)
     return bar_arrays(answer) if arrays else cast("dict[str, Any]", answer)
 
 

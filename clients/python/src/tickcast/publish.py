@@ -3,6 +3,10 @@
 The server slows down a publisher that is too fast by TCP's backpressure, and closes one that breaks the rules, with a
 reason that the next call raises as `ClosedError`. The publisher does not reconnect by itself: records that were under
 way are lost, and only the program can decide what to publish again.
+
+Arguments are checked before anything is kept or sent. What always holds: a record is published whole and once, or not
+at all. A call that is cancelled while it waits for space has published nothing; a message that is being sent is sent by
+a task of its own, so that cancelling a call never cuts it. At most one packet is being sent, and one is being filled.
 """
 
 from __future__ import annotations
@@ -10,22 +14,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Generator, Iterable, Mapping
-from decimal import Decimal
+import ssl
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import replace
 from struct import Struct
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from . import http, wire
+from . import arguments, http, wire
+from .arguments import Number, amount, size
+from .arguments import mantissa as mantissa
 from .connection import Endpoint, closed
-from .errors import ClosedError, ProtocolError, RejectedError
+from .errors import ClosedError, ProtocolError, RejectedError, TickcastError
 from .records import LAST, Instrument
-
-# An exact number. Floats are not exact, and raise TypeError.
-Number: TypeAlias = Decimal | int | str
 
 _PACKET = Struct("<BBHIQQ")
 _HEADER = Struct("<HBBIQQQ")
@@ -38,46 +42,28 @@ _RAW = Struct("<I4x")
 # The size at which a packet is sent, far below the server's limit of a message.
 FLUSH_BYTES = 32 * 1024
 RECORD_BYTES_MAX = 65535 * 8
-RECORDS_MAX = 65535
-
-
-def mantissa(value: Number | None, exponent: int) -> int:
-    """The mantissa of a value at an exponent. Raises `ValueError` if it would have to be rounded."""
-    if value is None:
-        return wire.ABSENT
-    if isinstance(value, float):
-        raise TypeError(f"{value} is a float, which is not exact: expected an int, a Decimal or a str")
-    number = Decimal(value)
-    if not number.is_finite():
-        raise ValueError(f"{value} is not a finite number")
-    sign, digits, at = number.as_tuple()
-    shift = int(at) - exponent
-    whole = int("".join(map(str, digits)))
-    if shift < 0 and whole % 10**-shift:
-        raise ValueError(f"{value} has too many decimals: expected a multiple of 10**{exponent}")
-    scaled: int = whole * 10**shift if shift >= 0 else whole // 10**-shift
-    if scaled >= 2**63:
-        raise ValueError(f"{value} is out of range: expected a mantissa below 2**63 at the exponent {exponent}")
-    return -scaled if sign else scaled
+LEVELS_MAX = (RECORD_BYTES_MAX - 40) // wire.LEVEL_BYTES
+_TICKER_FIELDS = ("last_px", "open_px", "high_px", "low_px", "volume", "turnover", "bid_px", "ask_px")
 
 
 class Publisher:
     """A connection to `/v1/publish`. `tickcast.publish` makes one."""
 
     def __init__(self, endpoint: Endpoint, heartbeat_s: float | None = None) -> None:
-        if heartbeat_s is not None and heartbeat_s <= 0:
-            raise ValueError(f"heartbeat_s: {heartbeat_s} is out of range: expected seconds above 0, or None")
         self._endpoint = endpoint
-        self._heartbeat_s = heartbeat_s
+        self._heartbeat_s = None if heartbeat_s is None else arguments.seconds("heartbeat_s", heartbeat_s)
         self._heartbeat_task: asyncio.Task[None] | None = None
         self._socket: ClientConnection | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next_id = 0
         self._instruments: dict[str, Instrument] = {}
+        self._defining: dict[str, asyncio.Task[Instrument]] = {}
         self._parts: list[bytes] = []
         self._bytes = 0
-        self._ended: ClosedError | None = None
+        self._ended: TickcastError | None = None
 
     async def open(self) -> Publisher:
         """Connects. Raises `RefusedError` with status 401 for a wrong token. `tickcast.publish` calls it."""
@@ -89,18 +75,28 @@ class Publisher:
         return self
 
     async def close(self) -> None:
-        """Sends the pending records and ends the connection: the server then marks its instruments as ended."""
+        """Sends the pending records and ends the connection: the server then marks its instruments as ended.
+
+        If the call is cancelled, this is still completed.
+        """
         if self._socket is None:
             return
-        if self._heartbeat_task is not None:
-            self._heartbeat_task.cancel()
-            await asyncio.gather(self._heartbeat_task, return_exceptions=True)
-        if self._ended is None:
-            await self.flush()
-        await self._socket.close()
-        if self._reading is not None:
-            await self._reading
-        self._socket = None
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(self._socket), name="tickcast publisher's close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, socket: ClientConnection) -> None:
+        try:
+            if self._heartbeat_task is not None:
+                self._heartbeat_task.cancel()
+                await asyncio.wait({self._heartbeat_task})
+            if self._ended is None:
+                await self.flush()
+        finally:
+            await socket.close()
+            if self._reading is not None:
+                await asyncio.wait({self._reading})
+            self._socket = self._closing = None
 
     async def __aenter__(self) -> Publisher:
         return self
@@ -111,24 +107,55 @@ class Publisher:
         await self.close()
 
     async def define(
-        self, symbol: str, *, px_exp: int, sz_exp: int, venue: str = "", tick_size: Number | None = None
+        self,
+        symbol: str,
+        *,
+        px_exp: int,
+        sz_exp: int,
+        venue: str = "",
+        tick_size: Number | None = None,
+        lot_size: Number | None = None,
     ) -> Instrument:
         """Defines an instrument: prices are multiples of `10**px_exp`, sizes of `10**sz_exp`.
 
-        Raises `RejectedError` if the server rejects it, as with exponents that differ from an earlier definition.
+        Raises `RejectedError` with the reason if the server rejects it. A defined instrument may be defined again with
+        other terms if the server accepts that: its records wait meanwhile. A cancelled call is completed.
         """
-        fields: dict[str, Any] = {"symbol": symbol, "venue": venue, "px_exp": px_exp, "sz_exp": sz_exp}
-        if tick_size is not None:
-            fields["tick_size"] = mantissa(tick_size, px_exp)
+        px_exp, sz_exp = arguments.exponent("px_exp", px_exp), arguments.exponent("sz_exp", sz_exp)
+        steps = arguments.step("tick_size", tick_size, px_exp), arguments.step("lot_size", lot_size, sz_exp)
+        terms = Instrument(0, arguments.symbol("symbol", symbol), arguments.venue("venue", venue), px_exp, sz_exp)
+        terms = replace(terms, tick_size=steps[0], lot_size=steps[1])
+        while (before := self._defining.get(terms.symbol)) is not None:
+            await asyncio.wait({before})
+        task = asyncio.create_task(self._define(terms), name="tickcast publisher's definition")
+        self._defining[terms.symbol] = task
+        task.add_done_callback(lambda done: self._defined(terms.symbol, done))
+        return await asyncio.shield(task)
+
+    async def _define(self, terms: Instrument) -> Instrument:
+        fields: dict[str, Any] = {"symbol": terms.symbol, "venue": terms.venue}
+        fields |= {"px_exp": terms.px_exp, "sz_exp": terms.sz_exp}
+        steps = {"tick_size": terms.tick_size, "lot_size": terms.lot_size}
+        fields |= {name: value for name, value in steps.items() if value is not None}
         self._next_id += 1
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._answers[self._next_id] = future
+        request_id, future = self._next_id, asyncio.get_running_loop().create_future()
+        # Records at the former exponents go before.
         await self.flush()
-        await self._send(json.dumps({"op": "define", "id": self._next_id, "instruments": [fields]}))
-        answer = await future
-        defined = Instrument(int(answer["instruments"][0]["instrument"]), symbol, venue, px_exp, sz_exp)
-        self._instruments[symbol] = defined
+        self._answers[request_id] = future
+        try:
+            await self._send(json.dumps({"op": "define", "id": request_id, "instruments": [fields]}))
+            answer = await future
+        finally:
+            self._answers.pop(request_id, None)
+        defined = replace(terms, id=int(answer["instruments"][0]["instrument"]))
+        self._instruments[terms.symbol] = defined
         return defined
+
+    def _defined(self, symbol: str, task: asyncio.Task[Instrument]) -> None:
+        del self._defining[symbol]
+        if not task.cancelled():
+            # It is raised by the call, unless that was cancelled.
+            task.exception()
 
     async def quote(
         self,
@@ -141,29 +168,40 @@ class Publisher:
         ts_event: int = 0,
     ) -> None:
         """Publishes the best bid and offer. A side without arguments is absent."""
-        of = self._of(symbol)
-        amounts = (mantissa(bid, of.px_exp), mantissa(bid_size, of.sz_exp))
-        body = _QUOTE.pack(*amounts, mantissa(ask, of.px_exp), mantissa(ask_size, of.sz_exp))
-        await self._push(wire.QUOTE, of, body, ts_event)
+
+        def body(of: Instrument) -> bytes:
+            bids = mantissa(bid, of.px_exp, "bid"), size("bid_size", bid_size, of.sz_exp)
+            return _QUOTE.pack(*bids, mantissa(ask, of.px_exp, "ask"), size("ask_size", ask_size, of.sz_exp))
+
+        await self._push(wire.QUOTE, symbol, body, ts_event)
 
     async def trade(
         self, symbol: str, price: Number, size: Number, *, trade_id: int = 0, side: str = "N", ts_event: int = 0
     ) -> None:
         """Publishes a trade. `side` is the aggressor's: `B` buys, `S` sells, `N` unknown."""
-        of = self._of(symbol)
-        amounts = (mantissa(price, of.px_exp), mantissa(size, of.sz_exp))
-        await self._push(wire.TRADE, of, _TRADE.pack(*amounts, trade_id, side.encode()), ts_event)
+        letter = arguments.one_of("side", side, ("B", "S", "N")).encode()
+        number = arguments.integer("trade_id", trade_id, 0, 2**64 - 1)
+
+        def body(of: Instrument) -> bytes:
+            amounts = amount("price", price, of.px_exp), amount("size", size, of.sz_exp, signed=False)
+            return _TRADE.pack(*amounts, number, letter)
+
+        await self._push(wire.TRADE, symbol, body, ts_event)
 
     async def ticker(self, symbol: str, *, ts_event: int = 0, **amounts: Number | None) -> None:
         """Publishes 24 h statistics: last_px, open_px, high_px, low_px, volume, turnover, bid_px, ask_px."""
-        of = self._of(symbol)
-        names = ("last_px", "open_px", "high_px", "low_px", "volume", "turnover", "bid_px", "ask_px")
-        unknown = set(amounts) - set(names)
+        unknown = set(amounts) - set(_TICKER_FIELDS)
         if unknown:
-            raise ValueError(f"ticker: unknown {', '.join(sorted(unknown))}: expected some of {', '.join(names)}")
-        at = [of.sz_exp if name == "volume" else of.px_exp for name in names]
-        values = [mantissa(amounts.get(name), exponent) for name, exponent in zip(names, at, strict=True)]
-        await self._push(wire.TICKER, of, _TICKER.pack(*values), ts_event)
+            named = ", ".join(sorted(unknown)[:8])
+            raise ValueError(f"ticker: unknown {named}: expected some of {', '.join(_TICKER_FIELDS)}")
+
+        def field(name: str, of: Instrument) -> int:
+            value = amounts.get(name)
+            return size(name, value, of.sz_exp) if name == "volume" else mantissa(value, of.px_exp, name)
+
+        await self._push(
+            wire.TICKER, symbol, lambda of: _TICKER.pack(*(field(name, of) for name in _TICKER_FIELDS)), ts_event
+        )
 
     async def book(
         self,
@@ -175,19 +213,37 @@ class Publisher:
         ts_event: int = 0,
     ) -> None:
         """Publishes levels as (price, size): size 0 removes a level, and `snapshot` replaces the book."""
-        of = self._of(symbol)
-        levels = [
-            _LEVEL.pack(mantissa(px, of.px_exp), mantissa(sz, of.sz_exp), side)
-            for entries, side in ((bids, b"B"), (asks, b"A"))
-            for px, sz in entries
-        ]
-        head = _BOOK.pack(len(levels), b"S" if snapshot else b"D")
-        await self._push(wire.BOOK, of, head + b"".join(levels), ts_event)
+        kind = b"S" if arguments.boolean("snapshot", snapshot) else b"D"
+        given = [("bids", b"B", _levels("bids", bids)), ("asks", b"A", _levels("asks", asks))]
+        count = sum(len(levels) for _, _, levels in given)
+        if count > LEVELS_MAX:
+            raise ValueError(f"bids, asks: {count} levels: expected at most {LEVELS_MAX} in one record")
 
-    async def raw(self, symbol: str, payload: bytes, *, ts_event: int = 0) -> None:
+        def body(of: Instrument) -> bytes:
+            levels = [
+                _LEVEL.pack(
+                    amount(f"{name}[{at}] price", px, of.px_exp),
+                    amount(f"{name}[{at}] size", sz, of.sz_exp, signed=False),
+                    side,
+                )
+                for name, side, levels in given
+                for at, (px, sz) in enumerate(levels)
+            ]
+            return _BOOK.pack(count, kind) + b"".join(levels)
+
+        await self._push(wire.BOOK, symbol, body, ts_event)
+
+    async def raw(self, symbol: str, payload: bytes | bytearray | memoryview, *, ts_event: int = 0) -> None:
         """Publishes bytes that the server does not interpret."""
-        body = _RAW.pack(len(payload)) + payload
-        await self._push(wire.RAW, self._of(symbol), body + bytes(-len(body) % 8), ts_event)
+        if not isinstance(payload, (bytes, bytearray, memoryview)):
+            kind = type(payload).__name__
+            raise TypeError(f"payload: {arguments.shown(payload)} is of the type {kind}: expected bytes")
+        copied = bytes(payload)
+        most = RECORD_BYTES_MAX - wire.HEADER_BYTES - 8
+        if len(copied) > most:
+            raise ValueError(f"payload: {len(copied)} bytes are too long: expected at most {most}")
+        whole = _RAW.pack(len(copied)) + copied
+        await self._push(wire.RAW, symbol, lambda _: whole + bytes(-len(whole) % 8), ts_event)
 
     async def heartbeat(self) -> None:
         """Sends a heartbeat. The server marks the instruments of a publisher as stale after a silence of its
@@ -203,32 +259,79 @@ class Publisher:
                 await self.heartbeat()
 
     async def flush(self) -> None:
-        """Sends the pending records as one packet. This also happens at 32 KiB, in `define` and in `close`."""
-        if self._parts:
+        """Sends the pending records as one packet. This also happens at 32 KiB, in `define` and in `close`.
+
+        If the call is cancelled, the records are still pending or still being sent.
+        """
+        await self._until_sent()
+        # What was pending at the call is in the next packet, whoever starts to send it.
+        self._start_sending()
+        await self._until_sent()
+
+    def _start_sending(self) -> None:
+        """Sends the pending records, if nothing is being sent."""
+        if self._parts and self._sending is None:
             head = _PACKET.pack(wire.VERSION, 0, len(self._parts), 0, 0, 0)
             packet = head + b"".join(self._parts)
             self._parts, self._bytes = [], 0
-            await self._send(packet)
+            self._sending = asyncio.create_task(self._send_whole(packet), name="tickcast publisher's packet")
+            self._sending.add_done_callback(self._sent)
+
+    async def _until_sent(self) -> None:
+        """Waits until the present packet is sent; raises why it could not be sent."""
+        if self._sending is not None:
+            await asyncio.shield(self._sending)
+        self._check_open()
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending = None
+        if not task.cancelled() and isinstance(error := task.exception(), ClosedError):
+            self._ended = self._ended or error
+
+    async def _push(self, kind: int, symbol: str, body: Callable[[Instrument], bytes], ts_event: int) -> None:
+        """Keeps a record, after waiting for space and for a definition of its instrument."""
+        at_ns = arguments.time_ns("ts_event", ts_event)
+        of = self._of(symbol)
+        # Wrong arguments are reported before anything is waited for.
+        encoded = body(of)
+        self._check_open()
+        while True:
+            if (defining := self._defining.get(symbol)) is not None:
+                await asyncio.wait({defining})
+            elif self._bytes >= FLUSH_BYTES:
+                await self._until_sent()
+                self._start_sending()
+            else:
+                break
+        self._check_open()
+        if of is not (latest := self._of(symbol)):
+            of, encoded = latest, body(latest)
+        record = _HEADER.pack((wire.HEADER_BYTES + len(encoded)) // 8, kind, LAST, of.id, 0, at_ns, 0) + encoded
+        self._parts.append(record)
+        self._bytes += len(record)
+        if self._bytes >= FLUSH_BYTES:
+            self._start_sending()
 
     def _of(self, symbol: str) -> Instrument:
-        if symbol not in self._instruments:
+        name = arguments.symbol("symbol", symbol)
+        if name not in self._instruments:
             raise KeyError(
-                f"{symbol} is not defined: call `await publisher.define({symbol!r}, px_exp=..., sz_exp=...)` first"
+                f"{name} is not defined: call `await publisher.define({name!r}, px_exp=..., sz_exp=...)` first"
             )
-        return self._instruments[symbol]
+        return self._instruments[name]
 
-    async def _push(self, kind: int, of: Instrument, body: bytes, ts_event: int) -> None:
-        size = wire.HEADER_BYTES + len(body)
-        if size > RECORD_BYTES_MAX:
-            raise ValueError(f"record: {size} bytes are too long: expected at most {RECORD_BYTES_MAX}")
-        self._parts.append(_HEADER.pack(size // 8, kind, LAST, of.id, 0, ts_event, 0) + body)
-        self._bytes += size
-        if self._bytes >= FLUSH_BYTES or len(self._parts) >= RECORDS_MAX:
-            await self.flush()
-
-    async def _send(self, message: str | bytes) -> None:
+    def _check_open(self) -> None:
         if self._ended is not None:
             raise self._ended
+        if self._socket is None:
+            raise ClosedError(1000, "this publisher is not open")
+
+    async def _send(self, message: str | bytes) -> None:
+        """Sends a message whole, also if the call is cancelled."""
+        self._check_open()
+        await asyncio.shield(asyncio.create_task(self._send_whole(message), name="tickcast publisher's message"))
+
+    async def _send_whole(self, message: str | bytes) -> None:
         if self._socket is None:
             raise ClosedError(1000, "this publisher is not open")
         try:
@@ -240,8 +343,11 @@ class Publisher:
         """Reads the server's answers, and the reason of its close."""
         try:
             while True:
-                answer = json.loads(await socket.recv())
-                future = self._answers.pop(answer.get("id"), None)
+                read: Any = json.loads(await socket.recv())
+                if not isinstance(read, dict):
+                    raise ValueError("no object")
+                answer = cast("dict[str, Any]", read)
+                future = self._answers.get(answer.get("id", 0))
                 if future is None or future.done():
                     continue
                 if answer.get("type") == "error":
@@ -251,11 +357,23 @@ class Publisher:
         except ConnectionClosed as error:
             self._ended = closed(error)
         except ValueError as error:
-            raise ProtocolError(f"answer: invalid JSON: {error}") from error
+            self._ended = ProtocolError(f"answer: invalid JSON: {error}")
         finally:
             for future in self._answers.values():
                 if not future.done():
                     future.set_exception(self._ended or ClosedError(1006, "the publisher has ended"))
+
+
+def _levels(name: str, levels: object) -> list[tuple[Any, Any]]:
+    """The levels of one side as pairs."""
+    expected = "a list of levels (price, size)"
+    checked: list[tuple[Any, Any]] = []
+    for at, level in enumerate(arguments.items(name, levels, expected, LEVELS_MAX)):
+        pair = list(arguments.items(f"{name}[{at}]", level, "a level (price, size)", 3))
+        if len(pair) != 2:
+            raise ValueError(f"{name}[{at}]: {arguments.shown(level)} has {len(pair)} elements: expected (price, size)")
+        checked.append((pair[0], pair[1]))
+    return checked
 
 
 class publish:
@@ -272,11 +390,15 @@ class publish:
         *,
         compression: bool = False,
         headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
         heartbeat_s: float | None = None,
     ) -> None:
-        all_headers = {**(headers or {}), "Authorization": f"Bearer {token}"}
+        if not arguments.header_value("token", token):
+            raise ValueError("token: empty: expected the server's --publish-token")
+        all_headers = {**arguments.headers("headers", headers), "Authorization": f"Bearer {token}"}
         where = http.stream_url(url, "/v1/publish")
-        self._publisher = Publisher(Endpoint(where, all_headers, compression, subprotocol=None), heartbeat_s)
+        endpoint = Endpoint(where, all_headers, compression, tls, subprotocol=None).checked()
+        self._publisher = Publisher(endpoint, heartbeat_s)
 
     def __await__(self) -> Generator[Any, None, Publisher]:
         return self._publisher.open().__await__()

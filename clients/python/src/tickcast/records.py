@@ -14,6 +14,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
+from .arguments import shown
+
 Channel: TypeAlias = Literal["quote", "trade", "ticker", "book", "raw"]
 CHANNELS: tuple[Channel, ...] = ("quote", "trade", "ticker", "book", "raw")
 
@@ -143,6 +145,8 @@ class Record:
 
         With `as_dict(str)` it equals that encoding; `amounts` may also be `int` (mantissas), `Decimal` and `float`.
         """
+        if amounts not in (int, Decimal, str, float):
+            raise TypeError(f"amounts: {shown(amounts)}: expected one of the types int, Decimal, str, float")
         fields: dict[str, Any] = {"type": self.TYPE}
         if self.instrument.id:
             fields["symbol"] = self.instrument.symbol
@@ -298,7 +302,7 @@ class Raw(Record):
 
 @dataclass(slots=True)
 class Definition(Record):
-    """Defines `instrument` before its first record."""
+    """Defines `instrument` before its first record, or again with other terms, which hold for the records after it."""
 
     TYPE: ClassVar[str] = "definition"
 
@@ -341,7 +345,8 @@ class Gap(Record):
 class Status(Record):
     """The state of an instrument, or of the whole feed if `instrument` is `NO_INSTRUMENT`.
 
-    `state` is `L` live, `S` stale, `H` halted, `E` ended.
+    `state` is `L` live, `S` stale, `H` halted, `E` ended, `R` released: the id of the instrument carries nothing more,
+    the client has forgotten it, and its symbol may be defined again with another id. Ignore other letters.
     """
 
     TYPE: ClassVar[str] = "status"

@@ -1,0 +1,368 @@
+"""What a program may get wrong: an error that names the argument and the value, before anything is sent."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from enum import IntEnum
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake import Fake, Peer
+
+import tickcast
+from tickcast import Backoff, OrderBook, Publisher, arguments
+from tickcast.arguments import mantissa
+from tickcast.connection import Endpoint
+from tickcast.publish import LEVELS_MAX
+from tickcast.records import Instrument
+from tickcast.subscriptions import check
+
+HUGE = 1 << 16_000_000
+
+
+class Sent:
+    """A socket that counts what is sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    async def send(self, message: Any) -> None:
+        self.messages.append(message)
+
+
+@pytest.fixture
+def publisher() -> Publisher:
+    """A publisher with one instrument, on a socket that only counts."""
+    one: Any = Publisher(Endpoint("ws://127.0.0.1:1/v1/publish"))
+    one._socket = Sent()
+    one._instruments["X"] = Instrument(1, "X", "", -2, -3)
+    kept: Publisher = one
+    return kept
+
+
+class Many(IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "exponent", "expected"),
+    [
+        ("4.3E-7", -8, 43),
+        ("0E-8", -2, 0),
+        ("0E20000000", -2, 0),
+        ("1." + "0" * 300_000, -2, 100),
+        ("-.5", -1, -5),
+        ("+12.", 0, 12),
+        ("9223372036854775807", 0, 2**63 - 1),
+        ("-9223372036854775807", 0, -(2**63) + 1),
+        (Decimal("1E+18"), 0, 10**18),
+        (Decimal("1E-18"), -18, 1),
+        (1200, 2, 12),
+        (Many.ONE, -2, 100),
+    ],
+    ids=arguments.shown,
+)
+def test_exact_numbers_become_mantissas(value: Any, exponent: int, expected: int) -> None:
+    assert mantissa(value, exponent) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ("1E20000000", ValueError, "is out of range"),
+        ("1E-20000000", ValueError, "too many decimals"),
+        (Decimal("7E+999999"), ValueError, "is out of range"),
+        (Decimal("7E-999999"), ValueError, "too many decimals"),
+        (HUGE, ValueError, "an int of 16000001 bits is out of range"),
+        ("9" * 2_000_000, ValueError, "is out of range"),
+        ("9223372036854775808", ValueError, "is out of range"),
+        (-(2**63), ValueError, "is out of range"),
+        ("NaN", ValueError, "no finite number"),
+        ("-Infinity", ValueError, "no finite number"),
+        (Decimal("NaN"), ValueError, "not a finite number"),
+        (Decimal("sNaN"), ValueError, "not a finite number"),
+        (Decimal("-Infinity"), ValueError, "not a finite number"),
+        ("", ValueError, "no finite number"),
+        ("1,000", ValueError, "no finite number"),
+        ("1_000", ValueError, "no finite number"),
+        (" 1", ValueError, "no finite number"),
+        ("\u0661", ValueError, "no finite number"),
+        ("0x10", ValueError, "no finite number"),
+        (True, TypeError, "of the type bool"),
+        (0.5, TypeError, "is a float"),
+        (float("nan"), TypeError, "is a float"),
+        (b"1", TypeError, "of the type bytes"),
+        (1j, TypeError, "of the type complex"),
+        ([1], TypeError, "of the type list"),
+        ({}, TypeError, "of the type dict"),
+        (object(), TypeError, "of the type object"),
+    ],
+    ids=arguments.shown,
+)
+async def test_wrong_numbers_are_named(publisher: Publisher, value: Any, error: type[Exception], message: str) -> None:
+    calls: list[tuple[str, Callable[[], Awaitable[Any]]]] = [
+        ("ask: ", lambda: publisher.quote("X", ask=value)),
+        ("bid_size: ", lambda: publisher.quote("X", bid_size=value)),
+        ("price: ", lambda: publisher.trade("X", value, 1)),
+        ("size: ", lambda: publisher.trade("X", 1, value)),
+        ("high_px: ", lambda: publisher.ticker("X", high_px=value)),
+        ("volume: ", lambda: publisher.ticker("X", volume=value)),
+        ("bids[1] price: ", lambda: publisher.book("X", bids=[(1, 1), (value, 1)])),
+        ("asks[0] size: ", lambda: publisher.book("X", asks=[(1, value)])),
+        ("tick_size: ", lambda: publisher.define("Y", px_exp=-2, sz_exp=0, tick_size=value)),
+        ("lot_size: ", lambda: publisher.define("Y", px_exp=-2, sz_exp=0, lot_size=value)),
+    ]
+    for name, call in calls:
+        with pytest.raises(error) as raised:
+            await call()
+        text = str(raised.value)
+        assert text.startswith(name) and message in text and len(text) < 300
+    await publisher.flush()
+    assert not publisher._socket.messages  # type: ignore[union-attr]
+
+
+def calls_of_a_publisher(of: Publisher, wrong: Any) -> list[tuple[str, Callable[[], Awaitable[Any]]]]:
+    """Each argument that is no number, with a value that is wrong for all of them."""
+    return [
+        ("symbol: ", lambda: of.quote(wrong)),
+        ("ts_event: ", lambda: of.quote("X", ts_event=wrong)),
+        ("ts_event: ", lambda: of.book("X", ts_event=wrong)),
+        ("trade_id: ", lambda: of.trade("X", 1, 1, trade_id=wrong)),
+        ("side: ", lambda: of.trade("X", 1, 1, side=wrong)),
+        ("bids", lambda: of.book("X", bids=wrong)),
+        ("asks[0]", lambda: of.book("X", asks=[wrong])),
+        ("snapshot: ", lambda: of.book("X", snapshot=wrong)),
+        ("payload: ", lambda: of.raw("X", wrong)),
+        ("symbol: ", lambda: of.define(wrong, px_exp=0, sz_exp=0)),
+        ("venue: ", lambda: of.define("Y", px_exp=0, sz_exp=0, venue=wrong)),
+        ("px_exp: ", lambda: of.define("Y", px_exp=wrong, sz_exp=0)),
+        ("sz_exp: ", lambda: of.define("Y", px_exp=0, sz_exp=wrong)),
+    ]
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, HUGE, "\n*", None, 2**64, object(), (1, 2, 3)], ids=arguments.shown)
+async def test_every_argument_of_a_publisher_is_checked(publisher: Publisher, wrong: Any) -> None:
+    for name, call in calls_of_a_publisher(publisher, wrong):
+        with pytest.raises((ValueError, TypeError)) as raised:
+            if name == "px_exp: " and wrong == -1:
+                raise ValueError(name)  # a right exponent
+            if name == "sz_exp: " and wrong == -1:
+                raise ValueError(name)
+            await call()
+        text = str(raised.value)
+        assert text.startswith(name) and len(text) < 300
+    await publisher.flush()
+    assert not publisher._socket.messages  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda of: of.trade("X", 1, -1), r"size: -1 is negative"),
+        (lambda of: of.quote("X", ask_size="-0.001"), r"ask_size: '-0.001' is negative"),
+        (lambda of: of.book("X", bids=[(1, -2)]), r"bids\[0\] size: -2 is negative"),
+        (lambda of: of.ticker("X", volume=-1), r"volume: -1 is negative"),
+        (lambda of: of.ticker("X", close_px=1), r"ticker: unknown close_px: expected some of last_px"),
+        (lambda of: of.trade("X", None, 1), r"price: None: expected"),
+        (lambda of: of.book("X", bids=[(1, None)]), r"bids\[0\] size: None: expected"),
+        (lambda of: of.book("X", bids="12"), r"bids: '12' is of the type str: expected a list of levels"),
+        (lambda of: of.book("X", bids=["12"]), r"bids\[0\]: '12' is of the type str: expected a level"),
+        (lambda of: of.book("X", bids={1: 2}), r"bids: \{1: 2\} is of the type dict: expected a list of levels"),
+        (lambda of: of.book("X", asks=[(1, 2, 3)]), r"asks\[0\]: \(1, 2, 3\) has 3 elements: expected \(price, size\)"),
+        (lambda of: of.book("X", asks=itertools.repeat((1, 2))), f"asks: more than {LEVELS_MAX} elements"),
+        (lambda of: of.book("X", bids=[(1, 1)] * LEVELS_MAX, asks=[(2, 1)]), "bids, asks: 21844 levels: expected at"),
+        (lambda of: of.book("X", snapshot=1), "snapshot: 1 is of the type int: expected True or False"),
+        (lambda of: of.trade("X", 1, 1, side="buy"), "side: unknown 'buy': expected one of B, S, N"),
+        (lambda of: of.trade("X", 1, 1, trade_id=True), "trade_id: True is of the type bool"),
+        (lambda of: of.trade("X", 1, 1, ts_event=1e18), r"ts_event: 1e\+18 is of the type float"),
+        (lambda of: of.raw("X", 10**9), "payload: 1000000000 is of the type int: expected bytes"),
+        (lambda of: of.raw("X", bytes(2**19)), "payload: 524288 bytes are too long: expected at most 524240"),
+        (lambda of: of.define("Y", px_exp=19, sz_exp=0), "px_exp: 19 is out of range: expected -18 to 18"),
+        (lambda of: of.define("Y", px_exp=0, sz_exp=False), "sz_exp: False is of the type bool"),
+        (
+            lambda of: of.define("Y", px_exp=-2, sz_exp=0, tick_size=0),
+            "tick_size: 0 is out of range: expected a number",
+        ),
+        (lambda of: of.define("Y", px_exp=-2, sz_exp=0, tick_size="0.001"), "tick_size: '0.001' has too many decimals"),
+        (lambda of: of.define("Y", px_exp=-2, sz_exp=0, lot_size=-1), "lot_size: -1 is out of range"),
+    ],
+)
+async def test_a_wrong_call_of_a_publisher_is_named(publisher: Publisher, call: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        await call(publisher)
+    assert not publisher._parts
+
+
+async def test_numbers_of_other_types_are_accepted(publisher: Publisher) -> None:
+    np = pytest.importorskip("numpy")
+    await publisher.trade("X", np.int64(5), np.uint8(2), trade_id=np.uint64(2**64 - 1), ts_event=np.int64(7))
+    await publisher.trade("X", Many.ONE, Decimal(2), trade_id=Many.ONE, side="B")
+    await publisher.raw("X", bytearray(b"abc"))
+    await publisher.book("X", bids=((px, 1) for px in range(3)), asks=iter([(5, 1)]))
+    await publisher.ticker("X", last_px="-12.5", volume=None)
+    assert len(publisher._parts) == 5
+    for wrong in (np.float64(1), np.float32(1), np.bool_(True), np.array([1, 2]), np.datetime64("2026-01-01")):
+        with pytest.raises(TypeError, match="price: "):
+            await publisher.trade("X", wrong, 1)
+        with pytest.raises(TypeError, match="ts_event: "):
+            await publisher.trade("X", 1, 1, ts_event=wrong)
+
+
+@pytest.mark.parametrize("name", ["BTC-USD", "AAPL  240119C00150000", "A,B", "x" * 64, "a/b?c#d%20", "[~]"])
+def test_symbols_of_the_grammar_are_accepted(name: str) -> None:
+    assert arguments.symbol("symbol", name) == name
+    assert check([name, f"{name}*"], ["quote"], 0)[0] == (name, f"{name}*")
+
+
+@pytest.mark.parametrize(
+    "name", ["", " A", "A ", " ", "A*", "*A", "A*B", "A\tB", "A\n", "Ä", "A\u200bB", "A\x7f", "x" * 300, "A**"]
+)
+def test_other_symbols_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="symbol: "):
+        arguments.symbol("symbol", name)
+    if name not in ("A*",):
+        with pytest.raises(ValueError, match=r"symbols\[1\]: "):
+            check(["OK", name], ["quote"], 0)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "channels", "conflate_ms", "message"),
+    [
+        (None, ["quote"], 0, "symbols: None: expected a list"),
+        (7, ["quote"], 0, "symbols: 7 is of the type int: expected a list"),
+        (b"AB", ["quote"], 0, "symbols: b'AB' is of the type bytes: expected a list"),
+        ({"A": 1}, ["quote"], 0, "symbols: {'A': 1} is of the type dict: expected a list"),
+        (["A", 5], ["quote"], 0, r"symbols\[1\]: 5 is of the type int: expected a name"),
+        ([["A"]], ["quote"], 0, r"symbols\[0\]: \['A'\] is of the type list"),
+        (["A"], None, 0, "channels: None: expected a list"),
+        (["A"], [], 0, "channels: empty list"),
+        (["A"], [["quote"]], 0, r"channels\[0\]: \['quote'\] is of the type list"),
+        (["A"], ["quote"], -1, "conflate_ms: -1 is out of range: expected 0 to 1000"),
+        (["A"], ["quote"], 1001, "conflate_ms: 1001 is out of range"),
+        (["A"], ["quote"], 0.5, "conflate_ms: 0.5 is of the type float"),
+        (["A"], ["quote"], True, "conflate_ms: True is of the type bool"),
+        (["A"], ["quote"], "100", "conflate_ms: '100' is of the type str"),
+    ],
+)
+async def test_a_wrong_subscription_is_named(symbols: Any, channels: Any, conflate_ms: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        check(symbols, channels, conflate_ms)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": 5}, "url: 5 is of the type int"),
+        ({"url": ""}, "url: invalid URL ''"),
+        ({"url": "ws://h:port"}, "url: invalid URL 'ws://h:port'"),
+        ({"url": "ws://h:99999"}, "url: invalid URL"),
+        ({"url": "ws://[::1"}, "url: invalid URL"),
+        ({"url": "ws://:9001"}, "url: invalid URL"),
+        ({"url": "ws://a b"}, "url: invalid URL"),
+        ({"conflate_ms": None}, "conflate_ms: None: expected"),
+        ({"compression": "off"}, "compression: 'off' is of the type str: expected True or False"),
+        ({"headers": ["a"]}, r"headers: \['a'\] is of the type list: expected a mapping"),
+        ({"headers": {"a": 1}}, r"headers\['a'\]: a value of the type int: expected a str"),
+        ({"headers": {"a": "x\r\nb: c"}}, r"headers\['a'\]: the character 1 cannot be sent"),
+        ({"headers": {"a b": "c"}}, "headers: 'a b' is no name of a header"),
+        ({"tls": True}, "tls: True: expected an ssl.SSLContext"),
+        ({"open_timeout_s": 0}, "open_timeout_s: 0 is out of range: expected seconds above 0"),
+        ({"open_timeout_s": float("nan")}, "open_timeout_s: nan is out of range"),
+        ({"open_timeout_s": "5"}, "open_timeout_s: '5' is of the type str"),
+        ({"wait": 1}, "wait: 1 is of the type int"),
+        ({"backoff": 1}, "backoff: 1: expected a tickcast.Backoff"),
+        ({"inbox_packets": 0}, "inbox_packets: 0 is out of range"),
+        ({"inbox_packets": 2.0}, "inbox_packets: 2.0 is of the type float"),
+    ],
+)
+def test_a_wrong_option_of_connect_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        tickcast.connect(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token": ""}, "token: empty"),
+        ({"token": None}, "token: a value of the type NoneType"),
+        ({"token": "secret\n"}, "token: the character 6 cannot be sent"),
+        ({"token": "t", "heartbeat_s": float("inf")}, "heartbeat_s: inf is out of range"),
+        ({"token": "t", "heartbeat_s": True}, "heartbeat_s: True is of the type bool"),
+        ({"token": "t", "url": "ftp://x"}, "url: invalid URL 'ftp://x'"),
+        ({"token": "t", "headers": "x"}, "headers: 'x' is of the type str"),
+        ({"token": "t", "compression": None}, "compression: None: expected True or False"),
+    ],
+)
+def test_a_wrong_option_of_publish_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message) as raised:
+        tickcast.publish(**options)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("options", [{"first_s": -1}, {"max_s": float("nan")}, {"first_s": "1"}, {"attempt": 0.5}])
+def test_a_wrong_backoff_is_named(options: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"{next(iter(options))}: "):
+        Backoff(**options)
+
+
+async def test_wrong_arguments_of_a_client_are_named_and_nothing_is_sent() -> None:
+    pytest.importorskip("numpy")
+    async with Fake(Peer.serve) as server, tickcast.connect(server.url) as client:
+        subscription = await client.subscribe(["A"], conflate_ms=100)
+        calls: list[tuple[str, Callable[[], Awaitable[Any]]]] = [
+            ("snapshot: ", lambda: client.subscribe(["A"], snapshot="no")),  # type: ignore[arg-type]
+            ("conflate_ms: ", lambda: client.subscribe(["A"], conflate_ms=2000)),
+            ("conflate_ms: ", lambda: subscription.set_conflate_ms(-5)),
+            ("channel: ", lambda: client.collect("book", count=1)),  # type: ignore[arg-type]
+            ("count: ", lambda: client.collect("quote", count=0)),
+            ("count: ", lambda: client.collect("quote", count=1.5)),  # type: ignore[arg-type]
+            ("seconds: ", lambda: client.collect("quote", seconds=float("nan"))),
+            ("seconds: ", lambda: client.collect("quote", seconds=-1)),
+            ("symbol: ", lambda: client.snapshot("")),
+            ("symbol: ", lambda: client.bars("A*")),
+            ("interval_s: ", lambda: client.bars("A", interval_s=0)),
+            ("limit: ", lambda: client.bars("A", limit=5001)),
+            ("to: ", lambda: client.bars("A", to=1.5)),
+            ("arrays: ", lambda: client.bars("A", arrays=1)),
+        ]
+        for name, call in calls:
+            with pytest.raises((ValueError, TypeError), match=name):
+                await call()
+        with pytest.raises(TypeError, match="symbol: 5"):
+            client.state(5)  # type: ignore[arg-type]
+        assert len(server.peers[0].requests) == 1
+
+
+def test_wrong_arguments_of_records_and_books_are_named() -> None:
+    kept: Any = OrderBook()
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: kept.mantissas("X"), "side: unknown 'X'"),
+        (lambda: kept.bids(-1), "depth: -1 is out of range"),
+        (lambda: kept.asks(True), "depth: True is of the type bool"),
+        (lambda: kept.apply(SimpleNamespace()), "record: namespace"),
+    ]
+    for call, message in calls:
+        with pytest.raises((ValueError, TypeError), match=message):
+            call()
+    record: Any = tickcast.Heartbeat(tickcast.NO_INSTRUMENT, 0, 0, 0, 0)
+    with pytest.raises(TypeError, match="amounts: 'float'"):
+        record.as_dict("float")
+
+
+def test_an_absent_time_is_nat() -> None:
+    np = pytest.importorskip("numpy")
+    from tickcast import arrays
+
+    rows = np.zeros(3, arrays.TRADE)
+    rows["ts_event"] = [0, 1_763_700_000_000_000_001, 2**63]
+    rows["ts_recv"] = 5
+    scales = arrays.Scales({0: Instrument(0, "A")})
+    columns = scales.columns(rows)
+    assert np.isnat(columns["ts_event"]).tolist() == [True, False, True]
+    assert str(columns["ts_event"][1]) == "2025-11-21T04:40:00.000000001"
+    assert columns["ts_event"].dtype == columns["ts_recv"].dtype == "datetime64[ns]"
+    with pytest.raises(ValueError, match="name: unknown 'sequence': expected one of px, sz"):
+        scales.floats(rows, "sequence")
