@@ -150,42 +150,40 @@ def items(name: str, value: object, expected: str, most: int) -> Iterator[Any]:
 # ---- names
 
 
-def symbol(name: str, value: object, expected: str = "the name of an instrument") -> str:
+_LETTERS = "printable ASCII characters, no *"
+_PATTERN = "a name of printable ASCII characters, or a pattern with one * at its end"
+
+
+def symbol(name: str, value: object) -> str:
     """The exact name of an instrument, by the grammar of docs/protocol.md."""
-    return _name(name, text(name, value, expected), 1, expected)
+    return _name(name, text(name, value, "the name of an instrument"), 1, f"a name of {_LETTERS}")
 
 
 def venue(name: str, value: object) -> str:
     """The name of a venue, or an empty text."""
-    return _name(name, text(name, value, "the name of a venue"), 0, "the name of a venue")
+    return _name(name, text(name, value, "the name of a venue"), 0, f"a name of {_LETTERS}, or an empty text")
 
 
 def pattern(name: str, value: object) -> str:
     """A name, or a pattern with one `*` at its end."""
-    expected = "a name, or a pattern with one * at its end"
-    given = text(name, value, expected)
+    given = text(name, value, _PATTERN)
     if not given.endswith("*"):
-        return _name(name, given, 1, expected)
+        return _name(name, given, 1, _PATTERN)
+    # A prefix may end where a name has a space.
     prefix = given[:-1]
-    # A prefix may end where a name may have a space.
-    _name(name, prefix.rstrip(" ") if prefix.strip(" ") else prefix, 0, expected)
-    _length(name, given, 1, NAME_BYTES_MAX + 1)
+    _name(name, prefix.rstrip(" ") if prefix.strip(" ") else prefix, 0, _PATTERN)
     return given
 
 
-def _length(name: str, given: str, least: int, most: int) -> None:
-    if not least <= len(given) <= most:
-        raise ValueError(f"{name}: {shown(given)} has {len(given)} characters: expected {least} to {most}")
-
-
 def _name(name: str, given: str, least: int, expected: str) -> str:
-    _length(name, given, least, NAME_BYTES_MAX)
+    if not least <= len(given) <= NAME_BYTES_MAX:
+        bounds = f"{least} to {NAME_BYTES_MAX}"
+        raise ValueError(f"{name}: {shown(given)} has {len(given)} characters: expected {bounds}")
     wrong = next((letter for letter in given if not " " <= letter <= "~" or letter == "*"), None)
     if wrong is not None:
-        problem = f"{shown(given)} has {wrong!a}"
-        raise ValueError(f"{name}: {problem}: expected {expected}, of printable ASCII characters without *")
+        raise ValueError(f"{name}: {shown(given)} has {wrong!a}: expected {expected}")
     if given != given.strip(" "):
-        raise ValueError(f"{name}: {shown(given)} begins or ends with a space: expected {expected} without these")
+        raise ValueError(f"{name}: {shown(given)} begins or ends with a space: expected {expected}")
     return given
 
 
