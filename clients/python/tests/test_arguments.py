@@ -211,21 +211,47 @@ async def test_numbers_of_other_types_are_accepted(publisher: Publisher) -> None
             await publisher.trade("X", 1, 1, ts_event=wrong)
 
 
-@pytest.mark.parametrize("name", ["BTC-USD", "AAPL  240119C00150000", "A,B", "x" * 64, "a/b?c#d%20", "[~]"])
+SYMBOLS = [
+    "BTC-USD",
+    "AAPL  240119C00150000",
+    "A,B",
+    "x" * 64,
+    "a/b?c#d%20&+",
+    "[~]",
+    "\\",
+    '"',
+    "\u20ac",
+    "币安",
+    "\U0001f600",
+]
+NO_SYMBOLS = ["", " A", "A ", " ", "A*B", "A\tB", "A\n", "A\u200bB", "A\x7f", "A\x85", "A\u00a0B", "\u3000", "A\u202eB"]
+NO_SYMBOLS += ["A\ufe0f", "\ufeffA", "\U000e0001", "\ud800", "x" * 256, "€" * 86, "**"]
+
+
+@pytest.mark.parametrize("name", SYMBOLS, ids=ascii)
 def test_symbols_of_the_grammar_are_accepted(name: str) -> None:
-    assert arguments.symbol("symbol", name) == name
-    assert check([name, f"{name}*"], ["quote"], 0)[0] == (name, f"{name}*")
+    assert arguments.symbol("symbol", name) == arguments.venue("venue", name) == name
+    assert check([name, f"{name}*", f"{name}  *"], ["quote"], 0)[0] == (name, f"{name}*", f"{name}  *")
 
 
-@pytest.mark.parametrize(
-    "name", ["", " A", "A ", " ", "A*", "*A", "A*B", "A\tB", "A\n", "Ä", "A\u200bB", "A\x7f", "x" * 300, "A**"]
-)
+@pytest.mark.parametrize("name", NO_SYMBOLS, ids=lambda name: ascii(name)[:20])
 def test_other_symbols_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="symbol: "):
         arguments.symbol("symbol", name)
-    if name not in ("A*",):
-        with pytest.raises(ValueError, match=r"symbols\[1\]: "):
-            check(["OK", name], ["quote"], 0)
+    with pytest.raises(ValueError, match=r"symbols\[1\]: "):
+        check(["OK", name], ["quote"], 0)
+    if name.rstrip(" "):
+        with pytest.raises(ValueError, match=r"symbols\[0\]: "):
+            check([f"{name.rstrip(' ')}\t*"], ["quote"], 0)
+
+
+def test_patterns_have_one_star_at_the_end() -> None:
+    assert check(["*", "A*", "AAPL  *"], ["quote"], 0)[0] == ("*", "A*", "AAPL  *")
+    for wrong in ("A**", "*A", " *", " A*", "A*B*", "x" * 255 + "*"):
+        with pytest.raises(ValueError, match=r"symbols\[0\]: "):
+            check([wrong], ["quote"], 0)
+    with pytest.raises(ValueError, match=r"symbol: .* has '\*'"):
+        arguments.symbol("symbol", "A*")
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,16 @@ async def test_the_records_before_a_broken_one_are_not_lost() -> None:
         for _ in range(2):
             with pytest.raises(tickcast.ProtocolError, match="record 3 of"):
                 await anext(client.records())
+    async with reading(broken) as client:
+        packet_read = await anext(client.packets())
+        assert [type(one) for one in packet_read.records] == [Definition, Trade, Trade]
+        for source in (client.packets(), client.arrays()):
+            with pytest.raises(tickcast.ProtocolError, match="record 3 of"):
+                await anext(source)
+    async with reading(broken) as client:
+        assert (await anext(client.arrays())).trade["sequence"].tolist() == [1, 2]
+        with pytest.raises(tickcast.ProtocolError, match="record 3 of"):
+            await client.collect("trade", count=1)
 
 
 async def test_counters_are_those_of_the_records_read() -> None:
@@ -300,19 +310,30 @@ async def test_a_subscription_that_is_rejected_in_part_is_ended_as_a_whole() -> 
 
 
 async def test_a_cancelled_close_is_completed() -> None:
+    proceed = asyncio.Event()
+
     async def script(peer: Peer) -> None:
         await peer.answer()
-        await silent_subscription(peer)
+        request = await peer.request()
+        await proceed.wait()
+        await peer.send(type="unsubscribed", id=request["id"], count=2)
+        await peer.serve()
 
     async with Fake(script) as server, tickcast.connect(server.url) as client:
-        subscription = await client.subscribe(["A", "B", "C", "D"][:2], channels=["quote", "trade"])
+        subscription = await client.subscribe(["A", "B"], channels=["quote", "trade"])
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await subscription.close()
+        proceed.set()
+        requests = server.peers[0].requests
+        await until(lambda: len(requests) == 3)
+        assert [(one["op"], one["channels"]) for one in requests[1:]] == [
+            ("unsubscribe", ["quote"]),
+            ("unsubscribe", ["trade"]),
+        ]
         await subscription.close()
         await client.ping()
-        sent = [(one["op"], one.get("channels")) for one in server.peers[0].requests]
-        assert sent[:2] == [("subscribe", ["quote", "trade"]), ("unsubscribe", ["quote"])]
+        assert len(requests) == 4, "a second close sends nothing"
 
 
 async def test_a_cancelled_change_of_the_interval_is_completed() -> None:

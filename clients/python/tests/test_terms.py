@@ -11,7 +11,7 @@ from conftest import DEADLINE_S, book, definition, packet, quote, read_arrays, s
 from fake import CAUGHT_UP, Fake, Peer
 
 import tickcast
-from tickcast import Book, Definition, OrderBook, Quote, RescaledError, State, Status, Trade
+from tickcast import Book, Definition, OrderBook, ProtocolError, Quote, RescaledError, State, Status, Trade
 from tickcast.cursor import Cursor, read_packet
 from tickcast.follow import Follower
 
@@ -47,6 +47,12 @@ def test_the_same_definition_again_changes_nothing() -> None:
     shared = follower.share()
     assert [type(one) for one in read_packet(follower, packet(OLD, quote(5)))[1]] == [Definition]
     assert follower.by_symbol["BTC-USD"] is before and follower.directory is shared
+
+
+def test_an_instrument_with_another_symbol_has_the_new_one_only() -> None:
+    follower = Follower()
+    read_packet(follower, packet(OLD, definition(1, "XBT-USD")))
+    assert list(follower.by_symbol) == ["XBT-USD"]
 
 
 def test_arrays_of_a_packet_with_a_change_come_in_parts() -> None:
@@ -129,9 +135,21 @@ def test_a_released_instrument_is_forgotten() -> None:
 def test_a_release_after_the_new_definition_keeps_the_new_one() -> None:
     follower = Follower()
     read_packet(follower, packet(OLD, trade(4)))
-    read_packet(follower, packet(definition(7), status("R", instrument=1), trade(1, instrument=7)))
+    read_packet(follower, packet(definition(7)))
+    assert (list(follower.directory), follower.sequences[2][1]) == ([7], 0), "an id that a symbol has no more is free"
+    read_packet(follower, packet(status("R", instrument=1), trade(1, instrument=7)))
     assert follower.by_symbol["BTC-USD"].id == 7
     assert list(follower.directory) == [7]
+
+
+@pytest.mark.parametrize("others", [[], [status("S")]])
+def test_a_record_of_a_released_instrument_is_an_error(others: list[bytes]) -> None:
+    pytest.importorskip("numpy")
+    for read in (read_packet, read_arrays):
+        follower = Follower()
+        read_packet(follower, packet(OLD, trade(4), status("R", instrument=1)))
+        with pytest.raises(ProtocolError, match="before its definition"):
+            read(follower, packet(trade(5), *others))
 
 
 def test_rows_of_a_released_instrument_keep_their_scales() -> None:

@@ -11,6 +11,7 @@ import math
 import operator
 import re
 import reprlib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias
@@ -22,8 +23,6 @@ Number: TypeAlias = Decimal | int | str
 NAME_BYTES_MAX = 255
 EXPONENT_MAX = 18
 ABSENT = -(2**63)
-# Beyond these bits, an int is above 2**63 at every exponent.
-_BITS_MAX = 128
 _SHOWN_MAX = 60
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,12})?")
 
@@ -150,8 +149,13 @@ def items(name: str, value: object, expected: str, most: int) -> Iterator[Any]:
 # ---- names
 
 
-_LETTERS = "printable ASCII characters, no *"
-_PATTERN = "a name of printable ASCII characters, or a pattern with one * at its end"
+_LETTERS = "visible characters other than *, and spaces only between them"
+_PATTERN = f"a name of {_LETTERS}, or a pattern with one * at its end"
+# Characters that show nothing: the property Default_Ignorable_Code_Point of Unicode.
+_IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 def symbol(name: str, value: object) -> str:
@@ -165,26 +169,40 @@ def venue(name: str, value: object) -> str:
 
 
 def pattern(name: str, value: object) -> str:
-    """A name, or a pattern with one `*` at its end."""
+    """A name, or the beginning of one, which may be empty or end with a space, and a `*` behind it."""
     given = text(name, value, _PATTERN)
     if not given.endswith("*"):
         return _name(name, given, 1, _PATTERN)
-    # A prefix may end where a name has a space.
-    prefix = given[:-1]
-    _name(name, prefix.rstrip(" ") if prefix.strip(" ") else prefix, 0, _PATTERN)
+    stem = given[:-1]
+    if stem.startswith(" "):
+        raise ValueError(f"{name}: {shown(given)} begins with a space: expected {_PATTERN}")
+    _name(name, stem.rstrip(" "), 0, _PATTERN)
+    _length(name, given, 1)
     return given
 
 
+def _length(name: str, given: str, least: int) -> None:
+    size_bytes = len(given.encode("utf-8", "surrogatepass"))
+    if not least <= size_bytes <= NAME_BYTES_MAX:
+        raise ValueError(f"{name}: {shown(given)} has {size_bytes} bytes: expected {least} to {NAME_BYTES_MAX}")
+
+
 def _name(name: str, given: str, least: int, expected: str) -> str:
-    if not least <= len(given) <= NAME_BYTES_MAX:
-        bounds = f"{least} to {NAME_BYTES_MAX}"
-        raise ValueError(f"{name}: {shown(given)} has {len(given)} characters: expected {bounds}")
-    wrong = next((letter for letter in given if not " " <= letter <= "~" or letter == "*"), None)
+    _length(name, given, least)
+    wrong = next((letter for letter in given if letter != " " and not _is_visible(letter)), None)
     if wrong is not None:
         raise ValueError(f"{name}: {shown(given)} has {wrong!a}: expected {expected}")
     if given != given.strip(" "):
         raise ValueError(f"{name}: {shown(given)} begins or ends with a space: expected {expected}")
     return given
+
+
+def _is_visible(letter: str) -> bool:
+    if "!" <= letter <= "~":
+        return letter != "*"
+    # A surrogate is no character, and has no UTF-8.
+    is_hidden = letter.isspace() or unicodedata.category(letter) in ("Cc", "Cs")
+    return not (is_hidden or _IGNORABLE.match(letter))
 
 
 # ---- exact numbers
@@ -243,8 +261,6 @@ def _of_int(name: str, value: object, at: int) -> int:
         number = int(operator.index(value))  # type: ignore[arg-type]
     except TypeError:
         raise _wrong_type(name, value, "an int, a Decimal or a str") from None
-    if number.bit_length() > _BITS_MAX:
-        raise _out_of_range(name, value, at)
     if at <= 0:
         return number * _power(-at)
     whole, rest = divmod(number, _power(at))

@@ -144,8 +144,7 @@ class Follower:
             return
         if before is not None:
             self._unshare()
-            if before.symbol != of.symbol and self.by_symbol.get(before.symbol) is before:
-                del self.by_symbol[before.symbol]
+            self.by_symbol.pop(before.symbol, None)
             if (before.px_exp, before.sz_exp) != (of.px_exp, of.sz_exp):
                 self._expect_again(of.id)
         namesake = self.by_symbol.get(of.symbol)
@@ -173,9 +172,7 @@ class Follower:
             return
         self._unshare()
         del self.directory[of.id]
-        known = self.by_symbol.get(of.symbol)
-        if known is not None and known.id == of.id:
-            del self.by_symbol[of.symbol]
+        self.by_symbol.pop(of.symbol, None)
         self.states.pop(of.id, None)
         self.bad_books.discard(of.id)
         for sequences in self.sequences.values():

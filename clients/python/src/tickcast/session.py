@@ -108,7 +108,6 @@ class Session:
             # No call could close a client that was never returned.
             self._reading.cancel()
             self._reading = None
-            socket.transport.abort()
             raise
         return self
 
