@@ -88,7 +88,7 @@ counters! {
     RefusedPending Count "Connections refused with 503: too many were pending, pending_connections_max";
     PendingEvicted Count "Pending connections without a whole request, closed in favour of newer ones";
     HeadTimeouts Count "Connections answered with 408 because no whole request was received: upgrade_timeout_ms";
-    HeadsTooLarge Count "Requests refused with 431: head_bytes_max";
+    HeadsTooLarge Count "Requests refused with 414 or 431: head_bytes_max";
     WriteTimeouts Count "Connections closed because the peer did not take a response or an echo: write_timeout_ms";
     RefusedEchoes Count "Echoes refused with 503 because the maximum was connected: echoes_max";
     EchoesIdle Count "Echoes closed because nothing was received from them: idle_timeout_ms";

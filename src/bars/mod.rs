@@ -2,9 +2,10 @@
 //! minute since the start.
 //!
 //! What always holds:
-//! * A record belongs to the bar that contains its `ts_recv`: the server's own clock, which does not step and which
-//!   every record has. A venue's time may be absent, of a recording, or years away, and one such record would use up
-//!   the memory of all others. A record that comes late is added to its own bar, if that is still kept.
+//! * A record belongs to the bar that contains its `ts_recv`: the server's own clock, which every record has. When that
+//!   clock is set, [`Bars::step`] drops the bars that lie ahead of it and notes a hole. A venue's time may be absent, of
+//!   a recording, or years away, and one such record would use up the memory of all others. A record that comes late is
+//!   added to its own bar, if that is still kept.
 //! * Open and close are the first and the last of a bar's trades in the order of the stream.
 //! * A bar exists only if something was traded or quoted in it.
 //! * Values are the mantissas of the records, never floats.
@@ -101,16 +102,38 @@ impl Bars {
     /// Notes that records of any instrument, received between these two times, were lost.
     pub fn lose(&mut self, from_ns: u64, to_ns: u64) {
         // `from_ns` is 0 if no record was read before.
-        let (mut from_s, to_s) = (seconds(from_ns).max(self.began_s), seconds(to_ns));
-        // Losses come in order, so that only the last hole can touch this one.
-        if let Some(last) = self.holes.pop_if(|last| last.1 >= from_s) {
-            from_s = from_s.min(last.0);
+        let mut from_s = seconds(from_ns).max(self.began_s);
+        let mut to_s = seconds(to_ns).max(from_s);
+        // Losses come in order, but for those of a clock that was set back: only the last holes can touch this one.
+        while let Some(last) = self.holes.pop_if(|last| last.1 >= from_s) {
+            (from_s, to_s) = (from_s.min(last.0), to_s.max(last.1));
         }
-        self.holes.push((from_s, to_s.max(from_s)));
+        self.holes.push((from_s, to_s));
         if self.holes.len() > HOLES_MAX {
             let oldest = self.holes.remove(0);
             self.holes[0].0 = oldest.0;
         }
+    }
+
+    /// Notes that the clock was set from one time to another. Forward, the seconds between have no bars and count as lost.
+    /// Back, the bars after the new time were of a clock that was ahead: they are dropped, and the time before it, as
+    /// long as the clock was set back, counts as lost.
+    pub fn step(&mut self, from_ns: u64, to_ns: u64) {
+        let (from_s, to_s) = (seconds(from_ns), seconds(to_ns));
+        if from_s <= to_s {
+            return self.lose(from_ns, to_ns);
+        }
+        let back_s = from_s - to_s;
+        if self.began_s > to_s {
+            self.began_s = self.began_s.saturating_sub(back_s).min(to_s);
+        }
+        self.rows.iter_mut().flatten().for_each(|series| series.truncate_after(to_s));
+        self.holes.retain_mut(|hole| {
+            hole.1 = hole.1.min(to_s);
+            hole.0 <= to_s
+        });
+        let lost_s = to_s.saturating_sub(back_s).max(self.began_s);
+        self.lose(u64::from(lost_s) * 1_000_000_000, to_ns);
     }
 
     /// The bars that a query asks for. The last of them may not be complete yet.

@@ -135,6 +135,12 @@ impl Series {
         self.bars.insert(at, bar);
     }
 
+    /// Drops the bars after `last_s`.
+    pub(super) fn truncate_after(&mut self, last_s: u32) {
+        self.bars.truncate(self.bars.partition_point(|bar| bar.time_s <= last_s));
+        self.since_s = self.since_s.min(last_s);
+    }
+
     /// Keeps at most `capacity` bars, and frees the memory of the others.
     pub(super) fn shrink(&mut self, interval_s: u32, capacity: usize) {
         if let Some(more) = self.bars.len().checked_sub(capacity) {

@@ -67,6 +67,11 @@ impl BarStore {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Notes that the clock of the stamps was set, see [`Bars::step`].
+    pub fn step(&self, from_ns: u64, to_ns: u64) {
+        self.lock().step(from_ns, to_ns);
+    }
+
     /// How full the bars ring is.
     pub fn gauge(&self) -> &Gauge {
         &self.gauge

@@ -296,3 +296,65 @@ fn only_multiples_of_kept_intervals_are_served() {
     assert!(!query(0).is_served());
     assert_eq!((query(59).level(), query(120).level()), (Some(0), Some(1)));
 }
+
+/// The times of the kept bars of one second of instrument 1, from when on they are complete, and the holes.
+fn seconds_of(bars: &Bars) -> (Vec<u32>, u32, Vec<(u32, u32)>) {
+    let found = bars.find(1, &BarQuery { interval_s: 1, limit: 1000, to_s: u32::MAX });
+    let time = |time_s: u32| time_s - BEGAN_S;
+    let holes = found.holes.iter().map(|hole| (time(hole.0), time(hole.1))).collect();
+    (found.bars.iter().map(|bar| time(bar.time_s)).collect(), time(found.since_s), holes)
+}
+
+fn trade_at(bars: &mut Bars, at_s: u32) {
+    fold(bars, &[trade(f64::from(BEGAN_S + at_s), 1, 100, 1)]);
+}
+
+fn step(bars: &mut Bars, from_s: u32, to_s: u32) {
+    bars.step(u64::from(BEGAN_S + from_s) * SECOND_NS, u64::from(BEGAN_S + to_s) * SECOND_NS);
+}
+
+#[test]
+fn a_clock_that_is_set_forward_leaves_a_hole() {
+    let mut bars = bars_of(&[]);
+    trade_at(&mut bars, 10);
+    step(&mut bars, 12, 7_212);
+    trade_at(&mut bars, 7_213);
+    assert_eq!(seconds_of(&bars), (vec![10, 7_213], 0, vec![(12, 7_212)]));
+}
+
+#[test]
+fn a_clock_that_is_set_back_leaves_no_bars_ahead_of_it() {
+    let mut bars = bars_of(&[]);
+    for at_s in [10, 100, 1_000, 1_001] {
+        trade_at(&mut bars, at_s);
+    }
+    // It was 901 s ahead for some time.
+    step(&mut bars, 1_001, 100);
+    trade_at(&mut bars, 101);
+    assert_eq!(seconds_of(&bars), (vec![10, 100, 101], 0, vec![(0, 100)]));
+}
+
+#[test]
+fn bars_go_on_after_a_step_back_where_all_places_are_taken() {
+    // Room for eight bars of each length.
+    let mut bars = Bars::new(8 * INTERVALS_S.len() * size_of::<Bar>(), u64::from(BEGAN_S) * SECOND_NS);
+    for at_s in 5_000..5_020 {
+        trade_at(&mut bars, at_s);
+    }
+    step(&mut bars, 5_019, 1_000);
+    for at_s in 1_000..1_020 {
+        trade_at(&mut bars, at_s);
+    }
+    let (times, since_s, _) = seconds_of(&bars);
+    assert_eq!((times, since_s), ((1_012..1_020).collect(), 1_012));
+}
+
+#[test]
+fn a_start_with_a_clock_ahead_is_corrected_with_it() {
+    let mut bars = bars_of(&[]);
+    trade_at(&mut bars, 5);
+    // The server began 60 s ago, with a clock that was 600 s ahead.
+    bars.step(u64::from(BEGAN_S + 60) * SECOND_NS, u64::from(BEGAN_S - 540) * SECOND_NS);
+    let found = bars.find(1, &BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX });
+    assert_eq!((found.bars.len(), found.holes), (0, vec![(BEGAN_S - 600, BEGAN_S - 540)]));
+}

@@ -38,7 +38,7 @@ pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream) {
         Err(refusal) => {
             match refusal.status {
                 408 => server.count(Counter::HeadTimeouts),
-                431 => server.count(Counter::HeadsTooLarge),
+                414 | 431 => server.count(Counter::HeadsTooLarge),
                 _ => {}
             }
             return refuse(&server, &mut connection, &refusal, false).await;

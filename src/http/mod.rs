@@ -12,7 +12,8 @@
 //! * `router`: all paths and their handlers. A GET endpoint is added there.
 //! * `handlers`: one file for each endpoint.
 //! * `server`: the state of one shard's HTTP server, and the hand-over of a socket to the shard.
-//! * `connection`: a socket that HTTP owns. [`request`], [`rules`], [`handshake`], `response`, [`refusal`], `content`: bytes only.
+//! * `connection`: a socket that HTTP owns. [`request`], [`rules`], [`handshake`], `response`, [`refusal`], `content`:
+//!   bytes only.
 //!
 //! What always holds: the shard is borrowed between awaits only. Every request gets a response or a close, and no peer is
 //! waited for longer than a limit allows.

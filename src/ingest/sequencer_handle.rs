@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::bars::BarStore;
-use crate::clock::now_ns;
+use crate::clock;
 use crate::lifecycle::Lifecycle;
 use crate::ring::Gauge;
 use crate::sequencer::{Sequencer, SequencerStats, SourceEnd, SourceId, SourceStatus};
@@ -42,7 +42,9 @@ pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// How soon a resynchronisation continues after it filled its share of a ring.
 const RESYNC_INTERVAL: Duration = Duration::from_micros(200);
 /// How often sources are checked: a silent one becomes stale at most this much late.
-const SOURCES_INTERVAL: Duration = Duration::from_millis(500);
+const SOURCES_INTERVAL: Duration = clock::STEER_INTERVAL;
+/// A step of the wall clock that the bars are told of; smaller ones are within a bar.
+const BARS_STEP_NS: u64 = 1_000_000_000;
 /// Queued requests for a resynchronisation: more than there are shards, each of which has one at most.
 const RESYNCS_MAX: usize = 1024;
 
@@ -64,6 +66,24 @@ struct Locked {
     sequencer: Sequencer,
     /// The shards to wake.
     wakers: Arc<[Arc<ShardWaker>]>,
+    /// That of the last stamp.
+    wall_offset_ns: i64,
+}
+
+impl Locked {
+    /// The time for stamps.
+    fn wall_ns(&mut self, bars: Option<&BarStore>) -> u64 {
+        let offset_ns = clock::wall_offset_ns();
+        let wall_ns = clock::now_ns().saturating_add_signed(offset_ns);
+        let moved_ns = offset_ns - std::mem::replace(&mut self.wall_offset_ns, offset_ns);
+        if moved_ns != 0 {
+            self.sequencer.shift_activity(moved_ns);
+        }
+        if let Some(bars) = bars.filter(|_| moved_ns.unsigned_abs() >= BARS_STEP_NS) {
+            bars.step(wall_ns.saturating_add_signed(-moved_ns), wall_ns);
+        }
+        wall_ns
+    }
 }
 
 /// A source and its rate.
@@ -104,7 +124,7 @@ impl SequencerHandle {
         bars: Option<Arc<BarStore>>,
     ) -> (Self, ResyncRequests) {
         let (resyncs, requests) = bounded(RESYNCS_MAX);
-        let locked = Mutex::new(Locked { sequencer, wakers: Arc::new([]) });
+        let locked = Mutex::new(Locked { sequencer, wakers: Arc::new([]), wall_offset_ns: clock::wall_offset_ns() });
         (Self { locked, gauges, stats, resyncs, bars, sources: Mutex::default(), lifecycle }, ResyncRequests(requests))
     }
 
@@ -120,7 +140,8 @@ impl SequencerHandle {
     pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> BatchOutcome {
         let _guard = self.lifecycle.fail_on_panic("the sequencer");
         let mut locked = self.lock();
-        let definitions = locked.sequencer.accept(source, batch, now_ns());
+        let wall_ns = locked.wall_ns(self.bars.as_deref());
+        let definitions = locked.sequencer.accept(source, batch, wall_ns);
         let refused_book = locked.sequencer.take_refused_book();
         self.publish_and_wake(locked);
         BatchOutcome { definitions, refused_book }
@@ -129,7 +150,8 @@ impl SequencerHandle {
     /// Closes a source: its instrument ids become invalid, and its instruments become ended or stale.
     pub fn close_source(&self, source: SourceId, end: SourceEnd) {
         let mut locked = self.lock();
-        locked.sequencer.close_source(source, end, now_ns());
+        let wall_ns = locked.wall_ns(self.bars.as_deref());
+        locked.sequencer.close_source(source, end, wall_ns);
         self.publish_and_wake(locked);
     }
 
@@ -183,8 +205,10 @@ impl SequencerHandle {
             let mut locked = self.lock();
             // By the clock, not by timeouts: a shard that is always behind must not delay the check.
             let is_due = checked.elapsed() >= SOURCES_INTERVAL;
-            let became_stale = is_due && stale_ms > 0 && locked.sequencer.check_sources(silence_ns, now_ns());
+            let wall_ns = locked.wall_ns(self.bars.as_deref());
+            let became_stale = is_due && stale_ms > 0 && locked.sequencer.check_sources(silence_ns, wall_ns);
             if is_due {
+                clock::steer();
                 self.publish_sources(locked.sequencer.sources(), checked.elapsed());
                 checked = Instant::now();
             }

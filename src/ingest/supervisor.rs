@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::feed::{self, Feed, Next};
 use super::{ResyncRequests, SequencerHandle};
 use crate::affinity::pin_current_thread;
-use crate::clock::now_ns;
+use crate::clock::{self, now_ns};
 use crate::sequencer::{SourceEnd, SourceId};
 
 /// Longest sleep before a thread checks whether the server stops.
@@ -110,6 +110,7 @@ fn run(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_st
     let mut batch = Vec::with_capacity(feed::FEED_BATCH_BYTES_MAX);
     while !is_stopping() {
         batch.clear();
+        feed.set_wall_offset(clock::wall_offset_ns());
         let next = feed.poll(now_ns(), &mut batch);
         if !batch.is_empty() {
             accept(sequencer, source, &mut batch);

@@ -13,7 +13,7 @@ use super::log::{Log, parse_filter};
 use super::shard_driver::ShardCommand;
 use super::shard_thread::{self, ShardStartError, ShardThread};
 use crate::bars::{self, BarStore, Bars};
-use crate::clock::now_ns;
+use crate::clock::{now_ns, wall_ns};
 use crate::config::{BARS_RING_BYTES, Config, Reloaded};
 use crate::http::listener::SendLimits;
 use crate::http::{HttpShared, listener};
@@ -173,7 +173,7 @@ fn start_sequencer(
     let (mut bars, mut bar_thread) = (None, None);
     if config.bars_bytes > 0 {
         let (writer, reader) = ring::ring(BARS_RING_BYTES);
-        let store = Arc::new(BarStore::new(Bars::new(config.bars_bytes, now_ns()), writer.gauge()));
+        let store = Arc::new(BarStore::new(Bars::new(config.bars_bytes, wall_ns()), writer.gauge()));
         sequencer = sequencer.with_bars_ring(writer);
         bar_thread = Some(bars::spawn(store.clone(), reader, lifecycle.clone()).map_err(StartError::Thread)?);
         bars = Some(store);

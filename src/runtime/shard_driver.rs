@@ -47,7 +47,7 @@ const fn spin_ns(place: SleepPlace) -> u64 {
 /// more often than this, are gathered for this long; less frequent ones are sent at once.
 const NAP: Duration = Duration::from_micros(500);
 /// How often a busy shard publishes its counters.
-const PUBLISH_NS: u64 = clock::STEER_INTERVAL_NS;
+const PUBLISH_NS: u64 = 50_000_000;
 /// How often a draining shard checks for the end of echoes: an echo does not wake this task when it ends.
 const ECHO_CHECK_NS: u64 = 20_000_000;
 
@@ -173,6 +173,7 @@ impl ShardDriver {
     fn tick_is_idle(&mut self) -> bool {
         let now_ns = now_ns();
         let mut shard = self.shard.borrow_mut();
+        shard.set_wall_offset(clock::wall_offset_ns());
         let worked = shard.tick(now_ns);
         self.publish_clients(&mut shard);
         if shard.wants_resync() && self.http.state.sequencer.request_resync(self.index) {
@@ -184,9 +185,6 @@ impl ShardDriver {
         }
         if now_ns - self.published_ns.min(now_ns) > PUBLISH_NS {
             self.published_ns = now_ns;
-            if self.index == 0 {
-                clock::steer();
-            }
             self.publish_counters(&mut shard);
         }
         let clients = shard.clients();

@@ -181,6 +181,14 @@ impl Sequencer {
         !silent.is_empty()
     }
 
+    /// Moves the times of the last batches with the wall clock, which was set or corrected by `moved_ns`: that is no
+    /// silence.
+    pub fn shift_activity(&mut self, moved_ns: i64) {
+        for source in self.sources.sources.values_mut() {
+            source.last_batch_ns = source.last_batch_ns.saturating_add_signed(moved_ns);
+        }
+    }
+
     fn mark_silent(&mut self, id: SourceId, now_ns: u64) {
         self.counters.silences += 1;
         let mut source = self.sources.sources.remove(&id).expect("its caller has just seen it");

@@ -401,7 +401,7 @@ mod tests {
     use super::super::state_walk::StateCursor;
     use super::*;
 
-    const NOW: Now = Now { tick: 1, ns: 0 };
+    const NOW: Now = Now { tick: 1, ns: 0, wall_offset_ns: 0 };
 
     fn slot(generation: u32) -> SlotId {
         SlotId { index: 3, generation }

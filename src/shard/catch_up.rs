@@ -237,7 +237,7 @@ impl CatchUp<'_> {
     ) -> u64 {
         let packing = Packing {
             epoch: self.settings.epoch,
-            ts_send: self.now.ns,
+            ts_send: self.now.wall_ns(),
             flags: fields.flags,
             last_flags: fields.last_flags,
             from_position: fields.positions.0,

@@ -39,7 +39,7 @@ pub(super) fn flush<I: Io>(
 ) -> bool {
     let packing = Packing {
         epoch: settings.epoch,
-        ts_send: now.ns,
+        ts_send: now.wall_ns(),
         flags: 0,
         last_flags: 0,
         from_position: market.last_position,

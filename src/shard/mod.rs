@@ -144,11 +144,16 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Sets the difference between the time of stamps and that of deadlines, which is what all other calls are given. It
+    /// changes when the wall clock is set.
+    pub fn set_wall_offset(&mut self, offset_ns: i64) {
+        self.now.wall_offset_ns = offset_ns;
+    }
+
     /// Runs all phases once. Returns whether there was anything to do. If not, the shard may sleep until
     /// [`Self::deadline_ns`], a completion, or new records in the ring.
     pub fn tick(&mut self, now_ns: u64) -> bool {
-        // The clock may be set back when it is adjusted; the time of a shard does not go back.
-        self.now = Now { tick: self.now.tick + 1, ns: self.now.ns.max(now_ns) };
+        self.now = Now { tick: self.now.tick + 1, ns: self.now.ns.max(now_ns), ..self.now };
         self.fan_out.begin_tick();
         let has_read = self.read_ring();
         let has_flushed = self.flush();

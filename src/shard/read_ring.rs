@@ -330,7 +330,7 @@ impl Dispatch<'_> {
     fn announce_gap(&mut self, gap: &Gap, origin: Origin) {
         // The same records are missing in the ring.
         self.history.raise_log_floor(self.market.offset);
-        let number = self.fan_out.records.make(origin, |out| gap.encode(self.now.ns, out));
+        let number = self.fan_out.records.make(origin, |out| gap.encode(self.now.wall_ns(), out));
         self.mark_gap(gap, number);
     }
 

@@ -160,8 +160,8 @@ impl<I: Io> ClientContext<'_, I> {
     pub(super) fn handle_request(&mut self, slot_id: SlotId, request: Request) -> Result<(), RequestError> {
         match request {
             Request::Ping { id } => {
-                let now_ns = self.now.ns;
-                self.answer(slot_id, |out| reply::pong(out, id, now_ns));
+                let ts = self.now.wall_ns();
+                self.answer(slot_id, |out| reply::pong(out, id, ts));
                 Ok(())
             }
             Request::Subscribe { id, channels, symbols, conflate, snapshot } => {

@@ -12,7 +12,17 @@ use crate::ring::{self, RingOffset};
 pub(super) struct Now {
     /// Counts ticks from 1.
     pub(super) tick: u64,
+    /// For deadlines.
     pub(super) ns: u64,
+    /// The time for stamps minus `ns`.
+    pub(super) wall_offset_ns: i64,
+}
+
+impl Now {
+    /// For stamps.
+    pub(super) fn wall_ns(self) -> u64 {
+        self.ns.saturating_add_signed(self.wall_offset_ns)
+    }
 }
 
 /// Where a record comes from.

@@ -109,7 +109,7 @@ impl Timers {
             return false;
         }
         let mut heartbeat = Vec::new();
-        record::encode_heartbeat(clients.now.ns, &mut heartbeat);
+        record::encode_heartbeat(clients.now.wall_ns(), &mut heartbeat);
         for audience in silent {
             clients.push_heartbeat(audience, &heartbeat);
             if clients.outbox.is_portion_full() {
@@ -128,7 +128,7 @@ impl<I: Io> ClientContext<'_, I> {
         let position = self.market.position;
         let packing = Packing {
             epoch: self.settings.epoch,
-            ts_send: self.now.ns,
+            ts_send: self.now.wall_ns(),
             flags: 0,
             last_flags: 0,
             from_position: position,

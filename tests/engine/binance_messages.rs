@@ -211,7 +211,7 @@ fn trade_ids(messages: &[String]) -> (Vec<u64>, u64) {
 fn no_trade_comes_twice_where_both_streams_are_recorded() {
     let single = |id: u64| {
         format!(
-            r#"{{"e":"trade","E":1723161256323,"T":1723161256322,"s":"AB","t":{id},"p":"1.5","q":"2","X":"MARKET","m":false}}"#
+            r#"{{"e":"trade","E":1723161256323,"T":1723161256322,"s":"AB","t":{id},"p":"1.50","q":"2.000","X":"MARKET","m":false}}"#
         )
     };
     let aggregate = |from: u64, to: u64| {

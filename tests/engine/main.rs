@@ -1,6 +1,7 @@
 //! The parts of the server in the test's own process: rings, sequencer, shards, feeds and the I/O layer.
 
 mod binance_messages;
+mod clock;
 mod fuzz_corpus;
 mod interest_model;
 mod io_contract;

@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::clock;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use crate::state::ServerState;
@@ -21,7 +22,7 @@ pub(super) struct Metric {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) kind: CounterKind,
-    pub(super) value: u64,
+    pub(super) value: i64,
 }
 
 /// The metrics as last published.
@@ -40,8 +41,9 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
     let (sequencer, publishers, bars) = (&state.sequencer_stats, &state.publishers, state.bars.as_deref());
     // Relaxed: each number is independent of the others.
     let get = |number: &AtomicU64| number.load(Ordering::Relaxed);
-    let count = |name, value, help| Metric { name, help, kind: CounterKind::Count, value };
-    let level = |name, value, help| Metric { name, help, kind: CounterKind::Level, value };
+    let metric = |name, value: u64, help, kind| Metric { name, help, kind, value: value as i64 };
+    let count = |name, value, help| metric(name, value, help, CounterKind::Count);
+    let level = |name, value, help| metric(name, value, help, CounterKind::Level);
     vec![
         count("sequencer_records", get(&sequencer.records), "Records sequenced"),
         count(
@@ -84,6 +86,13 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
             bars.map_or(0, |bars| bars.records_lost()),
             "Trades and quotes that came faster than they became bars, and are missing from them",
         ),
+        count("clock_steps", clock::steps(), "Times the wall clock was set by more than a second"),
+        Metric {
+            name: "clock_offset_ms",
+            help: "How far the wall clock has been set since the start, in ms: stamps minus the time of deadlines",
+            kind: CounterKind::Level,
+            value: clock::wall_offset_ns() / 1_000_000,
+        },
     ]
 }
 
@@ -99,7 +108,7 @@ impl Collector for Metrics {
         for Metric { name, help, kind, value } in &self.of_server {
             match kind {
                 CounterKind::Count => {
-                    let number = ConstCounter::new(*value);
+                    let number = ConstCounter::new(*value as u64);
                     number.encode(encoder.encode_descriptor(name, help, None, number.metric_type())?)?;
                 }
                 CounterKind::Level => {

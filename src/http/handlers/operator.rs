@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use serde_json::{Map, Value, json};
 
 use super::metrics;
-use crate::clock::now_ns;
+use crate::clock::{now_ns, wall_ns};
 use crate::config::Config;
 use crate::http::refusal::Refusal;
 use crate::http::request::bearer_token;
@@ -32,7 +32,7 @@ pub(crate) fn get(
 ) -> Result<Response, Refusal> {
     authorize(&server.config(), request, address.map(|address| address.socket))?;
     server.publish_counters();
-    Ok(Response::json(view(server.state(), now_ns()).to_string()).no_store())
+    Ok(Response::json(view(server.state(), wall_ns(), now_ns()).to_string()).no_store())
 }
 
 fn authorize(config: &Config, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<(), Refusal> {
@@ -64,7 +64,8 @@ fn names_this_machine(request: &http::Request<()>) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
 }
 
-fn view(state: &ServerState, now_ns: u64) -> Value {
+/// `wall_ns` is the time of stamps, `now_ns` that of deadlines.
+fn view(state: &ServerState, wall_ns: u64, now_ns: u64) -> Value {
     let metrics = metrics::of_server(state);
     // Relaxed: the number is independent of others.
     let position = state.sequencer_stats.position.load(std::sync::atomic::Ordering::Relaxed);
@@ -74,7 +75,7 @@ fn view(state: &ServerState, now_ns: u64) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "epoch": state.config.shard.epoch,
-        "time_ns": now_ns,
+        "time_ns": wall_ns,
         "uptime_ms": now_ns.saturating_sub(state.started_ns) / 1_000_000,
         "not_ready": state.lifecycle.not_ready(),
         "sequencer": {
@@ -82,14 +83,14 @@ fn view(state: &ServerState, now_ns: u64) -> Value {
             "levels": of(CounterKind::Level),
             "counters": of(CounterKind::Count),
         },
-        "sources": sources(state, now_ns),
+        "sources": sources(state, wall_ns),
         "shards": shards(state),
         "slow": slow(state, now_ns),
     })
 }
 
 /// The configured feeds and the connected publishers.
-fn sources(state: &ServerState, now_ns: u64) -> Vec<Value> {
+fn sources(state: &ServerState, wall_ns: u64) -> Vec<Value> {
     let present = state.sequencer.sources();
     let row = |id: SourceId, kind: &str, name: Option<String>| {
         let now = present.binary_search_by_key(&id, |now| now.status.id).ok().map(|at| &present[at]);
@@ -104,7 +105,7 @@ fn sources(state: &ServerState, now_ns: u64) -> Vec<Value> {
             "instruments": now.map_or(0, |now| now.status.instruments),
             "records": now.map_or(0, |now| now.status.records),
             "records_per_s": now.map_or(0, |now| now.records_per_s),
-            "silent_ms": now.map(|now| now_ns.saturating_sub(now.status.last_batch_ns) / 1_000_000),
+            "silent_ms": now.map(|now| wall_ns.saturating_sub(now.status.last_batch_ns) / 1_000_000),
         })
     };
     let feeds = state.config.feed_texts.iter().enumerate().filter(|(_, text)| *text != "none");

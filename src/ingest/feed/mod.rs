@@ -23,6 +23,10 @@ pub trait Feed: Send {
     /// [`FEED_BATCH_BYTES_MAX`], and returns when to call again. Sequences and `ts_recv` are 0: the sequencer sets them.
     fn poll(&mut self, now_ns: u64, batch: &mut Vec<u8>) -> Next;
 
+    /// Sets what to add to the time of a poll for a stamp: that time does not step when the wall clock is set. Feeds
+    /// whose stamps are those of a venue do not need it.
+    fn set_wall_offset(&mut self, _offset_ns: i64) {}
+
     /// The counters so far.
     fn report(&self) -> Report;
 }

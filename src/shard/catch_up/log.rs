@@ -178,7 +178,7 @@ impl CatchUp<'_> {
             // A channel that has not gone on before `to` is in both.
             if to_sequence >= from_sequence && self.wants_log(audience, instrument, channel) {
                 Gap { instrument, channel, from_sequence, to_sequence, reason: GapReason::Slow }
-                    .encode(self.now.ns, records);
+                    .encode(self.now.wall_ns(), records);
                 self.counters.add(Counter::GapsSent, 1);
             }
         }

@@ -119,7 +119,10 @@ impl CatchUp<'_> {
             }
             let Some(flags) = self.value_flags(backlog, values, instrument, wanted, quote_order) else { continue };
             let is_pushed = values.push(instrument, wanted.channel, flags, out);
-            if is_pushed && wanted.channel == Channel::Trade && values.push_trades_lost(instrument, self.now.ns, out) {
+            if is_pushed
+                && wanted.channel == Channel::Trade
+                && values.push_trades_lost(instrument, self.now.wall_ns(), out)
+            {
                 self.counters.add(Counter::GapsSent, 1);
             }
         }
@@ -135,7 +138,7 @@ impl CatchUp<'_> {
     ) {
         let had = backlog.state.cursor_of(instrument).read.offset;
         if values.book_gap_origin().is_some_and(|origin| origin > had) {
-            values.push_book_gap(instrument, self.now.ns, out);
+            values.push_book_gap(instrument, self.now.wall_ns(), out);
         }
     }
 

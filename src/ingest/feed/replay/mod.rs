@@ -1,9 +1,10 @@
 //! Recordings of Binance's streams, played at their original speed, at another, or as fast as the rings allow:
 //! `replay:FILE[,FILE…][?speed=1|0.1..1000|max&loop=0|1&copies=1..1000]`.
 //!
-//! A recording is text, gzip or plain; a line is `<receive time> <JSON>`, with the time in s, ms, µs or ns
-//! (see [`super::stamp`]). Several are merged by receive time, and each file holds one market. Invariants: the lines of one file keep their order; a line that cannot be read is counted,
-//! logged with its number, and skipped; no content of a file ends the program.
+//! A recording is text, gzip or plain; a line is `<receive time> <JSON>`, with the time in s, ms, µs or ns (see
+//! [`super::stamp`]). Several are merged by receive time, and each file holds one market. Invariants: the lines of one
+//! file keep their order; a line that cannot be read is counted, logged with its number, and skipped; no content of a
+//! file ends the program.
 //!
 //! * `speed=S`: the line with stamp `t` is due `(t - first) / S` after the first poll. `max`: everything is due.
 //! * `loop=1`: the first line follows the last, [`LOOP_PAUSE_NS`] later. Books are voided before, and restored by the

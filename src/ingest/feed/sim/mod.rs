@@ -96,6 +96,8 @@ pub struct Sim {
     /// When the next event happens, ns on the axis.
     next_ns: u64,
     shifted_ns: u64,
+    /// What to add to the market's time for a stamp.
+    wall_offset_ns: i64,
     records: u64,
 }
 
@@ -117,6 +119,7 @@ impl Sim {
             origin_ns: None,
             next_ns,
             shifted_ns: 0,
+            wall_offset_ns: 0,
             records: 0,
         }
     }
@@ -135,7 +138,10 @@ impl Sim {
                     self.market.define(self.opening, batch);
                     self.records += 1;
                 }
-                Some(index) => self.records += u64::from(self.market.state(index, origin_ns, batch)),
+                Some(index) => {
+                    let ts_event = origin_ns.saturating_add_signed(self.wall_offset_ns);
+                    self.records += u64::from(self.market.state(index, ts_event, batch));
+                }
             }
             self.opening += 1;
         }
@@ -170,11 +176,16 @@ impl Feed for Sim {
             if batch.len() >= full {
                 return Next::Now;
             }
-            let records = self.market.event(self.next_ns, origin_ns + self.next_ns, batch);
+            let ts_event = (origin_ns + self.next_ns).saturating_add_signed(self.wall_offset_ns);
+            let records = self.market.event(self.next_ns, ts_event, batch);
             self.records += u64::from(records);
             self.next_ns = self.pace.next_event_ns(records);
         }
         Next::At(origin_ns + self.next_ns.next_multiple_of(POLL_NS))
+    }
+
+    fn set_wall_offset(&mut self, offset_ns: i64) {
+        self.wall_offset_ns = offset_ns;
     }
 
     fn report(&self) -> Report {
