@@ -45,7 +45,7 @@ fn recording() -> Vec<u8> {
         let price = nth.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
         writeln!(
             gzip,
-            r#"{at_ns} {{"stream":"x@trade","data":{{"e":"trade","E":7,"s":"AB","t":{nth},"p":"{price}.25","q":"1.5","T":9,"m":true,"M":true}}}}"#
+            r#"{at_ns} {{"stream":"x@trade","data":{{"e":"trade","E":1723161254000,"s":"AB","t":{nth},"p":"{price}.25","q":"1.5","T":1723161254000,"m":true,"M":true}}}}"#
         )
         .expect("a Vec grows");
     }
