@@ -7,7 +7,7 @@
 //! `tickcast check` prints all findings. A server checks the same at its start: a missing required setting prevents the
 //! start, recommended ones are one line of the log. What always holds: nothing is changed here, and a setting that a
 //! machine does not have (a governor on a virtual one) is no fault. Not checked: queues and interrupts of a network card;
-//! see `tuning/profile check`. Cost: some fifty small files and one small ring.
+//! see `tuning/profile check`. Cost: some fifty small files and two small rings.
 
 pub mod report;
 pub mod settings;
@@ -18,7 +18,7 @@ pub mod tree;
 use std::io::Write;
 use std::path::Path;
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::settings::{Finding, State};
 use self::tree::Tree;
@@ -78,6 +78,9 @@ pub struct Process {
     pub descriptors_max: u64,
     /// The soft limit; `None` where there is none.
     pub locked_bytes_max: Option<u64>,
+    /// The kernel counts the memory of a ring of this process against that limit. It does not for a process that may lock
+    /// any amount, which the capabilities do not tell: inside a user namespace they are all there and count for nothing.
+    pub rings_are_counted: bool,
     /// The result of creating an io_uring ring.
     pub ring: Result<(), SetupError>,
 }
@@ -88,9 +91,22 @@ impl Process {
         Self {
             descriptors_max: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
             locked_bytes_max: getrlimit(Resource::Memlock).current,
+            rings_are_counted: rings_are_counted(),
             ring: uring::probe(),
         }
     }
+}
+
+/// Creates a ring under a limit of 0: without memory for it, the kernel counts the memory of rings.
+fn rings_are_counted() -> bool {
+    let limit = getrlimit(Resource::Memlock);
+    if setrlimit(Resource::Memlock, Rlimit { current: Some(0), ..limit }).is_err() {
+        return true;
+    }
+    let outcome = uring::probe();
+    // A soft limit below the hard one may always be raised again.
+    setrlimit(Resource::Memlock, limit).expect("the limit that was there");
+    matches!(outcome, Err(SetupError::Memory(_)))
 }
 
 /// All findings, and the needs that they were checked against.

@@ -160,18 +160,14 @@ fn descriptors(process: &Process, needs: &Needs) -> Finding {
 
 /// Below this glommio refuses to start, whatever the capabilities.
 const LOCKED_KIB_LEAST: u64 = 512;
-/// Of a shard's four rings, measured on Linux 6.18 without CAP_IPC_LOCK: two shards start with 760 KiB and not with 756.
+/// Of a shard's four rings, measured on Linux 6.18 where they are counted: two shards start with 760 KiB and not with 756.
 /// The margin is for the ring of this check, whose memory the kernel reclaims a little later.
 const LOCKED_KIB_PER_CORE: u64 = 400;
 /// The release of that measurement. Older kernels count less of a ring's memory; it is unknown since which release.
 const LOCKED_RINGS_SINCE: (u64, u64) = (6, 18);
-/// CAP_IPC_LOCK, from `<linux/capability.h>`: locked memory is not counted.
-const MAY_LOCK: u64 = 1 << 14;
 
 fn memlock(tree: &Tree, process: &Process, needs: &Needs) -> Finding {
-    let capabilities = tree.field("proc/self/status", "CapEff");
-    let capabilities = capabilities.and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or(0);
-    let of_rings = if capabilities & MAY_LOCK == 0 { needs.cores.len() as u64 * LOCKED_KIB_PER_CORE } else { 0 };
+    let of_rings = if process.rings_are_counted { needs.cores.len() as u64 * LOCKED_KIB_PER_CORE } else { 0 };
     let least = of_rings.max(LOCKED_KIB_LEAST);
     let found = process.locked_bytes_max.map_or(u64::MAX, |bytes| bytes / 1024);
     let newer = tree.sysctl("kernel.osrelease").as_deref().and_then(version).is_none_or(|v| v >= LOCKED_RINGS_SINCE);

@@ -53,6 +53,44 @@ fn too_many_connections_are_missing_and_exit_with_3() {
     assert!(exit.stderr.contains("connections_max"), "{}", exit.stderr);
 }
 
+/// The same inside a user namespace, where a process has all capabilities and the kernel heeds none of them.
+fn namespaced(command: &str, args: &[&str]) -> Command {
+    let inside = after(command, args);
+    let mut outer = Command::new("unshare");
+    outer.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    outer.args(["--map-root-user", "bash"]).args(inside.get_args());
+    outer
+}
+
+#[test]
+fn inside_a_user_namespace_the_check_and_the_start_agree() {
+    if !Command::new("unshare").args(["--map-root-user", "true"]).status().is_ok_and(|status| status.success()) {
+        println!("SKIPPED: user namespaces are not permitted here");
+        return;
+    }
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+        println!("SKIPPED: one core's rings fit into the least limit that glommio takes");
+        return;
+    }
+    // Enough for glommio's own bound, and less than the rings of two cores take where they are counted.
+    const LIMIT: &str = "ulimit -l 520";
+    let needs = ["--cores", "0,1", "--connections-max", "1000"];
+    let check = namespaced(LIMIT, &[&["check", "--json"], &needs[..]].concat());
+    let exit = Program::spawn(check).wait_for_exit();
+    let report: Value = serde_json::from_str(&exit.stdout).unwrap_or_else(|error| panic!("{error}: {exit:?}"));
+    let settings = report["settings"].as_array().expect("a list");
+    let state = |name: &str| settings.iter().find(|one| one["setting"] == name).expect("the setting")["state"].clone();
+    let start = namespaced(LIMIT, &[&["--feed", "none", "--listen", "127.0.0.1:0"], &needs[..]].concat());
+    if state("memlock") == "missing" || state("io_uring") == "missing" {
+        let exit = Program::spawn(start).wait_for_exit();
+        assert_eq!(exit.code, Some(2), "{exit:?}");
+        assert!(exit.stderr.contains("tuning/memlock"), "{}", exit.stderr);
+    } else {
+        // It serves, or this panics with what it printed.
+        drop(Server::spawn(start));
+    }
+}
+
 #[test]
 fn bad_arguments_exit_with_2_and_no_findings() {
     for (args, parts) in [
