@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from enum import IntEnum
+from enum import Enum, IntEnum
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +45,12 @@ def publisher() -> Publisher:
 
 class Many(IntEnum):
     ONE = 1
+
+
+class Word(str, Enum):  # noqa: UP042 its str() is another text than it is
+    TRADE = "trade"
+    BUY = "B"
+    ONE = "1"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +206,12 @@ async def test_numbers_of_other_types_are_accepted(publisher: Publisher) -> None
     np = pytest.importorskip("numpy")
     await publisher.trade("X", np.int64(5), np.uint8(2), trade_id=np.uint64(2**64 - 1), ts_event=np.int64(7))
     await publisher.trade("X", Many.ONE, Decimal(2), trade_id=Many.ONE, side="B")
+    await publisher.trade("X", Word.ONE, 1, side=Word.BUY)
+    assert publisher._parts.pop()[56:57] == b"B"
+    assert check([Word.TRADE], [Word.TRADE], 0) == (("trade",), ("trade",))
+    assert type(check([Word.TRADE], ["trade"], 0)[0][0]) is str
+    with pytest.raises(TypeError, match="symbols: "):
+        check(np.array("A"), ["trade"], 0)
     await publisher.raw("X", bytearray(b"abc"))
     await publisher.book("X", bids=((px, 1) for px in range(3)), asks=iter([(5, 1)]))
     await publisher.ticker("X", last_px="-12.5", volume=None)

@@ -423,3 +423,33 @@ async def test_collect_by_seconds_skips_earlier_records() -> None:
         await until(lambda: client.packets_read == 33)
         trades = await client.collect("trade", seconds=0.05)
         assert not len(trades)
+
+
+@pytest.mark.parametrize("flags", [0, wire.SNAPSHOT, CAUGHT_UP])
+async def test_a_name_that_is_defined_later_begins_without_another_request(flags: int) -> None:
+    async def first(peer: Peer) -> None:
+        request = await peer.request()
+        await peer.send(type="subscribed", id=request["id"], conflate_ms=0, count=0, unknown=["BTC-USD"])
+        await peer.answer()
+        await peer.socket.send(packet(definition(), quote(1), trade(1), position=5, flags=flags))
+        await peer.socket.send(packet(trade(2), position=6))
+        await peer.answer()
+        peer.reset()
+
+    async def second(peer: Peer) -> None:
+        await peer.answer(how="replay")
+        await peer.socket.send(packet(definition(), trade(3), position=7, flags=wire.REPLAY | wire.CAUGHT_UP))
+        await peer.serve()
+
+    async with Fake(first, second) as server, tickcast.connect(server.url, backoff=quick()) as client:
+        subscription = await client.subscribe(["BTC-USD"])
+        assert subscription.unknown == ["BTC-USD"]
+        assert client.state() is State.LIVE
+        await client.ping()
+        source = summaries(client)
+        assert await take(source, 4) == [("live", 0), ("quote", 1), ("trade", 1), ("trade", 2)]
+        assert client.state("BTC-USD") is State.LIVE
+        await client.ping()
+        assert await take(source, 4) == [("lost", 0), ("resyncing", 0), ("trade", 3), ("live", 0)]
+        sent = [(one["op"], one.get("position")) for one in server.peers[0].requests + server.peers[1].requests]
+        assert sent == [("subscribe", None), ("ping", None), ("ping", None), ("resume", 6)]

@@ -173,6 +173,59 @@ async def test_a_market_is_read_as_records_without_a_gap(start: Start, compressi
         assert client.stats["missing"] == 0
 
 
+async def test_a_packet_is_read_in_parts_without_a_loss(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        await client.subscribe(["MINE-USD"], channels=["trade"])
+        for trade_id in range(1, 13):
+            await publisher.trade("MINE-USD", 1, 1, trade_id=trade_id)
+            if trade_id == 10:
+                await publisher.flush()
+        await publisher.flush()
+        seen: list[int] = []
+        while len(seen) < 12:
+            with pytest.raises((TimeoutError, LookupError)):
+                async with asyncio.timeout(0.05):
+                    async for record in client:
+                        if isinstance(record, Trade):
+                            seen.append(record.trade_id)
+                            if len(seen) % 3 == 0:
+                                raise LookupError
+        assert seen == list(range(1, 13))
+        assert client.stats["missing"] == 0
+
+
+async def test_cancelled_subscriptions_leave_nothing_at_the_server(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        cancelled = 0
+        for steps in range(40):
+            task = asyncio.create_task(client.subscribe(["MINE-USD"], channels=["trade"]))
+            for _ in range(steps % 20):
+                await asyncio.sleep(0)
+            task.cancel()
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+            cancelled += isinstance(result, asyncio.CancelledError)
+            if isinstance(result, tickcast.Subscription):
+                await result.close()
+            await client.ping()
+        assert cancelled >= 10 and not client._interests
+        # Requests are answered in order: the last unsubscribe is done.
+        await client.ping()
+        await until(lambda: not client._tasks)
+        before = client.packets_read
+        await publish_all(publisher, 1)
+        await publisher.define("OTHER", px_exp=0, sz_exp=0)
+        await client.ping()
+        assert client.packets_read == before
+        await client.subscribe(["MINE-USD"], channels=["trade"])
+        await publish_all(publisher, 2)
+        latest: dict[str, Any] = {}
+        await read_until(client, latest, 2)
+
+
 async def test_a_market_is_read_as_arrays(start: Start) -> None:
     np = pytest.importorskip("numpy")
     server = await start(*MARKET)

@@ -100,7 +100,12 @@ def text(name: str, value: object, expected: str = "a str") -> str:
     """A text."""
     if not isinstance(value, str):
         raise _wrong_type(name, value, expected)
-    return str(value)
+    return _plain(value)
+
+
+def _plain(value: str) -> str:
+    """The characters of a text, also of a member of an enum, whose `str()` is its name."""
+    return str.__str__(value)
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
@@ -133,14 +138,19 @@ def header_value(name: str, value: object) -> str:
     wrong = next((at for at, letter in enumerate(given) if not (" " <= letter <= "~" or letter == "\t")), None)
     if wrong is not None:
         raise ValueError(f"{name}: the character {wrong} cannot be sent in a header: expected printable ASCII")
-    return str(given)
+    return _plain(given)
 
 
 def items(name: str, value: object, expected: str, most: int) -> Iterator[Any]:
     """The elements of a list or another iterable; a text or bytes are none, though they can be iterated over."""
     if isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Iterable):
         raise _wrong_type(name, value, expected)
-    for count, one in enumerate(value):
+    try:
+        elements = iter(value)
+    except TypeError:
+        # An array without a dimension.
+        raise _wrong_type(name, value, expected) from None
+    for count, one in enumerate(elements):
         if count >= most:
             raise ValueError(f"{name}: more than {most} elements: expected at most {most}")
         yield one

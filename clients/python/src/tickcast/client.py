@@ -68,7 +68,8 @@ class Subscription:
 
     @property
     def unknown(self) -> list[str]:
-        """Exact names that no instrument had. The server holds them: each begins with its definition."""
+        """Exact names that no instrument had when the server answered. The server holds them: the definition and the
+        records of each follow once it is defined, without another request."""
         return self._interest.unknown
 
     async def set_conflate_ms(self, conflate_ms: int) -> None:
