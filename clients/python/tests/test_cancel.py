@@ -172,6 +172,16 @@ async def test_arrays_return_the_rest_of_a_packet_that_was_read_in_part() -> Non
         assert not len(rest.book) and not rest.others
 
 
+async def test_a_packet_without_records_is_returned_once() -> None:
+    pytest.importorskip("numpy")
+    empty = [packet(position=number, flags=CAUGHT_UP) for number in range(1, 5)]
+    async with reading(*empty, packet(definition(), trade(1), position=5)) as client:
+        assert [(await anext(client.packets())).header.position for _ in range(2)] == [1, 2]
+        assert (await anext(client.arrays())).header.position == 3
+        assert isinstance(await anext(client.events()), Definition)
+        assert (await anext(client.packets())).header.position == 5
+
+
 async def test_collect_ends_directly_after_its_last_row() -> None:
     pytest.importorskip("numpy")
     mixed = packet(definition(), trade(1), quote(1), trade(2), quote(2), trade(3), quote(3), flags=CAUGHT_UP)

@@ -225,7 +225,8 @@ def _take_mixed(cursor: Cursor, arrays: Arrays, limit: Limit | None) -> None:
             if gap is not None:
                 arrays.others.append(gap)
                 continue
-            head = _next_head(cursor)
+            if (head := cursor.head) is None:
+                continue
             if head.instrument in ids and cursor.changes_scale():
                 break
             if head.kind in rows or head.kind == wire.BOOK:
@@ -249,12 +250,6 @@ def _take_mixed(cursor: Cursor, arrays: Arrays, limit: Limit | None) -> None:
             _put(arrays, kind, np.frombuffer(b"".join(parts), DTYPES[kind]))
     if books:
         arrays.book = np.concatenate(books)
-
-
-def _next_head(cursor: Cursor) -> RecordHeader:
-    head = cursor.head
-    assert head is not None, "the end of the packet"
-    return head
 
 
 def _levels(data: bytes, head: RecordHeader, index: int) -> Structured:

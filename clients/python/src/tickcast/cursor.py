@@ -24,7 +24,7 @@ class Cursor:
         self.data = data
         self.header = follower.begin(data, gaps)
         self.is_new = True
-        """Nothing of it was taken."""
+        """Nothing was taken: also a packet without records is taken once."""
         self._gaps = deque(gaps)
         self._follower = follower
         self._error: ProtocolError | None = None
@@ -45,7 +45,7 @@ class Cursor:
     @property
     def is_done(self) -> bool:
         """Nothing is left."""
-        return self._head is None and not self._gaps and self._error is None
+        return self._head is None and not (self._gaps or self.is_new or self._error is not None)
 
     def directory(self) -> dict[int, Instrument]:
         """The instruments of the records that were taken last, to be kept."""

@@ -253,7 +253,7 @@ class Publisher:
 
     async def _send_heartbeats(self, every_s: float) -> None:
         """Sends heartbeats at an interval. If the connection has ended, the program's next call raises the reason."""
-        with contextlib.suppress(ClosedError):
+        with contextlib.suppress(TickcastError):
             while True:
                 await asyncio.sleep(every_s)
                 await self.heartbeat()

@@ -116,6 +116,7 @@ class Session:
         task, self._reading = self._reading, None
         if task is not None:
             task.cancel()
+            task.add_done_callback(_retrieve)
             await asyncio.wait({task})
         self._inbox.end()
 
@@ -485,3 +486,9 @@ class Session:
         if self._state is not State.LIVE and self._socket and all(one.caught_up for one in self._interests):
             self._state = State.LIVE
             self._inbox.put_now(Connection("live"))
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """The error of a task was raised elsewhere: asyncio need not log it."""
+    if not task.cancelled():
+        task.exception()
