@@ -158,6 +158,45 @@ async def test_an_iterator_lasts_after_a_timeout(way: str) -> None:
                 assert [one.sequence, (await anext(source)).sequence] == [1, 2]
 
 
+async def test_two_readers_share_the_stream() -> None:
+    proceed = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        await proceed.wait()
+        await peer.socket.send(packet(definition(), flags=CAUGHT_UP))
+        for start in range(1, 200, 5):
+            await peer.socket.send(packet(*map(trade, range(start, start + 5))))
+        await peer.serve()
+
+    seen: list[int] = []
+
+    async def read(source: AsyncIterator[Any]) -> None:
+        while len(seen) < 200:
+            seen.append((await anext(source)).sequence)
+            await asyncio.sleep(0)
+
+    async with Fake(script) as server, tickcast.connect(server.url) as client:
+        await client.subscribe(["*"], channels=["trade"])
+        tasks = [asyncio.create_task(read(client.records())) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        proceed.set()
+        await until(lambda: len(seen) >= 200)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert seen == list(range(1, 201))
+        assert client.stats["repeated"] == 0
+
+
+async def test_closing_an_iterator_does_not_end_the_stream() -> None:
+    async with reading(packet(definition(), trade(1), trade(2), flags=CAUGHT_UP)) as client:
+        async with contextlib.aclosing(client.records()) as source:
+            assert (await anext(source)).sequence == 1
+        assert await anext(source, None) is None
+        assert (await anext(client.records())).sequence == 2
+
+
 async def test_arrays_return_the_rest_of_a_packet_that_was_read_in_part() -> None:
     pytest.importorskip("numpy")
     mixed = packet(definition(), trade(1), quote(1), book(b"S", [(7, 1, b"B")], 1), trade(5), quote(2), flags=CAUGHT_UP)

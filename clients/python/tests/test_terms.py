@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from conftest import DEADLINE_S, book, definition, packet, quote, read_arrays, status, trade
+from conftest import DEADLINE_S, book, definition, packet, quote, read_arrays, status, trade, until
 from fake import CAUGHT_UP, Fake, Peer
 
 import tickcast
@@ -213,6 +213,35 @@ async def test_collect_over_changes_of_other_instruments_has_one_scale_for_each(
     (rows,) = await collected(*packets, count=4)
     assert rows.scales.columns(rows)["px"].tolist() == [2.5, 0.25, 0.25, 2.5]
     assert rows.scales.symbols(rows).tolist() == ["BTC-USD", "ETH-USD", "ETH-USD", "SOL-USD"]
+
+
+async def test_the_newest_quotes_before_a_collect_have_their_own_scales() -> None:
+    pytest.importorskip("numpy")
+    packets = [
+        packet(OLD, quote(1, 240), quote(2, 250), definition(2, "ETH-USD"), quote(1, 300, instrument=2)),
+        packet(FINER, definition(3, "SOL-USD"), quote(1, 400, instrument=3), flags=CAUGHT_UP),
+        packet(definition(2, "ETH-USD", px_exp=-3), quote(2, 3000, instrument=2), position=2),
+    ]
+
+    async def script(peer: Peer) -> None:
+        await peer.answer()
+        for one in packets:
+            await peer.socket.send(one)
+        await peer.serve()
+
+    async with Fake(script) as server, tickcast.connect(server.url) as client:
+        await client.subscribe(["*"], channels=["quote"])
+        await until(lambda: client.packets_read == len(packets))
+        rows = await client.collect("quote", seconds=0.1)
+        assert rows.scales is not None
+        columns = rows.scales.columns(rows)
+        assert dict(zip(columns["symbol"], columns["bid_px"], strict=True)) == {
+            "BTC-USD": 2.5,
+            "SOL-USD": 4.0,
+            "ETH-USD": 3.0,
+        }
+        with pytest.raises(ValueError, match="BTC-USD has other exponents"):
+            client.scales.columns(rows)
 
 
 async def test_client_follows_changes_and_releases() -> None:
