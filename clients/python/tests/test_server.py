@@ -196,6 +196,29 @@ async def test_a_packet_is_read_in_parts_without_a_loss(start: Start) -> None:
         assert client.stats["missing"] == 0
 
 
+@pytest.mark.parametrize("symbol", ["AAPL  240119C00150000", "A,B", "a/b?c#d%2C&+", "\\,", "\u20ac"])
+async def test_symbols_of_the_whole_grammar_are_served(start: Start, symbol: str) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+        await publisher.define(symbol, px_exp=-2, sz_exp=0, lot_size=100, venue="a b")
+        exact = await client.subscribe([symbol], channels=["trade"])
+        beginning = await client.subscribe([f"{symbol[:6]}*"], channels=["quote"])
+        assert (exact.count, beginning.count, exact.unknown) == (1, 1, [])
+        await publisher.quote(symbol, bid=1)
+        await publisher.trade(symbol, "1.25", 300)
+        await publisher.flush()
+        kinds = set()
+        async with asyncio.timeout(DEADLINE_S):
+            async for record in client:
+                kinds.add((type(record), record.symbol))
+                if len(kinds) == 2:
+                    break
+        assert kinds == {(Trade, symbol), (Quote, symbol)}
+        assert (client.instruments[symbol].lot_size, client.instruments[symbol].venue) == (100, "a b")
+        assert (await client.snapshot(symbol))["trade"]["px"] == "1.25"
+        assert (await client.bars(symbol))["symbol"] == symbol
+
+
 async def test_cancelled_subscriptions_leave_nothing_at_the_server(start: Start) -> None:
     server = await start(*PUBLISHING)
     async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
