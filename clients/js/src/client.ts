@@ -6,13 +6,14 @@
  * hidden page has no frames, and pulls by a timer.
  */
 
-import type { Quotes, Tickers, Trades } from "./columns";
+import { FIELDS, type Quotes, type Tickers, type Trades } from "./columns";
 import { Dispatch } from "./dispatch";
 import { guarded } from "./emitter";
 import { Figures } from "./figures";
 import { decimal, nearest } from "./format";
 import { NO_CONNECTION, type Batch, type Command, type Report } from "./messages";
-import { interval, onAbort, settingsOf, streamUrl } from "./options";
+import { FUNCTION, oneOf, verify, type Rule } from "./check";
+import { interval, onAbort, settingsOf, streamUrl, verifyOptions } from "./options";
 import { UpdateQueue } from "./queue";
 import { Port } from "./spawn";
 import { OpenSubscription } from "./subscription";
@@ -22,6 +23,11 @@ import type { Channel, ClientEvents, Connection, ListenOptions, UpdateOf, Update
 
 /** The conflation interval of hidden pages, and how often they pull, where the options do not say. */
 const HIDDEN_MS = 1000;
+
+const EVENT = oneOf("connection", "state", "gap", "error", "lag", "instrument", "released");
+/** Channels with columns. */
+const VALUES = oneOf(...CHANNELS.slice(0, 3));
+const INSTRUMENT: Rule = [(value) => /number|string/.test(typeof value), "a row or a symbol"];
 
 export class OpenClient implements types.Client {
   connection = NO_CONNECTION;
@@ -58,11 +64,9 @@ export class OpenClient implements types.Client {
   constructor(readonly options: types.ConnectOptions) {
     const settings = settingsOf(options);
     const { signal } = this.#ended;
-    // Throws for an invalid URL here, not with the first attempt.
-    if (typeof options.url !== "function") streamUrl(options.url);
     this.#conflateMs = settings.conflateMs;
     this.#backlog = settings.tradeBacklog;
-    this.#hiddenMs = interval(options.hiddenConflateMs ?? HIDDEN_MS);
+    this.#hiddenMs = options.hiddenConflateMs ?? HIDDEN_MS;
     this.#inFrames = options.pull !== "immediate" && "requestAnimationFrame" in globalThis;
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
     this.#port = new Port(options, (report) => this.#report(report));
@@ -82,7 +86,7 @@ export class OpenClient implements types.Client {
   }
 
   set conflateMs(ms: number) {
-    this.#conflateMs = interval(ms);
+    this.#conflateMs = interval("conflateMs", ms);
     this.#sendInterval();
   }
 
@@ -99,13 +103,14 @@ export class OpenClient implements types.Client {
   }
 
   onFrame(callback: (frame: types.Frame) => void, options?: ListenOptions): () => void {
-    return this.#dispatch.events.on("frame", callback, options);
+    return this.#on("frame", callback, options);
   }
 
   onUpdate<C extends Channel = "quote">(
     options: UpdateOptions<C>,
     callback: (update: UpdateOf<C>) => void,
   ): OpenSubscription {
+    verify("callback", callback, FUNCTION);
     const subscription = this.subscribe(options);
     this.#listen(subscription, (update) => guarded(() => callback(update as UpdateOf<C>)));
     return subscription;
@@ -132,7 +137,14 @@ export class OpenClient implements types.Client {
     callback: (value: ClientEvents[E]) => void,
     options?: ListenOptions,
   ): () => void {
-    return this.#dispatch.events.on(event, callback as (value: unknown) => void, options);
+    verify("event", event, EVENT);
+    return this.#on(event, callback as (value: unknown) => void, options);
+  }
+
+  #on(event: keyof ClientEvents | "frame", callback: (value: any) => void, options: ListenOptions = {}): () => void {
+    verify("callback", callback, FUNCTION);
+    verifyOptions(options);
+    return this.#dispatch.events.on(event, callback, options);
   }
 
   get instruments(): types.Instruments {
@@ -159,12 +171,12 @@ export class OpenClient implements types.Client {
     return this.connection.phase === "closed" ? "STALE" : this.#mirror.stateOf(this.#row(instrument));
   }
 
-  format(row: number, mantissa: number | bigint | null): string {
-    return decimal(mantissa, this.instruments.pxExp[row]);
+  format(row: number, mantissa: number | bigint | null, rest?: number): string {
+    return this.#text(this.instruments.pxExp, row, mantissa, rest);
   }
 
-  formatSize(row: number, mantissa: number | bigint | null): string {
-    return decimal(mantissa, this.instruments.szExp[row]);
+  formatSize(row: number, mantissa: number | bigint | null, rest?: number): string {
+    return this.#text(this.instruments.szExp, row, mantissa, rest);
   }
 
   price(row: number, mantissa: number): number {
@@ -176,7 +188,10 @@ export class OpenClient implements types.Client {
   }
 
   exact(channel: "quote" | "trade" | "ticker", row: number, field: string): bigint | null {
-    return this.#mirror.exact(CHANNELS.indexOf(channel) + 1, row, field);
+    const index = CHANNELS.indexOf(channel) + 1;
+    verify("channel", channel, VALUES);
+    verify("field", field, oneOf(...FIELDS[index]));
+    return this.#mirror.exact(index, row, field);
   }
 
   get stats(): types.Stats {
@@ -187,6 +202,12 @@ export class OpenClient implements types.Client {
     this.#end({ ...this.connection, phase: "closed", reason: "closed", code: 0, retryAt: 0 });
     this.#port.end();
     this.#unschedule();
+  }
+
+  #text(exponents: ArrayLike<number>, row: number, mantissa: number | bigint | null, rest?: number): string {
+    const text = decimal(mantissa, exponents[row] ?? 0, rest);
+    if (text) verify("row", row, [() => row in exponents, "the row of an instrument", true]);
+    return text;
   }
 
   /** The page was shown or hidden. */
@@ -206,6 +227,7 @@ export class OpenClient implements types.Client {
   }
 
   #row(instrument: number | string): number {
+    verify("instrument", instrument, INSTRUMENT);
     return typeof instrument === "number" ? instrument : this.instruments.row(instrument);
   }
 
@@ -252,7 +274,7 @@ export class OpenClient implements types.Client {
     const { url } = this.options;
     try {
       const given = typeof url === "function" ? await url() : url;
-      this.#send({ t: "url", url: streamUrl(given) });
+      this.#send({ t: "url", url: streamUrl(given ?? (typeof url === "function" ? "" : undefined)) });
     } catch (error) {
       this.#send({ t: "url", url: "", error: `no URL: ${error}` });
     }

@@ -31,7 +31,7 @@ export class Dispatch {
   /** Delivers a batch to all listeners; its arrays are free afterwards. */
   apply(batch: Batch, now: number): void {
     const { mirror, events } = this;
-    const { defined, states, lengths, dropped, raw } = batch;
+    const { defined, states, lengths, dropped, raw, gone } = batch;
     const { changed, what } = mirror.apply(batch);
     const symbolOf = (row: number): string => mirror.instruments.symbol(row);
     for (const instrument of defined.values()) events.emit("instrument", instrument);
@@ -45,6 +45,11 @@ export class Dispatch {
     const frame = { now, changed, what, trades, gaps, raw };
     events.emit("frame", frame);
     for (const listener of this.#listeners.values()) this.#deliverChanges(listener, frame);
+    for (const row of gone) {
+      const symbol = symbolOf(row);
+      mirror.release(row);
+      events.emit("released", { row, symbol });
+    }
   }
 
   /** Delivers to a new listener the values that other subscriptions hold: the server does not send them again. */

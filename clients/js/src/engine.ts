@@ -16,7 +16,6 @@ import { CAUGHT_UP, CHANNELS, ms, u64 } from "./wire";
 
 /** The share of the server's request rate that is used; the rest is for pings and differing clocks. */
 const RATE_SHARE = 0.8;
-const RETRY_MAX_S = 30;
 const PING_EVERY_S = 5;
 
 export class Engine {
@@ -45,9 +44,6 @@ export class Engine {
   #nextId = 1;
   readonly #secondTimer: ReturnType<typeof setInterval>;
   #seconds = 0;
-  /** The second at which unknown names are requested again, and the delay after that. */
-  #retryAtS = 0;
-  #retryDelayS = 1;
   #isDirty = false;
 
   constructor(
@@ -59,8 +55,9 @@ export class Engine {
     this.#outbox = new Outbox(settings.tradeBacklog);
     this.#store = new Store(this.#outbox, settings.bookDepth, {
       broken: (row) => this.#resyncBook(row),
-      inexact: (row, channel) =>
+      rounded: (row, channel) =>
         this.#reportNames("inexact", "a value beyond 2^53", [this.#symbol(row)], `${CHANNELS[channel - 1]} of `),
+      known: (symbol, isDefined) => this.#known(symbol, isDefined),
     });
     this.#connection = new ServerConnection(settings, Socket, {
       changed: (connection) => this.#connectionChanged(connection),
@@ -156,7 +153,7 @@ export class Engine {
     this.#outbox.packet(ms(view, 16), nowMs());
     if (view.getUint8(1) & CAUGHT_UP) this.#caughtUp();
     const position = u64(view, 8);
-    if (!this.#syncing) this.#token = position < Infinity ? { epoch: view.getUint32(4, true), position } : null;
+    if (!this.#syncing) this.#token = position < 2 ** 53 ? { epoch: view.getUint32(4, true), position } : null;
   }
 
   #caughtUp(): void {
@@ -197,7 +194,6 @@ export class Engine {
     this.#requestMs = 1000 / Math.max(1, (limits?.requests_per_s ?? 50) * RATE_SHARE);
     this.#interest.symbolsMax = Math.min(2000, limits?.symbols ?? 2000);
     this.#paidMs = this.#syncing = 0;
-    this.#retryDelayS = 1;
     this.#connection.welcomed({ epoch, version, resumed: this.#interest.resumed(epoch) }, heartbeatMs);
     this.#plan();
     this.#ping();
@@ -229,7 +225,7 @@ export class Engine {
   /** Resets the sequences of items that are no longer subscribed: their next record follows on nothing. */
   #forgetDropped(): void {
     this.#store.statesDirty = true;
-    for (const { row, symbol } of this.#store.instruments) {
+    for (const { row, symbol } of this.#store.instruments.values()) {
       this.#store.forget(
         row,
         [...this.#interest.covering(symbol)].map((item) => item.channel),
@@ -249,11 +245,11 @@ export class Engine {
       item.stage = Stage.Syncing;
       if (denied.includes(name)) item.stage = Stage.Refused;
       if (unknown.includes(name)) item.stage = Stage.Unknown;
+      // Known in this epoch: it was released while the connection was lost.
+      if (unknown.includes(name)) this.#store.release(name);
       if (item.stage === Stage.Syncing) this.#syncing++;
       else item.recovering = false;
     }
-    // An instrument may be defined later: after a restart of the server its publisher reconnects and defines it again.
-    if (this.#retryAtS <= this.#seconds) this.#retryAtS = this.#seconds + this.#retryDelayS;
     this.#reportNames("unknown_symbol", "no such instrument yet", unknown);
     this.#reportNames("denied", "not for this client", denied);
     this.#reportAnswers();
@@ -282,7 +278,21 @@ export class Engine {
   }
 
   #symbol(row: number): string {
-    return this.#store.instruments[row].symbol;
+    return this.#store.instruments.get(row)!.symbol;
+  }
+
+  /** An instrument was defined, or released. */
+  #known(symbol: string, isDefined: boolean): void {
+    const channels = this.#interest.known(symbol, isDefined);
+    if (channels.length === 0) return;
+    // A server that does not hold names has sent the definition because of a pattern, and needs another request; for
+    // one that does, the request changes nothing.
+    const covering = [...this.#interest.covering(symbol)];
+    const named = covering.find(({ target }) => target.name === symbol)!;
+    if (isDefined && covering.some(({ target }) => target.name !== symbol)) {
+      this.#send({ op: "subscribe", channels, symbols: [symbol], conflate_ms: named.requestedMs });
+    }
+    this.#reportAnswers();
   }
 
   /** A book has a gap: only a new subscription brings a snapshot of it. */
@@ -339,10 +349,6 @@ export class Engine {
     this.#connection.checkSilence();
     // The first pings follow each other quickly, so that the estimates are soon good.
     if (this.#pings.length < 4 || this.#seconds % PING_EVERY_S === 0) this.#ping();
-    if (this.#seconds === this.#retryAtS) {
-      this.#retryDelayS = Math.min(this.#retryDelayS * 2, RETRY_MAX_S);
-      if (this.#interest.retryUnknown()) this.#plan();
-    }
     this.report({ t: "counters", counters: { ...this.#store.counters }, atMs: nowMs() });
   }
 

@@ -8,8 +8,8 @@ import { OpenClient } from "./client";
 import type { Client, ConnectOptions } from "./types";
 
 /** Connects to a server, and reconnects until the client is closed. */
-export function connect(options: ConnectOptions | string = {}): Client {
-  return new OpenClient(typeof options === "string" ? { url: options } : options);
+export function connect(options: ConnectOptions | string | URL = {}): Client {
+  return new OpenClient(typeof options === "string" || options instanceof URL ? { url: options } : options);
 }
 
 export { decimal } from "./format";

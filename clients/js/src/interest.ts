@@ -18,16 +18,16 @@ export interface Token {
   readonly position: number;
 }
 
-/** The stage of an item on the present connection. From `Requested` on the server counts it as subscribed. */
+/** The stage of an item on the present connection. From `Requested` on the server holds it. */
 export const enum Stage {
   /** Not requested yet. */
   New,
-  /** The server has no such instrument. */
-  Unknown,
   /** The server refused the request, or denied the symbol. */
   Refused,
   /** Requested, not answered. */
   Requested,
+  /** Answered: there is no such instrument, and its records follow once it is defined. */
+  Unknown,
   /** Answered; its snapshot or replay is under way. */
   Syncing,
   /** Its snapshot or replay is complete. */
@@ -112,11 +112,18 @@ export class Interest {
     }
   }
 
-  /** Makes unknown names due for another request. True if there are any. */
-  retryUnknown(): boolean {
-    const unknown = [...this.#items()].filter((item) => item.stage === Stage.Unknown);
-    for (const item of unknown) item.stage = Stage.New;
-    return unknown.length > 0;
+  /**
+   * An instrument was defined: items of its name that were unknown are live. Or it was released: they are unknown
+   * again. Returns the channels of these items.
+   */
+  known(symbol: string, isDefined: boolean): Channel[] {
+    const stage = isDefined ? Stage.Unknown : Stage.Live;
+    const items = [...this.#items([symbol])].filter((item) => item.stage === stage);
+    for (const item of items) {
+      item.stage = isDefined ? Stage.Live : Stage.Unknown;
+      item.synced = isDefined;
+    }
+    return items.map((item) => item.channel);
   }
 
   /** How synced items continue on a new connection. Tokens of another epoch are discarded. */

@@ -94,13 +94,8 @@ export interface Batch {
   /** Gaps; their channels as numbers from 1. */
   gaps: [row: number, channel: number, from: number, to: number, reason: string][];
   raw: RawRecord[];
-  /** Values beyond 2^53, each under its {@link wideKey}. */
-  wide: Map<number, bigint>;
-}
-
-/** The key of a value beyond 2^53: an instrument's field of a channel. */
-export function wideKey(row: number, channel: number, field: number): number {
-  return (row * 8 + channel) * 8 + field;
+  /** Rows of instruments that the server has released: this batch has their last values. */
+  gone: number[];
 }
 
 export const NO_COUNTERS: Counters = {

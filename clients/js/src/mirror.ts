@@ -5,9 +5,9 @@
  * instruments are added.
  */
 
-import { FIELDS, grown, over, type Columns, type Trades } from "./columns";
-import { wideKey, type Batch } from "./messages";
-import { isExact } from "./wire";
+import { grown, over, rescale, REST, type Columns, type Trades } from "./columns";
+import { exactOf } from "./format";
+import type { Batch } from "./messages";
 import { CHANGED, type Book, type Instrument, type Instruments, type InstrumentState } from "./types";
 
 const COLUMNS = ["pxExp", "szExp", "tickSize", "lotSize"] as const;
@@ -42,7 +42,8 @@ class Directory implements Instruments {
   }
 
   [Symbol.iterator](): IterableIterator<Instrument> {
-    return this.#list.values();
+    // Without released rows.
+    return this.#list.flat().values();
   }
 
   define(instrument: Instrument): void {
@@ -50,6 +51,13 @@ class Directory implements Instruments {
     this.#list[row] = instrument;
     this.#rows.set(symbol, row);
     for (const name of COLUMNS) this[name][row] = instrument[name];
+  }
+
+  release(row: number): void {
+    const symbol = this.symbol(row);
+    // It may be defined again already, in another row.
+    if (this.row(symbol) === row) this.#rows.delete(symbol);
+    delete this.#list[row];
   }
 }
 
@@ -65,7 +73,6 @@ export class Mirror {
   readonly #bits = new Map<number, number>();
   /** By row; a new row is RESYNCING. */
   readonly #state: InstrumentState[] = [];
-  readonly #wide = new Map<number, bigint>();
 
   constructor() {
     this.#grow(0);
@@ -75,12 +82,16 @@ export class Mirror {
   apply(batch: Batch): { changed: Uint32Array; what: Uint8Array } {
     this.#bits.clear();
     for (const instrument of batch.defined.values()) {
-      if (instrument.row + 1 >= this.#rows) this.#grow(instrument.row + 1);
-      this.instruments.define(instrument);
-      this.#mark(instrument.row, CHANGED.instrument);
+      const { row, pxExp, szExp } = instrument;
+      const { instruments } = this;
+      if (row + 1 >= this.#rows) this.#grow(row + 1);
+      // NaN for a first definition.
+      const shifts = [instruments.pxExp[row] - pxExp, instruments.szExp[row] - szExp];
+      if (shifts.some(Boolean)) this.#rescale(row, shifts);
+      instruments.define(instrument);
+      this.#mark(row, CHANGED.instrument);
     }
     for (const row of batch.cleared) this.#clear(row);
-    for (const [key, value] of batch.wide) this.#wide.set(key, value);
     for (let channel = 1; channel <= 3; channel++) {
       const list = over(channel, batch.buffers[channel - 1]);
       if (channel === 2) this.trades = list as Trades;
@@ -99,27 +110,40 @@ export class Mirror {
   }
 
   stateOf(row: number): InstrumentState {
-    return row < 0 ? "STALE" : (this.#state[row] ?? "RESYNCING");
+    return this.instruments.symbol(row) ? (this.#state[row] ?? "RESYNCING") : "STALE";
   }
 
-  /**
-   * The exact mantissa of the newest value of a field; channel from 1. Null where there is none, and where the newest
-   * does not have the given sequence.
-   */
-  exact(channel: number, row: number, field: string, sequence?: number): bigint | null {
+  /** The exact mantissa of the newest value of a field; channel from 1. Null where there is none. */
+  exact(channel: number, row: number, field: string): bigint | null {
     const from = this.columns[channel];
-    const value = from[field]?.[row] ?? NaN;
-    if (value !== value || (sequence ?? from.sequence[row]) !== from.sequence[row]) return null;
-    if (isExact(value)) return BigInt(value);
-    return this.#wide.get(wideKey(row, channel, FIELDS[channel].indexOf(field))) ?? null;
+    const value = from[field][row] ?? NaN;
+    return value === value ? BigInt(exactOf(value, from[field + REST][row])) : null;
+  }
+
+  /** The instrument has ended for good: forgets it. */
+  release(row: number): void {
+    this.#clear(row);
+    this.instruments.release(row);
   }
 
   /** Resets the values of a row, as if none had come. */
   #clear(row: number): void {
-    // The last row is always empty.
-    for (const columns of this.columns) for (const name in columns) columns[name].copyWithin(row, -1);
+    for (const columns of this.columns) this.#empty(columns, row);
     this.books.delete(row);
     this.#mark(row, 15);
+  }
+
+  #empty(columns: Columns, row: number): void {
+    // The last row is always empty.
+    for (const name in columns) columns[name].copyWithin(row, -1);
+  }
+
+  /** New exponents: quote and ticker come again, and the last trade is scaled if that is exact. */
+  #rescale(row: number, shifts: readonly number[]): void {
+    this.columns.forEach((columns, channel) => {
+      if (channel !== 2 || !rescale(columns, row, shifts)) this.#empty(columns, row);
+    });
+    this.#mark(row, 7);
   }
 
   #take(channel: number, list: Columns, length: number): void {

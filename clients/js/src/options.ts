@@ -1,5 +1,6 @@
 /** Checks and defaults of the application's options. Invalid ones throw in the call that passes them. */
 
+import { ANY, between, FUNCTION, oneOf, SIGNAL, verify, verifyAll, type Rule } from "./check";
 import type { Settings } from "./messages";
 import type { Channel, ConnectOptions, SubscribeOptions } from "./types";
 import { CHANNELS } from "./wire";
@@ -7,68 +8,105 @@ import { CHANNELS } from "./wire";
 const SYMBOL_BYTES_MAX = 255;
 const PATH = "/v1/stream";
 
-/** The settings of the stream side. */
+const NULL_OR_MS: Rule = [(value) => value === null || MS[0](value), "0 to 1000, or null", true];
+const MS = between(0, 1000);
+const COUNT: Rule = [
+  (value) => value >= 1 && (value === Infinity || Number.isInteger(value)),
+  "a whole number from 1, or Infinity",
+  true,
+];
+/** A timer cannot wait longer. */
+const DELAY = between(0, 2 ** 31 - 1);
+const DELAYS = { firstMs: DELAY, mostMs: DELAY, settledMs: DELAY };
+
+const CONNECT: Record<string, Rule> = {
+  url: [(url) => typeof url === "string" || url instanceof URL || FUNCTION[0](url), "a URL, or a function for one"],
+  conflateMs: NULL_OR_MS,
+  hiddenConflateMs: NULL_OR_MS,
+  worker: [(worker) => worker === "auto" || worker === false || FUNCTION[0](worker), '"auto", false or a function'],
+  signal: SIGNAL,
+  pull: oneOf("frame", "immediate"),
+  bookDepth: COUNT,
+  tradeBacklog: COUNT,
+  lagMs: between(0, Infinity),
+  WebSocket: FUNCTION,
+  reconnect: [(delays) => verifyAll("reconnect", delays, DELAYS) === undefined, ""],
+};
+
+const NAMES: Rule = [(names) => typeof names === "string" || names?.[Symbol.iterator], "a name, or a list of names"];
+const NAME: Rule = [
+  (name) => {
+    const bytes = typeof name === "string" ? new TextEncoder().encode(name).length : 0;
+    return bytes && bytes <= SYMBOL_BYTES_MAX && !/\*.|[\p{Cc}\p{Cs}]/su.test(name);
+  },
+  "names of 1 to 255 bytes, at most one * at the end",
+];
+const CHANNEL = oneOf(...CHANNELS);
+const LIST: Rule = [(list) => Array.isArray(list) && list.length, "a channel, or a list of channels"];
+
+/** Checks the options of {@link connect}, and returns the settings of the stream side. */
 export function settingsOf(options: ConnectOptions): Settings {
-  const { bookDepth = 50, tradeBacklog = 10_000, reconnect } = options;
-  return {
-    conflateMs: interval(options.conflateMs ?? 100),
-    bookDepth: atLeast("bookDepth", 1, bookDepth),
-    tradeBacklog: atLeast("tradeBacklog", 1, tradeBacklog),
-    ...{ firstMs: 500, mostMs: 30_000, settledMs: 5000 },
-    ...reconnect,
-  };
+  verifyAll("options", options, CONNECT);
+  // Throws for an invalid URL here, not with the first attempt.
+  if (typeof options.url !== "function") streamUrl(options.url);
+  const { conflateMs, bookDepth = 50, tradeBacklog = 10_000, reconnect = {} } = options;
+  const { firstMs = 500, mostMs = 30_000, settledMs = 5000 } = reconnect;
+  return { conflateMs: conflateMs ?? 100, bookDepth, tradeBacklog, firstMs, mostMs, settledMs };
 }
 
-/** A conflation interval; the server's longest is a second. */
-export function interval(ms: number): number {
-  return Math.min(Math.ceil(atLeast("conflateMs", 0, ms)), 1000);
+/** Checks the options of a subscription but for its names and channels, or of a listener. */
+export function verifyOptions(options: object): void {
+  verifyAll("options", options, { symbols: ANY, channels: ANY, conflateMs: NULL_OR_MS, signal: SIGNAL });
+}
+
+/** A conflation interval. */
+export function interval(name: string, ms: number): number {
+  verify(name, ms, MS);
+  return ms;
 }
 
 /** The same, where null and undefined stand for the client's interval. */
-export function intervalOrNull(ms: number | null | undefined): number | null {
-  return ms == null ? null : interval(ms);
+export function intervalOrNull(name: string, ms: number | null = null): number | null {
+  verify(name, ms, NULL_OR_MS);
+  return ms;
 }
 
 /** Calls back when a signal aborts, at once if it already has; not after `until` has aborted. */
-export function onAbort(signal: AbortSignal | undefined, aborted: () => void, until?: AbortSignal): void {
+export function onAbort(signal: AbortSignal | null | undefined, aborted: () => void, until?: AbortSignal): void {
   if (signal?.aborted) aborted();
   else signal?.addEventListener("abort", aborted, { signal: until });
 }
 
-function atLeast(name: string, least: number, value: number): number {
-  if (!(value >= least)) throw new RangeError(`${name}: ${value} is out of range: expected ${least} or more`);
-  return value;
-}
-
 /** Symbols and patterns, each once. */
 export function symbolsOf(symbols: SubscribeOptions["symbols"]): string[] {
+  verify("symbols", symbols, NAMES);
   const list = [...new Set(typeof symbols === "string" ? [symbols] : symbols)];
-  for (const symbol of list) {
-    const bytes = typeof symbol === "string" ? new TextEncoder().encode(symbol).length : 0;
-    if (!bytes || bytes > SYMBOL_BYTES_MAX || /\*./.test(symbol)) {
-      throw new TypeError(`symbols: invalid name "${symbol}": expected 1 to 255 bytes, at most one * at the end`);
-    }
-  }
+  for (const symbol of list) verify("symbols", symbol, NAME);
   return list;
 }
 
 /** Channels in the order of the wire, each once. */
 export function channelsOf(channels: SubscribeOptions["channels"] = "quote"): Channel[] {
   const list = typeof channels === "string" ? [channels] : channels;
-  if (list.length === 0 || !list.every((channel) => CHANNELS.includes(channel))) {
-    throw new TypeError(`channels: invalid list "${list}": expected some of ${CHANNELS.join(", ")}`);
-  }
+  verify("channels", list, LIST);
+  for (const channel of list) verify("channels", channel, CHANNEL);
   return CHANNELS.filter((channel) => list.includes(channel));
 }
 
 /** The URL of the stream: with `ws:` or `wss:`, and the path `/v1/stream` where it has none. */
-export function streamUrl(given: string | URL | undefined): string {
-  const url = new URL(given ?? PATH, base());
-  url.protocol = url.protocol.replace("http", "ws");
-  if (!/^wss?:/.test(url.href)) throw new TypeError(`url: invalid scheme in "${url}": expected ws, wss, http or https`);
-  if (url.pathname === "/") url.pathname = PATH;
-  url.hash = "";
-  return url.href;
+export function streamUrl(given: string | URL = PATH): string {
+  let url: URL | undefined;
+  try {
+    // An empty text would be the page itself.
+    url = new URL(given || "//", base());
+    url.protocol = url.protocol.replace("http", "ws");
+  } catch {
+    // Reported below.
+  }
+  verify("url", `${given}`, [() => /^wss?:/.test(`${url}`), "a ws, wss, http or https URL"]);
+  if (url!.pathname === "/") url!.pathname = PATH;
+  url!.hash = "";
+  return url!.href;
 }
 
 /** The script's URL; of a bundled one that is no URL of a server, the page's. */

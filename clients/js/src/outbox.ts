@@ -64,18 +64,20 @@ export class Outbox {
   }
 
   get empty(): boolean {
-    const { states, defined, answers, gaps, raw } = this.pending;
-    const others = this.books.size + states.length + defined.size + answers.size + gaps.length + raw.length;
+    const { states, defined, answers, gaps, raw, gone } = this.pending;
+    const lengths = [states, gaps, raw, gone].reduce((sum, list) => sum + list.length, 0);
+    const others = this.books.size + defined.size + answers.size + lengths;
     return others === 0 && this.lists.every((list) => list.length === 0);
   }
 
-  /** Drops the pending values of a row; without one, of all rows. */
-  purge(row?: number): void {
+  /** Drops the pending values of a row but for trades that are kept; without a row, all of them. */
+  purge(row?: number, keeps?: (trades: Columns, index: number) => boolean): void {
     for (const list of this.lists) {
       const { channel, columns, length } = list;
       list.length = 0;
       for (let at = 0; at < length; at++) {
-        if ((row ?? columns.row[at]) === columns.row[at]) continue;
+        const isDue = (row ?? columns.row[at]) === columns.row[at];
+        if (isDue && !(channel === 2 && keeps?.(columns, at))) continue;
         for (const name in columns) columns[name][list.length] = columns[name][at];
         list.length++;
       }
@@ -127,6 +129,6 @@ export class Outbox {
 function emptyBatch(): Batch {
   return {
     ...{ buffers: [], lengths: [], books: [], sent: [], oldestMs: 0, dropped: 0, gaps: [], raw: [], states: [] },
-    ...{ defined: new Map(), answers: new Map(), wide: new Map(), cleared: new Set() },
+    ...{ gone: [], defined: new Map(), answers: new Map(), cleared: new Set() },
   };
 }

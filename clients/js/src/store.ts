@@ -1,7 +1,8 @@
 /**
  * The state of the stream by row, on the stream side: directory, sequences, books.
  *
- * What always holds: a symbol keeps its row as long as the client exists; the server's ids hold for one epoch. A record
+ * What always holds: a symbol keeps its row until the server releases the instrument; one that is defined again under
+ * the same symbol then gets a row of its own. The server's ids hold for one epoch. A record
  * whose sequence is not above the last one is a repetition and is skipped. A sequence gap in a log channel that the
  * server has not announced becomes a gap here; a book with a gap is suspect until a snapshot replaces it.
  *
@@ -9,16 +10,20 @@
  * keeps only their sequences. Cost: a record of state is about twelve reads and as many writes.
  */
 
-import { FIELDS } from "./columns";
+import { FIELDS, rescale, REST } from "./columns";
 import { Ladder } from "./ladder";
-import { NO_COUNTERS, wideKey } from "./messages";
+import { NO_COUNTERS } from "./messages";
 import { Outbox } from "./outbox";
 import type { Book, Channel, Instrument, InstrumentState } from "./types";
 import * as wire from "./wire";
 
+/** By channel from 1: the columns of rests, in the order of the wire. */
+const RESTS = FIELDS.map((names) => names.map((name) => name + REST));
+
 /** By the letter of a Gap's reason, and of a Status. */
 const REASONS: Record<string, string | undefined> = { S: "slow", O: "overrun" };
-const STATES: Record<string, InstrumentState | undefined> = { E: "ENDED", H: "HALTED", S: "STALE" };
+const STATES: Record<string, InstrumentState | undefined> = { E: "ENDED", H: "HALTED", S: "STALE", L: undefined };
+const RELEASED = "R";
 
 /** A book, and whether it may be wrong. */
 class OpenBook {
@@ -28,11 +33,15 @@ class OpenBook {
   recvMs = 0;
   /** It has a sequence gap: only a snapshot repairs it. */
   broken = false;
-  /** Flagged MAYBE_BAD_BOOK by the server, or with a level that is not exact. */
+  /** Its exponents have changed, and the server has not sent it in the new ones yet. */
+  rescaled = false;
+  /** Flagged MAYBE_BAD_BOOK by the server. */
   maybeBad = false;
+  /** A price was beyond 2^53 and not exact, so that two levels may be one here: only a snapshot repairs it. */
+  blurred = false;
 
   get suspect(): boolean {
-    return this.broken || this.maybeBad;
+    return this.broken || this.rescaled || this.maybeBad || this.blurred;
   }
 }
 
@@ -40,15 +49,19 @@ class OpenBook {
 export interface StoreEvents {
   /** A book has a sequence gap: it needs a snapshot. */
   broken(row: number): void;
-  /** A value beyond 2^53 has come; channel from 1. */
-  inexact(row: number, channel: number): void;
+  /** A value has come that a number does not hold exactly; channel from 1. */
+  rounded(row: number, channel: number): void;
+  /** An instrument was defined, or was released. */
+  known(symbol: string, isDefined: boolean): void;
 }
 
 export class Store {
   readonly counters = { ...NO_COUNTERS };
   /** The states of instruments may have changed. */
   statesDirty = false;
-  readonly instruments: Instrument[] = [];
+  /** By row, but for released ones. */
+  readonly instruments = new Map<number, Instrument>();
+  #nextRow = 0;
   readonly #rows = new Map<string, number>();
   readonly #books = new Map<number, OpenBook>();
   /** The Status letter by row, and of the whole feed at -1. It has the rows that are defined in this epoch. */
@@ -102,6 +115,7 @@ export class Store {
       if (type === wire.STATUS) return this.#status(row, wire.letter(view, at + 32));
       if (type === wire.HEARTBEAT) return;
       if (row === undefined || row < 0) throw new wire.WireError(`instrument ${id} before its definition`);
+      if (!this.instruments.has(row)) return;
       if (type === wire.GAP) return this.#announcedGap(view, at, row);
       const flags = view.getUint8(at + 3);
       counters.updates++;
@@ -127,7 +141,7 @@ export class Store {
   /** Adds the states that have changed to the next batch. */
   setStates(stateOf: (row: number) => InstrumentState): void {
     this.statesDirty = false;
-    for (const { row } of this.instruments) {
+    for (const row of this.instruments.keys()) {
       const state = stateOf(row);
       if (state !== (this.#states[row] ?? "RESYNCING")) this.outbox.pending.states.push([row, state]);
       this.#states[row] = state;
@@ -138,7 +152,7 @@ export class Store {
   stateOf(row: number): InstrumentState {
     const status = this.#statuses.get(row);
     if (status === undefined) return "RESYNCING";
-    const own = status !== "E" && this.instruments[row].status === "H" ? "H" : status;
+    const own = status !== "E" && this.instruments.get(row)!.status === "H" ? "H" : status;
     const suspect = this.#books.get(row)?.suspect ? "RESYNCING" : "LIVE";
     return STATES[own] ?? STATES[this.#statuses.get(-1)!] ?? suspect;
   }
@@ -146,7 +160,10 @@ export class Store {
   #define(view: DataView, at: number, id: number): void {
     const symbolBytes = view.getUint8(at + 35);
     const symbol = wire.text(view, at + 64, symbolBytes);
-    const row = this.#rows.get(symbol) ?? this.instruments.length;
+    const known = this.#rows.get(symbol);
+    // Under another id of the same epoch: the release was missed while the connection was lost.
+    if (this.#statuses.has(known!) && this.#ids.get(id) !== known) this.release(symbol);
+    const row = this.#rows.get(symbol) ?? this.#nextRow++;
     this.#rows.set(symbol, row);
     const instrument: Instrument = {
       row,
@@ -158,29 +175,55 @@ export class Store {
       tickSize: wire.i64(view, at + 40),
       lotSize: wire.i64(view, at + 48),
     };
-    const former = this.instruments[row];
+    const former = this.instruments.get(row) ?? instrument;
+    const shifts = [former.pxExp - instrument.pxExp, former.szExp - instrument.szExp];
     // The first definition in this epoch: values of the former epoch go.
-    if (former && !this.#statuses.has(row)) this.outbox.pending.cleared.add(row);
-    if (former && (former.pxExp !== instrument.pxExp || former.szExp !== instrument.szExp)) this.#rescaled(row);
+    if (former !== instrument && !this.#statuses.has(row)) this.outbox.pending.cleared.add(row);
+    else if (shifts.some(Boolean)) this.#rescale(row, shifts);
     this.#ids.set(id, row);
     this.#statuses.set(row, this.#statuses.get(row) ?? "");
-    this.instruments[row] = instrument;
+    this.instruments.set(row, instrument);
     this.outbox.pending.defined.set(row, instrument);
     this.statesDirty = true;
+    this.events.known(symbol, true);
   }
 
-  /** The exponents have changed: mantissas at the old ones are dropped. */
-  #rescaled(row: number): void {
-    this.outbox.purge(row);
-    this.outbox.pending.cleared.add(row);
-    this.#books.get(row)?.sides.forEach(({ px, sz }) => (px.length = sz.length = 0));
-    this.#breakBook(row);
+  /**
+   * The exponents have changed. The server sends quote, ticker and book again, perhaps with the sequences that they
+   * have already: those at the old exponents are dropped. Trades are scaled.
+   */
+  #rescale(row: number, shifts: readonly number[]): void {
+    this.outbox.purge(row, (trades, index) => rescale(trades, index, shifts));
+    for (const channel of [wire.QUOTE, wire.TICKER]) if (this.#sequences[channel][row]) this.#sequences[channel][row]--;
+    const former = this.#books.get(row);
+    if (!former) return;
+    const book = new OpenBook();
+    book.broken = former.broken;
+    book.rescaled = true;
+    this.#books.set(row, book);
+    this.outbox.books.add(row);
   }
 
   #status(row: number | undefined, letter: string): void {
-    if (row === undefined) return;
-    this.#statuses.set(row, letter);
+    const symbol = this.instruments.get(row!)?.symbol;
+    if (symbol !== undefined && letter === RELEASED) return this.release(symbol);
+    // A letter of a later version leaves the state as it is.
+    if (!(letter in STATES) || (row !== -1 && symbol === undefined)) return;
+    this.#statuses.set(row!, letter);
     this.statesDirty = true;
+  }
+
+  /** The instrument's id carries nothing more. Its pending values are still delivered. */
+  release(symbol: string): void {
+    const row = this.#rows.get(symbol);
+    if (row === undefined || !this.#statuses.has(row)) return;
+    this.forget(row, []);
+    this.instruments.delete(row);
+    this.#rows.delete(symbol);
+    this.#statuses.delete(row);
+    this.outbox.books.delete(row);
+    this.outbox.pending.gone.push(row);
+    this.events.known(symbol, false);
   }
 
   #announcedGap(view: DataView, at: number, row: number): void {
@@ -220,10 +263,10 @@ export class Store {
       // Only a trade's id is unsigned.
       const signed = name !== "tradeId";
       const value = (signed ? wire.i64 : wire.u64)(view, from);
+      const rest = wire.rest(view, from, value, signed);
       columns[name][to] = value;
-      if (wire.isExact(value)) return;
-      this.outbox.pending.wide.set(wideKey(row, type, field), wire.big(view, from, signed));
-      this.events.inexact(row, type);
+      columns[RESTS[type][field]][to] = rest;
+      if (rest) this.events.rounded(row, type);
     });
     columns.row[to] = row;
     columns.sequence[to] = wire.u64(view, at + 8);
@@ -260,7 +303,9 @@ export class Store {
 
   #applies(book: OpenBook, row: number, sequence: number, flags: number, isSnapshot: boolean): boolean {
     const last = this.#sequences[wire.BOOK][row] ?? 0;
-    if (isSnapshot) return sequence > last || book.broken;
+    if (isSnapshot) return sequence > last || book.broken || book.rescaled;
+    // It did not come in the new exponents: requests it.
+    if (book.rescaled) this.#breakBook(row);
     if (book.broken || sequence <= last) return false;
     // A conflated change covers the sequences that it skips; any other must have the next sequence.
     if (flags & wire.CONFLATED || sequence === last + 1) return true;
@@ -271,21 +316,22 @@ export class Store {
 
   #level(view: DataView, at: number, book: OpenBook, row: number): void {
     const [price, size] = [wire.i64(view, at), wire.i64(view, at + 8)];
+    const [priceRest, sizeRest] = [wire.rest(view, at, price), wire.rest(view, at + 8, size)];
     const side = wire.letter(view, at + 16) === wire.LevelSide.Bid ? 0 : 1;
-    if (Number.isFinite(price + size)) book.sides[side].set(price, size);
-    else {
-      // Prices that are not exact cannot be ordered: the level is left out, and the book is flagged.
-      book.maybeBad = true;
-      this.events.inexact(row, wire.BOOK);
-    }
+    // A level without price or size is left out.
+    const isWhole = price + size === price + size;
+    if (isWhole) book.sides[side].set(price, size, sizeRest);
+    if (!isWhole || priceRest) book.blurred = true;
+    if (priceRest || sizeRest) this.events.rounded(row, wire.BOOK);
   }
 
   #bookOf = (row: number): Book => {
-    const { sides, eventMs, recvMs, suspect } = this.#books.get(row) ?? new OpenBook();
+    const { sides, eventMs, recvMs, suspect, blurred } = this.#books.get(row) ?? new OpenBook();
     const [bids, asks] = sides.map((side) => side.top(this.bookDepth));
     const [bidLevels, askLevels] = sides.map((side) => side.px.length);
     const sequence = this.#sequences[wire.BOOK][row] ?? 0;
-    return { row, bids, asks, bidLevels, askLevels, sequence, eventMs, recvMs, suspect };
+    const inexact = blurred || [bids, asks].some(({ szRest }) => szRest.some(Boolean));
+    return { row, bids, asks, bidLevels, askLevels, sequence, eventMs, recvMs, suspect, inexact };
   };
 }
 

@@ -1,7 +1,7 @@
 /** The object that `subscribe` returns. */
 
 import type { Answer, Command } from "./messages";
-import { channelsOf, intervalOrNull, onAbort, symbolsOf } from "./options";
+import { channelsOf, intervalOrNull, onAbort, symbolsOf, verifyOptions } from "./options";
 import type { Channel, SubscribeOptions, Subscription, SubscriptionResult } from "./types";
 
 export class OpenSubscription implements Subscription {
@@ -29,9 +29,10 @@ export class OpenSubscription implements Subscription {
     readonly post: (command: Command) => void,
     readonly onClosed: (subscription: OpenSubscription) => void,
   ) {
+    verifyOptions(options);
     this.#symbols = symbolsOf(options.symbols);
     this.channels = channelsOf(options.channels);
-    this.#wantedMs = intervalOrNull(options.conflateMs);
+    this.#wantedMs = intervalOrNull("conflateMs", options.conflateMs);
     this.#signal = options.signal;
     this.#send();
     onAbort(this.#signal, () => this.close(), this.#ended.signal);
@@ -52,7 +53,7 @@ export class OpenSubscription implements Subscription {
   }
 
   set wantedMs(ms: number | null) {
-    this.#wantedMs = intervalOrNull(ms);
+    this.#wantedMs = intervalOrNull("wantedMs", ms);
     this.#send();
   }
 

@@ -3,9 +3,11 @@
  *
  * Terms: a **row** is the index of an instrument in every column; a symbol keeps its row over reconnects and server
  * restarts. A **mantissa** is an exact integer: a price is `mantissa × 10^pxExp` of its instrument, a size
- * `mantissa × 10^szExp`. In number columns `NaN` means that there is no value, and `±Infinity` that the value is beyond
- * 2^53 and does not fit into a number exactly: {@link Client.exact} has it as a BigInt. Times are whole milliseconds
- * since the Unix epoch, with the remaining nanoseconds (0 to 999,999) in a field of their own.
+ * `mantissa × 10^szExp`. In number columns `NaN` means that there is no value. A mantissa beyond 2^53 may not fit into
+ * a number: its column has the nearest number, and the column with `Rest` after its name what the exact mantissa is
+ * above that, so that `BigInt(bidSz[row]) + BigInt(bidSzRest[row])` is exact. A rest other than 0 marks the number
+ * as inexact. Times are whole milliseconds since the Unix epoch, with the remaining nanoseconds (0 to 999,999) in a field of their
+ * own.
  */
 
 /** The channels: best bid and offer, trades, 24 h statistics, levels of the book, opaque bytes. */
@@ -65,8 +67,8 @@ export interface ConnectOptions {
    */
   url?: string | URL | (() => string | Promise<string>);
   /**
-   * The conflation interval of subscriptions without one of their own: in each interval at most one value per
-   * instrument and state channel. Default 100.
+   * The conflation interval of subscriptions without one of their own, 0 to 1000: in each interval at most one value
+   * per instrument and state channel. Default 100.
    */
   conflateMs?: number;
   /** The shortest interval while the page is hidden; null for no difference. Default 1000. */
@@ -135,7 +137,7 @@ export interface SubscribeOptions {
 
 /** The server's answer to a subscription. */
 export interface SubscriptionResult {
-  /** Names that no instrument has yet; the client requests them again from time to time. */
+  /** Names that no instrument has yet: their records follow once the server has a definition. */
   readonly unknown: readonly string[];
   /** Names that this client has no permission for. */
   readonly denied: readonly string[];
@@ -164,12 +166,16 @@ export interface Subscription extends SubscriptionResult {
   [Symbol.dispose](): void;
 }
 
-/** The directory of instruments. */
+/**
+ * The directory of instruments. An instrument that the server has released is no longer in it; one that is defined
+ * again under the same symbol gets another row.
+ */
 export interface Instruments {
-  /** The number of rows, which are 0 to `length - 1`. */
+  /** The number of rows, which are 0 to `length - 1`, with those of released instruments. */
   readonly length: number;
   /** The row of a symbol; -1 for an unknown one. */
   row(symbol: string): number;
+  /** `""` for an unknown row, and for that of a released instrument. */
   symbol(row: number): string;
   venue(row: number): string;
   readonly pxExp: ArrayLike<number>;
@@ -214,6 +220,10 @@ export interface QuoteColumns extends StampColumns {
   readonly bidSz: Float64Array;
   readonly askPx: Float64Array;
   readonly askSz: Float64Array;
+  readonly bidPxRest: Int16Array;
+  readonly bidSzRest: Int16Array;
+  readonly askPxRest: Int16Array;
+  readonly askSzRest: Int16Array;
 }
 
 /** 24 h statistics by row, as mantissas: `volume` at the size exponent, `turnover` at the price exponent. */
@@ -226,14 +236,24 @@ export interface TickerColumns extends StampColumns {
   readonly turnover: Float64Array;
   readonly bidPx: Float64Array;
   readonly askPx: Float64Array;
+  readonly lastPxRest: Int16Array;
+  readonly openPxRest: Int16Array;
+  readonly highPxRest: Int16Array;
+  readonly lowPxRest: Int16Array;
+  readonly volumeRest: Int16Array;
+  readonly turnoverRest: Int16Array;
+  readonly bidPxRest: Int16Array;
+  readonly askPxRest: Int16Array;
 }
 
 /** Trades, as mantissas: the newest by row, or the trades of a frame in order. */
 export interface TradeColumns extends StampColumns {
   readonly px: Float64Array;
   readonly sz: Float64Array;
-  /** Infinity from 2^53, see {@link Client.exact}. */
   readonly tradeId: Float64Array;
+  readonly pxRest: Int16Array;
+  readonly szRest: Int16Array;
+  readonly tradeIdRest: Int16Array;
   /** The aggressor's side as a character code: {@link SIDE}. */
   readonly side: Uint8Array;
 }
@@ -251,6 +271,8 @@ export interface Side {
   readonly length: number;
   readonly px: Float64Array;
   readonly sz: Float64Array;
+  /** What exact sizes are above those of `sz`: other than 0 only for sizes beyond 2^53. */
+  readonly szRest: Int16Array;
 }
 
 /** A book at one frame; a change makes a new object. */
@@ -264,8 +286,13 @@ export interface Book {
   readonly sequence: number;
   readonly eventMs: number;
   readonly recvMs: number;
-  /** The book may be wrong: the client, the server or the source is rebuilding it. */
+  /**
+   * The book may be wrong: the client, the server or the source is rebuilding it, or a price was beyond 2^53 and no
+   * number has it exactly, so that two levels may be one. The latter lasts until a snapshot whose prices are all exact.
+   */
   readonly suspect: boolean;
+  /** A number of the book is not exact: a price, or a size with a rest in {@link Side.szRest}. */
+  readonly inexact: boolean;
 }
 
 /** A sequence gap. */
@@ -324,6 +351,8 @@ export interface UpdateBase {
   readonly eventNs: number;
   readonly recvMs: number;
   readonly recvNs: number;
+  /** A mantissa is beyond 2^53, and the number is the nearest one. The decimal text is exact all the same. */
+  readonly inexact: boolean;
 }
 
 /** A quote. `bid`, `bidSize`, `ask` and `askSize` are decimal text, `""` where there is none; the rest mantissas. */
@@ -339,7 +368,7 @@ export interface QuoteUpdate extends UpdateBase {
   readonly askSize: string;
 }
 
-/** A trade. `price` and `size` are decimal text. */
+/** A trade. `price` and `size` are decimal text, and so is `id`, the exact `tradeId`. */
 export interface TradeUpdate extends UpdateBase {
   readonly channel: "trade";
   readonly px: number;
@@ -348,6 +377,7 @@ export interface TradeUpdate extends UpdateBase {
   readonly side: "buy" | "sell" | "unknown";
   readonly price: string;
   readonly size: string;
+  readonly id: string;
 }
 
 /** 24 h statistics. `last`, `open`, `high`, `low`, `volumeText` and `turnoverText` are decimal text. */
@@ -400,8 +430,8 @@ export interface UpdateOptions<C extends Channel = Channel> extends SubscribeOpt
  * * `refused`: the server refused a request, with `message`: a mistake in the program.
  * * `unknown_symbol`, `denied`: the server has no such `symbols`, or does not give them to this client.
  * * `protocol`: the server's bytes break the layout; the client reconnects.
- * * `inexact`: a value beyond 2^53 is Infinity in its column, and such a level is left out of its book. Reported once
- *   for each symbol and channel.
+ * * `inexact`: a value beyond 2^53 is the nearest number in its column, and the column of rests has its rest. Reported
+ *   once for each symbol and channel.
  * * `closed`: the connection has ended for good.
  */
 export interface ClientError {
@@ -425,8 +455,17 @@ export interface ClientEvents {
   gap: Gap;
   error: ClientError;
   lag: Lag;
-  /** An instrument was defined, or its definition was sent again. */
+  /**
+   * An instrument was defined, or its definition was sent again, perhaps with another venue, tick or lot size, or other
+   * exponents. Those change its mantissas: the client drops quote, ticker and book, which the server sends again, and
+   * scales the trades that it has.
+   */
   instrument: Instrument;
+  /**
+   * The server has released an ended instrument, after its last values. It is no longer in {@link Client.instruments},
+   * and its row is not used again.
+   */
+  released: { readonly row: number; readonly symbol: string };
 }
 
 /** Figures for a status bar. Times are in ms, NaN before the first measurement. */
@@ -504,10 +543,13 @@ export interface Client {
   book(instrument: number | string): Book | undefined;
   state(instrument: number | string): InstrumentState;
 
-  /** `mantissa × 10^pxExp` of the row as exact text with all its decimals; `""` for NaN and null. */
-  format(row: number, mantissa: number | bigint | null): string;
+  /**
+   * `mantissa × 10^pxExp` of the row as exact text with all its decimals; `""` for NaN and null. `rest`, from the
+   * column of rests, makes it exact beyond 2^53.
+   */
+  format(row: number, mantissa: number | bigint | null, rest?: number): string;
   /** The same at the size exponent. */
-  formatSize(row: number, mantissa: number | bigint | null): string;
+  formatSize(row: number, mantissa: number | bigint | null, rest?: number): string;
   /** `mantissa × 10^pxExp` as the nearest number, for charts. */
   price(row: number, mantissa: number): number;
   size(row: number, mantissa: number): number;
@@ -531,4 +573,4 @@ export type TickerField = "lastPx" | "openPx" | "highPx" | "lowPx" | "volume" | 
 export type TradeField = "px" | "sz" | "tradeId";
 
 /** Connects to a server, and reconnects until the client is closed. */
-export type Connect = (options?: ConnectOptions | string) => Client;
+export type Connect = (options?: ConnectOptions | string | URL) => Client;

@@ -1,10 +1,10 @@
 /**
  * The layout of packets and records, read in place.
  *
- * What always holds: an integer of 64 bits becomes a Number only where that is exact. An absent value (`i64::MIN`)
- * reads as NaN, one that does not fit as ±Infinity, and {@link big} returns it exactly. Bytes that break the layout
- * throw a {@link WireError}. A record of an unknown type is skipped by its length, and of a record that is longer than
- * its layout the known part is read: later versions only append fields.
+ * What always holds: an integer of 64 bits becomes the nearest Number, which is exact within ±2^53, and {@link rest}
+ * is what the exact integer is above it. An absent value (`i64::MIN`) reads as NaN. Bytes that break the layout throw a
+ * {@link WireError}. A record of an unknown type is skipped by its length, and of a record that is longer than its
+ * layout the known part is read: later versions only append fields.
  */
 
 /** Types of records. Those of channels are their index in {@link CHANNELS} plus one. */
@@ -80,24 +80,23 @@ function bodyBytes(view: DataView, at: number, type: number): number {
   return type === DEFINITION ? 64 + view.getUint8(at + 35) + view.getUint8(at + 36) : 0;
 }
 
-/** A signed integer: exact, NaN where absent, ±Infinity beyond 2^53. */
+/** The number nearest to a signed integer; NaN where absent. */
 export function i64(view: DataView, at: number): number {
   const high = view.getInt32(at + 4, true);
   const low = view.getUint32(at, true);
-  // With a high word of 21 bits and a sign, the value is within ±2^53.
-  if (high >= -0x200000 && high < 0x200000) return high * 2 ** 32 + low;
-  return high === -0x80000000 && !low ? NaN : high * Infinity;
+  // The product is exact: only the sum rounds.
+  return high === -0x80000000 && !low ? NaN : high * 2 ** 32 + low;
 }
 
-/** An unsigned integer: exact, or Infinity from 2^53. */
+/** The number nearest to an unsigned integer. */
 export function u64(view: DataView, at: number): number {
-  const high = view.getUint32(at + 4, true);
-  return high < 0x200000 ? high * 2 ** 32 + view.getUint32(at, true) : Infinity;
+  return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
 }
 
-/** The same integers, always exact. */
-export function big(view: DataView, at: number, signed = true): bigint {
-  return signed ? view.getBigInt64(at, true) : view.getBigUint64(at, true);
+/** The exact integer minus the nearest number: 0 within ±2^53, at most 1024 beyond. */
+export function rest(view: DataView, at: number, nearest: number, signed = true): number {
+  if (!(Math.abs(nearest) >= 2 ** 53)) return 0;
+  return Number((signed ? view.getBigInt64(at, true) : view.getBigUint64(at, true)) - BigInt(nearest));
 }
 
 /** Whole milliseconds of a time in nanoseconds, exactly. */
@@ -132,11 +131,6 @@ export function text(view: DataView, at: number, bytes: number): string {
   } catch {
     throw new WireError("a name is not UTF-8");
   }
-}
-
-/** True for a number or NaN, false for ±Infinity. */
-export function isExact(value: number): boolean {
-  return value - value === 0 || value !== value;
 }
 
 /** A time in milliseconds with fractions. */

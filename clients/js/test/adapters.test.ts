@@ -179,6 +179,7 @@ describe("Perspective", () => {
     const updates: TableColumns[] = [];
     let finish = (): void => {};
     const table = {
+      remove: () => {},
       update(columns: TableColumns): Promise<void> {
         updates.push(columns);
         return new Promise((resolve) => (finish = resolve));

@@ -147,21 +147,34 @@ export function quote(
   bid: number | bigint,
   ask: number | bigint,
   flags = 0x80,
+  sizes: [bid: number | bigint, ask: number | bigint] = [1, 2],
 ): ArrayBuffer {
-  return record(1, instrument, sequence, flags, [bid, 1, ask, 2]);
+  return record(1, instrument, sequence, flags, [bid, sizes[0], ask, sizes[1]]);
 }
 
-export function trade(instrument: number, sequence: number, px: number | bigint, flags = 0x80): ArrayBuffer {
-  const bytes = record(2, instrument, sequence, flags, [px, 3, sequence, 0]);
+export function trade(
+  instrument: number,
+  sequence: number,
+  px: number | bigint,
+  flags = 0x80,
+  size: number | bigint = 3,
+  id: number | bigint = sequence,
+): ArrayBuffer {
+  const bytes = record(2, instrument, sequence, flags, [px, size, id, 0]);
   new DataView(bytes).setUint8(56, 66);
   return bytes;
+}
+
+/** A ticker: the mantissas in the order of the wire. */
+export function ticker(instrument: number, sequence: number, values: (number | bigint)[]): ArrayBuffer {
+  return record(3, instrument, sequence, 0x80, values);
 }
 
 export function book(
   instrument: number,
   sequence: number,
   kind: "S" | "D",
-  levels: [number, number, "B" | "A"][],
+  levels: [number | bigint, number | bigint, "B" | "A"][],
   flags = 0x80,
 ): ArrayBuffer {
   const bytes = record(4, instrument, sequence, flags, [0, ...levels.flatMap(([px, sz]) => [px, sz, 0])]);
@@ -185,8 +198,8 @@ export function status(instrument: number, letter: string): ArrayBuffer {
   return bytes;
 }
 
-export function definition(instrument: number, symbol: string, pxExp = -2, szExp = -8): ArrayBuffer {
-  const name = new TextEncoder().encode(symbol);
+export function definition(instrument: number, symbol: string, pxExp = -2, szExp = -8, venue = ""): ArrayBuffer {
+  const name = new TextEncoder().encode(symbol + venue);
   const bytes = new Uint8Array(Math.ceil((64 + name.length) / 8) * 8);
   bytes.set(new Uint8Array(record(16, instrument, 0, 0, [0, -(2n ** 63n), -(2n ** 63n), 0])));
   bytes.set(name, 64);
@@ -195,6 +208,7 @@ export function definition(instrument: number, symbol: string, pxExp = -2, szExp
   view.setInt8(32, pxExp);
   view.setInt8(33, szExp);
   view.setUint8(34, 84);
-  view.setUint8(35, name.length);
+  view.setUint8(35, name.length - venue.length);
+  view.setUint8(36, venue.length);
   return bytes.buffer;
 }

@@ -40,7 +40,8 @@ test("present values are in the table at once", async () => {
   server.last.grant([definition(1, "BTC-USD"), definition(2, "ETH-USD"), quote(1, 1, 100, 102)]);
   while (client.state("ETH-USD") !== "LIVE") await pause();
   const updates: any[] = [];
-  feedTable(client, { update: async (columns: unknown) => void updates.push(columns) } as any, { symbols: "BTC-*" });
+  const table = { update: (columns: unknown) => void updates.push(columns), remove: () => {} };
+  feedTable(client, table, { symbols: "BTC-*" });
   await pause();
   expect(updates[0]).toMatchObject({ symbol: ["BTC-USD"], bid: [1] });
   client.close();

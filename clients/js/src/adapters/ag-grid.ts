@@ -2,9 +2,11 @@
  * Rows for AG Grid: one transaction of changes per animation frame; the grid applies them in batches of its own
  * (`asyncTransactionWaitMillis`).
  *
- * What always holds: a row is added once and then updated; its id is its symbol, so pass `getRowId` to the grid.
+ * What always holds: a row is added once, then updated, and removed when the server releases the instrument; its id is
+ * its symbol, so pass `getRowId` to the grid.
  */
 
+import { ANY, CLIENT, FUNCTION, having, SIGNAL, verify, verifyAll } from "../check";
 import { matcher } from "../match";
 import { CHANGED, type Channel, type Client, type InstrumentState } from "../types";
 
@@ -24,7 +26,7 @@ export interface GridRow {
 
 /** The used part of the grid's API. */
 export interface Grid<Row> {
-  applyTransactionAsync(transaction: { add?: Row[]; update?: Row[] }): void;
+  applyTransactionAsync(transaction: { add?: Row[]; update?: Row[]; remove?: Row[] }): void;
 }
 
 /** The grid's option of the same name. */
@@ -43,6 +45,7 @@ export interface GridOptions<Row> {
 export function gridRow(client: Client, row: number): GridRow {
   const { quotes, tickers, lastTrades, instruments } = client;
   const lastPx = lastTrades.sequence[row] > 0 ? lastTrades.px[row] : tickers.lastPx[row];
+  const lastRest = lastTrades.sequence[row] > 0 ? lastTrades.pxRest[row] : tickers.lastPxRest[row];
   return {
     symbol: instruments.symbol(row),
     venue: instruments.venue(row),
@@ -54,9 +57,9 @@ export function gridRow(client: Client, row: number): GridRow {
     last: client.price(row, lastPx),
     volume: client.size(row, tickers.volume[row]),
     text: {
-      bid: client.format(row, quotes.bidPx[row]),
-      ask: client.format(row, quotes.askPx[row]),
-      last: client.format(row, lastPx),
+      bid: client.format(row, quotes.bidPx[row], quotes.bidPxRest[row]),
+      ask: client.format(row, quotes.askPx[row], quotes.askPxRest[row]),
+      last: client.format(row, lastPx, lastRest),
     },
   };
 }
@@ -67,6 +70,9 @@ export function feedGrid<Row extends { symbol: string } = GridRow>(
   grid: Grid<Row>,
   options: GridOptions<Row>,
 ): () => void {
+  verify("client", client, CLIENT);
+  verify("grid", grid, having("applyTransactionAsync"));
+  verifyAll("options", options, { symbols: ANY, channels: ANY, row: FUNCTION, signal: SIGNAL });
   const { symbols, channels = ["quote", "ticker"], signal } = options;
   const rowOf = options.row ?? (gridRow as unknown as (client: Client, row: number) => Row);
   const own = new AbortController();
@@ -75,13 +81,16 @@ export function feedGrid<Row extends { symbol: string } = GridRow>(
   if (signal?.aborted === true) end();
   const subscription = client.subscribe({ symbols, channels, signal: own.signal });
   const covers = matcher(subscription.symbols);
-  const added = new Set<number>();
-  const relevant = CHANGED.state | CHANGED.instrument | channels.reduce((bits, name) => bits | bitOf(name), 0);
+  /** By symbol: the row that the grid has. */
+  const added = new Map<string, Row>();
+  const values = subscription.channels.reduce((bits, name) => bits | bitOf(name), 0);
+  const relevant = CHANGED.state | CHANGED.instrument | values;
   const take = (rows: Iterable<number>): void => {
     const [add, update]: [Row[], Row[]] = [[], []];
     for (const row of rows) {
-      (added.has(row) ? update : add).push(rowOf(client, row));
-      added.add(row);
+      const made = rowOf(client, row);
+      (added.has(made.symbol) ? update : add).push(made);
+      added.set(made.symbol, made);
     }
     if (add.length + update.length > 0) grid.applyTransactionAsync({ add, update });
   };
@@ -92,6 +101,18 @@ export function feedGrid<Row extends { symbol: string } = GridRow>(
       const isRelevant = (row: number, index: number): boolean =>
         (what[index] & relevant) !== 0 && covers(client.instruments.symbol(row));
       take(changed.filter(isRelevant));
+    },
+    { signal: own.signal },
+  );
+  client.on(
+    "released",
+    ({ symbol }) => {
+      const [again, made] = [client.instruments.row(symbol), added.get(symbol)];
+      if (made === undefined) return;
+      // It was defined again already.
+      if (again >= 0) return take([again]);
+      added.delete(symbol);
+      grid.applyTransactionAsync({ remove: [made] });
     },
     { signal: own.signal },
   );

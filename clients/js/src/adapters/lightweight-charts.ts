@@ -5,6 +5,7 @@
  * earlier bar is skipped. After a gap in the trades, and after a restart of the server, the history is loaded again.
  */
 
+import { CLIENT, count, having, SIGNAL, SYMBOL, verify, verifyAll, type Rule } from "../check";
 import type { Client } from "../types";
 
 /** A bar as `ISeriesApi<"Candlestick">` and `ISeriesApi<"Bar">` take it; `time` in Unix seconds. */
@@ -24,11 +25,11 @@ export interface BarSeries<Time = number> {
 
 export interface BarOptions {
   symbol: string;
-  /** The length of a bar in seconds. Default 60. */
+  /** The length of a bar in seconds, 1 to 86,400. Default 60. */
   intervalS?: number;
   /** The server's HTTP URL for the history, as `http://127.0.0.1:9001`; null for no history. Default: the page's. */
   history?: string | URL | null;
-  /** The most bars of history. Default 500. */
+  /** The most bars of history, 1 to 5000. Default 500. */
   limit?: number;
   signal?: AbortSignal;
 }
@@ -43,9 +44,23 @@ export interface BarHistory {
   close: (string | null)[];
 }
 
+const HISTORY: Rule = [
+  (history) => history === null || urlOf("/", history) !== undefined,
+  "an http or https URL, or null for no history",
+];
+const OPTIONS = {
+  ...{ symbol: SYMBOL, intervalS: count(1, 86_400), limit: count(1, 5000) },
+  ...{ history: HISTORY, signal: SIGNAL },
+};
+
 /** Keeps a series up to date until the returned function, or the signal, ends it. */
 export function followBars<Time = number>(client: Client, series: BarSeries<Time>, options: BarOptions): () => void {
+  verify("client", client, CLIENT);
+  verify("series", series, having("setData", "update"));
+  verifyAll("options", options, OPTIONS);
   const { symbol, intervalS = 60, signal } = options;
+  verify("symbol", symbol, SYMBOL);
+  verify("history", options.history, HISTORY);
   const own = new AbortController();
   const builder = new BarBuilder(intervalS);
   const end = (): void => own.abort();
@@ -100,13 +115,22 @@ export class BarBuilder {
 async function readHistory(options: BarOptions, intervalS: number, signal: AbortSignal): Promise<Bar[] | null> {
   if (options.history === null) return null;
   const path = `/v1/bars/${encodeURIComponent(options.symbol)}?interval_s=${intervalS}&limit=${options.limit ?? 500}`;
-  const base = options.history ?? globalThis.location?.href;
   try {
-    const answer = await fetch(new URL(path, base), { signal });
+    const answer = await fetch(urlOf(path, options.history)!, { signal });
     return answer.ok ? barsOf((await answer.json()) as BarHistory) : null;
   } catch {
     // Without history the chart begins with the next trade.
     return null;
+  }
+}
+
+/** A path of the server with the history, by default that of the page; undefined where there is none. */
+function urlOf(path: string, history: string | URL | undefined): URL | undefined {
+  try {
+    const url = new URL(path, new URL(history ?? globalThis.location.href, globalThis.location?.href));
+    return /^https?:$/.test(url.protocol) ? url : undefined;
+  } catch {
+    return undefined;
   }
 }
 

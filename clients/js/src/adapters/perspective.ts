@@ -2,9 +2,11 @@
  * Tables for Perspective: columns of the changed rows, upserted by symbol.
  *
  * What always holds: one update is under way at a time; rows that change meanwhile are pending once each, and are sent
- * with their newest values. A slow table thus gets fewer and larger updates.
+ * with their newest values. A slow table thus gets fewer and larger updates. The row of an instrument that the server
+ * releases is removed.
  */
 
+import { ANY, CLIENT, FUNCTION, having, SIGNAL, verify, verifyAll } from "../check";
 import { matcher } from "../match";
 import type { Channel, Client } from "../types";
 
@@ -31,6 +33,8 @@ export type TableColumns = Record<Column, (string | number | null)[]>;
 /** The used part of a table. */
 export interface Table {
   update(columns: any): Promise<unknown> | unknown;
+  /** Removes rows by their index, the symbol. */
+  remove(symbols: any): Promise<unknown> | unknown;
 }
 
 export interface TableOptions {
@@ -65,6 +69,9 @@ export function tableColumns(client: Client, rows: Iterable<number>): TableColum
 
 /** Feeds a table until the returned function, or the signal, ends it. */
 export function feedTable(client: Client, table: Table, given: TableOptions): () => void {
+  verify("client", client, CLIENT);
+  verify("table", table, having("update", "remove"));
+  verifyAll("options", given, { symbols: ANY, channels: ANY, onError: FUNCTION, signal: SIGNAL });
   const { symbols, channels = ["quote", "trade", "ticker"], signal } = given;
   const own = new AbortController();
   const end = (): void => own.abort();
@@ -72,15 +79,19 @@ export function feedTable(client: Client, table: Table, given: TableOptions): ()
   if (signal?.aborted === true) end();
   const covers = matcher(client.subscribe({ symbols, channels, signal: own.signal }).symbols);
   const pending = new Set<number>();
+  const released = new Set<string>();
   let isBusy = false;
   const flush = async (): Promise<void> => {
     if (isBusy) return;
     isBusy = true;
     try {
-      while (pending.size > 0 && !own.signal.aborted) {
+      while (pending.size + released.size > 0 && !own.signal.aborted) {
+        const gone = [...released];
+        released.clear();
+        if (gone.length > 0) await table.remove(gone);
         const rows = [...pending];
         pending.clear();
-        await table.update(tableColumns(client, rows));
+        if (rows.length > 0) await table.update(tableColumns(client, rows));
       }
     } catch (error) {
       end();
@@ -97,5 +108,18 @@ export function feedTable(client: Client, table: Table, given: TableOptions): ()
   // Instruments that another subscription covers already have values.
   if (!own.signal.aborted) take([...client.instruments].map(({ row }) => row));
   client.onFrame(({ changed }) => take(changed), { signal: own.signal });
+  client.on(
+    "released",
+    ({ row, symbol }) => {
+      pending.delete(row);
+      if (!covers(symbol)) return;
+      // If it was defined again already, the new values replace the old ones.
+      const again = client.instruments.row(symbol);
+      if (again < 0) released.add(symbol);
+      else pending.add(again);
+      void flush();
+    },
+    { signal: own.signal },
+  );
   return end;
 }

@@ -5,6 +5,7 @@
  * along an array; uPlot reads it and does not keep it.
  */
 
+import { CLIENT, count, having, oneOf, SIGNAL, SYMBOL, verify, verifyAll, type Rule } from "../check";
 import type { Client } from "../types";
 
 /** The prices that can be drawn. */
@@ -19,7 +20,7 @@ export interface SeriesOptions {
   symbol: string;
   /** The series, in the chart's order. Default bid and ask. */
   fields?: readonly Field[];
-  /** The most points. Default 2000. */
+  /** The most points, up to 10,000,000. Default 2000. */
   points?: number;
   signal?: AbortSignal;
 }
@@ -62,9 +63,17 @@ export class SlidingColumns {
   }
 }
 
+const LIST: Rule = [(fields) => Array.isArray(fields) && fields.length, "a list of bid, ask, last"];
+const OPTIONS = { symbol: SYMBOL, fields: LIST, points: count(1, 10_000_000), signal: SIGNAL };
+
 /** Draws an instrument until the returned function, or the signal, ends it. */
 export function followSeries(client: Client, chart: Chart, options: SeriesOptions): () => void {
+  verify("client", client, CLIENT);
+  verify("chart", chart, having("setData"));
+  verifyAll("options", options, OPTIONS);
   const { symbol, fields = ["bid", "ask"], points = 2000, signal } = options;
+  verify("symbol", symbol, SYMBOL);
+  for (const field of fields) verify("fields", field, oneOf("bid", "ask", "last"));
   const own = new AbortController();
   const end = (): void => own.abort();
   signal?.addEventListener("abort", end, { signal: own.signal });
