@@ -23,6 +23,15 @@ export interface Bar {
   ask: number;
 }
 
+/** Decimals that the chart library draws as they are: from 17 on its price axis throws, and it compares by 1e-14. */
+const DRAWN_DECIMALS = 8;
+
+/** How prices with these decimals are drawn: multiplied by `unit`, in steps of `minMove`. */
+export function drawnAs(decimals: number): { unit: number; minMove: number } {
+  const drawn = Math.min(decimals, DRAWN_DECIMALS);
+  return { unit: 10 ** (decimals - drawn), minMove: 10 ** -drawn };
+}
+
 export function emptyBar(time: number): Bar {
   return { time, open: NaN, high: NaN, low: NaN, close: NaN, volume: 0, bid: NaN, ask: NaN };
 }

@@ -7,6 +7,7 @@ import {
   HistogramSeries,
   TickMarkType,
   createChart,
+  type BarData,
   type DeepPartial,
   LineStyle,
   type IChartApi,
@@ -17,9 +18,9 @@ import {
   type WhitespaceData,
 } from "lightweight-charts";
 import { type BandData, type BandOptions, BandView } from "./band.ts";
-import { type Bar, rangeAfterDrop } from "./candles.ts";
+import { type Bar, drawnAs, rangeAfterDrop } from "./candles.ts";
 import { colour, faded, write } from "./dom.ts";
-import { clockText, priceText, volumeText } from "./format.ts";
+import { clockText, floatText, priceText, volumeText } from "./format.ts";
 
 /** Bars in view when a chart is opened. */
 const OPENING_BARS = 110;
@@ -41,6 +42,8 @@ export class ChartView {
   #isOpened = false;
   #hovered = -1;
   #decimals = 2;
+  /** What drawn prices are multiplied by, see {@link drawnAs}. */
+  #unit = 1;
   #sizeDecimals = 0;
   #up = "";
   #down = "";
@@ -97,9 +100,9 @@ export class ChartView {
     this.#setDecimals(decimals);
     this.#bars = new Map(bars.map((bar) => [bar.time, bar]));
     this.#newest = bars.at(-1)?.time ?? -1;
-    this.#band.setData(bars.map(bandOf));
+    this.#band.setData(bars.map((bar) => bandOf(bar, this.#unit)));
     this.#volume.setData(bars.map((bar) => this.#volumeOf(bar)));
-    this.#candles.setData(bars.map(candleOf));
+    this.#candles.setData(bars.map((bar) => candleOf(bar, this.#unit)));
     if (!this.#isOpened) this.#showOpening(bars.length);
     else if (isAtNow) timeScale.scrollToPosition(RIGHT_BARS, false);
     this.#isOpened = true;
@@ -113,9 +116,9 @@ export class ChartView {
     if (past && !this.#bars.has(bar.time)) return this.#insert(bar);
     this.#bars.set(bar.time, bar);
     this.#newest = Math.max(this.#newest, bar.time);
-    this.#band.update(bandOf(bar), past);
+    this.#band.update(bandOf(bar, this.#unit), past);
     this.#volume.update(this.#volumeOf(bar), past);
-    this.#candles.update(candleOf(bar), past);
+    this.#candles.update(candleOf(bar, this.#unit), past);
     if (!this.#isOpened && this.#bars.size === 2) this.#showOpening(2);
     if (!past && !Number.isNaN(bar.close)) this.#showLast(bar);
     if (this.#hovered < 0 || this.#hovered === bar.time) this.#showLegend();
@@ -181,7 +184,7 @@ export class ChartView {
   #showLast(bar: Bar | undefined): void {
     const visible = bar !== undefined;
     const tone = visible && bar.close < bar.open ? this.#down : this.#up;
-    const price = bar?.close ?? 0;
+    const price = (bar?.close ?? 0) * this.#unit;
     const lineStyle = LineStyle.Dotted;
     this.#last.applyOptions({
       price,
@@ -194,12 +197,11 @@ export class ChartView {
   }
 
   #setDecimals(decimals: number): void {
+    const { unit, minMove } = drawnAs(decimals);
     this.#decimals = decimals;
-    const format = {
-      type: "custom" as const,
-      formatter: (px: number) => priceText(px.toFixed(decimals)),
-      minMove: 10 ** -decimals,
-    };
+    this.#unit = unit;
+    const formatter = (px: number): string => priceText(floatText(px / unit, decimals));
+    const format = { type: "custom" as const, formatter, minMove };
     this.#candles.applyOptions({ priceFormat: format });
     this.#band.applyOptions({ priceFormat: format });
   }
@@ -223,23 +225,23 @@ export class ChartView {
   }
 
   #legendOf(bar: Bar): string {
-    const px = (value: number): string => priceText(value.toFixed(this.#decimals));
+    const px = (value: number): string => priceText(floatText(value, this.#decimals));
     if (Number.isNaN(bar.open)) return Number.isNaN(bar.bid + bar.ask) ? "" : `Bid ${px(bar.bid)}  Ask ${px(bar.ask)}`;
     const volume = volumeText(bar.volume, this.#sizeDecimals);
     return `O ${px(bar.open)}  H ${px(bar.high)}  L ${px(bar.low)}  C ${px(bar.close)}  V ${volume}`;
   }
 }
 
-function candleOf(bar: Bar): { time: UTCTimestamp; open: number; high: number; low: number; close: number } {
+function candleOf(bar: Bar, unit: number): BarData<UTCTimestamp> {
   const time = bar.time as UTCTimestamp;
-  const { open, high, low, close } = bar;
+  const [open, high, low, close] = [bar.open * unit, bar.high * unit, bar.low * unit, bar.close * unit];
   // A bar without a trade is only a point of the time axis.
-  return (Number.isNaN(open) ? { time } : { time, open, high, low, close }) as ReturnType<typeof candleOf>;
+  return (Number.isNaN(open) ? { time } : { time, open, high, low, close }) as BarData<UTCTimestamp>;
 }
 
-function bandOf(bar: Bar): BandData | WhitespaceData<Time> {
+function bandOf(bar: Bar, unit: number): BandData | WhitespaceData<Time> {
   const time = bar.time as UTCTimestamp;
-  return Number.isNaN(bar.bid + bar.ask) ? { time } : { time, bid: bar.bid, ask: bar.ask };
+  return Number.isNaN(bar.bid + bar.ask) ? { time } : { time, bid: bar.bid * unit, ask: bar.ask * unit };
 }
 
 const OPTIONS = {

@@ -1,6 +1,6 @@
 /**
  * Texts of numbers. Prices and sizes are the client's exact decimal texts, which are only grouped and cut here, never
- * computed; ratios, rates and times may be floats.
+ * computed; ratios, rates, times and what charts draw may be floats.
  */
 
 /** Shown where there is no value. */
@@ -65,6 +65,28 @@ export function spareOfTick(tickSize: number, pxExp: number): number {
   return spare;
 }
 
+/** An exact text with this many decimals, where the difference is zeros: of a number at former exponents. */
+export function withDecimals(exact: string, decimals: number): string {
+  if (exact === "") return "";
+  const point = exact.indexOf(".");
+  const has = point < 0 ? 0 : exact.length - 1 - point;
+  if (has < decimals) return exact + (has === 0 ? "." : "") + "0".repeat(decimals - has);
+  const spare = spareZeros(exact, has - decimals);
+  const cut = exact.slice(0, exact.length - spare);
+  return cut.endsWith(".") ? cut.slice(0, -1) : cut;
+}
+
+/** Digits that a float has for certain. */
+const FLOAT_DIGITS = 15;
+
+/** A float with this many decimals, but not more digits than it has. */
+export function floatText(value: number, decimals: number): string {
+  // From here a float has no plain digits, and none after the point.
+  if (Math.abs(value) >= 1e21) return String(BigInt(value));
+  const whole = value === 0 ? 0 : Math.floor(Math.log10(Math.abs(value))) + 1;
+  return value.toFixed(Math.max(0, Math.min(decimals, FLOAT_DIGITS - whole)));
+}
+
 /** A change in percent with its sign; one that rounds to 0 has no sign. NaN is no value. */
 export function percentText(percent: number): string {
   if (!Number.isFinite(percent)) return NONE;
@@ -77,6 +99,8 @@ const UNITS = ["", "K", "M", "B", "T"];
 /** `1234567` as `1.23M`: three significant digits and a unit. NaN is no value. */
 export function compactText(value: number): string {
   if (!Number.isFinite(value)) return NONE;
+  // Far beyond the units.
+  if (Math.abs(value) >= 1e18) return value.toExponential(2).replace("-", "−").replace("+", "");
   let unit = 0;
   let rest = Math.abs(value);
   // 999.5, so that it is below a thousand after rounding.
@@ -92,7 +116,7 @@ export function compactText(value: number): string {
  */
 export function volumeText(value: number, decimals: number): string {
   if (!(Math.abs(value) < 100_000)) return compactText(value);
-  const text = value.toFixed(Math.min(100, Math.max(0, decimals)));
+  const text = floatText(value, decimals);
   return priceText(text, spareZeros(text, decimals));
 }
 

@@ -14,6 +14,8 @@ export class Ident {
   readonly #parts: Parts;
   #row = -1;
   #last = NaN;
+  /** {@link Market.revision} of the last price. */
+  #revision = 0;
 
   constructor(root: HTMLElement, market: Market) {
     this.#root = root;
@@ -50,11 +52,11 @@ export class Ident {
     this.#showLast();
     write(
       parts.bid,
-      withSize(market.quoteText(row, "bidPx"), market.sizeText(row, market.client.quotes.bidSz[row] ?? NaN)),
+      withSize(market.quoteText(row, "bidPx"), market.quoteSizeText(row, "bidSz")),
     );
     write(
       parts.ask,
-      withSize(market.quoteText(row, "askPx"), market.sizeText(row, market.client.quotes.askSz[row] ?? NaN)),
+      withSize(market.quoteText(row, "askPx"), market.quoteSizeText(row, "askSz")),
     );
     write(parts.high, market.tickerText(row, "highPx"));
     write(parts.low, market.tickerText(row, "lowPx"));
@@ -69,6 +71,9 @@ export class Ident {
 
   #showLast(): void {
     const last = this.#market.last(this.#row);
+    const revision = this.#market.revision(this.#row);
+    if (revision !== this.#revision) this.#last = NaN;
+    this.#revision = revision;
     if (last > this.#last) mark(this.#parts.last, "move", "up");
     if (last < this.#last) mark(this.#parts.last, "move", "down");
     this.#last = last;

@@ -23,10 +23,10 @@ class Line {
   show(market: Market, row: number, level: Level | undefined, deepest: number, columns: Columns): void {
     this.element.hidden = level === undefined;
     if (level === undefined) return;
-    const total = market.sizeText(row, level.cumulative);
+    const total = market.sizeText(row, level.cumulative, level.cumulativeRest);
     const px = market.price(row, level.px);
     write(this.#px, px);
-    write(this.#sz, market.sizeText(row, level.sz));
+    write(this.#sz, market.sizeText(row, level.sz, level.szRest));
     write(this.#total, total);
     columns.note("price", px);
     // No size is longer than the total.

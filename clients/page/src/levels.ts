@@ -1,12 +1,14 @@
 /**
- * Groups the levels of a book for the ladder. Pure, on mantissas: integers that a float holds exactly, so that sums and
- * buckets are exact.
+ * Groups the levels of a book for the ladder. Pure, on mantissas: a sum of sizes that a float does not hold exactly has
+ * a rest, as the client's sizes have, so that its text is exact.
  */
 
 /** One side of a book, the best level first. */
 export interface Side {
   readonly px: ArrayLike<number>;
   readonly sz: ArrayLike<number>;
+  /** What exact sizes are above those of `sz`. */
+  readonly szRest: ArrayLike<number>;
   readonly length: number;
 }
 
@@ -14,8 +16,10 @@ export interface Side {
 export interface Level {
   px: number;
   sz: number;
+  szRest: number;
   /** The sum of sizes from the best price to this level. */
   cumulative: number;
+  cumulativeRest: number;
 }
 
 /**
@@ -25,20 +29,27 @@ export interface Level {
 export function grouped(side: Side, step: number, ask: boolean, most: number): Level[] {
   const levels: Level[] = [];
   let last: Level | undefined;
-  let cumulative = 0;
+  let [cumulative, cumulativeRest] = [0, 0];
   for (let at = 0; at < side.length; at++) {
-    const sz = side.sz[at] ?? 0;
+    const [sz, rest] = [side.sz[at] ?? 0, side.szRest[at] ?? 0];
     const px = bucket(side.px[at] ?? 0, step, ask);
     if (last === undefined || last.px !== px) {
       if (levels.length === most) break;
-      last = { px, sz: 0, cumulative };
+      last = { px, sz: 0, szRest: 0, cumulative, cumulativeRest };
       levels.push(last);
     }
-    cumulative += sz;
-    last.sz += sz;
-    last.cumulative = cumulative;
+    [cumulative, cumulativeRest] = sum(cumulative, sz, cumulativeRest + rest);
+    [last.sz, last.szRest] = sum(last.sz, sz, last.szRest + rest);
+    [last.cumulative, last.cumulativeRest] = [cumulative, cumulativeRest];
   }
   return levels;
+}
+
+/** The rounded sum, and what the exact one is above it with these rests: Knuth's two-sum. */
+function sum(a: number, b: number, rests: number): [sum: number, rest: number] {
+  const rounded = a + b;
+  const part = rounded - a;
+  return [rounded, a - (rounded - part) + (b - part) + rests];
 }
 
 /** The bucket's edge: at or below for a bid, at or above for an ask. `%` is exact on integers. */

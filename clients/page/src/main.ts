@@ -63,11 +63,15 @@ function choose(symbol: string): void {
   chosenSymbol = symbol;
   chosen = row;
   book.symbols = symbol === "" ? [] : [symbol];
-  ident.choose(row);
+  show(row);
   if (row < 0) ident.showUnknown(symbol);
-  for (const shown of [chart, ladder, trades]) shown.choose(row);
   watchlist.chosen = row;
   document.title = ident.title;
+}
+
+/** The panels show a row from the start. */
+function show(row: number): void {
+  for (const shown of [ident, chart, ladder, trades]) shown.choose(row);
 }
 
 function showNotice(message: string, symbols: readonly string[] = []): void {
@@ -84,7 +88,7 @@ function firstPin(): string | undefined {
 }
 
 function onFrame(frame: Frame): void {
-  recent.take(frame.trades);
+  recent.take(frame.trades, client.instruments);
   trades.take(frame.trades);
   chart.take(frame);
   watchlist.take(frame);
@@ -124,12 +128,19 @@ client.onFrame((frame) => {
   noteFrame(performance.now() - from);
 });
 client.on("instrument", ({ row, symbol }) => {
-  market.redefined(row);
-  chart.defined(row);
+  // The panels have mantissas of the former exponents.
+  if (market.redefined(row) && row === chosen) show(row);
+  else chart.defined(row);
   if (noticeSymbols.includes(symbol)) showNotice("");
   watchlist.renew();
   // It may be the instrument that the address names.
   if (chosen < 0) navigation.settle();
+});
+client.on("released", ({ row }) => {
+  watchlist.renew();
+  // The same symbol may be defined already again.
+  if (row === chosen) choose(chosenSymbol);
+  if (navigation.showsMarkets) refresh();
 });
 let wasLive = false;
 client.on("connection", ({ phase, resumed }) => {
@@ -140,7 +151,10 @@ client.on("connection", ({ phase, resumed }) => {
   wasLive ||= phase === "live";
   write(field(document, "version"), client.connection.version);
 });
-client.on("error", ({ code, message, symbols }) => showNotice(message, code === "unknown_symbol" ? symbols : []));
+client.on("error", ({ code, message, symbols }) => {
+  // The page shows every digit also of a value that no number has exactly.
+  if (code !== "inexact") showNotice(message, code === "unknown_symbol" ? symbols : []);
+});
 
 const search = field<HTMLInputElement>(document, "search");
 search.addEventListener("input", () => {

@@ -1,11 +1,13 @@
 /**
  * The values of an instrument for the panels: read or computed from the client's columns, never copied.
  *
- * Rows are the client's: an instrument keeps its row over reconnects and restarts of the server.
+ * Rows are the client's: an instrument keeps its row over reconnects and restarts of the server. The row of an
+ * instrument that the server has released has no symbol, and is not listed.
  */
 
-import type { Client, InstrumentState, QuoteField, TickerField } from "tickcast";
-import { Digits, NONE, priceText, spareOfTick } from "./format.ts";
+import { decimal, type Client, type InstrumentState, type QuoteField, type TickerField } from "tickcast";
+import { Digits, NONE, priceText, spareOfTick, withDecimals } from "./format.ts";
+import type { RecentTrade } from "./recent-trades.ts";
 
 export class Market {
   readonly client: Client;
@@ -14,6 +16,8 @@ export class Market {
   #keys: string[] = [];
   /** By row: exponents, tick and lot size of the definition. */
   #units: string[] = [];
+  /** By row: how often these have changed. */
+  #revisions: number[] = [];
   /** By row: the server's epoch of the last definition. */
   #epochs: number[] = [];
 
@@ -24,6 +28,11 @@ export class Market {
   /** The number of rows. */
   get rows(): number {
     return this.client.instruments.length;
+  }
+
+  /** Whether the server has not released the instrument. */
+  isKnown(row: number): boolean {
+    return this.symbol(row) !== "";
   }
 
   symbol(row: number): string {
@@ -49,12 +58,12 @@ export class Market {
     return this.#tickerIsNewer(row) ? ticker : traded;
   }
 
-  /** The last price as text, exact also beyond 2^53. */
+  /** The last price as text. */
   lastText(row: number): string {
-    const { client } = this;
-    return this.price(row, this.last(row), () =>
-      this.#tickerIsNewer(row) ? client.exact("ticker", row, "lastPx") : client.exact("trade", row, "px"),
-    );
+    const { lastTrades: trades, tickers } = this.client;
+    const last = this.last(row);
+    const isTrade = last === trades.px[row] && !(this.#tickerIsNewer(row) && last === tickers.lastPx[row]);
+    return this.price(row, last, isTrade ? trades.pxRest[row] : tickers.lastPxRest[row]);
   }
 
   /** The change since the ticker's open in percent; NaN where that is unknown. */
@@ -77,17 +86,39 @@ export class Market {
   }
 
   quoteText(row: number, name: QuoteField): string {
-    return this.price(row, this.client.quotes[name][row] ?? NaN, () => this.client.exact("quote", row, name));
+    const { quotes } = this.client;
+    return this.price(row, quotes[name][row] ?? NaN, quotes[`${name}Rest`][row]);
+  }
+
+  /** The size of the best bid or ask as text. */
+  quoteSizeText(row: number, name: "bidSz" | "askSz"): string {
+    const { quotes } = this.client;
+    return this.sizeText(row, quotes[name][row] ?? NaN, quotes[`${name}Rest`][row]);
   }
 
   tickerText(row: number, name: TickerField): string {
-    return this.price(row, this.client.tickers[name][row] ?? NaN, () => this.client.exact("ticker", row, name));
+    const { tickers } = this.client;
+    return this.price(row, tickers[name][row] ?? NaN, tickers[`${name}Rest`][row]);
   }
 
-  /** A price as text. `exact` returns a mantissa beyond 2^53. */
-  price(row: number, mantissa: number, exact?: () => bigint | null): string {
-    const whole = Number.isFinite(mantissa) || exact === undefined ? mantissa : exact();
-    const text = this.client.format(row, whole);
+  /** The price of a trade, perhaps at former exponents of the instrument. */
+  tradePriceText(row: number, { px, pxRest, pxExp }: RecentTrade): string {
+    const now = this.client.instruments.pxExp[row] ?? 0;
+    return this.#priceText(row, withDecimals(decimal(px, pxExp, pxRest), Math.max(0, -now)));
+  }
+
+  /** Its size. */
+  tradeSizeText(row: number, { sz, szRest, szExp }: RecentTrade): string {
+    const now = this.client.instruments.szExp[row] ?? 0;
+    return this.#sizeText(row, withDecimals(decimal(sz, szExp, szRest), Math.max(0, -now)));
+  }
+
+  /** A price as text. `rest` is what the exact mantissa is above the number. */
+  price(row: number, mantissa: number, rest = 0): string {
+    return this.#priceText(row, this.client.format(row, mantissa, rest));
+  }
+
+  #priceText(row: number, text: string): string {
     if (text === "") return NONE;
     const { tickSize, pxExp } = this.client.instruments;
     const cut = this.#prices.cut(row, text, () => spareOfTick(tickSize[row] ?? NaN, pxExp[row] ?? 0));
@@ -95,8 +126,11 @@ export class Market {
   }
 
   /** A size as text, with the decimals of the instrument's lot size, else with those of its sizes so far. */
-  sizeText(row: number, mantissa: number): string {
-    const text = this.client.formatSize(row, mantissa);
+  sizeText(row: number, mantissa: number, rest = 0): string {
+    return this.#sizeText(row, this.client.formatSize(row, mantissa, rest));
+  }
+
+  #sizeText(row: number, text: string): string {
     if (text === "") return NONE;
     const { lotSize, szExp } = this.client.instruments;
     const lot = lotSize[row] ?? NaN;
@@ -115,16 +149,27 @@ export class Market {
     return Math.max(0, -(this.client.instruments.pxExp[row] ?? 0) - Math.max(0, this.#prices.spare(row)));
   }
 
-  /** Takes a definition: if it differs from the last one, resets the decimals. Each connection repeats definitions. */
-  redefined(row: number): void {
+  /**
+   * Takes a definition: if exponents, tick or lot size differ from those of the last one, resets the decimals, and
+   * returns true. Each connection repeats definitions.
+   */
+  redefined(row: number): boolean {
     delete this.#keys[row];
     this.#epochs[row] = this.client.connection.epoch;
     const { pxExp, szExp, tickSize, lotSize } = this.client.instruments;
     const units = [pxExp[row], szExp[row], tickSize[row], lotSize[row]].join(" ");
-    if (this.#units[row] === units) return;
+    const former = this.#units[row];
+    if (former === units) return false;
     this.#units[row] = units;
+    this.#revisions[row] = this.revision(row) + 1;
     this.#prices.forget(row);
     this.#sizes.forget(row);
+    return former !== undefined;
+  }
+
+  /** Changes when mantissas of the row are not comparable with former ones. */
+  revision(row: number): number {
+    return this.#revisions[row] ?? 0;
   }
 
   /** Whether the server has defined the instrument in its present epoch. */

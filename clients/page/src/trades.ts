@@ -36,7 +36,7 @@ class Line {
   /** Writes the numbers with the present decimals. */
   rewrite(market: Market, row: number, columns: Columns): void {
     if (this.#trade === undefined) return;
-    const [px, sz] = [market.price(row, this.#trade.px), market.sizeText(row, this.#trade.sz)];
+    const [px, sz] = [market.tradePriceText(row, this.#trade), market.tradeSizeText(row, this.#trade)];
     write(this.#px, px);
     write(this.#sz, sz);
     columns.note("price", px);
@@ -91,12 +91,17 @@ export class Trades {
 
   /** Adds the trades of the chosen instrument of a frame; {@link Trades.draw} shows them. */
   take(trades: TradeList): void {
+    const { pxExp, szExp } = this.#market.client.instruments;
     for (let at = 0; at < trades.length; at++) {
       if (trades.row[at] !== this.#row) continue;
       this.#trades.push({
         at: trades.eventMs[at] || trades.recvMs[at] || 0,
         px: trades.px[at] ?? NaN,
         sz: trades.sz[at] ?? NaN,
+        pxRest: trades.pxRest[at] ?? 0,
+        szRest: trades.szRest[at] ?? 0,
+        pxExp: pxExp[this.#row] ?? 0,
+        szExp: szExp[this.#row] ?? 0,
         side: sideOf(trades.side[at]),
       });
       this.#pending += 1;

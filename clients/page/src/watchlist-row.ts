@@ -41,13 +41,14 @@ class PriceCell {
 
   show(px: number, textOf: () => string, now: number, flashes: boolean): void {
     const before = this.#shown;
-    // NaN differs from itself: a cell without a value is written each time, at the cost of comparing two texts.
-    if (px === before) return;
+    // NaN differs from itself, and two prices beyond 2^53 may be one number: such a cell is written each time, at the
+    // cost of comparing two texts.
+    if (px === before && Number.isSafeInteger(px)) return;
     this.#shown = px;
     const text = textOf();
     write(this.#value, text);
     this.#fit(text);
-    if (Number.isNaN(before) || Number.isNaN(px)) return;
+    if (Number.isNaN(before) || Number.isNaN(px) || px === before) return;
     mark(this.#cell, "move", px > before ? "up" : "down");
     write(this.#arrow, px > before ? "▲" : "▼");
     if (!flashes) return;
@@ -76,6 +77,8 @@ export class WatchlistRow {
   /** The instrument's row in the client's columns; -1 while it is unused. */
   row = -1;
   index = -1;
+  /** {@link Market.revision} of the prices that are shown. */
+  #revision = 0;
   readonly #pin: HTMLButtonElement;
   readonly #symbol: HTMLElement;
   readonly #venue: HTMLElement;
@@ -109,7 +112,6 @@ export class WatchlistRow {
     this.element.id = `instrument-${row}`;
     mark(this.element, "row", market.symbol(row));
     write(this.#symbol, market.symbol(row));
-    write(this.#venue, market.client.instruments.venue(row));
   }
 
   setPosition(index: number, height: number): void {
@@ -125,6 +127,10 @@ export class WatchlistRow {
     const { row } = this;
     const { quotes } = market.client;
     const { bid, ask, last } = this.#prices;
+    const revision = market.revision(row);
+    if (revision !== this.#revision) for (const price of [bid, ask, last]) price.reset();
+    this.#revision = revision;
+    write(this.#venue, market.client.instruments.venue(row));
     bid.show(quotes.bidPx[row] ?? NaN, () => market.quoteText(row, "bidPx"), now, flashes);
     ask.show(quotes.askPx[row] ?? NaN, () => market.quoteText(row, "askPx"), now, flashes);
     last.show(market.last(row), () => market.lastText(row), now, flashes);

@@ -43,6 +43,8 @@ export class Watchlist {
   #pinnedOnly = recall("pinned-only", false, isFlag);
   /** The client's rows in the shown order. */
   #order: number[] = [];
+  /** The number of instruments that the server has. */
+  #known = 0;
   #ranks: Float64Array = new Float64Array(0);
   #orderIsOld = true;
   #heldUntil = 0;
@@ -155,7 +157,11 @@ export class Watchlist {
       this.#ranks = symbolRanks(Array.from({ length: market.rows }, (_, row) => market.symbol(row)));
     }
     this.#order = [];
-    for (let row = 0; row < market.rows; row++) if (this.#isListed(row)) this.#order.push(row);
+    this.#known = 0;
+    for (let row = 0; row < market.rows; row++) {
+      if (market.isKnown(row)) this.#known += 1;
+      if (this.#isListed(row)) this.#order.push(row);
+    }
     const isPinned = (row: number): boolean => this.#pins.has(market.symbol(row));
     sortRows(this.#order, this.#values(this.#sort.by), this.#sort.descending, this.#ranks, isPinned);
     this.#virtual.setOptions({ ...this.#virtual.options, count: this.#order.length });
@@ -167,6 +173,7 @@ export class Watchlist {
   }
 
   #isListed(row: number): boolean {
+    if (!this.#market.isKnown(row)) return false;
     if (this.#pinnedOnly && !this.#pins.has(this.#market.symbol(row))) return false;
     return this.#search === "" || matches(this.#market.searchKey(row), this.#search);
   }
@@ -330,7 +337,7 @@ export class Watchlist {
   }
 
   #showCount(): void {
-    const { rows } = this.#market;
+    const rows = this.#known;
     const among = this.#order.length < rows ? `${countText(this.#order.length)} of ` : "";
     write(field(this.#root, "count"), `${among}${countText(rows)} ${rows === 1 ? "instrument" : "instruments"}`);
     const pinned = this.#pins.size > 0 ? `${countText(this.#pins.size)} pinned` : "";
@@ -343,11 +350,11 @@ export class Watchlist {
     const empty = field(this.#root, "empty");
     empty.hidden = this.#order.length > 0;
     const { phase } = this.#market.client.connection;
-    const [title, hint] = emptyTexts(this.#market.rows, this.#search, this.#pinnedOnly, phase === "live");
+    const [title, hint] = emptyTexts(this.#known, this.#search, this.#pinnedOnly, phase === "live");
     write(field(empty, "empty-title"), title);
     write(field(empty, "empty-hint"), hint);
     const spinner = empty.querySelector(".spinner");
-    const isConnecting = this.#market.rows === 0 && phase === "connecting";
+    const isConnecting = this.#known === 0 && phase === "connecting";
     if (isConnecting && spinner === null) empty.prepend(make("span", "", "spinner"));
     if (!isConnecting) spinner?.remove();
   }

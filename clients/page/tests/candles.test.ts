@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Candles, barStart, barsOf, emptyBar, rangeAfterDrop, type Bar } from "../src/candles.ts";
+import { Candles, barStart, barsOf, drawnAs, emptyBar, rangeAfterDrop, type Bar } from "../src/candles.ts";
 
 const bar = (time: number, open: number, high: number, low: number, close: number, volume: number): Bar => ({
   ...emptyBar(time),
@@ -147,4 +147,16 @@ test("columns of the server become bars, with NaN for null", () => {
     { time: 60, open: 1.5, high: 2.5, low: 0.5, close: 2, volume: 12, bid: 1.9, ask: 2.1 },
     { time: 120, open: NaN, high: NaN, low: NaN, close: NaN, volume: 0, bid: 1.8, ask: NaN },
   ]);
+});
+
+test("every number of decimals from 0 to 18 has steps that the chart library takes", () => {
+  for (let decimals = 0; decimals <= 18; decimals++) {
+    const { unit, minMove } = drawnAs(decimals);
+    // The library divides by it, and throws unless the result is made of factors 2 and 5.
+    expect(String(Math.round(1 / minMove)), `${decimals} decimals`).toMatch(/^10*$/);
+    expect(unit * 10 ** -decimals).toBeCloseTo(minMove, 12);
+    // Steps are far above 1e-14, below which the library takes numbers for equal.
+    expect(minMove).toBeGreaterThan(1e-9);
+  }
+  expect(drawnAs(2)).toEqual({ unit: 1, minMove: 0.01 });
 });

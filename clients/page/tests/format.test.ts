@@ -4,6 +4,7 @@ import {
   NONE,
   bytesText,
   compactText,
+  floatText,
   millisText,
   percentText,
   priceText,
@@ -11,6 +12,7 @@ import {
   spareOfTick,
   spareZeros,
   volumeText,
+  withDecimals,
 } from "../src/format.ts";
 
 test("a price is grouped by thousands and keeps its digits", () => {
@@ -86,4 +88,26 @@ test("a volume shows no rounding errors of a sum of floats", () => {
   expect(volumeText(12345, 0)).toBe("12,345");
   expect(volumeText(1_234_567, 3)).toBe("1.23M");
   expect(volumeText(NaN, 2)).toBe(NONE);
+});
+
+test("a float shows no digits that it does not have", () => {
+  expect(floatText(5.123, 18)).toBe("5.12300000000000");
+  expect(floatText(0.000000000000001234, 18)).toBe("0.000000000000001234");
+  expect(floatText(61837.63, 2)).toBe("61837.63");
+  expect(floatText(-0.5, 0)).toMatch(/^-[01]$/);
+  expect(floatText(0, 17)).toBe("0.000000000000000");
+  expect(floatText(92233720368547758, 2)).toBe("92233720368547760");
+  expect(floatText(2 ** 100, 0)).toBe("1267650600228229401496703205376");
+  expect(volumeText(0.1 + 0.2, 18)).toBe("0.3");
+  expect(compactText(-9.2e30)).toBe("−9.20e30");
+});
+
+test("a number at former exponents gets the decimals of the present ones, and loses only zeros", () => {
+  expect(withDecimals("61837.63", 4)).toBe("61837.6300");
+  expect(withDecimals("61837", 2)).toBe("61837.00");
+  expect(withDecimals("61837.6300", 2)).toBe("61837.63");
+  expect(withDecimals("61837.6350", 2)).toBe("61837.635");
+  expect(withDecimals("61837.00", 0)).toBe("61837");
+  expect(withDecimals("61800", 0)).toBe("61800");
+  expect(withDecimals("", 2)).toBe("");
 });

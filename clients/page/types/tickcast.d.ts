@@ -3,3 +3,4 @@ import type { Connect } from "../../js/src/types.ts";
 
 export * from "../../js/src/types.ts";
 export declare const connect: Connect;
+export declare const decimal: (mantissa: number | bigint | null, exponent: number, rest?: number) => string;
