@@ -84,13 +84,17 @@ export class ChartView {
   }
 
   /** Empties the chart for another instrument or interval. */
-  restart(intervalS: number, decimals: number, sizeDecimals: number): void {
+  restart(intervalS: number, decimals: number): void {
     this.note = "";
-    this.#sizeDecimals = sizeDecimals;
     this.#chart.applyOptions({ timeScale: { secondsVisible: intervalS < 60 } });
     this.#candles.priceScale().applyOptions({ autoScale: true });
     this.setBars([], decimals);
     this.#isOpened = false;
+  }
+
+  /** The most decimals of a volume. */
+  setSizeDecimals(decimals: number): void {
+    this.#sizeDecimals = decimals;
   }
 
   /** Replaces all bars, oldest first. Keeps the view if it shows older bars or is zoomed. */

@@ -69,6 +69,12 @@ export class Chart {
     if (row === this.#row && this.#awaitsDefinition) this.reload();
   }
 
+  /** The instrument has other exponents. Bars are floats: only their texts change. */
+  rescaled(): void {
+    this.#view.setSizeDecimals(this.#sizeDecimals);
+    this.#view.setBars(this.#candles.bars, this.#market.decimals(this.#row));
+  }
+
   setInterval(seconds: number): void {
     if (!isInterval(seconds)) return;
     this.#intervalS = seconds;
@@ -126,6 +132,10 @@ export class Chart {
     this.#view.restyle();
   }
 
+  get #sizeDecimals(): number {
+    return Math.max(0, -(this.#market.client.instruments.szExp[this.#row] ?? 0));
+  }
+
   #takeQuote(): void {
     const { client } = this.#market;
     const { bidPx, askPx, recvMs } = client.quotes;
@@ -139,12 +149,8 @@ export class Chart {
     this.#candles = new Candles(this.#intervalS);
     this.#changed.clear();
     this.#joint = NaN;
-    const { szExp } = this.#market.client.instruments;
-    this.#view.restart(
-      this.#intervalS,
-      this.#row < 0 ? 2 : this.#market.decimals(this.#row),
-      Math.max(0, -(szExp[this.#row] ?? 0)),
-    );
+    this.#view.setSizeDecimals(this.#sizeDecimals);
+    this.#view.restart(this.#intervalS, this.#row < 0 ? 2 : this.#market.decimals(this.#row));
     // The present quote is the first live one: otherwise an instrument without changes would have no band.
     if (this.#row >= 0) this.#takeQuote();
     this.reload();

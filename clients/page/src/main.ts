@@ -63,15 +63,11 @@ function choose(symbol: string): void {
   chosenSymbol = symbol;
   chosen = row;
   book.symbols = symbol === "" ? [] : [symbol];
-  show(row);
+  ident.choose(row);
   if (row < 0) ident.showUnknown(symbol);
+  for (const shown of [chart, ladder, trades]) shown.choose(row);
   watchlist.chosen = row;
   document.title = ident.title;
-}
-
-/** The panels show a row from the start. */
-function show(row: number): void {
-  for (const shown of [ident, chart, ladder, trades]) shown.choose(row);
 }
 
 function showNotice(message: string, symbols: readonly string[] = []): void {
@@ -128,9 +124,12 @@ client.onFrame((frame) => {
   noteFrame(performance.now() - from);
 });
 client.on("instrument", ({ row, symbol }) => {
-  // The panels have mantissas of the former exponents.
-  if (market.redefined(row) && row === chosen) show(row);
-  else chart.defined(row);
+  // The other panels have mantissas of the former exponents.
+  if (market.redefined(row) && row === chosen) {
+    for (const shown of [ident, ladder, trades]) shown.choose(row);
+    chart.rescaled();
+  }
+  chart.defined(row);
   if (noticeSymbols.includes(symbol)) showNotice("");
   watchlist.renew();
   // It may be the instrument that the address names.
