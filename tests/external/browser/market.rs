@@ -27,9 +27,15 @@ pub struct Publisher {
 
 impl Publisher {
     pub fn open(server: &Server, symbols: &[&str]) -> Self {
+        let instruments: Vec<_> = symbols.iter().map(|symbol| (*symbol, -2, -3)).collect();
+        Self::open_scaled(server, &instruments)
+    }
+
+    /// Instruments with exponents of prices and sizes of their own.
+    pub fn open_scaled(server: &Server, instruments: &[(&str, i8, i8)]) -> Self {
         let mut client = Client::connect(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
-        let define = |symbol| json!({"symbol": symbol, "venue": "TEST", "px_exp": -2, "sz_exp": -3});
-        let instruments: Vec<Value> = symbols.iter().map(define).collect();
+        let define = |&(symbol, px_exp, sz_exp): &(&str, i8, i8)| json!({"symbol": symbol, "venue": "TEST", "px_exp": px_exp, "sz_exp": sz_exp});
+        let instruments: Vec<Value> = instruments.iter().map(define).collect();
         client.send_text(&json!({"op": "define", "id": 1, "instruments": instruments}).to_string());
         let reply = client.reply();
         let id = |defined: &Value| defined["instrument"].as_u64().expect("an id") as u32;
@@ -51,6 +57,18 @@ impl Publisher {
         let side = if id.is_multiple_of(2) { Side::Buy } else { Side::Sell };
         Trade { px, sz: 1000 + id as i64, trade_id: id, side }.encode(&header, &mut self.records);
         self
+    }
+
+    /// A quote, a trade and a book with one level on each side, all of this size and around this price.
+    pub fn sized(&mut self, nth: usize, px: i64, sz: i64) -> &mut Self {
+        let quote = Quote { bid_px: px, bid_sz: sz, ask_px: px + 1, ask_sz: sz };
+        let header = self.header(nth, RecordKind::Quote);
+        quote.encode(&header, &mut self.records);
+        let header = self.header(nth, RecordKind::Trade);
+        Trade { px, sz, trade_id: 1, side: Side::Buy }.encode(&header, &mut self.records);
+        let bid = Level { px, sz, side: BookSide::Bid };
+        let ask = Level { px: px + 1, sz, side: BookSide::Ask };
+        self.levels(nth, BookAction::Snapshot, &[bid, ask])
     }
 
     /// 24 h statistics with an open of 100.00.

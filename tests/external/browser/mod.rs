@@ -9,6 +9,7 @@ mod client;
 mod connection;
 mod events;
 mod handling;
+mod large;
 mod market;
 mod measure;
 mod operator;
