@@ -34,12 +34,14 @@ const CONNECT: Record<string, Rule> = {
 };
 
 const NAMES: Rule = [(names) => typeof names === "string" || names?.[Symbol.iterator], "a name, or a list of names"];
+/** What a name or pattern cannot have, by the protocol's grammar of symbols. */
+const WRONG = /^ | $|\*.|[^\P{White_Space} ]|[\p{Cc}\p{Cs}\p{DI}]/su;
 const NAME: Rule = [
   (name) => {
     const bytes = typeof name === "string" ? new TextEncoder().encode(name).length : 0;
-    return bytes && bytes <= SYMBOL_BYTES_MAX && !/\*.|[\p{Cc}\p{Cs}]/su.test(name);
+    return bytes && bytes <= SYMBOL_BYTES_MAX && !WRONG.test(name);
   },
-  "names of 1 to 255 bytes, at most one * at the end",
+  "1 to 255 bytes, visible, spaces only inside, at most one * at the end",
 ];
 const CHANNEL = oneOf(...CHANNELS);
 const LIST: Rule = [(list) => Array.isArray(list) && list.length, "a channel, or a list of channels"];

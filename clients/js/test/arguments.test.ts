@@ -68,7 +68,7 @@ test.each<[object | null, string]>([
   );
 });
 
-const NAMES = "expected names of 1 to 255 bytes, at most one * at the end";
+const NAMES = "expected 1 to 255 bytes, visible, spaces only inside, at most one * at the end";
 const CHANNEL = "expected quote, trade, ticker, book, raw";
 
 test.each<[unknown, string]>([
@@ -81,6 +81,10 @@ test.each<[unknown, string]>([
   [{ symbols: "" }, `TypeError: symbols: "" is invalid: ${NAMES}`],
   [{ symbols: "A*B" }, `TypeError: symbols: "A*B" is invalid: ${NAMES}`],
   [{ symbols: ["A\nB"] }, `TypeError: symbols: "A\nB" is invalid: ${NAMES}`],
+  [{ symbols: "AAPL " }, `TypeError: symbols: "AAPL " is invalid: ${NAMES}`],
+  [{ symbols: " A*" }, `TypeError: symbols: " A*" is invalid: ${NAMES}`],
+  [{ symbols: "A\u00a0B" }, `is invalid: ${NAMES}`],
+  [{ symbols: "BTC\u200b-USD" }, `is invalid: ${NAMES}`],
   [{ symbols: "\ud800" }, `is invalid: ${NAMES}`],
   [{ symbols: "é".repeat(128) }, `is invalid: ${NAMES}`],
   [{ symbols: "A", channels: "quotes" }, `TypeError: channels: "quotes" is invalid: ${CHANNEL}`],
@@ -109,7 +113,8 @@ test("what is allowed does not throw", () => {
     ...{ conflateMs: 0, hiddenConflateMs: null, worker: false, signal, pull: "frame", bookDepth: Infinity },
     ...{ tradeBacklog: 1, lagMs: Infinity, reconnect: { firstMs: undefined, mostMs: 0 } },
   });
-  own.subscribe({ symbols: new Set(["AAPL  240119C00150000", "A,B*"]) as never, channels: ["raw"], conflateMs: null });
+  const symbols = new Set(["AAPL  240119C00150000", "AAPL *", "A,B*", "币安人生", "*"]) as never;
+  own.subscribe({ symbols, channels: ["raw"], conflateMs: null });
   own.subscribe({ symbols: [], channels: undefined, conflateMs: 1000 });
   own.onFrame(() => {}, { signal });
   own.close();
