@@ -25,11 +25,24 @@ export interface Bar {
 
 /** Decimals that the chart library draws as they are: from 17 on its price axis throws, and it compares by 1e-14. */
 const DRAWN_DECIMALS = 8;
+/** Digits of a drawn price down to the smallest step: the library adds steps up, without an end if a float loses them. */
+const DRAWN_DIGITS = 12;
 
-/** How prices with these decimals are drawn: multiplied by `unit`, in steps of `minMove`. */
-export function drawnAs(decimals: number): { unit: number; minMove: number } {
-  const drawn = Math.min(decimals, DRAWN_DECIMALS);
-  return { unit: 10 ** (decimals - drawn), minMove: 10 ** -drawn };
+/**
+ * How prices with these decimals, and at most so many digits before the point, are drawn: multiplied by `unit`, in steps
+ * of `minMove`.
+ */
+export function drawnAs(decimals: number, wholeDigits: number): { unit: number; minMove: number } {
+  const finest = Math.min(decimals, DRAWN_DIGITS - wholeDigits);
+  const drawn = Math.max(0, Math.min(finest, DRAWN_DECIMALS));
+  return { unit: 10 ** (finest - drawn), minMove: 10 ** -drawn };
+}
+
+/** The digits before the point of the largest price of a bar; negative for a price with zeros after the point. */
+export function wholeDigits({ open, high, low, bid, ask }: Bar): number {
+  let largest = 0;
+  for (const price of [open, high, low, bid, ask]) if (Math.abs(price) > largest) largest = Math.abs(price);
+  return largest === 0 ? -Infinity : Math.floor(Math.log10(largest)) + 1;
 }
 
 export function emptyBar(time: number): Bar {

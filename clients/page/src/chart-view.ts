@@ -18,7 +18,7 @@ import {
   type WhitespaceData,
 } from "lightweight-charts";
 import { type BandData, type BandOptions, BandView } from "./band.ts";
-import { type Bar, drawnAs, rangeAfterDrop } from "./candles.ts";
+import { type Bar, drawnAs, rangeAfterDrop, wholeDigits } from "./candles.ts";
 import { colour, faded, write } from "./dom.ts";
 import { clockText, floatText, priceText, volumeText } from "./format.ts";
 
@@ -42,8 +42,9 @@ export class ChartView {
   #isOpened = false;
   #hovered = -1;
   #decimals = 2;
-  /** What drawn prices are multiplied by, see {@link drawnAs}. */
+  /** What drawn prices are multiplied by, and the digits that they may have for that, see {@link drawnAs}. */
   #unit = 1;
+  #wholeDigits = -Infinity;
   #sizeDecimals = 0;
   #up = "";
   #down = "";
@@ -101,6 +102,7 @@ export class ChartView {
   setBars(bars: readonly Bar[], decimals: number): void {
     const timeScale = this.#chart.timeScale();
     const isAtNow = timeScale.scrollPosition() > -2;
+    this.#wholeDigits = Math.max(-Infinity, ...bars.map(wholeDigits));
     this.#setDecimals(decimals);
     this.#bars = new Map(bars.map((bar) => [bar.time, bar]));
     this.#newest = bars.at(-1)?.time ?? -1;
@@ -117,7 +119,8 @@ export class ChartView {
   /** Shows a new or changed bar. */
   update(bar: Bar): void {
     const past = bar.time < this.#newest;
-    if (past && !this.#bars.has(bar.time)) return this.#insert(bar);
+    const isLarge = wholeDigits(bar) > this.#wholeDigits;
+    if (isLarge || (past && !this.#bars.has(bar.time))) return this.#insert(bar);
     this.#bars.set(bar.time, bar);
     this.#newest = Math.max(this.#newest, bar.time);
     this.#band.update(bandOf(bar, this.#unit), past);
@@ -177,11 +180,17 @@ export class ChartView {
     this.#showLast(bars.findLast((bar) => !Number.isNaN(bar.close)));
   }
 
-  /** Inserts a bar between others: sets all bars again, because the library appends only in order. Rare. */
+  /**
+   * Sets all bars again: for a bar between others, because the library appends only in order, and for one with a price
+   * that has more digits than all before. Rare.
+   */
   #insert(bar: Bar): void {
-    const bars = [...this.#bars.values(), bar].sort((a, b) => a.time - b.time);
-    const range = this.#chart.timeScale().getVisibleLogicalRange();
+    const bars = [...this.#bars.set(bar.time, bar).values()].sort((a, b) => a.time - b.time);
+    // The opening width is that of the history, which may come later.
+    const isOpened = this.#isOpened;
+    const range = isOpened ? this.#chart.timeScale().getVisibleLogicalRange() : null;
     this.setBars(bars, this.#decimals);
+    this.#isOpened = isOpened;
     if (range !== null) this.#chart.timeScale().setVisibleLogicalRange(range);
   }
 
@@ -201,7 +210,7 @@ export class ChartView {
   }
 
   #setDecimals(decimals: number): void {
-    const { unit, minMove } = drawnAs(decimals);
+    const { unit, minMove } = drawnAs(decimals, this.#wholeDigits);
     this.#decimals = decimals;
     this.#unit = unit;
     const formatter = (px: number): string => priceText(floatText(px / unit, decimals));

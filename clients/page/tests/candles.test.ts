@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Candles, barStart, barsOf, drawnAs, emptyBar, rangeAfterDrop, type Bar } from "../src/candles.ts";
+import { Candles, barStart, barsOf, drawnAs, emptyBar, rangeAfterDrop, wholeDigits, type Bar } from "../src/candles.ts";
 
 const bar = (time: number, open: number, high: number, low: number, close: number, volume: number): Bar => ({
   ...emptyBar(time),
@@ -149,14 +149,28 @@ test("columns of the server become bars, with NaN for null", () => {
   ]);
 });
 
-test("every number of decimals from 0 to 18 has steps that the chart library takes", () => {
+test("every price with 0 to 18 decimals has steps that the chart library takes", () => {
   for (let decimals = 0; decimals <= 18; decimals++) {
-    const { unit, minMove } = drawnAs(decimals);
-    // The library divides by it, and throws unless the result is made of factors 2 and 5.
-    expect(String(Math.round(1 / minMove)), `${decimals} decimals`).toMatch(/^10*$/);
-    expect(unit * 10 ** -decimals).toBeCloseTo(minMove, 12);
-    // Steps are far above 1e-14, below which the library takes numbers for equal.
-    expect(minMove).toBeGreaterThan(1e-9);
+    for (const mantissa of [1, 5, 48, 6_183_763, 9.1e12, 5e15, 5e18, 9.2e18]) {
+      const price = mantissa / 10 ** decimals;
+      const { unit, minMove } = drawnAs(decimals, wholeDigits({ ...emptyBar(0), open: price, high: price, low: price }));
+      const about = `${mantissa} with ${decimals} decimals`;
+      // The library divides by it, and throws unless the result is made of factors 2 and 5.
+      expect(String(Math.round(1 / minMove)), about).toMatch(/^10*$/);
+      // Steps are far above 1e-14, below which the library takes numbers for equal, and change the drawn price.
+      expect(minMove, about).toBeGreaterThan(1e-9);
+      const drawn = price * unit;
+      expect((drawn + minMove - drawn) / minMove, about).toBeCloseTo(1, 2);
+      // They are as fine as the decimals, or as twelve digits.
+      expect(minMove / unit, about).toBeLessThan(Math.max(10 ** -decimals, price * 1e-11) * 1.01);
+    }
   }
-  expect(drawnAs(2)).toEqual({ unit: 1, minMove: 0.01 });
+  expect(drawnAs(2, 5)).toEqual({ unit: 1, minMove: 0.01 });
+});
+
+test("the digits before the point are those of the largest price of a bar", () => {
+  expect(wholeDigits({ ...emptyBar(0), bid: 99.9, ask: 100 })).toBe(3);
+  expect(wholeDigits({ ...emptyBar(0), open: -5, high: 1, low: -1234, close: 1 })).toBe(4);
+  expect(wholeDigits({ ...emptyBar(0), bid: 0.00048 })).toBe(-3);
+  expect(wholeDigits(emptyBar(0))).toBe(-Infinity);
 });
