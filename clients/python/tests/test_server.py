@@ -297,10 +297,10 @@ async def test_refusals_have_status_and_code_of_the_server(start: Start) -> None
     with pytest.raises(RefusedError) as refused:
         await tickcast.connect(f"{server.url}/v1/nowhere")
     assert refused.value.status == 404
-    async with tickcast.publish("t", server.url) as publisher:
+    async with tickcast.publish("t", server.url) as publisher, tickcast.publish("t", server.url) as other:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         with pytest.raises(RejectedError):
-            await publisher.define("MINE-USD", px_exp=-4, sz_exp=-3)
+            await other.define("MINE-USD", px_exp=-4, sz_exp=-3)
         with pytest.raises(ValueError, match="too many decimals"):
             await publisher.quote("MINE-USD", bid="1.001")
         with pytest.raises(KeyError, match="is not defined"):
