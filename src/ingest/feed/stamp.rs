@@ -89,7 +89,7 @@ mod tests {
             assert!(of_number(EARLIEST_S * a_second - 1).is_err());
             assert!(of_number(LATEST_S * a_second).is_err());
             let latest_ns = of_number(LATEST_S * a_second - 1).expect("the last of the range");
-            assert!((LATEST_S - 1) * 1_000_000_000 <= latest_ns && latest_ns < LATEST_S * 1_000_000_000);
+            assert!(((LATEST_S - 1) * 1_000_000_000..LATEST_S * 1_000_000_000).contains(&latest_ns));
         }
         for number in [0, 1, 7, 20_240_808, 172_316_125, 17_231_612_540, 172_316_125_408_789, u64::MAX] {
             assert!(of_number(number).is_err(), "{number}");
