@@ -45,15 +45,18 @@ class PriceCell {
     // cost of comparing two texts.
     if (px === before && Number.isSafeInteger(px)) return;
     this.#shown = px;
-    const text = textOf();
-    write(this.#value, text);
-    this.#fit(text);
+    this.write(textOf());
     if (Number.isNaN(before) || Number.isNaN(px) || px === before) return;
     mark(this.#cell, "move", px > before ? "up" : "down");
     write(this.#arrow, px > before ? "▲" : "▼");
     if (!flashes) return;
     this.#flashUntil = now + FLASH_MS;
     mark(this.#cell, "flash", "yes");
+  }
+
+  write(text: string): void {
+    write(this.#value, text);
+    this.#fit(text);
   }
 
   #fit(text: string): void {
@@ -131,9 +134,17 @@ export class WatchlistRow {
     if (revision !== this.#revision) for (const price of [bid, ask, last]) price.reset();
     this.#revision = revision;
     write(this.#venue, market.client.instruments.venue(row));
-    bid.show(quotes.bidPx[row] ?? NaN, () => market.quoteText(row, "bidPx"), now, flashes);
-    ask.show(quotes.askPx[row] ?? NaN, () => market.quoteText(row, "askPx"), now, flashes);
+    const digits = market.digits(row);
+    const [bidText, askText] = [() => market.quoteText(row, "bidPx"), () => market.quoteText(row, "askPx")];
+    bid.show(quotes.bidPx[row] ?? NaN, bidText, now, flashes);
+    ask.show(quotes.askPx[row] ?? NaN, askText, now, flashes);
     last.show(market.last(row), () => market.lastText(row), now, flashes);
+    // A price with more decimals than those before it changes the decimals of all.
+    if (market.digits(row) !== digits) {
+      bid.write(bidText());
+      ask.write(askText());
+      last.write(market.lastText(row));
+    }
     const percent = percentText(market.change(row));
     write(this.#change, percent);
     const sign = percent.charAt(0);
