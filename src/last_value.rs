@@ -9,8 +9,8 @@
 //!
 //! Memory: some 350 bytes an instrument, and its book. Cost: a copy of the record; for a book, a tree step a level.
 
-use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, RecordPrefix, flags};
-use tickcast_protocol::{Book, BookAction, FeedState, GapReason, Sequence};
+use tickcast_protocol::record::{self, Channel, Gap, Level, RecordHeader, RecordKind, RecordPrefix, flags};
+use tickcast_protocol::{Book, BookAction, FeedState, GapReason, Instrument, Sequence, decimal};
 
 /// What [`LastValues::apply`] found out about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,8 @@ impl<Origin> Status<Origin> {
 #[derive(Clone, Debug)]
 pub struct InstrumentValues<Origin> {
     status: Status<Origin>,
+    /// Where the owner has the Definition from that changed it last; the default for the first.
+    definition_origin: Origin,
     sequences: [Sequence; Channel::COUNT],
     origins: [Origin; Channel::COUNT],
     quote: [u8; record::Quote::BYTES],
@@ -88,6 +90,7 @@ impl<Origin: Copy + Default> Default for InstrumentValues<Origin> {
     fn default() -> Self {
         Self {
             status: Status::default(),
+            definition_origin: Origin::default(),
             sequences: [Sequence::NONE; Channel::COUNT],
             origins: [Origin::default(); Channel::COUNT],
             quote: [0; record::Quote::BYTES],
@@ -110,12 +113,17 @@ impl<Origin: Copy> InstrumentValues<Origin> {
         self.origins[channel as usize]
     }
 
-    /// Where the owner has the newest of all these values and of the status from.
+    /// Where the owner has the Definition from that changed the instrument last.
+    pub fn definition_origin(&self) -> Origin {
+        self.definition_origin
+    }
+
+    /// Where the owner has the newest of all these values, of the status and of the definition from.
     pub fn newest_origin(&self) -> Origin
     where
         Origin: Ord,
     {
-        let values = self.origins.iter().copied().fold(self.status.origin, Ord::max);
+        let values = self.origins.iter().copied().fold(self.status.origin.max(self.definition_origin), Ord::max);
         self.book_gap.map_or(values, |(origin, _)| values.max(origin))
     }
 
@@ -178,6 +186,47 @@ impl<Origin: Copy> InstrumentValues<Origin> {
         }
     }
 
+    /// Carries the values over to other exponents. A value that is not exact there, or too large, is absent until the next
+    /// record; a level of the book is left out, and the book flagged.
+    fn rescale(&mut self, from: &Instrument, to: &Instrument) {
+        let px = |px: i64| rescaled(px, from.px_exp, to.px_exp);
+        let sz = |sz: i64| rescaled(sz, from.sz_exp, to.sz_exp);
+        let quote = record::Quote::read(&self.quote).and_then(|quote| {
+            let record::Quote { bid_px, bid_sz, ask_px, ask_sz } = quote;
+            let (bid_px, ask_px) = (px(bid_px)?, px(ask_px)?);
+            Some(record::Quote { bid_px, bid_sz: sz(bid_sz)?, ask_px, ask_sz: sz(ask_sz)? })
+        });
+        replace(&mut self.quote, |header, out| Some(quote?.encode(header, out)));
+        let trade = record::Trade::read(&self.trade)
+            .and_then(|trade| Some(record::Trade { px: px(trade.px)?, sz: sz(trade.sz)?, ..trade }));
+        replace(&mut self.trade, |header, out| Some(trade?.encode(header, out)));
+        let ticker = record::Ticker::read(&self.ticker).and_then(|ticker| {
+            // A sum that does not fit is absent, as a feed leaves it out.
+            let sum = |sum: Option<i64>| sum.unwrap_or(record::PRICE_NONE);
+            Some(record::Ticker {
+                last_px: px(ticker.last_px)?,
+                open_px: px(ticker.open_px)?,
+                high_px: px(ticker.high_px)?,
+                low_px: px(ticker.low_px)?,
+                volume: sum(sz(ticker.volume)),
+                turnover: sum(px(ticker.turnover)),
+                bid_px: px(ticker.bid_px)?,
+                ask_px: px(ticker.ask_px)?,
+            })
+        });
+        replace(&mut self.ticker, |header, out| Some(ticker?.encode(header, out)));
+        if let Some(state) = &mut self.book {
+            let levels = state.levels.levels(usize::MAX);
+            let fitting =
+                levels.iter().filter_map(|level| Some(Level { px: px(level.px)?, sz: sz(level.sz)?, ..*level }));
+            let fitting: Vec<Level> = fitting.collect();
+            if fitting.len() < levels.len() {
+                state.flags |= flags::MAYBE_BAD_BOOK;
+            }
+            state.levels.apply(BookAction::Snapshot, fitting.into_iter());
+        }
+    }
+
     fn push_book(&self, instrument: u32, extra: u8, out: &mut Vec<u8>) -> bool {
         let Some(state) = self.book() else { return false };
         let header = self.book_header(state, instrument, extra);
@@ -228,6 +277,26 @@ impl<Origin: Copy + Default> LastValues<Origin> {
     /// The state of an instrument; for instrument 0, of the feed as a whole.
     pub fn status(&self, instrument: u32) -> Status<Origin> {
         if instrument == 0 { self.status } else { self.row(instrument).map(|row| row.status).unwrap_or_default() }
+    }
+
+    /// Carries the values of an instrument over from one Definition to another; `origin` is where the owner has that from.
+    pub fn redefine(&mut self, from: &Instrument, to: &Instrument, origin: Origin) {
+        let Some(row) = self.row_mut(to.id) else { return };
+        row.definition_origin = origin;
+        if is_rescaled(from, to) {
+            row.rescale(from, to);
+        }
+    }
+
+    /// Forgets the values of an instrument that was released. Its status stays, for clients that have to learn it.
+    pub fn release(&mut self, instrument: u32) {
+        if let Some(row) = self.row_mut(instrument) {
+            *row = InstrumentValues { status: row.status, ..InstrumentValues::default() };
+        }
+    }
+
+    fn row_mut(&mut self, instrument: u32) -> Option<&mut InstrumentValues<Origin>> {
+        self.rows.get_mut((instrument as usize).checked_sub(1)?)
     }
 
     /// Applies a Status record. False if it changes nothing, or if its instrument is unknown.
@@ -289,6 +358,25 @@ impl<Origin: Copy + Default> LastValues<Origin> {
         row.sequences[index] = gap.to_sequence;
         row.origins[index] = origin;
         Some(Gap { from_sequence, ..*gap })
+    }
+}
+
+/// True if mantissas mean something else after a Definition.
+pub fn is_rescaled(from: &Instrument, to: &Instrument) -> bool {
+    (from.px_exp, from.sz_exp) != (to.px_exp, to.sz_exp)
+}
+
+fn rescaled(mantissa: i64, from: i8, to: i8) -> Option<i64> {
+    if mantissa == record::PRICE_NONE { Some(mantissa) } else { decimal::rescale(mantissa, from, to) }
+}
+
+/// Replaces a kept record by another of the same header, or by none.
+fn replace(kept: &mut [u8], encode: impl FnOnce(&RecordHeader, &mut Vec<u8>) -> Option<()>) {
+    let Some(header) = RecordHeader::read(kept).filter(|header| header.bytes() == kept.len()) else { return };
+    let mut record = Vec::with_capacity(kept.len());
+    match encode(&header, &mut record) {
+        Some(()) => kept.copy_from_slice(&record),
+        None => kept.fill(0),
     }
 }
 

@@ -7,8 +7,7 @@
 //!  0 u64 payload bytes (a multiple of 8)   8 u64 position   16 payload
 //! ```
 //!
-//! The [`Position`] of an entry is the producer's: the ring stores it and does not read it. Several entries may have
-//! the same one.
+//! The [`Position`] of an entry is the producer's. The ring does not read it, and several entries may have the same.
 //!
 //! What always holds:
 //! * The producer never waits; it overwrites the oldest entries. A reader that was lapped learns how much it lost and
@@ -47,8 +46,7 @@ const WORD_BYTES: usize = 8;
 /// A page of memory has at least as many.
 const PAGE_BYTES_MIN: usize = 4096;
 
-/// A byte of a ring, counted from the ring's beginning. Not a [`Position`]: that orders the records of a node, and is
-/// the same on all cores.
+/// A byte of a ring, counted from the ring's beginning. Records are ordered by their [`Position`], on all cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RingOffset(u64);
 
@@ -512,7 +510,9 @@ impl Reader {
         Overrun { lost }
     }
 
-    fn move_to(&mut self, offset: RingOffset) {
+    /// Has the next read start at an entry boundary, which may be one that was read already, to read the entries behind
+    /// it again. Those may have been overwritten by then: that read fails as any other.
+    pub fn move_to(&mut self, offset: RingOffset) {
         self.offset = offset;
         // Release: partner of the Acquire load in `Gauge::backlog_bytes`: a thread that sees it knows that the copy is
         // done.

@@ -24,8 +24,8 @@ pub use self::series::Bar;
 pub use self::store::{BarStore, spawn};
 
 use self::series::Series;
-use tickcast_protocol::RecordKind;
-use tickcast_protocol::record::{PRICE_NONE, Quote, RecordHeader, Trade};
+use tickcast_protocol::record::{self, PRICE_NONE, Quote, RecordHeader, Trade};
+use tickcast_protocol::{FeedState, Instrument, RecordKind};
 
 /// Lengths of the bars that are kept, seconds, the shortest first. A query's interval has to be a multiple of one.
 pub const INTERVALS_S: [u32; 2] = [1, 60];
@@ -43,13 +43,28 @@ pub struct Bars {
     /// The most bars of each length that an instrument may have now.
     capacity: usize,
     /// By instrument id, from 1 on.
-    rows: Vec<[Series; INTERVALS_S.len()]>,
+    rows: Vec<Row>,
     /// Instruments with a trade or a quote.
     active: usize,
     /// `active` when `capacity` was computed.
     shared_by: usize,
     /// First and last second of each, in order, not touching each other.
     holes: Vec<(u32, u32)>,
+}
+
+/// The bars of one instrument.
+#[derive(Debug)]
+struct Row {
+    /// Those of prices and sizes, by its newest Definition.
+    exponents: Option<(i8, i8)>,
+    /// By length.
+    series: [Series; INTERVALS_S.len()],
+}
+
+impl Row {
+    fn new(began_s: u32) -> Self {
+        Self { exponents: None, series: INTERVALS_S.map(|_| Series::new(began_s)) }
+    }
 }
 
 impl Bars {
@@ -68,7 +83,8 @@ impl Bars {
         bars
     }
 
-    /// Adds a whole record as the sequencer wrote it. Only quotes, and trades with a price, change something.
+    /// Adds a whole record as the sequencer wrote it: quotes, and trades with a price. A Definition with other exponents
+    /// carries the bars over to them, and a Status `'R'` frees them.
     pub fn fold(&mut self, record: &[u8]) {
         let Some(header) = RecordHeader::read(record).filter(|header| header.instrument > 0) else { return };
         match RecordKind::from_wire(header.kind) {
@@ -79,6 +95,14 @@ impl Bars {
             Some(RecordKind::Quote) => {
                 let quote = Quote::read(record);
                 quote.inspect(|quote| self.change(&header, |bar| bar.quote(quote)));
+            }
+            Some(RecordKind::Definition) => {
+                if let Some(instrument) = record::read_definition(record) {
+                    self.define(&instrument, seconds(header.ts_recv));
+                }
+            }
+            Some(RecordKind::Status) if record::read_status(record) == Some(FeedState::Released) => {
+                self.release(header.instrument);
             }
             _ => {}
         }
@@ -93,7 +117,7 @@ impl Bars {
         self.shared_by = self.active;
         self.capacity = capacity(self.bytes_max, self.active);
         for row in &mut self.rows {
-            for (series, interval_s) in row.iter_mut().zip(INTERVALS_S) {
+            for (series, interval_s) in row.series.iter_mut().zip(INTERVALS_S) {
                 series.shrink(interval_s, self.capacity);
             }
         }
@@ -143,35 +167,57 @@ impl Bars {
     pub fn find(&self, instrument: u32, query: &BarQuery) -> FoundBars {
         let level = query.level().expect("the caller has checked that the interval is served");
         match self.row(instrument) {
-            Some(row) => query.find(&row[level], &self.holes),
+            Some(row) => FoundBars { exponents: row.exponents, ..query.find(&row.series[level], &self.holes) },
             // It had no record, or all of them were lost.
             None => {
                 let holes = query.touched(&self.holes, self.began_s);
-                FoundBars { since_s: self.began_s, bars: Vec::new(), holes }
+                FoundBars { since_s: self.began_s, bars: Vec::new(), holes, exponents: None }
             }
         }
     }
 
     /// Memory of the bars, in bytes.
     pub fn bytes(&self) -> usize {
-        self.rows.iter().flatten().map(Series::bytes).sum()
+        self.rows.iter().flat_map(|row| &row.series).map(Series::bytes).sum()
     }
 
-    fn row(&self, instrument: u32) -> Option<&[Series; INTERVALS_S.len()]> {
+    fn define(&mut self, instrument: &Instrument, time_s: u32) {
+        let exponents = (instrument.px_exp, instrument.sz_exp);
+        let row = self.row_mut(instrument.id);
+        if let Some(before) = row.exponents.replace(exponents).filter(|before| *before != exponents) {
+            row.series.iter_mut().for_each(|series| series.rescale(before, exponents, time_s));
+        }
+    }
+
+    fn release(&mut self, instrument: u32) {
+        let began_s = self.began_s;
+        let row = self.row_mut(instrument);
+        let was_active = !row.series.iter().all(Series::is_new);
+        *row = Row::new(began_s);
+        self.active -= usize::from(was_active);
+    }
+
+    fn row_mut(&mut self, instrument: u32) -> &mut Row {
+        let at = instrument as usize - 1;
+        if self.rows.len() <= at {
+            let began_s = self.began_s;
+            self.rows.resize_with(at + 1, || Row::new(began_s));
+        }
+        &mut self.rows[at]
+    }
+
+    fn row(&self, instrument: u32) -> Option<&Row> {
         self.rows.get((instrument as usize).checked_sub(1)?)
     }
 
     fn change(&mut self, header: &RecordHeader, mut change: impl FnMut(&mut Bar)) {
-        let (at, time_s) = (header.instrument as usize - 1, seconds(header.ts_recv));
-        if self.rows.len() <= at {
-            let began_s = self.began_s;
-            self.rows.resize_with(at + 1, || INTERVALS_S.map(|_| Series::new(began_s)));
+        let (time_s, capacity) = (seconds(header.ts_recv), self.capacity);
+        let row = self.row_mut(header.instrument);
+        let is_new = row.series.iter().all(Series::is_new);
+        for (series, interval_s) in row.series.iter_mut().zip(INTERVALS_S) {
+            series.change(time_s - time_s % interval_s, interval_s, capacity, &mut change);
         }
-        let row = &mut self.rows[at];
-        self.active += usize::from(row.iter().all(Series::is_new));
-        for (series, interval_s) in row.iter_mut().zip(INTERVALS_S) {
-            series.change(time_s - time_s % interval_s, interval_s, self.capacity, &mut change);
-        }
+        self.active += usize::from(is_new);
     }
 }
 

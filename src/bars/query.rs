@@ -23,6 +23,8 @@ pub struct FoundBars {
     pub bars: Vec<Bar>,
     /// When records were lost before they were added to the bars: first and last second of each time, the oldest first.
     pub holes: Vec<(u32, u32)>,
+    /// Of the prices and sizes; `None` if the instrument's Definition was lost before it came to the bars.
+    pub exponents: Option<(i8, i8)>,
 }
 
 impl BarQuery {
@@ -55,7 +57,7 @@ impl BarQuery {
         // With fewer bars than the limit, all of them are returned, so a hole since `since_s` may be among them.
         let first_s = bars.first().map(|bar| bar.time_s).filter(|_| bars.len() >= self.limit);
         let since_s = series.since_s();
-        FoundBars { since_s, holes: self.touched(holes, first_s.unwrap_or(since_s)), bars }
+        FoundBars { since_s, holes: self.touched(holes, first_s.unwrap_or(since_s)), bars, exponents: None }
     }
 
     /// The holes between `from_s` and the query's `to_s`.

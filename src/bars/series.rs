@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use tickcast_protocol::decimal;
 use tickcast_protocol::record::{PRICE_NONE, Quote, Trade};
 
 /// One bar, 72 bytes. Mantissas at the exponents of its instrument.
@@ -56,6 +57,22 @@ impl Bar {
 
     pub(super) fn quote(&mut self, quote: &Quote) {
         (self.bid_px, self.ask_px, self.is_quoted) = (quote.bid_px, quote.ask_px, true);
+    }
+
+    fn rescaled(&self, from: (i8, i8), to: (i8, i8)) -> Option<Self> {
+        let px = |px: i64| if px == PRICE_NONE { Some(px) } else { decimal::rescale(px, from.0, to.0) };
+        // A sum that overflowed has no value.
+        let volume = if self.volume == i64::MAX { Some(i64::MAX) } else { decimal::rescale(self.volume, from.1, to.1) };
+        Some(Self {
+            open: px(self.open)?,
+            high: px(self.high)?,
+            low: px(self.low)?,
+            close: px(self.close)?,
+            volume: volume?,
+            bid_px: px(self.bid_px)?,
+            ask_px: px(self.ask_px)?,
+            ..*self
+        })
     }
 
     /// Merges a later bar into this one.
@@ -149,6 +166,16 @@ impl Series {
         if self.bars.capacity() > capacity {
             self.bars.shrink_to(capacity);
         }
+    }
+
+    /// Carries the bars over from one pair of exponents to another. If a value is not exact there, or too large, all bars
+    /// are dropped, and `time_s` is where they begin again.
+    pub(super) fn rescale(&mut self, from: (i8, i8), to: (i8, i8), time_s: u32) {
+        let rescaled: Option<VecDeque<Bar>> = self.bars.iter().map(|bar| bar.rescaled(from, to)).collect();
+        if rescaled.is_none() {
+            self.since_s = self.since_s.max(time_s);
+        }
+        self.bars = rescaled.unwrap_or_default();
     }
 
     fn drop_oldest(&mut self, count: usize, interval_s: u32) {

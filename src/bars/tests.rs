@@ -97,6 +97,7 @@ fn expected(events: &[BarEvent], instrument: u32, bytes_max: usize, query: &BarQ
         since_s: last_gone.map_or(BEGAN_S, |gone| (gone + kept_s).max(BEGAN_S)),
         bars: starts.iter().map(bar).collect(),
         holes: Vec::new(),
+        exponents: None,
     }
 }
 
@@ -243,7 +244,7 @@ fn new_instrument_gets_its_share_from_the_others() {
     let found = bars.find(1, &query(1));
     assert_eq!((found.bars.len(), found.since_s), (20, BEGAN_S + 20), "since_s is after the dropped bars");
     assert_eq!(found.bars[0].time_s, found.since_s);
-    assert_eq!(bars.find(3, &query(1)), FoundBars { since_s: BEGAN_S, bars: vec![], holes: vec![] });
+    assert_eq!(bars.find(3, &query(1)), FoundBars { since_s: BEGAN_S, bars: vec![], holes: vec![], exponents: None });
     assert!(bars.bytes() <= bytes_max);
 }
 
@@ -251,7 +252,10 @@ fn new_instrument_gets_its_share_from_the_others() {
 fn store_too_small_for_a_bar_returns_none() {
     let mut bars = Bars::new(1, u64::from(BEGAN_S) * SECOND_NS);
     fold(&mut bars, &[trade(f64::from(BEGAN_S) + 30.0, 1, 1, 1)]);
-    assert_eq!(bars.find(1, &query(1)), FoundBars { since_s: BEGAN_S + 31, bars: vec![], holes: vec![] });
+    assert_eq!(
+        bars.find(1, &query(1)),
+        FoundBars { since_s: BEGAN_S + 31, bars: vec![], holes: vec![], exponents: None }
+    );
 }
 
 #[test]
@@ -357,4 +361,32 @@ fn a_start_with_a_clock_ahead_is_corrected_with_it() {
     bars.step(u64::from(BEGAN_S + 60) * SECOND_NS, u64::from(BEGAN_S - 540) * SECOND_NS);
     let found = bars.find(1, &BarQuery { interval_s: 1, limit: 10, to_s: u32::MAX });
     assert_eq!((found.bars.len(), found.holes), (0, vec![(BEGAN_S - 600, BEGAN_S - 540)]));
+}
+
+#[test]
+fn bars_are_carried_over_to_other_exponents_and_freed_with_the_instrument() {
+    let mut bars = bars_of(&[trade(f64::from(BEGAN_S), 1, 5_001, 3), quote(f64::from(BEGAN_S), 1, 5_000, 5_002)]);
+    let define = |bars: &mut Bars, px_exp, sz_exp| {
+        let mut record = Vec::new();
+        record::encode_definition(&Instrument::new(1, "A", "v", px_exp, sz_exp), &mut record);
+        record::patch_sequenced(&mut record, 1, 0.into(), u64::from(BEGAN_S + 9) * SECOND_NS);
+        bars.fold(&record);
+    };
+    define(&mut bars, -4, 0);
+    define(&mut bars, -5, -1);
+    let found = bars.find(1, &query(1));
+    let Bar { open, volume, bid_px, .. } = found.bars[0];
+    assert_eq!((found.exponents, open, volume, bid_px), (Some((-5, -1)), 50_010, 30, 50_000));
+    // 5_001 at -4 is not exact at -3.
+    define(&mut bars, -3, -1);
+    let found = bars.find(1, &query(1));
+    assert_eq!((found.bars.len(), found.since_s), (0, BEGAN_S + 9));
+    let mut released = Vec::new();
+    let header = RecordHeader::of_feed(RecordKind::Status, 1, 0);
+    fold(&mut bars, &[trade(f64::from(BEGAN_S + 10), 1, 5, 3)]);
+    assert!(bars.bytes() > 0);
+    record::encode_status(&header, FeedState::Released, &mut released);
+    bars.fold(&released);
+    bars.share();
+    assert_eq!((bars.bytes(), bars.active), (0, 0));
 }

@@ -1,5 +1,5 @@
 //! The directory as JSON, the content of `/v1/instruments`: built and compressed once for all shards and clients, and again
-//! only when the directory has grown.
+//! only when the directory has changed.
 //!
 //! Cost: 3 MB for 20,000 instruments, so it is not built on a shard's core, see `handlers/instruments.rs`.
 
@@ -16,10 +16,10 @@ use tickcast_protocol::json;
 #[derive(Debug, Default)]
 pub(super) struct ListingCache(Mutex<Option<Arc<Listing>>>);
 
-/// The first `instruments` entries of the directory.
+/// The directory as it was with this digest.
 #[derive(Debug)]
 pub(super) struct Listing {
-    pub(super) instruments: usize,
+    pub(super) digest: u64,
     pub(super) content: Content,
 }
 
@@ -28,17 +28,14 @@ impl ListingCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Stores a listing, unless another shard has stored a longer one meanwhile.
+    /// Stores a listing in place of the one before.
     pub(super) fn store(&self, listing: Arc<Listing>) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_none_or(|held| held.instruments < listing.instruments) {
-            *held = Some(listing);
-        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(listing);
     }
 }
 
 impl Listing {
-    pub(super) fn new(epoch: u32, instruments: &[Arc<Instrument>]) -> Self {
+    pub(super) fn new(epoch: u32, instruments: &[Arc<Instrument>], digest: u64) -> Self {
         let mut text = String::from(r#"{"instruments":["#);
         for (nth, instrument) in instruments.iter().enumerate() {
             if nth > 0 {
@@ -47,8 +44,7 @@ impl Listing {
             json::push_instrument(instrument, &mut text);
         }
         text.push_str("]}");
-        // Within an epoch no instrument is changed or removed, so their number identifies the list.
-        let tag = format!("{epoch:x}-{:x}", instruments.len());
-        Self { instruments: instruments.len(), content: Content::new(JSON, tag, text, Compression::fast()) }
+        let tag = format!("{epoch:x}-{digest:x}");
+        Self { digest, content: Content::new(JSON, tag, text, Compression::fast()) }
     }
 }

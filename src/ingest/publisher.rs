@@ -113,7 +113,6 @@ impl Publisher {
             settings,
             id: source,
             instruments: HashMap::new(),
-            accepted: Vec::new(),
             batch: Vec::new(),
             records: 0,
             limiter: RateLimiter::default(),
@@ -221,8 +220,6 @@ struct PublisherSource {
     id: SourceId,
     /// Symbol → instrument id of this connection. Ids are dense from 1.
     instruments: HashMap<String, u32>,
-    /// By id: the sequencer has accepted the definition. A refused one has an id too, but may have no records.
-    accepted: Vec<bool>,
     /// Checked records that are not sequenced yet.
     batch: Vec<u8>,
     /// Number of records in the batch.
@@ -272,37 +269,35 @@ impl PublisherSource {
         out
     }
 
-    /// Defines the instruments; returns their ids in this connection, in order. If one is refused, the ones before it are
-    /// defined.
+    /// Defines the instruments, all or none; returns their ids in this connection, in order.
     fn define_all(&mut self, define: &Define) -> Result<Vec<u32>, RequestError> {
         self.check_limit(define)?;
         let mut ids = Vec::with_capacity(define.instruments.len());
         let mut bytes = Vec::new();
+        let mut new: HashMap<&str, u32> = HashMap::new();
         for wanted in &define.instruments {
-            let next = self.instruments.len() as u32 + 1;
-            let id = *self.instruments.entry(wanted.symbol.clone()).or_insert(next);
+            let next = (self.instruments.len() + new.len()) as u32 + 1;
+            let known = self.instruments.get(&wanted.symbol).copied();
+            let id = known.unwrap_or_else(|| *new.entry(&wanted.symbol).or_insert(next));
             let mut instrument = Instrument::new(id, &wanted.symbol, &wanted.venue, wanted.px_exp, wanted.sz_exp);
             instrument.tick_size = wanted.tick_size.unwrap_or(instrument.tick_size);
             instrument.lot_size = wanted.lot_size.unwrap_or(instrument.lot_size);
             record::encode_definition(&instrument, &mut bytes);
             ids.push(id);
         }
-        let outcomes = self.sequencer.accept(self.id, &mut bytes).definitions;
-        self.accepted.resize(self.instruments.len() + 1, false);
-        for (id, _) in ids.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
-            self.accepted[*id as usize] = true;
-        }
-        let refused = outcomes.into_iter().enumerate().find_map(|(nth, outcome)| Some((nth, outcome.err()?)));
-        match refused {
-            None => Ok(ids),
-            Some((nth, error)) => {
-                let message = format!("instruments[{nth}]: {error}");
+        match self.sequencer.define_all(self.id, &bytes) {
+            Ok(()) => {
+                self.instruments.extend(new.into_iter().map(|(symbol, id)| (symbol.to_owned(), id)));
+                Ok(ids)
+            }
+            Err((nth, error)) => {
+                let message = format!("instruments[{nth}]: {error}; nothing of this request is defined");
                 Err(RequestError { id: Some(define.id), code: "bad_request", message })
             }
         }
     }
 
-    /// Checks `publisher_instruments_max`. Refused instruments count too: they have ids.
+    /// Checks `publisher_instruments_max`.
     fn check_limit(&self, define: &Define) -> Result<(), RequestError> {
         let new: HashSet<&str> = define.instruments.iter().map(|instrument| instrument.symbol.as_str()).collect();
         let new = new.into_iter().filter(|symbol| !self.instruments.contains_key(*symbol)).count();
@@ -346,7 +341,7 @@ impl PublisherSource {
         {
             return Ok(header.bytes());
         }
-        if !self.accepted.get(instrument as usize).is_some_and(|accepted| *accepted) {
+        if !(1..=self.instruments.len()).contains(&(instrument as usize)) {
             return Err(InvalidPacket::Undefined { record, at, instrument });
         }
         Ok(header.bytes())
@@ -362,8 +357,8 @@ impl PublisherSource {
         while !self.sequencer.has_room() && !self.server_stops() {
             std::thread::sleep(ROOM_INTERVAL);
         }
-        let accepted = self.sequencer.accept(self.id, &mut self.batch);
-        self.refused_book = accepted.refused_book.or(self.refused_book.take());
+        let outcome = self.sequencer.accept(self.id, &mut self.batch);
+        self.refused_book = outcome.refused_book.or(self.refused_book.take());
         self.batch.clear();
     }
 

@@ -147,6 +147,15 @@ impl SequencerHandle {
         BatchOutcome { definitions, refused_book }
     }
 
+    /// Carries out all definitions of a batch of Definition records, or none; then tells which was refused, and why.
+    pub fn define_all(&self, source: SourceId, batch: &[u8]) -> Result<(), (usize, DefineError)> {
+        let _guard = self.lifecycle.fail_on_panic("the sequencer");
+        let mut locked = self.lock();
+        let defined = locked.sequencer.define_all(source, batch, now_ns());
+        self.publish_and_wake(locked);
+        defined.map(|_| ())
+    }
+
     /// Closes a source: its instrument ids become invalid, and its instruments become ended or stale.
     pub fn close_source(&self, source: SourceId, end: SourceEnd) {
         let mut locked = self.lock();

@@ -13,6 +13,8 @@
 //! What always holds:
 //! * A record is numbered and encoded once; all shards read the same bytes in the same order.
 //! * Sequences of an instrument and channel are contiguous from 1. Positions are contiguous from 1 over the whole node.
+//! * An instrument has one definition at a time ([`define`]). Another one of its source goes to all subscribers; one that
+//!   changes an exponent is followed by the newest book, ticker and quote in the new exponents.
 //! * When the last live source of an instrument falls silent, ends or is lost, a Status record reports it to the
 //!   subscribers, and another one its return ([`sources`]).
 //! * Between two calls nothing is staged. So what is written to one ring alone, a resynchronisation, comes after all
@@ -28,6 +30,7 @@
 //! Cost: some 20 ns a record, and 9 ns a record and ring, which are the memory's (`benches/README.md`, `ring.rs`).
 
 mod bars_ring;
+mod define;
 mod sources;
 mod stats;
 
@@ -129,7 +132,10 @@ impl Sequencer {
         {
             let (bytes, tail) = std::mem::take(&mut rest).split_at_mut(header.bytes());
             match RecordKind::from_wire(header.kind) {
-                Some(RecordKind::Definition) => outcomes.push(self.define(source, bytes, now_ns)),
+                Some(RecordKind::Definition) => {
+                    let instrument = record::read_definition(bytes).expect("the source has encoded or checked it");
+                    outcomes.push(self.define(source, &instrument, now_ns));
+                }
                 Some(RecordKind::Status) => self.accept_status(source, &header, bytes, now_ns),
                 Some(RecordKind::Gap) => self.accept_gap(source, bytes, now_ns),
                 // A heartbeat only shows that the source is alive: noted above.
@@ -186,26 +192,6 @@ impl Sequencer {
     /// Position of the newest record.
     pub fn position(&self) -> Position {
         self.position
-    }
-
-    fn define(&mut self, source: SourceId, bytes: &mut [u8], now_ns: u64) -> Result<u32, DefineError> {
-        let instrument = record::read_definition(bytes).expect("the source has encoded or checked the definition");
-        let defined = self.directory.define(&instrument, self.instruments_max);
-        let (id, new) = match defined {
-            Ok(defined) => defined,
-            Err(error) => {
-                self.counters.refused += 1;
-                return Err(error);
-            }
-        };
-        self.sources.define(source, instrument.id, id);
-        self.push_feed_state(FeedState::Stale, now_ns);
-        if new {
-            self.values.add(id);
-            record::patch_sequenced(bytes, id, Sequence::NONE, now_ns);
-            self.write(bytes);
-        }
-        Ok(id)
     }
 
     fn sequence(&mut self, source: SourceId, header: &RecordHeader, channel: Channel, bytes: &mut [u8], now_ns: u64) {
@@ -311,7 +297,8 @@ impl Sequencer {
         if id == 1 {
             self.push_feed_status(shard);
         }
-        let (Some(instrument), Some(row)) = (self.directory.get(id), self.values.row(id)) else { return };
+        let Some(row) = self.values.row(id) else { return };
+        let Some(instrument) = self.directory.get(id) else { return self.push_released(shard, id) };
         let ring = &mut self.rings[shard];
         let mut push = |out: &mut Vec<u8>| {
             ring.push(self.position, out);
@@ -346,6 +333,12 @@ impl Sequencer {
             record::patch_flags(out, flags::SNAPSHOT);
             push(out);
         }
+    }
+
+    fn push_released(&mut self, shard: usize, id: u32) {
+        self.scratch.clear();
+        self.values.status(id).push(id, flags::SNAPSHOT, &mut self.scratch);
+        self.rings[shard].push(self.position, &self.scratch);
     }
 
     /// Tells a shard that it has the whole state: a Heartbeat whose sequence is the number of the shard's requests.

@@ -9,8 +9,10 @@
 //! * The book of a lost source may be wrong. An empty delta flagged MAYBE_BAD_BOOK reports it at once, and later deltas
 //!   carry the flag too, until a snapshot replaces the book.
 //! * Instrument 0 is the feed as a whole: live while any source is.
+//! * Several sources share an instrument only if they define it in the same way. Another definition is carried out if it
+//!   comes from the only source that is there; silent ones then have it no more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
@@ -70,6 +72,8 @@ pub(super) struct SourceTable {
     live: Vec<u32>,
     /// By instrument id: its book may be wrong, as a source was lost or a record was refused.
     suspect: Vec<bool>,
+    /// Instruments that have ended and were not defined again since, the longest first.
+    pub(super) ended: VecDeque<u32>,
     /// By instrument id: it is stale by silence alone, and live again with the next batch of one of its sources.
     stale_by_silence: Vec<bool>,
     /// Sources that are not silent, of those that have defined an instrument.
@@ -81,6 +85,24 @@ impl SourceTable {
     pub(super) fn global(&self, source: SourceId, local: u32) -> Option<u32> {
         let id = *self.sources.get(&source)?.ids.get(local as usize)?;
         (id != 0).then_some(id)
+    }
+
+    /// True if another source that is not silent has defined an instrument.
+    pub(super) fn is_of_another(&self, source: SourceId, id: u32) -> bool {
+        let is_own = |state: &SourceState| !state.is_silent && state.ids.contains(&id);
+        let own = self.sources.get(&source).is_some_and(is_own);
+        self.live.get(id as usize).is_some_and(|live| *live > u32::from(own))
+    }
+
+    /// Takes an instrument from all sources, or from all but one.
+    pub(super) fn withdraw_instrument(&mut self, id: u32, keep: Option<SourceId>) {
+        for (_, state) in self.sources.iter_mut().filter(|(source, _)| Some(**source) != keep) {
+            for held in state.ids.iter_mut().filter(|held| **held == id) {
+                *held = 0;
+                state.instruments -= 1;
+                self.live[id as usize] -= u32::from(!state.is_silent);
+            }
+        }
     }
 
     /// Maps a source's own instrument id to the node's.
@@ -224,7 +246,7 @@ impl Sequencer {
 
     /// A source reports the state of an instrument, or, with instrument 0, of all of its own.
     pub(super) fn accept_status(&mut self, source: SourceId, header: &RecordHeader, bytes: &[u8], now_ns: u64) {
-        let state = record::read_status(bytes).filter(|state| state.is_known());
+        let state = record::read_status(bytes).filter(|state| state.is_known() && *state != FeedState::Released);
         let ids = match header.instrument {
             0 => self.sources.sources.get(&source).map(|source| source.ids.clone()),
             local => self.global(source, local).map(|id| vec![id]),
@@ -250,6 +272,12 @@ impl Sequencer {
         if id != 0 {
             self.counters.stale += u64::from(is_stale(state));
             self.counters.stale -= u64::from(is_stale(before));
+            if before == FeedState::Ended {
+                self.sources.ended.retain(|ended| *ended != id);
+            }
+            if state == FeedState::Ended {
+                self.sources.ended.push_back(id);
+            }
             // Any other report of its state ends staleness by silence; `mark_silent` sets the mark afterwards.
             self.sources.stale_by_silence[id as usize] = false;
         }

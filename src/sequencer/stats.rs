@@ -36,6 +36,8 @@ counters! {
     records "Records written to the rings.";
     undefined "Records of instruments that their source had not defined, or whose definition was refused.";
     refused "Definitions refused.";
+    redefined "Definitions that changed an instrument.";
+    released "Ended instruments released, so that others could be defined.";
     resyncs "Resynchronisations requested by overrun shards.";
     lost "Records of log channels that sources reported lost.";
     silences "Times a source was silent for too long.";

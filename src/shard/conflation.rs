@@ -175,6 +175,12 @@ impl Conflator {
         &state.queue[state.taken..]
     }
 
+    /// Has the book of an instrument sent whole: the levels that changed have other prices now.
+    pub(super) fn forget_levels(&mut self, instrument: u32) {
+        let changed = self.intervals.iter_mut().filter_map(|state| state.books.get_mut(&instrument));
+        changed.for_each(|levels| levels.note(BookAction::Snapshot, std::iter::empty()));
+    }
+
     /// Takes the next due value of an interval, and notes the tick of its dispatch; `None` if all have been taken.
     pub(super) fn take_due(&mut self, interval: ConflationInterval, tick: u64) -> Option<PendingValue> {
         let state = &mut self.intervals[interval.index()];

@@ -50,6 +50,8 @@ pub(super) struct History {
     resent_end: Position,
     /// Log records before this ring offset are incomplete.
     log_floor: RingOffset,
+    /// Records before this ring offset have other exponents than the present Definitions state.
+    replay_floor: RingOffset,
 }
 
 impl History {
@@ -64,6 +66,7 @@ impl History {
             is_whole: true,
             resent_end: Position::ZERO,
             log_floor: RingOffset::START,
+            replay_floor: RingOffset::START,
         }
     }
 
@@ -82,6 +85,16 @@ impl History {
     /// Notes that log records are missing before this ring offset, which clients have to learn by a Gap.
     pub(super) fn raise_log_floor(&mut self, offset: RingOffset) {
         self.log_floor = offset;
+    }
+
+    /// Notes that a Definition at this ring offset has changed the exponents of an instrument.
+    pub(super) fn raise_replay_floor(&mut self, offset: RingOffset) {
+        self.replay_floor = offset;
+    }
+
+    /// The ring offset from which on a replay may begin.
+    pub(super) fn replay_floor(&self) -> RingOffset {
+        self.replay_floor
     }
 
     /// The ring offset from which on log records are complete.

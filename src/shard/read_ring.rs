@@ -11,11 +11,11 @@ use super::history::History;
 use super::market_view::MarketView;
 use super::subscription_index::{AudienceId, SubscriptionIndex};
 use super::tick_records::{Now, Origin, Span};
-use crate::last_value::Applied;
-use crate::ring;
+use crate::last_value::{Applied, is_rescaled};
+use crate::ring::{self, RingOffset};
 use crate::stats::{Counter, ShardCounters};
 use tickcast_protocol::record::{self, Channel, Gap, Level, RecordHeader, RecordKind, flags};
-use tickcast_protocol::{BookAction, ConflationInterval, GapReason};
+use tickcast_protocol::{BookAction, ConflationInterval, Directory, FeedState, GapReason, Instrument};
 
 /// Bytes of conflated values that are dispatched in one tick.
 const DUE_BYTES: usize = 64 * 1024;
@@ -38,6 +38,9 @@ pub(super) fn read_ring(
         market.resync.begin();
         history.clear();
     }
+    if let Some(end) = end_before_rescaling(&mut fan_out.records.batch, &market.directory) {
+        ring.move_to(end);
+    }
     market.offset = ring.offset();
     let entries = fan_out.records.batch.entries.len();
     let mut dispatch = Dispatch { now, market, fan_out, history, counters };
@@ -51,6 +54,22 @@ pub(super) fn read_ring(
     }
     counters.add(Counter::RecordsRead, entries as u64);
     entries > 0 || !fan_out.records.is_empty()
+}
+
+/// Cuts a batch before a Definition that changes the exponents of a known instrument, unless that comes first. Returns
+/// where the next read has to start. In one tick so all records of an instrument have the same exponents, those that
+/// the directory states: JSON is written from it.
+fn end_before_rescaling(batch: &mut ring::Batch, directory: &Directory) -> Option<RingOffset> {
+    let is_rescaling = |entry: &ring::Entry| {
+        let bytes = batch.payload(entry);
+        record::kind_of(bytes) == Some(RecordKind::Definition)
+            && record::read_definition(bytes)
+                .is_some_and(|new| directory.get(new.id).is_some_and(|known| is_rescaled(known, &new)))
+    };
+    let at = batch.entries.iter().skip(1).position(is_rescaling)? + 1;
+    let end = batch.entries[at - 1].end();
+    batch.entries.truncate(at);
+    Some(end)
 }
 
 /// What dispatching a record may touch.
@@ -95,8 +114,10 @@ impl Dispatch<'_> {
     fn dispatch_definition(&mut self, record: &Incoming) {
         let Some(instrument) = record::read_definition(self.fan_out.records.bytes(record.span)) else { return };
         let id = instrument.id;
-        // Known already; or instruments before it were lost to an overrun. Then the resynchronisation sends all of
-        // them, in order.
+        if id as usize <= self.market.directory.len() {
+            return self.dispatch_redefinition(instrument, record);
+        }
+        // Instruments before it were lost to an overrun: the resynchronisation sends all of them, in order.
         if id as usize != self.market.directory.len() + 1 {
             return;
         }
@@ -110,6 +131,22 @@ impl Dispatch<'_> {
                 audiences.mark(audience, number);
             }
         });
+    }
+
+    /// A known instrument is defined anew: it goes to all audiences that want any of its channels.
+    fn dispatch_redefinition(&mut self, instrument: Instrument, record: &Incoming) {
+        let Some(before) = self.market.directory.replace(instrument.clone()) else { return };
+        self.market.values.redefine(&before, &instrument, record.origin.ring_end);
+        if is_rescaled(&before, &instrument) {
+            // Records from before have other exponents. They cannot follow this Definition.
+            self.history.clear();
+            self.history.raise_log_floor(record.origin.ring_end);
+            self.history.raise_replay_floor(record.origin.ring_end);
+            self.fan_out.conflator.forget_levels(instrument.id);
+        }
+        let FanOut { index, audiences, records, .. } = &mut *self.fan_out;
+        let number = records.add(record.span, record.origin);
+        each_watcher_of_any(index, instrument.id, |audience| audiences.mark(audience, number));
     }
 
     /// A source reports that it has lost records of a log channel: the Gap is history like any record. Or the
@@ -135,8 +172,19 @@ impl Dispatch<'_> {
     fn dispatch_status(&mut self, record: &Incoming) {
         let Incoming { header, span, origin } = record;
         let FanOut { index, audiences, records, .. } = &mut *self.fan_out;
+        let state = record::read_status(records.bytes(*span));
+        // Defined and released while the shard was overrun.
+        if state == Some(FeedState::Released) && header.instrument as usize == self.market.directory.len() + 1 {
+            self.market.directory.skip();
+            self.market.values.add(header.instrument);
+            index.add_released();
+        }
         if !self.market.values.apply_status(header, records.bytes(*span), origin.ring_end) {
             return;
+        }
+        if state == Some(FeedState::Released) && self.market.directory.release(header.instrument).is_some() {
+            self.market.values.release(header.instrument);
+            index.release_instrument(header.instrument);
         }
         // In the ring, SNAPSHOT marks a resynchronisation; to clients the record is live.
         record::patch_flags(records.bytes_mut(*span), header.flags & !flags::SNAPSHOT);

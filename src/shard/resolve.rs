@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 
-use super::encoding::Encoding;
 use super::subscription_index::{Key, SubscriptionIndex, Target};
 use tickcast_protocol::Directory;
 use tickcast_protocol::control::{ChannelSet, Pattern};
@@ -20,11 +19,12 @@ pub(super) struct Resolved {
     pub(super) unknown: Vec<String>,
 }
 
-/// Resolves what a client wants to subscribe to. Patterns that do not become items have to be released again.
+/// Resolves what a client wants to subscribe to. A name is an item of its own, whether an instrument has it yet or not:
+/// the client gets that instrument as soon as it is defined, and clients with the same interest are one audience
+/// regardless of when they came. Patterns that do not become items have to be released again.
 pub(super) fn resolve(
     index: &mut SubscriptionIndex,
     directory: &Directory,
-    encoding: Encoding,
     channels: ChannelSet,
     symbols: &[Pattern],
 ) -> Resolved {
@@ -33,11 +33,10 @@ pub(super) fn resolve(
         match symbol {
             Pattern::Prefix(prefix) => targets.push(Target::Pattern(index.intern(prefix))),
             Pattern::Exact(name) => {
-                let known = directory.find(name).map(|instrument| instrument.id);
-                if known.is_none() {
+                if directory.find(name).is_none() {
                     unknown.push(name.clone());
                 }
-                targets.extend(resolve_name(index, encoding, name, known));
+                targets.push(Target::Pattern(index.intern_name(name)));
             }
         }
     }
@@ -45,17 +44,6 @@ pub(super) fn resolve(
     targets.dedup();
     let items = targets.iter().flat_map(|target| channels.iter().map(|channel| Key::new(*target, channel))).collect();
     Resolved { targets, items, unknown }
-}
-
-/// An SSE client cannot ask again for an instrument that does not exist yet. It subscribes to the name itself, so that
-/// a token from before the definition is good as well. All SSE clients do, regardless of when they came, so that those
-/// with the same interest are one audience.
-fn resolve_name(index: &mut SubscriptionIndex, encoding: Encoding, name: &str, known: Option<u32>) -> Option<Target> {
-    if encoding.format.is_websocket() {
-        known.map(Target::Instrument)
-    } else {
-        Some(Target::Pattern(index.intern_name(name)))
-    }
 }
 
 /// Releases patterns that no item came to use.
@@ -70,6 +58,7 @@ pub(super) fn release(index: &mut SubscriptionIndex, targets: &[Target]) {
 /// How many instruments these cover now.
 pub(super) fn count_covered(index: &SubscriptionIndex, targets: &[Target]) -> usize {
     let mut covered: Vec<u32> = targets.iter().flat_map(|target| index.covered(target).iter().copied()).collect();
+    covered.retain(|id| !index.is_released(*id));
     covered.sort_unstable();
     covered.dedup();
     covered.len()

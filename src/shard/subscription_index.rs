@@ -107,6 +107,8 @@ impl Interest {
 #[derive(Debug, Default)]
 struct InstrumentRow {
     symbol: String,
+    /// Its id carries nothing more. Items still cover it, so that clients that are behind learn that.
+    is_released: bool,
     /// Patterns that cover it: that of its name, then the longest first.
     patterns: Vec<u32>,
     watches: WatchLists,
@@ -179,7 +181,26 @@ impl SubscriptionIndex {
         &self.instruments[id as usize - 1].patterns
     }
 
-    /// The instruments that a target covers now.
+    /// Takes the symbol from an instrument: it may be defined again under another id.
+    pub fn release_instrument(&mut self, id: u32) {
+        let row = &mut self.instruments[id as usize - 1];
+        row.is_released = true;
+        if self.by_symbol.get(row.symbol.as_str()) == Some(&id) {
+            self.by_symbol.remove(row.symbol.as_str());
+        }
+    }
+
+    /// Adds the next id, of an instrument that was released already.
+    pub fn add_released(&mut self) {
+        self.instruments.push(InstrumentRow { is_released: true, ..Default::default() });
+    }
+
+    /// True if an instrument was released.
+    pub fn is_released(&self, id: u32) -> bool {
+        self.instruments.get(id as usize - 1).is_some_and(|row| row.is_released)
+    }
+
+    /// The instruments that a target covers, with those that are released.
     pub fn covered<'a>(&'a self, target: &'a Target) -> &'a [u32] {
         match target {
             Target::Instrument(id) => std::slice::from_ref(id),

@@ -2,6 +2,7 @@
 
 mod binance_messages;
 mod clock;
+mod definitions;
 mod fuzz_corpus;
 mod interest_model;
 mod io_contract;

@@ -189,7 +189,7 @@ fn malformed_lines_are_counted_and_skipped() {
         trade(2, "AB", 9, "0.-10000", "1"),
         trade(2, "AB", 9, "1.001", "1"),
         trade(2, "AB", 9, "1.00", "-1"),
-        trade(2, "AB", 9, "1e5", "1"),
+        trade(2, "AB", 9, "1e", "1"),
         trade(2, "AB", 9, "1", "9999999999999999999"),
         trade(2, "AB", 9, "1", "1").replace(r#""t":9"#, r#""t":-9"#),
         trade(2, "AB", 9, "1", "1").replace(r#""t":9"#, r#""t":"9""#),

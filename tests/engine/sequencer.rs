@@ -215,13 +215,14 @@ fn records_of_undefined_instruments_are_counted_and_dropped() {
 }
 
 #[test]
-fn same_symbol_with_another_precision_is_refused() {
+fn symbol_of_another_source_with_another_precision_is_refused() {
     let (mut sequencer, mut one, _) = two_rings();
     accept(&mut sequencer, 0, &[definition(1, "A")]);
     let mut other = Vec::new();
     record::encode_definition(&Instrument::new(1, "A", "v", -3, -8), &mut other);
     let outcomes = accept(&mut sequencer, 1, &[other, quote(1, 1)]);
-    assert_eq!(outcomes, [Err(DefineError::Conflict { symbol: "A".to_owned(), px_exp: -2, sz_exp: -8 })]);
+    let known = Instrument::new(1, "A", "v", -2, -8).into();
+    assert_eq!(outcomes, [Err(DefineError::Taken { known })]);
     assert_eq!((sequencer.counters().refused, sequencer.counters().undefined), (1, 1));
     assert_eq!(one.read().len(), 1);
 }

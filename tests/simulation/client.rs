@@ -86,7 +86,6 @@ impl Client {
     pub fn new(node: usize, conn: usize, encoding: Encoding, opened_ns: u64) -> Self {
         let mut oracle = Oracle::default();
         oracle.sides_apart = encoding.format != Format::Binary;
-        oracle.waits_for_names = encoding.format == Format::Events;
         Self {
             node,
             conn,

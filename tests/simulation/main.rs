@@ -112,7 +112,7 @@ seen! {
     compressed: "Frames that came compressed.",
     messages: "Packets that came as JSON.",
     events: "Packets that came as events.",
-    awaited: "Channels of names that SSE clients had subscribed to before they were defined.",
+    awaited: "Channels of names that clients had subscribed to before they were defined.",
     garbage: "Bytes sent that are not a request.",
     violations: "Clients closed for what they sent.",
     replays: "Resumes that were answered with history.",

@@ -115,8 +115,6 @@ pub struct Oracle {
     pub packets_at_ns: u64,
     /// The stream has the sides of a book apart, so that only the order of levels within a side is known.
     pub sides_apart: bool,
-    /// Names that are not defined yet stay subscribed.
-    pub waits_for_names: bool,
     pub seen: Seen,
 }
 
@@ -188,17 +186,17 @@ impl Oracle {
                 assert!(epoch == 1 && !self.welcomed, "one welcome");
                 self.welcomed = true;
             }
-            Reply::Subscribed { id, unknown, conflate_ms, .. } => {
+            Reply::Subscribed { id, conflate_ms, .. } => {
                 let Some(Ask::Subscribe { channels, symbols, interval, snapshot, resume: None }) =
                     self.asked.remove(&id)
                 else {
                     panic!("an answer without a subscription: {text}")
                 };
                 assert_eq!(conflate_ms, interval.interval_ms());
-                self.subscribed(channels, &symbols, interval, snapshot, &unknown, truth);
+                self.subscribed(channels, &symbols, interval, snapshot, truth);
             }
-            Reply::Resumed { id, how, from, conflate_ms, unknown, .. } => {
-                self.resumed(id, &how, (from.get(), conflate_ms), &unknown, truth);
+            Reply::Resumed { id, how, from, conflate_ms, .. } => {
+                self.resumed(id, &how, (from.get(), conflate_ms), truth);
             }
             Reply::Unsubscribed { id, .. } => {
                 let Some(Ask::Unsubscribe { channels, symbols }) = self.asked.remove(&id) else {
@@ -220,7 +218,7 @@ impl Oracle {
     }
 
     /// The answer to a resume; or a second one, if the history was overwritten while it was sent.
-    fn resumed(&mut self, id: u64, how: &str, (from, conflate_ms): (u64, u32), unknown: &[String], truth: &Truth) {
+    fn resumed(&mut self, id: u64, how: &str, (from, conflate_ms): (u64, u32), truth: &Truth) {
         if let Some((_, new)) = self.replaying.take_if(|(of, _)| *of == id) {
             assert_eq!(how, "snapshot", "a second answer to {id}");
             self.seen.replays_lost += 1;
@@ -238,7 +236,7 @@ impl Oracle {
             panic!("an answer without a resume: {id}")
         };
         assert_eq!(conflate_ms, interval.interval_ms());
-        let new = self.subscribed(channels, &symbols, interval, how == "snapshot", unknown, truth);
+        let new = self.subscribed(channels, &symbols, interval, how == "snapshot", truth);
         // Its end is marked even if it is empty.
         self.awaits_caught_up |= how == "snapshot";
         match how {
@@ -258,7 +256,6 @@ impl Oracle {
         symbols: &[Pattern],
         interval: ConflationInterval,
         snapshot: bool,
-        unknown: &[String],
         truth: &Truth,
     ) -> Vec<(u32, Channel)> {
         self.has_subscribed = true;
@@ -267,8 +264,7 @@ impl Oracle {
             // The client was not sent the state of the feed meanwhile; if it is not live, it is sent again.
             self.states.remove(&0);
         }
-        let holds = |symbol: &&Pattern| self.waits_for_names || !unknown.contains(&symbol.to_string());
-        for symbol in symbols.iter().filter(holds) {
+        for symbol in symbols {
             for channel in channels.iter() {
                 let old = self.items.insert((symbol.clone(), channel), interval);
                 for instrument in truth.history.instruments.iter().filter(|i| symbol.matches(&i.symbol)) {

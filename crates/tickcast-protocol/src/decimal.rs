@@ -16,53 +16,119 @@ pub enum DecimalError {
     Overflow,
 }
 
-/// The mantissa of `text` at `exponent`. Zeros beyond the exponent are allowed.
+/// Longest text of a number, bytes.
+const TEXT_BYTES_MAX: usize = 200;
+
+/// The parts of the text of a number: `[-]digits[.digits][(e|E)[+|-]digits]`.
+struct Parts<'a> {
+    is_negative: bool,
+    whole: &'a str,
+    fraction: &'a str,
+    /// The power of ten that is written behind an `e`.
+    power: i32,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Result<Self, DecimalError> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(DecimalError::Malformed);
+        }
+        let (is_negative, rest) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (digits, power) = match rest.split_once(['e', 'E']) {
+            Some((digits, power)) => (digits, parse_power(power)?),
+            None => (rest, 0),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let has_digits_only = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_cut = whole.is_empty() || (fraction.is_empty() && digits.contains('.'));
+        if is_cut || !has_digits_only(whole) || !has_digits_only(fraction) {
+            return Err(DecimalError::Malformed);
+        }
+        Ok(Self { is_negative, whole, fraction, power })
+    }
+
+    /// The digits, from the first that is not zero to the last, and the power of ten of the last.
+    fn significant(&self) -> (impl Iterator<Item = u8> + use<'a>, i32) {
+        let digits = self.whole.bytes().chain(self.fraction.bytes());
+        let trailing = digits.clone().rev().take_while(|digit| *digit == b'0').count();
+        let count = self.whole.len() + self.fraction.len() - trailing;
+        let lowest = self.power - self.fraction.len() as i32 + trailing as i32;
+        (digits.take(count).skip_while(|digit| *digit == b'0'), lowest)
+    }
+}
+
+/// A power of ten, bounded: 10^1000 does not fit in any case, and no loop runs so often.
+fn parse_power(text: &str) -> Result<i32, DecimalError> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(DecimalError::Malformed);
+    }
+    let power = digits.parse::<i32>().unwrap_or(i32::MAX).min(1000);
+    Ok(if text.starts_with('-') { -power } else { power })
+}
+
+/// The mantissa of `text` at `exponent`. Zeros beyond the exponent are allowed, as is scientific notation.
 ///
 /// ```
 /// use tickcast_protocol::decimal::{DecimalError, parse};
 ///
 /// assert_eq!(parse("61837.63", -2), Ok(6_183_763));
+/// assert_eq!(parse("4.3E-7", -8), Ok(43));
 /// assert_eq!(parse("61837.635", -2), Err(DecimalError::Precision));
 /// ```
 ///
 /// # Errors
 /// When the text is not a number, or its mantissa is not exact or not 64 bits.
 pub fn parse(text: &str, exponent: i8) -> Result<i64, DecimalError> {
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let well_formed = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty()
-        || !well_formed(whole)
-        || !well_formed(fraction)
-        || (fraction.is_empty() && digits.contains('.'))
-    {
-        return Err(DecimalError::Malformed);
-    }
-    let all = whole.len() + fraction.len();
-    // The mantissa keeps the digits down to 10^exponent: `kept` of them, the rest must be zeros.
-    let kept = usize::try_from(whole.len() as i64 - i64::from(exponent)).unwrap_or(0);
+    let parts = Parts::of(text)?;
+    let (digits, lowest) = parts.significant();
     let mut mantissa = 0i64;
-    for (index, byte) in whole.bytes().chain(fraction.bytes()).enumerate() {
-        let digit = i64::from(byte - b'0');
-        if index < kept {
-            mantissa = push(mantissa, digit)?;
-        } else if digit != 0 {
-            return Err(DecimalError::Precision);
-        }
+    for digit in digits {
+        mantissa = push(mantissa, i64::from(digit - b'0'))?;
     }
-    for _ in all..kept {
+    if mantissa == 0 {
+        return Ok(0);
+    }
+    let zeros = lowest - i32::from(exponent);
+    if zeros < 0 {
+        return Err(DecimalError::Precision);
+    }
+    for _ in 0..zeros {
         mantissa = push(mantissa, 0)?;
     }
     // The digits were summed below zero, where one more value fits.
-    if negative { Ok(mantissa) } else { mantissa.checked_neg().ok_or(DecimalError::Overflow) }
+    if parts.is_negative { Ok(mantissa) } else { mantissa.checked_neg().ok_or(DecimalError::Overflow) }
 }
 
 /// How many decimals `text` is written with: the negative of the exponent that a venue's fixed notation implies.
 pub fn decimals(text: &str) -> i8 {
-    text.split_once('.').map_or(0, |(_, fraction)| i8::try_from(fraction.len()).unwrap_or(i8::MAX))
+    let written = Parts::of(text).map_or(0, |parts| parts.fraction.len() as i32 - parts.power);
+    written.clamp(0, i32::from(i8::MAX)) as i8
+}
+
+/// How many decimals the value of `text` has: those that are written, without the zeros at their end.
+pub fn significant_decimals(text: &str) -> i8 {
+    let lowest = Parts::of(text).map_or(0, |parts| {
+        let (mut digits, lowest) = parts.significant();
+        if digits.next().is_some() { lowest } else { 0 }
+    });
+    (-lowest).clamp(0, i32::from(i8::MAX)) as i8
+}
+
+/// The mantissa at the exponent `to` of a value whose mantissa at the exponent `from` is `mantissa`; `None` if it is not
+/// exact or not 64 bits.
+pub fn rescale(mantissa: i64, from: i8, to: i8) -> Option<i64> {
+    if mantissa == 0 {
+        return Some(0);
+    }
+    let factor = 10i64.checked_pow(u32::from(from.abs_diff(to)))?;
+    match from >= to {
+        true => mantissa.checked_mul(factor),
+        false => (mantissa % factor == 0).then(|| mantissa / factor),
+    }
 }
 
 /// Appends `mantissa × 10^exponent` with all its decimals: `(6183763, -2)` gives `61837.63`.
@@ -115,6 +181,13 @@ mod tests {
             ("-9223372036854775808", 0, i64::MIN),
             ("9223372036854775807", 0, i64::MAX),
             ("7", -3, 7_000),
+            ("4.3E-7", -8, 43),
+            ("4.3e-7", -7 - 1, 43),
+            ("0E-8", -2, 0),
+            ("0.000", 3, 0),
+            ("1.5E+3", -1, 15_000),
+            ("-1200e-2", 0, -12),
+            ("000000000000000000000000.5", -1, 5),
         ] {
             assert_eq!(parse(text, exponent), Ok(mantissa), "{text} at {exponent}");
         }
@@ -127,11 +200,45 @@ mod tests {
 
     #[test]
     fn malformed_text_is_an_error() {
-        for text in ["", "-", ".", "1.", ".5", "0.-10000", "1e5", "+1", " 1", "1.2.3", "NaN", "٣"] {
+        for text in
+            ["", "-", ".", "1.", ".5", "0.-10000", "1e", "1e+", "e5", "1e5.0", "1e--5", "+1", " 1", "1.2.3", "NaN", "٣"]
+        {
             assert_eq!(parse(text, -8), Err(DecimalError::Malformed), "{text:?}");
         }
         assert_eq!(parse("0.001", -2), Err(DecimalError::Precision));
         assert_eq!(parse("9223372036854775808", 0), Err(DecimalError::Overflow));
         assert_eq!(parse("1000000000000", -8), Err(DecimalError::Overflow));
+        assert_eq!(parse("1E20000000", 0), Err(DecimalError::Overflow));
+        assert_eq!(parse("1E-20000000", 0), Err(DecimalError::Precision));
+        assert_eq!(parse("1E99999999999999999999", 0), Err(DecimalError::Overflow));
+        assert_eq!(parse(&"1".repeat(201), 0), Err(DecimalError::Malformed));
+    }
+
+    #[test]
+    fn decimals_are_counted_as_written_and_as_significant() {
+        for (text, written, significant) in [
+            ("61837.63000000", 8, 2),
+            ("0.00000048", 8, 8),
+            ("120000000000.00000000", 8, 0),
+            ("0.00000000", 8, 0),
+            ("1200", 0, 0),
+            ("4.3E-7", 8, 8),
+            ("4.30E-7", 9, 8),
+            ("1.5E+3", 0, 0),
+            ("0E-8", 8, 0),
+        ] {
+            assert_eq!((decimals(text), significant_decimals(text)), (written, significant), "{text}");
+        }
+    }
+
+    #[test]
+    fn mantissas_are_rescaled_exactly_or_not_at_all() {
+        assert_eq!(rescale(5_001, -4, -5), Some(50_010));
+        assert_eq!(rescale(50_010, -5, -4), Some(5_001));
+        assert_eq!(rescale(50_011, -5, -4), None);
+        assert_eq!(rescale(i64::MAX / 5, 0, -1), None);
+        assert_eq!(rescale(0, 100, -100), Some(0));
+        assert_eq!(rescale(1, 100, -100), None);
+        assert_eq!(rescale(-7, 0, -2), Some(-700));
     }
 }

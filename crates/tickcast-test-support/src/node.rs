@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
-use tickcast::ring::ring;
+use tickcast::ring::{Writer, ring};
 use tickcast::sequencer::Sequencer;
-use tickcast::shard::{Settings, Shard};
+use tickcast::shard::{Encoding, Settings, Shard};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, RecordKind, Trade};
 use tickcast_protocol::ws::{Opcode, Role, Session, SessionEvent, SessionLimits, push_masked_frame};
@@ -97,9 +97,19 @@ impl Node {
     }
 
     pub fn with_settings(instruments: u32, ring_bytes: usize, settings: Settings) -> Self {
+        Self::with_sequencer(instruments, ring_bytes, settings, |writer| Sequencer::new(vec![writer], 1 << 20))
+    }
+
+    /// The same with a sequencer that `make` makes for the shard's ring.
+    pub fn with_sequencer(
+        instruments: u32,
+        ring_bytes: usize,
+        settings: Settings,
+        make: impl FnOnce(Writer) -> Sequencer,
+    ) -> Self {
         let (writer, reader) = ring(ring_bytes);
         let mut node = Self {
-            sequencer: Sequencer::new(vec![writer], 1 << 20),
+            sequencer: make(writer),
             shard: Shard::new(settings, MemorySockets::default(), reader),
             now_ns: START_NS + MS,
             clients: 0,
@@ -171,9 +181,14 @@ impl Node {
 
     /// A client that has sent nothing yet.
     pub fn connect(&mut self) -> u32 {
+        self.connect_as(Encoding::PLAIN)
+    }
+
+    /// The same with another encoding.
+    pub fn connect_as(&mut self, encoding: Encoding) -> u32 {
         let slot = self.clients;
         self.clients += 1;
-        self.shard.open(slot_id(slot), &[], &[], self.now_ns);
+        self.shard.open_as(slot_id(slot), encoding, &[], &[], self.now_ns);
         slot
     }
 
@@ -238,6 +253,15 @@ impl Node {
                 Some(SessionEvent::Ping(_) | SessionEvent::Pong(_)) => {}
             }
         }
+    }
+
+    /// The text messages that a client was sent so far.
+    pub fn received_text(&self, slot: u32) -> String {
+        let texts = self.received(slot).into_iter().filter_map(|message| match message {
+            Message::Text(text) => Some(text + "\n"),
+            _ => None,
+        });
+        texts.collect()
     }
 }
 

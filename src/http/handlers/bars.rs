@@ -31,7 +31,8 @@ pub(crate) async fn get(server: &HttpServer, symbol: &str, query: &str) -> Resul
     let instrument =
         server.shard.borrow().directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?.clone();
     let found = find(store, instrument.id, &query).await?;
-    let columns = Columns { px_exp: instrument.px_exp, sz_exp: instrument.sz_exp, found: &found };
+    let (px_exp, sz_exp) = found.exponents.unwrap_or((instrument.px_exp, instrument.sz_exp));
+    let columns = Columns { px_exp, sz_exp, found: &found };
     let symbol = serde_json::to_string(&instrument.symbol).expect("a string is always valid JSON");
     let mut text = format!(r#"{{"symbol":{symbol},"interval_s":{},"since":{}"#, query.interval_s, found.since_s);
     columns.push(&mut text);
@@ -169,7 +170,7 @@ mod tests {
             ask_px: 150,
             is_quoted: true,
         };
-        let found = FoundBars { since_s: 7, bars: vec![bar], holes: vec![(1, 2)] };
+        let found = FoundBars { since_s: 7, bars: vec![bar], holes: vec![(1, 2)], exponents: None };
         let mut text = String::from(r#"{"since":7"#);
         Columns { px_exp: -2, sz_exp: 0, found: &found }.push(&mut text);
         assert_eq!(

@@ -9,15 +9,15 @@ use crate::http::listing::Listing;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
 
-/// A listing with at least the instruments that this shard knows.
+/// A listing of the instruments that this shard knows.
 pub(crate) async fn get(server: &HttpServer, headers: &HeaderMap) -> Response {
-    let known = server.shard.borrow().directory().len();
+    let known = server.shard.borrow().directory().digest();
     listing(server, known).await.content.response(headers)
 }
 
-async fn listing(server: &HttpServer, known: usize) -> Arc<Listing> {
+async fn listing(server: &HttpServer, known: u64) -> Arc<Listing> {
     let cache = &server.shared.listings;
-    let current = || cache.newest().filter(|newest| newest.instruments >= known);
+    let current = || cache.newest().filter(|newest| newest.digest == known);
     if let Some(listing) = current() {
         return listing;
     }
@@ -27,11 +27,14 @@ async fn listing(server: &HttpServer, known: usize) -> Arc<Listing> {
     if let Some(listing) = current() {
         return listing;
     }
-    let instruments: Vec<_> = server.shard.borrow().directory().iter().cloned().collect();
+    let (instruments, digest) = {
+        let shard = server.shard.borrow();
+        (shard.directory().iter().cloned().collect::<Vec<_>>(), shard.directory().digest())
+    };
     let (epoch, core) = (server.state().config.shard.epoch, server.state().config.other_cores[0]);
     let building = glommio::executor().spawn_blocking(move || {
         pin_current_thread(core);
-        Arc::new(Listing::new(epoch, &instruments))
+        Arc::new(Listing::new(epoch, &instruments, digest))
     });
     let listing = building.await;
     cache.store(listing.clone());

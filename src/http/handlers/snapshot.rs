@@ -68,7 +68,7 @@ pub(crate) async fn get_many(server: &HttpServer, query: &str, headers: &HeaderM
             glommio::yield_if_needed().await;
         }
         let shard = server.shard.borrow();
-        // Always found: an instrument is never removed.
+        // It may have been released meanwhile.
         let Some(instrument) = shard.directory().get(id) else { continue };
         hash_values(&shard, id, &channels, &mut written);
         push_values(&shard, instrument, &channels, &mut text);
@@ -210,6 +210,7 @@ fn state_word(state: FeedState) -> &'static str {
         FeedState::Stale => "stale",
         FeedState::Halted => "halted",
         FeedState::Ended => "ended",
+        FeedState::Released => "released",
         FeedState::Live | FeedState::Other(_) => "live",
     }
 }

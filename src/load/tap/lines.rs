@@ -55,6 +55,7 @@ pub fn status_text(record: &[u8], instrument: Option<&Instrument>) -> String {
         Some(FeedState::Stale) => "stale",
         Some(FeedState::Halted) => "halted",
         Some(FeedState::Ended) => "ended",
+        Some(FeedState::Released) => "released",
         Some(FeedState::Other(_)) | None => "in an unknown state",
     };
     format!("status: {} is {state}", instrument.map_or("the feed", |known| known.symbol.as_str()))

@@ -12,7 +12,8 @@
 //! may receive a value that it has: one that is not newer than its sequence is a repetition. The shard assumes that the
 //! old stream used the conflation interval of the resume request.
 //!
-//! A replay that the sequencer overtakes ends in a snapshot, which a second answer announces.
+//! A replay that the sequencer overtakes ends in a snapshot, which a second answer announces. So does one from before a
+//! Definition that changed exponents: a client is sent the present Definitions first.
 
 use std::ops::Range;
 
@@ -60,12 +61,14 @@ impl CatchUp<'_> {
         buffers.records.clear();
         let mut piece = Piece { bytes: &mut buffers.records, records: Vec::new(), bytes_max: piece_bytes };
         self.push_definitions(audience, replay, &mut piece);
+        let has_old_exponents = replay.range.start < self.history.replay_floor();
         let read = match piece.is_full() {
-            true => Ok(()),
-            false => self.read_replay(audience, replay, &mut buffers.batch, &mut piece),
+            _ if has_old_exponents => None,
+            true => Some(()),
+            false => self.read_replay(audience, replay, &mut buffers.batch, &mut piece).ok(),
         };
         match read {
-            Ok(()) => {
+            Some(()) => {
                 let is_done = replay.is_done();
                 self.push_replayed(audience, replay, &piece, is_done);
                 if is_done {
@@ -73,7 +76,7 @@ impl CatchUp<'_> {
                 }
                 (is_done, buffers.records.len())
             }
-            Err(ring::Overrun { .. }) => {
+            None => {
                 if let Some(replay) = backlog.replay.take() {
                     self.answer_overtaken(audience, &replay);
                     backlog.request(replay.keys.into_iter().map(|key| (key, InitialValue::Snapshot)));
@@ -219,7 +222,7 @@ fn replayed_kind(
         let is_event = matches!(kind, RecordKind::Status | RecordKind::Gap) && !is_resent;
         return (is_event && is_new).then_some((kind, ConflationInterval::IMMEDIATE));
     };
-    if !index.is_defined(instrument) {
+    if !index.is_defined(instrument) || index.is_released(instrument) {
         return None;
     }
     let interval = index.wants(audience, instrument, channel)?;

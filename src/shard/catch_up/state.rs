@@ -98,16 +98,21 @@ impl CatchUp<'_> {
         }
         let wanted = CHANNELS.map(|channel| self.wanted(audience, backlog, instrument, channel));
         let Some(values) = self.market.values.row(instrument) else { return };
+        if self.index.is_released(instrument) {
+            return self.push_released(audience, backlog, instrument, out);
+        }
         if wanted.iter().all(Option::is_none) {
             return;
         }
         let is_new = |wanted: &Wanted| wanted.initial.is_some_and(|initial| initial != InitialValue::Conflated);
-        let announces = instrument > backlog.announced || wanted.iter().flatten().any(is_new);
+        let had = backlog.state.cursor_of(instrument).read.offset;
+        let announces =
+            instrument > backlog.announced || values.definition_origin() > had || wanted.iter().flatten().any(is_new);
         if announces && let Some(definition) = self.market.directory.get(instrument) {
             record::encode_definition(definition, out);
         }
         let status = self.market.values.status(instrument);
-        if status.origin > backlog.state.cursor_of(instrument).read.offset {
+        if status.origin > had {
             status.push(instrument, 0, out);
         } else if announces {
             status.push_if_received(instrument, out);
@@ -125,6 +130,17 @@ impl CatchUp<'_> {
             {
                 self.counters.add(Counter::GapsSent, 1);
             }
+        }
+    }
+
+    /// Tells a client that had an instrument that it is released.
+    fn push_released(&self, audience: AudienceId, backlog: &OwnBacklog, instrument: u32, out: &mut Vec<u8>) {
+        let status = self.market.values.status(instrument);
+        let is_news = status.origin > backlog.state.cursor_of(instrument).read.offset;
+        let had_it = instrument <= backlog.announced
+            && Channel::ALL.into_iter().any(|channel| self.index.wants(audience, instrument, channel).is_some());
+        if is_news && had_it {
+            status.push(instrument, 0, out);
         }
     }
 

@@ -98,7 +98,7 @@ impl<I: Io> ClientContext<'_, I> {
     ) -> Result<Granted, RequestError> {
         let Some(client) = self.connections.get_mut(slot_id) else { return Ok(Granted::default()) };
         let (index, audience) = (&mut self.fan_out.index, client.audience);
-        let authorized = authorize(resolve(index, &self.market.directory, client.encoding, channels, symbols));
+        let authorized = authorize(resolve(index, &self.market.directory, channels, symbols));
         let is_new = |key: &Key| index.interval_of(audience, *key).is_none();
         let new: Vec<Key> = authorized.items().iter().copied().filter(is_new).collect();
         let (had, max) = (index.items(audience), self.settings.subscriptions_max);

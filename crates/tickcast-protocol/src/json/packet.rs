@@ -28,7 +28,7 @@ pub fn push_packet<'a>(
             out.push(',');
         }
         let id = RecordHeader::read(record).map_or(0, |header| header.instrument);
-        let instrument = directory.get(id).map_or(&NO_INSTRUMENT, |instrument| &**instrument);
+        let instrument = directory.last_known(id).map_or(&NO_INSTRUMENT, |instrument| &**instrument);
         push_record(record, instrument, out);
     }
     if header.count == 0 {

@@ -84,13 +84,18 @@ fn check_length(kind: RecordKind, header: &RecordHeader, bytes: &[u8]) -> Result
     if given == want { Ok(()) } else { Err(RecordError::Length { kind: header.kind, given, want }) }
 }
 
+/// A source may not report that an instrument is released: the server decides on that.
+fn is_state_of_source(state: FeedState) -> bool {
+    state.is_known() && state != FeedState::Released
+}
+
 fn check_letters(kind: RecordKind, record: &[u8]) -> Result<(), RecordError> {
     let invalid = |field, given, want| Err(RecordError::Field { field, given, want });
     match kind {
         RecordKind::Trade if !Side::from_wire(record[trade::SIDE_AT]).is_known() => {
             invalid("trade side", record[trade::SIDE_AT], "'B', 'S' or 'N'")
         }
-        RecordKind::Status if !FeedState::from_wire(record[status::STATE_AT]).is_known() => {
+        RecordKind::Status if !is_state_of_source(FeedState::from_wire(record[status::STATE_AT])) => {
             invalid("status", record[status::STATE_AT], "'L', 'S', 'H' or 'E'")
         }
         RecordKind::Gap if Gap::read(record).is_none_or(|gap| !gap.channel.is_log()) => {

@@ -4,7 +4,7 @@ use super::PRICE_NONE;
 use super::letters::InstrumentStatus;
 
 /// One instrument. Ids are dense, start at 1, and are valid for the epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Instrument {
     /// Id for this epoch, from 1. In the stream of a feed: the feed's local id.
     pub id: u32,

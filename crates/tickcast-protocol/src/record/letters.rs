@@ -126,6 +126,9 @@ letters! {
         Halted = b'H',
         /// `'E'`: the source has ended; no more values come.
         Ended = b'E',
+        /// `'R'`: the instrument is released: its id carries nothing more until the next epoch. Servers send it,
+        /// publishers do not.
+        Released = b'R',
     }
 }
 
@@ -160,7 +163,7 @@ mod tests {
         assert_letters("BA", BookSide::from, u8::from, |value| value.is_known());
         assert_letters("SD", BookAction::from, u8::from, |value| value.is_known());
         assert_letters("SOFR", GapReason::from, u8::from, |value| value.is_known());
-        assert_letters("LSHE", FeedState::from, u8::from, |value| value.is_known());
+        assert_letters("LSHER", FeedState::from, u8::from, |value| value.is_known());
         assert_letters("THC", InstrumentStatus::from, u8::from, |value| value.is_known());
     }
 }

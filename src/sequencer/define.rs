@@ -1,0 +1,173 @@
+//! Definitions: new instruments, changed ones, and the release of ended ones where the directory is full.
+//!
+//! What always holds:
+//! * A definition is carried out, or refused with the reason; what a request defines, as a whole.
+//! * An id is not used again within the epoch. Subscribers of an instrument that is released get a Status `'R'`.
+//! * Subscribers of an instrument that is changed get its new Definition, in order with its records.
+//!
+//! Cost: a hash look-up a definition. A change of exponents copies the book.
+
+use std::collections::HashMap;
+
+use super::{Sequencer, SourceId};
+use crate::last_value::is_rescaled;
+use tickcast_protocol::record::{self, Channel, RecordHeader};
+use tickcast_protocol::{DefineError, FeedState, Instrument, Sequence};
+
+/// What carrying out a definition takes.
+enum Plan {
+    New,
+    Same(u32),
+    Change(u32),
+}
+
+impl Sequencer {
+    /// Carries out all definitions of a batch of Definition records, or none. Returns the ids, or which one was refused
+    /// and why.
+    pub fn define_all(
+        &mut self,
+        source: SourceId,
+        batch: &[u8],
+        now_ns: u64,
+    ) -> Result<Vec<u32>, (usize, DefineError)> {
+        let definitions: Vec<Instrument> =
+            record::records(batch).filter_map(|(_, bytes)| record::read_definition(bytes)).collect();
+        self.check_all(source, &definitions).inspect_err(|_| self.counters.refused += 1)?;
+        self.note_activity(source, now_ns);
+        // The known ones first: one that has ended must not be released for a new one of the same request.
+        let is_known: Vec<bool> =
+            definitions.iter().map(|instrument| self.directory.find(&instrument.symbol).is_some()).collect();
+        let mut ids = vec![0; definitions.len()];
+        for known in [true, false] {
+            for at in (0..definitions.len()).filter(|at| is_known[*at] == known) {
+                ids[at] = self.define(source, &definitions[at], now_ns).map_err(|error| (at, error))?;
+            }
+        }
+        self.publish();
+        Ok(ids)
+    }
+
+    /// Defines an instrument, whose id is the source's own. Returns the node's id.
+    pub(super) fn define(
+        &mut self,
+        source: SourceId,
+        instrument: &Instrument,
+        now_ns: u64,
+    ) -> Result<u32, DefineError> {
+        let id = match self.plan(source, instrument) {
+            Ok(Plan::New) => self.define_new(instrument, now_ns),
+            Ok(Plan::Same(id)) => Ok(id),
+            Ok(Plan::Change(id)) => {
+                self.redefine(source, &Instrument { id, ..instrument.clone() }, now_ns);
+                Ok(id)
+            }
+            Err(error) => Err(error),
+        };
+        let id = id.inspect_err(|_| self.counters.refused += 1)?;
+        if self.values.status(id).state == FeedState::Ended {
+            self.sources.ended.retain(|ended| *ended != id);
+        }
+        self.sources.define(source, instrument.id, id);
+        self.push_feed_state(FeedState::Stale, now_ns);
+        Ok(id)
+    }
+
+    fn plan(&self, source: SourceId, instrument: &Instrument) -> Result<Plan, DefineError> {
+        let Some(known) = self.directory.find(&instrument.symbol) else { return Ok(Plan::New) };
+        if **known == (Instrument { id: known.id, ..instrument.clone() }) {
+            Ok(Plan::Same(known.id))
+        } else if self.sources.is_of_another(source, known.id) {
+            Err(DefineError::Taken { known: known.clone() })
+        } else {
+            Ok(Plan::Change(known.id))
+        }
+    }
+
+    /// Whether all definitions of a request can be carried out together.
+    fn check_all(&self, source: SourceId, definitions: &[Instrument]) -> Result<(), (usize, DefineError)> {
+        let mut named: HashMap<&str, &Instrument> = HashMap::new();
+        let mut new = 0;
+        for (at, instrument) in definitions.iter().enumerate() {
+            match named.insert(&instrument.symbol, instrument) {
+                Some(before) if *before != (Instrument { id: before.id, ..instrument.clone() }) => {
+                    return Err((at, DefineError::Twice { symbol: instrument.symbol.clone() }));
+                }
+                Some(_) => continue,
+                None => {}
+            }
+            new += usize::from(matches!(self.plan(source, instrument).map_err(|error| (at, error))?, Plan::New));
+            let held = self.directory.defined() + new;
+            if held > self.instruments_max {
+                let is_named =
+                    |id: &&u32| self.directory.get(**id).is_some_and(|ended| named.contains_key(ended.symbol.as_str()));
+                let kept = self.sources.ended.iter().filter(is_named).count();
+                if held > self.instruments_max + self.sources.ended.len() - kept {
+                    return Err((at, DefineError::Full { max: self.instruments_max }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn define_new(&mut self, instrument: &Instrument, now_ns: u64) -> Result<u32, DefineError> {
+        if self.directory.defined() >= self.instruments_max && !self.release_ended(now_ns) {
+            return Err(DefineError::Full { max: self.instruments_max });
+        }
+        let id = self.directory.add(instrument);
+        self.values.add(id);
+        self.write_definition(&Instrument { id, ..instrument.clone() }, now_ns);
+        Ok(id)
+    }
+
+    /// Releases the instrument that ended first. False if none has ended.
+    fn release_ended(&mut self, now_ns: u64) -> bool {
+        let Some(id) = self.sources.ended.pop_front() else { return false };
+        self.push_status(id, FeedState::Released, now_ns);
+        self.directory.release(id);
+        self.values.release(id);
+        self.sources.withdraw_instrument(id, None);
+        self.counters.released += 1;
+        if let Some(bars_ring) = &mut self.bars_ring {
+            self.scratch.clear();
+            self.values.status(id).push(id, 0, &mut self.scratch);
+            bars_ring.push(&self.scratch);
+        }
+        true
+    }
+
+    /// Carries out another definition of a known instrument.
+    fn redefine(&mut self, source: SourceId, instrument: &Instrument, now_ns: u64) {
+        let Some(before) = self.directory.replace(instrument.clone()) else { return };
+        self.counters.redefined += 1;
+        self.sources.withdraw_instrument(instrument.id, Some(source));
+        self.values.redefine(&before, instrument, ());
+        self.write_definition(instrument, now_ns);
+        if is_rescaled(&before, instrument) {
+            self.write_newest_values(instrument.id, now_ns);
+        }
+    }
+
+    /// Writes the newest book, ticker and quote as new records. Those from before have other exponents.
+    fn write_newest_values(&mut self, id: u32, now_ns: u64) {
+        for channel in [Channel::Book, Channel::Ticker, Channel::Quote] {
+            let mut bytes = Vec::new();
+            if !self.values.row(id).is_some_and(|row| row.push(id, channel, 0, &mut bytes)) {
+                continue;
+            }
+            record::patch_sequenced(&mut bytes, id, self.values.sequence(id, channel).next(), now_ns);
+            let Some(header) = RecordHeader::read(&bytes) else { continue };
+            self.values.apply(&header, channel, &bytes, ());
+            self.write(&bytes);
+        }
+    }
+
+    fn write_definition(&mut self, instrument: &Instrument, now_ns: u64) {
+        let mut bytes = Vec::new();
+        record::encode_definition(instrument, &mut bytes);
+        record::patch_sequenced(&mut bytes, instrument.id, Sequence::NONE, now_ns);
+        self.write(&bytes);
+        if let Some(bars_ring) = &mut self.bars_ring {
+            bars_ring.push(&bytes);
+        }
+    }
+}
