@@ -151,7 +151,7 @@ impl Bars {
         if self.began_s > to_s {
             self.began_s = self.began_s.saturating_sub(back_s).min(to_s);
         }
-        self.rows.iter_mut().flatten().for_each(|series| series.truncate_after(to_s));
+        self.rows.iter_mut().flat_map(|row| &mut row.series).for_each(|series| series.truncate_after(to_s));
         self.holes.retain_mut(|hole| {
             hole.1 = hole.1.min(to_s);
             hole.0 <= to_s

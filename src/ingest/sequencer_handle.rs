@@ -151,7 +151,8 @@ impl SequencerHandle {
     pub fn define_all(&self, source: SourceId, batch: &[u8]) -> Result<(), (usize, DefineError)> {
         let _guard = self.lifecycle.fail_on_panic("the sequencer");
         let mut locked = self.lock();
-        let defined = locked.sequencer.define_all(source, batch, now_ns());
+        let wall_ns = locked.wall_ns(self.bars.as_deref());
+        let defined = locked.sequencer.define_all(source, batch, wall_ns);
         self.publish_and_wake(locked);
         defined.map(|_| ())
     }

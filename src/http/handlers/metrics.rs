@@ -52,6 +52,8 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
             "Records of instruments that their source had not defined",
         ),
         count("sequencer_refused", get(&sequencer.refused), "Definitions refused"),
+        count("sequencer_redefined", get(&sequencer.redefined), "Definitions that changed an instrument"),
+        count("sequencer_released", get(&sequencer.released), "Ended instruments released to make room for others"),
         count(
             "sequencer_books_refused",
             get(&sequencer.books_refused),
