@@ -141,8 +141,11 @@ fn a_bad_definition_gets_an_error_and_the_connection_stays() {
         (with(r#""symbol":"","px_exp":-2,"sz_exp":0"#), Some(4), &["instruments[0].symbol"]),
         (with(r#""symbol":"A*","px_exp":-2,"sz_exp":0"#), Some(4), &["instruments[0].symbol", "no *"]),
         (with(r#""symbol":"A ","px_exp":-2,"sz_exp":0"#), Some(4), &["instruments[0].symbol", "ends with a space"]),
-        (with(r#""symbol":"ONE","px_exp":-3,"sz_exp":0"#), Some(4), &["instruments[0]: ONE", "px_exp -2"]),
-        (with(r#""symbol":"ONE","px_exp":-2,"sz_exp":1"#), Some(4), &["instruments[0]: ONE", "sz_exp 0"]),
+        (
+            with(r#""symbol":"TWO","px_exp":-2,"sz_exp":0},{"symbol":"TWO","px_exp":-3,"sz_exp":0"#),
+            Some(4),
+            &["instruments[1]: TWO is defined twice", "nothing of this request is defined"],
+        ),
     ] {
         client.0.send_and_expect_error(&text, id, "bad_request", parts);
         assert_eq!(client.define(&["ONE"]), [1], "connection and definitions stay");
@@ -153,10 +156,12 @@ fn a_bad_definition_gets_an_error_and_the_connection_stays() {
 #[test]
 fn records_of_a_refused_instrument_close_the_publisher() {
     let mut watched = WatchedServer::start(PUBLISH);
-    publisher(&watched.server).define(&["ONE"]);
+    let mut owner = publisher(&watched.server);
+    owner.define(&["ONE"]);
     let mut other = publisher(&watched.server);
-    let conflict = r#"{"op":"define","id":4,"instruments":[{"symbol":"ONE","px_exp":-3,"sz_exp":0}]}"#;
-    other.0.send_and_expect_error(conflict, Some(4), "bad_request", &["px_exp -2"]);
+    let conflict = r#"{"op":"define","id":4,"instruments":[{"symbol":"NEW","px_exp":-3,"sz_exp":0},{"symbol":"ONE","px_exp":-3,"sz_exp":0}]}"#;
+    let parts = ["instruments[1]: ONE is already defined by another source", "px_exp -2", "nothing of this request"];
+    other.0.send_and_expect_error(conflict, Some(4), "bad_request", &parts);
     other.publish(&[quote(1, 1)]);
     other.0.expect_close(1008, &["record 0 at byte 24", "instrument 1 was not defined"]);
     watched.assert_undisturbed();

@@ -379,7 +379,7 @@ fn an_sse_client_of_an_unknown_symbol_gets_it_once_it_is_defined() {
         assert!(response["count"] == 0 && unknown.contains(&json!("A")), "{response}");
         source
     });
-    // A WebSocket client has to subscribe again.
+    // So does a WebSocket client.
     let mut client = Client::connect(server.address, "/v1/stream", &[JSON]);
     client.send_text(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["A"]}"#);
     client.send_text(r#"{"op":"subscribe","id":2,"channels":["trade"],"symbols":["B*"]}"#);
@@ -398,16 +398,39 @@ fn an_sse_client_of_an_unknown_symbol_gets_it_once_it_is_defined() {
     for source in &mut early {
         while source.until_message("quote")["bid_px"] != "0.06" {}
     }
-    let mut trades = 0;
+    let (mut trades, mut of_a) = (0, 0);
     while trades < 6 {
         let messages = match client.receive() {
             Received::Text(text) => serde_json::from_str(&text).expect("JSON"),
             Received::Reply(object) => vec![object],
             other => panic!("received {other:?}, expected JSON"),
         };
-        assert!(messages.iter().all(|message: &Value| message["symbol"] != "A"), "{messages:?}");
-        trades += messages.iter().filter(|message| message["type"] == "trade").count();
+        let of = |symbol| move |message: &&Value| message["type"] == "trade" && message["symbol"] == symbol;
+        of_a += messages.iter().filter(of("A")).count();
+        trades += messages.iter().filter(of("B")).count();
     }
+    assert_eq!(of_a, 6, "each trade of A as well");
+}
+
+#[test]
+fn another_definition_of_its_own_instrument_reaches_subscribers() {
+    let server = Server::start(PUBLISHING);
+    let mut source = SseClient::connect(server.address, "/v1/sse?symbols=A&channels=trade", "");
+    let mut market = Market::open(&server);
+    market.publish(5_001);
+    let finer = json!({"symbol": "A", "venue": "elsewhere", "px_exp": -3, "sz_exp": -3});
+    market.0.0.send_text(&json!({"op": "define", "id": 2, "instruments": [finer]}).to_string());
+    assert_eq!(market.0.0.reply()["type"], "defined");
+    market.publish(50_011);
+    let first = source.until_message("definition");
+    assert_eq!((&first["px_exp"], &first["venue"]), (&json!(-2), &json!("here")));
+    assert_eq!(source.until_message("trade")["px"], "50.01");
+    let second = source.until_message("definition");
+    assert_eq!((&second["px_exp"], &second["venue"]), (&json!(-3), &json!("elsewhere")));
+    assert_eq!(source.until_message("trade")["px"], "50.011");
+    let listed = send_request(server.address, b"GET /v1/instruments HTTP/1.1\r\nHost: here\r\n\r\n");
+    let listed: Value = serde_json::from_slice(&listed.body).expect("JSON");
+    assert_eq!(listed["instruments"][0]["venue"], "elsewhere");
 }
 
 #[test]
