@@ -219,6 +219,77 @@ async def test_symbols_of_the_whole_grammar_are_served(start: Start, symbol: str
         assert (await client.bars(symbol))["symbol"] == symbol
 
 
+async def test_a_name_begins_with_its_definition(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url, backoff=quick()) as client:
+        subscription = await client.subscribe(["MINE-USD", "LATER"], channels=["quote", "trade"])
+        assert (subscription.count, subscription.unknown) == (0, ["MINE-USD", "LATER"])
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        await publish_all(publisher, 1)
+        latest: dict[str, Any] = {}
+        await read_until(client, latest, 1)
+        assert latest["quote"].bid_price == Decimal("100.01")
+        assert client._socket is not None
+        client._socket.transport.abort()
+        await publisher.define("LATER", px_exp=-2, sz_exp=-3)
+        await publish_all(publisher, 2)
+        await read_until(client, latest, 2)
+        await publisher.trade("LATER", 5, 1, trade_id=3)
+        await publisher.flush()
+        await read_until(client, latest, 3)
+        assert [trade.trade_id for trade in latest["trades"]] == [1, 2, 3]
+        assert client.stats["missing"] == 0
+
+
+async def test_exponents_change_while_records_are_read(start: Start) -> None:
+    server = await start(*PUBLISHING)
+    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+        await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
+        await client.subscribe(["MINE-USD"], channels=["quote", "trade", "book"])
+        await publish_all(publisher, 1)
+        await publisher.define("MINE-USD", px_exp=-4, sz_exp=-3, tick_size="0.0005", lot_size="0.5", venue="other")
+        await publisher.trade("MINE-USD", "100.0105", 1, trade_id=2)
+        await publisher.flush()
+        kept, prices, quotes = OrderBook(), [], []
+        async with asyncio.timeout(DEADLINE_S):
+            async for record in client:
+                if isinstance(record, Book):
+                    kept.apply(record)
+                if isinstance(record, Quote):
+                    quotes.append(str(record.bid_price))
+                if isinstance(record, Trade):
+                    prices.append(str(record.price))
+                    if record.trade_id == 2:
+                        break
+        assert prices == ["100.01", "100.0105"]
+        assert (quotes[0], quotes[-1]) == ("100.01", "100.0100")
+        assert [str(px) for px, _ in kept.bids()] == ["100.0100", "99.0100"] and not kept.is_rebuilding
+        terms = client.instruments["MINE-USD"]
+        assert (terms.px_exp, terms.tick_size, terms.lot_size, terms.venue) == (-4, 5, 500, "other")
+        assert client.stats["missing"] == 0
+
+
+async def test_a_released_instrument_is_forgotten(start: Start) -> None:
+    server = await start(*PUBLISHING, "--instruments-max", "2")
+    async with tickcast.connect(server.url) as client:
+        async with tickcast.publish("t", server.url) as publisher:
+            await publisher.define("OLD", px_exp=0, sz_exp=0)
+            await client.subscribe(["OLD", "KEPT", "*"], channels=["trade"])
+            await publisher.trade("OLD", 1, 1, trade_id=1)
+            await publisher.flush()
+            await read_until(client, {}, 1)
+        async with tickcast.publish("t", server.url) as publisher, asyncio.timeout(DEADLINE_S):
+            await publisher.define("KEPT", px_exp=0, sz_exp=0)
+            await publisher.define("NEXT", px_exp=0, sz_exp=0)
+            async for record in client:
+                if isinstance(record, Status) and record.state == "R":
+                    break
+            assert record.symbol == "OLD" and "OLD" not in client.instruments
+            await publisher.trade("NEXT", 1, 1, trade_id=2)
+            await publisher.flush()
+            await read_until(client, {}, 2)
+
+
 async def test_cancelled_subscriptions_leave_nothing_at_the_server(start: Start) -> None:
     server = await start(*PUBLISHING)
     async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
