@@ -3,6 +3,7 @@
 mod binance_messages;
 mod clock;
 mod definitions;
+mod feed_losses;
 mod fuzz_corpus;
 mod interest_model;
 mod io_contract;

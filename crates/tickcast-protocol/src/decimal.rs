@@ -118,6 +118,18 @@ pub fn significant_decimals(text: &str) -> i8 {
     (-lowest).clamp(0, i32::from(i8::MAX)) as i8
 }
 
+/// How many digits the value of `text` has before the decimal point; 0 for a value below 1.
+pub fn whole_digits(text: &str) -> u8 {
+    let digits = Parts::of(text).map_or(0, |parts| {
+        let (digits, lowest) = parts.significant();
+        match digits.count() {
+            0 => 0,
+            count => count as i32 + lowest,
+        }
+    });
+    digits.clamp(0, i32::from(u8::MAX)) as u8
+}
+
 /// The mantissa at the exponent `to` of a value whose mantissa at the exponent `from` is `mantissa`; `None` if it is not
 /// exact or not 64 bits.
 pub fn rescale(mantissa: i64, from: i8, to: i8) -> Option<i64> {
@@ -229,6 +241,8 @@ mod tests {
         ] {
             assert_eq!((decimals(text), significant_decimals(text)), (written, significant), "{text}");
         }
+        let whole = [("61837.63", 5), ("0.00000048", 0), ("1200", 4), ("4.3E-7", 0), ("1.5E+3", 4), ("0", 0), ("x", 0)];
+        whole.into_iter().for_each(|(text, digits)| assert_eq!(whole_digits(text), digits, "{text}"));
     }
 
     #[test]

@@ -60,6 +60,12 @@ pub struct Report {
     pub untimed: u64,
     /// Books dropped for a sequence gap.
     pub book_gaps: u64,
+    /// Trades lost before they came here, by the holes in the venue's ids: each is part of a Gap.
+    pub trades_lost: u64,
+    /// Levels of books left out, as no exponents represent them: their books are flagged.
+    pub levels_lost: u64,
+    /// Changes of an instrument's exponents.
+    pub rescaled: u64,
 }
 
 /// A validated `--feed` argument.

@@ -3,7 +3,7 @@
 //!
 //! Input: a byte for the parameters of the replay and for compression, then the file.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{Seek, Write};
 use std::path::PathBuf;
 
@@ -58,7 +58,7 @@ fn file_of(text: &[u8], compress: bool) -> NamedTempFile {
 fn play(mut replay: Replay) {
     let (writer, mut reader) = ring(RING_BYTES);
     let mut sequencer = Sequencer::new(vec![writer], INSTRUMENTS_MAX);
-    let (mut now_ns, mut defined, mut counted) = (NOW_NS, HashSet::new(), 0);
+    let (mut now_ns, mut defined, mut counted) = (NOW_NS, HashMap::new(), 0);
     let mut read = Batch::default();
     for _ in 0..POLLS_MAX {
         let mut batch = Vec::new();
@@ -86,15 +86,21 @@ fn play(mut replay: Replay) {
 }
 
 /// Checks that the records are whole and of instruments defined before; returns their number.
-fn check(batch: &[u8], defined: &mut HashSet<u32>) -> u64 {
+fn check(batch: &[u8], defined: &mut HashMap<u32, (i8, i8)>) -> u64 {
     let (mut count, mut bytes) = (0, 0);
     for (header, record) in records(batch) {
         if RecordKind::from_wire(header.kind) == Some(RecordKind::Definition) {
             let instrument = record::read_definition(record).expect("a definition");
-            assert!(defined.insert(instrument.id), "{} is defined once", instrument.symbol);
+            let exponents = (instrument.px_exp, instrument.sz_exp);
+            let before = defined.insert(instrument.id, exponents);
+            assert_ne!(before, Some(exponents), "{} is defined again without another exponent", instrument.symbol);
         } else {
             assert_eq!(record::check(record), Ok(header));
-            assert!(defined.contains(&header.instrument), "a record of {} before its definition", header.instrument);
+            assert!(
+                defined.contains_key(&header.instrument),
+                "a record of {} before its definition",
+                header.instrument
+            );
         }
         count += 1;
         bytes += record.len();

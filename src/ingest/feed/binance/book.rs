@@ -89,6 +89,16 @@ impl BookSync {
         !self.is_waiting() || !self.held.is_empty()
     }
 
+    /// Carries the held updates over to other exponents. Levels that do not fit there are left out; true if there are any.
+    pub fn rescale(&mut self, rescale: impl Fn(&Level) -> Option<Level>) -> bool {
+        let before = self.held_levels;
+        for held in &mut self.held {
+            held.levels = held.levels.iter().filter_map(&rescale).collect();
+        }
+        self.held_levels = self.held.iter().map(|held| held.levels.len()).sum();
+        self.held_levels < before
+    }
+
     /// Processes an update of the stream.
     pub fn update(&mut self, ids: Ids, ts_event: u64, levels: &[Level]) -> Verdict {
         let follows = match self.state {
@@ -110,15 +120,20 @@ impl BookSync {
         Verdict::Gap
     }
 
-    /// Processes a snapshot, and returns the held updates that follow it. `None` if it is to be skipped: older than the
-    /// current book or than the first held update.
-    pub fn snapshot(&mut self, id: u64) -> Option<VecDeque<Held>> {
+    /// True if a snapshot replaces the book: it is not older than that or than the first held update.
+    pub fn is_next(&self, id: u64) -> bool {
         match self.state {
-            State::Snapshot(have) | State::Live(have) if id <= have => return None,
+            State::Snapshot(have) | State::Live(have) if id <= have => return false,
             _ => {}
         }
         let first = self.held.iter().find(|held| !self.covers(id, held.ids));
-        if first.is_some_and(|first| !self.joins_snapshot(id, first.ids)) {
+        first.is_none_or(|first| self.joins_snapshot(id, first.ids))
+    }
+
+    /// Processes a snapshot, and returns the held updates that follow it. `None` if it is to be skipped, see
+    /// [`Self::is_next`].
+    pub fn snapshot(&mut self, id: u64) -> Option<VecDeque<Held>> {
+        if !self.is_next(id) {
             return None;
         }
         let mut following = std::mem::take(&mut self.held);

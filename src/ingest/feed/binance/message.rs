@@ -38,6 +38,11 @@ pub struct TimeFault {
 pub enum Body<'t, 'i> {
     Quote(Quote<'i>),
     Trade(Trade<'i>),
+    /// A number among the trades that is no trade of the market.
+    NoTrade {
+        symbol: &'i str,
+        trade_id: u64,
+    },
     Ticker(Ticker<'i>),
     Depth(Depth<'t, 'i>),
     Snapshot(Snapshot<'t, 'i>),
@@ -269,7 +274,7 @@ fn read_trade<'t, 'i>(object: &Object<'t, 'i>, ts_event: u64) -> Result<Read<'t,
     // Futures streams number settlements among the trades, with price and size 0, and what the insurance fund or
     // auto-deleveraging took over: none of them is a trade of the market, and `aggTrade` has none of them.
     if matches!(kind, Some("NA" | "INSURANCE_FUND" | "ADL")) || is_zero(sz) {
-        return Ok((market, Body::Ignored));
+        return Ok((market, number(object, "t").map_or(Body::Ignored, |trade_id| Body::NoTrade { symbol, trade_id })));
     }
     required(object, "T")?;
     let trade = Trade {

@@ -1,11 +1,65 @@
 //! The exponents of an instrument, and the mantissas of the venue's texts at these exponents. No value is ever a float.
+//!
+//! A venue may write more decimals than its values have, and values of any size: spot always writes eight decimals. So
+//! exponents are chosen from what a value needs ([`Needs`]): the decimals that are written, unless mantissas would exceed
+//! 2^53 and the value has fewer. A later value that does not fit adds its needs, and the exponents are chosen anew. Needs
+//! only grow, so that exponents do not change back and forth.
 
-use super::message::{Levels, Malformed};
+use super::message::Malformed;
 use tickcast_protocol::decimal::{self, DecimalError};
 use tickcast_protocol::record::PRICE_NONE;
 
-/// The most decimals that a 64-bit mantissa can hold.
-const DECIMALS_MAX: i8 = 18;
+/// The most decimals, and the most digits of a mantissa: a 64-bit mantissa holds any of them.
+const DIGITS_MAX: i8 = 18;
+/// Digits of a mantissa that any client holds exactly, with room for a value ten times as large.
+const DIGITS_ROOMY: i8 = 15;
+/// From here on not every client holds a mantissa exactly.
+const INEXACT_FROM: u64 = 1 << 53;
+
+/// What the prices or the sizes of an instrument need, as far as they were considered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Most decimals written.
+    written: i8,
+    /// Most decimals without zeros at the end.
+    significant: i8,
+    /// Most digits before the point.
+    whole: i8,
+}
+
+impl Needs {
+    /// Adds what a text needs. One that no exponent represents adds nothing.
+    pub fn add(&mut self, text: &str) {
+        let significant = decimal::significant_decimals(text);
+        let whole = decimal::whole_digits(text).min(i8::MAX as u8) as i8;
+        if significant.saturating_add(whole) > DIGITS_MAX {
+            return;
+        }
+        self.written = self.written.max(decimal::decimals(text));
+        self.significant = self.significant.max(significant);
+        self.whole = self.whole.max(whole);
+    }
+
+    /// The exponent that is best for them.
+    fn exponent(self) -> i8 {
+        let roomy = self.significant.max(DIGITS_ROOMY - self.whole);
+        -self.written.min(roomy).min(DIGITS_MAX - self.whole).clamp(0, DIGITS_MAX)
+    }
+}
+
+/// The needs of an instrument.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScaleNeeds {
+    pub px: Needs,
+    pub sz: Needs,
+}
+
+impl ScaleNeeds {
+    /// The exponents that are best for them.
+    pub fn scale(self) -> Scale {
+        Scale { px_exp: self.px.exponent(), sz_exp: self.sz.exponent() }
+    }
+}
 
 /// The exponents of an instrument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,31 +70,17 @@ pub struct Scale {
     pub sz_exp: i8,
 }
 
+/// True if a text is a number that does not fit these exponents, or fits with a mantissa that not every client holds
+/// exactly.
+pub fn is_tight(text: &str, exponent: i8) -> bool {
+    match decimal::parse(text, exponent) {
+        Ok(mantissa) => mantissa.unsigned_abs() >= INEXACT_FROM,
+        Err(DecimalError::Precision | DecimalError::Overflow) => true,
+        Err(DecimalError::Malformed) => false,
+    }
+}
+
 impl Scale {
-    /// The exponents that represent these texts exactly.
-    pub fn of(prices: &[&str], sizes: &[&str]) -> Result<Self, Malformed> {
-        let widest = |texts: &[&str]| texts.iter().map(|text| decimal::decimals(text)).max().unwrap_or(0);
-        Self::of_decimals(widest(prices), widest(sizes))
-    }
-
-    /// The exponents that represent these levels exactly; `None` where there are no levels.
-    pub fn of_levels(bids: &Levels<'_, '_>, asks: &Levels<'_, '_>) -> Result<Option<Self>, Malformed> {
-        let mut widest = None;
-        for level in bids.iter().chain(asks.iter()) {
-            let (px, sz) = level?;
-            let (px_widest, sz_widest) = widest.unwrap_or((0, 0));
-            widest = Some((decimal::decimals(px).max(px_widest), decimal::decimals(sz).max(sz_widest)));
-        }
-        widest.map(|(px, sz)| Self::of_decimals(px, sz)).transpose()
-    }
-
-    fn of_decimals(px: i8, sz: i8) -> Result<Self, Malformed> {
-        match px.max(sz) {
-            0..=DECIMALS_MAX => Ok(Self { px_exp: -px, sz_exp: -sz }),
-            beyond => Err(Malformed::Decimals(beyond)),
-        }
-    }
-
     /// The mantissa of a price.
     pub fn px(self, key: &'static str, text: &str) -> Result<i64, Malformed> {
         mantissa(key, text, self.px_exp)
@@ -54,12 +94,21 @@ impl Scale {
         }
     }
 
-    /// Best price and size of a side; a size of 0 says that the side is empty.
+    /// Best price and size of a side; a size of 0 says that the side is empty. A side that does not fit is absent: the
+    /// former one is no longer true.
     pub fn best(self, px_key: &'static str, px: &str, sz_key: &'static str, sz: &str) -> Result<(i64, i64), Malformed> {
-        match (self.px(px_key, px)?, self.sz(sz_key, sz)?) {
-            (_, 0) => Ok((PRICE_NONE, PRICE_NONE)),
+        match (absent_if_unfit(self.px(px_key, px))?, absent_if_unfit(self.sz(sz_key, sz))?) {
+            (_, 0) | (PRICE_NONE, _) | (_, PRICE_NONE) => Ok((PRICE_NONE, PRICE_NONE)),
             best => Ok(best),
         }
+    }
+}
+
+/// An absent value in place of one that does not fit.
+pub fn absent_if_unfit(value: Result<i64, Malformed>) -> Result<i64, Malformed> {
+    match value {
+        Err(Malformed::Decimal { error: DecimalError::Precision | DecimalError::Overflow, .. }) => Ok(PRICE_NONE),
+        value => value,
     }
 }
 
@@ -86,11 +135,37 @@ pub fn sum(key: &'static str, text: &str, exponent: i8) -> Result<i64, Malformed
 mod tests {
     use super::*;
 
+    fn scale(prices: &[&str], sizes: &[&str]) -> Scale {
+        let mut needs = ScaleNeeds::default();
+        prices.iter().for_each(|text| needs.px.add(text));
+        sizes.iter().for_each(|text| needs.sz.add(text));
+        needs.scale()
+    }
+
     #[test]
-    fn exponents_fit_the_most_decimals_of_the_first_message() {
-        assert_eq!(Scale::of(&["1.50", "1.5"], &["3", "0.001"]), Ok(Scale { px_exp: -2, sz_exp: -3 }));
-        assert_eq!(Scale::of(&["61804"], &["35"]), Ok(Scale { px_exp: 0, sz_exp: 0 }));
-        assert_eq!(Scale::of(&["0.0000000000000000001"], &["1"]), Err(Malformed::Decimals(19)));
+    fn exponents_are_the_written_decimals_unless_mantissas_would_be_too_large() {
+        for (prices, sizes, px_exp, sz_exp) in [
+            (&["1.50", "1.5"][..], &["3", "0.001"][..], -2, -3),
+            (&["61804"], &["35"], 0, 0),
+            (&["91234.50000000"], &["0.00012000"], -8, -8),
+            // A coin that is cheap, and a size of twelve digits.
+            (&["0.00000048"], &["120000000000.00000000"], -8, -3),
+            (&["0.00000048"], &["120000000000.00000000", "5.12345000"], -8, -5),
+            (&["0.00000048"], &["120000000000.00000000", "5.12345678"], -8, -6),
+            (&["4.3E-7"], &["0E-8"], -8, -8),
+            (&["0.0000000000000000001", "1.5"], &["9999999999999999999", "2"], -1, 0),
+        ] {
+            assert_eq!(scale(prices, sizes), Scale { px_exp, sz_exp }, "{prices:?} {sizes:?}");
+        }
+    }
+
+    #[test]
+    fn texts_that_do_not_fit_are_told_from_those_that_are_no_numbers() {
+        let tight = [("0.50011", -4, true), ("0.5001", -4, false), ("90071992.54740992", -8, true), ("x", -4, false)];
+        tight.into_iter().for_each(|(text, exponent, tight)| assert_eq!(is_tight(text, exponent), tight, "{text}"));
+        let scale = Scale { px_exp: -2, sz_exp: -2 };
+        assert_eq!(scale.best("b", "1.255", "B", "1"), Ok((PRICE_NONE, PRICE_NONE)));
+        assert!(scale.best("b", "x", "B", "1").is_err());
     }
 
     #[test]

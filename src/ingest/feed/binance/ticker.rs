@@ -3,6 +3,8 @@
 //! Sums are exact: turnover is summed in 128 bits at the exponent of price times size, and cut to the price exponent in
 //! the record. A sum that does not fit is absent, never wrong.
 
+use super::scale::Scale;
+use tickcast_protocol::decimal;
 use tickcast_protocol::record::PRICE_NONE;
 
 /// Open, high, low, last and sums since the first trade.
@@ -34,6 +36,26 @@ impl TradeWindow {
         self.volume = self.volume.and_then(|volume| volume.checked_add(sz));
         let product = i128::from(px) * i128::from(sz);
         self.turnover = self.turnover.and_then(|turnover| turnover.checked_add(product));
+    }
+
+    /// The window at other exponents; `None` if a price is not exact there.
+    pub fn rescaled(&self, from: Scale, to: Scale) -> Option<Self> {
+        let px = |px: i64| decimal::rescale(px, from.px_exp, to.px_exp);
+        let shift = i32::from(from.px_exp) + i32::from(from.sz_exp) - i32::from(to.px_exp) - i32::from(to.sz_exp);
+        let factor = 10i128.checked_pow(shift.unsigned_abs());
+        let rescaled = |sum: i128| match factor? {
+            factor if shift >= 0 => sum.checked_mul(factor),
+            factor => (sum % factor == 0).then(|| sum / factor),
+        };
+        Some(Self {
+            open_px: px(self.open_px)?,
+            high_px: px(self.high_px)?,
+            low_px: px(self.low_px)?,
+            last_px: px(self.last_px)?,
+            ts_event: self.ts_event,
+            volume: self.volume.and_then(|volume| decimal::rescale(volume, from.sz_exp, to.sz_exp)),
+            turnover: self.turnover.and_then(rescaled),
+        })
     }
 
     /// Base volume at the size exponent.

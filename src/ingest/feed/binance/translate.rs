@@ -4,20 +4,25 @@
 //! Invariants: a message becomes all of its records or none; a Definition precedes the first record of its instrument;
 //! no update is missing between a book's snapshot record and the record that voids the book.
 //!
-//! Exponents are the decimals that the venue writes in the first message that shows both a price and a size; a later
-//! value with digits beyond them is malformed. Cost: a hash look-up and four decimal parses for a quote, no allocation.
+//! Exponents come from the first message that shows both a price and a size ([`scale`](super::scale)). A later value that
+//! does not fit them changes them, by another Definition. What fits no exponents is left out where it stands: a side of a
+//! quote, a level of a book, which is flagged, or a trade, which becomes a Gap. So do trades whose messages were lost.
+//! Cost: a hash look-up and eight decimal parses for a quote, no allocation.
 
 use std::collections::HashMap;
 
 use super::Market;
 use super::book::{BookSync, Held, Ids, Verdict};
 use super::message::{self, Body, Levels, Malformed, Message};
-use super::scale::{Scale, sum};
+use super::scale::{Scale, ScaleNeeds, absent_if_unfit, is_tight, sum};
 use super::ticker::TradeWindow;
 use super::trade_ids::TradeIds;
 use crate::ingest::feed::Report;
-use tickcast_protocol::record::{self, BOOK_LEVELS_MAX, Level, PRICE_NONE, RecordHeader, encode_book, flags};
-use tickcast_protocol::{Book, BookAction, BookSide, Instrument, RecordKind, Side, check_symbol};
+use tickcast_protocol::decimal;
+use tickcast_protocol::record::{
+    self, BOOK_LEVELS_MAX, Channel, Gap, Level, PRICE_NONE, RecordHeader, encode_book, flags,
+};
+use tickcast_protocol::{Book, BookAction, BookSide, GapReason, Instrument, RecordKind, Sequence, Side, check_symbol};
 
 /// Statistics from trades are published at most this often, in the recording's time.
 pub const TICKER_INTERVAL_NS: u64 = 250_000_000;
@@ -85,6 +90,12 @@ impl Translator {
             Body::Ticker(ticker) => self.ticker(ticker, origin, out),
             Body::Depth(depth) => self.depth(depth, origin, out),
             Body::Snapshot(snapshot) => self.snapshot(snapshot, origin, out),
+            Body::NoTrade { symbol, trade_id } => {
+                out.report.ignored += 1;
+                let index = self.find(symbol, origin)?;
+                self.tracked[index].trade_ids.skip(*trade_id);
+                Ok(())
+            }
             Body::Ignored => {
                 out.report.ignored += 1;
                 Ok(())
@@ -117,17 +128,16 @@ impl Translator {
                 tracked.void_book(0, out);
             }
             let fresh = Tracked::new(tracked.market, std::mem::take(&mut tracked.name));
-            *tracked = Tracked { defined: tracked.defined, has_ticker: tracked.has_ticker, ..fresh };
+            let (defined, needs) = (tracked.defined, tracked.needs);
+            *tracked = Tracked { defined, needs, has_ticker: tracked.has_ticker, ..fresh };
         }
     }
 
     fn quote(&mut self, quote: &message::Quote<'_>, origin: &mut Origin, out: &mut Out<'_>) -> Result<(), Malformed> {
         let index = self.find(quote.symbol, origin)?;
         let tracked = &mut self.tracked[index];
-        let scale = match tracked.scale() {
-            Some(scale) => scale,
-            None => Scale::of(&[quote.bid_px, quote.ask_px], &[quote.bid_sz, quote.ask_sz])?,
-        };
+        let (prices, sizes) = ([quote.bid_px, quote.ask_px], [quote.bid_sz, quote.ask_sz]);
+        let scale = tracked.fit(prices.into_iter(), sizes.into_iter(), out);
         let (bid_px, bid_sz) = scale.best("b", quote.bid_px, "B", quote.bid_sz)?;
         let (ask_px, ask_sz) = scale.best("a", quote.ask_px, "A", quote.ask_sz)?;
         let id = tracked.define(scale, out);
@@ -144,11 +154,9 @@ impl Translator {
             out.report.ignored += 1;
             return Ok(());
         }
-        let scale = match tracked.scale() {
-            Some(scale) => scale,
-            None => Scale::of(&[trade.px], &[trade.sz])?,
-        };
+        let scale = tracked.fit([trade.px].into_iter(), [trade.sz].into_iter(), out);
         let (px, sz) = (scale.px("p", trade.px)?, scale.sz("q", trade.sz)?);
+        tracked.report_lost(tracked.trade_ids.lost_before(trade, origin.market.is_futures()), scale, out);
         tracked.trade_ids.note(trade);
         let id = tracked.define(scale, out);
         let side = if trade.buyer_is_maker { Side::Sell } else { Side::Buy };
@@ -174,16 +182,19 @@ impl Translator {
     ) -> Result<(), Malformed> {
         let index = self.find(ticker.symbol, origin)?;
         let tracked = &mut self.tracked[index];
+        let prices = [ticker.last_px, ticker.open_px, ticker.high_px, ticker.low_px];
+        // A sum has decimals that no size has.
         let scale = match tracked.scale() {
-            Some(scale) => scale,
-            None => Scale::of(&[ticker.last_px, ticker.open_px, ticker.high_px, ticker.low_px], &[ticker.volume])?,
+            Some(_) => tracked.fit(prices.into_iter(), [].into_iter(), out),
+            None => tracked.fit(prices.into_iter(), [ticker.volume].into_iter(), out),
         };
-        let best = |key, text: Option<&str>, quoted| text.map_or(Ok(quoted), |text| scale.px(key, text));
+        let px = |key, text: &str| absent_if_unfit(scale.px(key, text));
+        let best = |key, text: Option<&str>, quoted| text.map_or(Ok(quoted), |text| px(key, text));
         let body = record::Ticker {
-            last_px: scale.px("c", ticker.last_px)?,
-            open_px: scale.px("o", ticker.open_px)?,
-            high_px: scale.px("h", ticker.high_px)?,
-            low_px: scale.px("l", ticker.low_px)?,
+            last_px: px("c", ticker.last_px)?,
+            open_px: px("o", ticker.open_px)?,
+            high_px: px("h", ticker.high_px)?,
+            low_px: px("l", ticker.low_px)?,
             volume: sum("v", ticker.volume, scale.sz_exp)?,
             turnover: tracked.turnover(sum("q", ticker.turnover, scale.px_exp)?),
             bid_px: best("b", ticker.bid_px, tracked.bid_px)?,
@@ -241,7 +252,13 @@ impl Translator {
             out.report.ignored += 1;
             return Ok(());
         }
-        tracked.read_levels(&snapshot.bids, &snapshot.asks, levels, out)?;
+        let was_suspect = std::mem::take(&mut tracked.is_book_suspect);
+        let read = tracked.read_levels(&snapshot.bids, &snapshot.asks, levels, out);
+        if read.is_err() || (!snapshot.is_partial && !tracked.sync.is_next(snapshot.last_update_id)) {
+            // The book stays as it is.
+            tracked.is_book_suspect |= was_suspect;
+        }
+        read?;
         if snapshot.is_partial {
             tracked.has_partial_book = true;
             tracked.new_book(snapshot.ts_event, levels, [], out);
@@ -296,7 +313,11 @@ struct Tracked {
     name: String,
     /// Id and exponents, once a Definition was published.
     defined: Option<(u32, Scale)>,
+    /// What its exponents were chosen for.
+    needs: ScaleNeeds,
     sync: BookSync,
+    /// A level was left out: the book is flagged until the next whole one.
+    is_book_suspect: bool,
     /// A partial book was published.
     has_partial_book: bool,
     trade_ids: TradeIds,
@@ -317,7 +338,9 @@ impl Tracked {
             market,
             name,
             defined: None,
+            needs: ScaleNeeds::default(),
             sync,
+            is_book_suspect: false,
             has_partial_book: false,
             trade_ids: TradeIds::default(),
             bid_px: PRICE_NONE,
@@ -339,12 +362,75 @@ impl Tracked {
         let id = *out.next_id;
         *out.next_id += 1;
         self.defined = Some((id, scale));
-        let instrument = Instrument::new(id, &self.name, self.market.venue(), scale.px_exp, scale.sz_exp);
-        out.put(|batch| record::encode_definition(&instrument, batch));
+        self.announce(id, scale, out);
         id
     }
 
-    /// Reads the levels of a message into `levels`. A message without levels does not determine the exponents.
+    fn announce(&self, id: u32, scale: Scale, out: &mut Out<'_>) {
+        let instrument = Instrument::new(id, &self.name, self.market.venue(), scale.px_exp, scale.sz_exp);
+        out.put(|batch| record::encode_definition(&instrument, batch));
+    }
+
+    /// The exponents for these texts: the present ones, unless one of the texts does not fit them and others are better.
+    /// Without texts there may be none yet; then those of no decimals are returned.
+    fn fit<'t>(
+        &mut self,
+        prices: impl Iterator<Item = &'t str>,
+        sizes: impl Iterator<Item = &'t str>,
+        out: &mut Out<'_>,
+    ) -> Scale {
+        let mut needs = self.needs;
+        let held = self.scale();
+        let is_new = |text: &str, exponent: fn(Scale) -> i8| held.is_none_or(|held| is_tight(text, exponent(held)));
+        prices.filter(|text| is_new(text, |scale| scale.px_exp)).for_each(|text| needs.px.add(text));
+        sizes.filter(|text| is_new(text, |scale| scale.sz_exp)).for_each(|text| needs.sz.add(text));
+        let scale = match held {
+            Some(held) if needs == self.needs => held,
+            _ => needs.scale(),
+        };
+        self.needs = needs;
+        if let Some((id, before)) = self.defined.filter(|(_, before)| *before != scale) {
+            self.defined = Some((id, scale));
+            self.rescale(before, scale);
+            out.report.rescaled += 1;
+            self.announce(id, scale, out);
+        }
+        scale
+    }
+
+    /// Carries what is kept over to other exponents.
+    fn rescale(&mut self, from: Scale, to: Scale) {
+        let px = |px: i64| match px {
+            PRICE_NONE => Some(px),
+            px => decimal::rescale(px, from.px_exp, to.px_exp),
+        };
+        (self.bid_px, self.ask_px) = (px(self.bid_px).unwrap_or(PRICE_NONE), px(self.ask_px).unwrap_or(PRICE_NONE));
+        self.window = self.window.and_then(|window| window.rescaled(from, to));
+        self.is_book_suspect |= self.sync.rescale(|level| {
+            let sz = decimal::rescale(level.sz, from.sz_exp, to.sz_exp)?;
+            Some(Level { px: px(level.px)?, sz, ..*level })
+        });
+    }
+
+    /// Reports trades that were lost, of an instrument that is defined.
+    fn report_lost(&mut self, lost: u64, scale: Scale, out: &mut Out<'_>) {
+        if lost == 0 {
+            return;
+        }
+        out.report.trades_lost += lost;
+        let instrument = self.define(scale, out);
+        let gap = Gap {
+            instrument,
+            channel: Channel::Trade,
+            from_sequence: Sequence::new(1),
+            to_sequence: Sequence::new(lost),
+            reason: GapReason::Feed,
+        };
+        out.put(|batch| gap.encode(0, batch));
+    }
+
+    /// Reads the levels of a message into `levels`. A message without levels does not determine the exponents. A level that
+    /// fits no exponents is left out, and the book is flagged.
     fn read_levels(
         &mut self,
         bids: &Levels<'_, '_>,
@@ -353,15 +439,23 @@ impl Tracked {
         out: &mut Out<'_>,
     ) -> Result<(), Malformed> {
         levels.clear();
-        let scale = match self.scale() {
-            Some(scale) => Some(scale),
-            None => Scale::of_levels(bids, asks)?,
-        };
-        let Some(scale) = scale else { return Ok(()) };
+        let all = || bids.iter().chain(asks.iter());
+        // All of them are checked before the exponents change: a message becomes all of its records or none.
+        let count = all().try_fold(0, |count, level| level.map(|_| count + 1))?;
+        if count == 0 {
+            return Ok(());
+        }
+        let texts = || all().filter_map(Result::ok);
+        let scale = self.fit(texts().map(|(px, _)| px), texts().map(|(_, sz)| sz), out);
         for (list, side) in [(bids, BookSide::Bid), (asks, BookSide::Ask)] {
-            for level in list.iter() {
-                let (px, sz) = level?;
-                levels.push(Level { px: scale.px(list.key(), px)?, sz: scale.sz(list.key(), sz)?, side });
+            for (px, sz) in list.iter().filter_map(Result::ok) {
+                let (px, sz) = (absent_if_unfit(scale.px(list.key(), px))?, absent_if_unfit(scale.sz(list.key(), sz))?);
+                if px == PRICE_NONE || sz == PRICE_NONE {
+                    self.is_book_suspect = true;
+                    out.report.levels_lost += 1;
+                } else {
+                    levels.push(Level { px, sz, side });
+                }
             }
         }
         self.define(scale, out);
@@ -404,7 +498,8 @@ impl Tracked {
     fn book_record(&self, action: BookAction, ts_event: u64, flags: u8, levels: &[Level], out: &mut Out<'_>) {
         // Without a Definition no level was ever seen, so there is nothing to publish.
         let Some((id, _)) = self.defined else { return };
-        let header = RecordHeader::of_feed(RecordKind::Book, id, ts_event).with_flags(flags);
+        let suspect = if self.is_book_suspect { flags::MAYBE_BAD_BOOK } else { 0 };
+        let header = RecordHeader::of_feed(RecordKind::Book, id, ts_event).with_flags(flags | suspect);
         out.put(|batch| encode_book(&header, action, levels.iter().copied(), batch));
     }
 

@@ -130,6 +130,7 @@ impl Opening {
         let symbol = match &message.body {
             Body::Quote(quote) => quote.symbol,
             Body::Trade(trade) => trade.symbol,
+            Body::NoTrade { symbol, .. } => symbol,
             Body::Ticker(ticker) => ticker.symbol,
             Body::Depth(depth) => depth.symbol,
             Body::Snapshot(_) | Body::Ignored => return,
