@@ -196,10 +196,10 @@ impl<Origin: Copy> InstrumentValues<Origin> {
             let (bid_px, ask_px) = (px(bid_px)?, px(ask_px)?);
             Some(record::Quote { bid_px, bid_sz: sz(bid_sz)?, ask_px, ask_sz: sz(ask_sz)? })
         });
-        replace(&mut self.quote, |header, out| Some(quote?.encode(header, out)));
+        replace(&mut self.quote, quote, record::Quote::encode);
         let trade = record::Trade::read(&self.trade)
             .and_then(|trade| Some(record::Trade { px: px(trade.px)?, sz: sz(trade.sz)?, ..trade }));
-        replace(&mut self.trade, |header, out| Some(trade?.encode(header, out)));
+        replace(&mut self.trade, trade, record::Trade::encode);
         let ticker = record::Ticker::read(&self.ticker).and_then(|ticker| {
             // A sum that does not fit is absent, as a feed leaves it out.
             let sum = |sum: Option<i64>| sum.unwrap_or(record::PRICE_NONE);
@@ -214,7 +214,7 @@ impl<Origin: Copy> InstrumentValues<Origin> {
                 ask_px: px(ticker.ask_px)?,
             })
         });
-        replace(&mut self.ticker, |header, out| Some(ticker?.encode(header, out)));
+        replace(&mut self.ticker, ticker, record::Ticker::encode);
         if let Some(state) = &mut self.book {
             let levels = state.levels.levels(usize::MAX);
             let fitting =
@@ -371,13 +371,12 @@ fn rescaled(mantissa: i64, from: i8, to: i8) -> Option<i64> {
 }
 
 /// Replaces a kept record by another of the same header, or by none.
-fn replace(kept: &mut [u8], encode: impl FnOnce(&RecordHeader, &mut Vec<u8>) -> Option<()>) {
+fn replace<T>(kept: &mut [u8], value: Option<T>, encode: impl FnOnce(&T, &RecordHeader, &mut Vec<u8>)) {
     let Some(header) = RecordHeader::read(kept).filter(|header| header.bytes() == kept.len()) else { return };
+    let Some(value) = value else { return kept.fill(0) };
     let mut record = Vec::with_capacity(kept.len());
-    match encode(&header, &mut record) {
-        Some(()) => kept.copy_from_slice(&record),
-        None => kept.fill(0),
-    }
+    encode(&value, &header, &mut record);
+    kept.copy_from_slice(&record);
 }
 
 /// False if the record cannot be applied: a delta on a book that has a gap.

@@ -23,12 +23,14 @@
 //! What always holds: the shards are woken after the lock is released. A panic while the lock is held ends the process,
 //! since it leaves no consistent order to continue with.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::feed::Report;
 use crate::bars::BarStore;
 use crate::clock;
 use crate::lifecycle::Lifecycle;
@@ -58,6 +60,8 @@ pub struct SequencerHandle {
     bars: Option<Arc<BarStore>>,
     /// The sources as last checked, for readers that must not wait for the sequencer.
     sources: Mutex<Arc<[SourceActivity]>>,
+    /// What feeds report of themselves, also those that have ended.
+    reports: Mutex<BTreeMap<SourceId, Report>>,
     lifecycle: Arc<Lifecycle>,
 }
 
@@ -125,7 +129,19 @@ impl SequencerHandle {
     ) -> (Self, ResyncRequests) {
         let (resyncs, requests) = bounded(RESYNCS_MAX);
         let locked = Mutex::new(Locked { sequencer, wakers: Arc::new([]), wall_offset_ns: clock::wall_offset_ns() });
-        (Self { locked, gauges, stats, resyncs, bars, sources: Mutex::default(), lifecycle }, ResyncRequests(requests))
+        (
+            Self {
+                locked,
+                gauges,
+                stats,
+                resyncs,
+                bars,
+                sources: Mutex::default(),
+                reports: Mutex::default(),
+                lifecycle,
+            },
+            ResyncRequests(requests),
+        )
     }
 
     /// Sets the shards that are woken after each batch, and wakes them for what has been sequenced already.
@@ -185,6 +201,16 @@ impl SequencerHandle {
     /// The connected sources by id, as of the last half second.
     pub fn sources(&self) -> Arc<[SourceActivity]> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The counters of feeds, by source.
+    pub fn reports(&self) -> BTreeMap<SourceId, Report> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Publishes the counters of a feed.
+    pub fn publish_report(&self, source: SourceId, report: Report) {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).insert(source, report);
     }
 
     /// Counts a feed that has failed and will be opened again.

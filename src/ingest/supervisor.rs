@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::feed::{self, Feed, Next};
+use super::feed::{self, Feed, Next, Report};
 use super::{ResyncRequests, SequencerHandle};
 use crate::affinity::pin_current_thread;
 use crate::clock::{self, now_ns};
@@ -75,13 +75,16 @@ fn supervise(
 ) {
     let mut feed = Ok(first);
     let mut pause = backoff.first;
+    let mut losses = LossReport::new(source);
     loop {
         match feed {
             Ok(mut feed) => {
+                losses.begin();
                 let name = format!("feed {source} ({})", feed.name());
                 sequencer.lifecycle().restore(&name);
                 let began = Instant::now();
-                let outcome = catch_unwind(AssertUnwindSafe(|| run(feed.as_mut(), source, sequencer, is_stopping)));
+                let outcome =
+                    catch_unwind(AssertUnwindSafe(|| run(feed.as_mut(), source, sequencer, &mut losses, is_stopping)));
                 if outcome.is_ok() {
                     return;
                 }
@@ -106,7 +109,13 @@ fn supervise(
 }
 
 /// Sequences the records of a feed, until it ends or the server stops.
-fn run(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_stopping: &impl Fn() -> bool) {
+fn run(
+    feed: &mut dyn Feed,
+    source: SourceId,
+    sequencer: &SequencerHandle,
+    losses: &mut LossReport,
+    is_stopping: &impl Fn() -> bool,
+) {
     let mut batch = Vec::with_capacity(feed::FEED_BATCH_BYTES_MAX);
     while !is_stopping() {
         batch.clear();
@@ -115,6 +124,7 @@ fn run(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_st
         if !batch.is_empty() {
             accept(sequencer, source, &mut batch);
         }
+        losses.note(feed, sequencer);
         match next {
             Next::Now => {}
             Next::Paced => {
@@ -127,6 +137,51 @@ fn run(feed: &mut dyn Feed, source: SourceId, sequencer: &SequencerHandle, is_st
                 tracing::info!("feed {source} ({}) has ended: {:?}", feed.name(), feed.report());
                 return sequencer.close_source(source, SourceEnd::Ended);
             }
+        }
+    }
+}
+
+/// What a feed could not take: published for the metrics and the operator's view, and logged.
+struct LossReport {
+    source: SourceId,
+    /// Of the feed until it was last opened again, and since.
+    before: Report,
+    since: Report,
+    logged: Option<Instant>,
+}
+
+impl LossReport {
+    /// Least time between two lines in the log.
+    const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+    fn new(source: SourceId) -> Self {
+        Self { source, before: Report::default(), since: Report::default(), logged: None }
+    }
+
+    /// The feed is opened, once more.
+    fn begin(&mut self) {
+        self.before = self.before.plus(&self.since);
+        self.since = Report::default();
+    }
+
+    fn note(&mut self, feed: &dyn Feed, sequencer: &SequencerHandle) {
+        let report = feed.report();
+        let has_lost = report.losses() != self.since.losses();
+        self.since = report;
+        if !has_lost {
+            return;
+        }
+        let whole = self.before.plus(&report);
+        sequencer.publish_report(self.source, whole);
+        if self.logged.is_none_or(|logged| logged.elapsed() >= Self::LOG_INTERVAL) {
+            self.logged = Some(Instant::now());
+            let losses: Vec<String> = whole.losses().map(|(cause, count)| format!("{cause} {count}")).to_vec();
+            tracing::warn!(
+                "feed {} ({}) could not take all of its input: {}",
+                self.source,
+                feed.name(),
+                losses.join(", ")
+            );
         }
     }
 }
@@ -156,7 +211,6 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::ingest::feed::Report;
     use crate::ring::{Batch, Reader, ring};
     use crate::sequencer::Sequencer;
     use crate::sequencer::SequencerStats;

@@ -1,5 +1,6 @@
 //! `/metrics`: the counters of all shards and of the whole server, in the OpenMetrics text format.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
@@ -11,6 +12,8 @@ use prometheus_client::registry::Registry;
 use crate::clock;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
+use crate::ingest::feed::Report;
+use crate::sequencer::SourceId;
 use crate::state::ServerState;
 use crate::stats::{Counter, CounterKind, PublishedCounters};
 
@@ -30,7 +33,12 @@ pub(crate) fn get(server: &HttpServer) -> Response {
     server.publish_counters();
     let state = server.state();
     let mut registry = Registry::with_prefix("tickcast");
-    registry.register_collector(Box::new(Metrics { shards: state.shards.clone(), of_server: of_server(state) }));
+    let of_server = of_server(state);
+    registry.register_collector(Box::new(Metrics {
+        shards: state.shards.clone(),
+        of_server,
+        feeds: state.sequencer.reports(),
+    }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("writing to a String cannot fail");
     Response::new(CONTENT_TYPE, text).no_store()
@@ -102,11 +110,13 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
 struct Metrics {
     shards: Vec<PublishedCounters>,
     of_server: Vec<Metric>,
+    feeds: BTreeMap<SourceId, Report>,
 }
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         encode_shards(&self.shards, &mut encoder)?;
+        encode_feeds(&self.feeds, &mut encoder)?;
         for Metric { name, help, kind, value } in &self.of_server {
             match kind {
                 CounterKind::Count => {
@@ -138,6 +148,24 @@ fn encode_shards(shards: &[PublishedCounters], encoder: &mut DescriptorEncoder<'
                 CounterKind::Count => ConstCounter::new(shard.get(*counter)).encode(one)?,
                 CounterKind::Level => ConstGauge::new(shard.get(*counter)).encode(one)?,
             }
+        }
+    }
+    Ok(())
+}
+
+/// What feeds could not take. Without a loss there is one row of zeros, so that the metric is always there.
+fn encode_feeds(
+    feeds: &BTreeMap<SourceId, Report>,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    let help = "What a feed has lost before the sequencer: messages, trades, levels and books, by cause";
+    let kind = ConstCounter::new(0u64).metric_type();
+    let mut family = encoder.encode_descriptor("feed_lost", help, None, kind)?;
+    let none = BTreeMap::from([(0, Report::default())]);
+    for (source, report) in if feeds.is_empty() { &none } else { feeds } {
+        for (cause, count) in report.losses() {
+            let labels = [("source", source.to_string()), ("cause", cause.to_owned())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ use crate::http::request::bearer_token;
 use crate::http::response::Response;
 use crate::http::rules;
 use crate::http::server::HttpServer;
+use crate::ingest::feed::Report;
 use crate::sequencer::SourceId;
 use crate::shard::{Encoding, Format};
 use crate::state::{ClientAddress, ServerState, SlowClientList, SlowClientRow};
@@ -92,6 +93,7 @@ fn view(state: &ServerState, wall_ns: u64, now_ns: u64) -> Value {
 /// The configured feeds and the connected publishers.
 fn sources(state: &ServerState, wall_ns: u64) -> Vec<Value> {
     let present = state.sequencer.sources();
+    let reports = state.sequencer.reports();
     let row = |id: SourceId, kind: &str, name: Option<String>| {
         let now = present.binary_search_by_key(&id, |now| now.status.id).ok().map(|at| &present[at]);
         // An absent feed has ended or failed. An absent publisher has just connected and sent nothing yet.
@@ -105,6 +107,7 @@ fn sources(state: &ServerState, wall_ns: u64) -> Vec<Value> {
             "instruments": now.map_or(0, |now| now.status.instruments),
             "records": now.map_or(0, |now| now.status.records),
             "records_per_s": now.map_or(0, |now| now.records_per_s),
+            "lost": lost(reports.get(&id)),
             "silent_ms": now.map(|now| wall_ns.saturating_sub(now.status.last_batch_ns) / 1_000_000),
         })
     };
@@ -112,6 +115,12 @@ fn sources(state: &ServerState, wall_ns: u64) -> Vec<Value> {
     let feeds = feeds.map(|(nth, text)| row(nth as SourceId, "feed", Some(text.clone())));
     let connected = state.publishers.addresses().into_iter();
     feeds.chain(connected.map(|(id, from)| row(id, "publisher", from.map(|from| from.to_string())))).collect()
+}
+
+/// What a feed could not take, by cause; empty if it has taken all, and for publishers, which are closed instead.
+fn lost(report: Option<&Report>) -> Map<String, Value> {
+    let losses = report.map(Report::losses).into_iter().flatten().filter(|(_, count)| *count > 0);
+    losses.map(|(cause, count)| (cause.to_owned(), count.into())).collect()
 }
 
 fn shards(state: &ServerState) -> Vec<Value> {

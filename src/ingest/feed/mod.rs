@@ -68,6 +68,34 @@ pub struct Report {
     pub rescaled: u64,
 }
 
+impl Report {
+    /// What was lost before the sequencer, by cause.
+    pub fn losses(&self) -> [(&'static str, u64); 5] {
+        [
+            ("malformed", self.malformed),
+            ("untimed", self.untimed),
+            ("book_gaps", self.book_gaps),
+            ("trades_lost", self.trades_lost),
+            ("levels_lost", self.levels_lost),
+        ]
+    }
+
+    /// The sum of two reports, of a feed before and after it was opened again.
+    #[must_use]
+    pub fn plus(&self, later: &Self) -> Self {
+        Self {
+            records: self.records + later.records,
+            malformed: self.malformed + later.malformed,
+            ignored: self.ignored + later.ignored,
+            untimed: self.untimed + later.untimed,
+            book_gaps: self.book_gaps + later.book_gaps,
+            trades_lost: self.trades_lost + later.trades_lost,
+            levels_lost: self.levels_lost + later.levels_lost,
+            rescaled: self.rescaled + later.rescaled,
+        }
+    }
+}
+
 /// A validated `--feed` argument.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spec {
