@@ -65,8 +65,8 @@ fn change_of_tick_size_and_venue_goes_to_all_subscribers() {
     let (by_name, by_pattern) = (node.client(&subscribe(ALL, "S1")), node.client(&subscribe(ALL, "*")));
     node.run_until_idle();
     let changed = Instrument { tick_size: 5, lot_size: 7, ..Instrument::new(1, "S1", "elsewhere", -2, -2) };
-    assert_eq!(define(&mut node, 0, &[changed.clone()]), Ok(vec![1]));
-    assert_eq!(define(&mut node, 0, &[changed.clone()]), Ok(vec![1]), "the same once more");
+    assert_eq!(define(&mut node, 0, std::slice::from_ref(&changed)), Ok(vec![1]));
+    assert_eq!(define(&mut node, 0, std::slice::from_ref(&changed)), Ok(vec![1]), "the same once more");
     for client in [by_name, by_pattern] {
         let all = records(&node.received(client));
         let announced: Vec<Instrument> =
@@ -107,7 +107,7 @@ fn finer_prices_follow_the_definition_and_the_newest_values_come_again() {
     let late = node.client(&subscribe(r#""trade""#, "S1"));
     node.run_until_idle();
     let of_late = records(&node.received(late));
-    assert_eq!(of_late.iter().filter_map(|(_, bytes)| Trade::read(bytes)).last().map(|trade| trade.px), Some(50_011));
+    assert_eq!(of_late.iter().rev().find_map(|(_, bytes)| trade_px(bytes)), Some(50_011));
 }
 
 #[test]
