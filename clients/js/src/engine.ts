@@ -283,16 +283,7 @@ export class Engine {
 
   /** An instrument was defined, or released. */
   #known(symbol: string, isDefined: boolean): void {
-    const channels = this.#interest.known(symbol, isDefined);
-    if (channels.length === 0) return;
-    // A server that does not hold names has sent the definition because of a pattern, and needs another request; for
-    // one that does, the request changes nothing.
-    const covering = [...this.#interest.covering(symbol)];
-    const named = covering.find(({ target }) => target.name === symbol)!;
-    if (isDefined && covering.some(({ target }) => target.name !== symbol)) {
-      this.#send({ op: "subscribe", channels, symbols: [symbol], conflate_ms: named.requestedMs });
-    }
-    this.#reportAnswers();
+    if (this.#interest.known(symbol, isDefined)) this.#reportAnswers();
   }
 
   /** A book has a gap: only a new subscription brings a snapshot of it. */

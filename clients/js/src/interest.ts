@@ -114,16 +114,16 @@ export class Interest {
 
   /**
    * An instrument was defined: items of its name that were unknown are live. Or it was released: they are unknown
-   * again. Returns the channels of these items.
+   * again. True if there are such items.
    */
-  known(symbol: string, isDefined: boolean): Channel[] {
+  known(symbol: string, isDefined: boolean): boolean {
     const stage = isDefined ? Stage.Unknown : Stage.Live;
     const items = [...this.#items([symbol])].filter((item) => item.stage === stage);
     for (const item of items) {
       item.stage = isDefined ? Stage.Live : Stage.Unknown;
       item.synced = isDefined;
     }
-    return items.map((item) => item.channel);
+    return items.length > 0;
   }
 
   /** How synced items continue on a new connection. Tokens of another epoch are discarded. */

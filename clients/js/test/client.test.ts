@@ -212,19 +212,22 @@ test("unknown names are reported once, and follow when they are defined", async 
   client.close();
 });
 
-test("a name whose definition a pattern may have brought is requested once, for servers that do not hold names", async () => {
+test("an unknown name beside a pattern over it is live when it is defined, without another request", async () => {
   const client = server.client();
+  const answers: (readonly string[])[] = [];
   client.subscribe({ symbols: "N*", channels: "trade" });
-  client.subscribe({ symbols: "NOPE", channels: ["quote", "book"] });
+  const named = client.subscribe({ symbols: "NOPE", channels: ["quote", "book"] });
   await settle();
   server.last.welcome();
   server.last.grant([], { unknown: ["NOPE"] });
   await settle();
-  server.last.packet([definition(3, "NOPE")]);
-  server.last.packet([definition(3, "NOPE")]);
+  answers.push(named.unknown);
+  server.last.packet([definition(3, "NOPE"), quote(3, 1, 5, 6)]);
   await settle();
-  expect(server.last.takeRequests()).toMatchObject([{ op: "subscribe", symbols: ["NOPE"], channels: ["quote", "book"] }]);
-  expect(client.state("NOPE")).toBe("LIVE");
+  answers.push(named.unknown);
+  expect(answers).toEqual([["NOPE"], []]);
+  expect(server.last.takeRequests()).toEqual([]);
+  expect([client.state("NOPE"), client.quotes.bidPx[0]]).toEqual(["LIVE", 5]);
   client.close();
 });
 

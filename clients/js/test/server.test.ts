@@ -10,6 +10,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import WebSocket from "ws";
 import { connect } from "../src/index";
 import type { Client, ConnectOptions, Gap, InstrumentState } from "../src/types";
+import { book, packet, quote, ticker, trade } from "./fake";
 
 const built = ["release", "debug"].map((name) => new URL(`../../../target/${name}/tickcast`, import.meta.url).pathname);
 const program = [process.env.TICKCAST_BIN, ...built].find((path) => path !== undefined && existsSync(path));
@@ -24,6 +25,8 @@ afterEach(() => {
 });
 
 const MARKET = "sim:instruments=20,rate=2000,seed=1";
+/** Only what publishers send. */
+const PUBLISHED = ["--feed", "none", "--publish-token", "t"];
 
 class Running {
   readonly #child: ChildProcess;
@@ -70,7 +73,43 @@ async function freePort(): Promise<number> {
 }
 
 async function start(...args: string[]): Promise<Running> {
-  return new Running(await freePort(), ["--feed", MARKET, ...args]).ready();
+  const feed = args.includes("--feed") ? [] : ["--feed", MARKET];
+  return new Running(await freePort(), [...feed, ...args]).ready();
+}
+
+/** Sends definitions and records. */
+class Publisher {
+  readonly #answers: ((answer: any) => void)[] = [];
+
+  private constructor(readonly socket: WebSocket) {
+    socket.on("message", (text) => this.#answers.shift()?.(JSON.parse(String(text))));
+    open.push(this);
+  }
+
+  static async to(port: number): Promise<Publisher> {
+    const socket = new WebSocket(`ws://127.0.0.1:${port}/v1/publish?token=t`);
+    await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
+    return new Publisher(socket);
+  }
+
+  /** Resolves with the id of the instrument, valid for this publisher. */
+  async define(symbol: string, pxExp: number, szExp: number): Promise<number> {
+    const instruments = [{ symbol, px_exp: pxExp, sz_exp: szExp }];
+    const answer = new Promise<any>((resolve) => this.#answers.push(resolve));
+    this.socket.send(JSON.stringify({ op: "define", id: 1, instruments }));
+    const { type, message, instruments: defined } = await answer;
+    if (type !== "defined") throw new Error(`define: ${message}`);
+    return defined[0].instrument;
+  }
+
+  send(...records: ArrayBuffer[]): void {
+    this.socket.send(packet(records));
+  }
+
+  /** Ends its instruments. */
+  close(): void {
+    this.socket.close(1000);
+  }
 }
 
 function clientOf(port: number, options: ConnectOptions = {}): Client {
@@ -79,7 +118,7 @@ function clientOf(port: number, options: ConnectOptions = {}): Client {
   return client;
 }
 
-/** Resolves when a condition holds, checked at every frame and change of the connection. */
+/** Resolves when a condition holds, checked at every frame, change of the connection and release. */
 function until(client: Client, holds: () => boolean): Promise<void> {
   return new Promise((resolve) => {
     const ends: (() => void)[] = [];
@@ -88,7 +127,7 @@ function until(client: Client, holds: () => boolean): Promise<void> {
       for (const end of ends.splice(0)) end();
       resolve();
     };
-    ends.push(client.onFrame(check), client.on("connection", check));
+    ends.push(client.onFrame(check), client.on("connection", check), client.on("released", check));
     check();
   });
 }
@@ -223,6 +262,131 @@ describe.skipIf(program === undefined)("with a server", () => {
     expect(latencyP50Ms).toBeLessThanOrEqual(latencyP99Ms);
     expect(messagesPerSecond).toBeGreaterThan(0);
     expect(bytesPerSecond).toBeGreaterThan(1000);
+  });
+
+  test("a name that is defined later begins with its definition", async () => {
+    const { port } = await start(...PUBLISHED);
+    const proxy = await ResettingProxy.to(port);
+    const client = clientOf(proxy.port, { reconnect: { firstMs: 20, mostMs: 50 } });
+    const problems: string[] = [];
+    client.on("gap", ({ symbol }) => problems.push(`gap ${symbol}`));
+    client.on("error", ({ code, symbols }) => problems.push(`${code} ${symbols}`));
+    const pattern = client.subscribe({ symbols: "BESIDE*", channels: "trade" });
+    const names = ["ALONE", "BESIDE-IT", "WHILE-LOST"];
+    const named = client.subscribe({ symbols: names, channels: ["quote", "book"] });
+    expect([(await pattern.ready).unknown, (await named.ready).unknown]).toEqual([[], names]);
+    const publisher = await Publisher.to(port);
+    const publish = async (symbol: string): Promise<void> => {
+      const id = await publisher.define(symbol, -2, 0);
+      publisher.send(quote(id, 0, 100, 101), trade(id, 0, 100), book(id, 0, "S", [[100, 1, "B"]]));
+    };
+    const { quotes, lastTrades, instruments } = client;
+    const hasCome = (symbol: string): boolean =>
+      client.state(symbol) === "LIVE" &&
+      client.book(symbol)?.bids.length === 1 &&
+      quotes.bidPx[instruments.row(symbol)] === 100;
+    await publish("ALONE");
+    await publish("BESIDE-IT");
+    const traded = (): boolean => lastTrades.px[instruments.row("BESIDE-IT")] === 100;
+    await until(client, () => hasCome("ALONE") && hasCome("BESIDE-IT") && traded());
+    expect(named.unknown).toEqual(["WHILE-LOST"]);
+    proxy.resetAll();
+    await until(client, () => client.connection.phase === "waiting");
+    await publish("WHILE-LOST");
+    await until(client, () => hasCome("WHILE-LOST"));
+    expect(named.unknown).toEqual([]);
+    // Trades are subscribed by the pattern only.
+    expect(names.map((symbol) => lastTrades.sequence[instruments.row(symbol)])).toEqual([0, 1, 0]);
+    expect(problems).toEqual([`unknown_symbol ${names}`]);
+  });
+
+  test("values go on exactly when another definition changes the exponents", async () => {
+    const { port } = await start(...PUBLISHED);
+    const client = clientOf(port);
+    const problems: string[] = [];
+    client.on("gap", ({ symbol }) => problems.push(`gap ${symbol}`));
+    client.on("error", ({ code, message }) => problems.push(`${code} ${message}`));
+    const seen: string[] = [];
+    // A trade from before the change comes with the former or the new number of decimals.
+    client.onUpdate({ symbols: "COIN", channels: "trade" }, ({ price, size }) =>
+      seen.push(`${Number(price)} x ${size.replace(/\.0+$/, "")}`),
+    );
+    await client.subscribe({ symbols: "COIN", channels: ["quote", "ticker", "book"] }).ready;
+    const publisher = await Publisher.to(port);
+    const id = await publisher.define("COIN", -2, 0);
+    const levels: [number, number, "B" | "A"][] = [[100, 7, "B"], [99, 8, "B"], [103, 9, "A"]];
+    publisher.send(quote(id, 0, 100, 103, 0x80, [7, 9]), trade(id, 0, 102, 0x80, 5), book(id, 0, "S", levels));
+    publisher.send(ticker(id, 0, [102, 90, 110, 80, 1234, 5678, 100, 103]));
+    const { quotes, tickers, lastTrades } = client;
+    await until(client, () => {
+      return quotes.bidPx[0] === 100 && tickers.lastPx[0] === 102 && client.book(0)?.bids.length === 2;
+    });
+    publisher.send(trade(id, 0, 103, 0x80, 6));
+    expect(await publisher.define("COIN", -5, -3)).toBe(id);
+    await until(client, () => {
+      return quotes.bidPx[0] === 100_000 && tickers.lastPx[0] === 102_000 && client.state(0) === "LIVE";
+    });
+    expect([client.instruments.pxExp[0], client.instruments.szExp[0]]).toEqual([-5, -3]);
+    expect([quotes.bidSz[0], quotes.askPx[0], quotes.askSz[0]]).toEqual([7000, 103_000, 9000]);
+    expect([tickers.volume[0], tickers.turnover[0]]).toEqual([1_234_000, 5_678_000]);
+    expect([lastTrades.px[0], lastTrades.sz[0], lastTrades.sequence[0]]).toEqual([103_000, 6000, 2]);
+    const { bids, asks, suspect } = client.book(0)!;
+    expect([[...bids.px], [...bids.sz], [...asks.px], suspect]).toEqual([
+      ...[[100_000, 99_000], [7000, 8000], [103_000], false],
+    ]);
+    expect(problems).toEqual(["unknown_symbol COIN: no such instrument yet"]);
+    // Sequences go on; digits beyond 2^53 stay.
+    const size = 2n ** 53n + 1n;
+    publisher.send(book(id, 0, "D", [[100_001, 1, "B"], [99_000, 0, "B"]]), trade(id, 0, 100_001, 0x80, size));
+    publisher.send(quote(id, 0, 100_001, 103_000, 0x80, [1, size]));
+    const best = (): number => client.book(0)!.bids.px[0];
+    await until(client, () => quotes.bidPx[0] === 100_001 && best() === 100_001 && seen.length === 3);
+    expect([[...client.book(0)!.bids.px], client.book(0)!.suspect]).toEqual([[100_001, 100_000], false]);
+    expect([client.exact("quote", 0, "askSz"), client.state(0)]).toEqual([size, "LIVE"]);
+    expect(seen).toEqual(["1.02 x 5", "1.03 x 6", "1.00001 x 9007199254740.993"]);
+    expect(problems.filter((text) => text.startsWith("gap"))).toEqual([]);
+  });
+
+  test("an ended instrument is released for another, and its name is a new row later", async () => {
+    const { port } = await start(...PUBLISHED, "--instruments-max", "2");
+    const client = clientOf(port);
+    const events: string[] = [];
+    client.on("instrument", ({ symbol, row }) => events.push(`defined ${symbol} ${row}`));
+    client.on("released", ({ symbol, row }) => events.push(`released ${symbol} ${row}`));
+    client.on("gap", ({ symbol }) => events.push(`gap ${symbol}`));
+    const named = client.subscribe({ symbols: "OLD", channels: ["quote", "book"] });
+    client.subscribe({ symbols: "*", channels: "trade" });
+    await named.ready;
+    const publish = async (from: Publisher, symbol: string, px: number): Promise<void> => {
+      const id = await from.define(symbol, 0, 0);
+      from.send(quote(id, 0, px, px + 1), trade(id, 0, px), book(id, 0, "S", [[px, 1, "B"]]));
+    };
+    const first = await Publisher.to(port);
+    await publish(first, "OLD", 10);
+    await until(client, () => client.state("OLD") === "LIVE" && client.lastTrades.px[0] === 10);
+    first.close();
+    // The newest values are sent, though the instrument has ended.
+    const hasCome = (px: number): boolean =>
+      client.quotes.bidPx[client.instruments.row("OLD")] === px && client.book("OLD")?.bids.px[0] === px;
+    await until(client, () => client.state("OLD") === "ENDED" && hasCome(10));
+
+    const second = await Publisher.to(port);
+    await publish(second, "KEPT", 20);
+    await publish(second, "NEXT", 30);
+    await until(client, () => client.state("NEXT") === "LIVE" && client.instruments.row("OLD") === -1);
+    expect([[...client.instruments].map(({ symbol }) => symbol), named.unknown]).toEqual([["KEPT", "NEXT"], ["OLD"]]);
+    expect([client.book("OLD"), client.quotes.bidPx[0], client.state("OLD")]).toEqual([undefined, NaN, "STALE"]);
+    second.close();
+    await until(client, () => client.state("KEPT") === "ENDED" && client.state("NEXT") === "ENDED");
+
+    await publish(await Publisher.to(port), "OLD", 40);
+    await until(client, () => client.state("OLD") === "LIVE" && hasCome(40));
+    expect([client.instruments.row("OLD"), client.quotes.sequence[3], named.unknown]).toEqual([3, 1, []]);
+    expect([...client.book("OLD")!.bids.px]).toEqual([40]);
+    expect(events.filter((text) => text.endsWith("0") || text.includes("OLD"))).toEqual([
+      ...["defined OLD 0", "released OLD 0", "defined OLD 3"],
+    ]);
+    expect(events.filter((text) => text.startsWith("gap"))).toEqual([]);
   });
 });
 
