@@ -4,6 +4,10 @@
 //! Conflation intervals are applied here: a value becomes pending in [`Dispatch::note_conflated`] and is dispatched at
 //! the interval's boundary in [`Dispatch::dispatch_due`].
 
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
 use super::authorize;
 use super::conflation::{PendingValue, QuoteOrder};
 use super::fan_out::FanOut;
@@ -56,17 +60,23 @@ pub(super) fn read_ring(
     entries > 0 || !fan_out.records.is_empty()
 }
 
-/// Cuts a batch before a Definition that changes the exponents of a known instrument, unless that comes first. Returns
-/// where the next read has to start. In one tick so all records of an instrument have the same exponents, those that
-/// the directory states: JSON is written from it.
+/// Cuts a batch before a Definition that changes the exponents of an instrument, unless that comes first: those that the
+/// directory states, or that an earlier Definition of the batch has brought. Returns where the next read has to start. In
+/// one tick so all records of an instrument have the same exponents, those that the directory states: JSON is written
+/// from it.
 fn end_before_rescaling(batch: &mut ring::Batch, directory: &Directory) -> Option<RingOffset> {
-    let is_rescaling = |entry: &ring::Entry| {
+    let mut brought: HashMap<u32, (i8, i8), RandomState> = HashMap::default();
+    let mut rescales = |entry: &ring::Entry| {
         let bytes = batch.payload(entry);
-        record::kind_of(bytes) == Some(RecordKind::Definition)
-            && record::read_definition(bytes)
-                .is_some_and(|new| directory.get(new.id).is_some_and(|known| is_rescaled(known, &new)))
+        if record::kind_of(bytes) != Some(RecordKind::Definition) {
+            return false;
+        }
+        let Some(new) = record::read_definition(bytes) else { return false };
+        let of_directory = || directory.get(new.id).map(|known| (known.px_exp, known.sz_exp));
+        let exponents = (new.px_exp, new.sz_exp);
+        brought.insert(new.id, exponents).or_else(of_directory).is_some_and(|before| before != exponents)
     };
-    let at = batch.entries.iter().skip(1).position(is_rescaling)? + 1;
+    let at = batch.entries.iter().enumerate().position(|(at, entry)| rescales(entry) && at > 0)?;
     let end = batch.entries[at - 1].end();
     batch.entries.truncate(at);
     Some(end)

@@ -142,6 +142,30 @@ fn json_has_each_value_at_the_exponents_of_its_time() {
 }
 
 #[test]
+fn json_has_each_value_at_the_exponents_of_its_time_after_several_definitions_in_one_read() {
+    let mut node = Node::new(1);
+    let client = node.connect_as(Encoding::JSON);
+    node.send_text(client, &subscribe(r#""trade""#, "*"));
+    node.run_until_idle();
+    // Of a known instrument there and back, and of one that is new.
+    for (px_exp, px) in [(-4, 500_111), (-2, 5_012)] {
+        node.sequencer.define_all(0, &definitions(&[instrument("S1", px_exp, -2)]), node.now_ns).expect("its own");
+        trade(&mut node, px);
+    }
+    for (px_exp, px) in [(-1, 71), (-3, 7_222)] {
+        node.sequencer.define_all(5, &definitions(&[instrument("S2", px_exp, -2)]), node.now_ns).expect("its own");
+        let mut batch = Vec::new();
+        Trade { px, sz: 10, trade_id: 1, side: Side::Buy }
+            .encode(&RecordHeader::of_feed(RecordKind::Trade, 1, node.now_ns), &mut batch);
+        node.sequencer.accept(5, &mut batch, node.now_ns);
+    }
+    node.run_until_idle();
+    let text = node.received_text(client);
+    let prices: Vec<&str> = text.split(r#""px":""#).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(prices, ["50.0111", "50.12", "7.1", "7.222"], "{text}");
+}
+
+#[test]
 fn token_and_missed_trades_from_before_other_exponents_are_not_mixed_with_them() {
     let mut node = Node::new(1);
     let slow = node.client(&subscribe(r#""quote","trade""#, "S1"));
