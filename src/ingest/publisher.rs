@@ -56,6 +56,8 @@ enum InvalidPacket {
     Undefined { record: usize, at: usize, instrument: u32 },
     #[error("the book of {symbol} would have more than {max} levels (book_levels_max)")]
     Book { symbol: String, max: usize },
+    #[error("{symbol} was released, or defined otherwise by another source, and is to be defined again")]
+    Withdrawn { symbol: String },
     #[error("{bytes} bytes follow the {count} records that the header counts")]
     Trailing { count: usize, bytes: usize },
 }
@@ -118,6 +120,7 @@ impl Publisher {
             limiter: RateLimiter::default(),
             end: SourceEnd::Lost,
             refused_book: None,
+            withdrawn: None,
         };
         Ok(Self { stream, session, limits, inflater, source, drain_bytes: None, handed_in: false })
     }
@@ -194,7 +197,7 @@ impl Publisher {
             }
         }
         self.source.flush();
-        match self.source.book_error() {
+        match self.source.batch_error() {
             Some(error) => self.close(&close_frame(CloseCode::POLICY, &error.to_string())).map(|()| false),
             None => Ok(true),
         }
@@ -229,6 +232,8 @@ struct PublisherSource {
     end: SourceEnd,
     /// Symbol of a book that has reached `book_levels_max`.
     refused_book: Option<String>,
+    /// Id of an instrument that this connection has no more, and sent a record of.
+    withdrawn: Option<u32>,
 }
 
 impl PublisherSource {
@@ -359,6 +364,7 @@ impl PublisherSource {
         }
         let outcome = self.sequencer.accept(self.id, &mut self.batch);
         self.refused_book = outcome.refused_book.or(self.refused_book.take());
+        self.withdrawn = outcome.withdrawn.or(self.withdrawn);
         self.batch.clear();
     }
 
@@ -377,10 +383,15 @@ impl PublisherSource {
         }
     }
 
-    /// The error of a book that has reached `book_levels_max`.
-    fn book_error(&mut self) -> Option<InvalidPacket> {
-        let symbol = self.refused_book.take()?;
-        Some(InvalidPacket::Book { symbol, max: self.settings.book_levels_max })
+    /// The error of a record that was not sequenced: of a book that has reached `book_levels_max`, or of an instrument that
+    /// this connection has no more.
+    fn batch_error(&mut self) -> Option<InvalidPacket> {
+        if let Some(symbol) = self.refused_book.take() {
+            return Some(InvalidPacket::Book { symbol, max: self.settings.book_levels_max });
+        }
+        let withdrawn = self.withdrawn.take()?;
+        let named = self.instruments.iter().find(|(_, id)| **id == withdrawn);
+        named.map(|(symbol, _)| InvalidPacket::Withdrawn { symbol: symbol.clone() })
     }
 
     fn server_stops(&self) -> bool {

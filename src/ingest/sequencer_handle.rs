@@ -114,6 +114,8 @@ pub struct BatchOutcome {
     pub definitions: Vec<Result<u32, DefineError>>,
     /// The symbol of a book that refused a record because it would have had more levels than `book_levels_max`.
     pub refused_book: Option<String>,
+    /// The source's own id of an instrument of which a record was left out, as the source has it no more.
+    pub withdrawn: Option<u32>,
 }
 
 impl SequencerHandle {
@@ -159,8 +161,9 @@ impl SequencerHandle {
         let wall_ns = locked.wall_ns(self.bars.as_deref());
         let definitions = locked.sequencer.accept(source, batch, wall_ns);
         let refused_book = locked.sequencer.take_refused_book();
+        let withdrawn = locked.sequencer.take_withdrawn();
         self.publish_and_wake(locked);
-        BatchOutcome { definitions, refused_book }
+        BatchOutcome { definitions, refused_book, withdrawn }
     }
 
     /// Carries out all definitions of a batch of Definition records, or none; then tells which was refused, and why.

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use super::{Sequencer, SourceId};
 use crate::last_value::is_rescaled;
-use tickcast_protocol::record::{self, Channel, RecordHeader};
+use tickcast_protocol::record::{self, Channel, RecordHeader, flags};
 use tickcast_protocol::{DefineError, FeedState, Instrument, Sequence};
 
 /// What carrying out a definition takes.
@@ -65,7 +65,7 @@ impl Sequencer {
         };
         let id = id.inspect_err(|_| self.counters.refused += 1)?;
         if self.values.status(id).state == FeedState::Ended {
-            self.sources.ended.retain(|ended| *ended != id);
+            self.sources.ended.remove(id);
         }
         self.sources.define(source, instrument.id, id);
         self.push_feed_state(FeedState::Stale, now_ns);
@@ -86,7 +86,8 @@ impl Sequencer {
     /// Whether all definitions of a request can be carried out together.
     fn check_all(&self, source: SourceId, definitions: &[Instrument]) -> Result<(), (usize, DefineError)> {
         let mut named: HashMap<&str, &Instrument> = HashMap::new();
-        let mut new = 0;
+        // New instruments, and ended ones that are defined again: these make no room.
+        let (mut new, mut kept) = (0, 0);
         for (at, instrument) in definitions.iter().enumerate() {
             match named.insert(&instrument.symbol, instrument) {
                 Some(before) if *before != (Instrument { id: before.id, ..instrument.clone() }) => {
@@ -95,15 +96,14 @@ impl Sequencer {
                 Some(_) => continue,
                 None => {}
             }
-            new += usize::from(matches!(self.plan(source, instrument).map_err(|error| (at, error))?, Plan::New));
+            match self.plan(source, instrument).map_err(|error| (at, error))? {
+                Plan::New => new += 1,
+                Plan::Same(id) | Plan::Change(id) => kept += usize::from(self.sources.ended.contains(id)),
+            }
             let held = self.directory.defined() + new;
-            if held > self.instruments_max {
-                let is_named =
-                    |id: &&u32| self.directory.get(**id).is_some_and(|ended| named.contains_key(ended.symbol.as_str()));
-                let kept = self.sources.ended.iter().filter(is_named).count();
-                if held > self.instruments_max + self.sources.ended.len() - kept {
-                    return Err((at, DefineError::Full { max: self.instruments_max }));
-                }
+            let room = self.instruments_max + self.sources.ended.len() - kept;
+            if held > self.instruments_max && held > room {
+                return Err((at, DefineError::Full { max: self.instruments_max }));
             }
         }
         Ok(())
@@ -121,7 +121,7 @@ impl Sequencer {
 
     /// Releases the instrument that ended first. False if none has ended.
     fn release_ended(&mut self, now_ns: u64) -> bool {
-        let Some(id) = self.sources.ended.pop_front() else { return false };
+        let Some(id) = self.sources.ended.take_first() else { return false };
         self.push_status(id, FeedState::Released, now_ns);
         self.directory.release(id);
         self.values.release(id);
@@ -139,11 +139,23 @@ impl Sequencer {
     fn redefine(&mut self, source: SourceId, instrument: &Instrument, now_ns: u64) {
         let Some(before) = self.directory.replace(instrument.clone()) else { return };
         self.counters.redefined += 1;
-        self.sources.withdraw_instrument(instrument.id, Some(source));
+        let is_taken = self.sources.withdraw_instrument(instrument.id, Some(source));
+        let is_flagged = |sequencer: &Self| {
+            let book = sequencer.values.row(instrument.id).and_then(|row| row.book());
+            book.is_some_and(|book| book.flags & flags::MAYBE_BAD_BOOK != 0)
+        };
+        let was_flagged = is_flagged(self);
         self.values.redefine(&before, instrument, ());
         self.write_definition(instrument, now_ns);
         if is_rescaled(&before, instrument) {
+            if is_flagged(self) && !was_flagged {
+                self.sources.note_suspect(instrument.id);
+            }
             self.write_newest_values(instrument.id, now_ns);
+        }
+        if is_taken {
+            // The book is that of a source that fell silent.
+            self.suspect_book(instrument.id, now_ns);
         }
     }
 

@@ -31,6 +31,7 @@
 
 mod bars_ring;
 mod define;
+mod ended;
 mod sources;
 mod stats;
 
@@ -61,6 +62,8 @@ pub struct Sequencer {
     book_levels_max: usize,
     /// An instrument whose book refused a record, until [`Self::take_refused_book`].
     refused_book: Option<u32>,
+    /// A source's own id of an instrument that it has no more, and sent a record of, until [`Self::take_withdrawn`].
+    withdrawn: Option<u32>,
     values: LastValues<()>,
     rings: Vec<ring::Writer>,
     /// Entries that the rings do not have yet. They take less than [`STAGED_BYTES_MAX`].
@@ -92,6 +95,7 @@ impl Sequencer {
             instruments_max,
             book_levels_max: usize::MAX,
             refused_book: None,
+            withdrawn: None,
             values: LastValues::default(),
             resyncs: vec![Resync::default(); rings.len()],
             rings,
@@ -118,6 +122,12 @@ impl Sequencer {
     pub fn take_refused_book(&mut self) -> Option<String> {
         let id = self.refused_book.take()?;
         self.directory.get(id).map(|instrument| instrument.symbol.clone())
+    }
+
+    /// The source's own id of an instrument of which the last batch had a record that was left out: the source has not
+    /// defined it, or it was released since, or another source has defined it otherwise.
+    pub fn take_withdrawn(&mut self) -> Option<u32> {
+        self.withdrawn.take()
     }
 
     /// Sequences the records of a batch and writes them to all rings. Returns the outcome of each Definition in it.
@@ -197,6 +207,7 @@ impl Sequencer {
     fn sequence(&mut self, source: SourceId, header: &RecordHeader, channel: Channel, bytes: &mut [u8], now_ns: u64) {
         let Some(id) = self.global(source, header.instrument) else {
             self.counters.undefined += 1;
+            self.withdrawn.get_or_insert(header.instrument);
             return;
         };
         if channel == Channel::Book && !self.book_fits(id, bytes) {
@@ -244,6 +255,9 @@ impl Sequencer {
     fn accept_gap(&mut self, source: SourceId, bytes: &[u8], now_ns: u64) {
         let gap = Gap::read(bytes).filter(|gap| gap.channel.is_log() && gap.to_sequence >= gap.from_sequence);
         let known = gap.and_then(|gap| Some((self.global(source, gap.instrument)?, gap)));
+        if let (Some(gap), None) = (gap, known) {
+            self.withdrawn.get_or_insert(gap.instrument);
+        }
         let Some((instrument, gap)) = known else {
             self.counters.undefined += 1;
             return;

@@ -12,10 +12,11 @@
 //! * Several sources share an instrument only if they define it in the same way. Another definition is carried out if it
 //!   comes from the only source that is there; silent ones then have it no more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
+use super::ended::EndedInstruments;
 use super::{Sequencer, SourceId};
 use tickcast_protocol::record::{self, RecordHeader, flags};
 use tickcast_protocol::{BookAction, Channel, FeedState};
@@ -70,10 +71,11 @@ pub(super) struct SourceTable {
     sources: HashMap<SourceId, SourceState, RandomState>,
     /// By instrument id: how many definitions there are by sources that are not silent.
     live: Vec<u32>,
-    /// By instrument id: its book may be wrong, as a source was lost or a record was refused.
+    /// By instrument id: its book may be wrong, as a source was lost, or a record was refused, or a level did not fit other
+    /// exponents, or another source has taken the instrument.
     suspect: Vec<bool>,
-    /// Instruments that have ended and were not defined again since, the longest first.
-    pub(super) ended: VecDeque<u32>,
+    /// Instruments that have ended and were not defined again since.
+    pub(super) ended: EndedInstruments,
     /// By instrument id: it is stale by silence alone, and live again with the next batch of one of its sources.
     stale_by_silence: Vec<bool>,
     /// Sources that are not silent, of those that have defined an instrument.
@@ -94,15 +96,23 @@ impl SourceTable {
         self.live.get(id as usize).is_some_and(|live| *live > u32::from(own))
     }
 
-    /// Takes an instrument from all sources, or from all but one.
-    pub(super) fn withdraw_instrument(&mut self, id: u32, keep: Option<SourceId>) {
+    /// Takes an instrument from all sources, or from all but one. True if one of them had it.
+    pub(super) fn withdraw_instrument(&mut self, id: u32, keep: Option<SourceId>) -> bool {
+        let mut had = false;
         for (_, state) in self.sources.iter_mut().filter(|(source, _)| Some(**source) != keep) {
             for held in state.ids.iter_mut().filter(|held| **held == id) {
                 *held = 0;
+                had = true;
                 state.instruments -= 1;
                 self.live[id as usize] -= u32::from(!state.is_silent);
             }
         }
+        had
+    }
+
+    /// Has later changes of a book flagged until a snapshot replaces it. The present record says so itself.
+    pub(super) fn note_suspect(&mut self, id: u32) {
+        self.suspect[id as usize] = true;
     }
 
     /// Maps a source's own instrument id to the node's.
@@ -266,6 +276,10 @@ impl Sequencer {
             .with_flags(flags::LAST);
         let mut bytes = Vec::new();
         record::encode_status(&header, state, &mut bytes);
+        // Also one that had ended, was defined again, and ends again without a record in between.
+        if id != 0 && state == FeedState::Ended {
+            self.sources.ended.add(id);
+        }
         if !self.values.apply_status(&header, &bytes, ()) {
             return;
         }
@@ -273,10 +287,7 @@ impl Sequencer {
             self.counters.stale += u64::from(is_stale(state));
             self.counters.stale -= u64::from(is_stale(before));
             if before == FeedState::Ended {
-                self.sources.ended.retain(|ended| *ended != id);
-            }
-            if state == FeedState::Ended {
-                self.sources.ended.push_back(id);
+                self.sources.ended.remove(id);
             }
             // Any other report of its state ends staleness by silence; `mark_silent` sets the mark afterwards.
             self.sources.stale_by_silence[id as usize] = false;

@@ -295,12 +295,14 @@ impl SubscriptionIndex {
         (1..=self.instruments.len()).contains(&(instrument as usize))
     }
 
-    /// True if a Status or a Gap of an instrument (0: of the feed) concerns an audience.
+    /// True if a Status or a Gap of an instrument (0: of the feed) concerns an audience. What was lost of a released
+    /// instrument does not.
     pub fn wants_event(&self, audience: AudienceId, kind: RecordKind, instrument: u32, bytes: &[u8]) -> bool {
         let wants = |channel| self.is_defined(instrument) && self.wants(audience, instrument, channel).is_some();
+        let is_released = self.is_defined(instrument) && self.is_released(instrument);
         match kind {
             RecordKind::Status => instrument == 0 || Channel::ALL.into_iter().any(wants),
-            RecordKind::Gap => Gap::read(bytes).is_some_and(|gap| wants(gap.channel)),
+            RecordKind::Gap => !is_released && Gap::read(bytes).is_some_and(|gap| wants(gap.channel)),
             _ => false,
         }
     }

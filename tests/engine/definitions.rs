@@ -124,6 +124,20 @@ fn level_that_does_not_fit_is_left_out_and_the_book_flagged() {
     let levels: Vec<Level> = record::read_book(bytes).expect("a book").1.collect();
     assert_eq!(levels, [Level { px: 5_002, sz: 40, side: BookSide::Bid }]);
     assert_ne!(header.flags & record::flags::MAYBE_BAD_BOOK, 0);
+    // As long as the level is missing; a snapshot has all.
+    for (is_snapshot, is_flagged) in [(false, true), (true, false), (false, false)] {
+        node.book(1, is_snapshot, 5_003, 7);
+        node.run_until_idle();
+        assert_eq!(is_last_flagged(&node.received(client)), is_flagged, "snapshot: {is_snapshot}");
+    }
+}
+
+/// Whether the newest record of a book says that the book may be wrong.
+fn is_last_flagged(messages: &[Message]) -> bool {
+    let all = records(messages);
+    let of_book = all.iter().rfind(|(kind, _)| *kind == RecordKind::Book);
+    let header = of_book.and_then(|(_, bytes)| RecordHeader::read(bytes)).expect("a record");
+    header.flags & record::flags::MAYBE_BAD_BOOK != 0
 }
 
 #[test]
@@ -228,6 +242,61 @@ fn silent_source_loses_an_instrument_that_another_defines_otherwise() {
 }
 
 #[test]
+fn book_of_a_silent_source_may_be_wrong_once_another_has_taken_the_instrument() {
+    let mut node = Node::new(1);
+    node.book(1, true, 5_001, 3);
+    let client = node.client(&subscribe(r#""book""#, "S1"));
+    node.run_until_idle();
+    node.now_ns += 10_000_000_000;
+    node.sequencer.check_sources(5_000_000_000, node.now_ns);
+    define(&mut node, 7, &[Instrument::new(1, "S1", "kraken", -2, -2)]).expect("its source is silent");
+    assert!(is_last_flagged(&node.received(client)), "{:?}", kinds(&node.received(client)));
+}
+
+#[test]
+fn instrument_that_ends_again_without_a_record_makes_room() {
+    let mut sequencer = Sequencer::new(vec![], 1);
+    for source in 0..3 {
+        assert_eq!(sequencer.define_all(source, &definitions(&[instrument("A", -2, -2)]), 1), Ok(vec![1]));
+        sequencer.close_source(source, SourceEnd::Ended, 1);
+    }
+    assert_eq!(sequencer.define_all(3, &definitions(&[instrument("B", -2, -2)]), 1), Ok(vec![2]));
+    // Its source is there, and says itself that it has ended, defines it again, and says so once more.
+    let ended = || {
+        let mut batch = Vec::new();
+        record::encode_status(&RecordHeader::of_feed(RecordKind::Status, 1, 0), FeedState::Ended, &mut batch);
+        batch
+    };
+    sequencer.accept(3, &mut ended(), 1);
+    assert_eq!(sequencer.define_all(3, &definitions(&[instrument("B", -2, -2)]), 1), Ok(vec![2]));
+    let c = definitions(&[Instrument { id: 2, ..instrument("C", -2, -2) }]);
+    assert_eq!(sequencer.define_all(3, &c, 1), Err((0, DefineError::Full { max: 1 })), "B is there again");
+    sequencer.accept(3, &mut ended(), 1);
+    assert_eq!(sequencer.define_all(3, &c, 1), Ok(vec![3]));
+    // Its records of B are told from those of other instruments.
+    let mut late = Vec::new();
+    let header = RecordHeader::of_feed(RecordKind::Trade, 1, 1);
+    Trade { px: 1, sz: 1, trade_id: 1, side: Side::Buy }.encode(&header, &mut late);
+    assert_eq!(sequencer.take_withdrawn(), None);
+    sequencer.accept(3, &mut late, 1);
+    assert_eq!((sequencer.take_withdrawn(), sequencer.counters().undefined), (Some(1), 1));
+}
+
+#[test]
+fn ended_instruments_that_a_request_names_make_no_room_for_it() {
+    let named = |names: &[&str]| {
+        let all = (1..).zip(names).map(|(id, name)| Instrument { id, ..instrument(name, -2, -2) });
+        definitions(&all.collect::<Vec<_>>())
+    };
+    let mut sequencer = Sequencer::new(vec![], 2);
+    sequencer.define_all(0, &named(&["A", "B"]), 1).expect("there is room");
+    sequencer.close_source(0, SourceEnd::Ended, 1);
+    let full = DefineError::Full { max: 2 };
+    assert_eq!(sequencer.define_all(1, &named(&["NEW", "A", "B"]), 1), Err((2, full)));
+    assert_eq!(sequencer.define_all(1, &named(&["NEW", "A"]), 1), Ok(vec![3, 1]), "B makes room");
+}
+
+#[test]
 fn request_beyond_the_limit_defines_nothing() {
     let mut sequencer = Sequencer::new(vec![], 3);
     let named = |names: &[&str]| {
@@ -270,7 +339,12 @@ fn subscribers_learn_that_an_instrument_is_released_and_get_its_name_again() {
     node.send_text(json, &subscribe(ALL, "*"));
     node.run_until_idle();
     node.limit_socket(slow, 0);
-    trade(&mut node, 5);
+    for px in 5..9 {
+        trade(&mut node, px);
+        node.advance_ms(300);
+    }
+    let token = node.sequencer.position();
+    trade(&mut node, 9);
     node.run_until_idle();
     node.sequencer.close_source(0, SourceEnd::Ended, node.now_ns);
     node.advance_ms(500);
@@ -287,7 +361,19 @@ fn subscribers_learn_that_an_instrument_is_released_and_get_its_name_again() {
         let ids: Vec<u32> =
             announced.filter_map(|(_, bytes)| RecordHeader::read(bytes).map(|header| header.instrument)).collect();
         assert_eq!(ids, [1, 4], "the name is still subscribed to");
+        let is_release = |(_, bytes): &(RecordKind, Vec<u8>)| record::read_status(bytes) == Some(FeedState::Released);
+        let of_first = |(_, bytes): &(RecordKind, Vec<u8>)| RecordHeader::read(bytes).map(|h| h.instrument) == Some(1);
+        let last = of_ids.iter().rposition(of_first);
+        assert_eq!(last, of_ids.iter().position(is_release), "nothing of the released id follows: {of_ids:?}");
     }
+    // In JSON both have the same name. One that resumes is not told that it has ended.
+    let resumed = node.connect_as(Encoding::JSON);
+    let channels = r#""channels":["trade"],"symbols":["S1"]"#;
+    node.send_text(resumed, &format!(r#"{{"op":"resume","id":1,"epoch":1,"position":{token},{channels}}}"#));
+    node.run_until_idle();
+    let text = node.received_text(resumed);
+    let (replay, definition) = (text.contains(r#""how":"replay""#), text.contains(r#""px_exp":-3"#));
+    assert!(replay && definition && !text.contains(r#""state":"R""#), "{text}");
     let text = node.received_text(json);
     assert!(text.contains(r#""type":"status","symbol":"S1""#) && text.contains(r#""state":"R""#), "{text}");
 }

@@ -252,3 +252,22 @@ fn a_flooding_publisher_loses_no_record() {
     assert_eq!(client.define(&["FLOOD"]), [1], "the connection is open");
     watched.assert_undisturbed();
 }
+
+#[test]
+fn a_record_of_a_released_instrument_closes_the_publisher_with_1008() {
+    const STATUS: u8 = 19;
+    let server = Server::start(&["--feed", "none", "--publish-token", "secret", "--instruments-max", "1"]);
+    let mut first = publisher(&server);
+    let id = first.define(&["MAY-28"])[0];
+    first.publish(&[record(STATUS, id, 1, &[b'E', 0, 0, 0, 0, 0, 0, 0])]);
+    // It is answered once the record before is sequenced.
+    first.0.send_and_expect_error("{}", None, "bad_request", &[]);
+    let mut second = publisher(&server);
+    let of_second = second.define(&["JUN-28"])[0];
+    let mut subscriber = server.subscriber(&["trade"], &["JUN-28"]);
+    first.publish(&[trade(id, 5)]);
+    first.0.expect_close(1008, &["MAY-28", "released", "defined again"]);
+    second.publish(&[trade(of_second, 6)]);
+    let received = subscriber.record();
+    assert_eq!((received.header.sequence.get(), received.bytes[32]), (1, 6), "only its own: {received:?}");
+}

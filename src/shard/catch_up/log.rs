@@ -192,7 +192,9 @@ impl CatchUp<'_> {
         }
     }
 
+    /// False for an instrument that is released: the client has learned that, and may have another of that name.
     fn wants_log(&self, audience: AudienceId, instrument: u32, channel: Channel) -> bool {
-        self.index.is_defined(instrument) && self.index.wants(audience, instrument, channel).is_some()
+        let is_there = self.index.is_defined(instrument) && !self.index.is_released(instrument);
+        is_there && self.index.wants(audience, instrument, channel).is_some()
     }
 }

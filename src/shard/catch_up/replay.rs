@@ -18,6 +18,7 @@
 use std::ops::Range;
 
 use super::super::backlog::{Buffers, InitialValue, OwnBacklog, Replay};
+use super::super::encoding::Format;
 use super::super::subscription_index::{AudienceId, Key, SubscriptionIndex, Target};
 use super::{CatchUp, PacketFields, scan_range};
 use crate::ring;
@@ -173,9 +174,23 @@ impl CatchUp<'_> {
         let was_sent = |gap: Gap| is_covered_beside(self.index, audience, &replay.keys, instrument, gap.channel);
         let is_known =
             || kind == RecordKind::Gap && !replay.has_only_these_items && Gap::read(bytes).is_some_and(was_sent);
-        if self.index.wants_event(audience, kind, instrument, bytes) && !is_known() {
+        if self.index.wants_event(audience, kind, instrument, bytes)
+            && !is_known()
+            && !self.is_of_namesake(audience, instrument)
+        {
             out.extend_from_slice(bytes);
         }
+    }
+
+    /// True if an instrument is released, and the client knows by its name, as in JSON, the one that was defined since:
+    /// the Definition of that precedes the replay.
+    fn is_of_namesake(&self, audience: AudienceId, instrument: u32) -> bool {
+        let directory = &self.market.directory;
+        let is_defined_again = || {
+            let released = directory.last_known(instrument).filter(|known| directory.get(known.id).is_none());
+            released.is_some_and(|released| directory.find(&released.symbol).is_some())
+        };
+        self.index.encoding(audience).format != Format::Binary && is_defined_again()
     }
 
     fn push_replayed(&mut self, audience: AudienceId, replay: &Replay, piece: &Piece<'_>, is_done: bool) {

@@ -1,0 +1,46 @@
+//! Instruments that have ended, in the order in which they did: the first makes room for a new one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::RandomState;
+
+/// See the module. Each instrument is in it once. Cost: a tree step.
+#[derive(Debug, Default)]
+pub(super) struct EndedInstruments {
+    /// Ids by when they ended.
+    by_turn: BTreeMap<u64, u32>,
+    turns: HashMap<u32, u64, RandomState>,
+    next: u64,
+}
+
+impl EndedInstruments {
+    pub(super) fn len(&self) -> usize {
+        self.turns.len()
+    }
+
+    pub(super) fn contains(&self, id: u32) -> bool {
+        self.turns.contains_key(&id)
+    }
+
+    /// Adds an instrument as the newest, unless it is there.
+    pub(super) fn add(&mut self, id: u32) {
+        if !self.contains(id) {
+            self.turns.insert(id, self.next);
+            self.by_turn.insert(self.next, id);
+            self.next += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: u32) {
+        if let Some(turn) = self.turns.remove(&id) {
+            self.by_turn.remove(&turn);
+        }
+    }
+
+    /// Takes the one that ended first.
+    pub(super) fn take_first(&mut self) -> Option<u32> {
+        let (_, id) = self.by_turn.pop_first()?;
+        self.turns.remove(&id);
+        Some(id)
+    }
+}
