@@ -28,16 +28,21 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Adds what a text needs. One that no exponent represents adds nothing.
+    /// Adds what a text needs. One that no exponent represents adds nothing, nor does one that is so large that the
+    /// decimals of the former ones would have no room: it is left out, not they. Of more decimals than there is room for,
+    /// those count that there is room for.
     pub fn add(&mut self, text: &str) {
         let significant = decimal::significant_decimals(text);
         let whole = decimal::whole_digits(text).min(i8::MAX as u8) as i8;
-        if significant.saturating_add(whole) > DIGITS_MAX {
+        let has_room = |decimals: i8| decimals.saturating_add(whole) <= DIGITS_MAX;
+        if !has_room(significant) || !has_room(self.significant) {
             return;
         }
-        self.written = self.written.max(decimal::decimals(text));
-        self.significant = self.significant.max(significant);
+        // Zeros without end, as in `0E-99`, are no choice of the venue.
+        let written = Some(decimal::decimals(text)).filter(|written| *written <= DIGITS_MAX);
+        self.written = self.written.max(written.unwrap_or(significant));
         self.whole = self.whole.max(whole);
+        self.significant = self.significant.max(significant).min(DIGITS_MAX - self.whole);
     }
 
     /// The exponent that is best for them.
@@ -116,8 +121,12 @@ fn mantissa(key: &'static str, text: &str, exponent: i8) -> Result<i64, Malforme
     decimal::parse(text, exponent).map_err(|error| Malformed::Decimal { key, text: text.to_owned(), error })
 }
 
-/// A day's sum: digits beyond the exponent are cut off, and a sum that is too large for the record is absent.
+/// A day's sum: digits beyond the exponent are cut off, and a sum that is too large for the record is absent. In scientific
+/// notation nothing is cut off, and a sum that does not fit is absent.
 pub fn sum(key: &'static str, text: &str, exponent: i8) -> Result<i64, Malformed> {
+    if text.contains(['e', 'E']) {
+        return absent_if_unfit(mantissa(key, text, exponent));
+    }
     let beyond = usize::from(decimal::decimals(text).saturating_add(exponent).max(0).unsigned_abs());
     let (kept, cut) = text.split_at_checked(text.len() - beyond.min(text.len())).unwrap_or((text, ""));
     if !cut.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -153,6 +162,9 @@ mod tests {
             (&["0.00000048"], &["120000000000.00000000", "5.12345000"], -8, -5),
             (&["0.00000048"], &["120000000000.00000000", "5.12345678"], -8, -6),
             (&["4.3E-7"], &["0E-8"], -8, -8),
+            // One that is far too large, before and after such as are usual.
+            (&["0.0125", "100000000000000000"], &["0.5", "999999999999999999"], -4, -1),
+            (&["10000000000000", "0.0125000"], &["12", "0E-400", "1e-400", "00.50", "1e17"], -4, -2),
             (&["0.0000000000000000001", "1.5"], &["9999999999999999999", "2"], -1, 0),
         ] {
             assert_eq!(scale(prices, sizes), Scale { px_exp, sz_exp }, "{prices:?} {sizes:?}");
@@ -189,6 +201,10 @@ mod tests {
             ("18.9", 0, 18),
             ("18.1", -2, 1810),
             ("99999999999999.00000000", -8, PRICE_NONE),
+            ("4.3E-7", -7, PRICE_NONE),
+            ("4.3E-7", -8, 43),
+            ("4.3E-17", -17, PRICE_NONE),
+            ("0E-8", -2, 0),
         ] {
             assert_eq!(sum("q", text, exponent), Ok(expected), "{text} at {exponent}");
         }
