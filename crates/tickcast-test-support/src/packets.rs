@@ -46,7 +46,11 @@ impl PacketBuilder {
     }
 
     pub fn definition(self, id: u32, symbol: &str) -> Self {
-        self.push(|out| record::encode_definition(&Instrument::new(id, symbol, "sim", -2, -3), out))
+        self.definition_of(&Instrument::new(id, symbol, "sim", -2, -3))
+    }
+
+    pub fn definition_of(self, instrument: &Instrument) -> Self {
+        self.push(|out| record::encode_definition(instrument, out))
     }
 
     pub fn quote(self, sequence: u64, flags: u8) -> Self {
@@ -81,7 +85,11 @@ impl PacketBuilder {
     }
 
     pub fn status(self, state: FeedState) -> Self {
-        self.push(|out| record::encode_status(&header(RecordKind::Status, 0, 0, 0), state, out))
+        self.status_of(0, state)
+    }
+
+    pub fn status_of(self, instrument: u32, state: FeedState) -> Self {
+        self.push(|out| record::encode_status(&header(RecordKind::Status, instrument, 0, 0), state, out))
     }
 
     pub fn gap(self, channel: Channel, from_sequence: u64, to_sequence: u64) -> Self {

@@ -177,7 +177,7 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
         match reply {
             Reply::Subscribed { unknown, denied, count, .. } => {
                 if !unknown.is_empty() {
-                    notice(format!("unknown symbols: {}", unknown.join(", ")));
+                    notice(format!("unknown symbols, which begin once they are defined: {}", unknown.join(", ")));
                 }
                 if !denied.is_empty() {
                     notice(format!("not entitled to: {}", denied.join(", ")));
@@ -352,7 +352,8 @@ mod tests {
 02:13:20.123456 trade  BTC-USD          61837.64 x 0.010        B id 77                     #5
 ";
         assert_eq!(out, want);
-        let want = "unknown symbols: FOO-BAR\ngap: trade BTC-USD #2 to #4 are missing: this client was too slow\n\
+        let want = "unknown symbols, which begin once they are defined: FOO-BAR\n\
+                    gap: trade BTC-USD #2 to #4 are missing: this client was too slow\n\
                     status: the feed is stale\n";
         assert_eq!(notices, want);
     }
