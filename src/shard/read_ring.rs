@@ -4,10 +4,6 @@
 //! Conflation intervals are applied here: a value becomes pending in [`Dispatch::note_conflated`] and is dispatched at
 //! the interval's boundary in [`Dispatch::dispatch_due`].
 
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
-
 use super::authorize;
 use super::conflation::{PendingValue, QuoteOrder};
 use super::fan_out::FanOut;
@@ -16,10 +12,10 @@ use super::market_view::MarketView;
 use super::subscription_index::{AudienceId, SubscriptionIndex};
 use super::tick_records::{Now, Origin, Span};
 use crate::last_value::{Applied, is_rescaled};
-use crate::ring::{self, RingOffset};
+use crate::ring;
 use crate::stats::{Counter, ShardCounters};
 use tickcast_protocol::record::{self, Channel, Gap, Level, RecordHeader, RecordKind, flags};
-use tickcast_protocol::{BookAction, ConflationInterval, Directory, FeedState, GapReason, Instrument};
+use tickcast_protocol::{BookAction, ConflationInterval, FeedState, GapReason, Instrument};
 
 /// Bytes of conflated values that are dispatched in one tick.
 const DUE_BYTES: usize = 64 * 1024;
@@ -42,14 +38,14 @@ pub(super) fn read_ring(
         market.resync.begin();
         history.clear();
     }
-    if let Some(end) = end_before_rescaling(&mut fan_out.records.batch, &market.directory) {
-        ring.move_to(end);
-    }
     market.offset = ring.offset();
-    let entries = fan_out.records.batch.entries.len();
+    let read = fan_out.records.batch.entries.len();
     let mut dispatch = Dispatch { now, market, fan_out, history, counters };
-    for index in 0..entries {
-        dispatch.dispatch_entry(index);
+    let entries = (0..read).find(|index| !dispatch.dispatch_entry(*index)).unwrap_or(read);
+    if entries < read {
+        // The rest is for the next tick.
+        ring.move_to(dispatch.fan_out.records.batch.entries[entries - 1].end());
+        dispatch.market.offset = ring.offset();
     }
     dispatch.market.settle();
     dispatch.dispatch_due();
@@ -58,28 +54,6 @@ pub(super) fn read_ring(
     }
     counters.add(Counter::RecordsRead, entries as u64);
     entries > 0 || !fan_out.records.is_empty()
-}
-
-/// Cuts a batch before a Definition that changes the exponents of an instrument, unless that comes first: those that the
-/// directory states, or that an earlier Definition of the batch has brought. Returns where the next read has to start. In
-/// one tick so all records of an instrument have the same exponents, those that the directory states: JSON is written
-/// from it.
-fn end_before_rescaling(batch: &mut ring::Batch, directory: &Directory) -> Option<RingOffset> {
-    let mut brought: HashMap<u32, (i8, i8), RandomState> = HashMap::default();
-    let mut rescales = |entry: &ring::Entry| {
-        let bytes = batch.payload(entry);
-        if record::kind_of(bytes) != Some(RecordKind::Definition) {
-            return false;
-        }
-        let Some(new) = record::read_definition(bytes) else { return false };
-        let of_directory = || directory.get(new.id).map(|known| (known.px_exp, known.sz_exp));
-        let exponents = (new.px_exp, new.sz_exp);
-        brought.insert(new.id, exponents).or_else(of_directory).is_some_and(|before| before != exponents)
-    };
-    let at = batch.entries.iter().enumerate().position(|(at, entry)| rescales(entry) && at > 0)?;
-    let end = batch.entries[at - 1].end();
-    batch.entries.truncate(at);
-    Some(end)
 }
 
 /// What dispatching a record may touch.
@@ -100,13 +74,21 @@ struct Incoming {
 }
 
 impl Dispatch<'_> {
-    fn dispatch_entry(&mut self, index: usize) {
+    /// False for an entry that has to come first in a tick, and does not: a Definition that changes the exponents of a
+    /// known instrument. In one tick so all records of an instrument have the exponents that the directory states: JSON
+    /// is written from it.
+    fn dispatch_entry(&mut self, index: usize) -> bool {
         let entry = self.fan_out.records.batch.entries[index];
-        self.market.advance(entry.position);
         let span = Span { start: entry.start as usize, len: entry.len as usize };
-        let Some(header) = RecordHeader::read(self.fan_out.records.bytes(span)) else { return };
+        let header = RecordHeader::read(self.fan_out.records.bytes(span));
+        let kind = header.and_then(|header| RecordKind::from_wire(header.kind));
+        if index > 0 && kind == Some(RecordKind::Definition) && self.is_rescaling(span) {
+            return false;
+        }
+        self.market.advance(entry.position);
+        let Some(header) = header else { return true };
         let mut record = Incoming { header, span, origin: Origin { position: entry.position, ring_end: entry.end() } };
-        match RecordKind::from_wire(header.kind) {
+        match kind {
             Some(RecordKind::Definition) => self.dispatch_definition(&record),
             Some(RecordKind::Gap) => self.dispatch_gap(&record),
             Some(RecordKind::Status) => self.dispatch_status(&record),
@@ -118,6 +100,13 @@ impl Dispatch<'_> {
             }
             None => {}
         }
+        true
+    }
+
+    fn is_rescaling(&self, span: Span) -> bool {
+        let new = record::read_definition(self.fan_out.records.bytes(span));
+        let known = new.as_ref().and_then(|new| self.market.directory.get(new.id));
+        known.zip(new.as_ref()).is_some_and(|(known, new)| is_rescaled(known, new))
     }
 
     /// A new instrument is announced to the audiences whose patterns cover it.
