@@ -1,8 +1,9 @@
 //! One stream, packet by packet.
 //!
 //! Pure: bytes in, records out, no clock and no socket. What always holds: the counters cover every record that was
-//! handed on; an instrument is that of its newest Definition, and is forgotten when it is released; after a packet that breaks the layout nothing more of it is used; a violation is counted once, and the
-//! stream continues from the new sequence.
+//! handed on; an instrument is that of its newest Definition, and is forgotten when it is released; after a packet that
+//! breaks the layout nothing more of it is used; a violation is counted once, and the stream continues from the new
+//! sequence.
 //!
 //! Cost: one hash lookup for each record, about 10 ns; 64 to 128 bytes for each instrument that was seen, and its
 //! definition where that is kept.
