@@ -81,7 +81,7 @@ layer! {
     publisher_instruments_max "TICKCAST_PUBLISHER_INSTRUMENTS_MAX" "N" usize;
     /// Levels of a book, both sides together; a publisher that exceeds it is closed with 1008 [default: 20000]
     book_levels_max "TICKCAST_BOOK_LEVELS_MAX" "N" usize;
-    /// Instruments in all [default: 20000]
+    /// Instruments in all; the one that ended first is released for a new one [default: 20000]
     instruments_max "TICKCAST_INSTRUMENTS_MAX" "N" usize;
     /// Ring between the sequencer and a shard, and the shard's history, bytes, a power of two [default: 33554432]
     ring_bytes "TICKCAST_RING_BYTES" "BYTES" usize;

@@ -45,7 +45,7 @@ pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 const RESYNC_INTERVAL: Duration = Duration::from_micros(200);
 /// How often sources are checked: a silent one becomes stale at most this much late.
 const SOURCES_INTERVAL: Duration = clock::STEER_INTERVAL;
-/// A step of the wall clock that the bars are told of; smaller ones are within a bar.
+/// The smallest step of the wall clock that is reported to the bars; others are within a bar.
 const BARS_STEP_NS: u64 = 1_000_000_000;
 /// Queued requests for a resynchronisation: more than there are shards, each of which has one at most.
 const RESYNCS_MAX: usize = 1024;

@@ -273,7 +273,7 @@ fn instrument_that_ends_again_without_a_record_makes_room() {
     assert_eq!(sequencer.define_all(3, &c, 1), Err((0, DefineError::Full { max: 1 })), "B is there again");
     sequencer.accept(3, &mut ended(), 1);
     assert_eq!(sequencer.define_all(3, &c, 1), Ok(vec![3]));
-    // Its records of B are told from those of other instruments.
+    // Its records of B are distinguished from those of other instruments.
     let mut late = Vec::new();
     let header = RecordHeader::of_feed(RecordKind::Trade, 1, 1);
     Trade { px: 1, sz: 1, trade_id: 1, side: Side::Buy }.encode(&header, &mut late);

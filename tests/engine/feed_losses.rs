@@ -1,4 +1,4 @@
-//! What a feed cannot take, and values that its exponents do not hold: nothing of it is lost without a word.
+//! What a feed cannot take, and values that its exponents do not hold: nothing of it is lost without a report.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What a feed cannot take is told: to subscribers, in the metrics, in the operator's view and in the log.
+//! What a feed cannot take is reported: to subscribers, in the metrics, in the operator's view and in the log.
 
 use std::time::Instant;
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Spaces may stand between visible characters, because the symbols of listed options are padded with them:
-//! `AAPL  240119C00150000`. They may not stand at either end, where nobody sees them.
+//! `AAPL  240119C00150000`. They may not stand at either end, where they are not seen.
 
 /// Bytes of the longest symbol that a Definition record can carry.
 pub const SYMBOL_BYTES_MAX: usize = 255;

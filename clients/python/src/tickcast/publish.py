@@ -264,7 +264,7 @@ class Publisher:
         If the call is cancelled, the records are still pending or still being sent.
         """
         await self._until_sent()
-        # What was pending at the call is in the next packet, whoever starts to send it.
+        # What was pending at the call is in the next packet, which another task may be sending already.
         self._start_sending()
         await self._until_sent()
 

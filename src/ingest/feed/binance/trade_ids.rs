@@ -7,8 +7,8 @@
 
 use super::message::Trade;
 
-/// The most trades that a hole stands for: beyond it the venue has begun another numbering.
-const LOST_MAX: u64 = 1_000_000;
+/// Ids that are further apart than this are not of one numbering: the venue has begun another, or one of them is wrong.
+const DISTANCE_MAX: u64 = 1_000_000;
 
 /// The ids of the published trades of one instrument.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,8 +24,8 @@ impl TradeIds {
     /// one trade was published is left out: the others follow one by one.
     pub(super) fn is_known(&self, trade: &Trade<'_>) -> bool {
         match trade.aggregated_from {
-            None => self.aggregated.is_some_and(|id| trade.trade_id <= id),
-            Some(first) => self.single.is_some_and(|id| first <= id),
+            None => self.aggregated.is_some_and(|id| is_at_most(trade.trade_id, id)),
+            Some(first) => self.single.is_some_and(|id| is_at_most(first, id)),
         }
     }
 
@@ -33,7 +33,10 @@ impl TradeIds {
     pub(super) fn lost_before(&self, trade: &Trade<'_>, is_futures: bool) -> u64 {
         let Some(newest) = self.single.max(self.aggregated) else { return 0 };
         match trade.aggregated_from {
-            None => trade.trade_id.saturating_sub(newest.saturating_add(1)).min(LOST_MAX),
+            None => match trade.trade_id.saturating_sub(newest.saturating_add(1)) {
+                lost if lost < DISTANCE_MAX => lost,
+                _ => 0,
+            },
             Some(_) if is_futures => 0,
             // As many as were aggregated: at least one.
             Some(first) => u64::from(first > newest.saturating_add(1)),
@@ -42,12 +45,63 @@ impl TradeIds {
 
     /// Notes a number that is no trade of the market.
     pub(super) fn skip(&mut self, trade_id: u64) {
-        self.single = self.single.max(Some(trade_id));
+        raise(&mut self.single, trade_id);
     }
 
     /// Notes a published trade.
     pub(super) fn note(&mut self, trade: &Trade<'_>) {
-        let highest = if trade.aggregated_from.is_some() { &mut self.aggregated } else { &mut self.single };
-        *highest = (*highest).max(Some(trade.trade_id));
+        let (highest, other) = match trade.aggregated_from {
+            Some(_) => (&mut self.aggregated, &mut self.single),
+            None => (&mut self.single, &mut self.aggregated),
+        };
+        raise(highest, trade.trade_id);
+        // That of another numbering says nothing any more.
+        *other = other.filter(|id| id.abs_diff(trade.trade_id) < DISTANCE_MAX);
+    }
+}
+
+/// True if an id is not above another of the same numbering.
+fn is_at_most(id: u64, other: u64) -> bool {
+    id <= other && other - id < DISTANCE_MAX
+}
+
+/// Raises the highest id to this one, or begins anew with it where it is of another numbering.
+fn raise(highest: &mut Option<u64>, id: u64) {
+    let held = highest.filter(|held| held.abs_diff(id) < DISTANCE_MAX);
+    *highest = held.max(Some(id));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trade(trade_id: u64, aggregated_from: Option<u64>) -> Trade<'static> {
+        let (symbol, px, sz) = ("AB", "1", "1");
+        Trade { symbol, ts_event: 0, trade_id, aggregated_from, px, sz, buyer_is_maker: true }
+    }
+
+    /// What was lost before each trade; `None` for one that is known.
+    fn lost(trades: &[(u64, Option<u64>)]) -> Vec<Option<u64>> {
+        let mut ids = TradeIds::default();
+        let mut take = |trade: &Trade<'_>| {
+            if ids.is_known(trade) {
+                return None;
+            }
+            let lost = ids.lost_before(trade, false);
+            ids.note(trade);
+            Some(lost)
+        };
+        trades.iter().map(|(id, from)| take(&trade(*id, *from))).collect()
+    }
+
+    #[test]
+    fn id_of_another_numbering_neither_hides_trades_nor_makes_a_hole() {
+        assert_eq!(lost(&[(5, None), (u64::MAX, None), (6, None), (8, None)]), [Some(0), Some(0), Some(0), Some(1)]);
+        let aggregate = (u64::MAX, Some(u64::MAX - 1));
+        assert_eq!(lost(&[(5, None), aggregate, (6, None), (7, None)]), [Some(0), Some(1), Some(0), Some(0)]);
+        assert_eq!(
+            lost(&[(9_000_000, Some(9_000_000)), (1, None), (2, None), (2, Some(1))])[1..],
+            [Some(0), Some(0), None]
+        );
     }
 }
