@@ -256,8 +256,11 @@ fn a_publisher_is_refused_without_its_token() {
 fn a_refused_definition_leaves_the_publisher_connected() {
     let server = Server::start(PUBLISHING);
     let mut prices = Prices::open(&server);
-    let error = prices.publisher.define(&[DefineInstrument::new("A", "here", -3, -2)]).expect_err("another exponent");
+    let mut other = Publisher::connect(&server.address.to_string(), Some("t")).expect("a server is there");
+    let error = other.define(&[DefineInstrument::new("A", "here", -3, -2)]).expect_err("another's, and otherwise");
     assert!(matches!(&error, Error::Rejected { code, .. } if code == "bad_request"), "{error}");
+    assert_eq!(other.define(&[DefineInstrument::new("NEW", "here", -3, -2)]).expect("it is still connected"), [1]);
+    other.close().expect("a normal close");
     prices.publish(100..101);
     server.wait_for_metric("tickcast_sequencer_records_total", |records| records >= 2);
     prices.publisher.close().expect("a normal close");
