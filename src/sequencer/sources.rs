@@ -69,6 +69,8 @@ pub struct SourceStatus {
 #[derive(Debug, Default)]
 pub(super) struct SourceTable {
     sources: HashMap<SourceId, SourceState, RandomState>,
+    /// By instrument id: the sources that have defined it, and their own ids of it.
+    holders: Vec<Vec<(SourceId, u32)>>,
     /// By instrument id: how many definitions there are by sources that are not silent.
     live: Vec<u32>,
     /// By instrument id: its book may be wrong, as a source was lost, or a record was refused, or a level did not fit other
@@ -91,23 +93,25 @@ impl SourceTable {
 
     /// True if another source that is not silent has defined an instrument.
     pub(super) fn is_of_another(&self, source: SourceId, id: u32) -> bool {
-        let is_own = |state: &SourceState| !state.is_silent && state.ids.contains(&id);
-        let own = self.sources.get(&source).is_some_and(is_own);
-        self.live.get(id as usize).is_some_and(|live| *live > u32::from(own))
+        let is_live = |holder: &SourceId| self.sources.get(holder).is_some_and(|state| !state.is_silent);
+        self.holders_of(id).iter().any(|(holder, _)| *holder != source && is_live(holder))
+    }
+
+    fn holders_of(&self, id: u32) -> &[(SourceId, u32)] {
+        self.holders.get(id as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Takes an instrument from all sources, or from all but one. True if one of them had it.
     pub(super) fn withdraw_instrument(&mut self, id: u32, keep: Option<SourceId>) -> bool {
-        let mut had = false;
-        for (_, state) in self.sources.iter_mut().filter(|(source, _)| Some(**source) != keep) {
-            for held in state.ids.iter_mut().filter(|held| **held == id) {
-                *held = 0;
-                had = true;
-                state.instruments -= 1;
-                self.live[id as usize] -= u32::from(!state.is_silent);
-            }
+        let Some(holders) = self.holders.get_mut(id as usize) else { return false };
+        let withdrawn: Vec<_> = holders.extract_if(.., |(source, _)| Some(*source) != keep).collect();
+        for (source, local) in &withdrawn {
+            let Some(state) = self.sources.get_mut(source) else { continue };
+            state.ids[*local as usize] = 0;
+            state.instruments -= 1;
+            self.live[id as usize] -= u32::from(!state.is_silent);
         }
-        had
+        !withdrawn.is_empty()
     }
 
     /// Has later changes of a book flagged until a snapshot replaces it. The present record says so itself.
@@ -126,9 +130,14 @@ impl SourceTable {
         let before = std::mem::replace(&mut ids[local], id);
         *instruments += usize::from(before == 0);
         if self.live.len() <= id as usize {
+            self.holders.resize(id as usize + 1, Vec::new());
             self.live.resize(id as usize + 1, 0);
             self.suspect.resize(id as usize + 1, false);
             self.stale_by_silence.resize(id as usize + 1, false);
+        }
+        if before != id {
+            self.holders[before as usize].retain(|holder| *holder != (source, local as u32));
+            self.holders[id as usize].push((source, local as u32));
         }
         self.live[id as usize] += 1;
         if before != 0 {
@@ -173,6 +182,9 @@ impl Sequencer {
             true => gone.ids.iter().copied().filter(|id| *id != 0 && self.sources.live[*id as usize] == 0).collect(),
             false => self.sources.withdraw(&gone.ids),
         };
+        for id in gone.ids.iter().filter(|id| **id != 0) {
+            self.sources.holders[*id as usize].retain(|(holder, _)| *holder != source);
+        }
         self.counters.losses += u64::from(end == SourceEnd::Lost);
         for id in left {
             if end == SourceEnd::Lost {
