@@ -17,6 +17,9 @@ use super::truth::{SYMBOLS, Truth};
 use super::wire::{self, WirePacket, WireRecord};
 
 /// Channels by their type on the wire, less one.
+/// More than the two clocks of a server are adjusted against each other in one run, and less than the shortest interval
+/// that is checked.
+const CLOCKS_APART_NS: u64 = 20_000_000;
 pub const CHANNELS: [&str; 4] = ["quote", "trade", "ticker", "book"];
 pub const QUOTE: usize = 0;
 pub const TRADE: usize = 1;
@@ -481,7 +484,8 @@ impl CheckedClient {
             track.tick = 0;
             return;
         }
-        let tick = ts_send / (track.interval_ms * 1_000_000);
+        // Boundaries follow the monotonic clock and `ts_send` the wall clock, which has been adjusted since the start.
+        let tick = (ts_send + CLOCKS_APART_NS) / (track.interval_ms * 1_000_000);
         assert!(tick > track.tick, "{}: two {}s in one interval: {record:?}", self.name, CHANNELS[channel]);
         track.tick = tick;
     }
