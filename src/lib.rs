@@ -31,6 +31,7 @@
 //! * [`stats`]: the counters of a shard
 //! * [`wake`]: how a shard sleeps and is woken
 //! * [`clock`], [`rate_limit`], [`affinity`]: time; so many a second; pinning of threads
+//! * [`allowance`]: units of work a second, by address
 //! * [`check`]: `tickcast check`
 //! * [`load`]: `tickcast load`, `tickcast tap`, and the floor that the server is measured against
 //! * `sync`: atomics that loom can replace
@@ -39,6 +40,7 @@
 //! checks which module names which, and where glommio, io_uring and unsafe code occur.
 
 pub mod affinity;
+pub mod allowance;
 pub mod bars;
 pub mod check;
 pub mod clock;

@@ -15,7 +15,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
     (&["async", "await", "Rc", "RefCell"], &["src/http/", "src/runtime/", "src/load/floor/rival.rs"]),
     (
         &["Mutex", "RwLock", "Condvar"],
-        &["src/bars/store.rs", "src/http/", "src/ingest/", "src/lifecycle.rs", "src/state.rs"],
+        &["src/allowance.rs", "src/bars/store.rs", "src/http/", "src/ingest/", "src/lifecycle.rs", "src/state.rs"],
     ),
     // Time is an argument everywhere else.
     (

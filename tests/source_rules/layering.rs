@@ -11,6 +11,7 @@ use crate::{assert_found, assert_holds};
 const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("affinity", &[]),
+    ("allowance", &[]),
     ("clock", &[]),
     ("rate_limit", &[]),
     ("stats", &[]),
@@ -32,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "http",
         &[
             "affinity",
+            "allowance",
             "bars",
             "clock",
             "config",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
+use crate::allowance::AddressKey;
 use crate::config::Config;
 use crate::rate_limit::RateLimiter;
 
@@ -22,12 +23,6 @@ struct Entries {
     by_key: HashMap<AddressKey, AddressEntry, RandomState>,
     /// Number of entries at which unused ones are removed.
     prune_at: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum AddressKey {
-    V4(u32),
-    V6(u64),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -107,15 +102,6 @@ impl Drop for AddressGuard {
     fn drop(&mut self) {
         if let Some(entry) = self.addresses.lock().by_key.get_mut(&self.key) {
             entry.connections -= 1;
-        }
-    }
-}
-
-impl AddressKey {
-    fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
         }
     }
 }
