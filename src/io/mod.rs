@@ -12,6 +12,7 @@
 //! the shard on simulated ones; one contract test covers them all.
 
 mod errno;
+mod input_buffers;
 mod setup_error;
 pub mod uring;
 
