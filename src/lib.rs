@@ -26,7 +26,7 @@
 //!
 //! * [`runtime`]: starts and stops all threads; signals; the executor of each shard
 //! * [`config`]: settings, their ranges and defaults
-//! * [`state`], [`lifecycle`]: what the threads of a server share
+//! * [`state`], [`lifecycle`], [`heartbeat`]: what the threads of a server share
 //! * [`last_value`], [`bars`]: the newest values; open, high, low, close and volume since the start
 //! * [`stats`]: the counters of a shard
 //! * [`wake`]: how a shard sleeps and is woken
@@ -34,7 +34,7 @@
 //! * [`allowance`]: units of work a second, by address
 //! * [`check`]: `tickcast check`
 //! * [`load`]: `tickcast load`, `tickcast tap`, and the floor that the server is measured against
-//! * `sync`: atomics that loom can replace
+//! * `sync`: atomics that loom can replace; `fault`: faults that tests plant in debug builds
 //!
 //! Time, random numbers and the kernel are arguments of everything below [`runtime`] and [`http`]. `tests/source_rules`
 //! checks which module names which, and where glommio, io_uring and unsafe code occur.
@@ -45,6 +45,8 @@ pub mod bars;
 pub mod check;
 pub mod clock;
 pub mod config;
+mod fault;
+pub mod heartbeat;
 pub mod http;
 pub mod ingest;
 pub mod io;

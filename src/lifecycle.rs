@@ -108,7 +108,8 @@ impl Lifecycle {
         PanicGuard { lifecycle: self, what }
     }
 
-    fn fail(&self, what: &str) {
+    /// `what` has panicked: the process ends.
+    pub fn fail(&self, what: &str) {
         tracing::error!("{what} has panicked; the server stops");
         if self.failure.set(format!("{what} has panicked")).is_ok() {
             // Fails if the main thread has ended.

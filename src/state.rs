@@ -6,11 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::bars::BarStore;
 use crate::config::Config;
+use crate::heartbeat::Heartbeats;
 use crate::ingest::{Publishers, SequencerHandle};
 use crate::lifecycle::Lifecycle;
 use crate::sequencer::SequencerStats;
 use crate::shard::SlowClient;
 use crate::stats::PublishedCounters;
+
+/// A shard that has not ticked for this long is stalled: `/healthz` and `/readyz` fail, and the service manager's
+/// watchdog is not answered.
+pub const STALLED_S: u32 = 5;
 
 /// The state of a running server that all its threads share.
 pub struct ServerState {
@@ -22,6 +27,8 @@ pub struct ServerState {
     /// `None` if `bars_bytes` is 0.
     pub bars: Option<Arc<BarStore>>,
     pub lifecycle: Arc<Lifecycle>,
+    /// Whether the shards run.
+    pub heartbeats: Arc<Heartbeats>,
     /// The counters of each shard.
     pub shards: Vec<PublishedCounters>,
     /// The slowest clients of each shard.

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use crate::bars::{BarQuery, Bars, FoundBars};
+use crate::fault;
 use crate::lifecycle::Lifecycle;
 use crate::ring::{Batch, Gauge, Overrun, Reader};
 use crate::wake::SleepFlag;
@@ -116,6 +117,7 @@ pub fn spawn(store: Arc<BarStore>, bars_ring: Reader, lifecycle: Arc<Lifecycle>)
             has_lost: false,
         };
         while !lifecycle.is_stopping() {
+            fault::point("bars");
             let bytes = folding.fold_all();
             if bytes == 0 {
                 folding.sleep(|| lifecycle.is_stopping());

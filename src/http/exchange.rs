@@ -18,11 +18,13 @@ use super::rules;
 use super::server::HttpServer;
 use crate::clock::now_ns;
 use crate::config::Config;
+use crate::fault;
 use crate::io::uring::duplicate;
 use crate::stats::Counter;
 
 /// Serves a connection.
 pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream) {
+    fault::point("exchange");
     let config = server.config();
     let Some(mut connection) = admit(&server, stream, &config) else { return };
     // The connection of a trusted proxy counts for the client that its request head names.

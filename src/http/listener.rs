@@ -12,9 +12,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures_lite::FutureExt;
 use glommio::net::TcpStream;
 use glommio::task::JoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,6 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::exchange;
 use super::server::HttpServer;
 use crate::clock::now_ns;
+use crate::fault;
 use crate::io::uring::adopt_fd;
 
 /// Length of the accept queue; the kernel caps it at `net.core.somaxconn`.
@@ -128,10 +131,11 @@ fn bind_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 /// Accepts connections on the calling shard's executor, whenever [`HttpServer::notify_listener`] says that some wait,
 /// until the returned task is cancelled. The socket does not block.
 pub fn spawn(server: Rc<HttpServer>, socket: TcpListener) -> JoinHandle<()> {
-    glommio::spawn_local(async move {
+    let accepting = async move {
         let mut accepted: u32 = 0;
         loop {
             server.accept_signal.wait().await;
+            fault::point("listener");
             let _task = server.enter_task();
             while let Some(outcome) = accept(&socket) {
                 match outcome {
@@ -148,8 +152,14 @@ pub fn spawn(server: Rc<HttpServer>, socket: TcpListener) -> JoinHandle<()> {
                 }
             }
         }
-    })
-    .detach()
+    };
+    glommio::spawn_local(contain(accepting)).detach()
+}
+
+/// Ends a task that panics and keeps the executor: glommio would leak its other tasks, and with them all clients. The
+/// panic itself is reported by the hook of `runtime`, and the server drains.
+async fn contain(task: impl Future<Output = ()>) {
+    let _ = AssertUnwindSafe(task).catch_unwind().await;
 }
 
 /// The next connection; `None` if none waits.
@@ -169,7 +179,7 @@ fn accept(socket: &TcpListener) -> Option<io::Result<TcpStream>> {
 fn spawn_exchange(server: Rc<HttpServer>, stream: TcpStream) {
     let task = server.enter_task();
     glommio::spawn_local(async move {
-        exchange::serve(server, stream).await;
+        contain(exchange::serve(server, stream)).await;
         // Last: with it ends what the executor has to do for this connection.
         drop(task);
     })

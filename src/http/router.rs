@@ -118,7 +118,7 @@ async fn get(
         Some(Endpoint::Bars) => bars::get(server, symbol(path), query).await,
         Some(Endpoint::Operator) => operator::get(server, connection.address(), request),
         Some(Endpoint::Metrics) => Ok(metrics::get(server)),
-        Some(Endpoint::Healthz) => Ok(health::healthz()),
+        Some(Endpoint::Healthz) => health::healthz(server),
         Some(Endpoint::Readyz) => health::readyz(server),
         Some(Endpoint::Asset | Endpoint::Stream | Endpoint::Sse | Endpoint::Publish | Endpoint::Echo) | None => {
             server.shared.assets.find(path, headers).ok_or_else(|| not_found(path))

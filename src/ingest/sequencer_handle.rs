@@ -33,6 +33,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::feed::Report;
 use crate::bars::BarStore;
 use crate::clock;
+use crate::fault;
 use crate::lifecycle::Lifecycle;
 use crate::ring::Gauge;
 use crate::sequencer::{Sequencer, SequencerStats, SourceEnd, SourceId, SourceStatus};
@@ -158,6 +159,7 @@ impl SequencerHandle {
     pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> BatchOutcome {
         let _guard = self.lifecycle.fail_on_panic("the sequencer");
         let mut locked = self.lock();
+        fault::point("sequencer");
         let wall_ns = locked.wall_ns(self.bars.as_deref());
         let definitions = locked.sequencer.accept(source, batch, wall_ns);
         let refused_book = locked.sequencer.take_refused_book();
@@ -178,6 +180,7 @@ impl SequencerHandle {
 
     /// Closes a source: its instrument ids become invalid, and its instruments become ended or stale.
     pub fn close_source(&self, source: SourceId, end: SourceEnd) {
+        let _guard = self.lifecycle.fail_on_panic("the sequencer");
         let mut locked = self.lock();
         let wall_ns = locked.wall_ns(self.bars.as_deref());
         locked.sequencer.close_source(source, end, wall_ns);
@@ -241,6 +244,7 @@ impl SequencerHandle {
         let mut checked = Instant::now();
         loop {
             let request = requests.0.recv_timeout(if pending { RESYNC_INTERVAL } else { SOURCES_INTERVAL });
+            fault::point("resync");
             let mut locked = self.lock();
             // By the clock, not by timeouts: a shard that is always behind must not delay the check.
             let is_due = checked.elapsed() >= SOURCES_INTERVAL;

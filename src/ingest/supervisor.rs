@@ -13,6 +13,7 @@ use super::feed::{self, Feed, Next, Report};
 use super::{ResyncRequests, SequencerHandle};
 use crate::affinity::pin_current_thread;
 use crate::clock::{self, now_ns};
+use crate::fault;
 use crate::sequencer::{SourceEnd, SourceId};
 
 /// Longest sleep before a thread checks whether the server stops.
@@ -119,6 +120,7 @@ fn run(
     let mut batch = Vec::with_capacity(feed::FEED_BATCH_BYTES_MAX);
     while !is_stopping() {
         batch.clear();
+        fault::point("feed");
         feed.set_wall_offset(clock::wall_offset_ns());
         let next = feed.poll(now_ns(), &mut batch);
         if !batch.is_empty() {

@@ -2,14 +2,18 @@
 //!
 //! * `server`: starts all parts in order, applies reloaded settings, drains and stops.
 //! * `shard_thread`: the thread of one shard; `shard_driver`: what it does between two sleeps.
+//! * `panics`: what a panic does; `health`: whether the shards run, and what the service manager learns.
 //! * `signals`, `log`, `machine`: SIGTERM, SIGINT and SIGHUP; stderr; cores and descriptors.
 //!
 //! Threads: one per shard, pinned to its core. Pinned to the other cores: one per feed and publisher, and one that
-//! resynchronises shards. Not pinned: one that makes bars, one for signals, and the main thread, which waits for events.
+//! resynchronises shards. Not pinned: one that makes bars, one that watches the shards, one for signals, and the main
+//! thread, which waits for events.
 
 mod error;
+mod health;
 mod log;
 mod machine;
+mod panics;
 mod server;
 mod shard_driver;
 mod shard_thread;
@@ -39,18 +43,25 @@ pub fn serve<E: std::fmt::Display>(
     if let Some(warning) = survey.warning() {
         tracing::warn!("{warning}");
     }
+    panics::install_hook();
     let signals = Signals::install()?;
     let (lifecycle, events) = Lifecycle::begin();
     let lifecycle = Arc::new(lifecycle);
     let mut server = Server::start(config, lifecycle.clone())?;
-    signals.forward_to(lifecycle.events())?;
+    signals.forward_to(&lifecycle)?;
     // A closed stdout is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "serving on http://{}", server.address());
+    health::notify_ready();
     for event in events {
         match event {
-            Event::Reload => server.reload(log, read_settings()),
+            Event::Reload => {
+                health::notify_reloading();
+                server.reload(log, read_settings());
+                health::notify_ready();
+            }
             Event::Stop | Event::Failed => break,
         }
     }
+    health::notify_stopping();
     server.stop()
 }

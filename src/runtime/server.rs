@@ -6,15 +6,17 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::unbounded;
+use crossbeam::channel::{Sender, bounded, unbounded};
 
 use super::StartError;
+use super::health;
 use super::log::{Log, parse_filter};
 use super::shard_driver::ShardCommand;
-use super::shard_thread::{self, ShardStartError, ShardThread};
+use super::shard_thread::{self, ShardControl, ShardStartError, ShardThread};
 use crate::bars::{self, BarStore, Bars};
 use crate::clock::{now_ns, wall_ns};
 use crate::config::{BARS_RING_BYTES, Config, Reloaded};
+use crate::heartbeat::Heartbeats;
 use crate::http::listener::SendLimits;
 use crate::http::{HttpShared, listener};
 use crate::ingest::feed::{self, Feed};
@@ -46,6 +48,9 @@ struct Threads {
     resync: JoinHandle<()>,
     /// `None` if `bars_bytes` is 0.
     bars: Option<JoinHandle<()>>,
+    health: JoinHandle<()>,
+    /// Ends the health thread when it is dropped.
+    health_stop: Sender<()>,
 }
 
 impl Server {
@@ -59,9 +64,12 @@ impl Server {
         let (state, requests, bars) = start_sequencer(config, lifecycle, writers)?;
         let http = Arc::new(HttpShared::new(state.clone()));
         let shards = start_shards(&http, listeners.sockets, readers)?;
-        state.sequencer.attach_shards(shards.iter().map(|shard| shard.waker.clone()).collect());
+        let wakers: Vec<_> = shards.iter().map(|shard| shard.waker.clone()).collect();
+        state.sequencer.attach_shards(wakers.clone());
         let (feeds, resync) = start_sources(&state, feeds, requests)?;
-        let threads = Threads { feeds, resync, bars };
+        let (health_stop, stopped) = bounded(0);
+        let health = health::spawn(state.clone(), wakers, stopped).map_err(StartError::Thread)?;
+        let threads = Threads { feeds, resync, bars, health, health_stop };
         Ok(Self { address: listeners.address, state, shards, threads, config: config.clone() })
     }
 
@@ -131,8 +139,10 @@ impl Server {
     fn join(self) -> Result<(), StartError> {
         let Self { state, shards, threads, config, .. } = self;
         state.lifecycle.enter(Stage::Stopping);
-        for feed in threads.feeds {
-            let _ = feed.join();
+        // A thread that hangs must not keep the process: it ends with the main thread.
+        let mut hung = Vec::new();
+        for (nth, feed) in threads.feeds.into_iter().enumerate() {
+            hung.extend((!join(feed)).then(|| format!("feed {nth}")));
         }
         // Publishers see the stage and close.
         let until = Instant::now() + ms(config.drain_timeout_ms);
@@ -142,20 +152,35 @@ impl Server {
         for shard in &shards {
             shard.send(ShardCommand::Stop);
         }
-        for shard in shards {
-            shard.join();
+        for (index, shard) in shards.into_iter().enumerate() {
+            hung.extend((!shard.join(Instant::now() + GRACE)).then(|| format!("shard {index}")));
         }
         state.sequencer.stop_resyncs();
-        let _ = threads.resync.join();
+        hung.extend((!join(threads.resync)).then(|| "the resync thread".to_owned()));
         if let (Some(store), Some(thread)) = (&state.bars, threads.bars) {
             store.stop();
-            let _ = thread.join();
+            hung.extend((!join(thread)).then(|| "the thread that makes bars".to_owned()));
+        }
+        drop(threads.health_stop);
+        hung.extend((!join(threads.health)).then(|| "the health thread".to_owned()));
+        for what in &hung {
+            tracing::error!("{what} did not end within {} s", GRACE.as_secs());
         }
         match state.lifecycle.failure() {
             Some(failure) => Err(StartError::Failed(failure.to_owned())),
-            None => Ok(()),
+            None if hung.is_empty() => Ok(()),
+            None => Err(StartError::Failed(format!("{} did not end", hung.join(", ")))),
         }
     }
+}
+
+/// Waits a while for the end of a thread; false if it does not end. A panic was reported by the hook of the process.
+fn join(thread: JoinHandle<()>) -> bool {
+    let until = Instant::now() + GRACE;
+    while !thread.is_finished() && Instant::now() < until {
+        std::thread::sleep(CHECK_INTERVAL);
+    }
+    thread.is_finished() && matches!(thread.join(), Ok(()) | Err(_))
 }
 
 /// The shared state with the sequencer in it, its queue of resyncs, and the thread that makes bars.
@@ -186,6 +211,7 @@ fn start_sequencer(
         publishers: Arc::new(Publishers::new(config.feeds.len() as SourceId)),
         bars,
         lifecycle,
+        heartbeats: Arc::new(Heartbeats::new(config.cores.len())),
         shards: config.cores.iter().map(|_| PublishedCounters::default()).collect(),
         slow_clients: config.cores.iter().map(|_| SlowClientList::default()).collect(),
         started_ns: now_ns(),
@@ -204,10 +230,12 @@ fn start_shards(
         let core = http.state.config.cores[index];
         let (report, started) = mpsc::channel();
         let (commands, received) = unbounded();
-        let spawned = shard_thread::spawn(index, core, http.clone(), socket, reader, received, report);
+        let (end, ended) = bounded(0);
+        let control = ShardControl { commands: received, end };
+        let spawned = shard_thread::spawn(index, core, http.clone(), socket, reader, control, report);
         let outcome = spawned.and_then(|thread| {
             let waker = started.recv().map_err(|_| ShardStartError::Panicked)??;
-            Ok(ShardThread { waker, thread, commands })
+            Ok(ShardThread { waker, thread, commands, ended })
         });
         shards.push(outcome.map_err(|error| StartError::Core { core, error })?);
     }

@@ -15,20 +15,28 @@
 //!
 //! The read of that eventfd is one future that lives across sleeps. If it were dropped whenever a deadline comes first,
 //! the cancelled read could still consume a signal meant for the next one.
+//!
+//! # A panic
+//!
+//! is caught here, so that the executor lives on and HTTP says that the server is not ready. The hook in [`super::panics`]
+//! has reported it.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::TcpListener;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::{Receiver, Sender, TryRecvError};
+use futures_lite::FutureExt;
 use glommio::io::BufferedFile;
 
 use crate::clock::{self, now_ns};
 use crate::config::Config;
+use crate::fault;
 use crate::http::{HttpServer, HttpShared, listener};
 use crate::io::uring::{Uring, adopt_fd};
 use crate::shard::Shard;
@@ -50,6 +58,8 @@ const NAP: Duration = Duration::from_micros(500);
 const PUBLISH_NS: u64 = 50_000_000;
 /// How often a draining shard checks for the end of echoes: an echo does not wake this task when it ends.
 const ECHO_CHECK_NS: u64 = 20_000_000;
+/// How often a shard that has panicked accepts connections, to refuse them.
+const FAILED_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the main thread asks of a shard.
 #[derive(Clone, Debug)]
@@ -94,24 +104,10 @@ pub(super) async fn run(
         slept_briefly: false,
         is_settled: false,
     };
-    let mut signal = Box::pin(event.read_at(0, 8));
-    while driver.handle_commands() {
-        let is_idle = driver.tick_is_idle();
-        driver.notify_listener();
-        if is_idle && driver.should_nap() {
-            driver.nap().await;
-        } else if is_idle && driver.may_sleep() {
-            let place = driver.place();
-            if place == SleepPlace::Ring {
-                driver.sleep();
-            } else if driver.sleep_in_executor(signal.as_mut()).await {
-                signal.set(event.read_at(0, 8));
-            }
-            driver.wake_up(place);
-            // The work that woke the shard comes before the executor's other tasks.
-        } else if !driver.is_settled {
-            futures_lite::future::yield_now().await;
-        }
+    let driven = AssertUnwindSafe(driver.drive(&event)).catch_unwind().await;
+    if driven.is_err() {
+        // The hook of the process has reported it, and the server drains.
+        driver.close_all().await;
     }
     listener.cancel();
 }
@@ -148,6 +144,45 @@ struct Alarm {
 }
 
 impl ShardDriver {
+    /// Ticks and sleeps until [`ShardCommand::Stop`]. `event` is signalled by completions while the ring is armed.
+    async fn drive(&mut self, event: &BufferedFile) {
+        let mut signal = Box::pin(event.read_at(0, 8));
+        while self.handle_commands() {
+            let is_idle = self.tick_is_idle();
+            self.notify_listener();
+            if is_idle && self.should_nap() {
+                self.nap().await;
+            } else if is_idle && self.may_sleep() {
+                let place = self.place();
+                if place == SleepPlace::Ring {
+                    self.sleep();
+                } else if self.sleep_in_executor(signal.as_mut()).await {
+                    signal.set(event.read_at(0, 8));
+                }
+                self.wake_up(place);
+                // The work that woke the shard comes before the executor's other tasks.
+            } else if !self.is_settled {
+                futures_lite::future::yield_now().await;
+            }
+        }
+    }
+
+    /// After a panic of a tick: closes all connections, since the state of the shard is not known, and leaves HTTP to
+    /// answer until [`ShardCommand::Stop`]. Connections are polled for, because the shard's ring reports none.
+    async fn close_all(&mut self) {
+        self.shard.borrow_mut().io_mut().close_all();
+        loop {
+            match self.commands.try_recv() {
+                Ok(ShardCommand::Stop) | Err(TryRecvError::Disconnected) => return,
+                // The main thread does not wait for a shard whose sender is dropped.
+                Ok(ShardCommand::Drain { .. }) => self.server.end_echoes(),
+                Ok(ShardCommand::ChangeSettings(_)) | Err(TryRecvError::Empty) => {}
+            }
+            self.server.notify_listener();
+            glommio::timer::sleep(FAILED_INTERVAL).await;
+        }
+    }
+
     /// Executes the queued commands; false to end.
     fn handle_commands(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
@@ -172,7 +207,9 @@ impl ShardDriver {
     /// Runs one tick. True if the shard has been idle for [`spin_ns`].
     fn tick_is_idle(&mut self) -> bool {
         let now_ns = now_ns();
+        self.http.state.heartbeats.beat(self.index);
         let mut shard = self.shard.borrow_mut();
+        fault::point_of("tick", self.index);
         shard.set_wall_offset(clock::wall_offset_ns());
         let worked = shard.tick(now_ns);
         self.publish_clients(&mut shard);

@@ -4,10 +4,12 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
+use super::panics::watch_thread;
 use super::shard_driver::{self, ShardCommand};
 use crate::http::HttpShared;
 use crate::io::uring::{SetupError, Uring};
@@ -39,6 +41,15 @@ pub(super) struct ShardThread {
     pub(super) waker: Arc<ShardWaker>,
     pub(super) thread: ExecutorJoinHandle<()>,
     pub(super) commands: Sender<ShardCommand>,
+    /// Its sender is dropped when the shard's task ends.
+    pub(super) ended: Receiver<()>,
+}
+
+/// The shard's side of it.
+pub(super) struct ShardControl {
+    pub(super) commands: Receiver<ShardCommand>,
+    /// Dropped when the shard's task ends.
+    pub(super) end: Sender<()>,
 }
 
 impl ShardThread {
@@ -48,11 +59,16 @@ impl ShardThread {
         self.waker.wake();
     }
 
-    /// Waits for the end of the thread.
-    pub(super) fn join(self) {
+    /// Waits until this time for the end of the thread. False if it does not end: it hangs, or its task was leaked in a
+    /// panic.
+    pub(super) fn join(self, until: Instant) -> bool {
+        if self.ended.recv_deadline(until) == Err(RecvTimeoutError::Timeout) {
+            return false;
+        }
         if let Err(error) = self.thread.join() {
             tracing::error!("the executor of a shard failed: {error}");
         }
+        true
     }
 }
 
@@ -63,15 +79,15 @@ pub(super) fn spawn(
     http: Arc<HttpShared>,
     socket: TcpListener,
     ring: ring::Reader,
-    commands: Receiver<ShardCommand>,
+    control: ShardControl,
     report: mpsc::Sender<Result<Arc<ShardWaker>, ShardStartError>>,
 ) -> Result<ExecutorJoinHandle<()>, ShardStartError> {
     LocalExecutorBuilder::new(Placement::Fixed(core))
         .name(&format!("shard-{index}"))
         .io_memory(FILE_BYTES)
         .spawn(move || async move {
-            let name = format!("shard {index}");
-            let _guard = http.state.lifecycle.fail_on_panic(&name);
+            watch_thread(&http.state.lifecycle, &format!("shard {index}"));
+            let ShardControl { commands, end: _end } = control;
             match set_up(&http, ring) {
                 Ok((shard, waker)) => {
                     // The receiver is gone if another shard could not start: then this one ends too.

@@ -6,6 +6,7 @@ mod bars;
 mod check;
 mod compression;
 mod echo;
+mod faults;
 mod feed_losses;
 mod floor;
 mod http;

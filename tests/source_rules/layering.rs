@@ -12,6 +12,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("affinity", &[]),
     ("allowance", &[]),
+    ("fault", &[]),
+    ("heartbeat", &[]),
     ("clock", &[]),
     ("rate_limit", &[]),
     ("stats", &[]),
@@ -22,13 +24,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wake", &["sync"]),
     ("sequencer", &["last_value", "ring"]),
     ("shard", &["io", "last_value", "ring", "stats"]),
-    ("bars", &["lifecycle", "ring", "wake"]),
-    ("ingest", &["affinity", "bars", "clock", "lifecycle", "rate_limit", "ring", "sequencer", "wake"]),
+    ("bars", &["fault", "lifecycle", "ring", "wake"]),
+    ("ingest", &["affinity", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "wake"]),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
     ("config", &["bars", "ingest", "shard"]),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.
     ("check", &["config", "io"]),
-    ("state", &["bars", "config", "ingest", "lifecycle", "sequencer", "shard", "stats"]),
+    ("state", &["bars", "config", "heartbeat", "ingest", "lifecycle", "sequencer", "shard", "stats"]),
     (
         "http",
         &[
@@ -37,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "bars",
             "clock",
             "config",
+            "fault",
             "ingest",
             "io",
             "rate_limit",
@@ -54,6 +57,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "check",
             "clock",
             "config",
+            "fault",
+            "heartbeat",
             "http",
             "ingest",
             "io",

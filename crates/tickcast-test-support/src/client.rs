@@ -188,6 +188,21 @@ impl Client {
         assert_contains(&reason, parts);
     }
 
+    /// Reads to the end of the connection; returns the code of the server's close frame, if one comes.
+    pub fn end_code(mut self) -> Option<u16> {
+        let mut code = None;
+        loop {
+            match self.socket.read() {
+                Ok(Message::Close(frame)) => code = frame.map(|frame| frame.code.into()),
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    panic!("the connection does not end")
+                }
+                Err(_) => return code,
+            }
+        }
+    }
+
     /// The server ends the connection after the close frames.
     #[track_caller]
     fn expect_end(&mut self) {

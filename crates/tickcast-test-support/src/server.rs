@@ -145,6 +145,41 @@ impl Drop for Program {
     }
 }
 
+/// A fault that a test plants in a program of a debug build, see `src/fault.rs`.
+pub struct PlantedFault {
+    folder: tempfile::TempDir,
+    /// Its kind and place.
+    what: String,
+}
+
+impl PlantedFault {
+    /// `what` is a kind and a place: `panic tick-0`.
+    pub fn new(what: &str) -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder"), what: what.to_owned() }
+    }
+
+    /// The program with these arguments, which has the fault once it is planted.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Program::command(&[&["--listen", "127.0.0.1:0"], args].concat());
+        command.env("FAULT_INJECTION", format!("{} {}", self.what, self.file().display()));
+        command
+    }
+
+    /// The fault occurs the next time the program comes to its place.
+    pub fn plant(&self) {
+        std::fs::write(self.file(), "").expect("the folder is writable");
+    }
+
+    /// Ends a hang.
+    pub fn remove(&self) {
+        std::fs::remove_file(self.file()).expect("the fault is planted");
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.folder.path().join("fault")
+    }
+}
+
 /// A program that serves.
 pub struct Server {
     pub address: SocketAddr,

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use constant_time_eq::constant_time_eq;
 
 use crate::affinity::pin_current_thread;
+use crate::fault;
 use crate::http::connection::Connection;
 use crate::http::handshake::{Supported, Upgrade};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
@@ -71,7 +72,10 @@ async fn start(
     std::thread::Builder::new().name(format!("publisher-{source}")).spawn(move || {
         pin_current_thread(core);
         // A panic ends this publisher only. One inside the sequencer ends the server, see `SequencerHandle`.
-        let served = catch_unwind(AssertUnwindSafe(|| publisher.run(&unread)));
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            fault::point("publisher");
+            publisher.run(&unread)
+        }));
         drop(address_guard);
         state.publishers.leave(source, served.unwrap_or(false));
     })?;

@@ -1,0 +1,77 @@
+//! The thread that watches the shards, and what the service manager learns (sd_notify(3)): that the server is ready, that
+//! it reloads, that it stops, and that all its shards run.
+//!
+//! Twice a second the thread wakes all shards and looks whether each has ticked since the last look. A shard that has not
+//! ticked for [`STALLED_S`] makes `/healthz` and `/readyz` fail, and the watchdog is not answered while there is one, so
+//! that the service manager ends the process (`WatchdogSec=`). The thread itself waits for nothing else.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use sd_notify::NotifyState;
+
+use super::panics::watch_thread;
+use crate::fault;
+use crate::heartbeat::{Change, HeartbeatWatch};
+use crate::state::{STALLED_S, ServerState};
+use crate::wake::ShardWaker;
+
+/// Time between two looks.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Looks without a tick after which a shard is stalled.
+const LOOKS_MAX: u32 = STALLED_S * 2;
+
+/// Starts the thread. It ends once the sender of `stopped` is dropped.
+pub(super) fn spawn(
+    state: Arc<ServerState>,
+    wakers: Vec<Arc<ShardWaker>>,
+    stopped: Receiver<()>,
+) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("health".to_owned()).spawn(move || {
+        watch_thread(&state.lifecycle, "the health thread");
+        let mut watch = HeartbeatWatch::new(&state.heartbeats, LOOKS_MAX);
+        while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            fault::point("health");
+            watch.look(&state.heartbeats).into_iter().for_each(log);
+            if state.heartbeats.stalled().is_none() {
+                notify(&[NotifyState::Watchdog]);
+            }
+            wakers.iter().for_each(|waker| waker.wake());
+        }
+    })
+}
+
+fn log(Change { shard, is_stalled }: Change) {
+    if is_stalled {
+        tracing::error!("shard {shard} does not run: it has not ticked for {STALLED_S} s");
+    } else {
+        tracing::info!("shard {shard} runs again");
+    }
+}
+
+/// The server accepts connections, for the first time or after a reload.
+pub(super) fn notify_ready() {
+    notify(&[NotifyState::Ready]);
+}
+
+/// The server reads its settings again.
+pub(super) fn notify_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!("the service manager was not notified of the reload: {error}"),
+    }
+}
+
+/// The server drains.
+pub(super) fn notify_stopping() {
+    notify(&[NotifyState::Stopping]);
+}
+
+/// Does nothing without a service manager (`NOTIFY_SOCKET`). A server without its service manager serves on.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("the service manager was not notified: {error}");
+    }
+}
