@@ -30,6 +30,7 @@
 //! * [`last_value`], [`bars`]: the newest values; open, high, low, close and volume since the start
 //! * [`stats`]: the counters of a shard
 //! * [`wake`]: how a shard sleeps and is woken
+//! * [`log`]: the log on stderr, which never makes a thread wait
 //! * [`clock`], [`rate_limit`], [`affinity`]: time; so many a second; pinning of threads
 //! * [`allowance`]: units of work a second, by address
 //! * [`check`]: `tickcast check`
@@ -53,6 +54,7 @@ pub mod io;
 pub mod last_value;
 pub mod lifecycle;
 pub mod load;
+pub mod log;
 pub mod rate_limit;
 pub mod ring;
 pub mod runtime;

@@ -1,6 +1,5 @@
 //! Arguments → config → run → exit code.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -84,7 +83,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tickcast: {error}");
+            runtime::print_error(format!("tickcast: {error}\n"));
             let has_served = matches!(error.downcast_ref(), Some(runtime::StartError::Failed(_)));
             ExitCode::from(if has_served { 1 } else { 2 })
         }
@@ -95,9 +94,8 @@ fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     let (machine, epoch) = (runtime::machine()?, runtime::new_epoch());
     let read = || Config::resolve(layer(args.clone())?, &machine, epoch);
     let config = read()?;
-    let log = runtime::log_to_stderr(&config.log)?;
-    // A closed stdout is no reason not to serve.
-    let _ = write!(std::io::stdout(), "tickcast {}\n{}", env!("CARGO_PKG_VERSION"), config.describe());
+    let log = runtime::Log::to_stderr(&config.log, config.log_lines_per_s).map_err(runtime::StartError::from)?;
+    runtime::print(format!("tickcast {}\n{}", env!("CARGO_PKG_VERSION"), config.describe()));
     runtime::serve(&config, &log, read)?;
     Ok(())
 }

@@ -51,6 +51,8 @@ layer! {
     operator_token "TICKCAST_OPERATOR_TOKEN" "TOKEN" String;
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter by module [default: info]
     log "TICKCAST_LOG" "FILTER" String;
+    /// Lines a second that one place of the code logs; the others are counted; 0 for no limit [default: 20]
+    log_lines_per_s "TICKCAST_LOG_LINES_PER_S" "N" u32;
     /// Connections in all [default: as many as the descriptor limit allows, at most 1000000]
     connections_max "TICKCAST_CONNECTIONS_MAX" "N" u32;
     /// Connections of one address: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit [default: 20000]

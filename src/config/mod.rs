@@ -68,6 +68,8 @@ pub struct Config {
     /// Origins, beside the server's own, whose pages may use it.
     pub allow_origin: Origins,
     pub log: String,
+    /// Lines a second of one place of the code; 0 for no limit.
+    pub log_lines_per_s: u32,
     /// Of all shards together.
     pub connections_max: u32,
     /// Of one address; 0 for no limit.

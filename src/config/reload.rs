@@ -55,8 +55,8 @@ reload! {
     // They determine sockets, threads and memory that exist already.
     fixed: listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes send_buffer_bytes
         notsent_lowat_bytes stale_ms;
-    changed: publish_token operator_token enable_echo allow_origin log connections_per_address_max addresses_exempt
-        trusted_proxies handshakes_per_s
+    changed: publish_token operator_token enable_echo allow_origin log log_lines_per_s connections_per_address_max
+        addresses_exempt trusted_proxies handshakes_per_s
         handshakes_per_address_per_s pending_connections_max echoes_max publishers_max publish_records_per_s
         publisher_instruments_max upgrade_timeout_ms write_timeout_ms drain_ms drain_timeout_ms packet_bytes_max
         head_bytes_max;

@@ -39,6 +39,7 @@ impl Config {
             enable_echo: layer.enable_echo.unwrap_or(false),
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
+            log_lines_per_s: within!(layer.log_lines_per_s, 20, 0, 1_000_000),
             connections_max: resolve_connections(layer.connections_max, machine, cores.len())?,
             connections_per_address_max: layer.connections_per_address_max.unwrap_or(20_000),
             addresses_exempt: resolve_networks(

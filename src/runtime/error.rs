@@ -4,12 +4,13 @@ use super::shard_thread::ShardStartError;
 use crate::check::Unfit;
 use crate::http::listener::ListenError;
 use crate::ingest::feed;
+use crate::log::LogError;
 
 /// Why the server does not start, or has failed: what is wrong, the likely cause, the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("log: invalid filter {0:?}: expected error, warn, info, debug, or a list like info,tickcast::http=debug")]
-    Log(String),
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error("cores: the system does not report which cores this process may use")]
     Cores,
     #[error(transparent)]

@@ -3,7 +3,7 @@
 //! * `server`: starts all parts in order, applies reloaded settings, drains and stops.
 //! * `shard_thread`: the thread of one shard; `shard_driver`: what it does between two sleeps.
 //! * `panics`: what a panic does; `health`: whether the shards run, and what the service manager learns.
-//! * `signals`, `log`, `machine`: SIGTERM, SIGINT and SIGHUP; stderr; cores and descriptors.
+//! * `signals`, `output`, `machine`: SIGTERM, SIGINT and SIGHUP; stdout and stderr; cores and descriptors.
 //!
 //! Threads: one per shard, pinned to its core. Pinned to the other cores: one per feed and publisher, and one that
 //! resynchronises shards. Not pinned: one that makes bars, one that watches the shards, one for signals, and the main
@@ -11,20 +11,20 @@
 
 mod error;
 mod health;
-mod log;
 mod machine;
+mod output;
 mod panics;
 mod server;
 mod shard_driver;
 mod shard_thread;
 mod signals;
 
-use std::io::Write;
 use std::sync::Arc;
 
 pub use self::error::StartError;
-pub use self::log::{Log, log_to_stderr};
 pub use self::machine::{machine, new_epoch};
+pub use self::output::{print, print_error};
+pub use crate::log::Log;
 
 use self::server::Server;
 use self::signals::Signals;
@@ -49,8 +49,7 @@ pub fn serve<E: std::fmt::Display>(
     let lifecycle = Arc::new(lifecycle);
     let mut server = Server::start(config, lifecycle.clone())?;
     signals.forward_to(&lifecycle)?;
-    // A closed stdout is no reason not to serve.
-    let _ = writeln!(std::io::stdout(), "serving on http://{}", server.address());
+    print(format!("serving on http://{}\n", server.address()));
     health::notify_ready();
     for event in events {
         match event {
@@ -63,5 +62,7 @@ pub fn serve<E: std::fmt::Display>(
         }
     }
     health::notify_stopping();
-    server.stop()
+    let stopped = server.stop();
+    log.flush();
+    stopped
 }

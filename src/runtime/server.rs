@@ -10,7 +10,6 @@ use crossbeam::channel::{Sender, bounded, unbounded};
 
 use super::StartError;
 use super::health;
-use super::log::{Log, parse_filter};
 use super::shard_driver::ShardCommand;
 use super::shard_thread::{self, ShardControl, ShardStartError, ShardThread};
 use crate::bars::{self, BarStore, Bars};
@@ -22,6 +21,7 @@ use crate::http::{HttpShared, listener};
 use crate::ingest::feed::{self, Feed};
 use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, supervisor};
 use crate::lifecycle::{Lifecycle, Stage};
+use crate::log::{Log, parse_filter};
 use crate::ring;
 use crate::sequencer::{Sequencer, SequencerStats, SourceId};
 use crate::state::{ServerState, SlowClientList};
@@ -100,7 +100,7 @@ impl Server {
         if !fixed.is_empty() {
             tracing::warn!("SIGHUP: not changed, since it needs a restart: {}", fixed.join(", "));
         }
-        if let Err(error) = log.set_filter(filter) {
+        if let Err(error) = log.change(filter, self.config.log_lines_per_s) {
             tracing::error!("SIGHUP: the filter of the log was not changed: {error}");
         }
     }

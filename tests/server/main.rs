@@ -12,6 +12,7 @@ mod floor;
 mod http;
 mod limits;
 mod load;
+mod logs;
 mod operator;
 mod origins;
 mod polling;

@@ -20,7 +20,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
     // Time is an argument everywhere else.
     (
         &["Instant", "SystemTime"],
-        &["src/bars/store.rs", "src/clock.rs", "src/http/", "src/ingest/", "src/load/", "src/runtime/"],
+        &["src/bars/store.rs", "src/clock.rs", "src/http/", "src/ingest/", "src/load/", "src/log/", "src/runtime/"],
     ),
     (&["tickcast_client"], &["src/load/"]),
 ];

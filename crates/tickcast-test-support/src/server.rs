@@ -88,10 +88,15 @@ impl Program {
         command
     }
 
-    pub fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_with_stderr(command, Stdio::piped())
+    }
+
+    /// The same with a stderr of the test's own, which is not read.
+    pub fn spawn_with_stderr(mut command: Command, stderr: Stdio) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("the program starts");
         let stdout = Output::read(child.stdout.take().expect("stdout is piped"));
-        let stderr = Output::read(child.stderr.take().expect("stderr is piped"));
+        let stderr = child.stderr.take().map_or_else(|| Output::read(std::io::empty()), Output::read);
         Self { child, stdout, stderr }
     }
 
@@ -194,7 +199,11 @@ impl Server {
 
     /// Starts the program, and waits until it prints its address.
     pub fn spawn(command: Command) -> Self {
-        let program = Program::spawn(command);
+        Self::of(Program::spawn(command))
+    }
+
+    /// A program that was started otherwise.
+    pub fn of(program: Program) -> Self {
         let address = program.wait_for_address("serving on http://");
         Self { address, program }
     }

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use crate::ingest::feed::Report;
+use crate::log;
 use crate::sequencer::SourceId;
 use crate::state::ServerState;
 use crate::stats::{Counter, CounterKind, PublishedCounters};
@@ -117,6 +118,7 @@ impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         encode_shards(&self.shards, &mut encoder)?;
         encode_feeds(&self.feeds, &mut encoder)?;
+        encode_log(&mut encoder)?;
         for Metric { name, help, kind, value } in &self.of_server {
             match kind {
                 CounterKind::Count => {
@@ -167,6 +169,16 @@ fn encode_feeds(
             let labels = [("source", source.to_string()), ("cause", cause.to_owned())];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
+    }
+    Ok(())
+}
+
+fn encode_log(encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let help = "Lines of the log dropped, by cause: rate (log_lines_per_s), queue (stderr blocks), write (it failed)";
+    let kind = ConstCounter::new(0u64).metric_type();
+    let mut family = encoder.encode_descriptor("log_lines_dropped", help, None, kind)?;
+    for (cause, count) in log::dropped() {
+        ConstCounter::new(count).encode(family.encode_family(&[("cause", cause)])?)?;
     }
     Ok(())
 }
