@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(of(&all, "192.0.2.2", 0).take(1000, 0), Ok(()));
         let mut most = 0;
         for nth in 0..4 * ADDRESSES_MAX as u32 {
-            // Each of them owes less than the debtor.
+            // Each of them is nearer to its burst.
             all.of(IpAddr::V4((0x0a00_0000 + nth).into()), 0).take(1, 0).expect("a burst");
             most = most.max(all.addresses());
         }

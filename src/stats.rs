@@ -86,10 +86,16 @@ counters! {
     HandshakesDelayed Count "Upgrades that waited for a rate limit: handshakes_per_s, handshakes_per_address_per_s";
     PendingConnections Level "Connections that are not subscribers or publishers: requests, responses, echoes";
     RefusedPending Count "Connections refused with 503: too many were pending, pending_connections_max";
-    PendingEvicted Count "Pending connections without a whole request, closed in favour of newer ones";
+    RefusedAddressPending Count "Connections refused with 429: so many of their address were pending, pending_per_address_max";
+    PendingEvicted Count "Pending connections that waited for a request or did not read their response, closed in favour of others";
     HeadTimeouts Count "Connections answered with 408 because no whole request was received: upgrade_timeout_ms";
     HeadsTooLarge Count "Requests refused with 414 or 431: head_bytes_max";
-    WriteTimeouts Count "Connections closed because the peer did not take a response or an echo: write_timeout_ms";
+    WriteTimeouts Count "Connections closed because the peer did not take a response or an echo: write_timeout_ms, answer_timeout_ms";
+    AnswerBytes Level "Memory of responses that are not read yet: answer_bytes_max";
+    RefusedGets Count "Requests refused with 429 because of their cost: get_units_per_address_per_s";
+    RefusedBuilds Count "Requests refused with 503 because too many snapshots of several instruments were being made";
+    RefusedAnswers Count "Requests refused because so many bytes of responses were unread: answer_bytes_max, answer_bytes_per_connection_max";
+    RefusedAddressAnswers Count "Requests refused with 429 because so many bytes of responses to their address were unread: answer_bytes_per_address_max";
     RefusedEchoes Count "Echoes refused with 503 because the maximum was connected: echoes_max";
     EchoesIdle Count "Echoes closed because nothing was received from them: idle_timeout_ms";
 }

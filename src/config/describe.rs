@@ -90,10 +90,28 @@ impl Config {
             (
                 "pending_connections_max",
                 format!(
-                    "at most {} besides subscribers, a descriptor, some 6 KiB and an unread answer each (files and /v1/instruments are held once): {} and more; echoes_max {}",
+                    "at most {} besides subscribers, a descriptor and some 6 KiB each, {} in all, and answer_bytes_max; echoes_max {}",
                     self.pending_connections_max,
                     mib(self.pending_connections_max as usize * 6144),
                     self.echoes_max
+                ),
+            ),
+            (
+                "pending_per_address_max",
+                format!(
+                    "{}; get_units_per_address_per_s {}",
+                    unless_0(self.pending_per_address_max),
+                    unless_0(self.get_units_per_address_per_s)
+                ),
+            ),
+            (
+                "answer_bytes_max",
+                format!(
+                    "{} of unread responses, {} of one address, {} of one connection, answer_timeout_ms {}",
+                    mib(self.answer_bytes_max),
+                    mib(self.answer_bytes_per_address_max),
+                    mib(self.answer_bytes_per_connection_max),
+                    self.answer_timeout_ms
                 ),
             ),
             (

@@ -55,9 +55,10 @@ layer! {
     log_lines_per_s "TICKCAST_LOG_LINES_PER_S" "N" u32;
     /// Connections in all [default: as many as the descriptor limit allows, at most 1000000]
     connections_max "TICKCAST_CONNECTIONS_MAX" "N" u32;
-    /// Connections of one address: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit [default: 20000]
+    /// Connections of one address: an IPv4 address, or an IPv6 network of 64 bits; 0 for no limit
+    /// [default: half of connections_max, at most 20000]
     connections_per_address_max "TICKCAST_CONNECTIONS_PER_ADDRESS_MAX" "N" u32;
-    /// Addresses and networks exempt from the limits of an address, or `none`
+    /// Addresses and networks whose connections and handshakes are not limited by address, or `none`
     /// [default: 127.0.0.0/8,::1]
     addresses_exempt "TICKCAST_ADDRESSES_EXEMPT" "LIST" String;
     /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted [default: none]
@@ -68,11 +69,22 @@ layer! {
     /// limit [default: 2000]
     handshakes_per_s "TICKCAST_HANDSHAKES_PER_S" "N" u32;
     /// Handshakes a second of one address; more wait as above, the rest is refused with 429; 0 for no limit
-    /// [default: 1000]
+    /// [default: 1000, or half of what all cores take]
     handshakes_per_address_per_s "TICKCAST_HANDSHAKES_PER_ADDRESS_PER_S" "N" u32;
     /// Connections that are neither subscribers nor publishers: handshakes, requests, answers, echoes
     /// [default: 10000, or half of the descriptor limit]
     pending_connections_max "TICKCAST_PENDING_CONNECTIONS_MAX" "N" u32;
+    /// Of those, connections of one address; 0 for no limit [default: a quarter of pending_connections_max]
+    pending_per_address_max "TICKCAST_PENDING_PER_ADDRESS_MAX" "N" u32;
+    /// Cost of the plain requests of one address, units a second: 1 for `/healthz`, 5 for others, and 1 for each 5
+    /// instruments and 4 KiB; four seconds' worth at once; 0 for no limit [default: 1000]
+    get_units_per_address_per_s "TICKCAST_GET_UNITS_PER_ADDRESS_PER_S" "N" u32;
+    /// Memory for responses that are not read yet, bytes [default: 67108864]
+    answer_bytes_max "TICKCAST_ANSWER_BYTES_MAX" "BYTES" usize;
+    /// Of that, responses to one address, bytes [default: a quarter of answer_bytes_max]
+    answer_bytes_per_address_max "TICKCAST_ANSWER_BYTES_PER_ADDRESS_MAX" "BYTES" usize;
+    /// Of that, one response, bytes [default: 4194304, or what one address has]
+    answer_bytes_per_connection_max "TICKCAST_ANSWER_BYTES_PER_CONNECTION_MAX" "BYTES" usize;
     /// Echo connections [default: 256]
     echoes_max "TICKCAST_ECHOES_MAX" "N" u32;
     /// Publishers at a time [default: 64]
@@ -123,6 +135,8 @@ layer! {
     upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
     /// Time a peer has to take 64 KiB of an HTTP answer, or an echo, ms [default: 5000]
     write_timeout_ms "TICKCAST_WRITE_TIMEOUT_MS" "MS" u32;
+    /// Time a peer has to take a whole HTTP answer, ms [default: 30000]
+    answer_timeout_ms "TICKCAST_ANSWER_TIMEOUT_MS" "MS" u32;
     /// Time over which subscribers are closed when the server stops, ms [default: 1000]
     drain_ms "TICKCAST_DRAIN_MS" "MS" u32;
     /// Time that the last of them then have to close, ms [default: 2000]

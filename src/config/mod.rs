@@ -14,13 +14,14 @@
 //! 5. `describe.rs`: a limit is printed at the start with its cost.
 //! 6. `docs/configuration.md`: a row of the table, which a test compares with the code.
 
+mod agreement;
 mod describe;
 mod layer;
 mod origins;
 mod reload;
 mod resolve;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 pub use self::layer::{Layer, check_variables};
@@ -30,6 +31,7 @@ pub use self::resolve::{SLOTS_MAX, descriptors_needed};
 
 use ipnet::IpNet;
 
+use crate::allowance::AllowanceRate;
 use crate::ingest::{PublisherSettings, feed};
 use crate::shard;
 
@@ -74,7 +76,7 @@ pub struct Config {
     pub connections_max: u32,
     /// Of one address; 0 for no limit.
     pub connections_per_address_max: u32,
-    /// Addresses without the limits per address.
+    /// Addresses without limits of connections and handshakes. What they cost is limited all the same.
     pub addresses_exempt: Vec<IpNet>,
     /// Proxies whose `X-Forwarded-For` names the client.
     pub trusted_proxies: Vec<IpNet>,
@@ -84,6 +86,14 @@ pub struct Config {
     pub handshakes_per_address_per_s: u32,
     /// Of all shards together: connections that are neither clients nor publishers.
     pub pending_connections_max: u32,
+    /// Of one address; 0 for no limit.
+    pub pending_per_address_max: u32,
+    /// Of one address; 0 for no limit.
+    pub get_units_per_address_per_s: u32,
+    /// Of all responses together.
+    pub answer_bytes_max: usize,
+    pub answer_bytes_per_address_max: usize,
+    pub answer_bytes_per_connection_max: usize,
     pub echoes_max: u32,
     pub publishers_max: u32,
     /// Of one publisher; 0 for no limit.
@@ -102,6 +112,8 @@ pub struct Config {
     pub stale_ms: u32,
     pub upgrade_timeout_ms: u32,
     pub write_timeout_ms: u32,
+    /// For a whole response.
+    pub answer_timeout_ms: u32,
     pub drain_ms: u32,
     pub drain_timeout_ms: u32,
     pub packet_bytes_max: usize,
@@ -134,6 +146,19 @@ impl Config {
             book_levels_max: self.book_levels_max,
             inflate_ratio_max: self.shard.inflate_ratio_max,
         }
+    }
+
+    /// True for an address whose connections and handshakes are not limited by address.
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
+        self.addresses_exempt.iter().any(|network| network.contains(&address))
+    }
+
+    /// What the plain requests of one address may cost.
+    pub fn get_rate(&self) -> AllowanceRate {
+        /// How many seconds' worth may be taken at once.
+        const BURST_S: u64 = 4;
+        let units_per_s = u64::from(self.get_units_per_address_per_s);
+        AllowanceRate { units_per_s, burst: units_per_s * BURST_S }
     }
 
     /// Pending connections of one shard.

@@ -56,9 +56,10 @@ reload! {
     fixed: listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes send_buffer_bytes
         notsent_lowat_bytes stale_ms;
     changed: publish_token operator_token enable_echo allow_origin log log_lines_per_s connections_per_address_max
-        addresses_exempt trusted_proxies handshakes_per_s
-        handshakes_per_address_per_s pending_connections_max echoes_max publishers_max publish_records_per_s
-        publisher_instruments_max upgrade_timeout_ms write_timeout_ms drain_ms drain_timeout_ms packet_bytes_max
+        addresses_exempt trusted_proxies handshakes_per_s handshakes_per_address_per_s pending_connections_max
+        pending_per_address_max get_units_per_address_per_s answer_bytes_max answer_bytes_per_address_max
+        answer_bytes_per_connection_max echoes_max publishers_max publish_records_per_s publisher_instruments_max
+        upgrade_timeout_ms write_timeout_ms answer_timeout_ms drain_ms drain_timeout_ms packet_bytes_max
         head_bytes_max;
     shard_fixed: history_ms compression inflate_ratio_max;
     shard: heartbeat_ms ping_interval_ms ping_timeout_ms idle_timeout_ms subscribe_timeout_ms slow_timeout_ms

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::agreement;
 use super::{Config, ConfigError, Layer, Machine, Origins};
 use crate::ingest::feed;
 use crate::shard;
@@ -29,6 +30,11 @@ impl Config {
         let cores = resolve_cores(layer.cores.as_deref(), machine)?;
         let other_cores = without(&machine.cores, &cores);
         let publishers_max = within!(layer.publishers_max, 64, 1, 4096);
+        let connections_max = resolve_connections(layer.connections_max, machine, cores.len())?;
+        let pending_connections_max =
+            resolve_pending_connections(layer.pending_connections_max, publishers_max, machine)?;
+        let handshakes_per_s = within!(layer.handshakes_per_s, 2000, 0, 1_000_000);
+        let answers = AnswerLimits::resolve(&layer)?;
         let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed.clone() };
         Ok(Self {
             listen: resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?,
@@ -40,20 +46,33 @@ impl Config {
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
             log_lines_per_s: within!(layer.log_lines_per_s, 20, 0, 1_000_000),
-            connections_max: resolve_connections(layer.connections_max, machine, cores.len())?,
-            connections_per_address_max: layer.connections_per_address_max.unwrap_or(20_000),
+            connections_max,
+            connections_per_address_max: layer
+                .connections_per_address_max
+                .unwrap_or_else(|| agreement::connections_per_address_max(connections_max)),
             addresses_exempt: resolve_networks(
                 "addresses_exempt",
                 layer.addresses_exempt.as_deref().unwrap_or("127.0.0.0/8,::1"),
             )?,
             trusted_proxies: resolve_networks("trusted_proxies", layer.trusted_proxies.as_deref().unwrap_or("none"))?,
-            handshakes_per_s: within!(layer.handshakes_per_s, 2000, 0, 1_000_000),
-            handshakes_per_address_per_s: within!(layer.handshakes_per_address_per_s, 1000, 0, 1_000_000),
-            pending_connections_max: resolve_pending_connections(
-                layer.pending_connections_max,
-                publishers_max,
-                machine,
-            )?,
+            handshakes_per_s,
+            handshakes_per_address_per_s: within!(
+                layer.handshakes_per_address_per_s,
+                agreement::handshakes_per_address_per_s(handshakes_per_s, cores.len()),
+                0,
+                1_000_000
+            ),
+            pending_connections_max,
+            pending_per_address_max: within!(
+                layer.pending_per_address_max,
+                agreement::pending_per_address_max(pending_connections_max),
+                0,
+                1_000_000
+            ),
+            get_units_per_address_per_s: within!(layer.get_units_per_address_per_s, 1000, 0, 1_000_000_000),
+            answer_bytes_max: answers.all,
+            answer_bytes_per_address_max: answers.of_address,
+            answer_bytes_per_connection_max: answers.of_connection,
             echoes_max: within!(layer.echoes_max, 256, 1, 1_000_000),
             publishers_max,
             publish_records_per_s: within!(layer.publish_records_per_s, 1_000_000, 0, 1_000_000_000),
@@ -67,6 +86,7 @@ impl Config {
             stale_ms: within!(layer.stale_ms, 10_000, 0, 86_400_000),
             upgrade_timeout_ms: within!(layer.upgrade_timeout_ms, 10_000, 100, 600_000),
             write_timeout_ms: within!(layer.write_timeout_ms, 5000, 100, 600_000),
+            answer_timeout_ms: within!(layer.answer_timeout_ms, 30_000, 100, 3_600_000),
             drain_ms: within!(layer.drain_ms, 1000, 0, 600_000),
             drain_timeout_ms: within!(layer.drain_timeout_ms, 2000, 0, 600_000),
             packet_bytes_max: within!(layer.packet_bytes_max, 16 << 20, 1024, 256 << 20),
@@ -75,6 +95,26 @@ impl Config {
             cores,
             other_cores,
         })
+    }
+}
+
+/// Memory for unread responses.
+struct AnswerLimits {
+    all: usize,
+    of_address: usize,
+    of_connection: usize,
+}
+
+impl AnswerLimits {
+    fn resolve(layer: &Layer) -> Result<Self, ConfigError> {
+        /// A portion of a large response, and some.
+        const LEAST: usize = 256 << 10;
+        let all = within!(layer.answer_bytes_max, 64 << 20, LEAST, 64 << 30);
+        let of_address = within!(layer.answer_bytes_per_address_max, all.div_ceil(4).max(LEAST), LEAST, 64 << 30);
+        let default = (4 << 20).min(of_address);
+        let of_connection = within!(layer.answer_bytes_per_connection_max, default, LEAST, 64 << 30);
+        agreement::check_answers(all, of_address, of_connection)?;
+        Ok(Self { all, of_address, of_connection })
     }
 }
 

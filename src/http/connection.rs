@@ -1,7 +1,7 @@
 //! A connection that HTTP owns: its socket, bytes that were read and not parsed yet, and its guards in admission.
 
 use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
@@ -11,7 +11,9 @@ use super::admission::addresses::AddressGuard;
 use super::admission::pending::PendingConnection;
 use super::refusal::Refusal;
 use super::request::{HeadLimits, RequestHead, parse_head};
-use super::response::Response;
+use super::response::{Framing, Response};
+use crate::allowance::Allowance;
+use crate::clock::now_ns;
 use crate::state::ClientAddress;
 
 /// Header lines of a request at most, as many as servers behind proxies take.
@@ -24,6 +26,15 @@ const READ_BYTES: usize = 2048;
 /// Bytes of a response that a peer has to take within the write timeout: 13 KB a second by default.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// The time that a peer has to take what is sent to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WriteTimeouts {
+    /// For [`CHUNK_BYTES`] of a response, or for an echo.
+    pub(super) piece: Duration,
+    /// For a whole response.
+    pub(super) whole: Duration,
+}
+
 /// A connection that is not a client of the shard.
 pub(super) struct Connection {
     stream: TcpStream,
@@ -33,13 +44,31 @@ pub(super) struct Connection {
     address: Option<ClientAddress>,
     /// `None` for an exempt address.
     address_guard: Option<AddressGuard>,
-    write_timeout: Duration,
+    /// `None` before the first plain request.
+    allowance: Option<Allowance>,
+    timeouts: WriteTimeouts,
+    /// End of the time for the whole response; `None` before its first byte.
+    answer_until_ns: Option<u64>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, pending: PendingConnection, write_timeout: Duration) -> Self {
-        let address = stream.peer_addr().ok().map(|socket| ClientAddress { socket, forwarded: None });
-        Self { stream, unread: Vec::new(), pending, address, address_guard: None, write_timeout }
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: Option<SocketAddr>,
+        pending: PendingConnection,
+        timeouts: WriteTimeouts,
+    ) -> Self {
+        let address = peer.map(|socket| ClientAddress { socket, forwarded: None });
+        Self {
+            stream,
+            unread: Vec::new(),
+            pending,
+            address,
+            address_guard: None,
+            allowance: None,
+            timeouts,
+            answer_until_ns: None,
+        }
     }
 
     /// Reads the request head; `None` if the peer closes without a request. Bytes after the head stay unread.
@@ -111,6 +140,12 @@ impl Connection {
         self.address = self.address.map(|address| ClientAddress { forwarded: Some(client), ..address });
     }
 
+    /// The allowance of the client's address, looked up by `of` the first time; `None` for a peer that has closed.
+    pub(super) fn allowance_or_insert(&mut self, of: impl FnOnce(IpAddr) -> Allowance) -> Option<&Allowance> {
+        let client = self.address?.client();
+        Some(self.allowance.get_or_insert_with(|| of(client)))
+    }
+
     pub(super) fn set_address_guard(&mut self, guard: Option<AddressGuard>) {
         self.address_guard = guard;
     }
@@ -124,50 +159,89 @@ impl Connection {
         self.address_guard.take()
     }
 
-    /// Writes all bytes.
+    /// Writes all bytes of something else than a response.
     ///
     /// # Errors
     /// `TimedOut` if the peer does not take them within the write timeout.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let timeout = self.write_timeout;
-        let mut writing = std::pin::pin!(self.stream.write_all(bytes));
-        // Most responses fit the socket's buffer, and a timer costs as much as the write.
-        if let Some(written) = future::poll_once(writing.as_mut()).await {
-            return written;
-        }
-        let late = async {
-            glommio::timer::sleep(timeout).await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        future::or(writing, late).await
+        write_until(&mut self.stream, bytes, self.timeouts.piece, std::future::pending()).await
+    }
+
+    /// Writes bytes of a response. A peer that does not take them at once may be evicted meanwhile.
+    ///
+    /// # Errors
+    /// `TimedOut` if the peer does not take them in time, `ConnectionAborted` if the connection is evicted.
+    pub(super) async fn write_answer(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let now_ns = now_ns();
+        let until_ns = *self.answer_until_ns.get_or_insert(now_ns + self.timeouts.whole.as_nanos() as u64);
+        let timeout = self.timeouts.piece.min(Duration::from_nanos(until_ns.saturating_sub(now_ns)));
+        self.pending.set_waiting();
+        write_until(&mut self.stream, bytes, timeout, self.pending.must_end()).await
     }
 
     /// Sends a response and closes.
     pub(super) async fn respond(&mut self, response: &Response) -> io::Result<()> {
+        self.begin_response(response).await?;
+        self.close().await;
+        Ok(())
+    }
+
+    /// Sends the head of a response and the body that it has, which may be its first portion.
+    pub(super) async fn begin_response(&mut self, response: &Response) -> io::Result<()> {
         let (mut head, body) = (response.head().into_bytes(), &response.body[..]);
         match body {
-            _ if response.headers_only => self.write(&head).await?,
+            _ if response.headers_only => self.write_answer(&head).await?,
             // One segment instead of two.
             short if short.len() <= CHUNK_BYTES => {
-                head.extend_from_slice(short);
-                self.write(&head).await?;
+                push_portion(response.framing, short, &mut head);
+                self.write_answer(&head).await?;
             }
             // A long body is shared with other responses and written without a copy.
+            long if response.framing == Framing::Length => {
+                self.write_answer(&head).await?;
+                self.write_pieces(long).await?;
+            }
             long => {
-                self.write(&head).await?;
-                for chunk in long.chunks(CHUNK_BYTES) {
-                    self.write(chunk).await?;
-                }
+                self.write_answer(&head).await?;
+                self.write_portion(response.framing, long).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Sends another portion of a body.
+    ///
+    /// # Errors
+    /// As [`Self::write_answer`]. An evicted connection ends here even if its peer reads.
+    pub(super) async fn write_portion(&mut self, framing: Framing, portion: &[u8]) -> io::Result<()> {
+        if self.pending.is_ending() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let mut framed = Vec::with_capacity(portion.len() + 16);
+        push_portion(framing, portion, &mut framed);
+        self.write_pieces(&framed).await
+    }
+
+    /// Ends a body that was sent in portions, and closes.
+    pub(super) async fn end_portions(&mut self, framing: Framing) -> io::Result<()> {
+        if framing == Framing::Chunked {
+            self.write_answer(b"0\r\n\r\n").await?;
+        }
         self.close().await;
+        Ok(())
+    }
+
+    async fn write_pieces(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(CHUNK_BYTES) {
+            self.write_answer(piece).await?;
+        }
         Ok(())
     }
 
     /// Sends a refusal and closes.
     pub(super) async fn refuse(&mut self, refusal: &Refusal, headers_only: bool) -> io::Result<()> {
         let response = if headers_only { refusal.response_to_head() } else { refusal.response() };
-        self.write(&response).await?;
+        self.write_answer(&response).await?;
         self.close().await;
         Ok(())
     }
@@ -189,6 +263,42 @@ impl Connection {
         };
         future::or(rest, future::or(pending.must_end(), late)).await;
     }
+}
+
+/// Appends a portion of a body with its frame.
+fn push_portion(framing: Framing, portion: &[u8], out: &mut Vec<u8>) {
+    //= RFC 9112 section 7.1
+    //# "chunk          = chunk-size [ chunk-ext ] CRLF
+    //#                   chunk-data CRLF"
+    if framing == Framing::Chunked {
+        out.extend_from_slice(format!("{:x}\r\n", portion.len()).as_bytes());
+    }
+    out.extend_from_slice(portion);
+    if framing == Framing::Chunked {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+async fn write_until(
+    stream: &mut TcpStream,
+    bytes: &[u8],
+    timeout: Duration,
+    must_end: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let mut writing = std::pin::pin!(stream.write_all(bytes));
+    // Most responses fit the socket's buffer, and a timer costs as much as the write.
+    if let Some(written) = future::poll_once(writing.as_mut()).await {
+        return written;
+    }
+    let evicted = async {
+        must_end.await;
+        Err(io::ErrorKind::ConnectionAborted.into())
+    };
+    let late = async {
+        glommio::timer::sleep(timeout).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    future::or(writing, future::or(evicted, late)).await
 }
 
 async fn read(stream: &mut TcpStream, unread: &mut Vec<u8>) -> io::Result<usize> {

@@ -39,7 +39,7 @@ impl Content {
             Some(gzip) => Response::new(self.content_type, gzip.clone()).with("Content-Encoding", "gzip"),
             None => Response::new(self.content_type, self.plain.clone()),
         };
-        let response = response.with("ETag", format!("\"{tag}\""));
+        let response = response.shared().with("ETag", format!("\"{tag}\""));
         if self.gzip.is_some() { response.vary("Accept-Encoding") } else { response }
     }
 }

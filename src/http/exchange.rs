@@ -10,7 +10,7 @@ use http::{Method, Request};
 
 use super::admission::forwarded::{self, Forwarded};
 use super::admission::origin;
-use super::connection::Connection;
+use super::connection::{Connection, WriteTimeouts};
 use super::handlers::sse;
 use super::refusal::Refusal;
 use super::router::{self, Endpoint};
@@ -57,13 +57,18 @@ pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream) {
 
 /// Adds the connection to the pending ones; `None` if it was refused.
 fn admit(server: &HttpServer, stream: TcpStream, config: &Config) -> Option<Connection> {
-    match server.admission.enter(config) {
+    // A peer that has already closed has no address.
+    let peer = stream.peer_addr().ok();
+    match server.admission.enter(peer.map(|peer| peer.ip()), config) {
         Ok(entered) => {
             if entered.evicted {
                 server.count(Counter::PendingEvicted);
             }
-            let write_timeout = Duration::from_millis(config.write_timeout_ms.into());
-            Some(Connection::new(stream, entered.connection, write_timeout))
+            let timeouts = WriteTimeouts {
+                piece: Duration::from_millis(config.write_timeout_ms.into()),
+                whole: Duration::from_millis(config.answer_timeout_ms.into()),
+            };
+            Some(Connection::new(stream, peer, entered.connection, timeouts))
         }
         Err(rejection) => {
             write_and_close(&stream, &server.reject(rejection).response());
@@ -95,6 +100,10 @@ fn count_forwarded(
         Forwarded::LastKnown(_) => Counter::ForwardedUnread,
     });
     connection.set_forwarded(forwarded.address());
+    let evicted = server.admission.set_client(connection.pending(), forwarded.address(), config);
+    if evicted.map_err(|rejection| server.reject(rejection))? {
+        server.count(Counter::PendingEvicted);
+    }
     count_address(server, connection, config)
 }
 

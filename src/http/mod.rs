@@ -12,6 +12,7 @@
 //! * `router`: all paths and their handlers. A GET endpoint is added there.
 //! * `handlers`: one file for each endpoint.
 //! * `server`: the state of one shard's HTTP server, and the hand-over of a socket to the shard.
+//! * `answers`: memory of responses that are not read yet. `portions`: work in short portions.
 //! * `connection`: a socket that HTTP owns. [`request`], [`rules`], [`handshake`], `response`, [`refusal`], `content`:
 //!   bytes only.
 //!
@@ -20,6 +21,7 @@
 
 mod accept_signal;
 mod admission;
+mod answers;
 mod assets;
 mod connection;
 mod content;
@@ -28,6 +30,7 @@ mod handlers;
 pub mod handshake;
 pub mod listener;
 mod listing;
+mod portions;
 pub mod refusal;
 pub mod request;
 mod response;

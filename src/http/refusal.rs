@@ -101,7 +101,10 @@ impl Refusal {
             assert!(!value.contains(['\r', '\n']), "header {name} has more than one line");
             text += &format!("{name}: {value}\r\n");
         }
-        text += &format!("Content-Type: application/json\r\nContent-Length: {body_bytes}\r\nConnection: close\r\n\r\n");
+        text += &format!(
+            "Content-Type: application/json\r\nContent-Length: {body_bytes}\r\nCache-Control: no-store\r\n\
+             X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+        );
         text
     }
 }

@@ -23,8 +23,23 @@ pub(super) struct Response {
     resource_policy: &'static str,
     /// Shared by all clients that get the same bytes.
     pub(super) body: Bytes,
+    /// The body is held once for all clients, and so is not counted for this one.
+    pub(super) is_shared: bool,
+    /// How the end of the body is found.
+    pub(super) framing: Framing,
     /// A HEAD gets the headers alone.
     pub(super) headers_only: bool,
+}
+
+/// How a client finds the end of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// By its length.
+    Length,
+    /// By the last chunk: the body is written in portions, and its length is not known yet.
+    Chunked,
+    /// By the end of the connection, as HTTP/1.0 has no chunks.
+    Close,
 }
 
 impl Response {
@@ -57,8 +72,25 @@ impl Response {
             policy: POLICY,
             resource_policy: "same-origin",
             body: Bytes::new(),
+            is_shared: false,
+            framing: Framing::Length,
             headers_only: false,
         }
+    }
+
+    /// The body is held once for all clients.
+    pub(super) fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
+    }
+
+    /// Sets how the end of the body is found.
+    pub(super) fn framed(self, framing: Framing) -> Self {
+        Self { framing, ..self }
+    }
+
+    /// Sets whether the headers alone are sent.
+    pub(super) fn with_headers_only(self, headers_only: bool) -> Self {
+        Self { headers_only, ..self }
     }
 
     /// Adds a header. The value is the server's own, never a client's.
@@ -98,7 +130,11 @@ impl Response {
         //= RFC 9110 section 15.4.5
         //# "A 304 response is terminated by the end of the header section; it cannot contain content or trailers."
         if self.status == StatusCode::OK {
-            text += &format!("Content-Length: {}\r\n", self.body.len());
+            match self.framing {
+                Framing::Length => text += &format!("Content-Length: {}\r\n", self.body.len()),
+                Framing::Chunked => text += "Transfer-Encoding: chunked\r\n",
+                Framing::Close => {}
+            }
         }
         if !self.vary.is_empty() {
             text += &format!("Vary: {}\r\n", self.vary.join(", "));

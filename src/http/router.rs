@@ -3,10 +3,14 @@
 //! To add a GET endpoint: write `handlers/NAME.rs` with a function that returns a [`Response`], then add a variant to
 //! [`Endpoint`], a line to [`ROUTES`] and an arm to [`get`]. `handlers/health.rs` is the shortest example.
 
+use std::io;
+
 use http::{Method, Request};
 
 use super::admission::origin::{self, CrossOrigin};
+use super::answers::HeldAnswer;
 use super::connection::Connection;
+use super::handlers::snapshot::SnapshotText;
 use super::handlers::{bars, echo, health, instruments, metrics, operator, publish, snapshot, sse, stream};
 use super::refusal::Refusal;
 use super::request::quote;
@@ -92,11 +96,33 @@ pub(super) async fn route(
         Some(Endpoint::Publish) => publish::serve(server, connection, request).await,
         Some(Endpoint::Echo) if config.enable_echo => echo::serve(server, connection, request).await,
         Some(Endpoint::Sse) if request.method() != Method::OPTIONS => sse::serve(server, connection, request).await,
-        endpoint => {
-            let mut response = get(server, connection, request, endpoint).await?;
-            response.headers_only = request.method() == Method::HEAD;
-            respond(server, connection, request, response).await
-        }
+        endpoint => answer(server, connection, request, endpoint).await,
+    }
+}
+
+/// Answers a GET or a HEAD, if the allowance of the client's address has its cost.
+async fn answer(
+    server: &HttpServer,
+    connection: &mut Connection,
+    request: &Request<()>,
+    endpoint: Option<Endpoint>,
+) -> Result<(), Refusal> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(Refusal::method_not_allowed(request.method()));
+    }
+    server.take_get_units(connection, units_of(endpoint))?;
+    if endpoint == Some(Endpoint::Snapshots) {
+        return answer_snapshots(server, connection, request).await;
+    }
+    let response = get(server, connection, request, endpoint).await?;
+    respond(server, connection, request, response).await
+}
+
+/// The cost of a request, without that of the instruments and bytes of its response.
+fn units_of(endpoint: Option<Endpoint>) -> u64 {
+    match endpoint {
+        Some(Endpoint::Healthz | Endpoint::Readyz) => 1,
+        _ => 5,
     }
 }
 
@@ -107,23 +133,59 @@ async fn get(
     request: &Request<()>,
     endpoint: Option<Endpoint>,
 ) -> Result<Response, Refusal> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Refusal::method_not_allowed(request.method()));
-    }
     let (path, query, headers) = (request.uri().path(), request.uri().query().unwrap_or(""), request.headers());
     match endpoint {
         Some(Endpoint::Instruments) => Ok(instruments::get(server, headers).await),
-        Some(Endpoint::Snapshots) => snapshot::get_many(server, query, headers).await,
-        Some(Endpoint::Snapshot) => snapshot::get(server, symbol(path), query, headers),
+        Some(Endpoint::Snapshot) => snapshot::get(server, symbol(path), query, headers).await,
         Some(Endpoint::Bars) => bars::get(server, symbol(path), query).await,
         Some(Endpoint::Operator) => operator::get(server, connection.address(), request),
         Some(Endpoint::Metrics) => Ok(metrics::get(server)),
         Some(Endpoint::Healthz) => health::healthz(server),
         Some(Endpoint::Readyz) => health::readyz(server),
-        Some(Endpoint::Asset | Endpoint::Stream | Endpoint::Sse | Endpoint::Publish | Endpoint::Echo) | None => {
-            server.shared.assets.find(path, headers).ok_or_else(|| not_found(path))
-        }
+        _ => server.shared.assets.find(path, headers).ok_or_else(|| not_found(path)),
     }
+}
+
+/// Answers with several snapshots, which are made in pieces as the client reads them.
+async fn answer_snapshots(
+    server: &HttpServer,
+    connection: &mut Connection,
+    request: &Request<()>,
+) -> Result<(), Refusal> {
+    let (response, rest) = snapshot::begin(server, request).await?;
+    let Some(rest) = rest else { return respond(server, connection, request, response).await };
+    server.take_get_units(connection, snapshot::units_of(rest.instruments()))?;
+    let mut held = server.open_answer(connection);
+    server.hold_answer(held.as_mut(), response.body.len())?;
+    let response = shared(server, request, response);
+    let written = write_pieces(server, connection, response, rest, held).await;
+    server.count_write(&written);
+    Ok(())
+}
+
+/// Writes a response in pieces. Once the head is sent, a response that cannot go on is cut off, which its framing shows.
+async fn write_pieces(
+    server: &HttpServer,
+    connection: &mut Connection,
+    response: Response,
+    mut rest: SnapshotText,
+    mut held: Option<HeldAnswer>,
+) -> io::Result<()> {
+    let cut_off = |_: Refusal| io::Error::from(io::ErrorKind::ConnectionAborted);
+    let framing = response.framing;
+    server.charge_get_bytes(connection, response.body.len());
+    connection.begin_response(&response).await?;
+    if response.headers_only {
+        connection.close().await;
+        return Ok(());
+    }
+    drop(response);
+    while let Some(piece) = rest.next(server).await.map_err(cut_off)? {
+        server.hold_answer(held.as_mut(), piece.len()).map_err(cut_off)?;
+        server.charge_get_bytes(connection, piece.len());
+        connection.write_portion(framing, piece.as_bytes()).await?;
+    }
+    connection.end_portions(framing).await
 }
 
 fn not_found(path: &str) -> Refusal {
@@ -138,11 +200,22 @@ async fn respond(
     request: &Request<()>,
     response: Response,
 ) -> Result<(), Refusal> {
-    let access = cross_origin(request.uri().path());
-    let response = origin::share(access, request, &server.config(), response);
+    let mut held = server.open_answer(connection);
+    if !response.is_shared {
+        server.charge_get_bytes(connection, response.body.len());
+        server.hold_answer(held.as_mut(), response.body.len())?;
+    }
+    let response = shared(server, request, response);
     let written = connection.respond(&response).await;
     server.count_write(&written);
     Ok(())
+}
+
+/// The response with what pages of other origins may do with it, and without its body for a HEAD.
+fn shared(server: &HttpServer, request: &Request<()>, response: Response) -> Response {
+    let access = cross_origin(request.uri().path());
+    let response = origin::share(access, request, &server.config(), response);
+    response.with_headers_only(request.method() == Method::HEAD)
 }
 
 #[cfg(test)]

@@ -6,18 +6,21 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use glommio::sync::Semaphore;
 
 use super::accept_signal::AcceptSignal;
 use super::admission::addresses::AddressTable;
 use super::admission::{Admission, Rejection};
+use super::answers::{AnswerMemory, AnswersFull, HeldAnswer};
 use super::assets::Assets;
 use super::connection::Connection;
 use super::handshake::{Supported, Upgrade, accept_upgrade};
 use super::listing::ListingCache;
 use super::refusal::{RETRY_AFTER, Refusal};
 use super::slots::SlotTable;
+use crate::allowance::{AddressKey, Allowance, Allowances};
 use crate::clock::now_ns;
 use crate::config::Config;
 use crate::io::SlotId;
@@ -27,17 +30,31 @@ use crate::state::{ServerState, SlowClientRow};
 use crate::stats::{Counter, ShardCounters};
 use crate::wake::ShardWaker;
 
+/// When a request that found too many unread responses may be tried again.
+const ANSWERS_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// What the HTTP servers of all shards share.
 pub struct HttpShared {
     pub state: Arc<ServerState>,
     pub(super) addresses: Arc<AddressTable>,
     pub(super) assets: Assets,
     pub(super) listings: ListingCache,
+    /// What plain requests cost, of each address.
+    pub(super) gets: Arc<Allowances>,
+    pub(super) answers: Arc<AnswerMemory>,
 }
 
 impl HttpShared {
     pub fn new(state: Arc<ServerState>) -> Self {
-        Self { state, addresses: Arc::default(), assets: Assets::default(), listings: ListingCache::default() }
+        let gets = Arc::new(Allowances::new(state.config.get_rate()));
+        Self {
+            state,
+            addresses: Arc::default(),
+            assets: Assets::default(),
+            listings: ListingCache::default(),
+            gets,
+            answers: Arc::default(),
+        }
     }
 }
 
@@ -52,10 +69,25 @@ pub struct HttpServer {
     pub(super) admission: Admission,
     /// Held while a listing of the instruments is built.
     pub(super) listing: Semaphore,
+    /// Held while a piece of a long response is made.
+    pub(super) building: Semaphore,
+    /// Requests for which a piece is being made, or that wait for that.
+    builds: Rc<Cell<usize>>,
+    /// Bytes of this shard's responses that are not read yet.
+    answer_bytes: Rc<Cell<usize>>,
     slots: RefCell<SlotTable>,
     pub(super) accept_signal: AcceptSignal,
     /// Tasks of the executor that serve a connection or accept some.
     tasks: Cell<usize>,
+}
+
+/// Held by a request while a piece of its response is being made, or waits for that.
+pub(super) struct BuildGuard(Rc<Cell<usize>>);
+
+impl Drop for BuildGuard {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// Held by a task while it has something to do.
@@ -81,6 +113,9 @@ impl HttpServer {
             config: RefCell::new(Arc::new(shared.state.config.clone())),
             admission: Admission::new(shared.addresses.clone()),
             listing: Semaphore::new(1),
+            building: Semaphore::new(1),
+            builds: Rc::default(),
+            answer_bytes: Rc::default(),
             slots: RefCell::default(),
             accept_signal: AcceptSignal::default(),
             tasks: Cell::new(0),
@@ -106,6 +141,7 @@ impl HttpServer {
 
     /// Applies settings to new connections.
     pub fn change_settings(&self, config: Arc<Config>) {
+        self.shared.gets.set_rate(config.get_rate());
         *self.config.borrow_mut() = config;
     }
 
@@ -122,6 +158,7 @@ impl HttpServer {
     /// Sets the counters of the shard that are levels of HTTP.
     pub fn set_levels(&self, counters: &mut ShardCounters) {
         counters.set(Counter::PendingConnections, self.admission.pending().len() as u64);
+        counters.set(Counter::AnswerBytes, self.answer_bytes.get() as u64);
     }
 
     /// Releases the address guards of these slots.
@@ -172,6 +209,72 @@ impl HttpServer {
     pub(super) fn reject(&self, rejection: Rejection) -> Refusal {
         self.count(rejection.counter());
         rejection.refusal()
+    }
+
+    /// Takes the cost of a plain request from the allowance of its address.
+    pub(super) fn take_get_units(&self, connection: &mut Connection, units: u64) -> Result<(), Refusal> {
+        let Some(allowance) = self.allowance(connection) else { return Ok(()) };
+        allowance.take(units, now_ns()).map_err(|wait| {
+            self.count(Counter::RefusedGets);
+            let message = "too many requests from this address (get_units_per_address_per_s)";
+            Refusal::too_many_requests(message, wait)
+        })
+    }
+
+    /// Takes the cost of bytes that were made from the allowance of the connection's address.
+    pub(super) fn charge_get_bytes(&self, connection: &mut Connection, bytes: usize) {
+        /// Bytes of JSON that cost a unit: some 10 us.
+        const BYTES_PER_UNIT: usize = 4096;
+        if let Some(allowance) = self.allowance(connection) {
+            allowance.charge((bytes / BYTES_PER_UNIT) as u64, now_ns());
+        }
+    }
+
+    fn allowance<'a>(&self, connection: &'a mut Connection) -> Option<&'a Allowance> {
+        let of = |client| self.shared.gets.of(client, now_ns());
+        connection.allowance_or_insert(of)
+    }
+
+    /// An account for the unread bytes of a response; `None` for a peer that has closed.
+    pub(super) fn open_answer(&self, connection: &Connection) -> Option<HeldAnswer> {
+        let address = AddressKey::of(connection.address()?.client());
+        Some(self.shared.answers.open(address, &self.answer_bytes))
+    }
+
+    /// Holds bytes of a response that is not read yet. Where there is no room in all, a response to the address with most
+    /// of them is evicted, so that a later request has room.
+    pub(super) fn hold_answer(&self, answer: Option<&mut HeldAnswer>, bytes: usize) -> Result<(), Refusal> {
+        let config = self.config();
+        let Some(answer) = answer else { return Ok(()) };
+        answer.set(bytes, &config).map_err(|full| match full {
+            AnswersFull::Connection => {
+                self.count(Counter::RefusedAnswers);
+                let max = config.answer_bytes_per_connection_max;
+                Refusal::new(400, "limit", format!("{bytes} bytes: answer_bytes_per_connection_max is {max}"))
+            }
+            AnswersFull::Address => {
+                self.count(Counter::RefusedAddressAnswers);
+                let message = "too many responses to this address are unread (answer_bytes_per_address_max)";
+                Refusal::too_many_requests(message, ANSWERS_RETRY_AFTER)
+            }
+            AnswersFull::All => {
+                self.count(Counter::RefusedAnswers);
+                if self.shared.answers.greatest().is_some_and(|address| self.admission.pending().evict_of(address)) {
+                    self.count(Counter::PendingEvicted);
+                }
+                Refusal::unavailable("too many responses are unread (answer_bytes_max)", ANSWERS_RETRY_AFTER)
+            }
+        })
+    }
+
+    /// Lets a request make a piece of a long response, if fewer than `max` do.
+    pub(super) fn enter_building(&self, max: usize) -> Result<BuildGuard, Refusal> {
+        if self.builds.get() >= max {
+            self.count(Counter::RefusedBuilds);
+            return Err(Refusal::unavailable("too many snapshots are being made", ANSWERS_RETRY_AFTER));
+        }
+        self.builds.set(self.builds.get() + 1);
+        Ok(BuildGuard(self.builds.clone()))
     }
 
     /// Checks an upgrade; a valid one waits for its handshake permit.

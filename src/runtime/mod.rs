@@ -44,6 +44,9 @@ pub fn serve<E: std::fmt::Display>(
         tracing::warn!("{warning}");
     }
     panics::install_hook();
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let signals = Signals::install()?;
     let (lifecycle, events) = Lifecycle::begin();
     let lifecycle = Arc::new(lifecycle);

@@ -77,9 +77,15 @@ fn publishers_and_requests_count_for_their_address() {
 #[test]
 fn handshakes_over_a_rate_get_a_503_or_a_429() {
     for (args, status, code, parts, counter) in [
-        (["--handshakes-per-s", "1"], 503, "unavailable", "handshakes_per_s", "tickcast_refused_rate_total"),
         (
-            ["--handshakes-per-address-per-s", "1"],
+            &["--handshakes-per-s", "1", "--handshakes-per-address-per-s", "0"][..],
+            503,
+            "unavailable",
+            "handshakes_per_s",
+            "tickcast_refused_rate_total",
+        ),
+        (
+            &["--handshakes-per-address-per-s", "1"],
             429,
             "limit",
             "handshakes_per_address_per_s",
@@ -87,7 +93,7 @@ fn handshakes_over_a_rate_get_a_503_or_a_429() {
         ),
     ] {
         let more = ["--feed", "none", "--addresses-exempt", "none", "--upgrade-timeout-ms", "200", "--cores", "0"];
-        let server = Server::start(&[&args[..], &more].concat());
+        let server = Server::start(&[args, &more].concat());
         let mut clients = Vec::new();
         let refused = loop {
             match Client::try_connect(server.address, UPGRADE, &[]) {
@@ -108,7 +114,7 @@ fn handshakes_over_a_rate_get_a_503_or_a_429() {
 fn delayed_handshakes_leave_room_for_health_checks() {
     let args = ["--feed", "none", "--cores", "0", "--addresses-exempt", "127.0.0.1", "--pending-connections-max", "64"];
     let rate = ["--handshakes-per-address-per-s", "1", "--upgrade-timeout-ms", "600000"];
-    let server = Server::start(&[&args[..], &rate].concat());
+    let server = Server::start(&[&args[..], &rate, &["--pending-per-address-max", "0"]].concat());
     // All reconnect at once, and may wait for ten minutes.
     let _storm: Vec<_> = (0..200)
         .map(|_| {

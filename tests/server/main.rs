@@ -13,6 +13,7 @@ mod http;
 mod limits;
 mod load;
 mod logs;
+mod one_address;
 mod operator;
 mod origins;
 mod polling;

@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("bars", &["fault", "lifecycle", "ring", "wake"]),
     ("ingest", &["affinity", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "wake"]),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
-    ("config", &["bars", "ingest", "shard"]),
+    ("config", &["allowance", "bars", "ingest", "shard"]),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.
     ("check", &["config", "io"]),
     ("state", &["bars", "config", "heartbeat", "ingest", "lifecycle", "sequencer", "shard", "stats"]),

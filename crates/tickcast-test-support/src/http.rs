@@ -24,10 +24,14 @@ impl Response {
         let parsed = head.parse(bytes).unwrap_or_else(|error| panic!("{error} in response {shown:?}"));
         let httparse::Status::Complete(length) = parsed else { panic!("the response is incomplete: {shown:?}") };
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("header values are ASCII");
-        Self {
+        let response = Self {
             status: head.code.expect("httparse sets it"),
             headers: head.headers.iter().map(|line| (line.name.to_ascii_lowercase(), text(line.value))).collect(),
             body: bytes[length..].to_vec(),
+        };
+        match response.header("transfer-encoding") {
+            Some("chunked") => Self { body: unchunk(&response.body), ..response },
+            _ => response,
         }
     }
 
@@ -57,6 +61,24 @@ impl Response {
         let body = self.json();
         assert_eq!(body["error"]["code"], code, "{body}");
         assert_contains(body["error"]["message"].as_str().expect("a message"), parts);
+    }
+}
+
+/// The content of a body in chunks. Nothing follows the last one.
+fn unchunk(mut body: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    loop {
+        let parsed = httparse::parse_chunk_size(body).expect("a size of a chunk");
+        let httparse::Status::Complete((start, bytes)) = parsed else { panic!("the body is cut off") };
+        let end = start + bytes as usize;
+        assert!(body.len() >= end + 2, "a chunk is cut off");
+        content.extend_from_slice(&body[start..end]);
+        assert_eq!(&body[end..end + 2], b"\r\n", "the end of a chunk");
+        body = &body[end + 2..];
+        if bytes == 0 {
+            assert_eq!(body, b"", "bytes after the last chunk");
+            return content;
+        }
     }
 }
 

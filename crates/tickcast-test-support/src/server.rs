@@ -76,7 +76,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program with these arguments, and without the settings in this process's environment.
+    /// The program with these arguments, without the settings in this process's environment, and without a limit of the
+    /// cost of plain requests, which a flag may set.
     pub fn command(args: &[&str]) -> Command {
         let mut command = Command::new(paths::program());
         for (name, _) in std::env::vars_os() {
@@ -84,6 +85,8 @@ impl Program {
                 command.env_remove(name);
             }
         }
+        // Tests read the metrics in a loop.
+        command.env("TICKCAST_GET_UNITS_PER_ADDRESS_PER_S", "0");
         command.args(args).stdin(Stdio::null());
         command
     }
@@ -240,6 +243,14 @@ impl Server {
             }
             assert!(Instant::now() < deadline, "{family} stays {values:?}");
         }
+    }
+
+    /// The resident memory of the program, in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        let path = format!("/proc/{}/status", self.program.id());
+        let text = std::fs::read_to_string(path).expect("the program runs");
+        let resident = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the line VmRSS");
+        resident.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
     }
 
     /// The values of a family: one of each shard, or one of the whole server.

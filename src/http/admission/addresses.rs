@@ -52,7 +52,7 @@ impl AddressTable {
     ) -> Result<Option<AddressGuard>, AddressFull> {
         let address = address.to_canonical();
         let unlimited = config.connections_per_address_max == 0 && config.handshakes_per_address_per_s == 0;
-        if unlimited || config.addresses_exempt.iter().any(|network| network.contains(&address)) {
+        if unlimited || config.is_exempt(address) {
             return Ok(None);
         }
         let key = AddressKey::of(address);

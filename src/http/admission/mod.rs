@@ -1,6 +1,6 @@
 //! Admission: which connections and requests a shard serves.
 //!
-//! * [`pending`]: how many connections may wait for a request, and which is evicted for a new one.
+//! * [`pending`]: how many connections may be pending, of an address and in all, and which is evicted for a new one.
 //! * [`addresses`]: connections and handshakes of each address, shared by all shards.
 //! * [`forwarded`]: the client's address behind a trusted proxy.
 //! * [`origin`]: which pages of other origins may use an endpoint.
@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::addresses::{AddressFull, AddressGuard, AddressTable};
-use self::pending::{Entered, PendingConnections};
+use self::pending::{Entered, PendingConnection, PendingConnections, PendingFull, PendingLimits};
+use crate::allowance::AddressKey;
 use crate::config::Config;
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::rate_limit::RateLimiter;
@@ -32,6 +33,8 @@ use crate::stats::Counter;
 pub(crate) enum Rejection {
     /// The shard has its share of `pending_connections_max`, and all of them are being served.
     PendingFull,
+    /// The address has its share of `pending_per_address_max` on this shard, and all of them are being served.
+    AddressPending(u32),
     /// The address has this many connections: `connections_per_address_max`.
     AddressFull(u32),
     /// The address exceeds `handshakes_per_address_per_s`; the next permit is this far away.
@@ -43,10 +46,18 @@ pub(crate) enum Rejection {
 }
 
 impl Rejection {
+    fn of_pending(full: PendingFull, config: &Config) -> Self {
+        match full {
+            PendingFull::Shard => Self::PendingFull,
+            PendingFull::Address => Self::AddressPending(config.pending_per_address_max),
+        }
+    }
+
     /// The counter of such rejections.
     pub(crate) fn counter(self) -> Counter {
         match self {
             Self::PendingFull => Counter::RefusedPending,
+            Self::AddressPending(_) => Counter::RefusedAddressPending,
             Self::AddressFull(_) => Counter::RefusedAddress,
             Self::AddressRate(_) => Counter::RefusedAddressRate,
             Self::ShardRate(_) => Counter::RefusedRate,
@@ -60,6 +71,10 @@ impl Rejection {
             Self::PendingFull => {
                 Refusal::unavailable("too many connections are pending (pending_connections_max)", Duration::ZERO)
             }
+            Self::AddressPending(max) => Refusal::too_many_requests(
+                format!("too many connections of this address are pending: pending_per_address_max is {max}"),
+                Duration::ZERO,
+            ),
             Self::AddressFull(max) => Refusal::too_many_requests(
                 format!("too many connections from this address: connections_per_address_max is {max}"),
                 RETRY_AFTER,
@@ -96,8 +111,24 @@ impl Admission {
     }
 
     /// Adds a pending connection, evicting another one if necessary.
-    pub(crate) fn enter(&self, config: &Config) -> Result<Entered, Rejection> {
-        self.pending.enter(config.pending_per_shard() as usize).ok_or(Rejection::PendingFull)
+    pub(crate) fn enter(&self, peer: Option<IpAddr>, config: &Config) -> Result<Entered, Rejection> {
+        let limits = PendingLimits {
+            max: config.pending_per_shard() as usize,
+            max_of_address: peer.map_or(0, |peer| pending_max(peer, config)),
+        };
+        let entered = self.pending.enter(peer.map(AddressKey::of), limits);
+        entered.map_err(|full| Rejection::of_pending(full, config))
+    }
+
+    /// Counts a pending connection for the client that a trusted proxy names. Returns true if another one was evicted.
+    pub(crate) fn set_client(
+        &self,
+        connection: &PendingConnection,
+        client: IpAddr,
+        config: &Config,
+    ) -> Result<bool, Rejection> {
+        let set = connection.set_address(AddressKey::of(client), pending_max(client, config));
+        set.map_err(|full| Rejection::of_pending(full, config))
     }
 
     /// Counts a connection for its address; `None` for an exempt address.
@@ -139,6 +170,13 @@ impl Admission {
         }
         Duration::from_millis(u64::from(config.upgrade_timeout_ms) / 2)
     }
+}
+
+/// Pending connections of an address on one shard; 0 for no limit. A proxy has no limit: its clients have one each.
+fn pending_max(address: IpAddr, config: &Config) -> usize {
+    let address = address.to_canonical();
+    let is_unlimited = config.is_exempt(address) || forwarded::is_trusted(address, &config.trusted_proxies);
+    if is_unlimited { 0 } else { config.pending_per_address_max.div_ceil(config.cores.len() as u32) as usize }
 }
 
 fn take(limiter: &Cell<RateLimiter>, per_second: u32, now_ns: u64, wait_max: Duration) -> Result<Duration, Duration> {

@@ -1,20 +1,27 @@
 //! `/v1/snapshot/{symbol}` and `/v1/snapshot?symbols=A,B-*`: the last values as JSON, for clients that poll. The `ETag` is
 //! a hash of the records, so an unchanged snapshot is answered without writing JSON.
 //!
-//! Cost: proportional to the instruments and the levels of their books. Between two instruments of one request other tasks
-//! of the core may run.
+//! Cost: proportional to the instruments and the levels of their books. What always holds: the work is done in portions
+//! of some 100 us of the core, one at a time on a shard, and a response of several instruments is written in pieces of
+//! some 64 KiB: what is held for a client that does not read is one piece and the list of ids. A large book is written
+//! on another core.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use http::header::HeaderMap;
+use http::{Request, Version};
 use percent_encoding::percent_decode_str;
 
+use crate::affinity::pin_current_thread;
 use crate::http::content::matches_tag;
+use crate::http::portions::Portions;
 use crate::http::refusal::Refusal;
 use crate::http::request::quote;
-use crate::http::response::Response;
+use crate::http::response::{Framing, Response};
 use crate::http::server::HttpServer;
 use crate::io::uring::Uring;
 use crate::shard::Shard;
@@ -27,57 +34,141 @@ use tickcast_protocol::{Channel, FeedState, Instrument};
 const INSTRUMENTS_MAX: usize = 500;
 /// Patterns in one request: each is matched against the whole directory, some 0.1 ms for 20,000 instruments.
 const PREFIXES_MAX: usize = 10;
-/// JSON in one response, which is held until the client has read it: ten books of 20,000 levels.
-const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Levels of all books in one response, some 4 MiB of JSON: six books of 20,000 levels.
+const LEVELS_MAX: usize = 120_000;
+/// JSON that is held for a client until it has read it.
+const PIECE_BYTES: usize = 64 << 10;
+/// Records that are written as JSON on another core: a book of some thousand levels.
+const LARGE_BYTES: usize = 32 << 10;
+/// Requests of a shard whose piece is being made, or waits for that. A piece takes some 0.5 ms.
+const BUILDING_MAX: usize = 64;
+/// Instruments whose values cost one unit of an address's allowance.
+const INSTRUMENTS_PER_UNIT: usize = 5;
+/// Entries of the directory that are matched between two looks at the time.
+const MATCHED_AT_ONCE: u32 = 64;
 /// Channels with a last value.
 const CHANNELS: [Channel; 4] = [Channel::Quote, Channel::Trade, Channel::Ticker, Channel::Book];
 const CHANNELS_EXPECTED: &str = "expected quote, trade, ticker or book";
 
 /// `/v1/snapshot/{symbol}`
-pub(crate) fn get(server: &HttpServer, symbol: &str, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+pub(crate) async fn get(
+    server: &HttpServer,
+    symbol: &str,
+    query: &str,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     let symbol = percent_decode_str(symbol).decode_utf8_lossy();
     let channels = channels_of(query)?;
-    let shard = server.shard.borrow();
-    let instrument = shard.directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?;
-    let mut hash = new_hash();
-    hash_values(&shard, instrument.id, &channels, &mut hash);
-    let tag = tag(server, &hash);
-    if matches_tag(headers, &tag) {
-        return Ok(tagged(Response::not_modified(), &tag));
-    }
+    let (tag, values) = {
+        let shard = server.shard.borrow();
+        let instrument = shard.directory().find(&symbol).ok_or_else(|| unknown_instrument(&symbol))?;
+        let mut hash = new_hash();
+        hash_values(&shard, instrument.id, &channels, &mut hash);
+        let tag = tag(server, &hash);
+        if matches_tag(headers, &tag) {
+            return Ok(tagged(Response::not_modified(), &tag));
+        }
+        (tag, Values::of(&shard, instrument, &channels))
+    };
     let mut text = String::new();
-    push_values(&shard, instrument, &channels, &mut text);
+    push_values(server, values, &mut text).await;
     Ok(tagged(Response::json(text), &tag))
 }
 
-/// `/v1/snapshot?symbols=…`
-pub(crate) async fn get_many(server: &HttpServer, query: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
+/// The start of a response to `/v1/snapshot?symbols=…`, and the rest of its text unless that is all.
+pub(crate) async fn begin(
+    server: &HttpServer,
+    request: &Request<()>,
+) -> Result<(Response, Option<SnapshotText>), Refusal> {
+    let query = request.uri().query().unwrap_or_default();
     let channels = channels_of(query)?;
-    let wanted = matching(&server.shard.borrow(), &patterns_of(query, server.config().shard.symbol_bytes_max)?)?;
-    let mut before = new_hash();
-    wanted.iter().for_each(|id| hash_values(&server.shard.borrow(), *id, &channels, &mut before));
-    let tag_before = tag(server, &before);
-    if matches_tag(headers, &tag_before) {
-        return Ok(tagged(Response::not_modified(), &tag_before));
+    let patterns = patterns_of(query, server.config().shard.symbol_bytes_max)?;
+    let _building = server.enter_building(BUILDING_MAX)?;
+    let wanted = matching(server, &patterns).await?;
+    let tag_before = hashed(server, &wanted, &channels).await?;
+    if matches_tag(request.headers(), &tag_before) {
+        return Ok((tagged(Response::not_modified(), &tag_before), None));
     }
-    // The tag is of the values as written: they may change while the response is being built.
-    let (mut written, mut text) = (new_hash(), String::from(r#"{"snapshots":["#));
-    for (nth, id) in wanted.into_iter().enumerate() {
-        if nth > 0 {
-            text.push(',');
-            glommio::yield_if_needed().await;
-        }
-        let shard = server.shard.borrow();
-        // It may have been released meanwhile.
-        let Some(instrument) = shard.directory().get(id) else { continue };
-        hash_values(&shard, id, &channels, &mut written);
-        push_values(&shard, instrument, &channels, &mut text);
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(too_long());
-        }
+    let mut rest = SnapshotText::new(wanted, channels);
+    let piece = rest.next_piece(server).await;
+    if let Some(hash) = rest.whole_hash() {
+        // The tag is of the values as written: they may have changed since the first hash.
+        return Ok((tagged(Response::json(piece), &tag(server, &hash)), None));
     }
-    text.push_str("]}");
-    Ok(tagged(Response::json(text), &tag(server, &written)))
+    let framing = if request.version() < Version::HTTP_11 { Framing::Close } else { Framing::Chunked };
+    // The values of later pieces may be newer than the tag. It is weak, and no later response has it: sequences only grow.
+    let response = Response::json(piece).with("ETag", format!("W/\"{tag_before}\""));
+    Ok((response.framed(framing), Some(rest)))
+}
+
+/// The units that the values of so many instruments cost.
+pub(crate) fn units_of(instruments: usize) -> u64 {
+    (instruments / INSTRUMENTS_PER_UNIT) as u64
+}
+
+/// The text of several snapshots, made in pieces.
+pub(crate) struct SnapshotText {
+    ids: std::iter::Peekable<std::vec::IntoIter<u32>>,
+    channels: Vec<Channel>,
+    hash: foldhash::quality::FoldHasher<'static>,
+    instruments: usize,
+    is_begun: bool,
+}
+
+impl SnapshotText {
+    fn new(wanted: Vec<u32>, channels: Vec<Channel>) -> Self {
+        let instruments = wanted.len();
+        Self { ids: wanted.into_iter().peekable(), channels, hash: new_hash(), instruments, is_begun: false }
+    }
+
+    /// Number of instruments in all.
+    pub(crate) fn instruments(&self) -> usize {
+        self.instruments
+    }
+
+    /// The next piece; `None` after the last.
+    pub(crate) async fn next(&mut self, server: &HttpServer) -> Result<Option<String>, Refusal> {
+        if self.ids.peek().is_none() {
+            return Ok(None);
+        }
+        let _building = server.enter_building(BUILDING_MAX)?;
+        Ok(Some(self.next_piece(server).await))
+    }
+
+    /// The hash of the written values, once all are written.
+    fn whole_hash(&mut self) -> Option<foldhash::quality::FoldHasher<'static>> {
+        self.ids.peek().is_none().then(|| self.hash.clone())
+    }
+
+    async fn next_piece(&mut self, server: &HttpServer) -> String {
+        // Acquiring fails only on a closed semaphore, which this one never is.
+        let _portion = server.building.acquire_permit(1).await;
+        let (mut text, mut portions) = (String::new(), Portions::begin());
+        if !self.is_begun {
+            text.push_str(r#"{"snapshots":["#);
+        }
+        for id in self.ids.by_ref() {
+            let values = {
+                let shard = server.shard.borrow();
+                // It may have been released meanwhile.
+                let Some(instrument) = shard.directory().get(id) else { continue };
+                hash_values(&shard, id, &self.channels, &mut self.hash);
+                Values::of(&shard, instrument, &self.channels)
+            };
+            if std::mem::replace(&mut self.is_begun, true) {
+                text.push(',');
+            }
+            push_values(server, values, &mut text).await;
+            if text.len() >= PIECE_BYTES {
+                break;
+            }
+            portions.pause_if_over().await;
+        }
+        if self.ids.peek().is_none() {
+            text.push_str("]}");
+        }
+        text
+    }
 }
 
 /// The elements of all lists with this name in the query; `None` if there is none.
@@ -121,20 +212,45 @@ fn patterns_of(query: &str, symbol_bytes_max: usize) -> Result<Vec<Pattern>, Ref
 }
 
 /// The ids of the instruments that the patterns match.
-fn matching(shard: &Shard<Uring>, patterns: &[Pattern]) -> Result<BTreeSet<u32>, Refusal> {
+async fn matching(server: &HttpServer, patterns: &[Pattern]) -> Result<Vec<u32>, Refusal> {
     let mut wanted = BTreeSet::new();
     let prefixes: Vec<_> = patterns.iter().filter(|pattern| matches!(pattern, Pattern::Prefix(_))).collect();
     if !prefixes.is_empty() {
-        let covered =
-            shard.directory().iter().filter(|entry| prefixes.iter().any(|pattern| pattern.matches(&entry.symbol)));
-        wanted.extend(covered.map(|entry| entry.id));
+        let _portion = server.building.acquire_permit(1).await;
+        let mut portions = Portions::begin();
+        let last = server.shard.borrow().directory().len() as u32;
+        for from in (1..=last).step_by(MATCHED_AT_ONCE as usize) {
+            {
+                let shard = server.shard.borrow();
+                let entries = (from..=last.min(from + MATCHED_AT_ONCE - 1)).filter_map(|id| shard.directory().get(id));
+                let covered = entries.filter(|entry| prefixes.iter().any(|pattern| pattern.matches(&entry.symbol)));
+                wanted.extend(covered.map(|entry| entry.id));
+            }
+            portions.pause_if_over().await;
+        }
     }
+    let shard = server.shard.borrow();
     for pattern in patterns {
         if let Pattern::Exact(symbol) = pattern {
             wanted.insert(shard.directory().find(symbol).ok_or_else(|| unknown_instrument(symbol))?.id);
         }
     }
-    if wanted.len() > INSTRUMENTS_MAX { Err(too_many(wanted.len())) } else { Ok(wanted) }
+    if wanted.len() > INSTRUMENTS_MAX { Err(too_many(wanted.len())) } else { Ok(wanted.into_iter().collect()) }
+}
+
+/// The tag of the present values. Refuses books that are too large together.
+async fn hashed(server: &HttpServer, wanted: &[u32], channels: &[Channel]) -> Result<String, Refusal> {
+    let (mut hash, mut levels, mut portions) = (new_hash(), 0, Portions::begin());
+    for id in wanted {
+        {
+            let shard = server.shard.borrow();
+            hash_values(&shard, *id, channels, &mut hash);
+            let book = shard.values().row(*id).and_then(|row| row.book()).filter(|_| channels.contains(&Channel::Book));
+            levels += book.map_or(0, |book| book.levels.len());
+        }
+        portions.pause_if_over().await;
+    }
+    if levels > LEVELS_MAX { Err(too_long(levels)) } else { Ok(tag(server, &hash)) }
 }
 
 /// 404 for an unknown instrument.
@@ -148,10 +264,10 @@ fn too_many(instruments: usize) -> Refusal {
     ))
 }
 
-fn too_long() -> Refusal {
-    let bytes = TEXT_BYTES_MAX / (1024 * 1024);
+fn too_long(levels: usize) -> Refusal {
     Refusal::bad_request(format!(
-        "symbols: more than {bytes} MiB of JSON: expected fewer instruments, channels without book, or /v1/stream"
+        "symbols: {levels} levels of books: expected at most {LEVELS_MAX}, fewer instruments, channels without book, or \
+         /v1/stream"
     ))
 }
 
@@ -169,7 +285,7 @@ fn tagged(response: Response, tag: &str) -> Response {
     response.with("ETag", format!("\"{tag}\""))
 }
 
-/// Hashes the values that [`push_values`] writes. The sequence and flags of a book stand for its levels.
+/// Hashes the values that [`Values::push`] writes. The sequence and flags of a book stand for its levels.
 fn hash_values(shard: &Shard<Uring>, id: u32, channels: &[Channel], hash: &mut impl Hasher) {
     (id, shard.values().status(id).state).hash(hash);
     let row = shard.values().row(id);
@@ -186,22 +302,56 @@ fn hash_values(shard: &Shard<Uring>, id: u32, channels: &[Channel], hash: &mut i
     }
 }
 
-fn push_values(shard: &Shard<Uring>, instrument: &Instrument, channels: &[Channel], text: &mut String) {
-    text.push_str(r#"{"instrument":"#);
-    json::push_instrument(instrument, text);
-    text.push_str(&format!(r#","state":"{}""#, state_word(shard.values().status(instrument.id).state)));
-    let mut record = Vec::new();
-    for channel in channels {
-        text.push_str(&format!(r#","{}":"#, channel.name()));
-        record.clear();
-        let row = shard.values().row(instrument.id);
-        if row.is_some_and(|row| row.push(instrument.id, *channel, 0, &mut record)) {
-            json::push_record(&record, instrument, text);
-        } else {
-            text.push_str("null");
-        }
+/// The last values of an instrument, as records.
+struct Values {
+    instrument: Arc<Instrument>,
+    state: FeedState,
+    records: Vec<u8>,
+    /// Where in `records` that of each channel is; empty if it has none.
+    channels: Vec<(Channel, Range<usize>)>,
+}
+
+impl Values {
+    fn of(shard: &Shard<Uring>, instrument: &Arc<Instrument>, channels: &[Channel]) -> Self {
+        let (row, mut records) = (shard.values().row(instrument.id), Vec::new());
+        let mut take = |channel: &Channel| {
+            let start = records.len();
+            row.map(|row| row.push(instrument.id, *channel, 0, &mut records));
+            (*channel, start..records.len())
+        };
+        let channels = channels.iter().map(&mut take).collect();
+        let state = shard.values().status(instrument.id).state;
+        Self { instrument: instrument.clone(), state, records, channels }
     }
-    text.push('}');
+
+    fn push(&self, text: &mut String) {
+        text.push_str(r#"{"instrument":"#);
+        json::push_instrument(&self.instrument, text);
+        text.push_str(&format!(r#","state":"{}""#, state_word(self.state)));
+        for (channel, range) in &self.channels {
+            text.push_str(&format!(r#","{}":"#, channel.name()));
+            match &self.records[range.clone()] {
+                [] => text.push_str("null"),
+                record => json::push_record(record, &self.instrument, text),
+            }
+        }
+        text.push('}');
+    }
+}
+
+/// Appends the values as JSON; large ones are written on another core.
+async fn push_values(server: &HttpServer, values: Values, text: &mut String) {
+    if values.records.len() < LARGE_BYTES {
+        return values.push(text);
+    }
+    let core = server.state().config.other_cores[0];
+    let writing = glommio::executor().spawn_blocking(move || {
+        pin_current_thread(core);
+        let mut text = String::new();
+        values.push(&mut text);
+        text
+    });
+    text.push_str(&writing.await);
 }
 
 /// The JSON word of an instrument's state.

@@ -149,7 +149,7 @@ fn refusal_stream(head: String, refusal: &Refusal) -> Vec<u8> {
 }
 
 async fn send_and_close(server: &HttpServer, connection: &mut Connection, response: &[u8]) {
-    let written = connection.write(response).await;
+    let written = connection.write_answer(response).await;
     if written.is_ok() {
         connection.close().await;
     }
