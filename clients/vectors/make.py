@@ -253,8 +253,8 @@ def log_channels():
     octets = bytes(range(256))
     yield packet("raw_of_each_padding", *(raw(BTC, octets[:size], sequence=9 + size) for size in range(10)))
     yield packet("raw_of_every_byte", raw(BTC, octets))
-    yield packet("gaps_of_each_reason", *(gap(BTC, "trade", 3 + i, 2**53 + i, why) for i, why in enumerate("SOF")))
-    yield packet("gaps_of_each_channel", *(gap(BTC, channel, 1, 2**64 - 1, "S") for channel in CHANNELS))
+    yield packet("gaps_of_each_reason", *(gap(BTC, "trade", 3 + i, 2**48 - 3 + i, why) for i, why in enumerate("SOF")))
+    yield packet("gaps_of_each_channel", *(gap(BTC, channel, 1, 2**48 - 1, "S") for channel in CHANNELS))
     yield packet("gap_of_an_unknown_channel", gap(BTC, None, 1, 2, "S", has_json=False))
 
 
@@ -304,7 +304,7 @@ def of_other_epochs():
     yield packet(
         "greatest_numbers",
         definition(top, "TOP", -2, -3),
-        quote(top, 1, 2, 3, 4, sequence=most, ts_event=most, ts_recv=most),
+        quote(top, 1, 2, 3, 4, sequence=2**48 - 1, ts_event=most, ts_recv=most),
         epoch=top,
         position=most,
         ts_send=most,

@@ -142,6 +142,8 @@ export class Engine {
       else this.#control(JSON.parse(data));
     } catch (error) {
       const { message } = error as Error;
+      // A replay from the token would bring the same packet again: the next connection gets a snapshot.
+      this.#token = null;
       this.#error("protocol", message);
       this.#connection.fail(message, 1002);
     }

@@ -122,7 +122,7 @@ export class Store {
       if (flags & wire.CONFLATED) counters.conflated++;
       if (type === wire.BOOK) return this.#book(view, at, row, flags);
       const sequences = this.#sequences[type];
-      const [last, sequence] = [sequences[row] ?? 0, wire.u64(view, at + 8)];
+      const [last, sequence] = [sequences[row] ?? 0, wire.sequence(view, at + 8)];
       if (sequence <= last) return;
       sequences[row] = sequence;
       if (isLog(type) && last > 0 && sequence > last + 1) {
@@ -228,7 +228,7 @@ export class Store {
 
   #announcedGap(view: DataView, at: number, row: number): void {
     const channel = view.getUint8(at + 48);
-    const [from, to] = [wire.u64(view, at + 32), wire.u64(view, at + 40)];
+    const [from, to] = [wire.sequence(view, at + 32), wire.sequence(view, at + 40)];
     if (isLog(channel)) {
       if (to <= (this.#sequences[channel][row] ?? 0)) return;
       this.#sequences[channel][row] = to;
@@ -285,7 +285,7 @@ export class Store {
   }
 
   #book(view: DataView, at: number, row: number, flags: number): void {
-    const sequence = wire.u64(view, at + 8);
+    const sequence = wire.sequence(view, at + 8);
     const isSnapshot = wire.letter(view, at + 34) === wire.BookAction.Snapshot;
     let book = this.#books.get(row);
     if (!book) this.#books.set(row, (book = new OpenBook()));

@@ -93,6 +93,16 @@ export function u64(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
 }
 
+/** Sequences of a server stay far below: a million records a second take nine years to get there. */
+const SEQUENCE_LIMIT = 2 ** 48;
+
+/** A sequence. One that is not plausible would make all later records look old. Throws a {@link WireError}. */
+export function sequence(view: DataView, at: number): number {
+  const number = u64(view, at);
+  if (number >= SEQUENCE_LIMIT) throw new WireError(`sequence ${number}: expected less than 2^48`);
+  return number;
+}
+
 /** The exact integer minus the nearest number: 0 within ±2^53, at most 1024 beyond. */
 export function rest(view: DataView, at: number, nearest: number, signed = true): number {
   if (!(Math.abs(nearest) >= 2 ** 53)) return 0;

@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Gap } from "../src/types";
-import { book, definition, FakeServer, quote, settle, status, trade } from "./fake";
+import { book, definition, FakeServer, gap, quote, settle, status, trade } from "./fake";
 
 let server: FakeServer;
 let statuses: (number | "unreachable")[];
@@ -430,5 +430,28 @@ test("a halted feed makes its instruments HALTED", async () => {
   server.last.grant([BTC, status(0, "H")]);
   await settle();
   expect(client.state("BTC-USD")).toBe("HALTED");
+  client.close();
+});
+
+test.each([
+  ["a Gap", gap(1, 2, 2, 2 ** 53)],
+  ["a quote", quote(1, 2 ** 53, 6, 7)],
+  ["a book", book(1, 2 ** 48, "S", [[5, 1, "B"]])],
+])("the sequence of %s that no server assigns is an error with a snapshot, and freezes nothing", async (_, bad) => {
+  const client = server.client({ pull: "immediate" });
+  const errors: string[] = [];
+  client.on("error", ({ code, message }) => errors.push(`${code}: ${message}`));
+  client.subscribe({ symbols: "BTC-USD", channels: ["quote", "trade", "book"] });
+  await settle();
+  server.last.welcome();
+  server.last.grant([BTC, quote(1, 1, 5, 6), trade(1, 1, 5)]);
+  server.last.packet([bad]);
+  await settle(1000);
+  expect(errors).toEqual([expect.stringContaining("protocol: sequence")]);
+  expect(server.sockets).toHaveLength(2);
+  server.last.welcome();
+  expect(server.last.grant([BTC, quote(1, 2, 8, 9), trade(1, 2, 5)]).map(({ op }) => op)).toEqual(["subscribe"]);
+  await settle();
+  expect(client.quotes.bidPx[0]).toBe(8);
   client.close();
 });

@@ -50,6 +50,17 @@ def test_a_gap_of_the_server_is_reported_once() -> None:
     assert (follower.gaps, follower.missing) == (1, 7)
 
 
+@pytest.mark.parametrize("bad", [gap(2, 2**53), trade(2**48), quote(2**64 - 1, flags=0x80 | CONFLATED)])
+def test_a_sequence_that_no_server_assigns_is_an_error_and_is_not_followed(bad: bytes) -> None:
+    for read in (read_packet, read_arrays):
+        follower = Follower()
+        read(follower, packet(definition(), quote(1), trade(1)))
+        with pytest.raises(ProtocolError, match="expected less than"):
+            read(follower, packet(bad))
+        read(follower, packet(trade(2), quote(2)))
+        assert follower.repeated == 0
+
+
 def test_a_snapshot_may_repeat_a_state() -> None:
     _, new = follow(
         packet(definition(), quote(5), trade(5)), packet(quote(5, flags=SNAPSHOT), trade(5, flags=SNAPSHOT))

@@ -32,6 +32,15 @@ impl Sequence {
     /// Of records that have no sequence (heartbeats, definitions, gaps), and of channels before their first record.
     pub const NONE: Self = Self(0);
 
+    /// Sequences stay below this: a million records a second take nine years to get there. A client that followed a higher
+    /// one would take all later records for old ones.
+    pub const LIMIT: u64 = 1 << 48;
+
+    /// True for a sequence that a server can have assigned.
+    pub const fn is_plausible(self) -> bool {
+        self.0 < Self::LIMIT
+    }
+
     /// The number before this one. The number before [`Sequence::NONE`] is itself.
     #[inline]
     pub const fn previous(self) -> Self {

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from . import wire
 from .cursor import Cursor, ReturnedCursor
 from .errors import ProtocolError, RescaledError, RestartedError
-from .follow import LOGS, Follower
+from .follow import LOGS, SEQUENCE_LIMIT, Follower
 from .records import CHANNELS, CONFLATED, SNAPSHOT, AnyRecord, Gap, Instrument
 from .wire import PacketHeader, RecordHeader
 
@@ -169,6 +169,8 @@ def _is_simple(follower: Follower, kind: int, rows: Structured, group: Group) ->
     order, first = group
     sequences = rows["sequence"][order]
     rises = sequences[1:] > sequences[:-1]
+    if int(sequences.max()) >= SEQUENCE_LIMIT:
+        return False
     if not ((rises | first[1:]).all() and follower.sequences[kind].reach(int(rows["instrument"].max()))):
         return False
     ids = rows["instrument"][order][first]

@@ -39,6 +39,17 @@ RELEASED = b"R"
 """The letter of a Status that releases its instrument."""
 
 
+# Sequences of a server stay far below: a million records a second take nine years to get there.
+SEQUENCE_LIMIT = 2**48
+
+
+def plausible(sequence: int) -> int:
+    """The sequence. One that is not plausible would make all later records look old: it raises `ProtocolError`."""
+    if sequence >= SEQUENCE_LIMIT:
+        raise ProtocolError(f"sequence {sequence}: expected less than 2**48")
+    return sequence
+
+
 class Sequences:
     """The last sequence of each instrument on one channel; 0 before the first."""
 
@@ -119,6 +130,7 @@ class Follower:
         """The gap before a record, if sequences of a log channel are missing. It is returned once."""
         if head.kind not in LOGS:
             return None
+        plausible(head.sequence)
         last = self.sequences[head.kind][head.instrument]
         if not last or head.sequence <= last + 1:
             return None
@@ -185,7 +197,7 @@ class Follower:
 
     def _follow(self, head: RecordHeader) -> bool:
         sequences = self.sequences[head.kind]
-        last, sequence = sequences[head.instrument], head.sequence
+        last, sequence = sequences[head.instrument], plausible(head.sequence)
         if sequence <= last and not (self._may_repeat(head) and sequence == last):
             self.repeated += 1
             return False
@@ -231,7 +243,7 @@ class Follower:
     def _announced(self, gap: Gap) -> None:
         sequences = self.sequences[_CHANNEL_TYPES[gap.channel]]
         instrument = gap.instrument.id
-        sequences[instrument] = max(sequences[instrument], gap.to_sequence)
+        sequences[instrument] = max(sequences[instrument], plausible(gap.to_sequence))
         self.gaps += 1
         self.missing += max(gap.to_sequence - gap.from_sequence + 1, 0)
 

@@ -12,7 +12,8 @@ use foldhash::{HashMap, HashMapExt};
 
 use super::counters::DecodeCounters;
 use super::rules::{
-    DecodeError, SequenceViolation, body_is_complete, sequence_violation, sequences_covered, split_record,
+    DecodeError, SequenceViolation, body_is_complete, highest_sequence, sequence_violation, sequences_covered,
+    split_record,
 };
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Gap, RecordHeader, flags};
@@ -87,6 +88,10 @@ impl Decoder {
             rest = &rest[record.len()..];
             match RecordKind::from_wire(header.kind) {
                 Some(kind) if body_is_complete(kind, record) => {
+                    let sequence = highest_sequence(kind, &header, record);
+                    if !sequence.is_plausible() {
+                        return Err(DecodeError::Sequence { index, sequence });
+                    }
                     if !self.is_resuming || self.is_new(kind, &header) {
                         on(self.record(kind, &header, record), &header, record);
                         if kind == RecordKind::Status && record::read_status(record) == Some(FeedState::Released) {
@@ -293,6 +298,22 @@ mod tests {
         for (from, to, next) in [(4, 8, 10), (5, 9, 10), (4, 9, 11), (3, 9, 10), (4, 9, 9)] {
             let (counters, _) = violations(&[start().trade(3, 0).gap(Channel::Trade, from, to).trade(next, 0)]);
             assert_eq!(counters.violations, 1, "gap {from} to {to}, then {next}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_that_no_server_assigns_is_an_error_and_is_not_followed() {
+        for packet in [
+            PacketBuilder::new().gap(Channel::Trade, 4, 1 << 53),
+            PacketBuilder::new().trade(1 << 48, 0),
+            PacketBuilder::new().quote(u64::MAX, flags::CONFLATED),
+        ] {
+            let mut decoder = Decoder::new();
+            decoder.packet(&start().trade(3, 0).quote(1, 0).bytes(), |_, _, _| {}).expect("well-formed");
+            let error = decoder.packet(&packet.bytes(), |_, _, _| {}).expect_err("not plausible");
+            assert!(matches!(error, DecodeError::Sequence { index: 0, .. }), "{error}");
+            decoder.packet(&PacketBuilder::new().trade(4, 0).quote(2, 0).bytes(), |_, _, _| {}).expect("well-formed");
+            assert_eq!(decoder.counters().violations, 0, "the stream goes on where it was");
         }
     }
 

@@ -81,6 +81,14 @@ pub enum DecodeError {
         /// Its length.
         bytes: usize,
     },
+    /// A sequence that no server assigns: all later records would look old.
+    #[error("record {index} has the sequence {sequence}: expected less than 2^48")]
+    Sequence {
+        /// Which record of the packet, from 0.
+        index: u16,
+        /// The sequence, or the last one of a Gap.
+        sequence: Sequence,
+    },
     /// Bytes after the last record.
     #[error("{0} bytes follow the last record of the packet")]
     Trailing(usize),
@@ -114,6 +122,13 @@ pub fn body_is_complete(kind: RecordKind, record: &[u8]) -> bool {
         RecordKind::Heartbeat => true,
         RecordKind::Status => record.len() >= 40,
     }
+}
+
+/// The highest sequence that a record has; for a Gap, the last that is missing.
+#[inline]
+pub(super) fn highest_sequence(kind: RecordKind, header: &RecordHeader, record: &[u8]) -> Sequence {
+    let of_gap = |gap: Gap| gap.from_sequence.max(gap.to_sequence);
+    if kind == RecordKind::Gap { Gap::read(record).map_or(Sequence::NONE, of_gap) } else { header.sequence }
 }
 
 /// How a channel's record breaks the rule after `last`, if it does. Definitions are for the caller to check.
