@@ -42,6 +42,7 @@
 
 pub mod affinity;
 pub mod allowance;
+pub mod auth;
 pub mod bars;
 pub mod check;
 pub mod clock;

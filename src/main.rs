@@ -96,8 +96,24 @@ fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     let config = read()?;
     let log = runtime::Log::to_stderr(&config.log, config.log_lines_per_s).map_err(runtime::StartError::from)?;
     runtime::print(format!("tickcast {}\n{}", env!("CARGO_PKG_VERSION"), config.describe()));
+    for flag in exposed_tokens(std::env::args_os()) {
+        tracing::warn!(
+            "{flag}: other users of this machine see the token in the list of processes: prefer {flag}-file FILE"
+        );
+    }
     runtime::serve(&config, &log, read)?;
     Ok(())
+}
+
+/// The flags that have a token as their value.
+fn exposed_tokens(arguments: impl Iterator<Item = std::ffi::OsString>) -> Vec<&'static str> {
+    let given: Vec<String> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let is_given = |flag: &&str| {
+        given
+            .iter()
+            .any(|argument| argument.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
+    };
+    ["--publish-token", "--operator-token"].into_iter().filter(|flag| is_given(flag)).collect()
 }
 
 fn look(args: CheckArgs, serve: ServeArgs) -> Result<u8, Box<dyn std::error::Error>> {

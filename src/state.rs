@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::auth::AuthFailures;
 use crate::bars::BarStore;
 use crate::config::Config;
 use crate::heartbeat::Heartbeats;
@@ -24,6 +25,7 @@ pub struct ServerState {
     pub sequencer: Arc<SequencerHandle>,
     pub sequencer_stats: Arc<SequencerStats>,
     pub publishers: Arc<Publishers>,
+    pub auth_failures: AuthFailures,
     /// `None` if `bars_bytes` is 0.
     pub bars: Option<Arc<BarStore>>,
     pub lifecycle: Arc<Lifecycle>,

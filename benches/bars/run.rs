@@ -78,7 +78,9 @@ fn load_it(served: &Served, setup: &Setup, load: &[&str], seconds: u32) -> Resul
     command.args(["load", &served.address.to_string(), "--json", "--seconds", &seconds.to_string()]);
     command.args(load).args(setup.load);
     match setup.program {
-        Program::Server { .. } if load.contains(&"--publish") => command.args(["--publish-token", "bars"]),
+        Program::Server { .. } if load.contains(&"--publish") => {
+            command.args(["--publish-token", "bars-publish-token"])
+        }
         Program::Server { .. } | Program::Market { .. } => &mut command,
         // It has neither definitions nor subscriptions: every connection gets all messages.
         Program::Floor => command.args(["--publish-plain", "--message", ""]),
@@ -101,7 +103,7 @@ impl Served {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tickcast"));
         let (announces, cores) = match setup.program {
             Program::Server { cores } => {
-                command.args(["serve", "--feed", "none", "--publish-token", "bars", "--log", "warn"]);
+                command.args(["serve", "--feed", "none", "--publish-token", "bars-publish-token", "--log", "warn"]);
                 // The row measures the cost of a connection, not the limit of admission.
                 command.args(["--handshakes-per-s", "0"]);
                 command.args(["--listen", "127.0.0.1:0", "--cores", cores]);

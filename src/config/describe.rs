@@ -67,6 +67,10 @@ impl Config {
             ),
             ("bars_bytes", self.describe_bars()),
             ("stale_ms", if self.stale_ms == 0 { "never".to_owned() } else { self.stale_ms.to_string() }),
+            (
+                "instrument_expire_ms",
+                if self.instrument_expire_ms == 0 { "never".to_owned() } else { self.instrument_expire_ms.to_string() },
+            ),
         ]
     }
 
@@ -147,20 +151,44 @@ impl Config {
         ]
     }
 
+    fn describe_identities(&self) -> String {
+        let names: Vec<&str> = self.publishers.iter().map(|identity| identity.name.as_str()).collect();
+        if names.is_empty() { "off".to_owned() } else { format!("on, for the tokens of {}", names.join(", ")) }
+    }
+
     fn describe_publishers(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("publish", if self.publish_token.is_some() { "on, with a token" } else { "off" }.to_owned()),
+            ("publish", self.describe_identities()),
             (
                 "operator",
-                if self.operator_token.is_some() { "with a token" } else { "for this machine only" }.to_owned(),
+                if !self.operator_tokens.is_empty() { "with a token" } else { "for this machine only" }.to_owned(),
             ),
             ("publishers_max", format!("{}, a thread and some 400 KiB each", self.publishers_max)),
             (
                 "publish_records_per_s",
                 format!(
-                    "{} of a publisher, and {} instruments, some 100 B each",
-                    unless_0(self.publish_records_per_s),
-                    self.publisher_instruments_max
+                    "{} of a publisher, publish_bytes_per_s {}, publish_levels_per_s {}, publish_definitions_per_s {}",
+                    unless_0(self.publish_pace.records_per_s),
+                    unless_0(self.publish_pace.bytes_per_s),
+                    unless_0(self.publish_pace.levels_per_s),
+                    unless_0(self.publish_pace.definitions_per_s)
+                ),
+            ),
+            (
+                "publisher_instruments_max",
+                format!(
+                    "{} of a publisher, some 100 B each; publisher_ids_max {}, some 500 B each, also when released: {}",
+                    self.publisher_limits.instruments_max,
+                    self.publisher_limits.ids_max,
+                    mib(self.publisher_limits.ids_max as usize * 500 * (self.cores.len() + 1))
+                ),
+            ),
+            (
+                "define_bytes_max",
+                format!(
+                    "{}, some 30 times as much while one is parsed: {}",
+                    self.define_bytes_max,
+                    mib(self.define_bytes_max * 30)
                 ),
             ),
             (

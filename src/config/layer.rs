@@ -1,6 +1,6 @@
 //! A layer of settings as given by flags and variables, or by a file: each may be given or not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -23,6 +23,10 @@ macro_rules! layer {
             /// Serve `/v1/echo`, a WebSocket echo through the same codec, for conformance suites
             #[arg(long, env = "TICKCAST_ENABLE_ECHO", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
             pub enable_echo: Option<bool>,
+            /// Identities of publishers: tables of the file only.
+            #[arg(skip)]
+            #[serde(default)]
+            pub publisher: Vec<PublisherEntry>,
         }
 
         impl Layer {
@@ -32,6 +36,7 @@ macro_rules! layer {
                     $($name: self.$name.or(below.$name),)*
                     feed: if self.feed.is_empty() { below.feed } else { self.feed },
                     enable_echo: self.enable_echo.or(below.enable_echo),
+                    publisher: if self.publisher.is_empty() { below.publisher } else { self.publisher },
                 }
             }
         }
@@ -45,10 +50,15 @@ layer! {
     listen "TICKCAST_LISTEN" "ADDR:PORT" String;
     /// Cores for shards, like `0,2-5`; feeds and publishers use the others [default: all but the first]
     cores "TICKCAST_CORES" "LIST" String;
-    /// Token that publishers present; without it `/v1/publish` is off
+    /// Token that publishers present, 16 to 256 characters; without one `/v1/publish` is off. Other users of this machine
+    /// see it in the list of processes: prefer --publish-token-file [default: none]
     publish_token "TICKCAST_PUBLISH_TOKEN" "TOKEN" String;
-    /// Token for `/v1/operator`; without it, only this machine has access [default: none]
+    /// File with the tokens that publishers present, one a line [default: none]
+    publish_token_file "TICKCAST_PUBLISH_TOKEN_FILE" "FILE" PathBuf;
+    /// Token for `/v1/operator`; without one, only this machine has access; prefer --operator-token-file [default: none]
     operator_token "TICKCAST_OPERATOR_TOKEN" "TOKEN" String;
+    /// File with the tokens for `/v1/operator`, one a line [default: none]
+    operator_token_file "TICKCAST_OPERATOR_TOKEN_FILE" "FILE" PathBuf;
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter by module [default: info]
     log "TICKCAST_LOG" "FILTER" String;
     /// Lines a second that one place of the code logs; the others are counted; 0 for no limit [default: 20]
@@ -89,10 +99,21 @@ layer! {
     echoes_max "TICKCAST_ECHOES_MAX" "N" u32;
     /// Publishers at a time [default: 64]
     publishers_max "TICKCAST_PUBLISHERS_MAX" "N" u32;
-    /// Records a second of one publisher; its socket is read no faster; 0 for no limit [default: 1000000]
+    /// Records a second of one publisher; its sockets are read no faster; 0 for no limit [default: 1000000]
     publish_records_per_s "TICKCAST_PUBLISH_RECORDS_PER_S" "N" u32;
-    /// Instruments that one publisher's connection may define [default: 20000]
+    /// Bytes of records and requests a second of one publisher; 0 for no limit [default: 134217728]
+    publish_bytes_per_s "TICKCAST_PUBLISH_BYTES_PER_S" "BYTES" u32;
+    /// Levels of books a second of one publisher; 0 for no limit [default: 5000000]
+    publish_levels_per_s "TICKCAST_PUBLISH_LEVELS_PER_S" "N" u32;
+    /// Definitions a second of one publisher; 0 for no limit [default: 20000]
+    publish_definitions_per_s "TICKCAST_PUBLISH_DEFINITIONS_PER_S" "N" u32;
+    /// Instruments that one publisher, and each of its connections, may have defined at a time [default: 20000]
     publisher_instruments_max "TICKCAST_PUBLISHER_INSTRUMENTS_MAX" "N" usize;
+    /// New instruments that one publisher may define between two starts of the server, released ones included
+    /// [default: 100000]
+    publisher_ids_max "TICKCAST_PUBLISHER_IDS_MAX" "N" u64;
+    /// Longest request of a publisher to define instruments, bytes [default: 1048576]
+    define_bytes_max "TICKCAST_DEFINE_BYTES_MAX" "BYTES" usize;
     /// Levels of a book, both sides together; a publisher that exceeds it is closed with 1008 [default: 20000]
     book_levels_max "TICKCAST_BOOK_LEVELS_MAX" "N" usize;
     /// Instruments in all; the one that ended first is released for a new one [default: 20000]
@@ -131,6 +152,8 @@ layer! {
     history_ms "TICKCAST_HISTORY_MS" "MS" u32;
     /// Silence of a feed or publisher after which its instruments are stale, ms; 0 for never [default: 10000]
     stale_ms "TICKCAST_STALE_MS" "MS" u32;
+    /// Time after the loss of its publisher or feed at which an instrument ends, ms; 0 for never [default: 3600000]
+    instrument_expire_ms "TICKCAST_INSTRUMENT_EXPIRE_MS" "MS" u32;
     /// Handshake timeout: time to send a whole request head and be upgraded, ms [default: 10000]
     upgrade_timeout_ms "TICKCAST_UPGRADE_TIMEOUT_MS" "MS" u32;
     /// Time a peer has to take 64 KiB of an HTTP answer, or an echo, ms [default: 5000]
@@ -157,6 +180,29 @@ layer! {
     inflate_ratio_max "TICKCAST_INFLATE_RATIO_MAX" "N" u32;
     /// Longest request head, bytes [default: 16384]
     head_bytes_max "TICKCAST_HEAD_BYTES_MAX" "BYTES" usize;
+}
+
+/// One table `[[publisher]]`, as given. What is missing is as for the single token.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublisherEntry {
+    pub name: String,
+    pub token: Option<String>,
+    /// One token a line.
+    pub token_file: Option<PathBuf>,
+    /// Names, and beginnings of names with a `*` behind them.
+    pub symbols: Option<Vec<String>>,
+    pub venues: Option<Vec<String>>,
+    /// The identity that it is a backup of.
+    pub backup_of: Option<String>,
+    /// 0 for a primary, 1 or more for backups; the lowest that is live feeds an instrument.
+    pub priority: Option<u8>,
+    pub instruments_max: Option<usize>,
+    pub ids_max: Option<u64>,
+    pub records_per_s: Option<u32>,
+    pub bytes_per_s: Option<u32>,
+    pub levels_per_s: Option<u32>,
+    pub definitions_per_s: Option<u32>,
 }
 
 impl Layer {

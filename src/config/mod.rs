@@ -18,13 +18,14 @@ mod agreement;
 mod describe;
 mod layer;
 mod origins;
+mod publishers;
 mod reload;
 mod resolve;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-pub use self::layer::{Layer, check_variables};
+pub use self::layer::{Layer, PublisherEntry, check_variables};
 pub use self::origins::{Origin, Origins};
 pub use self::reload::Reloaded;
 pub use self::resolve::{SLOTS_MAX, descriptors_needed};
@@ -32,7 +33,9 @@ pub use self::resolve::{SLOTS_MAX, descriptors_needed};
 use ipnet::IpNet;
 
 use crate::allowance::AllowanceRate;
-use crate::ingest::{PublisherSettings, feed};
+use crate::auth::Token;
+use crate::ingest::{IdentitySettings, PaceSettings, PublisherSettings, feed};
+use crate::sequencer::OwnerLimits;
 use crate::shard;
 
 /// Why settings are invalid: the setting, its value and what was expected.
@@ -63,9 +66,10 @@ pub struct Config {
     pub feeds: Vec<feed::Spec>,
     /// The feed arguments as given.
     pub feed_texts: Vec<String>,
-    pub publish_token: Option<String>,
-    /// `None`: the operator view is served to this machine only.
-    pub operator_token: Option<String>,
+    /// Empty: publishing is off.
+    pub publishers: Vec<IdentitySettings>,
+    /// Empty: the operator view is served to this machine only.
+    pub operator_tokens: Vec<Token>,
     pub enable_echo: bool,
     /// Origins, beside the server's own, whose pages may use it.
     pub allow_origin: Origins,
@@ -96,9 +100,11 @@ pub struct Config {
     pub answer_bytes_per_connection_max: usize,
     pub echoes_max: u32,
     pub publishers_max: u32,
-    /// Of one publisher; 0 for no limit.
-    pub publish_records_per_s: u32,
-    pub publisher_instruments_max: usize,
+    /// Of one publisher, unless its own table has another.
+    pub publish_pace: PaceSettings,
+    /// The same.
+    pub publisher_limits: OwnerLimits,
+    pub define_bytes_max: usize,
     /// Of one book.
     pub book_levels_max: usize,
     pub instruments_max: usize,
@@ -110,6 +116,8 @@ pub struct Config {
     pub notsent_lowat_bytes: u32,
     /// Silence after which a source is stale; 0 for never.
     pub stale_ms: u32,
+    /// Time after its loss at which an instrument ends; 0 for never.
+    pub instrument_expire_ms: u32,
     pub upgrade_timeout_ms: u32,
     pub write_timeout_ms: u32,
     /// For a whole response.
@@ -136,13 +144,12 @@ impl Config {
         self.connections_max.div_ceil(self.cores.len() as u32)
     }
 
-    /// The limits of a publisher that connects now.
+    /// The limits of a publisher that connects now, beside those of its identity.
     pub fn publisher_settings(&self) -> PublisherSettings {
         PublisherSettings {
             packet_bytes_max: self.packet_bytes_max,
             symbol_bytes_max: self.shard.symbol_bytes_max,
-            records_per_s: self.publish_records_per_s,
-            instruments_max: self.publisher_instruments_max,
+            define_bytes_max: self.define_bytes_max,
             book_levels_max: self.book_levels_max,
             inflate_ratio_max: self.shard.inflate_ratio_max,
         }
@@ -218,7 +225,8 @@ mod tests {
             ("allow_origin = 'example.com'", "allow_origin: invalid origin \"example.com\""),
             ("feed = ['simm']", "unknown feed \"simm\": expected sim"),
             ("publish_token = 'a b'", "publish_token: invalid token"),
-            ("operator_token = ''", "operator_token: invalid token"),
+            ("operator_token = ''", "operator_token: invalid token of 0 bytes: expected 16 to 256"),
+            ("publish_token = 'fifteen-letters'", "publish_token: invalid token of 15 bytes"),
             ("bars_bytes = 1000", "bars_bytes: 1000 is out of range: expected 0, or 1048576 to"),
             ("compression = '10'", "compression: invalid level \"10\": expected `off` or 1"),
             ("inflate_ratio_max = 1", "inflate_ratio_max: 1 is out of range: expected 2 to 1100"),

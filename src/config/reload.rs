@@ -35,7 +35,7 @@ macro_rules! reload {
                 self.other_cores = old.other_cores.clone();
                 let mut changed = Vec::new();
                 $(if self.$changed != old.$changed {
-                    changed.push(stringify!($changed));
+                    changed.push(setting(stringify!($changed)));
                 })*
                 $(if self.shard.$shard != old.shard.$shard {
                     changed.push(stringify!($shard));
@@ -48,17 +48,21 @@ macro_rules! reload {
 
 /// The name of a field's setting.
 fn setting(field: &'static str) -> &'static str {
-    if field == "feed_texts" { "feed" } else { field }
+    match field {
+        "feed_texts" => "feed",
+        "operator_tokens" => "operator_token",
+        _ => field,
+    }
 }
 
 reload! {
     // They determine sockets, threads and memory that exist already.
     fixed: listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes send_buffer_bytes
-        notsent_lowat_bytes stale_ms;
-    changed: publish_token operator_token enable_echo allow_origin log log_lines_per_s connections_per_address_max
+        notsent_lowat_bytes stale_ms instrument_expire_ms;
+    changed: publishers operator_tokens enable_echo allow_origin log log_lines_per_s connections_per_address_max
         addresses_exempt trusted_proxies handshakes_per_s handshakes_per_address_per_s pending_connections_max
         pending_per_address_max get_units_per_address_per_s answer_bytes_max answer_bytes_per_address_max
-        answer_bytes_per_connection_max echoes_max publishers_max publish_records_per_s publisher_instruments_max
+        answer_bytes_per_connection_max echoes_max publishers_max publish_pace publisher_limits define_bytes_max
         upgrade_timeout_ms write_timeout_ms answer_timeout_ms drain_ms drain_timeout_ms packet_bytes_max
         head_bytes_max;
     shard_fixed: history_ms compression inflate_ratio_max;
@@ -80,12 +84,15 @@ mod tests {
 
     #[test]
     fn fixed_settings_keep_their_values_and_are_reported() {
-        let old = config("publish_token = 'a'");
-        let mut new = config("ring_bytes = 4194304\npublish_token = 'b'\nidle_timeout_ms = 5000\nfeed = ['none']");
+        let old = config("publish_token = 'the-first-token-a'");
+        let mut new = config(
+            "ring_bytes = 4194304\npublish_token = 'the-second-token-b'\nidle_timeout_ms = 5000\nfeed = ['none']",
+        );
         let Reloaded { changed, fixed } = new.reload(&old);
-        assert_eq!((changed, fixed), (vec!["publish_token", "idle_timeout_ms"], vec!["feed", "ring_bytes"]));
+        assert_eq!((changed, fixed), (vec!["publishers", "idle_timeout_ms"], vec!["feed", "ring_bytes"]));
         assert_eq!((new.ring_bytes, new.feed_texts, new.feeds), (old.ring_bytes, old.feed_texts, old.feeds));
-        assert_eq!((new.publish_token.as_deref(), new.shard.idle_timeout_ms), (Some("b"), 5000));
+        assert!(new.publishers[0].tokens[0].matches(b"the-second-token-b"));
+        assert_eq!(new.shard.idle_timeout_ms, 5000);
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::agreement;
+use super::publishers::{resolve_identities, resolve_tokens};
 use super::{Config, ConfigError, Layer, Machine, Origins};
-use crate::ingest::feed;
+use crate::ingest::{PaceSettings, feed};
+use crate::sequencer::OwnerLimits;
 use crate::shard;
 
 /// Descriptors that are neither connections nor publishers: listeners, rings, eventfds, files.
@@ -35,13 +37,22 @@ impl Config {
             resolve_pending_connections(layer.pending_connections_max, publishers_max, machine)?;
         let handshakes_per_s = within!(layer.handshakes_per_s, 2000, 0, 1_000_000);
         let answers = AnswerLimits::resolve(&layer)?;
+        let publish_pace = resolve_pace(&layer)?;
+        let publisher_limits = OwnerLimits {
+            instruments_max: within!(layer.publisher_instruments_max, 20_000, 1, 10_000_000),
+            ids_max: within!(layer.publisher_ids_max, 100_000, 1, 1 << 31),
+        };
         let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed.clone() };
         Ok(Self {
             listen: resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?,
             feeds: resolve_feeds(&feed_texts)?,
             feed_texts,
-            publish_token: resolve_token("publish_token", layer.publish_token.clone())?,
-            operator_token: resolve_token("operator_token", layer.operator_token.clone())?,
+            publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,
+            operator_tokens: resolve_tokens(
+                "operator_token",
+                layer.operator_token.as_deref(),
+                layer.operator_token_file.as_deref(),
+            )?,
             enable_echo: layer.enable_echo.unwrap_or(false),
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
@@ -75,8 +86,9 @@ impl Config {
             answer_bytes_per_connection_max: answers.of_connection,
             echoes_max: within!(layer.echoes_max, 256, 1, 1_000_000),
             publishers_max,
-            publish_records_per_s: within!(layer.publish_records_per_s, 1_000_000, 0, 1_000_000_000),
-            publisher_instruments_max: within!(layer.publisher_instruments_max, 20_000, 1, 10_000_000),
+            publish_pace,
+            publisher_limits,
+            define_bytes_max: within!(layer.define_bytes_max, 1 << 20, 1024, 64 << 20),
             book_levels_max: within!(layer.book_levels_max, 20_000, 2, 10_000_000),
             instruments_max: within!(layer.instruments_max, 20_000, 1, 10_000_000),
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
@@ -84,6 +96,7 @@ impl Config {
             send_buffer_bytes: within!(layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20),
             notsent_lowat_bytes: within!(layer.notsent_lowat_bytes, 16 << 10, 0, 64 << 20),
             stale_ms: within!(layer.stale_ms, 10_000, 0, 86_400_000),
+            instrument_expire_ms: within!(layer.instrument_expire_ms, 3_600_000, 0, 604_800_000),
             upgrade_timeout_ms: within!(layer.upgrade_timeout_ms, 10_000, 100, 600_000),
             write_timeout_ms: within!(layer.write_timeout_ms, 5000, 100, 600_000),
             answer_timeout_ms: within!(layer.answer_timeout_ms, 30_000, 100, 3_600_000),
@@ -210,14 +223,13 @@ fn resolve_feeds(specs: &[String]) -> Result<Vec<feed::Spec>, ConfigError> {
     specs.iter().map(|spec| feed::Spec::parse(spec).map_err(|error| value("feed", error.to_string()))).collect()
 }
 
-fn resolve_token(setting: &'static str, token: Option<String>) -> Result<Option<String>, ConfigError> {
-    match token {
-        Some(token) if token.is_empty() || token.bytes().any(|byte| !byte.is_ascii_graphic()) => Err(value(
-            setting,
-            "invalid token: expected one or more printable ASCII characters without spaces".to_owned(),
-        )),
-        token => Ok(token),
-    }
+fn resolve_pace(layer: &Layer) -> Result<PaceSettings, ConfigError> {
+    Ok(PaceSettings {
+        records_per_s: within!(layer.publish_records_per_s, 1_000_000, 0, 1_000_000_000),
+        bytes_per_s: within!(layer.publish_bytes_per_s, 128 << 20, 0, u32::MAX),
+        levels_per_s: within!(layer.publish_levels_per_s, 5_000_000, 0, 1_000_000_000),
+        definitions_per_s: within!(layer.publish_definitions_per_s, 20_000, 0, 1_000_000_000),
+    })
 }
 
 /// The descriptor limit that this many connections on this many shards need.

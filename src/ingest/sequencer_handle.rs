@@ -10,6 +10,8 @@
 //!
 //! * A source, for one batch of at most [`BATCH_BYTES_MAX`]: some 9 ns a record and shard, so mostly microseconds.
 //! * The resync thread, twice a second to check for silent sources, and for each piece of a resynchronisation.
+//! * Fairly: the thread that has waited longest is next, so a source that floods delays another one by one batch
+//!   for each source that floods, and not for as long as it floods.
 //! * Never a shard, and never an HTTP handler: they read rings, atomics and published lists.
 //!
 //! # Resynchronisation
@@ -24,19 +26,23 @@
 //! since it leaves no consistent order to continue with.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{FairMutex, FairMutexGuard};
+
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::feed::Report;
+use super::room::Room;
 use crate::bars::BarStore;
 use crate::clock;
 use crate::fault;
 use crate::lifecycle::Lifecycle;
 use crate::ring::Gauge;
-use crate::sequencer::{Sequencer, SequencerStats, SourceEnd, SourceId, SourceStatus};
+use crate::sequencer::{BatchFaults, Sequencer, SequencerStats, SourceEnd, SourceId, SourceIdentity, SourceStatus};
 use crate::wake::ShardWaker;
 use tickcast_protocol::DefineError;
 
@@ -53,9 +59,11 @@ const RESYNCS_MAX: usize = 1024;
 
 /// The sequencer, shared by all sources.
 pub struct SequencerHandle {
+    /// Taken before `locked`: it passes to the thread that has waited longest.
+    queue: FairMutex<()>,
     locked: Mutex<Locked>,
     /// Of the shards' rings, in their order.
-    gauges: Vec<Gauge>,
+    room: Room,
     stats: Arc<SequencerStats>,
     resyncs: Sender<ResyncRequest>,
     bars: Option<Arc<BarStore>>,
@@ -73,6 +81,27 @@ struct Locked {
     wakers: Arc<[Arc<ShardWaker>]>,
     /// That of the last stamp.
     wall_offset_ns: i64,
+}
+
+/// The locked sequencer.
+struct SequencerGuard<'handle> {
+    // In this order: the lock is released before the next thread is let in.
+    locked: MutexGuard<'handle, Locked>,
+    _queue: FairMutexGuard<'handle, ()>,
+}
+
+impl Deref for SequencerGuard<'_> {
+    type Target = Locked;
+
+    fn deref(&self) -> &Locked {
+        &self.locked
+    }
+}
+
+impl DerefMut for SequencerGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Locked {
+        &mut self.locked
+    }
 }
 
 impl Locked {
@@ -105,6 +134,25 @@ enum ResyncRequest {
     Stop,
 }
 
+/// When sources are given up; 0 for never.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceTimeouts {
+    /// Silence after which a source is stale.
+    pub stale_ms: u32,
+    /// Time after the loss of its source at which an instrument ends.
+    pub expire_ms: u32,
+}
+
+impl SourceTimeouts {
+    /// True if an instrument has changed its state.
+    fn check(self, sequencer: &mut Sequencer, wall_ns: u64) -> bool {
+        let ns = |ms: u32| u64::from(ms) * 1_000_000;
+        let is_stale = self.stale_ms > 0 && sequencer.check_sources(ns(self.stale_ms), wall_ns);
+        let has_ended = self.expire_ms > 0 && sequencer.expire_instruments(ns(self.expire_ms), wall_ns);
+        is_stale | has_ended
+    }
+}
+
 /// The queue of [`SequencerHandle::serve_resyncs`].
 pub struct ResyncRequests(Receiver<ResyncRequest>);
 
@@ -113,10 +161,8 @@ pub struct ResyncRequests(Receiver<ResyncRequest>);
 pub struct BatchOutcome {
     /// The outcome of each Definition in the batch.
     pub definitions: Vec<Result<u32, DefineError>>,
-    /// The symbol of a book that refused a record because it would have had more levels than `book_levels_max`.
-    pub refused_book: Option<String>,
-    /// The source's own id of an instrument of which a record was left out, as the source has it no more.
-    pub withdrawn: Option<u32>,
+    /// What was left out.
+    pub faults: BatchFaults,
 }
 
 impl SequencerHandle {
@@ -134,8 +180,9 @@ impl SequencerHandle {
         let locked = Mutex::new(Locked { sequencer, wakers: Arc::new([]), wall_offset_ns: clock::wall_offset_ns() });
         (
             Self {
+                queue: FairMutex::new(()),
                 locked,
-                gauges,
+                room: Room::new(gauges),
                 stats,
                 resyncs,
                 bars,
@@ -154,6 +201,11 @@ impl SequencerHandle {
         self.publish_and_wake(locked);
     }
 
+    /// Sets on behalf of whom a source sends, before its first batch.
+    pub fn open_source(&self, source: SourceId, identity: SourceIdentity) {
+        self.lock().sequencer.open_source(source, identity);
+    }
+
     /// Sequences a batch of whole wire records, which have the source's own instrument ids, and wakes the shards. The batch
     /// is overwritten.
     pub fn accept(&self, source: SourceId, batch: &mut [u8]) -> BatchOutcome {
@@ -162,20 +214,21 @@ impl SequencerHandle {
         fault::point("sequencer");
         let wall_ns = locked.wall_ns(self.bars.as_deref());
         let definitions = locked.sequencer.accept(source, batch, wall_ns);
-        let refused_book = locked.sequencer.take_refused_book();
-        let withdrawn = locked.sequencer.take_withdrawn();
+        let faults = locked.sequencer.take_faults();
         self.publish_and_wake(locked);
-        BatchOutcome { definitions, refused_book, withdrawn }
+        BatchOutcome { definitions, faults }
     }
 
-    /// Carries out all definitions of a batch of Definition records, or none; then tells which was refused, and why.
-    pub fn define_all(&self, source: SourceId, batch: &[u8]) -> Result<(), (usize, DefineError)> {
+    /// Carries out all definitions of a batch of Definition records, or none; then reports which was refused, and why.
+    /// Returns the levels of books that were carried over to other exponents.
+    pub fn define_all(&self, source: SourceId, batch: &[u8]) -> Result<u64, (usize, DefineError)> {
         let _guard = self.lifecycle.fail_on_panic("the sequencer");
         let mut locked = self.lock();
         let wall_ns = locked.wall_ns(self.bars.as_deref());
         let defined = locked.sequencer.define_all(source, batch, wall_ns);
+        let levels = locked.sequencer.take_rescaled_levels();
         self.publish_and_wake(locked);
-        defined.map(|_| ())
+        defined.map(|_| levels)
     }
 
     /// Closes a source: its instrument ids become invalid, and its instruments become ended or stale.
@@ -191,7 +244,18 @@ impl SequencerHandle {
     /// until this is true, and leaves the rest of the ring to live feeds. The bars ring does not count: lost bars are
     /// reported as a hole.
     pub fn has_room(&self) -> bool {
-        self.gauges.iter().all(|gauge| gauge.backlog_bytes() < gauge.capacity_bytes() / 4)
+        self.room.has_room()
+    }
+
+    /// Calls `wait` while a ring has no room, for a bounded number of times, until it returns false. A ring that stays
+    /// full is then left behind, and not waited for until it has room again.
+    pub fn wait_for_room(&self, wait: impl FnMut() -> bool) {
+        self.room.wait_for_room(wait);
+    }
+
+    /// How often a ring was left behind by publishers.
+    pub fn rings_left_behind(&self) -> u64 {
+        self.room.left_behind()
     }
 
     /// The stage of the server, for sources.
@@ -201,7 +265,7 @@ impl SequencerHandle {
 
     /// Bytes that each shard has not read yet, and the capacity of its ring.
     pub fn backlogs(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.gauges.iter().map(|gauge| (gauge.backlog_bytes(), gauge.capacity_bytes()))
+        self.room.gauges().map(|gauge| (gauge.backlog_bytes(), gauge.capacity_bytes()))
     }
 
     /// The connected sources by id, as of the last half second.
@@ -236,10 +300,8 @@ impl SequencerHandle {
         let _ = self.resyncs.send(ResyncRequest::Stop);
     }
 
-    /// Resynchronises shards and checks for silent sources, until [`Self::stop_resyncs`]. A source becomes stale after
-    /// `stale_ms` of silence; 0 disables that.
-    pub fn serve_resyncs(&self, requests: &ResyncRequests, stale_ms: u32) {
-        let silence_ns = u64::from(stale_ms) * 1_000_000;
+    /// Resynchronises shards and checks for silent and lost sources, until [`Self::stop_resyncs`].
+    pub fn serve_resyncs(&self, requests: &ResyncRequests, timeouts: SourceTimeouts) {
         let mut pending = false;
         let mut checked = Instant::now();
         loop {
@@ -249,7 +311,7 @@ impl SequencerHandle {
             // By the clock, not by timeouts: a shard that is always behind must not delay the check.
             let is_due = checked.elapsed() >= SOURCES_INTERVAL;
             let wall_ns = locked.wall_ns(self.bars.as_deref());
-            let became_stale = is_due && stale_ms > 0 && locked.sequencer.check_sources(silence_ns, wall_ns);
+            let became_stale = is_due && timeouts.check(&mut locked.sequencer, wall_ns);
             if is_due {
                 clock::steer();
                 self.publish_sources(locked.sequencer.sources(), checked.elapsed());
@@ -280,12 +342,16 @@ impl SequencerHandle {
         *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Locked> {
-        self.locked.lock().expect("a panic while the lock is held ends the process")
+    fn lock(&self) -> SequencerGuard<'_> {
+        let queue = self.queue.lock();
+        SequencerGuard {
+            locked: self.locked.lock().expect("a panic while the lock is held ends the process"),
+            _queue: queue,
+        }
     }
 
     /// Publishes the counters, unlocks, and wakes the shards. The order matters: a woken shard may run on this very core.
-    fn publish_and_wake(&self, locked: MutexGuard<'_, Locked>) {
+    fn publish_and_wake(&self, locked: SequencerGuard<'_>) {
         self.stats.publish(&locked.sequencer.counters(), locked.sequencer.position());
         let wakers = locked.wakers.clone();
         drop(locked);
@@ -293,5 +359,45 @@ impl SequencerHandle {
         if let Some(bars) = &self.bars {
             bars.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::ring;
+
+    /// True once a thread of this process sleeps.
+    fn sleeps(thread: rustix::thread::Pid) -> bool {
+        let stat =
+            std::fs::read_to_string(format!("/proc/self/task/{}/stat", thread.as_raw_nonzero())).expect("it runs");
+        stat.rsplit_once(')').expect("a name in parentheses").1.starts_with(" S")
+    }
+
+    #[test]
+    fn waiting_source_is_next_although_another_comes_back_at_once() {
+        let (writer, _reader) = ring(1 << 16);
+        let gauge = writer.gauge();
+        let sequencer = Sequencer::new(vec![writer], 9);
+        let lifecycle = Arc::new(crate::lifecycle::Lifecycle::begin().0);
+        let (handle, _requests) = SequencerHandle::new(sequencer, vec![gauge], Arc::default(), lifecycle, None);
+        let order = Mutex::new(Vec::new());
+        let (ids, id) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let held = handle.lock();
+            scope.spawn(|| {
+                ids.send(rustix::thread::gettid()).expect("it is received");
+                let _held = handle.lock();
+                order.lock().expect("no panic").push("waiting");
+            });
+            let waiting = id.recv().expect("it is sent");
+            while !sleeps(waiting) {
+                std::thread::yield_now();
+            }
+            drop(held);
+            let _held = handle.lock();
+            order.lock().expect("no panic").push("flooding");
+        });
+        assert_eq!(order.into_inner().expect("no panic"), ["waiting", "flooding"]);
     }
 }

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::feed::{self, Feed, Next, Report};
-use super::{ResyncRequests, SequencerHandle};
+use super::{ResyncRequests, SequencerHandle, SourceTimeouts};
 use crate::affinity::pin_current_thread;
 use crate::clock::{self, now_ns};
 use crate::fault;
@@ -25,13 +25,13 @@ const ROOM_INTERVAL: Duration = Duration::from_micros(100);
 pub fn spawn_resync(
     sequencer: Arc<SequencerHandle>,
     requests: ResyncRequests,
-    stale_ms: u32,
+    timeouts: SourceTimeouts,
     core: usize,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("resync".to_owned()).spawn(move || {
         pin_current_thread(core);
         let _guard = sequencer.lifecycle().fail_on_panic("the resync thread");
-        sequencer.serve_resyncs(&requests, stale_ms);
+        sequencer.serve_resyncs(&requests, timeouts);
     })
 }
 
@@ -193,7 +193,7 @@ fn accept(sequencer: &SequencerHandle, source: SourceId, batch: &mut [u8]) {
     for error in outcome.definitions.iter().filter_map(|definition| definition.as_ref().err()) {
         tracing::warn!("feed {source}: an instrument was refused: {error}");
     }
-    if let Some(symbol) = outcome.refused_book {
+    if let Some(symbol) = outcome.faults.refused_book {
         tracing::warn!("feed {source}: the book of {symbol} has reached book_levels_max");
     }
 }

@@ -12,6 +12,7 @@ use super::StartError;
 use super::health;
 use super::shard_driver::ShardCommand;
 use super::shard_thread::{self, ShardControl, ShardStartError, ShardThread};
+use crate::auth::AuthFailures;
 use crate::bars::{self, BarStore, Bars};
 use crate::clock::{now_ns, wall_ns};
 use crate::config::{BARS_RING_BYTES, Config, Reloaded};
@@ -19,7 +20,7 @@ use crate::heartbeat::Heartbeats;
 use crate::http::listener::SendLimits;
 use crate::http::{HttpShared, listener};
 use crate::ingest::feed::{self, Feed};
-use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, supervisor};
+use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, SourceTimeouts, supervisor};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::log::{Log, parse_filter};
 use crate::ring;
@@ -91,6 +92,7 @@ impl Server {
         };
         let Reloaded { changed, fixed } = config.reload(&self.config);
         self.config = config.clone();
+        self.state.publishers.set_identities(&config.publishers);
         let config = Arc::new(config);
         for shard in &self.shards {
             shard.send(ShardCommand::ChangeSettings(config.clone()));
@@ -208,7 +210,8 @@ fn start_sequencer(
         config: config.clone(),
         sequencer: Arc::new(sequencer),
         sequencer_stats: stats,
-        publishers: Arc::new(Publishers::new(config.feeds.len() as SourceId)),
+        publishers: Arc::new(Publishers::new(config.feeds.len() as SourceId, &config.publishers)),
+        auth_failures: AuthFailures::default(),
         bars,
         lifecycle,
         heartbeats: Arc::new(Heartbeats::new(config.cores.len())),
@@ -250,8 +253,13 @@ fn start_sources(
 ) -> Result<(Vec<JoinHandle<()>>, JoinHandle<()>), StartError> {
     let config = &state.config;
     let core = |nth: usize| config.other_cores[nth % config.other_cores.len()];
-    let resync = supervisor::spawn_resync(state.sequencer.clone(), requests, config.stale_ms, core(0))
-        .map_err(StartError::Thread)?;
+    let resync = supervisor::spawn_resync(
+        state.sequencer.clone(),
+        requests,
+        SourceTimeouts { stale_ms: config.stale_ms, expire_ms: config.instrument_expire_ms },
+        core(0),
+    )
+    .map_err(StartError::Thread)?;
     let mut threads = Vec::new();
     for (nth, feed) in feeds.into_iter().enumerate().filter_map(|(nth, feed)| Some((nth, feed?))) {
         let spec = config.feeds[nth].clone();

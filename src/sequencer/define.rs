@@ -2,6 +2,8 @@
 //!
 //! What always holds:
 //! * A definition is carried out, or refused with the reason; what a request defines, as a whole.
+//! * An instrument of another owner is not defined, unless it has ended: then it is released, and the new owner gets the
+//!   symbol under a new id.
 //! * An id is not used again within the epoch. Subscribers of an instrument that is released get a Status `'R'`.
 //! * Subscribers of an instrument that is changed get its new Definition, in order with its records.
 //!
@@ -9,6 +11,7 @@
 
 use std::collections::HashMap;
 
+use super::owners::SourceIdentity;
 use super::{Sequencer, SourceId};
 use crate::last_value::is_rescaled;
 use tickcast_protocol::record::{self, Channel, RecordHeader, flags};
@@ -19,6 +22,17 @@ enum Plan {
     New,
     Same(u32),
     Change(u32),
+    /// The instrument of another owner has ended: it is released, and the symbol is defined anew.
+    TakeOver(u32),
+}
+
+/// What the definitions of a request need.
+#[derive(Clone, Copy, Debug, Default)]
+struct Demand {
+    /// New instruments.
+    new: usize,
+    /// Ended ones that are defined again: these make no room.
+    kept: usize,
 }
 
 impl Sequencer {
@@ -55,7 +69,11 @@ impl Sequencer {
         now_ns: u64,
     ) -> Result<u32, DefineError> {
         let id = match self.plan(source, instrument) {
-            Ok(Plan::New) => self.define_new(instrument, now_ns),
+            Ok(Plan::New) => self.define_new(source, instrument, now_ns),
+            Ok(Plan::TakeOver(id)) => {
+                self.release(id, now_ns);
+                self.define_new(source, instrument, now_ns)
+            }
             Ok(Plan::Same(id)) => Ok(id),
             Ok(Plan::Change(id)) => {
                 self.redefine(source, &Instrument { id, ..instrument.clone() }, now_ns);
@@ -74,6 +92,12 @@ impl Sequencer {
 
     fn plan(&self, source: SourceId, instrument: &Instrument) -> Result<Plan, DefineError> {
         let Some(known) = self.directory.find(&instrument.symbol) else { return Ok(Plan::New) };
+        if self.owners.of(known.id) != self.sources.identity(source).owner {
+            return match self.values.status(known.id).state {
+                FeedState::Ended => Ok(Plan::TakeOver(known.id)),
+                _ => Err(DefineError::Foreign { symbol: known.symbol.clone() }),
+            };
+        }
         if **known == (Instrument { id: known.id, ..instrument.clone() }) {
             Ok(Plan::Same(known.id))
         } else if self.sources.is_of_another(source, known.id) {
@@ -86,8 +110,7 @@ impl Sequencer {
     /// Whether all definitions of a request can be carried out together.
     fn check_all(&self, source: SourceId, definitions: &[Instrument]) -> Result<(), (usize, DefineError)> {
         let mut named: HashMap<&str, &Instrument> = HashMap::new();
-        // New instruments, and ended ones that are defined again: these make no room.
-        let (mut new, mut kept) = (0, 0);
+        let mut demand = Demand::default();
         for (at, instrument) in definitions.iter().enumerate() {
             match named.insert(&instrument.symbol, instrument) {
                 Some(before) if *before != (Instrument { id: before.id, ..instrument.clone() }) => {
@@ -97,33 +120,61 @@ impl Sequencer {
                 None => {}
             }
             match self.plan(source, instrument).map_err(|error| (at, error))? {
-                Plan::New => new += 1,
-                Plan::Same(id) | Plan::Change(id) => kept += usize::from(self.sources.ended.contains(id)),
+                Plan::New | Plan::TakeOver(_) => demand.new += 1,
+                Plan::Same(id) | Plan::Change(id) => demand.kept += usize::from(self.sources.ended.contains(id)),
             }
-            let held = self.directory.defined() + new;
-            let room = self.instruments_max + self.sources.ended.len() - kept;
-            if held > self.instruments_max && held > room {
-                return Err((at, DefineError::Full { max: self.instruments_max }));
-            }
+            self.check_room(source, demand).map_err(|error| (at, error))?;
         }
         Ok(())
     }
 
-    fn define_new(&mut self, instrument: &Instrument, now_ns: u64) -> Result<u32, DefineError> {
-        if self.directory.defined() >= self.instruments_max && !self.release_ended(now_ns) {
+    /// Whether the directory and the quota of the owner have room for what a request needs up to here.
+    fn check_room(&self, source: SourceId, Demand { new, kept }: Demand) -> Result<(), DefineError> {
+        let SourceIdentity { owner, limits, .. } = self.sources.identity(source);
+        let ended = &self.sources.ended;
+        let exceeds = |held: usize, max: usize, ended: usize| {
+            let held = held + new;
+            held > max && held > max.saturating_add(ended).saturating_sub(kept)
+        };
+        if exceeds(self.directory.defined(), self.instruments_max, ended.len()) {
             return Err(DefineError::Full { max: self.instruments_max });
         }
+        if new > 0 && exceeds(self.owners.instruments(owner), limits.instruments_max, ended.len_of(owner)) {
+            return Err(DefineError::Quota { max: limits.instruments_max });
+        }
+        if self.owners.ids(owner).saturating_add(new as u64) > limits.ids_max {
+            return Err(DefineError::Ids { max: limits.ids_max });
+        }
+        Ok(())
+    }
+
+    fn define_new(&mut self, source: SourceId, instrument: &Instrument, now_ns: u64) -> Result<u32, DefineError> {
+        self.check_room(source, Demand { new: 1, kept: 0 })?;
+        let SourceIdentity { owner, limits, .. } = self.sources.identity(source);
+        // An owner at its quota gives up one of its own.
+        if self.owners.instruments(owner) >= limits.instruments_max
+            && let Some(id) = self.sources.ended.first_of(owner)
+        {
+            self.release(id, now_ns);
+        }
+        if self.directory.defined() >= self.instruments_max
+            && let Some(id) = self.sources.ended.first()
+        {
+            self.release(id, now_ns);
+        }
         let id = self.directory.add(instrument);
+        self.owners.add(id, owner);
         self.values.add(id);
         self.write_definition(&Instrument { id, ..instrument.clone() }, now_ns);
         Ok(id)
     }
 
-    /// Releases the instrument that ended first. False if none has ended.
-    fn release_ended(&mut self, now_ns: u64) -> bool {
-        let Some(id) = self.sources.ended.take_first() else { return false };
+    /// Releases an instrument that has ended.
+    fn release(&mut self, id: u32, now_ns: u64) {
+        self.sources.ended.remove(id);
         self.push_status(id, FeedState::Released, now_ns);
         self.directory.release(id);
+        self.owners.remove(id);
         self.values.release(id);
         self.sources.withdraw_instrument(id, None);
         self.counters.released += 1;
@@ -132,7 +183,6 @@ impl Sequencer {
             self.values.status(id).push(id, 0, &mut self.scratch);
             bars_ring.push(&self.scratch);
         }
-        true
     }
 
     /// Carries out another definition of a known instrument.
@@ -145,6 +195,10 @@ impl Sequencer {
             book.is_some_and(|book| book.flags & flags::MAYBE_BAD_BOOK != 0)
         };
         let was_flagged = is_flagged(self);
+        if is_rescaled(&before, instrument) {
+            let book = self.values.row(instrument.id).and_then(|row| row.book());
+            self.rescaled_levels += book.map_or(0, |book| book.levels.len() as u64);
+        }
         self.values.redefine(&before, instrument, ());
         self.write_definition(instrument, now_ns);
         if is_rescaled(&before, instrument) {

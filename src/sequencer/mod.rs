@@ -15,6 +15,8 @@
 //! * Sequences of an instrument and channel are contiguous from 1. Positions are contiguous from 1 over the whole node.
 //! * An instrument has one definition at a time ([`define`]). Another one of its source goes to all subscribers; one that
 //!   changes an exponent is followed by the newest book, ticker and quote in the new exponents.
+//! * An instrument belongs to a feed or to an identity of publishers, and no other source feeds it ([`owners`]). Of an
+//!   owner's live sources those of the best priority feed it.
 //! * When the last live source of an instrument falls silent, ends or is lost, a Status record reports it to the
 //!   subscribers, and another one its return ([`sources`]).
 //! * Between two calls nothing is staged. So what is written to one ring alone, a resynchronisation, comes after all
@@ -32,14 +34,20 @@
 mod bars_ring;
 mod define;
 mod ended;
+mod gaps;
+mod owners;
 mod sources;
 mod stats;
 
+pub use self::gaps::{RefusedGap, SKIPPED_FREE, SKIPPED_PER_RECORD};
+pub use self::owners::{OwnerId, OwnerLimits, SourceIdentity};
 pub use self::sources::{SourceEnd, SourceStatus};
 pub use self::stats::{SequencerCounters, SequencerStats};
 
 use self::bars_ring::BarsRing;
-use self::sources::SourceTable;
+use self::gaps::GapAllowances;
+use self::owners::OwnerTable;
+use self::sources::{Route, SourceTable};
 use crate::last_value::LastValues;
 use crate::ring::{self, StagedEntries};
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
@@ -48,22 +56,30 @@ use tickcast_protocol::{Book, DefineError, Directory, FeedState, GapReason, Posi
 /// A feed or a publisher. Each has its own instrument ids.
 pub type SourceId = u32;
 
-/// Sequences stay below this, however many records a source reports lost.
-const SEQUENCE_MAX: u64 = 1 << 53;
-
 /// Entries are copied into the rings when they take this much, even within a batch. So the memory is limited, and all
 /// rings are copied to from the nearest cache.
 const STAGED_BYTES_MAX: usize = 16 * 1024;
+
+/// What was left out of a batch, for a source that has to learn of it: the first of each kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchFaults {
+    /// The symbol of a book that refused a record because it would have exceeded its limit of levels.
+    pub refused_book: Option<String>,
+    /// The source's own id of an instrument that it has not defined, or has no more: it was released, or another source
+    /// of its owner has defined it otherwise.
+    pub withdrawn: Option<u32>,
+    /// A Gap record that skips more sequences than it may.
+    pub gap: Option<RefusedGap>,
+}
 
 /// The sequencer's state. One owner, one thread.
 pub struct Sequencer {
     directory: Directory,
     instruments_max: usize,
     book_levels_max: usize,
-    /// An instrument whose book refused a record, until [`Self::take_refused_book`].
-    refused_book: Option<u32>,
-    /// A source's own id of an instrument that it has no more, and sent a record of, until [`Self::take_withdrawn`].
-    withdrawn: Option<u32>,
+    faults: BatchFaults,
+    /// Levels of books that were carried over to other exponents, until [`Self::take_rescaled_levels`].
+    rescaled_levels: u64,
     values: LastValues<()>,
     rings: Vec<ring::Writer>,
     /// Entries that the rings do not have yet. They take less than [`STAGED_BYTES_MAX`].
@@ -73,6 +89,8 @@ pub struct Sequencer {
     /// By shard.
     resyncs: Vec<Resync>,
     sources: SourceTable,
+    owners: OwnerTable,
+    gaps: GapAllowances,
     position: Position,
     counters: SequencerCounters,
     scratch: Vec<u8>,
@@ -94,14 +112,16 @@ impl Sequencer {
             directory: Directory::default(),
             instruments_max,
             book_levels_max: usize::MAX,
-            refused_book: None,
-            withdrawn: None,
+            faults: BatchFaults::default(),
+            rescaled_levels: 0,
             values: LastValues::default(),
             resyncs: vec![Resync::default(); rings.len()],
             rings,
             staged: StagedEntries::default(),
             bars_ring: None,
             sources: SourceTable::default(),
+            owners: OwnerTable::default(),
+            gaps: GapAllowances::default(),
             position: Position::ZERO,
             counters: SequencerCounters::default(),
             scratch: Vec::new(),
@@ -118,16 +138,19 @@ impl Sequencer {
         Self { bars_ring: Some(BarsRing::new(bars_ring)), ..self }
     }
 
-    /// The symbol of a book that refused a record of the last batch because it would have exceeded its limit of levels.
-    pub fn take_refused_book(&mut self) -> Option<String> {
-        let id = self.refused_book.take()?;
-        self.directory.get(id).map(|instrument| instrument.symbol.clone())
+    /// Sets on behalf of whom a source sends. Without this, a source is an owner by itself.
+    pub fn open_source(&mut self, source: SourceId, identity: SourceIdentity) {
+        self.sources.open(source, identity);
     }
 
-    /// The source's own id of an instrument of which the last batch had a record that was left out: the source has not
-    /// defined it, or it was released since, or another source has defined it otherwise.
-    pub fn take_withdrawn(&mut self) -> Option<u32> {
-        self.withdrawn.take()
+    /// Takes what was left out of the last batches.
+    pub fn take_faults(&mut self) -> BatchFaults {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// Takes the number of levels that changes of exponents have carried over: that is work which a request does not show.
+    pub fn take_rescaled_levels(&mut self) -> u64 {
+        std::mem::take(&mut self.rescaled_levels)
     }
 
     /// Sequences the records of a batch and writes them to all rings. Returns the outcome of each Definition in it.
@@ -205,16 +228,21 @@ impl Sequencer {
     }
 
     fn sequence(&mut self, source: SourceId, header: &RecordHeader, channel: Channel, bytes: &mut [u8], now_ns: u64) {
-        let Some(id) = self.global(source, header.instrument) else {
-            self.counters.undefined += 1;
-            self.withdrawn.get_or_insert(header.instrument);
-            return;
-        };
+        let Some(id) = self.route(source, header.instrument) else { return };
+        if self.sources.note_feeder(source, id) {
+            // The book is that of a source of another priority.
+            self.suspect_book(id, now_ns);
+        }
         if channel == Channel::Book && !self.book_fits(id, bytes) {
             return self.refuse_book(id, now_ns);
         }
-        if matches!(self.values.status(id).state, FeedState::Stale | FeedState::Ended) {
-            // The instrument was stale or ended: its first new record makes it live again.
+        let is_over = match self.values.status(id).state {
+            FeedState::Stale | FeedState::Ended => true,
+            FeedState::Halted => self.sources.is_halt_orphaned(id),
+            _ => false,
+        };
+        if is_over {
+            // The instrument was stale or ended, or the source that halted it is gone: a new record makes it live again.
             self.push_status(id, FeedState::Live, now_ns);
         }
         let sequence = self.values.sequence(id, channel).next();
@@ -246,38 +274,27 @@ impl Sequencer {
     /// Leaves out a record that would make its book too large, and flags the book as possibly wrong until a snapshot.
     fn refuse_book(&mut self, id: u32, now_ns: u64) {
         self.counters.books_refused += 1;
-        self.refused_book = Some(id);
+        if let Some(instrument) = self.directory.get(id) {
+            self.faults.refused_book = Some(instrument.symbol.clone());
+        }
         self.suspect_book(id, now_ns);
     }
 
-    /// A source reports that it lost records of a log channel. Their number of sequences is skipped; the source's own
-    /// sequences mean nothing here.
-    fn accept_gap(&mut self, source: SourceId, bytes: &[u8], now_ns: u64) {
-        let gap = Gap::read(bytes).filter(|gap| gap.channel.is_log() && gap.to_sequence >= gap.from_sequence);
-        let known = gap.and_then(|gap| Some((self.global(source, gap.instrument)?, gap)));
-        if let (Some(gap), None) = (gap, known) {
-            self.withdrawn.get_or_insert(gap.instrument);
+    /// The instrument that a source's record is of; `None` for one that is left out: its source has not defined the
+    /// instrument, or is standby.
+    fn route(&mut self, source: SourceId, local: u32) -> Option<u32> {
+        match self.sources.route(source, local) {
+            Some(Route::Active(id)) => Some(id),
+            Some(Route::Standby) => {
+                self.counters.standby += 1;
+                None
+            }
+            None => {
+                self.counters.undefined += 1;
+                self.faults.withdrawn.get_or_insert(local);
+                None
+            }
         }
-        let Some((instrument, gap)) = known else {
-            self.counters.undefined += 1;
-            return;
-        };
-        let from_sequence = self.values.sequence(instrument, gap.channel).next();
-        let count = gap.missing();
-        let Some(to_sequence) = from_sequence.get().checked_add(count - 1).filter(|last| *last < SEQUENCE_MAX) else {
-            self.counters.undefined += 1;
-            return;
-        };
-        self.counters.lost += count;
-        let gap = Gap { instrument, from_sequence, to_sequence: to_sequence.into(), reason: GapReason::Feed, ..gap };
-        self.values.apply_gap(&gap, ());
-        let mut bytes = Vec::new();
-        gap.encode(now_ns, &mut bytes);
-        self.write(&bytes);
-    }
-
-    fn global(&self, source: SourceId, local: u32) -> Option<u32> {
-        self.sources.global(source, local)
     }
 
     fn write(&mut self, bytes: &[u8]) {

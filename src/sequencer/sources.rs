@@ -9,14 +9,21 @@
 //! * The book of a lost source may be wrong. An empty delta flagged MAYBE_BAD_BOOK reports it at once, and later deltas
 //!   carry the flag too, until a snapshot replaces the book.
 //! * Instrument 0 is the feed as a whole: live while any source is.
-//! * Several sources share an instrument only if they define it in the same way. Another definition is carried out if it
-//!   comes from the only source that is there; silent ones then have it no more.
+//! * Only sources of one owner share an instrument, see [`owners`](super::owners), and only if they define it in the same
+//!   way. Another definition is carried out if no other live source of the same or a better priority has it; the others
+//!   then have it no more.
+//! * Of the live sources of an instrument those with the lowest priority number feed it. The others are standby: what they
+//!   send is left out and counted. When the feeding priority changes, the book may be wrong until a snapshot.
+//! * A halt lasts until a Status of the owner says otherwise. If the source that reported it is gone, the next record of
+//!   another source ends it.
+//! * The instruments of a lost source end when it has not returned for a while ([`Sequencer::expire_instruments`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
 use super::ended::EndedInstruments;
+use super::owners::SourceIdentity;
 use super::{Sequencer, SourceId};
 use tickcast_protocol::record::{self, RecordHeader, flags};
 use tickcast_protocol::{BookAction, Channel, FeedState};
@@ -49,6 +56,7 @@ struct SourceState {
     records: u64,
     last_batch_ns: u64,
     is_silent: bool,
+    priority: u8,
 }
 
 /// A source, as the operator's view shows it.
@@ -65,10 +73,34 @@ pub struct SourceStatus {
     pub is_silent: bool,
 }
 
+/// No source has this priority.
+const PRIORITY_NONE: u8 = u8::MAX;
+
+/// Where a source's record goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// To this instrument.
+    Active(u32),
+    /// Nowhere: a source of a better priority is live.
+    Standby,
+}
+
 /// All sources, and what they mean for the instruments.
 #[derive(Debug, Default)]
 pub(super) struct SourceTable {
     sources: HashMap<SourceId, SourceState, RandomState>,
+    /// Of open sources; one that is missing is an owner by itself.
+    identities: HashMap<SourceId, SourceIdentity, RandomState>,
+    /// By instrument id: the best priority of its live sources.
+    active: Vec<u8>,
+    /// By instrument id: the priority of the source that its newest record came from.
+    feeder: Vec<u8>,
+    /// Halted instruments, and the source that reported it.
+    halted_by: HashMap<u32, SourceId, RandomState>,
+    /// When instruments lost their last source, the first first.
+    losses: VecDeque<(u64, u32)>,
+    /// The newest loss of an instrument that was not defined again since.
+    lost_at: HashMap<u32, u64, RandomState>,
     /// By instrument id: the sources that have defined it, and their own ids of it.
     holders: Vec<Vec<(SourceId, u32)>>,
     /// By instrument id: how many definitions there are by sources that are not silent.
@@ -85,16 +117,56 @@ pub(super) struct SourceTable {
 }
 
 impl SourceTable {
+    pub(super) fn open(&mut self, source: SourceId, identity: SourceIdentity) {
+        self.identities.insert(source, identity);
+    }
+
+    pub(super) fn identity(&self, source: SourceId) -> SourceIdentity {
+        self.identities.get(&source).copied().unwrap_or(SourceIdentity::alone(source))
+    }
+
     /// The node's instrument id for a source's own.
-    pub(super) fn global(&self, source: SourceId, local: u32) -> Option<u32> {
+    fn global(&self, source: SourceId, local: u32) -> Option<u32> {
         let id = *self.sources.get(&source)?.ids.get(local as usize)?;
         (id != 0).then_some(id)
     }
 
-    /// True if another source that is not silent has defined an instrument.
+    /// Where a record of a source's own instrument goes; `None` if the source has no such instrument.
+    pub(super) fn route(&self, source: SourceId, local: u32) -> Option<Route> {
+        let state = self.sources.get(&source)?;
+        let id = *state.ids.get(local as usize).filter(|id| **id != 0)?;
+        Some(if state.priority > self.active[id as usize] { Route::Standby } else { Route::Active(id) })
+    }
+
+    /// Notes the source of a record. True if the one before it came from a source of another priority.
+    pub(super) fn note_feeder(&mut self, source: SourceId, id: u32) -> bool {
+        let priority = self.sources.get(&source).map_or(0, |state| state.priority);
+        let before = std::mem::replace(&mut self.feeder[id as usize], priority);
+        before != priority && before != PRIORITY_NONE
+    }
+
+    /// True if an instrument is halted and the source that reported it is gone.
+    pub(super) fn is_halt_orphaned(&self, id: u32) -> bool {
+        self.halted_by.get(&id).is_none_or(|source| !self.sources.contains_key(source))
+    }
+
+    /// True if another source of the same or a better priority, which is not silent, has defined an instrument.
     pub(super) fn is_of_another(&self, source: SourceId, id: u32) -> bool {
-        let is_live = |holder: &SourceId| self.sources.get(holder).is_some_and(|state| !state.is_silent);
-        self.holders_of(id).iter().any(|(holder, _)| *holder != source && is_live(holder))
+        let own = self.identity(source).priority;
+        let is_before =
+            |holder: &SourceId| self.sources.get(holder).is_some_and(|state| !state.is_silent && state.priority <= own);
+        self.holders_of(id).iter().any(|(holder, _)| *holder != source && is_before(holder))
+    }
+
+    /// Determines the best priority of the live sources of an instrument again. True if there is another one, and it
+    /// differs.
+    fn refresh_active(&mut self, id: u32) -> bool {
+        let of_live = |(holder, _): &(SourceId, u32)| {
+            self.sources.get(holder).filter(|state| !state.is_silent).map(|state| state.priority)
+        };
+        let best = self.holders_of(id).iter().filter_map(of_live).min().unwrap_or(PRIORITY_NONE);
+        let before = std::mem::replace(&mut self.active[id as usize], best);
+        best != before && best != PRIORITY_NONE
     }
 
     fn holders_of(&self, id: u32) -> &[(SourceId, u32)] {
@@ -111,6 +183,7 @@ impl SourceTable {
             state.instruments -= 1;
             self.live[id as usize] -= u32::from(!state.is_silent);
         }
+        self.refresh_active(id);
         !withdrawn.is_empty()
     }
 
@@ -121,19 +194,23 @@ impl SourceTable {
 
     /// Maps a source's own instrument id to the node's.
     pub(super) fn define(&mut self, source: SourceId, local: u32, id: u32) {
-        let SourceState { ids, instruments, .. } = self.sources.entry(source).or_default();
+        let SourceState { ids, instruments, .. } = self.state_mut(source);
         let local = local as usize;
+        let is_first = ids.is_empty();
         if ids.len() <= local {
-            self.live_sources += usize::from(ids.is_empty());
             ids.resize(local + 1, 0);
         }
         let before = std::mem::replace(&mut ids[local], id);
         *instruments += usize::from(before == 0);
+        self.live_sources += usize::from(is_first);
+        self.lost_at.remove(&id);
         if self.live.len() <= id as usize {
             self.holders.resize(id as usize + 1, Vec::new());
             self.live.resize(id as usize + 1, 0);
             self.suspect.resize(id as usize + 1, false);
             self.stale_by_silence.resize(id as usize + 1, false);
+            self.active.resize(id as usize + 1, PRIORITY_NONE);
+            self.feeder.resize(id as usize + 1, PRIORITY_NONE);
         }
         if before != id {
             self.holders[before as usize].retain(|holder| *holder != (source, local as u32));
@@ -142,7 +219,15 @@ impl SourceTable {
         self.live[id as usize] += 1;
         if before != 0 {
             self.live[before as usize] -= 1;
+            self.refresh_active(before);
         }
+        self.refresh_active(id);
+    }
+
+    /// The state of a source, which is new if it has none.
+    fn state_mut(&mut self, source: SourceId) -> &mut SourceState {
+        let priority = self.identity(source).priority;
+        self.sources.entry(source).or_insert_with(|| SourceState { priority, ..SourceState::default() })
     }
 
     /// Counts records of a source.
@@ -176,19 +261,27 @@ impl SourceTable {
 impl Sequencer {
     /// Removes a source. Its instruments stay; those without another live source become ended or stale.
     pub fn close_source(&mut self, source: SourceId, end: SourceEnd, now_ns: u64) {
-        let Some(gone) = self.sources.sources.remove(&source) else { return };
+        let gone = self.sources.sources.remove(&source);
+        self.sources.identities.remove(&source);
+        let Some(gone) = gone else { return };
         let left: Vec<u32> = match gone.is_silent {
             // Withdrawn already when it fell silent.
             true => gone.ids.iter().copied().filter(|id| *id != 0 && self.sources.live[*id as usize] == 0).collect(),
             false => self.sources.withdraw(&gone.ids),
         };
-        for id in gone.ids.iter().filter(|id| **id != 0) {
-            self.sources.holders[*id as usize].retain(|(holder, _)| *holder != source);
+        for id in gone.ids.iter().copied().filter(|id| *id != 0) {
+            self.sources.holders[id as usize].retain(|(holder, _)| *holder != source);
+            if self.sources.refresh_active(id) {
+                // A standby takes over.
+                self.suspect_book(id, now_ns);
+            }
         }
         self.counters.losses += u64::from(end == SourceEnd::Lost);
         for id in left {
             if end == SourceEnd::Lost {
                 self.suspect_book(id, now_ns);
+                self.sources.losses.push_back((now_ns, id));
+                self.sources.lost_at.insert(id, now_ns);
             }
             self.push_status(id, end.state(), now_ns);
             self.sources.stale_by_silence[id as usize] = false;
@@ -225,12 +318,36 @@ impl Sequencer {
         !silent.is_empty()
     }
 
+    /// Ends the instruments whose last source was lost `expire_ns` ago and has not defined them again since. To be called
+    /// periodically. True if one has ended.
+    pub fn expire_instruments(&mut self, expire_ns: u64, now_ns: u64) -> bool {
+        let mut has_ended = false;
+        while let Some((lost_ns, id)) =
+            self.sources.losses.pop_front_if(|(lost_ns, _)| now_ns.saturating_sub(*lost_ns) >= expire_ns)
+        {
+            // One that was lost again since has another entry.
+            if self.sources.lost_at.get(&id) != Some(&lost_ns) {
+                continue;
+            }
+            self.sources.lost_at.remove(&id);
+            if self.sources.live[id as usize] == 0 && self.values.status(id).state == FeedState::Stale {
+                self.counters.expired += 1;
+                self.push_status(id, FeedState::Ended, now_ns);
+                has_ended = true;
+            }
+        }
+        self.publish();
+        has_ended
+    }
+
     /// Moves the times of the last batches with the wall clock, which was set or corrected by `moved_ns`: that is no
     /// silence.
     pub fn shift_activity(&mut self, moved_ns: i64) {
         for source in self.sources.sources.values_mut() {
             source.last_batch_ns = source.last_batch_ns.saturating_add_signed(moved_ns);
         }
+        let lost = self.sources.losses.iter_mut().map(|(lost_ns, _)| lost_ns).chain(self.sources.lost_at.values_mut());
+        lost.for_each(|lost_ns| *lost_ns = lost_ns.saturating_add_signed(moved_ns));
     }
 
     fn mark_silent(&mut self, id: SourceId, now_ns: u64) {
@@ -244,13 +361,17 @@ impl Sequencer {
             self.sources.stale_by_silence[instrument as usize] = true;
         }
         source.is_silent = true;
+        let ids = source.ids.clone();
         self.sources.sources.insert(id, source);
+        for id in ids.into_iter().filter(|id| *id != 0) {
+            self.sources.refresh_active(id);
+        }
         self.push_feed_state(FeedState::Stale, now_ns);
     }
 
     /// Notes that a batch of a source came; ends its silence.
     pub(super) fn note_activity(&mut self, source: SourceId, now_ns: u64) {
-        let source = self.sources.sources.entry(source).or_default();
+        let source = self.sources.state_mut(source);
         source.last_batch_ns = now_ns;
         if !std::mem::take(&mut source.is_silent) {
             return;
@@ -259,6 +380,7 @@ impl Sequencer {
         self.sources.live_sources += 1;
         for id in ids {
             self.sources.live[id as usize] += 1;
+            self.sources.refresh_active(id);
             if self.sources.stale_by_silence[id as usize] {
                 self.push_status(id, FeedState::Live, now_ns);
             }
@@ -269,15 +391,25 @@ impl Sequencer {
     /// A source reports the state of an instrument, or, with instrument 0, of all of its own.
     pub(super) fn accept_status(&mut self, source: SourceId, header: &RecordHeader, bytes: &[u8], now_ns: u64) {
         let state = record::read_status(bytes).filter(|state| state.is_known() && *state != FeedState::Released);
-        let ids = match header.instrument {
-            0 => self.sources.sources.get(&source).map(|source| source.ids.clone()),
-            local => self.global(source, local).map(|id| vec![id]),
+        let locals = match header.instrument {
+            0 => self.sources.sources.get(&source).map(|source| source.ids.len() as u32).map(|ids| 0..ids),
+            local => self.sources.global(source, local).map(|_| local..local + 1),
         };
-        let (Some(state), Some(ids)) = (state, ids) else {
+        let (Some(state), Some(locals)) = (state, locals) else {
             self.counters.undefined += 1;
             return;
         };
-        ids.into_iter().filter(|id| *id != 0).for_each(|id| self.push_status(id, state, now_ns));
+        for local in locals {
+            let Some(route) = self.sources.route(source, local) else { continue };
+            let Route::Active(id) = route else {
+                self.counters.standby += 1;
+                continue;
+            };
+            self.push_status(id, state, now_ns);
+            if state == FeedState::Halted {
+                self.sources.halted_by.insert(id, source);
+            }
+        }
     }
 
     /// Writes a Status record for an instrument if its state changed.
@@ -290,7 +422,7 @@ impl Sequencer {
         record::encode_status(&header, state, &mut bytes);
         // Also one that had ended, was defined again, and ends again without a record in between.
         if id != 0 && state == FeedState::Ended {
-            self.sources.ended.add(id);
+            self.sources.ended.add(id, self.owners.of(id));
         }
         if !self.values.apply_status(&header, &bytes, ()) {
             return;
@@ -300,6 +432,9 @@ impl Sequencer {
             self.counters.stale -= u64::from(is_stale(before));
             if before == FeedState::Ended {
                 self.sources.ended.remove(id);
+            }
+            if state != FeedState::Halted {
+                self.sources.halted_by.remove(&id);
             }
             // Any other report of its state ends staleness by silence; `mark_silent` sets the mark afterwards.
             self.sources.stale_by_silence[id as usize] = false;

@@ -44,5 +44,8 @@ counters! {
     losses "Sources that went without having ended.";
     sources "Sources that have instruments and are not silent now.";
     stale "Instruments whose values are stale or ended now.";
+    standby "Records of standby publishers, left out while a publisher of a better priority is live.";
+    gaps_refused "Gap records that would have skipped more sequences than they may.";
+    expired "Instruments that ended because their source was lost for too long.";
     books_refused "Book records refused because the book would have had too many levels.";
 }

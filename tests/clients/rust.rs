@@ -14,7 +14,7 @@ use tickcast_protocol::record::{Quote, Trade};
 use tickcast_protocol::{Channel, Side, decimal};
 use tickcast_test_support::server::{Program, Server};
 
-const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
+const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "test-publish-token"];
 const QUICK: Backoff = Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(100) };
 
 fn options(compression: bool) -> Options {
@@ -33,7 +33,8 @@ struct Prices {
 
 impl Prices {
     fn open(server: &Server) -> Self {
-        let mut publisher = Publisher::connect(&server.address.to_string(), Some("t")).expect("a server is there");
+        let mut publisher =
+            Publisher::connect(&server.address.to_string(), Some("test-publish-token")).expect("a server is there");
         let ids = publisher.define(&[DefineInstrument::new("A", "here", -2, -2)]).expect("a good definition");
         Self { publisher, id: ids[0] }
     }
@@ -256,7 +257,8 @@ fn a_publisher_is_refused_without_its_token() {
 fn a_refused_definition_leaves_the_publisher_connected() {
     let server = Server::start(PUBLISHING);
     let mut prices = Prices::open(&server);
-    let mut other = Publisher::connect(&server.address.to_string(), Some("t")).expect("a server is there");
+    let mut other =
+        Publisher::connect(&server.address.to_string(), Some("test-publish-token")).expect("a server is there");
     let error = other.define(&[DefineInstrument::new("A", "here", -3, -2)]).expect_err("another's, and otherwise");
     assert!(matches!(&error, Error::Rejected { code, .. } if code == "bad_request"), "{error}");
     assert_eq!(other.define(&[DefineInstrument::new("NEW", "here", -3, -2)]).expect("it is still connected"), [1]);
@@ -270,7 +272,8 @@ fn a_refused_definition_leaves_the_publisher_connected() {
 #[test]
 fn a_packet_that_breaks_the_rules_is_closed_with_the_reason() {
     let server = Server::start(PUBLISHING);
-    let mut publisher = Publisher::connect(&server.address.to_string(), Some("t")).expect("a server is there");
+    let mut publisher =
+        Publisher::connect(&server.address.to_string(), Some("test-publish-token")).expect("a server is there");
     let mut packet = PublishPacket::new();
     publisher.send(packet.raw(9, 0, b"of an instrument that is not defined")).expect("the socket takes it");
     let error = publisher.close().expect_err("the server has closed").to_string();

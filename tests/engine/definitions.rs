@@ -4,7 +4,7 @@ use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast::shard::{Encoding, Settings};
 use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, RecordKind, Trade};
 use tickcast_protocol::{BookAction, BookSide, DefineError, FeedState, Instrument, Side};
-use tickcast_test_support::node::{Message, Node};
+use tickcast_test_support::node::{Message, Node, shared_identity};
 
 /// One source's own instrument 1.
 fn instrument(symbol: &str, px_exp: i8, sz_exp: i8) -> Instrument {
@@ -217,13 +217,17 @@ fn trade_px(bytes: &[u8]) -> Option<i64> {
 
 #[test]
 fn instrument_of_another_source_is_shared_in_the_same_way_or_not_at_all() {
-    let mut node = Node::new(1);
+    let mut node = Node::with_sharing_sources(1, &[7, 8]);
     let kraken = Instrument::new(1, "S1", "kraken", -2, -2);
     let refused = define(&mut node, 7, &[instrument("NEW", -2, -2), Instrument { id: 2, ..kraken.clone() }]);
     let (at, error) = refused.expect_err("S1 is another's");
     assert_eq!(at, 1);
     let text = error.to_string();
-    assert!(text.contains("S1 is already defined by another source") && text.contains(r#"venue "test""#), "{text}");
+    assert!(
+        text.contains("S1 is already defined by another source of the same publisher")
+            && text.contains(r#"venue "test""#),
+        "{text}"
+    );
     assert!(node.shard.directory().find("NEW").is_none(), "nothing of the request is defined");
     assert_eq!(define(&mut node, 7, &[instrument("S1", -2, -2)]), Ok(vec![1]), "the same may be shared");
     node.sequencer.close_source(7, SourceEnd::Lost, node.now_ns);
@@ -233,7 +237,7 @@ fn instrument_of_another_source_is_shared_in_the_same_way_or_not_at_all() {
 
 #[test]
 fn silent_source_loses_an_instrument_that_another_defines_otherwise() {
-    let mut node = Node::new(1);
+    let mut node = Node::with_sharing_sources(1, &[7, 8]);
     node.now_ns += 10_000_000_000;
     assert!(node.sequencer.check_sources(5_000_000_000, node.now_ns));
     assert_eq!(define(&mut node, 7, &[Instrument::new(1, "S1", "kraken", -2, -2)]), Ok(vec![1]));
@@ -243,7 +247,7 @@ fn silent_source_loses_an_instrument_that_another_defines_otherwise() {
 
 #[test]
 fn book_of_a_silent_source_may_be_wrong_once_another_has_taken_the_instrument() {
-    let mut node = Node::new(1);
+    let mut node = Node::with_sharing_sources(1, &[7, 8]);
     node.book(1, true, 5_001, 3);
     let client = node.client(&subscribe(r#""book""#, "S1"));
     node.run_until_idle();
@@ -257,6 +261,7 @@ fn book_of_a_silent_source_may_be_wrong_once_another_has_taken_the_instrument() 
 fn instrument_that_ends_again_without_a_record_makes_room() {
     let mut sequencer = Sequencer::new(vec![], 1);
     for source in 0..3 {
+        sequencer.open_source(source, shared_identity(0));
         assert_eq!(sequencer.define_all(source, &definitions(&[instrument("A", -2, -2)]), 1), Ok(vec![1]));
         sequencer.close_source(source, SourceEnd::Ended, 1);
     }
@@ -277,9 +282,9 @@ fn instrument_that_ends_again_without_a_record_makes_room() {
     let mut late = Vec::new();
     let header = RecordHeader::of_feed(RecordKind::Trade, 1, 1);
     Trade { px: 1, sz: 1, trade_id: 1, side: Side::Buy }.encode(&header, &mut late);
-    assert_eq!(sequencer.take_withdrawn(), None);
+    assert_eq!(sequencer.take_faults().withdrawn, None);
     sequencer.accept(3, &mut late, 1);
-    assert_eq!((sequencer.take_withdrawn(), sequencer.counters().undefined), (Some(1), 1));
+    assert_eq!((sequencer.take_faults().withdrawn, sequencer.counters().undefined), (Some(1), 1));
 }
 
 #[test]
@@ -289,6 +294,8 @@ fn ended_instruments_that_a_request_names_make_no_room_for_it() {
         definitions(&all.collect::<Vec<_>>())
     };
     let mut sequencer = Sequencer::new(vec![], 2);
+    sequencer.open_source(0, shared_identity(0));
+    sequencer.open_source(1, shared_identity(0));
     sequencer.define_all(0, &named(&["A", "B"]), 1).expect("there is room");
     sequencer.close_source(0, SourceEnd::Ended, 1);
     let full = DefineError::Full { max: 2 };

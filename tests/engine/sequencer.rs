@@ -5,6 +5,7 @@ use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::{Sequencer, SourceEnd};
 use tickcast_protocol::record::{self, Channel, Gap, Level, Quote, RecordHeader, RecordKind, Trade, flags};
 use tickcast_protocol::{BookAction, BookSide, DefineError, Directory, GapReason, Instrument, Sequence, Side};
+use tickcast_test_support::node::shared_identity;
 
 const RING_BYTES: usize = 1 << 16;
 
@@ -187,6 +188,8 @@ fn batch_longer_than_the_ring_is_an_overrun_and_the_next_one_is_whole() {
 #[test]
 fn each_source_has_its_own_ids() {
     let (mut sequencer, mut one, _) = two_rings();
+    sequencer.open_source(0, shared_identity(0));
+    sequencer.open_source(1, shared_identity(0));
     accept(&mut sequencer, 0, &[definition(1, "A"), definition(2, "B")]);
     assert_eq!(accept(&mut sequencer, 1, &[definition(1, "B"), definition(5, "C")]), [Ok(2), Ok(3)]);
     one.read();
@@ -217,6 +220,8 @@ fn records_of_undefined_instruments_are_counted_and_dropped() {
 #[test]
 fn symbol_of_another_source_with_another_precision_is_refused() {
     let (mut sequencer, mut one, _) = two_rings();
+    sequencer.open_source(0, shared_identity(0));
+    sequencer.open_source(1, shared_identity(0));
     accept(&mut sequencer, 0, &[definition(1, "A")]);
     let mut other = Vec::new();
     record::encode_definition(&Instrument::new(1, "A", "v", -3, -8), &mut other);

@@ -67,7 +67,7 @@ fn silent_source_is_stale_until_its_next_batch() {
 
 #[test]
 fn silence_does_not_make_a_halted_instrument_stale() {
-    let mut node = Node::new(2);
+    let mut node = Node::with_sharing_sources(2, &[7]);
     define(&mut node, 7, 2);
     let client = node.client(&subscribe("trade", "*"));
     let mut halted = Vec::new();
@@ -88,7 +88,7 @@ fn silence_does_not_make_a_halted_instrument_stale() {
 
 #[test]
 fn instrument_of_a_lost_source_is_stale_until_a_record_of_another() {
-    let mut node = Node::new(2);
+    let mut node = Node::with_sharing_sources(2, &[7]);
     let client = node.client(&subscribe("trade", "*"));
     node.run_until_idle();
     node.sequencer.close_source(0, SourceEnd::Lost, node.now_ns);
@@ -107,7 +107,7 @@ fn instrument_of_a_lost_source_is_stale_until_a_record_of_another() {
 
 #[test]
 fn instrument_of_two_sources_is_live_while_one_is() {
-    let mut node = Node::new(1);
+    let mut node = Node::with_sharing_sources(1, &[7]);
     define(&mut node, 7, 1);
     let client = node.client(&subscribe("trade", "S1"));
     node.run_until_idle();
@@ -212,7 +212,7 @@ fn records_lost_by_a_source_are_a_gap_for_every_client() {
 
 #[test]
 fn status_of_a_source_applies_to_its_own_instruments_only() {
-    let mut node = Node::new(1);
+    let mut node = Node::with_sharing_sources(1, &[7]);
     define(&mut node, 7, 2);
     let client = node.client(&subscribe("trade", "*"));
     node.run_until_idle();

@@ -50,14 +50,14 @@ const SCRIPT: &str = r#"
     done
     tc qdisc add dev near77 root tbf rate 100mbit burst 32kb latency 50ms ||
       { echo "SKIPPED: this kernel has no token bucket (sch_tbf)"; exit 0; }
-    "$PROGRAM" --listen 0.0.0.0:9100 --feed none --publish-token t --log warn $SERVER_ARGS >served & server=$!
+    "$PROGRAM" --listen 0.0.0.0:9100 --feed none --publish-token test-publish-token --log warn $SERVER_ARGS >served & server=$!
     until grep -q 'serving on' served; do kill -0 $server; sleep 0.05; done
     while sleep 1; do ss --tcp --info --no-header state established '( sport = :9100 and dst 10.77.0.2 )'; done >sockets &
     sampler=$!
     code=0
     clients "$PROGRAM" load ws://10.77.0.1:9100 --clients $CLIENTS --instruments 200 --conflate-ms 100 \
-      --publish 4000 --burst 20 --records-per-packet 20 --publish-token t \
-      --publish-url 'ws://10.78.0.1:9100/v1/publish?token=t' --seconds 8 --warmup 3 --server-pid $server --json || code=$?
+      --publish 4000 --burst 20 --records-per-packet 20 --publish-token test-publish-token \
+      --publish-url 'ws://10.78.0.1:9100/v1/publish?token=test-publish-token' --seconds 8 --warmup 3 --server-pid $server --json || code=$?
     # 3: the machine is busy, so the report has no rates; the checks of the streams are valid.
     [ $code = 0 ] || [ $code = 3 ]
     echo "== sockets"

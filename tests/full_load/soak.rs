@@ -54,7 +54,8 @@ struct Soak {
 impl Soak {
     fn start() -> Self {
         let market = "sim:instruments=500,rate=400000,seed=5";
-        let server = Server::start(&["--feed", market, "--publish-token", "t", "--slow-timeout-ms", "2000"]);
+        let server =
+            Server::start(&["--feed", market, "--publish-token", "test-publish-token", "--slow-timeout-ms", "2000"]);
         let address = server.address.to_string();
         let descriptors = Resources::of(&server.program).descriptors;
         // The market has started.
@@ -79,7 +80,8 @@ impl Soak {
 
     /// Clients and their publisher, killed while they run.
     fn killed_load(&self) {
-        let args = ["load", &self.address, "--clients", "30", "--publish", "500", "--publish-token", "t"];
+        let args =
+            ["load", &self.address, "--clients", "30", "--publish", "500", "--publish-token", "test-publish-token"];
         let load = Program::spawn(Program::command(&[&args[..], &["--seconds", "600"]].concat()));
         let tap = Program::spawn(Program::command(&["tap", &self.address]));
         self.server.wait_for_metric("tickcast_publishers", |publishers| publishers == 1);

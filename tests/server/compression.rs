@@ -22,12 +22,12 @@ fn compressed(server: &Server, offer: &str) -> Client {
 
 #[test]
 fn compression_is_off_by_default_but_for_the_echo() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--enable-echo"]);
+    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token", "--enable-echo"]);
     let (accepted, mut client) = Client::connect_deflate(server.address, "/v1/stream", OFFER);
     assert_eq!(accepted, "");
     client.send_bytes(&masked_frame(COMPRESSED_TEXT, &deflate(br#"{"op":"ping","id":1}"#)));
     client.expect_close(1002, &["reserved bits 0x40"]);
-    assert_eq!(Client::connect_deflate(server.address, "/v1/publish?token=t", OFFER).0, "");
+    assert_eq!(Client::connect_deflate(server.address, "/v1/publish?token=test-publish-token", OFFER).0, "");
     let (accepted, mut echo) = Client::connect_deflate(server.address, "/v1/echo", OFFER);
     assert_eq!(accepted, ACCEPTED);
     let text = "repeated ".repeat(50);
@@ -127,8 +127,9 @@ fn an_inflation_bomb_closes_with_1009() {
 
 #[test]
 fn a_publisher_may_compress_its_packets() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--compression", "1"]);
-    let (accepted, mut publisher) = Client::connect_deflate(server.address, "/v1/publish?token=t", OFFER);
+    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token", "--compression", "1"]);
+    let (accepted, mut publisher) =
+        Client::connect_deflate(server.address, "/v1/publish?token=test-publish-token", OFFER);
     assert_eq!(accepted, ACCEPTED);
     let define =
         json!({"op": "define", "id": 1, "instruments": [{"symbol": "A", "venue": "v", "px_exp": -2, "sz_exp": 0}]});

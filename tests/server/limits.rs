@@ -63,8 +63,8 @@ fn over_connections_per_address_max_an_address_gets_a_429() {
 #[test]
 fn publishers_and_requests_count_for_their_address() {
     let args = ["--feed", "none", "--connections-per-address-max", "1", "--addresses-exempt", "none"];
-    let server = Server::start(&[&args[..], &["--publish-token", "t"]].concat());
-    let publisher = Publisher::connect(&server, "t");
+    let server = Server::start(&[&args[..], &["--publish-token", "test-publish-token"]].concat());
+    let publisher = Publisher::connect(&server, "test-publish-token");
     send_request(server.address, b"").assert_refusal(429, "limit", &["connections_per_address_max is 1"]);
     drop(publisher);
     let mut tries = 0;
@@ -259,13 +259,13 @@ fn a_client_without_a_subscription_closes_with_1008() {
 
 #[test]
 fn a_symbol_over_its_limit_is_refused() {
-    let server = Server::start(&["--feed", "none", "--symbol-bytes-max", "8", "--publish-token", "t"]);
+    let server = Server::start(&["--feed", "none", "--symbol-bytes-max", "8", "--publish-token", "test-publish-token"]);
     let mut client = server.client();
     let subscribe = |symbol| format!(r#"{{"op":"subscribe","id":1,"channels":["quote"],"symbols":["{symbol}"]}}"#);
     client.send_and_expect_error(&subscribe("NINE-BYT*"), Some(1), "limit", &["9 bytes", "at most 8"]);
     client.send_text(&subscribe("EIGHT-B*"));
     assert_eq!(client.reply()["type"], "subscribed");
-    let mut publisher = Publisher::connect(&server, "t");
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
     publisher.0.send_and_expect_error(
         &Publisher::define_request(&["NINE-BYTE"]),
         Some(9),
@@ -276,8 +276,8 @@ fn a_symbol_over_its_limit_is_refused() {
 
 #[test]
 fn over_publishers_max_a_publisher_gets_a_503() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--publishers-max", "1"]);
-    let open = || Client::try_connect(server.address, "/v1/publish?token=t", &[]);
+    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token", "--publishers-max", "1"]);
+    let open = || Client::try_connect(server.address, "/v1/publish?token=test-publish-token", &[]);
     let Ok(first) = open() else { panic!("one is accepted") };
     assert_retry(&open().err().expect("a second is refused"), 503, "unavailable", &["publishers_max"]);
     assert_eq!(number(&server, "tickcast_publishers_refused_total"), 1);
@@ -291,8 +291,9 @@ fn over_publishers_max_a_publisher_gets_a_503() {
 
 #[test]
 fn over_publisher_instruments_max_a_definition_gets_an_error() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--publisher-instruments-max", "2"]);
-    let mut publisher = Publisher::connect(&server, "t");
+    let server =
+        Server::start(&["--feed", "none", "--publish-token", "test-publish-token", "--publisher-instruments-max", "2"]);
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
     publisher.define(&["A", "B"]);
     publisher.0.send_and_expect_error(
         &Publisher::define_request(&["A", "C"]),
@@ -306,8 +307,9 @@ fn over_publisher_instruments_max_a_definition_gets_an_error() {
 
 #[test]
 fn a_publisher_over_its_rate_is_slowed_down() {
-    let mut watched = WatchedServer::start(&["--publish-token", "t", "--publish-records-per-s", "5000"]);
-    let mut publisher = Publisher::connect(&watched.server, "t");
+    let mut watched =
+        WatchedServer::start(&["--publish-token", "test-publish-token", "--publish-records-per-s", "5000"]);
+    let mut publisher = Publisher::connect(&watched.server, "test-publish-token");
     let id = publisher.define(&["PACED"])[0];
     let mut subscriber = watched.server.subscriber(&["trade"], &["PACED"]);
     for _ in 0..40 {
@@ -320,8 +322,8 @@ fn a_publisher_over_its_rate_is_slowed_down() {
 
 #[test]
 fn a_book_over_book_levels_max_closes_its_publisher_with_1008() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "t", "--book-levels-max", "4"]);
-    let mut publisher = Publisher::connect(&server, "t");
+    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token", "--book-levels-max", "4"]);
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
     let id = publisher.define(&["DEEP"])[0];
     let mut subscriber = server.subscriber(&["book"], &["DEEP"]);
     let bids = |action, levels: &[(i64, i64)]| {
@@ -335,7 +337,7 @@ fn a_book_over_book_levels_max_closes_its_publisher_with_1008() {
     publisher.0.expect_close(1008, &["book of DEEP", "more than 4 levels", "book_levels_max"]);
     assert_eq!(subscriber.records(4).last().expect("4").header.sequence.get(), 4);
     assert_eq!(number(&server, "tickcast_sequencer_books_refused_total"), 1);
-    let mut again = Publisher::connect(&server, "t");
+    let mut again = Publisher::connect(&server, "test-publish-token");
     again.define(&["DEEP"]);
     again.publish(&[bids(b'D', &[(5, 9)]), bids(b'S', &[(7, 1)]), bids(b'D', &[(8, 1)])]);
     // Until the next snapshot the book is marked as possibly wrong: by an empty delta, and in each delta.

@@ -47,9 +47,10 @@ fn load_finds_no_violations() {
 
 #[test]
 fn load_accounts_for_every_published_record() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "t/o+k%"]);
+    let server = Server::start(&["--feed", "none", "--publish-token", "token/with+odd%signs"]);
     let address = server.address.to_string();
-    let publish = ["--publish", "2000", "--publish-token", "t/o+k%", "--instruments", "7", "--burst", "5"];
+    let publish =
+        ["--publish", "2000", "--publish-token", "token/with+odd%signs", "--instruments", "7", "--burst", "5"];
     for (shape, channel) in [("all", "quote"), ("one", "raw"), ("random:3", "trade")] {
         let time =
             ["--clients", "12", "--seconds", "1", "--warmup", "0", "--shape", shape, "--publish-channel", channel];
@@ -62,9 +63,20 @@ fn load_accounts_for_every_published_record() {
 
 #[test]
 fn load_with_storm_churn_and_stalls_misses_no_record() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
+    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token"]);
     let address = server.address.to_string();
-    let publish = ["--publish", "500", "--publish-token", "t", "--clients", "20", "--seconds", "2", "--warmup", "0"];
+    let publish = [
+        "--publish",
+        "500",
+        "--publish-token",
+        "test-publish-token",
+        "--clients",
+        "20",
+        "--seconds",
+        "2",
+        "--warmup",
+        "0",
+    ];
     let disturb = ["--storm", "50", "--churn", "3", "--stalled", "20", "--stall-for", "1"];
     let (report, _) = load(&[&[address.as_str()], &publish[..], &disturb].concat());
     assert_eq!((&report["storm"]["connected"], &report["stalled"]), (&50.into(), &4.into()), "{report}");
@@ -81,8 +93,9 @@ fn rows(report: &Value) -> &[Value] {
 fn a_pause_loses_no_record_on_the_server_and_on_the_floor() {
     let free = std::net::TcpListener::bind("127.0.0.81:0").expect("a free port").local_addr().expect("it is bound");
     let address = free.to_string();
-    let serve = ["--serve", "--feed none --publish-token t --slow-timeout-ms 60000", "--floor"];
-    let publish = ["--publish", "400", "--publish-token", "t", "--publish-channel", "raw", "--size", "20000"];
+    let serve = ["--serve", "--feed none --publish-token test-publish-token --slow-timeout-ms 60000", "--floor"];
+    let publish =
+        ["--publish", "400", "--publish-token", "test-publish-token", "--publish-channel", "raw", "--size", "20000"];
     // 8 MB for each client in the pause: more than its sockets take.
     let rest = ["--clients", "10", "--seconds", "3", "--warmup", "0", "--pause", "1,1,50"];
     let (report, _) = load(&[&[address.as_str()], &serve[..], &publish, &rest].concat());
@@ -111,10 +124,11 @@ fn a_pause_that_the_measured_time_does_not_contain_is_refused() {
 
 #[test]
 fn limited_clients_miss_nothing_unannounced_and_others_miss_nothing() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
+    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token"]);
     let address = server.address.to_string();
     // 400 KB/s, and 30 KB/s for four of the ten.
-    let publish = ["--publish", "200", "--publish-token", "t", "--publish-channel", "raw", "--size", "2000"];
+    let publish =
+        ["--publish", "200", "--publish-token", "test-publish-token", "--publish-channel", "raw", "--size", "2000"];
     let rest = ["--clients", "10", "--seconds", "3", "--warmup", "0", "--read-rate", "30000,40"];
     let (report, is_result) = load(&[&[address.as_str()], &publish[..], &rest].concat());
     let (delivered, limited) = (&report["delivered"], &report["limited"]);
@@ -147,9 +161,20 @@ fn limited_clients_may_ask_for_json() {
 
 #[test]
 fn load_compares_attacked_runs_with_calm_ones() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
+    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token"]);
     let address = server.address.to_string();
-    let publish = ["--publish", "200", "--publish-token", "t", "--clients", "10", "--seconds", "1", "--warmup", "0"];
+    let publish = [
+        "--publish",
+        "200",
+        "--publish-token",
+        "test-publish-token",
+        "--clients",
+        "10",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0",
+    ];
     let kinds = "slow-headers,half-open,pings,subscribes,connects";
     let attack = ["--attack", kinds, "--attack-connections", "8", "--attack-rate", "500"];
     let (report, _) = load(&[&[address.as_str()], &publish[..], &attack].concat());
@@ -170,8 +195,26 @@ fn load_starts_server_and_floor_and_compares_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let picture = folder.path().join("latency.svg");
     let (address, picture_path) = (free.to_string(), picture.to_str().expect("a path in UTF-8"));
-    let serve = ["--serve", "--feed none --publish-token t", "--floor", "--floor-send", "--plot", picture_path];
-    let rest = ["--publish", "500", "--publish-token", "t", "--clients", "10", "--seconds", "1", "--warmup", "0"];
+    let serve = [
+        "--serve",
+        "--feed none --publish-token test-publish-token",
+        "--floor",
+        "--floor-send",
+        "--plot",
+        picture_path,
+    ];
+    let rest = [
+        "--publish",
+        "500",
+        "--publish-token",
+        "test-publish-token",
+        "--clients",
+        "10",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0",
+    ];
     let (report, _) = load(&[&[address.as_str()], &serve[..], &rest].concat());
     let runs = report["compared"]["runs"].as_array().expect("a list");
     let names: Vec<_> = runs.iter().map(|run| run["name"].as_str().expect("a name")).collect();

@@ -10,6 +10,7 @@ mod faults;
 mod feed_losses;
 mod floor;
 mod http;
+mod identities;
 mod limits;
 mod load;
 mod logs;

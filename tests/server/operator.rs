@@ -120,17 +120,17 @@ fn own_address() -> Option<IpAddr> {
 
 #[test]
 fn with_a_token_the_view_needs_it() {
-    let server = Server::start(&["--feed", "none", "--operator-token", "open-sesame"]);
+    let server = Server::start(&["--feed", "none", "--operator-token", "open-sesame-token"]);
     let view = |headers: &str| view_at(server.address, headers);
     let refused = view("Host: localhost\r\n");
     refused.assert_refusal(401, "unauthorized", &["Authorization: Bearer"]);
     assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
-    for wrong in ["open-sesam", "open-sesame1", "Open-Sesame", ""] {
+    for wrong in ["open-sesame-toke", "open-sesame-token1", "Open-Sesame-token", ""] {
         assert_eq!(view(&format!("Host: a\r\nAuthorization: Bearer {wrong}\r\n")).status, 401, "{wrong:?}");
     }
-    assert_eq!(view("Host: a\r\nAuthorization: Basic open-sesame\r\n").status, 401);
+    assert_eq!(view("Host: a\r\nAuthorization: Basic open-sesame-token\r\n").status, 401);
     assert_eq!(
-        view("Host: a.example\r\nX-Forwarded-For: 192.0.2.1\r\nAuthorization: bearer open-sesame\r\n").status,
+        view("Host: a.example\r\nX-Forwarded-For: 192.0.2.1\r\nAuthorization: bearer open-sesame-token\r\n").status,
         200
     );
 }
@@ -150,12 +150,12 @@ fn wait_for_source(server: &Server, kind: &str, is_expected: impl Fn(&Value) -> 
 
 #[test]
 fn sources_are_listed_with_their_rates() {
-    let args = ["--feed", SMALL_MARKET, "--feed", "none", "--publish-token", "secret", "--stale-ms", "600"];
+    let args = ["--feed", SMALL_MARKET, "--feed", "none", "--publish-token", "test-publish-token", "--stale-ms", "600"];
     let server = Server::start(&args);
     let feed = wait_for_source(&server, "feed", |row| row["records_per_s"].as_u64() > Some(50));
     assert_eq!((&feed["name"], &feed["state"]), (&json!(SMALL_MARKET), &json!("live")));
     assert_eq!((&feed["instruments"], view(&server)["sources"].as_array().map(Vec::len)), (&json!(4), Some(1)));
-    let mut publisher = Client::connect(server.address, "/v1/publish?token=secret", &[]);
+    let mut publisher = Client::connect(server.address, "/v1/publish?token=test-publish-token", &[]);
     let from = publisher.tcp().local_addr().expect("a connected socket").to_string();
     let row = wait_for_source(&server, "publisher", |row| row["name"] == from.as_str());
     assert_eq!((&row["state"], &row["silent_ms"]), (&json!("new"), &json!(null)));

@@ -9,8 +9,8 @@ use tickcast_test_support::client::Client;
 use tickcast_test_support::http::{Response, send_request, upgrade_request};
 use tickcast_test_support::server::{Program, Server, WatchedServer};
 
-const STREAMS: [&str; 3] = ["/v1/stream", "/v1/echo", "/v1/publish?token=secret"];
-const ARGS: &[&str] = &["--feed", "none", "--enable-echo", "--publish-token", "secret"];
+const STREAMS: [&str; 3] = ["/v1/stream", "/v1/echo", "/v1/publish?token=test-publish-token"];
+const ARGS: &[&str] = &["--feed", "none", "--enable-echo", "--publish-token", "test-publish-token"];
 const EVIL: &str = "http://evil.example";
 
 fn request(address: SocketAddr, method: &str, path: &str, lines: &[(&str, &str)]) -> Response {
@@ -31,7 +31,7 @@ fn upgrade_status(address: SocketAddr, path: &str, host: &str, origins: &[&str])
 
 #[test]
 fn by_default_a_page_of_another_origin_opens_no_stream() {
-    let mut watched = WatchedServer::start(&["--enable-echo", "--publish-token", "secret"]);
+    let mut watched = WatchedServer::start(&["--enable-echo", "--publish-token", "test-publish-token"]);
     let address = watched.server.address;
     let mut refused = 0;
     for path in STREAMS {

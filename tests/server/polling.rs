@@ -9,14 +9,14 @@ use tickcast_test_support::publisher::{Publisher, book, quote, trade};
 use tickcast_test_support::server::Server;
 
 /// One shard, so that a published record is visible to every request at the same time.
-const ARGS: &[&str] = &["--feed", "none", "--publish-token", "secret", "--cores", "0"];
+const ARGS: &[&str] = &["--feed", "none", "--publish-token", "test-publish-token", "--cores", "0"];
 
 fn get(server: &Server, path: &str, lines: &str) -> Response {
     send_request(server.address, format!("GET {path} HTTP/1.1\r\nHost: here\r\n{lines}\r\n").as_bytes())
 }
 
 fn publisher(server: &Server) -> Publisher {
-    Publisher::connect(server, "secret")
+    Publisher::connect(server, "test-publish-token")
 }
 
 fn names(from: usize, to: usize) -> Vec<String> {

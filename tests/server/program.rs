@@ -49,7 +49,7 @@ fn health_and_readiness_are_reported() {
 
 #[test]
 fn the_directory_and_snapshots_have_every_instrument() {
-    let server = Server::start(&["--feed", SMALL_MARKET, "--publish-token", "t"]);
+    let server = Server::start(&["--feed", SMALL_MARKET, "--publish-token", "test-publish-token"]);
     server.subscriber(&["quote"], &["*"]).until_live();
     let instruments = server.get("/v1/instruments").json();
     let list = instruments["instruments"].as_array().expect("a list");
@@ -65,7 +65,7 @@ fn the_directory_and_snapshots_have_every_instrument() {
         let again = server.get(&format!("/v1/snapshot/{escaped}")).json();
         assert_eq!(again["instrument"], snapshot["instrument"]);
     }
-    let mut publisher = Client::connect(server.address, "/v1/publish?token=t", &[]);
+    let mut publisher = Client::connect(server.address, "/v1/publish?token=test-publish-token", &[]);
     publisher.send_text(r#"{"op":"define","id":1,"instruments":[{"symbol":"A/€\"%41","px_exp":-2,"sz_exp":0}]}"#);
     assert_eq!(publisher.reply()["type"], "defined");
     let odd = server.get("/v1/snapshot/A%2F%E2%82%AC%22%2541").json();
@@ -159,8 +159,8 @@ fn clients_of_two_shards_receive_the_same() {
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
         return println!("SKIPPED: two shards need two cores");
     }
-    let server = Server::start(&["--feed", "none", "--cores", "0,1", "--publish-token", "t"]);
-    let mut publisher = Publisher::connect(&server, "t");
+    let server = Server::start(&["--feed", "none", "--cores", "0,1", "--publish-token", "test-publish-token"]);
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
     let id = publisher.define(&["A"])[0];
     // The kernel spreads connections by a hash: all of 32 go to one shard once in 2^31 runs.
     let mut clients: Vec<Subscriber> = (0..32).map(|_| server.subscriber(&["trade"], &["A*"])).collect();

@@ -6,11 +6,11 @@ use tickcast_test_support::publisher::{Publisher, RAW, TICKER, book, numbers, pa
 use tickcast_test_support::server::{Server, WatchedServer};
 use tungstenite::Message;
 
-const PUBLISH: &[&str] = &["--publish-token", "secret"];
-const BEARER: &[(&str, &str)] = &[("Authorization", "Bearer secret")];
+const PUBLISH: &[&str] = &["--publish-token", "test-publish-token"];
+const BEARER: &[(&str, &str)] = &[("Authorization", "Bearer test-publish-token")];
 
 fn publisher(server: &Server) -> Publisher {
-    Publisher::connect(server, "secret")
+    Publisher::connect(server, "test-publish-token")
 }
 
 /// Asserts that all fields are as sent but those that the server sets. The subscriber checks the sequence.
@@ -28,13 +28,13 @@ fn a_wrong_token_gets_a_401() {
     for (path, headers) in [
         ("/v1/publish", &[][..]),
         ("/v1/publish", &[("Authorization", "Bearer wrong")]),
-        ("/v1/publish", &[("Authorization", "Bearer secretly")]),
+        ("/v1/publish", &[("Authorization", "Bearer test-publish-tokens")]),
         ("/v1/publish", &[("Authorization", "Bearer ")]),
-        ("/v1/publish", &[("Authorization", "Basic secret")]),
+        ("/v1/publish", &[("Authorization", "Basic test-publish-token")]),
         ("/v1/publish?token=", &[]),
         ("/v1/publish?token=wrong", &[]),
-        ("/v1/publish?tokens=secret", &[]),
-        ("/v1/publish?token=secret", &[("Authorization", "Bearer wrong")]),
+        ("/v1/publish?tokens=test-publish-token", &[]),
+        ("/v1/publish?token=test-publish-token", &[("Authorization", "Bearer wrong")]),
     ] {
         let Err(response) = Client::try_connect(address, path, headers) else {
             panic!("{path} {headers:?} is accepted")
@@ -55,9 +55,9 @@ fn the_token_may_be_in_the_header_or_in_the_query() {
     let mut watched = WatchedServer::start(PUBLISH);
     for (path, headers) in [
         ("/v1/publish", BEARER),
-        ("/v1/publish", &[("Authorization", "bearer  secret")]),
-        ("/v1/publish?token=secret", &[]),
-        ("/v1/publish?a=b&token=s%65cret", &[]),
+        ("/v1/publish", &[("Authorization", "bearer  test-publish-token")]),
+        ("/v1/publish?token=test-publish-token", &[]),
+        ("/v1/publish?a=b&token=t%65st-publish-token", &[]),
     ] {
         let mut client = Publisher(Client::connect(watched.server.address, path, headers));
         assert_eq!(client.define(&["A"]), [1], "{path} {headers:?}");
@@ -69,7 +69,7 @@ fn the_token_may_be_in_the_header_or_in_the_query() {
 fn without_a_token_publishing_is_off_and_the_response_says_how_to_enable_it() {
     let mut watched = WatchedServer::start(&[]);
     let response = send_request(watched.server.address, upgrade_request("/v1/publish?token=").as_bytes());
-    response.assert_refusal(404, "not_found", &["publishing is off", "--publish-token TOKEN"]);
+    response.assert_refusal(404, "not_found", &["publishing is off", "--publish-token-file FILE"]);
     watched.assert_undisturbed();
 }
 
@@ -256,7 +256,7 @@ fn a_flooding_publisher_loses_no_record() {
 #[test]
 fn a_record_of_a_released_instrument_closes_the_publisher_with_1008() {
     const STATUS: u8 = 19;
-    let server = Server::start(&["--feed", "none", "--publish-token", "secret", "--instruments-max", "1"]);
+    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token", "--instruments-max", "1"]);
     let mut first = publisher(&server);
     let id = first.define(&["MAY-28"])[0];
     first.publish(&[record(STATUS, id, 1, &[b'E', 0, 0, 0, 0, 0, 0, 0])]);

@@ -47,16 +47,24 @@ fn write(path: &Path, toml: &str) {
 
 #[test]
 fn sighup_changes_some_settings_and_names_the_others() {
-    let configured = ConfiguredServer::start("publish_token = 'old'\nrequests_per_s = 60", &["--heartbeat-ms", "4444"]);
+    let configured = ConfiguredServer::start(
+        "publish_token = 'the-old-publish-token'\nrequests_per_s = 60",
+        &["--heartbeat-ms", "4444"],
+    );
     let mut subscriber = configured.server.client();
-    assert_eq!((configured.publish_status("old"), configured.publish_status("new")), (101, 401));
-    let new =
-        "publish_token = 'new'\nrequests_per_s = 70\nheartbeat_ms = 3333\nring_bytes = 4194304\nsubscriptions_max = 2";
+    assert_eq!(
+        (configured.publish_status("the-old-publish-token"), configured.publish_status("the-new-publish-token")),
+        (101, 401)
+    );
+    let new = "publish_token = 'the-new-publish-token'\nrequests_per_s = 70\nheartbeat_ms = 3333\nring_bytes = 4194304\nsubscriptions_max = 2";
     configured.reload(new, "ring_bytes");
-    configured.server.program.wait_for_stderr("publish_token, requests_per_s, subscriptions_max");
+    configured.server.program.wait_for_stderr("publishers, requests_per_s, subscriptions_max");
     // The shard reads the settings after the line is logged.
     while configured.welcome()["limits"]["requests_per_s"] != 70 {}
-    assert_eq!((configured.publish_status("old"), configured.publish_status("new")), (401, 101));
+    assert_eq!(
+        (configured.publish_status("the-old-publish-token"), configured.publish_status("the-new-publish-token")),
+        (401, 101)
+    );
     assert_eq!(configured.welcome()["heartbeat_ms"], 4444, "a flag overrides the file, as at the start");
     let three = r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["A*","B*","C*"]}"#;
     subscriber.send_and_expect_error(three, Some(1), "limit", &["at most 2"]);
@@ -65,15 +73,22 @@ fn sighup_changes_some_settings_and_names_the_others() {
 
 #[test]
 fn a_file_with_an_error_changes_nothing() {
-    let configured = ConfiguredServer::start("publish_token = 'old'", &[]);
+    let configured = ConfiguredServer::start("publish_token = 'the-old-publish-token'", &[]);
     for (toml, output) in [
-        ("publish_token = 'new'\nheartbeat_ms = 1", "nothing was changed: heartbeat_ms: 1 is out of range"),
-        ("publish_token = 'new'\nheartbeats = 1", "unknown field `heartbeats`"),
-        ("publish_token = 'new'\nlog = 'tickcast=loud'", "invalid filter \"tickcast=loud\""),
+        (
+            "publish_token = 'the-new-publish-token'\nheartbeat_ms = 1",
+            "nothing was changed: heartbeat_ms: 1 is out of range",
+        ),
+        ("publish_token = 'the-new-publish-token'\nheartbeats = 1", "unknown field `heartbeats`"),
+        ("publish_token = 'the-new-publish-token'\nlog = 'tickcast=loud'", "invalid filter \"tickcast=loud\""),
         ("publish_token = ", "nothing was changed: configuration file"),
     ] {
         configured.reload(toml, output);
-        assert_eq!((configured.publish_status("old"), configured.publish_status("new")), (101, 401), "{toml}");
+        assert_eq!(
+            (configured.publish_status("the-old-publish-token"), configured.publish_status("the-new-publish-token")),
+            (101, 401),
+            "{toml}"
+        );
     }
 }
 

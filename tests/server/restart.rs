@@ -13,11 +13,11 @@ use tickcast_test_support::client::{Client, Received, records_of};
 use tickcast_test_support::publisher::{Publisher, quote, trade};
 use tickcast_test_support::server::{Program, Server};
 
-const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t"];
+const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "test-publish-token"];
 
 /// A publisher of A and B.
 fn connect_publisher(server: &Server) -> Publisher {
-    let mut publisher = Publisher::connect(server, "t");
+    let mut publisher = Publisher::connect(server, "test-publish-token");
     assert_eq!(publisher.define(&["A", "B"]), [1, 2]);
     publisher
 }

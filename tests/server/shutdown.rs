@@ -121,8 +121,8 @@ fn clients_get_different_times_to_reconnect() {
 fn published_records_are_delivered_before_the_close() {
     const PACKETS: u64 = 400;
     const RECORDS: u64 = 100;
-    let server = Server::start(&["--feed", "none", "--publish-token", "t"]);
-    let mut publisher = Publisher::connect(&server, "t");
+    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token"]);
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
     let id = publisher.define(&["LAST"])[0];
     let mut client = server.client();
     client.send_text(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["LAST"]}"#);

@@ -13,7 +13,7 @@ use tickcast_test_support::server::{Program, SMALL_MARKET, Server, WatchedServer
 use tickcast_test_support::sse::{Event, SseClient};
 
 /// One shard, so that a published record is visible to every client at the same time.
-const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "t", "--cores", "0"];
+const PUBLISHING: &[&str] = &["--feed", "none", "--publish-token", "test-publish-token", "--cores", "0"];
 const JSON: (&str, &str) = ("sec-websocket-protocol", "tickcast.v1+json");
 const ACCEPT: &str = "Accept: text/event-stream\r\n";
 
@@ -22,7 +22,7 @@ struct Market(Publisher);
 
 impl Market {
     fn open(server: &Server) -> Self {
-        let mut publisher = Publisher::connect(server, "t");
+        let mut publisher = Publisher::connect(server, "test-publish-token");
         let define = |symbol, px_exp| json!({"symbol": symbol, "venue": "here", "px_exp": px_exp, "sz_exp": -3});
         let define = json!({"op": "define", "id": 1, "instruments": [define("A", -2), define("B", 3)]});
         publisher.0.send_text(&define.to_string());
@@ -80,7 +80,7 @@ const NAMES: [&str; 4] = ["A,B", "AAPL  240119C00150000", r"C\D", "E+F&G"];
 #[test]
 fn every_symbol_of_the_grammar_can_be_had_everywhere() {
     let server = Server::start(PUBLISHING);
-    let mut publisher = Publisher::connect(&server, "t");
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
     let ids = publisher.define(&NAMES);
     let quotes: Vec<_> = ids.iter().map(|id| quote(*id, i64::from(*id))).collect();
     publisher.publish(&quotes);

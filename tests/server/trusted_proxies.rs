@@ -150,8 +150,8 @@ fn handshake_rates_and_publishers_count_for_the_client() {
     refused.assert_refusal(429, "limit", &["handshakes_per_address_per_s"]);
     assert!(connect(&rate, PROXY, &["203.0.113.2"]).is_ok(), "another client has its own rate");
 
-    let few = server(&["--connections-per-address-max", "1", "--publish-token", "t"]);
-    let publisher = connect_at("/v1/publish?token=t", &few, PROXY, &["203.0.113.1"]);
+    let few = server(&["--connections-per-address-max", "1", "--publish-token", "test-publish-token"]);
+    let publisher = connect_at("/v1/publish?token=test-publish-token", &few, PROXY, &["203.0.113.1"]);
     assert!(publisher.is_ok());
     assert_over_limit(connect(&few, PROXY, &["203.0.113.1"]));
     assert!(connect(&few, PROXY, &["203.0.113.2"]).is_ok());

@@ -10,6 +10,8 @@ use tickcast_protocol::record::{
 };
 use tickcast_protocol::{BookAction, BookSide, Channel, FeedState, GapReason, Instrument, RecordKind, Side};
 
+use tickcast_test_support::node::shared_identity;
+
 use crate::Dice;
 use crate::trail::Event;
 
@@ -168,7 +170,7 @@ pub fn name_of(number: usize, dice: &mut Dice) -> String {
     format!("{family}{number}")
 }
 
-/// The feed: two sources with ids of their own.
+/// The feed: two sources of one identity, with ids of their own.
 pub struct Feed {
     dice: Dice,
     /// Levels of a book and bytes of a raw payload, at the most.
@@ -217,6 +219,7 @@ impl Feed {
             }
             _ if self.dead[source as usize] => {
                 self.dead[source as usize] = false;
+                sequencer.open_source(source, shared_identity(0));
                 let own = |locals: &[(u32, u32)]| (0..locals.len()).filter(|at| locals[*at].0 == source).collect();
                 let own: Vec<usize> = own(&self.locals);
                 for at in own {

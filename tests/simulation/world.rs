@@ -9,6 +9,8 @@ use tickcast::shard::{Encoding, Format};
 use tickcast_protocol::ws::Opcode;
 use tickcast_protocol::ws::deflate::WindowBits;
 
+use tickcast_test_support::node::shared_identity;
+
 use crate::client::{Client, Reading, Wish, frame};
 use crate::feed::{Feed, History};
 use crate::network::{ByteRate, LinkShare};
@@ -87,6 +89,8 @@ impl World {
             about: None,
             seen: Seen::default(),
         };
+        world.sequencer.open_source(0, shared_identity(0));
+        world.sequencer.open_source(1, shared_identity(0));
         for _ in 0..1 + plan.instruments / 3 {
             world.define();
         }

@@ -15,7 +15,15 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
     (&["async", "await", "Rc", "RefCell"], &["src/http/", "src/runtime/", "src/load/floor/rival.rs"]),
     (
         &["Mutex", "RwLock", "Condvar"],
-        &["src/allowance.rs", "src/bars/store.rs", "src/http/", "src/ingest/", "src/lifecycle.rs", "src/state.rs"],
+        &[
+            "src/allowance.rs",
+            "src/auth.rs",
+            "src/bars/store.rs",
+            "src/http/",
+            "src/ingest/",
+            "src/lifecycle.rs",
+            "src/state.rs",
+        ],
     ),
     // Time is an argument everywhere else.
     (

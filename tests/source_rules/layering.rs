@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("heartbeat", &[]),
     ("clock", &[]),
     ("rate_limit", &[]),
+    ("auth", &[]),
     ("stats", &[]),
     ("last_value", &[]),
     ("io", &[]),
@@ -26,17 +27,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sequencer", &["last_value", "ring"]),
     ("shard", &["io", "last_value", "ring", "stats"]),
     ("bars", &["fault", "lifecycle", "ring", "wake"]),
-    ("ingest", &["affinity", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "wake"]),
+    ("ingest", &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "wake"]),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
-    ("config", &["allowance", "bars", "ingest", "shard"]),
+    ("config", &["allowance", "auth", "bars", "ingest", "sequencer", "shard"]),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.
     ("check", &["config", "io"]),
-    ("state", &["bars", "config", "heartbeat", "ingest", "lifecycle", "sequencer", "shard", "stats"]),
+    ("state", &["auth", "bars", "config", "heartbeat", "ingest", "lifecycle", "sequencer", "shard", "stats"]),
     (
         "http",
         &[
             "affinity",
             "allowance",
+            "auth",
             "bars",
             "clock",
             "config",
@@ -55,6 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "runtime",
         &[
+            "auth",
             "bars",
             "check",
             "clock",

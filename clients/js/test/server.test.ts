@@ -26,7 +26,7 @@ afterEach(() => {
 
 const MARKET = "sim:instruments=20,rate=2000,seed=1";
 /** Only what publishers send. */
-const PUBLISHED = ["--feed", "none", "--publish-token", "t"];
+const PUBLISHED = ["--feed", "none", "--publish-token", "test-publish-token"];
 
 class Running {
   readonly #child: ChildProcess;
@@ -87,7 +87,7 @@ class Publisher {
   }
 
   static async to(port: number): Promise<Publisher> {
-    const socket = new WebSocket(`ws://127.0.0.1:${port}/v1/publish?token=t`);
+    const socket = new WebSocket(`ws://127.0.0.1:${port}/v1/publish?token=test-publish-token`);
     await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
     return new Publisher(socket);
   }

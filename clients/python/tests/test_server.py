@@ -14,7 +14,8 @@ import tickcast
 from tickcast import Backoff, Book, Gap, OrderBook, Quote, RefusedError, RejectedError, State, Status, Ticker, Trade
 
 MARKET = ("--feed", "sim:instruments=20,rate=2000,seed=1")
-PUBLISHING = ("--feed", "none", "--publish-token", "t")
+TOKEN = "test-publish-token"
+PUBLISHING = ("--feed", "none", "--publish-token", TOKEN)
 
 
 def quick() -> Backoff:
@@ -43,7 +44,7 @@ async def publish_all(publisher: tickcast.Publisher, trade_id: int) -> None:
 
 async def test_values_equal_the_http_snapshot(start: Start) -> None:
     server = await start(*PUBLISHING)
-    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+    async with tickcast.publish(TOKEN, server.url) as publisher, tickcast.connect(server.url) as client:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3, venue="me", tick_size="0.01")
         subscription = await client.subscribe(["MINE-USD", "NOPE"], channels=["quote", "trade", "ticker", "book"])
         assert (subscription.count, subscription.unknown) == (1, ["NOPE"])
@@ -65,7 +66,10 @@ async def test_values_equal_the_http_snapshot(start: Start) -> None:
 
 async def test_a_reset_connection_resumes_without_a_gap(start: Start) -> None:
     server = await start(*PUBLISHING)
-    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url, backoff=quick()) as client:
+    async with (
+        tickcast.publish(TOKEN, server.url) as publisher,
+        tickcast.connect(server.url, backoff=quick()) as client,
+    ):
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         await client.subscribe(["MINE-*"], channels=["quote", "trade", "book"])
         latest: dict[str, Any] = {}
@@ -88,7 +92,10 @@ async def test_a_reset_connection_resumes_without_a_gap(start: Start) -> None:
 
 async def test_closing_a_pattern_loses_no_records_of_covered_names(start: Start) -> None:
     server = await start(*PUBLISHING)
-    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url, backoff=quick()) as client:
+    async with (
+        tickcast.publish(TOKEN, server.url) as publisher,
+        tickcast.connect(server.url, backoff=quick()) as client,
+    ):
         await publisher.define("OTHER", px_exp=-2, sz_exp=-3)
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         for symbols in (["MINE-USD"], ["OTHER"], ["MINE-USD", "OTHER"]):
@@ -113,7 +120,7 @@ async def test_a_restart_leads_through_stale_and_resyncing_to_live(start: Start)
     server = await start(*PUBLISHING)
     states: list[str] = []
     async with tickcast.connect(server.url, backoff=quick()) as client:
-        publisher = await tickcast.publish("t", server.url)
+        publisher = await tickcast.publish(TOKEN, server.url)
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         await client.subscribe(["MINE-USD", "*"])
         await publish_all(publisher, 1)
@@ -125,7 +132,7 @@ async def test_a_restart_leads_through_stale_and_resyncing_to_live(start: Start)
         await publisher.close()
         again = await server.start_again()
         try:
-            async with tickcast.publish("t", again.url) as publisher:
+            async with tickcast.publish(TOKEN, again.url) as publisher:
                 await publisher.define("OTHER", px_exp=0, sz_exp=0)
                 await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
                 await publish_all(publisher, 77)
@@ -146,7 +153,7 @@ async def test_a_restart_leads_through_stale_and_resyncing_to_live(start: Start)
 async def test_the_end_of_a_publisher_ends_its_instruments(start: Start) -> None:
     server = await start(*PUBLISHING)
     async with tickcast.connect(server.url) as client:
-        async with tickcast.publish("t", server.url) as publisher:
+        async with tickcast.publish(TOKEN, server.url) as publisher:
             await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
             await client.subscribe(["*"])
             await publish_all(publisher, 1)
@@ -175,7 +182,7 @@ async def test_a_market_is_read_as_records_without_a_gap(start: Start, compressi
 
 async def test_a_packet_is_read_in_parts_without_a_loss(start: Start) -> None:
     server = await start(*PUBLISHING)
-    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+    async with tickcast.publish(TOKEN, server.url) as publisher, tickcast.connect(server.url) as client:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         await client.subscribe(["MINE-USD"], channels=["trade"])
         for trade_id in range(1, 13):
@@ -199,7 +206,7 @@ async def test_a_packet_is_read_in_parts_without_a_loss(start: Start) -> None:
 @pytest.mark.parametrize("symbol", ["AAPL  240119C00150000", "A,B", "a/b?c#d%2C&+", "\\,", "\u20ac"])
 async def test_symbols_of_the_whole_grammar_are_served(start: Start, symbol: str) -> None:
     server = await start(*PUBLISHING)
-    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+    async with tickcast.publish(TOKEN, server.url) as publisher, tickcast.connect(server.url) as client:
         await publisher.define(symbol, px_exp=-2, sz_exp=0, lot_size=100, venue="a b")
         exact = await client.subscribe([symbol], channels=["trade"])
         beginning = await client.subscribe([f"{symbol[:6]}*"], channels=["quote"])
@@ -221,7 +228,10 @@ async def test_symbols_of_the_whole_grammar_are_served(start: Start, symbol: str
 
 async def test_a_name_begins_with_its_definition(start: Start) -> None:
     server = await start(*PUBLISHING)
-    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url, backoff=quick()) as client:
+    async with (
+        tickcast.publish(TOKEN, server.url) as publisher,
+        tickcast.connect(server.url, backoff=quick()) as client,
+    ):
         subscription = await client.subscribe(["MINE-USD", "LATER"], channels=["quote", "trade"])
         assert (subscription.count, subscription.unknown) == (0, ["MINE-USD", "LATER"])
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
@@ -243,7 +253,7 @@ async def test_a_name_begins_with_its_definition(start: Start) -> None:
 
 async def test_exponents_change_while_records_are_read(start: Start) -> None:
     server = await start(*PUBLISHING)
-    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+    async with tickcast.publish(TOKEN, server.url) as publisher, tickcast.connect(server.url) as client:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         await client.subscribe(["MINE-USD"], channels=["quote", "trade", "book"])
         await publish_all(publisher, 1)
@@ -272,13 +282,13 @@ async def test_exponents_change_while_records_are_read(start: Start) -> None:
 async def test_a_released_instrument_is_forgotten(start: Start) -> None:
     server = await start(*PUBLISHING, "--instruments-max", "2")
     async with tickcast.connect(server.url) as client:
-        async with tickcast.publish("t", server.url) as publisher:
+        async with tickcast.publish(TOKEN, server.url) as publisher:
             await publisher.define("OLD", px_exp=0, sz_exp=0)
             await client.subscribe(["OLD", "KEPT", "*"], channels=["trade"])
             await publisher.trade("OLD", 1, 1, trade_id=1)
             await publisher.flush()
             await read_until(client, {}, 1)
-        async with tickcast.publish("t", server.url) as publisher, asyncio.timeout(DEADLINE_S):
+        async with tickcast.publish(TOKEN, server.url) as publisher, asyncio.timeout(DEADLINE_S):
             await publisher.define("KEPT", px_exp=0, sz_exp=0)
             await publisher.define("NEXT", px_exp=0, sz_exp=0)
             async for record in client:
@@ -292,7 +302,7 @@ async def test_a_released_instrument_is_forgotten(start: Start) -> None:
 
 async def test_cancelled_subscriptions_leave_nothing_at_the_server(start: Start) -> None:
     server = await start(*PUBLISHING)
-    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+    async with tickcast.publish(TOKEN, server.url) as publisher, tickcast.connect(server.url) as client:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         cancelled = 0
         for steps in range(40):
@@ -368,7 +378,7 @@ async def test_refusals_have_status_and_code_of_the_server(start: Start) -> None
     with pytest.raises(RefusedError) as refused:
         await tickcast.connect(f"{server.url}/v1/nowhere")
     assert refused.value.status == 404
-    async with tickcast.publish("t", server.url) as publisher, tickcast.publish("t", server.url) as other:
+    async with tickcast.publish(TOKEN, server.url) as publisher, tickcast.publish(TOKEN, server.url) as other:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         with pytest.raises(RejectedError):
             await other.define("MINE-USD", px_exp=-4, sz_exp=-3)
@@ -381,7 +391,7 @@ async def test_refusals_have_status_and_code_of_the_server(start: Start) -> None
 async def test_bars_are_columns(start: Start) -> None:
     np = pytest.importorskip("numpy")
     server = await start(*PUBLISHING)
-    async with tickcast.publish("t", server.url) as publisher, tickcast.connect(server.url) as client:
+    async with tickcast.publish(TOKEN, server.url) as publisher, tickcast.connect(server.url) as client:
         await publisher.define("MINE-USD", px_exp=-2, sz_exp=-3)
         for trade_id in (1, 2, 3):
             await publish_all(publisher, trade_id)
@@ -400,9 +410,9 @@ async def test_bars_are_columns(start: Start) -> None:
 async def test_heartbeats_keep_a_silent_publisher_from_being_stale(start: Start) -> None:
     server = await start(*PUBLISHING, "--stale-ms", "1500")
     async with (
-        tickcast.publish("t", server.url, heartbeat_s=0.2) as beating,
-        tickcast.publish("t", server.url) as by_hand,
-        tickcast.publish("t", server.url) as silent,
+        tickcast.publish(TOKEN, server.url, heartbeat_s=0.2) as beating,
+        tickcast.publish(TOKEN, server.url) as by_hand,
+        tickcast.publish(TOKEN, server.url) as silent,
         tickcast.connect(server.url) as client,
     ):
         await client.subscribe(["*"])

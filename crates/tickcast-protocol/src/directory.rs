@@ -34,13 +34,34 @@ enum Entry {
 pub enum DefineError {
     /// Another source has defined the symbol otherwise: the records of both would be mixed.
     #[error(
-        "{} is already defined by another source, with {}: expected the same, or another symbol",
+        "{} is already defined by another source of the same publisher, with {}: expected the same, or another symbol",
         known.symbol,
         described(known)
     )]
     Taken {
         /// As defined before.
         known: Arc<Instrument>,
+    },
+    /// The symbol belongs to another publisher or feed.
+    #[error("{symbol} belongs to another publisher or feed: expected a symbol of your own, or one that has ended")]
+    Foreign {
+        /// The symbol.
+        symbol: String,
+    },
+    /// The publisher has as many instruments as it may.
+    #[error("the publisher would have more than {max} instruments that have not ended: expected at most that many")]
+    Quota {
+        /// The limit.
+        max: usize,
+    },
+    /// The publisher has defined as many instruments as it may since the server started.
+    #[error(
+        "the publisher would have defined more than {max} instruments since the server started, released ones \
+        included: expected at most that many until the next start"
+    )]
+    Ids {
+        /// The limit.
+        max: u64,
     },
     /// One request defines the symbol twice, with different values.
     #[error("{symbol} is defined twice in this request, with different values: expected one of them")]
@@ -54,6 +75,13 @@ pub enum DefineError {
         /// The limit.
         max: usize,
     },
+}
+
+impl DefineError {
+    /// True if a limit of the publisher was met, and nothing is wrong with the definition itself.
+    pub fn is_limit(&self) -> bool {
+        matches!(self, Self::Quota { .. } | Self::Ids { .. })
+    }
 }
 
 fn described(instrument: &Instrument) -> String {

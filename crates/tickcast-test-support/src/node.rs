@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tickcast::io::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 use tickcast::ring::{Writer, ring};
-use tickcast::sequencer::Sequencer;
+use tickcast::sequencer::{OwnerId, OwnerLimits, Sequencer, SourceIdentity};
 use tickcast::shard::{Encoding, Settings, Shard};
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, RecordKind, Trade};
@@ -82,6 +82,11 @@ pub enum Message {
     Close(u16),
 }
 
+/// The identity that sources of one publisher share.
+pub fn shared_identity(priority: u8) -> SourceIdentity {
+    SourceIdentity { owner: OwnerId::publisher(0), priority, limits: OwnerLimits::NONE }
+}
+
 /// A sequencer and one shard.
 pub struct Node {
     pub sequencer: Sequencer,
@@ -98,6 +103,17 @@ impl Node {
 
     pub fn with_settings(instruments: u32, ring_bytes: usize, settings: Settings) -> Self {
         Self::with_sequencer(instruments, ring_bytes, settings, |writer| Sequencer::new(vec![writer], 1 << 20))
+    }
+
+    /// A node whose sources `0` and `others` are connections of one publisher.
+    pub fn with_sharing_sources(instruments: u32, others: &[u32]) -> Self {
+        Self::with_sequencer(instruments, 1 << 22, Settings::default(), |writer| {
+            let mut sequencer = Sequencer::new(vec![writer], 1 << 20);
+            for source in [&[0], others].concat() {
+                sequencer.open_source(source, shared_identity(0));
+            }
+            sequencer
+        })
     }
 
     /// The same with a sequencer that `make` makes for the shard's ring.

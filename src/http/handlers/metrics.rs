@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::auth::Purpose;
 use crate::clock;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
@@ -45,14 +46,26 @@ pub(crate) fn get(server: &HttpServer) -> Response {
     Response::new(CONTENT_TYPE, text).no_store()
 }
 
-/// The metrics of the whole server: sequencer, publishers, bars.
+/// The metrics of the whole server: sequencer, publishers, bars, clock.
 pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
-    let (sequencer, publishers, bars) = (&state.sequencer_stats, &state.publishers, state.bars.as_deref());
+    let mut metrics = of_sequencer(state);
+    metrics.extend(of_publishers(state));
+    metrics.extend(of_bars_and_clock(state));
+    metrics
+}
+
+fn count(name: &'static str, value: u64, help: &'static str) -> Metric {
+    Metric { name, help, kind: CounterKind::Count, value: value as i64 }
+}
+
+fn level(name: &'static str, value: u64, help: &'static str) -> Metric {
+    Metric { name, help, kind: CounterKind::Level, value: value as i64 }
+}
+
+fn of_sequencer(state: &ServerState) -> Vec<Metric> {
+    let sequencer = &state.sequencer_stats;
     // Relaxed: each number is independent of the others.
     let get = |number: &AtomicU64| number.load(Ordering::Relaxed);
-    let metric = |name, value: u64, help, kind| Metric { name, help, kind, value: value as i64 };
-    let count = |name, value, help| metric(name, value, help, CounterKind::Count);
-    let level = |name, value, help| metric(name, value, help, CounterKind::Level);
     vec![
         count("sequencer_records", get(&sequencer.records), "Records sequenced"),
         count(
@@ -68,6 +81,21 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
             get(&sequencer.books_refused),
             "Book records refused because the book would have had too many levels: book_levels_max",
         ),
+        count(
+            "sequencer_standby",
+            get(&sequencer.standby),
+            "Records of standby publishers, left out while a publisher of a better priority is live",
+        ),
+        count(
+            "sequencer_gaps_refused",
+            get(&sequencer.gaps_refused),
+            "Gap records refused because they would have skipped more sequences than they may",
+        ),
+        count(
+            "sequencer_expired",
+            get(&sequencer.expired),
+            "Instruments that ended because their source was lost for longer than instrument_expire_ms",
+        ),
         count("sequencer_resyncs", get(&sequencer.resyncs), "Times the whole state was sent again to an overrun shard"),
         count("sequencer_lost", get(&sequencer.lost), "Records of log channels that sources have said to have lost"),
         count("source_silences", get(&sequencer.silences), "Times a source fell silent for longer than stale_ms"),
@@ -75,22 +103,51 @@ pub(super) fn of_server(state: &ServerState) -> Vec<Metric> {
         count("feed_restarts", get(&sequencer.restarts), "Feeds that died and were opened again, or are to be"),
         level("sources", get(&sequencer.sources), "Feeds and publishers that have instruments and are not silent"),
         level("stale_instruments", get(&sequencer.stale), "Instruments whose values are stale or ended"),
+    ]
+}
+
+fn of_publishers(state: &ServerState) -> Vec<Metric> {
+    let publishers = &state.publishers;
+    vec![
         level("publishers", publishers.connected().into(), "Connected publishers"),
         count(
             "publishers_refused",
-            publishers.refused().into(),
+            publishers.refused(),
             "Publishers refused with 503 because as many were connected: publishers_max",
         ),
         count(
             "publisher_definitions_refused",
-            publishers.definitions_refused().into(),
-            "Requests to define instruments refused because of publisher_instruments_max",
+            publishers.definitions_refused(),
+            "Requests to define instruments refused because of a limit: publisher_instruments_max and others",
+        ),
+        count(
+            "publishers_withdrawn",
+            publishers.withdrawn(),
+            "Publishers that were closed because a reload withdrew their token",
+        ),
+        count("publish_auth_failures", state.auth_failures.failures(Purpose::Publish), "Wrong tokens of publishers"),
+        count("operator_auth_failures", state.auth_failures.failures(Purpose::Operator), "Wrong tokens of operators"),
+        count(
+            "auth_refused",
+            state.auth_failures.refused(),
+            "Tokens refused with 429 because their address had presented too many wrong ones",
+        ),
+        count(
+            "rings_left_behind",
+            state.sequencer.rings_left_behind(),
+            "Times that publishers stopped waiting for a shard whose ring stayed full",
         ),
         count(
             "publishers_slowed_ms",
             publishers.slowed().as_millis() as u64,
-            "Time that publishers had to wait because they were faster than they may be: publish_records_per_s",
+            "Time that publishers had to wait because they were faster than they may be: publish_records_per_s and others",
         ),
+    ]
+}
+
+fn of_bars_and_clock(state: &ServerState) -> Vec<Metric> {
+    let bars = state.bars.as_deref();
+    vec![
         level("bars_bytes", bars.map_or(0, |bars| bars.bytes()), "Memory of the bars: bars_bytes"),
         count(
             "bars_records_lost",

@@ -4,13 +4,12 @@
 //! It shows addresses of clients, so it needs the operator's token. Without a configured token it is served to clients on
 //! this machine only, and not through a proxy.
 
-use std::net::SocketAddr;
-
 use serde_json::{Map, Value, json};
 
 use super::metrics;
+use super::publish::check_failures;
+use crate::auth::Purpose;
 use crate::clock::{now_ns, wall_ns};
-use crate::config::Config;
 use crate::http::refusal::Refusal;
 use crate::http::request::bearer_token;
 use crate::http::response::Response;
@@ -31,26 +30,34 @@ pub(crate) fn get(
     address: Option<ClientAddress>,
     request: &http::Request<()>,
 ) -> Result<Response, Refusal> {
-    authorize(&server.config(), request, address.map(|address| address.socket))?;
+    authorize(server, request, address)?;
     server.publish_counters();
     Ok(Response::json(view(server.state(), wall_ns(), now_ns()).to_string()).no_store())
 }
 
-fn authorize(config: &Config, request: &http::Request<()>, from: Option<SocketAddr>) -> Result<(), Refusal> {
-    if let Some(token) = &config.operator_token {
-        return match bearer_token(request) {
-            None => Err(Refusal::unauthorized("operator token: missing: expected Authorization: Bearer TOKEN")),
-            Some(given) if constant_time_eq::constant_time_eq(given, token.as_bytes()) => Ok(()),
-            Some(_) => Err(Refusal::unauthorized("operator token: wrong value")),
+fn authorize(server: &HttpServer, request: &http::Request<()>, address: Option<ClientAddress>) -> Result<(), Refusal> {
+    let config = server.config();
+    if !config.operator_tokens.is_empty() {
+        let Some(given) = bearer_token(request) else {
+            return Err(Refusal::unauthorized("operator token: missing: expected Authorization: Bearer TOKEN"));
         };
+        let address = address.map(|address| address.client());
+        check_failures(server, address)?;
+        // All are compared, whichever matches.
+        if config.operator_tokens.iter().fold(false, |found, token| found | token.matches(given)) {
+            return Ok(());
+        }
+        server.state().auth_failures.count(Purpose::Operator, address, now_ns());
+        return Err(Refusal::unauthorized("operator token: wrong value"));
     }
+    let from = address.map(|address| address.socket);
     let is_direct = !PROXY_HEADERS.iter().any(|name| request.headers().contains_key(*name));
     let is_local = from.is_some_and(|from| from.ip().to_canonical().is_loopback());
     if is_local && is_direct && names_this_machine(request) {
         return Ok(());
     }
     Err(Refusal::forbidden(
-        "without --operator-token TOKEN the operator view is served to this machine only: connect to a loopback address \
+        "without --operator-token-file FILE the operator view is served to this machine only: connect to a loopback address \
          or localhost, and not through a proxy",
     ))
 }
@@ -94,7 +101,7 @@ fn view(state: &ServerState, wall_ns: u64, now_ns: u64) -> Value {
 fn sources(state: &ServerState, wall_ns: u64) -> Vec<Value> {
     let present = state.sequencer.sources();
     let reports = state.sequencer.reports();
-    let row = |id: SourceId, kind: &str, name: Option<String>| {
+    let row = |id: SourceId, kind: &str, name: Option<String>, identity: Option<String>| {
         let now = present.binary_search_by_key(&id, |now| now.status.id).ok().map(|at| &present[at]);
         // An absent feed has ended or failed. An absent publisher has just connected and sent nothing yet.
         let absent = if kind == "feed" { "gone" } else { "new" };
@@ -103,6 +110,7 @@ fn sources(state: &ServerState, wall_ns: u64) -> Vec<Value> {
             "source": id,
             "kind": kind,
             "name": name,
+            "identity": identity,
             "state": state,
             "instruments": now.map_or(0, |now| now.status.instruments),
             "records": now.map_or(0, |now| now.status.records),
@@ -112,9 +120,12 @@ fn sources(state: &ServerState, wall_ns: u64) -> Vec<Value> {
         })
     };
     let feeds = state.config.feed_texts.iter().enumerate().filter(|(_, text)| *text != "none");
-    let feeds = feeds.map(|(nth, text)| row(nth as SourceId, "feed", Some(text.clone())));
-    let connected = state.publishers.addresses().into_iter();
-    feeds.chain(connected.map(|(id, from)| row(id, "publisher", from.map(|from| from.to_string())))).collect()
+    let feeds = feeds.map(|(nth, text)| row(nth as SourceId, "feed", Some(text.clone()), None));
+    let connected = state.publishers.list().into_iter();
+    let publisher = |(id, identity, from): (SourceId, String, Option<std::net::SocketAddr>)| {
+        row(id, "publisher", from.map(|from| from.to_string()), Some(identity))
+    };
+    feeds.chain(connected.map(publisher)).collect()
 }
 
 /// What a feed could not take, by cause; empty if it has taken all, and for publishers, which are closed instead.

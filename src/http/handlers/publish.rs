@@ -2,21 +2,20 @@
 //! its own, see [`crate::ingest::Publisher`]: on a shard's executor it would be read between two flushes only, and the
 //! later, the busier the fan-out.
 
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use constant_time_eq::constant_time_eq;
-
 use crate::affinity::pin_current_thread;
+use crate::auth::Purpose;
+use crate::clock::now_ns;
 use crate::fault;
 use crate::http::connection::Connection;
 use crate::http::handshake::{Supported, Upgrade};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::request::bearer_token;
 use crate::http::server::HttpServer;
-use crate::ingest::Publisher;
+use crate::ingest::{Credential, EnterError, Entered, Publisher};
 use crate::io::uring::duplicate;
-use crate::sequencer::SourceId;
 use tickcast_protocol::packet;
 
 pub(crate) async fn serve(
@@ -24,16 +23,21 @@ pub(crate) async fn serve(
     connection: &mut Connection,
     request: &http::Request<()>,
 ) -> Result<(), Refusal> {
-    authorize(server, request)?;
+    let credential = authorize(server, connection, request)?;
     let deflate = server.state().config.shard.compression.is_some();
     let supported = Supported { protocols: &[packet::SUBPROTOCOL], deflate };
     let upgrade = server.upgrade(connection, request, &supported).await?;
     let address = connection.socket().peer_addr().ok();
     let (publishers, max) = (&server.state().publishers, server.config().publishers_max);
-    let Some(source) = publishers.enter(max, address) else {
-        return Err(Refusal::unavailable(format!("too many publishers: publishers_max is {max}"), RETRY_AFTER));
+    let entered = match publishers.enter(max, address, credential.clone()) {
+        Ok(entered) => entered,
+        Err(EnterError::Full) => {
+            return Err(Refusal::unavailable(format!("too many publishers: publishers_max is {max}"), RETRY_AFTER));
+        }
+        Err(EnterError::Withdrawn) => return Err(Refusal::unauthorized("publish token: withdrawn")),
     };
-    match start(server, connection, &upgrade, source).await {
+    let source = entered.source;
+    match start(server, connection, &upgrade, credential, entered).await {
         Ok(true) => {}
         Ok(false) => publishers.leave(source, false),
         Err(error) => {
@@ -49,7 +53,8 @@ async fn start(
     server: &HttpServer,
     connection: &mut Connection,
     upgrade: &Upgrade,
-    source: SourceId,
+    credential: Credential,
+    entered: Entered,
 ) -> std::io::Result<bool> {
     if connection.write(&upgrade.response).await.is_err() {
         return Ok(false);
@@ -59,11 +64,13 @@ async fn start(
     stream.set_nonblocking(false)?;
     let state = server.shared.state.clone();
     let settings = server.config().publisher_settings();
+    let source = entered.source;
     let publisher = Publisher::new(
         state.sequencer.clone(),
         state.publishers.clone(),
         settings,
-        source,
+        credential,
+        entered,
         stream,
         upgrade.deflate.is_some(),
     )?;
@@ -82,19 +89,28 @@ async fn start(
     Ok(true)
 }
 
-fn authorize(server: &HttpServer, request: &http::Request<()>) -> Result<(), Refusal> {
-    let config = server.config();
-    let Some(token) = &config.publish_token else {
-        return Err(Refusal::not_found("publishing is off: start the server with --publish-token TOKEN"));
-    };
+fn authorize(server: &HttpServer, connection: &Connection, request: &http::Request<()>) -> Result<Credential, Refusal> {
+    let state = server.state();
+    if !state.publishers.is_enabled() {
+        return Err(Refusal::not_found("publishing is off: start the server with --publish-token-file FILE"));
+    }
     let query = request.uri().query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("token="));
     let query = query.map(|text| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>());
-    let given = bearer_token(request).map(<[u8]>::to_vec).or(query);
-    match given {
-        None => {
-            Err(Refusal::unauthorized("publish token: missing: expected Authorization: Bearer TOKEN, or ?token=TOKEN"))
-        }
-        Some(given) if constant_time_eq(&given, token.as_bytes()) => Ok(()),
-        Some(_) => Err(Refusal::unauthorized("publish token: wrong value")),
-    }
+    let Some(given) = bearer_token(request).map(<[u8]>::to_vec).or(query) else {
+        return Err(Refusal::unauthorized(
+            "publish token: missing: expected Authorization: Bearer TOKEN, or ?token=TOKEN",
+        ));
+    };
+    let address = connection.address().map(|address| address.client());
+    check_failures(server, address)?;
+    state.publishers.authenticate(&given).ok_or_else(|| {
+        state.auth_failures.count(Purpose::Publish, address, now_ns());
+        Refusal::unauthorized("publish token: wrong value")
+    })
+}
+
+/// Refuses an address that has presented too many wrong tokens, whatever it presents now.
+pub(super) fn check_failures(server: &HttpServer, address: Option<IpAddr>) -> Result<(), Refusal> {
+    let checked = server.state().auth_failures.check(address, now_ns());
+    checked.map_err(|wait| Refusal::too_many_requests("too many wrong tokens from this address", wait))
 }

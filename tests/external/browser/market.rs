@@ -14,7 +14,7 @@ use tickcast_test_support::client::Client;
 use tickcast_test_support::server::Server;
 
 /// Arguments of a server that only has a publisher.
-pub const PUBLISHED: &[&str] = &["--feed", "none", "--publish-token", "t", "--stale-ms", "0"];
+pub const PUBLISHED: &[&str] = &["--feed", "none", "--publish-token", "test-publish-token", "--stale-ms", "0"];
 
 /// A publisher of instruments, numbered from 0, with prices in cents and sizes in thousandths.
 pub struct Publisher {
@@ -33,7 +33,8 @@ impl Publisher {
 
     /// Instruments with exponents of prices and sizes of their own.
     pub fn open_scaled(server: &Server, instruments: &[(&str, i8, i8)]) -> Self {
-        let mut client = Client::connect(server.address, "/v1/publish", &[("authorization", "Bearer t")]);
+        let mut client =
+            Client::connect(server.address, "/v1/publish", &[("authorization", "Bearer test-publish-token")]);
         let define = |&(symbol, px_exp, sz_exp): &(&str, i8, i8)| json!({"symbol": symbol, "venue": "TEST", "px_exp": px_exp, "sz_exp": sz_exp});
         let instruments: Vec<Value> = instruments.iter().map(define).collect();
         client.send_text(&json!({"op": "define", "id": 1, "instruments": instruments}).to_string());

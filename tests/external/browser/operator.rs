@@ -49,7 +49,7 @@ fn operator_view_shows_shards_and_slow_clients() {
 #[test]
 fn operator_view_requires_the_token() {
     let Some(_browser) = shared_browser() else { return };
-    let server = Server::start(&["--feed", "none", "--operator-token", "sesame"]);
+    let server = Server::start(&["--feed", "none", "--operator-token", "sesame-for-operators"]);
     let page = Page::open(&server, "/#operator");
     let access = |what: &str| format!("document.querySelector('[data-panel=operator]')?.dataset.access === '{what}'");
     page.until(&access("token"));
@@ -60,7 +60,7 @@ fn operator_view_requires_the_token() {
     page.until("probe.text('[data-field=gate-text]').includes('refused this token')");
     page.run("document.querySelector('[data-field=token]').value = ''");
     page.click("[data-field=token]");
-    page.ask("type", json!({"text": "sesame"}));
+    page.ask("type", json!({"text": "sesame-for-operators"}));
     page.press("Enter");
     page.until(&access("open"));
     page.until("document.querySelectorAll('[data-field=shards] tr').length > 0");
@@ -70,7 +70,7 @@ fn operator_view_requires_the_token() {
     let other = page.beside("/#operator");
     other.until(&access("token"));
     assert_eq!(
-        page.get("JSON.stringify(localStorage).includes('sesame') || document.cookie.includes('sesame')"),
+        page.get("JSON.stringify(localStorage).includes('sesame-for-operators') || document.cookie.includes('sesame-for-operators')"),
         false
     );
     // The browser itself logs each refusal on the console.

@@ -22,7 +22,7 @@ const MARKET: &str = "sim:instruments=2000,rate=500,seed=1,shape=even";
 const EVIL: &str = "http://evil.example";
 
 fn server(feed: &str, more: &[&str]) -> Server {
-    Server::start(&[ARGS, &["--feed", feed, "--publish-token", "secret", "--enable-echo"], more].concat())
+    Server::start(&[ARGS, &["--feed", feed, "--publish-token", "test-publish-token", "--enable-echo"], more].concat())
 }
 
 /// Sends a request with `Connection: close`.
@@ -96,7 +96,7 @@ fn streams_go_through(kind: Kind) {
     let Err(refused) = open(EVIL) else { panic!("the origin is allowed") };
     assert_eq!(refused.status, 403);
     for path in [
-        "/v1/publish?token=secret",
+        "/v1/publish?token=test-publish-token",
         "/v1/echo",
         "/v1/operator",
         "/metrics",
@@ -119,7 +119,7 @@ fn streams_go_through(kind: Kind) {
 fn absolute_urls_reach_no_private_path(kind: Kind) {
     let server = server("none", &[]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };
-    for path in ["/metrics", "/v1/operator", "/v1/publish?token=secret", "/v1/echo"] {
+    for path in ["/metrics", "/v1/operator", "/v1/publish?token=test-publish-token", "/v1/echo"] {
         for host in ["other".to_owned(), proxy.http.to_string()] {
             let status = get(proxy.http, &format!("http://{host}{path}"), "").status;
             // HAProxy rejects a URL whose host differs from `Host`.
@@ -164,7 +164,7 @@ fn limits_apply_to_the_clients_own_addresses(kind: Kind) {
 
 fn events_are_not_buffered(kind: Kind) {
     let server = server("none", &[]);
-    let mut publisher = Publisher::connect(&server, "secret");
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
     let id = publisher.define(&["A-USD"])[0];
     publisher.publish(&[quote(id, 100)]);
     let Some(proxy) = Proxy::start(kind, server.address) else { return };

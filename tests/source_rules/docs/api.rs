@@ -27,7 +27,8 @@ fn refusals(source: &str) -> BTreeSet<(u16, String)> {
 #[test]
 fn the_paths_of_the_page_are_served_and_those_that_the_server_names_are_listed() {
     let documented = documented_paths(&read("docs/http-api.md"));
-    let server = WatchedServer::start(&["--enable-echo", "--publish-token", "t", "--log", "error"]).server;
+    let server =
+        WatchedServer::start(&["--enable-echo", "--publish-token", "test-publish-token", "--log", "error"]).server;
     let directory = server.get("/v1/instruments").json();
     let symbol = directory["instruments"][0]["symbol"].as_str().expect("the market of the scene has an instrument");
     for path in &documented {
