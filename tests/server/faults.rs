@@ -14,7 +14,7 @@ use tickcast_test_support::http::{Response, connect, send_request};
 use tickcast_test_support::publisher::Publisher;
 use tickcast_test_support::server::{PlantedFault, SMALL_MARKET, Server};
 
-const ARGS: &[&str] = &["--feed", SMALL_MARKET, "--publish-token", "t", "--cores", "0"];
+const ARGS: &[&str] = &["--feed", SMALL_MARKET, "--publish-token", "test-publish-token", "--cores", "0"];
 const BOTH_CORES: &[&str] = &["--feed", SMALL_MARKET, "--cores", "0-1"];
 
 fn server(fault: &PlantedFault, args: &[&str]) -> Server {
@@ -85,9 +85,9 @@ fn a_panic_of_a_feed_or_a_publisher_ends_nothing_else() {
     let fault = PlantedFault::new("panic publisher");
     let other = server(&fault, ARGS);
     fault.plant();
-    let publisher = Client::connect(other.address, "/v1/publish?token=t", &[]);
+    let publisher = Client::connect(other.address, "/v1/publish?token=test-publish-token", &[]);
     assert_eq!(publisher.end_code(), None);
-    Publisher::connect(&other, "t").define(&["NEXT"]);
+    Publisher::connect(&other, "test-publish-token").define(&["NEXT"]);
     assert_eq!((other.get("/readyz").status, other.stop(Signal::TERM).code), (200, Some(0)));
 
     let fault = PlantedFault::new("panic feed");
