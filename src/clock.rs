@@ -1,8 +1,9 @@
 //! The time: one clock for deadlines, and one for stamps.
 //!
 //! * [`now_ns`] is for deadlines. It is the wall clock's reading at the start of the process plus what the monotonic clock
-//!   has counted since. It never steps and never goes back, so that no deadline fires early and no connection counts as
-//!   idle when the wall clock is set. It does not count while the machine is suspended.
+//!   has counted since, without the time in which the process did not run (SIGSTOP, a pause of the virtual machine, see
+//!   [`RunningTime`]). It never steps and never goes back, so that no deadline fires early and no connection counts as
+//!   idle when the wall clock is set or the process was stopped. It does not count while the machine is suspended.
 //! * [`wall_ns`] is for stamps, which others compare with their own clocks. It is [`now_ns`] plus an offset that follows
 //!   the wall clock: at once where the two differ by more than a second (the clock was set, or the machine was
 //!   suspended), and by at most a fiftieth otherwise ([`steer`]), so that small corrections do not turn the order of
@@ -10,8 +11,8 @@
 //!
 //! Cost: [`now_ns`] reads one clock, [`wall_ns`] two; some 25 ns each.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How often [`steer`] is to be called.
@@ -28,11 +29,17 @@ struct Clock {
     /// The wall clock at `started`, ns since the Unix epoch.
     started_ns: u64,
     offset: Offset,
+    running: RunningTime,
 }
 
 fn clock() -> &'static Clock {
     static CLOCK: OnceLock<Clock> = OnceLock::new();
-    CLOCK.get_or_init(|| Clock { started: Instant::now(), started_ns: system_ns(), offset: Offset::default() })
+    CLOCK.get_or_init(|| Clock {
+        started: Instant::now(),
+        started_ns: system_ns(),
+        offset: Offset::default(),
+        running: RunningTime::default(),
+    })
 }
 
 fn system_ns() -> u64 {
@@ -42,7 +49,24 @@ fn system_ns() -> u64 {
 /// The time for deadlines: ns since the Unix epoch, as the wall clock was at the start of the process.
 pub fn now_ns() -> u64 {
     let clock = clock();
-    clock.started_ns + clock.started.elapsed().as_nanos() as u64
+    let (ns, has_paused) = clock.running.read(|| clock.started.elapsed().as_nanos() as u64);
+    let now_ns = clock.started_ns + ns;
+    if has_paused {
+        // Stamps go on with the wall clock. This is no step of it.
+        clock.offset.set(difference(now_ns, system_ns()));
+    }
+    now_ns
+}
+
+/// From now on, time in which no thread reads the clock for more than a second does not count. The caller sees to it that
+/// one reads it at least every [`STEER_INTERVAL`] while the process runs.
+pub fn watch_pauses() {
+    clock().running.watch(clock().started.elapsed().as_nanos() as u64);
+}
+
+/// How often the process did not run for more than a second, and for how long in all.
+pub fn pauses() -> (u64, Duration) {
+    clock().running.pauses()
 }
 
 /// The time for stamps, ns since the Unix epoch.
@@ -66,12 +90,104 @@ pub fn steps() -> u64 {
 pub fn steer() {
     let offset = &clock().offset;
     offset.slew(now_ns(), system_ns());
+    if let Some(pauses) = clock().running.pauses_to_log() {
+        let seconds = clock().running.pauses().1.as_secs_f64();
+        tracing::warn!(
+            "the process did not run {pauses} time(s), {seconds:.1} s since its start: no deadline counts it"
+        );
+    }
     if let Some(Step { steps, offset_ns }) = offset.step_to_log(now_ns()) {
         let offset_s = offset_ns as f64 / 1e9;
         tracing::warn!(
             "the wall clock was set {steps} time(s): stamps followed at once and are {offset_s:+.3} s from the time that \
              deadlines are counted in; is the clock synchronised before the start (time-sync.target)?"
         );
+    }
+}
+
+/// Time that a process has run: what a clock counts, without the gaps in which nothing read it. The clock is an argument.
+///
+/// A gap shows in the first read after it, whichever thread makes it. That read must not return the time before the gap is
+/// taken off, and no other may return it afterwards without. So a read is fast only while the last one that was noted is
+/// less than [`NOTE_INTERVAL_NS`] old; others take a lock and note theirs.
+#[derive(Debug)]
+pub struct RunningTime {
+    /// The clock as last noted; the end of time before [`Self::watch`], so that no read is too far from it.
+    noted_ns: AtomicU64,
+    /// What is taken off.
+    paused_ns: AtomicU64,
+    pauses: AtomicU64,
+    logged: AtomicU64,
+    noting: Mutex<()>,
+}
+
+/// A read notes the clock if that was not done for so long: twenty times a second, some 50 ns.
+const NOTE_INTERVAL_NS: u64 = 50_000_000;
+/// A gap beyond this is a pause, and counts as this.
+const GAP_NS_MAX: u64 = 1_000_000_000;
+
+impl Default for RunningTime {
+    fn default() -> Self {
+        Self {
+            noted_ns: AtomicU64::new(u64::MAX),
+            paused_ns: AtomicU64::new(0),
+            pauses: AtomicU64::new(0),
+            logged: AtomicU64::new(0),
+            noting: Mutex::new(()),
+        }
+    }
+}
+
+impl RunningTime {
+    /// From now on gaps are taken off.
+    pub fn watch(&self, clock_ns: u64) {
+        let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Release: its partner is the load in `read`.
+        self.noted_ns.store(clock_ns, Ordering::Release);
+    }
+
+    /// The time, and whether this read has found a pause.
+    pub fn read(&self, clock_ns: impl Fn() -> u64) -> (u64, bool) {
+        // Acquire: its partners are the stores in `note` and `watch`. A read that sees what was noted after a pause sees
+        // the pause as well.
+        let noted_ns = self.noted_ns.load(Ordering::Acquire);
+        // Relaxed: ordered by the load above. Read before the clock: a pause that ends in between shows in the clock.
+        let paused_ns = self.paused_ns.load(Ordering::Relaxed);
+        let now_ns = clock_ns();
+        if now_ns.saturating_sub(noted_ns) < NOTE_INTERVAL_NS {
+            return (now_ns.saturating_sub(paused_ns), false);
+        }
+        self.note(clock_ns)
+    }
+
+    #[cold]
+    fn note(&self, clock_ns: impl Fn() -> u64) -> (u64, bool) {
+        let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ns = clock_ns();
+        // Relaxed, here and below: both are written under the lock only.
+        let gap_ns = now_ns.saturating_sub(self.noted_ns.load(Ordering::Relaxed));
+        let lost_ns = gap_ns.saturating_sub(GAP_NS_MAX);
+        if lost_ns > 0 {
+            self.paused_ns.fetch_add(lost_ns, Ordering::Relaxed);
+            self.pauses.fetch_add(1, Ordering::Relaxed);
+        }
+        // Release: its partner is the load in `read`, which must see the pause above.
+        self.noted_ns.store(now_ns, Ordering::Release);
+        (now_ns.saturating_sub(self.paused_ns.load(Ordering::Relaxed)), lost_ns > 0)
+    }
+
+    /// The number of pauses, and what was taken off.
+    pub fn pauses(&self) -> (u64, Duration) {
+        // Relaxed, here and below: the numbers are read by themselves.
+        let paused_ns = self.paused_ns.load(Ordering::Relaxed);
+        (self.pauses.load(Ordering::Relaxed), Duration::from_nanos(paused_ns))
+    }
+
+    /// The number of pauses since the last call, if any.
+    fn pauses_to_log(&self) -> Option<u64> {
+        let pauses = self.pauses.load(Ordering::Relaxed);
+        let logged = self.logged.swap(pauses, Ordering::Relaxed);
+        (pauses > logged).then_some(pauses - logged)
     }
 }
 
@@ -110,6 +226,11 @@ impl Offset {
             }
             Err(followed_ns) => followed_ns,
         }
+    }
+
+    /// The process has not run for a while, in which the clock of deadlines did not count.
+    fn set(&self, offset_ns: i64) {
+        self.ns.store(offset_ns, Ordering::Relaxed);
     }
 
     /// Moves the offset towards the wall clock by at most 10 ms.
@@ -190,6 +311,54 @@ mod tests {
         let last_ns = offset.follow(T0 + 60 * S, T0 + 60 * S);
         assert_eq!(offset.step_to_log(T0 + 60 * S), Some(Step { steps: 4, offset_ns: last_ns }));
         assert_eq!(offset.step_to_log(T0 + 500 * S), None);
+    }
+
+    #[test]
+    fn a_gap_counts_as_a_second_in_the_first_read_after_it_and_in_all_later_ones() {
+        const MS: u64 = 1_000_000;
+        let time = RunningTime::default();
+        assert_eq!(time.read(|| 90 * S), (90 * S, false), "before the watch no gap is taken off");
+        time.watch(100 * S);
+        for (clock_ns, expected) in [
+            (100 * S + 49 * MS, (100 * S + 49 * MS, false)),
+            (100 * S + 900 * MS, (100 * S + 900 * MS, false)),
+            (101 * S + 900 * MS, (101 * S + 900 * MS, false)),
+            // SIGSTOP for 50 s.
+            (151 * S + 900 * MS, (102 * S + 900 * MS, true)),
+            (151 * S + 901 * MS, (102 * S + 901 * MS, false)),
+            (152 * S + 800 * MS, (103 * S + 800 * MS, false)),
+            (156 * S + 800 * MS, (104 * S + 800 * MS, true)),
+        ] {
+            assert_eq!(time.read(|| clock_ns), expected, "{clock_ns}");
+        }
+        assert_eq!(time.pauses(), (2, Duration::from_secs(52)));
+        assert_eq!((time.pauses_to_log(), time.pauses_to_log()), (Some(2), None));
+    }
+
+    #[test]
+    fn threads_that_read_across_gaps_agree_on_the_time() {
+        let (time, clock, newest) = (RunningTime::default(), AtomicU64::new(S), AtomicU64::new(0));
+        time.watch(S);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (time, clock, newest) = (&time, &clock, &newest);
+                scope.spawn(move || {
+                    for nth in 0..2_000 {
+                        if thread == 0 && nth % 20 == 0 {
+                            clock.fetch_add(50 * S, Ordering::SeqCst);
+                        }
+                        // No read is behind one that had ended before, by more than it took itself.
+                        let before_ns = newest.load(Ordering::SeqCst);
+                        let (now_ns, _) = time.read(|| clock.fetch_add(1000, Ordering::SeqCst));
+                        assert!(now_ns >= before_ns, "{now_ns} after {before_ns}");
+                        newest.fetch_max(now_ns, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        let (pauses, paused) = time.pauses();
+        // What was not noted before a gap is part of it: up to NOTE_INTERVAL_NS.
+        assert!(pauses == 100 && (4900..=4905).contains(&paused.as_secs()), "{pauses}, {paused:?}");
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
-    let (machine, epoch) = (runtime::machine()?, runtime::new_epoch());
+    let (machine, epoch) = (runtime::machine()?, runtime::new_epoch()?);
     let read = || Config::resolve(layer(args.clone())?, &machine, epoch);
     let config = read()?;
     let log = runtime::Log::to_stderr(&config.log, config.log_lines_per_s).map_err(runtime::StartError::from)?;

@@ -12,6 +12,7 @@ use super::admission::pending::PendingConnection;
 use super::refusal::Refusal;
 use super::request::{HeadLimits, RequestHead, parse_head};
 use super::response::{Framing, Response};
+use super::timer;
 use crate::allowance::Allowance;
 use crate::clock::now_ns;
 use crate::state::ClientAddress;
@@ -82,7 +83,7 @@ impl Connection {
     ) -> Result<Option<http::Request<()>>, Refusal> {
         let limits = HeadLimits { head_bytes_max, headers_max: HEADERS_MAX };
         let late = async {
-            glommio::timer::sleep(timeout).await;
+            timer::sleep(timeout).await;
             Err(Refusal::head_timeout(timeout))
         };
         let (stream, unread, pending) = (&mut self.stream, &mut self.unread, &self.pending);
@@ -259,7 +260,7 @@ impl Connection {
             while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
         };
         let late = async {
-            glommio::timer::sleep(LINGER).await;
+            timer::sleep(LINGER).await;
         };
         future::or(rest, future::or(pending.must_end(), late)).await;
     }
@@ -295,7 +296,7 @@ async fn write_until(
         Err(io::ErrorKind::ConnectionAborted.into())
     };
     let late = async {
-        glommio::timer::sleep(timeout).await;
+        timer::sleep(timeout).await;
         Err(io::ErrorKind::TimedOut.into())
     };
     future::or(writing, future::or(evicted, late)).await

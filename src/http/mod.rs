@@ -38,5 +38,6 @@ mod router;
 pub mod rules;
 mod server;
 mod slots;
+mod timer;
 
 pub use self::server::{HttpServer, HttpShared};

@@ -25,6 +25,8 @@ pub enum StartError {
     Thread(std::io::Error),
     #[error("{0}; the log says why")]
     Failed(String),
+    #[error("the kernel has no random numbers for the epoch: {0}")]
+    Random(std::io::Error),
     #[error("signal handlers could not be installed: {0}")]
     Signals(std::io::Error),
 }

@@ -13,6 +13,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use sd_notify::NotifyState;
 
 use super::panics::watch_thread;
+use crate::clock;
 use crate::fault;
 use crate::heartbeat::{Change, HeartbeatWatch};
 use crate::state::{STALLED_S, ServerState};
@@ -34,6 +35,8 @@ pub(super) fn spawn(
         let mut watch = HeartbeatWatch::new(&state.heartbeats, LOOKS_MAX);
         while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
             fault::point("health");
+            // A read at least this often, see `clock::watch_pauses`.
+            clock::now_ns();
             watch.look(&state.heartbeats).into_iter().for_each(log);
             if state.heartbeats.stalled().is_none() {
                 notify(&[NotifyState::Watchdog]);

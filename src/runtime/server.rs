@@ -14,7 +14,7 @@ use super::shard_driver::ShardCommand;
 use super::shard_thread::{self, ShardControl, ShardStartError, ShardThread};
 use crate::auth::AuthFailures;
 use crate::bars::{self, BarStore, Bars};
-use crate::clock::{now_ns, wall_ns};
+use crate::clock::{self, now_ns, wall_ns};
 use crate::config::{BARS_RING_BYTES, Config, Reloaded};
 use crate::heartbeat::Heartbeats;
 use crate::http::listener::SendLimits;
@@ -69,6 +69,7 @@ impl Server {
         state.sequencer.attach_shards(wakers.clone());
         let (feeds, resync) = start_sources(&state, feeds, requests)?;
         let (health_stop, stopped) = bounded(0);
+        clock::watch_pauses();
         let health = health::spawn(state.clone(), wakers, stopped).map_err(StartError::Thread)?;
         let threads = Threads { feeds, resync, bars, health, health_stop };
         Ok(Self { address: listeners.address, state, shards, threads, config: config.clone() })

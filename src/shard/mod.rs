@@ -58,6 +58,7 @@ mod read_ring;
 mod requests;
 mod resolve;
 mod sent_history;
+mod served_time;
 mod settings;
 mod slow_clients;
 mod state_walk;
@@ -75,6 +76,7 @@ use self::fan_out::FanOut;
 use self::history::History;
 use self::market_view::MarketView;
 use self::outbox::Outbox;
+use self::served_time::ServedTime;
 pub use self::settings::Settings;
 pub use self::slow_clients::SlowClient;
 use self::slow_clients::SlowClients;
@@ -91,6 +93,9 @@ use tickcast_protocol::control::Request;
 pub struct Shard<I: Io> {
     settings: Settings,
     now: Now,
+    served: ServedTime,
+    /// The time of stamps minus the clock of deadlines.
+    wall_offset_ns: i64,
     ring: ring::Reader,
     market: MarketView,
     fan_out: FanOut,
@@ -129,6 +134,8 @@ impl<I: Io> Shard<I> {
     pub fn new(settings: Settings, io: I, ring: ring::Reader) -> Self {
         Self {
             now: Now::default(),
+            served: ServedTime::default(),
+            wall_offset_ns: 0,
             market: MarketView::new(ring.offset()),
             fan_out: FanOut::new(settings.compression.unwrap_or(1)),
             connections: ConnectionTable::default(),
@@ -147,13 +154,20 @@ impl<I: Io> Shard<I> {
     /// Sets the difference between the time of stamps and that of deadlines, which is what all other calls are given. It
     /// changes when the wall clock is set.
     pub fn set_wall_offset(&mut self, offset_ns: i64) {
-        self.now.wall_offset_ns = offset_ns;
+        self.wall_offset_ns = offset_ns;
+        self.now.wall_offset_ns = offset_ns.saturating_add_unsigned(self.served.lost_ns());
+    }
+
+    /// The present time in the time served.
+    fn look(&mut self, now_ns: u64) -> Now {
+        let ns = self.served.look(now_ns);
+        Now { ns, wall_offset_ns: self.wall_offset_ns.saturating_add_unsigned(self.served.lost_ns()), ..self.now }
     }
 
     /// Runs all phases once. Returns whether there was anything to do. If not, the shard may sleep until
     /// [`Self::deadline_ns`], a completion, or new records in the ring.
     pub fn tick(&mut self, now_ns: u64) -> bool {
-        self.now = Now { tick: self.now.tick + 1, ns: self.now.ns.max(now_ns), ..self.now };
+        self.now = Now { tick: self.now.tick + 1, ..self.look(now_ns) };
         self.fan_out.begin_tick();
         let has_read = self.read_ring();
         let has_flushed = self.flush();
@@ -195,7 +209,7 @@ impl<I: Io> Shard<I> {
 
     /// The same for a client with another encoding.
     pub fn open_as(&mut self, slot_id: SlotId, encoding: Encoding, upgrade: &[u8], input: &[u8], now_ns: u64) {
-        let now = Now { ns: now_ns, ..self.now };
+        let now = self.look(now_ns);
         client_context!(self, now).open(slot_id, encoding, upgrade, input);
     }
 
@@ -218,9 +232,16 @@ impl<I: Io> Shard<I> {
         self.connections.take_departed()
     }
 
-    /// The clients that are furthest behind, the longest first, at most twenty; `None` if the list has not changed.
+    /// The clients that are furthest behind, the longest first, at most twenty; `None` if the list has not changed. Their
+    /// times are those of the clock.
     pub fn take_slowest(&mut self) -> Option<Vec<SlowClient>> {
-        self.slow_clients.take()
+        let lost_ns = self.served.lost_ns();
+        let mut slowest = self.slow_clients.take()?;
+        for client in &mut slowest {
+            client.since_ns += lost_ns;
+            client.progress_ns += lost_ns;
+        }
+        Some(slowest)
     }
 
     /// Changes the settings, all but the epoch.
@@ -230,7 +251,8 @@ impl<I: Io> Shard<I> {
 
     /// Begins to close all clients, spread over this time. No client may be opened afterwards.
     pub fn begin_drain(&mut self, over_ms: u32, now_ns: u64) {
-        self.drain.get_or_insert_with(|| Drain::new(over_ms, now_ns));
+        let now = self.look(now_ns);
+        self.drain.get_or_insert_with(|| Drain::new(over_ms, now.ns));
     }
 
     /// When the next tick is due even if no completion and no record comes; `None` if none is.
@@ -240,7 +262,8 @@ impl<I: Io> Shard<I> {
         let has_old_gauges = self.counters.get(Counter::Clients) != self.connections.len() as u64;
         let timers = (has_clients || has_old_gauges).then(|| self.timers.next_ns());
         let drain = self.drain.as_ref().filter(|_| has_clients).map(Drain::next_ns);
-        [timers, self.fan_out.conflator.next_boundary_ns(), drain].into_iter().flatten().min()
+        let served_ns = [timers, self.fan_out.conflator.next_boundary_ns(), drain].into_iter().flatten().min()?;
+        Some(served_ns.saturating_add(self.served.lost_ns()))
     }
 
     /// True if the ring has records that were not read. Has to be checked once more before sleeping.

@@ -102,3 +102,48 @@ fn a_step_is_no_silence_of_a_source_and_hides_none() {
         assert!(node.sequencer.check_sources(SILENCE_NS, wall_ns(node.now_ns + SILENCE_NS)), "{step_ns}");
     }
 }
+
+#[test]
+fn a_shard_that_was_not_run_closes_no_client_that_answers_and_the_silent_ones_at_their_time() {
+    let settings = Settings {
+        heartbeat_ms: 1000,
+        ping_interval_ms: 3000,
+        ping_timeout_ms: 3000,
+        idle_timeout_ms: 8000,
+        subscribe_timeout_ms: 5000,
+        ..Settings::default()
+    };
+    let mut node = Node::with_settings(1, 1 << 20, settings);
+    let (answering, subscribing, silent) = (node.client(SUBSCRIBE), node.connect(), node.client(SUBSCRIBE));
+    node.advance_ms(2000);
+    let codes = |node: &Node, slot: u32| -> Vec<u16> {
+        let code = |message| if let Message::Close(code) = message { Some(code) } else { None };
+        node.received(slot).into_iter().filter_map(code).collect()
+    };
+    let sent_before = node.received(answering).len();
+    node.now_ns += 50_000 * MS;
+    node.run_until_idle();
+    let now_ns = node.now_ns;
+    for slot in [answering, subscribing, silent] {
+        assert_eq!(codes(&node, slot), [0; 0], "closed right after the pause");
+    }
+    // Stamps are those of the clock.
+    node.quote(1);
+    node.advance_ms(100);
+    let stamp_ns = node.received(answering)[sent_before..].iter().find_map(|message| match message {
+        Message::Packet { header, records } if !records.is_empty() => Some(header.ts_send),
+        _ => None,
+    });
+    assert!(stamp_ns.is_some_and(|stamp_ns| (now_ns..=node.now_ns).contains(&stamp_ns)), "{stamp_ns:?}");
+    node.send_text(subscribing, SUBSCRIBE);
+    for _ in 0..20 {
+        for slot in [answering, subscribing] {
+            node.send_text(slot, r#"{"op":"ping","id":7}"#);
+        }
+        node.advance_ms(1000);
+    }
+    assert_eq!(
+        (codes(&node, answering), codes(&node, subscribing), codes(&node, silent)),
+        (vec![], vec![], vec![1008])
+    );
+}

@@ -8,7 +8,7 @@ use tickcast::stats::Counter;
 use tickcast_protocol::Book;
 use tickcast_protocol::packet::flags as packet_flags;
 use tickcast_protocol::record::{self, Channel, Gap, RecordHeader, RecordKind, flags};
-use tickcast_test_support::node::{MS, Message, Node};
+use tickcast_test_support::node::{Message, Node};
 
 /// The state of a client across connections: it skips records that are not newer.
 #[derive(Default)]
@@ -177,11 +177,9 @@ fn token_older_than_the_history_gets_a_snapshot() {
     (0..100).for_each(|_| node.trade(1));
     node.run_until_idle();
     assert_eq!(resumed(&mut node), "replay");
-    node.now_ns += 59_000 * MS;
-    node.run_until_idle();
+    node.advance_s(59);
     assert_eq!(resumed(&mut node), "replay");
-    node.now_ns += 2_000 * MS;
-    node.run_until_idle();
+    node.advance_s(2);
     assert_eq!(resumed(&mut node), "snapshot", "61 s old");
     let newest = (1, node.sequencer.position().get());
     let client = node.client(&resume(newest, r#""trade""#, 0));

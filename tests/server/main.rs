@@ -17,6 +17,7 @@ mod logs;
 mod one_address;
 mod operator;
 mod origins;
+mod pauses;
 mod polling;
 mod program;
 mod publisher;

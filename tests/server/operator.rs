@@ -217,8 +217,10 @@ fn the_numbers_equal_the_metrics() {
             assert_eq!(part["ring"]["capacity_bytes"], 32 << 20);
         }
     }
-    // What feeds have lost is in `sources`.
-    let elsewhere = after.keys().filter(|(name, _)| name.contains("feed_lost")).count();
+    // What feeds have lost is in `sources`, and the dropped lines of the log have a map of their own.
+    let elsewhere = ["feed_lost", "log_lines_dropped"];
+    let elsewhere = after.keys().filter(|(name, _)| elsewhere.iter().any(|other| name.contains(other))).count();
+    assert!(view["log_lines_dropped"]["rate"].is_u64(), "{view}");
     assert_eq!(seen + elsewhere, after.len(), "the view has every number of the metrics");
     let records = view["sequencer"]["counters"]["sequencer_records"].as_u64();
     assert!(records > Some(0) && view["sequencer"]["position"].as_u64() >= records, "{view}");

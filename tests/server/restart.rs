@@ -133,3 +133,26 @@ fn instruments_of_a_killed_publisher_are_stale_until_it_is_back() {
     server.wait_for_metric("tickcast_stale_instruments", |stale| stale == 0);
     wait_for_state(&server, "live");
 }
+
+#[test]
+fn servers_that_start_together_accept_no_token_of_each_other() {
+    let args = [&["--listen", "127.0.0.1:0"], PUBLISHING].concat();
+    let programs: Vec<_> = (0..4).map(|_| Program::spawn(Program::command(&args))).collect();
+    let servers: Vec<_> = programs.into_iter().map(Server::of).collect();
+    let mut token = None;
+    for server in &servers {
+        let mut publisher = connect_publisher(server);
+        publish(&mut publisher, 1..100);
+        let mut reader = server.client();
+        let first = token.unwrap_or((7, 1));
+        let answer = resume(&mut reader, first);
+        assert_eq!((&answer["type"], &answer["how"]), (&json!("resumed"), &json!("snapshot")), "{answer}");
+        publish(&mut publisher, 100..102);
+        token.get_or_insert(read_to(&mut reader, 101).0);
+        // Once more, as the position is surely in the history now.
+        let mut late = server.client();
+        let answer = resume(&mut late, token.unwrap_or_default());
+        let is_own = std::ptr::eq(server, &servers[0]);
+        assert_eq!(answer["how"], if is_own { "replay" } else { "snapshot" }, "{answer}");
+    }
+}

@@ -19,6 +19,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/allowance.rs",
             "src/auth.rs",
             "src/bars/store.rs",
+            "src/clock.rs",
             "src/http/",
             "src/ingest/",
             "src/lifecycle.rs",

@@ -187,6 +187,14 @@ impl Node {
         }
     }
 
+    /// Advances the clock, and ticks every second: the longest time that a shard does not run without a pause.
+    pub fn advance_s(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now_ns += 1000 * MS;
+            self.run_until_idle();
+        }
+    }
+
     /// A client that was welcomed, and whose request is read in the next tick.
     pub fn client(&mut self, request: &str) -> u32 {
         let slot = self.connect();

@@ -9,6 +9,7 @@ use crate::http::connection::Connection;
 use crate::http::handshake::{Supported, Upgrade};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::server::HttpServer;
+use crate::http::timer;
 use crate::stats::Counter;
 use tickcast_protocol::ws::deflate::{Compressor, Inflater, WindowBits};
 use tickcast_protocol::ws::{
@@ -161,7 +162,7 @@ impl<'a> Echo<'a> {
     async fn wait(&mut self) -> Wait {
         let timeout = self.idle_timeout;
         let idle = async {
-            glommio::timer::sleep(timeout).await;
+            timer::sleep(timeout).await;
             Wait::Idle
         };
         let (reading, pending) = self.connection.read_or_end();

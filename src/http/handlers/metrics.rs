@@ -154,6 +154,12 @@ fn of_bars_and_clock(state: &ServerState) -> Vec<Metric> {
             bars.map_or(0, |bars| bars.records_lost()),
             "Trades and quotes that came faster than they became bars, and are missing from them",
         ),
+        count("clock_pauses", clock::pauses().0, "Times the process did not run for more than a second"),
+        count(
+            "clock_paused_ms",
+            clock::pauses().1.as_millis() as u64,
+            "Time in which the process did not run, which no deadline counts, in ms",
+        ),
         count("clock_steps", clock::steps(), "Times the wall clock was set by more than a second"),
         Metric {
             name: "clock_offset_ms",

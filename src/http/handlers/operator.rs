@@ -16,6 +16,7 @@ use crate::http::response::Response;
 use crate::http::rules;
 use crate::http::server::HttpServer;
 use crate::ingest::feed::Report;
+use crate::log;
 use crate::sequencer::SourceId;
 use crate::shard::{Encoding, Format};
 use crate::state::{ClientAddress, ServerState, SlowClientList, SlowClientRow};
@@ -91,6 +92,7 @@ fn view(state: &ServerState, wall_ns: u64, now_ns: u64) -> Value {
             "levels": of(CounterKind::Level),
             "counters": of(CounterKind::Count),
         },
+        "log_lines_dropped": Map::from_iter(log::dropped().map(|(cause, lines)| (cause.to_owned(), lines.into()))),
         "sources": sources(state, wall_ns),
         "shards": shards(state),
         "slow": slow(state, now_ns),
