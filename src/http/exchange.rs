@@ -19,7 +19,7 @@ use super::server::HttpServer;
 use crate::clock::now_ns;
 use crate::config::Config;
 use crate::fault;
-use crate::io::uring::duplicate;
+use crate::io::descriptor::duplicate;
 use crate::stats::Counter;
 
 /// Serves a connection.

@@ -25,7 +25,7 @@ use super::exchange;
 use super::server::HttpServer;
 use crate::clock::now_ns;
 use crate::fault;
-use crate::io::uring::adopt_fd;
+use crate::io::descriptor;
 
 /// Length of the accept queue; the kernel caps it at `net.core.somaxconn`.
 const ACCEPT_QUEUE: i32 = 65_535;
@@ -166,7 +166,7 @@ async fn contain(task: impl Future<Output = ()>) {
 fn accept(socket: &TcpListener) -> Option<io::Result<TcpStream>> {
     loop {
         match socket.accept() {
-            Ok((stream, _)) => return Some(Ok(adopt_fd::<TcpStream>(stream.into()))),
+            Ok((stream, _)) => return Some(Ok(descriptor::socket(stream.into()))),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => return None,
                 io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}

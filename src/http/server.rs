@@ -24,6 +24,7 @@ use crate::allowance::{AddressKey, Allowance, Allowances};
 use crate::clock::now_ns;
 use crate::config::Config;
 use crate::io::SlotId;
+use crate::io::descriptor;
 use crate::io::uring::Uring;
 use crate::shard::{Shard, SlowClient};
 use crate::state::{ServerState, SlowClientRow};
@@ -322,7 +323,7 @@ impl HttpServer {
         let mut shard = self.shard.borrow_mut();
         // Before the slot gets a new client: its guard must not be released as that of the previous one.
         self.release_slots(shard.take_departed());
-        match shard.io_mut().adopt(connection.socket()) {
+        match shard.io_mut().adopt(&descriptor::borrow(connection.socket())) {
             Ok(Some(slot_id)) => {
                 open(&mut shard, slot_id, connection.unread());
                 let mut slots = self.slots.borrow_mut();

@@ -11,8 +11,10 @@
 //! [`uring`] implements it with io_uring, and is the only module of the server that calls the kernel for it. Tests run
 //! the shard on simulated ones; one contract test covers them all.
 
+pub mod descriptor;
 mod errno;
 mod input_buffers;
+mod restrictions;
 mod setup_error;
 pub mod uring;
 
@@ -48,7 +50,7 @@ pub struct ShortSend {
 /// What happened to a short send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// The socket took this many bytes, fewer than asked; 0 if it was full.
+    /// The socket took this many bytes, fewer than asked; 0 if it was full, or the kernel short of memory.
     Took(u32),
     /// The connection is gone.
     Failed,

@@ -24,7 +24,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use rustix::event::EventfdFlags;
 
 use super::errno;
 use super::input_buffers::{INPUT_BUFFERS, INPUT_BYTES, INPUT_GROUP, InputBuffers};
+use super::restrictions::restrict_and_enable;
 pub use super::setup_error::SetupError;
 use super::{Completion, Completions, Io, SendOp, SendOutcome, ShortSend, SlotId};
 
@@ -63,9 +64,11 @@ const POLL_INPUT: u32 = 0x1 | 0x2000;
 /// `POLLOUT`.
 const POLL_OUTPUT: u32 = 0x4;
 
-/// A ring with the features that a shard needs: one submitting thread, and completions only when it asks for them.
+/// A ring with the features that a shard needs: one submitting thread, and completions only when it asks for them. It is
+/// not enabled yet.
 fn build(submissions: u32, completions: u32) -> Result<IoUring, SetupError> {
     IoUring::builder()
+        .setup_r_disabled()
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_coop_taskrun()
@@ -79,7 +82,8 @@ fn build(submissions: u32, completions: u32) -> Result<IoUring, SetupError> {
 /// Checks that this process may have a ring: sets up the smallest one and drops it. A shard's own is larger, and can
 /// still meet a limit.
 pub fn probe() -> Result<(), SetupError> {
-    build(1, 2).map(drop)
+    let ring = build(1, 2)?;
+    restrict_and_enable(&ring).map_err(SetupError::of_ring)
 }
 
 /// [`Io`] on io_uring.
@@ -118,6 +122,7 @@ impl Uring {
         let (wake, completed) = (eventfd()?, eventfd()?);
         submitter.register_eventfd(completed.as_raw_fd()).map_err(SetupError::Other)?;
         let input = InputBuffers::register(&ring).map_err(SetupError::of_ring)?;
+        restrict_and_enable(&ring).map_err(SetupError::of_ring)?;
         let mut uring = Self {
             ring,
             input,
@@ -170,7 +175,7 @@ impl Uring {
 
     /// Takes over a connected socket: the file table keeps it, and the caller can close its descriptor. `None` if all
     /// slots are taken.
-    pub fn adopt(&mut self, socket: &impl AsRawFd) -> io::Result<Option<SlotId>> {
+    pub fn adopt(&mut self, socket: &impl AsFd) -> io::Result<Option<SlotId>> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if (self.generations.len() as u32) < self.slots_max => {
@@ -179,7 +184,7 @@ impl Uring {
             }
             None => return Ok(None),
         };
-        if let Err(error) = self.ring.submitter().register_files_update(slot, &[socket.as_raw_fd()]) {
+        if let Err(error) = self.ring.submitter().register_files_update(slot, &[socket.as_fd().as_raw_fd()]) {
             self.free.push(slot);
             return Err(error);
         }
@@ -360,7 +365,8 @@ impl Uring {
             1.. => Completion::Received { slot_id, start: start as u32, len: received as u32, more },
             0 => Completion::Ended { slot_id },
             _ if received == -errno::EAGAIN || received == -errno::EINTR => Completion::Nothing { slot_id },
-            _ if received == -errno::ENOBUFS => {
+            // No buffer is free, or the kernel is short of memory.
+            _ if received == -errno::ENOBUFS || received == -errno::ENOMEM => {
                 self.deferred.push_back(slot_id);
                 return;
             }
@@ -491,12 +497,16 @@ fn is_send(entry: &cqueue::Entry) -> bool {
 
 fn short_of(entry: &cqueue::Entry, base: u32) -> ShortSend {
     let index = base + entry.user_data() as u32;
-    let outcome = match entry.result() {
+    ShortSend { index, outcome: outcome_of(entry.result()) }
+}
+
+/// What the kernel says of a send. A lack of memory is the kernel's, and no end of the connection.
+fn outcome_of(result: i32) -> SendOutcome {
+    match result {
         took @ 0.. => SendOutcome::Took(took as u32),
-        error if error == -errno::EAGAIN => SendOutcome::Took(0),
+        error if [errno::EAGAIN, errno::ENOMEM, errno::ENOBUFS].contains(&-error) => SendOutcome::Took(0),
         _ => SendOutcome::Failed,
-    };
-    ShortSend { index, outcome }
+    }
 }
 
 const GENERATION_MASK: u32 = 0x00ff_ffff;
@@ -511,15 +521,48 @@ fn untag(user_data: u64) -> (u8, SlotId) {
     ((user_data >> 56) as u8, SlotId { index: user_data as u32, generation })
 }
 
-/// Another descriptor of the same socket, for types of a runtime that implement `AsRawFd` alone.
-pub fn duplicate(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor must be open while it is borrowed. Its owner is `socket`, which is borrowed for longer.
-    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }.try_clone_to_owned()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Converts a descriptor into a type that owns one, for types of a runtime without a safe conversion.
-pub fn adopt_fd<T: FromRawFd>(fd: OwnedFd) -> T {
-    // SAFETY: `from_raw_fd` needs an open descriptor without another owner. `into_raw_fd` yields one: it consumes the
-    // owner.
-    unsafe { T::from_raw_fd(fd.into_raw_fd()) }
+    const EACCES: i32 = -13;
+
+    #[test]
+    fn the_kernel_refuses_what_the_server_does_not_use() {
+        let mut uring = Uring::new(4).expect("a ring");
+        let result_of = |uring: &mut Uring, entry: squeue::Entry| {
+            uring.push(entry.user_data(tag(CANCEL, NO_SLOT)));
+            uring.submit();
+            uring.run_deferred_work();
+            uring.ring.completion().next().expect("a completion").result()
+        };
+        let nowhere = types::Fd(-1);
+        for entry in [
+            opcode::Nop::new().build(),
+            opcode::Socket::new(2, 1, 0).build(),
+            opcode::OpenAt::new(nowhere, c"/".as_ptr()).build(),
+            opcode::Read::new(nowhere, std::ptr::null_mut(), 0).build(),
+            // A flag that is not in use.
+            opcode::PollAdd::new(nowhere, POLL_INPUT).build().flags(squeue::Flags::IO_DRAIN),
+        ] {
+            assert_eq!(result_of(&mut uring, entry), EACCES);
+        }
+        let permitted = result_of(&mut uring, opcode::PollAdd::new(nowhere, POLL_INPUT).build());
+        assert_ne!(permitted, EACCES, "polls are in use");
+        let lifted = uring.ring.submitter().unregister_files().expect_err("refused");
+        assert_eq!(lifted.raw_os_error(), Some(-EACCES));
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_pressure_and_no_end_of_the_connection() {
+        for (result, outcome) in [
+            (7, SendOutcome::Took(7)),
+            (-errno::EAGAIN, SendOutcome::Took(0)),
+            (-errno::ENOMEM, SendOutcome::Took(0)),
+            (-errno::ENOBUFS, SendOutcome::Took(0)),
+            (-errno::EINVAL, SendOutcome::Failed),
+        ] {
+            assert_eq!(outcome_of(result), outcome, "{result}");
+        }
+    }
 }

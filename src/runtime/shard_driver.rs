@@ -38,7 +38,8 @@ use crate::clock::{self, now_ns};
 use crate::config::Config;
 use crate::fault;
 use crate::http::{HttpServer, HttpShared, listener};
-use crate::io::uring::{Uring, adopt_fd};
+use crate::io::descriptor;
+use crate::io::uring::Uring;
 use crate::shard::Shard;
 use crate::stats::Counter;
 use crate::wake::{ShardWaker, SleepPlace};
@@ -84,7 +85,7 @@ pub(super) async fn run(
     let mut shard = shard;
     let watched = shard.io_mut().watch_listener(&socket).and_then(|()| shard.io().completed_fd());
     let event = match watched {
-        Ok(event) => adopt_fd::<BufferedFile>(event),
+        Ok(event) => descriptor::file(event),
         Err(error) => return tracing::error!("shard {index}: a descriptor could not be duplicated: {error}"),
     };
     let shard = Rc::new(RefCell::new(shard));

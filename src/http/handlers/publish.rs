@@ -15,7 +15,7 @@ use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::request::bearer_token;
 use crate::http::server::HttpServer;
 use crate::ingest::{Credential, EnterError, Entered, Publisher};
-use crate::io::uring::duplicate;
+use crate::io::descriptor::duplicate;
 use tickcast_protocol::packet;
 
 pub(crate) async fn serve(

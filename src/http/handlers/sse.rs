@@ -11,7 +11,7 @@ use crate::http::admission::origin::{self, CrossOrigin};
 use crate::http::connection::Connection;
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::server::HttpServer;
-use crate::io::uring::duplicate;
+use crate::io::descriptor::duplicate;
 use tickcast_protocol::control::{RequestLimits, reply};
 use tickcast_protocol::{Token, sse};
 
