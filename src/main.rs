@@ -83,7 +83,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            runtime::print_error(format!("tickcast: {error}\n"));
+            // An error of a client quotes what a server has sent.
+            let text: String = error.to_string().split_inclusive('\n').map(load::printable).collect();
+            runtime::print_error(format!("tickcast: {text}\n"));
             let has_served = matches!(error.downcast_ref(), Some(runtime::StartError::Failed(_)));
             ExitCode::from(if has_served { 1 } else { 2 })
         }

@@ -7,7 +7,7 @@
 //! * `observe`: what the system reports about a server's process: CPU time, memory, cores.
 //! * `attack`: hostile clients beside the measured ones.
 //! * `slow_clients`: clients that are slow on purpose.
-//! * `tap`: a stream on the terminal.
+//! * `tap`: a stream on the terminal. `printable`: text of a server as a terminal may have it.
 //! * `floor`: the bare loop that the server is measured against.
 //! * `latency`, `format`: histograms, numbers with units. `machine`, `cores`, `signals`, `child`: this machine.
 //!
@@ -26,6 +26,7 @@ mod format;
 mod latency;
 mod machine;
 mod observe;
+mod printable;
 mod report;
 mod run;
 mod servers;
@@ -40,6 +41,7 @@ pub use error::LoadError;
 pub use floor::{FloorArgs, floor};
 pub use latency::{LatencyMeter, LatencyOrigin};
 pub use observe::process::{CpuTime, ObservedProcess};
+pub use printable::printable;
 pub use run::load;
 pub use tap::{TapArgs, tap};
 pub use worker::checker::{FastChecker, SequenceTable};

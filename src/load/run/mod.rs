@@ -34,6 +34,7 @@ use super::args::{LoadArgs, LoadShape};
 use super::attack::Attack;
 use super::error::LoadError;
 use super::latency::LatencyOrigin;
+use super::printable::{printable, printable_json};
 use super::report::comparison::{ComparedRun, Comparison, LoadOutcome};
 use super::report::plot::{PlottedRun, latency_svg};
 use super::report::{LoadReport, MEASURED};
@@ -59,6 +60,9 @@ fn load_until(
         plot(&outcome, path).map_err(LoadError::Output)?;
     }
     let text = if args.json { outcome.json() + "\n" } else { outcome.text() };
+    // Errors quote what servers have sent.
+    let shown = |line| if args.json { printable_json(line) } else { printable(line) };
+    let text: String = text.split_inclusive('\n').map(shown).collect();
     out.write_all(text.as_bytes()).map_err(LoadError::Output)?;
     Ok(outcome)
 }

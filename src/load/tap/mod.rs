@@ -1,7 +1,7 @@
 //! `tickcast tap`: a stream on the terminal, as lines, as JSON, or as statistics.
 //!
 //! Records go to stdout; notices (unknown symbols, gaps, the state of the feed) go to stderr. What always holds: the
-//! lines of a packet are flushed before the next packet is read; a closed stdout (`| head`) ends the tap without an
+//! lines of a packet are flushed before the next packet is read; text of the server is [`printable`]; a closed stdout (`| head`) ends the tap without an
 //! error. A lost connection is replaced, and the stream resumes. For measurements there is `tickcast load`.
 
 mod lines;
@@ -15,6 +15,7 @@ use crate::load::args::parse_channel;
 use crate::load::error::LoadError;
 use crate::load::format::{count_text, duration_text};
 use crate::load::latency::{LatencyMeter, LatencySummary, channel_of, now_ns};
+use crate::load::printable::{printable, printable_json};
 use crate::load::signals::stop_flag;
 use tickcast_client::decode::DecodeCounters;
 use tickcast_client::{Client, DEFAULT_URL, Error, Event, Options, Packet, Reply, Subscription};
@@ -158,7 +159,8 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
                     self.shown += 1;
                     self.line.clear();
                     push_record(self.args.json, channel, &record.header, record.bytes, instrument, &mut self.line);
-                    self.out.write_all(self.line.as_bytes()).map_err(LoadError::Output)?;
+                    let line = if self.args.json { printable_json(&self.line) } else { printable(&self.line) };
+                    self.out.write_all(line.as_bytes()).map_err(LoadError::Output)?;
                 }
                 _ => notice(&record.header, record.bytes, record.instrument, &mut self.notices),
             }
@@ -169,7 +171,7 @@ impl<'a, W: Write, N: Write> Tap<'a, W, N> {
 
     /// A failed write to stderr does not end the tap.
     fn notice(&mut self, text: &str) {
-        let _ = writeln!(self.notices, "{text}");
+        let _ = writeln!(self.notices, "{}", printable(text));
     }
 
     fn reply(&mut self, reply: Reply) -> Result<(), LoadError> {
@@ -237,7 +239,7 @@ fn notice(header: &RecordHeader, record: &[u8], instrument: Option<&Instrument>,
         Some(_) => Some(format!("a record of instrument {} came before its Definition", header.instrument)),
     };
     if let Some(text) = text {
-        let _ = writeln!(notices, "{text}");
+        let _ = writeln!(notices, "{}", printable(&text));
     }
 }
 
@@ -433,6 +435,29 @@ mod tests {
         assert!(notices.contains("reconnected\n"), "{notices}");
         let (_, _, ended) = run(address, &["--count", "3", "--channels", "trade", "--no-reconnect"]);
         assert!(matches!(ended, Err(LoadError::Client(Error::Dropped))), "{ended:?}");
+    }
+
+    #[test]
+    fn escape_sequences_of_names_and_texts_do_not_reach_the_terminal() {
+        const NAME: &str = "A\x1b]0;title\x07\u{202e}B";
+        let packets = || {
+            let packet = PacketBuilder::new().definition(1, NAME).quote(1, 0);
+            vec![
+                packet.raw(1, "x\u{202e}\u{9b}2J".as_bytes()).gap(Channel::Trade, 1, 2).status_of(1, FeedState::Halted),
+            ]
+        };
+        for json in [false, true] {
+            let flags: &[&str] =
+                if json { &["--count", "2", "--json"] } else { &["--count", "2", "--channels", "quote,raw"] };
+            let (out, notices, _) = run(server(packets()), flags);
+            assert!(
+                out.contains(if json { "\\u001b]0;title\\u0007\\u202eB" } else { "\\u{1b}]0;title\\u{7}\\u{202e}B" }),
+                "{out:?}"
+            );
+            for letter in (out + &notices).chars() {
+                assert!(letter == '\n' || !letter.is_control() && letter != '\u{202e}', "{letter:?}");
+            }
+        }
     }
 
     #[test]
