@@ -3,8 +3,8 @@
 //!
 //! The rings that glommio opens for HTTP are its own, and have no restrictions.
 //!
-//! What always holds: a ring is set up disabled (`IORING_SETUP_R_DISABLED`), takes its files and buffers, is restricted, and
-//! is enabled last. The kernel refuses everything else with EACCES, and lifts no restriction.
+//! What always holds: a ring is set up disabled (`IORING_SETUP_R_DISABLED`), takes its files and buffers, is restricted,
+//! and is enabled last. The kernel refuses everything else with EACCES, and lifts no restriction.
 
 use std::io;
 

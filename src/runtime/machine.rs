@@ -16,8 +16,8 @@ pub fn machine() -> Result<Machine, StartError> {
     Ok(Machine { cores: cores.into_iter().map(|core| core.id).collect(), descriptors_max })
 }
 
-/// The epoch of a run: 32 random bits, the width that packets have for it, and not 0, which publishers send. A time would be
-/// shared by servers that start together, and a token of one would be replayed by another.
+/// The epoch of a run: 32 random bits, the width that packets have for it, and not 0, which publishers send. A time would
+/// be shared by servers that start together, and a token of one would be replayed by another.
 ///
 /// # Errors
 /// The kernel has no random numbers.

@@ -1,8 +1,9 @@
 //! `tickcast tap`: a stream on the terminal, as lines, as JSON, or as statistics.
 //!
 //! Records go to stdout; notices (unknown symbols, gaps, the state of the feed) go to stderr. What always holds: the
-//! lines of a packet are flushed before the next packet is read; text of the server is [`printable`]; a closed stdout (`| head`) ends the tap without an
-//! error. A lost connection is replaced, and the stream resumes. For measurements there is `tickcast load`.
+//! lines of a packet are flushed before the next packet is read; text of the server is [`printable`]; a closed stdout
+//! (`| head`) ends the tap without an error. A lost connection is replaced, and the stream resumes. For measurements
+//! there is `tickcast load`.
 
 mod lines;
 
