@@ -81,6 +81,7 @@ counters! {
     RefusedRate Count "Upgrades refused with 503 by the rate limit of the shard: handshakes_per_s";
     RefusedAddressRate Count "Upgrades refused with 429 by the limit of their address: handshakes_per_address_per_s";
     RefusedOrigin Count "Streams refused with 403 because of the page's origin: allow_origin";
+    RefusedHost Count "Requests refused with 403 because their Host is not a name of this server: allow_host";
     RefusedDraining Count "Upgrades refused with 503 because the server drains";
     Drained Count "Subscribers closed with 1001 because the server drains";
     HandshakesDelayed Count "Upgrades that waited for a rate limit: handshakes_per_s, handshakes_per_address_per_s";

@@ -75,6 +75,9 @@ layer! {
     trusted_proxies "TICKCAST_TRUSTED_PROXIES" "LIST" String;
     /// Origins whose pages may use the server besides its own, such as `https://example.com`, or `*` [default: none]
     allow_origin "TICKCAST_ALLOW_ORIGIN" "LIST" String;
+    /// Names that requests may give in `Host` besides addresses and localhost, such as `quotes.example.com`, or `*`
+    /// [default: none on a loopback address, else *]
+    allow_host "TICKCAST_ALLOW_HOST" "LIST" String;
     /// Handshakes a second on one core; more wait for half of upgrade_timeout_ms, the rest is refused with 503; 0 for no
     /// limit [default: 2000]
     handshakes_per_s "TICKCAST_HANDSHAKES_PER_S" "N" u32;

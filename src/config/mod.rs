@@ -16,6 +16,7 @@
 
 mod agreement;
 mod describe;
+mod hosts;
 mod layer;
 mod origins;
 mod publishers;
@@ -25,6 +26,7 @@ mod resolve;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+pub use self::hosts::AllowedHosts;
 pub use self::layer::{Layer, PublisherEntry, check_variables};
 pub use self::origins::{Origin, Origins};
 pub use self::reload::Reloaded;
@@ -73,6 +75,8 @@ pub struct Config {
     pub enable_echo: bool,
     /// Origins, beside the server's own, whose pages may use it.
     pub allow_origin: Origins,
+    /// Names that requests may give for the server.
+    pub allow_host: AllowedHosts,
     pub log: String,
     /// Lines a second of one place of the code; 0 for no limit.
     pub log_lines_per_s: u32,

@@ -25,6 +25,11 @@ impl Origin {
         Some(Self { scheme, host, port })
     }
 
+    /// In lower case, without a colon.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
     /// True if `host` is the host of this origin. Without a port it has the default of the origin's scheme: behind a proxy
     /// that terminates TLS, the origin is `https` although the request arrives as plain HTTP.
     pub fn is_of_host(&self, host: &str) -> bool {

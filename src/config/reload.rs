@@ -59,8 +59,9 @@ reload! {
     // They determine sockets, threads and memory that exist already.
     fixed: listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes send_buffer_bytes
         notsent_lowat_bytes stale_ms instrument_expire_ms;
-    changed: publishers operator_tokens enable_echo allow_origin log log_lines_per_s connections_per_address_max
-        addresses_exempt trusted_proxies handshakes_per_s handshakes_per_address_per_s pending_connections_max
+    changed: publishers operator_tokens enable_echo allow_origin allow_host log log_lines_per_s
+        connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s
+        handshakes_per_address_per_s pending_connections_max
         pending_per_address_max get_units_per_address_per_s answer_bytes_max answer_bytes_per_address_max
         answer_bytes_per_connection_max echoes_max publishers_max publish_pace publisher_limits define_bytes_max
         upgrade_timeout_ms write_timeout_ms answer_timeout_ms drain_ms drain_timeout_ms packet_bytes_max

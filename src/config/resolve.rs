@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::agreement;
 use super::publishers::{resolve_identities, resolve_tokens};
-use super::{Config, ConfigError, Layer, Machine, Origins};
+use super::{AllowedHosts, Config, ConfigError, Layer, Machine, Origins};
 use crate::ingest::{PaceSettings, feed};
 use crate::sequencer::OwnerLimits;
 use crate::shard;
@@ -55,6 +55,7 @@ impl Config {
             )?,
             enable_echo: layer.enable_echo.unwrap_or(false),
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
+            allow_host: resolve_hosts(layer.allow_host.as_deref())?,
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
             log_lines_per_s: within!(layer.log_lines_per_s, 20, 0, 1_000_000),
             connections_max,
@@ -283,6 +284,11 @@ fn resolve_pending_connections(given: Option<u32>, publishers_max: u32, machine:
 
 fn resolve_origins(list: &str) -> Result<Origins, ConfigError> {
     Origins::parse(list).map_err(|problem| value("allow_origin", problem))
+}
+
+fn resolve_hosts(list: Option<&str>) -> Result<AllowedHosts, ConfigError> {
+    let parsed = list.map_or(Ok(AllowedHosts::ByListener), AllowedHosts::parse);
+    parsed.map_err(|problem| value("allow_host", problem))
 }
 
 fn resolve_networks(setting: &'static str, list: &str) -> Result<Vec<IpNet>, ConfigError> {

@@ -34,7 +34,7 @@ pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream) {
         return refuse(&server, &mut connection, &refusal, false).await;
     }
     let timeout = Duration::from_millis(config.upgrade_timeout_ms.into());
-    let request = match connection.read_head(config.head_bytes_max, timeout).await {
+    let mut request = match connection.read_head(config.head_bytes_max, timeout).await {
         Ok(Some(request)) => request,
         Ok(None) => return,
         Err(refusal) => {
@@ -46,11 +46,14 @@ pub(super) async fn serve(server: Rc<HttpServer>, stream: TcpStream) {
             return refuse(&server, &mut connection, &refusal, false).await;
         }
     };
+    if let Some(scheme) = forwarded::scheme(request.headers()).filter(|_| is_proxied) {
+        request.extensions_mut().insert(scheme);
+    }
     let counted = if is_proxied { count_forwarded(&server, &mut connection, &request, &config) } else { Ok(()) };
     if counted.is_ok() {
         connection.pending().set_serving();
     }
-    if let Err(refusal) = respond(&server, &mut connection, &request, counted).await {
+    if let Err(refusal) = respond(&server, &mut connection, &request, counted, is_proxied).await {
         refuse(&server, &mut connection, &refusal, request.method() == Method::HEAD).await;
     }
 }
@@ -113,10 +116,15 @@ async fn respond(
     connection: &mut Connection,
     request: &Request<()>,
     counted: Result<(), Refusal>,
+    is_proxied: bool,
 ) -> Result<(), Refusal> {
     let config = server.config();
     let access = router::cross_origin(request.uri().path());
     rules::check(request).map_err(|refusal| origin::share_refusal(access, request, &config, refusal))?;
+    if let Some(refusal) = origin::host_refusal(request, is_proxied, &config) {
+        server.count(Counter::RefusedHost);
+        return Err(refusal);
+    }
     let outcome = match (origin::stream_refusal(access, request, &config), counted) {
         (Some(refusal), _) => {
             server.count(Counter::RefusedOrigin);

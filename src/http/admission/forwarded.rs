@@ -29,6 +29,33 @@ impl Forwarded {
     }
 }
 
+/// The scheme with which a client has reached a trusted proxy, as the proxy names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientScheme {
+    Http,
+    Https,
+}
+
+impl ClientScheme {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// The scheme of a trusted proxy's client: the last element of `X-Forwarded-Proto`, which that proxy has written.
+pub(crate) fn scheme(headers: &HeaderMap) -> Option<ClientScheme> {
+    let line = headers.get_all("x-forwarded-proto").iter().next_back()?;
+    let last = line.as_bytes().rsplit(|byte| *byte == b',').next()?.trim_ascii();
+    match last {
+        _ if last.eq_ignore_ascii_case(b"https") => Some(ClientScheme::Https),
+        _ if last.eq_ignore_ascii_case(b"http") => Some(ClientScheme::Http),
+        _ => None,
+    }
+}
+
 /// True for the address of a trusted proxy.
 pub(crate) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
@@ -94,6 +121,19 @@ mod tests {
         ] {
             assert_eq!(parse(lines), Forwarded::Client(address.parse().unwrap()), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn the_scheme_is_what_the_last_proxy_says() {
+        let of = |lines: &[&str]| {
+            let name = http::HeaderName::from_static("x-forwarded-proto");
+            scheme(&lines.iter().map(|line| (name.clone(), HeaderValue::from_str(line).unwrap())).collect())
+        };
+        for lines in [&["https"][..], &["http, HTTPS "], &["http", "https"]] {
+            assert_eq!(of(lines), Some(ClientScheme::Https), "{lines:?}");
+        }
+        assert_eq!(of(&["https,http"]), Some(ClientScheme::Http));
+        assert_eq!((of(&[]), of(&["wss"]), of(&["https,"])), (None, None, None));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request};
 
-use crate::config::{Config, Origin};
+use super::forwarded::ClientScheme;
+use crate::config::{AllowedHosts, Config, Origin};
 use crate::http::refusal::Refusal;
 use crate::http::request::quote;
 use crate::http::response::Response;
@@ -129,10 +130,30 @@ fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     }
 }
 
-/// True for a page that was loaded from this server.
+/// True for a page that was loaded from this server. Where a trusted proxy names the scheme of its client, the page's
+/// scheme must be the same: anyone on the network can make an `http` page of a server's name.
 fn is_same_origin(request: &Request<()>) -> bool {
     let origin = single(request.headers(), header::ORIGIN).and_then(Origin::parse);
-    origin.is_some_and(|origin| authority(request).is_some_and(|host| origin.is_of_host(host)))
+    let scheme = request.extensions().get::<ClientScheme>();
+    origin.is_some_and(|origin| {
+        scheme.is_none_or(|scheme| origin.scheme() == scheme.name())
+            && authority(request).is_some_and(|host| origin.is_of_host(host))
+    })
+}
+
+/// Refuses a request that names another server: its page may have had a foreign name resolve to this one (DNS rebinding).
+/// A trusted proxy chooses its names itself, unless there is a list.
+pub(crate) fn host_refusal(request: &Request<()>, is_proxied: bool, config: &Config) -> Option<Refusal> {
+    let host = authority(request)?;
+    let is_of_proxy = is_proxied && config.allow_host == AllowedHosts::ByListener;
+    if is_of_proxy || config.allow_host.allows(host, config.listen.ip().is_loopback()) {
+        return None;
+    }
+    let message = format!(
+        "Host: {} is not a name of this server: expected an address, localhost, or a name in --allow-host",
+        quote(host)
+    );
+    Some(Refusal::new(403, "forbidden_host", message))
 }
 
 /// The entry of `allow_origin` that allows the request's origin.
