@@ -101,6 +101,7 @@ struct Served {
 impl Served {
     fn start(setup: &Setup) -> Result<Self, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tickcast"));
+        command.env("TICKCAST_OPERATOR_TOKEN", OPERATOR_TOKEN);
         let (announces, cores) = match setup.program {
             Program::Server { cores } => {
                 command.args(["serve", "--feed", "none", "--publish-token", "bars-publish-token", "--log", "warn"]);
@@ -205,12 +206,15 @@ impl Sampler {
     }
 }
 
+/// Of the servers that this bench starts.
+const OPERATOR_TOKEN: &str = "token-of-the-bench";
+
 /// The most bytes that the server keeps for one of its slow clients now, 0 where none is slow. `None` where it does not
 /// answer.
 fn pending_bytes(address: SocketAddr) -> Option<f64> {
     let mut stream = TcpStream::connect_timeout(&address, SAMPLE_INTERVAL).ok()?;
     stream.set_read_timeout(Some(SAMPLE_INTERVAL)).ok()?;
-    write!(stream, "GET /v1/operator HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET /v1/operator HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {OPERATOR_TOKEN}\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let view: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;

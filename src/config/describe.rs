@@ -15,6 +15,7 @@ impl Config {
         let (slots, shards) = (self.connections_max as usize, self.cores.len());
         vec![
             ("listen", self.listen.to_string()),
+            ("admin_listen", self.admin_listen.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("cores", format!("{:?}, feeds and publishers on {:?}", self.cores, self.other_cores)),
             ("feed", self.feed_texts.join(" ; ")),
             ("ring_bytes", format!("{} a shard, {} in all", mib(self.ring_bytes), mib(self.ring_bytes * shards))),
@@ -162,7 +163,8 @@ impl Config {
             ("publish", self.describe_identities()),
             (
                 "operator",
-                if !self.operator_tokens.is_empty() { "with a token" } else { "for this machine only" }.to_owned(),
+                if !self.operator_tokens.is_empty() { "with a token" } else { "for a local admin listener only" }
+                    .to_owned(),
             ),
             ("publishers_max", format!("{}, a thread and some 400 KiB each", self.publishers_max)),
             (

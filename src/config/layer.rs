@@ -48,6 +48,9 @@ macro_rules! layer {
 layer! {
     /// Address and port to listen on [default: 127.0.0.1:9001]
     listen "TICKCAST_LISTEN" "ADDR:PORT" String;
+    /// Address and port, or `unix:PATH`, for health, metrics, the operator's view and publishing, which are then not
+    /// served at `listen` [default: none]
+    admin_listen "TICKCAST_ADMIN_LISTEN" "ADDR:PORT" String;
     /// Cores for shards, like `0,2-5`; feeds and publishers use the others [default: all but the first]
     cores "TICKCAST_CORES" "LIST" String;
     /// Token that publishers present, 16 to 256 characters; without one `/v1/publish` is off. Other users of this machine
@@ -55,7 +58,8 @@ layer! {
     publish_token "TICKCAST_PUBLISH_TOKEN" "TOKEN" String;
     /// File with the tokens that publishers present, one a line [default: none]
     publish_token_file "TICKCAST_PUBLISH_TOKEN_FILE" "FILE" PathBuf;
-    /// Token for `/v1/operator`; without one, only this machine has access; prefer --operator-token-file [default: none]
+    /// Token for `/v1/operator`; without one, only a local admin listener serves it; prefer --operator-token-file
+    /// [default: none]
     operator_token "TICKCAST_OPERATOR_TOKEN" "TOKEN" String;
     /// File with the tokens for `/v1/operator`, one a line [default: none]
     operator_token_file "TICKCAST_OPERATOR_TOKEN_FILE" "FILE" PathBuf;

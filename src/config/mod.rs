@@ -14,6 +14,7 @@
 //! 5. `describe.rs`: a limit is printed at the start with its cost.
 //! 6. `docs/configuration.md`: a row of the table, which a test compares with the code.
 
+mod admin;
 mod agreement;
 mod describe;
 mod hosts;
@@ -26,6 +27,7 @@ mod resolve;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+pub use self::admin::AdminListen;
 pub use self::hosts::AllowedHosts;
 pub use self::layer::{Layer, PublisherEntry, check_variables};
 pub use self::origins::{Origin, Origins};
@@ -61,6 +63,8 @@ pub const BARS_RING_BYTES: usize = 16 << 20;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// Health, metrics, the operator's view and publishing. `None`: they are on `listen`.
+    pub admin_listen: Option<AdminListen>,
     /// Cores that run a shard each.
     pub cores: Vec<usize>,
     /// Cores for feeds and publishers: those without a shard, or all.

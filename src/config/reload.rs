@@ -57,8 +57,8 @@ fn setting(field: &'static str) -> &'static str {
 
 reload! {
     // They determine sockets, threads and memory that exist already.
-    fixed: listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes send_buffer_bytes
-        notsent_lowat_bytes stale_ms instrument_expire_ms;
+    fixed: listen admin_listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes
+        send_buffer_bytes notsent_lowat_bytes stale_ms instrument_expire_ms;
     changed: publishers operator_tokens enable_echo allow_origin allow_host log log_lines_per_s
         connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s
         handshakes_per_address_per_s pending_connections_max

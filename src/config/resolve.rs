@@ -6,7 +6,8 @@ use ipnet::IpNet;
 
 use super::agreement;
 use super::publishers::{resolve_identities, resolve_tokens};
-use super::{AllowedHosts, Config, ConfigError, Layer, Machine, Origins};
+use super::{AdminListen, AllowedHosts, Config, ConfigError, Layer, Machine, Origins};
+use crate::auth::Token;
 use crate::ingest::{PaceSettings, feed};
 use crate::sequencer::OwnerLimits;
 use crate::shard;
@@ -15,6 +16,9 @@ use crate::shard;
 const DESCRIPTORS_RESERVED: u64 = 500;
 /// The kernel's own limit on the registered files of one ring (`IORING_MAX_FIXED_FILES`).
 pub const SLOTS_MAX: u64 = 1 << 20;
+
+/// The default of `addresses_exempt`.
+const LOOPBACK: &str = "127.0.0.0/8,::1";
 
 /// A setting of the layer, checked against its range, or its default.
 macro_rules! within {
@@ -36,51 +40,40 @@ impl Config {
         let pending_connections_max =
             resolve_pending_connections(layer.pending_connections_max, publishers_max, machine)?;
         let handshakes_per_s = within!(layer.handshakes_per_s, 2000, 0, 1_000_000);
+        let shares = AddressShares {
+            connections_max: agreement::connections_per_address_max(connections_max),
+            pending_max: agreement::pending_per_address_max(pending_connections_max),
+            handshakes_per_s: agreement::handshakes_per_address_per_s(handshakes_per_s, cores.len()),
+        };
+        let shares = shares.resolve(&layer)?;
         let answers = AnswerLimits::resolve(&layer)?;
         let publish_pace = resolve_pace(&layer)?;
-        let publisher_limits = OwnerLimits {
-            instruments_max: within!(layer.publisher_instruments_max, 20_000, 1, 10_000_000),
-            ids_max: within!(layer.publisher_ids_max, 100_000, 1, 1 << 31),
-        };
+        let publisher_limits = resolve_publisher_limits(&layer)?;
         let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed.clone() };
+        let listen = resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?;
         Ok(Self {
-            listen: resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?,
+            listen,
+            admin_listen: resolve_admin_listen(layer.admin_listen.as_deref(), listen)?,
             feeds: resolve_feeds(&feed_texts)?,
             feed_texts,
             publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,
-            operator_tokens: resolve_tokens(
-                "operator_token",
-                layer.operator_token.as_deref(),
-                layer.operator_token_file.as_deref(),
-            )?,
+            operator_tokens: resolve_operator_tokens(&layer)?,
             enable_echo: layer.enable_echo.unwrap_or(false),
             allow_origin: resolve_origins(layer.allow_origin.as_deref().unwrap_or("none"))?,
             allow_host: resolve_hosts(layer.allow_host.as_deref())?,
             log: layer.log.clone().unwrap_or_else(|| "info".to_owned()),
             log_lines_per_s: within!(layer.log_lines_per_s, 20, 0, 1_000_000),
             connections_max,
-            connections_per_address_max: layer
-                .connections_per_address_max
-                .unwrap_or_else(|| agreement::connections_per_address_max(connections_max)),
+            connections_per_address_max: shares.connections_max,
             addresses_exempt: resolve_networks(
                 "addresses_exempt",
-                layer.addresses_exempt.as_deref().unwrap_or("127.0.0.0/8,::1"),
+                layer.addresses_exempt.as_deref().unwrap_or(LOOPBACK),
             )?,
             trusted_proxies: resolve_networks("trusted_proxies", layer.trusted_proxies.as_deref().unwrap_or("none"))?,
             handshakes_per_s,
-            handshakes_per_address_per_s: within!(
-                layer.handshakes_per_address_per_s,
-                agreement::handshakes_per_address_per_s(handshakes_per_s, cores.len()),
-                0,
-                1_000_000
-            ),
+            handshakes_per_address_per_s: shares.handshakes_per_s,
             pending_connections_max,
-            pending_per_address_max: within!(
-                layer.pending_per_address_max,
-                agreement::pending_per_address_max(pending_connections_max),
-                0,
-                1_000_000
-            ),
+            pending_per_address_max: shares.pending_max,
             get_units_per_address_per_s: within!(layer.get_units_per_address_per_s, 1000, 0, 1_000_000_000),
             answer_bytes_max: answers.all,
             answer_bytes_per_address_max: answers.of_address,
@@ -110,6 +103,35 @@ impl Config {
             other_cores,
         })
     }
+}
+
+/// Limits of one address.
+struct AddressShares {
+    connections_max: u32,
+    pending_max: u32,
+    handshakes_per_s: u32,
+}
+
+impl AddressShares {
+    /// The limits as given; where they are not, these.
+    fn resolve(self, layer: &Layer) -> Result<Self, ConfigError> {
+        Ok(Self {
+            connections_max: layer.connections_per_address_max.unwrap_or(self.connections_max),
+            pending_max: within!(layer.pending_per_address_max, self.pending_max, 0, 1_000_000),
+            handshakes_per_s: within!(layer.handshakes_per_address_per_s, self.handshakes_per_s, 0, 1_000_000),
+        })
+    }
+}
+
+fn resolve_publisher_limits(layer: &Layer) -> Result<OwnerLimits, ConfigError> {
+    Ok(OwnerLimits {
+        instruments_max: within!(layer.publisher_instruments_max, 20_000, 1, 10_000_000),
+        ids_max: within!(layer.publisher_ids_max, 100_000, 1, 1 << 31),
+    })
+}
+
+fn resolve_operator_tokens(layer: &Layer) -> Result<Vec<Token>, ConfigError> {
+    resolve_tokens("operator_token", layer.operator_token.as_deref(), layer.operator_token_file.as_deref())
 }
 
 /// Memory for unread responses.
@@ -184,6 +206,15 @@ fn resolve_listen(listen: &str) -> Result<SocketAddr, ConfigError> {
         );
         value("listen", problem)
     })
+}
+
+fn resolve_admin_listen(given: Option<&str>, listen: SocketAddr) -> Result<Option<AdminListen>, ConfigError> {
+    let Some(given) = given else { return Ok(None) };
+    let parsed = AdminListen::parse(given).map_err(|problem| value("admin_listen", problem))?;
+    if listen.port() != 0 && parsed == AdminListen::Address(listen) {
+        return Err(value("admin_listen", format!("{listen} is also listen: expected another address or port")));
+    }
+    Ok(Some(parsed))
 }
 
 fn resolve_ring_bytes(given: Option<usize>) -> Result<usize, ConfigError> {

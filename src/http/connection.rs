@@ -18,7 +18,7 @@ use crate::clock::now_ns;
 use crate::state::ClientAddress;
 
 /// Header lines of a request at most, as many as servers behind proxies take.
-const HEADERS_MAX: usize = 100;
+pub(super) const HEADERS_MAX: usize = 100;
 /// Time for a peer to read its response and close.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of one read: a browser's request head has some 500. Never an array in a future: every connection's task would

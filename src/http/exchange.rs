@@ -17,7 +17,7 @@ use super::router::{self, Endpoint};
 use super::rules;
 use super::server::HttpServer;
 use crate::clock::now_ns;
-use crate::config::Config;
+use crate::config::{AllowedHosts, Config};
 use crate::fault;
 use crate::io::descriptor::duplicate;
 use crate::stats::Counter;
@@ -121,7 +121,9 @@ async fn respond(
     let config = server.config();
     let access = router::cross_origin(request.uri().path());
     rules::check(request).map_err(|refusal| origin::share_refusal(access, request, &config, refusal))?;
-    if let Some(refusal) = origin::host_refusal(request, is_proxied, &config) {
+    // A trusted proxy chooses its names itself, unless there is a list.
+    let is_of_proxy = is_proxied && config.allow_host == AllowedHosts::ByListener;
+    if !is_of_proxy && let Some(refusal) = origin::host_refusal(request, config.listen.ip(), &config) {
         server.count(Counter::RefusedHost);
         return Err(refusal);
     }

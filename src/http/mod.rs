@@ -6,6 +6,7 @@
 //!             │ request, handshake   │ response, refusal, content
 //! ```
 //!
+//! * [`admin`]: the admin listener, on threads of its own.
 //! * [`listener`]: listening sockets and the accept loop.
 //! * `exchange`: one connection: admission, request head, router.
 //! * `admission`: pending connections, rate limits, address limits, forwarded headers, origins.
@@ -20,6 +21,7 @@
 //! waited for longer than a limit allows.
 
 mod accept_signal;
+pub mod admin;
 mod admission;
 mod answers;
 mod assets;

@@ -91,7 +91,14 @@ pub(super) async fn route(
     if let Some(response) = origin::preflight(access, request, &config) {
         return respond(server, connection, request, response?).await;
     }
-    match find(path) {
+    let endpoint = find(path);
+    if let Some(admin) = &server.state().config.admin_listen
+        && matches!(endpoint, Some(Endpoint::Publish | Endpoint::Operator | Endpoint::Metrics))
+    {
+        let message = format!("path {path} is served by the admin listener only: {admin}");
+        return Err(Refusal::not_found(message));
+    }
+    match endpoint {
         Some(Endpoint::Stream) => stream::serve(server, connection, request).await,
         Some(Endpoint::Publish) => publish::serve(server, connection, request).await,
         Some(Endpoint::Echo) if config.enable_echo => echo::serve(server, connection, request).await,
@@ -140,8 +147,8 @@ async fn get(
         Some(Endpoint::Bars) => bars::get(server, symbol(path), query).await,
         Some(Endpoint::Operator) => operator::get(server, connection.address(), request),
         Some(Endpoint::Metrics) => Ok(metrics::get(server)),
-        Some(Endpoint::Healthz) => health::healthz(server),
-        Some(Endpoint::Readyz) => health::readyz(server),
+        Some(Endpoint::Healthz) => health::healthz(server.state()),
+        Some(Endpoint::Readyz) => health::readyz(server.state()),
         _ => server.shared.assets.find(path, headers).ok_or_else(|| not_found(path)),
     }
 }

@@ -58,7 +58,10 @@ impl Publisher {
     ) -> io::Result<Self> {
         stream.set_read_timeout(Some(CHECK_INTERVAL))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
+        // A Unix socket has no address and needs no keep-alive: the kernel closes it with the publisher's process.
+        if stream.peer_addr().is_ok() {
+            SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
+        }
         let limits = SessionLimits { message_bytes_max: settings.packet_bytes_max };
         let inflater = Inflater::new(settings.inflate_ratio_max);
         let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };

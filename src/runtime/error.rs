@@ -2,6 +2,7 @@
 
 use super::shard_thread::ShardStartError;
 use crate::check::Unfit;
+use crate::http::admin::AdminListenError;
 use crate::http::listener::ListenError;
 use crate::ingest::feed;
 use crate::log::LogError;
@@ -17,6 +18,8 @@ pub enum StartError {
     Machine(#[from] Unfit),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    AdminListen(#[from] AdminListenError),
     #[error("feed {0}")]
     Feed(#[from] feed::OpenError),
     #[error("core {core}: {error}")]

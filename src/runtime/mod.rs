@@ -52,6 +52,9 @@ pub fn serve<E: std::fmt::Display>(
     let lifecycle = Arc::new(lifecycle);
     let mut server = Server::start(config, lifecycle.clone())?;
     signals.forward_to(&lifecycle)?;
+    if let Some(admin) = server.admin() {
+        print(format!("admin listener on {admin}\n"));
+    }
     print(format!("serving on http://{}\n", server.address()));
     health::notify_ready();
     for event in events {

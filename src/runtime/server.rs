@@ -15,8 +15,9 @@ use super::shard_thread::{self, ShardControl, ShardStartError, ShardThread};
 use crate::auth::AuthFailures;
 use crate::bars::{self, BarStore, Bars};
 use crate::clock::{self, now_ns, wall_ns};
-use crate::config::{BARS_RING_BYTES, Config, Reloaded};
+use crate::config::{AdminListen, BARS_RING_BYTES, Config, Reloaded};
 use crate::heartbeat::Heartbeats;
+use crate::http::admin::{AdminServer, AdminSocket, SocketFile};
 use crate::http::listener::SendLimits;
 use crate::http::{HttpShared, listener};
 use crate::ingest::feed::{self, Feed};
@@ -39,8 +40,18 @@ pub(super) struct Server {
     state: Arc<ServerState>,
     shards: Vec<ShardThread>,
     threads: Threads,
+    admin: Option<Admin>,
     /// The settings in effect.
     config: Config,
+}
+
+/// The admin listener.
+struct Admin {
+    listen: AdminListen,
+    server: Arc<AdminServer>,
+    thread: JoinHandle<()>,
+    /// Removed with the server.
+    _file: Option<SocketFile>,
 }
 
 /// The threads beside the shards.
@@ -61,6 +72,7 @@ impl Server {
         let limits =
             SendLimits { buffer_bytes: config.send_buffer_bytes, notsent_lowat_bytes: config.notsent_lowat_bytes };
         let listeners = listener::bind(config.listen, config.cores.len(), limits)?;
+        let admin = config.admin_listen.as_ref().map(AdminSocket::bind).transpose()?;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();
         let (state, requests, bars) = start_sequencer(config, lifecycle, writers)?;
         let http = Arc::new(HttpShared::new(state.clone()));
@@ -72,7 +84,13 @@ impl Server {
         clock::watch_pauses();
         let health = health::spawn(state.clone(), wakers, stopped).map_err(StartError::Thread)?;
         let threads = Threads { feeds, resync, bars, health, health_stop };
-        Ok(Self { address: listeners.address, state, shards, threads, config: config.clone() })
+        let admin = admin.map(|socket| start_admin(socket, http)).transpose().map_err(StartError::Thread)?;
+        Ok(Self { address: listeners.address, state, shards, threads, admin, config: config.clone() })
+    }
+
+    /// Where the admin listener listens.
+    pub(super) fn admin(&self) -> Option<&AdminListen> {
+        self.admin.as_ref().map(|admin| &admin.listen)
     }
 
     /// The address that the server listens on.
@@ -97,6 +115,9 @@ impl Server {
         let config = Arc::new(config);
         for shard in &self.shards {
             shard.send(ShardCommand::ChangeSettings(config.clone()));
+        }
+        if let Some(admin) = &self.admin {
+            admin.server.change_settings(config);
         }
         let changed = if changed.is_empty() { "nothing has changed".to_owned() } else { changed.join(", ") };
         tracing::info!("SIGHUP: settings were read again: {changed}");
@@ -140,7 +161,7 @@ impl Server {
 
     /// Ends all threads: sources first, then shards, then the threads that both use.
     fn join(self) -> Result<(), StartError> {
-        let Self { state, shards, threads, config, .. } = self;
+        let Self { state, shards, threads, admin, config, .. } = self;
         state.lifecycle.enter(Stage::Stopping);
         // A thread that hangs must not keep the process: it ends with the main thread.
         let mut hung = Vec::new();
@@ -163,6 +184,9 @@ impl Server {
         if let (Some(store), Some(thread)) = (&state.bars, threads.bars) {
             store.stop();
             hung.extend((!join(thread)).then(|| "the thread that makes bars".to_owned()));
+        }
+        if let Some(admin) = admin {
+            hung.extend((!join(admin.thread)).then(|| "the admin listener".to_owned()));
         }
         drop(threads.health_stop);
         hung.extend((!join(threads.health)).then(|| "the health thread".to_owned()));
@@ -244,6 +268,12 @@ fn start_shards(
         shards.push(outcome.map_err(|error| StartError::Core { core, error })?);
     }
     Ok(shards)
+}
+
+fn start_admin(mut socket: AdminSocket, http: Arc<HttpShared>) -> std::io::Result<Admin> {
+    let (listen, file) = (socket.listen.clone(), socket.file.take());
+    let (server, thread) = AdminServer::spawn(socket, http)?;
+    Ok(Admin { listen, server, thread, _file: file })
 }
 
 /// Starts a thread for each feed, and the one that resynchronises shards.

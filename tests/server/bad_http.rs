@@ -93,16 +93,16 @@ fn every_request_names_one_valid_host() {
 
 #[test]
 fn the_host_of_an_absolute_target_replaces_the_header() {
-    let mut watched = WatchedServer::start(&[]);
+    let mut watched = WatchedServer::start(&["--allow-host", "here,elsewhere.example"]);
     let address = watched.server.address;
     let view = |target: &str, host: &str| {
         send_request(address, format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).status
     };
     assert_eq!(view("http://elsewhere.example/healthz", "here"), 200);
-    // The operator's view is served to names of this machine.
-    assert_eq!(view("/v1/operator", "localhost"), 200);
-    assert_eq!(view("http://rebound.example/v1/operator", "localhost"), 403);
-    assert_eq!(view("http://localhost/v1/operator", "rebound.example"), 200);
+    // Requests are served for names in the list.
+    assert_eq!(view("/healthz", "localhost"), 200);
+    assert_eq!(view("http://rebound.example/healthz", "localhost"), 403);
+    assert_eq!(view("http://localhost/healthz", "rebound.example"), 200);
     assert_eq!(view("http://localhost/healthz", "not a host"), 400);
     let without = b"GET http://localhost/healthz HTTP/1.1\r\n\r\n";
     send_request(address, without).assert_refusal(400, "malformed_request", &["Host: missing"]);

@@ -23,7 +23,7 @@ fn recording(directory: &std::path::Path) -> String {
 fn unreadable_trades_are_gaps_and_are_counted_by_cause() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = recording(directory.path());
-    let server = Server::start(&["--feed", &format!("replay:{path}")]);
+    let server = Server::start(&["--feed", &format!("replay:{path}"), "--operator-token", "token-of-the-operator"]);
     let mut subscriber = server.subscriber(&["trade"], &["*"]);
     while subscriber.gaps.len() < 20 {
         subscriber.record();
@@ -42,8 +42,8 @@ fn unreadable_trades_are_gaps_and_are_counted_by_cause() {
     assert!(lost["malformed"].as_u64() >= Some(20) && lost["trades_lost"].as_u64() >= Some(20), "{view}");
 }
 
-/// The operator's view is served to `localhost` only.
 fn operator_view(server: &Server) -> Value {
-    let request = b"GET /v1/operator HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let request =
+        b"GET /v1/operator HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token-of-the-operator\r\n\r\n";
     serde_json::from_slice(&tickcast_test_support::http::send_request(server.address, request).body).expect("JSON")
 }

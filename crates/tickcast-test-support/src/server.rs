@@ -214,7 +214,12 @@ impl Server {
     }
 
     pub fn get(&self, path: &str) -> Response {
-        http::send_request(self.address, format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes())
+        self.get_at("here", path)
+    }
+
+    /// A request that names the server like this.
+    pub fn get_at(&self, host: &str, path: &str) -> Response {
+        http::send_request(self.address, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())
     }
 
     /// A client that has read its welcome.
@@ -237,9 +242,14 @@ impl Server {
     /// Reads `/metrics` until the sum of a family over the shards is as expected: a shard publishes its counters with
     /// some delay.
     pub fn wait_for_metric(&self, family: &str, is_expected: impl Fn(u64) -> bool) {
+        self.wait_for_metric_at("here", family, is_expected);
+    }
+
+    /// The same with requests that name the server like this.
+    pub fn wait_for_metric_at(&self, host: &str, family: &str, is_expected: impl Fn(u64) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let values = self.metric_values(family);
+            let values = values_of(&self.get_at(host, "/metrics").text(), family);
             if is_expected(values.iter().sum()) {
                 return;
             }
@@ -257,14 +267,17 @@ impl Server {
 
     /// The values of a family: one of each shard, or one of the whole server.
     pub fn metric_values(&self, family: &str) -> Vec<u64> {
-        let text = self.get("/metrics").text();
-        let value_of = |line: &str| {
-            let rest = line.strip_prefix(family).filter(|rest| rest.starts_with(['{', ' ']))?;
-            let value = rest.rsplit_once(' ')?.1;
-            Some(value.parse().expect("a whole number"))
-        };
-        text.lines().filter_map(value_of).collect()
+        values_of(&self.get("/metrics").text(), family)
     }
+}
+
+fn values_of(metrics: &str, family: &str) -> Vec<u64> {
+    let value_of = |line: &str| {
+        let rest = line.strip_prefix(family).filter(|rest| rest.starts_with(['{', ' ']))?;
+        let value = rest.rsplit_once(' ')?.1;
+        Some(value.parse().expect("a whole number"))
+    };
+    metrics.lines().filter_map(value_of).collect()
 }
 
 /// A server with a small market, and a subscriber to its quotes that must not notice what a test does to the server.

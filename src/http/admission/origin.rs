@@ -4,11 +4,13 @@
 //!
 //! A request without an `Origin` is not from a page, or from a page of the server itself.
 
+use std::net::IpAddr;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request};
 
 use super::forwarded::ClientScheme;
-use crate::config::{AllowedHosts, Config, Origin};
+use crate::config::{Config, Origin};
 use crate::http::refusal::Refusal;
 use crate::http::request::quote;
 use crate::http::response::Response;
@@ -142,11 +144,9 @@ fn is_same_origin(request: &Request<()>) -> bool {
 }
 
 /// Refuses a request that names another server: its page may have had a foreign name resolve to this one (DNS rebinding).
-/// A trusted proxy chooses its names itself, unless there is a list.
-pub(crate) fn host_refusal(request: &Request<()>, is_proxied: bool, config: &Config) -> Option<Refusal> {
+pub(crate) fn host_refusal(request: &Request<()>, listener: IpAddr, config: &Config) -> Option<Refusal> {
     let host = authority(request)?;
-    let is_of_proxy = is_proxied && config.allow_host == AllowedHosts::ByListener;
-    if is_of_proxy || config.allow_host.allows(host, config.listen.ip().is_loopback()) {
+    if config.allow_host.allows(host, listener.to_canonical().is_loopback()) {
         return None;
     }
     let message = format!(

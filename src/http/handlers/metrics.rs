@@ -33,7 +33,11 @@ pub(super) struct Metric {
 /// The metrics as last published.
 pub(crate) fn get(server: &HttpServer) -> Response {
     server.publish_counters();
-    let state = server.state();
+    response(server.state())
+}
+
+/// The metrics as the shards have published them.
+pub(crate) fn response(state: &ServerState) -> Response {
     let mut registry = Registry::with_prefix("tickcast");
     let of_server = of_server(state);
     registry.register_collector(Box::new(Metrics {

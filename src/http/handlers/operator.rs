@@ -1,8 +1,11 @@
 //! `/v1/operator`: the state of the server for its operators. It has the metrics of `/metrics` under the same names, the
 //! sources, the fill of the rings, and the slowest clients.
 //!
-//! It shows addresses of clients, so it needs the operator's token. Without a configured token it is served to clients on
-//! this machine only, and not through a proxy.
+//! It shows addresses of clients, so it needs the operator's token. Without a configured token it is served by an admin
+//! listener that only this machine reaches. A connection from this machine to the public listener proves nothing: a
+//! forwarder of TCP connections may run here.
+
+use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
@@ -10,10 +13,10 @@ use super::metrics;
 use super::publish::check_failures;
 use crate::auth::Purpose;
 use crate::clock::{now_ns, wall_ns};
+use crate::config::{AdminListen, Config};
 use crate::http::refusal::Refusal;
 use crate::http::request::bearer_token;
 use crate::http::response::Response;
-use crate::http::rules;
 use crate::http::server::HttpServer;
 use crate::ingest::feed::Report;
 use crate::log;
@@ -22,55 +25,57 @@ use crate::shard::{Encoding, Format};
 use crate::state::{ClientAddress, ServerState, SlowClientList, SlowClientRow};
 use crate::stats::{Counter, CounterKind};
 
-/// Headers that proxies add. A client behind a proxy is not on this machine, even if the proxy is.
-const PROXY_HEADERS: [&str; 6] =
-    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
-
+/// The view at the public listener.
 pub(crate) fn get(
     server: &HttpServer,
     address: Option<ClientAddress>,
     request: &http::Request<()>,
 ) -> Result<Response, Refusal> {
-    authorize(server, request, address)?;
+    authorize(server.state(), &server.config(), address.map(|address| address.client()), request)?;
     server.publish_counters();
-    Ok(Response::json(view(server.state(), wall_ns(), now_ns()).to_string()).no_store())
+    Ok(response(server.state()))
 }
 
-fn authorize(server: &HttpServer, request: &http::Request<()>, address: Option<ClientAddress>) -> Result<(), Refusal> {
-    let config = server.config();
-    if !config.operator_tokens.is_empty() {
-        let Some(given) = bearer_token(request) else {
-            return Err(Refusal::unauthorized("operator token: missing: expected Authorization: Bearer TOKEN"));
-        };
-        let address = address.map(|address| address.client());
-        check_failures(server, address)?;
-        // All are compared, whichever matches.
-        if config.operator_tokens.iter().fold(false, |found, token| found | token.matches(given)) {
-            return Ok(());
-        }
-        server.state().auth_failures.count(Purpose::Operator, address, now_ns());
-        return Err(Refusal::unauthorized("operator token: wrong value"));
+/// The view at the admin listener, as the shards have published it. One that only this machine reaches, because the
+/// operator has chosen it so, needs no token.
+pub(crate) fn get_admin(
+    state: &ServerState,
+    config: &Config,
+    listen: &AdminListen,
+    peer: Option<IpAddr>,
+    request: &http::Request<()>,
+) -> Result<Response, Refusal> {
+    if !config.operator_tokens.is_empty() || !listen.is_local() {
+        authorize(state, config, peer, request)?;
     }
-    let from = address.map(|address| address.socket);
-    let is_direct = !PROXY_HEADERS.iter().any(|name| request.headers().contains_key(*name));
-    let is_local = from.is_some_and(|from| from.ip().to_canonical().is_loopback());
-    if is_local && is_direct && names_this_machine(request) {
+    Ok(response(state))
+}
+
+fn response(state: &ServerState) -> Response {
+    Response::json(view(state, wall_ns(), now_ns()).to_string()).no_store()
+}
+
+fn authorize(
+    state: &ServerState,
+    config: &Config,
+    client: Option<IpAddr>,
+    request: &http::Request<()>,
+) -> Result<(), Refusal> {
+    if config.operator_tokens.is_empty() {
+        return Err(Refusal::forbidden(
+            "the operator view needs --operator-token-file FILE, or --admin-listen with a loopback address or unix:PATH",
+        ));
+    }
+    let Some(given) = bearer_token(request) else {
+        return Err(Refusal::unauthorized("operator token: missing: expected Authorization: Bearer TOKEN"));
+    };
+    check_failures(state, client)?;
+    // All are compared, whichever matches.
+    if config.operator_tokens.iter().fold(false, |found, token| found | token.matches(given)) {
         return Ok(());
     }
-    Err(Refusal::forbidden(
-        "without --operator-token-file FILE the operator view is served to this machine only: connect to a loopback address \
-         or localhost, and not through a proxy",
-    ))
-}
-
-/// Guards against DNS rebinding: a foreign page whose name resolves to this machine has its own name in the request.
-fn names_this_machine(request: &http::Request<()>) -> bool {
-    let Ok(authority) = rules::authority(request).unwrap_or_default().parse::<http::uri::Authority>() else {
-        return false;
-    };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = |address: std::net::IpAddr| address.to_canonical().is_loopback();
-    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
+    state.auth_failures.count(Purpose::Operator, client, now_ns());
+    Err(Refusal::unauthorized("operator token: wrong value"))
 }
 
 /// `wall_ns` is the time of stamps, `now_ns` that of deadlines.

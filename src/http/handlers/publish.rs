@@ -2,20 +2,25 @@
 //! its own, see [`crate::ingest::Publisher`]: on a shard's executor it would be read between two flushes only, and the
 //! later, the busier the fan-out.
 
-use std::net::{IpAddr, TcpStream};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crate::affinity::pin_current_thread;
 use crate::auth::Purpose;
 use crate::clock::now_ns;
+use crate::config::Config;
 use crate::fault;
 use crate::http::connection::Connection;
-use crate::http::handshake::{Supported, Upgrade};
+use crate::http::handshake::{Supported, Upgrade, accept_upgrade};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::request::bearer_token;
 use crate::http::server::HttpServer;
 use crate::ingest::{Credential, EnterError, Entered, Publisher};
 use crate::io::descriptor::duplicate;
+use crate::sequencer::SourceId;
+use crate::state::ServerState;
 use tickcast_protocol::packet;
 
 pub(crate) async fn serve(
@@ -23,74 +28,134 @@ pub(crate) async fn serve(
     connection: &mut Connection,
     request: &http::Request<()>,
 ) -> Result<(), Refusal> {
-    let credential = authorize(server, connection, request)?;
-    let deflate = server.state().config.shard.compression.is_some();
-    let supported = Supported { protocols: &[packet::SUBPROTOCOL], deflate };
-    let upgrade = server.upgrade(connection, request, &supported).await?;
-    let address = connection.socket().peer_addr().ok();
-    let (publishers, max) = (&server.state().publishers, server.config().publishers_max);
-    let entered = match publishers.enter(max, address, credential.clone()) {
-        Ok(entered) => entered,
-        Err(EnterError::Full) => {
-            return Err(Refusal::unavailable(format!("too many publishers: publishers_max is {max}"), RETRY_AFTER));
-        }
-        Err(EnterError::Withdrawn) => return Err(Refusal::unauthorized("publish token: withdrawn")),
-    };
-    let source = entered.source;
-    match start(server, connection, &upgrade, credential, entered).await {
+    let (state, config) = (server.state(), server.config());
+    let credential = authorize(state, connection.address().map(|address| address.client()), request)?;
+    let upgrade = server.upgrade(connection, request, &supported(state)).await?;
+    let opened = enter(state, &config, upgrade, credential, connection.socket().peer_addr().ok())?;
+    let source = opened.entered.source;
+    match start(server, connection, opened).await {
         Ok(true) => {}
-        Ok(false) => publishers.leave(source, false),
+        Ok(false) => state.publishers.leave(source, false),
         Err(error) => {
             tracing::warn!("publisher {source}: the connection could not be served: {error}");
-            publishers.leave(source, false);
+            state.publishers.leave(source, false);
         }
     }
     Ok(())
 }
 
-/// Hands the socket over to a thread that blocks on it. False if the peer has closed meanwhile.
-async fn start(
-    server: &HttpServer,
-    connection: &mut Connection,
-    upgrade: &Upgrade,
+/// A publisher whose handshake is accepted and that is counted.
+pub(crate) struct OpenedPublisher {
+    upgrade: Upgrade,
     credential: Credential,
     entered: Entered,
-) -> std::io::Result<bool> {
-    if connection.write(&upgrade.response).await.is_err() {
+}
+
+/// Accepts the handshake of a publisher of the admin listener.
+pub(crate) fn open_blocking(
+    state: &ServerState,
+    config: &Config,
+    request: &http::Request<()>,
+    peer: Option<SocketAddr>,
+) -> Result<OpenedPublisher, Refusal> {
+    let credential = authorize(state, peer.map(|peer| peer.ip().to_canonical()), request)?;
+    let upgrade = accept_upgrade(request, &supported(state))?;
+    if state.lifecycle.is_draining() {
+        return Err(Refusal::unavailable("the server is stopping", RETRY_AFTER));
+    }
+    enter(state, config, upgrade, credential, peer)
+}
+
+/// Serves a publisher of the admin listener to its end, on the calling thread.
+pub(crate) fn serve_blocking(
+    state: &Arc<ServerState>,
+    config: &Config,
+    opened: OpenedPublisher,
+    stream: &mut TcpStream,
+    unread: &[u8],
+) {
+    let source = opened.entered.source;
+    let publisher = stream
+        .write_all(&opened.upgrade.response)
+        .and_then(|()| stream.try_clone())
+        .and_then(|stream| publisher_of(state, config, opened, stream));
+    match publisher {
+        Ok(publisher) => run(state, source, publisher, unread),
+        Err(error) => {
+            tracing::warn!("publisher {source}: the connection could not be served: {error}");
+            state.publishers.leave(source, false);
+        }
+    }
+}
+
+fn supported(state: &ServerState) -> Supported<'static> {
+    Supported { protocols: &[packet::SUBPROTOCOL], deflate: state.config.shard.compression.is_some() }
+}
+
+fn enter(
+    state: &ServerState,
+    config: &Config,
+    upgrade: Upgrade,
+    credential: Credential,
+    address: Option<SocketAddr>,
+) -> Result<OpenedPublisher, Refusal> {
+    let max = config.publishers_max;
+    match state.publishers.enter(max, address, credential.clone()) {
+        Ok(entered) => Ok(OpenedPublisher { upgrade, credential, entered }),
+        Err(EnterError::Full) => {
+            Err(Refusal::unavailable(format!("too many publishers: publishers_max is {max}"), RETRY_AFTER))
+        }
+        Err(EnterError::Withdrawn) => Err(Refusal::unauthorized("publish token: withdrawn")),
+    }
+}
+
+/// Hands the socket over to a thread that blocks on it. False if the peer has closed meanwhile.
+async fn start(server: &HttpServer, connection: &mut Connection, opened: OpenedPublisher) -> io::Result<bool> {
+    if connection.write(&opened.upgrade.response).await.is_err() {
         return Ok(false);
     }
     let stream = TcpStream::from(duplicate(connection.socket())?);
     let (unread, address_guard) = (connection.take_unread(), connection.take_address_guard());
     stream.set_nonblocking(false)?;
-    let state = server.shared.state.clone();
-    let settings = server.config().publisher_settings();
-    let source = entered.source;
-    let publisher = Publisher::new(
-        state.sequencer.clone(),
-        state.publishers.clone(),
-        settings,
-        credential,
-        entered,
-        stream,
-        upgrade.deflate.is_some(),
-    )?;
-    let cores = &state.config.other_cores;
-    let core = cores[source as usize % cores.len()];
+    let (state, source) = (server.shared.state.clone(), opened.entered.source);
+    let publisher = publisher_of(&state, &server.config(), opened, stream)?;
     std::thread::Builder::new().name(format!("publisher-{source}")).spawn(move || {
-        pin_current_thread(core);
-        // A panic ends this publisher only. One inside the sequencer ends the server, see `SequencerHandle`.
-        let served = catch_unwind(AssertUnwindSafe(|| {
-            fault::point("publisher");
-            publisher.run(&unread)
-        }));
+        run(&state, source, publisher, &unread);
         drop(address_guard);
-        state.publishers.leave(source, served.unwrap_or(false));
     })?;
     Ok(true)
 }
 
-fn authorize(server: &HttpServer, connection: &Connection, request: &http::Request<()>) -> Result<Credential, Refusal> {
-    let state = server.state();
+fn publisher_of(
+    state: &Arc<ServerState>,
+    config: &Config,
+    opened: OpenedPublisher,
+    stream: TcpStream,
+) -> io::Result<Publisher> {
+    Publisher::new(
+        state.sequencer.clone(),
+        state.publishers.clone(),
+        config.publisher_settings(),
+        opened.credential,
+        opened.entered,
+        stream,
+        opened.upgrade.deflate.is_some(),
+    )
+}
+
+/// Runs a publisher to its end, on the calling thread.
+fn run(state: &ServerState, source: SourceId, publisher: Publisher, unread: &[u8]) {
+    let cores = &state.config.other_cores;
+    pin_current_thread(cores[source as usize % cores.len()]);
+    // A panic ends this publisher only. One inside the sequencer ends the server, see `SequencerHandle`.
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        fault::point("publisher");
+        publisher.run(unread)
+    }));
+    state.publishers.leave(source, served.unwrap_or(false));
+}
+
+fn authorize(state: &ServerState, client: Option<IpAddr>, request: &http::Request<()>) -> Result<Credential, Refusal> {
     if !state.publishers.is_enabled() {
         return Err(Refusal::not_found("publishing is off: start the server with --publish-token-file FILE"));
     }
@@ -101,16 +166,15 @@ fn authorize(server: &HttpServer, connection: &Connection, request: &http::Reque
             "publish token: missing: expected Authorization: Bearer TOKEN, or ?token=TOKEN",
         ));
     };
-    let address = connection.address().map(|address| address.client());
-    check_failures(server, address)?;
+    check_failures(state, client)?;
     state.publishers.authenticate(&given).ok_or_else(|| {
-        state.auth_failures.count(Purpose::Publish, address, now_ns());
+        state.auth_failures.count(Purpose::Publish, client, now_ns());
         Refusal::unauthorized("publish token: wrong value")
     })
 }
 
 /// Refuses an address that has presented too many wrong tokens, whatever it presents now.
-pub(super) fn check_failures(server: &HttpServer, address: Option<IpAddr>) -> Result<(), Refusal> {
-    let checked = server.state().auth_failures.check(address, now_ns());
+pub(super) fn check_failures(state: &ServerState, client: Option<IpAddr>) -> Result<(), Refusal> {
+    let checked = state.auth_failures.check(client, now_ns());
     checked.map_err(|wait| Refusal::too_many_requests("too many wrong tokens from this address", wait))
 }

@@ -15,8 +15,13 @@ const BUSY: &str = "sim:instruments=50,rate=30000,seed=1,shape=even";
 #[test]
 fn operator_view_shows_shards_and_slow_clients() {
     let Some(_browser) = shared_browser() else { return };
-    let server = Server::start(&["--feed", BUSY, "--send-buffer-bytes", "16384", "--slow-timeout-ms", "600000"]);
+    let args = ["--feed", BUSY, "--send-buffer-bytes", "16384", "--slow-timeout-ms", "600000"];
+    let server = Server::start(&[&args[..], &["--operator-token", "token-of-the-operator"]].concat());
     let page = Page::open(&server, "/#operator");
+    page.until("document.querySelector('[data-panel=operator]')?.dataset.access === 'token'");
+    page.until("document.activeElement === document.querySelector('[data-field=token]')");
+    page.ask("type", json!({"text": "token-of-the-operator"}));
+    page.press("Enter");
     page.until("document.querySelector('[data-panel=operator]')?.dataset.access === 'open'");
     page.until("document.querySelectorAll('[data-field=shards] tr').length > 0");
     page.until("probe.text('[data-field=slow-note]') === 'No client is behind.'");
