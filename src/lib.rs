@@ -31,6 +31,7 @@
 //! * [`stats`]: the counters of a shard
 //! * [`wake`]: how a shard sleeps and is woken
 //! * [`log`]: the log on stderr, which never makes a thread wait
+//! * [`memory`]: the allocator, and what happens when it gets no memory
 //! * [`clock`], [`rate_limit`], [`affinity`]: time; so many a second; pinning of threads
 //! * [`allowance`]: units of work a second, by address
 //! * [`check`]: `tickcast check`
@@ -56,6 +57,7 @@ pub mod last_value;
 pub mod lifecycle;
 pub mod load;
 pub mod log;
+pub mod memory;
 pub mod rate_limit;
 pub mod ring;
 pub mod runtime;

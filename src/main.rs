@@ -10,7 +10,7 @@ use tickcast::load::{FloorArgs, LoadArgs, TapArgs};
 use tickcast::{check, load, runtime};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tickcast::memory::Global = tickcast::memory::Global;
 
 /// Pushes live market data to very large numbers of WebSocket clients.
 ///

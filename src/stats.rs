@@ -84,6 +84,7 @@ counters! {
     RefusedHost Count "Requests refused with 403 because their Host is not a name of this server: allow_host";
     RefusedDraining Count "Upgrades refused with 503 because the server drains";
     Drained Count "Subscribers closed with 1001 because the server drains";
+    RefusedMemory Count "Upgrades refused with 503 because an allocation had failed, until there is room again";
     HandshakesDelayed Count "Upgrades that waited for a rate limit: handshakes_per_s, handshakes_per_address_per_s";
     PendingConnections Level "Connections that are not subscribers or publishers: requests, responses, echoes";
     RefusedPending Count "Connections refused with 503: too many were pending, pending_connections_max";

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::io::SlotId;
 use crate::io::descriptor;
 use crate::io::uring::Uring;
+use crate::memory;
 use crate::shard::{Shard, SlowClient};
 use crate::state::{ServerState, SlowClientRow};
 use crate::stats::{Counter, ShardCounters};
@@ -292,20 +293,23 @@ impl HttpServer {
 
     /// Waits until a valid request may become a stream.
     pub(super) async fn await_handshake_permit(&self, connection: &Connection) -> Result<(), Refusal> {
-        self.refuse_draining()?;
+        self.refuse_new()?;
         let taken = self.admission.take_handshake(connection.address_guard(), &self.config(), now_ns());
         let wait = taken.map_err(|rejection| self.reject(rejection))?;
         if !wait.is_zero() {
             self.count(Counter::HandshakesDelayed);
             glommio::timer::sleep(wait).await;
-            self.refuse_draining()?;
+            self.refuse_new()?;
         }
         Ok(())
     }
 
-    fn refuse_draining(&self) -> Result<(), Refusal> {
+    fn refuse_new(&self) -> Result<(), Refusal> {
         if self.state().lifecycle.is_draining() {
             return Err(self.reject(Rejection::Draining));
+        }
+        if memory::pressure() {
+            return Err(self.reject(Rejection::Memory));
         }
         Ok(())
     }

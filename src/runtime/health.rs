@@ -1,4 +1,4 @@
-//! The thread that watches the shards, and what the service manager learns (sd_notify(3)): that the server is ready, that
+//! The thread that watches the shards and the memory, and what the service manager learns (sd_notify(3)): that the server is ready, that
 //! it reloads, that it stops, and that all its shards run.
 //!
 //! Twice a second the thread wakes all shards and looks whether each has ticked since the last look. A shard that has not
@@ -16,6 +16,7 @@ use super::panics::watch_thread;
 use crate::clock;
 use crate::fault;
 use crate::heartbeat::{Change, HeartbeatWatch};
+use crate::memory;
 use crate::state::{STALLED_S, ServerState};
 use crate::wake::ShardWaker;
 
@@ -33,11 +34,13 @@ pub(super) fn spawn(
     thread::Builder::new().name("health".to_owned()).spawn(move || {
         watch_thread(&state.lifecycle, "the health thread");
         let mut watch = HeartbeatWatch::new(&state.heartbeats, LOOKS_MAX);
+        let mut memory = MemoryWatch::default();
         while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
             fault::point("health");
             // A read at least this often, see `clock::watch_pauses`.
             clock::now_ns();
             watch.look(&state.heartbeats).into_iter().for_each(log);
+            memory.look();
             if state.heartbeats.stalled().is_none() {
                 notify(&[NotifyState::Watchdog]);
             }
@@ -51,6 +54,28 @@ fn log(Change { shard, is_stalled }: Change) {
         tracing::error!("shard {shard} does not run: it has not ticked for {STALLED_S} s");
     } else {
         tracing::info!("shard {shard} runs again");
+    }
+}
+
+/// Says when memory is short, and takes the reserve of the allocator again.
+#[derive(Default)]
+struct MemoryWatch {
+    failures: u64,
+    was_short: bool,
+}
+
+impl MemoryWatch {
+    fn look(&mut self) {
+        let failures = memory::failures() - self.failures;
+        if failures > 0 {
+            self.failures += failures;
+            tracing::error!("memory is short: {failures} allocation(s) found none at first; new clients are refused");
+        }
+        let is_short = !memory::recover();
+        if self.was_short && !is_short {
+            tracing::info!("memory is no longer short: new clients are accepted");
+        }
+        self.was_short = is_short || failures > 0 && memory::pressure();
     }
 }
 

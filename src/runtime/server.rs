@@ -24,6 +24,7 @@ use crate::ingest::feed::{self, Feed};
 use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, SourceTimeouts, supervisor};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::log::{Log, parse_filter};
+use crate::memory;
 use crate::ring;
 use crate::sequencer::{Sequencer, SequencerStats, SourceId};
 use crate::state::{ServerState, SlowClientList};
@@ -82,6 +83,7 @@ impl Server {
         let (feeds, resync) = start_sources(&state, feeds, requests)?;
         let (health_stop, stopped) = bounded(0);
         clock::watch_pauses();
+        memory::recover();
         let health = health::spawn(state.clone(), wakers, stopped).map_err(StartError::Thread)?;
         let threads = Threads { feeds, resync, bars, health, health_stop };
         let admin = admin.map(|socket| start_admin(socket, http)).transpose().map_err(StartError::Thread)?;

@@ -14,7 +14,13 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
     ),
     (
         &["unsafe", "unsafe_code"],
-        &["src/io/descriptor.rs", "src/io/input_buffers.rs", "src/io/uring.rs", "src/load/floor/uring.rs"],
+        &[
+            "src/io/descriptor.rs",
+            "src/io/input_buffers.rs",
+            "src/io/uring.rs",
+            "src/load/floor/uring.rs",
+            "src/memory.rs",
+        ],
     ),
     // A rival is written as its users write it: the feature `rivals` builds it.
     (&["tokio", "tokio_tungstenite"], &["src/load/floor/rival.rs"]),

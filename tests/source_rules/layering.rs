@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("allowance", &[]),
     ("fault", &[]),
     ("heartbeat", &[]),
+    ("memory", &[]),
     ("clock", &[]),
     ("rate_limit", &[]),
     ("auth", &[]),
@@ -46,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "ingest",
             "io",
             "log",
+            "memory",
             "rate_limit",
             "sequencer",
             "shard",
@@ -69,6 +71,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "io",
             "lifecycle",
             "log",
+            "memory",
             "ring",
             "sequencer",
             "shard",
@@ -79,7 +82,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     // A client of the server: it names the portable crates only.
     ("load", &[]),
-    ("main", &["check", "config", "load", "runtime"]),
+    ("main", &["check", "config", "load", "memory", "runtime"]),
 ];
 
 /// The sources of the crates.

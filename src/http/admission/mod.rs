@@ -43,6 +43,8 @@ pub(crate) enum Rejection {
     ShardRate(Duration),
     /// The server is stopping.
     Draining,
+    /// An allocation has failed lately.
+    Memory,
 }
 
 impl Rejection {
@@ -62,6 +64,7 @@ impl Rejection {
             Self::AddressRate(_) => Counter::RefusedAddressRate,
             Self::ShardRate(_) => Counter::RefusedRate,
             Self::Draining => Counter::RefusedDraining,
+            Self::Memory => Counter::RefusedMemory,
         }
     }
 
@@ -84,6 +87,7 @@ impl Rejection {
             }
             Self::ShardRate(wait) => Refusal::unavailable("too many handshakes (handshakes_per_s)", wait),
             Self::Draining => Refusal::unavailable("the server is stopping", RETRY_AFTER),
+            Self::Memory => Refusal::unavailable("the server is short of memory", RETRY_AFTER),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use crate::ingest::feed::Report;
 use crate::log;
+use crate::memory;
 use crate::sequencer::SourceId;
 use crate::state::ServerState;
 use crate::stats::{Counter, CounterKind, PublishedCounters};
@@ -158,6 +159,7 @@ fn of_bars_and_clock(state: &ServerState) -> Vec<Metric> {
             bars.map_or(0, |bars| bars.records_lost()),
             "Trades and quotes that came faster than they became bars, and are missing from them",
         ),
+        count("allocation_failures", memory::failures(), "Allocations that found no memory at first"),
         count("clock_pauses", clock::pauses().0, "Times the process did not run for more than a second"),
         count(
             "clock_paused_ms",
