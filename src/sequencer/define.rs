@@ -4,6 +4,7 @@
 //! * A definition is carried out, or refused with the reason; what a request defines, as a whole.
 //! * An instrument of another owner is not defined, unless it has ended: then it is released, and the new owner gets the
 //!   symbol under a new id.
+//! * A symbol that looks like one of another owner is not defined ([`skeletons`](super::skeletons)).
 //! * An id is not used again within the epoch. Subscribers of an instrument that is released get a Status `'R'`.
 //! * Subscribers of an instrument that is changed get its new Definition, in order with its records.
 //!
@@ -91,7 +92,9 @@ impl Sequencer {
     }
 
     fn plan(&self, source: SourceId, instrument: &Instrument) -> Result<Plan, DefineError> {
-        let Some(known) = self.directory.find(&instrument.symbol) else { return Ok(Plan::New) };
+        let Some(known) = self.directory.find(&instrument.symbol) else {
+            return self.check_alike(source, &instrument.symbol).map(|()| Plan::New);
+        };
         if self.owners.of(known.id) != self.sources.identity(source).owner {
             return match self.values.status(known.id).state {
                 FeedState::Ended => Ok(Plan::TakeOver(known.id)),
@@ -104,6 +107,16 @@ impl Sequencer {
             Err(DefineError::Taken { known: known.clone() })
         } else {
             Ok(Plan::Change(known.id))
+        }
+    }
+
+    /// Whether a new symbol differs visibly from those of other owners.
+    fn check_alike(&self, source: SourceId, symbol: &str) -> Result<(), DefineError> {
+        let owner = self.sources.identity(source).owner;
+        let of_others = self.skeletons.alike(symbol).iter().filter(|id| self.owners.of(**id) != owner);
+        match of_others.filter_map(|id| self.directory.get(*id)).next() {
+            Some(known) => Err(DefineError::Confusable { symbol: symbol.to_owned(), known: known.symbol.clone() }),
+            None => Ok(()),
         }
     }
 
@@ -164,6 +177,7 @@ impl Sequencer {
         }
         let id = self.directory.add(instrument);
         self.owners.add(id, owner);
+        self.skeletons.add(&instrument.symbol, id);
         self.values.add(id);
         self.write_definition(&Instrument { id, ..instrument.clone() }, now_ns);
         Ok(id)
@@ -173,7 +187,9 @@ impl Sequencer {
     fn release(&mut self, id: u32, now_ns: u64) {
         self.sources.ended.remove(id);
         self.push_status(id, FeedState::Released, now_ns);
-        self.directory.release(id);
+        if let Some(released) = self.directory.release(id) {
+            self.skeletons.remove(&released.symbol, id);
+        }
         self.owners.remove(id);
         self.values.release(id);
         self.sources.withdraw_instrument(id, None);

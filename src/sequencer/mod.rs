@@ -36,6 +36,7 @@ mod define;
 mod ended;
 mod gaps;
 mod owners;
+mod skeletons;
 mod sources;
 mod stats;
 
@@ -47,6 +48,7 @@ pub use self::stats::{SequencerCounters, SequencerStats};
 use self::bars_ring::BarsRing;
 use self::gaps::GapAllowances;
 use self::owners::OwnerTable;
+use self::skeletons::Skeletons;
 use self::sources::{Route, SourceTable};
 use crate::last_value::LastValues;
 use crate::ring::{self, StagedEntries};
@@ -90,6 +92,7 @@ pub struct Sequencer {
     resyncs: Vec<Resync>,
     sources: SourceTable,
     owners: OwnerTable,
+    skeletons: Skeletons,
     gaps: GapAllowances,
     position: Position,
     counters: SequencerCounters,
@@ -121,6 +124,7 @@ impl Sequencer {
             bars_ring: None,
             sources: SourceTable::default(),
             owners: OwnerTable::default(),
+            skeletons: Skeletons::default(),
             gaps: GapAllowances::default(),
             position: Position::ZERO,
             counters: SequencerCounters::default(),

@@ -282,3 +282,20 @@ fn instruments_of_a_lost_source_end_after_a_while_and_make_room() {
     assert_eq!(define(&mut node, OTHER, &["A"]), Ok(vec![3]), "it has ended");
     assert_eq!(define(&mut node, OTHER, &["B"]), Err(DefineError::Foreign { symbol: "B".to_owned() }));
 }
+
+#[test]
+fn symbol_that_looks_like_one_of_another_owner_is_refused() {
+    let mut node = node(identity(1, 0), identity(2, 0));
+    define(&mut node, OWNER, &["BTC-USD1", "二"]).expect("new ones");
+    for (symbol, known) in [("BTC-USDl", "BTC-USD1"), ("BTC-USDI", "BTC-USD1"), ("ニ", "二")] {
+        let refused = DefineError::Confusable { symbol: symbol.to_owned(), known: known.to_owned() };
+        assert_eq!(define(&mut node, OTHER, &[symbol]), Err(refused));
+    }
+    assert_eq!(define(&mut node, OWNER, &["BTC-USD1", "二", "BTC-USDl"]), Ok(vec![1, 2, 3]), "an owner may have both");
+    assert_eq!(define(&mut node, OTHER, &["BTC-USD2"]), Ok(vec![4]));
+    // What is released is no longer looked like.
+    accept(&mut node, OWNER, status(0, FeedState::Ended));
+    for symbol in ["BTC-USD1", "BTC-USDl"] {
+        define(&mut node, OTHER, &[symbol]).expect("it has ended");
+    }
+}

@@ -48,6 +48,14 @@ pub enum DefineError {
         /// The symbol.
         symbol: String,
     },
+    /// The symbol looks like one of another publisher or feed.
+    #[error("{symbol:?} looks like {known:?} of another publisher or feed: expected a symbol that differs visibly")]
+    Confusable {
+        /// The symbol.
+        symbol: String,
+        /// The one that it looks like.
+        known: String,
+    },
     /// The publisher has as many instruments as it may.
     #[error("the publisher would have more than {max} instruments that have not ended: expected at most that many")]
     Quota {

@@ -129,4 +129,4 @@ pub use self::packet::{PacketError, PacketHeader};
 pub use self::record::{
     BookAction, BookSide, Channel, FeedState, GapReason, Instrument, InstrumentStatus, RecordHeader, RecordKind, Side,
 };
-pub use self::symbol::{SYMBOL_BYTES_MAX, SymbolError, check_symbol};
+pub use self::symbol::{SYMBOL_BYTES_MAX, SymbolError, check_defined_name, check_symbol};

@@ -6,7 +6,7 @@ use simd_json::tape::{Object, Value};
 
 use super::RequestError;
 use super::field::{self, Field, bad, invalid, over_limit};
-use crate::check_symbol;
+use crate::check_defined_name;
 
 /// Instruments that one request can define.
 pub const INSTRUMENTS_MAX: usize = 10_000;
@@ -25,7 +25,7 @@ pub struct Define {
 /// One instrument that a publisher defines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DefineInstrument {
-    /// See [`check_symbol`].
+    /// See [`check_defined_name`].
     pub symbol: String,
     /// The same, or empty.
     pub venue: String,
@@ -118,7 +118,7 @@ fn name<'tape>(key: &str, field: &'tape Field, bytes_min: usize, bytes_max: usiz
     if text.is_empty() {
         return Ok(text);
     }
-    match check_symbol(text) {
+    match check_defined_name(text) {
         Ok(()) => Ok(text),
         Err(problem) => Err(bad(key, format_args!("{} {problem}", field::quote(text)))),
     }
