@@ -33,8 +33,9 @@ fn unread(source: &str, address: SocketAddr, request: &str) -> TcpStream {
 
 /// A server whose directory has 480 instruments of 700 bytes of JSON each.
 fn with_instruments(args: &[&str]) -> (Server, Publisher) {
-    let server = Server::start(&[&["--feed", "none", "--publish-token", "t", "--cores", "0"], args].concat());
-    let mut publisher = Publisher::connect(&server, "t");
+    let server =
+        Server::start(&[&["--feed", "none", "--publish-token", "test-publish-token", "--cores", "0"], args].concat());
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
     let names: Vec<_> = (0..480).map(|nth| format!("B{nth:04}-USD")).collect();
     let ids = publisher.define(&names);
     let records: Vec<_> = ids
@@ -195,9 +196,9 @@ fn a_response_that_is_not_read_in_time_is_closed() {
 
 #[test]
 fn requests_over_the_rate_of_their_address_get_a_429() {
-    let args = ["--feed", "none", "--get-units-per-address-per-s", "10", "--publish-token", "t"];
+    let args = ["--feed", "none", "--get-units-per-address-per-s", "10", "--publish-token", "test-publish-token"];
     let server = Server::start(&args);
-    let mut publisher = Publisher::connect(&server, "t");
+    let mut publisher = Publisher::connect(&server, "test-publish-token");
     publisher.define(&["A", "B"]);
     let served = |source: &str, path: &str| {
         let mut served = 0;
