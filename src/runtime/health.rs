@@ -1,5 +1,5 @@
-//! The thread that watches the shards and the memory, and what the service manager learns (sd_notify(3)): that the server is ready, that
-//! it reloads, that it stops, and that all its shards run.
+//! The thread that watches the shards and the memory, and what the service manager learns (sd_notify(3)): that the
+//! server is ready, that it reloads, that it stops, and that all its shards run.
 //!
 //! Twice a second the thread wakes all shards and looks whether each has ticked since the last look. A shard that has not
 //! ticked for [`STALLED_S`] makes `/healthz` and `/readyz` fail, and the watchdog is not answered while there is one, so
