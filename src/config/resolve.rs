@@ -37,15 +37,14 @@ impl Config {
         let other_cores = without(&machine.cores, &cores);
         let publishers_max = within!(layer.publishers_max, 64, 1, 4096);
         let connections_max = resolve_connections(layer.connections_max, machine, cores.len())?;
-        let pending_connections_max =
-            resolve_pending_connections(layer.pending_connections_max, publishers_max, machine)?;
+        let pending_connections_max = resolve_pending(layer.pending_connections_max, publishers_max, machine)?;
         let handshakes_per_s = within!(layer.handshakes_per_s, 2000, 0, 1_000_000);
         let shares = AddressShares {
             connections_max: agreement::connections_per_address_max(connections_max),
             pending_max: agreement::pending_per_address_max(pending_connections_max),
             handshakes_per_s: agreement::handshakes_per_address_per_s(handshakes_per_s, cores.len()),
-        };
-        let shares = shares.resolve(&layer)?;
+        }
+        .resolve(&layer)?;
         let answers = AnswerLimits::resolve(&layer)?;
         let publish_pace = resolve_pace(&layer)?;
         let publisher_limits = resolve_publisher_limits(&layer)?;
@@ -295,7 +294,7 @@ fn resolve_connections(given: Option<u32>, machine: &Machine, shards: usize) -> 
 }
 
 /// Pending connections and publishers have descriptors of the process.
-fn resolve_pending_connections(given: Option<u32>, publishers_max: u32, machine: &Machine) -> Result<u32, ConfigError> {
+fn resolve_pending(given: Option<u32>, publishers_max: u32, machine: &Machine) -> Result<u32, ConfigError> {
     let descriptors = machine.descriptors_max;
     let pending = match given {
         Some(_) => within("pending_connections_max", given, 0, 16, 1_000_000)?,
