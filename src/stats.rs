@@ -64,6 +64,13 @@ counters! {
     Conflated Count "Records sent in place of several (conflated), one an audience";
     Requests Count "Requests of subscribers";
     RequestErrors Count "Requests answered with an error";
+    RequestWork Count "Work of requests, in units of some 0.1 µs";
+    RequestsCut Count "Requests carried out over several ticks";
+    RequestsPending Level "Subscribers whose request is under way or waits for their allowance of work";
+    Throttled Count "Times a request waited for an allowance of work: request_work_per_s";
+    InputBytes Level "Memory of incomplete messages and of requests that wait: input_bytes_max";
+    InputShed Count "Subscribers closed because of what was kept of their input: input_bytes_max";
+    MessageTimeouts Count "Subscribers closed because a message was not complete in time: message_timeout_ms";
     Compressed Count "Packets compressed, one an audience";
     CompressedBytesBefore Count "Bytes of those packets before compression";
     CompressedBytesAfter Count "Bytes of those packets after compression, with their frame headers";

@@ -35,6 +35,14 @@ impl Config {
                 ),
             ),
             (
+                "receive_buffer_bytes",
+                format!(
+                    "at most {} a connection whose input is not read: {} if none were read",
+                    2 * self.receive_buffer_bytes,
+                    mib(slots * 2 * self.receive_buffer_bytes)
+                ),
+            ),
+            (
                 "notsent_lowat_bytes",
                 match self.notsent_lowat_bytes {
                     0 => "that of the machine, net.ipv4.tcp_notsent_lowat".to_owned(),
@@ -208,9 +216,45 @@ impl Config {
 
     fn describe_clients(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("subscriptions_max", format!("{} a connection, 20 B each", self.shard.subscriptions_max)),
-            ("request_bytes_max", format!("{}, held while a request is incomplete", self.shard.request_bytes_max)),
+            (
+                "subscriptions_max",
+                format!(
+                    "{} a connection, 20 B each, and 80 B for a name that no other connection has; patterns_max {}",
+                    self.shard.subscriptions_max, self.shard.patterns_max
+                ),
+            ),
+            (
+                "subscription_bytes_max",
+                format!(
+                    "{} a shard, {} in all; names_max {}, some 100 B each",
+                    mib(self.shard.subscription_bytes_max),
+                    mib(self.shard.subscription_bytes_max * self.cores.len()),
+                    self.shard.names_max
+                ),
+            ),
+            (
+                "request_bytes_max",
+                format!(
+                    "{}, held while a request is incomplete, for message_timeout_ms {}",
+                    self.shard.request_bytes_max, self.shard.message_timeout_ms
+                ),
+            ),
+            (
+                "input_bytes_max",
+                format!(
+                    "{} a shard, {} in all",
+                    mib(self.shard.input_bytes_max),
+                    mib(self.shard.input_bytes_max * self.cores.len())
+                ),
+            ),
             ("requests_per_s", format!("{}, pings included", self.shard.requests_per_s)),
+            (
+                "request_work_per_s",
+                match self.shard.request_work_per_s {
+                    0 => "unlimited".to_owned(),
+                    units => format!("{units} units a connection, some {:.1} % of a core", f64::from(units) / 1e5),
+                },
+            ),
             ("symbol_bytes_max", self.shard.symbol_bytes_max.to_string()),
             ("heartbeat_ms", self.shard.heartbeat_ms.to_string()),
             (

@@ -131,6 +131,8 @@ layer! {
     bars_bytes "TICKCAST_BARS_BYTES" "BYTES" usize;
     /// Kernel send buffer of a connection, bytes, sent and unsent data together [default: 65536]
     send_buffer_bytes "TICKCAST_SEND_BUFFER_BYTES" "BYTES" usize;
+    /// Kernel receive buffer of a connection: what is kept while its input is not read [default: 65536]
+    receive_buffer_bytes "TICKCAST_RECEIVE_BUFFER_BYTES" "BYTES" usize;
     /// Unsent data that the kernel accepts for a connection, bytes (TCP_NOTSENT_LOWAT); 0 for the machine's value
     /// [default: 16384]
     notsent_lowat_bytes "TICKCAST_NOTSENT_LOWAT_BYTES" "BYTES" u32;
@@ -175,6 +177,20 @@ layer! {
     requests_per_s "TICKCAST_REQUESTS_PER_S" "N" u32;
     /// Subscriptions of a connection: symbols times channels [default: 10000]
     subscriptions_max "TICKCAST_SUBSCRIPTIONS_MAX" "N" usize;
+    /// Patterns of a connection, of its subscriptions [default: 1000]
+    patterns_max "TICKCAST_PATTERNS_MAX" "N" usize;
+    /// Names without an instrument, and patterns, of all subscribers of a shard; an address may have a quarter
+    /// [default: 1000000]
+    names_max "TICKCAST_NAMES_MAX" "N" usize;
+    /// Memory for subscriptions, a shard; an address may have a quarter [default: 268435456]
+    subscription_bytes_max "TICKCAST_SUBSCRIPTION_BYTES_MAX" "BYTES" usize;
+    /// Work of the requests of a subscriber in a second, in units of some 0.1 µs; two seconds' worth at once, and an
+    /// address has four times as much; a request over it waits; 0 for no limit [default: 100000]
+    request_work_per_s "TICKCAST_REQUEST_WORK_PER_S" "N" u32;
+    /// Memory for incomplete messages and requests that wait, a shard; an address may have a quarter [default: 67108864]
+    input_bytes_max "TICKCAST_INPUT_BYTES_MAX" "BYTES" usize;
+    /// Time to send a whole message, from its first byte, ms [default: 10000]
+    message_timeout_ms "TICKCAST_MESSAGE_TIMEOUT_MS" "MS" u32;
     /// Longest symbol or pattern, bytes [default: 64]
     symbol_bytes_max "TICKCAST_SYMBOL_BYTES_MAX" "BYTES" usize;
     /// Longest request of a subscriber, bytes [default: 1048576]

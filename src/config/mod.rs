@@ -120,6 +120,7 @@ pub struct Config {
     /// Of all instruments together; 0 for no bars.
     pub bars_bytes: usize,
     pub send_buffer_bytes: usize,
+    pub receive_buffer_bytes: usize,
     /// 0 for the machine's value.
     pub notsent_lowat_bytes: u32,
     /// Silence after which a source is stale; 0 for never.

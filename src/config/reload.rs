@@ -58,7 +58,7 @@ fn setting(field: &'static str) -> &'static str {
 reload! {
     // They determine sockets, threads and memory that exist already.
     fixed: listen admin_listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes
-        send_buffer_bytes notsent_lowat_bytes stale_ms instrument_expire_ms;
+        send_buffer_bytes receive_buffer_bytes notsent_lowat_bytes stale_ms instrument_expire_ms;
     changed: publishers operator_tokens enable_echo allow_origin allow_host log log_lines_per_s
         connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s
         handshakes_per_address_per_s pending_connections_max
@@ -69,7 +69,8 @@ reload! {
     shard_fixed: history_ms compression inflate_ratio_max;
     shard: heartbeat_ms ping_interval_ms ping_timeout_ms idle_timeout_ms subscribe_timeout_ms slow_timeout_ms
         backlog_ms_max sent_history_bytes log_lag_ms backlog_bytes_max requests_per_s subscriptions_max symbol_bytes_max
-        request_bytes_max;
+        request_bytes_max patterns_max names_max subscription_bytes_max request_work_per_s input_bytes_max
+        message_timeout_ms;
 }
 
 #[cfg(test)]

@@ -87,6 +87,7 @@ impl Config {
             ring_bytes: resolve_ring_bytes(layer.ring_bytes)?,
             bars_bytes: resolve_bars_bytes(layer.bars_bytes)?,
             send_buffer_bytes: within!(layer.send_buffer_bytes, 64 << 10, 4096, 64 << 20),
+            receive_buffer_bytes: within!(layer.receive_buffer_bytes, 64 << 10, 4096, 64 << 20),
             notsent_lowat_bytes: within!(layer.notsent_lowat_bytes, 16 << 10, 0, 64 << 20),
             stale_ms: within!(layer.stale_ms, 10_000, 0, 86_400_000),
             instrument_expire_ms: within!(layer.instrument_expire_ms, 3_600_000, 0, 604_800_000),
@@ -170,6 +171,17 @@ fn resolve_shard(layer: &Layer, epoch: u32) -> Result<shard::Settings, ConfigErr
         history_ms: within!(layer.history_ms, defaults.history_ms, 0, 86_400_000),
         requests_per_s: within!(layer.requests_per_s, defaults.requests_per_s, 1, 1_000_000),
         subscriptions_max: within!(layer.subscriptions_max, defaults.subscriptions_max, 1, 1_000_000),
+        patterns_max: within!(layer.patterns_max, defaults.patterns_max, 1, 10_000),
+        names_max: within!(layer.names_max, defaults.names_max, 1, 100_000_000),
+        subscription_bytes_max: within!(
+            layer.subscription_bytes_max,
+            defaults.subscription_bytes_max,
+            1 << 20,
+            1 << 40
+        ),
+        request_work_per_s: within!(layer.request_work_per_s, defaults.request_work_per_s, 0, 1_000_000_000),
+        input_bytes_max: within!(layer.input_bytes_max, defaults.input_bytes_max, 64 << 10, 1 << 40),
+        message_timeout_ms: within!(layer.message_timeout_ms, defaults.message_timeout_ms, 100, 3_600_000),
         // The directory's own limit, and the wire's: a Definition has a byte for the length.
         symbol_bytes_max: within!(layer.symbol_bytes_max, defaults.symbol_bytes_max, 1, 255),
         request_bytes_max: within!(layer.request_bytes_max, defaults.request_bytes_max, 256, 64 << 20),

@@ -334,6 +334,7 @@ impl HttpServer {
                 slots.set_address(slot_id.index, connection.address());
                 if let Some(guard) = connection.take_address_guard() {
                     shard.report_departure(slot_id);
+                    shard.set_account(slot_id, guard.account_key());
                     slots.set_guard(slot_id.index, guard);
                 }
                 drop(shard);

@@ -5,7 +5,7 @@
 //! [`Authorized`], and a subscription is applied from nothing else, so every request passes here.
 
 use super::resolve::Resolved;
-use super::subscription_index::{AudienceId, Key, Target};
+use super::subscription_index::{AudienceId, Target};
 
 /// What of a request the client may have.
 #[derive(Debug)]
@@ -20,14 +20,16 @@ impl Authorized {
         &self.granted.targets
     }
 
-    /// Each target with each channel.
-    pub(super) fn items(&self) -> &[Key] {
-        &self.granted.items
+    /// How many names without an instrument, and patterns, there are.
+    pub(super) fn names(&self) -> u32 {
+        let prefixes = self.granted.targets.iter().rev().take_while(|target| matches!(target, Target::Prefix(_)));
+        (self.granted.unknown.len() + prefixes.count()) as u32
     }
 
-    /// Names that no instrument has, and names that the client may not have.
-    pub(super) fn into_refused(self) -> (Vec<String>, Vec<String>) {
-        (self.granted.unknown, self.denied)
+    /// All targets that were resolved, to be released; names that no instrument has; and names that the client may not
+    /// have.
+    pub(super) fn into_parts(self) -> (Vec<Target>, Vec<String>, Vec<String>) {
+        (self.granted.targets, self.granted.unknown, self.denied)
     }
 }
 

@@ -3,11 +3,13 @@
 use bytes::Bytes;
 
 use super::Settings;
+use super::accounts::Accounts;
 use super::backlog::{Backlog, ClientBacklog, Missed, OwnBacklog};
 use super::connections::{Client, ConnectionTable, reconnect_ms};
 use super::encoding::Encoding;
 use super::fan_out::FanOut;
 use super::market_view::MarketView;
+use super::operations::Operations;
 use super::outbox::{Outbox, Stopped};
 use super::state_walk::{StateCursor, StateWalk};
 use super::tick_records::Now;
@@ -29,6 +31,8 @@ pub(super) struct ClientContext<'a, I: Io> {
     pub(super) connections: &'a mut ConnectionTable,
     pub(super) backlog: &'a mut Backlog,
     pub(super) outbox: &'a mut Outbox<I>,
+    pub(super) operations: &'a mut Operations,
+    pub(super) accounts: &'a mut Accounts,
     pub(super) counters: &'a mut ShardCounters,
 }
 
@@ -125,11 +129,15 @@ impl<I: Io> ClientContext<'_, I> {
         let Some(client) = self.connections.get_mut(slot_id) else { return };
         // Its input was not read in the backlog. That its socket took what was pending is a sign of life.
         client.received_ns = client.received_ns.max(backlog.progress_ns);
+        if client.message_since_ns != 0 {
+            client.message_since_ns = self.now.ns;
+        }
         // A client that only had an answer has not had the values that are pending at its conflation interval.
         let is_explicit = backlog.own().is_some_and(|own| own.state.is_explicit());
         if is_explicit && self.fan_out.index.conflates(client.audience) {
             self.fan_out.join_marks.set(slot_id, self.market.offset, self.now);
         }
+        self.note_held_input(slot_id);
         if backlog.deferred_input.is_empty() {
             self.receive_if_ready(slot_id);
         } else {
@@ -142,7 +150,7 @@ impl<I: Io> ClientContext<'_, I> {
     pub(super) fn receive_if_ready(&mut self, slot_id: SlotId) {
         let Some(client) = self.connections.get_mut(slot_id) else { return };
         let is_behind = client.is_open() && self.backlog.get(slot_id).is_some();
-        if client.readable && !client.receiving && !is_behind {
+        if client.readable && !client.receiving && !is_behind && !client.waits {
             client.readable = false;
             client.receiving = true;
             self.outbox.io.receive(client.slot_id);
@@ -191,6 +199,10 @@ impl<I: Io> ClientContext<'_, I> {
         self.remove_backlog(slot_id);
         let Some(client) = self.connections.remove(slot_id) else { return };
         self.fan_out.index.leave(client.audience);
+        if let Some((operation, _)) = self.operations.remove(slot_id) {
+            operation.abandon(&mut self.fan_out.index);
+        }
+        self.close_account(&client);
         self.fan_out.join_marks.remove(slot_id);
         self.outbox.io.close(client.slot_id);
         self.counters.add(Counter::ClientsClosed, 1);

@@ -1,7 +1,10 @@
 //! Phase 3: what the kernel has completed, and what clients have sent.
 //!
 //! Completions are collected into a list first, since handling them may ask the kernel for more. Input that was
-//! deferred comes before new input of the same client.
+//! deferred comes before new input of the same client. Input is handled until the work of the tick is spent; the rest
+//! waits for the next one.
+
+use std::collections::VecDeque;
 
 use super::client_context::ClientContext;
 use crate::io::{Completion, Completions, Io, SlotId};
@@ -13,10 +16,20 @@ use tickcast_protocol::ws::deflate::Inflater;
 /// Completions that are handled in one tick: a connect storm must not keep the flush waiting.
 const COMPLETIONS_MAX: usize = 4096;
 
+/// Input of a client whose receive has completed. The next one begins once this is handled.
+#[derive(Debug)]
+struct Received {
+    slot_id: SlotId,
+    input: Vec<u8>,
+    more: bool,
+}
+
 /// Input on its way to be handled.
 #[derive(Debug)]
 pub(super) struct Inbox {
     completions: Completions,
+    /// Received input that waits for the next tick.
+    waiting: VecDeque<Received>,
     inflater: Inflater,
     /// Requests of SSE clients that were opened since the last tick.
     pub(super) sse_requests: Vec<(SlotId, Request)>,
@@ -25,46 +38,71 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new(inflate_ratio_max: u32) -> Self {
         let inflater = Inflater::new(inflate_ratio_max);
-        Self { completions: Completions::default(), inflater, sse_requests: Vec::new() }
+        Self { completions: Completions::default(), waiting: VecDeque::new(), inflater, sse_requests: Vec::new() }
     }
 }
 
 /// Handles what has come since the last tick. True if there was anything.
 pub(super) fn handle_completions<I: Io>(inbox: &mut Inbox, clients: &mut ClientContext<'_, I>) -> bool {
-    let Inbox { completions, inflater, sse_requests } = inbox;
+    let Inbox { completions, waiting, inflater, sse_requests } = inbox;
+    clients.connections.resume_throttled(clients.now.ns);
     completions.clear();
     clients.outbox.io.reap(COMPLETIONS_MAX, completions);
-    let has_work =
-        !completions.list.is_empty() || !clients.connections.deferred_input.is_empty() || !sse_requests.is_empty();
+    clients.handle_events(&completions.list);
+    let has_work = !completions.list.is_empty()
+        || !waiting.is_empty()
+        || !clients.connections.deferred_input.is_empty()
+        || !sse_requests.is_empty();
     for (slot_id, request) in sse_requests.drain(..) {
         clients.handle_sse_request(slot_id, request);
     }
-    while let Some((slot_id, mut input)) = clients.connections.deferred_input.pop_front() {
+    // What is deferred anew is for the next tick.
+    for _ in 0..clients.connections.deferred_input.len() {
+        if clients.operations.units == 0 {
+            break;
+        }
+        let Some((slot_id, mut input)) = clients.connections.deferred_input.pop_front() else { break };
         if clients.connections.get_mut(slot_id).is_some() {
             clients.handle_input(slot_id, &mut input, inflater);
             clients.receive_if_ready(slot_id);
         }
     }
+    while clients.operations.units > 0
+        && let Some(Received { slot_id, mut input, more }) = waiting.pop_front()
+    {
+        clients.on_received(slot_id, &mut input, more, inflater);
+    }
     let Completions { list, input } = completions;
     for completion in list {
-        match *completion {
-            Completion::Readable { slot_id } => clients.on_readable(slot_id),
-            Completion::Received { slot_id, start, len, more } => {
-                clients.on_received(slot_id, &mut input[start as usize..][..len as usize], more, inflater);
-            }
-            Completion::Nothing { slot_id } => clients.on_nothing(slot_id),
-            Completion::Writable { slot_id } => clients.on_writable(slot_id),
-            Completion::Ended { slot_id } => {
-                if clients.connections.get_mut(slot_id).is_some() {
-                    clients.drop_client(slot_id);
-                }
-            }
+        let Completion::Received { slot_id, start, len, more } = *completion else { continue };
+        let input = &mut input[start as usize..][..len as usize];
+        if clients.operations.units > 0 {
+            clients.on_received(slot_id, input, more, inflater);
+        } else {
+            waiting.push_back(Received { slot_id, input: input.to_vec(), more });
         }
     }
     has_work
 }
 
 impl<I: Io> ClientContext<'_, I> {
+    /// Handles all completions but received input, which may have to wait until the next tick.
+    fn handle_events(&mut self, list: &[Completion]) {
+        for completion in list {
+            match *completion {
+                Completion::Readable { slot_id } => self.on_readable(slot_id),
+                Completion::Received { .. } => {}
+                Completion::Nothing { slot_id } => self.on_nothing(slot_id),
+                Completion::Writable { slot_id } => self.on_writable(slot_id),
+                Completion::Ended { slot_id } => {
+                    if self.connections.get_mut(slot_id).is_some() {
+                        self.drop_client(slot_id);
+                    }
+                }
+            }
+        }
+    }
+
     fn on_readable(&mut self, slot_id: SlotId) {
         let Some(client) = self.connections.get_mut(slot_id) else { return };
         client.readable = true;
@@ -112,9 +150,7 @@ impl<I: Io> ClientContext<'_, I> {
         self.leave_live_path(slot_id).answers = answers;
         self.backlog.enqueue(slot_id);
         self.counters.add(Counter::Requests, 1);
-        if let Err(error) = self.handle_request(slot_id, request) {
-            self.answer_error(slot_id, &error);
-            self.close(slot_id, CloseCode::POLICY, "");
-        }
+        self.handle_request(slot_id, request);
+        self.note_held_input(slot_id);
     }
 }

@@ -3,8 +3,9 @@
 //! What is pending for a client that is behind is in the [`Backlog`](super::backlog::Backlog), who its fellow members
 //! are in the [`Audiences`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use super::accounts::{AccountId, Allowance, Subscriptions};
 use super::audiences::Audiences;
 use super::encoding::{Encoding, Format};
 use super::paged_vec::PagedVec;
@@ -15,7 +16,7 @@ use tickcast_protocol::ws::{Role, Session};
 /// [`Client::member`] of a client that is not among the members of its audience.
 const NOT_A_MEMBER: u32 = u32::MAX;
 
-/// The client of one slot. Some 100 bytes.
+/// The client of one slot. Some 150 bytes.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) slot_id: SlotId,
@@ -28,6 +29,22 @@ pub(super) struct Client {
     /// When it last sent something.
     pub(super) received_ns: u64,
     pub(super) request_bucket: TokenBucket,
+    /// Its allowance of work.
+    pub(super) work: Allowance,
+    /// That of its address; `None` for an exempt address.
+    pub(super) account: Option<AccountId>,
+    /// What it has subscribed to.
+    pub(super) subscriptions: Subscriptions,
+    /// Held input, as last noted.
+    pub(super) input_bytes: u32,
+    /// When its input that waits for its allowance goes on; 0: none waits.
+    throttled_until_ns: u64,
+    /// When the message that is incomplete began; 0: none is.
+    pub(super) message_since_ns: u64,
+    /// Its input is not read: a request is under way, or its allowance is spent.
+    pub(super) waits: bool,
+    /// It was pinged, and may send a pong that does not count.
+    pub(super) expects_pong: bool,
     /// Its socket has input that has not been asked for.
     pub(super) readable: bool,
     /// A receive is under way.
@@ -51,6 +68,14 @@ impl Client {
             session: new_session(encoding),
             received_ns: now_ns,
             request_bucket: TokenBucket::new(per_second, now_ns),
+            work: Allowance::default(),
+            account: None,
+            subscriptions: Subscriptions::default(),
+            input_bytes: 0,
+            throttled_until_ns: 0,
+            message_since_ns: 0,
+            waits: false,
+            expects_pong: false,
             readable: false,
             receiving: false,
             pinged_ns: 0,
@@ -138,6 +163,8 @@ pub(super) struct ConnectionTable {
     departed: Vec<u32>,
     /// Input of clients that had to wait, for the next tick.
     pub(super) deferred_input: VecDeque<(SlotId, Vec<u8>)>,
+    /// Input of clients that have spent their allowance, by the time at which it goes on and by slot.
+    throttled: BTreeMap<(u64, u32), (SlotId, Vec<u8>)>,
 }
 
 impl ConnectionTable {
@@ -153,6 +180,7 @@ impl ConnectionTable {
     pub(super) fn remove(&mut self, slot_id: SlotId) -> Option<Client> {
         let client = self.clients.get_mut(slot_id.index as usize)?.take_if(|client| client.slot_id == slot_id)?;
         self.len -= 1;
+        self.throttled.remove(&(client.throttled_until_ns, slot_id.index));
         self.by_format[client.encoding.format as usize] -= 1;
         if client.reports_departure {
             self.departed.push(slot_id.index);
@@ -188,6 +216,52 @@ impl ConnectionTable {
     /// One above the highest slot that was ever used, or more.
     pub(super) fn slots(&self) -> usize {
         self.clients.len()
+    }
+
+    /// Keeps the input of a client until its allowance has refilled.
+    pub(super) fn throttle(&mut self, slot_id: SlotId, due_ns: u64, input: &[u8]) {
+        let Some(client) = self.get_mut(slot_id) else { return };
+        client.waits = true;
+        client.throttled_until_ns = due_ns;
+        self.throttled.insert((due_ns, slot_id.index), (slot_id, input.to_vec()));
+    }
+
+    /// Moves the throttled input that is due to the deferred one.
+    pub(super) fn resume_throttled(&mut self, now_ns: u64) {
+        while let Some(entry) = self.throttled.first_entry().filter(|entry| entry.key().0 <= now_ns) {
+            let (slot_id, input) = entry.remove();
+            if let Some(client) = self.get_mut(slot_id) {
+                client.waits = false;
+                client.throttled_until_ns = 0;
+                // Its input was not read until now.
+                client.received_ns = client.received_ns.max(now_ns);
+                self.deferred_input.push_back((slot_id, input));
+            }
+        }
+    }
+
+    /// Input of a client that waits for its allowance, bytes.
+    pub(super) fn throttled_bytes(&self, slot_id: SlotId) -> usize {
+        let until_ns = self.get(slot_id).map_or(0, |client| client.throttled_until_ns);
+        self.throttled.get(&(until_ns, slot_id.index)).map_or(0, |(_, input)| input.len())
+    }
+
+    /// Forgets that input.
+    pub(super) fn drop_throttled(&mut self, slot_id: SlotId) {
+        let Some(client) = self.get_mut(slot_id) else { return };
+        client.waits = false;
+        let until_ns = std::mem::take(&mut client.throttled_until_ns);
+        self.throttled.remove(&(until_ns, slot_id.index));
+    }
+
+    /// When the next throttled input is due.
+    pub(super) fn throttled_until_ns(&self) -> Option<u64> {
+        self.throttled.first_key_value().map(|((due_ns, _), _)| *due_ns)
+    }
+
+    /// How many clients are throttled.
+    pub(super) fn throttled_len(&self) -> usize {
+        self.throttled.len()
     }
 
     pub(super) fn take_departed(&mut self) -> impl Iterator<Item = u32> {

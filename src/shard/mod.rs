@@ -4,7 +4,7 @@
 //!
 //! 1. [`read_ring`]: last values, and for every record the audiences that want it; conflated values that are due
 //! 2. [`flush`]: the packets of each audience once, and one send for each member
-//! 3. [`completions`]: what the kernel has completed; requests of clients
+//! 3. [`completions`]: what the kernel has completed; requests of clients, in portions ([`operations`])
 //! 4. [`timers`]: ten times a second, counters, deadlines, pings, heartbeats
 //! 5. [`drain`]: when the server stops, closes the clients
 //! 6. [`catch_up`]: clients for which something is pending: answers, snapshots, replays, records that they were too
@@ -19,6 +19,8 @@
 //! | [`ConnectionTable`] | clients by slot | clients |
 //! | [`Backlog`] | what is pending for clients that are behind; what of the ring can be replayed | 6, clients |
 //! | [`Outbox`] | bytes and sends on their way to the kernel | 2, 4, 6 |
+//! | [`Operations`] | requests that are carried out in portions | 3 |
+//! | [`Accounts`] | work and held input of clients and addresses | clients |
 //!
 //! In the table, *clients* are operations on one client (open, answer, take off the live path, join, close):
 //! the methods of [`ClientContext`].
@@ -33,6 +35,7 @@
 //! Cost: some 20 ns a record, 10 ns a record and audience, a memcpy for the packet, 10 ns a member; the kernel's send
 //! is a hundred times that.
 
+mod accounts;
 mod audiences;
 mod authorize;
 mod backlog;
@@ -47,16 +50,19 @@ mod drain;
 mod encoding;
 mod fan_out;
 mod flush;
+mod held_input;
 mod history;
 mod lagging;
 mod log_trail;
 mod market_view;
+mod operations;
 mod outbox;
 mod packets;
 pub(crate) mod paged_vec;
 mod read_ring;
 mod requests;
 mod resolve;
+mod select;
 mod sent_history;
 mod served_time;
 mod settings;
@@ -66,6 +72,7 @@ pub mod subscription_index;
 mod tick_records;
 mod timers;
 
+use self::accounts::Accounts;
 use self::backlog::Backlog;
 use self::client_context::ClientContext;
 use self::completions::Inbox;
@@ -75,6 +82,7 @@ pub use self::encoding::{Encoding, Format};
 use self::fan_out::FanOut;
 use self::history::History;
 use self::market_view::MarketView;
+use self::operations::Operations;
 use self::outbox::Outbox;
 use self::served_time::ServedTime;
 pub use self::settings::Settings;
@@ -103,6 +111,8 @@ pub struct Shard<I: Io> {
     backlog: Backlog,
     inbox: Inbox,
     outbox: Outbox<I>,
+    operations: Operations,
+    accounts: Accounts,
     timers: Timers,
     drain: Option<Drain>,
     slow_clients: SlowClients,
@@ -124,6 +134,8 @@ macro_rules! client_context {
             connections: &mut $shard.connections,
             backlog: &mut $shard.backlog,
             outbox: &mut $shard.outbox,
+            operations: &mut $shard.operations,
+            accounts: &mut $shard.accounts,
             counters: &mut $shard.counters,
         }
     };
@@ -142,6 +154,8 @@ impl<I: Io> Shard<I> {
             backlog: Backlog::new(History::new(&ring, settings.history_ms)),
             inbox: Inbox::new(settings.inflate_ratio_max),
             outbox: Outbox::new(io),
+            operations: Operations::default(),
+            accounts: Accounts::default(),
             timers: Timers::default(),
             drain: None,
             slow_clients: SlowClients::default(),
@@ -171,11 +185,14 @@ impl<I: Io> Shard<I> {
         self.fan_out.begin_tick();
         let has_read = self.read_ring();
         let has_flushed = self.flush();
+        self.operations.begin_tick();
         let has_completed = completions::handle_completions(&mut self.inbox, &mut client_context!(self));
+        let has_operated = client_context!(self).advance_operations();
         let has_timed = self.timers.run(&mut client_context!(self), &mut self.slow_clients);
         let has_drained = self.drain.as_mut().is_some_and(|drain| drain.run(&mut client_context!(self)));
         let has_caught_up = catch_up::catch_up(&mut client_context!(self));
-        let has_worked = has_read || has_flushed || has_completed || has_timed || has_drained || has_caught_up;
+        let has_worked =
+            has_read || has_flushed || has_completed || has_operated || has_timed || has_drained || has_caught_up;
         self.counters.add(Counter::Ticks, has_worked.into());
         has_worked
     }
@@ -220,6 +237,14 @@ impl<I: Io> Shard<I> {
         self.inbox.sse_requests.push((slot_id, request));
     }
 
+    /// Counts this client for the account of its address. Clients with the same key share an allowance of work and a part
+    /// of the held input.
+    pub fn set_account(&mut self, slot_id: SlotId, key: u64) {
+        if let Some(client) = self.connections.get_mut(slot_id) {
+            client.account = Some(self.accounts.enter(key));
+        }
+    }
+
     /// Has the departure of this client reported by [`Self::take_departed`].
     pub fn report_departure(&mut self, slot_id: SlotId) {
         if let Some(client) = self.connections.get_mut(slot_id) {
@@ -262,8 +287,9 @@ impl<I: Io> Shard<I> {
         let has_old_gauges = self.counters.get(Counter::Clients) != self.connections.len() as u64;
         let timers = (has_clients || has_old_gauges).then(|| self.timers.next_ns());
         let drain = self.drain.as_ref().filter(|_| has_clients).map(Drain::next_ns);
-        let served_ns = [timers, self.fan_out.conflator.next_boundary_ns(), drain].into_iter().flatten().min()?;
-        Some(served_ns.saturating_add(self.served.lost_ns()))
+        let throttled = self.connections.throttled_until_ns();
+        let deadlines = [timers, throttled, self.fan_out.conflator.next_boundary_ns(), drain];
+        Some(deadlines.into_iter().flatten().min()?.saturating_add(self.served.lost_ns()))
     }
 
     /// True if the ring has records that were not read. Has to be checked once more before sleeping.
@@ -289,6 +315,11 @@ impl<I: Io> Shard<I> {
     /// Memory of the packets that are kept for lagging members.
     pub fn sent_history_bytes(&self) -> usize {
         self.fan_out.histories.bytes()
+    }
+
+    /// What the shard keeps of what its clients have sent: incomplete messages, requests that wait.
+    pub fn input_bytes(&self) -> usize {
+        self.accounts.input_bytes()
     }
 
     /// How many clients are connected.

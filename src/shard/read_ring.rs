@@ -144,6 +144,7 @@ impl Dispatch<'_> {
             self.fan_out.conflator.forget_levels(instrument.id);
         }
         let FanOut { index, audiences, records, .. } = &mut *self.fan_out;
+        index.refresh(instrument.id);
         let number = records.add(record.span, record.origin);
         each_watcher_of_any(index, instrument.id, |audience| audiences.mark(audience, number));
     }
@@ -243,6 +244,7 @@ impl Dispatch<'_> {
     /// Marks a record for the audiences that want it at once.
     fn mark_record(&mut self, record: &Incoming, channel: Channel) {
         let instrument = record.header.instrument;
+        self.fan_out.index.refresh(instrument);
         if channel == Channel::Trade {
             self.dispatch_quote_before_trade(instrument);
         }
@@ -329,6 +331,7 @@ impl Dispatch<'_> {
     /// for the audiences that have not had it.
     fn dispatch_conflated(&mut self, interval: ConflationInterval, value: PendingValue) {
         let PendingValue { instrument, channel, pending, levels } = value;
+        self.fan_out.index.refresh(instrument);
         let index = &self.fan_out.index;
         let mut watchers = Vec::new();
         index.each_watcher(instrument, channel, interval, |audience| {

@@ -1,18 +1,23 @@
 //! The frames of clients: control frames, and requests, which change what a client is subscribed to.
 //!
 //! A request is handled between two flushes; its answer and what it begins with go out in the catch-up phase of the
-//! same tick. Requests that follow one whose snapshot is not complete wait, in order.
+//! same tick. A long one is carried out in portions. Requests that follow one that is not done, or whose snapshot is not
+//! complete, wait, in order. So do those of a client that has spent its allowance of work.
 //!
 //! A frame is first read into a [`Frame`], which borrows neither the session nor the input, and then handled.
 
 mod subscribe;
 
-use self::subscribe::Wish;
 use super::Settings;
+use super::accounts::cost;
 use super::client_context::ClientContext;
 use super::connections::{Client, CloseState};
+use super::operations::{Kind, Operation, Stage};
+use super::resolve::Resolving;
+use super::select::Selecting;
 use crate::io::{Io, SlotId};
 use crate::stats::Counter;
+use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::control::{Request, RequestError, RequestLimits, parse_request, reply};
 use tickcast_protocol::ws::deflate::Inflater;
 use tickcast_protocol::ws::{CloseCode, Opcode, SessionEvent, SessionLimits, Violation};
@@ -30,7 +35,10 @@ enum Frame {
     Violation(Violation),
 }
 
-/// Reads the next frame of `input`; `None` if it has no whole one any more.
+/// Units of a tick that a request takes, besides its symbols and items.
+const REQUEST_UNITS: usize = 16;
+
+/// Reads the next frame of `input`; `None` if it has no whole one any more. Adds its work to `units`.
 fn read_frame(
     client: &mut Client,
     inflater: &mut Inflater,
@@ -38,19 +46,42 @@ fn read_frame(
     consumed: &mut usize,
     settings: &Settings,
     now_ns: u64,
+    units: &mut u64,
 ) -> Option<Frame> {
     let limits = SessionLimits { message_bytes_max: settings.request_bytes_max };
-    let is_open = client.is_open();
-    let event = match client.session.next_inflating(&limits, inflater, input, consumed) {
-        Ok(event) => event?,
-        Err(violation) => return Some(Frame::Violation(violation)),
+    let (is_open, inflated_before) = (client.is_open(), inflater.inflated_bytes());
+    let read = client.session.next_inflating(&limits, inflater, input, consumed);
+    let text_bytes = match &read {
+        Ok(Some(SessionEvent::Text(text))) => text.len() as u64,
+        _ => 0,
     };
-    let mut is_in_rate = || client.request_bucket.take(settings.requests_per_s, now_ns);
-    Some(match event {
+    let frame = match read {
+        Ok(event) => event.map(|event| {
+            let mut is_in_rate = || client.request_bucket.take(settings.requests_per_s, now_ns);
+            let expects_pong = &mut client.expects_pong;
+            to_frame(event, is_open, expects_pong, &mut is_in_rate, settings)
+        }),
+        Err(violation) => Some(Frame::Violation(violation)),
+    };
+    *units += u64::from(client.session.take_frames()) * cost::FRAME;
+    *units += text_bytes / cost::TEXT_BYTES + if text_bytes > 0 { cost::REQUEST } else { 0 };
+    *units += (inflater.inflated_bytes() - inflated_before) / cost::INFLATED_BYTES;
+    frame
+}
+
+fn to_frame(
+    event: SessionEvent<'_>,
+    is_open: bool,
+    expects_pong: &mut bool,
+    is_in_rate: &mut impl FnMut() -> bool,
+    settings: &Settings,
+) -> Frame {
+    match event {
         //= RFC 6455 section 5.5.1
         //# "When sending a Close frame in response, the endpoint typically echos the status code it received."
         SessionEvent::Close(frame) => Frame::Close(frame.map_or(CloseCode::NORMAL, |frame| frame.code)),
-        SessionEvent::Pong(_) if is_open => Frame::Ignored,
+        // The answer to a ping of this server; others are frames like any.
+        SessionEvent::Pong(_) if is_open && std::mem::take(expects_pong) => Frame::Ignored,
         // Frames that are ignored are work, too.
         _ if !is_in_rate() => Frame::TooMany,
         _ if !is_open => Frame::Ignored,
@@ -58,7 +89,7 @@ fn read_frame(
         SessionEvent::Ping(payload) => Frame::Ping(payload.to_vec()),
         SessionEvent::Binary(_) => Frame::Binary,
         SessionEvent::Pong(_) => Frame::Ignored,
-    })
+    }
 }
 
 fn request_limits(settings: &Settings) -> RequestLimits {
@@ -68,21 +99,50 @@ fn request_limits(settings: &Settings) -> RequestLimits {
 impl<I: Io> ClientContext<'_, I> {
     /// Handles the frames in `input`, one after another, until the client has to wait or is closed.
     pub(super) fn handle_input(&mut self, slot_id: SlotId, input: &mut [u8], inflater: &mut Inflater) {
-        let mut at = 0;
+        let (mut at, mut has_event) = (0, false);
         loop {
-            let Some(client) = self.connections.get_mut(slot_id) else { return };
-            let backlog = self.backlog.get_mut(slot_id).filter(|backlog| backlog.defers_requests(self.now));
-            if let Some(backlog) = backlog.filter(|_| client.is_open() && at < input.len()) {
-                backlog.deferred_input.extend_from_slice(&input[at..]);
-                return;
+            if at < input.len() && self.defer_input(slot_id, &input[at..]) {
+                break;
             }
-            let mut consumed = 0;
-            let frame = read_frame(client, inflater, &mut input[at..], &mut consumed, self.settings, self.now.ns);
+            let Some(client) = self.connections.get_mut(slot_id) else { return };
+            let (mut consumed, mut units) = (0, 0);
+            let rest = &mut input[at..];
+            let frame = read_frame(client, inflater, rest, &mut consumed, self.settings, self.now.ns, &mut units);
             at += consumed;
+            has_event |= frame.is_some();
+            self.spend(slot_id, units);
+            self.operations.units = self.operations.units.saturating_sub(units as usize / 2);
             if !frame.is_some_and(|frame| self.handle_frame(slot_id, frame)) {
-                return;
+                break;
             }
         }
+        if let Some(client) = self.connections.get_mut(slot_id) {
+            client.message_since_ns = match client.session.held_bytes() {
+                0 => 0,
+                _ if client.message_since_ns == 0 || has_event => self.now.ns.max(1),
+                _ => client.message_since_ns,
+            };
+        }
+        self.note_held_input(slot_id);
+    }
+
+    /// Keeps the input of an open client whose next request has to wait. False if it need not.
+    fn defer_input(&mut self, slot_id: SlotId, input: &[u8]) -> bool {
+        if !self.connections.get(slot_id).is_some_and(Client::is_open) {
+            return false;
+        }
+        let backlog = self.backlog.get_mut(slot_id).filter(|backlog| backlog.defers_requests(self.now));
+        if self.operations.has(slot_id) {
+            self.operations.defer(slot_id, input);
+        } else if let Some(backlog) = backlog {
+            backlog.deferred_input.extend_from_slice(input);
+        } else if let Some(due_ns) = self.work_due_ns(slot_id) {
+            self.counters.add(Counter::Throttled, 1);
+            self.connections.throttle(slot_id, due_ns, input);
+        } else {
+            return false;
+        }
+        true
     }
 
     /// True if the next frame may be handled.
@@ -91,8 +151,9 @@ impl<I: Io> ClientContext<'_, I> {
             Frame::Ignored => {}
             Frame::Request(request) => {
                 self.counters.add(Counter::Requests, 1);
-                if let Err(error) = request.and_then(|request| self.handle_request(slot_id, request)) {
-                    self.answer_error(slot_id, &error);
+                match request {
+                    Ok(request) => self.handle_request(slot_id, request),
+                    Err(error) => self.answer_error(slot_id, &error),
                 }
             }
             //= RFC 6455 section 5.5.3
@@ -157,23 +218,33 @@ impl<I: Io> ClientContext<'_, I> {
         self.close(slot_id, violation.close_code(), &violation.to_string());
     }
 
-    pub(super) fn handle_request(&mut self, slot_id: SlotId, request: Request) -> Result<(), RequestError> {
-        match request {
+    pub(super) fn handle_request(&mut self, slot_id: SlotId, request: Request) {
+        let resolve = |symbols| Stage::Resolve(Resolving::new(symbols));
+        let mut operation = match request {
             Request::Ping { id } => {
                 let ts = self.now.wall_ns();
-                self.answer(slot_id, |out| reply::pong(out, id, ts));
-                Ok(())
+                return self.answer(slot_id, |out| reply::pong(out, id, ts));
             }
             Request::Subscribe { id, channels, symbols, conflate, snapshot } => {
-                self.subscribe(slot_id, Wish { id, channels, symbols: &symbols, interval: conflate }, snapshot)
+                let kind = Kind::Subscribe { snapshot };
+                Operation { kind, id, channels, interval: conflate, stage: resolve(symbols) }
             }
             Request::Resume { id, token, channels, symbols, conflate } => {
-                self.resume(slot_id, Wish { id, channels, symbols: &symbols, interval: conflate }, token)
+                let kind = Kind::Resume { token };
+                Operation { kind, id, channels, interval: conflate, stage: resolve(symbols) }
             }
             Request::Unsubscribe { id, channels, symbols } => {
-                self.unsubscribe(slot_id, id, channels, &symbols);
-                Ok(())
+                let stage = Stage::Select(Selecting::new(symbols));
+                Operation { kind: Kind::Unsubscribe, id, channels, interval: ConflationInterval::IMMEDIATE, stage }
             }
+        };
+        self.operations.units = self.operations.units.saturating_sub(REQUEST_UNITS);
+        if !self.advance(slot_id, &mut operation) {
+            if let Some(client) = self.connections.get_mut(slot_id) {
+                client.waits = true;
+            }
+            self.counters.add(Counter::RequestsCut, 1);
+            self.operations.push(slot_id, operation, Vec::new());
         }
     }
 

@@ -1,108 +1,172 @@
-//! From the symbols and patterns of a request to items of the subscription index.
-
-use std::collections::HashSet;
-
-use foldhash::fast::RandomState;
+//! From the names and patterns of a request to targets of the subscription index, in portions.
 
 use super::subscription_index::{Key, SubscriptionIndex, Target};
-use tickcast_protocol::Directory;
 use tickcast_protocol::control::{ChannelSet, Pattern};
 
-/// What the symbols and channels of a request stand for.
+/// Prefixes of one audience that may cover one symbol. Each is looked up for each of its records.
+pub(super) const NESTED_MAX: usize = 8;
+
+/// Prefixes none of which covers another one of them.
+#[derive(Debug, Default)]
+pub(super) struct PrefixSet(Vec<Box<str>>);
+
+impl PrefixSet {
+    pub(super) fn new<'a>(prefixes: impl Iterator<Item = &'a str>) -> Self {
+        let mut sorted: Vec<&str> = prefixes.collect();
+        sorted.sort_unstable();
+        let mut outermost: Vec<Box<str>> = Vec::new();
+        for prefix in sorted {
+            if outermost.last().is_none_or(|last| !prefix.starts_with(&**last)) {
+                outermost.push(prefix.into());
+            }
+        }
+        Self(outermost)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True if one of them covers a name, or all that a narrower prefix covers.
+    pub(super) fn covers(&self, text: &str) -> bool {
+        let after = self.0.partition_point(|prefix| **prefix <= *text);
+        self.0[..after].last().is_some_and(|prefix| text.starts_with(&**prefix))
+    }
+
+    /// How many instruments they cover now, each once.
+    fn count(&self, index: &SubscriptionIndex) -> usize {
+        self.0.iter().map(|prefix| index.count(prefix)).sum()
+    }
+}
+
+/// How many of these prefixes cover one symbol at the most.
+pub(super) fn nesting(prefixes: &mut Vec<&str>) -> usize {
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    let (mut open, mut most) = (Vec::<&str>::new(), 0);
+    for prefix in prefixes {
+        while open.pop_if(|outer| !prefix.starts_with(*outer)).is_some() {}
+        open.push(prefix);
+        most = most.max(open.len());
+    }
+    most
+}
+
+/// The symbols of a request that are being looked up.
 #[derive(Debug)]
+pub(super) struct Resolving {
+    rest: std::vec::IntoIter<Pattern>,
+    targets: Vec<Target>,
+    unknown: Vec<String>,
+}
+
+/// What the symbols of a request stand for.
+#[derive(Debug, Default)]
 pub(super) struct Resolved {
     /// Sorted, each once.
     pub(super) targets: Vec<Target>,
-    /// Each target with each channel.
-    pub(super) items: Vec<Key>,
     /// Exact names that no instrument has.
     pub(super) unknown: Vec<String>,
 }
 
-/// Resolves what a client wants to subscribe to. A name is an item of its own, whether an instrument has it yet or not:
-/// the client gets that instrument as soon as it is defined, and clients with the same interest are one audience
-/// regardless of when they came. Patterns that do not become items have to be released again.
-pub(super) fn resolve(
-    index: &mut SubscriptionIndex,
-    directory: &Directory,
-    channels: ChannelSet,
-    symbols: &[Pattern],
-) -> Resolved {
-    let (mut targets, mut unknown) = (Vec::with_capacity(symbols.len()), Vec::new());
-    for symbol in symbols {
-        match symbol {
-            Pattern::Prefix(prefix) => targets.push(Target::Pattern(index.intern(prefix))),
-            Pattern::Exact(name) => {
-                if directory.find(name).is_none() {
-                    unknown.push(name.clone());
+impl Resolving {
+    pub(super) fn new(symbols: Vec<Pattern>) -> Self {
+        let targets = Vec::with_capacity(symbols.len());
+        Self { rest: symbols.into_iter(), targets, unknown: Vec::new() }
+    }
+
+    /// Looks symbols up, as many as the budget has. A name is an item of its own, whether an instrument has it yet or
+    /// not: the client gets that instrument as soon as it is defined, and clients with the same interest are one
+    /// audience regardless of when they came. True once all are resolved.
+    pub(super) fn advance(&mut self, index: &mut SubscriptionIndex, budget: &mut usize) -> bool {
+        while *budget > 0 {
+            let Some(symbol) = self.rest.next() else { return true };
+            *budget -= 1;
+            let target = match symbol {
+                Pattern::Prefix(prefix) => index.intern_prefix(&prefix),
+                Pattern::Exact(name) => {
+                    let target = index.intern_name(&name);
+                    if !index.is_known(target) {
+                        self.unknown.push(name);
+                    }
+                    target
                 }
-                targets.push(Target::Pattern(index.intern_name(name)));
-            }
-        }
-    }
-    targets.sort_unstable();
-    targets.dedup();
-    let items = targets.iter().flat_map(|target| channels.iter().map(|channel| Key::new(*target, channel))).collect();
-    Resolved { targets, items, unknown }
-}
-
-/// Releases patterns that no item came to use.
-pub(super) fn release(index: &mut SubscriptionIndex, targets: &[Target]) {
-    for target in targets {
-        if let Target::Pattern(pattern) = target {
-            index.release_unused(*pattern);
-        }
-    }
-}
-
-/// How many instruments these cover now.
-pub(super) fn count_covered(index: &SubscriptionIndex, targets: &[Target]) -> usize {
-    let mut covered: Vec<u32> = targets.iter().flat_map(|target| index.covered(target).iter().copied()).collect();
-    covered.retain(|id| !index.is_released(*id));
-    covered.sort_unstable();
-    covered.dedup();
-    covered.len()
-}
-
-/// The symbols and patterns of an unsubscribe request, for one look-up an item: a request of 10,000 names from a client
-/// with 10,000 items must not cost their product.
-#[derive(Default)]
-pub(super) struct SymbolSet<'a> {
-    exact: HashSet<&'a str, RandomState>,
-    prefixes: HashSet<&'a str, RandomState>,
-}
-
-impl<'a> FromIterator<&'a Pattern> for SymbolSet<'a> {
-    fn from_iter<T: IntoIterator<Item = &'a Pattern>>(patterns: T) -> Self {
-        let mut set = Self::default();
-        for pattern in patterns {
-            match pattern {
-                Pattern::Exact(name) => set.exact.insert(name),
-                Pattern::Prefix(prefix) => set.prefixes.insert(prefix),
             };
+            self.targets.push(target);
         }
-        set
+        self.rest.len() == 0
+    }
+
+    /// What they stand for. Targets that were named twice are released once.
+    pub(super) fn finish(mut self, index: &mut SubscriptionIndex) -> Resolved {
+        self.targets.sort_unstable();
+        let (targets, repeated) = split_repeated(self.targets);
+        if !repeated.is_empty() {
+            index.release_all(repeated);
+        }
+        Resolved { targets, unknown: self.unknown }
+    }
+
+    /// The client is gone.
+    pub(super) fn abandon(self, index: &mut SubscriptionIndex) {
+        index.release_all(self.targets);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.rest.len() * size_of::<Pattern>() + self.targets.capacity() * size_of::<Target>()
     }
 }
 
-impl SymbolSet<'_> {
-    /// True if this target is named or covered. A name covers its own item; a pattern all items that it covers, names
-    /// and narrower patterns included.
-    pub(super) fn covers(&self, index: &SubscriptionIndex, target: Target) -> bool {
-        match target {
-            Target::Instrument(id) => self.covers_name(index.symbol(id)),
-            Target::Pattern(name) if index.is_name(name) => self.covers_name(index.prefix(name)),
-            Target::Pattern(pattern) => self.covers_prefix(index.prefix(pattern)),
+fn split_repeated(sorted: Vec<Target>) -> (Vec<Target>, Vec<Target>) {
+    if sorted.is_sorted_by(|one, next| one < next) {
+        return (sorted, Vec::new());
+    }
+    let (mut targets, mut repeated) = (Vec::<Target>::with_capacity(sorted.len()), Vec::new());
+    for target in sorted {
+        if targets.last() == Some(&target) { repeated.push(target) } else { targets.push(target) }
+    }
+    (targets, repeated)
+}
+
+/// How many instruments these targets, each once, cover now.
+pub(super) fn count_covered(index: &SubscriptionIndex, targets: &[Target]) -> usize {
+    let is_prefix = |target: &&Target| matches!(target, Target::Prefix(_));
+    let prefixes = PrefixSet::new(targets.iter().filter(is_prefix).map(|target| index.text(*target)));
+    let known = targets.iter().filter(|target| index.is_known(**target));
+    let apart = |target: &&Target| prefixes.is_empty() || !prefixes.covers(index.text(**target));
+    prefixes.count(index) + known.filter(apart).count()
+}
+
+/// Each target with each channel.
+pub(super) fn keys<'a>(targets: &'a [Target], channels: ChannelSet) -> impl Iterator<Item = Key> + 'a {
+    targets.iter().flat_map(move |target| channels.iter().map(move |channel| Key::new(*target, channel)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_set_covers_what_its_outermost_prefixes_cover() {
+        let set = PrefixSet::new(["BTC-", "B", "ETH", "BTC-U"].into_iter());
+        assert_eq!(set.0.len(), 2);
+        for (text, covers) in [("BTC-USD", true), ("B", true), ("A", false), ("ET", false), ("ETH", true), ("F", false)]
+        {
+            assert_eq!(set.covers(text), covers, "{text}");
         }
+        assert!(PrefixSet::new(["", "X"].into_iter()).covers("anything"));
+        assert!(!PrefixSet::default().covers(""));
     }
 
-    fn covers_name(&self, symbol: &str) -> bool {
-        self.exact.contains(symbol) || self.covers_prefix(symbol)
-    }
-
-    /// True if one of the patterns covers all symbols that begin with `prefix`.
-    fn covers_prefix(&self, prefix: &str) -> bool {
-        let ends = prefix.char_indices().map(|(end, _)| end).chain([prefix.len()]);
-        !self.prefixes.is_empty() && ends.into_iter().any(|end| self.prefixes.contains(&prefix[..end]))
+    #[test]
+    fn nesting_is_the_longest_chain_of_prefixes() {
+        for (prefixes, depth) in [
+            (vec![], 0),
+            (vec!["A", "B", "C"], 1),
+            (vec!["", "A", "AB", "B", "BA", "ABC"], 4),
+            (vec!["AB", "A", "AC", "ACD", "AB"], 3),
+        ] {
+            assert_eq!(nesting(&mut prefixes.clone()), depth, "{prefixes:?}");
+        }
     }
 }

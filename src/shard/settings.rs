@@ -35,6 +35,18 @@ pub struct Settings {
     pub requests_per_s: u32,
     /// Subscriptions (a symbol or pattern and a channel) that a client may have.
     pub subscriptions_max: usize,
+    /// Of those, patterns that a client may have.
+    pub patterns_max: usize,
+    /// Names without an instrument, and patterns, that all clients may have together; an address may have a quarter.
+    pub names_max: usize,
+    /// Memory of the subscriptions of all clients, bytes; an address may have a quarter.
+    pub subscription_bytes_max: usize,
+    /// Units of work, see [`super::accounts`], that the requests of a client may take in a second; 0 for no limit.
+    pub request_work_per_s: u32,
+    /// What is kept of the input of all clients: incomplete messages and requests that wait, bytes.
+    pub input_bytes_max: usize,
+    /// Time to send a whole message, from its first byte, ms.
+    pub message_timeout_ms: u32,
     /// Longest name or pattern, bytes.
     pub symbol_bytes_max: usize,
     /// Longest request, bytes.
@@ -69,6 +81,12 @@ impl Default for Settings {
             close_timeout_ms: 1000,
             requests_per_s: 50,
             subscriptions_max: 10_000,
+            patterns_max: 1000,
+            names_max: 1_000_000,
+            subscription_bytes_max: 256 << 20,
+            request_work_per_s: 100_000,
+            input_bytes_max: 64 << 20,
+            message_timeout_ms: 10_000,
             symbol_bytes_max: 64,
             request_bytes_max: 1024 * 1024,
             compression: None,

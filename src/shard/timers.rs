@@ -23,6 +23,9 @@ const INTERVAL_NS: u64 = 100_000_000;
 /// Clients are checked in so many portions, one each time: a deadline is noticed at the latest a second after it.
 const PORTIONS: usize = 10;
 
+/// Accounts of addresses without clients are looked for once in so many rounds: ten seconds.
+const EXPIRY_ROUNDS: usize = 100;
+
 /// When the timers run next.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
@@ -49,6 +52,8 @@ enum Due {
     PingTimeout,
     /// It has not subscribed to anything.
     SubscribeTimeout,
+    /// It has begun a message and not ended it.
+    MessageTimeout,
 }
 
 impl Timers {
@@ -68,6 +73,9 @@ impl Timers {
         // Before the pings: a client that is sent one is not behind.
         clients.set_levels();
         self.check_clients(clients, slow_clients);
+        if self.round.is_multiple_of(EXPIRY_ROUNDS) {
+            clients.accounts.expire(clients.now.ns);
+        }
         let sent = self.send_heartbeats(clients);
         sent || clients.connections.len() != clients_before || !clients.backlog.queue.is_empty()
     }
@@ -159,6 +167,7 @@ impl<I: Io> ClientContext<'_, I> {
             }
             Due::Ping => {
                 client.pinged_ns = self.now.ns;
+                client.expects_pong = true;
                 self.push_control_frame(slot_id, Opcode::Ping, b"");
             }
             Due::Idle => {
@@ -172,6 +181,10 @@ impl<I: Io> ClientContext<'_, I> {
             Due::SubscribeTimeout => {
                 let reason = format!("nothing was subscribed within {} ms", self.settings.subscribe_timeout_ms);
                 self.close_late(slot_id, Counter::SubscribeTimeouts, &reason);
+            }
+            Due::MessageTimeout => {
+                let reason = format!("a message was not complete within {} ms", self.settings.message_timeout_ms);
+                self.close_late(slot_id, Counter::MessageTimeouts, &reason);
             }
         }
     }
@@ -190,6 +203,8 @@ impl<I: Io> ClientContext<'_, I> {
         counters.set(Counter::CatchingUp, self.backlog.len() as u64);
         counters.set(Counter::Lagging, self.fan_out.histories.lagging() as u64);
         counters.set(Counter::SentHistoryBytes, self.fan_out.histories.bytes() as u64);
+        counters.set(Counter::InputBytes, self.accounts.input_bytes() as u64);
+        counters.set(Counter::RequestsPending, (self.operations.len() + connections.throttled_len()) as u64);
         let history = &mut self.backlog.history;
         history.forget(self.ring.oldest(), self.now.ns);
         let (bytes, ns) = history.depth(self.market.offset, self.now.ns);
@@ -226,14 +241,18 @@ fn due(client: &Client, backlog: Option<&ClientBacklog>, settings: &Settings, no
         let heard_ns = backlog.progress_ns.max(client.received_ns);
         return (is_checked && passed(heard_ns, settings.idle_timeout_ms)).then_some(Due::Idle);
     }
-    if !is_checked {
+    // Nor is it read while a request of its own is under way, or its allowance is spent.
+    if !is_checked || client.waits {
         return None;
     }
     let awaits_pong = client.pinged_ns != 0;
     // If something was pending since the ping, the pong may be read only now.
     let asked_ns = client.pinged_ns.max(client.received_ns);
     let never_subscribed = settings.subscribe_timeout_ms != 0 && client.unsubscribed_since_ns != 0;
-    if passed(client.received_ns, settings.idle_timeout_ms) {
+    let is_mid_message = client.message_since_ns != 0;
+    if is_mid_message && passed(client.message_since_ns, settings.message_timeout_ms) {
+        Some(Due::MessageTimeout)
+    } else if passed(client.received_ns, settings.idle_timeout_ms) {
         Some(Due::Idle)
     } else if awaits_pong && passed(asked_ns, settings.ping_timeout_ms) {
         Some(Due::PingTimeout)

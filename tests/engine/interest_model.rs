@@ -2,9 +2,10 @@
 //! the map, equal sets share one audience, and nothing is left behind.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use proptest::prelude::*;
-use tickcast::shard::subscription_index::{AudienceId, Change, Key, SubscriptionIndex, Target};
+use tickcast::shard::subscription_index::{AudienceId, Change, Key, SubscriptionIndex};
 use tickcast::shard::{Encoding, Format};
 use tickcast_protocol::ws::deflate::WindowBits;
 use tickcast_protocol::{Channel, ConflationInterval};
@@ -12,11 +13,10 @@ use tickcast_protocol::{Channel, ConflationInterval};
 const SYMBOLS: [&str; 8] = ["A", "AB", "ABC", "B", "BA", "AC", "ABCD", "C"];
 const PREFIXES: [&str; 6] = ["", "A", "AB", "ABC", "B", "X"];
 
-/// The target of a subscription: an instrument, or a name that need not be defined yet, by its index among the symbols,
-/// or a prefix by its index.
+/// The target of a subscription: a name that need not be defined yet, by its index among the symbols, or a prefix by its
+/// index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Aim {
-    Instrument(usize),
     Name(usize),
     Prefix(usize),
 }
@@ -66,19 +66,10 @@ impl World {
         let (audience, _, wants) = &mut self.clients[client];
         for (aim, channel, interval) in changes {
             let target = match *aim {
-                Aim::Instrument(name) if name < self.instruments => Target::Instrument(name as u32 + 1),
-                Aim::Instrument(_) => continue,
-                Aim::Name(name) => {
-                    let pattern = self.index.intern_name(SYMBOLS[name]);
-                    interned.push(pattern);
-                    Target::Pattern(pattern)
-                }
-                Aim::Prefix(prefix) => {
-                    let pattern = self.index.intern(PREFIXES[prefix]);
-                    interned.push(pattern);
-                    Target::Pattern(pattern)
-                }
+                Aim::Name(name) => self.index.intern_name(SYMBOLS[name]),
+                Aim::Prefix(prefix) => self.index.intern_prefix(PREFIXES[prefix]),
             };
+            interned.push(target);
             let key = Key::new(target, *channel);
             match interval {
                 Some(interval) => {
@@ -92,12 +83,7 @@ impl World {
             }
         }
         *audience = self.index.change(*audience, &asked);
-        interned.sort_unstable();
-        interned.dedup();
-        // A pattern that is unused, because it was subscribed and unsubscribed at once.
-        for pattern in interned {
-            self.index.release_unused(pattern);
-        }
+        self.index.release_all(interned);
     }
 
     fn check(&self) {
@@ -107,10 +93,10 @@ impl World {
             self.clients.iter().flat_map(|(.., wants)| wants.keys()).map(|(aim, _)| *aim).collect();
         for (nth, prefix) in PREFIXES.iter().enumerate() {
             let is_used = used.contains(&Aim::Prefix(nth));
-            assert_eq!(self.index.find_pattern(prefix).is_some(), is_used, "pattern {prefix:?}");
+            assert_eq!(self.index.find(prefix, true).is_some(), is_used, "pattern {prefix:?}");
         }
         for (nth, name) in SYMBOLS.iter().enumerate() {
-            assert_eq!(self.index.find_name(name).is_some(), used.contains(&Aim::Name(nth)), "name {name:?}");
+            assert_eq!(self.index.find(name, false).is_some(), used.contains(&Aim::Name(nth)), "name {name:?}");
         }
     }
 
@@ -138,8 +124,13 @@ impl World {
                 let mut expected: BTreeMap<usize, BTreeSet<AudienceId>> = BTreeMap::new();
                 for (audience, _, wants) in &self.clients {
                     let resolved = resolve(wants, name, symbol, channel);
-                    let candidates = self.index.candidates(*audience, instrument);
-                    assert!(candidates.is_sorted() && candidates.iter().all(|id| *id >= instrument), "{candidates:?}");
+                    let mut candidates = Vec::new();
+                    let stopped = self.index.try_each_candidate(*audience, instrument, |id| {
+                        candidates.push(id);
+                        ControlFlow::Continue(())
+                    });
+                    assert!(stopped.is_none() && candidates.is_sorted(), "{candidates:?}");
+                    assert!(candidates.iter().all(|id| *id >= instrument), "{candidates:?}");
                     assert!(resolved.is_none() || candidates.first() == Some(&instrument), "{symbol} {candidates:?}");
                     let answer = self.index.wants(*audience, instrument, channel);
                     assert_eq!(answer.map(ConflationInterval::index), resolved, "{symbol} {channel:?} {wants:?}");
@@ -150,6 +141,8 @@ impl World {
                 for interval in ConflationInterval::all() {
                     let mut watchers = Vec::new();
                     self.index.each_watcher(instrument, channel, interval, |audience| watchers.push(audience));
+                    // Those without clients are still being dissolved.
+                    watchers.retain(|audience| self.clients.iter().any(|(of, ..)| of == audience));
                     watchers.sort_unstable();
                     let want: Vec<AudienceId> =
                         expected.get(&interval.index()).into_iter().flatten().copied().collect();
@@ -163,10 +156,9 @@ impl World {
     }
 }
 
-/// The naive rule: the instrument, its name, then the longest prefix.
+/// The naive rule: the name, then the longest prefix.
 fn resolve(wants: &Wants, name: usize, symbol: &str, channel: Channel) -> Option<usize> {
-    let exact = [Aim::Instrument(name), Aim::Name(name)];
-    if let Some(interval) = exact.iter().find_map(|aim| wants.get(&(*aim, channel as usize))) {
+    if let Some(interval) = wants.get(&(Aim::Name(name), channel as usize)) {
         return Some(*interval);
     }
     let covering = wants.iter().filter_map(|((aim, of), interval)| match aim {
@@ -181,11 +173,7 @@ fn resolve(wants: &Wants, name: usize, symbol: &str, channel: Channel) -> Option
 const FORMATS: [Format; 3] = [Format::Binary, Format::Json, Format::Events];
 
 fn aims() -> impl Strategy<Value = Aim> {
-    prop_oneof![
-        (0..SYMBOLS.len()).prop_map(Aim::Instrument),
-        (0..SYMBOLS.len()).prop_map(Aim::Name),
-        (0..PREFIXES.len()).prop_map(Aim::Prefix)
-    ]
+    prop_oneof![(0..SYMBOLS.len()).prop_map(Aim::Name), (0..PREFIXES.len()).prop_map(Aim::Prefix)]
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -206,18 +194,29 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn watchers_agree_with_a_naive_map(steps in prop::collection::vec(steps(), 1..60)) {
-        let mut world = World::default();
+    fn watchers_agree_with_a_naive_map(
+        steps in prop::collection::vec(steps(), 1..60),
+        portions in prop::collection::vec(0..4usize, 60),
+    ) {
+        let (mut world, mut portions) = (World::default(), portions.into_iter());
         for _ in 0..3 {
             world.apply(Step::AddInstrument);
         }
         for step in steps {
             world.apply(step);
+            // What is not used any more may be removed at once, later, or in portions.
+            let mut units = portions.next().unwrap_or(usize::MAX);
+            world.index.maintain(&mut units);
+            world.check_watchers();
+            world.index.maintain(&mut { usize::MAX });
             world.check();
         }
         while !world.clients.is_empty() {
             world.apply(Step::Leave(0));
+            world.index.maintain(&mut { usize::MAX });
             world.check();
         }
+        prop_assert_eq!(world.index.all_names(), 0);
+        prop_assert_eq!(world.index.all_items(), 0);
     }
 }

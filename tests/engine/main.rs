@@ -5,6 +5,7 @@ mod clock;
 mod definitions;
 mod feed_losses;
 mod fuzz_corpus;
+mod hostile_clients;
 mod interest_model;
 mod io_contract;
 mod joining;

@@ -426,10 +426,10 @@ fn packet_of_gaps_states_no_position_that_later_gaps_cover() {
 #[test]
 fn peer_that_closes_first_still_gets_the_close_reason() {
     let mut world = World::new();
+    world.shard.change_settings(Settings { answers_bytes_max: 8 << 10, ..Settings::default() });
     let slot_id = world.open(0);
     world.records(slot_id);
-    // More answers than may be pending: it is closed, and its own close frame is read before the server's could be
-    // sent.
+    // More answers than may be pending: it is closed, and its own close frame is read before the server's is sent.
     let names: Vec<String> = (0..200).map(|at| format!(r#""{at:060}""#)).collect();
     let names = names.join(",");
     let request = frame(&format!(r#"{{"op":"subscribe","id":1,"channels":["quote"],"symbols":[{names}]}}"#));

@@ -10,6 +10,7 @@ mod echo;
 mod faults;
 mod feed_losses;
 mod floor;
+mod hostile_clients;
 mod http;
 mod identities;
 mod limits;

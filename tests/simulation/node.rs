@@ -3,6 +3,7 @@
 use tickcast::ring::Reader;
 use tickcast::sequencer::Sequencer;
 use tickcast::shard::{Settings, Shard};
+use tickcast::stats::Counter;
 
 use crate::Dice;
 use crate::feed::History;
@@ -58,6 +59,9 @@ pub struct Node {
     pub ticked_ns: [u64; 2],
     pub slept: u64,
 }
+
+/// Work for requests in one tick: what it may spend, and the rest of the last request.
+const TICK_UNITS_MAX: u64 = 4096;
 
 impl Node {
     pub fn new(index: usize, plan: &Plan, ring: Reader, dice: &mut Dice, seed: u64, now_ns: u64) -> Self {
@@ -115,7 +119,10 @@ impl Node {
         self.ticks += 1;
         self.ticked_ns = [self.ticked_ns[1], now_ns];
         self.shard.io_mut().begin_tick(now_ns, self.ticks);
+        let spent = self.shard.counters().get(Counter::RequestWork);
         let worked = self.shard.tick(now_ns);
+        let units = self.shard.counters().get(Counter::RequestWork) - spent;
+        assert!(units <= TICK_UNITS_MAX, "{units} units of work for requests in one tick");
         self.idle = !worked && !self.shard.has_new_records() && !self.shard.wants_resync();
         if self.shard.wants_resync() {
             if !self.overrun_open {

@@ -64,6 +64,9 @@ impl Pending {
     }
 }
 
+/// What clients make a shard hold of their input: they send short requests, and garbage of a few hundred bytes.
+const INPUT_BYTES: usize = 8 << 10;
+
 impl World {
     /// After a tick of a shard.
     pub fn check_slow_clients(&mut self, index: usize) {
@@ -74,6 +77,8 @@ impl World {
         let live = || io.conns.iter().filter(|conn| conn.slot_id.is_some());
         assert!(bytes == 0 || live().any(|conn| conn.cut), "{bytes} bytes of sent history, and no client is behind");
         self.seen.history += u64::from(bytes > 0);
+        let (held, clients) = (shard.input_bytes(), live().count());
+        assert!(held <= clients * INPUT_BYTES, "{held} bytes of input are held for {clients} clients");
         let waiting = live().filter(|conn| conn.room_tick.is_some()).count() as u64;
         for client in self.clients.iter_mut().filter(|client| client.node == index && !client.over) {
             let conn = &io.conns[client.conn];

@@ -243,9 +243,19 @@ impl Node {
         self.limit_socket(slot, usize::MAX);
     }
 
+    /// The client belongs to an address that is not exempt from limits.
+    pub fn set_account(&mut self, slot: u32, key: u64) {
+        self.shard.set_account(slot_id(slot), key);
+    }
+
+    /// The client ends its connection, which is noticed in the next tick.
+    pub fn end(&mut self, slot: u32) {
+        self.shard.io_mut().inbox.push(Completion::Ended { slot_id: slot_id(slot) });
+    }
+
     /// The client ends its connection.
     pub fn disconnect(&mut self, slot: u32) {
-        self.shard.io_mut().inbox.push(Completion::Ended { slot_id: slot_id(slot) });
+        self.end(slot);
         self.run_until_idle();
     }
 

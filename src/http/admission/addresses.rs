@@ -85,6 +85,15 @@ impl Entries {
 }
 
 impl AddressGuard {
+    /// The address, for the account that its clients have at a shard.
+    pub(crate) fn account_key(&self) -> u64 {
+        match self.key {
+            AddressKey::V4(address) => address.into(),
+            // No network of clients has zeros in its upper half, as an IPv4 address here.
+            AddressKey::V6(network) => network,
+        }
+    }
+
     /// Takes a handshake permit of this address, see [`RateLimiter::take`].
     pub(crate) fn take_handshake(
         &self,

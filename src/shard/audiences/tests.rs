@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::shard::subscription_index::{Change, Key, SubscriptionIndex, Target};
+use crate::shard::subscription_index::{Change, Key, SubscriptionIndex};
 use tickcast_protocol::ws::deflate::WindowBits;
 use tickcast_protocol::{Channel, ConflationInterval};
 
@@ -82,7 +82,7 @@ impl Client {
             Event::Record { name, channel, interval } => self.interval_of(name, channel) == Some(interval),
             Event::Definition { name } => self.wants.keys().any(|(aim, _)| match aim {
                 Aim::Prefix(prefix) => SYMBOLS[name].starts_with(PREFIXES[*prefix]),
-                Aim::Name(_) => false,
+                Aim::Name(of) => name == *of,
             }),
             Event::Feed => !self.wants.is_empty(),
         }
@@ -120,6 +120,7 @@ impl World {
                 self.fall_behind(client % clients);
                 let gone = self.clients.swap_remove(client % clients);
                 self.index.leave(gone.audience);
+                self.index.maintain(&mut { usize::MAX });
             }
             Step::Change(client, changes, at_once) => {
                 self.change(client % clients, &changes);
@@ -171,12 +172,10 @@ impl World {
         let mut interned = Vec::new();
         for (aim, channel, interval) in changes {
             let target = match *aim {
-                Aim::Name(name) => Target::Instrument(name as u32 + 1),
-                Aim::Prefix(prefix) => {
-                    interned.push(PREFIXES[prefix]);
-                    Target::Pattern(self.index.intern(PREFIXES[prefix]))
-                }
+                Aim::Name(name) => self.index.intern_name(SYMBOLS[name]),
+                Aim::Prefix(prefix) => self.index.intern_prefix(PREFIXES[prefix]),
             };
+            interned.push(target);
             let (key, wants) = (Key::new(target, *channel), &mut self.clients[client].wants);
             match interval {
                 Some(interval) => {
@@ -191,11 +190,8 @@ impl World {
         }
         self.clients[client].audience = self.index.change(self.clients[client].audience, &asked);
         self.audiences.grow(self.index.audience_ids());
-        for prefix in interned {
-            if let Some(pattern) = self.index.find_pattern(prefix) {
-                self.index.release_unused(pattern);
-            }
-        }
+        self.index.release_all(interned);
+        self.index.maintain(&mut { usize::MAX });
     }
 
     fn tick(&mut self, events: &[Event]) {

@@ -15,11 +15,11 @@
 //! A replay that the sequencer overtakes ends in a snapshot, which a second answer announces. So does one from before a
 //! Definition that changed exponents: a client is sent the present Definitions first.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use super::super::backlog::{Buffers, InitialValue, OwnBacklog, Replay};
 use super::super::encoding::Format;
-use super::super::subscription_index::{AudienceId, Key, SubscriptionIndex, Target};
+use super::super::subscription_index::{AudienceId, Key, SubscriptionIndex};
 use super::{CatchUp, PacketFields, scan_range};
 use crate::ring;
 use crate::stats::Counter;
@@ -95,10 +95,9 @@ impl CatchUp<'_> {
         if first == 1 {
             piece.add(after, |out| market.values.status(0).push_if_received(0, out));
         }
-        for instrument in self.index.candidates(audience, first) {
+        replay.announce = self.index.try_each_candidate(audience, first, |instrument| {
             if piece.is_full() {
-                replay.announce = Some(instrument);
-                return;
+                return ControlFlow::Break(());
             }
             let is_wanted =
                 Channel::ALL.iter().any(|channel| self.index.wants(audience, instrument, *channel).is_some());
@@ -106,8 +105,8 @@ impl CatchUp<'_> {
                 piece.add(after, |out| record::encode_definition(definition, out));
                 piece.add(after, |out| market.values.status(instrument).push_if_received(instrument, out));
             }
-        }
-        replay.announce = None;
+            ControlFlow::Continue(())
+        });
     }
 
     /// Reads the next part of the replay's range and adds the records that the client is sent.
@@ -257,9 +256,7 @@ fn is_covered_beside(
     instrument: u32,
     channel: Channel,
 ) -> bool {
-    let exact = Key::new(Target::Instrument(instrument), channel);
-    let covering = index.patterns_of(instrument).iter().map(|pattern| Key::new(Target::Pattern(*pattern), channel));
-    std::iter::once(exact)
-        .chain(covering)
-        .any(|key| index.interval_of(audience, key).is_some() && keys.binary_search(&key).is_err())
+    index.any_covering(instrument, channel, |key| {
+        index.interval_of(audience, key).is_some() && keys.binary_search(&key).is_err()
+    })
 }

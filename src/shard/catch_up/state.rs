@@ -7,6 +7,8 @@
 //!
 //! Memory: one cursor a tick of a walk.
 
+use std::ops::ControlFlow;
+
 use super::super::backlog::{InitialValue, OwnBacklog};
 use super::super::conflation::QuoteOrder;
 use super::super::fan_out::quote_order;
@@ -46,14 +48,12 @@ impl CatchUp<'_> {
         }
         records.clear();
         self.push_feed_status(audience, backlog, records);
-        let mut last = LAST_INSTRUMENT;
-        for instrument in self.index.candidates(audience, backlog.state.next) {
+        let index = self.index;
+        let stopped = index.try_each_candidate(audience, backlog.state.next, |instrument| {
             self.push_instrument(audience, backlog, instrument, records);
-            if records.len() >= piece_bytes {
-                last = instrument;
-                break;
-            }
-        }
+            if records.len() >= piece_bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let last = stopped.unwrap_or(LAST_INSTRUMENT);
         let is_last = last == LAST_INSTRUMENT;
         backlog.state.advance(last, StateCursor::explicit(self.now, self.market.cursor()));
         if !records.is_empty() || (is_last && backlog.snapshot) {
@@ -211,9 +211,12 @@ impl CatchUp<'_> {
             let at = backlog.requested.binary_search_by_key(&key, |(of, _)| *of).ok()?;
             Some(backlog.requested[at].1)
         };
-        let patterns = self.index.patterns_of(instrument).iter();
-        let keys = patterns.map(|pattern| Key::new(Target::Pattern(*pattern), channel));
-        std::iter::once(exact).chain(keys).filter_map(find).max()
+        let mut greatest = find(exact);
+        self.index.any_covering(instrument, channel, |key| {
+            greatest = greatest.max(find(key));
+            false
+        });
+        greatest
     }
 
     /// True if a state value has changed since the client had it.

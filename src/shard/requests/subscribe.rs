@@ -1,19 +1,22 @@
 //! Subscribe, resume and unsubscribe: a parsed request is resolved to items, authorized, applied to the subscription
 //! index and the client's backlog, and answered.
 
-use super::super::authorize::authorize;
+use super::super::accounts::{ADDRESS_PART, Subscriptions, cost};
+use super::super::authorize::{Authorized, authorize};
 use super::super::backlog::{InitialValue, Replay};
 use super::super::client_context::ClientContext;
 use super::super::conflation::QuoteOrder;
 use super::super::fan_out::{FanOut, quote_order};
-use super::super::resolve::{SymbolSet, count_covered, release, resolve};
+use super::super::operations::{Kind, Operation, Outcome, PORTION_UNITS, Stage};
+use super::super::resolve::{self, NESTED_MAX, Resolving, count_covered};
+use super::super::select::Selecting;
 use super::super::state_walk::{StateCursor, StateWalk};
-use super::super::subscription_index::{AudienceId, Change, Key, Target};
+use super::super::subscription_index::{AudienceId, Change, Key, Started, Target};
 use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
 use crate::ring::RingOffset;
 use crate::stats::Counter;
-use tickcast_protocol::control::{ChannelSet, Pattern, RequestError, reply};
+use tickcast_protocol::control::{RequestError, reply};
 use tickcast_protocol::record::Channel;
 use tickcast_protocol::{ConflationInterval, Position, Token};
 
@@ -28,54 +31,257 @@ enum Start {
     Replay { position: Position, offset: RingOffset },
 }
 
-/// What a subscribe or resume request asks for.
-#[derive(Clone, Copy)]
-pub(super) struct Wish<'a> {
-    pub(super) id: u64,
-    pub(super) channels: ChannelSet,
-    pub(super) symbols: &'a [Pattern],
-    pub(super) interval: ConflationInterval,
-}
-
-/// What a subscription has come to, for its answer.
-#[derive(Default)]
-struct Granted {
-    /// Instruments that it covers now.
-    count: usize,
-    unknown: Vec<String>,
-    denied: Vec<String>,
-}
-
 impl<I: Io> ClientContext<'_, I> {
-    pub(super) fn subscribe(&mut self, slot_id: SlotId, wish: Wish<'_>, snapshot: bool) -> Result<(), RequestError> {
-        let start = if snapshot { Start::Snapshot } else { Start::Live };
-        let Granted { count, unknown, denied } = self.add_items(slot_id, wish, start)?;
-        let (unknown, denied) = (as_strs(&unknown), as_strs(&denied));
-        let Wish { id, interval, .. } = wish;
-        self.answer(slot_id, |out| reply::subscribed(out, id, interval.interval_ms(), count, &unknown, &denied));
+    /// Carries a request on, as far as a portion of the tick's units goes. False if it has to go on in another tick.
+    pub(in crate::shard) fn advance(&mut self, slot_id: SlotId, operation: &mut Operation) -> bool {
+        let portion = self.operations.units.min(PORTION_UNITS);
+        let mut units = portion;
+        let is_done = loop {
+            if matches!(operation.stage, Stage::Done) {
+                break true;
+            }
+            if units == 0 {
+                break false;
+            }
+            if let Err(error) = self.advance_stage(slot_id, operation, &mut units) {
+                self.refuse(slot_id, &error);
+                break true;
+            }
+        };
+        let used = portion - units;
+        self.operations.units -= used;
+        self.spend(slot_id, used as u64);
+        is_done
+    }
+
+    /// Answers a request with an error. An SSE client has no other request, and is closed.
+    fn refuse(&mut self, slot_id: SlotId, error: &RequestError) {
+        self.answer_error(slot_id, error);
+        if self.connections.get(slot_id).is_some_and(|client| !client.is_websocket()) {
+            self.close(slot_id, tickcast_protocol::ws::CloseCode::POLICY, "");
+        }
+    }
+
+    fn advance_stage(
+        &mut self,
+        slot_id: SlotId,
+        operation: &mut Operation,
+        units: &mut usize,
+    ) -> Result<(), RequestError> {
+        match std::mem::replace(&mut operation.stage, Stage::Done) {
+            Stage::Resolve(mut resolving) => {
+                operation.stage = match resolving.advance(&mut self.fan_out.index, units) {
+                    true => self.begin_subscribe(slot_id, operation, resolving)?,
+                    false => Stage::Resolve(resolving),
+                };
+            }
+            Stage::Select(mut selecting) => {
+                let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return Ok(()) };
+                operation.stage = match selecting.advance(&self.fan_out.index, audience, operation.channels, units) {
+                    true => self.begin_unsubscribe(slot_id, operation, selecting),
+                    false => Stage::Select(selecting),
+                };
+            }
+            Stage::Build(mut building, outcome) => {
+                if !self.fan_out.index.continue_change(&mut building, units) {
+                    operation.stage = Stage::Build(building, outcome);
+                    return Ok(());
+                }
+                self.prepare_change(slot_id);
+                let audience = self.fan_out.index.finish_change(building);
+                self.complete(slot_id, operation, audience, outcome);
+            }
+            Stage::Done => {}
+        }
         Ok(())
     }
 
+    /// Authorizes a subscription, checks its limits, and begins to apply it.
+    fn begin_subscribe(
+        &mut self,
+        slot_id: SlotId,
+        operation: &Operation,
+        resolving: Resolving,
+    ) -> Result<Stage, RequestError> {
+        let index = &mut self.fan_out.index;
+        let authorized = authorize(resolving.finish(index));
+        let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else {
+            index.release_all(authorized.into_parts().0);
+            return Ok(Stage::Done);
+        };
+        let keys = || resolve::keys(authorized.targets(), operation.channels);
+        let new = index.missing(audience, keys());
+        let had = index.items(audience);
+        if let Err(error) = self.check_limits(slot_id, operation.id, new.len(), &authorized) {
+            self.fan_out.index.release_all(authorized.into_parts().0);
+            return Err(error);
+        }
+        if let Some(client) = self.connections.get_mut(slot_id) {
+            client.unsubscribed_since_ns = 0;
+        }
+        let index = &self.fan_out.index;
+        let changes: Vec<Change> = keys().map(|key| Change::Want(key, operation.interval)).collect();
+        let count = count_covered(index, authorized.targets());
+        let names = authorized.names();
+        let (targets, unknown, denied) = authorized.into_parts();
+        let outcome = Outcome { new, had_none: had == 0, count, names, targets, unknown, denied };
+        // The last lookups and the comparison with other sets.
+        self.spend(slot_id, changes.len() as u64 / 2);
+        Ok(self.begin_change(slot_id, operation, &changes, outcome))
+    }
+
+    fn check_limits(&self, slot_id: SlotId, id: u64, new: usize, authorized: &Authorized) -> Result<(), RequestError> {
+        let Some(client) = self.connections.get(slot_id) else { return Ok(()) };
+        let (index, settings) = (&self.fan_out.index, self.settings);
+        let total = index.items(client.audience) + new;
+        if total > settings.subscriptions_max {
+            let max = settings.subscriptions_max;
+            let message = format!(
+                "symbols: {total} subscriptions (symbols times channels): expected at most {max} per connection"
+            );
+            return Err(over_limit(id, message));
+        }
+        self.check_prefixes(id, client.audience, authorized.targets())?;
+        let asked = Subscriptions { items: new as u32, names: authorized.names() };
+        let instruments = self.market.directory.len();
+        let of_all = Subscriptions {
+            items: u32::try_from(index.all_items()).unwrap_or(u32::MAX).saturating_add(asked.items),
+            // Those of this request are interned already.
+            names: index.all_names().saturating_sub(instruments) as u32,
+        };
+        let of_address = client.account.map(|account| {
+            let had = self.accounts.subscriptions(account);
+            Subscriptions { items: had.items + asked.items, names: had.names + asked.names }
+        });
+        let (bytes_max, names_max) = (settings.subscription_bytes_max, settings.names_max);
+        let is_over = |held: Subscriptions, part: usize| {
+            held.bytes() > bytes_max / part || (asked.names > 0 && held.names as usize > names_max / part)
+        };
+        if of_address.is_some_and(|held| is_over(held, ADDRESS_PART)) {
+            let message = "symbols: the subscriptions of this address would be over its part of the server's memory \
+                           (subscription_bytes_max, names_max)";
+            return Err(over_limit(id, message.to_owned()));
+        }
+        if is_over(of_all, 1) {
+            let message =
+                "symbols: the server has no memory for more subscriptions (subscription_bytes_max, names_max)";
+            return Err(over_limit(id, message.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Prefixes are looked up for each record that they cover: few of them, and few that cover the same.
+    fn check_prefixes(&self, id: u64, audience: AudienceId, targets: &[Target]) -> Result<(), RequestError> {
+        let index = &self.fan_out.index;
+        let new = targets.iter().filter(|target| matches!(target, Target::Prefix(_))).copied();
+        let mut prefixes: Vec<&str> = new.map(|target| index.text(target)).collect();
+        if prefixes.is_empty() {
+            return Ok(());
+        }
+        let held = index.prefixes(audience);
+        prefixes.extend(held.iter().map(|target| index.text(*target)));
+        let nested = resolve::nesting(&mut prefixes);
+        let (total, max) = (prefixes.len(), self.settings.patterns_max);
+        let message = if total > max {
+            format!("symbols: {total} patterns: expected at most {max} per connection")
+        } else if nested > NESTED_MAX {
+            format!("symbols: {nested} patterns that cover the same symbols: expected at most {NESTED_MAX}")
+        } else {
+            return Ok(());
+        };
+        Err(over_limit(id, message))
+    }
+
+    /// Begins to remove the items that were selected.
+    fn begin_unsubscribe(&mut self, slot_id: SlotId, operation: &Operation, selecting: Selecting) -> Stage {
+        let dropped = selecting.finish();
+        let mut targets: Vec<Target> = dropped.iter().map(|key| key.target()).collect();
+        targets.dedup();
+        let count = count_covered(&self.fan_out.index, &targets);
+        let changes: Vec<Change> = dropped.into_iter().map(Change::Drop).collect();
+        self.begin_change(slot_id, operation, &changes, Outcome { count, ..Outcome::default() })
+    }
+
+    fn begin_change(&mut self, slot_id: SlotId, operation: &Operation, changes: &[Change], outcome: Outcome) -> Stage {
+        self.prepare_change(slot_id);
+        let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return Stage::Done };
+        match self.fan_out.index.begin_change(audience, changes) {
+            Started::Done(audience) => {
+                self.complete(slot_id, operation, audience, outcome);
+                Stage::Done
+            }
+            Started::Building(building) => Stage::Build(building, outcome),
+        }
+    }
+
+    /// Takes a client off the live path before its set of items changes.
+    fn prepare_change(&mut self, slot_id: SlotId) {
+        self.leave_live_path(slot_id);
+        let (Some(client), Some(backlog)) = (self.connections.get(slot_id), self.backlog.own_mut(slot_id)) else {
+            return;
+        };
+        if backlog.state.is_explicit() {
+            return;
+        }
+        // Interval boundaries of the old items are not those of the new ones. Values that are pending at the old ones
+        // are sent now; the client has had all others.
+        let floor = backlog.state.last_cursor().floor;
+        backlog.request(pending_values(self.fan_out, &self.market.values, client.audience, floor));
+        backlog.state = StateWalk::at(StateCursor::explicit(self.now, self.market.cursor()));
+    }
+
+    /// The client has the changed set: it is answered, and what it begins with becomes pending.
+    fn complete(&mut self, slot_id: SlotId, operation: &Operation, audience: AudienceId, mut outcome: Outcome) {
+        self.fan_out.index.release_all(std::mem::take(&mut outcome.targets));
+        if let Some(client) = self.connections.get_mut(slot_id) {
+            client.audience = audience;
+            let before = client.subscriptions;
+            client.subscriptions.items = self.fan_out.index.items(audience) as u32;
+            client.subscriptions.names = match client.subscriptions.items {
+                0 => 0,
+                _ => before.names.saturating_add(outcome.names),
+            };
+            if let Some(account) = client.account {
+                self.accounts.subscribe(account, before, client.subscriptions);
+            }
+        }
+        self.fan_out.audiences.grow(self.fan_out.index.audience_ids());
+        self.backlog.enqueue(slot_id);
+        match operation.kind {
+            Kind::Subscribe { snapshot } => self.complete_subscribe(slot_id, operation, outcome, snapshot),
+            Kind::Resume { token } => self.complete_resume(slot_id, operation, outcome, token),
+            Kind::Unsubscribe => {
+                self.answer(slot_id, |out| reply::unsubscribed(out, operation.id, outcome.count));
+            }
+        }
+    }
+
+    fn complete_subscribe(&mut self, slot_id: SlotId, operation: &Operation, outcome: Outcome, snapshot: bool) {
+        let start = if snapshot { Start::Snapshot } else { Start::Live };
+        let Outcome { count, unknown, denied, .. } = self.begin_items(slot_id, operation, outcome, start);
+        let (unknown, denied) = (as_strs(&unknown), as_strs(&denied));
+        let interval_ms = operation.interval.interval_ms();
+        self.answer(slot_id, |out| reply::subscribed(out, operation.id, interval_ms, count, &unknown, &denied));
+    }
+
     /// Continues after a token if the ring still has the records since then, and else begins with a snapshot.
-    pub(super) fn resume(&mut self, slot_id: SlotId, wish: Wish<'_>, token: Token) -> Result<(), RequestError> {
-        let Wish { id, interval, .. } = wish;
-        let (start, how, from, counter) = match self.find_token(token, interval) {
+    fn complete_resume(&mut self, slot_id: SlotId, operation: &Operation, outcome: Outcome, token: Token) {
+        let (start, how, from, counter) = match self.find_token(token, operation.interval) {
             Some(offset) => {
                 let start = Start::Replay { position: token.position, offset };
                 (start, "replay", token.position.next(), Counter::ResumesReplayed)
             }
             None => (Start::Snapshot, "snapshot", self.market.position.next(), Counter::ResumesSnapshot),
         };
-        let Granted { count, unknown, .. } = self.add_items(slot_id, wish, start)?;
+        let Outcome { count, unknown, .. } = self.begin_items(slot_id, operation, outcome, start);
         self.counters.add(counter, 1);
         if start == Start::Snapshot {
             // Also where it is empty: the client waits for its end.
             self.leave_live_path(slot_id).snapshot = true;
         }
-        let (unknown, conflate_ms) = (as_strs(&unknown), interval.interval_ms());
-        let answer = reply::Resumed { id, how, from, conflate_ms, count, unknown: &unknown };
+        let (unknown, conflate_ms) = (as_strs(&unknown), operation.interval.interval_ms());
+        let answer = reply::Resumed { id: operation.id, how, from, conflate_ms, count, unknown: &unknown };
         self.answer(slot_id, |out| reply::resumed(out, &answer));
-        Ok(())
     }
 
     /// Where in the ring the records after a token begin, or somewhat before; `None` if they are not there any more or
@@ -89,97 +295,35 @@ impl<I: Io> ClientContext<'_, I> {
         (offset >= self.ring.oldest()).then_some(offset)
     }
 
-    /// Resolves, authorizes and applies a subscription.
-    fn add_items(
-        &mut self,
-        slot_id: SlotId,
-        Wish { id, channels, symbols, interval }: Wish<'_>,
-        start: Start,
-    ) -> Result<Granted, RequestError> {
-        let Some(client) = self.connections.get_mut(slot_id) else { return Ok(Granted::default()) };
-        let (index, audience) = (&mut self.fan_out.index, client.audience);
-        let authorized = authorize(resolve(index, &self.market.directory, channels, symbols));
-        let is_new = |key: &Key| index.interval_of(audience, *key).is_none();
-        let new: Vec<Key> = authorized.items().iter().copied().filter(is_new).collect();
-        let (had, max) = (index.items(audience), self.settings.subscriptions_max);
-        if had + new.len() > max {
-            release(index, authorized.targets());
-            return Err(too_many(id, had + new.len(), max));
+    /// Has the new items begin. Returns the outcome without them.
+    fn begin_items(&mut self, slot_id: SlotId, operation: &Operation, mut outcome: Outcome, start: Start) -> Outcome {
+        let new = std::mem::take(&mut outcome.new);
+        if start == Start::Snapshot {
+            self.spend(slot_id, outcome.count as u64 / cost::COVERED);
         }
-        client.unsubscribed_since_ns = 0;
-        let changes: Vec<Change> = authorized.items().iter().map(|key| Change::Want(*key, interval)).collect();
-        self.change_subscriptions(slot_id, &changes);
-        let count = count_covered(&self.fan_out.index, authorized.targets());
-        match start {
+        let market = (self.market.offset, self.market.position);
+        let Some(backlog) = self.backlog.own_mut(slot_id) else { return outcome };
+        let initial = match start {
             Start::Replay { position, offset } => {
-                self.begin_replay(slot_id, id, interval, (count, new, had == 0), (position, offset));
+                backlog.replay = Some(Replay {
+                    id: operation.id,
+                    conflate_ms: operation.interval.interval_ms(),
+                    count: outcome.count,
+                    keys: new,
+                    has_only_these_items: outcome.had_none,
+                    after: position,
+                    range: offset..market.0,
+                    end_position: market.1,
+                    announce: Some(1),
+                });
+                return outcome;
             }
-            Start::Snapshot => self.begin_items(slot_id, new, InitialValue::Snapshot),
-            Start::Live => self.begin_items(slot_id, new, InitialValue::Definition),
-        }
-        let (unknown, denied) = authorized.into_refused();
-        Ok(Granted { count, unknown, denied })
-    }
-
-    fn begin_items(&mut self, slot_id: SlotId, new: Vec<Key>, initial: InitialValue) {
-        let Some(backlog) = self.backlog.own_mut(slot_id) else { return };
+            Start::Snapshot => InitialValue::Snapshot,
+            Start::Live => InitialValue::Definition,
+        };
         backlog.snapshot |= initial == InitialValue::Snapshot && !new.is_empty();
         backlog.request(new.into_iter().map(|key| (key, initial)));
-    }
-
-    fn begin_replay(
-        &mut self,
-        slot_id: SlotId,
-        id: u64,
-        interval: ConflationInterval,
-        (count, keys, has_only_these_items): (usize, Vec<Key>, bool),
-        (after, from): (Position, RingOffset),
-    ) {
-        let Some(backlog) = self.backlog.own_mut(slot_id) else { return };
-        backlog.replay = Some(Replay {
-            id,
-            conflate_ms: interval.interval_ms(),
-            count,
-            keys,
-            has_only_these_items,
-            after,
-            range: from..self.market.offset,
-            end_position: self.market.position,
-            announce: Some(1),
-        });
-    }
-
-    /// Removes the items that are named or covered, and answers with the number of instruments concerned.
-    pub(super) fn unsubscribe(&mut self, slot_id: SlotId, id: u64, channels: ChannelSet, symbols: &[Pattern]) {
-        let Some(audience) = self.connections.get(slot_id).map(|client| client.audience) else { return };
-        let index = &self.fan_out.index;
-        let named: SymbolSet<'_> = symbols.iter().collect();
-        let is_named = |key: &Key| channels.contains(key.channel()) && named.covers(index, key.target());
-        let dropped: Vec<Key> = index.keys(audience).filter(is_named).collect();
-        let mut targets: Vec<Target> = dropped.iter().map(|key| key.target()).collect();
-        targets.dedup();
-        let count = count_covered(index, &targets);
-        let changes: Vec<Change> = dropped.into_iter().map(Change::Drop).collect();
-        self.change_subscriptions(slot_id, &changes);
-        self.answer(slot_id, |out| reply::unsubscribed(out, id, count));
-    }
-
-    /// Moves a client to the audience with the changed set of items.
-    fn change_subscriptions(&mut self, slot_id: SlotId, changes: &[Change]) {
-        self.leave_live_path(slot_id);
-        let (Some(client), Some(backlog)) = (self.connections.get_mut(slot_id), self.backlog.own_mut(slot_id)) else {
-            return;
-        };
-        if !backlog.state.is_explicit() {
-            // Interval boundaries of the old items are not those of the new ones. Values that are pending at the old
-            // ones are sent now; the client has had all others.
-            let floor = backlog.state.last_cursor().floor;
-            backlog.request(pending_values(self.fan_out, &self.market.values, client.audience, floor));
-            backlog.state = StateWalk::at(StateCursor::explicit(self.now, self.market.cursor()));
-        }
-        client.audience = self.fan_out.index.change(client.audience, changes);
-        self.fan_out.audiences.grow(self.fan_out.index.audience_ids());
-        self.backlog.enqueue(slot_id);
+        outcome
     }
 }
 
@@ -192,7 +336,7 @@ fn pending_values(
 ) -> Vec<(Key, InitialValue)> {
     let FanOut { index, conflator, .. } = fan_out;
     let mut pending = Vec::new();
-    if index.items(audience) == 0 {
+    if !index.conflates(audience) {
         return pending;
     }
     for interval in (1..ConflationInterval::COUNT).map(ConflationInterval::from_index) {
@@ -217,8 +361,6 @@ fn as_strs(names: &[String]) -> Vec<&str> {
     names.iter().map(String::as_str).collect()
 }
 
-fn too_many(id: u64, total: usize, max: usize) -> RequestError {
-    let message =
-        format!("symbols: {total} subscriptions (symbols times channels): expected at most {max} per connection");
+fn over_limit(id: u64, message: String) -> RequestError {
     RequestError { id: Some(id), code: "limit", message }
 }

@@ -1,56 +1,104 @@
 //! Watch lists: the audiences that watch a target, by channel and interval.
+//!
+//! Most targets are watched by one audience with one item: that takes 24 bytes and no allocation.
 
 use super::AudienceId;
 use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::record::Channel;
 
-/// Appends without spare capacity for the first entry: most lists have one, and a vector begins with four.
-pub(super) fn push_exact<T>(list: &mut Vec<T>, entry: T) {
-    list.reserve_exact(usize::from(list.is_empty()));
-    list.push(entry);
-}
-
-/// The audiences that watch one target on one channel, by interval.
-#[derive(Debug, Default)]
+/// The audiences that watch one target on one channel at one interval.
+#[derive(Debug)]
 pub(super) struct WatchList {
-    by_interval: Vec<(ConflationInterval, Vec<AudienceId>)>,
+    channel: Channel,
+    interval: ConflationInterval,
+    audiences: Vec<AudienceId>,
 }
 
-impl WatchList {
-    pub(super) fn list(&self, interval: ConflationInterval) -> &[AudienceId] {
-        self.by_interval.iter().find(|(of, _)| *of == interval).map_or(&[], |(_, list)| list)
-    }
-
-    pub(super) fn list_mut(&mut self, interval: ConflationInterval) -> &mut Vec<AudienceId> {
-        let at = self.by_interval.iter().position(|(of, _)| *of == interval).unwrap_or_else(|| {
-            push_exact(&mut self.by_interval, (interval, Vec::new()));
-            self.by_interval.len() - 1
-        });
-        &mut self.by_interval[at].1
-    }
-
-    pub(super) fn remove_empty(&mut self) {
-        self.by_interval.retain(|(_, list)| !list.is_empty());
-    }
-}
-
-/// The watch lists of one target, by channel.
+/// The watch lists of one target.
 #[derive(Debug, Default)]
-pub(super) struct WatchLists([WatchList; Channel::COUNT]);
+pub(super) enum WatchLists {
+    #[default]
+    Empty,
+    One {
+        channel: Channel,
+        interval: ConflationInterval,
+        audience: AudienceId,
+    },
+    Many(Vec<WatchList>),
+}
+
+// One per name and pattern that clients have, of which there may be millions.
+const _: () = assert!(size_of::<WatchLists>() == 24);
 
 impl WatchLists {
-    pub(super) fn of(&self, channel: Channel) -> &WatchList {
-        &self.0[channel as usize]
+    pub(super) fn list(&self, channel: Channel, interval: ConflationInterval) -> &[AudienceId] {
+        match self {
+            Self::One { channel: of, interval: at, audience } if *of == channel && *at == interval => {
+                std::slice::from_ref(audience)
+            }
+            Self::Empty | Self::One { .. } => &[],
+            Self::Many(lists) => {
+                let list = lists.iter().find(|list| list.channel == channel && list.interval == interval);
+                list.map_or(&[], |list| &list.audiences)
+            }
+        }
     }
 
-    pub(super) fn of_mut(&mut self, channel: Channel) -> &mut WatchList {
-        &mut self.0[channel as usize]
+    /// Adds an audience; returns its index in the list.
+    pub(super) fn push(&mut self, channel: Channel, interval: ConflationInterval, audience: AudienceId) -> u32 {
+        if let Self::Empty = self {
+            *self = Self::One { channel, interval, audience };
+            return 0;
+        }
+        if let Self::One { channel, interval, audience } = *self {
+            *self = Self::Many(vec![WatchList { channel, interval, audiences: vec![audience] }]);
+        }
+        let Self::Many(lists) = self else { unreachable!("it has two entries") };
+        let found = lists.iter().position(|list| list.channel == channel && list.interval == interval);
+        let at = found.unwrap_or_else(|| {
+            // Few targets have more than one or two lists, and a vector would make room for four.
+            lists.reserve_exact(1);
+            lists.push(WatchList { channel, interval, audiences: Vec::new() });
+            lists.len() - 1
+        });
+        let list = &mut lists[at].audiences;
+        list.reserve_exact(usize::from(list.is_empty()));
+        list.push(audience);
+        list.len() as u32 - 1
+    }
+
+    /// Removes the audience at this index; returns the one that has the index now.
+    pub(super) fn swap_remove(
+        &mut self,
+        channel: Channel,
+        interval: ConflationInterval,
+        index: u32,
+    ) -> Option<AudienceId> {
+        let Self::Many(lists) = self else {
+            *self = Self::Empty;
+            return None;
+        };
+        let at = lists.iter().position(|list| list.channel == channel && list.interval == interval)?;
+        let list = &mut lists[at].audiences;
+        list.swap_remove(index as usize);
+        let moved = list.get(index as usize).copied();
+        if list.is_empty() {
+            lists.swap_remove(at);
+        } else if list.capacity() > 4 * list.len() {
+            list.shrink_to(2 * list.len());
+        }
+        if lists.is_empty() {
+            *self = Self::Empty;
+        }
+        moved
     }
 
     /// Calls `each` for every audience, once for each of its items.
     pub(super) fn each(&self, each: &mut impl FnMut(AudienceId)) {
-        for (_, list) in self.0.iter().flat_map(|list| &list.by_interval) {
-            list.iter().for_each(|audience| each(*audience));
+        match self {
+            Self::Empty => {}
+            Self::One { audience, .. } => each(*audience),
+            Self::Many(lists) => lists.iter().flat_map(|list| &list.audiences).for_each(|audience| each(*audience)),
         }
     }
 }

@@ -51,6 +51,8 @@ pub enum SessionEvent<'a> {
 #[derive(Debug)]
 pub struct Session {
     partial: Option<Box<PartialMessage>>,
+    /// Frames that have begun since they were last taken.
+    frames: u32,
     role: Role,
     ended: bool,
     deflate: bool,
@@ -74,7 +76,7 @@ enum Payload {
 impl Session {
     /// A session right after the handshake.
     pub fn new(role: Role) -> Self {
-        Self { partial: None, role, ended: false, deflate: false }
+        Self { partial: None, frames: 0, role, ended: false, deflate: false }
     }
 
     /// The same with permessage-deflate negotiated, without context takeover: messages may be compressed. Such a session is
@@ -123,6 +125,12 @@ impl Session {
     /// Bytes of memory that the peer makes this session hold, besides its own 16.
     pub fn held_bytes(&self) -> usize {
         self.partial.as_deref().map_or(0, PartialMessage::memory_bytes)
+    }
+
+    /// How many frames have begun since this was last called, fragments included: each is work, and most are no event.
+    #[inline]
+    pub fn take_frames(&mut self) -> u32 {
+        std::mem::take(&mut self.frames)
     }
 
     #[inline]
@@ -174,6 +182,7 @@ impl Session {
         loop {
             if !self.partial.as_deref().is_some_and(PartialMessage::is_mid_frame) {
                 let Some(header) = self.take_header(input, consumed)? else { return Ok(None) };
+                self.frames = self.frames.saturating_add(1);
                 self.admit(&header, limits)?;
                 if let Some(payload) = self.take_in_place(&header, input, consumed)? {
                     let inflater = inflater.as_deref_mut().filter(|_| header.compressed);

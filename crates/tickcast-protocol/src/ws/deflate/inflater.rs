@@ -29,12 +29,13 @@ pub struct Inflater {
     ratio_max: usize,
     state: Option<Box<Decompress>>,
     message: Vec<u8>,
+    inflated_bytes: u64,
 }
 
 impl Inflater {
     /// For messages that inflate to at most `ratio_max` times their bytes, or to [`UNRATED_BYTES`].
     pub fn new(ratio_max: u32) -> Self {
-        Self { ratio_max: ratio_max as usize, state: None, message: Vec::new() }
+        Self { ratio_max: ratio_max as usize, state: None, message: Vec::new(), inflated_bytes: 0 }
     }
 
     /// The most bytes that the frames of a compressed message may have if the message may have `message_bytes_max`: a
@@ -63,6 +64,7 @@ impl Inflater {
         };
         work.state.reset(false);
         let whole = work.run(compressed).and_then(|ended| if ended { Ok(true) } else { work.run(TAIL) });
+        self.inflated_bytes += self.message.len() as u64;
         match whole {
             Ok(true) => Ok(&mut self.message),
             Ok(false) | Err(Fault::Broken) => Err(Violation::NotDeflate),
@@ -71,6 +73,11 @@ impl Inflater {
             }
             Err(Fault::Large) => Err(Violation::InflatesTooFar { ratio_max: self.ratio_max }),
         }
+    }
+
+    /// Bytes that all messages have inflated to so far, those over a limit included.
+    pub fn inflated_bytes(&self) -> u64 {
+        self.inflated_bytes
     }
 
     /// Frees the memory of a large message.

@@ -1,0 +1,166 @@
+//! Requests that change subscriptions, and are carried out in portions.
+//!
+//! A short request is done at once. A long one, or any that comes when the work of the tick is spent, waits here and goes
+//! on in the next ticks, in turn with those of other clients. The client keeps its old subscriptions until the change is
+//! complete, and its next requests wait.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::fast::RandomState;
+
+use super::resolve::Resolving;
+use super::select::Selecting;
+use super::subscription_index::{Building, Key, SubscriptionIndex, Target};
+use crate::io::SlotId;
+use tickcast_protocol::control::ChannelSet;
+use tickcast_protocol::{ConflationInterval, Token};
+
+/// Symbols that are looked up and items that change in one tick, for all requests together: some 0.1 ms.
+pub(super) const TICK_UNITS: usize = 1024;
+/// Of those, what one request may have before others get their share.
+pub(super) const PORTION_UNITS: usize = 256;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Subscribe { snapshot: bool },
+    Resume { token: Token },
+    Unsubscribe,
+}
+
+/// A request to change subscriptions.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) kind: Kind,
+    pub(super) id: u64,
+    pub(super) channels: ChannelSet,
+    pub(super) interval: ConflationInterval,
+    pub(super) stage: Stage,
+}
+
+/// How far a request has come.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Its symbols are looked up.
+    Resolve(Resolving),
+    /// The items that it removes are looked for.
+    Select(Selecting),
+    /// The audience with the changed set is being built.
+    Build(Building, Outcome),
+    /// Done or refused.
+    Done,
+}
+
+/// What a request has come to, for its answer.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Items that the client had not had.
+    pub(super) new: Vec<Key>,
+    /// It had no items.
+    pub(super) had_none: bool,
+    /// Instruments that the request covers now.
+    pub(super) count: usize,
+    /// Names without an instrument, and patterns.
+    pub(super) names: u32,
+    /// The targets that the request has interned: released once the items have them.
+    pub(super) targets: Vec<Target>,
+    pub(super) unknown: Vec<String>,
+    pub(super) denied: Vec<String>,
+}
+
+impl Operation {
+    /// Gives back what the index keeps for it.
+    pub(super) fn abandon(self, index: &mut SubscriptionIndex) {
+        match self.stage {
+            Stage::Resolve(resolving) => resolving.abandon(index),
+            Stage::Build(building, outcome) => {
+                index.abandon_change(building);
+                index.release_all(outcome.targets);
+            }
+            Stage::Select(_) | Stage::Done => {}
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Resolve(resolving) => resolving.bytes(),
+            Stage::Select(selecting) => selecting.bytes(),
+            Stage::Build(building, outcome) => building.bytes() + outcome.new.capacity() * size_of::<Key>(),
+            Stage::Done => 0,
+        }
+    }
+}
+
+/// A request that waits, and the input behind it.
+#[derive(Debug)]
+struct Waiting {
+    slot_id: SlotId,
+    operation: Operation,
+    input: Vec<u8>,
+}
+
+/// The requests of a shard that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    by_slot: HashMap<u32, Waiting, RandomState>,
+    queue: VecDeque<SlotId>,
+    /// What is left of the tick's units.
+    pub(super) units: usize,
+}
+
+impl Operations {
+    /// Begins a tick.
+    pub(super) fn begin_tick(&mut self) {
+        self.units = TICK_UNITS;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_slot.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_slot.len()
+    }
+
+    /// True if a request of this client is under way.
+    pub(super) fn has(&self, slot_id: SlotId) -> bool {
+        self.by_slot.get(&slot_id.index).is_some_and(|waiting| waiting.slot_id == slot_id)
+    }
+
+    /// Keeps a request for the next ticks; `input` is what the client has sent behind it.
+    pub(super) fn push(&mut self, slot_id: SlotId, operation: Operation, input: Vec<u8>) {
+        self.by_slot.insert(slot_id.index, Waiting { slot_id, operation, input });
+        self.queue.push_back(slot_id);
+    }
+
+    /// Keeps more input of a client whose request is under way.
+    pub(super) fn defer(&mut self, slot_id: SlotId, input: &[u8]) {
+        if let Some(waiting) = self.by_slot.get_mut(&slot_id.index) {
+            waiting.input.extend_from_slice(input);
+        }
+    }
+
+    /// Takes the next request that goes on, and the input behind it.
+    pub(super) fn pop(&mut self) -> Option<(SlotId, Operation, Vec<u8>)> {
+        while let Some(slot_id) = self.queue.pop_front() {
+            if let Some((operation, input)) = self.remove(slot_id) {
+                return Some((slot_id, operation, input));
+            }
+        }
+        None
+    }
+
+    /// Takes the request of a client out.
+    pub(super) fn remove(&mut self, slot_id: SlotId) -> Option<(Operation, Vec<u8>)> {
+        if !self.has(slot_id) {
+            return None;
+        }
+        self.by_slot.remove(&slot_id.index).map(|waiting| (waiting.operation, waiting.input))
+    }
+
+    /// Memory of the request of a client and of the input behind it.
+    pub(super) fn bytes(&self, slot_id: SlotId) -> usize {
+        let waiting = self.by_slot.get(&slot_id.index).filter(|waiting| waiting.slot_id == slot_id);
+        waiting.map_or(0, |waiting| waiting.operation.bytes() + waiting.input.capacity())
+    }
+}

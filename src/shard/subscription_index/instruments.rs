@@ -1,0 +1,197 @@
+//! The instruments of the index: by id, by symbol, and in the order of symbols.
+//!
+//! Which prefixes cover an instrument is found when a record comes, and kept until a prefix is added or removed. So a
+//! new prefix costs nothing for each instrument that it covers.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::patterns::PatternTable;
+
+/// [`InstrumentRow::name`] of an instrument whose name no client has.
+pub(super) const NO_NAME: u32 = u32::MAX;
+/// Ids of one chunk of the order at most.
+const CHUNK_IDS: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct InstrumentRow {
+    pub(super) symbol: Box<str>,
+    /// The row of its name among the patterns, or [`NO_NAME`].
+    pub(super) name: u32,
+    /// Its id carries nothing more. Items still cover it, so that clients that are behind learn that.
+    pub(super) is_released: bool,
+    prefixes: Prefixes,
+}
+
+/// The prefixes that cover an instrument, the longest first, as of a version of the patterns.
+#[derive(Debug, Default)]
+struct Prefixes {
+    version: u32,
+    ids: Vec<u32>,
+}
+
+impl InstrumentRow {
+    /// Calls `read` with the prefixes that cover the instrument, the longest first.
+    pub(super) fn with_prefixes<T>(&self, patterns: &PatternTable, read: impl FnOnce(&[u32]) -> T) -> T {
+        if self.prefixes.version == patterns.prefix_version() {
+            read(&self.prefixes.ids)
+        } else {
+            read(&patterns.covering(&self.symbol).collect::<Vec<_>>())
+        }
+    }
+
+    /// Finds the prefixes that cover the instrument anew, if any has changed.
+    pub(super) fn refresh(&mut self, patterns: &PatternTable) {
+        let version = patterns.prefix_version();
+        if self.prefixes.version != version {
+            self.prefixes.version = version;
+            self.prefixes.ids.clear();
+            self.prefixes.ids.extend(patterns.covering(&self.symbol));
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Instruments {
+    rows: Vec<InstrumentRow>,
+    /// Those that are not released.
+    by_symbol: HashMap<Box<str>, u32, RandomState>,
+    order: SymbolOrder,
+}
+
+impl Instruments {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn row(&self, id: u32) -> &InstrumentRow {
+        &self.rows[id as usize - 1]
+    }
+
+    pub(super) fn row_mut(&mut self, id: u32) -> &mut InstrumentRow {
+        &mut self.rows[id as usize - 1]
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&InstrumentRow> {
+        self.rows.get((id as usize).checked_sub(1)?)
+    }
+
+    /// The instrument with this symbol, unless it is released.
+    pub(super) fn find(&self, symbol: &str) -> Option<u32> {
+        self.by_symbol.get(symbol).copied()
+    }
+
+    pub(super) fn add(&mut self, symbol: &str, name: u32) {
+        self.rows.push(row(symbol, name, false));
+        let id = self.rows.len() as u32;
+        self.by_symbol.insert(symbol.into(), id);
+        self.order.insert(id, &self.rows);
+    }
+
+    /// Adds an id whose instrument was released already.
+    pub(super) fn add_released(&mut self) {
+        self.rows.push(row("", NO_NAME, true));
+    }
+
+    pub(super) fn release(&mut self, id: u32) {
+        let row = &mut self.rows[id as usize - 1];
+        row.is_released = true;
+        if self.by_symbol.get(&row.symbol) == Some(&id) {
+            self.by_symbol.remove(&row.symbol);
+            self.order.remove(id, &self.rows);
+        }
+    }
+
+    /// How many instruments a prefix covers, without released ones.
+    pub(super) fn count(&self, prefix: &str) -> usize {
+        self.order.count(prefix, &self.rows)
+    }
+}
+
+fn row(symbol: &str, name: u32, is_released: bool) -> InstrumentRow {
+    InstrumentRow { symbol: symbol.into(), name, is_released, prefixes: Prefixes::default() }
+}
+
+/// Ids in the order of symbols, in chunks: an insertion moves one chunk, a count reads two.
+#[derive(Debug, Default)]
+struct SymbolOrder {
+    chunks: Vec<Vec<u32>>,
+}
+
+impl SymbolOrder {
+    fn insert(&mut self, id: u32, rows: &[InstrumentRow]) {
+        let symbol = symbol_of(id, rows);
+        let (chunk, at) = self.find(rows, |other| other.cmp(symbol));
+        match self.chunks.get_mut(chunk) {
+            None => self.chunks.push(vec![id]),
+            Some(ids) => {
+                ids.insert(at, id);
+                if ids.len() > CHUNK_IDS {
+                    let tail = ids.split_off(CHUNK_IDS / 2);
+                    self.chunks.insert(chunk + 1, tail);
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, id: u32, rows: &[InstrumentRow]) {
+        let symbol = symbol_of(id, rows);
+        let (mut chunk, mut at) = self.find(rows, |other| other.cmp(symbol));
+        if self.chunks.get(chunk).is_some_and(|ids| at == ids.len()) {
+            (chunk, at) = (chunk + 1, 0);
+        }
+        let Some(ids) = self.chunks.get_mut(chunk) else { return };
+        if ids.get(at) == Some(&id) {
+            ids.remove(at);
+        }
+        if ids.is_empty() {
+            self.chunks.remove(chunk);
+        }
+    }
+
+    /// How many symbols begin with a prefix.
+    fn count(&self, prefix: &str, rows: &[InstrumentRow]) -> usize {
+        let before = self.rank(rows, |symbol| symbol.cmp(prefix));
+        let covered = |symbol: &str| if symbol.starts_with(prefix) { Ordering::Less } else { symbol.cmp(prefix) };
+        self.rank(rows, covered) - before
+    }
+
+    fn rank(&self, rows: &[InstrumentRow], compare: impl Fn(&str) -> Ordering) -> usize {
+        let (chunk, at) = self.find(rows, compare);
+        self.chunks[..chunk].iter().map(Vec::len).sum::<usize>() + at
+    }
+
+    /// The place behind all symbols that `compare` calls less: a chunk and an index in it.
+    fn find(&self, rows: &[InstrumentRow], compare: impl Fn(&str) -> Ordering) -> (usize, usize) {
+        let is_less = |id: &u32| compare(symbol_of(*id, rows)) == Ordering::Less;
+        let after = self.chunks.partition_point(|chunk| is_less(&chunk[0]));
+        let chunk = after.saturating_sub(1);
+        (chunk, self.chunks.get(chunk).map_or(0, |ids| ids.partition_point(is_less)))
+    }
+}
+
+fn symbol_of(id: u32, rows: &[InstrumentRow]) -> &str {
+    &rows[id as usize - 1].symbol
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_agree_with_a_walk_over_all_symbols() {
+        let mut instruments = Instruments::default();
+        let symbol = |nth: u32| format!("{}{}", ["A", "AB", "B", "€", "Z"][nth as usize % 5], nth * 7919 % 5003);
+        (0..5000).for_each(|nth| instruments.add(&symbol(nth), NO_NAME));
+        (1..=5000).filter(|id| id % 3 == 0).for_each(|id| instruments.release(id));
+        assert!(instruments.order.chunks.len() > 3);
+        for prefix in ["", "A", "AB", "AB1", "AC", "B", "B12", "€", "€4", "Z5", "Z9999", "~"] {
+            let live = instruments.rows.iter().filter(|row| !row.is_released);
+            let covered = live.filter(|row| row.symbol.starts_with(prefix)).count();
+            assert_eq!(instruments.count(prefix), covered, "{prefix:?}");
+        }
+    }
+}
