@@ -25,8 +25,8 @@ fn load(args: &[&str]) -> (Value, bool) {
     assert_eq!(report["sequence_violations"], 0, "{report}");
     // The report names the bottleneck, of its own run or of a run that it compares.
     let has_bottleneck = |report: &Value| report["bottlenecks"].as_array().is_some_and(|all| !all.is_empty());
-    let compared = report["compared"]["runs"].as_array().into_iter().flatten();
-    let named = has_bottleneck(&report) || compared.into_iter().any(|run| has_bottleneck(&run["report"]));
+    let others = ["compared", "attacked"].into_iter().filter_map(|kind| report[kind]["runs"].as_array()).flatten();
+    let named = has_bottleneck(&report) || others.into_iter().any(|run| has_bottleneck(&run["report"]));
     assert_eq!(named, !is_result, "{report}");
     assert!(report["measured"].is_object() || named, "{report}");
     (report, is_result)
@@ -159,9 +159,15 @@ fn limited_clients_may_ask_for_json() {
     }
 }
 
+/// The runs of a report under attack.
+fn attacked(report: &Value) -> &Vec<Value> {
+    report["attacked"]["runs"].as_array().expect("a list")
+}
+
 #[test]
-fn load_compares_attacked_runs_with_calm_ones() {
-    let server = Server::start(&["--feed", "none", "--publish-token", "test-publish-token"]);
+fn each_kind_of_attack_has_a_run_with_clients_that_miss_nothing() {
+    let server =
+        Server::start(&["--feed", SMALL_MARKET, "--publish-token", "test-publish-token", "--compression", "1"]);
     let address = server.address.to_string();
     let publish = [
         "--publish",
@@ -175,17 +181,82 @@ fn load_compares_attacked_runs_with_calm_ones() {
         "--warmup",
         "0",
     ];
-    let kinds = "slow-headers,half-open,pings,subscribes,connects";
-    let attack = ["--attack", kinds, "--attack-connections", "8", "--attack-rate", "500"];
+    let attack = [
+        "--attack",
+        "all",
+        "--attack-token",
+        "test-publish-token",
+        "--attack-connections",
+        "8",
+        "--attack-rate",
+        "500",
+    ];
     let (report, _) = load(&[&[address.as_str()], &publish[..], &attack].concat());
-    let counts = report["attack"].as_array().expect("a list");
-    assert_eq!(counts.len(), 5, "{report}");
-    assert!(counts.iter().all(|count| count["opened"].as_u64() >= Some(8)), "{report}");
-    let runs = report["compared"]["runs"].as_array().expect("a list");
-    let names: Vec<_> = runs.iter().map(|run| run["name"].as_str().expect("a name")).collect();
-    assert_eq!(names, ["calm", "attacked"]);
+    let runs = attacked(&report);
+    let left_out = report["attacked"]["left_out"].as_array().expect("a list");
+    assert!(
+        left_out.len() == 1 && left_out[0].as_str().is_some_and(|why| why.contains("--server-pid")),
+        "{left_out:?}"
+    );
+    assert_eq!(runs.len(), 15, "{report}");
     for run in runs {
-        assert_eq!((&run["report"]["connected"], &run["report"]["delivered"]["missing"]), (&10.into(), &0.into()));
+        let report = &run["report"];
+        let (attack, kind) = (&report["attack"], &report["attack"]["kind"]);
+        assert!(attack["count"]["opened"].as_u64() > Some(0), "{kind}: {attack}");
+        assert!(kind == "half_open" || kind == "unread_answers" || attack["count"]["actions"].as_u64() > Some(0));
+        assert_eq!(
+            (&report["connected"], &report["delivered"]["missing"]),
+            (&10.into(), &0.into()),
+            "{kind}: {report}"
+        );
+        let memory = ["before", "peak", "after"].map(|phase| attack["memory"][phase].as_u64().expect("bytes"));
+        assert!(memory[1] >= memory[0] && memory[1] >= memory[2] && memory[2] > 0, "{kind}: {memory:?}");
+        // A run in which the load generator was the bottleneck has none.
+        if report["measured"].is_object() {
+            let phases = ["before", "during", "after"].map(|phase| &attack["latencies"][phase]["count"]);
+            assert!(phases.iter().all(|count| count.as_u64() > Some(0)), "{kind}: {attack}");
+        }
+    }
+}
+
+#[test]
+fn a_started_server_is_paused_and_continues() {
+    let free = std::net::TcpListener::bind("127.0.0.79:0").expect("a free port").local_addr().expect("it is bound");
+    let publish = [
+        "--publish",
+        "200",
+        "--publish-token",
+        "test-publish-token",
+        "--clients",
+        "10",
+        "--seconds",
+        "2",
+        "--warmup",
+        "0",
+    ];
+    let rest = ["--attack", "pauses", "--serve", "--feed none --publish-token test-publish-token"];
+    let (report, is_result) = load(&[&[free.to_string().as_str()], &publish[..], &rest].concat());
+    let attack = &attacked(&report)[0]["report"]["attack"];
+    assert_eq!((&attack["kind"], &attack["count"]["actions"]), (&"pauses".into(), &1.into()), "{report}");
+    assert_eq!((&report["closes"], &report["delivered"]["missing"]), (&serde_json::json!({}), &0.into()), "{report}");
+    if is_result {
+        // What was published in the pause came afterwards.
+        let late = attack["latencies"]["during"]["max_ns"].as_u64().expect("a number");
+        assert!(late > 500_000_000, "{attack}");
+    }
+}
+
+#[test]
+fn attacks_without_their_arguments_are_refused() {
+    for (kind, problem) in [
+        ("pauses", "--attack: pauses stops the server's process: expected --serve ARGS or --server-pid PID"),
+        ("publisher-flood", "--attack: publisher-flood needs a token of the server: expected --attack-token TOKEN"),
+        ("all", "--attack compares the server with itself before the attack: expected no --floor"),
+    ] {
+        let floor: &[&str] = if kind == "all" { &["--floor", "--publish", "10"] } else { &[] };
+        let exit = Program::run(&[&["load", "127.0.0.1:1", "--attack", kind], floor].concat());
+        assert_eq!(exit.code, Some(2), "{exit:?}");
+        assert!(exit.stderr.contains(problem), "{exit:?}");
     }
 }
 

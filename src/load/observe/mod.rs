@@ -1,4 +1,6 @@
-//! What the system reports about a server: [`process`] reads `/proc`, [`server`] samples one server over a run.
+//! What the system reports about a server: [`process`] reads `/proc`, [`server`] samples one server over a run,
+//! [`phases`] around an attack.
 
+pub mod phases;
 pub mod process;
 pub mod server;

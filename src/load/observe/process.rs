@@ -129,6 +129,12 @@ impl ObservedProcess {
         parse_memory(&text).ok_or_else(|| malformed(&path, "Pss, Private_Clean, Private_Dirty and Anonymous in kB"))
     }
 
+    /// Its resident memory in bytes: less exact than [`Self::memory`], and cheap enough for twenty samples a second.
+    pub fn resident(&self) -> Result<u64, ProbeError> {
+        let path = format!("/proc/{}/status", self.pid);
+        parse_resident(&self.read(&path)?).ok_or_else(|| malformed(&path, "VmRSS in kB"))
+    }
+
     /// The cores that any of its threads may run on.
     pub fn cores(&self) -> Result<BTreeSet<usize>, ProbeError> {
         let mut cores = BTreeSet::new();
@@ -279,11 +285,18 @@ fn parse_stat_ticks(text: &str) -> Option<u64> {
     Some(next()? + next()?)
 }
 
+/// The field `name` of a text of lines like `VmRSS:  3000 kB`, in bytes.
+fn parse_kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * KIB)
+}
+
+fn parse_resident(status: &str) -> Option<u64> {
+    parse_kib(status, "VmRSS")
+}
+
 fn parse_memory(rollup: &str) -> Option<ProcessMemory> {
-    let field = |name: &str| -> Option<u64> {
-        let line = rollup.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * KIB)
-    };
+    let field = |name: &str| parse_kib(rollup, name);
     let private = field("Private_Clean")? + field("Private_Dirty")?;
     Some(ProcessMemory { pss: field("Pss")?, private, anonymous: field("Anonymous")? })
 }
@@ -367,6 +380,8 @@ mod tests {
         let memory = ProcessMemory { pss: 2048 * KIB, private: 10 * KIB, anonymous: 5 * KIB };
         assert_eq!(parse_memory(rollup), Some(memory));
         assert_eq!(parse_memory("Pss: 2048 kB\n"), None);
+        assert_eq!(parse_resident("VmHWM:\t  9 kB\nVmRSS:\t  5 kB\n"), Some(5 * KIB));
+        assert_eq!(parse_resident("VmHWM:\t  9 kB\n"), None, "a process that has ended");
         assert_eq!(parse_cores("Name:\tx\nCpus_allowed_list:\t0,2-3\n"), Some(BTreeSet::from([0, 2, 3])));
         assert_eq!(parse_cores("Name:\tx\n"), None);
     }
@@ -383,6 +398,7 @@ mod tests {
         assert!(process.cpu().expect("it runs").total_ns >= cpu.total_ns && cpu.total_ns > 0);
         let memory = process.memory().expect("it is ours");
         assert!(memory.anonymous > 0 && memory.private >= memory.anonymous / 2 && memory.pss >= memory.private);
+        assert!(process.resident().expect("it runs") >= memory.anonymous / 2);
         assert!(!process.cores().expect("it runs").is_empty());
         assert!(!core_times().expect("Linux reports it").is_empty());
         drop(listener);

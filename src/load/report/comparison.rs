@@ -8,8 +8,9 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::attacks::AttackedRuns;
 use super::text::push_timeline;
-use super::{LoadReport, MEASURED};
+use super::{LoadReport, MEASURED, median};
 use crate::load::format::{count_text, duration_text};
 use crate::load::latency::LatencySummary;
 
@@ -20,6 +21,8 @@ pub struct LoadOutcome {
     pub report: LoadReport,
     /// All runs, where the server was compared with others; `report` is the first of its own.
     pub compared: Option<Comparison>,
+    /// All runs under attack, where there were some; `report` is the first of them.
+    pub attacked: Option<AttackedRuns>,
 }
 
 impl LoadOutcome {
@@ -32,7 +35,8 @@ impl LoadOutcome {
             4 if run.name != MEASURED => 0,
             code => code,
         };
-        compared.map(of_run).fold(self.report.exit_code(), u8::max)
+        let attacked = self.attacked.iter().flat_map(|attacked| &attacked.runs).map(|run| run.report.exit_code());
+        compared.map(of_run).chain(attacked).fold(self.report.exit_code(), u8::max)
     }
 
     /// One JSON object, without a newline.
@@ -40,8 +44,11 @@ impl LoadOutcome {
         serde_json::to_string(self).expect("maps with string keys and numbers are JSON")
     }
 
-    /// The report as text, then the comparison.
+    /// The report as text, then the comparison; of runs under attack, the table alone.
     pub fn text(&self) -> String {
+        if let Some(attacked) = &self.attacked {
+            return attacked.text();
+        }
         self.report.text() + &self.compared.as_ref().map_or_else(String::new, Comparison::text)
     }
 }
@@ -156,11 +163,6 @@ impl Comparison {
             }
         }
     }
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Rates are reported only where they are the server's: where the load generator's own threads were the bottleneck, the
 //! report states that instead.
 
+pub mod attacks;
 mod bottleneck;
 pub mod comparison;
 pub mod plot;
@@ -15,8 +16,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use self::attacks::AttackReport;
 use self::timeline::{ClassKinds, TimelineRow, live_latency};
-use crate::load::attack::AttackCount;
 use crate::load::latency::{LatencyHistogram, LatencyMeter, LatencyOrigin, LatencySummary};
 use crate::load::observe::server::ServerUsage;
 use crate::load::slow_clients::Pause;
@@ -52,8 +53,8 @@ pub struct LoadReport {
     pub storm: Option<StormReport>,
     /// Connections that were reset and replaced.
     pub churned: u64,
-    /// What each kind of attack did.
-    pub attack: Vec<AttackCount>,
+    /// The attack of the run, where there was one.
+    pub attack: Option<AttackReport>,
     /// The run's own publisher, where there was one.
     pub publisher: Option<PublisherReport>,
     /// What steady clients should have received of it, and what they received.
@@ -234,8 +235,8 @@ impl LoadReport {
         windows
     }
 
-    /// Adds up the threads' windows, and decides whether they are valid. `publisher`, `pause` and `limited` have to be
-    /// set before.
+    /// Adds up the threads' windows, and decides whether they are valid. `publisher`, `pause`, `limited` and
+    /// `attack` have to be set before.
     /// Records were due for `measured_seconds`; `due` says how many were due at a time, in ns since the Unix epoch.
     pub fn measure(&mut self, windows: &[MeasuredWindow], measured_seconds: usize, due: Option<&dyn Fn(u64) -> u64>) {
         let mut sum = Measurement::default();
@@ -273,6 +274,9 @@ impl LoadReport {
         self.judge_publisher();
         self.generator_was_the_bottleneck = !self.bottlenecks.is_empty();
         self.measured = (!self.generator_was_the_bottleneck).then_some(sum);
+        if let (Some(attack), Some(_)) = (&mut self.attack, &self.measured) {
+            attack.measure(windows);
+        }
     }
 
     /// The exit code that this run alone asks for, see [`comparison::LoadOutcome::exit_code`].
@@ -283,4 +287,9 @@ impl LoadReport {
             () => 0,
         }
     }
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
 }

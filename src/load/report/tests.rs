@@ -50,7 +50,8 @@ generator     0.75 cores, busiest thread 50 %
     assert_eq!(report.text(), want);
     assert_eq!(report.exit_code(), 0);
     let json: serde_json::Value =
-        serde_json::from_str(&LoadOutcome { report: report.clone(), compared: None }.json()).expect("an object");
+        serde_json::from_str(&LoadOutcome { report: report.clone(), compared: None, attacked: None }.json())
+            .expect("an object");
     assert_eq!((&json["measured"]["records_per_second"], &json["connected"]), (&3000.0.into(), &9.into()));
 }
 
@@ -62,7 +63,8 @@ fn a_busy_generator_reports_no_rates_and_exits_3() {
     assert!(!text.contains("/s\n") && !text.contains("from ts_send"), "{text}");
     assert_eq!(report.exit_code(), 3);
     let json: serde_json::Value =
-        serde_json::from_str(&LoadOutcome { report: report.clone(), compared: None }.json()).expect("an object");
+        serde_json::from_str(&LoadOutcome { report: report.clone(), compared: None, attacked: None }.json())
+            .expect("an object");
     assert_eq!((&json["measured"], &json["generator_was_the_bottleneck"]), (&serde_json::Value::Null, &true.into()));
 }
 

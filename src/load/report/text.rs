@@ -6,7 +6,6 @@ use std::fmt::Write;
 use super::bottleneck::STARVED_SHARE_MAX;
 use super::timeline::{ClassRow, TimelineRow};
 use super::{LimitedReport, LoadReport, Measurement, PauseReport, PublisherReport, StormReport};
-use crate::load::attack::AttackCount;
 use crate::load::format::{count_text, duration_text};
 use crate::load::latency::{LatencyOrigin, LatencySummary};
 use crate::load::observe::server::ServerUsage;
@@ -42,11 +41,6 @@ impl LoadReport {
         if let Some(PauseReport { times, clients, .. }) = &self.pause {
             let Pause { at_seconds, for_seconds, .. } = times;
             line(out, "pause", &format!("{clients} of them do not read for {for_seconds} s, from {at_seconds} s on"));
-        }
-        for AttackCount { kind, opened, failed, ended, actions } in &self.attack {
-            let text =
-                format!("{kind:?}: {actions} actions, {opened} opened, {failed} failed, {ended} ended by the server");
-            line(out, "attack", &text);
         }
         push_map(out, "refused", &self.refused);
         push_map(out, "rejected", &self.rejected);

@@ -7,12 +7,14 @@
 //!
 //! Method: every client reads every record and checks its sequence. Latencies are taken when the kernel has handed over
 //! the bytes of a read. With a publisher of its own ([`publisher`]) they count from the time at which each record was
-//! *due*, so that no wait is omitted; without one, from the server's own timestamps. With `--floor`, `--rival` or
-//! `--attack` the same workload runs in turn against each of the servers of `load::servers`.
+//! *due*, so that no wait is omitted; without one, from the server's own timestamps. With `--floor` or `--rival` the
+//! same workload runs in turn against each of the servers of `load::servers`; with `--attack`, under each kind of attack.
 //!
 //! What it does not do: TLS. Where clients and server share a machine, the report says how much of it the clients used.
 
+mod attacked;
 mod plan;
+mod planned_attack;
 mod processes;
 mod progress;
 mod publisher;
@@ -27,11 +29,11 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use self::attacked::run_attacked;
 use self::processes::Launch;
 use self::stages::StageLengths;
 use self::workload::LoadRun;
 use super::args::{LoadArgs, LoadShape};
-use super::attack::Attack;
 use super::error::LoadError;
 use super::latency::LatencyOrigin;
 use super::printable::{printable, printable_json};
@@ -73,15 +75,15 @@ fn run_all(args: &LoadArgs, stages: &StageLengths, stop: &AtomicBool) -> Result<
     let baselines = args.server.baselines();
     check_pause(args)?;
     check_comparison(args, &baselines)?;
-    if !args.attacked.attack.is_empty() {
+    if args.attacked.attack.is_some() {
         return run_attacked(args, run, stages, stop);
     }
     let cores = args.server.server_cores.as_ref().map(|list| list.0.as_slice());
     let started = serve(&mut run)?;
-    let (report, mut server_cores) = run.run(stages, stop)?;
+    let (report, mut server_cores) = run.run(stages, stop, None)?;
     drop(started);
     if baselines.is_empty() {
-        return Ok(LoadOutcome { report, compared: None });
+        return Ok(LoadOutcome { report, compared: None, attacked: None });
     }
     server_cores = cores.map(<[usize]>::to_vec).or(server_cores);
     let mut runs = vec![ComparedRun { name: MEASURED, pair: 0, report: report.clone() }];
@@ -97,7 +99,7 @@ fn run_all(args: &LoadArgs, stages: &StageLengths, stop: &AtomicBool) -> Result<
             let (name, report) = match contender {
                 None => {
                     let _started = serve(&mut run)?;
-                    (MEASURED, run.run(stages, stop)?.0)
+                    (MEASURED, run.run(stages, stop, None)?.0)
                 }
                 Some(baseline) => {
                     (baseline.name(), run_baseline(args, baseline, server_cores.as_deref(), stages, stop)?)
@@ -106,7 +108,7 @@ fn run_all(args: &LoadArgs, stages: &StageLengths, stop: &AtomicBool) -> Result<
             runs.push(ComparedRun { name, pair, report });
         }
     }
-    Ok(LoadOutcome { report, compared: Some(Comparison::of(runs, MEASURED)) })
+    Ok(LoadOutcome { report, compared: Some(Comparison::of(runs, MEASURED)), attacked: None })
 }
 
 /// Starts the measured server, where `--serve` asks for it.
@@ -117,35 +119,6 @@ fn serve(run: &mut LoadRun<'_>) -> Result<Option<StartedServer>, LoadError> {
     let started = StartedServer::serve(arguments, address, cores)?;
     run.server_pid = Some(started.pid());
     Ok(Some(started))
-}
-
-/// The same workload with and without an attack, in turn. The report is that of the first run under attack.
-fn run_attacked(
-    args: &LoadArgs,
-    mut run: LoadRun<'_>,
-    stages: &StageLengths,
-    stop: &AtomicBool,
-) -> Result<LoadOutcome, LoadError> {
-    const ATTACKED: &str = "attacked";
-    let address = run.target.addresses()?[0];
-    let path = run.target.path().to_owned();
-    let cores = run.load_cores(None);
-    let mut runs = Vec::new();
-    for pair in 0..args.server.pairs as usize {
-        for name in if pair % 2 == 0 { ["calm", ATTACKED] } else { [ATTACKED, "calm"] } {
-            let _started = serve(&mut run)?;
-            let attack = (name == ATTACKED)
-                .then(|| Attack::start(&args.attacked, address, &path, cores.as_deref()))
-                .transpose()?;
-            let mut report = run.run(stages, stop)?.0;
-            if let Some(attack) = attack {
-                report.attack = attack.end()?;
-            }
-            runs.push(ComparedRun { name, pair, report });
-        }
-    }
-    let report = runs.iter().find(|run| run.name == ATTACKED).expect("there is at least one pair").report.clone();
-    Ok(LoadOutcome { report, compared: Some(Comparison::of(runs, ATTACKED)) })
 }
 
 /// A pause ends within the measured time, so that the recovery is seen.
@@ -163,9 +136,12 @@ fn check_pause(args: &LoadArgs) -> Result<(), LoadError> {
 fn check_comparison(args: &LoadArgs, baselines: &[Baseline]) -> Result<(), LoadError> {
     let wrong = |problem: &str| Err(LoadError::Arguments(problem.to_owned()));
     match &args.shape {
-        _ if !args.attacked.attack.is_empty() && !baselines.is_empty() => wrong(
-            "--attack compares the server with itself without the attack: expected no --floor, --floor-send or --rival",
+        _ if args.attacked.attack.is_some() && !baselines.is_empty() => wrong(
+            "--attack compares the server with itself before the attack: expected no --floor, --floor-send or --rival",
         ),
+        _ if args.attacked.attack.is_some() && args.pause.is_some() => {
+            wrong("--attack has phases of its own: expected no --pause")
+        }
         _ if baselines.is_empty() => Ok(()),
         _ if args.publish.publish.is_none() => {
             wrong("--floor, --floor-send and --rival start servers without a market: expected --publish RATE")
@@ -187,7 +163,7 @@ fn run_baseline(
 ) -> Result<LoadReport, LoadError> {
     let (started, address) = baseline.start(args.shape == LoadShape::One, cores)?;
     let run = LoadRun::against_baseline(args, address, started.pid())?;
-    Ok(run.run(stages, stop)?.0)
+    Ok(run.run(stages, stop, None)?.0)
 }
 
 fn plot(outcome: &LoadOutcome, path: &Path) -> std::io::Result<()> {

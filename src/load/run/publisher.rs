@@ -60,7 +60,12 @@ pub struct Publication {
 impl Publication {
     /// The names of the instruments, in their order.
     pub fn symbols(&self) -> Vec<String> {
-        (0..self.instruments).map(|nth| format!("LOAD-{nth:05}")).collect()
+        (0..self.instruments).map(Self::symbol).collect()
+    }
+
+    /// The name of the `nth` instrument of every publication.
+    pub fn symbol(nth: u32) -> String {
+        format!("LOAD-{nth:05}")
     }
 }
 

@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::planned_attack::PlannedAttack;
 use super::processes::{Launch, WorkerProcesses};
 use super::progress::StageBar;
 use super::publisher::{LoadPublisher, PublisherResult, RunningPublisher};
 use crate::load::error::LoadError;
 use crate::load::observe::process::ProbeError;
 use crate::load::observe::server::ServerObserver;
+use crate::load::report::attacks::AttackReport;
 use crate::load::worker::messages::{PublishedCount, StageCommand};
 
 /// How often the run reads the processes' progress, and draws the progress bar.
@@ -49,6 +51,9 @@ pub struct ActiveRun<'a> {
     pub workers: WorkerProcesses,
     pub progress: StageBar,
     pub observer: Result<ServerObserver, ProbeError>,
+    /// The attack that is to run, and its result.
+    pub attack: Option<PlannedAttack>,
+    pub attacked: Option<AttackReport>,
     pub cores: Option<Vec<usize>>,
 }
 
@@ -111,6 +116,9 @@ impl ActiveRun<'_> {
         self.workers.command(StageCommand::Measure)?;
         self.observe(ServerObserver::begin)?;
         publishing.inspect(|publishing| publishing.measure());
+        if let Some(attack) = &mut self.attack {
+            attack.begin();
+        }
         let (begun, length) = (Instant::now(), self.stages.measure);
         self.progress.begin("measuring", length.as_millis() as u64);
         let before = self.workers.progress(Duration::ZERO)?.records;
@@ -118,7 +126,11 @@ impl ActiveRun<'_> {
             let now = self.workers.progress(TICK.min(length.saturating_sub(begun.elapsed())))?;
             let rate = (now.records - before) as f64 / begun.elapsed().as_secs_f64() / 1e6;
             self.progress.set(begun.elapsed().as_millis() as u64, &format!("{rate:.2} M records/s"));
+            if let Some(attack) = &mut self.attack {
+                attack.tick(begun.elapsed())?;
+            }
         }
+        self.attacked = self.attack.take().map(PlannedAttack::end).transpose()?;
         Ok(())
     }
 

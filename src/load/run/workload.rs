@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 
 use super::plan::{Dialect, LoadPlan, publication};
+use super::planned_attack::PlannedAttack;
 use super::processes::WorkerProcesses;
 use super::progress::StageBar;
 use super::publisher::{LoadPublisher, PublisherResult};
@@ -65,8 +66,14 @@ impl<'a> LoadRun<'a> {
         })
     }
 
-    /// Runs it. Returns the server's cores as well, where its process can be observed.
-    pub fn run(&self, stages: &StageLengths, stop: &AtomicBool) -> Result<(LoadReport, Option<Vec<usize>>), LoadError> {
+    /// Runs it, under this attack where there is one. Returns the cores of the server as well, where its process can be
+    /// observed.
+    pub fn run(
+        &self,
+        stages: &StageLengths,
+        stop: &AtomicBool,
+        attack: Option<PlannedAttack>,
+    ) -> Result<(LoadReport, Option<Vec<usize>>), LoadError> {
         let args = self.args;
         // A server that is not there is one error here, rather than one for every client.
         let peer = self.target.connect()?.peer_addr();
@@ -90,6 +97,8 @@ impl<'a> LoadRun<'a> {
             workers: WorkerProcesses::start(jobs, stages.launch)?,
             progress: StageBar::new(),
             observer,
+            attack,
+            attacked: None,
             cores,
         };
         let published = active.run(publisher)?;
@@ -163,7 +172,8 @@ impl<'a> LoadRun<'a> {
             ..LimitedReport::default()
         });
         let clients = active.clients;
-        let mut report = LoadReport { url, clients, stalled, pause, limited, ..LoadReport::default() };
+        let attack = active.attacked;
+        let mut report = LoadReport { url, clients, stalled, pause, limited, attack, ..LoadReport::default() };
         let windows = report.gather(active.workers.tallies()?, plan.storm.len() as u64);
         if report.connected == 0 {
             let why = report.refused.into_iter().next().map_or_else(String::new, |(why, _)| why);
@@ -175,7 +185,7 @@ impl<'a> LoadRun<'a> {
         });
         report.publisher = published.zip(self.args.publish.publish).map(|(result, rate)| publisher(&result, rate));
         let due = due.as_ref().map(|due| due as &dyn Fn(u64) -> u64);
-        report.measure(&windows, self.args.seconds as usize, due);
+        report.measure(&windows, active.stages.measure.as_secs() as usize, due);
         match &active.observer {
             Ok(observer) => {
                 report.server = report.measured.as_ref().and_then(|measured| {
