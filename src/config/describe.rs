@@ -21,10 +21,7 @@ impl Config {
             ("ring_bytes", format!("{} a shard, {} in all", mib(self.ring_bytes), mib(self.ring_bytes * shards))),
             (
                 "connections_max",
-                format!(
-                    "{slots}, some 4 KiB of kernel memory and 200 B of memory each: {} when full",
-                    mib(slots * 4300)
-                ),
+                format!("{slots}, some 4 KiB in the kernel and 200 B each: {} when full", mib(slots * 4300)),
             ),
             (
                 "send_buffer_bytes",

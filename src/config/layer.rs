@@ -177,7 +177,7 @@ layer! {
     requests_per_s "TICKCAST_REQUESTS_PER_S" "N" u32;
     /// Subscriptions of a connection: symbols times channels [default: 10000]
     subscriptions_max "TICKCAST_SUBSCRIPTIONS_MAX" "N" usize;
-    /// Patterns of a connection, of its subscriptions [default: 1000]
+    /// Patterns of a connection, of its subscriptions [default: 4000]
     patterns_max "TICKCAST_PATTERNS_MAX" "N" usize;
     /// Names without an instrument, and patterns, of all subscribers of a shard; an address may have a quarter
     /// [default: 1000000]

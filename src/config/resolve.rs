@@ -48,13 +48,12 @@ impl Config {
         let answers = AnswerLimits::resolve(&layer)?;
         let publish_pace = resolve_pace(&layer)?;
         let publisher_limits = resolve_publisher_limits(&layer)?;
-        let feed_texts = if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed.clone() };
         let listen = resolve_listen(layer.listen.as_deref().unwrap_or("127.0.0.1:9001"))?;
         Ok(Self {
             listen,
             admin_listen: resolve_admin_listen(layer.admin_listen.as_deref(), listen)?,
-            feeds: resolve_feeds(&feed_texts)?,
-            feed_texts,
+            feeds: resolve_feeds(&feed_texts(&layer))?,
+            feed_texts: feed_texts(&layer),
             publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,
             operator_tokens: resolve_operator_tokens(&layer)?,
             enable_echo: layer.enable_echo.unwrap_or(false),
@@ -128,6 +127,10 @@ fn resolve_publisher_limits(layer: &Layer) -> Result<OwnerLimits, ConfigError> {
         instruments_max: within!(layer.publisher_instruments_max, 20_000, 1, 10_000_000),
         ids_max: within!(layer.publisher_ids_max, 100_000, 1, 1 << 31),
     })
+}
+
+fn feed_texts(layer: &Layer) -> Vec<String> {
+    if layer.feed.is_empty() { vec!["sim".to_owned()] } else { layer.feed.clone() }
 }
 
 fn resolve_operator_tokens(layer: &Layer) -> Result<Vec<Token>, ConfigError> {

@@ -155,6 +155,7 @@ mod tests {
             held.set(bytes, &config()).expect("room");
         }
         drop(held);
-        assert_eq!((memory.lock().bytes, memory.lock().by_address.len(), of_shard.get()), (0, 0, 0));
+        let held = memory.lock();
+        assert_eq!((held.bytes, held.by_address.len(), of_shard.get()), (0, 0, 0));
     }
 }

@@ -71,17 +71,16 @@ impl ListenError {
     }
 }
 
-/// What the kernel keeps for a connection: data that is sent until it is acknowledged, and data that is received.
+/// What the kernel keeps for a connection until it is sent and acknowledged.
 #[derive(Clone, Copy, Debug)]
-pub struct BufferLimits {
-    pub send_bytes: usize,
-    pub receive_bytes: usize,
+pub struct SendLimits {
+    pub buffer_bytes: usize,
     /// Of data that has not been sent; 0 for the machine's value.
     pub notsent_lowat_bytes: u32,
 }
 
 /// Binds one listening socket per shard.
-pub fn bind(address: SocketAddr, shards: usize, limits: BufferLimits) -> Result<Listeners, ListenError> {
+pub fn bind(address: SocketAddr, shards: usize, limits: SendLimits) -> Result<Listeners, ListenError> {
     let failed = ListenError::at(address);
     // SO_REUSEPORT would let a second server of the same user share the port silently. A plain bind detects it, unless
     // the other server binds between this probe and the binds below.
@@ -92,9 +91,7 @@ pub fn bind(address: SocketAddr, shards: usize, limits: BufferLimits) -> Result<
     for _ in 0..shards {
         let socket = bind_socket(address, true).map_err(&failed)?;
         socket.set_tcp_nodelay(true).map_err(&failed)?;
-        socket.set_send_buffer_size(limits.send_bytes).map_err(&failed)?;
-        // Before the handshake: it bounds the window that the peer is offered.
-        socket.set_recv_buffer_size(limits.receive_bytes).map_err(&failed)?;
+        socket.set_send_buffer_size(limits.buffer_bytes).map_err(&failed)?;
         socket.set_tcp_notsent_lowat(limits.notsent_lowat_bytes).map_err(&failed)?;
         socket.listen(ACCEPT_QUEUE).map_err(&failed)?;
         socket.set_nonblocking(true).map_err(&failed)?;

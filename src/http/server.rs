@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glommio::sync::Semaphore;
+use socket2::SockRef;
 
 use super::accept_signal::AcceptSignal;
 use super::admission::addresses::AddressTable;
@@ -327,7 +328,10 @@ impl HttpServer {
         let mut shard = self.shard.borrow_mut();
         // Before the slot gets a new client: its guard must not be released as that of the previous one.
         self.release_slots(shard.take_departed());
-        match shard.io_mut().adopt(&descriptor::borrow(connection.socket())) {
+        let socket = descriptor::borrow(connection.socket());
+        // What a subscriber sends is short. A failure leaves the kernel's own limit.
+        let _ = SockRef::from(&socket).set_recv_buffer_size(self.state().config.receive_buffer_bytes);
+        match shard.io_mut().adopt(&socket) {
             Ok(Some(slot_id)) => {
                 open(&mut shard, slot_id, connection.unread());
                 let mut slots = self.slots.borrow_mut();

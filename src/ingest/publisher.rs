@@ -28,8 +28,6 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Least time between two reads while messages keep coming: what gathers meanwhile is sequenced as one batch, and the
 /// shards are woken once. A message after a longer silence is sequenced at once.
 const SPACING: Duration = Duration::from_micros(500);
-/// Kernel receive buffer, as far as the machine permits it.
-const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// Bytes of one read at most: some thousand records.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -64,8 +62,6 @@ impl Publisher {
         if stream.peer_addr().is_ok() {
             SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
         }
-        // Publishers are few, and send much.
-        SockRef::from(&stream).set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
         let limits = SessionLimits { message_bytes_max: settings.packet_bytes_max };
         let inflater = Inflater::new(settings.inflate_ratio_max);
         let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };

@@ -18,7 +18,7 @@ use crate::clock::{self, now_ns, wall_ns};
 use crate::config::{AdminListen, BARS_RING_BYTES, Config, Reloaded};
 use crate::heartbeat::Heartbeats;
 use crate::http::admin::{AdminServer, AdminSocket, SocketFile};
-use crate::http::listener::BufferLimits;
+use crate::http::listener::SendLimits;
 use crate::http::{HttpShared, listener};
 use crate::ingest::feed::{self, Feed};
 use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, SourceTimeouts, supervisor};
@@ -70,11 +70,8 @@ impl Server {
     /// Starts all parts: rings and sequencer, shards, then the sources. Returns once every shard accepts connections.
     pub(super) fn start(config: &Config, lifecycle: Arc<Lifecycle>) -> Result<Self, StartError> {
         let feeds = config.feeds.iter().map(feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
-        let limits = BufferLimits {
-            send_bytes: config.send_buffer_bytes,
-            receive_bytes: config.receive_buffer_bytes,
-            notsent_lowat_bytes: config.notsent_lowat_bytes,
-        };
+        let limits =
+            SendLimits { buffer_bytes: config.send_buffer_bytes, notsent_lowat_bytes: config.notsent_lowat_bytes };
         let listeners = listener::bind(config.listen, config.cores.len(), limits)?;
         let admin = config.admin_listen.as_ref().map(AdminSocket::bind).transpose()?;
         let (writers, readers): (Vec<_>, Vec<_>) = config.cores.iter().map(|_| ring::ring(config.ring_bytes)).unzip();

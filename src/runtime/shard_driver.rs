@@ -40,6 +40,7 @@ use crate::fault;
 use crate::http::{HttpServer, HttpShared, listener};
 use crate::io::descriptor;
 use crate::io::uring::Uring;
+use crate::memory;
 use crate::shard::Shard;
 use crate::stats::Counter;
 use crate::wake::{ShardWaker, SleepPlace};
@@ -213,6 +214,9 @@ impl ShardDriver {
         fault::point_of("tick", self.index);
         shard.set_wall_offset(clock::wall_offset_ns());
         let worked = shard.tick(now_ns);
+        if memory::pressure() {
+            shard.shed_input();
+        }
         self.publish_clients(&mut shard);
         if shard.wants_resync() && self.http.state.sequencer.request_resync(self.index) {
             shard.resync_requested();

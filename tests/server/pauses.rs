@@ -5,13 +5,15 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use tickcast_test_support::http::{connect, read_response};
 use tickcast_test_support::server::{SMALL_MARKET, Server};
 
 /// Stops the server for as long as a request of this test stays without an answer.
 fn pause(server: &Server, time: Duration) {
     server.program.signal(Signal::STOP);
+    let pid = Pid::from_raw(server.program.id() as i32);
+    waitpid(pid, WaitOptions::UNTRACED).expect("a child of this process").expect("it is stopped");
     let mut request: TcpStream = connect(server.address);
     request.write_all(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n").expect("the kernel takes it");
     request.set_read_timeout(Some(time)).expect("not 0");

@@ -189,6 +189,10 @@ impl Feed {
     /// Defines one more instrument.
     pub fn define(&mut self, sequencer: &mut Sequencer, history: &mut History, now_ns: u64) {
         let source = self.dice.below(2);
+        if self.dead[source as usize] {
+            // A source that is gone has no identity, and would define for itself.
+            sequencer.open_source(source, shared_identity(0));
+        }
         let symbol = name_of(self.locals.len() + 1, &mut self.dice);
         self.locals.push((source, 0));
         let mut batch = Vec::new();

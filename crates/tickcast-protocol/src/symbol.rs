@@ -7,8 +7,8 @@
 //! visible = any character that shows something, other than "*"
 //! ```
 //!
-//! Names that are **defined** hold to a narrower profile, see [`check_defined_name`]: a declared alphabet, so that few names
-//! look alike to a reader. Subscribers may name what is not defined, so for them the grammar is enough.
+//! Names that are **defined** hold to a narrower profile, see [`check_defined_name`]: a declared alphabet, so that few
+//! names look alike to a reader. Subscribers may name what is not defined, so for them the grammar is enough.
 //!
 //! Spaces may stand between visible characters, because the symbols of listed options are padded with them:
 //! `AAPL  240119C00150000`. They may not stand at either end, where they are not seen.

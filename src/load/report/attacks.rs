@@ -12,6 +12,9 @@ use crate::load::latency::LatencySummary;
 use crate::load::observe::phases::{PhaseCores, PhaseMemory};
 use crate::load::worker::messages::MeasuredWindow;
 
+/// How many deliveries there were in a phase, and a percentile of their latency, ns.
+type CountAndTime = fn(&PhaseLatencies) -> (u64, u64);
+
 /// A ratio above this is marked.
 const RATIO_MAX: f64 = 1.3;
 
@@ -157,16 +160,16 @@ impl AttackedRun {
 
 fn row(attack: &AttackReport, report: &LoadReport) -> String {
     const NONE: &str = "-";
-    let latency = |of: fn(&PhaseLatencies) -> (u64, u64)| match attack.latencies.as_ref().map(of) {
+    let latency = |of: CountAndTime| match attack.latencies.as_ref().map(of) {
         Some((count, ns)) if count > 0 => duration_text(ns),
         _ => NONE.to_owned(),
     };
-    let p50: [fn(&PhaseLatencies) -> (u64, u64); 3] = [
+    let p50: [CountAndTime; 3] = [
         |of| (of.before.count, of.before.p50_ns),
         |of| (of.during.count, of.during.p50_ns),
         |of| (of.after.count, of.after.p50_ns),
     ];
-    let p99: [fn(&PhaseLatencies) -> (u64, u64); 3] = [
+    let p99: [CountAndTime; 3] = [
         |of| (of.before.count, of.before.p99_ns),
         |of| (of.during.count, of.during.p99_ns),
         |of| (of.after.count, of.after.p99_ns),

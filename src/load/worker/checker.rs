@@ -12,8 +12,8 @@
 use foldhash::{HashMap, HashMapExt};
 
 use tickcast_client::decode::{
-    DecodeCounters, DecodeError, SequenceViolation, body_is_complete, sequence_violation, sequences_covered,
-    split_record,
+    DecodeCounters, DecodeError, SequenceViolation, body_is_complete, highest_sequence, sequence_violation,
+    sequences_covered, split_record,
 };
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::record::{Gap, RecordHeader};
@@ -108,6 +108,10 @@ impl FastChecker {
             };
             if !body_is_complete(kind, record) {
                 return Err(DecodeError::Body { index, kind: header.kind, bytes: record.len() });
+            }
+            let sequence = highest_sequence(kind, &header, record);
+            if !sequence.is_plausible() {
+                return Err(DecodeError::Sequence { index, sequence });
             }
             match kind.channel() {
                 Some(channel) => {
@@ -211,7 +215,9 @@ pub fn is_packet(bytes: &[u8]) -> bool {
     for index in 0..packet.count {
         match split_record(rest, index) {
             Ok((header, record))
-                if RecordKind::from_wire(header.kind).is_none_or(|kind| body_is_complete(kind, record)) =>
+                if RecordKind::from_wire(header.kind).is_none_or(|kind| {
+                    body_is_complete(kind, record) && highest_sequence(kind, &header, record).is_plausible()
+                }) =>
             {
                 rest = &rest[record.len()..];
             }

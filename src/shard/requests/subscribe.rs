@@ -112,6 +112,11 @@ impl<I: Io> ClientContext<'_, I> {
         let keys = || resolve::keys(authorized.targets(), operation.channels);
         let new = index.missing(audience, keys());
         let had = index.items(audience);
+        if authorized.targets().last().is_some_and(|target| matches!(target, Target::Prefix(_))) {
+            // They are sorted with those of the request.
+            let prefixes = index.prefixes(audience).len();
+            self.spend(slot_id, prefixes as u64);
+        }
         if let Err(error) = self.check_limits(slot_id, operation.id, new.len(), &authorized) {
             self.fan_out.index.release_all(authorized.into_parts().0);
             return Err(error);

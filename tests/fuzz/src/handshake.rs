@@ -103,7 +103,7 @@ fn check_refusal(refusal: &Refusal) {
     assert_eq!(body["error"]["code"], refusal.code);
     assert_eq!(body["error"]["message"], refusal.message.as_str());
     assert!(refusal.message.len() < 4096, "a refusal fits a log line: {}", refusal.message);
-    assert_eq!(headers.len(), 3 + refusal.headers.len(), "text of the client does not add a header: {headers:?}");
+    assert_eq!(headers.len(), 5 + refusal.headers.len(), "text of the client does not add a header: {headers:?}");
 }
 
 /// Status and headers, the names in lower case.

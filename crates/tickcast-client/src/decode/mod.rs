@@ -39,5 +39,6 @@ mod rules;
 pub use counters::DecodeCounters;
 pub use decoder::Decoder;
 pub use rules::{
-    DecodeError, SequenceViolation, body_is_complete, sequence_violation, sequences_covered, split_record,
+    DecodeError, SequenceViolation, body_is_complete, highest_sequence, sequence_violation, sequences_covered,
+    split_record,
 };

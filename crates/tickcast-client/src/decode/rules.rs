@@ -126,7 +126,7 @@ pub fn body_is_complete(kind: RecordKind, record: &[u8]) -> bool {
 
 /// The highest sequence that a record has; for a Gap, the last that is missing.
 #[inline]
-pub(super) fn highest_sequence(kind: RecordKind, header: &RecordHeader, record: &[u8]) -> Sequence {
+pub fn highest_sequence(kind: RecordKind, header: &RecordHeader, record: &[u8]) -> Sequence {
     let of_gap = |gap: Gap| gap.from_sequence.max(gap.to_sequence);
     if kind == RecordKind::Gap { Gap::read(record).map_or(Sequence::NONE, of_gap) } else { header.sequence }
 }
