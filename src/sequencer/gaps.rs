@@ -79,11 +79,35 @@ impl Sequencer {
         if count == 0 {
             return;
         }
-        self.gaps.note(id, gap.channel, count);
+        self.skip(id, gap.channel, count, now_ns);
+    }
+
+    /// A source has lost messages, and does not know how many of them were of which instrument and channel. Each of these
+    /// instruments, or of all that the source has defined if the list is empty, gets a Gap of one record for each log
+    /// channel that it has had records of, and its book may be wrong until a snapshot.
+    pub fn note_loss(&mut self, source: SourceId, instruments: &[u32], now_ns: u64) {
+        let all = if instruments.is_empty() { self.sources.defined(source) } else { Vec::new() };
+        for local in instruments.iter().chain(&all) {
+            let Some(id) = self.route(source, *local) else { continue };
+            for channel in [Channel::Trade, Channel::Raw] {
+                let newest = self.values.sequence(id, channel);
+                if !newest.is_none() && self.gaps.allowed(id, channel, newest) > 0 {
+                    self.skip(id, channel, 1, now_ns);
+                }
+            }
+            self.suspect_book(id, now_ns);
+        }
+        self.publish();
+    }
+
+    /// Skips sequences, and reports it to all subscribers.
+    fn skip(&mut self, id: u32, channel: Channel, count: u64, now_ns: u64) {
+        self.gaps.note(id, channel, count);
         self.counters.lost += count;
+        let newest = self.values.sequence(id, channel);
         let from_sequence = newest.next();
         let to_sequence = (newest.get() + count).into();
-        let gap = Gap { instrument: id, from_sequence, to_sequence, reason: GapReason::Feed, ..gap };
+        let gap = Gap { instrument: id, channel, from_sequence, to_sequence, reason: GapReason::Feed };
         self.values.apply_gap(&gap, ());
         let mut bytes = Vec::new();
         gap.encode(now_ns, &mut bytes);

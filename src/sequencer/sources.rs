@@ -131,6 +131,12 @@ impl SourceTable {
         (id != 0).then_some(id)
     }
 
+    /// A source's own ids of the instruments that it has defined.
+    pub(super) fn defined(&self, source: SourceId) -> Vec<u32> {
+        let ids = self.sources.get(&source).map_or(&[][..], |state| &state.ids);
+        ids.iter().zip(0..).filter(|(id, _)| **id != 0).map(|(_, local)| local).collect()
+    }
+
     /// Where a record of a source's own instrument goes; `None` if the source has no such instrument.
     pub(super) fn route(&self, source: SourceId, local: u32) -> Option<Route> {
         let state = self.sources.get(&source)?;
