@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use tickcast::ingest::feed::sim::{Params, Sim};
-use tickcast::ingest::feed::{Feed, Next};
+use tickcast::ingest::source::{Batch, Next, Source, Times};
 use tickcast_protocol::packet::PacketHeader;
 use tickcast_protocol::record::RecordHeader;
 use tickcast_protocol::ws::deflate::{Compressor, WindowBits};
@@ -39,23 +39,23 @@ fn packets(rate: u32, interval_ms: u64, count: usize) -> Vec<Vec<u8>> {
     let params = Params::parse(&format!("instruments=200,rate={rate},seed=1")).expect("parameters of the market");
     let mut sim = Sim::new(&params);
     let mut packets = Vec::new();
-    let (mut now_ns, mut records) = (START_NS, Vec::new());
+    let (mut now_ns, mut batch) = (START_NS, Batch::default());
     // The first batch is definitions and whole books, which is a snapshot.
-    poll(&mut sim, now_ns, &mut records);
+    receive(&mut sim, now_ns, &mut batch);
     while packets.len() < count {
         now_ns += interval_ms * 1_000_000;
-        records.clear();
-        poll(&mut sim, now_ns, &mut records);
-        if let Some(packet) = packet(&mut records, now_ns, packets.len() as u64) {
+        batch.clear();
+        receive(&mut sim, now_ns, &mut batch);
+        if let Some(packet) = packet(&mut batch.records, now_ns, packets.len() as u64) {
             packets.push(packet);
         }
     }
     packets
 }
 
-fn poll(sim: &mut Sim, now_ns: u64, records: &mut Vec<u8>) {
+fn receive(sim: &mut Sim, now_ns: u64, batch: &mut Batch) {
     loop {
-        match sim.poll(now_ns, records) {
+        match sim.receive(Times::at(now_ns), batch).expect("no error") {
             Next::Now => {}
             Next::At(at_ns) if at_ns > now_ns => return,
             Next::At(_) | Next::Paced => {}

@@ -1,11 +1,10 @@
 //! The stage of the server and its failures, shared by all threads.
 //!
 //! A panic of the sequencer or of a shard ends the process: the server would stay connected and silent. A panic of a feed
-//! does not: the server keeps serving, but is not ready until the feed is open again.
+//! does not, see `ingest::supervisor`.
 
-use std::collections::BTreeSet;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
@@ -35,8 +34,6 @@ pub enum Stage {
 pub struct Lifecycle {
     stage: AtomicU8,
     failure: OnceLock<String>,
-    /// Parts that have failed while the server keeps serving.
-    degraded: Mutex<BTreeSet<String>>,
     events: Sender<Event>,
 }
 
@@ -44,7 +41,7 @@ impl Lifecycle {
     /// The lifecycle of a server that serves, and the events for its main thread.
     pub fn begin() -> (Self, Receiver<Event>) {
         let (events, received) = unbounded();
-        let lifecycle = Self { stage: AtomicU8::new(0), failure: OnceLock::new(), degraded: Mutex::default(), events };
+        let lifecycle = Self { stage: AtomicU8::new(0), failure: OnceLock::new(), events };
         (lifecycle, received)
     }
 
@@ -77,30 +74,15 @@ impl Lifecycle {
         self.stage() == Stage::Stopping
     }
 
-    /// Why the server is not ready; `None` while it is.
+    /// Why the server does not accept clients; `None` while it does.
     pub fn not_ready(&self) -> Option<String> {
-        let degraded = self.degraded().first().map(|what| format!("{what} has failed"));
         let stopping = self.is_draining().then(|| "the server is stopping".to_owned());
-        self.failure().map(str::to_owned).or(degraded).or(stopping)
+        self.failure().map(str::to_owned).or(stopping)
     }
 
     /// The failure that ends the process.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
-    }
-
-    /// `what` has failed: the server keeps serving without it and is not ready.
-    pub fn degrade(&self, what: &str) {
-        self.degraded().insert(what.to_owned());
-    }
-
-    /// `what` works again.
-    pub fn restore(&self, what: &str) {
-        self.degraded().remove(what);
-    }
-
-    fn degraded(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.degraded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// While the guard lives, a panic of this thread ends the process.
@@ -156,16 +138,6 @@ mod tests {
         );
         drop(lifecycle.fail_on_panic("nothing"));
         assert!(events.is_empty(), "dropping a guard without a panic is no failure");
-    }
-
-    #[test]
-    fn a_failed_feed_makes_the_server_not_ready() {
-        let (lifecycle, events) = Lifecycle::begin();
-        lifecycle.degrade("feed sim");
-        assert_eq!((lifecycle.not_ready().as_deref(), lifecycle.failure()), (Some("feed sim has failed"), None));
-        lifecycle.restore("feed sim");
-        assert_eq!(lifecycle.not_ready(), None);
-        assert!(events.is_empty());
     }
 
     #[test]

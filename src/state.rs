@@ -8,6 +8,7 @@ use crate::auth::AuthFailures;
 use crate::bars::BarStore;
 use crate::config::Config;
 use crate::heartbeat::Heartbeats;
+use crate::ingest::states::{SourceProblems, SourceRow, Sources};
 use crate::ingest::{Publishers, SequencerHandle};
 use crate::lifecycle::Lifecycle;
 use crate::sequencer::SequencerStats;
@@ -25,6 +26,8 @@ pub struct ServerState {
     pub sequencer: Arc<SequencerHandle>,
     pub sequencer_stats: Arc<SequencerStats>,
     pub publishers: Arc<Publishers>,
+    /// The feeds.
+    pub sources: Arc<Sources>,
     pub auth_failures: AuthFailures,
     /// `None` if `bars_bytes` is 0.
     pub bars: Option<Arc<BarStore>>,
@@ -36,6 +39,20 @@ pub struct ServerState {
     /// The slowest clients of each shard.
     pub slow_clients: Vec<SlowClientList>,
     pub started_ns: u64,
+}
+
+impl ServerState {
+    /// The feeds and the connected publishers. `now_ns` is the time of deadlines, `wall_ns` that of stamps.
+    pub fn source_rows(&self, now_ns: u64, wall_ns: u64) -> Vec<SourceRow> {
+        self.sources.rows(&self.publishers, &self.sequencer, now_ns, wall_ns)
+    }
+
+    /// Why the server is not ready, if it is not; what is wrong otherwise.
+    pub fn readiness(&self, rows: &[SourceRow]) -> (Option<String>, Vec<String>) {
+        let SourceProblems { failures, warnings } = SourceProblems::of(rows);
+        let failed = (!failures.is_empty()).then(|| failures.join("; "));
+        (self.lifecycle.not_ready().or(failed), warnings)
+    }
 }
 
 /// The address of a client.

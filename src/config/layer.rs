@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ConfigError;
+use crate::ingest::registry;
 
 macro_rules! layer {
     ($($(#[doc = $doc:literal])* $name:ident $env:literal $value:literal $type:ty;)*) => {
@@ -15,9 +16,8 @@ macro_rules! layer {
             $($(#[doc = $doc])*
             #[arg(long, env = $env, value_name = $value)]
             pub $name: Option<$type>,)*
-            /// Source of market data, may be given several times: `sim:instruments=200,rate=20000,seed=1`,
-            /// `replay:FILE[,FILE…]?speed=1|10|max&loop=1&copies=K`, or `none` [default: sim]
-            #[arg(long, env = "TICKCAST_FEED", value_name = "SPEC", value_delimiter = ';')]
+            // Its help lists what the registry knows.
+            #[arg(long, env = "TICKCAST_FEED", value_name = "SPEC", value_delimiter = ';', help = registry::help())]
             #[serde(default)]
             pub feed: Vec<String>,
             /// Serve `/v1/echo`, a WebSocket echo through the same codec, for conformance suites

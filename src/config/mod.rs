@@ -38,7 +38,8 @@ use ipnet::IpNet;
 
 use crate::allowance::AllowanceRate;
 use crate::auth::Token;
-use crate::ingest::{IdentitySettings, PaceSettings, PublisherSettings, feed};
+use crate::ingest::registry::Spec;
+use crate::ingest::{IdentitySettings, PaceSettings, PublisherSettings};
 use crate::sequencer::OwnerLimits;
 use crate::shard;
 
@@ -69,9 +70,7 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// Cores for feeds and publishers: those without a shard, or all.
     pub other_cores: Vec<usize>,
-    pub feeds: Vec<feed::Spec>,
-    /// The feed arguments as given.
-    pub feed_texts: Vec<String>,
+    pub feeds: Vec<Spec>,
     /// Empty: publishing is off.
     pub publishers: Vec<IdentitySettings>,
     /// Empty: the operator view is served to this machine only.
@@ -271,7 +270,7 @@ mod tests {
         let lower: Layer = toml::from_str("listen = '127.0.0.1:2'\nheartbeat_ms = 50\nfeed = ['sim']").unwrap();
         let config = Config::resolve(upper.over(lower), &machine(), 1).unwrap();
         assert_eq!((config.listen.port(), config.shard.heartbeat_ms), (1, 50));
-        assert_eq!(config.feeds, [feed::Spec::None]);
+        assert_eq!(config.feeds, [Spec::parse("none").unwrap()]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ macro_rules! reload {
             /// Resets the settings that need a restart to those of `old`, the settings in effect.
             pub fn reload(&mut self, old: &Config) -> Reloaded {
                 // A setting in none of the lists is a compile error.
-                let Config { $($fixed: _,)* $($changed: _,)* shard: _, feeds: _, other_cores: _ } = old;
+                let Config { $($fixed: _,)* $($changed: _,)* shard: _, other_cores: _ } = old;
                 let shard::Settings {
                     $($kept: _,)* $($shard: _,)* epoch: _, close_timeout_ms: _, answers_bytes_max: _, tick_bytes_max: _
                 } = &old.shard;
@@ -31,7 +31,6 @@ macro_rules! reload {
                     fixed.push(stringify!($kept));
                     self.shard.$kept = old.shard.$kept;
                 })*
-                self.feeds = old.feeds.clone();
                 self.other_cores = old.other_cores.clone();
                 let mut changed = Vec::new();
                 $(if self.$changed != old.$changed {
@@ -49,7 +48,7 @@ macro_rules! reload {
 /// The name of a field's setting.
 fn setting(field: &'static str) -> &'static str {
     match field {
-        "feed_texts" => "feed",
+        "feeds" => "feed",
         "operator_tokens" => "operator_token",
         _ => field,
     }
@@ -57,7 +56,7 @@ fn setting(field: &'static str) -> &'static str {
 
 reload! {
     // They determine sockets, threads and memory that exist already.
-    fixed: listen admin_listen cores feed_texts connections_max instruments_max book_levels_max ring_bytes bars_bytes
+    fixed: listen admin_listen cores feeds connections_max instruments_max book_levels_max ring_bytes bars_bytes
         send_buffer_bytes receive_buffer_bytes notsent_lowat_bytes stale_ms instrument_expire_ms;
     changed: publishers operator_tokens enable_echo allow_origin allow_host log log_lines_per_s
         connections_per_address_max addresses_exempt trusted_proxies handshakes_per_s
@@ -92,7 +91,7 @@ mod tests {
         );
         let Reloaded { changed, fixed } = new.reload(&old);
         assert_eq!((changed, fixed), (vec!["publishers", "idle_timeout_ms"], vec!["feed", "ring_bytes"]));
-        assert_eq!((new.ring_bytes, new.feed_texts, new.feeds), (old.ring_bytes, old.feed_texts, old.feeds));
+        assert_eq!((new.ring_bytes, new.feeds), (old.ring_bytes, old.feeds));
         assert!(new.publishers[0].tokens[0].matches(b"the-second-token-b"));
         assert_eq!(new.shard.idle_timeout_ms, 5000);
     }

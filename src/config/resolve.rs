@@ -8,7 +8,8 @@ use super::agreement;
 use super::publishers::{resolve_identities, resolve_tokens};
 use super::{AdminListen, AllowedHosts, Config, ConfigError, Layer, Machine, Origins};
 use crate::auth::Token;
-use crate::ingest::{PaceSettings, feed};
+use crate::ingest::PaceSettings;
+use crate::ingest::registry::Spec;
 use crate::sequencer::OwnerLimits;
 use crate::shard;
 
@@ -53,7 +54,6 @@ impl Config {
             listen,
             admin_listen: resolve_admin_listen(layer.admin_listen.as_deref(), listen)?,
             feeds: resolve_feeds(&feed_texts(&layer))?,
-            feed_texts: feed_texts(&layer),
             publishers: resolve_identities(&layer, publisher_limits, publish_pace)?,
             operator_tokens: resolve_operator_tokens(&layer)?,
             enable_echo: layer.enable_echo.unwrap_or(false),
@@ -265,8 +265,8 @@ fn resolve_compression(given: &str) -> Result<Option<u8>, ConfigError> {
     }
 }
 
-fn resolve_feeds(specs: &[String]) -> Result<Vec<feed::Spec>, ConfigError> {
-    specs.iter().map(|spec| feed::Spec::parse(spec).map_err(|error| value("feed", error.to_string()))).collect()
+fn resolve_feeds(specs: &[String]) -> Result<Vec<Spec>, ConfigError> {
+    specs.iter().map(|spec| Spec::parse(spec).map_err(|error| value("feed", error.to_string()))).collect()
 }
 
 fn resolve_pace(layer: &Layer) -> Result<PaceSettings, ConfigError> {

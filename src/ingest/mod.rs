@@ -1,19 +1,27 @@
 //! How market data comes in: feeds and publishers, their supervision, and the sequencer that they share.
 //!
-//! * [`feed`]: sources inside the process: the simulated market, recordings.
+//! * [`source`]: the interface of sources. [`registry`]: the sources that there are.
+//! * [`feed`]: sources inside the process: the simulated market, recordings. [`transport`]: how their messages come in.
 //! * [`supervisor`]: the thread of each feed and its restarts, and the thread that resynchronises overrun shards.
+//! * [`states`]: the states of feeds and publishers in words. [`stop`]: the signal that ends feeds.
 //! * [`Publisher`]: a publisher's connection, on a thread of its own. [`Publishers`]: all that are connected, and the
 //!   identities that they publish for.
 //! * [`SequencerHandle`]: the sequencer behind its lock.
 
+mod backoff;
 pub mod feed;
 mod identity;
 mod publisher;
 mod publisher_source;
 mod publishers;
+pub mod registry;
 mod room;
 mod sequencer_handle;
+pub mod source;
+pub mod states;
+pub mod stop;
 pub mod supervisor;
+pub mod transport;
 
 pub use self::identity::{DEFAULT_IDENTITY, Identity, IdentitySettings, NamePattern, PaceSettings};
 pub use self::publisher::Publisher;

@@ -25,9 +25,7 @@
 //! What always holds: the shards are woken after the lock is released. A panic while the lock is held ends the process,
 //! since it leaves no consistent order to continue with.
 
-use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +33,6 @@ use parking_lot::{FairMutex, FairMutexGuard};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::feed::Report;
 use super::room::Room;
 use crate::bars::BarStore;
 use crate::clock;
@@ -69,8 +66,6 @@ pub struct SequencerHandle {
     bars: Option<Arc<BarStore>>,
     /// The sources as last checked, for readers that must not wait for the sequencer.
     sources: Mutex<Arc<[SourceActivity]>>,
-    /// What feeds report of themselves, also those that have ended.
-    reports: Mutex<BTreeMap<SourceId, Report>>,
     lifecycle: Arc<Lifecycle>,
 }
 
@@ -165,6 +160,13 @@ pub struct BatchOutcome {
     pub faults: BatchFaults,
 }
 
+impl BatchOutcome {
+    /// True if every ring has all of the batch.
+    pub fn is_whole(&self) -> bool {
+        self.definitions.iter().all(Result::is_ok) && self.faults == BatchFaults::default()
+    }
+}
+
 impl SequencerHandle {
     /// Shares a sequencer. `gauges` are those of its rings, `bars` is the store that is fed by its bars ring,
     /// and is woken after each batch. The queue is for the thread
@@ -187,7 +189,6 @@ impl SequencerHandle {
                 resyncs,
                 bars,
                 sources: Mutex::default(),
-                reports: Mutex::default(),
                 lifecycle,
             },
             ResyncRequests(requests),
@@ -231,6 +232,16 @@ impl SequencerHandle {
         defined.map(|_| levels)
     }
 
+    /// A source has lost messages that may be of these instruments, or of all that it has defined if the list is empty;
+    /// see [`Sequencer::note_loss`].
+    pub fn note_loss(&self, source: SourceId, instruments: &[u32]) {
+        let _guard = self.lifecycle.fail_on_panic("the sequencer");
+        let mut locked = self.lock();
+        let wall_ns = locked.wall_ns(self.bars.as_deref());
+        locked.sequencer.note_loss(source, instruments, wall_ns);
+        self.publish_and_wake(locked);
+    }
+
     /// Closes a source: its instrument ids become invalid, and its instruments become ended or stale.
     pub fn close_source(&self, source: SourceId, end: SourceEnd) {
         let _guard = self.lifecycle.fail_on_panic("the sequencer");
@@ -271,22 +282,6 @@ impl SequencerHandle {
     /// The connected sources by id, as of the last half second.
     pub fn sources(&self) -> Arc<[SourceActivity]> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The counters of feeds, by source.
-    pub fn reports(&self) -> BTreeMap<SourceId, Report> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Publishes the counters of a feed.
-    pub fn publish_report(&self, source: SourceId, report: Report) {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).insert(source, report);
-    }
-
-    /// Counts a feed that has failed and will be opened again.
-    pub fn count_restart(&self) {
-        // Relaxed: the number orders nothing.
-        self.stats.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Requests the state of all instruments for a shard. False if the queue is full: the shard has to ask again.

@@ -1,25 +1,37 @@
 //! The threads of the feeds, with their restarts, and the thread that resynchronises shards. All are pinned to the cores
 //! without a shard.
 //!
-//! A feed that panics is opened again after a second, then after two, and so on up to 30. Its instruments are stale and the
-//! server is not ready until it is open again. A feed that ends is not opened again.
+//! A feed that fails or panics is opened again after a pause ([`backoff`](super::backoff)). Its instruments are stale and
+//! the server is not ready until it is open again. A feed that ends, or whose error is fatal, is not opened again. No
+//! feed affects another one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::feed::{self, Feed, Next, Report};
-use super::{ResyncRequests, SequencerHandle, SourceTimeouts};
+use super::backoff::{Backoff, BackoffSettings};
+use super::source::{Batch, Next, Opener, Report, SOURCE_BATCH_BYTES_MAX, Source, SourceError, SourceGap, Times};
+use super::states::{Condition, Sources};
+use super::stop::Stop;
+use super::{BatchOutcome, ResyncRequests, SequencerHandle, SourceTimeouts};
 use crate::affinity::pin_current_thread;
 use crate::clock::{self, now_ns};
 use crate::fault;
 use crate::sequencer::{SourceEnd, SourceId};
 
-/// Longest sleep before a thread checks whether the server stops.
-const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest wait of a source in one call, and how often its state is published.
+const CALL_INTERVAL: Duration = Duration::from_millis(250);
 /// How soon a feed that waits for the rings checks them again.
 const ROOM_INTERVAL: Duration = Duration::from_micros(100);
+/// Least time between two lines in the log about losses.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+const BACKOFF: BackoffSettings = BackoffSettings {
+    first: Duration::from_secs(1),
+    max: Duration::from_secs(30),
+    reset_after: Duration::from_secs(60),
+};
 
 /// Starts the thread that resynchronises shards and checks for silent sources, see [`SequencerHandle::serve_resyncs`].
 pub fn spawn_resync(
@@ -35,272 +47,240 @@ pub fn spawn_resync(
     })
 }
 
-/// Starts the thread of a feed, which runs until the feed ends or the server stops. `spec` opens the feed again.
+/// Starts the thread of a feed, which runs until the feed ends, fails for good, or [`Sources::stop`] is called. `seed` is
+/// that of the pauses.
 pub fn spawn_feed(
-    spec: feed::Spec,
-    first: Box<dyn Feed>,
+    opener: Arc<dyn Opener>,
     source: SourceId,
+    sources: Arc<Sources>,
     sequencer: Arc<SequencerHandle>,
     core: usize,
+    seed: u64,
 ) -> std::io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("feed-{}", first.name())).spawn(move || {
+    thread::Builder::new().name(format!("feed-{source}")).spawn(move || {
         pin_current_thread(core);
-        let is_stopping = || sequencer.lifecycle().is_stopping();
-        let open = || match spec.open() {
-            Ok(feed) => feed.ok_or_else(|| "the feed is none".to_owned()),
-            Err(error) => Err(error.to_string()),
-        };
-        supervise(first, open, source, &sequencer, &is_stopping, BACKOFF);
+        Supervisor::new(source, &sources, &sequencer, Backoff::new(BACKOFF, seed)).supervise(&|stop| opener.open(stop));
     })
 }
 
-/// The pauses before a failed feed is opened again. They double from `first` to `max`.
-#[derive(Clone, Copy, Debug)]
-struct Backoff {
-    first: Duration,
-    max: Duration,
-    /// A feed that ran this long before it failed starts with the first pause again.
-    reset_after: Duration,
-}
-
-const BACKOFF: Backoff =
-    Backoff { first: Duration::from_secs(1), max: Duration::from_secs(30), reset_after: Duration::from_secs(60) };
-
-fn supervise(
-    first: Box<dyn Feed>,
-    open: impl Fn() -> Result<Box<dyn Feed>, String>,
+/// Drives one feed.
+struct Supervisor<'a> {
     source: SourceId,
-    sequencer: &SequencerHandle,
-    is_stopping: &impl Fn() -> bool,
+    sources: &'a Sources,
+    sequencer: &'a SequencerHandle,
     backoff: Backoff,
-) {
-    let mut feed = Ok(first);
-    let mut pause = backoff.first;
-    let mut losses = LossReport::new(source);
-    loop {
-        match feed {
-            Ok(mut feed) => {
-                losses.begin();
-                let name = format!("feed {source} ({})", feed.name());
-                sequencer.lifecycle().restore(&name);
-                let began = Instant::now();
-                let outcome =
-                    catch_unwind(AssertUnwindSafe(|| run(feed.as_mut(), source, sequencer, &mut losses, is_stopping)));
-                if outcome.is_ok() {
-                    return;
-                }
-                tracing::error!("{name} has failed; its instruments are stale until it is open again");
-                sequencer.lifecycle().degrade(&name);
-                sequencer.close_source(source, SourceEnd::Lost);
-                sequencer.count_restart();
-                if began.elapsed() >= backoff.reset_after {
-                    pause = backoff.first;
-                }
-            }
-            Err(error) => tracing::error!("feed {source} could not be opened again: {error}"),
-        }
-        tracing::info!("feed {source} is opened again in {} ms", pause.as_millis());
-        sleep_until(now_ns() + pause.as_nanos() as u64, is_stopping);
-        if is_stopping() {
-            return;
-        }
-        pause = (pause * 2).min(backoff.max);
-        feed = open();
-    }
+    /// Of the feed until it was last opened again.
+    report_before: Report,
+    /// Since then.
+    report: Report,
+    published: Option<Instant>,
+    losses_logged: Option<Instant>,
 }
 
-/// Sequences the records of a feed, until it ends or the server stops.
-fn run(
-    feed: &mut dyn Feed,
-    source: SourceId,
-    sequencer: &SequencerHandle,
-    losses: &mut LossReport,
-    is_stopping: &impl Fn() -> bool,
-) {
-    let mut batch = Vec::with_capacity(feed::FEED_BATCH_BYTES_MAX);
-    while !is_stopping() {
-        batch.clear();
-        fault::point("feed");
-        feed.set_wall_offset(clock::wall_offset_ns());
-        let next = feed.poll(now_ns(), &mut batch);
-        if !batch.is_empty() {
-            accept(sequencer, source, &mut batch);
+/// Opens the source, once more.
+type Open<'a> = dyn Fn(&Stop) -> Result<Box<dyn Source>, SourceError> + 'a;
+
+/// How a run of a source ended, without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RunEnd {
+    /// The server stops.
+    Stopped,
+    /// The source has no more.
+    Ended,
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(source: SourceId, sources: &'a Sources, sequencer: &'a SequencerHandle, backoff: Backoff) -> Self {
+        Self {
+            source,
+            sources,
+            sequencer,
+            backoff,
+            report_before: Report::default(),
+            report: Report::default(),
+            published: None,
+            losses_logged: None,
         }
-        losses.note(feed, sequencer);
-        match next {
-            Next::Now => {}
-            Next::Paced => {
-                while !sequencer.has_room() && !is_stopping() {
-                    thread::sleep(ROOM_INTERVAL);
-                }
+    }
+
+    /// Opens and runs the feed, until it ends, fails for good, or the server stops.
+    fn supervise(&mut self, open: &Open<'_>) {
+        loop {
+            let began = Instant::now();
+            let result = catch_unwind(AssertUnwindSafe(|| self.open_and_run(open)));
+            let result = result.unwrap_or_else(|panic| {
+                let message = panic.downcast_ref::<String>().map(String::as_str);
+                let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                Err(SourceError::retry(format!("it panicked: {message}")))
+            });
+            match result {
+                Ok(RunEnd::Stopped) => return,
+                Ok(RunEnd::Ended) => return self.end(),
+                Err(SourceError::Fatal { reason, cure }) => return self.fail(reason, cure),
+                Err(SourceError::Retry { reason, after }) => self.pause(reason, began.elapsed(), after),
+                Err(error @ SourceError::Gap(_)) => self.pause(error.to_string(), began.elapsed(), Duration::ZERO),
             }
-            Next::At(time_ns) => sleep_until(time_ns, is_stopping),
-            Next::Ended => {
-                tracing::info!("feed {source} ({}) has ended: {:?}", feed.name(), feed.report());
-                return sequencer.close_source(source, SourceEnd::Ended);
+            if self.sources.stop_handle().is_stopped() {
+                return;
             }
         }
     }
-}
 
-/// What a feed could not take: published for the metrics and the operator's view, and logged.
-struct LossReport {
-    source: SourceId,
-    /// Of the feed until it was last opened again, and since.
-    before: Report,
-    since: Report,
-    logged: Option<Instant>,
-}
-
-impl LossReport {
-    /// Least time between two lines in the log.
-    const LOG_INTERVAL: Duration = Duration::from_secs(60);
-
-    fn new(source: SourceId) -> Self {
-        Self { source, before: Report::default(), since: Report::default(), logged: None }
+    fn open_and_run(&mut self, open: &Open<'_>) -> Result<RunEnd, SourceError> {
+        self.report_before = self.report_before.plus(&std::mem::take(&mut self.report));
+        self.set(Condition::Opening { since_ns: now_ns() });
+        let mut source = open(self.sources.stop_handle())?;
+        self.set(Condition::Running);
+        let result = self.run(source.as_mut());
+        self.publish(source.as_ref());
+        result
     }
 
-    /// The feed is opened, once more.
-    fn begin(&mut self) {
-        self.before = self.before.plus(&self.since);
-        self.since = Report::default();
-    }
-
-    fn note(&mut self, feed: &dyn Feed, sequencer: &SequencerHandle) {
-        let report = feed.report();
-        let has_lost = report.losses() != self.since.losses();
-        self.since = report;
-        if !has_lost {
-            return;
+    /// Sequences the records of the source.
+    fn run(&mut self, source: &mut dyn Source) -> Result<RunEnd, SourceError> {
+        let stop = self.sources.stop_handle();
+        let mut batch = Batch { records: Vec::with_capacity(SOURCE_BATCH_BYTES_MAX), mark: None };
+        while !stop.is_stopped() {
+            batch.clear();
+            fault::point_of("feed", self.source as usize);
+            let received = source.receive(times(), &mut batch);
+            self.accept(source, &mut batch);
+            self.publish_if_due(source);
+            match received {
+                Ok(Next::Now) => {}
+                Ok(Next::Paced) => {
+                    while !self.sequencer.has_room() && !stop.is_stopped() {
+                        stop.wait_until(now_ns() + ROOM_INTERVAL.as_nanos() as u64);
+                    }
+                }
+                Ok(Next::At(time_ns)) => {
+                    if time_ns > now_ns() + CALL_INTERVAL.as_nanos() as u64 {
+                        self.publish(source);
+                    }
+                    stop.wait_until(time_ns);
+                }
+                Ok(Next::Ended) => return Ok(RunEnd::Ended),
+                Err(SourceError::Gap(gap)) => self.take_gap(&gap),
+                Err(error) => return Err(error),
+            }
         }
-        let whole = self.before.plus(&report);
-        sequencer.publish_report(self.source, whole);
-        if self.logged.is_none_or(|logged| logged.elapsed() >= Self::LOG_INTERVAL) {
-            self.logged = Some(Instant::now());
-            let losses: Vec<String> = whole.losses().map(|(cause, count)| format!("{cause} {count}")).to_vec();
-            tracing::warn!(
-                "feed {} ({}) could not take all of its input: {}",
-                self.source,
-                feed.name(),
-                losses.join(", ")
-            );
+        Ok(RunEnd::Stopped)
+    }
+
+    /// Has a batch sequenced, and tells the source once every ring has all of it.
+    fn accept(&mut self, source: &mut dyn Source, batch: &mut Batch) {
+        if !batch.records.is_empty() {
+            let outcome = self.sequencer.accept(self.source, &mut batch.records);
+            if !outcome.is_whole() {
+                return self.log_refused(&outcome);
+            }
         }
+        if let Some(mark) = batch.mark {
+            source.accepted(mark);
+        }
+    }
+
+    fn log_refused(&self, outcome: &BatchOutcome) {
+        let (source, name) = (self.source, self.sources.name(self.source));
+        for error in outcome.definitions.iter().filter_map(|definition| definition.as_ref().err()) {
+            tracing::warn!("feed {source} ({name}): an instrument was refused: {error}");
+        }
+        if let Some(symbol) = &outcome.faults.refused_book {
+            tracing::warn!("feed {source} ({name}): the book of {symbol} has reached book_levels_max");
+        }
+    }
+
+    fn take_gap(&mut self, gap: &SourceGap) {
+        if self.is_log_due() {
+            tracing::warn!("feed {} ({}): {gap}", self.source, self.sources.name(self.source));
+        }
+        self.sequencer.note_loss(self.source, &gap.instruments);
+        self.report_before.messages_lost += gap.messages();
+        self.sources.update(self.source, |status| status.gaps += 1);
+    }
+
+    fn end(&mut self) {
+        let report = self.report_before.plus(&self.report);
+        tracing::info!("feed {} ({}) has ended: {report:?}", self.source, self.sources.name(self.source));
+        self.sequencer.close_source(self.source, SourceEnd::Ended);
+        self.set(Condition::Ended);
+    }
+
+    fn fail(&mut self, reason: String, cure: String) {
+        tracing::error!(
+            "feed {} ({}) has failed; its instruments are stale, and it is not opened again: {reason}: {cure}",
+            self.source,
+            self.sources.name(self.source)
+        );
+        self.sequencer.close_source(self.source, SourceEnd::Lost);
+        self.sources.update(self.source, |status| {
+            status.last_failure = Some(format!("{reason}: {cure}"));
+            status.condition = Condition::Failed;
+        });
+    }
+
+    /// Waits before the source is opened again.
+    fn pause(&mut self, reason: String, ran: Duration, after: Duration) {
+        let pause = self.backoff.pause(ran, after);
+        tracing::error!(
+            "feed {} ({}) has failed; its instruments are stale until it is open again, in {} ms: {reason}",
+            self.source,
+            self.sources.name(self.source),
+            pause.as_millis()
+        );
+        self.sequencer.close_source(self.source, SourceEnd::Lost);
+        let at_ns = now_ns().saturating_add(pause.as_nanos().try_into().unwrap_or(u64::MAX));
+        self.sources.update(self.source, |status| {
+            status.restarts += 1;
+            status.last_failure = Some(reason);
+            status.condition = Condition::Retrying { at_ns };
+        });
+        self.sources.stop_handle().wait_until(at_ns);
+    }
+
+    fn set(&self, condition: Condition) {
+        self.sources.update(self.source, |status| status.condition = condition);
+    }
+
+    fn publish_if_due(&mut self, source: &dyn Source) {
+        if self.published.is_none_or(|published| published.elapsed() >= CALL_INTERVAL) {
+            self.publish(source);
+        }
+    }
+
+    /// Publishes the counters and the streams, and logs what was lost.
+    fn publish(&mut self, source: &dyn Source) {
+        self.published = Some(Instant::now());
+        let losses_before = self.report.losses();
+        self.report = source.report();
+        let whole = self.report_before.plus(&self.report);
+        let streams = source.streams();
+        self.sources.update(self.source, |status| {
+            status.report = whole;
+            status.set_streams(streams);
+        });
+        if self.report.losses() != losses_before && self.is_log_due() {
+            let losses = whole.losses().map(|(cause, count)| format!("{cause} {count}")).join(", ");
+            let name = self.sources.name(self.source);
+            tracing::warn!("feed {} ({name}) could not take all of its input: {losses}", self.source);
+        }
+    }
+
+    /// True once a minute at most.
+    fn is_log_due(&mut self) -> bool {
+        let is_due = self.losses_logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
+        if is_due {
+            self.losses_logged = Some(Instant::now());
+        }
+        is_due
     }
 }
 
-fn accept(sequencer: &SequencerHandle, source: SourceId, batch: &mut [u8]) {
-    let outcome = sequencer.accept(source, batch);
-    for error in outcome.definitions.iter().filter_map(|definition| definition.as_ref().err()) {
-        tracing::warn!("feed {source}: an instrument was refused: {error}");
-    }
-    if let Some(symbol) = outcome.faults.refused_book {
-        tracing::warn!("feed {source}: the book of {symbol} has reached book_levels_max");
-    }
-}
-
-fn sleep_until(time_ns: u64, is_stopping: &impl Fn() -> bool) {
-    loop {
-        let left = Duration::from_nanos(time_ns.saturating_sub(now_ns()));
-        if left.is_zero() || is_stopping() {
-            return;
-        }
-        thread::sleep(left.min(CHECK_INTERVAL));
-    }
+/// The times of a call.
+fn times() -> Times {
+    let now_ns = now_ns();
+    Times { now_ns, wall_offset_ns: clock::wall_offset_ns(), deadline_ns: now_ns + CALL_INTERVAL.as_nanos() as u64 }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-    use crate::ring::{Batch, Reader, ring};
-    use crate::sequencer::Sequencer;
-    use crate::sequencer::SequencerStats;
-    use tickcast_protocol::Instrument;
-    use tickcast_protocol::record::{self, RecordHeader, RecordKind};
-
-    /// Defines an instrument, then panics or ends.
-    struct ShortFeed {
-        polled: bool,
-        panics: bool,
-    }
-
-    impl Feed for ShortFeed {
-        fn name(&self) -> &str {
-            "short"
-        }
-
-        fn poll(&mut self, _now_ns: u64, batch: &mut Vec<u8>) -> Next {
-            if std::mem::replace(&mut self.polled, true) {
-                assert!(!self.panics, "planted");
-                return Next::Ended;
-            }
-            record::encode_definition(&Instrument::new(1, "A", "v", -2, -2), batch);
-            Next::Now
-        }
-
-        fn report(&self) -> Report {
-            Report::default()
-        }
-    }
-
-    fn sequencer() -> (SequencerHandle, Reader) {
-        let (writer, reader) = ring(1 << 16);
-        let gauge = writer.gauge();
-        let (sequencer, _requests) = SequencerHandle::new(
-            Sequencer::new(vec![writer], 9),
-            vec![gauge],
-            Arc::new(SequencerStats::default()),
-            Arc::new(crate::lifecycle::Lifecycle::begin().0),
-            None,
-        );
-        (sequencer, reader)
-    }
-
-    /// Instrument and state of the Status records in the ring.
-    fn states(mut reader: Reader) -> Vec<(u32, char)> {
-        let mut batch = Batch::default();
-        reader.read(1 << 16, &mut batch).expect("nothing was overwritten");
-        let records = batch.entries.iter().map(|entry| batch.payload(entry));
-        let status = records.filter(|bytes| record::kind_of(bytes) == Some(RecordKind::Status));
-        let state = |bytes| char::from(u8::from(record::read_status(bytes).expect("a whole record")));
-        status.map(|bytes| (RecordHeader::read(bytes).expect("a whole record").instrument, state(bytes))).collect()
-    }
-
-    const NO_PAUSE: Backoff = Backoff { first: Duration::ZERO, max: Duration::ZERO, reset_after: Duration::MAX };
-
-    #[test]
-    fn a_failed_feed_is_stale_until_it_is_open_again() {
-        let (sequencer, reader) = sequencer();
-        let opened = Cell::new(0);
-        let open = || {
-            opened.set(opened.get() + 1);
-            match opened.get() {
-                1 => Err("the file is gone".to_owned()),
-                2 => Ok(Box::new(ShortFeed { polled: false, panics: true }) as Box<dyn Feed>),
-                _ => Ok(Box::new(ShortFeed { polled: false, panics: false }) as Box<dyn Feed>),
-            }
-        };
-        supervise(Box::new(ShortFeed { polled: false, panics: true }), open, 0, &sequencer, &|| false, NO_PAUSE);
-        assert_eq!(opened.get(), 3);
-        let lost_and_back = [(1, 'S'), (0, 'S'), (0, 'L')];
-        // Instruments that are stale already are not reported again.
-        assert_eq!(states(reader), [&lost_and_back[..], &[(0, 'S'), (0, 'L'), (1, 'E'), (0, 'E')]].concat());
-    }
-
-    #[test]
-    fn a_stopping_server_opens_no_feed_again() {
-        let (sequencer, _reader) = sequencer();
-        let is_stopping = Cell::new(false);
-        let open = || -> Result<Box<dyn Feed>, String> { panic!("opened although the server stops") };
-        let stop_at_second_check = || is_stopping.replace(true);
-        supervise(
-            Box::new(ShortFeed { polled: true, panics: true }),
-            open,
-            0,
-            &sequencer,
-            &stop_at_second_check,
-            NO_PAUSE,
-        );
-    }
-}
+mod tests;

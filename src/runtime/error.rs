@@ -4,7 +4,6 @@ use super::shard_thread::ShardStartError;
 use crate::check::Unfit;
 use crate::http::admin::AdminListenError;
 use crate::http::listener::ListenError;
-use crate::ingest::feed;
 use crate::log::LogError;
 
 /// Why the server does not start, or has failed: what is wrong, the likely cause, the cure.
@@ -21,7 +20,7 @@ pub enum StartError {
     #[error(transparent)]
     AdminListen(#[from] AdminListenError),
     #[error("feed {0}")]
-    Feed(#[from] feed::OpenError),
+    Feed(String),
     #[error("core {core}: {error}")]
     Core { core: usize, error: ShardStartError },
     #[error("a thread could not be started: {0}; the limit of processes may be too low: 'ulimit -u'")]

@@ -20,7 +20,8 @@ use crate::heartbeat::Heartbeats;
 use crate::http::admin::{AdminServer, AdminSocket, SocketFile};
 use crate::http::listener::SendLimits;
 use crate::http::{HttpShared, listener};
-use crate::ingest::feed::{self, Feed};
+use crate::ingest::registry::Spec;
+use crate::ingest::states::Sources;
 use crate::ingest::{Publishers, ResyncRequests, SequencerHandle, SourceTimeouts, supervisor};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::log::{Log, parse_filter};
@@ -32,6 +33,8 @@ use crate::stats::PublishedCounters;
 
 /// How often the main thread checks whether others have ended.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// Time that feeds have to be open before the server says that it has started. It starts without those that are not.
+const OPENING: Duration = Duration::from_secs(1);
 /// Time that others have beyond their timeouts.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -55,9 +58,12 @@ struct Admin {
     _file: Option<SocketFile>,
 }
 
+/// The thread of a feed.
+type FeedThread = (SourceId, JoinHandle<()>);
+
 /// The threads beside the shards.
 struct Threads {
-    feeds: Vec<JoinHandle<()>>,
+    feeds: Vec<FeedThread>,
     resync: JoinHandle<()>,
     /// `None` if `bars_bytes` is 0.
     bars: Option<JoinHandle<()>>,
@@ -69,7 +75,9 @@ struct Threads {
 impl Server {
     /// Starts all parts: rings and sequencer, shards, then the sources. Returns once every shard accepts connections.
     pub(super) fn start(config: &Config, lifecycle: Arc<Lifecycle>) -> Result<Self, StartError> {
-        let feeds = config.feeds.iter().map(feed::Spec::open).collect::<Result<Vec<_>, _>>()?;
+        for opener in config.feeds.iter().filter_map(Spec::opener) {
+            opener.check().map_err(StartError::Feed)?;
+        }
         let limits =
             SendLimits { buffer_bytes: config.send_buffer_bytes, notsent_lowat_bytes: config.notsent_lowat_bytes };
         let listeners = listener::bind(config.listen, config.cores.len(), limits)?;
@@ -80,13 +88,14 @@ impl Server {
         let shards = start_shards(&http, listeners.sockets, readers)?;
         let wakers: Vec<_> = shards.iter().map(|shard| shard.waker.clone()).collect();
         state.sequencer.attach_shards(wakers.clone());
-        let (feeds, resync) = start_sources(&state, feeds, requests)?;
+        let (feeds, resync) = start_sources(&state, requests)?;
         let (health_stop, stopped) = bounded(0);
         clock::watch_pauses();
         memory::recover();
         let health = health::spawn(state.clone(), wakers, stopped).map_err(StartError::Thread)?;
         let threads = Threads { feeds, resync, bars, health, health_stop };
         let admin = admin.map(|socket| start_admin(socket, http)).transpose().map_err(StartError::Thread)?;
+        state.sources.wait_until_opened(OPENING);
         Ok(Self { address: listeners.address, state, shards, threads, admin, config: config.clone() })
     }
 
@@ -165,10 +174,13 @@ impl Server {
     fn join(self) -> Result<(), StartError> {
         let Self { state, shards, threads, admin, config, .. } = self;
         state.lifecycle.enter(Stage::Stopping);
+        state.sources.stop();
         // A thread that hangs must not keep the process: it ends with the main thread.
         let mut hung = Vec::new();
-        for (nth, feed) in threads.feeds.into_iter().enumerate() {
-            hung.extend((!join(feed)).then(|| format!("feed {nth}")));
+        // Together: several that hang take no longer than one.
+        let until = Instant::now() + GRACE;
+        for (source, feed) in threads.feeds {
+            hung.extend((!join_by(feed, until)).then(|| format!("feed {source}")));
         }
         // Publishers see the stage and close.
         let until = Instant::now() + ms(config.drain_timeout_ms);
@@ -205,7 +217,10 @@ impl Server {
 
 /// Waits a while for the end of a thread; false if it does not end. A panic was reported by the hook of the process.
 fn join(thread: JoinHandle<()>) -> bool {
-    let until = Instant::now() + GRACE;
+    join_by(thread, Instant::now() + GRACE)
+}
+
+fn join_by(thread: JoinHandle<()>, until: Instant) -> bool {
     while !thread.is_finished() && Instant::now() < until {
         std::thread::sleep(CHECK_INTERVAL);
     }
@@ -238,6 +253,7 @@ fn start_sequencer(
         sequencer: Arc::new(sequencer),
         sequencer_stats: stats,
         publishers: Arc::new(Publishers::new(config.feeds.len() as SourceId, &config.publishers)),
+        sources: Arc::new(Sources::new(&config.feeds)),
         auth_failures: AuthFailures::default(),
         bars,
         lifecycle,
@@ -281,9 +297,8 @@ fn start_admin(mut socket: AdminSocket, http: Arc<HttpShared>) -> std::io::Resul
 /// Starts a thread for each feed, and the one that resynchronises shards.
 fn start_sources(
     state: &Arc<ServerState>,
-    feeds: Vec<Option<Box<dyn Feed>>>,
     requests: ResyncRequests,
-) -> Result<(Vec<JoinHandle<()>>, JoinHandle<()>), StartError> {
+) -> Result<(Vec<FeedThread>, JoinHandle<()>), StartError> {
     let config = &state.config;
     let core = |nth: usize| config.other_cores[nth % config.other_cores.len()];
     let resync = supervisor::spawn_resync(
@@ -294,10 +309,13 @@ fn start_sources(
     )
     .map_err(StartError::Thread)?;
     let mut threads = Vec::new();
-    for (nth, feed) in feeds.into_iter().enumerate().filter_map(|(nth, feed)| Some((nth, feed?))) {
-        let spec = config.feeds[nth].clone();
-        let thread = supervisor::spawn_feed(spec, feed, nth as SourceId, state.sequencer.clone(), core(nth));
-        threads.push(thread.map_err(StartError::Thread)?);
+    let openers = config.feeds.iter().enumerate().filter_map(|(nth, spec)| Some((nth, spec.opener()?)));
+    for (nth, opener) in openers {
+        // Servers that start together have other epochs, and so other pauses.
+        let seed = u64::from(config.shard.epoch) << 32 | nth as u64;
+        let (sources, sequencer) = (state.sources.clone(), state.sequencer.clone());
+        let thread = supervisor::spawn_feed(opener.clone(), nth as SourceId, sources, sequencer, core(nth), seed);
+        threads.push((nth as SourceId, thread.map_err(StartError::Thread)?));
     }
     Ok((threads, resync))
 }

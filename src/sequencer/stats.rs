@@ -16,8 +16,6 @@ macro_rules! counters {
         pub struct SequencerStats {
             /// Position of the newest record.
             pub position: AtomicU64,
-            /// Feeds that died and were opened again, or are to be.
-            pub restarts: AtomicU64,
             $(#[doc = $text] pub $name: AtomicU64,)*
         }
 

@@ -1,8 +1,8 @@
 //! Single messages of Binance's three markets: the recorded ones and those of its documentation.
 
 use serde_json::Value;
-use tickcast::ingest::feed::Report;
 use tickcast::ingest::feed::binance::{Malformed, Market, Origin, Out, Parser, Translator};
+use tickcast::ingest::source::Report;
 use tickcast_protocol::record::{self, PRICE_NONE, Quote, Ticker, Trade};
 use tickcast_protocol::{BookAction, RecordKind, Side};
 use tickcast_test_support::paths::recordings;

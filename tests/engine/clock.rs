@@ -1,7 +1,7 @@
 //! The wall clock is set: stamps follow, and no deadline is disturbed.
 
-use tickcast::ingest::feed::sim::Sim;
-use tickcast::ingest::feed::{Feed, Spec};
+use tickcast::ingest::feed::sim::{Params, Sim};
+use tickcast::ingest::source::{Batch, Source, Times};
 use tickcast::shard::Settings;
 use tickcast_protocol::record;
 use tickcast_test_support::node::{MS, Message, Node, START_NS};
@@ -71,15 +71,15 @@ fn stamps_follow_a_step_and_what_is_sent_when_does_not_change() {
 
 #[test]
 fn the_simulated_market_keeps_its_pace_and_its_stamps_follow() {
-    let Ok(Spec::Sim(params)) = Spec::parse("sim:instruments=2,rate=1000,seed=5") else { panic!("a market") };
+    let params = Params::parse("instruments=2,rate=1000,seed=5").expect("a market");
     let run = |offset_ns: i64| {
-        let mut feed = Sim::new(&params);
-        let (mut batch, mut stamps) = (Vec::new(), Vec::new());
+        let mut sim = Sim::new(&params);
+        let (mut batch, mut stamps) = (Batch::default(), Vec::new());
         for ms in 0..400 {
-            feed.set_wall_offset(if ms < 200 { 0 } else { offset_ns });
+            let wall_offset_ns = if ms < 200 { 0 } else { offset_ns };
             batch.clear();
-            feed.poll(START_NS + ms * MS, &mut batch);
-            stamps.extend(record::records(&batch).map(|(header, _)| (ms, header.kind, header.ts_event)));
+            sim.receive(Times { wall_offset_ns, ..Times::at(START_NS + ms * MS) }, &mut batch).expect("no error");
+            stamps.extend(record::records(&batch.records).map(|(header, _)| (ms, header.kind, header.ts_event)));
         }
         stamps
     };

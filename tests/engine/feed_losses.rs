@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tempfile::TempDir;
-use tickcast::ingest::feed::Report;
+use tickcast::ingest::source::Report;
 use tickcast_protocol::record::{Gap, PRICE_NONE, flags};
 use tickcast_protocol::{RecordKind, decimal};
 use tickcast_test_support::feed_stream::{self, FeedRecord};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
-use tickcast::ingest::feed::replay::{COPY_STEP_NS, LOOP_PAUSE_NS, Params, Replay};
-use tickcast::ingest::feed::{FEED_BATCH_BYTES_MAX, Feed, Next, OpenError};
+use tickcast::ingest::feed::replay::{COPY_STEP_NS, LOOP_PAUSE_NS, OpenError, Params, Replay};
+use tickcast::ingest::source::{Batch, Next, SOURCE_BATCH_BYTES_MAX, Source, Times};
 use tickcast_protocol::record::{BOOK_LEVELS_MAX, PRICE_NONE, flags};
 use tickcast_protocol::{Book, BookAction, RecordKind};
 use tickcast_test_support::feed_stream::{self, FeedRecord};
@@ -239,8 +239,11 @@ fn other_files_are_refused_with_the_reason() {
     let files = Files::new();
     let error_of = |path: &Path| {
         let params = Params::parse(path.to_str().expect("UTF-8")).expect("a file");
-        match Replay::open(&params).err().expect("not a recording") {
-            OpenError::NotARecording { problem, .. } => problem,
+        let error = Replay::open(&params).err().expect("not a recording");
+        let text = error.to_string();
+        let (_, whole) = text.split_once(": ").expect("the path, and the reason");
+        match error {
+            OpenError::NotARecording { .. } => whole.to_owned(),
             OpenError::Io { error, .. } => format!("Io {}", error.kind()),
         }
     };
@@ -375,13 +378,13 @@ fn late_poll_returns_due_messages_in_bounded_batches() {
     let file = files.plain("a", &lines);
     for (query, expected) in [("speed=1", Next::Now), ("speed=max", Next::Paced)] {
         let mut replay = feed_stream::open(std::slice::from_ref(&file), query);
-        let mut batch = Vec::new();
-        replay.poll(1, &mut batch);
+        let mut batch = Batch::default();
+        replay.receive(Times::at(1), &mut batch).expect("no error");
         let mut polls = 0;
         loop {
             batch.clear();
-            let next = replay.poll(1 + 3_000 * MS, &mut batch);
-            assert!(batch.len() < FEED_BATCH_BYTES_MAX + 200);
+            let next = replay.receive(Times::at(1 + 3_000 * MS), &mut batch).expect("no error");
+            assert!(batch.records.len() < SOURCE_BATCH_BYTES_MAX + 200);
             if next == Next::Ended {
                 break;
             }
@@ -389,7 +392,7 @@ fn late_poll_returns_due_messages_in_bounded_batches() {
             polls += 1;
         }
         assert!((4..=8).contains(&polls), "{polls} batches");
-        assert_eq!(replay.poll(u64::MAX, &mut batch), Next::Ended, "it stays ended");
+        assert_eq!(replay.receive(Times::at(u64::MAX), &mut batch), Ok(Next::Ended), "it stays ended");
     }
 }
 
@@ -433,9 +436,9 @@ fn loop_without_records_returns_from_poll() {
     let files = Files::new();
     let file = files.plain("a", &[line(0, r#"{"result":null,"id":1}"#)]);
     let mut replay = feed_stream::open(std::slice::from_ref(&file), "speed=max&loop=1");
-    assert_eq!(replay.poll(1, &mut Vec::new()), Next::Paced);
+    assert_eq!(replay.receive(Times::at(1), &mut Batch::default()), Ok(Next::Paced));
     let mut replay = feed_stream::open(&[file], "loop=1");
-    assert_eq!(replay.poll(1, &mut Vec::new()), Next::At(1 + LOOP_PAUSE_NS));
+    assert_eq!(replay.receive(Times::at(1), &mut Batch::default()), Ok(Next::At(1 + LOOP_PAUSE_NS)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use tickcast::ingest::feed::sim::{Params, Shape, Sim};
-use tickcast::ingest::feed::{FEED_BATCH_BYTES_MAX, Feed, Next};
+use tickcast::ingest::source::{Batch, Next, SOURCE_BATCH_BYTES_MAX, Source, Times};
 use tickcast_protocol::record::{self, PRICE_NONE, Quote, RecordHeader, Ticker, Trade, flags};
 use tickcast_protocol::{Book, BookAction, RecordKind, Side};
 
@@ -12,12 +12,13 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 
 /// Polls until the feed has nothing more at `now_ns`; passes each batch to `each`.
-fn drain(sim: &mut Sim, now_ns: u64, batch: &mut Vec<u8>, mut each: impl FnMut(&[u8])) -> u64 {
+fn drain(sim: &mut Sim, now_ns: u64, batch: &mut Batch, mut each: impl FnMut(&[u8])) -> u64 {
     loop {
         batch.clear();
-        let next = sim.poll(now_ns, batch);
-        assert!(batch.len() <= FEED_BATCH_BYTES_MAX + 16 * 1024, "a batch of {} bytes", batch.len());
-        each(batch);
+        let next = sim.receive(Times::at(now_ns), batch).expect("no error");
+        let bytes = batch.records.len();
+        assert!(bytes <= SOURCE_BATCH_BYTES_MAX + 16 * 1024, "a batch of {bytes} bytes");
+        each(&batch.records);
         match next {
             Next::Now => {}
             Next::At(at_ns) => return at_ns,
@@ -28,7 +29,7 @@ fn drain(sim: &mut Sim, now_ns: u64, batch: &mut Vec<u8>, mut each: impl FnMut(&
 
 /// The whole stream up to `until_ns`, polled at the times that the feed asks for.
 fn run(params: &Params, until_ns: u64, mut each: impl FnMut(&[u8])) -> Sim {
-    let (mut sim, mut batch) = (Sim::new(params), Vec::new());
+    let (mut sim, mut batch) = (Sim::new(params), Batch::default());
     let mut now_ns = START_NS;
     while now_ns <= until_ns {
         let at_ns = drain(&mut sim, now_ns, &mut batch, &mut each);
@@ -276,7 +277,7 @@ fn seed_determines_the_bytes() {
 #[test]
 fn times_of_polls_do_not_change_the_bytes() {
     let text = "seed=11,rate=40000";
-    let (mut sim, mut batch) = (Sim::new(&params(text)), Vec::new());
+    let (mut sim, mut batch) = (Sim::new(&params(text)), Batch::default());
     let (mut ragged, mut now_ns) = (Vec::new(), START_NS);
     // From 1 ns to 0.95 s late, across a storm.
     for step in [0, 1, 999_999, 17, 3 * MS, 950 * MS, 1, 333_333_333, 900 * MS, 5 * MS].into_iter().cycle().take(60) {
@@ -295,7 +296,7 @@ fn times_of_polls_do_not_change_the_bytes() {
 
 #[test]
 fn late_poll_catches_up_and_very_late_poll_drops_the_backlog() {
-    let (mut sim, mut batch) = (Sim::new(&params("rate=100000,shape=even")), Vec::new());
+    let (mut sim, mut batch) = (Sim::new(&params("rate=100000,shape=even")), Batch::default());
     let mut now_ns = drain(&mut sim, START_NS, &mut batch, |_| {});
     let mut batches = 0;
     now_ns += 900 * MS;
@@ -315,12 +316,12 @@ fn late_poll_catches_up_and_very_late_poll_drops_the_backlog() {
 
 #[test]
 fn nothing_is_due_if_the_clock_stops_or_goes_back() {
-    let (mut sim, mut batch) = (Sim::new(&params("rate=1,shape=even")), Vec::new());
+    let (mut sim, mut batch) = (Sim::new(&params("rate=1,shape=even")), Batch::default());
     let at_ns = drain(&mut sim, START_NS, &mut batch, |_| {});
     for now_ns in [START_NS, START_NS - SECOND] {
         batch.clear();
-        assert_eq!(sim.poll(now_ns, &mut batch), Next::At(at_ns));
-        assert!(batch.is_empty());
+        assert_eq!(sim.receive(Times::at(now_ns), &mut batch), Ok(Next::At(at_ns)));
+        assert!(batch.records.is_empty());
     }
 }
 

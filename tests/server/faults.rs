@@ -90,7 +90,7 @@ fn a_panic_of_a_feed_or_a_publisher_ends_nothing_else() {
     Publisher::connect(&other, "test-publish-token").define(&["NEXT"]);
     assert_eq!((other.get("/readyz").status, other.stop(Signal::TERM).code), (200, Some(0)));
 
-    let fault = PlantedFault::new("panic feed");
+    let fault = PlantedFault::new("panic feed-0");
     let other = server(&fault, ARGS);
     let mut client = other.client();
     fault.plant();

@@ -34,7 +34,6 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/clock.rs",
             "src/http/",
             "src/ingest/",
-            "src/lifecycle.rs",
             "src/state.rs",
         ],
     ),

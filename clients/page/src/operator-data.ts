@@ -12,12 +12,12 @@ export interface Shard {
   readonly counters: Numbers;
 }
 
-/** A feed or a publisher. `gone`: a feed that has ended; `new`: a publisher that has sent nothing yet. */
+/** A feed or a publisher, and its state in one word; see docs/operations.md. */
 export interface Source {
   readonly source: number;
   readonly kind: "feed" | "publisher";
   readonly name: string | null;
-  readonly state: "live" | "stale" | "gone" | "new";
+  readonly state: "live" | "stale" | "new" | "opening" | "retrying" | "failed" | "ended";
   readonly instruments: number;
   readonly records: number;
   readonly records_per_s: number;

@@ -1,11 +1,11 @@
-//! Runs a feed with a clock that the test sets, and reads its records as a client does.
+//! Runs a source with a clock that the test sets, and reads its records as a client does.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rust_decimal::Decimal;
 use tickcast::ingest::feed::replay::{Params, Replay};
-use tickcast::ingest::feed::{FEED_BATCH_BYTES_MAX, Feed, Next, Report};
+use tickcast::ingest::source::{Batch, Next, Report, SOURCE_BATCH_BYTES_MAX, Source, Times};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Ticker, Trade, flags};
 use tickcast_protocol::{Book, BookAction, Instrument, RecordKind};
 
@@ -61,15 +61,16 @@ pub fn open(files: &[PathBuf], query: &str) -> Replay {
     Replay::open(&params).expect("a recording")
 }
 
-/// Polls until the feed ends or is due after `until_ns`. The clock starts at `start_ns` and jumps to the next deadline.
-pub fn run(feed: &mut dyn Feed, start_ns: u64, until_ns: u64) -> Vec<FeedRecord> {
+/// Calls the source until it ends or is due after `until_ns`. The clock starts at `start_ns` and jumps to the next
+/// deadline.
+pub fn run(source: &mut dyn Source, start_ns: u64, until_ns: u64) -> Vec<FeedRecord> {
     let mut now_ns = start_ns;
     let mut all = Vec::new();
-    let mut batch = Vec::new();
+    let mut batch = Batch::default();
     loop {
         batch.clear();
-        let next = feed.poll(now_ns, &mut batch);
-        all.extend(record::records(&batch).map(|(header, record)| FeedRecord {
+        let next = source.receive(Times::at(now_ns), &mut batch).expect("no error");
+        all.extend(record::records(&batch.records).map(|(header, record)| FeedRecord {
             at_ns: now_ns,
             header,
             bytes: record.to_vec(),
@@ -78,11 +79,11 @@ pub fn run(feed: &mut dyn Feed, start_ns: u64, until_ns: u64) -> Vec<FeedRecord>
             Next::Now | Next::Paced => {}
             Next::At(at_ns) if at_ns > until_ns => return all,
             Next::At(at_ns) => {
-                assert!(at_ns > now_ns, "due at {at_ns}, polled at {now_ns}");
+                assert!(at_ns > now_ns, "due at {at_ns}, called at {now_ns}");
                 now_ns = at_ns;
             }
             Next::Ended => {
-                assert!(batch.is_empty(), "the last poll has no records");
+                assert!(batch.records.is_empty(), "no records come with the end");
                 return all;
             }
         }
@@ -158,7 +159,7 @@ pub fn instrument_states(stream: &[FeedRecord]) -> BTreeMap<String, InstrumentSt
     let mut states: Vec<InstrumentState> = Vec::new();
     for record in stream {
         let FeedRecord { header, bytes, .. } = record;
-        assert!(bytes.len() < FEED_BATCH_BYTES_MAX * 32 && header.sequence.is_none() && header.ts_recv == 0);
+        assert!(bytes.len() < SOURCE_BATCH_BYTES_MAX * 32 && header.sequence.is_none() && header.ts_recv == 0);
         let index = header.instrument as usize;
         if record.kind() == RecordKind::Definition {
             assert_eq!(index, states.len() + 1, "ids are dense and in the order of the definitions");

@@ -1,5 +1,8 @@
-//! `/healthz`: all shards run. `/readyz`: the server accepts clients, and nothing it needs has failed.
+//! `/healthz`: all shards run. `/readyz`: the server accepts clients, and every feed brings data. Both say what is wrong.
 
+use serde_json::json;
+
+use crate::clock::{now_ns, wall_ns};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::response::Response;
 use crate::state::{STALLED_S, ServerState};
@@ -10,13 +13,16 @@ pub(crate) fn healthz(state: &ServerState) -> Result<Response, Refusal> {
 }
 
 pub(crate) fn readyz(state: &ServerState) -> Result<Response, Refusal> {
-    match state.lifecycle.not_ready() {
-        Some(reason) => Err(Refusal::unavailable(reason, RETRY_AFTER)),
-        None => {
-            refuse_stalled(state)?;
-            Ok(Response::json(r#"{"status":"ready"}"#).no_store())
-        }
+    let (not_ready, warnings) = state.readiness(&state.source_rows(now_ns(), wall_ns()));
+    if let Some(reason) = not_ready {
+        return Err(Refusal::unavailable(reason, RETRY_AFTER));
     }
+    refuse_stalled(state)?;
+    let mut answer = json!({ "status": "ready" });
+    if !warnings.is_empty() {
+        answer["warnings"] = warnings.into();
+    }
+    Ok(Response::json(answer.to_string()).no_store())
 }
 
 fn refuse_stalled(state: &ServerState) -> Result<(), Refusal> {

@@ -1,6 +1,5 @@
 //! `/metrics`: the counters of all shards and of the whole server, in the OpenMetrics text format.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
@@ -10,13 +9,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::auth::Purpose;
-use crate::clock;
+use crate::clock::{self, now_ns, wall_ns};
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
-use crate::ingest::feed::Report;
+use crate::ingest::source::{Stream, StreamState};
+use crate::ingest::states::{FeedStatus, SourceRow};
 use crate::log;
 use crate::memory;
-use crate::sequencer::SourceId;
 use crate::state::ServerState;
 use crate::stats::{Counter, CounterKind, PublishedCounters};
 
@@ -44,7 +43,7 @@ pub(crate) fn response(state: &ServerState) -> Response {
     registry.register_collector(Box::new(Metrics {
         shards: state.shards.clone(),
         of_server,
-        feeds: state.sequencer.reports(),
+        sources: state.source_rows(now_ns(), wall_ns()),
     }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("writing to a String cannot fail");
@@ -105,7 +104,6 @@ fn of_sequencer(state: &ServerState) -> Vec<Metric> {
         count("sequencer_lost", get(&sequencer.lost), "Records of log channels that sources have said to have lost"),
         count("source_silences", get(&sequencer.silences), "Times a source fell silent for longer than stale_ms"),
         count("source_losses", get(&sequencer.losses), "Feeds that died and publishers that went without a close"),
-        count("feed_restarts", get(&sequencer.restarts), "Feeds that died and were opened again, or are to be"),
         level("sources", get(&sequencer.sources), "Feeds and publishers that have instruments and are not silent"),
         level("stale_instruments", get(&sequencer.stale), "Instruments whose values are stale or ended"),
     ]
@@ -180,13 +178,13 @@ fn of_bars_and_clock(state: &ServerState) -> Vec<Metric> {
 struct Metrics {
     shards: Vec<PublishedCounters>,
     of_server: Vec<Metric>,
-    feeds: BTreeMap<SourceId, Report>,
+    sources: Vec<SourceRow>,
 }
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         encode_shards(&self.shards, &mut encoder)?;
-        encode_feeds(&self.feeds, &mut encoder)?;
+        encode_sources(&self.sources, &mut encoder)?;
         encode_log(&mut encoder)?;
         for Metric { name, help, kind, value } in &self.of_server {
             match kind {
@@ -224,19 +222,70 @@ fn encode_shards(shards: &[PublishedCounters], encoder: &mut DescriptorEncoder<'
     Ok(())
 }
 
-/// What feeds could not take. Without a loss there is one row of zeros, so that the metric is always there.
-fn encode_feeds(
-    feeds: &BTreeMap<SourceId, Report>,
-    encoder: &mut DescriptorEncoder<'_>,
-) -> Result<(), std::fmt::Error> {
+/// One number of a source, with its labels.
+type Sample = (Vec<(&'static str, String)>, u64);
+
+/// The state of each source and of its streams, and what feeds have lost. Without a source a family has no rows.
+fn encode_sources(rows: &[SourceRow], encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let feeds: Vec<_> = rows.iter().filter_map(|row| Some((row, row.feed.as_ref()?))).collect();
+    let live = rows.iter().map(|row| (labels_of(row), u64::from(row.state == "live")));
+    let help = "1 while a source is live, 0 while it is not: its name is that of a feed, or of a publisher's identity";
+    encode_family(encoder, "source_live", help, CounterKind::Level, live.collect())?;
+    let streams = feeds.iter().flat_map(|(row, feed)| streams_of(row, feed));
+    let help = "1 while a stream of a feed is live, 0 while it is not; of a feed with many streams some";
+    encode_family(encoder, "source_stream_live", help, CounterKind::Level, streams.collect())?;
+    let counts = feeds.iter().flat_map(|(row, feed)| {
+        let count = |(state, count): (&str, u64)| (vec![id_of(row), ("state", state.to_owned())], count);
+        StreamState::WORDS.into_iter().zip(feed.stream_counts).map(count)
+    });
+    encode_family(encoder, "source_streams", "Streams of a feed by state", CounterKind::Level, counts.collect())?;
+    let restarts = feeds.iter().map(|(row, feed)| (vec![id_of(row)], feed.restarts));
+    let help = "Times that a feed failed and was opened again, or is to be";
+    encode_family(encoder, "feed_restarts", help, CounterKind::Count, restarts.collect())?;
+    let gaps = feeds.iter().map(|(row, feed)| (vec![id_of(row)], feed.gaps));
+    let help = "Gaps in its input that a feed has reported: subscribers got a Gap for each of its instruments";
+    encode_family(encoder, "feed_gaps", help, CounterKind::Count, gaps.collect())?;
+    let lost = feeds.iter().flat_map(|(row, feed)| {
+        let sample = |(cause, count): (&str, u64)| (vec![id_of(row), ("cause", cause.to_owned())], count);
+        feed.report.losses().map(sample)
+    });
     let help = "What a feed has lost before the sequencer: messages, trades, levels and books, by cause";
-    let kind = ConstCounter::new(0u64).metric_type();
-    let mut family = encoder.encode_descriptor("feed_lost", help, None, kind)?;
-    let none = BTreeMap::from([(0, Report::default())]);
-    for (source, report) in if feeds.is_empty() { &none } else { feeds } {
-        for (cause, count) in report.losses() {
-            let labels = [("source", source.to_string()), ("cause", cause.to_owned())];
-            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+    encode_family(encoder, "feed_lost", help, CounterKind::Count, lost.collect())
+}
+
+fn id_of(row: &SourceRow) -> (&'static str, String) {
+    ("source", row.id.to_string())
+}
+
+fn labels_of(row: &SourceRow) -> Vec<(&'static str, String)> {
+    let name = row.identity.as_ref().or(row.name.as_ref()).cloned().unwrap_or_default();
+    vec![id_of(row), ("kind", row.kind.word().to_owned()), ("name", name)]
+}
+
+fn streams_of(row: &SourceRow, feed: &FeedStatus) -> Vec<Sample> {
+    let sample = |stream: &Stream| {
+        (vec![id_of(row), ("stream", stream.name.clone())], u64::from(stream.state == StreamState::Live))
+    };
+    feed.streams.iter().map(sample).collect()
+}
+
+fn encode_family(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: CounterKind,
+    samples: Vec<Sample>,
+) -> Result<(), std::fmt::Error> {
+    let metric_type = match kind {
+        CounterKind::Count => ConstCounter::new(0u64).metric_type(),
+        CounterKind::Level => ConstGauge::new(0u64).metric_type(),
+    };
+    let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
+    for (labels, value) in samples {
+        let one = family.encode_family(&labels)?;
+        match kind {
+            CounterKind::Count => ConstCounter::new(value).encode(one)?,
+            CounterKind::Level => ConstGauge::new(value).encode(one)?,
         }
     }
     Ok(())

@@ -18,9 +18,9 @@ use crate::http::refusal::Refusal;
 use crate::http::request::bearer_token;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
-use crate::ingest::feed::Report;
+use crate::ingest::source::{Report, Stream, StreamState};
+use crate::ingest::states::{FeedStatus, SourceRow};
 use crate::log;
-use crate::sequencer::SourceId;
 use crate::shard::{Encoding, Format};
 use crate::state::{ClientAddress, ServerState, SlowClientList, SlowClientRow};
 use crate::stats::{Counter, CounterKind};
@@ -86,53 +86,54 @@ fn view(state: &ServerState, wall_ns: u64, now_ns: u64) -> Value {
     let of = |kind: CounterKind| -> Map<_, _> {
         metrics.iter().filter(|metric| metric.kind == kind).map(|m| (m.name.to_owned(), m.value.into())).collect()
     };
+    let rows = state.source_rows(now_ns, wall_ns);
+    let (not_ready, warnings) = state.readiness(&rows);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "epoch": state.config.shard.epoch,
         "time_ns": wall_ns,
         "uptime_ms": now_ns.saturating_sub(state.started_ns) / 1_000_000,
-        "not_ready": state.lifecycle.not_ready(),
+        "not_ready": not_ready,
+        "warnings": warnings,
         "sequencer": {
             "position": position,
             "levels": of(CounterKind::Level),
             "counters": of(CounterKind::Count),
         },
         "log_lines_dropped": Map::from_iter(log::dropped().map(|(cause, lines)| (cause.to_owned(), lines.into()))),
-        "sources": sources(state, wall_ns),
+        "sources": rows.iter().map(|row| source(row, now_ns, wall_ns)).collect::<Vec<_>>(),
         "shards": shards(state),
         "slow": slow(state, now_ns),
     })
 }
 
-/// The configured feeds and the connected publishers.
-fn sources(state: &ServerState, wall_ns: u64) -> Vec<Value> {
-    let present = state.sequencer.sources();
-    let reports = state.sequencer.reports();
-    let row = |id: SourceId, kind: &str, name: Option<String>, identity: Option<String>| {
-        let now = present.binary_search_by_key(&id, |now| now.status.id).ok().map(|at| &present[at]);
-        // An absent feed has ended or failed. An absent publisher has just connected and sent nothing yet.
-        let absent = if kind == "feed" { "gone" } else { "new" };
-        let state = now.map_or(absent, |now| if now.status.is_silent { "stale" } else { "live" });
-        json!({
-            "source": id,
-            "kind": kind,
-            "name": name,
-            "identity": identity,
-            "state": state,
-            "instruments": now.map_or(0, |now| now.status.instruments),
-            "records": now.map_or(0, |now| now.status.records),
-            "records_per_s": now.map_or(0, |now| now.records_per_s),
-            "lost": lost(reports.get(&id)),
-            "silent_ms": now.map(|now| wall_ns.saturating_sub(now.status.last_batch_ns) / 1_000_000),
-        })
-    };
-    let feeds = state.config.feed_texts.iter().enumerate().filter(|(_, text)| *text != "none");
-    let feeds = feeds.map(|(nth, text)| row(nth as SourceId, "feed", Some(text.clone()), None));
-    let connected = state.publishers.list().into_iter();
-    let publisher = |(id, identity, from): (SourceId, String, Option<std::net::SocketAddr>)| {
-        row(id, "publisher", from.map(|from| from.to_string()), Some(identity))
-    };
-    feeds.chain(connected.map(publisher)).collect()
+/// A configured feed or a connected publisher.
+fn source(row: &SourceRow, now_ns: u64, wall_ns: u64) -> Value {
+    let activity = row.activity.as_ref();
+    json!({
+        "source": row.id,
+        "kind": row.kind.word(),
+        "name": row.name,
+        "identity": row.identity,
+        "state": row.state,
+        "problem": row.problem,
+        "instruments": activity.map_or(0, |now| now.status.instruments),
+        "records": activity.map_or(0, |now| now.status.records),
+        "records_per_s": activity.map_or(0, |now| now.records_per_s),
+        "lost": lost(row.feed.as_ref().map(|feed| &feed.report)),
+        "silent_ms": activity.map(|now| wall_ns.saturating_sub(now.status.last_batch_ns) / 1_000_000),
+        "restarts": row.feed.as_ref().map_or(0, |feed| feed.restarts),
+        "gaps": row.feed.as_ref().map_or(0, |feed| feed.gaps),
+        "streams": row.feed.as_ref().map(|feed| streams(feed, now_ns)),
+    })
+}
+
+/// The streams of a feed: how many there are by state, and those that are kept by name.
+fn streams(feed: &FeedStatus, now_ns: u64) -> Value {
+    let counts = StreamState::WORDS.into_iter().zip(feed.stream_counts);
+    let counts: Map<_, _> = counts.map(|(word, count)| (word.to_owned(), count.into())).collect();
+    let stream = |Stream { name, state }: &Stream| json!({ "name": name, "state": state.word(), "problem": state.problem(now_ns) });
+    json!({ "counts": counts, "list": feed.streams.iter().map(stream).collect::<Vec<_>>() })
 }
 
 /// What a feed could not take, by cause; empty if it has taken all, and for publishers, which are closed instead.

@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::NamedTempFile;
 use tickcast::ingest::feed::replay::{Params, Replay, Speed};
-use tickcast::ingest::feed::{Feed, Next};
+use tickcast::ingest::source::{self, Next, Source, Times};
 use tickcast::ring::{Batch, ring};
 use tickcast::sequencer::Sequencer;
 use tickcast_protocol::RecordKind;
@@ -61,8 +61,9 @@ fn play(mut replay: Replay) {
     let (mut now_ns, mut defined, mut counted) = (NOW_NS, HashMap::new(), 0);
     let mut read = Batch::default();
     for _ in 0..POLLS_MAX {
-        let mut batch = Vec::new();
-        let next = replay.poll(now_ns, &mut batch);
+        let mut received = source::Batch::default();
+        let next = replay.receive(Times::at(now_ns), &mut received).expect("no error");
+        let mut batch = received.records;
         counted += check(&batch, &mut defined);
         assert_eq!(replay.report().records, counted);
         let outcomes = sequencer.accept(0, &mut batch, now_ns);

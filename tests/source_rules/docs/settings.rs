@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Args as _;
 use tickcast::config::Layer;
+use tickcast::ingest::registry::{NONE, NONE_HELP, SCHEMES};
 
 use super::{read, rows, section, unquoted};
 
@@ -35,7 +36,7 @@ fn fixed_settings(reload: &str) -> BTreeSet<String> {
         let (_, rest) = lists.split_once(&format!("{name}:")).unwrap_or_else(|| panic!("no list {name}"));
         rest.split(';').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    let field = |name: String| if name == "feed_texts" { "feed".to_owned() } else { name };
+    let field = |name: String| if name == "feeds" { "feed".to_owned() } else { name };
     list("\n    fixed").into_iter().chain(list("shard_fixed")).map(field).collect()
 }
 
@@ -62,6 +63,23 @@ fn the_table_of_settings_equals_the_real_ones() {
     let real = real();
     assert!(real.len() > 40, "only {} settings were found", real.len());
     assert_eq!(faults(&read("docs/configuration.md"), &real), [""; 0]);
+}
+
+/// Forms of `--feed` with their help.
+fn feed_faults(page: &str) -> Vec<String> {
+    let mut real: BTreeSet<_> = SCHEMES.iter().map(|scheme| (scheme.form.to_owned(), scheme.help.to_owned())).collect();
+    real.insert((NONE.to_owned(), NONE_HELP.to_owned()));
+    let row = |cells: Vec<String>| (unquoted(&cells[0]).to_owned(), cells[1].clone());
+    let table = section(page, "## Feeds").split("\n### ").next().expect("the first part");
+    let listed = rows(table).into_iter().map(row).collect();
+    real.symmetric_difference(&listed).map(|(form, help)| format!("{form}: {help}")).collect()
+}
+
+#[test]
+fn the_table_of_feeds_equals_the_registry() {
+    let page = read("docs/configuration.md");
+    assert_eq!(feed_faults(&page), [""; 0]);
+    assert_eq!(feed_faults(&page.replacen("| a simulated market", "| a market", 1)).len(), 2);
 }
 
 #[test]

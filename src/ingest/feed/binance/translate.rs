@@ -17,7 +17,7 @@ use super::message::{self, Body, Levels, Malformed, Message};
 use super::scale::{Scale, ScaleNeeds, absent_if_unfit, is_tight, sum};
 use super::ticker::TradeWindow;
 use super::trade_ids::TradeIds;
-use crate::ingest::feed::Report;
+use crate::ingest::source::Report;
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::{
     self, BOOK_LEVELS_MAX, Channel, Gap, Level, PRICE_NONE, RecordHeader, encode_book, flags,

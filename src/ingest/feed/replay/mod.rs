@@ -16,7 +16,7 @@
 //! Cost, measured on the 2-core test machine with this crate at opt-level 1: 3.5 µs for an average line, inflating
 //! included. A thousand copies of one gzip file take 140 MB, 90 of them at the start; all share one descriptor a file.
 
-mod lines;
+mod opener;
 mod params;
 mod recording;
 mod timeline;
@@ -24,13 +24,17 @@ mod timeline;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+pub use opener::SCHEME;
 pub use params::{Params, Speed};
+pub use recording::OpenError;
 pub use timeline::LOOP_PAUSE_NS;
 
 use self::recording::Recording;
 use self::timeline::{After, Timeline};
 use super::binance::{Out, Parser};
-use super::{FEED_BATCH_BYTES_MAX, Feed, Next, OpenError, Report};
+use crate::ingest::source::{
+    Batch, Next, Report, SOURCE_BATCH_BYTES_MAX, Source, SourceError, Stream, StreamState, Times,
+};
 
 /// The greatest delay between copies, in the recording's time.
 pub const COPY_STEP_NS: u64 = 250_000_000;
@@ -110,6 +114,11 @@ impl Replay {
             After::Line(at_ns) => self.queue.push(Reverse(Due { at_ns, ..due })),
             After::PassEnded if self.repeat => {
                 timeline.restart(&mut out);
+                if due.timeline == 0 {
+                    // A file that is broken stays so.
+                    let ended = recordings.iter_mut().filter(|recording| recording.state == StreamState::Ended);
+                    ended.for_each(|recording| recording.state = StreamState::Live);
+                }
                 self.begin(due.timeline);
             }
             After::RecordingEnded | After::PassEnded => {}
@@ -117,21 +126,18 @@ impl Replay {
     }
 }
 
-impl Feed for Replay {
-    fn name(&self) -> &str {
-        "replay"
-    }
-
-    fn poll(&mut self, now_ns: u64, batch: &mut Vec<u8>) -> Next {
+impl Source for Replay {
+    fn receive(&mut self, Times { now_ns, .. }: Times, batch: &mut Batch) -> Result<Next, SourceError> {
+        let batch = &mut batch.records;
         let start_ns = *self.start_ns.get_or_insert(now_ns);
         let bytes_before = batch.len();
         for _ in 0..LINES_PER_POLL_MAX {
             let Some(Reverse(due)) = self.queue.peek().copied() else { break };
             match self.speed.due_ns(start_ns, due.at_ns) {
-                Some(due_ns) if due_ns > now_ns => return Next::At(due_ns),
+                Some(due_ns) if due_ns > now_ns => return Ok(Next::At(due_ns)),
                 _ => {}
             }
-            if batch.len() - bytes_before >= FEED_BATCH_BYTES_MAX {
+            if batch.len() - bytes_before >= SOURCE_BATCH_BYTES_MAX {
                 break;
             }
             self.queue.pop();
@@ -139,9 +145,14 @@ impl Feed for Replay {
         }
         // The end is reported with an empty batch, so that no caller drops a last batch with it.
         if self.queue.is_empty() && batch.len() == bytes_before {
-            return Next::Ended;
+            return Ok(Next::Ended);
         }
-        if self.speed == Speed::Max { Next::Paced } else { Next::Now }
+        Ok(if self.speed == Speed::Max { Next::Paced } else { Next::Now })
+    }
+
+    fn streams(&self) -> Vec<Stream> {
+        let stream = |of: &Recording| Stream { name: of.path.clone(), state: of.state.clone() };
+        self.recordings.iter().map(stream).collect()
     }
 
     fn report(&self) -> Report {

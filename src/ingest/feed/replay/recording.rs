@@ -5,17 +5,30 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::lines::{Found, Lines};
-use crate::ingest::feed::OpenError;
 use crate::ingest::feed::binance::message::Body;
 use crate::ingest::feed::binance::{Market, Message, Origin, Parser};
 use crate::ingest::feed::stamp::{self, NotATime};
+use crate::ingest::source::StreamState;
+use crate::ingest::transport::file::{Found, Lines};
 
 /// Lines that are read for the market and the streams before the replay begins.
 const OPENING_LINES: usize = 512;
 /// Malformed lines of a file that are logged one by one.
 const LOGGED_MAX: u64 = 10;
-const EXPECTED: &str = "expected a recording, gzip or plain, of lines `<receive time> {…JSON…}`";
+
+/// Why a recording could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file is missing or not readable.
+    #[error("{path}: {error}")]
+    Io { path: String, error: std::io::Error },
+    /// The file is not a recording.
+    #[error("{path}: {problem}: {EXPECTED}")]
+    NotARecording { path: String, problem: String },
+}
+
+/// What a recording is.
+pub const EXPECTED: &str = "expected a recording, gzip or plain, of lines `<receive time> {…JSON…}`";
 
 /// An opened recording, with the facts of its first lines.
 pub struct Recording {
@@ -25,6 +38,8 @@ pub struct Recording {
     pub file: Arc<File>,
     /// Receive stamp of its first line.
     pub first_ns: u64,
+    /// Of the first timeline's reader.
+    pub state: StreamState,
     opening: Opening,
     malformed: u64,
     untimed: u64,
@@ -47,16 +62,14 @@ impl Recording {
         let kind = file.metadata().map_err(failed)?.file_type();
         if !kind.is_file() {
             let found = if kind.is_dir() { "a directory" } else { "not a regular file" };
-            return Err(OpenError::NotARecording { path: name, problem: format!("is {found}: {EXPECTED}") });
+            return Err(OpenError::NotARecording { path: name, problem: format!("is {found}") });
         }
         let file = Arc::new(file);
         let mut lines = Lines::new(&file);
-        let first_ns = first_stamp(&mut lines).map_err(|found| OpenError::NotARecording {
-            path: name.clone(),
-            problem: format!("{found}: {EXPECTED}"),
-        })?;
+        let first_ns =
+            first_stamp(&mut lines).map_err(|problem| OpenError::NotARecording { path: name.clone(), problem })?;
         let opening = Opening::read(&mut lines, parser);
-        Ok(Self { path: name, file, first_ns, opening, malformed: 0, untimed: 0 })
+        Ok(Self { path: name, file, first_ns, opening, state: StreamState::Live, malformed: 0, untimed: 0 })
     }
 
     /// The initial state for one reader of this recording.

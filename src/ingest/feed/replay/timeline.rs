@@ -1,9 +1,10 @@
 //! One pass through the recordings, with its own books and statistics: each copy of the instruments has a timeline.
 
-use super::lines::{Found, Lines};
 use super::recording::{Recording, StampError, split_stamp};
 use crate::ingest::feed::binance::message::TimeFault;
 use crate::ingest::feed::binance::{Malformed, Origin, Out, Parser, Translator};
+use crate::ingest::source::StreamState;
+use crate::ingest::transport::file::{Found, Lines};
 
 /// Between the last line of a pass and the first of the next, in the recording's time. So even a recording of a
 /// single line does not loop forever in one poll.
@@ -13,6 +14,8 @@ pub const LOOP_PAUSE_NS: u64 = 100_000_000;
 pub struct Timeline {
     readers: Vec<Reader>,
     translator: Translator,
+    /// The first of all: the states of the recordings are those of its readers.
+    is_first: bool,
     /// Start of this pass, in ns of the replay's own time.
     pass_at_ns: u64,
     /// Time of the latest line.
@@ -60,8 +63,9 @@ impl Timeline {
     /// A timeline that begins at `at_ns`; every instrument's name ends with `suffix`.
     pub fn new(recordings: &[Recording], suffix: String, at_ns: u64) -> Self {
         let readers = recordings.iter().map(Reader::new).collect();
+        let is_first = suffix.is_empty();
         let translator = Translator::new(suffix);
-        Self { readers, translator, pass_at_ns: at_ns, latest_at_ns: at_ns, running: 0 }
+        Self { readers, translator, is_first, pass_at_ns: at_ns, latest_at_ns: at_ns, running: 0 }
     }
 
     /// Starts each recording from the beginning, and calls `each` with the time of its first line. `first_ns` is the
@@ -94,6 +98,10 @@ impl Timeline {
         if let Err(error) = reader.translate(&mut self.translator, parser, out) {
             out.report.malformed += 1;
             recording.log_malformed(reader.lines.number(), &error);
+            if let (LineError::Broken(_), true) = (&error, self.is_first) {
+                let reason = format!("line {}: {error}", reader.lines.number());
+                recording.state = StreamState::Failed { reason };
+            }
         }
         if let Some(fault) = reader.time_fault.take() {
             recording.log_untimed(reader.lines.number(), &fault);
@@ -102,6 +110,9 @@ impl Timeline {
             return After::Line(reader.at_ns(self.pass_at_ns, first_ns));
         }
         recording.log_summary();
+        if self.is_first && recording.state == StreamState::Live {
+            recording.state = StreamState::Ended;
+        }
         self.running -= 1;
         if self.running > 0 {
             return After::RecordingEnded;

@@ -24,12 +24,15 @@ mod dice;
 mod ladder;
 mod market;
 mod names;
+mod opener;
 mod pace;
 
 use self::market::Market;
+pub use self::opener::SCHEME;
 use self::pace::Pace;
 pub use self::pace::Shape;
-use super::{FEED_BATCH_BYTES_MAX, Feed, Next, Report, each_pair, number_within};
+use super::{each_pair, number_within};
+use crate::ingest::source::{Batch, Next, Report, SOURCE_BATCH_BYTES_MAX, Source, SourceError, Times};
 
 /// Polls are asked for at multiples of this on the axis: a burst then is a few large batches, not many wake-ups.
 const POLL_NS: u64 = 1_000_000;
@@ -85,7 +88,7 @@ impl Params {
     }
 }
 
-/// The feed.
+/// The source.
 pub struct Sim {
     market: Market,
     pace: Pace,
@@ -160,32 +163,27 @@ impl Sim {
     }
 }
 
-impl Feed for Sim {
-    fn name(&self) -> &str {
-        "sim"
-    }
-
-    fn poll(&mut self, now_ns: u64, batch: &mut Vec<u8>) -> Next {
-        let full = batch.len() + FEED_BATCH_BYTES_MAX;
+impl Source for Sim {
+    fn receive(&mut self, times: Times, batch: &mut Batch) -> Result<Next, SourceError> {
+        let Times { now_ns, wall_offset_ns, .. } = times;
+        self.wall_offset_ns = wall_offset_ns;
+        let batch = &mut batch.records;
+        let full = batch.len() + SOURCE_BATCH_BYTES_MAX;
         let origin_ns = *self.origin_ns.get_or_insert(now_ns);
         if !self.open(origin_ns, full, batch) {
-            return Next::Now;
+            return Ok(Next::Now);
         }
         let origin_ns = self.drop_backlog(origin_ns, now_ns);
         while origin_ns + self.next_ns <= now_ns {
             if batch.len() >= full {
-                return Next::Now;
+                return Ok(Next::Now);
             }
             let ts_event = (origin_ns + self.next_ns).saturating_add_signed(self.wall_offset_ns);
             let records = self.market.event(self.next_ns, ts_event, batch);
             self.records += u64::from(records);
             self.next_ns = self.pace.next_event_ns(records);
         }
-        Next::At(origin_ns + self.next_ns.next_multiple_of(POLL_NS))
-    }
-
-    fn set_wall_offset(&mut self, offset_ns: i64) {
-        self.wall_offset_ns = offset_ns;
+        Ok(Next::At(origin_ns + self.next_ns.next_multiple_of(POLL_NS)))
     }
 
     fn report(&self) -> Report {
