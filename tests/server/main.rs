@@ -9,6 +9,7 @@ mod compression;
 mod echo;
 mod faults;
 mod feed_losses;
+mod feeds;
 mod floor;
 mod hostile_clients;
 mod http;
