@@ -1,5 +1,6 @@
 //! Publishers: who may publish, which records are refused, and that subscribers receive all the others.
 
+use serde_json::json;
 use tickcast_test_support::client::{Client, Record};
 use tickcast_test_support::http::{send_request, upgrade_request};
 use tickcast_test_support::publisher::{Publisher, RAW, TICKER, book, numbers, packet, quote, record, trade};
@@ -48,6 +49,28 @@ fn a_wrong_token_gets_a_401() {
         &["Bearer TOKEN", "?token=TOKEN"],
     );
     watched.assert_undisturbed();
+}
+
+#[test]
+fn subscriber_of_a_name_that_is_defined_later_gets_every_record() {
+    let server = Server::start(&[PUBLISH, &["--feed", "none"]].concat());
+    let mut client = server.client();
+    client.send_text(r#"{"op":"subscribe","id":1,"channels":["trade"],"symbols":["LATER/USD","A"]}"#);
+    let reply = client.reply();
+    assert_eq!((&reply["unknown"], &reply["count"]), (&json!(["LATER/USD", "A"]), &json!(0)), "{reply}");
+    let subscribe = |channels: &[&str]| server.subscriber(channels, &["LATER/USD"]);
+    let mut subscribers = [subscribe(&["trade"]), subscribe(&["quote", "trade", "raw"])];
+    let mut publisher = publisher(&server);
+    assert_eq!(publisher.define(&["OTHER", "LATER/USD"]), [1, 2]);
+    publisher.publish(&[trade(1, 7), trade(2, 1), trade(1, 8), trade(2, 2)]);
+    publisher.publish(&[trade(2, 3)]);
+    for subscriber in &mut subscribers {
+        for (px, record) in (1..=3).zip(subscriber.records(3)) {
+            assert_eq!(subscriber.symbol(&record), "LATER/USD");
+            assert_as_sent(&record, &trade(2, px));
+            assert_eq!(record.header.sequence.get(), px as u64);
+        }
+    }
 }
 
 #[test]
