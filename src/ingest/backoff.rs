@@ -98,9 +98,12 @@ mod tests {
     #[test]
     fn pause_that_the_other_side_asked_for_comes_before_the_jitter() {
         let least = Duration::from_secs(120);
+        let mut longest = Duration::ZERO;
         for seed in 0..100 {
             let pause = Backoff::new(SETTINGS, seed).pause(SHORT, least);
             assert!((least..=least + SETTINGS.first).contains(&pause), "seed {seed}: {pause:?}");
+            longest = longest.max(pause);
         }
+        assert!(longest > least + SETTINGS.first / 2, "{longest:?}");
     }
 }

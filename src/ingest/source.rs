@@ -42,7 +42,8 @@ pub trait Source {
     fn accepted(&mut self, _mark: Mark) {}
 
     /// The present state of each stream of the source, such as a topic, a subscription or a file. Empty if the source is
-    /// one stream. It is asked a few times a second.
+    /// one stream. It is asked a few times a second. Subscribers learn of it by Status records in a batch, where the source
+    /// knows which instruments a stream carries.
     fn streams(&self) -> Vec<Stream> {
         Vec::new()
     }

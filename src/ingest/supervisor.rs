@@ -188,6 +188,9 @@ impl<'a> Supervisor<'a> {
         if let Some(symbol) = &outcome.faults.refused_book {
             tracing::warn!("feed {source} ({name}): the book of {symbol} has reached book_levels_max");
         }
+        if let Some(instrument) = outcome.faults.withdrawn {
+            tracing::warn!("feed {source} ({name}): records of its instrument {instrument} were left out: not defined");
+        }
     }
 
     fn take_gap(&mut self, gap: &SourceGap) {
