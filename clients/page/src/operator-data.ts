@@ -18,6 +18,8 @@ export interface Source {
   readonly kind: "feed" | "publisher";
   readonly name: string | null;
   readonly state: "live" | "stale" | "new" | "opening" | "retrying" | "failed" | "ended";
+  /** What is wrong, in words. */
+  readonly problem: string | null;
   readonly instruments: number;
   readonly records: number;
   readonly records_per_s: number;

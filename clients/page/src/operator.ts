@@ -191,7 +191,7 @@ function sourceCells(source: Source): Cell[] {
     compactText(source.records_per_s),
     countText(source.records),
     source.silent_ms === null ? NONE : `${millisText(source.silent_ms)} ago`,
-    source.name ?? NONE,
+    [source.name ?? NONE, source.problem].filter((text) => text !== null).join(" "),
   ];
 }
 
