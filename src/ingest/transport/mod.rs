@@ -1,6 +1,6 @@
 //! How messages come in, whatever they say: the bytes of a source's input, cut into messages. What the messages mean is
 //! the business of their codec, such as [`feed::binance`](super::feed::binance).
 //!
-//! * [`file`]: the lines of a file, plain or gzip.
+//! * [`mod@file`]: the lines of a file, plain or gzip.
 
 pub mod file;
