@@ -86,8 +86,13 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// The sources of the crates.
-const CRATES: [&str; 4] =
-    ["src", "crates/tickcast-protocol/src", "crates/tickcast-client/src", "crates/tickcast-test-support/src"];
+const CRATES: [&str; 5] = [
+    "src",
+    "crates/tickcast-protocol/src",
+    "crates/tickcast-client/src",
+    "crates/tickcast-venues/src",
+    "crates/tickcast-test-support/src",
+];
 
 fn row(module: &str) -> Option<&'static [&'static str]> {
     LAYERS.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed)

@@ -31,6 +31,7 @@ fn server_only(package: &str) -> Vec<String> {
 fn portable_crates_need_nothing_of_the_server() {
     assert_eq!(server_only("tickcast-protocol"), [""; 0]);
     assert_eq!(server_only("tickcast-client"), [""; 0]);
+    assert_eq!(server_only("tickcast-venues"), [""; 0]);
     // The server needs all of them, so that a name that is wrong here is noticed.
     assert_eq!(server_only("tickcast").len(), SERVER_ONLY.len());
 }

@@ -48,7 +48,7 @@ const BEFORE_A_NOUN: &[&str] =
 const ALLOWED: &[(&str, &str)] = &[
     // simd-json calls a parsed document a tape.
     ("tape", "crates/tickcast-protocol/src/control"),
-    ("tape", "src/ingest/feed/binance/message.rs"),
+    ("tape", "crates/tickcast-venues/src/json.rs"),
 ];
 
 /// This file names the words.

@@ -45,7 +45,7 @@ fn table_faults(page: &str, served: &Metrics) -> Vec<String> {
 
 /// Words that are formed as names of metrics and are not served. The crates are named alike.
 fn unknown_names(text: &str, served: &Metrics) -> BTreeSet<String> {
-    const CRATES: [&str; 3] = ["tickcast_client", "tickcast_protocol", "tickcast_test_support"];
+    const CRATES: [&str; 4] = ["tickcast_client", "tickcast_protocol", "tickcast_test_support", "tickcast_venues"];
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     let named = words.filter(|word| word.starts_with("tickcast_") && !CRATES.contains(word));
     named.filter(|name| !served.contains_key(*name)).map(str::to_owned).collect()

@@ -1,0 +1,5 @@
+//! The codecs from outside: recorded sessions beside an oracle in Python, and what a hostile venue may send.
+
+mod client;
+mod hostile;
+mod recordings;
