@@ -261,6 +261,8 @@ pub struct Report {
     pub untimed: u64,
     /// Books dropped for a sequence gap.
     pub book_gaps: u64,
+    /// Books dropped for a checksum that differs from the venue's.
+    pub checksum_errors: u64,
     /// Trades lost before they came here, by the holes in the venue's ids: each is part of a Gap.
     pub trades_lost: u64,
     /// Levels of books left out, as no exponents represent them: their books are flagged.
@@ -272,12 +274,29 @@ pub struct Report {
 }
 
 impl Report {
+    /// What the codecs of venues have counted.
+    pub fn of_venue(counted: &tickcast_venues::Report) -> Self {
+        Self {
+            records: counted.records,
+            malformed: counted.malformed,
+            ignored: counted.ignored,
+            untimed: counted.untimed,
+            book_gaps: counted.book_gaps,
+            checksum_errors: counted.checksum_errors,
+            trades_lost: counted.trades_lost,
+            levels_lost: counted.levels_lost,
+            rescaled: counted.rescaled,
+            messages_lost: 0,
+        }
+    }
+
     /// What was lost before the sequencer, by cause.
-    pub fn losses(&self) -> [(&'static str, u64); 6] {
+    pub fn losses(&self) -> [(&'static str, u64); 7] {
         [
             ("malformed", self.malformed),
             ("untimed", self.untimed),
             ("book_gaps", self.book_gaps),
+            ("checksum_errors", self.checksum_errors),
             ("trades_lost", self.trades_lost),
             ("levels_lost", self.levels_lost),
             ("messages_lost", self.messages_lost),
@@ -293,6 +312,7 @@ impl Report {
             ignored: self.ignored + later.ignored,
             untimed: self.untimed + later.untimed,
             book_gaps: self.book_gaps + later.book_gaps,
+            checksum_errors: self.checksum_errors + later.checksum_errors,
             trades_lost: self.trades_lost + later.trades_lost,
             levels_lost: self.levels_lost + later.levels_lost,
             rescaled: self.rescaled + later.rescaled,

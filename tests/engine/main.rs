@@ -1,6 +1,5 @@
 //! The parts of the server in the test's own process: rings, sequencer, shards, feeds and the I/O layer.
 
-mod binance_messages;
 mod clock;
 mod definitions;
 mod feed_losses;
@@ -12,6 +11,7 @@ mod joining;
 mod owners;
 mod replay_recordings;
 mod replay_rules;
+mod replay_venues;
 mod resume;
 mod ring;
 mod room;

@@ -247,12 +247,14 @@ fn other_files_are_refused_with_the_reason() {
             OpenError::Io { error, .. } => format!("Io {}", error.kind()),
         }
     };
-    let expected = ": expected a recording, gzip or plain, of lines `<receive time> {…JSON…}`";
+    let expected = ": expected a recording, gzip or plain, of lines `<receive time> <message of a venue>`";
     for (bytes, found) in [
-        (&b"wss://x <-> 1618\n"[..], "begins with \"wss://x <-> 1618\""),
-        (b"1618678132.82: {}\n", "begins with \"1618678132.82: {}\""),
-        (b"1618678132 [1]\n", "begins with \"1618678132 [1]\""),
+        (&b"http://x <-> 1618\n"[..], "begins with \"http://x <-> 1618\""),
+        (b"1618678132.82; {}\n", "begins with \"1618678132.82; {}\""),
+        (b"1618678132 1\n", "begins with \"1618678132 1\""),
         (b"", "is empty"),
+        // Nothing but what a recorder has sent.
+        (b"wss://x <-> 1618\nwss://x <- 1618: {}\n", "is empty"),
         (b"\n \n", "is empty"),
         (b"\xff\xfe", "begins with \"\u{fffd}\u{fffd}\""),
     ] {

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use tickcast::ingest::feed::replay::{Params, Replay};
 use tickcast::ingest::source::{Batch, Next, Report, SOURCE_BATCH_BYTES_MAX, Source, Times};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Ticker, Trade, flags};
-use tickcast_protocol::{Book, BookAction, Instrument, RecordKind};
+use tickcast_protocol::{Book, BookAction, Instrument, RecordKind, decimal};
 
 /// A record, and the time at which the feed delivered it.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,6 +129,24 @@ impl InstrumentState {
         levels.map(|(px, sz)| (self.px(px), self.sz(sz))).collect()
     }
 
+    /// Another definition: what is kept is carried over to its exponents, exactly.
+    fn define_again(&mut self, to: Instrument) {
+        let from = std::mem::replace(&mut self.instrument, to);
+        let to = &self.instrument;
+        assert_eq!(from.symbol, to.symbol, "an instrument keeps its name");
+        let px = |px: i64| decimal::rescale(px, from.px_exp, to.px_exp).expect("a price that fits");
+        let sz = |sz: i64| decimal::rescale(sz, from.sz_exp, to.sz_exp).expect("a size that fits");
+        let levels = self.book.levels(self.book.len()).into_iter();
+        let levels: Vec<_> = levels.map(|level| Level { px: px(level.px), sz: sz(level.sz), ..level }).collect();
+        self.book.apply(BookAction::Snapshot, levels.into_iter());
+        for trade in &mut self.trades {
+            (trade.px, trade.sz) = (px(trade.px), sz(trade.sz));
+        }
+        // The next ones come at the new exponents.
+        self.last_quote = None;
+        self.tickers.clear();
+    }
+
     fn accept(&mut self, record: &FeedRecord) {
         match record.kind() {
             RecordKind::Quote => {
@@ -162,6 +180,10 @@ pub fn instrument_states(stream: &[FeedRecord]) -> BTreeMap<String, InstrumentSt
         assert!(bytes.len() < SOURCE_BATCH_BYTES_MAX * 32 && header.sequence.is_none() && header.ts_recv == 0);
         let index = header.instrument as usize;
         if record.kind() == RecordKind::Definition {
+            if let Some(known) = states.get_mut(index - 1) {
+                known.define_again(record.definition());
+                continue;
+            }
             assert_eq!(index, states.len() + 1, "ids are dense and in the order of the definitions");
             states.push(InstrumentState {
                 instrument: record.definition(),

@@ -4,14 +4,10 @@
 //! never block. The supervisor drives one of them on one thread; tests drive it with a clock of their own.
 //!
 //! * [`sim`]: a seeded market.
-//! * [`replay`]: recordings, as fast as they were, faster, or as fast as the rings take them.
-//! * [`binance`]: the venue's messages and its book procedure.
-//! * [`stamp`]: times of other systems, in any unit.
+//! * [`replay`]: recordings of venues, as fast as they were, faster, or as fast as the rings take them.
 
-pub mod binance;
 pub mod replay;
 pub mod sim;
-pub mod stamp;
 
 /// Splits `key=value` pairs at `separator`, and calls `set` with each; the error of `set` names what is allowed.
 fn each_pair(

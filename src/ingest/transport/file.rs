@@ -51,14 +51,16 @@ impl Lines {
         Self { input, line: Vec::new(), number: 0, ended: false }
     }
 
-    /// Advances to the next line that is not blank.
+    /// Advances to the next line that is not blank, and not of what a recorder sent: cryptofeed writes
+    /// `wss://host <- time: message`.
     pub fn advance(&mut self) -> Found {
         loop {
             if self.ended {
                 return Found::End;
             }
             let found = self.read_line();
-            if !matches!(found, Found::Line) || !self.line.trim_ascii().is_empty() {
+            let is_sent = self.line.starts_with(b"wss://") || self.line.starts_with(b"ws://");
+            if !matches!(found, Found::Line) || !(is_sent || self.line.trim_ascii().is_empty()) {
                 return found;
             }
         }

@@ -1,5 +1,5 @@
 //! How messages come in, whatever they say: the bytes of a source's input, cut into messages. What the messages mean is
-//! the business of their codec, such as [`feed::binance`](super::feed::binance).
+//! the business of their codec, such as those of [`tickcast_venues`].
 //!
 //! * [`mod@file`]: the lines of a file, plain or gzip.
 

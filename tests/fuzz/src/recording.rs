@@ -14,8 +14,9 @@ use tickcast::ingest::feed::replay::{Params, Replay, Speed};
 use tickcast::ingest::source::{self, Next, Source, Times};
 use tickcast::ring::{Batch, ring};
 use tickcast::sequencer::Sequencer;
-use tickcast_protocol::RecordKind;
 use tickcast_protocol::record::{self, records};
+use tickcast_protocol::{Instrument, RecordKind};
+use tickcast_venues::Venue;
 
 use super::Script;
 
@@ -36,6 +37,8 @@ pub fn run(data: &[u8]) {
         speed: if shape & 2 == 2 { Speed::Times(1000.0) } else { Speed::Max },
         repeat: shape & 4 == 4,
         copies: 1 + u32::from(shape >> 3 & 1),
+        // Half of the inputs are of a given venue, the others are of the one that their messages show.
+        venue: (shape & 16 == 16).then(|| Venue::ALL[1 + usize::from(shape >> 5)]),
     };
     if let Ok(replay) = Replay::open(&params) {
         play(replay);
@@ -87,14 +90,13 @@ fn play(mut replay: Replay) {
 }
 
 /// Checks that the records are whole and of instruments defined before; returns their number.
-fn check(batch: &[u8], defined: &mut HashMap<u32, (i8, i8)>) -> u64 {
+fn check(batch: &[u8], defined: &mut HashMap<u32, Instrument>) -> u64 {
     let (mut count, mut bytes) = (0, 0);
     for (header, record) in records(batch) {
         if RecordKind::from_wire(header.kind) == Some(RecordKind::Definition) {
             let instrument = record::read_definition(record).expect("a definition");
-            let exponents = (instrument.px_exp, instrument.sz_exp);
-            let before = defined.insert(instrument.id, exponents);
-            assert_ne!(before, Some(exponents), "{} is defined again without another exponent", instrument.symbol);
+            let before = defined.insert(instrument.id, instrument.clone());
+            assert_ne!(before.as_ref(), Some(&instrument), "it is defined again without a change");
         } else {
             assert_eq!(record::check(record), Ok(header));
             assert!(

@@ -1,10 +1,12 @@
-//! Recordings of Binance's streams, played at their original speed, at another, or as fast as the rings allow:
-//! `replay:FILE[,FILE…][?speed=1|0.1..1000|max&loop=0|1&copies=1..1000]`.
+//! Recorded messages of venues, played at their original speed, at another, or as fast as the rings allow:
+//! `replay:FILE[,FILE…][?speed=1|0.1..1000|max&loop=0|1&copies=1..1000&venue=NAME]`.
 //!
-//! A recording is text, gzip or plain; a line is `<receive time> <JSON>`, with the time in s, ms, µs or ns (see
-//! [`super::stamp`]). Several are merged by receive time, and each file holds one market. Invariants: the lines of one
-//! file keep their order; a line that cannot be read is counted, logged with its number, and skipped; no content of a
-//! file ends the program.
+//! A recording is text, gzip or plain; a line is `<receive time> <message>`, with the time in s, ms, µs or ns (see
+//! [`tickcast_venues::stamp`]). The sessions of cryptofeed are read as well: their lines are `<seconds>: <message>`, and
+//! those that begin with `ws://` or `wss://` were sent, and are skipped. The first lines show of which venue the messages
+//! are, unless `venue=` says it. Several are merged by receive time, and each file holds one market. Invariants: the
+//! lines of one file keep their order; a line that cannot be read is counted, logged with its number, and skipped; no
+//! content of a file ends the program.
 //!
 //! * `speed=S`: the line with stamp `t` is due `(t - first) / S` after the first poll. `max`: everything is due.
 //! * `loop=1`: the first line follows the last, [`LOOP_PAUSE_NS`] later. Books are voided before, and restored by the
@@ -31,10 +33,11 @@ pub use timeline::LOOP_PAUSE_NS;
 
 use self::recording::Recording;
 use self::timeline::{After, Timeline};
-use super::binance::{Out, Parser};
 use crate::ingest::source::{
     Batch, Next, Report, SOURCE_BATCH_BYTES_MAX, Source, SourceError, Stream, StreamState, Times,
 };
+use tickcast_venues::binance::Parser;
+use tickcast_venues::{Event, Sink};
 
 /// The greatest delay between copies, in the recording's time.
 pub const COPY_STEP_NS: u64 = 250_000_000;
@@ -50,7 +53,9 @@ pub struct Replay {
     /// The next line of every reader, the earliest on top.
     queue: BinaryHeap<Reverse<Due>>,
     parser: Parser,
-    report: Report,
+    report: tickcast_venues::Report,
+    /// Scratch for what the codecs report of a line.
+    events: Vec<Event>,
     next_id: u32,
     /// The earliest stamp of all recordings.
     first_ns: u64,
@@ -72,7 +77,7 @@ impl Replay {
     pub fn open(params: &Params) -> Result<Self, OpenError> {
         let mut parser = Parser::default();
         let recordings: Result<Vec<_>, _> =
-            params.files.iter().map(|path| Recording::open(path, &mut parser)).collect();
+            params.files.iter().map(|path| Recording::open(path, params.venue, &mut parser)).collect();
         let recordings = recordings?;
         let first_ns = recordings.iter().map(|recording| recording.first_ns).min().unwrap_or(0);
         let step_ns = copy_step_ns(&recordings, first_ns, params.copies);
@@ -87,7 +92,8 @@ impl Replay {
             recordings,
             queue: BinaryHeap::new(),
             parser,
-            report: Report::default(),
+            report: tickcast_venues::Report::default(),
+            events: Vec::new(),
             next_id: 1,
             first_ns,
             start_ns: None,
@@ -106,14 +112,14 @@ impl Replay {
     }
 
     fn deliver(&mut self, due: Due, batch: &mut Vec<u8>) {
-        let Self { recordings, timelines, parser, report, next_id, first_ns, .. } = self;
-        let mut out = Out { batch, report, next_id };
+        let Self { recordings, timelines, parser, report, next_id, events, first_ns, .. } = self;
+        let mut sink = Sink { batch, report, next_id, events };
         let timeline = &mut timelines[due.timeline];
         let recording = &mut recordings[due.reader];
-        match timeline.deliver(due.reader, due.at_ns, *first_ns, recording, parser, &mut out) {
+        match timeline.deliver(due.reader, due.at_ns, *first_ns, recording, parser, &mut sink) {
             After::Line(at_ns) => self.queue.push(Reverse(Due { at_ns, ..due })),
             After::PassEnded if self.repeat => {
-                timeline.restart(&mut out);
+                timeline.restart(&mut sink);
                 if due.timeline == 0 {
                     // A file that is broken stays so.
                     let ended = recordings.iter_mut().filter(|recording| recording.state == StreamState::Ended);
@@ -156,7 +162,7 @@ impl Source for Replay {
     }
 
     fn report(&self) -> Report {
-        self.report
+        Report::of_venue(&self.report)
     }
 }
 

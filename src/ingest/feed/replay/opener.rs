@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use super::recording::{EXPECTED, OpenError, Recording};
 use super::{Params, Replay};
-use crate::ingest::feed::binance::Parser;
 use crate::ingest::source::{Opener, Scheme, Source, SourceError};
 use crate::ingest::stop::Stop;
+use tickcast_venues::binance::Parser;
 
 /// `replay:FILE[,FILE…][?key=value&…]`
 pub const SCHEME: Scheme = Scheme {
     name: "replay",
-    form: "replay:FILE[,FILE…]?speed=1|10|max&loop=1&copies=K",
-    help: "recordings of Binance's streams, plain or gzip",
+    form: "replay:FILE[,FILE…]?speed=1|10|max&loop=1&copies=K&venue=NAME",
+    help: "recorded messages of Binance, Coinbase, Kraken, Bybit or OKX, plain or gzip",
     parse: |text| Ok(Arc::new(ReplayOpener { text: text.to_owned(), params: Params::parse(text)? })),
 };
 
@@ -43,7 +43,8 @@ impl Opener for ReplayOpener {
 
     fn check(&self) -> Result<(), String> {
         let mut parser = Parser::default();
-        let mut open = |path: &Path| Recording::open(path, &mut parser).map_err(|error| error.to_string());
+        let mut open =
+            |path: &Path| Recording::open(path, self.params.venue, &mut parser).map_err(|error| error.to_string());
         self.params.files.iter().try_for_each(|path| open(path).map(drop))
     }
 

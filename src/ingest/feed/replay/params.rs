@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::ingest::feed::{each_pair, number_within};
+use tickcast_venues::Venue;
 
 /// The parameters of a replay.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Params {
     pub repeat: bool,
     /// `copies=`: instruments published for each recorded one.
     pub copies: u32,
+    /// `venue=`: of which venue the messages are; else they show it.
+    pub venue: Option<Venue>,
 }
 
 /// The pace of a replay.
@@ -41,7 +44,8 @@ impl Params {
     /// Parses the text after `replay:`; the error names key, value and what is allowed.
     pub fn parse(rest: &str) -> Result<Self, String> {
         let (files, pairs) = rest.split_once('?').unwrap_or((rest, ""));
-        let mut params = Self { files: files_of(files)?, speed: Speed::Times(1.0), repeat: false, copies: 1 };
+        let mut params =
+            Self { files: files_of(files)?, speed: Speed::Times(1.0), repeat: false, copies: 1, venue: None };
         each_pair(pairs, '&', |key, value| params.set(key, value))?;
         Ok(params)
     }
@@ -56,10 +60,18 @@ impl Params {
             ("loop", "0" | "1") => self.repeat = value == "1",
             ("loop", _) => return Err(format!("loop: invalid value {value:?}: expected 0 or 1")),
             ("copies", _) => self.copies = number_within(key, value, 1, 1000)?,
-            _ => return Err(format!("unknown key {key:?}: expected speed, loop or copies")),
+            ("venue", _) => self.venue = Some(venue_of(value)?),
+            _ => return Err(format!("unknown key {key:?}: expected speed, loop, copies or venue")),
         }
         Ok(())
     }
+}
+
+fn venue_of(name: &str) -> Result<Venue, String> {
+    Venue::from_name(name).ok_or_else(|| {
+        let names: Vec<_> = Venue::ALL.map(Venue::name).into();
+        format!("venue: invalid value {name:?}: expected one of {}", names.join(", "))
+    })
 }
 
 fn files_of(list: &str) -> Result<Vec<PathBuf>, String> {
@@ -67,7 +79,8 @@ fn files_of(list: &str) -> Result<Vec<PathBuf>, String> {
     for name in list.split(',') {
         if name.is_empty() {
             return Err(
-                "empty file name: expected FILE[,FILE…][?speed=0.1..1000|max&loop=0|1&copies=1..1000]".to_owned()
+                "empty file name: expected FILE[,FILE…][?speed=0.1..1000|max&loop=0|1&copies=1..1000&venue=NAME]"
+                    .to_owned(),
             );
         }
         let path = PathBuf::from(name);
@@ -87,10 +100,13 @@ mod tests {
     fn argument_is_files_and_parameters_with_defaults() {
         let plain = Params::parse("a.gz").expect("a file alone is enough");
         let files = vec![PathBuf::from("a.gz")];
-        assert_eq!(plain, Params { files, speed: Speed::Times(1.0), repeat: false, copies: 1 });
-        let full = Params::parse("dir/a.gz,b?speed=2.5&loop=1&copies=1000").expect("all keys are known");
+        assert_eq!(plain, Params { files, speed: Speed::Times(1.0), repeat: false, copies: 1, venue: None });
+        let full = Params::parse("dir/a.gz,b?speed=2.5&loop=1&copies=1000&venue=kraken").expect("all keys are known");
         let files = vec![PathBuf::from("dir/a.gz"), PathBuf::from("b")];
-        assert_eq!(full, Params { files, speed: Speed::Times(2.5), repeat: true, copies: 1000 });
+        assert_eq!(
+            full,
+            Params { files, speed: Speed::Times(2.5), repeat: true, copies: 1000, venue: Some(Venue::Kraken) }
+        );
         assert_eq!(Params::parse("a?speed=max&loop=0").map(|params| params.speed), Ok(Speed::Max));
     }
 
@@ -102,7 +118,12 @@ mod tests {
             ("a?speed=NaN", "speed: invalid value \"NaN\": expected 0.1 to 1000 or max"),
             ("a?copies=0", "copies: invalid value \"0\": expected 1 to 1000"),
             ("a?loop=yes", "loop: invalid value \"yes\": expected 0 or 1"),
-            ("a?sped=1", "unknown key \"sped\": expected speed, loop or copies"),
+            ("a?sped=1", "unknown key \"sped\": expected speed, loop, copies or venue"),
+            (
+                "a?venue=mtgox",
+                "venue: invalid value \"mtgox\": expected one of binance, binance-usdm, binance-coinm, coinbase, kraken, \
+                 bybit, bybit-linear, bybit-inverse, okx",
+            ),
             ("a?speed", "invalid parameter \"speed\": expected key=value"),
             ("a,b,a", "duplicate file a: for more instruments of one recording, use copies=K"),
         ] {

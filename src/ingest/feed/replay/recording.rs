@@ -1,15 +1,15 @@
-//! A recording as a file: its validation, its market, and the log of its malformed lines.
+//! A recording as a file: its validation, its venue, and the log of its malformed lines.
 
 use std::fmt::Display;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::ingest::feed::binance::message::Body;
-use crate::ingest::feed::binance::{Market, Message, Origin, Parser};
-use crate::ingest::feed::stamp::{self, NotATime};
 use crate::ingest::source::StreamState;
 use crate::ingest::transport::file::{Found, Lines};
+use tickcast_venues::binance::{Body, Market, Message, Origin, Parser};
+use tickcast_venues::stamp::{self, NotATime};
+use tickcast_venues::{Event, Notice, Venue};
 
 /// Lines that are read for the market and the streams before the replay begins.
 const OPENING_LINES: usize = 512;
@@ -28,7 +28,7 @@ pub enum OpenError {
 }
 
 /// What a recording is.
-pub const EXPECTED: &str = "expected a recording, gzip or plain, of lines `<receive time> {…JSON…}`";
+pub const EXPECTED: &str = "expected a recording, gzip or plain, of lines `<receive time> <message of a venue>`";
 
 /// An opened recording, with the facts of its first lines.
 pub struct Recording {
@@ -43,19 +43,29 @@ pub struct Recording {
     opening: Opening,
     malformed: u64,
     untimed: u64,
+    dropped_books: u64,
+}
+
+/// What reads the messages of a recording.
+pub enum Format {
+    /// The messages of Binance, of one market, of any connections.
+    Binance(Origin),
+    /// The codec of another venue.
+    Venue(Venue),
 }
 
 /// The facts of the first lines.
 #[derive(Default)]
 struct Opening {
+    venue: Option<Venue>,
     market: Option<Market>,
     has_tickers: bool,
     symbols: Vec<String>,
 }
 
 impl Recording {
-    /// Opens a recording and reads its first lines.
-    pub fn open(path: &Path, parser: &mut Parser) -> Result<Self, OpenError> {
+    /// Opens a recording and reads its first lines, which show the venue, unless it is given.
+    pub fn open(path: &Path, venue: Option<Venue>, parser: &mut Parser) -> Result<Self, OpenError> {
         let name = path.display().to_string();
         let failed = |error| OpenError::Io { path: name.clone(), error };
         let file = File::open(path).map_err(failed)?;
@@ -68,17 +78,34 @@ impl Recording {
         let mut lines = Lines::new(&file);
         let first_ns =
             first_stamp(&mut lines).map_err(|problem| OpenError::NotARecording { path: name.clone(), problem })?;
-        let opening = Opening::read(&mut lines, parser);
-        Ok(Self { path: name, file, first_ns, opening, state: StreamState::Live, malformed: 0, untimed: 0 })
+        let opening = Opening::read(&mut lines, venue, parser);
+        Ok(Self {
+            path: name,
+            file,
+            first_ns,
+            opening,
+            state: StreamState::Live,
+            malformed: 0,
+            untimed: 0,
+            dropped_books: 0,
+        })
     }
 
     /// The initial state for one reader of this recording.
-    pub fn origin(&self) -> Origin {
-        let sole_symbol = match self.opening.symbols.as_slice() {
+    pub fn format(&self) -> Format {
+        let opening = &self.opening;
+        let given = opening.venue.map(|venue| (venue, venue.binance_market()));
+        let market = match given {
+            Some((venue, None)) => return Format::Venue(venue),
+            // The messages themselves show the market, where the venue was not given.
+            Some((Venue::Binance, _)) | None => opening.market.unwrap_or(Market::Spot),
+            Some((_, Some(market))) => market,
+        };
+        let sole_symbol = match opening.symbols.as_slice() {
             [symbol] => Some(symbol.clone()),
             _ => None,
         };
-        Origin::new(self.opening.market.unwrap_or(Market::Spot), self.opening.has_tickers, sole_symbol)
+        Format::Binance(Origin::new(market, opening.has_tickers, sole_symbol))
     }
 
     /// Reads the whole file for its latest receive stamp.
@@ -103,28 +130,59 @@ impl Recording {
     }
 
     /// The same for a line that is taken without the venue's time.
-    pub fn log_untimed(&mut self, line: u64, problem: &dyn Display) {
+    fn log_untimed(&mut self, line: u64, problem: &dyn Display) {
         self.untimed += 1;
         if self.untimed <= LOGGED_MAX {
             tracing::warn!(file = self.path, line, "time of the venue skipped: {problem}");
         }
     }
 
+    /// Logs what a codec reports of a line. Texts for a connection have none here.
+    pub fn log_event(&mut self, line: u64, event: &Event) {
+        match event {
+            Event::Untimed(fault) => self.log_untimed(line, fault),
+            Event::BookDropped { instrument, cause } => {
+                self.dropped_books += 1;
+                if self.dropped_books <= LOGGED_MAX {
+                    let file = &self.path;
+                    tracing::warn!(file, line, instrument, "the book is void until its next snapshot: {cause}");
+                }
+            }
+            Event::Notice(Notice::Closing { reason } | Notice::Error { reason }) => {
+                tracing::debug!(file = self.path, line, "the venue announced: {reason}");
+            }
+            Event::Notice(Notice::State { state, .. }) => {
+                tracing::debug!(file = self.path, line, "the venue's state: {state}");
+            }
+            Event::Send(_) | Event::Subscribed(_) | Event::Refused { .. } | Event::Silent { .. } => {}
+        }
+    }
+
     /// Logs the number of such lines, if not all were logged. Called at the end of the file.
     pub fn log_summary(&self) {
-        if self.malformed.max(self.untimed) > LOGGED_MAX {
-            let (file, malformed, untimed) = (&self.path, self.malformed, self.untimed);
-            tracing::warn!(file, malformed, untimed, "lines so far; the first {LOGGED_MAX} of each were logged");
+        if self.malformed.max(self.untimed).max(self.dropped_books) > LOGGED_MAX {
+            let (file, malformed, untimed, dropped_books) =
+                (&self.path, self.malformed, self.untimed, self.dropped_books);
+            tracing::warn!(
+                file,
+                malformed,
+                untimed,
+                dropped_books,
+                "lines so far; the first {LOGGED_MAX} of each were logged"
+            );
         }
     }
 }
 
 impl Opening {
     /// Reads the current line of `lines` and those after it. The replay reports malformed ones.
-    fn read(lines: &mut Lines, parser: &mut Parser) -> Self {
-        let mut opening = Self::default();
+    fn read(lines: &mut Lines, given: Option<Venue>, parser: &mut Parser) -> Self {
+        let mut opening = Self { venue: given, ..Self::default() };
         for _ in 0..OPENING_LINES {
             if let Ok((_, json)) = split_stamp(lines.line()) {
+                if given.is_none() {
+                    opening.note_venue(Venue::detect(&mut json.to_vec()));
+                }
                 let _ = parser.read(json, |message| {
                     opening.note(&message);
                     Ok(())
@@ -135,6 +193,14 @@ impl Opening {
             }
         }
         opening
+    }
+
+    /// The first message that shows a venue decides. Of Bybit, later ones may show that it is not spot.
+    fn note_venue(&mut self, seen: Option<Venue>) {
+        let is_bybit = matches!(seen, Some(Venue::BybitLinear | Venue::BybitInverse));
+        if self.venue.is_none() || (self.venue == Some(Venue::Bybit) && is_bybit) {
+            self.venue = seen;
+        }
     }
 
     fn note(&mut self, message: &Message<'_, '_>) {
@@ -165,14 +231,15 @@ pub enum StampError {
     NotATime(#[from] NotATime),
 }
 
-/// The receive stamp of a line in ns, and its JSON. Each line may have its own unit.
+/// The receive stamp of a line in ns, and its message: `<time> <message>`, or `<time>: <message>` as cryptofeed writes it.
+/// Each line may have its own unit.
 pub fn split_stamp(line: &mut [u8]) -> Result<(u64, &mut [u8]), StampError> {
     let is_number = |text: &&str| text.starts_with(|first: char| first.is_ascii_digit());
-    let space = line.iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'.')).unwrap_or(line.len());
-    let (number, rest) = line.split_at_mut(space);
+    let end = line.iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'.')).unwrap_or(line.len());
+    let (number, rest) = line.split_at_mut(end);
     let number = std::str::from_utf8(number).ok().filter(is_number).ok_or(StampError::Missing)?;
     match rest {
-        [b' ', json @ ..] => Ok((stamp::parse(number)?, json)),
+        [b' ', message @ ..] | [b':', b' ', message @ ..] => Ok((stamp::parse(number)?, message)),
         _ => Err(StampError::Missing),
     }
 }
@@ -187,7 +254,7 @@ fn first_stamp(lines: &mut Lines) -> Result<u64, String> {
     }
     let number = lines.number();
     match split_stamp(lines.line()) {
-        Ok((stamp_ns, [b'{', ..])) => Ok(stamp_ns),
+        Ok((stamp_ns, [b'{' | b'[', ..])) => Ok(stamp_ns),
         Err(error @ StampError::NotATime(_)) => Err(format!("line {number}: {error}")),
         _ => {
             let line = String::from_utf8_lossy(lines.line());

@@ -1,19 +1,19 @@
 //! One pass through the recordings, with its own books and statistics: each copy of the instruments has a timeline.
 
-use super::recording::{Recording, StampError, split_stamp};
-use crate::ingest::feed::binance::message::TimeFault;
-use crate::ingest::feed::binance::{Malformed, Origin, Out, Parser, Translator};
+use super::recording::{Format, Recording, StampError, split_stamp};
 use crate::ingest::source::StreamState;
 use crate::ingest::transport::file::{Found, Lines};
+use tickcast_venues::binance::{Origin, Parser, Translator};
+use tickcast_venues::{Codec, CodecOptions, Malformed, NameStyle, Naming, Sink, Venue};
 
 /// Between the last line of a pass and the first of the next, in the recording's time. So even a recording of a
 /// single line does not loop forever in one poll.
 pub const LOOP_PAUSE_NS: u64 = 100_000_000;
 
-/// One reader for each recording, and the translator of their messages.
+/// One reader for each recording, and what reads their messages.
 pub struct Timeline {
     readers: Vec<Reader>,
-    translator: Translator,
+    codecs: Codecs,
     /// The first of all: the states of the recordings are those of its readers.
     is_first: bool,
     /// Start of this pass, in ns of the replay's own time.
@@ -35,15 +35,28 @@ pub enum After {
     PassEnded,
 }
 
+/// What reads messages: one instrument in two recordings of a venue is one instrument.
+struct Codecs {
+    naming: Naming,
+    binance: Translator,
+    /// Those of other venues.
+    others: Vec<(Venue, Box<dyn Codec>)>,
+}
+
+/// Which of them reads a recording.
+enum Reading {
+    Binance(Origin),
+    /// Its index.
+    Other(usize),
+}
+
 struct Reader {
     lines: Lines,
-    origin: Origin,
+    reading: Reading,
     /// The reader's current line.
     found: Found,
     /// Its stamp, or that of the previous line where it has none.
     stamp_ns: u64,
-    /// Of the line that is being delivered.
-    time_fault: Option<TimeFault>,
 }
 
 /// Why a line was skipped.
@@ -62,10 +75,11 @@ enum LineError {
 impl Timeline {
     /// A timeline that begins at `at_ns`; every instrument's name ends with `suffix`.
     pub fn new(recordings: &[Recording], suffix: String, at_ns: u64) -> Self {
-        let readers = recordings.iter().map(Reader::new).collect();
         let is_first = suffix.is_empty();
-        let translator = Translator::new(suffix);
-        Self { readers, translator, is_first, pass_at_ns: at_ns, latest_at_ns: at_ns, running: 0 }
+        let naming = Naming { style: NameStyle::Venue, suffix };
+        let mut codecs = Codecs { binance: Translator::new(&naming), naming, others: Vec::new() };
+        let readers = recordings.iter().map(|recording| Reader::new(recording, &mut codecs)).collect();
+        Self { readers, codecs, is_first, pass_at_ns: at_ns, latest_at_ns: at_ns, running: 0 }
     }
 
     /// Starts each recording from the beginning, and calls `each` with the time of its first line. `first_ns` is the
@@ -90,21 +104,21 @@ impl Timeline {
         first_ns: u64,
         recording: &mut Recording,
         parser: &mut Parser,
-        out: &mut Out<'_>,
+        sink: &mut Sink<'_>,
     ) -> After {
         self.latest_at_ns = self.latest_at_ns.max(at_ns);
-        self.translator.tickers_if_due(self.latest_at_ns, out);
+        self.codecs.binance.tickers_if_due(self.latest_at_ns, sink);
         let reader = &mut self.readers[index];
-        if let Err(error) = reader.translate(&mut self.translator, parser, out) {
-            out.report.malformed += 1;
+        if let Err(error) = reader.translate(&mut self.codecs, parser, sink) {
+            sink.report.malformed += 1;
             recording.log_malformed(reader.lines.number(), &error);
             if let (LineError::Broken(_), true) = (&error, self.is_first) {
                 let reason = format!("line {}: {error}", reader.lines.number());
                 recording.state = StreamState::Failed { reason };
             }
         }
-        if let Some(fault) = reader.time_fault.take() {
-            recording.log_untimed(reader.lines.number(), &fault);
+        for event in sink.events.drain(..) {
+            recording.log_event(reader.lines.number(), &event);
         }
         if reader.advance() {
             return After::Line(reader.at_ns(self.pass_at_ns, first_ns));
@@ -117,22 +131,26 @@ impl Timeline {
         if self.running > 0 {
             return After::RecordingEnded;
         }
-        self.translator.tickers(out);
+        self.codecs.binance.tickers(sink);
         After::PassEnded
     }
 
     /// Voids the books of the ended pass, and sets the start of the next.
-    pub fn restart(&mut self, out: &mut Out<'_>) {
-        self.translator.restart(out);
+    pub fn restart(&mut self, sink: &mut Sink<'_>) {
+        self.codecs.binance.restart(sink);
+        self.codecs.others.iter_mut().for_each(|(_, codec)| codec.restart(sink));
         self.pass_at_ns = self.latest_at_ns.saturating_add(LOOP_PAUSE_NS);
     }
 }
 
 impl Reader {
-    fn new(recording: &Recording) -> Self {
+    fn new(recording: &Recording, codecs: &mut Codecs) -> Self {
         let lines = Lines::new(&recording.file);
-        let (origin, stamp_ns) = (recording.origin(), recording.first_ns);
-        Self { lines, origin, found: Found::End, stamp_ns, time_fault: None }
+        let reading = match recording.format() {
+            Format::Binance(origin) => Reading::Binance(origin),
+            Format::Venue(venue) => Reading::Other(codecs.index_of(venue)),
+        };
+        Self { lines, reading, found: Found::End, stamp_ns: recording.first_ns }
     }
 
     /// Advances to the next line, readable or not; false at the end.
@@ -150,27 +168,31 @@ impl Reader {
         pass_at_ns.saturating_add(self.stamp_ns.saturating_sub(first_ns))
     }
 
-    fn translate(
-        &mut self,
-        translator: &mut Translator,
-        parser: &mut Parser,
-        out: &mut Out<'_>,
-    ) -> Result<(), LineError> {
+    fn translate(&mut self, codecs: &mut Codecs, parser: &mut Parser, sink: &mut Sink<'_>) -> Result<(), LineError> {
         match &self.found {
             Found::Line => {
-                let (_, json) = split_stamp(self.lines.line())?;
-                let (origin, fault) = (&mut self.origin, &mut self.time_fault);
-                Ok(parser.read(json, |message| {
-                    if message.time_fault.is_some() {
-                        out.report.untimed += 1;
-                        fault.clone_from(&message.time_fault);
-                    }
-                    translator.take(&message, origin, out)
-                })?)
+                let (stamp_ns, message) = split_stamp(self.lines.line())?;
+                match &mut self.reading {
+                    Reading::Binance(origin) => codecs.binance.read(parser, message, origin, sink)?,
+                    Reading::Other(index) => codecs.others[*index].1.on_message(message, stamp_ns, sink)?,
+                }
+                Ok(())
             }
             Found::TooLong => Err(LineError::TooLong),
             Found::Broken(error) => Err(LineError::Broken(error.to_string())),
             Found::End => Ok(()),
         }
+    }
+}
+
+impl Codecs {
+    /// The codec of a venue; there is one for all recordings of it.
+    fn index_of(&mut self, venue: Venue) -> usize {
+        if let Some(index) = self.others.iter().position(|(other, _)| *other == venue) {
+            return index;
+        }
+        let options = CodecOptions { naming: self.naming.clone(), depth: None };
+        self.others.push((venue, venue.codec(options)));
+        self.others.len() - 1
     }
 }

@@ -1,11 +1,11 @@
 //! Single messages of Binance's three markets: the recorded ones and those of its documentation.
 
 use serde_json::Value;
-use tickcast::ingest::feed::binance::{Malformed, Market, Origin, Out, Parser, Translator};
-use tickcast::ingest::source::Report;
 use tickcast_protocol::record::{self, PRICE_NONE, Quote, Ticker, Trade};
 use tickcast_protocol::{BookAction, RecordKind, Side};
 use tickcast_test_support::paths::recordings;
+use tickcast_venues::binance::{Market, Origin, Parser, Translator};
+use tickcast_venues::{Malformed, Naming, Report, Sink};
 
 /// The result of a single message.
 struct Taken {
@@ -29,12 +29,14 @@ impl Taken {
 fn take(market: Market, json: &str) -> Taken {
     let mut taken = Taken { market: None, batch: Vec::new(), report: Report::default(), outcome: Ok(()) };
     let mut origin = Origin::new(market, true, Some("XY".to_owned()));
-    let mut translator = Translator::new(String::new());
-    let mut out = Out { batch: &mut taken.batch, report: &mut taken.report, next_id: &mut 1 };
-    taken.outcome = Parser::default().read(&mut json.as_bytes().to_vec(), |message| {
+    let mut translator = Translator::new(&Naming::default());
+    let (batch, report, events) = (&mut taken.batch, &mut taken.report, &mut Vec::new());
+    let mut sink = Sink { batch, report, next_id: &mut 1, events };
+    let _ = Parser::default().read(&mut json.as_bytes().to_vec(), |message| {
         taken.market = message.market;
-        translator.take(&message, &mut origin, &mut out)
+        Ok(())
     });
+    taken.outcome = translator.read(&mut Parser::default(), &mut json.as_bytes().to_vec(), &mut origin, &mut sink);
     taken
 }
 
@@ -195,11 +197,11 @@ fn trade_ids(messages: &[String]) -> (Vec<u64>, u64) {
     let mut batch = Vec::new();
     let mut report = Report::default();
     let mut origin = Origin::new(Market::UsdM, true, None);
-    let mut translator = Translator::new(String::new());
-    let mut out = Out { batch: &mut batch, report: &mut report, next_id: &mut 1 };
+    let mut translator = Translator::new(&Naming::default());
+    let mut events = Vec::new();
+    let mut sink = Sink { batch: &mut batch, report: &mut report, next_id: &mut 1, events: &mut events };
     for message in messages {
-        let taken = Parser::default()
-            .read(&mut message.clone().into_bytes(), |message| translator.take(&message, &mut origin, &mut out));
+        let taken = translator.read(&mut Parser::default(), &mut message.clone().into_bytes(), &mut origin, &mut sink);
         assert_eq!(taken, Ok(()), "{message}");
     }
     let trades = record::records(&batch).filter(|(header, _)| header.known_kind() == Some(RecordKind::Trade));
@@ -286,8 +288,9 @@ fn partial_books_are_the_book_while_there_is_no_whole_one() {
     let mut batch = Vec::new();
     let mut report = Report::default();
     let mut origin = Origin::new(Market::Spot, true, None);
-    let mut translator = Translator::new(String::new());
-    let mut out = Out { batch: &mut batch, report: &mut report, next_id: &mut 1 };
+    let mut translator = Translator::new(&Naming::default());
+    let mut events = Vec::new();
+    let mut sink = Sink { batch: &mut batch, report: &mut report, next_id: &mut 1, events: &mut events };
     let messages = [
         partial(10, "0.0024"),
         partial(11, "0.0025"),
@@ -302,8 +305,7 @@ fn partial_books_are_the_book_while_there_is_no_whole_one() {
         partial(15, "0.0019"),
     ];
     for message in messages {
-        let taken = Parser::default()
-            .read(&mut message.clone().into_bytes(), |message| translator.take(&message, &mut origin, &mut out));
+        let taken = translator.read(&mut Parser::default(), &mut message.clone().into_bytes(), &mut origin, &mut sink);
         assert_eq!(taken, Ok(()), "{message}");
     }
     let books = record::records(&batch).filter(|(header, _)| header.known_kind() == Some(RecordKind::Book));
