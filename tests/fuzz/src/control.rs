@@ -194,7 +194,30 @@ fn instrument(object: &Map<String, Value>) -> Option<DefineInstrument> {
 
 fn name(value: &Value, bytes_min: usize) -> Option<String> {
     let text = value.as_str().filter(|text| (bytes_min..=NAME_BYTES_MAX).contains(&text.len()))?;
-    is_name(text).then(|| text.to_owned())
+    (is_name(text) && is_definable(text)).then(|| text.to_owned())
+}
+
+/// The alphabet of names that are defined.
+fn is_definable(text: &str) -> bool {
+    let is_currency = |letter: char| match u32::from(letter) {
+        0xa2 | 0xa3 | 0xa5 => true,
+        code => (0x20a0..0x20c1).contains(&code) && code != 0x20a8,
+    };
+    let is_han = |letter: char| match u32::from(letter) {
+        0x3005 | 0x3007 => true,
+        code => (0x3400..0x4dc0).contains(&code) || (0x4e00..0xa000).contains(&code),
+    };
+    let is_kana = |letter: char| match u32::from(letter) {
+        0x30fc => true,
+        code => (0x3041..0x3097).contains(&code) || (0x30a1..0x30fb).contains(&code),
+    };
+    let is_hangul = |letter: char| (0xac00..0xd7a4).contains(&u32::from(letter));
+    let is_known = |letter: char| {
+        let is_ascii = (' '..='~').contains(&letter);
+        is_ascii || is_currency(letter) || is_han(letter) || is_kana(letter) || is_hangul(letter)
+    };
+    let mixes = text.contains(is_kana) && text.contains(is_hangul);
+    !mixes && text.chars().all(is_known)
 }
 
 /// The grammar of symbols, for an empty text as well.
