@@ -15,6 +15,7 @@ use super::subscription_index::{AudienceId, SubscriptionIndex};
 use super::tick_records::{Now, TickRecords};
 use crate::io::SlotId;
 use crate::ring::RingOffset;
+use tickcast_protocol::ConflationInterval;
 use tickcast_protocol::record::Channel;
 
 /// The longest conflation interval. After it, every pending value has been sent.
@@ -59,7 +60,12 @@ impl FanOut {
 
 /// How an audience gets the quotes of an instrument, see [`QuoteOrder`].
 pub(super) fn quote_order(index: &SubscriptionIndex, audience: AudienceId, instrument: u32) -> QuoteOrder {
-    match index.wants(audience, instrument, Channel::Trade) {
+    quote_order_of(index.wants(audience, instrument, Channel::Trade))
+}
+
+/// The same by what the audience wants of the trades.
+pub(super) fn quote_order_of(trades: Option<ConflationInterval>) -> QuoteOrder {
+    match trades {
         Some(_) => QuoteOrder::BeforeTrade,
         None => QuoteOrder::Free,
     }

@@ -26,9 +26,11 @@
 //! for all clients.
 
 mod changes;
+mod covering;
 mod instruments;
 mod interest;
 mod patterns;
+mod split_table;
 mod watch_lists;
 
 use std::ops::ControlFlow;
@@ -37,6 +39,7 @@ use hashbrown::HashTable;
 
 use self::changes::UnusedQueue;
 pub use self::changes::{Building, Started};
+pub use self::covering::Covering;
 use self::instruments::{InstrumentRow, Instruments, NO_NAME};
 use self::interest::{Fingerprints, Interest, Item};
 use self::patterns::PatternTable;
@@ -358,12 +361,26 @@ impl SubscriptionIndex {
 
     /// True if any key of a covering item, for this channel of an instrument, passes: that of its name first, then those
     /// of the prefixes, the longest first.
-    pub fn any_covering(&self, instrument: u32, channel: Channel, mut test: impl FnMut(Key) -> bool) -> bool {
+    pub fn any_covering(&self, instrument: u32, channel: Channel, test: impl FnMut(Key) -> bool) -> bool {
+        self.covering(instrument).any(channel, test)
+    }
+
+    /// The targets that cover an instrument, for several questions about it.
+    pub fn covering(&self, instrument: u32) -> Covering<'_> {
         let row = self.instruments.row(instrument);
-        (row.name != NO_NAME && test(Key::new(Target::Name(row.name), channel)))
-            || row.with_prefixes(&self.patterns, |prefixes| {
-                prefixes.iter().any(|prefix| test(Key::new(Target::Prefix(*prefix), channel)))
-            })
+        let name = (row.name != NO_NAME).then_some(Target::Name(row.name));
+        Covering { name, prefixes: row.prefixes(&self.patterns) }
+    }
+
+    /// The same as [`Self::wants`], where the targets are known already.
+    pub fn wants_of(
+        &self,
+        audience: AudienceId,
+        covering: &Covering<'_>,
+        channel: Channel,
+    ) -> Option<ConflationInterval> {
+        let row = &self.audiences[audience as usize];
+        covering.find(channel, |key| row.interest.find(key)).map(|item| item.interval)
     }
 
     /// The channels of an instrument that an audience wants.
@@ -391,15 +408,13 @@ impl SubscriptionIndex {
             // The name is the most specific item of every audience that has it.
             self.patterns.row(row.name).watches.list(channel, interval).iter().for_each(|audience| each(*audience));
         }
-        row.with_prefixes(&self.patterns, |prefixes| {
-            for prefix in prefixes {
-                for audience in self.patterns.row(*prefix).watches.list(channel, interval) {
-                    if self.decides(*audience, row, Key::new(Target::Prefix(*prefix), channel)) {
-                        each(*audience);
-                    }
+        for prefix in row.prefixes(&self.patterns).iter() {
+            for audience in self.patterns.row(*prefix).watches.list(channel, interval) {
+                if self.decides(*audience, row, Key::new(Target::Prefix(*prefix), channel)) {
+                    each(*audience);
                 }
             }
-        });
+        }
     }
 
     /// True if no more specific item of the audience covers the instrument on that channel.
@@ -412,8 +427,7 @@ impl SubscriptionIndex {
     pub fn is_watched(&self, instrument: u32, channel: Channel, interval: ConflationInterval) -> bool {
         let row = self.instruments.row(instrument);
         let watched = |id: u32| !self.patterns.row(id).watches.list(channel, interval).is_empty();
-        (row.name != NO_NAME && watched(row.name))
-            || row.with_prefixes(&self.patterns, |prefixes| prefixes.iter().any(|prefix| watched(*prefix)))
+        (row.name != NO_NAME && watched(row.name)) || row.prefixes(&self.patterns).iter().any(|prefix| watched(*prefix))
     }
 
     /// True if any item has this interval.
@@ -427,9 +441,7 @@ impl SubscriptionIndex {
         if row.name != NO_NAME {
             self.patterns.row(row.name).watches.each(&mut each);
         }
-        row.with_prefixes(&self.patterns, |prefixes| {
-            prefixes.iter().for_each(|prefix| self.patterns.row(*prefix).watches.each(&mut each));
-        });
+        row.prefixes(&self.patterns).iter().for_each(|prefix| self.patterns.row(*prefix).watches.each(&mut each));
     }
 
     /// Items of all audiences.
@@ -458,15 +470,14 @@ impl SubscriptionIndex {
     }
 
     fn resolve<'a>(&'a self, audience: &'a AudienceRow, row: &InstrumentRow, channel: Channel) -> Option<&'a Item> {
-        let find = |target| audience.interest.find(Key::new(target, channel));
-        let of_name = Some(row.name).filter(|name| *name != NO_NAME).and_then(|name| find(Target::Name(name)));
+        let name = (row.name != NO_NAME).then_some(Target::Name(row.name));
+        let of_name = name.and_then(|name| audience.interest.find(Key::new(name, channel)));
         of_name.or_else(|| {
             if !audience.has_prefixes() {
                 return None;
             }
-            row.with_prefixes(&self.patterns, |prefixes| {
-                prefixes.iter().find_map(|prefix| find(Target::Prefix(*prefix)))
-            })
+            let covering = Covering { name: None, prefixes: row.prefixes(&self.patterns) };
+            covering.find(channel, |key| audience.interest.find(key))
         })
     }
 }

@@ -11,9 +11,9 @@ use std::ops::ControlFlow;
 
 use super::super::backlog::{InitialValue, OwnBacklog};
 use super::super::conflation::QuoteOrder;
-use super::super::fan_out::quote_order;
+use super::super::fan_out::quote_order_of;
 use super::super::state_walk::{LAST_INSTRUMENT, StateCursor};
-use super::super::subscription_index::{AudienceId, Key, Target};
+use super::super::subscription_index::{AudienceId, Covering, Key, Target};
 use super::{CatchUp, PacketFields, split_records};
 use crate::last_value::InstrumentValues;
 use crate::ring::RingOffset;
@@ -96,7 +96,8 @@ impl CatchUp<'_> {
         if !self.may_have_missed(backlog, instrument) {
             return;
         }
-        let wanted = CHANNELS.map(|channel| self.wanted(audience, backlog, instrument, channel));
+        let covering = self.index.covering(instrument);
+        let wanted = CHANNELS.map(|channel| self.wanted(audience, backlog, instrument, &covering, channel));
         let Some(values) = self.market.values.row(instrument) else { return };
         if self.index.is_released(instrument) {
             return self.push_released(audience, backlog, instrument, out);
@@ -117,7 +118,7 @@ impl CatchUp<'_> {
         } else if announces {
             status.push_if_received(instrument, out);
         }
-        let quote_order = quote_order(self.index, audience, instrument);
+        let quote_order = quote_order_of(self.index.wants_of(audience, &covering, Channel::Trade));
         for wanted in wanted.into_iter().flatten() {
             if wanted.channel == Channel::Book && wanted.initial.is_none() {
                 self.push_book_gap(backlog, values, instrument, out);
@@ -171,9 +172,16 @@ impl CatchUp<'_> {
         newest.is_some_and(|newest| newest > had)
     }
 
-    fn wanted(&self, audience: AudienceId, backlog: &OwnBacklog, instrument: u32, channel: Channel) -> Option<Wanted> {
-        let interval = self.index.wants(audience, instrument, channel)?;
-        Some(Wanted { channel, interval, initial: self.requested(backlog, instrument, channel) })
+    fn wanted(
+        &self,
+        audience: AudienceId,
+        backlog: &OwnBacklog,
+        instrument: u32,
+        covering: &Covering<'_>,
+        channel: Channel,
+    ) -> Option<Wanted> {
+        let interval = self.index.wants_of(audience, covering, channel)?;
+        Some(Wanted { channel, interval, initial: requested(backlog, instrument, covering, channel) })
     }
 
     /// The flags with which the newest value of a channel is sent; `None` if it is not.
@@ -201,24 +209,6 @@ impl CatchUp<'_> {
         }
     }
 
-    /// How a channel of an instrument begins by the client's latest requests.
-    fn requested(&self, backlog: &OwnBacklog, instrument: u32, channel: Channel) -> Option<InitialValue> {
-        if backlog.requested.is_empty() {
-            return None;
-        }
-        let exact = Key::new(Target::Instrument(instrument), channel);
-        let find = |key: Key| {
-            let at = backlog.requested.binary_search_by_key(&key, |(of, _)| *of).ok()?;
-            Some(backlog.requested[at].1)
-        };
-        let mut greatest = find(exact);
-        self.index.any_covering(instrument, channel, |key| {
-            greatest = greatest.max(find(key));
-            false
-        });
-        greatest
-    }
-
     /// True if a state value has changed since the client had it.
     fn is_missed(
         &self,
@@ -236,4 +226,21 @@ impl CatchUp<'_> {
         let order = if channel == Channel::Quote { quote_order } else { QuoteOrder::Free };
         offset > cursor.floor && self.conflator.changed_since(interval, instrument, channel, order, cursor.tick)
     }
+}
+
+/// How a channel of an instrument begins by the client's latest requests.
+fn requested(backlog: &OwnBacklog, instrument: u32, covering: &Covering<'_>, channel: Channel) -> Option<InitialValue> {
+    if backlog.requested.is_empty() {
+        return None;
+    }
+    let find = |key: Key| {
+        let at = backlog.requested.binary_search_by_key(&key, |(of, _)| *of).ok()?;
+        Some(backlog.requested[at].1)
+    };
+    let mut greatest = find(Key::new(Target::Instrument(instrument), channel));
+    covering.any(channel, |key| {
+        greatest = greatest.max(find(key));
+        false
+    });
+    greatest
 }

@@ -3,6 +3,7 @@
 //! Which prefixes cover an instrument is found when a record comes, and kept until a prefix is added or removed. So a
 //! new prefix costs nothing for each instrument that it covers.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
@@ -33,12 +34,12 @@ struct Prefixes {
 }
 
 impl InstrumentRow {
-    /// Calls `read` with the prefixes that cover the instrument, the longest first.
-    pub(super) fn with_prefixes<T>(&self, patterns: &PatternTable, read: impl FnOnce(&[u32]) -> T) -> T {
+    /// The prefixes that cover the instrument, the longest first.
+    pub(super) fn prefixes(&self, patterns: &PatternTable) -> Cow<'_, [u32]> {
         if self.prefixes.version == patterns.prefix_version() {
-            read(&self.prefixes.ids)
+            Cow::Borrowed(&self.prefixes.ids)
         } else {
-            read(&patterns.covering(&self.symbol).collect::<Vec<_>>())
+            Cow::Owned(patterns.covering(&self.symbol).collect())
         }
     }
 
