@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
+use crate::affinity::keep_current_thread_on;
 use crate::bars::{BarQuery, Bars, FoundBars};
 use crate::fault;
 use crate::lifecycle::Lifecycle;
@@ -103,9 +104,15 @@ impl BarStore {
 
 const PANICKED: &str = "the thread that makes bars has panicked, which ends the process";
 
-/// Starts the thread that makes bars from the ring until the server stops.
-pub fn spawn(store: Arc<BarStore>, bars_ring: Reader, lifecycle: Arc<Lifecycle>) -> std::io::Result<JoinHandle<()>> {
+/// Starts the thread, on any of these cores, that makes bars from the ring until the server stops.
+pub fn spawn(
+    store: Arc<BarStore>,
+    bars_ring: Reader,
+    lifecycle: Arc<Lifecycle>,
+    cores: Vec<usize>,
+) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("bars".to_owned()).spawn(move || {
+        keep_current_thread_on(&cores);
         let _guard = lifecycle.fail_on_panic("the thread that makes bars");
         let _ = store.thread.set(thread::current());
         let mut folding = Folding {
@@ -241,7 +248,7 @@ mod tests {
         let (mut writer, bars_ring) = ring(1 << 16);
         let store = Arc::new(BarStore::new(Bars::new(1 << 20, 0), writer.gauge()));
         let lifecycle = Arc::new(Lifecycle::begin().0);
-        let thread = spawn(store.clone(), bars_ring, lifecycle.clone()).expect("a thread");
+        let thread = spawn(store.clone(), bars_ring, lifecycle.clone(), vec![0]).expect("a thread");
         let began = std::time::Instant::now();
         for position in 0..3 {
             push(&mut writer, position, position);

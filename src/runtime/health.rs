@@ -13,6 +13,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use sd_notify::NotifyState;
 
 use super::panics::watch_thread;
+use crate::affinity::keep_current_thread_on;
 use crate::clock;
 use crate::fault;
 use crate::heartbeat::{Change, HeartbeatWatch};
@@ -32,6 +33,7 @@ pub(super) fn spawn(
     stopped: Receiver<()>,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("health".to_owned()).spawn(move || {
+        keep_current_thread_on(&state.config.other_cores);
         watch_thread(&state.lifecycle, "the health thread");
         let mut watch = HeartbeatWatch::new(&state.heartbeats, LOOKS_MAX);
         let mut memory = MemoryWatch::default();

@@ -244,7 +244,10 @@ fn start_sequencer(
         let (writer, reader) = ring::ring(BARS_RING_BYTES);
         let store = Arc::new(BarStore::new(Bars::new(config.bars_bytes, wall_ns()), writer.gauge()));
         sequencer = sequencer.with_bars_ring(writer);
-        bar_thread = Some(bars::spawn(store.clone(), reader, lifecycle.clone()).map_err(StartError::Thread)?);
+        bar_thread = Some(
+            bars::spawn(store.clone(), reader, lifecycle.clone(), config.other_cores.clone())
+                .map_err(StartError::Thread)?,
+        );
         bars = Some(store);
     }
     let (sequencer, requests) = SequencerHandle::new(sequencer, gauges, stats.clone(), lifecycle.clone(), bars.clone());

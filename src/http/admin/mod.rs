@@ -18,6 +18,7 @@ use std::time::Duration;
 pub use self::socket::{AdminListenError, AdminSocket, SocketFile};
 
 use super::server::HttpShared;
+use crate::affinity::keep_current_thread_on;
 use crate::config::Config;
 
 /// Connections at a time besides publishers: some scrapers, health checks and operators.
@@ -67,6 +68,8 @@ impl AdminServer {
     }
 
     fn run(self: Arc<Self>) {
+        // The threads of the connections as well.
+        keep_current_thread_on(&self.shared.state.config.other_cores);
         while !self.shared.state.lifecycle.is_stopping() {
             let spawned = match self.socket.accept() {
                 Ok(None) => continue,
