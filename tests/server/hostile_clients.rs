@@ -43,8 +43,8 @@ fn begun_message(sent: usize) -> Vec<u8> {
 
 #[test]
 fn messages_that_are_never_finished_have_a_limit_in_memory_and_in_time() {
-    let args = ["--feed", SMALL_MARKET, "--cores", "0", "--input-bytes-max", "8388608", "--message-timeout-ms", "5000"];
-    let server = Server::start(&args);
+    let limits = ["--input-bytes-max", "8388608", "--message-timeout-ms", "5000", "--request-bytes-max", "1048576"];
+    let server = Server::start(&[&["--feed", SMALL_MARKET, "--cores", "0"][..], &limits].concat());
     let mut innocent = server.client();
     innocent.ping();
     let before = resident_bytes(&server);

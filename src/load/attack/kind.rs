@@ -29,7 +29,7 @@ pub enum AttackKind {
     Pings,
     /// Subscribers that send pongs without a ping, and empty continuation frames, 16 at a time
     Pongs,
-    /// Subscribers that send 600 KB of a message of 1 MiB, and then a byte at a time
+    /// Subscribers that send 150 KB of a message of 256 KiB, and then a byte at a time
     PartialMessages,
     /// Subscribers whose compressed messages inflate to 100 times their size and more
     Compressed,

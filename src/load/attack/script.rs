@@ -13,8 +13,8 @@ use super::kind::AttackKind;
 /// Frames of one action.
 const FRAMES: usize = 16;
 /// Bytes of a message that is never finished, and how many of them are sent at once.
-const PARTIAL_BYTES: usize = 1 << 20;
-const PARTIAL_SENT: usize = 600_000;
+const PARTIAL_BYTES: usize = REQUEST_BYTES_MAX;
+const PARTIAL_SENT: usize = 150_000;
 /// Patterns, names or nested patterns of one request.
 const PATTERNS: usize = 10_000;
 const NESTED: usize = 35;
@@ -28,7 +28,7 @@ const INFLATE_RATIO: usize = 99;
 /// Below these bytes the server allows any ratio.
 const SMALL_INFLATED_BYTES: usize = 64 * 1024;
 /// The longest request that a server takes by default.
-const REQUEST_BYTES_MAX: usize = 1 << 20;
+const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// The id of the last request of a connection that leaves once it is answered.
 const LAST_ID: u64 = 987_654_321;
 /// Channels that a pattern of an attack asks for.
@@ -241,7 +241,7 @@ fn compressed(input: &ScriptInput<'_>) -> Vec<Vec<u8>> {
     let mut large = padded(&noise, REQUEST_BYTES_MAX);
     // DEFLATE stores two hexadecimal digits of a hash in a byte.
     while deflate(large.as_bytes()).len() * INFLATE_RATIO < large.len() {
-        for _ in 0..64 {
+        for _ in 0..8 {
             let word = (noise.len() as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             noise.push_str(&format!("{:016x}", word ^ word >> 29));
         }

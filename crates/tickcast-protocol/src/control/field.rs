@@ -5,12 +5,13 @@
 //! a request with very many keys is in proportion to its length: the parser's own maps hash with fixed keys and could be
 //! flooded.
 
+use std::cell::Cell;
 use std::fmt::Display;
 
 use serde::de::IgnoredAny;
 use simd_json::prelude::*;
 use simd_json::tape::{Array, Object, Value};
-use simd_json::{Buffers, ErrorType};
+use simd_json::{Buffers, ErrorType, Tape};
 
 use super::{BAD_REQUEST, LIMIT, RequestError};
 
@@ -41,6 +42,21 @@ pub(super) fn invalid(field: impl Display, value: &Value, expected: impl Display
     bad(field, format_args!("invalid value {}: expected {expected}", describe(value)))
 }
 
+/// What parsing a longer text took is freed.
+const KEPT_TEXT_BYTES_MAX: usize = 256 * 1024;
+
+/// What parsing needs beside the text.
+struct Workspace {
+    buffers: Buffers,
+    tape: Tape<'static>,
+}
+
+thread_local! {
+    /// Kept from one text to the next, as fresh memory costs more than parsing. At most fourteen times the longest text
+    /// so far that was no longer than [`KEPT_TEXT_BYTES_MAX`].
+    static WORKSPACE: Cell<Option<Box<Workspace>>> = const { Cell::new(None) };
+}
+
 /// Parses the text in place, which rewrites its escapes, and passes the object that it holds to `read`.
 pub(super) fn with_object<R>(
     text: &mut [u8],
@@ -48,14 +64,25 @@ pub(super) fn with_object<R>(
 ) -> Result<R, RequestError> {
     // Parsing rewrites escapes in place, and an error must count characters of the text as it came. Escapes are rare.
     let original = text.contains(&b'\\').then(|| text.to_vec());
-    let mut buffers = Buffers::with_max_depth(text.len(), DEPTH_MAX);
-    let error = match simd_json::to_tape_with_buffers(text, &mut buffers) {
-        Ok(tape) => {
+    let text_bytes = text.len();
+    let new =
+        || Box::new(Workspace { buffers: Buffers::with_max_depth(text_bytes, DEPTH_MAX), tape: Tape(Vec::new()) });
+    let mut workspace = WORKSPACE.take().unwrap_or_else(new);
+    let mut tape = std::mem::replace(&mut workspace.tape, Tape(Vec::new())).reset();
+    let outcome = match simd_json::fill_tape(text, &mut workspace.buffers, &mut tape) {
+        Ok(()) => {
             let value = tape.as_value();
-            let object = value.as_object();
             let expected = "an object such as {\"op\":\"ping\",\"id\":1}";
-            return read(&object.ok_or_else(|| invalid("request", &value, expected))?);
+            Ok(value.as_object().ok_or_else(|| invalid("request", &value, expected)).and_then(|object| read(&object)))
         }
+        Err(error) => Err(error),
+    };
+    workspace.tape = tape.reset();
+    if text_bytes <= KEPT_TEXT_BYTES_MAX {
+        WORKSPACE.set(Some(workspace));
+    }
+    let error = match outcome {
+        Ok(read) => return read,
         Err(error) => error,
     };
     Err(RequestError { id: None, code: BAD_REQUEST, message: not_json(original.as_deref().unwrap_or(text), &error) })

@@ -4,7 +4,7 @@
 //!   its sender more than the server. The buffer grows with the result, to the limit and one byte.
 //! * A message is whole or an error: a message that ends within a DEFLATE block is not returned.
 //!
-//! Memory: nothing before the first compressed message; then some 40 KB, and up to 64 KB of the last message. Cost: some
+//! Memory: nothing before the first compressed message; then some 40 KB, and up to 256 KB of the last message. Cost: some
 //! 2 µs for a small message, and a few ns a byte.
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -14,7 +14,7 @@ use crate::ws::violation::Violation;
 /// A message may inflate to this size regardless of the ratio: short messages of one repeated word are legitimate.
 pub const UNRATED_BYTES: usize = 64 * 1024;
 /// Bytes of the buffer that are kept for the next message.
-const KEPT_BYTES: usize = 64 * 1024;
+const KEPT_BYTES: usize = 256 * 1024;
 /// The largest window: the bytes after a final block may refer back this far.
 const WINDOW_BYTES: usize = 32 * 1024;
 /// Final blocks before the end of a message. A compressor that cannot flush otherwise ends each of its pieces with one.
