@@ -68,6 +68,7 @@ counters! {
     RequestsCut Count "Requests carried out over several ticks";
     RequestsPending Level "Subscribers whose request is under way or waits for their allowance of work";
     Throttled Count "Times a request waited for an allowance of work: request_work_per_s";
+    RequestPauses Count "Times all requests of a shard waited for its allowance of work: shard_work_per_s";
     InputBytes Level "Memory of incomplete messages and of requests that wait: input_bytes_max";
     InputShed Count "Subscribers closed because of what was kept of their input: input_bytes_max";
     MessageTimeouts Count "Subscribers closed because a message was not complete in time: message_timeout_ms";

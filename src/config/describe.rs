@@ -245,13 +245,8 @@ impl Config {
                 ),
             ),
             ("requests_per_s", format!("{}, pings included", self.shard.requests_per_s)),
-            (
-                "request_work_per_s",
-                match self.shard.request_work_per_s {
-                    0 => "unlimited".to_owned(),
-                    units => format!("{units} units a connection, some {:.1} % of a core", f64::from(units) / 1e5),
-                },
-            ),
+            ("request_work_per_s", work(self.shard.request_work_per_s, "connection")),
+            ("shard_work_per_s", work(self.shard.shard_work_per_s, "shard")),
             ("symbol_bytes_max", self.shard.symbol_bytes_max.to_string()),
             ("heartbeat_ms", self.shard.heartbeat_ms.to_string()),
             (
@@ -276,6 +271,14 @@ impl Config {
                 },
             ),
         ]
+    }
+}
+
+/// Units of work a second, of one of these.
+fn work(units: u32, of: &str) -> String {
+    match units {
+        0 => "unlimited".to_owned(),
+        units => format!("{units} units a {of}, some {:.1} % of a core", f64::from(units) / 1e5),
     }
 }
 

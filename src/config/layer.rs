@@ -187,13 +187,16 @@ layer! {
     /// Work of the requests of a subscriber in a second, in units of some 0.1 µs; two seconds' worth at once, and an
     /// address has four times as much; a request over it waits; 0 for no limit [default: 100000]
     request_work_per_s "TICKCAST_REQUEST_WORK_PER_S" "N" u32;
+    /// Work of the requests of all subscribers of a shard in a second, in the same units; while it is spent, requests
+    /// wait and deliveries go on; 0 for no limit [default: 5000000]
+    shard_work_per_s "TICKCAST_SHARD_WORK_PER_S" "N" u32;
     /// Memory for incomplete messages and requests that wait, a shard; an address may have a quarter [default: 67108864]
     input_bytes_max "TICKCAST_INPUT_BYTES_MAX" "BYTES" usize;
     /// Time to send a whole message, from its first byte, ms [default: 10000]
     message_timeout_ms "TICKCAST_MESSAGE_TIMEOUT_MS" "MS" u32;
     /// Longest symbol or pattern, bytes [default: 64]
     symbol_bytes_max "TICKCAST_SYMBOL_BYTES_MAX" "BYTES" usize;
-    /// Longest request of a subscriber, bytes [default: 1048576]
+    /// Longest request of a subscriber, bytes [default: 262144]
     request_bytes_max "TICKCAST_REQUEST_BYTES_MAX" "BYTES" usize;
     /// Longest packet of a publisher, and longest echoed message, bytes [default: 16777216]
     packet_bytes_max "TICKCAST_PACKET_BYTES_MAX" "BYTES" usize;

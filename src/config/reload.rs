@@ -68,7 +68,7 @@ reload! {
     shard_fixed: history_ms compression inflate_ratio_max;
     shard: heartbeat_ms ping_interval_ms ping_timeout_ms idle_timeout_ms subscribe_timeout_ms slow_timeout_ms
         backlog_ms_max sent_history_bytes log_lag_ms backlog_bytes_max requests_per_s subscriptions_max symbol_bytes_max
-        request_bytes_max patterns_max names_max subscription_bytes_max request_work_per_s input_bytes_max
+        request_bytes_max patterns_max names_max subscription_bytes_max request_work_per_s shard_work_per_s input_bytes_max
         message_timeout_ms;
 }
 

@@ -183,6 +183,7 @@ fn resolve_shard(layer: &Layer, epoch: u32) -> Result<shard::Settings, ConfigErr
             1 << 40
         ),
         request_work_per_s: within!(layer.request_work_per_s, defaults.request_work_per_s, 0, 1_000_000_000),
+        shard_work_per_s: within!(layer.shard_work_per_s, defaults.shard_work_per_s, 0, 1_000_000_000),
         input_bytes_max: within!(layer.input_bytes_max, defaults.input_bytes_max, 64 << 10, 1 << 40),
         message_timeout_ms: within!(layer.message_timeout_ms, defaults.message_timeout_ms, 100, 3_600_000),
         // The directory's own limit, and the wire's: a Definition has a byte for the length.

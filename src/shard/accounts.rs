@@ -3,7 +3,9 @@
 //! *Work* is counted in units of some 0.1 µs: symbols that are looked up, items that change, bytes that are read and
 //! inflated, instruments that a snapshot covers. A client and an address have an allowance of work that refills with
 //! time. One that has spent it is not closed: its input is not read until the allowance has refilled, and TCP slows it
-//! down. The allowance of an address lives on when its clients are gone, so that connecting again gains nothing.
+//! down. The allowance of an address lives on when its clients are gone, so that connecting again gains nothing. All
+//! clients of a shard together have one as well: while it is spent, all requests of the shard wait, and deliveries have
+//! its time.
 //!
 //! *Held input* is what a client has sent and the shard keeps: messages that are incomplete, requests that wait. All
 //! clients of a shard together have a limit, and an address has a quarter of it. Over the limit of its address the
@@ -19,8 +21,10 @@ use foldhash::fast::RandomState;
 
 use crate::io::SlotId;
 
-/// Seconds of its rate that an allowance has when it is full.
+/// Time of its rate that an allowance has when it is full.
 const BURST_NS: u64 = 2_000_000_000;
+/// The same for the allowance of all clients of a shard: so much that a few clients that subscribe do not wait.
+const SHARE_BURST_NS: u64 = 250_000_000;
 /// An address has the work of so many clients.
 pub(super) const ADDRESS_CLIENTS: u32 = 4;
 /// The part of all held input, and of all subscriptions, that one address may have.
@@ -35,10 +39,10 @@ pub(super) mod cost {
     /// A request and its answer.
     pub(in crate::shard) const REQUEST: u64 = 32;
     /// Bytes of text, and inflated bytes, for one unit.
-    pub(in crate::shard) const TEXT_BYTES: u64 = 64;
+    pub(in crate::shard) const TEXT_BYTES: u64 = 16;
     pub(in crate::shard) const INFLATED_BYTES: u64 = 32;
-    /// Instruments that a snapshot covers, for one unit.
-    pub(in crate::shard) const COVERED: u64 = 4;
+    /// An instrument that a snapshot covers.
+    pub(in crate::shard) const COVERED: u64 = 2;
 }
 
 /// An allowance of work: a rate, with a burst. The rate is an argument, as it may change at any time; 0 is no limit.
@@ -58,7 +62,16 @@ impl Allowance {
 
     /// When there is work left again; `None` if there is now.
     pub(super) fn due_ns(self, now_ns: u64) -> Option<u64> {
-        let due_ns = self.full_ns.saturating_sub(BURST_NS);
+        self.due_with(BURST_NS, now_ns)
+    }
+
+    /// The same for the allowance of all clients of a shard.
+    pub(super) fn share_due_ns(self, now_ns: u64) -> Option<u64> {
+        self.due_with(SHARE_BURST_NS, now_ns)
+    }
+
+    fn due_with(self, burst_ns: u64, now_ns: u64) -> Option<u64> {
+        let due_ns = self.full_ns.saturating_sub(burst_ns);
         (due_ns > now_ns).then_some(due_ns)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Completions are collected into a list first, since handling them may ask the kernel for more. Input that was
 //! deferred comes before new input of the same client. Input is handled until the work of the tick is spent; the rest
-//! waits for the next one.
+//! waits for the next one, or until the allowance of the shard has refilled.
 
 use std::collections::VecDeque;
 
@@ -31,14 +31,14 @@ pub(super) struct Inbox {
     /// Received input that waits for the next tick.
     waiting: VecDeque<Received>,
     inflater: Inflater,
-    /// Requests of SSE clients that were opened since the last tick.
-    pub(super) sse_requests: Vec<(SlotId, Request)>,
+    /// Requests of SSE clients that were opened since the last tick, or wait for one with units.
+    pub(super) sse_requests: VecDeque<(SlotId, Request)>,
 }
 
 impl Inbox {
     pub(super) fn new(inflate_ratio_max: u32) -> Self {
         let inflater = Inflater::new(inflate_ratio_max);
-        Self { completions: Completions::default(), waiting: VecDeque::new(), inflater, sse_requests: Vec::new() }
+        Self { completions: Completions::default(), waiting: VecDeque::new(), inflater, sse_requests: VecDeque::new() }
     }
 }
 
@@ -49,11 +49,11 @@ pub(super) fn handle_completions<I: Io>(inbox: &mut Inbox, clients: &mut ClientC
     completions.clear();
     clients.outbox.io.reap(COMPLETIONS_MAX, completions);
     clients.handle_events(&completions.list);
-    let has_work = !completions.list.is_empty()
-        || !waiting.is_empty()
-        || !clients.connections.deferred_input.is_empty()
-        || !sse_requests.is_empty();
-    for (slot_id, request) in sse_requests.drain(..) {
+    let has_input = !waiting.is_empty() || !clients.connections.deferred_input.is_empty() || !sse_requests.is_empty();
+    let has_work = !completions.list.is_empty() || has_input && clients.operations.units > 0;
+    while clients.operations.units > 0
+        && let Some((slot_id, request)) = sse_requests.pop_front()
+    {
         clients.handle_sse_request(slot_id, request);
     }
     // What is deferred anew is for the next tick.

@@ -11,8 +11,9 @@ use tickcast_protocol::ws::CloseCode;
 impl<I: Io> ClientContext<'_, I> {
     /// Charges work to a client and its address.
     pub(super) fn spend(&mut self, slot_id: SlotId, units: u64) {
-        let Some(client) = self.connections.get_mut(slot_id) else { return };
         self.counters.add(Counter::RequestWork, units);
+        self.operations.spend_share(units, self.settings.shard_work_per_s, self.now.ns);
+        let Some(client) = self.connections.get_mut(slot_id) else { return };
         let per_s = self.settings.request_work_per_s;
         client.work.spend(units, per_s, self.now.ns);
         if let Some(account) = client.account {
@@ -92,12 +93,13 @@ impl<I: Io> ClientContext<'_, I> {
     /// Carries on the requests that are under way, and removes from the index what is not used any more. False if there
     /// is nothing of either.
     pub(super) fn advance_operations(&mut self) -> bool {
-        let had_any = !self.operations.is_empty();
+        let had_any = !self.operations.is_empty() && self.operations.due_ns().is_none();
         while self.operations.units > 0
             && let Some((slot_id, mut operation, input)) = self.operations.pop()
         {
             if !self.connections.get(slot_id).is_some_and(Client::is_open) {
                 operation.abandon(&mut self.fan_out.index);
+                self.resume_input(slot_id, input);
             } else if self.advance(slot_id, &mut operation) {
                 self.resume_input(slot_id, input);
             } else {

@@ -185,7 +185,8 @@ impl<I: Io> Shard<I> {
         self.fan_out.begin_tick();
         let has_read = self.read_ring();
         let has_flushed = self.flush();
-        self.operations.begin_tick();
+        let pauses = self.operations.begin_tick(self.now.ns);
+        self.counters.add(Counter::RequestPauses, pauses.into());
         let has_completed = completions::handle_completions(&mut self.inbox, &mut client_context!(self));
         let has_operated = client_context!(self).advance_operations();
         let has_timed = self.timers.run(&mut client_context!(self), &mut self.slow_clients);
@@ -234,7 +235,7 @@ impl<I: Io> Shard<I> {
     /// response, which has not been sent yet.
     pub fn open_events(&mut self, slot_id: SlotId, head: &[u8], request: Request, now_ns: u64) {
         self.open_as(slot_id, Encoding::EVENTS, head, &[], now_ns);
-        self.inbox.sse_requests.push((slot_id, request));
+        self.inbox.sse_requests.push_back((slot_id, request));
     }
 
     /// Counts this client for the account of its address. Clients with the same key share an allowance of work and a part
@@ -288,7 +289,8 @@ impl<I: Io> Shard<I> {
         let timers = (has_clients || has_old_gauges).then(|| self.timers.next_ns());
         let drain = self.drain.as_ref().filter(|_| has_clients).map(Drain::next_ns);
         let throttled = self.connections.throttled_until_ns();
-        let deadlines = [timers, throttled, self.fan_out.conflator.next_boundary_ns(), drain];
+        let requests = self.operations.due_ns().filter(|_| has_clients);
+        let deadlines = [timers, throttled, requests, self.fan_out.conflator.next_boundary_ns(), drain];
         Some(deadlines.into_iter().flatten().min()?.saturating_add(self.served.lost_ns()))
     }
 

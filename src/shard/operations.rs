@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
+use super::accounts::Allowance;
 use super::resolve::Resolving;
 use super::select::Selecting;
 use super::subscription_index::{Building, Key, SubscriptionIndex, Target};
@@ -106,12 +107,29 @@ pub(super) struct Operations {
     queue: VecDeque<SlotId>,
     /// What is left of the tick's units.
     pub(super) units: usize,
+    /// The allowance of all clients of the shard together.
+    share: Allowance,
+    /// When requests go on, which the spent allowance has stopped.
+    due_ns: Option<u64>,
 }
 
 impl Operations {
-    /// Begins a tick.
-    pub(super) fn begin_tick(&mut self) {
-        self.units = TICK_UNITS;
+    /// Begins a tick: without units while the allowance of the shard is spent. True if that begins with this tick.
+    pub(super) fn begin_tick(&mut self, now_ns: u64) -> bool {
+        let due_ns = self.share.share_due_ns(now_ns);
+        let had_units = std::mem::replace(&mut self.due_ns, due_ns).is_none();
+        self.units = if due_ns.is_some() { 0 } else { TICK_UNITS };
+        had_units && due_ns.is_some()
+    }
+
+    /// Charges work to the allowance of the shard.
+    pub(super) fn spend_share(&mut self, units: u64, per_s: u32, now_ns: u64) {
+        self.share.spend(units, per_s, now_ns);
+    }
+
+    /// When requests go on; `None` if this tick may handle them.
+    pub(super) fn due_ns(&self) -> Option<u64> {
+        self.due_ns
     }
 
     pub(super) fn is_empty(&self) -> bool {

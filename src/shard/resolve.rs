@@ -6,6 +6,9 @@ use tickcast_protocol::control::{ChannelSet, Pattern};
 /// Prefixes of one audience that may cover one symbol. Each is looked up for each of its records.
 pub(super) const NESTED_MAX: usize = 8;
 
+/// Units of work of a name or prefix that no client had: to intern it, and later to remove it.
+const NEW_NAME_UNITS: usize = 6;
+
 /// Prefixes none of which covers another one of them.
 #[derive(Debug, Default)]
 pub(super) struct PrefixSet(Vec<Box<str>>);
@@ -81,7 +84,7 @@ impl Resolving {
     pub(super) fn advance(&mut self, index: &mut SubscriptionIndex, budget: &mut usize) -> bool {
         while *budget > 0 {
             let Some(symbol) = self.rest.next() else { return true };
-            *budget -= 1;
+            let names = index.all_names();
             let target = match symbol {
                 Pattern::Prefix(prefix) => index.intern_prefix(&prefix),
                 Pattern::Exact(name) => {
@@ -93,6 +96,8 @@ impl Resolving {
                 }
             };
             self.targets.push(target);
+            let is_new = index.all_names() > names;
+            *budget = budget.saturating_sub(if is_new { NEW_NAME_UNITS } else { 1 });
         }
         self.rest.len() == 0
     }

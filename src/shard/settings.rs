@@ -43,6 +43,8 @@ pub struct Settings {
     pub subscription_bytes_max: usize,
     /// Units of work, see [`super::accounts`], that the requests of a client may take in a second; 0 for no limit.
     pub request_work_per_s: u32,
+    /// The same for the requests of all clients of a shard together; 0 for no limit.
+    pub shard_work_per_s: u32,
     /// What is kept of the input of all clients: incomplete messages and requests that wait, bytes.
     pub input_bytes_max: usize,
     /// Time to send a whole message, from its first byte, ms.
@@ -85,10 +87,11 @@ impl Default for Settings {
             names_max: 1_000_000,
             subscription_bytes_max: 256 << 20,
             request_work_per_s: 100_000,
+            shard_work_per_s: 5_000_000,
             input_bytes_max: 64 << 20,
             message_timeout_ms: 10_000,
             symbol_bytes_max: 64,
-            request_bytes_max: 1024 * 1024,
+            request_bytes_max: 256 * 1024,
             compression: None,
             inflate_ratio_max: 100,
             answers_bytes_max: 64 * 1024,

@@ -8,7 +8,7 @@ use tickcast_test_support::node::{MS, Message, Node};
 const QUOTES: &str = r#"{"op":"subscribe","id":1,"channels":["quote"],"symbols":["S1"]}"#;
 
 fn node(settings: Settings) -> Node {
-    Node::with_settings(4, 1 << 22, settings)
+    Node::with_settings(4, 1 << 22, Settings { request_bytes_max: 1 << 20, ..settings })
 }
 
 /// A request for so many names of its own.
@@ -119,6 +119,37 @@ fn client_that_has_spent_its_allowance_waits_and_reconnecting_gains_nothing() {
     node.disconnect(hostile);
     node.advance_ms(20_000);
     assert_eq!(pongs(&node, again), 1, "the allowance has refilled");
+    assert_eq!(node.shard.counters().get(Counter::RequestsPending), 0);
+}
+
+#[test]
+fn requests_of_all_clients_together_have_a_share_of_the_shard() {
+    const PER_S: u32 = 100_000;
+    let settings = Settings { request_work_per_s: 0, shard_work_per_s: PER_S, ..Settings::default() };
+    let mut node = node(settings);
+    let other = node.client(QUOTES);
+    node.run_until_idle();
+    let before = work(&node);
+    let asking: Vec<u32> = (0..20).map(|nth| node.client(&names("subscribe", &format!("C{nth:02}-"), 5_000))).collect();
+    let answered = |node: &Node| {
+        let is_answered = |slot: &&u32| node.received_text(**slot).contains(r#""type":"subscribed""#);
+        asking.iter().filter(is_answered).count()
+    };
+    node.run_until_idle();
+    // A quarter of a second's worth, and the last tick's.
+    let burst = u64::from(PER_S) / 4 + 8_000;
+    assert!(work(&node) - before <= burst, "{} units at once", work(&node) - before);
+    assert!(answered(&node) < 10 && node.shard.counters().get(Counter::RequestPauses) == 1);
+    let had = quotes(&node, other);
+    node.quote(1);
+    node.run_until_idle();
+    assert!(quotes(&node, other) > had, "records are sent while requests wait");
+    node.advance_ms(500);
+    let spent = work(&node) - before;
+    assert!(spent <= burst + u64::from(PER_S) / 2, "{spent} units in half a second");
+    assert!(spent >= u64::from(PER_S) / 2, "{spent} units: the time is used");
+    node.advance_ms(10_000);
+    assert_eq!(answered(&node), 20, "all are answered in the end");
     assert_eq!(node.shard.counters().get(Counter::RequestsPending), 0);
 }
 

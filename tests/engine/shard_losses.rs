@@ -430,14 +430,15 @@ fn peer_that_closes_first_still_gets_the_close_reason() {
     let slot_id = world.open(0);
     world.records(slot_id);
     // More answers than may be pending: it is closed, and its own close frame is read before the server's is sent.
-    let names: Vec<String> = (0..200).map(|at| format!(r#""{at:060}""#)).collect();
+    let names: Vec<String> = (0..40).map(|at| format!(r#""{at:060}""#)).collect();
     let names = names.join(",");
     let request = frame(&format!(r#"{{"op":"subscribe","id":1,"channels":["quote"],"symbols":[{names}]}}"#));
     let mut input = request.repeat(8);
     input.extend([0x88, 0x82, 0, 0, 0, 0, 3, 232]);
     world.write(slot_id, input);
-    world.tick(0);
-    world.tick(0);
+    for _ in 0..2 {
+        world.tick(0);
+    }
     let sent = world.shard.io_mut().sent.remove(&slot_id).expect("a close frame");
     let policy = |frame: &[u8]| frame[0] == 0x88 && frame[2..] == CloseCode::POLICY.0.to_be_bytes();
     assert!(sent.windows(4).any(policy), "{} bytes without a close frame", sent.len());

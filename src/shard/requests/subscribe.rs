@@ -304,10 +304,11 @@ impl<I: Io> ClientContext<'_, I> {
     fn begin_items(&mut self, slot_id: SlotId, operation: &Operation, mut outcome: Outcome, start: Start) -> Outcome {
         let new = std::mem::take(&mut outcome.new);
         if start == Start::Snapshot {
-            self.spend(slot_id, outcome.count as u64 / cost::COVERED);
+            self.spend(slot_id, outcome.count as u64 * cost::COVERED);
         }
-        let market = (self.market.offset, self.market.position);
         let Some(backlog) = self.backlog.own_mut(slot_id) else { return outcome };
+        // Of a request that has taken several ticks: what the log has not reached yet comes from there.
+        let log = (backlog.log.offset, backlog.log.position);
         let initial = match start {
             Start::Replay { position, offset } => {
                 backlog.replay = Some(Replay {
@@ -317,8 +318,8 @@ impl<I: Io> ClientContext<'_, I> {
                     keys: new,
                     has_only_these_items: outcome.had_none,
                     after: position,
-                    range: offset..market.0,
-                    end_position: market.1,
+                    range: offset.min(log.0)..log.0,
+                    end_position: log.1,
                     announce: Some(1),
                 });
                 return outcome;
