@@ -8,7 +8,7 @@ use crate::auth::AuthFailures;
 use crate::bars::BarStore;
 use crate::config::Config;
 use crate::heartbeat::Heartbeats;
-use crate::ingest::states::{SourceProblems, SourceRow, Sources};
+use crate::ingest::states::{Detail, SourceProblems, SourceRow, Sources};
 use crate::ingest::{Publishers, SequencerHandle};
 use crate::lifecycle::Lifecycle;
 use crate::sequencer::SequencerStats;
@@ -48,8 +48,8 @@ impl ServerState {
     }
 
     /// Why the server is not ready, if it is not; what is wrong otherwise.
-    pub fn readiness(&self, rows: &[SourceRow]) -> (Option<String>, Vec<String>) {
-        let SourceProblems { failures, warnings } = SourceProblems::of(rows);
+    pub fn readiness(&self, rows: &[SourceRow], detail: Detail) -> (Option<String>, Vec<String>) {
+        let SourceProblems { failures, warnings } = SourceProblems::of(rows, detail);
         let failed = (!failures.is_empty()).then(|| failures.join("; "));
         (self.lifecycle.not_ready().or(failed), warnings)
     }

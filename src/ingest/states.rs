@@ -124,6 +124,15 @@ impl SourceKind {
     }
 }
 
+/// How much is said about a source. Names and reasons contain files and hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Its name, and what is wrong.
+    Reason,
+    /// Its number and its state.
+    State,
+}
+
 /// What is wrong with the sources of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceProblems {
@@ -218,12 +227,17 @@ impl Sources {
 
 impl SourceProblems {
     /// What is wrong with these sources.
-    pub fn of(rows: &[SourceRow]) -> Self {
+    pub fn of(rows: &[SourceRow], detail: Detail) -> Self {
         let mut problems = Self::default();
         for row in rows {
             let Some(problem) = &row.problem else { continue };
             let name = row.identity.as_deref().or(row.name.as_deref()).unwrap_or_default();
-            let text = format!("{} {} ({name}) {problem}", row.kind.word(), row.id);
+            let (kind, id, state) = (row.kind.word(), row.id, row.state);
+            let text = match detail {
+                Detail::Reason => format!("{kind} {id} ({name}) {problem}"),
+                Detail::State if state == "live" => format!("{kind} {id} has streams that are not live"),
+                Detail::State => format!("{kind} {id}: {state}"),
+            };
             if row.feed.as_ref().is_some_and(brings_nothing) {
                 problems.failures.push(text);
             } else {

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use tickcast_protocol::packet;
@@ -13,7 +14,7 @@ use tickcast_test_support::DEADLINE;
 use tickcast_test_support::client::Client;
 use tickcast_test_support::http::{Response, connect, connect_from, read_head, send_request, upgrade_request};
 use tickcast_test_support::publisher::Publisher;
-use tickcast_test_support::server::{Program, Server};
+use tickcast_test_support::server::{PlantedFault, Program, Server};
 
 const TOKEN: &str = "token-of-the-publisher";
 
@@ -43,6 +44,26 @@ fn get_unix(socket: &Path, path: &str) -> Response {
     let mut response = Vec::new();
     stream.read_to_end(&mut response).expect("a response and a close");
     Response::parse(&response)
+}
+
+#[test]
+fn reason_why_a_feed_has_failed_is_for_the_admin_listener() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("secret-place");
+    let line = r#"1723161254000 {"stream":"x@trade","data":{"e":"trade","E":1723161254000,"s":"AB","t":1,"p":"1.50","q":"2","T":1723161254000,"m":true,"M":true}}"#;
+    std::fs::write(&path, format!("{line}\n")).expect("the folder is writable");
+    let fault = PlantedFault::new("panic feed-0");
+    let replay = format!("replay:{}?loop=1", path.display());
+    let server = Server::spawn(fault.command(&["--feed", &replay, "--admin-listen", "127.0.0.1:0"]));
+    let admin = admin_address(&server);
+    std::fs::write(&path, "no recording\n").expect("the folder is writable");
+    fault.plant();
+    let until = Instant::now() + DEADLINE;
+    while !server.get("/readyz").text().contains("feed 0: failed") {
+        assert!(Instant::now() < until, "{}", server.get("/readyz").text());
+    }
+    assert!(!server.get("/readyz").text().contains("secret-place"), "{}", server.get("/readyz").text());
+    get(admin, "/readyz").assert_refusal(503, "unavailable", &["feed 0 (replay:", "secret-place", "no recording"]);
 }
 
 #[test]

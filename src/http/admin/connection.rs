@@ -131,7 +131,7 @@ fn get(
     let state = &server.shared.state;
     match endpoint {
         Some(Endpoint::Healthz) => health::healthz(state),
-        Some(Endpoint::Readyz) => health::readyz(state),
+        Some(Endpoint::Readyz) => health::readyz_admin(state),
         Some(Endpoint::Metrics) => Ok(metrics::response(state)),
         Some(Endpoint::Operator) => {
             let peer = peer.map(|peer| peer.ip().to_canonical());

@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::clock::{now_ns, wall_ns};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::http::response::Response;
+use crate::ingest::states::Detail;
 use crate::state::{STALLED_S, ServerState};
 
 pub(crate) fn healthz(state: &ServerState) -> Result<Response, Refusal> {
@@ -12,8 +13,19 @@ pub(crate) fn healthz(state: &ServerState) -> Result<Response, Refusal> {
     Ok(Response::json(r#"{"status":"ok"}"#).no_store())
 }
 
+/// At the public listener. Where there is an admin listener, that one alone names files and hosts.
 pub(crate) fn readyz(state: &ServerState) -> Result<Response, Refusal> {
-    let (not_ready, warnings) = state.readiness(&state.source_rows(now_ns(), wall_ns()));
+    let detail = if state.config.admin_listen.is_some() { Detail::State } else { Detail::Reason };
+    readiness(state, detail)
+}
+
+/// At the admin listener.
+pub(crate) fn readyz_admin(state: &ServerState) -> Result<Response, Refusal> {
+    readiness(state, Detail::Reason)
+}
+
+fn readiness(state: &ServerState, detail: Detail) -> Result<Response, Refusal> {
+    let (not_ready, warnings) = state.readiness(&state.source_rows(now_ns(), wall_ns()), detail);
     if let Some(reason) = not_ready {
         return Err(Refusal::unavailable(reason, RETRY_AFTER));
     }

@@ -19,7 +19,7 @@ use crate::http::request::bearer_token;
 use crate::http::response::Response;
 use crate::http::server::HttpServer;
 use crate::ingest::source::{Report, Stream, StreamState};
-use crate::ingest::states::{FeedStatus, SourceRow};
+use crate::ingest::states::{Detail, FeedStatus, SourceRow};
 use crate::log;
 use crate::shard::{Encoding, Format};
 use crate::state::{ClientAddress, ServerState, SlowClientList, SlowClientRow};
@@ -87,7 +87,7 @@ fn view(state: &ServerState, wall_ns: u64, now_ns: u64) -> Value {
         metrics.iter().filter(|metric| metric.kind == kind).map(|m| (m.name.to_owned(), m.value.into())).collect()
     };
     let rows = state.source_rows(now_ns, wall_ns);
-    let (not_ready, warnings) = state.readiness(&rows);
+    let (not_ready, warnings) = state.readiness(&rows, Detail::Reason);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "epoch": state.config.shard.epoch,

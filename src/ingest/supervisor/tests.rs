@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::*;
 use crate::ingest::Publishers;
 use crate::ingest::source::{Mark, Stream, StreamState};
-use crate::ingest::states::SourceProblems;
+use crate::ingest::states::{Detail, SourceProblems};
 use crate::ingest::stop::Stop;
 use crate::ring::{self, Reader, ring};
 use crate::sequencer::{Sequencer, SequencerStats};
@@ -163,7 +163,7 @@ impl World {
 
     fn problems(&self) -> SourceProblems {
         let publishers = Publishers::new(1, &[]);
-        SourceProblems::of(&self.sources.rows(&publishers, &self.sequencer, now_ns(), clock::wall_ns()))
+        SourceProblems::of(&self.sources.rows(&publishers, &self.sequencer, now_ns(), clock::wall_ns()), Detail::Reason)
     }
 
     /// Whole records in the ring.
