@@ -245,6 +245,7 @@ fn other_files_are_refused_with_the_reason() {
         match error {
             OpenError::NotARecording { .. } => whole.to_owned(),
             OpenError::Io { error, .. } => format!("Io {}", error.kind()),
+            OpenError::SeveralVenues { .. } => panic!("{text}"),
         }
     };
     let expected = ": expected a recording, gzip or plain, of lines `<receive time> <message of a venue>`";

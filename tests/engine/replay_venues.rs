@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tickcast::ingest::feed::replay::{Params, Replay};
 use tickcast_protocol::RecordKind;
 use tickcast_test_support::feed_stream::{self, InstrumentState};
 use tickcast_test_support::paths::{recordings, repository};
@@ -63,7 +64,7 @@ fn sessions_of_cryptofeed_replay_as_the_oracle_reads_them() {
 }
 
 fn file(dir: &tempfile::TempDir, lines: &[&str]) -> PathBuf {
-    let path = dir.path().join("recording");
+    let path = dir.path().join(format!("recording{}", lines.len()));
     let stamped = |(nth, line): (usize, &&str)| format!("{} {line}", T0_NS + nth as u64);
     let text: Vec<_> = lines.iter().enumerate().map(stamped).collect();
     std::fs::write(&path, text.join("\n")).expect("written");
@@ -109,4 +110,33 @@ fn repeated_session_voids_its_books_between_and_publishes_its_trades_again() {
         })
         .collect();
     assert_eq!(shown, ["Definition", "S B45@1010110", "Trade", "S?", "S B45@1010110", "Trade", "S?"]);
+}
+
+#[test]
+fn common_names_come_from_the_list_of_the_venue() {
+    let list = r#"{"type":"status","products":[{"id":"BTC-USD","base_currency":"XBT","quote_currency":"USD","quote_increment":"0.01","base_increment":"0.001"}]}"#;
+    let trade = |product: &str| {
+        format!(
+            r#"{{"type":"match","trade_id":10,"time":"2014-11-07T08:19:27.028459Z","product_id":"{product}","size":"5","price":"4","side":"sell"}}"#
+        )
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let coinbase = file(&dir, &[list, &trade("BTC-USD"), &trade("ETH/USD")]);
+    for (names, first) in [("venue", "BTC-USD"), ("common", "XBT-USD")] {
+        let (stream, _) = feed_stream::run_to_end(std::slice::from_ref(&coinbase), &format!("speed=max&names={names}"));
+        let states = feed_stream::instrument_states(&stream);
+        assert_eq!(
+            states.keys().collect::<Vec<_>>(),
+            if names == "venue" { [first, "ETH/USD"] } else { ["ETH/USD", first] }
+        );
+    }
+    let okx = file(&dir, &[r#"{"event":"subscribe","arg":{"channel":"trades"},"connId":"x"}"#]);
+    let names = [&coinbase, &okx].map(|path| path.to_str().expect("UTF-8").to_owned());
+    let open = |query: &str| {
+        let params = Params::parse(&format!("{}?{query}", names.join(","))).expect("parameters");
+        Replay::open(&params).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(open("names=venue"), Ok(()));
+    let end = ": is of okx, and another file is of coinbase: expected files of one venue with names=common";
+    assert_eq!(open("names=common"), Err(format!("{}{end}", names[1])));
 }

@@ -16,7 +16,7 @@ use tickcast::ring::{Batch, ring};
 use tickcast::sequencer::Sequencer;
 use tickcast_protocol::record::{self, records};
 use tickcast_protocol::{Instrument, RecordKind};
-use tickcast_venues::Venue;
+use tickcast_venues::{NameStyle, Venue};
 
 use super::Script;
 
@@ -39,6 +39,7 @@ pub fn run(data: &[u8]) {
         copies: 1 + u32::from(shape >> 3 & 1),
         // Half of the inputs are of a given venue, the others are of the one that their messages show.
         venue: (shape & 16 == 16).then(|| Venue::ALL[1 + usize::from(shape >> 5)]),
+        names: if shape & 8 == 8 { NameStyle::Common } else { NameStyle::Venue },
     };
     if let Ok(replay) = Replay::open(&params) {
         play(replay);

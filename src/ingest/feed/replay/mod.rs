@@ -1,5 +1,5 @@
 //! Recorded messages of venues, played at their original speed, at another, or as fast as the rings allow:
-//! `replay:FILE[,FILE…][?speed=1|0.1..1000|max&loop=0|1&copies=1..1000&venue=NAME]`.
+//! `replay:FILE[,FILE…][?speed=1|0.1..1000|max&loop=0|1&copies=1..1000&venue=NAME&names=venue|common]`.
 //!
 //! A recording is text, gzip or plain; a line is `<receive time> <message>`, with the time in s, ms, µs or ns (see
 //! [`tickcast_venues::stamp`]). The sessions of cryptofeed are read as well: their lines are `<seconds>: <message>`, and
@@ -31,13 +31,13 @@ pub use params::{Params, Speed};
 pub use recording::OpenError;
 pub use timeline::LOOP_PAUSE_NS;
 
-use self::recording::Recording;
+use self::recording::{Recording, open_all};
 use self::timeline::{After, Timeline};
 use crate::ingest::source::{
     Batch, Next, Report, SOURCE_BATCH_BYTES_MAX, Source, SourceError, Stream, StreamState, Times,
 };
 use tickcast_venues::binance::Parser;
-use tickcast_venues::{Event, Sink};
+use tickcast_venues::{Event, Naming, Sink};
 
 /// The greatest delay between copies, in the recording's time.
 pub const COPY_STEP_NS: u64 = 250_000_000;
@@ -76,14 +76,12 @@ impl Replay {
     /// Opens the recordings. With copies, each is read once to learn its length.
     pub fn open(params: &Params) -> Result<Self, OpenError> {
         let mut parser = Parser::default();
-        let recordings: Result<Vec<_>, _> =
-            params.files.iter().map(|path| Recording::open(path, params.venue, &mut parser)).collect();
-        let recordings = recordings?;
+        let recordings = open_all(params, &mut parser)?;
         let first_ns = recordings.iter().map(|recording| recording.first_ns).min().unwrap_or(0);
         let step_ns = copy_step_ns(&recordings, first_ns, params.copies);
         let timelines = (0..params.copies).map(|copy| {
             let suffix = if copy == 0 { String::new() } else { format!(".{}", copy + 1) };
-            Timeline::new(&recordings, suffix, u64::from(copy) * step_ns)
+            Timeline::new(&recordings, Naming { style: params.names, suffix }, u64::from(copy) * step_ns)
         });
         let mut replay = Self {
             speed: params.speed,

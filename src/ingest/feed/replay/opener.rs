@@ -1,9 +1,8 @@
 //! A replay as a source: its `--feed` argument, and its errors.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use super::recording::{EXPECTED, OpenError, Recording};
+use super::recording::{EXPECTED, OpenError, open_all};
 use super::{Params, Replay};
 use crate::ingest::source::{Opener, Scheme, Source, SourceError};
 use crate::ingest::stop::Stop;
@@ -12,7 +11,7 @@ use tickcast_venues::binance::Parser;
 /// `replay:FILE[,FILE…][?key=value&…]`
 pub const SCHEME: Scheme = Scheme {
     name: "replay",
-    form: "replay:FILE[,FILE…]?speed=1|10|max&loop=1&copies=K&venue=NAME",
+    form: "replay:FILE[,FILE…]?speed=1|10|max&loop=1&copies=K&venue=NAME&names=common",
     help: "recorded messages of Binance, Coinbase, Kraken, Bybit or OKX, plain or gzip",
     parse: |text| Ok(Arc::new(ReplayOpener { text: text.to_owned(), params: Params::parse(text)? })),
 };
@@ -25,6 +24,9 @@ impl From<OpenError> for SourceError {
             OpenError::NotARecording { path, problem } => {
                 let cure = format!("{EXPECTED}; put one there and restart the server");
                 Self::Fatal { reason: format!("{path}: {problem}"), cure }
+            }
+            OpenError::SeveralVenues { .. } => {
+                Self::Fatal { reason: error.to_string(), cure: "give each venue its own --feed".to_owned() }
             }
         }
     }
@@ -42,10 +44,7 @@ impl Opener for ReplayOpener {
     }
 
     fn check(&self) -> Result<(), String> {
-        let mut parser = Parser::default();
-        let mut open =
-            |path: &Path| Recording::open(path, self.params.venue, &mut parser).map_err(|error| error.to_string());
-        self.params.files.iter().try_for_each(|path| open(path).map(drop))
+        open_all(&self.params, &mut Parser::default()).map(drop).map_err(|error| error.to_string())
     }
 
     fn open(&self, _stop: &Stop) -> Result<Box<dyn Source>, SourceError> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::ingest::feed::{each_pair, number_within};
-use tickcast_venues::Venue;
+use tickcast_venues::{NameStyle, Venue};
 
 /// The parameters of a replay.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Params {
     pub copies: u32,
     /// `venue=`: of which venue the messages are; else they show it.
     pub venue: Option<Venue>,
+    /// `names=`: the venue's own symbols, or one form for all venues.
+    pub names: NameStyle,
 }
 
 /// The pace of a replay.
@@ -44,8 +46,14 @@ impl Params {
     /// Parses the text after `replay:`; the error names key, value and what is allowed.
     pub fn parse(rest: &str) -> Result<Self, String> {
         let (files, pairs) = rest.split_once('?').unwrap_or((rest, ""));
-        let mut params =
-            Self { files: files_of(files)?, speed: Speed::Times(1.0), repeat: false, copies: 1, venue: None };
+        let mut params = Self {
+            files: files_of(files)?,
+            speed: Speed::Times(1.0),
+            repeat: false,
+            copies: 1,
+            venue: None,
+            names: NameStyle::Venue,
+        };
         each_pair(pairs, '&', |key, value| params.set(key, value))?;
         Ok(params)
     }
@@ -61,7 +69,10 @@ impl Params {
             ("loop", _) => return Err(format!("loop: invalid value {value:?}: expected 0 or 1")),
             ("copies", _) => self.copies = number_within(key, value, 1, 1000)?,
             ("venue", _) => self.venue = Some(venue_of(value)?),
-            _ => return Err(format!("unknown key {key:?}: expected speed, loop, copies or venue")),
+            ("names", "venue") => self.names = NameStyle::Venue,
+            ("names", "common") => self.names = NameStyle::Common,
+            ("names", _) => return Err(format!("names: invalid value {value:?}: expected venue or common")),
+            _ => return Err(format!("unknown key {key:?}: expected speed, loop, copies, venue or names")),
         }
         Ok(())
     }
@@ -100,12 +111,23 @@ mod tests {
     fn argument_is_files_and_parameters_with_defaults() {
         let plain = Params::parse("a.gz").expect("a file alone is enough");
         let files = vec![PathBuf::from("a.gz")];
-        assert_eq!(plain, Params { files, speed: Speed::Times(1.0), repeat: false, copies: 1, venue: None });
-        let full = Params::parse("dir/a.gz,b?speed=2.5&loop=1&copies=1000&venue=kraken").expect("all keys are known");
+        assert_eq!(
+            plain,
+            Params { files, speed: Speed::Times(1.0), repeat: false, copies: 1, venue: None, names: NameStyle::Venue }
+        );
+        let full = Params::parse("dir/a.gz,b?speed=2.5&loop=1&copies=1000&venue=kraken&names=common")
+            .expect("all keys are known");
         let files = vec![PathBuf::from("dir/a.gz"), PathBuf::from("b")];
         assert_eq!(
             full,
-            Params { files, speed: Speed::Times(2.5), repeat: true, copies: 1000, venue: Some(Venue::Kraken) }
+            Params {
+                files,
+                speed: Speed::Times(2.5),
+                repeat: true,
+                copies: 1000,
+                venue: Some(Venue::Kraken),
+                names: NameStyle::Common
+            }
         );
         assert_eq!(Params::parse("a?speed=max&loop=0").map(|params| params.speed), Ok(Speed::Max));
     }
@@ -118,7 +140,8 @@ mod tests {
             ("a?speed=NaN", "speed: invalid value \"NaN\": expected 0.1 to 1000 or max"),
             ("a?copies=0", "copies: invalid value \"0\": expected 1 to 1000"),
             ("a?loop=yes", "loop: invalid value \"yes\": expected 0 or 1"),
-            ("a?sped=1", "unknown key \"sped\": expected speed, loop, copies or venue"),
+            ("a?sped=1", "unknown key \"sped\": expected speed, loop, copies, venue or names"),
+            ("a?names=x", "names: invalid value \"x\": expected venue or common"),
             (
                 "a?venue=mtgox",
                 "venue: invalid value \"mtgox\": expected one of binance, binance-usdm, binance-coinm, coinbase, kraken, \

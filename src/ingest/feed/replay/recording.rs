@@ -2,14 +2,15 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::params::Params;
 use crate::ingest::source::StreamState;
 use crate::ingest::transport::file::{Found, Lines};
 use tickcast_venues::binance::{Body, Market, Message, Origin, Parser};
 use tickcast_venues::stamp::{self, NotATime};
-use tickcast_venues::{Event, Notice, Venue};
+use tickcast_venues::{Event, NameStyle, Notice, Venue};
 
 /// Lines that are read for the market and the streams before the replay begins.
 const OPENING_LINES: usize = 512;
@@ -25,10 +26,28 @@ pub enum OpenError {
     /// The file is not a recording.
     #[error("{path}: {problem}: {EXPECTED}")]
     NotARecording { path: String, problem: String },
+    /// Two venues would give one name to different instruments.
+    #[error("{path}: is of {venue}, and another file is of {other}: expected files of one venue with names=common")]
+    SeveralVenues { path: String, venue: &'static str, other: &'static str },
 }
 
 /// What a recording is.
 pub const EXPECTED: &str = "expected a recording, gzip or plain, of lines `<receive time> <message of a venue>`";
+
+/// Opens recordings that are replayed together.
+pub fn open_all(params: &Params, parser: &mut Parser) -> Result<Vec<Recording>, OpenError> {
+    let open = |path| Recording::open(path, params.venue, parser);
+    let recordings: Vec<_> = params.files.iter().map(PathBuf::as_path).map(open).collect::<Result<_, _>>()?;
+    let mut venues = recordings.iter().filter_map(|recording| Some((recording, recording.listed_venue()?)));
+    if params.names == NameStyle::Common
+        && let Some((_, first)) = venues.next()
+        && let Some((recording, venue)) = venues.find(|(_, venue)| *venue != first)
+    {
+        let path = recording.path.clone();
+        return Err(OpenError::SeveralVenues { path, venue: venue.name(), other: first.name() });
+    }
+    Ok(recordings)
+}
 
 /// An opened recording, with the facts of its first lines.
 pub struct Recording {
@@ -65,7 +84,7 @@ struct Opening {
 
 impl Recording {
     /// Opens a recording and reads its first lines, which show the venue, unless it is given.
-    pub fn open(path: &Path, venue: Option<Venue>, parser: &mut Parser) -> Result<Self, OpenError> {
+    fn open(path: &Path, venue: Option<Venue>, parser: &mut Parser) -> Result<Self, OpenError> {
         let name = path.display().to_string();
         let failed = |error| OpenError::Io { path: name.clone(), error };
         let file = File::open(path).map_err(failed)?;
@@ -89,6 +108,11 @@ impl Recording {
             untimed: 0,
             dropped_books: 0,
         })
+    }
+
+    /// Its venue, if its messages may have the list of instruments. Those of Binance never do: it is an HTTP answer.
+    fn listed_venue(&self) -> Option<Venue> {
+        self.opening.venue.filter(|venue| venue.binance_market().is_none())
     }
 
     /// The initial state for one reader of this recording.

@@ -4,7 +4,7 @@ use super::recording::{Format, Recording, StampError, split_stamp};
 use crate::ingest::source::StreamState;
 use crate::ingest::transport::file::{Found, Lines};
 use tickcast_venues::binance::{Origin, Parser, Translator};
-use tickcast_venues::{Codec, CodecOptions, Malformed, NameStyle, Naming, Sink, Venue};
+use tickcast_venues::{Codec, CodecOptions, Malformed, Naming, Sink, Venue};
 
 /// Between the last line of a pass and the first of the next, in the recording's time. So even a recording of a
 /// single line does not loop forever in one poll.
@@ -73,10 +73,9 @@ enum LineError {
 }
 
 impl Timeline {
-    /// A timeline that begins at `at_ns`; every instrument's name ends with `suffix`.
-    pub fn new(recordings: &[Recording], suffix: String, at_ns: u64) -> Self {
-        let is_first = suffix.is_empty();
-        let naming = Naming { style: NameStyle::Venue, suffix };
+    /// A timeline that begins at `at_ns`; the suffix distinguishes its instruments from those of others.
+    pub fn new(recordings: &[Recording], naming: Naming, at_ns: u64) -> Self {
+        let is_first = naming.suffix.is_empty();
         let mut codecs = Codecs { binance: Translator::new(&naming), naming, others: Vec::new() };
         let readers = recordings.iter().map(|recording| Reader::new(recording, &mut codecs)).collect();
         Self { readers, codecs, is_first, pass_at_ns: at_ns, latest_at_ns: at_ns, running: 0 }
