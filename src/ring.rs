@@ -25,12 +25,17 @@
 //! (`benches/ring.rs`). The oldest eighth of a small ring, and 4 KiB of a large one, are given up early, so that
 //! `oldest` need not be stored for each entry.
 
+// With its path, since `tests/loom` includes this file.
+#[path = "ring/gauge.rs"]
+mod gauge;
+
 use std::fmt;
 use std::ops::{Add, Range, Sub};
 
 use crossbeam::utils::CachePadded;
 use tickcast_protocol::Position;
 
+pub use self::gauge::Gauge;
 use crate::sync::{Arc, AtomicU64, Ordering, fence};
 
 /// Bytes of an entry besides its payload: the payload's length and the position.
@@ -303,34 +308,6 @@ impl Writer {
         // Release: partner of the Acquire fence in `Shared::oldest_after_copy`. A thread that sees one of the words
         // that are stored after this fence sees the `oldest` before it, too.
         fence(Ordering::Release);
-    }
-}
-
-/// A view, from any thread, of how far the reader lags.
-#[derive(Clone)]
-pub struct Gauge {
-    shared: Arc<Shared>,
-    capacity: u64,
-}
-
-impl Gauge {
-    /// Published bytes that the reader has not read yet; more than the capacity if it is being lapped.
-    ///
-    /// On the producer's thread this is never too low, and bytes that count as read may be overwritten without harm to
-    /// the reader: a producer that keeps the sum of this and of what it is about to push below half of the capacity
-    /// laps no reader.
-    pub fn backlog_bytes(&self) -> u64 {
-        // Acquire: partner of the Release store in `Reader::move_to`. What the reader has copied was copied before
-        // anything that this thread stores from now on; and `published` below is not older than what the reader saw,
-        // so the difference is never negative.
-        let read = self.shared.read.load(Ordering::Acquire);
-        // Relaxed: only the number is wanted, and the line above makes it new enough.
-        self.shared.published.load(Ordering::Relaxed) - read
-    }
-
-    /// The ring's memory, bytes.
-    pub fn capacity_bytes(&self) -> u64 {
-        self.capacity
     }
 }
 

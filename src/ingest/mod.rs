@@ -27,7 +27,7 @@ pub use self::identity::{DEFAULT_IDENTITY, Identity, IdentitySettings, NamePatte
 pub use self::publisher::Publisher;
 pub use self::publisher_source::PublisherSettings;
 pub use self::publishers::{Credential, EnterError, Entered, Publishers};
-pub use self::room::WAITS_MAX;
+pub use self::room::{UNREAD_BYTES_MAX, Unread, WAITS_MAX};
 pub use self::sequencer_handle::{
     BATCH_BYTES_MAX, BatchOutcome, ResyncRequests, SequencerHandle, SourceActivity, SourceTimeouts,
 };

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::identity::{Identity, Work};
-use super::{BATCH_BYTES_MAX, Entered, Publishers, SequencerHandle};
+use super::{BATCH_BYTES_MAX, Entered, Publishers, SequencerHandle, Unread};
 use crate::clock::now_ns;
 use crate::sequencer::{BatchFaults, RefusedGap, SKIPPED_FREE, SKIPPED_PER_RECORD, SourceEnd, SourceId};
 use tickcast_protocol::control::{BAD_REQUEST, Define, LIMIT, RequestError, parse_define, reply};
@@ -23,6 +23,8 @@ use tickcast_protocol::{Instrument, RecordKind};
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How soon a publisher that waits for the rings checks them again.
 const ROOM_INTERVAL: Duration = Duration::from_micros(500);
+/// The same for one that waits for the shards to read what it has sent.
+const READ_INTERVAL: Duration = Duration::from_micros(100);
 
 /// Why a packet is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +83,7 @@ pub(super) struct PublisherSource {
     instruments: HashMap<String, u32>,
     /// Checked records that are not sequenced yet.
     batch: Vec<u8>,
+    unread: Unread,
     /// What the batch takes of the pace.
     work: Work,
     /// The source is lost unless the publisher sends a normal close.
@@ -107,6 +110,7 @@ impl PublisherSource {
             is_withdrawn,
             instruments: HashMap::new(),
             batch: Vec::new(),
+            unread: Unread::default(),
             work: Work::default(),
             end: SourceEnd::Lost,
             faults: BatchFaults::default(),
@@ -269,6 +273,12 @@ impl PublisherSource {
         }
         let work = std::mem::take(&mut self.work);
         self.await_pace(work);
+        let mut unread = std::mem::take(&mut self.unread);
+        self.sequencer.wait_until_read(&mut unread, self.batch.len(), || {
+            std::thread::sleep(READ_INTERVAL);
+            self.interruption().is_none()
+        });
+        self.unread = unread;
         self.sequencer.wait_for_room(|| {
             std::thread::sleep(ROOM_INTERVAL);
             self.interruption().is_none()

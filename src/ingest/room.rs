@@ -5,6 +5,8 @@
 //!   has no room then is left behind: no publisher waits for it any more, and its shard is overrun if it stays behind. It
 //!   gets the state of all instruments afterwards, see `sequencer_handle.rs`.
 //! * A ring that has room again is waited for again.
+//! * Of one publisher, about twice [`UNREAD_BYTES_MAX`] are in a ring that its shard has not read, see [`Unread`]. So the
+//!   records of one publisher wait behind little of what another one floods the ring with.
 //!
 //! So a shard that stands still delays each publisher once, and the other shards not at all from then on.
 
@@ -14,6 +16,18 @@ use crate::ring::Gauge;
 
 /// Waits for one batch at the most. A wait is half a millisecond, so this is 20 ms.
 pub const WAITS_MAX: u32 = 40;
+
+/// Bytes that a publisher sends between two waits for the shards to have read what it sent before.
+pub const UNREAD_BYTES_MAX: usize = 64 * 1024;
+
+/// What a publisher has sent and a shard may not have read.
+#[derive(Debug, Default)]
+pub struct Unread {
+    /// Bytes of this publisher since the mark.
+    since: usize,
+    /// Bytes that each ring had been given by all at that time.
+    mark: Vec<u64>,
+}
 
 /// The rings of the shards, as publishers see them.
 pub(super) struct Room {
@@ -57,6 +71,24 @@ impl Room {
             }
             waits += 1;
         }
+    }
+
+    /// Counts a batch of a publisher. If it has sent much since it last waited here, calls `wait` until the rings that
+    /// are not left behind have been read up to there, or it returns false, or it was called [`WAITS_MAX`] times.
+    pub(super) fn wait_until_read(&self, unread: &mut Unread, batch_bytes: usize, mut wait: impl FnMut() -> bool) {
+        unread.since += batch_bytes;
+        if unread.since < UNREAD_BYTES_MAX {
+            return;
+        }
+        let is_read = |(ring, mark): (&RingRoom, &u64)| {
+            ring.is_left_behind.load(Ordering::Relaxed) || ring.gauge.read_bytes() >= *mark
+        };
+        let mut waits = 0;
+        while !self.rings.iter().zip(&unread.mark).all(is_read) && waits < WAITS_MAX && wait() {
+            waits += 1;
+        }
+        unread.since = batch_bytes;
+        unread.mark = self.rings.iter().map(|ring| ring.gauge.published_bytes()).collect();
     }
 
     /// How often a ring was left behind.

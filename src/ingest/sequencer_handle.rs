@@ -33,7 +33,7 @@ use parking_lot::{FairMutex, FairMutexGuard};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::room::Room;
+use super::room::{Room, Unread};
 use crate::bars::BarStore;
 use crate::clock;
 use crate::fault;
@@ -262,6 +262,12 @@ impl SequencerHandle {
     /// full is then left behind, and not waited for until it has room again.
     pub fn wait_for_room(&self, wait: impl FnMut() -> bool) {
         self.room.wait_for_room(wait);
+    }
+
+    /// Counts a batch of a publisher that follows, and calls `wait` while the shards have not read what it sent before,
+    /// if that is much: for a bounded number of times, until it returns false.
+    pub fn wait_until_read(&self, unread: &mut Unread, batch_bytes: usize, wait: impl FnMut() -> bool) {
+        self.room.wait_until_read(unread, batch_bytes, wait);
     }
 
     /// How often a ring was left behind by publishers.

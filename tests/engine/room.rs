@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tickcast::ingest::{SequencerHandle, WAITS_MAX};
+use tickcast::ingest::{SequencerHandle, UNREAD_BYTES_MAX, Unread, WAITS_MAX};
 use tickcast::lifecycle::Lifecycle;
 use tickcast::ring::{Batch, Reader, ring};
 use tickcast::sequencer::Sequencer;
@@ -83,4 +83,37 @@ fn publisher_that_is_interrupted_does_not_wait_on() {
         false
     });
     assert_eq!((count, handle.rings_left_behind()), (1, 0));
+}
+
+#[test]
+fn publisher_that_floods_waits_until_its_records_are_read_and_others_do_not() {
+    let (writer, mut reader) = ring(1 << 20);
+    let gauge = writer.gauge();
+    let lifecycle = Arc::new(Lifecycle::begin().0);
+    let (handle, _requests) =
+        SequencerHandle::new(Sequencer::new(vec![writer], 9), vec![gauge], Arc::default(), lifecycle, None);
+    let mut definition = Vec::new();
+    record::encode_definition(&Instrument::new(1, "A", "v", -2, -2), &mut definition);
+    handle.accept(0, &mut definition);
+    // As a publisher does for each batch; the shard reads at the third wait.
+    let publish = |unread: &mut Unread, reader: Option<&mut Reader>| {
+        let (mut batch, mut count, mut reader) = (batch(), 0, reader);
+        handle.wait_until_read(unread, batch.len(), || {
+            count += 1;
+            if let Some(reader) = reader.as_mut().filter(|_| count == 3) {
+                reader.read(1 << 20, &mut Batch::default()).expect("it was not overrun");
+            }
+            true
+        });
+        handle.accept(0, &mut batch);
+        count
+    };
+    let (mut flood, mut other) = (Unread::default(), Unread::default());
+    let batches = UNREAD_BYTES_MAX.div_ceil(batch().len());
+    let waits: Vec<u32> = (0..batches * 3).map(|_| publish(&mut flood, Some(&mut reader))).collect();
+    assert!(waits[..2 * batches - 2].iter().all(|count| *count == 0), "{waits:?}");
+    assert!(waits.contains(&3), "{waits:?}");
+    assert_eq!(publish(&mut other, None), 0, "another publisher has nothing unread");
+    let without: u32 = (0..batches * 2).map(|_| publish(&mut flood, None)).sum();
+    assert!((1..=2 * WAITS_MAX).contains(&without), "{without} waits for a shard that does not read");
 }

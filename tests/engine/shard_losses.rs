@@ -436,9 +436,7 @@ fn peer_that_closes_first_still_gets_the_close_reason() {
     let mut input = request.repeat(8);
     input.extend([0x88, 0x82, 0, 0, 0, 0, 3, 232]);
     world.write(slot_id, input);
-    for _ in 0..2 {
-        world.tick(0);
-    }
+    (0..2).for_each(|_| world.tick(0));
     let sent = world.shard.io_mut().sent.remove(&slot_id).expect("a close frame");
     let policy = |frame: &[u8]| frame[0] == 0x88 && frame[2..] == CloseCode::POLICY.0.to_be_bytes();
     assert!(sent.windows(4).any(policy), "{} bytes without a close frame", sent.len());

@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wake", &["sync"]),
     ("sequencer", &["last_value", "ring"]),
     ("shard", &["io", "last_value", "ring", "stats"]),
-    ("bars", &["fault", "lifecycle", "ring", "wake"]),
+    ("bars", &["affinity", "fault", "lifecycle", "ring", "wake"]),
     ("ingest", &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "wake"]),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
     ("config", &["allowance", "auth", "bars", "ingest", "sequencer", "shard"]),
@@ -59,6 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "runtime",
         &[
+            "affinity",
             "auth",
             "bars",
             "check",
