@@ -1,6 +1,8 @@
 //! Subscribe, resume and unsubscribe: a parsed request is resolved to items, authorized, applied to the subscription
 //! index and the client's backlog, and answered.
 
+use std::ops::ControlFlow;
+
 use super::super::accounts::{ADDRESS_PART, Subscriptions, cost};
 use super::super::authorize::{Authorized, authorize};
 use super::super::backlog::{InitialValue, Replay};
@@ -10,7 +12,7 @@ use super::super::fan_out::{FanOut, quote_order};
 use super::super::operations::{Kind, Operation, Outcome, PORTION_UNITS, Stage};
 use super::super::resolve::{self, NESTED_MAX, Resolving, count_covered};
 use super::super::select::Selecting;
-use super::super::state_walk::{StateCursor, StateWalk};
+use super::super::state_walk::StateCursor;
 use super::super::subscription_index::{AudienceId, Change, Key, Started, Target};
 use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
@@ -228,11 +230,16 @@ impl<I: Io> ClientContext<'_, I> {
         if backlog.state.is_explicit() {
             return;
         }
-        // Interval boundaries of the old items are not those of the new ones. Values that are pending at the old ones
+        // Interval boundaries of the old items are not those of the new ones. Values that were pending at the old ones
         // are sent now; the client has had all others.
-        let floor = backlog.state.last_cursor().floor;
-        backlog.request(pending_values(self.fan_out, &self.market.values, client.audience, floor));
-        backlog.state = StateWalk::at(StateCursor::explicit(self.now, self.market.cursor()));
+        let cursor = backlog.state.last_cursor();
+        let values = match cursor.tick == self.now.tick {
+            true => pending_values(self.fan_out, &self.market.values, client.audience, cursor.floor),
+            // A request that waited for its turn, and a client that was not sent anything meanwhile.
+            false => undispatched_values(self.fan_out, &self.market.values, client.audience, cursor),
+        };
+        backlog.request(values);
+        backlog.state.make_explicit();
     }
 
     /// The client has the changed set: it is answered, and what it begins with becomes pending.
@@ -331,6 +338,44 @@ impl<I: Io> ClientContext<'_, I> {
         backlog.request(new.into_iter().map(|key| (key, initial)));
         outcome
     }
+}
+
+/// Values that a client with this cursor has not had because they waited for an interval boundary then. What has changed
+/// since is not among them.
+fn undispatched_values(
+    fan_out: &FanOut,
+    values: &LastValues<RingOffset>,
+    audience: AudienceId,
+    cursor: StateCursor,
+) -> Vec<(Key, InitialValue)> {
+    let FanOut { index, conflator, .. } = fan_out;
+    let mut waited = Vec::new();
+    if !index.conflates(audience) {
+        return waited;
+    }
+    index.try_each_candidate(audience, 1, |instrument| {
+        let Some(row) = values.row(instrument) else { return ControlFlow::Continue(()) };
+        for channel in Channel::ALL.into_iter().filter(|channel| !channel.is_log()) {
+            let offset = row.origin(channel);
+            if offset <= cursor.floor || offset > cursor.read.offset {
+                continue;
+            }
+            let order = match channel {
+                Channel::Quote => quote_order(index, audience, instrument),
+                _ => QuoteOrder::Free,
+            };
+            let interval = index.wants(audience, instrument, channel);
+            let is_conflated = |interval: &ConflationInterval| *interval != ConflationInterval::IMMEDIATE;
+            if interval
+                .filter(is_conflated)
+                .is_some_and(|interval| conflator.changed_since(interval, instrument, channel, order, cursor.tick))
+            {
+                waited.push((Key::new(Target::Instrument(instrument), channel), InitialValue::Conflated));
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    waited
 }
 
 /// Values from after the ring offset `floor` that wait for an interval boundary at which the audience would get them.
