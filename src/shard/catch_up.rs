@@ -128,7 +128,11 @@ fn serve_own<I: Io>(clients: &mut ClientContext<'_, I>, mut budget: Budget) -> b
         clients.outbox.send(clients.counters);
         clients.handle_stopped();
         budget.spend(cost);
-        active.retain(|served| conclude(clients, served));
+        active.retain(|served| {
+            let goes_on = conclude(clients, served);
+            clients.note_sent_answers(served.slot_id);
+            goes_on
+        });
     }
 }
 

@@ -53,6 +53,13 @@ impl<I: Io> ClientContext<'_, I> {
         }
     }
 
+    /// Notes that answers of a client may have been sent, which count as held input while they are long.
+    pub(super) fn note_sent_answers(&mut self, slot_id: SlotId) {
+        if self.connections.get(slot_id).is_some_and(|client| client.input_bytes > 0) {
+            self.note_held_input(slot_id);
+        }
+    }
+
     /// Closes a client for the input that is held for it, and frees the input.
     fn shed(&mut self, slot_id: SlotId, whose: &str) {
         let Some(client) = self.connections.get_mut(slot_id) else { return };

@@ -235,7 +235,7 @@ impl<I: Io> ClientContext<'_, I> {
         let cursor = backlog.state.last_cursor();
         let values = match cursor.tick == self.now.tick {
             true => pending_values(self.fan_out, &self.market.values, client.audience, cursor.floor),
-            // A request that waited for its turn, and a client that was not sent anything meanwhile.
+            // The request had to wait, and the client was not sent anything meanwhile.
             false => undispatched_values(self.fan_out, &self.market.values, client.audience, cursor),
         };
         backlog.request(values);
