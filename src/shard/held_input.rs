@@ -98,24 +98,31 @@ impl<I: Io> ClientContext<'_, I> {
     }
 
     /// Carries on the requests that are under way, and removes from the index what is not used any more. False if there
-    /// is nothing of either.
+    /// is nothing of either. The request of a client for which something of an earlier tick is pending has to wait, as
+    /// one that comes then does: what it begins with depends on what the client has had.
     pub(super) fn advance_operations(&mut self) -> bool {
-        let had_any = !self.operations.is_empty() && self.operations.due_ns().is_none();
+        let (now, mut has_advanced, mut waiting) = (self.now, false, 0);
         while self.operations.units > 0
+            && waiting < self.operations.len()
             && let Some((slot_id, mut operation, input)) = self.operations.pop()
         {
             if !self.connections.get(slot_id).is_some_and(Client::is_open) {
                 operation.abandon(&mut self.fan_out.index);
                 self.resume_input(slot_id, input);
+            } else if self.backlog.get(slot_id).is_some_and(|backlog| backlog.defers_requests(now)) {
+                self.operations.push(slot_id, operation, input);
+                waiting += 1;
+                continue;
             } else if self.advance(slot_id, &mut operation) {
                 self.resume_input(slot_id, input);
             } else {
                 self.operations.push(slot_id, operation, input);
             }
+            (has_advanced, waiting) = (true, 0);
             self.note_held_input(slot_id);
         }
         let mut units = super::operations::TICK_UNITS;
-        self.fan_out.index.maintain(&mut units) || had_any
+        self.fan_out.index.maintain(&mut units) || has_advanced
     }
 
     /// A request that was under way is done: the client's next ones follow.

@@ -132,10 +132,6 @@ impl Operations {
         self.due_ns
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_slot.is_empty()
-    }
-
     pub(super) fn len(&self) -> usize {
         self.by_slot.len()
     }

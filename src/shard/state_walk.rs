@@ -90,13 +90,6 @@ impl StateWalk {
         self.before.iter().all(|(_, cursor)| cursor.is_explicit)
     }
 
-    /// From now on all that the client had not had at its cursors is requested one by one.
-    pub(super) fn make_explicit(&mut self) {
-        for (_, cursor) in self.before.iter_mut().chain(&mut self.after) {
-            (cursor.is_explicit, cursor.floor) = (true, cursor.read.offset);
-        }
-    }
-
     /// Notes that the walk has come to `last`, with values up to `cursor`.
     pub(super) fn advance(&mut self, last: u32, cursor: StateCursor) {
         match self.after.last_mut() {

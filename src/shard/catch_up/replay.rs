@@ -1,7 +1,7 @@
 //! Resume: the records after a client's token are read from the ring, in order, before the client is sent anything
 //! newer.
 //!
-//! A replay ends at the ring offset that the client's log had reached when the request was carried out. From there the
+//! A replay ends at the ring offset that the shard had read up to when the request was carried out. From there the
 //! client is caught up like any other that is behind, so the two join without a gap, and a replay that takes many ticks
 //! takes no more memory.
 //!

@@ -1,8 +1,6 @@
 //! Subscribe, resume and unsubscribe: a parsed request is resolved to items, authorized, applied to the subscription
 //! index and the client's backlog, and answered.
 
-use std::ops::ControlFlow;
-
 use super::super::accounts::{ADDRESS_PART, Subscriptions, cost};
 use super::super::authorize::{Authorized, authorize};
 use super::super::backlog::{InitialValue, Replay};
@@ -12,7 +10,7 @@ use super::super::fan_out::{FanOut, quote_order};
 use super::super::operations::{Kind, Operation, Outcome, PORTION_UNITS, Stage};
 use super::super::resolve::{self, NESTED_MAX, Resolving, count_covered};
 use super::super::select::Selecting;
-use super::super::state_walk::StateCursor;
+use super::super::state_walk::{StateCursor, StateWalk};
 use super::super::subscription_index::{AudienceId, Change, Key, Started, Target};
 use crate::io::{Io, SlotId};
 use crate::last_value::LastValues;
@@ -217,7 +215,11 @@ impl<I: Io> ClientContext<'_, I> {
                 self.complete(slot_id, operation, audience, outcome);
                 Stage::Done
             }
-            Started::Building(building) => Stage::Build(building, outcome),
+            Started::Building(building) => {
+                // It gets its records meanwhile.
+                self.backlog.enqueue(slot_id);
+                Stage::Build(building, outcome)
+            }
         }
     }
 
@@ -230,16 +232,11 @@ impl<I: Io> ClientContext<'_, I> {
         if backlog.state.is_explicit() {
             return;
         }
-        // Interval boundaries of the old items are not those of the new ones. Values that were pending at the old ones
+        // Interval boundaries of the old items are not those of the new ones. Values that are pending at the old ones
         // are sent now; the client has had all others.
-        let cursor = backlog.state.last_cursor();
-        let values = match cursor.tick == self.now.tick {
-            true => pending_values(self.fan_out, &self.market.values, client.audience, cursor.floor),
-            // The request had to wait, and the client was not sent anything meanwhile.
-            false => undispatched_values(self.fan_out, &self.market.values, client.audience, cursor),
-        };
-        backlog.request(values);
-        backlog.state.make_explicit();
+        let floor = backlog.state.last_cursor().floor;
+        backlog.request(pending_values(self.fan_out, &self.market.values, client.audience, floor));
+        backlog.state = StateWalk::at(StateCursor::explicit(self.now, self.market.cursor()));
     }
 
     /// The client has the changed set: it is answered, and what it begins with becomes pending.
@@ -313,9 +310,8 @@ impl<I: Io> ClientContext<'_, I> {
         if start == Start::Snapshot {
             self.spend(slot_id, outcome.count as u64 * cost::COVERED);
         }
+        let market = (self.market.offset, self.market.position);
         let Some(backlog) = self.backlog.own_mut(slot_id) else { return outcome };
-        // Of a request that has taken several ticks: what the log has not reached yet comes from there.
-        let log = (backlog.log.offset, backlog.log.position);
         let initial = match start {
             Start::Replay { position, offset } => {
                 backlog.replay = Some(Replay {
@@ -325,8 +321,8 @@ impl<I: Io> ClientContext<'_, I> {
                     keys: new,
                     has_only_these_items: outcome.had_none,
                     after: position,
-                    range: offset.min(log.0)..log.0,
-                    end_position: log.1,
+                    range: offset..market.0,
+                    end_position: market.1,
                     announce: Some(1),
                 });
                 return outcome;
@@ -338,44 +334,6 @@ impl<I: Io> ClientContext<'_, I> {
         backlog.request(new.into_iter().map(|key| (key, initial)));
         outcome
     }
-}
-
-/// Values that a client with this cursor has not had because they waited for an interval boundary then. What has changed
-/// since is not among them.
-fn undispatched_values(
-    fan_out: &FanOut,
-    values: &LastValues<RingOffset>,
-    audience: AudienceId,
-    cursor: StateCursor,
-) -> Vec<(Key, InitialValue)> {
-    let FanOut { index, conflator, .. } = fan_out;
-    let mut waited = Vec::new();
-    if !index.conflates(audience) {
-        return waited;
-    }
-    index.try_each_candidate(audience, 1, |instrument| {
-        let Some(row) = values.row(instrument) else { return ControlFlow::Continue(()) };
-        for channel in Channel::ALL.into_iter().filter(|channel| !channel.is_log()) {
-            let offset = row.origin(channel);
-            if offset <= cursor.floor || offset > cursor.read.offset {
-                continue;
-            }
-            let order = match channel {
-                Channel::Quote => quote_order(index, audience, instrument),
-                _ => QuoteOrder::Free,
-            };
-            let interval = index.wants(audience, instrument, channel);
-            let is_conflated = |interval: &ConflationInterval| *interval != ConflationInterval::IMMEDIATE;
-            if interval
-                .filter(is_conflated)
-                .is_some_and(|interval| conflator.changed_since(interval, instrument, channel, order, cursor.tick))
-            {
-                waited.push((Key::new(Target::Instrument(instrument), channel), InitialValue::Conflated));
-            }
-        }
-        ControlFlow::Continue(())
-    });
-    waited
 }
 
 /// Values from after the ring offset `floor` that wait for an interval boundary at which the audience would get them.
