@@ -184,7 +184,7 @@ impl Streams {
         }
     }
 
-    /// The next book that may be asked for now.
+    /// The next book whose wait is over.
     pub fn next_resync(&mut self, now_ns: u64) -> Option<usize> {
         self.refill(now_ns);
         for _ in 0..self.queue.len() {
