@@ -32,6 +32,7 @@
 //! * [`wake`]: how a shard sleeps and is woken
 //! * [`log`]: the log on stderr, which never makes a thread wait
 //! * [`memory`]: the allocator, and what happens when it gets no memory
+//! * [`tls`]: TLS of connections that the server opens
 //! * [`clock`], [`rate_limit`], [`affinity`]: time; so many a second; pinning of threads
 //! * [`allowance`]: units of work a second, by address
 //! * [`check`]: `tickcast check`
@@ -66,4 +67,5 @@ pub mod shard;
 pub mod state;
 pub mod stats;
 mod sync;
+pub mod tls;
 pub mod wake;

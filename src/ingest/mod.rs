@@ -11,6 +11,7 @@
 mod backoff;
 pub mod feed;
 mod identity;
+mod parameters;
 mod publisher;
 mod publisher_source;
 mod publishers;

@@ -22,9 +22,12 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/memory.rs",
         ],
     ),
+    (&["rustls"], &["src/tls.rs"]),
     // A rival is written as its users write it: the feature `rivals` builds it.
-    (&["tokio", "tokio_tungstenite"], &["src/load/floor/rival.rs"]),
-    (&["async", "await", "Rc", "RefCell"], &["src/http/", "src/runtime/", "src/load/floor/rival.rs"]),
+    (&["tokio"], &["src/ingest/transport/", "src/load/floor/rival.rs"]),
+    (&["tokio_tungstenite"], &["src/load/floor/rival.rs"]),
+    (&["async", "await"], &["src/http/", "src/ingest/transport/", "src/runtime/", "src/load/floor/rival.rs"]),
+    (&["Rc", "RefCell"], &["src/http/", "src/runtime/"]),
     (
         &["Mutex", "RwLock", "Condvar"],
         &[

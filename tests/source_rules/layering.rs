@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("last_value", &[]),
     ("io", &[]),
     ("lifecycle", &[]),
+    ("tls", &[]),
     ("log", &["clock"]),
     ("ring", &["sync"]),
     ("wake", &["sync"]),

@@ -1,6 +1,8 @@
 //! How messages come in, whatever they say: the bytes of a source's input, cut into messages. What the messages mean is
 //! the business of their codec, such as those of [`tickcast_venues`].
 //!
+//! * [`executor`]: what runs the async client of a source.
 //! * [`mod@file`]: the lines of a file, plain or gzip.
 
+pub mod executor;
 pub mod file;

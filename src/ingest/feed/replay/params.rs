@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::ingest::feed::{each_pair, number_within};
+use crate::ingest::parameters::{each_pair, number_within};
 use tickcast_venues::{NameStyle, Venue};
 
 /// The parameters of a replay.

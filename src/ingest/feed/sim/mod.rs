@@ -31,7 +31,7 @@ use self::market::Market;
 pub use self::opener::SCHEME;
 use self::pace::Pace;
 pub use self::pace::Shape;
-use super::{each_pair, number_within};
+use crate::ingest::parameters::{each_pair, number_within};
 use crate::ingest::source::{Batch, Next, Report, SOURCE_BATCH_BYTES_MAX, Source, SourceError, Times};
 
 /// Polls are asked for at multiples of this on the axis: a burst then is a few large batches, not many wake-ups.

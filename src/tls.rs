@@ -1,0 +1,100 @@
+//! TLS of connections that the server opens: to venues and brokers.
+//!
+//! The only module that names rustls. A peer is authenticated by its certificate always: there is no option to trust
+//! whatever certificate it has. A peer with a private certificate is trusted by its authority, see [`Roots::File`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+/// The authorities that certificates of peers are verified with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Roots {
+    /// Those of the system, or of the file that `SSL_CERT_FILE` names. The list of Mozilla, which is built in, is used
+    /// where there are none, such as in a container without the package `ca-certificates`.
+    #[default]
+    System,
+    /// Those in a PEM file, and no others.
+    File(PathBuf),
+}
+
+/// Why there is no configuration for TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file cannot be read.
+    #[error("{}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: String },
+    /// The file has no certificate.
+    #[error("{}: no certificate: expected PEM with BEGIN CERTIFICATE", path.display())]
+    Empty { path: PathBuf },
+    /// A certificate in the file is no certificate of an authority.
+    #[error("{}: certificate {number} cannot be an authority: {error}", path.display())]
+    Unusable { path: PathBuf, number: usize, error: String },
+}
+
+/// The configuration of a client that authenticates its peers with these roots. TLS 1.2 and 1.3.
+///
+/// # Errors
+/// The file of [`Roots::File`] cannot be used.
+pub fn client_config(roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match roots {
+        Roots::System => system_roots(),
+        Roots::File(path) => roots_of_file(path)?,
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider has suites for both versions");
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn system_roots() -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if store.is_empty() {
+        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    store
+}
+
+fn roots_of_file(path: &Path) -> Result<RootCertStore, TlsError> {
+    let unreadable = |error: String| TlsError::Unreadable { path: path.to_owned(), error };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?;
+    let mut store = RootCertStore::empty();
+    for (number, certificate) in (1..).zip(certificates) {
+        let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
+        let added = store.add(certificate);
+        added.map_err(|error| TlsError::Unusable { path: path.to_owned(), number, error: error.to_string() })?;
+    }
+    if store.is_empty() { Err(TlsError::Empty { path: path.to_owned() }) } else { Ok(store) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn roots_of_the_system_or_the_built_in_ones_are_there() {
+        assert!(!system_roots().is_empty());
+        client_config(&Roots::System).expect("a configuration");
+    }
+
+    #[test]
+    fn file_without_a_usable_certificate_is_an_error_that_names_it() {
+        let error_of = |text: &str| {
+            let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+            file.write_all(text.as_bytes()).expect("written");
+            let error = client_config(&Roots::File(file.path().to_owned())).expect_err("not usable").to_string();
+            error.replace(&file.path().display().to_string(), "FILE")
+        };
+        assert_eq!(error_of("no PEM"), "FILE: no certificate: expected PEM with BEGIN CERTIFICATE");
+        let not_a_certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(error_of(not_a_certificate).starts_with("FILE: certificate 1 cannot be an authority: "));
+        let missing = client_config(&Roots::File("/nonexistent/ca.pem".into())).expect_err("no file").to_string();
+        assert!(missing.starts_with("/nonexistent/ca.pem: "), "{missing}");
+    }
+}
