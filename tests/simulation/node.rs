@@ -58,6 +58,9 @@ pub struct Node {
     /// The times of its last tick and the one before.
     pub ticked_ns: [u64; 2],
     pub slept: u64,
+    /// Whether something that was due was left by each of the last two ticks, such as conflated values beyond the bytes
+    /// of one tick.
+    pub left: [bool; 2],
 }
 
 /// Work for requests in one tick: what it may spend, and the rest of the last request.
@@ -90,6 +93,7 @@ impl Node {
             ticks: 0,
             ticked_ns: [0; 2],
             slept: 0,
+            left: [false; 2],
         }
     }
 
@@ -123,6 +127,7 @@ impl Node {
         let worked = self.shard.tick(now_ns);
         let units = self.shard.counters().get(Counter::RequestWork) - spent;
         assert!(units <= TICK_UNITS_MAX, "{units} units of work for requests in one tick");
+        self.left = [self.left[1], self.shard.deadline_ns().is_some_and(|due_ns| due_ns <= now_ns)];
         self.idle = !worked && !self.shard.has_new_records() && !self.shard.wants_resync();
         if self.shard.wants_resync() {
             if !self.overrun_open {

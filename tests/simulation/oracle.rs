@@ -26,7 +26,8 @@ pub struct Truth<'a> {
     pub shard: &'a LastValues<RingOffset>,
     /// Positions between which the shard was overrun.
     pub overruns: &'a [(u64, u64)],
-    /// The last two times at which the shard ticked, if it had anything to do; `None` if it may have missed one.
+    /// The last two times at which the shard ticked, if it had anything to do; `None` if it may have missed one, or has
+    /// left something to the last one.
     pub ticks_ns: Option<[u64; 2]>,
     /// What the shard had read when the bytes that are read now had not been made, but for the lag of a shared history.
     pub known_position: u64,

@@ -409,7 +409,7 @@ impl World {
             history: &self.history,
             shard: node.shard.values(),
             overruns: &node.overruns,
-            ticks_ns: (self.is_prompt && node.overruns.is_empty()).then_some(self.ticks_ns),
+            ticks_ns: (self.is_prompt && node.overruns.is_empty() && !node.left[0]).then_some(self.ticks_ns),
             known_position: client.pending.unmade_ns().map_or(0, |ns| node.known_at(ns.saturating_sub(HISTORY_LAG_NS))),
         };
         client.pending.read += bytes.len() as u64;

@@ -25,10 +25,11 @@ pub(super) fn check_bytes(
     let (action, levels) = record::read_book(bytes).expect("a whole book");
     let whole = action == BookAction::Snapshot;
     const DOUBT: u8 = flags::CONFLATED | flags::MAYBE_BAD_BOOK;
-    // A merged change may be empty, and the source may have flagged the book itself.
+    // A merged change may be empty, and the source may have flagged the book itself, which may have begun without a
+    // snapshot.
     let is_merged_change = interval != ConflationInterval::IMMEDIATE
         && value.record[3] & flags::MAYBE_BAD_BOOK != 0
-        && track.book.as_ref() == value.book.as_deref();
+        && track.book.as_ref().is_none_or(|book| Some(book) == value.book.as_deref());
     if !whole && header.flags & DOUBT == DOUBT && levels.count() == 0 && !is_merged_change {
         // The server has lost changes of it and has flagged it: nothing comes before the whole book.
         (track.book, track.doubted) = (None, true);
