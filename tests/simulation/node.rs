@@ -11,6 +11,7 @@ use crate::io::SimIo;
 use crate::network::ByteRate;
 use crate::plan::Plan;
 use crate::planted_bug::{Relay, Trigger};
+use crate::world::START_NS;
 
 /// The settings of every shard. The timeouts are short, so that all of them pass in a seed.
 pub fn settings(plan: &Plan) -> Settings {
@@ -58,8 +59,7 @@ pub struct Node {
     /// The times of its last tick and the one before.
     pub ticked_ns: [u64; 2],
     pub slept: u64,
-    /// Whether something that was due was left by each of the last two ticks, such as conflated values beyond the bytes
-    /// of one tick.
+    /// Whether each of the last two ticks has left conflated values to the next one, as they were more than one sends.
     pub left: [bool; 2],
 }
 
@@ -127,7 +127,8 @@ impl Node {
         let worked = self.shard.tick(now_ns);
         let units = self.shard.counters().get(Counter::RequestWork) - spent;
         assert!(units <= TICK_UNITS_MAX, "{units} units of work for requests in one tick");
-        self.left = [self.left[1], self.shard.deadline_ns().is_some_and(|due_ns| due_ns <= now_ns)];
+        // Values that are left are due since time 0, everything else since the start at the earliest.
+        self.left = [self.left[1], self.shard.deadline_ns().is_some_and(|due_ns| due_ns < START_NS)];
         self.idle = !worked && !self.shard.has_new_records() && !self.shard.wants_resync();
         if self.shard.wants_resync() {
             if !self.overrun_open {

@@ -23,6 +23,8 @@ use crate::trail::{Event, Trail};
 use crate::{Dice, Seen};
 
 pub const MS: u64 = 1_000_000;
+/// When a simulation begins.
+pub const START_NS: u64 = 1_000_000 * MS;
 
 pub struct World {
     pub plan: Plan,
@@ -58,7 +60,7 @@ impl Drop for World {
 
 impl World {
     pub fn new(seed: u64, plan: Plan) -> Self {
-        let now_ns = 1_000_000 * MS;
+        let now_ns = START_NS;
         let mut dice = Dice::new(seed ^ 1 << 32);
         let (mut writers, mut nodes) = (Vec::new(), Vec::new());
         for index in 0..plan.shards as usize {
