@@ -1,6 +1,7 @@
 //! Clients, servers and independent readings of the formats, shared by the tests of tickcast.
 //!
 //! * [`server`] starts the server's program; [`client`], [`sse`] and [`http`] talk to it over real sockets.
+//! * [`market_state`] keeps what a client has of the instruments.
 //! * [`publisher`] publishes records that are written byte by byte.
 //! * [`scripted_server`] plays a script to a client under test, with packets from [`packets`].
 //! * [`deflate`], [`sse`], [`http`] and [`binance_oracle`] read the formats with none of the program's code, so that a
@@ -19,6 +20,7 @@ pub mod feed_stream;
 pub mod http;
 #[cfg(feature = "engine")]
 pub mod io_contract;
+pub mod market_state;
 #[cfg(feature = "engine")]
 pub mod node;
 pub mod packets;

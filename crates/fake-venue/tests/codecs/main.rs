@@ -1,0 +1,5 @@
+//! The codecs of `tickcast-venues` against the venues here: subscriptions, books and trades, and every fault.
+
+mod dialogue;
+mod driver;
+mod sessions;
