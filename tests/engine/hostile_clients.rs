@@ -2,6 +2,7 @@
 
 use tickcast::shard::Settings;
 use tickcast::stats::Counter;
+use tickcast_protocol::RecordKind;
 use tickcast_protocol::ws::{Opcode, push_masked_frame};
 use tickcast_test_support::node::{MS, Message, Node};
 
@@ -344,4 +345,41 @@ fn clients_that_leave_together_are_removed_in_portions() {
         }
     }
     assert!(ticks > 10, "{ticks}");
+}
+
+#[test]
+fn long_request_of_a_client_that_falls_behind_waits_and_nothing_is_lost() {
+    let mut node = node(Settings::default());
+    (1..=4).for_each(|id| node.quote(id));
+    let slot = node.client(r#"{"op":"subscribe","id":1,"channels":["quote","trade"],"symbols":["S1"]}"#);
+    node.run_until_idle();
+    let long = names("subscribe", "N", 9_000).replace(r#"["N00000""#, r#"["S1","S2","S3","S4","N00000""#);
+    node.send_text(slot, &long);
+    (0..3).for_each(|_| {
+        node.tick();
+    });
+    node.limit_socket(slot, 10);
+    for _ in 0..50 {
+        (1..=4).for_each(|id| node.quote(id));
+        node.trade(1);
+        node.tick();
+    }
+    let waits = node.received_text(slot);
+    assert!(!waits.contains(r#""id":7"#), "{}", &waits[..waits.len().min(600)]);
+    node.limit_socket(slot, usize::MAX);
+    node.run_until_idle();
+    assert!(node.received_text(slot).contains(r#""type":"subscribed","id":7"#));
+    let (mut newest, mut trades) = ([0; 5], Vec::new());
+    for message in node.received(slot) {
+        let Message::Packet { records, .. } = message else { continue };
+        for (header, _) in records {
+            match header.known_kind() {
+                Some(RecordKind::Quote) => newest[header.instrument as usize] = header.sequence.get(),
+                Some(RecordKind::Trade) => trades.push(header.sequence.get()),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(newest, [0, 51, 51, 51, 51], "the newest quote of each");
+    assert_eq!(trades, (1..=50).collect::<Vec<_>>());
 }

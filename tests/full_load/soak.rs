@@ -5,6 +5,8 @@
 //! rounds:
 //!
 //!     TICKCAST_SOAK_TICKS=72000000 cargo test --release --test full_load soak -- --nocapture
+//!
+//! A second one has all kinds of attacks in turn, `TICKCAST_SOAK_ATTACKS` rounds of them.
 
 use std::fs;
 use std::time::Instant;
@@ -22,6 +24,12 @@ const TICKS: u64 = 3_000_000;
 const GROWTH_BYTES_MAX: u64 = 12 << 20;
 /// Rounds after which nothing should grow any more: every kind of event has occurred by then.
 const ROUNDS_TO_WARM_UP: usize = 2;
+
+/// What the first attacks may leave: a directory of 20,000 instruments, and tables that grew.
+const FILLED_BYTES_MAX: u64 = 96 << 20;
+
+/// What the other attacks may leave: pages that the allocator keeps. At its peak an attack takes up to 200 MiB more.
+const KEPT_BYTES_MAX: u64 = 24 << 20;
 
 /// The resources of a process.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +135,61 @@ impl Soak {
             std::thread::yield_now();
         }
     }
+}
+
+/// All attacks that do not stop the server's process, a run for each line. Those of the first line fill the directory and
+/// the tables of names, which keep some memory.
+const ATTACKS: [&str; 3] = [
+    "publisher-flood,patterns,slow-headers,half-open,connects",
+    "unread-answers,pings,pongs,partial-messages,compressed",
+    "subscribes,reconnects,nested-patterns,gets,unsubscribes",
+];
+
+/// Attacks in turn, each beside clients that are well-behaved, whose streams are checked.
+fn attack(address: &str, kinds: &str) {
+    let args = ["load", address, "--clients", "20", "--publish", "100", "--instruments", "20", "--seconds", "1"];
+    let load = ["--warmup", "0", "--publish-token", "load-publish-token-1", "--attack-token", "flood-publish-token-1"];
+    let exit = Program::run(&[&args[..], &load, &["--attack", kinds, "--json"]].concat());
+    assert!(matches!(exit.code, Some(0 | 3)), "{exit:?}");
+    let report: Value = serde_json::from_str(&exit.stdout).expect("JSON");
+    assert_eq!(report["attacked"]["runs"].as_array().map(Vec::len), Some(kinds.split(',').count()), "{report}");
+}
+
+#[test]
+fn memory_is_given_back_after_all_attacks_in_turn() {
+    let _machine = exclusive();
+    let rounds = std::env::var("TICKCAST_SOAK_ATTACKS").map_or(1, |text| text.parse().expect("a number of rounds"));
+    let settings = r#"
+        feed = ["sim:instruments=200,rate=2000,seed=1"]
+        compression = "1"
+        publisher = [
+            { name = "load", token = "load-publish-token-1" },
+            { name = "flood", token = "flood-publish-token-1" },
+        ]"#;
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), settings).expect("written");
+    let server = Server::start(&["--config", &file.path().display().to_string()]);
+    let address = server.address.to_string();
+    let mut most = Resources::of(&server.program).private_bytes + FILLED_BYTES_MAX;
+    for (nth, kinds) in ATTACKS.iter().cycle().take(ATTACKS.len() * rounds).enumerate() {
+        attack(&address, kinds);
+        // Names of clients that have left are removed in portions.
+        let until = Instant::now() + DEADLINE;
+        let held = loop {
+            let held = Resources::of(&server.program);
+            if held.private_bytes <= most {
+                break held;
+            }
+            assert!(Instant::now() < until, "{held:?} after {kinds}, at most {most} B are expected");
+            std::thread::yield_now();
+        };
+        println!("{kinds}: {} descriptors, {} KiB", held.descriptors, held.private_bytes / 1024);
+        if nth == 0 {
+            most = held.private_bytes + KEPT_BYTES_MAX;
+        }
+    }
+    let exit = server.stop(Signal::TERM);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
 }
 
 #[test]
