@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tickcast::check::CheckArgs;
 use tickcast::config::{Config, ConfigError, Layer, check_variables};
-use tickcast::load::{FloorArgs, LoadArgs, TapArgs};
+use tickcast::load::{FloorArgs, LoadArgs, LoadError, RecordArgs, TapArgs};
 use tickcast::{check, load, runtime};
 
 #[global_allocator]
@@ -30,6 +30,8 @@ enum Command {
     Serve(ServeArgs),
     /// Subscribe from the terminal and print what comes
     Tap(TapArgs),
+    /// Record what a server broadcasts, for --feed replay:FILE
+    Record(RecordArgs),
     /// Connect many subscribers and measure what they get
     Load(LoadArgs),
     /// Check the settings of this machine, and name the files in tuning/ that fix them
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
         Some(Command::Serve(args)) => serve(args),
         Some(Command::Tap(args)) => load::tap(&args, &mut std::io::stdout().lock()).map_err(Into::into),
+        Some(Command::Record(args)) => load::record(&args).map_err(Into::into),
         Some(Command::Floor(args)) => load::floor(&args, &mut std::io::stdout()).map_err(Into::into),
         Some(Command::Load(args)) => match load::load(&args, &mut std::io::stdout().lock()) {
             Ok(outcome) => return ExitCode::from(outcome.exit_code()),
@@ -87,7 +90,8 @@ fn main() -> ExitCode {
             let text: String = error.to_string().split_inclusive('\n').map(load::printable).collect();
             runtime::print_error(format!("tickcast: {text}\n"));
             let has_served = matches!(error.downcast_ref(), Some(runtime::StartError::Failed(_)));
-            ExitCode::from(if has_served { 1 } else { 2 })
+            let has_recorded = matches!(error.downcast_ref(), Some(LoadError::Recording { .. }));
+            ExitCode::from(if has_served || has_recorded { 1 } else { 2 })
         }
     }
 }

@@ -35,6 +35,8 @@ pub enum LoadError {
     Attack,
     #[error("interrupted before there was anything to report")]
     Interrupted,
+    #[error("{path}: the recording has ended, and what was written before is whole: {error}")]
+    Recording { path: String, error: String },
     #[error("cannot write the output: {0}")]
     Output(std::io::Error),
     #[error("{what}: {error}")]

@@ -1,4 +1,5 @@
-//! The client side of the program: `tickcast load`, `tickcast tap` and `tickcast floor`. The server uses nothing of it.
+//! The client side of the program: `tickcast load`, `tickcast tap`, `tickcast record` and `tickcast floor`. The server uses
+//! nothing of it.
 //!
 //! * `run`: `tickcast load`. What each client does ([`args`], `run::plan`), the stages of a run, the run's own
 //!   publisher, the servers that it starts and compares.
@@ -7,7 +8,8 @@
 //! * `observe`: what the system reports about a server's process: CPU time, memory, cores.
 //! * `attack`: hostile clients beside the measured ones.
 //! * `slow_clients`: clients that are slow on purpose.
-//! * `tap`: a stream on the terminal. `printable`: text of a server as a terminal may have it.
+//! * `record`: a stream in a file. `tap`: a stream on the terminal. `printable`: text of a server as a terminal may have
+//!   it.
 //! * `floor`: the bare loop that the server is measured against.
 //! * `latency`, `format`: histograms, numbers with units. `machine`, `cores`, `signals`, `child`: this machine.
 //!
@@ -27,6 +29,7 @@ mod latency;
 mod machine;
 mod observe;
 mod printable;
+mod record;
 mod report;
 mod run;
 mod servers;
@@ -42,6 +45,7 @@ pub use floor::{FloorArgs, floor};
 pub use latency::{LatencyMeter, LatencyOrigin};
 pub use observe::process::{CpuTime, ObservedProcess};
 pub use printable::printable;
+pub use record::{RecordArgs, record};
 pub use run::load;
 pub use tap::{TapArgs, tap};
 pub use worker::checker::{FastChecker, SequenceTable};

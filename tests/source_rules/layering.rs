@@ -88,10 +88,11 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// The sources of the crates.
-const CRATES: [&str; 5] = [
+const CRATES: [&str; 6] = [
     "src",
     "crates/tickcast-protocol/src",
     "crates/tickcast-client/src",
+    "crates/tickcast-recording/src",
     "crates/tickcast-venues/src",
     "crates/tickcast-test-support/src",
 ];
