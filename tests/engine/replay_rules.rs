@@ -245,10 +245,11 @@ fn other_files_are_refused_with_the_reason() {
         match error {
             OpenError::NotARecording { .. } => whole.to_owned(),
             OpenError::Io { error, .. } => format!("Io {}", error.kind()),
-            OpenError::SeveralVenues { .. } => panic!("{text}"),
+            _ => panic!("{text}"),
         }
     };
-    let expected = ": expected a recording, gzip or plain, of lines `<receive time> <message of a venue>`";
+    let expected = ": expected a recording: a packet log of `tickcast record`, or \
+                    lines `<receive time> <message of a venue>`, plain, gzip or zstd";
     for (bytes, found) in [
         (&b"http://x <-> 1618\n"[..], "begins with \"http://x <-> 1618\""),
         (b"1618678132.82; {}\n", "begins with \"1618678132.82; {}\""),
@@ -269,6 +270,40 @@ fn other_files_are_refused_with_the_reason() {
     assert!(error_of(&files.bytes("a", b"\x1f\x8bnonsense")).starts_with("cannot be read: "));
     assert_eq!(error_of(files.0.path()), format!("is a directory{expected}"));
     assert_eq!(error_of(&files.0.path().join("absent")), "Io entity not found");
+}
+
+#[test]
+fn lines_before_from_are_applied_and_those_at_to_are_not_played() {
+    let lines = [
+        snapshot(0, 2, "1.05"),
+        quote(1, "AB", "1.00"),
+        trade(2, "AB", 1, "1.00", "1"),
+        depth(3, "AB", 3, 4, "1.01", "1.0"),
+        depth(1_000, "AB", 5, 5, "1.02", "1.0"),
+        trade(2_000, "AB", 2, "1.00", "1"),
+        depth(3_000, "AB", 6, 6, "1.03", "1.0"),
+    ];
+    let files = Files::new();
+    let file = files.plain("a", &lines);
+    let play = |query: &str| feed_stream::run_to_end(std::slice::from_ref(&file), query).0;
+    let from = |ms: u64| T0 + ms * MS;
+    let stream = play(&format!("speed=1&from={}&to={}", from(1_000), from(3_000)));
+    assert_eq!(books(&stream), ["S B30@105 B10@101 A40@900", "D B10@102"]);
+    let trades: Vec<_> = stream.iter().filter(|record| record.kind() == RecordKind::Trade).collect();
+    assert_eq!(trades.len(), 1, "the first was before");
+    assert_eq!(trades[0].at_ns - 1, 1_000 * MS, "the time begins with from");
+    assert_eq!(stream.iter().filter(|record| record.kind() == RecordKind::Quote).count(), 1);
+    let times: Vec<_> = stream.iter().map(|record| (record.at_ns - 1) / MS).collect();
+    assert!(times.is_sorted() && times[0] == 0, "{times:?}");
+    // Again and again: each pass begins with the state at from.
+    let mut replay = feed_stream::open(std::slice::from_ref(&file), &format!("speed=1&loop=1&from={}", from(1_000)));
+    let twice = feed_stream::run(&mut replay, 1, 1 + 2_000 * MS + LOOP_PAUSE_NS);
+    let voided = books(&twice).iter().position(|book| book == "S?").expect("between the passes");
+    assert_eq!(books(&twice)[voided + 1..], ["S B30@105 B10@101 A40@900", "D B10@102"]);
+    // Nothing is left to play: the state is what there is.
+    let last = play(&format!("speed=1&from={}", from(9_000)));
+    assert_eq!(books(&last), ["S B30@105 B10@103 B10@102 B10@101 A40@900"]);
+    assert!(last.iter().all(|record| record.kind() != RecordKind::Trade));
 }
 
 #[test]

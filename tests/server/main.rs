@@ -24,6 +24,7 @@ mod pauses;
 mod polling;
 mod program;
 mod publisher;
+mod recordings;
 mod reload;
 mod restart;
 mod shutdown;

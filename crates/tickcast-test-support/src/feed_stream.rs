@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rust_decimal::Decimal;
-use tickcast::ingest::feed::replay::{Params, Replay};
+use tickcast::ingest::feed::replay::{self, Params, Replay};
 use tickcast::ingest::source::{Batch, Next, Report, SOURCE_BATCH_BYTES_MAX, Source, Times};
 use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Ticker, Trade, flags};
 use tickcast_protocol::{Book, BookAction, Instrument, RecordKind, decimal};
@@ -59,6 +59,21 @@ pub fn open(files: &[PathBuf], query: &str) -> Replay {
     let names: Vec<_> = files.iter().map(|file| file.to_str().expect("a path in UTF-8")).collect();
     let params = Params::parse(&format!("{}?{query}", names.join(","))).expect("valid parameters");
     Replay::open(&params).expect("a recording")
+}
+
+/// Opens a replay of files of any kind with the parameters of `query`.
+pub fn try_open(files: &[PathBuf], query: &str) -> Result<Box<dyn Source>, String> {
+    let names: Vec<_> = files.iter().map(|file| file.to_str().expect("a path in UTF-8")).collect();
+    let params = Params::parse(&format!("{}?{query}", names.join(",")))?;
+    replay::open(&params).map_err(|error| error.to_string())
+}
+
+/// All records of a replay of files of any kind, and its counters.
+pub fn play_to_end(files: &[PathBuf], query: &str) -> (Vec<FeedRecord>, Report) {
+    let mut source = try_open(files, query).unwrap_or_else(|error| panic!("{error}"));
+    let all = run(source.as_mut(), 1, u64::MAX);
+    assert_eq!(source.report().records, all.len() as u64);
+    (all, source.report())
 }
 
 /// Calls the source until it ends or is due after `until_ns`. The clock starts at `start_ns` and jumps to the next

@@ -55,7 +55,7 @@ mod kraken;
 mod listing;
 mod local_book;
 mod okx;
-mod scale;
+pub mod scale;
 mod sink;
 pub mod stamp;
 mod stream_book;

@@ -55,7 +55,9 @@ impl Needs {
 /// The needs of an instrument.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScaleNeeds {
+    /// Of its prices.
     pub px: Needs,
+    /// Of its sizes.
     pub sz: Needs,
 }
 

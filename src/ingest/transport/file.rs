@@ -1,11 +1,11 @@
-//! The lines of a recording, gzip or plain; the first two bytes decide which.
+//! The bytes and the lines of a recording: gzip, zstd or plain; the first bytes decide which.
 //!
 //! Invariants: a line is at most [`LINE_BYTES_MAX`] long in memory, whatever the file contains; one descriptor
 //! serves any number of readers, since each reads at an offset of its own. Cost: one copy of each line; a reader of a
-//! gzip file holds 90 KB and its longest line.
+//! gzip file holds 90 KB and its longest line, one of a zstd file its window, at most 128 MiB.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -16,6 +16,49 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A line buffer larger than this is freed after use.
 const LINE_BYTES_KEPT: usize = 256 * 1024;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// The largest window of zstd, as a power of two: what the tool of zstd itself accepts.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Bytes of the beginning of a file that show what it is.
+const HEAD_BYTES: usize = 64;
+
+/// What a file contains, inflated. A read error is reported by the first read.
+pub fn inflated(file: &Arc<File>) -> Box<dyn BufRead + Send> {
+    let mut input = BufReader::with_capacity(32 * 1024, At::start_of(file));
+    let start = input.fill_buf().unwrap_or_default();
+    if start.starts_with(&GZIP_MAGIC) {
+        return Box::new(BufReader::with_capacity(32 * 1024, MultiGzDecoder::new(input)));
+    }
+    if start.starts_with(&ZSTD_MAGIC) {
+        return match zstd_of(input) {
+            Ok(input) => Box::new(BufReader::with_capacity(32 * 1024, input)),
+            Err(error) => Box::new(BufReader::new(Failed(error))),
+        };
+    }
+    Box::new(input)
+}
+
+/// The first bytes of what a file contains, inflated; fewer where it is short, or cannot be read.
+pub fn head_of(file: &Arc<File>) -> Vec<u8> {
+    let mut head = Vec::new();
+    let _ = inflated(file).take(HEAD_BYTES as u64).read_to_end(&mut head);
+    head
+}
+
+fn zstd_of(input: BufReader<At>) -> io::Result<zstd::Decoder<'static, BufReader<At>>> {
+    let mut decoder = zstd::Decoder::with_buffer(input)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+    Ok(decoder)
+}
+
+/// An input that could not be begun.
+struct Failed(io::Error);
+
+impl Read for Failed {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::new(self.0.kind(), self.0.to_string()))
+    }
+}
 
 /// The result of reading the next line.
 #[derive(Debug)]
@@ -41,13 +84,7 @@ pub struct Lines {
 impl Lines {
     /// Starts at the beginning of `file`. A read error is reported with the first line.
     pub fn new(file: &Arc<File>) -> Self {
-        let mut input = BufReader::new(At { file: Arc::clone(file), offset: 0 });
-        let gzip = input.fill_buf().is_ok_and(|start| start.starts_with(&GZIP_MAGIC));
-        let input: Box<dyn BufRead + Send> = if gzip {
-            Box::new(BufReader::with_capacity(32 * 1024, MultiGzDecoder::new(input)))
-        } else {
-            Box::new(input)
-        };
+        let input = inflated(file);
         Self { input, line: Vec::new(), number: 0, ended: false }
     }
 
@@ -111,10 +148,18 @@ impl Lines {
     }
 }
 
-/// An offset in a file that other readers share.
-struct At {
+/// A place in a file that other readers share.
+#[derive(Debug)]
+pub struct At {
     file: Arc<File>,
     offset: u64,
+}
+
+impl At {
+    /// The beginning.
+    pub fn start_of(file: &Arc<File>) -> Self {
+        Self { file: Arc::clone(file), offset: 0 }
+    }
 }
 
 impl Read for At {
@@ -122,6 +167,18 @@ impl Read for At {
         let read = self.file.read_at(buffer, self.offset)?;
         self.offset += read as u64;
         Ok(read)
+    }
+}
+
+impl Seek for At {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let (from, by) = match to {
+            SeekFrom::Start(offset) => (offset, 0),
+            SeekFrom::Current(by) => (self.offset, by),
+            SeekFrom::End(by) => (self.file.metadata()?.len(), by),
+        };
+        self.offset = from.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.offset)
     }
 }
 
@@ -164,10 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn plain_gzip_and_multi_member_gzip_read_the_same() {
+    fn plain_gzip_zstd_and_several_members_read_the_same() {
         let text = b"one\n\n  \ntwo\nthree";
         let two_members = [gzip(&text[..6]), gzip(&text[6..])].concat();
-        for bytes in [text.to_vec(), gzip(text), two_members] {
+        let zstd = |text: &[u8]| zstd::encode_all(text, 1).expect("a small text");
+        let two_frames = [zstd(&text[..6]), zstd(&text[6..])].concat();
+        for bytes in [text.to_vec(), gzip(text), two_members, zstd(text), two_frames] {
             let (all, end) = read_all(lines_of(&bytes));
             let expected = [(1, "one"), (4, "two"), (5, "three")].map(|(number, line)| (number, line.to_owned()));
             assert_eq!(all, expected);
@@ -186,6 +245,16 @@ mod tests {
         let (all, _) = read_all(lines_of(&text));
         let lengths: Vec<_> = all.iter().map(|(number, line)| (*number, line.len())).collect();
         assert_eq!(lengths, [(1, 1), (2, LINE_BYTES_MAX), (3, "too long".len()), (4, 1)]);
+    }
+
+    #[test]
+    fn zstd_with_a_window_beyond_the_bound_is_an_error() {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("memory");
+        encoder.window_log(28).expect("zstd allows it");
+        encoder.write_all(b"one\n").expect("writing to a Vec");
+        let (all, end) = read_all(lines_of(&encoder.finish().expect("writing to a Vec")));
+        assert_eq!(all, []);
+        assert!(matches!(end, Found::Broken(_)), "{end:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! the business of their codec, such as those of [`tickcast_venues`].
 //!
 //! * [`executor`]: what runs the async client of a source.
-//! * [`mod@file`]: the lines of a file, plain or gzip.
+//! * [`mod@file`]: the bytes and the lines of a file, plain, gzip or zstd.
 
 pub mod executor;
 pub mod file;

@@ -40,6 +40,8 @@ pub fn run(data: &[u8]) {
         // Half of the inputs are of a given venue, the others are of the one that their messages show.
         venue: (shape & 16 == 16).then(|| Venue::ALL[1 + usize::from(shape >> 5)]),
         names: if shape & 8 == 8 { NameStyle::Common } else { NameStyle::Venue },
+        from_ns: None,
+        to_ns: None,
     };
     if let Ok(replay) = Replay::open(&params) {
         play(replay);

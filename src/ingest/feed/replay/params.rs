@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::ingest::parameters::{each_pair, number_within};
-use tickcast_venues::{NameStyle, Venue};
+use tickcast_venues::{NameStyle, Venue, stamp};
 
 /// The parameters of a replay.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,11 @@ pub struct Params {
     pub venue: Option<Venue>,
     /// `names=`: the venue's own symbols, or one form for all venues.
     pub names: NameStyle,
+    /// `from=`: the time of the first record that is played, in the recording's time, ns since the Unix epoch. What is
+    /// before is applied.
+    pub from_ns: Option<u64>,
+    /// `to=`: the time at which the replay ends: the first that is not played.
+    pub to_ns: Option<u64>,
 }
 
 /// The pace of a replay.
@@ -53,9 +58,23 @@ impl Params {
             copies: 1,
             venue: None,
             names: NameStyle::Venue,
+            from_ns: None,
+            to_ns: None,
         };
         each_pair(pairs, '&', |key, value| params.set(key, value))?;
-        Ok(params)
+        match (params.from_ns, params.to_ns) {
+            (Some(from_ns), Some(to_ns)) if from_ns >= to_ns => {
+                Err(format!("from: {from_ns} is not before to: {to_ns}: expected an earlier time"))
+            }
+            _ => Ok(params),
+        }
+    }
+
+    /// The first parameter that is only for messages of venues, and is not left at its default.
+    pub(super) fn key_for_messages(&self) -> Option<&'static str> {
+        let given =
+            [("copies", self.copies != 1), ("venue", self.venue.is_some()), ("names", self.names != NameStyle::Venue)];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(key, _)| key)
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
@@ -72,10 +91,22 @@ impl Params {
             ("names", "venue") => self.names = NameStyle::Venue,
             ("names", "common") => self.names = NameStyle::Common,
             ("names", _) => return Err(format!("names: invalid value {value:?}: expected venue or common")),
-            _ => return Err(format!("unknown key {key:?}: expected speed, loop, copies, venue or names")),
+            ("from", _) => self.from_ns = Some(time_of(key, value)?),
+            ("to", _) => self.to_ns = Some(time_of(key, value)?),
+            _ => return Err(format!("unknown key {key:?}: expected speed, loop, from, to, copies, venue or names")),
         }
         Ok(())
     }
+}
+
+/// A time as a number since 1970, in s, ms, µs or ns, or as a text of RFC 3339.
+fn time_of(key: &str, value: &str) -> Result<u64, String> {
+    stamp::parse(value).or_else(|_| stamp::of_rfc3339(value)).map_err(|_| {
+        format!(
+            "{key}: invalid value {value:?}: expected a time such as 2024-08-08T23:54:14Z, or seconds, milliseconds, \
+             microseconds or nanoseconds since 1970"
+        )
+    })
 }
 
 fn venue_of(name: &str) -> Result<Venue, String> {
@@ -90,7 +121,8 @@ fn files_of(list: &str) -> Result<Vec<PathBuf>, String> {
     for name in list.split(',') {
         if name.is_empty() {
             return Err(
-                "empty file name: expected FILE[,FILE…][?speed=0.1..1000|max&loop=0|1&copies=1..1000&venue=NAME]"
+                "empty file name: expected FILE[,FILE…][?speed=0.1..1000|max&loop=0|1&from=TIME&to=TIME&copies=1..1000&\
+                 venue=NAME]"
                     .to_owned(),
             );
         }
@@ -111,11 +143,11 @@ mod tests {
     fn argument_is_files_and_parameters_with_defaults() {
         let plain = Params::parse("a.gz").expect("a file alone is enough");
         let files = vec![PathBuf::from("a.gz")];
-        assert_eq!(
-            plain,
-            Params { files, speed: Speed::Times(1.0), repeat: false, copies: 1, venue: None, names: NameStyle::Venue }
-        );
-        let full = Params::parse("dir/a.gz,b?speed=2.5&loop=1&copies=1000&venue=kraken&names=common")
+        let (speed, names) = (Speed::Times(1.0), NameStyle::Venue);
+        let expected =
+            Params { files, speed, repeat: false, copies: 1, venue: None, names, from_ns: None, to_ns: None };
+        assert_eq!(plain, expected);
+        let full = Params::parse("dir/a.gz,b?speed=2.5&loop=1&copies=1000&venue=kraken&names=common&from=2024-08-08T23:54:14.5Z&to=1723161255")
             .expect("all keys are known");
         let files = vec![PathBuf::from("dir/a.gz"), PathBuf::from("b")];
         assert_eq!(
@@ -126,7 +158,9 @@ mod tests {
                 repeat: true,
                 copies: 1000,
                 venue: Some(Venue::Kraken),
-                names: NameStyle::Common
+                names: NameStyle::Common,
+                from_ns: Some(1_723_161_254_500_000_000),
+                to_ns: Some(1_723_161_255_000_000_000),
             }
         );
         assert_eq!(Params::parse("a?speed=max&loop=0").map(|params| params.speed), Ok(Speed::Max));
@@ -140,7 +174,16 @@ mod tests {
             ("a?speed=NaN", "speed: invalid value \"NaN\": expected 0.1 to 1000 or max"),
             ("a?copies=0", "copies: invalid value \"0\": expected 1 to 1000"),
             ("a?loop=yes", "loop: invalid value \"yes\": expected 0 or 1"),
-            ("a?sped=1", "unknown key \"sped\": expected speed, loop, copies, venue or names"),
+            ("a?sped=1", "unknown key \"sped\": expected speed, loop, from, to, copies, venue or names"),
+            (
+                "a?from=1723161255&to=1723161255000",
+                "from: 1723161255000000000 is not before to: 1723161255000000000: expected an earlier time",
+            ),
+            (
+                "a?to=noon",
+                "to: invalid value \"noon\": expected a time such as 2024-08-08T23:54:14Z, or seconds, milliseconds, \
+              microseconds or nanoseconds since 1970",
+            ),
             ("a?names=x", "names: invalid value \"x\": expected venue or common"),
             (
                 "a?venue=mtgox",

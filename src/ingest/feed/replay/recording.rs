@@ -26,13 +26,38 @@ pub enum OpenError {
     /// The file is not a recording.
     #[error("{path}: {problem}: {EXPECTED}")]
     NotARecording { path: String, problem: String },
+    /// Messages of a venue and records are replayed apart.
+    #[error(
+        "{path}: is of messages of a venue, and {other} is of records: expected files of one of these kinds in a feed"
+    )]
+    SeveralKinds { path: String, other: String },
+    /// A parameter that has no meaning for this file.
+    #[error("{path}: is {kind}: expected no {key}=, which is for messages of venues")]
+    ForMessages { path: String, kind: &'static str, key: &'static str },
+    /// Nothing is left to play.
+    #[error("{path}: ends at {last_ns}, before from={from_ns}: expected a time within the recording, in ns since 1970")]
+    EndsBefore { path: String, last_ns: u64, from_ns: u64 },
     /// Two venues would give one name to different instruments.
     #[error("{path}: is of {venue}, and another file is of {other}: expected files of one venue with names=common")]
     SeveralVenues { path: String, venue: &'static str, other: &'static str },
 }
 
 /// What a recording is.
-pub const EXPECTED: &str = "expected a recording, gzip or plain, of lines `<receive time> <message of a venue>`";
+pub const EXPECTED: &str = "expected a recording: a packet log of `tickcast record`, \
+     or lines `<receive time> <message of a venue>`, plain, gzip or zstd";
+
+/// Opens a regular file.
+pub fn open_regular(path: &Path) -> Result<Arc<File>, OpenError> {
+    let name = || path.display().to_string();
+    let failed = |error| OpenError::Io { path: name(), error };
+    let file = File::open(path).map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?.file_type();
+    if !kind.is_file() {
+        let found = if kind.is_dir() { "a directory" } else { "not a regular file" };
+        return Err(OpenError::NotARecording { path: name(), problem: format!("is {found}") });
+    }
+    Ok(Arc::new(file))
+}
 
 /// Opens recordings that are replayed together.
 pub fn open_all(params: &Params, parser: &mut Parser) -> Result<Vec<Recording>, OpenError> {
@@ -86,14 +111,7 @@ impl Recording {
     /// Opens a recording and reads its first lines, which show the venue, unless it is given.
     fn open(path: &Path, venue: Option<Venue>, parser: &mut Parser) -> Result<Self, OpenError> {
         let name = path.display().to_string();
-        let failed = |error| OpenError::Io { path: name.clone(), error };
-        let file = File::open(path).map_err(failed)?;
-        let kind = file.metadata().map_err(failed)?.file_type();
-        if !kind.is_file() {
-            let found = if kind.is_dir() { "a directory" } else { "not a regular file" };
-            return Err(OpenError::NotARecording { path: name, problem: format!("is {found}") });
-        }
-        let file = Arc::new(file);
+        let file = open_regular(path)?;
         let mut lines = Lines::new(&file);
         let first_ns =
             first_stamp(&mut lines).map_err(|problem| OpenError::NotARecording { path: name.clone(), problem })?;

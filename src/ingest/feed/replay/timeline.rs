@@ -22,6 +22,8 @@ pub struct Timeline {
     latest_at_ns: u64,
     /// Readers that have not reached the end.
     running: usize,
+    /// How much of the recordings is applied and not played, ns.
+    skip_ns: u64,
 }
 
 /// The state after a delivered line.
@@ -57,6 +59,8 @@ struct Reader {
     found: Found,
     /// Its stamp, or that of the previous line where it has none.
     stamp_ns: u64,
+    /// A line with this stamp or a later one ends the file.
+    to_ns: u64,
 }
 
 /// Why a line was skipped.
@@ -73,12 +77,13 @@ enum LineError {
 }
 
 impl Timeline {
-    /// A timeline that begins at `at_ns`; the suffix distinguishes its instruments from those of others.
-    pub fn new(recordings: &[Recording], naming: Naming, at_ns: u64) -> Self {
+    /// A timeline that begins at `at_ns`; the suffix distinguishes its instruments from those of others. Of the recordings
+    /// the first `skip_ns` are not played, nor is what is at `to_ns` or later.
+    pub fn new(recordings: &[Recording], naming: Naming, at_ns: u64, skip_ns: u64, to_ns: u64) -> Self {
         let is_first = naming.suffix.is_empty();
         let mut codecs = Codecs { binance: Translator::new(&naming), naming, others: Vec::new() };
-        let readers = recordings.iter().map(|recording| Reader::new(recording, &mut codecs)).collect();
-        Self { readers, codecs, is_first, pass_at_ns: at_ns, latest_at_ns: at_ns, running: 0 }
+        let readers = recordings.iter().map(|recording| Reader::new(recording, to_ns, &mut codecs)).collect();
+        Self { readers, codecs, is_first, pass_at_ns: at_ns, latest_at_ns: at_ns, running: 0, skip_ns }
     }
 
     /// Starts each recording from the beginning, and calls `each` with the time of its first line. `first_ns` is the
@@ -138,18 +143,24 @@ impl Timeline {
     pub fn restart(&mut self, sink: &mut Sink<'_>) {
         self.codecs.binance.restart(sink);
         self.codecs.others.iter_mut().for_each(|(_, codec)| codec.restart(sink));
-        self.pass_at_ns = self.latest_at_ns.saturating_add(LOOP_PAUSE_NS);
+        // What is not played is due before.
+        self.pass_at_ns = self.latest_at_ns.saturating_add(LOOP_PAUSE_NS).saturating_sub(self.skip_ns);
+    }
+
+    /// The stamp of the current line of a reader.
+    pub fn stamp_ns(&self, index: usize) -> u64 {
+        self.readers[index].stamp_ns
     }
 }
 
 impl Reader {
-    fn new(recording: &Recording, codecs: &mut Codecs) -> Self {
+    fn new(recording: &Recording, to_ns: u64, codecs: &mut Codecs) -> Self {
         let lines = Lines::new(&recording.file);
         let reading = match recording.format() {
             Format::Binance(origin) => Reading::Binance(origin),
             Format::Venue(venue) => Reading::Other(codecs.index_of(venue)),
         };
-        Self { lines, reading, found: Found::End, stamp_ns: recording.first_ns }
+        Self { lines, reading, found: Found::End, stamp_ns: recording.first_ns, to_ns }
     }
 
     /// Advances to the next line, readable or not; false at the end.
@@ -159,6 +170,9 @@ impl Reader {
             && let Ok((stamp_ns, _)) = split_stamp(self.lines.line())
         {
             self.stamp_ns = stamp_ns;
+            if stamp_ns >= self.to_ns {
+                self.found = Found::End;
+            }
         }
         !matches!(self.found, Found::End)
     }
