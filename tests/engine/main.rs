@@ -9,6 +9,7 @@ mod interest_model;
 mod io_contract;
 mod joining;
 mod owners;
+mod replay_dbn;
 mod replay_logs;
 mod replay_recordings;
 mod replay_rules;

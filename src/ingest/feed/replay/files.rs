@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use super::dbn::{self, DbnTrack};
 use super::native::NativeTrack;
 use super::params::Params;
 use super::recording::{OpenError, open_regular};
@@ -17,6 +18,8 @@ pub enum Kind {
     Messages,
     /// What `tickcast record` writes.
     PacketLog,
+    /// Records of Databento.
+    Dbn,
 }
 
 impl Kind {
@@ -25,11 +28,19 @@ impl Kind {
         match self {
             Self::Messages => "messages of a venue",
             Self::PacketLog => "a packet log",
+            Self::Dbn => "a DBN file",
         }
     }
 
     fn of(file: &Arc<File>) -> Self {
-        if head_of(file).starts_with(&FILE_MAGIC) { Self::PacketLog } else { Self::Messages }
+        let head = head_of(file);
+        if head.starts_with(&FILE_MAGIC) {
+            Self::PacketLog
+        } else if head.starts_with(dbn::MAGIC) {
+            Self::Dbn
+        } else {
+            Self::Messages
+        }
     }
 }
 
@@ -47,6 +58,7 @@ pub fn tracks_of(params: &Params) -> Result<Option<Vec<Box<dyn Track>>>, OpenErr
         match kind {
             Kind::Messages => messages = Some(name.clone()),
             Kind::PacketLog => tracks.push(Box::new(NativeTrack::open(name.clone(), &file)?)),
+            Kind::Dbn => tracks.push(Box::new(DbnTrack::open(name.clone(), &file)?)),
         }
         if let (Some(messages), Some(track)) = (&messages, tracks.first()) {
             let (path, other) = (messages.clone(), track.name().to_owned());

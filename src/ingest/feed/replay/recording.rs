@@ -43,7 +43,7 @@ pub enum OpenError {
 }
 
 /// What a recording is.
-pub const EXPECTED: &str = "expected a recording: a packet log of `tickcast record`, \
+pub const EXPECTED: &str = "expected a recording: a packet log of `tickcast record`, a DBN file, \
      or lines `<receive time> <message of a venue>`, plain, gzip or zstd";
 
 /// Opens a regular file.
