@@ -13,6 +13,7 @@ mod replay_dbn;
 mod replay_logs;
 mod replay_recordings;
 mod replay_rules;
+mod replay_tardis;
 mod replay_venues;
 mod resume;
 mod ring;

@@ -248,7 +248,7 @@ fn other_files_are_refused_with_the_reason() {
             _ => panic!("{text}"),
         }
     };
-    let expected = ": expected a recording: a packet log of `tickcast record`, a DBN file, or \
+    let expected = ": expected a recording: a packet log of `tickcast record`, a DBN file, a CSV file of Tardis, or \
                     lines `<receive time> <message of a venue>`, plain, gzip or zstd";
     for (bytes, found) in [
         (&b"http://x <-> 1618\n"[..], "begins with \"http://x <-> 1618\""),

@@ -7,6 +7,7 @@ use super::dbn::{self, DbnTrack};
 use super::native::NativeTrack;
 use super::params::Params;
 use super::recording::{OpenError, open_regular};
+use super::tardis::{self, TardisTrack};
 use super::track::Track;
 use crate::ingest::transport::file::head_of;
 use tickcast_recording::FILE_MAGIC;
@@ -20,6 +21,8 @@ pub enum Kind {
     PacketLog,
     /// Records of Databento.
     Dbn,
+    /// Rows of Tardis.
+    Tardis,
 }
 
 impl Kind {
@@ -29,6 +32,7 @@ impl Kind {
             Self::Messages => "messages of a venue",
             Self::PacketLog => "a packet log",
             Self::Dbn => "a DBN file",
+            Self::Tardis => "a CSV file of Tardis",
         }
     }
 
@@ -38,6 +42,8 @@ impl Kind {
             Self::PacketLog
         } else if head.starts_with(dbn::MAGIC) {
             Self::Dbn
+        } else if head.starts_with(tardis::MAGIC) {
+            Self::Tardis
         } else {
             Self::Messages
         }
@@ -59,6 +65,7 @@ pub fn tracks_of(params: &Params) -> Result<Option<Vec<Box<dyn Track>>>, OpenErr
             Kind::Messages => messages = Some(name.clone()),
             Kind::PacketLog => tracks.push(Box::new(NativeTrack::open(name.clone(), &file)?)),
             Kind::Dbn => tracks.push(Box::new(DbnTrack::open(name.clone(), &file)?)),
+            Kind::Tardis => tracks.push(Box::new(TardisTrack::open(name.clone(), &file)?)),
         }
         if let (Some(messages), Some(track)) = (&messages, tracks.first()) {
             let (path, other) = (messages.clone(), track.name().to_owned());

@@ -29,6 +29,7 @@ mod params;
 mod player;
 mod recording;
 mod skipped;
+mod tardis;
 mod timeline;
 mod track;
 

@@ -14,7 +14,7 @@ use tickcast_venues::binance::Parser;
 pub const SCHEME: Scheme = Scheme {
     name: "replay",
     form: "replay:FILE[,FILE…]?speed=1|10|max&loop=1&from=TIME&to=TIME&copies=K&venue=NAME&names=common",
-    help: "recordings: packet logs of `tickcast record`, DBN; messages of Binance, Coinbase, Kraken, Bybit or OKX",
+    help: "recordings: packet logs of `tickcast record`, DBN, CSV of Tardis; messages of Binance, Coinbase, Kraken, Bybit or OKX",
     parse: |text| Ok(Arc::new(ReplayOpener { text: text.to_owned(), params: Params::parse(text)? })),
 };
 

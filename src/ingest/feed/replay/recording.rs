@@ -43,7 +43,7 @@ pub enum OpenError {
 }
 
 /// What a recording is.
-pub const EXPECTED: &str = "expected a recording: a packet log of `tickcast record`, a DBN file, \
+pub const EXPECTED: &str = "expected a recording: a packet log of `tickcast record`, a DBN file, a CSV file of Tardis, \
      or lines `<receive time> <message of a venue>`, plain, gzip or zstd";
 
 /// Opens a regular file.
