@@ -75,7 +75,7 @@ fn the_response_head_is_that_of_an_event_stream() {
 }
 
 /// Names that a list, a path or a form could break.
-const NAMES: [&str; 4] = ["A,B", "AAPL  240119C00150000", r"C\D", "E+F&G"];
+const NAMES: [&str; 7] = ["A,B", "AAPL  240119C00150000", r"C\D", "E+F&G", "BTC/USD", "币安人生USDT", "X:Y.Z?#"];
 
 #[test]
 fn every_symbol_of_the_grammar_can_be_had_everywhere() {
@@ -90,14 +90,15 @@ fn every_symbol_of_the_grammar_can_be_had_everywhere() {
     }
     // Commas as they are and encoded, and one list or several.
     let lists = [
-        r"symbols=A\,B,AAPL++240119C00150000,C\D,E%2BF%26G",
-        "symbols=A%5C%2CB%2CAAPL%20%20240119C00150000%2CC%5CD%2CE%2BF%26G",
-        r"symbols=A\,B&symbols=AAPL%20%20*&symbols=C\\D,E%2BF*",
+        "symbols=A\\,B,AAPL++240119C00150000,C\\D,E%2BF%26G,BTC/USD,%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9FUSDT,X:Y.Z?%23",
+        "symbols=A%5C%2CB%2CAAPL%20%20240119C00150000%2CC%5CD%2CE%2BF%26G%2CBTC%2FUSD%2C%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9FUSDT%2C\
+         X%3AY%2EZ%3F%23",
+        "symbols=A\\,B&symbols=AAPL%20%20*&symbols=C\\\\D,E%2BF*&symbols=BTC%2F*,%E5%B8%81%E5%AE%89*&symbols=X%3AY.Z%3F*",
     ];
     for query in lists {
         let mut source = SseClient::connect(server.address, &format!("/v1/sse?{query}&channels=quote"), "");
         let subscribed = source.until_message("subscribed");
-        assert_eq!((&subscribed["count"], &subscribed["unknown"]), (&json!(4), &json!([])), "{query}");
+        assert_eq!((&subscribed["count"], &subscribed["unknown"]), (&json!(NAMES.len()), &json!([])), "{query}");
         for name in NAMES {
             assert_eq!(source.until_message("quote")["symbol"], *name, "{query}");
         }
@@ -105,7 +106,16 @@ fn every_symbol_of_the_grammar_can_be_had_everywhere() {
         let symbols: Vec<_> = snapshots["snapshots"].as_array().expect("a list").iter().collect();
         assert!(symbols.iter().map(|of| &of["instrument"]["symbol"]).eq(&NAMES), "{query}: {snapshots}");
     }
-    for (name, path) in NAMES.iter().zip(["A,B", "AAPL%20%20240119C00150000", "C%5CD", "E+F&G"]) {
+    let paths = [
+        "A,B",
+        "AAPL%20%20240119C00150000",
+        "C%5CD",
+        "E+F&G",
+        "BTC%2FUSD",
+        "%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9FUSDT",
+        "X:Y.Z%3F%23",
+    ];
+    for (name, path) in NAMES.iter().zip(paths) {
         assert_eq!(server.get(&format!("/v1/snapshot/{path}")).json()["instrument"]["symbol"], *name);
         assert_eq!(server.get(&format!("/v1/bars/{path}")).json()["symbol"], *name);
     }
@@ -114,7 +124,7 @@ fn every_symbol_of_the_grammar_can_be_had_everywhere() {
     for (op, kind) in [("subscribe", "subscribed"), ("unsubscribe", "unsubscribed")] {
         client.send_text(&json!({"op": op, "id": 1, "channels": ["trade"], "symbols": symbols}).to_string());
         let reply = client.reply();
-        assert_eq!((&reply["type"], &reply["count"]), (&json!(kind), &json!(4)), "{reply}");
+        assert_eq!((&reply["type"], &reply["count"]), (&json!(kind), &json!(NAMES.len())), "{reply}");
     }
 }
 
