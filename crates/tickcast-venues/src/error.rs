@@ -62,6 +62,20 @@ pub enum Malformed {
         /// Why.
         error: SymbolError,
     },
+    /// A name with too many bytes.
+    #[error("name of {bytes} bytes: expected 1 to {most}")]
+    Name {
+        /// How many it has.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// A record that does not name its instrument.
+    #[error("the record has no symbol: expected a text under the key of the symbol")]
+    NoSymbol,
+    /// A record of another type.
+    #[error("type {0:?}: expected quote, trade, ticker, book, raw, status, definition, gap or heartbeat")]
+    Kind(String),
     /// A snapshot of Binance that does not say of which instrument it is.
     #[error("snapshot without a symbol: {0} books are possible")]
     WhoseSnapshot(usize),

@@ -4,7 +4,7 @@
 //! for a venue that writes them as numbers, [`JsonReader::read_numbers_as_text`] puts every number in quotes before.
 //! Cost: no allocation once the buffers have grown; quoting adds one pass over the message.
 
-use simd_json::prelude::{ValueAsScalar, ValueIntoString};
+use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
 pub use simd_json::value::tape::{Array, Object, Value};
 use simd_json::{Buffers, Tape};
 use tickcast_protocol::{BookSide, Side};
@@ -203,6 +203,16 @@ impl<'i> Field<'i> {
     pub fn maybe(object: &Object<'_, 'i>, key: &'static str) -> Option<Self> {
         maybe_text(object, key).filter(|text| !text.is_empty()).map(|text| Self { key, text })
     }
+}
+
+/// A value that is a text.
+pub fn as_text<'i>(value: Value<'_, 'i>) -> Option<&'i str> {
+    value.into_string()
+}
+
+/// True for `null`.
+pub fn is_null(value: Value<'_, '_>) -> bool {
+    value.is_null()
 }
 
 /// True if the object has the key.

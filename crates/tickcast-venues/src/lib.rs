@@ -7,6 +7,7 @@
 //! * [`Codec`]: subscriptions, messages, HTTP requests, pings, what is silent. [`Sink`]: where records, counters and
 //!   [`Event`]s go.
 //! * [`Naming`]: the names of instruments in the directory.
+//! * [`records`]: the JSON records of the protocol, as a source that is no venue sends them.
 //! * [`binance`]: its parts, for recordings that mix markets and files.
 //! * [`stamp`]: times of other systems, in any unit.
 //!
@@ -55,6 +56,7 @@ mod kraken;
 mod listing;
 mod local_book;
 mod okx;
+pub mod records;
 pub mod scale;
 mod sink;
 pub mod stamp;

@@ -62,6 +62,15 @@ pub struct ScaleNeeds {
 }
 
 impl ScaleNeeds {
+    /// What was needed for these exponents.
+    pub fn of(scale: Scale) -> Self {
+        let needs = |exponent: i8| {
+            let decimals = exponent.saturating_neg().clamp(0, DIGITS_MAX);
+            Needs { written: decimals, significant: decimals, whole: 0 }
+        };
+        Self { px: needs(scale.px_exp), sz: needs(scale.sz_exp) }
+    }
+
     /// The exponents that are best for them.
     pub fn scale(self) -> Scale {
         Scale { px_exp: self.px.exponent(), sz_exp: self.sz.exponent() }

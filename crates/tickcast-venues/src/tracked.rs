@@ -8,6 +8,8 @@
 //! exponents is left out where it stands: a side of a quote, a level of a book, which is flagged, or a trade, which
 //! becomes a Gap. Cost: eight decimal parses for a quote, no allocation.
 
+use std::borrow::Cow;
+
 use tickcast_protocol::decimal;
 use tickcast_protocol::record::{
     self, BOOK_LEVELS_MAX, Channel, Gap, Level, PRICE_NONE, RecordHeader, encode_book, encode_status, flags,
@@ -98,7 +100,7 @@ pub struct TickerText<'i> {
 pub struct Tracked<K> {
     /// What the venue's codec keeps.
     pub kept: K,
-    venue: &'static str,
+    venue: Cow<'static, str>,
     name: String,
     /// Id and exponents, once a Definition was published.
     defined: Option<(u32, Scale)>,
@@ -115,10 +117,10 @@ pub struct Tracked<K> {
 
 impl<K: Kept> Tracked<K> {
     /// An instrument of which nothing is known but its name in the directory.
-    pub fn new(venue: &'static str, name: String, kept: K) -> Self {
+    pub fn new(venue: impl Into<Cow<'static, str>>, name: String, kept: K) -> Self {
         Self {
             kept,
-            venue,
+            venue: venue.into(),
             name,
             defined: None,
             needs: ScaleNeeds::default(),
@@ -133,6 +135,11 @@ impl<K: Kept> Tracked<K> {
     /// Its exponents, once a Definition was published.
     pub fn scale(&self) -> Option<Scale> {
         self.defined.map(|(_, scale)| scale)
+    }
+
+    /// Its exponents, or those of no decimals.
+    pub fn scale_or_whole(&self) -> Scale {
+        self.scale().unwrap_or_else(|| self.needs.scale())
     }
 
     /// True if a level of the book was left out since the last whole one.
@@ -213,8 +220,37 @@ impl<K: Kept> Tracked<K> {
         id
     }
 
+    /// Publishes a Definition of these exponents and steps, which its source states, with venue and status.
+    pub fn state(
+        &mut self,
+        venue: &str,
+        scale: Scale,
+        steps: [Option<&str>; 2],
+        status: InstrumentStatus,
+        sink: &mut Sink<'_>,
+    ) {
+        let before = self.defined.map(|(_, before)| (before, self.steps(before), self.status, self.venue.clone()));
+        self.venue = Cow::Owned(venue.to_owned());
+        [self.tick_size, self.lot_size] = steps.map(|text| text.map(str::to_owned));
+        self.status = status;
+        self.needs = ScaleNeeds::of(scale);
+        let id = self.define(scale, sink);
+        let is_other = |before| before != (scale, self.steps(scale), status, self.venue.clone());
+        if before.is_some_and(is_other) {
+            self.defined = Some((id, scale));
+            self.announce(id, scale, sink);
+        }
+    }
+
+    /// Publishes its Definition again, for a reader that has none any more.
+    pub fn announce_again(&self, sink: &mut Sink<'_>) {
+        if let Some((id, scale)) = self.defined {
+            self.announce(id, scale, sink);
+        }
+    }
+
     fn announce(&self, id: u32, scale: Scale, sink: &mut Sink<'_>) {
-        let mut instrument = Instrument::new(id, &self.name, self.venue, scale.px_exp, scale.sz_exp);
+        let mut instrument = Instrument::new(id, &self.name, &self.venue, scale.px_exp, scale.sz_exp);
         [instrument.tick_size, instrument.lot_size] = self.steps(scale);
         instrument.status = self.status;
         sink.put(|batch| record::encode_definition(&instrument, batch));
