@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+
+/// What clients of other libraries take.
+pub use rustls::ClientConfig as TlsConfig;
 
 /// The authorities that certificates of peers are verified with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,15 @@ pub enum Roots {
     System,
     /// Those in a PEM file, and no others.
     File(PathBuf),
+}
+
+/// What a client authenticates itself with: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its certificate, and those between it and the authority.
+    pub certificate: PathBuf,
+    /// The key of the certificate.
+    pub key: PathBuf,
 }
 
 /// Why there is no configuration for TLS.
@@ -34,6 +46,9 @@ pub enum TlsError {
     /// A certificate in the file is no certificate of an authority.
     #[error("{}: certificate {number} cannot be an authority: {error}", path.display())]
     Unusable { path: PathBuf, number: usize, error: String },
+    /// The certificate of the client does not belong to its key.
+    #[error("{}: not usable with the key {}: {error}", certificate.display(), key.display())]
+    Identity { certificate: PathBuf, key: PathBuf, error: String },
 }
 
 /// The configuration of a client that authenticates its peers with these roots. TLS 1.2 and 1.3.
@@ -41,13 +56,32 @@ pub enum TlsError {
 /// # Errors
 /// The file of [`Roots::File`] cannot be used.
 pub fn client_config(roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_as(roots, None)
+}
+
+/// The same for a client that authenticates itself.
+///
+/// # Errors
+/// A file cannot be used.
+pub fn client_config_as(roots: &Roots, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match roots {
         Roots::System => system_roots(),
         Roots::File(path) => roots_of_file(path)?,
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("the provider has suites for both versions");
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let builder = builder.with_root_certificates(roots);
+    let Some(Identity { certificate, key }) = identity else { return Ok(Arc::new(builder.with_no_client_auth())) };
+    let unreadable = |path: &Path, error: String| TlsError::Unreadable { path: path.to_owned(), error };
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.map_err(|error| unreadable(certificate, error.to_string()))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error.to_string()))?;
+    let config = builder.with_client_auth_cert(chain, secret).map_err(|error| TlsError::Identity {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        error: error.to_string(),
+    })?;
+    Ok(Arc::new(config))
 }
 
 fn system_roots() -> RootCertStore {

@@ -1,6 +1,7 @@
 //! How market data comes in: feeds and publishers, their supervision, and the sequencer that they share.
 //!
 //! * [`source`]: the interface of sources. [`registry`]: the sources that there are.
+//! * [`broker`]: what brokers have in common, with the clients in [`transport`]. [`codec`]: their payloads.
 //! * [`feed`]: sources inside the process: the simulated market, recordings. [`transport`]: how their messages come in.
 //! * [`supervisor`]: the thread of each feed and its restarts, and the thread that resynchronises overrun shards.
 //! * [`states`]: the states of feeds and publishers in words. [`stop`]: the signal that ends feeds.
@@ -9,6 +10,8 @@
 //! * [`SequencerHandle`]: the sequencer behind its lock.
 
 mod backoff;
+pub mod broker;
+pub mod codec;
 pub mod feed;
 mod identity;
 mod parameters;

@@ -5,9 +5,27 @@ use std::sync::Arc;
 
 use super::feed::{replay, sim};
 use super::source::{Opener, Scheme};
+#[cfg(feature = "nats")]
+use super::transport::nats;
+#[cfg(feature = "redis")]
+use super::transport::redis;
 
 /// All kinds of sources.
-pub const SCHEMES: &[Scheme] = &[sim::SCHEME, replay::SCHEME];
+pub const SCHEMES: &[Scheme] = &[
+    sim::SCHEME,
+    replay::SCHEME,
+    #[cfg(feature = "nats")]
+    nats::SCHEME,
+    #[cfg(feature = "redis")]
+    redis::SCHEME,
+];
+/// Kinds of sources that this program was built without; each is the name of its cargo feature.
+const LEFT_OUT: &[&str] = &[
+    #[cfg(not(feature = "nats"))]
+    "nats",
+    #[cfg(not(feature = "redis"))]
+    "redis",
+];
 /// The argument for no source.
 pub const NONE: &str = "none";
 /// What it means.
@@ -38,9 +56,13 @@ impl Spec {
     /// The error of the scheme, or the schemes that there are.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-        let rejected = |problem| SpecError { spec: text.to_owned(), problem };
+        let rejected = |problem| SpecError { spec: without_user_info(text), problem };
         if text == NONE {
             return Ok(Self { text: text.to_owned(), opener: None });
+        }
+        if LEFT_OUT.contains(&name) {
+            let cure = format!("build it with `cargo build --release --features {name}`");
+            return Err(rejected(format!("this program was built without {name}: {cure}")));
         }
         let scheme = SCHEMES.iter().find(|scheme| scheme.name == name);
         let scheme = scheme.ok_or_else(|| rejected(format!("unknown feed {name:?}: expected {}", forms())))?;
@@ -65,6 +87,15 @@ impl PartialEq for Spec {
 impl fmt::Display for Spec {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.opener.as_ref().map_or_else(|| NONE.to_owned(), |opener| opener.name()))
+    }
+}
+
+/// The argument with `…` in place of a user and a password before a host.
+fn without_user_info(text: &str) -> String {
+    let host_end = text.find('?').unwrap_or(text.len());
+    match (text.find("//"), text[..host_end].rfind('@')) {
+        (Some(slashes), Some(at)) if slashes < at => format!("{}…{}", &text[..slashes + 2], &text[at..]),
+        _ => text.to_owned(),
     }
 }
 

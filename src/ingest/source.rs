@@ -50,6 +50,11 @@ pub trait Source {
 
     /// The counters since the source was opened.
     fn report(&self) -> Report;
+
+    /// Messages that wait at the other side, where it keeps them and says how many.
+    fn lag(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Opens a source: the checked parameters of a `--feed` argument.
@@ -269,6 +274,8 @@ pub struct Report {
     pub levels_lost: u64,
     /// Changes of an instrument's exponents.
     pub rescaled: u64,
+    /// Messages that came once more, and were left out.
+    pub duplicates: u64,
     /// Messages lost before they came here, by the gaps that the source has reported. The supervisor counts them.
     pub messages_lost: u64,
 }
@@ -286,6 +293,7 @@ impl Report {
             trades_lost: counted.trades_lost,
             levels_lost: counted.levels_lost,
             rescaled: counted.rescaled,
+            duplicates: 0,
             messages_lost: 0,
         }
     }
@@ -316,6 +324,7 @@ impl Report {
             trades_lost: self.trades_lost + later.trades_lost,
             levels_lost: self.levels_lost + later.levels_lost,
             rescaled: self.rescaled + later.rescaled,
+            duplicates: self.duplicates + later.duplicates,
             messages_lost: self.messages_lost + later.messages_lost,
         }
     }

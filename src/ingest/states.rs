@@ -45,6 +45,8 @@ pub struct FeedStatus {
     pub gaps: u64,
     /// Counters since the start of the server.
     pub report: Report,
+    /// Messages that wait at the other side, where that is known.
+    pub lag: Option<u64>,
     /// At most [`STREAMS_MAX`].
     pub streams: Vec<Stream>,
     /// All streams by state, in the order of [`StreamState::WORDS`].
@@ -59,6 +61,7 @@ impl FeedStatus {
             restarts: 0,
             gaps: 0,
             report: Report::default(),
+            lag: None,
             streams: Vec::new(),
             stream_counts: [0; 5],
         }

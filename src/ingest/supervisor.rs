@@ -257,9 +257,10 @@ impl<'a> Supervisor<'a> {
         let losses_before = self.report.losses();
         self.report = source.report();
         let whole = self.report_before.plus(&self.report);
-        let streams = source.streams();
+        let (streams, lag) = (source.streams(), source.lag());
         self.sources.update(self.source, |status| {
             status.report = whole;
+            status.lag = lag;
             status.set_streams(streams);
         });
         if self.report.losses() != losses_before && self.is_log_due() {

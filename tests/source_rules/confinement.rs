@@ -45,6 +45,9 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
         &["Instant", "SystemTime"],
         &["src/bars/store.rs", "src/clock.rs", "src/http/", "src/ingest/", "src/load/", "src/log/", "src/runtime/"],
     ),
+    // Clients of brokers.
+    (&["async_nats"], &["src/ingest/transport/nats.rs"]),
+    (&["redis"], &["src/ingest/registry.rs", "src/ingest/transport/mod.rs", "src/ingest/transport/redis/"]),
     (&["tickcast_client"], &["src/load/"]),
 ];
 

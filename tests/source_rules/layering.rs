@@ -29,7 +29,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sequencer", &["last_value", "ring"]),
     ("shard", &["io", "last_value", "ring", "stats"]),
     ("bars", &["affinity", "fault", "lifecycle", "ring", "wake"]),
-    ("ingest", &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "wake"]),
+    (
+        "ingest",
+        &["affinity", "auth", "bars", "clock", "fault", "lifecycle", "rate_limit", "ring", "sequencer", "tls", "wake"],
+    ),
     // The limits of the bars, the feeds and the shards are settings, with their cost in memory.
     ("config", &["allowance", "auth", "bars", "ingest", "sequencer", "shard"]),
     // Checks the machine against the configuration. Whether io_uring works is found out by opening a ring.

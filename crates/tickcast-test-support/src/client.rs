@@ -288,6 +288,11 @@ impl Subscriber {
         &self.client
     }
 
+    /// The test gives up at the usual time from now on.
+    pub fn restart_deadline(&mut self) {
+        self.client.deadline = Instant::now() + DEADLINE;
+    }
+
     /// The symbol of an instrument that was announced.
     pub fn symbol(&self, record: &Record) -> &str {
         &self.symbols[&record.header.instrument]
@@ -302,6 +307,8 @@ impl Subscriber {
             }
             match self.client.receive() {
                 Received::Packet(packet) => self.accept(&packet),
+                // It is answered with the next read.
+                Received::Ping => {}
                 other => panic!("received {other:?}, expected a record"),
             }
         }
@@ -317,7 +324,7 @@ impl Subscriber {
     #[track_caller]
     pub fn until_live(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
-        self.client.deadline = Instant::now() + DEADLINE;
+        self.restart_deadline();
         while self.record().header.ts_recv <= now {}
     }
 

@@ -6,7 +6,8 @@
 //!
 //! A message is a record or a list of records. Prices and sizes are texts or numbers; a number keeps the digits that it is
 //! written with. Exponents come from a record of the type `definition`, else from the values, as those of venues do
-//! ([`scale`](crate::scale)). The fields `sequence`, `ts_recv` and `packet` are ignored, and so are the replies of a server.
+//! ([`scale`](crate::scale)). The fields `sequence`, `ts_recv` and `packet` are ignored, and so are the replies of a
+//! server.
 //!
 //! Cost: one pass to keep the digits of numbers, one to parse; nothing is allocated but for levels.
 

@@ -14,7 +14,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { records: JsonRecords::new("desk"), report: Report::default(), next_id: 1 }
+        Self { records: JsonRecords::new("acme"), report: Report::default(), next_id: 1 }
     }
 
     fn with<R>(&mut self, call: impl FnOnce(&mut JsonRecords, &mut Sink<'_>) -> R) -> (R, Vec<u8>) {
@@ -108,7 +108,7 @@ fn values_without_a_definition_choose_exponents_and_change_them() {
     let first = bench.records(r#"{"type":"trade","symbol":"A","px":1.50,"sz":"2","side":"B"}"#);
     assert_eq!(kinds(&first), [RecordKind::Definition, RecordKind::Trade]);
     let instrument = instrument_of(&first);
-    assert_eq!((instrument.px_exp, instrument.sz_exp, instrument.venue.as_str()), (-2, 0, "desk"));
+    assert_eq!((instrument.px_exp, instrument.sz_exp, instrument.venue.as_str()), (-2, 0, "acme"));
     let finer = bench.records(r#"{"type":"trade","symbol":"A","px":"1.505","sz":1}"#);
     assert_eq!(kinds(&finer), [RecordKind::Definition, RecordKind::Trade]);
     assert_eq!(instrument_of(&finer).px_exp, -3);

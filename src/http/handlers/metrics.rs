@@ -245,6 +245,12 @@ fn encode_sources(rows: &[SourceRow], encoder: &mut DescriptorEncoder<'_>) -> Re
     let gaps = feeds.iter().map(|(row, feed)| (vec![id_of(row)], feed.gaps));
     let help = "Gaps in its input that a feed has reported: subscribers got a Gap for each of its instruments";
     encode_family(encoder, "feed_gaps", help, CounterKind::Count, gaps.collect())?;
+    let lag = feeds.iter().filter_map(|(row, feed)| Some((vec![id_of(row)], feed.lag?)));
+    let help = "Messages of a feed that wait in its broker, where the broker keeps them and says how many";
+    encode_family(encoder, "source_lag", help, CounterKind::Level, lag.collect())?;
+    let duplicates = feeds.iter().map(|(row, feed)| (vec![id_of(row)], feed.report.duplicates));
+    let help = "Messages that a broker delivered once more, and that were left out";
+    encode_family(encoder, "feed_duplicates", help, CounterKind::Count, duplicates.collect())?;
     let lost = feeds.iter().flat_map(|(row, feed)| {
         let sample = |(cause, count): (&str, u64)| (vec![id_of(row), ("cause", cause.to_owned())], count);
         feed.report.losses().map(sample)

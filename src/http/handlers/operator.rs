@@ -124,6 +124,8 @@ fn source(row: &SourceRow, now_ns: u64, wall_ns: u64) -> Value {
         "silent_ms": activity.map(|now| wall_ns.saturating_sub(now.status.last_batch_ns) / 1_000_000),
         "restarts": row.feed.as_ref().map_or(0, |feed| feed.restarts),
         "gaps": row.feed.as_ref().map_or(0, |feed| feed.gaps),
+        "duplicates": row.feed.as_ref().map_or(0, |feed| feed.report.duplicates),
+        "lag": row.feed.as_ref().and_then(|feed| feed.lag),
         "streams": row.feed.as_ref().map(|feed| streams(feed, now_ns)),
     })
 }

@@ -3,6 +3,14 @@
 //!
 //! * [`executor`]: what runs the async client of a source.
 //! * [`mod@file`]: the bytes and the lines of a file, plain, gzip or zstd.
+//! * `nats`, `redis`: the clients of brokers, each with a cargo feature of its name. `push`: the queue of those whose
+//!   broker does not wait.
 
 pub mod executor;
 pub mod file;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod push;
+#[cfg(feature = "redis")]
+pub mod redis;

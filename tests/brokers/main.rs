@@ -1,0 +1,12 @@
+//! Brokers as sources: real brokers, started by the test on free ports, and the program with their feeds.
+//!
+//! `tests/brokers/install` installs them. The tests of a broker that is not installed are reported as skipped. Messages
+//! are published by clients that are written here, with none of the program's code. The oracle counts: of a durable
+//! source each message comes once and in order; of a push source each hole is behind a Gap.
+
+mod broker;
+mod certificates;
+mod nats;
+mod nats_client;
+mod oracle;
+mod redis;
