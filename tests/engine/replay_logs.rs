@@ -167,6 +167,8 @@ fn from_begins_at_the_last_checkpoint_before() {
         log.push(&raw).quote(second, second as i64).book(second, BookAction::Delta, 1 + second as i64);
     }
     let mut bytes = log.bytes();
+    let whole = play(&bytes, "speed=max");
+    assert_eq!(whole.len(), 2 + 3 * 79, "checkpoints are not played");
     let mut reader = Reader::open(std::io::Cursor::new(&bytes[..])).expect("a log");
     let from_ns = T0 + 78 * SECOND;
     let start = reader.start_for(from_ns);
@@ -201,6 +203,12 @@ fn loop_voids_the_books_between_and_begins_again() {
     assert_eq!(texts.iter().filter(|text| text.ends_with(" A")).count(), 1, "it is defined once");
     assert_eq!(stream[9].at_ns - 1, 5 * SECOND + LOOP_PAUSE_NS);
     assert_eq!(texts[15], "10 D B1@98");
+}
+
+#[test]
+fn log_without_records_ends_although_it_is_to_be_repeated() {
+    let empty = Writer::create(Vec::new()).expect("a header").finish().expect("an index");
+    assert_eq!(play(&empty, "loop=1"), [""; 0]);
 }
 
 #[test]
