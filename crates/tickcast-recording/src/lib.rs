@@ -15,8 +15,8 @@
 //! * Checkpoints repeat the state of the market ([`MarketState`]), so that a reader can begin near any time. A reader from
 //!   the start skips them.
 //!
-//! Cost: zstd level 3 compresses quotes and trades to a third or less at some 300 MB/s; reading without an index is one
-//! read of 64 bytes a block.
+//! Cost: zstd at level 3 makes a fifth of the packets of a simulated market, at 80 MB/s of a busy core (gzip: 16 MB/s);
+//! reading without an index is one read of 64 bytes a block.
 //!
 //! ```
 //! use std::io::Cursor;

@@ -14,7 +14,7 @@ use crate::times::timed_records;
 use tickcast_protocol::packet::{self, PacketHeader};
 use tickcast_protocol::{PacketError, Position, Token};
 
-/// The level of zstd: a quarter of a core for 80 MB of packets a second.
+/// The level of zstd. Level 1 is a fifth faster, and its frames are a tenth larger.
 const LEVEL: i32 = 3;
 /// A checkpoint is due after this many bytes of packets, or after [`CHECKPOINT_FACTOR`] times its own size if that is
 /// more. So a reader has little to apply behind a checkpoint, and checkpoints are at most a fifth of a file.
