@@ -6,8 +6,8 @@ use tempfile::TempDir;
 use tickcast::ingest::feed::replay::LOOP_PAUSE_NS;
 use tickcast::ingest::source::{Batch, Next, SourceError, Times};
 use tickcast_protocol::PacketHeader;
-use tickcast_protocol::record::{self, Level, Quote, RecordHeader, Trade, encode_book, encode_status, flags};
-use tickcast_protocol::{BookAction, BookSide, FeedState, Instrument, RecordKind, Side};
+use tickcast_protocol::record::{self, Gap, Level, Quote, RecordHeader, Trade, encode_book, encode_status, flags};
+use tickcast_protocol::{BookAction, BookSide, Channel, FeedState, GapReason, Instrument, RecordKind, Side};
 use tickcast_recording::{BLOCK_HEADER_BYTES, Reader, Writer};
 use tickcast_test_support::feed_stream::{self, FeedRecord};
 
@@ -268,11 +268,26 @@ fn malformed_records_are_counted_and_the_others_are_played() {
     later[2] = 99;
     let mut other_side = unknown.clone();
     (other_side[4], other_side[56]) = (3, b'?');
-    log.push(&unknown).push(&later).push(&other_side).define(5, "A*", -2).define(6, "", -2).quote(2, 1);
+    let mut backwards = Vec::new();
+    let gap = Gap {
+        instrument: 3,
+        channel: Channel::Trade,
+        from_sequence: 5.into(),
+        to_sequence: 4.into(),
+        reason: GapReason::Feed,
+    };
+    gap.encode(T0, &mut backwards);
+    log.push(&unknown)
+        .push(&later)
+        .push(&other_side)
+        .push(&backwards)
+        .define(5, "A*", -2)
+        .define(6, "", -2)
+        .quote(2, 1);
     let files = Files::new();
     let (stream, report) = feed_stream::play_to_end(&[files.write("a", &log.bytes())], "speed=1");
     assert_eq!(stream.iter().map(shown).collect::<Vec<_>>(), ["0 A", "2 q1"]);
-    assert_eq!((report.malformed, report.ignored), (4, 1));
+    assert_eq!((report.malformed, report.ignored), (5, 1));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::track::{Output, Track};
 use crate::ingest::source::{SourceGap, StreamState};
 use crate::ingest::transport::file::At;
 use tickcast_protocol::packet::{self, PacketHeader};
-use tickcast_protocol::record::{self, RecordHeader, encode_status, flags};
+use tickcast_protocol::record::{self, Gap, RecordHeader, encode_status, flags};
 use tickcast_protocol::{FeedState, RecordKind, Sequence};
 use tickcast_recording::{Reader, packets, timed_records};
 
@@ -166,6 +166,9 @@ impl NativeTrack {
             _ => {}
         }
         record::check(record).map_err(|error| error.to_string())?;
+        if kind == RecordKind::Gap && Gap::read(record).is_none_or(|gap| gap.to_sequence < gap.from_sequence) {
+            return Err("a Gap that ends before it begins".to_owned());
+        }
         let id = *self.ids.get(&header.instrument).ok_or_else(|| {
             format!("a record of instrument {}, which no Definition has announced", header.instrument)
         })?;
