@@ -11,12 +11,14 @@ pub struct TradeRange {
     pub last: u64,
     /// The id of the first trade, where they are aggregated.
     pub aggregated_from: Option<u64>,
+    /// The number of the aggregate, where they are numbered without holes.
+    pub aggregate: Option<u64>,
 }
 
 impl TradeRange {
     /// A trade that comes alone.
     pub fn single(id: u64) -> Self {
-        Self { last: id, aggregated_from: None }
+        Self { last: id, aggregated_from: None, aggregate: None }
     }
 }
 
@@ -30,6 +32,8 @@ pub struct TradeIds {
     single: Option<u64>,
     /// The highest id that came in an aggregate.
     aggregated: Option<u64>,
+    /// The highest number of an aggregate.
+    aggregate: Option<u64>,
 }
 
 impl TradeIds {
@@ -52,17 +56,15 @@ impl TradeIds {
         if lost < DISTANCE_MAX { lost } else { 0 }
     }
 
-    /// True if the trade, or one of the trades of an aggregate, was published by the other stream. An aggregate of which
-    /// one trade was published is left out: the others follow one by one.
+    /// True if the trade, or one of the trades of an aggregate, was published: by the other stream, or as the message is
+    /// repeated. An aggregate of which one trade was published is left out: the others follow one by one.
     pub fn is_known(&self, trade: TradeRange) -> bool {
-        match trade.aggregated_from {
-            None => self.aggregated.is_some_and(|id| is_at_most(trade.last, id)),
-            Some(first) => self.single.is_some_and(|id| is_at_most(first, id)),
-        }
+        let first = trade.aggregated_from.unwrap_or(trade.last);
+        self.newest().is_some_and(|id| is_at_most(first, id))
     }
 
     /// How many records were lost before this one. `has_others` says that aggregates leave out ids which are no trades of
-    /// the market, so that before them no hole counts.
+    /// the market, so that before them a hole in the numbers of aggregates counts, and none in the ids.
     pub fn lost_before(&self, trade: TradeRange, has_others: bool) -> u64 {
         let Some(newest) = self.newest() else { return 0 };
         match trade.aggregated_from {
@@ -70,7 +72,14 @@ impl TradeIds {
                 lost if lost < DISTANCE_MAX => lost,
                 _ => 0,
             },
-            Some(_) if has_others => 0,
+            Some(_) if has_others => match trade.aggregate.zip(self.aggregate) {
+                // Trades that came one by one are in no hole.
+                Some((number, before)) if self.single.is_none() => {
+                    let lost = number.saturating_sub(before.saturating_add(1));
+                    if lost < DISTANCE_MAX { lost } else { 0 }
+                }
+                _ => 0,
+            },
             // As many as were aggregated: at least one.
             Some(first) => u64::from(first > newest.saturating_add(1)),
         }
@@ -88,6 +97,7 @@ impl TradeIds {
             None => (&mut self.single, &mut self.aggregated),
         };
         raise(highest, trade.last);
+        self.aggregate = trade.aggregate.or(self.aggregate);
         // That of another numbering says nothing any more.
         *other = other.filter(|id| id.abs_diff(trade.last) < DISTANCE_MAX);
     }
@@ -119,7 +129,10 @@ mod tests {
             ids.note(trade);
             Some(lost)
         };
-        trades.iter().map(|(id, from)| take(TradeRange { last: *id, aggregated_from: *from })).collect()
+        trades
+            .iter()
+            .map(|(id, from)| take(TradeRange { last: *id, aggregated_from: *from, aggregate: None }))
+            .collect()
     }
 
     #[test]
@@ -129,6 +142,28 @@ mod tests {
         ids.note(TradeRange::single(7));
         assert!(ids.is_repeated(7) && ids.is_repeated(6) && !ids.is_repeated(8));
         assert_eq!([ids.lost_up_to(9), ids.lost_up_to(9), ids.lost_up_to(u64::MAX)], [2, 0, 0]);
+    }
+
+    #[test]
+    fn repeated_message_is_known() {
+        assert_eq!(
+            lost(&[(5, None), (6, None), (6, None), (5, None), (7, None)]),
+            [Some(0), Some(0), None, None, Some(0)]
+        );
+        let aggregate = (9, Some(7));
+        assert_eq!(lost(&[(6, Some(5)), aggregate, aggregate, (10, Some(10))]), [Some(0), Some(0), None, Some(0)]);
+    }
+
+    #[test]
+    fn numbers_of_aggregates_show_what_is_lost_where_ids_have_holes() {
+        let mut ids = TradeIds::default();
+        let mut lost = |last, first, number| {
+            let trade = TradeRange { last, aggregated_from: Some(first), aggregate: Some(number) };
+            let lost = ids.lost_before(trade, true);
+            ids.note(trade);
+            lost
+        };
+        assert_eq!([lost(12, 10, 1), lost(19, 15, 2), lost(40, 40, 5), lost(41, 41, 6)], [0, 0, 2, 0]);
     }
 
     #[test]

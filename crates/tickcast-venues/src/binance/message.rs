@@ -67,6 +67,8 @@ pub struct Trade<'i> {
     pub trade_id: u64,
     /// That of the first trade (`f`) of an `aggTrade`.
     pub aggregated_from: Option<u64>,
+    /// The number of the `aggTrade` (`a`), without holes.
+    pub aggregate: Option<u64>,
     pub px: &'i str,
     pub sz: &'i str,
     /// True where the seller was the aggressor (`m`).
@@ -219,6 +221,7 @@ fn read_trade<'t, 'i>(object: &Object<'t, 'i>, ts_event: u64) -> Result<Read<'t,
         ts_event,
         trade_id: number(object, "t")?,
         aggregated_from: None,
+        aggregate: None,
         px: text(object, "p")?,
         sz,
         buyer_is_maker: buyer_is_maker(object)?,
@@ -243,6 +246,7 @@ fn read_aggregate<'t, 'i>(object: &Object<'t, 'i>, ts_event: u64) -> Result<Read
         ts_event,
         trade_id: last,
         aggregated_from: Some(first),
+        aggregate: has(object, "a").then(|| number(object, "a")).transpose()?,
         px: text(object, "p")?,
         sz,
         buyer_is_maker: buyer_is_maker(object)?,

@@ -145,7 +145,8 @@ impl Step<'_> {
     fn trade(&mut self, trade: &message::Trade<'_>, sink: &mut Sink<'_>) -> Result<Option<usize>, Malformed> {
         let index = self.find(trade.symbol)?;
         let tracked = self.instruments.at(index);
-        let range = TradeRange { last: trade.trade_id, aggregated_from: trade.aggregated_from };
+        let range =
+            TradeRange { last: trade.trade_id, aggregated_from: trade.aggregated_from, aggregate: trade.aggregate };
         if tracked.kept.trade_ids.is_known(range) {
             sink.report.ignored += 1;
             return Ok(None);

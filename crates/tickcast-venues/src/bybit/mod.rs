@@ -3,9 +3,11 @@
 //! * Quotes are `orderbook.1`, which has snapshots only. Books are `orderbook.50`, `.200` or `.1000`: a snapshot, then
 //!   deltas whose `u` grows by one. A snapshot may come at any time, and `u` 1 is one after a restart of the service.
 //! * `tickers` of derivatives come as a snapshot and then changes, in which an absent key is unchanged; they are merged.
-//! * The ids of trades are numbers in spot and UUIDs elsewhere, and have no order: lost trades are not noticed. Of a
-//!   UUID the record has the first 64 bits.
+//! * The ids of trades are numbers in spot and UUIDs elsewhere, and have no order: lost trades are not noticed, repeated
+//!   ones are known by the ids of the newest. Of a UUID the record has the first 64 bits.
 //! * A subscription is acknowledged by the number of the request, not by topic.
+
+use std::collections::VecDeque;
 
 use serde_json::json;
 use simd_json::prelude::ValueAsScalar;
@@ -36,7 +38,28 @@ pub(crate) enum Category {
     Inverse,
 }
 
-type Kept = StreamKept<()>;
+/// The newest trades of an instrument whose ids are kept, to know a message that is repeated.
+const RECENT_TRADES: usize = 64;
+
+/// The ids of the newest trades, in the order in which they came.
+#[derive(Debug, Default)]
+pub(crate) struct RecentTrades(VecDeque<u64>);
+
+impl RecentTrades {
+    /// Notes a trade; false if it is one of them.
+    fn note(&mut self, trade_id: u64) -> bool {
+        if self.0.contains(&trade_id) {
+            return false;
+        }
+        if self.0.len() == RECENT_TRADES {
+            self.0.pop_front();
+        }
+        self.0.push_back(trade_id);
+        true
+    }
+}
+
+type Kept = StreamKept<RecentTrades>;
 
 /// The codec's own state.
 pub(crate) struct Bybit {
@@ -250,7 +273,12 @@ fn take_trade(arrival: &mut Arrival<'_, '_, Kept>, trade: &Object<'_, '_>) -> Re
         ts_event,
     };
     arrival.sink.note_time(fault);
-    arrival.state.instruments.at(index).trade(&text, 0, arrival.sink).map(|_| ())
+    let tracked = arrival.state.instruments.at(index);
+    if !tracked.kept.more.note(text.trade_id) {
+        arrival.sink.report.ignored += 1;
+        return Ok(());
+    }
+    tracked.trade(&text, 0, arrival.sink).map(|_| ())
 }
 
 /// A number, or the first 64 bits of a UUID.

@@ -212,7 +212,7 @@ fn take_trade(arrival: &mut Arrival<'_, '_, Kept>, trade: &Object<'_, '_>) -> Re
     };
     arrival.sink.note_time(fault);
     let aggregated_from = (count > 1).then(|| trade_id.saturating_sub(count - 1));
-    arrival.take_numbered_trade(index, &text, TradeRange { last: trade_id, aggregated_from })
+    arrival.take_numbered_trade(index, &text, TradeRange { last: trade_id, aggregated_from, aggregate: None })
 }
 
 fn take_ticker(arrival: &mut Arrival<'_, '_, Kept>, ticker: &Object<'_, '_>) -> Result<(), Malformed> {
