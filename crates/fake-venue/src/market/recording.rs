@@ -54,6 +54,8 @@ struct Started {
     symbol: String,
     book: Option<Book>,
     id: Option<u64>,
+    /// Changes that came before the snapshot: some may be later ones.
+    early: Vec<(Vec<Change>, Ids)>,
     decimals: [u32; 2],
 }
 
@@ -225,6 +227,13 @@ impl Reader {
         if started.book.is_none() {
             let mut book = Book::default();
             changes.iter().for_each(|change| book.apply(change));
+            let mut id = id;
+            for (changes, ids) in started.early.drain(..) {
+                if id.is_some_and(|id| ids.last > id) {
+                    changes.iter().for_each(|change| book.apply(change));
+                    id = Some(ids.last);
+                }
+            }
             (started.book, started.id) = (Some(book), id);
         }
     }
@@ -240,12 +249,20 @@ impl Reader {
         }
         if self.start[index].book.is_some() {
             self.steps.push(Step { at_ns, instrument: index, what, raw });
+        } else if let What::Changes { changes, ids: Some(ids) } = what {
+            self.start[index].early.push((changes, ids));
         }
     }
 
     fn index(&mut self, symbol: &str) -> usize {
         *self.by_symbol.entry(symbol.to_owned()).or_insert_with(|| {
-            self.start.push(Started { symbol: symbol.to_owned(), book: None, id: None, decimals: [0, 0] });
+            self.start.push(Started {
+                symbol: symbol.to_owned(),
+                book: None,
+                id: None,
+                early: Vec::new(),
+                decimals: [0, 0],
+            });
             self.start.len() - 1
         })
     }

@@ -15,6 +15,16 @@ use tungstenite::{Message, WebSocket};
 /// How long a read waits.
 const READ: Duration = Duration::from_millis(5);
 
+/// Steps between two looks at whether something holds.
+const STEPS_BETWEEN: usize = 200;
+
+/// Whether there was something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Busy,
+    Idle,
+}
+
 /// A codec with its connection, and what a client of its records has.
 pub struct Driver<'v> {
     venue: &'v FakeVenue,
@@ -32,6 +42,8 @@ pub struct Driver<'v> {
     /// HTTP statuses other than 200.
     pub refusals: Vec<u16>,
     pub connections: usize,
+    /// What differs from the venue.
+    problem: String,
     not_before: Instant,
 }
 
@@ -84,6 +96,7 @@ impl<'v> Driver<'v> {
             ahead: Duration::ZERO,
             refusals: Vec::new(),
             connections: 0,
+            problem: String::new(),
             not_before: Instant::now(),
         }
     }
@@ -99,19 +112,34 @@ impl<'v> Driver<'v> {
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !holds(self) {
-            assert!(Instant::now() < deadline, "{what} does not come: {:?}, {:?}", self.report, self.events);
-            self.step();
+            // It may be costly to find out.
+            for _ in 0..STEPS_BETWEEN {
+                if self.step() == Step::Idle {
+                    break;
+                }
+            }
+            let (report, newest) = (self.report, self.events.iter().rev().take(3));
+            assert!(
+                Instant::now() < deadline,
+                "{what} does not come: {report:?}, {:?}, {}",
+                newest.collect::<Vec<_>>(),
+                self.problem
+            );
         }
     }
 
     /// Reads and sends what there is.
-    pub fn step(&mut self) {
+    pub fn step(&mut self) -> Step {
+        let mut step = Step::Busy;
         if self.socket.is_none() {
             self.connect();
         }
         self.request();
         match self.socket.as_mut().map(WebSocket::read) {
-            None => std::thread::sleep(READ),
+            None => {
+                std::thread::sleep(READ);
+                step = Step::Idle;
+            }
             Some(Ok(Message::Text(text))) => {
                 let mut bytes = text.as_bytes().to_vec();
                 // What cannot be read is counted by the codec's caller.
@@ -120,10 +148,11 @@ impl<'v> Driver<'v> {
                 }
             }
             Some(Ok(_)) => {}
-            Some(Err(tungstenite::Error::Io(error))) if error.kind() == ErrorKind::WouldBlock => {}
+            Some(Err(tungstenite::Error::Io(error))) if error.kind() == ErrorKind::WouldBlock => step = Step::Idle,
             Some(Err(_)) => self.disconnect(),
         }
         self.call(|codec, now_ns, sink| codec.on_tick(now_ns, sink));
+        step
     }
 
     /// Closes the connection.
@@ -135,6 +164,12 @@ impl<'v> Driver<'v> {
     /// True once every book is valid.
     pub fn has_books(&self) -> bool {
         self.state.instruments.len() == self.symbols.len() && self.state.instruments.values().all(|of| of.is_valid())
+    }
+
+    /// True once every book is valid and the venue's.
+    pub fn is_whole(&mut self, truth: &Truth, depth: usize) -> bool {
+        self.problem = if self.has_books() { self.difference(truth, depth) } else { "a book is void".to_owned() };
+        self.problem.is_empty()
     }
 
     /// The first difference between the books that are valid and the venue's; an empty text if there is none.
@@ -151,7 +186,7 @@ impl<'v> Driver<'v> {
                 levels.map(|(px, sz)| (number(px), number(sz))).collect::<Vec<_>>()
             };
             let expected = [side(&of.bids), side(&of.asks)];
-            if state.is_valid() && state.levels(depth.saturating_add(1)) != expected {
+            if state.is_valid() && state.levels(depth) != expected {
                 let count = |sides: &[Vec<_>; 2]| [sides[0].len(), sides[1].len()];
                 let levels = state.levels(usize::MAX);
                 let differs = levels.iter().zip(&expected).flat_map(|(a, b)| a.iter().zip(b)).find(|(a, b)| a != b);
@@ -182,7 +217,7 @@ impl<'v> Driver<'v> {
                 sz: number(&trade.sz),
                 side: trade.side,
             };
-            let first = state.trades.first().expect("a trade").id;
+            let Some(first) = state.trades.first().map(|trade| trade.id) else { continue };
             let sent: Vec<_> = of.trades.iter().skip_while(|trade| id_of(trade) != first).map(seen).collect();
             assert!(state.trades.iter().all(|trade| sent.contains(trade)), "{symbol}: a trade that was not");
             let mut ids: Vec<_> = state.trades.iter().map(|trade| trade.id).collect();

@@ -2,4 +2,6 @@
 
 mod dialogue;
 mod driver;
+mod faults;
+mod recordings;
 mod sessions;
