@@ -5,15 +5,16 @@
 //!
 //! ```text
 //!  rest_needed ──► GET ──► on_rest          the list of instruments; snapshots of Binance
-//!  subscribe ────► Event::Send              after each connect
+//!  open ─────────► Event::Send              after each connect; the list of instruments where it comes by a channel
+//!  is_listed, subscribe ► Event::Send       once the list is there
 //!  on_message ───► records, Event::…
 //!  on_tick ──────► Event::Send (pings, books asked for again), Event::Silent
 //!  on_disconnect ► every book is void
 //! ```
 
-use tickcast_protocol::Channel;
 use tickcast_protocol::control::ChannelSet;
 use tickcast_protocol::record::Level;
+use tickcast_protocol::{Channel, FeedState};
 
 use crate::error::{Malformed, SubscribeError};
 use crate::instruments::{INSTRUMENTS_MAX, Instruments, Naming};
@@ -31,10 +32,19 @@ const LISTING_RETRY_NS: u64 = 10_000_000_000;
 /// Pages of one list that are asked for.
 const LISTING_PAGES_MAX: u32 = 200;
 
-/// The codec of one venue, for one connection.
+/// The codec of one venue, for one connection, or for those that together have all channels of its instruments.
 pub trait Codec: Send {
     /// The venue's name in the directory.
     fn venue(&self) -> &'static str;
+
+    /// Sends what precedes the subscriptions of instruments, such as that of the venue's list and state.
+    fn open(&mut self, sink: &mut Sink<'_>);
+
+    /// True once the venue's list of instruments is there, as far as it was asked for.
+    fn is_listed(&self) -> bool;
+
+    /// Checks a symbol against the venue's list, if there is one.
+    fn check(&self, symbol: &str) -> Result<(), SubscribeError>;
 
     /// Subscribes to these channels of these instruments, by events for the connection. A symbol that the venue does not
     /// list is an error, and then nothing is sent.
@@ -52,6 +62,12 @@ pub trait Codec: Send {
     /// Sends pings, asks for books again, and finds silent streams. To be called about once a second.
     fn on_tick(&mut self, now_ns: u64, sink: &mut Sink<'_>);
 
+    /// True where the list of instruments comes by HTTP requests, and not by a channel.
+    fn lists_by_request(&self) -> bool;
+
+    /// The next HTTP request for a page of the list of instruments, if it is due.
+    fn listing_needed(&mut self, now_ns: u64) -> Option<RestRequest>;
+
     /// The next HTTP request, if there is one.
     fn rest_needed(&mut self, now_ns: u64) -> Option<RestRequest>;
 
@@ -67,9 +83,20 @@ pub trait Codec: Send {
     /// Notes that a request had no answer, or one with an error. It is made again later.
     fn on_rest_failed(&mut self, request: &RestRequest, now_ns: u64);
 
-    /// Voids every book, as the connection is lost. Instruments keep their ids and exponents, and the ids of the newest
-    /// trades, so that those lost meanwhile are counted.
-    fn on_disconnect(&mut self, sink: &mut Sink<'_>);
+    /// Forgets the subscriptions of these channels, as their connection is lost, and voids every book if that is one of
+    /// them. Instruments keep their ids and exponents, and the ids of the newest trades, so that those lost meanwhile are
+    /// counted.
+    fn on_disconnect(&mut self, channels: ChannelSet, sink: &mut Sink<'_>);
+
+    /// Publishes this state of every instrument; as live counts what the venue's list says of it.
+    fn put_states(&mut self, state: FeedState, sink: &mut Sink<'_>);
+
+    /// True if the book of this instrument is valid.
+    fn has_book(&self, symbol: &str) -> bool;
+
+    /// A codec for the connection that is to replace the present one: with its instruments, their ids, exponents and newest
+    /// trades, and without subscriptions and books.
+    fn successor(&self) -> Box<dyn Codec>;
 
     /// Voids every book and forgets all but ids and exponents, as what follows is another recording.
     fn restart(&mut self, sink: &mut Sink<'_>);
@@ -83,6 +110,8 @@ pub trait Codec: Send {
 pub struct RestRequest {
     /// Path and query.
     pub path: String,
+    /// What it counts for in the venue's limit.
+    pub weight: u32,
     purpose: Purpose,
 }
 
@@ -215,6 +244,9 @@ pub(crate) trait Dialect: Send {
         Ok(())
     }
 
+    /// The same, for another connection.
+    fn successor(&self) -> Self;
+
     /// Messages that are sent before the subscriptions of instruments, for what concerns all of them.
     fn opening(&self) -> Vec<String> {
         Vec::new()
@@ -256,6 +288,16 @@ pub(crate) trait Dialect: Send {
         Ok(None)
     }
 
+    /// What a page of the list counts for in the venue's limit of requests.
+    fn listing_weight(&self) -> u32 {
+        1
+    }
+
+    /// What a snapshot counts for in the venue's limit of requests.
+    fn snapshot_weight(&self) -> u32 {
+        1
+    }
+
     /// The path of an instrument's snapshot, where it does not come by the subscription.
     fn snapshot_path(&self, _symbol: &str) -> Option<String> {
         None
@@ -279,13 +321,20 @@ pub(crate) struct VenueCodec<D: Dialect> {
     reader: JsonReader,
     /// The next page of the list of instruments, and when it is to be asked for.
     listing: Option<(RestRequest, u64)>,
+    /// A whole list was received.
+    is_listed: bool,
     pinged_ns: u64,
 }
 
-impl<D: Dialect> VenueCodec<D> {
+impl<D: Dialect + 'static> VenueCodec<D> {
     /// A codec before the first message.
     pub(crate) fn new(dialect: D, naming: Naming) -> Self {
         let instruments = Instruments::new(dialect.venue(), naming, dialect.name_of(), dialect.fresh());
+        Self::with(dialect, instruments, false, 0)
+    }
+
+    /// A codec with these instruments, which is to ask for the list at this time.
+    fn with(dialect: D, instruments: Instruments<D::Kept>, is_listed: bool, listing_due_ns: u64) -> Self {
         let state = State {
             instruments,
             streams: Streams::new(D::REQUESTS, D::SNAPSHOTS_FOLLOW),
@@ -293,8 +342,17 @@ impl<D: Dialect> VenueCodec<D> {
             decimals: Vec::new(),
             text: String::new(),
         };
-        let listing = dialect.listing_path().map(|path| (listing_request(path, 0), 0));
-        Self { dialect, state, reader: JsonReader::default(), listing, pinged_ns: 0 }
+        let mut codec = Self { dialect, state, reader: JsonReader::default(), listing: None, is_listed, pinged_ns: 0 };
+        codec.listing = codec.first_page().map(|request| (request, listing_due_ns));
+        codec
+    }
+
+    fn first_page(&self) -> Option<RestRequest> {
+        self.dialect.listing_path().map(|path| self.listing_request(path, 0))
+    }
+
+    fn listing_request(&self, path: String, page: u32) -> RestRequest {
+        RestRequest { path, weight: self.dialect.listing_weight(), purpose: Purpose::Listing { page } }
     }
 
     fn send(&mut self, operation: Operation, streams: &[(usize, Channel)], sink: &mut Sink<'_>) {
@@ -312,9 +370,21 @@ impl<D: Dialect> VenueCodec<D> {
     }
 }
 
-impl<D: Dialect> Codec for VenueCodec<D> {
+impl<D: Dialect + 'static> Codec for VenueCodec<D> {
     fn venue(&self) -> &'static str {
         self.dialect.venue()
+    }
+
+    fn open(&mut self, sink: &mut Sink<'_>) {
+        self.dialect.opening().into_iter().for_each(|text| sink.send(text));
+    }
+
+    fn is_listed(&self) -> bool {
+        self.is_listed || (self.listing.is_none() && !self.state.instruments.listings().is_empty())
+    }
+
+    fn check(&self, symbol: &str) -> Result<(), SubscribeError> {
+        self.state.instruments.listings().check(self.dialect.venue(), symbol)
     }
 
     fn subscribe(
@@ -330,7 +400,7 @@ impl<D: Dialect> Codec for VenueCodec<D> {
             return Err(SubscribeError::TooMany { venue, given: symbols.len(), most: INSTRUMENTS_MAX });
         }
         for symbol in symbols {
-            self.state.instruments.listings().check(venue, symbol)?;
+            self.check(symbol)?;
         }
         let indexes: Result<Vec<_>, _> =
             symbols.iter().map(|symbol| self.state.instruments.subscribe(symbol, sink)).collect();
@@ -338,7 +408,6 @@ impl<D: Dialect> Codec for VenueCodec<D> {
         for index in &indexes {
             self.state.streams.request(*index, channels, now_ns);
         }
-        self.dialect.opening().into_iter().for_each(|text| sink.send(text));
         self.send(Operation::Subscribe, &Self::streams_of(&indexes, channels), sink);
         Ok(())
     }
@@ -377,20 +446,25 @@ impl<D: Dialect> Codec for VenueCodec<D> {
         }
     }
 
+    fn lists_by_request(&self) -> bool {
+        self.listing.is_some()
+    }
+
+    fn listing_needed(&mut self, now_ns: u64) -> Option<RestRequest> {
+        let (request, due_ns) = self.listing.as_mut().filter(|(_, due_ns)| *due_ns <= now_ns)?;
+        // Not again while the answer is awaited, unless it does not come.
+        *due_ns = now_ns.saturating_add(LISTING_RETRY_NS);
+        Some(request.clone())
+    }
+
     fn rest_needed(&mut self, now_ns: u64) -> Option<RestRequest> {
-        if let Some((request, due_ns)) = &mut self.listing
-            && *due_ns <= now_ns
-        {
-            // Not again while the answer is awaited, unless it does not come.
-            *due_ns = now_ns.saturating_add(LISTING_RETRY_NS);
-            return Some(request.clone());
-        }
-        if D::SNAPSHOTS_FOLLOW {
-            return None;
+        let listing = self.listing_needed(now_ns);
+        if listing.is_some() || D::SNAPSHOTS_FOLLOW {
+            return listing;
         }
         let index = self.state.streams.next_resync(now_ns)?;
         let path = self.dialect.snapshot_path(self.state.instruments.symbol(index))?;
-        Some(RestRequest { path, purpose: Purpose::Snapshot { index } })
+        Some(RestRequest { path, weight: self.dialect.snapshot_weight(), purpose: Purpose::Snapshot { index } })
     }
 
     fn on_rest(
@@ -418,9 +492,12 @@ impl<D: Dialect> Codec for VenueCodec<D> {
                 dialect.take_listing(&request.path, value, &mut |listing| instruments.list(listing, sink))
             })
             .map_err(|error| Malformed::Answer { asked: request.path.clone(), problem: error.to_string() })?;
-        let next_page = next.filter(|_| page < LISTING_PAGES_MAX).map(|path| (listing_request(path, page + 1), now_ns));
-        let first = || Some((listing_request(dialect.listing_path()?, 0), now_ns + LISTING_INTERVAL_NS));
-        self.listing = next_page.or_else(first);
+        let next = next.filter(|_| page < LISTING_PAGES_MAX).map(|path| self.listing_request(path, page + 1));
+        self.is_listed |= next.is_none();
+        self.listing = match next {
+            Some(request) => Some((request, now_ns)),
+            None => self.first_page().map(|request| (request, now_ns + LISTING_INTERVAL_NS)),
+        };
         Ok(())
     }
 
@@ -433,17 +510,35 @@ impl<D: Dialect> Codec for VenueCodec<D> {
         }
     }
 
-    fn on_disconnect(&mut self, sink: &mut Sink<'_>) {
+    fn on_disconnect(&mut self, channels: ChannelSet, sink: &mut Sink<'_>) {
         for tracked in self.state.instruments.iter_mut() {
-            tracked.void_if_valid(sink);
-            tracked.disconnect();
+            if channels.contains(Channel::Book) {
+                tracked.void_if_valid(sink);
+                tracked.forget_book();
+            }
+            if channels.contains(Channel::Quote) {
+                tracked.forget_quote();
+            }
         }
-        self.state.streams.clear();
+        self.state.streams.forget(channels);
         self.pinged_ns = 0;
     }
 
+    fn put_states(&mut self, state: FeedState, sink: &mut Sink<'_>) {
+        self.state.instruments.iter_mut().for_each(|tracked| tracked.put_state(state, sink));
+    }
+
+    fn has_book(&self, symbol: &str) -> bool {
+        self.state.instruments.get(symbol).is_some_and(|tracked| tracked.kept.has_book())
+    }
+
+    fn successor(&self) -> Box<dyn Codec> {
+        let due_ns = self.listing.as_ref().map_or(0, |(_, due_ns)| *due_ns);
+        Box::new(Self::with(self.dialect.successor(), self.state.instruments.successor(), self.is_listed, due_ns))
+    }
+
     fn restart(&mut self, sink: &mut Sink<'_>) {
-        self.on_disconnect(sink);
+        self.on_disconnect(ChannelSet::ALL, sink);
         self.state.instruments.iter_mut().for_each(Tracked::restart);
     }
 
@@ -451,8 +546,4 @@ impl<D: Dialect> Codec for VenueCodec<D> {
         let index = self.state.instruments.index(&stream.symbol);
         index.map_or(StreamState::Unwanted, |index| self.state.streams.state(index, stream.channel))
     }
-}
-
-fn listing_request(path: String, page: u32) -> RestRequest {
-    RestRequest { path, purpose: Purpose::Listing { page } }
 }

@@ -85,6 +85,24 @@ impl<K: Kept> Instruments<K> {
         }
     }
 
+    /// An instrument by its symbol.
+    pub fn get(&self, symbol: &str) -> Option<&Tracked<K>> {
+        self.by_symbol.get(symbol).map(|index| &self.tracked[*index])
+    }
+
+    /// The instruments for the codec of the next connection.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self {
+            naming: self.naming.clone(),
+            listings: self.listings.clone(),
+            tracked: self.tracked.iter().map(Tracked::successor).collect(),
+            symbols: self.symbols.clone(),
+            by_symbol: self.by_symbol.clone(),
+            ..*self
+        }
+    }
+
     /// The venue's list.
     pub fn listings(&self) -> &Listings {
         &self.listings

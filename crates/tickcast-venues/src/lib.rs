@@ -3,9 +3,10 @@
 //! Everything here is pure: texts, bytes and times in, records and texts to send out. There is no I/O, no clock and no
 //! thread. A program that holds the connection to a venue drives a [`Codec`]; a replay gives it the lines of a recording.
 //!
-//! * [`Venue`]: the venues, and how a message shows of which it is.
+//! * [`Venue`]: the venues, and how a message shows of which it is. [`Access`]: their addresses and limits.
 //! * [`Codec`]: subscriptions, messages, HTTP requests, pings, what is silent. [`Sink`]: where records, counters and
 //!   [`Event`]s go.
+//! * [`Handover`]: the change from one connection to the next, without loss and duplicates.
 //! * [`Naming`]: the names of instruments in the directory.
 //! * [`records`]: the JSON records of the protocol, as a source that is no venue sends them.
 //! * [`binance`]: its parts, for recordings that mix markets and files.
@@ -44,12 +45,14 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod access;
 mod awaited;
 pub mod binance;
 mod bybit;
 mod codec;
 mod coinbase;
 mod error;
+mod handover;
 mod instruments;
 mod json;
 mod kraken;
@@ -69,10 +72,12 @@ mod trade_ids;
 mod venue;
 mod window;
 
+pub use access::{Access, Endpoint, Limits};
 pub use codec::{Codec, CodecOptions, RestRequest};
 pub use error::{Malformed, SubscribeError, TimeFault};
+pub use handover::Handover;
 pub use instruments::{INSTRUMENTS_MAX, Naming};
 pub use listing::NameStyle;
 pub use sink::{BookFault, Event, Notice, Report, Sink, StreamName};
-pub use streams::{SILENT_NS, StreamState};
+pub use streams::{RequestLimit, SILENT_NS, StreamState};
 pub use venue::Venue;

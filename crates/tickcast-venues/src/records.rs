@@ -47,6 +47,10 @@ pub enum SymbolAt<'a> {
 struct Nothing;
 
 impl Kept for Nothing {
+    fn successor(&self) -> Self {
+        Self
+    }
+
     fn rescale(&mut self, _from: Scale, _to: Scale) -> bool {
         false
     }

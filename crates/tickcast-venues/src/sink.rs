@@ -151,3 +151,18 @@ pub struct Report {
     /// Changes of an instrument's exponents.
     pub rescaled: u64,
 }
+
+impl Report {
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.records += other.records;
+        self.malformed += other.malformed;
+        self.ignored += other.ignored;
+        self.untimed += other.untimed;
+        self.book_gaps += other.book_gaps;
+        self.checksum_errors += other.checksum_errors;
+        self.trades_lost += other.trades_lost;
+        self.levels_lost += other.levels_lost;
+        self.rescaled += other.rescaled;
+    }
+}

@@ -62,6 +62,10 @@ impl<M: Default> Kept for StreamKept<M> {
         self.more = M::default();
     }
 
+    fn successor(&self) -> Self {
+        Self { trades: self.trades, ..Self::default() }
+    }
+
     fn restart(&mut self) {
         *self = Self::default();
     }

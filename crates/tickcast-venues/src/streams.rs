@@ -231,10 +231,17 @@ impl Streams {
         }
     }
 
-    /// Forgets everything, as the connection is lost.
-    pub fn clear(&mut self) {
-        self.instruments.clear();
-        self.queue.clear();
+    /// Forgets these channels, as their connection is lost.
+    pub fn forget(&mut self, channels: ChannelSet) {
+        for instrument in &mut self.instruments {
+            channels.iter().for_each(|channel| instrument.streams[channel as usize] = Stream::default());
+            if channels.contains(Channel::Book) {
+                instrument.resync = Resync::default();
+            }
+        }
+        if channels.contains(Channel::Book) {
+            self.queue.clear();
+        }
     }
 
     fn refill(&mut self, now_ns: u64) {

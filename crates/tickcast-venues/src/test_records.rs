@@ -53,6 +53,7 @@ impl Bench {
 
     pub(crate) fn subscribe(&mut self, symbols: &[&str], channels: &[Channel]) -> Vec<String> {
         let channels = ChannelSet::from_iter(channels.iter().copied());
+        self.call(|codec, _, sink| codec.open(sink));
         self.call(|codec, now_ns, sink| codec.subscribe(symbols, channels, now_ns, sink)).expect("it is subscribed");
         self.sent()
     }
@@ -81,7 +82,7 @@ impl Bench {
     }
 
     pub(crate) fn disconnect(&mut self) -> Vec<String> {
-        self.call(|codec, _, sink| codec.on_disconnect(sink));
+        self.call(|codec, _, sink| codec.on_disconnect(ChannelSet::ALL, sink));
         self.drain()
     }
 

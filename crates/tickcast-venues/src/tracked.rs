@@ -40,6 +40,11 @@ pub trait Kept {
         self.clear_book();
     }
 
+    /// What the codec of the next connection is to know: the ids of the newest trades.
+    fn successor(&self) -> Self
+    where
+        Self: Sized;
+
     /// Forgets everything, as what follows is another recording.
     fn restart(&mut self);
 }
@@ -152,17 +157,36 @@ impl<K: Kept> Tracked<K> {
         std::mem::replace(&mut self.is_book_suspect, is_suspect)
     }
 
-    /// Forgets the book and the last quote, as the connection is lost.
-    pub fn disconnect(&mut self) {
+    /// Forgets the book, as the connection is lost.
+    pub fn forget_book(&mut self) {
         self.kept.disconnect();
         self.is_book_suspect = false;
+    }
+
+    /// Forgets the last quote, as the connection is lost.
+    pub fn forget_quote(&mut self) {
         self.best_px = [PRICE_NONE; 2];
     }
 
     /// Forgets all but the name and the exponents.
     pub fn restart(&mut self) {
-        self.disconnect();
+        self.forget_book();
+        self.forget_quote();
         self.kept.restart();
+    }
+
+    /// The instrument for the codec of the next connection.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self {
+            kept: self.kept.successor(),
+            venue: self.venue.clone(),
+            name: self.name.clone(),
+            tick_size: self.tick_size.clone(),
+            lot_size: self.lot_size.clone(),
+            is_book_suspect: false,
+            ..*self
+        }
     }
 
     /// Takes what the venue's list says of it. Exponents follow its tick and lot size, a change becomes a Definition, and
@@ -186,7 +210,7 @@ impl<K: Kept> Tracked<K> {
             None => return,
         }
         if former.1 != self.status {
-            self.put_status(sink);
+            self.put_state(FeedState::Live, sink);
         }
     }
 
@@ -197,12 +221,13 @@ impl<K: Kept> Tracked<K> {
         })
     }
 
-    fn put_status(&self, sink: &mut Sink<'_>) {
+    /// Publishes the state of the instrument. One that is live is what the venue's list says of it.
+    pub fn put_state(&self, state: FeedState, sink: &mut Sink<'_>) {
         let Some((id, _)) = self.defined else { return };
-        let state = match self.status {
-            InstrumentStatus::Halted => FeedState::Halted,
-            InstrumentStatus::Closed => FeedState::Ended,
-            InstrumentStatus::Trading | InstrumentStatus::Other(_) => FeedState::Live,
+        let state = match (state, self.status) {
+            (FeedState::Live, InstrumentStatus::Halted) => FeedState::Halted,
+            (FeedState::Live, InstrumentStatus::Closed) => FeedState::Ended,
+            _ => state,
         };
         let header = RecordHeader::of_feed(RecordKind::Status, id, 0);
         sink.put(|batch| encode_status(&header, state, batch));

@@ -3,12 +3,12 @@
 use simd_json::prelude::ValueIntoString;
 
 use crate::binance::Market;
-use crate::binance::live::Binance;
-use crate::bybit::{Bybit, Category};
+use crate::binance::live::{Binance, FUTURES_DEPTHS, SPOT_DEPTHS};
+use crate::bybit::{self, Bybit, Category};
 use crate::codec::{Codec, CodecOptions, VenueCodec};
 use crate::coinbase::Coinbase;
 use crate::json::{self, JsonReader, Object, Value};
-use crate::kraken::Kraken;
+use crate::kraken::{self, Kraken};
 use crate::okx::Okx;
 
 /// A venue, or one of its markets that has connections of its own.
@@ -78,14 +78,25 @@ impl Venue {
         }
     }
 
+    /// The depths of books that it offers, in levels of a side; none where every book is whole, or of one depth.
+    pub fn depths(self) -> &'static [u32] {
+        match self {
+            Self::Binance => &SPOT_DEPTHS,
+            Self::BinanceUsdM | Self::BinanceCoinM => &FUTURES_DEPTHS,
+            Self::Kraken => &kraken::DEPTHS,
+            Self::Bybit | Self::BybitLinear | Self::BybitInverse => &bybit::DEPTHS,
+            Self::Coinbase | Self::Okx => &[],
+        }
+    }
+
     /// A codec for one connection.
     pub fn codec(self, options: CodecOptions) -> Box<dyn Codec> {
         let CodecOptions { naming, depth } = options;
         let bybit = |category| Bybit::new(category, depth);
         match self {
-            Self::Binance => Box::new(VenueCodec::new(Binance::new(Market::Spot), naming)),
-            Self::BinanceUsdM => Box::new(VenueCodec::new(Binance::new(Market::UsdM), naming)),
-            Self::BinanceCoinM => Box::new(VenueCodec::new(Binance::new(Market::CoinM), naming)),
+            Self::Binance => Box::new(VenueCodec::new(Binance::new(Market::Spot, depth), naming)),
+            Self::BinanceUsdM => Box::new(VenueCodec::new(Binance::new(Market::UsdM, depth), naming)),
+            Self::BinanceCoinM => Box::new(VenueCodec::new(Binance::new(Market::CoinM, depth), naming)),
             Self::Coinbase => Box::new(VenueCodec::new(Coinbase, naming)),
             Self::Kraken => Box::new(VenueCodec::new(Kraken::new(depth), naming)),
             Self::Bybit => Box::new(VenueCodec::new(bybit(Category::Spot), naming)),

@@ -158,7 +158,7 @@ impl<'v> Driver<'v> {
     /// Closes the connection.
     pub fn disconnect(&mut self) {
         self.socket = None;
-        self.call(|codec, _, sink| codec.on_disconnect(sink));
+        self.call(|codec, _, sink| codec.on_disconnect(ChannelSet::ALL, sink));
     }
 
     /// True once every book is valid.
@@ -253,6 +253,7 @@ impl<'v> Driver<'v> {
         let symbols = self.symbols.clone();
         let names: Vec<_> = symbols.iter().map(String::as_str).collect();
         let channels = self.channels;
+        self.call(|codec, _, sink| codec.open(sink));
         self.call(|codec, now_ns, sink| codec.subscribe(&names, channels, now_ns, sink)).expect("known symbols");
     }
 

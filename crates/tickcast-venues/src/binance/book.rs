@@ -79,6 +79,11 @@ impl BookSync {
         Self { futures, state: State::Waiting, held: VecDeque::new(), held_levels: 0 }
     }
 
+    /// The same for another connection.
+    pub fn successor(&self) -> Self {
+        Self::new(self.futures)
+    }
+
     /// True while there is no book.
     pub fn is_waiting(&self) -> bool {
         self.state == State::Waiting

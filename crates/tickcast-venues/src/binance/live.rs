@@ -12,7 +12,7 @@ use super::translate::{Origin, Step};
 use super::{InstrumentState, Market};
 use crate::awaited::Awaited;
 use crate::codec::{Arrival, Dialect, Operation, State};
-use crate::error::Malformed;
+use crate::error::{Malformed, SubscribeError};
 use crate::json::{self, Object, Value};
 use crate::listing::{self, Kind, Listing};
 use crate::sink::{Event, Notice};
@@ -21,17 +21,25 @@ use crate::streams::RequestLimit;
 /// Streams of one request.
 const STREAMS_PER_REQUEST: usize = 100;
 
+/// Levels of a side in a snapshot of spot.
+pub(crate) const SPOT_DEPTHS: [u32; 4] = [100, 500, 1000, 5000];
+/// Levels of a side in a snapshot of futures.
+pub(crate) const FUTURES_DEPTHS: [u32; 4] = [50, 100, 500, 1000];
+
 /// The codec's own state.
 pub(crate) struct Binance {
     market: Market,
+    /// Levels of a side in a snapshot. Those beyond it are known once they change.
+    depth: u32,
     origin: Origin,
     awaited: Awaited,
 }
 
 impl Binance {
-    /// The codec of a market.
-    pub(crate) fn new(market: Market) -> Self {
-        Self { market, origin: Origin::new(market, true, None), awaited: Awaited::default() }
+    /// The codec of a market, with snapshots of this depth, or of the deepest.
+    pub(crate) fn new(market: Market, depth: Option<u32>) -> Self {
+        let depth = depth.unwrap_or(if market == Market::Spot { 5000 } else { 1000 });
+        Self { market, depth, origin: Origin::new(market, true, None), awaited: Awaited::default() }
     }
 
     /// `btcusdt@depth@100ms`. Trades of futures are aggregated: the market has no documented stream of single ones.
@@ -67,10 +75,6 @@ impl Binance {
         }
     }
 
-    fn depth_limit(&self) -> u32 {
-        if self.market == Market::Spot { 5000 } else { 1000 }
-    }
-
     fn rest_root(&self) -> &'static str {
         match self.market {
             Market::Spot => "/api/v3",
@@ -84,8 +88,8 @@ impl Dialect for Binance {
     type Kept = InstrumentState;
 
     const SNAPSHOTS_FOLLOW: bool = false;
-    // A snapshot of 5,000 levels weighs 250 of 6,000 a minute.
-    const REQUESTS: RequestLimit = RequestLimit { burst: 10, interval_ns: 3_000_000_000 };
+    // Snapshots are limited by their weight, for all connections together: see the limits of HTTP requests.
+    const REQUESTS: RequestLimit = RequestLimit { burst: 50, interval_ns: 20_000_000 };
 
     fn venue(&self) -> &'static str {
         self.market.venue()
@@ -97,6 +101,38 @@ impl Dialect for Binance {
 
     fn fresh(&self) -> fn() -> InstrumentState {
         self.market.fresh()
+    }
+
+    fn successor(&self) -> Self {
+        Self::new(self.market, Some(self.depth))
+    }
+
+    fn check_depth(&self) -> Result<(), SubscribeError> {
+        let (depths, expected): (&[u32], _) = match self.market {
+            Market::Spot => (&SPOT_DEPTHS, "100, 500, 1000 or 5000"),
+            Market::UsdM | Market::CoinM => (&FUTURES_DEPTHS, "50, 100, 500 or 1000"),
+        };
+        let (venue, given) = (self.venue(), self.depth);
+        if depths.contains(&given) { Ok(()) } else { Err(SubscribeError::Depth { venue, given, expected }) }
+    }
+
+    /// "exchangeInfo: weight 20", of futures 1.
+    fn listing_weight(&self) -> u32 {
+        if self.market == Market::Spot { 20 } else { 1 }
+    }
+
+    /// "Depth: weight 5 up to 100 levels, 25 up to 500, 50 up to 1000, 250 up to 5000"; of futures 2, 5, 10 and 20.
+    fn snapshot_weight(&self) -> u32 {
+        match (self.market, self.depth) {
+            (Market::Spot, 0..=100) => 5,
+            (Market::Spot, 101..=500) => 25,
+            (Market::Spot, 501..=1000) => 50,
+            (Market::Spot, _) => 250,
+            (_, 0..=50) => 2,
+            (_, 51..=100) => 5,
+            (_, 101..=500) => 10,
+            _ => 20,
+        }
     }
 
     fn requests(&mut self, operation: Operation, streams: &[(&str, Channel)]) -> Vec<String> {
@@ -163,7 +199,7 @@ impl Dialect for Binance {
 
     fn snapshot_path(&self, symbol: &str) -> Option<String> {
         let symbol = utf8_percent_encode(symbol, NON_ALPHANUMERIC);
-        Some(format!("{}/depth?symbol={symbol}&limit={}", self.rest_root(), self.depth_limit()))
+        Some(format!("{}/depth?symbol={symbol}&limit={}", self.rest_root(), self.depth))
     }
 
     fn take_snapshot(

@@ -57,6 +57,10 @@ impl Kept for InstrumentState {
         self.has_partial_book = false;
     }
 
+    fn successor(&self) -> Self {
+        Self { trade_ids: self.trade_ids, ..Self::new(self.sync.successor()) }
+    }
+
     fn restart(&mut self) {
         self.clear_book();
         (self.trade_ids, self.window, self.traded) = (TradeIds::default(), None, false);

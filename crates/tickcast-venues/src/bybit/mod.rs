@@ -23,7 +23,7 @@ use crate::stream_book::{BookMessage, NoCheck, StreamKept};
 use crate::streams::RequestLimit;
 use crate::tracked::{QuoteText, TickerText, TradeText};
 
-const DEPTHS: [u32; 3] = [50, 200, 1000];
+pub(crate) const DEPTHS: [u32; 3] = [50, 200, 1000];
 const DEPTH_USUAL: u32 = 200;
 /// "Spot can input up to 10 args for each subscription request."
 const TOPICS_PER_REQUEST: usize = 10;
@@ -173,6 +173,10 @@ impl Dialect for Bybit {
             },
             Category::Spot | Category::Inverse => str::to_owned,
         }
+    }
+
+    fn successor(&self) -> Self {
+        Self::new(self.category, Some(self.depth))
     }
 
     fn check_depth(&self) -> Result<(), SubscribeError> {

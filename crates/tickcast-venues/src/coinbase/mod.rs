@@ -42,6 +42,10 @@ impl Dialect for Coinbase {
         Kept::default
     }
 
+    fn successor(&self) -> Self {
+        Self
+    }
+
     fn opening(&self) -> Vec<String> {
         vec![json!({"type": "subscribe", "channels": [{"name": "status"}]}).to_string()]
     }

@@ -24,7 +24,7 @@ use crate::tracked::{QuoteText, TickerText, TradeText};
 use crate::trade_ids::TradeRange;
 
 /// The depths that the venue offers.
-const DEPTHS: [u32; 5] = [10, 25, 100, 500, 1000];
+pub(crate) const DEPTHS: [u32; 5] = [10, 25, 100, 500, 1000];
 const DEPTH_USUAL: u32 = 100;
 /// Symbols of one request.
 const SYMBOLS_PER_REQUEST: usize = 100;
@@ -122,6 +122,10 @@ impl Dialect for Kraken {
     fn check_depth(&self) -> Result<(), SubscribeError> {
         let (venue, given, expected) = (self.venue(), self.depth, "10, 25, 100, 500 or 1000");
         if DEPTHS.contains(&given) { Ok(()) } else { Err(SubscribeError::Depth { venue, given, expected }) }
+    }
+
+    fn successor(&self) -> Self {
+        Self { depth: self.depth }
     }
 
     fn opening(&self) -> Vec<String> {

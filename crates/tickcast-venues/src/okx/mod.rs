@@ -51,6 +51,10 @@ impl Dialect for Okx {
         Kept::default
     }
 
+    fn successor(&self) -> Self {
+        Self
+    }
+
     fn opening(&self) -> Vec<String> {
         let status = [json!({"channel": "status"})];
         let args: Vec<_> =
