@@ -3,13 +3,16 @@
 //! The only module that names rustls. A peer is authenticated by its certificate always: there is no option to trust
 //! whatever certificate it has. A peer with a private certificate is trusted by its authority, see [`Roots::File`].
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{Connect, TlsConnector};
 
 /// What clients of other libraries take.
 pub use rustls::ClientConfig as TlsConfig;
@@ -49,6 +52,74 @@ pub enum TlsError {
     /// The certificate of the client does not belong to its key.
     #[error("{}: not usable with the key {}: {error}", certificate.display(), key.display())]
     Identity { certificate: PathBuf, key: PathBuf, error: String },
+}
+
+/// Makes TLS connections to peers whose certificates verify.
+#[derive(Clone)]
+pub struct Connector {
+    connector: TlsConnector,
+    roots: Roots,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Connector").field("roots", &self.roots).finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    /// One that trusts these authorities.
+    ///
+    /// # Errors
+    /// The file of [`Roots::File`] cannot be used.
+    pub fn new(roots: &Roots) -> Result<Self, TlsError> {
+        Ok(Self { connector: client_config(roots)?.into(), roots: roots.clone() })
+    }
+
+    /// The handshake with the peer of this name, or IP address, over a connection to it.
+    ///
+    /// # Errors
+    /// The name cannot be that of a peer.
+    pub fn connect<S: AsyncRead + AsyncWrite + Unpin>(&self, host: &str, stream: S) -> io::Result<Connect<S>> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
+        Ok(self.connector.connect(name, stream))
+    }
+
+    /// Why a handshake failed, and what may help.
+    pub fn reason(&self, error: &io::Error) -> String {
+        let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+            return format!("the TLS handshake failed: {error}");
+        };
+        match error {
+            Error::InvalidCertificate(problem) => {
+                format!("its certificate does not verify: {}", self.certificate_problem(problem))
+            }
+            Error::InvalidMessage(_) => format!("it does not speak TLS: {error}"),
+            _ => format!("the TLS handshake failed: {error}"),
+        }
+    }
+
+    fn certificate_problem(&self, problem: &CertificateError) -> String {
+        match problem {
+            CertificateError::UnknownIssuer => match &self.roots {
+                Roots::System => "it is from no authority that the system trusts; give that of a private one by \
+                                  ca_file=FILE (PEM)"
+                    .to_owned(),
+                Roots::File(path) => format!("it is from no authority in {}", path.display()),
+            },
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                format!("it is for another name: {problem}")
+            }
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => {
+                format!("{problem}; is the clock of this machine right?")
+            }
+            _ => problem.to_string(),
+        }
+    }
 }
 
 /// The configuration of a client that authenticates its peers with these roots. TLS 1.2 and 1.3.

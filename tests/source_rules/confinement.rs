@@ -22,10 +22,11 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
             "src/memory.rs",
         ],
     ),
-    (&["rustls"], &["src/tls.rs"]),
+    (&["rustls", "tokio_rustls"], &["src/tls.rs"]),
+    (&["hyper", "hyper_util"], &["src/ingest/transport/rest.rs"]),
     // A rival is written as its users write it: the feature `rivals` builds it.
-    (&["tokio"], &["src/ingest/transport/", "src/load/floor/rival.rs"]),
-    (&["tokio_tungstenite"], &["src/load/floor/rival.rs"]),
+    (&["tokio"], &["src/ingest/transport/", "src/load/floor/rival.rs", "src/tls.rs"]),
+    (&["tokio_tungstenite"], &["src/ingest/transport/websocket.rs", "src/load/floor/rival.rs"]),
     (&["async", "await"], &["src/http/", "src/ingest/transport/", "src/runtime/", "src/load/floor/rival.rs"]),
     (&["Rc", "RefCell"], &["src/http/", "src/runtime/"]),
     (

@@ -9,6 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::AbortHandle;
 use tokio::{select, time};
 
 use crate::clock::now_ns;
@@ -17,8 +18,16 @@ use crate::ingest::stop::Stop;
 /// A runtime of one thread, that of its owner.
 #[derive(Debug)]
 pub struct Executor {
-    runtime: Runtime,
+    /// Taken by the destructor only.
+    runtime: Option<Runtime>,
     stop: Stop,
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // Without waiting for a look-up of a host that is under way on a thread of its own.
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 impl Executor {
@@ -28,12 +37,17 @@ impl Executor {
     /// The system has no descriptors left.
     pub fn new(stop: &Stop) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { runtime, stop: stop.clone() })
+        Ok(Self { runtime: Some(runtime), stop: stop.clone() })
+    }
+
+    /// Starts a task, which runs while the source waits.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.runtime().spawn(task).abort_handle()
     }
 
     /// The output of `future`, or `None` if the server stops before it has completed. The future is then dropped.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        self.runtime.block_on(async {
+        self.runtime().block_on(async {
             select! {
                 biased;
                 () = self.stop.stopped() => None,
@@ -47,6 +61,10 @@ impl Executor {
     pub fn run_until<T>(&self, deadline_ns: u64, future: impl Future<Output = T>) -> Option<T> {
         let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
         self.run(async { time::timeout(left, future).await.ok() }).flatten()
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("it is taken by the destructor only")
     }
 }
 
@@ -72,7 +90,8 @@ mod tests {
     #[test]
     fn tasks_of_a_client_run_while_its_source_waits() {
         let executor = Executor::new(&Stop::default()).expect("an executor");
-        let task = executor.run(async { tokio::spawn(async { 7 }) }).expect("spawned");
-        assert_eq!(executor.run(task).expect("it has run").ok(), Some(7));
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        executor.spawn(async { sender.send(7).expect("the receiver waits") });
+        assert_eq!(executor.run(receiver).expect("it has run"), Ok(7));
     }
 }

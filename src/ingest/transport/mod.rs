@@ -5,12 +5,20 @@
 //! * [`mod@file`]: the bytes and the lines of a file, plain, gzip or zstd.
 //! * `nats`, `redis`: the clients of brokers, each with a cargo feature of its name. `push`: the queue of those whose
 //!   broker does not wait.
+//! * [`network`]: the connections and HTTP requests of one source, by [`websocket`] and [`rest`]. [`address`]: where they
+//!   go. [`budget`]: how often a server is asked, by all sources together.
 
+pub mod address;
+pub mod budget;
 pub mod executor;
 pub mod file;
 #[cfg(feature = "nats")]
 pub mod nats;
+pub mod network;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod push;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod refusal;
+pub mod rest;
+pub mod websocket;
