@@ -2,7 +2,8 @@
 //!
 //! * [`source`]: the interface of sources. [`registry`]: the sources that there are.
 //! * [`broker`]: what brokers have in common, with the clients in [`transport`]. [`codec`]: their payloads.
-//! * [`feed`]: sources inside the process: the simulated market, recordings. [`transport`]: how their messages come in.
+//! * [`feed`]: sources inside the process: the simulated market, recordings. [`venue`]: venues, live. [`transport`]: how
+//!   their messages come in.
 //! * [`supervisor`]: the thread of each feed and its restarts, and the thread that resynchronises overrun shards.
 //! * [`states`]: the states of feeds and publishers in words. [`stop`]: the signal that ends feeds.
 //! * [`Publisher`]: a publisher's connection, on a thread of its own. [`Publishers`]: all that are connected, and the
@@ -26,6 +27,7 @@ pub mod states;
 pub mod stop;
 pub mod supervisor;
 pub mod transport;
+pub mod venue;
 
 pub use self::identity::{DEFAULT_IDENTITY, Identity, IdentitySettings, NamePattern, PaceSettings};
 pub use self::publisher::Publisher;

@@ -9,11 +9,19 @@ use super::source::{Opener, Scheme};
 use super::transport::nats;
 #[cfg(feature = "redis")]
 use super::transport::redis;
+use super::venue;
 
 /// All kinds of sources.
 pub const SCHEMES: &[Scheme] = &[
     sim::SCHEME,
     replay::SCHEME,
+    venue::BINANCE,
+    venue::BINANCE_USDM,
+    venue::BINANCE_COINM,
+    venue::COINBASE,
+    venue::KRAKEN,
+    venue::BYBIT,
+    venue::OKX,
     #[cfg(feature = "nats")]
     nats::SCHEME,
     #[cfg(feature = "redis")]

@@ -31,3 +31,4 @@ mod shutdown;
 mod sse_and_json;
 mod start;
 mod trusted_proxies;
+mod venues;

@@ -25,6 +25,23 @@ pub fn serve(directory: &'static str, script: impl Fn(Peer) + Clone + Send + 'st
     })
 }
 
+/// A server on loopback: responds to a request with the body that `answer` has for its path, upgrades all other requests,
+/// and plays `script` on a thread of its own to each. The listening thread ends with the test process.
+pub fn serve_api(
+    answer: impl Fn(&str) -> Option<String> + Clone + Send + 'static,
+    script: impl Fn(Peer) + Clone + Send + 'static,
+) -> SocketAddr {
+    serve_each(move |mut stream| {
+        let Some(request) = peek_request_line(&stream) else { return };
+        let Some(body) = answer(request.split(' ').nth(1).unwrap_or_default()) else {
+            return script(tungstenite::accept(stream).expect("an upgrade request"));
+        };
+        read_request(&mut stream);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).expect("the client waits for the response");
+    })
+}
+
 /// A server that responds to every request with these bytes.
 pub fn respond(response: &'static str) -> SocketAddr {
     serve_each(move |mut stream| {
