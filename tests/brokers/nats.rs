@@ -117,6 +117,30 @@ fn durable_stream_loses_and_repeats_nothing_when_its_broker_is_killed() {
 }
 
 #[test]
+fn messages_that_were_delivered_and_not_acknowledged_come_first() {
+    let Some(broker) = started("") else { return };
+    let mut client = client(&broker);
+    client.make_stream("PRICES", &["prices.>"]);
+    publish_all(broker.address(), "prices.A", 1..=20, |_| {});
+    // Another run of a server took ten, and died.
+    let config = json!({"durable_name": "tickcast", "ack_policy": "explicit", "deliver_policy": "all",
+        "ack_wait": 30_000_000_000_u64});
+    let request = json!({"stream_name": "PRICES", "config": config});
+    client.request("$JS.API.CONSUMER.DURABLE.CREATE.PRICES.tickcast", &request).expect("an answer");
+    for id in 1..=10 {
+        let taken =
+            client.request("$JS.API.CONSUMER.MSG.NEXT.PRICES.tickcast", &json!({"batch": 1})).expect("an answer");
+        assert_eq!(taken["trade_id"], id);
+    }
+    let server = serve(&[&format!("nats://127.0.0.1:{}?stream=PRICES&durable=tickcast", broker.port)]);
+    wait_for_source(&server, 0, |source| source["records"] == 21);
+    let source = &sources(&server)[0];
+    assert_eq!((&source["duplicates"], &source["lag"]), (&json!(0), &json!(0)), "{source}");
+    let mut info = || client.request("$JS.API.CONSUMER.INFO.PRICES.tickcast", &json!({})).expect("an answer");
+    while info()["num_ack_pending"] != 0 {}
+}
+
+#[test]
 fn durable_stream_goes_on_where_the_server_was_killed() {
     let Some(broker) = started("") else { return };
     client(&broker).make_stream("PRICES", &["prices.>"]);

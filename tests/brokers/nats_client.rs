@@ -91,7 +91,11 @@ impl NatsClient {
                     let length: usize = words[words.len() - 1].parse().map_err(std::io::Error::other)?;
                     let mut body = vec![0; length + 2];
                     self.stream.read_exact(&mut body)?;
-                    return serde_json::from_slice(&body[..length]).map_err(std::io::Error::other);
+                    // Headers come before the payload, with their length before that of all.
+                    let is_with_headers = words[0] == "HMSG";
+                    let headers = if is_with_headers { words[words.len() - 2].parse().unwrap_or(0) } else { 0 };
+                    let payload = body.get(headers..length).unwrap_or_default();
+                    return serde_json::from_slice(payload).map_err(std::io::Error::other);
                 }
                 "PING" => self.send(b"PONG\r\n")?,
                 "+OK" | "PONG" | "INFO" => {}
