@@ -6,7 +6,7 @@
 //!
 //!     TICKCAST_SOAK_TICKS=72000000 cargo test --release --test full_load soak -- --nocapture
 //!
-//! A second one has all kinds of attacks in turn, `TICKCAST_SOAK_ATTACKS` rounds of them.
+//! A second one has all kinds of attacks, one after another, `TICKCAST_SOAK_ATTACKS` rounds of them.
 
 use std::fs;
 use std::time::Instant;
@@ -145,7 +145,7 @@ const ATTACKS: [&str; 3] = [
     "subscribes,reconnects,nested-patterns,gets,unsubscribes",
 ];
 
-/// Attacks in turn, each beside clients that are well-behaved, whose streams are checked.
+/// Attacks, one after another, each beside clients that are well-behaved, whose streams are checked.
 fn attack(address: &str, kinds: &str) {
     let args = ["load", address, "--clients", "20", "--publish", "100", "--instruments", "20", "--seconds", "1"];
     let load = ["--warmup", "0", "--publish-token", "load-publish-token-1", "--attack-token", "flood-publish-token-1"];
@@ -156,7 +156,7 @@ fn attack(address: &str, kinds: &str) {
 }
 
 #[test]
-fn memory_is_given_back_after_all_attacks_in_turn() {
+fn memory_is_given_back_after_all_attacks() {
     let _machine = exclusive();
     let rounds = std::env::var("TICKCAST_SOAK_ATTACKS").map_or(1, |text| text.parse().expect("a number of rounds"));
     let settings = r#"
