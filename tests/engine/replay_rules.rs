@@ -391,7 +391,8 @@ fn instrument_in_two_recordings_is_one_instrument() {
 #[test]
 fn messages_are_due_at_their_recorded_times_divided_by_the_speed() {
     let files = Files::new();
-    let lines: Vec<_> = [0, 10, 10, 500, 400, 2000].map(|ms| trade(ms, "AB", ms, "1.0", "1")).into();
+    let times_ms = [0, 10, 10, 500, 400, 2000];
+    let lines: Vec<_> = (1..).zip(times_ms).map(|(id, ms)| trade(ms, "AB", id, "1.0", "1")).collect();
     let file = files.plain("a", &lines);
     for (query, times) in [("", 1.0), ("speed=1", 1.0), ("speed=10", 10.0), ("speed=0.1", 0.1), ("speed=1000", 1000.0)]
     {

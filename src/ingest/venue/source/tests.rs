@@ -1,6 +1,7 @@
 //! The source over real connections, to a venue that is played by a thread.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tickcast_protocol::RecordKind;
@@ -77,21 +78,23 @@ fn addresses_of_all_venues_are_valid_and_another_server_keeps_their_paths() {
 
 #[test]
 fn symbols_are_checked_and_subscribed_and_a_lost_connection_is_opened_again() {
-    let server = serve_api(list, |mut peer: Peer| {
+    let connections = Arc::new(AtomicU64::new(0));
+    let server = serve_api(list, move |mut peer: Peer| {
+        let nth = connections.fetch_add(1, Ordering::Relaxed);
         let request = peer.read().expect("a subscription");
         assert!(request.to_text().is_ok_and(|text| text.contains("ausdt@trade")), "{request:?}");
         peer.send(Message::Ping("x".into())).expect("the source reads");
         let pong = peer.read().expect("an answer");
         assert_eq!(pong, Message::Pong("x".into()));
-        for id in [1, 2] {
+        // From the second connection on, the first one was sent before.
+        for id in [2 * nth, 2 * nth + 1, 2 * nth + 2] {
             peer.send(trade(id)).expect("the source reads");
         }
-        // The next connection sends the same trades.
         drop(peer.close(None));
     });
     let mut source = open(server, "AUSDT?channels=trade").expect("the venue is there");
-    assert_eq!(trades(&mut source, 2), [1, 2]);
-    assert_eq!(trades(&mut source, 2), [1, 2], "on another connection");
+    assert_eq!(trades(&mut source, 3), [0, 1, 2]);
+    assert_eq!(trades(&mut source, 2), [3, 4], "on another connection");
     assert_eq!(source.report().malformed, 0);
 }
 
