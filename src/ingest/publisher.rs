@@ -28,6 +28,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Least time between two reads while messages keep coming: what gathers meanwhile is sequenced as one batch, and the
 /// shards are woken once. A message after a longer silence is sequenced at once.
 const SPACING: Duration = Duration::from_micros(500);
+/// What may have been sent when a drain begins, and is neither in the socket nor read: the peer's kernel keeps it until the
+/// socket has room. One that goes on publishing is not waited for beyond this.
+const DRAIN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes of one read at most: some thousand records.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -38,8 +41,10 @@ pub struct Publisher {
     limits: SessionLimits,
     inflater: Inflater,
     source: PublisherSource,
-    /// Bytes in the socket when the drain began that are not read yet; `None` before the drain.
+    /// Bytes in the socket that are to be read before this publisher is counted; `None` before the drain.
     drain_bytes: Option<u64>,
+    /// Bytes that may still be waited for, see [`DRAIN_BYTES_MAX`].
+    drain_bytes_max: u64,
     /// All of them are sequenced.
     handed_in: bool,
 }
@@ -66,7 +71,16 @@ impl Publisher {
         let inflater = Inflater::new(settings.inflate_ratio_max);
         let session = if deflate { Session::with_deflate(Role::Server) } else { Session::new(Role::Server) };
         let source = PublisherSource::new(sequencer, publishers, settings, credential.identity, entered);
-        Ok(Self { stream, session, limits, inflater, source, drain_bytes: None, handed_in: false })
+        Ok(Self {
+            stream,
+            session,
+            limits,
+            inflater,
+            source,
+            drain_bytes: None,
+            drain_bytes_max: DRAIN_BYTES_MAX,
+            handed_in: false,
+        })
     }
 
     /// Serves the connection to its end. `unread` are bytes that came with the upgrade. Returns whether the publisher was
@@ -111,15 +125,17 @@ impl Publisher {
         }
     }
 
-    /// During a drain, counts this publisher once the bytes that were in its socket when the drain began are sequenced.
+    /// During a drain, counts this publisher once what it had sent when the drain began is sequenced: its socket is empty.
     fn note_handed_in(&mut self, read: usize) -> io::Result<()> {
         if self.handed_in || !self.source.is_draining() {
             return Ok(());
         }
-        let left = match self.drain_bytes {
-            Some(left) => left.saturating_sub(read as u64),
-            None => rustix::io::ioctl_fionread(&self.stream)?,
-        };
+        let mut left = self.drain_bytes.unwrap_or(0).saturating_sub(read as u64);
+        if left == 0 {
+            // What the peer's kernel had kept comes as soon as there is room.
+            left = rustix::io::ioctl_fionread(&self.stream)?.min(self.drain_bytes_max);
+            self.drain_bytes_max -= left;
+        }
         self.drain_bytes = Some(left);
         if left == 0 {
             self.handed_in = true;
