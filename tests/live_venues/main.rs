@@ -1,0 +1,7 @@
+//! The program on live venues that need no internet: `fake-venue` speaks the dialogue of each exchange over TLS and has
+//! faults; the books and trades that the server delivers are compared with what the venue truly was.
+
+mod market;
+mod recorded;
+mod silent;
+mod table;
