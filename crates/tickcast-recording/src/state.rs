@@ -1,5 +1,5 @@
 //! The state of a market, as the records of a stream leave it: what checkpoints repeat, and what a reader needs that
-//! begins amid a stream.
+//! begins within a stream.
 //!
 //! Memory: 250 bytes an instrument, its newest quote, ticker and trade, and its book.
 

@@ -156,7 +156,7 @@ impl Connection {
         }
     }
 
-    /// Ends it without a close frame, amid a message.
+    /// Ends it without a close frame, within a message.
     pub fn cut(&mut self, text: String) {
         if !self.is_closed {
             self.out.push_back(Out::Cut(text));

@@ -13,7 +13,7 @@ use crate::venue::VenueKind;
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// A connection ends amid a message, without a close frame.
+    /// A connection ends within a message, without a close frame.
     Cut,
     /// A message is not sent.
     Skip,

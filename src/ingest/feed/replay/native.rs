@@ -32,7 +32,7 @@ pub struct NativeTrack {
     /// The records of the present one.
     packets: Vec<u8>,
     records: VecDeque<Pending>,
-    /// Checkpoints are applied: where the reading begins amid the file, and behind a damaged block.
+    /// Checkpoints are applied: where the reading begins within the file, and behind a damaged block.
     takes_checkpoints: bool,
     /// The time of the newest record that was read; 0 before the first.
     last_ns: u64,

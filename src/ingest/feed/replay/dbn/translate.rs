@@ -29,7 +29,7 @@ pub struct Translator {
     /// Quotes of this schema are those before their trade.
     is_tbbo: bool,
     symbols: TsSymbolMap,
-    /// By instrument id: the names in definitions and in mappings amid the file.
+    /// By instrument id: the names in definitions and in mappings within the file.
     names: HashMap<u32, String, RandomState>,
     /// By publisher and instrument id.
     known: HashMap<(u16, u32), Known, RandomState>,
