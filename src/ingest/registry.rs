@@ -1,10 +1,15 @@
 //! The sources that `--feed` can name. A source is added by its own files and one line of [`SCHEMES`].
+//!
+//! Brokers are here with their forms whether this program has them or not: the help and the documents are the same, and
+//! the use of one that was left out says how to build it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::feed::{replay, sim};
 use super::source::{Opener, Scheme};
+#[cfg(feature = "kafka")]
+use super::transport::kafka;
 #[cfg(feature = "nats")]
 use super::transport::nats;
 #[cfg(feature = "redis")]
@@ -22,18 +27,38 @@ pub const SCHEMES: &[Scheme] = &[
     venue::KRAKEN,
     venue::BYBIT,
     venue::OKX,
+    NATS,
+    REDIS,
+    KAFKA,
+];
+/// The name of a broker is that of its cargo feature.
+const NATS: Scheme = Scheme {
+    name: "nats",
+    form: "nats://HOST:4222?subject=prices.>&stream=NAME&durable=NAME&codec=json|tickcast|raw",
+    help: "subjects of NATS, or a stream of JetStream",
     #[cfg(feature = "nats")]
-    nats::SCHEME,
-    #[cfg(feature = "redis")]
-    redis::SCHEME,
-];
-/// Kinds of sources that this program was built without; each is the name of its cargo feature.
-const LEFT_OUT: &[&str] = &[
+    parse: nats::parse,
     #[cfg(not(feature = "nats"))]
-    "nats",
+    parse: |_| Err(left_out(NATS.name)),
+};
+const REDIS: Scheme = Scheme {
+    name: "redis",
+    form: "redis://HOST:6379?channel=NAME&pattern=prices.*&codec=json|tickcast|raw, or ?stream=KEY&group=NAME",
+    help: "channels or streams of Redis or Valkey",
+    #[cfg(feature = "redis")]
+    parse: redis::parse,
     #[cfg(not(feature = "redis"))]
-    "redis",
-];
+    parse: |_| Err(left_out(REDIS.name)),
+};
+const KAFKA: Scheme = Scheme {
+    name: "kafka",
+    form: "kafka://HOST:9092?topic=NAME&group=NAME&codec=json|tickcast|raw",
+    help: "topics of Kafka",
+    #[cfg(feature = "kafka")]
+    parse: kafka::parse,
+    #[cfg(not(feature = "kafka"))]
+    parse: |_| Err(left_out(KAFKA.name)),
+};
 /// The argument for no source.
 pub const NONE: &str = "none";
 /// What it means.
@@ -68,10 +93,6 @@ impl Spec {
         if text == NONE {
             return Ok(Self { text: text.to_owned(), opener: None });
         }
-        if LEFT_OUT.contains(&name) {
-            let cure = format!("build it with `cargo build --release --features {name}`");
-            return Err(rejected(format!("this program was built without {name}: {cure}")));
-        }
         let scheme = SCHEMES.iter().find(|scheme| scheme.name == name);
         let scheme = scheme.ok_or_else(|| rejected(format!("unknown feed {name:?}: expected {}", forms())))?;
         let opener = (scheme.parse)(rest).map_err(rejected)?;
@@ -96,6 +117,12 @@ impl fmt::Display for Spec {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.opener.as_ref().map_or_else(|| NONE.to_owned(), |opener| opener.name()))
     }
+}
+
+/// The error of a broker whose feature is off.
+#[cfg_attr(all(feature = "nats", feature = "redis", feature = "kafka"), allow(dead_code))]
+fn left_out(name: &str) -> String {
+    format!("this build has no {name}: build it with `cargo build --release --features {name}`")
 }
 
 /// The argument with `…` in place of a user and a password before a host.
@@ -135,6 +162,25 @@ mod tests {
             let expected = SCHEMES.iter().all(|scheme| error.problem.contains(scheme.form));
             assert!(expected && error.problem.starts_with(&format!("unknown feed {name:?}")), "{}", error.problem);
             assert!(error.problem.ends_with("or none"), "{}", error.problem);
+        }
+    }
+
+    #[test]
+    fn broker_that_was_left_out_says_how_to_build_it() {
+        for (name, argument, is_built) in [
+            ("nats", "nats://h?subject=x", cfg!(feature = "nats")),
+            ("redis", "redis://h?channel=x", cfg!(feature = "redis")),
+            ("kafka", "kafka://h?topic=x", cfg!(feature = "kafka")),
+        ] {
+            match Spec::parse(argument) {
+                Ok(_) => assert!(is_built, "{name}"),
+                Err(error) => {
+                    let problem =
+                        format!("this build has no {name}: build it with `cargo build --release --features {name}`");
+                    assert_eq!((is_built, error.problem), (false, problem));
+                }
+            }
+            assert!(help().contains(&format!("`{name}://")), "{}", help());
         }
     }
 

@@ -6,6 +6,10 @@
 
 mod broker;
 mod certificates;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_client;
 mod nats;
 mod nats_client;
 mod oracle;

@@ -3,8 +3,8 @@
 //!
 //! * [`executor`]: what runs the async client of a source.
 //! * [`mod@file`]: the bytes and the lines of a file, plain, gzip or zstd.
-//! * `nats`, `redis`: the clients of brokers, each with a cargo feature of its name. `push`: the queue of those whose
-//!   broker does not wait.
+//! * `nats`, `redis`, `kafka`: the clients of brokers, each with a cargo feature of its name. `push`: the queue of those
+//!   whose broker does not wait.
 //! * [`network`]: the connections and HTTP requests of one source, by [`websocket`] and [`rest`]. [`address`]: where they
 //!   go. [`budget`]: how often a server is asked, by all sources together.
 
@@ -12,6 +12,8 @@ pub mod address;
 pub mod budget;
 pub mod executor;
 pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod network;

@@ -37,16 +37,8 @@ use crate::clock::now_ns;
 use crate::ingest::broker::link::{Connect, Entry, Link, Message, Position, Positions};
 use crate::ingest::broker::parameters::{Parameters, Terms, secret};
 use crate::ingest::broker::source::BrokerOpener;
-use crate::ingest::source::{Opener, Scheme, SourceError, Stream, StreamState};
+use crate::ingest::source::{Opener, SourceError, Stream, StreamState};
 use crate::ingest::stop::Stop;
-
-/// `nats://HOST:PORT?subject=…`
-pub const SCHEME: Scheme = Scheme {
-    name: "nats",
-    form: "nats://HOST:4222?subject=prices.>&stream=NAME&durable=NAME&codec=json|tickcast|raw",
-    help: "subjects of NATS, or a stream of JetStream",
-    parse,
-};
 
 const TERMS: Terms = Terms {
     scheme: "nats",
@@ -102,7 +94,8 @@ struct Nats {
     proof: Option<Proof>,
 }
 
-fn parse(text: &str) -> Result<Arc<dyn Opener>, String> {
+/// Parses what follows the colon.
+pub fn parse(text: &str) -> Result<Arc<dyn Opener>, String> {
     let nats = Nats::parse(text)?;
     let codec = nats.parameters.codec.clone();
     Ok(Arc::new(BrokerOpener::new(format!("nats:{text}"), codec, nats)))

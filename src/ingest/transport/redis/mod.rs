@@ -24,17 +24,9 @@ use crate::ingest::broker::link::{Connect, Link, Positions};
 use crate::ingest::broker::parameters::{Parameters, Server, Terms, checked_name};
 use crate::ingest::broker::source::BrokerOpener;
 use crate::ingest::parameters::number_within;
-use crate::ingest::source::{Opener, Scheme, SourceError};
+use crate::ingest::source::{Opener, SourceError};
 use crate::ingest::stop::Stop;
 use crate::tls::Roots;
-
-/// `redis://HOST:PORT?channel=…`
-pub const SCHEME: Scheme = Scheme {
-    name: "redis",
-    form: "redis://HOST:6379?channel=NAME&pattern=prices.*&codec=json|tickcast|raw, or ?stream=KEY&group=NAME",
-    help: "channels or streams of Redis or Valkey",
-    parse,
-};
 
 const OWN_KEYS: &str = "channel, pattern, stream, group, consumer, from, payload, db";
 const CHANNEL_TERMS: Terms =
@@ -72,7 +64,8 @@ struct Redis {
     db: i64,
 }
 
-fn parse(text: &str) -> Result<Arc<dyn Opener>, String> {
+/// Parses what follows the colon.
+pub fn parse(text: &str) -> Result<Arc<dyn Opener>, String> {
     let redis = Redis::parse(text)?;
     let codec = redis.parameters.codec.clone();
     Ok(Arc::new(BrokerOpener::new(format!("redis:{text}"), codec, redis)))
