@@ -73,7 +73,15 @@ impl Connector {
     /// # Errors
     /// The file of [`Roots::File`] cannot be used.
     pub fn new(roots: &Roots) -> Result<Self, TlsError> {
-        Ok(Self { connector: client_config(roots)?.into(), roots: roots.clone() })
+        Self::with_identity(roots, None)
+    }
+
+    /// The same for a client that authenticates itself.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn with_identity(roots: &Roots, identity: Option<&Identity>) -> Result<Self, TlsError> {
+        Ok(Self { connector: client_config_as(roots, identity)?.into(), roots: roots.clone() })
     }
 
     /// The handshake with the peer of this name, or IP address, over a connection to it.
@@ -126,14 +134,6 @@ impl Connector {
 ///
 /// # Errors
 /// The file of [`Roots::File`] cannot be used.
-pub fn client_config(roots: &Roots) -> Result<Arc<ClientConfig>, TlsError> {
-    client_config_as(roots, None)
-}
-
-/// The same for a client that authenticates itself.
-///
-/// # Errors
-/// A file cannot be used.
 pub fn client_config_as(roots: &Roots, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match roots {
         Roots::System => system_roots(),
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn roots_of_the_system_or_the_built_in_ones_are_there() {
         assert!(!system_roots().is_empty());
-        client_config(&Roots::System).expect("a configuration");
+        client_config_as(&Roots::System, None).expect("a configuration");
     }
 
     #[test]
@@ -193,13 +193,15 @@ mod tests {
         let error_of = |text: &str| {
             let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
             file.write_all(text.as_bytes()).expect("written");
-            let error = client_config(&Roots::File(file.path().to_owned())).expect_err("not usable").to_string();
+            let error =
+                client_config_as(&Roots::File(file.path().to_owned()), None).expect_err("not usable").to_string();
             error.replace(&file.path().display().to_string(), "FILE")
         };
         assert_eq!(error_of("no PEM"), "FILE: no certificate: expected PEM with BEGIN CERTIFICATE");
         let not_a_certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(error_of(not_a_certificate).starts_with("FILE: certificate 1 cannot be an authority: "));
-        let missing = client_config(&Roots::File("/nonexistent/ca.pem".into())).expect_err("no file").to_string();
+        let missing =
+            client_config_as(&Roots::File("/nonexistent/ca.pem".into()), None).expect_err("no file").to_string();
         assert!(missing.starts_with("/nonexistent/ca.pem: "), "{missing}");
     }
 }

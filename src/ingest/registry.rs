@@ -12,6 +12,8 @@ use super::source::{Opener, Scheme};
 use super::transport::kafka;
 #[cfg(feature = "nats")]
 use super::transport::nats;
+#[cfg(feature = "rabbitmq")]
+use super::transport::rabbitmq;
 #[cfg(feature = "redis")]
 use super::transport::redis;
 use super::venue;
@@ -29,6 +31,7 @@ pub const SCHEMES: &[Scheme] = &[
     venue::OKX,
     NATS,
     REDIS,
+    RABBITMQ,
     KAFKA,
 ];
 /// The name of a broker is that of its cargo feature.
@@ -49,6 +52,16 @@ const REDIS: Scheme = Scheme {
     parse: redis::parse,
     #[cfg(not(feature = "redis"))]
     parse: |_| Err(left_out(REDIS.name)),
+};
+const RABBITMQ: Scheme = Scheme {
+    name: "rabbitmq",
+    form: "rabbitmq://HOST:5672?queue=NAME&codec=json|tickcast|raw, or ?stream=NAME&from=all, or \
+           ?exchange=NAME&bind=prices.#",
+    help: "queues, streams or an exchange of RabbitMQ",
+    #[cfg(feature = "rabbitmq")]
+    parse: rabbitmq::parse,
+    #[cfg(not(feature = "rabbitmq"))]
+    parse: |_| Err(left_out(RABBITMQ.name)),
 };
 const KAFKA: Scheme = Scheme {
     name: "kafka",
@@ -120,7 +133,7 @@ impl fmt::Display for Spec {
 }
 
 /// The error of a broker whose feature is off.
-#[cfg_attr(all(feature = "nats", feature = "redis", feature = "kafka"), allow(dead_code))]
+#[cfg_attr(all(feature = "nats", feature = "redis", feature = "rabbitmq", feature = "kafka"), allow(dead_code))]
 fn left_out(name: &str) -> String {
     format!("this build has no {name}: build it with `cargo build --release --features {name}`")
 }
@@ -170,6 +183,7 @@ mod tests {
         for (name, argument, is_built) in [
             ("nats", "nats://h?subject=x", cfg!(feature = "nats")),
             ("redis", "redis://h?channel=x", cfg!(feature = "redis")),
+            ("rabbitmq", "rabbitmq://h?queue=x", cfg!(feature = "rabbitmq")),
             ("kafka", "kafka://h?topic=x", cfg!(feature = "kafka")),
         ] {
             match Spec::parse(argument) {

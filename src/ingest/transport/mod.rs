@@ -3,8 +3,8 @@
 //!
 //! * [`executor`]: what runs the async client of a source.
 //! * [`mod@file`]: the bytes and the lines of a file, plain, gzip or zstd.
-//! * `nats`, `redis`, `kafka`: the clients of brokers, each with a cargo feature of its name. `push`: the queue of those
-//!   whose broker does not wait.
+//! * `nats`, `redis`, `rabbitmq`, `kafka`: the clients of brokers, each with a cargo feature of its name. `push`: the queue
+//!   of those whose broker does not wait.
 //! * [`network`]: the connections and HTTP requests of one source, by [`websocket`] and [`rest`]. [`address`]: where they
 //!   go. [`budget`]: how often a server is asked, by all sources together.
 
@@ -17,8 +17,10 @@ pub mod kafka;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod network;
-#[cfg(any(feature = "nats", feature = "redis"))]
+#[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis"))]
 mod push;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod refusal;
