@@ -273,6 +273,25 @@ fn messages_that_were_deleted_before_they_were_read_are_a_gap() {
 }
 
 #[test]
+fn place_of_a_group_that_its_broker_refuses_is_of_a_topic_that_was_made_anew() {
+    let (old, new) = (cluster(1, "prices", 1), cluster(1, "prices", 1));
+    let servers = new.bootstrap_servers();
+    let server =
+        serve(&[&format!("kafka://{},{servers}?topic=prices&group=tickcast&from=all", old.bootstrap_servers())]);
+    new.broker_down(-1).expect("it is there");
+    let mut oracle = Oracle::new(&server, "A");
+    Publisher::new(&old.bootstrap_servers()).trades("prices", 0, "A", 1..=100);
+    oracle.until(100);
+    // Another cluster takes its place, with another topic of this name.
+    drop(old);
+    new.broker_up(-1).expect("it is there");
+    Publisher::new(&servers).trades("prices", 0, "A", 102..=110);
+    oracle.expect(102..=110);
+    assert_eq!(oracle.missing, 1);
+    wait_until_committed(&servers, "tickcast", "prices", &[9]);
+}
+
+#[test]
 fn topic_that_was_made_anew_is_read_from_its_beginning_behind_a_gap() {
     let Some(mut broker) = started() else { return };
     create(&broker, "prices", 1);
@@ -280,7 +299,7 @@ fn topic_that_was_made_anew_is_read_from_its_beginning_behind_a_gap() {
     let mut oracle = Oracle::new(&server, "A");
     Publisher::new(&servers(&broker)).trades("prices", 0, "A", 1..=100);
     oracle.until(100);
-    // It has kept everything in memory.
+    // It has kept everything in memory. It does not refuse a place behind the end of a partition.
     broker.kill();
     broker.start();
     create(&broker, "prices", 1);

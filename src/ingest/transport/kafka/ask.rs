@@ -40,11 +40,15 @@ impl Deref for Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         let Some(consumer) = self.0.take() else { return };
-        consumer.context().close(&consumer);
-        if let Ok(question) = Question::ask(&consumer, |_| ()) {
+        let (sender, receiver) = mpsc::sync_channel::<()>(0);
+        // The thread gets the consumer itself: with a copy here, this one might be the last.
+        let closing = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || {
+            consumer.context().close(&consumer);
             drop(consumer);
-            // The thread of the question drops the consumer before it answers.
-            let _ = question.0.recv_timeout(CLOSE_MAX);
+            drop(sender);
+        });
+        if closing.is_ok() {
+            let _ = receiver.recv_timeout(CLOSE_MAX);
         }
     }
 }
@@ -123,7 +127,7 @@ pub struct Start {
 /// Finds where reading of each partition begins.
 pub fn starts(consumer: &EventedConsumer, sought: &[Sought], is_group: bool, from: From) -> KafkaResult<Vec<Start>> {
     let mut committed = BTreeMap::new();
-    if is_group {
+    if is_group && !sought.is_empty() {
         let mut list = TopicPartitionList::new();
         for Sought { id: (topic, partition), .. } in sought {
             list.add_partition(topic, *partition);

@@ -19,7 +19,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 
 use super::ask::{self, ANSWER_TIMEOUT, Closing, Question, Sought, Start};
-use super::events::{EventedConsumer, PartitionId, Statistics, list_of};
+use super::events::{Assignment, EventedConsumer, PartitionId, Statistics, list_of};
 use super::places::{Begin, Reach};
 use super::verdict::{Verdict, failure, topic_problem};
 use super::{Memory, Subject, partition_name};
@@ -37,6 +37,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 /// How long no broker may answer.
 const DOWN_MAX: Duration = Duration::from_secs(3);
 
+/// How long a group may take to decide: a member that is slow, or a coordinator that does not answer.
+const UNDECIDED_MAX: Duration = Duration::from_secs(60);
 /// Statistics in a row, one a second, by which the end of a partition has gone back: a new leader may need some.
 const GONE_BACK_MAX: u32 = 4;
 
@@ -82,6 +84,8 @@ pub struct Topics {
     has_worked: bool,
     is_open: bool,
     down_ns: Option<u64>,
+    /// Since when the group has not said which partitions this member has.
+    undecided_ns: Option<u64>,
     /// What the library said last about its connections.
     hint: String,
     commit_ns: u64,
@@ -112,6 +116,7 @@ pub fn open(
         has_worked: false,
         is_open: false,
         down_ns: None,
+        undecided_ns: subject.group.is_some().then(now_ns),
         hint: "no broker has answered".to_owned(),
         commit_ns: 0,
         failure: None,
@@ -296,12 +301,7 @@ impl Topics {
             self.follow_problem(code, &reason)?;
         }
         if let Some(assignment) = told.assignment {
-            self.partitions.iter_mut().for_each(|partition| partition.is_assigned = false);
-            self.asked = None;
-            if !assignment.is_empty() {
-                let partitions: Vec<_> = assignment.iter().map(|id| self.partition(id)).collect();
-                self.asked = Some(Asked::Starts(self.ask_starts(&partitions)?));
-            }
+            self.follow_assignment(&assignment)?;
         }
         if let Some(statistics) = told.statistics {
             self.follow_statistics(&statistics)?;
@@ -311,9 +311,27 @@ impl Topics {
         if self.down_ns.is_some_and(|since_ns| now_ns > since_ns + DOWN_MAX.as_nanos() as u64) {
             return Err(SourceError::retry(format!("no broker answers: {}", self.hint)));
         }
+        if self.undecided_ns.is_some_and(|since_ns| now_ns > since_ns + UNDECIDED_MAX.as_nanos() as u64) {
+            let seconds = UNDECIDED_MAX.as_secs();
+            return Err(SourceError::retry(format!("the group has decided nothing for {seconds} s: {}", self.hint)));
+        }
         if now_ns >= self.commit_ns {
             self.commit_ns = now_ns + COMMIT_INTERVAL.as_nanos() as u64;
             self.consumer.context().commit(&self.consumer);
+        }
+        Ok(())
+    }
+
+    fn follow_assignment(&mut self, assignment: &Assignment) -> Result<(), SourceError> {
+        self.partitions.iter_mut().for_each(|partition| partition.is_assigned = false);
+        self.asked = None;
+        match assignment {
+            Assignment::Revoked => self.undecided_ns = Some(now_ns()),
+            Assignment::Given(partitions) => {
+                self.undecided_ns = None;
+                let partitions: Vec<_> = partitions.iter().map(|id| self.partition(id)).collect();
+                self.asked = Some(Asked::Starts(self.ask_starts(&partitions)?));
+            }
         }
         Ok(())
     }
@@ -338,7 +356,7 @@ impl Topics {
     fn follow_statistics(&mut self, statistics: &Statistics) -> Result<(), SourceError> {
         if statistics.is_connected() {
             self.down_ns = None;
-        } else if self.is_open {
+        } else if self.is_open && !statistics.is_coordinated() {
             self.down_ns.get_or_insert_with(now_ns);
         }
         for partition in &mut self.partitions {

@@ -37,13 +37,21 @@ pub struct Events {
 #[derive(Debug, Default)]
 pub struct Told {
     pub problems: Vec<(RDKafkaErrorCode, String)>,
-    /// The group gives these partitions, or takes all away.
-    pub assignment: Option<Vec<PartitionId>>,
+    pub assignment: Option<Assignment>,
     pub statistics: Option<Statistics>,
     /// Places that every ring has the messages before, and that are not committed.
     uncommitted: BTreeMap<PartitionId, i64>,
     /// No assignment is taken any more.
     is_closing: bool,
+}
+
+/// What the group has decided.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Assignment {
+    /// These partitions are those of this member; none, if others have all.
+    Given(Vec<PartitionId>),
+    /// It has none until the group has decided again.
+    Revoked,
 }
 
 /// What the library counts, of which it says much more.
@@ -58,6 +66,9 @@ pub struct Statistics {
 #[derive(Debug, Deserialize)]
 struct BrokerStatistics {
     state: String,
+    /// `logical` for the connection to the coordinator of the group, whichever broker that is.
+    #[serde(default)]
+    source: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,8 +84,13 @@ struct PartitionStatistics {
 }
 
 impl Statistics {
-    /// Whether there is a connection to a broker.
+    /// Whether there is a connection to a broker, beside that to the coordinator of the group.
     pub fn is_connected(&self) -> bool {
+        self.brokers.values().any(|broker| broker.state == "UP" && broker.source != "logical")
+    }
+
+    /// Whether there is a connection at all.
+    pub fn is_coordinated(&self) -> bool {
         self.brokers.values().any(|broker| broker.state == "UP")
     }
 
@@ -213,13 +229,13 @@ impl ConsumerContext for Events {
     fn rebalance(&self, consumer: &EventedConsumer, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !self.lock().is_closing {
             let partitions = places_of(list).into_iter().map(|(partition, _)| partition).collect();
-            self.lock().assignment = Some(partitions);
+            self.lock().assignment = Some(Assignment::Given(partitions));
             return;
         }
         self.commit(consumer);
         let mut told = self.lock();
         told.uncommitted.clear();
-        told.assignment = Some(Vec::new());
+        told.assignment = Some(Assignment::Revoked);
         drop(told);
         if let Err(error) = consumer.unassign() {
             tracing::debug!("feed {}: {error}", self.name);
@@ -267,6 +283,9 @@ mod tests {
         assert_eq!([0, 1].map(|number| statistics.is_without_leader("prices", number)), [false, true]);
         assert_eq!((statistics.partitions("prices"), statistics.partitions("other")), (2, 0));
         let none: Statistics = serde_json::from_str(r#"{"brokers":{"a/1":{"state":"DOWN"}}}"#).expect("no topics");
-        assert!(!none.is_connected());
+        assert!(!none.is_connected() && !none.is_coordinated());
+        let text = r#"{"brokers":{"GroupCoordinator":{"state":"UP","source":"logical"}}}"#;
+        let coordinator: Statistics = serde_json::from_str(text).expect("no topics");
+        assert!(!coordinator.is_connected() && coordinator.is_coordinated());
     }
 }
