@@ -10,9 +10,9 @@ use rustix::process::Signal;
 use tickcast_protocol::record::{Trade, read_raw};
 use tickcast_test_support::DEADLINE;
 
-use crate::broker::{Broker, installed, serve, wait_for_problem, wait_for_source, wait_until_open};
+use crate::broker::{Broker, installed, serve, sources, wait_for_problem, wait_for_source, wait_until_open};
 use crate::certificates;
-use crate::kafka_client::{Publisher, cluster, config, wait_until_committed};
+use crate::kafka_client::{Publisher, cluster, config, publish_all, wait_until_committed};
 use crate::oracle::{Oracle, first_trade, trade, trade_packet};
 
 /// A broker that keeps everything in memory.
@@ -104,12 +104,7 @@ fn group_loses_and_repeats_nothing_when_its_brokers_go_and_come() {
     const COUNT: u64 = 3000;
     let publisher = std::thread::spawn({
         let servers = servers.clone();
-        move || {
-            let publisher = Publisher::new(&servers);
-            for first in (1..=COUNT).step_by(20) {
-                publisher.trades("prices", 0, "A", first..=first + 19);
-            }
-        }
+        move || publish_all(&servers, "prices", "A", COUNT)
     });
     // The first time, one broker after the other; the second time, both for so long that the link is given up.
     oracle.until(500);
@@ -185,18 +180,21 @@ fn partitions_go_to_another_member_of_the_group_and_come_back() {
         publisher.trades("prices", 1, "B", ids);
     };
     publish(1..=100);
-    oracles.iter_mut().for_each(|oracle| oracle.until(100));
-    let mut config = config(&servers);
-    config.set("group.id", "tickcast").set("enable.auto.commit", "false").set("session.timeout.ms", "6000");
-    let other: BaseConsumer = config.create().expect("a consumer");
-    other.subscribe(&["prices"]).expect("a subscription");
-    while other.assignment().expect("a list").count() == 0 {
-        let _ = other.poll(Duration::from_millis(10));
-    }
-    publish(101..=200);
-    drop(other);
-    publish(201..=300);
-    oracles.iter_mut().for_each(|oracle| oracle.until(300));
+    std::thread::scope(|scope| {
+        for oracle in &mut oracles {
+            scope.spawn(|| oracle.until(300));
+        }
+        let mut config = config(&servers);
+        config.set("group.id", "tickcast").set("enable.auto.commit", "false").set("session.timeout.ms", "6000");
+        let other: BaseConsumer = config.create().expect("a consumer");
+        other.subscribe(&["prices"]).expect("a subscription");
+        while other.assignment().expect("a list").count() == 0 {
+            let _ = other.poll(Duration::from_millis(10));
+        }
+        publish(101..=200);
+        drop(other);
+        publish(201..=300);
+    });
     for oracle in &oracles {
         assert_eq!((oracle.missing, oracle.gaps()), (0, 0));
     }
@@ -233,15 +231,19 @@ fn partitions_without_a_group_go_on_while_the_server_runs() {
     let mut oracles = ["A", "B", "C", "D"].map(|symbol| Oracle::new(&server, symbol));
     cluster.broker_down(-1).expect("it is there");
     (0..3).for_each(|nth| wait_for_problem(&server, nth, "retrying", "no broker answers: "));
+    server.program.signal(Signal::STOP);
     cluster.broker_up(-1).expect("it is there");
     publish(11..=20);
+    server.program.signal(Signal::CONT);
     for oracle in &mut oracles {
         oracle.until(20);
         assert_eq!((oracle.missing, oracle.gaps()), (0, 0));
     }
     // What came while it was away is not lost, although it had read nothing before.
-    let source = wait_for_source(&server, 2, |source| source["records"] == 11);
-    assert_eq!((&source["duplicates"], &source["gaps"]), (&0.into(), &0.into()), "{source}");
+    wait_for_source(&server, 2, |source| source["records"] == 11);
+    for source in sources(&server) {
+        assert_eq!((&source["duplicates"], &source["gaps"]), (&0.into(), &0.into()), "{source}");
+    }
 }
 
 #[test]
@@ -276,9 +278,9 @@ fn messages_that_were_deleted_before_they_were_read_are_a_gap() {
 fn place_of_a_group_that_its_broker_refuses_is_of_a_topic_that_was_made_anew() {
     let (old, new) = (cluster(1, "prices", 1), cluster(1, "prices", 1));
     let servers = new.bootstrap_servers();
+    new.broker_down(-1).expect("it is there");
     let server =
         serve(&[&format!("kafka://{},{servers}?topic=prices&group=tickcast&from=all", old.bootstrap_servers())]);
-    new.broker_down(-1).expect("it is there");
     let mut oracle = Oracle::new(&server, "A");
     Publisher::new(&old.bootstrap_servers()).trades("prices", 0, "A", 1..=100);
     oracle.until(100);
@@ -299,13 +301,17 @@ fn topic_that_was_made_anew_is_read_from_its_beginning_behind_a_gap() {
     let mut oracle = Oracle::new(&server, "A");
     Publisher::new(&servers(&broker)).trades("prices", 0, "A", 1..=100);
     oracle.until(100);
-    // It has kept everything in memory. It does not refuse a place behind the end of a partition.
-    broker.kill();
-    broker.start();
-    create(&broker, "prices", 1);
-    Publisher::new(&servers(&broker)).trades("prices", 0, "A", 102..=110);
-    // The hole is the oracle's own: it shows that the Gap comes before.
-    oracle.expect(102..=110);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // It has kept everything in memory. It does not refuse a place behind the end of a partition.
+            broker.kill();
+            broker.start();
+            create(&broker, "prices", 1);
+            Publisher::new(&servers(&broker)).trades("prices", 0, "A", 102..=110);
+        });
+        // The hole is the oracle's own: it shows that the Gap comes before.
+        oracle.expect(102..=110);
+    });
     assert_eq!(oracle.missing, 1);
 }
 

@@ -71,8 +71,47 @@ impl Publisher {
         self.flush();
     }
 
+    /// Whether the broker has all that was sent, as far as it has said so.
+    fn has_flushed(&self) -> bool {
+        self.0.flush(Duration::from_secs(5)).is_ok() && self.0.in_flight_count() == 0
+    }
+
     pub fn producer(&self) -> &BaseProducer {
         &self.0
+    }
+}
+
+/// Publishes trades into a partition that has nothing else, each once and in order, whatever happens to the brokers: after
+/// each try, the end of the partition says how many it has.
+pub fn publish_all(servers: &str, topic: &str, symbol: &str, last: u64) {
+    let mut config = config(servers);
+    config.set("retries", "0").set("message.timeout.ms", "3000").set("socket.timeout.ms", "2000");
+    let mut has = 0;
+    while has < last {
+        let publisher = Publisher::with(&config);
+        loop {
+            let wanted = last.min(has + 20);
+            for id in has + 1..=wanted {
+                publisher.send(topic, 0, b"", trade(symbol, id).as_bytes());
+            }
+            publisher.has_flushed();
+            has = end(servers, topic);
+            if has != wanted || has == last {
+                break;
+            }
+        }
+    }
+}
+
+/// How many messages partition 0 of a topic has got. Asks until a broker answers.
+fn end(servers: &str, topic: &str) -> u64 {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let consumer: BaseConsumer = config(servers).create().expect("a consumer");
+        if let Ok((_, end)) = consumer.fetch_watermarks(topic, 0, Duration::from_secs(2)) {
+            return end as u64;
+        }
+        assert!(Instant::now() < until, "no broker answers");
     }
 }
 
