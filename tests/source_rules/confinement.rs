@@ -48,7 +48,7 @@ const CONFINEMENTS: &[(&[&str], &[&str])] = &[
     ),
     // Clients of brokers.
     (&["async_nats"], &["src/ingest/transport/nats.rs"]),
-    (&["async_compat", "async_rs", "lapin"], &["src/ingest/transport/rabbitmq/"]),
+    (&["async_rs", "lapin"], &["src/ingest/transport/rabbitmq/"]),
     (&["redis"], &["src/ingest/registry.rs", "src/ingest/transport/mod.rs", "src/ingest/transport/redis/"]),
     (&["rdkafka"], &["src/ingest/transport/kafka/"]),
     (&["tickcast_client"], &["src/load/"]),

@@ -4,10 +4,11 @@
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_compat::Compat;
 use async_rs::traits::{Executor as Execute, Reactor, RuntimeKit};
 use async_rs::util::Task;
 use async_rs::{Runtime, Tokio};
@@ -16,7 +17,7 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, Error, ErrorKind};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::{ANSWER_TIMEOUT, RabbitMq, failure, unsaid};
 use crate::clock::now_ns;
@@ -63,7 +64,7 @@ fn uri(rabbit: &RabbitMq, server: &Server) -> Result<AMQPUri, String> {
 
 /// The handshake of AMQP on a connection to a server.
 async fn handshake(uri: AMQPUri, stream: Box<dyn Duplex>) -> Result<Connection, Error> {
-    let stream = Mutex::new(Some(Compat::new(stream)));
+    let stream = Mutex::new(Some(FuturesStream(stream)));
     let connect = async move |_: AMQPUri, _: Runtime<Kit>| {
         // It asks once: connections are made anew by the supervisor alone.
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -112,6 +113,31 @@ fn unreadable(problem: String) -> SourceError {
     SourceError::Fatal { reason: problem, cure: "put the file there and restart the server".to_owned() }
 }
 
+/// A connection with the traits that the client library takes. It is used on the library's thread.
+struct FuturesStream(Box<dyn Duplex>);
+
+impl AsyncRead for FuturesStream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(bytes);
+        ready!(Pin::new(&mut self.0).poll_read(context, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+}
+
+impl AsyncWrite for FuturesStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
 /// The runtime of the source, for the client library: tokio's, but for the type of connections.
 #[derive(Clone, Debug)]
 struct Kit(Tokio);
@@ -135,7 +161,7 @@ impl Execute for Kit {
 }
 
 impl Reactor for Kit {
-    type TcpStream = Compat<Box<dyn Duplex>>;
+    type TcpStream = FuturesStream;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     /// For sockets that are not of this runtime, of which there are none.
@@ -154,13 +180,11 @@ impl Reactor for Kit {
         self.0.interval(duration)
     }
 
+    /// For connections that the client makes, of which there are none.
     fn tcp_connect_addr(
         &self,
-        address: SocketAddr,
+        _address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        async move {
-            let stream: Box<dyn Duplex> = Box::new(TcpStream::connect(address).await?);
-            Ok(Compat::new(stream))
-        }
+        std::future::ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }

@@ -37,8 +37,6 @@ pub struct Last {
     pub offset: u64,
     /// What the message is known by if the stream was deleted and made anew.
     pub hash: u64,
-    /// The stream was deleted.
-    pub is_deleted: bool,
 }
 
 impl Memory {
@@ -77,19 +75,12 @@ impl Memory {
 
     /// Every ring has the messages of a stream up to this one.
     pub fn note_last(&self, stream: &Arc<str>, offset: u64, hash: u64) {
-        self.lock().last.insert(Arc::clone(stream), Last { offset, hash, is_deleted: false });
+        self.lock().last.insert(Arc::clone(stream), Last { offset, hash });
     }
 
     /// The last message of a stream.
     pub fn last(&self, stream: &str) -> Option<Last> {
         self.lock().last.get(stream).copied()
-    }
-
-    /// A stream was deleted.
-    pub fn note_deleted(&self, stream: &str) {
-        if let Some(last) = self.lock().last.get_mut(stream) {
-            last.is_deleted = true;
-        }
     }
 
     /// A stream is read from its beginning.

@@ -177,11 +177,9 @@ fn open_stream(
         };
         return open(offset, 0);
     };
-    if !last.is_deleted {
-        let mut reader = open(AMQPValue::LongLongInt(last.offset.cast_signed()), 0)?;
-        if await_last(executor, &mut reader, last, memory)? {
-            return Ok(reader);
-        }
+    let mut reader = open(AMQPValue::LongLongInt(last.offset.cast_signed()), 0)?;
+    if await_last(executor, &mut reader, last, memory)? {
+        return Ok(reader);
     }
     let reader = open(AMQPValue::LongString("first".into()), 1)?;
     positions.forget(name);
@@ -194,8 +192,8 @@ fn await_last(executor: &Executor, reader: &mut Reader, last: Last, memory: &Mem
     let deadline_ns = now_ns() + LAST_TIMEOUT.as_nanos() as u64;
     let first = match executor.run_until(deadline_ns, reader.consumer.next()) {
         None => return Ok(false),
-        Some(None) => return Err(end_of(reader, memory, None)),
-        Some(Some(Err(error))) => return Err(end_of(reader, memory, Some(&error))),
+        Some(None) => return Err(end_of(reader, None)),
+        Some(Some(Err(error))) => return Err(end_of(reader, Some(&error))),
         Some(Some(Ok(first))) => first,
     };
     let Some(offset) = offset_of(&first) else { return Err(other_kind(&reader.name, false)) };
@@ -238,13 +236,13 @@ impl Link for Readers {
         self.check()?;
         let (mut taken, from) = (Vec::new(), self.next);
         self.next = (from + 1) % self.readers.len();
-        let Self { executor, readers, memory, .. } = self;
+        let Self { executor, readers, .. } = self;
         let ended = executor.run_until(deadline_ns, async {
             // The tasks of the client run meanwhile.
             yield_now().await;
             poll_fn(|context| poll_readers(readers, from, context, &mut taken)).await
         });
-        let mut failure = ended.flatten().map(|(nth, error)| end_of(&readers[nth], memory, error.as_ref()));
+        let mut failure = ended.flatten().map(|(nth, error)| end_of(&readers[nth], error.as_ref()));
         for (nth, delivery) in taken {
             if let Err(error) = self.take(nth, delivery, inbox) {
                 failure = Some(error);
@@ -367,19 +365,14 @@ fn poll_readers(
 }
 
 /// Why a consumer has ended. The broker gives no reason when it is because the queue was deleted.
-fn end_of(reader: &Reader, memory: &Memory, error: Option<&Error>) -> SourceError {
+fn end_of(reader: &Reader, error: Option<&Error>) -> SourceError {
     let Reader { name, is_stream, .. } = reader;
     let kind = if *is_stream { "stream" } else { "queue" };
     match error {
         Some(error) if !matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {
             failure(&format!("{kind} {name}"), error)
         }
-        _ => {
-            if *is_stream {
-                memory.note_deleted(name);
-            }
-            SourceError::retry(format!("the broker has ended the consumer: {kind} {name} was deleted"))
-        }
+        _ => SourceError::retry(format!("the broker has ended the consumer: {kind} {name} was deleted")),
     }
 }
 
