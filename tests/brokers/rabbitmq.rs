@@ -345,12 +345,12 @@ fn stream_that_was_made_anew_or_trimmed_meanwhile_is_read_behind_a_gap() {
     let Some(pem) = &rabbit.certificates else { return };
     let Some(mut proxy) = certificates::proxy(pem, rabbit.port()) else { return };
     let client = rabbit.client();
-    for stream in ["shorter", "longer"] {
+    for stream in ["shorter", "longer", "same"] {
         client.make_queue(stream, "stream");
     }
     client.make_stream_of("trimmed", 2_000, 1_000);
     let authority = pem.authority.display();
-    let feeds = ["shorter", "longer", "trimmed"]
+    let feeds = ["shorter", "longer", "trimmed", "same"]
         .map(|name| format!("rabbitmq://127.0.0.1:{}?stream={name}&ca_file={authority}", proxy.port));
     let server = serve(&feeds.each_ref().map(String::as_str));
     let begin =
@@ -359,9 +359,10 @@ fn stream_that_was_made_anew_or_trimmed_meanwhile_is_read_behind_a_gap() {
     publish_all(&client, "shorter", "shorter", next..=next + 4);
     shorter.expect(next..=next + 4);
     let ((mut longer, after), (mut trimmed, first)) = (begin(1, "longer"), begin(2, "trimmed"));
+    let (mut same, place) = begin(3, "same");
     // Nothing tells the source what happens while it is away.
     proxy.kill();
-    (0..3).for_each(|nth| drop(wait_for_source(&server, nth, |source| source["state"] == "retrying")));
+    (0..4).for_each(|nth| drop(wait_for_source(&server, nth, |source| source["state"] == "retrying")));
     for stream in ["shorter", "longer"] {
         client.delete_queue(stream);
         client.make_queue(stream, "stream");
@@ -370,12 +371,14 @@ fn stream_that_was_made_anew_or_trimmed_meanwhile_is_read_behind_a_gap() {
     // Gap comes before.
     publish_all(&client, "shorter", "shorter", next + 6..=next + 6);
     publish_all(&client, "longer", "longer", after + 1..=2 * after + 1);
+    publish_all(&client, "same", "same", place..=place + 9);
     publish_all(&client, "trimmed", "trimmed", first..=first + 199);
     proxy.start();
+    same.expect(place..=place + 9);
     shorter.expect(next + 6..=next + 6);
     longer.expect(after + 1..=2 * after + 1);
     trimmed.until(first + 199);
-    assert_eq!((shorter.missing, longer.missing), (1, 1));
+    assert_eq!((shorter.missing, longer.missing, same.gaps()), (1, 1, 0));
     assert!((1..200).contains(&trimmed.missing), "{} of 200 are missing", trimmed.missing);
     let missing = trimmed.missing;
     // Some offsets in a stream are those of the broker's own notes.
