@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use tickcast::check::CheckArgs;
 use tickcast::config::{Config, ConfigError, Layer, check_variables};
 use tickcast::load::{FloorArgs, LoadArgs, LoadError, RecordArgs, TapArgs};
+use tickcast::ingest::capture::{CaptureError, CaptureSettings, capture};
 use tickcast::{check, load, runtime};
 
 #[global_allocator]
@@ -24,13 +25,16 @@ struct Cli {
     serve: ServeArgs,
 }
 
+/// Lines of the log of `record --raw`.
+const RECORD_LINES_PER_S: u32 = 20;
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve market data (the default)
     Serve(ServeArgs),
     /// Subscribe from the terminal and print what comes
     Tap(TapArgs),
-    /// Record what a server broadcasts, for --feed replay:FILE
+    /// Record what a server broadcasts, or what a venue sends, for --feed replay:FILE
     Record(RecordArgs),
     /// Connect many subscribers and measure what they get
     Load(LoadArgs),
@@ -70,7 +74,7 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
         Some(Command::Serve(args)) => serve(args),
         Some(Command::Tap(args)) => load::tap(&args, &mut std::io::stdout().lock()).map_err(Into::into),
-        Some(Command::Record(args)) => load::record(&args).map_err(Into::into),
+        Some(Command::Record(args)) => record(args),
         Some(Command::Floor(args)) => load::floor(&args, &mut std::io::stdout()).map_err(Into::into),
         Some(Command::Load(args)) => match load::load(&args, &mut std::io::stdout().lock()) {
             Ok(outcome) => return ExitCode::from(outcome.exit_code()),
@@ -90,7 +94,8 @@ fn main() -> ExitCode {
             let text: String = error.to_string().split_inclusive('\n').map(load::printable).collect();
             runtime::print_error(format!("tickcast: {text}\n"));
             let has_served = matches!(error.downcast_ref(), Some(runtime::StartError::Failed(_)));
-            let has_recorded = matches!(error.downcast_ref(), Some(LoadError::Recording { .. }));
+            let has_recorded = matches!(error.downcast_ref(), Some(LoadError::Recording { .. }))
+                || matches!(error.downcast_ref(), Some(CaptureError::Recording { .. }));
             ExitCode::from(if has_served || has_recorded { 1 } else { 2 })
         }
     }
@@ -109,6 +114,15 @@ fn serve(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     }
     runtime::serve(&config, &log, read)?;
     Ok(())
+}
+
+fn record(args: RecordArgs) -> Result<(), Box<dyn std::error::Error>> {
+    let Some(feed) = args.raw else { return Ok(load::record(&args)?) };
+    let stop = load::stop_flag()?;
+    let log = runtime::Log::to_stderr("info", RECORD_LINES_PER_S).map_err(runtime::StartError::from)?;
+    let captured = capture(&CaptureSettings { feed, out: args.out, append: args.append, seconds: args.seconds }, &stop);
+    log.flush();
+    Ok(captured?)
 }
 
 /// The flags that have a token as their value.

@@ -3,7 +3,7 @@
 //! * [`source`]: the interface of sources. [`registry`]: the sources that there are.
 //! * [`broker`]: what brokers have in common, with the clients in [`transport`]. [`codec`]: their payloads.
 //! * [`feed`]: sources inside the process: the simulated market, recordings. [`venue`]: venues, live. [`transport`]: how
-//!   their messages come in.
+//!   their messages come in. [`capture`]: what a venue sends, in a file.
 //! * [`supervisor`]: the thread of each feed and its restarts, and the thread that resynchronises overrun shards.
 //! * [`states`]: the states of feeds and publishers in words. [`stop`]: the signal that ends feeds.
 //! * [`Publisher`]: a publisher's connection, on a thread of its own. [`Publishers`]: all that are connected, and the
@@ -12,6 +12,7 @@
 
 mod backoff;
 pub mod broker;
+pub mod capture;
 pub mod codec;
 pub mod feed;
 mod identity;

@@ -47,6 +47,7 @@ pub use observe::process::{CpuTime, ObservedProcess};
 pub use printable::printable;
 pub use record::{RecordArgs, record};
 pub use run::load;
+pub use signals::stop_flag;
 pub use tap::{TapArgs, tap};
 pub use worker::checker::{FastChecker, SequenceTable};
 pub use worker::process::load_worker;

@@ -2,6 +2,7 @@
 //! faults; the books and trades that the server delivers are compared with what the venue truly was.
 
 mod market;
+mod raw;
 mod recorded;
 mod silent;
 mod table;

@@ -87,7 +87,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     // A client of the server: it names the portable crates only.
     ("load", &[]),
-    ("main", &["check", "config", "load", "memory", "runtime"]),
+    ("main", &["check", "config", "ingest", "load", "memory", "runtime"]),
 ];
 
 /// The sources of the crates.

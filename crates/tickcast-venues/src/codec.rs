@@ -112,6 +112,9 @@ pub struct RestRequest {
     pub path: String,
     /// What it counts for in the venue's limit.
     pub weight: u32,
+    /// The stream that the answer belongs to, if that is the book of an instrument: in a recording, the answer is a message
+    /// of it.
+    pub stream: Option<String>,
     purpose: Purpose,
 }
 
@@ -303,6 +306,11 @@ pub(crate) trait Dialect: Send {
         None
     }
 
+    /// The stream of the book whose snapshot is requested.
+    fn snapshot_stream(&self, _symbol: &str) -> Option<String> {
+        None
+    }
+
     /// Takes an instrument's snapshot.
     fn take_snapshot(
         &mut self,
@@ -352,7 +360,8 @@ impl<D: Dialect + 'static> VenueCodec<D> {
     }
 
     fn listing_request(&self, path: String, page: u32) -> RestRequest {
-        RestRequest { path, weight: self.dialect.listing_weight(), purpose: Purpose::Listing { page } }
+        let purpose = Purpose::Listing { page };
+        RestRequest { path, weight: self.dialect.listing_weight(), stream: None, purpose }
     }
 
     fn send(&mut self, operation: Operation, streams: &[(usize, Channel)], sink: &mut Sink<'_>) {
@@ -463,8 +472,10 @@ impl<D: Dialect + 'static> Codec for VenueCodec<D> {
             return listing;
         }
         let index = self.state.streams.next_resync(now_ns)?;
-        let path = self.dialect.snapshot_path(self.state.instruments.symbol(index))?;
-        Some(RestRequest { path, weight: self.dialect.snapshot_weight(), purpose: Purpose::Snapshot { index } })
+        let symbol = self.state.instruments.symbol(index);
+        let (path, stream) = (self.dialect.snapshot_path(symbol)?, self.dialect.snapshot_stream(symbol));
+        let weight = self.dialect.snapshot_weight();
+        Some(RestRequest { path, weight, stream, purpose: Purpose::Snapshot { index } })
     }
 
     fn on_rest(

@@ -6,6 +6,7 @@ use tickcast_protocol::control::ChannelSet;
 use tickcast_venues::{Access, Codec, Report, Venue};
 
 use super::line::{Line, LineId};
+use super::observer::Observer;
 use crate::ingest::transport::rest::Get;
 use crate::ingest::transport::websocket::LinkId;
 
@@ -42,6 +43,8 @@ pub(super) struct Outlet {
     numbers: u64,
     log_due_ns: u64,
     unlogged: u64,
+    /// Of the messages, if there is one.
+    pub(super) observer: Option<Box<dyn Observer>>,
 }
 
 /// What a call of a lane has at hand.
@@ -70,6 +73,13 @@ impl Context<'_> {
     /// Closes the connections of a line.
     pub(super) fn close(&mut self, line: &Line) {
         self.commands.extend(line.links.iter().filter_map(|link| link.id).map(Command::Close));
+    }
+
+    /// Tells the observer, if there is one.
+    pub(super) fn observe(&mut self, tell: impl FnOnce(&mut dyn Observer)) {
+        if let Some(observer) = &mut self.outlet.observer {
+            tell(&mut **observer);
+        }
     }
 
     /// Logs a line, if the last one is not too recent.

@@ -18,6 +18,7 @@ pub use super::context::Command;
 use super::context::{Context, Outlet, Plan};
 use super::lane::Lane;
 use super::line::{Line, LineId};
+use super::observer::Observer;
 use super::params::Params;
 use crate::ingest::source::{SourceError, Stream};
 use crate::ingest::transport::address::Failure;
@@ -86,6 +87,11 @@ impl Driver {
         let part = driver.parts().into_iter().next().unwrap_or_default();
         driver.add_lane(part, codec, now_ns);
         driver
+    }
+
+    /// Has an observer told of all messages.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.outlet.observer = Some(observer);
     }
 
     /// What is to be done since the last call.
@@ -247,13 +253,18 @@ impl Driver {
         for (nth, line, request) in &requested.callers {
             let (lane, mut context) = self.at(*nth, now_ns, batch);
             match &answer.body {
-                Ok(body) => lane.on_line(*line, &mut context, |codec, now_ns, sink| {
-                    if let Err(error) = codec.on_rest(request, &mut body.clone(), now_ns, sink) {
-                        sink.report.malformed += 1;
-                        codec.on_rest_failed(request, now_ns);
-                        problem = Some(Failure { reason: error.to_string(), after: Duration::ZERO });
+                Ok(body) => {
+                    if let Some(stream) = &request.stream {
+                        context.observe(|observer| observer.snapshot(*line, now_ns, stream, body));
                     }
-                }),
+                    lane.on_line(*line, &mut context, |codec, now_ns, sink| {
+                        if let Err(error) = codec.on_rest(request, &mut body.clone(), now_ns, sink) {
+                            sink.report.malformed += 1;
+                            codec.on_rest_failed(request, now_ns);
+                            problem = Some(Failure { reason: error.to_string(), after: Duration::ZERO });
+                        }
+                    });
+                }
                 Err(failure) => {
                     problem = Some(failure.clone());
                     lane.on_line(*line, &mut context, |codec, now_ns, _| codec.on_rest_failed(request, now_ns));

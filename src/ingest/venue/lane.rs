@@ -207,6 +207,8 @@ impl Lane {
         context: &mut Context<'_>,
     ) -> Result<(), SubscribeError> {
         let Some(side) = self.side_of(link) else { return Ok(()) };
+        let (line, now_ns) = (self.line_of(side).id, context.now_ns);
+        context.observe(|observer| observer.message(line, now_ns, text));
         let taken = self.call(side, Some(link), context, |codec, now_ns, sink| codec.on_message(text, now_ns, sink));
         if let Err(error) = taken {
             context.outlet.report.malformed += 1;
@@ -278,7 +280,8 @@ impl Lane {
         }
         let mut line = context.new_line(self.line.codec.successor());
         open_due(&mut line, context);
-        let (handover, began_ns) = (Handover::new(), context.now_ns);
+        let (handover, began_ns, id) = (Handover::new(), context.now_ns, line.id);
+        context.observe(|observer| observer.standby(id));
         self.next = Some(Next { line, handover, began_ns, ready_ns: None });
     }
 
@@ -304,6 +307,8 @@ impl Lane {
     fn promote(&mut self, context: &mut Context<'_>) {
         let Some(Next { line, mut handover, .. }) = self.next.take() else { return };
         let mut old = std::mem::replace(&mut self.line, line);
+        let id = self.line.id;
+        context.observe(|observer| observer.take_over(id));
         self.scratch.clear();
         let (mut events, mut report) = (Vec::new(), Report::default());
         let next_id = &mut context.outlet.next_id;
@@ -322,6 +327,7 @@ impl Lane {
     fn abandon_next(&mut self, context: &mut Context<'_>) {
         if let Some(next) = self.next.take() {
             context.close(&next.line);
+            context.observe(|observer| observer.abandon(next.line.id));
             self.replace_at_ns = Some(context.now_ns + NEXT_RETRY_NS);
         }
     }

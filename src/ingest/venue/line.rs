@@ -16,8 +16,8 @@ const BACKOFF: BackoffSettings = BackoffSettings {
 };
 
 /// Tells lines apart, also those of one lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LineId(pub(super) u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LineId(pub(super) u64);
 
 pub(super) struct Line {
     pub(super) id: LineId,

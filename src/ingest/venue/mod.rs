@@ -13,14 +13,15 @@
 //! * [`params`]: the `--feed` argument. `opener`: the schemes.
 //! * [`driver`]: everything that is decided, as a state machine without I/O and clock.
 //! * `lane`, `line`: its parts. `context`: what they share.
-//! * [`source`]: the source, which waits for the network.
+//! * [`source`]: the source, which waits for the network. [`observer`]: what is told of messages before they are read.
 
 mod context;
 pub mod driver;
 mod lane;
 mod line;
+pub mod observer;
 mod opener;
 pub mod params;
 pub mod source;
 
-pub use self::opener::{BINANCE, BINANCE_COINM, BINANCE_USDM, BYBIT, COINBASE, KRAKEN, OKX};
+pub use self::opener::{BINANCE, BINANCE_COINM, BINANCE_USDM, BYBIT, COINBASE, KRAKEN, OKX, params_of};

@@ -67,6 +67,23 @@ pub const OKX: Scheme = Scheme {
     parse: |text| parse(Venue::Okx, "okx", text),
 };
 
+/// The live venues.
+const SCHEMES: [&Scheme; 7] = [&BINANCE, &BINANCE_USDM, &BINANCE_COINM, &COINBASE, &KRAKEN, &BYBIT, &OKX];
+
+/// The parameters of a `--feed` argument of a venue.
+///
+/// # Errors
+/// What is wrong with it, and what was expected.
+pub fn params_of(feed: &str) -> Result<Params, String> {
+    let (name, rest) = feed.split_once(':').unwrap_or((feed, ""));
+    let is_live = SCHEMES.iter().any(|scheme| scheme.name == name);
+    let Some(venue) = Venue::from_name(name).filter(|_| is_live) else {
+        let forms: Vec<_> = SCHEMES.iter().map(|scheme| scheme.form).collect();
+        return Err(format!("{name:?} is no live venue: expected {}", forms.join(" or ")));
+    };
+    Params::parse(venue, rest)
+}
+
 fn parse(venue: Venue, scheme: &str, text: &str) -> Result<Arc<dyn Opener>, String> {
     let name = format!("{scheme}:{text}");
     Ok(Arc::new(VenueOpener { name, params: Params::parse(venue, text)?, has_run: Arc::default() }))
@@ -90,6 +107,6 @@ impl Opener for VenueOpener {
     }
 
     fn open(&self, stop: &Stop) -> Result<Box<dyn Source>, SourceError> {
-        Ok(Box::new(VenueSource::open(&self.params, &self.has_run, stop)?))
+        Ok(Box::new(VenueSource::open(&self.params, &self.has_run, None, stop)?))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use tickcast_venues::Access;
 
 use super::driver::{Command, Driver, POLL_NS};
+use super::observer::Observer;
 use super::params::Params;
 use crate::clock::now_ns;
 use crate::ingest::source::{Batch, Next, Report, SOURCE_BATCH_BYTES_MAX, Source, SourceError, Stream, Times};
@@ -28,11 +29,17 @@ pub struct VenueSource {
 }
 
 impl VenueSource {
-    /// Connects, and waits until the first instruments are subscribed.
+    /// Connects, and waits until the first instruments are subscribed. `has_run` says that the symbols were in the venue's list
+    /// before; the observer is told of all messages.
     ///
     /// # Errors
     /// The venue cannot be reached, does not serve this machine, or does not list a symbol.
-    pub(super) fn open(params: &Params, has_run: &Arc<AtomicBool>, stop: &Stop) -> Result<Self, SourceError> {
+    pub fn open(
+        params: &Params,
+        has_run: &Arc<AtomicBool>,
+        observer: Option<Box<dyn Observer>>,
+        stop: &Stop,
+    ) -> Result<Self, SourceError> {
         let access = params.venue.access();
         let connector = Connector::new(&params.roots).map_err(|error| SourceError::Fatal {
             reason: format!("ca_file: {error}"),
@@ -41,7 +48,8 @@ impl VenueSource {
         let (targets, rest) = targets(&access, params.server.as_ref());
         let network = Network::new(stop, connector, (rest, access.limits.rest));
         let network = network.map_err(|error| SourceError::retry(error.to_string()))?;
-        let driver = Driver::new(params, access, has_run, now_ns());
+        let mut driver = Driver::new(params, access, has_run, now_ns());
+        observer.into_iter().for_each(|observer| driver.observe(observer));
         let mut source = Self { driver, network, targets, polled_ns: 0, first: Vec::new() };
         let mut batch = Batch::default();
         while !source.driver.is_subscribed() && !stop.is_stopped() {

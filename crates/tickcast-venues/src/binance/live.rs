@@ -202,6 +202,10 @@ impl Dialect for Binance {
         Some(format!("{}/depth?symbol={symbol}&limit={}", self.rest_root(), self.depth))
     }
 
+    fn snapshot_stream(&self, symbol: &str) -> Option<String> {
+        Some(format!("{}@depth", symbol.to_lowercase()))
+    }
+
     fn take_snapshot(
         &mut self,
         arrival: &mut Arrival<'_, '_, InstrumentState>,

@@ -21,7 +21,7 @@ fn open(server: SocketAddr, argument: &str) -> Result<VenueSource, SourceError> 
     let separator = if argument.contains('?') { '&' } else { '?' };
     let text = format!("{argument}{separator}url=ws://{server}");
     let params = Params::parse(Venue::Binance, &text).expect("a valid argument");
-    VenueSource::open(&params, &Arc::default(), &Stop::default())
+    VenueSource::open(&params, &Arc::default(), None, &Stop::default())
 }
 
 /// Why the source cannot be opened, without the address.
@@ -150,7 +150,7 @@ fn end_of_the_server_ends_the_wait() {
     let server = serve_api(list, |mut peer: Peer| wait_for_end(&mut peer));
     let params = Params::parse(Venue::Binance, &format!("AUSDT?url=ws://{server}")).expect("a valid argument");
     let stop = Stop::default();
-    let mut source = VenueSource::open(&params, &Arc::default(), &stop).expect("the venue is there");
+    let mut source = VenueSource::open(&params, &Arc::default(), None, &stop).expect("the venue is there");
     stop.stop();
     let mut batch = Batch::default();
     let times = Times { now_ns: now_ns(), wall_offset_ns: 0, deadline_ns: u64::MAX };
