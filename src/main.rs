@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tickcast::check::CheckArgs;
 use tickcast::config::{Config, ConfigError, Layer, check_variables};
-use tickcast::load::{FloorArgs, LoadArgs, LoadError, RecordArgs, TapArgs};
 use tickcast::ingest::capture::{CaptureError, CaptureSettings, capture};
+use tickcast::load::{FloorArgs, LoadArgs, LoadError, RecordArgs, TapArgs};
 use tickcast::{check, load, runtime};
 
 #[global_allocator]

@@ -21,6 +21,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use tickcast_venues::Report;
+
 use super::stop::Stop;
 
 /// A batch is sequenced once it has grown to this: large enough to amortise the call, small compared with a ring.
@@ -249,83 +251,6 @@ impl StreamState {
                 Some(format!("has sent nothing for {} s", now_ns.saturating_sub(*since_ns) / 1_000_000_000))
             }
             Self::Failed { reason } => Some(format!("has failed: {reason}")),
-        }
-    }
-}
-
-/// The counters of a source.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Records published.
-    pub records: u64,
-    /// Messages that could not be read: counted, logged with file and line, skipped.
-    pub malformed: u64,
-    /// Messages of types that are not market data, skipped on purpose.
-    pub ignored: u64,
-    /// Messages whose time could not be read: their records have none.
-    pub untimed: u64,
-    /// Books dropped for a sequence gap.
-    pub book_gaps: u64,
-    /// Books dropped for a checksum that differs from the venue's.
-    pub checksum_errors: u64,
-    /// Trades lost before they came here, by the holes in the venue's ids: each is part of a Gap.
-    pub trades_lost: u64,
-    /// Levels of books left out, as no exponents represent them: their books are flagged.
-    pub levels_lost: u64,
-    /// Changes of an instrument's exponents.
-    pub rescaled: u64,
-    /// Messages that came once more, and were left out.
-    pub duplicates: u64,
-    /// Messages lost before they came here, by the gaps that the source has reported. The supervisor counts them.
-    pub messages_lost: u64,
-}
-
-impl Report {
-    /// What the codecs of venues have counted.
-    pub fn of_venue(counted: &tickcast_venues::Report) -> Self {
-        Self {
-            records: counted.records,
-            malformed: counted.malformed,
-            ignored: counted.ignored,
-            untimed: counted.untimed,
-            book_gaps: counted.book_gaps,
-            checksum_errors: counted.checksum_errors,
-            trades_lost: counted.trades_lost,
-            levels_lost: counted.levels_lost,
-            rescaled: counted.rescaled,
-            duplicates: 0,
-            messages_lost: 0,
-        }
-    }
-
-    /// What was lost before the sequencer, by cause.
-    pub fn losses(&self) -> [(&'static str, u64); 7] {
-        [
-            ("malformed", self.malformed),
-            ("untimed", self.untimed),
-            ("book_gaps", self.book_gaps),
-            ("checksum_errors", self.checksum_errors),
-            ("trades_lost", self.trades_lost),
-            ("levels_lost", self.levels_lost),
-            ("messages_lost", self.messages_lost),
-        ]
-    }
-
-    /// The sum of two reports, of a source before and after it was opened again.
-    #[must_use]
-    pub fn plus(&self, later: &Self) -> Self {
-        Self {
-            records: self.records + later.records,
-            malformed: self.malformed + later.malformed,
-            ignored: self.ignored + later.ignored,
-            untimed: self.untimed + later.untimed,
-            book_gaps: self.book_gaps + later.book_gaps,
-            checksum_errors: self.checksum_errors + later.checksum_errors,
-            trades_lost: self.trades_lost + later.trades_lost,
-            levels_lost: self.levels_lost + later.levels_lost,
-            rescaled: self.rescaled + later.rescaled,
-            duplicates: self.duplicates + later.duplicates,
-            messages_lost: self.messages_lost + later.messages_lost,
         }
     }
 }

@@ -1,28 +1,16 @@
 //! Replay of recorded messages of other venues than Binance. The recorded sessions are compared with the oracle in
 //! Python that the codecs are tested with.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tickcast::ingest::feed::replay::{Params, Replay};
 use tickcast_protocol::RecordKind;
 use tickcast_test_support::feed_stream::{self, InstrumentState};
-use tickcast_test_support::paths::{recordings, repository};
+use tickcast_test_support::paths::recordings;
+use tickcast_test_support::python_oracle;
 
 const T0_NS: u64 = 1_723_161_254_000_000_000;
-
-/// What the oracle makes of a session; `None`, and a line in the output, without Python.
-fn oracle(file: &Path) -> Option<Value> {
-    let script = repository().join("crates/tickcast-venues/tests/venues/oracle.py");
-    match Command::new("python3").arg(script).arg(file).output() {
-        Ok(output) => Some(serde_json::from_slice(&output.stdout).expect("JSON of the oracle")),
-        Err(error) => {
-            println!("SKIPPED: python3 does not start ({error})");
-            None
-        }
-    }
-}
 
 fn book_text(known: &InstrumentState) -> String {
     let level = |side: char, (px, sz): (i64, i64)| format!("{side}{}x{}", known.px(px), known.sz(sz));
@@ -40,7 +28,7 @@ fn sessions_of_cryptofeed_replay_as_the_oracle_reads_them() {
         ("cryptofeed_OKX.ws.1.0.gz", "okx"),
     ] {
         let file = dir.join(name);
-        let Some(oracle) = oracle(&file) else { return };
+        let Some(oracle) = python_oracle::read(python_oracle::CRYPTOFEED, &file) else { return };
         let (stream, report) = feed_stream::run_to_end(&[file], "speed=max");
         assert_eq!((report.malformed, report.untimed, report.levels_lost), (0, 0, 0), "{name}");
         assert_eq!((report.book_gaps, report.checksum_errors, report.trades_lost), (0, 0, 0), "{name}");

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fake_venue::{Class, Fault, VenueKind};
+use fake_venue::{Class, Fault, Speed, VenueKind};
 use rustix::process::Signal;
 use tickcast_test_support::server::{Program, Server};
 
 use crate::market::{Place, Watcher, is_whole, trades_announced, trades_missing, until};
 
 /// Events of a session before and after its fault.
-const STEPS: u64 = 300;
+const STEPS: u64 = 150;
 /// How long the last messages are waited for.
 const STILL: Duration = Duration::from_secs(2);
 
@@ -30,7 +30,7 @@ fn path_of(kind: VenueKind, folder: &Path) -> PathBuf {
 #[track_caller]
 fn assert_replays(place: &Place, path: &Path) {
     let (kind, truth) = (place.kind, place.venue.truth());
-    let server = Server::start(&["--feed", &format!("replay:{}?speed=20", path.display())]);
+    let server = Server::start(&["--feed", &format!("replay:{}?speed=50", path.display())]);
     let watcher = Watcher::start(server.address);
     watcher.until_or(|state| is_whole(state, place, &truth), || format!("the books of {kind}: {}", path.display()));
     if kind.is_bybit() {
@@ -45,7 +45,10 @@ fn assert_replays(place: &Place, path: &Path) {
 fn recording_of_each_venue_replays_with_its_books_and_trades() {
     let folder = tempfile::tempdir().expect("a folder");
     let start = |kind: VenueKind| {
-        let place = Place::start(kind, |options| (options.notice_ms, options.down_ms) = (2_000, 500));
+        let place = Place::start(kind, |options| {
+            options.speed = Speed::Times(4.0);
+            (options.notice_ms, options.down_ms) = (2_000, 500);
+        });
         let recorder = record(&place, &path_of(kind, folder.path()), &[]);
         (place, recorder)
     };

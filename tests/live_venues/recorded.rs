@@ -1,39 +1,22 @@
 //! Recorded sessions, played to the server by a venue: its books are those that an oracle in Python makes of the file.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use fake_venue::{Source, Speed, VenueKind};
 use rust_decimal::Decimal;
 use serde_json::Value;
 use tickcast_test_support::market_state::InstrumentState;
-use tickcast_test_support::paths::{recordings, repository};
+use tickcast_test_support::paths::recordings;
+use tickcast_test_support::python_oracle::{self, BINANCE, CRYPTOFEED};
 
 use crate::market::{DEADLINE, Place, Watcher, has_books, is_whole, of, serve, times_bad, trades_missing};
 
-const CRYPTOFEED: &str = "crates/tickcast-venues/tests/venues/oracle.py";
-const BINANCE: &str = "crates/fake-venue/tests/codecs/oracle_binance.py";
 const SESSIONS: [(VenueKind, &str, &str); 4] = [
     (VenueKind::Coinbase, "cryptofeed_COINBASE.ws.28.0.gz", CRYPTOFEED),
     (VenueKind::Kraken, "cryptofeed_KRAKEN.ws.50.0.gz", CRYPTOFEED),
     (VenueKind::Okx, "cryptofeed_OKX.ws.1.0.gz", CRYPTOFEED),
     (VenueKind::Binance, "binance_spot_btcusdt_20240808.gz", BINANCE),
 ];
-
-/// What the oracle makes of a file; `None`, and a line in the output, without Python.
-fn oracle(script: &str, file: &Path) -> Option<Value> {
-    match Command::new("python3").arg(repository().join(script)).arg(file).output() {
-        Ok(output) => {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            Some(serde_json::from_slice(&output.stdout).expect("JSON"))
-        }
-        Err(error) => {
-            println!("SKIPPED: python3 does not start ({error})");
-            None
-        }
-    }
-}
 
 /// `b10101.1x0.45 a10102.55x0.57`: both sides, each best first, numbers without zeros at the end.
 fn text(has: &InstrumentState) -> String {
@@ -78,7 +61,7 @@ fn books_of_recorded_sessions_equal_the_oracle() {
         );
         let state = watcher.state();
         assert_eq!((times_bad(&state, place), trades_missing(&state, place, &truth)), (0, 0), "{kind}");
-        let Some(oracle) = oracle(script, &dir.join(name)) else { continue };
+        let Some(oracle) = python_oracle::read(script, &dir.join(name)) else { continue };
         for symbol in &place.symbols {
             let named = if kind == VenueKind::Kraken { symbol.replace("BTC", "XBT") } else { symbol.clone() };
             let has = of(&state, kind, symbol).expect("defined");

@@ -4,7 +4,7 @@
 //! * [`market_state`] keeps what a client has of the instruments.
 //! * [`publisher`] publishes records that are written byte by byte.
 //! * [`scripted_server`] plays a script to a client under test, with packets from [`packets`].
-//! * [`deflate`], [`sse`], [`http`] and [`binance_oracle`] read the formats with none of the program's code, so that a
+//! * [`deflate`], [`sse`], [`http`], [`binance_oracle`] and [`python_oracle`] read the formats with none of the program's code, so that a
 //!   mistake of the program is not repeated by its test.
 //! * The feature `engine` adds the modules that link the server's library: `node`, `feed_stream` and `io_contract`. A unit
 //!   test of that library must not use them: its own types are not those of the library that is linked here.
@@ -26,6 +26,7 @@ pub mod node;
 pub mod packets;
 pub mod paths;
 pub mod publisher;
+pub mod python_oracle;
 pub mod scripted_server;
 pub mod server;
 pub mod sse;

@@ -150,6 +150,10 @@ pub struct Report {
     pub levels_lost: u64,
     /// Changes of an instrument's exponents.
     pub rescaled: u64,
+    /// Messages that came once more, and were left out.
+    pub duplicates: u64,
+    /// Messages lost before they came here, by the gaps that a source has reported. Codecs count none.
+    pub messages_lost: u64,
 }
 
 impl Report {
@@ -164,5 +168,28 @@ impl Report {
         self.trades_lost += other.trades_lost;
         self.levels_lost += other.levels_lost;
         self.rescaled += other.rescaled;
+        self.duplicates += other.duplicates;
+        self.messages_lost += other.messages_lost;
+    }
+
+    /// The sum of two reports, of a source before and after it was opened again.
+    #[must_use]
+    pub fn plus(&self, later: &Self) -> Self {
+        let mut sum = *self;
+        sum.add(later);
+        sum
+    }
+
+    /// What was lost before the sequencer, by cause.
+    pub fn losses(&self) -> [(&'static str, u64); 7] {
+        [
+            ("malformed", self.malformed),
+            ("untimed", self.untimed),
+            ("book_gaps", self.book_gaps),
+            ("checksum_errors", self.checksum_errors),
+            ("trades_lost", self.trades_lost),
+            ("levels_lost", self.levels_lost),
+            ("messages_lost", self.messages_lost),
+        ]
     }
 }

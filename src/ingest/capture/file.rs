@@ -62,7 +62,9 @@ impl CaptureFile {
         if length == 0 && found > 0 {
             return Err(format!("{name} has no line of a recording: give another --out"));
         }
-        file.set_len(length).map_err(failed)?;
+        if length != found {
+            file.set_len(length).map_err(failed)?;
+        }
         file.seek(SeekFrom::Start(length)).map_err(failed)?;
         Ok((Self { file, encoding, length, pending: Vec::new(), error: None, messages: 0 }, found - length))
     }
@@ -126,9 +128,10 @@ impl CaptureFile {
 fn encoding_of(path: &Path) -> Result<Encoding, String> {
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("zst") => Ok(Encoding::Zstd),
-        Some(ending @ ("gz" | "bz2" | "xz" | "lz4")) => {
-            Err(format!("{}: {ending} is not written: expected a name that ends with .zst, or plain text", path.display()))
-        }
+        Some(ending @ ("gz" | "bz2" | "xz" | "lz4")) => Err(format!(
+            "{}: {ending} is not written: expected a name that ends with .zst, or plain text",
+            path.display()
+        )),
         _ => Ok(Encoding::Plain),
     }
 }
@@ -198,7 +201,8 @@ mod tests {
 
     fn content(path: &Path) -> String {
         let bytes = std::fs::read(path).expect("the file is there");
-        let bytes = if path.extension().is_some() { zstd::decode_all(&bytes[..]).expect("whole frames") } else { bytes };
+        let bytes =
+            if path.extension().is_some() { zstd::decode_all(&bytes[..]).expect("whole frames") } else { bytes };
         String::from_utf8(bytes).expect("text")
     }
 

@@ -66,8 +66,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 pub fn capture(settings: &CaptureSettings, is_interrupted: &Arc<AtomicBool>) -> Result<(), CaptureError> {
     let params = venue::params_of(&settings.feed)
         .map_err(|error| CaptureError::Arguments(format!("--raw {}: {error}", settings.feed)))?;
-    let (file, torn_bytes) =
-        CaptureFile::open(&settings.out, settings.append).map_err(CaptureError::Arguments)?;
+    let (file, torn_bytes) = CaptureFile::open(&settings.out, settings.append).map_err(CaptureError::Arguments)?;
     if torn_bytes > 0 {
         tracing::warn!(
             "{}: its last {torn_bytes} bytes are no whole line, as after a crash: they are cut off",

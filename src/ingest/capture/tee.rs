@@ -72,7 +72,9 @@ impl Observer for Tee {
         let Some(Standby { lines, messages, lost }) = self.standby.remove(&line) else { return };
         lock(&self.file).push(&lines, messages);
         if lost > 0 {
-            tracing::warn!("{lost} messages are missing: the next connection had more than can be kept until it took over");
+            tracing::warn!(
+                "{lost} messages are missing: the next connection had more than can be kept until it took over"
+            );
         }
     }
 
@@ -84,4 +86,36 @@ impl Observer for Tee {
 /// The file, whatever a thread that had it did.
 pub(super) fn lock(file: &Mutex<CaptureFile>) -> MutexGuard<'_, CaptureFile> {
     file.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_that_stands_by_is_written_whole_once_it_takes_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lines");
+        let (file, _) = CaptureFile::open(&path, false).expect("a new file");
+        let file = Arc::new(Mutex::new(file));
+        let mut tee = Tee::new(&file);
+        let (old, next, failed) = (LineId(1), LineId(2), LineId(3));
+        let at = |tee: &mut Tee, line, text: &str| tee.message(line, 1_700_000_000_000_000_000, text.as_bytes());
+        at(&mut tee, old, "{\"n\":\n1}");
+        tee.standby(failed);
+        at(&mut tee, failed, "{}");
+        tee.abandon(failed);
+        tee.standby(next);
+        tee.snapshot(next, 1_700_000_000_000_000_000, "a\"@depth", b"{}");
+        at(&mut tee, old, "{\"n\":2}");
+        tee.take_over(next);
+        at(&mut tee, next, "{\"n\":3}");
+        lock(&file).flush();
+        let text = std::fs::read_to_string(&path).expect("text");
+        let (stamps, messages): (Vec<_>, Vec<_>) = text.lines().filter_map(|line| line.split_once(' ')).unzip();
+        let expected = ["{\"n\": 1}", "{\"n\":2}", "{\"stream\":\"a\\\"@depth\",\"data\":{}}", "{\"n\":3}"];
+        assert_eq!(messages, expected);
+        assert!(stamps.iter().all(|stamp| stamp.len() == 19), "{stamps:?}");
+        assert_eq!(lock(&file).messages, 4);
+    }
 }

@@ -175,7 +175,7 @@ impl Decoder {
 
     /// Takes the counters since this was last called.
     pub fn take_report(&mut self) -> Report {
-        Report::of_venue(&std::mem::take(&mut self.report))
+        std::mem::take(&mut self.report)
     }
 
     fn log(&mut self, address: &str, error: &Undecodable, now_ns: u64) {

@@ -17,7 +17,7 @@ const BACKOFF: BackoffSettings = BackoffSettings {
 
 /// Tells lines apart, also those of one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LineId(pub(super) u64);
+pub struct LineId(pub u64);
 
 pub(super) struct Line {
     pub(super) id: LineId,

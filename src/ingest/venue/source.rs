@@ -29,8 +29,8 @@ pub struct VenueSource {
 }
 
 impl VenueSource {
-    /// Connects, and waits until the first instruments are subscribed. `has_run` says that the symbols were in the venue's list
-    /// before; the observer is told of all messages.
+    /// Connects, and waits until the first instruments are subscribed. `has_run` says that the symbols were in the
+    /// venue's list before; the observer is told of all messages.
     ///
     /// # Errors
     /// The venue cannot be reached, does not serve this machine, or does not list a symbol.
@@ -133,7 +133,7 @@ impl Source for VenueSource {
     }
 
     fn report(&self) -> Report {
-        Report::of_venue(&self.driver.report())
+        self.driver.report()
     }
 }
 

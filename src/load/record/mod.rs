@@ -50,8 +50,8 @@ pub struct RecordArgs {
     /// Begin with what the server's history still has, instead of a snapshot
     #[arg(long)]
     pub history: bool,
-    /// Record what a live venue sends, as it came: a --feed argument of a venue, such as binance:BTCUSDT. The file has lines
-    /// `<receive time, ns> <message>`, packed with zstd if its name ends with .zst. No server is needed
+    /// Record what a live venue sends, as it came: a --feed argument of a venue, such as binance:BTCUSDT. The file has
+    /// lines `<receive time, ns> <message>`, packed with zstd if its name ends with .zst. No server is needed
     #[arg(long, value_name = "FEED", conflicts_with_all = ["url", "channels", "symbols", "history"])]
     pub raw: Option<String>,
     /// Stop after this many seconds

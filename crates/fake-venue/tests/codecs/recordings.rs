@@ -1,14 +1,14 @@
 //! Recorded sessions, played at the greatest speed: the venue's truth is what an oracle in Python makes of the file, and
 //! the codecs have the same.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use fake_venue::{FakeVenue, Options, Source, Speed, Truth, VenueKind};
 use serde_json::Value;
 use tickcast_protocol::Channel;
 use tickcast_test_support::market_state::number;
-use tickcast_test_support::paths::{recordings, repository};
+use tickcast_test_support::paths::recordings;
+use tickcast_test_support::python_oracle::{self, BINANCE, CRYPTOFEED};
 
 use crate::driver::{Driver, depth_of};
 
@@ -16,20 +16,6 @@ fn recorded(kind: VenueKind, path: PathBuf, limit_ms: Option<u64>) -> Options {
     let source = Source::Recording { path, limit_ms };
     let with_checksums = kind == VenueKind::Okx;
     Options { source, speed: Speed::Max, is_plain: true, with_checksums, ..Options::new(kind) }
-}
-
-/// What the oracle makes of a file; `None`, and a line in the output, without Python.
-fn oracle(script: &str, file: &Path) -> Option<Value> {
-    match Command::new("python3").arg(repository().join(script)).arg(file).output() {
-        Ok(output) => {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            Some(serde_json::from_slice(&output.stdout).expect("JSON"))
-        }
-        Err(error) => {
-            println!("SKIPPED: python3 does not start ({error})");
-            None
-        }
-    }
 }
 
 /// `b10101.1x0.45 a10102.55x0.57`: both sides, each best first, numbers without zeros at the end.
@@ -65,7 +51,7 @@ fn follow_best(kind: VenueKind, name: &str, script: &str, channels: &[Channel], 
         driver.until("the last trades", |driver| driver.has_last_trades(&truth));
         driver.assert_trades(&truth);
     }
-    let Some(oracle) = oracle(script, &file) else { return };
+    let Some(oracle) = python_oracle::read(script, &file) else { return };
     for symbol in &symbols {
         let recorded = symbol.replace("BTC/", "XBT/").replace("/BTC", "/XBT");
         let named = if kind == VenueKind::Kraken { &recorded } else { symbol };
@@ -74,8 +60,6 @@ fn follow_best(kind: VenueKind, name: &str, script: &str, channels: &[Channel], 
 }
 
 const ALL: [Channel; 4] = [Channel::Quote, Channel::Trade, Channel::Ticker, Channel::Book];
-const CRYPTOFEED: &str = "crates/tickcast-venues/tests/venues/oracle.py";
-const BINANCE: &str = "crates/fake-venue/tests/codecs/oracle_binance.py";
 
 #[test]
 fn coinbase() {

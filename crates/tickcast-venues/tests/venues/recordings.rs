@@ -3,11 +3,11 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::process::Command;
 
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 use tickcast_test_support::paths::recordings;
+use tickcast_test_support::python_oracle;
 use tickcast_venues::Venue;
 
 use crate::client::Client;
@@ -25,21 +25,6 @@ fn messages(file: &Path) -> Vec<(u64, String)> {
         Some((stamp_ns, message.to_owned()))
     });
     received.collect()
-}
-
-/// What the oracle makes of a session; `None`, and a line in the output, without Python.
-fn oracle(file: &Path) -> Option<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/venues/oracle.py");
-    match Command::new("python3").arg(script).arg(file).output() {
-        Ok(output) => {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            Some(serde_json::from_slice(&output.stdout).expect("JSON"))
-        }
-        Err(error) => {
-            println!("SKIPPED: python3 does not start ({error})");
-            None
-        }
-    }
 }
 
 /// Replays messages and compares with the oracle.
@@ -68,7 +53,7 @@ fn assert_same(venue: Venue, messages: &[(u64, String)], oracle: &Value) -> Clie
 
 fn compare(venue: Venue, name: &str) -> Option<(Client, Value)> {
     let file = recordings()?.join(name);
-    let oracle = oracle(&file)?;
+    let oracle = python_oracle::read(python_oracle::CRYPTOFEED, &file)?;
     let client = assert_same(venue, &messages(&file), &oracle);
     Some((client, oracle))
 }
@@ -97,7 +82,7 @@ fn okx_session_equals_the_oracle_and_every_checksum_is_right() {
 fn kraken_session_as_v2_equals_the_oracle_and_every_checksum_is_right() {
     let Some(dir) = recordings() else { return };
     let file = dir.join("cryptofeed_KRAKEN.ws.50.0.gz");
-    let Some(oracle) = oracle(&file) else { return };
+    let Some(oracle) = python_oracle::read(python_oracle::CRYPTOFEED, &file) else { return };
     let former = messages(&file);
     let mut converted = vec![(former[0].0, pairs_of(&former))];
     converted.extend(former.iter().map(|(stamp_ns, message)| (*stamp_ns, as_v2(message))));

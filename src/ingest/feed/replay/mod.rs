@@ -219,7 +219,7 @@ impl Source for Replay {
     }
 
     fn report(&self) -> Report {
-        Report::of_venue(&self.report)
+        self.report
     }
 }
 

@@ -152,6 +152,6 @@ impl Source for Player {
     }
 
     fn report(&self) -> Report {
-        Report::of_venue(&self.report)
+        self.report
     }
 }
