@@ -51,7 +51,8 @@ export class Ladder {
   #linesMax = 10;
   /** The book, or the space for it, has changed since it was drawn. */
   #dirty = true;
-  #hasGroupings = false;
+  /** The least step between prices that the groupings were made for; 0 before there are any. */
+  #priceStep = 0;
 
   constructor(root: HTMLElement, market: Market) {
     this.#root = root;
@@ -69,7 +70,7 @@ export class Ladder {
   /** Shows another instrument. */
   choose(row: number): void {
     this.#row = row;
-    this.#hasGroupings = false;
+    [this.#priceStep, this.#step] = [0, 0];
     this.#select.replaceChildren();
     this.#columns.reset();
     field(this.#root, "grouping-label").hidden = true;
@@ -90,13 +91,18 @@ export class Ladder {
     write(field(this.#root, "ladder-note"), book === undefined ? "No book yet" : "");
     part(this.#root, ".book").hidden = book === undefined;
     if (book === undefined) return;
-    if (!this.#hasGroupings) this.#offerGroupings(book.bids.px[0] ?? book.asks.px[0] ?? NaN);
+    this.#offerGroupings(book.bids.px[0] ?? book.asks.px[0] ?? NaN);
     const asks = grouped(book.asks, this.#step, true, this.#linesMax);
     const bids = grouped(book.bids, this.#step, false, this.#linesMax);
     const deepest = Math.max(asks.at(-1)?.cumulative ?? 0, bids.at(-1)?.cumulative ?? 0, Number.MIN_VALUE);
     const digits = this.#market.digits(this.#row);
     this.#showLines(asks, bids, deepest);
-    // A number with more decimals than those before it changes the decimals of all.
+    // A number with more decimals than those before it changes the decimals of all, and perhaps the groupings.
+    if (this.#market.priceStep(this.#row) < this.#priceStep) {
+      this.#dirty = true;
+      this.draw();
+      return;
+    }
     if (this.#market.digits(this.#row) !== digits) this.#showLines(asks, bids, deepest);
     this.#showMiddle(book.bids.length > 0 ? book.bids.px[0] : NaN, book.asks.length > 0 ? book.asks.px[0] : NaN);
   }
@@ -118,13 +124,16 @@ export class Ladder {
     write(field(this.#root, "spread"), spread);
   }
 
+  /** Offers the groupings of the present step between prices. A choice that was made stays, if it is one of them. */
   #offerGroupings(px: number): void {
-    const { tickSize } = this.#market.client.instruments;
-    if (Number.isNaN(px)) return;
-    const steps = groupings(tickSize[this.#row] ?? NaN, px);
+    const priceStep = this.#market.priceStep(this.#row);
+    if (Number.isNaN(px) || priceStep === this.#priceStep) return;
+    const steps = groupings(priceStep, px);
+    const isChosen = this.#step !== this.#priceStep && steps.includes(this.#step);
     this.#select.replaceChildren(...steps.map((step) => new Option(this.#market.price(this.#row, step), String(step))));
-    this.#step = steps[0] ?? 1;
-    this.#hasGroupings = true;
+    if (isChosen) this.#select.value = String(this.#step);
+    else this.#step = steps[0] ?? 1;
+    this.#priceStep = priceStep;
     field(this.#root, "grouping-label").hidden = false;
     attribute(this.#select, "data-steps", String(steps.length));
   }

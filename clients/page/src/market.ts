@@ -144,6 +144,12 @@ export class Market {
     return this.#prices.spare(row) * 1000 + this.#sizes.spare(row);
   }
 
+  /** The least step between the row's prices, as a mantissa: its tick, else that of the decimals of its prices so far. */
+  priceStep(row: number): number {
+    const tick = this.client.instruments.tickSize[row] ?? NaN;
+    return tick > 0 ? tick : 10 ** Math.max(0, this.#prices.spare(row));
+  }
+
   /** The shown decimals of the row's prices. */
   decimals(row: number): number {
     return Math.max(0, -(this.client.instruments.pxExp[row] ?? 0) - Math.max(0, this.#prices.spare(row)));

@@ -62,13 +62,18 @@ impl Publisher {
 
     /// A quote, a trade and a book with one level on each side, all of this size and around this price.
     pub fn sized(&mut self, nth: usize, px: i64, sz: i64) -> &mut Self {
-        let quote = Quote { bid_px: px, bid_sz: sz, ask_px: px + 1, ask_sz: sz };
+        self.best(nth, [px, px + 1], sz)
+    }
+
+    /// A quote, a book with one level on each side, and a trade at the bid, all of this size.
+    pub fn best(&mut self, nth: usize, [px, ask_px]: [i64; 2], sz: i64) -> &mut Self {
+        let quote = Quote { bid_px: px, bid_sz: sz, ask_px, ask_sz: sz };
         let header = self.header(nth, RecordKind::Quote);
         quote.encode(&header, &mut self.records);
         let header = self.header(nth, RecordKind::Trade);
         Trade { px, sz, trade_id: 1, side: Side::Buy }.encode(&header, &mut self.records);
         let bid = Level { px, sz, side: BookSide::Bid };
-        let ask = Level { px: px + 1, sz, side: BookSide::Ask };
+        let ask = Level { px: ask_px, sz, side: BookSide::Ask };
         self.levels(nth, BookAction::Snapshot, &[bid, ask])
     }
 

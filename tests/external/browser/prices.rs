@@ -157,6 +157,56 @@ fn time_and_sales_has_every_trade_in_order() {
 }
 
 #[test]
+fn zeros_that_a_venue_appends_are_not_shown_and_groupings_begin_at_the_finest_price() {
+    let Some(_browser) = shared_browser() else { return };
+    let server = Server::start(PUBLISHED);
+    // Spot of Binance writes eight decimals of everything.
+    let mut publisher = Publisher::open_scaled(&server, &[("BTCUSDT", -8, -8)]);
+    let cent = 1_000_000;
+    publisher.best(0, [6_183_763 * cent, 6_183_764 * cent], 150_000_000).send();
+    let page = Page::open(&server, "/#/BTCUSDT");
+    page.until_live();
+    let shows = |bid: &str, grouping: &str| {
+        page.until(&format!(
+            "probe.field('BTCUSDT', 'bid') === '{bid}' && probe.lines('.bids li')[0].cells[0] === '{bid}' && \
+             document.querySelector('[data-field=grouping]').selectedOptions[0].text === '{grouping}'"
+        ));
+    };
+    shows("61,837.63", "0.01");
+    publisher.best(0, [6_183_763 * cent + cent / 10, 6_183_764 * cent], 150_000_000).send();
+    shows("61,837.631", "0.001");
+    page.is_clean(&[]);
+}
+
+#[test]
+fn names_with_slashes_blanks_and_other_letters_are_shown_chosen_and_kept_in_the_address() {
+    let Some(_browser) = shared_browser() else { return };
+    let server = Server::start(PUBLISHED);
+    let names = ["BTC/USD", "ES Dec 26", "50%?#", "币安人生"];
+    let mut publisher = Publisher::open(&server, &names);
+    (0..names.len()).for_each(|nth| _ = publisher.quote(nth, 10_000 + 100 * nth as i64));
+    publisher.send();
+    let page = Page::open(&server, "/");
+    page.until_live();
+    for (nth, name) in names.into_iter().enumerate() {
+        let selector = format!("[data-row={}] [data-field=symbol]", json!(name));
+        page.click(&selector);
+        let is_shown = format!(
+            "probe.text('[data-panel=ident] [data-field=symbol]') === {0} && \
+             location.hash === '#/' + encodeURIComponent({0}) && \
+             probe.fields('ident', ['bid']).bid.startsWith('{1}')",
+            json!(name),
+            Decimal::new(10_000 + 100 * nth as i64, 2)
+        );
+        page.until(&is_shown);
+        page.run("location.reload()");
+        page.until_live();
+        page.until(&is_shown);
+    }
+    page.is_clean(&[]);
+}
+
+#[test]
 fn page_has_policy_etags_gzip_and_no_other_origins() {
     let Some(_browser) = shared_browser() else { return };
     let server = Server::start(PUBLISHED);
