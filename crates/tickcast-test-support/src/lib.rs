@@ -4,8 +4,8 @@
 //! * [`market_state`] keeps what a client has of the instruments.
 //! * [`publisher`] publishes records that are written byte by byte.
 //! * [`scripted_server`] plays a script to a client under test, with packets from [`packets`].
-//! * [`deflate`], [`sse`], [`http`], [`binance_oracle`] and [`python_oracle`] read the formats with none of the program's code, so that a
-//!   mistake of the program is not repeated by its test.
+//! * [`deflate`], [`sse`], [`http`], [`binance_oracle`] and [`python_oracle`] read the formats with none of the program's
+//!   code, so that a mistake of the program is not repeated by its test.
 //! * The feature `engine` adds the modules that link the server's library: `node`, `feed_stream` and `io_contract`. A unit
 //!   test of that library must not use them: its own types are not those of the library that is linked here.
 //!
